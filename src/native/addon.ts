@@ -1,0 +1,73 @@
+// Finds and loads the native addon; the raw functions of native/binding, one for one. Only src/native imports this.
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CheckpointError, NativeError, TemperError } from './errors.js';
+
+/** Raw native functions. Handles are numbers; an error is thrown as `Error` with `code`, mapped below. */
+interface Addon {
+  /** The op table's names, in order: an op's number is its place. */
+  readonly opNames: readonly string[];
+  /** Number of arguments of each op. */
+  readonly opArity: readonly number[];
+  /** Calls op `id` with its arguments taken from `args`: a tensor as its handle (0 = null), a number as itself. */
+  call(id: number): void;
+  /** The argument block shared with native code. Each JS thread has its own. */
+  readonly args: Float64Array;
+
+  alloc(dtype: number, shape: readonly number[], category: number): number;
+  free(handle: number): void;
+  view(handle: number, offset: number, shape: readonly number[]): number;
+  write(handle: number, data: ArrayBufferView): void;
+  read(handle: number, into: ArrayBufferView): void;
+  zero(handle: number): void;
+  memoryStats(): Float64Array;
+  resetPeaks(): void;
+  releaseCached(): void;
+  setThreads(n: number): void;
+  getThreads(): number;
+
+  /** Maps a file read-only; @returns a file number. The mapping lives until the file and every tensor in it are closed. */
+  mapFile(path: string): number;
+  /** A tensor over mapped bytes [offset, offset + numel·size), no copy. Offset needs the dtype's alignment. */
+  mapTensor(file: number, offset: number, dtype: number, shape: readonly number[]): number;
+  unmapFile(file: number): void;
+
+  /** What the CPU has and which path is taken: {isa, features, threads, l2Bytes, …}. */
+  cpuInfo(): { readonly isa: string; readonly features: readonly string[]; readonly threads: number; readonly model: string };
+
+  /** BPE (native/tokenizer): see src/harmony/tokenizer.ts. */
+  bpeCreate(tokens: Uint8Array, tokenOffsets: Uint32Array, tokenIds: Uint32Array, pattern: string): number;
+  bpeFree(bpe: number): void;
+  bpeEncode(bpe: number, utf8: Uint8Array): Uint32Array;
+}
+
+/** The package's root folder: where package.json lies, from dist/ as from src/. */
+export const packageRoot: string = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+
+function load(): Addon {
+  const candidates = [process.env.TEMPER_ADDON, join(packageRoot, 'build', 'temper.node')].filter((p): p is string => !!p);
+  const path = candidates.find((p) => existsSync(p));
+  if (!path) throw new NativeError('addon_missing', `native addon not found at ${candidates.join(' or ')}; run \`npm run build:native\` (needs cmake and g++)`);
+  return wrap(createRequire(import.meta.url)(path) as Addon);
+}
+
+/** Native errors arrive as Error{code}; here, once, they become the classes of errors.ts. */
+export function mapNativeError(error: unknown, op: string): unknown {
+  if (error instanceof TemperError || !(error instanceof Error) || !('code' in error)) return error;
+  const code = String(error.code);
+  return code.startsWith('file_') ? new CheckpointError(code, error.message, { op }) : new NativeError(code, error.message, { op });
+}
+
+function wrap(raw: Addon): Addon {
+  const out: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(raw as unknown as Record<string, unknown>)) {
+    out[name] = typeof value !== 'function' || name === 'call' ? value : (...a: unknown[]): unknown => {
+      try { return (value as (...b: unknown[]) => unknown)(...a); } catch (e) { throw mapNativeError(e, name); }
+    };
+  }
+  return out as unknown as Addon;
+}
+
+export const addon: Addon = load();

@@ -1,0 +1,31 @@
+// Every error Temper throws on purpose: what, where, got, wanted, next step, in one line. The CLI prints `message` and exits with `exitCode`.
+
+/** Exit codes of design: 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge or infrastructure, 40 integrity. */
+export type ExitCode = 1 | 2 | 10 | 20 | 30 | 40;
+
+export class TemperError extends Error {
+  readonly exitCode: ExitCode = 2;
+  /**
+   * @param code    stable snake_case name, listed in docs/errors.md
+   * @param message one line: what, where, got, wanted, next step
+   * @param details the same facts as data
+   */
+  constructor(readonly code: string, message: string, readonly details: Readonly<Record<string, unknown>> = {}, options?: { cause?: unknown }) {
+    super(message.replaceAll(/\s*\n\s*/g, ' '), options);
+    this.name = new.target.name;
+  }
+}
+/** Command line or recipe: unknown key, value out of range, path that is not there. */
+export class ConfigError extends TemperError {}
+/** A dataset row or file: details carry `file` and `line`. */
+export class DataError extends TemperError {}
+/** A checkpoint, tokenizer or adapter file: details carry `file` and `tensor` where known. */
+export class CheckpointError extends TemperError {}
+/** Arithmetic or memory in native code; details carry `op`. */
+export class NativeError extends TemperError {}
+/** Training stopped on purpose: NaN loss, no space for a checkpoint. */
+export class TrainError extends TemperError {}
+/** The judge could not be reached or run at all (one unjudged item is a verdict, not an error). */
+export class ScreeningError extends TemperError { override readonly exitCode = 30; }
+/** A digest, lock or log does not match. */
+export class IntegrityError extends TemperError { override readonly exitCode = 40; }
