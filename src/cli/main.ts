@@ -1,0 +1,73 @@
+#!/usr/bin/env node
+// Entry point of the `temper` command: parses, runs one command, turns every error into one line and an exit code.
+// The commands are listed in registry.ts.
+import { readFileSync } from 'node:fs';
+import { CommanderError, Command as CommanderCommand } from 'commander';
+import { TemperError } from '../native/errors.js';
+import { examples } from './command.js';
+
+const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');
+
+/** Prints `error` and returns the exit code it stands for. Unknown errors show their stack only under TEMPER_DEBUG. */
+export function reportError(error: unknown, json: boolean): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0;
+    const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
+    // Without a command commander has printed the help already.
+    if (error.code === 'commander.help') return 2;
+    print('usage', `${message}; see \`temper --help\``, {}, json);
+    return 2;
+  }
+  const debug = process.env['TEMPER_DEBUG'] ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
+  if (debug) process.stderr.write(debug);
+  if (error instanceof TemperError) { print(error.code, error.message, error.details, json); return error.exitCode; }
+  if (error instanceof Error && error.name === 'AbortError') { print('interrupted', 'interrupted', {}, json); return 130; }
+  const message = error instanceof Error ? error.message : String(error);
+  print('unexpected', `unexpected error: ${message.replaceAll(/\s*\n\s*/g, ' ')}; TEMPER_DEBUG=1 shows where`, {}, json);
+  return 1;
+}
+
+function print(code: string, message: string, details: Readonly<Record<string, unknown>>, json: boolean): void {
+  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, details } })}\n`);
+  else process.stderr.write(`temper: ${message}\n`);
+}
+
+/** The whole command line as a commander program; nothing runs before it is parsed. */
+export async function createProgram(): Promise<CommanderCommand> {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const program = new CommanderCommand('temper')
+    .description('Fine-tune gpt-oss on its released MXFP4 bytes, serve it through the same kernels, screen what it says.')
+    .version(version)
+    .showHelpAfterError(false)
+    .exitOverride()
+    .configureOutput({ outputError: () => {} })
+    .addHelpText('after', examples(
+      'temper demo',
+      'temper train recipes/nano-style.yaml',
+      'temper generate --model models/nano-base "Where is my parcel?"',
+      'temper screen answers.jsonl --policy policies/NAME/policy.md --judge models/nano-judge --out verdicts.jsonl',
+    ) + '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge failure, 40 integrity.\n');
+  const { commands } = await import('./registry.js');
+  for (const command of commands) command.register(program);
+  return program;
+}
+
+/** Runs one command line (without `node temper`). @returns the exit code */
+export async function run(argv: readonly string[]): Promise<number> {
+  process.exitCode = undefined;
+  try {
+    const program = await createProgram();
+    if (argv.length === 0) { program.outputHelp({ error: true }); return 2; }
+    await program.parseAsync(argv, { from: 'user' });
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    return reportError(error, wantsJson(argv));
+  }
+}
+
+// A reader that leaves early (`temper … | head`) ends the command quietly.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => { if (error.code === 'EPIPE') process.exit(0); else throw error; });
+
+// `process.argv[1]` may be the link npm makes for the bin, or this file under tsx.
+const invoked = process.argv[1] ?? '';
+if (/(^|[\\/])(temper|main\.[jt]s)$/.test(invoked)) process.exitCode = await run(process.argv.slice(2));
