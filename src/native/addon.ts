@@ -37,10 +37,14 @@ interface Addon {
   /** What the CPU has and which path is taken: {isa, features, threads, l2Bytes, …}. */
   cpuInfo(): { readonly isa: string; readonly features: readonly string[]; readonly threads: number; readonly model: string };
 
-  /** BPE (native/tokenizer): see src/harmony/tokenizer.ts. */
-  bpeCreate(tokens: Uint8Array, tokenOffsets: Uint32Array, tokenIds: Uint32Array, pattern: string): number;
+  /**
+   * BPE (native/tokenizer/bpe.h), split by o200k's pattern. Token i has the bytes [tokenOffsets[i], tokenOffsets[i+1]) of `tokens`;
+   * `merges` are pairs (left id, right id) in rank order, empty: the rank of a merge is the id of its result.
+   * `wholePiece`: a piece that is a token is not merged at all.
+   */
+  bpeCreate(tokens: Uint8Array, tokenOffsets: Uint32Array, merges: Uint32Array, wholePiece: boolean): number;
   bpeFree(bpe: number): void;
-  bpeEncode(bpe: number, utf8: Uint8Array): Uint32Array;
+  bpeEncode(bpe: number, utf8: Uint8Array): Int32Array;
 }
 
 /** The package's root folder: where package.json lies, from dist/ as from src/. */
