@@ -1,0 +1,73 @@
+// The safeguard's values. A verdict is a value, never an exception: only `allow` passes, and everything that went wrong is `unjudged`.
+
+/** Why there is no verdict. */
+export type UnjudgedCause =
+  | 'no_policy'        // nothing to judge by
+  | 'no_content'       // nothing to judge
+  | 'timeout' | 'aborted'
+  | 'unreachable'      // connection refused, reset, TLS, DNS
+  | 'http_status'      // 4xx, or 429 and 5xx after the last attempt
+  | 'bad_response'     // a 200 that is not a chat completion
+  | 'truncated'        // finish reason other than stop
+  | 'empty' | 'off_contract' | 'two_verdicts' | 'wrong_nonce' | 'unknown_rule' | 'contradiction'
+  | 'judge_error';     // the judge threw something else
+
+export interface Policy {
+  readonly name: string;
+  readonly text: string;
+  /** Rule ids the policy defines, e.g. R1, R2: a verdict may cite only these. */
+  readonly rules: readonly string[];
+  /** sha256 of the text, hex. */
+  readonly digest: string;
+}
+
+/** What one judge said of one channel under one policy. */
+export interface Verdict {
+  readonly outcome: 'allow' | 'block' | 'unjudged';
+  readonly policy: string;
+  readonly channel: string;
+  /** The rule that is broken; null unless blocked. */
+  readonly rule: string | null;
+  /** The judge's reasoning, for reviewers; never a source of the verdict. */
+  readonly rationale: string;
+  /** Set when and only when unjudged. */
+  readonly cause: UnjudgedCause | null;
+  /** One line on the cause; empty otherwise. */
+  readonly detail: string;
+  /** sha256, hex: what was judged, by which text, by whom. */
+  readonly digests: { readonly policy: string; readonly content: string; readonly judge: string };
+  readonly latencyMs: number;
+}
+
+/** The only test of a verdict. Anything but a literal `allow` does not pass, whatever its type says. */
+export const mayPass = (verdict: Pick<Verdict, 'outcome'> | null | undefined): boolean => verdict?.outcome === 'allow';
+
+export interface JudgeRequest {
+  readonly policy: string;
+  readonly content: string;
+  /** Harmony channel the content was written on. */
+  readonly channel: string;
+  readonly nonce: string;
+  readonly signal: AbortSignal;
+}
+/** The final channel of a judge's answer, and how it ended. Only `stop` counts as completed. */
+export interface JudgeAnswer {
+  readonly text: string;
+  readonly finish: 'stop' | 'length' | 'other';
+  /** The judge's analysis channel. */
+  readonly rationale?: string;
+}
+export interface Judge {
+  readonly name: string;
+  /** sha256 over what decides its answers: model digest or endpoint and model name, and the sampling settings. */
+  readonly digest: string;
+  judge(request: JudgeRequest): Promise<JudgeAnswer>;
+}
+
+/** Thrown by a judge to name the cause; becomes an `unjudged` verdict. */
+export class JudgeFailure extends Error {
+  constructor(readonly reason: UnjudgedCause, message: string, options?: { cause?: unknown }) {
+    super(message.replaceAll(/\s*\n\s*/g, ' '), options);
+    this.name = 'JudgeFailure';
+  }
+}
