@@ -1,9 +1,22 @@
 // What every dataset row becomes: tokens, and for each the weight of predicting it. The trainer knows nothing else of data.
 
+/** Channels a token may be counted under; a token of no channel (headers, other roles, raw tokens) is `none`. */
+export const CHANNELS = ['none', 'analysis', 'commentary', 'final'] as const;
+export type ChannelName = (typeof CHANNELS)[number];
+
 /** weights[i] is the loss weight of predicting tokens[i] from tokens[0…i−1]; weights[0] is never used. Same length. */
 export interface Example {
   readonly tokens: Int32Array;
   readonly weights: Float32Array;
+  /** Place in CHANNELS of each token, for reports; absent: all `none`. */
+  readonly channels?: Uint8Array;
   /** For error messages: file and line (from 1). */
+  readonly source: { readonly file: string; readonly line: number };
+}
+
+/** A question with a known answer, for exact match: what the model is fed, and the final text it should give. */
+export interface Prompt {
+  readonly tokens: Int32Array;
+  readonly expected: string;
   readonly source: { readonly file: string; readonly line: number };
 }

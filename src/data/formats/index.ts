@@ -1,0 +1,6 @@
+// The formats a dataset file may have. To add one: its file here, one import, one entry.
+import type { Format } from '../format.js';
+import { text } from './text.js';
+import { tokens } from './tokens.js';
+
+export const FORMATS: readonly Format[] = [tokens as Format, text as Format];

@@ -1,0 +1,21 @@
+// Plain text to learn as it is, ended by <|endoftext|>: {"text": "…"}. Control tokens written in the text stay text.
+import { z } from 'zod';
+import { DataError } from '../../native/errors.js';
+import type { Format } from '../format.js';
+
+const Row = z.strictObject({ text: z.string().min(1) });
+
+export const text: Format<z.infer<typeof Row>> = {
+  name: 'text',
+  row: Row,
+  toExamples(row, context) {
+    const tokenizer = context.tokenizer();
+    const end = tokenizer.special['<|endoftext|>'];
+    if (end === undefined) throw new DataError('no_end_of_text', 'the tokenizer has no <|endoftext|>, which ends a text row');
+    const body = tokenizer.encode(row.text);
+    const ids = new Int32Array(body.length + 1);
+    ids.set(body);
+    ids[body.length] = end;
+    return [{ tokens: ids, weights: new Float32Array(ids.length).fill(1) }];
+  },
+};

@@ -1,0 +1,134 @@
+// Dataset files → examples. Every complaint names file and line; the loader knows formats only through their registry entry.
+import type { z } from 'zod';
+import type { Tokenizer } from '../harmony/types.js';
+import { ConfigError, DataError, TemperError } from '../native/errors.js';
+import type { Example, Prompt } from './example.js';
+import type { ChannelWeights, Format, FormatContext } from './format.js';
+import { FORMATS } from './formats/index.js';
+import { readJsonl } from './read.js';
+
+export interface DataFile { readonly path: string; readonly format: string }
+export interface LoadContext {
+  readonly tokenizer: Tokenizer | null;
+  readonly vocabSize: number;
+  readonly maxTokens: number;
+  readonly loss: ChannelWeights;
+  readonly signal?: AbortSignal;
+}
+export interface FileSummary { readonly path: string; readonly format: string; readonly sha256: string; readonly rows: number; readonly examples: number; readonly tokens: number; readonly trainedTokens: number; readonly untrainedRows: number }
+export interface Dataset {
+  /** Only examples with a token to train. */
+  readonly examples: readonly Example[];
+  readonly files: readonly FileSummary[];
+}
+
+const formatOf = (file: DataFile): Format => {
+  const format = FORMATS.find((f) => f.name === file.format);
+  if (!format) throw new ConfigError('unknown_format', `${file.path}: format ${file.format} is not known; wanted one of ${FORMATS.map((f) => f.name).join(', ')}`, { file: file.path, got: file.format });
+  return format;
+};
+
+function contextFor(context: LoadContext): FormatContext {
+  return {
+    vocabSize: context.vocabSize,
+    loss: context.loss,
+    tokenizer: () => {
+      if (!context.tokenizer) throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer');
+      return context.tokenizer;
+    },
+  };
+}
+
+function rowIssue(issue: z.core.$ZodIssue): string {
+  const path = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') return `unknown field ${[...issue.path, issue.keys[0]].join('.')}`;
+  return `${path || 'the row'}: ${issue.message}`;
+}
+
+/** Parses one row and hands it to `convert`; whatever is wrong with it becomes a DataError with its place. */
+function convertRow<T>(file: string, line: number, value: unknown, format: Format, convert: (row: unknown) => T): T {
+  const parsed = format.row.safeParse(value);
+  if (!parsed.success) {
+    const first = parsed.error.issues[0];
+    throw new DataError('bad_row', `${file}:${line}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`, { file, line });
+  }
+  try { return convert(parsed.data); } catch (e) {
+    if (!(e instanceof TemperError)) throw e;
+    throw new DataError(e.code, `${file}:${line}: ${e.message}`, { ...e.details, file, line }, { cause: e });
+  }
+}
+
+function checkTokens(tokens: Int32Array, context: LoadContext, file: string, line: number): void {
+  if (tokens.length > context.maxTokens)
+    throw new DataError('row_too_long', `${file}:${line}: the row has ${tokens.length} tokens, more than data.maxTokens ${context.maxTokens}; shorten the row or raise maxTokens`, { file, line, tokens: tokens.length });
+  for (let i = 0; i < tokens.length; i++) {
+    const id = tokens[i] ?? -1;
+    if (id < 0 || id >= context.vocabSize)
+      throw new DataError('token_out_of_range', `${file}:${line}: token ${i} is ${id}, the model has ids 0…${context.vocabSize - 1}; was the row made with another tokenizer?`, { file, line, token: id });
+  }
+}
+
+const hasTrained = (weights: Float32Array): boolean => weights.some((w, i) => i > 0 && w > 0);
+
+/** Every example of a file in order, as a stream. Rows that fail go to `onBad` when given and end the reading otherwise. */
+export async function* streamExamples(file: DataFile, context: LoadContext, onBad?: (error: DataError) => void): AsyncGenerator<Example, FileSummary, void> {
+  const format = formatOf(file);
+  const formatContext = contextFor(context);
+  const reading = readJsonl(file.path);
+  let rows = 0, count = 0, tokens = 0, trainedTokens = 0, untrainedRows = 0;
+  for await (const { value, line, error } of reading.rows) {
+    context.signal?.throwIfAborted();
+    rows++;
+    try {
+      if (error) throw error;
+      for (const one of convertRow(file.path, line, value, format, (row) => format.toExamples(row, formatContext))) {
+        checkTokens(one.tokens, context, file.path, line);
+        count++;
+        tokens += one.tokens.length;
+        for (let i = 1; i < one.weights.length; i++) if ((one.weights[i] ?? 0) > 0) trainedTokens++;
+        if (!hasTrained(one.weights)) untrainedRows++;
+        yield { ...one, source: { file: file.path, line } };
+      }
+    } catch (e) {
+      if (!onBad || !(e instanceof DataError)) throw e;
+      onBad(e);
+    }
+  }
+  return { path: file.path, format: format.name, sha256: reading.digest(), rows, examples: count, tokens, trainedTokens, untrainedRows };
+}
+
+/** Reads all files. @throws {DataError} a bad row, or nothing to train in any of them */
+export async function loadDataset(files: readonly DataFile[], context: LoadContext): Promise<Dataset> {
+  const examples: Example[] = [];
+  const summaries: FileSummary[] = [];
+  for (const file of files) {
+    const stream = streamExamples(file, context);
+    for (;;) {
+      const next = await stream.next();
+      if (next.done) { summaries.push(next.value); break; }
+      if (hasTrained(next.value.weights)) examples.push(next.value);
+    }
+  }
+  if (examples.length === 0)
+    throw new DataError('nothing_to_train', `${files.map((f) => f.path).join(', ')}: no row has a token to train (an assistant message on a channel whose data.loss is above 0); check with temper data check`, { files: files.map((f) => f.path) });
+  return { examples, files: summaries };
+}
+
+/** Questions with known answers, for exact match; files whose format holds none give none. */
+export async function loadPrompts(files: readonly DataFile[], context: LoadContext): Promise<Prompt[]> {
+  const prompts: Prompt[] = [];
+  const formatContext = contextFor(context);
+  for (const file of files) {
+    const format = formatOf(file);
+    if (!format.toPrompts) continue;
+    for await (const { value, line, error } of readJsonl(file.path).rows) {
+      context.signal?.throwIfAborted();
+      if (error) throw error;
+      for (const p of convertRow(file.path, line, value, format, (row) => format.toPrompts?.(row, formatContext) ?? [])) {
+        checkTokens(p.tokens, context, file.path, line);
+        prompts.push({ ...p, source: { file: file.path, line } });
+      }
+    }
+  }
+  return prompts;
+}
