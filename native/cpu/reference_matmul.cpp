@@ -3,17 +3,20 @@
 #include <cmath>
 #include <vector>
 
-#include "bf16.h"
 #include "dropout.h"
 #include "mxfp4.h"
+#include "number.h"
 #include "ops.h"
 
 namespace temper::cpu::reference {
 namespace {
 
+float round_to_bf16(float v) {
+  const uint16_t bits = round_bf16(v);
+  return load(&bits);
+}
 // An operand of a product: at precision 1 it is rounded to bf16.
 double operand(double v, int64_t precision) { return precision ? round_to_bf16(static_cast<float>(v)) : v; }
-float value(const Tensor& t, int64_t i) { return t.dtype == DType::bf16 ? bf16_to_float(t.bf16()[i]) : t.f32()[i]; }
 
 // One expert's weight as out × in, whatever its layout.
 struct Weight {
@@ -25,7 +28,7 @@ struct Weight {
       const int64_t group = (expert * N + n) * (C / kGroup) + c / kGroup;
       return mxfp4_element(w.u8() + group * 16, scales->u8()[group], static_cast<int>(c % kGroup));
     }
-    return value(w, layout == 1 ? (expert * N + n) * C + c : (expert * C + c) * N + n);
+    return element(w, layout == 1 ? (expert * N + n) * C + c : (expert * C + c) * N + n);
   }
 };
 
@@ -62,8 +65,8 @@ void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bi
       h->f32()[t * R + r] = static_cast<float>(sum);
     }
     for (int64_t n = 0; n < N; ++n) {
-      double sum = bias ? value(*bias, n) : 0.0, low_rank = 0;
-      for (int64_t c = 0; c < C; ++c) sum += operand(x->f32()[t * C + c], precision) * operand(value(*w, n * C + c), precision);
+      double sum = bias ? element(*bias, n) : 0.0, low_rank = 0;
+      for (int64_t c = 0; c < C; ++c) sum += operand(x->f32()[t * C + c], precision) * operand(element(*w, n * C + c), precision);
       for (int64_t r = 0; r < R; ++r) low_rank += operand(h->f32()[t * R + r], precision) * operand(B->f32()[n * R + r], precision);
       y->f32()[t * N + n] = static_cast<float>(sum + scale * low_rank);
     }
@@ -84,7 +87,7 @@ void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, Tenso
     for (int64_t t = 0; t < T; ++t)
       for (int64_t c = 0; c < C; ++c) {
         double sum = 0, low_rank = 0;
-        for (int64_t n = 0; n < N; ++n) sum += p(g[t * N + n]) * p(value(*w, n * C + c));
+        for (int64_t n = 0; n < N; ++n) sum += p(g[t * N + n]) * p(element(*w, n * C + c));
         for (int64_t r = 0; r < R; ++r) low_rank += p(u[t * R + r]) * p(A->f32()[r * C + c]);
         const int64_t i = t * C + c;
         dx->f32()[i] = static_cast<float>((accumulate_dx ? dx->f32()[i] : 0.0) + sum + scale * low_rank * (dropout > 0 ? mask.factor(i) : 1.0f));
@@ -131,7 +134,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
     double peak = -INFINITY, total = 0;
     for (int64_t v = 0; v < V; ++v) {
       double sum = 0;
-      for (int64_t d = 0; d < D; ++d) sum += p(row[d]) * p(value(*w, v * D + d));
+      for (int64_t d = 0; d < D; ++d) sum += p(row[d]) * p(element(*w, v * D + d));
       logits[v] = sum;
       peak = std::max(peak, sum);
     }
@@ -143,7 +146,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
     for (int64_t v = 0; v < V; ++v) {
       const double g = p(weight * (std::exp(logits[v] - lse) - (v == target)));
       for (int64_t d = 0; d < D; ++d) {
-        sum_dx[d] += g * p(value(*w, v * D + d));
+        sum_dx[d] += g * p(element(*w, v * D + d));
         if (dw) dw->f32()[v * D + d] = static_cast<float>(dw->f32()[v * D + d] + g * p(row[d]));
       }
     }
@@ -165,7 +168,7 @@ void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, T
         h->f32()[q * R + r] = static_cast<float>(sum);
       }
       for (int64_t n = 0; n < N; ++n) {
-        double sum = bias ? value(*bias, e * N + n) : 0.0, low_rank = 0;
+        double sum = bias ? element(*bias, e * N + n) : 0.0, low_rank = 0;
         for (int64_t c = 0; c < C; ++c) sum += operand(row[c], precision) * operand(W.at(n, c), precision);
         for (int64_t r = 0; r < R; ++r) low_rank += operand(h->f32()[q * R + r], precision) * operand(B->f32()[(e * N + n) * R + r], precision);
         y->f32()[q * N + n] = static_cast<float>(sum + scale * low_rank);
@@ -216,14 +219,14 @@ void mxfp4_quantize(TensorRef blocks, TensorRef scales, TensorRef w) {
   for (int64_t g = 0; g < scales->numel(); ++g) {
     double peak = 0;
     for (int64_t i = 0; i < kGroup; ++i) {
-      const double v = value(*w, g * kGroup + i);
+      const double v = element(*w, g * kGroup + i);
       require(std::isfinite(v), "not_finite", "mxfp4_quantize: w[", g * kGroup + i, "]: got ", v, ", wanted a finite number");
       peak = std::max(peak, std::fabs(v));
     }
     const int exponent = peak > 0 ? std::clamp(std::ilogb(peak) - 2 + 127, 1, 254) : 1;
     scales->u8()[g] = static_cast<uint8_t>(exponent);
     for (int64_t i = 0; i < kGroup; ++i) {
-      const double v = std::ldexp(static_cast<double>(value(*w, g * kGroup + i)), 127 - exponent), magnitude = std::fabs(v);
+      const double v = std::ldexp(static_cast<double>(element(*w, g * kGroup + i)), 127 - exponent), magnitude = std::fabs(v);
       int code = 0;
       for (int c = 1; c < 8; ++c)
         if (std::fabs(magnitude - kE2M1[c]) < std::fabs(magnitude - kE2M1[code])) code = c;  // strict: a tie stays with the smaller
@@ -240,7 +243,7 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
     require(scale != 255, "bad_scale", "mxfp4_dequantize: scales[", g, "]: got 255, the format's NaN; wanted 0 to 254");
     for (int i = 0; i < kGroup; ++i) {
       const float v = mxfp4_element(blocks->u8() + g * 16, scale, i);
-      if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = float_to_bf16(v);
+      if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = round_bf16(v);
       else w->f32()[g * kGroup + i] = v;
     }
   }

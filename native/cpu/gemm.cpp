@@ -1,0 +1,158 @@
+// Blocking, packing and scheduling of products; the arithmetic is in the tile kernels.
+#include "gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "isa.h"
+#include "number.h"
+#include "temper/memory.h"
+#include "temper/threads.h"
+
+namespace temper::cpu {
+namespace {
+
+constexpr int64_t kBlockRows = 264;          // rows of A that share a packed panel of B: their units fit half of L2
+constexpr int64_t kBlockCols = 256;          // columns per task
+constexpr int64_t kSerialMultiplies = 1 << 19;  // below this waking a thread costs more than it brings
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Plan {
+  const Product* product;
+  int64_t panels, row_blocks, col_blocks;
+  uint32_t* packed_a[2];                     // per term: blocks of kUnits units, in each block panel after panel
+  int64_t panel_begin(int64_t p) const { return p * product->m / panels; }
+  int64_t block_begin(int64_t b) const { return b * panels / row_blocks; }  // in panels
+};
+
+int64_t units_of(const Term& t, const Path& path) { return ceil_div(t.k, path.pair); }
+
+// Packs panels of A for one block of k.
+void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t last, const Path& path) {
+  const Term& t = plan.product->terms[term];
+  const int64_t k0 = k_block * kUnits * path.pair;
+  const int ks = static_cast<int>(std::min<int64_t>(t.k - k0, kUnits * path.pair));
+  const int64_t units = ceil_div(ks, path.pair);
+  uint32_t* block = plan.packed_a[term] + plan.product->m * k_block * kUnits;
+  for (int64_t p = first; p < last; ++p) {
+    const int64_t row = plan.panel_begin(p);
+    const int rows = static_cast<int>(plan.panel_begin(p + 1) - row);
+    path.pack(block + row * units, t.a, row, rows, rows, k0, ks);
+  }
+}
+
+void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Path& path) {
+  const Product& P = *plan.product;
+  alignas(64) uint32_t panel[kUnits * kMaxTileCols];
+  alignas(64) float edge[kMaxTileRows * kMaxTileCols], bias[kMaxTileCols];
+  const int64_t first = plan.block_begin(row_block), last = plan.block_begin(row_block + 1);
+  const int64_t col_end = std::min(P.n, (col_block + 1) * kBlockCols);
+  bool overwrite = !P.accumulate;
+  for (int term = 0; term < P.num_terms; ++term) {
+    const Term& t = P.terms[term];
+    const int64_t all_units = units_of(t, path);
+    for (int64_t k_block = 0; k_block * kUnits < all_units; ++k_block) {
+      const int64_t k0 = k_block * kUnits * path.pair;
+      const int ks = static_cast<int>(std::min<int64_t>(t.k - k0, kUnits * path.pair));
+      const int units = static_cast<int>(ceil_div(ks, path.pair));
+      const uint32_t* block = plan.packed_a[term] + P.m * k_block * kUnits;
+      for (int64_t col = col_block * kBlockCols; col < col_end; col += path.nr) {
+        const int cols = static_cast<int>(std::min<int64_t>(path.nr, P.n - col));
+        path.pack(panel, t.b, col, cols, path.nr, k0, ks);
+        const float* with_bias = nullptr;
+        if (overwrite && P.bias) {
+          for (int j = 0; j < path.nr; ++j)
+            bias[j] = j >= cols ? 0.0f : P.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(P.bias) + col + j) : static_cast<const float*>(P.bias)[col + j];
+          with_bias = bias;
+        }
+        for (int64_t p = first; p < last; ++p) {
+          const int64_t row = plan.panel_begin(p);
+          const int rows = static_cast<int>(plan.panel_begin(p + 1) - row);
+          float* c = P.c + row * P.ldc + col;
+          if (cols == path.nr) {
+            path.tile(rows, units, block + row * units, panel, c, P.ldc, t.alpha, overwrite, with_bias);
+          } else {  // the last columns go through a whole tile beside c
+            if (!overwrite)
+              for (int i = 0; i < rows; ++i) std::memcpy(edge + i * path.nr, c + i * P.ldc, static_cast<size_t>(cols) * 4);
+            path.tile(rows, units, block + row * units, panel, edge, path.nr, t.alpha, overwrite, with_bias);
+            for (int i = 0; i < rows; ++i) std::memcpy(c + i * P.ldc, edge + i * path.nr, static_cast<size_t>(cols) * 4);
+          }
+        }
+      }
+      overwrite = false;
+    }
+  }
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  return kKernelsPortable;
+}
+
+void multiply(const Product* products, int64_t count, int64_t precision) {
+  const Path& path = precision ? kernels().rounded : kernels().exact;
+  Scratch<Plan> plans(static_cast<size_t>(count));
+  Scratch<int64_t> task_end(static_cast<size_t>(count)), pack_end(static_cast<size_t>(count));
+  int64_t num_plans = 0, tasks = 0, packs = 0, units = 0, work = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const Product& p = products[i];
+    if (p.m == 0 || p.n == 0) continue;
+    int64_t k_blocks = 0;
+    for (int term = 0; term < p.num_terms; ++term) {
+      k_blocks += ceil_div(units_of(p.terms[term], path), kUnits);
+      units += units_of(p.terms[term], path) * p.m;
+      work += p.m * p.n * p.terms[term].k;
+    }
+    if (k_blocks == 0) continue;
+    Plan& plan = plans[static_cast<size_t>(num_plans)];
+    plan.product = &p;
+    plan.panels = ceil_div(p.m, path.mr);
+    plan.row_blocks = ceil_div(plan.panels * path.mr, kBlockRows);
+    if (plan.row_blocks > plan.panels) plan.row_blocks = plan.panels;
+    plan.col_blocks = ceil_div(p.n, kBlockCols);
+    packs += k_blocks * plan.row_blocks;
+    tasks += plan.row_blocks * plan.col_blocks;
+    pack_end[static_cast<size_t>(num_plans)] = packs;
+    task_end[static_cast<size_t>(num_plans)] = tasks;
+    ++num_plans;
+  }
+  if (num_plans == 0) return;
+  Scratch<uint32_t> packed(static_cast<size_t>(units));
+  uint32_t* next = packed.data();
+  for (int64_t i = 0; i < num_plans; ++i) {
+    Plan& plan = plans[static_cast<size_t>(i)];
+    for (int term = 0; term < plan.product->num_terms; ++term) {
+      plan.packed_a[term] = next;
+      next += units_of(plan.product->terms[term], path) * plan.product->m;
+    }
+  }
+  const auto find = [&](const Scratch<int64_t>& ends, int64_t& i) -> const Plan& {
+    const int64_t at = std::upper_bound(ends.data(), ends.data() + num_plans, i) - ends.data();
+    if (at) i -= ends[static_cast<size_t>(at - 1)];
+    return plans[static_cast<size_t>(at)];
+  };
+  const auto pack_task = [&](int64_t i) {
+    const Plan& plan = find(pack_end, i);
+    int64_t k_block = i / plan.row_blocks;
+    const int64_t row_block = i % plan.row_blocks;
+    const int64_t of_first = ceil_div(units_of(plan.product->terms[0], path), kUnits);
+    const int term = k_block >= of_first;
+    if (term) k_block -= of_first;
+    pack_a(plan, term, k_block, plan.block_begin(row_block), plan.block_begin(row_block + 1), path);
+  };
+  const auto block_task = [&](int64_t i) {
+    const Plan& plan = find(task_end, i);
+    run_block(plan, i / plan.col_blocks, i % plan.col_blocks, path);
+  };
+  if (work < kSerialMultiplies) {
+    for (int64_t i = 0; i < packs; ++i) pack_task(i);
+    for (int64_t i = 0; i < tasks; ++i) block_task(i);
+  } else {
+    parallel_for(packs, pack_task);
+    parallel_for(tasks, block_task);
+  }
+}
+
+}  // namespace temper::cpu

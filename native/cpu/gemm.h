@@ -1,0 +1,75 @@
+// The one matrix-product core. An op describes its operands where they lie (f32, bf16 or MXFP4; gathered, scaled or transposed rows)
+// and `multiply` packs tiles from there, so nothing is ever expanded as a whole. Start at Product.
+#pragma once
+#include <cstdint>
+
+#include "temper/tensor.h"
+
+namespace temper::cpu {
+
+enum class Kind : uint8_t { f32, bf16, mxfp4 };
+inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
+
+// An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds rows of `ld` elements;
+// k runs along a row (k_inner) or across rows.
+struct Source {
+  const void* data = nullptr;       // row 0; for MXFP4 its blocks
+  const uint8_t* scales = nullptr;  // MXFP4 only
+  int64_t ld = 0;
+  const int32_t* rows = nullptr;     // row r lies at rows[r] (null: at r)
+  const float* row_scale = nullptr;  // row r is taken times row_scale[r] (null: 1); f32 only
+  Kind kind = Kind::f32;
+  bool k_inner = true;
+};
+
+// alpha·A·B with A m×k and B k×n.
+struct Term {
+  Source a, b;
+  int64_t k = 0;
+  float alpha = 1.0f;
+};
+
+// c[m,n] = bias + Σ terms, or c += Σ terms when accumulate is set (bias must then be null).
+struct Product {
+  Term terms[2] = {};
+  int num_terms = 1;
+  int64_t m = 0, n = 0;
+  float* c = nullptr;
+  int64_t ldc = 0;
+  bool accumulate = false;
+  const void* bias = nullptr;
+  Kind bias_kind = Kind::f32;
+};
+
+// Runs independent products. Each element of c is summed in one fixed order, whatever the thread count.
+void multiply(const Product* products, int64_t count, int64_t precision);
+
+// One way of multiplying: packing into tiles of 32-bit units (an f32, or two bf16 along k) and the tile kernel that reads them.
+struct Path {
+  int mr, nr;  // rows and columns of a tile
+  int pair;    // elements of k per unit
+  // dst[unit][width] from outer indices [o0, o0+outs) and k in [k0, k0+ks); the rest of the width and of the last unit is zero.
+  void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
+  // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], b is [units][nr].
+  void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias);
+};
+
+// Row reductions of the cross-entropy, vectorised with the same instruction set.
+struct Kernels {
+  Path exact;    // precision 0
+  Path rounded;  // precision 1
+  float (*row_max)(const float* x, int64_t n);
+  double (*sum_exp)(const float* x, int64_t n, float shift);                       // Σ exp(x − shift)
+  void (*exp_scaled)(float* x, int64_t n, float shift, float factor);              // x = factor·exp(x − shift)
+};
+
+extern const Kernels kKernelsPortable;
+#if defined(__x86_64__)
+extern const Kernels kKernelsAvx2, kKernelsAvx512, kKernelsAvx512Bf16;
+#endif
+const Kernels& kernels();  // of the active instruction set
+
+inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
+inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
+
+}  // namespace temper::cpu
