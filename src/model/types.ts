@@ -34,7 +34,7 @@ export interface ModelWeights {
 
 /**
  * One low-rank pair: y += scale · B·(A·dropout(x)). Linear targets: A f32 [R, C], B f32 [N, R]; experts: A f32 [E,R,C], B f32 [E,N,R].
- * dA and dB have the same shapes and accumulate; null when the adapter is only used, not trained.
+ * dA and dB have the same shapes and accumulate; null when the adapter is only used, not trained. Dropout is for linear targets; 0 on experts.
  */
 export interface LoraPair { readonly A: Tensor; readonly B: Tensor; readonly scale: number; readonly dropout: number; readonly dA: Tensor | null; readonly dB: Tensor | null }
 export type LoraTarget = 'q' | 'k' | 'v' | 'o' | 'router' | 'gateUp' | 'down';
@@ -52,9 +52,9 @@ export interface ModelGrads { readonly embed: Tensor; readonly layers: readonly 
 
 /**
  * Packed sequences. Sequence b owns tokens[starts[b] … starts[b+1]); positions restart at 0 in each (or where its cache stands).
- * No sequence sees another.
+ * No sequence sees another. With a KvCache, sequence b continues its slot `slots[b]` (b where absent).
  */
-export interface Batch { readonly tokens: Int32Array; readonly positions: Int32Array; readonly starts: Int32Array }
+export interface Batch { readonly tokens: Int32Array; readonly positions: Int32Array; readonly starts: Int32Array; readonly slots?: Int32Array }
 
 /** What is trained: row i of the batch predicts targets[i] at weights[i] (rows ascending, distinct). Loss = Σ weight·nll. */
 export interface Targets { readonly rows: Int32Array; readonly targets: Int32Array; readonly weights: Float32Array }
