@@ -48,7 +48,7 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
       const uint8_t* block = blocks->u8() + g * 16;
       for (int i = 0; i < kGroup; ++i) {
         const float v = kE2M1[i & 1 ? block[i >> 1] >> 4 : block[i >> 1] & 15] * factor;
-        if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = round_bf16(v);
+        if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = float_to_bf16(v);
         else w->f32()[g * kGroup + i] = v;
       }
     }

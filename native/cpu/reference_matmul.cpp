@@ -11,10 +11,6 @@
 namespace temper::cpu::reference {
 namespace {
 
-float round_to_bf16(float v) {
-  const uint16_t bits = round_bf16(v);
-  return load(&bits);
-}
 // An operand of a product: at precision 1 it is rounded to bf16.
 double operand(double v, int64_t precision) { return precision ? round_to_bf16(static_cast<float>(v)) : v; }
 
@@ -243,7 +239,7 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
     require(scale != 255, "bad_scale", "mxfp4_dequantize: scales[", g, "]: got 255, the format's NaN; wanted 0 to 254");
     for (int i = 0; i < kGroup; ++i) {
       const float v = mxfp4_element(blocks->u8() + g * 16, scale, i);
-      if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = round_bf16(v);
+      if (w->dtype == DType::bf16) w->bf16()[g * kGroup + i] = float_to_bf16(v);
       else w->f32()[g * kGroup + i] = v;
     }
   }
