@@ -33,6 +33,9 @@ export function breakControlSpellings(text: string): string {
   return text.replaceAll(/([<＜])(\\*)(?=[|｜])/gu, '$1$2\\');
 }
 
+/** A channel's name as judges and notices see it. The model writes its header freely, so an unknown name is text like any other and is not repeated. */
+export const channelLabel = (channel: string): string => (['analysis', 'commentary', 'final'].includes(channel) ? channel : 'other');
+
 export interface JudgePrompt { readonly developer: string; readonly user: string }
 
 /** The two messages a judge gets. Training data of a judge is made with this same function. */
@@ -40,7 +43,7 @@ export function renderJudgePrompt(request: { readonly policy: string; readonly c
   const { policy, content, channel, nonce } = request;
   return {
     developer: `${CONTRACT_TOP}\n\n${policy.trim()}\n\n${CONTRACT_BOTTOM}`,
-    user: `channel: ${channel}\nBEGIN ${nonce}\n${breakControlSpellings(content)}\nEND ${nonce}`,
+    user: `channel: ${channelLabel(channel)}\nBEGIN ${nonce}\n${breakControlSpellings(content)}\nEND ${nonce}`,
   };
 }
 

@@ -1,0 +1,225 @@
+// Screening a JSONL file: rows in, one verdict row per channel and policy out, written whole or not at all. Rows may carry what a reviewer expects.
+import { createReadStream } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
+import { z } from 'zod';
+import { ConfigError, DataError } from '../native/errors.js';
+import type { Channels, Screen, ScreenResult } from './screen.js';
+import type { Verdict } from './types.js';
+
+const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
+const TextPart = z.strictObject({ type: z.literal('text'), text: z.string() });
+const Content = z.union([z.string(), z.array(TextPart)]).nullish();
+const RowMessage = z.strictObject({
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
+  content: Content,
+  channel: z.string().optional(),
+  thinking: z.string().nullish(),
+  reasoning: z.string().nullish(),
+  reasoning_content: z.string().nullish(),
+  refusal: z.string().nullish(),
+  tool_calls: z.array(z.looseObject({})).nullish(),
+  name: z.string().optional(),
+  tool_call_id: z.string().optional(),
+});
+/** Strict, as a misspelt field would be text that nobody judged. */
+const Row = z.strictObject({
+  id: z.union([z.string(), z.number()]).optional().describe('names the row in verdicts; the line number if absent'),
+  text: z.string().optional().describe('one text, on `channel`'),
+  channel: z.string().optional().describe('channel of `text`, final if absent'),
+  channels: z.record(z.string(), z.string()).optional().describe('text by channel'),
+  messages: z.array(RowMessage).optional().describe('a conversation; what the assistant wrote is judged'),
+  policy: z.string().optional().describe('the policy that `expect` speaks of; with one policy it may be absent'),
+  expect: z.union([Expect, z.record(z.string(), Expect)]).optional().describe('for `text` the rule or null, for `channels` the same by channel'),
+});
+type Row = z.infer<typeof Row>;
+
+const MAX_LINE_BYTES = 16 * 2 ** 20;
+
+/** Lines of a UTF-8 file with their numbers from 1; blank lines are left out. @throws {DataError} unreadable, not UTF-8, line too long */
+async function* readLines(file: string): AsyncGenerator<{ readonly line: number; readonly text: string }> {
+  const decode = (bytes: Buffer, line: number): string => {
+    try { return new TextDecoder('utf-8', { fatal: true }).decode(bytes); } catch (cause) {
+      throw new DataError('row_utf8', `${file}:${line}: not valid UTF-8; convert the file first`, { file, line }, { cause });
+    }
+  };
+  let rest: Buffer = Buffer.alloc(0);
+  let line = 0;
+  try {
+    for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
+      let from = 0;
+      for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
+        const text = decode(Buffer.concat([rest, chunk.subarray(from, at)]), ++line);
+        rest = Buffer.alloc(0);
+        from = at + 1;
+        if (text.trim() !== '') yield { line, text };
+      }
+      rest = Buffer.concat([rest, chunk.subarray(from)]);
+      if (rest.length > MAX_LINE_BYTES) throw new DataError('row_too_long', `${file}:${line + 1}: row longer than ${MAX_LINE_BYTES} bytes; split it`, { file, line: line + 1 });
+    }
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError('file_unreadable', `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, { file }, { cause });
+  }
+  const text = decode(rest, ++line);
+  if (text.trim() !== '') yield { line, text };
+}
+
+export interface ScreenRow { readonly id: string; readonly line: number; readonly channels: Channels; readonly policy: string | null; readonly expect: Readonly<Record<string, string | null>> }
+
+/** Reads one row. @throws {DataError} not JSON, unknown field, not exactly one of text, channels and messages */
+export function parseRow(file: string, line: number, text: string): ScreenRow {
+  const fail = (code: string, message: string): DataError => new DataError(code, `${file}:${line}: ${message}`, { file, line });
+  let json: unknown;
+  try { json = JSON.parse(text); } catch (cause) { throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`); }
+  const parsed = Row.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw fail('row_schema', `${issue?.path.length ? `${issue.path.join('.')}: ` : ''}${issue?.message ?? 'bad row'}; wanted {id?, text, channel?} or {id?, channels} or {id?, messages}`);
+  }
+  const row = parsed.data;
+  if ([row.text, row.channels, row.messages].filter((v) => v !== undefined).length !== 1) {
+    throw fail('row_schema', 'wanted exactly one of text, channels and messages');
+  }
+  const channels = channelsOf(row);
+  return { id: String(row.id ?? line), line, channels, policy: row.policy ?? null, expect: expectOf(row, channels, fail) };
+}
+
+function channelsOf(row: Row): Channels {
+  if (row.text !== undefined) return Object.fromEntries([[row.channel ?? 'final', row.text]]);
+  if (row.channels) return row.channels;
+  const text = new Map<string, string[]>();
+  const add = (channel: string, value: string | null | undefined): void => {
+    if (value) text.set(channel, [...(text.get(channel) ?? []), value]);
+  };
+  for (const m of row.messages ?? []) {
+    if (m.role !== 'assistant') continue;
+    for (const reasoning of [m.thinking, m.reasoning, m.reasoning_content]) add('analysis', reasoning);
+    add(m.channel ?? 'final', typeof m.content === 'string' ? m.content : m.content?.map((p) => p.text).join(''));
+    add('final', m.refusal);
+    for (const call of m.tool_calls ?? []) add('commentary', JSON.stringify(call));
+  }
+  return Object.fromEntries([...text].map(([channel, parts]) => [channel, parts.join('\n')]));
+}
+
+function expectOf(row: Row, channels: Channels, fail: (code: string, message: string) => DataError): Readonly<Record<string, string | null>> {
+  if (row.expect === undefined) return {};
+  if (row.expect === null || typeof row.expect === 'string') {
+    if (row.text === undefined) throw fail('row_schema', 'expect: one rule or null goes with text; with channels or messages wanted {channel: rule or null}');
+    return Object.fromEntries([[row.channel ?? 'final', row.expect]]);
+  }
+  const unknown = Object.keys(row.expect).find((channel) => !Object.hasOwn(channels, channel));
+  if (unknown !== undefined) throw fail('row_schema', `expect: channel ${JSON.stringify(unknown)} is not in the row`);
+  return row.expect;
+}
+
+/** A verdict as it is written: one line of the output file. */
+export type VerdictRow = { readonly id: string; readonly line: number; readonly expect?: string | null } & Verdict;
+
+/** Agreement with what reviewers expect; `unjudged` counts as a miss of a violation and as a false alarm on a clean text: it never helps. */
+export interface Agreement {
+  readonly truePositives: number; readonly falsePositives: number; readonly falseNegatives: number; readonly trueNegatives: number; readonly unjudged: number;
+  /** Blocks that cite the expected rule. */
+  readonly sameRule: number;
+  readonly precision: number; readonly recall: number; readonly f1: number;
+}
+export interface BatchSummary {
+  readonly rows: number;
+  readonly verdicts: number;
+  readonly allow: number; readonly block: number; readonly unjudged: number;
+  readonly causes: Readonly<Record<string, number>>;
+  /** Overall and by channel, over the verdicts with an expectation; absent if there is none. */
+  readonly agreement?: { readonly all: Agreement } & Readonly<Record<string, Agreement>>;
+}
+export interface BatchOptions {
+  readonly input: string;
+  readonly output: string;
+  readonly screen: Screen;
+  /** Rows in flight. */
+  readonly window?: number;
+  readonly signal?: AbortSignal;
+  readonly onRow?: (rowsDone: number, result: ScreenResult) => void;
+}
+
+/** Agreement of verdicts with their expectation; those without one are left out. */
+export function agreementOf(rows: readonly VerdictRow[]): Agreement {
+  let [tp, fp, fn, tn, unjudged, sameRule] = [0, 0, 0, 0, 0, 0];
+  for (const v of rows) {
+    if (v.expect === undefined) continue;
+    const violates = v.expect !== null;
+    if (v.outcome === 'unjudged') unjudged++;
+    if (v.outcome === 'block' && violates) { tp++; if (v.rule === v.expect) sameRule++; }
+    else if (violates) fn++;
+    else if (v.outcome === 'allow') tn++;
+    else fp++;
+  }
+  const ratio = (a: number, b: number): number => (b === 0 ? 1 : a / b);
+  return {
+    truePositives: tp, falsePositives: fp, falseNegatives: fn, trueNegatives: tn, unjudged, sameRule,
+    precision: ratio(tp, tp + fp), recall: ratio(tp, tp + fn), f1: ratio(2 * tp, 2 * tp + fp + fn),
+  };
+}
+
+/**
+ * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a temporary file.
+ * @throws {DataError} a bad row (the output is then not touched), no row at all
+ * @throws {ConfigError} the output cannot be written
+ */
+export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
+  const { input, output, screen, window = 16, signal, onRow } = options;
+  const temporary = `${output}.${process.pid}.part`;
+  const unwritable = (cause: unknown): ConfigError =>
+    new ConfigError('output_unwritable', `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`, { file: output }, { cause });
+  const out = await open(temporary, 'w').catch((cause: unknown) => { throw unwritable(cause); });
+  const causes: Record<string, number> = {};
+  const count = { allow: 0, block: 0, unjudged: 0 };
+  const judged: VerdictRow[] = [];
+  let rows = 0;
+  let verdicts = 0;
+  const stop = new AbortController();
+  const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+  const pending: { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[] = [];
+
+  const settle = async (): Promise<void> => {
+    const head = pending.shift();
+    if (!head) return;
+    const { row } = head;
+    const result = await head.result;
+    // A stop is no finding: leave no file rather than rows marked `aborted`.
+    signal?.throwIfAborted();
+    for (const verdict of result.verdicts) {
+      const expected = (row.policy === null || row.policy === verdict.policy) && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
+      const line: VerdictRow = { id: row.id, line: row.line, ...(expected === undefined ? {} : { expect: expected }), ...verdict };
+      await out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => { throw unwritable(cause); });
+      verdicts++;
+      count[verdict.outcome]++;
+      if (verdict.cause) causes[verdict.cause] = (causes[verdict.cause] ?? 0) + 1;
+      if (expected !== undefined) judged.push({ ...line, rationale: '' });
+    }
+    rows++;
+    onRow?.(rows, result);
+  };
+
+  try {
+    for await (const { line, text } of readLines(input)) {
+      signal?.throwIfAborted();
+      const row = parseRow(input, line, text);
+      pending.push({ row, result: screen.screen(row.channels, both) });
+      if (pending.length >= window) await settle();
+    }
+    while (pending.length > 0) await settle();
+    if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
+    await out.sync().catch((cause: unknown) => { throw unwritable(cause); });
+    await out.close();
+    await rename(temporary, output).catch((cause: unknown) => { throw unwritable(cause); });
+  } catch (error) {
+    stop.abort();
+    await out.close().catch(() => {});
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  const byChannel = Object.fromEntries([...new Set(judged.map((v) => v.channel))].map((channel) => [channel, agreementOf(judged.filter((v) => v.channel === channel))]));
+  return { rows, verdicts, ...count, causes, ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}) };
+}
+
+/** 10 if anything is blocked, else 30 if anything is unjudged, else 0. */
+export const batchExitCode = (summary: Pick<BatchSummary, 'block' | 'unjudged'>): 0 | 10 | 30 => (summary.block > 0 ? 10 : summary.unjudged > 0 ? 30 : 0);

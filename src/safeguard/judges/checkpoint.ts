@@ -1,0 +1,28 @@
+// A judge that is a local checkpoint. How text is generated is passed in: the safeguard knows nothing of models.
+import { renderJudgePrompt, type JudgePrompt } from '../contract.js';
+import { sha256 } from '../policy.js';
+import type { Judge, JudgeAnswer } from '../types.js';
+
+/** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */
+export interface CheckpointReply { readonly final: string; readonly analysis: string; readonly finish: 'stop' | 'length' | 'other' }
+export type CheckpointGenerate = (prompt: JudgePrompt, settings: { readonly temperature: 0; readonly maxTokens: number; readonly signal: AbortSignal }) => Promise<CheckpointReply>;
+
+export interface CheckpointJudgeOptions {
+  readonly name: string;
+  /** sha256 over the checkpoint's weights, config and tokenizer, hex. */
+  readonly modelDigest: string;
+  readonly generate: CheckpointGenerate;
+  /** Room for reasoning and verdict. */
+  readonly maxTokens?: number;
+}
+
+export function createCheckpointJudge({ name, modelDigest, generate, maxTokens = 1024 }: CheckpointJudgeOptions): Judge {
+  return {
+    name,
+    digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, maxTokens, temperature: 0 })),
+    async judge(request): Promise<JudgeAnswer> {
+      const reply = await generate(renderJudgePrompt(request), { temperature: 0, maxTokens, signal: request.signal });
+      return { text: reply.final, finish: reply.finish, rationale: reply.analysis };
+    },
+  };
+}
