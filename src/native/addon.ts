@@ -33,6 +33,12 @@ interface Addon {
   /** A tensor over mapped bytes [offset, offset + numel·size), no copy. Offset needs the dtype's alignment. */
   mapTensor(file: number, offset: number, dtype: number, shape: readonly number[]): number;
   unmapFile(file: number): void;
+  /** Bytes of a mapped file. */
+  fileSize(file: number): number;
+  /** Copies bytes from `offset` of a mapped file into `into`, as many as it holds. */
+  readFile(file: number, offset: number, into: ArrayBufferView): void;
+  /** Handles open in the whole process. */
+  tensorCount(): number;
 
   /** What the CPU has and which path is taken: {isa, features, threads, l2Bytes, …}. */
   cpuInfo(): { readonly isa: string; readonly features: readonly string[]; readonly threads: number; readonly model: string };

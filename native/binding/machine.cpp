@@ -1,0 +1,87 @@
+// Memory counters, threads, and what the CPU is.
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include "binding/js.h"
+#include "cpu/isa.h"
+#include "temper/memory.h"
+#include "temper/threads.h"
+
+namespace temper::binding {
+namespace {
+
+// live per category, peak per category, total live, total peak, cached; bytes.
+napi_value stats(napi_env env, napi_callback_info) {
+  MemoryStats s = memory_stats();
+  constexpr size_t n = static_cast<size_t>(Category::count);
+  void* data = nullptr;
+  napi_value buffer, out;
+  ok(napi_create_arraybuffer(env, (2 * n + 3) * sizeof(double), &data, &buffer), "memoryStats");
+  auto* d = static_cast<double*>(data);
+  for (size_t i = 0; i < n; ++i) {
+    d[i] = static_cast<double>(s.live[i]);
+    d[n + i] = static_cast<double>(s.peak[i]);
+  }
+  d[2 * n] = static_cast<double>(s.total_live);
+  d[2 * n + 1] = static_cast<double>(s.total_peak);
+  d[2 * n + 2] = static_cast<double>(s.cached);
+  ok(napi_create_typedarray(env, napi_float64_array, 2 * n + 3, buffer, 0, &out), "memoryStats");
+  return out;
+}
+napi_value reset(napi_env, napi_callback_info) {
+  reset_peaks();
+  return nullptr;
+}
+napi_value release_kept(napi_env, napi_callback_info) {
+  release_cached();
+  return nullptr;
+}
+napi_value set_threads(napi_env env, napi_callback_info info) {
+  int64_t n = Call(env, info, "setThreads", 1).integer(0);
+  require(n >= 1 && n <= 1024, "bad_argument", "setThreads: got ", n, ", wanted 1…1024");
+  set_thread_count(static_cast<int>(n));
+  return nullptr;
+}
+napi_value get_threads(napi_env env, napi_callback_info) { return js_number(env, thread_count()); }
+
+// /proc/cpuinfo has the same facts on every Linux; elsewhere they stay empty.
+napi_value cpu_info(napi_env env, napi_callback_info) {
+  std::string model, flags, line;
+  std::ifstream file("/proc/cpuinfo");
+  while ((model.empty() || flags.empty()) && std::getline(file, line)) {
+    size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    if (model.empty() && line.starts_with("model name")) model = line.substr(colon + 2);
+    if (flags.empty() && (line.starts_with("flags") || line.starts_with("Features"))) flags = line.substr(colon + 2);
+  }
+  napi_value out, features;
+  ok(napi_create_object(env, &out), "cpuInfo");
+  ok(napi_create_array(env, &features), "cpuInfo");
+  std::istringstream words(flags);
+  std::string word;
+  uint32_t n = 0;
+  while (words >> word) {
+    for (const char* known : {"sse4_2", "f16c", "fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve"}) {
+      if (word == known) ok(napi_set_element(env, features, n++, js_string(env, word)), "cpuInfo");
+    }
+  }
+  set(env, out, "isa", js_string(env, cpu::name_of(cpu::active_isa())));
+  set(env, out, "features", features);
+  set(env, out, "threads", js_number(env, thread_count()));
+  set(env, out, "model", js_string(env, model));
+  return out;
+}
+
+}  // namespace
+
+void define_machine(napi_env env, napi_value exports) {
+  define<stats>(env, exports, "memoryStats");
+  define<reset>(env, exports, "resetPeaks");
+  define<release_kept>(env, exports, "releaseCached");
+  define<set_threads>(env, exports, "setThreads");
+  define<get_threads>(env, exports, "getThreads");
+  define<cpu_info>(env, exports, "cpuInfo");
+}
+
+}  // namespace temper::binding

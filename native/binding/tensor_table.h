@@ -1,0 +1,46 @@
+// All tensors JavaScript holds, process-wide. A handle is slot number + generation, so a stale or invented one is an error and never a
+// wild pointer. Memory in use by a running op stays until the op is done, even when another thread frees its tensor meanwhile.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/mapped_file.h"
+#include "temper/memory.h"
+#include "temper/tensor.h"
+
+namespace temper::binding {
+
+using Handle = double;  // an integer below 2^53: generation · 2^24 + slot; 0 is null
+struct Block;
+
+// `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category);
+Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
+// The same memory from element `offset`; it dies with `base`.
+Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape);
+void free_tensor(Handle handle);
+void free_env(const void* env) noexcept;
+int64_t live_tensors();
+
+// Copies of the tensors behind handles, their memory held until destruction. `tensors[i]` is null for handle 0.
+class Pins {
+ public:
+  static constexpr int kMax = 24;
+  Pins() = default;
+  ~Pins();
+  Pins(const Pins&) = delete;
+  Pins& operator=(const Pins&) = delete;
+  // Reads arguments i with `is_tensor` bit i set. Throws Error: stale_tensor, bad_argument; read_only_tensor when bit i of `written` is set
+  // and the tensor lies in a mapped file.
+  void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written);
+  const TensorRef* tensors() const { return refs_; }
+
+ private:
+  Tensor tensors_[kMax];
+  TensorRef refs_[kMax] = {};
+  Block* blocks_[kMax] = {};
+  int count_ = 0;
+};
+
+}  // namespace temper::binding

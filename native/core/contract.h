@@ -1,0 +1,30 @@
+// The op contracts of temper/ops.h in a form that can be checked: names, dtypes, shapes, what may be null, what is written, what may alias.
+// The binding checks every call against it before the op runs; ops themselves check only what needs the data (indices in range).
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "temper/tensor.h"
+
+namespace temper::contract {
+
+enum class Kind : uint8_t { tensor, integer, number };
+
+struct Arg {
+  std::string name;
+  Kind kind = Kind::tensor;
+  bool output = false, nullable = false;
+};
+
+inline constexpr int kMaxArgs = 24;
+int op_count();
+const char* op_name(int op);
+std::span<const Arg> args_of(int op);
+
+// tensors[i] is argument i where it is a tensor (null allowed), numbers[i] where it is a scalar.
+// Throws Error: shape_mismatch, bad_dtype, missing_tensor, bad_argument, aliasing.
+void check(int op, const TensorRef* tensors, const double* numbers);
+
+}  // namespace temper::contract

@@ -1,0 +1,82 @@
+// npm run build:native [-- --sanitize] [-- --tests]: configures and builds native/ incrementally; build/temper.node is what src/native loads.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const sanitize = process.argv.includes('--sanitize');
+const folder = join(root, sanitize ? 'build-sanitize' : 'build');
+const say = (text) => process.stderr.write(`build:native: ${text}\n`);
+const has = (tool) => spawnSync(tool, ['--version'], { stdio: 'ignore' }).status === 0;
+
+function needTools() {
+  const missing = [['cmake', has('cmake')], ['g++', has('g++') || has('c++') || has('clang++')], ['make', has('ninja') || has('make')]].filter(([, ok]) => !ok).map(([name]) => name);
+  if (missing.length === 0) return;
+  const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
+  if (process.platform === 'linux' && process.getuid?.() === 0 && has('apt-get')) {
+    say(`${missing.join(', ')} missing; running as root, so: apt-get update && ${command}`);
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    spawnSync('apt-get', ['update', '-q'], { stdio: ['ignore', 2, 2], env });
+    if (spawnSync('apt-get', command.split(' ').slice(1), { stdio: ['ignore', 2, 2], env }).status === 0) return;
+  }
+  say(`missing: ${missing.join(', ')}. Install with: sudo ${command}   (elsewhere: cmake ≥ 3.20 and a C++20 compiler such as g++ ≥ 12)`);
+  process.exit(2);
+}
+
+/** Two builds in one folder would tear each other's objects: the second waits. A lock whose process is gone is taken over. */
+function lock() {
+  const path = join(folder, '.lock');
+  let told = false;
+  for (;;) {
+    try {
+      const fd = openSync(path, 'wx');
+      writeSync(fd, String(process.pid));
+      closeSync(fd);
+      process.on('exit', () => rmSync(path, { force: true }));
+      for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
+      return;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    let owner = 0;
+    try { owner = Number(readFileSync(path, 'utf8')); } catch { continue; }
+    let alive = owner > 0;
+    try { process.kill(owner, 0); } catch (error) { alive = alive && error.code === 'EPERM'; }
+    if (!alive) { rmSync(path, { force: true }); continue; }
+    if (!told) say(`waiting for the build of process ${owner}`);
+    told = true;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+  }
+}
+
+function run(tool, args) {
+  const result = spawnSync(tool, args, { stdio: ['ignore', 2, 2], cwd: root });
+  if (result.status !== 0) {
+    say(`${tool} ${args.join(' ')} failed`);
+    process.exit(result.status ?? 1);
+  }
+}
+
+needTools();
+if (!existsSync(join(root, 'node_modules', 'node-api-headers'))) {
+  say('node_modules is missing; run `npm ci` first');
+  process.exit(2);
+}
+mkdirSync(folder, { recursive: true });
+lock();
+const cache = join(folder, 'CMakeCache.txt');
+// A folder that was copied or moved has a cache that points elsewhere; cmake refuses it.
+if (existsSync(cache) && !readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${join(root, 'native')}\n`)) rmSync(cache);
+const generator = existsSync(cache) ? [] : has('ninja') ? ['-G', 'Ninja'] : ['-G', 'Unix Makefiles'];
+if (!existsSync(cache)) rmSync(join(folder, 'CMakeFiles'), { recursive: true, force: true });
+const log = spawnSync('cmake', ['-S', 'native', '-B', folder, ...generator, `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, '-DCMAKE_BUILD_TYPE=Release'], { cwd: root, encoding: 'utf8' });
+if (log.status !== 0) {
+  process.stderr.write(`${log.stdout}${log.stderr}`);
+  say('cmake could not configure native/');
+  process.exit(1);
+}
+const targets = sanitize ? ['temper_native_test'] : process.argv.includes('--tests') ? [] : ['temper_addon'];
+run('cmake', ['--build', folder, ...targets.flatMap((t) => ['--target', t]), '--parallel', String(availableParallelism())]);
+say(sanitize ? 'build-sanitize/temper_native_test is up to date' : 'build/temper.node is up to date');
