@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <unordered_map>
 
 #include "split.h"
 #include "temper/error.h"
@@ -13,6 +15,7 @@ namespace {
 constexpr size_t kShort = 15;                // longest piece that fits a Key
 constexpr size_t kLinear = 96;               // up to here a plain scan for the lowest rank beats a heap
 constexpr size_t kCacheSlots = size_t{1} << 14;
+constexpr size_t kKeep = size_t{1} << 20;    // scratch larger than this is given back
 constexpr uint32_t kIdBits = 20, kRankBits = 24;
 constexpr uint64_t kEmpty = UINT64_MAX;
 
@@ -163,6 +166,7 @@ Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std:
     }
   }
   for (int a = 0; a < 256; a++) for (int b = 0; b < 256; b++) byte_pairs_[a * 256 + b] = pair_rank(byte_ids_[a], byte_ids_[b]);
+  find_sure_chars();
   shared_.cache.assign(kCacheSlots, Cached{0, 0, 0, {}});
 }
 
@@ -184,7 +188,7 @@ inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Sc
       const uint32_t id = find_long(p, n);
       if (id != kNone) { out.push_back(static_cast<int32_t>(id)); return; }
     }
-    if (n <= kLinear) merge_short(p, n, out); else merge_long(p, n, s, out);
+    merge(p, n, s, out);
     return;
   }
   const Key key = key_of(p, n, end);
@@ -198,7 +202,7 @@ inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Sc
     return;
   }
   const size_t before = out.size();
-  merge_short(p, n, out);
+  merge(p, n, s, out);
   const size_t made = out.size() - before;
   if (slot && made <= std::size(slot->ids)) {
     *slot = {key.lo, key.hi, static_cast<uint32_t>(made), {}};
@@ -206,37 +210,138 @@ inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Sc
   }
 }
 
-// Parts in two arrays; ranks[i] is the rank of joining parts i and i+1. The leftmost lowest rank goes first.
-void Bpe::merge_short(const uint8_t* p, size_t n, std::vector<int32_t>& out) const {
-  uint32_t ids[kLinear], ranks[kLinear];
-  for (size_t i = 0; i < n; i++) ids[i] = byte_ids_[p[i]];
-  for (size_t i = 0; i + 1 < n; i++) ranks[i] = byte_pairs_[p[i] * 256u + p[i + 1]];
+// Whether a character's bytes may be taken as one part from the start, whatever stands around it. With R the highest rank among the
+// merges that make its token from its bytes alone: yes if every token that overlaps the character in part, or contains it whole and
+// more, is only made by merges of rank above R. Then, as long as the character is not whole, one of its own merges is open with a
+// rank ≤ R, so no merge that touches it from outside can be chosen before it; and once it is whole every merge with it has a rank
+// above R, so it makes no difference that it was whole earlier. Saves most of the work on scripts outside ASCII.
+void Bpe::find_sure_chars() {
+  const size_t count = offsets_.size() - 1;
+  std::vector<uint32_t> made_at(count, kNone);  // lowest rank of a merge that makes the token
+  for (const uint64_t slot : pairs_) {
+    if (slot == kEmpty) continue;
+    const uint32_t rank = slot & ((1u << kRankBits) - 1);
+    uint32_t& at = made_at[result_of(rank)];
+    at = std::min(at, rank);
+  }
+  // Lowest rank of a token that begins with the last k bytes of a character and goes on with the start of another (ends with its
+  // first k bytes after something else; contains it and more). Keys: up to 3 bytes with their count on top.
+  std::unordered_map<uint32_t, uint32_t> begins, ends;
+  std::vector<uint32_t> contains(0x110000, kNone);
+  const auto lower = [](uint32_t& at, uint32_t rank) { at = std::min(at, rank); };
+  const auto key = [](const uint8_t* p, size_t k) {
+    uint32_t v = static_cast<uint32_t>(k);
+    for (size_t i = 0; i < k; i++) v = v << 8 | p[i];
+    return v;
+  };
+  for (size_t id = 0; id < count; id++) {
+    if (made_at[id] == kNone) continue;
+    const uint8_t* p = bytes_.data() + offsets_[id];
+    const size_t n = offsets_[id + 1] - offsets_[id];
+    for (size_t k = 1; k <= 3 && k < n; k++) {
+      if ((p[0] & 0xC0) == 0x80 && (p[k] & 0xC0) != 0x80) lower(begins.try_emplace(key(p, k), kNone).first->second, made_at[id]);
+      if (p[n - k] >= 0xC2) lower(ends.try_emplace(key(p + n - k, k), kNone).first->second, made_at[id]);
+    }
+    for (size_t i = 0; i < n; i++) {
+      const CodePoint c = code_point(p + i, p + n);
+      if (c.size > 1 && c.size < n) lower(contains[c.value], made_at[id]);
+    }
+  }
+  sure_chars_.assign(0x110000, kNone);
+  for (uint32_t id = 0; id < count; id++) {
+    const uint8_t* p = bytes_.data() + offsets_[id];
+    const size_t n = offsets_[id + 1] - offsets_[id];
+    const CodePoint c = code_point(p, p + n);
+    if (c.size < 2 || c.size != n) continue;
+    uint32_t parts[4], num = static_cast<uint32_t>(n), highest = 0;
+    for (size_t i = 0; i < n; i++) parts[i] = byte_ids_[p[i]];
+    while (num > 1) {
+      uint32_t best = 0, rank = kNone;
+      for (uint32_t i = 0; i + 1 < num; i++) {
+        const uint32_t r = pair_rank(parts[i], parts[i + 1]);
+        if (r < rank) { rank = r; best = i; }
+      }
+      if (rank == kNone) break;
+      highest = std::max(highest, rank);
+      parts[best] = result_of(rank);
+      num--;
+      for (uint32_t i = best + 1; i < num; i++) parts[i] = parts[i + 1];
+    }
+    if (num != 1 || parts[0] != id) continue;
+    bool sure = contains[c.value] > highest;
+    for (size_t k = 1; k < n; k++) {
+      const auto b = begins.find(key(p + n - k, k));
+      const auto e = ends.find(key(p, k));
+      sure = sure && (b == begins.end() || b->second > highest) && (e == ends.end() || e->second > highest);
+    }
+    if (sure) sure_chars_[c.value] = id;
+  }
+}
+
+// The parts merging begins with, and the rank of joining each to the next.
+size_t Bpe::first_parts(const uint8_t* p, size_t n, uint32_t* parts, uint32_t* ranks) const {
+  size_t num = 0;
+  int before = -1;  // the byte of the previous part, −1 if that is a character
+  for (size_t i = 0; i < n;) {
+    int byte = p[i];
+    uint32_t id = byte_ids_[byte];
+    size_t size = 1;
+    if (byte >= 0xC2) {
+      const CodePoint c = code_point(p + i, p + n);
+      // The proof needs the character to end here: no stray continuation byte may follow.
+      if (c.size > 1 && sure_chars_[c.value] != kNone && (i + c.size == n || (p[i + c.size] & 0xC0) != 0x80)) {
+        id = sure_chars_[c.value];
+        size = c.size;
+        byte = -1;
+      }
+    }
+    if (num > 0) ranks[num - 1] = before >= 0 && byte >= 0 ? byte_pairs_[before * 256 + byte] : pair_rank(parts[num - 1], id);
+    parts[num++] = id;
+    before = byte;
+    i += size;
+  }
+  return num;
+}
+
+void Bpe::merge(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t>& out) const {
+  if (n <= kLinear) {
+    uint32_t parts[kLinear], ranks[kLinear];
+    merge_few(parts, ranks, first_parts(p, n, parts, ranks), out);
+    return;
+  }
+  require(n < kNone, "tokenizer_too_large", "one piece of ", n, " bytes");
+  if (s.parts.size() < n) { s.parts.resize(n); s.ranks.resize(n); }
+  const size_t num = first_parts(p, n, s.parts.data(), s.ranks.data());
+  if (num <= kLinear) merge_few(s.parts.data(), s.ranks.data(), num, out); else merge_many(num, s, out);
+  if (s.parts.size() > kKeep) { s.parts = {}; s.ranks = {}; s.nodes = {}; s.heap = {}; }
+}
+
+// ranks[i] is the rank of joining parts i and i+1. The leftmost lowest rank goes first.
+void Bpe::merge_few(uint32_t* parts, uint32_t* ranks, size_t n, std::vector<int32_t>& out) const {
   while (n > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < n; i++) best = ranks[i] < ranks[best] ? i : best;
     if (ranks[best] == kNone) break;
-    ids[best] = result_of(ranks[best]);
+    parts[best] = result_of(ranks[best]);
     n--;
-    for (size_t i = best + 1; i < n; i++) ids[i] = ids[i + 1];
+    for (size_t i = best + 1; i < n; i++) parts[i] = parts[i + 1];
     for (size_t i = best + 1; i + 1 < n; i++) ranks[i] = ranks[i + 1];
-    if (best + 1 < n) ranks[best] = pair_rank(ids[best], ids[best + 1]);
-    if (best > 0) ranks[best - 1] = pair_rank(ids[best - 1], ids[best]);
+    if (best + 1 < n) ranks[best] = pair_rank(parts[best], parts[best + 1]);
+    if (best > 0) ranks[best - 1] = pair_rank(parts[best - 1], parts[best]);
   }
-  for (size_t i = 0; i < n; i++) out.push_back(static_cast<int32_t>(ids[i]));
+  for (size_t i = 0; i < n; i++) out.push_back(static_cast<int32_t>(parts[i]));
 }
 
 // A linked list of parts and a heap of (rank, left part). Merging keeps the left part's place, so places stay in text order and a
 // tie goes left. An entry is stale when its pair no longer has that rank: its result would be longer, so the rank differs.
-void Bpe::merge_long(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t>& out) const {
-  require(n < kNone, "tokenizer_too_large", "one piece of ", n, " bytes");
+void Bpe::merge_many(size_t n, Scratch& s, std::vector<int32_t>& out) const {
   auto& nodes = s.nodes;
   auto& heap = s.heap;
   nodes.resize(n);
   heap.clear();
-  for (uint32_t i = 0; i < n; i++) nodes[i] = {byte_ids_[p[i]], i - 1, i + 1 < n ? i + 1 : kNone};  // 0 − 1 = kNone
+  for (uint32_t i = 0; i < n; i++) nodes[i] = {s.parts[i], i - 1, i + 1 < n ? i + 1 : kNone};  // 0 − 1 = kNone
   for (uint32_t i = 0; i + 1 < n; i++) {
-    const uint32_t rank = byte_pairs_[p[i] * 256u + p[i + 1]];
-    if (rank != kNone) heap.push_back(static_cast<uint64_t>(rank) << 32 | i);
+    if (s.ranks[i] != kNone) heap.push_back(static_cast<uint64_t>(s.ranks[i]) << 32 | i);
   }
   const auto later = std::greater<uint64_t>();
   std::make_heap(heap.begin(), heap.end(), later);
@@ -261,7 +366,6 @@ void Bpe::merge_long(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t
     if (a.left != kNone) offer(a.left);
   }
   for (uint32_t i = 0; i != kNone; i = nodes[i].right) out.push_back(static_cast<int32_t>(nodes[i].id));
-  if (nodes.capacity() > (size_t{1} << 20)) { std::vector<Node>().swap(nodes); std::vector<uint64_t>().swap(heap); }
 }
 
 }  // namespace temper::tokenizer

@@ -28,6 +28,7 @@ class Bpe {
   struct Cached { uint64_t lo, hi; uint32_t count; int32_t ids[7]; };
   struct Node { uint32_t id, left, right; };
   struct Scratch {
+    std::vector<uint32_t> parts, ranks;
     std::vector<Node> nodes;
     std::vector<uint64_t> heap;
     std::vector<Cached> cache;
@@ -41,8 +42,11 @@ class Bpe {
   uint32_t result_of(uint32_t rank) const { return merged_.empty() ? rank : merged_[rank]; }
   bool add_pair(uint32_t left, uint32_t right, uint32_t rank);
   void encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Scratch& s, std::vector<int32_t>& out) const;
-  void merge_short(const uint8_t* p, size_t n, std::vector<int32_t>& out) const;
-  void merge_long(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t>& out) const;
+  void find_sure_chars();
+  size_t first_parts(const uint8_t* p, size_t n, uint32_t* parts, uint32_t* ranks) const;
+  void merge(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t>& out) const;
+  void merge_few(uint32_t* parts, uint32_t* ranks, size_t n, std::vector<int32_t>& out) const;
+  void merge_many(size_t n, Scratch& s, std::vector<int32_t>& out) const;
 
   std::vector<uint8_t> bytes_;
   std::vector<uint32_t> offsets_;
@@ -51,6 +55,7 @@ class Bpe {
   std::vector<uint64_t> pairs_;   // left (20 bits), right (20), rank (24); all ones = empty
   std::vector<uint32_t> merged_;  // rank → id of the result; empty: the same number
   std::vector<uint32_t> byte_pairs_;  // rank of each pair of bytes, 256 × 256
+  std::vector<uint32_t> sure_chars_;  // code point → its token, where the bytes of the character always merge first; else kNone
   uint32_t byte_ids_[256];
   bool whole_piece_;
   std::mutex busy_;

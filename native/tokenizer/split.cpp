@@ -45,17 +45,9 @@ const ClassTable kTable;
 struct Char { uint8_t cls; uint8_t size; };
 
 Char multi_byte(const uint8_t* p, const uint8_t* end) {
-  const auto follows = [&](int i) { return p + i < end && (p[i] & 0xC0) == 0x80; };
-  uint32_t c;
-  uint8_t size;
-  if (p[0] >= 0xC2 && p[0] < 0xE0 && follows(1)) { c = (p[0] & 31u) << 6 | (p[1] & 63u); size = 2; }
-  else if (p[0] >= 0xE0 && p[0] < 0xF0 && follows(1) && follows(2)) { c = (p[0] & 15u) << 12 | (p[1] & 63u) << 6 | (p[2] & 63u); size = 3; }
-  else if (p[0] >= 0xF0 && p[0] < 0xF5 && follows(1) && follows(2) && follows(3)) {
-    c = (p[0] & 7u) << 18 | (p[1] & 63u) << 12 | (p[2] & 63u) << 6 | (p[3] & 63u);
-    size = 4;
-    if (c > 0x10FFFF) return {kOther, 1};
-  } else return {kOther, 1};
-  return {kTable.blocks[kTable.block[c >> 8]][c & 255], size};
+  const CodePoint c = code_point(p, end);
+  if (c.size == 1) return {kOther, 1};
+  return {kTable.blocks[kTable.block[c.value >> 8]][c.value & 255], c.size};
 }
 
 inline Char read(const uint8_t* p, const uint8_t* end) {
