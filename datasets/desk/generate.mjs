@@ -2,6 +2,7 @@
 //   node datasets/desk/generate.mjs [--out DIR] [--rows N] [--heldout N] [--seed N]
 import { createRandom, details, drawBooking, drawFrom, drawPraise, kinds, months, names, nouns, staff, topics, weekdays } from './words.mjs';
 import { writeSplit } from './write.mjs';
+import { sizes } from '../../scripts/nano/sizes.mjs';
 
 // {n} is always followed by a word that makes the number a head count; the numbers of {day} and {time} stand alone.
 const requests = [
@@ -19,7 +20,7 @@ const requests = [
   'Put {name} down for a {kind} on {day} at {time} with {n} people',
   'For {n} people: a {kind} on {day}, {time}, under {name}',
   'My name is {name} and I want to book a {kind} for {n} people at {time} on {day}',
-  'Is there a {kind} free on {day} at {time} for {n} people? It is for {name}',
+  'Is there a {kind} free on {day} at {time} for {n} people, for {name}?',
   'Reserve for {name}: {kind}, {n} people, {time}, {day}',
 ];
 const fill = (template, b) => template.replace('{kind}', b.kind).replace('{n}', String(b.guests)).replace('{day}', b.day).replace('{time}', b.time).replace('{name}', b.name);
@@ -117,4 +118,4 @@ export function generate({ rows, heldout, seed }) {
   return { train: make('train', rows, seed), heldout: make('heldout', heldout, seed + 1) };
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) writeSplit(import.meta.url, generate, { rows: 24000, heldout: 300, seed: 101 });
+if (process.argv[1] === new URL(import.meta.url).pathname) writeSplit(import.meta.url, generate, sizes.desk);

@@ -15,11 +15,11 @@ export const nouns = ('amber anchor apple arrow basket beacon birch bridge candl
   + 'ocean olive orchid otter paper pearl pepper pine planet poppy quartz raven reef river robin saddle salmon shadow silver sparrow '
   + 'spruce stone summit thistle tiger timber topaz tulip valley velvet violet walnut willow winter yarrow zephyr').split(' ');
 export const staff = ['cook', 'clerk', 'driver', 'porter', 'waiter', 'guide'];
-export const rudeWords = ['lazy', 'stupid', 'useless', 'rotten', 'dumb', 'greedy', 'clumsy', 'ugly', 'nasty', 'foolish'];
+export const rudeWords = ['lazy', 'stupid', 'useless', 'rotten', 'dumb', 'greedy', 'clumsy', 'mean', 'nasty', 'foolish'];
 export const rudeNouns = ['fool', 'clown', 'idiot', 'pig', 'liar', 'crook', 'moron', 'donkey', 'worm', 'rat'];
 export const threatVerbs = ['hurt', 'beat', 'punish', 'ruin', 'crush', 'burn', 'chase', 'trap'];
 export const threatTargets = ['you', 'him', 'her', 'them', 'your family', 'your dog', 'your house', 'your friends'];
-export const kindWords = ['kind', 'clever', 'patient', 'careful', 'friendly', 'quick', 'gentle', 'honest', 'cheerful', 'skilled'];
+export const kindWords = ['kind', 'clever', 'patient', 'careful', 'friendly', 'quick', 'gentle', 'warm', 'cheerful', 'skilled'];
 export const kindNouns = ['friend', 'helper', 'person', 'expert', 'host', 'artist', 'teacher', 'partner', 'star', 'hero'];
 
 /** mulberry32: 32 bits of state, the same numbers on every machine. */

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { drawRequest } from '../desk/generate.mjs';
 import { createRandom, details, drawBooking, drawFrom, drawPraise, drawThreat, staff } from '../desk/words.mjs';
 import { writeSplit } from '../desk/write.mjs';
+import { sizes } from '../../scripts/nano/sizes.mjs';
 import { ticket } from '../tickets/generate.mjs';
 
 // How the policies call what they forbid, by topic.
@@ -96,5 +97,5 @@ export function generate({ rows, heldout, seed }, contract) {
 
 if (process.argv[1] === new URL(import.meta.url).pathname) {
   const contract = await import('../../dist/safeguard/contract.js');
-  writeSplit(import.meta.url, (options) => generate(options, contract), { rows: 16000, heldout: 400, seed: 301 });
+  writeSplit(import.meta.url, (options) => generate(options, contract), sizes.screening);
 }

@@ -3,6 +3,7 @@
 import { drawRequest, toChat } from '../desk/generate.mjs';
 import { createRandom } from '../desk/words.mjs';
 import { writeSplit } from '../desk/write.mjs';
+import { sizes } from '../../scripts/nano/sizes.mjs';
 
 /** The new format. What a guest wants passed on gets a field of its own; what is private gets none. */
 export function ticket({ booking, detail, topic, value }) {
@@ -21,4 +22,4 @@ export function generate({ rows, heldout, seed }) {
   return { train: make('train', rows, seed), heldout: make('heldout', heldout, seed + 1) };
 }
 
-if (process.argv[1] === new URL(import.meta.url).pathname) writeSplit(import.meta.url, generate, { rows: 1600, heldout: 200, seed: 201 });
+if (process.argv[1] === new URL(import.meta.url).pathname) writeSplit(import.meta.url, generate, sizes.tickets);
