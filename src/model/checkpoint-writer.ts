@@ -1,0 +1,153 @@
+// Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index. Streamed; the folder appears whole or not at all.
+import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { CheckpointError } from '../native/errors.js';
+import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
+import { layerWindow, type ModelConfig } from './config.js';
+import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
+
+export const MAX_SHARD_BYTES = 4.8e9;
+
+export interface WriteOptions {
+  readonly experts?: 'mxfp4' | 'dense';
+  readonly maxShardBytes?: number;
+  /** Further small files of the folder, by name. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>>;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+/** Yields the bytes of one tensor, in order, in pieces. */
+export type TensorSource = (spec: TensorSpec) => Iterable<Uint8Array>;
+
+/** config.json with the keys of the released files. */
+export function configJson(c: ModelConfig, experts: 'mxfp4' | 'dense' = 'mxfp4'): Record<string, unknown> {
+  const windows = Array.from({ length: c.num_hidden_layers }, (_, i) => layerWindow(c, i));
+  return {
+    architectures: ['GptOssForCausalLM'],
+    attention_bias: c.attention_bias,
+    attention_dropout: 0,
+    ...(c.eos_token_id != null ? { eos_token_id: c.eos_token_id } : {}),
+    experts_per_token: c.num_experts_per_tok,
+    head_dim: c.head_dim,
+    hidden_act: 'silu',
+    hidden_size: c.hidden_size,
+    ...(c.initial_context_length !== undefined ? { initial_context_length: c.initial_context_length } : {}),
+    initializer_range: 0.02,
+    intermediate_size: c.intermediate_size,
+    layer_types: windows.map((w) => (w ? 'sliding_attention' : 'full_attention')),
+    max_position_embeddings: c.max_position_embeddings,
+    model_type: 'gpt_oss',
+    num_attention_heads: c.num_attention_heads,
+    num_experts_per_tok: c.num_experts_per_tok,
+    num_hidden_layers: c.num_hidden_layers,
+    num_key_value_heads: c.num_key_value_heads,
+    num_local_experts: c.num_local_experts,
+    output_router_logits: false,
+    ...(c.pad_token_id != null ? { pad_token_id: c.pad_token_id } : {}),
+    ...(experts === 'mxfp4' ? { quantization_config: { modules_to_not_convert: ['model.layers.*.self_attn', 'model.layers.*.mlp.router', 'model.embed_tokens', 'lm_head'], quant_method: 'mxfp4' } } : {}),
+    rms_norm_eps: c.rms_norm_eps,
+    ...(c.rope_parameters ? { rope_parameters: c.rope_parameters } : {}),
+    ...(c.rope_scaling ? { rope_scaling: c.rope_scaling } : {}),
+    ...(c.rope_theta != null ? { rope_theta: c.rope_theta } : {}),
+    router_aux_loss_coef: 0.9,
+    sliding_window: c.sliding_window ?? 128,
+    ...(c.swiglu_alpha !== 1.702 ? { swiglu_alpha: c.swiglu_alpha } : {}),
+    swiglu_limit: c.swiglu_limit,
+    tie_word_embeddings: c.tie_word_embeddings,
+    use_cache: true,
+    vocab_size: c.vocab_size,
+  };
+}
+
+/** Header of a safetensors file whose tensors follow one another; wide dtypes come first, so that every tensor is aligned. */
+function header(tensors: readonly TensorSpec[]): Uint8Array {
+  let at = 0;
+  const entries: Record<string, unknown> = { __metadata__: { format: 'pt' } };
+  for (const t of tensors) entries[t.name] = { dtype: t.dtype, shape: t.shape, data_offsets: [at, (at += specBytes(t))] };
+  const json = Buffer.from(JSON.stringify(entries));
+  const length = Math.ceil(json.length / 8) * 8;
+  const out = Buffer.alloc(8 + length, 0x20);
+  out.writeBigUInt64LE(BigInt(length));
+  json.copy(out, 8);
+  return out;
+}
+
+/** Cuts the tensors into shards in order; a tensor is never split. */
+export function planShards(tensors: readonly TensorSpec[], maxBytes: number): readonly (readonly TensorSpec[])[] {
+  const shards: TensorSpec[][] = [[]];
+  let bytes = 0;
+  for (const t of tensors) {
+    const size = specBytes(t);
+    if (bytes > 0 && bytes + size > maxBytes) { shards.push([]); bytes = 0; }
+    shards.at(-1)?.push(t);
+    bytes += size;
+  }
+  return shards.map((shard) => [...shard.filter((t) => t.dtype !== 'U8'), ...shard.filter((t) => t.dtype === 'U8')]);
+}
+
+const five = (n: number): string => String(n).padStart(5, '0');
+
+/**
+ * Writes config, weights and index into an existing folder; see `writeCheckpoint` for the atomic form.
+ * One shard becomes model.safetensors, more become model-00000-of-0000N (N the last index) with model.safetensors.index.json.
+ */
+export async function writeCheckpointInto(folder: string, config: ModelConfig, source: TensorSource, options: WriteOptions = {}): Promise<void> {
+  const experts = options.experts ?? 'mxfp4';
+  const tensors = checkpointTensors(config, experts);
+  const totalBytes = tensors.reduce((n, t) => n + specBytes(t), 0);
+  const shards = planShards(tensors, options.maxShardBytes ?? MAX_SHARD_BYTES);
+  const nameOf = (i: number): string => (shards.length === 1 ? 'model.safetensors' : `model-${five(i)}-of-${five(shards.length - 1)}.safetensors`);
+  let done = 0;
+  for (const [i, shard] of shards.entries()) {
+    const file = await open(join(folder, nameOf(i)), 'w');
+    try {
+      await writeAll(file, header(shard));
+      for (const spec of shard) {
+        let bytes = 0;
+        for (const piece of source(spec)) {
+          options.signal?.throwIfAborted();
+          await writeAll(file, piece);
+          bytes += piece.length;
+          options.onProgress?.((done += piece.length), totalBytes);
+        }
+        if (bytes !== specBytes(spec)) throw new CheckpointError('tensor_shape', `writing ${spec.name}: got ${bytes} bytes, wanted ${specBytes(spec)}`, { tensor: spec.name });
+      }
+      await file.sync();
+    } finally { await file.close(); }
+  }
+  if (shards.length > 1) {
+    const map = Object.fromEntries(shards.flatMap((shard, i) => shard.map((t) => [t.name, nameOf(i)] as const)).sort(([a], [b]) => (a < b ? -1 : 1)));
+    writeFlushed(join(folder, 'model.safetensors.index.json'), `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: map }, null, 2)}\n`);
+  }
+  writeFlushed(join(folder, 'config.json'), `${JSON.stringify(configJson(config, experts), null, 2)}\n`);
+  for (const [name, data] of Object.entries(options.files ?? {})) writeFlushed(join(folder, name), data);
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten;
+}
+
+/**
+ * Writes a checkpoint folder in one step: nothing is at `dir` until it is complete. An existing checkpoint there is replaced only with `replace`.
+ * @throws {CheckpointError} path_exists; disk_full when the file system has not the bytes, checked before anything is written
+ */
+export async function writeCheckpoint(dir: string, config: ModelConfig, source: TensorSource, options: WriteOptions & { readonly replace?: boolean } = {}): Promise<void> {
+  const path = resolve(dir);
+  if (!options.replace && existsSync(path) && readdirSync(path).length > 0) throw new CheckpointError('path_exists', `${dir}: exists and is not empty; give a new folder or remove it first`, { file: dir });
+  const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
+  mkdirSync(dirname(path), { recursive: true });
+  checkDiskSpace(dirname(path), needed);
+  try {
+    await writeFolderAtomic(path, (folder) => writeCheckpointInto(folder, config, source, options));
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOSPC') throw new CheckpointError('disk_full', `${dir}: the file system is full, ${needed} bytes are needed; nothing was kept, make room and run again`, { file: dir, neededBytes: needed }, { cause: e });
+    throw e;
+  }
+}
+
+/** @throws {CheckpointError} disk_full */
+export function checkDiskSpace(folder: string, neededBytes: number): void {
+  const { bavail, bsize } = statfsSync(folder);
+  if (bavail * bsize < neededBytes) throw new CheckpointError('disk_full', `${folder}: ${bavail * bsize} bytes are free, ${neededBytes} are needed; make room or choose another folder`, { file: folder, neededBytes, freeBytes: bavail * bsize });
+}
