@@ -9,7 +9,8 @@ import { readJsonl } from './read.js';
 
 export interface DataFile { readonly path: string; readonly format: string }
 export interface LoadContext {
-  readonly tokenizer: Tokenizer | null;
+  /** Loads the tokenizer; called only by formats that hold text. null: there is none. */
+  readonly tokenizer: (() => Tokenizer) | null;
   readonly vocabSize: number;
   readonly maxTokens: number;
   readonly loss: ChannelWeights;
@@ -34,7 +35,7 @@ function contextFor(context: LoadContext): FormatContext {
     loss: context.loss,
     tokenizer: () => {
       if (!context.tokenizer) throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer');
-      return context.tokenizer;
+      return context.tokenizer();
     },
   };
 }

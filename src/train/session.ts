@@ -1,0 +1,161 @@
+// One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at `runTraining`.
+import { existsSync, rmSync } from 'node:fs';
+import { basename, dirname, join, relative, resolve } from 'node:path';
+import { loadDataset } from '../data/load.js';
+import { planSteps } from '../data/order.js';
+import { inputLength } from '../data/pack.js';
+import { loadTokenizer } from '../harmony/tokenizer.js';
+import type { Tokenizer } from '../harmony/types.js';
+import { adapterSpec } from '../lora/spec.js';
+import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
+import type { Recipe } from '../recipe/schema.js';
+import { addon } from '../native/addon.js';
+import { ConfigError } from '../native/errors.js';
+import { memoryStats, resetPeaks, Scope } from '../native/tensor.js';
+import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
+import { loadState, saveCheckpoint } from './checkpoint.js';
+import { createLearner, type TrainedLearner } from './learners.js';
+import { trainLoop, type StepMetrics } from './loop.js';
+import { writeReport } from './report.js';
+import { appendMetrics, asDiskError, checkpointSteps, checkSameRun, digestCheckpoint, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
+import { versions } from './versions.js';
+
+export interface TrainRequest {
+  readonly recipe: string;
+  readonly set?: readonly string[];
+  /** Run folder; default runs/NAME of the recipe. */
+  readonly out?: string;
+  readonly resume?: boolean;
+}
+export interface TrainProgress extends StepMetrics { readonly steps: number; readonly epoch: number; readonly etaSeconds: number }
+export interface TrainResult {
+  readonly run: string;
+  readonly status: 'done' | 'stopped';
+  readonly step: number;
+  readonly steps: number;
+  /** Loss of the first step and mean of the last tenth, nats per weighted token. */
+  readonly firstLoss: number;
+  readonly lastLoss: number;
+  /** The PEFT adapter or the checkpoint that was trained; null when stopped before the end. */
+  readonly output: string | null;
+  readonly report: string;
+  readonly seconds: number;
+  readonly tokens: number;
+  readonly peakBytes: number;
+  readonly digests: RunDigests;
+}
+export interface TrainHooks {
+  readonly onProgress?: (progress: TrainProgress) => void;
+  readonly stopped?: () => boolean;
+}
+
+export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
+export const tokenizerFolder = (recipe: Recipe): string | null => {
+  const folder = recipe.model.tokenizer ?? recipe.model.base;
+  return folder && existsSync(folder.endsWith('.json') ? folder : join(folder, 'tokenizer.json')) ? folder : null;
+};
+/** A tokenizer that is read when it is first asked for, and closed with the rest. */
+export function lazyTokenizer(recipe: Recipe, vocabSize: number): { readonly get: (() => Tokenizer) | null; close(): void } {
+  const folder = tokenizerFolder(recipe);
+  let loaded: Tokenizer | undefined;
+  return { get: folder ? (): Tokenizer => (loaded ??= loadTokenizer(folder, { vocabSize })) : null, close: () => loaded?.close() };
+}
+
+const meanOfLast = (losses: readonly number[]): number => {
+  const tail = losses.slice(-Math.max(1, Math.round(losses.length / 10)));
+  return tail.length ? tail.reduce((a, b) => a + b, 0) / tail.length : Number.NaN;
+};
+
+/** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
+export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
+  const { recipe, name, file } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
+  if (recipe.device === 'cuda') throw new ConfigError('no_device', `${file}: device is cuda, which this build does not have; use device: cpu or auto`);
+  const run = request.out ? resolve(request.out) : defaultRunFolder(name);
+  const resume = request.resume === true;
+  const learner = await createLearner(recipe);
+  try { return await train(recipe, name, run, resume, learner, hooks); } finally { learner.close(); }
+}
+
+async function train(recipe: Recipe, name: string, run: string, resume: boolean, learner: TrainedLearner, hooks: TrainHooks): Promise<TrainResult> {
+  const { config } = learner;
+  const tokenizer = lazyTokenizer(recipe, config.vocab_size);
+  const data = await loadDataset(recipe.data.train, { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss });
+  tokenizer.close();
+  const t = recipe.train;
+  const lengths = data.examples.map(inputLength);
+  const plan = planSteps(lengths, { seed: t.seed, epochs: t.epochs, steps: t.steps, tokensPerStep: t.tokensPerStep, rowsPerStep: t.rowsPerStep });
+
+  const tokenizerAt = tokenizerFolder(recipe);
+  const digests: RunDigests = {
+    recipe: recipeDigest(recipe),
+    data: sha256(data.files.map((f) => f.sha256).join('\n')),
+    base: recipe.model.base ? await digestCheckpoint(recipe.model.base) : sha256(JSON.stringify(recipe.model.init)),
+    tokenizer: tokenizerAt ? await sha256File(tokenizerAt.endsWith('.json') ? tokenizerAt : join(tokenizerAt, 'tokenizer.json')) : '',
+  };
+  // Everything that can be wrong with the input was found by now: only then does the folder appear.
+  openRunFolder(run, resume);
+  const before = resume ? readRun(run) : null;
+  if (before) checkSameRun(run, before, digests);
+  const outputFolder = join(run, t.method === 'sft' ? 'adapter' : 'model');
+  const cpu = addon.cpuInfo();
+  const record: RunRecord = {
+    version: 1, name, about: recipe.about, status: 'running', method: t.method, seed: t.seed, steps: plan.steps, digests,
+    data: data.files.map((f) => ({ file: basename(f.path), format: f.format, sha256: f.sha256, rows: f.rows, tokens: f.tokens, trainedTokens: f.trainedTokens, untrainedRows: f.untrainedRows })),
+    versions: versions(), machine: { isa: cpu.isa, threads: cpu.threads }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
+  };
+
+  using scope = new Scope('optimizer');
+  const m = scope.zeros('f32', learner.params.shape);
+  const v = scope.zeros('f32', learner.params.shape);
+  let done = 0;
+  let saved = 0;
+  const from = resume ? checkpointSteps(run).at(-1) : undefined;
+  if (from !== undefined) {
+    await loadState(run, from, { params: learner.params, m, v }, digests);
+    learner.refresh();
+    done = saved = from;
+  }
+  truncateMetrics(run, done);
+  const losses = readMetrics(run).map((x) => x.loss);
+  let tokens = readMetrics(run).reduce((a, x) => a + x.tokens, 0);
+  const save = async (): Promise<void> => {
+    if (saved === done) return;
+    try { await saveCheckpoint(run, done, { params: learner.params, m, v }, digests, learner); } catch (e) { throw asDiskError(e, run, `the checkpoint of step ${done}`); }
+    saved = done;
+    removeOldCheckpoints(run, t.keepCheckpoints);
+  };
+  const began = performance.now();
+  try {
+    writeFileAtomic(join(run, 'recipe.yaml'), writeResolved(recipe, run));
+    writeRun(run, record);
+    resetPeaks();
+    const first = done;
+    for await (const metrics of trainLoop(learner, { m, v }, data.examples, plan, done, {
+      ...t, packing: recipe.data.packing, tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, betas: t.optimizer.betas, eps: t.optimizer.eps, weightDecay: t.optimizer.weightDecay,
+    }, hooks.stopped)) {
+      done = metrics.step;
+      losses.push(metrics.loss);
+      tokens += metrics.tokens;
+      appendMetrics(run, metrics);
+      const seconds = (performance.now() - began) / 1000;
+      hooks.onProgress?.({ ...metrics, steps: plan.steps, epoch: plan.rows(done - 1).epoch + 1, etaSeconds: (seconds / (done - first)) * (plan.steps - done) });
+      if (done % t.checkpointEvery === 0) await save();
+      if (hooks.stopped?.()) break;
+    }
+    await save();
+    const finished = done >= plan.steps;
+    if (finished) await writeFolderAtomic(outputFolder, (folder) => { rmSync(folder, { recursive: true, force: true }); return learner.save(folder); });
+    const status = finished ? 'done' : 'stopped';
+    writeRun(run, { ...record, status });
+    const report = join(run, 'report.html');
+    writeReport(report, { ...record, status }, readMetrics(run));
+    return {
+      run, status, step: done, steps: plan.steps, firstLoss: losses[0] ?? Number.NaN, lastLoss: meanOfLast(losses), output: finished ? outputFolder : null, report,
+      seconds: (performance.now() - began) / 1000, tokens, peakBytes: memoryStats().totalPeak, digests,
+    };
+  } catch (e) {
+    const error = asDiskError(e, run, basename(run));
+    try { writeRun(run, { ...record, status: 'failed' }); } catch { /* the first error is the one that matters */ }
+    throw error;
+  }
+}
