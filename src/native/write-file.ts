@@ -1,10 +1,18 @@
 // Files and folders appear whole or not at all: written under a temporary name beside their place, flushed, renamed.
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { CheckpointError } from './errors.js';
 
 function syncPath(path: string): void {
   const fd = openSync(path, 'r');
   try { fsyncSync(fd); } finally { closeSync(fd); }
+}
+
+/** A write that failed for lack of room becomes `disk_full`; anything else stays what it is. */
+export function asDiskFull(error: unknown, path: string): unknown {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (code !== 'ENOSPC' && code !== 'EDQUOT' && code !== 'EFBIG') return error;
+  return new CheckpointError('disk_full', `${path}: no room left while writing (${code}); nothing was left behind; free some space and run it again`, { file: path }, { cause: error });
 }
 
 let counter = 0;
@@ -29,7 +37,7 @@ export function writeFileAtomic(path: string, data: string | Uint8Array): void {
     renameSync(temporary, path);
   } catch (e) {
     rmSync(temporary, { force: true });
-    throw e;
+    throw asDiskFull(e, path);
   }
   syncPath(dirname(path));
 }
@@ -55,7 +63,7 @@ export async function writeFolderAtomic(path: string, fill: (folder: string) => 
     }
   } catch (e) {
     rmSync(temporary, { recursive: true, force: true });
-    throw e;
+    throw asDiskFull(e, path);
   }
   syncPath(dirname(path));
 }
