@@ -1,0 +1,170 @@
+// Opens a gpt-oss checkpoint folder: every tensor is mapped, none copied. Read: the released MXFP4 layout and the dequantised bf16 layout, in one file or in
+// shards listed by an index. Whatever is missing, twice there, unknown, of another dtype or shape than the config says, is refused here.
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { isAbsolute, join, normalize, sep } from 'node:path';
+import { CheckpointError } from '../native/errors.js';
+import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
+import { Scope, type Tensor } from '../native/tensor.js';
+import { layerWindow, readConfig, type ModelConfig } from './config.js';
+import { checkpointTensors, fitsMxfp4, layerPrefix, type TensorSpec } from './layout.js';
+import type { ExpertWeights, LayerWeights, LinearWeights, ModelWeights } from './types.js';
+
+export interface Checkpoint extends ModelWeights, Disposable {
+  readonly dir: string;
+  readonly experts: 'mxfp4' | 'dense';
+  readonly files: readonly CheckpointFile[];
+}
+export interface CheckpointFile { readonly name: string; readonly bytes: number; readonly tensors: number }
+
+const INDEX = 'model.safetensors.index.json', SINGLE = 'model.safetensors';
+
+/** File names of the weights and, with an index, the file each tensor should be in. */
+function listFiles(dir: string): { readonly names: readonly string[]; readonly map: ReadonlyMap<string, string> | null } {
+  const path = join(dir, INDEX);
+  if (!existsSync(path)) {
+    if (!existsSync(join(dir, SINGLE))) throw new CheckpointError('file_missing', `${dir}: neither ${INDEX} nor ${SINGLE}; give the folder of a gpt-oss checkpoint`, { file: dir });
+    return { names: [SINGLE], map: null };
+  }
+  const bad = (what: string): CheckpointError => new CheckpointError('bad_index', `${path}: ${what}; download it again`, { file: path });
+  let map: unknown;
+  try { map = (JSON.parse(readFileSync(path, 'utf8')) as { weight_map?: unknown } | null)?.weight_map; } catch (e) { throw bad(`not JSON (${(e as Error).message})`); }
+  if (typeof map !== 'object' || map === null || Array.isArray(map) || Object.keys(map).length === 0) throw bad('weight_map is missing or empty');
+  const entries = Object.entries(map as Record<string, unknown>).map(([name, file]): [string, string] => {
+    if (typeof file !== 'string' || file === '') throw bad(`weight_map has no file name for ${name}`);
+    const clean = normalize(file);
+    if (isAbsolute(file) || clean === '..' || clean.startsWith(`..${sep}`) || file.includes('\0')) {
+      throw new CheckpointError('index_outside', `${path}: ${name} points to "${file}", outside the checkpoint's folder; refused, download the checkpoint again`, { file: path, tensor: name });
+    }
+    return [name, clean];
+  });
+  const names = [...new Set(entries.map(([, file]) => file))].sort();
+  for (const name of names) if (!existsSync(join(dir, name))) throw new CheckpointError('file_missing', `${join(dir, name)}: listed in ${INDEX} but not there; complete the download`, { file: join(dir, name) });
+  return { names, map: new Map(entries) };
+}
+
+/** Hands out the tensors of all files by name, each once, and knows which are left. */
+class TensorSource {
+  readonly #where = new Map<string, SafetensorsFile>();
+  constructor(readonly files: readonly SafetensorsFile[], readonly scope: Scope, map: ReadonlyMap<string, string> | null, dir: string) {
+    for (const file of files) {
+      for (const name of file.tensors.keys()) {
+        const first = this.#where.get(name);
+        if (first) throw new CheckpointError('duplicate_tensor', `${file.path}: tensor ${name} is also in ${first.path}; keep the shards of one download only`, { file: file.path, tensor: name });
+        this.#where.set(name, file);
+      }
+    }
+    for (const [name, file] of map ?? []) {
+      const at = this.#where.get(name);
+      if (at?.path !== join(dir, file)) throw new CheckpointError('tensor_missing', `${join(dir, file)}: tensor ${name} is not in it, though ${INDEX} says so${at ? ` (it is in ${at.path})` : ''}; download it again`, { file: join(dir, file), tensor: name });
+    }
+  }
+  has(name: string): boolean { return this.#where.has(name); }
+
+  take(spec: TensorSpec): Tensor {
+    const file = this.#where.get(spec.name);
+    if (!file) throw new CheckpointError('tensor_missing', `tensor ${spec.name} is missing, config.json wants it as ${spec.dtype} [${spec.shape.join(', ')}]; is the download complete?`, { tensor: spec.name });
+    const entry = file.entry(spec.name);
+    const where = { file: file.path, tensor: spec.name };
+    const allowed = spec.dtype === 'U8' ? ['U8'] : ['BF16', 'F32'];
+    if (!allowed.includes(entry.dtype)) throw new CheckpointError('tensor_dtype', `${file.path}: tensor ${spec.name} is ${entry.dtype}, wanted ${allowed.join(' or ')}; convert the checkpoint to the released layout`, where);
+    if (entry.shape.length !== spec.shape.length || entry.shape.some((n, d) => n !== spec.shape[d])) {
+      throw new CheckpointError('tensor_shape', `${file.path}: tensor ${spec.name} is [${entry.shape.join(', ')}], config.json says [${spec.shape.join(', ')}]; config and weights must be of one model`, where);
+    }
+    this.#where.delete(spec.name);
+    const tensor = file.map(spec.name, this.scope);
+    if (spec.kind === 'scales') refuseNanScales(tensor, file.path, spec.name);
+    return tensor;
+  }
+  /** @throws {CheckpointError} tensor_unexpected */
+  finish(): void {
+    const [left] = this.#where;
+    if (left) throw new CheckpointError('tensor_unexpected', `${left[1].path}: tensor ${left[0]} has no place in the model config.json describes (${this.#where.size} such); config and weights must be of one model`, { file: left[1].path, tensor: left[0] });
+  }
+}
+
+/** Byte 255 is NaN in E8M0 and would poison every token that meets it. Reading all scales costs 1/17 of the experts' bytes: 0.6 GB on gpt-oss-20b. */
+function refuseNanScales(scales: Tensor, file: string, name: string): void {
+  const step = 1 << 24;
+  for (let from = 0; from < scales.numel; from += step) {
+    using s = new Scope('workspace');
+    const at = Buffer.from(scales.view(s, [Math.min(step, scales.numel - from)], from).read().buffer).indexOf(255);
+    if (at >= 0) throw new CheckpointError('bad_scale', `${file}: tensor ${name}: scale ${from + at} is 255, which is NaN in MXFP4; the file is damaged, download it again`, { file, tensor: name, index: from + at });
+  }
+}
+
+/**
+ * Opens the checkpoint in folder `dir`.
+ * @returns weights over the mapped files; close() ends the mappings
+ * @throws {CheckpointError} file_missing, bad_config, bad_index, index_outside, duplicate_tensor, tensor_missing, tensor_unexpected, tensor_dtype, tensor_shape,
+ *   bad_scale, and what openSafetensors refuses
+ */
+export function openCheckpoint(dir: string): Checkpoint {
+  const config = readConfig(dir);
+  const { names, map } = listFiles(dir);
+  const scope = new Scope('weights');
+  const open: SafetensorsFile[] = [];
+  let closed = false;
+  const close = (): void => {
+    if (closed) return;
+    closed = true;
+    scope.close();
+    for (const f of open) f.close();
+  };
+  try {
+    for (const name of names) open.push(openSafetensors(join(dir, name)));
+    const files = open.map((f, i) => ({ name: names[i] ?? '', bytes: Math.max(0, ...[...f.tensors.values()].map((t) => t.end)), tensors: f.tensors.size }));
+    const source = new TensorSource(open, scope, map, dir);
+    const experts = source.has(`${layerPrefix(0)}mlp.experts.gate_up_proj`) ? 'dense' : 'mxfp4';
+    if (experts === 'mxfp4' && !fitsMxfp4(config)) throw new CheckpointError('bad_config', `${join(dir, 'config.json')}: hidden_size ${config.hidden_size} or intermediate_size ${config.intermediate_size} is no multiple of 32, which MXFP4 experts need`, { file: join(dir, 'config.json') });
+    const tensors = new Map(checkpointTensors(config, experts).map((spec) => [spec.name, source.take(spec)]));
+    source.finish();
+    return { dir, experts, files, ...assemble(config, experts, tensors), close, [Symbol.dispose]: close };
+  } catch (e) {
+    close();
+    throw e;
+  }
+}
+
+/** Puts named tensors in their places. */
+function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: ReadonlyMap<string, Tensor>): Omit<ModelWeights, 'close'> {
+  const need = (name: string): Tensor => {
+    const t = tensors.get(name);
+    if (!t) throw new CheckpointError('tensor_missing', `tensor ${name} is missing`, { tensor: name });
+    return t;
+  };
+  const linear = (name: string): LinearWeights => ({ w: need(`${name}.weight`), bias: tensors.get(`${name}.bias`) ?? null });
+  const expert = (name: string): ExpertWeights => (kind === 'dense'
+    ? { w: need(name), scales: null, bias: need(`${name}_bias`), layout: 2 }
+    : { w: need(`${name}_blocks`), scales: need(`${name}_scales`), bias: need(`${name}_bias`), layout: 0 });
+  const layers = Array.from({ length: config.num_hidden_layers }, (_, i): LayerWeights => {
+    const at = layerPrefix(i);
+    return {
+      inputNorm: need(`${at}input_layernorm.weight`), q: linear(`${at}self_attn.q_proj`), k: linear(`${at}self_attn.k_proj`), v: linear(`${at}self_attn.v_proj`), o: linear(`${at}self_attn.o_proj`),
+      sinks: need(`${at}self_attn.sinks`), postNorm: need(`${at}post_attention_layernorm.weight`), router: linear(`${at}mlp.router`),
+      gateUp: expert(`${at}mlp.experts.gate_up_proj`), down: expert(`${at}mlp.experts.down_proj`), window: layerWindow(config, i),
+    };
+  });
+  const embed = need('model.embed_tokens.weight');
+  return { config, embed, layers, norm: need('model.norm.weight'), head: config.tie_word_embeddings ? embed : need('lm_head.weight') };
+}
+
+/**
+ * SHA-256 over what defines the model: config.json and the weight files with their names, in order. Reads every byte.
+ * @throws {DOMException} AbortError
+ */
+export async function digestCheckpoint(dir: string, options: { readonly signal?: AbortSignal; readonly onProgress?: (bytes: number) => void } = {}): Promise<string> {
+  const names = readdirSync(dir).filter((n) => n === 'config.json' || n === INDEX || n.endsWith('.safetensors')).sort();
+  const hash = createHash('sha256');
+  let done = 0;
+  for (const name of names) {
+    hash.update(`${name}\0`);
+    for await (const piece of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) {
+      options.signal?.throwIfAborted();
+      hash.update(piece as Buffer);
+      options.onProgress?.((done += (piece as Buffer).length));
+    }
+    hash.update('\0');
+  }
+  return hash.digest('hex');
+}
