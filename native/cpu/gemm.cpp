@@ -88,6 +88,19 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
 }  // namespace
 
 const Kernels& kernels() {
+#if defined(__x86_64__)
+  static const Kernels with_dot_product = [] {
+    Kernels k = kKernelsAvx512;
+    k.rounded = kPathAvx512Bf16;
+    return k;
+  }();
+  switch (active_isa()) {
+    case Isa::avx512bf16: return with_dot_product;
+    case Isa::avx512: return kKernelsAvx512;
+    case Isa::avx2: return kKernelsAvx2;
+    default: break;
+  }
+#endif
   return kKernelsPortable;
 }
 

@@ -65,7 +65,8 @@ struct Kernels {
 
 extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
-extern const Kernels kKernelsAvx2, kKernelsAvx512, kKernelsAvx512Bf16;
+extern const Kernels kKernelsAvx2, kKernelsAvx512;
+extern const Path kPathAvx512Bf16;
 #endif
 const Kernels& kernels();  // of the active instruction set
 

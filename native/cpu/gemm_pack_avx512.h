@@ -1,0 +1,90 @@
+// Packing with AVX-512: blocks of 16 outer indices by 16 units are transposed in registers; MXFP4 is decoded on the way.
+#pragma once
+// g++ 12 takes the deliberately undefined registers inside its own AVX-512 intrinsics for a mistake (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#include "gemm_pack.h"
+
+namespace temper::cpu {
+namespace {
+
+inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>(n >= 16 ? 0xffffu : (1u << n) - 1u); }
+inline __mmask32 first_words(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1u; }
+
+inline void transpose_16x16(__m512i r[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 4) {  // within 128-bit lanes: 4×4 blocks
+    const __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    const __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]), d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  for (int i = 0; i < 4; ++i) {  // then the 4×4 grid of lanes
+    const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
+    const __m512i c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
+    r[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+    r[i + 4] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    r[i + 8] = _mm512_shuffle_i32x4(b, d, 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+// load(o, u): units [u, u+16) of outer index o, zero beyond the end.
+template <class Load> inline void pack_transposed(uint32_t* dst, int outs, int width, int units, const Load& load) {
+  for (int o = 0; o < width; o += 16) {
+    const __mmask16 lanes = first_lanes(width - o);
+    for (int u = 0; u < units; u += 16) {
+      __m512i r[16];
+      for (int i = 0; i < 16; ++i) r[i] = o + i < outs ? load(o + i, u) : _mm512_setzero_si512();
+      transpose_16x16(r);
+      const int count = units - u < 16 ? units - u : 16;
+      uint32_t* to = dst + u * width + o;
+      for (int i = 0; i < count; ++i) _mm512_mask_storeu_epi32(to + i * width, lanes, r[i]);
+    }
+  }
+}
+
+inline const float* f32_row(const Source& s, int64_t r) { return static_cast<const float*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
+inline const uint16_t* bf16_row(const Source& s, int64_t r) { return static_cast<const uint16_t*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
+
+// 16 outer indices × 16 bytes: lane i of q[j] receives dword j of row i.
+inline void transpose_16_rows_of_16_bytes(const uint8_t* const rows[16], int64_t offset, __mmask16 bytes, __m512i q[4]) {
+  __m512i z[4];
+  for (int j = 0; j < 4; ++j) {
+    const auto get = [&](int i) { return _mm_maskz_loadu_epi8(bytes, rows[i] + offset); };
+    z[j] = _mm512_castsi128_si512(get(j));
+    z[j] = _mm512_inserti32x4(z[j], get(4 + j), 1);
+    z[j] = _mm512_inserti32x4(z[j], get(8 + j), 2);
+    z[j] = _mm512_inserti32x4(z[j], get(12 + j), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpackhi_epi32(z[0], z[1]);
+  const __m512i c = _mm512_unpacklo_epi32(z[2], z[3]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+  q[0] = _mm512_unpacklo_epi64(a, c);
+  q[1] = _mm512_unpackhi_epi64(a, c);
+  q[2] = _mm512_unpacklo_epi64(b, d);
+  q[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+// Codes as bf16 bits; the table is repeated because vpermw reads five index bits and the fifth is a neighbour's.
+inline __m512i code_table_bf16() {
+  const __m256i t = _mm256_setr_epi16(0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, static_cast<short>(0x8000), static_cast<short>(0xbf00),
+                                      static_cast<short>(0xbf80), static_cast<short>(0xbfc0), static_cast<short>(0xc000), static_cast<short>(0xc040),
+                                      static_cast<short>(0xc080), static_cast<short>(0xc0c0));
+  return _mm512_inserti64x4(_mm512_castsi256_si512(t), t, 1);
+}
+// Adds a power of two to bf16 exponents; a zero stays zero. Right while no result leaves the normal range: scales 2 to 252.
+inline __m512i scale_bf16(__m512i bits, __m512i exponent_delta) {
+  return _mm512_maskz_add_epi16(_mm512_test_epi16_mask(bits, _mm512_set1_epi16(0x7fff)), bits, exponent_delta);
+}
+inline bool scales_are_plain(const uint8_t* s, int n) {
+  uint8_t worst = 0;
+  for (int i = 0; i < n; ++i) worst |= static_cast<uint8_t>(s[i] - 2) > 250;
+  return !worst;
+}
+
+}  // namespace
+}  // namespace temper::cpu
