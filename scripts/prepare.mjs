@@ -1,0 +1,48 @@
+// What `npm test` and `npm run demo` need before they start, straight after `git clone`: dependencies, the native addon, the TypeScript build.
+// Only what is missing or stale is done, and each step says so. Plain Node, no dependency: it runs before there are any.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+export const say = (text) => process.stderr.write(`${text}\n`);
+
+/** Runs a program with its output on stderr (stdout stays for results). @returns whether it succeeded */
+export function run(tool, args, options = {}) {
+  return spawnSync(tool, args, { cwd: root, stdio: ['ignore', 2, 2], ...options }).status === 0;
+}
+
+export function checkNode() {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major > 20 || (major === 20 && minor >= 19)) return;
+  say(`Node ${process.versions.node} found, wanted 20.19 or newer; see https://nodejs.org`);
+  process.exit(2);
+}
+
+/** Whether node_modules holds exactly the lock file's versions (packages for other platforms may be absent). */
+function dependenciesAreCurrent() {
+  const installed = join(root, 'node_modules', '.package-lock.json');
+  if (!existsSync(installed)) return false;
+  const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
+  const have = JSON.parse(readFileSync(installed, 'utf8')).packages;
+  return Object.entries(wanted).every(([path, p]) => path === '' || (have[path] ? have[path].version === p.version : p.optional === true || p.peer === true));
+}
+
+/** `npm ci` where needed. @returns false when it failed */
+export function installDependencies() {
+  if (dependenciesAreCurrent()) return true;
+  say('· installing dependencies: npm ci');
+  return run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund']);
+}
+
+/** @param args e.g. ['--tests'] or ['--sanitize'] */
+export function buildNative(args = []) {
+  say(`· building native code${args.length > 0 ? ` (${args.join(' ')})` : ''}`);
+  return run(process.execPath, [join('scripts', 'build-native.mjs'), ...args]);
+}
+
+export function buildTypeScript() {
+  say('· building TypeScript: tsc -b');
+  return run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-b']);
+}

@@ -1,0 +1,85 @@
+// npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers: "N passed, N failed".
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { buildNative, buildTypeScript, checkNode, installDependencies, root, run, say } from './prepare.mjs';
+
+const total = { passed: 0, failed: 0 };
+const lines = [];
+const started = Date.now();
+
+/** Notes a tier's result. */
+function note(tier, passed, failed, from, extra = '') {
+  total.passed += passed;
+  total.failed += failed;
+  lines.push(`${failed ? '✗' : '✓'} ${tier}: ${passed} passed, ${failed} failed${extra} (${((Date.now() - from) / 1000).toFixed(1)} s)`);
+  say(lines.at(-1));
+}
+/** A tier that is one check. */
+function check(tier, action) {
+  const from = Date.now();
+  const ok = action();
+  note(tier, ok ? 1 : 0, ok ? 0 : 1, from);
+  return ok;
+}
+function skip(tier, reason) {
+  lines.push(`- ${tier}: skipped, ${reason}`);
+  say(lines.at(-1));
+}
+function finish() {
+  say('');
+  for (const line of lines) say(line);
+  say(`${((Date.now() - started) / 1000).toFixed(0)} s in all`);
+  process.stdout.write(`${total.passed} passed, ${total.failed} failed\n`);
+  process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
+}
+
+/** A program whose last line of stdout is "N passed, N failed". A crash before that line is one failure. */
+function counted(tier, tool, args, env = {}) {
+  const from = Date.now();
+  const child = spawnSync(tool, args, { cwd: root, encoding: 'utf8', env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
+  const out = child.stdout ?? '';
+  process.stderr.write(out);
+  const found = /(\d+) passed, (\d+) failed\s*$/.exec(out);
+  const passed = Number(found?.[1] ?? 0);
+  let failed = Number(found?.[2] ?? 0);
+  if (failed === 0 && (!found || child.status !== 0)) failed = 1;
+  note(tier, passed, failed, from, child.signal ? `, ended by ${child.signal}` : '');
+}
+
+function vitest() {
+  const from = Date.now();
+  const report = join(root, 'build', 'vitest.json');
+  mkdirSync(join(root, 'build'), { recursive: true });
+  rmSync(report, { force: true });
+  const ok = run(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`]);
+  if (!existsSync(report)) return note('vitest', 0, 1, from, ', no report');
+  const r = JSON.parse(readFileSync(report, 'utf8'));
+  const loadFailures = r.testResults.filter((f) => f.status === 'failed' && f.assertionResults.length === 0).length;
+  const failed = r.numFailedTests + loadFailures;
+  const skipped = r.testResults.flatMap((f) => f.assertionResults.filter((a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo').map((a) => a.fullName));
+  note('vitest', r.numPassedTests, ok || failed > 0 ? failed : 1, from);
+  for (const name of skipped) skip('vitest', name);
+}
+
+/** The lock file must serve anyone: no registry's host in it. */
+function lockNamesNoHost() {
+  const hosts = [...readFileSync(join(root, 'package-lock.json'), 'utf8').matchAll(/"resolved": *"(https?:[^"]*)"/g)].map((m) => m[1]);
+  if (hosts.length > 0) say(`package-lock.json names ${hosts[0]} and ${hosts.length - 1} others; remove the "resolved" lines`);
+  return hosts.length === 0;
+}
+
+checkNode();
+if (!check('dependencies', installDependencies)) finish();
+check('lock file names no host', lockNamesNoHost);
+const native = check('native build', () => buildNative(['--tests']));
+const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sanitize']));
+const typescript = check('TypeScript', buildTypeScript);
+if (native) counted('native tests', join('build', 'temper_native_test'), []);
+if (sanitized) counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], { ASAN_OPTIONS: 'detect_leaks=1', UBSAN_OPTIONS: 'print_stacktrace=1' });
+if (native) vitest();
+if (typescript) check('generated docs', () => run(process.execPath, [join('scripts', 'generate-docs.mjs'), '--check']));
+if (native && typescript) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
+skip('cuda', 'there is no CUDA backend yet');
+skip('weights', 'needs the released gpt-oss-20b files; no test uses them yet');
+finish();
