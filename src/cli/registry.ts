@@ -1,7 +1,13 @@
 // All commands, in the order of `temper --help`. Adding one: a file in commands/ and a line here.
 import type { Command } from './command.js';
+import { command as chat } from './commands/chat.js';
 import { command as doctor } from './commands/doctor.js';
+import { command as generate } from './commands/generate.js';
+import { command as screen } from './commands/screen.js';
 
 export const commands: readonly Command[] = [
+  generate,
+  chat,
+  screen,
   doctor,
 ];

@@ -1,0 +1,71 @@
+// `temper chat`: generate, turn by turn. The history keeps what was released; a turn that was withheld is forgotten.
+import type { Message } from '../../harmony/types.js';
+import { type Command, examples, interruptSignal } from '../command.js';
+import { addModelOptions, addSamplingOptions, addScreenOptions, type ModelOptions, openModel, openScreen, requestOf, type SamplingOptions, type ScreenOptions } from '../engine-options.js';
+
+type Options = ModelOptions & SamplingOptions & ScreenOptions;
+const HELP = `  /reset           forget the conversation
+  /effort LEVEL    reasoning effort: low, medium or high
+  /system TEXT     new instructions; forgets the conversation
+  /quit            end (also Ctrl-D)
+`;
+
+export const command: Command = {
+  name: 'chat',
+  summary: 'talk to a model; analysis is shown apart from the answer, dimmed',
+  register(program) {
+    addScreenOptions(addSamplingOptions(addModelOptions(program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`))))
+      .addHelpText('after', examples(
+        'temper chat --model models/nano-base',
+        'temper chat --model models/nano-base --policy policies/contact/policy.md --judge models/nano-judge',
+      ))
+      .action(async (given: Options) => {
+        const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([import('node:readline/promises'), import('../turn.js'), import('../../native/errors.js')]);
+        const signal = interruptSignal();
+        const screen = await openScreen(given);
+        try {
+          const engine = await openModel(given);
+          const tty = process.stdin.isTTY === true;
+          const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: tty });
+          // readline takes Ctrl-C from a terminal for itself.
+          lines.on('SIGINT', () => process.emit('SIGINT'));
+          signal.addEventListener('abort', () => lines.close(), { once: true });
+          try {
+            let options = given;
+            let history: readonly Message[] = [];
+            if (tty) process.stderr.write('/help lists the commands\n');
+            lines.setPrompt('> ');
+            if (tty) lines.prompt();
+            for await (const line of lines) {
+              const [word = '', ...rest] = line.trim().split(/\s+/);
+              if (word === '/quit' || word === '/exit') break;
+              if (word === '/help') process.stderr.write(HELP);
+              else if (word === '/reset') history = [];
+              else if (word === '/system') { options = { ...options, system: rest.join(' ') }; history = []; }
+              else if (word === '/effort') {
+                const level = rest[0];
+                if (level === 'low' || level === 'medium' || level === 'high') options = { ...options, effort: level };
+                else process.stderr.write('temper: /effort: wanted low, medium or high\n');
+              } else if (word.startsWith('/')) process.stderr.write(`temper: ${word}: unknown command; /help lists them\n`);
+              else if (word !== '') {
+                const user: Message = { role: 'user', content: line.trim() };
+                const output = createShow(process.stderr.isTTY === true);
+                try {
+                  const turn = await runTurn(engine, requestOf(conversation(options.system, [...history, user]), options), screen?.screen ?? null, output.show, signal);
+                  output.end();
+                  // What was withheld must not come back by way of the context.
+                  if (turn.screened?.channels.some((c) => c.withheld)) process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
+                  else history = [...history, user, ...turn.done.messages];
+                } catch (error) {
+                  output.end();
+                  if (!(error instanceof TemperError)) throw error;
+                  process.stderr.write(`temper: ${error.message}\n`);
+                }
+              }
+              if (tty) lines.prompt();
+            }
+          } finally { lines.close(); await engine.close(); }
+        } finally { await screen?.close(); }
+      });
+  },
+};

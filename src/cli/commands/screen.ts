@@ -1,0 +1,47 @@
+// `temper screen`: judges a file of answers and traces, writes every verdict.
+import { type Command, examples, interruptSignal, printJson } from '../command.js';
+import { addScreenOptions, openScreen, type ScreenOptions } from '../engine-options.js';
+import { createProgress } from '../progress.js';
+
+type Options = ScreenOptions & { readonly out: string; readonly json?: boolean };
+
+export const command: Command = {
+  name: 'screen',
+  summary: 'judge a JSONL file by policies; every verdict with rule, channel, rationale and digests',
+  register(program) {
+    addScreenOptions(program.command('screen').summary(this.summary).description(`${this.summary}.\n\nRows: {"id", "text", "channel"?} or {"id", "channels": {"analysis": …, "final": …}} or {"id", "messages": […]};\n"expect" (a rule or null) adds precision, recall and F1. Only \`allow\` passes.`))
+      .argument('<file>', 'JSONL file')
+      .requiredOption('--out <file>', 'verdicts, one JSON object per line')
+      .option('--threads <n>', 'CPU threads of a local judge', Number)
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText('after', examples(
+        'temper screen answers.jsonl --policy policies/contact/policy.md --judge models/nano-judge --out verdicts.jsonl',
+        'temper screen answers.jsonl --policy p.md --judge http://127.0.0.1:8000/v1 --judge-model gpt-oss-safeguard-20b --out v.jsonl',
+      ) + '\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n')
+      .action(async (file: string, options: Options) => {
+        const { ConfigError } = await import('../../native/errors.js');
+        if (options.policy.length === 0) throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
+        const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
+        const open = await openScreen(options);
+        if (!open) return;
+        try {
+          const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
+          const totals = { allow: 0, block: 0, unjudged: 0 };
+          const summary = await screenFile({
+            input: file, output: options.out, screen: open.screen, signal: interruptSignal(),
+            window: Math.max(1, options.judgeConcurrency),
+            onRow: (rows, result) => { totals[result.outcome]++; progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`); },
+          });
+          progress.finish();
+          process.exitCode = batchExitCode(summary);
+          if (options.json) { printJson({ ...summary, judge: { name: open.judge.name, digest: open.judge.digest }, policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })), out: options.out }); return; }
+          const lines = [`${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ${summary.block} block, ${summary.unjudged} unjudged`];
+          for (const [cause, n] of Object.entries(summary.causes)) lines.push(`  unjudged by ${cause}: ${n}`);
+          for (const [name, a] of Object.entries(summary.agreement ?? {})) {
+            lines.push(`  ${name === 'all' ? 'expected' : `expected, ${name}`}: precision ${a.precision.toFixed(3)}, recall ${a.recall.toFixed(3)}, F1 ${a.f1.toFixed(3)}; ${a.sameRule} of ${a.truePositives} blocks cite the expected rule`);
+          }
+          process.stdout.write(`${lines.join('\n')}\nverdicts in ${options.out}\n`);
+        } finally { await open.close(); }
+      });
+  },
+};

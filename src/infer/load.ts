@@ -1,0 +1,33 @@
+// What one engine holds: checkpoint, tokenizer, adapters; opened together and closed together.
+import { loadTokenizer } from '../harmony/tokenizer.js';
+import type { Tokenizer } from '../harmony/types.js';
+import type { Adapter } from '../lora/adapter.js';
+import { readPeft } from '../lora/peft.js';
+import { openCheckpoint } from '../model/checkpoint.js';
+import type { ModelWeights } from '../model/types.js';
+
+export interface LoadedModel {
+  readonly model: ModelWeights;
+  readonly tokenizer: Tokenizer;
+  readonly adapters: ReadonlyMap<string, Adapter>;
+  close(): void;
+}
+
+/** @throws {CheckpointError} what a file is refused for; nothing stays open then */
+export function loadModel(options: { readonly model: string; readonly adapters?: Readonly<Record<string, string>> }): LoadedModel {
+  const closers: (() => void)[] = [];
+  const close = (): void => { for (const c of closers.splice(0).reverse()) c(); };
+  try {
+    const model = openCheckpoint(options.model);
+    closers.push(() => model.close());
+    const tokenizer = loadTokenizer(options.model, { vocabSize: model.config.vocab_size });
+    closers.push(() => tokenizer.close());
+    const adapters = new Map<string, Adapter>();
+    for (const [name, dir] of Object.entries(options.adapters ?? {})) {
+      const adapter = readPeft(dir, model.config);
+      closers.push(() => adapter.close());
+      adapters.set(name, adapter);
+    }
+    return { model, tokenizer, adapters, close };
+  } catch (e) { close(); throw e; }
+}

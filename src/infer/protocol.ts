@@ -1,0 +1,63 @@
+// What passes between the main thread and the inference thread, and what a caller of the engine sees.
+import type { Effort, Message } from '../harmony/types.js';
+import type { ErrorData } from '../native/error-data.js';
+import type { Sampling } from './session.js';
+
+export interface EngineOptions {
+  /** Checkpoint folder. */
+  readonly model: string;
+  /** PEFT adapter folders by name. */
+  readonly adapters?: Readonly<Record<string, string>>;
+  /** Threads of the CPU pool; default: what the machine has. */
+  readonly threads?: number;
+  readonly precision?: 'f32' | 'bf16';
+  /** Sequences that run at once. */
+  readonly slots?: number;
+  /** Most tokens of one sequence, prompt and answer; default the model's own limit, at most 4096. */
+  readonly contextTokens?: number;
+}
+export interface EngineInfo {
+  readonly contextTokens: number;
+  readonly vocabSize: number;
+  readonly layers: number;
+  readonly threads: number;
+  readonly adapters: readonly string[];
+}
+
+export interface GenerateRequest {
+  /** A conversation; the answer of the assistant is generated. */
+  readonly messages: readonly Message[];
+  /** Line "Reasoning:" of the default system message; ignored if the conversation brings its own. */
+  readonly effort?: Effort;
+  readonly adapter?: string;
+  readonly maxTokens?: number;
+  readonly sampling?: Partial<Sampling>;
+}
+/** Log-probabilities of a text given as tokens. */
+export interface ScoreRequest { readonly tokens: Int32Array; readonly adapter?: string }
+
+export type EngineEvent =
+  /** New text on a channel; whole characters only. */
+  | { readonly kind: 'text'; readonly channel: string; readonly recipient: string | null; readonly text: string }
+  /** The turn is over. `call`: it ended by a tool call. */
+  | {
+    readonly kind: 'done';
+    readonly finish: 'stop' | 'call' | 'length';
+    readonly messages: readonly Message[];
+    readonly tokens: Int32Array;
+    readonly logprobs: Float32Array;
+    readonly usage: { readonly promptTokens: number; readonly completionTokens: number; readonly prefillMs: number; readonly decodeMs: number };
+  };
+
+export type ToWorker =
+  | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }
+  | { readonly kind: 'score'; readonly id: number; readonly request: ScoreRequest }
+  | { readonly kind: 'digest'; readonly id: number }
+  | { readonly kind: 'cancel'; readonly id: number }
+  | { readonly kind: 'close' };
+export type FromWorker =
+  | { readonly kind: 'ready'; readonly info: EngineInfo }
+  | { readonly kind: 'event'; readonly id: number; readonly event: EngineEvent }
+  | { readonly kind: 'result'; readonly id: number; readonly value: Float32Array | string }
+  /** id −1: the engine as a whole. */
+  | { readonly kind: 'error'; readonly id: number; readonly error: ErrorData };
