@@ -1,12 +1,11 @@
 // One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at `runTraining`.
-import { existsSync, rmSync } from 'node:fs';
-import { basename, dirname, join, relative, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { basename, join, relative, resolve } from 'node:path';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import { inputLength } from '../data/pack.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
-import { adapterSpec } from '../lora/spec.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { addon } from '../native/addon.js';
@@ -144,7 +143,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     }
     await save();
     const finished = done >= plan.steps;
-    if (finished) await writeFolderAtomic(outputFolder, (folder) => { rmSync(folder, { recursive: true, force: true }); return learner.save(folder); });
+    if (finished) await writeFolderAtomic(outputFolder, (folder) => learner.save(folder));
     const status = finished ? 'done' : 'stopped';
     writeRun(run, { ...record, status });
     const report = join(run, 'report.html');

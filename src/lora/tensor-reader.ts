@@ -1,0 +1,38 @@
+// Float tensors of a safetensors file by name, read as f32 whatever float they are stored in.
+import { CheckpointError } from '../native/errors.js';
+import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
+
+export interface FloatEntry { readonly shape: readonly number[]; read(): Float32Array }
+export interface FloatFile extends Disposable { readonly entries: ReadonlyMap<string, FloatEntry>; readonly metadata: ReadonlyMap<string, string> }
+
+const view = new DataView(new ArrayBuffer(4));
+function bf16(bits: number): number { view.setUint32(0, bits << 16 >>> 0); return view.getFloat32(0); }
+function f16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Infinity;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+}
+
+function readFloats(file: SafetensorsFile, name: string): Float32Array {
+  const { dtype } = file.entry(name);
+  const bytes = file.bytes(name);
+  if (dtype === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  return Float32Array.from(bits, dtype === 'BF16' ? bf16 : f16);
+}
+
+/** @throws {CheckpointError} not a safetensors file, or a tensor that is not F32, BF16 or F16 */
+export function readFloatFile(path: string): FloatFile {
+  const file = openSafetensors(path);
+  const entries = new Map<string, FloatEntry>();
+  for (const [name, e] of file.tensors) {
+    if (!['F32', 'BF16', 'F16'].includes(e.dtype)) {
+      file.close();
+      throw new CheckpointError('dtype_unsupported', `${path}: tensor "${name}" is ${e.dtype}, wanted F32, BF16 or F16`, { file: path, tensor: name });
+    }
+    entries.set(name, { shape: e.shape, read: () => readFloats(file, name) });
+  }
+  return { entries, metadata: file.metadata, [Symbol.dispose]: () => file.close() };
+}

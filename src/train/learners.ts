@@ -1,0 +1,68 @@
+// The two things the loop can train: an adapter on a frozen base, and all weights of a new model.
+import { copyFileSync, existsSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { type Adapter, createAdapter } from '../lora/adapter.js';
+import { readPeft, writePeft } from '../lora/peft.js';
+import { adapterSpec } from '../lora/spec.js';
+import { openCheckpoint } from '../model/checkpoint.js';
+import { type ModelConfig, parseConfig } from '../model/config.js';
+import { lossAndGradients } from '../model/gpt-oss.js';
+import { createTrainable } from '../model/trainable.js';
+import { CheckpointError } from '../native/errors.js';
+import type { Recipe } from '../recipe/schema.js';
+import type { Learner } from './learner.js';
+
+export interface TrainedLearner extends Learner {
+  readonly config: ModelConfig;
+  readonly trainedParameters: number;
+  /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
+  readonly checkpointName?: string;
+}
+
+export async function createLearner(recipe: Recipe): Promise<TrainedLearner> {
+  return recipe.train.method === 'sft' ? adapterLearner(recipe) : modelLearner(recipe);
+}
+
+/** The adapter a recipe asks for: a new one, or one to go on from. */
+export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: boolean): Adapter {
+  const { from, dropout } = recipe.adapter;
+  if (from) return readPeft(from, config, { trainable, dropout });
+  return createAdapter(config, adapterSpec(config, recipe.adapter), { seed: recipe.train.seed, trainable });
+}
+
+async function adapterLearner(recipe: Recipe): Promise<TrainedLearner> {
+  const folder = recipe.model.base ?? '';
+  const base = openCheckpoint(folder);
+  let adapter: Adapter;
+  try { adapter = recipeAdapter(recipe, base.config, true); } catch (e) { base.close(); throw e; }
+  const grads = adapter.grads;
+  if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
+  return {
+    config: base.config, params: adapter.params, grads, checkpointName: 'adapter',
+    trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
+    lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets, { precision: recipe.train.precision, seed, grads: null, gradients: true }).nll,
+    refresh() { /* the pairs are views of params */ },
+    save: (to) => writePeft(adapter, to, { baseModel: basename(folder), about: recipe.about }),
+    close() { adapter.close(); base.close(); },
+  };
+}
+
+function modelLearner(recipe: Recipe): TrainedLearner {
+  const config = parseConfig(recipe.model.init, 'model.init');
+  const model = createTrainable(config, { seed: recipe.train.seed });
+  const tokenizer = recipe.model.tokenizer;
+  return {
+    config, params: model.params, grads: model.grads,
+    trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
+    lossAndGradients: (batch, targets, seed) => lossAndGradients(model.model, null, batch, targets, { precision: recipe.train.precision, seed, grads: model.gradViews, gradients: true }).nll,
+    refresh: () => model.refresh(),
+    async save(to) {
+      await model.saveInto(to);
+      // The new model is complete only with the tokenizer its rows were made with.
+      if (!tokenizer) return;
+      const from = tokenizer.endsWith('.json') ? tokenizer : join(tokenizer, 'tokenizer.json');
+      if (existsSync(from)) copyFileSync(from, join(to, 'tokenizer.json'));
+    },
+    close: () => model.close(),
+  };
+}

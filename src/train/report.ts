@@ -1,0 +1,132 @@
+// report.html of a run: one self-contained file, readable offline, in light and dark. Charts: uPlot, inlined.
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { writeFileAtomic } from '../native/write-file.js';
+import type { StepMetrics } from './loop.js';
+import type { RunRecord } from './run-folder.js';
+
+interface Chart { readonly key: string; readonly title: string; readonly unit: string; readonly values: readonly number[] }
+
+const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const short = (n: number): string => (Number.isFinite(n) ? (Math.abs(n) >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : Math.abs(n) >= 1e4 ? `${(n / 1e3).toFixed(1)} k` : n.toPrecision(4)) : '–');
+const bytes = (n: number): string => (n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(2)} GiB` : `${(n / 2 ** 20).toFixed(1)} MiB`);
+const mean = (xs: readonly number[]): number => (xs.length ? xs.reduce((a, b) => a + b, 0) / xs.length : Number.NaN);
+
+/** At most `limit` points: longer curves are thinned by taking the mean of neighbours, so that a report stays small. */
+export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics[] {
+  const stride = Math.ceil(metrics.length / limit);
+  if (stride <= 1) return [...metrics];
+  const out: StepMetrics[] = [];
+  for (let i = 0; i < metrics.length; i += stride) {
+    const part = metrics.slice(i, i + stride);
+    const of = (key: keyof StepMetrics): number => mean(part.map((m) => m[key]));
+    out.push({ step: part[part.length - 1]?.step ?? 0, loss: of('loss'), lr: of('lr'), gradNorm: of('gradNorm'), tokens: of('tokens'), tokensPerSecond: of('tokensPerSecond'), peakBytes: of('peakBytes') });
+  }
+  return out;
+}
+
+function library(): { readonly script: string; readonly style: string } {
+  const folder = dirname(createRequire(import.meta.url).resolve('uplot/dist/uPlot.iife.min.js'));
+  // A closing tag inside the library would end the script element early.
+  return { script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8').replaceAll('</', '<\\/'), style: readFileSync(join(folder, 'uPlot.min.css'), 'utf8') };
+}
+
+const STYLE = `
+:root { --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --accent: #f0895a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 64px; }
+h1 { font-size: 26px; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
+h2 { font-size: 13px; margin: 0 0 10px; color: var(--soft); font-weight: 600; }
+.about { color: var(--soft); margin: 6px 0 0; max-width: 70ch; }
+.status { display: inline-block; font-size: 12px; font-weight: 600; border: 1px solid currentColor; border-radius: 99px; padding: 1px 10px; margin-left: 10px; vertical-align: 4px; color: var(--soft); }
+.status.done { color: #2e7d4f; } .status.failed { color: #c62f2f; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 28px 0; }
+.figure, .chart, .table { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
+.figure b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }
+.figure span { color: var(--soft); font-size: 12.5px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px; }
+.chart.wide { grid-column: 1 / -1; }
+.table { margin-top: 14px; overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
+th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+tr:last-child > * { border-bottom: 0; }
+th { color: var(--soft); font-weight: 500; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+code { font: 12.5px ui-monospace, monospace; }
+.u-legend { font-size: 12px; color: var(--soft); }`;
+
+const SCRIPT = `
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const plots = [];
+function draw() {
+  for (const p of plots.splice(0)) p.destroy();
+  for (const c of charts) {
+    const box = document.getElementById(c.key);
+    const axis = { stroke: css('--soft'), grid: { stroke: css('--line'), width: 1 }, ticks: { stroke: css('--line'), width: 1 }, font: '11px system-ui' };
+    const number = (v) => v == null ? '' : Math.abs(v) >= 1e4 || (v !== 0 && Math.abs(v) < 1e-2) ? v.toExponential(1) : String(+v.toPrecision(4));
+    const series = [{ label: 'step' }, { label: c.unit, stroke: css('--accent'), width: c.smooth ? 1 : 1.6, alpha: c.smooth ? 0.35 : 1, value: (u, v) => number(v), points: { show: steps.length < 2 } }];
+    const data = [steps, c.values];
+    if (c.smooth) { series.push({ label: 'smoothed', stroke: css('--accent'), width: 2, value: (u, v) => number(v), points: { show: false } }); data.push(c.smooth); }
+    plots.push(new uPlot({ width: box.clientWidth, height: c.wide ? 300 : 200, scales: { x: { time: false } }, cursor: { sync: { key: 'run' } }, series,
+      axes: [axis, { ...axis, size: 62, values: (u, vs) => vs.map(number) }] }, data, box));
+  }
+}
+draw();
+addEventListener('resize', () => { clearTimeout(draw.later); draw.later = setTimeout(draw, 120); });
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);`;
+
+/** Exponential mean, corrected for its start. */
+function smooth(values: readonly number[]): number[] {
+  const keep = 1 - 1 / Math.max(5, values.length / 40);
+  let sum = 0, weight = 0;
+  return values.map((v) => { sum = sum * keep + v; weight = weight * keep + 1; return sum / weight; });
+}
+
+export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): string {
+  const points = thin(metrics);
+  const of = (key: keyof StepMetrics): number[] => points.map((m) => m[key]);
+  const loss = of('loss');
+  const charts: (Chart & { smooth?: number[]; wide?: boolean })[] = [
+    { key: 'loss', title: 'Loss (nats per weighted token)', unit: 'loss', values: loss, wide: true, ...(loss.length > 20 ? { smooth: smooth(loss) } : {}) },
+    { key: 'lr', title: 'Learning rate', unit: 'lr', values: of('lr') },
+    { key: 'gradNorm', title: 'Gradient norm before clipping', unit: 'norm', values: of('gradNorm') },
+    { key: 'tokensPerSecond', title: 'Tokens per second', unit: 'tokens/s', values: of('tokensPerSecond') },
+    { key: 'memory', title: 'Peak memory, mapped weights not counted (MiB)', unit: 'MiB', values: of('peakBytes').map((b) => b / 2 ** 20) },
+  ];
+  const seconds = metrics.reduce((a, m) => a + m.tokens / m.tokensPerSecond, 0);
+  const tokens = metrics.reduce((a, m) => a + m.tokens, 0);
+  const tail = metrics.slice(-Math.max(1, Math.round(metrics.length / 10)));
+  const figures: [string, string][] = [
+    [short(metrics[0]?.loss ?? Number.NaN), 'first loss'], [short(mean(tail.map((m) => m.loss))), 'loss, mean of the last tenth'],
+    [`${metrics.length} / ${run.steps}`, 'steps'], [short(tokens), 'tokens'], [short(tokens / seconds), 'tokens per second'],
+    [bytes(Math.max(0, ...metrics.map((m) => m.peakBytes))), 'peak memory'], [short(run.trainedParameters), 'trained parameters'],
+  ];
+  const lib = library();
+  const row = (name: string, value: string): string => `<tr><th>${escape(name)}</th><td>${value}</td></tr>`;
+  const code = (text: string): string => `<code>${escape(text)}</code>`;
+  const data = run.data.map((d) => row(d.file, `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} trained${d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : ''}; ${escape(d.format)}; ${code(d.sha256)}`)).join('');
+  const json = JSON.stringify(charts.map(({ key, unit, values, ...rest }) => ({ key, unit, values, ...rest }))).replaceAll('<', '\\u003c');
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(run.name)} · Temper run</title>
+<style>${lib.style}${STYLE}</style></head>
+<body><main>
+<h1>${escape(run.name)}<span class="status ${run.status}">${run.status}</span></h1>
+${run.about ? `<p class="about">${escape(run.about)}</p>` : ''}
+<section class="figures">${figures.map(([value, label]) => `<div class="figure"><b>${escape(value)}</b><span>${escape(label)}</span></div>`).join('')}</section>
+<section class="charts">${charts.map((c) => `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escape(c.title)}</h2><div id="${c.key}"></div></div>`).join('')}</section>
+<section class="table"><h2>What determines this run</h2><table>
+${row('method', escape(run.method))}${row('seed', String(run.seed))}${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}${run.digests.tokenizer ? row('tokenizer', code(run.digests.tokenizer)) : ''}${row('data', code(run.digests.data))}${data}
+${row('versions', Object.entries(run.versions).map(([k, v]) => `${escape(k)} ${escape(v)}`).join(', '))}${row('machine', `${escape(run.machine.isa)}, ${run.machine.threads} threads`)}
+</table></section>
+</main>
+<script>${lib.script}</script>
+<script>const steps = ${JSON.stringify(points.map((m) => m.step))}, charts = ${json};${SCRIPT}</script>
+</body></html>
+`;
+}
+
+export const writeReport = (path: string, run: RunRecord, metrics: readonly StepMetrics[]): void => writeFileAtomic(path, renderReport(run, metrics));
