@@ -1,0 +1,127 @@
+// The model against transformers 5.18: logits, losses, LoRA gradients and all gradients of small random checkpoints (test/golden/model/make_goldens.py).
+import { afterAll, describe, expect, it } from 'vitest';
+import { openCheckpoint } from '../../src/model/checkpoint.js';
+import { forwardHidden, logits, lossAndGradients, scoreTokens } from '../../src/model/gpt-oss.js';
+import type { LayerGrads, LinearGrads, ModelGrads, ModelWeights } from '../../src/model/types.js';
+import { getThreads, memoryStats, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
+import { Golden, goldenAdapter, pack, relativeError, rms } from './golden.js';
+
+const BOUND = 1e-4;
+const goldens = ['odd', 'clamp', 'plain'].map((name) => new Golden(name));
+const threads = getThreads();
+afterAll(() => setThreads(threads));
+
+function logitsOf(model: ModelWeights, sequence: readonly number[], precision: 'f32' | 'bf16'): Float32Array {
+  using s = new Scope();
+  return logits(s, model, forwardHidden(s, model, null, pack([sequence]), { precision }), precision).toFloat32();
+}
+
+describe.each(goldens)('golden $name', (g) => {
+  const model = openCheckpoint(g.dir);
+  afterAll(() => model.close());
+
+  it('logits in f32 within 1e-4 of transformers, every element', () => {
+    g.inputs.sequences.forEach((sequence, i) => {
+      const err = relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`));
+      console.log(`${g.name}.${i} logits f32: ${err.toExponential(2)}`);
+      expect(err).toBeLessThan(BOUND);
+    });
+  });
+
+  it('logits in bf16 no further from the f32 truth than transformers\' bf16', () => {
+    let ours = 0, theirs = 0, n = 0;
+    g.inputs.sequences.forEach((sequence, i) => {
+      const truth = g.f32(`logits.${i}`);
+      ours += rms(logitsOf(model, sequence, 'bf16'), truth) ** 2 * truth.length;
+      theirs += rms(g.f32(`logits_bf16.${i}`), truth) ** 2 * truth.length;
+      n += truth.length;
+    });
+    console.log(`${g.name} logits bf16: rms ${Math.sqrt(ours / n).toExponential(2)}, transformers ${Math.sqrt(theirs / n).toExponential(2)}`);
+    expect(ours).toBeGreaterThan(0);
+    expect(ours).toBeLessThanOrEqual(theirs);
+  });
+
+  it('nll, packed, and the score of a text', () => {
+    const { nll } = lossAndGradients(model, null, g.batch(), g.targets(), { precision: 'f32', seed: 0, grads: null, gradients: false });
+    expect(relativeError(nll, g.f32('nll'))).toBeLessThan(BOUND);
+    const first = g.inputs.sequences[0] ?? [];
+    const score = scoreTokens(model, null, Int32Array.from(first), { precision: 'f32' });
+    const rows = g.inputs.targets[0] ?? [];
+    expect(relativeError(rows.map((r) => -(score[r] ?? NaN)), g.f32('nll').slice(0, rows.length))).toBeLessThan(BOUND);
+  });
+
+  it.runIf(g.inputs.lora)('LoRA: losses and gradients of every pair; the same bits at 1, 2 and 3 threads; nothing left allocated', () => {
+    const bits = [1, 2, 3].map((n) => {
+      setThreads(n);
+      using s = new Scope('adapter');
+      const { adapter, tensors } = goldenAdapter(g, s, model.config);
+      const before = memoryStats().totalLive;
+      const { nll } = lossAndGradients(model, adapter, g.batch(), g.targets(), { precision: 'f32', seed: 1, grads: null, gradients: true });
+      expect(memoryStats().totalLive).toBe(before);
+      expect(relativeError(nll, g.f32('lora.nll'))).toBeLessThan(BOUND);
+      let worst = 0;
+      for (const { name, grad } of tensors) {
+        const err = relativeError(grad.toFloat32(), g.f32(name));
+        worst = Math.max(worst, err);
+        expect(err, name).toBeLessThan(BOUND);
+      }
+      if (n === 1) console.log(`${g.name} LoRA gradients: ${worst.toExponential(2)} over ${tensors.length} tensors`);
+      return Buffer.concat([nll, ...tensors.map((t) => t.grad.toFloat32())].map((a) => Buffer.from(a.buffer)));
+    });
+    expect(bits[1]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
+    expect(bits[2]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
+  });
+
+  it.runIf([...g.file.tensors.keys()].some((n) => n.startsWith('grad.')))('gradients of all weights', () => {
+    using s = new Scope('optimizer');
+    const all = new Map<string, Tensor>();
+    const zeros = (name: string, t: Tensor, shape: readonly number[] = t.shape): Tensor => { const z = s.zeros('f32', shape); all.set(`grad.${name}`, z); return z; };
+    const linear = (name: string, w: { w: Tensor; bias: Tensor | null }): LinearGrads => ({ w: zeros(`${name}.weight`, w.w), bias: w.bias && zeros(`${name}.bias`, w.bias) });
+    const { hidden_size: D, intermediate_size: F, num_local_experts: E } = model.config;
+    const grads: ModelGrads = {
+      embed: zeros('model.embed_tokens.weight', model.embed), norm: zeros('model.norm.weight', model.norm), head: zeros('lm_head.weight', model.head),
+      layers: model.layers.map((l, i): LayerGrads => {
+        const at = `model.layers.${i}.`;
+        return {
+          inputNorm: zeros(`${at}input_layernorm.weight`, l.inputNorm), postNorm: zeros(`${at}post_attention_layernorm.weight`, l.postNorm), sinks: zeros(`${at}self_attn.sinks`, l.sinks),
+          q: linear(`${at}self_attn.q_proj`, l.q), k: linear(`${at}self_attn.k_proj`, l.k), v: linear(`${at}self_attn.v_proj`, l.v), o: linear(`${at}self_attn.o_proj`, l.o), router: linear(`${at}mlp.router`, l.router),
+          gateUp: { w: zeros(`${at}mlp.experts.gate_up_proj`, l.gateUp.w, [E, 2 * F, D]), bias: l.gateUp.bias && zeros(`${at}mlp.experts.gate_up_proj_bias`, l.gateUp.bias) },
+          down: { w: zeros(`${at}mlp.experts.down_proj`, l.down.w, [E, D, F]), bias: l.down.bias && zeros(`${at}mlp.experts.down_proj_bias`, l.down.bias) },
+        };
+      }),
+    };
+    lossAndGradients(model, null, g.batch(), g.targets(), { precision: 'f32', seed: 0, grads, gradients: true });
+    let worst = 0;
+    for (const [name, grad] of all) {
+      // k biases shift all scores of a query alike but for the sink: their gradient is a small difference, measured against the weights' own.
+      const err = relativeError(grad.toFloat32(), g.f32(name));
+      worst = Math.max(worst, err);
+      expect(err, name).toBeLessThan(BOUND);
+    }
+    console.log(`${g.name} all gradients: ${worst.toExponential(2)} over ${all.size} tensors`);
+  });
+
+  it('every expected tensor was compared', () => {
+    expect([...g.file.tensors.keys()].filter((n) => !g.read.has(n))).toEqual([]);
+  });
+});
+
+it('the dequantised bf16 layout, as transformers saves it, gives the same logits', () => {
+  const g = new Golden('plain');
+  const model = openCheckpoint(g.dir.replace(/plain$/, 'dense'));
+  expect(model.experts).toBe('dense');
+  g.inputs.sequences.forEach((sequence, i) => expect(relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`))).toBeLessThan(BOUND));
+  model.close();
+});
+
+it('packed equals unpacked', () => {
+  const g = new Golden('odd');
+  const model = openCheckpoint(g.dir);
+  using s = new Scope();
+  const packed = forwardHidden(s, model, null, g.batch(), { precision: 'f32' }).toFloat32();
+  const alone = g.inputs.sequences.flatMap((_, i) => [...forwardHidden(s, model, null, g.batch([i]), { precision: 'f32' }).toFloat32()]);
+  const err = relativeError(packed, alone);
+  console.log(`packed against unpacked: ${err.toExponential(2)}`);
+  expect(err).toBeLessThan(1e-6);
+  model.close();
+});
