@@ -4,8 +4,10 @@ import { command as chat } from './commands/chat.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as generate } from './commands/generate.js';
 import { command as screen } from './commands/screen.js';
+import { command as train } from './commands/train.js';
 
 export const commands: readonly Command[] = [
+  train,
   generate,
   chat,
   screen,
