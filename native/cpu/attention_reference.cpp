@@ -50,8 +50,10 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
         double sum = sinks ? std::exp(element(*sinks, h) - largest) : 0.0;
         for (double x : score) sum += std::exp(x - largest);
         const double log_sum = largest + std::log(sum);
-        for (int64_t j = first; j <= p; ++j)
-          for (int64_t d = 0; d < s.Dh; ++d) out[d] += std::exp(score[j - first] - log_sum) * v->f32()[at(j) + d];
+        for (int64_t j = first; j <= p; ++j) {
+          const double weight = std::exp(score[j - first] - log_sum);
+          for (int64_t d = 0; d < s.Dh; ++d) out[d] += weight * v->f32()[at(j) + d];
+        }
         for (int64_t d = 0; d < s.Dh; ++d) o->f32()[(t * s.H + h) * s.Dh + d] = static_cast<float>(out[d]);
         if (lse) lse->f32()[t * s.H + h] = static_cast<float>(log_sum);
       }
