@@ -11,9 +11,10 @@
 namespace temper::binding {
 namespace {
 
+struct Open { napi_env env; std::shared_ptr<tokenizer::Bpe> bpe; };
 struct Encoders {
   std::mutex mutex;
-  std::unordered_map<int64_t, std::shared_ptr<tokenizer::Bpe>> open;
+  std::unordered_map<int64_t, Open> open;
   int64_t next = 1;
 };
 Encoders& encoders() {
@@ -32,7 +33,7 @@ napi_value create(napi_env env, napi_callback_info info) {
   Encoders& e = encoders();
   std::lock_guard lock(e.mutex);
   int64_t id = e.next++;
-  e.open[id] = std::move(bpe);
+  e.open[id] = {env, std::move(bpe)};
   return js_number(env, static_cast<double>(id));
 }
 napi_value free_bpe(napi_env env, napi_callback_info info) {
@@ -52,7 +53,7 @@ napi_value encode(napi_env env, napi_callback_info info) {
     std::lock_guard lock(e.mutex);
     auto at = e.open.find(id);
     require(at != e.open.end(), "stale_tokenizer", "bpeEncode: tokenizer ", id, " is not open");
-    bpe = at->second;
+    bpe = at->second.bpe;
   }
   std::vector<int32_t> ids;
   bpe->encode(std::span(text, length), ids);
@@ -64,9 +65,17 @@ napi_value encode(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// A worker that was terminated closed nothing.
+void cleanup(void* env) {
+  Encoders& e = encoders();
+  std::lock_guard lock(e.mutex);
+  std::erase_if(e.open, [env](const auto& entry) { return entry.second.env == env; });
+}
+
 }  // namespace
 
 void define_bpe(napi_env env, napi_value exports) {
+  ok(napi_add_env_cleanup_hook(env, cleanup, env), "cleanup");
   define<create>(env, exports, "bpeCreate");
   define<free_bpe>(env, exports, "bpeFree");
   define<encode>(env, exports, "bpeEncode");
