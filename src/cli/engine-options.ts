@@ -71,9 +71,9 @@ export async function openModel(options: ModelOptions): Promise<Engine> {
 
 /** The engine's request for a conversation under the command's options. */
 export function requestOf(messages: GenerateRequest['messages'], options: ModelOptions & SamplingOptions): GenerateRequest {
-  const { temperature, topK, topP, minP, maxTokens, effort } = options;
+  const { temperature, topK, topP, minP, maxTokens } = options;
   return {
-    messages, effort, maxTokens,
+    messages, maxTokens,
     sampling: { temperature, topK, topP, minP, seed: options.seed ?? Math.floor(Math.random() * 2 ** 32) },
     ...(options.adapter === undefined ? {} : { adapter: ADAPTER }),
   };
@@ -112,13 +112,18 @@ async function openJudge(where: string, options: ScreenOptions): Promise<{ judge
     return { judge, close: async () => {} };
   }
   if (!(await stat(where).catch(() => null))?.isDirectory()) throw new ConfigError('judge_unreadable', `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`);
-  const [{ openEngine }, { createCheckpointJudge }] = await Promise.all([import('../infer/engine.js'), import('../safeguard/judges/checkpoint.js')]);
+  const [{ openEngine }, { createCheckpointJudge }, { toConversation }] = await Promise.all([
+    import('../infer/engine.js'), import('../safeguard/judges/checkpoint.js'), import('../harmony/chat.js'),
+  ]);
   const engine = await openEngine({ model: where, slots: options.judgeConcurrency, ...(options.threads === undefined ? {} : { threads: options.threads }) });
   const judge = createCheckpointJudge({
     name: where, modelDigest: await engine.digest(), maxTokens: options.judgeMaxTokens,
     async generate(prompt, { maxTokens, signal }) {
-      const messages = [{ role: 'developer', content: prompt.developer }, { role: 'user', content: prompt.user }] as const;
-      for await (const event of engine.generate({ messages, maxTokens, effort: options.judgeEffort ?? 'medium', sampling: { temperature: 0 } }, signal)) {
+      const { messages } = toConversation({
+        messages: [{ role: 'developer', content: prompt.developer }, { role: 'user', content: prompt.user }],
+        ...(options.judgeEffort ? { reasoning_effort: options.judgeEffort } : {}),
+      });
+      for await (const event of engine.generate({ messages, maxTokens, sampling: { temperature: 0 } }, signal)) {
         if (event.kind !== 'done') continue;
         const on = (channel: string): string => event.messages.filter((m) => m.channel === channel).map((m) => m.content).join('\n');
         return { final: on('final'), analysis: on('analysis'), finish: event.finish === 'stop' ? 'stop' : event.finish === 'length' ? 'length' : 'other' };

@@ -1,5 +1,6 @@
 // One turn of the assistant for generate and chat: stream it as it is sampled, or hold it back until it is judged.
-import type { Message } from '../harmony/types.js';
+import { toConversation } from '../harmony/chat.js';
+import type { Effort, Message } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
 import type { EngineEvent, GenerateRequest } from '../infer/protocol.js';
 import { channelLabel } from '../safeguard/contract.js';
@@ -83,5 +84,10 @@ export function createShow(dim: boolean): { show: Show; end(): void } {
 export const printable = (text: string): string =>
   text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 
-export const conversation = (system: string | undefined, turns: readonly Message[]): readonly Message[] =>
-  (system === undefined ? turns : [{ role: 'developer', content: system }, ...turns]);
+/** A conversation's opening as training data has it, then the turns so far. */
+export function conversation(options: { readonly system?: string; readonly effort: Effort }, turns: readonly Message[]): readonly Message[] {
+  const opening = options.system ? [{ role: 'developer', content: options.system }] : [];
+  // A row needs a message; the user's own turns follow as they are.
+  const { messages } = toConversation({ messages: [...opening, { role: 'user', content: '-' }], reasoning_effort: options.effort });
+  return [...messages.slice(0, -1), ...turns];
+}

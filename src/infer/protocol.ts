@@ -1,5 +1,5 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
-import type { Effort, Message } from '../harmony/types.js';
+import type { Message } from '../harmony/types.js';
 import type { ErrorData } from '../native/error-data.js';
 import type { Sampling } from './session.js';
 
@@ -25,10 +25,8 @@ export interface EngineInfo {
 }
 
 export interface GenerateRequest {
-  /** A conversation; the answer of the assistant is generated. */
+  /** The whole conversation, system message included (harmony/chat.ts makes it from OpenAI's form); the assistant's next turn is generated. */
   readonly messages: readonly Message[];
-  /** Line "Reasoning:" of the default system message; ignored if the conversation brings its own. */
-  readonly effort?: Effort;
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;

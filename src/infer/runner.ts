@@ -8,7 +8,8 @@ import { scoreTokens } from '../model/gpt-oss.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { KvCache } from '../model/kv-cache.js';
 import type { ModelAdapter } from '../model/types.js';
-import { createTracker, renderPrompt, stopTokens, type Tracker } from './channels.js';
+import { renderPrompt, stopTokens } from '../harmony/render.js';
+import { createTracker, type Tracker } from './channels.js';
 import { loadModel, type LoadedModel } from './load.js';
 import type { EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
 import { type Finish, type Sampling, type Sequence, Session } from './session.js';
@@ -90,11 +91,11 @@ export class Runner implements Disposable {
 
   #start(id: number, request: GenerateRequest): void {
     const { tokenizer } = this.#loaded;
-    const prompt = renderPrompt(tokenizer, request);
+    const prompt = renderPrompt({ messages: request.messages }, tokenizer);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
     checkSampling(sampling);
     const sequence = this.#session.start({
-      tokens: prompt, maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS, stop: stopTokens(tokenizer), sampling, adapter: this.#adapter(request.adapter),
+      tokens: prompt, maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS, stop: new Set(stopTokens(tokenizer)), sampling, adapter: this.#adapter(request.adapter),
     });
     const startMs = performance.now();
     this.#active.set(sequence, { id, sequence, tracker: createTracker(tokenizer), promptTokens: prompt.length, tokens: [], logprobs: [], startMs, firstMs: startMs });

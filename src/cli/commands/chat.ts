@@ -51,7 +51,7 @@ export const command: Command = {
                 const user: Message = { role: 'user', content: line.trim() };
                 const output = createShow(process.stderr.isTTY === true);
                 try {
-                  const turn = await runTurn(engine, requestOf(conversation(options.system, [...history, user]), options), screen?.screen ?? null, output.show, signal);
+                  const turn = await runTurn(engine, requestOf(conversation(options, [...history, user]), options), screen?.screen ?? null, output.show, signal);
                   output.end();
                   // What was withheld must not come back by way of the context.
                   if (turn.screened?.channels.some((c) => c.withheld)) process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');

@@ -28,7 +28,7 @@ export const command: Command = {
           const engine = await openModel(options);
           try {
             const output = createShow(process.stderr.isTTY === true);
-            const request = requestOf(conversation(options.system, [{ role: 'user', content: prompt }]), options);
+            const request = requestOf(conversation(options, [{ role: 'user', content: prompt }]), options);
             const turn = await runTurn(engine, request, screen?.screen ?? null, options.json ? () => {} : output.show, signal);
             output.end();
             process.exitCode = turnExitCode(turn);

@@ -1,0 +1,29 @@
+// Sampled tokens of one turn → text by channel, over harmony's parser.
+import { HarmonyParser, type ParseEvent } from '../harmony/parse.js';
+import type { Message, Tokenizer } from '../harmony/types.js';
+
+/** A message that names no channel, or is not the assistant's, belongs to none of the known ones: it must not pass for a final. */
+export const NO_CHANNEL = 'unknown';
+
+export interface Delta { readonly channel: string; readonly recipient: string | null; readonly text: string }
+export interface Tracker {
+  push(token: number): readonly Delta[];
+  /** Ends the turn. @returns text that still waited for the rest of a character, and all messages */
+  end(): { readonly deltas: readonly Delta[]; readonly messages: readonly Message[] };
+}
+
+export function createTracker(tokenizer: Tokenizer): Tracker {
+  const parser = new HarmonyParser(tokenizer);
+  const deltas = (events: readonly ParseEvent[]): readonly Delta[] => events.flatMap((event) => {
+    if (event.type !== 'delta' || event.text === '') return [];
+    const { role, channel, recipient } = event.header;
+    return [{ channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL, recipient: recipient ?? null, text: event.text }];
+  });
+  return {
+    push: (token) => deltas(parser.push(token)),
+    end() {
+      const rest = deltas(parser.finish());
+      return { deltas: rest, messages: parser.messages.map(({ terminator: _, ...message }) => message) };
+    },
+  };
+}
