@@ -1,0 +1,74 @@
+// Runs engine code without running it: tensors get a shape but no memory, ops report their cost instead of computing. So `temper plan` counts
+// exactly the allocations that training or serving would make, because it is the same code that makes them.
+import { addon } from './addon.js';
+import { type CostArg, opCost, type OpCost } from './op-costs.js';
+import { CATEGORIES, type Category, dtypeBytes, DTYPES } from './tensor.js';
+
+export interface DryRunReport {
+  /** Bytes at the peak of each category, and of their sum. */
+  readonly peak: Readonly<Record<Category, number>>;
+  readonly totalPeak: number;
+  /** Every op call, in order. */
+  readonly ops: readonly OpCall[];
+}
+export interface OpCall { readonly op: string; readonly args: readonly CostArg[]; readonly cost: OpCost }
+
+interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; indices?: Int32Array }
+
+/**
+ * Calls `body` with native code stubbed out on this thread. Values read from tensors are zeros; mapped files are not mapped, only measured. `body` must be synchronous.
+ * Not re-entrant.
+ */
+export function dryRun<T>(body: () => T): { readonly value: T; readonly report: DryRunReport } {
+  const tensors = new Map<number, Virtual>();
+  const live = CATEGORIES.map(() => 0);
+  const peak = CATEGORIES.map(() => 0);
+  let totalPeak = 0;
+  let next = 2 ** 52; // above every real handle and every scalar an op takes
+  const ops: OpCall[] = [];
+  const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+  const note = (workspace: number): void => {
+    const w = CATEGORIES.indexOf('workspace');
+    live.forEach((bytes, c) => { peak[c] = Math.max(peak[c] ?? 0, bytes + (c === w ? workspace : 0)); });
+    totalPeak = Math.max(totalPeak, live.reduce((a, b) => a + b, 0) + workspace);
+  };
+  const add = (v: Virtual): number => { tensors.set(next, v); live[v.category] = (live[v.category] ?? 0) + v.bytes; note(0); return next++; };
+  const bytesOf = (dtype: number): number => dtypeBytes(DTYPES[dtype] ?? 'f32');
+
+  const stubs: Partial<Record<keyof typeof addon, unknown>> = {
+    alloc: (dtype: number, shape: readonly number[], category: number) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category }),
+    view: (handle: number, _offset: number, shape: readonly number[]) => add({ shape, dtype: tensors.get(handle)?.dtype ?? 0, bytes: 0, category: 0 }),
+    mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => add({ shape, dtype, bytes: 0, category: 0 }),
+    free(handle: number) {
+      const v = tensors.get(handle);
+      if (!v) return;
+      tensors.delete(handle);
+      live[v.category] = (live[v.category] ?? 0) - v.bytes;
+    },
+    write(handle: number, data: ArrayBufferView) {
+      const t = tensors.get(handle);
+      if (t && data instanceof Int32Array) t.indices = data.slice();
+    },
+    read() { /* zeros */ }, zero() { /* zeros already */ },
+    call(id: number) {
+      const args: CostArg[] = Array.from(addon.args.subarray(0, addon.opArity[id] ?? 0), (v) => {
+        const t = tensors.get(v);
+        return t ? { shape: t.shape, dtype: t.dtype, bytesPerElement: bytesOf(t.dtype), ...(t.indices ? { indices: t.indices } : {}) } : v;
+      });
+      const op = addon.opNames[id] ?? '';
+      const cost = opCost(op, args);
+      note(cost.workspace);
+      ops.push({ op, args, cost });
+    },
+  };
+  const table = addon as unknown as Record<string, unknown>;
+  const kept = Object.fromEntries(Object.keys(stubs).map((k) => [k, table[k]]));
+  Object.assign(table, stubs);
+  try {
+    const value = body();
+    const named = Object.fromEntries(CATEGORIES.map((c, i) => [c, peak[i] ?? 0])) as Record<Category, number>;
+    return { value, report: { peak: named, totalPeak, ops } };
+  } finally {
+    Object.assign(table, kept);
+  }
+}

@@ -1,0 +1,83 @@
+// What an op will cost on the CPU backend, from shapes alone: multiply-adds, bytes of weights read, workspace. Read by the dry run behind `temper plan`.
+// The workspace formulas restate native/cpu/{gemm,linear,grouped_linear,linear_cross_entropy}.cpp; a test holds them to the allocator's own count.
+
+/** An argument as the op gets it: shape and element size of a tensor, a scalar, or null (0). */
+export type CostArg = TensorArg | number | null;
+export interface TensorArg {
+  readonly shape: readonly number[];
+  /** Place in DTYPES. */
+  readonly dtype: number;
+  readonly bytesPerElement: number;
+  /** What was written into an i32 tensor from TypeScript: token ids, row numbers, sequence bounds. */
+  readonly indices?: Int32Array;
+}
+export interface OpCost {
+  /** Multiply-adds × 2 of matrix products and attention. */
+  readonly flops: number;
+  /** Bytes streamed: operands and results once each, weights once per use. */
+  readonly bytes: number;
+  /** Bytes of workspace the op holds at its peak. */
+  readonly workspace: number;
+  /** Rows that share one weight matrix: decides how far a product is from the arithmetic limit. */
+  readonly rows: number;
+}
+
+const shapeOf = (a: CostArg | undefined): readonly number[] => (a && typeof a === 'object' ? a.shape : []);
+const dim = (a: CostArg | undefined, i: number): number => shapeOf(a).at(i) ?? 0;
+const numel = (a: CostArg | undefined): number => (a && typeof a === 'object' ? a.shape.reduce((x, y) => x * y, 1) : 0);
+const size = (a: CostArg | undefined): number => (a && typeof a === 'object' ? numel(a) * a.bytesPerElement : 0);
+const scalar = (a: CostArg | undefined): number => (typeof a === 'number' ? a : 0);
+const present = (a: CostArg | undefined): boolean => a !== null && a !== undefined && a !== 0;
+
+/** Workspace of one packed operand, m rows contracted over k: pairs of bf16 or single f32, 4 bytes a unit. */
+const packed = (m: number, k: number, precision: number): number => 4 * m * Math.ceil(k / (precision ? 2 : 1));
+const total = (args: readonly CostArg[]): number => args.reduce<number>((sum, a) => sum + size(a), 0);
+
+type Rule = (args: readonly CostArg[]) => Partial<OpCost>;
+
+const RULES: Readonly<Record<string, Rule>> = {
+  linear_fwd([, , x, w, , A, , , dropout, , precision]) {
+    const N = dim(w, 0), C = dim(w, 1), T = numel(x ?? null) / C, R = dim(A, 0), p = scalar(precision);
+    return { flops: 2 * T * (N * C + R * (N + C)), rows: T, workspace: Math.max(packed(T, C, p) + packed(T, R, p), (present(A) && scalar(dropout) > 0 ? 4 * T * C : 0) + packed(T, C, p)) };
+  },
+  linear_bwd([dx, dw, , dA, dB, dy, , , w, A, , , dropout, , , precision]) {
+    const N = dim(w, 0), C = dim(w, 1), T = numel(dy ?? null) / N, R = dim(A, 0), p = scalar(precision), drop = scalar(dropout) > 0 ? 4 * T * C : 0;
+    const products = (present(dx) ? 1 : 0) + (present(dw) ? 1 : 0);
+    return {
+      flops: 2 * T * (products * N * C + 2 * R * (N + C)), rows: T,
+      workspace: 4 * T * R + Math.max(present(dx) ? packed(T, N, p) + packed(T, R, p) : 0, present(dx) ? drop + packed(T, R, p) : 0, present(dw) ? packed(N, T, p) : 0,
+        present(dA) ? drop + packed(R, T, p) : 0, present(dB) ? packed(N, T, p) : 0),
+    };
+  },
+  linear_cross_entropy([, dx, dw, x, w, , , precision]) {
+    const V = dim(w, 0), D = dim(w, 1), S = numel(x ?? null) / D, p = scalar(precision);
+    const chunk = Math.min(S, Math.min(1020, Math.max(12, Math.floor(Math.floor((96 * 2 ** 20) / (4 * V)) / 12) * 12)));
+    return { flops: 2 * S * V * D * (1 + (present(dx) ? 1 : 0) + (present(dw) ? 1 : 0)), rows: chunk, workspace: 4 * chunk * V + Math.max(packed(chunk, D, p), present(dx) ? packed(chunk, V, p) : 0, present(dw) ? packed(V, chunk, p) : 0) };
+  },
+  grouped_linear_fwd([y, , x, , offsets, , , , A, , , , precision]) {
+    const P = dim(y, 0), N = dim(y, 1), C = dim(x, -1), E = numel(offsets ?? null) - 1, R = dim(A, 1), p = scalar(precision);
+    return { flops: 2 * P * (N * C + R * (N + C)), rows: P / E, workspace: packed(P, C, p) + packed(P, R, p) };
+  },
+  grouped_linear_bwd([dx, dw, , dA, dB, dy, dyRows, , x, xRows, , offsets, , , A, , , , precision]) {
+    const N = dim(dy, -1), C = dim(x, -1), E = numel(offsets ?? null) - 1, R = dim(A, 1), p = scalar(precision);
+    const P = present(dx) ? dim(dx, 0) : present(dyRows) ? numel(dyRows ?? null) : present(xRows) ? numel(xRows ?? null) : numel(dy ?? null) / N;
+    const each = p ? P / 2 + E / 4 : P; // rows of an expert rounded up to pairs
+    return {
+      flops: 2 * P * ((present(dx) ? N * C : 0) + (present(dw) ? N * C : 0) + 2 * R * (N + C)), rows: P / E,
+      workspace: 4 * P * R + Math.max(present(dx) ? packed(P, N, p) + packed(P, R, p) : 0, present(dw) ? 4 * N * each : 0, present(dB) ? 4 * N * each : 0, present(dA) ? 4 * R * each : 0),
+    };
+  },
+  attention_fwd([, , q, k, , , qStart, , , window]) {
+    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), S = dim(k, 0) / B, w = scalar(window);
+    const keys = w ? Math.min(w, S) : T > B ? S / 2 : S;
+    return { flops: 4 * T * keys * width, rows: T };
+  },
+  attention_bwd([, , , , , q, , , , , , qStart, window]) {
+    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), w = scalar(window);
+    return { flops: 10 * T * (w ? Math.min(w, T / B) : T / B / 2) * width, rows: T };
+  },
+};
+
+export function opCost(op: string, args: readonly CostArg[]): OpCost {
+  return { flops: 0, workspace: 0, rows: 0, bytes: total(args), ...RULES[op]?.(args) };
+}
