@@ -14,14 +14,16 @@ namespace {
 
 constexpr int64_t kBlockRows = 264;          // rows of A that share a packed panel of B: their units fit half of L2
 constexpr int64_t kBlockCols = 256;          // columns per task
-constexpr int64_t kSerialMultiplies = 1 << 19;  // below this waking a thread costs more than it brings
+constexpr int64_t kFewMultiplies = 1 << 18;  // of a task of row dots, per row
+constexpr int64_t kSerialMultiplies = 1 << 19, kSerialUnits = 1 << 16;  // below these waking a thread costs more than it brings
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
   const Product* product;
-  int64_t panels, row_blocks, col_blocks;
-  uint32_t* packed_a[2];                     // per term: blocks of kUnits units, in each block panel after panel
+  bool few;                                  // by row dots
+  int64_t panels, row_blocks, col_blocks, block_cols;
+  uint32_t* packed_a[2];                     // per term: blocks of kUnits units, in each block panel after panel (few: prepared rows)
   int64_t panel_begin(int64_t p) const { return p * product->m / panels; }
   int64_t block_begin(int64_t b) const { return b * panels / row_blocks; }  // in panels
 };
@@ -42,12 +44,43 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
   }
 }
 
+bool suits_few(const Product& p) {
+  bool yes = p.m <= kFewRows;
+  for (int t = 0; t < p.num_terms; ++t) yes = yes && p.terms[t].b.k_inner && p.terms[t].a.k_inner && !p.terms[t].b.rows && !p.terms[t].b.row_scale;
+  return yes;
+}
+
+float bias_at(const Product& p, int64_t n) {
+  return !p.bias ? 0.0f : p.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(p.bias) + n) : static_cast<const float*>(p.bias)[n];
+}
+
+void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
+  constexpr int64_t kColumns = 64;
+  const Product& P = *plan.product;
+  alignas(64) float out[kFewRows * kColumns];
+  const int64_t end = std::min(P.n, (col_block + 1) * plan.block_cols);
+  for (int64_t col = col_block * plan.block_cols; col < end; col += kColumns) {
+    const int64_t cols = std::min(kColumns, end - col);
+    for (int term = 0; term < P.num_terms; ++term) {
+      const Term& t = P.terms[term];
+      few.dots(out, kColumns, static_cast<int>(P.m), plan.packed_a[term], t.b, col, col + cols, t.k);
+      for (int64_t i = 0; i < P.m; ++i) {
+        float* c = P.c + i * P.ldc + col;
+        if (term == 0 && !P.accumulate)
+          for (int64_t j = 0; j < cols; ++j) c[j] = bias_at(P, col + j) + t.alpha * out[i * kColumns + j];
+        else
+          for (int64_t j = 0; j < cols; ++j) c[j] += t.alpha * out[i * kColumns + j];
+      }
+    }
+  }
+}
+
 void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Path& path) {
   const Product& P = *plan.product;
   alignas(64) uint32_t panel[kUnits * kMaxTileCols];
   alignas(64) float edge[kMaxTileRows * kMaxTileCols], bias[kMaxTileCols];
   const int64_t first = plan.block_begin(row_block), last = plan.block_begin(row_block + 1);
-  const int64_t col_end = std::min(P.n, (col_block + 1) * kBlockCols);
+  const int64_t col_end = std::min(P.n, (col_block + 1) * plan.block_cols);
   bool overwrite = !P.accumulate;
   for (int term = 0; term < P.num_terms; ++term) {
     const Term& t = P.terms[term];
@@ -57,13 +90,12 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
       const int ks = static_cast<int>(std::min<int64_t>(t.k - k0, kUnits * path.pair));
       const int units = static_cast<int>(ceil_div(ks, path.pair));
       const uint32_t* block = plan.packed_a[term] + P.m * k_block * kUnits;
-      for (int64_t col = col_block * kBlockCols; col < col_end; col += path.nr) {
+      for (int64_t col = col_block * plan.block_cols; col < col_end; col += path.nr) {
         const int cols = static_cast<int>(std::min<int64_t>(path.nr, P.n - col));
         path.pack(panel, t.b, col, cols, path.nr, k0, ks);
         const float* with_bias = nullptr;
         if (overwrite && P.bias) {
-          for (int j = 0; j < path.nr; ++j)
-            bias[j] = j >= cols ? 0.0f : P.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(P.bias) + col + j) : static_cast<const float*>(P.bias)[col + j];
+          for (int j = 0; j < path.nr; ++j) bias[j] = j < cols ? bias_at(P, col + j) : 0.0f;
           with_bias = bias;
         }
         for (int64_t p = first; p < last; ++p) {
@@ -89,14 +121,21 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
 
 const Kernels& kernels() {
 #if defined(__x86_64__)
-  static const Kernels with_dot_product = [] {
+  static const Kernels avx512 = [] {
     Kernels k = kKernelsAvx512;
+    k.few_exact = kRowDotsAvx512;
+    k.few_rounded = kRowDotsAvx512Rounded;
+    return k;
+  }();
+  static const Kernels avx512bf16 = [] {
+    Kernels k = avx512;
     k.rounded = kPathAvx512Bf16;
+    k.few_rounded = kRowDotsAvx512Bf16;
     return k;
   }();
   switch (active_isa()) {
-    case Isa::avx512bf16: return with_dot_product;
-    case Isa::avx512: return kKernelsAvx512;
+    case Isa::avx512bf16: return avx512bf16;
+    case Isa::avx512: return avx512;
     case Isa::avx2: return kKernelsAvx2;
     default: break;
   }
@@ -106,26 +145,35 @@ const Kernels& kernels() {
 
 void multiply(const Product* products, int64_t count, int64_t precision) {
   const Path& path = precision ? kernels().rounded : kernels().exact;
+  const RowDots& few = precision ? kernels().few_rounded : kernels().few_exact;
   Scratch<Plan> plans(static_cast<size_t>(count));
   Scratch<int64_t> task_end(static_cast<size_t>(count)), pack_end(static_cast<size_t>(count));
+  const auto a_units = [&](const Plan& plan, const Term& t) { return plan.product->m * (plan.few ? few.units(t.b.kind, t.k) : units_of(t, path)); };
   int64_t num_plans = 0, tasks = 0, packs = 0, units = 0, work = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Product& p = products[i];
     if (p.m == 0 || p.n == 0) continue;
-    int64_t k_blocks = 0;
-    for (int term = 0; term < p.num_terms; ++term) {
-      k_blocks += ceil_div(units_of(p.terms[term], path), kUnits);
-      units += units_of(p.terms[term], path) * p.m;
-      work += p.m * p.n * p.terms[term].k;
-    }
-    if (k_blocks == 0) continue;
     Plan& plan = plans[static_cast<size_t>(num_plans)];
     plan.product = &p;
+    plan.few = suits_few(p);
+    int64_t k_blocks = 0, k = 0;
+    for (int term = 0; term < p.num_terms; ++term) {
+      k_blocks += ceil_div(units_of(p.terms[term], path), kUnits);
+      units += a_units(plan, p.terms[term]);
+      k += p.terms[term].k;
+    }
+    if (k == 0) {
+      if (!p.accumulate)
+        for (int64_t r = 0; r < p.m; ++r)
+          for (int64_t n = 0; n < p.n; ++n) p.c[r * p.ldc + n] = bias_at(p, n);
+      continue;
+    }
+    work += p.m * p.n * k;
     plan.panels = ceil_div(p.m, path.mr);
-    plan.row_blocks = ceil_div(plan.panels * path.mr, kBlockRows);
-    if (plan.row_blocks > plan.panels) plan.row_blocks = plan.panels;
-    plan.col_blocks = ceil_div(p.n, kBlockCols);
-    packs += k_blocks * plan.row_blocks;
+    plan.row_blocks = plan.few ? 1 : std::min(plan.panels, ceil_div(plan.panels * path.mr, kBlockRows));
+    plan.block_cols = plan.few ? std::clamp<int64_t>(kFewMultiplies / k / 64 * 64, 64, 1024) : kBlockCols;
+    plan.col_blocks = ceil_div(p.n, plan.block_cols);
+    packs += plan.few ? 1 : k_blocks * plan.row_blocks;
     tasks += plan.row_blocks * plan.col_blocks;
     pack_end[static_cast<size_t>(num_plans)] = packs;
     task_end[static_cast<size_t>(num_plans)] = tasks;
@@ -138,7 +186,7 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     Plan& plan = plans[static_cast<size_t>(i)];
     for (int term = 0; term < plan.product->num_terms; ++term) {
       plan.packed_a[term] = next;
-      next += units_of(plan.product->terms[term], path) * plan.product->m;
+      next += a_units(plan, plan.product->terms[term]);
     }
   }
   const auto find = [&](const Scratch<int64_t>& ends, int64_t& i) -> const Plan& {
@@ -148,6 +196,13 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
   };
   const auto pack_task = [&](int64_t i) {
     const Plan& plan = find(pack_end, i);
+    if (plan.few) {
+      for (int term = 0; term < plan.product->num_terms; ++term) {
+        const Term& t = plan.product->terms[term];
+        for (int64_t row = 0; row < plan.product->m; ++row) few.prepare(plan.packed_a[term] + row * few.units(t.b.kind, t.k), t.a, row, t.k, t.b.kind);
+      }
+      return;
+    }
     int64_t k_block = i / plan.row_blocks;
     const int64_t row_block = i % plan.row_blocks;
     const int64_t of_first = ceil_div(units_of(plan.product->terms[0], path), kUnits);
@@ -157,15 +212,15 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
   };
   const auto block_task = [&](int64_t i) {
     const Plan& plan = find(task_end, i);
-    run_block(plan, i / plan.col_blocks, i % plan.col_blocks, path);
+    if (plan.few) run_few(plan, i, few);
+    else run_block(plan, i / plan.col_blocks, i % plan.col_blocks, path);
   };
-  if (work < kSerialMultiplies) {
-    for (int64_t i = 0; i < packs; ++i) pack_task(i);
-    for (int64_t i = 0; i < tasks; ++i) block_task(i);
-  } else {
-    parallel_for(packs, pack_task);
-    parallel_for(tasks, block_task);
-  }
+  const auto run = [](int64_t n, bool serial, const auto& task) {
+    if (serial) for (int64_t i = 0; i < n; ++i) task(i);
+    else parallel_for(n, task);
+  };
+  run(packs, units < kSerialUnits, pack_task);
+  run(tasks, work < kSerialMultiplies, block_task);
 }
 
 }  // namespace temper::cpu

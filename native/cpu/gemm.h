@@ -7,6 +7,10 @@
 
 namespace temper::cpu {
 
+inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
+inline constexpr int kFewRows = 8;
+inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
+
 enum class Kind : uint8_t { f32, bf16, mxfp4 };
 inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
 
@@ -54,10 +58,18 @@ struct Path {
   void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias);
 };
 
+// Few rows against weights whose rows run along k: each weight is read once, in memory order.
+struct RowDots {
+  int64_t (*units)(Kind weight, int64_t k);                                                       // 32-bit units of one prepared row of x
+  void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);            // a: f32, k_inner
+  // out[i][n − n0] = x[i]·b[n] for i < m ≤ kFewRows; x is m prepared rows.
+  void (*dots)(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k);
+};
+
 // Row reductions of the cross-entropy, vectorised with the same instruction set.
 struct Kernels {
-  Path exact;    // precision 0
-  Path rounded;  // precision 1
+  Path exact, rounded;  // precision 0 and 1
+  RowDots few_exact, few_rounded;
   float (*row_max)(const float* x, int64_t n);
   double (*sum_exp)(const float* x, int64_t n, float shift);                       // Σ exp(x − shift)
   void (*exp_scaled)(float* x, int64_t n, float shift, float factor);              // x = factor·exp(x − shift)
@@ -67,10 +79,8 @@ extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
 extern const Path kPathAvx512Bf16;
+extern const RowDots kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
 #endif
 const Kernels& kernels();  // of the active instruction set
-
-inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
-inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
 
 }  // namespace temper::cpu

@@ -3,6 +3,7 @@
 
 #include "gemm_pack.h"
 #include "gemm_tile.h"
+#include "row_dots.h"
 
 namespace temper::cpu {
 namespace {
@@ -20,6 +21,8 @@ struct Vector {
 const Kernels kKernelsAvx2 = {
     {6, 16, 1, pack_any<1, false>, tile_f32<Vector, 6, 2>},
     {6, 16, 1, pack_any<1, true>, tile_f32<Vector, 6, 2>},
+    {dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
+    {dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
     row_max, sum_exp, exp_scaled,
 };
 }  // namespace temper::cpu

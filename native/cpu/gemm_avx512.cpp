@@ -47,6 +47,7 @@ template <bool Round> void pack_f32(uint32_t* dst, const Source& s, int64_t o0, 
 const Kernels kKernelsAvx512 = {
     {12, 32, 1, pack_f32<false>, tile_f32<Vector, 12, 2>},
     {12, 32, 1, pack_f32<true>, tile_f32<Vector, 12, 2>},
+    {}, {},  // filled in by kernels(): constants of another translation unit
     row_max, sum_exp, exp_scaled,
 };
 }  // namespace temper::cpu

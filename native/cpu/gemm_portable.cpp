@@ -1,6 +1,7 @@
 // Tiles in plain C++ over four-float vectors, which every compiler target maps to its own registers.
 #include "gemm_pack.h"
 #include "gemm_tile.h"
+#include "row_dots.h"
 
 namespace temper::cpu {
 namespace {
@@ -18,6 +19,8 @@ struct Vector {
 const Kernels kKernelsPortable = {
     {4, 8, 1, pack_any<1, false>, tile_f32<Vector, 4, 2>},
     {4, 8, 1, pack_any<1, true>, tile_f32<Vector, 4, 2>},
+    {dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
+    {dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
     row_max, sum_exp, exp_scaled,
 };
 }  // namespace temper::cpu
