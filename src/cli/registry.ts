@@ -3,6 +3,9 @@ import type { Command } from './command.js';
 import { command as chat } from './commands/chat.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as generate } from './commands/generate.js';
+import { command as logits } from './commands/logits.js';
+import { command as modelInit } from './commands/model-init.js';
+import { command as modelInspect } from './commands/model-inspect.js';
 import { command as screen } from './commands/screen.js';
 import { command as train } from './commands/train.js';
 
@@ -11,5 +14,8 @@ export const commands: readonly Command[] = [
   generate,
   chat,
   screen,
+  logits,
+  modelInit,
+  modelInspect,
   doctor,
 ];

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../native/errors.js';
+import { layoutFile } from '../native/safetensors.js';
 import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
@@ -60,19 +61,6 @@ export function configJson(c: ModelConfig, experts: 'mxfp4' | 'dense' = 'mxfp4')
   };
 }
 
-/** Header of a safetensors file whose tensors follow one another; wide dtypes come first, so that every tensor is aligned. */
-function header(tensors: readonly TensorSpec[]): Uint8Array {
-  let at = 0;
-  const entries: Record<string, unknown> = { __metadata__: { format: 'pt' } };
-  for (const t of tensors) entries[t.name] = { dtype: t.dtype, shape: t.shape, data_offsets: [at, (at += specBytes(t))] };
-  const json = Buffer.from(JSON.stringify(entries));
-  const length = Math.ceil(json.length / 8) * 8;
-  const out = Buffer.alloc(8 + length, 0x20);
-  out.writeBigUInt64LE(BigInt(length));
-  json.copy(out, 8);
-  return out;
-}
-
 /** Cuts the tensors into shards in order; a tensor is never split. */
 export function planShards(tensors: readonly TensorSpec[], maxBytes: number): readonly (readonly TensorSpec[])[] {
   const shards: TensorSpec[][] = [[]];
@@ -83,9 +71,11 @@ export function planShards(tensors: readonly TensorSpec[], maxBytes: number): re
     shards.at(-1)?.push(t);
     bytes += size;
   }
-  return shards.map((shard) => [...shard.filter((t) => t.dtype !== 'U8'), ...shard.filter((t) => t.dtype === 'U8')]);
+  return shards;
 }
 
+/** The header is laid out before any data exists: bytes are awaited piece by piece, so that a signal is heard while gigabytes are written. */
+const NO_DATA = new Uint8Array(0);
 const five = (n: number): string => String(n).padStart(5, '0');
 
 /**
@@ -100,10 +90,15 @@ export async function writeCheckpointInto(folder: string, config: ModelConfig, s
   const nameOf = (i: number): string => (shards.length === 1 ? 'model.safetensors' : `model-${five(i)}-of-${five(shards.length - 1)}.safetensors`);
   let done = 0;
   for (const [i, shard] of shards.entries()) {
-    const file = await open(join(folder, nameOf(i)), 'w');
+    const path = join(folder, nameOf(i));
+    const { ordered, header } = layoutFile(path, shard.map((t) => ({ ...t, data: NO_DATA })), { format: 'pt' });
+    const byName = new Map(shard.map((t) => [t.name, t]));
+    const file = await open(path, 'w');
     try {
-      await writeAll(file, header(shard));
-      for (const spec of shard) {
+      await writeAll(file, header);
+      for (const { name } of ordered) {
+        const spec = byName.get(name);
+        if (!spec) continue;
         let bytes = 0;
         for (const piece of source(spec)) {
           options.signal?.throwIfAborted();
@@ -138,12 +133,7 @@ export async function writeCheckpoint(dir: string, config: ModelConfig, source: 
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
   mkdirSync(dirname(path), { recursive: true });
   checkDiskSpace(dirname(path), needed);
-  try {
-    await writeFolderAtomic(path, (folder) => writeCheckpointInto(folder, config, source, options));
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOSPC') throw new CheckpointError('disk_full', `${dir}: the file system is full, ${needed} bytes are needed; nothing was kept, make room and run again`, { file: dir, neededBytes: needed }, { cause: e });
-    throw e;
-  }
+  await writeFolderAtomic(path, (folder) => writeCheckpointInto(folder, config, source, options));
 }
 
 /** @throws {CheckpointError} disk_full */

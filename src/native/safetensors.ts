@@ -121,7 +121,7 @@ function writePiece(fd: number, piece: Tensor | ArrayBufferView): number {
 }
 
 /** Lays the entries out one after another. Elements must lie aligned in the file: where the given order breaks that, larger elements go first. */
-function layout(path: string, entries: readonly WriteEntry[], metadata: Readonly<Record<string, string>>): { ordered: readonly WriteEntry[]; header: Uint8Array; total: number } {
+export function layoutFile(path: string, entries: readonly WriteEntry[], metadata: Readonly<Record<string, string>>): { ordered: readonly WriteEntry[]; header: Uint8Array; total: number } {
   const bytesOf = (e: WriteEntry): number => e.shape.reduce((a, b) => a * b, FILE_DTYPES[e.dtype]);
   let at = 0;
   const aligned = entries.every((e) => { const ok = at % FILE_DTYPES[e.dtype] === 0; at += bytesOf(e); return ok; });
@@ -153,7 +153,7 @@ function layout(path: string, entries: readonly WriteEntry[], metadata: Readonly
  * @throws {CheckpointError} disk_full, duplicate_tensor, tensor_size (a source gave other bytes than its shape has), header_oversize
  */
 export function writeSafetensors(path: string, entries: readonly WriteEntry[], metadata: Readonly<Record<string, string>> = {}): number {
-  const { ordered, header, total } = layout(path, entries, metadata);
+  const { ordered, header, total } = layoutFile(path, entries, metadata);
   const temporary = temporaryName(path);
   try {
     const fd = openSync(temporary, 'wx');
