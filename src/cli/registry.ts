@@ -6,10 +6,12 @@ import { command as generate } from './commands/generate.js';
 import { command as logits } from './commands/logits.js';
 import { command as modelInit } from './commands/model-init.js';
 import { command as modelInspect } from './commands/model-inspect.js';
+import { command as plan } from './commands/plan.js';
 import { command as screen } from './commands/screen.js';
 import { command as train } from './commands/train.js';
 
 export const commands: readonly Command[] = [
+  plan,
   train,
   generate,
   chat,

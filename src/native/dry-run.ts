@@ -8,6 +8,8 @@ export interface DryRunReport {
   /** Bytes at the peak of each category, and of their sum. */
   readonly peak: Readonly<Record<Category, number>>;
   readonly totalPeak: number;
+  /** Bytes of tensors mapped from files. */
+  readonly mappedBytes: number;
   /** Every op call, in order. */
   readonly ops: readonly OpCall[];
 }
@@ -24,6 +26,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   const live = CATEGORIES.map(() => 0);
   const peak = CATEGORIES.map(() => 0);
   let totalPeak = 0;
+  let mappedBytes = 0;
   let next = 2 ** 52; // above every real handle and every scalar an op takes
   const ops: OpCall[] = [];
   const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
@@ -38,7 +41,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   const stubs: Partial<Record<keyof typeof addon, unknown>> = {
     alloc: (dtype: number, shape: readonly number[], category: number) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category }),
     view: (handle: number, _offset: number, shape: readonly number[]) => add({ shape, dtype: tensors.get(handle)?.dtype ?? 0, bytes: 0, category: 0 }),
-    mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => add({ shape, dtype, bytes: 0, category: 0 }),
+    mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => { mappedBytes += numel(shape) * bytesOf(dtype); return add({ shape, dtype, bytes: 0, category: 0 }); },
     free(handle: number) {
       const v = tensors.get(handle);
       if (!v) return;
@@ -67,7 +70,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   try {
     const value = body();
     const named = Object.fromEntries(CATEGORIES.map((c, i) => [c, peak[i] ?? 0])) as Record<Category, number>;
-    return { value, report: { peak: named, totalPeak, ops } };
+    return { value, report: { peak: named, totalPeak, mappedBytes, ops } };
   } finally {
     Object.assign(table, kept);
   }

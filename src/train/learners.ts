@@ -19,7 +19,7 @@ export interface TrainedLearner extends Learner {
   readonly checkpointName?: string;
 }
 
-export async function createLearner(recipe: Recipe): Promise<TrainedLearner> {
+export function createLearner(recipe: Recipe): TrainedLearner {
   return recipe.train.method === 'sft' ? adapterLearner(recipe) : modelLearner(recipe);
 }
 
@@ -30,7 +30,7 @@ export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: bo
   return createAdapter(config, adapterSpec(config, recipe.adapter), { seed: recipe.train.seed, trainable });
 }
 
-async function adapterLearner(recipe: Recipe): Promise<TrainedLearner> {
+function adapterLearner(recipe: Recipe): TrainedLearner {
   const folder = recipe.model.base ?? '';
   const base = openCheckpoint(folder);
   let adapter: Adapter;

@@ -71,7 +71,7 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   if (recipe.device === 'cuda') throw new ConfigError('no_device', `${file}: device is cuda, which this build does not have; use device: cpu or auto`);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const resume = request.resume === true;
-  const learner = await createLearner(recipe);
+  const learner = createLearner(recipe);
   try { return await train(recipe, name, run, resume, learner, hooks); } finally { learner.close(); }
 }
 

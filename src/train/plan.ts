@@ -1,0 +1,114 @@
+// What a recipe will cost, before a weight is loaded: peak memory by category from a dry run of the very code that trains, and the time of a step from
+// timing each of its distinct op calls once on this machine.
+import { readFileSync } from 'node:fs';
+import { loadDataset } from '../data/load.js';
+import { planSteps } from '../data/order.js';
+import { fillBins, inputLength, packBatch } from '../data/pack.js';
+import { parseConfig, readConfig } from '../model/config.js';
+import { dryRun, type DryRunReport } from '../native/dry-run.js';
+import { ConfigError } from '../native/errors.js';
+import { type Timing, timeCalls } from '../native/op-timing.js';
+import { ops } from '../native/ops.js';
+import { type Category, Scope } from '../native/tensor.js';
+import { loadRecipe } from '../recipe/load.js';
+import type { Recipe } from '../recipe/schema.js';
+import { createLearner } from './learners.js';
+import { lazyTokenizer } from './session.js';
+
+export interface TrainPlan {
+  readonly steps: number;
+  readonly tokensPerStep: number;
+  readonly trainedParameters: number;
+  /** Bytes at the peak of each category of counted memory, and of their sum. Mapped weights are the page cache's and not in it. */
+  readonly peakBytes: Readonly<Record<Category, number>>;
+  readonly totalPeakBytes: number;
+  /** Anonymous memory of the runtime itself before any of it, bytes. */
+  readonly runtimeBytes: number;
+  /** Bytes of the checkpoint's files, read through the page cache. */
+  readonly mappedBytes: number;
+  readonly availableBytes: number;
+  readonly fits: boolean;
+  /** What to change first, when it does not fit. */
+  readonly advice: string;
+  readonly stepSeconds: number;
+  readonly tokensPerSecond: number;
+  readonly totalSeconds: number;
+  readonly byOp: Timing['byOp'];
+}
+
+/** A number of kilobytes from a /proc file, as bytes; NaN where the system has none. */
+function procBytes(file: string, field: string): number {
+  try { return Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync(file, 'utf8'))?.[1] ?? Number.NaN) * 1024; } catch { return Number.NaN; }
+}
+/** Anonymous resident memory of this process, bytes (Linux; NaN elsewhere). */
+export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
+
+const ADVICE: Readonly<Record<Category, string>> = {
+  weights: 'a smaller model.init',
+  adapter: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
+  optimizer: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
+  activations: 'a lower train.tokensPerBatch or data.maxTokens',
+  workspace: 'a lower train.tokensPerBatch or data.maxTokens',
+  kv: 'a shorter context or fewer sequences',
+};
+
+/** Allocations and op calls of one step over the given batches, as trainLoop makes them. */
+function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[]): { report: DryRunReport; step: DryRunReport['ops']; trainedParameters: number } {
+  let setup = 0, trainedParameters = 0;
+  const { report } = dryRun(() => {
+    const learner = createLearner(recipe);
+    trainedParameters = learner.trainedParameters;
+    using scope = new Scope('optimizer');
+    const m = scope.zeros('f32', learner.params.shape), v = scope.zeros('f32', learner.params.shape), squares = scope.empty('f32', [1], 'workspace');
+    // Everything called so far is set-up; a mark among the calls tells where the step begins.
+    ops.fill(squares, 0);
+    setup = 1;
+    ops.fill(learner.grads, 0);
+    for (const { batch, targets } of batches) learner.lossAndGradients(batch, targets, 1);
+    ops.sum_squares(squares, learner.grads);
+    ops.adamw(learner.params, m, v, learner.grads, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1);
+    learner.refresh();
+    learner.close();
+    return setup;
+  });
+  const mark = report.ops.findIndex((c) => c.op === 'fill' && typeof c.args[0] === 'object' && c.args[0]?.shape.length === 1 && c.args[0].shape[0] === 1);
+  return { report, step: report.ops.slice(mark + 1), trainedParameters };
+}
+
+/**
+ * @param path recipe file
+ * @param options.measure false leaves out the timing (times are then NaN)
+ * @throws {TemperError} whatever is wrong with recipe, data or base
+ */
+export async function planTraining(path: string, options: { readonly set?: readonly string[]; readonly measure?: boolean; readonly signal?: AbortSignal } = {}): Promise<TrainPlan> {
+  const { recipe, file } = loadRecipe(path, options.set ? { set: options.set } : {});
+  const t = recipe.train;
+  const config = t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
+  const tokenizer = lazyTokenizer(recipe, config.vocab_size);
+  const data = await loadDataset(recipe.data.train, { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss });
+  tokenizer.close();
+  const steps = planSteps(data.examples.map(inputLength), { seed: t.seed, epochs: t.epochs, steps: t.steps, tokensPerStep: t.tokensPerStep, rowsPerStep: t.rowsPerStep });
+  if (steps.steps === 0) throw new ConfigError('no_steps', `${file}: the data gives no training step; check data.train`);
+  const batchesOf = (step: number): ReturnType<typeof packBatch>[] => {
+    const rows = steps.rows(step).indices.flatMap((i) => data.examples[i] ?? []);
+    return fillBins(rows, t.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing).map((bin) => packBatch(bin));
+  };
+  // A typical step gives the time; the largest batch of the first epoch (up to 1,000 steps of it) the memory.
+  const typical = batchesOf(Math.floor(Math.min(steps.steps, 1000) / 2));
+  let largest = typical[0];
+  for (let s = 0; s < Math.min(steps.steps, 1000); s++) for (const b of batchesOf(s)) if (b.batch.tokens.length > (largest?.batch.tokens.length ?? 0)) largest = b;
+  const memory = dryStep(recipe, largest ? [largest] : []);
+  const runtimeBytes = anonymousBytes();
+  const available = procBytes('/proc/meminfo', 'MemAvailable');
+  const needed = memory.report.totalPeak;
+  const fits = !(needed > available);
+  const worst = (Object.entries(memory.report.peak) as [Category, number][]).sort((a, b) => b[1] - a[1])[0];
+  const timing = options.measure === false ? { seconds: Number.NaN, byOp: {} } : timeCalls(dryStep(recipe, typical).step, options.signal ? { signal: options.signal } : {});
+  const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
+  return {
+    steps: steps.steps, tokensPerStep, trainedParameters: memory.trainedParameters,
+    peakBytes: memory.report.peak, totalPeakBytes: needed, runtimeBytes, mappedBytes: memory.report.mappedBytes, availableBytes: available,
+    fits, advice: fits || !worst ? '' : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
+    stepSeconds: timing.seconds, tokensPerSecond: tokensPerStep / timing.seconds, totalSeconds: timing.seconds * steps.steps, byOp: timing.byOp,
+  };
+}
