@@ -5,6 +5,7 @@
 
 #include "binding/js.h"
 #include "cpu/isa.h"
+#include "cpu/machine_limits.h"
 #include "temper/memory.h"
 #include "temper/threads.h"
 
@@ -73,6 +74,19 @@ napi_value cpu_info(napi_env env, napi_callback_info) {
   return out;
 }
 
+// [GFLOP/s of the best dot product, GB/s read], both with that many threads at once. Takes about a second; blocks.
+napi_value measure_limits(napi_env env, napi_callback_info info) {
+  const Call call(env, info, "measureLimits", 2);
+  const int64_t threads = call.integer(0), bytes = call.integer(1);
+  require(threads >= 1 && threads <= 1024, "bad_argument", "measureLimits: threads: got ", threads, ", wanted 1…1024");
+  require(bytes >= (1 << 20) && bytes <= (int64_t{1} << 36), "bad_argument", "measureLimits: bytes: got ", bytes, ", wanted 2^20…2^36");
+  napi_value out;
+  ok(napi_create_array(env, &out), "measureLimits");
+  ok(napi_set_element(env, out, 0, js_number(env, cpu::peak_gflops(static_cast<int>(threads)))), "measureLimits");
+  ok(napi_set_element(env, out, 1, js_number(env, cpu::read_bandwidth(static_cast<int>(threads), static_cast<size_t>(bytes)))), "measureLimits");
+  return out;
+}
+
 }  // namespace
 
 void define_machine(napi_env env, napi_value exports) {
@@ -82,6 +96,7 @@ void define_machine(napi_env env, napi_value exports) {
   define<set_threads>(env, exports, "setThreads");
   define<get_threads>(env, exports, "getThreads");
   define<cpu_info>(env, exports, "cpuInfo");
+  define<measure_limits>(env, exports, "measureLimits");
 }
 
 }  // namespace temper::binding

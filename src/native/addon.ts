@@ -42,6 +42,8 @@ interface Addon {
 
   /** What the CPU has and which path is taken: {isa, features, threads, l2Bytes, …}. */
   cpuInfo(): { readonly isa: string; readonly features: readonly string[]; readonly threads: number; readonly model: string };
+  /** [GFLOP/s of the best dot product, GB/s read from a buffer of `bytes`], with `threads` at once. Takes about a second and blocks. */
+  measureLimits(threads: number, bytes: number): readonly [number, number];
 
   /**
    * BPE (native/tokenizer/bpe.h), split by o200k's pattern. Token i has the bytes [tokenOffsets[i], tokenOffsets[i+1]) of `tokens`;

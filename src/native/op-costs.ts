@@ -31,6 +31,8 @@ const present = (a: CostArg | undefined): boolean => a !== null && a !== undefin
 
 /** Workspace of one packed operand, m rows contracted over k: pairs of bf16 or single f32, 4 bytes a unit. */
 const packed = (m: number, k: number, precision: number): number => 4 * m * Math.ceil(k / (precision ? 2 : 1));
+/** Bytes of expert weights that P routed rows touch: each row at most one expert more. */
+const touched = (args: readonly (CostArg | undefined)[], P: number, E: number): number => args.reduce<number>((sum, a) => sum + size(a) * Math.min(1, P / E), 0);
 const total = (args: readonly CostArg[]): number => args.reduce<number>((sum, a) => sum + size(a), 0);
 
 type Rule = (args: readonly CostArg[]) => Partial<OpCost>;
@@ -54,9 +56,10 @@ const RULES: Readonly<Record<string, Rule>> = {
     const chunk = Math.min(S, Math.min(1020, Math.max(12, Math.floor(Math.floor((96 * 2 ** 20) / (4 * V)) / 12) * 12)));
     return { flops: 2 * S * V * D * (1 + (present(dx) ? 1 : 0) + (present(dw) ? 1 : 0)), rows: chunk, workspace: 4 * chunk * V + Math.max(packed(chunk, D, p), present(dx) ? packed(chunk, V, p) : 0, present(dw) ? packed(V, chunk, p) : 0) };
   },
-  grouped_linear_fwd([y, , x, , offsets, , , , A, , , , precision]) {
+  embedding_fwd: ([y, table]) => ({ bytes: size(y) + dim(y, 0) * (size(table) / Math.max(1, dim(table, 0))) }),
+  grouped_linear_fwd([y, h, x, , offsets, w, scales, bias, A, B, , , precision]) {
     const P = dim(y, 0), N = dim(y, 1), C = dim(x, -1), E = numel(offsets ?? null) - 1, R = dim(A, 1), p = scalar(precision);
-    return { flops: 2 * P * (N * C + R * (N + C)), rows: P / E, workspace: packed(P, C, p) + packed(P, R, p) };
+    return { flops: 2 * P * (N * C + R * (N + C)), rows: P / E, workspace: packed(P, C, p) + packed(P, R, p), bytes: size(y) + size(h) + size(x) + touched([w, scales, bias, A, B], P, E) };
   },
   grouped_linear_bwd([dx, dw, , dA, dB, dy, dyRows, , x, xRows, , offsets, , , A, , , , precision]) {
     const N = dim(dy, -1), C = dim(x, -1), E = numel(offsets ?? null) - 1, R = dim(A, 1), p = scalar(precision);
