@@ -49,9 +49,9 @@ export function turnJson(turn: Turn): Record<string, unknown> {
   const { done, screened } = turn;
   const base = { finish: done.finish, usage: done.usage };
   if (!screened) {
-    const channels: Record<string, string> = {};
-    for (const m of done.messages) { const name = m.channel ?? 'final'; channels[name] = (channels[name] ?? '') + m.content; }
-    return { ...base, channels, messages: done.messages };
+    const channels = new Map<string, string>();
+    for (const m of done.messages) { const name = channelLabel(m.role === 'assistant' ? m.channel ?? '' : ''); channels.set(name, (channels.get(name) ?? '') + m.content); }
+    return { ...base, channels: Object.fromEntries(channels), messages: done.messages };
   }
   const channels = Object.fromEntries(screened.channels.map((c) => [channelLabel(c.channel), c.withheld ? { withheld: true, notice: c.text } : c.text]));
   const verdicts = screened.result.verdicts.map(({ policy, channel, outcome, rule, cause, digests, latencyMs }) => ({ policy, channel: channelLabel(channel), outcome, rule, cause, digests, latencyMs }));
