@@ -1,0 +1,92 @@
+// generate and screen as commands: a random checkpoint, a judge behind a socket.
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { renderVerdict } from '../../src/safeguard/contract.js';
+import { tinyCheckpoint } from '../infer/tiny.js';
+import { type Answer, completion, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
+import { temper } from './run.js';
+
+const { dir, root } = await tinyCheckpoint();
+const policy = ['--policy', 'policies/contact/policy.md'];
+const withServer = async (answer: Answer, work: (judge: string[], requests: readonly { readonly headers: Record<string, unknown> }[]) => Promise<void>): Promise<void> => {
+  const server = await startJudgeServer(answer);
+  try { await work(['--judge', server.url, '--judge-model', 'm'], server.requests as never); } finally { await server.close(); }
+};
+const verdict = (rule: string | null): Answer => (request, response) => completion(response, { content: renderVerdict({ rule, nonce: nonceOf(request) }), reasoning: 'because' });
+const generate = (...more: string[]): string[] => ['generate', '--model', dir, '--seed', '1', '--max-tokens', '12', ...more, 'Book a table'];
+
+describe('temper generate', () => {
+  it('is repeatable by its seed', async () => {
+    const [a, b] = await Promise.all([temper(generate('--json')), temper(generate('--json'))]);
+    expect(a.code).toBe(0);
+    expect(JSON.parse(a.stdout).channels).toEqual(JSON.parse(b.stdout).channels);
+    expect(JSON.parse(a.stdout)).toMatchObject({ finish: 'length', usage: { completionTokens: 12 } });
+  });
+  it('reads the prompt from stdin, refuses an empty one', async () => {
+    const args = generate('--json').slice(0, -1);
+    const given = await temper([...args, '-'], { input: 'Book a table\n' });
+    expect(JSON.parse(given.stdout).channels).toEqual(JSON.parse((await temper(generate('--json'))).stdout).channels);
+    expect(await temper([...args.filter((a) => a !== '--json'), '-'], { input: ' \n' })).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('prompt is empty') as string });
+  });
+  it('releases, withholds and reports by exit code', async () => {
+    const text = (Object.values(JSON.parse((await temper(generate('--json'))).stdout).channels as Record<string, string>)).join('');
+    const piece = text.slice(0, 8);
+    await withServer(verdict(null), async (judge) => {
+      const ran = await temper(generate(...policy, ...judge, '--json'));
+      expect(ran.code).toBe(0);
+      expect(Object.values(JSON.parse(ran.stdout).channels as object).join('')).toBe(text);
+    });
+    await withServer(verdict('C1'), async (judge) => {
+      const ran = await temper(generate(...policy, ...judge));
+      expect(ran.code).toBe(10);
+      expect(ran.stdout + ran.stderr).not.toContain(piece);
+      expect(ran.stdout + ran.stderr).toContain('withheld: policy contact, rule C1');
+    });
+    await withServer((_, response) => { response.writeHead(500).end(); }, async (judge) => {
+      const ran = await temper(generate(...policy, ...judge, '--json'));
+      expect(ran.code).toBe(30);
+      expect(ran.stdout + ran.stderr).not.toContain(JSON.stringify(piece).slice(1, -1));
+      expect(JSON.parse(ran.stdout)).toMatchObject({ outcome: 'unjudged', verdicts: [{ outcome: 'unjudged', cause: 'http_status' }] });
+    });
+  });
+});
+
+describe('temper screen', () => {
+  const rows = '{"id":"a","text":"x","expect":"C1"}\n{"id":"b","text":"y","expect":null}\n';
+  it('writes verdicts and exits 10, 0 or 30', async () => {
+    const input = join(root, 'rows.jsonl');
+    const out = join(root, 'v.jsonl');
+    await writeFile(input, rows);
+    const args = (judge: string[]): string[] => ['screen', input, ...policy, ...judge, '--out', out, '--json'];
+    await withServer(verdict('C1'), async (judge, requests) => {
+      const ran = await temper(args(judge), { env: { TEMPER_JUDGE_API_KEY: 'key-1', OPENAI_API_KEY: 'other' } });
+      expect(ran.code).toBe(10);
+      expect(JSON.parse(ran.stdout)).toMatchObject({ rows: 2, block: 2, agreement: { all: { truePositives: 1, falsePositives: 1 } }, policies: [{ name: 'contact', rules: ['C1', 'C2', 'C3', 'C4'] }] });
+      expect(requests[0]?.headers['authorization']).toBe('Bearer key-1');
+      const verdicts = (await readFile(out, 'utf8')).trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>);
+      expect(verdicts).toMatchObject([{ id: 'a', outcome: 'block', rule: 'C1', rationale: 'because' }, { id: 'b', outcome: 'block' }]);
+    });
+    await withServer(verdict(null), async (judge) => { expect((await temper(args(judge))).code).toBe(0); });
+    await withServer((_, r) => completion(r, { content: '' }), async (judge) => { expect((await temper(args(judge))).code).toBe(30); });
+  });
+  it('a local checkpoint that never learnt to judge: everything is unjudged', async () => {
+    const input = join(root, 'rows.jsonl');
+    await writeFile(input, rows);
+    const ran = await temper(['screen', input, ...policy, '--judge', dir, '--judge-max-tokens', '16', '--out', join(root, 'local.jsonl'), '--json']);
+    expect(ran.code).toBe(30);
+    expect(JSON.parse(ran.stdout)).toMatchObject({ allow: 0, block: 0, unjudged: 2 });
+  });
+  it('a bad row: exit code 2, its line, no output', async () => {
+    const input = join(root, 'bad.jsonl');
+    const out = join(root, 'bad.out');
+    await writeFile(input, `${rows}{"txt":"z"}\n`);
+    await withServer(verdict(null), async (judge) => {
+      const ran = await temper(['screen', input, ...policy, ...judge, '--out', out]);
+      expect(ran).toMatchObject({ code: 2, stdout: '' });
+      expect(ran.stderr).toMatch(/^temper: .*bad\.jsonl:3: [^\n]*\n$/);
+      expect(existsSync(out)).toBe(false);
+    });
+  });
+});
