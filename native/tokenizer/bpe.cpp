@@ -227,7 +227,12 @@ void Bpe::find_sure_chars() {
   // Lowest rank of a token that begins with the last k bytes of a character and goes on with the start of another (ends with its
   // first k bytes after something else; contains it and more). Keys: up to 3 bytes with their count on top.
   std::unordered_map<uint32_t, uint32_t> begins, ends;
-  std::vector<uint32_t> contains(0x110000, kNone);
+  uint32_t num_chars = 0;  // above the highest character that is a token
+  for (size_t id = 0; id < count; id++) {
+    const CodePoint c = code_point(bytes_.data() + offsets_[id], bytes_.data() + offsets_[id + 1]);
+    if (c.size > 1 && c.size == offsets_[id + 1] - offsets_[id]) num_chars = std::max(num_chars, c.value + 1);
+  }
+  std::vector<uint32_t> contains(num_chars, kNone);
   const auto lower = [](uint32_t& at, uint32_t rank) { at = std::min(at, rank); };
   const auto key = [](const uint8_t* p, size_t k) {
     uint32_t v = static_cast<uint32_t>(k);
@@ -244,10 +249,10 @@ void Bpe::find_sure_chars() {
     }
     for (size_t i = 0; i < n; i++) {
       const CodePoint c = code_point(p + i, p + n);
-      if (c.size > 1 && c.size < n) lower(contains[c.value], made_at[id]);
+      if (c.size > 1 && c.size < n && c.value < num_chars) lower(contains[c.value], made_at[id]);
     }
   }
-  sure_chars_.assign(0x110000, kNone);
+  sure_chars_.assign(num_chars, kNone);
   for (uint32_t id = 0; id < count; id++) {
     const uint8_t* p = bytes_.data() + offsets_[id];
     const size_t n = offsets_[id + 1] - offsets_[id];
@@ -289,7 +294,7 @@ size_t Bpe::first_parts(const uint8_t* p, size_t n, uint32_t* parts, uint32_t* r
     if (byte >= 0xC2) {
       const CodePoint c = code_point(p + i, p + n);
       // The proof needs the character to end here: no stray continuation byte may follow.
-      if (c.size > 1 && sure_chars_[c.value] != kNone && (i + c.size == n || (p[i + c.size] & 0xC0) != 0x80)) {
+      if (c.size > 1 && c.value < sure_chars_.size() && sure_chars_[c.value] != kNone && (i + c.size == n || (p[i + c.size] & 0xC0) != 0x80)) {
         id = sure_chars_[c.value];
         size = c.size;
         byte = -1;

@@ -1,8 +1,9 @@
 // tokenizer.json (the byte-level BPE form gpt-oss ships) to tables and back. Everything else is refused by name, nothing is guessed.
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BpeTables } from '../native/bpe.js';
 import { CheckpointError } from '../native/errors.js';
+import { writeFileAtomic } from '../native/write-file.js';
 
 /** A tokenizer's tables and its control tokens. Ordinary ids are 0…n−1, control ids follow without a gap. */
 export interface Vocabulary extends BpeTables {
@@ -248,13 +249,5 @@ export function tokenizerJson(own: OwnVocabulary): string {
 export function writeTokenizerJson(file: string, own: OwnVocabulary): void {
   const text = tokenizerJson(own);
   parseTokenizerJson(text, file);
-  const temporary = `${file}.tmp-${process.pid}`;
-  try {
-    const fd = openSync(temporary, 'w');
-    try { writeSync(fd, `${text}\n`); fsyncSync(fd); } finally { closeSync(fd); }
-    renameSync(temporary, file);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  }
+  writeFileAtomic(file, `${text}\n`);
 }

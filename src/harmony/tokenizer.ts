@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { Bpe } from '../native/bpe.js';
 import { CheckpointError, NativeError } from '../native/errors.js';
-import { controlTokens, packTokens, readTokenizerJson, type Vocabulary } from './tokenizer-file.js';
+import { controlTokens, packTokens, parseTokenizerJson, readTokenizerJson, type Vocabulary } from './tokenizer-file.js';
 import type { Tokenizer } from './types.js';
 
 export interface TokenizerOptions {
@@ -17,6 +17,11 @@ export interface TokenizerOptions {
 export function loadTokenizer(dirOrFile: string, options: TokenizerOptions = {}): Tokenizer {
   const vocabulary = readTokenizerJson(dirOrFile);
   return createTokenizer(vocabulary, vocabulary.file, options);
+}
+
+/** From the text of a tokenizer.json. @param file for messages */
+export function tokenizerFromJson(text: string, file = 'tokenizer.json', options: TokenizerOptions = {}): Tokenizer {
+  return createTokenizer(parseTokenizerJson(text, file), file, options);
 }
 
 /**
