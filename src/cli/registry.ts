@@ -1,5 +1,6 @@
 // All commands, in the order of `temper --help`. Adding one: a file in commands/ and a line here.
 import type { Command } from './command.js';
+import { command as bench } from './commands/bench.js';
 import { command as chat } from './commands/chat.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as generate } from './commands/generate.js';
@@ -19,5 +20,6 @@ export const commands: readonly Command[] = [
   logits,
   modelInit,
   modelInspect,
+  bench,
   doctor,
 ];

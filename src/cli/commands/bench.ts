@@ -1,0 +1,39 @@
+// `temper bench`: the headline numbers of one checkpoint on this machine.
+import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+
+interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly json?: boolean }
+const list = (text: string): number[] => text.split(',').filter((t) => t !== '').map((t) => integerIn(0, 1 << 20)(t));
+
+export const command: Command = {
+  name: 'bench',
+  summary: 'prefill, decode, LoRA step, load time and memory of a checkpoint, with the share of this machine\'s limits',
+  register(program) {
+    program.command('bench').summary(this.summary).description(`${this.summary}.\n\nThe limits (multiply-adds and read bandwidth) are measured first. An empty list leaves a part out.`)
+      .requiredOption('--model <dir>', 'checkpoint')
+      .option('--precision <p>', 'bf16 or f32', 'bf16')
+      .option('--prefill <tokens>', 'prompt lengths', '128,512,2048')
+      .option('--depths <tokens>', 'decode at these depths', '0,2048')
+      .option('--batches <n>', 'decode with these many sequences', '1,4,16')
+      .option('--lora <tokens>', 'tokens of a LoRA step (attention and experts)', '512,2048,8192')
+      .option('--rank <r>', 'rank of the adapters', integerIn(1, 1024), 16)
+      .option('--seconds <s>', 'time for each row', numberIn(0.01, 3600), 3)
+      .option('--threads <n>', 'threads of the pool', integerIn(1, 1024))
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText('after', examples('temper bench --model models/nano --lora 512,2048', 'temper bench --model models/gpt-oss-20b --prefill 512 --depths 0 --batches 1 --lora "" --json'))
+      .action(async (o: Options) => {
+        const { bench } = await import('../../bench/bench.js');
+        const { setThreads } = await import('../../native/tensor.js');
+        if (o.threads !== undefined) setThreads(o.threads);
+        const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
+        if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB'])}\n`);
+        const result = bench(o.model, {
+          precision: o.precision, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(),
+          onRow(r) {
+            if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1)])}\n`);
+          },
+        });
+        if (o.json) printJson(result);
+        else process.stdout.write(`limits: ${result.limits.gflops.toFixed(0)} GFLOP/s and ${result.limits.gbPerSecond.toFixed(1)} GB/s with ${result.limits.threads} threads (${result.isa}); loaded in ${result.loadSeconds.toFixed(2)} s\n`);
+      });
+  },
+};
