@@ -61,7 +61,8 @@ function fraction(text: string): number {
 export async function openModel(options: ModelOptions): Promise<Engine> {
   const { openEngine } = await import('../infer/engine.js');
   return openEngine({
-    model: options.model,
+    // One conversation at a time: no room for more than that.
+    model: options.model, slots: 1, prefixes: 0,
     ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.precision === undefined ? {} : { precision: options.precision }),
@@ -112,24 +113,10 @@ async function openJudge(where: string, options: ScreenOptions): Promise<{ judge
     return { judge, close: async () => {} };
   }
   if (!(await stat(where).catch(() => null))?.isDirectory()) throw new ConfigError('judge_unreadable', `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`);
-  const [{ openEngine }, { createCheckpointJudge }, { toConversation }] = await Promise.all([
-    import('../infer/engine.js'), import('../safeguard/judges/checkpoint.js'), import('../harmony/chat.js'),
-  ]);
+  const [{ openEngine }, { createEngineJudge }] = await Promise.all([import('../infer/engine.js'), import('./engine-judge.js')]);
   const engine = await openEngine({ model: where, slots: options.judgeConcurrency, ...(options.threads === undefined ? {} : { threads: options.threads }) });
-  const judge = createCheckpointJudge({
-    name: where, modelDigest: await engine.digest(), maxTokens: options.judgeMaxTokens,
-    async generate(prompt, { maxTokens, signal }) {
-      const { messages } = toConversation({
-        messages: [{ role: 'developer', content: prompt.developer }, { role: 'user', content: prompt.user }],
-        ...(options.judgeEffort ? { reasoning_effort: options.judgeEffort } : {}),
-      });
-      for await (const event of engine.generate({ messages, maxTokens, sampling: { temperature: 0 } }, signal)) {
-        if (event.kind !== 'done') continue;
-        const on = (channel: string): string => event.messages.filter((m) => m.channel === channel).map((m) => m.content).join('\n');
-        return { final: on('final'), analysis: on('analysis'), finish: event.finish === 'stop' ? 'stop' : event.finish === 'length' ? 'length' : 'other' };
-      }
-      return { final: '', analysis: '', finish: 'other' };
-    },
-  });
-  return { judge, close: () => engine.close() };
+  try {
+    const judge = await createEngineJudge(engine, { name: where, maxTokens: options.judgeMaxTokens, ...(options.judgeEffort ? { effort: options.judgeEffort } : {}) });
+    return { judge, close: () => engine.close() };
+  } catch (error) { await engine.close(); throw error; }
 }

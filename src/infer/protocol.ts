@@ -13,6 +13,8 @@ export interface EngineOptions {
   readonly precision?: 'f32' | 'bf16';
   /** Sequences that run at once. */
   readonly slots?: number;
+  /** Openings of conversations (system and developer messages) that are kept computed. */
+  readonly prefixes?: number;
   /** Most tokens of one sequence, prompt and answer; default the model's own limit, at most 4096. */
   readonly contextTokens?: number;
 }

@@ -8,13 +8,14 @@ import { scoreTokens } from '../model/gpt-oss.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { KvCache } from '../model/kv-cache.js';
 import type { ModelAdapter } from '../model/types.js';
-import { renderPrompt, stopTokens } from '../harmony/render.js';
+import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
 import { createTracker, type Tracker } from './channels.js';
 import { loadModel, type LoadedModel } from './load.js';
 import type { EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
 import { type Finish, type Sampling, type Sequence, Session } from './session.js';
 
 export const DEFAULT_SLOTS = 8;
+export const DEFAULT_PREFIXES = 2;
 export const DEFAULT_CONTEXT_TOKENS = 4096;
 export const DEFAULT_MAX_TOKENS = 1024;
 /** What the released checkpoints recommend. */
@@ -48,7 +49,7 @@ export class Runner implements Disposable {
       const limit = config.max_position_embeddings;
       const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
       if (contextTokens > limit) throw new ConfigError('context_too_long', `context: got ${contextTokens} tokens, the model knows ${limit} positions; wanted at most that`);
-      this.#session = new Session(this.#loaded.model, { precision: this.#precision, slots: options.slots ?? DEFAULT_SLOTS, capacity: contextTokens });
+      this.#session = new Session(this.#loaded.model, { precision: this.#precision, slots: options.slots ?? DEFAULT_SLOTS, capacity: contextTokens, prefixes: options.prefixes ?? DEFAULT_PREFIXES });
       this.info = { contextTokens, vocabSize: config.vocab_size, layers: config.num_hidden_layers, threads: getThreads(), adapters: [...this.#loaded.adapters.keys()] };
     } catch (e) { this.#loaded.close(); throw e; }
   }
@@ -89,6 +90,13 @@ export class Runner implements Disposable {
     return adapter.model;
   }
 
+  /** Tokens of the leading system and developer messages: what conversations of one kind have in common. */
+  #openingTokens(messages: readonly Message[]): number {
+    const dialogue = messages.findIndex((m) => m.role !== 'system' && m.role !== 'developer');
+    const opening = dialogue < 0 ? messages : messages.slice(0, dialogue);
+    return opening.length === 0 ? 0 : renderConversation({ messages: opening }, this.#loaded.tokenizer).length;
+  }
+
   #start(id: number, request: GenerateRequest): void {
     const { tokenizer } = this.#loaded;
     const prompt = renderPrompt({ messages: request.messages }, tokenizer);
@@ -96,6 +104,7 @@ export class Runner implements Disposable {
     checkSampling(sampling);
     const sequence = this.#session.start({
       tokens: prompt, maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS, stop: new Set(stopTokens(tokenizer)), sampling, adapter: this.#adapter(request.adapter),
+      sharedTokens: this.#openingTokens(request.messages),
     });
     const startMs = performance.now();
     this.#active.set(sequence, { id, sequence, tracker: createTracker(tokenizer), promptTokens: prompt.length, tokens: [], logprobs: [], startMs, firstMs: startMs });

@@ -31,6 +31,8 @@ export interface SequenceOptions {
   readonly stop: ReadonlySet<number>;
   readonly sampling: Sampling;
   readonly adapter?: ModelAdapter | null;
+  /** Leading tokens that other sequences are likely to share (system and developer message, a policy): kept, and computed once for all of them. */
+  readonly sharedTokens?: number;
 }
 /** `length`: maxTokens or the cache is full. */
 export type Finish = 'stop' | 'length';
@@ -56,8 +58,14 @@ export interface SessionOptions {
   readonly capacity: number;
   /** Prompt tokens per step: bounds the workspace and how long others wait. */
   readonly prefillTokens?: number;
+  /** Shared prefixes that are kept, each in a slot of its own; the least recently used one makes room. */
+  readonly prefixes?: number;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
+/** Shorter prefixes are not worth a copy. */
+const MIN_PREFIX_TOKENS = 32;
+
+interface Prefix { readonly slot: number; readonly tokens: Int32Array; readonly adapter: ModelAdapter | null }
 
 export class Session implements Disposable {
   readonly capacity: number;
@@ -66,11 +74,16 @@ export class Session implements Disposable {
   readonly #waiting: State[] = [];
   readonly #running: State[] = [];
   readonly #prefillTokens: number;
+  /** Least recently used first. */
+  readonly #prefixes: Prefix[] = [];
+  readonly #freePrefixSlots: number[];
 
   constructor(readonly model: ModelWeights, readonly options: SessionOptions) {
     this.capacity = options.capacity;
     this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
-    this.#cache = new KvCache(model.config, options.slots, options.capacity);
+    const prefixes = options.prefixes ?? 0;
+    this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity);
+    this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
     this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
 
@@ -117,8 +130,11 @@ export class Session implements Disposable {
 
   #prefill(state: State): readonly Sampled[] {
     const { tokens, adapter } = state.options;
+    // The last token is always run, as its row is what is sampled from.
+    const shared = Math.min(state.options.sharedTokens ?? 0, tokens.length - 1);
+    if (state.prefilled === 0) state.prefilled = this.#takePrefix(state, shared);
     const from = state.prefilled;
-    const to = Math.min(tokens.length, from + this.#prefillTokens);
+    const to = Math.min(from < shared ? shared : tokens.length, from + this.#prefillTokens);
     const n = to - from;
     const batch: Batch = {
       tokens: tokens.slice(from, to), positions: Int32Array.from({ length: n }, (_, i) => from + i), starts: Int32Array.of(0, n), slots: Int32Array.of(state.slot),
@@ -126,7 +142,25 @@ export class Session implements Disposable {
     const last = to === tokens.length;
     const sampled = this.#forward(batch, adapter ?? null, Int32Array.of(n - 1), last ? [state] : []);
     state.prefilled = to;
+    if (to === shared) this.#keepPrefix(state, shared);
     return sampled;
+  }
+  /** Copies a kept prefix of `length` tokens into the sequence's slot. @returns tokens now in the cache: length, or 0 if there is none */
+  #takePrefix(state: State, length: number): number {
+    const { tokens, adapter } = state.options;
+    const at = this.#prefixes.findIndex((p) => p.adapter === (adapter ?? null) && p.tokens.length === length && p.tokens.every((t, i) => t === tokens[i]));
+    const [prefix] = at >= 0 ? this.#prefixes.splice(at, 1) : [];
+    if (!prefix) return 0;
+    this.#prefixes.push(prefix);
+    this.#cache.copy(prefix.slot, state.slot);
+    return length;
+  }
+  #keepPrefix(state: State, length: number): void {
+    if (length < MIN_PREFIX_TOKENS) return;
+    const slot = this.#freePrefixSlots.pop() ?? this.#prefixes.shift()?.slot;
+    if (slot === undefined) return;
+    this.#cache.copy(state.slot, slot);
+    this.#prefixes.push({ slot, tokens: state.options.tokens.slice(0, length), adapter: state.options.adapter ?? null });
   }
   #decode(adapter: ModelAdapter | null, states: readonly State[]): readonly Sampled[] {
     if (states.length === 0) return [];

@@ -74,6 +74,17 @@ describe('Engine', () => {
     expect(here({ ...requests[1], messages: requests[1]?.messages ?? [] }, false)).not.toEqual(here({ ...requests[1], messages: requests[1]?.messages ?? [] }, true));
   });
 
+  it('two engines side by side do not disturb each other', async () => {
+    const other = await openEngine({ model: dir, precision: 'f32', contextTokens: 512 });
+    try {
+      const request = { messages, maxTokens: 80, sampling: { temperature: 1, seed: 12, topK: 0, topP: 1, minP: 0 } };
+      const there = (async () => { for await (const event of other.generate(request)) if (event.kind === 'done') return [...event.tokens]; return []; })();
+      const [a, b] = await Promise.all([finish(request), there]);
+      expect([...a.done.tokens]).toEqual(b);
+      expect(b).toEqual(here(request));
+    } finally { await other.close(); }
+  });
+
   it('scores with the bits of this thread', async () => {
     const tokens = prompt(80);
     expect(await engine.score({ tokens })).toEqual(scoreTokens(model, null, tokens, { precision: 'f32' }));

@@ -58,6 +58,35 @@ describe('Session', () => {
     expect([...(a?.tokens ?? [])]).not.toEqual([...(b?.tokens ?? [])]);
   });
 
+  it.each(['f32', 'bf16'] as const)('a kept prefix gives the bits of a prefill, and is told apart by tokens, length and adapter (%s)', (precision) => {
+    const head = [...prompt(100)];
+    const ask = (shared: number, ...tail: number[]): SequenceOptions => request(Int32Array.from([...head, ...tail]), { temperature: 1, seed: 8 }, { sharedTokens: shared, maxTokens: 6 });
+    const requests = [ask(100, 5), ask(100, 9, 9, 4), ask(70, 8), ask(100, 5), { ...ask(100, 7), tokens: Int32Array.from([6, ...head.slice(1), 7]) }, ask(101, 5), ask(400, 5), { ...ask(100, 5), adapter: { layers: [] } }];
+    using plain = open({ precision });
+    const wanted = generateAll(plain, requests);
+    for (const prefixes of [1, 2]) {
+      using keeping = open({ precision, prefixes });
+      for (let round = 0; round < 2; round++) {
+        const got = generateAll(keeping, requests);
+        expect(got.map((o) => [...o.tokens])).toEqual(wanted.map((o) => [...o.tokens]));
+        expect(got.map((o) => [...o.logprobs])).toEqual(wanted.map((o) => [...o.logprobs]));
+      }
+    }
+  });
+
+  it('a kept prefix saves its prefill', () => {
+    const tokens = prompt(200);
+    using keeping = open({ prefixes: 1, prefillTokens: 10 });
+    const steps = (): number => {
+      keeping.start(request(tokens, {}, { sharedTokens: 190, maxTokens: 1 }));
+      let n = 0;
+      for (; !keeping.idle; n++) keeping.step();
+      return n;
+    };
+    expect(steps()).toBe(20);
+    expect(steps()).toBe(1);
+  });
+
   it('another seed samples another text, the same seed the same', () => {
     using session = open();
     const run = (seed: number): number[] => [...(generateAll(session, [request(prompt(9), { temperature: 1, seed })])[0]?.tokens ?? [])];

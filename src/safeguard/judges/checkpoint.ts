@@ -11,15 +11,17 @@ export interface CheckpointJudgeOptions {
   readonly name: string;
   /** sha256 over the checkpoint's weights, config and tokenizer, hex. */
   readonly modelDigest: string;
+  /** Part of the judge's identity; `generate` is what obeys it. */
+  readonly effort?: string;
   readonly generate: CheckpointGenerate;
   /** Room for reasoning and verdict. */
   readonly maxTokens?: number;
 }
 
-export function createCheckpointJudge({ name, modelDigest, generate, maxTokens = 1024 }: CheckpointJudgeOptions): Judge {
+export function createCheckpointJudge({ name, modelDigest, effort = 'medium', generate, maxTokens = 1024 }: CheckpointJudgeOptions): Judge {
   return {
     name,
-    digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, maxTokens, temperature: 0 })),
+    digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, effort, maxTokens, temperature: 0 })),
     async judge(request): Promise<JudgeAnswer> {
       const reply = await generate(renderJudgePrompt(request), { temperature: 0, maxTokens, signal: request.signal });
       return { text: reply.final, finish: reply.finish, rationale: reply.analysis };
