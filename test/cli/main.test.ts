@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { createProgram, reportError } from '../../src/cli/main.js';
 import { createProgress, formatRate, formatSeconds } from '../../src/cli/progress.js';
 import { commands } from '../../src/cli/registry.js';
-import { temper } from './run.js';
+import { temper, temperProcess } from './run.js';
 
 describe('temper', () => {
   it('--help lists every command', async () => {
-    const { code, stdout } = await temper(['--help']);
+    const { code, stdout } = await temperProcess(['--help']);
     expect(code).toBe(0);
     for (const { name, summary } of commands) {
       expect(stdout).toContain(name.split(' ')[0]);
@@ -60,6 +60,7 @@ describe('temper', () => {
     expect(lines[0]).toBe('temper: unexpected error: boom at line two; TEMPER_DEBUG=1 shows where\n');
     expect(lines[1]).toContain('main.test.ts');
   });
+  it('an error ends the process with its code', async () => { expect(await temperProcess(['generate', '--model', '/nonexistent', 'hi'])).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/^temper: [^\n]*\n$/) as string }); });
   it('doctor', async () => {
     const { code, stdout } = await temper(['doctor', '--json']);
     expect(code).toBe(0);

@@ -1,4 +1,5 @@
 // generate and screen as commands: a random checkpoint, a judge behind a socket.
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { tinyCheckpoint } from '../infer/tiny.js';
 import { type Answer, completion, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
-import { temper } from './run.js';
+import { temper, temperProcess } from './run.js';
 
 const { dir, root } = await tinyCheckpoint();
 const policy = ['--policy', 'policies/contact/policy.md'];
@@ -26,9 +27,9 @@ describe('temper generate', () => {
   });
   it('reads the prompt from stdin, refuses an empty one', async () => {
     const args = generate('--json').slice(0, -1);
-    const given = await temper([...args, '-'], { input: 'Book a table\n' });
+    const given = await temperProcess([...args, '-'], { input: 'Book a table\n' });
     expect(JSON.parse(given.stdout).channels).toEqual(JSON.parse((await temper(generate('--json'))).stdout).channels);
-    expect(await temper([...args.filter((a) => a !== '--json'), '-'], { input: ' \n' })).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('prompt is empty') as string });
+    expect(await temperProcess([...args.filter((a) => a !== '--json'), '-'], { input: ' \n' })).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('prompt is empty') as string });
   });
   it('releases, withholds and reports by exit code', async () => {
     const text = (Object.values(JSON.parse((await temper(generate('--json'))).stdout).channels as Record<string, string>)).join('');
@@ -51,6 +52,33 @@ describe('temper generate', () => {
       expect(JSON.parse(ran.stdout)).toMatchObject({ outcome: 'unjudged', verdicts: [{ outcome: 'unjudged', cause: 'http_status' }] });
     });
   });
+});
+
+describe('temper chat', () => {
+  const chat = (...more: string[]): string[] => ['chat', '--model', dir, '--max-tokens', '6', '--seed', '2', ...more];
+  it('takes turns and commands from a pipe, and ends with it', async () => {
+    const ran = await temperProcess(chat(), { input: 'hello\n/effort low\n/effort lots\n/frob\nagain\n/quit\nnever\n' });
+    expect(ran.code).toBe(0);
+    expect(ran.stderr).toContain('temper: /effort: wanted low, medium or high');
+    expect(ran.stderr).toContain('temper: /frob: unknown command');
+    expect(ran.stderr.match(/^other: /gm)).toHaveLength(2);
+  });
+  it('leaves a withheld turn out of the conversation', async () => {
+    await withServer(verdict('C1'), async (judge) => {
+      const ran = await temperProcess(chat(...policy, ...judge), { input: 'hello\n' });
+      expect(ran.stderr).toContain('[other withheld: policy contact, rule C1]');
+      expect(ran.stderr).toContain('this turn is left out');
+    });
+  });
+});
+
+it('Ctrl-C stops generate', async () => {
+  const child = spawn(process.execPath, ['dist/cli/main.js', 'generate', '--model', dir, '--max-tokens', '4000', '--temperature', '0', 'x']);
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => { if (!stderr) child.kill('SIGINT'); stderr += text; });
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  expect(code).toBe(130);
+  expect(stderr).toContain('temper: interrupted');
 });
 
 describe('temper screen', () => {

@@ -142,7 +142,7 @@ describe('Engine', () => {
     })).toBeGreaterThan(40);
     // Other processes may take the core away; that is not the engine's doing, hence the best of several rounds.
     let best = Infinity;
-    for (let round = 0; round < 5 && best >= 20; round++) {
+    for (let round = 0; round < 10 && best >= 20; round++) {
       best = Math.min(best, await measure(() => Promise.all(Array.from({ length: 4 }, (_, i) => finish({ messages: long, maxTokens: 40, sampling: { temperature: 1, seed: i } })))));
     }
     console.log(`longest hold of the main thread: ${best.toFixed(1)} ms`);
