@@ -89,11 +89,13 @@ describe('temper screen', () => {
     await writeFile(input, rows);
     const args = (judge: string[]): string[] => ['screen', input, ...policy, ...judge, '--out', out, '--json'];
     await withServer(verdict('C1'), async (judge, requests) => {
-      const ran = await temper(args(judge), { env: { TEMPER_JUDGE_API_KEY: 'key-1', OPENAI_API_KEY: 'other' } });
+      const ran = await temper([...args(judge), '--junit', join(root, 'v.xml'), '--sarif', join(root, 'v.sarif')], { env: { TEMPER_JUDGE_API_KEY: 'key-1', OPENAI_API_KEY: 'other' } });
       expect(ran.code).toBe(10);
       expect(JSON.parse(ran.stdout)).toMatchObject({ rows: 2, block: 2, agreement: { all: { truePositives: 1, falsePositives: 1 } }, policies: [{ name: 'contact', rules: ['C1', 'C2', 'C3', 'C4'] }] });
       expect(requests[0]?.headers['authorization']).toBe('Bearer key-1');
       const verdicts = (await readFile(out, 'utf8')).trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>);
+      expect(await readFile(join(root, 'v.xml'), 'utf8')).toContain('tests="2" failures="2"');
+      expect((JSON.parse(await readFile(join(root, 'v.sarif'), 'utf8')) as { runs: { results: unknown[] }[] }).runs[0]?.results).toHaveLength(2);
       expect(verdicts).toMatchObject([{ id: 'a', outcome: 'block', rule: 'C1', rationale: 'because' }, { id: 'b', outcome: 'block' }]);
     });
     await withServer(verdict(null), async (judge) => { expect((await temper(args(judge))).code).toBe(0); });

@@ -1,9 +1,9 @@
 // `temper screen`: judges a file of answers and traces, writes every verdict.
-import { type Command, examples, interruptSignal, printJson } from '../command.js';
+import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { addScreenOptions, openScreen, type ScreenOptions } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 
-type Options = ScreenOptions & { readonly out: string; readonly json?: boolean };
+type Options = ScreenOptions & { readonly out: string; readonly junit?: string; readonly sarif?: string; readonly json?: boolean };
 
 export const command: Command = {
   name: 'screen',
@@ -12,7 +12,9 @@ export const command: Command = {
     addScreenOptions(program.command('screen').summary(this.summary).description(`${this.summary}.\n\nRows: {"id", "text", "channel"?} or {"id", "channels": {"analysis": …, "final": …}} or {"id", "messages": […]};\n"expect" (a rule or null) adds precision, recall and F1. Only \`allow\` passes.`))
       .argument('<file>', 'JSONL file')
       .requiredOption('--out <file>', 'verdicts, one JSON object per line')
-      .option('--threads <n>', 'CPU threads of a local judge', Number)
+      .option('--junit <file>', 'the verdicts as JUnit XML')
+      .option('--sarif <file>', 'what is not allowed as SARIF 2.1.0')
+      .option('--threads <n>', 'CPU threads of a local judge', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples(
         'temper screen answers.jsonl --policy policies/contact/policy.md --judge models/nano-judge --out verdicts.jsonl',
@@ -33,6 +35,12 @@ export const command: Command = {
             onRow: (rows, result) => { totals[result.outcome]++; progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`); },
           });
           progress.finish();
+          if (options.junit !== undefined || options.sarif !== undefined) {
+            const { readVerdicts, writeJunit, writeSarif } = await import('../../safeguard/reports.js');
+            const verdicts = await readVerdicts(options.out);
+            if (options.junit !== undefined) writeJunit(options.junit, file, verdicts);
+            if (options.sarif !== undefined) writeSarif(options.sarif, file, verdicts, program.version() ?? '');
+          }
           process.exitCode = batchExitCode(summary);
           if (options.json) { printJson({ ...summary, judge: { name: open.judge.name, digest: open.judge.digest }, policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })), out: options.out }); return; }
           const lines = [`${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ${summary.block} block, ${summary.unjudged} unjudged`];
