@@ -8,7 +8,8 @@ export type Began = 'prompt' | 'start' | 'nothing';
 /** Text before <|channel|>, after it, and after <|constrain|>; null where that token did not come. */
 export interface HeaderParts { readonly role: string; readonly channel: string | null; readonly constrain: string | null }
 
-const ROLES: readonly string[] = ['system', 'developer', 'user', 'assistant', 'tool'];
+/** A tool speaks under its own name: the bare word `tool` is one. */
+const ROLES: readonly string[] = ['system', 'developer', 'user', 'assistant'];
 const CHANNELS: readonly string[] = ['analysis', 'commentary', 'final'];
 const MAX_CHANNEL_CHARS = 32;
 
