@@ -4,7 +4,7 @@ import { generate as generateScreening } from '../../datasets/screening/generate
 import { generate as generateTickets } from '../../datasets/tickets/generate.mjs';
 import { tokenizerJson, trainBpe } from './bpe.mjs';
 
-export const ordinaryTokens = 1515;   // with the 21 control tokens: 1024 rows
+export const ordinaryTokens = 1003;   // with the 21 control tokens: 1024 rows
 
 // Said once in every conversation; spelled out here because the vocabulary must not depend on how the render is written.
 const fixed = ['You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.',
