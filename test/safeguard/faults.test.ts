@@ -119,6 +119,12 @@ describe('a failing judge', () => {
     } finally { await server.close(); }
   });
 
+  it('is the table of docs/guides/safeguard.md', async () => {
+    const guide = await readFile('docs/guides/safeguard.md', 'utf8');
+    const table = /<!-- faults:[^\n]*\n([^]*?)<!-- end of faults -->/.exec(guide)?.[1];
+    expect(table).toBe(['| The judge … | cause |', '|---|---|', ...faults.map((f) => `| ${f.name} | \`${f.cause}\` |`), ''].join('\n'));
+  });
+
   it(`swept all ${faults.length}`, () => { expect(swept).toBe(faults.length); });
 });
 
