@@ -1,8 +1,5 @@
 // Packing with AVX-512: blocks of 16 outer indices by 16 units are transposed in registers; MXFP4 is decoded on the way.
 #pragma once
-// g++ 12 takes the deliberately undefined registers inside its own AVX-512 intrinsics for a mistake (GCC bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #include "gemm_pack.h"

@@ -41,6 +41,11 @@ void check_offsets(const Tensor& offsets, int64_t P, const char* op) {
   for (int64_t e = 0; e < E; ++e) require(o[e] <= o[e + 1], "bad_index", op, ": offsets[", e + 1, "]: got ", o[e + 1], ", wanted at least ", o[e]);
 }
 
+// to? += sums, from element `at` on.
+void add(TensorRef to, int64_t at, const std::vector<double>& sums) {
+  if (to) for (size_t i = 0; i < sums.size(); ++i) to->f32()[at + static_cast<int64_t>(i)] = static_cast<float>(to->f32()[at + static_cast<int64_t>(i)] + sums[i]);
+}
+
 std::vector<double> dropped(const Tensor& x, double dropout, int64_t seed) {
   std::vector<double> out(static_cast<size_t>(x.numel()));
   const Dropout mask(dropout, seed);
@@ -123,7 +128,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
   const int64_t V = w->shape[0], D = w->shape[1], S = x->numel() / D;
   const auto p = [&](double v) { return operand(v, precision); };
   for (int64_t s = 0; s < S; ++s) checked(*targets, s, V, "linear_cross_entropy", "targets");
-  std::vector<double> logits(static_cast<size_t>(V)), sum_dx(static_cast<size_t>(D));
+  std::vector<double> logits(static_cast<size_t>(V)), sum_dx(static_cast<size_t>(D)), sum_dw(static_cast<size_t>(dw ? V * D : 0));
   for (int64_t s = 0; s < S; ++s) {
     const float* row = x->f32() + s * D;
     const int32_t target = targets->i32()[s];
@@ -143,11 +148,12 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
       const double g = p(weight * (std::exp(logits[v] - lse) - (v == target)));
       for (int64_t d = 0; d < D; ++d) {
         sum_dx[d] += g * p(element(*w, v * D + d));
-        if (dw) dw->f32()[v * D + d] = static_cast<float>(dw->f32()[v * D + d] + g * p(row[d]));
+        if (dw) sum_dw[v * D + d] += g * p(row[d]);
       }
     }
     if (dx) for (int64_t d = 0; d < D; ++d) dx->f32()[s * D + d] = static_cast<float>(sum_dx[d]);
   }
+  add(dw, 0, sum_dw);
 }
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A,
@@ -177,11 +183,13 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
                         TensorRef x, TensorRef x_rows, TensorRef h, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale,
                         int64_t layout, int64_t precision) {
   const int64_t E = offsets->numel() - 1, N = dy->shape[dy->ndim - 1], C = x->shape[x->ndim - 1], R = A ? A->shape[1] : 0;
-  const int64_t P = offsets->i32()[E], G = dy->numel() / N, X = x->numel() / C;
+  const int64_t G = dy->numel() / N, X = x->numel() / C;
+  const int64_t P = dx ? dx->shape[0] : dy_rows ? dy_rows->numel() : x_rows ? x_rows->numel() : G;
   check_offsets(*offsets, P, "grouped_linear_bwd");
   const auto p = [&](double v) { return operand(v, precision); };
   for (int64_t e = 0; e < E; ++e) {
     const Weight W{*w, scales, e, N, C, layout};
+    std::vector<double> sum_w(static_cast<size_t>(dw ? N * C : 0)), sum_bias(static_cast<size_t>(N)), sum_A(static_cast<size_t>(R * C)), sum_B(static_cast<size_t>(N * R));
     for (int64_t q = offsets->i32()[e]; q < offsets->i32()[e + 1]; ++q) {
       const float* g = dy->f32() + N * (dy_rows ? checked(*dy_rows, q, G, "grouped_linear_bwd", "dy_rows") : q);
       const float* row = x->f32() + C * (x_rows ? checked(*x_rows, q, X, "grouped_linear_bwd", "x_rows") : q);
@@ -200,14 +208,18 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
           for (int64_t r = 0; r < R; ++r) low_rank += p(u[r]) * p(A->f32()[(e * R + r) * C + c]);
           dx->f32()[q * C + c] = static_cast<float>(sum + scale * low_rank);
         }
-      const auto add = [](float& to, double v) { to = static_cast<float>(to + v); };
       for (int64_t n = 0; n < N; ++n) {
-        if (dw) for (int64_t c = 0; c < C; ++c) add(dw->f32()[(e * N + n) * C + c], p(r_weight * g[n]) * p(row[c]));
-        if (dbias) add(dbias->f32()[e * N + n], static_cast<double>(r_weight) * g[n]);
-        if (dB) for (int64_t r = 0; r < R; ++r) add(dB->f32()[(e * N + n) * R + r], scale * p(r_weight * g[n]) * p(h->f32()[q * R + r]));
+        if (dw) for (int64_t c = 0; c < C; ++c) sum_w[n * C + c] += p(r_weight * g[n]) * p(row[c]);
+        sum_bias[n] += static_cast<double>(r_weight) * g[n];
+        if (dB) for (int64_t r = 0; r < R; ++r) sum_B[n * R + r] += scale * p(r_weight * g[n]) * p(h->f32()[q * R + r]);
       }
-      if (dA) for (int64_t r = 0; r < R; ++r) for (int64_t c = 0; c < C; ++c) add(dA->f32()[(e * R + r) * C + c], scale * p(ru[r]) * p(row[c]));
+      for (int64_t r = 0; r < R; ++r)
+        for (int64_t c = 0; c < C; ++c) sum_A[r * C + c] += scale * p(ru[r]) * p(row[c]);
     }
+    add(dw, e * N * C, sum_w);
+    add(dbias, e * N, sum_bias);
+    add(dA, e * R * C, sum_A);
+    add(dB, e * N * R, sum_B);
   }
 }
 

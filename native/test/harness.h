@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <vector>
 #include "temper/ops.h"
 
@@ -18,7 +19,9 @@ enum class Role { in, out, update };  // update: read and written (parameter gra
 
 // One argument: a tensor with its own bytes, null, or a number.
 struct Value {
-  Value(double x) : number(x) {}                                  // NOLINT: scalars stand in the table as they are
+  template <class N> requires std::is_arithmetic_v<N>
+  Value(N x) : number(static_cast<double>(x)) {}                  // implicit: scalars stand in the table as they are
+  Value(int x) : number(x) {}                                     // a literal 0 is a number, not null
   Value(std::nullptr_t) : is_null(true) {}
   Value(DType dtype, const Shape& shape, Role role);
   bool is_tensor() const { return !is_null && tensor.ndim > 0; }
@@ -66,6 +69,7 @@ struct Case {
   std::string error = "";        // not empty: the call must fail with this code
   bool slow = false;             // left out by --quick
   bool bench_only = false;
+  bool bf16_products = false;    // bench: measured against the peak of bf16 products instead of f32
 };
 
 // Unit roundoff of f32, and the error of a sum of n rounded products relative to Σ|a·b|: rounding errors are independent, so they
@@ -92,11 +96,12 @@ class Registry {
  public:
   void check(Case c) { cases.push_back(std::move(c)); }
   void grad(GradCase g) { grads.push_back(std::move(g)); }
+  bool for_bench = false;  // the large cases that only the bench runs are not even built for the tests
   std::vector<Case> cases;
   std::vector<GradCase> grads;
 };
 struct Suite { explicit Suite(void (*fill)(Registry&)); };
-Registry& registry();  // filled by every Suite linked in
+Registry& registry(bool for_bench = false);  // filled at the first call by every Suite linked in
 
 // A backend under test: its table, its memory and the variants its results are checked in.
 struct Variant {
@@ -128,6 +133,8 @@ void report(Tally& tally, bool ok, const std::string& what);
 void check_cases(const Backend& backend, bool quick, const std::string& filter, Tally& tally);
 void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
+void check_core(Tally& tally);      // allocator, mapped files, last error
+void check_hostile(Tally& tally);   // every op against arguments made wrong at random
 void check_sweep(Tally& tally);      // every op has a case, every backward a gradient
 
 }  // namespace temper::test
