@@ -2,7 +2,11 @@
 import type { Command } from './command.js';
 import { command as bench } from './commands/bench.js';
 import { command as chat } from './commands/chat.js';
+import { command as dataCheck } from './commands/data-check.js';
+import { command as demo } from './commands/demo.js';
 import { command as doctor } from './commands/doctor.js';
+import { command as evaluate } from './commands/eval.js';
+import { command as exportCommand } from './commands/export.js';
 import { command as generate } from './commands/generate.js';
 import { command as logits } from './commands/logits.js';
 import { command as modelInit } from './commands/model-init.js';
@@ -10,10 +14,16 @@ import { command as modelInspect } from './commands/model-inspect.js';
 import { command as plan } from './commands/plan.js';
 import { command as screen } from './commands/screen.js';
 import { command as train } from './commands/train.js';
+import { command as verify } from './commands/verify.js';
 
 export const commands: readonly Command[] = [
+  demo,
   plan,
+  dataCheck,
   train,
+  evaluate,
+  exportCommand,
+  verify,
   generate,
   chat,
   screen,
