@@ -1,4 +1,5 @@
 // What every dataset row becomes: tokens, and for each the weight of predicting it. The trainer knows nothing else of data.
+import type { Message } from '../harmony/types.js';
 
 /** Channels a token may be counted under; a token of no channel (headers, other roles, raw tokens) is `none`. */
 export const CHANNELS = ['none', 'analysis', 'commentary', 'final'] as const;
@@ -14,9 +15,9 @@ export interface Example {
   readonly source: { readonly file: string; readonly line: number };
 }
 
-/** A question with a known answer, for exact match: what the model is fed, and the final text it should give. */
+/** A question with a known answer, for exact match: the conversation up to it, and the final text that should follow. */
 export interface Prompt {
-  readonly tokens: Int32Array;
+  readonly messages: readonly Message[];
   readonly expected: string;
   readonly source: { readonly file: string; readonly line: number };
 }

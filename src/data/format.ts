@@ -22,5 +22,5 @@ export interface Format<Row = unknown> {
   readonly row: z.ZodType<Row>;
   toExamples(row: Row, context: FormatContext): readonly RowExample[];
   /** Questions with known answers in the row, for exact match; absent: the format holds none. */
-  toPrompts?(row: Row, context: FormatContext): readonly RowPrompt[];
+  toPrompts?(row: Row): readonly RowPrompt[];
 }

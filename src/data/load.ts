@@ -116,19 +116,16 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
 }
 
 /** Questions with known answers, for exact match; files whose format holds none give none. */
-export async function loadPrompts(files: readonly DataFile[], context: LoadContext): Promise<Prompt[]> {
+export async function loadPrompts(files: readonly DataFile[], signal?: AbortSignal): Promise<Prompt[]> {
   const prompts: Prompt[] = [];
-  const formatContext = contextFor(context);
   for (const file of files) {
     const format = formatOf(file);
-    if (!format.toPrompts) continue;
+    const { toPrompts } = format;
+    if (!toPrompts) continue;
     for await (const { value, line, error } of readJsonl(file.path).rows) {
-      context.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       if (error) throw error;
-      for (const p of convertRow(file.path, line, value, format, (row) => format.toPrompts?.(row, formatContext) ?? [])) {
-        checkTokens(p.tokens, context, file.path, line);
-        prompts.push({ ...p, source: { file: file.path, line } });
-      }
+      for (const p of convertRow(file.path, line, value, format, toPrompts)) prompts.push({ ...p, source: { file: file.path, line } });
     }
   }
   return prompts;

@@ -24,8 +24,16 @@ export async function saveCheckpoint(run: string, step: number, state: TrainStat
   });
 }
 
-/** Fills `state` from the checkpoint. @throws {IntegrityError} its bytes are not those that were written */
+/** Fills `state` from the checkpoint. @throws {IntegrityError} its bytes are not those that were written, or it is of another run */
 export async function loadState(run: string, step: number, state: TrainState, digests: RunDigests): Promise<void> {
+  await readParts(run, step, state, digests);
+}
+/** Only the parameters, as the trainer holds them. */
+export async function readParameters(run: string, step: number, params: Tensor): Promise<void> {
+  await readParts(run, step, { params }, null);
+}
+
+async function readParts(run: string, step: number, into: Partial<TrainState>, digests: RunDigests | null): Promise<void> {
   const folder = checkpointFolder(run, step);
   const file = join(folder, 'state.safetensors');
   const remedy = 'remove this folder to go on from the one before';
@@ -33,14 +41,15 @@ export async function loadState(run: string, step: number, state: TrainState, di
   try { record = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord; } catch (e) {
     throw new IntegrityError('bad_checkpoint', `${folder}/state.json: cannot be read; ${remedy}`, { folder }, { cause: e });
   }
-  if (record.step !== step || JSON.stringify(record.digests) !== JSON.stringify(digests))
+  if (record.step !== step || (digests && JSON.stringify(record.digests) !== JSON.stringify(digests)))
     throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${remedy}`, { folder, step: record.step });
   if (!existsSync(file) || (await sha256File(file)) !== record.sha256)
     throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${remedy}`, { file });
   using tensors = readFloatFile(file);
   for (const name of PARTS) {
+    const target = into[name];
+    if (!target) continue;
     const entry = tensors.entries.get(name);
-    const target = state[name];
     if (!entry || entry.shape.join() !== target.shape.join())
       throw new CheckpointError('tensor_shape', `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${remedy}`, { file, tensor: name });
     target.write(entry.read());

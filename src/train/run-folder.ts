@@ -33,14 +33,6 @@ export async function sha256File(path: string, signal?: { throwIfAborted(): void
   return hash.digest('hex');
 }
 
-/** sha256 over name and digest of the files that make a checkpoint; what else lies in the folder does not count. */
-export async function digestCheckpoint(folder: string): Promise<string> {
-  const names = readdirSync(folder).filter((n) => n.endsWith('.safetensors') || n === 'config.json' || n.endsWith('.safetensors.index.json')).sort();
-  const lines: string[] = [];
-  for (const name of names) lines.push(`${await sha256File(join(folder, name))}  ${name}`);
-  return sha256(lines.join('\n'));
-}
-
 const runFile = (run: string): string => join(run, 'run.json');
 const metricsFile = (run: string): string => join(run, 'metrics.jsonl');
 export const checkpointsFolder = (run: string): string => join(run, 'checkpoints');

@@ -8,6 +8,7 @@ import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
 import { ConfigError } from '../native/errors.js';
 import { memoryStats, resetPeaks, Scope } from '../native/tensor.js';
@@ -16,7 +17,7 @@ import { loadState, saveCheckpoint } from './checkpoint.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import { trainLoop, type StepMetrics } from './loop.js';
 import { writeReport } from './report.js';
-import { appendMetrics, asDiskError, checkpointSteps, checkSameRun, digestCheckpoint, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
+import { appendMetrics, asDiskError, checkpointSteps, checkSameRun, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
 import { versions } from './versions.js';
 
 export interface TrainRequest {

@@ -1,12 +1,11 @@
-// The trainer as the main thread sees it: a promise. The run itself has a thread of its own, so that nothing here ever waits for arithmetic.
-import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { packageRoot } from '../native/addon.js';
-import { errorFromData } from '../native/error-data.js';
-import { TrainError } from '../native/errors.js';
+// Training, held-out loss, export and its proof as the main thread sees them: promises. The work itself has a thread of its own.
+import type { EvalLoss, EvalRequest } from './evaluate.js';
+import type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
-import type { WorkerInput, WorkerMessage } from './worker-messages.js';
+import { runInThread } from './thread.js';
 
+export type { EvalLoss, EvalRequest } from './evaluate.js';
+export type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
 export type { TrainProgress, TrainResult } from './session.js';
 
 export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
@@ -22,23 +21,21 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
  */
 export function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
   const { onProgress, signal, ...rest } = options;
-  const stop = new SharedArrayBuffer(4);
-  const input: WorkerInput = { request: { recipe, ...rest }, stop };
-  // From source (tests, tsx) as from dist the thread runs the compiled file.
-  const worker = new Worker(join(packageRoot, 'dist', 'train', 'worker.js'), { workerData: input });
-  const abort = (): void => { Atomics.store(new Int32Array(stop), 0, 1); };
-  if (signal?.aborted) abort();
-  signal?.addEventListener('abort', abort, { once: true });
-  return new Promise<TrainResult>((resolve, reject) => {
-    worker.on('message', (message: WorkerMessage) => {
-      switch (message.kind) {
-        case 'progress': onProgress?.(message.progress); break;
-        case 'done': resolve(message.result); break;
-        case 'failed': reject(errorFromData(message.error)); break;
-        default: message satisfies never;
-      }
-    });
-    worker.on('error', reject);
-    worker.on('exit', (code) => reject(new TrainError('thread_ended', `the training thread ended with code ${code} before it finished; the last checkpoint is good, go on with --resume`, { code })));
-  }).finally(() => signal?.removeEventListener('abort', abort));
+  return runInThread('train', { recipe, ...rest }, { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) });
 }
+
+export interface EvaluateOptions extends Omit<EvalRequest, 'path'> {
+  readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+  readonly signal?: AbortSignal;
+}
+/** Held-out loss of what a run trained, or of a recipe's base. */
+export function evaluate(path: string, options: EvaluateOptions = {}): Promise<EvalLoss> {
+  const { onProgress, signal, ...rest } = options;
+  return runInThread('eval', { path, ...rest }, { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) });
+}
+
+/** Writes a run's adapter as PEFT into a new folder. */
+export const exportRun = (request: ExportRequest): Promise<{ readonly out: string; readonly files: Readonly<Record<string, string>> }> => runInThread('export', request);
+
+/** Compares all logits of an export with the adapter the trainer holds. `ok` false: they differ. */
+export const verify = (dir: string, options: Omit<VerifyRequest, 'dir'> = {}): Promise<VerifyResult> => runInThread('verify', { dir, ...options });

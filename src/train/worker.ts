@@ -1,16 +1,24 @@
-// Entry of the training thread: one run per thread. train.ts starts it.
+// Entry of the training thread: one job per thread. thread.ts starts it.
 import { parentPort, workerData } from 'node:worker_threads';
-import { runTraining } from './session.js';
 import { errorToData } from '../native/error-data.js';
+import { type EvalRequest, evaluateLoss } from './evaluate.js';
+import { exportPeft, type ExportRequest, verifyExport, type VerifyRequest } from './export.js';
+import { runTraining, type TrainRequest } from './session.js';
 import type { WorkerInput, WorkerMessage } from './worker-messages.js';
 
-const { request, stop } = workerData as WorkerInput;
+const { job, request, stop } = workerData as WorkerInput;
 const flag = new Int32Array(stop);
 const send = (message: WorkerMessage): void => parentPort?.postMessage(message);
+const stopped = (): boolean => Atomics.load(flag, 0) !== 0;
 
-try {
-  const result = await runTraining(request, { onProgress: (progress) => send({ kind: 'progress', progress }), stopped: () => Atomics.load(flag, 0) !== 0 });
-  send({ kind: 'done', result });
-} catch (e) {
-  send({ kind: 'failed', error: errorToData(e) });
+async function work(): Promise<unknown> {
+  switch (job) {
+    case 'train': return runTraining(request as TrainRequest, { stopped, onProgress: (progress) => send({ kind: 'progress', progress }) });
+    case 'eval': return evaluateLoss(request as EvalRequest, { stopped, onProgress: (done, total) => send({ kind: 'progress', progress: { done, total } }) });
+    case 'export': return exportPeft(request as ExportRequest);
+    case 'verify': return verifyExport(request as VerifyRequest);
+    default: return job satisfies never;
+  }
 }
+
+try { send({ kind: 'done', result: await work() }); } catch (e) { send({ kind: 'failed', error: errorToData(e) }); }

@@ -1,0 +1,40 @@
+// The dataset check of a file or of everything a recipe names.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkFile, type FileCheck } from '../data/check.js';
+import type { DataFile, LoadContext } from '../data/load.js';
+import { loadTokenizer } from '../harmony/tokenizer.js';
+import type { Tokenizer } from '../harmony/types.js';
+import { parseConfig } from '../model/config.js';
+import { loadRecipe } from '../recipe/load.js';
+import { lazyTokenizer } from './session.js';
+
+export interface CheckDataOptions { readonly format: string; readonly tokenizer?: string; readonly maxTokens: number; readonly samples: number; readonly signal?: AbortSignal }
+
+/** @param path a JSONL file, or a recipe (.yaml, .yml) */
+export async function checkDataset(path: string, options: CheckDataOptions): Promise<FileCheck[]> {
+  const signal = options.signal ? { signal: options.signal } : {};
+  let files: readonly DataFile[];
+  let context: LoadContext;
+  let close = (): void => {};
+  if (/\.ya?ml$/i.test(path)) {
+    const { recipe } = loadRecipe(path);
+    const config = recipe.model.init ?? parseConfig(JSON.parse(readFileSync(join(recipe.model.base ?? '', 'config.json'), 'utf8')), join(recipe.model.base ?? '', 'config.json'));
+    const tokenizer = lazyTokenizer(recipe, config.vocab_size);
+    close = () => tokenizer.close();
+    files = [...recipe.data.train, ...recipe.data.eval];
+    context = { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss, ...signal };
+  } else {
+    const at = options.tokenizer;
+    let loaded: Tokenizer | undefined;
+    const get = at === undefined ? null : (): Tokenizer => (loaded ??= loadTokenizer(at));
+    close = () => loaded?.close();
+    files = [{ path, format: options.format }];
+    context = { tokenizer: get, vocabSize: at === undefined ? 2 ** 31 : get?.().vocabSize ?? 0, maxTokens: options.maxTokens, loss: { analysis: 1, commentary: 1, final: 1 }, ...signal };
+  }
+  try {
+    const out: FileCheck[] = [];
+    for (const file of files) out.push(await checkFile(file, context, { samples: options.samples }));
+    return out;
+  } finally { close(); }
+}
