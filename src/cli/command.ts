@@ -1,5 +1,6 @@
 // What a command is, and the few things all commands share: the interrupt signal, results on stdout, a fallible exit code.
 // A command parses, calls one use-case, prints. It imports the use-case inside its action, so that `--help` needs no addon.
+import { setMaxListeners } from 'node:events';
 import type { Command as CommanderCommand } from 'commander';
 import { InvalidArgumentError } from 'commander';
 
@@ -16,6 +17,8 @@ export function interruptSignal(): AbortSignal {
   if (!interrupt) {
     const controller = new AbortController();
     interrupt = controller;
+    // One listener per request under way, as many as there are.
+    setMaxListeners(0, controller.signal);
     process.on('SIGINT', () => {
       if (controller.signal.aborted) process.exit(130);
       process.stderr.write('\ntemper: stopping; press Ctrl-C again to stop at once\n');

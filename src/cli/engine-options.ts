@@ -114,7 +114,11 @@ async function openJudge(where: string, options: ScreenOptions): Promise<{ judge
   }
   if (!(await stat(where).catch(() => null))?.isDirectory()) throw new ConfigError('judge_unreadable', `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`);
   const [{ openEngine }, { createEngineJudge }] = await Promise.all([import('../infer/engine.js'), import('./engine-judge.js')]);
-  const engine = await openEngine({ model: where, slots: options.judgeConcurrency, ...(options.threads === undefined ? {} : { threads: options.threads }) });
+  const engine = await openEngine({
+    // Each policy heads its own kind of conversation.
+    model: where, slots: options.judgeConcurrency, prefixes: options.policy.length,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  });
   try {
     const judge = await createEngineJudge(engine, { name: where, maxTokens: options.judgeMaxTokens, ...(options.judgeEffort ? { effort: options.judgeEffort } : {}) });
     return { judge, close: () => engine.close() };

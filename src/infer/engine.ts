@@ -1,5 +1,6 @@
 // The engine as the main thread sees it: a worker thread holds the model, requests go over by message and come back as streams.
 // Nothing here computes, so a server or a progress bar beside it never stalls.
+import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -79,7 +80,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const notify = (): void => { wake?.(); wake = undefined; };
     const fail = (error: unknown): void => { failure ??= { error }; notify(); };
     const onAbort = (): void => { fail(signal?.reason ?? abortError('stopped')); };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal) {
+      setMaxListeners(0, signal); // one for each request under way is no leak
+      signal.addEventListener('abort', onAbort, { once: true });
+    }
     pending.set(id, {
       receive(m) {
         if (m.kind === 'event') { queue.push(m.event); notify(); } else if (m.kind === 'error') fail(errorFromData(m.error));

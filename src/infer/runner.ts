@@ -66,7 +66,7 @@ export class Runner implements Disposable {
     } catch (error) { this.send({ kind: 'error', id: message.id, error: errorToData(error) }); }
   }
 
-  /** One forward pass. An error in it ends the running requests, as their caches are then undefined; waiting and later ones go on. */
+  /** One forward pass. An error in it ends all requests under way, as their caches are then undefined; later ones are served. */
   step(): void {
     try {
       for (const { sequence, token, logprob, finish } of this.#session.step()) {

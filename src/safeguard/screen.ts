@@ -1,4 +1,5 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
+import { setMaxListeners } from 'node:events';
 import { makeNonce, parseVerdict } from './contract.js';
 import { sha256 } from './policy.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, mayPass, type Policy, type UnjudgedCause, type Verdict } from './types.js';
@@ -115,7 +116,10 @@ async function withDeadline<T>(timeoutMs: number, outer: AbortSignal | undefined
     const timer = setTimeout(() => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)), timeoutMs);
     const settle = (): void => { clearTimeout(timer); outer?.removeEventListener('abort', onAbort); };
     if (outer?.aborted) { onAbort(); return; }
-    outer?.addEventListener('abort', onAbort, { once: true });
+    if (outer) {
+      setMaxListeners(0, outer); // one for each call in flight is no leak
+      outer.addEventListener('abort', onAbort, { once: true });
+    }
     // `async` turns a judge that throws at once into a rejection.
     (async () => work(controller.signal))().then(resolve, reject).finally(settle);
   });

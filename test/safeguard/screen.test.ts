@@ -67,6 +67,17 @@ describe('createScreen', () => {
     expect((await result).verdicts).toMatchObject([{ cause: 'aborted' }]);
     expect((await createScreen({ policies: [numbers], judge: sober }).screen({ final: 'x' }, AbortSignal.abort())).verdicts).toMatchObject([{ cause: 'aborted' }]);
   });
+  it('many calls under one signal leave no warning', async () => {
+    const warnings: Error[] = [];
+    const note = (w: Error): void => { warnings.push(w); };
+    process.on('warning', note);
+    const screen = createScreen({ policies: [numbers, shouting], judge: sober, concurrency: 40 });
+    const stop = new AbortController();
+    await Promise.all(Array.from({ length: 40 }, () => screen.screen({ final: 'x' }, stop.signal)));
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('warning', note);
+    expect(warnings).toEqual([]);
+  });
   it('keeps to its concurrency', async () => {
     let running = 0;
     let most = 0;
