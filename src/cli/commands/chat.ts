@@ -10,6 +10,9 @@ const HELP = `  /reset           forget the conversation
   /quit            end (also Ctrl-D)
 `;
 
+/** What belongs in a history: a model may write headers that no history has. */
+const isAnswer = (m: Message): boolean => m.role === 'assistant' && (m.channel === 'analysis' || m.channel === 'final');
+
 export const command: Command = {
   name: 'chat',
   summary: 'talk to a model; analysis is shown apart from the answer, dimmed',
@@ -55,7 +58,7 @@ export const command: Command = {
                   output.end();
                   // What was withheld must not come back by way of the context.
                   if (turn.screened?.channels.some((c) => c.withheld)) process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
-                  else history = [...history, user, ...turn.done.messages];
+                  else history = [...history, user, ...turn.done.messages.filter(isAnswer)];
                 } catch (error) {
                   output.end();
                   if (!(error instanceof TemperError)) throw error;
