@@ -80,6 +80,22 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   }
   return top === 0 ? worst : worst / top;
 }
+/**
+ * Worst |a − b| of all elements, each relative to its own |b|, but at least to a quarter of the row's root mean square: a logit that happens to be
+ * near zero is no more exact than its neighbours.
+ */
+export function elementError(a: ArrayLike<number>, b: Float32Array, width: number): number {
+  if (a.length !== b.length) return Infinity;
+  let worst = 0;
+  for (let row = 0; row < b.length; row += width) {
+    const floor = 0.25 * rms(b.subarray(row, row + width), new Float32Array(width));
+    for (let i = row; i < row + width; i++) {
+      const e = Math.abs((a[i] ?? NaN) - (b[i] ?? NaN)) / Math.max(Math.abs(b[i] ?? NaN), floor);
+      if (!(e <= worst)) worst = Number.isNaN(e) ? Infinity : e;
+    }
+  }
+  return worst;
+}
 export function rms(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += ((a[i] ?? NaN) - (b[i] ?? NaN)) ** 2;
