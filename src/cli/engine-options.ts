@@ -16,7 +16,7 @@ export interface SamplingOptions {
 }
 export interface ScreenOptions {
   readonly policy: readonly string[]; readonly judge?: string; readonly judgeModel?: string; readonly judgeEffort?: 'low' | 'medium' | 'high';
-  readonly judgeTimeout: number; readonly judgeMaxTokens: number; readonly judgeConcurrency: number; readonly threads?: number;
+  readonly judgeTimeout: number; readonly judgeMaxTokens: number; readonly judgeContext?: number; readonly judgeConcurrency: number; readonly threads?: number;
 }
 /** The name under which --adapter is loaded. */
 export const ADAPTER = 'adapter';
@@ -50,6 +50,7 @@ export function addScreenOptions(command: Command): Command {
     .addOption(new Option('--judge-effort <level>', 'reasoning effort of the judge').choices(['low', 'medium', 'high']))
     .option('--judge-timeout <seconds>', 'a verdict later than this does not count', numberIn(0.001, 86400), 60)
     .option('--judge-max-tokens <n>', 'room for reasoning and verdict', integerIn(16, 1 << 17), 4096)
+    .option('--judge-context <tokens>', 'most tokens of a local judge, prompt and verdict together; what does not fit is unjudged', integerIn(2, 1 << 20))
     .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8);
 }
 function fraction(text: string): number {
@@ -117,6 +118,7 @@ async function openJudge(where: string, options: ScreenOptions): Promise<{ judge
   const engine = await openEngine({
     // Each policy heads its own kind of conversation.
     model: where, slots: options.judgeConcurrency, prefixes: options.policy.length,
+    ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
   });
   try {

@@ -107,6 +107,9 @@ describe('temper screen', () => {
     const ran = await temper(['screen', input, ...policy, '--judge', dir, '--judge-max-tokens', '16', '--out', join(root, 'local.jsonl'), '--json']);
     expect(ran.code).toBe(30);
     expect(JSON.parse(ran.stdout)).toMatchObject({ allow: 0, block: 0, unjudged: 2 });
+    const small = await temper(['screen', input, ...policy, '--judge', dir, '--judge-context', '64', '--out', join(root, 'local.jsonl'), '--json']);
+    expect(small.code).toBe(30);
+    expect(JSON.parse(small.stdout)).toMatchObject({ unjudged: 2, causes: { judge_error: 2 } });
   });
   it('a bad row: exit code 2, its line, no output', async () => {
     const input = join(root, 'bad.jsonl');
