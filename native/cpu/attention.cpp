@@ -1,16 +1,189 @@
-// Attention with sinks over varlen sequences, forward and backward.
+// Attention with sinks over varlen sequences, blocked over queries and keys with a running softmax (arXiv:2205.14135, 2307.08691).
+// A task is one kv head and one block of queries (forward, dq) or of keys (dk, dv): nothing is shared between tasks, so results do
+// not depend on threads. The backward forms the probabilities twice instead of adding into shared memory. Arithmetic: attention_tile.inc.
+#include "cpu/attention.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+#if defined(__x86_64__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12's own AVX-512 headers
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+#include "cpu/isa.h"
+#include "cpu/number.h"
 #include "cpu/ops.h"
+#include "temper/memory.h"
+#include "temper/threads.h"
 
 namespace temper::cpu {
+namespace {
+
+constexpr int64_t kKeys = 64;        // keys of a block
+constexpr int64_t kBlockRows = 128;  // rows of a query block, unless one query has more heads in its group
+
+// A block of one sequence's queries: rows r = query·group + head of the group, padded to whole tiles of 4.
+struct QueryBlock { int64_t row, queries, position, rows, padded; };
+struct Geometry {
+  int64_t H, Hkv, group, Dh, Dp, window, block_queries;
+
+  explicit Geometry(const AttentionShape& s)
+      : H(s.H), Hkv(s.Hkv), group(s.H / s.Hkv), Dh(s.Dh), Dp((s.Dh + 15) / 16 * 16), window(s.window), block_queries(std::max<int64_t>(1, kBlockRows / (s.H / s.Hkv))) {}
+  int64_t first_key(int64_t p) const { return window > 0 && p - window + 1 > 0 ? p - window + 1 : 0; }
+  int64_t query_row(const QueryBlock& q, int64_t r) const { return ((q.row + r / group) * H + head * group + r % group) * Dh; }
+  int64_t head = 0;
+};
+struct QuerySpan {
+  int64_t row, queries, position;  // first row of q, how many, position of the first
+  QueryBlock block(const Geometry& g, int64_t i) const {
+    const int64_t n = std::min(g.block_queries, queries - i), rows = n * g.group;
+    return {row + i, n, position + i, rows, (rows + 3) / 4 * 4};
+  }
+};
+struct KeySource {
+  int64_t start, ring, head;
+  int64_t row(int64_t j) const { return start + (ring > 0 ? j % ring : j); }
+};
+
+struct Forward { float *o, *lse; const float *q, *k, *v, *sinks; float scale; };
+struct Backward { float *dq, *dk, *dv; const float *dout, *q, *k, *v, *lse, *dot; float scale; };
+struct Kernels {
+  void (*forward)(const Forward&, const Geometry&, const QueryBlock&, const KeySource&);
+  void (*backward_queries)(const Backward&, const Geometry&, const QueryBlock&, const KeySource&);
+  void (*backward_keys)(const Backward&, const Geometry&, const QuerySpan&, const KeySource&, int64_t block);
+};
+
+namespace portable {
+constexpr int kLanes = 4;
+typedef float Vec __attribute__((vector_size(16)));
+inline Vec load_lanes(const float* p) { Vec v; std::memcpy(&v, p, sizeof v); return v; }
+inline void store_lanes(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline Vec broadcast(float x) { return Vec{x, x, x, x}; }
+inline Vec zero_lanes() { return Vec{}; }
+inline Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
+#include "cpu/attention_tile.inc"
+}  // namespace portable
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+constexpr int kLanes = 8;
+using Vec = __m256;
+inline Vec load_lanes(const float* p) { return _mm256_loadu_ps(p); }
+inline void store_lanes(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+inline Vec broadcast(float x) { return _mm256_set1_ps(x); }
+inline Vec zero_lanes() { return _mm256_setzero_ps(); }
+inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+#include "cpu/attention_tile.inc"
+}  // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+namespace avx512 {
+constexpr int kLanes = 16;
+using Vec = __m512;
+inline Vec load_lanes(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_lanes(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline Vec broadcast(float x) { return _mm512_set1_ps(x); }
+inline Vec zero_lanes() { return _mm512_setzero_ps(); }
+inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+#include "cpu/attention_tile.inc"
+}  // namespace avx512
+#pragma GCC pop_options
+#endif
+
+const Kernels& active_kernels() {
+#if defined(__x86_64__)
+  switch (active_isa()) {
+    case Isa::avx512: case Isa::avx512bf16: return avx512::kernels;
+    case Isa::avx2: return avx2::kernels;
+    default: break;
+  }
+#endif
+  return portable::kernels;
+}
+
+// Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, in parallel.
+template <class F> void each_block(const std::vector<QuerySpan>& spans, int64_t Hkv, int64_t step, F&& run) {
+  std::vector<int64_t> before{0};
+  for (const QuerySpan& s : spans) before.push_back(before.back() + (s.queries + step - 1) / step);
+  parallel_for(before.back() * Hkv, [&](int64_t task) {
+    const int64_t at = task / Hkv;
+    const size_t b = static_cast<size_t>(std::upper_bound(before.begin(), before.end(), at) - before.begin()) - 1;
+    run(b, task % Hkv, (at - before[b]) * step);
+  });
+}
+
+}  // namespace
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
                    int64_t window, int64_t ring, double scale) {
-  reference::attention_fwd(o, lse, q, k, v, sinks, q_start, k_start, k_len, window, ring, scale);
+  const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, ring);
+  const Geometry shape(s);
+  Scratch<float> sink(sinks ? static_cast<size_t>(s.H) : 0);
+  for (int64_t h = 0; sinks && h < s.H; ++h) sink[h] = static_cast<float>(element(*sinks, h));
+  std::vector<QuerySpan> spans;
+  for (int64_t b = 0; b < s.B; ++b) {
+    const int64_t row = q_start->i32()[b], n = q_start->i32()[b + 1] - row;
+    spans.push_back({row, n, k_len->i32()[b] - n});
+  }
+  const Forward f{o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(), sink.data(), static_cast<float>(scale)};
+  const Kernels& kernels = active_kernels();
+  each_block(spans, s.Hkv, shape.block_queries, [&](size_t b, int64_t head, int64_t i) {
+    Geometry g = shape;
+    g.head = head;
+    kernels.forward(f, g, spans[b].block(g, i), {k_start->i32()[b], ring, head});
+  });
 }
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse,
                    TensorRef sinks, TensorRef q_start, int64_t window, double scale) {
-  reference::attention_bwd(dq, dk, dv, dsinks, dout, q, k, v, o, lse, sinks, q_start, window, scale);
+  const AttentionShape s = attention_shape(*q, *k, *q_start, nullptr, nullptr, window, 0);
+  require(k->shape[0] == s.T, "shape_mismatch", "attention_bwd: k has ", k->shape[0], " rows, wanted those of q, ", s.T, ": keys and queries are the same tokens");
+  const Geometry shape(s);
+  std::vector<QuerySpan> spans;
+  for (int64_t b = 0; b < s.B; ++b) spans.push_back({q_start->i32()[b], q_start->i32()[b + 1] - q_start->i32()[b], 0});
+
+  // D = Σ do∘o of every query head, and with it the sinks' gradient, summed over fixed chunks of tokens.
+  constexpr int64_t kChunk = 64;
+  const int64_t chunks = (s.T + kChunk - 1) / kChunk;
+  const bool with_sinks = dsinks && sinks;
+  Scratch<float> dot(static_cast<size_t>(s.T * s.H));
+  Scratch<double> partial(with_sinks ? static_cast<size_t>(chunks * s.H) : 0);
+  parallel_for(chunks, [&](int64_t c) {
+    for (int64_t h = 0; h < s.H && with_sinks; ++h) partial[c * s.H + h] = 0;
+    for (int64_t i = c * kChunk * s.H; i < std::min(s.T, (c + 1) * kChunk) * s.H; ++i) {
+      const float *a = dout->f32() + i * s.Dh, *y = o->f32() + i * s.Dh;
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t d = 0; d < s.Dh; ++d) sum += a[d] * y[d];
+      dot[i] = sum;
+      if (with_sinks) partial[c * s.H + i % s.H] -= std::exp(element(*sinks, i % s.H) - static_cast<double>(lse->f32()[i])) * sum;
+    }
+  });
+  for (int64_t h = 0; with_sinks && h < s.H; ++h) {
+    double sum = dsinks->f32()[h];
+    for (int64_t c = 0; c < chunks; ++c) sum += partial[c * s.H + h];
+    dsinks->f32()[h] = static_cast<float>(sum);
+  }
+
+  const Backward f{dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), static_cast<float>(scale)};
+  const Kernels& kernels = active_kernels();
+  each_block(spans, s.Hkv, shape.block_queries, [&](size_t b, int64_t head, int64_t i) {
+    Geometry g = shape;
+    g.head = head;
+    kernels.backward_queries(f, g, spans[b].block(g, i), {spans[b].row, 0, head});
+  });
+  each_block(spans, s.Hkv, kKeys, [&](size_t b, int64_t head, int64_t block) {
+    Geometry g = shape;
+    g.head = head;
+    kernels.backward_keys(f, g, spans[b], {spans[b].row, 0, head}, block);
+  });
 }
 
 }  // namespace temper::cpu

@@ -115,7 +115,7 @@ const Suite suite{[](Registry& r) {
   for (int32_t bad : {-1, 4}) r.check({.op = "topk_bwd", .name = "id " + std::to_string(bad), .args = {out({1, 4}), floats({1, 2}, 1), positive({1, 2}, 2, 0, 1), values_i32({1, 2}, {0, bad})}, .error = "bad_index"});
   r.grad({.op = "topk_bwd", .name = "2x6 top 3", .forward = "topk_fwd", .args = {out({2, 3}), out({2, 3}, DType::i32), values_f32({2, 6}, {0.5f, -1, 2, 1.2f, -0.3f, 0.9f, 3, -2, 0, 1, 2, -1})}, .outputs = {0},
           .pairs = {{2, 0}}, .backward = [](const Values& a, const Values& up) { return Values{out({2, 6}), up[0], a[0], a[1]}; }});
-  r.check({.op = "topk_fwd", .name = "gpt-oss 512x128", .args = {out({512, 4}), out({512, 4}, DType::i32), smooth({512, 128}, 1)}, .bytes = 512 * 128 * 4.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "topk_fwd", .name = "gpt-oss 512x128", .args = {out({512, 4}), out({512, 4}, DType::i32), smooth({512, 128}, 1)}, .bytes = 512 * 128 * 4.0, .bench_only = true});
 
   // offsets, row_token, slot_row, row_weight, ids, weights
   plan_case(r, "1x1 of 1", 1, 1, 1, plan_ids(1, 1, 1));
@@ -124,7 +124,7 @@ const Suite suite{[](Registry& r) {
   plan_case(r, "all to one", 6, 2, 4, values_i32({6, 2}, std::vector<int32_t>(12, 3)));
   for (int32_t bad : {-1, 4})
     r.check({.op = "moe_plan", .name = "id " + std::to_string(bad), .args = {out({5}, DType::i32), out({2}, DType::i32), out({1, 2}, DType::i32), out({2}), values_i32({1, 2}, {0, bad}), positive({1, 2}, 6, 0, 1)}, .error = "bad_index"});
-  r.check({.op = "moe_plan", .name = "gpt-oss 512x4 of 128", .args = {out({129}, DType::i32), out({2048}, DType::i32), out({512, 4}, DType::i32), out({2048}), plan_ids(512, 4, 128), positive({512, 4}, 6, 0, 1)}, .bytes = 2048 * 20.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "moe_plan", .name = "gpt-oss 512x4 of 128", .args = {out({129}, DType::i32), out({2048}, DType::i32), out({512, 4}, DType::i32), out({2048}), plan_ids(512, 4, 128), positive({512, 4}, 6, 0, 1)}, .bytes = 2048 * 20.0, .bench_only = true});
 
   // a, z, alpha, limit
   for (auto [P, F] : {std::array<int64_t, 2>{1, 1}, {3, 19}, {17, 2880}}) {
@@ -138,8 +138,8 @@ const Suite suite{[](Registry& r) {
   r.check({.op = "swiglu_bwd", .name = "at the clamps", .args = {out({1, 12}), out({1}), smooth({1, 6}, 2), edges, nullptr, kAlpha, kLimit}, .bound = swiglu_bwd_bound});
   r.grad({.op = "swiglu_bwd", .name = "3x8", .forward = "swiglu_fwd", .args = {out({3, 8}), off_the_clamps({3, 16}, 7), kAlpha, kLimit}, .outputs = {0}, .pairs = {{1, 0}},
           .backward = [](const Values& a, const Values& up) { return Values{out({3, 16}), nullptr, up[0], a[1], nullptr, kAlpha, kLimit}; }});
-  r.check({.op = "swiglu_fwd", .name = "gpt-oss 512x2880", .args = {out({512, 2880}), smooth({512, 5760}, 1), kAlpha, kLimit}, .bytes = 512 * 2880 * 12.0, .bench_only = true});
-  r.check({.op = "swiglu_bwd", .name = "gpt-oss 512x2880", .args = {out({512, 5760}), out({512}), smooth({512, 2880}, 2), smooth({512, 5760}, 1), positive({512}, 3, 0, 1), kAlpha, kLimit}, .bytes = 512 * 2880 * 20.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "swiglu_fwd", .name = "gpt-oss 512x2880", .args = {out({512, 2880}), smooth({512, 5760}, 1), kAlpha, kLimit}, .bytes = 512 * 2880 * 12.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "swiglu_bwd", .name = "gpt-oss 512x2880", .args = {out({512, 5760}), out({512}), smooth({512, 2880}, 2), smooth({512, 5760}, 1), positive({512}, 3, 0, 1), kAlpha, kLimit}, .bytes = 512 * 2880 * 20.0, .bench_only = true});
 
   // out, y, weights?, slot_row, accumulate
   for (auto [T, K, D] : {std::array<int64_t, 3>{1, 1, 1}, {7, 2, 19}, {40, 4, 2880}}) {
@@ -171,8 +171,8 @@ const Suite suite{[](Registry& r) {
             }
             return Values{out({4, 2}), dots, up[0], nullptr, chosen(4, 2, 3, 7), a[3]};
           }});
-  r.check({.op = "moe_combine", .name = "gpt-oss 512x4x2880", .args = {out({512, 2880}), smooth({2048, 2880}, 1), positive({512, 4}, 2, 0, 1), permutation(512, 4, 3), 0.0}, .bytes = 512 * 2880 * 20.0, .bench_only = true});
-  r.check({.op = "moe_weight_bwd", .name = "gpt-oss 512x4x2880", .args = {out({512, 4}), smooth({2048}, 1), smooth({512, 2880}, 2), smooth({128, 2880}, 3, 1, DType::bf16), chosen(512, 4, 128, 4), permutation(512, 4, 3)}, .bytes = 512 * 2880 * 4.0 + 2048 * 2880 * 2.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "moe_combine", .name = "gpt-oss 512x4x2880", .args = {out({512, 2880}), smooth({2048, 2880}, 1), positive({512, 4}, 2, 0, 1), permutation(512, 4, 3), 0.0}, .bytes = 512 * 2880 * 20.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "moe_weight_bwd", .name = "gpt-oss 512x4x2880", .args = {out({512, 4}), smooth({2048}, 1), smooth({512, 2880}, 2), smooth({128, 2880}, 3, 1, DType::bf16), chosen(512, 4, 128, 4), permutation(512, 4, 3)}, .bytes = 512 * 2880 * 4.0 + 2048 * 2880 * 2.0, .bench_only = true});
 }};
 
 }  // namespace

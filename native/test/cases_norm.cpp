@@ -92,7 +92,7 @@ const Suite suite{[](Registry& r) {
   }
   r.grad({.op = "embedding_bwd", .name = "repeated ids", .forward = "embedding_fwd", .args = {out({5, 6}), smooth({4, 6}, 1), values_i32({5}, {3, 0, 3, 2, 3})},
           .outputs = {0}, .pairs = {{1, 0}}, .backward = [](const Values& a, const Values& up) { return Values{update(values_f32({4, 6}, std::vector<float>(24))), up[0], a[2]}; }});
-  r.check({.op = "embedding_fwd", .name = "gpt-oss 512x2880 bf16", .args = {out({512, 2880}), smooth({4096, 2880}, 1, 1, DType::bf16), indices({512}, 2, 4096)}, .bytes = 512 * 2880 * 6.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "embedding_fwd", .name = "gpt-oss 512x2880 bf16", .args = {out({512, 2880}), smooth({4096, 2880}, 1, 1, DType::bf16), indices({512}, 2, 4096)}, .bytes = 512 * 2880 * 6.0, .bench_only = true});
 
   // y, rstd, sum?, x, residual?, w, eps
   for (auto [T, D] : {std::array<int64_t, 2>{1, 1}, {1, 64}, {5, 37}, {70, 1000}, {40, 2880}}) {
@@ -112,9 +112,9 @@ const Suite suite{[](Registry& r) {
   r.grad({.op = "rmsnorm_bwd", .name = "3x17", .forward = "rmsnorm_fwd", .args = {out({3, 17}), out({3}), out({3, 17}), smooth({3, 17}, 21), smooth({3, 17}, 22), smooth({17}, 23), 1e-5},
           .outputs = {0, 2}, .pairs = {{3, 0}, {4, 0}, {5, 1}},
           .backward = [](const Values& a, const Values& up) { return Values{out({3, 17}), update(values_f32({17}, std::vector<float>(17))), up[0], up[1], a[2], a[5], a[1]}; }});
-  r.check({.op = "rmsnorm_fwd", .name = "gpt-oss 512x2880 bf16", .args = {out({512, 2880}), out({512}), out({512, 2880}), smooth({512, 2880}, 1), smooth({512, 2880}, 2), smooth({2880}, 3, 1, DType::bf16), 1e-5}, .bytes = 512 * 2880 * 16.0, .bench_only = true});
-  r.check({.op = "rmsnorm_fwd", .name = "nano 1x64", .args = {out({1, 64}), out({1}), nullptr, smooth({1, 64}, 1), nullptr, smooth({64}, 3), 1e-5}, .bytes = 64 * 8.0, .bench_only = true});
-  r.check({.op = "rmsnorm_bwd", .name = "gpt-oss 512x2880", .args = {out({512, 2880}), nullptr, smooth({512, 2880}, 1), smooth({512, 2880}, 2), smooth({512, 2880}, 3), smooth({2880}, 4, 1, DType::bf16), positive({512}, 5, 0.5, 2)}, .bytes = 512 * 2880 * 16.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "rmsnorm_fwd", .name = "gpt-oss 512x2880 bf16", .args = {out({512, 2880}), out({512}), out({512, 2880}), smooth({512, 2880}, 1), smooth({512, 2880}, 2), smooth({2880}, 3, 1, DType::bf16), 1e-5}, .bytes = 512 * 2880 * 16.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "rmsnorm_fwd", .name = "nano 1x64", .args = {out({1, 64}), out({1}), nullptr, smooth({1, 64}, 1), nullptr, smooth({64}, 3), 1e-5}, .bytes = 64 * 8.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "rmsnorm_bwd", .name = "gpt-oss 512x2880", .args = {out({512, 2880}), nullptr, smooth({512, 2880}, 1), smooth({512, 2880}, 2), smooth({512, 2880}, 3), smooth({2880}, 4, 1, DType::bf16), positive({512}, 5, 0.5, 2)}, .bytes = 512 * 2880 * 16.0, .bench_only = true});
 
   // cos, sin, positions, inv_freq, m. Angles up to 131071 rad: both sides round the same angle, so only the last bit may differ.
   const Bound table_bound = [](const Case&, const Values&, const Values& want, Tolerance& tol) {
@@ -134,7 +134,7 @@ const Suite suite{[](Registry& r) {
   r.check({.op = "rope", .name = "flat", .args = {update(floats({4, 30}, 31)), smooth({4, 5}, 32), smooth({4, 5}, 33), 3.0, 1.0}, .bound = rope_bound});
   r.grad({.op = "rope", .name = "transpose", .forward = "rope", .args = {update(smooth({3, 2, 8}, 41)), smooth({3, 4}, 42), smooth({3, 4}, 43), 2.0, 1.0}, .outputs = {0}, .pairs = {{0, 0}},
           .backward = [](const Values& a, const Values& up) { return Values{update(up[0]), a[1], a[2], 2.0, -1.0}; }});
-  r.check({.op = "rope", .name = "gpt-oss 512x64x64", .args = {update(smooth({512, 64, 64}, 1)), smooth({512, 32}, 2, 0.4), smooth({512, 32}, 3, 0.4), 64.0, 1.0}, .bytes = 512 * 64 * 64 * 8.0, .bench_only = true});
+  if (r.for_bench) r.check({.op = "rope", .name = "gpt-oss 512x64x64", .args = {update(smooth({512, 64, 64}, 1)), smooth({512, 32}, 2, 0.4), smooth({512, 32}, 3, 0.4), 64.0, 1.0}, .bytes = 512 * 64 * 64 * 8.0, .bench_only = true});
 }};
 
 }  // namespace

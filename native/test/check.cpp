@@ -65,7 +65,7 @@ class Call {
       backend_.get(host.data(), owned_[source], host.size());
       for (size_t g = after[i].bytes.size(); g < host.size(); ++g)
         if (host[g] != kGuardByte) problem = "argument " + std::to_string(i) + " was written past its end";
-      std::memcpy(after[i].bytes.data(), host.data(), after[i].bytes.size());
+      if (!after[i].bytes.empty()) std::memcpy(after[i].bytes.data(), host.data(), after[i].bytes.size());
       if (after[i].role == Role::in && !written.count(static_cast<int>(i)) && after[i].bytes != args_[i].bytes) problem = "input argument " + std::to_string(i) + " was changed";
     }
     return after;
@@ -153,7 +153,8 @@ void check_case(const Backend& backend, const Case& c, Tally& tally) {
     const int status = call.run(c.op);
     const std::string code = status ? last_error().code : "no error";
     report(tally, code == c.error, label + ": got " + code + ", wanted " + c.error);
-    Call reference({"", &cpu::reference_table(), {}, backend.acquire, backend.put, backend.get, backend.drop}, before);
+    const Backend plain{"", &cpu::reference_table(), {}, backend.acquire, backend.put, backend.get, backend.drop};
+    Call reference(plain, before);
     const int reference_status = reference.run(c.op);
     return report(tally, reference_status && last_error().code == c.error, label + ": the reference lets it pass");
   }

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
     if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
     check_cases(cpu_backend(), quick, filter, tally);
     check_gradients(filter, tally);
+    if (filter.empty()) { check_core(tally); check_hostile(tally); }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());
   }

@@ -139,11 +139,21 @@ Values run_reference(const std::string& op, Values args) {
   return args;
 }
 
-Registry& registry() {
-  static Registry all;
+static std::vector<void (*)(Registry&)>& suites() {
+  static std::vector<void (*)(Registry&)> all;
   return all;
 }
-Suite::Suite(void (*fill)(Registry&)) { fill(registry()); }
+Suite::Suite(void (*fill)(Registry&)) { suites().push_back(fill); }
+
+Registry& registry(bool for_bench) {
+  static Registry all = [for_bench] {
+    Registry r;
+    r.for_bench = for_bench;
+    for (auto fill : suites()) fill(r);
+    return r;
+  }();
+  return all;
+}
 
 Tolerance no_tolerance(const Case& c) { return Tolerance(c.args.size()); }
 
