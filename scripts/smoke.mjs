@@ -1,21 +1,51 @@
 // The few things that must work on every supported Node: load the addon here and in a worker, run an op, tokenise, one forward pass.
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { isMainThread, Worker } from 'node:worker_threads';
+import { loadTokenizer } from '../dist/harmony/tokenizer.js';
+import { openCheckpoint } from '../dist/model/checkpoint.js';
+import { scoreTokens } from '../dist/model/gpt-oss.js';
+import { initCheckpoint } from '../dist/model/init.js';
 import { ops } from '../dist/native/ops.js';
 import { Scope } from '../dist/native/tensor.js';
 
-using_scope((s) => {
-  const a = s.from(Float32Array.of(1, 2, 3));
-  const b = s.from(Float32Array.of(10, 20, 30));
-  ops.add(a, b);
-  assert.deepEqual([...a.toFloat32()], [11, 22, 33]);
-});
-function using_scope(body) {
+function runOp() {
   const s = new Scope();
-  try { body(s); } finally { s.close(); }
+  try {
+    const a = s.from(Float32Array.of(1, 2, 3));
+    ops.add(a, s.from(Float32Array.of(10, 20, 30)));
+    assert.deepEqual([...a.toFloat32()], [11, 22, 33]);
+  } finally { s.close(); }
 }
+
+function tokenise() {
+  const tokenizer = loadTokenizer(fileURLToPath(new URL('../models/nano', import.meta.url)));
+  const text = 'Where is my parcel? Grüße, 世界 <|end|>';
+  const ids = tokenizer.encode(text);
+  assert.ok(ids.length > 5);
+  assert.equal(tokenizer.decode(ids), text);
+  return ids;
+}
+
+async function forward(ids) {
+  const folder = mkdtempSync(join(tmpdir(), 'temper-smoke-'));
+  try {
+    await initCheckpoint(join(folder, 'model'), 'nano', { seed: 1 });
+    const model = openCheckpoint(join(folder, 'model'));
+    try {
+      const scores = scoreTokens(model, null, Int32Array.from(ids), { precision: 'bf16' });
+      assert.ok(scores.length >= ids.length - 1 && scores.every(Number.isFinite));
+    } finally { model.close(); }
+  } finally { rmSync(folder, { recursive: true, force: true }); }
+}
+
+runOp();
 if (isMainThread) {
+  await forward(tokenise());
   const code = await new Promise((done, fail) => new Worker(new URL(import.meta.url)).on('error', fail).on('exit', done));
   assert.equal(code, 0);
-  process.stdout.write(`Node ${process.versions.node}: addon, op, worker\n`);
+  process.stdout.write(`Node ${process.versions.node}: addon, op, tokenizer, forward pass, worker\n`);
 }
