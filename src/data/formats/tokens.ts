@@ -4,7 +4,7 @@ import { DataError } from '../../native/errors.js';
 import type { Format } from '../format.js';
 
 const Row = z.strictObject({
-  tokens: z.array(z.int().min(0)).min(2).describe('token ids'),
+  tokens: z.array(z.int().min(0).max(2 ** 31 - 1)).min(2).describe('token ids'),
   weights: z.array(z.number().min(0).max(1e6)).optional().describe('weights[i]: loss weight of predicting tokens[i]; absent: 1'),
 });
 
