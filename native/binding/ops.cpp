@@ -77,6 +77,7 @@ napi_value call_op(napi_env env, napi_callback_info info) {
   pins.take(e.name, numbers, e.tensors, e.outputs);
   contract::check(static_cast<int>(id), pins.tensors(), numbers);
   if (e.call(pins.tensors(), numbers) != 0) throw Error(last_error());
+  pins.require_whole();
   return nullptr;
 }
 

@@ -183,11 +183,17 @@ void Pins::take(const char* op, const double* handles, uint32_t is_tensor, uint3
     Slot& s = find(t, op, handles[i]);
     require(s.block->writable || !((written >> i) & 1), "read_only_tensor", op, ": argument ", i + 1,
             " is written, but lies in a mapped file; copy it into a tensor first");
+    if (s.block->file) s.block->file->require_whole();
     tensors_[i] = s.tensor;
     refs_[i] = &tensors_[i];
     ++s.block->users;
     blocks_[count_++] = s.block;
   }
+}
+
+void Pins::require_whole() const {
+  for (int i = 0; i < count_; ++i)
+    if (blocks_[i]->file) blocks_[i]->file->require_whole();
 }
 
 Pins::~Pins() {

@@ -35,6 +35,8 @@ class Pins {
   // and the tensor lies in a mapped file.
   void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written);
   const TensorRef* tensors() const { return refs_; }
+  // After the reading: throws Error{"file_changed"} when a mapped file among them was shortened meanwhile.
+  void require_whole() const;
 
  private:
   Tensor tensors_[kMax];

@@ -68,6 +68,7 @@ napi_value read(napi_env env, napi_callback_info info) {
   pins.take("read", &handle, 1, 0);
   auto b = transfer(c, pins, "read");
   if (b.size) std::memcpy(b.data, pins.tensors()[0]->data, b.size);
+  pins.require_whole();
   return nullptr;
 }
 napi_value zero(napi_env env, napi_callback_info info) {
@@ -108,6 +109,7 @@ napi_value read_file(napi_env env, napi_callback_info info) {
   auto file = file_of("readFile", c.integer(0));
   auto b = c.bytes(2);
   if (b.size) std::memcpy(b.data, file->range(c.size(1), b.size, 1), b.size);
+  file->require_whole();
   return nullptr;
 }
 napi_value unmap_file(napi_env env, napi_callback_info info) {

@@ -16,18 +16,22 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   // Bytes [offset, offset + bytes), aligned to `alignment`. Throws file_truncated, file_misaligned.
-  // Hazard: a file that somebody shortens while it is mapped raises SIGBUS on access; the size is looked at again here, so a file cut
-  // before its tensors are taken is an error.
+  // The size is looked at again here, so a file cut before its tensors are taken is an error at once.
   const void* range(uint64_t offset, uint64_t bytes, size_t alignment) const;
+  // A file that somebody shortens while it is mapped raises SIGBUS where it is read. A handler puts zeros there instead, so that the
+  // host lives on, and the file counts as damaged for ever: who read it must ask here afterwards and throw its results away.
+  // Throws Error{"file_changed"}.
+  void require_whole() const;
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
 
  private:
-  MappedFile(std::string path, int fd, void* data, uint64_t size) : path_(std::move(path)), fd_(fd), data_(data), size_(size) {}
+  MappedFile(std::string path, int fd, void* data, uint64_t size);
   std::string path_;
   int fd_;
   void* data_;
   uint64_t size_;
+  int watch_;  // place in the handler's list
 };
 
 }  // namespace temper
