@@ -135,6 +135,7 @@ void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_core(Tally& tally);      // allocator, mapped files, last error
 void check_hostile(Tally& tally);   // every op against arguments made wrong at random
+void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm
 void check_sweep(Tally& tally);      // every op has a case, every backward a gradient
 
 }  // namespace temper::test
