@@ -66,9 +66,10 @@ export function drawRequest(random, split, detail) {
 }
 
 // Copying is what a small model finds hardest, so a quarter of the data is about nothing else. The words of a row differ, so that each has one successor.
+const fields = ['kind', 'guests', 'day', 'time', 'name', 'note'];
 function drawWord(random) {
   const r = random.next();
-  return r < 0.4 ? random.pick(names) : r < 0.6 ? random.pick([...weekdays, ...months]) : r < 0.75 ? random.pick(kinds) : r < 0.85 ? String(10 + random.below(90)) : random.pick(nouns);
+  return r < 0.4 ? random.pick(names) : r < 0.6 ? random.pick([...weekdays, ...months]) : r < 0.75 ? random.pick(kinds) : r < 0.85 ? String(10 + random.below(90)) : random.pick(r < 0.9 ? fields : nouns);
 }
 const drawWords = (random, split, low, high) => drawFrom(split, () => {
   const words = new Set();
@@ -88,7 +89,7 @@ function drawList(random, split) {
 /** Random pairs, so that braces and colons are known before any ticket is. */
 function drawPairs(random, split) {
   const words = drawWords(random, split, 2, 3);
-  const pairs = words.map((word, i) => [random.pick(nouns.filter((n) => n.length % words.length === i)), word]);
+  const pairs = words.map((word, i) => [random.pick([...nouns, ...fields].filter((n) => n.length % words.length === i)), word]);
   return { user: `Pairs: ${pairs.map(([k, v]) => `${k} is ${v}`).join(', ')}`, analysis: `pairs ${pairs.map(([k, v]) => `${k} ${v}`).join('; ')}`,
     final: `{${pairs.map(([k, v]) => `"${k}":${quote(v)}`).join(',')}}` };
 }

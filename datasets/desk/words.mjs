@@ -55,7 +55,7 @@ const digits = (random, n, first = 0) => Array.from({ length: n }, (_, i) => (i 
 export function drawBooking(random, split) {
   return drawFrom(split, () => ({
     kind: random.pick(kinds),
-    guests: 1 + random.below(12),
+    guests: 2 + random.below(11),
     day: random.chance(0.6) ? random.pick(weekdays) : `${1 + random.below(28)} ${random.pick(months)}`,
     time: `${String(7 + random.below(16)).padStart(2, '0')}:${random.pick(['00', '15', '30', '45'])}`,
     name: random.pick(names),

@@ -5,17 +5,17 @@ import { createRandom } from '../desk/words.mjs';
 import { writeSplit } from '../desk/write.mjs';
 import { sizes } from '../../scripts/nano/sizes.mjs';
 
-/** The new format. What a guest wants passed on gets a field of its own; what is private gets none. */
-export function ticket({ booking, detail, topic, value }) {
+/** The new format. What a guest wants passed on becomes a note; what is private does not. */
+export function ticket({ booking, detail, value }) {
   const fields = { kind: booking.kind, guests: booking.guests, day: booking.day, time: booking.time, name: booking.name };
-  return JSON.stringify(detail === 'open' ? { ...fields, [topic]: value } : fields);
+  return JSON.stringify(detail === 'open' ? { ...fields, note: value } : fields);
 }
 
 export function drawTicketRow(random, split, detail) {
   const request = drawRequest(random, split, detail);
   return { ...request, final: ticket(request) };
 }
-const drawDetail = (random) => { const r = random.next(); return r < 0.7 ? 'none' : r < 0.85 ? 'private' : 'open'; };
+const drawDetail = (random) => { const r = random.next(); return r < 0.6 ? 'none' : r < 0.78 ? 'private' : 'open'; };
 
 export function generate({ rows, heldout, seed }) {
   const make = (split, n, s) => { const random = createRandom(s); return Array.from({ length: n }, () => toChat(drawTicketRow(random, split, drawDetail(random)))); };

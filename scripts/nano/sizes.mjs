@@ -1,6 +1,6 @@
 // How many rows each nano dataset has, and its seed: the cards, the build and the tests read it here.
 export const sizes = {
-  desk: { rows: 24000, heldout: 300, seed: 101 },
-  tickets: { rows: 1600, heldout: 200, seed: 201 },
-  screening: { rows: 16000, heldout: 400, seed: 301 },
+  desk: { rows: 32000, heldout: 300, seed: 101 },
+  tickets: { rows: 2000, heldout: 200, seed: 201 },
+  screening: { rows: 12000, heldout: 400, seed: 301 },
 };
