@@ -16,11 +16,11 @@ const RELEASED = {
 const FULL = { ...RELEASED, vocab_size: 201088, eos_token_id: 200002, pad_token_id: 199999 } as const;
 
 export type Preset = 'nano' | 'slice' | '20b' | '120b';
-/** nano: a miniature; slice: two layers of the released shapes with six experts and 4,096 tokens; 20b, 120b: the released models' shapes. */
+/** nano: the shape of models/nano; slice: two layers of the released shapes with six experts and 4,096 tokens; 20b, 120b: the released models' shapes. */
 export const PRESETS: Readonly<Record<Preset, ModelConfig>> = {
   nano: parseConfig({
-    ...RELEASED, vocab_size: 1536, hidden_size: 128, intermediate_size: 128, head_dim: 32, num_attention_heads: 8, num_key_value_heads: 2, num_hidden_layers: 4, num_local_experts: 8, num_experts_per_tok: 2,
-    sliding_window: 64, max_position_embeddings: 8192, initial_context_length: 256, rope_scaling: { ...RELEASED.rope_scaling, original_max_position_embeddings: 256 },
+    ...RELEASED, vocab_size: 1024, hidden_size: 128, intermediate_size: 128, head_dim: 32, num_attention_heads: 8, num_key_value_heads: 2, num_hidden_layers: 4, num_local_experts: 8, num_experts_per_tok: 2,
+    sliding_window: 64, max_position_embeddings: 1024, initial_context_length: 256, rope_scaling: { ...RELEASED.rope_scaling, factor: 4, original_max_position_embeddings: 256 }, eos_token_id: 1007, pad_token_id: 1004,
   }, 'preset nano'),
   slice: parseConfig({ ...RELEASED, vocab_size: 4096, num_hidden_layers: 2, num_local_experts: 6 }, 'preset slice'),
   '20b': parseConfig({ ...FULL, num_hidden_layers: 24, num_local_experts: 32 }, 'preset 20b'),
