@@ -1,4 +1,4 @@
-// Choosing the next token. The candidate set is found by partial selection; among the candidates, u walks in the order of the ids.
+// Choosing the next token. The candidate set is found without sorting the vocabulary; in it, u walks in the order of the ids.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -63,6 +63,13 @@ double weight(float x, float best, double temperature) {
   return z < -50.0 ? 0.0 : std::exp(z);
 }
 
+// Where the candidate set ends: in are the logits above x, and those equal to x with an id up to `id`.
+struct Cut {
+  float x;
+  int32_t id;
+  bool holds(float y, int64_t v) const { return y > x || (y == x && v <= id); }
+};
+
 // The n largest of kept, falling, a tie in the order of the ids; returns how many there are (−∞ is left out).
 int64_t select_largest(const float* kept, int64_t V, int64_t n, int32_t* ids) {
   const auto before = [kept](int32_t a, int32_t b) { return kept[a] != kept[b] ? kept[a] > kept[b] : a < b; };
@@ -82,61 +89,70 @@ int64_t select_largest(const float* kept, int64_t V, int64_t n, int32_t* ids) {
   return size;
 }
 
-int32_t pick_restricted(const float* kept, int64_t V, float best, const Params& p) {
-  double total = 0;  // mass of everything allowed; of the top_k, once they are chosen
-  if (p.top_k == 0 && p.top_p < 1)
-    for (int64_t v = 0; v < V; ++v) total += weight(kept[v], best, p.temperature);
-  for (int64_t n = p.top_k ? p.top_k : p.top_p < 1 ? 64 : V;; n *= 8) {
-    if (n > V) n = V;
-    Scratch<int32_t> ids(static_cast<size_t>(n));
-    int64_t count = select_largest(kept, V, n, ids.data());
-    if (p.top_k) {
-      total = 0;
-      for (int64_t i = 0; i < count; ++i) total += weight(kept[ids[i]], best, p.temperature);
-    }
-    if (p.top_p < 1) {
-      double mass = 0;
-      int64_t i = 0;
-      while (i < count && (i == 0 || mass < p.top_p * total)) mass += weight(kept[ids[i++]], best, p.temperature);
-      if (i == count && mass < p.top_p * total && !p.top_k && n < V) continue;  // the set reaches further: select more
-      count = i;
-    }
-    while (count > 1 && weight(kept[ids[count - 1]], best, p.temperature) < p.min_p) --count;
-    std::sort(ids.data(), ids.data() + count);
-    double sum = 0, walked = 0;
-    for (int64_t i = 0; i < count; ++i) sum += weight(kept[ids[i]], best, p.temperature);
-    for (int64_t i = 0; i < count; ++i) {
-      walked += weight(kept[ids[i]], best, p.temperature);
-      if (walked > p.u * sum) return ids[i];
-    }
-    return ids[count - 1];
-  }
+// The smallest prefix of ids (falling) whose mass is at least `wanted`, one at least; `mass` is what stands before them.
+Cut cut_at_mass(const float* kept, const int32_t* ids, int64_t count, double mass, double wanted, float best, double temperature) {
+  int64_t i = 0;
+  while (i < count && (i == 0 || mass < wanted)) mass += weight(kept[ids[i++]], best, temperature);
+  return {kept[ids[i - 1]], ids[i - 1]};
 }
 
-int32_t pick_any(const float* kept, int64_t V, float best, const Params& p) {
-  constexpr int64_t kBlock = 1024;
-  const int64_t blocks = (V + kBlock - 1) / kBlock;
-  Scratch<double> mass(static_cast<size_t>(blocks));
-  double sum = 0, walked = 0;
-  for (int64_t k = 0; k < blocks; ++k) {
-    mass[k] = 0;
-    for (int64_t v = k * kBlock; v < std::min(V, (k + 1) * kBlock); ++v) mass[k] += weight(kept[v], best, p.temperature);
-    sum += mass[k];
+// top_p over the whole vocabulary without sorting it: masses are gathered in bins of the distance from the largest logit, and only the
+// bin in which the sum passes top_p is sorted.
+Cut cut_top_p(const float* kept, const double* mass, int64_t V, float best, const Params& p, double total) {
+  constexpr int64_t kBins = 4096;
+  const double per_bin = 50.0 / kBins;
+  const auto bin_of = [&](int64_t v) {
+    const double z = (static_cast<double>(best) - kept[v]) / p.temperature / per_bin;
+    return z < kBins - 1 ? static_cast<int64_t>(z) : kBins - 1;
+  };
+  Scratch<double> bins(kBins);
+  std::fill(bins.data(), bins.data() + kBins, 0.0);
+  for (int64_t v = 0; v < V; ++v)
+    if (mass[v] > 0) bins[bin_of(v)] += mass[v];
+  double before = 0;
+  int64_t bin = 0;
+  while (bin < kBins - 1 && before + bins[bin] < p.top_p * total) before += bins[bin++];
+  while (bin > 0 && bins[bin] == 0) before -= bins[--bin];  // rounding left the sum short of top_p: the last bin that holds anything
+  Scratch<int32_t> ids(static_cast<size_t>(V));
+  int64_t count = 0;
+  for (int64_t v = 0; v < V; ++v)
+    if (mass[v] > 0 && bin_of(v) == bin) ids[count++] = static_cast<int32_t>(v);
+  std::sort(ids.data(), ids.data() + count, [kept](int32_t a, int32_t b) { return kept[a] != kept[b] ? kept[a] > kept[b] : a < b; });
+  return cut_at_mass(kept, ids.data(), count, before, p.top_p * total, best, p.temperature);
+}
+
+int32_t pick(const float* kept, int64_t V, float best, const Params& p) {
+  Scratch<double> mass(static_cast<size_t>(V));
+  Cut cut{-INFINITY, -1};  // everything finite
+  if (p.top_k) {
+    Scratch<int32_t> ids(static_cast<size_t>(p.top_k));
+    const int64_t count = select_largest(kept, V, p.top_k, ids.data());
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) total += weight(kept[ids[i]], best, p.temperature);
+    cut = p.top_p < 1 ? cut_at_mass(kept, ids.data(), count, 0, p.top_p * total, best, p.temperature) : Cut{kept[ids[count - 1]], ids[count - 1]};
   }
-  int32_t last = 0;
-  for (int64_t k = 0; k < blocks; ++k) {
-    if (walked + mass[k] <= p.u * sum) { walked += mass[k]; continue; }
-    for (int64_t v = k * kBlock; v < std::min(V, (k + 1) * kBlock); ++v) {
-      const double w = weight(kept[v], best, p.temperature);
-      if (w == 0) continue;
-      walked += w;
-      last = static_cast<int32_t>(v);
-      if (walked > p.u * sum) return last;
+  double sum = 0;
+  for (int64_t v = 0; v < V; ++v) {
+    mass[v] = cut.holds(kept[v], v) ? weight(kept[v], best, p.temperature) : 0;
+    sum += mass[v];
+  }
+  if ((!p.top_k && p.top_p < 1) || p.min_p > 0) {
+    if (!p.top_k && p.top_p < 1) cut = cut_top_p(kept, mass.data(), V, best, p, sum);
+    sum = 0;
+    for (int64_t v = 0; v < V; ++v) {
+      if (mass[v] < p.min_p || !cut.holds(kept[v], v)) mass[v] = 0;
+      sum += mass[v];
     }
   }
-  if (weight(kept[last], best, p.temperature) > 0) return last;  // u·sum was lost in rounding: the last token that has mass
-  for (int64_t v = V - 1;; --v)
-    if (weight(kept[v], best, p.temperature) > 0) return static_cast<int32_t>(v);
+  double walked = 0;
+  int32_t last = 0;
+  for (int64_t v = 0; v < V; ++v) {
+    if (mass[v] == 0) continue;
+    walked += mass[v];
+    last = static_cast<int32_t>(v);
+    if (walked > p.u * sum) break;
+  }
+  return last;
 }
 
 }  // namespace
@@ -164,8 +180,7 @@ void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef pa
     }
     int32_t token;
     if (p.temperature == 0) token = static_cast<int32_t>(std::find(kept.data(), kept.data() + V, best) - kept.data());
-    else if (p.top_k == 0 && p.top_p == 1 && p.min_p == 0) token = pick_any(kept.data(), V, best, p);
-    else token = pick_restricted(kept.data(), V, best, p);
+    else token = pick(kept.data(), V, best, p);
     tokens->i32()[b] = token;
     logprobs->f32()[b] = static_cast<float>(static_cast<double>(row[token]) - shift - std::log(total));
   });
