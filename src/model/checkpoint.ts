@@ -19,7 +19,10 @@ export interface CheckpointFile { readonly name: string; readonly bytes: number;
 
 const INDEX = 'model.safetensors.index.json', SINGLE = 'model.safetensors';
 
-/** File names of the weights and, with an index, the file each tensor should be in. */
+/**
+ * File names of the weights and, with an index, the file each tensor should be in. Names are held to the folder; what a file there links to is the
+ * user's own business (Hugging Face's cache links every file).
+ */
 function listFiles(dir: string): { readonly names: readonly string[]; readonly map: ReadonlyMap<string, string> | null } {
   const path = join(dir, INDEX);
   if (!existsSync(path)) {
