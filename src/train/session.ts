@@ -11,7 +11,7 @@ import type { Recipe } from '../recipe/schema.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
 import { ConfigError } from '../native/errors.js';
-import { memoryStats, resetPeaks, Scope } from '../native/tensor.js';
+import { getThreads, memoryStats, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
 import { loadState, saveCheckpoint } from './checkpoint.js';
 import { createLearner, type TrainedLearner } from './learners.js';
@@ -26,6 +26,8 @@ export interface TrainRequest {
   /** Run folder; default runs/NAME of the recipe. */
   readonly out?: string;
   readonly resume?: boolean;
+  /** Threads of the CPU pool; changes no bit of the result. Default: what the machine has. */
+  readonly threads?: number;
 }
 export interface TrainProgress extends StepMetrics { readonly steps: number; readonly epoch: number; readonly etaSeconds: number }
 export interface TrainResult {
@@ -70,6 +72,7 @@ const meanOfLast = (losses: readonly number[]): number => {
 export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
   const { recipe, name, file } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (recipe.device === 'cuda') throw new ConfigError('no_device', `${file}: device is cuda, which this build does not have; use device: cpu or auto`);
+  if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const resume = request.resume === true;
   const learner = createLearner(recipe);
@@ -101,7 +104,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
   const record: RunRecord = {
     version: 1, name, about: recipe.about, status: 'running', method: t.method, seed: t.seed, steps: plan.steps, digests,
     data: data.files.map((f) => ({ file: basename(f.path), format: f.format, sha256: f.sha256, rows: f.rows, tokens: f.tokens, trainedTokens: f.trainedTokens, untrainedRows: f.untrainedRows })),
-    versions: versions(), machine: { isa: cpu.isa, threads: cpu.threads }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
+    versions: versions(), machine: { isa: cpu.isa, threads: getThreads() }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
   };
 
   using scope = new Scope('optimizer');

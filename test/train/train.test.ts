@@ -1,5 +1,6 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import type { TemperError } from '../../src/native/errors.js';
@@ -16,14 +17,9 @@ const failing = async (promise: Promise<unknown>): Promise<TemperError> => promi
 beforeAll(async () => { dir = await tinyRun(); });
 
 describe('train', () => {
-  it('learns, writes the run folder, and never holds up the main thread', async () => {
+  it('learns and writes the run folder', async () => {
     const seen: number[] = [];
-    let longest = 0, last = performance.now();
-    const timer = setInterval(() => { const now = performance.now(); longest = Math.max(longest, now - last); last = now; }, 1);
     const result = await train(recipe(), { out: at('runs', 'a'), set: ['train.steps=40'], onProgress: (p) => { seen.push(p.step); expect(p.steps).toBe(40); } });
-    clearInterval(timer);
-    // Cores are shared with the training threads, so that the clock may be late by their time slices; a step takes longer than this.
-    expect(longest).toBeLessThan(200);
     expect(seen).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
     expect(result).toMatchObject({ status: 'done', step: 40, steps: 40 });
     expect(result.lastLoss).toBeLessThan(0.8 * result.firstLoss);
@@ -40,9 +36,22 @@ describe('train', () => {
     expect(readFileSync(at('runs', 'a', 'recipe.yaml'), 'utf8')).not.toContain(dir);
   }, 30_000);
 
-  it('gives the same bits again, and goes on from an adapter', async () => {
-    const one = await train(recipe(), { out: at('runs', 'b1') });
-    const two = await train(recipe(), { out: at('runs', 'b2') });
+  it('never holds up the main thread for 20 ms', async () => {
+    // Other processes may take the core away; that is not the trainer's doing, hence the best of several rounds.
+    let best = Infinity;
+    for (let round = 0; round < 8 && best >= 20; round++) {
+      const delay = monitorEventLoopDelay({ resolution: 1 });
+      delay.enable();
+      await train(recipe(), { out: at('runs', `idle${round}`), set: ['train.steps=10'] });
+      delay.disable();
+      best = Math.min(best, delay.max / 1e6);
+    }
+    expect(best).toBeLessThan(20);
+  }, 60_000);
+
+  it('gives the same bits again at any number of threads, and goes on from an adapter', async () => {
+    const one = await train(recipe(), { out: at('runs', 'b1'), threads: 1 });
+    const two = await train(recipe(), { out: at('runs', 'b2'), threads: 3 });
     const file = (run: string): Buffer => readFileSync(join(run, 'adapter', 'adapter_model.safetensors'));
     expect(file(one.run).equals(file(two.run))).toBe(true);
     const on = await train(recipe(), { out: at('runs', 'b3'), set: ['adapter.from=runs/b1/adapter', 'train.warmup=0'] });

@@ -1,9 +1,9 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
 import { relative } from 'node:path';
-import { collect, type Command, examples, interruptSignal, printJson } from '../command.js';
+import { collect, type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, formatSeconds } from '../progress.js';
 
-interface Options { readonly set: readonly string[]; readonly resume?: boolean; readonly out?: string; readonly json?: boolean }
+interface Options { readonly set: readonly string[]; readonly resume?: boolean; readonly out?: string; readonly threads?: number; readonly json?: boolean }
 
 export const command: Command = {
   name: 'train',
@@ -15,6 +15,7 @@ export const command: Command = {
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--resume', 'go on from the last checkpoint')
       .option('--out <dir>', 'run folder (default runs/NAME of the recipe)')
+      .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper train recipes/nano-style.yaml', 'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second', 'temper train recipe.yaml --resume'))
       .action(async (recipe: string, options: Options) => {
@@ -22,7 +23,7 @@ export const command: Command = {
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
         const result = await train(recipe, {
-          set: options.set, resume: options.resume === true, ...(options.out === undefined ? {} : { out: options.out }), signal: interruptSignal(),
+          set: options.set, resume: options.resume === true, ...(options.out === undefined ? {} : { out: options.out }), ...(options.threads === undefined ? {} : { threads: options.threads }), signal: interruptSignal(),
           onProgress(p) {
             progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
             tokens += p.tokens;
