@@ -43,8 +43,8 @@ export async function createProgram(): Promise<CommanderCommand> {
     .configureOutput({ outputError: () => {} })
     .addHelpText('after', examples(
       'temper demo',
-      'temper train recipes/nano-style.yaml',
-      'temper generate --model models/nano-base "Where is my parcel?"',
+      'temper train recipes/nano-lora.yaml',
+      'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
       'temper screen answers.jsonl --policy policies/NAME/policy.md --judge models/nano-judge --out verdicts.jsonl',
     ) + '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge failure, 40 integrity.\n');
   const { commands } = await import('./registry.js');

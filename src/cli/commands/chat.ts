@@ -19,8 +19,8 @@ export const command: Command = {
   register(program) {
     addScreenOptions(addSamplingOptions(addModelOptions(program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`))))
       .addHelpText('after', examples(
-        'temper chat --model models/nano-base',
-        'temper chat --model models/nano-base --policy policies/contact/policy.md --judge models/nano-judge',
+        'temper chat --model models/nano',
+        'temper chat --model models/nano --policy policies/contact/policy.md --judge models/nano-judge',
       ))
       .action(async (given: Options) => {
         const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([import('node:readline/promises'), import('../turn.js'), import('../../native/errors.js')]);

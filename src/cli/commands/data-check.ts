@@ -31,7 +31,7 @@ export const command: Command = {
       .option('--max-tokens <n>', 'a longer row is bad', integerIn(2, 1 << 24), 4096)
       .option('--samples <n>', 'examples to render from each file', integerIn(0, 1000), 1)
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper data check recipes/nano-style.yaml', 'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3', 'temper data check rows.jsonl --format tokens') + '\nExit codes: 0 every row can be trained on, 2 some cannot.\n')
+      .addHelpText('after', examples('temper data check recipes/nano-lora.yaml', 'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3', 'temper data check rows.jsonl --format tokens') + '\nExit codes: 0 every row can be trained on, 2 some cannot.\n')
       .action(async (path: string, options: Options) => {
         const { checkDataset } = await import('../../train/check-data.js');
         const files = await checkDataset(path, { ...options, signal: interruptSignal() });

@@ -18,7 +18,7 @@ export const command: Command = {
       .option('--limit <n>', 'generate for the first n rows only', integerIn(1, 1e9))
       .option('--threads <n>', 'CPU threads of generation', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper eval runs/nano-style', 'temper eval recipes/nano-style.yaml --json', 'temper eval runs/nano-style --set data.eval.0.path=other.jsonl --no-match'))
+      .addHelpText('after', examples('temper eval runs/nano-lora', 'temper eval recipes/nano-lora.yaml --json', 'temper eval runs/nano-lora --set data.eval.0.path=other.jsonl --no-match'))
       .action(async (path: string, options: Options) => {
         const { evaluate } = await import('../../train/train.js');
         const signal = interruptSignal();

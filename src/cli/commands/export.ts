@@ -15,7 +15,7 @@ export const command: Command = {
       .requiredOption('--out <dir>', 'new folder')
       .option('--base-model <name>', 'what the adapter\'s config calls its base, e.g. openai/gpt-oss-20b (default: the folder\'s name)')
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper export runs/nano-style --out out/nano-style', 'temper export runs/tickets --format peft --base-model openai/gpt-oss-20b --out out/tickets'))
+      .addHelpText('after', examples('temper export runs/nano-lora --out out/nano-lora', 'temper export runs/tickets --format peft --base-model openai/gpt-oss-20b --out out/tickets'))
       .action(async (run: string, options: Options) => {
         const { exportRun } = await import('../../train/train.js');
         const result = await exportRun({ run, out: options.out, ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }) });

@@ -12,9 +12,9 @@ export const command: Command = {
       .argument('<prompt>', 'the user message; - reads it from stdin')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples(
-        'temper generate --model models/nano-base "Please book a table for 4 on friday at 19:30 for Rossi"',
-        'temper generate --model models/nano-base --adapter runs/desk/adapter --temperature 0 --json "…"',
-        'temper generate --model models/nano-base --policy policies/contact/policy.md --judge models/nano-judge "…"',
+        'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
+        'temper generate --model models/nano --adapter runs/desk/adapter --temperature 0 --json "…"',
+        'temper generate --model models/nano --policy policies/contact/policy.md --judge models/nano-judge "…"',
       ) + '\nExit codes with --policy: 0 all was released, 10 something was blocked, 30 something could not be judged.\n')
       .action(async (argument: string, options: Options) => {
         const [{ runTurn, createShow, turnExitCode, turnJson, conversation }, { text }, { ConfigError }] = await Promise.all([

@@ -17,7 +17,7 @@ export const command: Command = {
       .option('--out <dir>', 'run folder (default runs/NAME of the recipe)')
       .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper train recipes/nano-style.yaml', 'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second', 'temper train recipe.yaml --resume'))
+      .addHelpText('after', examples('temper train recipes/nano-lora.yaml', 'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second', 'temper train recipe.yaml --resume'))
       .action(async (recipe: string, options: Options) => {
         const { train } = await import('../../train/train.js');
         let progress: ReturnType<typeof createProgress> | undefined;

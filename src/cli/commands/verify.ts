@@ -11,7 +11,7 @@ export const command: Command = {
       .argument('<dir>', 'PEFT folder made by temper export or by a run')
       .option('--run <dir>', 'run it was exported from (found by itself where it can be)')
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper verify out/nano-style', 'temper verify out/nano-style --run runs/nano-style --json') + '\nExit codes: 0 the same, 40 not what was trained.\n')
+      .addHelpText('after', examples('temper verify out/nano-lora', 'temper verify out/nano-lora --run runs/nano-lora --json') + '\nExit codes: 0 the same, 40 not what was trained.\n')
       .action(async (dir: string, options: Options) => {
         const { verify } = await import('../../train/train.js');
         const r = await verify(dir, options.run === undefined ? {} : { run: options.run });
