@@ -12,6 +12,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 #include "cpu/isa.h"
 #include "cpu/number.h"
@@ -95,6 +97,17 @@ inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); 
 #include "cpu/attention_tile.inc"
 }  // namespace avx512
 #pragma GCC pop_options
+#elif defined(__aarch64__)
+namespace neon {
+constexpr int kLanes = 4;
+using Vec = float32x4_t;
+inline Vec load_lanes(const float* p) { return vld1q_f32(p); }
+inline void store_lanes(float* p, Vec v) { vst1q_f32(p, v); }
+inline Vec broadcast(float x) { return vdupq_n_f32(x); }
+inline Vec zero_lanes() { return vdupq_n_f32(0.0f); }
+inline Vec multiply_add(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+#include "cpu/attention_tile.inc"
+}  // namespace neon
 #endif
 
 const Kernels& active_kernels() {
@@ -104,6 +117,8 @@ const Kernels& active_kernels() {
     case Isa::avx2: return avx2::kernels;
     default: break;
   }
+#elif defined(__aarch64__)
+  if (active_isa() == Isa::neon) return neon::kernels;
 #endif
   return portable::kernels;
 }

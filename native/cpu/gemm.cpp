@@ -139,6 +139,8 @@ const Kernels& kernels() {
     case Isa::avx2: return kKernelsAvx2;
     default: break;
   }
+#elif defined(__aarch64__)
+  if (active_isa() == Isa::neon) return kKernelsNeon;
 #endif
   return kKernelsPortable;
 }

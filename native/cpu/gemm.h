@@ -80,6 +80,8 @@ extern const Kernels kKernelsPortable;
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
 extern const Path kPathAvx512Bf16;
 extern const RowDots kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
+#elif defined(__aarch64__)
+extern const Kernels kKernelsNeon;
 #endif
 const Kernels& kernels();  // of the active instruction set
 

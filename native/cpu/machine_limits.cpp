@@ -11,6 +11,8 @@
 #include "temper/memory.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace temper::cpu {
@@ -64,6 +66,20 @@ __attribute__((target("avx2,fma"))) double spin_avx2(int64_t rounds) {
   sink_value = _mm256_cvtss_f32(s);
   return static_cast<double>(rounds) * chains * 16;
 }
+#elif defined(__aarch64__)
+double spin_neon(int64_t rounds) {
+  float32x4_t acc[kChains];
+  for (auto& a : acc) a = vdupq_n_f32(0.0f);
+  const float32x4_t x = vdupq_n_f32(0.999f), y = vdupq_n_f32(0.5f);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains; ++i) acc[i] = vfmaq_f32(y, acc[i], x);
+  }
+  float32x4_t s = acc[0];
+  for (int i = 1; i < kChains; ++i) s = vaddq_f32(s, acc[i]);
+  sink_value = vaddvq_f32(s);
+  return static_cast<double>(rounds) * kChains * 8;
+}
 #endif
 double spin_portable(int64_t rounds) {
   typedef float V4 __attribute__((vector_size(16)));
@@ -87,6 +103,8 @@ double (*spinner())(int64_t) {
     case Isa::avx2: return spin_avx2;
     default: break;
   }
+#elif defined(__aarch64__)
+  if (active_isa() == Isa::neon) return spin_neon;
 #endif
   return spin_portable;
 }
