@@ -17,12 +17,17 @@ function errorsPage() {
     entry.files.add(relative(root, file));
     codes.set(code, entry);
   };
-  for (const file of filesUnder('src', /\.ts$/))
-    for (const m of readFileSync(file, 'utf8').matchAll(/new (\w+Error)\(\s*'([a-z0-9_]+)'/g)) note(m[2], m[1], file);
+  for (const file of filesUnder('src', /\.ts$/)) {
+    const text = readFileSync(file, 'utf8');
+    for (const m of text.matchAll(/new (\w+Error)\(\s*'([a-z0-9_]+)'/g)) note(m[2], m[1], file);
+    // A file may raise its one class through a local `fail(code, …)`.
+    const local = /new (\w+Error)\(code,/.exec(text)?.[1];
+    if (local) for (const m of text.matchAll(/\bfail\('([a-z0-9_]+)',/g)) note(m[1], local, file);
+  }
   for (const file of filesUnder('native', /\.(cpp|h)$/).filter((f) => !/native\/(test|bench)\//.test(f))) {
     const text = readFileSync(file, 'utf8');
-    for (const m of text.matchAll(/\bfail\(\s*"([a-z0-9_]+)"/g)) note(m[1], m[1].startsWith('file_') ? 'CheckpointError' : 'NativeError', file);
-    for (const m of text.matchAll(/\brequire\((?:[^;"]|"(?![a-z0-9_]+",))*?,\s*"([a-z0-9_]+)"/g)) note(m[1], m[1].startsWith('file_') ? 'CheckpointError' : 'NativeError', file);
+    for (const m of text.matchAll(/\bfail\(\s*"([a-z0-9_]+)"/g)) note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);
+    for (const m of text.matchAll(/\brequire\((?:[^;"]|"(?![a-z0-9_]+",))*?,\s*"([a-z0-9_]+)"/g)) note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);
   }
   const rows = [...codes].sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([code, e]) => `| \`${code}\` | ${[...e.kinds].sort().join(', ')} | ${[...e.files].sort().map((f) => `\`${f}\``).join(', ')} |`);
