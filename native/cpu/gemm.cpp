@@ -77,22 +77,23 @@ void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
 
 void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Path& path) {
   const Product& P = *plan.product;
-  alignas(64) uint32_t panel[kUnits * kMaxTileCols];
+  alignas(64) uint32_t packed_b[kPanels * kUnits * kMaxTileCols];
   alignas(64) float edge[kMaxTileRows * kMaxTileCols], bias[kMaxTileCols];
   const int64_t first = plan.block_begin(row_block), last = plan.block_begin(row_block + 1);
   const int64_t col_end = std::min(P.n, (col_block + 1) * plan.block_cols);
   bool overwrite = !P.accumulate;
   for (int term = 0; term < P.num_terms; ++term) {
     const Term& t = P.terms[term];
-    const int64_t all_units = units_of(t, path);
+    const int64_t all_units = units_of(t, path), at_once = t.b.k_inner ? 1 : kPanels;
     for (int64_t k_block = 0; k_block * kUnits < all_units; ++k_block) {
       const int64_t k0 = k_block * kUnits * path.pair;
       const int ks = static_cast<int>(std::min<int64_t>(t.k - k0, kUnits * path.pair));
       const int units = static_cast<int>(ceil_div(ks, path.pair));
       const uint32_t* block = plan.packed_a[term] + P.m * k_block * kUnits;
-      for (int64_t col = col_block * plan.block_cols; col < col_end; col += path.nr) {
+      for (int64_t col = col_block * plan.block_cols, panel = 0; col < col_end; col += path.nr, ++panel) {
         const int cols = static_cast<int>(std::min<int64_t>(path.nr, P.n - col));
-        path.pack(panel, t.b, col, cols, path.nr, k0, ks);
+        if (panel % at_once == 0) path.pack(packed_b, t.b, col, static_cast<int>(std::min<int64_t>(at_once * path.nr, P.n - col)), path.nr, k0, ks);
+        const uint32_t* b = packed_b + panel % at_once * units * path.nr;
         const float* with_bias = nullptr;
         if (overwrite && P.bias) {
           for (int j = 0; j < path.nr; ++j) bias[j] = j < cols ? bias_at(P, col + j) : 0.0f;
@@ -103,11 +104,11 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
           const int rows = static_cast<int>(plan.panel_begin(p + 1) - row);
           float* c = P.c + row * P.ldc + col;
           if (cols == path.nr) {
-            path.tile(rows, units, block + row * units, panel, c, P.ldc, t.alpha, overwrite, with_bias);
+            path.tile(rows, units, block + row * units, b, c, P.ldc, t.alpha, overwrite, with_bias);
           } else {  // the last columns go through a whole tile beside c
             if (!overwrite)
               for (int i = 0; i < rows; ++i) std::memcpy(edge + i * path.nr, c + i * P.ldc, static_cast<size_t>(cols) * 4);
-            path.tile(rows, units, block + row * units, panel, edge, path.nr, t.alpha, overwrite, with_bias);
+            path.tile(rows, units, block + row * units, b, edge, path.nr, t.alpha, overwrite, with_bias);
             for (int i = 0; i < rows; ++i) std::memcpy(c + i * P.ldc, edge + i * path.nr, static_cast<size_t>(cols) * 4);
           }
         }

@@ -9,6 +9,7 @@ namespace temper::cpu {
 
 inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
 inline constexpr int kFewRows = 8;
+inline constexpr int kPanels = 4;      // packed at once where k runs across rows: a row is then read by whole cache lines
 inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
 
 enum class Kind : uint8_t { f32, bf16, mxfp4 };
@@ -53,6 +54,7 @@ struct Path {
   int mr, nr;  // rows and columns of a tile
   int pair;    // elements of k per unit
   // dst[unit][width] from outer indices [o0, o0+outs) and k in [k0, k0+ks); the rest of the width and of the last unit is zero.
+  // More outs than the width fill panels of [units][width] that follow one another.
   void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
   // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], b is [units][nr].
   void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias);

@@ -28,9 +28,7 @@ template <bool Round> void pack_f32(uint32_t* dst, const Source& s, int64_t o0, 
       return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), bf16_row(s, row) + i)), 16);
     };
     if (s.k_inner) return pack_transposed(dst, outs, width, ks, [&](int o, int u) { return get(o0 + o, k0 + u, ks - u); });
-    for (int u = 0; u < ks; ++u)
-      for (int o = 0; o < width; o += 16) _mm512_mask_storeu_epi32(dst + u * width + o, first_lanes(width - o), get(k0 + u, o0 + o, outs > o ? outs - o : 0));
-    return;
+    return pack_across(dst, outs, width, ks, [&](int u, int o, int n) { return get(k0 + u, o0 + o, n); });
   }
   const auto get = [&](int64_t row, int64_t i, int n) {
     __m512 v = _mm512_maskz_loadu_ps(first_lanes(n), f32_row(s, row) + i);
@@ -39,8 +37,7 @@ template <bool Round> void pack_f32(uint32_t* dst, const Source& s, int64_t o0, 
     return Round ? round_lanes(bits) : bits;
   };
   if (s.k_inner) return pack_transposed(dst, outs, width, ks, [&](int o, int u) { return get(o0 + o, k0 + u, ks - u); });
-  for (int u = 0; u < ks; ++u)
-    for (int o = 0; o < width; o += 16) _mm512_mask_storeu_epi32(dst + u * width + o, first_lanes(width - o), get(k0 + u, o0 + o, outs > o ? outs - o : 0));
+  pack_across(dst, outs, width, ks, [&](int u, int o, int n) { return get(k0 + u, o0 + o, n); });
 }
 }  // namespace
 

@@ -72,25 +72,27 @@ template <int Pair, bool Round> void pack_any(uint32_t* dst, const Source& s, in
     std::memcpy(&y, b, sizeof y);
     return (x >> 16) | (y & 0xffff0000u);
   };
+  const int panel = units * width;
   if (s.k_inner) {
     for (int o = 0; o < outs; ++o) {
       load_segment<Round>(line, s, o0 + o, k0, ks);
       if (ks % Pair) line[ks] = 0.0f;
-      for (int u = 0; u < units; ++u) dst[u * width + o] = unit(line + u * Pair, line + u * Pair + Pair - 1);
+      uint32_t* to = dst + o / width * panel + o % width;
+      for (int u = 0; u < units; ++u) to[u * width] = unit(line + u * Pair, line + u * Pair + Pair - 1);
     }
   } else {
-    float next[kMaxTileCols];
+    float next[kMaxTileCols * kPanels];
     for (int u = 0; u < units; ++u) {
       load_segment<Round>(line, s, k0 + u * Pair, o0, outs);
       if constexpr (Pair == 2) {
         if (u * 2 + 1 < ks) load_segment<Round>(next, s, k0 + u * 2 + 1, o0, outs);
         else std::memset(next, 0, sizeof next);
       }
-      for (int o = 0; o < outs; ++o) dst[u * width + o] = unit(line + o, next + o);
+      for (int o = 0; o < outs; ++o) dst[o / width * panel + u * width + o % width] = unit(line + o, next + o);
     }
   }
-  if (outs < width)
-    for (int u = 0; u < units; ++u) std::memset(dst + u * width + outs, 0, static_cast<size_t>(width - outs) * 4);
+  if (const int last = outs % width)
+    for (int u = 0; u < units; ++u) std::memset(dst + outs / width * panel + u * width + last, 0, static_cast<size_t>(width - last) * 4);
 }
 
 }  // namespace

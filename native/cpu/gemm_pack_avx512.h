@@ -7,6 +7,9 @@
 namespace temper::cpu {
 namespace {
 
+// Into L2: what the next group of panels will read while this one is multiplied.
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>(n >= 16 ? 0xffffu : (1u << n) - 1u); }
 inline __mmask32 first_words(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1u; }
 
@@ -32,17 +35,28 @@ inline void transpose_16x16(__m512i r[16]) {
 
 // load(o, u): units [u, u+16) of outer index o, zero beyond the end.
 template <class Load> inline void pack_transposed(uint32_t* dst, int outs, int width, int units, const Load& load) {
-  for (int o = 0; o < width; o += 16) {
-    const __mmask16 lanes = first_lanes(width - o);
-    for (int u = 0; u < units; u += 16) {
-      __m512i r[16];
-      for (int i = 0; i < 16; ++i) r[i] = o + i < outs ? load(o + i, u) : _mm512_setzero_si512();
-      transpose_16x16(r);
-      const int count = units - u < 16 ? units - u : 16;
-      uint32_t* to = dst + u * width + o;
-      for (int i = 0; i < count; ++i) _mm512_mask_storeu_epi32(to + i * width, lanes, r[i]);
+  for (int p = 0; p < outs; p += width, dst += units * width)
+    for (int o = 0; o < width; o += 16) {
+      const __mmask16 lanes = first_lanes(width - o);
+      for (int u = 0; u < units; u += 16) {
+        __m512i r[16];
+        for (int i = 0; i < 16; ++i) r[i] = p + o + i < outs && o + i < width ? load(p + o + i, u) : _mm512_setzero_si512();
+        transpose_16x16(r);
+        const int count = units - u < 16 ? units - u : 16;
+        uint32_t* to = dst + u * width + o;
+        for (int i = 0; i < count; ++i) _mm512_mask_storeu_epi32(to + i * width, lanes, r[i]);
+      }
     }
-  }
+}
+
+// get(u, o, n): n outer indices from o on, of unit u, zero beyond them.
+template <class Get> inline void pack_across(uint32_t* dst, int outs, int width, int units, const Get& get) {
+  for (int u = 0; u < units; ++u)
+    for (int p = 0; p < outs; p += width)
+      for (int o = 0; o < width; o += 16) {
+        const int n = outs - p - o < width - o ? outs - p - o : width - o;
+        _mm512_mask_storeu_epi32(dst + p * units + u * width + o, first_lanes(width - o), get(u, p + o, n > 0 ? n : 0));
+      }
 }
 
 inline const float* f32_row(const Source& s, int64_t r) { return static_cast<const float*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }

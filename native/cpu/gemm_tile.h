@@ -8,23 +8,32 @@
 namespace temper::cpu {
 namespace {
 
+// Every loop over rows is unrolled, else the compiler keeps the sums in memory.
 template <class V, int Rows, int Cols> void tile_rows(int units, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
   using T = typename V::T;
   T sum[Rows][Cols];
-  for (int i = 0; i < Rows; ++i)
+  float* row = c;
+#pragma GCC unroll 12
+  for (int i = 0; i < Rows; ++i, row += ldc) {
     for (int j = 0; j < Cols; ++j) sum[i][j] = V::zero();
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + Cols * V::width - 1, 1);
+  }
+  asm volatile("" : "+r"(c), "+r"(ldc));  // the rows' addresses are formed again afterwards, not kept in vector registers
   for (int u = 0; u < units; ++u, a += Rows, b += Cols * V::width) {
     T right[Cols];
     for (int j = 0; j < Cols; ++j) right[j] = V::load(b + j * V::width);
+#pragma GCC unroll 12
     for (int i = 0; i < Rows; ++i) {
       const T left = V::broadcast(a[i]);
       for (int j = 0; j < Cols; ++j) sum[i][j] = V::fma(left, right[j], sum[i][j]);
     }
   }
   const T factor = V::broadcast(alpha);
-  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 12
+  for (int i = 0; i < Rows; ++i, c += ldc)
     for (int j = 0; j < Cols; ++j) {
-      float* at = c + i * ldc + j * V::width;
+      float* at = c + j * V::width;
       const T base = !overwrite ? V::load(at) : bias ? V::load(bias + j * V::width) : V::zero();
       V::store(at, V::fma(factor, sum[i][j], base));
     }
