@@ -60,13 +60,14 @@ export interface VerifyResult {
 const TOLERANCE = 1e-4;
 const PROBE_ROWS = 4;
 
-/** Sequences over the whole vocabulary, longer than a window. */
-function probe(base: ModelWeights): Batch {
+/** Sequences over the whole vocabulary, longer than a window; one batch each, so that only one row's logits are held at a time. */
+function probes(base: ModelWeights): Batch[] {
   const { vocab_size: V, sliding_window: window } = base.config;
   const length = Math.min(256, Math.max(32, (window ?? 128) + 32));
-  const tokens = new Int32Array(PROBE_ROWS * length);
-  for (let r = 0; r < PROBE_ROWS; r++) { const order = epochOrder(V, 20, r); for (let i = 0; i < length; i++) tokens[r * length + i] = order[i % V] ?? 0; }
-  return { tokens, positions: Int32Array.from(tokens, (_, i) => i % length), starts: Int32Array.from({ length: PROBE_ROWS + 1 }, (_, r) => r * length) };
+  return Array.from({ length: PROBE_ROWS }, (_, r) => {
+    const order = epochOrder(V, 20, r);
+    return { tokens: Int32Array.from({ length }, (_, i) => order[i % V] ?? 0), positions: Int32Array.from({ length }, (_, i) => i), starts: Int32Array.of(0, length) };
+  });
 }
 
 function logitsOf(base: ModelWeights, adapter: ModelAdapter | null, batch: Batch): Float32Array {
@@ -113,17 +114,19 @@ export async function verifyExport(request: VerifyRequest): Promise<VerifyResult
     const trained = recipeAdapter(recipe, base.config, false);
     try {
       await readParameters(run, step, trained.params);
-      const batch = probe(base);
-      const got = logitsOf(base, exported.model, batch), want = logitsOf(base, trained.model, batch), bare = logitsOf(base, null, batch);
-      let maxDifference = 0, maxLogit = 0, maxEffect = 0;
-      for (let i = 0; i < want.length; i++) {
-        const w = want[i] ?? Number.NaN;
-        const d = Math.abs((got[i] ?? Number.NaN) - w);
-        if (!(d <= maxDifference)) maxDifference = Number.isNaN(d) ? Infinity : d;
-        maxLogit = Math.max(maxLogit, Math.abs(w));
-        maxEffect = Math.max(maxEffect, Math.abs(w - (bare[i] ?? 0)));
+      let compared = 0, maxDifference = 0, maxLogit = 0, maxEffect = 0;
+      for (const batch of probes(base)) {
+        const got = logitsOf(base, exported.model, batch), want = logitsOf(base, trained.model, batch), bare = logitsOf(base, null, batch);
+        for (let i = 0; i < want.length; i++) {
+          const w = want[i] ?? Number.NaN;
+          const d = Math.abs((got[i] ?? Number.NaN) - w);
+          if (!(d <= maxDifference)) maxDifference = Number.isNaN(d) ? Infinity : d;
+          maxLogit = Math.max(maxLogit, Math.abs(w));
+          maxEffect = Math.max(maxEffect, Math.abs(w - (bare[i] ?? 0)));
+        }
+        compared += want.length;
       }
-      return { ok: maxDifference <= TOLERANCE * maxLogit, dir: resolve(request.dir), run, step, compared: want.length, maxDifference, maxLogit, maxEffect, tolerance: TOLERANCE };
+      return { ok: maxDifference <= TOLERANCE * maxLogit, dir: resolve(request.dir), run, step, compared, maxDifference, maxLogit, maxEffect, tolerance: TOLERANCE };
     } finally { exported.close(); trained.close(); }
   } finally { base.close(); }
 }
