@@ -223,31 +223,35 @@ export interface OwnVocabulary {
 
 /**
  * tokenizer.json text in gpt-oss's form: o200k's pattern, byte-level alphabet, whole pieces first, and gpt-oss's 21 control tokens in
- * their order at the ids after the last ordinary one.
+ * their order at the ids after the last ordinary one. For o200k this is the released file, byte for byte.
  */
 export function tokenizerJson(own: OwnVocabulary): string {
   const names = own.tokens.map((t) => Array.from(t, (b) => CHAR_OF_BYTE[b]!).join(''));
-  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false };
-  return JSON.stringify({
+  const byteLevel = (addPrefixSpace: boolean, trimOffsets: boolean, useRegex: boolean): Json =>
+    ({ type: 'ByteLevel', add_prefix_space: addPrefixSpace, trim_offsets: trimOffsets, use_regex: useRegex });
+  const text = JSON.stringify({
     version: '1.0',
     truncation: null,
     padding: null,
     added_tokens: [...controlTokens(own.tokens.length)].map(([content, id]) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true })),
     normalizer: null,
-    pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Split', pattern: { Regex: O200K_PATTERN }, behavior: 'Isolated', invert: false }, byteLevel] },
-    post_processor: null,
-    decoder: byteLevel,
+    pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Split', pattern: { Regex: O200K_PATTERN }, behavior: 'Isolated', invert: false }, byteLevel(false, true, false)] },
+    post_processor: byteLevel(true, false, true),
+    decoder: byteLevel(true, true, true),
     model: {
       type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false, ignore_merges: true,
-      vocab: Object.fromEntries(names.map((name, id) => [name, id])),
+      vocab: null,
       merges: own.merges.map(([l, r]) => [names[l], names[r]]),
     },
-  });
+  }, null, 2);
+  // By hand, because a JavaScript object would move the tokens that look like numbers to the front.
+  const vocab = names.map((name, id) => `      ${JSON.stringify(name)}: ${id}`).join(',\n');
+  return text.replace('"vocab": null', () => `"vocab": {\n${vocab}\n    }`);
 }
 
 /** Writes `tokenizerJson` to a file, whole or not at all. @throws CheckpointError when what it wrote would not load again */
 export function writeTokenizerJson(file: string, own: OwnVocabulary): void {
   const text = tokenizerJson(own);
   parseTokenizerJson(text, file);
-  writeFileAtomic(file, `${text}\n`);
+  writeFileAtomic(file, text);
 }
