@@ -1,6 +1,7 @@
 // npm run build:native [-- --sanitize] [-- --tests]: configures and builds native/ incrementally; build/temper.node is what src/native loads.
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -60,7 +61,8 @@ function run(tool, args) {
 }
 
 needTools();
-if (!existsSync(join(root, 'node_modules', 'node-api-headers'))) {
+let headers;
+try { headers = join(dirname(createRequire(join(root, 'package.json')).resolve('node-api-headers/package.json')), 'include'); } catch {
   say('node_modules is missing; run `npm ci` first');
   process.exit(2);
 }
@@ -71,7 +73,7 @@ const cache = join(folder, 'CMakeCache.txt');
 if (existsSync(cache) && !readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${join(root, 'native')}\n`)) rmSync(cache);
 const generator = existsSync(cache) ? [] : has('ninja') ? ['-G', 'Ninja'] : ['-G', 'Unix Makefiles'];
 if (!existsSync(cache)) rmSync(join(folder, 'CMakeFiles'), { recursive: true, force: true });
-const log = spawnSync('cmake', ['-S', 'native', '-B', folder, ...generator, `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, '-DCMAKE_BUILD_TYPE=Release'], { cwd: root, encoding: 'utf8' });
+const log = spawnSync('cmake', ['-S', 'native', '-B', folder, ...generator, `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, `-DTEMPER_NODE_HEADERS=${headers}`, '-DCMAKE_BUILD_TYPE=Release'], { cwd: root, encoding: 'utf8' });
 if (log.status !== 0) {
   process.stderr.write(`${log.stdout}${log.stderr}`);
   say('cmake could not configure native/');
