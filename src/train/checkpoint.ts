@@ -2,7 +2,10 @@
 // adapter/ in PEFT's form. The order of rows and the dropout masks are functions of (seed, step), so the step is all the cursor there is.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Adapter, createAdapter } from '../lora/adapter.js';
+import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
+import type { ModelConfig } from '../model/config.js';
 import { CheckpointError, IntegrityError } from '../native/errors.js';
 import { tensorEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Tensor } from '../native/tensor.js';
@@ -11,7 +14,14 @@ import type { TrainedLearner } from './learners.js';
 import { checkpointFolder, type RunDigests, sha256File } from './run-folder.js';
 
 export interface TrainState { readonly params: Tensor; readonly m: Tensor; readonly v: Tensor }
-interface StateRecord { readonly version: 1; readonly step: number; readonly digests: RunDigests; readonly sha256: string }
+interface StateRecord {
+  readonly version: 1;
+  readonly step: number;
+  readonly digests: RunDigests;
+  readonly sha256: string;
+  /** What the parameters are, for method sft: ranks, scales and places as the trainer had them. */
+  readonly adapter?: AdapterSpec;
+}
 const PARTS = ['params', 'm', 'v'] as const;
 
 export async function saveCheckpoint(run: string, step: number, state: TrainState, digests: RunDigests, learner: TrainedLearner): Promise<void> {
@@ -19,7 +29,7 @@ export async function saveCheckpoint(run: string, step: number, state: TrainStat
     const file = join(folder, 'state.safetensors');
     writeSafetensors(file, PARTS.map((name) => tensorEntry(name, state[name])), { step: String(step) });
     if (learner.checkpointName) await learner.save(join(folder, learner.checkpointName));
-    const record: StateRecord = { version: 1, step, digests, sha256: await sha256File(file) };
+    const record: StateRecord = { version: 1, step, digests, sha256: await sha256File(file), ...(learner.spec ? { adapter: learner.spec } : {}) };
     writeFlushed(join(folder, 'state.json'), `${JSON.stringify(record, null, 2)}\n`);
   });
 }
@@ -28,30 +38,37 @@ export async function saveCheckpoint(run: string, step: number, state: TrainStat
 export async function loadState(run: string, step: number, state: TrainState, digests: RunDigests): Promise<void> {
   await readParts(run, step, state, digests);
 }
-/** Only the parameters, as the trainer holds them. */
-export async function readParameters(run: string, step: number, params: Tensor): Promise<void> {
-  await readParts(run, step, { params }, null);
+/** The adapter as the trainer held it: its own flat parameters, ranks and scales. */
+export async function loadTrainedAdapter(run: string, step: number, config: ModelConfig): Promise<Adapter> {
+  const { adapter: spec } = readRecord(checkpointFolder(run, step));
+  if (!spec) throw new CheckpointError('no_adapter', `${checkpointFolder(run, step)}: holds no adapter`, { run });
+  const adapter = createAdapter(config, spec, { initialise: false });
+  try { await readParts(run, step, { params: adapter.params }, null); } catch (e) { adapter.close(); throw e; }
+  return adapter;
+}
+
+const REMEDY = 'remove this folder to go on from the one before';
+function readRecord(folder: string): StateRecord {
+  try { return JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord; } catch (e) {
+    throw new IntegrityError('bad_checkpoint', `${folder}/state.json: cannot be read; ${REMEDY}`, { folder }, { cause: e });
+  }
 }
 
 async function readParts(run: string, step: number, into: Partial<TrainState>, digests: RunDigests | null): Promise<void> {
   const folder = checkpointFolder(run, step);
   const file = join(folder, 'state.safetensors');
-  const remedy = 'remove this folder to go on from the one before';
-  let record: StateRecord;
-  try { record = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord; } catch (e) {
-    throw new IntegrityError('bad_checkpoint', `${folder}/state.json: cannot be read; ${remedy}`, { folder }, { cause: e });
-  }
+  const record = readRecord(folder);
   if (record.step !== step || (digests && JSON.stringify(record.digests) !== JSON.stringify(digests)))
-    throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${remedy}`, { folder, step: record.step });
+    throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${REMEDY}`, { folder, step: record.step });
   if (!existsSync(file) || (await sha256File(file)) !== record.sha256)
-    throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${remedy}`, { file });
+    throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${REMEDY}`, { file });
   using tensors = readFloatFile(file);
   for (const name of PARTS) {
     const target = into[name];
     if (!target) continue;
     const entry = tensors.entries.get(name);
     if (!entry || entry.shape.join() !== target.shape.join())
-      throw new CheckpointError('tensor_shape', `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${remedy}`, { file, tensor: name });
+      throw new CheckpointError('tensor_shape', `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${REMEDY}`, { file, tensor: name });
     target.write(entry.read());
   }
 }

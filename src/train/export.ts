@@ -9,8 +9,7 @@ import { ConfigError, IntegrityError } from '../native/errors.js';
 import { Scope } from '../native/tensor.js';
 import { writeFileAtomic } from '../native/write-file.js';
 import { epochOrder } from '../data/order.js';
-import { readParameters } from './checkpoint.js';
-import { recipeAdapter } from './learners.js';
+import { loadTrainedAdapter } from './checkpoint.js';
 import { checkpointSteps, readRun, sha256File } from './run-folder.js';
 import { recipeOf, resolveTrained, runAround } from './trained.js';
 
@@ -110,10 +109,9 @@ export async function verifyExport(request: VerifyRequest): Promise<VerifyResult
   const base = openCheckpoint(recipe.model.base);
   try {
     const exported = readPeft(request.dir, base.config);
-    // The trainer's own bytes in the trainer's own layout, with ranks and scales from the recipe: nothing of the export is on this path.
-    const trained = recipeAdapter(recipe, base.config, false);
+    // The trainer's own bytes in the trainer's own layout: nothing of the PEFT form is on this path.
+    const trained = await loadTrainedAdapter(run, step, base.config);
     try {
-      await readParameters(run, step, trained.params);
       let compared = 0, maxDifference = 0, maxLogit = 0, maxEffect = 0;
       for (const batch of probes(base)) {
         const got = logitsOf(base, exported.model, batch), want = logitsOf(base, trained.model, batch), bare = logitsOf(base, null, batch);

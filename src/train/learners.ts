@@ -3,7 +3,7 @@ import { copyFileSync, existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import { readPeft, writePeft } from '../lora/peft.js';
-import { adapterSpec } from '../lora/spec.js';
+import { type AdapterSpec, adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
@@ -15,6 +15,8 @@ import type { Learner } from './learner.js';
 export interface TrainedLearner extends Learner {
   readonly config: ModelConfig;
   readonly trainedParameters: number;
+  /** What the parameters are, when they are an adapter's. */
+  readonly spec?: AdapterSpec;
   /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
   readonly checkpointName?: string;
 }
@@ -38,7 +40,7 @@ function adapterLearner(recipe: Recipe): TrainedLearner {
   const grads = adapter.grads;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
   return {
-    config: base.config, params: adapter.params, grads, checkpointName: 'adapter',
+    config: base.config, params: adapter.params, grads, checkpointName: 'adapter', spec: adapter.spec,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
     lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets, { precision: recipe.train.precision, seed, grads: null, gradients: true }).nll,
     refresh() { /* the pairs are views of params */ },

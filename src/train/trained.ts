@@ -21,7 +21,8 @@ export function recipeOf(path: string, set: readonly string[] = []): { readonly 
   if (!existsSync(path)) throw new ConfigError('path_not_found', `${path}: no such recipe or run folder`, { path });
   const run = statSync(path).isDirectory() ? resolve(path) : null;
   if (run && !readRun(run)) throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
-  return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, { set }), run };
+  // What a run trained stands without the rows it was trained on.
+  return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, { set, checkPaths: run === null }), run };
 }
 
 /**
