@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+#include "cpu/isa.h"
 #include "temper/ops.h"
 
 namespace temper::test {
@@ -118,6 +119,7 @@ struct Backend {
   void (*get)(void* host, const void* device, size_t bytes);
   void (*drop)(void* device);
 };
+std::vector<cpu::Isa> paths_under_test();  // those this CPU has, or the one that TEMPER_ISA names
 Backend cpu_backend();
 
 // Calls op of the table on host values through their own bytes; 0 or the status.
@@ -136,6 +138,9 @@ void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_core(Tally& tally);      // allocator, mapped files, last error
 void check_hostile(Tally& tally);   // every op against arguments made wrong at random
 void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm
+void check_invariance(Tally& tally);  // attention: the same bits in training and serving
+void check_numeric(Tally& tally);     // exp and the random numbers
+void check_paths(Tally& tally);      // forcing an instruction set really changes what runs
 void check_sweep(Tally& tally);      // every op has a case, every backward a gradient
 
 }  // namespace temper::test
