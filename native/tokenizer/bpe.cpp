@@ -165,15 +165,20 @@ Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std:
       require(add_pair(left, right, rank), "tokenizer_merge", "merge ", rank, " (tokens ", left, " and ", right, ") stands in the list twice");
     }
   }
-  for (int a = 0; a < 256; a++) for (int b = 0; b < 256; b++) byte_pairs_[a * 256 + b] = pair_rank(byte_ids_[a], byte_ids_[b]);
+  const auto single = [&](uint64_t id) { return offsets_[id + 1] - offsets_[id] == 1; };
+  for (const uint64_t slot : pairs_) {
+    if (slot == kEmpty) continue;
+    const uint64_t left = slot >> (kRankBits + kIdBits), right = slot >> kRankBits & ((1u << kIdBits) - 1);
+    if (single(left) && single(right)) byte_pairs_[bytes_[offsets_[left]] * 256u + bytes_[offsets_[right]]] = slot & ((1u << kRankBits) - 1);
+  }
   find_sure_chars();
-  shared_.cache.assign(kCacheSlots, Cached{0, 0, 0, {}});
 }
 
 void Bpe::encode(std::span<const uint8_t> text, std::vector<int32_t>& out) {
   std::unique_lock lock(busy_, std::try_to_lock);
   Scratch own;
   Scratch& s = lock ? shared_ : own;
+  if (lock && s.cache.empty()) s.cache.assign(kCacheSlots, Cached{0, 0, 0, {}});
   const uint8_t* const end = text.data() + text.size();
   for (const uint8_t* p = text.data(); p < end;) {
     const uint8_t* q = next_piece(p, end);
