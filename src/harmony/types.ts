@@ -1,4 +1,4 @@
-// Harmony's conversation as data: what render turns into tokens and parse turns back. Grammar: docs/architecture.md, "Harmony".
+// Harmony's conversation as data: what render turns into tokens and parse turns back. How turns are fed and trained: docs/architecture.md, "Harmony".
 
 export type Role = 'system' | 'developer' | 'user' | 'assistant' | 'tool';
 export type Channel = 'analysis' | 'commentary' | 'final';
