@@ -28,9 +28,9 @@ export function temper(args: readonly string[], options: { readonly env?: Readon
   return mine;
 }
 
-export function temperProcess(args: readonly string[], options: { readonly input?: string } = {}): Promise<Ran> {
+export function temperProcess(args: readonly string[], options: { readonly input?: string; readonly env?: Readonly<Record<string, string>> } = {}): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join('dist', 'cli', 'main.js'), ...args]);
+    const child = spawn(process.execPath, [join('dist', 'cli', 'main.js'), ...args], { env: { ...process.env, ...options.env } });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });
