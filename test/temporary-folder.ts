@@ -1,0 +1,10 @@
+// All temporary folders of the tests lie in one, which goes when they are done: os.tmpdir() follows TMPDIR, also in the processes they start.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export default function setup(): () => void {
+  const folder = mkdtempSync(join(tmpdir(), 'temper-tests-'));
+  process.env.TMPDIR = folder;
+  return () => rmSync(folder, { recursive: true, force: true });
+}
