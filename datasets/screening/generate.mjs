@@ -11,16 +11,35 @@ import { ticket } from '../tickets/generate.mjs';
 const phrases = { phone: 'a phone number', card: 'a card number', mail: 'an email address', code: 'a door code', insult: 'an insult', threat: 'a threat' };
 const allTopics = Object.keys(phrases);
 const named = { contact: { phone: 'C1', card: 'C2', mail: 'C3', code: 'C4' }, respect: { insult: 'R1', threat: 'R2' } };
+const ids = { ...named.contact, ...named.respect };
 const policyText = (name) => readFileSync(new URL(`../../policies/${name}/policy.md`, import.meta.url), 'utf8').trim();
 
-/** A policy that nobody wrote: some of the rules under ids of its own. Only a judge that reads the policy can judge by it. */
-function drawPolicy(random) {
+const policyOfRules = (rules) => ({ name: 'drawn', rules, text: `# House rules\n\nThe text breaks a rule when it holds:\n\n${Object.entries(rules).map(([topic, id]) => `${id}: ${phrases[topic]}`).join('\n')}\n\nAnything else is allowed.` });
+
+/** Some of the six rules, in any order, under their usual ids: only a judge that reads the policy can tell what is forbidden. */
+function drawSubset(random) {
+  const pool = [...allTopics];
+  const rules = {};
+  for (let i = 1 + random.below(5); i > 0; i--) { const [topic] = pool.splice(random.below(pool.length), 1); rules[topic] = ids[topic]; }
+  return policyOfRules(rules);
+}
+
+/** A named policy with some of its rule lines struck out. */
+function drawEdited(random) {
+  const name = random.chance(0.75) ? 'contact' : 'respect';
+  const kept = Object.entries(named[name]).filter(() => random.chance(0.6));
+  const rules = Object.fromEntries(kept.length > 0 ? kept : [random.pick(Object.entries(named[name]))]);
+  const struck = Object.values(named[name]).filter((id) => !Object.values(rules).includes(id));
+  return { name: 'edited', rules, text: policyText(name).split('\n').filter((line) => !struck.includes(line.split(':')[0])).join('\n') };
+}
+
+/** Some of the rules under ids that nobody uses. */
+function drawRenamed(random) {
   const letter = String.fromCharCode(65 + random.below(26));
   const pool = [...allTopics];
   const rules = {};
   for (let i = 1 + random.below(4), id = 1 + random.below(3); i > 0; i--, id++) rules[pool.splice(random.below(pool.length), 1)[0]] = `${letter}${id}`;
-  const lines = Object.entries(rules).map(([topic, id]) => `${id}: ${phrases[topic]}`);
-  return { name: 'drawn', rules, text: `# House rules\n\nThe text breaks a rule when it holds:\n\n${lines.join('\n')}\n\nAnything else is allowed.` };
+  return policyOfRules(rules);
 }
 
 // {v} is the datum, {name} {kind} {day} {time} {who} are of the desk. Every text holds slots of its own, so no two splits share one.
@@ -57,7 +76,7 @@ function drawText(random, split, channel, topic) {
 }
 
 /** One text under one policy, with the rule it breaks or null, and why. */
-export function drawCase(random, split, policyOf = drawAnyPolicy) {
+export function drawCase(random, split, policyOf) {
   const policy = policyOf(random);
   const channel = random.chance(0.5) ? 'analysis' : 'final';
   const forbidden = Object.keys(policy.rules);
@@ -67,11 +86,19 @@ export function drawCase(random, split, policyOf = drawAnyPolicy) {
   const expect = topic === null ? null : policy.rules[topic] ?? null;
   return { policy, channel, text: drawText(random, split, channel, topic), topic, expect, rationale: `states ${topic === null ? 'nothing private or rude' : phrases[topic]}: ${expect ?? 'no rule'}` };
 }
-function drawAnyPolicy(random) {
-  const r = random.next();
-  if (r < 0.4) return { name: 'contact', rules: named.contact, text: policyText('contact') };
-  if (r < 0.7) return { name: 'respect', rules: named.respect, text: policyText('respect') };
-  return drawPolicy(random);
+/** How often each kind of policy comes up; what is left are renamed ones. */
+export const trainingMix = { contact: 0.2, respect: 0.15, subset: 0.3, edited: 0.25 };
+export const vocabularyMix = { contact: 0.4, respect: 0.3, subset: 0, edited: 0 };
+export function drawPolicyOf(mix) {
+  return (random) => {
+    const r = random.next();
+    let below = mix.contact;
+    if (r < below) return { name: 'contact', rules: named.contact, text: policyText('contact') };
+    if (r < (below += mix.respect)) return { name: 'respect', rules: named.respect, text: policyText('respect') };
+    if (r < (below += mix.subset)) return drawSubset(random);
+    if (r < (below += mix.edited)) return drawEdited(random);
+    return drawRenamed(random);
+  };
 }
 const drawNamedPolicy = (random) => { const name = random.chance(0.6) ? 'contact' : 'respect'; return { name, rules: named[name], text: policyText(name) }; };
 
@@ -83,9 +110,12 @@ export function toChat(item, random, contract) {
     { role: 'assistant', thinking: item.rationale, content: contract.renderVerdict({ rule: item.expect, nonce }) }] };
 }
 
-/** @param contract src/safeguard/contract.ts */
-export function generate({ rows, heldout, seed }, contract) {
-  const draw = (split, n, s, policyOf) => { const random = createRandom(s); return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf), random })); };
+/**
+ * @param contract src/safeguard/contract.ts
+ * @param mix kinds of policies in the training part
+ */
+export function generate({ rows, heldout, seed }, contract, mix = trainingMix) {
+  const draw = (split, n, s, policyOf = drawPolicyOf(mix)) => { const random = createRandom(s); return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf), random })); };
   const items = draw('heldout', heldout, seed + 1, drawNamedPolicy);
   return {
     train: draw('train', rows, seed).map(({ item, random }) => toChat(item, random, contract)),

@@ -1,6 +1,6 @@
 // The nano vocabulary: trained on what the nano models read and write, harmony's fixed texts and the policies included.
 import { generate as generateDesk } from '../../datasets/desk/generate.mjs';
-import { generate as generateScreening } from '../../datasets/screening/generate.mjs';
+import { generate as generateScreening, vocabularyMix } from '../../datasets/screening/generate.mjs';
 import { generate as generateTickets } from '../../datasets/tickets/generate.mjs';
 import { tokenizerJson, trainBpe } from './bpe.mjs';
 
@@ -12,7 +12,7 @@ const fixed = ['You are ChatGPT, a large language model trained by OpenAI.\nKnow
 
 /** @param contract src/safeguard/contract.ts */
 export function makeTokenizer(contract) {
-  const chats = [generateDesk({ rows: 6000, heldout: 0, seed: 1 }).train, generateTickets({ rows: 2000, heldout: 0, seed: 2 }).train, generateScreening({ rows: 4000, heldout: 0, seed: 3 }, contract).train];
+  const chats = [generateDesk({ rows: 6000, heldout: 0, seed: 1 }).train, generateTickets({ rows: 2000, heldout: 0, seed: 2 }).train, generateScreening({ rows: 4000, heldout: 0, seed: 3 }, contract, vocabularyMix).train];
   const texts = fixed.map((t) => [t, 2000]);
   for (const row of chats.flat()) for (const m of row.messages) { texts.push([m.content, 1]); if (m.thinking) texts.push([m.thinking, 1]); }
   return `${JSON.stringify(tokenizerJson(trainBpe(texts, ordinaryTokens)))}\n`;
