@@ -1,7 +1,7 @@
 // npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers: "N passed, N failed".
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { buildNative, buildTypeScript, checkNode, installDependencies, root, run, say } from './prepare.mjs';
 
 const total = { passed: 0, failed: 0 };
@@ -34,13 +34,15 @@ function finish() {
   process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
 }
 
-/** A program whose last line of stdout is "N passed, N failed". A crash before that line is one failure. */
+/** A program whose last line of stdout is "N passed, N failed", or "skipped: why". A crash before that line is one failure. */
 function counted(tier, tool, args, env = {}) {
   const from = Date.now();
   const child = spawnSync(tool, args, { cwd: root, encoding: 'utf8', env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
   const out = child.stdout ?? '';
   process.stderr.write(out);
   const found = /(\d+) passed, (\d+) failed\s*$/.exec(out);
+  const skipped = /^skipped: (.*)\s*$/m.exec(out);
+  if (skipped && !found && child.status === 0) return skip(tier, skipped[1]);
   const passed = Number(found?.[1] ?? 0);
   let failed = Number(found?.[2] ?? 0);
   if (failed === 0 && (!found || child.status !== 0)) failed = 1;
@@ -55,11 +57,13 @@ function vitest() {
   const ok = run(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`]);
   if (!existsSync(report)) return note('vitest', 0, 1, from, ', no report');
   const r = JSON.parse(readFileSync(report, 'utf8'));
-  const loadFailures = r.testResults.filter((f) => f.status === 'failed' && f.assertionResults.length === 0).length;
+  // A file that could not be loaded, or whose preparation failed, has no failed test of its own.
+  const loadFailures = r.testResults.filter((f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed')).length;
   const failed = r.numFailedTests + loadFailures;
-  const skipped = r.testResults.flatMap((f) => f.assertionResults.filter((a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo').map((a) => a.fullName));
+  const isSkipped = (a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo';
+  const skipped = r.testResults.map((f) => [relative(root, f.name), f.assertionResults.filter(isSkipped).length]).filter(([, n]) => n > 0);
   note('vitest', r.numPassedTests, ok || failed > 0 ? failed : 1, from);
-  for (const name of skipped) skip('vitest', name);
+  for (const [file, n] of skipped) skip(`vitest, ${n} in ${file}`, 'what they need is not here; the file says what');
 }
 
 /** The lock file must serve anyone: no registry's host in it. */
@@ -77,6 +81,7 @@ const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sa
 const typescript = check('TypeScript', buildTypeScript);
 if (native) counted('native tests', join('build', 'temper_native_test'), []);
 if (sanitized) counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], { ASAN_OPTIONS: 'detect_leaks=1', UBSAN_OPTIONS: 'print_stacktrace=1' });
+if (native) counted('native tests, aarch64 under emulation', process.execPath, [join('scripts', 'test-aarch64.mjs')]);
 if (native) vitest();
 if (typescript) check('generated docs', () => run(process.execPath, [join('scripts', 'generate-docs.mjs'), '--check']));
 if (native && typescript) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
