@@ -118,7 +118,7 @@ const Kernels& active_kernels() {
     default: break;
   }
 #elif defined(__aarch64__)
-  if (active_isa() == Isa::neon) return neon::kernels;
+  if (active_isa() != Isa::portable) return neon::kernels;
 #endif
   return portable::kernels;
 }

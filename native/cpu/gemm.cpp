@@ -141,6 +141,12 @@ const Kernels& kernels() {
     default: break;
   }
 #elif defined(__aarch64__)
+  static const Kernels neonbf16 = [] {
+    Kernels k = kKernelsNeon;
+    k.rounded = kPathNeonBf16;
+    return k;
+  }();
+  if (active_isa() == Isa::neonbf16) return neonbf16;
   if (active_isa() == Isa::neon) return kKernelsNeon;
 #endif
   return kKernelsPortable;

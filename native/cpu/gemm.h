@@ -84,6 +84,7 @@ extern const Path kPathAvx512Bf16;
 extern const RowDots kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
 #elif defined(__aarch64__)
 extern const Kernels kKernelsNeon;
+extern const Path kPathNeonBf16;
 #endif
 const Kernels& kernels();  // of the active instruction set
 

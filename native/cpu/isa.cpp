@@ -6,11 +6,15 @@
 #include <cstring>
 
 #include "temper/error.h"
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace temper::cpu {
 namespace {
 
-constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon};
+constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon, Isa::neonbf16};
 
 Isa choose() {
   const char* wanted = std::getenv("TEMPER_ISA");
@@ -20,9 +24,9 @@ Isa choose() {
       require(supported(isa), "bad_isa", "TEMPER_ISA: this CPU has no '", wanted, "'; unset it to use the best there is");
       return isa;
     }
-    fail("bad_isa", "TEMPER_ISA: got '", wanted, "', wanted portable, avx2, avx512, avx512bf16 or neon");
+    fail("bad_isa", "TEMPER_ISA: got '", wanted, "', wanted portable, avx2, avx512, avx512bf16, neon or neonbf16");
   }
-  for (Isa isa : {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::neon})
+  for (Isa isa : {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::neonbf16, Isa::neon})
     if (supported(isa)) return isa;
   return Isa::portable;
 }
@@ -43,6 +47,7 @@ const char* name_of(Isa isa) {
     case Isa::avx512: return "avx512";
     case Isa::avx512bf16: return "avx512bf16";
     case Isa::neon: return "neon";
+    case Isa::neonbf16: return "neonbf16";
   }
   return "?";
 }
@@ -59,10 +64,13 @@ bool supported(Isa isa) {
     case Isa::avx2: return avx2;
     case Isa::avx512: return avx512;
     case Isa::avx512bf16: return avx512 && __builtin_cpu_supports("avx512bf16");
-    case Isa::neon: return false;
+    case Isa::neon: case Isa::neonbf16: return false;
   }
   return false;
 #elif defined(__aarch64__)
+#if defined(__linux__)
+  if (isa == Isa::neonbf16) return getauxval(AT_HWCAP2) & HWCAP2_BF16;
+#endif
   return isa == Isa::portable || isa == Isa::neon;
 #else
   return isa == Isa::portable;

@@ -80,6 +80,19 @@ double spin_neon(int64_t rounds) {
   sink_value = vaddvq_f32(s);
   return static_cast<double>(rounds) * kChains * 8;
 }
+__attribute__((target("arch=armv8.2-a+bf16"))) double spin_neonbf16(int64_t rounds) {
+  float32x4_t acc[kChains];
+  for (auto& a : acc) a = vdupq_n_f32(0.0f);
+  const bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f7f3f7f)), y = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f013f01));
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains; ++i) acc[i] = vbfdotq_f32(acc[i], x, y);
+  }
+  float32x4_t s = acc[0];
+  for (int i = 1; i < kChains; ++i) s = vaddq_f32(s, acc[i]);
+  sink_value = vaddvq_f32(s);
+  return static_cast<double>(rounds) * kChains * 16;
+}
 #endif
 double spin_portable(int64_t rounds) {
   typedef float V4 __attribute__((vector_size(16)));
@@ -104,6 +117,7 @@ double (*spinner())(int64_t) {
     default: break;
   }
 #elif defined(__aarch64__)
+  if (active_isa() == Isa::neonbf16) return spin_neonbf16;
   if (active_isa() == Isa::neon) return spin_neon;
 #endif
   return spin_portable;

@@ -120,7 +120,7 @@ struct Backend {
   void (*drop)(void* device);
 };
 std::vector<cpu::Isa> paths_under_test();  // those this CPU has, or the one that TEMPER_ISA names
-Backend cpu_backend();
+Backend cpu_backend(bool quick);  // quick: two thread counts instead of four
 
 // Calls op of the table on host values through their own bytes; 0 or the status.
 int invoke(const TemperOps& ops, const std::string& op, const Values& args, const std::vector<Tensor*>& tensors);

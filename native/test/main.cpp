@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   Tally tally;
   try {
     if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
-    check_cases(cpu_backend(), quick, filter, tally);
+    check_cases(cpu_backend(quick), quick, filter, tally);
     check_gradients(filter, tally);
     if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_hostile(tally); check_tokenizer(tally); }
   } catch (const std::exception& e) {

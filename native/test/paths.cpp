@@ -16,7 +16,7 @@ namespace temper::test {
 namespace {
 
 using cpu::Isa;
-constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon};
+constexpr Isa kAll[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon, Isa::neonbf16};
 constexpr size_t kLargestBytes = 1 << 18;
 
 // The bytes that op writes under the active path, one entry per small case.
@@ -95,6 +95,7 @@ void check_paths(Tally& tally) {
   for (const char* op : {"attention_fwd", "rmsnorm_fwd"}) check_differs(tally, op, Isa::avx2, Isa::avx512);
 #endif
   check_differs(tally, "linear_fwd", Isa::avx512, Isa::avx512bf16);
+  check_differs(tally, "linear_fwd", Isa::neon, Isa::neonbf16);
 }
 
 }  // namespace temper::test

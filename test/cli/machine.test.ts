@@ -38,7 +38,7 @@ describe('environment', () => {
     return JSON.parse(spawnSync(process.execPath, ['-e', program], { encoding: 'utf8', env: { ...process.env, TEMPER_ISA: isa } }).stdout) as { isa?: string; code?: string };
   };
   it('every instruction set is either what runs or refused; portable always runs', () => {
-    for (const isa of ['avx2', 'avx512', 'avx512bf16', 'neon']) expect([{ isa }, { code: 'bad_isa' }]).toContainEqual(infoUnder(isa));
+    for (const isa of ['avx2', 'avx512', 'avx512bf16', 'neon', 'neonbf16']) expect([{ isa }, { code: 'bad_isa' }]).toContainEqual(infoUnder(isa));
     expect(infoUnder('portable')).toEqual({ isa: 'portable' });
     expect(infoUnder('')).toEqual({ isa: expect.any(String) as string });
   });
