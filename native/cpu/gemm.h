@@ -53,7 +53,8 @@ void multiply(const Product* products, int64_t count, int64_t precision);
 struct Path {
   int mr, nr;  // rows and columns of a tile
   int pair;    // elements of k per unit
-  // dst[unit][width] from outer indices [o0, o0+outs) and k in [k0, k0+ks); the rest of the width and of the last unit is zero.
+  // dst[unit][width] from outer indices [o0, o0+outs) and k in [k0, k0+ks); the rest of the last unit is zero,
+  // the rest of the width finite but arbitrary.
   // More outs than the width fill panels of [units][width] that follow one another.
   void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
   // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], b is [units][nr].

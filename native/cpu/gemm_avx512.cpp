@@ -21,23 +21,36 @@ inline __m512i round_lanes(__m512i bits) {  // f32 → bf16 precision, nearest e
   return _mm512_mask_mov_epi32(rounded, nan, bits);
 }
 
+inline __m512i load_bf16(const uint16_t* from, int n) {
+  const __m256i half = n >= 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)) : _mm256_maskz_loadu_epi16(first_lanes(n > 0 ? n : 0), from);
+  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+}
+template <bool Round> inline __m512i load_f32(const float* from, float scale, int n) {
+  __m512 v = n >= 16 ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(first_lanes(n > 0 ? n : 0), from);
+  v = _mm512_mul_ps(v, _mm512_set1_ps(scale));
+  return Round ? round_lanes(_mm512_castps_si512(v)) : _mm512_castps_si512(v);
+}
+struct ScaledRow {
+  const float* data;
+  float scale;
+};
+
 template <bool Round> void pack_f32(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
-  if (s.kind == Kind::mxfp4) return pack_any<1, Round>(dst, s, o0, outs, width, k0, ks);
-  if (s.kind == Kind::bf16) {
-    const auto get = [&](int64_t row, int64_t i, int n) {
-      return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), bf16_row(s, row) + i)), 16);
-    };
-    if (s.k_inner) return pack_transposed(dst, outs, width, ks, [&](int o, int u) { return get(o0 + o, k0 + u, ks - u); });
-    return pack_across(dst, outs, width, ks, [&](int u, int o, int n) { return get(k0 + u, o0 + o, n); });
+  const auto scaled = [&](int64_t r) { return ScaledRow{f32_row(s, r), s.row_scale ? s.row_scale[r] : 1.0f}; };
+  switch (s.kind) {
+    case Kind::mxfp4: return pack_any<1, Round>(dst, s, o0, outs, width, k0, ks);
+    case Kind::bf16:
+      if (s.k_inner)
+        return pack_transposed<1>(dst, outs, width, ks, [&](int o) { return bf16_row(s, o0 + o) + k0; }, [](const uint16_t* row, int k, int n) { return load_bf16(row + k, n); });
+      return pack_across(dst, outs, width, ks, [&](int u, int o, int n) { return load_bf16(bf16_row(s, k0 + u) + o0 + o, n); });
+    case Kind::f32:
+      if (s.k_inner)
+        return pack_transposed<1>(dst, outs, width, ks, [&](int o) { return scaled(o0 + o); }, [&](const ScaledRow& row, int k, int n) { return load_f32<Round>(row.data + k0 + k, row.scale, n); });
+      return pack_across(dst, outs, width, ks, [&](int u, int o, int n) {
+        const ScaledRow row = scaled(k0 + u);
+        return load_f32<Round>(row.data + o0 + o, row.scale, n);
+      });
   }
-  const auto get = [&](int64_t row, int64_t i, int n) {
-    __m512 v = _mm512_maskz_loadu_ps(first_lanes(n), f32_row(s, row) + i);
-    if (s.row_scale) v = _mm512_mul_ps(v, _mm512_set1_ps(s.row_scale[row]));
-    const __m512i bits = _mm512_castps_si512(v);
-    return Round ? round_lanes(bits) : bits;
-  };
-  if (s.k_inner) return pack_transposed(dst, outs, width, ks, [&](int o, int u) { return get(o0 + o, k0 + u, ks - u); });
-  pack_across(dst, outs, width, ks, [&](int u, int o, int n) { return get(k0 + u, o0 + o, n); });
 }
 }  // namespace
 

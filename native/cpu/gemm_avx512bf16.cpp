@@ -41,44 +41,49 @@ template <int Max> void tile_bf16(int rows, int units, const uint32_t* a, const 
   tile_rows_bf16<Max>(units, a, b, c, ldc, alpha, overwrite, bias);
 }
 
-// 32 elements along k of a memory row as 16 units.
-inline __m512i units_f32(const Source& s, int64_t row, int64_t i, int n) {
-  const float* from = f32_row(s, row) + i;
-  __m512 lo = _mm512_maskz_loadu_ps(first_lanes(n), from), hi = _mm512_setzero_ps();
-  if (n > 16) hi = _mm512_maskz_loadu_ps(first_lanes(n - 16), from + 16);
-  if (s.row_scale) {
-    const __m512 f = _mm512_set1_ps(s.row_scale[row]);
-    lo = _mm512_mul_ps(lo, f);
-    hi = _mm512_mul_ps(hi, f);
+struct ScaledRow {
+  const float* data;
+  __m512 scale;
+};
+inline __m512 load_f32(const ScaledRow& row, int64_t i, int n) {
+  return _mm512_mul_ps(row.scale, n >= 16 ? _mm512_loadu_ps(row.data + i) : _mm512_maskz_loadu_ps(first_lanes(n > 0 ? n : 0), row.data + i));
+}
+inline __m512i load_words(const uint16_t* from, int n) { return n >= 32 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(first_words(n > 0 ? n : 0), from); }
+
+inline __m512i word_order(int first, int second) {  // words first, second, first+1, second+1, …
+  const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_add_epi32(_mm512_or_si512(step, _mm512_slli_epi32(step, 16)), _mm512_set1_epi32(first | second << 16));
+}
+
+void pack_bf16_k_outer(uint32_t* dst, const Source& s, int64_t o0, int outs, int64_t k0, int ks) {
+  constexpr int width = 32;
+  const int units = (ks + 1) / 2;
+  const __m512i low = word_order(0, 32), high = word_order(16, 48);
+  for (int u = 0; u < units; ++u) {
+    const bool pair = 2 * u + 1 < ks;
+    const uint16_t *a = bf16_row(s, k0 + 2 * u) + o0, *b = pair ? bf16_row(s, k0 + 2 * u + 1) + o0 : a;
+    for (int o = 0; o < outs; o += width) {
+      const __m512i left = load_words(a + o, outs - o), right = pair ? load_words(b + o, outs - o) : _mm512_setzero_si512();
+      _mm512_storeu_si512(dst + o * units + u * width, _mm512_permutex2var_epi16(left, low, right));
+      _mm512_storeu_si512(dst + o * units + u * width + 16, _mm512_permutex2var_epi16(left, high, right));
+    }
   }
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(hi, lo));
 }
 
-const __m512i& interleave_halves() {  // words 0, 16, 1, 17, …
-  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return *reinterpret_cast<const __m512i*>(order);
-}
-
-// Two memory rows side by side: unit o = (row a [o], row b [o]). half(k, o, n): 16 bf16 of memory row k.
-template <class Half> void pack_rows(uint32_t* dst, int outs, int width, int ks, const Half& half) {
-  pack_across(dst, outs, width, (ks + 1) / 2, [&](int u, int o, int n) {
-    const __m256i a = half(2 * u, o, n), b = 2 * u + 1 < ks ? half(2 * u + 1, o, n) : _mm256_setzero_si256();
-    return _mm512_permutexvar_epi16(interleave_halves(), _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
-  });
-}
+// The MXFP4 packers add to exponents, which is right for scales 2 to 252; meeting another they return false and the general decoder takes over.
 
 // k runs along MXFP4 rows: byte j of a group is unit j, so 16 rows × 16 bytes are transposed as dwords and each byte becomes a unit.
-void pack_mxfp4_k_inner(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
-  const int groups = ks / 32;
+bool pack_mxfp4_k_inner(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
+  const int groups = ks / 32, units = ks / 2;
   const int64_t group0 = k0 / 32, block_ld = s.ld / 2, scale_ld = s.ld / 32;
   const __m512i table = code_table_bf16(), nibble_shift = _mm512_set1_epi32(0x00040000);
   __m512i spread[4];  // byte b of each dword into the low half of both its words
+#pragma GCC unroll 4
   for (int b = 0; b < 4; ++b)
     spread[b] = _mm512_or_si512(_mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0), _mm512_set1_epi32(static_cast<int>(0x80008000u) | b | b << 16));
-  const int units = ks / 2;
   for (int o = 0; o < (outs + width - 1) / width * width; o += 16) {
     const uint8_t *blocks[16], *scales[16];
-    for (int i = 0; i < 16; ++i) {  // columns beyond the edge repeat the last one; nothing of them is stored in c
+    for (int i = 0; i < 16; ++i) {  // columns beyond the edge repeat the last one: what is computed from them is never kept
       const int64_t row = o0 + (o + i < outs ? o + i : outs - 1);
       blocks[i] = static_cast<const uint8_t*>(s.data) + row * block_ld + group0 * 16;
       scales[i] = s.scales + row * scale_ld + group0;
@@ -88,14 +93,16 @@ void pack_mxfp4_k_inner(uint32_t* dst, const Source& s, int64_t o0, int outs, in
       __m512i sq[4];
       transpose_16_rows_of_16_bytes(scales, g0, first_lanes(count), sq);
       for (int g = 0; g < count; ++g) {
-        const __m512i e = _mm512_shuffle_epi8(sq[g >> 2], spread[g & 3]);
+        // e − 127 in both words of a dword; in range for 2 ≤ e ≤ 252.
+        const __m512i e = _mm512_shuffle_epi8(sq[g >> 2], _mm512_add_epi8(spread[0], _mm512_set1_epi32((g & 3) * 0x00010001)));
+        if (_mm512_cmpgt_epu16_mask(_mm512_sub_epi16(e, _mm512_set1_epi16(2)), _mm512_set1_epi16(250))) [[unlikely]] return false;
         const __m512i delta = _mm512_slli_epi16(_mm512_sub_epi16(e, _mm512_set1_epi16(127)), 7);
         __m512i q[4];
         transpose_16_rows_of_16_bytes(blocks, (g0 + g) * 16, 0xffff, q);
-        if (g % 4 == 0)
-          for (int i = 0; i < 16; ++i) prefetch(blocks[i] + width * block_ld + (g0 + g) * 16);
         uint32_t* to = dst + o / width * width * units + (g0 + g) * 16 * width + o % width;
+#pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
+#pragma GCC unroll 4
           for (int b = 0; b < 4; ++b) {
             const __m512i codes = _mm512_srlv_epi16(_mm512_shuffle_epi8(q[j], spread[b]), nibble_shift);
             _mm512_storeu_si512(to + (j * 4 + b) * width, scale_bf16(_mm512_permutexvar_epi16(codes, table), delta));
@@ -103,68 +110,59 @@ void pack_mxfp4_k_inner(uint32_t* dst, const Source& s, int64_t o0, int outs, in
       }
     }
   }
+  return true;
 }
 
 // k runs across MXFP4 rows: the same bytes read the other way. Byte j of rows k and k+1 makes two units, columns 2j and 2j+1.
-void pack_mxfp4_k_outer(uint32_t* dst, const Source& s, int64_t o0, int outs, int64_t k0, int ks) {
+bool pack_mxfp4_k_outer(uint32_t* dst, const Source& s, int64_t o0, int outs, int64_t k0, int ks) {
   constexpr int width = 32;
   const int units = (ks + 1) / 2;
   const __m512i table = code_table_bf16();
   const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
   const int64_t block_ld = s.ld / 2, scale_ld = s.ld / 32;
-  for (int u = 0; u * 2 < ks; ++u)
+  uint32_t odd_scale = 0;
+  for (int u = 0; u < units; ++u) {
+    const int64_t a = k0 + 2 * u, b = 2 * u + 1 < ks ? a + 1 : a;
+    const uint8_t *blocks_a = static_cast<const uint8_t*>(s.data) + a * block_ld + o0 / 2, *blocks_b = static_cast<const uint8_t*>(s.data) + b * block_ld + o0 / 2;
+    const uint8_t *scales_a = s.scales + a * scale_ld + o0 / 32, *scales_b = s.scales + b * scale_ld + o0 / 32;
+    const __m512i keep = _mm512_set1_epi32(b == a ? 0xffff : -1);
     for (int o = 0; o < outs; o += width) {
-      const int64_t group = (o0 + o) / 32, a = k0 + 2 * u, b = 2 * u + 1 < ks ? a + 1 : a;
-      const uint8_t* blocks = static_cast<const uint8_t*>(s.data) + group * 16;
-      const __m512i bytes_a = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(blocks + a * block_ld)));
-      const __m512i bytes_b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(blocks + b * block_ld)));
+      const __m512i bytes_a = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(blocks_a + o / 2)));
+      const __m512i bytes_b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(blocks_b + o / 2)));
       const __m512i codes = _mm512_or_si512(bytes_a, _mm512_slli_epi32(bytes_b, 16));
-      const int ea = s.scales[a * scale_ld + group] - 127, eb = s.scales[b * scale_ld + group] - 127;
-      const __m512i delta = _mm512_set1_epi32(static_cast<int>((static_cast<uint32_t>(ea << 7) & 0xffffu) | static_cast<uint32_t>(eb << 7) << 16));
-      __m512i even = scale_bf16(_mm512_permutexvar_epi16(codes, table), delta);
-      __m512i odd = scale_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), table), delta);
-      if (b == a) {
-        even = _mm512_and_si512(even, _mm512_set1_epi32(0xffff));
-        odd = _mm512_and_si512(odd, _mm512_set1_epi32(0xffff));
-      }
+      const uint32_t ea = scales_a[o / 32], eb = scales_b[o / 32];
+      odd_scale |= static_cast<uint32_t>(ea - 2 > 250) | static_cast<uint32_t>(eb - 2 > 250);
+      const __m512i delta = _mm512_set1_epi32(static_cast<int>((((ea - 127) << 7) & 0xffffu) | (eb - 127) << 23));
+      const __m512i even = _mm512_and_si512(keep, scale_bf16(_mm512_permutexvar_epi16(codes, table), delta));
+      const __m512i odd = _mm512_and_si512(keep, scale_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(codes, 4), table), delta));
       _mm512_storeu_si512(dst + o * units + u * width, _mm512_permutex2var_epi32(even, low, odd));
       _mm512_storeu_si512(dst + o * units + u * width + 16, _mm512_permutex2var_epi32(even, high, odd));
     }
+  }
+  return !odd_scale;
 }
 
 void pack_bf16(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
-  const int units = (ks + 1) / 2;
+  const auto scaled = [&](int64_t r) { return ScaledRow{f32_row(s, r), _mm512_set1_ps(s.row_scale ? s.row_scale[r] : 1.0f)}; };
   switch (s.kind) {
     case Kind::f32:
-      if (s.k_inner) return pack_transposed(dst, outs, width, units, [&](int o, int u) { return units_f32(s, o0 + o, k0 + 2 * u, ks - 2 * u); });
-      return pack_rows(dst, outs, width, ks, [&](int k, int o, int n) {
-        const int64_t row = k0 + k;
-        __m512 v = _mm512_maskz_loadu_ps(first_lanes(n), f32_row(s, row) + o0 + o);
-        if (s.row_scale) v = _mm512_mul_ps(v, _mm512_set1_ps(s.row_scale[row]));
-        return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+      if (s.k_inner)
+        return pack_transposed<2>(dst, outs, width, ks, [&](int o) { return scaled(o0 + o); }, [&](const ScaledRow& row, int k, int n) {
+          return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_f32(row, k0 + k + 16, n - 16), load_f32(row, k0 + k, n)));
+        });
+      return pack_across(dst, outs, width, (ks + 1) / 2, [&](int u, int o, int n) {
+        const __m512 left = load_f32(scaled(k0 + 2 * u), o0 + o, n), right = 2 * u + 1 < ks ? load_f32(scaled(k0 + 2 * u + 1), o0 + o, n) : _mm512_setzero_ps();
+        return _mm512_permutexvar_epi16(word_order(0, 16), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(right, left)));
       });
     case Kind::bf16:
       if (s.k_inner)
-        return pack_transposed(dst, outs, width, units, [&](int o, int u) {
-          const uint16_t* from = bf16_row(s, o0 + o) + k0 + 2 * u;
-          prefetch(from + width * s.ld);
-          return _mm512_maskz_loadu_epi16(first_words(ks - 2 * u), from);
-        });
-      return pack_rows(dst, outs, width, ks, [&](int k, int o, int n) {
-        const uint16_t* from = bf16_row(s, k0 + k) + o0 + o;
-        if (o % 32 == 0) prefetch(from + kPanels * kMaxTileCols);
-        return _mm256_maskz_loadu_epi16(first_lanes(n), from);
-      });
-    case Kind::mxfp4: {
-      // Groups whose scale lies at the end of the range take the general decoder.
-      const int64_t rows = s.k_inner ? outs : ks, first = s.k_inner ? o0 : k0, group = (s.k_inner ? k0 : o0) / 32, groups = (s.k_inner ? ks : outs) / 32;
-      bool plain = width == 32 && groups * 32 == (s.k_inner ? ks : outs);
-      for (int64_t r = 0; plain && r < rows; ++r) plain = scales_are_plain(s.scales + (first + r) * (s.ld / 32) + group, static_cast<int>(groups));
-      if (!plain) return pack_any<2, true>(dst, s, o0, outs, width, k0, ks);
-      if (s.k_inner) return pack_mxfp4_k_inner(dst, s, o0, outs, width, k0, ks);
-      return pack_mxfp4_k_outer(dst, s, o0, outs, k0, ks);
-    }
+        return pack_transposed<2>(dst, outs, width, ks, [&](int o) { return bf16_row(s, o0 + o) + k0; }, [](const uint16_t* row, int k, int n) { return load_words(row + k, n); });
+      if (width == 32) return pack_bf16_k_outer(dst, s, o0, outs, k0, ks);
+      return pack_any<2, true>(dst, s, o0, outs, width, k0, ks);
+    case Kind::mxfp4:
+      if (width == 32 && (s.k_inner ? ks : outs) % 32 == 0 && (s.k_inner ? pack_mxfp4_k_inner(dst, s, o0, outs, width, k0, ks) : pack_mxfp4_k_outer(dst, s, o0, outs, k0, ks))) return;
+      return pack_any<2, true>(dst, s, o0, outs, width, k0, ks);
   }
 }
 

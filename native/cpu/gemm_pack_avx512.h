@@ -7,14 +7,15 @@
 namespace temper::cpu {
 namespace {
 
-// Into L2: what the next group of panels will read while this one is multiplied.
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
-
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>(n >= 16 ? 0xffffu : (1u << n) - 1u); }
 inline __mmask32 first_words(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1u; }
 
+inline const float* f32_row(const Source& s, int64_t r) { return static_cast<const float*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
+inline const uint16_t* bf16_row(const Source& s, int64_t r) { return static_cast<const uint16_t*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
+
 inline void transpose_16x16(__m512i r[16]) {
   __m512i t[16];
+#pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4) {  // within 128-bit lanes: 4×4 blocks
     const __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
     const __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]), d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
@@ -23,6 +24,7 @@ inline void transpose_16x16(__m512i r[16]) {
     t[i + 2] = _mm512_unpacklo_epi64(b, d);
     t[i + 3] = _mm512_unpackhi_epi64(b, d);
   }
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // then the 4×4 grid of lanes
     const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x44), b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xee);
     const __m512i c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x44), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xee);
@@ -33,34 +35,49 @@ inline void transpose_16x16(__m512i r[16]) {
   }
 }
 
-// load(o, u): units [u, u+16) of outer index o, zero beyond the end.
-template <class Load> inline void pack_transposed(uint32_t* dst, int outs, int width, int units, const Load& load) {
+// Masked stores are slow, so a unit is stored whole where that stays within its panel: units go in rising order and cover what spilled
+// over. `left` counts the panel's units from this one on.
+inline bool fits_whole(int width, int left) { return width >= 16 || width * left >= 16; }
+inline void store_unit(uint32_t* to, int width, int left, __m512i v) {
+  if (fits_whole(width, left)) _mm512_storeu_si512(to, v);
+  else _mm512_mask_storeu_epi32(to, first_lanes(width), v);
+}
+
+// k along memory rows. row(o): what load needs of outer index o; load(row, k, n): 16 units from the n elements at k on, zero beyond.
+// Outer indices beyond the edge repeat the last one: what is computed from them is never kept.
+template <int PerUnit, class Row, class Load> inline void pack_transposed(uint32_t* dst, int outs, int width, int ks, const Row& row, const Load& load) {
+  const int units = (ks + PerUnit - 1) / PerUnit;
   for (int p = 0; p < outs; p += width, dst += units * width)
     for (int o = 0; o < width; o += 16) {
-      const __mmask16 lanes = first_lanes(width - o);
+      decltype(row(0)) rows[16];
+      for (int i = 0; i < 16; ++i) rows[i] = row(p + o + i < outs ? p + o + i : outs - 1);
       for (int u = 0; u < units; u += 16) {
         __m512i r[16];
-        for (int i = 0; i < 16; ++i) r[i] = p + o + i < outs && o + i < width ? load(p + o + i, u) : _mm512_setzero_si512();
+        const int n = ks - u * PerUnit;
+        if (n >= 16 * PerUnit) {
+#pragma GCC unroll 16
+          for (int i = 0; i < 16; ++i) r[i] = load(rows[i], u * PerUnit, 16 * PerUnit);
+        } else {
+          for (int i = 0; i < 16; ++i) r[i] = load(rows[i], u * PerUnit, n);
+        }
         transpose_16x16(r);
-        const int count = units - u < 16 ? units - u : 16;
         uint32_t* to = dst + u * width + o;
-        for (int i = 0; i < count; ++i) _mm512_mask_storeu_epi32(to + i * width, lanes, r[i]);
+        if (u + 16 <= units && fits_whole(width, units - u - 15)) {
+#pragma GCC unroll 16
+          for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * width, r[i]);
+        } else {
+          for (int i = 0; i < 16 && u + i < units; ++i) store_unit(to + i * width, width, units - u - i, r[i]);
+        }
       }
     }
 }
 
-// get(u, o, n): n outer indices from o on, of unit u, zero beyond them.
+// k across memory rows. get(u, o, n): 16 outer indices of unit u, of which n matter; it may read no further than the memory row.
 template <class Get> inline void pack_across(uint32_t* dst, int outs, int width, int units, const Get& get) {
   for (int u = 0; u < units; ++u)
     for (int p = 0; p < outs; p += width)
-      for (int o = 0; o < width; o += 16) {
-        const int n = outs - p - o < width - o ? outs - p - o : width - o;
-        _mm512_mask_storeu_epi32(dst + p * units + u * width + o, first_lanes(width - o), get(u, p + o, n > 0 ? n : 0));
-      }
+      for (int o = 0; o < width; o += 16) store_unit(dst + p * units + u * width + o, width, units - u, get(u, p + o, outs - p - o));
 }
-
-inline const float* f32_row(const Source& s, int64_t r) { return static_cast<const float*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
-inline const uint16_t* bf16_row(const Source& s, int64_t r) { return static_cast<const uint16_t*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
 
 // 16 outer indices × 16 bytes: lane i of q[j] receives dword j of row i.
 inline void transpose_16_rows_of_16_bytes(const uint8_t* const rows[16], int64_t offset, __mmask16 bytes, __m512i q[4]) {
@@ -90,11 +107,6 @@ inline __m512i code_table_bf16() {
 // Adds a power of two to bf16 exponents; a zero stays zero. Right while no result leaves the normal range: scales 2 to 252.
 inline __m512i scale_bf16(__m512i bits, __m512i exponent_delta) {
   return _mm512_maskz_add_epi16(_mm512_test_epi16_mask(bits, _mm512_set1_epi16(0x7fff)), bits, exponent_delta);
-}
-inline bool scales_are_plain(const uint8_t* s, int n) {
-  uint8_t worst = 0;
-  for (int i = 0; i < n; ++i) worst |= static_cast<uint8_t>(s[i] - 2) > 250;
-  return !worst;
 }
 
 }  // namespace
