@@ -1,6 +1,6 @@
 // How many rows each nano dataset has, and its seed: the cards, the build and the tests read it here.
 export const sizes = {
-  desk: { rows: 32000, heldout: 300, seed: 101 },
+  desk: { rows: 64000, heldout: 300, seed: 101 },
   tickets: { rows: 2000, heldout: 200, seed: 201 },
   screening: { rows: 12000, heldout: 400, seed: 301 },
 };

@@ -6,14 +6,17 @@ import type { DemoResult, Released, Screened } from './story.js';
 const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 
+/** Examples of each kind; the counts go over all. */
+const SHOWN = 2;
+
 const STYLE = `
 :root { --ground: #fbfaf8; --panel: #fff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --good: #2e7d4f; --bad: #b4311e; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --good: #7cc79a; --bad: #f08a74; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.55 system-ui, sans-serif; }
 main { max-width: 900px; margin: 0 auto; padding: 40px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 6px; } h2 { font-size: 18px; margin: 36px 0 8px; } p { margin: 6px 0 12px; max-width: 72ch; } .soft { color: var(--soft); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 24px 0; }
+h1 { font-size: 26px; margin: 0 0 6px; } h2 { font-size: 18px; margin: 36px 0 8px; } h3 { font-size: 15px; margin: 22px 0 0; } p { margin: 6px 0 12px; max-width: 72ch; } a { color: inherit; } .soft { color: var(--soft); }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0; }
 .figures div, dl { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 .figures b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; } .figures span { color: var(--soft); font-size: 13px; }
 dl { display: grid; grid-template-columns: 90px 1fr; gap: 4px 12px; margin: 10px 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, monospace; }
@@ -35,7 +38,7 @@ export const verifiedLine = (v: VerifyResult): string =>
 export function demoReport(r: DemoResult, shown: { readonly request: string; readonly base: Answer | undefined; readonly tuned: Answer | undefined }, training: string): string {
   const figure = (value: string, what: string): string => `<div><b>${value}</b><span>${what}</span></div>`;
   const group = (title: string, about: string, rows: readonly Screened[]): string =>
-    `<h3>${title}</h3><p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>${rows.map((s) => entries(s.prompt, s.analysis, s.final)).join('')}`;
+    `<h3>${title}</h3><p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>${rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final)).join('')}`;
   const under = (policy: string, kind: Screened['kind']): readonly Screened[] => r.screened.filter((s) => s.policy === policy && s.kind === kind);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Temper demo</title><style>${STYLE}</style></head><body><main>

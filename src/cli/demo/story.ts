@@ -82,12 +82,14 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const matching = (label: string) => (done: number): void => hooks.progress(label, 'requests', done, measured.length);
 
   hooks.chapter('The base model answers plainly');
+  hooks.line('models/nano is a whole gpt-oss, small enough for a laptop. It thinks on the analysis channel, then answers on the final one.');
   const base = await withEngine({ model: MODEL, slots: SLOTS, ...threads }, async (engine) => ({ match: await exactMatch(engine, measured, undefined, signal, matching('base')), digest: await engine.digest() }));
   const shown = measured.findIndex((r) => r.detail === 'none');
   tell(hooks, measured[shown], base.match.answers[shown]);
   hooks.line(`Answered as a ticket: ${base.match.final} of ${base.match.rows} held-out requests (exact match ${percent(base.match.share)}).`);
 
   hooks.chapter('LoRA teaches it tickets, through the MXFP4 bytes of its experts');
+  hooks.line('Small matrices beside attention and beside every expert are trained on datasets/tickets; the 4-bit weights are read as released and never rewritten.');
   const training = await train(RECIPE, {
     out: join(out, 'run'), signal,
     onProgress: (p) => hooks.progress('train', 'steps', p.step, p.steps, `loss ${p.loss.toFixed(4)}  ${Math.round(p.tokensPerSecond)} tokens/s`),
@@ -106,6 +108,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
     const { quality, screened } = await screening(engine, requests, options);
 
     hooks.chapter('The adapter is exported and verified');
+    hooks.line('It is written in the layout that PEFT and transformers load, read back, and every logit is compared with the trainer\'s own.');
     const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') });
     const verified = await verify(adapter);
     hooks.line(`PEFT adapter in ${relative(process.cwd(), adapter)}: ${verifiedLine(verified)}`);
@@ -144,6 +147,7 @@ function tell(hooks: DemoHooks, request: Request | undefined, given: { readonly 
 async function screening(engine: Engine, requests: readonly Request[], options: DemoOptions): Promise<{ quality: JudgeQuality; screened: readonly Screened[] }> {
   const { hooks, signal } = options;
   hooks.chapter('A judge reads a policy and holds back what it forbids, analysis and final apart');
+  hooks.line('models/nano-judge gets one policy and one text per call. Only what it allows passes; no answer, or a garbled one, does not.');
   const opened = await openScreen({ policy: POLICIES, judge: JUDGE, judgeTimeout: 60, judgeMaxTokens: 96, judgeConcurrency: SLOTS, ...(options.threads === undefined ? {} : { threads: options.threads }) });
   if (!opened) throw new Error('openScreen: policies were given and no screen came back');
   try {
