@@ -99,16 +99,19 @@ void linear_cases(Registry& reg) {
                 return {out({5, 9}), update(Value(DType::f32, {7, 9}, Role::in)), update(Value(DType::f32, {7}, Role::in)), update(Value(DType::f32, {3, 9}, Role::in)),
                         update(Value(DType::f32, {7, 3}, Role::in)), upstream[0], after[2], after[1], after[3], after[5], after[6], 0.7, dropout, 3, 0, 0};
               }});
+  if (!reg.for_bench) return;
   const auto bench = [&](const std::string& name, int64_t T, int64_t N, int64_t C, int precision) {
     const double flops = 2.0 * static_cast<double>(T * N * C), weight_bytes = 2.0 * static_cast<double>(N * C);
     const Value x = smooth({T, C}, 1), w = smooth({N, C}, 2, 0.02, DType::bf16);
     Case fwd{"linear_fwd", name, {out({T, N}), nullptr, x, w, nullptr, nullptr, nullptr, 1, 0, 0, precision}};
     fwd.bench_only = true;
+    fwd.bf16_products = precision == 1;
     if (T > 8) fwd.flops = flops; else fwd.bytes = weight_bytes;
     reg.check(fwd);
     if (T <= 8) return;
     Case bwd{"linear_bwd", name, {out({T, C}), nullptr, nullptr, nullptr, nullptr, smooth({T, N}, 3), x, nullptr, w, nullptr, nullptr, 1, 0, 0, 0, precision}};
     bwd.bench_only = true;
+    bwd.bf16_products = precision == 1;
     bwd.flops = flops;
     reg.check(bwd);
   };
@@ -222,13 +225,14 @@ void grouped_cases(Registry& reg) {
               return {out({6, 32}), update(Value(DType::f32, {3, 7, 32}, Role::in)), update(Value(DType::f32, {3, 7}, Role::in)), update(Value(DType::f32, {3, 2, 32}, Role::in)),
                       update(Value(DType::f32, {3, 7, 2}, Role::in)), dy, nullptr, values_f32({6}, weight), after[2], nullptr, after[1], after[4], after[5], nullptr, after[8], after[9], 0.7, 1, 0};
             }});
+  if (!reg.for_bench) return;
   for (int64_t rows : {1, 66, 132, 512}) {  // of one expert of gpt-oss's gate_up
     const int64_t N = 5760, C = 2880, E = rows == 1 ? 8 : 1, P = rows * E;
     const Value w = bytes_u8({E, N, C / 32, 16}, 1), scales = bytes_u8({E, N, C / 32}, 2, 118, 122), offsets = offsets_of(std::vector<int64_t>(static_cast<size_t>(E), rows)), none(nullptr);
     const std::string name = "MXFP4 gate_up, " + std::to_string(rows) + (rows == 1 ? " row of each of 8 experts" : " rows");
     Case fwd{"grouped_linear_fwd", name, {out({P, N}), none, smooth({P, C}, 3), none, offsets, w, scales, none, none, none, 1, 0, 1}};
     Case bwd{"grouped_linear_bwd", name, {out({P, C}), none, none, none, none, smooth({P, N}, 4), none, none, smooth({P, C}, 3), none, none, offsets, w, scales, none, none, 1, 0, 1}};
-    fwd.bench_only = bwd.bench_only = true;
+    fwd.bench_only = bwd.bench_only = fwd.bf16_products = bwd.bf16_products = true;
     if (rows == 1) {
       fwd.bytes = static_cast<double>(E * N * C) * 17 / 32;
       reg.check(fwd);
@@ -302,8 +306,9 @@ void cross_entropy_cases(Registry& reg) {
             [](const Values& after, const Values& upstream) -> Values {
               return {out({4}), out({4, 9}), update(Value(DType::f32, {11, 9}, Role::in)), after[3], after[4], after[5], upstream[0], 0};
             }});
+  if (!reg.for_bench) return;
   Case bench{"linear_cross_entropy", "64 rows, 20000 words, loss and dx", {out({64}), out({64, 2880}), nullptr, smooth({64, 2880}, 1), smooth({20000, 2880}, 2, 0.02, DType::bf16), indices({64}, 3, 20000), nullptr, 1}};
-  bench.bench_only = true;
+  bench.bench_only = bench.bf16_products = true;
   bench.flops = 4.0 * 64 * 20000 * 2880;
   reg.check(bench);
 }
