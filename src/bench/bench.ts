@@ -10,6 +10,7 @@ import { addon } from '../native/addon.js';
 import { dryRun, type DryRunReport } from '../native/dry-run.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { getThreads, memoryStats, resetPeaks, Scope } from '../native/tensor.js';
+import { type Peer, type PeerTest, runPeer } from './peer.js';
 
 export interface Limits { readonly threads: number; readonly gflops: number; readonly gbPerSecond: number }
 export interface BenchRow {
@@ -27,6 +28,9 @@ export interface BenchRow {
   readonly bound: 'arithmetic' | 'bandwidth';
   /** Peak of counted memory, bytes. */
   readonly peakBytes: number;
+  /** The peer's tokens/s right after, and ours ÷ its; only for rows that it can run. */
+  readonly peerTokensPerSecond?: number;
+  readonly ratio?: number;
 }
 export interface BenchOptions {
   readonly precision: keyof typeof PRECISION;
@@ -39,11 +43,15 @@ export interface BenchOptions {
   readonly rank: number;
   /** At least this long on each row, and at least 3 repetitions (1 where one takes longer than 20 s). */
   readonly secondsPerRow: number;
+  /** Measured after each row that it can run. */
+  readonly peer?: Omit<Peer, 'threads'>;
   readonly signal?: AbortSignal;
   readonly onRow?: (row: BenchRow) => void;
 }
 export const BENCH_DEFAULTS: BenchOptions = { precision: 'bf16', prefill: [128, 512, 2048], depths: [0, 2048], batches: [1, 4, 16], lora: [512, 2048, 8192], rank: 16, secondsPerRow: 3 };
-const DECODE_TOKENS = 16;
+/** Tokens of one repetition, and repetitions at most (the cache must hold them all). */
+const DECODE_TOKENS = 8;
+const MOST_REPETITIONS = 40;
 
 export interface BenchResult { readonly model: string; readonly limits: Limits; readonly isa: string; readonly cpu: string; readonly loadSeconds: number; readonly rows: readonly BenchRow[] }
 
@@ -65,9 +73,11 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
     const loadSeconds = (performance.now() - began) / 1000;
     const { vocab_size: V } = model.config;
     const rows: BenchRow[] = [];
-    const add = (name: string, tokens: number, prepare: (model: ModelWeights) => Work): void => {
+    const add = (name: string, tokens: number, prepare: (model: ModelWeights) => Work, peerTest?: PeerTest): void => {
       options.signal?.throwIfAborted();
-      const row = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, prepare), options.secondsPerRow);
+      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, prepare), options.secondsPerRow);
+      const theirs = options.peer && peerTest ? runPeer({ ...options.peer, threads: limits.threads }, peerTest) : undefined;
+      const row: BenchRow = theirs === undefined ? own : { ...own, peerTokensPerSecond: theirs, ratio: own.tokensPerSecond / theirs };
       rows.push(row);
       options.onRow?.(row);
     };
@@ -78,8 +88,8 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
         using cache = new KvCache(model.config, 1, n);
         logits(scope, model, forwardHidden(scope, model, null, batch, { precision: options.precision, cache, rows: Int32Array.of(n - 1) }), options.precision);
       };
-    });
-    for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision));
+    }, { prefill: n });
+    for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), B === 1 ? { decode: 4 * DECODE_TOKENS, depth } : undefined);
     for (const n of options.lora) add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
     return { model: dir, limits, isa: addon.cpuInfo().isa, cpu: addon.cpuInfo().model, loadSeconds, rows };
   } finally { model.close(); }
@@ -90,14 +100,14 @@ function embedOne(model: ModelWeights): void {
   ops.embedding_fwd(s.empty('f32', [1, model.config.hidden_size]), model.embed, s.from(Int32Array.of(0)));
 }
 
-/** Greedy decoding of B sequences that start at `depth`; the cache is filled once, by decoding's own layout, and then goes on growing. */
+/** Greedy decoding of B sequences from `depth` on. One prompt fills the cache of all: what is in it does not matter to the time. */
 function decoder(model: ModelWeights, B: number, depth: number, precision: keyof typeof PRECISION): Work {
   const V = model.config.vocab_size;
-  const REPETITIONS = 64;
-  const cache = new KvCache(model.config, B, depth + DECODE_TOKENS * REPETITIONS);
-  if (depth > 0) for (let b = 0; b < B; b++) {
+  const cache = new KvCache(model.config, B, depth + DECODE_TOKENS * (MOST_REPETITIONS + 1));
+  if (depth > 0) {
     using scope = new Scope();
-    forwardHidden(scope, model, null, { ...oneSequence(someTokens(depth, V, b)), slots: Int32Array.of(b) }, { precision, cache, rows: Int32Array.of(depth - 1) });
+    forwardHidden(scope, model, null, oneSequence(someTokens(depth, V)), { precision, cache, rows: Int32Array.of(depth - 1) });
+    for (let b = 1; b < B; b++) cache.copy(0, b);
   }
   let at = depth;
   let last = someTokens(B, V);
@@ -158,7 +168,7 @@ function measure(name: string, tokens: number, limits: Limits, prepare: () => Wo
       const from = performance.now();
       work();
       times.push((performance.now() - from) / 1000);
-    } while (times.length < 40 && (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20)));
+    } while (times.length < MOST_REPETITIONS && (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20)));
     const seconds = times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
     const flops = calls.reduce((a, c) => a + c.cost.flops, 0), bytes = calls.reduce((a, c) => a + c.cost.bytes, 0);
     const arithmetic = flops / (limits.gflops * 1e9), bandwidth = bytes / (limits.gbPerSecond * 1e9);

@@ -1,7 +1,8 @@
 // `temper bench`: the headline numbers of one checkpoint on this machine.
+import { ConfigError } from '../../native/errors.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
-interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly json?: boolean }
+interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly peerLlamaBench?: string; readonly peerGguf?: string; readonly json?: boolean }
 const list = (text: string): number[] => text.split(',').filter((t) => t !== '').map((t) => integerIn(0, 1 << 20)(t));
 
 export const command: Command = {
@@ -18,18 +19,23 @@ export const command: Command = {
       .option('--rank <r>', 'rank of the adapters', integerIn(1, 1024), 16)
       .option('--seconds <s>', 'time for each row', numberIn(0.01, 3600), 3)
       .option('--threads <n>', 'threads of the pool', integerIn(1, 1024))
+      .option('--peer-llama-bench <path>', "llama.cpp's llama-bench, run after each row that it can run")
+      .option('--peer-gguf <file>', 'GGUF of the same shapes for it')
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper bench --model models/nano --lora 512,2048', 'temper bench --model models/gpt-oss-20b --prefill 512 --depths 0 --batches 1 --lora "" --json'))
+      .addHelpText('after', examples('temper bench --model models/nano --lora 512,2048', 'temper bench --model models/gpt-oss-20b --prefill 512 --depths 0 --batches 1 --lora "" --json',
+        'temper bench --model models/gpt-oss-20b --peer-llama-bench llama.cpp/build/bin/llama-bench --peer-gguf gpt-oss-20b.gguf'))
       .action(async (o: Options) => {
         const { bench } = await import('../../bench/bench.js');
         const { setThreads } = await import('../../native/tensor.js');
         if (o.threads !== undefined) setThreads(o.threads);
+        if ((o.peerLlamaBench === undefined) !== (o.peerGguf === undefined)) throw new ConfigError('peer_incomplete', '--peer-llama-bench and --peer-gguf go together; give both');
+        const peer = o.peerLlamaBench && o.peerGguf ? { peer: { llamaBench: o.peerLlamaBench, gguf: o.peerGguf } } : {};
         const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
-        if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB'])}\n`);
+        if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         const result = bench(o.model, {
-          precision: o.precision, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(),
+          precision: o.precision, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(), ...peer,
           onRow(r) {
-            if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1)])}\n`);
+            if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1), ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)])])}\n`);
           },
         });
         if (o.json) printJson(result);
