@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
 #if defined(__x86_64__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12's own AVX-512 headers
@@ -123,16 +122,40 @@ const Kernels& active_kernels() {
   return portable::kernels;
 }
 
-// Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, in parallel.
-template <class F> void each_block(const std::vector<QuerySpan>& spans, int64_t Hkv, int64_t step, F&& run) {
-  std::vector<int64_t> before{0};
-  for (const QuerySpan& s : spans) before.push_back(before.back() + (s.queries + step - 1) / step);
-  parallel_for(before.back() * Hkv, [&](int64_t task) {
-    const int64_t at = task / Hkv;
-    const size_t b = static_cast<size_t>(std::upper_bound(before.begin(), before.end(), at) - before.begin()) - 1;
-    run(b, task % Hkv, (at - before[b]) * step);
-  });
-}
+// The sequences of a call, and how much work they are: what is small runs in few pieces or in one, for waking a thread costs microseconds.
+class Sequences {
+ public:
+  Sequences(const AttentionShape& s, const Tensor& q_start, const Tensor* k_len) : spans_(static_cast<size_t>(s.B)), heads_(s.Hkv) {
+    for (int64_t b = 0; b < s.B; ++b) {
+      const int64_t row = q_start.i32()[b], n = q_start.i32()[b + 1] - row, len = k_len ? k_len->i32()[b] : n;
+      spans_[b] = {row, n, len - n};
+      products_ += static_cast<double>(n) * static_cast<double>(s.window > 0 ? std::min(len, s.window) : len) * static_cast<double>(s.H * s.Dh);
+    }
+  }
+  const QuerySpan& operator[](int64_t b) const { return spans_[b]; }
+
+  // Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, in parallel.
+  template <class F> void each_block(int64_t step, F&& run) const {
+    const int64_t B = static_cast<int64_t>(spans_.size());
+    Scratch<int64_t> before(static_cast<size_t>(B + 1));
+    before[0] = 0;
+    for (int64_t b = 0; b < B; ++b) before[b + 1] = before[b] + (spans_[b].queries + step - 1) / step;
+    const int64_t tasks = before[B] * heads_;
+    constexpr double kProducts = 250000;  // of a piece at least: some ten microseconds
+    const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(std::min(1.0, kProducts / std::max(products_, 1.0)) * static_cast<double>(tasks)));
+    parallel_ranges(tasks, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t at = task / heads_, b = std::upper_bound(before.data(), before.data() + B + 1, at) - before.data() - 1;
+        run(b, task % heads_, (at - before[b]) * step);
+      }
+    });
+  }
+
+ private:
+  Scratch<QuerySpan> spans_;
+  int64_t heads_;
+  double products_ = 0;  // multiply-adds of q·k
+};
 
 }  // namespace
 
@@ -142,14 +165,10 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
   const Geometry shape(s);
   Scratch<float> sink(sinks ? static_cast<size_t>(s.H) : 0);
   for (int64_t h = 0; sinks && h < s.H; ++h) sink[h] = static_cast<float>(element(*sinks, h));
-  std::vector<QuerySpan> spans;
-  for (int64_t b = 0; b < s.B; ++b) {
-    const int64_t row = q_start->i32()[b], n = q_start->i32()[b + 1] - row;
-    spans.push_back({row, n, k_len->i32()[b] - n});
-  }
+  const Sequences spans(s, *q_start, k_len);
   const Forward f{o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(), sink.data(), static_cast<float>(scale)};
   const Kernels& kernels = active_kernels();
-  each_block(spans, s.Hkv, shape.block_queries, [&](size_t b, int64_t head, int64_t i) {
+  spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
     Geometry g = shape;
     g.head = head;
     kernels.forward(f, g, spans[b].block(g, i), {k_start->i32()[b], ring, head});
@@ -161,18 +180,17 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   const AttentionShape s = attention_shape(*q, *k, *q_start, nullptr, nullptr, window, 0);
   require(k->shape[0] == s.T, "shape_mismatch", "attention_bwd: k has ", k->shape[0], " rows, wanted those of q, ", s.T, ": keys and queries are the same tokens");
   const Geometry shape(s);
-  std::vector<QuerySpan> spans;
-  for (int64_t b = 0; b < s.B; ++b) spans.push_back({q_start->i32()[b], q_start->i32()[b + 1] - q_start->i32()[b], 0});
+  const Sequences spans(s, *q_start, nullptr);
 
   // D = Σ do∘o of every query head, and with it the sinks' gradient, summed over fixed chunks of tokens.
-  constexpr int64_t kChunk = 64;
-  const int64_t chunks = (s.T + kChunk - 1) / kChunk;
+  const int64_t chunk = std::max<int64_t>(64, 32768 / (s.H * s.Dh));
+  const int64_t chunks = (s.T + chunk - 1) / chunk;
   const bool with_sinks = dsinks && sinks;
   Scratch<float> dot(static_cast<size_t>(s.T * s.H));
   Scratch<double> partial(with_sinks ? static_cast<size_t>(chunks * s.H) : 0);
   parallel_for(chunks, [&](int64_t c) {
     for (int64_t h = 0; h < s.H && with_sinks; ++h) partial[c * s.H + h] = 0;
-    for (int64_t i = c * kChunk * s.H; i < std::min(s.T, (c + 1) * kChunk) * s.H; ++i) {
+    for (int64_t i = c * chunk * s.H; i < std::min(s.T, (c + 1) * chunk) * s.H; ++i) {
       const float *a = dout->f32() + i * s.Dh, *y = o->f32() + i * s.Dh;
       float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -189,12 +207,12 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
 
   const Backward f{dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), static_cast<float>(scale)};
   const Kernels& kernels = active_kernels();
-  each_block(spans, s.Hkv, shape.block_queries, [&](size_t b, int64_t head, int64_t i) {
+  spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
     Geometry g = shape;
     g.head = head;
     kernels.backward_queries(f, g, spans[b].block(g, i), {spans[b].row, 0, head});
   });
-  each_block(spans, s.Hkv, kKeys, [&](size_t b, int64_t head, int64_t block) {
+  spans.each_block(kKeys, [&](int64_t b, int64_t head, int64_t block) {
     Geometry g = shape;
     g.head = head;
     kernels.backward_keys(f, g, spans[b], {spans[b].row, 0, head}, block);

@@ -10,7 +10,8 @@ namespace temper::cpu {
 
 AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor* k_start, const Tensor* k_len, int64_t window, int64_t ring) {
   const AttentionShape s{q_start.numel() - 1, q.shape[0], k.shape[0], q.shape[1], k.shape[1], q.shape[2], window, ring};
-  require(s.Hkv > 0 && s.H % s.Hkv == 0, "shape_mismatch", "attention: ", s.H, " query heads over ", s.Hkv, " kv heads, wanted a multiple");
+  require(s.Hkv > 0 && s.H > 0 && s.H % s.Hkv == 0, "shape_mismatch", "attention: ", s.H, " query heads over ", s.Hkv, " kv heads, wanted a multiple");
+  require(s.Dh > 0, "shape_mismatch", "attention: heads of width 0, wanted 1 or more");
   require(window >= 0 && ring >= 0, "bad_argument", "attention: window ", window, ", ring ", ring, ", wanted 0 or more");
   const int32_t* start = q_start.i32();
   require(start[0] == 0 && start[s.B] == s.T, "bad_index", "attention: q_start runs from ", start[0], " to ", start[s.B], ", wanted 0 to ", s.T);

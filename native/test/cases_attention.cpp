@@ -176,8 +176,8 @@ const Suite suite{[](Registry& r) {
   add_pair(r, "scores of both signs and large", {{90}, {}}, {2, 1, 16}, 0, smooth({2}, 4, 10), 8);
   add_pair(r, "sink far above the scores", {{20}, {}}, small, 0, values_f32({4}, {60, 60, 60, 60}));
   add_pair(r, "sink far below the scores", {{20}, {}}, small, 0, values_f32({4}, {-200, -200, -200, -200}));
-  add_pair(r, "gpt-oss heads, window 128", {{140, 20}, {}}, gpt_oss, 128, smooth({64}, 4, 1, DType::bf16), 1, true);
-  add_pair(r, "gpt-oss heads, full", {{65}, {}}, gpt_oss, 0, smooth({64}, 4, 1, DType::bf16), 1, true);
+  add_pair(r, "gpt-oss groups, window 128", {{140, 20}, {}}, {16, 2, 64}, 128, smooth({16}, 4, 1, DType::bf16), 1, true);
+  add_pair(r, "gpt-oss heads, full", {{33}, {}}, gpt_oss, 0, smooth({64}, 4, 1, DType::bf16), 1, true);
 
   // Serving: few queries over cached keys, in rows of their own or in a ring.
   for (double window : {0.0, 5.0, 128.0}) {
