@@ -103,6 +103,10 @@ void needs(Call& c, const char* name, const char* other) {
 }
 
 void lora_fwd(Call& c) { together(c, {"A", "B", "h"}); }
+void rule_linear_q8(Call& c) {
+  lora_fwd(c);
+  require(c["C"] % 32 == 0, "shape_mismatch", c.op.name, ": C=", c["C"], " inputs, wanted a multiple of 32, the group that shares a scale");
+}
 void lora_bwd(Call& c) {
   together(c, {"A", "B"});
   needs(c, "dA", "A");
@@ -199,6 +203,10 @@ const Line kLines[] = {
      "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]? w:wf[N,C] A:f32[R,C]? B:f32[N,R]? "
      "scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int[0,1] precision:int[0,1]",
      "", lora_bwd},
+    {"q8_quantize", "=q:u8[...L,32G] =scales:bf16[...L,G] w:wf[...L,32G]", "", nullptr},
+    {"linear_q8_fwd",
+     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] precision:int[0,1]",
+     "", rule_linear_q8},
     {"linear_cross_entropy",
      "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S] weights:f32[S]? precision:int[0,1]", "", nullptr},
     {"attention_fwd",

@@ -1,4 +1,4 @@
-// The one matrix-product core. An op describes its operands where they lie (f32, bf16 or MXFP4; gathered, scaled or transposed rows)
+// The one matrix-product core. An op describes its operands where they lie (f32, bf16, MXFP4 or q8; gathered, scaled or transposed rows)
 // and `multiply` packs tiles from there, so nothing is ever expanded as a whole. Start at Product.
 #pragma once
 #include <cstdint>
@@ -12,14 +12,15 @@ inline constexpr int kFewRows = 8;
 inline constexpr int kPanels = 4;      // packed at once where k runs across rows: a row is then read by whole cache lines
 inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
 
-enum class Kind : uint8_t { f32, bf16, mxfp4 };
+enum class Kind : uint8_t { f32, bf16, mxfp4, q8 };
 inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
 
 // An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds rows of `ld` elements;
 // k runs along a row (k_inner) or across rows.
 struct Source {
   const void* data = nullptr;       // row 0; for MXFP4 its blocks
-  const uint8_t* scales = nullptr;  // MXFP4 only
+  const uint8_t* scales = nullptr;  // MXFP4: a byte for 32 elements
+  const uint16_t* q8_scales = nullptr;  // q8: a bf16 for 32 elements
   int64_t ld = 0;
   const int32_t* rows = nullptr;     // row r lies at rows[r] (null: at r)
   const float* row_scale = nullptr;  // row r is taken times row_scale[r] (null: 1); f32 only

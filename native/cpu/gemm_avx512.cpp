@@ -39,6 +39,12 @@ template <bool Round> void pack_f32(uint32_t* dst, const Source& s, int64_t o0, 
   const auto scaled = [&](int64_t r) { return ScaledRow{f32_row(s, r), s.row_scale ? s.row_scale[r] : 1.0f}; };
   switch (s.kind) {
     case Kind::mxfp4: return pack_any<1, Round>(dst, s, o0, outs, width, k0, ks);
+    case Kind::q8:
+      if (!s.k_inner) return pack_any<1, Round>(dst, s, o0, outs, width, k0, ks);
+      return pack_transposed<1>(dst, outs, width, ks, [&](int o) { return q8_row(s, o0 + o, k0); }, [](const Q8Row& row, int k, int) {
+        const __m512i bits = _mm512_castps_si512(load_q8(row, k));
+        return Round ? round_lanes(bits) : bits;
+      });
     case Kind::bf16:
       if (s.k_inner)
         return pack_transposed<1>(dst, outs, width, ks, [&](int o) { return bf16_row(s, o0 + o) + k0; }, [](const uint16_t* row, int k, int n) { return load_bf16(row + k, n); });

@@ -155,6 +155,11 @@ void pack_bf16(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, 
         const __m512 left = load_f32(scaled(k0 + 2 * u), o0 + o, n), right = 2 * u + 1 < ks ? load_f32(scaled(k0 + 2 * u + 1), o0 + o, n) : _mm512_setzero_ps();
         return _mm512_permutexvar_epi16(word_order(0, 16), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(right, left)));
       });
+    case Kind::q8:
+      if (!s.k_inner) return pack_any<2, true>(dst, s, o0, outs, width, k0, ks);
+      return pack_transposed<2>(dst, outs, width, ks, [&](int o) { return q8_row(s, o0 + o, k0); }, [](const Q8Row& row, int k, int) {
+        return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_q8(row, k + 16), load_q8(row, k)));
+      });
     case Kind::bf16:
       if (s.k_inner)
         return pack_transposed<2>(dst, outs, width, ks, [&](int o) { return bf16_row(s, o0 + o) + k0; }, [](const uint16_t* row, int k, int n) { return load_words(row + k, n); });

@@ -49,6 +49,20 @@ template <bool Round> inline void load_segment(float* out, const Source& s, int6
       const uint32_t bits = static_cast<uint32_t>(from[j]) << 16;
       std::memcpy(out + j, &bits, sizeof bits);
     }
+  } else if (s.kind == Kind::q8) {
+    const int8_t* q = static_cast<const int8_t*>(s.data) + row * s.ld + i;
+    const uint16_t* scales = s.q8_scales + row * (s.ld / 32);
+    for (int done = 0; done < count;) {
+      const int64_t at = i + done;
+      const int from = static_cast<int>(at % 32), n = count - done < 32 - from ? count - done : 32 - from;
+      const uint32_t bits = static_cast<uint32_t>(scales[at / 32]) << 16;
+      float scale;
+      std::memcpy(&scale, &bits, sizeof scale);
+      for (int j = 0; j < n; ++j) out[done + j] = static_cast<float>(q[done + j]) * scale;  // exact: 7 bits by 8
+      done += n;
+    }
+    if constexpr (Round)
+      for (int j = 0; j < count; ++j) out[j] = to_bf16_and_back(out[j]);
   } else {
     const uint8_t* blocks = static_cast<const uint8_t*>(s.data) + row * (s.ld / 2);
     const uint8_t* scales = s.scales + row * (s.ld / 32);

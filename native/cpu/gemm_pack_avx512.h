@@ -13,6 +13,18 @@ inline __mmask32 first_words(int n) { return n >= 32 ? 0xffffffffu : (1u << n) -
 inline const float* f32_row(const Source& s, int64_t r) { return static_cast<const float*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
 inline const uint16_t* bf16_row(const Source& s, int64_t r) { return static_cast<const uint16_t*>(s.data) + (s.rows ? s.rows[r] : r) * s.ld; }
 
+// Row r of a q8 matrix from element k0 on, a multiple of 32.
+struct Q8Row {
+  const int8_t* q;
+  const uint16_t* scales;
+};
+inline Q8Row q8_row(const Source& s, int64_t r, int64_t k0) { return {static_cast<const int8_t*>(s.data) + r * s.ld + k0, s.q8_scales + r * (s.ld / 32) + k0 / 32}; }
+// 16 elements from k on, a multiple of 16. Exact: a product of 7 bits by 8.
+inline __m512 load_q8(const Q8Row& row, int64_t k) {
+  const __m512 scale = _mm512_castsi512_ps(_mm512_set1_epi32(row.scales[k / 32] << 16));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.q + k)))), scale);
+}
+
 inline void transpose_16x16(__m512i r[16]) {
   __m512i t[16];
 #pragma GCC unroll 4

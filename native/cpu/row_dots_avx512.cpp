@@ -81,10 +81,29 @@ template <int M, class Load> void dots_dense(float* out, int64_t ld, const uint3
   }
 }
 
+template <int M, bool Round> void dots_q8(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const int64_t row_units = units(Kind::q8, k);
+  for (int64_t n = n0; n < n1; ++n) {
+    const Q8Row row = q8_row(b, n, 0);
+    __m512 sum[M][2];
+    for (int i = 0; i < M; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < k; at += 32) {
+      _mm_prefetch(reinterpret_cast<const char*>(row.q + at) + kPrefetch, _MM_HINT_T0);
+      for (int half = 0; half < 2; ++half) {
+        const __m512 w = load_q8(row, at + 16 * half);
+        const __m512 operand = Round ? round_lanes(w) : w;
+        for (int i = 0; i < M; ++i) sum[i][half] = _mm512_fmadd_ps(operand, _mm512_loadu_ps(x + i * row_units + at + 16 * half), sum[i][half]);
+      }
+    }
+    for (int i = 0; i < M; ++i) out[i * ld + n - n0] = _mm512_reduce_add_ps(_mm512_add_ps(sum[i][0], sum[i][1]));
+  }
+}
+
 template <bool Round> void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   with_rows<kFewRows>(m, [&]<int M>() {
     switch (b.kind) {
       case Kind::mxfp4: return dots_mxfp4<M>(out, ld, x, b, n0, n1, k);
+      case Kind::q8: return dots_q8<M, Round>(out, ld, x, b, n0, n1, k);
       case Kind::bf16:
         return dots_dense<M>(out, ld, x, n0, n1, k, [&](int64_t n, int64_t at, __mmask16 mask) {
           const uint16_t* from = bf16_row(b, n) + at;

@@ -86,10 +86,32 @@ template <int M, class Load> void dots_dense(float* out, int64_t ld, const uint3
   }
 }
 
+template <int M> void dots_q8(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const int64_t row_units = units(Kind::q8, k);
+  for (int64_t n = n0; n < n1; ++n) {
+    const Q8Row row = q8_row(b, n, 0);
+    __m512 sum[M][2];
+    for (int i = 0; i < M; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    const auto step = [&](int lane, int64_t at) {
+      const __m512bh w = _mm512_cvtne2ps_pbh(load_q8(row, at + 16), load_q8(row, at));
+      for (int i = 0; i < M; ++i) sum[i][lane] = _mm512_dpbf16_ps(sum[i][lane], w, as_bf16(_mm512_loadu_si512(x + i * row_units + at / 2)));
+    };
+    int64_t at = 0;
+    for (; at + 64 <= k; at += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(row.q + at) + kPrefetch, _MM_HINT_T0);
+      step(0, at);
+      step(1, at + 32);
+    }
+    if (at < k) step(0, at);
+    for (int i = 0; i < M; ++i) out[i * ld + n - n0] = _mm512_reduce_add_ps(_mm512_add_ps(sum[i][0], sum[i][1]));
+  }
+}
+
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   with_rows<kFewRows>(m, [&]<int M>() {
     switch (b.kind) {
       case Kind::mxfp4: return dots_mxfp4<M>(out, ld, x, b, n0, n1, k);
+      case Kind::q8: return dots_q8<M>(out, ld, x, b, n0, n1, k);
       case Kind::bf16:
         return dots_dense<M>(out, ld, x, n0, n1, k, [&](int64_t n, int64_t at, int count) {
           const uint16_t* from = bf16_row(b, n) + at;

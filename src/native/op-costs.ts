@@ -51,6 +51,10 @@ const RULES: Readonly<Record<string, Rule>> = {
         present(dA) ? drop + packed(R, T, p) : 0, present(dB) ? packed(N, T, p) : 0),
     };
   },
+  linear_q8_fwd([, , x, q, , , A, , , precision]) {
+    const N = dim(q, 0), C = dim(q, 1), T = dim(x, 0), R = dim(A, 0), p = scalar(precision);
+    return { flops: 2 * T * (N * C + R * (N + C)), rows: T, workspace: packed(T, C, p) + packed(T, R, p) };
+  },
   linear_cross_entropy([, dx, dw, x, w, , , precision]) {
     const V = dim(w, 0), D = dim(w, 1), S = numel(x ?? null) / D, p = scalar(precision);
     const chunk = Math.min(S, Math.min(1020, Math.max(12, Math.floor(Math.floor((96 * 2 ** 20) / (4 * V)) / 12) * 12)));

@@ -19,6 +19,8 @@ export interface Ops {
   rope(x: Tensor, cos: Tensor, sin: Tensor, heads: number, direction: 1 | -1): void;
   linear_fwd(y: Tensor, h: N, x: Tensor, w: Tensor, bias: N, A: N, B: N, scale: number, dropout: number, seed: number, precision: Precision): void;
   linear_bwd(dx: N, dw: N, dbias: N, dA: N, dB: N, dy: Tensor, x: Tensor, h: N, w: Tensor, A: N, B: N, scale: number, dropout: number, seed: number, accumulateDx: 0 | 1, precision: Precision): void;
+  q8_quantize(q: Tensor, scales: Tensor, w: Tensor): void;
+  linear_q8_fwd(y: Tensor, h: N, x: Tensor, q: Tensor, scales: Tensor, bias: N, A: N, B: N, scale: number, precision: Precision): void;
   linear_cross_entropy(nll: Tensor, dx: N, dw: N, x: Tensor, w: Tensor, targets: Tensor, weights: N, precision: Precision): void;
   attention_fwd(o: Tensor, lse: N, q: Tensor, k: Tensor, v: Tensor, sinks: N, qStart: Tensor, kStart: Tensor, kLen: Tensor, window: number, ring: number, scale: number): void;
   attention_bwd(dq: Tensor, dk: Tensor, dv: Tensor, dsinks: N, dout: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, sinks: N, qStart: Tensor, window: number, scale: number): void;

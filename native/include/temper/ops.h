@@ -48,6 +48,14 @@ struct TemperOps {
   int (*linear_bwd)(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x,
                     TensorRef h, TensorRef w, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed,
                     int64_t accumulate_dx, int64_t precision);
+  // Frozen dense weights in 8 bits, for serving: the value of W is q·s, q a two's complement byte in −127…127, s one bf16 for 32 inputs.
+  // s = max|w|/127 rounded up to bf16; q = w/s to the nearest, ties to even. NaN or infinity in w is an error.
+  // q u8 [...,C]; scales bf16 [...,C/32]; w wf [...,C]
+  int (*q8_quantize)(TensorRef q, TensorRef scales, TensorRef w);
+  // As linear_fwd without dropout, W = q·scales, never expanded as a whole. Forward only.
+  // y f32 [T,N]; x f32 [T,C]; q u8 [N,C]; scales bf16 [N,C/32], C a multiple of 32; bias? wf [N]; A?, B, h as there
+  int (*linear_q8_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B,
+                       double scale, int64_t precision);
   // nll[s] = logΣ_v exp(x[s]·w[v]) − x[s]·w[target[s]], nats; dx[s] = weight[s]·(softmax(x[s]·wᵀ) − 1_target)·w.
   // Rows are taken in chunks: [S,V] never exists as a whole.
   // nll f32 [S]; dx? f32 [S,D]; dw? f32 [V,D]; x f32 [S,D]; w wf [V,D]; targets i32 [S] in [0,V); weights? f32 [S] (null: 1)
@@ -133,6 +141,7 @@ struct TemperOps {
 // Every member once, in order: from this list the backends fill the table and the binding learns its names.
 #define TEMPER_OP_NAMES(X)                                                                                              \
   X(embedding_fwd) X(embedding_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd) X(rope_table) X(rope) X(linear_fwd) X(linear_bwd)      \
+  X(q8_quantize) X(linear_q8_fwd)                                                                                        \
   X(linear_cross_entropy) X(attention_fwd) X(attention_bwd) X(topk_fwd) X(topk_bwd) X(moe_plan) X(grouped_linear_fwd)    \
   X(grouped_linear_bwd) X(swiglu_fwd) X(swiglu_bwd) X(moe_combine) X(moe_weight_bwd) X(adamw) X(sum_squares)             \
   X(gather_rows) X(scatter_rows) X(add) X(cast) X(fill) X(mxfp4_quantize) X(mxfp4_dequantize) X(random_uniform)          \
