@@ -13,6 +13,7 @@ import { writePeft } from '../../src/lora/peft.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { scoreTokens } from '../../src/model/gpt-oss.js';
+import { PRESETS } from '../../src/model/init.js';
 import { CheckpointError, ConfigError } from '../../src/native/errors.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
@@ -52,7 +53,7 @@ function here(request: GenerateRequest, withAdapter = false): number[] {
 
 describe('Engine', () => {
   it('says what it holds', () => {
-    expect(engine.info).toMatchObject({ contextTokens: 512, vocabSize: 1536, layers: 4, adapters: ['desk'] });
+    expect(engine.info).toMatchObject({ contextTokens: 512, vocabSize: PRESETS.nano.vocab_size, layers: 4, adapters: ['desk'] });
   });
 
   it('samples what the session samples on this thread, and the text of the messages is the text that streamed', async () => {

@@ -15,4 +15,4 @@ export async function tinyCheckpoint(): Promise<{ readonly dir: string; readonly
   await initCheckpoint(dir, 'nano', { seed: 11 });
   return { dir, root, config: PRESETS.nano };
 }
-export const prompt = (length: number, salt = 0): Int32Array => Int32Array.from({ length }, (_, i) => 7 + ((i * 37 + salt * 101) % 1400));
+export const prompt = (length: number, salt = 0): Int32Array => Int32Array.from({ length }, (_, i) => 7 + ((i * 37 + salt * 101) % (PRESETS.nano.vocab_size - 24)));
