@@ -5,6 +5,7 @@ import { adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
+import { cachedDense, quantizeDense } from '../model/q8.js';
 import type { Batch, ModelWeights } from '../model/types.js';
 import { addon } from '../native/addon.js';
 import { dryRun, type DryRunReport } from '../native/dry-run.js';
@@ -34,6 +35,9 @@ export interface BenchRow {
 }
 export interface BenchOptions {
   readonly precision: keyof typeof PRECISION;
+  /** q8: prefill and decode with attention and head in 8 bits; there are no LoRA steps then, as they train on bf16. */
+  readonly denseDtype?: 'bf16' | 'q8';
+  readonly denseCache?: boolean;
   readonly prefill: readonly number[];
   /** Decode at these depths, for each batch size. */
   readonly depths: readonly number[];
@@ -67,7 +71,7 @@ const someTokens = (n: number, vocab: number, salt = 0): Int32Array => Int32Arra
 export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): BenchResult {
   const limits = measureLimits();
   const began = performance.now();
-  const model = openCheckpoint(dir);
+  const model = open(dir, options, options.denseCache ?? false);
   try {
     embedOne(model);
     const loadSeconds = (performance.now() - began) / 1000;
@@ -75,7 +79,7 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
     const rows: BenchRow[] = [];
     const add = (name: string, tokens: number, prepare: (model: ModelWeights) => Work, peerTest?: PeerTest): void => {
       options.signal?.throwIfAborted();
-      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, prepare), options.secondsPerRow);
+      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, options, prepare), options.secondsPerRow);
       const theirs = options.peer && peerTest ? runPeer({ ...options.peer, threads: limits.threads }, peerTest) : undefined;
       const row: BenchRow = theirs === undefined ? own : { ...own, peerTokensPerSecond: theirs, ratio: own.tokensPerSecond / theirs };
       rows.push(row);
@@ -90,9 +94,15 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
       };
     }, { prefill: n });
     for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), B === 1 ? { decode: 4 * DECODE_TOKENS, depth } : undefined);
-    for (const n of options.lora) add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
+    for (const n of options.denseDtype === 'q8' ? [] : options.lora) add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
     return { model: dir, limits, isa: addon.cpuInfo().isa, cpu: addon.cpuInfo().model, loadSeconds, rows };
   } finally { model.close(); }
+}
+
+function open(dir: string, options: BenchOptions, cache: boolean): ModelWeights {
+  const checkpoint = openCheckpoint(dir);
+  if (options.denseDtype !== 'q8') return checkpoint;
+  try { return cache ? cachedDense(checkpoint) : quantizeDense(checkpoint); } catch (e) { checkpoint.close(); throw e; }
 }
 
 function embedOne(model: ModelWeights): void {
@@ -145,9 +155,9 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
 
 type Work = (() => void) & { close?: () => void };
 /** Operations of the work alone: those of opening, set-up and work, less those of opening and set-up. */
-function dryCost(dir: string, prepare: (model: ModelWeights) => Work): DryRunReport['ops'] {
+function dryCost(dir: string, options: BenchOptions, prepare: (model: ModelWeights) => Work): DryRunReport['ops'] {
   const calls = (run: boolean): DryRunReport['ops'] => dryRun(() => {
-    const model = openCheckpoint(dir);
+    const model = open(dir, options, false);
     const work = prepare(model);
     if (run) work();
     work.close?.();

@@ -9,7 +9,7 @@ import type { Screen } from '../safeguard/screen.js';
 import type { Judge } from '../safeguard/types.js';
 import { collect, integerIn, numberIn } from './command.js';
 
-export interface ModelOptions { readonly model: string; readonly adapter?: string; readonly threads?: number; readonly precision?: 'f32' | 'bf16'; readonly context?: number }
+export interface ModelOptions { readonly model: string; readonly adapter?: string; readonly threads?: number; readonly precision?: 'f32' | 'bf16'; readonly denseDtype?: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly context?: number }
 export interface SamplingOptions {
   readonly temperature: number; readonly topK: number; readonly topP: number; readonly minP: number; readonly seed?: number;
   readonly maxTokens: number; readonly effort: 'low' | 'medium' | 'high'; readonly system?: string;
@@ -29,7 +29,9 @@ export function addModelOptions(command: Command): Command {
     .option('--adapter <dir>', 'PEFT adapter folder')
     .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
     .option('--context <tokens>', 'most tokens of prompt and answer together', integerIn(2, 1 << 20))
-    .addOption(new Option('--precision <p>', 'matrix products in bf16, or f32 for comparisons').choices(['bf16', 'f32']).default('bf16'));
+    .addOption(new Option('--precision <p>', 'matrix products in bf16, or f32 for comparisons').choices(['bf16', 'f32']).default('bf16'))
+    .addOption(new Option('--dense-dtype <t>', 'attention and head as stored, or in 8 bits made at load (faster, not exact)').choices(['bf16', 'q8']).default('bf16'))
+    .option('--dense-cache', 'with q8: keep the 8-bit weights beside the model and use them next time');
 }
 export function addSamplingOptions(command: Command): Command {
   return command
@@ -67,6 +69,8 @@ export async function openModel(options: ModelOptions): Promise<Engine> {
     ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.precision === undefined ? {} : { precision: options.precision }),
+    ...(options.denseDtype === undefined ? {} : { denseDtype: options.denseDtype }),
+    ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
     ...(options.context === undefined ? {} : { contextTokens: options.context }),
   });
 }

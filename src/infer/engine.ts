@@ -13,7 +13,7 @@ export interface Engine {
   readonly info: EngineInfo;
   /** Streams one turn; leaving the loop or aborting stops it. @throws typed errors, `AbortError` */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
-  /** Element i: log p(tokens[i+1] | tokens[0…i]), nats; the trainer's bits. */
+  /** Element i: log p(tokens[i+1] | tokens[0…i]), nats; the trainer's bits, unless denseDtype is q8. */
   score(request: ScoreRequest): Promise<Float32Array>;
   /** sha256 over weights, config and tokenizer, hex; computed at the first call. */
   digest(): Promise<string>;

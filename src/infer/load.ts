@@ -4,7 +4,9 @@ import type { Tokenizer } from '../harmony/types.js';
 import type { Adapter } from '../lora/adapter.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
+import { cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
+import type { EngineOptions } from './protocol.js';
 
 export interface LoadedModel {
   readonly model: ModelWeights;
@@ -14,11 +16,13 @@ export interface LoadedModel {
 }
 
 /** @throws {CheckpointError} what a file is refused for; nothing stays open then */
-export function loadModel(options: { readonly model: string; readonly adapters?: Readonly<Record<string, string>> }): LoadedModel {
+export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache'>): LoadedModel {
   const closers: (() => void)[] = [];
   const close = (): void => { for (const c of closers.splice(0).reverse()) c(); };
   try {
-    const model = openCheckpoint(options.model);
+    const checkpoint = openCheckpoint(options.model);
+    closers.push(() => checkpoint.close());
+    const model = options.denseDtype !== 'q8' ? checkpoint : options.denseCache ? cachedDense(checkpoint) : quantizeDense(checkpoint);
     closers.push(() => model.close());
     const tokenizer = loadTokenizer(options.model, { vocabSize: model.config.vocab_size });
     closers.push(() => tokenizer.close());

@@ -11,6 +11,10 @@ export interface EngineOptions {
   /** Threads of the CPU pool; default: what the machine has. */
   readonly threads?: number;
   readonly precision?: 'f32' | 'bf16';
+  /** Weights of attention and head: as the file has them, or in 8 bits made at load. Scores are then no longer the trainer's bits. Default bf16. */
+  readonly denseDtype?: 'bf16' | 'q8';
+  /** Keeps the 8-bit weights in a file beside the model, and uses it while it is of these weights. */
+  readonly denseCache?: boolean;
   /** Sequences that run at once. */
   readonly slots?: number;
   /** Openings of conversations (system and developer messages) that are kept computed. */

@@ -18,6 +18,8 @@ export interface Checkpoint extends ModelWeights, Disposable {
 export interface CheckpointFile { readonly name: string; readonly bytes: number; readonly tensors: number }
 
 const INDEX = 'model.safetensors.index.json', SINGLE = 'model.safetensors';
+/** 8-bit copy of the dense weights (q8.ts). Made from the checkpoint, so no part of it. */
+export const DENSE_CACHE = 'dense-q8.safetensors';
 
 /**
  * File names of the weights and, with an index, the file each tensor should be in. Names are held to the folder; what a file there links to is the
@@ -157,7 +159,7 @@ function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: Readonl
  * @throws {DOMException} AbortError
  */
 export async function digestCheckpoint(dir: string, options: { readonly signal?: AbortSignal; readonly onProgress?: (bytes: number) => void } = {}): Promise<string> {
-  const names = readdirSync(dir).filter((n) => n === 'config.json' || n === INDEX || n.endsWith('.safetensors')).sort();
+  const names = readdirSync(dir).filter((n) => n === 'config.json' || n === INDEX || (n.endsWith('.safetensors') && n !== DENSE_CACHE)).sort();
   const hash = createHash('sha256');
   let done = 0;
   for (const name of names) {

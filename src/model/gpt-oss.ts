@@ -80,6 +80,10 @@ interface Linear { readonly y: Tensor; readonly h: Tensor | null }
 function linear(s: Scope, p: Pass, i: number, target: LoraTarget, x: Tensor, w: LinearWeights, lora: LoraPair | undefined): Linear {
   const y = s.empty('f32', [x.rows, w.w.rows]);
   const h = lora ? s.empty('f32', [x.rows, lora.A.rows]) : null;
+  if (w.scales) {
+    ops.linear_q8_fwd(y, h, x, w.w, w.scales, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, p.precision);
+    return { y, h };
+  }
   ops.linear_fwd(y, h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target), p.precision);
   return { y, h };
 }
@@ -227,7 +231,26 @@ export function forwardHidden(scope: Scope, model: ModelWeights, adapter: ModelA
 /** Logits f32 [S,V] of hidden states f32 [S,D]. */
 export function logits(scope: Scope, model: ModelWeights, hidden: Tensor, precision: keyof typeof PRECISION): Tensor {
   const out = scope.empty('f32', [hidden.rows, model.config.vocab_size]);
-  ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision]);
+  if (model.headScales) ops.linear_q8_fwd(out, null, hidden, model.head, model.headScales, null, null, null, 0, PRECISION[precision]);
+  else ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision]);
+  return out;
+}
+
+/** Whether any of attention and head is in 8 bits. */
+export const isQ8 = (model: ModelWeights): boolean => model.headScales !== undefined || model.layers.some((l) => [l.q, l.k, l.v, l.o].some((w) => w.scales));
+
+/** log p(targets[i]) under logits of hidden row i, a few rows at a time: sampling where only the target is allowed reports just that. */
+function scoreByLogits(model: ModelWeights, hidden: Tensor, targets: Int32Array, precision: keyof typeof PRECISION): Float32Array {
+  const words = Math.ceil(model.config.vocab_size / 32), out = new Float32Array(targets.length);
+  for (let from = 0; from < targets.length; from += 16) {
+    using s = new Scope('workspace');
+    const part = targets.subarray(from, from + 16), B = part.length;
+    const mask = new Int32Array(B * words);
+    part.forEach((t, b) => { mask[b * words + (t >> 5)] = 1 << (t & 31); });
+    const logprobs = s.empty('f32', [B]);
+    ops.sample(s.empty('i32', [B]), logprobs, logits(s, model, hidden.slice(s, from, from + B), precision), s.from(new Float32Array(4 * B), [B, 4]), s.from(new Float32Array(B)), s.from(mask, [B, words]));
+    out.set(logprobs.toFloat32(), from);
+  }
   return out;
 }
 
@@ -246,10 +269,12 @@ const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) =>
 /**
  * Forward and backward. Adds ∂(Σ weight·nll) to dA, dB of the adapter's pairs and to `grads`.
  * @returns nll f32, nats per target row, before weighting
+ * @throws {NativeError} q8_training
  */
 export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, targets: Targets, options: LossOptions): { readonly nll: Float32Array } {
   using s = new Scope('activations');
   const { grads, gradients, precision } = options;
+  if (isQ8(model)) throw new NativeError('q8_training', 'lossAndGradients: attention and head of this model are in 8 bits, which are for serving only; open the checkpoint without quantizeDense');
   const D = model.config.hidden_size, K = model.config.num_experts_per_tok, L = model.layers.length;
   const p = startPass(s, model, adapter, batch, { precision, seed: options.seed, train: gradients });
   // Below the lowest trained layer nothing needs a gradient.
@@ -285,6 +310,7 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
 
 /**
  * Log-probabilities of a text: element i is log p(tokens[i+1] | tokens[0…i]), nats. With a cache the text is run as serving runs it (slot 0, reset first).
+ * The trainer's bits, unless attention and head are in 8 bits: then what q8 serving computes.
  * @returns f32 [tokens.length − 1]
  */
 export function scoreTokens(model: ModelWeights, adapter: ModelAdapter | null, tokens: Int32Array, options: { readonly precision: keyof typeof PRECISION; readonly cache?: KvCache | null }): Float32Array {
@@ -293,12 +319,13 @@ export function scoreTokens(model: ModelWeights, adapter: ModelAdapter | null, t
   if (S < 1) return new Float32Array(0);
   const rows = Int32Array.from({ length: S }, (_, i) => i);
   const batch: Batch = { tokens, positions: Int32Array.from(tokens, (_, i) => i), starts: Int32Array.of(0, tokens.length) };
-  if (!options.cache) {
+  if (!options.cache && !isQ8(model)) {
     const { nll } = lossAndGradients(model, adapter, batch, { rows, targets: tokens.slice(1), weights: new Float32Array(S).fill(1) }, { precision: options.precision, seed: 0, grads: null, gradients: false });
     return nll.map((x) => -x);
   }
-  options.cache.reset(0);
-  const hidden = forwardHidden(s, model, adapter, batch, { precision: options.precision, cache: options.cache, rows });
+  options.cache?.reset(0);
+  const hidden = forwardHidden(s, model, adapter, batch, { precision: options.precision, cache: options.cache ?? null, rows });
+  if (model.headScales) return scoreByLogits(model, hidden, tokens.subarray(1), options.precision);
   const nll = s.empty('f32', [S]);
   ops.linear_cross_entropy(nll, null, null, hidden, model.head, s.from(tokens.slice(1)), null, PRECISION[options.precision]);
   return nll.toFloat32().map((x) => -x);

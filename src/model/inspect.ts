@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import { digestCheckpoint, openCheckpoint, type Checkpoint, type CheckpointFile } from './checkpoint.js';
+import { DENSE_CACHE, digestCheckpoint, openCheckpoint, type Checkpoint, type CheckpointFile } from './checkpoint.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { checkpointTensors, specBytes } from './layout.js';
 
@@ -72,7 +72,7 @@ function oddities(dir: string, model: Checkpoint): string[] {
     } catch { odd.push('generation_config.json is not JSON'); }
   }
   const used = new Set(model.files.map((f) => f.name));
-  const left = [...present].filter((n) => n.endsWith('.safetensors') && !used.has(n));
+  const left = [...present].filter((n) => n.endsWith('.safetensors') && n !== DENSE_CACHE && !used.has(n));
   if (left.length > 0) odd.push(`weight files the index does not name: ${left.slice(0, 3).join(', ')}`);
   let zero = 0, low = 255, high = 0;
   for (const t of model.layers.flatMap((l) => [l.gateUp.scales, l.down.scales])) {

@@ -3,8 +3,8 @@ import type { ExpertLayout } from '../native/ops.js';
 import type { Tensor } from '../native/tensor.js';
 import type { ModelConfig } from './config.js';
 
-/** w wf [N, C], bias wf [N] or absent. */
-export interface LinearWeights { readonly w: Tensor; readonly bias: Tensor | null }
+/** w wf [N, C], bias wf [N] or absent. With `scales` (bf16 [N, C/32]) w is q8, u8 [N, C]: for serving only (src/model/q8.ts). */
+export interface LinearWeights { readonly w: Tensor; readonly bias: Tensor | null; readonly scales?: Tensor }
 /** One matrix per expert. layout 0: w u8 [E,N,C/32,16] + scales u8 [E,N,C/32]; 1: w wf [E,N,C]; 2: w wf [E,C,N]. bias wf [E,N]. */
 export interface ExpertWeights { readonly w: Tensor; readonly scales: Tensor | null; readonly bias: Tensor | null; readonly layout: ExpertLayout }
 
@@ -27,7 +27,8 @@ export interface ModelWeights {
   readonly embed: Tensor;                // wf [V, D]
   readonly layers: readonly LayerWeights[];
   readonly norm: Tensor;                 // wf [D]
-  readonly head: Tensor;                 // wf [V, D]
+  readonly head: Tensor;                 // wf [V, D]; u8 where headScales is there
+  readonly headScales?: Tensor;          // bf16 [V, D/32]: the head is q8
   /** Ends the mappings and frees what was allocated; using a tensor afterwards throws. A second close does nothing. */
   close(): void;
 }

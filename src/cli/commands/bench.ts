@@ -1,8 +1,9 @@
 // `temper bench`: the headline numbers of one checkpoint on this machine.
 import { ConfigError } from '../../native/errors.js';
+import { Option } from 'commander';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
-interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly peerLlamaBench?: string; readonly peerGguf?: string; readonly json?: boolean }
+interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly denseDtype: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly peerLlamaBench?: string; readonly peerGguf?: string; readonly json?: boolean }
 const list = (text: string): number[] => text.split(',').filter((t) => t !== '').map((t) => integerIn(0, 1 << 20)(t));
 
 export const command: Command = {
@@ -12,6 +13,8 @@ export const command: Command = {
     program.command('bench').summary(this.summary).description(`${this.summary}.\n\nThe limits (multiply-adds and read bandwidth) are measured first. An empty list leaves a part out.`)
       .requiredOption('--model <dir>', 'checkpoint')
       .option('--precision <p>', 'bf16 or f32', 'bf16')
+      .addOption(new Option('--dense-dtype <t>', 'attention and head in 8 bits (q8): prefill and decode only, no LoRA steps').choices(['bf16', 'q8']).default('bf16'))
+      .option('--dense-cache', 'with q8: keep the 8-bit weights beside the model and use them next time')
       .option('--prefill <tokens>', 'prompt lengths', '128,512,2048')
       .option('--depths <tokens>', 'decode at these depths', '0,2048')
       .option('--batches <n>', 'decode with these many sequences', '1,4,16')
@@ -33,7 +36,7 @@ export const command: Command = {
         const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
         if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         const result = bench(o.model, {
-          precision: o.precision, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(), ...peer,
+          precision: o.precision, denseDtype: o.denseDtype, denseCache: o.denseCache ?? false, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(), ...peer,
           onRow(r) {
             if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1), ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)])])}\n`);
           },

@@ -1,0 +1,126 @@
+// Attention and head in 8 bits, for serving: made from the checkpoint's weights at load, or mapped from a cache beside it. Half the bytes per token of what
+// is not experts; the router, norms, embedding and experts stay as they are. Format and rounding: q8_quantize in native/include/temper/ops.h.
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { CheckpointError, TemperError } from '../native/errors.js';
+import { ops } from '../native/ops.js';
+import { openSafetensors, tensorEntry, writeSafetensors, type SafetensorsFile, type WriteEntry } from '../native/safetensors.js';
+import { Scope, type Tensor } from '../native/tensor.js';
+import { DENSE_CACHE, type Checkpoint } from './checkpoint.js';
+import type { LayerWeights, LinearWeights, ModelWeights } from './types.js';
+
+/** Changes when the bytes made from the same weights would be others. */
+const FORMAT = 'temper q8 1';
+const PROJECTIONS = ['q', 'k', 'v', 'o'] as const;
+
+/** One matrix in 8 bits: q u8 [N, C], scales bf16 [N, C/32]. */
+interface Quantized { readonly q: Tensor; readonly scales: Tensor }
+type Source = (name: string, w: Tensor) => Quantized;
+
+const bothShapes = (w: Tensor): readonly [readonly number[], readonly number[]] => {
+  const [N = 0, C = 0] = w.shape;
+  return [[N, C], [N, C / 32]];
+};
+function quantize(scope: Scope, name: string, w: Tensor): Quantized {
+  const [shape, groups] = bothShapes(w);
+  if ((w.shape[1] ?? 0) % 32 !== 0) throw new CheckpointError('q8_shape', `${name}: [${w.shape.join(', ')}] cannot go in 8 bits, which share a scale among 32 inputs; serve this model in bf16`, { tensor: name });
+  const made = { q: scope.empty('u8', shape, 'weights'), scales: scope.empty('bf16', groups, 'weights') };
+  ops.q8_quantize(made.q, made.scales, w);
+  return made;
+}
+
+/** The model with `source` asked for each matrix of attention and for the head. */
+function withDense(model: ModelWeights, source: Source, close: () => void): ModelWeights {
+  const layers = model.layers.map((layer, i): LayerWeights => {
+    const inQ8 = (name: (typeof PROJECTIONS)[number]): LinearWeights => {
+      const { q, scales } = source(`layers.${i}.${name}`, layer[name].w);
+      return { w: q, scales, bias: layer[name].bias };
+    };
+    return { ...layer, q: inQ8('q'), k: inQ8('k'), v: inQ8('v'), o: inQ8('o') };
+  });
+  const head = source('head', model.head);
+  return { config: model.config, embed: model.embed, layers, norm: model.norm, head: head.q, headScales: head.scales, close };
+}
+
+/**
+ * The model with attention (q, k, v, o) and head in 8 bits, counted as weights. Forward only: training on it is refused. `model` must stay open; closing
+ * the result frees the 8-bit weights and closes it too.
+ * @throws {CheckpointError} q8_shape
+ * @throws {NativeError} not_finite
+ */
+export function quantizeDense(model: ModelWeights): ModelWeights {
+  const scope = new Scope('weights');
+  try {
+    return withDense(model, (name, w) => quantize(scope, name, w), () => { scope.close(); model.close(); });
+  } catch (e) { scope.close(); throw e; }
+}
+
+/**
+ * As quantizeDense, through the file dense-q8.safetensors in the checkpoint's folder: mapped if it was made from just these weight files, else made anew.
+ * @throws {CheckpointError} q8_shape, q8_cache (the folder cannot be written), disk_full
+ */
+export function cachedDense(checkpoint: Checkpoint): ModelWeights {
+  const path = join(checkpoint.dir, DENSE_CACHE), source = fingerprint(checkpoint);
+  const opened = openCache(path, source, checkpoint);
+  if (opened) return opened;
+  const scope = new Scope('weights');
+  try {
+    const entries: WriteEntry[] = [];
+    withDense(checkpoint, (name, w) => {
+      const made = quantize(scope, name, w);
+      entries.push(tensorEntry(`${name}.q`, made.q), tensorEntry(`${name}.scales`, made.scales));
+      return made;
+    }, () => {});
+    writeSafetensors(path, entries, { format: FORMAT, source });
+  } catch (e) {
+    if (e instanceof TemperError) throw e;
+    throw new CheckpointError('q8_cache', `${path}: cannot be written (${(e as Error).message}); leave the cache out, or give the folder write permission`, { file: path }, { cause: e });
+  } finally { scope.close(); }
+  const written = openCache(path, source, checkpoint);
+  if (!written) throw new CheckpointError('q8_cache', `${path}: changed while it was being made; do other programs write there? Try again`, { file: path });
+  return written;
+}
+
+/** null: there is none, or it is of other weights, of another format, or damaged. */
+function openCache(path: string, source: string, model: ModelWeights): ModelWeights | null {
+  if (!existsSync(path)) return null;
+  let file: SafetensorsFile;
+  try { file = openSafetensors(path); } catch (e) {
+    if (e instanceof CheckpointError) return null;
+    throw e;
+  }
+  const scope = new Scope('weights');
+  const close = (): void => { scope.close(); file.close(); };
+  try {
+    if (file.metadata.get('format') !== FORMAT || file.metadata.get('source') !== source) { close(); return null; }
+    return withDense(model, (name, w) => {
+      const [shape, groups] = bothShapes(w);
+      const q = file.map(`${name}.q`, scope), scales = file.map(`${name}.scales`, scope);
+      const fits = (t: Tensor, dtype: string, want: readonly number[]): boolean => t.dtype === dtype && t.shape.join() === want.join();
+      if (!fits(q, 'u8', shape) || !fits(scales, 'bf16', groups)) throw new CheckpointError('q8_cache', `${path}: ${name} is of another shape`, { file: path, tensor: name });
+      return { q, scales };
+    }, () => { close(); model.close(); });
+  } catch (e) {
+    close();
+    if (e instanceof CheckpointError) return null;
+    throw e;
+  }
+}
+
+/** Tells the weight files apart by name, size, time of change and header, without reading gigabytes. */
+function fingerprint({ dir, files }: Checkpoint): string {
+  const hash = createHash('sha256');
+  for (const { name } of files) {
+    const path = join(dir, name), { size, mtimeMs } = statSync(path);
+    const fd = openSync(path, 'r');
+    try {
+      const length = Buffer.alloc(8);
+      readSync(fd, length, 0, 8, 0);
+      const header = Buffer.alloc(Number(length.readBigUInt64LE()));
+      readSync(fd, header, 0, header.length, 8);
+      hash.update(`${name}\0${size}\0${mtimeMs}\0`).update(header);
+    } finally { closeSync(fd); }
+  }
+  return hash.digest('hex');
+}
