@@ -8,17 +8,33 @@
 namespace temper::cpu {
 namespace {
 
-// The sixteen codes ×2 and the exponent of the group: 2^(e−127) built in two factors so that e = 0 and e = 254 stay exact.
-inline void decode_group_part(float* out, const uint8_t* block, uint8_t scale, int from, int count) {
+// What a byte of two MXFP4 codes stands for, low nibble first.
+struct CodePairs {
+  float values[256][2];
+};
+constexpr CodePairs make_code_pairs() {
   constexpr float codes[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  CodePairs pairs{};
+  for (int byte = 0; byte < 256; ++byte) {
+    pairs.values[byte][0] = codes[byte & 15];
+    pairs.values[byte][1] = codes[byte >> 4];
+  }
+  return pairs;
+}
+constexpr CodePairs kCodePairs = make_code_pairs();
+
+// `count` elements of a group, from element `from` on. 2^(e−127) is built from its bits; e = 0 is the subnormal 2^−127, 255 the format's NaN.
+inline void decode_group_part(float* out, const uint8_t* block, uint8_t scale, int from, int count) {
   uint32_t bits = scale ? static_cast<uint32_t>(scale) << 23 : 0x00400000u;
   if (scale == 255) bits = 0x7fc00000u;
   float factor;
   std::memcpy(&factor, &bits, sizeof factor);
-  for (int i = 0; i < count; ++i) {
-    const int at = from + i;
-    out[i] = codes[at & 1 ? block[at >> 1] >> 4 : block[at >> 1] & 15] * factor;
+  if (count == 32) {
+    for (int j = 0; j < 16; ++j) std::memcpy(out + 2 * j, kCodePairs.values[block[j]], sizeof kCodePairs.values[0]);
+    for (int i = 0; i < 32; ++i) out[i] *= factor;
+    return;
   }
+  for (int i = 0; i < count; ++i) out[i] = kCodePairs.values[block[(from + i) >> 1]][(from + i) & 1] * factor;
 }
 
 inline float to_bf16_and_back(float f) {
