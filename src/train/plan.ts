@@ -103,7 +103,14 @@ export async function planTraining(path: string, options: { readonly set?: reado
   const needed = memory.report.totalPeak;
   const fits = !(needed > available);
   const worst = (Object.entries(memory.report.peak) as [Category, number][]).sort((a, b) => b[1] - a[1])[0];
-  const timing = options.measure === false ? { seconds: Number.NaN, byOp: {} } : timeCalls(dryStep(recipe, typical).step, options.signal ? { signal: options.signal } : {});
+  let timing: Timing = { seconds: Number.NaN, byOp: {} };
+  if (options.measure !== false) {
+    // What a dry step takes is what TypeScript itself needs between the ops; set-up alone is taken off.
+    const clock = (batches: typeof typical): { ms: number; calls: DryRunReport['ops'] } => { const from = performance.now(); const { step } = dryStep(recipe, batches); return { ms: performance.now() - from, calls: step }; };
+    const idle = clock([]), step = clock(typical);
+    const ops = timeCalls(step.calls, options.signal ? { signal: options.signal } : {});
+    timing = { seconds: ops.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: ops.byOp };
+  }
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   return {
     steps: steps.steps, tokensPerStep, trainedParameters: memory.trainedParameters,
