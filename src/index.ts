@@ -35,6 +35,9 @@ export { HarmonyParser, parseTokens, type ParseEvent } from './harmony/parse.js'
 // The model itself, for research: weights, forward and backward over the ops
 export { openCheckpoint, type Checkpoint } from './model/checkpoint.js';
 export { initCheckpoint, type Preset } from './model/init.js';
+export { inspectCheckpoint, type Inspection } from './model/inspect.js';
+export { readTokens, writeLogits } from './model/logits-file.js';
+export { quantizeDense } from './model/q8.js';
 export { forwardHidden, logits, lossAndGradients, scoreTokens } from './model/gpt-oss.js';
 export { KvCache } from './model/kv-cache.js';
 export type { Batch, ModelAdapter, ModelWeights, Targets } from './model/types.js';
@@ -45,3 +48,4 @@ export { ops, type Ops } from './native/ops.js';
 export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';
 export { openSafetensors, writeSafetensors } from './native/safetensors.js';
 export { bench, measureLimits, type BenchResult } from './bench/bench.js';
+export { runDemo, type DemoResult } from './cli/demo/story.js';
