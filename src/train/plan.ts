@@ -54,7 +54,7 @@ const ADVICE: Readonly<Record<Category, string>> = {
 
 /** Allocations and op calls of one step over the given batches, as trainLoop makes them. */
 function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[]): { report: DryRunReport; step: DryRunReport['ops']; trainedParameters: number } {
-  let setup = 0, trainedParameters = 0;
+  let trainedParameters = 0;
   const { report } = dryRun(() => {
     const learner = createLearner(recipe);
     trainedParameters = learner.trainedParameters;
@@ -62,14 +62,12 @@ function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[
     const m = scope.zeros('f32', learner.params.shape), v = scope.zeros('f32', learner.params.shape), squares = scope.empty('f32', [1], 'workspace');
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(squares, 0);
-    setup = 1;
     ops.fill(learner.grads, 0);
     for (const { batch, targets } of batches) learner.lossAndGradients(batch, targets, 1);
     ops.sum_squares(squares, learner.grads);
     ops.adamw(learner.params, m, v, learner.grads, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1);
     learner.refresh();
     learner.close();
-    return setup;
   });
   const mark = report.ops.findIndex((c) => c.op === 'fill' && typeof c.args[0] === 'object' && c.args[0]?.shape.length === 1 && c.args[0].shape[0] === 1);
   return { report, step: report.ops.slice(mark + 1), trainedParameters };
@@ -78,9 +76,10 @@ function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[
 /**
  * @param path recipe file
  * @param options.measure false leaves out the timing (times are then NaN)
+ * @param options.availableBytes memory the run may take; default: what the system has available
  * @throws {TemperError} whatever is wrong with recipe, data or base
  */
-export async function planTraining(path: string, options: { readonly set?: readonly string[]; readonly measure?: boolean; readonly signal?: AbortSignal } = {}): Promise<TrainPlan> {
+export async function planTraining(path: string, options: { readonly set?: readonly string[]; readonly measure?: boolean; readonly availableBytes?: number; readonly signal?: AbortSignal } = {}): Promise<TrainPlan> {
   const { recipe, file } = loadRecipe(path, options.set ? { set: options.set } : {});
   const t = recipe.train;
   const config = t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
@@ -99,7 +98,7 @@ export async function planTraining(path: string, options: { readonly set?: reado
   for (let s = 0; s < Math.min(steps.steps, 1000); s++) for (const b of batchesOf(s)) if (b.batch.tokens.length > (largest?.batch.tokens.length ?? 0)) largest = b;
   const memory = dryStep(recipe, largest ? [largest] : []);
   const runtimeBytes = anonymousBytes();
-  const available = procBytes('/proc/meminfo', 'MemAvailable');
+  const available = options.availableBytes ?? procBytes('/proc/meminfo', 'MemAvailable');
   const needed = memory.report.totalPeak;
   const fits = !(needed > available);
   const worst = (Object.entries(memory.report.peak) as [Category, number][]).sort((a, b) => b[1] - a[1])[0];

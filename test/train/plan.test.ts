@@ -52,7 +52,11 @@ test('what cannot fit is refused with the knob to turn', async () => {
   const file = await recipe('huge', 'model: { base: base }\nadapter: { rank: 1024, targets: [experts] }\ntrain: { steps: 1 }');
   const plan = await planTraining(file, { measure: false });
   expect(plan.peakBytes.adapter).toBeGreaterThan(plan.peakBytes.activations);
-  expect(plan.fits || plan.advice.includes('adapter.rank')).toBe(true);
+  expect(plan).toMatchObject({ fits: true, advice: '' });
+  const short = await planTraining(file, { measure: false, availableBytes: plan.totalPeakBytes - 1 });
+  expect(short.fits).toBe(false);
+  expect(short.advice).toContain('adapter.rank');
+  expect((await planTraining(file, { measure: false, availableBytes: plan.totalPeakBytes })).fits).toBe(true);
 }, 60_000);
 
 test.each(['f32', 'bf16'] as const)('every category, %s, one pass: within 1 %', (precision) => {
