@@ -214,8 +214,8 @@ const Line kLines[] = {
      "window:int[0,] ring:int[0,] scale:num[,]",
      "", rule_attention},
     {"attention_bwd",
-     "=dq:f32[T,H,Dh] =dk:f32[T,Hkv,Dh] =dv:f32[T,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] k:f32[T,Hkv,Dh] v:f32[T,Hkv,Dh] "
-     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] window:int[0,] scale:num[,]",
+     "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] "
+     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,]",
      "", rule_attention},
     {"topk_fwd", "=weights:f32[T,K] =ids:i32[T,K] logits:f32[T,E]", "", rule_topk},
     {"topk_bwd", "=dlogits:f32[T,E] dweights:f32[T,K] weights:f32[T,K] ids:i32[T,K]", "", rule_topk},

@@ -134,12 +134,13 @@ class Sequences {
   }
   const QuerySpan& operator[](int64_t b) const { return spans_[b]; }
 
-  // Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, in parallel.
-  template <class F> void each_block(int64_t step, F&& run) const {
+  // Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, of its items(b) or its queries, in parallel.
+  template <class F> void each_block(int64_t step, F&& run) const { each_block(step, [this](int64_t b) { return spans_[b].queries; }, run); }
+  template <class N, class F> void each_block(int64_t step, N&& items, F&& run) const {
     const int64_t B = static_cast<int64_t>(spans_.size());
     Scratch<int64_t> before(static_cast<size_t>(B + 1));
     before[0] = 0;
-    for (int64_t b = 0; b < B; ++b) before[b + 1] = before[b] + (spans_[b].queries + step - 1) / step;
+    for (int64_t b = 0; b < B; ++b) before[b + 1] = before[b] + (items(b) + step - 1) / step;
     const int64_t tasks = before[B] * heads_;
     constexpr double kProducts = 250000;  // of a piece at least: some ten microseconds
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(std::min(1.0, kProducts / std::max(products_, 1.0)) * static_cast<double>(tasks)));
@@ -176,11 +177,11 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
 }
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse,
-                   TensorRef sinks, TensorRef q_start, int64_t window, double scale) {
-  const AttentionShape s = attention_shape(*q, *k, *q_start, nullptr, nullptr, window, 0);
-  require(k->shape[0] == s.T, "shape_mismatch", "attention_bwd: k has ", k->shape[0], " rows, wanted those of q, ", s.T, ": keys and queries are the same tokens");
+                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale) {
+  const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, 0);
+  require_separate_keys(s, *k_start, *k_len);
   const Geometry shape(s);
-  const Sequences spans(s, *q_start, nullptr);
+  const Sequences spans(s, *q_start, k_len);
 
   // D = Σ do∘o of every query head, and with it the sinks' gradient, summed over fixed chunks of tokens.
   const int64_t chunk = std::max<int64_t>(64, 32768 / (s.H * s.Dh));
@@ -210,12 +211,15 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
     Geometry g = shape;
     g.head = head;
-    kernels.backward_queries(f, g, spans[b].block(g, i), {spans[b].row, 0, head});
+    kernels.backward_queries(f, g, spans[b].block(g, i), {k_start->i32()[b], 0, head});
   });
-  spans.each_block(kKeys, [&](int64_t b, int64_t head, int64_t block) {
+  // Only the keys that a query of this call sees, from the block of the first one on.
+  const auto first_block = [&](int64_t b) { return shape.first_key(spans[b].position) / kKeys * kKeys; };
+  const auto seen = [&](int64_t b) { return spans[b].queries > 0 ? spans[b].position + spans[b].queries - first_block(b) : 0; };
+  spans.each_block(kKeys, seen, [&](int64_t b, int64_t head, int64_t block) {
     Geometry g = shape;
     g.head = head;
-    kernels.backward_keys(f, g, spans[b], {spans[b].row, 0, head}, block);
+    kernels.backward_keys(f, g, spans[b], {k_start->i32()[b], 0, head}, first_block(b) + block);
   });
 }
 

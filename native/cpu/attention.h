@@ -15,5 +15,7 @@ struct AttentionShape {
 };
 
 AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor* k_start, const Tensor* k_len, int64_t window, int64_t ring);
+// For the backward, which adds to the rows of dk and dv. Throws bad_index.
+void require_separate_keys(const AttentionShape& s, const Tensor& k_start, const Tensor& k_len);
 
 }  // namespace temper::cpu

@@ -29,6 +29,12 @@ AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Tensor& q
   return s;
 }
 
+void require_separate_keys(const AttentionShape& s, const Tensor& k_start, const Tensor& k_len) {
+  for (int64_t b = 1; b < s.B; ++b)
+    require(k_start.i32()[b] >= k_start.i32()[b - 1] + k_len.i32()[b - 1], "bad_index", "attention_bwd: keys of sequence ", b, " start at row ", k_start.i32()[b],
+            ", inside those of the sequence before; wanted rising rows that do not overlap");
+}
+
 namespace reference {
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
@@ -62,11 +68,12 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
 }
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse,
-                   TensorRef sinks, TensorRef q_start, int64_t window, double scale) {
-  const AttentionShape s = attention_shape(*q, *k, *q_start, nullptr, nullptr, window, 0);
+                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale) {
+  const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, 0);
+  require_separate_keys(s, *k_start, *k_len);
   std::vector<double> k_sum(k->numel(), 0.0), v_sum(v->numel(), 0.0), sink_sum(s.H, 0.0);
   for (int64_t b = 0; b < s.B; ++b) {
-    const int64_t begin = q_start->i32()[b], end = q_start->i32()[b + 1];
+    const int64_t begin = q_start->i32()[b], end = q_start->i32()[b + 1], len = k_len->i32()[b];
     for (int64_t t = begin; t < end; ++t)
       for (int64_t h = 0; h < s.H; ++h) {
         const int64_t row = (t * s.H + h) * s.Dh;
@@ -75,8 +82,9 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
         double D = 0;
         for (int64_t d = 0; d < s.Dh; ++d) D += static_cast<double>(dout->f32()[row + d]) * o->f32()[row + d];
         if (sinks) sink_sum[h] -= std::exp(element(*sinks, h) - log_sum) * D;
-        for (int64_t j = begin + s.first_key(t - begin); j <= t; ++j) {
-          const int64_t key = (j * s.Hkv + s.kv_head(h)) * s.Dh;
+        const int64_t position = len - (end - begin) + (t - begin);
+        for (int64_t j = s.first_key(position); j <= position; ++j) {
+          const int64_t key = (s.key_row(k_start->i32()[b], j) * s.Hkv + s.kv_head(h)) * s.Dh;
           double score = 0, dp = 0;
           for (int64_t d = 0; d < s.Dh; ++d) {
             score += static_cast<double>(q->f32()[row + d]) * k->f32()[key + d];
@@ -93,8 +101,8 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
       }
   }
   for (size_t i = 0; i < k_sum.size(); ++i) {
-    dk->f32()[i] = static_cast<float>(k_sum[i]);
-    dv->f32()[i] = static_cast<float>(v_sum[i]);
+    dk->f32()[i] = static_cast<float>(dk->f32()[i] + k_sum[i]);
+    dv->f32()[i] = static_cast<float>(dv->f32()[i] + v_sum[i]);
   }
   for (int64_t h = 0; dsinks && h < s.H; ++h) dsinks->f32()[h] = static_cast<float>(dsinks->f32()[h] + sink_sum[h]);
 }

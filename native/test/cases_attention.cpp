@@ -93,15 +93,17 @@ void forward_bound(const Case&, const Values& a, const Values& want, Tolerance& 
   });
 }
 
-// dq, dk, dv, dsinks?, dout, q, k, v, o, lse, sinks?, q_start, window, scale
+// dq, dk, dv, dsinks?, dout, q, k, v, o, lse, sinks?, q_start, k_start, k_len, window, scale
 void backward_bound(const Case&, const Values& a, const Values&, Tolerance& tol) {
   const Value &dout = a[4], &q = a[5], &k = a[6], &v = a[7], &o = a[8], &lse = a[9], &sinks = a[10];
   const int64_t H = q.tensor.shape[1], Hkv = k.tensor.shape[1], Dh = q.tensor.shape[2];
-  const double scale = a[13].number;
+  const double scale = a[15].number;
   for (size_t i : {0, 1, 2}) tol[i].assign(static_cast<size_t>(a[i].numel()), kSubnormal);
   if (a[3].is_tensor()) tol[3].assign(static_cast<size_t>(H), 0.0);
   const double T = static_cast<double>(q.tensor.shape[0]), group = static_cast<double>(H / Hkv);
-  each_query(a, a[11], nullptr, nullptr, static_cast<int64_t>(a[12].number), 0, H, [&](int64_t t, int64_t h, int64_t p, int64_t first, auto row) {
+  for (size_t i : {1, 2})  // what was there before takes part in the sum
+    for (int64_t at = 0; at < a[i].numel(); ++at) tol[i][static_cast<size_t>(at)] += rounding(T * group) * std::fabs(a[i].at(at));
+  each_query(a, a[11], &a[12], &a[13], static_cast<int64_t>(a[14].number), 0, H, [&](int64_t t, int64_t h, int64_t p, int64_t first, auto row) {
     const int64_t at_q = (t * H + h) * Dh;
     const QueryError e = query_error(q, k, t, h, p, first, row, scale, lse.at(t * H + h));
     const double relative = e.score + 16 * kUnit + 4 * kUnit * std::fabs(lse.at(t * H + h));  // of p: lse is given, not computed
@@ -134,10 +136,11 @@ void backward_bound(const Case&, const Values& a, const Values&, Tolerance& tol)
 }
 
 Values backward_args(const Values& after, const Value& dout, bool with_dsinks) {
-  const auto like = [&](size_t i) { return out(Shape(after[i].tensor.shape, after[i].tensor.shape + 3)); };
+  const auto shape = [&](size_t i) { return Shape(after[i].tensor.shape, after[i].tensor.shape + 3); };
   Value dsinks = nullptr;
   if (with_dsinks) dsinks = update(smooth({after[2].tensor.shape[1]}, 9));
-  Values a = {like(2), like(3), like(4), dsinks, dout, after[2], after[3], after[4], after[0], after[1], after[5], after[6], after[9].number, after[11].number};
+  Values a = {out(shape(2)), update(smooth(shape(3), 10)), update(smooth(shape(4), 11)), dsinks, dout, after[2], after[3], after[4], after[0], after[1], after[5], after[6], after[7], after[8],
+              after[9].number, after[11].number};
   for (Value& v : a)
     if (v.is_tensor() && &v > &a[3]) v.role = Role::in;
   return a;
@@ -179,6 +182,13 @@ const Suite suite{[](Registry& r) {
   add_pair(r, "gpt-oss groups, window 128", {{140, 20}, {}}, {16, 2, 64}, 128, smooth({16}, 4, 1, DType::bf16), 1, true);
   add_pair(r, "gpt-oss heads, full", {{33}, {}}, gpt_oss, 0, smooth({64}, 4, 1, DType::bf16), 1, true);
 
+  // The last queries of longer sequences: how a backward takes a sequence in pieces.
+  for (double window : {0.0, 5.0, 128.0}) {
+    const std::string w = ", window " + std::to_string(static_cast<int>(window));
+    add_pair(r, "piece" + w, {{7, 2, 1}, {3, 0, 30}}, small, window, smooth({4}, 4));
+    add_pair(r, "piece over several blocks" + w, {{70, 140}, {200, 67}}, {4, 2, 16}, window, smooth({4}, 4));
+  }
+
   // Serving: few queries over cached keys, in rows of their own or in a ring.
   for (double window : {0.0, 5.0, 128.0}) {
     const std::string w = ", window " + std::to_string(static_cast<int>(window));
@@ -203,14 +213,22 @@ const Suite suite{[](Registry& r) {
   bad("keys beyond k", [](Values& a) { a[8] = values_i32({2}, {7, 3}); });
   bad("negative k_start", [](Values& a) { a[7] = values_i32({2}, {-1, 7}); });
   bad("ring shorter than the view", [](Values& a) { a[10] = Value(4.0); a[7] = values_i32({2}, {0, 4}); });
-  Values b = backward_args(run_reference("attention_fwd", forward_args({{3}, {}}, small, 0, 0, none)), floats({3, 4, 6}, 8), false);
-  b[11] = values_i32({2}, {0, 4});
-  r.check({.op = "attention_bwd", .name = "q_start beyond q", .args = b, .error = "bad_index"});
+  const Values b = backward_args(run_reference("attention_fwd", forward_args({{3, 2}, {4, 0}}, small, 0, 0, none)), floats({5, 4, 6}, 8), false);
+  const auto bad_backward = [&](const std::string& name, const std::function<void(Values&)>& change) {
+    Values a = b;
+    change(a);
+    r.check({.op = "attention_bwd", .name = name, .args = a, .error = "bad_index"});
+  };
+  bad_backward("q_start beyond q", [](Values& a) { a[11] = values_i32({3}, {0, 3, 6}); });
+  bad_backward("keys beyond k", [](Values& a) { a[13] = values_i32({2}, {7, 3}); });
+  bad_backward("keys of two sequences overlap", [](Values& a) { a[12] = values_i32({2}, {0, 6}); });
+  bad_backward("keys of the second sequence first", [](Values& a) { a[12] = values_i32({2}, {2, 0}); });
 
   const auto gradient = [&](const std::string& name, const Sequences& s, Heads h, double window, bool sinks) {
     GradCase g{.op = "attention_bwd", .name = name, .forward = "attention_fwd", .args = forward_args(s, h, window, 0, sinks ? smooth({h.H}, 4) : Value(nullptr), 0.5), .outputs = {0},
                .pairs = {{2, 0}, {3, 1}, {4, 2}}, .backward = [sinks](const Values& a, const Values& up) {
                  Values v = backward_args(a, up[0], false);
+                 for (size_t i : {1, 2}) std::fill(v[i].bytes.begin(), v[i].bytes.end(), uint8_t{0});
                  if (sinks) v[3] = update(values_f32({a[2].tensor.shape[1]}, std::vector<float>(static_cast<size_t>(a[2].tensor.shape[1]))));
                  return v;
                }};
@@ -220,6 +238,7 @@ const Suite suite{[](Registry& r) {
   gradient("no sinks", {{5, 3}, {}}, small, 0, false);
   gradient("sinks", {{5, 3}, {}}, small, 0, true);
   gradient("sinks, window 3", {{9}, {}}, {4, 1, 8}, 3, true);
+  gradient("a piece of the queries, sinks", {{3, 2}, {4, 1}}, small, 0, true);
 
   if (r.for_bench) add_bench(r, "gpt-oss 512, full", 512, 0);
   if (r.for_bench) add_bench(r, "gpt-oss 512, window 128", 512, 128);

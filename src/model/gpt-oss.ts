@@ -185,10 +185,10 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor 
   ops.rmsnorm_bwd(dx, g?.postNorm ?? null, dxn, dx, mid, w.postNorm, rstd);
 
   const flat = (heads: number): Tensor => s.empty('f32', [p.T, heads * Dh]);
-  const dO = flat(H), dq = flat(H), dk = flat(Hkv), dv = flat(Hkv);
+  const dO = flat(H), dq = flat(H), dk = s.zeros('f32', [p.T, Hkv * Dh]), dv = s.zeros('f32', [p.T, Hkv * Dh]);
   linearBackward(p, i, 'o', dO, 0, dx, att.oFlat, att.out.h, w.o, a.o, g?.o);
   ops.attention_bwd(dq.view(s, [p.T, H, Dh]), dk.view(s, [p.T, Hkv, Dh]), dv.view(s, [p.T, Hkv, Dh]), g?.sinks ?? null, dO.view(s, [p.T, H, Dh]),
-    att.heads.q, att.heads.k, att.heads.v, att.o, att.lse, w.sinks, p.qStart, w.window, Dh ** -0.5);
+    att.heads.q, att.heads.k, att.heads.v, att.o, att.lse, w.sinks, p.qStart, p.kStart, p.kLen, w.window, Dh ** -0.5);
   ops.rope(dq, p.cos, p.sin, H, -1);
   ops.rope(dk, p.cos, p.sin, Hkv, -1);
   linearBackward(p, i, 'q', dxn, 0, dq, att.xn, att.q.h, w.q, a.q, g?.q);

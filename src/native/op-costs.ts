@@ -79,9 +79,9 @@ const RULES: Readonly<Record<string, Rule>> = {
     const keys = w ? Math.min(w, S) : T > B ? S / 2 : S;
     return { flops: 4 * T * keys * width, rows: T };
   },
-  attention_bwd([, , , , , q, , , , , , qStart, window]) {
-    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), w = scalar(window);
-    return { flops: 10 * T * (w ? Math.min(w, T / B) : T / B / 2) * width, rows: T };
+  attention_bwd([, , , , , q, k, , , , , qStart, , , window]) {
+    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), S = dim(k, 0) / B, w = scalar(window);
+    return { flops: 10 * T * (w ? Math.min(w, S) : S - T / B / 2) * width, rows: T };
   },
 };
 

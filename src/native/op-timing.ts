@@ -37,7 +37,7 @@ function make(scope: Scope, call: OpCall, place: number, seed: number): Tensor |
 // A scalar 0 and a null tensor look alike in the argument block; scalars stand at the end of every op's list.
 const NULLABLE_AT = (op: string, place: number): boolean => place < (SCALARS_FROM[op] ?? 0);
 const SCALARS_FROM: Readonly<Record<string, number>> = {
-  rmsnorm_fwd: 6, rmsnorm_bwd: 7, linear_fwd: 7, linear_bwd: 11, linear_q8_fwd: 8, linear_cross_entropy: 7, attention_fwd: 9, attention_bwd: 12, grouped_linear_fwd: 10, grouped_linear_bwd: 16, swiglu_bwd: 5,
+  rmsnorm_fwd: 6, rmsnorm_bwd: 7, linear_fwd: 7, linear_bwd: 11, linear_q8_fwd: 8, linear_cross_entropy: 7, attention_fwd: 9, attention_bwd: 14, grouped_linear_fwd: 10, grouped_linear_bwd: 16, swiglu_bwd: 5,
   moe_combine: 4, moe_weight_bwd: 6, sample: 6,
 };
 

@@ -71,9 +71,11 @@ struct TemperOps {
   // Products and softmax in f32 at either precision. Not quadratic in memory; a window layer costs O(window) per query.
   int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start,
                        TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale);
-  // Self-attention only (keys of b = its query rows). D = Σ do∘o; ds = p∘(do·v − D); dq, dk as usual; dsink_h? −= Σ exp(sink−lse)·D.
+  // Sequences as there, without a ring, their keys in rows that rise and do not overlap. D = Σ do∘o; ds = p∘(do·v − D); dq = scale·Σ_j ds_j·k_j;
+  // dk_j += scale·Σ ds_j·q, dv_j += Σ p_j·do over these queries: a long sequence can be taken in pieces of its queries; dsink_h? −= Σ exp(sink−lse)·D.
   int (*attention_bwd)(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k,
-                       TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, int64_t window, double scale);
+                       TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
+                       int64_t window, double scale);
 
   // ---- mixture of experts -----------------------------------------------------------------------------------------------
   // ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax over those K.
