@@ -1,0 +1,96 @@
+// The one matrix product of the CUDA backend. An op describes its operands where they lie in device memory (f32, bf16, MXFP4 or q8; gathered, scaled,
+// masked, transposed, grouped by expert) as a Product, and `multiply` picks the kernel. Start at Product.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cuda/runtime.h"
+
+namespace temper::cuda {
+
+enum class Kind : uint8_t { f32, bf16, mxfp4, q8 };
+inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
+
+// The dropout factor of element i of a [T,C] tensor: 0 or 1/(1−p), from a hash of (seed, i) as on the CPU (cpu/dropout.h).
+struct DropoutMask {
+  uint64_t key = 0;
+  uint32_t limit = 0;  // of 2^24; 0: no dropout
+  float keep_scale = 1.0f;
+};
+DropoutMask dropout_mask(double p, int64_t seed);
+
+// An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds `count` rows of `ld` elements; k runs along a
+// row (k_inner) or across rows.
+struct Source {
+  const void* data = nullptr;            // row 0; MXFP4: its blocks
+  const uint8_t* scales = nullptr;       // MXFP4: [count, ld/32]
+  const uint16_t* q8_scales = nullptr;   // q8: bf16 [count, ld/32]
+  int64_t ld = 0;
+  int64_t count = 0;                     // rows in memory, all groups together
+  int64_t group_rows = 0;                // rows of one group: those of expert e begin at row e·group_rows (0: rows are not a weight's)
+  const int32_t* index = nullptr;        // logical row r lies at index[r] (null: at r); each in [0, count), else a fault
+  const char* index_name = "";           // of the op's argument, for the fault
+  const float* row_scale = nullptr;      // logical row r is taken times row_scale[r] (null: 1); f32 only
+  DropoutMask mask = {};                 // element i of memory is taken times its factor; f32 only
+  Kind kind = Kind::f32;
+  bool k_inner = true;
+};
+
+// A·Bᵀ with A [m,k] and B [n,k], whichever way each lies.
+struct Term {
+  Source a, b;
+  int64_t k = 0;
+  float alpha = 1.0f;
+};
+
+// rows: m = P rows sorted by group, group e has rows [offsets[e], offsets[e+1]) of A and C and its own B and bias.
+// k: the contraction runs over P rows sorted by group, group e has its own C.
+enum class Ragged : uint8_t { none, rows, k };
+
+// c[m,n] = bias + low_rank + main, or c += main + low_rank when accumulate is set (bias is then null). The low-rank term is summed first, multiplied by
+// its alpha (and mask), and the main term is added in the order of k: each element has one order of summation, whatever the tiles.
+struct Product {
+  Term main, low_rank;                   // low_rank.k = 0: none; with one, main.alpha is 1 and its operands are f32, neither gathered nor scaled
+  DropoutMask low_rank_mask = {};        // on element (row, column) of the low-rank term
+  int64_t m = 0, n = 0;
+  float* c = nullptr;                    // Ragged::k: of group e at c + e·m·ldc
+  int64_t ldc = 0;
+  bool accumulate = false;
+  const void* bias = nullptr;            // [n]; Ragged::rows: [groups, n]
+  Kind bias_kind = Kind::f32;
+  Ragged ragged = Ragged::none;
+  const int32_t* offsets = nullptr;      // [groups + 1] in device memory
+  int64_t groups = 1;
+  const char* op = "";
+};
+
+// bf16 copies of f32 operands for the tensor cores, made once per op call however many of its products read them.
+class Staging {
+ public:
+  // The source as the tile kernels want it: bf16 rows at 16-byte steps, zeros up to there, k_inner as asked. MXFP4, q8 and bf16 that suits are returned as they
+  // are. width: elements used of each row; logical_rows: how many r the index and row_scale have.
+  Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner);
+
+ private:
+  struct Copy {
+    Source from;
+    int64_t width;
+    bool transposed;
+    Source to;
+    std::unique_ptr<Workspace<uint16_t>> memory;
+  };
+  std::vector<Copy> copies_;
+};
+
+// precision 0: f32 on CUDA cores; 1: bf16 on tensor cores, operands rounded to nearest even, accumulated in f32.
+void multiply(const Product& product, int64_t precision, Staging& staging);
+
+// The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and launch nothing.
+void multiply_exact(const Product& product);                     // matmul_f32.cu: any product, precision 0
+void multiply_tiles(const Product& product, Staging& staging);   // matmul_tiles.cu: any product, precision 1
+
+// sum[e][n] += Σ_r row_scale[r]·x[index[r]][n] over the rows r of group e (offsets null: one group of all `rows` rows), in double.
+void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum, const char* op);
+
+}  // namespace temper::cuda
