@@ -1,17 +1,11 @@
 // The CPU backend's ops: the contracts of temper/ops.h, as functions that throw. `cpu` is the shipped path; `reference` beside it is
 // plain loops with double accumulators and is what the tests compare with.
 #pragma once
-#include <type_traits>
 #include "temper/error.h"
 #include "temper/ops.h"
 
-namespace temper::detail {
-template <class> struct AsVoid;
-template <class... A> struct AsVoid<int (*)(A...)> { using type = void(A...); };
-}  // namespace temper::detail
-
 namespace temper::cpu {
-#define TEMPER_DECLARE(name) ::temper::detail::AsVoid<decltype(TemperOps::name)>::type name;
+#define TEMPER_DECLARE(name) ::temper::ThrowingForm<decltype(TemperOps::name)>::type name;
 TEMPER_OP_NAMES(TEMPER_DECLARE)
 namespace reference {
 TEMPER_OP_NAMES(TEMPER_DECLARE)

@@ -135,6 +135,7 @@ void report(Tally& tally, bool ok, const std::string& what);
 void check_cases(const Backend& backend, bool quick, const std::string& filter, Tally& tally);
 void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
+void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in
 void check_core(Tally& tally);      // allocator, mapped files, last error
 void check_hostile(Tally& tally);   // every op against arguments made wrong at random
 void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm

@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
     check_cases(cpu_backend(quick), quick, filter, tally);
     check_gradients(filter, tally);
-    if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_hostile(tally); check_tokenizer(tally); }
+    if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_emulation(tally); check_paths(tally); check_hostile(tally); check_tokenizer(tally); }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());
   }

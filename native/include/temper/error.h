@@ -28,6 +28,10 @@ void require(bool ok, const char* code, const Args&... parts) { if (!ok) [[unlik
 void set_last_error(const char* code, const char* message) noexcept;  // this thread's record, read by the binding
 const Error& last_error() noexcept;
 
+// The type of the throwing function behind a table entry.
+template <class> struct ThrowingForm;
+template <class... A> struct ThrowingForm<int (*)(A...)> { using type = void(A...); };
+
 // Wraps a throwing op as a table entry: `.rope = Guard<&cpu::rope>::call`.
 template <auto F> struct Guard;
 template <class... A, void (*F)(A...)> struct Guard<F> {

@@ -1,0 +1,193 @@
+// What kernels are written with: the words below mean a PTX instruction when nvcc compiles them and plain C++ when the emulation does
+// (cuda/emulation/), so that every kernel runs in the tests of a machine without a GPU. Kernels use nothing that is not here or in CUDA C++'s
+// core: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, atomicAdd on integers, float4/uint4. No inline assembly elsewhere.
+#pragma once
+#include <cstdint>
+#if defined(TEMPER_CUDA_EMULATION)
+#include "cuda/emulation/emulation.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+namespace temper::cuda {
+
+#if defined(TEMPER_CUDA_EMULATION)
+#define TEMPER_DEVICE inline
+// A block's dynamic shared memory, 128-byte aligned: one per kernel.
+#define TEMPER_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(::temper::cuda::emulation::dynamic_shared())
+#else
+#define TEMPER_DEVICE __device__ __forceinline__
+#define TEMPER_DYNAMIC_SHARED(type, name)                                \
+  extern __shared__ __align__(128) unsigned char temper_dynamic_shared[]; \
+  type* name = reinterpret_cast<type*>(temper_dynamic_shared)
+#endif
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// ---- bf16 as raw bits -------------------------------------------------------------------------------------------------------
+TEMPER_DEVICE float bits_to_float(uint32_t bits) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_bit_cast(float, bits);
+#else
+  return __uint_as_float(bits);
+#endif
+}
+TEMPER_DEVICE uint32_t float_to_bits(float x) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_bit_cast(uint32_t, x);
+#else
+  return __float_as_uint(x);
+#endif
+}
+TEMPER_DEVICE float bf16_to_float(uint16_t x) { return bits_to_float(static_cast<uint32_t>(x) << 16); }
+// Nearest, ties to even; NaN stays NaN.
+TEMPER_DEVICE uint16_t float_to_bf16(float x) {
+  const uint32_t bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+// Two floats as a pair of bf16, `low` in the low half: the order in which they lie in memory.
+TEMPER_DEVICE uint32_t pack_bf16(float low, float high) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return static_cast<uint32_t>(float_to_bf16(low)) | static_cast<uint32_t>(float_to_bf16(high)) << 16;
+#else
+  uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+#endif
+}
+TEMPER_DEVICE float load_wf(const float* p) { return *p; }
+TEMPER_DEVICE float load_wf(const uint16_t* p) { return bf16_to_float(*p); }
+
+// a·b + c rounded once. Kernels say which sums are fused: nvcc runs with -fmad=false, so that a compiler's mood cannot change results.
+TEMPER_DEVICE float fused(float a, float b, float c) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_fmaf(a, b, c);
+#else
+  return __fmaf_rn(a, b, c);
+#endif
+}
+
+// ---- tensor cores -----------------------------------------------------------------------------------------------------------
+// d[16,8] += a[16,16]·b[16,8]ᵀ-style fragments of mma.sync.m16n8k16.row.col (PTX ISA, bf16 fragments). Lane l, g = l/4, t = l%4:
+//   a[0] = A[g][2t,2t+1]  a[1] = A[g+8][2t,2t+1]  a[2] = A[g][2t+8,2t+9]  a[3] = A[g+8][2t+8,2t+9]
+//   b[0] = B[k=2t,2t+1][n=g]  b[1] = B[k=2t+8,2t+9][n=g];   d[0,1] = D[g][2t,2t+1]  d[2,3] = D[g+8][2t,2t+1]
+TEMPER_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::mma_bf16(d, a, b);
+#else
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+// Four 8×8 matrices of 16-bit elements from shared memory: lanes 8i…8i+7 give the 16-byte rows of matrix i; r[i] of lane l = its row l/4, columns
+// 2(l%4), 2(l%4)+1. The transposed form gives r[i] = column l/4, rows 2(l%4), 2(l%4)+1. Rows must be 16-byte aligned.
+TEMPER_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::ldmatrix(r, row, false);
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))) : "memory");
+#endif
+}
+TEMPER_DEVICE void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::ldmatrix(r, row, true);
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row))) : "memory");
+#endif
+}
+
+// ---- asynchronous copies, global to shared ----------------------------------------------------------------------------------------
+// 16 bytes, both addresses 16-byte aligned; zeros where !valid (the source is then not read). The bytes are there after cp_async_wait and a barrier.
+TEMPER_DEVICE void cp_async16(void* shared, const void* global, bool valid = true) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async(shared, global, valid);
+#else
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(global), "r"(valid ? 16 : 0) : "memory");
+#endif
+}
+TEMPER_DEVICE void cp_async_commit() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async_commit();
+#else
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Waits until at most `pending` of this thread's committed groups are under way.
+template <int pending> TEMPER_DEVICE void cp_async_wait() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async_wait(pending);
+#else
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#endif
+}
+
+// ---- sums in a fixed order --------------------------------------------------------------------------------------------------------
+// Every lane gets the result; all 32 lanes take part.
+TEMPER_DEVICE float warp_sum(float x) {
+  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+TEMPER_DEVICE double warp_sum(double x) {
+  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+TEMPER_DEVICE float warp_max(float x) {
+  for (int step = 16; step; step /= 2) { const float other = __shfl_xor_sync(kAllLanes, x, step); x = other > x ? other : x; }
+  return x;
+}
+// Over a block of `Threads` (a multiple of 32, at most 1024); every thread gets the result. Two barriers.
+template <int Threads, class T> TEMPER_DEVICE T block_sum(T x) {
+  __shared__ T parts[Threads / kWarp];
+  x = warp_sum(x);
+  __syncthreads();  // the parts of an earlier call are read
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  T total = parts[0];
+  for (int i = 1; i < Threads / kWarp; ++i) total += parts[i];
+  return total;
+}
+template <int Threads> TEMPER_DEVICE float block_max(float x) {
+  __shared__ float parts[Threads / kWarp];
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float most = parts[0];
+  for (int i = 1; i < Threads / kWarp; ++i) most = parts[i] > most ? parts[i] : most;
+  return most;
+}
+
+// ---- faults -----------------------------------------------------------------------------------------------------------------------
+// What a kernel found wrong in its data (an index out of range, NaN where none may be). The first report wins; the host raises it as a typed error
+// at the next point where it waits. A kernel that reports goes on with a harmless value, never with a wild address.
+enum class FaultCode : int32_t { none = 0, bad_index, not_finite, bad_scale, no_candidate };
+struct Fault {
+  int32_t code;              // FaultCode, claimed with a compare-and-swap
+  int32_t ready;             // the rest is written
+  const char* op;            // host strings, carried through
+  const char* argument;
+  long long at, value, limit;
+};
+TEMPER_DEVICE void report_fault(Fault* fault, FaultCode code, const char* op, const char* argument, long long at, long long value, long long limit) {
+  if (atomicCAS(&fault->code, 0, static_cast<int32_t>(code)) != 0) return;
+  fault->op = op;
+  fault->argument = argument;
+  fault->at = at;
+  fault->value = value;
+  fault->limit = limit;
+  __threadfence_system();
+  fault->ready = 1;
+}
+// The index if it is in [0, limit), else 0 and a report.
+TEMPER_DEVICE int64_t checked_index(Fault* fault, const char* op, const char* argument, int64_t at, int64_t index, int64_t limit) {
+  if (index >= 0 && index < limit) return index;
+  report_fault(fault, FaultCode::bad_index, op, argument, at, index, limit);
+  return 0;
+}
+
+}  // namespace temper::cuda
