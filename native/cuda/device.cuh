@@ -57,6 +57,16 @@ TEMPER_DEVICE uint32_t pack_bf16(float low, float high) {
   return out;
 #endif
 }
+// Two products of bf16, each rounded once; subnormals are kept. (fma: sm_80 and sm_86 have no mul.bf16x2.)
+TEMPER_DEVICE uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return pack_bf16(bits_to_float(a << 16) * bits_to_float(b << 16), bits_to_float(a & 0xffff0000u) * bits_to_float(b & 0xffff0000u));
+#else
+  uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(0x80008000u));
+  return out;
+#endif
+}
 TEMPER_DEVICE float load_wf(const float* p) { return *p; }
 TEMPER_DEVICE float load_wf(const uint16_t* p) { return bf16_to_float(*p); }
 
