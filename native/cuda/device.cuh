@@ -175,7 +175,7 @@ template <int Threads> TEMPER_DEVICE float block_max(float x) {
 // ---- faults -----------------------------------------------------------------------------------------------------------------------
 // What a kernel found wrong in its data (an index out of range, NaN where none may be). The first report wins; the host raises it as a typed error
 // at the next point where it waits. A kernel that reports goes on with a harmless value, never with a wild address.
-enum class FaultCode : int32_t { none = 0, bad_index, not_finite, bad_scale, no_candidate };
+enum class FaultCode : int32_t { none = 0, bad_index, not_finite, bad_scale, no_candidate, repeated_row, bad_number };  // bad_number: value holds a float's bits
 struct Fault {
   int32_t code;              // FaultCode, claimed with a compare-and-swap
   int32_t ready;             // the rest is written
