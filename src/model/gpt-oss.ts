@@ -1,5 +1,6 @@
 // gpt-oss, forward and backward, over the ops: the only place that knows the architecture. Read `attention` and `experts` first, then `lossAndGradients`.
-// Backward keeps the input of every layer and recomputes the rest of that layer when its turn comes. The residual stream x is f32 [T,D].
+// Backward keeps the input of every layer and recomputes the rest of that layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the
+// keys and values, tokens are taken in chunks, so that memory grows by a few f32 rows per token.
 import { NativeError } from '../native/errors.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
@@ -9,6 +10,10 @@ import type { Batch, LayerAdapter, LayerGrads, LayerWeights, LinearGrads, Linear
 
 /** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. */
 export const MOE_CHUNK_TOKENS = 1024;
+/** Bytes of the queries f32 [t,H·Dh] that attention takes at a time: 1,024 tokens of gpt-oss, 16,384 of nano. */
+const QUERY_CHUNK_BYTES = 2 ** 24;
+/** Supervised rows of the head for each MOE_CHUNK_TOKENS of a chunk: a multiple of the 120 to 1,020 rows that linear_cross_entropy itself takes at a time. */
+const HEAD_ROWS = 2040;
 
 export interface ForwardOptions {
   readonly precision: keyof typeof PRECISION;
@@ -19,6 +24,20 @@ export interface ForwardOptions {
   /** Seed of the LoRA dropout, used when `train` is set. */
   readonly seed?: number;
   readonly train?: boolean;
+  /** Tokens of a chunk, a multiple of MOE_CHUNK_TOKENS; default by the model's width. */
+  readonly chunkTokens?: number;
+}
+
+/** Tokens [from, to) as queries, and the keys they see: for each sequence in them, its first row and how many rows up to its last token here. */
+interface Chunk {
+  readonly index: number;
+  readonly from: number;
+  readonly to: number;
+  readonly qStart: Tensor;
+  readonly kStart: Tensor;
+  readonly kLen: Tensor;
+  readonly cos: Tensor;
+  readonly sin: Tensor;
 }
 
 /** What all layers of one pass share. */
@@ -28,17 +47,25 @@ interface Pass {
   readonly precision: Precision;
   readonly T: number;
   readonly ids: Tensor;
-  readonly cos: Tensor;
-  readonly sin: Tensor;
-  readonly qStart: Tensor;
-  readonly kStart: Tensor;
-  readonly kLen: Tensor;
+  /** One where they all fit; a pass on a cache has one. */
+  readonly chunks: readonly Chunk[];
   readonly cache: { readonly store: KvCache; readonly plan: CachePlan } | null;
   readonly seed: number;
   readonly train: boolean;
 }
 const NO_ADAPTER: LayerAdapter = {};
 const TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];
+
+/** Cuts n rows in pieces of `size`; what is left over goes with the last one, so that no piece is shorter unless all of n is. */
+function pieces(n: number, size: number): (readonly [number, number])[] {
+  const count = Math.max(1, Math.floor(n / size));
+  return Array.from({ length: count }, (_, i) => [i * size, i + 1 === count ? n : (i + 1) * size] as const);
+}
+/** Rows of hidden states taken at a time: whole multiples of what the experts take, so that theirs are cut in the same places for any model. */
+function chunkTokens(model: ModelWeights): number {
+  const { num_attention_heads: H, head_dim: Dh } = model.config;
+  return MOE_CHUNK_TOKENS * Math.max(1, Math.floor(QUERY_CHUNK_BYTES / (4 * H * Dh * MOE_CHUNK_TOKENS)));
+}
 
 function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, o: ForwardOptions): Pass {
   const { tokens, positions, starts } = batch;
@@ -51,9 +78,21 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
   const { invFreq, concentration } = ropeParameters(model.config);
   const cos = s.empty('f32', [T, half]), sin = s.empty('f32', [T, half]);
   ops.rope_table(cos, sin, s.from(positions), s.from(invFreq), concentration);
+  const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
+  const chunks = cut.map(([from, to], index): Chunk => {
+    const qStart = [0], kStart: number[] = [], kLen: number[] = [];
+    for (let b = 0; b < B; b++) {
+      const begin = starts[b] ?? 0, end = Math.min(starts[b + 1] ?? 0, to);
+      if (begin >= to || end <= from) continue;
+      qStart.push(end - from);
+      kStart.push(begin);
+      kLen.push(end - begin);
+    }
+    const i32 = (x: number[]): Tensor => s.from(Int32Array.from(x));
+    return { index, from, to, qStart: i32(qStart), kStart: i32(kStart), kLen: i32(kLen), cos: cos.slice(s, from, to), sin: sin.slice(s, from, to) };
+  });
   return {
-    model, adapter, precision: PRECISION[o.precision], T, ids: s.from(tokens), cos, sin,
-    qStart: s.from(starts), kStart: s.from(starts.slice(0, B)), kLen: s.from(lengths),
+    model, adapter, precision: PRECISION[o.precision], T, ids: s.from(tokens), chunks,
     cache: o.cache ? { store: o.cache, plan: o.cache.plan(s, batch) } : null, seed: o.seed ?? 0, train: o.train ?? false,
   };
 }
@@ -64,70 +103,95 @@ function layerOf(p: Pass, i: number): { w: LayerWeights; a: LayerAdapter } {
   return { w, a: p.adapter?.layers[i] ?? NO_ADAPTER };
 }
 
-/** A seed per (pass, layer, target), so that recomputation drops the same elements. 48 bits, splitmix-like. */
-function dropoutSeed(p: Pass, layer: number, target: LoraTarget): number {
+/** A seed per (pass, layer, target, chunk), so that recomputation drops the same elements. 48 bits, splitmix-like. */
+function dropoutSeed(p: Pass, layer: number, target: LoraTarget, chunk: number): number {
   let h = 0x9e3779b9;
   for (const part of [p.seed % 4294967296, Math.floor(p.seed / 4294967296), layer, TARGETS.indexOf(target)]) {
     h = Math.imul(h ^ (part | 0), 0x85ebca6b);
     h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35) ^ (h >>> 16);
   }
-  return (h >>> 0) * 65536 + TARGETS.indexOf(target);
+  return (h >>> 0) * 65536 + chunk * TARGETS.length + TARGETS.indexOf(target);
 }
 const dropoutOf = (p: Pass, lora: LoraPair | undefined): number => (p.train && lora ? lora.dropout : 0);
 
 interface Linear { readonly y: Tensor; readonly h: Tensor | null }
-/** y = x·Wᵀ + bias + scale·(dropout(x)·Aᵀ)·Bᵀ */
-function linear(s: Scope, p: Pass, i: number, target: LoraTarget, x: Tensor, w: LinearWeights, lora: LoraPair | undefined): Linear {
-  const y = s.empty('f32', [x.rows, w.w.rows]);
-  const h = lora ? s.empty('f32', [x.rows, lora.A.rows]) : null;
-  if (w.scales) {
-    ops.linear_q8_fwd(y, h, x, w.w, w.scales, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, p.precision);
-    return { y, h };
-  }
-  ops.linear_fwd(y, h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target), p.precision);
-  return { y, h };
+/** Rows [from, to) of t; t itself where that is all of it. */
+const rowsOf = (s: Scope, t: Tensor, from: number, to: number): Tensor => (from === 0 && to === t.rows ? t : t.slice(s, from, to));
+const newLinear = (s: Scope, rows: number, w: LinearWeights, lora: LoraPair | undefined): Linear => ({ y: s.empty('f32', [rows, w.w.rows]), h: lora ? s.empty('f32', [rows, lora.A.rows]) : null });
+
+/** y = x·Wᵀ + bias + scale·(dropout(x)·Aᵀ)·Bᵀ into `out`; `chunk` tells the dropout of one chunk from that of the next. */
+function linear(p: Pass, i: number, target: LoraTarget, chunk: number, out: Linear, x: Tensor, w: LinearWeights, lora: LoraPair | undefined): Linear {
+  if (w.scales) ops.linear_q8_fwd(out.y, out.h, x, w.w, w.scales, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, p.precision);
+  else ops.linear_fwd(out.y, out.h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target, chunk), p.precision);
+  return out;
 }
-function linearBackward(p: Pass, i: number, target: LoraTarget, dx: Tensor, accumulate: 0 | 1, dy: Tensor, x: Tensor, h: Tensor | null, w: LinearWeights, lora: LoraPair | undefined, g: LinearGrads | undefined): void {
+function linearBackward(p: Pass, i: number, target: LoraTarget, chunk: number, dx: Tensor, accumulate: 0 | 1, dy: Tensor, x: Tensor, h: Tensor | null, w: LinearWeights, lora: LoraPair | undefined, g: LinearGrads | undefined): void {
   ops.linear_bwd(dx, g?.w ?? null, g?.bias ?? null, lora?.dA ?? null, lora?.dB ?? null, dy, x, h, w.w, lora?.A ?? null, lora?.B ?? null,
-    lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target), accumulate, p.precision);
+    lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target, chunk), accumulate, p.precision);
 }
 
-/** Norm, projections, rotary, attention, output projection: everything of the first half-layer but the residual sum. */
-function attention(s: Scope, p: Pass, i: number, x: Tensor, save: boolean) {
+interface Normed { readonly xn: Tensor; readonly rstd: Tensor }
+function inputNorm(s: Scope, p: Pass, i: number, x: Tensor): Normed {
+  const xn = s.empty('f32', x.shape), rstd = s.empty('f32', [x.rows]);
+  ops.rmsnorm_fwd(xn, rstd, null, x, null, layerOf(p, i).w.inputNorm, p.model.config.rms_norm_eps);
+  return { xn, rstd };
+}
+
+/** Keys, rotary applied, and values of all tokens: f32 [T,Hkv·Dh]. `normed` is the normed input where one chunk is all there is, so that it is computed once. */
+interface KeysValues { readonly k: Linear; readonly v: Linear; readonly normed: Normed | null }
+function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
   const { w, a } = layerOf(p, i);
-  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, hidden_size: D, rms_norm_eps: eps } = p.model.config;
-  const xn = s.empty('f32', [p.T, D]), rstd = s.empty('f32', [p.T]);
-  ops.rmsnorm_fwd(xn, rstd, null, x, null, w.inputNorm, eps);
-  const q = linear(s, p, i, 'q', xn, w.q, a.q), k = linear(s, p, i, 'k', xn, w.k, a.k), v = linear(s, p, i, 'v', xn, w.v, a.v);
-  ops.rope(q.y, p.cos, p.sin, H, 1);
-  ops.rope(k.y, p.cos, p.sin, Hkv, 1);
-  const heads = { q: q.y.view(s, [p.T, H, Dh]), k: k.y.view(s, [p.T, Hkv, Dh]), v: v.y.view(s, [p.T, Hkv, Dh]) };
-  const o = s.empty('f32', [p.T, H, Dh]), lse = save ? s.empty('f32', [p.T, H]) : null;
-  if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5);
-  else ops.attention_fwd(o, lse, heads.q, heads.k, heads.v, w.sinks, p.qStart, p.kStart, p.kLen, w.window, 0, Dh ** -0.5);
-  const oFlat = o.view(s, [p.T, H * Dh]);
-  return { xn, rstd, q, k, v, heads, o, oFlat, lse, out: linear(s, p, i, 'o', oFlat, w.o, a.o) };
+  const k = newLinear(s, p.T, w.k, a.k), v = newLinear(s, p.T, w.v, a.v);
+  let normed: Normed | null = null;
+  for (const c of p.chunks) {
+    using inner = new Scope('activations');
+    const own = p.chunks.length === 1 ? (normed = inputNorm(s, p, i, x)) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
+    const part = (of: Linear): Linear => ({ y: rowsOf(inner, of.y, c.from, c.to), h: of.h && rowsOf(inner, of.h, c.from, c.to) });
+    const kc = linear(p, i, 'k', c.index, part(k), own.xn, w.k, a.k);
+    linear(p, i, 'v', c.index, part(v), own.xn, w.v, a.v);
+    ops.rope(kc.y, c.cos, c.sin, p.model.config.num_key_value_heads, 1);
+  }
+  return { k, v, normed };
 }
 
-/** Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K routed pairs, sorted by expert. */
-function experts(s: Scope, p: Pass, i: number, xn: Tensor) {
+/** Query projection, rotary, attention and output projection of a chunk: everything of the first half-layer but the residual sum. `xn` f32 [t,D]. */
+function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysValues, save: boolean) {
+  const { w, a } = layerOf(p, i);
+  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
+  const t = c.to - c.from;
+  const q = linear(p, i, 'q', c.index, newLinear(s, t, w.q, a.q), xn, w.q, a.q);
+  ops.rope(q.y, c.cos, c.sin, H, 1);
+  const heads = { q: q.y.view(s, [t, H, Dh]), k: kv.k.y.view(s, [p.T, Hkv, Dh]), v: kv.v.y.view(s, [p.T, Hkv, Dh]) };
+  const o = s.empty('f32', [t, H, Dh]), lse = save ? s.empty('f32', [t, H]) : null;
+  if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5);
+  else ops.attention_fwd(o, lse, heads.q, heads.k, heads.v, w.sinks, c.qStart, c.kStart, c.kLen, w.window, 0, Dh ** -0.5);
+  const oFlat = o.view(s, [t, H * Dh]);
+  return { q, heads, o, oFlat, lse, out: linear(p, i, 'o', c.index, newLinear(s, t, w.o, a.o), oFlat, w.o, a.o) };
+}
+
+/**
+ * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K routed pairs, sorted by expert.
+ * `wide` receives z and act, by far the largest, so that they can go first.
+ */
+function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
   const { w, a } = layerOf(p, i);
   const { num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = xn.rows, P = t * K;
-  const router = linear(s, p, i, 'router', xn, w.router, a.router);
+  const router = linear(p, i, 'router', 0, newLinear(s, t, w.router, a.router), xn, w.router, a.router);
   const weights = s.empty('f32', [t, K]), ids = s.empty('i32', [t, K]);
   ops.topk_fwd(weights, ids, router.y);
   const offsets = s.empty('i32', [E + 1]), rowToken = s.empty('i32', [P]), slotRow = s.empty('i32', [t, K]), rowWeight = s.empty('f32', [P]);
   ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
-  const z = s.empty('f32', [P, 2 * F]), act = s.empty('f32', [P, F]);
+  const z = wide.empty('f32', [P, 2 * F]), act = wide.empty('f32', [P, F]);
   const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
   ops.grouped_linear_fwd(z, h, xn, rowToken, offsets, w.gateUp.w, w.gateUp.scales, w.gateUp.bias, a.gateUp?.A ?? null, a.gateUp?.B ?? null, a.gateUp?.scale ?? 0, w.gateUp.layout, p.precision);
   ops.swiglu_fwd(act, z, swiglu_alpha, swiglu_limit);
   return { router, weights, ids, offsets, rowToken, slotRow, rowWeight, z, act, h };
 }
 
-function* chunks(T: number): Generator<readonly [number, number]> {
-  for (let from = 0; from < T; from += MOE_CHUNK_TOKENS) yield [from, Math.min(T, from + MOE_CHUNK_TOKENS)];
+/** The experts' pieces of tokens [from, to). */
+function* moeChunks(from: number, to: number): Generator<readonly [number, number]> {
+  for (let at = from; at < to; at += MOE_CHUNK_TOKENS) yield [at, Math.min(to, at + MOE_CHUNK_TOKENS)];
 }
 
 /**
@@ -138,63 +202,94 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
   using s = new Scope('activations');
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, rms_norm_eps: eps } = p.model.config;
-  const xn = s.empty('f32', [p.T, D]);
-  {
+  const kv = keysAndValues(s, p, i, x);
+  for (const c of p.chunks) {
     using inner = new Scope('activations');
-    const att = attention(inner, p, i, x, false);
-    ops.rmsnorm_fwd(xn, inner.empty('f32', [p.T]), out, x, att.out.y, w.postNorm, eps); // out = x + attention
-  }
-  for (const [from, to] of chunks(p.T)) {
-    using c = new Scope('workspace');
-    const m = experts(c, p, i, xn.slice(c, from, to));
-    const y = c.empty('f32', [(to - from) * K, D]);
-    const h = !a.down ? null : keepH ? keepH.slice(c, from * K, to * K) : c.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
-    ops.grouped_linear_fwd(y, h, m.act, null, m.offsets, w.down.w, w.down.scales, w.down.bias, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
-    ops.moe_combine(out.slice(c, from, to), y, m.weights, m.slotRow, 1);
+    const t = c.to - c.from, xc = rowsOf(inner, x, c.from, c.to), outc = rowsOf(inner, out, c.from, c.to);
+    const xn = inner.empty('f32', [t, D]);
+    {
+      using half = new Scope('activations');
+      const att = attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
+      ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
+    }
+    for (const [from, to] of moeChunks(c.from, c.to)) {
+      using m = new Scope('workspace');
+      const e = experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
+      const y = m.empty('f32', [(to - from) * K, D]);
+      const h = !a.down ? null : keepH ? keepH.slice(m, from * K, to * K) : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
+      ops.grouped_linear_fwd(y, h, e.act, null, e.offsets, w.down.w, w.down.scales, w.down.bias, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
+      ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
+    }
   }
 }
 
-/** Turns dx, the gradient of the layer's output, into that of its input x; parameter gradients accumulate. */
+/** Of a chunk's experts: dxn, the gradient of their normed input xn, from dout, that of the layer's output; parameter gradients accumulate. Tokens [from, to). */
+function expertsBackward(p: Pass, i: number, from: number, to: number, xn: Tensor, dout: Tensor, dxn: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
+  using s = new Scope('workspace');
+  using wide = new Scope('workspace');
+  const { w, a } = layerOf(p, i);
+  const { hidden_size: D, num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
+  const t = to - from, P = t * K;
+  const m = experts(s, wide, p, i, xn);
+  const dact = wide.empty('f32', [P, F]), rowDot = s.empty('f32', [P]);
+  ops.grouped_linear_bwd(dact, g?.down.w ?? null, g?.down.bias ?? null, a.down?.dA ?? null, a.down?.dB ?? null, dout, m.rowToken, m.rowWeight, m.act, null,
+    keptH?.slice(s, from * K, to * K) ?? null, m.offsets, w.down.w, w.down.scales, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
+  const dz = s.empty('f32', [P, 2 * F]);
+  ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
+  wide.close();
+  const dRows = s.empty('f32', [P, D]);
+  ops.grouped_linear_bwd(dRows, g?.gateUp.w ?? null, g?.gateUp.bias ?? null, a.gateUp?.dA ?? null, a.gateUp?.dB ?? null, dz, null, null, xn, m.rowToken,
+    m.h, m.offsets, w.gateUp.w, w.gateUp.scales, a.gateUp?.A ?? null, a.gateUp?.B ?? null, a.gateUp?.scale ?? 0, w.gateUp.layout, p.precision);
+  ops.moe_combine(dxn, dRows, null, m.slotRow, 0);
+  // The router is frozen or not: its input's gradient flows on either way.
+  const dweights = s.empty('f32', [t, K]), dlogits = s.empty('f32', [t, E]);
+  ops.moe_weight_bwd(dweights, rowDot, dout, w.down.bias, m.ids, m.slotRow);
+  ops.topk_bwd(dlogits, dweights, m.weights, m.ids);
+  linearBackward(p, i, 'router', 0, dxn, 1, dlogits, xn, m.router.h, w.router, a.router, g?.router);
+}
+
+/**
+ * Turns dx, the gradient of the layer's output, into that of its input x; parameter gradients accumulate. Chunks go from the last to the first: then the keys
+ * of a chunk have met all queries that see them when its turn comes, and the whole chunk is done at once.
+ */
 function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
   using s = new Scope('activations');
   const { w, a } = layerOf(p, i);
-  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, hidden_size: D, num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, rms_norm_eps: eps, swiglu_alpha, swiglu_limit } = p.model.config;
-  const att = attention(s, p, i, x, true);
-  if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
-  const mid = s.empty('f32', [p.T, D]), xn = s.empty('f32', [p.T, D]), rstd = s.empty('f32', [p.T]), dxn = s.empty('f32', [p.T, D]);
-  ops.rmsnorm_fwd(xn, rstd, mid, x, att.out.y, w.postNorm, eps);
-
-  for (const [from, to] of chunks(p.T)) {
-    using c = new Scope('workspace');
-    const t = to - from, P = t * K;
-    const xc = xn.slice(c, from, to), dout = dx.slice(c, from, to), dxc = dxn.slice(c, from, to);
-    const m = experts(c, p, i, xc);
-    const dact = c.empty('f32', [P, F]), dz = c.empty('f32', [P, 2 * F]), rowDot = c.empty('f32', [P]), dRows = c.empty('f32', [P, D]);
-    ops.grouped_linear_bwd(dact, g?.down.w ?? null, g?.down.bias ?? null, a.down?.dA ?? null, a.down?.dB ?? null, dout, m.rowToken, m.rowWeight, m.act, null,
-      keptH?.slice(c, from * K, to * K) ?? null, m.offsets, w.down.w, w.down.scales, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
-    ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
-    ops.grouped_linear_bwd(dRows, g?.gateUp.w ?? null, g?.gateUp.bias ?? null, a.gateUp?.dA ?? null, a.gateUp?.dB ?? null, dz, null, null, xc, m.rowToken,
-      m.h, m.offsets, w.gateUp.w, w.gateUp.scales, a.gateUp?.A ?? null, a.gateUp?.B ?? null, a.gateUp?.scale ?? 0, w.gateUp.layout, p.precision);
-    ops.moe_combine(dxc, dRows, null, m.slotRow, 0);
-    // The router is frozen or not: its input's gradient flows on either way.
-    const dweights = c.empty('f32', [t, K]), dlogits = c.empty('f32', [t, E]);
-    ops.moe_weight_bwd(dweights, rowDot, dout, w.down.bias, m.ids, m.slotRow);
-    ops.topk_bwd(dlogits, dweights, m.weights, m.ids);
-    linearBackward(p, i, 'router', dxc, 1, dlogits, xc, m.router.h, w.router, a.router, g?.router);
+  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, hidden_size: D, rms_norm_eps: eps } = p.model.config;
+  const kv = keysAndValues(s, p, i, x);
+  const dk = s.zeros('f32', [p.T, Hkv * Dh]), dv = s.zeros('f32', [p.T, Hkv * Dh]);
+  for (const c of p.chunks.toReversed()) {
+    using inner = new Scope('activations');
+    const t = c.to - c.from;
+    const part = (whole: Tensor): Tensor => rowsOf(inner, whole, c.from, c.to);
+    const xc = part(x), dxc = part(dx);
+    const { xn, rstd } = kv.normed ?? inputNorm(inner, p, i, xc);
+    const att = attention(inner, p, i, c, xn, kv, true);
+    if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
+    const mid = att.out.y, dxn = inner.empty('f32', [t, D]);
+    {
+      using half = new Scope('activations');
+      const post = { xn: half.empty('f32', [t, D]), rstd: half.empty('f32', [t]) };
+      ops.rmsnorm_fwd(post.xn, post.rstd, mid, mid, xc, w.postNorm, eps); // mid = attention + x
+      for (const [from, to] of moeChunks(c.from, c.to)) {
+        const rows = (whole: Tensor): Tensor => rowsOf(half, whole, from - c.from, to - c.from);
+        expertsBackward(p, i, from, to, rows(post.xn), rows(dxc), rows(dxn), keptH, g);
+      }
+      ops.rmsnorm_bwd(dxc, g?.postNorm ?? null, dxn, dxc, mid, w.postNorm, post.rstd);
+    }
+    const dO = inner.empty('f32', [t, H * Dh]), dq = inner.empty('f32', [t, H * Dh]);
+    linearBackward(p, i, 'o', c.index, dO, 0, dxc, att.oFlat, att.out.h, w.o, a.o, g?.o);
+    const keys = [p.T, Hkv, Dh], queries = [t, H, Dh];
+    ops.attention_bwd(dq.view(inner, queries), dk.view(inner, keys), dv.view(inner, keys), g?.sinks ?? null, dO.view(inner, queries), att.heads.q, att.heads.k, att.heads.v, att.o, att.lse,
+      w.sinks, c.qStart, c.kStart, c.kLen, w.window, Dh ** -0.5);
+    const dkc = part(dk), dvc = part(dv);
+    ops.rope(dq, c.cos, c.sin, H, -1);
+    ops.rope(dkc, c.cos, c.sin, Hkv, -1);
+    linearBackward(p, i, 'q', c.index, dxn, 0, dq, xn, att.q.h, w.q, a.q, g?.q);
+    linearBackward(p, i, 'k', c.index, dxn, 1, dkc, xn, kv.k.h && part(kv.k.h), w.k, a.k, g?.k);
+    linearBackward(p, i, 'v', c.index, dxn, 1, dvc, xn, kv.v.h && part(kv.v.h), w.v, a.v, g?.v);
+    ops.rmsnorm_bwd(dxc, g?.inputNorm ?? null, dxn, dxc, xc, w.inputNorm, rstd);
   }
-  ops.rmsnorm_bwd(dx, g?.postNorm ?? null, dxn, dx, mid, w.postNorm, rstd);
-
-  const flat = (heads: number): Tensor => s.empty('f32', [p.T, heads * Dh]);
-  const dO = flat(H), dq = flat(H), dk = s.zeros('f32', [p.T, Hkv * Dh]), dv = s.zeros('f32', [p.T, Hkv * Dh]);
-  linearBackward(p, i, 'o', dO, 0, dx, att.oFlat, att.out.h, w.o, a.o, g?.o);
-  ops.attention_bwd(dq.view(s, [p.T, H, Dh]), dk.view(s, [p.T, Hkv, Dh]), dv.view(s, [p.T, Hkv, Dh]), g?.sinks ?? null, dO.view(s, [p.T, H, Dh]),
-    att.heads.q, att.heads.k, att.heads.v, att.o, att.lse, w.sinks, p.qStart, p.kStart, p.kLen, w.window, Dh ** -0.5);
-  ops.rope(dq, p.cos, p.sin, H, -1);
-  ops.rope(dk, p.cos, p.sin, Hkv, -1);
-  linearBackward(p, i, 'q', dxn, 0, dq, att.xn, att.q.h, w.q, a.q, g?.q);
-  linearBackward(p, i, 'k', dxn, 1, dk, att.xn, att.k.h, w.k, a.k, g?.k);
-  linearBackward(p, i, 'v', dxn, 1, dv, att.xn, att.v.h, w.v, a.v, g?.v);
-  ops.rmsnorm_bwd(dx, g?.inputNorm ?? null, dxn, dx, x, w.inputNorm, att.rstd);
 }
 
 /** The final norm of the wanted rows of x. */
@@ -262,6 +357,8 @@ export interface LossOptions {
   readonly grads: ModelGrads | null;
   /** false: only the loss, without dropout. */
   readonly gradients: boolean;
+  /** As in ForwardOptions. Another value changes the last bits of gradients, none of the loss. */
+  readonly chunkTokens?: number;
 }
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
@@ -276,36 +373,49 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
   const { grads, gradients, precision } = options;
   if (isQ8(model)) throw new NativeError('q8_training', 'lossAndGradients: attention and head of this model are in 8 bits, which are for serving only; open the checkpoint without quantizeDense');
   const D = model.config.hidden_size, K = model.config.num_experts_per_tok, L = model.layers.length;
-  const p = startPass(s, model, adapter, batch, { precision, seed: options.seed, train: gradients });
+  const chunk = options.chunkTokens ?? chunkTokens(model);
+  const p = startPass(s, model, adapter, batch, { precision, seed: options.seed, train: gradients, chunkTokens: chunk });
   // Below the lowest trained layer nothing needs a gradient.
   const lowest = grads ? 0 : Math.max(0, model.layers.findIndex((_, i) => trains(adapter?.layers[i])));
-  const inputs: Tensor[] = [], keptH: (Tensor | null)[] = [];
-  let x = s.empty('f32', [p.T, D]);
+  // What a layer's backward needs goes with that layer.
+  const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
+  const newX = (scope: Scope): Tensor => scope.empty('f32', [p.T, D]);
+  let scope = s.open(), x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);
   for (let i = 0; i < L; i++) {
     const down = adapter?.layers[i]?.down;
     const keep = gradients && i >= lowest;
-    const h = keep && down ? s.empty('f32', [p.T * K, down.A.shape[1] ?? 0]) : null;
-    const out = keep ? s.empty('f32', [p.T, D]) : x;
+    const h = keep && down ? scope.empty('f32', [p.T * K, down.A.shape[1] ?? 0]) : null;
+    const next = keep ? s.open() : scope;
+    const out = keep ? newX(next) : x;
     layerForward(p, i, x, out, h);
-    inputs.push(x); keptH.push(h);
+    kept.push({ scope, x, h });
+    scope = next;
     x = out;
   }
-  const top = finalNorm(s, p, x, targets.rows);
-  const S = targets.rows.length;
-  const nll = s.empty('f32', [S]), dhidden = gradients ? s.empty('f32', [S, D]) : null;
-  ops.linear_cross_entropy(nll, dhidden, grads?.head ?? null, top.hidden, model.head, s.from(targets.targets), s.from(targets.weights), p.precision);
-  if (dhidden) {
+  const S = targets.rows.length, nll = new Float32Array(S);
+  const dx = gradients ? s.zeros('f32', [p.T, D]) : null;
+  for (const [from, to] of pieces(S, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
+    using c = new Scope('activations');
+    const top = finalNorm(c, p, x, targets.rows.subarray(from, to));
+    const n = c.empty('f32', [to - from]), dhidden = dx ? c.empty('f32', [to - from, D]) : null;
+    ops.linear_cross_entropy(n, dhidden, grads?.head ?? null, top.hidden, model.head, c.from(targets.targets.subarray(from, to)), c.from(targets.weights.subarray(from, to)), p.precision);
+    nll.set(n.toFloat32(), from);
+    if (!dx || !dhidden) continue;
     ops.rmsnorm_bwd(dhidden, grads?.norm ?? null, dhidden, null, top.last, model.norm, top.rstd);
-    const dx = s.zeros('f32', [p.T, D]);
     if (top.index) ops.scatter_rows(dx, dhidden, top.index);
+  }
+  scope.close();
+  if (dx) {
     for (let i = L - 1; i >= lowest; i--) {
-      const input = inputs[i];
-      if (input) layerBackward(p, i, input, dx, keptH[i] ?? null, grads?.layers[i]);
+      const of = kept[i];
+      if (!of) continue;
+      layerBackward(p, i, of.x, dx, of.h, grads?.layers[i]);
+      of.scope.close();
     }
     if (grads) ops.embedding_bwd(grads.embed, dx, p.ids);
   }
-  return { nll: nll.toFloat32() };
+  return { nll };
 }
 
 /**

@@ -49,6 +49,7 @@ export class Tensor {
 /** Owns tensors and frees them together: `using s = new Scope('activations')`, or `close()`. A second close does nothing. */
 export class Scope implements Disposable {
   #owned: Tensor[] = [];
+  #inner: Scope[] = [];
   #closed = false;
   constructor(readonly category: Category = 'activations') {}
 
@@ -72,10 +73,18 @@ export class Scope implements Disposable {
     this.#owned.push(tensor);
     return tensor;
   }
+  /** A scope that closes with this one at the latest. */
+  open(category: Category = this.category): Scope {
+    const scope = new Scope(category);
+    this.#inner.push(scope);
+    return scope;
+  }
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    for (const s of this.#inner) s.close();
     for (const t of this.#owned) addon.free(t.handle);
+    this.#inner = [];
     this.#owned = [];
   }
   [Symbol.dispose](): void { this.close(); }
