@@ -67,16 +67,6 @@ TEMPER_DEVICE uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
   return out;
 #endif
 }
-// Both halves of a pair of bf16 times those of another, each rounded once; subnormals are kept. (A multiplication alone needs sm_90: a·b − 0 has the same bits.)
-TEMPER_DEVICE uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
-#if defined(TEMPER_CUDA_EMULATION)
-  return pack_bf16(bits_to_float(a << 16) * bits_to_float(b << 16), bits_to_float(a & 0xffff0000u) * bits_to_float(b & 0xffff0000u));
-#else
-  uint32_t out;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(0x80008000u));
-  return out;
-#endif
-}
 // 16 bytes that are read once: kept out of L1, which serves what is shared.
 TEMPER_DEVICE uint4 load_streaming(const void* p) {
 #if defined(TEMPER_CUDA_EMULATION)

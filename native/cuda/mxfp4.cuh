@@ -19,8 +19,8 @@ template <bool kWide> TEMPER_DEVICE void mxfp4_pairs(uint32_t codes, Mxfp4Scale 
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const uint32_t q = codes << (12 - 4 * i);
-    pair[i] = mul_bf16x2((q & 0x80008000u) | ((q >> 6) & 0x01c001c0u), scale.factor);
-    if constexpr (kWide) pair[i] = mul_bf16x2(pair[i], scale.rest);
+    pair[i] = multiply_bf16x2((q & 0x80008000u) | ((q >> 6) & 0x01c001c0u), scale.factor);
+    if constexpr (kWide) pair[i] = multiply_bf16x2(pair[i], scale.rest);
   }
 }
 
