@@ -89,6 +89,18 @@ TEMPER_DEVICE float fused(float a, float b, float c) {
 #endif
 }
 
+// 2^x to about 2 units in the last place (PTX ISA, ex2.approx.ftz); below 2^-126 it is 0. Exact at 0 and at −∞.
+TEMPER_DEVICE float exp2_approx(float x) {
+#if defined(TEMPER_CUDA_EMULATION)
+  const float y = __builtin_exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
 // ---- tensor cores -----------------------------------------------------------------------------------------------------------
 // d[16,8] += a[16,16]·b[16,8]ᵀ-style fragments of mma.sync.m16n8k16.row.col (PTX ISA, bf16 fragments). Lane l, g = l/4, t = l%4:
 //   a[0] = A[g][2t,2t+1]  a[1] = A[g+8][2t,2t+1]  a[2] = A[g][2t+8,2t+9]  a[3] = A[g+8][2t+8,2t+9]
