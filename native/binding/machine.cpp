@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "binding/js.h"
+#include "core/mapped_file.h"
 #include "cpu/isa.h"
 #include "cpu/machine_limits.h"
 #include "temper/memory.h"
@@ -12,13 +13,13 @@
 namespace temper::binding {
 namespace {
 
-// live per category, peak per category, total live, total peak, cached; bytes.
+// live per category, peak per category, total live, total peak, cached, then live and peak of scratch files; bytes.
 napi_value stats(napi_env env, napi_callback_info) {
   MemoryStats s = memory_stats();
   constexpr size_t n = static_cast<size_t>(Category::count);
   void* data = nullptr;
   napi_value buffer, out;
-  ok(napi_create_arraybuffer(env, (2 * n + 3) * sizeof(double), &data, &buffer), "memoryStats");
+  ok(napi_create_arraybuffer(env, (2 * n + 5) * sizeof(double), &data, &buffer), "memoryStats");
   auto* d = static_cast<double*>(data);
   for (size_t i = 0; i < n; ++i) {
     d[i] = static_cast<double>(s.live[i]);
@@ -27,11 +28,15 @@ napi_value stats(napi_env env, napi_callback_info) {
   d[2 * n] = static_cast<double>(s.total_live);
   d[2 * n + 1] = static_cast<double>(s.total_peak);
   d[2 * n + 2] = static_cast<double>(s.cached);
-  ok(napi_create_typedarray(env, napi_float64_array, 2 * n + 3, buffer, 0, &out), "memoryStats");
+  const ScratchStats offloaded = scratch_stats();
+  d[2 * n + 3] = static_cast<double>(offloaded.live);
+  d[2 * n + 4] = static_cast<double>(offloaded.peak);
+  ok(napi_create_typedarray(env, napi_float64_array, 2 * n + 5, buffer, 0, &out), "memoryStats");
   return out;
 }
 napi_value reset(napi_env, napi_callback_info) {
   reset_peaks();
+  reset_scratch_peak();
   return nullptr;
 }
 napi_value release_kept(napi_env, napi_callback_info) {

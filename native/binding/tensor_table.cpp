@@ -124,7 +124,7 @@ Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint6
   Tensor tensor = shape;
   // The op table's tensors are writable in type; `writable` is what keeps ops from writing here.
   tensor.data = block->data = const_cast<void*>(file->range(offset, shape.bytes(), size_of(shape.dtype)));
-  block->writable = false;
+  block->writable = file->writable();
   block->file = std::move(file);
   Table& t = table();
   std::lock_guard lock(t.mutex);

@@ -16,6 +16,7 @@ struct Block;
 
 // `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
 Handle alloc_tensor(const void* env, const Tensor& shape, Category category);
+// Over bytes of the file from `offset`; written to only where the file is a scratch file.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.
 Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape);

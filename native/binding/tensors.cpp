@@ -103,6 +103,12 @@ napi_value map_one(napi_env env, napi_callback_info info) {
   Call c(env, info, "mapTensor", 4);
   return js_number(env, map_tensor(env_key(env), file_of("mapTensor", c.integer(0)), c.size(1), c.shape(2, 3)));
 }
+// A tensor in a scratch file of its own, which goes with it.
+napi_value alloc_scratch(napi_env env, napi_callback_info info) {
+  Call c(env, info, "allocScratch", 3);
+  const Tensor shape = c.shape(1, 2);
+  return js_number(env, map_tensor(env_key(env), MappedFile::scratch(c.text(0), shape.bytes()), 0, shape));
+}
 // Copies bytes of a mapped file into a typed array: headers, and tensors that lie unaligned.
 napi_value read_file(napi_env env, napi_callback_info info) {
   Call c(env, info, "readFile", 3);
@@ -155,6 +161,7 @@ void define_tensors(napi_env env, napi_value exports) {
   define<map_file>(env, exports, "mapFile");
   define<file_size>(env, exports, "fileSize");
   define<map_one>(env, exports, "mapTensor");
+  define<alloc_scratch>(env, exports, "allocScratch");
   define<read_file>(env, exports, "readFile");
   define<unmap_file>(env, exports, "unmapFile");
   define<tensor_count>(env, exports, "tensorCount");

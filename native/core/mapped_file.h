@@ -1,4 +1,5 @@
-// A file mapped read-only. Whoever holds the shared_ptr keeps the mapping; checkpoints are read through it without a copy.
+// A mapped file. Whoever holds the shared_ptr keeps the mapping. Checkpoints are read through it without a copy; a scratch file is room that the
+// system may write out to disk, for what is needed again only much later.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,9 @@ class MappedFile {
  public:
   // Throws Error: file_missing, file_unreadable, file_not_regular.
   static std::shared_ptr<const MappedFile> open(const std::string& path);
+  // A new file in `folder` that has no name and goes with its mapping: shared pages, no anonymous memory. Its blocks are reserved here, so that a
+  // full disk is an error now and not a SIGBUS later. Contents are zeros. Throws Error: offload_disk_full, offload_unwritable.
+  static std::shared_ptr<const MappedFile> scratch(const std::string& folder, uint64_t bytes);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -24,14 +28,21 @@ class MappedFile {
   void require_whole() const;
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  bool writable() const { return writable_; }
 
  private:
-  MappedFile(std::string path, int fd, void* data, uint64_t size);
+  MappedFile(std::string path, int fd, void* data, uint64_t size, bool writable);
   std::string path_;
   int fd_;
   void* data_;
   uint64_t size_;
   int watch_;  // place in the handler's list
+  bool writable_;
 };
+
+// Bytes of scratch files mapped now, and at their peak since reset_scratch_peak().
+struct ScratchStats { int64_t live, peak; };
+ScratchStats scratch_stats();
+void reset_scratch_peak();
 
 }  // namespace temper

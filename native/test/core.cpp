@@ -84,6 +84,23 @@ void check_mapped_file(Tally& tally) {
   report(tally, code_of([] { MappedFile::open("/dev/null"); }) == "file_not_regular", "mapped file: opens a device");
 }
 
+void check_scratch_file(Tally& tally) {
+  const ScratchStats before = scratch_stats();
+  {
+    const auto file = MappedFile::scratch("/tmp", 10000);
+    auto* bytes = static_cast<unsigned char*>(const_cast<void*>(file->range(0, 10000, 1)));
+    report(tally, file->writable() && bytes[0] == 0 && bytes[9999] == 0, "scratch file: does not begin with zeros");
+    std::memset(bytes, 7, 10000);
+    report(tally, bytes[9999] == 7 && scratch_stats().live - before.live == 10000 && scratch_stats().peak >= scratch_stats().live, "scratch file: is counted as something else");
+    report(tally, code_of([&] { file->range(1, 10000, 1); }) == "file_truncated", "scratch file: reads past the end");
+  }
+  report(tally, scratch_stats().live == before.live, "scratch file: live bytes do not return");
+  reset_scratch_peak();
+  report(tally, scratch_stats().peak == before.live, "scratch file: reset_scratch_peak leaves a peak");
+  report(tally, code_of([] { MappedFile::scratch("/tmp", uint64_t{1} << 45); }) == "offload_disk_full", "scratch file: 32 TiB are granted");
+  report(tally, code_of([] { MappedFile::scratch("/tmp/there-is-no-such-folder", 1); }) == "offload_unwritable", "scratch file: is made in a folder that is not there");
+}
+
 void check_last_error(Tally& tally) {
   set_last_error("here", "main");
   std::thread([] { set_last_error("there", "other"); }).join();
@@ -95,6 +112,7 @@ void check_last_error(Tally& tally) {
 void check_core(Tally& tally) {
   check_memory(tally);
   check_mapped_file(tally);
+  check_scratch_file(tally);
   check_last_error(tally);
 }
 

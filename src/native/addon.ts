@@ -32,6 +32,8 @@ interface Addon {
   mapFile(path: string): number;
   /** A tensor over mapped bytes [offset, offset + numel·size), no copy. Offset needs the dtype's alignment. */
   mapTensor(file: number, offset: number, dtype: number, shape: readonly number[]): number;
+  /** A writable tensor, zeros, in a nameless file of its own in `folder`: the page cache's memory, written out when that is short. */
+  allocScratch(folder: string, dtype: number, shape: readonly number[]): number;
   unmapFile(file: number): void;
   /** Bytes of a mapped file. */
   fileSize(file: number): number;

@@ -62,6 +62,13 @@ export class Scope implements Disposable {
     const dtype: DType = data instanceof Float32Array ? 'f32' : data instanceof Int32Array ? 'i32' : 'u8';
     return this.empty(dtype, shape).write(data);
   }
+  /**
+   * New tensor of zeros in a nameless file in `folder`, freed like any other: memory of the page cache, which the system writes out when it is short, and none of
+   * this process's own. @throws {NativeError} offload_disk_full, offload_unwritable
+   */
+  offloaded(folder: string, dtype: DType, shape: readonly number[]): Tensor {
+    return this.adopt(new Tensor(addon.allocScratch(folder, DTYPES.indexOf(dtype), shape), dtype, shape));
+  }
   zeros(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
     const t = this.empty(dtype, shape, category);
     addon.zero(t.handle);
@@ -90,13 +97,13 @@ export class Scope implements Disposable {
   [Symbol.dispose](): void { this.close(); }
 }
 
-export interface MemoryStats { readonly live: Readonly<Record<Category, number>>; readonly peak: Readonly<Record<Category, number>>; readonly totalLive: number; readonly totalPeak: number; readonly cached: number }
-/** Bytes held by native code (mapped files not counted), now and at their peak since `resetPeaks`. */
+export interface MemoryStats { readonly live: Readonly<Record<Category, number>>; readonly peak: Readonly<Record<Category, number>>; readonly totalLive: number; readonly totalPeak: number; readonly cached: number; readonly offloaded: number; readonly offloadedPeak: number }
+/** Bytes held by native code (mapped files not counted), now and at their peak since `resetPeaks`; `offloaded`: in scratch files, apart from all others. */
 export function memoryStats(): MemoryStats {
   const raw = addon.memoryStats();
   const n = CATEGORIES.length;
   const named = (from: number): Record<Category, number> => Object.fromEntries(CATEGORIES.map((c, i) => [c, raw[from + i] ?? 0])) as Record<Category, number>;
-  return { live: named(0), peak: named(n), totalLive: raw[2 * n] ?? 0, totalPeak: raw[2 * n + 1] ?? 0, cached: raw[2 * n + 2] ?? 0 };
+  return { live: named(0), peak: named(n), totalLive: raw[2 * n] ?? 0, totalPeak: raw[2 * n + 1] ?? 0, cached: raw[2 * n + 2] ?? 0, offloaded: raw[2 * n + 3] ?? 0, offloadedPeak: raw[2 * n + 4] ?? 0 };
 }
 export const resetPeaks = (): void => addon.resetPeaks();
 /** Threads of the shared CPU pool, the calling one included. @throws {NativeError} not in 1…1024 */
