@@ -118,8 +118,12 @@ struct Backend {
   void (*put)(void* device, const void* host, size_t bytes);
   void (*get)(void* host, const void* device, size_t bytes);
   void (*drop)(void* device);
+  int (*finish)() = nullptr;  // waits for an op that runs by itself and returns what it found wrong; null: ops are done when they return
 };
+int settle(const Backend& backend, int status);  // status of a call once it is done
 std::vector<cpu::Isa> paths_under_test();  // those this CPU has, or the one that TEMPER_ISA names
+Backend emulated_backend();       // native/cuda compiled for the host, its threads started in rising and in falling order
+Backend cuda_backend();           // build/temper_cuda.so or TEMPER_CUDA_LIBRARY on device 0, every case twice
 Backend cpu_backend(bool quick);  // quick: two thread counts instead of four
 
 // Calls op of the table on host values through their own bytes; 0 or the status.
@@ -137,7 +141,8 @@ void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in
 void check_core(Tally& tally);      // allocator, mapped files, last error
-void check_hostile(Tally& tally);   // every op against arguments made wrong at random
+void check_hostile(const Backend* device, Tally& tally);  // every op against arguments made wrong at random; null: the CPU's paths
+void check_device(Tally& tally);    // arena, limit, transfers, typed errors of the CUDA backend's host side, on the emulation
 void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving
 void check_numeric(Tally& tally);     // exp and the random numbers

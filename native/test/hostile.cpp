@@ -13,7 +13,7 @@
 namespace temper::test {
 namespace {
 
-constexpr int kCallsPerOp = 400;
+constexpr int kCallsPerOp = 400, kDeviceCallsPerOp = 60;
 constexpr int64_t kLargestBytes = 1 << 16;
 
 class Random {
@@ -82,8 +82,9 @@ void spoil(Random& r, Values& args, int64_t max_flips) {
 
 }  // namespace
 
-void check_hostile(Tally& tally) {
+void check_hostile(const Backend* device, Tally& tally) {
   const std::vector<cpu::Isa> isas = paths_under_test();
+  const int calls = device ? kDeviceCallsPerOp : kCallsPerOp;
   set_thread_count(2);
   for (int id = 0; id < contract::op_count(); ++id) {
     const std::string op = contract::op_name(id);
@@ -100,21 +101,24 @@ void check_hostile(Tally& tally) {
     if (small.empty() && smallest) small.push_back(smallest);
     Random r(1000 + static_cast<uint64_t>(id));
     int64_t passed_contract = 0, done = 0;
-    for (int call = 0; call < kCallsPerOp && !small.empty(); ++call) {
+    for (int call = 0; call < calls && !small.empty(); ++call) {
       Values args = small[static_cast<size_t>(r.below(static_cast<int64_t>(small.size())))]->args;
       spoil(r, args, 3);
-      std::vector<std::unique_ptr<uint8_t[]>> memory(args.size());
+      std::vector<std::unique_ptr<uint8_t, void (*)(void*)>> memory;
       std::vector<Tensor> storage(args.size());
       std::vector<Tensor*> tensors(args.size(), nullptr);
       std::vector<TensorRef> refs(args.size(), nullptr);
       std::vector<double> numbers(args.size());
       for (size_t i = 0; i < args.size(); ++i) {
         numbers[i] = args[i].number;
+        const size_t n = args[i].bytes.size();
+        memory.emplace_back(nullptr, device ? device->drop : [](void* p) { ::operator delete(p); });
         if (!args[i].is_tensor()) continue;
         storage[i] = args[i].tensor;
         refs[i] = tensors[i] = &storage[i];
-        memory[i].reset(new uint8_t[args[i].bytes.size() + 1]);
-        std::copy(args[i].bytes.begin(), args[i].bytes.end(), memory[i].get());
+        memory[i].reset(static_cast<uint8_t*>(device ? device->acquire(n + 1) : ::operator new(n + 1)));
+        if (device) device->put(memory[i].get(), args[i].bytes.data(), n);
+        else std::copy(args[i].bytes.begin(), args[i].bytes.end(), memory[i].get());
         storage[i].data = memory[i].get();
       }
       for (size_t i = 0; i < args.size(); ++i)
@@ -126,10 +130,11 @@ void check_hostile(Tally& tally) {
       }
       ++passed_contract;
       cpu::force_isa(isas[static_cast<size_t>(call) % isas.size()]);
-      if (invoke(cpu::table(), op, args, tensors) == 0) ++done;
+      const int status = device ? settle(*device, invoke(*device->ops, op, args, tensors)) : invoke(cpu::table(), op, args, tensors);
+      if (status == 0) ++done;
       else report(tally, !last_error().code.empty() && last_error().code != "internal", op + ": hostile call " + std::to_string(call) + " ends in " + last_error().message);
     }
-    report(tally, passed_contract > kCallsPerOp / 20, op + ": only " + std::to_string(passed_contract) + " hostile calls pass the contract; the cases are too large or too few");
+    report(tally, passed_contract > calls / 20, op + ": only " + std::to_string(passed_contract) + " hostile calls pass the contract; the cases are too large or too few");
     report(tally, done > 0, op + ": no hostile call does its work");
   }
 }

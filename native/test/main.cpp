@@ -1,4 +1,5 @@
-// temper_native_test [--quick] [--filter TEXT]: one line per failure, then "N passed, N failed". TEMPER_ISA=NAME tests that path alone.
+// temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]: one line per failure, then "N passed, N failed". Without --backend: the CPU
+// and CUDA's emulation. TEMPER_ISA=NAME tests that path of the CPU alone.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -7,19 +8,37 @@
 
 int main(int argc, char** argv) {
   using namespace temper::test;
-  bool quick = false;
-  std::string filter;
+  bool quick = false, usage = false;
+  std::string filter, backend;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--quick")) quick = true;
     else if (!std::strcmp(argv[i], "--filter") && i + 1 < argc) filter = argv[++i];
-    else { std::fprintf(stderr, "usage: temper_native_test [--quick] [--filter TEXT]\n"); return 2; }
+    else if (!std::strcmp(argv[i], "--backend") && i + 1 < argc) backend = argv[++i];
+    else usage = true;
   }
+  if (usage || (!backend.empty() && backend != "cpu" && backend != "emulation" && backend != "cuda")) {
+    std::fprintf(stderr, "usage: temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]\n");
+    return 2;
+  }
+  const auto wanted = [&](const char* name) { return backend.empty() || backend == name; };
   Tally tally;
   try {
-    if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
-    check_cases(cpu_backend(quick), quick, filter, tally);
-    check_gradients(filter, tally);
-    if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_emulation(tally); check_paths(tally); check_hostile(tally); check_tokenizer(tally); }
+    if (wanted("cpu")) {
+      if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
+      check_cases(cpu_backend(quick), quick, filter, tally);
+      check_gradients(filter, tally);
+      if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_hostile(nullptr, tally); check_tokenizer(tally); }
+    }
+    if (wanted("emulation")) {
+      const Backend emulated = emulated_backend();
+      check_cases(emulated, quick, filter, tally);
+      if (filter.empty()) { check_emulation(tally); check_device(tally); check_hostile(&emulated, tally); }
+    }
+    if (backend == "cuda") {
+      const Backend cuda = cuda_backend();
+      check_cases(cuda, quick, filter, tally);
+      if (filter.empty()) check_hostile(&cuda, tally);
+    }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());
   }
