@@ -165,6 +165,7 @@ void check_device(Tally& tally) {
   release_device(x);
   machine = before;
   close_device();
+  cudaDeviceReset();
   report(tally, code_of([] { device(); }) == "no_device", "device: still open after closing");
   open_device(0, 0);
 }

@@ -533,6 +533,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) { delete stream; return cudaS
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return stream && stream->capturing ? cudaErrorInvalidValue : sticky; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaDeviceSynchronize() { return sticky; }
+cudaError_t cudaDeviceReset() { sticky = cudaSuccess; return cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) { *out = new Event; return cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { delete event; return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) { event->at = std::chrono::steady_clock::now(); return cudaSuccess; }
