@@ -39,7 +39,7 @@ struct Source {
 
 // A·Bᵀ with A [m,k] and B [n,k], whichever way each lies.
 struct Term {
-  Source a, b;
+  Source a = {}, b = {};
   int64_t k = 0;
   float alpha = 1.0f;
 };
@@ -51,7 +51,7 @@ enum class Ragged : uint8_t { none, rows, k };
 // c[m,n] = bias + low_rank + main, or c += main + low_rank when accumulate is set (bias is then null). The low-rank term is summed first, multiplied by
 // its alpha (and mask), and the main term is added in the order of k: each element has one order of summation, whatever the tiles.
 struct Product {
-  Term main, low_rank;                   // low_rank.k = 0: none; with one, main.alpha is 1 and its operands are f32, neither gathered nor scaled
+  Term main = {}, low_rank = {};              // low_rank.k = 0: none; with one, main.alpha is 1 and its operands are f32, neither gathered nor scaled; not with Ragged::k
   DropoutMask low_rank_mask = {};        // on element (row, column) of the low-rank term
   int64_t m = 0, n = 0;
   float* c = nullptr;                    // Ragged::k: of group e at c + e·m·ldc
@@ -70,7 +70,7 @@ class Staging {
  public:
   // The source as the tile kernels want it: bf16 rows at 16-byte steps, zeros up to there, k_inner as asked. MXFP4, q8 and bf16 that suits are returned as they
   // are. width: elements used of each row; logical_rows: how many r the index and row_scale have.
-  Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner);
+  Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op);
 
  private:
   struct Copy {
@@ -87,6 +87,7 @@ class Staging {
 void multiply(const Product& product, int64_t precision, Staging& staging);
 
 // The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and launch nothing.
+bool multiply_few_rows(const Product& product, int64_t precision);  // few_rows.cu: up to 8 rows a group, weights as they lie; either precision
 void multiply_exact(const Product& product);                     // matmul_f32.cu: any product, precision 0
 void multiply_tiles(const Product& product, Staging& staging);   // matmul_tiles.cu: any product, precision 1
 
