@@ -359,9 +359,22 @@ export interface LossOptions {
   readonly gradients: boolean;
   /** As in ForwardOptions. Another value changes the last bits of gradients, none of the loss. */
   readonly chunkTokens?: number;
+  /** Folder on whose disk the kept activations go (files without a name, mapped); absent or null: memory. Changes no bit. */
+  readonly offload?: string | null;
 }
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
+/** Below the lowest trained layer nothing needs a gradient. */
+const lowestTrained = (model: ModelWeights, adapter: ModelAdapter | null): number => (adapter ? Math.max(0, model.layers.findIndex((_, i) => trains(adapter.layers[i]))) : 0);
+
+/** From this many bytes of kept activations on, a trainer that is free to choose puts them on disk. */
+export const OFFLOAD_FROM_BYTES = 2 ** 30;
+/** Bytes that grow with the tokens T of a batch and last from forward to backward: the layers' inputs, the down projections' rank-R products, one gradient. */
+export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter | null, T: number): number {
+  const { hidden_size: D, num_experts_per_tok: K } = model.config, from = lowestTrained(model, adapter);
+  const ranks = (adapter?.layers ?? []).slice(from).reduce((sum, l) => sum + (l.down?.A.shape[1] ?? 0), 0);
+  return 4 * T * ((model.layers.length - from + 2) * D + K * ranks);
+}
 
 /**
  * Forward and backward. Adds ∂(Σ weight·nll) to dA, dB of the adapter's pairs and to `grads`.
@@ -375,17 +388,17 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
   const D = model.config.hidden_size, K = model.config.num_experts_per_tok, L = model.layers.length;
   const chunk = options.chunkTokens ?? chunkTokens(model);
   const p = startPass(s, model, adapter, batch, { precision, seed: options.seed, train: gradients, chunkTokens: chunk });
-  // Below the lowest trained layer nothing needs a gradient.
-  const lowest = grads ? 0 : Math.max(0, model.layers.findIndex((_, i) => trains(adapter?.layers[i])));
+  const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
-  const newX = (scope: Scope): Tensor => scope.empty('f32', [p.T, D]);
+  const keepable = (scope: Scope, shape: readonly number[]): Tensor => (options.offload && gradients ? scope.offloaded(options.offload, 'f32', shape) : scope.empty('f32', shape));
+  const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
   let scope = s.open(), x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);
   for (let i = 0; i < L; i++) {
     const down = adapter?.layers[i]?.down;
     const keep = gradients && i >= lowest;
-    const h = keep && down ? scope.empty('f32', [p.T * K, down.A.shape[1] ?? 0]) : null;
+    const h = keep && down ? keepable(scope, [p.T * K, down.A.shape[1] ?? 0]) : null;
     const next = keep ? s.open() : scope;
     const out = keep ? newX(next) : x;
     layerForward(p, i, x, out, h);
@@ -394,7 +407,8 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
     x = out;
   }
   const S = targets.rows.length, nll = new Float32Array(S);
-  const dx = gradients ? s.zeros('f32', [p.T, D]) : null;
+  const dx = gradients ? newX(s) : null;
+  if (dx) ops.fill(dx, 0);
   for (const [from, to] of pieces(S, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
     using c = new Scope('activations');
     const top = finalNorm(c, p, x, targets.rows.subarray(from, to));

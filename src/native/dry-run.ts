@@ -10,12 +10,14 @@ export interface DryRunReport {
   readonly totalPeak: number;
   /** Bytes of tensors mapped from files. */
   readonly mappedBytes: number;
+  /** Bytes of offloaded tensors at their peak; on disk, in none of the categories. */
+  readonly offloadedPeak: number;
   /** Every op call, in order. */
   readonly ops: readonly OpCall[];
 }
 export interface OpCall { readonly op: string; readonly args: readonly CostArg[]; readonly cost: OpCost }
 
-interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; indices?: Int32Array }
+interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly offloaded?: number; indices?: Int32Array }
 
 /**
  * Calls `body` with native code stubbed out on this thread. Values read from tensors are zeros; mapped files are not mapped, only measured. `body` must be synchronous.
@@ -27,6 +29,8 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   const peak = CATEGORIES.map(() => 0);
   let totalPeak = 0;
   let mappedBytes = 0;
+  let offloaded = 0;
+  let offloadedPeak = 0;
   let next = 2 ** 52; // above every real handle and every scalar an op takes
   const ops: OpCall[] = [];
   const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
@@ -40,6 +44,11 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
 
   const stubs: Partial<Record<keyof typeof addon, unknown>> = {
     alloc: (dtype: number, shape: readonly number[], category: number) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category }),
+    allocScratch: (_folder: string, dtype: number, shape: readonly number[]) => {
+      const bytes = numel(shape) * bytesOf(dtype);
+      offloadedPeak = Math.max(offloadedPeak, offloaded += bytes);
+      return add({ shape, dtype, bytes: 0, category: 0, offloaded: bytes });
+    },
     view: (handle: number, _offset: number, shape: readonly number[]) => add({ shape, dtype: tensors.get(handle)?.dtype ?? 0, bytes: 0, category: 0 }),
     mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => { mappedBytes += numel(shape) * bytesOf(dtype); return add({ shape, dtype, bytes: 0, category: 0 }); },
     free(handle: number) {
@@ -47,12 +56,13 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
       if (!v) return;
       tensors.delete(handle);
       live[v.category] = (live[v.category] ?? 0) - v.bytes;
+      offloaded -= v.offloaded ?? 0;
     },
     write(handle: number, data: ArrayBufferView) {
       const t = tensors.get(handle);
       if (t && data instanceof Int32Array) t.indices = data.slice();
     },
-    read() { /* zeros */ }, zero() { /* zeros already */ },
+    read() { /* zeros */ }, zero() { /* zeros already */ }, copy() { /* zeros too */ },
     call(id: number) {
       const args: CostArg[] = Array.from(addon.args.subarray(0, addon.opArity[id] ?? 0), (v) => {
         const t = tensors.get(v);
@@ -70,7 +80,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   try {
     const value = body();
     const named = Object.fromEntries(CATEGORIES.map((c, i) => [c, peak[i] ?? 0])) as Record<Category, number>;
-    return { value, report: { peak: named, totalPeak, mappedBytes, ops } };
+    return { value, report: { peak: named, totalPeak, mappedBytes, offloadedPeak, ops } };
   } finally {
     Object.assign(table, kept);
   }

@@ -35,6 +35,19 @@ const packed = (m: number, k: number, precision: number): number => 4 * m * Math
 const touched = (args: readonly (CostArg | undefined)[], P: number, E: number): number => args.reduce<number>((sum, a) => sum + size(a) * Math.min(1, P / E), 0);
 const total = (args: readonly CostArg[]): number => args.reduce<number>((sum, a) => sum + size(a), 0);
 
+/** Pairs of a query and a key that it sees; even sequences over all keys where the bounds are not known. */
+function scores(q: CostArg | undefined, k: CostArg | undefined, qStart: CostArg | undefined, kLen: CostArg | undefined, window: number): number {
+  const starts = qStart && typeof qStart === 'object' ? qStart.indices : undefined, lengths = kLen && typeof kLen === 'object' ? kLen.indices : undefined;
+  const T = dim(q, 0), B = Math.max(1, numel(qStart ?? null) - 1);
+  let sum = 0;
+  for (let b = 0; b < B; b++) {
+    const n = starts ? (starts[b + 1] ?? 0) - (starts[b] ?? 0) : T / B, len = lengths?.[b] ?? dim(k, 0) / B;
+    const short = window ? Math.min(Math.max(window - (len - n), 0), n) : n; // queries that see all before them
+    sum += short * (len - n + (short + 1) / 2) + (n - short) * window;
+  }
+  return sum;
+}
+
 type Rule = (args: readonly CostArg[]) => Partial<OpCost>;
 
 const RULES: Readonly<Record<string, Rule>> = {
@@ -74,14 +87,11 @@ const RULES: Readonly<Record<string, Rule>> = {
       workspace: 4 * P * R + Math.max(present(dx) ? packed(P, N, p) + packed(P, R, p) : 0, present(dw) ? 4 * N * each : 0, present(dB) ? 4 * N * each : 0, present(dA) ? 4 * R * each : 0),
     };
   },
-  attention_fwd([, , q, k, , , qStart, , , window]) {
-    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), S = dim(k, 0) / B, w = scalar(window);
-    const keys = w ? Math.min(w, S) : T > B ? S / 2 : S;
-    return { flops: 4 * T * keys * width, rows: T };
+  attention_fwd([, , q, k, , , qStart, , kLen, window]) {
+    return { flops: 4 * scores(q, k, qStart, kLen, scalar(window)) * dim(q, 1) * dim(q, 2), rows: dim(q, 0) };
   },
-  attention_bwd([, , , , , q, k, , , , , qStart, , , window]) {
-    const T = dim(q, 0), width = dim(q, 1) * dim(q, 2), B = Math.max(1, numel(qStart ?? null) - 1), S = dim(k, 0) / B, w = scalar(window);
-    return { flops: 10 * T * (w ? Math.min(w, S) : S - T / B / 2) * width, rows: T };
+  attention_bwd([, , , , , q, k, , , , , qStart, , kLen, window]) {
+    return { flops: 10 * scores(q, k, qStart, kLen, scalar(window)) * dim(q, 1) * dim(q, 2), rows: dim(q, 0), workspace: 4 * dim(q, 0) * dim(q, 1) };
   },
 };
 

@@ -48,22 +48,25 @@ export interface Timing { readonly seconds: number; readonly byOp: Readonly<Reco
  * @param budgetMs time to spend measuring; long calls are run once, short ones several times and the median taken
  */
 export function timeCalls(calls: readonly OpCall[], options: { readonly budgetMs?: number; readonly signal?: AbortSignal } = {}): Timing {
-  const groups = new Map<string, { call: OpCall; count: number }>();
+  const groups = new Map<string, OpCall[]>();
   for (const call of calls) {
     const key = keyOf(call), group = groups.get(key);
-    if (group) group.count++; else groups.set(key, { call, count: 1 });
+    if (group) group.push(call); else groups.set(key, [call]);
   }
   const share = (options.budgetMs ?? 8000) / Math.max(1, groups.size);
   const byOp: Record<string, { calls: number; seconds: number; flops: number }> = {};
   let seconds = 0;
-  for (const { call, count } of groups.values()) {
+  for (const group of groups.values()) {
     options.signal?.throwIfAborted();
-    const each = medianSeconds(call, share);
-    seconds += each * count;
+    // Attention of one shape differs by what its queries see: the call nearest to the mean stands for all, by operations.
+    const flops = group.reduce((sum, c) => sum + c.cost.flops, 0), mean = flops / group.length;
+    const call = group.reduce((best, c) => (Math.abs(c.cost.flops - mean) < Math.abs(best.cost.flops - mean) ? c : best));
+    const all = medianSeconds(call, share) * (call.cost.flops > 0 ? flops / call.cost.flops : group.length);
+    seconds += all;
     const row = (byOp[call.op] ??= { calls: 0, seconds: 0, flops: 0 });
-    row.calls += count;
-    row.seconds += each * count;
-    row.flops += call.cost.flops * count;
+    row.calls += group.length;
+    row.seconds += all;
+    row.flops += flops;
   }
   return { seconds, byOp };
 }

@@ -54,6 +54,7 @@ const Train = z.strictObject({
   tokensPerStep: z.int().min(1).optional().describe('rows of about this many tokens make a step; absent: 16384, unless rowsPerStep is given'),
   rowsPerStep: z.int().min(1).optional().describe('this many rows make a step'),
   tokensPerBatch: z.int().min(1).optional().describe('tokens of one forward and backward pass when packing; absent: data.maxTokens. Changes memory and speed'),
+  offloadActivations: z.enum(['auto', 'always', 'never']).optional().describe('put the kept layer inputs of a batch into files without a name beside the run; absent: auto, from 1 GiB on. Changes memory, no result'),
   lr: positive().default(2e-4).describe('peak learning rate'),
   schedule: z.enum(['constant', 'linear', 'cosine']).default('cosine').describe('how the learning rate falls after warm-up'),
   warmup: z.number().min(0).lt(1).default(0.03).describe('share of the steps in which the learning rate rises linearly from 0'),

@@ -6,7 +6,7 @@ import { readPeft, writePeft } from '../lora/peft.js';
 import { type AdapterSpec, adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
-import { lossAndGradients } from '../model/gpt-oss.js';
+import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
 import { CheckpointError } from '../native/errors.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -17,12 +17,21 @@ export interface TrainedLearner extends Learner {
   readonly trainedParameters: number;
   /** What the parameters are, when they are an adapter's. */
   readonly spec?: AdapterSpec;
+  /** Bytes that a batch of this many tokens puts on disk; 0: none. */
+  offloadBytes(tokens: number): number;
   /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
   readonly checkpointName?: string;
 }
 
-export function createLearner(recipe: Recipe): TrainedLearner {
-  return recipe.train.method === 'sft' ? adapterLearner(recipe) : modelLearner(recipe);
+/** @param run folder on whose disk activations may go; it need not be there yet */
+export function createLearner(recipe: Recipe, run: string): TrainedLearner {
+  return recipe.train.method === 'sft' ? adapterLearner(recipe, run) : modelLearner(recipe, run);
+}
+
+/** What a batch offloads under the recipe's train.offloadActivations. */
+function offloadRule(recipe: Recipe, kept: (tokens: number) => number): (tokens: number) => number {
+  const mode = recipe.train.offloadActivations ?? 'auto';
+  return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= OFFLOAD_FROM_BYTES) ? bytes : 0; };
 }
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
@@ -32,31 +41,37 @@ export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: bo
   return createAdapter(config, adapterSpec(config, recipe.adapter), { seed: recipe.train.seed, trainable });
 }
 
-function adapterLearner(recipe: Recipe): TrainedLearner {
+function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
   const folder = recipe.model.base ?? '';
   const base = openCheckpoint(folder);
   let adapter: Adapter;
   try { adapter = recipeAdapter(recipe, base.config, true); } catch (e) { base.close(); throw e; }
   const grads = adapter.grads;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
+  const offloadBytes = offloadRule(recipe, (tokens) => keptActivationBytes(base, adapter.model, tokens));
   return {
+    offloadBytes,
     config: base.config, params: adapter.params, grads, checkpointName: 'adapter', spec: adapter.spec,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets, { precision: recipe.train.precision, seed, grads: null, gradients: true }).nll,
+    lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets,
+      { precision: recipe.train.precision, seed, grads: null, gradients: true, offload: offloadBytes(batch.tokens.length) > 0 ? run : null }).nll,
     refresh() { /* the pairs are views of params */ },
     save: (to) => writePeft(adapter, to, { baseModel: basename(folder), about: recipe.about }),
     close() { adapter.close(); base.close(); },
   };
 }
 
-function modelLearner(recipe: Recipe): TrainedLearner {
+function modelLearner(recipe: Recipe, run: string): TrainedLearner {
   const config = parseConfig(recipe.model.init, 'model.init');
   const model = createTrainable(config, { seed: recipe.train.seed });
   const tokenizer = recipe.model.tokenizer;
+  const offloadBytes = offloadRule(recipe, (tokens) => keptActivationBytes(model.model, null, tokens));
   return {
+    offloadBytes,
     config, params: model.params, grads: model.grads,
     trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) => lossAndGradients(model.model, null, batch, targets, { precision: recipe.train.precision, seed, grads: model.gradViews, gradients: true }).nll,
+    lossAndGradients: (batch, targets, seed) => lossAndGradients(model.model, null, batch, targets,
+      { precision: recipe.train.precision, seed, grads: model.gradViews, gradients: true, offload: offloadBytes(batch.tokens.length) > 0 ? run : null }).nll,
     refresh: () => model.refresh(),
     async save(to) {
       await model.saveInto(to);

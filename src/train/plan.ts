@@ -13,7 +13,7 @@ import { type Category, Scope } from '../native/tensor.js';
 import { loadRecipe } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { createLearner } from './learners.js';
-import { lazyTokenizer } from './session.js';
+import { defaultRunFolder, freeDiskBytes, lazyTokenizer } from './session.js';
 
 export interface TrainPlan {
   readonly steps: number;
@@ -27,6 +27,9 @@ export interface TrainPlan {
   /** Bytes of the checkpoint's files, read through the page cache. */
   readonly mappedBytes: number;
   readonly availableBytes: number;
+  /** Activations offloaded to the run folder's disk, and what is free there. */
+  readonly offloadedBytes: number;
+  readonly diskFreeBytes: number;
   readonly fits: boolean;
   /** What to change first, when it does not fit. */
   readonly advice: string;
@@ -47,16 +50,16 @@ const ADVICE: Readonly<Record<Category, string>> = {
   weights: 'a smaller model.init',
   adapter: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
   optimizer: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
-  activations: 'a lower train.tokensPerBatch or data.maxTokens',
+  activations: 'train.offloadActivations: always, a lower train.tokensPerBatch or data.maxTokens',
   workspace: 'a lower train.tokensPerBatch or data.maxTokens',
   kv: 'a shorter context or fewer sequences',
 };
 
 /** Allocations and op calls of one step over the given batches, as trainLoop makes them. */
-function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[]): { report: DryRunReport; step: DryRunReport['ops']; trainedParameters: number } {
+function dryStep(recipe: Recipe, run: string, batches: readonly ReturnType<typeof packBatch>[]): { report: DryRunReport; step: DryRunReport['ops']; trainedParameters: number } {
   let trainedParameters = 0;
   const { report } = dryRun(() => {
-    const learner = createLearner(recipe);
+    const learner = createLearner(recipe, run);
     trainedParameters = learner.trainedParameters;
     using scope = new Scope('optimizer');
     const m = scope.zeros('f32', learner.params.shape), v = scope.zeros('f32', learner.params.shape), squares = scope.empty('f32', [1], 'workspace');
@@ -75,12 +78,13 @@ function dryStep(recipe: Recipe, batches: readonly ReturnType<typeof packBatch>[
 
 /**
  * @param path recipe file
+ * @param options.out run folder, for the disk that activations would go to; default as for training
  * @param options.measure false leaves out the timing (times are then NaN)
  * @param options.availableBytes memory the run may take; default: what the system has available
  * @throws {TemperError} whatever is wrong with recipe, data or base
  */
-export async function planTraining(path: string, options: { readonly set?: readonly string[]; readonly measure?: boolean; readonly availableBytes?: number; readonly signal?: AbortSignal } = {}): Promise<TrainPlan> {
-  const { recipe, file } = loadRecipe(path, options.set ? { set: options.set } : {});
+export async function planTraining(path: string, options: { readonly set?: readonly string[]; readonly out?: string; readonly measure?: boolean; readonly availableBytes?: number; readonly signal?: AbortSignal } = {}): Promise<TrainPlan> {
+  const { recipe, file, name } = loadRecipe(path, options.set ? { set: options.set } : {});
   const t = recipe.train;
   const config = t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
   const tokenizer = lazyTokenizer(recipe, config.vocab_size);
@@ -96,16 +100,18 @@ export async function planTraining(path: string, options: { readonly set?: reado
   const typical = batchesOf(Math.floor(Math.min(steps.steps, 1000) / 2));
   let largest = typical[0];
   for (let s = 0; s < Math.min(steps.steps, 1000); s++) for (const b of batchesOf(s)) if (b.batch.tokens.length > (largest?.batch.tokens.length ?? 0)) largest = b;
-  const memory = dryStep(recipe, largest ? [largest] : []);
+  const run = options.out ?? defaultRunFolder(name);
+  const memory = dryStep(recipe, run, largest ? [largest] : []);
   const runtimeBytes = anonymousBytes();
   const available = options.availableBytes ?? procBytes('/proc/meminfo', 'MemAvailable');
   const needed = memory.report.totalPeak;
-  const fits = !(needed > available);
+  const disk = memory.report.offloadedPeak, diskFree = freeDiskBytes(run);
+  const fits = !(needed > available) && disk <= diskFree;
   const worst = (Object.entries(memory.report.peak) as [Category, number][]).sort((a, b) => b[1] - a[1])[0];
   let timing: Timing = { seconds: Number.NaN, byOp: {} };
   if (options.measure !== false) {
     // What a dry step takes is what TypeScript itself needs between the ops; set-up alone is taken off.
-    const clock = (batches: typeof typical): { ms: number; calls: DryRunReport['ops'] } => { const from = performance.now(); const { step } = dryStep(recipe, batches); return { ms: performance.now() - from, calls: step }; };
+    const clock = (batches: typeof typical): { ms: number; calls: DryRunReport['ops'] } => { const from = performance.now(); const { step } = dryStep(recipe, run, batches); return { ms: performance.now() - from, calls: step }; };
     const idle = clock([]), step = clock(typical);
     const ops = timeCalls(step.calls, options.signal ? { signal: options.signal } : {});
     timing = { seconds: ops.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: ops.byOp };
@@ -114,7 +120,9 @@ export async function planTraining(path: string, options: { readonly set?: reado
   return {
     steps: steps.steps, tokensPerStep, trainedParameters: memory.trainedParameters,
     peakBytes: memory.report.peak, totalPeakBytes: needed, runtimeBytes, mappedBytes: memory.report.mappedBytes, availableBytes: available,
-    fits, advice: fits || !worst ? '' : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
+    offloadedBytes: disk, diskFreeBytes: diskFree, fits,
+    advice: fits || !worst ? '' : disk > diskFree ? `the offloaded activations need more disk than ${run} has: free some, try another disk with --out, a lower train.tokensPerBatch or data.maxTokens`
+      : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
     stepSeconds: timing.seconds, tokensPerSecond: tokensPerStep / timing.seconds, totalSeconds: timing.seconds * steps.steps, byOp: timing.byOp,
   };
 }

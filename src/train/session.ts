@@ -1,6 +1,6 @@
 // One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at `runTraining`.
-import { existsSync } from 'node:fs';
-import { basename, join, relative, resolve } from 'node:path';
+import { existsSync, statfsSync } from 'node:fs';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import { inputLength } from '../data/pack.js';
@@ -10,7 +10,7 @@ import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError, TrainError } from '../native/errors.js';
 import { getThreads, memoryStats, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
 import { loadState, saveCheckpoint } from './checkpoint.js';
@@ -63,6 +63,30 @@ export function lazyTokenizer(recipe: Recipe, vocabSize: number): { readonly get
   return { get: folder ? (): Tokenizer => (loaded ??= loadTokenizer(folder, { vocabSize })) : null, close: () => loaded?.close() };
 }
 
+/** Tokens of the largest batch there can be. */
+export const largestBatch = (lengths: readonly number[], tokensPerBatch: number, packing: boolean): number => {
+  const longest = lengths.reduce((a, b) => Math.max(a, b), 0);
+  return packing ? Math.max(longest, Math.min(tokensPerBatch, lengths.reduce((a, b) => a + b, 0))) : longest;
+};
+/** Bytes free on the disk that `path` is or will be on. */
+export function freeDiskBytes(path: string): number {
+  let at = resolve(path);
+  while (!existsSync(at) && dirname(at) !== at) at = dirname(at);
+  const { bavail, bsize } = statfsSync(at);
+  return bavail * bsize;
+}
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+/** @throws {TrainError} offload_disk_full */
+function requireOffloadRoom(learner: TrainedLearner, run: string, tokens: number): void {
+  const needed = learner.offloadBytes(tokens);
+  if (needed === 0) return;
+  const free = freeDiskBytes(run);
+  if (free < needed) {
+    throw new TrainError('offload_disk_full', `${run}: the activations of a batch of ${tokens} tokens take ${gib(needed)} of disk, ${gib(free)} are free; free some, choose another disk with --out, or lower train.tokensPerBatch or data.maxTokens`,
+      { run, tokens, needed, free });
+  }
+}
+
 const meanOfLast = (losses: readonly number[]): number => {
   const tail = losses.slice(-Math.max(1, Math.round(losses.length / 10)));
   return tail.length ? tail.reduce((a, b) => a + b, 0) / tail.length : Number.NaN;
@@ -75,7 +99,7 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const resume = request.resume === true;
-  const learner = createLearner(recipe);
+  const learner = createLearner(recipe, run);
   try { return await train(recipe, name, run, resume, learner, hooks); } finally { learner.close(); }
 }
 
@@ -95,6 +119,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     base: recipe.model.base ? await digestCheckpoint(recipe.model.base) : sha256(JSON.stringify(recipe.model.init)),
     tokenizer: tokenizerAt ? await sha256File(tokenizerAt.endsWith('.json') ? tokenizerAt : join(tokenizerAt, 'tokenizer.json')) : '',
   };
+  requireOffloadRoom(learner, run, largestBatch(lengths, t.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing));
   // Everything that can be wrong with the input was found by now: only then does the folder appear.
   openRunFolder(run, resume);
   const before = resume ? readRun(run) : null;

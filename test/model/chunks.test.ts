@@ -1,9 +1,11 @@
 // Long contexts are taken in chunks of tokens: the loss keeps its bits, gradients their value.
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { parseConfig } from '../../src/model/config.js';
-import { lossAndGradients, MOE_CHUNK_TOKENS } from '../../src/model/gpt-oss.js';
+import { keptActivationBytes, lossAndGradients, MOE_CHUNK_TOKENS } from '../../src/model/gpt-oss.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { ops } from '../../src/native/ops.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
@@ -20,7 +22,7 @@ const batch = pack([text(700, 1), text(1700, 2), text(672, 3), text(3, 4), text(
 const T = batch.tokens.length;
 const targets = { rows: Int32Array.from({ length: T }, (_, i) => i), targets: Int32Array.from({ length: T }, (_, i) => (i * 37) % 64), weights: Float32Array.from({ length: T }, (_, i) => (1 + (i % 3)) / T) };
 
-function run(precision: 'f32' | 'bf16', chunkTokens: number, dropout = 0): { nll: Float32Array; grads: Float32Array; peak: number } {
+function run(precision: 'f32' | 'bf16', chunkTokens: number, dropout = 0, offload: string | null = null): { nll: Float32Array; grads: Float32Array; peak: number; offloaded: number; kept: number } {
   using model = createTrainable(config, { seed: 4 });
   const spec = adapterSpec(config, { rank: 4, alpha: 8, targets: ['attention', 'experts', 'router'], rsLora: false, dropout });
   const adapter = createAdapter(config, spec, { seed: 2, trainable: true });
@@ -29,8 +31,8 @@ function run(precision: 'f32' | 'bf16', chunkTokens: number, dropout = 0): { nll
     ops.random_normal(adapter.params, 9, 0.1);
     ops.fill(adapter.grads, 0);
     resetPeaks();
-    const { nll } = lossAndGradients(model.model, adapter.model, batch, targets, { precision, seed: 11, grads: null, gradients: true, chunkTokens });
-    return { nll, grads: adapter.grads.toFloat32(), peak: memoryStats().peak.activations };
+    const { nll } = lossAndGradients(model.model, adapter.model, batch, targets, { precision, seed: 11, grads: null, gradients: true, chunkTokens, offload });
+    return { nll, grads: adapter.grads.toFloat32(), peak: memoryStats().peak.activations, offloaded: memoryStats().offloadedPeak, kept: keptActivationBytes(model.model, adapter.model, T) };
   } finally { adapter.close(); }
 }
 const off = (a: Float32Array, b: Float32Array): number => Math.sqrt(a.reduce((s, x, i) => s + (x - (b[i] ?? NaN)) ** 2, 0) / b.reduce((s, x) => s + x * x, 0));
@@ -50,4 +52,16 @@ it('dropout draws other masks in each chunk, the same ones on every run', () => 
   const a = run('f32', MOE_CHUNK_TOKENS, 0.2), b = run('f32', MOE_CHUNK_TOKENS, 0.2), none = run('f32', MOE_CHUNK_TOKENS);
   expect(b.grads).toEqual(a.grads);
   expect(off(a.grads, none.grads)).toBeGreaterThan(0.05);
+});
+
+it('offloaded activations change no bit, are counted apart from memory, and leave nothing', () => {
+  const memory = run('bf16', MOE_CHUNK_TOKENS, 0.1), disk = run('bf16', MOE_CHUNK_TOKENS, 0.1, tmpdir());
+  expect(disk.nll).toEqual(memory.nll);
+  expect(disk.grads).toEqual(memory.grads);
+  expect(memory.offloaded).toBe(0);
+  expect(disk.offloaded).toBe(disk.kept);
+  expect(memory.peak - disk.peak).toBeGreaterThan(0.8 * disk.kept);
+  expect(memoryStats().offloaded).toBe(0);
+  expect(() => run('bf16', MOE_CHUNK_TOKENS, 0, join(tmpdir(), 'there-is-no-such-folder'))).toThrow(expect.objectContaining({ code: 'offload_unwritable' }));
+  expect(memoryStats().offloaded).toBe(0);
 });
