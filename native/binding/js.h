@@ -97,5 +97,6 @@ void define_ops(napi_env env, napi_value exports);
 void define_tensors(napi_env env, napi_value exports);
 void define_machine(napi_env env, napi_value exports);
 void define_bpe(napi_env env, napi_value exports);
+void define_device(napi_env env, napi_value exports);
 
 }  // namespace temper::binding

@@ -3,6 +3,7 @@
 #include <sstream>
 #include <vector>
 
+#include "binding/device.h"
 #include "binding/js.h"
 #include "core/mapped_file.h"
 #include "cpu/isa.h"
@@ -36,11 +37,13 @@ napi_value stats(napi_env env, napi_callback_info) {
 }
 napi_value reset(napi_env, napi_callback_info) {
   reset_peaks();
+  if (const TemperBackend* d = device_backend()) d->reset_peaks();
   reset_scratch_peak();
   return nullptr;
 }
 napi_value release_kept(napi_env, napi_callback_info) {
   release_cached();
+  if (const TemperBackend* d = device_backend()) d->trim();
   return nullptr;
 }
 napi_value set_threads(napi_env env, napi_callback_info info) {

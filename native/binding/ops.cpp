@@ -4,6 +4,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "binding/device.h"
 #include "binding/js.h"
 #include "binding/tensor_table.h"
 #include "core/contract.h"
@@ -33,7 +34,7 @@ template <class... A> struct Unpack<int (*)(A...)> {
 
 struct Entry {
   const char* name;
-  int (*call)(const TensorRef*, const double*);
+  int (*call)(const TemperOps&, const TensorRef*, const double*);
   int arity;
   uint32_t tensors, outputs;
 };
@@ -42,7 +43,7 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry>* all = [] {
     auto* list = new std::vector<Entry>;
 #define TEMPER_ENTRY(op)                                                                                                                      \
-  list->push_back({#op, [](const TensorRef* t, const double* n) { return Unpack<decltype(TemperOps::op)>::call(cpu::table().op, t, n); }, \
+  list->push_back({#op, [](const TemperOps& ops, const TensorRef* t, const double* n) { return Unpack<decltype(TemperOps::op)>::call(ops.op, t, n); }, \
                    Unpack<decltype(TemperOps::op)>::arity, Unpack<decltype(TemperOps::op)>::tensor_mask(), 0});
     TEMPER_OP_NAMES(TEMPER_ENTRY)
 #undef TEMPER_ENTRY
@@ -62,6 +63,35 @@ const std::vector<Entry>& entries() {
   return *all;
 }
 
+// Runs the op where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as binding/mixed.cpp says.
+void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
+  const TemperBackend* device = nullptr;
+  int first = -1;
+  uint32_t host = 0;
+  bool on_device[Pins::kMax] = {};
+  for (int i = 0; i < e.arity; ++i) {
+    if (!pins.tensors()[i]) continue;
+    on_device[i] = pins.place(i) != nullptr;
+    if (!on_device[i]) host |= 1u << i;
+    else if (!device) { device = pins.place(i); first = i; }
+  }
+  if (!device) {
+    if (e.call(cpu::table(), pins.tensors(), numbers) != 0) throw Error(last_error());
+    return;
+  }
+  if (host) {
+    const MixedOp* mixed = mixed_op(e.name);
+    const uint32_t wrong = host & ~(mixed ? mixed->host : 0);
+    if (wrong) {
+      const auto args = contract::args_of(id);
+      fail("wrong_device", e.name, ": ", args[static_cast<size_t>(__builtin_ctz(wrong))].name, " lies on the host, ", args[static_cast<size_t>(first)].name,
+           " on the device; copy one of them, or make it in a scope of the other's place");
+    }
+    return mixed->run(*device, pins.tensors(), on_device, numbers);
+  }
+  must(*device, e.call(*device->ops, pins.tensors(), numbers));
+}
+
 napi_value call_op(napi_env env, napi_callback_info info) {
   Call call(env, info, "call", 1);
   int64_t id = call.integer(0);
@@ -76,7 +106,7 @@ napi_value call_op(napi_env env, napi_callback_info info) {
   Pins pins;
   pins.take(e.name, numbers, e.tensors, e.outputs);
   contract::check(static_cast<int>(id), pins.tensors(), numbers);
-  if (e.call(pins.tensors(), numbers) != 0) throw Error(last_error());
+  run(e, static_cast<int>(id), pins, numbers);
   pins.require_whole();
   return nullptr;
 }

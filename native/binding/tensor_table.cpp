@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "binding/device.h"
 #include "temper/error.h"
 
 namespace temper::binding {
@@ -17,7 +18,9 @@ struct Block {
   int users = 1;
   int handles = 1;  // the owner and its views; the record itself goes with the last of handles and users
   std::shared_ptr<const MappedFile> file;
+  const TemperBackend* place = nullptr;  // null: host memory
 };
+
 
 namespace {
 
@@ -48,7 +51,8 @@ Table& table() {
 
 void drop_user(Block* b) {
   if (--b->users == 0) {
-    if (!b->file) release(b->data);
+    if (b->place) b->place->release(b->data);
+    else if (!b->file) release(b->data);
     b->file.reset();
     b->data = nullptr;
     if (b->handles == 0) delete b;
@@ -103,10 +107,13 @@ void remove(Table& t, uint32_t index) {
 
 }  // namespace
 
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category) {
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place) {
   auto block = std::make_unique<Block>();
   Tensor tensor = shape;
-  tensor.data = block->data = allocate(shape.bytes(), category);
+  if (place) must(*place, place->allocate(&block->data, shape.bytes(), static_cast<int32_t>(category)));
+  else block->data = allocate(shape.bytes(), category);
+  tensor.data = block->data;
+  block->place = place;
   Table& t = table();
   std::lock_guard lock(t.mutex);
   try {
@@ -114,7 +121,8 @@ Handle alloc_tensor(const void* env, const Tensor& shape, Category category) {
     block.release();
     return h;
   } catch (...) {
-    release(tensor.data);
+    if (place) place->release(tensor.data);
+    else release(tensor.data);
     throw;
   }
 }
@@ -186,6 +194,7 @@ void Pins::take(const char* op, const double* handles, uint32_t is_tensor, uint3
     if (s.block->file) s.block->file->require_whole();
     tensors_[i] = s.tensor;
     refs_[i] = &tensors_[i];
+    places_[i] = s.block->place;
     ++s.block->users;
     blocks_[count_++] = s.block;
   }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "core/mapped_file.h"
+#include "temper/backend.h"
 #include "temper/memory.h"
 #include "temper/tensor.h"
 
@@ -15,7 +16,8 @@ using Handle = double;  // an integer below 2^53: generation · 2^24 + slot; 0 i
 struct Block;
 
 // `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category);
+// On the device of that backend, or, null, on the host.
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place);
 // Over bytes of the file from `offset`; written to only where the file is a scratch file.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.
@@ -36,6 +38,8 @@ class Pins {
   // and the tensor lies in a mapped file.
   void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written);
   const TensorRef* tensors() const { return refs_; }
+  // Where argument i lies: null on the host.
+  const TemperBackend* place(int i) const { return places_[i]; }
   // After the reading: throws Error{"file_changed"} when a mapped file among them was shortened meanwhile.
   void require_whole() const;
 
@@ -43,6 +47,7 @@ class Pins {
   Tensor tensors_[kMax];
   TensorRef refs_[kMax] = {};
   Block* blocks_[kMax] = {};
+  const TemperBackend* places_[kMax] = {};
   int count_ = 0;
 };
 

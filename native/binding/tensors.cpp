@@ -3,6 +3,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "binding/device.h"
 #include "binding/js.h"
 #include "binding/tensor_table.h"
 
@@ -27,11 +28,13 @@ const void* env_key(napi_env env) {
 }
 
 napi_value alloc(napi_env env, napi_callback_info info) {
-  Call c(env, info, "alloc", 3);
+  Call c(env, info, "alloc", 4);
   Tensor shape = c.shape(0, 1);
   int64_t category = c.integer(2);
   require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "alloc: category ", category, ", wanted 0…5");
-  return js_number(env, alloc_tensor(env_key(env), shape, static_cast<Category>(category)));
+  const int64_t place = c.integer(3);
+  require(place == 0 || place == 1, "bad_argument", "alloc: place ", place, ", wanted 0 (host) or 1 (device)");
+  return js_number(env, alloc_tensor(env_key(env), shape, static_cast<Category>(category), place ? &require_device("alloc") : nullptr));
 }
 napi_value free_one(napi_env env, napi_callback_info info) {
   free_tensor(Call(env, info, "free", 1).number(0));
@@ -58,7 +61,8 @@ napi_value write(napi_env env, napi_callback_info info) {
   double handle = c.number(0);
   pins.take("write", &handle, 1, 1);
   auto b = transfer(c, pins, "write");
-  if (b.size) std::memcpy(pins.tensors()[0]->data, b.data, b.size);
+  if (const TemperBackend* d = pins.place(0)) must(*d, d->upload(pins.tensors()[0]->data, b.data, b.size));
+  else if (b.size) std::memcpy(pins.tensors()[0]->data, b.data, b.size);
   return nullptr;
 }
 napi_value read(napi_env env, napi_callback_info info) {
@@ -67,7 +71,8 @@ napi_value read(napi_env env, napi_callback_info info) {
   double handle = c.number(0);
   pins.take("read", &handle, 1, 0);
   auto b = transfer(c, pins, "read");
-  if (b.size) std::memcpy(b.data, pins.tensors()[0]->data, b.size);
+  if (const TemperBackend* d = pins.place(0)) must(*d, d->download(b.data, pins.tensors()[0]->data, b.size));
+  else if (b.size) std::memcpy(b.data, pins.tensors()[0]->data, b.size);
   pins.require_whole();
   return nullptr;
 }
@@ -77,7 +82,26 @@ napi_value zero(napi_env env, napi_callback_info info) {
   pins.take("zero", &handle, 1, 1);
   TensorRef t = pins.tensors()[0];
   require(t != nullptr, "stale_tensor", "zero: 0 is no tensor handle");
-  std::memset(t->data, 0, t->bytes());
+  if (const TemperBackend* d = pins.place(0)) must(*d, d->zero(t->data, t->bytes()));
+  else std::memset(t->data, 0, t->bytes());
+  return nullptr;
+}
+// copy(to, from): the same dtype and number of elements, each in either place.
+napi_value copy(napi_env env, napi_callback_info info) {
+  Call c(env, info, "copy", 2);
+  Pins pins;
+  double handles[2] = {c.number(0), c.number(1)};
+  pins.take("copy", handles, 3, 1);
+  TensorRef to = pins.tensors()[0], from = pins.tensors()[1];
+  require(to && from, "stale_tensor", "copy: 0 is no tensor handle");
+  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "copy: from ", from->numel(), " elements of ", name_of(from->dtype), " to ", to->numel(), " of ",
+          name_of(to->dtype), "; wanted one dtype and number");
+  const TemperBackend *d = pins.place(0), *s = pins.place(1);
+  if (d && s) must(*d, d->copy(to->data, from->data, to->bytes()));
+  else if (d) must(*d, d->upload(to->data, from->data, to->bytes()));
+  else if (s) must(*s, s->download(to->data, from->data, to->bytes()));
+  else if (to->bytes()) std::memmove(to->data, from->data, to->bytes());
+  pins.require_whole();
   return nullptr;
 }
 
@@ -158,6 +182,7 @@ void define_tensors(napi_env env, napi_value exports) {
   define<write>(env, exports, "write");
   define<read>(env, exports, "read");
   define<zero>(env, exports, "zero");
+  define<copy>(env, exports, "copy");
   define<map_file>(env, exports, "mapFile");
   define<file_size>(env, exports, "fileSize");
   define<map_one>(env, exports, "mapTensor");

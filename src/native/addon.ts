@@ -5,6 +5,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CheckpointError, NativeError, TemperError } from './errors.js';
 
+/** A GPU as its driver describes it; `memory` in bytes. */
+export interface DeviceDescription { readonly index: number; readonly name: string; readonly major: number; readonly minor: number; readonly multiprocessors: number; readonly memory: number }
+
 /** Raw native functions. Handles are numbers; an error is thrown as `Error` with `code`, mapped below. */
 interface Addon {
   /** The op table's names, in order: an op's number is its place. */
@@ -16,12 +19,23 @@ interface Addon {
   /** The argument block shared with native code. Each JS thread has its own. */
   readonly args: Float64Array;
 
-  alloc(dtype: number, shape: readonly number[], category: number): number;
+  /** `place` 0: host, 1: the open device. */
+  alloc(dtype: number, shape: readonly number[], category: number, place: number): number;
   free(handle: number): void;
   view(handle: number, offset: number, shape: readonly number[]): number;
   write(handle: number, data: ArrayBufferView): void;
   read(handle: number, into: ArrayBufferView): void;
   zero(handle: number): void;
+  /** Copies elements between tensors of one dtype and size, wherever each lies. */
+  copy(to: number, from: number): void;
+  /** Loads a backend library and says what it is. `needsDriver`: only where NVIDIA's driver is. Versions are 1000·major + 10·minor; driver 0: none. */
+  backendInfo(path: string, needsDriver: boolean): { readonly backend: string; readonly builtFor: string; readonly driver: number; readonly runtime: number };
+  listDevices(): readonly DeviceDescription[];
+  /** Opens a device, once per process; index −1: the machine's only kind. `memoryLimit` in bytes, 0: none. */
+  openDevice(path: string, needsDriver: boolean, index: number, memoryLimit: number): DeviceDescription;
+  deviceMemory(): Float64Array;
+  /** Waits for the device and throws what its kernels found wrong. */
+  synchronize(): void;
   memoryStats(): Float64Array;
   resetPeaks(): void;
   releaseCached(): void;

@@ -7,12 +7,14 @@ export type DType = 'f32' | 'bf16' | 'i32' | 'u8';
 export type Category = 'weights' | 'adapter' | 'optimizer' | 'activations' | 'workspace' | 'kv';
 export const DTYPES: readonly DType[] = ['f32', 'bf16', 'i32', 'u8'];
 export const CATEGORIES: readonly Category[] = ['weights', 'adapter', 'optimizer', 'activations', 'workspace', 'kv'];
+/** Where a tensor's memory is. Ops run where their tensors lie. */
+export type Place = 'cpu' | 'cuda';
 export const dtypeBytes = (dtype: DType): number => (dtype === 'u8' ? 1 : dtype === 'bf16' ? 2 : 4);
 
 /** A dense row-major tensor of up to 4 dimensions. `handle` is what native code knows it by; using it after its scope closed throws. */
 export class Tensor {
   readonly numel: number;
-  constructor(readonly handle: number, readonly dtype: DType, readonly shape: readonly number[]) {
+  constructor(readonly handle: number, readonly dtype: DType, readonly shape: readonly number[], readonly place: Place = 'cpu') {
     this.numel = shape.reduce((a, b) => a * b, 1);
   }
   get bytes(): number { return this.numel * dtypeBytes(this.dtype); }
@@ -24,7 +26,7 @@ export class Tensor {
    * and the view dies with either.
    */
   view(scope: Scope, shape: readonly number[], offset = 0): Tensor {
-    return scope.adopt(new Tensor(addon.view(this.handle, offset, shape), this.dtype, shape));
+    return scope.adopt(new Tensor(addon.view(this.handle, offset, shape), this.dtype, shape, this.place));
   }
   /** Rows [from, to) of the first dimension. */
   slice(scope: Scope, from: number, to: number): Tensor {
@@ -32,6 +34,8 @@ export class Tensor {
   }
   /** Copies into native memory; `data` has exactly `numel` elements (bf16 as raw Uint16Array). */
   write(data: Float32Array | Int32Array | Uint8Array | Uint16Array): this { addon.write(this.handle, data); return this; }
+  /** Copies another tensor's elements, of the same dtype and number, from wherever it lies. */
+  copy(from: Tensor): this { addon.copy(this.handle, from.handle); return this; }
   /** Copies out: f32 → Float32Array, i32 → Int32Array, u8 → Uint8Array, bf16 → Uint16Array of raw bits. */
   read(): Float32Array | Int32Array | Uint8Array | Uint16Array {
     const out = this.dtype === 'f32' ? new Float32Array(this.numel) : this.dtype === 'i32' ? new Int32Array(this.numel)
@@ -51,11 +55,11 @@ export class Scope implements Disposable {
   #owned: Tensor[] = [];
   #inner: Scope[] = [];
   #closed = false;
-  constructor(readonly category: Category = 'activations') {}
+  constructor(readonly category: Category = 'activations', readonly place: Place = 'cpu') {}
 
   /** New tensor with undefined contents. */
   empty(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
-    return this.adopt(new Tensor(addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category)), dtype, shape));
+    return this.adopt(new Tensor(addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category), this.place === 'cuda' ? 1 : 0), dtype, shape, this.place));
   }
   /** New tensor holding a copy of `data`. */
   from(data: Float32Array | Int32Array | Uint8Array, shape: readonly number[] = [data.length]): Tensor {
@@ -82,7 +86,7 @@ export class Scope implements Disposable {
   }
   /** A scope that closes with this one at the latest. */
   open(category: Category = this.category): Scope {
-    const scope = new Scope(category);
+    const scope = new Scope(category, this.place);
     this.#inner.push(scope);
     return scope;
   }
