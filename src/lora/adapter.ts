@@ -2,7 +2,7 @@
 import type { ModelConfig } from '../model/config.js';
 import type { LayerAdapter, LoraPair, LoraTarget, ModelAdapter } from '../model/types.js';
 import { ops } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { type AdapterSpec, isAttentionTarget, isExpertTarget, LORA_TARGETS, loraScale, matrixShape } from './spec.js';
 
 /** Views start on 64-byte lines; the gap between them stays 0 in parameters, gradients and moments. */
@@ -65,6 +65,8 @@ export interface CreateOptions {
   readonly trainable?: boolean;
   /** false: leaves A and B at 0, for a reader that fills them (default true). */
   readonly initialise?: boolean;
+  /** Where it lies: the place of the model it is for (default 'cpu'). */
+  readonly place?: Place;
 }
 
 /**
@@ -72,7 +74,7 @@ export interface CreateOptions {
  * The same seed gives the same bits.
  */
 export function createAdapter(config: ModelConfig, spec: AdapterSpec, options: CreateOptions = {}): Adapter {
-  const scope = new Scope('adapter');
+  const scope = new Scope('adapter', options.place);
   try {
     const { entries, numel } = adapterLayout(config, spec);
     const params = scope.zeros('f32', [numel]);

@@ -1,11 +1,11 @@
-// Opens a gpt-oss checkpoint folder: every tensor is mapped, none copied. Read: the released MXFP4 layout and the dequantised bf16 layout, in one file or in
+// Opens a gpt-oss checkpoint folder: every tensor is mapped, none copied, but for a model on a device, whose weights are copied there. Read: the released MXFP4 layout and the dequantised bf16 layout, in one file or in
 // shards listed by an index. Whatever is missing, twice there, unknown, of another dtype or shape than the config says, is refused here.
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../native/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, readConfig, type ModelConfig } from './config.js';
 import { checkpointTensors, fitsMxfp4, layerPrefix, type TensorSpec } from './layout.js';
 import type { ExpertWeights, LayerWeights, LinearWeights, ModelWeights } from './types.js';
@@ -17,6 +17,7 @@ export interface Checkpoint extends ModelWeights, Disposable {
 }
 export interface CheckpointFile { readonly name: string; readonly bytes: number; readonly tensors: number }
 
+const EMBED = 'model.embed_tokens.weight';
 const INDEX = 'model.safetensors.index.json', SINGLE = 'model.safetensors';
 /** 8-bit copy of the dense weights (q8.ts). Made from the checkpoint, so no part of it. */
 export const DENSE_CACHE = 'dense-q8.safetensors';
@@ -98,22 +99,52 @@ function refuseNanScales(scales: Tensor, file: string, name: string): void {
   }
 }
 
+export interface OpenOptions {
+  /** Where the model computes (default 'cpu'); the device must be open. */
+  readonly place?: Place;
+  /** Where the embedding table lies on a device: there (default), or mapped on the host, which saves its bytes and costs a wait per pass. A tied head is always there. */
+  readonly embed?: Place;
+  /** Bytes copied to the device so far, of so many. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+/** Bytes copied to a device between two reports. */
+const UPLOAD_STEP = 2 ** 28;
+
+/** Copies of mapped tensors in device memory; `kept` ones stay as they are. */
+function upload(mapped: ReadonlyMap<string, Tensor>, kept: ReadonlySet<string>, scope: Scope, onProgress: OpenOptions['onProgress']): Map<string, Tensor> {
+  const moving = [...mapped].filter(([name]) => !kept.has(name)), total = moving.reduce((sum, [, t]) => sum + t.bytes, 0);
+  let done = 0;
+  const out = new Map(mapped);
+  for (const [name, from] of moving) {
+    const to = scope.empty(from.dtype, from.shape), step = Math.max(1, Math.floor(UPLOAD_STEP / Math.max(1, from.bytes / from.numel)));
+    for (let at = 0; at < from.numel; at += step) {
+      using s = new Scope('workspace');
+      const n = Math.min(step, from.numel - at), part = to.view(s, [n], at).copy(from.view(s, [n], at));
+      onProgress?.(done += part.bytes, total);
+    }
+    out.set(name, to);
+  }
+  return out;
+}
+
 /**
  * Opens the checkpoint in folder `dir`.
  * @returns weights over the mapped files; close() ends the mappings
  * @throws {CheckpointError} file_missing, bad_config, bad_index, index_outside, duplicate_tensor, tensor_missing, tensor_unexpected, tensor_dtype, tensor_shape,
  *   bad_scale, and what openSafetensors refuses
+ * @throws {NativeError} out_of_device_memory
  */
-export function openCheckpoint(dir: string): Checkpoint {
+export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoint {
   const config = readConfig(dir);
   const { names, map } = listFiles(dir);
-  const scope = new Scope('weights');
+  const scope = new Scope('weights'), onDevice = new Scope('weights', options.place);
   const open: SafetensorsFile[] = [];
   let closed = false;
   const close = (): void => {
     if (closed) return;
     closed = true;
     scope.close();
+    onDevice.close();
     for (const f of open) f.close();
   };
   try {
@@ -122,8 +153,10 @@ export function openCheckpoint(dir: string): Checkpoint {
     const source = new TensorSource(open, scope, map, dir);
     const experts = source.has(`${layerPrefix(0)}mlp.experts.gate_up_proj`) ? 'dense' : 'mxfp4';
     if (experts === 'mxfp4' && !fitsMxfp4(config)) throw new CheckpointError('bad_config', `${join(dir, 'config.json')}: hidden_size ${config.hidden_size} or intermediate_size ${config.intermediate_size} is no multiple of 32, which MXFP4 experts need`, { file: join(dir, 'config.json') });
-    const tensors = new Map(checkpointTensors(config, experts).map((spec) => [spec.name, source.take(spec)]));
+    const mapped = new Map(checkpointTensors(config, experts).map((spec) => [spec.name, source.take(spec)]));
     source.finish();
+    const staying = options.embed === 'cpu' && !config.tie_word_embeddings ? new Set([EMBED]) : new Set<string>();
+    const tensors = onDevice.place === 'cpu' ? mapped : upload(mapped, staying, onDevice, options.onProgress);
     return { dir, experts, files, ...assemble(config, experts, tensors), close, [Symbol.dispose]: close };
   } catch (e) {
     close();
@@ -150,7 +183,7 @@ function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: Readonl
       gateUp: expert(`${at}mlp.experts.gate_up_proj`), down: expert(`${at}mlp.experts.down_proj`), window: layerWindow(config, i),
     };
   });
-  const embed = need('model.embed_tokens.weight');
+  const embed = need(EMBED);
   return { config, embed, layers, norm: need('model.norm.weight'), head: config.tie_word_embeddings ? embed : need('lm_head.weight') };
 }
 

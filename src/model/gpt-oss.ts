@@ -6,7 +6,7 @@ import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
 import type { CachePlan, KvCache } from './kv-cache.js';
-import type { Batch, LayerAdapter, LayerGrads, LayerWeights, LinearGrads, LinearWeights, LoraPair, LoraTarget, ModelAdapter, ModelGrads, ModelWeights, Targets } from './types.js';
+import { type Batch, type LayerAdapter, type LayerGrads, type LayerWeights, type LinearGrads, type LinearWeights, type LoraPair, type LoraTarget, type ModelAdapter, type ModelGrads, type ModelWeights, placeOf, type Targets } from './types.js';
 
 /** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. */
 export const MOE_CHUNK_TOKENS = 1024;
@@ -144,7 +144,7 @@ function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
   const k = newLinear(s, p.T, w.k, a.k), v = newLinear(s, p.T, w.v, a.v);
   let normed: Normed | null = null;
   for (const c of p.chunks) {
-    using inner = new Scope('activations');
+    using inner = new Scope('activations', placeOf(p.model));
     const own = p.chunks.length === 1 ? (normed = inputNorm(s, p, i, x)) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
     const part = (of: Linear): Linear => ({ y: rowsOf(inner, of.y, c.from, c.to), h: of.h && rowsOf(inner, of.h, c.from, c.to) });
     const kc = linear(p, i, 'k', c.index, part(k), own.xn, w.k, a.k);
@@ -199,21 +199,21 @@ function* moeChunks(from: number, to: number): Generator<readonly [number, numbe
  * which then need not run that projection again.
  */
 function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): void {
-  using s = new Scope('activations');
+  using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, rms_norm_eps: eps } = p.model.config;
   const kv = keysAndValues(s, p, i, x);
   for (const c of p.chunks) {
-    using inner = new Scope('activations');
+    using inner = new Scope('activations', placeOf(p.model));
     const t = c.to - c.from, xc = rowsOf(inner, x, c.from, c.to), outc = rowsOf(inner, out, c.from, c.to);
     const xn = inner.empty('f32', [t, D]);
     {
-      using half = new Scope('activations');
+      using half = new Scope('activations', placeOf(p.model));
       const att = attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
       ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
     }
     for (const [from, to] of moeChunks(c.from, c.to)) {
-      using m = new Scope('workspace');
+      using m = new Scope('workspace', placeOf(p.model));
       const e = experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
       const y = m.empty('f32', [(to - from) * K, D]);
       const h = !a.down ? null : keepH ? keepH.slice(m, from * K, to * K) : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
@@ -225,8 +225,8 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
 
 /** Of a chunk's experts: dxn, the gradient of their normed input xn, from dout, that of the layer's output; parameter gradients accumulate. Tokens [from, to). */
 function expertsBackward(p: Pass, i: number, from: number, to: number, xn: Tensor, dout: Tensor, dxn: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
-  using s = new Scope('workspace');
-  using wide = new Scope('workspace');
+  using s = new Scope('workspace', placeOf(p.model));
+  using wide = new Scope('workspace', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = to - from, P = t * K;
@@ -253,13 +253,13 @@ function expertsBackward(p: Pass, i: number, from: number, to: number, xn: Tenso
  * of a chunk have met all queries that see them when its turn comes, and the whole chunk is done at once.
  */
 function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
-  using s = new Scope('activations');
+  using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, hidden_size: D, rms_norm_eps: eps } = p.model.config;
   const kv = keysAndValues(s, p, i, x);
   const dk = s.zeros('f32', [p.T, Hkv * Dh]), dv = s.zeros('f32', [p.T, Hkv * Dh]);
   for (const c of p.chunks.toReversed()) {
-    using inner = new Scope('activations');
+    using inner = new Scope('activations', placeOf(p.model));
     const t = c.to - c.from;
     const part = (whole: Tensor): Tensor => rowsOf(inner, whole, c.from, c.to);
     const xc = part(x), dxc = part(dx);
@@ -268,7 +268,7 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor 
     if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
     const mid = att.out.y, dxn = inner.empty('f32', [t, D]);
     {
-      using half = new Scope('activations');
+      using half = new Scope('activations', placeOf(p.model));
       const post = { xn: half.empty('f32', [t, D]), rstd: half.empty('f32', [t]) };
       ops.rmsnorm_fwd(post.xn, post.rstd, mid, mid, xc, w.postNorm, eps); // mid = attention + x
       for (const [from, to] of moeChunks(c.from, c.to)) {
@@ -311,7 +311,7 @@ function finalNorm(s: Scope, p: Pass, x: Tensor, rows: Int32Array | null) {
  * @throws {NativeError} bad_batch, cache_full, or what an op refuses (token id out of range, …)
  */
 export function forwardHidden(scope: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, options: ForwardOptions): Tensor {
-  using s = new Scope('activations');
+  using s = new Scope('activations', placeOf(model));
   const p = startPass(s, model, adapter, batch, options);
   const x = s.empty('f32', [p.T, model.config.hidden_size]);
   ops.embedding_fwd(x, model.embed, p.ids);
@@ -338,7 +338,7 @@ export const isQ8 = (model: ModelWeights): boolean => model.headScales !== undef
 function scoreByLogits(model: ModelWeights, hidden: Tensor, targets: Int32Array, precision: keyof typeof PRECISION): Float32Array {
   const words = Math.ceil(model.config.vocab_size / 32), out = new Float32Array(targets.length);
   for (let from = 0; from < targets.length; from += 16) {
-    using s = new Scope('workspace');
+    using s = new Scope('workspace', placeOf(model));
     const part = targets.subarray(from, from + 16), B = part.length;
     const mask = new Int32Array(B * words);
     part.forEach((t, b) => { mask[b * words + (t >> 5)] = 1 << (t & 31); });
@@ -382,7 +382,7 @@ export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter |
  * @throws {NativeError} q8_training
  */
 export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, targets: Targets, options: LossOptions): { readonly nll: Float32Array } {
-  using s = new Scope('activations');
+  using s = new Scope('activations', placeOf(model));
   const { grads, gradients, precision } = options;
   if (isQ8(model)) throw new NativeError('q8_training', 'lossAndGradients: attention and head of this model are in 8 bits, which are for serving only; open the checkpoint without quantizeDense');
   const D = model.config.hidden_size, K = model.config.num_experts_per_tok, L = model.layers.length;
@@ -410,7 +410,7 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
   const dx = gradients ? newX(s) : null;
   if (dx) ops.fill(dx, 0);
   for (const [from, to] of pieces(S, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
-    using c = new Scope('activations');
+    using c = new Scope('activations', placeOf(model));
     const top = finalNorm(c, p, x, targets.rows.subarray(from, to));
     const n = c.empty('f32', [to - from]), dhidden = dx ? c.empty('f32', [to - from, D]) : null;
     ops.linear_cross_entropy(n, dhidden, grads?.head ?? null, top.hidden, model.head, c.from(targets.targets.subarray(from, to)), c.from(targets.weights.subarray(from, to)), p.precision);
@@ -438,7 +438,7 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
  * @returns f32 [tokens.length − 1]
  */
 export function scoreTokens(model: ModelWeights, adapter: ModelAdapter | null, tokens: Int32Array, options: { readonly precision: keyof typeof PRECISION; readonly cache?: KvCache | null }): Float32Array {
-  using s = new Scope('activations');
+  using s = new Scope('activations', placeOf(model));
   const S = tokens.length - 1;
   if (S < 1) return new Float32Array(0);
   const rows = Int32Array.from({ length: S }, (_, i) => i);

@@ -1,7 +1,7 @@
 // Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window` rows, token p in slot p mod window.
 import { NativeError } from '../native/errors.js';
 import { ops } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import type { Batch } from './types.js';
 
@@ -24,14 +24,15 @@ const i32 = (scope: Scope, values: ArrayLike<number>): Tensor => scope.from(Int3
 
 export class KvCache implements Disposable {
   readonly window: number;
-  readonly #scope = new Scope('kv');
+  readonly #scope: Scope;
   readonly #layers: LayerCache[] = [];
   readonly #windows: number[];
   readonly #lengths: Int32Array;
   #closed = false;
 
   /** @param sequences slots · @param capacity most tokens one slot can hold */
-  constructor(readonly config: ModelConfig, readonly sequences: number, readonly capacity: number) {
+  constructor(readonly config: ModelConfig, readonly sequences: number, readonly capacity: number, readonly place: Place = 'cpu') {
+    this.#scope = new Scope('kv', place);
     this.#lengths = new Int32Array(sequences);
     this.#windows = Array.from({ length: config.num_hidden_layers }, (_, i) => layerWindow(config, i));
     this.window = Math.max(0, ...this.#windows);
@@ -64,7 +65,7 @@ export class KvCache implements Disposable {
 
   /** Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and continued many times. */
   copy(from: number, to: number): void {
-    using s = new Scope('workspace');
+    using s = new Scope('workspace', this.place);
     const held = this.length(from);
     this.#layers.forEach(({ k, v }, i) => {
       const stride = this.#windows[i] || this.capacity;
@@ -135,7 +136,7 @@ export class KvCache implements Disposable {
       ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, w.kStart, w.kLen, window, window, scale);
       return;
     }
-    using s = new Scope('workspace');
+    using s = new Scope('workspace', this.place);
     const inLine = (ring: Tensor, fresh: Tensor): Tensor => {
       if (!w.oldRows) return fresh; // a first prefill: the new rows are the line
       const all = s.empty('f32', [w.lineRows, ...fresh.shape.slice(1)]);

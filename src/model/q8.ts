@@ -8,7 +8,7 @@ import { ops } from '../native/ops.js';
 import { openSafetensors, tensorEntry, writeSafetensors, type SafetensorsFile, type WriteEntry } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { DENSE_CACHE, type Checkpoint } from './checkpoint.js';
-import type { LayerWeights, LinearWeights, ModelWeights } from './types.js';
+import { type LayerWeights, type LinearWeights, type ModelWeights, placeOf } from './types.js';
 
 /** Changes when the bytes made from the same weights would be others. */
 const FORMAT = 'temper q8 1';
@@ -50,7 +50,7 @@ function withDense(model: ModelWeights, source: Source, close: () => void): Mode
  * @throws {NativeError} not_finite
  */
 export function quantizeDense(model: ModelWeights): ModelWeights {
-  const scope = new Scope('weights');
+  const scope = new Scope('weights', placeOf(model));
   try {
     return withDense(model, (name, w) => quantize(scope, name, w), () => { scope.close(); model.close(); });
   } catch (e) { scope.close(); throw e; }
@@ -64,7 +64,7 @@ export function cachedDense(checkpoint: Checkpoint): ModelWeights {
   const path = join(checkpoint.dir, DENSE_CACHE), source = fingerprint(checkpoint);
   const opened = openCache(path, source, checkpoint);
   if (opened) return opened;
-  const scope = new Scope('weights');
+  const scope = new Scope('weights', placeOf(checkpoint));
   try {
     const entries: WriteEntry[] = [];
     withDense(checkpoint, (name, w) => {
@@ -90,8 +90,9 @@ function openCache(path: string, source: string, model: ModelWeights): ModelWeig
     if (e instanceof CheckpointError) return null;
     throw e;
   }
-  const scope = new Scope('weights');
-  const close = (): void => { scope.close(); file.close(); };
+  const scope = new Scope('weights'), onDevice = new Scope('weights', placeOf(model));
+  const close = (): void => { scope.close(); onDevice.close(); file.close(); };
+  const placed = (t: Tensor): Tensor => (onDevice.place === 'cpu' ? t : onDevice.empty(t.dtype, t.shape).copy(t));
   try {
     if (file.metadata.get('format') !== FORMAT || file.metadata.get('source') !== source) { close(); return null; }
     return withDense(model, (name, w) => {
@@ -99,7 +100,7 @@ function openCache(path: string, source: string, model: ModelWeights): ModelWeig
       const q = file.map(`${name}.q`, scope), scales = file.map(`${name}.scales`, scope);
       const fits = (t: Tensor, dtype: string, want: readonly number[]): boolean => t.dtype === dtype && t.shape.join() === want.join();
       if (!fits(q, 'u8', shape) || !fits(scales, 'bf16', groups)) throw new CheckpointError('q8_cache', `${path}: ${name} is of another shape`, { file: path, tensor: name });
-      return { q, scales };
+      return { q: placed(q), scales: placed(scales) };
     }, () => { close(); model.close(); });
   } catch (e) {
     close();

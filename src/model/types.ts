@@ -1,6 +1,6 @@
 // The shapes everything above the ops agrees on: weights, adapters, gradients and batches of gpt-oss. Names of dimensions: native/include/temper/ops.h.
 import type { ExpertLayout } from '../native/ops.js';
-import type { Tensor } from '../native/tensor.js';
+import type { Place, Tensor } from '../native/tensor.js';
 import type { ModelConfig } from './config.js';
 
 /** w wf [N, C], bias wf [N] or absent. With `scales` (bf16 [N, C/32]) w is q8, u8 [N, C]: for serving only (src/model/q8.ts). */
@@ -32,6 +32,9 @@ export interface ModelWeights {
   /** Ends the mappings and frees what was allocated; using a tensor afterwards throws. A second close does nothing. */
   close(): void;
 }
+
+/** Where a model computes. Its embedding table alone may lie on the host all the same. */
+export const placeOf = (model: ModelWeights): Place => model.norm.place;
 
 /**
  * One low-rank pair: y += scale · B·(A·dropout(x)). Linear targets: A f32 [R, C], B f32 [N, R]; experts: A f32 [E,R,C], B f32 [E,N,R].
