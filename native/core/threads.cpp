@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -19,7 +20,7 @@ namespace temper {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int kSpins = 400;  // about ten microseconds: ops follow each other faster than a futex wakes a thread
+constexpr auto kSpin = std::chrono::microseconds(100);  // ops follow each other faster than a futex wakes a thread
 
 thread_local bool inside_job = false;
 
@@ -29,6 +30,16 @@ void relax() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Polls until the condition holds or the time is up.
+template <class F> void spin(F&& holds) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + kSpin;
+  while (!holds()) {
+    for (int i = 0; i < 8; ++i) relax();
+    if (Clock::now() > end) return;
+  }
 }
 
 int allowed_cores() {
@@ -57,24 +68,61 @@ std::atomic<int>& wanted_threads() {
   return n;
 }
 
+// The tasks a thread still has, begin in the low half. A task is handed out once, so a word that came back means the same tasks.
+struct alignas(64) Share {
+  std::atomic<uint64_t> left{0};
+};
+constexpr uint64_t tasks_from(uint64_t begin, uint64_t end) { return end << 32 | begin; }
+
+// Every thread begins with a piece of its own and walks through it in order, so that it reads weights as one stream; who is done takes
+// half of what the slowest has left.
 struct Job {
   void (*call)(void*, int64_t);
   void* context;
-  int64_t tasks;
-  std::atomic<int64_t> next{0};
+  Share* shares;
+  int threads;
   std::mutex error_mutex;
   std::exception_ptr error;
+  std::atomic<bool> failed{false};
 
-  void work() {
+  void deal(int64_t tasks) {
+    for (int t = 0; t < threads; ++t)
+      shares[t].left.store(tasks_from(static_cast<uint64_t>(tasks * t / threads), static_cast<uint64_t>(tasks * (t + 1) / threads)), std::memory_order_relaxed);
+  }
+
+  bool take(int seat, int64_t& task) {
+    std::atomic<uint64_t>& mine = shares[seat].left;
+    uint64_t now = mine.load(std::memory_order_relaxed);
+    while (static_cast<uint32_t>(now) < now >> 32)
+      if (mine.compare_exchange_weak(now, now + 1, std::memory_order_relaxed)) {
+        task = static_cast<uint32_t>(now);
+        return true;
+      }
     for (;;) {
-      const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
-      if (i >= tasks) return;
+      uint64_t most = 0;
+      int victim = -1;
+      for (int t = 0; t < threads; ++t) {
+        const uint64_t left = shares[t].left.load(std::memory_order_relaxed), n = (left >> 32) - static_cast<uint32_t>(left);
+        if (n > most) most = n, now = left, victim = t;
+      }
+      if (victim < 0) return false;
+      const uint64_t begin = static_cast<uint32_t>(now), end = now >> 32, cut = begin + (end - begin) / 2;
+      if (!shares[victim].left.compare_exchange_weak(now, tasks_from(begin, cut), std::memory_order_relaxed)) continue;
+      mine.store(tasks_from(cut + 1, end), std::memory_order_relaxed);
+      task = static_cast<int64_t>(cut);
+      return true;
+    }
+  }
+
+  void work(int seat) {
+    int64_t task;
+    while (!failed.load(std::memory_order_relaxed) && take(seat, task)) {
       try {
-        call(context, i);
+        call(context, task);
       } catch (...) {
         std::lock_guard lock(error_mutex);
         if (!error) error = std::current_exception();
-        next.store(tasks, std::memory_order_relaxed);  // hand out no more
+        failed.store(true, std::memory_order_relaxed);
       }
     }
   }
@@ -82,9 +130,11 @@ struct Job {
 
 class Pool {
  public:
-  void run(Job& job, int threads) {
+  void run(int64_t tasks, int threads, void (*call)(void*, int64_t), void* context) {
     std::lock_guard turn(turn_);
     start(threads - 1);
+    Job job{call, context, shares_, threads, {}, {}, {}};
+    job.deal(tasks);
     {
       std::lock_guard lock(mutex_);
       job_ = &job;
@@ -93,17 +143,19 @@ class Pool {
     }
     wake_.notify_all();
     inside_job = true;
-    job.work();
+    job.work(0);
     inside_job = false;
     // Late sleepers find no job any more; only those that took a seat are waited for.
-    std::unique_lock lock(mutex_);
-    job_ = nullptr;
-    for (int spin = 0; active_ && spin < kSpins; ++spin) {
-      lock.unlock();
-      relax();
-      lock.lock();
+    {
+      std::lock_guard lock(mutex_);
+      job_ = nullptr;
     }
-    done_.wait(lock, [&] { return active_ == 0; });
+    spin([&] { return active_.load(std::memory_order_acquire) == 0; });
+    {
+      std::unique_lock lock(mutex_);
+      done_.wait(lock, [&] { return active_.load(std::memory_order_relaxed) == 0; });
+    }
+    if (job.error) std::rethrow_exception(job.error);
   }
 
  private:
@@ -121,27 +173,29 @@ class Pool {
     inside_job = true;
     uint64_t seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin) relax();
+      spin([&] { return generation_.load(std::memory_order_acquire) != seen; });
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
       seen = generation_.load(std::memory_order_relaxed);
       if (!job_ || seats_ == 0) continue;
       Job* job = job_;
-      --seats_;
-      ++active_;
+      const int seat = seats_--;
+      active_.fetch_add(1, std::memory_order_relaxed);
       lock.unlock();
-      job->work();
+      job->work(seat);
       lock.lock();
-      if (--active_ == 0) done_.notify_one();
+      if (active_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
     }
   }
 
+  Share shares_[kMaxThreads];
   std::mutex turn_;   // callers take turns
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_, done_;
   std::atomic<uint64_t> generation_{0};
   Job* job_ = nullptr;
-  int seats_ = 0, active_ = 0, started_ = 0;
+  std::atomic<int> active_{0};
+  int seats_ = 0, started_ = 0;
 };
 
 Pool& pool() {
@@ -171,9 +225,16 @@ void run_tasks(int64_t tasks, void (*call)(void*, int64_t), void* context) {
     for (int64_t i = 0; i < tasks; ++i) call(context, i);
     return;
   }
-  Job job{call, context, tasks, {}, {}, {}};
-  pool().run(job, threads);
-  if (job.error) std::rethrow_exception(job.error);
+  constexpr int64_t most = 1 << 30;  // a share counts in 32 bits
+  if (tasks > most) {
+    struct Part { void (*call)(void*, int64_t); void* context; int64_t from; };
+    for (int64_t from = 0; from < tasks; from += most) {
+      Part part{call, context, from};
+      pool().run(tasks - from < most ? tasks - from : most, threads, [](void* p, int64_t i) { static_cast<Part*>(p)->call(static_cast<Part*>(p)->context, static_cast<Part*>(p)->from + i); }, &part);
+    }
+    return;
+  }
+  pool().run(tasks, threads, call, context);
 }
 }  // namespace detail
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kBlockRows = 264;          // rows of A that share a packed panel of B: their units fit half of L2
 constexpr int64_t kBlockCols = 256;          // columns per task
-constexpr int64_t kFewMultiplies = 1 << 18;  // of a task of row dots, per row
+constexpr int64_t kFewBytes = 768 << 10, kFewCols = 512;  // of weights and columns in a task of row dots, at most
 constexpr int64_t kSerialMultiplies = 1 << 19, kSerialUnits = 1 << 16;  // below these waking a thread costs more than it brings
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -50,27 +50,29 @@ bool suits_few(const Product& p) {
   return yes;
 }
 
+// Columns of a task of row dots.
+int64_t few_cols(Kind kind, int64_t k) {
+  const int64_t bits = kind == Kind::f32 ? 32 : kind == Kind::bf16 ? 16 : kind == Kind::q8 ? 8 : 4;
+  return std::clamp<int64_t>(kFewBytes * 8 / (bits * k) / 64 * 64, 64, kFewCols);
+}
+
 float bias_at(const Product& p, int64_t n) {
   return !p.bias ? 0.0f : p.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(p.bias) + n) : static_cast<const float*>(p.bias)[n];
 }
 
 void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
-  constexpr int64_t kColumns = 64;
   const Product& P = *plan.product;
-  alignas(64) float out[kFewRows * kColumns];
-  const int64_t end = std::min(P.n, (col_block + 1) * plan.block_cols);
-  for (int64_t col = col_block * plan.block_cols; col < end; col += kColumns) {
-    const int64_t cols = std::min(kColumns, end - col);
-    for (int term = 0; term < P.num_terms; ++term) {
-      const Term& t = P.terms[term];
-      few.dots(out, kColumns, static_cast<int>(P.m), plan.packed_a[term], t.b, col, col + cols, t.k);
-      for (int64_t i = 0; i < P.m; ++i) {
-        float* c = P.c + i * P.ldc + col;
-        if (term == 0 && !P.accumulate)
-          for (int64_t j = 0; j < cols; ++j) c[j] = bias_at(P, col + j) + t.alpha * out[i * kColumns + j];
-        else
-          for (int64_t j = 0; j < cols; ++j) c[j] += t.alpha * out[i * kColumns + j];
-      }
+  alignas(64) float out[kFewRows * kFewCols];
+  const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols);
+  for (int term = 0; term < P.num_terms; ++term) {
+    const Term& t = P.terms[term];
+    few.dots(out, kFewCols, static_cast<int>(P.m), plan.packed_a[term], t.b, col, col + cols, t.k);
+    for (int64_t i = 0; i < P.m; ++i) {
+      float* c = P.c + i * P.ldc + col;
+      if (term == 0 && !P.accumulate)
+        for (int64_t j = 0; j < cols; ++j) c[j] = bias_at(P, col + j) + t.alpha * out[i * kFewCols + j];
+      else
+        for (int64_t j = 0; j < cols; ++j) c[j] += t.alpha * out[i * kFewCols + j];
     }
   }
 }
@@ -180,7 +182,7 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     work += p.m * p.n * k;
     plan.panels = ceil_div(p.m, path.mr);
     plan.row_blocks = plan.few ? 1 : std::min(plan.panels, ceil_div(plan.panels * path.mr, kBlockRows));
-    plan.block_cols = plan.few ? std::clamp<int64_t>(kFewMultiplies / k / 64 * 64, 64, 1024) : kBlockCols;
+    plan.block_cols = plan.few ? few_cols(p.terms[0].b.kind, p.terms[0].k) : kBlockCols;
     plan.col_blocks = ceil_div(p.n, plan.block_cols);
     packs += plan.few ? 1 : k_blocks * plan.row_blocks;
     tasks += plan.row_blocks * plan.col_blocks;
