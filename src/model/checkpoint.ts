@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
+import { inDryRun } from '../native/dry-run.js';
 import { CheckpointError } from '../native/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
@@ -52,6 +53,7 @@ function listFiles(dir: string): { readonly names: readonly string[]; readonly m
 /** Hands out the tensors of all files by name, each once, and knows which are left. */
 class TensorSource {
   readonly #where = new Map<string, SafetensorsFile>();
+  readonly #paths = new Map<string, string>();
   constructor(readonly files: readonly SafetensorsFile[], readonly scope: Scope, map: ReadonlyMap<string, string> | null, dir: string) {
     for (const file of files) {
       for (const name of file.tensors.keys()) {
@@ -78,10 +80,11 @@ class TensorSource {
       throw new CheckpointError('tensor_shape', `${file.path}: tensor ${spec.name} is [${entry.shape.join(', ')}], config.json says [${spec.shape.join(', ')}]; config and weights must be of one model`, where);
     }
     this.#where.delete(spec.name);
-    const tensor = file.map(spec.name, this.scope);
-    if (spec.kind === 'scales') refuseNanScales(tensor, file.path, spec.name);
-    return tensor;
+    this.#paths.set(spec.name, file.path);
+    return file.map(spec.name, this.scope);
   }
+  /** The file a tensor was taken from. */
+  pathOf(name: string): string { return this.#paths.get(name) ?? ''; }
   /** @throws {CheckpointError} tensor_unexpected */
   finish(): void {
     const [left] = this.#where;
@@ -89,7 +92,10 @@ class TensorSource {
   }
 }
 
-/** Byte 255 is NaN in E8M0 and would poison every token that meets it. Reading all scales costs 1/17 of the experts' bytes: 0.6 GB on gpt-oss-20b. */
+/**
+ * Byte 255 is NaN in E8M0 and would poison every token that meets it. All scales are 1/17 of the experts' bytes, 0.6 GB on gpt-oss-20b and 3.6 GB on 120b, so a
+ * layer's are read when it first computes and not when the file is opened.
+ */
 function refuseNanScales(scales: Tensor, file: string, name: string): void {
   const step = 1 << 24;
   for (let from = 0; from < scales.numel; from += step) {
@@ -131,7 +137,7 @@ function upload(mapped: ReadonlyMap<string, Tensor>, kept: ReadonlySet<string>, 
  * Opens the checkpoint in folder `dir`.
  * @returns weights over the mapped files; close() ends the mappings
  * @throws {CheckpointError} file_missing, bad_config, bad_index, index_outside, duplicate_tensor, tensor_missing, tensor_unexpected, tensor_dtype, tensor_shape,
- *   bad_scale, and what openSafetensors refuses
+ *   and what openSafetensors refuses; a layer's first use: bad_scale
  * @throws {NativeError} out_of_device_memory
  */
 export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoint {
@@ -157,7 +163,16 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
     source.finish();
     const staying = options.embed === 'cpu' && !config.tie_word_embeddings ? new Set([EMBED]) : new Set<string>();
     const tensors = onDevice.place === 'cpu' ? mapped : upload(mapped, staying, onDevice, options.onProgress);
-    return { dir, experts, files, ...assemble(config, experts, tensors), close, [Symbol.dispose]: close };
+    const verified = new Set<number>();
+    const verify = (layer: number): void => {
+      if (verified.has(layer) || inDryRun()) return;
+      for (const matrix of ['gate_up', 'down']) {
+        const name = `${layerPrefix(layer)}mlp.experts.${matrix}_proj_scales`, scales = mapped.get(name);
+        if (scales) refuseNanScales(scales, source.pathOf(name), name);
+      }
+      verified.add(layer);
+    };
+    return { dir, experts, files, ...assemble(config, experts, tensors, verify), close, [Symbol.dispose]: close };
   } catch (e) {
     close();
     throw e;
@@ -165,7 +180,7 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
 }
 
 /** Puts named tensors in their places. */
-function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: ReadonlyMap<string, Tensor>): Omit<ModelWeights, 'close'> {
+function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: ReadonlyMap<string, Tensor>, verify: (layer: number) => void): Omit<ModelWeights, 'close'> {
   const need = (name: string): Tensor => {
     const t = tensors.get(name);
     if (!t) throw new CheckpointError('tensor_missing', `tensor ${name} is missing`, { tensor: name });
@@ -181,6 +196,7 @@ function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: Readonl
       inputNorm: need(`${at}input_layernorm.weight`), q: linear(`${at}self_attn.q_proj`), k: linear(`${at}self_attn.k_proj`), v: linear(`${at}self_attn.v_proj`), o: linear(`${at}self_attn.o_proj`),
       sinks: need(`${at}self_attn.sinks`), postNorm: need(`${at}post_attention_layernorm.weight`), router: linear(`${at}mlp.router`),
       gateUp: expert(`${at}mlp.experts.gate_up_proj`), down: expert(`${at}mlp.experts.down_proj`), window: layerWindow(config, i),
+      verify: () => verify(i),
     };
   });
   const embed = need(EMBED);

@@ -202,6 +202,7 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
   using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, rms_norm_eps: eps } = p.model.config;
+  w.verify?.();
   const kv = keysAndValues(s, p, i, x);
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
@@ -391,7 +392,7 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
-  const keepable = (scope: Scope, shape: readonly number[]): Tensor => (options.offload && gradients ? scope.offloaded(options.offload, 'f32', shape) : scope.empty('f32', shape));
+  const keepable = (scope: Scope, shape: readonly number[]): Tensor => (options.offload && gradients && placeOf(model) === 'cpu' ? scope.offloaded(options.offload, 'f32', shape) : scope.empty('f32', shape));
   const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
   let scope = s.open(), x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);

@@ -43,6 +43,7 @@ export async function inspectCheckpoint(dir: string, options: { readonly full?: 
   using model = openCheckpoint(dir);
   const specs = checkpointTensors(model.config, model.experts);
   const odd = oddities(dir, model);
+  for (const layer of model.layers) layer.verify?.();
   if (options.full) odd.push(...nonFinite(model));
   const digest = options.full ? await digestCheckpoint(dir, options) : null;
   return {
@@ -99,7 +100,7 @@ function nonFinite(model: Checkpoint): string[] {
     for (const [name, v] of Object.entries(l) as [string, unknown][]) {
       const parts = typeof v === 'object' && v !== null && 'w' in v ? v as { w: Tensor; bias: Tensor | null } : null;
       if (parts) named.push([`layer ${i} ${name}`, parts.w], [`layer ${i} ${name} bias`, parts.bias]);
-      else if (typeof v === 'object') named.push([`layer ${i} ${name}`, v as Tensor]);
+      else if (typeof v === 'object' && v !== null) named.push([`layer ${i} ${name}`, v as Tensor]);
     }
   });
   const step = 1 << 22;

@@ -20,6 +20,8 @@ export interface LayerWeights {
   readonly gateUp: ExpertWeights;        // [E, 2F, D], rows 2k gate, 2k+1 up
   readonly down: ExpertWeights;          // [E, D, F]
   readonly window: number;               // sliding_window on sliding layers, 0 on full layers
+  /** Called before the layer computes; reads what was too much to read when it was opened, once. @throws {CheckpointError} bad_scale */
+  readonly verify?: () => void;
 }
 
 export interface ModelWeights {

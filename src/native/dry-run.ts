@@ -19,6 +19,10 @@ export interface OpCall { readonly op: string; readonly args: readonly CostArg[]
 
 interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly offloaded?: number; indices?: Int32Array }
 
+let running = false;
+/** Whether a dry run is under way: what only reads contents to judge them may leave it out. */
+export const inDryRun = (): boolean => running;
+
 /**
  * Calls `body` with native code stubbed out on this thread. Values read from tensors are zeros; mapped files are not mapped, only measured. `body` must be synchronous.
  * Not re-entrant.
@@ -77,11 +81,13 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   const table = addon as unknown as Record<string, unknown>;
   const kept = Object.fromEntries(Object.keys(stubs).map((k) => [k, table[k]]));
   Object.assign(table, stubs);
+  running = true;
   try {
     const value = body();
     const named = Object.fromEntries(CATEGORIES.map((c, i) => [c, peak[i] ?? 0])) as Record<Category, number>;
     return { value, report: { peak: named, totalPeak, mappedBytes, offloadedPeak, ops } };
   } finally {
     Object.assign(table, kept);
+    running = false;
   }
 }

@@ -26,6 +26,8 @@ export interface TrainPlan {
   readonly runtimeBytes: number;
   /** Bytes of the checkpoint's files, read through the page cache. */
   readonly mappedBytes: number;
+  /** Bytes that each pass over the model may have to read from disk again, because the files do not stay in memory beside all this; 0: they do. */
+  readonly rereadBytes: number;
   readonly availableBytes: number;
   /** Activations offloaded to the run folder's disk, and what is free there. */
   readonly offloadedBytes: number;
@@ -119,7 +121,7 @@ export async function planTraining(path: string, options: { readonly set?: reado
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   return {
     steps: steps.steps, tokensPerStep, trainedParameters: memory.trainedParameters,
-    peakBytes: memory.report.peak, totalPeakBytes: needed, runtimeBytes, mappedBytes: memory.report.mappedBytes, availableBytes: available,
+    peakBytes: memory.report.peak, totalPeakBytes: needed, runtimeBytes, mappedBytes: memory.report.mappedBytes, rereadBytes: needed + memory.report.mappedBytes > available ? memory.report.mappedBytes : 0, availableBytes: available,
     offloadedBytes: disk, diskFreeBytes: diskFree, fits,
     advice: fits || !worst ? '' : disk > diskFree ? `the offloaded activations need more disk than ${run} has: free some, try another disk with --out, a lower train.tokensPerBatch or data.maxTokens`
       : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,

@@ -6,7 +6,7 @@ import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { digestCheckpoint, openCheckpoint } from '../../src/model/checkpoint.js';
 import { checkDiskSpace, planShards, writeCheckpoint } from '../../src/model/checkpoint-writer.js';
 import { parseConfig, type ModelConfig } from '../../src/model/config.js';
-import { forwardHidden } from '../../src/model/gpt-oss.js';
+import { forwardHidden, scoreTokens } from '../../src/model/gpt-oss.js';
 import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { countParameters, inspectCheckpoint } from '../../src/model/inspect.js';
 import { checkpointTensors, specBytes } from '../../src/model/layout.js';
@@ -112,7 +112,13 @@ describe('refused', () => {
   it('a scale byte of 255', () => {
     copy('clamp');
     edit(single, (h, data) => { data[entryOf(h, 'model.layers.2.mlp.experts.down_proj_scales').data_offsets[0] + 5] = 255; });
-    refused('bad_scale', /layers\.2\.mlp\.experts\.down_proj_scales: scale 5 is 255/);
+    // Opening reads no scales; the layer that has it refuses to compute, every time, and inspection finds it.
+    using model = openCheckpoint(dir);
+    using s = new Scope();
+    const bad = expect.objectContaining({ code: 'bad_scale', message: expect.stringMatching(/layers\.2\.mlp\.experts\.down_proj_scales: scale 5 is 255/) as string }) as Error;
+    for (let i = 0; i < 2; i++) expect(() => forwardHidden(s, model, null, pack([[1, 2]]), { precision: 'f32' })).toThrow(bad);
+    expect(() => scoreTokens(model, null, Int32Array.of(1, 2), { precision: 'f32' })).toThrow(bad);
+    model.layers[1]?.verify?.();
   });
   it.each(['../other/model.safetensors', '/etc/passwd', 'a/../../x.safetensors', '..'])('an index that points outside its folder: %s', (file) => {
     copy('odd');
