@@ -9,7 +9,7 @@ import type { Screen } from '../safeguard/screen.js';
 import type { Judge } from '../safeguard/types.js';
 import { collect, integerIn, numberIn } from './command.js';
 
-export interface ModelOptions { readonly model: string; readonly adapter?: string; readonly threads?: number; readonly precision?: 'f32' | 'bf16'; readonly denseDtype?: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly context?: number }
+export interface ModelOptions { readonly model: string; readonly adapter?: string; readonly threads?: number; readonly device?: string; readonly memoryLimit?: string; readonly precision?: 'f32' | 'bf16'; readonly denseDtype?: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly context?: number }
 export interface SamplingOptions {
   readonly temperature: number; readonly topK: number; readonly topP: number; readonly minP: number; readonly seed?: number;
   readonly maxTokens: number; readonly effort: 'low' | 'medium' | 'high'; readonly system?: string;
@@ -28,6 +28,8 @@ export function addModelOptions(command: Command): Command {
     .requiredOption('--model <dir>', 'checkpoint folder')
     .option('--adapter <dir>', 'PEFT adapter folder')
     .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
+    .option('--device <name>', 'cpu, cuda or cuda:N', 'cpu')
+    .option('--memory-limit <bytes>', 'most device memory to take, as in 15.2GiB')
     .option('--context <tokens>', 'most tokens of prompt and answer together', integerIn(2, 1 << 20))
     .addOption(new Option('--precision <p>', 'matrix products in bf16, or f32 for comparisons').choices(['bf16', 'f32']).default('bf16'))
     .addOption(new Option('--dense-dtype <t>', 'attention and head as stored, or in 8 bits made at load (faster, not exact)').choices(['bf16', 'q8']).default('bf16'))
@@ -62,12 +64,14 @@ function fraction(text: string): number {
 }
 
 export async function openModel(options: ModelOptions): Promise<Engine> {
-  const { openEngine } = await import('../infer/engine.js');
+  const [{ openEngine }, { parseBytes }] = await Promise.all([import('../infer/engine.js'), import('../native/device.js')]);
   return openEngine({
     // One conversation at a time: no room for more than that.
     model: options.model, slots: 1, prefixes: 0,
     ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.device === undefined ? {} : { device: options.device }),
+    ...(options.memoryLimit === undefined ? {} : { memoryLimit: parseBytes(options.memoryLimit) }),
     ...(options.precision === undefined ? {} : { precision: options.precision }),
     ...(options.denseDtype === undefined ? {} : { denseDtype: options.denseDtype }),
     ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),

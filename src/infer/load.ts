@@ -6,6 +6,7 @@ import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
+import { openDevice } from '../native/device.js';
 import type { EngineOptions } from './protocol.js';
 
 export interface LoadedModel {
@@ -15,12 +16,16 @@ export interface LoadedModel {
   close(): void;
 }
 
-/** @throws {CheckpointError} what a file is refused for; nothing stays open then */
-export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache'>): LoadedModel {
+/**
+ * @throws {CheckpointError} what a file is refused for; nothing stays open then
+ * @throws {NativeError} what is missing for the device
+ */
+export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>): LoadedModel {
   const closers: (() => void)[] = [];
   const close = (): void => { for (const c of closers.splice(0).reverse()) c(); };
   try {
-    const checkpoint = openCheckpoint(options.model);
+    const place = openDevice(options.device ?? 'cpu', options.memoryLimit ?? 0);
+    const checkpoint = openCheckpoint(options.model, { place });
     closers.push(() => checkpoint.close());
     const model = options.denseDtype !== 'q8' ? checkpoint : options.denseCache ? cachedDense(checkpoint) : quantizeDense(checkpoint);
     closers.push(() => model.close());
@@ -28,7 +33,7 @@ export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'd
     closers.push(() => tokenizer.close());
     const adapters = new Map<string, Adapter>();
     for (const [name, dir] of Object.entries(options.adapters ?? {})) {
-      const adapter = readPeft(dir, model.config);
+      const adapter = readPeft(dir, model.config, { place });
       closers.push(() => adapter.close());
       adapters.set(name, adapter);
     }

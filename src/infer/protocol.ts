@@ -1,6 +1,7 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
 import type { Message } from '../harmony/types.js';
 import type { ErrorData } from '../native/error-data.js';
+import type { Place } from '../native/tensor.js';
 import type { Sampling } from './session.js';
 
 export interface EngineOptions {
@@ -11,6 +12,10 @@ export interface EngineOptions {
   /** Threads of the CPU pool; default: what the machine has. */
   readonly threads?: number;
   readonly precision?: 'f32' | 'bf16';
+  /** 'cpu' (default), 'cuda' (the machine's only kind of GPU) or 'cuda:N'. */
+  readonly device?: string;
+  /** Most bytes to take of the device's memory, 0 or absent: all there is. */
+  readonly memoryLimit?: number;
   /** Weights of attention and head: as the file has them, or in 8 bits made at load. Scores are then no longer the trainer's bits. Default bf16. */
   readonly denseDtype?: 'bf16' | 'q8';
   /** Keeps the 8-bit weights in a file beside the model, and uses it while it is of these weights. */
@@ -27,6 +32,7 @@ export interface EngineInfo {
   readonly vocabSize: number;
   readonly layers: number;
   readonly threads: number;
+  readonly device: Place;
   readonly adapters: readonly string[];
 }
 

@@ -7,7 +7,7 @@ import { getThreads, setThreads } from '../native/tensor.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { KvCache } from '../model/kv-cache.js';
-import type { ModelAdapter } from '../model/types.js';
+import { type ModelAdapter, placeOf } from '../model/types.js';
 import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
 import { createTracker, type Tracker } from './channels.js';
 import { loadModel, type LoadedModel } from './load.js';
@@ -50,7 +50,7 @@ export class Runner implements Disposable {
       const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
       if (contextTokens > limit) throw new ConfigError('context_too_long', `context: got ${contextTokens} tokens, the model knows ${limit} positions; wanted at most that`);
       this.#session = new Session(this.#loaded.model, { precision: this.#precision, slots: options.slots ?? DEFAULT_SLOTS, capacity: contextTokens, prefixes: options.prefixes ?? DEFAULT_PREFIXES });
-      this.info = { contextTokens, vocabSize: config.vocab_size, layers: config.num_hidden_layers, threads: getThreads(), adapters: [...this.#loaded.adapters.keys()] };
+      this.info = { contextTokens, vocabSize: config.vocab_size, layers: config.num_hidden_layers, threads: getThreads(), device: placeOf(this.#loaded.model), adapters: [...this.#loaded.adapters.keys()] };
     } catch (e) { this.#loaded.close(); throw e; }
   }
 
@@ -137,7 +137,7 @@ export class Runner implements Disposable {
     const { model } = this.#loaded;
     const bad = tokens.find((t) => t < 0 || t >= model.config.vocab_size);
     if (bad !== undefined) throw new ConfigError('token_range', `score: token ${bad} is not in the model's vocabulary of ${model.config.vocab_size}`);
-    using cache = new KvCache(model.config, 1, Math.max(1, tokens.length));
+    using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), placeOf(model));
     return scoreTokens(model, this.#adapter(adapter), tokens, { precision: this.#precision, cache });
   }
 

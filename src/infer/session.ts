@@ -2,7 +2,7 @@
 // A synchronous stepper: whoever drives it (a worker, a test) decides what happens between two steps. Start reading at `step`.
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
-import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { ConfigError } from '../native/errors.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
@@ -82,7 +82,7 @@ export class Session implements Disposable {
     this.capacity = options.capacity;
     this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
     const prefixes = options.prefixes ?? 0;
-    this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity);
+    this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity, placeOf(model));
     this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
     this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
@@ -174,7 +174,7 @@ export class Session implements Disposable {
 
   /** Runs the batch and samples one token for each of `states`, which stand for the wanted rows in order. */
   #forward(batch: Batch, adapter: ModelAdapter | null, rows: Int32Array | null, states: readonly State[]): readonly Sampled[] {
-    using s = new Scope('workspace');
+    using s = new Scope('workspace', placeOf(this.model));
     const { precision } = this.options;
     const hidden = forwardHidden(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
     if (states.length === 0) return [];

@@ -5,7 +5,7 @@ import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
 import { CheckpointError } from '../native/errors.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
-import type { Tensor } from '../native/tensor.js';
+import type { Place, Tensor } from '../native/tensor.js';
 import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
 import { type Adapter, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
@@ -133,7 +133,7 @@ function orient(config: ModelConfig, pairs: readonly Pair[], metadata: ReadonlyM
   };
 }
 
-export interface ReadOptions { readonly trainable?: boolean; /** Dropout on attention when it is trained further. */ readonly dropout?: number }
+export interface ReadOptions { readonly trainable?: boolean; /** Dropout on attention when it is trained further. */ readonly dropout?: number; /** Where the adapter lies: the place of its model (default 'cpu'). */ readonly place?: Place }
 
 /**
  * Loads a PEFT adapter onto a model of this configuration.
@@ -159,7 +159,7 @@ export function readPeft(folder: string, config: ModelConfig, options: ReadOptio
     (layers[p.layer] as Partial<Record<LoraTarget, TargetSpec>>)[p.target] = { rank, alpha: patternAlpha(peft, name, file) };
   }
   const spec: AdapterSpec = { layers, rsLora: peft.use_rslora, dropout: options.dropout ?? 0 };
-  const adapter = createAdapter(config, spec, { trainable: options.trainable ?? false, initialise: false });
+  const adapter = createAdapter(config, spec, { trainable: options.trainable ?? false, initialise: false, place: options.place ?? 'cpu' });
   try {
     const at = new Map(adapter.entries.map((e, i) => [`${e.layer}.${e.target}.${e.part}`, adapter.tensors[i] as Tensor]));
     for (const p of pairs) {

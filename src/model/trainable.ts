@@ -3,7 +3,7 @@
 // passes the rounding straight through to the masters (arXiv:1308.3432).
 import { CheckpointError } from '../native/errors.js';
 import { ops } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { writeCheckpoint, writeCheckpointInto, type TensorSource, type WriteOptions } from './checkpoint-writer.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { fitsMxfp4, globalTensors, layerPrefix, layerTensors, MXFP4_GROUP, type TensorSpec } from './layout.js';
@@ -51,10 +51,10 @@ function masterTensors(c: ModelConfig): readonly TensorSpec[] {
  * @param seed the same config and seed give the same bits
  * @throws {CheckpointError} bad_config: widths that MXFP4 cannot hold (multiples of 32), tied embeddings
  */
-export function createTrainable(config: ModelConfig, options: { readonly seed: number }): Trainable {
+export function createTrainable(config: ModelConfig, options: { readonly seed: number; readonly place?: Place }): Trainable {
   if (!fitsMxfp4(config)) throw new CheckpointError('bad_config', `hidden_size ${config.hidden_size} and intermediate_size ${config.intermediate_size}: MXFP4 experts need multiples of ${MXFP4_GROUP}`);
   if (config.tie_word_embeddings) throw new CheckpointError('bad_config', 'tie_word_embeddings true: a model trained from scratch has a head of its own; set it to false');
-  const own = new Scope('weights'), opt = new Scope('optimizer');
+  const own = new Scope('weights', options.place), opt = new Scope('optimizer', options.place);
   try {
     return build(config, options.seed, own, opt);
   } catch (e) { own.close(); opt.close(); throw e; }

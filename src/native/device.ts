@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon, type DeviceDescription, packageRoot } from './addon.js';
 import { NativeError, TemperError } from './errors.js';
-import { CATEGORIES, type Category, type Place } from './tensor.js';
+import { CATEGORIES, type Category, memoryStats, type Place } from './tensor.js';
 
 export type { DeviceDescription };
 /** 'cpu', 'cuda' (the machine's only GPU, or any of several alike) or 'cuda:N'. */
@@ -75,6 +75,8 @@ export function deviceMemory(): DeviceMemory {
   const [totalLive = 0, totalPeak = 0, held = 0, heldPeak = 0, limit = 0] = raw.subarray(2 * n);
   return { live: named(0), peak: named(n), totalLive, totalPeak, held, heldPeak, limit };
 }
+/** The highest sum of live bytes in a place since `resetPeaks`. */
+export const peakBytes = (place: Place): number => (place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak);
 /** Waits for the device, if one is open. @throws {NativeError} what a kernel found wrong: bad_index, not_finite, … */
 export const synchronize = (): void => addon.synchronize();
 

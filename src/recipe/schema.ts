@@ -94,7 +94,8 @@ export const Recipe = z.strictObject({
   adapter: Adapter.prefault({}).describe('the adapter to train (method sft)'),
   data: Data.describe('what it learns from'),
   train: Train.prefault({}).describe('how it learns'),
-  device: z.enum(['auto', 'cpu', 'cuda']).default('auto').describe('where it runs'),
+  device: z.string().regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'wanted auto, cpu, cuda or cuda:N').default('auto').describe('where it runs: cpu, cuda (the only kind of GPU) or cuda:N; auto: cpu'),
+  memoryLimit: z.string().regex(/^\s*\d+(\.\d+)?\s*([kmg]i?b|b)?\s*$/i, 'wanted a number of bytes such as 15.2GiB').optional().describe('most device memory to take, as in 15.2GiB; absent: all there is'),
   gate: z.strictObject({ suite: z.string().describe('gate suite') }).optional().describe('the gate a release must pass'),
   export: z.array(z.enum(['peft'])).default(['peft']).describe('formats written at the end'),
 }).superRefine((r, ctx) => {

@@ -7,6 +7,7 @@ import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
 import { ConfigError } from '../native/errors.js';
+import { recipePlace } from './learners.js';
 import { lazyTokenizer } from './session.js';
 import { resolveTrained } from './trained.js';
 
@@ -28,10 +29,10 @@ export async function evaluateLoss(request: EvalRequest, hooks: { readonly onPro
   const { recipe, model } = found;
   const adapterAt = request.adapter ?? found.adapter;
   if (recipe.data.eval.length === 0) throw new ConfigError('no_eval_data', `${request.path}: the recipe names no held-out rows; give data.eval`, { path: request.path });
-  const base = openCheckpoint(model);
+  const place = recipePlace(recipe), base = openCheckpoint(model, { place, embed: 'cpu' });
   try {
     const { config } = base;
-    const adapter = adapterAt ? readPeft(adapterAt, config) : null;
+    const adapter = adapterAt ? readPeft(adapterAt, config, { place }) : null;
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
     try {
       const data = await loadDataset(recipe.data.eval, { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss });

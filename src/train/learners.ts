@@ -8,7 +8,9 @@ import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
+import { openDevice, parseBytes } from '../native/device.js';
 import { CheckpointError } from '../native/errors.js';
+import type { Place } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Learner } from './learner.js';
 
@@ -34,21 +36,25 @@ function offloadRule(recipe: Recipe, kept: (tokens: number) => number): (tokens:
   return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= OFFLOAD_FROM_BYTES) ? bytes : 0; };
 }
 
+/** Opens the recipe's device. @throws {NativeError} what is missing for it */
+export const recipePlace = (recipe: Recipe): Place => openDevice(recipe.device === 'auto' ? 'cpu' : recipe.device, recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit));
+
 /** The adapter a recipe asks for: a new one, or one to go on from. */
-export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: boolean): Adapter {
+export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: boolean, place: Place = 'cpu'): Adapter {
   const { from, dropout } = recipe.adapter;
-  if (from) return readPeft(from, config, { trainable, dropout });
-  return createAdapter(config, adapterSpec(config, recipe.adapter), { seed: recipe.train.seed, trainable });
+  if (from) return readPeft(from, config, { trainable, dropout, place });
+  return createAdapter(config, adapterSpec(config, recipe.adapter), { seed: recipe.train.seed, trainable, place });
 }
 
 function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
-  const folder = recipe.model.base ?? '';
-  const base = openCheckpoint(folder);
+  const folder = recipe.model.base ?? '', place = recipePlace(recipe);
+  // Training reads a few rows of the embedding per batch: on a device its bytes are better spent.
+  const base = openCheckpoint(folder, { place, embed: 'cpu' });
   let adapter: Adapter;
-  try { adapter = recipeAdapter(recipe, base.config, true); } catch (e) { base.close(); throw e; }
+  try { adapter = recipeAdapter(recipe, base.config, true, place); } catch (e) { base.close(); throw e; }
   const grads = adapter.grads;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
-  const offloadBytes = offloadRule(recipe, (tokens) => keptActivationBytes(base, adapter.model, tokens));
+  const offloadBytes = place === 'cpu' ? offloadRule(recipe, (tokens) => keptActivationBytes(base, adapter.model, tokens)) : (): number => 0;
   return {
     offloadBytes,
     config: base.config, params: adapter.params, grads, checkpointName: 'adapter', spec: adapter.spec,
@@ -63,9 +69,9 @@ function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
 
 function modelLearner(recipe: Recipe, run: string): TrainedLearner {
   const config = parseConfig(recipe.model.init, 'model.init');
-  const model = createTrainable(config, { seed: recipe.train.seed });
+  const place = recipePlace(recipe), model = createTrainable(config, { seed: recipe.train.seed, place });
   const tokenizer = recipe.model.tokenizer;
-  const offloadBytes = offloadRule(recipe, (tokens) => keptActivationBytes(model.model, null, tokens));
+  const offloadBytes = place === 'cpu' ? offloadRule(recipe, (tokens) => keptActivationBytes(model.model, null, tokens)) : (): number => 0;
   return {
     offloadBytes,
     config, params: model.params, grads: model.grads,

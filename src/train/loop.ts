@@ -2,9 +2,10 @@
 import type { Example } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { fillBins, packBatch, weightSum } from '../data/pack.js';
+import { peakBytes } from '../native/device.js';
 import { TrainError } from '../native/errors.js';
 import { ops } from '../native/ops.js';
-import { memoryStats, Scope, type Tensor } from '../native/tensor.js';
+import { Scope, type Tensor } from '../native/tensor.js';
 import type { Learner } from './learner.js';
 import { learningRate, type Schedule } from './schedule.js';
 
@@ -44,7 +45,7 @@ const places = (examples: readonly Example[]): string => {
  */
 export async function* trainLoop(learner: Learner, moments: Moments, examples: readonly Example[], plan: StepPlan, done: number, options: LoopOptions,
   stopped: () => boolean = () => false): AsyncGenerator<StepMetrics, void, void> {
-  using scope = new Scope('workspace');
+  using scope = new Scope('workspace', learner.params.place);
   const squares = scope.empty('f32', [1]);
   for (let step = done + 1; step <= plan.steps; step++) {
     const began = performance.now();
@@ -78,6 +79,6 @@ export async function* trainLoop(learner: Learner, moments: Moments, examples: r
     ops.adamw(learner.params, moments.m, moments.v, learner.grads, lr, options.betas[0], options.betas[1], options.eps, options.weightDecay, step, gradScale);
     learner.refresh();
     const seconds = (performance.now() - began) / 1000;
-    yield { step, loss, lr, gradNorm, tokens, tokensPerSecond: tokens / seconds, peakBytes: memoryStats().totalPeak };
+    yield { step, loss, lr, gradNorm, tokens, tokensPerSecond: tokens / seconds, peakBytes: peakBytes(learner.params.place) };
   }
 }

@@ -10,8 +10,9 @@ import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
-import { ConfigError, TrainError } from '../native/errors.js';
-import { getThreads, memoryStats, resetPeaks, Scope, setThreads } from '../native/tensor.js';
+import { peakBytes } from '../native/device.js';
+import { TrainError } from '../native/errors.js';
+import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
 import { loadState, saveCheckpoint } from './checkpoint.js';
 import { createLearner, type TrainedLearner } from './learners.js';
@@ -94,8 +95,7 @@ const meanOfLast = (losses: readonly number[]): number => {
 
 /** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
 export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
-  const { recipe, name, file } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
-  if (recipe.device === 'cuda') throw new ConfigError('no_device', `${file}: device is cuda, which this build does not have; use device: cpu or auto`);
+  const { recipe, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const resume = request.resume === true;
@@ -129,10 +129,10 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
   const record: RunRecord = {
     version: 1, name, about: recipe.about, status: 'running', method: t.method, seed: t.seed, steps: plan.steps, digests,
     data: data.files.map((f) => ({ file: basename(f.path), format: f.format, sha256: f.sha256, rows: f.rows, tokens: f.tokens, trainedTokens: f.trainedTokens, untrainedRows: f.untrainedRows })),
-    versions: versions(), machine: { isa: cpu.isa, threads: getThreads() }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
+    versions: versions(), machine: { isa: learner.params.place === 'cuda' ? 'cuda' : cpu.isa, threads: getThreads() }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
   };
 
-  using scope = new Scope('optimizer');
+  using scope = new Scope('optimizer', learner.params.place);
   const m = scope.zeros('f32', learner.params.shape);
   const v = scope.zeros('f32', learner.params.shape);
   let done = 0;
@@ -179,7 +179,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     writeReport(report, { ...record, status }, readMetrics(run));
     return {
       run, status, step: done, steps: plan.steps, firstLoss: losses[0] ?? Number.NaN, lastLoss: meanOfLast(losses), output: finished ? outputFolder : null, report,
-      seconds: (performance.now() - began) / 1000, tokens, peakBytes: memoryStats().totalPeak, digests,
+      seconds: (performance.now() - began) / 1000, tokens, peakBytes: peakBytes(learner.params.place), digests,
     };
   } catch (e) {
     const error = asDiskError(e, run, basename(run));

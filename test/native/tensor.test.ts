@@ -66,10 +66,10 @@ describe('lifecycle', () => {
     expect(codeOf(() => t.write(Uint16Array.of(1, 2, 3, 4)))).toBe('shape_mismatch');
     expect(codeOf(() => addon.read(t.handle, new Float64Array(1)))).toBe('shape_mismatch');
     expect(codeOf(() => addon.read(t.handle, 'x' as unknown as Float32Array))).toBe('bad_argument');
-    for (const shape of [[-1], [1.5], [NaN], [1, 1, 1, 1, 1], ['2'], 7] as unknown as number[][]) expect(codeOf(() => addon.alloc(0, shape, 0)), String(shape)).toBe('bad_argument');
-    expect(codeOf(() => addon.alloc(4, [1], 0))).toBe('bad_dtype');
-    expect(codeOf(() => addon.alloc(0, [1], 6))).toBe('bad_argument');
-    for (const shape of [[2 ** 52], [2 ** 30, 2 ** 30], [2 ** 26, 2 ** 26, 2 ** 26, 2 ** 26], [0, 2 ** 53]]) expect(codeOf(() => addon.alloc(0, shape, 0)), String(shape)).toBe('out_of_memory');
+    for (const shape of [[-1], [1.5], [NaN], [1, 1, 1, 1, 1], ['2'], 7] as unknown as number[][]) expect(codeOf(() => addon.alloc(0, shape, 0, 0)), String(shape)).toBe('bad_argument');
+    expect(codeOf(() => addon.alloc(4, [1], 0, 0))).toBe('bad_dtype');
+    expect(codeOf(() => addon.alloc(0, [1], 6, 0))).toBe('bad_argument');
+    for (const shape of [[2 ** 52], [2 ** 30, 2 ** 30], [2 ** 26, 2 ** 26, 2 ** 26, 2 ** 26], [0, 2 ** 53]]) expect(codeOf(() => addon.alloc(0, shape, 0, 0)), String(shape)).toBe('out_of_memory');
   });
 });
 
@@ -157,10 +157,10 @@ describe('worker threads', () => {
   });
   it('what a worker leaves open is freed with it, also when it is terminated', async () => {
     const before = { tensors: addon.tensorCount(), bytes: memoryStats().totalLive };
-    await inWorker('(a) => { for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3); }', null);
+    await inWorker('(a) => { for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); }', null);
     expect(addon.tensorCount()).toBe(before.tensors);
     const worker = new Worker(`const a = require(${JSON.stringify(join(packageRoot, 'build', 'temper.node'))});
-      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3); require('node:worker_threads').parentPort.postMessage(1); setInterval(() => {}, 1000);`, { eval: true });
+      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); require('node:worker_threads').parentPort.postMessage(1); setInterval(() => {}, 1000);`, { eval: true });
     await new Promise((r) => worker.once('message', r));
     expect(addon.tensorCount()).toBe(before.tensors + 50);
     await worker.terminate();
@@ -170,7 +170,7 @@ describe('worker threads', () => {
   it('each has its own arguments: four threads call ops at once and get their own sums', async () => {
     const body = `(a, k, post) => {
       const add = a.opNames.indexOf('add');
-      const x = a.alloc(0, [64], 3), y = a.alloc(0, [64], 3), out = new Float32Array(64);
+      const x = a.alloc(0, [64], 3, 0), y = a.alloc(0, [64], 3, 0), out = new Float32Array(64);
       a.write(y, out); a.write(x, out.map(() => k));
       for (let i = 0; i < 20000; i++) { a.args[0] = y; a.args[1] = x; a.call(add); }
       a.read(y, out); post(out.every((v) => v === 20000 * k));
@@ -181,7 +181,7 @@ describe('worker threads', () => {
     const s = new Scope();
     const t = s.zeros('f32', [1 << 18]);
     const running = inWorker<string>(`(a, h, post) => {
-      const op = a.opNames.indexOf('sum_squares'), out = a.alloc(0, [1], 3);
+      const op = a.opNames.indexOf('sum_squares'), out = a.alloc(0, [1], 3, 0);
       try { for (;;) { a.args[0] = out; a.args[1] = h; a.call(op); } } catch (e) { post(e.code); }
     }`, t.handle);
     await new Promise((r) => setTimeout(r, 150));

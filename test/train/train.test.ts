@@ -1,7 +1,7 @@
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import type { TemperError } from '../../src/native/errors.js';
 import { exactMatch } from '../../src/train/evaluate.js';
@@ -15,6 +15,7 @@ const at = (...p: string[]): string => join(dir, ...p);
 const recipe = (): string => at('recipe.yaml');
 const failing = async (promise: Promise<unknown>): Promise<TemperError> => promise.then(() => { throw new Error('it did not fail'); }, (e: unknown) => e as TemperError);
 beforeAll(async () => { dir = await tinyRun(); });
+afterEach(() => { vi.unstubAllEnvs(); });
 
 describe('train', () => {
   it('learns and writes the run folder', async () => {
@@ -99,7 +100,7 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
 
   it.each<[string, string[], string, RegExp]>([
     ['a layer that is not there', ['adapter.layers=[5]'], 'no_such_layer', /layer 5; the model has layers 0…1/],
-    ['cuda', ['device=cuda'], 'no_device', /device is cuda/],
+    ['a device whose library is not there', ['device=cuda'], 'cuda_library_missing', /nowhere\.so.*npm run build:cuda/],
     ['an unknown format', ['data.train.0.format=chatml'], 'unknown_format', /wanted one of chat, tokens/],
     ['text without tokenizer', ['data.train.0.format=text', 'data.train.0.path=text.jsonl'], 'no_tokenizer', /text\.jsonl:1: .*give model\.tokenizer/],
     ['a row longer than maxTokens', ['data.maxTokens=20'], 'row_too_long', /train\.jsonl:\d+: the row has \d+ tokens, more than data\.maxTokens 20/],
@@ -107,6 +108,7 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
     ['a base that is no checkpoint', ['model.base=runs'], 'file_missing', /./],
   ])('%s is an error of one line and leaves nothing behind', async (_name, set, code, message) => {
     writeFileSync(at('text.jsonl'), '{"text": "hello"}\n');
+    vi.stubEnv('TEMPER_CUDA_LIBRARY', at('nowhere.so'));
     const error = await failing(train(recipe(), { out: at('runs', 'bad'), set }));
     expect(error.message).toMatch(message);
     expect(error.code).toBe(code);

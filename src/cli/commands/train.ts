@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { collect, type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, formatSeconds } from '../progress.js';
 
-interface Options { readonly set: readonly string[]; readonly resume?: boolean; readonly out?: string; readonly threads?: number; readonly json?: boolean }
+interface Options { readonly set: readonly string[]; readonly resume?: boolean; readonly out?: string; readonly threads?: number; readonly device?: string; readonly memoryLimit?: string; readonly json?: boolean }
 
 export const command: Command = {
   name: 'train',
@@ -16,6 +16,8 @@ export const command: Command = {
       .option('--resume', 'go on from the last checkpoint')
       .option('--out <dir>', 'run folder (default runs/NAME of the recipe)')
       .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
+      .option('--device <name>', 'cpu, cuda or cuda:N, in place of the recipe\'s')
+      .option('--memory-limit <bytes>', 'most device memory to take, as in 15.2GiB, in place of the recipe\'s')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper train recipes/nano-lora.yaml', 'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second', 'temper train recipe.yaml --resume'))
       .action(async (recipe: string, options: Options) => {
@@ -23,7 +25,8 @@ export const command: Command = {
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
         const result = await train(recipe, {
-          set: options.set, resume: options.resume === true, ...(options.out === undefined ? {} : { out: options.out }), ...(options.threads === undefined ? {} : { threads: options.threads }), signal: interruptSignal(),
+          set: [...options.set, ...(options.device === undefined ? [] : [`device=${options.device}`]), ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${options.memoryLimit}`])],
+          resume: options.resume === true, ...(options.out === undefined ? {} : { out: options.out }), ...(options.threads === undefined ? {} : { threads: options.threads }), signal: interruptSignal(),
           onProgress(p) {
             progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
             tokens += p.tokens;
