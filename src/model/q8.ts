@@ -1,9 +1,10 @@
 // Attention and head in 8 bits, for serving: made from the checkpoint's weights at load, or mapped from a cache beside it. Half the bytes per token of what
 // is not experts; the router, norms, embedding and experts stay as they are. Format and rounding: q8_quantize in native/include/temper/ops.h.
+// What is made at load is 1.3 GB on gpt-oss-20b: it goes into a file without a name in the checkpoint's folder, which the system may write out, where that can be.
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { CheckpointError, TemperError } from '../native/errors.js';
+import { CheckpointError, NativeError, TemperError } from '../native/errors.js';
 import { ops } from '../native/ops.js';
 import { openSafetensors, tensorEntry, writeSafetensors, type SafetensorsFile, type WriteEntry } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
@@ -22,12 +23,50 @@ const bothShapes = (w: Tensor): readonly [readonly number[], readonly number[]] 
   const [N = 0, C = 0] = w.shape;
   return [[N, C], [N, C / 32]];
 };
-function quantize(scope: Scope, name: string, w: Tensor): Quantized {
+/** Room for one matrix after another. */
+type Room = (w: Tensor) => Quantized;
+const inMemory = (scope: Scope): Room => (w) => {
   const [shape, groups] = bothShapes(w);
-  if ((w.shape[1] ?? 0) % 32 !== 0) throw new CheckpointError('q8_shape', `${name}: [${w.shape.join(', ')}] cannot go in 8 bits, which share a scale among 32 inputs; serve this model in bf16`, { tensor: name });
-  const made = { q: scope.empty('u8', shape, 'weights'), scales: scope.empty('bf16', groups, 'weights') };
+  return { q: scope.empty('u8', shape, 'weights'), scales: scope.empty('bf16', groups, 'weights') };
+};
+/** @throws {NativeError} offload_disk_full, offload_unwritable */
+function onDisk(scope: Scope, folder: string, model: ModelWeights): Room {
+  // Each matrix begins at a multiple of 64 elements.
+  const place = (n: number): number => Math.ceil(n / 64) * 64;
+  const all = denseMatrices(model), sum = (of: (w: Tensor) => number): number => all.reduce((a, w) => a + place(of(w)), 0);
+  const q = scope.offloaded(folder, 'u8', [sum((w) => w.numel)]), scales = scope.offloaded(folder, 'bf16', [sum((w) => w.numel / 32)]);
+  let atQ = 0, atScales = 0;
+  return (w) => {
+    const [shape, groups] = bothShapes(w);
+    const made = { q: q.view(scope, shape, atQ), scales: scales.view(scope, groups, atScales) };
+    atQ += place(w.numel);
+    atScales += place(w.numel / 32);
+    return made;
+  };
+}
+function quantize(room: Room, name: string, w: Tensor): Quantized {
+  requireGroups(name, w);
+  const made = room(w);
   ops.q8_quantize(made.q, made.scales, w);
   return made;
+}
+function requireGroups(name: string, w: Tensor): void {
+  if ((w.shape[1] ?? 0) % 32 !== 0) throw new CheckpointError('q8_shape', `${name}: [${w.shape.join(', ')}] cannot go in 8 bits, which share a scale among 32 inputs; serve this model in bf16`, { tensor: name });
+}
+const denseMatrices = (model: ModelWeights): readonly Tensor[] => [...model.layers.flatMap((l) => PROJECTIONS.map((name) => l[name].w)), model.head];
+/** From this many bytes on, the default is a file. */
+const DISK_FROM_BYTES = 2 ** 26;
+
+/** Where the 8-bit weights go; `folder` undefined: the folder of a large checkpoint, if it takes them, else memory. */
+function roomFor(scope: Scope, model: ModelWeights, folder: string | null | undefined): Room {
+  if (folder === null || placeOf(model) !== 'cpu') return inMemory(scope);
+  if (folder !== undefined) return onDisk(scope, folder, model);
+  const own = 'dir' in model && typeof model.dir === 'string' ? model.dir : null;
+  if (own === null || denseMatrices(model).reduce((sum, w) => sum + w.numel, 0) < DISK_FROM_BYTES) return inMemory(scope);
+  try { return onDisk(scope, own, model); } catch (e) {
+    if (e instanceof NativeError && e.code.startsWith('offload_')) return inMemory(scope);
+    throw e;
+  }
 }
 
 /** The model with `source` asked for each matrix of attention and for the head. */
@@ -44,15 +83,18 @@ function withDense(model: ModelWeights, source: Source, close: () => void): Mode
 }
 
 /**
- * The model with attention (q, k, v, o) and head in 8 bits, counted as weights. Forward only: training on it is refused. `model` must stay open; closing
- * the result frees the 8-bit weights and closes it too.
+ * The model with attention (q, k, v, o) and head in 8 bits. Forward only: training on it is refused. `model` must stay open; closing the result frees the
+ * 8-bit weights and closes it too.
+ * @param options.offload folder on whose disk they lie, in a file without a name; null: memory, counted as weights; absent: a large checkpoint's own folder if that
+ *   can be written, else memory
  * @throws {CheckpointError} q8_shape
- * @throws {NativeError} not_finite
+ * @throws {NativeError} not_finite; offload_disk_full, offload_unwritable for a folder that was given
  */
-export function quantizeDense(model: ModelWeights): ModelWeights {
+export function quantizeDense(model: ModelWeights, options: { readonly offload?: string | null } = {}): ModelWeights {
   const scope = new Scope('weights', placeOf(model));
   try {
-    return withDense(model, (name, w) => quantize(scope, name, w), () => { scope.close(); model.close(); });
+    const room = roomFor(scope, model, options.offload);
+    return withDense(model, (name, w) => quantize(room, name, w), () => { scope.close(); model.close(); });
   } catch (e) { scope.close(); throw e; }
 }
 
@@ -66,9 +108,9 @@ export function cachedDense(checkpoint: Checkpoint): ModelWeights {
   if (opened) return opened;
   const scope = new Scope('weights', placeOf(checkpoint));
   try {
-    const entries: WriteEntry[] = [];
+    const entries: WriteEntry[] = [], room = roomFor(scope, checkpoint, undefined);
     withDense(checkpoint, (name, w) => {
-      const made = quantize(scope, name, w);
+      const made = quantize(room, name, w);
       entries.push(tensorEntry(`${name}.q`, made.q), tensorEntry(`${name}.scales`, made.scales));
       return made;
     }, () => {});

@@ -70,13 +70,27 @@ describe('quantizeDense', () => {
 
   it('counts its bytes as weights and gives them back', () => {
     const before = memoryStats().live.weights;
-    const model = quantizeDense(openCheckpoint(dir));
+    const model = quantizeDense(openCheckpoint(dir), { offload: null });
     const of = [model.head, model.headScales, ...model.layers.flatMap((l) => [l.q, l.k, l.v, l.o].flatMap((w) => [w.w, w.scales]))];
     const bytes = of.reduce((sum, t) => sum + (t?.bytes ?? 0), 0);
     expect(memoryStats().live.weights - before).toBeGreaterThanOrEqual(bytes);
     model.close();
     model.close();
     expect(memoryStats().live.weights).toBe(before);
+  });
+
+  it('lies in a file without a name where it is told to, to the same bits, and counts apart', () => {
+    const memory = quantizeDense(openCheckpoint(dir), { offload: null }), want = lastLogits(memory);
+    memory.close();
+    const before = memoryStats();
+    const model = quantizeDense(openCheckpoint(dir), { offload: tmpdir() });
+    expect(lastLogits(model)).toEqual(want);
+    expect(memoryStats().live.weights).toBe(before.live.weights);
+    expect(memoryStats().offloaded - before.offloaded).toBeGreaterThanOrEqual(model.head.bytes + (model.headScales?.bytes ?? 0));
+    model.close();
+    expect(memoryStats().offloaded).toBe(before.offloaded);
+    using base = openCheckpoint(dir);
+    expect(() => quantizeDense(base, { offload: join(root, 'there-is-no-such-folder') })).toThrow(expect.objectContaining({ code: 'offload_unwritable' }));
   });
 
   it('scores with and without a cache alike, and refuses to train', () => {
