@@ -35,6 +35,7 @@ struct Source {
   DropoutMask mask = {};                 // element i of memory is taken times its factor; f32 only
   Kind kind = Kind::f32;
   bool k_inner = true;
+  bool zero_padded = false;              // bf16: ld is a multiple of 8 and what a row has beyond its elements is zero
 };
 
 // A·Bᵀ with A [m,k] and B [n,k], whichever way each lies.
@@ -69,7 +70,7 @@ struct Product {
 class Staging {
  public:
   // The source as the tile kernels want it: bf16 rows at 16-byte steps, zeros up to there, k_inner as asked. MXFP4, q8 and bf16 that suits are returned as they
-  // are. width: elements used of each row; logical_rows: how many r the index and row_scale have.
+  // are (but for an odd address). width: elements used of each row; logical_rows: how many r the index and row_scale have.
   Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op);
 
  private:

@@ -5,8 +5,7 @@
 namespace temper::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kSplitTiles = 96, kSplitBlocks = 16, kMaxSplits = 32;  // fixed: how k is split decides bits, so it may not depend on the device
+constexpr int64_t kSplitTiles = 128, kSplitBlocks = 16, kMaxSplits = 32, kLongBlocks = 128;
 
 struct AddParts {
   const float* parts;
@@ -71,20 +70,22 @@ void multiply_tiles(const Product& p, Staging& staging) {
   args.bias_bf16 = p.bias_kind == Kind::bf16;
   args.fault = device().fault;
 
-  // The order of summation is the same in both tile sizes, so the choice is free: large tiles where rows fill them and there are enough for the device.
-  const int64_t rows = p.ragged == Ragged::rows ? p.m / p.groups : p.m;
-  const TileSize size = rows > 64 && p.n > 96 && tile_bound(p, 128, 192) >= device().multiprocessors ? TileSize::large : TileSize::small;
+  // How k is split decides bits, so it depends on shapes alone. A long k is split until tiles come by the hundred, so that the last wave is a small part.
+  const int64_t blocks = blocks_for(p.low_rank.k, kBlockK) + blocks_for(p.main.k, kBlockK), rows = p.ragged == Ragged::rows ? p.m / p.groups : p.m;
+  const bool roomy = rows > 64 && p.n > 96;
+  const int64_t small_tiles = tile_bound(p, 64, 64), large_tiles = tile_bound(p, 128, 192);
+  int64_t splits = 1;
+  if (p.ragged == Ragged::none) {
+    const int64_t tiles = blocks >= kLongBlocks && roomy ? large_tiles : small_tiles, wanted = (blocks >= kLongBlocks ? 4 : 2) * kSplitTiles;
+    if (tiles < kSplitTiles) splits = blocks_for(wanted, tiles);
+    if (splits > blocks / kSplitBlocks) splits = blocks / kSplitBlocks;
+    splits = splits < 1 ? 1 : splits > kMaxSplits ? kMaxSplits : splits;
+  }
+  // The order of summation is the same in both tile sizes: large ones where rows fill them and they fill the device.
+  const TileSize size = roomy && large_tiles * splits >= device().multiprocessors ? TileSize::large : TileSize::small;
   const int limit = device().shared_per_block;
   const TileChoice choice = kind == Kind::mxfp4 ? mxfp4_tiles(size, b_inner, limit) : kind == Kind::q8 ? q8_tiles(size, limit) : bf16_tiles(size, a_inner, b_inner, limit);
-  const int64_t tiles = size == TileSize::large ? tile_bound(p, 128, 192) : tile_bound(p, 64, 64);
-
-  // Few tiles and a long k: several blocks share a tile's k and their sums are added in order.
-  int64_t splits = 1;
-  const int64_t blocks = blocks_for(p.low_rank.k, kBlockK) + blocks_for(p.main.k, kBlockK), small_tiles = tile_bound(p, 64, 64);
-  if (p.ragged == Ragged::none && small_tiles < kSplitTiles) {
-    const int64_t most = blocks / kSplitBlocks < kMaxSplits ? blocks / kSplitBlocks : kMaxSplits, wanted = blocks_for(2 * kSplitTiles, small_tiles);
-    splits = most < 1 ? 1 : wanted < most ? wanted : most;
-  }
+  const int64_t tiles = size == TileSize::large ? large_tiles : small_tiles;
   Workspace<float> parts(splits > 1 ? static_cast<size_t>(splits * p.m * p.n) : 0);
   args.partial = parts.data();
   args.split_blocks = static_cast<int>(blocks_for(blocks, splits));

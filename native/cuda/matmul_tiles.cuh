@@ -14,6 +14,7 @@
 #include "cuda/dropout.cuh"
 #include "cuda/matmul_place.cuh"
 #include "cuda/mxfp4.cuh"
+#include "cuda/vector.cuh"
 
 namespace temper::cuda {
 
@@ -90,13 +91,13 @@ TEMPER_DEVICE void decode(const Packed<Kind::q8>& from, uint32_t (&low)[4], uint
 }
 TEMPER_DEVICE Packed<Kind::mxfp4> fetch_packed(const TileOperand& b, int64_t row, int column, Packed<Kind::mxfp4>) {
   Packed<Kind::mxfp4> p;
-  p.codes = *reinterpret_cast<const uint2*>(static_cast<const uint8_t*>(b.data) + row * (b.ld / 2) + column / 2);
+  p.codes = load_as<uint2>(static_cast<const uint8_t*>(b.data) + row * (b.ld / 2) + column / 2);
   p.scale = static_cast<const uint8_t*>(b.scales)[row * (b.ld / 32) + column / 32];
   return p;
 }
 TEMPER_DEVICE Packed<Kind::q8> fetch_packed(const TileOperand& b, int64_t row, int column, Packed<Kind::q8>) {
   Packed<Kind::q8> p;
-  p.codes = *reinterpret_cast<const uint4*>(static_cast<const uint8_t*>(b.data) + row * b.ld + column);
+  p.codes = load_as<uint4>(static_cast<const uint8_t*>(b.data) + row * b.ld + column);
   p.scale = static_cast<const uint16_t*>(b.scales)[row * (b.ld / 32) + column / 32];
   return p;
 }
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks)
         for (int i = 0; i < 2; ++i) {
           bool valid;
           const uint16_t* from = b_chunk(block, row, chunk + i, valid);
-          *to[i] = valid ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+          *to[i] = valid ? load_as<uint4>(from) : make_uint4(0, 0, 0, 0);
         }
         return;
       }
@@ -334,7 +335,7 @@ __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks)
           value[1] = fused(args.alpha, value[1], base[1]);
         }
         if (pairs && both) {
-          *reinterpret_cast<float2*>(to) = make_float2(value[0], value[1]);
+          store_as(to, make_float2(value[0], value[1]));
         } else {
           to[0] = value[0];
           if (both) to[1] = value[1];

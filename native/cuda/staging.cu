@@ -2,12 +2,13 @@
 // Bound by memory: 4 bytes read and 2 written per element; 8 elements a thread, 16-byte accesses where the rows allow them.
 #include "cuda/dropout.cuh"
 #include "cuda/matmul.h"
+#include "cuda/vector.cuh"
 #include "temper/error.h"
 
 namespace temper::cuda {
 namespace {
 
-constexpr int kThreads = 256, kChunk = 8;
+constexpr int kChunk = 8;
 
 struct StageArgs {
   const void* from;
@@ -43,8 +44,8 @@ __global__ void __launch_bounds__(kThreads) stage_rows(const StageArgs s) {
   const float scale = s.row_scale ? s.row_scale[row] : 1.0f;
   float v[kChunk];
   if (s.wide && !s.mask.limit && column + kChunk <= s.width) {
-    const float4* line = reinterpret_cast<const float4*>(static_cast<const float*>(s.from) + from * s.ld + column);
-    const float4 low = line[0], high = line[1];
+    const float* line = static_cast<const float*>(s.from) + from * s.ld + column;
+    const float4 low = load_as<float4>(line), high = load_as<float4>(line + 4);
     v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
   } else {
 #pragma unroll
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) stage_rows(const StageArgs s) {
   uint32_t pair[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) pair[i] = pack_bf16(v[2 * i] * scale, v[2 * i + 1] * scale);
-  reinterpret_cast<uint4*>(s.to)[at] = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+  store_as(s.to + static_cast<int64_t>(at) * kChunk, make_uint4(pair[0], pair[1], pair[2], pair[3]));
 }
 
 // Row r of `to` is column r % width of group r / width: only ever a low-rank matrix, so reads across rows do not matter.
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) stage_transposed(const StageArgs s) 
     }
     pair[i] = pack_bf16(v[0], v[1]);
   }
-  reinterpret_cast<uint4*>(s.to)[at] = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+  store_as(s.to + static_cast<int64_t>(at) * kChunk, make_uint4(pair[0], pair[1], pair[2], pair[3]));
 }
 
 bool same(const Source& a, const Source& b) {
@@ -85,8 +86,10 @@ bool same(const Source& a, const Source& b) {
 
 Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op) {
   const bool transposed = source.k_inner != k_inner;
-  if (source.kind == Kind::mxfp4 || source.kind == Kind::q8) return source;
-  if (source.kind == Kind::bf16 && !transposed && source.ld % kChunk == 0 && width % kChunk == 0 && reinterpret_cast<uintptr_t>(source.data) % 16 == 0) return source;
+  const bool packed = source.kind == Kind::mxfp4 || source.kind == Kind::q8;
+  const uintptr_t address = reinterpret_cast<uintptr_t>(source.data);
+  if (packed && address % (source.kind == Kind::q8 ? 16 : 8) == 0) return source;
+  if (source.kind == Kind::bf16 && !transposed && source.ld % kChunk == 0 && (width % kChunk == 0 || source.zero_padded) && address % 16 == 0) return source;
   Source to = source;
   for (const Copy& copy : copies_)
     if (same(copy.from, source) && copy.width == width && copy.transposed == transposed) {
@@ -97,6 +100,14 @@ Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, 
       to.index_name = source.index_name;
       return to;
     }
+  if (packed) {  // its rows may begin at any byte of a file: moved to an aligned address
+    const size_t bytes = static_cast<size_t>(source.count * source.ld) / (source.kind == Kind::q8 ? 1 : 2);
+    auto memory = std::make_unique<Workspace<uint16_t>>(bytes / 2);
+    to.data = memory->data();
+    check(cudaMemcpyAsync(memory->data(), source.data, bytes, cudaMemcpyDeviceToDevice, device().stream), "cudaMemcpyAsync");
+    copies_.push_back({source, width, transposed, to, std::move(memory)});
+    return to;
+  }
   const bool resolved = source.row_scale != nullptr;  // the copy then has a row for every logical one
   const int64_t group_rows = source.group_rows ? source.group_rows : source.count;
   to.count = transposed ? (group_rows ? source.count / group_rows : 0) * width : resolved ? logical_rows : source.count;
@@ -106,6 +117,7 @@ Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, 
   to.k_inner = k_inner;
   to.mask = {};
   to.row_scale = nullptr;
+  to.zero_padded = true;
   if (resolved) to.index = nullptr;
   const int64_t total = to.count * (to.ld / kChunk);
   require(total < int64_t{1} << 32, "too_large", op, ": an operand of ", to.count, " rows of ", to.ld, " elements, wanted fewer than 2^35 elements");
