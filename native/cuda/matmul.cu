@@ -55,6 +55,7 @@ DropoutMask dropout_mask(double p, int64_t seed) {
 }
 
 void multiply(const Product& product, int64_t precision, Staging& staging) {
+  if (multiply_few_rows(product, precision)) return;
   if (precision) multiply_tiles(product, staging);
   else multiply_exact(product);
 }

@@ -59,6 +59,10 @@ void linear_cases(Registry& reg) {
       {"ragged, LoRA", 13, 37, 75, 3, DType::bf16, 0, false},
       {"ragged, LoRA, dropout", 13, 37, 75, 3, DType::f32, 0.3, false},
       {"8 rows", 8, 66, 130, 8, DType::bf16, 0, false},
+      {"8 rows, f32 weights, LoRA", 8, 21, 128, 5, DType::f32, 0, false},
+      {"2 rows, deep: several fillings of k", 2, 19, 5312, 2, DType::bf16, 0, false},
+      {"8 rows, deep: several fillings of k", 8, 17, 5000, 0, DType::bf16, 0, false},
+      {"4 rows, wide: several tiles of a block", 4, 530, 64, 2, DType::bf16, 0, false},
       {"9 rows", 9, 66, 130, 8, DType::bf16, 0.1, false},
       {"12 rows, one tile", 12, 32, 64, 16, DType::bf16, 0, false},
       {"deep: several blocks of k", 17, 40, 1300, 4, DType::bf16, 0, false},
@@ -143,6 +147,8 @@ void grouped_cases(Registry& reg) {
       {"E=5, no LoRA", {3, 0, 25, 2, 0}, 66, 96, 0, false},
       {"no rows at all", {0, 0}, 5, 32, 2, true},
       {"one row each", {1, 1, 0, 1}, 129, 160, 16, true},
+      {"E=40, 8 tokens at most", {0, 1, 0, 0, 2, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 8, 1, 0, 0, 1, 0, 0, 0, 3}, 33, 128, 4, true},
+      {"few rows, 9 and 17 of one expert", {9, 0, 17}, 40, 3104, 2, true},
       {"skewed: several blocks of rows", {270, 2, 13}, 34, 32, 4, false},
       {"deep: several blocks of k", {15, 3}, 550, 1184, 4, true},
       {"scales at the lower end", {13, 4}, 33, 64, 0, false, 2, 9, 0x1p110},
@@ -183,6 +189,21 @@ void grouped_cases(Registry& reg) {
       reg.check({"grouped_linear_bwd", "integers, to the bit",
                  {out({P, 160}), update(integers({2, 45, 160}, 4)), update(integers({2, 45}, 5)), nullptr, nullptr, integers({P, 45}, 6), nullptr, integers({P}, 7), integers({P, 160}, 3), nullptr, nullptr, offsets, w,
                   scales, nullptr, nullptr, 1, 0, precision}});
+    }
+  // Every code under every scale: 8 rows that pick one column each, so that an output is one decoded weight, to the bit. Weight row n has scale n; where 6·2^(n−127)
+  // leaves the range of f32, its codes stay below 2.
+  for (int precision : {0, 1})
+    for (int64_t half : {0, 1}) {
+      Value w(DType::u8, {1, 255, 1, 16}, Role::in), scales(DType::u8, {1, 255, 1}, Role::in), pick(DType::f32, {8, 32}, Role::in);
+      for (int64_t n = 0; n < 255; ++n) {
+        scales.set(n, static_cast<double>(n));
+        for (int64_t j = 0; j < 16; ++j) {
+          const int64_t low = (2 * j) % 16, high = (2 * j + 1) % 16, mask = n > 252 ? 0xb : 0xf;
+          w.set(n * 16 + j, static_cast<double>((low & mask) | (high & mask) << 4));
+        }
+      }
+      for (int64_t t = 0; t < 8; ++t) pick.set(t * 32 + half * 24 + t, 1);
+      reg.check({"grouped_linear_fwd", "16 codes × 255 scales, to the bit", {out({8, 255}), nullptr, pick, nullptr, offsets_of({8}), w, scales, nullptr, nullptr, nullptr, 1, 0, precision}});
     }
   {
     const Value w = floats({2, 5, 32}, 1), x = floats({4, 32}, 2), none(nullptr);

@@ -55,6 +55,8 @@ void product_cases(Registry& reg) {
   const Size all[] = {
       {"1 row, one group", 1, 1, 32, 0, DType::f32, false},     {"1 row, LoRA", 1, 37, 96, 3, DType::bf16, false},
       {"no rows", 0, 5, 32, 2, DType::f32, false},              {"3 rows", 3, 130, 224, 0, DType::bf16, false},
+      {"2 rows, deep: several fillings of k", 2, 19, 5312, 2, DType::bf16, false},
+      {"8 rows, deep: several fillings of k", 8, 17, 4992, 0, DType::f32, false},
       {"8 rows, LoRA", 8, 66, 160, 8, DType::bf16, false},      {"9 rows, LoRA", 9, 66, 160, 8, DType::f32, false},
       {"deep: several blocks of k", 17, 40, 1312, 4, DType::bf16, false}, {"tall: several blocks of rows", 301, 33, 64, 0, DType::f32, false},
       {"wide: several blocks of columns", 14, 520, 32, 2, DType::bf16, false}, {"gpt-oss k_proj", 5, 512, 2880, 16, DType::bf16, true},

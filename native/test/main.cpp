@@ -33,11 +33,13 @@ int main(int argc, char** argv) {
       const Backend emulated = emulated_backend();
       check_cases(emulated, quick, filter, tally);
       if (filter.empty()) { check_emulation(tally); check_device(tally); check_hostile(&emulated, tally); }
+      if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
     }
     if (backend == "cuda") {
       const Backend cuda = cuda_backend();
       check_cases(cuda, quick, filter, tally);
       if (filter.empty()) check_hostile(&cuda, tally);
+      if (filter.empty() || filter == "few_rows") check_few_rows(cuda, tally);
     }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());
