@@ -121,6 +121,10 @@ const Suite suite{[](Registry& r) {
   plan_case(r, "1x1 of 1", 1, 1, 1, plan_ids(1, 1, 1));
   plan_case(r, "7x2 of 5", 7, 2, 5, plan_ids(7, 2, 5));
   plan_case(r, "300x4 of 128", 300, 4, 128, plan_ids(300, 4, 128));
+  plan_case(r, "2100x4 of 32", 2100, 4, 32, plan_ids(2100, 4, 32));
+  plan_case(r, "1500x2 of 1500", 1500, 2, 1500, plan_ids(1500, 2, 1500));
+  plan_case(r, "all of 5000 to the last", 2500, 2, 7, values_i32({2500, 2}, std::vector<int32_t>(5000, 6)));
+  plan_case(r, "no tokens", 0, 2, 4, values_i32({0, 2}, {}));
   plan_case(r, "all to one", 6, 2, 4, values_i32({6, 2}, std::vector<int32_t>(12, 3)));
   for (int32_t bad : {-1, 4})
     r.check({.op = "moe_plan", .name = "id " + std::to_string(bad), .args = {out({5}, DType::i32), out({2}, DType::i32), out({1, 2}, DType::i32), out({2}), values_i32({1, 2}, {0, bad}), positive({1, 2}, 6, 0, 1)}, .error = "bad_index"});

@@ -86,6 +86,10 @@ const Suite suite{[](Registry& r) {
     r.check({.op = "embedding_bwd", .name = name, .args = {update(floats({V, D}, 3)), floats({T, D}, 4), indices({T}, 2, V)}, .bound = sum_of_products(static_cast<double>(T))});
   }
   r.check({.op = "embedding_bwd", .name = "one id many times", .args = {update(floats({3, 40}, 3)), floats({500, 40}, 4), indices({500}, 2, 2)}, .bound = sum_of_products(500)});
+  // A token sort of several tiles and two digits; a few ids take most rows.
+  Value skewed = indices({2500}, 5, 3000);
+  for (int64_t t = 0; t < 2500; t += 3) skewed.set(t, 2999);
+  r.check({.op = "embedding_bwd", .name = "2500 tokens, skewed", .args = {update(floats({3000, 4}, 3)), floats({2500, 4}, 4), skewed}, .bound = sum_of_products(2500)});
   for (int32_t bad : {-1, 5}) {
     r.check({.op = "embedding_fwd", .name = "id " + std::to_string(bad), .args = {out({2, 3}), floats({5, 3}, 1), values_i32({2}, {0, bad})}, .error = "bad_index"});
     r.check({.op = "embedding_bwd", .name = "id " + std::to_string(bad), .args = {update(floats({5, 3}, 1)), floats({2, 3}, 2), values_i32({2}, {0, bad})}, .error = "bad_index"});
@@ -95,7 +99,7 @@ const Suite suite{[](Registry& r) {
   if (r.for_bench) r.check({.op = "embedding_fwd", .name = "gpt-oss 512x2880 bf16", .args = {out({512, 2880}), smooth({4096, 2880}, 1, 1, DType::bf16), indices({512}, 2, 4096)}, .bytes = 512 * 2880 * 6.0, .bench_only = true});
 
   // y, rstd, sum?, x, residual?, w, eps
-  for (auto [T, D] : {std::array<int64_t, 2>{1, 1}, {1, 64}, {5, 37}, {70, 1000}, {40, 2880}}) {
+  for (auto [T, D] : {std::array<int64_t, 2>{1, 1}, {1, 64}, {5, 37}, {70, 1000}, {40, 2880}, {1100, 12}, {3, 2048}, {3, 4096}, {2, 4100}}) {
     const std::string name = std::to_string(T) + "x" + std::to_string(D);
     const Value y = out({T, D}), rstd = out({T}), x = floats({T, D}, 11), w32 = floats({D}, 12), w16 = floats({D}, 12, 1, DType::bf16), res = floats({T, D}, 13);
     r.check({.op = "rmsnorm_fwd", .name = name + " plain", .args = {y, rstd, nullptr, x, nullptr, w32, 1e-5}, .bound = rmsnorm_fwd_bound});

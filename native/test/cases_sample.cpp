@@ -42,6 +42,21 @@ const Suite suite{[](Registry& r) {
     }
   r.check({.op = "sample", .name = "vocabulary, plain", .args = calls(2, 201088, 6, {1, 0, 1, 0}, nullptr), .bound = sample_bound, .slow = true});
   r.check({.op = "sample", .name = "vocabulary, top_p", .args = calls(2, 201088, 6, {1, 0, 0.95f, 0}, nullptr), .bound = sample_bound, .slow = true});
+  r.check({.op = "sample", .name = "vocabulary, top_k and top_p", .args = calls(2, 201088, 6, {0.7f, 50, 0.9f, 0.01f}, nullptr), .bound = sample_bound, .slow = true});
+  // Equal logits at every cut: the set ends inside a run of ties, by id.
+  const auto tied = [&](const std::string& name, int64_t V, int levels, std::vector<float> params) {
+    Values v = calls(12, V, 1, params, nullptr);
+    for (int64_t i = 0; i < 12 * V; ++i) v[2].set(i, std::floor(random_unit(91, static_cast<uint64_t>(i)) * levels) / 2);
+    r.check({.op = "sample", .name = name, .args = v, .bound = sample_bound});
+  };
+  tied("ties, top_k", 5000, 9, {1, 700, 1, 0});
+  tied("ties, top_p", 5000, 9, {1, 0, 0.7f, 0});
+  tied("ties, top_k and top_p", 5000, 9, {0.5f, 900, 0.6f, 0});
+  tied("all equal, top_p", 3001, 1, {1, 0, 0.37f, 0});
+  tied("all equal, top_k", 3001, 1, {1, 1234, 0.37f, 0});
+  r.check({.op = "sample", .name = "very hot, top_k and top_p", .args = calls(12, 5000, 6, {1e6f, 3000, 0.8f, 0}, nullptr), .bound = sample_bound});
+  r.check({.op = "sample", .name = "very cold, top_p", .args = calls(12, 5000, 6, {1e-30f, 0, 0.8f, 0}, nullptr), .bound = sample_bound});
+  r.check({.op = "sample", .name = "large k", .args = calls(12, 5000, 6, {1, 4900, 0.99f, 0}, nullptr), .bound = sample_bound});
   r.check({.op = "sample", .name = "ties, NaN and infinities", .args = {out({3}, DType::i32), out({3}), values_f32({3, 4}, {1, 2, 2, 2, nan, 1, -inf, 3, inf, 0, nan, -inf}), values_f32({3, 4}, {0, 0, 1, 0, 1, 0, 1, 0, 1, 2, 0.5f, 0}), values_f32({3}, {0, 0.999f, 0.5f}), nullptr}, .bound = sample_bound});
   const auto one = [&](const std::vector<float>& logits, const std::vector<float>& params, float u, const Value& mask) {
     return Values{out({1}, DType::i32), out({1}), values_f32({1, static_cast<int64_t>(logits.size())}, logits), values_f32({1, 4}, params), values_f32({1}, {u}), mask};
