@@ -1,0 +1,114 @@
+// One tiny model on the CPU and on the (emulated) device: the same numbers within rounding, forward, backward, decoding and through a whole training run.
+import { afterAll, describe, expect, it } from 'vitest';
+import { distance } from './emulated.js';
+import { openEngine } from '../../src/infer/engine.js';
+import { generateAll, GREEDY, Session } from '../../src/infer/session.js';
+import { createAdapter } from '../../src/lora/adapter.js';
+import { adapterSpec } from '../../src/lora/spec.js';
+import { openCheckpoint } from '../../src/model/checkpoint.js';
+import { forwardHidden, logits, lossAndGradients, scoreTokens } from '../../src/model/gpt-oss.js';
+import { KvCache } from '../../src/model/kv-cache.js';
+import { quantizeDense } from '../../src/model/q8.js';
+import { type ModelWeights, placeOf } from '../../src/model/types.js';
+import { deviceMemory, openDevice } from '../../src/native/device.js';
+import { ops } from '../../src/native/ops.js';
+import { type Place, Scope } from '../../src/native/tensor.js';
+import { prompt, tinyCheckpoint } from '../infer/tiny.js';
+import { pack } from '../model/golden.js';
+
+const { dir, config } = await tinyCheckpoint();
+openDevice('cuda');
+const before = deviceMemory();
+const progress: [number, number][] = [];
+const models = { cpu: openCheckpoint(dir), cuda: openCheckpoint(dir, { place: 'cuda', onProgress: (done, total) => progress.push([done, total]) }) };
+afterAll(() => { models.cpu.close(); models.cuda.close(); });
+const batch = pack([[...prompt(23)], [...prompt(41)], [...prompt(1)]]);
+const bound = { f32: 2e-5, bf16: 2e-2 };
+
+function forward(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = models[place]): Float32Array {
+  using s = new Scope('activations', place);
+  return logits(s, model, forwardHidden(s, model, null, batch, { precision }), precision).toFloat32();
+}
+function step(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = models[place]): { nll: Float32Array; grads: Float32Array } {
+  const adapter = createAdapter(config, adapterSpec(config, { rank: 4, alpha: 8, targets: ['attention', 'experts', 'router'], rsLora: false, dropout: 0.1 }), { seed: 5, trainable: true, place });
+  try {
+    ops.random_uniform(adapter.params, 3, -0.05, 0.05); // B is zero in a new adapter, and with it most gradients
+    const T = batch.tokens.length - 1;
+    const targets = { rows: Int32Array.from({ length: T }, (_, i) => i), targets: Int32Array.from(batch.tokens.slice(1)), weights: new Float32Array(T).fill(1 / T) };
+    const { nll } = lossAndGradients(model, adapter.model, batch, targets, { precision, seed: 11, grads: null, gradients: true });
+    return { nll, grads: adapter.grads?.toFloat32() ?? new Float32Array(0) };
+  } finally { adapter.close(); }
+}
+
+describe('a model on the device', () => {
+  it('lies there, copied with progress', () => {
+    expect(placeOf(models.cuda)).toBe('cuda');
+    expect(models.cuda.embed.place).toBe('cuda');
+    const weights = deviceMemory().live.weights - before.live.weights;
+    expect(progress.at(-1)).toEqual([weights, weights]);
+    expect(weights).toBeGreaterThan(10_000);
+  });
+
+  it.each(['f32', 'bf16'] as const)('has the logits of the CPU in %s', (precision) => {
+    const there = forward('cuda', precision);
+    expect(distance(there, forward('cpu', precision))).toBeLessThan(bound[precision]);
+    expect(forward('cuda', precision)).toEqual(there);
+  });
+
+  it.each(['f32', 'bf16'] as const)('has the loss and the LoRA gradients of the CPU in %s', (precision) => {
+    const here = step('cpu', precision), there = step('cuda', precision);
+    expect(here.grads.some((x) => x !== 0)).toBe(true);
+    expect(distance(there.nll, here.nll)).toBeLessThan(bound[precision]);
+    expect(distance(there.grads, here.grads)).toBeLessThan(bound[precision]);
+    expect(step('cuda', precision)).toEqual(there);
+  });
+
+  it('may leave its embedding on the host: the same bits', () => {
+    using model = openCheckpoint(dir, { place: 'cuda', embed: 'cpu' });
+    expect(model.embed.place).toBe('cpu');
+    expect(forward('cuda', 'f32', model)).toEqual(forward('cuda', 'f32'));
+  });
+
+  it('decodes the tokens of the CPU, past the window and from shared prefixes', () => {
+    const run = (place: Place) => {
+      using session = new Session(models[place], { precision: 'f32', slots: 2, capacity: 160, prefixes: 1, prefillTokens: 48 });
+      return generateAll(session, [60, 33, 70].map((n) => ({ tokens: prompt(n), maxTokens: 20, stop: new Set<number>(), sampling: GREEDY, sharedTokens: 33 })));
+    };
+    const here = run('cpu'), there = run('cuda');
+    there.forEach((out, i) => {
+      expect([...out.tokens]).toEqual([...(here[i]?.tokens ?? [])]);
+      expect(distance(out.logprobs, here[i]?.logprobs ?? [])).toBeLessThan(1e-4);
+    });
+  });
+
+  it('gives the same log-probabilities in training and in serving', () => {
+    const tokens = prompt(80);
+    using cache = new KvCache(config, 1, 100, 'cuda');
+    const trained = scoreTokens(models.cuda, null, tokens, { precision: 'bf16' });
+    expect(distance(scoreTokens(models.cuda, null, tokens, { precision: 'bf16', cache }), trained)).toBeLessThan(1e-5);
+    expect(distance(trained, scoreTokens(models.cpu, null, tokens, { precision: 'bf16' }))).toBeLessThan(bound.bf16);
+  });
+
+  it('serves in 8 bits', () => {
+    const q8 = { cpu: quantizeDense(openCheckpoint(dir)), cuda: quantizeDense(openCheckpoint(dir, { place: 'cuda' })) };
+    try {
+      expect(q8.cuda.head.place).toBe('cuda');
+      expect(distance(forward('cuda', 'f32', q8.cuda), forward('cpu', 'f32', q8.cpu))).toBeLessThan(bound.f32);
+    } finally { q8.cpu.close(); q8.cuda.close(); }
+  });
+
+  it('answers through an engine of its own thread', async () => {
+    const engine = await openEngine({ model: dir, device: 'cuda', precision: 'f32', slots: 2, contextTokens: 200 });
+    try {
+      expect(engine.info.device).toBe('cuda');
+      const tokens = prompt(40);
+      expect(distance(await engine.score({ tokens }), scoreTokens(models.cpu, null, tokens, { precision: 'f32' }))).toBeLessThan(1e-4);
+    } finally { await engine.close(); }
+  });
+
+  it('gives all of its memory back', () => {
+    openCheckpoint(dir, { place: 'cuda' }).close();
+    const { live, totalLive } = deviceMemory();
+    expect(totalLive).toBe(live.weights);
+  });
+});

@@ -1,0 +1,53 @@
+// A training run on the (emulated) device: the losses of the CPU, resumed to the bit, and nothing lost when memory runs out.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import './emulated.js';
+import { readMetrics } from '../../src/train/run-folder.js';
+import { evaluate, train } from '../../src/train/train.js';
+import { openSafetensors } from '../../src/native/safetensors.js';
+import { tinyRun } from '../train/tiny.js';
+
+let dir = '';
+const at = (...p: string[]): string => join(dir, ...p);
+const run = (name: string, set: string[], more: { resume?: boolean } = {}) => train(at('recipe.yaml'), { out: at('runs', name), set: ['train.steps=4', 'train.checkpointEvery=2', ...set], ...more });
+beforeAll(async () => { dir = await tinyRun(); });
+
+describe('train on the device', () => {
+  it('has the losses of the CPU, and the adapter is read on either', async () => {
+    await run('cpu', []);
+    const result = await run('cuda', ['device=cuda', 'memoryLimit=512MiB']);
+    expect(result.status).toBe('done');
+    expect(result.peakBytes).toBeGreaterThan(0);
+    const here = readMetrics(at('runs', 'cpu')), there = readMetrics(at('runs', 'cuda'));
+    there.forEach((m, i) => { expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(5e-3); });
+    const loss = (await evaluate(at('runs', 'cuda'))).loss;
+    expect(Math.abs(loss - (await evaluate(at('runs', 'cuda'), { set: ['device=cpu'] })).loss)).toBeLessThan(5e-3);
+  });
+
+  it('goes on after a stop with the same bits', async () => {
+    await run('whole', ['device=cuda']);
+    const stop = new AbortController();
+    await train(at('recipe.yaml'), { out: at('runs', 'cut'), set: ['train.steps=4', 'train.checkpointEvery=2', 'device=cuda'], signal: stop.signal, onProgress: (p) => { if (p.step === 3) stop.abort(); } });
+    await run('cut', ['device=cuda'], { resume: true });
+    const bytes = (name: string): Uint8Array[] => {
+      using f = openSafetensors(at('runs', name, 'adapter', 'adapter_model.safetensors'));
+      return [...f.tensors.keys()].map((k) => f.bytes(k));
+    };
+    expect(bytes('cut')).toEqual(bytes('whole'));
+  });
+
+  it('pretrains on the device', async () => {
+    const init = { vocab_size: 96, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, num_local_experts: 2, num_experts_per_tok: 1, sliding_window: 8, max_position_embeddings: 256 };
+    writeFileSync(at('scratch.yaml'), `model: { init: ${JSON.stringify(init)} }
+data: { train: [{ path: train.jsonl, format: tokens }], maxTokens: 64 }
+train: { method: pretrain, steps: 2, rowsPerStep: 6 }
+`);
+    const losses = async (device: string): Promise<number[]> => {
+      await train(at('scratch.yaml'), { out: at('runs', `scratch-${device}`), set: [`device=${device}`] });
+      return readMetrics(at('runs', `scratch-${device}`)).map((m) => m.loss);
+    };
+    const here = await losses('cpu');
+    (await losses('cuda')).forEach((x, i) => { expect(Math.abs(x - (here[i] ?? NaN))).toBeLessThan(5e-3); });
+  });
+});
