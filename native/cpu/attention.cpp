@@ -5,15 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#if defined(__x86_64__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12's own AVX-512 headers
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "cpu/attention_lanes.h"
 #include "cpu/isa.h"
 #include "cpu/number.h"
 #include "cpu/ops.h"
@@ -51,62 +43,34 @@ struct KeySource {
 
 struct Forward { float *o, *lse; const float *q, *k, *v, *sinks; float scale; };
 struct Backward { float *dq, *dk, *dv; const float *dout, *q, *k, *v, *lse, *dot; float scale; };
+struct BackwardPart { int64_t query, query_end, key, key_end; bool queries, keys; };  // which queries meet which keys, and whose gradients are wanted
 struct Kernels {
   void (*forward)(const Forward&, const Geometry&, const QueryBlock&, const KeySource&);
-  void (*backward_queries)(const Backward&, const Geometry&, const QueryBlock&, const KeySource&);
-  void (*backward_keys)(const Backward&, const Geometry&, const QuerySpan&, const KeySource&, int64_t block);
+  void (*backward)(const Backward&, const Geometry&, const QuerySpan&, const KeySource&, const BackwardPart&);
 };
 
 namespace portable {
-constexpr int kLanes = 4;
-typedef float Vec __attribute__((vector_size(16)));
-inline Vec load_lanes(const float* p) { Vec v; std::memcpy(&v, p, sizeof v); return v; }
-inline void store_lanes(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline Vec broadcast(float x) { return Vec{x, x, x, x}; }
-inline Vec zero_lanes() { return Vec{}; }
-inline Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 #include "cpu/attention_tile.inc"
-}  // namespace portable
+}
 
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
-constexpr int kLanes = 8;
-using Vec = __m256;
-inline Vec load_lanes(const float* p) { return _mm256_loadu_ps(p); }
-inline void store_lanes(float* p, Vec v) { _mm256_storeu_ps(p, v); }
-inline Vec broadcast(float x) { return _mm256_set1_ps(x); }
-inline Vec zero_lanes() { return _mm256_setzero_ps(); }
-inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 #include "cpu/attention_tile.inc"
-}  // namespace avx2
+}
 #pragma GCC pop_options
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 namespace avx512 {
-constexpr int kLanes = 16;
-using Vec = __m512;
-inline Vec load_lanes(const float* p) { return _mm512_loadu_ps(p); }
-inline void store_lanes(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-inline Vec broadcast(float x) { return _mm512_set1_ps(x); }
-inline Vec zero_lanes() { return _mm512_setzero_ps(); }
-inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 #include "cpu/attention_tile.inc"
-}  // namespace avx512
+}
 #pragma GCC pop_options
 #elif defined(__aarch64__)
 namespace neon {
-constexpr int kLanes = 4;
-using Vec = float32x4_t;
-inline Vec load_lanes(const float* p) { return vld1q_f32(p); }
-inline void store_lanes(float* p, Vec v) { vst1q_f32(p, v); }
-inline Vec broadcast(float x) { return vdupq_n_f32(x); }
-inline Vec zero_lanes() { return vdupq_n_f32(0.0f); }
-inline Vec multiply_add(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
 #include "cpu/attention_tile.inc"
-}  // namespace neon
+}
 #endif
 
 const Kernels& active_kernels() {
@@ -129,10 +93,29 @@ class Sequences {
     for (int64_t b = 0; b < s.B; ++b) {
       const int64_t row = q_start.i32()[b], n = q_start.i32()[b + 1] - row, len = k_len ? k_len->i32()[b] : n;
       spans_[b] = {row, n, len - n};
-      products_ += static_cast<double>(n) * static_cast<double>(s.window > 0 ? std::min(len, s.window) : len) * static_cast<double>(s.H * s.Dh);
+      products_ += products(spans_[b], s.window) * static_cast<double>(s.H * s.Dh);
+      longest_ = std::max(longest_, n);
     }
+    window_ = s.window;
   }
   const QuerySpan& operator[](int64_t b) const { return spans_[b]; }
+
+  // Whether the threads are done sooner with whole sequences of one kv head, 5 products each, than with blocks of them, which share the work evenly but
+  // form scores and probabilities twice: 7 products.
+  bool heads_keep_threads_busy() const {
+    Scratch<double> busy(static_cast<size_t>(thread_count()));
+    std::fill_n(busy.data(), busy.size(), 0.0);
+    double all = 0;
+    for (size_t b = 0; b < spans_.size(); ++b)
+      for (int64_t h = 0; h < heads_; ++h) {
+        const double work = products(spans_[b], window_);
+        *std::min_element(busy.data(), busy.data() + busy.size()) += work;
+        all += work;
+      }
+    return 5 * *std::max_element(busy.data(), busy.data() + busy.size()) <= 7 * all / static_cast<double>(busy.size());
+  }
+  // Calls run(sequence, kv head) for every one that has queries, in parallel.
+  template <class F> void each_head(F&& run) const { each_block(std::max<int64_t>(longest_, 1), [&](int64_t b, int64_t head, int64_t) { run(b, head); }); }
 
   // Calls run(sequence, kv head, block of it) for every block of `step` items of every sequence, of its items(b) or its queries, in parallel.
   template <class F> void each_block(int64_t step, F&& run) const { each_block(step, [this](int64_t b) { return spans_[b].queries; }, run); }
@@ -153,8 +136,13 @@ class Sequences {
   }
 
  private:
+  static double products(const QuerySpan& q, int64_t window) {
+    const double keys = static_cast<double>(q.position) + static_cast<double>(q.queries + 1) / 2;
+    return static_cast<double>(q.queries) * (window > 0 ? std::min(keys, static_cast<double>(window)) : keys);
+  }
+
   Scratch<QuerySpan> spans_;
-  int64_t heads_;
+  int64_t heads_, window_ = 0, longest_ = 0;
   double products_ = 0;  // multiply-adds of q·k
 };
 
@@ -208,18 +196,23 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
 
   const Backward f{dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), static_cast<float>(scale)};
   const Kernels& kernels = active_kernels();
-  spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
+  const auto run = [&](int64_t b, int64_t head, const BackwardPart& part) {
     Geometry g = shape;
     g.head = head;
-    kernels.backward_queries(f, g, spans[b].block(g, i), {k_start->i32()[b], 0, head});
-  });
+    kernels.backward(f, g, spans[b], {k_start->i32()[b], 0, head}, part);
+  };
   // Only the keys that a query of this call sees, from the block of the first one on.
   const auto first_block = [&](int64_t b) { return shape.first_key(spans[b].position) / kKeys * kKeys; };
-  const auto seen = [&](int64_t b) { return spans[b].queries > 0 ? spans[b].position + spans[b].queries - first_block(b) : 0; };
-  spans.each_block(kKeys, seen, [&](int64_t b, int64_t head, int64_t block) {
-    Geometry g = shape;
-    g.head = head;
-    kernels.backward_keys(f, g, spans[b], {k_start->i32()[b], 0, head}, first_block(b) + block);
+  const auto keys_end = [&](int64_t b) { return spans[b].position + spans[b].queries; };
+  if (spans.heads_keep_threads_busy()) {
+    spans.each_head([&](int64_t b, int64_t head) { run(b, head, {0, spans[b].queries, first_block(b), keys_end(b), true, true}); });
+    return;
+  }
+  spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
+    run(b, head, {i, std::min(i + shape.block_queries, spans[b].queries), first_block(b), keys_end(b), true, false});
+  });
+  spans.each_block(kKeys, [&](int64_t b) { return spans[b].queries > 0 ? keys_end(b) - first_block(b) : 0; }, [&](int64_t b, int64_t head, int64_t i) {
+    run(b, head, {0, spans[b].queries, first_block(b) + i, first_block(b) + i + kKeys, false, true});
   });
 }
 
