@@ -1,5 +1,6 @@
 // npm run build:native [-- --sanitize | --tests | --aarch64]: configures and builds native/ incrementally; build/temper.node is what src/native loads.
-// --aarch64 cross-builds the tests and the addon into build/aarch64.
+// --aarch64 cross-builds the tests and the addon into build/aarch64. npm run build:cuda [-- --architectures=90a,120]: build/temper_cuda.so, the CUDA backend;
+// with --check the same for sm_80 alone in a place of its own: what npm test does where nvcc is.
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,7 +11,11 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const sanitize = process.argv.includes('--sanitize');
 const aarch64 = process.argv.includes('--aarch64');
-const folder = join(root, sanitize ? 'build-sanitize' : aarch64 ? join('build', 'aarch64') : 'build');
+const cuda = process.argv.includes('--cuda');
+const cudaCheck = cuda && process.argv.includes('--check');
+const architectures = process.argv.find((a) => a.startsWith('--architectures='))?.slice('--architectures='.length).replaceAll(',', ';') ?? (cudaCheck ? '80' : '80;86;89;90a;120');
+const folder = join(root, sanitize ? 'build-sanitize' : aarch64 ? join('build', 'aarch64') : cuda ? join('build', cudaCheck ? 'cuda-check' : 'cuda') : 'build');
+const cudaLibrary = cudaCheck ? join(folder, 'temper_cuda.so') : join(root, 'build', 'temper_cuda.so');
 const cross = aarch64 ? ['-DCMAKE_SYSTEM_NAME=Linux', '-DCMAKE_SYSTEM_PROCESSOR=aarch64', '-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++'] : [];
 const say = (text) => process.stderr.write(`build:native: ${text}\n`);
 const has = (tool) => spawnSync(tool, ['--version'], { stdio: 'ignore' }).status === 0;
@@ -76,12 +81,13 @@ const cache = join(folder, 'CMakeCache.txt');
 if (existsSync(cache) && !readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${join(root, 'native')}\n`)) rmSync(cache);
 const generator = existsSync(cache) ? [] : has('ninja') ? ['-G', 'Ninja'] : ['-G', 'Unix Makefiles'];
 if (!existsSync(cache)) rmSync(join(folder, 'CMakeFiles'), { recursive: true, force: true });
-const log = spawnSync('cmake', ['-S', 'native', '-B', folder, ...generator, `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, `-DTEMPER_NODE_HEADERS=${headers}`, '-DCMAKE_BUILD_TYPE=Release', ...cross], { cwd: root, encoding: 'utf8' });
+const log = spawnSync('cmake', ['-S', 'native', '-B', folder, ...generator, `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, `-DTEMPER_NODE_HEADERS=${headers}`, '-DCMAKE_BUILD_TYPE=Release', ...cross,
+  ...(cuda ? ['-DTEMPER_TESTS=OFF', '-DTEMPER_CUDA=on', `-DTEMPER_CUDA_ARCHITECTURES=${architectures}`, `-DTEMPER_CUDA_OUTPUT=${cudaLibrary}`] : [])], { cwd: root, encoding: 'utf8' });
 if (log.status !== 0) {
   process.stderr.write(`${log.stdout}${log.stderr}`);
   say('cmake could not configure native/');
   process.exit(1);
 }
-const targets = sanitize ? ['temper_native_test'] : aarch64 ? ['temper_native_test', 'temper_addon'] : process.argv.includes('--tests') ? [] : ['temper_addon'];
+const targets = cuda ? ['temper_cuda'] : sanitize ? ['temper_native_test'] : aarch64 ? ['temper_native_test', 'temper_addon'] : process.argv.includes('--tests') ? [] : ['temper_addon'];
 run('cmake', ['--build', folder, ...targets.flatMap((t) => ['--target', t]), '--parallel', String(availableParallelism())]);
-say(sanitize ? 'build-sanitize/temper_native_test is up to date' : aarch64 ? 'build/aarch64 is up to date' : 'build/temper.node is up to date');
+say(cuda ? `${cudaLibrary} is up to date, for ${architectures.split(';').map((a) => `sm_${a}`).join(', ')}` : sanitize ? 'build-sanitize/temper_native_test is up to date' : aarch64 ? 'build/aarch64 is up to date' : 'build/temper.node is up to date');
