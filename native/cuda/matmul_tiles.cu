@@ -1,4 +1,5 @@
 // Host side of the tensor-core product: operands are staged as bf16 where they must be, a tile size and a split of k are chosen, partial sums are added.
+#include "cuda/dropout.cuh"
 #include "cuda/matmul_tiles.cuh"
 #include "temper/error.h"
 
@@ -31,6 +32,22 @@ __global__ void __launch_bounds__(kThreads) add_parts(const AddParts a) {
   *to = fused(a.alpha, sum, base);
 }
 
+struct AddMasked {
+  const float* part;
+  DropoutMask mask;
+  int64_t count;  // m·n
+  int n;
+  float* c;
+  int64_t ldc;
+};
+__global__ void __launch_bounds__(kThreads) add_masked(const AddMasked a) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= a.count) return;
+  const int64_t row = at / a.n;
+  float* to = a.c + row * a.ldc + (at - row * a.n);
+  *to = fused(a.part[at], dropout_factor(a.mask, at), *to);
+}
+
 TileOperand operand(const Source& s) {
   return {s.data, s.kind == Kind::mxfp4 ? static_cast<const void*>(s.scales) : s.q8_scales, s.ld, s.index, s.index_name, static_cast<int>(s.count), static_cast<int>(s.group_rows)};
 }
@@ -46,6 +63,16 @@ Extent extent_of(const Product& p) {
 
 void multiply_tiles(const Product& p, Staging& staging) {
   if (p.m == 0 || p.n == 0) return;
+  if (p.low_rank.k && p.low_rank_mask.limit) {  // the hash of 96 sums a thread does not fit into the tile kernel's registers
+    Workspace<float> part(static_cast<size_t>(p.m * p.n));
+    Product low{.m = p.m, .n = p.n, .c = part.data(), .ldc = p.n, .op = p.op}, rest = p;
+    low.main = p.low_rank;
+    rest.low_rank = {};
+    multiply_tiles(low, staging);
+    multiply_tiles(rest, staging);
+    launch(add_masked, dim3(static_cast<unsigned>(blocks_for(p.m * p.n, kThreads))), dim3(kThreads), 0, AddMasked{part.data(), p.low_rank_mask, p.m * p.n, static_cast<int>(p.n), p.c, p.ldc});
+    return;
+  }
   const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
   const Kind kind = p.main.b.kind == Kind::mxfp4 || p.main.b.kind == Kind::q8 ? p.main.b.kind : Kind::bf16;
   TileArgs args{};
@@ -60,7 +87,6 @@ void multiply_tiles(const Product& p, Staging& staging) {
     args.low_b = operand(b);
     args.low_k = static_cast<int>(p.low_rank.k);
     args.low_alpha = p.low_rank.alpha;
-    args.low_mask = p.low_rank_mask;
   }
   args.alpha = p.main.alpha;
   args.c = p.c;

@@ -11,7 +11,6 @@
 // Small tile 64×64, 4 warps of 32×32: few rows or columns (LoRA A and B, router), and products with too few large tiles to fill the device.
 // Registers and shared memory by nvcc 13: see docs/log.md, CUDA, matrix products. Not run on a GPU yet.
 #pragma once
-#include "cuda/dropout.cuh"
 #include "cuda/matmul_place.cuh"
 #include "cuda/mxfp4.cuh"
 #include "cuda/vector.cuh"
@@ -33,7 +32,6 @@ struct TileArgs {
   TileOperand a, b, low_a, low_b;
   int low_k;
   float alpha, low_alpha;
-  DropoutMask low_mask;
   float* c;
   int64_t ldc;
   bool accumulate, bias_bf16;
@@ -105,22 +103,22 @@ TEMPER_DEVICE Packed<Kind::q8> fetch_packed(const TileOperand& b, int64_t row, i
 // ---- tiles in shared memory -------------------------------------------------------------------------------------------------
 // Chunks of 8 bf16. k inner: [outer][8 chunks]; k outer: [64][Outer/8 chunks]. The XOR spreads the eight rows that ldmatrix reads at once over all banks.
 template <int Outer, bool KInner> TEMPER_DEVICE int chunk_at(int row, int chunk) {
-  if constexpr (KInner) return row * 8 + (chunk ^ (row & 7));
-  else return row * (Outer / 8) + (chunk & ~7) + ((chunk ^ row ^ (chunk >> 3)) & 7);
+  return row * (KInner ? 8 : Outer / 8) + (chunk & ~7) + ((chunk ^ row) & 7);
 }
 
 template <TileSize Size, Kind B, bool AInner, bool BInner, int Stages>
 __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks) tile_kernel(const TileArgs args) {
   using Shape = TileShape<Size>;
-  constexpr int TM = Shape::m, TN = Shape::n, Threads = tile_threads<Size>();
+  constexpr int TM = Shape::m, TN = Shape::n, Threads = tile_threads<Size>(), RowStep = Threads / 8;
   constexpr int WM = TM / Shape::warps_m, WN = TN / Shape::warps_n, MTiles = WM / 16, NPairs = WN / 16;
   constexpr bool packed = B != Kind::bf16;
-  constexpr int AChunks = TM * kBlockK / 8 / Threads, BChunks = TN * kBlockK / 8 / Threads, Units = TN * kBlockK / 16 / Threads;
-  constexpr int ARows = AInner ? TM : kBlockK, BRows = BInner ? TN : kBlockK;  // memory rows of a tile
-  constexpr int AWidth = TM * kBlockK / ARows / 8, BWidth = TN * kBlockK / BRows / 8;  // chunks of one
+  // Memory rows of a tile, and the chunks of 8 elements in one. Thread t copies chunks t%8 + 8c of rows t/8 + r·RowStep.
+  constexpr int ARows = (AInner ? TM : kBlockK) / RowStep, ACols = AInner ? 1 : TM / 64;
+  constexpr int BRows = (BInner ? TN : kBlockK) / RowStep, BCols = BInner ? 1 : TN / 64;
+  constexpr int ATile = TM * kBlockK / 8, BTile = TN * kBlockK / 8;  // in chunks
   TEMPER_DYNAMIC_SHARED(uint4, shared);
-  uint4* const shared_a = shared;                                  // Stages tiles
-  uint4* const shared_b = shared + Stages * (TM * kBlockK / 8);    // Stages tiles, or 2 decoded ones
+  uint4* const shared_a = shared;                   // Stages tiles
+  uint4* const shared_b = shared + Stages * ATile;  // Stages tiles, or 2 decoded ones
   const Extent& x = args.extent;
   const Place place = find_place<TM, TN>(x, static_cast<int>(blockIdx.x), args.fault);
   if (!place.work) return;
@@ -131,96 +129,106 @@ __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks)
   const int first = args.partial ? static_cast<int>(blockIdx.y) * args.split_blocks : 0;
   const int last = args.partial && first + args.split_blocks < all_blocks ? first + args.split_blocks : all_blocks;
 
-  // A's memory rows of this thread's chunks; −1: none. k outer: known only block by block.
-  int a_row[AInner ? AChunks : 1];
-  if constexpr (AInner)
-#pragma unroll
-    for (int j = 0; j < AChunks; ++j) {
-      const int r = thread / 8 + j * (Threads / 8), at = place.row + r;
-      a_row[j] = r >= place.rows ? -1 : args.a.index ? static_cast<int>(checked_index(args.fault, x.op, args.a.index_name, at, args.a.index[at], args.a.count)) : at;
-    }
-
-  // Memory row of logical k-row `at`, and the chunk's first column, of an operand whose k runs across rows.
-  const auto k_row = [&](const TileOperand& o, int at) -> int64_t {
-    return o.index ? checked_index(args.fault, x.op, o.index_name, at, o.index[at], o.count) : static_cast<int64_t>(place.group) * o.group_rows + at;
-  };
-  const auto load_a = [&](int block, int slot) {
+  // ---- copies into shared memory: blocks are asked for in rising order, `aim` points at the term whose blocks follow ----
+  const int chunk0 = thread % 8, row0 = thread / 8;
+  int k_next = 0, k_stop = 0;                       // of the term, of the next block to copy
+  const uint16_t* a_row[AInner ? ARows : 1];        // k inner: the rows of A, which may be gathered
+  const uint16_t *a_data = nullptr, *b_data = nullptr;
+  int lda = 0, ldb = 0;
+  const auto aim = [&](int block) {
     const bool low = block < low_blocks;
-    const TileOperand& o = low ? args.low_a : args.a;
-    const int k0 = low ? block * kBlockK : place.k_begin + (block - low_blocks) * kBlockK, k_end = low ? args.low_k : place.k_end;
-    const uint16_t* data = static_cast<const uint16_t*>(o.data);
-    uint4* tile = shared_a + slot * (TM * kBlockK / 8);
+    const TileOperand &a = low ? args.low_a : args.a, &b = low ? args.low_b : args.b;
+    k_next = low ? block * kBlockK : place.k_begin + (block - low_blocks) * kBlockK;
+    k_stop = low ? args.low_k : place.k_end;
+    lda = static_cast<int>(a.ld), ldb = static_cast<int>(b.ld);
+    a_data = static_cast<const uint16_t*>(a.data);
+    b_data = static_cast<const uint16_t*>(b.data) + static_cast<int64_t>(place.group) * b.group_rows * b.ld + (BInner ? (place.col + row0) * b.ld : place.col) + chunk0 * 8;
+    if constexpr (AInner) {
 #pragma unroll
-    for (int j = 0; j < AChunks; ++j) {
-      const int row = thread / AWidth + j * (Threads / AWidth), chunk = thread % AWidth;
-      bool valid;
-      int64_t from = 0;
-      if constexpr (AInner) {
-        valid = a_row[j] >= 0 && k0 + chunk * 8 < k_end;
-        from = static_cast<int64_t>(low ? place.row + row : a_row[j]) * o.ld + k0 + chunk * 8;
-      } else {
-        valid = k0 + row < k_end && place.row + chunk * 8 < x.m;
-        if (valid) from = k_row(o, k0 + row) * o.ld + place.row + chunk * 8;
+      for (int r = 0; r < ARows; ++r) {
+        const int at = place.row + row0 + r * RowStep;
+        const bool valid = row0 + r * RowStep < place.rows;
+        const int64_t row = !valid ? 0 : a.index ? checked_index(args.fault, x.op, a.index_name, at, a.index[at], a.count) : at;
+        a_row[r] = a_data + row * lda + chunk0 * 8;
       }
-      cp_async16(tile + chunk_at<TM, AInner>(row, chunk), data + (valid ? from : 0), valid);
     }
   };
-  // B as bf16: the main operand, or the low-rank one of a packed product (then with plain loads, into a decoded tile).
-  const auto b_chunk = [&](int block, int row, int chunk, bool& valid) -> const uint16_t* {
-    const bool low = block < low_blocks;
-    const TileOperand& o = low ? args.low_b : args.b;
-    const int k0 = low ? block * kBlockK : place.k_begin + (block - low_blocks) * kBlockK, k_end = low ? args.low_k : place.k_end;
-    int64_t from = 0;
-    if constexpr (BInner) {
-      valid = place.col + row < x.n && k0 + chunk * 8 < k_end;
-      from = (static_cast<int64_t>(place.group) * o.group_rows + place.col + row) * o.ld + k0 + chunk * 8;
-    } else {
-      valid = k0 + row < k_end && place.col + chunk * 8 < x.n;
-      if (valid) from = k_row(o, k0 + row) * o.ld + place.col + chunk * 8;
-    }
-    return static_cast<const uint16_t*>(o.data) + (valid ? from : 0);
-  };
-  const auto load_b = [&](int block, int slot) {
-    uint4* tile = shared_b + slot * (TN * kBlockK / 8);
+  const auto copy_a = [&](int slot) {
+    uint4* tile = shared_a + slot * ATile;
 #pragma unroll
-    for (int j = 0; j < BChunks; ++j) {
-      const int at = thread + j * Threads, row = at / BWidth, chunk = at % BWidth;
-      bool valid;
-      const uint16_t* from = b_chunk(block, row, chunk, valid);
-      cp_async16(tile + chunk_at<TN, BInner>(row, chunk), from, valid);
+    for (int r = 0; r < ARows; ++r) {
+      const int row = row0 + r * RowStep;
+      if constexpr (AInner) {
+        const bool valid = row < place.rows && k_next + chunk0 * 8 < k_stop;
+        cp_async16(tile + chunk_at<TM, true>(row, chunk0), a_row[r] + k_next, valid);
+      } else {
+        const int at = k_next + row;
+        const bool inside = at < k_stop;
+        const int64_t from = !inside ? 0 : args.a.index ? checked_index(args.fault, x.op, args.a.index_name, at, args.a.index[at], args.a.count) : at;
+        const uint16_t* line = a_data + from * lda + place.row + chunk0 * 8;
+#pragma unroll
+        for (int c = 0; c < ACols; ++c) cp_async16(tile + chunk_at<TM, false>(row, chunk0 + 8 * c), line + 64 * c, inside && place.row + (chunk0 + 8 * c) * 8 < x.m);
+      }
     }
+  };
+  const auto copy_b = [&](int slot) {
+    uint4* tile = shared_b + slot * BTile;
+#pragma unroll
+    for (int r = 0; r < BRows; ++r) {
+      const int row = row0 + r * RowStep;
+      if constexpr (BInner) {
+        cp_async16(tile + chunk_at<TN, true>(row, chunk0), b_data + r * RowStep * ldb + k_next, place.col + row < x.n && k_next + chunk0 * 8 < k_stop);
+      } else {
+        const int at = k_next + row;
+        const bool inside = at < k_stop;
+        const int64_t from = !inside ? 0 : args.b.index ? checked_index(args.fault, x.op, args.b.index_name, at, args.b.index[at], args.b.count) : at;
+        const uint16_t* line = b_data + from * ldb;
+#pragma unroll
+        for (int c = 0; c < BCols; ++c) cp_async16(tile + chunk_at<TN, false>(row, chunk0 + 8 * c), line + 64 * c, inside && place.col + (chunk0 + 8 * c) * 8 < x.n);
+      }
+    }
+  };
+  const auto copy = [&](int block, int slot) {
+    if (block == first || block == low_blocks) aim(block);
+    copy_a(slot);
+    if constexpr (!packed) copy_b(slot);
+    k_next += kBlockK;
   };
 
-  constexpr int PackedUnits = packed ? Units : 1;
-  Packed<packed ? B : Kind::mxfp4> units[PackedUnits];
-  // Unit j of this thread of main block `block`, into registers.
+  // ---- a packed B: units of 16 weights, thread t holds units t%4 + 4c of rows t/4 + r·Threads/4 ----
+  constexpr int UnitCols = BInner ? 1 : TN / 64, Units = packed ? TN * kBlockK / 16 / Threads : 1;
+  Packed<packed ? B : Kind::mxfp4> units[Units];
+  const auto unit_row = [&](int j) { return thread / 4 + j / UnitCols * (Threads / 4); };
+  const auto unit_column = [&](int j) { return thread % 4 * 16 + j % UnitCols * 64; };
   const auto fetch = [&](int block, int j) {
     if constexpr (packed) {
-      const int at = thread + j * Threads, row = at / (BWidth / 2), column = at % (BWidth / 2) * 16;
-      const int k0 = (block - low_blocks) * kBlockK;
+      const int k = (block - low_blocks) * kBlockK, outer = place.col + (BInner ? unit_row(j) : unit_column(j)), inner = k + (BInner ? unit_column(j) : unit_row(j));
       units[j] = {};
-      const bool valid = block >= low_blocks && block < last && (BInner ? place.col + row < x.n && k0 + column < x.k : k0 + row < x.k && place.col + column < x.n);
-      if (valid) units[j] = fetch_packed(args.b, static_cast<int64_t>(place.group) * args.b.group_rows + (BInner ? place.col : k0) + row, (BInner ? k0 : place.col) + column, units[j]);
+      if (block >= low_blocks && block < last && outer < x.n && inner < x.k)
+        units[j] = fetch_packed(args.b, static_cast<int64_t>(place.group) * args.b.group_rows + (BInner ? outer : inner), BInner ? inner : outer, units[j]);
     }
   };
   const auto unpack = [&](int block, int j) {
     if constexpr (packed) {
-      uint4* tile = shared_b + (block & 1) * (TN * kBlockK / 8);
-      const int at = thread + j * Threads, row = at / (BWidth / 2), chunk = at % (BWidth / 2) * 2;
-      uint4* to[2] = {tile + chunk_at<TN, BInner>(row, chunk), tile + chunk_at<TN, BInner>(row, chunk + 1)};
-      if (block < low_blocks) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          bool valid;
-          const uint16_t* from = b_chunk(block, row, chunk + i, valid);
-          *to[i] = valid ? load_as<uint4>(from) : make_uint4(0, 0, 0, 0);
+      uint4* tile = shared_b + (block & 1) * BTile;
+      const int row = unit_row(j), chunk = unit_column(j) / 8;
+      uint32_t low[4] = {}, high[4] = {};
+      if (block >= low_blocks) {
+        decode(units[j], low, high);
+      } else {  // the low-rank B is bf16
+        const int outer = place.col + (BInner ? row : unit_column(j)), inner = block * kBlockK + (BInner ? unit_column(j) : row);
+        const uint16_t* from = static_cast<const uint16_t*>(args.low_b.data) + (static_cast<int64_t>(place.group) * args.low_b.group_rows + (BInner ? outer : inner)) * args.low_b.ld + (BInner ? inner : outer);
+        if (outer < x.n && inner < args.low_k) {
+          const uint4 v = load_as<uint4>(from);
+          low[0] = v.x, low[1] = v.y, low[2] = v.z, low[3] = v.w;
         }
-        return;
+        if (BInner ? outer < x.n && inner + 8 < args.low_k : outer + 8 < x.n && inner < args.low_k) {
+          const uint4 v = load_as<uint4>(from + 8);
+          high[0] = v.x, high[1] = v.y, high[2] = v.z, high[3] = v.w;
+        }
       }
-      uint32_t low[4], high[4];
-      decode(units[j], low, high);
-      *to[0] = make_uint4(low[0], low[1], low[2], low[3]);
-      *to[1] = make_uint4(high[0], high[1], high[2], high[3]);
+      tile[chunk_at<TN, BInner>(row, chunk)] = make_uint4(low[0], low[1], low[2], low[3]);
+      tile[chunk_at<TN, BInner>(row, chunk + 1)] = make_uint4(high[0], high[1], high[2], high[3]);
     }
   };
 
@@ -252,30 +260,25 @@ __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks)
   // ---- the loop: block i's tiles are complete at the barrier, the slot freed by block i−1 is refilled, block i+1 is decoded between the steps ----
 #pragma unroll
   for (int s = 0; s < Stages - 1; ++s) {
-    if (first + s < last) {
-      load_a(first + s, s);
-      if constexpr (!packed) load_b(first + s, s);
-    }
+    if (first + s < last) copy(first + s, s);
     cp_async_commit();
   }
-  if constexpr (packed)
+  if constexpr (packed) {
 #pragma unroll
     for (int j = 0; j < Units; ++j) {
       fetch(first, j);
       if (first < last) unpack(first, j);
       fetch(first + 1, j);
     }
+  }
   int slot = 0, refill = Stages - 1;
   for (int block = first; block < last; ++block) {
     cp_async_wait<Stages - 2>();
     __syncthreads();
-    if (block + Stages - 1 < last) {
-      load_a(block + Stages - 1, refill);
-      if constexpr (!packed) load_b(block + Stages - 1, refill);
-    }
+    if (block + Stages - 1 < last) copy(block + Stages - 1, refill);
     cp_async_commit();
-    const uint4* tile_a = shared_a + slot * (TM * kBlockK / 8);
-    const uint4* tile_b = shared_b + (packed ? block & 1 : slot) * (TN * kBlockK / 8);
+    const uint4* tile_a = shared_a + slot * ATile;
+    const uint4* tile_b = shared_b + (packed ? block & 1 : slot) * BTile;
     const int deep = block < low_blocks ? args.low_k - block * kBlockK : place.k_end - place.k_begin - (block - low_blocks) * kBlockK;
 #pragma unroll
     for (int kk = 0; kk < kBlockK / 16; ++kk) {
@@ -295,13 +298,7 @@ __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks)
 #pragma unroll
         for (int j = 0; j < NPairs * 2; ++j)
 #pragma unroll
-          for (int v = 0; v < 4; ++v) {
-            acc[i][j][v] *= args.low_alpha;
-            if (args.low_mask.limit) {
-              const int row = place.row + warp_row + i * 16 + lane / 4 + v / 2 * 8, col = place.col + warp_col + j * 8 + lane % 4 * 2 + v % 2;
-              acc[i][j][v] *= dropout_factor(args.low_mask, static_cast<int64_t>(row) * x.n + col);
-            }
-          }
+          for (int v = 0; v < 4; ++v) acc[i][j][v] *= args.low_alpha;
     }
   }
 
