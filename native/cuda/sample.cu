@@ -24,7 +24,7 @@ using Word = unsigned long long;
 constexpr int kEach = 8, kChunk = kThreads * kEach;  // logits to a thread and to a block
 constexpr int kBins = 2048;
 constexpr float kBinsPerUnit = 64.0f;                // e^−32 is below the fixed point's last bit
-constexpr int kCutThreads = 1024, kDigit = 10;       // radix selection: 1024 counters
+constexpr int kCutThreads = 512, kDigit = 9;         // radix selection: 512 counters
 
 struct Part { Word best; float shift; double total; };  // of a chunk: best allowed (as a rank, 0: none), largest raw logit, Σ exp(x − shift)
 
@@ -356,7 +356,7 @@ template <bool ByMass> TEMPER_DEVICE Word select_rank(const Rows& r, const Weigh
   return prefix;
 }
 
-__global__ void __launch_bounds__(kCutThreads) cut_kernel(Rows r) {
+__global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(Rows r) {
   const int64_t b = blockIdx.x;
   const Params p = params_of(r, b, false);
   const Word best_rank = row_best<kCutThreads>(r, b);
