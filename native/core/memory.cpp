@@ -38,7 +38,7 @@ struct State {
   std::multimap<size_t, Header*> kept;  // by capacity
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0, cached = 0;
-  size_t held = 0, held_peak = 0;  // capacities of live blocks, and their highest sum since the start
+  size_t held = 0, held_peak = 0;  // capacities of live blocks, and their highest sum since the start or release_cached()
 };
 // Never destroyed: worker threads may still release blocks while the process runs its exit handlers.
 State& state() {
@@ -148,6 +148,7 @@ void release_cached() noexcept {
   State& s = state();
   std::lock_guard lock(s.mutex);
   trim(s, 0);
+  s.held_peak = s.held;
 }
 
 MemoryStats memory_stats() {

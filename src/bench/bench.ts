@@ -11,6 +11,7 @@ import { addon } from '../native/addon.js';
 import { dryRun, type DryRunReport } from '../native/dry-run.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { getThreads, memoryStats, resetPeaks, Scope } from '../native/tensor.js';
+import { anonymousBytes, PrivateMemory } from './private-memory.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
 
 export interface Limits { readonly threads: number; readonly gflops: number; readonly gbPerSecond: number }
@@ -29,6 +30,9 @@ export interface BenchRow {
   readonly bound: 'arithmetic' | 'bandwidth';
   /** Peak of counted memory, bytes. */
   readonly peakBytes: number;
+  /** Peak of private memory as the kernel counts it, and what of it is the runtime's own (heap, code, stacks: what is left when all counted memory is given back), bytes. NaN where the system does not tell. */
+  readonly privateBytes: number;
+  readonly runtimeBytes: number;
   /** The peer's tokens/s right after, and ours ÷ its; only for rows that it can run. */
   readonly peerTokensPerSecond?: number;
   readonly ratio?: number;
@@ -57,7 +61,8 @@ export const BENCH_DEFAULTS: BenchOptions = { precision: 'bf16', prefill: [128, 
 const DECODE_TOKENS = 8;
 const MOST_REPETITIONS = 40;
 
-export interface BenchResult { readonly model: string; readonly limits: Limits; readonly isa: string; readonly cpu: string; readonly loadSeconds: number; readonly rows: readonly BenchRow[] }
+export interface BenchResult { readonly model: string; readonly limits: Limits; readonly isa: string; readonly cpu: string; readonly loadSeconds: number;
+  readonly rows: readonly BenchRow[] }
 
 export const measureLimits = (threads = getThreads()): Limits => {
   const [gflops, gbPerSecond] = addon.measureLimits(threads, 2 ** 30);
@@ -70,6 +75,8 @@ const someTokens = (n: number, vocab: number, salt = 0): Int32Array => Int32Arra
 /** @throws {CheckpointError} as openCheckpoint */
 export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): BenchResult {
   const limits = measureLimits();
+  addon.releaseCached();
+  using privately = new PrivateMemory();
   const began = performance.now();
   const model = open(dir, options, options.denseCache ?? false);
   try {
@@ -79,7 +86,7 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
     const rows: BenchRow[] = [];
     const add = (name: string, tokens: number, prepare: (model: ModelWeights) => Work, peerTest?: PeerTest): void => {
       options.signal?.throwIfAborted();
-      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, options, prepare), options.secondsPerRow);
+      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(dir, options, prepare), options.secondsPerRow, privately);
       const theirs = options.peer && peerTest ? runPeer({ ...options.peer, threads: limits.threads }, peerTest) : undefined;
       const row: BenchRow = theirs === undefined ? own : { ...own, peerTokensPerSecond: theirs, ratio: own.tokensPerSecond / theirs };
       rows.push(row);
@@ -166,12 +173,18 @@ function dryCost(dir: string, options: BenchOptions, prepare: (model: ModelWeigh
   return calls(true).slice(calls(false).length);
 }
 
-function measure(name: string, tokens: number, limits: Limits, prepare: () => Work, cost: () => DryRunReport['ops'], secondsPerRow: number): BenchRow {
+function measure(name: string, tokens: number, limits: Limits, prepare: () => Work, cost: () => DryRunReport['ops'], secondsPerRow: number, privately: PrivateMemory): BenchRow {
   const calls = cost();
+  addon.releaseCached(); // blocks that rows before left are no part of this one
+  const live = memoryStats().totalLive;
   const work = prepare();
+  let closed = false;
+  const close = (): void => { if (!closed) work.close?.(); closed = true; };
   try {
+    addon.releaseCached(); // nor what the preparation left
     work(); // pages, caches, clocks
     resetPeaks();
+    privately.reset();
     const times: number[] = [];
     const end = performance.now() + secondsPerRow * 1000;
     do {
@@ -180,11 +193,15 @@ function measure(name: string, tokens: number, limits: Limits, prepare: () => Wo
       times.push((performance.now() - from) / 1000);
     } while (times.length < MOST_REPETITIONS && (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20)));
     const seconds = times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
+    const peakBytes = memoryStats().totalPeak, privateBytes = privately.peak();
+    close();
+    addon.releaseCached();
+    const runtimeBytes = anonymousBytes() - live;
     const flops = calls.reduce((a, c) => a + c.cost.flops, 0), bytes = calls.reduce((a, c) => a + c.cost.bytes, 0);
     const arithmetic = flops / (limits.gflops * 1e9), bandwidth = bytes / (limits.gbPerSecond * 1e9);
     return {
       name, tokens, repetitions: times.length, seconds, tokensPerSecond: tokens / seconds, gflops: flops / seconds / 1e9, gbPerSecond: bytes / seconds / 1e9,
-      percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds, bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth', peakBytes: memoryStats().totalPeak,
+      percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds, bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth', peakBytes, privateBytes, runtimeBytes,
     };
-  } finally { work.close?.(); }
+  } finally { close(); }
 }

@@ -11,7 +11,7 @@ enum class Category : int32_t { weights, adapter, optimizer, activations, worksp
 // 64-byte aligned, contents undefined; freed blocks are kept by size class and handed out again. Throws Error{"out_of_memory"}.
 void* allocate(size_t bytes, Category category);
 void release(void* block) noexcept;
-void release_cached() noexcept;                       // gives kept blocks back to the system
+void release_cached() noexcept;                       // gives kept blocks back to the system; what is kept from now on counts from here
 
 struct MemoryStats { int64_t live[static_cast<int>(Category::count)], peak[static_cast<int>(Category::count)], total_live, total_peak, cached; };
 MemoryStats memory_stats();

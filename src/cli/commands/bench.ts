@@ -34,11 +34,11 @@ export const command: Command = {
         if ((o.peerLlamaBench === undefined) !== (o.peerGguf === undefined)) throw new ConfigError('peer_incomplete', '--peer-llama-bench and --peer-gguf go together; give both');
         const peer = o.peerLlamaBench && o.peerGguf ? { peer: { llamaBench: o.peerLlamaBench, gguf: o.peerGguf } } : {};
         const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
-        if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
+        if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         const result = bench(o.model, {
           precision: o.precision, denseDtype: o.denseDtype, denseCache: o.denseCache ?? false, prefill: list(o.prefill), depths: list(o.depths), batches: list(o.batches), lora: list(o.lora), rank: o.rank, secondsPerRow: o.seconds, signal: interruptSignal(), ...peer,
           onRow(r) {
-            if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1), ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)])])}\n`);
+            if (!o.json) process.stdout.write(`${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1), (r.privateBytes / 2 ** 20).toFixed(1), (r.runtimeBytes / 2 ** 20).toFixed(1), ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)])])}\n`);
           },
         });
         if (o.json) printJson(result);
