@@ -62,7 +62,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
   if (S == 0) return;
   const bool backward = dx || dw;
   int64_t chunk = kLogitBytes / (4 * V) / 64 * 64;
-  chunk = chunk < 64 ? 64 : chunk > 4096 ? 4096 : chunk;
+  chunk = chunk < 64 ? 64 : chunk > 2048 ? 2048 : chunk;
   if (chunk > S) chunk = S;
   Staging staging;
   Source xs{.data = x->data, .ld = D, .count = S}, ws{.data = w->data, .ld = D, .count = V, .kind = kind_of(*w)};

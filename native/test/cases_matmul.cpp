@@ -69,6 +69,10 @@ void linear_cases(Registry& reg) {
       {"tall: several blocks of rows", 301, 33, 65, 4, DType::f32, 0, false},
       {"wide: several blocks of columns", 14, 520, 40, 2, DType::bf16, 0, false},
       {"gpt-oss k_proj", 5, 512, 2880, 16, DType::bf16, 0, true},
+      {"tiles of 128×192, LoRA of two blocks", 130, 200, 136, 70, DType::bf16, 0, false},
+      {"tiles, LoRA, dropout", 130, 200, 72, 4, DType::f32, 0.2, false},
+      {"tiles, k in parts", 20, 40, 2100, 5, DType::bf16, 0, false},
+      {"tiles, long k in parts", 100, 104, 8200, 0, DType::bf16, 0, true},
   };
   for (const Linear& s : all)
     for (int precision : {0, 1}) {
@@ -154,6 +158,9 @@ void grouped_cases(Registry& reg) {
       {"scales at the lower end", {13, 4}, 33, 64, 0, false, 2, 9, 0x1p110},
       {"scales at the upper end", {13, 4}, 33, 64, 0, false, 246, 252, 0x1p-110},
       {"gpt-oss down_proj rows", {4, 30}, 96, 2880, 16, true, 118, 123, 1, true},
+      {"tiles of 128×192, LoRA of two blocks", {140, 0, 131}, 200, 160, 66, true},
+      {"tiles, all rows in one expert", {0, 70, 0, 0}, 40, 96, 4, true},
+      {"tiles, k over many rows", {10, 300}, 72, 160, 4, false},
   };
   for (const Grouped& s : all)
     for (int layout : {0, 1, 2})
@@ -311,7 +318,8 @@ void cross_entropy_cases(Registry& reg) {
   struct Size { const char* name; int64_t S, V, D; DType w; double scale; bool gradients, slow; };
   const Size all[] = {{"1×1×1", 1, 1, 1, DType::f32, 1, true, false},       {"ragged", 7, 53, 35, DType::bf16, 0.3, true, false},
                       {"no rows", 0, 5, 3, DType::f32, 1, true, false},     {"large logits", 9, 100, 32, DType::f32, 4, true, false},
-                      {"nano vocabulary", 40, 1536, 128, DType::bf16, 0.1, true, true}, {"loss only", 21, 333, 64, DType::bf16, 0.2, false, false}};
+                      {"nano vocabulary", 40, 1536, 128, DType::bf16, 0.1, true, true}, {"loss only", 21, 333, 64, DType::bf16, 0.2, false, false},
+                      {"tiles, long k in parts", 70, 2100, 100, DType::bf16, 0.1, true, false}, {"more rows than a chunk", 2100, 3, 2, DType::f32, 1, true, true}};
   for (const Size& s : all)
     for (int precision : {0, 1})
       reg.check({"linear_cross_entropy", std::string(s.name) + (precision ? ", bf16" : ", f32"),

@@ -33,7 +33,9 @@ int main(int argc, char** argv) {
       const Backend emulated = emulated_backend();
       check_cases(emulated, quick, filter, tally);
       if (filter.empty()) { check_emulation(tally); check_device(tally); check_hostile(&emulated, tally); }
+      if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
+      if (filter.empty() || filter == "cublaslt") check_cublaslt(emulated, tally);
     }
     if (backend == "cuda") {
       const Backend cuda = cuda_backend();
