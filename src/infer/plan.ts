@@ -1,0 +1,59 @@
+// What serving a checkpoint will take of memory, before it is loaded: a dry run of the session that would serve.
+import { readFileSync } from 'node:fs';
+import { openCheckpoint } from '../model/checkpoint.js';
+import { quantizeDense } from '../model/q8.js';
+import { dryRun } from '../native/dry-run.js';
+import { ConfigError } from '../native/errors.js';
+import type { Category } from '../native/tensor.js';
+import { DEFAULT_PREFILL_TOKENS, GREEDY, Session } from './session.js';
+
+export interface ServingPlanOptions {
+  /** Most tokens of one sequence, prompt and answer. */
+  readonly context: number;
+  /** Sequences at once. */
+  readonly sequences: number;
+  readonly denseDtype?: 'bf16' | 'q8';
+  readonly precision?: 'f32' | 'bf16';
+  /** Default: what the system has available. */
+  readonly availableBytes?: number;
+}
+export interface ServingPlan {
+  /** Bytes at the peak of each category of counted memory, and of their sum. */
+  readonly peakBytes: Readonly<Record<Category, number>>;
+  readonly totalPeakBytes: number;
+  /** Of it the keys and values of one sequence. */
+  readonly kvBytesPerSequence: number;
+  /** 8-bit weights in a file without a name beside the checkpoint. */
+  readonly offloadedBytes: number;
+  readonly mappedBytes: number;
+  readonly availableBytes: number;
+  readonly fits: boolean;
+  /** What to change first, when it does not fit. */
+  readonly advice: string;
+}
+
+const available = (): number => { try { return Number(/^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) * 1024; } catch { return Number.NaN; } };
+
+/** @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint */
+export function planServing(dir: string, options: ServingPlanOptions): ServingPlan {
+  const { context, sequences } = options;
+  const { report } = dryRun(() => {
+    const checkpoint = openCheckpoint(dir);
+    try {
+      const most = checkpoint.config.max_position_embeddings;
+      if (most !== undefined && context > most) throw new ConfigError('context_too_long', `context: ${context} tokens, the model has positions for ${most}; lower --context`, { context, most });
+      const model = options.denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint;
+      using session = new Session(model, { precision: options.precision ?? 'bf16', slots: sequences, capacity: context });
+      // Two pieces of a prompt (the second one meets full window rings), then all sequences together: no later step is larger.
+      for (let i = 0; i < sequences; i++) session.start({ tokens: new Int32Array(i === 0 ? Math.max(1, Math.min(context - 2, 2 * DEFAULT_PREFILL_TOKENS)) : 1), maxTokens: 2, stop: new Set(), sampling: GREEDY });
+      while (!session.idle) session.step();
+      if (model !== checkpoint) model.close();
+    } finally { checkpoint.close(); }
+  });
+  const availableBytes = options.availableBytes ?? available(), fits = !(report.totalPeak > availableBytes), { kv, weights, workspace, activations } = report.peak;
+  const knob = kv >= Math.max(weights, workspace + activations) ? 'a lower --context or --sequences' : weights >= workspace + activations ? '--dense-dtype bf16, or a folder of the model that can be written' : 'a smaller model';
+  return {
+    peakBytes: report.peak, totalPeakBytes: report.totalPeak, kvBytesPerSequence: kv / sequences, offloadedBytes: report.offloadedPeak, mappedBytes: report.mappedBytes, availableBytes,
+    fits, advice: fits ? '' : `${kv >= Math.max(weights, workspace + activations) ? 'the keys and values are' : weights >= workspace + activations ? 'the 8-bit weights are' : 'the workspace is'} the largest part: try ${knob}`,
+  };
+}
