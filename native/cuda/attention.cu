@@ -16,10 +16,10 @@ constexpr int kPackThreads = 256;
 
 struct Pack {
   Problem p;
-  uint16_t* planes;
-  int64_t part_step, rows;
+  uint16_t* packed;
+  int64_t rows;
   const float* src;
-  int group, first_head, heads, keys;
+  int group, first_head, heads, keys, second;
   float factor;
 };
 
@@ -58,9 +58,10 @@ template <int Parts, int W> __global__ void __launch_bounds__(kPackThreads) pack
   uint32_t pair[4][Parts];
 #pragma unroll
   for (int j = 0; j < 4; ++j) split<Parts>(x[2 * j], x[2 * j + 1], pair[j]);
-  const int64_t to = head / a.group * (a.rows * a.group * kWidth) + (row * a.group + head % a.group) * kWidth + d;
+  const int64_t to = head / a.group * a.rows * a.group + row * a.group + head % a.group;
 #pragma unroll
-  for (int part = 0; part < Parts; ++part) store_as(a.planes + part * a.part_step + to, make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
+  for (int part = 0; part < Parts; ++part)
+    store_as(a.packed + to * kPacked<Parts> + (a.second * Parts + part) * kWidth + d, make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
 }
 
 struct RowsArgs {
@@ -68,14 +69,14 @@ struct RowsArgs {
   float *o, *lse;
   const float* q;
   Sinks sinks;
-  Planes k, v;
+  const uint16_t* packed;  // K and V
   int first_head;
 };
 
-// A block: Warps·16·M rows of one kv head against all blocks of keys they see. Shared memory: two stages of K and V tiles, Parts·32 KiB.
-// Registers (ptxas, sm_90a) and tiles: docs/log.md.
-template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* kWarp) forward_rows(RowsArgs a) {
-  constexpr int kThreads = Warps * kWarp, kRows = Warps * 16 * M, kStage = 2 * Parts * kTile;
+// A block: Warps·16 rows of one kv head against all blocks of keys they see; a warp has 16 of the rows. Shared memory: two stages of K and V tiles,
+// Parts·32 KiB. Registers (ptxas): see docs/log.md, CUDA attention.
+template <int Parts, int Warps> __global__ void __launch_bounds__(Warps* kWarp, Parts == 1 ? 3 : 2) forward_rows(RowsArgs a) {
+  constexpr int kThreads = Warps * kWarp, kRows = Warps * 16, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   const Problem& p = a.p;
   Sequence s;
@@ -86,50 +87,34 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
   const int tile_last = min(tile_row + kRows, rows) - 1;
   const int first = first_key(p, position_of(s, tile_row / p.group)), last = position_of(s, tile_last / p.group);
   const int head = static_cast<int>(blockIdx.y), kv_head = a.first_head + head;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4, t = lane % 4;
-  const int warp_row = tile_row + warp * 16 * M;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  const int warp_row = tile_row + static_cast<int>(threadIdx.x) / kWarp * 16, warp_last = min(warp_row + 16, rows) - 1;
   const bool active = warp_row < rows;
-  const int warp_last = min(warp_row + 16 * M, rows) - 1;
 
   const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group; };  // of q, o and lse
-  uint32_t q[M][kSteps][Parts][4];
-  int low[M][2], high[M][2];  // keys that this thread's rows see
-  RowState state[M][2];
-  float out[M][8][4];
+  uint32_t q[kSteps][Parts][4];
+  RowState state[2];
+  float out[8][4];
+  {
+    const int r0 = warp_row + g, r1 = r0 + 8;
+    load_operand<Parts>(q, r0 < rows ? a.q + head_row(r0) * p.Dh : nullptr, r1 < rows ? a.q + head_row(r1) * p.Dh : nullptr, p.Dh, p.scale < 0 ? -1.0f : 1.0f);
 #pragma unroll
-  for (int m = 0; m < M; ++m) {
-    const int r0 = warp_row + m * 16 + g, r1 = r0 + 8;
-    load_operand<Parts>(q[m], r0 < rows ? a.q + head_row(r0) * p.Dh : nullptr, r1 < rows ? a.q + head_row(r1) * p.Dh : nullptr, p.Dh, p.scale < 0 ? -1.0f : 1.0f);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = min(half ? r1 : r0, rows - 1);
-      high[m][half] = position_of(s, r / p.group);
-      low[m][half] = first_key(p, high[m][half]);
-      state[m][half] = a.sinks.state(kv_head * p.group + r % p.group);
-    }
+    for (int half = 0; half < 2; ++half) state[half] = a.sinks.state(kv_head * p.group + min(half ? r1 : r0, rows - 1) % p.group);
 #pragma unroll
     for (int n = 0; n < 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) out[m][n][e] = 0;
+      for (int e = 0; e < 4; ++e) out[n][e] = 0;
   }
   const float c = score_factor(p.scale);
-  // Of the warp: no row sees a key outside [warp_low, warp_high], every row sees all of [all_low, all_high].
+  // No row of the warp sees a key beyond warp_high or before first_key(all_high); every row sees all from first_key(warp_high) to all_high.
   const int warp_high = active ? position_of(s, warp_last / p.group) : -1, all_high = position_of(s, min(warp_row, rows - 1) / p.group);
-  const int warp_low = first_key(p, all_high), all_low = first_key(p, warp_high);
 
+  const uint16_t* packed = a.packed + (head * p.S + s.key) * kPacked<Parts>;
   const auto copy = [&](int block, int stage) {
-#pragma unroll
-    for (int i = 0; i < 512 / kThreads; ++i) {
-      const int chunk = i * kThreads + static_cast<int>(threadIdx.x), row = chunk / 8, at = chunk % 8, j = block + row;
-      const bool valid = j >= first && j <= last;
-      const int64_t from = valid ? key_row(p, s, j) : 0;
-#pragma unroll
-      for (int part = 0; part < Parts; ++part) {
-        cp_async16(tile_at(shared + stage * kStage + part * kTile, row, at), a.k.row(head, from) + part * a.k.part + at * 8, valid);
-        cp_async16(tile_at(shared + stage * kStage + (Parts + part) * kTile, row, at), a.v.row(head, from) + part * a.v.part + at * 8, valid);
-      }
-    }
-    cp_async_commit();
+    copy_tiles<Parts, kThreads>(packed, shared + stage * kStage, [&](int row) {
+      const int j = block + row;
+      return j < first || j > last ? -1 : p.ring > 0 ? j % p.ring : j;
+    });
   };
 
   const int begin = first / kKeys * kKeys;
@@ -138,106 +123,91 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
     cp_async_wait<0>();
     __syncthreads();  // this stage has come, and every warp is done with the other
     if (block + kKeys <= last) copy(block + kKeys, stage ^ 1);
-    if (!active || block > warp_high || block + kKeys - 1 < warp_low) continue;
+    if (!active || block > warp_high || block + kKeys - 1 < first_key(p, all_high)) continue;
     unsigned char *keys = shared + stage * kStage, *values = keys + Parts * kTile;
-    float score[M][8][4];
+    float score[8][4];
 #pragma unroll
-    for (int m = 0; m < M; ++m)
+    for (int n = 0; n < 8; ++n)
 #pragma unroll
-      for (int n = 0; n < 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) score[m][n][e] = 0;
+      for (int e = 0; e < 4; ++e) score[n][e] = 0;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
         uint32_t b[Parts][4];
         load_rows<Parts>(b, keys, n * 16, step);
-#pragma unroll
-        for (int m = 0; m < M; ++m) multiply<Parts>(score[m][2 * n], score[m][2 * n + 1], q[m][step], b);
+        multiply<Parts>(score[2 * n], score[2 * n + 1], q[step], b);
       }
-    if (block < all_low || block + kKeys - 1 > all_high) {
+    if (block < first_key(p, warp_high) || block + kKeys - 1 > all_high) {
 #pragma unroll
-      for (int m = 0; m < M; ++m)
+      for (int half = 0; half < 2; ++half) {
+        const int high = position_of(s, min(warp_row + half * 8 + g, rows - 1) / p.group), low = first_key(p, high) - block - 2 * t, end = high - block - 2 * t;
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const int j = block + n * 8 + 2 * t + e % 2;
-            if (j < low[m][e / 2] || j > high[m][e / 2]) score[m][n][e] = -INFINITY;
-          }
+          for (int e = 0; e < 2; ++e)
+            if (n * 8 + e < low || n * 8 + e > end) score[n][2 * half + e] = -INFINITY;
+      }
     }
-    float before[M][2], here[M][2];
-    uint32_t weight[M][4][Parts][4];
+    RowState one[2];
+    softmax_block(score, c, one);
+    float before[2], here[2], sum[8][4];
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-      RowState one[2];
-      softmax_block(score[m], c, one);
+    for (int half = 0; half < 2; ++half) fold(state[half], one[half], before[half], here[half]);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) fold(state[m][half], one[half], before[m][half], here[m][half]);
+    for (int n = 0; n < 8; ++n)
 #pragma unroll
-      for (int step = 0; step < 4; ++step) as_operand<Parts>(weight[m][step], score[m][2 * step], score[m][2 * step + 1]);
-    }
+      for (int e = 0; e < 4; ++e) sum[n][e] = 0;
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      float sum[M][2][4];
+    for (int step = 0; step < 4; ++step) {
+      uint32_t weight[Parts][4];
+      as_operand<Parts>(weight, score[2 * step], score[2 * step + 1]);
 #pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sum[m][0][e] = sum[m][1][e] = 0;
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
+      for (int n = 0; n < 4; ++n) {
         uint32_t b[Parts][4];
         load_columns<Parts>(b, values, step * 16, n);
-#pragma unroll
-        for (int m = 0; m < M; ++m) multiply<Parts>(sum[m][0], sum[m][1], weight[m][step], b);
+        multiply<Parts>(sum[2 * n], sum[2 * n + 1], weight, b);
       }
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int side = 0; side < 2; ++side)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) out[m][2 * n + side][e] = fold_value(out[m][2 * n + side][e], sum[m][side][e], before[m][e / 2], here[m][e / 2]);
     }
+#pragma unroll
+    for (int n = 0; n < 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[n][e] = fold_value(out[n][e], sum[n][e], before[e / 2], here[e / 2]);
   }
 
 #pragma unroll
-  for (int m = 0; m < M; ++m)
+  for (int half = 0; half < 2; ++half) {
+    const int r = warp_row + g + half * 8;
+    if (r >= rows) continue;
+    const float inverse = 1.0f / state[half].sum;
+    float* to = a.o + head_row(r) * p.Dh;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = warp_row + m * 16 + g + half * 8;
-      if (r >= rows) continue;
-      const float inverse = 1.0f / state[m][half].sum;
-      float* to = a.o + head_row(r) * p.Dh;
+    for (int n = 0; n < 8; ++n)
 #pragma unroll
-      for (int n = 0; n < 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          if (n * 8 + 2 * t + e < p.Dh) to[n * 8 + 2 * t + e] = out[m][n][2 * half + e] * inverse;
-      if (a.lse && t == 0) a.lse[head_row(r)] = log_sum(state[m][half]);
-    }
+      for (int e = 0; e < 2; ++e)
+        if (n * 8 + 2 * t + e < p.Dh) to[n * 8 + 2 * t + e] = out[n][2 * half + e] * inverse;
+    if (a.lse && t == 0) a.lse[head_row(r)] = log_sum(state[half]);
+  }
 }
 
-template <int Parts, int M, int Warps> void forward(const Forward& f) {
+template <int Parts, int Warps> void forward(const Forward& f) {
   const Problem& p = f.p;
-  const int64_t plane = p.S * kWidth;  // elements of one part of one head
-  const int heads = heads_at_a_time(p, 2 * Parts * plane * 2);
-  Workspace<uint16_t> planes(static_cast<size_t>(2 * Parts * heads * plane));
-  const int64_t tiles = std::max<int64_t>(1, blocks_for(rows_of(p), Warps * 16 * M) + p.B);
+  const int heads = heads_at_a_time(p, p.S, Parts);
+  Workspace<uint16_t> packed(static_cast<size_t>(heads * p.S * kPacked<Parts>));
+  const int64_t tiles = std::max<int64_t>(1, blocks_for(rows_of(p), Warps * 16) + p.B);
   for (int head = 0; head < p.Hkv; head += heads) {
     const int n = std::min(heads, p.Hkv - head);
-    const int64_t part = n * plane;
-    pack_parts(Parts, planes.data(), part, p, f.k, p.S, 1, head, n, 1.0f, f.vectors, true);
-    pack_parts(Parts, planes.data() + Parts * part, part, p, f.v, p.S, 1, head, n, 1.0f, f.vectors, true);
-    const RowsArgs a{p, f.o, f.lse, f.q, f.sinks, {planes.data(), part, plane}, {planes.data() + Parts * part, part, plane}, head};
-    launch(forward_rows<Parts, M, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)), dim3(Warps * kWarp), 4 * Parts * kTile, a);
+    pack_parts(Parts, packed.data(), false, p, f.k, p.S, 1, head, n, 1.0f, f.vectors, true);
+    pack_parts(Parts, packed.data(), true, p, f.v, p.S, 1, head, n, 1.0f, f.vectors, true);
+    launch(forward_rows<Parts, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)), dim3(Warps * kWarp), 4 * Parts * kTile,
+           RowsArgs{p, f.o, f.lse, f.q, f.sinks, packed.data(), head});
   }
 }
 
 }  // namespace
 
-void pack_parts(int parts, uint16_t* planes, int64_t part_step, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys) {
-  const Pack a{p, planes, part_step, rows, src, group, first_head, heads, keys, factor};
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys) {
+  const Pack a{p, packed, rows, src, group, first_head, heads, keys, second, factor};
   const unsigned blocks = static_cast<unsigned>(blocks_for(rows * heads * group * 8, kPackThreads));
   with_width(vectors, [&](auto width) {
     constexpr int W = decltype(width)::value;
@@ -254,8 +224,9 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
   const Forward f{problem("attention_fwd", *q, *k, *q_start, *k_start, *k_len, window, ring, scale), o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(),
                   sinks_of(sinks), vectors(*k) && vectors(*v), kPartsF32};
   if (f.p.Dh > kWidth) forward_wide(f);
-  else if (f.parts == 1) forward<1, 2, 4>(f);
-  else forward<kPartsF32, 1, 4>(f);
+  else if (split_fits(f.p)) forward_split(f);
+  else if (f.parts == 1) forward<1, 4>(f);
+  else forward<kPartsF32, 4>(f);
 }
 
 }  // namespace temper::cuda

@@ -130,17 +130,18 @@ template <int Parts> TEMPER_DEVICE void split(float x, float y, uint32_t (&out)[
 // A tile: 64 rows of 64 bf16, 128 bytes each; the 16-byte chunks of a row are permuted by its number so that eight rows of a column lie in different banks.
 TEMPER_DEVICE unsigned char* tile_at(unsigned char* tile, int row, int chunk) { return tile + row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-// B operands of two mma side by side: rows row…row+15 of the tile as their columns, its columns 16·step… as the depth.
+// B operands of two mma side by side: rows row…row+15 of the tile as their columns, its columns 16·step… as the depth. row is a multiple of 16: the
+// permutation then comes out of the lane alone, and a step flips bits 5 and 6 of an address.
 template <int Parts> TEMPER_DEVICE void load_rows(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, own = (lane / 16 * 8 + lane % 8) * 128 + ((lane / 8 % 2) ^ (lane % 8)) * 16;
 #pragma unroll
-  for (int i = 0; i < Parts; ++i) ldmatrix_x4(b[i], tile_at(tile + i * kTile, row + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
+  for (int i = 0; i < Parts; ++i) ldmatrix_x4(b[i], tile + i * kTile + row * 128 + (own ^ (step * 32)));
 }
 // The same, with rows row…row+15 as the depth and columns 16·step… as columns.
 template <int Parts> TEMPER_DEVICE void load_columns(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, own = (lane % 16) * 128 + ((lane / 16) ^ (lane % 8)) * 16;
 #pragma unroll
-  for (int i = 0; i < Parts; ++i) ldmatrix_x4_transposed(b[i], tile_at(tile + i * kTile, row + lane / 8 % 2 * 8 + lane % 8, step * 2 + lane / 16));
+  for (int i = 0; i < Parts; ++i) ldmatrix_x4_transposed(b[i], tile + i * kTile + row * 128 + (own ^ (step * 32)));
 }
 // left, right += a·b, the small products first.
 template <int Parts> TEMPER_DEVICE void multiply(float (&left)[4], float (&right)[4], const uint32_t (&a)[Parts][4], const uint32_t (&b)[Parts][4]) {
@@ -180,12 +181,23 @@ template <int Parts> TEMPER_DEVICE void load_operand(uint32_t (&a)[kSteps][Parts
     }
 }
 
-// Rows of bf16 parts, 64 wide and padded with zeros, as pack_parts leaves them: part i of head h at data + i·part + h·head.
-struct Planes {
-  const uint16_t* data;
-  int64_t part, head;
-  TEMPER_DEVICE const uint16_t* row(int head_index, int64_t r) const { return data + head_index * head + r * kWidth; }
-};
+// Two tensors as bf16 parts (K and V, or Q and dout), as pack_parts leaves them: a row is the first's parts and then the second's, each 64 wide and padded
+// with zeros; a head's rows lie together.
+template <int Parts> constexpr int kPacked = 2 * Parts * kWidth;  // elements of a row
+// Starts copying 64 rows of both tensors, all parts, to the tiles of a stage: `row_of(i)` is the packed row that becomes row i, negative for zeros.
+template <int Parts, int Threads, class Row> TEMPER_DEVICE void copy_tiles(const uint16_t* packed, unsigned char* stage, const Row& row_of) {
+  const int thread = static_cast<int>(threadIdx.x), chunk = thread % 8, first = thread / 8;
+  static_assert(Threads % 64 == 0, "rows 8 apart share a permutation");
+  unsigned char* to = tile_at(stage, first, chunk);
+#pragma unroll
+  for (int i = 0; i < 512 / Threads; ++i) {
+    const int row = row_of(first + i * (Threads / 8));
+    const uint16_t* from = packed + static_cast<int64_t>(row < 0 ? 0 : row) * kPacked<Parts> + chunk * 8;
+#pragma unroll
+    for (int part = 0; part < 2 * Parts; ++part) cp_async16(to + i * (Threads / 8) * 128 + part * kTile, from + part * kWidth, row >= 0);
+  }
+  cp_async_commit();
+}
 
 // ---- the running softmax ------------------------------------------------------------------------------------------------------------------
 // Scores in units of log2: t = c·s with c = |scale|·log2 e; the sign of scale went into the queries. c is never 0, so that c·(−∞) stays −∞.

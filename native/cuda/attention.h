@@ -56,13 +56,14 @@ struct Backward {
   int parts;
 };
 
-// Planes of bf16 parts (attention.cuh) of `heads` kv heads from `first_head` on: rows of src f32 [rows, heads·group, Dh], times factor.
-// keys: only rows that a sequence's keys lie in are written.
-void pack_parts(int parts, uint16_t* planes, int64_t part_step, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys);
+// Writes `heads` kv heads from `first_head` on of src f32 [rows, Hkv·group, Dh], times factor, as bf16 parts (attention.cuh): the first or the second tensor
+// of packed [heads][rows·group][2·parts·kWidth]. keys: only about the rows that a sequence's keys lie in are written.
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys);
 // How many kv heads are packed and computed at a time: as many as fit kPackBytes.
 constexpr int64_t kPackBytes = int64_t{96} << 20;
-inline int heads_at_a_time(const Problem& p, int64_t bytes_per_head) {
-  return static_cast<int>(std::clamp<int64_t>(kPackBytes / std::max<int64_t>(bytes_per_head, 1), 1, p.Hkv));
+inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
+  const int64_t bytes = std::max<int64_t>(rows, 1) * 2 * parts * kWidth * 2;
+  return static_cast<int>(std::clamp<int64_t>(kPackBytes / bytes, 1, p.Hkv));
 }
 
 // Few queries over long keys: the keys of one query are computed by many blocks at once.

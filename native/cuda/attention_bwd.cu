@@ -56,7 +56,7 @@ struct BackwardArgs {
   float *dq, *dk, *dv;
   const float *dout, *q, *k, *v;
   const Stats* stats;             // of all kv heads
-  Planes first, second;           // K and V for dq; Q and dout for dk and dv
+  const uint16_t* packed;         // K and V for dq; Q and dout for dk and dv
   int first_head;
 };
 
@@ -78,7 +78,7 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
 
   const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group; };
   uint32_t q[M][kSteps][Parts][4], dout[M][kSteps][Parts][4];
-  int low[M][2], high[M][2];
+  int high[M][2];
   Stats stats[M][2];
   float dq[M][8][4];
 #pragma unroll
@@ -91,7 +91,6 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
     for (int half = 0; half < 2; ++half) {
       const int r = min(half ? r1 : r0, rows - 1);
       high[m][half] = position_of(s, r / p.group);
-      low[m][half] = first_key(p, high[m][half]);
       stats[m][half] = a.stats[(kv_head * p.T + s.row) * p.group + r];
     }
 #pragma unroll
@@ -101,21 +100,10 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
   }
   const float c = score_factor(p.scale);
   const int warp_high = active ? position_of(s, warp_last / p.group) : -1, all_high = position_of(s, min(warp_row, rows - 1) / p.group);
-  const int warp_low = first_key(p, all_high), all_low = first_key(p, warp_high);
 
+  const uint16_t* packed = a.packed + (head * p.S + s.key) * kPacked<Parts>;
   const auto copy = [&](int block, int stage) {
-#pragma unroll
-    for (int i = 0; i < 512 / kThreads; ++i) {
-      const int chunk = i * kThreads + static_cast<int>(threadIdx.x), row = chunk / 8, at = chunk % 8, j = block + row;
-      const bool valid = j >= first && j <= last;
-      const int64_t from = valid ? s.key + j : 0;
-#pragma unroll
-      for (int part = 0; part < Parts; ++part) {
-        cp_async16(tile_at(shared + stage * kStage + part * kTile, row, at), a.first.row(head, from) + part * a.first.part + at * 8, valid);
-        cp_async16(tile_at(shared + stage * kStage + (Parts + part) * kTile, row, at), a.second.row(head, from) + part * a.second.part + at * 8, valid);
-      }
-    }
-    cp_async_commit();
+    copy_tiles<Parts, kThreads>(packed, shared + stage * kStage, [&](int row) { return block + row < first || block + row > last ? -1 : block + row; });
   };
 
   const int begin = first / kKeys * kKeys;
@@ -128,7 +116,7 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
 #pragma unroll 1
     for (int part16 = 0; part16 < kKeys; part16 += 16) {
       const int from = block + part16;
-      if (from > warp_high || from + 15 < warp_low) continue;
+      if (from > warp_high || from + 15 < first_key(p, all_high)) continue;
       float score[M][2][4], slope[M][2][4];
 #pragma unroll
       for (int m = 0; m < M; ++m)
@@ -144,7 +132,7 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
 #pragma unroll
         for (int m = 0; m < M; ++m) multiply<Parts>(slope[m][0], slope[m][1], dout[m][step], b);
       }
-      const bool masked = from < all_low || from + 15 > all_high;
+      const bool masked = from < first_key(p, warp_high) || from + 15 > all_high;
       uint32_t ds[M][Parts][4];
 #pragma unroll
       for (int m = 0; m < M; ++m) {
@@ -154,7 +142,7 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
           for (int e = 0; e < 4; ++e) {
             const int j = from + n * 8 + 2 * t + e % 2;
             float weight = exp2_approx(fused(score[m][n][e], c, -stats[m][e / 2].log_sum));
-            if (masked && (j < low[m][e / 2] || j > high[m][e / 2])) weight = 0;
+            if (masked && (j < first_key(p, high[m][e / 2]) || j > high[m][e / 2])) weight = 0;
             slope[m][n][e] = weight * (slope[m][n][e] - stats[m][e / 2].dot);
           }
         as_operand<Parts>(ds[m], slope[m][0], slope[m][1]);
@@ -218,21 +206,10 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
   const int rows = s.queries * p.group;
   const int row_begin = (begin > position ? begin - position : 0) * p.group / 64 * 64;
   const int row_end = p.window > 0 && p.window - 1 < s.length - 1 - last ? (last + p.window - position) * p.group : rows;
-  const int64_t plane_row = s.row * p.group;
 
-  const auto copy = [&](int row, int stage) {
-#pragma unroll
-    for (int i = 0; i < 512 / kThreads; ++i) {
-      const int chunk = i * kThreads + static_cast<int>(threadIdx.x), r = row + chunk / 8, place = chunk % 8;
-      const bool valid = r < row_end;
-      const int64_t from = plane_row + (valid ? r : 0);
-#pragma unroll
-      for (int part = 0; part < Parts; ++part) {
-        cp_async16(tile_at(shared + stage * kStage + part * kTile, chunk / 8, place), a.first.row(head, from) + part * a.first.part + place * 8, valid);
-        cp_async16(tile_at(shared + stage * kStage + (Parts + part) * kTile, chunk / 8, place), a.second.row(head, from) + part * a.second.part + place * 8, valid);
-      }
-    }
-    cp_async_commit();
+  const uint16_t* packed = a.packed + (head * p.T + s.row) * p.group * kPacked<Parts>;
+  const auto copy = [&](int begin_row, int stage) {
+    copy_tiles<Parts, kThreads>(packed, shared + stage * kStage, [&](int row) { return begin_row + row < row_end ? begin_row + row : -1; });
   };
   const auto stats_of = [&](int row) {
     const int r = row + static_cast<int>(threadIdx.x);
@@ -314,7 +291,7 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
     }
   }
 
-  const float factor = p.scale < 0 ? -p.scale : p.scale;  // its sign is in Q's planes
+  const float factor = p.scale < 0 ? -p.scale : p.scale;  // its sign is in the packed Q
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int j = half ? j1 : j0;
@@ -333,37 +310,27 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
 
 template <int Parts, int M, int Warps, int KeyWarps, int Sub> void backward(const Backward& b, const Stats* stats) {
   const Problem& p = b.p;
-  BackwardArgs a{p, b.dq, b.dk, b.dv, b.dout, b.q, b.k, b.v, stats, {}, {}, 0};
-  {  // K and V, and dq
-    const int64_t plane = p.S * kWidth;
-    const int heads = heads_at_a_time(p, 2 * Parts * plane * 2);
-    Workspace<uint16_t> planes(static_cast<size_t>(2 * Parts * heads * plane));
+  BackwardArgs a{p, b.dq, b.dk, b.dv, b.dout, b.q, b.k, b.v, stats, nullptr, 0};
+  {
+    const int heads = heads_at_a_time(p, p.S, Parts);
+    Workspace<uint16_t> packed(static_cast<size_t>(heads * p.S * kPacked<Parts>));
     const int64_t tiles = std::max<int64_t>(1, blocks_for(rows_of(p), Warps * 16 * M) + p.B);
-    for (int head = 0; head < p.Hkv; head += heads) {
-      const int n = std::min(heads, p.Hkv - head);
-      const int64_t part = n * plane;
-      uint16_t* second = planes.data() + Parts * part;
-      pack_parts(Parts, planes.data(), part, p, b.k, p.S, 1, head, n, 1.0f, b.key_vectors, true);
-      pack_parts(Parts, second, part, p, b.v, p.S, 1, head, n, 1.0f, b.key_vectors, true);
-      a.first = {planes.data(), part, plane};
-      a.second = {second, part, plane};
-      a.first_head = head;
+    a.packed = packed.data();
+    for (a.first_head = 0; a.first_head < p.Hkv; a.first_head += heads) {
+      const int n = std::min(heads, p.Hkv - a.first_head);
+      pack_parts(Parts, packed.data(), false, p, b.k, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
+      pack_parts(Parts, packed.data(), true, p, b.v, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
       launch(backward_rows<Parts, M, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)), dim3(Warps * kWarp), 4 * Parts * kTile, a);
     }
   }
-  const int64_t plane = rows_of(p) * kWidth;
-  const int heads = heads_at_a_time(p, 2 * Parts * plane * 2);
-  Workspace<uint16_t> planes(static_cast<size_t>(2 * Parts * heads * plane));
+  const int heads = heads_at_a_time(p, rows_of(p), Parts);
+  Workspace<uint16_t> packed(static_cast<size_t>(heads * rows_of(p) * kPacked<Parts>));
   const int64_t tiles = std::max<int64_t>(1, blocks_for(p.S, KeyWarps * 16) + 2 * p.B);
-  for (int head = 0; head < p.Hkv; head += heads) {
-    const int n = std::min(heads, p.Hkv - head);
-    const int64_t part = n * plane;
-    uint16_t* second = planes.data() + Parts * part;
-    pack_parts(Parts, planes.data(), part, p, b.q, p.T, p.group, head, n, p.scale < 0 ? -1.0f : 1.0f, b.query_vectors, false);
-    pack_parts(Parts, second, part, p, b.dout, p.T, p.group, head, n, 1.0f, b.query_vectors, false);
-    a.first = {planes.data(), part, plane};
-    a.second = {second, part, plane};
-    a.first_head = head;
+  a.packed = packed.data();
+  for (a.first_head = 0; a.first_head < p.Hkv; a.first_head += heads) {
+    const int n = std::min(heads, p.Hkv - a.first_head);
+    pack_parts(Parts, packed.data(), false, p, b.q, p.T, p.group, a.first_head, n, p.scale < 0 ? -1.0f : 1.0f, b.query_vectors, false);
+    pack_parts(Parts, packed.data(), true, p, b.dout, p.T, p.group, a.first_head, n, 1.0f, b.query_vectors, false);
     launch(backward_keys<Parts, KeyWarps, Sub>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)), dim3(KeyWarps * kWarp), 4 * Parts * kTile + 128 * sizeof(Stats), a);
   }
 }
