@@ -1,7 +1,11 @@
 // Which kernel multiplies, and the sums over rows for bias gradients.
 #include "cuda/matmul.h"
 
+#include <cstdlib>
+#include <string>
+
 #include "cuda/matmul_place.cuh"
+#include "temper/error.h"
 
 namespace temper::cuda {
 namespace {
@@ -54,10 +58,28 @@ DropoutMask dropout_mask(double p, int64_t seed) {
   return {z ^ (z >> 31), static_cast<uint32_t>(p * 16777216.0), static_cast<float>(1.0 / (1.0 - p))};
 }
 
+namespace {
+MatmulChoice& choice() {
+  static MatmulChoice chosen = [] {
+    const char* named = std::getenv("TEMPER_CUDA_MATMUL");
+    const std::string name = named ? named : "auto";
+    require(name == "auto" || name == "mma" || name == "wgmma" || name == "cublaslt", "bad_option", "TEMPER_CUDA_MATMUL: got ", name, ", wanted auto, mma, wgmma or cublaslt");
+    return name == "mma" ? MatmulChoice::mma : name == "wgmma" ? MatmulChoice::wgmma : name == "cublaslt" ? MatmulChoice::cublaslt : MatmulChoice::automatic;
+  }();
+  return chosen;
+}
+}  // namespace
+
+MatmulChoice matmul_choice() { return choice(); }
+void set_matmul_choice(MatmulChoice wanted) { choice() = wanted; }
+
 void multiply(const Product& product, int64_t precision, Staging& staging) {
-  if (multiply_few_rows(product, precision)) return;
-  if (precision) multiply_tiles(product, staging);
-  else multiply_exact(product);
+  const MatmulChoice chosen = matmul_choice();
+  if (chosen == MatmulChoice::mma && precision) return multiply_tiles(product, staging);
+  if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
+  if (precision == 0) return multiply_exact(product);
+  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::cublaslt) && multiply_library(product, staging, chosen == MatmulChoice::cublaslt)) return;
+  multiply_tiles(product, staging);
 }
 
 void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum, const char* op) {

@@ -84,11 +84,18 @@ class Staging {
   std::vector<Copy> copies_;
 };
 
+// TEMPER_CUDA_MATMUL = auto, mma, wgmma or cublaslt, read at the first call: which tensor-core kernels take what more than one can. auto: by shape. The others are
+// used wherever they can be, for comparisons on a GPU; what they refuse goes to mma. Products with few rows have a kernel of their own, under auto alone (and in f32).
+enum class MatmulChoice { automatic, mma, wgmma, cublaslt };
+MatmulChoice matmul_choice();
+void set_matmul_choice(MatmulChoice choice);  // for tests
+
 // precision 0: f32 on CUDA cores; 1: bf16 on tensor cores, operands rounded to nearest even, accumulated in f32.
 void multiply(const Product& product, int64_t precision, Staging& staging);
 
 // The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and launch nothing.
 bool multiply_few_rows(const Product& product, int64_t precision);  // few_rows.cu: up to 8 rows a group, weights as they lie; either precision
+bool multiply_library(const Product& product, Staging& staging, bool whenever_possible);  // dequantized.cu: cuBLASLt, precision 1; may wait for the device
 void multiply_exact(const Product& product);                     // matmul_f32.cu: any product, precision 0
 void multiply_tiles(const Product& product, Staging& staging);   // matmul_tiles.cu: any product, precision 1
 

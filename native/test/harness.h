@@ -141,13 +141,14 @@ void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in
 void check_core(Tally& tally);      // allocator, mapped files, last error
-void check_hostile(const Backend* device, Tally& tally);  // every op against arguments made wrong at random; null: the CPU's paths
+void check_hostile(const Backend* device, const std::string& filter, Tally& tally);  // every op against arguments made wrong at random; null: the CPU's paths
 void check_device(Tally& tally);    // arena, limit, transfers, typed errors of the CUDA backend's host side, on the emulation
 void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm
 void check_cublaslt(const Backend& emulated, Tally& tally);  // products through a library, which a stand-in plays
 void check_tiles(const Backend& emulated, Tally& tally);  // products in tiles: the same bits on every device
 void check_few_rows(const Backend& backend, Tally& tally);  // products: the same bits for a row alone and among others
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving
+void check_device_attention(const Backend& backend, Tally& tally);  // the same on a device, whichever kernel computes it
 void check_numeric(Tally& tally);     // exp and the random numbers
 void check_paths(Tally& tally);      // forcing an instruction set really changes what runs
 void check_sweep(Tally& tally);      // every op has a case, every backward a gradient

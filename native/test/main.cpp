@@ -27,21 +27,25 @@ int main(int argc, char** argv) {
       if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
       check_cases(cpu_backend(quick), quick, filter, tally);
       check_gradients(filter, tally);
-      if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_hostile(nullptr, tally); check_tokenizer(tally); }
+      if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_tokenizer(tally); }
+      check_hostile(nullptr, filter, tally);
     }
     if (wanted("emulation")) {
       const Backend emulated = emulated_backend();
       check_cases(emulated, quick, filter, tally);
-      if (filter.empty()) { check_emulation(tally); check_device(tally); check_hostile(&emulated, tally); }
+      if (filter.empty()) { check_emulation(tally); check_device(tally); }
+      check_hostile(&emulated, filter, tally);
       if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
+      if (filter.empty() || filter == "attention") check_device_attention(emulated, tally);
       if (filter.empty() || filter == "cublaslt") check_cublaslt(emulated, tally);
     }
     if (backend == "cuda") {
       const Backend cuda = cuda_backend();
       check_cases(cuda, quick, filter, tally);
-      if (filter.empty()) check_hostile(&cuda, tally);
+      check_hostile(&cuda, filter, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(cuda, tally);
+      if (filter.empty() || filter == "attention") check_device_attention(cuda, tally);
     }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());
