@@ -206,6 +206,10 @@ template <int Parts, int Warps> void forward(const Forward& f) {
 
 }  // namespace
 
+static int g_parts = kPartsF32;
+void set_parts(int parts) { g_parts = parts == 1 ? 1 : kPartsF32; }
+int parts_in_use() { return g_parts; }
+
 void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys) {
   const Pack a{p, packed, rows, src, group, first_head, heads, keys, second, factor};
   const unsigned blocks = static_cast<unsigned>(blocks_for(rows * heads * group * 8, kPackThreads));
@@ -222,7 +226,7 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
                    int64_t ring, double scale) {
   using namespace attention;
   const Forward f{problem("attention_fwd", *q, *k, *q_start, *k_start, *k_len, window, ring, scale), o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(),
-                  sinks_of(sinks), vectors(*k) && vectors(*v), kPartsF32};
+                  sinks_of(sinks), vectors(*k) && vectors(*v), parts_in_use()};
   if (f.p.Dh > kWidth) forward_wide(f);
   else if (split_fits(f.p)) forward_split(f);
   else if (f.parts == 1) forward<1, 4>(f);

@@ -40,6 +40,11 @@ inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const T
 inline Sinks sinks_of(TensorRef sinks) { return {sinks ? sinks->data : nullptr, sinks && sinks->dtype == DType::bf16}; }
 inline int64_t rows_of(const Problem& p) { return p.T * p.group; }  // of one kv head
 
+// Parts of an operand from now on: kPartsF32, which keeps the contract's f32 products, or 1, whose operands are rounded to bf16 as those of the other matrix
+// products at precision 1 are. The op has no argument that asks for it yet: docs/log.md, CUDA attention.
+void set_parts(int parts);
+int parts_in_use();
+
 struct Forward {
   Problem p;
   float *o, *lse;  // lse may be null

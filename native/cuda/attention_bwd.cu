@@ -357,7 +357,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
     launch(sink_chunks, dim3(static_cast<unsigned>(chunks), columns), dim3(kDotThreads), 0, partial.data(), dot.data(), lse->f32(), sinks_of(sinks), p.T, p.H);
     launch(sink_sum, dim3(columns), dim3(kDotThreads), 0, dsinks->f32(), partial.data(), chunks, p.H);
   }
-  const Backward b{p, dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), query_vectors, vectors(*k) && vectors(*v), kPartsF32};
+  const Backward b{p, dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), query_vectors, vectors(*k) && vectors(*v), parts_in_use()};
   if (wide) backward_wide(b);
   else if (b.parts == 1) backward<1, 2, 4, 8, 32>(b, stats.data());
   else backward<kPartsF32, 1, 4, 4, 16>(b, stats.data());
