@@ -8,7 +8,7 @@
 #include <mutex>
 #include <set>
 #include <sstream>
-#include <unordered_map>
+#include <vector>
 
 #include "cuda/runtime.h"
 
@@ -40,8 +40,10 @@ struct Range {
   Segment* segment;
   size_t size;
   size_t bytes = 0;     // asked for
-  int category = -1;    // −1: free
+  int category = -1;    // −1: nobody has it
+  int graph = 0;        // of the recording that took it: it stays out of the common free lists until that graph goes
 };
+bool is_free(const Range& r) { return r.category < 0 && r.graph == 0; }
 struct State {
   std::mutex mutex;
   std::map<char*, Segment*> segments;
@@ -49,6 +51,8 @@ struct State {
   std::set<std::pair<size_t, char*>> free_small, free_large;
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0, in_use = 0, held = 0, held_peak = 0, limit = 0;
+  int recording = 0, graphs = 0;                       // the graph that takes what is allocated now; the last one's number
+  std::map<int, std::set<std::pair<size_t, char*>>> kept_by_graph;
 };
 State& state() {  // never destroyed: worker threads may still release blocks while the process exits
   static State* s = new State;
@@ -120,6 +124,43 @@ std::string mib(size_t bytes) { return std::to_string((bytes + (size_t{1} << 20)
        " free; lower tokens per step, context, batch or rank, or raise --memory-limit");
 }
 
+void take(State& s, Range& range, size_t bytes, Category category) {
+  const int c = static_cast<int>(category);
+  range.bytes = bytes;
+  range.category = c;
+  s.live[c] += bytes;
+  s.peak[c] = std::max(s.peak[c], s.live[c]);
+  s.total += bytes;
+  s.total_peak = std::max(s.total_peak, s.total);
+}
+
+// Back to the free lists, joined with free neighbours.
+void give_back(State& s, std::map<char*, Range>::iterator at) noexcept {
+  Segment* segment = at->second.segment;
+  s.in_use -= at->second.size;
+  --segment->live;
+  auto& free = free_set(s, *segment);
+  try {
+    const auto next = std::next(at);
+    if (next != s.ranges.end() && next->second.segment == segment && is_free(next->second)) {
+      free.erase({next->second.size, next->first});
+      at->second.size += next->second.size;
+      s.ranges.erase(next);
+    }
+    if (at != s.ranges.begin()) {
+      const auto previous = std::prev(at);
+      if (previous->second.segment == segment && is_free(previous->second)) {
+        free.erase({previous->second.size, previous->first});
+        previous->second.size += at->second.size;
+        s.ranges.erase(at);
+        at = previous;
+      }
+    }
+    free.emplace(at->second.size, at->first);
+  } catch (...) {  // the host has no memory for a set's node: the range is lost until its segment goes
+  }
+}
+
 }  // namespace
 
 void* allocate_device(size_t bytes, Category category) {
@@ -130,6 +171,16 @@ void* allocate_device(size_t bytes, Category category) {
   std::lock_guard lock(s.mutex);
   const bool small = kKeep && need <= kSmall;
   const bool apart = !kKeep || (category == Category::weights && need >= kPage / 2);
+  if (s.recording) {
+    auto& kept = s.kept_by_graph[s.recording];
+    const auto again = kept.lower_bound({need, nullptr});
+    if (again != kept.end() && again->first <= need + need / 8) {
+      char* base = again->second;
+      kept.erase(again);
+      take(s, s.ranges.at(base), bytes, category);
+      return base;
+    }
+  }
   auto& free = small ? s.free_small : s.free_large;
   auto found = kKeep ? free.lower_bound({need, nullptr}) : free.end();
   // A weight takes a kept range only when it fills it: else it would sit for good in the middle of what the steps use.
@@ -148,15 +199,10 @@ void* allocate_device(size_t bytes, Category category) {
     free.emplace(range.size - need, base + need);
     range.size = need;
   }
-  range.bytes = bytes;
-  range.category = static_cast<int>(category);
+  range.graph = s.recording;
   ++range.segment->live;
-  const int c = range.category;
-  s.live[c] += bytes;
-  s.peak[c] = std::max(s.peak[c], s.live[c]);
-  s.total += bytes;
-  s.total_peak = std::max(s.total_peak, s.total);
   s.in_use += range.size;
+  take(s, range, bytes, category);
   return base;
 }
 
@@ -166,31 +212,43 @@ void release_device(void* block) noexcept {
   std::lock_guard lock(s.mutex);
   auto at = s.ranges.find(static_cast<char*>(block));
   if (at == s.ranges.end() || at->second.category < 0) return;  // the device was closed meanwhile
-  Segment* segment = at->second.segment;
-  s.live[at->second.category] -= at->second.bytes;
-  s.total -= at->second.bytes;
-  s.in_use -= at->second.size;
-  at->second.category = -1;
-  --segment->live;
-  auto& free = free_set(s, *segment);
-  try {
-    const auto next = std::next(at);
-    if (next != s.ranges.end() && next->second.segment == segment && next->second.category < 0) {
-      free.erase({next->second.size, next->first});
-      at->second.size += next->second.size;
-      s.ranges.erase(next);
+  Range& range = at->second;
+  s.live[range.category] -= range.bytes;
+  s.total -= range.bytes;
+  range.category = -1;
+  if (range.graph) {
+    try {
+      s.kept_by_graph[range.graph].emplace(range.size, at->first);
+    } catch (...) {  // no node: it waits for its graph's end
     }
-    if (at != s.ranges.begin()) {
-      const auto previous = std::prev(at);
-      if (previous->second.segment == segment && previous->second.category < 0) {
-        free.erase({previous->second.size, previous->first});
-        previous->second.size += at->second.size;
-        s.ranges.erase(at);
-        at = previous;
-      }
-    }
-    free.emplace(at->second.size, at->first);
-  } catch (...) {  // the host has no memory for a set's node: the range is lost until its segment goes
+    return;
+  }
+  give_back(s, at);
+  if (!kKeep) trim(s, 0);
+}
+
+int begin_graph_memory() {
+  State& s = state();
+  std::lock_guard lock(s.mutex);
+  require(s.recording == 0, "internal", "a graph is being recorded already");
+  return s.recording = ++s.graphs;
+}
+void end_graph_memory() noexcept {
+  State& s = state();
+  std::lock_guard lock(s.mutex);
+  s.recording = 0;
+}
+void release_graph_memory(int graph) noexcept {
+  State& s = state();
+  std::lock_guard lock(s.mutex);
+  s.kept_by_graph.erase(graph);
+  std::vector<char*> mine;
+  for (auto& [base, range] : s.ranges)
+    if (range.graph == graph) mine.push_back(base);
+  for (char* base : mine) {
+    const auto at = s.ranges.find(base);
+    at->second.graph = 0;
+    if (at->second.category < 0) give_back(s, at);
   }
   if (!kKeep) trim(s, 0);
 }
@@ -244,6 +302,8 @@ void forget_device_memory() noexcept {
   s.ranges.clear();
   s.free_small.clear();
   s.free_large.clear();
+  s.kept_by_graph.clear();
+  s.recording = 0;
   std::fill(std::begin(s.live), std::end(s.live), 0);
   std::fill(std::begin(s.peak), std::end(s.peak), 0);
   s.total = s.total_peak = s.in_use = s.held = s.held_peak = s.limit = 0;

@@ -16,6 +16,10 @@ void reset_device_peaks();
 void set_memory_limit(size_t bytes);
 // Gives every segment without a live block back to the driver. Waits for the device.
 void trim_device_memory();
+// While a graph is recorded, what is allocated becomes the graph's and stays so after its release, until the graph goes: it writes there whenever it runs.
+int begin_graph_memory();  // the graph's number
+void end_graph_memory() noexcept;
+void release_graph_memory(int graph) noexcept;
 // After the device was closed: forgets everything. Only for tests and close().
 void forget_device_memory() noexcept;
 

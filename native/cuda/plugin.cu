@@ -1,6 +1,7 @@
 // The library's one symbol: the backend ABI of temper/backend.h over this folder's functions.
 #include <cstring>
 
+#include "cuda/graph.h"
 #include "cuda/memory.h"
 #include "cuda/open.h"
 #include "cuda/ops.h"
@@ -55,6 +56,13 @@ void do_download(void* to, const void* from, uint64_t bytes) { download(to, from
 void do_copy(void* to, const void* from, uint64_t bytes) { copy_on_device(to, from, bytes); }
 void do_zero(void* to, uint64_t bytes) { zero_on_device(to, bytes); }
 
+void do_end_graph(void** graph, int32_t abandon) {
+  *graph = nullptr;
+  if (abandon) abandon_graph();
+  else *graph = end_graph();
+}
+void do_launch_graph(void* graph) { launch_graph(static_cast<const RecordedGraph*>(graph)); }
+
 #define TEMPER_JOIN(name) #name " "
 constexpr char kOpNames[] = TEMPER_OP_NAMES(TEMPER_JOIN);
 #undef TEMPER_JOIN
@@ -75,6 +83,7 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
       Guard<&get_versions>::call, Guard<&get_count>::call, Guard<&get_info>::call, Guard<&cuda::open>::call, Guard<&get_opened>::call, close_device,
       Guard<&cuda::allocate>::call, release_device, Guard<&get_memory>::call, [] { Guard<&reset_device_peaks>::call(); }, [] { Guard<&trim_device_memory>::call(); },
       Guard<&do_upload>::call, Guard<&do_download>::call, Guard<&do_copy>::call, Guard<&do_zero>::call, Guard<&synchronize>::call,
+      Guard<&begin_graph>::call, Guard<&do_end_graph>::call, Guard<&do_launch_graph>::call, [](void* graph) { free_graph(static_cast<RecordedGraph*>(graph)); },
       [] { return last_error().code.c_str(); }, [] { return last_error().message.c_str(); }};
   return &backend;
 }

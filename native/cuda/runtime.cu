@@ -10,6 +10,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "cuda/graph.h"
 #include "cuda/memory.h"
 #include "cuda/open.h"
 #include "cuda/transfer.h"
@@ -100,6 +101,7 @@ Device& device() {
     check(cudaSetDevice(s.device.index), "cudaSetDevice");
     bound = s.device.index;
   }
+  wait_for_recording();
   return s.device;
 }
 
@@ -217,6 +219,7 @@ namespace {
 
 void synchronize() {
   Device& d = device();
+  require(!recording(), "graph_recording", "a wait for the device while ops are recorded; read results after the launch");
   check(cudaStreamSynchronize(d.stream), "waiting for the device");
   if (d.fault->code == 0) [[likely]] return;
   const Fault found = *d.fault;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "cuda/graph.h"
 #include "cuda/runtime.h"
 
 namespace temper::cuda {
@@ -38,6 +39,7 @@ void prepare(Staging& s) {
 
 void upload(void* device_to, const void* host, size_t bytes) {
   if (bytes == 0) return;
+  require(!recording(), "graph_recording", "an upload of ", bytes, " bytes while ops are recorded; write the tensor before");
   const cudaStream_t stream = device().stream;
   if (bytes <= kSmall) return check(cudaMemcpyAsync(device_to, host, bytes, cudaMemcpyHostToDevice, stream), "upload");
   Staging& s = staging();

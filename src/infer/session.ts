@@ -6,6 +6,7 @@ import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../mo
 import { ConfigError } from '../native/errors.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
+import { DecodeSteps, type StepResult } from './decode-graph.js';
 import { uniform } from './random.js';
 
 export interface Sampling {
@@ -60,6 +61,8 @@ export interface SessionOptions {
   readonly prefillTokens?: number;
   /** Shared prefixes that are kept, each in a slot of its own; the least recently used one makes room. */
   readonly prefixes?: number;
+  /** Decode steps are recorded once and launched whole. Default: on a GPU. */
+  readonly graphs?: boolean;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
 /** Shorter prefixes are not worth a copy. */
@@ -77,6 +80,7 @@ export class Session implements Disposable {
   /** Least recently used first. */
   readonly #prefixes: Prefix[] = [];
   readonly #freePrefixSlots: number[];
+  readonly #steps: DecodeSteps | null;
 
   constructor(readonly model: ModelWeights, readonly options: SessionOptions) {
     this.capacity = options.capacity;
@@ -84,6 +88,7 @@ export class Session implements Disposable {
     const prefixes = options.prefixes ?? 0;
     this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity, placeOf(model));
     this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
+    this.#steps = placeOf(model) === 'cuda' && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
     this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
 
@@ -174,26 +179,33 @@ export class Session implements Disposable {
 
   /** Runs the batch and samples one token for each of `states`, which stand for the wanted rows in order. */
   #forward(batch: Batch, adapter: ModelAdapter | null, rows: Int32Array | null, states: readonly State[]): readonly Sampled[] {
+    const params = Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP]));
+    const u = Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled));
+    const recorded = this.#steps && rows === null;
+    const drawn = recorded ? this.#steps.run(adapter, batch, params, u) : this.#draw(batch, adapter, rows, params, u);
+    return this.#take(states, drawn);
+  }
+  /** Op by op. No sampling where `u` is empty. */
+  #draw(batch: Batch, adapter: ModelAdapter | null, rows: Int32Array | null, params: Float32Array, u: Float32Array): StepResult {
     using s = new Scope('workspace', placeOf(this.model));
     const { precision } = this.options;
     const hidden = forwardHidden(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
-    if (states.length === 0) return [];
-    const B = states.length;
-    const params = Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP]));
-    const tokens = s.empty('i32', [B]);
-    const logprobs = s.empty('f32', [B]);
-    ops.sample(tokens, logprobs, logits(s, this.model, hidden, precision), s.from(params, [B, 4]), s.from(Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled))), null);
-    const ids = tokens.read() as Int32Array;
-    const logp = logprobs.toFloat32();
+    const B = u.length;
+    if (B === 0) return { tokens: new Int32Array(0), logprobs: new Float32Array(0) };
+    const tokens = s.empty('i32', [B]), logprobs = s.empty('f32', [B]);
+    ops.sample(tokens, logprobs, logits(s, this.model, hidden, precision), s.from(params, [B, 4]), s.from(u), null);
+    return { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32() };
+  }
+  #take(states: readonly State[], { tokens, logprobs }: StepResult): readonly Sampled[] {
     return states.map((state, b) => {
-      const token = ids[b] as number;
+      const token = tokens[b] as number;
       state.last = token;
       state.sampled++;
       const { stop, maxTokens } = state.options;
       const full = this.#cache.length(state.slot) >= this.capacity;
       const finish: Finish | null = stop.has(token) ? 'stop' : state.sampled >= maxTokens || full ? 'length' : null;
       if (finish) this.#release(state);
-      return { sequence: state, token, logprob: logp[b] as number, finish };
+      return { sequence: state, token, logprob: logprobs[b] as number, finish };
     });
   }
   #release(state: State): void {
@@ -202,7 +214,7 @@ export class Session implements Disposable {
     state.slot = -1;
   }
 
-  close(): void { this.#cache.close(); this.#running.length = 0; this.#waiting.length = 0; }
+  close(): void { this.#steps?.close(); this.#cache.close(); this.#running.length = 0; this.#waiting.length = 0; }
   [Symbol.dispose](): void { this.close(); }
 }
 

@@ -26,6 +26,55 @@ export interface ForwardOptions {
   readonly train?: boolean;
   /** Tokens of a chunk, a multiple of MOE_CHUNK_TOKENS; default by the model's width. */
   readonly chunkTokens?: number;
+  /** The batch in tensors that stay, for a pass that is recorded and run again. */
+  readonly inputs?: StepInputs | null;
+}
+
+/** What a pass reads of its batch. */
+interface Inputs { readonly positions: Tensor; readonly invFreq: Tensor; readonly ids: Tensor; readonly plan: CachePlan | null }
+function inputsOf(s: Scope, model: ModelWeights, batch: Batch, cache: KvCache | null): Inputs {
+  return {
+    positions: s.from(batch.positions), invFreq: s.from(ropeParameters(model.config).invFreq), ids: s.from(batch.tokens), plan: cache?.plan(s, batch) ?? null,
+  };
+}
+
+/**
+ * The inputs of decode steps of B sequences, one token each, in tensors that keep their addresses: `set` before each step. With an embedding table on the host
+ * the rows themselves are the input.
+ */
+export class StepInputs implements Disposable, Inputs {
+  readonly positions: Tensor;
+  readonly invFreq: Tensor;
+  readonly ids: Tensor;
+  /** Embedded tokens f32 [B,D], where the table lies on the host; overwritten by the step. */
+  readonly x: Tensor | null;
+  plan: CachePlan;
+  readonly #scope: Scope;
+  constructor(readonly model: ModelWeights, readonly cache: KvCache, batch: Batch) {
+    this.#scope = new Scope('workspace', placeOf(model));
+    try {
+      const inputs = inputsOf(this.#scope, model, batch, cache);
+      if (!inputs.plan) throw new NativeError('bad_batch', 'StepInputs: no cache');
+      this.positions = inputs.positions;
+      this.invFreq = inputs.invFreq;
+      this.ids = inputs.ids;
+      this.plan = inputs.plan;
+      this.x = model.embed.place === placeOf(model) ? null : this.#scope.empty('f32', [batch.tokens.length, model.config.hidden_size]);
+      this.set(batch);
+    } catch (e) { this.close(); throw e; }
+  }
+  set(batch: Batch): void {
+    this.plan = this.cache.replan(this.plan, batch);
+    this.positions.write(batch.positions);
+    this.ids.write(batch.tokens);
+    if (!this.x) return;
+    using s = new Scope('workspace', this.model.embed.place);
+    const rows = s.empty('f32', this.x.shape);
+    ops.embedding_fwd(rows, this.model.embed, s.from(batch.tokens));
+    this.x.copy(rows);
+  }
+  close(): void { this.#scope.close(); }
+  [Symbol.dispose](): void { this.close(); }
 }
 
 /** Tokens [from, to) as queries, and the keys they see: for each sequence in them, its first row and how many rows up to its last token here. */
@@ -75,11 +124,13 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
     throw new NativeError('bad_batch', `batch: ${T} tokens, ${positions.length} positions, starts ${starts.join(',')}; wanted as many positions as tokens and starts rising from 0 to the number of tokens`);
   }
   const half = model.config.head_dim / 2;
-  const { invFreq, concentration } = ropeParameters(model.config);
+  const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
   const cos = s.empty('f32', [T, half]), sin = s.empty('f32', [T, half]);
-  ops.rope_table(cos, sin, s.from(positions), s.from(invFreq), concentration);
+  ops.rope_table(cos, sin, inputs.positions, inputs.invFreq, ropeParameters(model.config).concentration);
+  const { plan } = inputs;
   const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
   const chunks = cut.map(([from, to], index): Chunk => {
+    if (plan) return { index, from, to, qStart: plan.qStart, kStart: plan.full.kStart, kLen: plan.full.kLen, cos, sin };
     const qStart = [0], kStart: number[] = [], kLen: number[] = [];
     for (let b = 0; b < B; b++) {
       const begin = starts[b] ?? 0, end = Math.min(starts[b + 1] ?? 0, to);
@@ -92,8 +143,8 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
     return { index, from, to, qStart: i32(qStart), kStart: i32(kStart), kLen: i32(kLen), cos: cos.slice(s, from, to), sin: sin.slice(s, from, to) };
   });
   return {
-    model, adapter, precision: PRECISION[o.precision], T, ids: s.from(tokens), chunks,
-    cache: o.cache ? { store: o.cache, plan: o.cache.plan(s, batch) } : null, seed: o.seed ?? 0, train: o.train ?? false,
+    model, adapter, precision: PRECISION[o.precision], T, ids: inputs.ids, chunks,
+    cache: o.cache && plan ? { store: o.cache, plan } : null, seed: o.seed ?? 0, train: o.train ?? false,
   };
 }
 
@@ -314,8 +365,8 @@ function finalNorm(s: Scope, p: Pass, x: Tensor, rows: Int32Array | null) {
 export function forwardHidden(scope: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, options: ForwardOptions): Tensor {
   using s = new Scope('activations', placeOf(model));
   const p = startPass(s, model, adapter, batch, options);
-  const x = s.empty('f32', [p.T, model.config.hidden_size]);
-  ops.embedding_fwd(x, model.embed, p.ids);
+  const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
+  if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
   for (let i = 0; i < model.layers.length; i++) layerForward(p, i, x, x, null);
   p.cache?.store.advance(p.cache.plan);
   const { hidden } = finalNorm(s, p, x, options.rows ?? null);

@@ -118,6 +118,24 @@ export class KvCache implements Disposable {
     };
   }
 
+  /**
+   * The plan of another batch of as many sequences, one token each, in the tensors of `plan`: a recorded pass runs again on it.
+   * @throws {NativeError} as plan; bad_batch: another number of sequences or of tokens
+   */
+  replan(plan: CachePlan, batch: Batch): CachePlan {
+    const B = plan.batch.starts.length - 1;
+    if (plan.window.kind !== 'ring' || batch.starts.length - 1 !== B || batch.tokens.length !== B) throw new NativeError('bad_batch', `KvCache.replan: ${batch.starts.length - 1} sequences of ${batch.tokens.length} tokens in the plan of ${B}; wanted as many, one token each`);
+    using s = new Scope('workspace');
+    const fresh = this.plan(s, batch);
+    if (fresh.window.kind !== 'ring') throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
+    plan.full.rows.copy(fresh.full.rows);
+    plan.full.kStart.copy(fresh.full.kStart);
+    plan.full.kLen.copy(fresh.full.kLen);
+    plan.window.rows.copy(fresh.window.rows);
+    plan.window.kStart.copy(fresh.window.kStart);
+    return { ...plan, batch };
+  }
+
   /** Writes the new keys and values of `layer` and attends: o, q f32 [T,H,Dh]; k, v f32 [T,Hkv,Dh], rotary already applied. */
   attend(plan: CachePlan, layer: number, o: Tensor, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, scale: number): void {
     const cache = this.#layers[layer], window = this.#windows[layer] ?? 0;

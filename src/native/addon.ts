@@ -36,6 +36,12 @@ interface Addon {
   deviceMemory(): Float64Array;
   /** Waits for the device and throws what its kernels found wrong. */
   synchronize(): void;
+  /** Device ops until endGraph are recorded, not run. */
+  beginGraph(): void;
+  /** Ends the recording; `abandon` 1 drops it and returns 0. @returns the graph's number */
+  endGraph(abandon: 0 | 1): number;
+  launchGraph(graph: number): void;
+  freeGraph(graph: number): void;
   memoryStats(): Float64Array;
   resetPeaks(): void;
   releaseCached(): void;

@@ -5,7 +5,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 1
+#define TEMPER_BACKEND_ABI 2
 
 extern "C" {
 
@@ -45,6 +45,12 @@ struct TemperBackend {
   int (*copy)(void* to, const void* from, uint64_t bytes);
   int (*zero)(void* device, uint64_t bytes);
   int (*synchronize)();                                // raises what a kernel found wrong: bad_index, not_finite, …
+
+  // Ops between the two are recorded instead of run: one launch then runs them all, on the same addresses. Memory they take stays the graph's.
+  int (*begin_graph)();
+  int (*end_graph)(void** graph, int32_t abandon);     // abandon 1: the ops failed, nothing is kept and *graph is null
+  int (*launch_graph)(void* graph);
+  void (*free_graph)(void* graph);
 
   const char* (*last_error_code)();
   const char* (*last_error_message)();

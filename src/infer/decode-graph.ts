@@ -1,0 +1,86 @@
+// A decode step of B sequences on a GPU as one launch. Some four hundred small kernels make a token; launched one by one they would cost more than their work.
+import { forwardHidden, logits, StepInputs } from '../model/gpt-oss.js';
+import type { KvCache } from '../model/kv-cache.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
+import { Graph } from '../native/graph.js';
+import { ops, type PRECISION } from '../native/ops.js';
+import { Scope, type Tensor } from '../native/tensor.js';
+
+export interface StepResult { readonly tokens: Int32Array; readonly logprobs: Float32Array }
+
+/** Steps of one batch size and one adapter. The first runs op by op, which takes all memory it needs; the second is recorded; from then on it is launched. */
+export class DecodeStep implements Disposable {
+  readonly batchSize: number;
+  readonly #scope: Scope;
+  readonly #inputs: StepInputs;
+  readonly #params: Tensor;
+  readonly #u: Tensor;
+  readonly #tokens: Tensor;
+  readonly #logprobs: Tensor;
+  #graph: Graph | null = null;
+  #runs = 0;
+
+  /** @param record false: every step runs op by op, for comparison and for places without graphs */
+  constructor(readonly model: ModelWeights, readonly adapter: ModelAdapter | null, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, batch: Batch, readonly record: boolean) {
+    const B = this.batchSize = batch.tokens.length;
+    this.#inputs = new StepInputs(model, cache, batch);
+    this.#scope = new Scope('workspace', placeOf(model));
+    try {
+      this.#params = this.#scope.empty('f32', [B, 4]);
+      this.#u = this.#scope.empty('f32', [B]);
+      this.#tokens = this.#scope.empty('i32', [B]);
+      this.#logprobs = this.#scope.empty('f32', [B]);
+    } catch (e) { this.close(); throw e; }
+  }
+
+  /** @param params sampling parameters f32 [B,4] and u f32 [B] as op `sample` takes them */
+  run(batch: Batch, params: Float32Array, u: Float32Array): StepResult {
+    this.#inputs.set(batch);
+    this.#params.write(params);
+    this.#u.write(u);
+    if (this.#graph) {
+      this.#graph.launch();
+      this.cache.advance(this.#inputs.plan);
+    } else if (this.record && this.#runs > 0) {
+      this.#graph = Graph.record(() => this.#step(batch)); // the pass itself advances the cache
+      this.#graph.launch();
+    } else this.#step(batch);
+    this.#runs++;
+    return { tokens: this.#tokens.read() as Int32Array, logprobs: this.#logprobs.toFloat32() };
+  }
+
+  #step(batch: Batch): void {
+    using s = new Scope('workspace', placeOf(this.model));
+    const hidden = forwardHidden(s, this.model, this.adapter, batch, { precision: this.precision, cache: this.cache, inputs: this.#inputs });
+    ops.sample(this.#tokens, this.#logprobs, logits(s, this.model, hidden, this.precision), this.#params, this.#u, null);
+  }
+
+  close(): void {
+    this.#graph?.close();
+    this.#graph = null;
+    this.#inputs.close();
+    this.#scope.close();
+  }
+  [Symbol.dispose](): void { this.close(); }
+}
+
+/** Steps by batch size and adapter; the least recently used make room, since each keeps its memory. */
+export class DecodeSteps implements Disposable {
+  readonly #steps: DecodeStep[] = [];
+  constructor(readonly model: ModelWeights, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, readonly record = true, readonly most = 16) {}
+
+  run(adapter: ModelAdapter | null, batch: Batch, params: Float32Array, u: Float32Array): StepResult {
+    const B = batch.tokens.length;
+    const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
+    const step = at >= 0 ? this.#steps.splice(at, 1)[0] as DecodeStep : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record);
+    this.#steps.push(step);
+    if (this.#steps.length > this.most) this.#steps.shift()?.close();
+    try { return step.run(batch, params, u); } catch (e) { // what it holds is undefined now
+      this.#steps.splice(this.#steps.indexOf(step), 1);
+      step.close();
+      throw e;
+    }
+  }
+  close(): void { for (const step of this.#steps.splice(0)) step.close(); }
+  [Symbol.dispose](): void { this.close(); }
+}
