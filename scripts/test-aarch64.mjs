@@ -7,7 +7,7 @@ import { buildNative, root, say } from './prepare.mjs';
 
 const SYSROOT = '/usr/aarch64-linux-gnu';  // Debian's: where the emulated program finds its loader and libstdc++
 // The plainest ARMv8.0 and everything qemu knows: what a newer core would offer must not be needed, and must not be wrong.
-const CPUS = [['max', ['--quick']], ['cortex-a53', ['--quick', '--filter', 'linear_fwd']]];
+const CPUS = [['max', ['--quick', '--backend', 'cpu']], ['max', ['--backend', 'emulation', '--filter', 'rmsnorm']], ['cortex-a53', ['--quick', '--backend', 'cpu', '--filter', 'linear_fwd']]];
 
 const has = (tool) => spawnSync(tool, ['--version'], { stdio: 'ignore' }).status === 0;
 

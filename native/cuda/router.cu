@@ -2,6 +2,7 @@
 //   topk_fwd        a warp per token, the row in registers (up to 128 experts) or read again for each choice; 2 MB at T = 4096, E = 128
 //   moe_plan        counting_sort.cuh: two launches, one for up to 2048 pairs
 //   moe_combine     reads K rows, writes one: 236 MB at T = 4096, K = 4, D = 2880, all of it streamed, 16 bytes to a thread
+//                   40 registers on sm_90a: 6 blocks to a multiprocessor, K loads under way in each thread
 //   moe_weight_bwd  a warp per (token, slot): dout from L1 for the K slots of a token, one bias row from L2
 #include "cuda/counting_sort.cuh"
 #include "cuda/ops.h"
@@ -139,7 +140,7 @@ template <int W> __global__ void __launch_bounds__(kThreads, 6) moe_combine_kern
 
 template <int W, class Wf>
 __global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(float* dweights, const float* row_dot, const float* dout, const Wf* bias, const int32_t* ids,
-                                                                           const int32_t* slot_row, int64_t P, int64_t K, int64_t D, int64_t E, Fault* fault) {
+                                                                           const int32_t* slot_row, int64_t P, int64_t K, int64_t D, int64_t E, int64_t rows, Fault* fault) {
   const int lane = threadIdx.x % kWarp;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
   if (i >= P) return;
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(floa
     sum = warp_sum(sum);
   }
   const int64_t row = slot_row[i];
-  if (row < 0 || row >= P) return report_fault(fault, FaultCode::bad_index, "moe_weight_bwd", "slot_row", i, row, P);
+  if (row < 0 || row >= rows) return report_fault(fault, FaultCode::bad_index, "moe_weight_bwd", "slot_row", i, row, rows);
   if (lane == 0) dweights[i] = row_dot[row] + sum;
 }
 
@@ -209,7 +210,7 @@ void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, Tenso
     with_width(D % 4 == 0 && aligned(16, {dout->data, b}), [&](auto width) {
       constexpr int W = decltype(width)::value;
       launch(moe_weight_bwd_kernel<W, Wf>, dim3(blocks_for(P, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, dweights->f32(), row_dot->f32(), dout->f32(), b, ids->i32(),
-             slot_row->i32(), P, K, D, bias ? bias->shape[0] : 0, device().fault);
+             slot_row->i32(), P, K, D, bias ? bias->shape[0] : 0, row_dot->numel(), device().fault);
     });
   };
   if (bias) with_wf(*bias, run);

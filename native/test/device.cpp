@@ -113,7 +113,7 @@ void check_device(Tally& tally) {
   release_device(b);
   report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0 && device_memory().held >= 164 * kMiB, "device: a released block is not kept");
   // Other shapes are cut from what is kept, and join again: nothing more is taken from the driver.
-  const size_t held = device_memory().held;
+  [[maybe_unused]] const size_t held = device_memory().held;
   for (int round = 0; round < 3; ++round) {
     std::vector<void*> parts;
     for (size_t i = 0; i < 9; ++i) parts.push_back(allocate_device((3 + i) * kMiB + 17 * i, Category::workspace));

@@ -82,12 +82,13 @@ void spoil(Random& r, Values& args, int64_t max_flips) {
 
 }  // namespace
 
-void check_hostile(const Backend* device, Tally& tally) {
+void check_hostile(const Backend* device, const std::string& filter, Tally& tally) {
   const std::vector<cpu::Isa> isas = paths_under_test();
   const int calls = device ? kDeviceCallsPerOp : kCallsPerOp;
   set_thread_count(2);
   for (int id = 0; id < contract::op_count(); ++id) {
     const std::string op = contract::op_name(id);
+    if (op.find(filter) == std::string::npos) continue;
     std::vector<const Case*> small;
     const Case* smallest = nullptr;
     int64_t smallest_bytes = 0;
