@@ -133,6 +133,75 @@ TEMPER_DEVICE void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row) {
 #endif
 }
 
+// ---- warpgroup products (sm_90a) --------------------------------------------------------------------------------------------------
+// A warpgroup is 4 consecutive warps. Both operands lie in shared memory under 128-byte swizzle, in tiles that begin at multiples of 1024 bytes: rows of 128
+// bytes (64 bf16), 16-byte chunk c of row r at chunk c ^ (r % 8). The hardware reads them after the issue, through another path than ordinary stores take.
+#if defined(TEMPER_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TEMPER_HAS_WGMMA 1
+#endif
+TEMPER_DEVICE uint32_t shared_address(const void* p) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return emulation::shared_address(p);
+#else
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+#endif
+}
+// Matrix descriptor (PTX ISA, wgmma, shared memory matrix layout): start address, leading and stride offset in 16-byte units, layout 1 = 128-byte swizzle.
+// Rows along the outer index (k inner): stride = bytes between groups of 8 rows; leading is not used. Rows along k: stride = bytes between groups of 8 k,
+// leading = bytes between blocks of 64 outer elements. A step of 16 k is +32 bytes in the first form, two groups in the second.
+TEMPER_DEVICE uint64_t swizzled_matrix(uint32_t address, uint32_t leading, uint32_t stride) {
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 | static_cast<uint64_t>(stride >> 4) << 32 | uint64_t{1} << 62;
+}
+#if defined(TEMPER_HAS_WGMMA)
+// Shared memory that this thread wrote is what the tensor cores read after the next barrier.
+TEMPER_DEVICE void fence_async_proxy() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::fence_async_proxy();
+#else
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+// Before the first product on accumulators that ordinary instructions touched.
+TEMPER_DEVICE void wgmma_fence() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+TEMPER_DEVICE void wgmma_commit() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma_commit();
+#else
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+// Waits until at most `pending` committed groups are under way.
+template <int pending> TEMPER_DEVICE void wgmma_wait() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma_wait(pending);
+#else
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+#endif
+}
+// d[64,192] += a[64,16]·b[192,16]ᵀ, a with k inner, b with k inner or not. Warp w of the warpgroup, lane (g, t) = (lane/4, lane%4) holds
+// d[4j], d[4j+1] = D[16w+g][8j+2t, +1] and d[4j+2], d[4j+3] the same of row 16w+g+8. Asynchronous: d is defined after wgmma_wait.
+template <bool b_inner> TEMPER_DEVICE void wgmma_m64n192k16(float (&d)[96], uint64_t a, uint64_t b) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma(d, 192, a, b, !b_inner);
+#else
+#define TEMPER_D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+  asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+               "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+               "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, "
+               "%72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+               "}, %96, %97, 1, 1, 1, 0, %98;"
+               : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48), TEMPER_D8(56), TEMPER_D8(64), TEMPER_D8(72), TEMPER_D8(80), TEMPER_D8(88)
+               : "l"(a), "l"(b), "n"(b_inner ? 0 : 1));
+#undef TEMPER_D8
+#endif
+}
+#endif
+
 // ---- asynchronous copies, global to shared ----------------------------------------------------------------------------------------
 // 16 bytes, both addresses 16-byte aligned; zeros where !valid (the source is then not read). The bytes are there after cp_async_wait and a barrier.
 TEMPER_DEVICE void cp_async16(void* shared, const void* global, bool valid = true) {

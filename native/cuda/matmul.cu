@@ -79,6 +79,7 @@ void multiply(const Product& product, int64_t precision, Staging& staging) {
   if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
   if (precision == 0) return multiply_exact(product);
   if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::cublaslt) && multiply_library(product, staging, chosen == MatmulChoice::cublaslt)) return;
+  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::wgmma) && multiply_wgmma(product, staging, chosen == MatmulChoice::wgmma)) return;
   multiply_tiles(product, staging);
 }
 

@@ -96,6 +96,7 @@ void multiply(const Product& product, int64_t precision, Staging& staging);
 // The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and launch nothing.
 bool multiply_few_rows(const Product& product, int64_t precision);  // few_rows.cu: up to 8 rows a group, weights as they lie; either precision
 bool multiply_library(const Product& product, Staging& staging, bool whenever_possible);  // dequantized.cu: cuBLASLt, precision 1; may wait for the device
+bool multiply_wgmma(const Product& product, Staging& staging, bool whenever_possible);    // matmul_wgmma.cu: sm_90a, precision 1
 void multiply_exact(const Product& product);                     // matmul_f32.cu: any product, precision 0
 void multiply_tiles(const Product& product, Staging& staging);   // matmul_tiles.cu: any product, precision 1
 

@@ -61,20 +61,8 @@ Extent extent_of(const Product& p) {
   return {static_cast<int>(p.m), static_cast<int>(p.n), static_cast<int>(p.main.k), p.ragged, p.offsets, static_cast<int>(p.groups), p.op};
 }
 
-void multiply_tiles(const Product& p, Staging& staging) {
-  if (p.m == 0 || p.n == 0) return;
-  if (p.low_rank.k && p.low_rank_mask.limit) {  // the hash of 96 sums a thread does not fit into the tile kernel's registers
-    Workspace<float> part(static_cast<size_t>(p.m * p.n));
-    Product low{.m = p.m, .n = p.n, .c = part.data(), .ldc = p.n, .op = p.op}, rest = p;
-    low.main = p.low_rank;
-    rest.low_rank = {};
-    multiply_tiles(low, staging);
-    multiply_tiles(rest, staging);
-    launch(add_masked, dim3(static_cast<unsigned>(blocks_for(p.m * p.n, kThreads))), dim3(kThreads), 0, AddMasked{part.data(), p.low_rank_mask, p.m * p.n, static_cast<int>(p.n), p.c, p.ldc});
-    return;
-  }
+TileArgs tile_args(const Product& p, Staging& staging) {
   const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
-  const Kind kind = p.main.b.kind == Kind::mxfp4 || p.main.b.kind == Kind::q8 ? p.main.b.kind : Kind::bf16;
   TileArgs args{};
   args.extent = extent_of(p);
   args.a = operand(staging.bf16(p.main.a, a_inner ? p.main.k : p.m, a_inner ? p.m : p.main.k, a_inner, p.op));
@@ -95,6 +83,24 @@ void multiply_tiles(const Product& p, Staging& staging) {
   args.bias = p.bias;
   args.bias_bf16 = p.bias_kind == Kind::bf16;
   args.fault = device().fault;
+  return args;
+}
+
+void multiply_tiles(const Product& p, Staging& staging) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.low_rank.k && p.low_rank_mask.limit) {  // the hash of 96 sums a thread does not fit into the tile kernel's registers
+    Workspace<float> part(static_cast<size_t>(p.m * p.n));
+    Product low{.m = p.m, .n = p.n, .c = part.data(), .ldc = p.n, .op = p.op}, rest = p;
+    low.main = p.low_rank;
+    rest.low_rank = {};
+    multiply_tiles(low, staging);
+    multiply_tiles(rest, staging);
+    launch(add_masked, dim3(static_cast<unsigned>(blocks_for(p.m * p.n, kThreads))), dim3(kThreads), 0, AddMasked{part.data(), p.low_rank_mask, p.m * p.n, static_cast<int>(p.n), p.c, p.ldc});
+    return;
+  }
+  const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
+  const Kind kind = p.main.b.kind == Kind::mxfp4 || p.main.b.kind == Kind::q8 ? p.main.b.kind : Kind::bf16;
+  TileArgs args = tile_args(p, staging);
 
   // How k is split decides bits, so it depends on shapes alone. A long k is split until tiles come by the hundred, so that the last wave is a small part.
   const int64_t blocks = blocks_for(p.low_rank.k, kBlockK) + blocks_for(p.main.k, kBlockK), rows = p.ragged == Ragged::rows ? p.m / p.groups : p.m;

@@ -47,6 +47,7 @@ struct TileArgs {
   Fault* fault;
 };
 using TileKernel = void (*)(TileArgs);
+TileArgs tile_args(const Product& product, Staging& staging);  // one split of k, operands staged
 
 enum class TileSize { small, large };
 constexpr int kBlockK = 64;

@@ -146,6 +146,7 @@ void check_device(Tally& tally);    // arena, limit, transfers, typed errors of 
 void check_tokenizer(Tally& tally); // the byte-pair encoder against the plain algorithm
 void check_cublaslt(const Backend& emulated, Tally& tally);  // products through a library, which a stand-in plays
 void check_tiles(const Backend& emulated, Tally& tally);  // products in tiles: the same bits on every device
+void check_wgmma(const Backend& emulated, Tally& tally);     // products by warpgroups
 void check_few_rows(const Backend& backend, Tally& tally);  // products: the same bits for a row alone and among others
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving
 void check_device_attention(const Backend& backend, Tally& tally);  // the same on a device, whichever kernel computes it

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
       if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
       if (filter.empty() || filter == "attention") check_device_attention(emulated, tally);
+      if (filter.empty() || filter == "wgmma") check_wgmma(emulated, tally);
       if (filter.empty() || filter == "cublaslt") check_cublaslt(emulated, tally);
     }
     if (backend == "cuda") {

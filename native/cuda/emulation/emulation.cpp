@@ -72,6 +72,7 @@ struct Fiber {
 #endif
 };
 struct Copy { void* to; const void* from; bool valid; };
+struct Product { float* d; int n; uint64_t a, b; bool b_transposed; };
 
 // One condition a thread waits for: *counter moved on from `seen`.
 struct Waiting { const uint64_t* counter = nullptr; uint64_t seen = 0; };
@@ -82,6 +83,8 @@ struct Member : Thread {
   bool done = false;
   std::vector<Copy> open;                  // cp.async since the last commit
   std::vector<std::vector<Copy>> groups;   // committed, oldest first
+  std::vector<Product> products;           // wgmma since the last commit
+  std::vector<std::vector<Product>> product_groups;
 };
 
 }  // namespace
@@ -197,6 +200,8 @@ void prepare(Member& m) {
   m.waiting = {};
   m.open.clear();
   m.groups.clear();
+  m.products.clear();
+  m.product_groups.clear();
 }
 
 std::string where(const Block& block) {
@@ -395,6 +400,67 @@ void cp_async_wait(int pending) {
   while (static_cast<int>(m.groups.size()) > pending) {
     for (const Copy& c : m.groups.front()) c.valid ? std::memcpy(c.to, c.from, 16) : std::memset(c.to, 0, 16);
     m.groups.erase(m.groups.begin());
+  }
+}
+
+uint32_t shared_address(const void* p) { return static_cast<uint32_t>(static_cast<const char*>(p) - current->shared_base); }
+
+namespace {
+// Element (outer, k) of a matrix under 128-byte swizzle: the descriptor's fields as the PTX ISA defines them.
+uint16_t swizzled_element(uint64_t descriptor, int outer, int k, bool transposed) {
+  const auto field = [&](int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fffu) << 4; };
+  require(descriptor >> 62 == 1 && (descriptor >> 49 & 7u) == 0, "internal", "emulation: a wgmma descriptor without 128-byte swizzle or with a base offset");
+  const uint32_t start = field(0), leading = field(16), stride = field(32);
+  uint32_t at = transposed ? start + static_cast<uint32_t>(outer / 64) * leading + static_cast<uint32_t>(k / 8) * stride + static_cast<uint32_t>(k % 8) * 128 + static_cast<uint32_t>(outer % 64) * 2
+                           : start + static_cast<uint32_t>(outer / 8) * stride + static_cast<uint32_t>(outer % 8) * 128 + static_cast<uint32_t>(k) * 2;
+  at ^= (at >> 7 & 7u) << 4;
+  require(at + 2 <= current->shared.size(), "internal", "emulation: wgmma reads shared memory beyond the block's");
+  uint16_t bits;
+  std::memcpy(&bits, current->shared_base + at, 2);
+  return bits;
+}
+float widen(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+
+std::atomic<int64_t> warp_products{0};
+struct WarpProduct { const Product* product; int warp; };
+void compute_product(void* const* slots, unsigned lanes) {
+  need_warp(lanes, "wgmma");
+  warp_products.fetch_add(1, std::memory_order_relaxed);
+  const WarpProduct& first = *static_cast<WarpProduct*>(slots[0]);
+  const int n = first.product->n, row0 = first.warp * 16;
+  float a[16][16];
+  for (int r = 0; r < 16; ++r)
+    for (int k = 0; k < 16; ++k) a[r][k] = widen(swizzled_element(first.product->a, row0 + r, k, false));
+  for (int column = 0; column < n; ++column) {
+    float b[16];
+    for (int k = 0; k < 16; ++k) b[k] = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
+    for (int r = 0; r < 16; ++r) {
+      float& to = static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
+      float sum = to;
+      for (int k = 0; k < 16; ++k) sum += a[r][k] * b[k];
+      to = sum;
+    }
+  }
+}
+}  // namespace
+
+void fence_async_proxy() {}
+int64_t warpgroup_products() { return warp_products; }
+void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) { me().products.push_back({d, n, a, b, b_transposed}); }
+void wgmma_commit() {
+  Member& m = me();
+  m.product_groups.push_back(std::move(m.products));
+  m.products.clear();
+}
+void wgmma_wait(int pending) {
+  Member& m = me();
+  while (static_cast<int>(m.product_groups.size()) > pending) {
+    const std::vector<Product> group = std::move(m.product_groups.front());
+    m.product_groups.erase(m.product_groups.begin());
+    for (const Product& p : group) {
+      WarpProduct mine{&p, static_cast<int>(m.index.x) / 32 % 4};
+      warp_operation(0xffffffffu, "wgmma", &mine, compute_product);
+    }
   }
 }
 

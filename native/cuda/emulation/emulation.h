@@ -143,6 +143,14 @@ void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed);
 void cp_async(void* shared, const void* global, bool valid);
 void cp_async_commit();
 void cp_async_wait(int pending);
+uint32_t shared_address(const void* p);                  // in the block's dynamic shared memory
+// Products of a warpgroup read shared memory and write d when they are waited for: a tile that is overwritten too early, or d read too early, shows.
+// A missing fence_async_proxy() does not.
+void fence_async_proxy();
+void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed);
+int64_t warpgroup_products();  // computed since the start, one for each warp
+void wgmma_commit();
+void wgmma_wait(int pending);
 
 template <class T> struct Shuffle { T value, result; int source; };
 template <class T> T shuffle(unsigned mask, T value, int source) {
