@@ -1,9 +1,20 @@
 // `temper doctor`: what this machine has and what will run on it.
-import { existsSync } from 'node:fs';
 import { cpus, freemem, totalmem } from 'node:os';
+import type { CudaReport } from '../../native/device.js';
 import { type Command, examples, printJson } from '../command.js';
 
 const GIB = 2 ** 30;
+
+/** Driver, library and devices, or what is missing and how to get it. */
+function cudaLines(cuda: CudaReport): string[] {
+  const built = cuda.built ? `${cuda.library}${cuda.builtFor ? `, for ${cuda.builtFor.replaceAll(' sm_', ', sm_')}` : ''}` : `${cuda.library} is not built; \`npm run build:cuda\` builds it (needs nvcc 12.8 or newer)`;
+  return [
+    `cuda      ${cuda.driver ? `driver for CUDA ${cuda.driver}, library made with ${cuda.runtime ?? '?'}` : cuda.problem?.code === 'no_driver' ? 'no NVIDIA driver: computing on the CPU' : 'an NVIDIA driver'}`,
+    `          ${built}`,
+    ...cuda.devices.map((d) => `device    cuda:${d.index} ${d.name}, sm_${d.major}${d.minor}, ${d.multiprocessors} multiprocessors, ${(d.memory / GIB).toFixed(1)} GiB`),
+    ...(cuda.problem && cuda.built ? [`          ${cuda.problem.message}`] : []),
+  ];
+}
 
 export const command: Command = {
   name: 'doctor',
@@ -14,7 +25,7 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper doctor', 'temper doctor --no-measure --json'))
       .action(async (options: { measure: boolean; json?: boolean }) => {
-        const [{ addon }, { measureLimits }] = await Promise.all([import('../../native/addon.js'), import('../../bench/bench.js')]);
+        const [{ addon }, { measureLimits }, { cudaReport }] = await Promise.all([import('../../native/addon.js'), import('../../bench/bench.js'), import('../../native/device.js')]);
         const info = addon.cpuInfo();
         const counts = [...new Set([1, info.threads >> 1, info.threads])].filter((n) => n > 0).sort((a, b) => a - b);
         const report = {
@@ -24,7 +35,7 @@ export const command: Command = {
           memory: { totalBytes: totalmem(), freeBytes: freemem() },
           limits: options.measure ? counts.map(measureLimits) : [],
           addon: { ops: addon.opNames.length },
-          gpu: { driver: existsSync('/proc/driver/nvidia/version'), backend: 'cpu' },
+          cuda: cudaReport(),
         };
         if (options.json) { printJson(report); return; }
         process.stdout.write([
@@ -34,7 +45,7 @@ export const command: Command = {
           `memory    ${(report.memory.totalBytes / GIB).toFixed(1)} GiB, ${(report.memory.freeBytes / GIB).toFixed(1)} GiB free`,
           ...report.limits.map((l) => `limits    ${l.gflops.toFixed(0)} GFLOP/s (${info.isa === 'avx512bf16' ? 'bf16 dot products' : 'f32'}), ${l.gbPerSecond.toFixed(1)} GB/s read, ${l.threads} thread${l.threads > 1 ? 's' : ''}`),
           `addon     loaded, ${report.addon.ops} ops`,
-          `gpu       ${report.gpu.driver ? 'an NVIDIA driver is present; this build computes on the CPU' : 'none found; computing on the CPU'}`,
+          ...cudaLines(report.cuda),
           '',
         ].join('\n'));
       });
