@@ -132,6 +132,11 @@ napi_value memory(napi_env env, napi_callback_info) {
   ok(napi_create_typedarray(env, napi_float64_array, 2 * n + 5, buffer, 0, &out), "deviceMemory");
   return out;
 }
+napi_value opened_device(napi_env env, napi_callback_info) {
+  int32_t index = -1;
+  if (const TemperBackend* b = device_backend()) must(*b, b->opened(&index));
+  return js_number(env, index);
+}
 // Waits for the device and raises what its kernels found wrong.
 napi_value synchronize(napi_env, napi_callback_info) {
   if (const TemperBackend* b = device_backend()) must(*b, b->synchronize());
@@ -204,6 +209,7 @@ void define_device(napi_env env, napi_value exports) {
   define<list_devices>(env, exports, "listDevices");
   define<open_device>(env, exports, "openDevice");
   define<memory>(env, exports, "deviceMemory");
+  define<opened_device>(env, exports, "openedDevice");
   define<synchronize>(env, exports, "synchronize");
   define<begin_graph>(env, exports, "beginGraph");
   define<end_graph>(env, exports, "endGraph");

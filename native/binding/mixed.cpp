@@ -1,4 +1,5 @@
 // Ops with tensors in both places. The embedding table is large and read by a few rows, so it may stay where the file maps it; its rows are gathered by the CPU.
+// The optimizer's moments are read and written once a step, so they may stay in host memory.
 #include <algorithm>
 #include <cstring>
 
@@ -41,7 +42,25 @@ void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool*
   }
 }
 
-constexpr MixedOp kMixed[] = {{"embedding_fwd", 1u << 1 | 1u << 2, embedding_fwd}};
+// adamw(p, m, v, g, …): p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the device for three crossings of the bus
+// per element and step. The CPU computes, so the result is the CPU's.
+void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
+  require(!on_device[1] && !on_device[2] && on_device[0] && on_device[3], "wrong_device", "adamw: wanted p and g on the device, m and v both on the host or all on the device");
+  const int64_t count = t[0]->numel();
+  Scratch<float> values(static_cast<size_t>(2 * std::min(count, kStageElements)));
+  for (int64_t from = 0; from < count; from += kStageElements) {
+    const int64_t size = std::min(kStageElements, count - from);
+    Tensor p{values.data(), DType::f32, 1, {size}}, g{values.data() + size, DType::f32, 1, {size}}, m = p, v = p;
+    m.data = t[1]->f32() + from;
+    v.data = t[2]->f32() + from;
+    must(backend, backend.download(p.data, t[0]->f32() + from, p.bytes()));
+    must(backend, backend.download(g.data, t[3]->f32() + from, g.bytes()));
+    if (cpu::table().adamw(&p, &m, &v, &g, n[4], n[5], n[6], n[7], n[8], static_cast<int64_t>(n[9]), n[10])) throw Error(last_error());
+    must(backend, backend.upload(t[0]->f32() + from, p.data, p.bytes()));
+  }
+}
+
+constexpr MixedOp kMixed[] = {{"embedding_fwd", 1u << 1 | 1u << 2, embedding_fwd}, {"adamw", 1u << 1 | 1u << 2, adamw}};
 
 }  // namespace
 

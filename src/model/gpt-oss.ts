@@ -411,7 +411,7 @@ export interface LossOptions {
   readonly gradients: boolean;
   /** As in ForwardOptions. Another value changes the last bits of gradients, none of the loss. */
   readonly chunkTokens?: number;
-  /** Folder on whose disk the kept activations go (files without a name, mapped); absent or null: memory. Changes no bit. */
+  /** Folder on whose disk the kept activations go (files without a name, mapped); of a model on a GPU they go to host memory. Absent or null: they stay. Changes no bit. */
   readonly offload?: string | null;
 }
 
@@ -444,6 +444,7 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
   const keepable = (scope: Scope, shape: readonly number[]): Tensor => (options.offload && gradients && placeOf(model) === 'cpu' ? scope.offloaded(options.offload, 'f32', shape) : scope.empty('f32', shape));
+  const parks = options.offload != null && gradients && placeOf(model) !== 'cpu';
   const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
   let scope = s.open(), x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);
@@ -454,7 +455,12 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
     const next = keep ? s.open() : scope;
     const out = keep ? newX(next) : x;
     layerForward(p, i, x, out, h);
-    kept.push({ scope, x, h });
+    if (parks && keep) {
+      const host = s.open('activations', 'cpu');
+      const park = (t: Tensor): Tensor => host.empty(t.dtype, t.shape).copy(t);
+      kept.push({ scope: host, x: park(x), h: h && park(h) });
+      scope.close();
+    } else kept.push({ scope, x, h });
     scope = next;
     x = out;
   }
@@ -476,7 +482,9 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
     for (let i = L - 1; i >= lowest; i--) {
       const of = kept[i];
       if (!of) continue;
-      layerBackward(p, i, of.x, dx, of.h, grads?.layers[i]);
+      using back = new Scope('activations', placeOf(model));
+      const here = (t: Tensor): Tensor => (t.place === placeOf(model) ? t : back.empty(t.dtype, t.shape).copy(t));
+      layerBackward(p, i, here(of.x), dx, of.h && here(of.h), grads?.layers[i]);
       of.scope.close();
     }
     if (grads) ops.embedding_bwd(grads.embed, dx, p.ids);

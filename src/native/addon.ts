@@ -34,6 +34,8 @@ interface Addon {
   /** Opens a device, once per process; index −1: the machine's only kind. `memoryLimit` in bytes, 0: none. */
   openDevice(path: string, needsDriver: boolean, index: number, memoryLimit: number): DeviceDescription;
   deviceMemory(): Float64Array;
+  /** Index of the open device; −1: none. */
+  openedDevice(): number;
   /** Waits for the device and throws what its kernels found wrong. */
   synchronize(): void;
   /** Device ops until endGraph are recorded, not run. */

@@ -75,6 +75,11 @@ export function deviceMemory(): DeviceMemory {
   const [totalLive = 0, totalPeak = 0, held = 0, heldPeak = 0, limit = 0] = raw.subarray(2 * n);
   return { live: named(0), peak: named(n), totalLive, totalPeak, held, heldPeak, limit };
 }
+/** Bytes that may still be taken from the open device: of the limit, or of its memory less half a GiB for the driver. Infinity while none is open. */
+export function deviceRoom(): number {
+  const { held, limit } = deviceMemory(), open = addon.openedDevice();
+  return open < 0 ? Infinity : (limit || (addon.listDevices().find((d) => d.index === open)?.memory ?? Infinity) - 2 ** 29) - held;
+}
 /** The highest sum of live bytes in a place since `resetPeaks`. */
 export const peakBytes = (place: Place): number => (place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak);
 /** Waits for the device, if one is open. @throws {NativeError} what a kernel found wrong: bad_index, not_finite, … */

@@ -12,12 +12,14 @@ export interface DryRunReport {
   readonly mappedBytes: number;
   /** Bytes of offloaded tensors at their peak; on disk, in none of the categories. */
   readonly offloadedPeak: number;
+  /** Device memory: bytes at the peak of each category and of their sum. `peak` and `totalPeak` are the host's. */
+  readonly device: { readonly peak: Readonly<Record<Category, number>>; readonly totalPeak: number };
   /** Every op call, in order. */
   readonly ops: readonly OpCall[];
 }
 export interface OpCall { readonly op: string; readonly args: readonly CostArg[]; readonly cost: OpCost }
 
-interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly offloaded?: number; indices?: Int32Array }
+interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly place: number; readonly offloaded?: number; indices?: Int32Array }
 
 let running = false;
 /** Whether a dry run is under way: what only reads contents to judge them may leave it out. */
@@ -29,37 +31,45 @@ export const inDryRun = (): boolean => running;
  */
 export function dryRun<T>(body: () => T): { readonly value: T; readonly report: DryRunReport } {
   const tensors = new Map<number, Virtual>();
-  const live = CATEGORIES.map(() => 0);
-  const peak = CATEGORIES.map(() => 0);
-  let totalPeak = 0;
+  // By place: 0 the host, 1 the device.
+  const books = [0, 1].map(() => ({ live: CATEGORIES.map(() => 0), peak: CATEGORIES.map(() => 0), totalPeak: 0 }));
+  let limit = 0, opened = -1;
   let mappedBytes = 0;
   let offloaded = 0;
   let offloadedPeak = 0;
   let next = 2 ** 52; // above every real handle and every scalar an op takes
   const ops: OpCall[] = [];
   const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
-  const note = (workspace: number): void => {
+  const sum = (x: readonly number[]): number => x.reduce((a, b) => a + b, 0);
+  const note = (workspace: number, place: number): void => {
+    const book = books[place];
+    if (!book) return;
     const w = CATEGORIES.indexOf('workspace');
-    live.forEach((bytes, c) => { peak[c] = Math.max(peak[c] ?? 0, bytes + (c === w ? workspace : 0)); });
-    totalPeak = Math.max(totalPeak, live.reduce((a, b) => a + b, 0) + workspace);
+    book.live.forEach((bytes, c) => { book.peak[c] = Math.max(book.peak[c] ?? 0, bytes + (c === w ? workspace : 0)); });
+    book.totalPeak = Math.max(book.totalPeak, sum(book.live) + workspace);
   };
-  const add = (v: Virtual): number => { tensors.set(next, v); live[v.category] = (live[v.category] ?? 0) + v.bytes; note(0); return next++; };
+  const hold = (v: Virtual, bytes: number): void => { const live = books[v.place]?.live; if (live) live[v.category] = (live[v.category] ?? 0) + bytes; };
+  const add = (v: Virtual): number => { tensors.set(next, v); hold(v, v.bytes); note(0, v.place); return next++; };
   const bytesOf = (dtype: number): number => dtypeBytes(DTYPES[dtype] ?? 'f32');
 
   const stubs: Partial<Record<keyof typeof addon, unknown>> = {
-    alloc: (dtype: number, shape: readonly number[], category: number) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category }),
+    alloc: (dtype: number, shape: readonly number[], category: number, place = 0) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category, place }),
+    openDevice: (_path: string, _needsDriver: boolean, index: number, bytes: number) => { opened = Math.max(0, index); limit = bytes || limit; },
+    openedDevice: () => opened,
+    deviceMemory: () => Float64Array.from([...books[1]?.live ?? [], ...books[1]?.peak ?? [], sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, limit]),
+    listDevices: () => [],
     allocScratch: (_folder: string, dtype: number, shape: readonly number[]) => {
       const bytes = numel(shape) * bytesOf(dtype);
       offloadedPeak = Math.max(offloadedPeak, offloaded += bytes);
-      return add({ shape, dtype, bytes: 0, category: 0, offloaded: bytes });
+      return add({ shape, dtype, bytes: 0, category: 0, place: 0, offloaded: bytes });
     },
-    view: (handle: number, _offset: number, shape: readonly number[]) => add({ shape, dtype: tensors.get(handle)?.dtype ?? 0, bytes: 0, category: 0 }),
-    mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => { mappedBytes += numel(shape) * bytesOf(dtype); return add({ shape, dtype, bytes: 0, category: 0 }); },
+    view: (handle: number, _offset: number, shape: readonly number[]) => add({ shape, dtype: tensors.get(handle)?.dtype ?? 0, bytes: 0, category: 0, place: tensors.get(handle)?.place ?? 0 }),
+    mapTensor: (_file: number, _offset: number, dtype: number, shape: readonly number[]) => { mappedBytes += numel(shape) * bytesOf(dtype); return add({ shape, dtype, bytes: 0, category: 0, place: 0 }); },
     free(handle: number) {
       const v = tensors.get(handle);
       if (!v) return;
       tensors.delete(handle);
-      live[v.category] = (live[v.category] ?? 0) - v.bytes;
+      hold(v, -v.bytes);
       offloaded -= v.offloaded ?? 0;
     },
     write(handle: number, data: ArrayBufferView) {
@@ -68,13 +78,15 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
     },
     read() { /* zeros */ }, zero() { /* zeros already */ }, copy() { /* zeros too */ },
     call(id: number) {
+      let place = 0;
       const args: CostArg[] = Array.from(addon.args.subarray(0, addon.opArity[id] ?? 0), (v) => {
         const t = tensors.get(v);
+        if (t?.place) place = 1;
         return t ? { shape: t.shape, dtype: t.dtype, bytesPerElement: bytesOf(t.dtype), ...(t.indices ? { indices: t.indices } : {}) } : v;
       });
       const op = addon.opNames[id] ?? '';
-      const cost = opCost(op, args);
-      note(cost.workspace);
+      const cost = opCost(op, args, place ? 'cuda' : 'cpu');
+      note(cost.workspace, place);
       ops.push({ op, args, cost });
     },
   };
@@ -84,8 +96,8 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   running = true;
   try {
     const value = body();
-    const named = Object.fromEntries(CATEGORIES.map((c, i) => [c, peak[i] ?? 0])) as Record<Category, number>;
-    return { value, report: { peak: named, totalPeak, mappedBytes, offloadedPeak, ops } };
+    const named = (place: number): Record<Category, number> => Object.fromEntries(CATEGORIES.map((c, i) => [c, books[place]?.peak[i] ?? 0])) as Record<Category, number>;
+    return { value, report: { peak: named(0), totalPeak: books[0]?.totalPeak ?? 0, device: { peak: named(1), totalPeak: books[1]?.totalPeak ?? 0 }, mappedBytes, offloadedPeak, ops } };
   } finally {
     Object.assign(table, kept);
     running = false;

@@ -95,6 +95,24 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
 };
 
-export function opCost(op: string, args: readonly CostArg[]): OpCost {
-  return { flops: 0, workspace: 0, rows: 0, bytes: total(args), ...RULES[op]?.(args) };
+/**
+ * Workspace of the CUDA backend (native/cuda/{staging,linear,grouped_linear,linear_cross_entropy,attention,attention_bwd}.cu): bf16 copies of activations, low-rank
+ * products, a chunk of logits, packed heads. Of other ops it is small.
+ */
+const CUDA_WORKSPACE: Readonly<Record<string, (args: readonly CostArg[]) => number>> = {
+  linear_fwd: ([, , x, w, , A, , , dropout]) => { const C = dim(w, 1), T = numel(x ?? null) / C; return 2 * T * (C + dim(A, 0)) + (present(A) && scalar(dropout) > 0 ? 2 * T * C : 0); },
+  linear_bwd: ([, , , , , dy, , , w, A]) => { const N = dim(w, 0), C = dim(w, 1), T = numel(dy ?? null) / N, R = dim(A, 0); return 2 * T * (N + C) + 8 * T * R; },
+  linear_q8_fwd: ([, , x, , , , A]) => 2 * dim(x, 0) * (dim(x, 1) + dim(A, 0)),
+  linear_cross_entropy([, dx, , x, w]) { const V = dim(w, 0), D = dim(w, 1), S = Math.min(256, numel(x ?? null) / D); return S * (4 * V + (present(dx) ? 2 * V : 0) + 2 * D); },
+  grouped_linear_fwd: ([y, , x, , , , , , A]) => 2 * dim(y, 0) * dim(A, 1) + size(x) / 2,
+  grouped_linear_bwd([dx, , , , , dy, dyRows, , x, , , offsets, , , A]) {
+    const P = present(dx) ? dim(dx, 0) : present(dyRows) ? numel(dyRows ?? null) : dim(dy, 0);
+    return offsets ? 2 * P * (dim(dy, -1) + dim(x, -1)) + 8 * P * dim(A, 1) : 0;
+  },
+  attention_bwd: ([, , , , , q]) => 12 * dim(q, 0) * dim(q, 1) + 2 * 3 * 2 * numel(q ?? null),
+};
+
+export function opCost(op: string, args: readonly CostArg[], place: 'cpu' | 'cuda' = 'cpu'): OpCost {
+  const cost = { flops: 0, workspace: 0, rows: 0, bytes: total(args), ...RULES[op]?.(args) };
+  return place === 'cpu' ? cost : { ...cost, workspace: CUDA_WORKSPACE[op]?.(args) ?? 0 };
 }

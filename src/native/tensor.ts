@@ -85,8 +85,8 @@ export class Scope implements Disposable {
     return tensor;
   }
   /** A scope that closes with this one at the latest. */
-  open(category: Category = this.category): Scope {
-    const scope = new Scope(category, this.place);
+  open(category: Category = this.category, place: Place = this.place): Scope {
+    const scope = new Scope(category, place);
     this.#inner.push(scope);
     return scope;
   }

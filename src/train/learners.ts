@@ -8,9 +8,9 @@ import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
-import { openDevice, parseBytes } from '../native/device.js';
+import { deviceRoom, openDevice, parseBytes } from '../native/device.js';
 import { CheckpointError } from '../native/errors.js';
-import type { Place } from '../native/tensor.js';
+import type { Place, Tensor } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Learner } from './learner.js';
 
@@ -19,8 +19,10 @@ export interface TrainedLearner extends Learner {
   readonly trainedParameters: number;
   /** What the parameters are, when they are an adapter's. */
   readonly spec?: AdapterSpec;
-  /** Bytes that a batch of this many tokens puts on disk; 0: none. */
+  /** Bytes that a batch of this many tokens puts elsewhere: on disk, from a GPU into host memory; 0: none. */
   offloadBytes(tokens: number): number;
+  /** Where the moments of AdamW are to lie. */
+  readonly momentsPlace: Place;
   /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
   readonly checkpointName?: string;
 }
@@ -30,10 +32,16 @@ export function createLearner(recipe: Recipe, run: string): TrainedLearner {
   return recipe.train.method === 'sft' ? adapterLearner(recipe, run) : modelLearner(recipe, run);
 }
 
+/** Share of what is left of a device that one thing may take before it goes to the host. */
+const OFFLOAD_SHARE = 0.25;
 /** What a batch offloads under the recipe's train.offloadActivations. */
-function offloadRule(recipe: Recipe, kept: (tokens: number) => number): (tokens: number) => number {
-  const mode = recipe.train.offloadActivations ?? 'auto';
-  return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= OFFLOAD_FROM_BYTES) ? bytes : 0; };
+function offloadRule(recipe: Recipe, place: Place, kept: (tokens: number) => number): (tokens: number) => number {
+  const mode = recipe.train.offloadActivations ?? 'auto', most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceRoom() * OFFLOAD_SHARE;
+  return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= most) ? bytes : 0; };
+}
+function momentsPlace(recipe: Recipe, params: Tensor): Place {
+  const mode = recipe.train.offloadOptimizer ?? 'auto';
+  return mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceRoom() * OFFLOAD_SHARE) ? 'cpu' : params.place;
 }
 
 /** Opens the recipe's device. @throws {NativeError} what is missing for it */
@@ -54,9 +62,9 @@ function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
   try { adapter = recipeAdapter(recipe, base.config, true, place); } catch (e) { base.close(); throw e; }
   const grads = adapter.grads;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
-  const offloadBytes = place === 'cpu' ? offloadRule(recipe, (tokens) => keptActivationBytes(base, adapter.model, tokens)) : (): number => 0;
+  const offloadBytes = offloadRule(recipe, place, (tokens) => keptActivationBytes(base, adapter.model, tokens));
   return {
-    offloadBytes,
+    offloadBytes, momentsPlace: momentsPlace(recipe, adapter.params),
     config: base.config, params: adapter.params, grads, checkpointName: 'adapter', spec: adapter.spec,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
     lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets,
@@ -71,9 +79,9 @@ function modelLearner(recipe: Recipe, run: string): TrainedLearner {
   const config = parseConfig(recipe.model.init, 'model.init');
   const place = recipePlace(recipe), model = createTrainable(config, { seed: recipe.train.seed, place });
   const tokenizer = recipe.model.tokenizer;
-  const offloadBytes = place === 'cpu' ? offloadRule(recipe, (tokens) => keptActivationBytes(model.model, null, tokens)) : (): number => 0;
+  const offloadBytes = offloadRule(recipe, place, (tokens) => keptActivationBytes(model.model, null, tokens));
   return {
-    offloadBytes,
+    offloadBytes, momentsPlace: momentsPlace(recipe, model.params),
     config, params: model.params, grads: model.grads,
     trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
     lossAndGradients: (batch, targets, seed) => lossAndGradients(model.model, null, batch, targets,

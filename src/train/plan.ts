@@ -6,6 +6,7 @@ import { planSteps } from '../data/order.js';
 import { fillBins, inputLength, packBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { dryRun, type DryRunReport } from '../native/dry-run.js';
+import { parseBytes } from '../native/device.js';
 import { ConfigError } from '../native/errors.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import { ops } from '../native/ops.js';
@@ -29,6 +30,8 @@ export interface TrainPlan {
   /** Bytes that each pass over the model may have to read from disk again, because the files do not stay in memory beside all this; 0: they do. */
   readonly rereadBytes: number;
   readonly availableBytes: number;
+  /** On a GPU: its memory at the peak of each category and of their sum, and the most it may take (recipe's memoryLimit; NaN: none is set). Null on the CPU. */
+  readonly device: { readonly peakBytes: Readonly<Record<Category, number>>; readonly totalPeakBytes: number; readonly limitBytes: number } | null;
   /** Activations offloaded to the run folder's disk, and what is free there. */
   readonly offloadedBytes: number;
   readonly diskFreeBytes: number;
@@ -48,6 +51,7 @@ function procBytes(file: string, field: string): number {
 /** Anonymous resident memory of this process, bytes (Linux; NaN elsewhere). */
 export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
 
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 const ADVICE: Readonly<Record<Category, string>> = {
   weights: 'a smaller model.init',
   adapter: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
@@ -63,8 +67,9 @@ function dryStep(recipe: Recipe, run: string, batches: readonly ReturnType<typeo
   const { report } = dryRun(() => {
     const learner = createLearner(recipe, run);
     trainedParameters = learner.trainedParameters;
-    using scope = new Scope('optimizer');
-    const m = scope.zeros('f32', learner.params.shape), v = scope.zeros('f32', learner.params.shape), squares = scope.empty('f32', [1], 'workspace');
+    using scope = new Scope('optimizer', learner.momentsPlace);
+    using small = new Scope('workspace', learner.params.place);
+    const m = scope.zeros('f32', learner.params.shape), v = scope.zeros('f32', learner.params.shape), squares = small.empty('f32', [1]);
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(squares, 0);
     ops.fill(learner.grads, 0);
@@ -108,10 +113,13 @@ export async function planTraining(path: string, options: { readonly set?: reado
   const available = options.availableBytes ?? procBytes('/proc/meminfo', 'MemAvailable');
   const needed = memory.report.totalPeak;
   const disk = memory.report.offloadedPeak, diskFree = freeDiskBytes(run);
-  const fits = !(needed > available) && disk <= diskFree;
-  const worst = (Object.entries(memory.report.peak) as [Category, number][]).sort((a, b) => b[1] - a[1])[0];
+  const onDevice = recipe.device.startsWith('cuda');
+  const device = onDevice ? { peakBytes: memory.report.device.peak, totalPeakBytes: memory.report.device.totalPeak, limitBytes: recipe.memoryLimit === undefined ? Number.NaN : parseBytes(recipe.memoryLimit) } : null;
+  const deviceFits = !device || !(device.totalPeakBytes > device.limitBytes);
+  const fits = !(needed > available) && disk <= diskFree && deviceFits;
+  const worst = (Object.entries(deviceFits ? memory.report.peak : memory.report.device.peak) as [Category, number][]).filter(([c]) => deviceFits || c !== 'weights').sort((a, b) => b[1] - a[1])[0];
   let timing: Timing = { seconds: Number.NaN, byOp: {} };
-  if (options.measure !== false) {
+  if (options.measure !== false && !onDevice) { // the CPU's op timings say nothing about a GPU
     // What a dry step takes is what TypeScript itself needs between the ops; set-up alone is taken off.
     const clock = (batches: typeof typical): { ms: number; calls: DryRunReport['ops'] } => { const from = performance.now(); const { step } = dryStep(recipe, run, batches); return { ms: performance.now() - from, calls: step }; };
     const idle = clock([]), step = clock(typical);
@@ -122,8 +130,9 @@ export async function planTraining(path: string, options: { readonly set?: reado
   return {
     steps: steps.steps, tokensPerStep, trainedParameters: memory.trainedParameters,
     peakBytes: memory.report.peak, totalPeakBytes: needed, runtimeBytes, mappedBytes: memory.report.mappedBytes, rereadBytes: needed + memory.report.mappedBytes > available ? memory.report.mappedBytes : 0, availableBytes: available,
-    offloadedBytes: disk, diskFreeBytes: diskFree, fits,
+    device, offloadedBytes: disk, diskFreeBytes: diskFree, fits,
     advice: fits || !worst ? '' : disk > diskFree ? `the offloaded activations need more disk than ${run} has: free some, try another disk with --out, a lower train.tokensPerBatch or data.maxTokens`
+      : !deviceFits && worst ? `the device may take ${gib(device?.limitBytes ?? 0)}, ${gib(device?.totalPeakBytes ?? 0)} are needed: try train.offloadOptimizer: always, train.offloadActivations: always, or ${ADVICE[worst[0]]}`
       : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
     stepSeconds: timing.seconds, tokensPerSecond: tokensPerStep / timing.seconds, totalSeconds: timing.seconds * steps.steps, byOp: timing.byOp,
   };

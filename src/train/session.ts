@@ -79,7 +79,7 @@ export function freeDiskBytes(path: string): number {
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 /** @throws {TrainError} offload_disk_full */
 function requireOffloadRoom(learner: TrainedLearner, run: string, tokens: number): void {
-  const needed = learner.offloadBytes(tokens);
+  const needed = learner.params.place === 'cpu' ? learner.offloadBytes(tokens) : 0; // a GPU's go to host memory
   if (needed === 0) return;
   const free = freeDiskBytes(run);
   if (free < needed) {
@@ -132,7 +132,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     versions: versions(), machine: { isa: learner.params.place === 'cuda' ? 'cuda' : cpu.isa, threads: getThreads() }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
   };
 
-  using scope = new Scope('optimizer', learner.params.place);
+  using scope = new Scope('optimizer', learner.momentsPlace);
   const m = scope.zeros('f32', learner.params.shape);
   const v = scope.zeros('f32', learner.params.shape);
   let done = 0;

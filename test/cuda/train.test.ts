@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import './emulated.js';
+import { planTraining } from '../../src/train/plan.js';
 import { readMetrics } from '../../src/train/run-folder.js';
 import { evaluate, train } from '../../src/train/train.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
@@ -35,6 +36,25 @@ describe('train on the device', () => {
       return [...f.tensors.keys()].map((k) => f.bytes(k));
     };
     expect(bytes('cut')).toEqual(bytes('whole'));
+  });
+
+  it('with activations and moments in host memory: the same losses, less of the device, and plan knows it', async () => {
+    const set = (mode: string): string[] => ['device=cuda', 'train.steps=2', `train.offloadActivations=${mode}`, `train.offloadOptimizer=${mode}`];
+    const kept = await run('kept', set('never')), offloaded = await run('offloaded', set('always'));
+    const losses = (name: string): number[] => readMetrics(at('runs', name)).map((m) => m.loss);
+    expect(losses('offloaded')[0]).toBe(losses('kept')[0]); // the step between is the CPU's AdamW
+    expect(Math.abs((losses('offloaded')[1] ?? NaN) - (losses('kept')[1] ?? NaN))).toBeLessThan(1e-5);
+    expect(offloaded.peakBytes).toBeLessThan(kept.peakBytes);
+    for (const [mode, measured] of [['never', kept.peakBytes], ['always', offloaded.peakBytes]] as const) {
+      const { device } = await planTraining(at('recipe.yaml'), { set: set(mode) });
+      expect(Math.abs((device?.totalPeakBytes ?? NaN) / measured - 1)).toBeLessThan(0.1);
+    }
+  });
+
+  it('plan refuses a limit that is too small and names the knob', async () => {
+    const plan = await planTraining(at('recipe.yaml'), { set: ['device=cuda', 'memoryLimit=50KiB'] });
+    expect(plan.fits).toBe(false);
+    expect(plan.advice).toMatch(/train\.offloadOptimizer/);
   });
 
   it('pretrains on the device', async () => {

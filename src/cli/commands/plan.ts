@@ -56,7 +56,9 @@ export const command: Command = {
             `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ${size(plan.mappedBytes)} of mapped files and ${size(plan.runtimeBytes)} of the runtime; ${size(plan.availableBytes)} available`,
             ...(plan.rereadBytes > 0 ? [`  the mapped files do not stay in memory beside it: each pass, forward or backward, may read ${size(plan.rereadBytes)} from disk`] : []),
             ...(plan.offloadedBytes > 0 ? [`  ${'offloaded'.padEnd(12)}${size(plan.offloadedBytes).padStart(12)}   on disk beside the run, ${size(plan.diskFreeBytes)} free`] : []),
-            ...(options.time ? [`time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all`] : []),
+            ...(plan.device ? ['device memory, by category (each at its own peak):', ...Object.entries(plan.device.peakBytes).filter(([, bytes]) => bytes > 0).map(category),
+              `${category(['together', plan.device.totalPeakBytes])}   ${Number.isNaN(plan.device.limitBytes) ? 'no limit is set' : `of a limit of ${size(plan.device.limitBytes)}`}; beside it the driver takes about half a GiB`] : []),
+            ...(options.time && !plan.device ? [`time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all`] : []),
             plan.fits ? 'fits' : `does not fit: ${plan.advice}`, '',
           ].join('\n'));
         }
