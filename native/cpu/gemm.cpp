@@ -44,8 +44,8 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
   }
 }
 
-bool suits_few(const Product& p) {
-  bool yes = p.m <= kFewRows;
+bool suits_few(const Product& p, const RowDots& few) {
+  bool yes = p.m <= std::min(p.few_rows, few.rows);
   for (int t = 0; t < p.num_terms; ++t) yes = yes && p.terms[t].b.k_inner && p.terms[t].a.k_inner && !p.terms[t].b.rows && !p.terms[t].b.row_scale;
   return yes;
 }
@@ -62,7 +62,7 @@ float bias_at(const Product& p, int64_t n) {
 
 void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
   const Product& P = *plan.product;
-  alignas(64) float out[kFewRows * kFewCols];
+  alignas(64) float out[kMostFewRows * kFewCols];
   const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols);
   for (int term = 0; term < P.num_terms; ++term) {
     const Term& t = P.terms[term];
@@ -124,6 +124,12 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
 
 const Kernels& kernels() {
 #if defined(__x86_64__)
+  static const Kernels avx2 = [] {
+    Kernels k = kKernelsAvx2;
+    k.few_exact = kRowDotsAvx2;
+    k.few_rounded = kRowDotsAvx2Rounded;
+    return k;
+  }();
   static const Kernels avx512 = [] {
     Kernels k = kKernelsAvx512;
     k.few_exact = kRowDotsAvx512;
@@ -139,7 +145,7 @@ const Kernels& kernels() {
   switch (active_isa()) {
     case Isa::avx512bf16: return avx512bf16;
     case Isa::avx512: return avx512;
-    case Isa::avx2: return kKernelsAvx2;
+    case Isa::avx2: return avx2;
     default: break;
   }
 #elif defined(__aarch64__)
@@ -166,7 +172,7 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     if (p.m == 0 || p.n == 0) continue;
     Plan& plan = plans[static_cast<size_t>(num_plans)];
     plan.product = &p;
-    plan.few = suits_few(p);
+    plan.few = suits_few(p, few);
     int64_t k_blocks = 0, k = 0;
     for (int term = 0; term < p.num_terms; ++term) {
       k_blocks += ceil_div(units_of(p.terms[term], path), kUnits);

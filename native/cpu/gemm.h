@@ -8,7 +8,7 @@
 namespace temper::cpu {
 
 inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
-inline constexpr int kFewRows = 8;
+inline constexpr int kFewRows = 8, kMostFewRows = 16;  // that take the few-rows path: of any product, of one that says so
 inline constexpr int kPanels = 4;      // packed at once where k runs across rows: a row is then read by whole cache lines
 inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
 
@@ -45,6 +45,7 @@ struct Product {
   bool accumulate = false;
   const void* bias = nullptr;
   Kind bias_kind = Kind::f32;
+  int few_rows = kFewRows;  // up to kMostFewRows where a path has a form for them: one big dense matrix, read once
 };
 
 // Runs independent products. Each element of c is summed in one fixed order, whatever the thread count.
@@ -64,9 +65,10 @@ struct Path {
 
 // Few rows against weights whose rows run along k: each weight is read once, in memory order.
 struct RowDots {
+  int rows;                                                                                        // at most, of one call
   int64_t (*units)(Kind weight, int64_t k);                                                       // 32-bit units of one prepared row of x
   void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);            // a: f32, k_inner
-  // out[i][n − n0] = x[i]·b[n] for i < m ≤ kFewRows; x is m prepared rows.
+  // out[i][n − n0] = x[i]·b[n] for i < m ≤ rows; x is m prepared rows.
   void (*dots)(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k);
 };
 
@@ -83,7 +85,7 @@ extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
 extern const Path kPathAvx512Bf16;
-extern const RowDots kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
+extern const RowDots kRowDotsAvx2, kRowDotsAvx2Rounded, kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
 #elif defined(__aarch64__)
 extern const Kernels kKernelsNeon;
 extern const Path kPathNeonBf16;

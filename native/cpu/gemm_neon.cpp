@@ -55,8 +55,8 @@ void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, i
 const Kernels kKernelsNeon = {
     {5, 16, 1, pack_any<1, false>, tile},
     {5, 16, 1, pack_any<1, true>, tile},
-    {dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
-    {dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
+    {kFewRows, dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
+    {kFewRows, dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
     row_max, sum_exp, exp_scaled,
 };
 }  // namespace temper::cpu

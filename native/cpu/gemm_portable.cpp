@@ -19,8 +19,8 @@ struct Vector {
 const Kernels kKernelsPortable = {
     {4, 8, 1, pack_any<1, false>, tile_f32<Vector, 4, 2>},
     {4, 8, 1, pack_any<1, true>, tile_f32<Vector, 4, 2>},
-    {dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
-    {dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
+    {kFewRows, dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
+    {kFewRows, dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
     row_max, sum_exp, exp_scaled,
 };
 }  // namespace temper::cpu

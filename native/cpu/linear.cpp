@@ -37,7 +37,7 @@ class Dropped {
 void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed,
                 int64_t precision) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0, R = A ? A->shape[0] : 0;
-  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N};
+  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
   p.terms[0] = {rows_of(x->f32(), C), {.data = w->data, .ld = C, .kind = kind_of(*w)}, C, 1.0f};
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {

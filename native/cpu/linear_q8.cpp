@@ -44,7 +44,7 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
 void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale,
                    int64_t precision) {
   const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
-  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N};
+  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
   p.terms[0] = {{.data = x->data, .ld = C}, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .kind = Kind::q8}, C, 1.0f};
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {

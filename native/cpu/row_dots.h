@@ -1,5 +1,5 @@
 // Products with few rows read each weight once, so they run at memory speed: dot products along the weight's rows, with x prepared in
-// the order in which the weight is decoded. This is the general form, decoding through a small buffer.
+// the order in which the weight is decoded. Here is the general form, decoding through a small buffer.
 #pragma once
 #include "gemm_pack.h"
 
@@ -7,6 +7,15 @@ namespace temper::cpu {
 namespace {
 
 constexpr int kDotBlock = 256;
+constexpr int64_t kPrefetch = 3072;  // bytes ahead in the weight stream; the hardware's own stops at each page
+
+// Calls f with m as a compile-time constant.
+template <int Max, class F> inline void with_rows(int m, F&& f) {
+  if constexpr (Max > 1) {
+    if (m < Max) return with_rows<Max - 1>(m, f);
+  }
+  f.template operator()<Max>();
+}
 
 inline int64_t dot_units_any(Kind, int64_t k) { return k; }
 

@@ -121,7 +121,7 @@ template <bool Round> void dots(float* out, int64_t ld, int m, const uint32_t* x
 
 }  // namespace
 
-const RowDots kRowDotsAvx512 = {units, prepare<false>, dots<false>};
-const RowDots kRowDotsAvx512Rounded = {units, prepare<true>, dots<true>};
+const RowDots kRowDotsAvx512 = {kFewRows, units, prepare<false>, dots<false>};
+const RowDots kRowDotsAvx512Rounded = {kFewRows, units, prepare<true>, dots<true>};
 
 }  // namespace temper::cpu

@@ -1,11 +1,10 @@
 // What both AVX-512 forms of the few-rows product share.
 #pragma once
 #include "gemm_pack_avx512.h"
+#include "row_dots.h"
 
 namespace temper::cpu {
 namespace {
-
-constexpr int64_t kPrefetch = 3072;  // bytes ahead in the weight stream; the hardware's own stops at each page
 
 // 2^(e−127) of four groups, each on the four lanes of its 16 bytes. e = 0 gives the subnormal 2^−127.
 inline __m512 group_scales(uint32_t four) {
@@ -25,14 +24,6 @@ inline uint32_t four_scales(const uint8_t* s, int count) {
   return four;
 }
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
-
-// Calls f with m as a compile-time constant.
-template <int Max, class F> inline void with_rows(int m, F&& f) {
-  if constexpr (Max > 1) {
-    if (m < Max) return with_rows<Max - 1>(m, f);
-  }
-  f.template operator()<Max>();
-}
 
 }  // namespace
 }  // namespace temper::cpu

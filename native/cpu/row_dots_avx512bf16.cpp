@@ -52,6 +52,7 @@ template <int M, int Cols> void dots_mxfp4(float* out, int64_t ld, const uint32_
     const __m512 factor = group_scales(four);
     __m512bh w[4];
     for (int i = 0; i < 4; ++i) w[i] = as_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(bytes, static_cast<unsigned>(4 * i)), table));
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
       const uint32_t* at = x + i * row_units;
       __m512 even = _mm512_dpbf16_ps(_mm512_setzero_ps(), w[0], as_bf16(_mm512_loadu_si512(at)));
@@ -82,9 +83,12 @@ template <int M, int Cols, class Load> void dots_dense(float* out, int64_t ld, c
     for (int i = 0; i < M; ++i) sum[c][i] = _mm512_setzero_ps();
   const auto step = [&](int64_t at, int count) {
     __m512bh w[Cols];
+#pragma GCC unroll 4
     for (int c = 0; c < Cols; ++c) w[c] = load(c, at, count);
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
       const __m512bh xi = as_bf16(_mm512_loadu_si512(x + i * row_units + at / 2));
+#pragma GCC unroll 4
       for (int c = 0; c < Cols; ++c) sum[c][i] = _mm512_dpbf16_ps(sum[c][i], w[c], xi);
     }
   };
@@ -124,7 +128,49 @@ template <int M, int Cols> void dots_at(float* out, int64_t ld, const uint32_t* 
   }
 }
 
+// More rows than registers: `Cols` weight rows meet the rows of x in groups, from the second group on out of L1.
+template <int Cols> void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
+  constexpr int at_once = 6;
+  const int groups = (m + at_once - 1) / at_once;
+  const int64_t row_units = units(b.kind, k);
+  for (int g = 0, row = 0; g < groups; ++g) {
+    const int next = (g + 1) * m / groups;
+    with_rows<at_once>(next - row, [&]<int M>() { dots_at<M, Cols>(out + row * ld, ld, x + row * row_units, b, n, apart, k); });
+    row = next;
+  }
+}
+
+constexpr int kManyCols = 4;
+constexpr int64_t kDecoded = 4096;  // inputs of decoded weights that stay in L1
+
+// 9 to 16 rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
+void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  alignas(64) uint16_t weights[kManyCols * kDecoded];
+  const Source decoded{.data = weights, .ld = k, .kind = Kind::bf16};
+  for (int64_t n = n0; n < n1; n += kManyCols) {
+    const int cols = static_cast<int>(n1 - n < kManyCols ? n1 - n : kManyCols);
+    for (int c = 0; c < cols; ++c) {
+      const Q8Row row = q8_row(b, n + c, 0);
+      for (int64_t at = 0; at < k; at += 32) {
+        if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row.q + at) + kPrefetch * kManyCols, _MM_HINT_T0);
+        _mm512_storeu_si512(weights + c * k + at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_q8(row, at + 16), load_q8(row, at))));
+      }
+    }
+    if (cols == kManyCols) dots_in_groups<kManyCols>(out + n - n0, ld, m, x, decoded, 0, 1, k);
+    else
+      for (int c = 0; c < cols; ++c) dots_in_groups<1>(out + n + c - n0, ld, m, x, decoded, c, 0, k);
+  }
+}
+
+void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
+  const int64_t apart = (n1 - n0) / kManyCols;
+  for (int64_t j = 0; j < apart; ++j) dots_in_groups<kManyCols>(out + j, ld, m, x, b, n0 + j, apart, k);
+  for (int64_t n = n0 + kManyCols * apart; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
+}
+
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (m > kFewRows) return many_dots(out, ld, m, x, b, n0, n1, k);
   const int64_t apart = (n1 - n0) / 2;
   with_rows<kFewRows>(m, [&]<int M>() {
     for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);
@@ -134,6 +180,6 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const RowDots kRowDotsAvx512Bf16 = {units, prepare, dots};
+const RowDots kRowDotsAvx512Bf16 = {kMostFewRows, units, prepare, dots};
 
 }  // namespace temper::cpu

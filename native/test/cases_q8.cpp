@@ -60,6 +60,7 @@ void product_cases(Registry& reg) {
       {"8 rows, LoRA", 8, 66, 160, 8, DType::bf16, false},      {"9 rows, LoRA", 9, 66, 160, 8, DType::f32, false},
       {"deep: several blocks of k", 17, 40, 1312, 4, DType::bf16, false}, {"tall: several blocks of rows", 301, 33, 64, 0, DType::f32, false},
       {"wide: several blocks of columns", 14, 520, 32, 2, DType::bf16, false}, {"gpt-oss k_proj", 5, 512, 2880, 16, DType::bf16, true},
+      {"11 rows, deep: more inputs than are decoded at once", 11, 23, 4992, 0, DType::bf16, false}, {"16 rows, LoRA", 16, 67, 192, 8, DType::bf16, false},
       {"tiles of 128×192, LoRA", 130, 200, 160, 6, DType::bf16, false},
   };
   for (const Size& s : all)
