@@ -100,7 +100,7 @@ export function bench(dir: string, options: BenchOptions = BENCH_DEFAULTS): Benc
         logits(scope, model, forwardHidden(scope, model, null, batch, { precision: options.precision, cache, rows: Int32Array.of(n - 1) }), options.precision);
       };
     }, { prefill: n });
-    for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), B === 1 ? { decode: 4 * DECODE_TOKENS, depth } : undefined);
+    for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), { decode: 4 * DECODE_TOKENS, depth, sequences: B });
     for (const n of options.denseDtype === 'q8' ? [] : options.lora) add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
     return { model: dir, limits, isa: addon.cpuInfo().isa, cpu: addon.cpuInfo().model, loadSeconds, rows };
   } finally { model.close(); }

@@ -3,7 +3,7 @@ import { ConfigError } from '../../native/errors.js';
 import { Option } from 'commander';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
-interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly denseDtype: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly peerLlamaBench?: string; readonly peerGguf?: string; readonly json?: boolean }
+interface Options { readonly model: string; readonly precision: 'f32' | 'bf16'; readonly denseDtype: 'bf16' | 'q8'; readonly denseCache?: boolean; readonly prefill: string; readonly depths: string; readonly batches: string; readonly lora: string; readonly rank: number; readonly seconds: number; readonly threads?: number; readonly peerLlamaBench?: string; readonly peerLlamaBatchedBench?: string; readonly peerGguf?: string; readonly json?: boolean }
 const list = (text: string): number[] => text.split(',').filter((t) => t !== '').map((t) => integerIn(0, 1 << 20)(t));
 
 export const command: Command = {
@@ -23,7 +23,8 @@ export const command: Command = {
       .option('--seconds <s>', 'time for each row', numberIn(0.01, 3600), 3)
       .option('--threads <n>', 'threads of the pool', integerIn(1, 1024))
       .option('--peer-llama-bench <path>', "llama.cpp's llama-bench, run after each row that it can run")
-      .option('--peer-gguf <file>', 'GGUF of the same shapes for it')
+      .option('--peer-llama-batched-bench <path>', "llama.cpp's llama-batched-bench, for decoding several sequences at once")
+      .option('--peer-gguf <file>', 'GGUF of the same shapes for them')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper bench --model models/nano --lora 512,2048', 'temper bench --model models/gpt-oss-20b --prefill 512 --depths 0 --batches 1 --lora "" --json',
         'temper bench --model models/gpt-oss-20b --peer-llama-bench llama.cpp/build/bin/llama-bench --peer-gguf gpt-oss-20b.gguf'))
@@ -31,8 +32,9 @@ export const command: Command = {
         const { bench } = await import('../../bench/bench.js');
         const { setThreads } = await import('../../native/tensor.js');
         if (o.threads !== undefined) setThreads(o.threads);
-        if ((o.peerLlamaBench === undefined) !== (o.peerGguf === undefined)) throw new ConfigError('peer_incomplete', '--peer-llama-bench and --peer-gguf go together; give both');
-        const peer = o.peerLlamaBench && o.peerGguf ? { peer: { llamaBench: o.peerLlamaBench, gguf: o.peerGguf } } : {};
+        const programs = { ...(o.peerLlamaBench ? { llamaBench: o.peerLlamaBench } : {}), ...(o.peerLlamaBatchedBench ? { llamaBatchedBench: o.peerLlamaBatchedBench } : {}) };
+        if ((Object.keys(programs).length === 0) !== (o.peerGguf === undefined)) throw new ConfigError('peer_incomplete', '--peer-gguf goes with --peer-llama-bench, --peer-llama-batched-bench or both; give file and program');
+        const peer = o.peerGguf ? { peer: { ...programs, gguf: o.peerGguf } } : {};
         const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
         if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         const result = bench(o.model, {
