@@ -13,8 +13,17 @@ __global__ void __launch_bounds__(kThreads) embedding_fwd_kernel(float* y, const
   if (t >= T) return;
   const int64_t id = ids[t];
   if (id < 0 || id >= V) return report_fault(fault, FaultCode::bad_index, "embedding_fwd", "ids", t, id, V);
-#pragma unroll 4
-  for (int64_t d = static_cast<int64_t>(threadIdx.x) * W; d < D; d += static_cast<int64_t>(blockDim.x) * W) store<W>(y + t * D + d, load<W>(table + id * D + d));
+  constexpr int kAhead = 3;  // loads before the first store: the whole row of gpt-oss
+  const int64_t step = static_cast<int64_t>(blockDim.x) * W;
+  for (int64_t d = static_cast<int64_t>(threadIdx.x) * W; d < D; d += step * kAhead) {
+    Floats<W> x[kAhead] = {};
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k)
+      if (d + k * step < D) x[k] = load<W>(table + id * D + d + k * step);
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k)
+      if (d + k * step < D) store<W>(y + t * D + d + k * step, x[k]);
+  }
 }
 
 // Block x stands at row x of the sorted order and works when a run of equal ids begins there; block y takes kThreads·W columns.

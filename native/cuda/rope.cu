@@ -25,7 +25,6 @@ template <int W> __global__ void __launch_bounds__(kThreads) rope_kernel(float* 
     Floats<W> s = load<W>(sines + t * half + j);
 #pragma unroll
     for (int k = 0; k < W; ++k) s.v[k] *= sign;
-#pragma unroll 2
     for (int64_t h = threadIdx.y; h < heads; h += blockDim.y) {
       float* a = x + (t * heads + h) * 2 * half + j;
       const Floats<W> u = load<W>(a), v = load<W>(a + half);

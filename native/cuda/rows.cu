@@ -7,7 +7,7 @@
 namespace temper::cuda {
 namespace {
 
-constexpr int kVectorsPerThread = 4;   // of a long row
+constexpr int kVectorsPerThread = 4;   // of a long row, all loaded before the first is stored
 constexpr int64_t kPairwise = 1024;    // rows of a scatter up to which repeats are looked for among the row numbers themselves
 
 struct RowCopy {
@@ -22,8 +22,15 @@ template <class V> TEMPER_DEVICE void copy_row(const RowCopy& c, int64_t to, int
   V* dst = static_cast<V*>(c.dst) + to * c.vectors;
   const V* src = static_cast<const V*>(c.src) + from * c.vectors;
   const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
-#pragma unroll 4
-  for (int64_t v = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; v < c.vectors; v += step) store_as(dst + v, load_as<V>(src + v));
+  for (int64_t v = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; v < c.vectors; v += step * kVectorsPerThread) {
+    V x[kVectorsPerThread] = {};
+#pragma unroll
+    for (int k = 0; k < kVectorsPerThread; ++k)
+      if (v + k * step < c.vectors) x[k] = load_as<V>(src + v + k * step);
+#pragma unroll
+    for (int k = 0; k < kVectorsPerThread; ++k)
+      if (v + k * step < c.vectors) store_as(dst + v + k * step, x[k]);
+  }
 }
 
 template <class V> __global__ void __launch_bounds__(kThreads) gather_kernel(RowCopy c) {

@@ -41,6 +41,9 @@ template <int W> TEMPER_DEVICE Floats<W> load(const float* p) {
   if constexpr (W == 4) {
     const float4 x = load_as<float4>(p);
     return {{x.x, x.y, x.z, x.w}};
+  } else if constexpr (W == 2) {
+    const float2 x = load_as<float2>(p);
+    return {{x.x, x.y}};
   } else {
     return {{*p}};
   }
@@ -55,6 +58,7 @@ template <int W> TEMPER_DEVICE Floats<W> load(const uint16_t* p) {  // bf16
 }
 template <int W> TEMPER_DEVICE void store(float* p, const Floats<W>& x) {
   if constexpr (W == 4) store_as(p, make_float4(x.v[0], x.v[1], x.v[2], x.v[3]));
+  else if constexpr (W == 2) store_as(p, make_float2(x.v[0], x.v[1]));
   else *p = x.v[0];
 }
 template <int W> TEMPER_DEVICE void store(uint16_t* p, const Floats<W>& x) {  // bf16, nearest even
