@@ -85,6 +85,10 @@ if (native) counted('native tests, aarch64 under emulation', process.execPath, [
 if (native) vitest();
 if (typescript) check('generated docs', () => run(process.execPath, [join('scripts', 'generate-docs.mjs'), '--check']));
 if (native && typescript) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
-skip('cuda', 'there is no CUDA backend yet');
+// Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them for one architecture; `npm run build:cuda`
+// is for all five and takes minutes.
+if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0) check('cuda compiles for sm_80', () => buildNative(['--cuda', '--check']));
+else skip('cuda compiles', 'nvcc is not in PATH');
+skip('cuda on a GPU', existsSync('/dev/nvidia0') ? 'by hand: npm run build:cuda, then build/temper_native_test --backend cuda' : 'there is none');
 skip('weights', 'needs the released gpt-oss-20b files; no test uses them yet');
 finish();
