@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 #include "cpu/attention_lanes.h"
 #include "cpu/isa.h"
 #include "cpu/number.h"
@@ -16,6 +17,7 @@ namespace temper::cpu {
 namespace {
 
 constexpr int64_t kKeys = 64;        // keys of a block
+constexpr int64_t kSplitColumns = 16;
 constexpr int64_t kBlockRows = 128;  // rows of a query block, unless one query has more heads in its group
 
 // A block of one sequence's queries: rows r = query·group + head of the group, padded to whole tiles of 4.
@@ -44,8 +46,15 @@ struct KeySource {
 struct Forward { float *o, *lse; const float *q, *k, *v, *sinks; float scale; };
 struct Backward { float *dq, *dk, *dv; const float *dout, *q, *k, *v, *lse, *dot; float scale; };
 struct BackwardPart { int64_t query, query_end, key, key_end; bool queries, keys; };  // which queries meet which keys, and whose gradients are wanted
+// A block of queries over the keys [first, last] in `blocks` blocks, with a score of every row and key, and per block and row the largest score, the sum
+// of exponentials and what the sums before are worth then. largest and total: before the first key.
+struct SplitBlock { QueryBlock q; int64_t first, last, blocks; float *qs, *scores, *top, *sum, *factor, *largest, *total; };
 struct Kernels {
   void (*forward)(const Forward&, const Geometry&, const QueryBlock&, const KeySource&);
+  void (*load_queries)(float*, const float*, const QueryBlock&, const Geometry&, float);
+  void (*split_scores)(const Forward&, const Geometry&, const SplitBlock&, const KeySource&, int64_t block);
+  void (*split_softmax)(const Geometry&, const SplitBlock&, int64_t block);
+  void (*split_output)(const Forward&, const Geometry&, const SplitBlock&, const KeySource&, int64_t column);
   void (*backward)(const Backward&, const Geometry&, const QuerySpan&, const KeySource&, const BackwardPart&);
 };
 
@@ -114,6 +123,11 @@ class Sequences {
       }
     return 5 * *std::max_element(busy.data(), busy.data() + busy.size()) <= 7 * all / static_cast<double>(busy.size());
   }
+  // Whether the keys of a forward should be shared out: one block of queries per sequence, too few sequences and heads for the threads, and long enough a wait.
+  bool worth_splitting(int64_t block_queries) const {
+    const int64_t tasks = static_cast<int64_t>(spans_.size()) * heads_, threads = thread_count();
+    return longest_ <= block_queries && 2 * threads >= 3 * tasks && products_ >= 4 * kProducts * static_cast<double>(tasks);
+  }
   // Calls run(sequence, kv head) for every one that has queries, in parallel.
   template <class F> void each_head(F&& run) const { each_block(std::max<int64_t>(longest_, 1), [&](int64_t b, int64_t head, int64_t) { run(b, head); }); }
 
@@ -125,7 +139,6 @@ class Sequences {
     before[0] = 0;
     for (int64_t b = 0; b < B; ++b) before[b + 1] = before[b] + (items(b) + step - 1) / step;
     const int64_t tasks = before[B] * heads_;
-    constexpr double kProducts = 250000;  // of a piece at least: some ten microseconds
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(std::min(1.0, kProducts / std::max(products_, 1.0)) * static_cast<double>(tasks)));
     parallel_ranges(tasks, grain, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
@@ -136,6 +149,8 @@ class Sequences {
   }
 
  private:
+  static constexpr double kProducts = 250000;  // multiply-adds of q·k of a piece at least: some ten microseconds
+
   static double products(const QuerySpan& q, int64_t window) {
     const double keys = static_cast<double>(q.position) + static_cast<double>(q.queries + 1) / 2;
     return static_cast<double>(q.queries) * (window > 0 ? std::min(keys, static_cast<double>(window)) : keys);
@@ -145,6 +160,46 @@ class Sequences {
   int64_t heads_, window_ = 0, longest_ = 0;
   double products_ = 0;  // multiply-adds of q·k
 };
+
+// Forward of few queries by more threads than there are kv heads of sequences.
+void split_forward(const Kernels& kernels, const Forward& f, const Geometry& shape, const Sequences& spans, int64_t B, const Tensor& k_start, int64_t ring) {
+  struct Task { SplitBlock block; Geometry g; KeySource source; };
+  std::vector<Task> tasks;
+  int64_t floats = 0, most = 0;
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t head = 0; head < shape.Hkv && spans[b].queries > 0; ++head) {
+      const QueryBlock q = spans[b].block(shape, 0);
+      const int64_t first = shape.first_key(q.position), last = q.position + q.queries - 1, blocks = last / kKeys - first / kKeys + 1;
+      Task t{{q, first, last, blocks, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr}, shape, {k_start.i32()[b], ring, head}};
+      t.g.head = head;
+      tasks.push_back(t);
+      floats += q.padded * (shape.Dp + 2 + blocks * (kKeys + 3));
+      most = std::max(most, blocks);
+    }
+  Scratch<float> memory(static_cast<size_t>(floats));
+  float* at = memory.data();
+  const auto take = [&](int64_t n) { float* p = at; at += n; return p; };
+  for (Task& t : tasks) {
+    SplitBlock& w = t.block;
+    const int64_t rows = w.q.padded, each = w.blocks * rows;
+    w.qs = take(rows * shape.Dp); w.scores = take(each * kKeys); w.top = take(each); w.sum = take(each); w.factor = take(each); w.largest = take(rows); w.total = take(rows);
+    kernels.load_queries(w.qs, f.q, w.q, t.g, f.scale);
+    for (int64_t r = 0; r < rows; ++r) {
+      w.largest[r] = f.sinks ? f.sinks[t.source.head * shape.group + r % shape.group] : -INFINITY;
+      w.total[r] = f.sinks ? 1.0f : 0.0f;
+    }
+  }
+  const int64_t all = static_cast<int64_t>(tasks.size());
+  const auto each_key_block = [&](auto&& run) {
+    parallel_for(all * most, [&](int64_t i) { if (const Task& t = tasks[static_cast<size_t>(i % all)]; i / all < t.block.blocks) run(t, i / all); });
+  };
+  each_key_block([&](const Task& t, int64_t n) { kernels.split_scores(f, t.g, t.block, t.source, n); });
+  each_key_block([&](const Task& t, int64_t n) { kernels.split_softmax(t.g, t.block, n); });
+  parallel_for(all * (shape.Dp / kSplitColumns), [&](int64_t i) {
+    const Task& t = tasks[static_cast<size_t>(i % all)];
+    kernels.split_output(f, t.g, t.block, t.source, i / all * kSplitColumns);
+  });
+}
 
 }  // namespace
 
@@ -157,6 +212,7 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
   const Sequences spans(s, *q_start, k_len);
   const Forward f{o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(), sink.data(), static_cast<float>(scale)};
   const Kernels& kernels = active_kernels();
+  if (spans.worth_splitting(shape.block_queries)) return split_forward(kernels, f, shape, spans, s.B, *k_start, ring);
   spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
     Geometry g = shape;
     g.head = head;

@@ -21,7 +21,7 @@ Value slice(const Value& x, int64_t begin, int64_t end) {
 
 Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks, std::vector<int32_t> q_start, std::vector<int32_t> k_start, std::vector<int32_t> k_len, int64_t window, int64_t ring) {
   const int64_t B = static_cast<int64_t>(k_len.size());
-  Values args = {out({q.tensor.shape[0], kHeads, kWidth}), nullptr, q, k, v, sinks, values_i32({B + 1}, q_start), values_i32({B}, k_start), values_i32({B}, k_len), window, ring, 0.2};
+  Values args = {out({q.tensor.shape[0], q.tensor.shape[1], q.tensor.shape[2]}), out({q.tensor.shape[0], q.tensor.shape[1]}), q, k, v, sinks, values_i32({B + 1}, q_start), values_i32({B}, k_start), values_i32({B}, k_len), window, ring, 0.2};
   std::vector<Tensor> storage(args.size());
   std::vector<Tensor*> tensors(args.size(), nullptr);
   for (size_t i = 0; i < args.size(); ++i) {
@@ -64,6 +64,19 @@ void check_invariance(Tally& tally) {
       report(tally, slice(packed, 0, 150).bytes == slice(whole, 0, 150).bytes, where + ": a packed sequence has other bits");
       const Value alone = attend(slice(q, 150, kTokens), slice(k, 150, kTokens), slice(v, 150, kTokens), sinks, {0, kTokens - 150}, {0}, {kTokens - 150}, window, 0);
       report(tally, slice(packed, 150, kTokens).bytes == alone.bytes, where + ": the second packed sequence sees the first");
+    }
+    // With more threads than kv heads the keys of a long sequence are shared out.
+    for (int64_t ring : {int64_t{0}, int64_t{2112}}) {
+      constexpr int64_t kLong = 2100;
+      const int64_t window = ring > 0 ? ring - 10 : 0, rows = ring > 0 ? ring : kLong;
+      const Value lq = smooth({3, 16, 64}, 5), lk = smooth({rows, 2, 64}, 6), lv = smooth({rows, 2, 64}, 7), lsinks = smooth({16}, 8);
+      std::vector<Value> by_threads;
+      for (int threads : {1, 2, 5}) {
+        set_thread_count(threads);
+        by_threads.push_back(attend(lq, lk, lv, lsinks, {0, 3}, {0}, {static_cast<int32_t>(kLong)}, window, ring));
+      }
+      set_thread_count(2);
+      for (size_t i : {1, 2}) report(tally, by_threads[i].bytes == by_threads[0].bytes, std::string("attention, ") + cpu::name_of(isa) + ", ring " + std::to_string(ring) + ": other bits on " + (i == 1 ? "2" : "5") + " threads than on one");
     }
   }
 }
