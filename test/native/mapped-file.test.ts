@@ -1,5 +1,5 @@
 // A mapped file that is shortened under us is an error, not the end of the process.
-import { mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from 'vitest';
@@ -61,4 +61,18 @@ test('another mapping is not touched by the damage of one', () => {
   expect(sum(scope, whole)).toBe(9 * 16);
   addon.unmapFile(first.file);
   addon.unmapFile(file);
+});
+
+test.skipIf(process.platform !== 'linux')('an offloaded tensor whose disk loses it: a typed error, written or read, and the process lives', () => {
+  using scope = new Scope();
+  const [read, written, whole] = [0, 1, 2].map(() => scope.offloaded(folder, 'f32', [N])) as [Tensor, Tensor, Tensor];
+  for (const t of [read, written, whole]) ops.fill(t, 2);
+  const files = readdirSync('/proc/self/fd').sort((a, b) => Number(a) - Number(b)).filter((n) => { try { return readlinkSync(`/proc/self/fd/${n}`).startsWith(folder); } catch { return false; } });
+  expect(files).toHaveLength(3);
+  for (const n of files.slice(0, 2)) truncateSync(`/proc/self/fd/${n}`, 0);
+  const lost = expect.objectContaining({ code: 'offload_lost' }) as Error;
+  expect(() => sum(scope, read)).toThrow(lost);
+  expect(() => ops.fill(written, 3)).toThrow(lost);
+  expect(() => written.write(new Float32Array(N))).toThrow(lost);
+  expect(sum(scope, whole)).toBe(4 * N);
 });
