@@ -171,5 +171,7 @@ export function writeResolved(recipe: Recipe, folder: string): string {
 export function recipeDigest(recipe: Recipe): string {
   const sorted = (v: unknown): unknown => Array.isArray(v) ? v.map(sorted) : v && typeof v === 'object'
     ? Object.fromEntries(Object.entries(v).filter(([, x]) => x !== undefined).sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, x]) => [k, sorted(x)])) : v;
-  return createHash('sha256').update(JSON.stringify(sorted(mapPaths(recipe, (p) => basename(p))))).digest('hex');
+  // Where memory goes changes no bit of the result: a run that ran out of it may be resumed with other settings.
+  const { memoryLimit: _limit, train: { offloadActivations: _offload, ...train }, ...rest } = recipe;
+  return createHash('sha256').update(JSON.stringify(sorted(mapPaths({ ...rest, train }, (p) => basename(p))))).digest('hex');
 }

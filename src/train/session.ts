@@ -11,14 +11,14 @@ import type { Recipe } from '../recipe/schema.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
 import { peakBytes } from '../native/device.js';
-import { TrainError } from '../native/errors.js';
+import { NativeError, TrainError } from '../native/errors.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
 import { loadState, saveCheckpoint } from './checkpoint.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import { trainLoop, type StepMetrics } from './loop.js';
 import { writeReport } from './report.js';
-import { appendMetrics, asDiskError, checkpointSteps, checkSameRun, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
+import { appendMetrics, asDiskError, checkpointFolder, checkpointSteps, checkSameRun, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
 import { versions } from './versions.js';
 
 export interface TrainRequest {
@@ -86,6 +86,14 @@ function requireOffloadRoom(learner: TrainedLearner, run: string, tokens: number
     throw new TrainError('offload_disk_full', `${run}: the activations of a batch of ${tokens} tokens take ${gib(needed)} of disk, ${gib(free)} are free; free some, choose another disk with --out, or lower train.tokensPerBatch or data.maxTokens`,
       { run, tokens, needed, free });
   }
+}
+
+/** After memory ran out in a step, parameters and moments are still those of the step before: they are saved, and the error says so and what to change. */
+async function keptAfter(e: unknown, run: string, done: number, tokensPerBatch: number, save: () => Promise<void>): Promise<unknown> {
+  if (!(e instanceof NativeError) || (e.code !== 'out_of_device_memory' && e.code !== 'out_of_memory')) return e;
+  try { await save(); } catch { return e; }
+  const kept = done > 0 ? `step ${done} is saved: --resume goes on with a higher memoryLimit or offloaded activations, a new run with adapter.from=${join(checkpointFolder(run, done), 'adapter')} with smaller batches` : 'no step was done yet';
+  return new NativeError(e.code, `step ${done + 1}: ${e.message}; ${kept}. Batches have up to ${tokensPerBatch} tokens (train.tokensPerBatch); \`temper plan\` counts what fewer take`, { ...e.details, step: done });
 }
 
 const meanOfLast = (losses: readonly number[]): number => {
@@ -182,7 +190,7 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
       seconds: (performance.now() - began) / 1000, tokens, peakBytes: peakBytes(learner.params.place), digests,
     };
   } catch (e) {
-    const error = asDiskError(e, run, basename(run));
+    const error = await keptAfter(asDiskError(e, run, basename(run)), run, done, t.tokensPerBatch ?? recipe.data.maxTokens, save);
     try { writeRun(run, { ...record, status: 'failed' }); } catch { /* the first error is the one that matters */ }
     throw error;
   }

@@ -12,6 +12,10 @@ import { tinyRun } from '../train/tiny.js';
 let dir = '';
 const at = (...p: string[]): string => join(dir, ...p);
 const run = (name: string, set: string[], more: { resume?: boolean } = {}) => train(at('recipe.yaml'), { out: at('runs', name), set: ['train.steps=4', 'train.checkpointEvery=2', ...set], ...more });
+const adapterOf = (name: string): Uint8Array[] => {
+  using f = openSafetensors(at('runs', name, 'adapter', 'adapter_model.safetensors'));
+  return [...f.tensors.keys()].map((k) => f.bytes(k));
+};
 beforeAll(async () => { dir = await tinyRun(); });
 
 describe('train on the device', () => {
@@ -31,11 +35,7 @@ describe('train on the device', () => {
     const stop = new AbortController();
     await train(at('recipe.yaml'), { out: at('runs', 'cut'), set: ['train.steps=4', 'train.checkpointEvery=2', 'device=cuda'], signal: stop.signal, onProgress: (p) => { if (p.step === 3) stop.abort(); } });
     await run('cut', ['device=cuda'], { resume: true });
-    const bytes = (name: string): Uint8Array[] => {
-      using f = openSafetensors(at('runs', name, 'adapter', 'adapter_model.safetensors'));
-      return [...f.tensors.keys()].map((k) => f.bytes(k));
-    };
-    expect(bytes('cut')).toEqual(bytes('whole'));
+    expect(adapterOf('cut')).toEqual(adapterOf('whole'));
   });
 
   it('with activations and moments in host memory: the same losses, less of the device, and plan knows it', async () => {
