@@ -5,11 +5,13 @@
 
 #include <atomic>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 
 #include "binding/js.h"
+#include "binding/tensor_table.h"
 
 namespace temper::binding {
 namespace {
@@ -190,6 +192,49 @@ napi_value free_graph(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// Uploads under way. Their tensors are held until they arrived, whoever frees them meanwhile.
+struct Prefetches {
+  std::mutex mutex;
+  std::unordered_map<uint64_t, std::unique_ptr<Pins>> open;
+};
+Prefetches& prefetches() {
+  static Prefetches* p = new Prefetches;
+  return *p;
+}
+napi_value start_prefetch(napi_env env, napi_callback_info info) {
+  const Call c(env, info, "prefetch", 2);
+  const TemperBackend& b = require_device("prefetch");
+  auto pins = std::make_unique<Pins>();
+  const double handles[2] = {c.number(0), c.number(1)};
+  pins->take("prefetch", handles, 3, 1);
+  const TensorRef to = pins->tensors()[0], from = pins->tensors()[1];
+  require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
+  require(pins->place(0) && !pins->place(1), "wrong_device", "prefetch: wanted a tensor on the device and one on the host");
+  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(), " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
+  uint64_t ticket = 0;
+  must(b, b.prefetch(to->data, from->data, from->bytes(), &ticket));
+  Prefetches& p = prefetches();
+  std::lock_guard lock(p.mutex);
+  p.open.emplace(ticket, std::move(pins));
+  return js_number(env, static_cast<double>(ticket));
+}
+napi_value arrived(napi_env env, napi_callback_info info) {
+  const TemperBackend& b = require_device("arrive");
+  const uint64_t ticket = Call(env, info, "arrive", 1).size(0);
+  std::unique_ptr<Pins> pins;
+  {
+    Prefetches& p = prefetches();
+    std::lock_guard lock(p.mutex);
+    const auto at = p.open.find(ticket);
+    require(at != p.open.end(), "bad_argument", "arrive: ", ticket, " is no upload under way");
+    pins = std::move(at->second);
+    p.open.erase(at);
+  }
+  must(b, b.arrive(ticket));
+  pins->require_whole();
+  return nullptr;
+}
+
 }  // namespace
 
 const TemperBackend* device_backend() noexcept { return state().open.load(std::memory_order_acquire); }
@@ -211,6 +256,8 @@ void define_device(napi_env env, napi_value exports) {
   define<memory>(env, exports, "deviceMemory");
   define<opened_device>(env, exports, "openedDevice");
   define<synchronize>(env, exports, "synchronize");
+  define<start_prefetch>(env, exports, "prefetch");
+  define<arrived>(env, exports, "arrive");
   define<begin_graph>(env, exports, "beginGraph");
   define<end_graph>(env, exports, "endGraph");
   define<launch_graph>(env, exports, "launchGraph");

@@ -5,6 +5,7 @@
 #include "cuda/memory.h"
 #include "cuda/open.h"
 #include "cuda/ops.h"
+#include "cuda/prefetch.h"
 #include "cuda/runtime.h"
 #include "cuda/transfer.h"
 #include "temper/backend.h"
@@ -56,6 +57,7 @@ void do_download(void* to, const void* from, uint64_t bytes) { download(to, from
 void do_copy(void* to, const void* from, uint64_t bytes) { copy_on_device(to, from, bytes); }
 void do_zero(void* to, uint64_t bytes) { zero_on_device(to, bytes); }
 
+void do_prefetch(void* to, const void* from, uint64_t bytes, uint64_t* ticket) { *ticket = prefetch(to, from, bytes); }
 void do_end_graph(void** graph, int32_t abandon) {
   *graph = nullptr;
   if (abandon) abandon_graph();
@@ -83,6 +85,7 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
       Guard<&get_versions>::call, Guard<&get_count>::call, Guard<&get_info>::call, Guard<&cuda::open>::call, Guard<&get_opened>::call, close_device,
       Guard<&cuda::allocate>::call, release_device, Guard<&get_memory>::call, [] { Guard<&reset_device_peaks>::call(); }, [] { Guard<&trim_device_memory>::call(); },
       Guard<&do_upload>::call, Guard<&do_download>::call, Guard<&do_copy>::call, Guard<&do_zero>::call, Guard<&synchronize>::call,
+      Guard<&do_prefetch>::call, Guard<&arrive>::call,
       Guard<&begin_graph>::call, Guard<&do_end_graph>::call, Guard<&do_launch_graph>::call, [](void* graph) { free_graph(static_cast<RecordedGraph*>(graph)); },
       [] { return last_error().code.c_str(); }, [] { return last_error().message.c_str(); }};
   return &backend;

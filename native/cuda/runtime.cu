@@ -13,6 +13,7 @@
 #include "cuda/graph.h"
 #include "cuda/memory.h"
 #include "cuda/open.h"
+#include "cuda/prefetch.h"
 #include "cuda/transfer.h"
 
 namespace temper::cuda {
@@ -176,6 +177,7 @@ void close_device() noexcept {
   if (!s.open) return;
   cudaSetDevice(s.device.index);
   cudaStreamSynchronize(s.device.stream);
+  release_prefetch();
   forget_device_memory();
   release_staging();
   cudaStreamDestroy(s.device.stream);

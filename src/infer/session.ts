@@ -88,7 +88,7 @@ export class Session implements Disposable {
     const prefixes = options.prefixes ?? 0;
     this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity, placeOf(model));
     this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
-    this.#steps = placeOf(model) === 'cuda' && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
+    this.#steps = placeOf(model) === 'cuda' && !model.streamsExperts && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
     this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
 

@@ -3,10 +3,12 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
+import { deviceRoom } from '../native/device.js';
 import { inDryRun } from '../native/dry-run.js';
 import { CheckpointError } from '../native/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
+import { ExpertStream } from './expert-stream.js';
 import { layerWindow, readConfig, type ModelConfig } from './config.js';
 import { checkpointTensors, fitsMxfp4, layerPrefix, type TensorSpec } from './layout.js';
 import type { ExpertWeights, LayerWeights, LinearWeights, ModelWeights } from './types.js';
@@ -110,9 +112,14 @@ export interface OpenOptions {
   readonly place?: Place;
   /** Where the embedding table lies on a device: there (default), or mapped on the host, which saves its bytes and costs a wait per pass. A tied head is always there. */
   readonly embed?: Place;
+  /** Experts on a device: all there ('device'), or mapped on the host and copied layer by layer as they are used ('stream'). Default 'auto': stream when all would take more than STREAM_SHARE of what is left. */
+  readonly experts?: 'auto' | 'device' | 'stream';
   /** Bytes copied to the device so far, of so many. */
   readonly onProgress?: (done: number, total: number) => void;
 }
+/** Share of a device that weights may fill before experts are streamed: the rest is for activations, an adapter, keys and values. */
+export const STREAM_SHARE = 0.85;
+const isExpertMatrix = (name: string): boolean => /\.mlp\.experts\.(gate_up|down)_proj(_blocks|_scales)?$/.test(name);
 /** Bytes copied to a device between two reports. */
 const UPLOAD_STEP = 2 ** 28;
 
@@ -162,6 +169,9 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
     const mapped = new Map(checkpointTensors(config, experts).map((spec) => [spec.name, source.take(spec)]));
     source.finish();
     const staying = options.embed === 'cpu' && !config.tie_word_embeddings ? new Set([EMBED]) : new Set<string>();
+    const wanted = options.experts ?? 'auto', resident = [...mapped].reduce((sum, [name, t]) => sum + (staying.has(name) ? 0 : t.bytes), 0);
+    const streams = onDevice.place === 'cuda' && (wanted === 'stream' || (wanted === 'auto' && resident > deviceRoom() * STREAM_SHARE));
+    if (streams) for (const name of mapped.keys()) if (isExpertMatrix(name)) staying.add(name);
     const tensors = onDevice.place === 'cpu' ? mapped : upload(mapped, staying, onDevice, options.onProgress);
     const verified = new Set<number>();
     const verify = (layer: number): void => {
@@ -172,7 +182,13 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
       }
       verified.add(layer);
     };
-    return { dir, experts, files, ...assemble(config, experts, tensors, verify), close, [Symbol.dispose]: close };
+    const model = assemble(config, experts, tensors, verify);
+    if (!streams) return { dir, experts, files, ...model, close, [Symbol.dispose]: close };
+    const stream = new ExpertStream(model.layers), end = (): void => { stream.close(); close(); };
+    const layers = model.layers.map((layer, i): LayerWeights => Object.defineProperties({ ...layer }, {
+      gateUp: { get: () => stream.of(i).gateUp, enumerable: true }, down: { get: () => stream.of(i).down, enumerable: true },
+    }));
+    return { dir, experts, files, ...model, layers, streamsExperts: true, close: end, [Symbol.dispose]: end };
   } catch (e) {
     close();
     throw e;

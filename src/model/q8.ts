@@ -76,10 +76,11 @@ function withDense(model: ModelWeights, source: Source, close: () => void): Mode
       const { q, scales } = source(`layers.${i}.${name}`, layer[name].w);
       return { w: q, scales, bias: layer[name].bias };
     };
-    return { ...layer, q: inQ8('q'), k: inQ8('k'), v: inQ8('v'), o: inQ8('o') };
+    const q8 = { q: inQ8('q'), k: inQ8('k'), v: inQ8('v'), o: inQ8('o') };
+    return Object.defineProperties({ ...layer, ...q8 }, model.streamsExperts ? { gateUp: { get: () => layer.gateUp }, down: { get: () => layer.down } } : {});
   });
   const head = source('head', model.head);
-  return { config: model.config, embed: model.embed, layers, norm: model.norm, head: head.q, headScales: head.scales, close };
+  return { config: model.config, ...(model.streamsExperts ? { streamsExperts: true } : {}), embed: model.embed, layers, norm: model.norm, head: head.q, headScales: head.scales, close };
 }
 
 /**

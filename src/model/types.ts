@@ -31,6 +31,8 @@ export interface ModelWeights {
   readonly norm: Tensor;                 // wf [D]
   readonly head: Tensor;                 // wf [V, D]; u8 where headScales is there
   readonly headScales?: Tensor;          // bf16 [V, D/32]: the head is q8
+  /** The experts lie on the host and come to the device layer by layer: passes may not be recorded. */
+  readonly streamsExperts?: boolean;
   /** Ends the mappings and frees what was allocated; using a tensor afterwards throws. A second close does nothing. */
   close(): void;
 }

@@ -38,6 +38,10 @@ interface Addon {
   openedDevice(): number;
   /** Waits for the device and throws what its kernels found wrong. */
   synchronize(): void;
+  /** Copies host tensor `from` to device tensor `to` beside the ops, after those called so far. @returns a ticket */
+  prefetch(to: number, from: number): number;
+  /** Ops called from here on find the bytes of that ticket. */
+  arrive(ticket: number): void;
   /** Device ops until endGraph are recorded, not run. */
   beginGraph(): void;
   /** Ends the recording; `abandon` 1 drops it and returns 0. @returns the graph's number */

@@ -55,7 +55,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   const stubs: Partial<Record<keyof typeof addon, unknown>> = {
     alloc: (dtype: number, shape: readonly number[], category: number, place = 0) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category, place }),
     openDevice: (_path: string, _needsDriver: boolean, index: number, bytes: number) => { opened = Math.max(0, index); limit = bytes || limit; },
-    openedDevice: () => opened,
+    openedDevice: () => opened, prefetch: () => 0, arrive() { /* nothing moves */ },
     deviceMemory: () => Float64Array.from([...books[1]?.live ?? [], ...books[1]?.peak ?? [], sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, limit]),
     listDevices: () => [],
     allocScratch: (_folder: string, dtype: number, shape: readonly number[]) => {

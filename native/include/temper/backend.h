@@ -5,7 +5,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 2
+#define TEMPER_BACKEND_ABI 3
 
 extern "C" {
 
@@ -45,6 +45,10 @@ struct TemperBackend {
   int (*copy)(void* to, const void* from, uint64_t bytes);
   int (*zero)(void* device, uint64_t bytes);
   int (*synchronize)();                                // raises what a kernel found wrong: bad_index, not_finite, …
+
+  // An upload beside the ops: after those called so far; ops called after `arrive` find the bytes. `host` must stay until then; a ticket is used once.
+  int (*prefetch)(void* device, const void* host, uint64_t bytes, uint64_t* ticket);
+  int (*arrive)(uint64_t ticket);
 
   // Ops between the two are recorded instead of run: one launch then runs them all, on the same addresses. Memory they take stays the graph's.
   int (*begin_graph)();
