@@ -3,8 +3,8 @@
 //
 // The two numbers, one layer of gpt-oss (64 heads over 8, width 64), T tokens in one sequence, w keys seen on average (T/2, or 128 with a window):
 // 256·64·T·w operations in products kept, times P(P+1)/2 for P parts, and 36 KB per token to move (q, o: 16 KB each, k, v: 2 KB each).
-// T = 4096, full: 34 GF·P(P+1)/2 and 151 MB; at 790 TFLOP/s and 4.3 TB/s, one part: 43 µs and 35 µs. Exponentials are the third: 64·T·w of them, 16 to a
-// clock and multiprocessor, on 132 of them at 1.75 GHz: 145 µs for T = 4096. So one part is bound by exp, six products by the tensor cores.
+// T = 4096, full: 137 GF·P(P+1)/2 and 151 MB; at 790 TFLOP/s and 4.3 TB/s 0.17 ms for one part, 1.04 ms for three, and 0.035 ms. Exponentials are the third
+// number: 64·T·w, 16 to a clock and multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. Not run on a GPU yet.
 #include "cuda/attention.h"
 #include "cuda/ops.h"
 
@@ -74,8 +74,8 @@ struct RowsArgs {
 };
 
 // A block: Warps·16 rows of one kv head against all blocks of keys they see; a warp has 16 of the rows. Shared memory: two stages of K and V tiles,
-// Parts·32 KiB. Registers (ptxas): see docs/log.md, CUDA attention.
-template <int Parts, int Warps> __global__ void __launch_bounds__(Warps* kWarp, Parts == 1 ? 3 : 2) forward_rows(RowsArgs a) {
+// Parts·32 KiB. Three parts: 245–249 registers, 96 KiB, so 2 blocks (8 warps) on an H200's multiprocessor and 1 where it has 100 KiB. One part: 2 blocks.
+template <int Parts, int Warps> __global__ void __launch_bounds__(Warps* kWarp, 2) forward_rows(RowsArgs a) {
   constexpr int kThreads = Warps * kWarp, kRows = Warps * 16, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   const Problem& p = a.p;
@@ -151,28 +151,33 @@ template <int Parts, int Warps> __global__ void __launch_bounds__(Warps* kWarp, 
     }
     RowState one[2];
     softmax_block(score, c, one);
-    float before[2], here[2], sum[8][4];
+    float before[2], here[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) fold(state[half], one[half], before[half], here[half]);
+    constexpr int kAtOnce = Parts == 1 ? 1 : 4;  // times 16 columns of V: more sums alive, or all weights' parts
 #pragma unroll
-    for (int n = 0; n < 8; ++n)
+    for (int column = 0; column < 4; column += kAtOnce) {
+      float sum[2 * kAtOnce][4];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum[n][e] = 0;
+      for (int n = 0; n < 2 * kAtOnce; ++n)
 #pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      uint32_t weight[Parts][4];
-      as_operand<Parts>(weight, score[2 * step], score[2 * step + 1]);
+        for (int e = 0; e < 4; ++e) sum[n][e] = 0;
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        uint32_t b[Parts][4];
-        load_columns<Parts>(b, values, step * 16, n);
-        multiply<Parts>(sum[2 * n], sum[2 * n + 1], weight, b);
+      for (int step = 0; step < 4; ++step) {
+        uint32_t weight[Parts][4];
+        as_operand<Parts>(weight, score[2 * step], score[2 * step + 1]);
+#pragma unroll
+        for (int n = 0; n < kAtOnce; ++n) {
+          uint32_t b[Parts][4];
+          load_columns<Parts>(b, values, step * 16, column + n);
+          multiply<Parts>(sum[2 * n], sum[2 * n + 1], weight, b);
+        }
       }
+#pragma unroll
+      for (int n = 0; n < 2 * kAtOnce; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) out[2 * column + n][e] = fold_value(out[2 * column + n][e], sum[n][e], before[e / 2], here[e / 2]);
     }
-#pragma unroll
-    for (int n = 0; n < 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) out[n][e] = fold_value(out[n][e], sum[n][e], before[e / 2], here[e / 2]);
   }
 
 #pragma unroll

@@ -84,9 +84,11 @@ TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
 
 // Walks all sequences, Threads at a time, and finds the one among whose `count(sequence)` items stands `item`; `index` is its place there. False when there
 // is none, or when any sequence is wrong: then no block of the grid touches memory. All threads of the block call it.
-template <int Threads, class Count> TEMPER_DEVICE bool find_sequence(const Problem& p, long long item, const Count& count, Sequence& found, int64_t& index) {
+// What is found stays in shared memory (`kept`): reading it there again frees the registers it would hold.
+template <int Threads, class Count> TEMPER_DEVICE bool find_sequence(const Problem& p, long long item, const Count& count, Sequence& found, int64_t& index, const Sequence** kept = nullptr) {
   __shared__ Sequence chosen;
   __shared__ long long place;
+  if (kept) *kept = &chosen;
   if (threadIdx.x == 0) place = -1;
   if (p.B == 0 && (p.q_start[0] != 0 || p.T != 0)) {
     report_fault(p.fault, FaultCode::bad_index, p.op, p.q_start_name, 0, p.q_start[0], p.T);
@@ -180,6 +182,42 @@ template <int Parts> TEMPER_DEVICE void load_operand(uint32_t (&a)[kSteps][Parts
       for (int part = 0; part < Parts; ++part) a[step][part][i] = x[part];
     }
 }
+
+// Such rows kept through a loop: as one part, or as f32 that is split at each use, since three parts of two tensors and their sums would not all fit the
+// registers.
+template <int Parts> struct KeptRows {
+  float x[kSteps][4][2];
+  TEMPER_DEVICE void load(const float* upper, const float* lower, int width) {
+    const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float* row = i % 2 ? lower : upper;
+          const int d = step * 16 + i / 2 * 8 + 2 * t + e;
+          x[step][i][e] = row && d < width ? row[d] : 0.0f;
+        }
+  }
+  TEMPER_DEVICE void operand(uint32_t (&a)[Parts][4], int step) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      uint32_t y[Parts];
+      split<Parts>(opaque(x[step][i][0]), opaque(x[step][i][1]), y);
+#pragma unroll
+      for (int part = 0; part < Parts; ++part) a[part][i] = y[part];
+    }
+  }
+};
+template <> struct KeptRows<1> {
+  uint32_t x[kSteps][1][4];
+  TEMPER_DEVICE void load(const float* upper, const float* lower, int width) { load_operand<1>(x, upper, lower, width, 1.0f); }
+  TEMPER_DEVICE void operand(uint32_t (&a)[1][4], int step) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[0][i] = x[step][0][i];
+  }
+};
 
 // Two tensors as bf16 parts (K and V, or Q and dout), as pack_parts leaves them: a row is the first's parts and then the second's, each 64 wide and padded
 // with zeros; a head's rows lie together.

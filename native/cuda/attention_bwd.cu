@@ -1,9 +1,9 @@
 // Attention backward in two kernels, each the only writer of what it writes, so that no sum depends on the order in which blocks run: dq by rows of queries,
 // dk and dv by blocks of keys. Scores and dout·v are formed in both: 7 products instead of the 5 of a kernel with atomics.
 //
-// The two numbers, one layer of gpt-oss, T tokens in one sequence, w keys seen on average: 7·128·64·T·w operations for one part, times P(P+1)/2, and
-// 5 tensors of 16 KB and 6 of 2 KB per token (q, o, dout, dq, packed q and dout; k, v and dk, dv twice). T = 4096, full: 481 GF, so 0.6 ms at 790 TFLOP/s
-// for one part; 0.4 GB, 0.1 ms at 4.3 TB/s; 1.1 G exponentials, 0.3 ms.
+// The two numbers, one layer of gpt-oss, T tokens in one sequence, w keys seen on average: 7·128·64·T·w operations, times P(P+1)/2 for P parts, and about
+// 0.1 MB per token to move (q, o, dout, dq and the packed q and dout 16 KB each, some twice; k, v, dk, dv 2 KB each). T = 4096, full: 481 GF, 0.61 ms at
+// 790 TFLOP/s for one part and 3.7 ms for three; 0.4 GB, 0.1 ms at 4.3 TB/s; 1.1 G exponentials, 0.3 ms. Not run on a GPU yet.
 #include "cuda/attention.h"
 #include "cuda/ops.h"
 
@@ -60,7 +60,8 @@ struct BackwardArgs {
   int first_head;
 };
 
-// Rows as in forward_rows; the keys of a block are taken 16 at a time, so that only 16·16 scores and their gradients are alive. Shared memory: Parts·32 KiB.
+// Rows as in forward_rows, M·16 to a warp; the keys of a block are taken 16 at a time, so that only 16·16 scores and their gradients are alive. Shared memory:
+// Parts·32 KiB. 220–241 registers (three parts, 64 rows a block) and 220–224 (one part, 128 rows), none spilled: 2 blocks of 4 warps on an H200's multiprocessor.
 template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
   constexpr int kThreads = Warps * kWarp, kRows = Warps * 16 * M, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
@@ -174,16 +175,18 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
 
 // A warp owns 16 keys, with K and V as A operands, and takes the rows that see them Sub at a time: scoresᵀ = K·Qᵀ leaves the probabilities as the A operand of
 // dv = Pᵀ·dout and dk = dSᵀ·Q. Row tiles begin at multiples of 64 rows of the sequence's queries. Shared memory: two stages of Q and dout tiles and
-// of 64 rows' stats, Parts·32 KiB + 1 KiB.
+// of 64 rows' stats, Parts·32 KiB + 1 KiB. 255 registers (three parts, 64 keys a block, 2 blocks on an H200's multiprocessor) and 204 (one part, 128 keys,
+// 1 block), none spilled.
 template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
   constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile, kPairs = Sub / 16;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   Stats* shared_stats = reinterpret_cast<Stats*>(shared + 2 * kStage);
   const Problem& p = a.p;
   Sequence s;
+  const Sequence* kept;
   int64_t tile;
   const auto own_begin = [&](const Sequence& x) { return first_key(p, position_of(x, 0)) / kOwn * kOwn; };
-  if (!find_sequence<kThreads>(p, blockIdx.x, [&](const Sequence& x) { return x.queries > 0 ? (x.length - own_begin(x) + kOwn - 1) / kOwn : 0; }, s, tile)) return;
+  if (!find_sequence<kThreads>(p, blockIdx.x, [&](const Sequence& x) { return x.queries > 0 ? (x.length - own_begin(x) + kOwn - 1) / kOwn : 0; }, s, tile, &kept)) return;
   const int begin = own_begin(s) + static_cast<int>(tile) * kOwn, last = min(begin + kOwn, s.length) - 1;
   const int head = static_cast<int>(blockIdx.y), kv_head = a.first_head + head;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4, t = lane % 4;
@@ -191,10 +194,10 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
   const bool active = warp_key <= last;
 
   const int j0 = warp_key + g, j1 = j0 + 8;
-  const auto at = [&](int j) { return ((s.key + j) * p.Hkv + kv_head) * p.Dh; };
-  uint32_t k[kSteps][Parts][4], v[kSteps][Parts][4];
-  load_operand<Parts>(k, j0 <= last ? a.k + at(j0) : nullptr, j1 <= last ? a.k + at(j1) : nullptr, p.Dh, 1.0f);
-  load_operand<Parts>(v, j0 <= last ? a.v + at(j0) : nullptr, j1 <= last ? a.v + at(j1) : nullptr, p.Dh, 1.0f);
+  const auto at = [&](int j) { return ((kept->key + j) * p.Hkv + kv_head) * p.Dh; };
+  KeptRows<Parts> k, v;
+  k.load(j0 <= last ? a.k + at(j0) : nullptr, j1 <= last ? a.k + at(j1) : nullptr, p.Dh);
+  v.load(j0 <= last ? a.v + at(j0) : nullptr, j1 <= last ? a.v + at(j1) : nullptr, p.Dh);
   float dk[8][4], dv[8][4];
 #pragma unroll
   for (int n = 0; n < 8; ++n)
@@ -207,25 +210,18 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
   const int row_begin = (begin > position ? begin - position : 0) * p.group / 64 * 64;
   const int row_end = p.window > 0 && p.window - 1 < s.length - 1 - last ? (last + p.window - position) * p.group : rows;
 
-  const uint16_t* packed = a.packed + (head * p.T + s.row) * p.group * kPacked<Parts>;
   const auto copy = [&](int begin_row, int stage) {
+    const uint16_t* packed = a.packed + (head * p.T + kept->row) * p.group * kPacked<Parts>;
     copy_tiles<Parts, kThreads>(packed, shared + stage * kStage, [&](int row) { return begin_row + row < row_end ? begin_row + row : -1; });
-  };
-  const auto stats_of = [&](int row) {
-    const int r = row + static_cast<int>(threadIdx.x);
-    return threadIdx.x < 64 && r < row_end ? a.stats[(kv_head * p.T + s.row) * p.group + r] : Stats{0.0f, 0.0f};
+    const int r = begin_row + static_cast<int>(threadIdx.x);
+    if (threadIdx.x < 64 && r < row_end) shared_stats[stage * 64 + threadIdx.x] = a.stats[(kv_head * p.T + kept->row) * p.group + r];
   };
 
   copy(row_begin, 0);
-  Stats next = stats_of(row_begin);
   for (int row = row_begin, stage = 0; row < row_end; row += 64, stage ^= 1) {
-    if (threadIdx.x < 64) shared_stats[stage * 64 + threadIdx.x] = next;
     cp_async_wait<0>();
     __syncthreads();  // this stage has come, and every warp is done with the other
-    if (row + 64 < row_end) {
-      copy(row + 64, stage ^ 1);
-      next = stats_of(row + 64);
-    }
+    if (row + 64 < row_end) copy(row + 64, stage ^ 1);
     if (!active) continue;
     unsigned char *queries = shared + stage * kStage, *slopes = queries + Parts * kTile;
 #pragma unroll 1
@@ -241,15 +237,19 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
 #pragma unroll
         for (int e = 0; e < 4; ++e) score[n][e] = slope[n][e] = 0;
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step)
+      for (int step = 0; step < kSteps; ++step) {
+        uint32_t keys[Parts][4], values[Parts][4];
+        k.operand(keys, step);
+        v.operand(values, step);
 #pragma unroll
         for (int n = 0; n < kPairs; ++n) {
           uint32_t b[Parts][4];
           load_rows<Parts>(b, queries, sub + n * 16, step);
-          multiply<Parts>(score[2 * n], score[2 * n + 1], k[step], b);
+          multiply<Parts>(score[2 * n], score[2 * n + 1], keys, b);
           load_rows<Parts>(b, slopes, sub + n * 16, step);
-          multiply<Parts>(slope[2 * n], slope[2 * n + 1], v[step], b);
+          multiply<Parts>(slope[2 * n], slope[2 * n + 1], values, b);
         }
+      }
 #pragma unroll
       for (int n = 0; n < 2 * kPairs; ++n)
 #pragma unroll
@@ -264,10 +264,10 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const int e = half * 2 + side, j = half ? j1 : j0;
-            float weight = exp2_approx(fused(score[n][e], c, -x.log_sum));
-            if (masked && (j < row_low || j > row_high)) weight = 0;
+            const bool seen = !masked || (j >= row_low && j <= row_high);  // where not, x may be anything
+            const float weight = seen ? exp2_approx(fused(score[n][e], c, -x.log_sum)) : 0.0f;
             score[n][e] = weight;
-            slope[n][e] = weight * (slope[n][e] - x.dot);
+            slope[n][e] = seen ? weight * (slope[n][e] - x.dot) : 0.0f;
           }
         }
 #pragma unroll
@@ -295,7 +295,7 @@ template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int j = half ? j1 : j0;
-    if (j > last) continue;
+    if (j >= begin + kOwn || j >= kept->length) continue;
 #pragma unroll
     for (int n = 0; n < 8; ++n)
 #pragma unroll

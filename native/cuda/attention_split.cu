@@ -3,8 +3,8 @@
 // leave each block's largest score, sum and value sums, which a second kernel folds on in order: the same sums, bit for bit, as forward_rows forms.
 //
 // The two numbers, one layer of gpt-oss over n keys: 4 KB·n to read (k and v, f32) and 1/16 of it to write and read again where split, which is the floor
-// (n = 4096: 16.8 MB, 3.9 µs at 4.3 TB/s); 2·2·16·64·8·n operations for one part (half of the 16 rows stand empty at one query of 8 heads), times
-// P(P+1)/2: 0.2 GF at three parts, 0.3 µs at 790 TFLOP/s.
+// (n = 4096: 16.8 MB, 3.9 µs at 4.3 TB/s); 2·2·16·64·8·n operations, times P(P+1)/2 for P parts (half of the 16 rows stand empty at one query of 8
+// heads): 0.8 GF for three, 1 µs at 790 TFLOP/s. Not run on a GPU yet.
 #include "cuda/attention.h"
 
 namespace temper::cuda::attention {
@@ -84,7 +84,8 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
   return found != 0;
 }
 
-// Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB.
+// Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB. 168–228
+// registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
 template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a) {
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   unsigned char* queries = shared + Parts * kTile;

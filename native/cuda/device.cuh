@@ -89,6 +89,13 @@ TEMPER_DEVICE float fused(float a, float b, float c) {
 #endif
 }
 
+// x, of which the compiler knows nothing: what is computed from it inside a loop stays there instead of filling registers before it.
+TEMPER_DEVICE float opaque(float x) {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("" : "+f"(x));
+#endif
+  return x;
+}
 // 2^x to about 2 units in the last place (PTX ISA, ex2.approx.ftz); below 2^-126 it is 0. Exact at 0 and at −∞.
 TEMPER_DEVICE float exp2_approx(float x) {
 #if defined(TEMPER_CUDA_EMULATION)

@@ -182,6 +182,14 @@ const Suite suite{[](Registry& r) {
   add_pair(r, "gpt-oss groups, window 128", {{140, 20}, {}}, {16, 2, 64}, 128, smooth({16}, 4, 1, DType::bf16), 1, true);
   add_pair(r, "gpt-oss heads, full", {{33}, {}}, gpt_oss, 0, smooth({64}, 4, 1, DType::bf16), 1, true);
 
+  // Shapes that no gpt-oss has, and more sequences than a thread block has threads.
+  add_pair(r, "heads of width 80, window 30", {{40, 9}, {}}, {4, 2, 80}, 30, smooth({4}, 4));
+  add_pair(r, "heads of width 256", {{5, 3}, {}}, {2, 1, 256}, 0, none);
+  add_pair(r, "24 heads to a kv head", {{6, 11}, {}}, {24, 1, 8}, 0, smooth({24}, 4));
+  std::vector<int32_t> many;
+  for (int32_t b = 0; b < 300; ++b) many.push_back(b % 3);
+  add_pair(r, "300 sequences", {many, {}}, {2, 1, 4}, 0, none);
+
   // The last queries of longer sequences: how a backward takes a sequence in pieces.
   for (double window : {0.0, 5.0, 128.0}) {
     const std::string w = ", window " + std::to_string(static_cast<int>(window));
@@ -200,6 +208,11 @@ const Suite suite{[](Registry& r) {
   }
   r.check({.op = "attention_fwd", .name = "ring", .args = forward_args({{1, 1, 1, 1}, {2, 127, 128, 1000}}, {8, 2, 16}, 128, 128, smooth({8}, 4)), .bound = forward_bound});
   r.check({.op = "attention_fwd", .name = "ring with room for several queries", .args = forward_args({{7, 2}, {50, 3}}, small, 5, 11, smooth({4}, 4)), .bound = forward_bound});
+
+  r.check({.op = "attention_fwd", .name = "decode over 1000 keys", .args = forward_args({{3}, {1000}}, {8, 2, 16}, 0, 0, smooth({8}, 4)), .bound = forward_bound});
+  r.check({.op = "attention_fwd", .name = "decode, one sequence idle", .args = forward_args({{1, 0, 2}, {70, 500, 3}}, {24, 1, 8}, 0, 0, smooth({24}, 4)), .bound = forward_bound});
+  r.check({.op = "attention_fwd", .name = "decode of 200 sequences", .args = forward_args({std::vector<int32_t>(200, 1), std::vector<int32_t>(200, 5)}, {2, 1, 4}, 0, 0, none), .bound = forward_bound});
+  r.check({.op = "attention_fwd", .name = "many queries over a ring", .args = forward_args({{40, 30}, {100, 0}}, {4, 2, 8}, 20, 64, smooth({4}, 4)), .bound = forward_bound});
 
   const auto bad = [&](const std::string& name, const std::function<void(Values&)>& change) {
     Values a = forward_args({{3, 2}, {4, 0}}, small, 0, 0, none);
