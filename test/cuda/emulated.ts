@@ -1,12 +1,12 @@
 // The CUDA backend compiled for the host (native/cuda/emulation) as a backend library: everything above the kernels is tested as on a GPU.
-// `npm run build:native -- --tests` builds it. Import this file before anything opens a device.
+// `npm run build:native -- --tests` builds it; where TEMPER_CUDA_LIBRARY names the real one, model.test.ts and train.test.ts run on the GPU. Import this file before anything opens a device.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/native/addon.js';
 
 export const emulatedLibrary = join(packageRoot, 'build', 'temper_cuda_emulated.so');
 if (!existsSync(emulatedLibrary)) throw new Error(`${emulatedLibrary} is missing; run npm run build:native -- --tests`);
-process.env.TEMPER_CUDA_LIBRARY = emulatedLibrary;
+process.env.TEMPER_CUDA_LIBRARY ??= emulatedLibrary;
 
 /** The largest |a − b| over the largest |b|. */
 export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
