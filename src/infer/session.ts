@@ -6,7 +6,7 @@ import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../mo
 import { ConfigError } from '../native/errors.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
-import { DecodeSteps, type StepResult } from './decode-graph.js';
+import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { uniform } from './random.js';
 
 export interface Sampling {

@@ -196,7 +196,7 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
 }
 
 /** Puts named tensors in their places. */
-function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: ReadonlyMap<string, Tensor>, verify: (layer: number) => void): Omit<ModelWeights, 'close'> {
+export function assemble(config: ModelConfig, kind: 'mxfp4' | 'dense', tensors: ReadonlyMap<string, Tensor>, verify: (layer: number) => void = () => {}): Omit<ModelWeights, 'close'> {
   const need = (name: string): Tensor => {
     const t = tensors.get(name);
     if (!t) throw new CheckpointError('tensor_missing', `tensor ${name} is missing`, { tensor: name });

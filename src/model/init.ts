@@ -3,10 +3,12 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../native/addon.js';
 import { ops } from '../native/ops.js';
-import { Scope, type DType } from '../native/tensor.js';
-import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
+import { type DType, type Place, Scope, type Tensor } from '../native/tensor.js';
+import { assemble } from './checkpoint.js';
+import { checkpointTensors, type TensorSpec } from './layout.js';
 import { writeCheckpoint, type TensorSource } from './checkpoint-writer.js';
 import { parseConfig, type ModelConfig } from './config.js';
+import type { ModelWeights } from './types.js';
 
 const RELEASED = {
   hidden_size: 2880, intermediate_size: 2880, head_dim: 64, num_attention_heads: 64, num_key_value_heads: 8, num_experts_per_tok: 4, sliding_window: 128,
@@ -48,7 +50,7 @@ const STEP_ELEMENTS = 1 << 22;
 export async function initCheckpoint(dir: string, model: Preset | ModelConfig, options: InitOptions): Promise<ModelConfig> {
   const config = typeof model === 'string' ? PRESETS[model] : parseConfig(model);
   const order = new Map(checkpointTensors(config).map((t, i) => [t.name, i]));
-  const source: TensorSource = (spec) => randomPieces(spec, config, options.seed * 65536 + (order.get(spec.name) ?? 0));
+  const source: TensorSource = (spec) => randomPieces(spec, config, seedOf(options.seed, order.get(spec.name) ?? 0));
   const tokenizer = join(packageRoot, 'models', 'nano', 'tokenizer.json');
   const files: Record<string, string | Uint8Array> = {};
   if (model === 'nano' && existsSync(tokenizer)) files['tokenizer.json'] = readFileSync(tokenizer);
@@ -61,23 +63,52 @@ export async function initCheckpoint(dir: string, model: Preset | ModelConfig, o
   return config;
 }
 
-function* randomPieces(spec: TensorSpec, c: ModelConfig, seed: number): Generator<Uint8Array> {
-  const dtype: DType = spec.dtype === 'U8' ? 'u8' : 'bf16';
-  const numel = specBytes(spec) / (spec.dtype === 'U8' ? 1 : 2);
+const seedOf = (seed: number, at: number): number => seed * 65536 + at;
+const dtypeOf = (spec: TensorSpec): DType => (spec.dtype === 'U8' ? 'u8' : 'bf16');
+const numelOf = (spec: TensorSpec): number => spec.shape.reduce((a, b) => a * b, 1);
+
+/** Piece `step` of a made-up tensor, elements from step·STEP_ELEMENTS on, into t, wherever that lies. */
+function fillPiece(t: Tensor, spec: TensorSpec, c: ModelConfig, seed: number, step: number): void {
   const L = c.num_hidden_layers;
   const residual = /o_proj|down_proj/.test(spec.name) ? (2 * L) ** -0.5 : 1;
   const inputs = spec.kind === 'scales' ? (spec.shape.at(-1) ?? 1) * 32 : spec.shape.at(-1) ?? 1;
   const deviation = spec.kind === 'embed' ? 0.5 : spec.kind === 'bias' ? 0.02 : spec.kind === 'sinks' ? 1 : inputs ** -0.5 * residual;
   const middle = 127 + Math.round(Math.log2(deviation / CODE_RMS));
+  const pieceSeed = seed * 4096 + step;
+  if (spec.kind === 'norm') ops.fill(t, 1);
+  else if (spec.kind === 'blocks') ops.random_bytes(t, pieceSeed, 0, 255);
+  else if (spec.kind === 'scales') ops.random_bytes(t, pieceSeed, middle - 1, middle + 1);
+  else ops.random_normal(t, pieceSeed, deviation);
+}
+
+function* randomPieces(spec: TensorSpec, c: ModelConfig, seed: number): Generator<Uint8Array> {
+  const numel = numelOf(spec);
   for (let from = 0, step = 0; from < numel; from += STEP_ELEMENTS, step++) {
     using s = new Scope('workspace');
-    const t = s.empty(dtype, [Math.min(STEP_ELEMENTS, numel - from)]);
-    const pieceSeed = seed * 4096 + step;
-    if (spec.kind === 'norm') ops.fill(t, 1);
-    else if (spec.kind === 'blocks') ops.random_bytes(t, pieceSeed, 0, 255);
-    else if (spec.kind === 'scales') ops.random_bytes(t, pieceSeed, middle - 1, middle + 1);
-    else ops.random_normal(t, pieceSeed, deviation);
+    const t = s.empty(dtypeOf(spec), [Math.min(STEP_ELEMENTS, numel - from)]);
+    fillPiece(t, spec, c, seed, step);
     const data = t.read();
     yield new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
+}
+
+/**
+ * The model that initCheckpoint would write, made in memory: for measuring without a file. On a device the values are the CPU's up to rounding.
+ * @param options.embed where the embedding table lies, as for openCheckpoint
+ * @throws {NativeError} out_of_memory, out_of_device_memory
+ */
+export function madeUpModel(config: ModelConfig, options: { readonly seed: number; readonly place?: Place; readonly embed?: Place }): ModelWeights {
+  const here = new Scope('weights', options.place), host = new Scope('weights', options.embed ?? options.place);
+  const close = (): void => { here.close(); host.close(); };
+  try {
+    const tensors = new Map(checkpointTensors(config).map((spec, at) => {
+      const t = (spec.kind === 'embed' && !config.tie_word_embeddings ? host : here).empty(dtypeOf(spec), spec.shape);
+      for (let from = 0, step = 0; from < t.numel; from += STEP_ELEMENTS, step++) {
+        using s = new Scope('workspace', t.place);
+        fillPiece(t.view(s, [Math.min(STEP_ELEMENTS, t.numel - from)], from), spec, config, seedOf(options.seed, at), step);
+      }
+      return [spec.name, t] as const;
+    }));
+    return { ...assemble(config, 'mxfp4', tensors), close };
+  } catch (e) { close(); throw e; }
 }

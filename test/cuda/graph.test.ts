@@ -1,7 +1,7 @@
 // Decode steps that are recorded once and launched give the bits of steps run op by op, whatever else the device does between them.
 import { afterAll, describe, expect, it } from 'vitest';
 import './emulated.js';
-import { DecodeSteps } from '../../src/infer/decode-graph.js';
+import { DecodeSteps } from '../../src/model/decode-step.js';
 import { type Completion, generateAll, GREEDY, type SequenceOptions, Session } from '../../src/infer/session.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { KvCache } from '../../src/model/kv-cache.js';

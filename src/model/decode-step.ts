@@ -1,7 +1,7 @@
 // A decode step of B sequences on a GPU as one launch. Some four hundred small kernels make a token; launched one by one they would cost more than their work.
-import { forwardHidden, logits, StepInputs } from '../model/gpt-oss.js';
-import type { KvCache } from '../model/kv-cache.js';
-import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
+import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
+import type { KvCache } from './kv-cache.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
 import { Graph } from '../native/graph.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
