@@ -11,10 +11,10 @@
 //   gate_up of gpt-oss, 8192 tokens: 1.09 TFLOP; 282 MB of weights, 47 MB of x, 755 MB of y in f32. Bound by the tensor cores: at 300 TFLOP/s 3.6 ms, the bytes 0.25 ms.
 // Small tile 64×64, 4 warps of 32×32: few rows or columns (LoRA A and B, router), and products with too few large tiles to fill the device.
 //
-//                       registers (sm_80)      shared memory                             blocks on a multiprocessor
-//   large, bf16 B       187–192, dW 214        160 KiB (4 stages), 80 KiB (2) under 163   1 (8 warps)
-//   large, MXFP4, q8    208–218, q8 224        112 KiB (4 stages), 96 KiB (3)             1 (8 warps)
-//   small               112–145                48 KiB (3 stages), packed 40 KiB           3, on 100 KiB cards 2
+//                       registers (any arch.)  shared memory                             blocks on a multiprocessor
+//   large, bf16 B       186–202, dW 199–228    160 KiB (4 stages), 80 KiB (2) under 163   1 (8 warps)
+//   large, MXFP4, q8    208–246, q8 224–238    112 KiB (4 stages), 96 KiB (3)             1 (8 warps)
+//   small               112–164                48 KiB (3 stages), packed 40 KiB           3, on 100 KiB cards 2
 // No spills on sm_80, 86, 89, 90a, 120. Not run on a GPU yet.
 #pragma once
 #include "cuda/matmul_place.cuh"
