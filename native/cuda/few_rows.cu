@@ -24,7 +24,8 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / kWarp, kColumns = 8, kOutputs = 16;
 constexpr int kBlocks = 3;                              // per multiprocessor: 85 registers a thread
 constexpr int kPartialStride = kOutputs + 4;            // keeps the four t of a store in different banks
-constexpr size_t kStagedBytes = 72 * 1024;              // shared memory for x: three blocks of 8 rows of 4096 on an H200, one on sm_86
+constexpr size_t kStagedBytes = 72 * 1024;              // shared memory for x at most: 8 rows of 4096; less where a block may not have so much
+constexpr size_t kStaticBytes = 2 * kWarps * kColumns * kPartialStride * 4 + 1024;  // partial sums, and what the driver keeps of each block
 constexpr int64_t kFewGroupedRows = 64;                 // grouped products up to this many rows, or …
 constexpr int64_t kFewRowsPerGroup = 4;                 // … this many per expert on average, come here
 
@@ -383,7 +384,8 @@ template <class W, bool kAligned> void run(Few& p, int64_t slots, int64_t most_r
   const int rows = static_cast<int>(std::min<int64_t>(most_rows, kColumns)), units = W::kLane / 2;  // of 8 k in one iteration
   p.iterations = static_cast<int>(blocks_for(p.k, 4 * W::kLane));
   p.rounds = static_cast<int>(blocks_for(blocks_for(p.iterations, kWarps), W::kAhead)) * W::kAhead;
-  const int64_t fit = static_cast<int64_t>(kStagedBytes) / 16 / rows / (units * kWarps * W::kAhead) * W::kAhead;
+  const size_t room = std::min(kStagedBytes, static_cast<size_t>(device().shared_per_block) - kStaticBytes - kRing<W> * 16);
+  const int64_t fit = static_cast<int64_t>(room) / 16 / rows / (units * kWarps * W::kAhead) * W::kAhead;
   p.chunk_rounds = static_cast<int>(std::clamp<int64_t>(fit, W::kAhead, p.rounds));
   p.stride = static_cast<int>(blocks_for(static_cast<int64_t>(std::min(p.iterations, p.chunk_rounds * kWarps)) * units, 8)) * 8 + 4;  // rows start 64 bytes apart, modulo the banks
   // As many blocks as run at once, each with the same number of tiles: x is staged once, and the loads of the next tile are under way while this one ends.

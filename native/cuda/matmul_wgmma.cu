@@ -35,7 +35,6 @@ template <Kind B, bool BInner> __global__ void __launch_bounds__(kWide, 1) wgmma
   if (!place.work) return;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, group_row = thread / 128 * 64;
   const int low_blocks = (args.low_k + kBlockK - 1) / kBlockK, blocks = low_blocks + (x.k + kBlockK - 1) / kBlockK;
-  const bool busy = group_row < place.rows;  // of the whole warpgroup
 
   // ---- A, and a bf16 B, by cp.async: thread t takes chunk t%8 of rows t/8 + 32r ----
   const int chunk0 = thread % 8, row0 = thread / 8;
@@ -120,38 +119,38 @@ template <Kind B, bool BInner> __global__ void __launch_bounds__(kWide, 1) wgmma
     if (blocks) unpack(0, j);
     fetch(1, j);
   }
-  for (int block = 0; block < blocks; ++block) {
-    cp_async_wait<kAhead - 1>();
-    fence_async_proxy();
-    __syncthreads();  // this block's tiles are complete; the products of block − 2 are done in both warpgroups
-    if (busy) {
+  const auto advance = [&](int begin, int end) {
+    for (int block = begin; block < end; ++block) {
+      cp_async_wait<kAhead - 1>();
+      fence_async_proxy();
+      __syncthreads();  // this block's tiles are complete; the products of block − 2 are done in both warpgroups
+      // Never skipped, even where the warpgroup has no rows: in a branch that the compiler cannot prove uniform it would wait after every product (C7520).
       const uint32_t a = shared_address(shared + block % kStages * kAChunks) + static_cast<uint32_t>(group_row) * 128;
       const uint32_t b = shared_address(shared_b + block % (kPacked ? kDecoded : kStages) * kBChunks);
       wgmma_fence();
 #pragma unroll
       for (uint32_t kk = 0; kk < kBlockK / 16; ++kk)
         wgmma_m64n192k16<BInner>(acc, swizzled_matrix(a + 32 * kk, 16, 1024), BInner ? swizzled_matrix(b + 32 * kk, 16, 1024) : swizzled_matrix(b + 2048 * kk, kOuterBlock * 16, 1024));
-    }
-    wgmma_commit();
-    copy(block + kAhead);
+      wgmma_commit();
+      copy(block + kAhead);
 #pragma unroll
-    for (int j = 0; j < kUnits; ++j) {
-      if (block + 1 < blocks) unpack(block + 1, j);
-      fetch(block + 2, j);
-    }
-    if (block + 1 == low_blocks) {
-      wgmma_wait<0>();
-#pragma unroll
-      for (int i = 0; i < 96; ++i) acc[i] *= args.low_alpha;
-    } else {
+      for (int j = 0; j < kUnits; ++j) {
+        if (block + 1 < blocks) unpack(block + 1, j);
+        fetch(block + 2, j);
+      }
       wgmma_wait<1>();
     }
+    wgmma_wait<0>();
+  };
+  if (low_blocks) {  // a loop of its own: sums that are touched inside the loop would make the compiler wait after every product (C7515)
+    advance(0, low_blocks);
+#pragma unroll
+    for (int i = 0; i < 96; ++i) acc[i] *= args.low_alpha;
   }
-  wgmma_wait<0>();
+  advance(low_blocks, blocks);
   cp_async_wait<0>();
 
   // ---- result ----
-  if (!busy) return;
   const int warp_row = group_row + thread / kWarp % 4 * 16;
   const bool pairs = args.ldc % 2 == 0 && reinterpret_cast<uintptr_t>(args.c) % 8 == 0;
   const int64_t bias_at = x.ragged == Ragged::rows ? static_cast<int64_t>(place.group) * x.n : 0;
