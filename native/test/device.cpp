@@ -58,7 +58,12 @@ std::string code_of(const std::function<void()>& f) {
 Backend emulated_backend() {
   Backend b = over(temper_backend());
   using cuda::emulation::Order;
-  for (Order order : {Order::rising, Order::falling})
+#if defined(__SANITIZE_ADDRESS__)  // four times slower, and the order changes no address
+  const std::vector<Order> orders = {Order::rising};
+#else
+  const std::vector<Order> orders = {Order::rising, Order::falling};
+#endif
+  for (Order order : orders)
     b.variants.push_back({order == Order::rising ? "rising threads" : "falling threads", "emulation", [order] {
                             set_thread_count(2);
                             cuda::emulation::set_order(order);
