@@ -7,7 +7,7 @@
 // weights; only where a decoded chunk lies in shared memory and one bit of the instruction differ.
 // Shared memory: packed B 5·16 + 3·24 = 152 KiB, bf16 B 5·40 = 200 KiB, one block a multiprocessor. Bytes a k-block: A 16 KiB and B 24 KiB or 6.4 KiB from L2;
 // shared memory about 137 bytes a clock at full rate (wgmma 85, copies and decode 52) of 128: 90 % of the tensor rate is the limit to expect.
-// Registers by nvcc 13.0: docs/log.md, CUDA. Runs under emulation; not run on a GPU yet.
+// Registers by nvcc 13.0: 148 to 182, none spilled, products not serialised (no C75xx message). Runs under emulation; not run on a GPU yet.
 #include "cuda/matmul_tiles.cuh"
 
 namespace temper::cuda {
