@@ -6,6 +6,10 @@
 // T = 4096, full: 137 GF·P(P+1)/2 and 151 MB; at 790 TFLOP/s and 4.3 TB/s 0.17 ms for one part, 1.04 ms for three, and 0.035 ms. Exponentials are the third
 // number: 64·T·w, 16 to a clock and multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. Not run on a GPU yet.
 #include "cuda/attention.h"
+
+#include <cstdlib>
+#include <string>
+
 #include "cuda/ops.h"
 
 namespace temper::cuda {
@@ -211,9 +215,18 @@ template <int Parts, int Warps> void forward(const Forward& f) {
 
 }  // namespace
 
-static int g_parts = kPartsF32;
-void set_parts(int parts) { g_parts = parts == 1 ? 1 : kPartsF32; }
-int parts_in_use() { return g_parts; }
+static int named_parts() {
+  const char* named = std::getenv("TEMPER_CUDA_ATTENTION");
+  const std::string name = named && *named ? named : "f32";
+  require(name == "f32" || name == "bf16", "bad_option", "TEMPER_CUDA_ATTENTION: got ", name, ", wanted f32 or bf16");
+  return name == "bf16" ? 1 : kPartsF32;
+}
+static int& parts() {
+  static int p = named_parts();
+  return p;
+}
+void set_parts(int wanted) { parts() = wanted == 1 ? 1 : kPartsF32; }
+int parts_in_use() { return parts(); }
 
 void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys) {
   const Pack a{p, packed, rows, src, group, first_head, heads, keys, second, factor};

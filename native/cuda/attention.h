@@ -41,7 +41,8 @@ inline Sinks sinks_of(TensorRef sinks) { return {sinks ? sinks->data : nullptr, 
 inline int64_t rows_of(const Problem& p) { return p.T * p.group; }  // of one kv head
 
 // Parts of an operand from now on: kPartsF32, which keeps the contract's f32 products, or 1, whose operands are rounded to bf16 as those of the other matrix
-// products at precision 1 are. The op has no argument that asks for it yet: docs/log.md, CUDA attention.
+// products at precision 1 are. The op has no argument that asks for it yet (docs/log.md, CUDA attention):
+// TEMPER_CUDA_ATTENTION = f32 or bf16, read at the first call.
 void set_parts(int parts);
 int parts_in_use();
 
