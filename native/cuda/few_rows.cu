@@ -12,7 +12,7 @@
 //   bf16  2 B        ~1.3        4 × 2 × 16 B         q_proj 4096×2880, 1 row: 23.6 MB, 5.5 µs · head 201088×2880: 1158 MB, 269 µs
 //   q8    1.06 B     ~4.5        3 × 2 × 16 B         q_proj 12.5 MB, 2.9 µs
 //   MXFP4 0.53 B     ~2.8        3 × 2 × 16 B
-// Registers by nvcc 13.0: 60 to 80 on every architecture, none spilled. Shared memory: 10 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for one
+// Registers by nvcc 13.0: 60 to 80 on sm_80, 86 and 90a, none spilled. Shared memory: 10 KiB of partial sums, 24 to 32 KiB of weights under way, and x: 6 KiB for one
 // row of 2880, 46 KiB for eight. Three blocks a multiprocessor up to 4 rows, two at 8 (H200).
 // (instructions counted by hand from the source; nothing here has been timed on a GPU)
 #include <algorithm>
