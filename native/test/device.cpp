@@ -116,7 +116,10 @@ void check_device(Tally& tally) {
     report(tally, message.find(part) != std::string::npos, std::string("device: the refusal does not say '") + part + "': " + message);
   report(tally, device_memory().counted.total_live == static_cast<int64_t>(164 * kMiB) && device_memory().held <= 200 * kMiB, "device: a refused allocation is counted");
   release_device(b);
-  report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0 && device_memory().held >= 164 * kMiB, "device: a released block is not kept");
+  report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0, "device: a released block is still counted");
+#if !defined(__SANITIZE_ADDRESS__)  // there every block is its own, and goes
+  report(tally, device_memory().held >= 164 * kMiB, "device: a released block is not kept");
+#endif
   // Other shapes are cut from what is kept, and join again: nothing more is taken from the driver.
   [[maybe_unused]] const size_t held = device_memory().held;
   for (int round = 0; round < 3; ++round) {
