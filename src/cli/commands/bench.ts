@@ -34,6 +34,7 @@ export const command: Command = {
       .addHelpText('after', examples('temper bench --model models/nano --lora 512,2048', 'temper bench --model models/gpt-oss-20b --prefill 512 --depths 0 --batches 1 --lora "" --json',
         'temper bench --preset 20b --device cuda --memory-limit 15.2GiB --prefill 4096 --depths 0 --batches 1,8,32 --lora 4096,8192 --ops', 'temper bench --model models/gpt-oss-20b --peer-llama-bench llama.cpp/build/bin/llama-bench --peer-gguf gpt-oss-20b.gguf'))
       .action(async (o: Options) => {
+        if ((o.model === undefined) === (o.preset === undefined)) throw new ConfigError('bench_what', 'bench: give --model DIR or --preset SHAPE, one of the two');
         const { bench } = await import('../../bench/bench.js');
         const { PRESETS } = await import('../../model/init.js');
         const { openDevice, parseBytes } = await import('../../native/device.js');
@@ -44,7 +45,6 @@ export const command: Command = {
         const peer = o.peerGguf ? { peer: { ...programs, gguf: o.peerGguf } } : {};
         const line = (cells: readonly string[]): string => cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
         if (!o.json) process.stdout.write(`${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
-        if ((o.model === undefined) === (o.preset === undefined)) throw new ConfigError('bench_what', 'bench: give --model DIR or --preset SHAPE, one of the two');
         const place = openDevice(o.device, o.memoryLimit === undefined ? 0 : parseBytes(o.memoryLimit));
         const result = bench(o.model ?? PRESETS[o.preset ?? 'nano'], {
           place, ops: o.ops ?? false,
