@@ -28,7 +28,7 @@ struct Problem {
   int separate;                        // 1: keys must lie in rising rows that do not overlap (backward)
   float scale;
   Fault* fault;
-  const char *op, *q_start_name, *k_start_name, *k_len_name;  // host strings
+  FaultName op, q_start_name, k_start_name, k_len_name;
 };
 
 struct Sequence {
@@ -64,7 +64,7 @@ template <int Threads> TEMPER_DEVICE long long block_scan(long long x, long long
 // Sequence b, or false and a report.
 TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
   const int64_t begin = p.q_start[b], end = p.q_start[b + 1], length = p.k_len[b], key = p.k_start[b], n = end - begin;
-  const auto bad = [&](const char* name, int64_t at, int64_t value, int64_t limit) {
+  const auto bad = [&](const FaultName& name, int64_t at, int64_t value, int64_t limit) {
     report_fault(p.fault, FaultCode::bad_index, p.op, name, at, value, limit);
     return false;
   };

@@ -138,7 +138,7 @@ struct SortedDigit {
   const int32_t* order;  // of the pass before; null in the first
   int64_t limit;
   int shift, mask;
-  const char* op;
+  FaultName op;
   Fault* fault;
   TEMPER_DEVICE int operator()(int64_t i) const {
     const int64_t at = order ? order[i] : i;

@@ -16,18 +16,18 @@
 namespace temper::cuda {
 namespace {
 
-constexpr int64_t kDenseRows = 512, kDenseWidth = 256;  // rows, and outputs and inputs, from which a dense product goes to the library
+constexpr int64_t kDenseRows = 128, kDenseWidth = 256;  // rows, and outputs and inputs, from which a dense product goes to the library
 constexpr int64_t kRowsPerExpert = 512;                 // on average
 
 struct Gather {
   const uint4* from;
   uint4* to;
   const int32_t* index;
-  const char* index_name;
+  FaultName index_name;
   int units;       // of 16 bytes in a row
   int rows, first; // logical row of `to`'s first
   int64_t count;
-  const char* op;
+  FaultName op;
   Fault* fault;
 };
 __global__ void __launch_bounds__(kThreads) gather_bf16(const Gather g) {

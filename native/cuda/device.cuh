@@ -13,10 +13,12 @@ namespace temper::cuda {
 
 #if defined(TEMPER_CUDA_EMULATION)
 #define TEMPER_DEVICE inline
+#define TEMPER_BOTH inline
 // A block's dynamic shared memory, 128-byte aligned: one per kernel.
 #define TEMPER_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(::temper::cuda::emulation::dynamic_shared())
 #else
 #define TEMPER_DEVICE __device__ __forceinline__
+#define TEMPER_BOTH __host__ __device__ __forceinline__
 #define TEMPER_DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(128) unsigned char temper_dynamic_shared[]; \
   type* name = reinterpret_cast<type*>(temper_dynamic_shared)
@@ -204,9 +206,31 @@ template <bool b_inner> TEMPER_DEVICE void wgmma_m64n192k16(float (&d)[96], uint
                "}, %96, %97, 1, 1, 1, 0, %98;"
                : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48), TEMPER_D8(56), TEMPER_D8(64), TEMPER_D8(72), TEMPER_D8(80), TEMPER_D8(88)
                : "l"(a), "l"(b), "n"(b_inner ? 0 : 1));
-#undef TEMPER_D8
 #endif
 }
+// d[64,N] += a[64,16]·b[N,16]ᵀ with a in registers as mma_bf16 takes it (warp w has rows 16w …) and b with k inner; N is 64 or 128. `a` must stay until
+// wgmma_wait as well.
+template <int N> TEMPER_DEVICE void wgmma_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
+  static_assert(N == 64 || N == 128);
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma(d, N, a, b);
+#else
+  if constexpr (N == 64)
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                 : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  else
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+                 : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48), TEMPER_D8(56)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#endif
+}
+#undef TEMPER_D8
 #endif
 
 // ---- asynchronous copies, global to shared ----------------------------------------------------------------------------------------
@@ -274,14 +298,24 @@ template <int Threads> TEMPER_DEVICE float block_max(float x) {
 // What a kernel found wrong in its data (an index out of range, NaN where none may be). The first report wins; the host raises it as a typed error
 // at the next point where it waits. A kernel that reports goes on with a harmless value, never with a wild address.
 enum class FaultCode : int32_t { none = 0, bad_index, not_finite, bad_scale, no_candidate, repeated_row, bad_number };  // bad_number: value holds a float's bits
+// An op's or an argument's name by value, up to 23 letters: a pointer to a literal of device code means nothing to the host that reads the report.
+struct FaultName {
+  char letters[24];
+  TEMPER_BOTH FaultName(const char* text = "") {
+    bool ended = false;
+    for (int i = 0; i < 24; ++i) {
+      ended = ended || i == 23 || text[i] == '\0';
+      letters[i] = ended ? '\0' : text[i];
+    }
+  }
+};
 struct Fault {
   int32_t code;              // FaultCode, claimed with a compare-and-swap
   int32_t ready;             // the rest is written
-  const char* op;            // host strings, carried through
-  const char* argument;
+  FaultName op, argument;
   long long at, value, limit;
 };
-TEMPER_DEVICE void report_fault(Fault* fault, FaultCode code, const char* op, const char* argument, long long at, long long value, long long limit) {
+TEMPER_DEVICE void report_fault(Fault* fault, FaultCode code, const FaultName& op, const FaultName& argument, long long at, long long value, long long limit) {
   if (atomicCAS(&fault->code, 0, static_cast<int32_t>(code)) != 0) return;
   fault->op = op;
   fault->argument = argument;
@@ -292,7 +326,7 @@ TEMPER_DEVICE void report_fault(Fault* fault, FaultCode code, const char* op, co
   fault->ready = 1;
 }
 // The index if it is in [0, limit), else 0 and a report.
-TEMPER_DEVICE int64_t checked_index(Fault* fault, const char* op, const char* argument, int64_t at, int64_t index, int64_t limit) {
+TEMPER_DEVICE int64_t checked_index(Fault* fault, const FaultName& op, const FaultName& argument, int64_t at, int64_t index, int64_t limit) {
   if (index >= 0 && index < limit) return index;
   report_fault(fault, FaultCode::bad_index, op, argument, at, index, limit);
   return 0;

@@ -36,7 +36,7 @@ struct Few {
   const float* x;
   int64_t ldx, x_count;
   const int32_t* index;
-  const char* index_name;
+  FaultName index_name;
   const void* w;
   const uint8_t* scales;
   const uint16_t* q8_scales;
@@ -54,7 +54,7 @@ struct Few {
   int groups;
   int iterations, rounds, chunk_rounds, stride;  // of k per block; rounds per warp and per filling of shared memory; units of 8 k from row to row there
   Fault* fault;
-  const char* op;
+  FaultName op;
 };
 
 // ---- the weights, 16 bytes of a row at a time -------------------------------------------------------------------------------------
@@ -400,11 +400,13 @@ bool plain(const Source& s) { return s.kind == Kind::f32 && s.k_inner && !s.row_
 
 }  // namespace
 
+int64_t most_few_rows(const Product& product) { return product.ragged == Ragged::rows ? std::max(kFewGroupedRows, kFewRowsPerGroup * product.groups) : kColumns; }
+
 bool multiply_few_rows(const Product& product, int64_t precision) {
   const Source &a = product.main.a, &b = product.main.b, &h = product.low_rank.a, &low = product.low_rank.b;
   const bool grouped = product.ragged == Ragged::rows;
   if (product.ragged == Ragged::k || product.m < 1 || product.n < 1 || product.main.k < 1) return false;
-  if (grouped ? product.m > std::max(kFewGroupedRows, kFewRowsPerGroup * product.groups) : product.m > kColumns) return false;
+  if (product.m > most_few_rows(product)) return false;
   if (!plain(a) || !b.k_inner || b.index || b.row_scale || b.mask.limit) return false;
   if (product.low_rank.k && (!plain(h) || !plain(low) || h.index || low.index || product.low_rank_mask.limit)) return false;
   const auto address = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };

@@ -29,15 +29,17 @@ void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, T
                         int64_t layout, int64_t precision) {
   constexpr const char* op = "grouped_linear_fwd";
   const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1], X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
-  const Source xs = rows_of(x->f32(), X, C, rows, "rows");
+  Source xs = rows_of(x->f32(), X, C, rows, "rows");
   const auto product = [&](int64_t n, float* c) { return Product{.m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op}; };
   Staging staging;
   Product p = product(N, y->f32());
   p.main = {xs, weights(*w, scales, E, N, C, layout, true), C, 1.0f};
+  p.main.a.interleaved = xs.interleaved = mxfp4_suits(p, precision);
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {
     Product down = product(R, h->f32());
     down.main = {xs, adapter(*A, true), C, 1.0f};
+    down.main.b.interleaved = xs.interleaved;
     multiply(down, precision, staging);
     p.low_rank = {rows_of(h->f32(), P, R), adapter(*B, true), R, static_cast<float>(scale)};
   }

@@ -16,7 +16,7 @@ struct ColumnSums {
   const float* x;
   int64_t ld, count;
   const int32_t* index;
-  const char* index_name;
+  FaultName index_name;
   const float* row_scale;
   Extent extent;  // k: rows
   float* sum;
@@ -75,6 +75,7 @@ void set_matmul_choice(MatmulChoice wanted) { choice() = wanted; }
 
 void multiply(const Product& product, int64_t precision, Staging& staging) {
   const MatmulChoice chosen = matmul_choice();
+  if (mxfp4_suits(product, precision)) return multiply_mxfp4(product, staging);
   if (chosen == MatmulChoice::mma && precision) return multiply_tiles(product, staging);
   if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
   if (precision == 0) return multiply_exact(product);

@@ -30,12 +30,13 @@ struct Source {
   int64_t count = 0;                     // rows in memory, all groups together
   int64_t group_rows = 0;                // rows of one group: those of expert e begin at row e·group_rows (0: rows are not a weight's)
   const int32_t* index = nullptr;        // logical row r lies at index[r] (null: at r); each in [0, count), else a fault
-  const char* index_name = "";           // of the op's argument, for the fault
+  FaultName index_name = {};             // of the op's argument, for the fault
   const float* row_scale = nullptr;      // logical row r is taken times row_scale[r] (null: 1); f32 only
   DropoutMask mask = {};                 // element i of memory is taken times its factor; f32 only
   Kind kind = Kind::f32;
   bool k_inner = true;
   bool zero_padded = false;              // bf16: ld is a multiple of 8 and what a row has beyond its elements is zero
+  bool interleaved = false;              // f32 with k inner, k a multiple of 64: staged with each 64 k in the order that matmul_mxfp4.cu decodes in; both operands of a Term, but for MXFP4
 };
 
 // A·Bᵀ with A [m,k] and B [n,k], whichever way each lies.
@@ -95,6 +96,10 @@ void multiply(const Product& product, int64_t precision, Staging& staging);
 
 // The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and launch nothing.
 bool multiply_few_rows(const Product& product, int64_t precision);  // few_rows.cu: up to 8 rows a group, weights as they lie; either precision
+int64_t most_few_rows(const Product& product);                      // rows up to which that may take it
+// matmul_mxfp4.cu: sm_90a, experts in MXFP4, precision 1. Where it suits, `multiply` takes it; a forward product (b.k_inner) must come with a.interleaved, and only then.
+bool mxfp4_suits(const Product& product, int64_t precision);
+void multiply_mxfp4(const Product& product, Staging& staging);
 bool multiply_library(const Product& product, Staging& staging, bool whenever_possible);  // dequantized.cu: cuBLASLt, precision 1; may wait for the device
 bool multiply_wgmma(const Product& product, Staging& staging, bool whenever_possible);    // matmul_wgmma.cu: sm_90a, precision 1
 void multiply_exact(const Product& product);                     // matmul_f32.cu: any product, precision 0

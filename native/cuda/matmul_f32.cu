@@ -27,7 +27,7 @@ TEMPER_DEVICE float scale_value(uint32_t s) { return bits_to_float(s == 255 ? 0x
 TEMPER_DEVICE float code_value(uint32_t code) { return bits_to_float((code & 8u) << 28 | (code & 7u) << 22) * bits_to_float(253u << 23); }
 
 // Element `column` of logical row `row` of a group.
-TEMPER_DEVICE float element(const Source& s, int group, int64_t row, int64_t column, const char* op, Fault* fault) {
+TEMPER_DEVICE float element(const Source& s, int group, int64_t row, int64_t column, const FaultName& op, Fault* fault) {
   const int64_t at = s.index ? checked_index(fault, op, s.index_name, row, s.index[row], s.count) : group * s.group_rows + row;
   float v;
   if (s.kind == Kind::f32) {

@@ -11,7 +11,7 @@ struct Extent {
   Ragged ragged;
   const int32_t* offsets;
   int groups;
-  const char* op;
+  FaultName op;
 };
 
 Extent extent_of(const Product& product);  // throws where an extent does not fit

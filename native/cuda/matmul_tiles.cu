@@ -61,7 +61,7 @@ Extent extent_of(const Product& p) {
   return {static_cast<int>(p.m), static_cast<int>(p.n), static_cast<int>(p.main.k), p.ragged, p.offsets, static_cast<int>(p.groups), p.op};
 }
 
-TileArgs tile_args(const Product& p, Staging& staging) {
+TileArgs tile_args(const Product& p, Staging& staging, bool low_inner) {
   const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
   TileArgs args{};
   args.extent = extent_of(p);
@@ -69,8 +69,7 @@ TileArgs tile_args(const Product& p, Staging& staging) {
   args.b = operand(staging.bf16(p.main.b, b_inner ? p.main.k : p.n, b_inner ? p.n : p.main.k, b_inner, p.op));
   if (p.low_rank.k) {
     const Source a = staging.bf16(p.low_rank.a, p.low_rank.k, p.m, true, p.op);
-    // Where the low-rank B lies the other way round than the main one it is turned, so that one loop reads both.
-    const Source b = staging.bf16(p.low_rank.b, p.low_rank.b.k_inner ? p.low_rank.k : p.n, p.low_rank.b.k_inner ? p.n : p.low_rank.k, b_inner, p.op);
+    const Source b = staging.bf16(p.low_rank.b, p.low_rank.b.k_inner ? p.low_rank.k : p.n, p.low_rank.b.k_inner ? p.n : p.low_rank.k, low_inner, p.op);
     args.low_a = operand(a);
     args.low_b = operand(b);
     args.low_k = static_cast<int>(p.low_rank.k);
@@ -100,7 +99,7 @@ void multiply_tiles(const Product& p, Staging& staging) {
   }
   const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
   const Kind kind = p.main.b.kind == Kind::mxfp4 || p.main.b.kind == Kind::q8 ? p.main.b.kind : Kind::bf16;
-  TileArgs args = tile_args(p, staging);
+  TileArgs args = tile_args(p, staging, b_inner);  // a low-rank B that lies the other way round than the main one is turned: one loop reads both
 
   // How k is split decides bits, so it depends on shapes alone. A long k is split until tiles come by the hundred, so that the last wave is a small part.
   const int64_t blocks = blocks_for(p.low_rank.k, kBlockK) + blocks_for(p.main.k, kBlockK), rows = p.ragged == Ragged::rows ? p.m / p.groups : p.m;

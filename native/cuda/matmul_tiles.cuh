@@ -28,7 +28,7 @@ struct TileOperand {
   const void* scales;      // MXFP4: bytes; q8: bf16
   int64_t ld;              // elements
   const int32_t* index;
-  const char* index_name;
+  FaultName index_name;
   int count;               // rows in memory
   int group_rows;
 };
@@ -47,7 +47,7 @@ struct TileArgs {
   Fault* fault;
 };
 using TileKernel = void (*)(TileArgs);
-TileArgs tile_args(const Product& product, Staging& staging);  // one split of k, operands staged
+TileArgs tile_args(const Product& product, Staging& staging, bool low_inner);  // one split of k, operands staged; low_inner: k of the low-rank B runs along rows
 
 enum class TileSize { small, large };
 constexpr int kBlockK = 64;

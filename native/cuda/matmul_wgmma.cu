@@ -191,7 +191,7 @@ bool multiply_wgmma(const Product& p, Staging& staging, bool whenever_possible) 
   if (!whenever_possible && (rows <= 64 || p.n <= 96 || tiles < device().multiprocessors)) return false;
   const size_t shared = kind == Kind::mxfp4 ? wgmma_shared<Kind::mxfp4>() : wgmma_shared<Kind::bf16>();
   if (static_cast<size_t>(device().shared_per_block) < shared) return false;
-  const TileArgs args = tile_args(p, staging);
+  const TileArgs args = tile_args(p, staging, p.main.b.k_inner);
   const auto kernel = kind == Kind::mxfp4 ? (p.main.b.k_inner ? wgmma_kernel<Kind::mxfp4, true> : wgmma_kernel<Kind::mxfp4, false>)
                                           : (p.main.b.k_inner ? wgmma_kernel<Kind::bf16, true> : wgmma_kernel<Kind::bf16, false>);
   launch(kernel, dim3(static_cast<unsigned>(tiles)), dim3(kWide), shared, args);

@@ -77,7 +77,7 @@ template <bool Wide, class Wf> TEMPER_DEVICE uint32_t load_group(float (&v)[kEac
   return peak;
 }
 constexpr uint32_t kInfinity = 0x7f800000u;
-TEMPER_DEVICE void report_not_finite(Fault* fault, const char* op, const float (&v)[kEach], int64_t first) {
+TEMPER_DEVICE void report_not_finite(Fault* fault, const FaultName& op, const float (&v)[kEach], int64_t first) {
   for (int k = 0; k < kEach; ++k)
     if ((float_to_bits(v[k]) & 0x7fffffffu) >= kInfinity) return report_fault(fault, FaultCode::not_finite, op, "w", first + k, 0, 0);
 }

@@ -202,8 +202,7 @@ void allow_shared(const void* kernel, size_t bytes) {
 namespace {
 
 [[noreturn]] void raise(const Fault& f) {
-  const char* op = f.op ? f.op : "?";
-  const char* argument = f.argument ? f.argument : "?";
+  const char *op = f.op.letters, *argument = f.argument.letters;
   switch (static_cast<FaultCode>(f.code)) {
     case FaultCode::bad_index: fail("bad_index", op, ": ", argument, "[", f.at, "] is ", f.value, ", wanted 0 to ", f.limit - 1);
     case FaultCode::not_finite: fail("not_finite", op, ": ", argument, "[", f.at, "] is not a finite number");

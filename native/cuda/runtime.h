@@ -62,7 +62,7 @@ template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, d
 #if defined(TEMPER_CUDA_EMULATION)
   emulation::launch(device().stream, grid, block, shared, [kernel, ... values = static_cast<std::remove_const_t<P>>(args)] { kernel(values...); });
 #else
-  if (shared > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);
+  if (shared > 16 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);  // from 48 KiB on, a kernel's static part included
   kernel<<<grid, block, shared, device().stream>>>(static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
 #endif

@@ -13,10 +13,11 @@ constexpr int kChunk = 8;
 struct StageArgs {
   const void* from;
   bool from_bf16, wide;     // wide: rows of f32 begin at 16-byte steps
+  bool interleaved;
   int64_t ld;
   int width;
   const int32_t* index;
-  const char* index_name;
+  FaultName index_name;
   int64_t count;
   const float* row_scale;
   DropoutMask mask;
@@ -24,7 +25,7 @@ struct StageArgs {
   int64_t rows;             // of `to`
   int chunks;               // of one row of `to`
   int group_rows;           // transposed: memory rows of a group
-  const char* op;
+  FaultName op;
   Fault* fault;
 };
 
@@ -43,7 +44,11 @@ __global__ void __launch_bounds__(kThreads) stage_rows(const StageArgs s) {
   const int64_t from = s.index ? checked_index(s.fault, s.op, s.index_name, row, s.index[row], s.count) : static_cast<int64_t>(row);
   const float scale = s.row_scale ? s.row_scale[row] : 1.0f;
   float v[kChunk];
-  if (s.wide && !s.mask.limit && column + kChunk <= s.width) {
+  if (s.interleaved) {  // chunk c of 64 k: see matmul_mxfp4.cu; the eight threads of these 64 read whole sectors between them
+    const int first = column / 64 * 64 + column % 64 / 32 * 8 + column / 8 % 4;
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) v[i] = stage_element(s, from, first + i / 2 * 16 + i % 2 * 4);
+  } else if (s.wide && !s.mask.limit && column + kChunk <= s.width) {
     const float* line = static_cast<const float*>(s.from) + from * s.ld + column;
     const float4 low = load_as<float4>(line), high = load_as<float4>(line + 4);
     v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
@@ -79,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) stage_transposed(const StageArgs s) 
 
 bool same(const Source& a, const Source& b) {
   return a.data == b.data && a.ld == b.ld && a.count == b.count && a.group_rows == b.group_rows && a.row_scale == b.row_scale && a.kind == b.kind && a.mask.key == b.mask.key &&
-         a.mask.limit == b.mask.limit && (!a.row_scale || a.index == b.index);
+         a.mask.limit == b.mask.limit && a.interleaved == b.interleaved && (!a.row_scale || a.index == b.index);
 }
 
 }  // namespace
@@ -126,6 +131,7 @@ Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, 
   const StageArgs args{.from = source.data,
                        .from_bf16 = source.kind == Kind::bf16,
                        .wide = source.kind == Kind::f32 && source.ld % 4 == 0 && reinterpret_cast<uintptr_t>(source.data) % 16 == 0,
+                       .interleaved = source.interleaved,
                        .ld = source.ld,
                        .width = static_cast<int>(width),
                        .index = resolved ? source.index : nullptr,

@@ -159,6 +159,9 @@ void grouped_cases(Registry& reg) {
       {"scales at the upper end", {13, 4}, 33, 64, 0, false, 246, 252, 0x1p-110},
       {"gpt-oss down_proj rows", {4, 30}, 96, 2880, 16, true, 118, 123, 1, true},
       {"tiles of 128×192, LoRA of two blocks", {140, 0, 131}, 200, 160, 66, true},
+      {"register tiles, a tail of more and of less than half", {140, 0, 131, 70}, 320, 128, 16, true},
+      {"register tiles, LoRA of two blocks, scales of both kinds", {130, 66}, 64, 192, 66, false, 125, 132},
+      {"register tiles, all scales of the wide kind", {3, 65}, 576, 64, 0, true, 130, 140},
       {"tiles, all rows in one expert", {0, 70, 0, 0}, 40, 96, 4, true},
       {"tiles, k over many rows", {10, 300}, 72, 160, 4, false},
   };

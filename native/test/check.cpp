@@ -231,6 +231,7 @@ void report(Tally& tally, bool ok, const std::string& what) {
 }
 
 int settle(const Backend& backend, int status) {
+  if (status && backend.refused) backend.refused();
   if (!backend.finish) return status;
   const Error refused = status ? Error(last_error()) : Error("", "");
   const int found = backend.finish();  // also after a refusal: what a kernel reported must not fall to the next call
@@ -241,7 +242,7 @@ int settle(const Backend& backend, int status) {
 
 Backend cpu_backend(bool quick) {
   Backend b{"cpu", &cpu::table(), {}, [](size_t n) -> void* { return std::malloc(n); }, [](void* d, const void* h, size_t n) { if (n) std::memcpy(d, h, n); },
-            [](void* h, const void* d, size_t n) { if (n) std::memcpy(h, d, n); }, [](void* d) { std::free(d); }, nullptr};
+            [](void* h, const void* d, size_t n) { if (n) std::memcpy(h, d, n); }, [](void* d) { std::free(d); }};
   for (cpu::Isa isa : paths_under_test()) {
     for (int threads : quick ? std::vector<int>{1, 3} : std::vector<int>{1, 2, 3, 1})
       b.variants.push_back({std::string(cpu::name_of(isa)) + ", " + std::to_string(threads) + " threads", cpu::name_of(isa), [isa, threads] {

@@ -25,9 +25,10 @@ void must(int status) {
   if (status) throw std::runtime_error(std::string(g_backend->last_error_code()) + ": " + g_backend->last_error_message());
 }
 // The library has an error record of its own; the comparers read the program's.
+void take_error() { set_last_error(std::string(g_backend->last_error_code()).c_str(), std::string(g_backend->last_error_message()).c_str()); }
 int settled() {
   const int status = g_backend->synchronize();
-  if (status) set_last_error(g_backend->last_error_code(), g_backend->last_error_message());
+  if (status) take_error();
   return status;
 }
 
@@ -41,7 +42,7 @@ Backend over(const TemperBackend* backend) {
             return p;
           },
           [](void* d, const void* h, size_t n) { must(g_backend->upload(d, h, n)); }, [](void* h, const void* d, size_t n) { must(g_backend->download(h, d, n)); },
-          [](void* d) { g_backend->release(d); }, settled};
+          [](void* d) { g_backend->release(d); }, take_error, settled};
 }
 
 std::string code_of(const std::function<void()>& f) {

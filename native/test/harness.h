@@ -118,6 +118,7 @@ struct Backend {
   void (*put)(void* device, const void* host, size_t bytes);
   void (*get)(void* host, const void* device, size_t bytes);
   void (*drop)(void* device);
+  void (*refused)() = nullptr;  // makes the error of a refused call the program's own; null: it is
   int (*finish)() = nullptr;  // waits for an op that runs by itself and returns what it found wrong; null: ops are done when they return
 };
 int settle(const Backend& backend, int status);  // status of a call once it is done

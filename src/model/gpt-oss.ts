@@ -8,8 +8,10 @@ import { ropeParameters } from './config.js';
 import type { CachePlan, KvCache } from './kv-cache.js';
 import { type Batch, type LayerAdapter, type LayerGrads, type LayerWeights, type LinearGrads, type LinearWeights, type LoraPair, type LoraTarget, type ModelAdapter, type ModelGrads, type ModelWeights, placeOf, type Targets } from './types.js';
 
-/** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. */
+/** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. On a GPU a multiple of it. */
 export const MOE_CHUNK_TOKENS = 1024;
+/** Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty), more cost memory. 4,096 tokens of 20b, 16,384 of 120b. */
+const DEVICE_EXPERT_ROWS = 512;
 /** Bytes of the queries f32 [t,H·Dh] that attention takes at a time: 1,024 tokens of gpt-oss, 16,384 of nano. */
 const QUERY_CHUNK_BYTES = 2 ** 24;
 /** Supervised rows of the head for each MOE_CHUNK_TOKENS of a chunk: a multiple of the 120 to 1,020 rows that linear_cross_entropy itself takes at a time. */
@@ -110,10 +112,14 @@ function pieces(n: number, size: number): (readonly [number, number])[] {
   const count = Math.max(1, Math.floor(n / size));
   return Array.from({ length: count }, (_, i) => [i * size, i + 1 === count ? n : (i + 1) * size] as const);
 }
+function moeChunkTokens(model: ModelWeights): number {
+  const { num_local_experts: E, num_experts_per_tok: K } = model.config;
+  return MOE_CHUNK_TOKENS * (placeOf(model) === 'cpu' ? 1 : Math.max(1, Math.floor((DEVICE_EXPERT_ROWS * E) / (K * MOE_CHUNK_TOKENS))));
+}
 /** Rows of hidden states taken at a time: whole multiples of what the experts take, so that theirs are cut in the same places for any model. */
 function chunkTokens(model: ModelWeights): number {
-  const { num_attention_heads: H, head_dim: Dh } = model.config;
-  return MOE_CHUNK_TOKENS * Math.max(1, Math.floor(QUERY_CHUNK_BYTES / (4 * H * Dh * MOE_CHUNK_TOKENS)));
+  const { num_attention_heads: H, head_dim: Dh } = model.config, experts = moeChunkTokens(model);
+  return experts * Math.max(1, Math.floor(QUERY_CHUNK_BYTES / (4 * H * Dh * experts)));
 }
 
 function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, o: ForwardOptions): Pass {
@@ -241,8 +247,9 @@ function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
 }
 
 /** The experts' pieces of tokens [from, to). */
-function* moeChunks(from: number, to: number): Generator<readonly [number, number]> {
-  for (let at = from; at < to; at += MOE_CHUNK_TOKENS) yield [at, Math.min(to, at + MOE_CHUNK_TOKENS)];
+function* moeChunks(model: ModelWeights, from: number, to: number): Generator<readonly [number, number]> {
+  const size = moeChunkTokens(model);
+  for (let at = from; at < to; at += size) yield [at, Math.min(to, at + size)];
 }
 
 /**
@@ -264,7 +271,7 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
       const att = attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
       ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
     }
-    for (const [from, to] of moeChunks(c.from, c.to)) {
+    for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
       using m = new Scope('workspace', placeOf(p.model));
       const e = experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
       const y = m.empty('f32', [(to - from) * K, D]);
@@ -323,7 +330,7 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor 
       using half = new Scope('activations', placeOf(p.model));
       const post = { xn: half.empty('f32', [t, D]), rstd: half.empty('f32', [t]) };
       ops.rmsnorm_fwd(post.xn, post.rstd, mid, mid, xc, w.postNorm, eps); // mid = attention + x
-      for (const [from, to] of moeChunks(c.from, c.to)) {
+      for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
         const rows = (whole: Tensor): Tensor => rowsOf(half, whole, from - c.from, to - c.from);
         expertsBackward(p, i, from, to, rows(post.xn), rows(dxc), rows(dxn), keptH, g);
       }

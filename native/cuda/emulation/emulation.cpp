@@ -72,7 +72,7 @@ struct Fiber {
 #endif
 };
 struct Copy { void* to; const void* from; bool valid; };
-struct Product { float* d; int n; uint64_t a, b; bool b_transposed; };
+struct Product { float* d; int n; const uint32_t* registers; uint64_t a, b; bool b_transposed; };  // registers: of the first operand, null: it is at `a`
 
 // One condition a thread waits for: *counter moved on from `seen`.
 struct Waiting { const uint64_t* counter = nullptr; uint64_t seen = 0; };
@@ -430,7 +430,12 @@ void compute_product(void* const* slots, unsigned lanes) {
   const int n = first.product->n, row0 = first.warp * 16;
   float a[16][16];
   for (int r = 0; r < 16; ++r)
-    for (int k = 0; k < 16; ++k) a[r][k] = widen(swizzled_element(first.product->a, row0 + r, k, false));
+    for (int k = 0; k < 16; ++k) {
+      if (const Product& p = *static_cast<WarpProduct*>(slots[r % 8 * 4 + k % 8 / 2])->product; p.registers)
+        a[r][k] = widen(static_cast<uint16_t>(p.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
+      else
+        a[r][k] = widen(swizzled_element(p.a, row0 + r, k, false));
+    }
   for (int column = 0; column < n; ++column) {
     float b[16];
     for (int k = 0; k < 16; ++k) b[k] = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
@@ -446,7 +451,8 @@ void compute_product(void* const* slots, unsigned lanes) {
 
 void fence_async_proxy() {}
 int64_t warpgroup_products() { return warp_products; }
-void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) { me().products.push_back({d, n, a, b, b_transposed}); }
+void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) { me().products.push_back({d, n, nullptr, a, b, b_transposed}); }
+void wgmma(float* d, int n, const uint32_t* a, uint64_t b) { me().products.push_back({d, n, a, 0, b, false}); }
 void wgmma_commit() {
   Member& m = me();
   m.product_groups.push_back(std::move(m.products));

@@ -148,6 +148,7 @@ uint32_t shared_address(const void* p);                  // in the block's dynam
 // A missing fence_async_proxy() does not.
 void fence_async_proxy();
 void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed);
+void wgmma(float* d, int n, const uint32_t* a, uint64_t b);  // a's registers are read when d is written: too early a change of them shows
 int64_t warpgroup_products();  // computed since the start, one for each warp
 void wgmma_commit();
 void wgmma_wait(int pending);
