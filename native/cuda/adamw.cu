@@ -14,6 +14,7 @@ namespace {
 struct Step { float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale; };
 
 template <int W> __global__ void __launch_bounds__(kThreads) adamw_kernel(float* p, float* m, float* v, const float* g, Step s, int64_t n) {
+  wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     Floats<N> weight = load<N>(p + i), first = load<N>(m + i), second = load<N>(v + i);
@@ -36,6 +37,7 @@ constexpr int64_t kSquareTile = kThreads * 4 * kSquareLoads;  // elements of a b
 
 // One partial sum to a block; as f32 at `out` when the block is the only one.
 template <int W> __global__ void __launch_bounds__(kThreads) squares_kernel(double* partial, float* out, const float* x, int64_t n) {
+  wait_for_previous();
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kSquareTile, end = begin + kSquareTile < n ? begin + kSquareTile : n;
   double sum = 0;
 #pragma unroll 4
@@ -56,6 +58,7 @@ template <int W> __global__ void __launch_bounds__(kThreads) squares_kernel(doub
 }
 
 __global__ void __launch_bounds__(kThreads) add_squares_kernel(float* out, const double* partial, int64_t count) {
+  wait_for_previous();
   double sum = 0;
 #pragma unroll 4
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partial[i];

@@ -28,6 +28,7 @@ struct Pack {
 };
 
 template <int Parts, int W> __global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack a) {
+  wait_for_previous();
   const int per_row = a.heads * a.group * 8;  // 16-byte chunks of one part
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x;
   if (a.keys) {  // a cache holds far more rows than are in use
@@ -80,6 +81,7 @@ struct RowsArgs {
 // A block: Warps·16 rows of one kv head against all blocks of keys they see; a warp has 16 of the rows. Shared memory: two stages of K and V tiles,
 // Parts·32 KiB. Three parts: 245–249 registers, 96 KiB, so 2 blocks (8 warps) on an H200's multiprocessor and 1 where it has 100 KiB. One part: 2 blocks.
 template <int Parts, int Warps> __global__ void __launch_bounds__(Warps* kWarp, 2) forward_rows(RowsArgs a) {
+  wait_for_previous();
   constexpr int kThreads = Warps * kWarp, kRows = Warps * 16, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   const Problem& p = a.p;

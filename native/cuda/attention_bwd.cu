@@ -16,6 +16,7 @@ constexpr int kDotThreads = 256, kDotRows = kDotThreads / kWarp, kSinkTokens = 2
 // dot[t,h] = Σ_d dout·o, a warp to a row. stats (null: not wanted) gets (lse·log2 e, dot) in the order of pack_parts' rows: [kv head][token·group + head of it].
 struct Stats { float log_sum, dot; };
 template <int W> __global__ void __launch_bounds__(kDotThreads) dot_kernel(float* dot, Stats* stats, const float* dout, const float* o, const float* lse, int64_t T, int H, int group, int Dh) {
+  wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kDotRows + threadIdx.x / kWarp;
   if (row >= T * H) return;
   float sum = 0;
@@ -35,6 +36,7 @@ template <int W> __global__ void __launch_bounds__(kDotThreads) dot_kernel(float
 
 // Σ over a chunk of tokens of −exp(sink − lse)·dot, one thread to a head, then over the chunks: no order is left to chance.
 __global__ void __launch_bounds__(kDotThreads) sink_chunks(double* partial, const float* dot, const float* lse, Sinks sinks, int64_t T, int H) {
+  wait_for_previous();
   const int h = static_cast<int>(blockIdx.y) * kDotThreads + static_cast<int>(threadIdx.x);
   if (h >= H) return;
   const float sink = sinks.bf16 ? bf16_to_float(static_cast<const uint16_t*>(sinks.data)[h]) : static_cast<const float*>(sinks.data)[h];
@@ -44,6 +46,7 @@ __global__ void __launch_bounds__(kDotThreads) sink_chunks(double* partial, cons
   partial[static_cast<int64_t>(blockIdx.x) * H + h] = sum;
 }
 __global__ void __launch_bounds__(kDotThreads) sink_sum(float* dsinks, const double* partial, int64_t chunks, int H) {
+  wait_for_previous();
   const int h = static_cast<int>(blockIdx.x) * kDotThreads + static_cast<int>(threadIdx.x);
   if (h >= H) return;
   double sum = dsinks[h];
@@ -63,6 +66,7 @@ struct BackwardArgs {
 // Rows as in forward_rows, M·16 to a warp; the keys of a block are taken 16 at a time, so that only 16·16 scores and their gradients are alive. Shared memory:
 // Parts·32 KiB. 220–241 registers (three parts, 64 rows a block) and 220–224 (one part, 128 rows), none spilled: 2 blocks of 4 warps on an H200's multiprocessor.
 template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
+  wait_for_previous();
   constexpr int kThreads = Warps * kWarp, kRows = Warps * 16 * M, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   const Problem& p = a.p;
@@ -178,6 +182,7 @@ template <int Parts, int M, int Warps> __global__ void __launch_bounds__(Warps* 
 // of 64 rows' stats, Parts·32 KiB + 1 KiB. 255 registers (three parts, 64 keys a block, 2 blocks on an H200's multiprocessor) and 204 (one part, 128 keys,
 // 1 block), none spilled.
 template <int Parts, int Warps, int Sub> __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
+  wait_for_previous();
   constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile, kPairs = Sub / 16;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   Stats* shared_stats = reinterpret_cast<Stats*>(shared + 2 * kStage);

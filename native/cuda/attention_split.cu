@@ -87,6 +87,7 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
 // Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB. 168–228
 // registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
 template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a) {
+  wait_for_previous();
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   unsigned char* queries = shared + Parts * kTile;
   float* scores = reinterpret_cast<float*>(queries + Parts * kQueries);
@@ -252,6 +253,7 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
 
 // Folds the later runs' blocks onto the first run's, in order. A thread block: 16 rows of one head, a thread 8 columns of a row.
 __global__ void __launch_bounds__(kThreads) fold_kernel(SplitArgs a) {
+  wait_for_previous();
   const Problem& p = a.f.p;
   Deal deal;
   if (!make_deal(a, deal)) return;

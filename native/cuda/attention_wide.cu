@@ -47,6 +47,7 @@ TEMPER_DEVICE bool find_row(const Problem& p, WideRow& w) {
 }
 
 __global__ void __launch_bounds__(kThreads) wide_forward(Forward f) {
+  wait_for_previous();
   const Problem& p = f.p;
   WideRow w;
   if (!find_row(p, w)) return;
@@ -71,6 +72,7 @@ __global__ void __launch_bounds__(kThreads) wide_forward(Forward f) {
 }
 
 __global__ void __launch_bounds__(kThreads) wide_backward_queries(Backward b) {
+  wait_for_previous();
   const Problem& p = b.p;
   WideRow w;
   if (!find_row(p, w)) return;
@@ -90,6 +92,7 @@ __global__ void __launch_bounds__(kThreads) wide_backward_queries(Backward b) {
 
 // Items are the keys that this call's queries see, times the kv heads.
 __global__ void __launch_bounds__(kThreads) wide_backward_keys(Backward b) {
+  wait_for_previous();
   const Problem& p = b.p;
   Sequence s;
   int64_t tile;

@@ -30,6 +30,7 @@ TEMPER_DEVICE unsigned lanes_with_key(int key, int bits) {
 }
 
 template <class KeyOf> __global__ void __launch_bounds__(kThreads) sort_histogram_kernel(KeyOf key_of, int32_t* counts, int64_t n, int keys) {
+  wait_for_previous();
   TEMPER_DYNAMIC_SHARED(int, bins);
   for (int k = threadIdx.x; k < keys; k += kThreads) bins[k] = 0;
   __syncthreads();
@@ -42,6 +43,7 @@ template <class KeyOf> __global__ void __launch_bounds__(kThreads) sort_histogra
 // offsets (null: not wanted) receives where each key's rows begin, and n at its end.
 template <class KeyOf, class Place>
 __global__ void __launch_bounds__(kThreads, 4) sort_scatter_kernel(KeyOf key_of, Place place, const int32_t* counts, int32_t* offsets, int64_t n, int keys, int bits) {
+  wait_for_previous();
   TEMPER_DYNAMIC_SHARED(int, shared);
   int* own = shared;                        // [kSortWarps][keys]: items of this tile by warp; then the first row of each
   int* before = shared + kSortWarps * keys; // items of earlier tiles with this key

@@ -31,6 +31,7 @@ struct Gather {
   Fault* fault;
 };
 __global__ void __launch_bounds__(kThreads) gather_bf16(const Gather g) {
+  wait_for_previous();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= static_cast<int64_t>(g.rows) * g.units) return;
   const int row = static_cast<int>(at / g.units), unit = static_cast<int>(at - static_cast<int64_t>(row) * g.units);

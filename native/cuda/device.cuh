@@ -24,6 +24,13 @@ namespace temper::cuda {
   type* name = reinterpret_cast<type*>(temper_dynamic_shared)
 #endif
 
+// First in every kernel: a launch lets it begin while the kernels before it end (runtime.h), so it waits here for what they write. Nothing before sm_90.
+TEMPER_DEVICE void wait_for_previous() {
+#if !defined(TEMPER_CUDA_EMULATION) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -231,6 +238,44 @@ template <int N> TEMPER_DEVICE void wgmma_registers(float (&d)[N / 2], const uin
 #endif
 }
 #undef TEMPER_D8
+
+// ---- roles within a block (sm_90a) --------------------------------------------------------------------------------------------------------
+// A counter in shared memory: a phase ends when `arrivals` threads have arrived; what they wrote before is seen by who waited. `parity` of the phases
+// from the first on: 0, 1, 0, … Waiting for parity 1 before the first phase ends passes at once.
+TEMPER_DEVICE void counter_init(uint64_t* counter, uint32_t arrivals) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_init(counter, arrivals);
+#else
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(counter)), "r"(arrivals) : "memory");
+#endif
+}
+TEMPER_DEVICE void counter_arrive(uint64_t* counter) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_arrive(counter);
+#else
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(counter)) : "memory");
+#endif
+}
+TEMPER_DEVICE void counter_wait(uint64_t* counter, uint32_t parity) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_wait(counter, parity);
+#else
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra again;\nover:\n}" ::"r"(shared_address(counter)), "r"(parity)
+      : "memory");
+#endif
+}
+// All four warps of a warpgroup; N a multiple of 8. The kernel's launch bounds must name one block a multiprocessor.
+template <int N> TEMPER_DEVICE void take_registers() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
+template <int N> TEMPER_DEVICE void give_registers() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
 #endif
 
 // ---- asynchronous copies, global to shared ----------------------------------------------------------------------------------------

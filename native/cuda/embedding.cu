@@ -9,6 +9,7 @@ namespace {
 
 template <int W, class Wf>
 __global__ void __launch_bounds__(kThreads) embedding_fwd_kernel(float* y, const Wf* table, const int32_t* ids, int64_t T, int64_t V, int64_t D, Fault* fault) {
+  wait_for_previous();
   const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (t >= T) return;
   const int64_t id = ids[t];
@@ -28,6 +29,7 @@ __global__ void __launch_bounds__(kThreads) embedding_fwd_kernel(float* y, const
 
 // Block x stands at row x of the sorted order and works when a run of equal ids begins there; block y takes kThreads·W columns.
 template <int W> __global__ void __launch_bounds__(kThreads) embedding_bwd_kernel(float* dtable, const float* dy, const int32_t* ids, const int32_t* order, int64_t T, int64_t V, int64_t D) {
+  wait_for_previous();
   const int64_t first = blockIdx.x, d = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * W;
   const int64_t id = ids[order[first]];
   if (id < 0 || id >= V || (first > 0 && ids[order[first - 1]] == id) || d >= D) return;

@@ -239,6 +239,7 @@ template <class W, bool kWide> TEMPER_DEVICE void multiply_step(float (&even)[4]
 template <class W> constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
 
 template <class W, bool kAligned> __global__ void __launch_bounds__(kThreads, kBlocks) few_rows(Few p) {
+  wait_for_previous();
   TEMPER_DYNAMIC_SHARED(uint4, shared);
   __shared__ float partial[2][kWarps][kColumns * kPartialStride];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4, t = lane % 4;
@@ -331,6 +332,7 @@ template <class W, bool kAligned> __global__ void __launch_bounds__(kThreads, kB
 // ---- f32 on CUDA cores ----------------------------------------------------------------------------------------------------------------------
 // A warp per output: lanes take kLane k in turn, then the lanes' sums are added.
 template <class W, bool kAligned, int kRows> __global__ void __launch_bounds__(kThreads) few_rows_exact(Few p) {
+  wait_for_previous();
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const Group group = find_group(p, static_cast<int>(blockIdx.y));
   const int n = static_cast<int>(blockIdx.x) * kWarps + warp;

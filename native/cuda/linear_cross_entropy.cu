@@ -27,6 +27,7 @@ struct SoftmaxArgs {
 
 // A block per row. Each thread keeps its own peak and sum, so that the logits are read once for the loss and once more for the gradient.
 __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s) {
+  wait_for_previous();
   const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   float* logits = s.logits + static_cast<int64_t>(row) * s.V;
   const int target = static_cast<int>(checked_index(s.fault, "linear_cross_entropy", "targets", s.first + row, s.targets[row], s.V));

@@ -25,6 +25,7 @@ struct ColumnSums {
 
 // Rows r0, r0+8, … of a column go to one thread; the eight sums are added in order.
 __global__ void __launch_bounds__(kColumns* kRowLanes) column_sums(const ColumnSums s) {
+  wait_for_previous();
   __shared__ double parts[kRowLanes][kColumns];
   const int column = static_cast<int>(threadIdx.x) % kColumns, lane = static_cast<int>(threadIdx.x) / kColumns, group = static_cast<int>(blockIdx.y);
   const int n = static_cast<int>(blockIdx.x) * kColumns + column;

@@ -46,6 +46,7 @@ TEMPER_DEVICE float element(const Source& s, int group, int64_t row, int64_t col
 }
 
 __global__ void __launch_bounds__(kThreads) exact_kernel(const ExactArgs args) {
+  wait_for_previous();
   __shared__ float tile_a[kDeep][kTile + 1], tile_b[kDeep][kTile + 1];
   const Extent& x = args.extent;
   const Place place = find_place<kTile, kTile>(x, static_cast<int>(blockIdx.x), args.fault);

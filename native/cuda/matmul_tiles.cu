@@ -20,6 +20,7 @@ struct AddParts {
   const void* bias;
 };
 __global__ void __launch_bounds__(kThreads) add_parts(const AddParts a) {
+  wait_for_previous();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= a.count) return;
   float sum = a.parts[at];
@@ -41,6 +42,7 @@ struct AddMasked {
   int64_t ldc;
 };
 __global__ void __launch_bounds__(kThreads) add_masked(const AddMasked a) {
+  wait_for_previous();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= a.count) return;
   const int64_t row = at / a.n;

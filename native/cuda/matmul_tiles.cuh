@@ -115,6 +115,7 @@ template <int Outer, bool KInner> TEMPER_DEVICE int chunk_at(int row, int chunk)
 
 template <TileSize Size, Kind B, bool AInner, bool BInner, int Stages>
 __global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks) tile_kernel(const TileArgs args) {
+  wait_for_previous();
   using Shape = TileShape<Size>;
   constexpr int TM = Shape::m, TN = Shape::n, Threads = tile_threads<Size>(), RowStep = Threads / 8;
   constexpr int WM = TM / Shape::warps_m, WN = TN / Shape::warps_n, MTiles = WM / 16, NPairs = WN / 16;

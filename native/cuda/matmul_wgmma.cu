@@ -24,6 +24,7 @@ TEMPER_DEVICE int inner_chunk(int row, int chunk) { return row * 8 + (chunk ^ (r
 TEMPER_DEVICE int outer_chunk(int k, int chunk) { return chunk / 8 * kOuterBlock + k * 8 + ((chunk ^ k) & 7); }
 
 template <Kind B, bool BInner> __global__ void __launch_bounds__(kWide, 1) wgmma_kernel(const TileArgs args) {
+  wait_for_previous();
 #if defined(TEMPER_HAS_WGMMA)
   constexpr bool kPacked = B != Kind::bf16;
   constexpr int kARows = kTileM / 32, kBRows = (BInner ? kTileN : kBlockK) / 32, kBCols = BInner ? 1 : 3, kUnits = 3;

@@ -28,6 +28,7 @@ template <bool Wide, class Out> TEMPER_DEVICE void store_eight(Out* p, const flo
 }
 
 template <bool Wide, class Out> __global__ void __launch_bounds__(kThreads) mxfp4_dequantize_kernel(Out* w, const uint8_t* blocks, const uint8_t* scales, int64_t words, Fault* fault) {
+  wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads * kWords + threadIdx.x;
   uint32_t codes[kWords], scale[kWords];
 #pragma unroll
@@ -83,6 +84,7 @@ TEMPER_DEVICE void report_not_finite(Fault* fault, const FaultName& op, const fl
 }
 
 template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) mxfp4_quantize_kernel(uint8_t* blocks, uint8_t* scales, const Wf* w, int64_t eights, Fault* fault) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool active = i < eights;
   float v[kEach];
@@ -105,6 +107,7 @@ template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) mxfp4
 }
 
 template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) q8_quantize_kernel(uint8_t* q, uint16_t* scales, const Wf* w, int64_t eights, Fault* fault) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool active = i < eights;
   float v[kEach];

@@ -52,12 +52,14 @@ template <class At> TEMPER_DEVICE void put(float* p, const At&, float x) { *p = 
 template <class At> TEMPER_DEVICE void put(uint16_t* p, const At& at, float x) { *p = at.to_bf16(x); }
 // Neighbouring threads write neighbouring elements; the arithmetic hides behind the stores of other warps.
 template <class Out, class At> __global__ void __launch_bounds__(kThreads) random_kernel(Out* dst, At at, int64_t n) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) put(dst + i, at, at(i));
 }
 
 // Four elements share a hash, 16 bits each.
 __global__ void __launch_bounds__(kThreads) random_bytes_kernel(uint8_t* dst, uint64_t key, uint64_t low, uint64_t span, int64_t n, bool wide) {
+  wait_for_previous();
   const int64_t hash = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, first = 4 * hash;
   if (first >= n) return;
   const uint64_t bits = bits_at(key, hash);

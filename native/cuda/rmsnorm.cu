@@ -19,6 +19,7 @@ TEMPER_DEVICE float inverse_root_mean(float squares, int64_t D, float eps) { ret
 // N: float4 of a row to a thread. sum may be x: a thread reads its own elements before it writes them.
 template <int N, class Wf>
 __global__ void __launch_bounds__(kThreads) rmsnorm_fwd_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps, int64_t D) {
+  wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
   Floats<4> s[N] = {};
 #pragma unroll
@@ -66,6 +67,7 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_fwd_kernel(float* y, float* 
 // Any row: s goes through memory (sum, or y where there is none).
 template <class Wf>
 __global__ void __launch_bounds__(kThreads) rmsnorm_fwd_any_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps, int64_t D) {
+  wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
   float* s = (sum ? sum : y) + row;
   float squares = 0;
@@ -87,6 +89,7 @@ struct NormBackward {
 
 // dx may be dres or dy: a thread reads its own elements before it writes them.
 template <int N, class Wf> __global__ void __launch_bounds__(kThreads, N <= 3 ? 3 : 2) rmsnorm_bwd_kernel(NormBackward c, const Wf* w) {
+  wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * c.rows, end = first + c.rows < c.T ? first + c.rows : c.T;
   Floats<4> dw[N] = {};
   for (int64_t t = first; t < end; ++t) {
@@ -134,6 +137,7 @@ template <int N, class Wf> __global__ void __launch_bounds__(kThreads, N <= 3 ? 
 }
 
 template <class Wf> __global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_kernel(NormBackward c, const Wf* w) {
+  wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * c.rows, end = first + c.rows < c.T ? first + c.rows : c.T;
   float* dw = c.partial ? c.partial + blockIdx.x * c.D : nullptr;
   for (int64_t t = first; t < end; ++t) {
@@ -152,6 +156,7 @@ template <class Wf> __global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_
 
 // dw[d] += Σ_b partial[b][d]: kSumRows runs over b side by side, added in their order.
 __global__ void __launch_bounds__(kThreads) add_partials_kernel(float* dw, const float* partial, int64_t blocks, int64_t D) {
+  wait_for_previous();
   __shared__ float parts[kSumRows][kSumLanes];
   const int64_t d = static_cast<int64_t>(blockIdx.x) * kSumLanes + threadIdx.x, each = (blocks + kSumRows - 1) / kSumRows;
   const int64_t begin = threadIdx.y * each, end = begin + each < blocks ? begin + each : blocks;

@@ -9,6 +9,7 @@ namespace {
 
 // The angle is the f32 product; its cos and sin are taken in double, so that positions up to 131072 keep every bit.
 __global__ void __launch_bounds__(kThreads) rope_table_kernel(float* cosines, float* sines, const int32_t* positions, const float* inv_freq, double m, int64_t n, int64_t half) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= n) return;
   const double angle = static_cast<float>(positions[i / half]) * inv_freq[i % half];
@@ -19,6 +20,7 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(float* cosines, fl
 }
 
 template <int W> __global__ void __launch_bounds__(kThreads) rope_kernel(float* x, const float* cosines, const float* sines, float sign, int64_t heads, int64_t half) {
+  wait_for_previous();
   const int64_t t = blockIdx.x;
   for (int64_t j = static_cast<int64_t>(threadIdx.x) * W; j < half; j += static_cast<int64_t>(blockDim.x) * W) {
     const Floats<W> c = load<W>(cosines + t * half + j);

@@ -25,6 +25,7 @@ TEMPER_DEVICE float choice_logit(unsigned long long key) {
 
 // PerLane: experts that a lane keeps in registers; 0: any number, read again for each choice.
 template <int PerLane> __global__ void __launch_bounds__(kTokenWarps* kWarp) topk_fwd_kernel(float* weights, int32_t* ids, const float* logits, int64_t T, int64_t E, int64_t K) {
+  wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
   if (t >= T) return;
@@ -67,6 +68,7 @@ template <int PerLane> __global__ void __launch_bounds__(kTokenWarps* kWarp) top
 
 __global__ void __launch_bounds__(kTokenWarps* kWarp)
     topk_bwd_kernel(float* dlogits, const float* dweights, const float* weights, const int32_t* ids, int64_t T, int64_t E, int64_t K, Fault* fault) {
+  wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
   if (t >= T) return;
@@ -101,6 +103,7 @@ struct PlanPlace {
 };
 // The plan from the whole order, for more experts than one pass sorts by.
 __global__ void __launch_bounds__(kThreads) plan_from_order_kernel(PlanPlace place, PlanKey key_of, const int32_t* order, int32_t* offsets, int64_t P) {
+  wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (row > P) return;
   const int64_t expert = row < P ? key_of(order[row]) : key_of.experts, previous = row > 0 ? key_of(order[row - 1]) : -1;
@@ -117,6 +120,7 @@ struct Combine {
   Fault* fault;
 };
 template <int W> __global__ void __launch_bounds__(kThreads, 6) moe_combine_kernel(Combine c) {
+  wait_for_previous();
   const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (t >= c.T) return;
   for (int64_t d = static_cast<int64_t>(threadIdx.x) * W; d < c.D; d += static_cast<int64_t>(blockDim.x) * W) {
@@ -141,6 +145,7 @@ template <int W> __global__ void __launch_bounds__(kThreads, 6) moe_combine_kern
 template <int W, class Wf>
 __global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(float* dweights, const float* row_dot, const float* dout, const Wf* bias, const int32_t* ids,
                                                                            const int32_t* slot_row, int64_t P, int64_t K, int64_t D, int64_t E, int64_t rows, Fault* fault) {
+  wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
   if (i >= P) return;

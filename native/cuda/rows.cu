@@ -34,6 +34,7 @@ template <class V> TEMPER_DEVICE void copy_row(const RowCopy& c, int64_t to, int
 }
 
 template <class V> __global__ void __launch_bounds__(kThreads) gather_kernel(RowCopy c) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (i >= c.count) return;
   const int64_t row = c.rows[i];
@@ -43,6 +44,7 @@ template <class V> __global__ void __launch_bounds__(kThreads) gather_kernel(Row
 
 // Two sources for one row would race. `seen` is a zeroed bit for each row of dst, or null: then earlier row numbers are compared.
 template <class V> __global__ void __launch_bounds__(kThreads) scatter_kernel(RowCopy c, uint32_t* seen) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (i >= c.count) return;
   const int64_t row = c.rows[i];
@@ -60,6 +62,7 @@ template <class V> __global__ void __launch_bounds__(kThreads) scatter_kernel(Ro
 }
 
 template <int W> __global__ void __launch_bounds__(kThreads) add_kernel(float* dst, const float* src, int64_t n) {
+  wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     Floats<N> a = load<N>(dst + i);
@@ -70,6 +73,7 @@ template <int W> __global__ void __launch_bounds__(kThreads) add_kernel(float* d
 }
 
 template <int W, class To, class From> __global__ void __launch_bounds__(kThreads) cast_kernel(To* dst, const From* src, int64_t n) {
+  wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     store<N>(dst + i, load<N>(src + i));
@@ -77,11 +81,13 @@ template <int W, class To, class From> __global__ void __launch_bounds__(kThread
 }
 
 template <class V> __global__ void __launch_bounds__(kThreads) copy_kernel(V* dst, const V* src, int64_t n) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) store_as(dst + i, load_as<V>(src + i));
 }
 
 template <class V> __global__ void __launch_bounds__(kThreads) fill_kernel(V* dst, V value, int64_t n) {
+  wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) store_as(dst + i, value);
 }

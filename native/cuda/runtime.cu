@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -161,6 +162,8 @@ void open_device(int index, size_t memory_limit) {
   next.shared_per_block = d.shared_per_block;
   next.l2_bytes = d.l2_bytes;
   std::strncpy(next.name, d.name.c_str(), sizeof next.name - 1);
+  const char* early = std::getenv("TEMPER_CUDA_EARLY");
+  next.early = d.major >= 9 && !(early && std::string(early) == "off");
   check(cudaStreamCreateWithFlags(&next.stream, cudaStreamNonBlocking), "cudaStreamCreate");
   void* fault = nullptr;
   check(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc");
@@ -187,6 +190,19 @@ void close_device() noexcept {
 }
 
 bool device_is_open() noexcept { return state().open; }
+
+#if !defined(TEMPER_CUDA_EMULATION)
+void launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared, void** arguments) {
+  const Device& d = device();
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared, config.stream = d.stream;
+  config.attrs = &early, config.numAttrs = d.early ? 1 : 0;
+  check(cudaLaunchKernelExC(&config, kernel, arguments), "kernel launch");
+}
+#endif
 
 void allow_shared(const void* kernel, size_t bytes) {
   const Device& d = device();

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -19,6 +20,7 @@ struct Device {
   int multiprocessors = 0;
   int shared_per_block = 0;      // bytes a block may opt in to
   size_t l2_bytes = 0;
+  bool early = false;            // kernels may begin before those ahead of them have ended
   cudaStream_t stream = nullptr;
   Fault* fault = nullptr;        // in pinned host memory that the device writes to
   char name[256] = {};
@@ -53,6 +55,8 @@ template <class T> class Workspace {
 
 inline int64_t blocks_for(int64_t n, int64_t per_block) { return (n + per_block - 1) / per_block; }
 
+// Puts a kernel in the stream; from sm_90 on it may begin before the one ahead of it has ended (wait_for_previous). TEMPER_CUDA_EARLY=off: it may not.
+void launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared, void** arguments);
 void allow_shared(const void* kernel, size_t bytes);  // lifts a kernel's 48 KiB limit of dynamic shared memory, once
 
 // Runs a kernel on the stream. An empty grid is no launch. `launch(kernel, grid, block, shared_bytes, arguments…)`
@@ -63,8 +67,11 @@ template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, d
   emulation::launch(device().stream, grid, block, shared, [kernel, ... values = static_cast<std::remove_const_t<P>>(args)] { kernel(values...); });
 #else
   if (shared > 16 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);  // from 48 KiB on, a kernel's static part included
-  kernel<<<grid, block, shared, device().stream>>>(static_cast<P>(args)...);
-  check(cudaGetLastError(), "kernel launch");
+  std::tuple<std::remove_const_t<P>...> values{static_cast<P>(args)...};
+  std::apply([&](auto&... value) {
+    void* list[] = {&value..., nullptr};
+    launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared, list);
+  }, values);
 #endif
 }
 

@@ -158,6 +158,7 @@ template <int W> TEMPER_DEVICE int64_t chunk_id(int64_t first, int k) { return f
 
 // ---- the launches -------------------------------------------------------------------------------------------------------------------
 template <int W> __global__ void __launch_bounds__(kThreads) stats_kernel(Rows r) {
+  wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   if (blockIdx.x == 0 && threadIdx.x == 0) {
     params_of(r, b, true);
@@ -190,6 +191,7 @@ template <int W> __global__ void __launch_bounds__(kThreads) stats_kernel(Rows r
 }
 
 template <int W> __global__ void __launch_bounds__(kThreads) bins_kernel(Rows r) {
+  wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
   if (!p.cut) return;
@@ -282,6 +284,7 @@ template <int Threads> TEMPER_DEVICE Region region_of(const Rows& r, const Param
 }
 
 template <int W> __global__ void __launch_bounds__(kThreads) collect_kernel(Rows r) {
+  wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
   if (!p.cut) return;
@@ -358,6 +361,7 @@ template <bool ByMass> TEMPER_DEVICE Word select_rank(const Rows& r, const Weigh
 }
 
 __global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(Rows r) {
+  wait_for_previous();
   const int64_t b = blockIdx.x;
   const Params p = params_of(r, b, false);
   const Word best_rank = row_best<kCutThreads>(r, b);
@@ -385,6 +389,7 @@ __global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(Rows r) {
 }
 
 template <int W> __global__ void __launch_bounds__(kThreads) masses_kernel(Rows r) {
+  wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
   const Word best = row_best<kThreads>(r, b), cut = r.cuts[b];
@@ -403,6 +408,7 @@ template <int W> __global__ void __launch_bounds__(kThreads) masses_kernel(Rows 
 }
 
 __global__ void __launch_bounds__(kThreads) pick_kernel(Rows r, int32_t* tokens, float* logprobs) {
+  wait_for_previous();
   const int64_t b = blockIdx.x;
   const Params p = params_of(r, b, false);
   __shared__ int found_chunk, found_token;

@@ -37,6 +37,7 @@ TEMPER_DEVICE float stage_element(const StageArgs& s, int64_t row, int column) {
 }
 
 __global__ void __launch_bounds__(kThreads) stage_rows(const StageArgs s) {
+  wait_for_previous();
   const uint32_t at = blockIdx.x * kThreads + threadIdx.x;
   if (at >= static_cast<uint64_t>(s.rows) * static_cast<uint64_t>(s.chunks)) return;
   const uint32_t row = at / static_cast<uint32_t>(s.chunks);
@@ -64,6 +65,7 @@ __global__ void __launch_bounds__(kThreads) stage_rows(const StageArgs s) {
 
 // Row r of `to` is column r % width of group r / width: only ever a low-rank matrix, so reads across rows do not matter.
 __global__ void __launch_bounds__(kThreads) stage_transposed(const StageArgs s) {
+  wait_for_previous();
   const uint32_t at = blockIdx.x * kThreads + threadIdx.x;
   if (at >= static_cast<uint64_t>(s.rows) * static_cast<uint64_t>(s.chunks)) return;
   const uint32_t row = at / static_cast<uint32_t>(s.chunks), group = row / static_cast<uint32_t>(s.width);

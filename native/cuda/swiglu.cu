@@ -20,6 +20,7 @@ TEMPER_DEVICE Unit unit_of(float g, float u, float alpha, float limit) {
 constexpr int kOutputs = 2;
 
 template <int W> __global__ void __launch_bounds__(kThreads) swiglu_fwd_kernel(float* a, const float* z, float alpha, float limit, int64_t n) {
+  wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     const Floats<2 * N> p = load<2 * N>(z + 2 * i);
@@ -41,6 +42,7 @@ struct SwigluBackward {
 };
 // A block per row: row_dot is a sum over the row.
 template <int W> __global__ void __launch_bounds__(kThreads, 4) swiglu_bwd_kernel(SwigluBackward c) {
+  wait_for_previous();
   const int64_t p = blockIdx.x;
   const float r = c.row_weight ? c.row_weight[p] : 1.0f;
   float dot = 0;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -100,6 +101,7 @@ struct Block {
   std::vector<std::unique_ptr<Member>> members;
   std::vector<Warp> warps;
   Barrier barriers[17];                    // 0 is __syncthreads, 16 the counting form
+  std::map<const void*, Barrier> counters; // mbarriers, by their place in shared memory
   int live = 0, threads = 0;
   bool moved = false;
   std::exception_ptr error;
@@ -219,6 +221,7 @@ void run_block(Block& block, Uint3 index, dim3 grid, dim3 shape, size_t shared, 
   while (static_cast<int>(block.members.size()) < threads) block.members.push_back(std::make_unique<Member>());
   block.warps.assign(static_cast<size_t>(threads + 31) / 32, Warp{});
   for (Barrier& b : block.barriers) b = {};
+  block.counters.clear();
   block.live = block.threads = threads;
   block.error = nullptr;
   block.body = &body;
@@ -291,6 +294,18 @@ void named_barrier(int id, int threads) {
   b.wanted = threads;
   if (++b.arrived == threads) return pass(b, block);
   wait_for(b.generation);
+}
+
+void counter_init(const void* counter, unsigned arrivals) { current->counters[counter] = {.wanted = static_cast<int>(arrivals)}; }
+void counter_arrive(const void* counter) {
+  const auto at = current->counters.find(counter);
+  require(at != current->counters.end(), "internal", "emulation: an arrival at a counter that was not set up");
+  if (++at->second.arrived == at->second.wanted) pass(at->second, *current);
+}
+void counter_wait(const void* counter, unsigned parity) {
+  const auto at = current->counters.find(counter);
+  require(at != current->counters.end(), "internal", "emulation: a wait for a counter that was not set up");
+  while ((at->second.generation & 1) == parity) wait_for(at->second.generation);
 }
 
 unsigned live_lanes() { return running->warp->lanes; }

@@ -133,6 +133,9 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, std::func
 void* dynamic_shared();
 void barrier();                                          // __syncthreads
 void named_barrier(int id, int threads);                 // bar.sync id, threads
+void counter_init(const void* counter, unsigned arrivals);  // mbarrier
+void counter_arrive(const void* counter);
+void counter_wait(const void* counter, unsigned parity);
 int barrier_count(bool predicate);                       // __syncthreads_count
 // All lanes of `mask` meet; the last runs compute(slots), slots[lane] being what each gave.
 void warp_operation(unsigned mask, const char* name, void* mine, void (*compute)(void* const* slots, unsigned mask));
