@@ -87,8 +87,8 @@ dense('router', w.router, null, D, E);
   const start = s.from(Int32Array.of(0, T)), key = s.from(Int32Array.of(0)), length = s.from(Int32Array.of(T));
   for (const window of [0, W]) {
     const pairs = window && T > window ? (window * (window + 1)) / 2 + (T - window) * window : (T * (T + 1)) / 2, name = window ? 'window' : 'full';
-    time(`attention_fwd ${name}`, 4 * pairs * H * Dh, 4 * T * (2 * H + 2 * Hkv) * Dh, () => ops.attention_fwd(out, lse, q, k, v, w.sinks, start, key, length, window, 0, Dh ** -0.5));
-    time(`attention_bwd ${name}`, 10 * pairs * H * Dh, 4 * T * (4 * H + 4 * Hkv) * Dh, () => ops.attention_bwd(dq, dk, dv, null, dout, q, k, v, out, lse, w.sinks, start, key, length, window, Dh ** -0.5));
+    time(`attention_fwd ${name}`, 4 * pairs * H * Dh, 4 * T * (2 * H + 2 * Hkv) * Dh, () => ops.attention_fwd(out, lse, q, k, v, w.sinks, start, key, length, window, 0, Dh ** -0.5, 1));
+    time(`attention_bwd ${name}`, 10 * pairs * H * Dh, 4 * T * (4 * H + 4 * Hkv) * Dh, () => ops.attention_bwd(dq, dk, dv, null, dout, q, k, v, out, lse, w.sinks, start, key, length, window, Dh ** -0.5, 1));
   }
 }
 {

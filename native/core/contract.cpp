@@ -211,11 +211,11 @@ const Line kLines[] = {
      "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S] weights:f32[S]? precision:int[0,1]", "", nullptr},
     {"attention_fwd",
      "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] "
-     "window:int[0,] ring:int[0,] scale:num[,]",
+     "window:int[0,] ring:int[0,] scale:num[,] precision:int[0,1]",
      "", rule_attention},
     {"attention_bwd",
      "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] "
-     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,]",
+     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,] precision:int[0,1]",
      "", rule_attention},
     {"topk_fwd", "=weights:f32[T,K] =ids:i32[T,K] logits:f32[T,E]", "", rule_topk},
     {"topk_bwd", "=dlogits:f32[T,E] dweights:f32[T,K] weights:f32[T,K] ids:i32[T,K]", "", rule_topk},

@@ -204,7 +204,7 @@ void split_forward(const Kernels& kernels, const Forward& f, const Geometry& sha
 }  // namespace
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
-                   int64_t window, int64_t ring, double scale) {
+                   int64_t window, int64_t ring, double scale, int64_t) {
   const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, ring);
   const Geometry shape(s);
   Scratch<float> sink(sinks ? static_cast<size_t>(s.H) : 0);
@@ -221,7 +221,7 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
 }
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse,
-                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale) {
+                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t) {
   const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, 0);
   require_separate_keys(s, *k_start, *k_len);
   const Geometry shape(s);

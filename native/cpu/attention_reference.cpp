@@ -38,7 +38,7 @@ void require_separate_keys(const AttentionShape& s, const Tensor& k_start, const
 namespace reference {
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
-                   int64_t window, int64_t ring, double scale) {
+                   int64_t window, int64_t ring, double scale, int64_t) {
   const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, ring);
   for (int64_t b = 0; b < s.B; ++b) {
     const int64_t begin = q_start->i32()[b], end = q_start->i32()[b + 1], len = k_len->i32()[b];
@@ -68,7 +68,7 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
 }
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse,
-                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale) {
+                   TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t) {
   const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, 0);
   require_separate_keys(s, *k_start, *k_len);
   std::vector<double> k_sum(k->numel(), 0.0), v_sum(v->numel(), 0.0), sink_sum(s.H, 0.0);

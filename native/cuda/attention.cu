@@ -7,9 +7,6 @@
 // number: 64·T·w, 16 to a clock and multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. Not run on a GPU yet.
 #include "cuda/attention.h"
 
-#include <cstdlib>
-#include <string>
-
 #include "cuda/ops.h"
 
 namespace temper::cuda {
@@ -217,19 +214,6 @@ template <int Parts, int Warps> void forward(const Forward& f) {
 
 }  // namespace
 
-static int named_parts() {
-  const char* named = std::getenv("TEMPER_CUDA_ATTENTION");
-  const std::string name = named && *named ? named : "f32";
-  require(name == "f32" || name == "bf16", "bad_option", "TEMPER_CUDA_ATTENTION: got ", name, ", wanted f32 or bf16");
-  return name == "bf16" ? 1 : kPartsF32;
-}
-static int& parts() {
-  static int p = named_parts();
-  return p;
-}
-void set_parts(int wanted) { parts() = wanted == 1 ? 1 : kPartsF32; }
-int parts_in_use() { return parts(); }
-
 void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys) {
   const Pack a{p, packed, rows, src, group, first_head, heads, keys, second, factor};
   const unsigned blocks = static_cast<unsigned>(blocks_for(rows * heads * group * 8, kPackThreads));
@@ -243,10 +227,10 @@ void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, cons
 }  // namespace attention
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window,
-                   int64_t ring, double scale) {
+                   int64_t ring, double scale, int64_t precision) {
   using namespace attention;
   const Forward f{problem("attention_fwd", *q, *k, *q_start, *k_start, *k_len, window, ring, scale), o->f32(), lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(),
-                  sinks_of(sinks), vectors(*k) && vectors(*v), parts_in_use()};
+                  sinks_of(sinks), vectors(*k) && vectors(*v), parts_of(precision)};
   if (f.p.Dh > kWidth) forward_wide(f);
   else if (split_fits(f.p)) forward_split(f);
   else if (f.parts == 1) forward<1, 4>(f);

@@ -40,11 +40,7 @@ inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const T
 inline Sinks sinks_of(TensorRef sinks) { return {sinks ? sinks->data : nullptr, sinks && sinks->dtype == DType::bf16}; }
 inline int64_t rows_of(const Problem& p) { return p.T * p.group; }  // of one kv head
 
-// Parts of an operand from now on: kPartsF32, which keeps the contract's f32 products, or 1, whose operands are rounded to bf16 as those of the other matrix
-// products at precision 1 are. The op has no argument that asks for it yet (docs/log.md, CUDA attention):
-// TEMPER_CUDA_ATTENTION = f32 or bf16, read at the first call.
-void set_parts(int parts);
-int parts_in_use();
+inline int parts_of(int64_t precision) { return precision ? 1 : kPartsF32; }
 
 struct Forward {
   Problem p;
@@ -75,7 +71,7 @@ inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
 // Few queries over long keys: the keys of one query are computed by many blocks at once.
 bool split_fits(const Problem& p);
 void forward_split(const Forward& f);
-// Heads wider than kWidth, without tensor cores.
+// Heads wider than kWidth, without tensor cores: f32 at either precision.
 void forward_wide(const Forward& f);
 void backward_wide(const Backward& b);
 

@@ -344,7 +344,7 @@ template <int Parts, int M, int Warps, int KeyWarps, int Sub> void backward(cons
 }  // namespace attention
 
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks,
-                   TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale) {
+                   TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t precision) {
   using namespace attention;
   Problem p = problem("attention_bwd", *q, *k, *q_start, *k_start, *k_len, window, 0, scale);
   p.separate = 1;
@@ -362,7 +362,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
     launch(sink_chunks, dim3(static_cast<unsigned>(chunks), columns), dim3(kDotThreads), 0, partial.data(), dot.data(), lse->f32(), sinks_of(sinks), p.T, p.H);
     launch(sink_sum, dim3(columns), dim3(kDotThreads), 0, dsinks->f32(), partial.data(), chunks, p.H);
   }
-  const Backward b{p, dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), query_vectors, vectors(*k) && vectors(*v), parts_in_use()};
+  const Backward b{p, dq->f32(), dk->f32(), dv->f32(), dout->f32(), q->f32(), k->f32(), v->f32(), lse->f32(), dot.data(), query_vectors, vectors(*k) && vectors(*v), parts_of(precision)};
   if (wide) backward_wide(b);
   else if (b.parts == 1) backward<1, 2, 4, 8, 32>(b, stats.data());
   else backward<kPartsF32, 1, 4, 4, 16>(b, stats.data());

@@ -149,7 +149,8 @@ void check_cublaslt(const Backend& emulated, Tally& tally);  // products through
 void check_tiles(const Backend& emulated, Tally& tally);  // products in tiles: the same bits on every device
 void check_wgmma(const Backend& emulated, Tally& tally);     // products by warpgroups
 void check_few_rows(const Backend& backend, Tally& tally);  // products: the same bits for a row alone and among others
-void check_invariance(Tally& tally);  // attention: the same bits in training and serving
+void check_attention_tolerances(Tally& tally);  // those of precision 1 see a wrong mask and a missing sink
+void check_invariance(Tally& tally);  // attention: the same bits in training and serving, and at both precisions
 void check_device_attention(const Backend& backend, Tally& tally);  // the same on a device, whichever kernel computes it
 void check_numeric(Tally& tally);     // exp and the random numbers
 void check_paths(Tally& tally);      // forcing an instruction set really changes what runs

@@ -1,5 +1,5 @@
 // A query's attention has the same bits wherever it is computed: in one pass over the sequence (training), in a packed batch, or token by
-// token over cached keys, in rows of their own or in a ring (serving).
+// token over cached keys, in rows of their own or in a ring (serving). And the CPU computes in f32 at either precision.
 #include "cpu/isa.h"
 #include "cpu/ops.h"
 #include "temper/threads.h"
@@ -19,9 +19,7 @@ Value slice(const Value& x, int64_t begin, int64_t end) {
   return y;
 }
 
-Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks, std::vector<int32_t> q_start, std::vector<int32_t> k_start, std::vector<int32_t> k_len, int64_t window, int64_t ring) {
-  const int64_t B = static_cast<int64_t>(k_len.size());
-  Values args = {out({q.tensor.shape[0], q.tensor.shape[1], q.tensor.shape[2]}), out({q.tensor.shape[0], q.tensor.shape[1]}), q, k, v, sinks, values_i32({B + 1}, q_start), values_i32({B}, k_start), values_i32({B}, k_len), window, ring, 0.2};
+Values run(const std::string& op, Values args) {
   std::vector<Tensor> storage(args.size());
   std::vector<Tensor*> tensors(args.size(), nullptr);
   for (size_t i = 0; i < args.size(); ++i) {
@@ -30,8 +28,30 @@ Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks,
     storage[i].data = args[i].bytes.data();
     tensors[i] = &storage[i];
   }
-  if (invoke(cpu::table(), "attention_fwd", args, tensors) != 0) throw last_error();
-  return args[0];
+  if (invoke(cpu::table(), op, args, tensors) != 0) throw last_error();
+  return args;
+}
+
+Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks, std::vector<int32_t> q_start, std::vector<int32_t> k_start, std::vector<int32_t> k_len, int64_t window, int64_t ring) {
+  const int64_t B = static_cast<int64_t>(k_len.size());
+  Values args = {out({q.tensor.shape[0], q.tensor.shape[1], q.tensor.shape[2]}), out({q.tensor.shape[0], q.tensor.shape[1]}), q, k, v, sinks, values_i32({B + 1}, q_start), values_i32({B}, k_start), values_i32({B}, k_len), window, ring, 0.2, 0};
+  return run("attention_fwd", std::move(args))[0];
+}
+
+void check_precisions(const std::string& isa, Tally& tally) {
+  int64_t count = 0;
+  for (const Case& c : registry().cases) {
+    if (!c.op.starts_with("attention_") || !c.error.empty() || c.bench_only || c.slow || c.args.back().number != 1) continue;
+    Values exact = c.args;
+    exact.back() = 0;
+    const Values got = run(c.op, c.args), want = run(c.op, std::move(exact));
+    for (size_t i = 0; i < got.size(); ++i)
+      if (got[i].is_tensor() && got[i].role != Role::in) {
+        ++count;
+        report(tally, got[i].bytes == want[i].bytes, c.op + " [" + c.name + "], " + isa + ": output " + std::to_string(i) + " has other bits at precision 0");
+      }
+  }
+  report(tally, count > 0, "attention, " + isa + ": no case at precision 1");
 }
 
 }  // namespace
@@ -42,6 +62,7 @@ void check_invariance(Tally& tally) {
   for (cpu::Isa isa : {cpu::Isa::portable, cpu::Isa::avx2, cpu::Isa::avx512, cpu::Isa::neon}) {
     if (!cpu::supported(isa)) continue;
     cpu::force_isa(isa);
+    check_precisions(cpu::name_of(isa), tally);
     for (int64_t window : {int64_t{0}, int64_t{70}}) {
       const std::string where = std::string("attention, ") + cpu::name_of(isa) + ", window " + std::to_string(window);
       const Value whole = attend(q, k, v, sinks, {0, kTokens}, {0}, {kTokens}, window, 0);

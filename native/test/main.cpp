@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
       if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
       check_cases(cpu_backend(quick), quick, filter, tally);
       check_gradients(filter, tally);
+      if (filter.empty() || filter == "attention") check_attention_tolerances(tally);
       if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_tokenizer(tally); }
       check_hostile(nullptr, filter, tally);
     }

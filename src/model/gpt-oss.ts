@@ -220,8 +220,8 @@ function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysV
   ops.rope(q.y, c.cos, c.sin, H, 1);
   const heads = { q: q.y.view(s, [t, H, Dh]), k: kv.k.y.view(s, [p.T, Hkv, Dh]), v: kv.v.y.view(s, [p.T, Hkv, Dh]) };
   const o = s.empty('f32', [t, H, Dh]), lse = save ? s.empty('f32', [t, H]) : null;
-  if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5);
-  else ops.attention_fwd(o, lse, heads.q, heads.k, heads.v, w.sinks, c.qStart, c.kStart, c.kLen, w.window, 0, Dh ** -0.5);
+  if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5, p.precision);
+  else ops.attention_fwd(o, lse, heads.q, heads.k, heads.v, w.sinks, c.qStart, c.kStart, c.kLen, w.window, 0, Dh ** -0.5, p.precision);
   const oFlat = o.view(s, [t, H * Dh]);
   return { q, heads, o, oFlat, lse, out: linear(p, i, 'o', c.index, newLinear(s, t, w.o, a.o), oFlat, w.o, a.o) };
 }
@@ -340,7 +340,7 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor 
     linearBackward(p, i, 'o', c.index, dO, 0, dxc, att.oFlat, att.out.h, w.o, a.o, g?.o);
     const keys = [p.T, Hkv, Dh], queries = [t, H, Dh];
     ops.attention_bwd(dq.view(inner, queries), dk.view(inner, keys), dv.view(inner, keys), g?.sinks ?? null, dO.view(inner, queries), att.heads.q, att.heads.k, att.heads.v, att.o, att.lse,
-      w.sinks, c.qStart, c.kStart, c.kLen, w.window, Dh ** -0.5);
+      w.sinks, c.qStart, c.kStart, c.kLen, w.window, Dh ** -0.5, p.precision);
     const dkc = part(dk), dvc = part(dv);
     ops.rope(dq, c.cos, c.sin, H, -1);
     ops.rope(dkc, c.cos, c.sin, Hkv, -1);

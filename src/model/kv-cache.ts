@@ -1,6 +1,6 @@
 // Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window` rows, token p in slot p mod window.
 import { NativeError } from '../native/errors.js';
-import { ops } from '../native/ops.js';
+import { ops, type Precision } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import type { Batch } from './types.js';
@@ -137,21 +137,21 @@ export class KvCache implements Disposable {
   }
 
   /** Writes the new keys and values of `layer` and attends: o, q f32 [T,H,Dh]; k, v f32 [T,Hkv,Dh], rotary already applied. */
-  attend(plan: CachePlan, layer: number, o: Tensor, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, scale: number): void {
+  attend(plan: CachePlan, layer: number, o: Tensor, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, scale: number, precision: Precision): void {
     const cache = this.#layers[layer], window = this.#windows[layer] ?? 0;
     if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
     if (window === 0) {
       const { rows, kStart, kLen } = plan.full;
       ops.scatter_rows(cache.k, k, rows);
       ops.scatter_rows(cache.v, v, rows);
-      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, kStart, kLen, 0, 0, scale);
+      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, kStart, kLen, 0, 0, scale, precision);
       return;
     }
     const w = plan.window;
     if (w.kind === 'ring') {
       ops.scatter_rows(cache.k, k, w.rows);
       ops.scatter_rows(cache.v, v, w.rows);
-      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, w.kStart, w.kLen, window, window, scale);
+      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, w.kStart, w.kLen, window, window, scale, precision);
       return;
     }
     using s = new Scope('workspace', this.place);
@@ -164,7 +164,7 @@ export class KvCache implements Disposable {
       ops.scatter_rows(all, fresh, w.newTo);
       return all;
     };
-    ops.attention_fwd(o, null, q, inLine(cache.k, k), inLine(cache.v, v), sinks, plan.qStart, w.kStart, w.kLen, window, 0, scale);
+    ops.attention_fwd(o, null, q, inLine(cache.k, k), inLine(cache.v, v), sinks, plan.qStart, w.kStart, w.kLen, window, 0, scale, precision);
     for (const [ring, fresh] of [[cache.k, k], [cache.v, v]] as const) {
       const last = s.empty('f32', [w.lastFrom.rows, ...fresh.shape.slice(1)]);
       ops.gather_rows(last, fresh, w.lastFrom);

@@ -109,7 +109,7 @@ const CUDA_WORKSPACE: Readonly<Record<string, (args: readonly CostArg[]) => numb
     const P = present(dx) ? dim(dx, 0) : present(dyRows) ? numel(dyRows ?? null) : dim(dy, 0);
     return offsets ? 2 * P * (dim(dy, -1) + dim(x, -1)) + 8 * P * dim(A, 1) : 0;
   },
-  attention_bwd: ([, , , , , q]) => 12 * dim(q, 0) * dim(q, 1) + 2 * 3 * 2 * numel(q ?? null),
+  attention_bwd: ([, , , , , q, , , , , , , , , , , precision]) => 12 * dim(q, 0) * dim(q, 1) + 2 * (scalar(precision) ? 1 : 3) * 2 * numel(q ?? null), // bf16 parts of two operands
 };
 
 export function opCost(op: string, args: readonly CostArg[], place: 'cpu' | 'cuda' = 'cpu'): OpCost {

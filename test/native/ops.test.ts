@@ -74,7 +74,7 @@ describe('contracts are checked before an op runs', () => {
     'NaN as a number': ['bad_argument', /wanted a finite number/, (s) => ops.swiglu_fwd(s.zeros('f32', [1, 2]), s.zeros('f32', [1, 4]), NaN, 7)],
     'a fraction for an integer': ['bad_argument', /wanted an integer/, (s) => ops.random_normal(s.zeros('f32', [4]), 0.5, 1)],
     'scales without MXFP4': ['bad_argument', /layout 1 has none/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); ops.grouped_linear_fwd(f(1, 2), null, f(1, 32), null, s.zeros('i32', [2]), f(1, 2, 32), s.zeros('u8', [1, 2, 1]), null, null, null, 1, 1, 0); }],
-    'heads that do not divide': ['shape_mismatch', /not a multiple/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); const i = (...n: number[]) => s.zeros('i32', n); ops.attention_fwd(f(1, 3, 2), null, f(1, 3, 2), f(1, 2, 2), f(1, 2, 2), null, i(2), i(1), i(1), 0, 0, 1); }],
+    'heads that do not divide': ['shape_mismatch', /not a multiple/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); const i = (...n: number[]) => s.zeros('i32', n); ops.attention_fwd(f(1, 3, 2), null, f(1, 3, 2), f(1, 2, 2), f(1, 2, 2), null, i(2), i(1), i(1), 0, 0, 1, 0); }],
   };
   for (const [what, [code, message, run]] of Object.entries(cases)) {
     it(`${what} → ${code}`, () => {

@@ -5,7 +5,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 3
+#define TEMPER_BACKEND_ABI 4
 
 extern "C" {
 

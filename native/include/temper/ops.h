@@ -7,7 +7,7 @@
 // dtypes       activations and gradients are f32. "wf" is a frozen or trained float: bf16 or f32. Indices are i32.
 // precision    0 = f32: products of f32 activations with the exact weights, accumulated in f32.
 //              1 = bf16: both operands of a matrix product are rounded to bf16 (nearest even), accumulated in f32; all
-//              else stays f32.
+//              else stays f32. Attention's may be rounded.
 // nullable     an argument marked `?` may be null: the part it names is then left out.
 // gradients    activation gradients are overwritten, parameter gradients accumulate, unless the line says otherwise.
 // determinism  the same inputs give the same bits on every run and at every thread count. No op allocates on a hot path
@@ -68,14 +68,15 @@ struct TemperOps {
   // k_start[b] + (ring > 0 ? j mod ring : j) of k and v. Query head h uses kv head ⌊h·Hkv/H⌋.
   // s_j = scale·q·k_j; lse = log(exp(sink_h) + Σ_j exp(s_j)); o = Σ_j exp(s_j − lse)·v_j.   (gpt-oss: sink in the denominator)
   // o f32 [T,H,Dh]; lse? f32 [T,H] saved; q f32 [T,H,Dh]; k, v f32 [S,Hkv,Dh]; sinks? wf [H]; q_start i32 [B+1]; k_start, k_len i32 [B]
-  // Products and softmax in f32 at either precision. Not quadratic in memory; a window layer costs O(window) per query.
+  // precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in f32, and softmax, lse and D are f32 as at 0.
+  // The CPU goes on in f32: its bits are the same at both. Not quadratic in memory; a window layer costs O(window) per query.
   int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start,
-                       TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale);
+                       TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale, int64_t precision);
   // Sequences as there, without a ring, their keys in rows that rise and do not overlap. D = Σ do∘o; ds = p∘(do·v − D); dq = scale·Σ_j ds_j·k_j;
   // dk_j += scale·Σ ds_j·q, dv_j += Σ p_j·do over these queries: a long sequence can be taken in pieces of its queries; dsink_h? −= Σ exp(sink−lse)·D.
   int (*attention_bwd)(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k,
                        TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len,
-                       int64_t window, double scale);
+                       int64_t window, double scale, int64_t precision);
 
   // ---- mixture of experts -----------------------------------------------------------------------------------------------
   // ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax over those K.
