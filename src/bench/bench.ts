@@ -12,7 +12,7 @@ import { madeUpModel } from '../model/init.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { addon } from '../native/addon.js';
-import { deviceMemory, synchronize } from '../native/device.js';
+import { deviceMemory, deviceShare, synchronize } from '../native/device.js';
 import { dryRun, type DryRunReport, inDryRun } from '../native/dry-run.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { type Category, getThreads, memoryStats, type Place, resetPeaks, Scope } from '../native/tensor.js';
@@ -185,13 +185,13 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
 function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
   const spec = adapterSpec(model.config, { rank: options.rank, alpha: 2 * options.rank, targets: ['attention', 'experts'], rsLora: false, dropout: 0 });
   const adapter = createAdapter(model.config, spec, { seed: 1, trainable: true, place: placeOf(model) });
-  const scope = new Scope('optimizer'); // on the host, also for a GPU: its memory is what is scarce
+  // As a recipe that leaves both to the trainer: what does not fit a GPU well goes to the host; kept activations of the CPU to disk, there the run's folder.
+  const place = placeOf(model), scope = new Scope('optimizer', place === 'cpu' || 2 * adapter.params.bytes > deviceShare() ? 'cpu' : place);
   const m = scope.zeros('f32', adapter.params.shape), v = scope.zeros('f32', adapter.params.shape);
   const tokens = someTokens(n + 1, model.config.vocab_size);
   const batch = oneSequence(tokens.slice(0, n));
   const targets = { rows: Int32Array.from({ length: n }, (_, i) => i), targets: tokens.slice(1), weights: new Float32Array(n).fill(1 / n) };
-  // As a recipe that leaves it to the trainer; there the run's folder takes it.
-  const offload = placeOf(model) === 'cpu' && keptActivationBytes(model, adapter.model, n) >= OFFLOAD_FROM_BYTES ? tmpdir() : null;
+  const offload = keptActivationBytes(model, adapter.model, n) >= (place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare()) ? tmpdir() : null;
   let step = 0;
   const run = (): void => {
     const grads = adapter.grads;

@@ -92,3 +92,5 @@ export function parseBytes(text: string): number {
   if (!found || unit === undefined) throw new NativeError('bad_memory_limit', `memory limit "${text}", wanted a number of bytes such as 15.2GiB or 16GB`);
   return Math.floor(Number(found[1]) * unit);
 }
+/** Bytes that one thing (moments, kept activations) may take of what is left of the device before it goes to the host: a quarter. */
+export const deviceShare = (): number => deviceRoom() * 0.25;

@@ -8,7 +8,7 @@ import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
-import { deviceRoom, openDevice, parseBytes } from '../native/device.js';
+import { deviceShare, openDevice, parseBytes } from '../native/device.js';
 import { CheckpointError } from '../native/errors.js';
 import type { Place, Tensor } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -32,16 +32,14 @@ export function createLearner(recipe: Recipe, run: string): TrainedLearner {
   return recipe.train.method === 'sft' ? adapterLearner(recipe, run) : modelLearner(recipe, run);
 }
 
-/** Share of what is left of a device that one thing may take before it goes to the host. */
-const OFFLOAD_SHARE = 0.25;
 /** What a batch offloads under the recipe's train.offloadActivations. */
 function offloadRule(recipe: Recipe, place: Place, kept: (tokens: number) => number): (tokens: number) => number {
-  const mode = recipe.train.offloadActivations ?? 'auto', most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceRoom() * OFFLOAD_SHARE;
+  const mode = recipe.train.offloadActivations ?? 'auto', most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare();
   return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= most) ? bytes : 0; };
 }
 function momentsPlace(recipe: Recipe, params: Tensor): Place {
   const mode = recipe.train.offloadOptimizer ?? 'auto';
-  return mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceRoom() * OFFLOAD_SHARE) ? 'cpu' : params.place;
+  return mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceShare()) ? 'cpu' : params.place;
 }
 
 /** Opens the recipe's device. @throws {NativeError} what is missing for it */
