@@ -12,6 +12,10 @@ import { Scope } from '../dist/native/tensor.js';
 
 const { values: o } = parseArgs({ options: { preset: { type: 'string', default: '20b' }, tokens: { type: 'string', default: '4096' }, rank: { type: 'string', default: '16' }, filter: { type: 'string', default: '' } } });
 const T = Number(o.tokens), R = Number(o.rank);
+if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1)) {
+  console.error(`cuda-ops: got --preset ${o.preset} --tokens ${o.tokens} --rank ${o.rank}, wanted one of ${Object.keys(PRESETS).join(', ')} and numbers from 1`);
+  process.exit(2);
+}
 openDevice('cuda');
 const limits = measureDeviceLimits(o.preset === 'nano' ? 64 : 8192);
 const mode = process.env.TEMPER_CUDA_MATMUL ?? 'auto';

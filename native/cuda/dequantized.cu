@@ -4,7 +4,7 @@
 // At 4.3 TB/s and 600 TFLOP/s the copy adds 35 % to a product of 512 rows per expert, 17 % at 1024, 9 % at 2048: below kRowsPerExpert the fused kernels decode
 // in the tile. The rows of each expert are needed on the host: one small copy and wait per call, so never for decode and never while a graph is captured.
 // Low-rank term and bias are written to c first, by multiply_tiles, and the library adds to them: one more write and read of c.
-// H200, 4,096 tokens: q_proj 429 TFLOP/s, experts 252 to 373 at 512 rows, bias, LoRA and staging included. On Hopper the experts go to matmul_mxfp4.cu; logits of 256
+// H200, 4,096 tokens: q_proj 429 TFLOP/s, experts 191 to 373 at 512 rows, bias, LoRA and staging included. On Hopper the experts go to matmul_mxfp4.cu; logits of 256
 // rows gain 1.8 from the library, hence kDenseRows.
 #include <algorithm>
 #include <vector>

@@ -15,7 +15,7 @@
 //   large, bf16 B       186–202, dW 199–228    160 KiB (4 stages), 80 KiB (2) under 163   1 (8 warps)
 //   large, MXFP4, q8    208–246, q8 224–238    112 KiB (4 stages), 96 KiB (3)             1 (8 warps)
 //   small               112–164                48 KiB (3 stages), packed 40 KiB           3, on 100 KiB cards 2
-// No spills on sm_80, 86, 89, 90a, 120. H200: q_proj of gpt-oss at 4,096 tokens 244 TFLOP/s, experts at 512 rows 160 to 179.
+// No spills on sm_80, 86, 89, 90a, 120. H200: q_proj of gpt-oss at 4,096 tokens 244 TFLOP/s, experts at 512 rows 147 to 179, LoRA and staging included.
 #pragma once
 #include "cuda/matmul_place.cuh"
 #include "cuda/mxfp4.cuh"

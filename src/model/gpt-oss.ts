@@ -10,7 +10,7 @@ import { type Batch, type LayerAdapter, type LayerGrads, type LayerWeights, type
 
 /** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. On a GPU a multiple of it. */
 export const MOE_CHUNK_TOKENS = 1024;
-/** Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty), more cost memory. 4,096 tokens of 20b, 16,384 of 120b. */
+/** Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty), more cost memory. 2,048 tokens of 20b, 8,192 of 120b. */
 const DEVICE_EXPERT_ROWS = 256;
 /** Bytes of the queries f32 [t,H·Dh] that attention takes at a time: 1,024 tokens of gpt-oss, 16,384 of nano. */
 const QUERY_CHUNK_BYTES = 2 ** 24;

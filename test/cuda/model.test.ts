@@ -25,10 +25,11 @@ afterAll(() => { models.cpu.close(); models.cuda.close(); });
 const batch = pack([[...prompt(23)], [...prompt(41)], [...prompt(1)]]);
 const bound = { f32: 2e-5, bf16: 2e-2 };
 
-/** Median of the distances of rows: where two experts nearly tie, rounding sends a token to the other one, and its row is far off on any device. */
-function typical(a: Float32Array, b: Float32Array, width: number): number {
-  const rows = Array.from({ length: b.length / width }, (_, i) => distance(a.subarray(i * width, (i + 1) * width), b.subarray(i * width, (i + 1) * width)));
-  return rows.sort((x, y) => x - y)[rows.length >> 1] ?? NaN;
+/** Share of rows that are off by more than the bound of bf16, of the largest in all of b: where two experts nearly tie, rounding sends a token to the other one, on any device. */
+function outside(a: Float32Array, b: Float32Array, width: number): number {
+  const most = bound.bf16 * b.reduce((m, x) => Math.max(m, Math.abs(x)), 0), rows = new Set<number>();
+  b.forEach((x, i) => { if (!(Math.abs(x - (a[i] ?? NaN)) <= most)) rows.add(Math.floor(i / width)); });
+  return (rows.size * width) / b.length;
 }
 
 function forward(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = models[place]): Float32Array {
@@ -60,10 +61,11 @@ describe('a model on the device', () => {
     expect(distance(there, forward('cpu', 'f32'))).toBeLessThan(bound.f32);
     expect(forward('cuda', 'f32')).toEqual(there);
   });
-  it('has logits in bf16 that are as near to those in f32 as the CPU has', () => {
+  it('has the logits of f32 in bf16 too, but for a token in ten at most', () => {
     const there = forward('cuda', 'bf16'), exact = forward('cpu', 'f32'), V = config.vocab_size;
-    expect(typical(there, exact, V)).toBeLessThan(2 * typical(forward('cpu', 'bf16'), exact, V));
-    expect(typical(there, exact, V)).toBeGreaterThan(bound.f32);
+    expect(outside(there, exact, V)).toBeLessThan(0.1);
+    expect(outside(forward('cpu', 'bf16'), exact, V)).toBeLessThan(0.1);
+    expect(distance(there, exact)).toBeGreaterThan(bound.f32);
     expect(forward('cuda', 'bf16')).toEqual(there);
   });
 
@@ -98,8 +100,8 @@ describe('a model on the device', () => {
     using cache = new KvCache(config, 1, 100, 'cuda');
     const trained = scoreTokens(models.cuda, null, tokens, { precision: 'bf16' });
     expect(distance(scoreTokens(models.cuda, null, tokens, { precision: 'bf16', cache }), trained)).toBeLessThan(1e-5);
-    const [exact, here] = (['f32', 'bf16'] as const).map((precision) => scoreTokens(models.cpu, null, tokens, { precision })) as [Float32Array, Float32Array];
-    expect(typical(trained, exact, 1)).toBeLessThan(2 * typical(here, exact, 1));
+    const exact = scoreTokens(models.cpu, null, tokens, { precision: 'f32' });
+    expect(outside(trained, exact, 1)).toBeLessThan(0.1);
   });
 
   it('serves in 8 bits', () => {
