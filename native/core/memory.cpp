@@ -1,21 +1,21 @@
 // The counting, caching allocator. Freed blocks are kept and handed out again; kept plus live never exceeds the highest live figure ever
-// reached, so keeping them costs no memory that the process had not needed before.
+// reached, so keeping them costs no memory that the process had not needed before. Large blocks are laid over kept pages of any size
+// (arena.h), small ones are kept by size class.
 #include "temper/memory.h"
-
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 
+#include "arena.h"
 #include "temper/error.h"
 
 namespace temper {
 namespace {
 
 constexpr size_t kAlign = 64;
-constexpr size_t kMapFrom = size_t{1} << 21;  // from 2 MiB on, blocks are mappings of their own and go back to the system at once
+constexpr size_t kArenaFrom = size_t{1} << 20;  // smaller blocks come from malloc
 constexpr int kCategories = static_cast<int>(Category::count);
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,19 +26,22 @@ constexpr bool kKeep = true;
 
 // Sits in the 64 bytes before the data.
 struct Header {
-  size_t capacity;  // data bytes of the block
-  size_t bytes;     // data bytes asked for
+  size_t held;   // bytes taken from the system, this header included
+  size_t bytes;  // data bytes asked for
   int32_t category;
-  bool mapped;
+  bool in_arena;
 };
 static_assert(sizeof(Header) <= kAlign);
 
 struct State {
   std::mutex mutex;
-  std::multimap<size_t, Header*> kept;  // by capacity
+  Arena arena;
+  std::multimap<size_t, Header*> kept;  // small blocks, by held bytes
+  size_t kept_small = 0;                // their sum
   size_t live[kCategories] = {}, peak[kCategories] = {};
-  size_t total = 0, total_peak = 0, cached = 0;
-  size_t held = 0, held_peak = 0;  // capacities of live blocks, and their highest sum since the start or release_cached()
+  size_t total = 0, total_peak = 0;
+  size_t held = 0, held_peak = 0;       // of live blocks, and their highest sum since the start or release_cached()
+  size_t cached() const { return kept_small + arena.kept(); }
 };
 // Never destroyed: worker threads may still release blocks while the process runs its exit handlers.
 State& state() {
@@ -54,35 +57,34 @@ size_t class_of(size_t bytes) {
   return (size + step - 1) / step * step;
 }
 
-Header* make_block(size_t capacity) {
-  size_t whole = capacity + kAlign;
-  void* p = nullptr;
-  bool mapped = kKeep && whole >= kMapFrom;
-  if (mapped) {
-    p = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return nullptr;
-    madvise(p, whole, MADV_HUGEPAGE);  // a wish only
-  } else {
-    p = std::aligned_alloc(kAlign, (whole + kAlign - 1) / kAlign * kAlign);
-    if (!p) return nullptr;
+// A block for data of these bytes, kept or new; null: the system has no such memory.
+Header* make_block(State& s, size_t bytes) {
+  if (kKeep && bytes >= kArenaFrom) {
+    size_t held = Arena::page_multiple(bytes + kAlign);
+    auto* h = static_cast<Header*>(s.arena.take(held));
+    if (h) *h = Header{held, 0, 0, true};
+    return h;
   }
-  auto* h = static_cast<Header*>(p);
-  h->capacity = capacity;
-  h->mapped = mapped;
+  size_t held = (kKeep ? class_of(bytes) : (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign) + kAlign;
+  auto found = s.kept.lower_bound(held);
+  if (found != s.kept.end() && found->first <= held + held / 8) {
+    Header* h = found->second;
+    s.kept_small -= found->first;
+    s.kept.erase(found);
+    return h;
+  }
+  auto* h = static_cast<Header*>(std::aligned_alloc(kAlign, held));
+  if (h) *h = Header{held, 0, 0, false};
   return h;
 }
 
-void drop_block(Header* h) {
-  if (h->mapped) munmap(h, h->capacity + kAlign);
-  else std::free(h);
-}
-
-// Largest first: the fewest calls free the most.
-void trim(State& s, size_t cached_limit) {
-  while (s.cached > cached_limit && !s.kept.empty()) {
+// Leaves at most `limit` bytes kept. Large blocks go first, and of the small ones the largest: the fewest calls free the most.
+void trim(State& s, size_t limit) noexcept {
+  if (s.cached() > limit) s.arena.drop(s.cached() - limit);
+  while (s.cached() > limit && !s.kept.empty()) {
     auto last = std::prev(s.kept.end());
-    s.cached -= last->first;
-    drop_block(last->second);
+    s.kept_small -= last->first;
+    std::free(last->second);
     s.kept.erase(last);
   }
 }
@@ -92,26 +94,15 @@ void trim(State& s, size_t cached_limit) {
 void* allocate(size_t bytes, Category category) {
   require(bytes <= (size_t{1} << 46), "out_of_memory", "allocate: ", bytes, " bytes asked for, more than any machine has; check the shape");
   State& s = state();
-  size_t capacity = kKeep ? class_of(bytes) : std::max<size_t>(bytes, 1);
   std::lock_guard lock(s.mutex);
-  Header* h = nullptr;
-  auto found = s.kept.lower_bound(capacity);
-  if (found != s.kept.end() && found->first <= capacity + capacity / 8) {
-    h = found->second;
-    s.cached -= found->first;
-    s.kept.erase(found);
-  } else {
-    size_t ceiling = std::max(s.held_peak, s.held + capacity);
-    trim(s, ceiling - s.held - capacity);
-    h = make_block(capacity);
-    if (!h) {
-      trim(s, 0);
-      h = make_block(capacity);
-    }
-    if (!h) {
-      fail("out_of_memory", "allocate: the system has no ", bytes, " bytes for category ", static_cast<int>(category), " (", s.total,
-           " bytes live); lower tokens per step, sequence length or rank");
-    }
+  Header* h = make_block(s, bytes);
+  if (!h) {
+    trim(s, 0);
+    h = make_block(s, bytes);
+  }
+  if (!h) {
+    fail("out_of_memory", "allocate: the system has no ", bytes, " bytes for category ", static_cast<int>(category), " (", s.total,
+         " bytes live); lower tokens per step, sequence length or rank");
   }
   h->bytes = bytes;
   h->category = static_cast<int32_t>(category);
@@ -120,8 +111,9 @@ void* allocate(size_t bytes, Category category) {
   s.peak[c] = std::max(s.peak[c], s.live[c]);
   s.total += bytes;
   s.total_peak = std::max(s.total_peak, s.total);
-  s.held += h->capacity;
+  s.held += h->held;
   s.held_peak = std::max(s.held_peak, s.held);
+  trim(s, s.held_peak - s.held);  // before the new block's pages are touched
   return reinterpret_cast<char*>(h) + kAlign;
 }
 
@@ -132,16 +124,17 @@ void release(void* block) noexcept {
   std::lock_guard lock(s.mutex);
   s.live[h->category] -= h->bytes;
   s.total -= h->bytes;
-  s.held -= h->capacity;
+  s.held -= h->held;
+  if (h->in_arena) return s.arena.give(h);
   if (kKeep) {
     try {
-      s.kept.emplace(h->capacity, h);
-      s.cached += h->capacity;
+      s.kept.emplace(h->held, h);
+      s.kept_small += h->held;
       return;
     } catch (...) {  // no memory for the map's node: give the block back instead
     }
   }
-  drop_block(h);
+  std::free(h);
 }
 
 void release_cached() noexcept {
@@ -161,7 +154,7 @@ MemoryStats memory_stats() {
   }
   out.total_live = static_cast<int64_t>(s.total);
   out.total_peak = static_cast<int64_t>(s.total_peak);
-  out.cached = static_cast<int64_t>(s.cached);
+  out.cached = static_cast<int64_t>(s.cached());
   return out;
 }
 

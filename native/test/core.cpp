@@ -2,11 +2,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
+#include "core/arena.h"
 #include "core/mapped_file.h"
 #include "temper/error.h"
 #include "temper/memory.h"
@@ -60,6 +62,65 @@ void check_memory(Tally& tally) {
   report(tally, memory_stats().cached == 0, "memory: release_cached keeps blocks");
 }
 
+// Blocks of every size over the same pages: none overlaps another, and a freed page is used before one that is not in memory.
+void check_arena(Tally& tally) {
+  constexpr size_t kMiB = size_t{1} << 20;
+  Arena arena;
+  auto* whole = static_cast<uint8_t*>(arena.take(8 * kMiB));
+  report(tally, whole != nullptr, "arena: 8 MiB are refused");
+  if (!whole) return;
+  std::memset(whole, 0x5a, 8 * kMiB);
+  arena.give(whole);
+  report(tally, arena.kept() == 8 * kMiB, "arena: a freed block is not kept");
+  uint8_t *a = static_cast<uint8_t*>(arena.take(3 * kMiB)), *b = static_cast<uint8_t*>(arena.take(5 * kMiB));
+  size_t touched = 0;
+  for (size_t i = 0; i < 3 * kMiB; i += 4096) touched += a[i] == 0x5a;
+  for (size_t i = 0; i < 5 * kMiB; i += 4096) touched += b[i] == 0x5a;
+  report(tally, arena.kept() == 0 && touched == 8 * kMiB / 4096, "arena: two blocks do not lie on the pages of one");
+  arena.give(a);
+  arena.give(b);
+  arena.drop(3 * kMiB + 1);
+  report(tally, arena.kept() == 5 * kMiB - Arena::page_multiple(1), "arena: drop gives back another number of bytes");
+  a = static_cast<uint8_t*>(arena.take(8 * kMiB));
+  size_t zero = 0;
+  for (size_t i = 0; i < 8 * kMiB; i += 4096) zero += a[i] == 0;
+  report(tally, arena.kept() == 0 && zero == 3 * kMiB / 4096 + 1, "arena: dropped pages stay in memory, or kept ones go");
+  arena.give(a);
+  report(tally, arena.take(size_t{1} << 45) == nullptr, "arena: more than all addresses are granted");
+
+  struct Block { uint8_t* at; size_t bytes; uint8_t mark; };
+  std::vector<Block> blocks;
+  size_t live = 0, held_peak = 8 * kMiB, torn = 0, over = 0;
+  for (uint64_t i = 0; i < 4000; ++i) {
+    if (blocks.size() > 12 || (!blocks.empty() && random_bits(7, i) % 2 == 0)) {
+      size_t k = random_bits(8, i) % blocks.size();
+      for (size_t at = 0; at < blocks[k].bytes; at += 4096) torn += blocks[k].at[at] != blocks[k].mark;
+      torn += blocks[k].at[blocks[k].bytes - 1] != blocks[k].mark;
+      arena.give(blocks[k].at);
+      live -= Arena::page_multiple(blocks[k].bytes);
+      blocks[k] = blocks.back();
+      blocks.pop_back();
+    } else {
+      size_t bytes = random_bits(9, i) % (random_bits(10, i) % 4 == 0 ? 6 * kMiB : kMiB) + 1;
+      auto* at = static_cast<uint8_t*>(arena.take(bytes));
+      if (!at) { ++torn; break; }
+      live += Arena::page_multiple(bytes);
+      held_peak = std::max(held_peak, live);
+      if (arena.kept() > held_peak - live) arena.drop(arena.kept() - (held_peak - live));
+      over += live + arena.kept() > held_peak;
+      auto mark = static_cast<uint8_t>(i % 251 + 1);
+      for (size_t k = 0; k < bytes; k += 4096) at[k] = mark;
+      at[bytes - 1] = mark;
+      blocks.push_back({at, bytes, mark});
+    }
+  }
+  report(tally, torn == 0, "arena: blocks overlap");
+  report(tally, over == 0, "arena: live and kept exceed the highest live figure");
+  for (const Block& block : blocks) arena.give(block.at);
+  arena.drop(arena.kept());
+  report(tally, arena.kept() == 0, "arena: drop keeps pages");
+}
+
 void check_mapped_file(Tally& tally) {
   char path[] = "/tmp/temper-mapped-XXXXXX";
   const int fd = mkstemp(path);
@@ -111,6 +172,7 @@ void check_last_error(Tally& tally) {
 
 void check_core(Tally& tally) {
   check_memory(tally);
+  check_arena(tally);
   check_mapped_file(tally);
   check_scratch_file(tally);
   check_last_error(tally);

@@ -8,7 +8,7 @@ namespace temper {
 
 enum class Category : int32_t { weights, adapter, optimizer, activations, workspace, kv, count };
 
-// 64-byte aligned, contents undefined; freed blocks are kept by size class and handed out again. Throws Error{"out_of_memory"}.
+// 64-byte aligned, contents undefined; freed blocks are kept and handed out again. Throws Error{"out_of_memory"}.
 void* allocate(size_t bytes, Category category);
 void release(void* block) noexcept;
 void release_cached() noexcept;                       // gives kept blocks back to the system; what is kept from now on counts from here
