@@ -75,12 +75,11 @@ template <int M, int Cols> void dots_mxfp4(float* out, int64_t ld, const uint32_
     for (int i = 0; i < M; ++i) out[i * ld + c * apart] = _mm512_reduce_add_ps(sum[c][i]);
 }
 
-// load(c, at, count): 32 weights of row n + c·apart from `at` on, zero beyond count.
-template <int M, int Cols, class Load> void dots_dense(float* out, int64_t ld, const uint32_t* x, int64_t apart, int64_t k, const Load& load) {
-  const int64_t row_units = units(Kind::bf16, k);
+// Adds the products of inputs [from, to) to sums [M][Cols]. load(c, at, count): 32 weights of row n + c·apart from `at` on, zero beyond count.
+template <int M, int Cols, class Load> void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from, int64_t to, const Load& load) {
   __m512 sum[Cols][M];
   for (int c = 0; c < Cols; ++c)
-    for (int i = 0; i < M; ++i) sum[c][i] = _mm512_setzero_ps();
+    for (int i = 0; i < M; ++i) sum[c][i] = sums[i * Cols + c];
   const auto step = [&](int64_t at, int count) {
     __m512bh w[Cols];
 #pragma GCC unroll 4
@@ -92,58 +91,74 @@ template <int M, int Cols, class Load> void dots_dense(float* out, int64_t ld, c
       for (int c = 0; c < Cols; ++c) sum[c][i] = _mm512_dpbf16_ps(sum[c][i], w[c], xi);
     }
   };
-  int64_t at = 0;
-  for (; at + 32 <= k; at += 32) step(at, 32);
-  if (at < k) step(at, static_cast<int>(k - at));
+  int64_t at = from;
+  for (; at + 32 <= to; at += 32) step(at, 32);
+  if (at < to) step(at, static_cast<int>(to - at));
   for (int c = 0; c < Cols; ++c)
-    for (int i = 0; i < M; ++i) out[i * ld + c * apart] = _mm512_reduce_add_ps(sum[c][i]);
+    for (int i = 0; i < M; ++i) sums[i * Cols + c] = sum[c][i];
+}
+
+// f(load) with the loads of dense weights.
+template <int Cols, class F> void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
+  if (b.kind == Kind::q8) {
+    Q8Row row[Cols];
+    for (int c = 0; c < Cols; ++c) row[c] = q8_row(b, n + c * apart, 0);
+    return f([&](int c, int64_t at, int) {  // rows are whole groups of 32
+      if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row[c].q + at) + kPrefetch, _MM_HINT_T0);
+      return _mm512_cvtne2ps_pbh(load_q8(row[c], at + 16), load_q8(row[c], at));
+    });
+  }
+  if (b.kind == Kind::bf16) {
+    const uint16_t* row[Cols];
+    for (int c = 0; c < Cols; ++c) row[c] = bf16_row(b, n + c * apart);
+    return f([&](int c, int64_t at, int count) {
+      _mm_prefetch(reinterpret_cast<const char*>(row[c] + at) + kPrefetch, _MM_HINT_T0);
+      return as_bf16(count == 32 ? _mm512_loadu_si512(row[c] + at) : _mm512_maskz_loadu_epi16(first_words(count), row[c] + at));
+    });
+  }
+  f([&](int c, int64_t at, int count) {
+    const float* from = f32_row(b, n + c * apart) + at;
+    const __m512 lo = _mm512_maskz_loadu_ps(first_lanes(count), from);
+    const __m512 hi = count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), from + 16) : _mm512_setzero_ps();
+    return _mm512_cvtne2ps_pbh(hi, lo);
+  });
 }
 
 template <int M, int Cols> void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
-  switch (b.kind) {
-    case Kind::mxfp4: return dots_mxfp4<M, Cols>(out, ld, x, b, n, apart, k);
-    case Kind::q8: {
-      Q8Row row[Cols];
-      for (int c = 0; c < Cols; ++c) row[c] = q8_row(b, n + c * apart, 0);
-      return dots_dense<M, Cols>(out, ld, x, apart, k, [&](int c, int64_t at, int) {  // rows are whole groups of 32
-        if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row[c].q + at) + kPrefetch, _MM_HINT_T0);
-        return _mm512_cvtne2ps_pbh(load_q8(row[c], at + 16), load_q8(row[c], at));
-      });
-    }
-    case Kind::bf16: {
-      const uint16_t* row[Cols];
-      for (int c = 0; c < Cols; ++c) row[c] = bf16_row(b, n + c * apart);
-      return dots_dense<M, Cols>(out, ld, x, apart, k, [&](int c, int64_t at, int count) {
-        _mm_prefetch(reinterpret_cast<const char*>(row[c] + at) + kPrefetch, _MM_HINT_T0);
-        return as_bf16(count == 32 ? _mm512_loadu_si512(row[c] + at) : _mm512_maskz_loadu_epi16(first_words(count), row[c] + at));
-      });
-    }
-    case Kind::f32:
-      return dots_dense<M, Cols>(out, ld, x, apart, k, [&](int c, int64_t at, int count) {
-        const float* from = f32_row(b, n + c * apart) + at;
-        const __m512 lo = _mm512_maskz_loadu_ps(first_lanes(count), from);
-        const __m512 hi = count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), from + 16) : _mm512_setzero_ps();
-        return _mm512_cvtne2ps_pbh(hi, lo);
-      });
-  }
+  if (b.kind == Kind::mxfp4) return dots_mxfp4<M, Cols>(out, ld, x, b, n, apart, k);
+  __m512 sums[M * Cols];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  with_loads<Cols>(b, n, apart, [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
+  for (int i = 0; i < M; ++i)
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
 }
 
-// More rows than registers: `Cols` weight rows meet the rows of x in groups, from the second group on out of L1.
+constexpr int kGroupRows = 6;
+
+// More rows than registers: `Cols` weight rows meet the rows of x in groups, `block` inputs at a time. The weights come from memory with the
+// first group and from L1 with the others; the blocks are short, so that memory is read on while the others compute.
 template <int Cols> void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
-  constexpr int at_once = 6;
-  const int groups = (m + at_once - 1) / at_once;
+  constexpr int64_t block = 512;
+  const int groups = (m + kGroupRows - 1) / kGroupRows;
   const int64_t row_units = units(b.kind, k);
-  for (int g = 0, row = 0; g < groups; ++g) {
-    const int next = (g + 1) * m / groups;
-    with_rows<at_once>(next - row, [&]<int M>() { dots_at<M, Cols>(out + row * ld, ld, x + row * row_units, b, n, apart, k); });
-    row = next;
-  }
+  __m512 sums[kMostFewRows * Cols];
+  for (int i = 0; i < m * Cols; ++i) sums[i] = _mm512_setzero_ps();
+  with_loads<Cols>(b, n, apart, [&](const auto& load) {
+    for (int64_t from = 0; from < k; from += block)
+      for (int g = 0, row = 0; g < groups; ++g) {
+        const int next = (g + 1) * m / groups;
+        with_rows<kGroupRows>(next - row, [&]<int M>() { add_dense<M, Cols>(sums + row * Cols, x + row * row_units, row_units, from, from + block < k ? from + block : k, load); });
+        row = next;
+      }
+  });
+  for (int i = 0; i < m; ++i)
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
 }
 
 constexpr int kManyCols = 4;
 constexpr int64_t kDecoded = 4096;  // inputs of decoded weights that stay in L1
 
-// 9 to 16 rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
+// More than kGroupRows rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
 void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   alignas(64) uint16_t weights[kManyCols * kDecoded];
   const Source decoded{.data = weights, .ld = k, .kind = Kind::bf16};
@@ -162,6 +177,7 @@ void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source
   }
 }
 
+// The same of any dense weights.
 void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
   const int64_t apart = (n1 - n0) / kManyCols;
@@ -170,7 +186,7 @@ void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b
 }
 
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  if (m > kFewRows) return many_dots(out, ld, m, x, b, n0, n1, k);
+  if (m > kGroupRows && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
   const int64_t apart = (n1 - n0) / 2;
   with_rows<kFewRows>(m, [&]<int M>() {
     for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);
