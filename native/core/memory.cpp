@@ -36,12 +36,12 @@ static_assert(sizeof(Header) <= kAlign);
 struct State {
   std::mutex mutex;
   Arena arena;
-  std::multimap<size_t, Header*> kept;  // small blocks, by held bytes
-  size_t kept_small = 0;                // their sum
+  std::multimap<size_t, Header*> kept;  // blocks of malloc, by held bytes
+  size_t kept_malloc = 0;               // their sum
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0;
   size_t held = 0, held_peak = 0;       // of live blocks, and their highest sum since the start or release_cached()
-  size_t cached() const { return kept_small + arena.kept(); }
+  size_t cached() const { return kept_malloc + arena.kept(); }
 };
 // Never destroyed: worker threads may still release blocks while the process runs its exit handlers.
 State& state() {
@@ -61,15 +61,16 @@ size_t class_of(size_t bytes) {
 Header* make_block(State& s, size_t bytes) {
   if (kKeep && bytes >= kArenaFrom) {
     size_t held = Arena::page_multiple(bytes + kAlign);
-    auto* h = static_cast<Header*>(s.arena.take(held));
-    if (h) *h = Header{held, 0, 0, true};
-    return h;
-  }
+    if (auto* h = static_cast<Header*>(s.arena.take(held))) {
+      *h = Header{held, 0, 0, true};
+      return h;
+    }
+  }  // under a limit of the address space malloc may still have room
   size_t held = (kKeep ? class_of(bytes) : (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign) + kAlign;
   auto found = s.kept.lower_bound(held);
   if (found != s.kept.end() && found->first <= held + held / 8) {
     Header* h = found->second;
-    s.kept_small -= found->first;
+    s.kept_malloc -= found->first;
     s.kept.erase(found);
     return h;
   }
@@ -78,12 +79,12 @@ Header* make_block(State& s, size_t bytes) {
   return h;
 }
 
-// Leaves at most `limit` bytes kept. Large blocks go first, and of the small ones the largest: the fewest calls free the most.
+// Leaves at most `limit` bytes kept. Large blocks go first, and of the others the largest: the fewest calls free the most.
 void trim(State& s, size_t limit) noexcept {
   if (s.cached() > limit) s.arena.drop(s.cached() - limit);
   while (s.cached() > limit && !s.kept.empty()) {
     auto last = std::prev(s.kept.end());
-    s.kept_small -= last->first;
+    s.kept_malloc -= last->first;
     std::free(last->second);
     s.kept.erase(last);
   }
@@ -129,7 +130,7 @@ void release(void* block) noexcept {
   if (kKeep) {
     try {
       s.kept.emplace(h->held, h);
-      s.kept_small += h->held;
+      s.kept_malloc += h->held;
       return;
     } catch (...) {  // no memory for the map's node: give the block back instead
     }
