@@ -11,7 +11,13 @@ namespace temper {
 namespace {
 
 constexpr size_t kHuge = size_t{1} << 21;
-constexpr size_t kReserve = size_t{1} << 44;  // addresses only: nothing is in memory or promised until a block is laid there
+
+// Addresses only: nothing is in memory or promised until a block is laid there. Four times the machine's memory leaves room for the gaps between
+// blocks; not the whole address space, because emulators and checkers keep a record for every reserved page.
+size_t reserve_bytes() {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  return std::max<size_t>(Arena::page_multiple(1) * static_cast<size_t>(std::max(pages, 0L)) * 4, size_t{1} << 30);
+}
 
 }  // namespace
 
@@ -20,16 +26,21 @@ size_t Arena::page_multiple(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+Arena::~Arena() {
+  if (base_) munmap(base_, static_cast<size_t>(end_ - base_));
+}
+
 // Takes the addresses. Under a limit of the address space a quarter of it: the rest is for the mapped checkpoint and the runtime.
 bool Arena::reserve() {
   rlimit limit{};
-  size_t bytes = kReserve;
+  size_t bytes = reserve_bytes();
   if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) bytes = std::min<size_t>(bytes, limit.rlim_cur / 4 / kHuge * kHuge);
   for (; bytes > kHuge; bytes = bytes / 2 / kHuge * kHuge) {
     void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) continue;
-    end_ = static_cast<char*>(p) + bytes;
-    base_ = frontier_ = reinterpret_cast<char*>((reinterpret_cast<size_t>(p) + kHuge - 1) / kHuge * kHuge);
+    base_ = static_cast<char*>(p);
+    end_ = base_ + bytes;
+    frontier_ = reinterpret_cast<char*>((reinterpret_cast<size_t>(p) + kHuge - 1) / kHuge * kHuge);
     return true;
   }
   return false;
@@ -73,9 +84,10 @@ void Arena::place_in_run(Ranges::iterator first, Ranges::iterator last, size_t b
   }
 }
 
-// The range from `at` on, which was the end of `range`.
+// The range that begins at `at`, which lies in `range` or right behind it.
 Arena::Ranges::iterator Arena::cut(Ranges::iterator range, char* at) {
   if (range->first == at) return range;
+  if (range->first + range->second.bytes == at) return std::next(range);
   size_t head = static_cast<size_t>(at - range->first);
   auto tail = ranges_.emplace_hint(std::next(range), at, Range{range->second.bytes - head, range->second.state});
   range->second.bytes = head;

@@ -9,6 +9,10 @@ namespace temper {
 // Not thread-safe: the caller holds a lock. Sizes are in bytes and are rounded up to whole pages (page_multiple).
 class Arena {
  public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena();                                            // all blocks end with it
   static size_t page_multiple(size_t bytes);
   void* take(size_t bytes) noexcept;                   // page-aligned, contents undefined; null: the system has no such memory
   void give(void* block) noexcept;                     // its pages are kept
@@ -27,7 +31,7 @@ class Arena {
   Ranges::iterator cut(Ranges::iterator range, char* at);
   Ranges::iterator join(Ranges::iterator range) noexcept;
 
-  Ranges ranges_;                                      // without gaps from base_ to frontier_
+  Ranges ranges_;                                      // without gaps up to frontier_
   char *base_ = nullptr, *frontier_ = nullptr, *end_ = nullptr;
   size_t kept_ = 0;
 };

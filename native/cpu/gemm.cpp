@@ -46,7 +46,10 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
 
 bool suits_few(const Product& p, const RowDots& few) {
   bool yes = p.m <= std::min(p.few_rows, few.rows);
-  for (int t = 0; t < p.num_terms; ++t) yes = yes && p.terms[t].b.k_inner && p.terms[t].a.k_inner && !p.terms[t].b.rows && !p.terms[t].b.row_scale;
+  for (int t = 0; t < p.num_terms; ++t) {
+    const Source &a = p.terms[t].a, &b = p.terms[t].b;
+    yes = yes && a.k_inner && b.k_inner && !b.rows && !b.row_scale && (b.kind != Kind::mxfp4 || p.m <= kFewRows);
+  }
   return yes;
 }
 

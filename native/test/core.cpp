@@ -62,9 +62,33 @@ void check_memory(Tally& tally) {
   report(tally, memory_stats().cached == 0, "memory: release_cached keeps blocks");
 }
 
+// Blocks that fill what the arena has grown by exactly: nothing of it is lost when it grows again, and the pages of all make one block.
+void check_full_arena(Tally& tally) {
+  constexpr size_t kBlock = size_t{1} << 21;
+  Arena arena;
+  std::vector<uint8_t*> blocks;
+  for (int i = 0; i < 5; ++i) {
+    blocks.push_back(static_cast<uint8_t*>(arena.take(kBlock)));
+    report(tally, blocks.back() != nullptr, "arena: 2 MiB are refused");
+    if (!blocks.back()) return;
+    std::memset(blocks.back(), i + 1, kBlock);
+  }
+  size_t torn = 0;
+  for (int i = 0; i < 5; ++i) torn += blocks[static_cast<size_t>(i)][0] != i + 1 || blocks[static_cast<size_t>(i)][kBlock - 1] != i + 1;
+  report(tally, torn == 0, "arena: full blocks overlap");
+  for (uint8_t* block : blocks) arena.give(block);
+  report(tally, arena.kept() == 5 * kBlock, "arena: full blocks are not kept");
+  auto* whole = static_cast<uint8_t*>(arena.take(5 * kBlock));
+  size_t zero = 0;
+  for (size_t i = 0; whole && i < 5 * kBlock; i += Arena::page_multiple(1)) zero += whole[i] == 0;
+  report(tally, whole && arena.kept() == 0 && zero == 0, "arena: the pages of full blocks do not make one block");
+  report(tally, whole && arena.take(size_t{1} << 45) == nullptr, "arena: a full arena grants more than all addresses");
+}
+
 // Blocks of every size over the same pages: none overlaps another, and a freed page is used before one that is not in memory.
 void check_arena(Tally& tally) {
   constexpr size_t kMiB = size_t{1} << 20;
+  const size_t page = Arena::page_multiple(1);
   Arena arena;
   auto* whole = static_cast<uint8_t*>(arena.take(8 * kMiB));
   report(tally, whole != nullptr, "arena: 8 MiB are refused");
@@ -74,17 +98,17 @@ void check_arena(Tally& tally) {
   report(tally, arena.kept() == 8 * kMiB, "arena: a freed block is not kept");
   uint8_t *a = static_cast<uint8_t*>(arena.take(3 * kMiB)), *b = static_cast<uint8_t*>(arena.take(5 * kMiB));
   size_t touched = 0;
-  for (size_t i = 0; i < 3 * kMiB; i += 4096) touched += a[i] == 0x5a;
-  for (size_t i = 0; i < 5 * kMiB; i += 4096) touched += b[i] == 0x5a;
-  report(tally, arena.kept() == 0 && touched == 8 * kMiB / 4096, "arena: two blocks do not lie on the pages of one");
+  for (size_t i = 0; i < 3 * kMiB; i += page) touched += a[i] == 0x5a;
+  for (size_t i = 0; i < 5 * kMiB; i += page) touched += b[i] == 0x5a;
+  report(tally, arena.kept() == 0 && touched == 8 * kMiB / page, "arena: two blocks do not lie on the pages of one");
   arena.give(a);
   arena.give(b);
   arena.drop(3 * kMiB + 1);
-  report(tally, arena.kept() == 5 * kMiB - Arena::page_multiple(1), "arena: drop gives back another number of bytes");
+  report(tally, arena.kept() == 5 * kMiB - page, "arena: drop gives back another number of bytes");
   a = static_cast<uint8_t*>(arena.take(8 * kMiB));
   size_t zero = 0;
-  for (size_t i = 0; i < 8 * kMiB; i += 4096) zero += a[i] == 0;
-  report(tally, arena.kept() == 0 && zero == 3 * kMiB / 4096 + 1, "arena: dropped pages stay in memory, or kept ones go");
+  for (size_t i = 0; i < 8 * kMiB; i += page) zero += a[i] == 0;
+  report(tally, arena.kept() == 0 && zero == 3 * kMiB / page + 1, "arena: dropped pages stay in memory, or kept ones go");
   arena.give(a);
   report(tally, arena.take(size_t{1} << 45) == nullptr, "arena: more than all addresses are granted");
 
@@ -94,7 +118,7 @@ void check_arena(Tally& tally) {
   for (uint64_t i = 0; i < 4000; ++i) {
     if (blocks.size() > 12 || (!blocks.empty() && random_bits(7, i) % 2 == 0)) {
       size_t k = random_bits(8, i) % blocks.size();
-      for (size_t at = 0; at < blocks[k].bytes; at += 4096) torn += blocks[k].at[at] != blocks[k].mark;
+      for (size_t at = 0; at < blocks[k].bytes; at += page) torn += blocks[k].at[at] != blocks[k].mark;
       torn += blocks[k].at[blocks[k].bytes - 1] != blocks[k].mark;
       arena.give(blocks[k].at);
       live -= Arena::page_multiple(blocks[k].bytes);
@@ -109,7 +133,7 @@ void check_arena(Tally& tally) {
       if (arena.kept() > held_peak - live) arena.drop(arena.kept() - (held_peak - live));
       over += live + arena.kept() > held_peak;
       auto mark = static_cast<uint8_t>(i % 251 + 1);
-      for (size_t k = 0; k < bytes; k += 4096) at[k] = mark;
+      for (size_t k = 0; k < bytes; k += page) at[k] = mark;
       at[bytes - 1] = mark;
       blocks.push_back({at, bytes, mark});
     }
@@ -173,6 +197,7 @@ void check_last_error(Tally& tally) {
 void check_core(Tally& tally) {
   check_memory(tally);
   check_arena(tally);
+  check_full_arena(tally);
   check_mapped_file(tally);
   check_scratch_file(tally);
   check_last_error(tally);
