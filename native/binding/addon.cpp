@@ -11,6 +11,7 @@ napi_value init(napi_env env, napi_callback_info) {
   temper::binding::define_machine(env, exports);
   temper::binding::define_bpe(env, exports);
   temper::binding::define_device(env, exports);
+  temper::binding::define_recording(env, exports);
   return exports;
 }
 

@@ -145,53 +145,6 @@ napi_value synchronize(napi_env, napi_callback_info) {
   return nullptr;
 }
 
-
-// Recorded ops. A graph is known to JavaScript by its number; what an environment leaves behind stays until the process ends, as its device does.
-struct Graphs {
-  std::mutex mutex;
-  std::unordered_map<int64_t, void*> open;
-  int64_t next = 1;
-};
-Graphs& graphs() {
-  static Graphs* g = new Graphs;
-  return *g;
-}
-napi_value begin_graph(napi_env, napi_callback_info) {
-  const TemperBackend& b = require_device("beginGraph");
-  must(b, b.begin_graph());
-  return nullptr;
-}
-napi_value end_graph(napi_env env, napi_callback_info info) {
-  const TemperBackend& b = require_device("endGraph");
-  void* graph = nullptr;
-  must(b, b.end_graph(&graph, Call(env, info, "endGraph", 1).integer(0) != 0));
-  if (!graph) return js_number(env, 0);
-  Graphs& g = graphs();
-  std::lock_guard lock(g.mutex);
-  const int64_t id = g.next++;
-  g.open[id] = graph;
-  return js_number(env, static_cast<double>(id));
-}
-void* graph_of(const char* name, int64_t id) {
-  const auto at = graphs().open.find(id);
-  require(at != graphs().open.end(), "bad_argument", name, ": ", id, " is no recorded graph");
-  return at->second;
-}
-napi_value launch_graph(napi_env env, napi_callback_info info) {
-  const TemperBackend& b = require_device("launchGraph");
-  std::lock_guard lock(graphs().mutex);
-  must(b, b.launch_graph(graph_of("launchGraph", Call(env, info, "launchGraph", 1).integer(0))));
-  return nullptr;
-}
-napi_value free_graph(napi_env env, napi_callback_info info) {
-  const TemperBackend& b = require_device("freeGraph");
-  const int64_t id = Call(env, info, "freeGraph", 1).integer(0);
-  std::lock_guard lock(graphs().mutex);
-  b.free_graph(graph_of("freeGraph", id));
-  graphs().open.erase(id);
-  return nullptr;
-}
-
 // Uploads under way. Their tensors are held until they arrived, whoever frees them meanwhile.
 struct Prefetches {
   std::mutex mutex;
@@ -258,10 +211,6 @@ void define_device(napi_env env, napi_value exports) {
   define<synchronize>(env, exports, "synchronize");
   define<start_prefetch>(env, exports, "prefetch");
   define<arrived>(env, exports, "arrive");
-  define<begin_graph>(env, exports, "beginGraph");
-  define<end_graph>(env, exports, "endGraph");
-  define<launch_graph>(env, exports, "launchGraph");
-  define<free_graph>(env, exports, "freeGraph");
 }
 
 }  // namespace temper::binding

@@ -78,4 +78,10 @@ void throw_js(napi_env env, const Error& error) noexcept {
   napi_throw_error(env, error.code.c_str(), error.message.c_str());
 }
 
+const void* env_key(napi_env env) {
+  void* data = nullptr;
+  ok(napi_get_instance_data(env, &data), "the environment is closing");
+  return data;
+}
+
 }  // namespace temper::binding

@@ -70,6 +70,7 @@ void throw_js(napi_env env, const Error& error) noexcept;
 struct Env {
   double* args;  // the argument block shared with JavaScript
 };
+const void* env_key(napi_env env);  // what tells an environment from others
 
 // Wraps `napi_value f(napi_env, napi_callback_info)`: the one place where native exceptions end.
 template <napi_value (*F)(napi_env, napi_callback_info)> napi_value guarded(napi_env env, napi_callback_info info) noexcept {
@@ -98,5 +99,6 @@ void define_tensors(napi_env env, napi_value exports);
 void define_machine(napi_env env, napi_value exports);
 void define_bpe(napi_env env, napi_value exports);
 void define_device(napi_env env, napi_value exports);
+void define_recording(napi_env env, napi_value exports);
 
 }  // namespace temper::binding

@@ -6,6 +6,7 @@
 
 #include "binding/device.h"
 #include "binding/js.h"
+#include "binding/recording.h"
 #include "binding/tensor_table.h"
 #include "core/contract.h"
 #include "cpu/ops.h"
@@ -34,7 +35,7 @@ template <class... A> struct Unpack<int (*)(A...)> {
 
 struct Entry {
   const char* name;
-  int (*call)(const TemperOps&, const TensorRef*, const double*);
+  OpCall call;
   int arity;
   uint32_t tensors, outputs;
 };
@@ -63,7 +64,7 @@ const std::vector<Entry>& entries() {
   return *all;
 }
 
-// Runs the op where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as binding/mixed.cpp says.
+// Runs the op, or records it, where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as binding/mixed.cpp says.
 void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
   const TemperBackend* device = nullptr;
   int first = -1;
@@ -74,6 +75,10 @@ void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
     on_device[i] = pins.place(i) != nullptr;
     if (!on_device[i]) host |= 1u << i;
     else if (!device) { device = pins.place(i); first = i; }
+  }
+  if (Recording* r = recording()) {
+    require(!device, "graph_recording", e.name, ": host ops are being recorded, its tensors lie on the device");
+    return r->add(e.call, e.arity, pins, numbers);
   }
   if (!device) {
     if (e.call(cpu::table(), pins.tensors(), numbers) != 0) throw Error(last_error());

@@ -19,8 +19,8 @@ struct Block {
   int handles = 1;  // the owner and its views; the record itself goes with the last of handles and users
   std::shared_ptr<const MappedFile> file;
   const TemperBackend* place = nullptr;  // null: host memory
+  std::shared_ptr<RecordedMemory> memory;  // of a recording; null: of its own
 };
-
 
 namespace {
 
@@ -52,7 +52,9 @@ Table& table() {
 void drop_user(Block* b) {
   if (--b->users == 0) {
     if (b->place) b->place->release(b->data);
+    else if (b->memory) b->memory->give(b->data);
     else if (!b->file) release(b->data);
+    b->memory.reset();
     b->file.reset();
     b->data = nullptr;
     if (b->handles == 0) delete b;
@@ -107,13 +109,14 @@ void remove(Table& t, uint32_t index) {
 
 }  // namespace
 
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place) {
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place, std::shared_ptr<RecordedMemory> memory) {
   auto block = std::make_unique<Block>();
   Tensor tensor = shape;
   if (place) must(*place, place->allocate(&block->data, shape.bytes(), static_cast<int32_t>(category)));
-  else block->data = allocate(shape.bytes(), category);
+  else block->data = memory ? memory->take(shape.bytes(), category) : allocate(shape.bytes(), category);
   tensor.data = block->data;
   block->place = place;
+  block->memory = std::move(memory);
   Table& t = table();
   std::lock_guard lock(t.mutex);
   try {
@@ -122,6 +125,7 @@ Handle alloc_tensor(const void* env, const Tensor& shape, Category category, con
     return h;
   } catch (...) {
     if (place) place->release(tensor.data);
+    else if (block->memory) block->memory->give(tensor.data);
     else release(tensor.data);
     throw;
   }
@@ -210,6 +214,70 @@ Pins::~Pins() {
   Table& t = table();
   std::lock_guard lock(t.mutex);
   for (int i = 0; i < count_; ++i) drop_user(blocks_[i]);
+}
+
+RecordedMemory::~RecordedMemory() {
+  for (const Piece& piece : pieces_) release(piece.data);
+}
+
+void* RecordedMemory::take(size_t bytes, Category category) {
+  std::lock_guard lock(mutex_);
+  Piece* best = nullptr;
+  for (Piece& piece : pieces_)
+    if (piece.free && piece.bytes >= bytes && piece.bytes / 2 <= bytes && (!best || piece.bytes < best->bytes)) best = &piece;
+  if (!best) {
+    pieces_.reserve(pieces_.size() + 1);
+    pieces_.push_back({allocate(bytes, category), bytes, true});
+    best = &pieces_.back();
+  }
+  best->free = false;
+  return best->data;
+}
+
+void RecordedMemory::give(void* data) noexcept {
+  std::lock_guard lock(mutex_);
+  for (Piece& piece : pieces_)
+    if (piece.data == data) piece.free = true;
+}
+
+void Outside::add(const Pins& pins, const RecordedMemory* own) {
+  Table& t = table();
+  std::lock_guard lock(t.mutex);
+  for (Block* b : pins.blocks()) {
+    if (b->memory.get() == own || known_.contains(b)) continue;
+    blocks_.reserve(blocks_.size() + 1);
+    known_.insert(b);
+    blocks_.push_back(b);
+    ++b->handles;  // its record stays, not its memory
+  }
+}
+
+Outside::~Outside() {
+  Table& t = table();
+  std::lock_guard lock(t.mutex);
+  for (Block* b : blocks_)
+    if (--b->handles == 0 && b->users == 0) delete b;
+}
+
+Outside::Use::Use(const Outside& outside, const char* what) : outside_(outside) {
+  Table& t = table();
+  std::lock_guard lock(t.mutex);
+  for (const Block* b : outside.blocks_) {
+    require(b->alive, "stale_tensor", what, ": a tensor of the recorded ops was freed; keep its scope open, or record them again");
+    if (b->file) b->file->require_whole();
+  }
+  for (Block* b : outside.blocks_) ++b->users;
+}
+
+Outside::Use::~Use() {
+  Table& t = table();
+  std::lock_guard lock(t.mutex);
+  for (Block* b : outside_.blocks_) drop_user(b);
+}
+
+void Outside::require_whole() const {
+  for (const Block* b : blocks_)
+    if (b->file) b->file->require_whole();
 }
 
 }  // namespace temper::binding

@@ -3,7 +3,10 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
+#include <unordered_set>
+#include <vector>
 
 #include "core/mapped_file.h"
 #include "temper/backend.h"
@@ -16,8 +19,9 @@ using Handle = double;  // an integer below 2^53: generation · 2^24 + slot; 0 i
 struct Block;
 
 // `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
-// On the device of that backend, or, null, on the host.
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place);
+class RecordedMemory;
+// On the device of that backend, or, null, on the host; there in the memory of a recording where one is given.
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place, std::shared_ptr<RecordedMemory> memory);
 // Over bytes of the file from `offset`; written to only where the file is a scratch file.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.
@@ -40,6 +44,7 @@ class Pins {
   const TensorRef* tensors() const { return refs_; }
   // Where argument i lies: null on the host.
   const TemperBackend* place(int i) const { return places_[i]; }
+  std::span<Block* const> blocks() const { return {blocks_, static_cast<size_t>(count_)}; }
   // After the reading: throws Error{"file_changed"} when a mapped file among them was shortened meanwhile.
   void require_whole() const;
 
@@ -49,6 +54,48 @@ class Pins {
   Block* blocks_[kMax] = {};
   const TemperBackend* places_[kMax] = {};
   int count_ = 0;
+};
+
+// Host memory of recorded ops. What tensors free while recording later ones take; all of it stays until the recordings and the last tensor are gone.
+class RecordedMemory {
+ public:
+  RecordedMemory() = default;
+  ~RecordedMemory();
+  RecordedMemory(const RecordedMemory&) = delete;
+  RecordedMemory& operator=(const RecordedMemory&) = delete;
+  void* take(size_t bytes, Category category);
+  void give(void* data) noexcept;
+
+ private:
+  struct Piece { void* data; size_t bytes; bool free; };
+  std::mutex mutex_;
+  std::vector<Piece> pieces_;
+};
+
+// Memory that recorded ops use and that is not their own: weights, caches, inputs. It is not held, its absence is noticed.
+class Outside {
+ public:
+  Outside() = default;
+  ~Outside();
+  Outside(const Outside&) = delete;
+  Outside& operator=(const Outside&) = delete;
+  void add(const Pins& pins, const RecordedMemory* own);
+  // Holds all of it. Throws Error: stale_tensor when some was freed, file_changed as Pins::require_whole.
+  class Use {
+   public:
+    Use(const Outside& outside, const char* what);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    const Outside& outside_;
+  };
+  void require_whole() const;
+
+ private:
+  std::vector<Block*> blocks_;
+  std::unordered_set<const Block*> known_;
 };
 
 }  // namespace temper::binding

@@ -5,6 +5,7 @@
 
 #include "binding/device.h"
 #include "binding/js.h"
+#include "binding/recording.h"
 #include "binding/tensor_table.h"
 
 namespace temper::binding {
@@ -21,12 +22,6 @@ Files& files() {
   return *f;
 }
 
-const void* env_key(napi_env env) {
-  void* data = nullptr;
-  ok(napi_get_instance_data(env, &data), "the environment is closing");
-  return data;
-}
-
 napi_value alloc(napi_env env, napi_callback_info info) {
   Call c(env, info, "alloc", 4);
   Tensor shape = c.shape(0, 1);
@@ -34,7 +29,9 @@ napi_value alloc(napi_env env, napi_callback_info info) {
   require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "alloc: category ", category, ", wanted 0…5");
   const int64_t place = c.integer(3);
   require(place == 0 || place == 1, "bad_argument", "alloc: place ", place, ", wanted 0 (host) or 1 (device)");
-  return js_number(env, alloc_tensor(env_key(env), shape, static_cast<Category>(category), place ? &require_device("alloc") : nullptr));
+  const auto kind = static_cast<Category>(category);
+  if (place) return js_number(env, alloc_tensor(env_key(env), shape, kind, &require_device("alloc"), nullptr));
+  return js_number(env, alloc_tensor(env_key(env), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
 }
 napi_value free_one(napi_env env, napi_callback_info info) {
   free_tensor(Call(env, info, "free", 1).number(0));
@@ -56,6 +53,7 @@ Call::Bytes transfer(const Call& c, const Pins& pins, const char* name) {
   return b;
 }
 napi_value write(napi_env env, napi_callback_info info) {
+  refuse_while_recording("write");
   Call c(env, info, "write", 2);
   Pins pins;
   double handle = c.number(0);
@@ -66,6 +64,7 @@ napi_value write(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 napi_value read(napi_env env, napi_callback_info info) {
+  refuse_while_recording("read");
   Call c(env, info, "read", 2);
   Pins pins;
   double handle = c.number(0);
@@ -77,6 +76,7 @@ napi_value read(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 napi_value zero(napi_env env, napi_callback_info info) {
+  refuse_while_recording("zero");
   Pins pins;
   double handle = Call(env, info, "zero", 1).number(0);
   pins.take("zero", &handle, 1, 1);
@@ -88,6 +88,7 @@ napi_value zero(napi_env env, napi_callback_info info) {
 }
 // copy(to, from): the same dtype and number of elements, each in either place.
 napi_value copy(napi_env env, napi_callback_info info) {
+  refuse_while_recording("copy");
   Call c(env, info, "copy", 2);
   Pins pins;
   double handles[2] = {c.number(0), c.number(1)};
@@ -153,6 +154,7 @@ napi_value tensor_count(napi_env env, napi_callback_info) { return js_number(env
 
 // The environment ends: a worker that was terminated runs no `close()`.
 void cleanup(void* data) {
+  free_recordings(data);
   free_env(data);
   Files& f = files();
   {

@@ -166,10 +166,10 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   }
   let at = depth;
   let last = someTokens(B, V);
-  const steps = place === 'cuda' ? new DecodeSteps(model, cache, precision, !model.streamsExperts && !inDryRun()) : null;
+  const steps = new DecodeSteps(model, cache, precision, !model.streamsExperts && !inDryRun());
   const params = new Float32Array(4 * B), u = new Float32Array(B);
   const step = (batch: Batch): Int32Array => {
-    if (steps && !timingOps) return steps.run(null, batch, params, u).tokens;
+    if (!timingOps) return steps.run(null, batch, params, u).tokens;
     using scope = new Scope('activations', place);
     const out = logits(scope, model, forwardHidden(scope, model, null, batch, { precision, cache }), precision);
     const tokens = scope.empty('i32', [B]);
@@ -179,7 +179,7 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   const run = (): void => {
     for (let i = 0; i < DECODE_TOKENS; i++, at++) last = step({ tokens: last, positions: new Int32Array(B).fill(at), starts: Int32Array.from({ length: B + 1 }, (_, b) => b) });
   };
-  return Object.assign(run, { close: () => { steps?.close(); cache.close(); } });
+  return Object.assign(run, { close: () => { steps.close(); cache.close(); } });
 }
 
 function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {

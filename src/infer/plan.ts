@@ -44,9 +44,15 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
       if (most !== undefined && context > most) throw new ConfigError('context_too_long', `context: ${context} tokens, the model has positions for ${most}; lower --context`, { context, most });
       const model = options.denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint;
       using session = new Session(model, { precision: options.precision ?? 'bf16', slots: sequences, capacity: context });
-      // Two pieces of a prompt (the second one meets full window rings), then all sequences together: no later step is larger.
-      for (let i = 0; i < sequences; i++) session.start({ tokens: new Int32Array(i === 0 ? Math.max(1, Math.min(context - 2, 2 * DEFAULT_PREFILL_TOKENS)) : 1), maxTokens: 2, stop: new Set(), sampling: GREEDY });
-      while (!session.idle) session.step();
+      // Two pieces of a prompt (the second one meets full window rings), all sequences together until their step is recorded, and a prompt beside what the
+      // recording keeps: no later step is larger.
+      const prompt = new Int32Array(Math.max(1, Math.min(context - 3, 2 * DEFAULT_PREFILL_TOKENS)));
+      const run = (tokens: readonly Int32Array[], maxTokens: number): void => {
+        for (const t of tokens) session.start({ tokens: t, maxTokens, stop: new Set(), sampling: GREEDY });
+        while (!session.idle) session.step();
+      };
+      run([prompt, ...Array.from({ length: sequences - 1 }, () => new Int32Array(1))], 3);
+      run([prompt], 1);
       if (model !== checkpoint) model.close();
     } finally { checkpoint.close(); }
   });

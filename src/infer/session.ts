@@ -61,7 +61,7 @@ export interface SessionOptions {
   readonly prefillTokens?: number;
   /** Shared prefixes that are kept, each in a slot of its own; the least recently used one makes room. */
   readonly prefixes?: number;
-  /** Decode steps are recorded once and launched whole. Default: on a GPU. */
+  /** Decode steps are recorded once and launched whole. Default: true. */
   readonly graphs?: boolean;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
@@ -88,7 +88,7 @@ export class Session implements Disposable {
     const prefixes = options.prefixes ?? 0;
     this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity, placeOf(model));
     this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
-    this.#steps = placeOf(model) === 'cuda' && !model.streamsExperts && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
+    this.#steps = !model.streamsExperts && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
     this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
   }
 

@@ -1,4 +1,5 @@
-// A decode step of B sequences on a GPU as one launch. Some four hundred small kernels make a token; launched one by one they would cost more than their work.
+// A decode step of B sequences as one launch. Some four hundred ops make a token; called one by one they cost more than their work on a GPU, and 3 % of a
+// token on a CPU, where the weights that stream by empty the caches between two calls.
 import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
 import type { KvCache } from './kv-cache.js';
 import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
@@ -20,8 +21,11 @@ export class DecodeStep implements Disposable {
   #graph: Graph | null = null;
   #runs = 0;
 
-  /** @param record false: every step runs op by op, for comparison and for places without graphs */
-  constructor(readonly model: ModelWeights, readonly adapter: ModelAdapter | null, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, batch: Batch, readonly record: boolean) {
+  /**
+   * @param record false: every step runs op by op, for comparison and for models whose passes may not be recorded
+   * @param shares on the host: steps that never run at once with this one, whose memory it uses too
+   */
+  constructor(readonly model: ModelWeights, readonly adapter: ModelAdapter | null, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, batch: Batch, readonly record: boolean, readonly shares: readonly DecodeStep[] = []) {
     const B = this.batchSize = batch.tokens.length;
     this.#inputs = new StepInputs(model, cache, batch);
     this.#scope = new Scope('workspace', placeOf(model));
@@ -42,7 +46,8 @@ export class DecodeStep implements Disposable {
       this.#graph.launch();
       this.cache.advance(this.#inputs.plan);
     } else if (this.record && this.#runs > 0) {
-      this.#graph = Graph.record(() => this.#step(batch)); // the pass itself advances the cache
+      const place = placeOf(this.model), shared = place === 'cpu' ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
+      this.#graph = Graph.record(() => this.#step(batch), place, shared && shared.#graph); // the pass itself advances the cache
       this.#graph.launch();
     } else this.#step(batch);
     this.#runs++;
@@ -64,7 +69,10 @@ export class DecodeStep implements Disposable {
   [Symbol.dispose](): void { this.close(); }
 }
 
-/** Steps by batch size and adapter; the least recently used make room, since each keeps its memory. */
+/**
+ * Steps by batch size and adapter; the least recently used make room. On a GPU each keeps its own memory; on the host all use that of the largest, and a larger one
+ * than ever before begins anew.
+ */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
   constructor(readonly model: ModelWeights, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, readonly record = true, readonly most = 16) {}
@@ -72,7 +80,8 @@ export class DecodeSteps implements Disposable {
   run(adapter: ModelAdapter | null, batch: Batch, params: Float32Array, u: Float32Array): StepResult {
     const B = batch.tokens.length;
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
-    const step = at >= 0 ? this.#steps.splice(at, 1)[0] as DecodeStep : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record);
+    if (placeOf(this.model) === 'cpu' && this.#steps.every((s) => s.batchSize < B)) this.close();
+    const step = at >= 0 ? this.#steps.splice(at, 1)[0] as DecodeStep : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record, this.#steps);
     this.#steps.push(step);
     if (this.#steps.length > this.most) this.#steps.shift()?.close();
     try { return step.run(batch, params, u); } catch (e) { // what it holds is undefined now

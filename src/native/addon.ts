@@ -42,8 +42,8 @@ interface Addon {
   prefetch(to: number, from: number): number;
   /** Ops called from here on find the bytes of that ticket. */
   arrive(ticket: number): void;
-  /** Device ops until endGraph are recorded, not run. */
-  beginGraph(): void;
+  /** Ops of that place (0: host, 1: device) until endGraph are recorded, not run. `shared`: a host graph whose memory is used too, 0: none. */
+  beginGraph(place: number, shared: number): void;
   /** Ends the recording; `abandon` 1 drops it and returns 0. @returns the graph's number */
   endGraph(abandon: 0 | 1): number;
   launchGraph(graph: number): void;

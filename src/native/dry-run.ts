@@ -19,7 +19,10 @@ export interface DryRunReport {
 }
 export interface OpCall { readonly op: string; readonly args: readonly CostArg[]; readonly cost: OpCost }
 
-interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly place: number; readonly offloaded?: number; indices?: Int32Array }
+interface Virtual { readonly shape: readonly number[]; readonly dtype: number; readonly bytes: number; readonly category: number; readonly place: number; readonly offloaded?: number; indices?: Int32Array; piece?: Piece }
+/** Memory of recorded ops, given out as native/binding/tensor_table.cpp does. */
+interface Piece { readonly bytes: number; readonly category: number; readonly place: number; free: boolean }
+interface RecordedOps { readonly place: number; readonly pieces: Piece[]; readonly sharedBy: { count: number }; readonly ops: OpCall[] }
 
 let running = false;
 /** Whether a dry run is under way: what only reads contents to judge them may leave it out. */
@@ -38,6 +41,8 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
   let offloaded = 0;
   let offloadedPeak = 0;
   let next = 2 ** 52; // above every real handle and every scalar an op takes
+  const graphs = new Map<number, RecordedOps>();
+  let recording: RecordedOps | null = null;
   const ops: OpCall[] = [];
   const numel = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
   const sum = (x: readonly number[]): number => x.reduce((a, b) => a + b, 0);
@@ -48,12 +53,43 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
     book.live.forEach((bytes, c) => { book.peak[c] = Math.max(book.peak[c] ?? 0, bytes + (c === w ? workspace : 0)); });
     book.totalPeak = Math.max(book.totalPeak, sum(book.live) + workspace);
   };
-  const hold = (v: Virtual, bytes: number): void => { const live = books[v.place]?.live; if (live) live[v.category] = (live[v.category] ?? 0) + bytes; };
+  const hold = (v: { readonly place: number; readonly category: number }, bytes: number): void => { const live = books[v.place]?.live; if (live) live[v.category] = (live[v.category] ?? 0) + bytes; };
   const add = (v: Virtual): number => { tensors.set(next, v); hold(v, v.bytes); note(0, v.place); return next++; };
   const bytesOf = (dtype: number): number => dtypeBytes(DTYPES[dtype] ?? 'f32');
 
   const stubs: Partial<Record<keyof typeof addon, unknown>> = {
-    alloc: (dtype: number, shape: readonly number[], category: number, place = 0) => add({ shape, dtype, bytes: numel(shape) * bytesOf(dtype), category, place }),
+    alloc(dtype: number, shape: readonly number[], category: number, place = 0) {
+      const bytes = numel(shape) * bytesOf(dtype);
+      if (recording?.place !== place) return add({ shape, dtype, bytes, category, place });
+      let piece = recording.pieces.filter((p) => p.free && p.bytes >= bytes && Math.floor(p.bytes / 2) <= bytes).sort((a, b) => a.bytes - b.bytes)[0];
+      if (!piece) {
+        piece = { bytes, category, place, free: false };
+        recording.pieces.push(piece);
+        hold(piece, bytes);
+      }
+      piece.free = false;
+      return add({ shape, dtype, bytes: 0, category, place, piece });
+    },
+    beginGraph(place: number, shared: number) {
+      const other = graphs.get(shared);
+      recording = { place, pieces: other?.pieces ?? [], sharedBy: other?.sharedBy ?? { count: 0 }, ops: [] };
+    },
+    endGraph(abandon: 0 | 1) {
+      const ended = recording;
+      recording = null;
+      if (!ended) return 0;
+      if (!abandon) { ended.sharedBy.count++; graphs.set(next, ended); return next++; }
+      if (ended.sharedBy.count === 0) for (const p of ended.pieces) hold(p, -p.bytes);
+      return 0;
+    },
+    launchGraph(graph: number) {
+      for (const op of graphs.get(graph)?.ops ?? []) { note(op.cost.workspace, graphs.get(graph)?.place ?? 0); ops.push(op); }
+    },
+    freeGraph(graph: number) {
+      const g = graphs.get(graph);
+      graphs.delete(graph);
+      if (g && --g.sharedBy.count === 0) for (const p of g.pieces) hold(p, -p.bytes);
+    },
     openDevice: (_path: string, _needsDriver: boolean, index: number, bytes: number) => { opened = Math.max(0, index); limit = bytes || limit; },
     openedDevice: () => opened, prefetch: () => 0, arrive() { /* nothing moves */ },
     deviceMemory: () => Float64Array.from([...books[1]?.live ?? [], ...books[1]?.peak ?? [], sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, sum(books[1]?.live ?? []), books[1]?.totalPeak ?? 0, limit]),
@@ -69,6 +105,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
       const v = tensors.get(handle);
       if (!v) return;
       tensors.delete(handle);
+      if (v.piece) v.piece.free = true;
       hold(v, -v.bytes);
       offloaded -= v.offloaded ?? 0;
     },
@@ -86,6 +123,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
       });
       const op = addon.opNames[id] ?? '';
       const cost = opCost(op, args, place ? 'cuda' : 'cpu');
+      if (recording?.place === place) { recording.ops.push({ op, args, cost }); return; }
       note(cost.workspace, place);
       ops.push({ op, args, cost });
     },
