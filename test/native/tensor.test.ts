@@ -167,6 +167,16 @@ describe('worker threads', () => {
     expect(addon.tensorCount()).toBe(before.tensors);
     expect(memoryStats().totalLive).toBe(before.bytes);
   });
+  it('its recordings too, ended and under way', async () => {
+    const before = memoryStats().totalLive;
+    const held = await inWorker<boolean>(`(a, _, post) => {
+      const from = a.memoryStats()[12]; // all that is live
+      for (const ends of [true, false]) { a.beginGraph(0, 0); a.alloc(0, [1000], 3, 0); if (ends) a.endGraph(0); }
+      post(a.memoryStats()[12] === from + 8000);
+    }`, null);
+    expect(held).toBe(true);
+    expect(memoryStats().totalLive).toBe(before);
+  });
   it('each has its own arguments: four threads call ops at once and get their own sums', async () => {
     const body = `(a, k, post) => {
       const add = a.opNames.indexOf('add');
