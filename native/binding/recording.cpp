@@ -13,7 +13,7 @@ namespace {
 thread_local std::shared_ptr<Recording> current;
 
 // A device's graph that an environment leaves behind stays until the process ends, as its device does.
-struct Graph { const void* env; std::shared_ptr<Recording> host; void* device; };
+struct Graph { const void* env = nullptr; std::shared_ptr<Recording> host; void* device = nullptr; };
 struct Graphs {
   std::mutex mutex;
   std::unordered_map<int64_t, Graph> open;
@@ -23,12 +23,14 @@ Graphs& graphs() {
   static Graphs* g = new Graphs;
   return *g;
 }
-Graph graph_of(const char* name, int64_t id) {
-  Graphs& g = graphs();
-  std::lock_guard lock(g.mutex);
-  const auto at = g.open.find(id);
-  require(at != g.open.end(), "bad_argument", name, ": ", id, " is no recorded graph");
+Graph& graph_of(const char* name, int64_t id) {  // needs the mutex
+  const auto at = graphs().open.find(id);
+  require(at != graphs().open.end(), "bad_argument", name, ": ", id, " is no recorded graph");
   return at->second;
+}
+std::shared_ptr<Recording> host_graph(const char* name, int64_t id) {  // null: the device's
+  std::lock_guard lock(graphs().mutex);
+  return graph_of(name, id).host;
 }
 
 // beginGraph(place, shared): shared is a graph of the host whose memory this one uses too, 0: none.
@@ -42,7 +44,7 @@ napi_value begin_graph(napi_env env, napi_callback_info info) {
     must(b, b.begin_graph());
     return nullptr;
   }
-  const std::shared_ptr<Recording> other = shared ? graph_of("beginGraph", shared).host : nullptr;
+  const std::shared_ptr<Recording> other = shared ? host_graph("beginGraph", shared) : nullptr;
   require(!shared || other, "bad_argument", "beginGraph: graph ", shared, " is the device's, its memory cannot be shared");
   current = std::make_shared<Recording>(other.get());
   return nullptr;
@@ -67,23 +69,22 @@ napi_value end_graph(napi_env env, napi_callback_info info) {
 }
 napi_value launch_graph(napi_env env, napi_callback_info info) {
   refuse_while_recording("launchGraph");
-  const Graph graph = graph_of("launchGraph", Call(env, info, "launchGraph", 1).integer(0));
-  if (graph.host) {
-    graph.host->run();
+  const int64_t id = Call(env, info, "launchGraph", 1).integer(0);
+  if (const auto host = host_graph("launchGraph", id)) {
+    host->run();
     return nullptr;
   }
   const TemperBackend& b = require_device("launchGraph");
-  must(b, b.launch_graph(graph.device));
+  std::lock_guard lock(graphs().mutex);  // queueing is quick, and nobody frees the graph meanwhile
+  must(b, b.launch_graph(graph_of("launchGraph", id).device));
   return nullptr;
 }
 napi_value free_graph(napi_env env, napi_callback_info info) {
   const int64_t id = Call(env, info, "freeGraph", 1).integer(0);
-  const Graph graph = graph_of("freeGraph", id);
-  {
-    Graphs& g = graphs();
-    std::lock_guard lock(g.mutex);
-    g.open.erase(id);
-  }
+  Graph graph;
+  std::lock_guard lock(graphs().mutex);
+  graph = std::move(graph_of("freeGraph", id));
+  graphs().open.erase(id);
   if (graph.device) require_device("freeGraph").free_graph(graph.device);
   return nullptr;
 }
