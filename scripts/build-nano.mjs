@@ -2,13 +2,22 @@
 // generators → own BPE → pretrain base → pretrain judge → copy into models/ → measure.
 //   node scripts/build-nano.mjs [--only data|base|judge|measure] [--out DIR]
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { writeJsonl } from '../datasets/desk/write.mjs';
 import { generate as generateDesk } from '../datasets/desk/generate.mjs';
+import { writeJsonl } from '../datasets/desk/write.mjs';
 import { generate as generateScreening } from '../datasets/screening/generate.mjs';
 import { generate as generateTickets } from '../datasets/tickets/generate.mjs';
 import { sizes } from './nano/sizes.mjs';
@@ -20,35 +29,67 @@ const wanted = (part) => values.only === undefined || values.only === part;
 const out = values.out ?? mkdtempSync(join(tmpdir(), 'temper-nano-'));
 const say = (text) => process.stdout.write(`· ${text}\n`);
 const temper = join(root, 'dist', 'cli', 'main.js');
-if (!existsSync(temper)) { say('dist/ is missing; run `npm run build` first'); process.exit(1); }
+if (!existsSync(temper)) {
+  say('dist/ is missing; run `npm run build` first');
+  process.exit(1);
+}
 
 /** Runs the CLI; its last line of JSON. */
 function run(args) {
-  const child = spawnSync(process.execPath, [temper, ...args, '--json'], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 1 << 28 });
+  const child = spawnSync(process.execPath, [temper, ...args, '--json'], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
   const result = JSON.parse(child.stdout.trim().split('\n').at(-1) || '{}');
-  if (result.error) { say(`temper ${args[0]}: ${result.error.message}`); process.exit(child.status || 1); }
+  if (result.error) {
+    say(`temper ${args[0]}: ${result.error.message}`);
+    process.exit(child.status || 1);
+  }
   return result;
 }
 
 if (wanted('data')) {
   const contract = await import('../dist/safeguard/contract.js');
-  const made = { desk: generateDesk(sizes.desk), tickets: generateTickets(sizes.tickets), screening: generateScreening(sizes.screening, contract) };
+  const made = {
+    desk: generateDesk(sizes.desk),
+    tickets: generateTickets(sizes.tickets),
+    screening: generateScreening(sizes.screening, contract),
+  };
   for (const [name, files] of Object.entries(made)) {
-    for (const [file, rows] of Object.entries(files)) { const w = writeJsonl(join(root, 'datasets', name, `${file}.jsonl`), rows); say(`${name}/${file}.jsonl  ${w.rows} rows  sha256 ${w.sha256.slice(0, 16)}`); }
+    for (const [file, rows] of Object.entries(files)) {
+      const w = writeJsonl(join(root, 'datasets', name, `${file}.jsonl`), rows);
+      say(`${name}/${file}.jsonl  ${w.rows} rows  sha256 ${w.sha256.slice(0, 16)}`);
+    }
   }
   const tokenizer = makeTokenizer(contract);
-  for (const model of ['nano', 'nano-judge']) { mkdirSync(join(root, 'models', model), { recursive: true }); writeFileSync(join(root, 'models', model, 'tokenizer.json'), tokenizer); }
+  for (const model of ['nano', 'nano-judge']) {
+    mkdirSync(join(root, 'models', model), { recursive: true });
+    writeFileSync(join(root, 'models', model, 'tokenizer.json'), tokenizer);
+  }
 }
 
-for (const [part, recipe, model] of [['base', 'nano-base', 'nano'], ['judge', 'nano-judge', 'nano-judge']]) {
+for (const [part, recipe, model] of [
+  ['base', 'nano-base', 'nano'],
+  ['judge', 'nano-judge', 'nano-judge'],
+]) {
   if (!wanted(part)) continue;
   say(`pretraining models/${model} by recipes/${recipe}.yaml into ${join(out, recipe)}`);
   const result = run(['train', join('recipes', `${recipe}.yaml`), '--out', join(out, recipe)]);
-  say(`${result.steps} steps, ${result.tokens} tokens in ${(result.seconds / 60).toFixed(1)} min, loss ${result.firstLoss.toFixed(3)} → ${result.lastLoss.toFixed(4)}`);
+  say(
+    `${result.steps} steps, ${result.tokens} tokens in ${(result.seconds / 60).toFixed(1)} ` +
+      `min, loss ${result.firstLoss.toFixed(3)} → ${result.lastLoss.toFixed(4)}`,
+  );
   const folder = join(root, 'models', model);
-  for (const file of readdirSync(folder)) if (file.endsWith('.safetensors') || file.endsWith('.index.json')) rmSync(join(folder, file));
+  for (const file of readdirSync(folder))
+    if (file.endsWith('.safetensors') || file.endsWith('.index.json')) rmSync(join(folder, file));
   for (const file of readdirSync(result.output)) copyFileSync(join(result.output, file), join(folder, file));
-  say(`models/${model}: ${(readdirSync(folder).reduce((sum, f) => sum + statSync(join(folder, f)).size, 0) / 1e6).toFixed(2)} MB`);
+  say(
+    `models/${model}: ` +
+      `${(readdirSync(folder).reduce((sum, f) => sum + statSync(join(folder, f)).size, 0) / 1e6).toFixed(2)} ` +
+      'MB',
+  );
 }
 
 if (wanted('measure')) {

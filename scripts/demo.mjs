@@ -4,11 +4,18 @@ import { join } from 'node:path';
 import { buildNative, buildTypeScript, checkNode, installDependencies, root, say } from './prepare.mjs';
 
 checkNode();
-for (const [what, step] of [['npm ci', installDependencies], ['the native build', () => buildNative()], ['the TypeScript build', buildTypeScript]]) {
+for (const [what, step] of [
+  ['npm ci', installDependencies],
+  ['the native build', () => buildNative()],
+  ['the TypeScript build', buildTypeScript],
+]) {
   if (step()) continue;
   say(`demo: ${what} failed; the lines above say why`);
   process.exit(1);
 }
 say('· running: temper demo');
-const child = spawnSync(process.execPath, [join(root, 'dist', 'cli', 'main.js'), 'demo', ...process.argv.slice(2)], { cwd: root, stdio: 'inherit' });
+const child = spawnSync(process.execPath, [join(root, 'dist', 'cli', 'main.js'), 'demo', ...process.argv.slice(2)], {
+  cwd: root,
+  stdio: 'inherit',
+});
 process.exit(child.status ?? 1);

@@ -1,5 +1,6 @@
-// What `npm test` and `npm run demo` need before they start, straight after `git clone`: dependencies, the native addon, the TypeScript build.
-// Only what is missing or stale is done, and each step says so. Plain Node, no dependency: it runs before there are any.
+// What `npm test` and `npm run demo` need before they start, straight after `git clone`: dependencies, the native
+// addon, the TypeScript build. Only what is missing or stale is done, and each step says so. Plain Node, no dependency:
+// it runs before there are any.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -26,7 +27,10 @@ function dependenciesAreCurrent() {
   if (!existsSync(installed)) return false;
   const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
   const have = JSON.parse(readFileSync(installed, 'utf8')).packages;
-  return Object.entries(wanted).every(([path, p]) => path === '' || (have[path] ? have[path].version === p.version : p.optional === true || p.peer === true));
+  return Object.entries(wanted).every(
+    ([path, p]) =>
+      path === '' || (have[path] ? have[path].version === p.version : p.optional === true || p.peer === true),
+  );
 }
 
 /** `npm ci` where needed. @returns false when it failed */

@@ -1,5 +1,6 @@
-// Runs scripts/smoke.mjs on Node 20, 22 and 24. The running Node serves for its own major; the others are fetched once from the npm registry
-// (packages node-<platform>-<arch>) into node_modules/.cache. Without a registry they are skipped by name.
+// Runs scripts/smoke.mjs on Node 20, 22 and 24. The running Node serves for its own major; the others are fetched once
+// from the npm registry (packages node-<platform>-<arch>) into node_modules/.cache. Without a registry they are skipped
+// by name.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,14 +19,22 @@ function nodeOf(major) {
   const work = join(cache, `.${major}.${process.pid}`);
   try {
     mkdirSync(work, { recursive: true });
-    const pack = spawnSync('npm', ['pack', '--silent', '--pack-destination', work, `${packageName}@${major}`], { cwd: work, encoding: 'utf8', timeout: 300_000 });
+    const pack = spawnSync('npm', ['pack', '--silent', '--pack-destination', work, `${packageName}@${major}`], {
+      cwd: work,
+      encoding: 'utf8',
+      timeout: 300_000,
+    });
     const file = readdirSync(work).find((name) => name.endsWith('.tgz'));
-    if (pack.status !== 0 || !file) return { reason: `${packageName}@${major} cannot be fetched from the npm registry` };
-    if (spawnSync('tar', ['-xzf', file, 'package/bin/node'], { cwd: work }).status !== 0) return { reason: `${file} cannot be unpacked` };
+    if (pack.status !== 0 || !file)
+      return { reason: `${packageName}@${major} cannot be fetched from the npm registry` };
+    if (spawnSync('tar', ['-xzf', file, 'package/bin/node'], { cwd: work }).status !== 0)
+      return { reason: `${file} cannot be unpacked` };
     rmSync(place, { recursive: true, force: true });
     renameSync(join(work, 'package'), place);
     return { path };
-  } finally { rmSync(work, { recursive: true, force: true }); }
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
 }
 
 let passed = 0;
@@ -36,10 +45,18 @@ for (const major of majors) {
     say(`smoke on Node ${major}: skipped, ${node.reason}`);
     continue;
   }
-  const child = spawnSync(node.path, [join(root, 'scripts', 'smoke.mjs')], { cwd: root, encoding: 'utf8', timeout: 120_000 });
+  const child = spawnSync(node.path, [join(root, 'scripts', 'smoke.mjs')], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
   const ok = child.status === 0;
-  if (ok) passed++; else failed++;
-  say(`smoke on Node ${major}: ${ok ? child.stdout.trim() : `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`}`);
+  if (ok) passed++;
+  else failed++;
+  say(
+    `smoke on Node ${major}: ` +
+      `${ok ? child.stdout.trim() : `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`}`,
+  );
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
 process.exit(failed > 0 ? 1 : 0);

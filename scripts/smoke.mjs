@@ -1,4 +1,5 @@
-// The few things that must work on every supported Node: load the addon here and in a worker, run an op, tokenise, one forward pass.
+// The few things that must work on every supported Node: load the addon here and in a worker, run an op, tokenise, one
+// forward pass.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +19,9 @@ function runOp() {
     const a = s.from(Float32Array.of(1, 2, 3));
     ops.add(a, s.from(Float32Array.of(10, 20, 30)));
     assert.deepEqual([...a.toFloat32()], [11, 22, 33]);
-  } finally { s.close(); }
+  } finally {
+    s.close();
+  }
 }
 
 function tokenise() {
@@ -38,14 +41,20 @@ async function forward(ids) {
     try {
       const scores = scoreTokens(model, null, Int32Array.from(ids), { precision: 'bf16' });
       assert.ok(scores.length >= ids.length - 1 && scores.every(Number.isFinite));
-    } finally { model.close(); }
-  } finally { rmSync(folder, { recursive: true, force: true }); }
+    } finally {
+      model.close();
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 runOp();
 if (isMainThread) {
   await forward(tokenise());
-  const code = await new Promise((done, fail) => new Worker(new URL(import.meta.url)).on('error', fail).on('exit', done));
+  const code = await new Promise((done, fail) =>
+    new Worker(new URL(import.meta.url)).on('error', fail).on('exit', done),
+  );
   assert.equal(code, 0);
   process.stdout.write(`Node ${process.versions.node}: addon, op, tokenizer, forward pass, worker\n`);
 }

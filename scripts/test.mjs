@@ -1,4 +1,5 @@
-// npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers: "N passed, N failed".
+// npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers:
+// "N passed, N failed".
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -12,7 +13,10 @@ const started = Date.now();
 function note(tier, passed, failed, from, extra = '') {
   total.passed += passed;
   total.failed += failed;
-  lines.push(`${failed ? '✗' : '✓'} ${tier}: ${passed} passed, ${failed} failed${extra} (${((Date.now() - from) / 1000).toFixed(1)} s)`);
+  lines.push(
+    `${failed ? '✗' : '✓'} ${tier}: ${passed} passed, ${failed} failed${extra} ` +
+      `(${((Date.now() - from) / 1000).toFixed(1)} s)`,
+  );
   say(lines.at(-1));
 }
 /** A tier that is one check. */
@@ -34,10 +38,19 @@ function finish() {
   process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
 }
 
-/** A program whose last line of stdout is "N passed, N failed", or "skipped: why". A crash before that line is one failure. */
+/**
+ * A program whose last line of stdout is "N passed, N failed", or "skipped: why". A crash before that line is one
+ * failure.
+ */
 function counted(tier, tool, args, env = {}) {
   const from = Date.now();
-  const child = spawnSync(tool, args, { cwd: root, encoding: 'utf8', env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
+  const child = spawnSync(tool, args, {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    maxBuffer: 1 << 28,
+  });
   const out = child.stdout ?? '';
   process.stderr.write(out);
   const found = /(\d+) passed, (\d+) failed\s*$/.exec(out);
@@ -54,22 +67,35 @@ function vitest() {
   const report = join(root, 'build', 'vitest.json');
   mkdirSync(join(root, 'build'), { recursive: true });
   rmSync(report, { force: true });
-  const ok = run(process.execPath, [join('node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`]);
+  const ok = run(process.execPath, [
+    join('node_modules', 'vitest', 'vitest.mjs'),
+    'run',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  ]);
   if (!existsSync(report)) return note('vitest', 0, 1, from, ', no report');
   const r = JSON.parse(readFileSync(report, 'utf8'));
   // A file that could not be loaded, or whose preparation failed, has no failed test of its own.
-  const loadFailures = r.testResults.filter((f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed')).length;
+  const loadFailures = r.testResults.filter(
+    (f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed'),
+  ).length;
   const failed = r.numFailedTests + loadFailures;
   const isSkipped = (a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo';
-  const skipped = r.testResults.map((f) => [relative(root, f.name), f.assertionResults.filter(isSkipped).length]).filter(([, n]) => n > 0);
+  const skipped = r.testResults
+    .map((f) => [relative(root, f.name), f.assertionResults.filter(isSkipped).length])
+    .filter(([, n]) => n > 0);
   note('vitest', r.numPassedTests, ok || failed > 0 ? failed : 1, from);
   for (const [file, n] of skipped) skip(`vitest, ${n} in ${file}`, 'what they need is not here; the file says what');
 }
 
 /** The lock file must serve anyone: no registry's host in it. */
 function lockNamesNoHost() {
-  const hosts = [...readFileSync(join(root, 'package-lock.json'), 'utf8').matchAll(/"resolved": *"(https?:[^"]*)"/g)].map((m) => m[1]);
-  if (hosts.length > 0) say(`package-lock.json names ${hosts[0]} and ${hosts.length - 1} others; remove the "resolved" lines`);
+  const hosts = [
+    ...readFileSync(join(root, 'package-lock.json'), 'utf8').matchAll(/"resolved": *"(https?:[^"]*)"/g),
+  ].map((m) => m[1]);
+  if (hosts.length > 0)
+    say(`package-lock.json names ${hosts[0]} and ${hosts.length - 1} others; remove the "resolved" lines`);
   return hosts.length === 0;
 }
 
@@ -80,15 +106,25 @@ const native = check('native build', () => buildNative(['--tests']));
 const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sanitize']));
 const typescript = check('TypeScript', buildTypeScript);
 if (native) counted('native tests', join('build', 'temper_native_test'), []);
-if (sanitized) counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], { ASAN_OPTIONS: 'detect_leaks=1', UBSAN_OPTIONS: 'print_stacktrace=1' });
+if (sanitized)
+  counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], {
+    ASAN_OPTIONS: 'detect_leaks=1',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  });
 if (native) counted('native tests, aarch64 under emulation', process.execPath, [join('scripts', 'test-aarch64.mjs')]);
 if (native) vitest();
 if (typescript) check('generated docs', () => run(process.execPath, [join('scripts', 'generate-docs.mjs'), '--check']));
 if (native && typescript) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
-// Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them for one architecture; `npm run build:cuda`
-// is for all five and takes minutes.
-if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0) check('cuda compiles for sm_80', () => buildNative(['--cuda', '--check']));
+// Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
+// for one architecture; `npm run build:cuda` is for all five and takes minutes.
+if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0)
+  check('cuda compiles for sm_80', () => buildNative(['--cuda', '--check']));
 else skip('cuda compiles', 'nvcc is not in PATH');
-skip('cuda on a GPU', existsSync('/dev/nvidia0') ? 'by hand: npm run build:cuda, then build/temper_native_test --backend cuda' : 'there is none');
+skip(
+  'cuda on a GPU',
+  existsSync('/dev/nvidia0')
+    ? 'by hand: npm run build:cuda, then build/temper_native_test --backend cuda'
+    : 'there is none',
+);
 skip('weights', 'needs the released gpt-oss-20b files; no test uses them yet');
 finish();

@@ -1,4 +1,5 @@
-// Imports and includes point down; siblings do not know each other. The picture is in docs/architecture.md; this test reads every arrow.
+// Imports and includes point down; siblings do not know each other. The picture is in docs/architecture.md; this test
+// reads every arrow.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,16 +8,47 @@ import { expect, it } from 'vitest';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** Folders by height; a folder may reach lower ones and itself. */
-const SOURCE_RANK: Readonly<Record<string, number>> = { index: 6, cli: 5, train: 4, infer: 4, safeguard: 4, bench: 4, lora: 3, data: 3, recipe: 3, hub: 3, model: 2, harmony: 2, native: 1 };
-const NATIVE_RANK: Readonly<Record<string, number>> = { bench: 6, test: 5, binding: 4, tokenizer: 3, cpu: 3, cuda: 3, core: 2, include: 1 };
+const SOURCE_RANK: Readonly<Record<string, number>> = {
+  index: 6,
+  cli: 5,
+  train: 4,
+  infer: 4,
+  safeguard: 4,
+  bench: 4,
+  lora: 3,
+  data: 3,
+  recipe: 3,
+  hub: 3,
+  model: 2,
+  harmony: 2,
+  native: 1,
+};
+const NATIVE_RANK: Readonly<Record<string, number>> = {
+  bench: 6,
+  test: 5,
+  binding: 4,
+  tokenizer: 3,
+  cpu: 3,
+  cuda: 3,
+  core: 2,
+  include: 1,
+};
 /** The binding calls ops through the table only. */
 const BINDING_MAY_INCLUDE_OF_CPU: readonly string[] = ['cpu/ops.h', 'cpu/isa.h', 'cpu/machine_limits.h'];
 
-type Files = ReadonlyMap<string, string>;   // path with '/', text
-interface Arrow { readonly from: string; readonly to: string; readonly line: number }
+type Files = ReadonlyMap<string, string>; // path with '/', text
+interface Arrow {
+  readonly from: string;
+  readonly to: string;
+  readonly line: number;
+}
 
 function arrows(path: string, text: string, pattern: RegExp): Arrow[] {
-  return [...text.matchAll(pattern)].map((m) => ({ from: path, to: m[1] ?? '', line: text.slice(0, m.index).split('\n').length }));
+  return [...text.matchAll(pattern)].map((m) => ({
+    from: path,
+    to: m[1] ?? '',
+    line: text.slice(0, m.index).split('\n').length,
+  }));
 }
 const importsOf = (path: string, text: string): Arrow[] => [
   ...arrows(path, text, /^[ \t]*(?:import|export)\b[^'";]*?\bfrom\s*['"]([^'"]+)['"]/gm),
@@ -24,24 +56,37 @@ const importsOf = (path: string, text: string): Arrow[] => [
   ...arrows(path, text, /\bimport\(\s*['"]([^'"]+)['"]\s*\)/g),
   ...arrows(path, text, /\bnew URL\(\s*['"](\.[^'"]+\.[jt]s)['"]/g),
 ];
-const includesOf = (path: string, text: string): Arrow[] => arrows(path, text, /^[ \t]*#\s*include\s*[<"]([^>"]+)[>"]/gm);
+const includesOf = (path: string, text: string): Arrow[] =>
+  arrows(path, text, /^[ \t]*#\s*include\s*[<"]([^>"]+)[>"]/gm);
 
-interface Sweep { readonly files: number; readonly arrows: number; readonly violations: readonly string[] }
+interface Sweep {
+  readonly files: number;
+  readonly arrows: number;
+  readonly violations: readonly string[];
+}
 
 function sweepSources(files: Files): Sweep {
   const violations: string[] = [];
   let count = 0;
-  const folderOf = (path: string): string => { const parts = path.split('/'); return parts.length === 2 ? 'index' : (parts[1] ?? ''); };
+  const folderOf = (path: string): string => {
+    const parts = path.split('/');
+    return parts.length === 2 ? 'index' : (parts[1] ?? '');
+  };
   for (const [path, text] of files) {
     for (const a of importsOf(path, text)) {
       if (!a.to.startsWith('.')) continue;
       count++;
       const target = posix.normalize(posix.join(posix.dirname(path), a.to));
-      if (!target.startsWith('src/')) { if (!/^package\.json$/.test(target)) violations.push(`${path}:${a.line} leaves src/ for ${target}`); continue; }
+      if (!target.startsWith('src/')) {
+        if (!/^package\.json$/.test(target)) violations.push(`${path}:${a.line} leaves src/ for ${target}`);
+        continue;
+      }
       const [from, to] = [folderOf(path), folderOf(target)];
       const [high, low] = [SOURCE_RANK[from], SOURCE_RANK[to]];
-      if (high === undefined || low === undefined) violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
-      else if (from !== to && low >= high) violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
+      if (high === undefined || low === undefined)
+        violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
+      else if (from !== to && low >= high)
+        violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
     }
   }
   return { files: files.size, arrows: count, violations };
@@ -54,17 +99,25 @@ function sweepNative(files: Files): Sweep {
     const from = path.split('/')[1] ?? '';
     for (const a of includesOf(path, text)) {
       const inPlace = posix.join(posix.dirname(path), a.to);
-      const target = a.to.startsWith('temper/') ? `native/include/${a.to}` : files.has(inPlace) ? inPlace : posix.normalize(`native/${a.to}`);
+      const target = a.to.startsWith('temper/')
+        ? `native/include/${a.to}`
+        : files.has(inPlace)
+          ? inPlace
+          : posix.normalize(`native/${a.to}`);
       if (!files.has(target)) {
-        if (NATIVE_RANK[a.to.split('/')[0] ?? ''] !== undefined || a.to.startsWith('.')) violations.push(`${path}:${a.line} includes ${a.to}, which is not there`);
-        continue;   // the system's
+        if (NATIVE_RANK[a.to.split('/')[0] ?? ''] !== undefined || a.to.startsWith('.'))
+          violations.push(`${path}:${a.line} includes ${a.to}, which is not there`);
+        continue; // the system's
       }
       count++;
       const to = target.split('/')[1] ?? '';
       const [high, low] = [NATIVE_RANK[from], NATIVE_RANK[to]];
-      if (high === undefined || low === undefined) violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
-      else if (from !== to && low >= high) violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
-      else if (from === 'binding' && to === 'cpu' && !BINDING_MAY_INCLUDE_OF_CPU.includes(a.to)) violations.push(`${path}:${a.line} binding → ${a.to}: ops are called through the table`);
+      if (high === undefined || low === undefined)
+        violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
+      else if (from !== to && low >= high)
+        violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
+      else if (from === 'binding' && to === 'cpu' && !BINDING_MAY_INCLUDE_OF_CPU.includes(a.to))
+        violations.push(`${path}:${a.line} binding → ${a.to}: ops are called through the table`);
     }
   }
   return { files: files.size, arrows: count, violations };
@@ -84,7 +137,10 @@ it('TypeScript imports point down', () => {
   const sweep = sweepSources(files);
   expect(sweep.violations).toEqual([]);
   // Every file but the leaves imports something: a pattern that stopped matching would show here.
-  const relativeMentions = [...files.values()].reduce((n, text) => n + (text.match(/\bfrom '\.\.?\//g)?.length ?? 0), 0);
+  const relativeMentions = [...files.values()].reduce(
+    (n, text) => n + (text.match(/\bfrom '\.\.?\//g)?.length ?? 0),
+    0,
+  );
   expect(sweep.files).toBeGreaterThan(40);
   expect(sweep.arrows).toBeGreaterThanOrEqual(relativeMentions);
   process.stderr.write(`layers: ${sweep.arrows} imports in ${sweep.files} TypeScript files\n`);
@@ -102,24 +158,50 @@ it('native includes point down', () => {
 
 it('finds planted violations', () => {
   const plant = (path: string, text: string): readonly string[] => sweepSources(new Map([[path, text]])).violations;
-  expect(plant('src/model/a.ts', `import { x } from '../train/loop.js';`)).toEqual(['src/model/a.ts:1 model → train: points up']);
-  expect(plant('src/train/a.ts', `\nimport type { x } from '../infer/engine.js';`)).toEqual(['src/train/a.ts:2 train → infer: points sideways']);
-  expect(plant('src/data/a.ts', `export * from '../lora/adapter.js';`)).toEqual(['src/data/a.ts:1 data → lora: points sideways']);
+  expect(plant('src/model/a.ts', `import { x } from '../train/loop.js';`)).toEqual([
+    'src/model/a.ts:1 model → train: points up',
+  ]);
+  expect(plant('src/train/a.ts', `\nimport type { x } from '../infer/engine.js';`)).toEqual([
+    'src/train/a.ts:2 train → infer: points sideways',
+  ]);
+  expect(plant('src/data/a.ts', `export * from '../lora/adapter.js';`)).toEqual([
+    'src/data/a.ts:1 data → lora: points sideways',
+  ]);
   expect(plant('src/native/a.ts', `const m = await import('../model/config.js');`)).toHaveLength(1);
   expect(plant('src/native/a.ts', `import '../harmony/types.js';`)).toHaveLength(1);
   expect(plant('src/train/a.ts', `import {\n  a,\n  b,\n} from '../cli/command.js';`)).toHaveLength(1);
   expect(plant('src/infer/a.ts', `new Worker(new URL('../train/worker.js', import.meta.url))`)).toHaveLength(1);
   expect(plant('src/cli/a.ts', `import x from '../../scripts/build-native.mjs';`)).toHaveLength(1);
   expect(plant('src/misc/a.ts', `import { x } from '../native/ops.js';`)).toHaveLength(1);
-  expect(plant('src/train/sub/a.ts', `import { x } from '../loop.js';\nimport { y } from '../../model/config.js';`)).toEqual([]);
+  expect(
+    plant('src/train/sub/a.ts', `import { x } from '../loop.js';\nimport { y } from '../../model/config.js';`),
+  ).toEqual([]);
 
-  const native = new Map([['native/core/memory.h', ''], ['native/cpu/gemm.h', ''], ['native/cpu/ops.h', ''], ['native/tokenizer/bpe.h', ''], ['native/include/temper/ops.h', '']]);
-  const plantNative = (path: string, text: string): readonly string[] => sweepNative(new Map([...native, [path, text]])).violations;
-  expect(plantNative('native/core/a.cpp', '#include "cpu/ops.h"')).toEqual(['native/core/a.cpp:1 core → cpu: points up']);
-  expect(plantNative('native/cpu/a.cpp', '#include "tokenizer/bpe.h"')).toEqual(['native/cpu/a.cpp:1 cpu → tokenizer: points sideways']);
+  const native = new Map([
+    ['native/core/memory.h', ''],
+    ['native/cpu/gemm.h', ''],
+    ['native/cpu/ops.h', ''],
+    ['native/tokenizer/bpe.h', ''],
+    ['native/include/temper/ops.h', ''],
+  ]);
+  const plantNative = (path: string, text: string): readonly string[] =>
+    sweepNative(new Map([...native, [path, text]])).violations;
+  expect(plantNative('native/core/a.cpp', '#include "cpu/ops.h"')).toEqual([
+    'native/core/a.cpp:1 core → cpu: points up',
+  ]);
+  expect(plantNative('native/cpu/a.cpp', '#include "tokenizer/bpe.h"')).toEqual([
+    'native/cpu/a.cpp:1 cpu → tokenizer: points sideways',
+  ]);
   expect(plantNative('native/cpu/a.cpp', '#include "../tokenizer/bpe.h"')).toHaveLength(1);
   expect(plantNative('native/include/temper/a.h', '#include "core/memory.h"')).toHaveLength(1);
-  expect(plantNative('native/binding/a.cpp', '#include "cpu/gemm.h"')).toEqual(['native/binding/a.cpp:1 binding → cpu/gemm.h: ops are called through the table']);
+  expect(plantNative('native/binding/a.cpp', '#include "cpu/gemm.h"')).toEqual([
+    'native/binding/a.cpp:1 binding → cpu/gemm.h: ops are called through the table',
+  ]);
   expect(plantNative('native/cpu/a.cpp', '#include "core/gone.h"')).toHaveLength(1);
-  expect(plantNative('native/cpu/a.cpp', '#include <vector>\n#include "gemm.h"\n#include "temper/ops.h"\n#include "core/memory.h"')).toEqual([]);
+  expect(
+    plantNative(
+      'native/cpu/a.cpp',
+      '#include <vector>\n#include "gemm.h"\n#include "temper/ops.h"\n#include "core/memory.h"',
+    ),
+  ).toEqual([]);
 });

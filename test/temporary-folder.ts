@@ -1,4 +1,5 @@
-// All temporary folders of the tests lie in one, which goes when they are done: os.tmpdir() follows TMPDIR, also in the processes they start.
+// All temporary folders of the tests lie in one, which goes when they are done: os.tmpdir() follows TMPDIR, also in the
+// processes they start.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -10,16 +10,26 @@ export function writeJsonl(path, rows) {
   const text = rows.map((r) => `${JSON.stringify(r)}\n`).join('');
   const temporary = `${path}.${process.pid}.part`;
   const fd = openSync(temporary, 'w');
-  try { writeSync(fd, text); fsyncSync(fd); } finally { closeSync(fd); }
+  try {
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
   renameSync(temporary, path);
   return { path, rows: rows.length, sha256: createHash('sha256').update(text).digest('hex') };
 }
 
 /** Command line of every generator: each split `name` becomes `name.jsonl` beside the generator or in --out. */
 export function writeSplit(moduleUrl, generate, defaults) {
-  const options = Object.fromEntries([['out', { type: 'string' }], ...Object.keys(defaults).map((k) => [k, { type: 'string' }])]);
+  const options = Object.fromEntries([
+    ['out', { type: 'string' }],
+    ...Object.keys(defaults).map((k) => [k, { type: 'string' }]),
+  ]);
   const { values } = parseArgs({ options });
-  const numbers = Object.fromEntries(Object.entries(defaults).map(([k, v]) => [k, values[k] === undefined ? v : Number(values[k])]));
+  const numbers = Object.fromEntries(
+    Object.entries(defaults).map(([k, v]) => [k, values[k] === undefined ? v : Number(values[k])]),
+  );
   const folder = values.out ?? dirname(fileURLToPath(moduleUrl));
   for (const [name, rows] of Object.entries(generate(numbers))) {
     const written = writeJsonl(join(folder, `${name}.jsonl`), rows);

@@ -1,5 +1,6 @@
-// temper_native_bench [--filter TEXT] [--threads N] [--isa NAME]: one JSON object per line. The first row is the machine (peak and
-// bandwidth, measured), then a row per case of the test tables that states its work, as a share of that.
+// temper_native_bench [--filter TEXT] [--threads N] [--isa NAME]: one JSON object per line. The first row is the
+// machine (peak and bandwidth, measured), then a row per case of the test tables that states its work, as a share of
+// that.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -23,9 +24,12 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-constexpr size_t kBeyondCaches = 48 << 20;  // smaller cases run from the caches, where the memory's bandwidth is no measure
+// smaller cases run from the caches, where the memory's bandwidth is no measure
+constexpr size_t kBeyondCaches = 48 << 20;
 
-struct Limits { double f32, bf16, bandwidth; };
+struct Limits {
+  double f32, bf16, bandwidth;
+};
 
 // Median of at least 20 calls and at least 0.2 s. Calls shorter than 20 µs are timed in groups.
 double median_seconds(const test::Case& c) {
@@ -60,12 +64,16 @@ void run(const std::string& filter, const Limits& limits, const char* isa) {
   for (const test::Case& c : test::registry(true).cases) {
     if ((c.flops == 0 && c.bytes == 0) || (c.op + " " + c.name).find(filter) == std::string::npos) continue;
     const double seconds = median_seconds(c);
-    std::printf("{\"op\": \"%s\", \"case\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"us\": %.3f", c.op.c_str(), c.name.c_str(), isa, thread_count(), seconds * 1e6);
-    if (c.flops > 0) std::printf(", \"gflops\": %.2f, \"percentOfPeak\": %.1f", c.flops / seconds * 1e-9, c.flops / seconds * 1e-7 / (c.bf16_products ? limits.bf16 : limits.f32));
+    std::printf("{\"op\": \"%s\", \"case\": \"%s\", \"isa\": \"%s\", \"threads\": %d, \"us\": %.3f", c.op.c_str(),
+                c.name.c_str(), isa, thread_count(), seconds * 1e6);
+    if (c.flops > 0)
+      std::printf(", \"gflops\": %.2f, \"percentOfPeak\": %.1f", c.flops / seconds * 1e-9,
+                  c.flops / seconds * 1e-7 / (c.bf16_products ? limits.bf16 : limits.f32));
     size_t touched = 0;
     for (const Value& v : c.args) touched += v.bytes.size();
     if (c.bytes > 0) std::printf(", \"gbps\": %.3f", c.bytes / seconds * 1e-9);
-    if (c.bytes > 0 && touched >= kBeyondCaches) std::printf(", \"percentOfBandwidth\": %.1f", c.bytes / seconds * 1e-7 / limits.bandwidth);
+    if (c.bytes > 0 && touched >= kBeyondCaches)
+      std::printf(", \"percentOfBandwidth\": %.1f", c.bytes / seconds * 1e-7 / limits.bandwidth);
     std::printf("}\n");
     std::fflush(stdout);
   }
@@ -80,8 +88,12 @@ int main(int argc, char** argv) {
       const bool has_value = i + 1 < argc;
       if (has_value && !std::strcmp(argv[i], "--filter")) filter = argv[++i];
       else if (has_value && !std::strcmp(argv[i], "--threads")) set_thread_count(std::atoi(argv[++i]));
-      else if (has_value && !std::strcmp(argv[i], "--isa")) setenv("TEMPER_ISA", argv[++i], 1);  // read when the first op runs
-      else { std::fprintf(stderr, "usage: temper_native_bench [--filter TEXT] [--threads N] [--isa NAME]\n"); return 2; }
+      // read when the first op runs
+      else if (has_value && !std::strcmp(argv[i], "--isa")) setenv("TEMPER_ISA", argv[++i], 1);
+      else {
+        std::fprintf(stderr, "usage: temper_native_bench [--filter TEXT] [--threads N] [--isa NAME]\n");
+        return 2;
+      }
     }
     const cpu::Isa isa = cpu::active_isa();
     Limits limits{};
@@ -93,8 +105,10 @@ int main(int argc, char** argv) {
       cpu::force_isa(isa);
     }
     limits.bandwidth = cpu::read_bandwidth(thread_count());
-    std::printf("{\"op\": \"machine\", \"isa\": \"%s\", \"threads\": %d, \"peakGflopsF32\": %.1f, \"peakGflopsProducts\": %.1f, \"readGbps\": %.2f}\n", cpu::name_of(isa),
-                thread_count(), limits.f32, limits.bf16, limits.bandwidth);
+    std::printf(
+        "{\"op\": \"machine\", \"isa\": \"%s\", \"threads\": %d, \"peakGflopsF32\": %.1f, \"peakGflopsProducts\": "
+        "%.1f, \"readGbps\": %.2f}\n",
+        cpu::name_of(isa), thread_count(), limits.f32, limits.bf16, limits.bandwidth);
     run(filter, limits, cpu::name_of(isa));
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -1,4 +1,5 @@
-// The addon's entry: one call per JavaScript environment (main thread, each worker). Start reading at src/native/addon.ts.
+// The addon's entry: one call per JavaScript environment (main thread, each worker). Start reading at
+// src/native/addon.ts.
 #include "binding/js.h"
 
 namespace {

@@ -11,7 +11,10 @@
 namespace temper::binding {
 namespace {
 
-struct Open { napi_env env; std::shared_ptr<tokenizer::Bpe> bpe; };
+struct Open {
+  napi_env env;
+  std::shared_ptr<tokenizer::Bpe> bpe;
+};
 struct Encoders {
   std::mutex mutex;
   std::unordered_map<int64_t, Open> open;
@@ -29,7 +32,8 @@ napi_value create(napi_env env, napi_callback_info info) {
   auto [merges, merge_count] = c.array<uint32_t>(2);
   bool whole_piece = false;
   ok(napi_get_value_bool(env, c.value(3), &whole_piece), "bpeCreate: argument 4 is not a boolean");
-  auto bpe = std::make_shared<tokenizer::Bpe>(std::span(bytes, byte_count), std::span(offsets, offset_count), std::span(merges, merge_count), whole_piece);
+  auto bpe = std::make_shared<tokenizer::Bpe>(std::span(bytes, byte_count), std::span(offsets, offset_count),
+                                              std::span(merges, merge_count), whole_piece);
   Encoders& e = encoders();
   std::lock_guard lock(e.mutex);
   int64_t id = e.next++;

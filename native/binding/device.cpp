@@ -34,23 +34,28 @@ constexpr char kOpNames[] = TEMPER_OP_NAMES(TEMPER_JOIN);
 // Loads the library; with `needs_driver` only where NVIDIA's is installed, so that its absence is said first.
 const TemperBackend& load(State& s, const std::string& path, bool needs_driver) {
   if (s.library) {
-    require(s.path == path, "device_open", "the backend library ", s.path, " is in use, ", path, " was asked for; a process uses one");
+    require(s.path == path, "device_open", "the backend library ", s.path, " is in use, ", path,
+            " was asked for; a process uses one");
     return *s.library;
   }
   if (needs_driver) {
     void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    require(driver != nullptr, "no_driver", "no NVIDIA driver (libcuda.so.1) is installed; install the driver of this GPU, or use --device cpu");
+    require(driver != nullptr, "no_driver",
+            "no NVIDIA driver (libcuda.so.1) is installed; install the driver of this GPU, or use --device cpu");
   }
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char* why = dlerror();
-    fail("cuda_library_missing", "the CUDA backend cannot be loaded (", why ? why : path.c_str(), "); build it with `npm run build:cuda`, which needs nvcc 12.8 or newer, or use --device cpu");
+    fail("cuda_library_missing", "the CUDA backend cannot be loaded (", why ? why : path.c_str(),
+         "); build it with `npm run build:cuda`, which needs nvcc 12.8 or newer, or use --device cpu");
   }
   auto* entry = reinterpret_cast<const TemperBackend* (*)()>(dlsym(library, "temper_backend"));
-  require(entry != nullptr, "cuda_library_version", path, " is no backend library of Temper; build it with `npm run build:cuda`");
+  require(entry != nullptr, "cuda_library_version", path,
+          " is no backend library of Temper; build it with `npm run build:cuda`");
   const TemperBackend* b = entry();
-  require(b->abi == TEMPER_BACKEND_ABI && b->size == sizeof(TemperBackend) && std::strcmp(b->op_names, kOpNames) == 0, "cuda_library_version", path,
-          " was built from another version of Temper (ABI ", b->abi, ", wanted ", TEMPER_BACKEND_ABI, "); build it again with `npm run build:cuda`");
+  require(b->abi == TEMPER_BACKEND_ABI && b->size == sizeof(TemperBackend) && std::strcmp(b->op_names, kOpNames) == 0,
+          "cuda_library_version", path, " was built from another version of Temper (ABI ", b->abi, ", wanted ",
+          TEMPER_BACKEND_ABI, "); build it again with `npm run build:cuda`");
   s.path = path;
   s.library = b;
   return *b;
@@ -97,16 +102,19 @@ napi_value list_devices(napi_env env, napi_callback_info) {
   must(*s.library, s.library->device_count(&count));
   napi_value out;
   ok(napi_create_array(env, &out), "listDevices");
-  for (int32_t i = 0; i < count; ++i) ok(napi_set_element(env, out, static_cast<uint32_t>(i), describe(env, *s.library, i)), "listDevices");
+  for (int32_t i = 0; i < count; ++i)
+    ok(napi_set_element(env, out, static_cast<uint32_t>(i), describe(env, *s.library, i)), "listDevices");
   return out;
 }
-// openDevice(path, needsDriver, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the open one again sets a limit that is not 0.
+// openDevice(path, needsDriver, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the open
+// one again sets a limit that is not 0.
 napi_value open_device(napi_env env, napi_callback_info info) {
   const Call c(env, info, "openDevice", 4);
   bool needs_driver = false;
   ok(napi_get_value_bool(env, c.value(1), &needs_driver), "openDevice: argument 2 is not a boolean");
   const int64_t index = c.integer(2), limit = c.integer(3);
-  require(index >= -1 && index < 1024 && limit >= 0, "bad_argument", "openDevice: device ", index, ", limit ", limit, "; wanted a device from 0 (or -1) and a limit from 0");
+  require(index >= -1 && index < 1024 && limit >= 0, "bad_argument", "openDevice: device ", index, ", limit ", limit,
+          "; wanted a device from 0 (or -1) and a limit from 0");
   State& s = state();
   std::lock_guard lock(s.mutex);
   const TemperBackend& b = load(s, c.text(0), needs_driver);
@@ -116,7 +124,8 @@ napi_value open_device(napi_env env, napi_callback_info info) {
   s.open.store(&b, std::memory_order_release);
   return describe(env, b, opened);
 }
-// live per category, peak per category, total live, total peak, held, peak of held, limit; bytes. All zeros while no device is open.
+// live per category, peak per category, total live, total peak, held, peak of held, limit; bytes. All zeros while no
+// device is open.
 napi_value memory(napi_env env, napi_callback_info) {
   constexpr size_t n = static_cast<size_t>(Category::count);
   TemperDeviceMemory m{};
@@ -162,8 +171,10 @@ napi_value start_prefetch(napi_env env, napi_callback_info info) {
   pins->take("prefetch", handles, 3, 1);
   const TensorRef to = pins->tensors()[0], from = pins->tensors()[1];
   require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
-  require(pins->place(0) && !pins->place(1), "wrong_device", "prefetch: wanted a tensor on the device and one on the host");
-  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(), " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
+  require(pins->place(0) && !pins->place(1), "wrong_device",
+          "prefetch: wanted a tensor on the device and one on the host");
+  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(),
+          " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
   uint64_t ticket = 0;
   must(b, b.prefetch(to->data, from->data, from->bytes(), &ticket));
   Prefetches& p = prefetches();

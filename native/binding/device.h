@@ -14,7 +14,8 @@ const TemperBackend& require_device(const char* what);
 // Throws what the backend's call failed with.
 void must(const TemperBackend& backend, int status);
 
-// An op whose tensors lie in both places: which arguments may lie on the host while the others are on the device, and what runs then.
+// An op whose tensors lie in both places: which arguments may lie on the host while the others are on the device, and
+// what runs then.
 struct MixedOp {
   const char* name;
   uint32_t host;  // bit i: argument i

@@ -20,10 +20,12 @@ int Call::shape_values(int i, int64_t (&out)[kMaxDims]) const {
     double v = -1;
     ok(napi_get_element(env, values_[i], k, &element), where(i, "an array of dimensions").c_str());
     ok(napi_get_value_double(env, element, &v), where(i, "an array of numbers").c_str());
-    require(v >= 0 && v <= 9007199254740992.0 && v == std::floor(v), "bad_argument", where(i, "a shape of integers from 0"));
+    require(v >= 0 && v <= 9007199254740992.0 && v == std::floor(v), "bad_argument",
+            where(i, "a shape of integers from 0"));
     out[k] = static_cast<int64_t>(v);
-    require(!__builtin_mul_overflow(numel, static_cast<uint64_t>(out[k] ? out[k] : 1), &numel) && numel <= (uint64_t{1} << 46), "out_of_memory",
-            name_, ": the shape has more elements than any machine has memory");
+    require(!__builtin_mul_overflow(numel, static_cast<uint64_t>(out[k] ? out[k] : 1), &numel) &&
+                numel <= (uint64_t{1} << 46),
+            "out_of_memory", name_, ": the shape has more elements than any machine has memory");
   }
   return static_cast<int>(length);
 }
@@ -45,17 +47,24 @@ Call::Bytes Call::bytes(int i) const {
   if (napi_is_typedarray(env, values_[i], &is) == napi_ok && is) {
     napi_typedarray_type type;
     size_t length;
-    ok(napi_get_typedarray_info(env, values_[i], &type, &length, &b.data, &buffer, &offset), where(i, "a typed array").c_str());
+    ok(napi_get_typedarray_info(env, values_[i], &type, &length, &b.data, &buffer, &offset),
+       where(i, "a typed array").c_str());
     switch (type) {
-      case napi_int8_array: case napi_uint8_array: case napi_uint8_clamped_array: b.element = 1; break;
-      case napi_int16_array: case napi_uint16_array: b.element = 2; break;
-      case napi_int32_array: case napi_uint32_array: case napi_float32_array: b.element = 4; break;
+      case napi_int8_array:
+      case napi_uint8_array:
+      case napi_uint8_clamped_array: b.element = 1; break;
+      case napi_int16_array:
+      case napi_uint16_array: b.element = 2; break;
+      case napi_int32_array:
+      case napi_uint32_array:
+      case napi_float32_array: b.element = 4; break;
       default: b.element = 8; break;
     }
     b.size = length * b.element;
     return b;
   }
-  require(napi_is_dataview(env, values_[i], &is) == napi_ok && is, "bad_argument", where(i, "a typed array or DataView"));
+  require(napi_is_dataview(env, values_[i], &is) == napi_ok && is, "bad_argument",
+          where(i, "a typed array or DataView"));
   ok(napi_get_dataview_info(env, values_[i], &b.size, &b.data, &buffer, &offset), where(i, "a DataView").c_str());
   return b;
 }
@@ -70,7 +79,9 @@ napi_value js_string(napi_env env, const std::string& value) {
   ok(napi_create_string_utf8(env, value.data(), value.size(), &v), "string");
   return v;
 }
-void set(napi_env env, napi_value object, const char* name, napi_value value) { ok(napi_set_named_property(env, object, name, value), name); }
+void set(napi_env env, napi_value object, const char* name, napi_value value) {
+  ok(napi_set_named_property(env, object, name, value), name);
+}
 
 void throw_js(napi_env env, const Error& error) noexcept {
   bool pending = false;

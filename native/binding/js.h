@@ -1,4 +1,5 @@
-// Node-API in a few words: read arguments, make values, turn an Error into a JavaScript Error with a code. Never computes.
+// Node-API in a few words: read arguments, make values, turn an Error into a JavaScript Error with a code. Never
+// computes.
 #pragma once
 #include <node_api.h>
 
@@ -12,7 +13,8 @@
 namespace temper::binding {
 
 inline void ok(napi_status status, const char* what) {
-  if (status != napi_ok) [[unlikely]] fail("bad_argument", what);
+  if (status != napi_ok) [[unlikely]]
+    fail("bad_argument", what);
 }
 
 // The arguments of one call from JavaScript.
@@ -43,12 +45,18 @@ class Call {
   // dtype and shape arguments; the product of the shape fits 2^46 bytes.
   Tensor shape(int dtype_index, int shape_index) const;
   int shape_values(int i, int64_t (&out)[kMaxDims]) const;
-  struct Bytes { void* data; size_t size; int element; };
+  struct Bytes {
+    void* data;
+    size_t size;
+    int element;
+  };
   // Any typed array, Buffer or DataView; `element` is the size of its elements (1 for a DataView).
   Bytes bytes(int i) const;
-  template <class T> std::pair<const T*, size_t> array(int i) const {
+  template <class T>
+  std::pair<const T*, size_t> array(int i) const {
     Bytes b = bytes(i);
-    require(b.element == static_cast<int>(sizeof(T)), "bad_argument", where(i, "a typed array of another element size"));
+    require(b.element == static_cast<int>(sizeof(T)), "bad_argument",
+            where(i, "a typed array of another element size"));
     return {static_cast<const T*>(b.data), b.size / sizeof(T)};
   }
   napi_value value(int i) const { return values_[i]; }
@@ -56,7 +64,9 @@ class Call {
   napi_env env;
 
  private:
-  std::string where(int i, const char* wanted) const { return std::string(name_) + ": argument " + std::to_string(i + 1) + " is not " + wanted; }
+  std::string where(int i, const char* wanted) const {
+    return std::string(name_) + ": argument " + std::to_string(i + 1) + " is not " + wanted;
+  }
   const char* name_;
   napi_value values_[kMax];
 };
@@ -73,7 +83,8 @@ struct Env {
 const void* env_key(napi_env env);  // what tells an environment from others
 
 // Wraps `napi_value f(napi_env, napi_callback_info)`: the one place where native exceptions end.
-template <napi_value (*F)(napi_env, napi_callback_info)> napi_value guarded(napi_env env, napi_callback_info info) noexcept {
+template <napi_value (*F)(napi_env, napi_callback_info)>
+napi_value guarded(napi_env env, napi_callback_info info) noexcept {
   try {
     return F(env, info);
   } catch (const Error& e) {
@@ -87,7 +98,8 @@ template <napi_value (*F)(napi_env, napi_callback_info)> napi_value guarded(napi
   }
   return nullptr;
 }
-template <napi_value (*F)(napi_env, napi_callback_info)> void define(napi_env env, napi_value exports, const char* name) {
+template <napi_value (*F)(napi_env, napi_callback_info)>
+void define(napi_env env, napi_value exports, const char* name) {
   napi_value f;
   ok(napi_create_function(env, name, NAPI_AUTO_LENGTH, guarded<F>, nullptr, &f), name);
   set(env, exports, name, f);

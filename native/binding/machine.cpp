@@ -71,7 +71,8 @@ napi_value cpu_info(napi_env env, napi_callback_info) {
   std::string word;
   uint32_t n = 0;
   while (words >> word) {
-    for (const char* known : {"sse4_2", "f16c", "fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve"}) {
+    for (const char* known : {"sse4_2", "f16c", "fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_bf16",
+                              "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve"}) {
       if (word == known) ok(napi_set_element(env, features, n++, js_string(env, word)), "cpuInfo");
     }
   }
@@ -87,11 +88,14 @@ napi_value measure_limits(napi_env env, napi_callback_info info) {
   const Call call(env, info, "measureLimits", 2);
   const int64_t threads = call.integer(0), bytes = call.integer(1);
   require(threads >= 1 && threads <= 1024, "bad_argument", "measureLimits: threads: got ", threads, ", wanted 1…1024");
-  require(bytes >= (1 << 20) && bytes <= (int64_t{1} << 36), "bad_argument", "measureLimits: bytes: got ", bytes, ", wanted 2^20…2^36");
+  require(bytes >= (1 << 20) && bytes <= (int64_t{1} << 36), "bad_argument", "measureLimits: bytes: got ", bytes,
+          ", wanted 2^20…2^36");
   napi_value out;
   ok(napi_create_array(env, &out), "measureLimits");
   ok(napi_set_element(env, out, 0, js_number(env, cpu::peak_gflops(static_cast<int>(threads)))), "measureLimits");
-  ok(napi_set_element(env, out, 1, js_number(env, cpu::read_bandwidth(static_cast<int>(threads), static_cast<size_t>(bytes)))), "measureLimits");
+  ok(napi_set_element(env, out, 1,
+                      js_number(env, cpu::read_bandwidth(static_cast<int>(threads), static_cast<size_t>(bytes)))),
+     "measureLimits");
   return out;
 }
 

@@ -1,5 +1,6 @@
-// Ops with tensors in both places. The embedding table is large and read by a few rows, so it may stay where the file maps it; its rows are gathered by the CPU.
-// The optimizer's moments are read and written once a step, so they may stay in host memory.
+// Ops with tensors in both places. The embedding table is large and read by a few rows, so it may stay where the file
+// maps it; its rows are gathered by the CPU. The optimizer's moments are read and written once a step, so they may stay
+// in host memory.
 #include <algorithm>
 #include <cstring>
 
@@ -12,9 +13,11 @@ namespace {
 constexpr int64_t kStageElements = int64_t{1} << 22;
 
 // An argument's values in host memory.
-template <class T> class OnHost {
+template <class T>
+class OnHost {
  public:
-  OnHost(const TemperBackend& backend, TensorRef t, bool on_device) : copy_(on_device ? static_cast<size_t>(t->numel()) : 0), tensor_(*t) {
+  OnHost(const TemperBackend& backend, TensorRef t, bool on_device)
+      : copy_(on_device ? static_cast<size_t>(t->numel()) : 0), tensor_(*t) {
     if (!on_device) return;
     must(backend, backend.download(copy_.data(), t->data, t->bytes()));
     tensor_.data = copy_.data();
@@ -42,10 +45,11 @@ void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool*
   }
 }
 
-// adamw(p, m, v, g, …): p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the device for three crossings of the bus
-// per element and step. The CPU computes, so the result is the CPU's.
+// adamw(p, m, v, g, …): p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the
+// device for three crossings of the bus per element and step. The CPU computes, so the result is the CPU's.
 void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
-  require(!on_device[1] && !on_device[2] && on_device[0] && on_device[3], "wrong_device", "adamw: wanted p and g on the device, m and v both on the host or all on the device");
+  require(!on_device[1] && !on_device[2] && on_device[0] && on_device[3], "wrong_device",
+          "adamw: wanted p and g on the device, m and v both on the host or all on the device");
   const int64_t count = t[0]->numel();
   Scratch<float> values(static_cast<size_t>(2 * std::min(count, kStageElements)));
   for (int64_t from = 0; from < count; from += kStageElements) {
@@ -55,7 +59,8 @@ void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_devi
     v.data = t[2]->f32() + from;
     must(backend, backend.download(p.data, t[0]->f32() + from, p.bytes()));
     must(backend, backend.download(g.data, t[3]->f32() + from, g.bytes()));
-    if (cpu::table().adamw(&p, &m, &v, &g, n[4], n[5], n[6], n[7], n[8], static_cast<int64_t>(n[9]), n[10])) throw Error(last_error());
+    if (cpu::table().adamw(&p, &m, &v, &g, n[4], n[5], n[6], n[7], n[8], static_cast<int64_t>(n[9]), n[10]))
+      throw Error(last_error());
     must(backend, backend.upload(t[0]->f32() + from, p.data, p.bytes()));
   }
 }

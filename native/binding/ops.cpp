@@ -1,4 +1,5 @@
-// Op calls: arguments come in the environment's Float64Array, are checked against the contract and handed to the op table.
+// Op calls: arguments come in the environment's Float64Array, are checked against the contract and handed to the op
+// table.
 #include <algorithm>
 #include <tuple>
 #include <type_traits>
@@ -15,21 +16,26 @@ namespace temper::binding {
 namespace {
 
 // How to call one member of the table with untyped arguments, made from the member's own type.
-template <class> struct Unpack;
-template <class... A> struct Unpack<int (*)(A...)> {
+template <class>
+struct Unpack;
+template <class... A>
+struct Unpack<int (*)(A...)> {
   static constexpr int arity = sizeof...(A);
   static constexpr uint32_t tensor_mask() {
     uint32_t mask = 0, bit = 1;
     ((mask |= std::is_same_v<A, TensorRef> ? bit : 0, bit <<= 1), ...);
     return mask;
   }
-  template <class T> static T one(const TensorRef* tensors, const double* numbers, int i) {
+  template <class T>
+  static T one(const TensorRef* tensors, const double* numbers, int i) {
     if constexpr (std::is_same_v<T, TensorRef>) return tensors[i];
     else if constexpr (std::is_same_v<T, int64_t>) return static_cast<int64_t>(numbers[i]);
     else return numbers[i];
   }
   static int call(int (*f)(A...), const TensorRef* tensors, const double* numbers) {
-    return [&]<size_t... I>(std::index_sequence<I...>) { return f(one<A>(tensors, numbers, I)...); }(std::index_sequence_for<A...>{});
+    return [&]<size_t... I>(std::index_sequence<I...>) {
+      return f(one<A>(tensors, numbers, I)...);
+    }(std::index_sequence_for<A...>{});
   }
 };
 
@@ -43,8 +49,11 @@ struct Entry {
 const std::vector<Entry>& entries() {
   static const std::vector<Entry>* all = [] {
     auto* list = new std::vector<Entry>;
-#define TEMPER_ENTRY(op)                                                                                                                      \
-  list->push_back({#op, [](const TemperOps& ops, const TensorRef* t, const double* n) { return Unpack<decltype(TemperOps::op)>::call(ops.op, t, n); }, \
+#define TEMPER_ENTRY(op)                                                           \
+  list->push_back({#op,                                                            \
+                   [](const TemperOps& ops, const TensorRef* t, const double* n) { \
+                     return Unpack<decltype(TemperOps::op)>::call(ops.op, t, n);   \
+                   },                                                              \
                    Unpack<decltype(TemperOps::op)>::arity, Unpack<decltype(TemperOps::op)>::tensor_mask(), 0});
     TEMPER_OP_NAMES(TEMPER_ENTRY)
 #undef TEMPER_ENTRY
@@ -56,15 +65,16 @@ const std::vector<Entry>& entries() {
         tensors |= (args[a].kind == contract::Kind::tensor ? 1u : 0u) << a;
         e.outputs |= (args[a].output ? 1u : 0u) << a;
       }
-      require(static_cast<int>(args.size()) == e.arity && tensors == e.tensors && e.arity <= Pins::kMax, "internal", e.name,
-              ": its contract line and its C signature differ");
+      require(static_cast<int>(args.size()) == e.arity && tensors == e.tensors && e.arity <= Pins::kMax, "internal",
+              e.name, ": its contract line and its C signature differ");
     }
     return list;
   }();
   return *all;
 }
 
-// Runs the op, or records it, where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as binding/mixed.cpp says.
+// Runs the op, or records it, where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as
+// binding/mixed.cpp says.
 void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
   const TemperBackend* device = nullptr;
   int first = -1;
@@ -74,7 +84,10 @@ void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
     if (!pins.tensors()[i]) continue;
     on_device[i] = pins.place(i) != nullptr;
     if (!on_device[i]) host |= 1u << i;
-    else if (!device) { device = pins.place(i); first = i; }
+    else if (!device) {
+      device = pins.place(i);
+      first = i;
+    }
   }
   if (Recording* r = recording()) {
     require(!device, "graph_recording", e.name, ": host ops are being recorded, its tensors lie on the device");
@@ -89,7 +102,8 @@ void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
     const uint32_t wrong = host & ~(mixed ? mixed->host : 0);
     if (wrong) {
       const auto args = contract::args_of(id);
-      fail("wrong_device", e.name, ": ", args[static_cast<size_t>(__builtin_ctz(wrong))].name, " lies on the host, ", args[static_cast<size_t>(first)].name,
+      fail("wrong_device", e.name, ": ", args[static_cast<size_t>(__builtin_ctz(wrong))].name, " lies on the host, ",
+           args[static_cast<size_t>(first)].name,
            " on the device; copy one of them, or make it in a scope of the other's place");
     }
     return mixed->run(*device, pins.tensors(), on_device, numbers);

@@ -13,7 +13,11 @@ namespace {
 thread_local std::shared_ptr<Recording> current;
 
 // A device's graph that an environment leaves behind stays until the process ends, as its device does.
-struct Graph { const void* env = nullptr; std::shared_ptr<Recording> host; void* device = nullptr; };
+struct Graph {
+  const void* env = nullptr;
+  std::shared_ptr<Recording> host;
+  void* device = nullptr;
+};
 struct Graphs {
   std::mutex mutex;
   std::unordered_map<int64_t, Graph> open;
@@ -45,7 +49,8 @@ napi_value begin_graph(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   const std::shared_ptr<Recording> other = shared ? host_graph("beginGraph", shared) : nullptr;
-  require(!shared || other, "bad_argument", "beginGraph: graph ", shared, " is the device's, its memory cannot be shared");
+  require(!shared || other, "bad_argument", "beginGraph: graph ", shared,
+          " is the device's, its memory cannot be shared");
   current = std::make_shared<Recording>(other.get());
   return nullptr;
 }
@@ -121,7 +126,8 @@ void Recording::run() {
 Recording* recording() noexcept { return current.get(); }
 
 void refuse_while_recording(const char* what) {
-  require(!current, "graph_recording", what, ": ops are being recorded, nothing runs; do it before or after, or end the recording that is under way");
+  require(!current, "graph_recording", what,
+          ": ops are being recorded, nothing runs; do it before or after, or end the recording that is under way");
 }
 
 void free_recordings(const void* env) noexcept {

@@ -1,5 +1,5 @@
-// Host ops that are recorded once and run again with one call: between two ops of a decode step JavaScript costs microseconds, since the weights that
-// stream by empty its caches.
+// Host ops that are recorded once and run again with one call: between two ops of a decode step JavaScript costs
+// microseconds, since the weights that stream by empty its caches.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -15,14 +15,19 @@ using OpCall = int (*)(const TemperOps&, const TensorRef*, const double*);
 class Recording {
  public:
   // With the memory of another recording where one is given: then the two never run at once.
-  explicit Recording(const Recording* shared) : memory_(shared ? shared->memory_ : std::make_shared<RecordedMemory>()) {}
+  explicit Recording(const Recording* shared)
+      : memory_(shared ? shared->memory_ : std::make_shared<RecordedMemory>()) {}
   const std::shared_ptr<RecordedMemory>& memory() const { return memory_; }
   void add(OpCall call, int arity, const Pins& pins, const double* numbers);
-  // Throws Error: stale_tensor, a tensor from outside was freed; file_changed; or what an op fails with, the ops behind it then do not run.
+  // Throws Error: stale_tensor, a tensor from outside was freed; file_changed; or what an op fails with, the ops behind
+  // it then do not run.
   void run();
 
  private:
-  struct Op { OpCall call; int arity; };
+  struct Op {
+    OpCall call;
+    int arity;
+  };
   std::shared_ptr<RecordedMemory> memory_;
   std::vector<Op> ops_;
   // Of all ops, one after the other.
@@ -35,7 +40,8 @@ class Recording {
 
 // The recording under way on this thread; null: ops run.
 Recording* recording() noexcept;
-// Throws Error{"graph_recording"} while one is under way: what would be read or written now is not there yet, or not any more when the ops run.
+// Throws Error{"graph_recording"} while one is under way: what would be read or written now is not there yet, or not
+// any more when the ops run.
 void refuse_while_recording(const char* what);
 // The recordings of an environment that ends.
 void free_recordings(const void* env) noexcept;

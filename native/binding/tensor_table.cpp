@@ -10,7 +10,8 @@
 
 namespace temper::binding {
 
-// Memory of an allocated tensor or a mapped range. `users`: the owning handle while it lives, and each op that runs on it.
+// Memory of an allocated tensor or a mapped range. `users`: the owning handle while it lives, and each op that runs on
+// it.
 struct Block {
   void* data = nullptr;
   bool alive = true;  // false once the owner was freed: views are stale from then on
@@ -18,7 +19,7 @@ struct Block {
   int users = 1;
   int handles = 1;  // the owner and its views; the record itself goes with the last of handles and users
   std::shared_ptr<const MappedFile> file;
-  const TemperBackend* place = nullptr;  // null: host memory
+  const TemperBackend* place = nullptr;    // null: host memory
   std::shared_ptr<RecordedMemory> memory;  // of a recording; null: of its own
 };
 
@@ -62,12 +63,14 @@ void drop_user(Block* b) {
 }
 
 Slot& find(Table& t, const char* op, double handle) {
-  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor", op, ": ", handle, " is no tensor handle");
+  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor", op, ": ",
+          handle, " is no tensor handle");
   auto whole = static_cast<uint64_t>(handle);
   auto index = static_cast<uint32_t>(whole & 0xffffff);
   auto generation = static_cast<uint32_t>(whole >> 24);
-  require(index < t.slots.size() && t.slots[index].used && t.slots[index].generation == generation && t.slots[index].block->alive, "stale_tensor",
-          op, ": the tensor was freed; keep its scope open while it is used");
+  require(index < t.slots.size() && t.slots[index].used && t.slots[index].generation == generation &&
+              t.slots[index].block->alive,
+          "stale_tensor", op, ": the tensor was freed; keep its scope open while it is used");
   return t.slots[index];
 }
 
@@ -77,7 +80,8 @@ Handle insert(Table& t, const void* env, Block* block, bool owner, const Tensor&
     index = t.free_slots.back();
     t.free_slots.pop_back();
   } else {
-    require(t.slots.size() < static_cast<size_t>(kSlots), "too_many_tensors", "16 million tensors are open; close their scopes");
+    require(t.slots.size() < static_cast<size_t>(kSlots), "too_many_tensors",
+            "16 million tensors are open; close their scopes");
     t.free_slots.reserve(t.slots.size() + 1);  // so that freeing never allocates
     t.slots.emplace_back();
     index = static_cast<uint32_t>(t.slots.size()) - 1;
@@ -109,7 +113,8 @@ void remove(Table& t, uint32_t index) {
 
 }  // namespace
 
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place, std::shared_ptr<RecordedMemory> memory) {
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place,
+                    std::shared_ptr<RecordedMemory> memory) {
   auto block = std::make_unique<Block>();
   Tensor tensor = shape;
   if (place) must(*place, place->allocate(&block->data, shape.bytes(), static_cast<int32_t>(category)));
@@ -153,7 +158,8 @@ Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<cons
   tensor.ndim = static_cast<int32_t>(shape.size());
   for (int i = 0; i < kMaxDims; ++i) tensor.shape[i] = i < tensor.ndim ? shape[i] : 1;
   auto have = static_cast<uint64_t>(from.tensor.numel()), want = static_cast<uint64_t>(tensor.numel());
-  require(offset <= have && want <= have - offset, "shape_mismatch", "view: elements [", offset, ", ", offset + want, ") of a tensor of ", have);
+  require(offset <= have && want <= have - offset, "shape_mismatch", "view: elements [", offset, ", ", offset + want,
+          ") of a tensor of ", have);
   tensor.data = static_cast<char*>(from.tensor.data) + offset * size_of(tensor.dtype);
   Block* block = from.block;
   Handle h = insert(t, env, block, false, tensor);
@@ -164,12 +170,14 @@ Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<cons
 void free_tensor(Handle handle) {
   Table& t = table();
   std::lock_guard lock(t.mutex);
-  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor", "free: ", handle, " is no tensor handle");
+  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor",
+          "free: ", handle, " is no tensor handle");
   auto whole = static_cast<uint64_t>(handle);
   auto index = static_cast<uint32_t>(whole & 0xffffff);
   // A view whose base went first may still be freed: its slot is in use although its memory is gone.
-  require(index < t.slots.size() && t.slots[index].used && t.slots[index].generation == static_cast<uint32_t>(whole >> 24), "stale_tensor",
-          "free: the tensor was freed before");
+  require(
+      index < t.slots.size() && t.slots[index].used && t.slots[index].generation == static_cast<uint32_t>(whole >> 24),
+      "stale_tensor", "free: the tensor was freed before");
   remove(t, index);
 }
 
@@ -224,7 +232,8 @@ void* RecordedMemory::take(size_t bytes, Category category) {
   std::lock_guard lock(mutex_);
   Piece* best = nullptr;
   for (Piece& piece : pieces_)
-    if (piece.free && piece.bytes >= bytes && piece.bytes / 2 <= bytes && (!best || piece.bytes < best->bytes)) best = &piece;
+    if (piece.free && piece.bytes >= bytes && piece.bytes / 2 <= bytes && (!best || piece.bytes < best->bytes))
+      best = &piece;
   if (!best) {
     pieces_.reserve(pieces_.size() + 1);
     pieces_.push_back({allocate(bytes, category), bytes, true});
@@ -263,7 +272,8 @@ Outside::Use::Use(const Outside& outside, const char* what) : outside_(outside) 
   Table& t = table();
   std::lock_guard lock(t.mutex);
   for (const Block* b : outside.blocks_) {
-    require(b->alive, "stale_tensor", what, ": a tensor of the recorded ops was freed; keep its scope open, or record them again");
+    require(b->alive, "stale_tensor", what,
+            ": a tensor of the recorded ops was freed; keep its scope open, or record them again");
     if (b->file) b->file->require_whole();
   }
   for (Block* b : outside.blocks_) ++b->users;

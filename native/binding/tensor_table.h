@@ -1,5 +1,6 @@
-// All tensors JavaScript holds, process-wide. A handle is slot number + generation, so a stale or invented one is an error and never a
-// wild pointer. Memory in use by a running op stays until the op is done, even when another thread frees its tensor meanwhile.
+// All tensors JavaScript holds, process-wide. A handle is slot number + generation, so a stale or invented one is an
+// error and never a wild pointer. Memory in use by a running op stays until the op is done, even when another thread
+// frees its tensor meanwhile.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -21,7 +22,8 @@ struct Block;
 // `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
 class RecordedMemory;
 // On the device of that backend, or, null, on the host; there in the memory of a recording where one is given.
-Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place, std::shared_ptr<RecordedMemory> memory);
+Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place,
+                    std::shared_ptr<RecordedMemory> memory);
 // Over bytes of the file from `offset`; written to only where the file is a scratch file.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.
@@ -38,8 +40,8 @@ class Pins {
   ~Pins();
   Pins(const Pins&) = delete;
   Pins& operator=(const Pins&) = delete;
-  // Reads arguments i with `is_tensor` bit i set. Throws Error: stale_tensor, bad_argument; read_only_tensor when bit i of `written` is set
-  // and the tensor lies in a mapped file.
+  // Reads arguments i with `is_tensor` bit i set. Throws Error: stale_tensor, bad_argument; read_only_tensor when bit i
+  // of `written` is set and the tensor lies in a mapped file.
   void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written);
   const TensorRef* tensors() const { return refs_; }
   // Where argument i lies: null on the host.
@@ -56,7 +58,8 @@ class Pins {
   int count_ = 0;
 };
 
-// Host memory of recorded ops. What tensors free while recording later ones take; all of it stays until the recordings and the last tensor are gone.
+// Host memory of recorded ops. What tensors free while recording later ones take; all of it stays until the recordings
+// and the last tensor are gone.
 class RecordedMemory {
  public:
   RecordedMemory() = default;
@@ -67,12 +70,17 @@ class RecordedMemory {
   void give(void* data) noexcept;
 
  private:
-  struct Piece { void* data; size_t bytes; bool free; };
+  struct Piece {
+    void* data;
+    size_t bytes;
+    bool free;
+  };
   std::mutex mutex_;
   std::vector<Piece> pieces_;
 };
 
-// Memory that recorded ops use and that is not their own: weights, caches, inputs. It is not held, its absence is noticed.
+// Memory that recorded ops use and that is not their own: weights, caches, inputs. It is not held, its absence is
+// noticed.
 class Outside {
  public:
   Outside() = default;

@@ -11,7 +11,10 @@
 namespace temper::binding {
 namespace {
 
-struct OpenFile { const void* env; std::shared_ptr<const MappedFile> file; };
+struct OpenFile {
+  const void* env;
+  std::shared_ptr<const MappedFile> file;
+};
 struct Files {
   std::mutex mutex;
   std::unordered_map<int64_t, OpenFile> open;
@@ -26,12 +29,14 @@ napi_value alloc(napi_env env, napi_callback_info info) {
   Call c(env, info, "alloc", 4);
   Tensor shape = c.shape(0, 1);
   int64_t category = c.integer(2);
-  require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "alloc: category ", category, ", wanted 0…5");
+  require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "alloc: category ",
+          category, ", wanted 0…5");
   const int64_t place = c.integer(3);
   require(place == 0 || place == 1, "bad_argument", "alloc: place ", place, ", wanted 0 (host) or 1 (device)");
   const auto kind = static_cast<Category>(category);
   if (place) return js_number(env, alloc_tensor(env_key(env), shape, kind, &require_device("alloc"), nullptr));
-  return js_number(env, alloc_tensor(env_key(env), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
+  return js_number(env,
+                   alloc_tensor(env_key(env), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
 }
 napi_value free_one(napi_env env, napi_callback_info info) {
   free_tensor(Call(env, info, "free", 1).number(0));
@@ -48,8 +53,9 @@ Call::Bytes transfer(const Call& c, const Pins& pins, const char* name) {
   TensorRef t = pins.tensors()[0];
   require(t != nullptr, "stale_tensor", name, ": 0 is no tensor handle");
   Call::Bytes b = c.bytes(1);
-  require(b.size == t->bytes() && (b.element == 1 || b.element == static_cast<int>(size_of(t->dtype))), "shape_mismatch", name, ": got ", b.size,
-          " bytes in elements of ", b.element, ", the ", name_of(t->dtype), " tensor has ", t->bytes());
+  require(b.size == t->bytes() && (b.element == 1 || b.element == static_cast<int>(size_of(t->dtype))),
+          "shape_mismatch", name, ": got ", b.size, " bytes in elements of ", b.element, ", the ", name_of(t->dtype),
+          " tensor has ", t->bytes());
   return b;
 }
 napi_value write(napi_env env, napi_callback_info info) {
@@ -95,8 +101,9 @@ napi_value copy(napi_env env, napi_callback_info info) {
   pins.take("copy", handles, 3, 1);
   TensorRef to = pins.tensors()[0], from = pins.tensors()[1];
   require(to && from, "stale_tensor", "copy: 0 is no tensor handle");
-  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "copy: from ", from->numel(), " elements of ", name_of(from->dtype), " to ", to->numel(), " of ",
-          name_of(to->dtype), "; wanted one dtype and number");
+  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "copy: from ", from->numel(),
+          " elements of ", name_of(from->dtype), " to ", to->numel(), " of ", name_of(to->dtype),
+          "; wanted one dtype and number");
   const TemperBackend *d = pins.place(0), *s = pins.place(1);
   if (d && s) must(*d, d->copy(to->data, from->data, to->bytes()));
   else if (d) must(*d, d->upload(to->data, from->data, to->bytes()));
@@ -150,7 +157,9 @@ napi_value unmap_file(napi_env env, napi_callback_info info) {
   require(f.open.erase(id) == 1, "stale_file", "unmapFile: file ", id, " is not open");
   return nullptr;
 }
-napi_value tensor_count(napi_env env, napi_callback_info) { return js_number(env, static_cast<double>(live_tensors())); }
+napi_value tensor_count(napi_env env, napi_callback_info) {
+  return js_number(env, static_cast<double>(live_tensors()));
+}
 
 // The environment ends: a worker that was terminated runs no `close()`.
 void cleanup(void* data) {
@@ -172,7 +181,8 @@ void define_tensors(napi_env env, napi_value exports) {
   ok(napi_create_arraybuffer(env, Pins::kMax * sizeof(double), &block, &buffer), "args");
   ok(napi_create_typedarray(env, napi_float64_array, Pins::kMax, buffer, 0, &args), "args");
   napi_ref keep;
-  ok(napi_create_reference(env, buffer, 1, &keep), "args");  // strong: native code reads the block as long as the environment lives
+  // strong: native code reads the block as long as the environment lives
+  ok(napi_create_reference(env, buffer, 1, &keep), "args");
   auto* mine = new Env{static_cast<double*>(block)};
   ok(napi_set_instance_data(env, mine, nullptr, nullptr), "args");
   ok(napi_add_env_cleanup_hook(env, cleanup, mine), "cleanup");

@@ -12,8 +12,9 @@ namespace {
 
 constexpr size_t kHuge = size_t{1} << 21;
 
-// Addresses only: nothing is in memory or promised until a block is laid there. Four times the machine's memory leaves room for the gaps between
-// blocks; not the whole address space, because emulators and checkers keep a record for every reserved page.
+// Addresses only: nothing is in memory or promised until a block is laid there. Four times the machine's memory leaves
+// room for the gaps between blocks; not the whole address space, because emulators and checkers keep a record for every
+// reserved page.
 size_t reserve_bytes() {
   const long pages = sysconf(_SC_PHYS_PAGES);
   return std::max<size_t>(Arena::page_multiple(1) * static_cast<size_t>(std::max(pages, 0L)) * 4, size_t{1} << 30);
@@ -30,11 +31,13 @@ Arena::~Arena() {
   if (base_) munmap(base_, static_cast<size_t>(end_ - base_));
 }
 
-// Takes the addresses. Under a limit of the address space a quarter of it: the rest is for the mapped checkpoint and the runtime.
+// Takes the addresses. Under a limit of the address space a quarter of it: the rest is for the mapped checkpoint and
+// the runtime.
 bool Arena::reserve() {
   rlimit limit{};
   size_t bytes = reserve_bytes();
-  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) bytes = std::min<size_t>(bytes, limit.rlim_cur / 4 / kHuge * kHuge);
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    bytes = std::min<size_t>(bytes, limit.rlim_cur / 4 / kHuge * kHuge);
   for (; bytes > kHuge; bytes = bytes / 2 / kHuge * kHuge) {
     void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) continue;
@@ -61,7 +64,8 @@ bool Arena::grow(char* end) {
   return true;
 }
 
-// Where in a run of free ranges a block would need the fewest pages that are not in memory, then leave the least of the run over.
+// Where in a run of free ranges a block would need the fewest pages that are not in memory, then leave the least of the
+// run over.
 void Arena::place_in_run(Ranges::iterator first, Ranges::iterator last, size_t bytes, Place& best) {
   char* const start = first->first;
   char* const stop = std::prev(last)->first + std::prev(last)->second.bytes;

@@ -1,5 +1,6 @@
-// Pages for large blocks, from one stretch of address space. A freed block's pages stay where they are and join their free neighbours, so the
-// next block of another size is laid over them: no page is unmapped and zeroed again between ops that need different sizes in turn.
+// Pages for large blocks, from one stretch of address space. A freed block's pages stay where they are and join their
+// free neighbours, so the next block of another size is laid over them: no page is unmapped and zeroed again between
+// ops that need different sizes in turn.
 #pragma once
 #include <cstddef>
 #include <map>
@@ -12,18 +13,26 @@ class Arena {
   Arena() = default;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
-  ~Arena();                                            // all blocks end with it
+  ~Arena();  // all blocks end with it
   static size_t page_multiple(size_t bytes);
-  void* take(size_t bytes) noexcept;                   // page-aligned, contents undefined; null: the system has no such memory
-  void give(void* block) noexcept;                     // its pages are kept
-  void drop(size_t bytes) noexcept;                    // gives that many kept bytes back to the system; those at high addresses first
-  size_t kept() const { return kept_; }                // free bytes that may still be in memory
+  // page-aligned, contents undefined; null: the system has no such memory
+  void* take(size_t bytes) noexcept;
+  void give(void* block) noexcept;  // its pages are kept
+  // gives that many kept bytes back to the system; those at high addresses first
+  void drop(size_t bytes) noexcept;
+  size_t kept() const { return kept_; }  // free bytes that may still be in memory
 
  private:
-  enum class State { live, kept, cold };               // cold: free and not in memory
-  struct Range { size_t bytes; State state; };
+  enum class State { live, kept, cold };  // cold: free and not in memory
+  struct Range {
+    size_t bytes;
+    State state;
+  };
   using Ranges = std::map<char*, Range>;
-  struct Place { char* at; size_t cold, spare; };
+  struct Place {
+    char* at;
+    size_t cold, spare;
+  };
 
   bool reserve();
   bool grow(char* end);
@@ -31,7 +40,7 @@ class Arena {
   Ranges::iterator cut(Ranges::iterator range, char* at);
   Ranges::iterator join(Ranges::iterator range) noexcept;
 
-  Ranges ranges_;                                      // without gaps up to frontier_
+  Ranges ranges_;  // without gaps up to frontier_
   char *base_ = nullptr, *frontier_ = nullptr, *end_ = nullptr;
   size_t kept_ = 0;
 };

@@ -1,7 +1,8 @@
 // Contracts as one line per op, in the order of TEMPER_OP_NAMES:
 //   tensor   [=]name:dtype[dims][?]   "=" written, "?" may be null; dtype f32 bf16 i32 u8, wf (f32 or bf16), any
-//   dims     a symbol binds where first seen and must agree later; 2F, C/32, V^32 (rounded up), B+1 derive from it; ...s any run of dims
-//   scalar   name:int[lo,hi] or name:num[lo,hi]; an empty bound is open, "hi)" excludes hi; num is finite unless "raw"
+//   dims     a symbol binds where first seen and must agree later; 2F, C/32, V^32 (rounded up), B+1 derive from it;
+//   ...s any run of dims scalar   name:int[lo,hi] or name:num[lo,hi]; an empty bound is open, "hi)" excludes hi; num is
+//   finite unless "raw"
 // Rules that need more than one argument follow as code.
 #include "core/contract.h"
 
@@ -38,7 +39,10 @@ struct Spec : Arg {
   std::string dtype_text;
 };
 
-struct Rest { int ndim = -1; int64_t shape[kMaxDims] = {}; };
+struct Rest {
+  int ndim = -1;
+  int64_t shape[kMaxDims] = {};
+};
 struct Call {
   const struct Op& op;
   const TensorRef* t;
@@ -50,7 +54,12 @@ struct Call {
 };
 using Rule = void (*)(Call&);
 
-struct Line { const char* name; const char* args; const char* may_alias; Rule rule; };
+struct Line {
+  const char* name;
+  const char* args;
+  const char* may_alias;
+  Rule rule;
+};
 
 struct Op {
   const char* name;
@@ -61,11 +70,13 @@ struct Op {
   Rule rule;
 
   int arg(std::string_view wanted) const {
-    for (size_t i = 0; i < specs.size(); ++i) if (specs[i].name == wanted) return static_cast<int>(i);
+    for (size_t i = 0; i < specs.size(); ++i)
+      if (specs[i].name == wanted) return static_cast<int>(i);
     fail("internal", name, ": contract names no argument ", wanted);
   }
   int symbol(std::string_view s) {
-    for (size_t i = 0; i < symbols.size(); ++i) if (symbols[i] == s) return static_cast<int>(i);
+    for (size_t i = 0; i < symbols.size(); ++i)
+      if (symbols[i] == s) return static_cast<int>(i);
     require(symbols.size() < kMaxSymbols, "internal", name, ": too many dimensions in the contract");
     symbols.emplace_back(s);
     return static_cast<int>(symbols.size()) - 1;
@@ -73,7 +84,8 @@ struct Op {
 };
 
 int64_t& Call::operator[](const char* symbol) {
-  for (size_t i = 0; i < op.symbols.size(); ++i) if (op.symbols[i] == symbol) return value[i];
+  for (size_t i = 0; i < op.symbols.size(); ++i)
+    if (op.symbols[i] == symbol) return value[i];
   fail("internal", op.name, ": contract names no dimension ", symbol);
 }
 
@@ -89,23 +101,26 @@ void Call::shape_error(int arg, const std::string& wanted) const {
   fail("shape_mismatch", op.name, ": ", op.specs[arg].name, " has shape ", shape_text(t[arg]), ", wanted ", wanted);
 }
 
-// ---- rules over several arguments ---------------------------------------------------------------------------------------
+// ---- rules over several arguments ----
 
 bool has(const Call& c, const char* name) { return c.t[c.op.arg(name)] != nullptr; }
 void together(Call& c, std::initializer_list<const char*> names) {
   bool first = has(c, *names.begin());
   for (const char* name : names) {
-    require(has(c, name) == first, "missing_tensor", c.op.name, ": ", *names.begin(), " and ", name, " must be given together or both be null");
+    require(has(c, name) == first, "missing_tensor", c.op.name, ": ", *names.begin(), " and ", name,
+            " must be given together or both be null");
   }
 }
 void needs(Call& c, const char* name, const char* other) {
-  require(!has(c, name) || has(c, other), "missing_tensor", c.op.name, ": ", name, " is given, ", other, " is null; it is needed to compute ", name);
+  require(!has(c, name) || has(c, other), "missing_tensor", c.op.name, ": ", name, " is given, ", other,
+          " is null; it is needed to compute ", name);
 }
 
 void lora_fwd(Call& c) { together(c, {"A", "B", "h"}); }
 void rule_linear_q8(Call& c) {
   lora_fwd(c);
-  require(c["C"] % 32 == 0, "shape_mismatch", c.op.name, ": C=", c["C"], " inputs, wanted a multiple of 32, the group that shares a scale");
+  require(c["C"] % 32 == 0, "shape_mismatch", c.op.name, ": C=", c["C"],
+          " inputs, wanted a multiple of 32, the group that shares a scale");
 }
 void lora_bwd(Call& c) {
   together(c, {"A", "B"});
@@ -120,9 +135,12 @@ void expert_weights(Call& c) {
   auto layout = static_cast<int64_t>(c.n[c.op.arg("layout")]);
   int64_t E = c["E"], N = c["N"], C = c["C"];
   TensorRef t = c.t[w];
-  auto is = [&](std::initializer_list<int64_t> shape) { return t->ndim == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), t->shape); };
+  auto is = [&](std::initializer_list<int64_t> shape) {
+    return t->ndim == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), t->shape);
+  };
   if (layout == 0) {
-    require(t->dtype == DType::u8, "bad_dtype", c.op.name, ": w is ", name_of(t->dtype), ", wanted u8 for layout 0 (MXFP4)");
+    require(t->dtype == DType::u8, "bad_dtype", c.op.name, ": w is ", name_of(t->dtype),
+            ", wanted u8 for layout 0 (MXFP4)");
     require(has(c, "scales"), "missing_tensor", c.op.name, ": scales is null, layout 0 (MXFP4) needs it");
     if (C % 32 != 0 || !is({E, N, C / 32, 16})) {
       std::ostringstream want;
@@ -131,7 +149,8 @@ void expert_weights(Call& c) {
     }
     return;
   }
-  require(t->dtype == DType::f32 || t->dtype == DType::bf16, "bad_dtype", c.op.name, ": w is ", name_of(t->dtype), ", wanted bf16 or f32 for layout ", layout);
+  require(t->dtype == DType::f32 || t->dtype == DType::bf16, "bad_dtype", c.op.name, ": w is ", name_of(t->dtype),
+          ", wanted bf16 or f32 for layout ", layout);
   require(c.t[s] == nullptr, "bad_argument", c.op.name, ": scales is given, layout ", layout, " has none");
   if (!(layout == 1 ? is({E, N, C}) : is({E, C, N}))) {
     std::ostringstream want;
@@ -144,24 +163,31 @@ void expert_weights(Call& c) {
 void indexed(Call& c, const char* tensor, const char* rows, const char* symbol) {
   if (has(c, rows)) return;
   if (c["P"] == kUnbound) c["P"] = c[symbol];
-  if (c["P"] != c[symbol]) c.shape_error(c.op.arg(tensor), "P=" + std::to_string(c["P"]) + " rows where " + rows + " is null");
+  if (c["P"] != c[symbol])
+    c.shape_error(c.op.arg(tensor), "P=" + std::to_string(c["P"]) + " rows where " + rows + " is null");
 }
 
 void rule_rope(Call& c) {
   TensorRef x = c.t[0];
   int64_t heads = static_cast<int64_t>(c.n[3]), T = c["T"], J = c["J"];
-  bool ok = (x->ndim == 2 || x->ndim == 3) && x->shape[0] == T && (x->ndim == 2 ? x->shape[1] == heads * 2 * J : x->shape[1] == heads && x->shape[2] == 2 * J);
-  if (!ok) c.shape_error(0, "[T=" + std::to_string(T) + ", H·Dh] or [T, H, Dh] with H=" + std::to_string(heads) + ", Dh=" + std::to_string(2 * J));
+  bool ok = (x->ndim == 2 || x->ndim == 3) && x->shape[0] == T &&
+            (x->ndim == 2 ? x->shape[1] == heads * 2 * J : x->shape[1] == heads && x->shape[2] == 2 * J);
+  if (!ok)
+    c.shape_error(0, "[T=" + std::to_string(T) + ", H·Dh] or [T, H, Dh] with H=" + std::to_string(heads) +
+                         ", Dh=" + std::to_string(2 * J));
   require(c.n[4] != 0, "bad_argument", c.op.name, ": direction is 0, wanted 1 or -1");
 }
 void rule_attention(Call& c) {
-  require(c["Hkv"] > 0 && c["H"] % c["Hkv"] == 0, "shape_mismatch", c.op.name, ": ", c["H"], " query heads are not a multiple of ", c["Hkv"], " kv heads");
+  require(c["Hkv"] > 0 && c["H"] % c["Hkv"] == 0, "shape_mismatch", c.op.name, ": ", c["H"],
+          " query heads are not a multiple of ", c["Hkv"], " kv heads");
 }
 void rule_topk(Call& c) {
-  require(c["K"] >= 1 && c["K"] <= c["E"], "shape_mismatch", c.op.name, ": K=", c["K"], " experts per token, wanted 1…E=", c["E"]);
+  require(c["K"] >= 1 && c["K"] <= c["E"], "shape_mismatch", c.op.name, ": K=", c["K"],
+          " experts per token, wanted 1…E=", c["E"]);
 }
 void rule_moe_plan(Call& c) {
-  require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": row_token has ", c["P"], " rows, wanted T·K = ", c["T"], "·", c["K"]);
+  require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": row_token has ", c["P"],
+          " rows, wanted T·K = ", c["T"], "·", c["K"]);
 }
 void rule_grouped_fwd(Call& c) {
   lora_fwd(c);
@@ -175,66 +201,85 @@ void rule_grouped_bwd(Call& c) {
   expert_weights(c);
 }
 void rule_same_dtype(Call& c) {
-  require(c.t[0]->dtype == c.t[1]->dtype, "bad_dtype", c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ", name_of(c.t[1]->dtype), "; wanted one dtype");
+  require(c.t[0]->dtype == c.t[1]->dtype, "bad_dtype", c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ",
+          name_of(c.t[1]->dtype), "; wanted one dtype");
 }
 void rule_cast(Call& c) {
   auto is_float = [](DType d) { return d == DType::f32 || d == DType::bf16; };
   DType a = c.t[0]->dtype, b = c.t[1]->dtype;
-  require(a == b || (is_float(a) && is_float(b)), "bad_dtype", c.op.name, ": from ", name_of(b), " to ", name_of(a), "; wanted f32 and bf16, or one dtype");
+  require(a == b || (is_float(a) && is_float(b)), "bad_dtype", c.op.name, ": from ", name_of(b), " to ", name_of(a),
+          "; wanted f32 and bf16, or one dtype");
 }
 void rule_ordered(Call& c) {  // the last two scalars are bounds
   size_t n = c.op.specs.size();
   require(c.n[n - 2] <= c.n[n - 1], "bad_argument", c.op.name, ": low ", c.n[n - 2], " is above high ", c.n[n - 1]);
 }
 
-// ---- the contracts ------------------------------------------------------------------------------------------------------
+// ---- the contracts ----
 
 const Line kLines[] = {
     {"embedding_fwd", "=y:f32[T,D] table:wf[V,D] ids:i32[T]", "", nullptr},
     {"embedding_bwd", "=dtable:f32[V,D] dy:f32[T,D] ids:i32[T]", "", nullptr},
-    {"rmsnorm_fwd", "=y:f32[T,D] =rstd:f32[T] =sum:f32[T,D]? x:f32[T,D] residual:f32[T,D]? w:wf[D] eps:num[0,]", "sum=x", nullptr},
-    {"rmsnorm_bwd", "=dx:f32[T,D] =dw:f32[D]? dy:f32[T,D] dres:f32[T,D]? x:f32[T,D] w:wf[D] rstd:f32[T]", "dx=dres dx=dy", nullptr},
+    {"rmsnorm_fwd", "=y:f32[T,D] =rstd:f32[T] =sum:f32[T,D]? x:f32[T,D] residual:f32[T,D]? w:wf[D] eps:num[0,]",
+     "sum=x", nullptr},
+    {"rmsnorm_bwd", "=dx:f32[T,D] =dw:f32[D]? dy:f32[T,D] dres:f32[T,D]? x:f32[T,D] w:wf[D] rstd:f32[T]",
+     "dx=dres dx=dy", nullptr},
     {"rope_table", "=cos:f32[T,J] =sin:f32[T,J] positions:i32[T] inv_freq:f32[J] m:num[,]", "", nullptr},
     {"rope", "=x:f32[...x] cos:f32[T,J] sin:f32[T,J] heads:int[1,] direction:int[-1,1]", "", rule_rope},
     {"linear_fwd",
-     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) seed:int[,] precision:int[0,1]",
+     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) "
+     "seed:int[,] precision:int[0,1]",
      "", lora_fwd},
     {"linear_bwd",
-     "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]? w:wf[N,C] A:f32[R,C]? B:f32[N,R]? "
+     "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]? "
+     "w:wf[N,C] A:f32[R,C]? B:f32[N,R]? "
      "scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int[0,1] precision:int[0,1]",
      "", lora_bwd},
     {"q8_quantize", "=q:u8[...L,32G] =scales:bf16[...L,G] w:wf[...L,32G]", "", nullptr},
     {"linear_q8_fwd",
-     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] precision:int[0,1]",
+     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? "
+     "scale:num[,] precision:int[0,1]",
      "", rule_linear_q8},
     {"linear_cross_entropy",
-     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S] weights:f32[S]? precision:int[0,1]", "", nullptr},
+     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S] weights:f32[S]? precision:int[0,1]",
+     "", nullptr},
     {"attention_fwd",
-     "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] "
+     "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1] "
+     "k_start:i32[B] k_len:i32[B] "
      "window:int[0,] ring:int[0,] scale:num[,] precision:int[0,1]",
      "", rule_attention},
     {"attention_bwd",
-     "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] "
-     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,] precision:int[0,1]",
+     "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] "
+     "k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] "
+     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,] "
+     "precision:int[0,1]",
      "", rule_attention},
     {"topk_fwd", "=weights:f32[T,K] =ids:i32[T,K] logits:f32[T,E]", "", rule_topk},
     {"topk_bwd", "=dlogits:f32[T,E] dweights:f32[T,K] weights:f32[T,K] ids:i32[T,K]", "", rule_topk},
-    {"moe_plan", "=offsets:i32[E+1] =row_token:i32[P] =slot_row:i32[T,K] =row_weight:f32[P] ids:i32[T,K] weights:f32[T,K]", "", rule_moe_plan},
+    {"moe_plan",
+     "=offsets:i32[E+1] =row_token:i32[P] =slot_row:i32[T,K] =row_weight:f32[P] ids:i32[T,K] weights:f32[T,K]", "",
+     rule_moe_plan},
     {"grouped_linear_fwd",
-     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]? offsets:i32[E+1] w:any[...w] scales:u8[E,N,C/32]? bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? "
+     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]? offsets:i32[E+1] w:any[...w] scales:u8[E,N,C/32]? bias:wf[E,N]? "
+     "A:f32[E,R,C]? B:f32[E,N,R]? "
      "scale:num[,] layout:int[0,2] precision:int[0,1]",
      "", rule_grouped_fwd},
     {"grouped_linear_bwd",
-     "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]? row_weight:f32[P]? x:f32[X,C] "
+     "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]? "
+     "row_weight:f32[P]? x:f32[X,C] "
      "x_rows:i32[P]? h:f32[P,R]? offsets:i32[E+1] w:any[...w] scales:u8[E,N,C/32]? A:f32[E,R,C]? B:f32[E,N,R]? "
      "scale:num[,] layout:int[0,2] precision:int[0,1]",
      "", rule_grouped_bwd},
     {"swiglu_fwd", "=a:f32[P,F] z:f32[P,2F] alpha:num[,] limit:num[0,]", "", nullptr},
-    {"swiglu_bwd", "=dz:f32[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", "", nullptr},
+    {"swiglu_bwd",
+     "=dz:f32[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", "",
+     nullptr},
     {"moe_combine", "=out:f32[T,D] y:f32[P,D] weights:f32[T,K]? slot_row:i32[T,K] accumulate:int[0,1]", "", nullptr},
-    {"moe_weight_bwd", "=dweights:f32[T,K] row_dot:f32[P] dout:f32[T,D] bias:wf[E,D]? ids:i32[T,K] slot_row:i32[T,K]", "", nullptr},
+    {"moe_weight_bwd", "=dweights:f32[T,K] row_dot:f32[P] dout:f32[T,D] bias:wf[E,D]? ids:i32[T,K] slot_row:i32[T,K]",
+     "", nullptr},
     {"adamw",
-     "=p:f32[...s] =m:f32[...s] =v:f32[...s] g:f32[...s] lr:num[,] beta1:num[0,1) beta2:num[0,1) eps:num[0,] weight_decay:num[,] step:int[1,] "
+     "=p:f32[...s] =m:f32[...s] =v:f32[...s] g:f32[...s] lr:num[,] beta1:num[0,1) beta2:num[0,1) eps:num[0,] "
+     "weight_decay:num[,] step:int[1,] "
      "grad_scale:num[,]",
      "", nullptr},
     {"sum_squares", "=out:f32[1] x:f32[...s]", "", nullptr},
@@ -248,10 +293,11 @@ const Line kLines[] = {
     {"random_uniform", "=dst:wf[...s] seed:int[,] low:num[,] high:num[,]", "", rule_ordered},
     {"random_normal", "=dst:wf[...s] seed:int[,] scale:num[,]", "", nullptr},
     {"random_bytes", "=dst:u8[...s] seed:int[,] low:int[0,255] high:int[0,255]", "", rule_ordered},
-    {"sample", "=tokens:i32[B] =logprobs:f32[B] logits:f32[B,V] params:f32[B,4] u:f32[B] mask:i32[B,V^32]?", "", nullptr},
+    {"sample", "=tokens:i32[B] =logprobs:f32[B] logits:f32[B,V] params:f32[B,4] u:f32[B] mask:i32[B,V^32]?", "",
+     nullptr},
 };
 
-// ---- reading the lines, once ---------------------------------------------------------------------------------------------
+// ---- reading the lines, once ----
 
 std::vector<std::string> split(std::string_view text, char by) {
   std::vector<std::string> out;
@@ -308,7 +354,12 @@ Spec parse_arg(Op& op, std::string text) {
     if (comma + 1 < inside.size()) s.high = std::atof(inside.c_str() + comma + 1);
     return s;
   }
-  s.dtypes = d == "f32" ? kF32 : d == "bf16" ? kBf16 : d == "i32" ? kI32 : d == "u8" ? kU8 : d == "wf" ? kF32 | kBf16 : kF32 | kBf16 | kI32 | kU8;
+  s.dtypes = d == "f32"    ? kF32
+             : d == "bf16" ? kBf16
+             : d == "i32"  ? kI32
+             : d == "u8"   ? kU8
+             : d == "wf"   ? kF32 | kBf16
+                           : kF32 | kBf16 | kI32 | kU8;
   for (const std::string& dim : split(inside, ',')) s.dims.push_back(parse_dim(op, dim));
   return s;
 }
@@ -338,7 +389,7 @@ constexpr const char* kNames[] = {TEMPER_OP_NAMES(TEMPER_NAME)};
 #undef TEMPER_NAME
 static_assert(std::size(kLines) == std::size(kNames), "an op has no contract line");
 
-// ---- checking a call -------------------------------------------------------------------------------------------------------
+// ---- checking a call ----
 
 std::string wanted_text(const Call& c, const Spec& s) {
   std::ostringstream out;
@@ -383,28 +434,34 @@ bool match_rest(Rest& r, const int64_t* shape, int ndim) {
 bool match_shape(Call& c, const Spec& s, TensorRef t) {
   int fixed = static_cast<int>(s.dims.size());
   int rest = -1;
-  for (int i = 0; i < fixed; ++i) if (s.dims[i].rest) rest = i;
+  for (int i = 0; i < fixed; ++i)
+    if (s.dims[i].rest) rest = i;
   if (rest < 0) {
     if (t->ndim != fixed) return false;
-    for (int i = 0; i < fixed; ++i) if (!match_dim(c, s.dims[i], t->shape[i])) return false;
+    for (int i = 0; i < fixed; ++i)
+      if (!match_dim(c, s.dims[i], t->shape[i])) return false;
     return true;
   }
   int run = t->ndim - (fixed - 1);
   if (run < 0) return false;
-  for (int i = 0; i < rest; ++i) if (!match_dim(c, s.dims[i], t->shape[i])) return false;
+  for (int i = 0; i < rest; ++i)
+    if (!match_dim(c, s.dims[i], t->shape[i])) return false;
   if (!match_rest(c.rest[s.dims[rest].symbol], t->shape + rest, run)) return false;
-  for (int i = rest + 1; i < fixed; ++i) if (!match_dim(c, s.dims[i], t->shape[run + i - 1])) return false;
+  for (int i = rest + 1; i < fixed; ++i)
+    if (!match_dim(c, s.dims[i], t->shape[run + i - 1])) return false;
   return true;
 }
 
 void check_scalar(const Op& op, const Spec& s, double v) {
   if (s.kind == Kind::integer) {
-    require(std::isfinite(v) && v == std::trunc(v) && std::fabs(v) <= 9007199254740992.0, "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted an integer of at most 53 bits");
+    require(std::isfinite(v) && v == std::trunc(v) && std::fabs(v) <= 9007199254740992.0, "bad_argument", op.name, ": ",
+            s.name, " is ", v, ", wanted an integer of at most 53 bits");
   } else {
     require(s.raw || std::isfinite(v), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted a finite number");
   }
   bool below = s.open_high ? v < s.high : v <= s.high;
-  require(s.raw || (v >= s.low && below), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted ", s.low, "…", s.high, s.open_high ? " (excluded)" : "");
+  require(s.raw || (v >= s.low && below), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted ", s.low, "…",
+          s.high, s.open_high ? " (excluded)" : "");
 }
 
 void check_aliasing(const Op& op, const TensorRef* t) {
@@ -418,8 +475,11 @@ void check_aliasing(const Op& op, const TensorRef* t) {
       auto b = reinterpret_cast<uintptr_t>(t[i]->data);
       size_t b_bytes = t[i]->bytes();
       if (a_bytes == 0 || b_bytes == 0 || a >= b + b_bytes || b >= a + a_bytes) continue;
-      bool allowed = a == b && a_bytes == b_bytes && std::find(op.may_alias.begin(), op.may_alias.end(), std::pair(static_cast<int>(o), static_cast<int>(i))) != op.may_alias.end();
-      require(allowed, "aliasing", op.name, ": ", op.specs[o].name, " and ", op.specs[i].name, " share memory; the op writes ", op.specs[o].name, ", so give it its own");
+      bool allowed = a == b && a_bytes == b_bytes &&
+                     std::find(op.may_alias.begin(), op.may_alias.end(),
+                               std::pair(static_cast<int>(o), static_cast<int>(i))) != op.may_alias.end();
+      require(allowed, "aliasing", op.name, ": ", op.specs[o].name, " and ", op.specs[i].name,
+              " share memory; the op writes ", op.specs[o].name, ", so give it its own");
     }
   }
 }
@@ -445,7 +505,8 @@ void check(int id, const TensorRef* tensors, const double* numbers) {
       require(s.nullable, "missing_tensor", op.name, ": ", s.name, " is null, wanted a tensor");
       continue;
     }
-    require((s.dtypes >> static_cast<int>(t->dtype)) & 1, "bad_dtype", op.name, ": ", s.name, " is ", name_of(t->dtype), ", wanted ", s.dtype_text == "wf" ? "f32 or bf16" : s.dtype_text);
+    require((s.dtypes >> static_cast<int>(t->dtype)) & 1, "bad_dtype", op.name, ": ", s.name, " is ", name_of(t->dtype),
+            ", wanted ", s.dtype_text == "wf" ? "f32 or bf16" : s.dtype_text);
     if (!match_shape(call, s, t)) call.shape_error(static_cast<int>(i), wanted_text(call, s));
   }
   if (op.rule) op.rule(call);

@@ -1,5 +1,6 @@
-// The op contracts of temper/ops.h in a form that can be checked: names, dtypes, shapes, what may be null, what is written, what may alias.
-// The binding checks every call against it before the op runs; ops themselves check only what needs the data (indices in range).
+// The op contracts of temper/ops.h in a form that can be checked: names, dtypes, shapes, what may be null, what is
+// written, what may alias. The binding checks every call against it before the op runs; ops themselves check only what
+// needs the data (indices in range).
 #pragma once
 #include <cstdint>
 #include <span>

@@ -16,8 +16,13 @@
 namespace temper {
 namespace {
 
-// What the SIGBUS handler may look at: plain atomics only. A range is published by its begin and withdrawn before the mapping ends.
-struct Watch { std::atomic<uintptr_t> begin{0}, end{0}; std::atomic<int> access{0}; std::atomic<bool> damaged{false}; };
+// What the SIGBUS handler may look at: plain atomics only. A range is published by its begin and withdrawn before the
+// mapping ends.
+struct Watch {
+  std::atomic<uintptr_t> begin{0}, end{0};
+  std::atomic<int> access{0};
+  std::atomic<bool> damaged{false};
+};
 constexpr int kWatches = 4096;
 Watch watches[kWatches];
 std::mutex watch_mutex;
@@ -30,13 +35,17 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     const uintptr_t begin = w.begin.load(), end = w.end.load();
     if (begin == 0 || at < begin || at >= end) continue;
     w.damaged.store(true);
-    // All from here to the end: what lies beyond a page that is gone is gone too, and one mapping per page would run into the system's limit.
+    // All from here to the end: what lies beyond a page that is gone is gone too, and one mapping per page would run
+    // into the system's limit.
     const uintptr_t page = at / page_size * page_size;
-    if (mmap(reinterpret_cast<void*>(page), end - page, w.access.load(), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED) return;
+    if (mmap(reinterpret_cast<void*>(page), end - page, w.access.load(),
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
+      return;
   }
   // Not ours: as if this handler were not there.
   if (previous_action.sa_flags & SA_SIGINFO) previous_action.sa_sigaction(signal, info, context);
-  else if (previous_action.sa_handler != SIG_DFL && previous_action.sa_handler != SIG_IGN) previous_action.sa_handler(signal);
+  else if (previous_action.sa_handler != SIG_DFL && previous_action.sa_handler != SIG_IGN)
+    previous_action.sa_handler(signal);
   else sigaction(SIGBUS, &previous_action, nullptr);  // the read is tried again and meets the default action
 }
 
@@ -44,7 +53,7 @@ int start_watching(void* data, uint64_t size, int access) {
   std::lock_guard lock(watch_mutex);
   if (page_size == 0) {
     page_size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_bus_error;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
@@ -71,7 +80,12 @@ std::atomic<int64_t> scratch_live{0}, scratch_peak{0};
 }  // namespace
 
 MappedFile::MappedFile(std::string path, int fd, void* data, uint64_t size, bool writable)
-    : path_(std::move(path)), fd_(fd), data_(data), size_(size), watch_(data ? start_watching(data, size, writable ? PROT_READ | PROT_WRITE : PROT_READ) : -1), writable_(writable) {
+    : path_(std::move(path)),
+      fd_(fd),
+      data_(data),
+      size_(size),
+      watch_(data ? start_watching(data, size, writable ? PROT_READ | PROT_WRITE : PROT_READ) : -1),
+      writable_(writable) {
   if (!writable_) return;
   const int64_t live = scratch_live += static_cast<int64_t>(size_);
   for (int64_t peak = scratch_peak; live > peak && !scratch_peak.compare_exchange_weak(peak, live);) {}
@@ -84,7 +98,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     int error = errno;
     fail(error == ENOENT || error == ENOTDIR ? "file_missing" : "file_unreadable", path, ": ", std::strerror(error));
   }
-  struct stat st {};
+  struct stat st{};
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
     ::close(fd);
     fail("file_not_regular", path, ": not a regular file; wanted a file that can be mapped");
@@ -111,7 +125,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
 }
 
 std::shared_ptr<const MappedFile> MappedFile::scratch(const std::string& folder, uint64_t bytes) {
-  require(folder.find('\0') == std::string::npos, "offload_unwritable", "the folder for offloaded tensors contains a zero byte");
+  require(folder.find('\0') == std::string::npos, "offload_unwritable",
+          "the folder for offloaded tensors contains a zero byte");
   int fd = -1;
 #ifdef O_TMPFILE
   fd = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -121,21 +136,25 @@ std::shared_ptr<const MappedFile> MappedFile::scratch(const std::string& folder,
     fd = mkostemp(name.data(), O_CLOEXEC);
     if (fd >= 0) unlink(name.c_str());
   }
-  if (fd < 0) fail("offload_unwritable", folder, ": no file can be made there for offloaded tensors: ", std::strerror(errno), "; choose another folder, or do not offload");
+  if (fd < 0)
+    fail("offload_unwritable", folder, ": no file can be made there for offloaded tensors: ", std::strerror(errno),
+         "; choose another folder, or do not offload");
   const uint64_t size = bytes ? bytes : 1;
   int error;
   do error = posix_fallocate(fd, 0, static_cast<off_t>(size));
   while (error == EINTR);
   if (error) {
     ::close(fd);
-    fail(error == ENOSPC || error == EDQUOT || error == EFBIG ? "offload_disk_full" : "offload_unwritable", folder, ": no room for ", size, " bytes of offloaded tensors: ", std::strerror(error),
+    fail(error == ENOSPC || error == EDQUOT || error == EFBIG ? "offload_disk_full" : "offload_unwritable", folder,
+         ": no room for ", size, " bytes of offloaded tensors: ", std::strerror(error),
          "; free space there, or lower the tokens per batch");
   }
   void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) {
     error = errno;
     ::close(fd);
-    fail("offload_unwritable", folder, ": ", size, " bytes for offloaded tensors cannot be mapped: ", std::strerror(error));
+    fail("offload_unwritable", folder, ": ", size,
+         " bytes for offloaded tensors cannot be mapped: ", std::strerror(error));
   }
   MappedFile* file;
   try {
@@ -156,7 +175,7 @@ MappedFile::~MappedFile() {
 }
 
 const void* MappedFile::range(uint64_t offset, uint64_t bytes, size_t alignment) const {
-  struct stat st {};
+  struct stat st{};
   uint64_t now = fstat(fd_, &st) == 0 ? static_cast<uint64_t>(st.st_size) : 0;
   uint64_t end = now < size_ ? now : size_;
   require(offset <= end && bytes <= end - offset, "file_truncated", path_, ": bytes [", offset, ", ", offset + bytes,
@@ -167,8 +186,11 @@ const void* MappedFile::range(uint64_t offset, uint64_t bytes, size_t alignment)
 
 void MappedFile::require_whole() const {
   if (watch_ < 0 || !watches[watch_].damaged.load()) return;
-  require(!writable_, "offload_lost", path_, ": offloaded tensors could not be read back from this disk; look at the system's log, and start again from the last checkpoint");
-  fail("file_changed", path_, ": was shortened while in use; nothing computed from it counts, restore the file and open it again");
+  require(!writable_, "offload_lost", path_,
+          ": offloaded tensors could not be read back from this disk; look at the system's log, and start again from "
+          "the last checkpoint");
+  fail("file_changed", path_,
+       ": was shortened while in use; nothing computed from it counts, restore the file and open it again");
 }
 
 ScratchStats scratch_stats() { return {scratch_live, scratch_peak}; }

@@ -1,6 +1,6 @@
-// The counting, caching allocator. Freed blocks are kept and handed out again; kept plus live never exceeds the highest live figure ever
-// reached, so keeping them costs no memory that the process had not needed before. Large blocks are laid over kept pages of any size
-// (arena.h), small ones are kept by size class.
+// The counting, caching allocator. Freed blocks are kept and handed out again; kept plus live never exceeds the highest
+// live figure ever reached, so keeping them costs no memory that the process had not needed before. Large blocks are
+// laid over kept pages of any size (arena.h), small ones are kept by size class.
 #include "temper/memory.h"
 
 #include <algorithm>
@@ -40,7 +40,7 @@ struct State {
   size_t kept_malloc = 0;               // their sum
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0;
-  size_t held = 0, held_peak = 0;       // of live blocks, and their highest sum since the start or release_cached()
+  size_t held = 0, held_peak = 0;  // of live blocks, and their highest sum since the start or release_cached()
   size_t cached() const { return kept_malloc + arena.kept(); }
 };
 // Never destroyed: worker threads may still release blocks while the process runs its exit handlers.
@@ -79,7 +79,8 @@ Header* make_block(State& s, size_t bytes) {
   return h;
 }
 
-// Leaves at most `limit` bytes kept. Large blocks go first, and of the others the largest: the fewest calls free the most.
+// Leaves at most `limit` bytes kept. Large blocks go first, and of the others the largest: the fewest calls free the
+// most.
 void trim(State& s, size_t limit) noexcept {
   if (s.cached() > limit) s.arena.drop(s.cached() - limit);
   while (s.cached() > limit && !s.kept.empty()) {
@@ -93,7 +94,8 @@ void trim(State& s, size_t limit) noexcept {
 }  // namespace
 
 void* allocate(size_t bytes, Category category) {
-  require(bytes <= (size_t{1} << 46), "out_of_memory", "allocate: ", bytes, " bytes asked for, more than any machine has; check the shape");
+  require(bytes <= (size_t{1} << 46), "out_of_memory", "allocate: ", bytes,
+          " bytes asked for, more than any machine has; check the shape");
   State& s = state();
   std::lock_guard lock(s.mutex);
   Header* h = make_block(s, bytes);
@@ -102,8 +104,8 @@ void* allocate(size_t bytes, Category category) {
     h = make_block(s, bytes);
   }
   if (!h) {
-    fail("out_of_memory", "allocate: the system has no ", bytes, " bytes for category ", static_cast<int>(category), " (", s.total,
-         " bytes live); lower tokens per step, sequence length or rank");
+    fail("out_of_memory", "allocate: the system has no ", bytes, " bytes for category ", static_cast<int>(category),
+         " (", s.total, " bytes live); lower tokens per step, sequence length or rank");
   }
   h->bytes = bytes;
   h->category = static_cast<int32_t>(category);

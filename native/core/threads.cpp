@@ -1,5 +1,5 @@
-// The process-wide thread pool behind temper/threads.h. It is never destroyed: its threads may outlive static destructors and
-// the Node worker that started them, so the library that holds their code is pinned in memory as well.
+// The process-wide thread pool behind temper/threads.h. It is never destroyed: its threads may outlive static
+// destructors and the Node worker that started them, so the library that holds their code is pinned in memory as well.
 #include "temper/threads.h"
 
 #include <dlfcn.h>
@@ -33,7 +33,8 @@ void relax() {
 }
 
 // Polls until the condition holds or the time is up.
-template <class F> void spin(F&& holds) {
+template <class F>
+void spin(F&& holds) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + kSpin;
   while (!holds()) {
@@ -58,8 +59,8 @@ int initial_threads() {
   if (!text || !*text) return allowed_cores();
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
-  require(*end == '\0' && n >= 1 && n <= kMaxThreads, "bad_argument", "TEMPER_THREADS: got '", text, "', wanted a whole number from 1 to ", kMaxThreads,
-          "; unset it to use every allowed core");
+  require(*end == '\0' && n >= 1 && n <= kMaxThreads, "bad_argument", "TEMPER_THREADS: got '", text,
+          "', wanted a whole number from 1 to ", kMaxThreads, "; unset it to use every allowed core");
   return static_cast<int>(n);
 }
 
@@ -68,14 +69,15 @@ std::atomic<int>& wanted_threads() {
   return n;
 }
 
-// The tasks a thread still has, begin in the low half. A task is handed out once, so a word that came back means the same tasks.
+// The tasks a thread still has, begin in the low half. A task is handed out once, so a word that came back means the
+// same tasks.
 struct alignas(64) Share {
   std::atomic<uint64_t> left{0};
 };
 constexpr uint64_t tasks_from(uint64_t begin, uint64_t end) { return end << 32 | begin; }
 
-// Every thread begins with a piece of its own and walks through it in order, so that it reads weights as one stream; who is done takes
-// half of what the slowest has left.
+// Every thread begins with a piece of its own and walks through it in order, so that it reads weights as one stream;
+// who is done takes half of what the slowest has left.
 struct Job {
   void (*call)(void*, int64_t);
   void* context;
@@ -87,7 +89,9 @@ struct Job {
 
   void deal(int64_t tasks) {
     for (int t = 0; t < threads; ++t)
-      shares[t].left.store(tasks_from(static_cast<uint64_t>(tasks * t / threads), static_cast<uint64_t>(tasks * (t + 1) / threads)), std::memory_order_relaxed);
+      shares[t].left.store(
+          tasks_from(static_cast<uint64_t>(tasks * t / threads), static_cast<uint64_t>(tasks * (t + 1) / threads)),
+          std::memory_order_relaxed);
   }
 
   bool take(int seat, int64_t& task) {
@@ -102,7 +106,8 @@ struct Job {
       uint64_t most = 0;
       int victim = -1;
       for (int t = 0; t < threads; ++t) {
-        const uint64_t left = shares[t].left.load(std::memory_order_relaxed), n = (left >> 32) - static_cast<uint32_t>(left);
+        const uint64_t left = shares[t].left.load(std::memory_order_relaxed),
+                       n = (left >> 32) - static_cast<uint32_t>(left);
         if (n > most) most = n, now = left, victim = t;
       }
       if (victim < 0) return false;
@@ -227,10 +232,19 @@ void run_tasks(int64_t tasks, void (*call)(void*, int64_t), void* context) {
   }
   constexpr int64_t most = 1 << 30;  // a share counts in 32 bits
   if (tasks > most) {
-    struct Part { void (*call)(void*, int64_t); void* context; int64_t from; };
+    struct Part {
+      void (*call)(void*, int64_t);
+      void* context;
+      int64_t from;
+    };
     for (int64_t from = 0; from < tasks; from += most) {
       Part part{call, context, from};
-      pool().run(tasks - from < most ? tasks - from : most, threads, [](void* p, int64_t i) { static_cast<Part*>(p)->call(static_cast<Part*>(p)->context, static_cast<Part*>(p)->from + i); }, &part);
+      pool().run(
+          tasks - from < most ? tasks - from : most, threads,
+          [](void* p, int64_t i) {
+            static_cast<Part*>(p)->call(static_cast<Part*>(p)->context, static_cast<Part*>(p)->from + i);
+          },
+          &part);
     }
     return;
   }

@@ -9,8 +9,10 @@ namespace temper::cpu {
 namespace {
 
 struct Step {
-  template <int> static TEMPER_INLINE void run(float* p, float* m, float* v, const float* g, float decay, float beta1, float rest1, float beta2, float rest2,
-                                               float rate, float root2, float eps, float grad_scale, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* p, float* m, float* v, const float* g, float decay, float beta1, float rest1,
+                                float beta2, float rest2, float rate, float root2, float eps, float grad_scale,
+                                int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
       const float d = g[i] * grad_scale;
@@ -23,7 +25,8 @@ struct Step {
 };
 
 struct Squares {
-  template <int> static TEMPER_INLINE void run(double* out, const float* x, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(double* out, const float* x, int64_t begin, int64_t end) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = begin; i < end; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
@@ -31,19 +34,23 @@ struct Squares {
   }
 };
 
-void check_step(int64_t step) { require(step >= 1, "bad_argument", "adamw: step is ", step, ", wanted 1 or more: steps are counted from 1"); }
+void check_step(int64_t step) {
+  require(step >= 1, "bad_argument", "adamw: step is ", step, ", wanted 1 or more: steps are counted from 1");
+}
 
 }  // namespace
 
-void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step,
-           double grad_scale) {
+void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
+           double weight_decay, int64_t step, double grad_scale) {
   check_step(step);
   const double n = static_cast<double>(step);
-  const float rate = static_cast<float>(lr / (1.0 - std::pow(beta1, n))), root2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, n)));
+  const float rate = static_cast<float>(lr / (1.0 - std::pow(beta1, n))),
+              root2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, n)));
   parallel_ranges(p->numel(), kTaskElements / 4, [&](int64_t begin, int64_t end) {
-    run_kernel<Step>(p->f32(), m->f32(), v->f32(), static_cast<const float*>(g->f32()), static_cast<float>(1.0 - lr * weight_decay), static_cast<float>(beta1),
-                     static_cast<float>(1.0 - beta1), static_cast<float>(beta2), static_cast<float>(1.0 - beta2), rate, root2, static_cast<float>(eps),
-                     static_cast<float>(grad_scale), begin, end);
+    run_kernel<Step>(p->f32(), m->f32(), v->f32(), static_cast<const float*>(g->f32()),
+                     static_cast<float>(1.0 - lr * weight_decay), static_cast<float>(beta1),
+                     static_cast<float>(1.0 - beta1), static_cast<float>(beta2), static_cast<float>(1.0 - beta2), rate,
+                     root2, static_cast<float>(eps), static_cast<float>(grad_scale), begin, end);
   });
 }
 
@@ -60,8 +67,8 @@ void sum_squares(TensorRef out, TensorRef x) {
 
 namespace reference {
 
-void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step,
-           double grad_scale) {
+void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
+           double weight_decay, int64_t step, double grad_scale) {
   check_step(step);
   const double n = static_cast<double>(step);
   for (int64_t i = 0; i < p->numel(); ++i) {
@@ -70,7 +77,8 @@ void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double
     m->f32()[i] = static_cast<float>(first);
     v->f32()[i] = static_cast<float>(second);
     const double first_hat = first / (1.0 - std::pow(beta1, n)), second_hat = second / (1.0 - std::pow(beta2, n));
-    p->f32()[i] = static_cast<float>(p->f32()[i] * (1.0 - lr * weight_decay) - lr * first_hat / (std::sqrt(second_hat) + eps));
+    p->f32()[i] =
+        static_cast<float>(p->f32()[i] * (1.0 - lr * weight_decay) - lr * first_hat / (std::sqrt(second_hat) + eps));
   }
 }
 

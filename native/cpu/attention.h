@@ -14,7 +14,8 @@ struct AttentionShape {
   int64_t key_row(int64_t k_start, int64_t j) const { return k_start + (ring > 0 ? j % ring : j); }
 };
 
-AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor* k_start, const Tensor* k_len, int64_t window, int64_t ring);
+AttentionShape attention_shape(const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor* k_start,
+                               const Tensor* k_len, int64_t window, int64_t ring);
 // For the backward, which adds to the rows of dk and dv. Throws bad_index.
 void require_separate_keys(const AttentionShape& s, const Tensor& k_start, const Tensor& k_len);
 

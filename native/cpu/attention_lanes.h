@@ -1,6 +1,8 @@
-// What attention_tile.inc needs of an instruction set: a vector of kLanes floats and the few things one does with it. multiply_add fuses where the
-// set can; greater(a, b) is a > b ? a : b and lesser a < b ? a : b, so that a NaN in b stays. sum_lanes adds the lanes of
-// four vectors in order; halves_greatest takes the greater of upper and lower half until 4 lanes are left. load_quads(rows, d) takes 4 floats at rows[0] + d, rows[4] + d, … ; transpose4 turns four of those into columns.
+// What attention_tile.inc needs of an instruction set: a vector of kLanes floats and the few things one does with it.
+// multiply_add fuses where the set can; greater(a, b) is a > b ? a : b and lesser a < b ? a : b, so that a NaN in b
+// stays. sum_lanes adds the lanes of four vectors in order; halves_greatest takes the greater of upper and lower half
+// until 4 lanes are left. load_quads(rows, d) takes 4 floats at rows[0] + d, rows[4] + d, … ; transpose4 turns four of
+// those into columns.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -19,7 +21,11 @@ namespace temper::cpu {
 namespace {
 
 typedef float Quad __attribute__((vector_size(16)));
-TEMPER_INLINE Quad load_quad(const float* p) { Quad v; std::memcpy(&v, p, sizeof v); return v; }
+TEMPER_INLINE Quad load_quad(const float* p) {
+  Quad v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
 TEMPER_INLINE void store_quad(float* p, Quad v) { std::memcpy(p, &v, sizeof v); }
 TEMPER_INLINE Quad greater_quad(Quad a, Quad b) { return a > b ? a : b; }
 TEMPER_INLINE void transpose_quads(Quad& a, Quad& b, Quad& c, Quad& d) {
@@ -31,8 +37,14 @@ TEMPER_INLINE void transpose_quads(Quad& a, Quad& b, Quad& c, Quad& d) {
   d = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
 }
 // sum + lane 0 + lane 1 + lane 2 + lane 3 of four rows.
-TEMPER_INLINE Quad sum_rows(Quad sum, Quad a, Quad b, Quad c, Quad d) { transpose_quads(a, b, c, d); return sum + a + b + c + d; }
-TEMPER_INLINE Quad greatest_of_rows(Quad a, Quad b, Quad c, Quad d) { transpose_quads(a, b, c, d); return greater_quad(greater_quad(a, c), greater_quad(b, d)); }
+TEMPER_INLINE Quad sum_rows(Quad sum, Quad a, Quad b, Quad c, Quad d) {
+  transpose_quads(a, b, c, d);
+  return sum + a + b + c + d;
+}
+TEMPER_INLINE Quad greatest_of_rows(Quad a, Quad b, Quad c, Quad d) {
+  transpose_quads(a, b, c, d);
+  return greater_quad(greater_quad(a, c), greater_quad(b, d));
+}
 
 namespace portable {
 constexpr int kLanes = 4;
@@ -64,11 +76,15 @@ TEMPER_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, 
 TEMPER_INLINE Vec greater(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 TEMPER_INLINE Vec lesser(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 TEMPER_INLINE Quad sum_lanes(Vec a, Vec b, Vec c, Vec d) {
-  const Quad low = sum_rows(Quad{}, _mm256_castps256_ps128(a), _mm256_castps256_ps128(b), _mm256_castps256_ps128(c), _mm256_castps256_ps128(d));
-  return sum_rows(low, _mm256_extractf128_ps(a, 1), _mm256_extractf128_ps(b, 1), _mm256_extractf128_ps(c, 1), _mm256_extractf128_ps(d, 1));
+  const Quad low = sum_rows(Quad{}, _mm256_castps256_ps128(a), _mm256_castps256_ps128(b), _mm256_castps256_ps128(c),
+                            _mm256_castps256_ps128(d));
+  return sum_rows(low, _mm256_extractf128_ps(a, 1), _mm256_extractf128_ps(b, 1), _mm256_extractf128_ps(c, 1),
+                  _mm256_extractf128_ps(d, 1));
 }
 TEMPER_INLINE Quad halves_greatest(Vec v) { return _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
-TEMPER_INLINE Vec load_quads(const float* const* rows, int64_t d) { return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + d)), _mm_loadu_ps(rows[4] + d), 1); }
+TEMPER_INLINE Vec load_quads(const float* const* rows, int64_t d) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + d)), _mm_loadu_ps(rows[4] + d), 1);
+}
 TEMPER_INLINE void transpose4(Vec& a, Vec& b, Vec& c, Vec& d) {
   const __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b)), cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
   const __m256d ab2 = _mm256_castps_pd(_mm256_unpackhi_ps(a, b)), cd2 = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
@@ -92,11 +108,14 @@ TEMPER_INLINE Vec zero_lanes() { return _mm512_setzero_ps(); }
 TEMPER_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 TEMPER_INLINE Vec greater(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 TEMPER_INLINE Vec lesser(Vec a, Vec b) { return _mm512_min_ps(a, b); }
-template <int quarter> TEMPER_INLINE Quad sum_quarter(Quad sum, Vec a, Vec b, Vec c, Vec d) {
-  return sum_rows(sum, _mm512_extractf32x4_ps(a, quarter), _mm512_extractf32x4_ps(b, quarter), _mm512_extractf32x4_ps(c, quarter), _mm512_extractf32x4_ps(d, quarter));
+template <int quarter>
+TEMPER_INLINE Quad sum_quarter(Quad sum, Vec a, Vec b, Vec c, Vec d) {
+  return sum_rows(sum, _mm512_extractf32x4_ps(a, quarter), _mm512_extractf32x4_ps(b, quarter),
+                  _mm512_extractf32x4_ps(c, quarter), _mm512_extractf32x4_ps(d, quarter));
 }
 TEMPER_INLINE Quad sum_lanes(Vec a, Vec b, Vec c, Vec d) {
-  return sum_quarter<3>(sum_quarter<2>(sum_quarter<1>(sum_quarter<0>(Quad{}, a, b, c, d), a, b, c, d), a, b, c, d), a, b, c, d);
+  return sum_quarter<3>(sum_quarter<2>(sum_quarter<1>(sum_quarter<0>(Quad{}, a, b, c, d), a, b, c, d), a, b, c, d), a,
+                        b, c, d);
 }
 TEMPER_INLINE Quad halves_greatest(Vec v) {
   const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

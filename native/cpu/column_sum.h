@@ -14,7 +14,9 @@ struct RowGroup {
 };
 
 // sum[n] += Σ_r scale[r]·x[rows[r]][n]   (rows, scale may be null). group(i) gives the i-th of `groups` groups.
-template <class Group> void add_column_sums(int64_t groups, const Group& group, int64_t N, const float* x, const int32_t* rows, const float* scale) {
+template <class Group>
+void add_column_sums(int64_t groups, const Group& group, int64_t N, const float* x, const int32_t* rows,
+                     const float* scale) {
   constexpr int64_t kColumns = 128;
   const int64_t blocks = (N + kColumns - 1) / kColumns;
   const auto body = [&](int64_t task) {
@@ -31,7 +33,8 @@ template <class Group> void add_column_sums(int64_t groups, const Group& group, 
   };
   int64_t work = 0;
   for (int64_t i = 0; i < groups; ++i) work += (group(i).end - group(i).begin) * N;
-  if (work < 1 << 17) for (int64_t i = 0; i < groups * blocks; ++i) body(i);
+  if (work < 1 << 17)
+    for (int64_t i = 0; i < groups * blocks; ++i) body(i);
   else parallel_for(groups * blocks, body);
 }
 

@@ -1,4 +1,5 @@
-// embedding: rows of a table, and their gradient added in order of t (parallel over columns, so the order holds at any thread count).
+// embedding: rows of a table, and their gradient added in order of t (parallel over columns, so the order holds at any
+// thread count).
 #include "cpu/ops.h"
 #include "cpu/variants.h"
 #include "temper/threads.h"
@@ -6,8 +7,10 @@
 namespace temper::cpu {
 namespace {
 
-template <class Wf> struct Lookup {
-  template <int> static TEMPER_INLINE void run(float* y, const Wf* table, const int32_t* ids, int64_t begin, int64_t end, int64_t D) {
+template <class Wf>
+struct Lookup {
+  template <int>
+  static TEMPER_INLINE void run(float* y, const Wf* table, const int32_t* ids, int64_t begin, int64_t end, int64_t D) {
     for (int64_t t = begin; t < end; ++t) {
       const Wf* row = table + ids[t] * D;
       float* out = y + t * D;
@@ -18,7 +21,9 @@ template <class Wf> struct Lookup {
 };
 
 struct AddRows {
-  template <int> static TEMPER_INLINE void run(float* dtable, const float* dy, const int32_t* ids, int64_t T, int64_t D, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* dtable, const float* dy, const int32_t* ids, int64_t T, int64_t D, int64_t begin,
+                                int64_t end) {
     for (int64_t t = 0; t < T; ++t) {
       float* row = dtable + ids[t] * D;
       const float* g = dy + t * D;
@@ -35,7 +40,9 @@ void embedding_fwd(TensorRef y, TensorRef table, TensorRef ids) {
   check_indices("embedding_fwd", "ids", ids->i32(), T, V);
   with_wf(*table, [&](auto* w) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(w)>>;
-    parallel_ranges(T, rows_per_task(D), [&](int64_t begin, int64_t end) { run_kernel<Lookup<Wf>>(y->f32(), w, static_cast<const int32_t*>(ids->i32()), begin, end, D); });
+    parallel_ranges(T, rows_per_task(D), [&](int64_t begin, int64_t end) {
+      run_kernel<Lookup<Wf>>(y->f32(), w, static_cast<const int32_t*>(ids->i32()), begin, end, D);
+    });
   });
 }
 
@@ -44,7 +51,8 @@ void embedding_bwd(TensorRef dtable, TensorRef dy, TensorRef ids) {
   check_indices("embedding_bwd", "ids", ids->i32(), T, V);
   const int64_t grain = T > 0 ? (rows_per_task(T) + 15) / 16 * 16 : D;
   parallel_ranges(D, grain, [&](int64_t begin, int64_t end) {
-    run_kernel<AddRows>(dtable->f32(), static_cast<const float*>(dy->f32()), static_cast<const int32_t*>(ids->i32()), T, D, begin, end);
+    run_kernel<AddRows>(dtable->f32(), static_cast<const float*>(dy->f32()), static_cast<const int32_t*>(ids->i32()), T,
+                        D, begin, end);
   });
 }
 

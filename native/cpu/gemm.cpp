@@ -12,18 +12,20 @@
 namespace temper::cpu {
 namespace {
 
-constexpr int64_t kBlockRows = 264;          // rows of A that share a packed panel of B: their units fit half of L2
-constexpr int64_t kBlockCols = 256;          // columns per task
+constexpr int64_t kBlockRows = 264;  // rows of A that share a packed panel of B: their units fit half of L2
+constexpr int64_t kBlockCols = 256;  // columns per task
 constexpr int64_t kFewBytes = 768 << 10, kFewCols = 512;  // of weights and columns in a task of row dots, at most
-constexpr int64_t kSerialMultiplies = 1 << 19, kSerialUnits = 1 << 16;  // below these waking a thread costs more than it brings
+// below these waking a thread costs more than it brings
+constexpr int64_t kSerialMultiplies = 1 << 19, kSerialUnits = 1 << 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
   const Product* product;
-  bool few;                                  // by row dots
+  bool few;  // by row dots
   int64_t panels, row_blocks, col_blocks, block_cols;
-  uint32_t* packed_a[2];                     // per term: blocks of kUnits units, in each block panel after panel (few: prepared rows)
+  // per term: blocks of kUnits units, in each block panel after panel (few: prepared rows)
+  uint32_t* packed_a[2];
   int64_t panel_begin(int64_t p) const { return p * product->m / panels; }
   int64_t block_begin(int64_t b) const { return b * panels / row_blocks; }  // in panels
 };
@@ -60,7 +62,9 @@ int64_t few_cols(Kind kind, int64_t k) {
 }
 
 float bias_at(const Product& p, int64_t n) {
-  return !p.bias ? 0.0f : p.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(p.bias) + n) : static_cast<const float*>(p.bias)[n];
+  return !p.bias                     ? 0.0f
+         : p.bias_kind == Kind::bf16 ? load(static_cast<const uint16_t*>(p.bias) + n)
+                                     : static_cast<const float*>(p.bias)[n];
 }
 
 void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
@@ -97,7 +101,9 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
       const uint32_t* block = plan.packed_a[term] + P.m * k_block * kUnits;
       for (int64_t col = col_block * plan.block_cols, panel = 0; col < col_end; col += path.nr, ++panel) {
         const int cols = static_cast<int>(std::min<int64_t>(path.nr, P.n - col));
-        if (panel % at_once == 0) path.pack(packed_b, t.b, col, static_cast<int>(std::min<int64_t>(at_once * path.nr, P.n - col)), path.nr, k0, ks);
+        if (panel % at_once == 0)
+          path.pack(packed_b, t.b, col, static_cast<int>(std::min<int64_t>(at_once * path.nr, P.n - col)), path.nr, k0,
+                    ks);
         const uint32_t* b = packed_b + panel % at_once * units * path.nr;
         const float* with_bias = nullptr;
         if (overwrite && P.bias) {
@@ -112,9 +118,11 @@ void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Pat
             path.tile(rows, units, block + row * units, b, c, P.ldc, t.alpha, overwrite, with_bias);
           } else {  // the last columns go through a whole tile beside c
             if (!overwrite)
-              for (int i = 0; i < rows; ++i) std::memcpy(edge + i * path.nr, c + i * P.ldc, static_cast<size_t>(cols) * 4);
+              for (int i = 0; i < rows; ++i)
+                std::memcpy(edge + i * path.nr, c + i * P.ldc, static_cast<size_t>(cols) * 4);
             path.tile(rows, units, block + row * units, b, edge, path.nr, t.alpha, overwrite, with_bias);
-            for (int i = 0; i < rows; ++i) std::memcpy(c + i * P.ldc, edge + i * path.nr, static_cast<size_t>(cols) * 4);
+            for (int i = 0; i < rows; ++i)
+              std::memcpy(c + i * P.ldc, edge + i * path.nr, static_cast<size_t>(cols) * 4);
           }
         }
       }
@@ -168,7 +176,9 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
   const RowDots& few = precision ? kernels().few_rounded : kernels().few_exact;
   Scratch<Plan> plans(static_cast<size_t>(count));
   Scratch<int64_t> task_end(static_cast<size_t>(count)), pack_end(static_cast<size_t>(count));
-  const auto a_units = [&](const Plan& plan, const Term& t) { return plan.product->m * (plan.few ? few.units(t.b.kind, t.k) : units_of(t, path)); };
+  const auto a_units = [&](const Plan& plan, const Term& t) {
+    return plan.product->m * (plan.few ? few.units(t.b.kind, t.k) : units_of(t, path));
+  };
   int64_t num_plans = 0, tasks = 0, packs = 0, units = 0, work = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Product& p = products[i];
@@ -219,7 +229,8 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     if (plan.few) {
       for (int term = 0; term < plan.product->num_terms; ++term) {
         const Term& t = plan.product->terms[term];
-        for (int64_t row = 0; row < plan.product->m; ++row) few.prepare(plan.packed_a[term] + row * few.units(t.b.kind, t.k), t.a, row, t.k, t.b.kind);
+        for (int64_t row = 0; row < plan.product->m; ++row)
+          few.prepare(plan.packed_a[term] + row * few.units(t.b.kind, t.k), t.a, row, t.k, t.b.kind);
       }
       return;
     }
@@ -236,7 +247,8 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     else run_block(plan, i / plan.col_blocks, i % plan.col_blocks, path);
   };
   const auto run = [](int64_t n, bool serial, const auto& task) {
-    if (serial) for (int64_t i = 0; i < n; ++i) task(i);
+    if (serial)
+      for (int64_t i = 0; i < n; ++i) task(i);
     else parallel_for(n, task);
   };
   run(packs, units < kSerialUnits, pack_task);

@@ -1,5 +1,5 @@
-// The one matrix-product core. An op describes its operands where they lie (f32, bf16, MXFP4 or q8; gathered, scaled or transposed rows)
-// and `multiply` packs tiles from there, so nothing is ever expanded as a whole. Start at Product.
+// The one matrix-product core. An op describes its operands where they lie (f32, bf16, MXFP4 or q8; gathered, scaled or
+// transposed rows) and `multiply` packs tiles from there, so nothing is ever expanded as a whole. Start at Product.
 #pragma once
 #include <cstdint>
 
@@ -7,19 +7,22 @@
 
 namespace temper::cpu {
 
-inline constexpr int kUnits = 256;     // units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
-inline constexpr int kFewRows = 8, kMostFewRows = 16;  // that take the few-rows path: of any product, of one that says so
-inline constexpr int kPanels = 4;      // packed at once where k runs across rows: a row is then read by whole cache lines
+// units of k per block: a packed panel of 32 columns is 32 KiB, so it stays in L1
+inline constexpr int kUnits = 256;
+// that take the few-rows path: of any product, of one that says so
+inline constexpr int kFewRows = 8, kMostFewRows = 16;
+// packed at once where k runs across rows: a row is then read by whole cache lines
+inline constexpr int kPanels = 4;
 inline constexpr int kMaxTileRows = 16, kMaxTileCols = 32;
 
 enum class Kind : uint8_t { f32, bf16, mxfp4, q8 };
 inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
 
-// An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds rows of `ld` elements;
-// k runs along a row (k_inner) or across rows.
+// An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds rows of `ld`
+// elements; k runs along a row (k_inner) or across rows.
 struct Source {
-  const void* data = nullptr;       // row 0; for MXFP4 its blocks
-  const uint8_t* scales = nullptr;  // MXFP4: a byte for 32 elements
+  const void* data = nullptr;           // row 0; for MXFP4 its blocks
+  const uint8_t* scales = nullptr;      // MXFP4: a byte for 32 elements
   const uint16_t* q8_scales = nullptr;  // q8: a bf16 for 32 elements
   int64_t ld = 0;
   const int32_t* rows = nullptr;     // row r lies at rows[r] (null: at r)
@@ -51,7 +54,8 @@ struct Product {
 // Runs independent products. Each element of c is summed in one fixed order, whatever the thread count.
 void multiply(const Product* products, int64_t count, int64_t precision);
 
-// One way of multiplying: packing into tiles of 32-bit units (an f32, or two bf16 along k) and the tile kernel that reads them.
+// One way of multiplying: packing into tiles of 32-bit units (an f32, or two bf16 along k) and the tile kernel that
+// reads them.
 struct Path {
   int mr, nr;  // rows and columns of a tile
   int pair;    // elements of k per unit
@@ -60,14 +64,17 @@ struct Path {
   // More outs than the width fill panels of [units][width] that follow one another.
   void (*pack)(uint32_t* dst, const Source& source, int64_t o0, int outs, int width, int64_t k0, int ks);
   // c[rows][nr] = bias + alpha·a·b (overwrite) or += alpha·a·b; a is [units][rows], b is [units][nr].
-  void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias);
+  void (*tile)(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha,
+               bool overwrite, const float* bias);
 };
 
 // Few rows against weights whose rows run along k: each weight is read once, in memory order.
 struct RowDots {
-  int rows;                                                                                        // at most, of one call
-  int64_t (*units)(Kind weight, int64_t k);                                                       // 32-bit units of one prepared row of x
-  void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);            // a: f32, k_inner
+  // at most, of one call
+  int rows;
+  // 32-bit units of one prepared row of x
+  int64_t (*units)(Kind weight, int64_t k);
+  void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);  // a: f32, k_inner
   // out[i][n − n0] = x[i]·b[n] for i < m ≤ rows; x is m prepared rows.
   void (*dots)(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k);
 };
@@ -77,8 +84,8 @@ struct Kernels {
   Path exact, rounded;  // precision 0 and 1
   RowDots few_exact, few_rounded;
   float (*row_max)(const float* x, int64_t n);
-  double (*sum_exp)(const float* x, int64_t n, float shift);                       // Σ exp(x − shift)
-  void (*exp_scaled)(float* x, int64_t n, float shift, float factor);              // x = factor·exp(x − shift)
+  double (*sum_exp)(const float* x, int64_t n, float shift);           // Σ exp(x − shift)
+  void (*exp_scaled)(float* x, int64_t n, float shift, float factor);  // x = factor·exp(x − shift)
 };
 
 extern const Kernels kKernelsPortable;

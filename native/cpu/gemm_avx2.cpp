@@ -10,6 +10,8 @@ const Kernels kKernelsAvx2 = {
     {6, 16, 1, pack_any<1, true>, tile_f32<Vector, 6, 2>},
     {kFewRows, dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
     {kFewRows, dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
-    row_max, sum_exp, exp_scaled,
+    row_max,
+    sum_exp,
+    exp_scaled,
 };
 }  // namespace temper::cpu

@@ -1,4 +1,5 @@
-// 5×16 f32 tiles for aarch64: 20 registers accumulate, 9 hold the operands; a sixth row would spill. At precision 1 operands are rounded to bf16 and multiplied as f32.
+// 5×16 f32 tiles for aarch64: 20 registers accumulate, 9 hold the operands; a sixth row would spill. At precision 1
+// operands are rounded to bf16 and multiplied as f32.
 #include <arm_neon.h>
 
 #include "gemm_pack.h"
@@ -16,8 +17,11 @@ struct Vector {
   static T fma(T a, T b, T c) { return vfmaq_f32(c, a, b); }
 };
 
-// The general tile_rows keeps its sums in memory here: g++ splits the array into registers only when told to unroll first.
-template <int Rows> void tile_neon(int units, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+// The general tile_rows keeps its sums in memory here: g++ splits the array into registers only when told to unroll
+// first.
+template <int Rows>
+void tile_neon(int units, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool overwrite,
+               const float* bias) {
   constexpr int cols = 4;
   float32x4_t sum[Rows][cols];
 #pragma GCC unroll 5
@@ -46,9 +50,11 @@ template <int Rows> void tile_neon(int units, const float* a, const float* b, fl
   }
 }
 
-void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite,
+          const float* bias) {
   constexpr decltype(&tile_neon<1>) tiles[] = {tile_neon<1>, tile_neon<2>, tile_neon<3>, tile_neon<4>, tile_neon<5>};
-  tiles[rows - 1](units, reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), c, ldc, alpha, overwrite, bias);
+  tiles[rows - 1](units, reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), c, ldc, alpha, overwrite,
+                  bias);
 }
 }  // namespace
 
@@ -57,6 +63,8 @@ const Kernels kKernelsNeon = {
     {5, 16, 1, pack_any<1, true>, tile},
     {kFewRows, dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
     {kFewRows, dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
-    row_max, sum_exp, exp_scaled,
+    row_max,
+    sum_exp,
+    exp_scaled,
 };
 }  // namespace temper::cpu

@@ -1,4 +1,5 @@
-// 5×16 tiles on aarch64's bf16 dot product (FEAT_BF16): each instruction takes two steps of k for 4 columns. For precision 1 only.
+// 5×16 tiles on aarch64's bf16 dot product (FEAT_BF16): each instruction takes two steps of k for 4 columns. For
+// precision 1 only.
 #include <arm_neon.h>
 
 #include "gemm_pack.h"
@@ -6,7 +7,9 @@
 namespace temper::cpu {
 namespace {
 
-template <int Rows> void tile_rows(int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+template <int Rows>
+void tile_rows(int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite,
+               const float* bias) {
   constexpr int cols = 4;
   float32x4_t sum[Rows][cols];
 #pragma GCC unroll 5
@@ -36,7 +39,8 @@ template <int Rows> void tile_rows(int units, const uint32_t* a, const uint32_t*
   }
 }
 
-void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+void tile(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite,
+          const float* bias) {
   constexpr decltype(&tile_rows<1>) tiles[] = {tile_rows<1>, tile_rows<2>, tile_rows<3>, tile_rows<4>, tile_rows<5>};
   tiles[rows - 1](units, a, b, c, ldc, alpha, overwrite, bias);
 }

@@ -1,4 +1,5 @@
-// Packing for any source and any instruction set. Included by one translation unit per instruction set, so everything is local to it.
+// Packing for any source and any instruction set. Included by one translation unit per instruction set, so everything
+// is local to it.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -23,7 +24,8 @@ constexpr CodePairs make_code_pairs() {
 }
 constexpr CodePairs kCodePairs = make_code_pairs();
 
-// `count` elements of a group, from element `from` on. 2^(e−127) is built from its bits; e = 0 is the subnormal 2^−127, 255 the format's NaN.
+// `count` elements of a group, from element `from` on. 2^(e−127) is built from its bits; e = 0 is the subnormal 2^−127,
+// 255 the format's NaN.
 inline void decode_group_part(float* out, const uint8_t* block, uint8_t scale, int from, int count) {
   uint32_t bits = scale ? static_cast<uint32_t>(scale) << 23 : 0x00400000u;
   if (scale == 255) bits = 0x7fc00000u;
@@ -40,14 +42,16 @@ inline void decode_group_part(float* out, const uint8_t* block, uint8_t scale, i
 inline float to_bf16_and_back(float f) {
   uint32_t bits;
   std::memcpy(&bits, &f, sizeof bits);
-  const uint32_t quiet = (bits & 0xffff0000u) | 0x00400000u, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  const uint32_t quiet = (bits & 0xffff0000u) | 0x00400000u,
+                 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
   bits = (bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
   std::memcpy(&f, &bits, sizeof f);
   return f;
 }
 
 // `count` elements of memory row r, from element i on, as f32 (rounded to bf16 when Round).
-template <bool Round> inline void load_segment(float* out, const Source& s, int64_t r, int64_t i, int count) {
+template <bool Round>
+inline void load_segment(float* out, const Source& s, int64_t r, int64_t i, int count) {
   const int64_t row = s.rows ? s.rows[r] : r;
   if (s.kind == Kind::f32) {
     const float* from = static_cast<const float*>(s.data) + row * s.ld + i;
@@ -92,7 +96,8 @@ template <bool Round> inline void load_segment(float* out, const Source& s, int6
 }
 
 // Pair 1: a unit is an f32. Pair 2: a unit is two bf16, the lower k in the lower half.
-template <int Pair, bool Round> void pack_any(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
+template <int Pair, bool Round>
+void pack_any(uint32_t* dst, const Source& s, int64_t o0, int outs, int width, int64_t k0, int ks) {
   const int units = (ks + Pair - 1) / Pair;
   float line[kUnits * 2];
   const auto unit = [&](const float* a, const float* b) {
@@ -122,7 +127,8 @@ template <int Pair, bool Round> void pack_any(uint32_t* dst, const Source& s, in
     }
   }
   if (const int last = outs % width)
-    for (int u = 0; u < units; ++u) std::memset(dst + outs / width * panel + u * width + last, 0, static_cast<size_t>(width - last) * 4);
+    for (int u = 0; u < units; ++u)
+      std::memset(dst + outs / width * panel + u * width + last, 0, static_cast<size_t>(width - last) * 4);
 }
 
 }  // namespace

@@ -9,7 +9,11 @@ struct Vector {
   using T = float __attribute__((vector_size(16)));
   static constexpr int width = 4;
   static T zero() { return T{}; }
-  static T load(const float* p) { T v; std::memcpy(&v, p, sizeof v); return v; }
+  static T load(const float* p) {
+    T v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
   static void store(float* p, T v) { std::memcpy(p, &v, sizeof v); }
   static T broadcast(float f) { return T{f, f, f, f}; }
   static T fma(T a, T b, T c) { return a * b + c; }
@@ -21,6 +25,8 @@ const Kernels kKernelsPortable = {
     {4, 8, 1, pack_any<1, true>, tile_f32<Vector, 4, 2>},
     {kFewRows, dot_units_any, dot_prepare_any<false>, row_dots_any<Vector, false>},
     {kFewRows, dot_units_any, dot_prepare_any<true>, row_dots_any<Vector, true>},
-    row_max, sum_exp, exp_scaled,
+    row_max,
+    sum_exp,
+    exp_scaled,
 };
 }  // namespace temper::cpu

@@ -9,7 +9,9 @@ namespace temper::cpu {
 namespace {
 
 // Every loop over rows is unrolled, else the compiler keeps the sums in memory.
-template <class V, int Rows, int Cols> void tile_rows(int units, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+template <class V, int Rows, int Cols>
+void tile_rows(int units, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool overwrite,
+               const float* bias) {
   using T = typename V::T;
   T sum[Rows][Cols];
   float* row = c;
@@ -19,7 +21,8 @@ template <class V, int Rows, int Cols> void tile_rows(int units, const float* a,
     __builtin_prefetch(row, 1);
     __builtin_prefetch(row + Cols * V::width - 1, 1);
   }
-  asm volatile("" : "+r"(c), "+r"(ldc));  // the rows' addresses are formed again afterwards, not kept in vector registers
+  // the rows' addresses are formed again afterwards, not kept in vector registers
+  asm volatile("" : "+r"(c), "+r"(ldc));
   for (int u = 0; u < units; ++u, a += Rows, b += Cols * V::width) {
     T right[Cols];
     for (int j = 0; j < Cols; ++j) right[j] = V::load(b + j * V::width);
@@ -41,11 +44,13 @@ template <class V, int Rows, int Cols> void tile_rows(int units, const float* a,
 
 // Picks the instantiation for `rows` of at most Max.
 template <class V, int Max, int Cols>
-void tile_f32(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha, bool overwrite, const float* bias) {
+void tile_f32(int rows, int units, const uint32_t* a, const uint32_t* b, float* c, int64_t ldc, float alpha,
+              bool overwrite, const float* bias) {
   if constexpr (Max > 1) {
     if (rows < Max) return tile_f32<V, Max - 1, Cols>(rows, units, a, b, c, ldc, alpha, overwrite, bias);
   }
-  tile_rows<V, Max, Cols>(units, reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), c, ldc, alpha, overwrite, bias);
+  tile_rows<V, Max, Cols>(units, reinterpret_cast<const float*>(a), reinterpret_cast<const float*>(b), c, ldc, alpha,
+                          overwrite, bias);
 }
 
 // exp by 2^n·p(r), |r| ≤ ln2/2, Cephes' degree-6 form: within 2 ulp; arguments here are at most a rounding above 0.

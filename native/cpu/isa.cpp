@@ -21,7 +21,8 @@ Isa choose() {
   if (wanted && *wanted) {
     for (Isa isa : kAll) {
       if (std::strcmp(wanted, name_of(isa)) != 0) continue;
-      require(supported(isa), "bad_isa", "TEMPER_ISA: this CPU has no '", wanted, "'; unset it to use the best there is");
+      require(supported(isa), "bad_isa", "TEMPER_ISA: this CPU has no '", wanted,
+              "'; unset it to use the best there is");
       return isa;
     }
     fail("bad_isa", "TEMPER_ISA: got '", wanted, "', wanted portable, avx2, avx512, avx512bf16, neon or neonbf16");
@@ -55,16 +56,17 @@ const char* name_of(Isa isa) {
 bool supported(Isa isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-                    __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   switch (isa) {
     case Isa::portable: return true;
     case Isa::avx2: return avx2;
     case Isa::avx512: return avx512;
     case Isa::avx512bf16: return avx512 && __builtin_cpu_supports("avx512bf16");
-    case Isa::neon: case Isa::neonbf16: return false;
+    case Isa::neon:
+    case Isa::neonbf16: return false;
   }
   return false;
 #elif defined(__aarch64__)

@@ -34,8 +34,8 @@ class Dropped {
 
 }  // namespace
 
-void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed,
-                int64_t precision) {
+void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
+                double scale, double dropout, int64_t seed, int64_t precision) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0, R = A ? A->shape[0] : 0;
   Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
   p.terms[0] = {rows_of(x->f32(), C), {.data = w->data, .ld = C, .kind = kind_of(*w)}, C, 1.0f};
@@ -51,8 +51,9 @@ void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bi
   multiply(&p, 1, precision);
 }
 
-void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x, TensorRef h, TensorRef w, TensorRef A,
-                TensorRef B, double scale, double dropout, int64_t seed, int64_t accumulate_dx, int64_t precision) {
+void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x,
+                TensorRef h, TensorRef w, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed,
+                int64_t accumulate_dx, int64_t precision) {
   const int64_t N = w->shape[0], C = w->shape[1], T = N ? dy->numel() / N : 0, R = A ? A->shape[0] : 0;
   const float* g = dy->f32();
   const float alpha = static_cast<float>(scale);

@@ -9,7 +9,8 @@
 
 namespace temper::cpu {
 
-void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets, TensorRef weights, int64_t precision) {
+void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets,
+                          TensorRef weights, int64_t precision) {
   constexpr int64_t kLogitBytes = int64_t{96} << 20;  // of one chunk: 120 rows of a 201088-token vocabulary
   const int64_t V = w->shape[0], D = w->shape[1], S = nll->numel();
   for (int64_t s = 0; s < S; ++s) {
@@ -41,12 +42,14 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
     });
     if (dx) {
       Product q{.m = rows, .n = D, .c = dx->f32() + from * D, .ldc = D};
-      q.terms[0] = {{.data = logits.data(), .ld = V}, {.data = w->data, .ld = D, .kind = kind_of(*w), .k_inner = false}, V, 1.0f};
+      q.terms[0] = {
+          {.data = logits.data(), .ld = V}, {.data = w->data, .ld = D, .kind = kind_of(*w), .k_inner = false}, V, 1.0f};
       multiply(&q, 1, precision);
     }
     if (dw) {
       Product q{.m = V, .n = D, .c = dw->f32(), .ldc = D, .accumulate = true};
-      q.terms[0] = {{.data = logits.data(), .ld = V, .k_inner = false}, {.data = xs, .ld = D, .k_inner = false}, rows, 1.0f};
+      q.terms[0] = {
+          {.data = logits.data(), .ld = V, .k_inner = false}, {.data = xs, .ld = D, .k_inner = false}, rows, 1.0f};
       multiply(&q, 1, precision);
     }
   }

@@ -1,4 +1,5 @@
-// Dense linear on 8-bit weights (q·scale, 32 inputs to a scale): the encoder, and the product on the core of gemm.h, which decodes as it packs.
+// Dense linear on 8-bit weights (q·scale, 32 inputs to a scale): the encoder, and the product on the core of gemm.h,
+// which decodes as it packs.
 #include <algorithm>
 #include <cmath>
 
@@ -29,23 +30,27 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
         }
         if (bits >= 0x7f800000u)
           for (int64_t i = 0; i < kInputs; ++i)
-            require(std::isfinite(x[i]), "not_finite", "q8_quantize: w[", g * kInputs + i, "]: got ", x[i], ", wanted a finite number");
+            require(std::isfinite(x[i]), "not_finite", "q8_quantize: w[", g * kInputs + i, "]: got ", x[i],
+                    ", wanted a finite number");
         peak = __builtin_bit_cast(float, bits);
         const uint16_t stored = bf16_at_least(peak / 127.0f);
         const float scale = load(&stored);
         scales->bf16()[g] = stored;
         int8_t* to = reinterpret_cast<int8_t*>(q->u8()) + g * kInputs;
-        for (int64_t i = 0; i < kInputs; ++i) to[i] = scale > 0 ? static_cast<int8_t>(std::clamp(std::nearbyint(x[i] / scale), -127.0f, 127.0f)) : int8_t{0};
+        for (int64_t i = 0; i < kInputs; ++i)
+          to[i] =
+              scale > 0 ? static_cast<int8_t>(std::clamp(std::nearbyint(x[i] / scale), -127.0f, 127.0f)) : int8_t{0};
       }
     });
   });
 }
 
-void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale,
-                   int64_t precision) {
+void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
+                   TensorRef B, double scale, int64_t precision) {
   const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
   Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
-  p.terms[0] = {{.data = x->data, .ld = C}, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .kind = Kind::q8}, C, 1.0f};
+  p.terms[0] = {
+      {.data = x->data, .ld = C}, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .kind = Kind::q8}, C, 1.0f};
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {
     Product down{.m = T, .n = R, .c = h->f32(), .ldc = R};
@@ -79,10 +84,12 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
   }
 }
 
-void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale,
-                   int64_t precision) {
+void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
+                   TensorRef B, double scale, int64_t precision) {
   const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
-  const auto operand = [&](double v) { return precision ? static_cast<double>(round_to_bf16(static_cast<float>(v))) : v; };
+  const auto operand = [&](double v) {
+    return precision ? static_cast<double>(round_to_bf16(static_cast<float>(v))) : v;
+  };
   const auto weight = [&](int64_t n, int64_t c) {
     const int byte = q->u8()[n * C + c];
     return (byte < 128 ? byte : byte - 256) * static_cast<double>(bf16_to_float(scales->bf16()[(n * C + c) / kInputs]));

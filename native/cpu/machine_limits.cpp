@@ -21,7 +21,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-// Each spin does `rounds` × 24 independent vector multiply-adds (enough to cover latency 4 × 2 ports, and more) and returns the operations done.
+// Each spin does `rounds` × 24 independent vector multiply-adds (enough to cover latency 4 × 2 ports, and more) and
+// returns the operations done.
 constexpr int kChains = 24;
 volatile float sink_value;
 
@@ -83,7 +84,8 @@ double spin_neon(int64_t rounds) {
 __attribute__((target("arch=armv8.2-a+bf16"))) double spin_neonbf16(int64_t rounds) {
   float32x4_t acc[kChains];
   for (auto& a : acc) a = vdupq_n_f32(0.0f);
-  const bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f7f3f7f)), y = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f013f01));
+  const bfloat16x8_t x = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f7f3f7f)),
+                     y = vreinterpretq_bf16_u32(vdupq_n_u32(0x3f013f01));
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 24
     for (int i = 0; i < kChains; ++i) acc[i] = vbfdotq_f32(acc[i], x, y);
@@ -124,7 +126,8 @@ double (*spinner())(int64_t) {
 }
 
 // Work per second summed over threads that start together and each run until `seconds` have passed.
-template <class Work> double rate(int threads, double seconds, Work work) {
+template <class Work>
+double rate(int threads, double seconds, Work work) {
   std::atomic<int> ready{0};
   std::vector<double> rates(static_cast<size_t>(threads));
   std::vector<std::thread> crew;
@@ -135,7 +138,8 @@ template <class Work> double rate(int threads, double seconds, Work work) {
       while (ready.load() < threads) std::this_thread::yield();
       const auto start = Clock::now();
       double done = 0;
-      do done += work(t); while (since(start) < seconds);
+      do done += work(t);
+      while (since(start) < seconds);
       rates[static_cast<size_t>(t)] = done / since(start);
     });
   for (auto& t : crew) t.join();

@@ -1,4 +1,5 @@
-// MXFP4 encoder and decoder by bits: ties and scale follow from the exponent and mantissa fields, no logarithm is taken.
+// MXFP4 encoder and decoder by bits: ties and scale follow from the exponent and mantissa fields, no logarithm is
+// taken.
 #include <bit>
 
 #include "mxfp4.h"
@@ -23,9 +24,11 @@ void mxfp4_quantize(TensorRef blocks, TensorRef scales, TensorRef w) {
       }
       if (peak >= 0x7f800000u)
         for (int i = 0; i < kGroup; ++i)
-          require(std::isfinite(x[i]), "not_finite", "mxfp4_quantize: w[", g * kGroup + i, "]: got ", x[i], ", wanted a finite number");
+          require(std::isfinite(x[i]), "not_finite", "mxfp4_quantize: w[", g * kGroup + i, "]: got ", x[i],
+                  ", wanted a finite number");
       const int exponent = static_cast<int>(peak >> 23) > 3 ? static_cast<int>(peak >> 23) - 2 : 1;  // at most 252
-      const float inverse = std::bit_cast<float>(static_cast<uint32_t>(254 - exponent) << 23);       // 2^(127−e): exact, for e ≤ 253
+      // 2^(127−e): exact, for e ≤ 253
+      const float inverse = std::bit_cast<float>(static_cast<uint32_t>(254 - exponent) << 23);
       scales->u8()[g] = static_cast<uint8_t>(exponent);
       uint8_t* out = blocks->u8() + g * 16;
       const auto code = [&](float v) {
@@ -43,7 +46,8 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
   parallel_ranges(scales->numel(), kGroupsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const uint8_t scale = scales->u8()[g];
-      require(scale != 255, "bad_scale", "mxfp4_dequantize: scales[", g, "]: got 255, the format's NaN; wanted 0 to 254");
+      require(scale != 255, "bad_scale", "mxfp4_dequantize: scales[", g,
+              "]: got 255, the format's NaN; wanted 0 to 254");
       const float factor = std::bit_cast<float>(scale ? static_cast<uint32_t>(scale) << 23 : 0x00400000u);
       const uint8_t* block = blocks->u8() + g * 16;
       for (int i = 0; i < kGroup; ++i) {

@@ -1,4 +1,5 @@
-// Scalar arithmetic shared by the ops: reading a "wf" tensor (bf16 or f32), an exp that compilers vectorise, and the check of indices.
+// Scalar arithmetic shared by the ops: reading a "wf" tensor (bf16 or f32), an exp that compilers vectorise, and the
+// check of indices.
 #pragma once
 #include <cstdint>
 #include "cpu/bf16.h"
@@ -10,18 +11,21 @@
 namespace temper::cpu {
 
 TEMPER_INLINE float load(const float* p) { return *p; }
-TEMPER_INLINE float load(const uint16_t* p) { return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16); }  // bf16
+// bf16
+TEMPER_INLINE float load(const uint16_t* p) { return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16); }
 
 inline double element(const Tensor& t, int64_t i) { return t.dtype == DType::bf16 ? load(t.bf16() + i) : t.f32()[i]; }
 
 // Calls f with the typed data pointer of a bf16 or f32 tensor.
-template <class F> void with_wf(const Tensor& t, F&& f) {
+template <class F>
+void with_wf(const Tensor& t, F&& f) {
   if (t.dtype == DType::bf16) f(static_cast<const uint16_t*>(t.bf16()));
   else f(static_cast<const float*>(t.f32()));
 }
 
-// e^x to about 1 ulp over the whole range, subnormal results included: x = n·ln2 + r, |r| ≤ ln2/2, ln2 split in two parts,
-// degree-7 polynomial (coefficients: Cephes expf). 2^n is applied in two halves, so that neither factor leaves the normal range.
+// e^x to about 1 ulp over the whole range, subnormal results included: x = n·ln2 + r, |r| ≤ ln2/2, ln2 split in two
+// parts, degree-7 polynomial (coefficients: Cephes expf). 2^n is applied in two halves, so that neither factor leaves
+// the normal range.
 TEMPER_INLINE float exp_approx(float x) {
   constexpr float kRound = 12582912.0f;  // 1.5·2^23: adding it leaves the nearest integer in the low mantissa bits
   float c = x > 89.0f ? 89.0f : x;
@@ -48,9 +52,11 @@ inline void check_indices(const char* op, const char* name, const int32_t* index
   const uint32_t bound = limit > INT32_MAX ? 0x80000000u : static_cast<uint32_t>(limit);
   uint32_t bad = 0;
   for (int64_t i = 0; i < count; ++i) bad |= static_cast<uint32_t>(index[i]) >= bound;
-  if (!bad) [[likely]] return;
+  if (!bad) [[likely]]
+    return;
   for (int64_t i = 0; i < count; ++i)
-    require(static_cast<uint32_t>(index[i]) < bound, "bad_index", op, ": ", name, "[", i, "] is ", index[i], ", wanted 0 to ", limit - 1);
+    require(static_cast<uint32_t>(index[i]) < bound, "bad_index", op, ": ", name, "[", i, "] is ", index[i],
+            ", wanted 0 to ", limit - 1);
 }
 
 }  // namespace temper::cpu

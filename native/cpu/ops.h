@@ -1,5 +1,5 @@
-// The CPU backend's ops: the contracts of temper/ops.h, as functions that throw. `cpu` is the shipped path; `reference` beside it is
-// plain loops with double accumulators and is what the tests compare with.
+// The CPU backend's ops: the contracts of temper/ops.h, as functions that throw. `cpu` is the shipped path; `reference`
+// beside it is plain loops with double accumulators and is what the tests compare with.
 #pragma once
 #include "temper/error.h"
 #include "temper/ops.h"
@@ -11,6 +11,6 @@ namespace reference {
 TEMPER_OP_NAMES(TEMPER_DECLARE)
 }
 #undef TEMPER_DECLARE
-const TemperOps& table();            // the shipped ops
+const TemperOps& table();  // the shipped ops
 const TemperOps& reference_table();
 }  // namespace temper::cpu

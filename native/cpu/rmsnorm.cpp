@@ -9,9 +9,11 @@
 namespace temper::cpu {
 namespace {
 
-template <class Wf> struct NormForward {
-  template <int> static TEMPER_INLINE void run(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, double eps,
-                                               int64_t begin, int64_t end, int64_t D) {
+template <class Wf>
+struct NormForward {
+  template <int>
+  static TEMPER_INLINE void run(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w,
+                                double eps, int64_t begin, int64_t end, int64_t D) {
     for (int64_t t = begin; t < end; ++t) {
       const float* s = x + t * D;
       float squares = 0;
@@ -34,7 +36,8 @@ template <class Wf> struct NormForward {
           for (int64_t d = 0; d < D; ++d) out[d] = s[d];
         }
       }
-      const float inverse = static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(squares) / static_cast<double>(D) + eps));
+      const float inverse =
+          static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(squares) / static_cast<double>(D) + eps));
       rstd[t] = inverse;
       float* out = y + t * D;
 #pragma omp simd
@@ -43,10 +46,12 @@ template <class Wf> struct NormForward {
   }
 };
 
-template <class Wf> struct NormBackward {
+template <class Wf>
+struct NormBackward {
   // dw: this range's own sum, or null.
-  template <int> static TEMPER_INLINE void run(float* dx, float* dw, const float* dy, const float* dres, const float* x, const Wf* w, const float* rstd,
-                                               int64_t begin, int64_t end, int64_t D) {
+  template <int>
+  static TEMPER_INLINE void run(float* dx, float* dw, const float* dy, const float* dres, const float* x, const Wf* w,
+                                const float* rstd, int64_t begin, int64_t end, int64_t D) {
     for (int64_t t = begin; t < end; ++t) {
       const float* g = dy + t * D;
       const float* s = x + t * D;
@@ -79,8 +84,9 @@ void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, Tensor
   with_wf(*w, [&](auto* wp) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     parallel_ranges(T, rows_per_task(D), [&](int64_t begin, int64_t end) {
-      run_kernel<NormForward<Wf>>(y->f32(), rstd->f32(), sum ? sum->f32() : nullptr, static_cast<const float*>(x->f32()),
-                                  static_cast<const float*>(residual ? residual->f32() : nullptr), wp, eps, begin, end, D);
+      run_kernel<NormForward<Wf>>(
+          y->f32(), rstd->f32(), sum ? sum->f32() : nullptr, static_cast<const float*>(x->f32()),
+          static_cast<const float*>(residual ? residual->f32() : nullptr), wp, eps, begin, end, D);
     });
   });
 }
@@ -95,8 +101,9 @@ void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, Tenso
     parallel_ranges(T, grain, [&](int64_t begin, int64_t end) {
       float* own = dw ? partial.data() + begin / grain * D : nullptr;
       if (own) std::fill(own, own + D, 0.0f);
-      run_kernel<NormBackward<Wf>>(dx->f32(), own, static_cast<const float*>(dy->f32()), static_cast<const float*>(dres ? dres->f32() : nullptr),
-                                   static_cast<const float*>(x->f32()), wp, static_cast<const float*>(rstd->f32()), begin, end, D);
+      run_kernel<NormBackward<Wf>>(
+          dx->f32(), own, static_cast<const float*>(dy->f32()), static_cast<const float*>(dres ? dres->f32() : nullptr),
+          static_cast<const float*>(x->f32()), wp, static_cast<const float*>(rstd->f32()), begin, end, D);
     });
   });
   if (dw)
@@ -130,7 +137,8 @@ void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, Tenso
   for (int64_t t = 0; t < T; ++t) {
     const double r = rstd->f32()[t];
     double mean = 0;
-    for (int64_t d = 0; d < D; ++d) mean += element(*w, d) * dy->f32()[t * D + d] * x->f32()[t * D + d] / static_cast<double>(D);
+    for (int64_t d = 0; d < D; ++d)
+      mean += element(*w, d) * dy->f32()[t * D + d] * x->f32()[t * D + d] / static_cast<double>(D);
     for (int64_t d = 0; d < D; ++d) {
       const int64_t i = t * D + d;
       const double g = dy->f32()[i], s = x->f32()[i];

@@ -8,7 +8,9 @@ namespace temper::cpu {
 namespace {
 
 struct Rotate {
-  template <int> static TEMPER_INLINE void run(float* x, const float* cos, const float* sin, float sign, int64_t heads, int64_t half, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* x, const float* cos, const float* sin, float sign, int64_t heads, int64_t half,
+                                int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const float* c = cos + t * half;
       const float* s = sin + t * half;
@@ -44,7 +46,8 @@ void rope_table(TensorRef cos, TensorRef sin, TensorRef positions, TensorRef inv
 void rope(TensorRef x, TensorRef cos, TensorRef sin, int64_t heads, int64_t direction) {
   const int64_t T = cos->shape[0], half = cos->shape[1];
   parallel_ranges(T, rows_per_task(heads * half * 2), [&](int64_t begin, int64_t end) {
-    run_kernel<Rotate>(x->f32(), static_cast<const float*>(cos->f32()), static_cast<const float*>(sin->f32()), direction < 0 ? -1.0f : 1.0f, heads, half, begin, end);
+    run_kernel<Rotate>(x->f32(), static_cast<const float*>(cos->f32()), static_cast<const float*>(sin->f32()),
+                       direction < 0 ? -1.0f : 1.0f, heads, half, begin, end);
   });
 }
 
@@ -66,7 +69,8 @@ void rope(TensorRef x, TensorRef cos, TensorRef sin, int64_t heads, int64_t dire
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t j = 0; j < half; ++j) {
         float* a = x->f32() + (t * heads + h) * 2 * half + j;
-        const double u = a[0], v = a[half], c = cos->f32()[t * half + j], s = static_cast<double>(direction) * sin->f32()[t * half + j];
+        const double u = a[0], v = a[half], c = cos->f32()[t * half + j],
+                     s = static_cast<double>(direction) * sin->f32()[t * half + j];
         a[0] = static_cast<float>(u * c - v * s);
         a[half] = static_cast<float>(v * c + u * s);
       }

@@ -1,4 +1,5 @@
-// The router's side of the mixture of experts: choosing experts, planning the rows by expert, and putting expert outputs together again.
+// The router's side of the mixture of experts: choosing experts, planning the rows by expert, and putting expert
+// outputs together again.
 #include <cmath>
 #include <vector>
 #include "cpu/ops.h"
@@ -16,7 +17,10 @@ void choose(const float* logits, int64_t E, int64_t K, int32_t* ids, float* best
     const float x = logits[e] == logits[e] ? logits[e] : -INFINITY;
     if (filled == K && !(x > best[K - 1])) continue;
     int64_t at = filled < K ? filled++ : K - 1;
-    for (; at > 0 && x > best[at - 1]; --at) { best[at] = best[at - 1]; ids[at] = ids[at - 1]; }
+    for (; at > 0 && x > best[at - 1]; --at) {
+      best[at] = best[at - 1];
+      ids[at] = ids[at - 1];
+    }
     best[at] = x;
     ids[at] = static_cast<int32_t>(e);
   }
@@ -27,16 +31,20 @@ void check_topk(const char* op, int64_t K, int64_t E) {
 }
 
 // Equal infinities have the difference 0, not NaN.
-template <class Real> void softmax_of_chosen(const float* best, int64_t K, float* weights) {
+template <class Real>
+void softmax_of_chosen(const float* best, int64_t K, float* weights) {
   Real total = 0;
-  for (int64_t k = 0; k < K; ++k) total += best[k] == best[0] ? Real(1) : std::exp(static_cast<Real>(best[k]) - static_cast<Real>(best[0]));
   for (int64_t k = 0; k < K; ++k)
-    weights[k] = static_cast<float>((best[k] == best[0] ? Real(1) : std::exp(static_cast<Real>(best[k]) - static_cast<Real>(best[0]))) / total);
+    total += best[k] == best[0] ? Real(1) : std::exp(static_cast<Real>(best[k]) - static_cast<Real>(best[0]));
+  for (int64_t k = 0; k < K; ++k)
+    weights[k] = static_cast<float>(
+        (best[k] == best[0] ? Real(1) : std::exp(static_cast<Real>(best[k]) - static_cast<Real>(best[0]))) / total);
 }
 
 struct Combine {
-  template <int> static TEMPER_INLINE void run(float* out, const float* y, const float* weights, const int32_t* slot_row, int64_t K, int64_t D, bool accumulate,
-                                               int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* out, const float* y, const float* weights, const int32_t* slot_row, int64_t K,
+                                int64_t D, bool accumulate, int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* o = out + t * D;
       for (int64_t k = 0; k < K; ++k) {
@@ -54,9 +62,12 @@ struct Combine {
   }
 };
 
-template <class Wf> struct WeightBackward {
-  template <int> static TEMPER_INLINE void run(float* dweights, const float* row_dot, const float* dout, const Wf* bias, const int32_t* ids, const int32_t* slot_row,
-                                               int64_t K, int64_t D, int64_t begin, int64_t end) {
+template <class Wf>
+struct WeightBackward {
+  template <int>
+  static TEMPER_INLINE void run(float* dweights, const float* row_dot, const float* dout, const Wf* bias,
+                                const int32_t* ids, const int32_t* slot_row, int64_t K, int64_t D, int64_t begin,
+                                int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float sum = 0;
       if (bias) {
@@ -103,7 +114,8 @@ void topk_bwd(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRe
 }
 
 // A counting sort; one pass over P small integers, which no thread would make faster.
-void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids, TensorRef weights) {
+void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids,
+              TensorRef weights) {
   const int64_t E = offsets->numel() - 1, P = ids->numel(), K = ids->shape[1];
   check_indices("moe_plan", "ids", ids->i32(), P, E);
   const int32_t* id = ids->i32();
@@ -125,20 +137,23 @@ void moe_combine(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_r
   const int64_t T = out->shape[0], D = out->shape[1], K = slot_row->shape[1];
   check_indices("moe_combine", "slot_row", slot_row->i32(), slot_row->numel(), y->shape[0]);
   parallel_ranges(T, rows_per_task(D * K), [&](int64_t begin, int64_t end) {
-    run_kernel<Combine>(out->f32(), static_cast<const float*>(y->f32()), static_cast<const float*>(weights ? weights->f32() : nullptr),
+    run_kernel<Combine>(out->f32(), static_cast<const float*>(y->f32()),
+                        static_cast<const float*>(weights ? weights->f32() : nullptr),
                         static_cast<const int32_t*>(slot_row->i32()), K, D, accumulate != 0, begin, end);
   });
 }
 
-void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids, TensorRef slot_row) {
+void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids,
+                    TensorRef slot_row) {
   const int64_t K = ids->shape[1], P = ids->numel(), D = dout->shape[1];
   check_indices("moe_weight_bwd", "slot_row", slot_row->i32(), P, row_dot->numel());
   if (bias) check_indices("moe_weight_bwd", "ids", ids->i32(), P, bias->shape[0]);
   const auto run = [&](auto* b) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(b)>>;
     parallel_ranges(P, rows_per_task(D), [&](int64_t begin, int64_t end) {
-      run_kernel<WeightBackward<Wf>>(dweights->f32(), static_cast<const float*>(row_dot->f32()), static_cast<const float*>(dout->f32()), b,
-                                     static_cast<const int32_t*>(ids->i32()), static_cast<const int32_t*>(slot_row->i32()), K, D, begin, end);
+      run_kernel<WeightBackward<Wf>>(dweights->f32(), static_cast<const float*>(row_dot->f32()),
+                                     static_cast<const float*>(dout->f32()), b, static_cast<const int32_t*>(ids->i32()),
+                                     static_cast<const int32_t*>(slot_row->i32()), K, D, begin, end);
     });
   };
   if (bias) with_wf(*bias, run);
@@ -182,7 +197,8 @@ void topk_bwd(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRe
     }
 }
 
-void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids, TensorRef weights) {
+void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids,
+              TensorRef weights) {
   const int64_t E = offsets->numel() - 1, P = ids->numel(), K = ids->shape[1];
   check_indices("moe_plan", "ids", ids->i32(), P, E);
   int32_t row = 0;
@@ -205,18 +221,21 @@ void moe_combine(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_r
     for (int64_t d = 0; d < D; ++d) {
       double sum = accumulate ? out->f32()[t * D + d] : 0.0;
       for (int64_t k = 0; k < K; ++k)
-        sum += (weights ? weights->f32()[t * K + k] : 1.0) * static_cast<double>(y->f32()[slot_row->i32()[t * K + k] * D + d]);
+        sum += (weights ? weights->f32()[t * K + k] : 1.0) *
+               static_cast<double>(y->f32()[slot_row->i32()[t * K + k] * D + d]);
       out->f32()[t * D + d] = static_cast<float>(sum);
     }
 }
 
-void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids, TensorRef slot_row) {
+void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids,
+                    TensorRef slot_row) {
   const int64_t K = ids->shape[1], P = ids->numel(), D = dout->shape[1];
   check_indices("moe_weight_bwd", "slot_row", slot_row->i32(), P, row_dot->numel());
   if (bias) check_indices("moe_weight_bwd", "ids", ids->i32(), P, bias->shape[0]);
   for (int64_t i = 0; i < P; ++i) {
     double sum = row_dot->f32()[slot_row->i32()[i]];
-    for (int64_t d = 0; bias && d < D; ++d) sum += static_cast<double>(dout->f32()[i / K * D + d]) * element(*bias, ids->i32()[i] * D + d);
+    for (int64_t d = 0; bias && d < D; ++d)
+      sum += static_cast<double>(dout->f32()[i / K * D + d]) * element(*bias, ids->i32()[i] * D + d);
     dweights->f32()[i] = static_cast<float>(sum);
   }
 }

@@ -1,5 +1,5 @@
-// Products with few rows read each weight once, so they run at memory speed: dot products along the weight's rows, with x prepared in
-// the order in which the weight is decoded. Here is the general form, decoding through a small buffer.
+// Products with few rows read each weight once, so they run at memory speed: dot products along the weight's rows, with
+// x prepared in the order in which the weight is decoded. Here is the general form, decoding through a small buffer.
 #pragma once
 #include "gemm_pack.h"
 
@@ -10,7 +10,8 @@ constexpr int kDotBlock = 256;
 constexpr int64_t kPrefetch = 3072;  // bytes ahead in the weight stream; the hardware's own stops at each page
 
 // Calls f with m as a compile-time constant.
-template <int Max, class F> inline void with_rows(int m, F&& f) {
+template <int Max, class F>
+inline void with_rows(int m, F&& f) {
   if constexpr (Max > 1) {
     if (m < Max) return with_rows<Max - 1>(m, f);
   }
@@ -19,11 +20,16 @@ template <int Max, class F> inline void with_rows(int m, F&& f) {
 
 inline int64_t dot_units_any(Kind, int64_t k) { return k; }
 
-template <bool Round> void dot_prepare_any(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind) {
-  for (int64_t i = 0; i < k; i += kDotBlock) load_segment<Round>(reinterpret_cast<float*>(dst) + i, a, row, i, static_cast<int>(k - i < kDotBlock ? k - i : kDotBlock));
+template <bool Round>
+void dot_prepare_any(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind) {
+  for (int64_t i = 0; i < k; i += kDotBlock)
+    load_segment<Round>(reinterpret_cast<float*>(dst) + i, a, row, i,
+                        static_cast<int>(k - i < kDotBlock ? k - i : kDotBlock));
 }
 
-template <class V, bool Round> void row_dots_any(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+template <class V, bool Round>
+void row_dots_any(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1,
+                  int64_t k) {
   constexpr int lanes = V::width;
   alignas(64) float w[kDotBlock];
   for (int64_t n = n0; n < n1; ++n) {

@@ -9,8 +9,10 @@ namespace {
 // 2^(e−127) of four groups, each on the four lanes of its 16 bytes. e = 0 gives the subnormal 2^−127.
 inline __m512 group_scales(uint32_t four) {
   const __m512i byte = _mm512_set4_epi32(3, 2, 1, 0);  // becomes: byte g of the dword into the top byte of lane group g
-  const __m512i order = _mm512_or_si512(_mm512_slli_epi32(_mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), byte), 24),
-                                        _mm512_set1_epi32(0x00808080));
+  const __m512i order = _mm512_or_si512(
+      _mm512_slli_epi32(
+          _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), byte), 24),
+      _mm512_set1_epi32(0x00808080));
   const __m512i top = _mm512_shuffle_epi8(_mm512_set1_epi32(static_cast<int>(four)), order);
   return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_srli_epi32(top, 1), _mm512_set1_epi32(0x00400000)));
 }

@@ -1,4 +1,5 @@
-// Choosing the next token. The candidate set is found without sorting the vocabulary; in it, u walks in the order of the ids.
+// Choosing the next token. The candidate set is found without sorting the vocabulary; in it, u walks in the order of
+// the ids.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -11,32 +12,41 @@
 namespace temper::cpu {
 namespace {
 
-struct Params { double temperature; int64_t top_k; double top_p, min_p, u; };
+struct Params {
+  double temperature;
+  int64_t top_k;
+  double top_p, min_p, u;
+};
 
 Params params_of(TensorRef params, TensorRef u, int64_t b, int64_t V) {
   const float* p = params->f32() + 4 * b;
-  require(p[0] >= 0 && p[0] <= FLT_MAX, "bad_argument", "sample: temperature of row ", b, " is ", p[0], ", wanted 0 or a finite positive number");
+  require(p[0] >= 0 && p[0] <= FLT_MAX, "bad_argument", "sample: temperature of row ", b, " is ", p[0],
+          ", wanted 0 or a finite positive number");
   require(p[1] >= 0, "bad_argument", "sample: top_k of row ", b, " is ", p[1], ", wanted 0 (all) or more");
   require(p[2] >= 0 && p[2] <= 1, "bad_argument", "sample: top_p of row ", b, " is ", p[2], ", wanted 0 to 1");
   require(p[3] >= 0 && p[3] <= 1, "bad_argument", "sample: min_p of row ", b, " is ", p[3], ", wanted 0 to 1");
-  require(u->f32()[b] >= 0 && u->f32()[b] < 1, "bad_argument", "sample: u of row ", b, " is ", u->f32()[b], ", wanted 0 to below 1");
+  require(u->f32()[b] >= 0 && u->f32()[b] < 1, "bad_argument", "sample: u of row ", b, " is ", u->f32()[b],
+          ", wanted 0 to below 1");
   const int64_t k = p[1] >= static_cast<float>(V) ? 0 : static_cast<int64_t>(p[1]);
   return {p[0], k, p[2], p[3], u->f32()[b]};
 }
 
 [[noreturn]] void no_candidate(int64_t b) {
-  fail("bad_logits", "sample: row ", b, " has no finite allowed logit, wanted at least one; check the mask and whether the model's weights are sound");
+  fail("bad_logits", "sample: row ", b,
+       " has no finite allowed logit, wanted at least one; check the mask and whether the model's weights are sound");
 }
 
 // kept = logit where finite (and allowed), −∞ elsewhere.
 struct Keep {
-  template <int> static TEMPER_INLINE void run(float* kept, const float* logits, int64_t V) {
+  template <int>
+  static TEMPER_INLINE void run(float* kept, const float* logits, int64_t V) {
 #pragma omp simd
     for (int64_t v = 0; v < V; ++v) kept[v] = __builtin_fabsf(logits[v]) <= FLT_MAX ? logits[v] : -INFINITY;
   }
 };
 struct Largest {
-  template <int> static TEMPER_INLINE void run(float* out, const float* x, int64_t V) {
+  template <int>
+  static TEMPER_INLINE void run(float* out, const float* x, int64_t V) {
     float best = -INFINITY;
 #pragma omp simd reduction(max : best)
     for (int64_t v = 0; v < V; ++v) best = x[v] > best ? x[v] : best;
@@ -44,7 +54,8 @@ struct Largest {
   }
 };
 struct SumExp {
-  template <int> static TEMPER_INLINE void run(double* out, const float* x, float shift, int64_t V) {
+  template <int>
+  static TEMPER_INLINE void run(double* out, const float* x, float shift, int64_t V) {
     double total = 0;
     for (int64_t begin = 0; begin < V; begin += 1024) {
       const int64_t end = begin + 1024 < V ? begin + 1024 : V;
@@ -89,15 +100,17 @@ int64_t select_largest(const float* kept, int64_t V, int64_t n, int32_t* ids) {
   return size;
 }
 
-// The smallest prefix of ids (falling) whose mass is at least `wanted`, one at least; `mass` is what stands before them.
-Cut cut_at_mass(const float* kept, const int32_t* ids, int64_t count, double mass, double wanted, float best, double temperature) {
+// The smallest prefix of ids (falling) whose mass is at least `wanted`, one at least; `mass` is what stands before
+// them.
+Cut cut_at_mass(const float* kept, const int32_t* ids, int64_t count, double mass, double wanted, float best,
+                double temperature) {
   int64_t i = 0;
   while (i < count && (i == 0 || mass < wanted)) mass += weight(kept[ids[i++]], best, temperature);
   return {kept[ids[i - 1]], ids[i - 1]};
 }
 
-// top_p over the whole vocabulary without sorting it: masses are gathered in bins of the distance from the largest logit, and only the
-// bin in which the sum passes top_p is sorted.
+// top_p over the whole vocabulary without sorting it: masses are gathered in bins of the distance from the largest
+// logit, and only the bin in which the sum passes top_p is sorted.
 Cut cut_top_p(const float* kept, const double* mass, int64_t V, float best, const Params& p, double total) {
   constexpr int64_t kBins = 4096;
   const double per_bin = 50.0 / kBins;
@@ -112,12 +125,14 @@ Cut cut_top_p(const float* kept, const double* mass, int64_t V, float best, cons
   double before = 0;
   int64_t bin = 0;
   while (bin < kBins - 1 && before + bins[bin] < p.top_p * total) before += bins[bin++];
-  while (bin > 0 && bins[bin] == 0) before -= bins[--bin];  // rounding left the sum short of top_p: the last bin that holds anything
+  // rounding left the sum short of top_p: the last bin that holds anything
+  while (bin > 0 && bins[bin] == 0) before -= bins[--bin];
   Scratch<int32_t> ids(static_cast<size_t>(V));
   int64_t count = 0;
   for (int64_t v = 0; v < V; ++v)
     if (mass[v] > 0 && bin_of(v) == bin) ids[count++] = static_cast<int32_t>(v);
-  std::sort(ids.data(), ids.data() + count, [kept](int32_t a, int32_t b) { return kept[a] != kept[b] ? kept[a] > kept[b] : a < b; });
+  std::sort(ids.data(), ids.data() + count,
+            [kept](int32_t a, int32_t b) { return kept[a] != kept[b] ? kept[a] > kept[b] : a < b; });
   return cut_at_mass(kept, ids.data(), count, before, p.top_p * total, best, p.temperature);
 }
 
@@ -129,7 +144,8 @@ int32_t pick(const float* kept, int64_t V, float best, const Params& p) {
     const int64_t count = select_largest(kept, V, p.top_k, ids.data());
     double total = 0;
     for (int64_t i = 0; i < count; ++i) total += weight(kept[ids[i]], best, p.temperature);
-    cut = p.top_p < 1 ? cut_at_mass(kept, ids.data(), count, 0, p.top_p * total, best, p.temperature) : Cut{kept[ids[count - 1]], ids[count - 1]};
+    cut = p.top_p < 1 ? cut_at_mass(kept, ids.data(), count, 0, p.top_p * total, best, p.temperature)
+                      : Cut{kept[ids[count - 1]], ids[count - 1]};
   }
   double sum = 0;
   for (int64_t v = 0; v < V; ++v) {
@@ -198,7 +214,8 @@ void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef pa
     for (int64_t v = 0; v < V; ++v) {
       if (!std::isfinite(row[v])) continue;
       shift = std::max<double>(shift, row[v]);
-      if (!mask || static_cast<uint32_t>(mask->i32()[b * words + v / 32]) >> (v % 32) & 1u) ids.push_back(static_cast<int32_t>(v));
+      if (!mask || static_cast<uint32_t>(mask->i32()[b * words + v / 32]) >> (v % 32) & 1u)
+        ids.push_back(static_cast<int32_t>(v));
     }
     if (ids.empty()) no_candidate(b);
     for (int64_t v = 0; v < V; ++v)

@@ -8,7 +8,8 @@ namespace temper::cpu {
 namespace {
 
 struct Forward {
-  template <int> static TEMPER_INLINE void run(float* a, const float* z, float alpha, float limit, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* a, const float* z, float alpha, float limit, int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
       const float g = z[2 * i], u = z[2 * i + 1];
@@ -21,8 +22,9 @@ struct Forward {
 };
 
 struct Backward {
-  template <int> static TEMPER_INLINE void run(float* dz, float* row_dot, const float* da, const float* z, const float* row_weight, float alpha, float limit,
-                                               int64_t F, int64_t begin, int64_t end) {
+  template <int>
+  static TEMPER_INLINE void run(float* dz, float* row_dot, const float* da, const float* z, const float* row_weight,
+                                float alpha, float limit, int64_t F, int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const float* zp = z + p * 2 * F;
       const float* dap = da + p * F;
@@ -51,15 +53,19 @@ struct Backward {
 
 void swiglu_fwd(TensorRef a, TensorRef z, double alpha, double limit) {
   parallel_ranges(a->numel(), kTaskElements / 4, [&](int64_t begin, int64_t end) {
-    run_kernel<Forward>(a->f32(), static_cast<const float*>(z->f32()), static_cast<float>(alpha), static_cast<float>(limit), begin, end);
+    run_kernel<Forward>(a->f32(), static_cast<const float*>(z->f32()), static_cast<float>(alpha),
+                        static_cast<float>(limit), begin, end);
   });
 }
 
-void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit) {
+void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha,
+                double limit) {
   const int64_t P = da->shape[0], F = da->shape[1];
   parallel_ranges(P, rows_per_task(F * 4), [&](int64_t begin, int64_t end) {
-    run_kernel<Backward>(dz->f32(), row_dot ? row_dot->f32() : nullptr, static_cast<const float*>(da->f32()), static_cast<const float*>(z->f32()),
-                         static_cast<const float*>(row_weight ? row_weight->f32() : nullptr), static_cast<float>(alpha), static_cast<float>(limit), F, begin, end);
+    run_kernel<Backward>(dz->f32(), row_dot ? row_dot->f32() : nullptr, static_cast<const float*>(da->f32()),
+                         static_cast<const float*>(z->f32()),
+                         static_cast<const float*>(row_weight ? row_weight->f32() : nullptr), static_cast<float>(alpha),
+                         static_cast<float>(limit), F, begin, end);
   });
 }
 
@@ -73,7 +79,8 @@ void swiglu_fwd(TensorRef a, TensorRef z, double alpha, double limit) {
   }
 }
 
-void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit) {
+void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha,
+                double limit) {
   const int64_t P = da->shape[0], F = da->shape[1];
   for (int64_t p = 0; p < P; ++p) {
     const double r = row_weight ? row_weight->f32()[p] : 1.0;
@@ -84,7 +91,8 @@ void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, Tens
       const double gate = g > limit ? limit : g, lin = u > limit ? limit : u < -limit ? -limit : u;
       const double s = 1.0 / (1.0 + std::exp(-alpha * gate));
       dot += d * gate * s * (lin + 1.0);
-      dz->f32()[2 * i] = g > limit ? 0.0f : static_cast<float>(r * d * (lin + 1.0) * s * (1.0 + alpha * gate * (1.0 - s)));
+      dz->f32()[2 * i] =
+          g > limit ? 0.0f : static_cast<float>(r * d * (lin + 1.0) * s * (1.0 + alpha * gate * (1.0 - s)));
       dz->f32()[2 * i + 1] = u > limit || u < -limit ? 0.0f : static_cast<float>(r * d * gate * s);
     }
     if (row_dot) row_dot->f32()[p] = static_cast<float>(dot);

@@ -1,7 +1,8 @@
 // The optimizer step (AdamW, arXiv:1711.05101) and the sum of squares behind gradient clipping, over flat buffers.
-// adamw moves 28 bytes an element (177 M of them, rank 16 over the experts of gpt-oss-20b: 5.0 GB), four 16-byte loads to a thread before the first use.
-// sm_90a: 37 registers, 6 blocks to a multiprocessor, 98 KB of loads under way. Runs on an H200, not timed.
-// sum_squares reads 4 bytes an element and adds in double: one fma and one conversion each, which a consumer GPU's double rate (1/64) still keeps up with.
+// adamw moves 28 bytes an element (177 M of them, rank 16 over the experts of gpt-oss-20b: 5.0 GB), four 16-byte loads
+// to a thread before the first use. sm_90a: 37 registers, 6 blocks to a multiprocessor, 98 KB of loads under way. Runs
+// on an H200, not timed. sum_squares reads 4 bytes an element and adds in double: one fma and one conversion each,
+// which a consumer GPU's double rate (1/64) still keeps up with.
 #include <cmath>
 
 #include "cuda/ops.h"
@@ -11,9 +12,13 @@
 namespace temper::cuda {
 namespace {
 
-struct Step { float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale; };
+struct Step {
+  float decay, beta1, rest1, beta2, rest2, rate, root2, eps, grad_scale;
+};
 
-template <int W> __global__ void __launch_bounds__(kThreads) adamw_kernel(float* p, float* m, float* v, const float* g, Step s, int64_t n) {
+template <int W>
+__global__ void __launch_bounds__(kThreads)
+    adamw_kernel(float* p, float* m, float* v, const float* g, Step s, int64_t n) {
   wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
@@ -36,9 +41,11 @@ constexpr int kSquareLoads = 16;
 constexpr int64_t kSquareTile = kThreads * 4 * kSquareLoads;  // elements of a block: the cuts depend on n alone
 
 // One partial sum to a block; as f32 at `out` when the block is the only one.
-template <int W> __global__ void __launch_bounds__(kThreads) squares_kernel(double* partial, float* out, const float* x, int64_t n) {
+template <int W>
+__global__ void __launch_bounds__(kThreads) squares_kernel(double* partial, float* out, const float* x, int64_t n) {
   wait_for_previous();
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kSquareTile, end = begin + kSquareTile < n ? begin + kSquareTile : n;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kSquareTile,
+                end = begin + kSquareTile < n ? begin + kSquareTile : n;
   double sum = 0;
 #pragma unroll 4
   for (int r = 0; r < kSquareTile / (kThreads * W); ++r) {
@@ -68,13 +75,19 @@ __global__ void __launch_bounds__(kThreads) add_squares_kernel(float* out, const
 
 }  // namespace
 
-void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step,
-           double grad_scale) {
+void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
+           double weight_decay, int64_t step, double grad_scale) {
   require(step >= 1, "bad_argument", "adamw: step is ", step, ", wanted 1 or more: steps are counted from 1");
   const int64_t n = p->numel();
   const double count = static_cast<double>(step);
-  const Step s{static_cast<float>(1.0 - lr * weight_decay), static_cast<float>(beta1), static_cast<float>(1.0 - beta1), static_cast<float>(beta2), static_cast<float>(1.0 - beta2),
-               static_cast<float>(lr / (1.0 - std::pow(beta1, count))), static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, count))), static_cast<float>(eps),
+  const Step s{static_cast<float>(1.0 - lr * weight_decay),
+               static_cast<float>(beta1),
+               static_cast<float>(1.0 - beta1),
+               static_cast<float>(beta2),
+               static_cast<float>(1.0 - beta2),
+               static_cast<float>(lr / (1.0 - std::pow(beta1, count))),
+               static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, count))),
+               static_cast<float>(eps),
                static_cast<float>(grad_scale)};
   with_width(aligned(16, {p->data, m->data, v->data, g->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;

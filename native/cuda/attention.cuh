@@ -1,47 +1,55 @@
-// What the attention kernels share: sequences found and checked by the kernel itself, f32 operands as sums of bf16 parts, and the arithmetic of one block
-// of 64 keys against 16 rows of queries. A row is one query and one query head; the heads of a kv head stand next to one another.
+// What the attention kernels share: sequences found and checked by the kernel itself, f32 operands as sums of bf16
+// parts, and the arithmetic of one block of 64 keys against 16 rows of queries. A row is one query and one query head;
+// the heads of a kv head stand next to one another.
 //
-// The order of a row's sums is fixed by its own keys alone. Blocks begin at multiples of 64 of the logical key index; each has its own largest score, its own
-// sum and its own value sums from zero, and the blocks are folded in rising order. A block that a row does not see folds in as nothing, to the bit. So
-// neither the tile a row lies in, nor the batch around it, nor whether the blocks were computed one after another (prefill, training) or at once
-// (decode) can be told from the result.
+// The order of a row's sums is fixed by its own keys alone. Blocks begin at multiples of 64 of the logical key index;
+// each has its own largest score, its own sum and its own value sums from zero, and the blocks are folded in rising
+// order. A block that a row does not see folds in as nothing, to the bit. So neither the tile a row lies in, nor the
+// batch around it, nor whether the blocks were computed one after another (prefill, training) or at once (decode) can
+// be told from the result.
 #pragma once
 #include "cuda/device.cuh"
 #include "cuda/vector.cuh"
 
 namespace temper::cuda::attention {
 
-constexpr int kKeys = 64;             // of a block
-constexpr int kWidth = 64;            // head width of the tensor-core kernels; a narrower head is padded with zeros
-constexpr int kSteps = kWidth / 16;   // of an mma, 16 deep
+constexpr int kKeys = 64;               // of a block
+constexpr int kWidth = 64;              // head width of the tensor-core kernels; a narrower head is padded with zeros
+constexpr int kSteps = kWidth / 16;     // of an mma, 16 deep
 constexpr int kTile = 64 * kWidth * 2;  // bytes of 64 rows of one part
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// How many bf16 parts stand for an f32 operand: x = x₀ + x₁ + …, each the rest rounded. Of the products of parts those are kept whose order i + j is below
-// Parts. 1 is bf16; 2 leaves 2^-17 of each product (one term alone shows it); 3 leaves 2^-25, below what f32 rounds away.
+// How many bf16 parts stand for an f32 operand: x = x₀ + x₁ + …, each the rest rounded. Of the products of parts those
+// are kept whose order i + j is below Parts. 1 is bf16; 2 leaves 2^-17 of each product (one term alone shows it); 3
+// leaves 2^-25, below what f32 rounds away.
 constexpr int kPartsF32 = 3;
 
 struct Problem {
   const int32_t *q_start, *k_start, *k_len;
   int64_t B, T, S;
   int H, Hkv, group, Dh, window, ring;
-  int separate;                        // 1: keys must lie in rising rows that do not overlap (backward)
+  int separate;  // 1: keys must lie in rising rows that do not overlap (backward)
   float scale;
   Fault* fault;
   FaultName op, q_start_name, k_start_name, k_len_name;
 };
 
 struct Sequence {
-  int64_t row, key;       // first row of q; first row of k
-  int queries, length;    // queries, keys
+  int64_t row, key;     // first row of q; first row of k
+  int queries, length;  // queries, keys
 };
 
 TEMPER_DEVICE int position_of(const Sequence& s, int query) { return s.length - s.queries + query; }
-TEMPER_DEVICE int first_key(const Problem& p, int position) { return p.window > 0 && position >= p.window ? position - p.window + 1 : 0; }
-TEMPER_DEVICE int64_t key_row(const Problem& p, const Sequence& s, int j) { return s.key + (p.ring > 0 ? j % p.ring : j); }
+TEMPER_DEVICE int first_key(const Problem& p, int position) {
+  return p.window > 0 && position >= p.window ? position - p.window + 1 : 0;
+}
+TEMPER_DEVICE int64_t key_row(const Problem& p, const Sequence& s, int j) {
+  return s.key + (p.ring > 0 ? j % p.ring : j);
+}
 
 // Exclusive sum over the threads below; total over all. Two barriers.
-template <int Threads> TEMPER_DEVICE long long block_scan(long long x, long long& total) {
+template <int Threads>
+TEMPER_DEVICE long long block_scan(long long x, long long& total) {
   __shared__ long long parts[Threads / kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   long long sum = x;
@@ -78,14 +86,18 @@ TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
     const int first = first_key(p, static_cast<int>(length - n));
     if (length - first > p.ring) return bad(p.k_len_name, b, length - first, p.ring);
   }
-  if (p.separate && b > 0 && key < static_cast<int64_t>(p.k_start[b - 1]) + p.k_len[b - 1]) return bad(p.k_start_name, b, key, static_cast<int64_t>(p.k_start[b - 1]) + p.k_len[b - 1]);
+  if (p.separate && b > 0 && key < static_cast<int64_t>(p.k_start[b - 1]) + p.k_len[b - 1])
+    return bad(p.k_start_name, b, key, static_cast<int64_t>(p.k_start[b - 1]) + p.k_len[b - 1]);
   return true;
 }
 
-// Walks all sequences, Threads at a time, and finds the one among whose `count(sequence)` items stands `item`; `index` is its place there. False when there
-// is none, or when any sequence is wrong: then no block of the grid touches memory. All threads of the block call it.
-// What is found stays in shared memory (`kept`): reading it there again frees the registers it would hold.
-template <int Threads, class Count> TEMPER_DEVICE bool find_sequence(const Problem& p, long long item, const Count& count, Sequence& found, int64_t& index, const Sequence** kept = nullptr) {
+// Walks all sequences, Threads at a time, and finds the one among whose `count(sequence)` items stands `item`; `index`
+// is its place there. False when there is none, or when any sequence is wrong: then no block of the grid touches
+// memory. All threads of the block call it. What is found stays in shared memory (`kept`): reading it there again frees
+// the registers it would hold.
+template <int Threads, class Count>
+TEMPER_DEVICE bool find_sequence(const Problem& p, long long item, const Count& count, Sequence& found, int64_t& index,
+                                 const Sequence** kept = nullptr) {
   __shared__ Sequence chosen;
   __shared__ long long place;
   if (kept) *kept = &chosen;
@@ -116,9 +128,10 @@ template <int Threads, class Count> TEMPER_DEVICE bool find_sequence(const Probl
   return index >= 0;
 }
 
-// ---- operands ---------------------------------------------------------------------------------------------------------------------------
+// ---- operands ----
 // x and y as pairs of bf16, part by part.
-template <int Parts> TEMPER_DEVICE void split(float x, float y, uint32_t (&out)[Parts]) {
+template <int Parts>
+TEMPER_DEVICE void split(float x, float y, uint32_t (&out)[Parts]) {
 #pragma unroll
   for (int i = 0; i < Parts; ++i) {
     out[i] = pack_bf16(x, y);
@@ -129,24 +142,33 @@ template <int Parts> TEMPER_DEVICE void split(float x, float y, uint32_t (&out)[
   }
 }
 
-// A tile: 64 rows of 64 bf16, 128 bytes each; the 16-byte chunks of a row are permuted by its number so that eight rows of a column lie in different banks.
-TEMPER_DEVICE unsigned char* tile_at(unsigned char* tile, int row, int chunk) { return tile + row * 128 + ((chunk ^ (row & 7)) << 4); }
+// A tile: 64 rows of 64 bf16, 128 bytes each; the 16-byte chunks of a row are permuted by its number so that eight rows
+// of a column lie in different banks.
+TEMPER_DEVICE unsigned char* tile_at(unsigned char* tile, int row, int chunk) {
+  return tile + row * 128 + ((chunk ^ (row & 7)) << 4);
+}
 
-// B operands of two mma side by side: rows row…row+15 of the tile as their columns, its columns 16·step… as the depth. row is a multiple of 16: the
-// permutation then comes out of the lane alone, and a step flips bits 5 and 6 of an address.
-template <int Parts> TEMPER_DEVICE void load_rows(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, own = (lane / 16 * 8 + lane % 8) * 128 + ((lane / 8 % 2) ^ (lane % 8)) * 16;
+// B operands of two mma side by side: rows row…row+15 of the tile as their columns, its columns 16·step… as the depth.
+// row is a multiple of 16: the permutation then comes out of the lane alone, and a step flips bits 5 and 6 of an
+// address.
+template <int Parts>
+TEMPER_DEVICE void load_rows(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp,
+            own = (lane / 16 * 8 + lane % 8) * 128 + ((lane / 8 % 2) ^ (lane % 8)) * 16;
 #pragma unroll
   for (int i = 0; i < Parts; ++i) ldmatrix_x4(b[i], tile + i * kTile + row * 128 + (own ^ (step * 32)));
 }
 // The same, with rows row…row+15 as the depth and columns 16·step… as columns.
-template <int Parts> TEMPER_DEVICE void load_columns(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
+template <int Parts>
+TEMPER_DEVICE void load_columns(uint32_t (&b)[Parts][4], unsigned char* tile, int row, int step) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, own = (lane % 16) * 128 + ((lane / 16) ^ (lane % 8)) * 16;
 #pragma unroll
   for (int i = 0; i < Parts; ++i) ldmatrix_x4_transposed(b[i], tile + i * kTile + row * 128 + (own ^ (step * 32)));
 }
 // left, right += a·b, the small products first.
-template <int Parts> TEMPER_DEVICE void multiply(float (&left)[4], float (&right)[4], const uint32_t (&a)[Parts][4], const uint32_t (&b)[Parts][4]) {
+template <int Parts>
+TEMPER_DEVICE void multiply(float (&left)[4], float (&right)[4], const uint32_t (&a)[Parts][4],
+                            const uint32_t (&b)[Parts][4]) {
 #pragma unroll
   for (int order = Parts - 1; order >= 0; --order)
 #pragma unroll
@@ -157,7 +179,8 @@ template <int Parts> TEMPER_DEVICE void multiply(float (&left)[4], float (&right
     }
 }
 // Two accumulators, 16 columns side by side, as the A operand of a product over these columns.
-template <int Parts> TEMPER_DEVICE void as_operand(uint32_t (&a)[Parts][4], const float (&left)[4], const float (&right)[4]) {
+template <int Parts>
+TEMPER_DEVICE void as_operand(uint32_t (&a)[Parts][4], const float (&left)[4], const float (&right)[4]) {
   uint32_t x[Parts];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -167,8 +190,11 @@ template <int Parts> TEMPER_DEVICE void as_operand(uint32_t (&a)[Parts][4], cons
     for (int part = 0; part < Parts; ++part) a[part][i] = x[part];
   }
 }
-// 16 rows of f32 in memory as A operands: this thread's are `upper` (row lane/4) and `lower` (8 further); null is a row of zeros.
-template <int Parts> TEMPER_DEVICE void load_operand(uint32_t (&a)[kSteps][Parts][4], const float* upper, const float* lower, int width, float factor) {
+// 16 rows of f32 in memory as A operands: this thread's are `upper` (row lane/4) and `lower` (8 further); null is a row
+// of zeros.
+template <int Parts>
+TEMPER_DEVICE void load_operand(uint32_t (&a)[kSteps][Parts][4], const float* upper, const float* lower, int width,
+                                float factor) {
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int step = 0; step < kSteps; ++step)
@@ -183,9 +209,10 @@ template <int Parts> TEMPER_DEVICE void load_operand(uint32_t (&a)[kSteps][Parts
     }
 }
 
-// Such rows kept through a loop: as one part, or as f32 that is split at each use, since three parts of two tensors and their sums would not all fit the
-// registers.
-template <int Parts> struct KeptRows {
+// Such rows kept through a loop: as one part, or as f32 that is split at each use, since three parts of two tensors and
+// their sums would not all fit the registers.
+template <int Parts>
+struct KeptRows {
   float x[kSteps][4][2];
   TEMPER_DEVICE void load(const float* upper, const float* lower, int width) {
     const int t = static_cast<int>(threadIdx.x) % 4;
@@ -210,20 +237,26 @@ template <int Parts> struct KeptRows {
     }
   }
 };
-template <> struct KeptRows<1> {
+template <>
+struct KeptRows<1> {
   uint32_t x[kSteps][1][4];
-  TEMPER_DEVICE void load(const float* upper, const float* lower, int width) { load_operand<1>(x, upper, lower, width, 1.0f); }
+  TEMPER_DEVICE void load(const float* upper, const float* lower, int width) {
+    load_operand<1>(x, upper, lower, width, 1.0f);
+  }
   TEMPER_DEVICE void operand(uint32_t (&a)[1][4], int step) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[0][i] = x[step][0][i];
   }
 };
 
-// Two tensors as bf16 parts (K and V, or Q and dout), as pack_parts leaves them: a row is the first's parts and then the second's, each 64 wide and padded
-// with zeros; a head's rows lie together.
-template <int Parts> constexpr int kPacked = 2 * Parts * kWidth;  // elements of a row
-// Starts copying 64 rows of both tensors, all parts, to the tiles of a stage: `row_of(i)` is the packed row that becomes row i, negative for zeros.
-template <int Parts, int Threads, class Row> TEMPER_DEVICE void copy_tiles(const uint16_t* packed, unsigned char* stage, const Row& row_of) {
+// Two tensors as bf16 parts (K and V, or Q and dout), as pack_parts leaves them: a row is the first's parts and then
+// the second's, each 64 wide and padded with zeros; a head's rows lie together.
+template <int Parts>
+constexpr int kPacked = 2 * Parts * kWidth;  // elements of a row
+// Starts copying 64 rows of both tensors, all parts, to the tiles of a stage: `row_of(i)` is the packed row that
+// becomes row i, negative for zeros.
+template <int Parts, int Threads, class Row>
+TEMPER_DEVICE void copy_tiles(const uint16_t* packed, unsigned char* stage, const Row& row_of) {
   const int thread = static_cast<int>(threadIdx.x), chunk = thread % 8, first = thread / 8;
   static_assert(Threads % 64 == 0, "rows 8 apart share a permutation");
   unsigned char* to = tile_at(stage, first, chunk);
@@ -232,19 +265,23 @@ template <int Parts, int Threads, class Row> TEMPER_DEVICE void copy_tiles(const
     const int row = row_of(first + i * (Threads / 8));
     const uint16_t* from = packed + static_cast<int64_t>(row < 0 ? 0 : row) * kPacked<Parts> + chunk * 8;
 #pragma unroll
-    for (int part = 0; part < 2 * Parts; ++part) cp_async16(to + i * (Threads / 8) * 128 + part * kTile, from + part * kWidth, row >= 0);
+    for (int part = 0; part < 2 * Parts; ++part)
+      cp_async16(to + i * (Threads / 8) * 128 + part * kTile, from + part * kWidth, row >= 0);
   }
   cp_async_commit();
 }
 
-// ---- the running softmax ------------------------------------------------------------------------------------------------------------------
-// Scores in units of log2: t = c·s with c = |scale|·log2 e; the sign of scale went into the queries. c is never 0, so that c·(−∞) stays −∞.
+// ---- the running softmax ----
+// Scores in units of log2: t = c·s with c = |scale|·log2 e; the sign of scale went into the queries. c is never 0, so
+// that c·(−∞) stays −∞.
 TEMPER_DEVICE float score_factor(float scale) {
   const float c = (scale < 0 ? -scale : scale) * kLog2e;
   return c > 0x1p-126f ? c : 0x1p-126f;
 }
 
-struct RowState { float most, sum; };  // largest score so far (log2), sum of 2^(t − most)
+struct RowState {
+  float most, sum;
+};  // largest score so far (log2), sum of 2^(t − most)
 
 // One block of a thread's two rows (half 0 and 1): s becomes 2^(c·s − most).
 TEMPER_DEVICE void softmax_block(float (&s)[8][4], float c, RowState (&out)[2]) {
@@ -276,7 +313,9 @@ TEMPER_DEVICE void fold(RowState& state, const RowState& block, float& before, f
   here = exp2_approx(block.most - shift);
   state = {most, fused(block.sum, here, state.sum * before)};
 }
-TEMPER_DEVICE float fold_value(float value, float block, float before, float here) { return fused(block, here, value * before); }
+TEMPER_DEVICE float fold_value(float value, float block, float before, float here) {
+  return fused(block, here, value * before);
+}
 TEMPER_DEVICE float log_sum(const RowState& s) { return fused(s.most, kLn2, logf(s.sum)); }
 
 struct Sinks {
@@ -284,7 +323,8 @@ struct Sinks {
   int bf16;
   TEMPER_DEVICE RowState state(int head) const {  // a score that is there from the start and has no value
     if (!data) return {-INFINITY, 0.0f};
-    const float x = bf16 ? bf16_to_float(static_cast<const uint16_t*>(data)[head]) : static_cast<const float*>(data)[head];
+    const float x =
+        bf16 ? bf16_to_float(static_cast<const uint16_t*>(data)[head]) : static_cast<const float*>(data)[head];
     return {x * kLog2e, 1.0f};
   }
 };

@@ -8,11 +8,14 @@
 
 namespace temper::cuda::attention {
 
-inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(16, {t.data}); }  // rows may be read 16 bytes at a time
+// rows may be read 16 bytes at a time
+inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(16, {t.data}); }
 
-inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor& k_start, const Tensor& k_len, int64_t window, int64_t ring, double scale) {
+inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor& k_start,
+                       const Tensor& k_len, int64_t window, int64_t ring, double scale) {
   const int64_t H = q.shape[1], Hkv = k.shape[1], Dh = q.shape[2];
-  require(Hkv > 0 && H > 0 && H % Hkv == 0, "shape_mismatch", op, ": ", H, " query heads over ", Hkv, " kv heads, wanted a multiple");
+  require(Hkv > 0 && H > 0 && H % Hkv == 0, "shape_mismatch", op, ": ", H, " query heads over ", Hkv,
+          " kv heads, wanted a multiple");
   require(Dh > 0 && Dh <= 256, "shape_mismatch", op, ": heads of width ", Dh, ", wanted 1 to 256");
   require(window >= 0 && ring >= 0, "bad_argument", op, ": window ", window, ", ring ", ring, ", wanted 0 or more");
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // positions are i32: nothing beyond it is different
@@ -47,7 +50,7 @@ struct Forward {
   float *o, *lse;  // lse may be null
   const float *q, *k, *v;
   Sinks sinks;
-  bool vectors;    // of k and v
+  bool vectors;  // of k and v
   int parts;
 };
 struct Backward {
@@ -58,9 +61,11 @@ struct Backward {
   int parts;
 };
 
-// Writes `heads` kv heads from `first_head` on of src f32 [rows, Hkv·group, Dh], times factor, as bf16 parts (attention.cuh): the first or the second tensor
-// of packed [heads][rows·group][2·parts·kWidth]. keys: only about the rows that a sequence's keys lie in are written.
-void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group, int first_head, int heads, float factor, bool vectors, bool keys);
+// Writes `heads` kv heads from `first_head` on of src f32 [rows, Hkv·group, Dh], times factor, as bf16 parts
+// (attention.cuh): the first or the second tensor of packed [heads][rows·group][2·parts·kWidth]. keys: only about the
+// rows that a sequence's keys lie in are written.
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group,
+                int first_head, int heads, float factor, bool vectors, bool keys);
 // How many kv heads are packed and computed at a time: as many as fit kPackBytes.
 constexpr int64_t kPackBytes = int64_t{96} << 20;
 inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {

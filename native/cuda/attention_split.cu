@@ -1,38 +1,46 @@
-// Attention for few queries over long keys (decode): the blocks of one query's keys are computed by many thread blocks at once. Runs of blocks are dealt out
-// by the lengths found in device memory, so one captured graph serves every length. The first run folds its blocks as it goes; the others
-// leave each block's largest score, sum and value sums, which a second kernel folds on in order: the same sums, bit for bit, as forward_rows forms.
+// Attention for few queries over long keys (decode): the blocks of one query's keys are computed by many thread blocks
+// at once. Runs of blocks are dealt out by the lengths found in device memory, so one captured graph serves every
+// length. The first run folds its blocks as it goes; the others leave each block's largest score, sum and value sums,
+// which a second kernel folds on in order: the same sums, bit for bit, as forward_rows forms.
 //
-// The two numbers, one layer of gpt-oss over n keys: 4 KB·n to read (k and v, f32) and 1/16 of it to write and read again where split, which is the floor
-// (n = 4096: 16.8 MB, 3.9 µs at 4.3 TB/s); 2·2·16·64·8·n operations, times P(P+1)/2 for P parts (half of the 16 rows stand empty at one query of 8
-// heads): 0.8 GF for three, 1 µs at 790 TFLOP/s.
+// The two numbers, one layer of gpt-oss over n keys: 4 KB·n to read (k and v, f32) and 1/16 of it to write and read
+// again where split, which is the floor (n = 4096: 16.8 MB, 3.9 µs at 4.3 TB/s); 2·2·16·64·8·n operations, times
+// P(P+1)/2 for P parts (half of the 16 rows stand empty at one query of 8 heads): 0.8 GF for three, 1 µs at 790
+// TFLOP/s.
 #include "cuda/attention.h"
 
 namespace temper::cuda::attention {
 namespace {
 
-constexpr int kThreads = 128, kRows = 16, kStride = 72, kQueries = kRows * kWidth * 2;  // kStride: floats between rows of scores, so that a warp's pairs lie in different banks
-constexpr int kDirect = 4;                               // up to so many blocks one thread block takes them all
-constexpr int kResident = 2;                             // thread blocks on a multiprocessor: each keeps 16 KiB of loads in flight
-constexpr int64_t kSlotBytes = int64_t{192} << 20;       // at most, for what the runs leave
+// kStride: floats between rows of scores, so that a warp's pairs lie in different banks
+constexpr int kThreads = 128, kRows = 16, kStride = 72, kQueries = kRows * kWidth * 2;
+constexpr int kDirect = 4;  // up to so many blocks one thread block takes them all
+// thread blocks on a multiprocessor: each keeps 16 KiB of loads in flight
+constexpr int kResident = 2;
+constexpr int64_t kSlotBytes = int64_t{192} << 20;  // at most, for what the runs leave
 
 struct SplitArgs {
   Forward f;
-  float* sums;        // [slot·Hkv + head][kRows][kWidth]
-  RowState* states;   // [slot·Hkv + head][kRows]
+  float* sums;       // [slot·Hkv + head][kRows][kWidth]
+  RowState* states;  // [slot·Hkv + head][kRows]
   long long slots;
-  int spread;         // thread blocks to deal runs to
+  int spread;  // thread blocks to deal runs to
 };
 
 TEMPER_DEVICE int tiles_of(const Problem& p, const Sequence& s) { return (s.queries * p.group + kRows - 1) / kRows; }
 TEMPER_DEVICE int first_block(const Problem& p, const Sequence& s) { return first_key(p, position_of(s, 0)) / kKeys; }
-TEMPER_DEVICE int blocks_of(const Problem& p, const Sequence& s) { return s.queries > 0 ? (s.length - 1) / kKeys - first_block(p, s) + 1 : 0; }
+TEMPER_DEVICE int blocks_of(const Problem& p, const Sequence& s) {
+  return s.queries > 0 ? (s.length - 1) / kKeys - first_block(p, s) + 1 : 0;
+}
 
 struct Deal {
-  long long work;     // Σ tiles · blocks
-  int run;            // blocks in a run
+  long long work;  // Σ tiles · blocks
+  int run;         // blocks in a run
   // A sequence whose blocks would need slots beyond the last is taken in one run.
   TEMPER_DEVICE int runs(long long slot, int tiles, int blocks, long long slots) const {
-    return blocks <= kDirect || blocks <= run || slot + static_cast<long long>(tiles) * blocks > slots ? 1 : (blocks + run - 1) / run;
+    return blocks <= kDirect || blocks <= run || slot + static_cast<long long>(tiles) * blocks > slots
+               ? 1
+               : (blocks + run - 1) / run;
   }
 };
 // False and a report when a sequence is wrong.
@@ -49,11 +57,15 @@ TEMPER_DEVICE bool make_deal(const SplitArgs& a, Deal& deal) {
     deal.work += total;
   }
   const long long run = (deal.work * p.Hkv + a.spread - 1) / a.spread;
-  deal.run = static_cast<int>(run < 1 ? 1 : run > (1 << 24) ? 1 << 24 : run);
+  deal.run = static_cast<int>(run<1 ? 1 : run>(1 << 24) ? 1 << 24 : run);
   return true;
 }
 
-struct Piece { Sequence s; long long slot; int place, tiles, blocks, runs; };  // place: among the items of its sequence
+struct Piece {
+  Sequence s;
+  long long slot;
+  int place, tiles, blocks, runs;
+};  // place: among the items of its sequence
 // The piece that stands at `item`: of all runs, or, to be folded on, one per tile and head of what is split.
 TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_split, long long item, Piece& out) {
   const Problem& p = a.f.p;
@@ -84,24 +96,28 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
   return found != 0;
 }
 
-// Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB. 168–228
-// registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
-template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a) {
+// Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB.
+// 168–228 registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
+template <int Parts, int W>
+__global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a) {
   wait_for_previous();
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   unsigned char* queries = shared + Parts * kTile;
   float* scores = reinterpret_cast<float*>(queries + Parts * kQueries);
   const Problem& p = a.f.p;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4, t = lane % 4;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4,
+            t = lane % 4;
   const float c = score_factor(p.scale), sign = p.scale < 0 ? -1.0f : 1.0f;
   Deal deal;
   if (!make_deal(a, deal)) return;
   Piece piece;
   for (long long item = blockIdx.x; find_piece(a, deal, false, item, piece); item += gridDim.x) {
     const Sequence& s = piece.s;
-    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv % piece.tiles, run = piece.place / p.Hkv / piece.tiles;
+    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv % piece.tiles,
+              run = piece.place / p.Hkv / piece.tiles;
     const int run_blocks = piece.runs == 1 ? piece.blocks : deal.run;
-    const int block_begin = run * run_blocks, block_end = min(block_begin + run_blocks, piece.blocks), base = first_block(p, s);
+    const int block_begin = run * run_blocks, block_end = min(block_begin + run_blocks, piece.blocks),
+              base = first_block(p, s);
     const int rows = s.queries * p.group, tile_row = tile * kRows, tile_last = min(tile_row + kRows, rows) - 1;
     const int first = first_key(p, position_of(s, tile_row / p.group)), last = position_of(s, tile_last / p.group);
     const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + head * p.group + r % p.group; };
@@ -113,10 +129,13 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int d = chunk * 8 + 2 * e;
-        split<Parts>(r < rows && d < p.Dh ? sign * from[2 * e] : 0.0f, r < rows && d + 1 < p.Dh ? sign * from[2 * e + 1] : 0.0f, pair[e]);
+        split<Parts>(r < rows && d < p.Dh ? sign * from[2 * e] : 0.0f,
+                     r < rows && d + 1 < p.Dh ? sign * from[2 * e + 1] : 0.0f, pair[e]);
       }
 #pragma unroll
-      for (int part = 0; part < Parts; ++part) store_as(tile_at(queries + part * kQueries, row, chunk), make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
+      for (int part = 0; part < Parts; ++part)
+        store_as(tile_at(queries + part * kQueries, row, chunk),
+                 make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
     }
     const int r0 = tile_row + g, r1 = r0 + 8;
     RowState state[2];
@@ -135,7 +154,8 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
     const auto fetch = [&](float (&x)[4][8], const float* from, int block) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = (base + block) * kKeys + chunk / 8, d = chunk % 8 * 8;
+        const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = (base + block) * kKeys + chunk / 8,
+                  d = chunk % 8 * 8;
         const bool valid = block < block_end && j >= first && j <= last;
         const float* row = from + (key_row(p, s, valid ? j : first) * p.Hkv + head) * p.Dh + d;
 #pragma unroll
@@ -160,7 +180,8 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
         for (int e = 0; e < 4; ++e) split<Parts>(x[i][2 * e], x[i][2 * e + 1], pair[e]);
 #pragma unroll
         for (int part = 0; part < Parts; ++part)
-          store_as(tile_at(shared + part * kTile, chunk / 8, chunk % 8), make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
+          store_as(tile_at(shared + part * kTile, chunk / 8, chunk % 8),
+                   make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
       }
     };
 
@@ -178,7 +199,8 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
       for (int step = 0; step < kSteps; ++step) {  // a warp takes 16 of the keys
         uint32_t q[Parts][4], b[Parts][4];
 #pragma unroll
-        for (int part = 0; part < Parts; ++part) ldmatrix_x4(q[part], tile_at(queries + part * kQueries, lane % 16, step * 2 + lane / 16));
+        for (int part = 0; part < Parts; ++part)
+          ldmatrix_x4(q[part], tile_at(queries + part * kQueries, lane % 16, step * 2 + lane / 16));
         load_rows<Parts>(b, shared, warp * 16, step);
         multiply<Parts>(score[0], score[1], q, b);
       }
@@ -186,7 +208,8 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
       for (int n = 0; n < 2; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int column = warp * 16 + n * 8 + 2 * t, j = (base + block) * kKeys + column, low = first_key(p, high[half]);
+          const int column = warp * 16 + n * 8 + 2 * t, j = (base + block) * kKeys + column,
+                    low = first_key(p, high[half]);
           float* to = scores + (g + half * 8) * kStride + column;
           to[0] = j < low || j > high[half] ? -INFINITY : score[n][2 * half];
           to[1] = j + 1 < low || j + 1 > high[half] ? -INFINITY : score[n][2 * half + 1];
@@ -229,7 +252,9 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
-          for (int e = 0; e < 2; ++e) a.sums[at * kWidth + warp * 16 + n * 8 + 2 * t + e] = run == 0 ? out[n][2 * half + e] : sum[n][2 * half + e];
+          for (int e = 0; e < 2; ++e)
+            a.sums[at * kWidth + warp * 16 + n * 8 + 2 * t + e] =
+                run == 0 ? out[n][2 * half + e] : sum[n][2 * half + e];
         if (warp == 0 && t == 0) a.states[at] = run == 0 ? state[half] : one[half];
       }
     }
@@ -251,7 +276,8 @@ template <int Parts, int W> __global__ void __launch_bounds__(kThreads, kResiden
   }
 }
 
-// Folds the later runs' blocks onto the first run's, in order. A thread block: 16 rows of one head, a thread 8 columns of a row.
+// Folds the later runs' blocks onto the first run's, in order. A thread block: 16 rows of one head, a thread 8 columns
+// of a row.
 __global__ void __launch_bounds__(kThreads) fold_kernel(SplitArgs a) {
   wait_for_previous();
   const Problem& p = a.f.p;
@@ -260,10 +286,13 @@ __global__ void __launch_bounds__(kThreads) fold_kernel(SplitArgs a) {
   Piece piece;
   for (long long item = blockIdx.x; find_piece(a, deal, true, item, piece); item += gridDim.x) {
     const Sequence& s = piece.s;
-    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv, row = static_cast<int>(threadIdx.x) / 8, column = static_cast<int>(threadIdx.x) % 8 * 8;
+    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv, row = static_cast<int>(threadIdx.x) / 8,
+              column = static_cast<int>(threadIdx.x) % 8 * 8;
     const int r = tile * kRows + row, rows = s.queries * p.group;
     if (r >= rows) continue;
-    const auto at = [&](int block) { return ((piece.slot + static_cast<long long>(tile) * piece.blocks + block) * p.Hkv + head) * kRows + row; };
+    const auto at = [&](int block) {
+      return ((piece.slot + static_cast<long long>(tile) * piece.blocks + block) * p.Hkv + head) * kRows + row;
+    };
     RowState state = a.states[at(deal.run - 1)];
     float out[8];
 #pragma unroll
@@ -309,9 +338,12 @@ void forward_split(const Forward& f) {
   const Problem& p = f.p;
   const int64_t seen = p.window > 0 ? std::min<int64_t>(p.S, p.window + p.T) : p.S;  // keys of a sequence at most
   const int64_t most = blocks_for(seen, kKeys) + 1, tiles = blocks_for(rows_of(p), kRows) + p.B;
-  // Slots for sequences that share no keys and have the same number of queries; find_piece does without where that is too few.
-  const int64_t each = blocks_for(blocks_for(p.T, p.B) * p.group, kRows), bytes = p.Hkv * kRows * static_cast<int64_t>(kWidth * sizeof(float) + sizeof(RowState));
-  const int64_t slots = most <= kDirect ? 0 : std::min({tiles * most, each * (blocks_for(p.S, kKeys) + 2 * p.B), kSlotBytes / bytes});
+  // Slots for sequences that share no keys and have the same number of queries; find_piece does without where that is
+  // too few.
+  const int64_t each = blocks_for(blocks_for(p.T, p.B) * p.group, kRows),
+                bytes = p.Hkv * kRows * static_cast<int64_t>(kWidth * sizeof(float) + sizeof(RowState));
+  const int64_t slots =
+      most <= kDirect ? 0 : std::min({tiles * most, each * (blocks_for(p.S, kKeys) + 2 * p.B), kSlotBytes / bytes});
   Workspace<float> sums(static_cast<size_t>(slots * p.Hkv * kRows * kWidth));
   Workspace<RowState> states(static_cast<size_t>(slots * p.Hkv * kRows));
   const int64_t spread = std::min<int64_t>(kResident * device().multiprocessors, tiles * most * p.Hkv);
@@ -323,7 +355,9 @@ void forward_split(const Forward& f) {
     if (f.parts == 1) launch(split_kernel<1, W>, grid, block, shared(1), a);
     else launch(split_kernel<kPartsF32, W>, grid, block, shared(kPartsF32), a);
   });
-  if (slots > 0) launch(fold_kernel, dim3(static_cast<unsigned>(std::min<int64_t>(tiles * p.Hkv, 8 * device().multiprocessors))), dim3(kThreads), 0, a);
+  if (slots > 0)
+    launch(fold_kernel, dim3(static_cast<unsigned>(std::min<int64_t>(tiles * p.Hkv, 8 * device().multiprocessors))),
+           dim3(kThreads), 0, a);
 }
 
 }  // namespace temper::cuda::attention

@@ -1,6 +1,7 @@
-// Attention for heads wider than the tensor-core kernels take (65 to 256), which no gpt-oss model has: right, deterministic, and slow. A warp owns one row
-// (or, for dk and dv, one key of one kv head) and goes through its keys one at a time in f32, a lane holding every 32nd element.
-// Operations 4·Dh a pair of query head and key forward, 14·Dh backward, all on CUDA cores; K and V come out of L2 again for every row.
+// Attention for heads wider than the tensor-core kernels take (65 to 256), which no gpt-oss model has: right,
+// deterministic, and slow. A warp owns one row (or, for dk and dv, one key of one kv head) and goes through its keys
+// one at a time in f32, a lane holding every 32nd element. Operations 4·Dh a pair of query head and key forward, 14·Dh
+// backward, all on CUDA cores; K and V come out of L2 again for every row.
 #include "cuda/attention.h"
 
 namespace temper::cuda::attention {
@@ -15,7 +16,8 @@ TEMPER_DEVICE void load_row(Row& x, const float* from, int width) {
 #pragma unroll
   for (int i = 0; i < kElements; ++i) x[i] = from && lane + i * kWarp < width ? from[lane + i * kWarp] : 0.0f;
 }
-template <class F> TEMPER_DEVICE void each_element(int width, const F& f) {
+template <class F>
+TEMPER_DEVICE void each_element(int width, const F& f) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
   for (int i = 0; i < kElements; ++i)
@@ -32,11 +34,20 @@ TEMPER_DEVICE void add(Row& sum, float factor, const Row& x) {
   for (int i = 0; i < kElements; ++i) sum[i] = fused(factor, x[i], sum[i]);
 }
 
-// The block's rows are kWarps consecutive ones of a sequence: row r is query r / H, head r % H. False where this warp has none.
-struct WideRow { Sequence s; int64_t row; int head, position, first; };
+// The block's rows are kWarps consecutive ones of a sequence: row r is query r / H, head r % H. False where this warp
+// has none.
+struct WideRow {
+  Sequence s;
+  int64_t row;
+  int head, position, first;
+};
 TEMPER_DEVICE bool find_row(const Problem& p, WideRow& w) {
   int64_t tile;
-  if (!find_sequence<kThreads>(p, blockIdx.x, [&](const Sequence& x) { return (static_cast<long long>(x.queries) * p.H + kWarps - 1) / kWarps; }, w.s, tile)) return false;
+  if (!find_sequence<kThreads>(
+          p, blockIdx.x,
+          [&](const Sequence& x) { return (static_cast<long long>(x.queries) * p.H + kWarps - 1) / kWarps; }, w.s,
+          tile))
+    return false;
   const int64_t r = tile * kWarps + threadIdx.x / kWarp;
   if (r >= static_cast<int64_t>(w.s.queries) * p.H) return false;
   w.row = w.s.row * p.H + r;
@@ -55,12 +66,16 @@ __global__ void __launch_bounds__(kThreads) wide_forward(Forward f) {
   load_row(q, f.q + w.row * p.Dh, p.Dh);
   float most = -INFINITY, sum = 0;
   const RowState sink = f.sinks.state(w.head);
-  if (f.sinks.data) { most = sink.most * kLn2; sum = 1; }
+  if (f.sinks.data) {
+    most = sink.most * kLn2;
+    sum = 1;
+  }
   for (int j = w.first; j <= w.position; ++j) {
     const int64_t at = (key_row(p, w.s, j) * p.Hkv + w.head / p.group) * p.Dh;
     load_row(k, f.k + at, p.Dh);
     load_row(v, f.v + at, p.Dh);
-    const float score = p.scale * dot(q, k), top = fmaxf(most, score), fade = expf(most - top), weight = expf(score - top);
+    const float score = p.scale * dot(q, k), top = fmaxf(most, score), fade = expf(most - top),
+                weight = expf(score - top);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) out[i] = fused(weight, v[i], out[i] * fade);
     sum = fused(sum, fade, weight);
@@ -97,9 +112,13 @@ __global__ void __launch_bounds__(kThreads) wide_backward_keys(Backward b) {
   Sequence s;
   int64_t tile;
   const auto seen_from = [&](const Sequence& x) { return first_key(p, position_of(x, 0)); };
-  if (!find_sequence<kThreads>(p, blockIdx.x, [&](const Sequence& x) {
-        return x.queries > 0 ? (static_cast<long long>(x.length - seen_from(x)) * p.Hkv + kWarps - 1) / kWarps : 0;
-      }, s, tile)) return;
+  if (!find_sequence<kThreads>(
+          p, blockIdx.x,
+          [&](const Sequence& x) {
+            return x.queries > 0 ? (static_cast<long long>(x.length - seen_from(x)) * p.Hkv + kWarps - 1) / kWarps : 0;
+          },
+          s, tile))
+    return;
   const int64_t item = tile * kWarps + threadIdx.x / kWarp;
   if (item >= static_cast<int64_t>(s.length - seen_from(s)) * p.Hkv) return;
   const int j = seen_from(s) + static_cast<int>(item / p.Hkv), kv_head = static_cast<int>(item % p.Hkv);
@@ -124,7 +143,9 @@ __global__ void __launch_bounds__(kThreads) wide_backward_keys(Backward b) {
   });
 }
 
-unsigned row_blocks(const Problem& p) { return static_cast<unsigned>(std::max<int64_t>(1, blocks_for(p.T * p.H, kWarps) + p.B)); }
+unsigned row_blocks(const Problem& p) {
+  return static_cast<unsigned>(std::max<int64_t>(1, blocks_for(p.T * p.H, kWarps) + p.B));
+}
 
 }  // namespace
 
@@ -132,7 +153,9 @@ void forward_wide(const Forward& f) { launch(wide_forward, dim3(row_blocks(f.p))
 
 void backward_wide(const Backward& b) {
   launch(wide_backward_queries, dim3(row_blocks(b.p)), dim3(kThreads), 0, b);
-  launch(wide_backward_keys, dim3(static_cast<unsigned>(std::max<int64_t>(1, blocks_for(b.p.S * b.p.Hkv, kWarps) + b.p.B))), dim3(kThreads), 0, b);
+  launch(wide_backward_keys,
+         dim3(static_cast<unsigned>(std::max<int64_t>(1, blocks_for(b.p.S * b.p.Hkv, kWarps) + b.p.B))), dim3(kThreads),
+         0, b);
 }
 
 }  // namespace temper::cuda::attention

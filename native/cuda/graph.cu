@@ -1,4 +1,5 @@
-// CUDA graphs of recorded ops: a decode step is some four hundred small kernels, whose launches would cost more than their work.
+// CUDA graphs of recorded ops: a decode step is some four hundred small kernels, whose launches would cost more than
+// their work.
 #include "cuda/graph.h"
 
 #include <atomic>
@@ -24,7 +25,8 @@ std::atomic<std::thread::id> recorder;
 bool recording() noexcept { return current != 0 && recorder.load() == std::this_thread::get_id(); }
 
 void wait_for_recording() noexcept {
-  for (int graph = current; graph != 0 && recorder.load() != std::this_thread::get_id(); graph = current) current.wait(graph);
+  for (int graph = current; graph != 0 && recorder.load() != std::this_thread::get_id(); graph = current)
+    current.wait(graph);
 }
 
 void begin_graph() {
@@ -76,7 +78,9 @@ void abandon_graph() noexcept {
   current.notify_all();
 }
 
-void launch_graph(const RecordedGraph* graph) { check(cudaGraphLaunch(graph->executable, device().stream), "launching a graph"); }
+void launch_graph(const RecordedGraph* graph) {
+  check(cudaGraphLaunch(graph->executable, device().stream), "launching a graph");
+}
 
 void free_graph(RecordedGraph* graph) noexcept {
   if (!graph) return;

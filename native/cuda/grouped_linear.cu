@@ -1,4 +1,5 @@
-// One linear per expert over rows sorted by expert: one Product whose tiles find their expert in the offsets, so that nothing is read back to the host.
+// One linear per expert over rows sorted by expert: one Product whose tiles find their expert in the offsets, so that
+// nothing is read back to the host.
 #include "cuda/matmul.h"
 #include "cuda/ops.h"
 
@@ -7,9 +8,21 @@ namespace {
 
 // The experts' weights as the right operand: contracted over C (forward) or over N (backward).
 Source weights(const Tensor& w, TensorRef scales, int64_t E, int64_t N, int64_t C, int64_t layout, bool over_c) {
-  if (layout == 0) return {.data = w.data, .scales = scales->u8(), .ld = C, .count = E * N, .group_rows = N, .kind = Kind::mxfp4, .k_inner = over_c};
+  if (layout == 0)
+    return {.data = w.data,
+            .scales = scales->u8(),
+            .ld = C,
+            .count = E * N,
+            .group_rows = N,
+            .kind = Kind::mxfp4,
+            .k_inner = over_c};
   const int64_t rows = layout == 1 ? N : C;
-  return {.data = w.data, .ld = layout == 1 ? C : N, .count = E * rows, .group_rows = rows, .kind = kind_of(w), .k_inner = over_c == (layout == 1)};
+  return {.data = w.data,
+          .ld = layout == 1 ? C : N,
+          .count = E * rows,
+          .group_rows = rows,
+          .kind = kind_of(w),
+          .k_inner = over_c == (layout == 1)};
 }
 Source rows_of(const float* data, int64_t count, int64_t ld, TensorRef index = nullptr, const char* name = "") {
   return {.data = data, .ld = ld, .count = count, .index = index ? index->i32() : nullptr, .index_name = name};
@@ -20,17 +33,23 @@ Source columns(Source s) {
 }
 // A low-rank matrix [E, rows, ld] as the right operand.
 Source adapter(const Tensor& t, bool k_inner) {
-  return {.data = t.data, .ld = t.shape[2], .count = t.shape[0] * t.shape[1], .group_rows = t.shape[1], .k_inner = k_inner};
+  return {
+      .data = t.data, .ld = t.shape[2], .count = t.shape[0] * t.shape[1], .group_rows = t.shape[1], .k_inner = k_inner};
 }
 
 }  // namespace
 
-void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale,
-                        int64_t layout, int64_t precision) {
+void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
+                        TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
+                        int64_t precision) {
   constexpr const char* op = "grouped_linear_fwd";
-  const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1], X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
+  const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
+                X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
   Source xs = rows_of(x->f32(), X, C, rows, "rows");
-  const auto product = [&](int64_t n, float* c) { return Product{.m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op}; };
+  const auto product = [&](int64_t n, float* c) {
+    return Product{
+        .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
+  };
   Staging staging;
   Product p = product(N, y->f32());
   p.main = {xs, weights(*w, scales, E, N, C, layout, true), C, 1.0f};
@@ -46,20 +65,36 @@ void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, T
   multiply(p, precision, staging);
 }
 
-void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows,
-                        TensorRef h, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision) {
+void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy,
+                        TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows, TensorRef h,
+                        TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale,
+                        int64_t layout, int64_t precision) {
   constexpr const char* op = "grouped_linear_bwd";
-  const int64_t E = offsets->numel() - 1, N = dy->shape[dy->ndim - 1], C = x->shape[x->ndim - 1], R = A ? A->shape[1] : 0;
+  const int64_t E = offsets->numel() - 1, N = dy->shape[dy->ndim - 1], C = x->shape[x->ndim - 1],
+                R = A ? A->shape[1] : 0;
   const int64_t X = C ? x->numel() / C : 0, G = N ? dy->numel() / N : 0;
   const int64_t P = dx ? dx->shape[0] : dy_rows ? dy_rows->numel() : x_rows ? x_rows->numel() : G;
   const float alpha = static_cast<float>(scale);
-  const Source g = rows_of(dy->f32(), G, N, dy_rows, "dy_rows"), xs = columns(rows_of(x->f32(), X, C, x_rows, "x_rows"));
+  const Source g = rows_of(dy->f32(), G, N, dy_rows, "dy_rows"),
+               xs = columns(rows_of(x->f32(), X, C, x_rows, "x_rows"));
   Source weighted = g;  // r∘g
   weighted.row_scale = row_weight ? row_weight->f32() : nullptr;
-  const auto over_rows = [&](int64_t n, float* c) { return Product{.m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op}; };
+  const auto over_rows = [&](int64_t n, float* c) {
+    return Product{
+        .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
+  };
   // c[e] += alpha·aᵀ·b over the rows of expert e
-  const auto gradient = [&](int64_t m, int64_t n, float* c, const Source& a, const Source& b, float factor, Staging& staging) {
-    Product p{.m = m, .n = n, .c = c, .ldc = n, .accumulate = true, .ragged = Ragged::k, .offsets = offsets->i32(), .groups = E, .op = op};
+  const auto gradient = [&](int64_t m, int64_t n, float* c, const Source& a, const Source& b, float factor,
+                            Staging& staging) {
+    Product p{.m = m,
+              .n = n,
+              .c = c,
+              .ldc = n,
+              .accumulate = true,
+              .ragged = Ragged::k,
+              .offsets = offsets->i32(),
+              .groups = E,
+              .op = op};
     p.main = {columns(a), b, P, factor};
     multiply(p, precision, staging);
   };

@@ -6,10 +6,13 @@ namespace temper::cuda {
 namespace {
 
 Source rows_of(const float* data, int64_t count, int64_t ld) { return {.data = data, .ld = ld, .count = count}; }
-Source columns_of(const float* data, int64_t count, int64_t ld) { return {.data = data, .ld = ld, .count = count, .k_inner = false}; }
+Source columns_of(const float* data, int64_t count, int64_t ld) {
+  return {.data = data, .ld = ld, .count = count, .k_inner = false};
+}
 
 // y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropped·Aᵀ.
-void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, const Source& w, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision, const char* op) {
+void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, const Source& w, TensorRef bias,
+             TensorRef A, TensorRef B, double scale, int64_t precision, const char* op) {
   const int64_t N = w.count, C = w.ld, T = x.count, R = A ? A->shape[0] : 0;
   Staging staging;
   Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .op = op};
@@ -26,22 +29,27 @@ void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, c
 
 }  // namespace
 
-void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed, int64_t precision) {
+void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
+                double scale, double dropout, int64_t seed, int64_t precision) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0;
   const Source xs = rows_of(x->f32(), T, C);
   Source dropped = xs;
   dropped.mask = dropout_mask(dropout, seed);
-  forward(y, h, xs, dropped, {.data = w->data, .ld = C, .count = N, .kind = kind_of(*w)}, bias, A, B, scale, precision, "linear_fwd");
+  forward(y, h, xs, dropped, {.data = w->data, .ld = C, .count = N, .kind = kind_of(*w)}, bias, A, B, scale, precision,
+          "linear_fwd");
 }
 
-void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision) {
+void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
+                   TensorRef B, double scale, int64_t precision) {
   const int64_t N = q->shape[0], C = q->shape[1];
   const Source xs = rows_of(x->f32(), x->rows(), C);
-  forward(y, h, xs, xs, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .count = N, .kind = Kind::q8}, bias, A, B, scale, precision, "linear_q8_fwd");
+  forward(y, h, xs, xs, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .count = N, .kind = Kind::q8}, bias, A,
+          B, scale, precision, "linear_q8_fwd");
 }
 
-void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x, TensorRef h, TensorRef w, TensorRef A, TensorRef B, double scale,
-                double dropout, int64_t seed, int64_t accumulate_dx, int64_t precision) {
+void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x,
+                TensorRef h, TensorRef w, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed,
+                int64_t accumulate_dx, int64_t precision) {
   constexpr const char* op = "linear_bwd";
   const int64_t N = w->shape[0], C = w->shape[1], T = N ? dy->numel() / N : 0, R = A ? A->shape[0] : 0;
   const float* g = dy->f32();

@@ -1,6 +1,7 @@
-// Logits, softmax, loss and both gradients for a chunk of rows at a time: memory is a chunk's logits (f32, and their gradient as bf16 at precision 1), never
-// [S,V]. 256 rows of gpt-oss: 206 + 103 MB. The three products are the work (2 × 0.30 TFLOP for 256 rows, loss and dx); the softmax kernel reads the
-// logits twice and writes 2 bytes for each, 0.5 GB for 256 rows.
+// Logits, softmax, loss and both gradients for a chunk of rows at a time: memory is a chunk's logits (f32, and their
+// gradient as bf16 at precision 1), never [S,V]. 256 rows of gpt-oss: 206 + 103 MB. The three products are the work (2
+// × 0.30 TFLOP for 256 rows, loss and dx); the softmax kernel reads the logits twice and writes 2 bytes for each, 0.5
+// GB for 256 rows.
 #include <cfloat>
 
 #include "cuda/matmul.h"
@@ -13,24 +14,26 @@ constexpr int kRowThreads = 512;
 constexpr int64_t kLogitBytes = int64_t{208} << 20;
 
 struct SoftmaxArgs {
-  float* logits;          // [rows, V]; precision 0: becomes the gradient
-  uint16_t* gradient;     // precision 1: [rows, padded V], null: no gradient or precision 0
+  float* logits;       // [rows, V]; precision 0: becomes the gradient
+  uint16_t* gradient;  // precision 1: [rows, padded V], null: no gradient or precision 0
   int64_t padded;
   bool backward;
   int V;
   const int32_t* targets;
   const float* weights;
   float* nll;
-  int64_t first;          // row of the op's S rows, for the fault
+  int64_t first;  // row of the op's S rows, for the fault
   Fault* fault;
 };
 
-// A block per row. Each thread keeps its own peak and sum, so that the logits are read once for the loss and once more for the gradient.
+// A block per row. Each thread keeps its own peak and sum, so that the logits are read once for the loss and once more
+// for the gradient.
 __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s) {
   wait_for_previous();
   const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   float* logits = s.logits + static_cast<int64_t>(row) * s.V;
-  const int target = static_cast<int>(checked_index(s.fault, "linear_cross_entropy", "targets", s.first + row, s.targets[row], s.V));
+  const int target =
+      static_cast<int>(checked_index(s.fault, "linear_cross_entropy", "targets", s.first + row, s.targets[row], s.V));
   float peak = -FLT_MAX, sum = 0;
   for (int v = thread; v < s.V; v += kRowThreads) {
     const float x = logits[v];
@@ -39,9 +42,11 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s)
   }
   const float top = block_max<kRowThreads>(peak);
   const double total = block_sum<kRowThreads>(static_cast<double>(sum) * static_cast<double>(expf(peak - top)));
-  if (thread == 0) s.nll[row] = static_cast<float>(log(total) + (static_cast<double>(top) - static_cast<double>(logits[target])));
+  if (thread == 0)
+    s.nll[row] = static_cast<float>(log(total) + (static_cast<double>(top) - static_cast<double>(logits[target])));
   if (!s.backward) return;
-  const float weight = s.weights ? s.weights[row] : 1.0f, factor = static_cast<float>(static_cast<double>(weight) / total);
+  const float weight = s.weights ? s.weights[row] : 1.0f,
+              factor = static_cast<float>(static_cast<double>(weight) / total);
   const auto gradient = [&](int v) { return factor * expf(logits[v] - top) - (v == target ? weight : 0.0f); };
   __syncthreads();  // thread 0 has read the target's logit
   if (!s.gradient) {
@@ -57,7 +62,8 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s)
 
 }  // namespace
 
-void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets, TensorRef weights, int64_t precision) {
+void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets,
+                          TensorRef weights, int64_t precision) {
   constexpr const char* op = "linear_cross_entropy";
   const int64_t V = w->shape[0], D = w->shape[1], S = nll->numel(), padded = blocks_for(V, 8) * 8;
   if (S == 0) return;
@@ -81,8 +87,16 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
     Product p{.m = rows, .n = V, .c = logits.data(), .ldc = V, .op = op};
     p.main = {some, ws, D, 1.0f};
     multiply(p, precision, staging);
-    const SoftmaxArgs softmax{logits.data(), gradient.data(), padded, backward, static_cast<int>(V), targets->i32() + from, weights ? weights->f32() + from : nullptr, nll->f32() + from,
-                              from, device().fault};
+    const SoftmaxArgs softmax{logits.data(),
+                              gradient.data(),
+                              padded,
+                              backward,
+                              static_cast<int>(V),
+                              targets->i32() + from,
+                              weights ? weights->f32() + from : nullptr,
+                              nll->f32() + from,
+                              from,
+                              device().fault};
     launch(softmax_rows, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0, softmax);
     Source g{.data = logits.data(), .ld = V, .count = rows};
     if (precision) g = {.data = gradient.data(), .ld = padded, .count = rows, .kind = Kind::bf16, .zero_padded = true};

@@ -27,11 +27,13 @@ struct ColumnSums {
 __global__ void __launch_bounds__(kColumns* kRowLanes) column_sums(const ColumnSums s) {
   wait_for_previous();
   __shared__ double parts[kRowLanes][kColumns];
-  const int column = static_cast<int>(threadIdx.x) % kColumns, lane = static_cast<int>(threadIdx.x) / kColumns, group = static_cast<int>(blockIdx.y);
+  const int column = static_cast<int>(threadIdx.x) % kColumns, lane = static_cast<int>(threadIdx.x) / kColumns,
+            group = static_cast<int>(blockIdx.y);
   const int n = static_cast<int>(blockIdx.x) * kColumns + column;
   int begin = 0, end = s.extent.k;
   if (s.extent.offsets) {
-    if (blockIdx.x == 0 && group == 0) check_offsets(s.extent, s.extent.k, static_cast<int>(threadIdx.x), kColumns * kRowLanes, s.fault);
+    if (blockIdx.x == 0 && group == 0)
+      check_offsets(s.extent, s.extent.k, static_cast<int>(threadIdx.x), kColumns * kRowLanes, s.fault);
     begin = offset_at(s.extent, group, s.extent.k, 0);
     end = offset_at(s.extent, group + 1, s.extent.k, begin);
   }
@@ -64,8 +66,12 @@ MatmulChoice& choice() {
   static MatmulChoice chosen = [] {
     const char* named = std::getenv("TEMPER_CUDA_MATMUL");
     const std::string name = named ? named : "auto";
-    require(name == "auto" || name == "mma" || name == "wgmma" || name == "cublaslt", "bad_option", "TEMPER_CUDA_MATMUL: got ", name, ", wanted auto, mma, wgmma or cublaslt");
-    return name == "mma" ? MatmulChoice::mma : name == "wgmma" ? MatmulChoice::wgmma : name == "cublaslt" ? MatmulChoice::cublaslt : MatmulChoice::automatic;
+    require(name == "auto" || name == "mma" || name == "wgmma" || name == "cublaslt", "bad_option",
+            "TEMPER_CUDA_MATMUL: got ", name, ", wanted auto, mma, wgmma or cublaslt");
+    return name == "mma"        ? MatmulChoice::mma
+           : name == "wgmma"    ? MatmulChoice::wgmma
+           : name == "cublaslt" ? MatmulChoice::cublaslt
+                                : MatmulChoice::automatic;
   }();
   return chosen;
 }
@@ -80,15 +86,29 @@ void multiply(const Product& product, int64_t precision, Staging& staging) {
   if (chosen == MatmulChoice::mma && precision) return multiply_tiles(product, staging);
   if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
   if (precision == 0) return multiply_exact(product);
-  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::cublaslt) && multiply_library(product, staging, chosen == MatmulChoice::cublaslt)) return;
-  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::wgmma) && multiply_wgmma(product, staging, chosen == MatmulChoice::wgmma)) return;
+  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::cublaslt) &&
+      multiply_library(product, staging, chosen == MatmulChoice::cublaslt))
+    return;
+  if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::wgmma) &&
+      multiply_wgmma(product, staging, chosen == MatmulChoice::wgmma))
+    return;
   multiply_tiles(product, staging);
 }
 
-void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum, const char* op) {
-  const ColumnSums args{static_cast<const float*>(x.data), x.ld, x.count, x.index, x.index_name, x.row_scale,
-                        {0, static_cast<int>(n), static_cast<int>(rows), Ragged::k, offsets, static_cast<int>(groups), op}, sum, device().fault};
-  launch(column_sums, dim3(static_cast<unsigned>(blocks_for(n, kColumns)), static_cast<unsigned>(groups)), dim3(kColumns * kRowLanes), 0, args);
+void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum,
+                     const char* op) {
+  const ColumnSums args{
+      static_cast<const float*>(x.data),
+      x.ld,
+      x.count,
+      x.index,
+      x.index_name,
+      x.row_scale,
+      {0, static_cast<int>(n), static_cast<int>(rows), Ragged::k, offsets, static_cast<int>(groups), op},
+      sum,
+      device().fault};
+  launch(column_sums, dim3(static_cast<unsigned>(blocks_for(n, kColumns)), static_cast<unsigned>(groups)),
+         dim3(kColumns * kRowLanes), 0, args);
 }
 
 }  // namespace temper::cuda

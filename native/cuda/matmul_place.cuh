@@ -1,13 +1,15 @@
-// Which piece of a product a block computes: its group, rows, columns and stretch of k, read from the offsets in device memory.
+// Which piece of a product a block computes: its group, rows, columns and stretch of k, read from the offsets in device
+// memory.
 #pragma once
 #include "cuda/device.cuh"
 #include "cuda/matmul.h"
 
 namespace temper::cuda {
 
-// The shape of a product as kernels see it; int holds every extent (checked on the host), offsets into memory are 64-bit.
+// The shape of a product as kernels see it; int holds every extent (checked on the host), offsets into memory are
+// 64-bit.
 struct Extent {
-  int m, n, k;             // ragged rows: m = P; ragged k: k = P
+  int m, n, k;  // ragged rows: m = P; ragged k: k = P
   Ragged ragged;
   const int32_t* offsets;
   int groups;
@@ -18,13 +20,15 @@ Extent extent_of(const Product& product);  // throws where an extent does not fi
 
 struct Place {
   int group;
-  int row, rows;           // first row of the tile among all of C's rows of its group's memory, rows that exist in the tile
+  // first row of the tile among all of C's rows of its group's memory, rows that exist in the tile
+  int row, rows;
   int col;
-  int k_begin, k_end;      // of the main term; ragged k: logical rows of A and B
+  int k_begin, k_end;  // of the main term; ragged k: logical rows of A and B
   bool work;
 };
 
-constexpr int kBandTiles = 16;  // tiles along m that are taken before the next column of tiles: a wave's operands then stay in L2
+// tiles along m that are taken before the next column of tiles: a wave's operands then stay in L2
+constexpr int kBandTiles = 16;
 
 // offsets[i], never outside [low, P].
 TEMPER_DEVICE int offset_at(const Extent& x, int i, int limit, int low) {
@@ -50,11 +54,13 @@ TEMPER_DEVICE void in_bands(int tile, int m_tiles, int n_tiles, int& m_tile, int
 }
 
 // All warps of the block call it with the same arguments and get the same answer; no barrier.
-template <int TileM, int TileN> TEMPER_DEVICE Place find_place(const Extent& x, int tile, Fault* fault) {
+template <int TileM, int TileN>
+TEMPER_DEVICE Place find_place(const Extent& x, int tile, Fault* fault) {
   Place p{0, 0, 0, 0, 0, x.k, true};
   const int n_tiles = (x.n + TileN - 1) / TileN, lane = static_cast<int>(threadIdx.x) % kWarp;
   int m_tile = 0, n_tile = 0;
-  if (x.ragged != Ragged::none && tile == 0 && threadIdx.x < kWarp) check_offsets(x, x.ragged == Ragged::rows ? x.m : x.k, lane, kWarp, fault);
+  if (x.ragged != Ragged::none && tile == 0 && threadIdx.x < kWarp)
+    check_offsets(x, x.ragged == Ragged::rows ? x.m : x.k, lane, kWarp, fault);
   if (x.ragged == Ragged::rows) {
     int left = tile;
     p.work = false;

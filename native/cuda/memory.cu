@@ -1,6 +1,7 @@
-// The device arena: counted memory under a limit, cut from segments that are kept. cudaMalloc and cudaFree wait for the device, so a step may not call
-// them once it has run before: freed ranges join their neighbours and are handed out again, best fit first. Large weights, which come once and stay,
-// get a segment of their own of exactly their size; small blocks have segments apart, so that they do not cut the large ones to pieces.
+// The device arena: counted memory under a limit, cut from segments that are kept. cudaMalloc and cudaFree wait for the
+// device, so a step may not call them once it has run before: freed ranges join their neighbours and are handed out
+// again, best fit first. Large weights, which come once and stay, get a segment of their own of exactly their size;
+// small blocks have segments apart, so that they do not cut the large ones to pieces.
 #include "cuda/memory.h"
 
 #include <algorithm>
@@ -15,16 +16,17 @@
 namespace temper::cuda {
 namespace {
 
-constexpr size_t kAlign = 256;                      // what the hardware's widest copies and cuBLASLt want
-constexpr size_t kPage = size_t{2} << 20;           // the driver maps device memory in pages of 2 MiB
-constexpr size_t kSmall = size_t{256} << 10;        // up to here a block lives in a segment of small ones
+constexpr size_t kAlign = 256;                // what the hardware's widest copies and cuBLASLt want
+constexpr size_t kPage = size_t{2} << 20;     // the driver maps device memory in pages of 2 MiB
+constexpr size_t kSmall = size_t{256} << 10;  // up to here a block lives in a segment of small ones
 constexpr size_t kSmallSegment = kPage;
 constexpr size_t kSegment = size_t{64} << 20;
 constexpr int kCategories = static_cast<int>(Category::count);
 constexpr const char* kNames[kCategories] = {"weights", "adapter", "optimizer", "activations", "workspace", "kv"};
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeep = false;  // emulated device memory: a kept or shared segment would hide overruns from the sanitizer
+// emulated device memory: a kept or shared segment would hide overruns from the sanitizer
+constexpr bool kKeep = false;
 #else
 constexpr bool kKeep = true;
 #endif
@@ -39,19 +41,20 @@ struct Segment {
 struct Range {
   Segment* segment;
   size_t size;
-  size_t bytes = 0;     // asked for
-  int category = -1;    // −1: nobody has it
-  int graph = 0;        // of the recording that took it: it stays out of the common free lists until that graph goes
+  size_t bytes = 0;   // asked for
+  int category = -1;  // −1: nobody has it
+  int graph = 0;      // of the recording that took it: it stays out of the common free lists until that graph goes
 };
 bool is_free(const Range& r) { return r.category < 0 && r.graph == 0; }
 struct State {
   std::mutex mutex;
   std::map<char*, Segment*> segments;
-  std::map<char*, Range> ranges;                       // by address, over all segments
+  std::map<char*, Range> ranges;  // by address, over all segments
   std::set<std::pair<size_t, char*>> free_small, free_large;
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0, in_use = 0, held = 0, held_peak = 0, limit = 0;
-  int recording = 0, graphs = 0;                       // the graph that takes what is allocated now; the last one's number
+  // the graph that takes what is allocated now; the last one's number
+  int recording = 0, graphs = 0;
   std::map<int, std::set<std::pair<size_t, char*>>> kept_by_graph;
 };
 State& state() {  // never destroyed: worker threads may still release blocks while the process exits
@@ -60,7 +63,9 @@ State& state() {  // never destroyed: worker threads may still release blocks wh
 }
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-std::set<std::pair<size_t, char*>>& free_set(State& s, const Segment& segment) { return segment.small ? s.free_small : s.free_large; }
+std::set<std::pair<size_t, char*>>& free_set(State& s, const Segment& segment) {
+  return segment.small ? s.free_small : s.free_large;
+}
 
 void drop_segment(State& s, Segment* segment) {
   cudaFree(segment->base);  // a lost device refuses; there is nothing to be done about it here
@@ -119,8 +124,10 @@ std::string mib(size_t bytes) { return std::to_string((bytes + (size_t{1} << 20)
     if (s.live[i]) live << (live.tellp() > 0 ? ", " : "") << kNames[i] << ' ' << mib(s.live[i]);
   size_t device_free = 0, device_total = 0;
   cudaMemGetInfo(&device_free, &device_total);
-  fail("out_of_device_memory", mib(bytes), " of ", kNames[static_cast<int>(category)], " do not fit: in use ", live.tellp() > 0 ? live.str() : std::string("nothing"), "; held ", mib(s.held),
-       s.limit ? " of a limit of " + mib(s.limit) : std::string(" without a limit of ours"), ", the device has ", mib(device_free), " of ", mib(device_total),
+  fail("out_of_device_memory", mib(bytes), " of ", kNames[static_cast<int>(category)], " do not fit: in use ",
+       live.tellp() > 0 ? live.str() : std::string("nothing"), "; held ", mib(s.held),
+       s.limit ? " of a limit of " + mib(s.limit) : std::string(" without a limit of ours"), ", the device has ",
+       mib(device_free), " of ", mib(device_total),
        " free; lower tokens per step, context, batch or rank, or raise --memory-limit");
 }
 
@@ -164,7 +171,8 @@ void give_back(State& s, std::map<char*, Range>::iterator at) noexcept {
 }  // namespace
 
 void* allocate_device(size_t bytes, Category category) {
-  require(bytes <= (size_t{1} << 46), "out_of_device_memory", "allocate: ", bytes, " bytes asked for, more than any device has; check the shape");
+  require(bytes <= (size_t{1} << 46), "out_of_device_memory", "allocate: ", bytes,
+          " bytes asked for, more than any device has; check the shape");
   device();  // binds this thread
   State& s = state();
   const size_t need = round_up(std::max<size_t>(bytes, 1), kAlign);
@@ -187,7 +195,11 @@ void* allocate_device(size_t bytes, Category category) {
   if (apart && found != free.end() && found->first > need + need / 16) found = free.end();
   if (found == free.end()) {
     const size_t least = kKeep ? round_up(need, kPage) : std::max<size_t>(bytes, 1);
-    const Segment* segment = make_segment(s, small ? kSmallSegment : apart ? least : std::max(least, kSegment), least, small);
+    const Segment* segment = make_segment(s,
+                                          small   ? kSmallSegment
+                                          : apart ? least
+                                                  : std::max(least, kSegment),
+                                          least, small);
     if (!segment) refuse(s, bytes, category);
     found = free.find({segment->size, segment->base});
   }

@@ -1,6 +1,7 @@
-// The codecs of weights, whole tensors at a time: MXFP4 (format: cpu/mxfp4.h) and 8 bits (contract: q8_quantize). Run when a checkpoint is loaded or written.
-// Four threads share a group of 32: eight elements each, so that every load and store of a warp is contiguous; the group's peak takes two shuffles.
-// Bytes for each element: dequantise 0.53 read, 2 or 4 written (about 6 instructions); quantise 2 or 4 read, 0.53 or 1.06 written.
+// The codecs of weights, whole tensors at a time: MXFP4 (format: cpu/mxfp4.h) and 8 bits (contract: q8_quantize). Run
+// when a checkpoint is loaded or written. Four threads share a group of 32: eight elements each, so that every load and
+// store of a warp is contiguous; the group's peak takes two shuffles. Bytes for each element: dequantise 0.53 read, 2
+// or 4 written (about 6 instructions); quantise 2 or 4 read, 0.53 or 1.06 written.
 #include "cuda/mxfp4.cuh"
 #include "cuda/ops.h"
 #include "cuda/runtime.h"
@@ -9,11 +10,13 @@
 namespace temper::cuda {
 namespace {
 
-constexpr int kEach = 8;                          // elements to a thread
+constexpr int kEach = 8;  // elements to a thread
 constexpr int64_t kGroup = 32, kLanes = kGroup / kEach;
-constexpr int kWords = 4;                         // eights to a thread in the decoder: its loads are four bytes, so several are under way
+// eights to a thread in the decoder: its loads are four bytes, so several are under way
+constexpr int kWords = 4;
 
-template <bool Wide, class Out> TEMPER_DEVICE void store_eight(Out* p, const float (&v)[kEach]) {
+template <bool Wide, class Out>
+TEMPER_DEVICE void store_eight(Out* p, const float (&v)[kEach]) {
   if constexpr (!Wide) {
     for (int k = 0; k < kEach; ++k) store<1>(p + k, Floats<1>{{v[k]}});
   } else if constexpr (sizeof(Out) == 2) {  // exact: the low half of each f32 is zero
@@ -27,7 +30,9 @@ template <bool Wide, class Out> TEMPER_DEVICE void store_eight(Out* p, const flo
   }
 }
 
-template <bool Wide, class Out> __global__ void __launch_bounds__(kThreads) mxfp4_dequantize_kernel(Out* w, const uint8_t* blocks, const uint8_t* scales, int64_t words, Fault* fault) {
+template <bool Wide, class Out>
+__global__ void __launch_bounds__(kThreads)
+    mxfp4_dequantize_kernel(Out* w, const uint8_t* blocks, const uint8_t* scales, int64_t words, Fault* fault) {
   wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads * kWords + threadIdx.x;
   uint32_t codes[kWords], scale[kWords];
@@ -37,7 +42,8 @@ template <bool Wide, class Out> __global__ void __launch_bounds__(kThreads) mxfp
     codes[k] = scale[k] = 0;
     if (i >= words) continue;
     if constexpr (Wide) codes[k] = load_as<uint32_t>(blocks + 4 * i);
-    else for (int b = 0; b < 4; ++b) codes[k] |= static_cast<uint32_t>(blocks[4 * i + b]) << (8 * b);
+    else
+      for (int b = 0; b < 4; ++b) codes[k] |= static_cast<uint32_t>(blocks[4 * i + b]) << (8 * b);
     scale[k] = scales[i / kLanes];
   }
 #pragma unroll
@@ -51,8 +57,10 @@ template <bool Wide, class Out> __global__ void __launch_bounds__(kThreads) mxfp
   }
 }
 
-// This thread's eight elements, and the largest magnitude of the group as bits. Lanes past the end take part with zeros.
-template <bool Wide, class Wf> TEMPER_DEVICE uint32_t load_group(float (&v)[kEach], const Wf* w, int64_t i, bool active) {
+// This thread's eight elements, and the largest magnitude of the group as bits. Lanes past the end take part with
+// zeros.
+template <bool Wide, class Wf>
+TEMPER_DEVICE uint32_t load_group(float (&v)[kEach], const Wf* w, int64_t i, bool active) {
 #pragma unroll
   for (int k = 0; k < kEach; ++k) v[k] = 0;
   if (active) {
@@ -80,10 +88,13 @@ template <bool Wide, class Wf> TEMPER_DEVICE uint32_t load_group(float (&v)[kEac
 constexpr uint32_t kInfinity = 0x7f800000u;
 TEMPER_DEVICE void report_not_finite(Fault* fault, const FaultName& op, const float (&v)[kEach], int64_t first) {
   for (int k = 0; k < kEach; ++k)
-    if ((float_to_bits(v[k]) & 0x7fffffffu) >= kInfinity) return report_fault(fault, FaultCode::not_finite, op, "w", first + k, 0, 0);
+    if ((float_to_bits(v[k]) & 0x7fffffffu) >= kInfinity)
+      return report_fault(fault, FaultCode::not_finite, op, "w", first + k, 0, 0);
 }
 
-template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) mxfp4_quantize_kernel(uint8_t* blocks, uint8_t* scales, const Wf* w, int64_t eights, Fault* fault) {
+template <bool Wide, class Wf>
+__global__ void __launch_bounds__(kThreads)
+    mxfp4_quantize_kernel(uint8_t* blocks, uint8_t* scales, const Wf* w, int64_t eights, Fault* fault) {
   wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool active = i < eights;
@@ -102,11 +113,14 @@ template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) mxfp4
     codes |= (c ? c | (v[k] < 0 ? 8u : 0u) : 0u) << (4 * k);
   }
   if constexpr (Wide) store_as(blocks + 4 * i, codes);
-  else for (int b = 0; b < 4; ++b) blocks[4 * i + b] = static_cast<uint8_t>(codes >> (8 * b));
+  else
+    for (int b = 0; b < 4; ++b) blocks[4 * i + b] = static_cast<uint8_t>(codes >> (8 * b));
   if (i % kLanes == 0) scales[i / kLanes] = static_cast<uint8_t>(exponent);
 }
 
-template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) q8_quantize_kernel(uint8_t* q, uint16_t* scales, const Wf* w, int64_t eights, Fault* fault) {
+template <bool Wide, class Wf>
+__global__ void __launch_bounds__(kThreads)
+    q8_quantize_kernel(uint8_t* q, uint16_t* scales, const Wf* w, int64_t eights, Fault* fault) {
   wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool active = i < eights;
@@ -125,11 +139,13 @@ template <bool Wide, class Wf> __global__ void __launch_bounds__(kThreads) q8_qu
     words[k / 4] |= (static_cast<uint32_t>(static_cast<int32_t>(x)) & 0xffu) << (8 * (k % 4));
   }
   if constexpr (Wide) store_as(q + kEach * i, make_uint2(words[0], words[1]));
-  else for (int k = 0; k < kEach; ++k) q[kEach * i + k] = static_cast<uint8_t>(words[k / 4] >> (8 * (k % 4)));
+  else
+    for (int k = 0; k < kEach; ++k) q[kEach * i + k] = static_cast<uint8_t>(words[k / 4] >> (8 * (k % 4)));
   if (i % kLanes == 0) scales[i / kLanes] = static_cast<uint16_t>(stored);
 }
 
-template <class F> void with_alignment(bool wide, F&& f) {
+template <class F>
+void with_alignment(bool wide, F&& f) {
   if (wide) f(std::true_type{});
   else f(std::false_type{});
 }
@@ -141,7 +157,8 @@ void mxfp4_quantize(TensorRef blocks, TensorRef scales, TensorRef w) {
   with_wf(*w, [&](auto* wp) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     with_alignment(aligned(16, {w->data}) && aligned(4, {blocks->data}), [&](auto wide) {
-      launch(mxfp4_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0, blocks->u8(), scales->u8(), wp, eights, device().fault);
+      launch(mxfp4_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0,
+             blocks->u8(), scales->u8(), wp, eights, device().fault);
     });
   });
 }
@@ -151,8 +168,12 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
   with_alignment(aligned(16, {w->data}) && aligned(4, {blocks->data}), [&](auto wide) {
     constexpr bool kWide = decltype(wide)::value;
     const dim3 grid(blocks_for(words, kThreads * kWords));
-    if (w->dtype == DType::bf16) launch(mxfp4_dequantize_kernel<kWide, uint16_t>, grid, dim3(kThreads), 0, w->bf16(), blocks->u8(), scales->u8(), words, device().fault);
-    else launch(mxfp4_dequantize_kernel<kWide, float>, grid, dim3(kThreads), 0, w->f32(), blocks->u8(), scales->u8(), words, device().fault);
+    if (w->dtype == DType::bf16)
+      launch(mxfp4_dequantize_kernel<kWide, uint16_t>, grid, dim3(kThreads), 0, w->bf16(), blocks->u8(), scales->u8(),
+             words, device().fault);
+    else
+      launch(mxfp4_dequantize_kernel<kWide, float>, grid, dim3(kThreads), 0, w->f32(), blocks->u8(), scales->u8(),
+             words, device().fault);
   });
 }
 
@@ -161,7 +182,8 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
   with_wf(*w, [&](auto* wp) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     with_alignment(aligned(16, {w->data}) && aligned(8, {q->data}), [&](auto wide) {
-      launch(q8_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0, q->u8(), scales->bf16(), wp, eights, device().fault);
+      launch(q8_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0,
+             q->u8(), scales->bf16(), wp, eights, device().fault);
     });
   });
 }

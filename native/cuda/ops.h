@@ -1,5 +1,5 @@
-// The CUDA backend's ops: the contracts of temper/ops.h as functions that throw. Tensors lie in device memory unless a line in ops.h says otherwise.
-// One .cu file per op or family, forward and backward together; table.cu fills the table.
+// The CUDA backend's ops: the contracts of temper/ops.h as functions that throw. Tensors lie in device memory unless a
+// line in ops.h says otherwise. One .cu file per op or family, forward and backward together; table.cu fills the table.
 #pragma once
 #include "temper/error.h"
 #include "temper/ops.h"

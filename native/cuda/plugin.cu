@@ -25,7 +25,8 @@ void get_versions(int32_t* driver, int32_t* runtime) {
 void get_count(int32_t* count) { *count = static_cast<int32_t>(devices().size()); }
 void get_info(int32_t index, TemperDeviceInfo* out) {
   const auto all = devices();
-  require(index >= 0 && index < static_cast<int>(all.size()), "bad_device", "device_info: no device ", index, ", wanted 0 to ", all.size() - 1);
+  require(index >= 0 && index < static_cast<int>(all.size()), "bad_device", "device_info: no device ", index,
+          ", wanted 0 to ", all.size() - 1);
   const Description& d = all[static_cast<size_t>(index)];
   *out = {};
   std::strncpy(out->name, d.name.c_str(), sizeof out->name - 1);
@@ -35,10 +36,13 @@ void get_info(int32_t index, TemperDeviceInfo* out) {
   out->multiprocessors = d.multiprocessors;
   out->memory = static_cast<int64_t>(d.memory);
 }
-void open(int32_t index, int64_t memory_limit) { open_device(index, static_cast<size_t>(memory_limit > 0 ? memory_limit : 0)); }
+void open(int32_t index, int64_t memory_limit) {
+  open_device(index, static_cast<size_t>(memory_limit > 0 ? memory_limit : 0));
+}
 void get_opened(int32_t* index) { *index = device_is_open() ? device().index : -1; }
 void allocate(void** out, uint64_t bytes, int32_t category) {
-  require(category >= 0 && category < static_cast<int32_t>(Category::count), "bad_argument", "allocate: category ", category, ", wanted 0 to 5");
+  require(category >= 0 && category < static_cast<int32_t>(Category::count), "bad_argument", "allocate: category ",
+          category, ", wanted 0 to 5");
   *out = allocate_device(bytes, static_cast<Category>(category));
 }
 void get_memory(TemperDeviceMemory* out) {
@@ -80,13 +84,35 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
 #else
   constexpr const char* kName = "cuda";
 #endif
-  static const TemperBackend backend = {
-      TEMPER_BACKEND_ABI, sizeof(TemperBackend), kOpNames, kName, TEMPER_CUDA_BUILT_FOR, &table(),
-      Guard<&get_versions>::call, Guard<&get_count>::call, Guard<&get_info>::call, Guard<&cuda::open>::call, Guard<&get_opened>::call, close_device,
-      Guard<&cuda::allocate>::call, release_device, Guard<&get_memory>::call, [] { Guard<&reset_device_peaks>::call(); }, [] { Guard<&trim_device_memory>::call(); },
-      Guard<&do_upload>::call, Guard<&do_download>::call, Guard<&do_copy>::call, Guard<&do_zero>::call, Guard<&synchronize>::call,
-      Guard<&do_prefetch>::call, Guard<&arrive>::call,
-      Guard<&begin_graph>::call, Guard<&do_end_graph>::call, Guard<&do_launch_graph>::call, [](void* graph) { free_graph(static_cast<RecordedGraph*>(graph)); },
-      [] { return last_error().code.c_str(); }, [] { return last_error().message.c_str(); }};
+  static const TemperBackend backend = {TEMPER_BACKEND_ABI,
+                                        sizeof(TemperBackend),
+                                        kOpNames,
+                                        kName,
+                                        TEMPER_CUDA_BUILT_FOR,
+                                        &table(),
+                                        Guard<&get_versions>::call,
+                                        Guard<&get_count>::call,
+                                        Guard<&get_info>::call,
+                                        Guard<&cuda::open>::call,
+                                        Guard<&get_opened>::call,
+                                        close_device,
+                                        Guard<&cuda::allocate>::call,
+                                        release_device,
+                                        Guard<&get_memory>::call,
+                                        [] { Guard<&reset_device_peaks>::call(); },
+                                        [] { Guard<&trim_device_memory>::call(); },
+                                        Guard<&do_upload>::call,
+                                        Guard<&do_download>::call,
+                                        Guard<&do_copy>::call,
+                                        Guard<&do_zero>::call,
+                                        Guard<&synchronize>::call,
+                                        Guard<&do_prefetch>::call,
+                                        Guard<&arrive>::call,
+                                        Guard<&begin_graph>::call,
+                                        Guard<&do_end_graph>::call,
+                                        Guard<&do_launch_graph>::call,
+                                        [](void* graph) { free_graph(static_cast<RecordedGraph*>(graph)); },
+                                        [] { return last_error().code.c_str(); },
+                                        [] { return last_error().message.c_str(); }};
   return &backend;
 }

@@ -1,5 +1,5 @@
-// Experts that do not fit the device come from host memory layer by layer. Reading a mapped file costs page faults and a copy, so it is done by a thread,
-// through pinned buffers of its own, while the layer before computes.
+// Experts that do not fit the device come from host memory layer by layer. Reading a mapped file costs page faults and
+// a copy, so it is done by a thread, through pinned buffers of its own, while the layer before computes.
 #include "cuda/prefetch.h"
 
 #include <algorithm>
@@ -28,7 +28,10 @@ struct Job {
   cudaEvent_t ready = nullptr;  // the ops called before it
   cudaEvent_t done = nullptr;
 };
-struct Finished { cudaEvent_t done = nullptr; std::exception_ptr error; };
+struct Finished {
+  cudaEvent_t done = nullptr;
+  std::exception_ptr error;
+};
 
 struct Feeder {
   std::mutex mutex;
@@ -82,7 +85,11 @@ void serve() {
     ++f.under_way;
     lock.unlock();
     Finished out{job.done, nullptr};
-    try { feed(f, job); } catch (...) { out.error = std::current_exception(); }
+    try {
+      feed(f, job);
+    } catch (...) {
+      out.error = std::current_exception();
+    }
     cudaEventDestroy(job.ready);
     lock.lock();
     --f.under_way;
@@ -94,7 +101,8 @@ void serve() {
 }  // namespace
 
 uint64_t prefetch(void* device_to, const void* host, size_t bytes) {
-  require(!recording(), "graph_recording", "an upload of ", bytes, " bytes while ops are recorded; write the tensor before");
+  require(!recording(), "graph_recording", "an upload of ", bytes,
+          " bytes while ops are recorded; write the tensor before");
   Feeder& f = feeder();
   const cudaStream_t ops = device().stream;
   std::lock_guard lock(f.mutex);

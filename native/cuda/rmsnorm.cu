@@ -1,8 +1,10 @@
-// rmsnorm with an optional residual added before it (arXiv:1910.07467), a block per row. Rows of up to 4096 elements (N ≤ 4 float4 to a thread; gpt-oss: 3)
-// stay in registers between the sum and the scaling, so each byte is read and written once; others are read twice.
-// Bytes at T = 4096, D = 2880, residual and sum: 189 MB; backward with dres: 189 MB, and with dw 2 × 6 MB of partial sums.
-// sm_90a, three float4 to a thread: 42 registers forward (5 blocks to a multiprocessor, 61 KB of loads under way), 72 backward (3 blocks, 111 KB). H200: 3.5 TB/s forward.
-// dw: a block takes consecutive rows and keeps its own sum; the blocks' sums are added in their order. How many there are depends on T alone.
+// rmsnorm with an optional residual added before it (arXiv:1910.07467), a block per row. Rows of up to 4096 elements (N
+// ≤ 4 float4 to a thread; gpt-oss: 3) stay in registers between the sum and the scaling, so each byte is read and
+// written once; others are read twice. Bytes at T = 4096, D = 2880, residual and sum: 189 MB; backward with dres: 189
+// MB, and with dw 2 × 6 MB of partial sums. sm_90a, three float4 to a thread: 42 registers forward (5 blocks to a
+// multiprocessor, 61 KB of loads under way), 72 backward (3 blocks, 111 KB). H200: 3.5 TB/s forward. dw: a block takes
+// consecutive rows and keeps its own sum; the blocks' sums are added in their order. How many there are depends on T
+// alone.
 #include "cuda/ops.h"
 #include "cuda/runtime.h"
 #include "cuda/vector.cuh"
@@ -10,15 +12,19 @@
 namespace temper::cuda {
 namespace {
 
-constexpr int kVector = 4 * kThreads;   // elements that a block covers with one float4 to a thread
-constexpr int64_t kPartials = 512;      // partial sums of dw, at most
+constexpr int kVector = 4 * kThreads;  // elements that a block covers with one float4 to a thread
+constexpr int64_t kPartials = 512;     // partial sums of dw, at most
 constexpr int kSumLanes = 32, kSumRows = kThreads / kSumLanes;
 
-TEMPER_DEVICE float inverse_root_mean(float squares, int64_t D, float eps) { return 1.0f / sqrtf(squares / static_cast<float>(D) + eps); }
+TEMPER_DEVICE float inverse_root_mean(float squares, int64_t D, float eps) {
+  return 1.0f / sqrtf(squares / static_cast<float>(D) + eps);
+}
 
 // N: float4 of a row to a thread. sum may be x: a thread reads its own elements before it writes them.
 template <int N, class Wf>
-__global__ void __launch_bounds__(kThreads) rmsnorm_fwd_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps, int64_t D) {
+__global__ void __launch_bounds__(kThreads)
+    rmsnorm_fwd_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps,
+                       int64_t D) {
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
   Floats<4> s[N] = {};
@@ -66,7 +72,9 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_fwd_kernel(float* y, float* 
 
 // Any row: s goes through memory (sum, or y where there is none).
 template <class Wf>
-__global__ void __launch_bounds__(kThreads) rmsnorm_fwd_any_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w, float eps, int64_t D) {
+__global__ void __launch_bounds__(kThreads)
+    rmsnorm_fwd_any_kernel(float* y, float* rstd, float* sum, const float* x, const float* residual, const Wf* w,
+                           float eps, int64_t D) {
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * D;
   float* s = (sum ? sum : y) + row;
@@ -84,11 +92,12 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_fwd_any_kernel(float* y, flo
 struct NormBackward {
   float *dx, *partial;  // partial: [blocks, D] sums of dw, or null
   const float *dy, *dres, *x, *rstd;
-  int64_t T, D, rows;   // rows of one block
+  int64_t T, D, rows;  // rows of one block
 };
 
 // dx may be dres or dy: a thread reads its own elements before it writes them.
-template <int N, class Wf> __global__ void __launch_bounds__(kThreads, N <= 3 ? 3 : 2) rmsnorm_bwd_kernel(NormBackward c, const Wf* w) {
+template <int N, class Wf>
+__global__ void __launch_bounds__(kThreads, N <= 3 ? 3 : 2) rmsnorm_bwd_kernel(NormBackward c, const Wf* w) {
   wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * c.rows, end = first + c.rows < c.T ? first + c.rows : c.T;
   Floats<4> dw[N] = {};
@@ -136,7 +145,8 @@ template <int N, class Wf> __global__ void __launch_bounds__(kThreads, N <= 3 ? 
   }
 }
 
-template <class Wf> __global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_kernel(NormBackward c, const Wf* w) {
+template <class Wf>
+__global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_kernel(NormBackward c, const Wf* w) {
   wait_for_previous();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * c.rows, end = first + c.rows < c.T ? first + c.rows : c.T;
   float* dw = c.partial ? c.partial + blockIdx.x * c.D : nullptr;
@@ -144,7 +154,8 @@ template <class Wf> __global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_
     const int64_t row = t * c.D;
     const float r = c.rstd[t];
     float dot = 0;
-    for (int64_t d = threadIdx.x; d < c.D; d += kThreads) dot = fused(load_wf(w + d) * c.dy[row + d], c.x[row + d], dot);
+    for (int64_t d = threadIdx.x; d < c.D; d += kThreads)
+      dot = fused(load_wf(w + d) * c.dy[row + d], c.x[row + d], dot);
     const float shift = block_sum<kThreads>(dot) / static_cast<float>(c.D) * r * r;
     for (int64_t d = threadIdx.x; d < c.D; d += kThreads) {
       const float g = c.dy[row + d], s = c.x[row + d], add = c.dres ? c.dres[row + d] : 0.0f;
@@ -155,10 +166,12 @@ template <class Wf> __global__ void __launch_bounds__(kThreads) rmsnorm_bwd_any_
 }
 
 // dw[d] += Σ_b partial[b][d]: kSumRows runs over b side by side, added in their order.
-__global__ void __launch_bounds__(kThreads) add_partials_kernel(float* dw, const float* partial, int64_t blocks, int64_t D) {
+__global__ void __launch_bounds__(kThreads)
+    add_partials_kernel(float* dw, const float* partial, int64_t blocks, int64_t D) {
   wait_for_previous();
   __shared__ float parts[kSumRows][kSumLanes];
-  const int64_t d = static_cast<int64_t>(blockIdx.x) * kSumLanes + threadIdx.x, each = (blocks + kSumRows - 1) / kSumRows;
+  const int64_t d = static_cast<int64_t>(blockIdx.x) * kSumLanes + threadIdx.x,
+                each = (blocks + kSumRows - 1) / kSumRows;
   const int64_t begin = threadIdx.y * each, end = begin + each < blocks ? begin + each : blocks;
   float sum = 0;
   if (d < D) {
@@ -173,7 +186,8 @@ __global__ void __launch_bounds__(kThreads) add_partials_kernel(float* dw, const
 }
 
 // Calls f with the float4 to a thread as a constant; 0: the kernels for any row.
-template <class F> void with_vectors(bool wide, int64_t D, F&& f) {
+template <class F>
+void with_vectors(bool wide, int64_t D, F&& f) {
   const int64_t vectors = wide ? (D + kVector - 1) / kVector : 0;
   switch (vectors) {
     case 1: return f(std::integral_constant<int, 1>{});
@@ -193,7 +207,10 @@ void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, Tensor
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     with_vectors(D % 4 == 0 && aligned(16, {y->data, sp, x->data, rp, wp}), D, [&](auto vectors) {
       constexpr int N = decltype(vectors)::value;
-      const auto run = [&](auto* kernel) { launch(kernel, dim3(T), dim3(kThreads), 0, y->f32(), rstd->f32(), sp, x->f32(), rp, wp, static_cast<float>(eps), D); };
+      const auto run = [&](auto* kernel) {
+        launch(kernel, dim3(T), dim3(kThreads), 0, y->f32(), rstd->f32(), sp, x->f32(), rp, wp, static_cast<float>(eps),
+               D);
+      };
       if constexpr (N > 0) run(rmsnorm_fwd_kernel<N, Wf>);
       else run(rmsnorm_fwd_any_kernel<Wf>);
     });
@@ -214,7 +231,9 @@ void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, Tenso
       else launch(rmsnorm_bwd_any_kernel<Wf>, dim3(blocks), dim3(kThreads), 0, c, wp);
     });
   });
-  if (dw && blocks > 0) launch(add_partials_kernel, dim3(blocks_for(D, kSumLanes)), dim3(kSumLanes, kSumRows), 0, dw->f32(), partial.data(), blocks, D);
+  if (dw && blocks > 0)
+    launch(add_partials_kernel, dim3(blocks_for(D, kSumLanes)), dim3(kSumLanes, kSumRows), 0, dw->f32(), partial.data(),
+           blocks, D);
 }
 
 }  // namespace temper::cuda

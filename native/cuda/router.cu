@@ -1,7 +1,9 @@
-// The router's side of the mixture of experts: choosing experts, planning the rows by expert, and putting expert outputs together again.
-//   topk_fwd        a warp per token, the row in registers (up to 128 experts) or read again for each choice; 2 MB at T = 4096, E = 128
-//   moe_plan        counting_sort.cuh: two launches, one for up to 2048 pairs
-//   moe_combine     reads K rows, writes one: 236 MB at T = 4096, K = 4, D = 2880, all of it streamed, 16 bytes to a thread
+// The router's side of the mixture of experts: choosing experts, planning the rows by expert, and putting expert
+// outputs together again.
+//   topk_fwd        a warp per token, the row in registers (up to 128 experts) or read again for each choice; 2 MB at T
+//   = 4096, E = 128 moe_plan        counting_sort.cuh: two launches, one for up to 2048 pairs
+//   moe_combine     reads K rows, writes one: 236 MB at T = 4096, K = 4, D = 2880, all of it streamed, 16 bytes to a
+//   thread
 //                   40 registers on sm_90a: 6 blocks to a multiprocessor, K loads under way in each thread
 //   moe_weight_bwd  a warp per (token, slot): dout from L1 for the K slots of a token, one bias row from L2
 #include "cuda/counting_sort.cuh"
@@ -12,7 +14,8 @@ namespace {
 
 constexpr int kTokenWarps = 4;  // tokens to a block where a warp has one
 
-// Larger logits have larger keys and of equal logits the lower expert has the larger one, so no two are alike. NaN counts as −∞, −0 as +0.
+// Larger logits have larger keys and of equal logits the lower expert has the larger one, so no two are alike. NaN
+// counts as −∞, −0 as +0.
 TEMPER_DEVICE unsigned long long choice_key(float x, int64_t e) {
   const float number = x == x ? x + 0.0f : -INFINITY;
   const uint32_t bits = float_to_bits(number), order = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -24,7 +27,9 @@ TEMPER_DEVICE float choice_logit(unsigned long long key) {
 }
 
 // PerLane: experts that a lane keeps in registers; 0: any number, read again for each choice.
-template <int PerLane> __global__ void __launch_bounds__(kTokenWarps* kWarp) topk_fwd_kernel(float* weights, int32_t* ids, const float* logits, int64_t T, int64_t E, int64_t K) {
+template <int PerLane>
+__global__ void __launch_bounds__(kTokenWarps* kWarp)
+    topk_fwd_kernel(float* weights, int32_t* ids, const float* logits, int64_t T, int64_t E, int64_t K) {
   wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
@@ -67,7 +72,8 @@ template <int PerLane> __global__ void __launch_bounds__(kTokenWarps* kWarp) top
 }
 
 __global__ void __launch_bounds__(kTokenWarps* kWarp)
-    topk_bwd_kernel(float* dlogits, const float* dweights, const float* weights, const int32_t* ids, int64_t T, int64_t E, int64_t K, Fault* fault) {
+    topk_bwd_kernel(float* dlogits, const float* dweights, const float* weights, const int32_t* ids, int64_t T,
+                    int64_t E, int64_t K, Fault* fault) {
   wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t t = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
@@ -88,7 +94,9 @@ struct PlanKey {
   const int32_t* ids;
   int64_t experts;
   Fault* fault;
-  TEMPER_DEVICE int operator()(int64_t i) const { return static_cast<int>(checked_index(fault, "moe_plan", "ids", i, ids[i], experts)); }
+  TEMPER_DEVICE int operator()(int64_t i) const {
+    return static_cast<int>(checked_index(fault, "moe_plan", "ids", i, ids[i], experts));
+  }
 };
 struct PlanPlace {
   int32_t *row_token, *slot_row;
@@ -102,11 +110,13 @@ struct PlanPlace {
   }
 };
 // The plan from the whole order, for more experts than one pass sorts by.
-__global__ void __launch_bounds__(kThreads) plan_from_order_kernel(PlanPlace place, PlanKey key_of, const int32_t* order, int32_t* offsets, int64_t P) {
+__global__ void __launch_bounds__(kThreads)
+    plan_from_order_kernel(PlanPlace place, PlanKey key_of, const int32_t* order, int32_t* offsets, int64_t P) {
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (row > P) return;
-  const int64_t expert = row < P ? key_of(order[row]) : key_of.experts, previous = row > 0 ? key_of(order[row - 1]) : -1;
+  const int64_t expert = row < P ? key_of(order[row]) : key_of.experts,
+                previous = row > 0 ? key_of(order[row - 1]) : -1;
   for (int64_t e = previous + 1; e <= expert; ++e) offsets[e] = static_cast<int32_t>(row);
   if (row < P) place(order[row], static_cast<int>(row));
 }
@@ -119,7 +129,8 @@ struct Combine {
   bool accumulate;
   Fault* fault;
 };
-template <int W> __global__ void __launch_bounds__(kThreads, 6) moe_combine_kernel(Combine c) {
+template <int W>
+__global__ void __launch_bounds__(kThreads, 6) moe_combine_kernel(Combine c) {
   wait_for_previous();
   const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (t >= c.T) return;
@@ -143,8 +154,10 @@ template <int W> __global__ void __launch_bounds__(kThreads, 6) moe_combine_kern
 }
 
 template <int W, class Wf>
-__global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(float* dweights, const float* row_dot, const float* dout, const Wf* bias, const int32_t* ids,
-                                                                           const int32_t* slot_row, int64_t P, int64_t K, int64_t D, int64_t E, int64_t rows, Fault* fault) {
+__global__ void __launch_bounds__(kTokenWarps* kWarp)
+    moe_weight_bwd_kernel(float* dweights, const float* row_dot, const float* dout, const Wf* bias, const int32_t* ids,
+                          const int32_t* slot_row, int64_t P, int64_t K, int64_t D, int64_t E, int64_t rows,
+                          Fault* fault) {
   wait_for_previous();
   const int lane = threadIdx.x % kWarp;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kTokenWarps + threadIdx.x / kWarp;
@@ -164,7 +177,8 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(floa
     sum = warp_sum(sum);
   }
   const int64_t row = slot_row[i];
-  if (row < 0 || row >= rows) return report_fault(fault, FaultCode::bad_index, "moe_weight_bwd", "slot_row", i, row, rows);
+  if (row < 0 || row >= rows)
+    return report_fault(fault, FaultCode::bad_index, "moe_weight_bwd", "slot_row", i, row, rows);
   if (lane == 0) dweights[i] = row_dot[row] + sum;
 }
 
@@ -173,7 +187,10 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp) moe_weight_bwd_kernel(floa
 void topk_fwd(TensorRef weights, TensorRef ids, TensorRef logits) {
   const int64_t T = logits->shape[0], E = logits->shape[1], K = weights->shape[1];
   require(K >= 1 && K <= E, "bad_argument", "topk_fwd: ", K, " experts per token of ", E, " experts, wanted 1 to ", E);
-  const auto run = [&](auto* kernel) { launch(kernel, dim3(blocks_for(T, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, weights->f32(), ids->i32(), logits->f32(), T, E, K); };
+  const auto run = [&](auto* kernel) {
+    launch(kernel, dim3(blocks_for(T, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, weights->f32(), ids->i32(),
+           logits->f32(), T, E, K);
+  };
   if (E <= kWarp) run(topk_fwd_kernel<1>);
   else if (E <= 2 * kWarp) run(topk_fwd_kernel<2>);
   else if (E <= 4 * kWarp) run(topk_fwd_kernel<4>);
@@ -182,10 +199,12 @@ void topk_fwd(TensorRef weights, TensorRef ids, TensorRef logits) {
 
 void topk_bwd(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRef ids) {
   const int64_t T = dlogits->shape[0], E = dlogits->shape[1], K = weights->shape[1];
-  launch(topk_bwd_kernel, dim3(blocks_for(T, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, dlogits->f32(), dweights->f32(), weights->f32(), ids->i32(), T, E, K, device().fault);
+  launch(topk_bwd_kernel, dim3(blocks_for(T, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, dlogits->f32(),
+         dweights->f32(), weights->f32(), ids->i32(), T, E, K, device().fault);
 }
 
-void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids, TensorRef weights) {
+void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids,
+              TensorRef weights) {
   const int64_t E = offsets->numel() - 1, P = ids->numel(), K = ids->shape[1];
   const PlanKey key{ids->i32(), E, device().fault};
   const PlanPlace place{row_token->i32(), slot_row->i32(), row_weight->f32(), weights->f32(), static_cast<int>(K)};
@@ -193,14 +212,18 @@ void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, Tensor
     Workspace<int32_t> counts(static_cast<size_t>(sort_tiles(P) > 1 ? sort_tiles(P) * E : 0));
     return counting_sort(key, place, counts.data(), offsets->i32(), P, static_cast<int>(E));
   }
-  Workspace<int32_t> order(static_cast<size_t>(P)), spare(static_cast<size_t>(P)), counts(static_cast<size_t>(sort_tiles(P) << kDigitBits));
+  Workspace<int32_t> order(static_cast<size_t>(P)), spare(static_cast<size_t>(P)),
+      counts(static_cast<size_t>(sort_tiles(P) << kDigitBits));
   sort_by_id("moe_plan", ids->i32(), P, E, order.data(), spare.data(), counts.data());
-  launch(plan_from_order_kernel, dim3(blocks_for(P + 1, kThreads)), dim3(kThreads), 0, place, key, order.data(), offsets->i32(), P);
+  launch(plan_from_order_kernel, dim3(blocks_for(P + 1, kThreads)), dim3(kThreads), 0, place, key, order.data(),
+         offsets->i32(), P);
 }
 
 void moe_combine(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_row, int64_t accumulate) {
   const int64_t T = out->shape[0], D = out->shape[1], K = slot_row->shape[1];
-  const Combine c{out->f32(), y->f32(), weights ? weights->f32() : nullptr, slot_row->i32(), T, K, D, y->shape[0], accumulate != 0, device().fault};
+  const Combine c{
+      out->f32(),      y->f32(),      weights ? weights->f32() : nullptr, slot_row->i32(), T, K, D, y->shape[0],
+      accumulate != 0, device().fault};
   with_width(D % 4 == 0 && aligned(16, {out->data, y->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;
     const RowShape s = row_shape(D / W);
@@ -208,14 +231,16 @@ void moe_combine(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_r
   });
 }
 
-void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids, TensorRef slot_row) {
+void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids,
+                    TensorRef slot_row) {
   const int64_t P = ids->numel(), K = ids->shape[1], D = dout->shape[1];
   const auto run = [&](auto* b) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(b)>>;
     with_width(D % 4 == 0 && aligned(16, {dout->data, b}), [&](auto width) {
       constexpr int W = decltype(width)::value;
-      launch(moe_weight_bwd_kernel<W, Wf>, dim3(blocks_for(P, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, dweights->f32(), row_dot->f32(), dout->f32(), b, ids->i32(),
-             slot_row->i32(), P, K, D, bias ? bias->shape[0] : 0, row_dot->numel(), device().fault);
+      launch(moe_weight_bwd_kernel<W, Wf>, dim3(blocks_for(P, kTokenWarps)), dim3(kTokenWarps * kWarp), 0,
+             dweights->f32(), row_dot->f32(), dout->f32(), b, ids->i32(), slot_row->i32(), P, K, D,
+             bias ? bias->shape[0] : 0, row_dot->numel(), device().fault);
     });
   };
   if (bias) with_wf(*bias, run);

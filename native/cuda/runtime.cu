@@ -1,4 +1,5 @@
-// Opening a device, the typed errors of its calls, launches' shared memory, and the point where faults of kernels surface.
+// Opening a device, the typed errors of its calls, launches' shared memory, and the point where faults of kernels
+// surface.
 #include "cuda/runtime.h"
 
 #include <algorithm>
@@ -56,16 +57,21 @@ std::string list_of(const std::vector<Description>& all) {
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) [[likely]] return;
+  if (status == cudaSuccess) [[likely]]
+    return;
   cudaGetLastError();  // errors that do not stick are taken off the thread
   const char* text = cudaGetErrorString(status);
   switch (status) {
     case cudaErrorMemoryAllocation:
-      fail("out_of_device_memory", what, ": the device has no memory left for it; lower the tokens per step, the context or the rank, or close other programs on this GPU");
-    case cudaErrorNoDevice: fail("no_device", what, ": the driver sees no CUDA device; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
+      fail("out_of_device_memory", what,
+           ": the device has no memory left for it; lower the tokens per step, the context or the rank, or close other "
+           "programs on this GPU");
+    case cudaErrorNoDevice:
+      fail("no_device", what,
+           ": the driver sees no CUDA device; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
     case cudaErrorInsufficientDriver:
-      fail("driver_too_old", what, ": the driver is older than this build's CUDA ", version_text(versions().runtime), " needs (driver: CUDA ", version_text(versions().driver),
-           "); update the driver, or use --device cpu");
+      fail("driver_too_old", what, ": the driver is older than this build's CUDA ", version_text(versions().runtime),
+           " needs (driver: CUDA ", version_text(versions().driver), "); update the driver, or use --device cpu");
     // After these the context is gone: every later call returns the same.
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
@@ -83,12 +89,14 @@ void check(cudaError_t status, const char* what) {
     case cudaErrorContained:
     case cudaErrorUnknown:
 #endif
-      fail("device_lost", what, ": the device stopped (", text, "); what was saved is intact: start again, a training run with --resume");
+      fail("device_lost", what, ": the device stopped (", text,
+           "); what was saved is intact: start again, a training run with --resume");
 #if !defined(TEMPER_CUDA_EMULATION)
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidPtx:
     case cudaErrorUnsupportedPtxVersion:
-      fail("device_unsupported", what, ": this build has no code for the device (", text, "); build for it with TEMPER_CUDA_ARCHITECTURES, or use --device cpu");
+      fail("device_unsupported", what, ": this build has no code for the device (", text,
+           "); build for it with TEMPER_CUDA_ARCHITECTURES, or use --device cpu");
 #endif
     default: fail("device_error", what, ": ", text, " (", cudaGetErrorName(status), ")");
   }
@@ -115,10 +123,12 @@ Versions versions() noexcept {
 }
 
 std::vector<Description> devices() {
-  require(versions().driver != 0, "no_driver", "no NVIDIA driver is installed; install one for this GPU, or use --device cpu");
+  require(versions().driver != 0, "no_driver",
+          "no NVIDIA driver is installed; install one for this GPU, or use --device cpu");
   int count = 0;
   check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  require(count > 0, "no_device", "the driver sees no CUDA device; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
+  require(count > 0, "no_device",
+          "the driver sees no CUDA device; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu");
   std::vector<Description> all(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties;
@@ -140,19 +150,25 @@ void open_device(int index, size_t memory_limit) {
   State& s = state();
   std::lock_guard lock(s.mutex);
   if (s.open) {
-    require(index < 0 || index == s.device.index, "device_open", "device ", index, " was asked for, device ", s.device.index, " is open; a process uses one GPU, so start another process for the other");
+    require(index < 0 || index == s.device.index, "device_open", "device ", index, " was asked for, device ",
+            s.device.index, " is open; a process uses one GPU, so start another process for the other");
     if (memory_limit) set_memory_limit(memory_limit);
     return;
   }
   const std::vector<Description> all = devices();
   if (index < 0) {
-    const bool alike = std::all_of(all.begin(), all.end(), [&](const Description& d) { return d.name == all[0].name && d.memory == all[0].memory; });
-    require(alike, "bad_device", "the machine has GPUs of different kinds: ", list_of(all), "; name one, as in --device cuda:0");
+    const bool alike = std::all_of(all.begin(), all.end(), [&](const Description& d) {
+      return d.name == all[0].name && d.memory == all[0].memory;
+    });
+    require(alike, "bad_device", "the machine has GPUs of different kinds: ", list_of(all),
+            "; name one, as in --device cuda:0");
     index = 0;
   }
-  require(index < static_cast<int>(all.size()), "bad_device", "device ", index, " was asked for, there is ", list_of(all), "; name one of these, as in --device cuda:0");
+  require(index < static_cast<int>(all.size()), "bad_device", "device ", index, " was asked for, there is ",
+          list_of(all), "; name one of these, as in --device cuda:0");
   const Description& d = all[static_cast<size_t>(index)];
-  require(d.major >= kOldestMajor, "device_unsupported", "device ", text_of(d), " is too old, wanted sm_80 (Ampere) or newer; use --device cpu");
+  require(d.major >= kOldestMajor, "device_unsupported", "device ", text_of(d),
+          " is too old, wanted sm_80 (Ampere) or newer; use --device cpu");
   check(cudaSetDevice(index), "cudaSetDevice");
   Device next;
   next.index = index;
@@ -206,12 +222,14 @@ void launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared, voi
 
 void allow_shared(const void* kernel, size_t bytes) {
   const Device& d = device();
-  require(bytes <= static_cast<size_t>(d.shared_per_block), "internal", "a kernel asks for ", bytes, " bytes of shared memory, the device has ", d.shared_per_block, " per block");
+  require(bytes <= static_cast<size_t>(d.shared_per_block), "internal", "a kernel asks for ", bytes,
+          " bytes of shared memory, the device has ", d.shared_per_block, " per block");
   State& s = state();
   std::lock_guard lock(s.mutex);
   size_t& allowed = s.shared[kernel];
   if (bytes <= allowed) return;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "cudaFuncSetAttribute");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
   allowed = bytes;
 }
 
@@ -220,14 +238,20 @@ namespace {
 [[noreturn]] void raise(const Fault& f) {
   const char *op = f.op.letters, *argument = f.argument.letters;
   switch (static_cast<FaultCode>(f.code)) {
-    case FaultCode::bad_index: fail("bad_index", op, ": ", argument, "[", f.at, "] is ", f.value, ", wanted 0 to ", f.limit - 1);
+    case FaultCode::bad_index:
+      fail("bad_index", op, ": ", argument, "[", f.at, "] is ", f.value, ", wanted 0 to ", f.limit - 1);
     case FaultCode::not_finite: fail("not_finite", op, ": ", argument, "[", f.at, "] is not a finite number");
-    case FaultCode::bad_scale: fail("bad_scale", op, ": ", argument, "[", f.at, "]: got ", f.value, ", the format's NaN; wanted 0 to 254");
+    case FaultCode::bad_scale:
+      fail("bad_scale", op, ": ", argument, "[", f.at, "]: got ", f.value, ", the format's NaN; wanted 0 to 254");
     case FaultCode::no_candidate:
-      fail("bad_logits", op, ": row ", f.at, " has no finite allowed logit, wanted at least one; check the mask and whether the model's weights are sound");
-    case FaultCode::repeated_row: fail("bad_index", op, ": ", argument, "[", f.at, "] is ", f.value, " a second time, wanted distinct rows");
+      fail("bad_logits", op, ": row ", f.at,
+           " has no finite allowed logit, wanted at least one; check the mask and whether the model's weights are "
+           "sound");
+    case FaultCode::repeated_row:
+      fail("bad_index", op, ": ", argument, "[", f.at, "] is ", f.value, " a second time, wanted distinct rows");
     case FaultCode::bad_number:
-      fail("bad_argument", op, ": ", argument, " of row ", f.at, " is ", std::bit_cast<float>(static_cast<uint32_t>(f.value)), ", out of its range (see the contract of ", op, ")");
+      fail("bad_argument", op, ": ", argument, " of row ", f.at, " is ",
+           std::bit_cast<float>(static_cast<uint32_t>(f.value)), ", out of its range (see the contract of ", op, ")");
     default: fail("device_error", op, ": a kernel reported fault ", f.code, " at ", argument, "[", f.at, "]");
   }
 }
@@ -236,9 +260,11 @@ namespace {
 
 void synchronize() {
   Device& d = device();
-  require(!recording(), "graph_recording", "a wait for the device while ops are recorded; read results after the launch");
+  require(!recording(), "graph_recording",
+          "a wait for the device while ops are recorded; read results after the launch");
   check(cudaStreamSynchronize(d.stream), "waiting for the device");
-  if (d.fault->code == 0) [[likely]] return;
+  if (d.fault->code == 0) [[likely]]
+    return;
   const Fault found = *d.fault;
   std::memset(static_cast<void*>(d.fault), 0, sizeof(Fault));
   raise(found);

@@ -1,15 +1,17 @@
-// Choosing the next token, without sorting the vocabulary and without waiting for the host: six launches whose grids follow from the shape, so a decode
-// step can be captured. What cpu/sample.cpp sums in double is summed here in 64-bit fixed point (the largest logit's mass is 2⁴⁴ for a vocabulary of up to 2¹⁸):
-// integer sums have no order, so any block may add when it likes and the choice is the same on every run.
+// Choosing the next token, without sorting the vocabulary and without waiting for the host: six launches whose grids
+// follow from the shape, so a decode step can be captured. What cpu/sample.cpp sums in double is summed here in 64-bit
+// fixed point (the largest logit's mass is 2⁴⁴ for a vocabulary of up to 2¹⁸): integer sums have no order, so any block
+// may add when it likes and the choice is the same on every run.
 //   stats    a block per kChunk logits: largest raw logit, Σ exp, best allowed one
-//   bins     rows that need a cut: counts and masses by distance from the best logit, kBinsPerUnit bins to a unit of (best − x)/τ
-//   collect  the ids in the bins where top_k or top_p can end; typically a few hundred
+//   bins     rows that need a cut: counts and masses by distance from the best logit, kBinsPerUnit bins to a unit of
+//   (best − x)/τ collect  the ids in the bins where top_k or top_p can end; typically a few hundred
 //   cut      a block per row: radix selection among those by (logit, id), exact whatever the ties
 //   masses   a block per chunk: the sum of what remains
 //   pick     a block per row: the chunk, then the element, in which u falls
-// sm_90a: at most 62 registers, 24 KB of shared memory (bins); 99 blocks to a row of 201,088. Runs on an H200, not timed.
-// Bytes: the logits three to five times, from L2 after the first (0.8 MB a row); stats and masses take one f32 and one double exp an element.
-// Rows without top_k and top_p leave bins, collect and cut at once. A cut bin that holds most of a vocabulary (τ ≫ 10) is right but slow: one block reads it.
+// sm_90a: at most 62 registers, 24 KB of shared memory (bins); 99 blocks to a row of 201,088. Runs on an H200, not
+// timed. Bytes: the logits three to five times, from L2 after the first (0.8 MB a row); stats and masses take one f32
+// and one double exp an element. Rows without top_k and top_p leave bins, collect and cut at once. A cut bin that holds
+// most of a vocabulary (τ ≫ 10) is right but slow: one block reads it.
 #include <cfloat>
 #include <cmath>
 
@@ -24,38 +26,49 @@ using Word = unsigned long long;
 
 constexpr int kEach = 8, kChunk = kThreads * kEach;  // logits to a thread and to a block
 constexpr int kBins = 2048;
-constexpr float kBinsPerUnit = 64.0f;                // e^−32 is below the fixed point's last bit
-constexpr int kCutThreads = 512, kDigit = 9;         // radix selection: 512 counters
+constexpr float kBinsPerUnit = 64.0f;         // e^−32 is below the fixed point's last bit
+constexpr int kCutThreads = 512, kDigit = 9;  // radix selection: 512 counters
 
-struct Part { Word best; float shift; double total; };  // of a chunk: best allowed (as a rank, 0: none), largest raw logit, Σ exp(x − shift)
+// of a chunk: best allowed (as a rank, 0: none), largest raw logit, Σ exp(x − shift)
+struct Part {
+  Word best;
+  float shift;
+  double total;
+};
 
 struct Rows {  // device memory of a call
   const float *logits, *params, *u;
   const int32_t* mask;
-  Part* parts;         // [B, chunks]
-  uint32_t* counts;    // [B, kBins]
-  Word* masses;        // [B, kBins]
-  uint32_t* listed;    // [B]
-  int32_t* list;       // [B, V]
-  Word* cuts;          // [B]: candidates have at least this rank
-  Word* chunk_mass;    // [B, chunks]
+  Part* parts;       // [B, chunks]
+  uint32_t* counts;  // [B, kBins]
+  Word* masses;      // [B, kBins]
+  uint32_t* listed;  // [B]
+  int32_t* list;     // [B, V]
+  Word* cuts;        // [B]: candidates have at least this rank
+  Word* chunk_mass;  // [B, chunks]
   int64_t V;
   int chunks, id_bits;
-  double one;          // fixed-point mass of the best logit
+  double one;  // fixed-point mass of the best logit
   Fault* fault;
 };
 
-struct Params { float temperature, top_p, min_p, u; int64_t top_k; bool greedy, cut; };
+struct Params {
+  float temperature, top_p, min_p, u;
+  int64_t top_k;
+  bool greedy, cut;
+};
 
 // A parameter out of its range makes the row greedy; `report` says so once.
 TEMPER_DEVICE Params params_of(const Rows& r, int64_t b, bool report) {
   const float* p = r.params + 4 * b;
   const float given[5] = {p[0], p[1], p[2], p[3], r.u[b]};
-  const bool good[5] = {p[0] >= 0 && p[0] <= FLT_MAX, p[1] >= 0, p[2] >= 0 && p[2] <= 1, p[3] >= 0 && p[3] <= 1, given[4] >= 0 && given[4] < 1};
+  const bool good[5] = {p[0] >= 0 && p[0] <= FLT_MAX, p[1] >= 0, p[2] >= 0 && p[2] <= 1, p[3] >= 0 && p[3] <= 1,
+                        given[4] >= 0 && given[4] < 1};
   const char* const names[5] = {"temperature", "top_k", "top_p", "min_p", "u"};
   bool sound = true;
   for (int i = 0; i < 5; ++i) {
-    if (!good[i] && report) report_fault(r.fault, FaultCode::bad_number, "sample", names[i], b, float_to_bits(given[i]), 0);
+    if (!good[i] && report)
+      report_fault(r.fault, FaultCode::bad_number, "sample", names[i], b, float_to_bits(given[i]), 0);
     sound = sound && good[i];
   }
   Params out{given[0], given[2], given[3], given[4], 0, true, false};
@@ -79,7 +92,9 @@ TEMPER_DEVICE float rank_logit(Word rank, int id_bits) {
   const uint32_t order = static_cast<uint32_t>(rank >> id_bits);
   return bits_to_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
 }
-TEMPER_DEVICE int64_t rank_id(Word rank, int id_bits) { return static_cast<int64_t>((Word{1} << id_bits) - 1 - (rank & ((Word{1} << id_bits) - 1))); }
+TEMPER_DEVICE int64_t rank_id(Word rank, int id_bits) {
+  return static_cast<int64_t>((Word{1} << id_bits) - 1 - (rank & ((Word{1} << id_bits) - 1)));
+}
 
 struct Weigh {
   double best, inverse, one, min_p;
@@ -90,7 +105,9 @@ struct Weigh {
     return w < min_p ? 0 : static_cast<Word>(w * one + 0.5);
   }
 };
-TEMPER_DEVICE Weigh weigh_of(const Rows& r, const Params& p, float best, float min_p) { return {static_cast<double>(best), 1.0 / p.temperature, r.one, static_cast<double>(min_p)}; }
+TEMPER_DEVICE Weigh weigh_of(const Rows& r, const Params& p, float best, float min_p) {
+  return {static_cast<double>(best), 1.0 / p.temperature, r.one, static_cast<double>(min_p)};
+}
 
 // Falls with x, so bins are in the order of the candidates.
 TEMPER_DEVICE int bin_of(float x, float best, float temperature) {
@@ -99,8 +116,9 @@ TEMPER_DEVICE int bin_of(float x, float best, float temperature) {
   return at < kBins - 1 ? static_cast<int>(at) : kBins - 1;
 }
 
-// ---- over a block, integers ---------------------------------------------------------------------------------------------------------
-template <int Threads> TEMPER_DEVICE Word block_largest(Word x) {
+// ---- over a block, integers ----
+template <int Threads>
+TEMPER_DEVICE Word block_largest(Word x) {
   __shared__ Word parts[Threads / kWarp];
   for (int step = kWarp / 2; step; step /= 2) {
     const Word other = __shfl_xor_sync(kAllLanes, x, step);
@@ -112,8 +130,11 @@ template <int Threads> TEMPER_DEVICE Word block_largest(Word x) {
   for (int i = 0; i < Threads / kWarp; ++i) x = parts[i] > x ? parts[i] : x;
   return x;
 }
-struct Scan { Word before, total; };  // the sum over lower threads, and over all
-template <int Threads> TEMPER_DEVICE Scan block_scan(Word x) {
+struct Scan {
+  Word before, total;
+};  // the sum over lower threads, and over all
+template <int Threads>
+TEMPER_DEVICE Scan block_scan(Word x) {
   __shared__ Word parts[Threads / kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   Word inclusive = x;
@@ -131,7 +152,8 @@ template <int Threads> TEMPER_DEVICE Scan block_scan(Word x) {
   }
   return out;
 }
-template <int Threads> TEMPER_DEVICE Word row_best(const Rows& r, int64_t b) {
+template <int Threads>
+TEMPER_DEVICE Word row_best(const Rows& r, int64_t b) {
   Word best = 0;
   for (int c = threadIdx.x; c < r.chunks; c += Threads) {
     const Word other = r.parts[b * r.chunks + c].best;
@@ -141,7 +163,8 @@ template <int Threads> TEMPER_DEVICE Word row_best(const Rows& r, int64_t b) {
 }
 
 // This thread's logits of a chunk, W side by side; −∞ past the end.
-template <int W> TEMPER_DEVICE void load_chunk(float (&x)[kEach], const Rows& r, int64_t b, int64_t first) {
+template <int W>
+TEMPER_DEVICE void load_chunk(float (&x)[kEach], const Rows& r, int64_t b, int64_t first) {
 #pragma unroll
   for (int k = 0; k < kEach; k += W) {
     const int64_t v = first + static_cast<int64_t>(k) * kThreads;
@@ -153,11 +176,18 @@ template <int W> TEMPER_DEVICE void load_chunk(float (&x)[kEach], const Rows& r,
     for (int j = 0; j < W; ++j) x[k + j] = in.v[j];
   }
 }
-template <int W> TEMPER_DEVICE int64_t chunk_first() { return static_cast<int64_t>(blockIdx.x) * kChunk + static_cast<int64_t>(threadIdx.x) * W; }
-template <int W> TEMPER_DEVICE int64_t chunk_id(int64_t first, int k) { return first + static_cast<int64_t>(k / W * W) * kThreads + k % W; }
+template <int W>
+TEMPER_DEVICE int64_t chunk_first() {
+  return static_cast<int64_t>(blockIdx.x) * kChunk + static_cast<int64_t>(threadIdx.x) * W;
+}
+template <int W>
+TEMPER_DEVICE int64_t chunk_id(int64_t first, int k) {
+  return first + static_cast<int64_t>(k / W * W) * kThreads + k % W;
+}
 
-// ---- the launches -------------------------------------------------------------------------------------------------------------------
-template <int W> __global__ void __launch_bounds__(kThreads) stats_kernel(Rows r) {
+// ---- the launches ----
+template <int W>
+__global__ void __launch_bounds__(kThreads) stats_kernel(Rows r) {
   wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   if (blockIdx.x == 0 && threadIdx.x == 0) {
@@ -190,14 +220,16 @@ template <int W> __global__ void __launch_bounds__(kThreads) stats_kernel(Rows r
   if (threadIdx.x == 0) r.parts[b * r.chunks + blockIdx.x] = {best, shift, static_cast<double>(sum)};
 }
 
-template <int W> __global__ void __launch_bounds__(kThreads) bins_kernel(Rows r) {
+template <int W>
+__global__ void __launch_bounds__(kThreads) bins_kernel(Rows r) {
   wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
   if (!p.cut) return;
   const Word best_rank = row_best<kThreads>(r, b);
   if (!best_rank) return;
-  __shared__ uint32_t counts[kBins], low[kBins], high[kBins];  // a mass in two halves: 32-bit adds in shared memory are one instruction
+  // a mass in two halves: 32-bit adds in shared memory are one instruction
+  __shared__ uint32_t counts[kBins], low[kBins], high[kBins];
   for (int i = threadIdx.x; i < kBins; i += kThreads) counts[i] = low[i] = high[i] = 0;
   __syncthreads();
   const float best = rank_logit(best_rank, r.id_bits);
@@ -211,7 +243,8 @@ template <int W> __global__ void __launch_bounds__(kThreads) bins_kernel(Rows r)
     atomicAdd(counts + bin, 1u);
     if (!mass) continue;
     const uint32_t add = static_cast<uint32_t>(mass), old = atomicAdd(low + bin, add);
-    const uint32_t upper = static_cast<uint32_t>(mass >> 32) + (old + add < old ? 1u : 0u);  // exactly the add that wraps carries
+    // exactly the add that wraps carries
+    const uint32_t upper = static_cast<uint32_t>(mass >> 32) + (old + add < old ? 1u : 0u);
     if (upper) atomicAdd(high + bin, upper);
   }
   __syncthreads();
@@ -229,8 +262,12 @@ TEMPER_DEVICE Word wanted_mass(float share, Word total) {
 }
 
 // The bins [lo, hi] in which the cuts can lie. take: how many of their candidates top_k keeps (0: it cuts nothing).
-struct Region { int lo, hi; Word mass_before, mass_total, take; };
-template <int Threads> TEMPER_DEVICE Region region_of(const Rows& r, const Params& p, int64_t b) {
+struct Region {
+  int lo, hi;
+  Word mass_before, mass_total, take;
+};
+template <int Threads>
+TEMPER_DEVICE Region region_of(const Rows& r, const Params& p, int64_t b) {
   constexpr int kOwn = kBins / Threads;
   __shared__ Word found_count, found_before, found_after;
   __shared__ int found_last, found_first;
@@ -283,7 +320,8 @@ template <int Threads> TEMPER_DEVICE Region region_of(const Rows& r, const Param
   return out;
 }
 
-template <int W> __global__ void __launch_bounds__(kThreads) collect_kernel(Rows r) {
+template <int W>
+__global__ void __launch_bounds__(kThreads) collect_kernel(Rows r) {
   wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
@@ -312,9 +350,10 @@ template <int W> __global__ void __launch_bounds__(kThreads) collect_kernel(Rows
   }
 }
 
-// The lowest rank of the smallest set of largest listed candidates whose weights (1 each, or masses) reach `wanted`. Digit by digit from the top bit in which
-// the candidates differ.
-template <bool ByMass> TEMPER_DEVICE Word select_rank(const Rows& r, const Weigh& weigh, int64_t b, int64_t n, Word wanted) {
+// The lowest rank of the smallest set of largest listed candidates whose weights (1 each, or masses) reach `wanted`.
+// Digit by digit from the top bit in which the candidates differ.
+template <bool ByMass>
+TEMPER_DEVICE Word select_rank(const Rows& r, const Weigh& weigh, int64_t b, int64_t n, Word wanted) {
   constexpr int kCounters = 1 << kDigit;
   static_assert(kCounters == kCutThreads);
   __shared__ Word counters[kCounters];
@@ -388,7 +427,8 @@ __global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(Rows r) {
   if (threadIdx.x == 0) r.cuts[b] = cut;
 }
 
-template <int W> __global__ void __launch_bounds__(kThreads) masses_kernel(Rows r) {
+template <int W>
+__global__ void __launch_bounds__(kThreads) masses_kernel(Rows r) {
   wait_for_previous();
   const int64_t b = blockIdx.y, first = chunk_first<W>();
   const Params p = params_of(r, b, false);
@@ -432,7 +472,8 @@ __global__ void __launch_bounds__(kThreads) pick_kernel(Rows r, int32_t* tokens,
   total = block_sum<kThreads>(total);
   int64_t token = rank_id(best, r.id_bits);
   if (!p.greedy) {
-    const int each = (r.chunks + kThreads - 1) / kThreads, from = threadIdx.x * each, to = from + each < r.chunks ? from + each : r.chunks;
+    const int each = (r.chunks + kThreads - 1) / kThreads, from = threadIdx.x * each,
+              to = from + each < r.chunks ? from + each : r.chunks;
     const Word* chunk_mass = r.chunk_mass + b * r.chunks;
     Word own = 0;
     for (int c = from; c < to; ++c) own += chunk_mass[c];
@@ -476,7 +517,11 @@ __global__ void __launch_bounds__(kThreads) pick_kernel(Rows r, int32_t* tokens,
   logprobs[b] = static_cast<float>(static_cast<double>(r.logits[b * r.V + token]) - shift - log(total));
 }
 
-int bits_for(int64_t n) { int b = 1; while ((int64_t{1} << b) < n) ++b; return b; }
+int bits_for(int64_t n) {
+  int b = 1;
+  while ((int64_t{1} << b) < n) ++b;
+  return b;
+}
 
 }  // namespace
 
@@ -490,8 +535,22 @@ void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef pa
   Workspace<Word> masses(rows * kBins), cuts(rows), chunk_mass(cells);
   Workspace<int32_t> list(static_cast<size_t>(B * V));
   const int id_bits = bits_for(V);
-  const Rows r{logits->f32(), params->f32(), u->f32(), mask ? mask->i32() : nullptr, parts.data(), counts.data(), masses.data(), listed.data(), list.data(),
-               cuts.data(), chunk_mass.data(), V, static_cast<int>(chunks), id_bits, std::ldexp(1.0, id_bits <= 18 ? 44 : 62 - id_bits), device().fault};
+  const Rows r{logits->f32(),
+               params->f32(),
+               u->f32(),
+               mask ? mask->i32() : nullptr,
+               parts.data(),
+               counts.data(),
+               masses.data(),
+               listed.data(),
+               list.data(),
+               cuts.data(),
+               chunk_mass.data(),
+               V,
+               static_cast<int>(chunks),
+               id_bits,
+               std::ldexp(1.0, id_bits <= 18 ? 44 : 62 - id_bits),
+               device().fault};
   const dim3 grid(chunks, B);
   with_width(V % 4 == 0 && aligned(16, {logits->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;

@@ -1,6 +1,7 @@
 // The clamped SwiGLU of gpt-oss. Gate and linear units interleave: z[2k] is the gate, z[2k+1] the linear part.
-// Bytes for each output element: forward 8 read, 4 written; backward 12 read, 8 written. Against them stand about 45 and 70 PTX instructions; an H200 has time for
-// 70 and 120 at full bandwidth. sm_90a: 26 and 32 registers, no shared memory to speak of, 8 blocks to a multiprocessor. H200: 4.0 and 4.2 TB/s.
+// Bytes for each output element: forward 8 read, 4 written; backward 12 read, 8 written. Against them stand about 45
+// and 70 PTX instructions; an H200 has time for 70 and 120 at full bandwidth. sm_90a: 26 and 32 registers, no shared
+// memory to speak of, 8 blocks to a multiprocessor. H200: 4.0 and 4.2 TB/s.
 #include "cuda/ops.h"
 #include "cuda/runtime.h"
 #include "cuda/vector.cuh"
@@ -8,7 +9,9 @@
 namespace temper::cuda {
 namespace {
 
-struct Unit { float gate, lin, sigma; };
+struct Unit {
+  float gate, lin, sigma;
+};
 TEMPER_DEVICE Unit unit_of(float g, float u, float alpha, float limit) {
   const float gate = g > limit ? limit : g;
   float lin = u > limit ? limit : u;
@@ -16,10 +19,13 @@ TEMPER_DEVICE Unit unit_of(float g, float u, float alpha, float limit) {
   return {gate, lin, 1.0f / (1.0f + expf(-(alpha * gate)))};
 }
 
-// A thread has two outputs, so that the 16 bytes of z that belong to them lie beside its neighbours' and no store leaves half a 32-byte sector.
+// A thread has two outputs, so that the 16 bytes of z that belong to them lie beside its neighbours' and no store
+// leaves half a 32-byte sector.
 constexpr int kOutputs = 2;
 
-template <int W> __global__ void __launch_bounds__(kThreads) swiglu_fwd_kernel(float* a, const float* z, float alpha, float limit, int64_t n) {
+template <int W>
+__global__ void __launch_bounds__(kThreads)
+    swiglu_fwd_kernel(float* a, const float* z, float alpha, float limit, int64_t n) {
   wait_for_previous();
   flat<W>(n, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
@@ -41,7 +47,8 @@ struct SwigluBackward {
   int64_t F;
 };
 // A block per row: row_dot is a sum over the row.
-template <int W> __global__ void __launch_bounds__(kThreads, 4) swiglu_bwd_kernel(SwigluBackward c) {
+template <int W>
+__global__ void __launch_bounds__(kThreads, 4) swiglu_bwd_kernel(SwigluBackward c) {
   wait_for_previous();
   const int64_t p = blockIdx.x;
   const float r = c.row_weight ? c.row_weight[p] : 1.0f;
@@ -72,15 +79,25 @@ template <int W> __global__ void __launch_bounds__(kThreads, 4) swiglu_bwd_kerne
 
 void swiglu_fwd(TensorRef a, TensorRef z, double alpha, double limit) {
   const int64_t n = a->numel();
-  const auto run = [&](auto* kernel, int width) { launch(kernel, dim3(flat_blocks(n, width)), dim3(kThreads), 0, a->f32(), z->f32(), static_cast<float>(alpha), static_cast<float>(limit), n); };
+  const auto run = [&](auto* kernel, int width) {
+    launch(kernel, dim3(flat_blocks(n, width)), dim3(kThreads), 0, a->f32(), z->f32(), static_cast<float>(alpha),
+           static_cast<float>(limit), n);
+  };
   if (aligned(16, {a->data, z->data})) run(swiglu_fwd_kernel<kOutputs>, kOutputs);
   else run(swiglu_fwd_kernel<1>, 1);
 }
 
-void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit) {
+void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha,
+                double limit) {
   const int64_t P = da->shape[0], F = da->shape[1];
-  const SwigluBackward c{dz->f32(), row_dot ? row_dot->f32() : nullptr, da->f32(), z->f32(), row_weight ? row_weight->f32() : nullptr, static_cast<float>(alpha),
-                         static_cast<float>(limit), F};
+  const SwigluBackward c{dz->f32(),
+                         row_dot ? row_dot->f32() : nullptr,
+                         da->f32(),
+                         z->f32(),
+                         row_weight ? row_weight->f32() : nullptr,
+                         static_cast<float>(alpha),
+                         static_cast<float>(limit),
+                         F};
   const bool wide = F % kOutputs == 0 && aligned(16, {dz->data, da->data, z->data});
   launch(wide ? swiglu_bwd_kernel<kOutputs> : swiglu_bwd_kernel<1>, dim3(P), dim3(kThreads), 0, c);
 }

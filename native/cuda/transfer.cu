@@ -1,5 +1,5 @@
-// Copies between host and device. Large uploads come from mapped files, which the driver cannot read by itself: they go through two pinned buffers, so
-// that reading the file's next pages overlaps with the bus.
+// Copies between host and device. Large uploads come from mapped files, which the driver cannot read by itself: they go
+// through two pinned buffers, so that reading the file's next pages overlaps with the bus.
 #include "cuda/transfer.h"
 
 #include <algorithm>
@@ -39,7 +39,8 @@ void prepare(Staging& s) {
 
 void upload(void* device_to, const void* host, size_t bytes) {
   if (bytes == 0) return;
-  require(!recording(), "graph_recording", "an upload of ", bytes, " bytes while ops are recorded; write the tensor before");
+  require(!recording(), "graph_recording", "an upload of ", bytes,
+          " bytes while ops are recorded; write the tensor before");
   const cudaStream_t stream = device().stream;
   if (bytes <= kSmall) return check(cudaMemcpyAsync(device_to, host, bytes, cudaMemcpyHostToDevice, stream), "upload");
   Staging& s = staging();
@@ -50,7 +51,8 @@ void upload(void* device_to, const void* host, size_t bytes) {
     const size_t n = std::min(kStage, bytes - at);
     check(cudaEventSynchronize(s.sent[turn]), "upload");
     std::memcpy(s.buffer[turn], static_cast<const char*>(host) + at, n);
-    check(cudaMemcpyAsync(static_cast<char*>(device_to) + at, s.buffer[turn], n, cudaMemcpyHostToDevice, stream), "upload");
+    check(cudaMemcpyAsync(static_cast<char*>(device_to) + at, s.buffer[turn], n, cudaMemcpyHostToDevice, stream),
+          "upload");
     check(cudaEventRecord(s.sent[turn], stream), "upload");
   }
 }

@@ -1,4 +1,5 @@
-// check: a backend against the reference, in all its variants; and the comparer, which is broken on purpose to see that it refuses.
+// check: a backend against the reference, in all its variants; and the comparer, which is broken on purpose to see that
+// it refuses.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -24,13 +25,19 @@ constexpr uint8_t kGuardByte = 0xa7;
 
 // NaN for floats, an implausible number for the rest.
 void poison(Value& v) {
-  for (int64_t i = 0; i < v.numel(); ++i) v.set(i, v.tensor.dtype == DType::i32 ? -858993460.0 : v.tensor.dtype == DType::u8 ? 0xa5 : NAN);
+  for (int64_t i = 0; i < v.numel(); ++i)
+    v.set(i, v.tensor.dtype == DType::i32 ? -858993460.0 : v.tensor.dtype == DType::u8 ? 0xa5 : NAN);
 }
 
 // The arguments of one call in a backend's memory, guard bytes behind each.
 class Call {
  public:
-  Call(const Backend& backend, const Values& args) : backend_(backend), args_(args), storage_(args.size()), tensors_(args.size(), nullptr), owned_(args.size(), nullptr) {
+  Call(const Backend& backend, const Values& args)
+      : backend_(backend),
+        args_(args),
+        storage_(args.size()),
+        tensors_(args.size(), nullptr),
+        owned_(args.size(), nullptr) {
     for (size_t i = 0; i < args.size(); ++i) {
       if (!args[i].is_tensor()) continue;
       storage_[i] = args[i].tensor;
@@ -66,7 +73,8 @@ class Call {
       for (size_t g = after[i].bytes.size(); g < host.size(); ++g)
         if (host[g] != kGuardByte) problem = "argument " + std::to_string(i) + " was written past its end";
       if (!after[i].bytes.empty()) std::memcpy(after[i].bytes.data(), host.data(), after[i].bytes.size());
-      if (after[i].role == Role::in && !written.count(static_cast<int>(i)) && after[i].bytes != args_[i].bytes) problem = "input argument " + std::to_string(i) + " was changed";
+      if (after[i].role == Role::in && !written.count(static_cast<int>(i)) && after[i].bytes != args_[i].bytes)
+        problem = "input argument " + std::to_string(i) + " was changed";
     }
     return after;
   }
@@ -89,12 +97,17 @@ Values poisoned(Values args) {
   return args;
 }
 
-// Breaks a good output in the ways a wrong kernel would; each must be refused. Returns what was not, and counts what was tried.
-std::string break_and_compare(const Value& got, const Value& want, const std::vector<double>& tolerance, int64_t& tried) {
+// Breaks a good output in the ways a wrong kernel would; each must be refused. Returns what was not, and counts what
+// was tried.
+std::string break_and_compare(const Value& got, const Value& want, const std::vector<double>& tolerance,
+                              int64_t& tried) {
   const int64_t n = got.numel();
   if (n == 0) return "";
   const auto tol = [&](int64_t i) { return tolerance.empty() ? 0.0 : tolerance[static_cast<size_t>(i)]; };
-  const auto refused = [&](const Value& broken) { ++tried; return !compare(broken, want, tolerance).empty(); };
+  const auto refused = [&](const Value& broken) {
+    ++tried;
+    return !compare(broken, want, tolerance).empty();
+  };
   int64_t largest = 0, loosest = 0;
   for (int64_t i = 1; i < n; ++i) {
     if (std::fabs(want.at(i)) > std::fabs(want.at(largest))) largest = i;
@@ -173,7 +186,10 @@ void check_case(const Backend& backend, const Case& c, Tally& tally) {
     variant.enter();
     const std::string where = label + " " + variant.name;
     Call call(backend, before);
-    if (call.run(c.op) != 0) { report(tally, false, where + ": " + last_error().code + ": " + last_error().message); continue; }
+    if (call.run(c.op) != 0) {
+      report(tally, false, where + ": " + last_error().code + ": " + last_error().message);
+      continue;
+    }
     std::string problem;
     const Values got = call.result(problem);
     report(tally, problem.empty(), where + ": " + problem);
@@ -185,7 +201,8 @@ void check_case(const Backend& backend, const Case& c, Tally& tally) {
         if (!wrong.empty()) continue;
         int64_t tried = 0;
         const std::string missed = break_and_compare(got[i], want[i], tolerance[i], tried);
-        report(tally, missed.empty() && (tried > 0 || got[i].numel() == 0), where + ": output " + std::to_string(i) + ": a broken result is not refused: " + missed);
+        report(tally, missed.empty() && (tried > 0 || got[i].numel() == 0),
+               where + ": output " + std::to_string(i) + ": a broken result is not refused: " + missed);
       }
       group = variant.group;
       first = got;
@@ -201,31 +218,39 @@ void check_case(const Backend& backend, const Case& c, Tally& tally) {
 
 std::string compare(const Value& got, const Value& want, const std::vector<double>& tolerance) {
   if (got.tensor.dtype != want.tensor.dtype || got.bytes.size() != want.bytes.size()) return "other dtype or size";
-  if (!tolerance.empty() && static_cast<int64_t>(tolerance.size()) != want.numel()) return "the bound gives a tolerance for other elements";
+  if (!tolerance.empty() && static_cast<int64_t>(tolerance.size()) != want.numel())
+    return "the bound gives a tolerance for other elements";
   const size_t width = size_of(got.tensor.dtype);
   double worst = 0;
   int64_t count = 0, where = -1;
   for (int64_t i = 0; i < want.numel(); ++i) {
     const double g = got.at(i), w = want.at(i);
-    const bool same_bits = std::memcmp(got.bytes.data() + static_cast<size_t>(i) * width, want.bytes.data() + static_cast<size_t>(i) * width, width) == 0;
+    const bool same_bits = std::memcmp(got.bytes.data() + static_cast<size_t>(i) * width,
+                                       want.bytes.data() + static_cast<size_t>(i) * width, width) == 0;
     const bool is_number = g == g && w == w;
     if (same_bits && is_number) continue;
     const double tol = tolerance.empty() ? -1 : tolerance[static_cast<size_t>(i)];
     if (std::fabs(g - w) <= tol) continue;
     ++count;
     const double excess = is_number ? std::fabs(g - w) / (tol > 0 ? tol : kUnit) : INFINITY;
-    if (where < 0 || excess > worst) { worst = excess; where = i; }
+    if (where < 0 || excess > worst) {
+      worst = excess;
+      where = i;
+    }
   }
   if (count == 0) return "";
   char text[256];
-  std::snprintf(text, sizeof text, "%lld of %lld elements differ; worst at %lld: got %.9g, wanted %.9g, tolerance %.3g", static_cast<long long>(count),
-                static_cast<long long>(want.numel()), static_cast<long long>(where), got.at(where), want.at(where),
-                tolerance.empty() ? 0.0 : tolerance[static_cast<size_t>(where)]);
+  std::snprintf(text, sizeof text, "%lld of %lld elements differ; worst at %lld: got %.9g, wanted %.9g, tolerance %.3g",
+                static_cast<long long>(count), static_cast<long long>(want.numel()), static_cast<long long>(where),
+                got.at(where), want.at(where), tolerance.empty() ? 0.0 : tolerance[static_cast<size_t>(where)]);
   return text;
 }
 
 void report(Tally& tally, bool ok, const std::string& what) {
-  if (ok) { ++tally.passed; return; }
+  if (ok) {
+    ++tally.passed;
+    return;
+  }
   ++tally.failed;
   std::printf("FAIL %s\n", what.c_str());
 }
@@ -241,11 +266,21 @@ int settle(const Backend& backend, int status) {
 }
 
 Backend cpu_backend(bool quick) {
-  Backend b{"cpu", &cpu::table(), {}, [](size_t n) -> void* { return std::malloc(n); }, [](void* d, const void* h, size_t n) { if (n) std::memcpy(d, h, n); },
-            [](void* h, const void* d, size_t n) { if (n) std::memcpy(h, d, n); }, [](void* d) { std::free(d); }};
+  Backend b{"cpu",
+            &cpu::table(),
+            {},
+            [](size_t n) -> void* { return std::malloc(n); },
+            [](void* d, const void* h, size_t n) {
+              if (n) std::memcpy(d, h, n);
+            },
+            [](void* h, const void* d, size_t n) {
+              if (n) std::memcpy(h, d, n);
+            },
+            [](void* d) { std::free(d); }};
   for (cpu::Isa isa : paths_under_test()) {
     for (int threads : quick ? std::vector<int>{1, 3} : std::vector<int>{1, 2, 3, 1})
-      b.variants.push_back({std::string(cpu::name_of(isa)) + ", " + std::to_string(threads) + " threads", cpu::name_of(isa), [isa, threads] {
+      b.variants.push_back({std::string(cpu::name_of(isa)) + ", " + std::to_string(threads) + " threads",
+                            cpu::name_of(isa), [isa, threads] {
                               cpu::force_isa(isa);
                               set_thread_count(threads);
                             }});
@@ -269,9 +304,11 @@ void check_comparer(Tally& tally) {
   const auto refuses = [&](int64_t i, double x) {
     Value got = want;
     got.set(i, x);
-    report(tally, !compare(got, want, tolerance).empty(), "comparer: passes " + std::to_string(x) + " at element " + std::to_string(i));
+    report(tally, !compare(got, want, tolerance).empty(),
+           "comparer: passes " + std::to_string(x) + " at element " + std::to_string(i));
   };
-  report(tally, compare(want, want, tolerance).empty() && compare(want, want, {}).empty(), "comparer: refuses equal tensors");
+  report(tally, compare(want, want, tolerance).empty() && compare(want, want, {}).empty(),
+         "comparer: refuses equal tensors");
   refuses(0, NAN);
   refuses(5, INFINITY);
   refuses(5, 6);
@@ -281,9 +318,11 @@ void check_comparer(Tally& tally) {
   Value nothing = want, unwritten = want;
   for (int64_t i = 0; i < 6; ++i) unwritten.set(i, NAN);
   report(tally, !compare(unwritten, unwritten, tolerance).empty(), "comparer: passes NaN against NaN");
-  report(tally, !compare(want, want, std::vector<double>(6, NAN)).empty() || compare(want, want, {}).empty(), "comparer: equal tensors under a NaN tolerance");
+  report(tally, !compare(want, want, std::vector<double>(6, NAN)).empty() || compare(want, want, {}).empty(),
+         "comparer: equal tensors under a NaN tolerance");
   nothing.set(0, 1 + 1e-7);
-  report(tally, !compare(nothing, want, std::vector<double>(6, NAN)).empty(), "comparer: a NaN tolerance passes a difference");
+  report(tally, !compare(nothing, want, std::vector<double>(6, NAN)).empty(),
+         "comparer: a NaN tolerance passes a difference");
   report(tally, !compare(nothing, want, {}).empty(), "comparer: exact comparison passes a difference");
   report(tally, !compare(want, want, {1e-6}).empty(), "comparer: passes with a tolerance of another size");
 }
@@ -298,7 +337,8 @@ void check_sweep(Tally& tally) {
     const bool backward = name.size() > 4 && name.compare(name.size() - 4, 4, "_bwd") == 0;
     if (backward) report(tally, differentiated.count(name) > 0, name + ": no gradient case");
   }
-  report(tally, checked.size() == op_names().size(), "ops checked: " + std::to_string(checked.size()) + " of " + std::to_string(op_names().size()));
+  report(tally, checked.size() == op_names().size(),
+         "ops checked: " + std::to_string(checked.size()) + " of " + std::to_string(op_names().size()));
 }
 
 }  // namespace temper::test

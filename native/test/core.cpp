@@ -17,7 +17,8 @@
 namespace temper::test {
 namespace {
 
-template <class F> std::string code_of(F&& f) {
+template <class F>
+std::string code_of(F&& f) {
   try {
     f();
   } catch (const Error& e) {
@@ -28,19 +29,24 @@ template <class F> std::string code_of(F&& f) {
 
 void check_memory(Tally& tally) {
   const MemoryStats before = memory_stats();
-  for (size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{4097}, size_t{1} << 20, (size_t{1} << 21) + 3}) {
+  for (size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{64}, size_t{65}, size_t{4097}, size_t{1} << 20,
+                       (size_t{1} << 21) + 3}) {
     void* p = allocate(bytes, Category::kv);
     std::memset(p, 0xff, bytes);
-    report(tally, reinterpret_cast<uintptr_t>(p) % 64 == 0, "memory: block of " + std::to_string(bytes) + " is not 64-byte aligned");
-    report(tally, memory_stats().live[5] - before.live[5] == static_cast<int64_t>(bytes), "memory: " + std::to_string(bytes) + " bytes are counted as something else");
+    report(tally, reinterpret_cast<uintptr_t>(p) % 64 == 0,
+           "memory: block of " + std::to_string(bytes) + " is not 64-byte aligned");
+    report(tally, memory_stats().live[5] - before.live[5] == static_cast<int64_t>(bytes),
+           "memory: " + std::to_string(bytes) + " bytes are counted as something else");
     release(p);
   }
   release(nullptr);
   report(tally, memory_stats().total_live == before.total_live, "memory: live bytes do not return");
   reset_peaks();
   report(tally, memory_stats().total_peak == memory_stats().total_live, "memory: reset_peaks leaves a peak");
-  report(tally, code_of([] { allocate(size_t{1} << 60, Category::weights); }) == "out_of_memory", "memory: an exabyte is granted");
-  report(tally, code_of([] { allocate(SIZE_MAX, Category::weights); }) == "out_of_memory", "memory: SIZE_MAX bytes are granted");
+  report(tally, code_of([] { allocate(size_t{1} << 60, Category::weights); }) == "out_of_memory",
+         "memory: an exabyte is granted");
+  report(tally, code_of([] { allocate(SIZE_MAX, Category::weights); }) == "out_of_memory",
+         "memory: SIZE_MAX bytes are granted");
 
   std::vector<std::thread> threads;
   std::vector<int> torn(4, 0);
@@ -62,7 +68,8 @@ void check_memory(Tally& tally) {
   report(tally, memory_stats().cached == 0, "memory: release_cached keeps blocks");
 }
 
-// Blocks that fill what the arena has grown by exactly: nothing of it is lost when it grows again, and the pages of all make one block.
+// Blocks that fill what the arena has grown by exactly: nothing of it is lost when it grows again, and the pages of all
+// make one block.
 void check_full_arena(Tally& tally) {
   constexpr size_t kBlock = size_t{1} << 21;
   Arena arena;
@@ -74,7 +81,8 @@ void check_full_arena(Tally& tally) {
     std::memset(blocks.back(), i + 1, kBlock);
   }
   size_t torn = 0;
-  for (int i = 0; i < 5; ++i) torn += blocks[static_cast<size_t>(i)][0] != i + 1 || blocks[static_cast<size_t>(i)][kBlock - 1] != i + 1;
+  for (int i = 0; i < 5; ++i)
+    torn += blocks[static_cast<size_t>(i)][0] != i + 1 || blocks[static_cast<size_t>(i)][kBlock - 1] != i + 1;
   report(tally, torn == 0, "arena: full blocks overlap");
   for (uint8_t* block : blocks) arena.give(block);
   report(tally, arena.kept() == 5 * kBlock, "arena: full blocks are not kept");
@@ -85,7 +93,8 @@ void check_full_arena(Tally& tally) {
   report(tally, whole && arena.take(size_t{1} << 45) == nullptr, "arena: a full arena grants more than all addresses");
 }
 
-// Blocks of every size over the same pages: none overlaps another, and a freed page is used before one that is not in memory.
+// Blocks of every size over the same pages: none overlaps another, and a freed page is used before one that is not in
+// memory.
 void check_arena(Tally& tally) {
   constexpr size_t kMiB = size_t{1} << 20;
   const size_t page = Arena::page_multiple(1);
@@ -108,11 +117,16 @@ void check_arena(Tally& tally) {
   a = static_cast<uint8_t*>(arena.take(8 * kMiB));
   size_t zero = 0;
   for (size_t i = 0; i < 8 * kMiB; i += page) zero += a[i] == 0;
-  report(tally, arena.kept() == 0 && zero == 3 * kMiB / page + 1, "arena: dropped pages stay in memory, or kept ones go");
+  report(tally, arena.kept() == 0 && zero == 3 * kMiB / page + 1,
+         "arena: dropped pages stay in memory, or kept ones go");
   arena.give(a);
   report(tally, arena.take(size_t{1} << 45) == nullptr, "arena: more than all addresses are granted");
 
-  struct Block { uint8_t* at; size_t bytes; uint8_t mark; };
+  struct Block {
+    uint8_t* at;
+    size_t bytes;
+    uint8_t mark;
+  };
   std::vector<Block> blocks;
   size_t live = 0, held_peak = 8 * kMiB, torn = 0, over = 0;
   for (uint64_t i = 0; i < 4000; ++i) {
@@ -127,7 +141,10 @@ void check_arena(Tally& tally) {
     } else {
       size_t bytes = random_bits(9, i) % (random_bits(10, i) % 4 == 0 ? 6 * kMiB : kMiB) + 1;
       auto* at = static_cast<uint8_t*>(arena.take(bytes));
-      if (!at) { ++torn; break; }
+      if (!at) {
+        ++torn;
+        break;
+      }
       live += Arena::page_multiple(bytes);
       held_peak = std::max(held_peak, live);
       if (arena.kept() > held_peak - live) arena.drop(arena.kept() - (held_peak - live));
@@ -157,9 +174,11 @@ void check_mapped_file(Tally& tally) {
     report(tally, file->range(16, 0, 1) != nullptr, "mapped file: the empty range at the end");
     report(tally, code_of([&] { file->range(13, 4, 1); }) == "file_truncated", "mapped file: reads past the end");
     report(tally, code_of([&] { file->range(UINT64_MAX, 1, 1); }) == "file_truncated", "mapped file: offset 2^64 − 1");
-    report(tally, code_of([&] { file->range(8, UINT64_MAX, 1); }) == "file_truncated", "mapped file: a length that wraps around");
+    report(tally, code_of([&] { file->range(8, UINT64_MAX, 1); }) == "file_truncated",
+           "mapped file: a length that wraps around");
     report(tally, code_of([&] { file->range(2, 4, 4); }) == "file_misaligned", "mapped file: an unaligned f32");
-    report(tally, ftruncate(fd, 8) == 0 && code_of([&] { file->range(8, 4, 4); }) == "file_truncated", "mapped file: does not see that the file was cut");
+    report(tally, ftruncate(fd, 8) == 0 && code_of([&] { file->range(8, 4, 4); }) == "file_truncated",
+           "mapped file: does not see that the file was cut");
   }
   report(tally, ftruncate(fd, 0) == 0 && MappedFile::open(path)->size() == 0, "mapped file: an empty file");
   ::close(fd);
@@ -176,14 +195,19 @@ void check_scratch_file(Tally& tally) {
     auto* bytes = static_cast<unsigned char*>(const_cast<void*>(file->range(0, 10000, 1)));
     report(tally, file->writable() && bytes[0] == 0 && bytes[9999] == 0, "scratch file: does not begin with zeros");
     std::memset(bytes, 7, 10000);
-    report(tally, bytes[9999] == 7 && scratch_stats().live - before.live == 10000 && scratch_stats().peak >= scratch_stats().live, "scratch file: is counted as something else");
+    report(
+        tally,
+        bytes[9999] == 7 && scratch_stats().live - before.live == 10000 && scratch_stats().peak >= scratch_stats().live,
+        "scratch file: is counted as something else");
     report(tally, code_of([&] { file->range(1, 10000, 1); }) == "file_truncated", "scratch file: reads past the end");
   }
   report(tally, scratch_stats().live == before.live, "scratch file: live bytes do not return");
   reset_scratch_peak();
   report(tally, scratch_stats().peak == before.live, "scratch file: reset_scratch_peak leaves a peak");
-  report(tally, code_of([] { MappedFile::scratch("/tmp", uint64_t{1} << 45); }) == "offload_disk_full", "scratch file: 32 TiB are granted");
-  report(tally, code_of([] { MappedFile::scratch("/tmp/there-is-no-such-folder", 1); }) == "offload_unwritable", "scratch file: is made in a folder that is not there");
+  report(tally, code_of([] { MappedFile::scratch("/tmp", uint64_t{1} << 45); }) == "offload_disk_full",
+         "scratch file: 32 TiB are granted");
+  report(tally, code_of([] { MappedFile::scratch("/tmp/there-is-no-such-folder", 1); }) == "offload_unwritable",
+         "scratch file: is made in a folder that is not there");
 }
 
 void check_last_error(Tally& tally) {

@@ -1,4 +1,5 @@
-// The CUDA backend under the case tables: its emulation on the host, and the real library where there is a GPU; and the host side by itself.
+// The CUDA backend under the case tables: its emulation on the host, and the real library where there is a GPU; and the
+// host side by itself.
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -22,10 +23,14 @@ namespace {
 const TemperBackend* g_backend = nullptr;  // whose memory the functions below mean: one device at a time
 
 void must(int status) {
-  if (status) throw std::runtime_error(std::string(g_backend->last_error_code()) + ": " + g_backend->last_error_message());
+  if (status)
+    throw std::runtime_error(std::string(g_backend->last_error_code()) + ": " + g_backend->last_error_message());
 }
 // The library has an error record of its own; the comparers read the program's.
-void take_error() { set_last_error(std::string(g_backend->last_error_code()).c_str(), std::string(g_backend->last_error_message()).c_str()); }
+void take_error() {
+  set_last_error(std::string(g_backend->last_error_code()).c_str(),
+                 std::string(g_backend->last_error_message()).c_str());
+}
 int settled() {
   const int status = g_backend->synchronize();
   if (status) take_error();
@@ -35,14 +40,19 @@ int settled() {
 Backend over(const TemperBackend* backend) {
   g_backend = backend;
   must(backend->open(0, 0));
-  return {backend->name, backend->ops, {},
+  return {backend->name,
+          backend->ops,
+          {},
           [](size_t n) -> void* {
             void* p = nullptr;
             must(g_backend->allocate(&p, n, static_cast<int32_t>(Category::workspace)));
             return p;
           },
-          [](void* d, const void* h, size_t n) { must(g_backend->upload(d, h, n)); }, [](void* h, const void* d, size_t n) { must(g_backend->download(h, d, n)); },
-          [](void* d) { g_backend->release(d); }, take_error, settled};
+          [](void* d, const void* h, size_t n) { must(g_backend->upload(d, h, n)); },
+          [](void* h, const void* d, size_t n) { must(g_backend->download(h, d, n)); },
+          [](void* d) { g_backend->release(d); },
+          take_error,
+          settled};
 }
 
 std::string code_of(const std::function<void()>& f) {
@@ -77,7 +87,8 @@ Backend cuda_backend() {
   void* library = dlopen(path && *path ? path : "build/temper_cuda.so", RTLD_NOW | RTLD_LOCAL);
   if (!library) throw std::runtime_error(dlerror());
   auto* entry = reinterpret_cast<const TemperBackend* (*)()>(dlsym(library, "temper_backend"));
-  if (!entry || entry()->abi != TEMPER_BACKEND_ABI || entry()->size != sizeof(TemperBackend)) throw std::runtime_error("not a backend library of this version");
+  if (!entry || entry()->abi != TEMPER_BACKEND_ABI || entry()->size != sizeof(TemperBackend))
+    throw std::runtime_error("not a backend library of this version");
   Backend b = over(entry());
   for (const char* name : {"first run", "second run"}) b.variants.push_back({name, "cuda", [] {}});
   return b;
@@ -112,12 +123,21 @@ void check_device(Tally& tally) {
   void* b = allocate_device(100 * kMiB, Category::activations);
   expect("over the limit", "out_of_device_memory", [&] { allocate_device(64 * kMiB, Category::kv); });
   std::string message;
-  try { allocate_device(64 * kMiB, Category::kv); } catch (const Error& e) { message = e.message; }
-  for (const char* part : {"64 MiB of kv", "weights 64 MiB", "activations 100 MiB", "limit of 200 MiB", "--memory-limit"})
-    report(tally, message.find(part) != std::string::npos, std::string("device: the refusal does not say '") + part + "': " + message);
-  report(tally, device_memory().counted.total_live == static_cast<int64_t>(164 * kMiB) && device_memory().held <= 200 * kMiB, "device: a refused allocation is counted");
+  try {
+    allocate_device(64 * kMiB, Category::kv);
+  } catch (const Error& e) {
+    message = e.message;
+  }
+  for (const char* part :
+       {"64 MiB of kv", "weights 64 MiB", "activations 100 MiB", "limit of 200 MiB", "--memory-limit"})
+    report(tally, message.find(part) != std::string::npos,
+           std::string("device: the refusal does not say '") + part + "': " + message);
+  report(tally,
+         device_memory().counted.total_live == static_cast<int64_t>(164 * kMiB) && device_memory().held <= 200 * kMiB,
+         "device: a refused allocation is counted");
   release_device(b);
-  report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0, "device: a released block is still counted");
+  report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0,
+         "device: a released block is still counted");
 #if !defined(__SANITIZE_ADDRESS__)  // there every block is its own, and goes
   report(tally, device_memory().held >= 164 * kMiB, "device: a released block is not kept");
 #endif
@@ -134,19 +154,24 @@ void check_device(Tally& tally) {
 #if !defined(__SANITIZE_ADDRESS__)  // there every block is its own
   report(tally, device_memory().held == held, "device: blocks do not join their neighbours");
   b = allocate_device(130 * kMiB, Category::activations);  // the kept 100 MiB must go first
-  report(tally, b != nullptr && device_memory().held <= 200 * kMiB, "device: kept memory is not given back for another shape");
+  report(tally, b != nullptr && device_memory().held <= 200 * kMiB,
+         "device: kept memory is not given back for another shape");
   release_device(b);
 #endif
   void* one = allocate_device(100, Category::workspace);
   void* two = allocate_device(100, Category::workspace);
-  report(tally, one != two && (reinterpret_cast<uintptr_t>(one) | reinterpret_cast<uintptr_t>(two)) % 16 == 0, "device: small blocks overlap or are misaligned");
+  report(tally, one != two && (reinterpret_cast<uintptr_t>(one) | reinterpret_cast<uintptr_t>(two)) % 16 == 0,
+         "device: small blocks overlap or are misaligned");
   release_device(one);
   release_device(two);
   release_device(a);
   trim_device_memory();
-  report(tally, device_memory().held == 0 && device_memory().counted.total_live == 0, "device: trimming leaves memory held");
+  report(tally, device_memory().held == 0 && device_memory().counted.total_live == 0,
+         "device: trimming leaves memory held");
   machine.fail_allocation = 0;
-  expect("the device itself has no memory", "no error", [] { release_device(allocate_device(kMiB, Category::workspace)); });  // a second try after trimming
+  // a second try after trimming
+  expect("the device itself has no memory", "no error",
+         [] { release_device(allocate_device(kMiB, Category::workspace)); });
   // ---- transfers
   const size_t n = 40 * kMiB + 12345;
   std::vector<uint8_t> sent(n), back(n);
@@ -170,7 +195,8 @@ void check_device(Tally& tally) {
   t.ndim = 1;
   t.shape[0] = 16;
   const int status = temper_backend()->ops->fill(&t, 1.0) || temper_backend()->synchronize();
-  report(tally, status && last_error().code == "device_lost", "device: a lost device gives " + (status ? last_error().code : std::string("no error")));
+  report(tally, status && last_error().code == "device_lost",
+         "device: a lost device gives " + (status ? last_error().code : std::string("no error")));
   release_device(x);
   machine = before;
   close_device();

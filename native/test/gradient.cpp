@@ -1,5 +1,6 @@
-// grad: the reference backward against differences of the reference forward. The forward computes in double and rounds its outputs to f32;
-// the tolerance is that rounding carried through the difference quotient, plus what the two quotients of different order disagree by.
+// grad: the reference backward against differences of the reference forward. The forward computes in double and rounds
+// its outputs to f32; the tolerance is that rounding carried through the difference quotient, plus what the two
+// quotients of different order disagree by.
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -10,7 +11,9 @@ namespace {
 
 constexpr int64_t kElements = 24;  // of each input
 
-struct Loss { double value, magnitude; };
+struct Loss {
+  double value, magnitude;
+};
 
 Loss loss_of(const GradCase& g, Values args, const Values& upstream) {
   const Values after = run_reference(g.forward, std::move(args));
@@ -37,14 +40,19 @@ void check_gradient(const GradCase& g, Tally& tally) {
     const Value& x = g.args[static_cast<size_t>(pair.forward_input)];
     const Value& dx = backward[static_cast<size_t>(pair.backward_output)];
     for (int64_t k = 0; k < kElements && k < x.numel(); ++k) {
-      const int64_t i = x.numel() <= kElements ? k : static_cast<int64_t>(random_bits(31, static_cast<uint64_t>(k)) % static_cast<uint64_t>(x.numel()));
+      const int64_t i =
+          x.numel() <= kElements
+              ? k
+              : static_cast<int64_t>(random_bits(31, static_cast<uint64_t>(k)) % static_cast<uint64_t>(x.numel()));
       const double step = 0x1p-5;
       double difference[2], magnitude = 0, width[2];
       for (int wide = 0; wide < 2; ++wide) {
         Values up = g.args, down = g.args;
         up[static_cast<size_t>(pair.forward_input)].set(i, x.at(i) + step * (1 + wide));
         down[static_cast<size_t>(pair.forward_input)].set(i, x.at(i) - step * (1 + wide));
-        width[wide] = up[static_cast<size_t>(pair.forward_input)].at(i) - down[static_cast<size_t>(pair.forward_input)].at(i);  // as f32 holds it
+        // as f32 holds it
+        width[wide] =
+            up[static_cast<size_t>(pair.forward_input)].at(i) - down[static_cast<size_t>(pair.forward_input)].at(i);
         const Loss plus = loss_of(g, up, upstream), minus = loss_of(g, down, upstream);
         difference[wide] = (plus.value - minus.value) / width[wide];
         magnitude = std::fmax(magnitude, std::fmax(plus.magnitude, minus.magnitude));
@@ -54,10 +62,15 @@ void check_gradient(const GradCase& g, Tally& tally) {
       const double tolerance = 4 * kUnit * magnitude / width[0] + gap * 8 * step + 8 * kUnit * std::fabs(numeric);
       const double analytic = dx.at(i);
       char text[160];
-      std::snprintf(text, sizeof text, "element %lld: backward %.9g, differences %.9g, tolerance %.3g", static_cast<long long>(i), analytic, numeric, tolerance);
-      report(tally, std::fabs(analytic - numeric) <= tolerance, "grad " + g.op + " [" + g.name + "] of input " + std::to_string(pair.forward_input) + ": " + text);
+      std::snprintf(text, sizeof text, "element %lld: backward %.9g, differences %.9g, tolerance %.3g",
+                    static_cast<long long>(i), analytic, numeric, tolerance);
+      report(tally, std::fabs(analytic - numeric) <= tolerance,
+             "grad " + g.op + " [" + g.name + "] of input " + std::to_string(pair.forward_input) + ": " + text);
       // The check itself must see a gradient of twice the size, and one of the other sign.
-      if (std::fabs(numeric) > 2 * tolerance) report(tally, !(std::fabs(2 * analytic - numeric) <= tolerance) && !(std::fabs(-analytic - numeric) <= tolerance), "grad " + g.op + ": a wrong gradient passes");
+      if (std::fabs(numeric) > 2 * tolerance)
+        report(tally,
+               !(std::fabs(2 * analytic - numeric) <= tolerance) && !(std::fabs(-analytic - numeric) <= tolerance),
+               "grad " + g.op + ": a wrong gradient passes");
     }
   }
 }

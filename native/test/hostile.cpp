@@ -1,5 +1,6 @@
-// Hostile calls: the case tables' small calls with indices, shapes, dtypes, numbers and data made wrong at random. What the contract lets through,
-// an op must survive: do its work or return an error. Reading or writing past a tensor shows in the sanitizer build, whose blocks end exactly.
+// Hostile calls: the case tables' small calls with indices, shapes, dtypes, numbers and data made wrong at random. What
+// the contract lets through, an op must survive: do its work or return an error. Reading or writing past a tensor shows
+// in the sanitizer build, whose blocks end exactly.
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -66,7 +67,10 @@ void spoil(Random& r, Values& args, int64_t max_flips) {
         v.bytes.resize(v.tensor.bytes());
         break;
       }
-      case 1: v.tensor.dtype = static_cast<DType>(r.below(4)); v.bytes.resize(v.tensor.bytes()); break;
+      case 1:
+        v.tensor.dtype = static_cast<DType>(r.below(4));
+        v.bytes.resize(v.tensor.bytes());
+        break;
       case 2: v.is_null = true; break;
       default:
         if (n == 0) break;
@@ -123,7 +127,8 @@ void check_hostile(const Backend* device, const std::string& filter, Tally& tall
         storage[i].data = memory[i].get();
       }
       for (size_t i = 0; i < args.size(); ++i)
-        if (tensors[i] && args[i].alias >= 0 && tensors[static_cast<size_t>(args[i].alias)]) storage[i].data = memory[static_cast<size_t>(args[i].alias)].get();
+        if (tensors[i] && args[i].alias >= 0 && tensors[static_cast<size_t>(args[i].alias)])
+          storage[i].data = memory[static_cast<size_t>(args[i].alias)].get();
       try {
         contract::check(id, refs.data(), numbers.data());
       } catch (const Error&) {
@@ -131,11 +136,16 @@ void check_hostile(const Backend* device, const std::string& filter, Tally& tall
       }
       ++passed_contract;
       cpu::force_isa(isas[static_cast<size_t>(call) % isas.size()]);
-      const int status = device ? settle(*device, invoke(*device->ops, op, args, tensors)) : invoke(cpu::table(), op, args, tensors);
+      const int status =
+          device ? settle(*device, invoke(*device->ops, op, args, tensors)) : invoke(cpu::table(), op, args, tensors);
       if (status == 0) ++done;
-      else report(tally, !last_error().code.empty() && last_error().code != "internal", op + ": hostile call " + std::to_string(call) + " ends in " + last_error().message);
+      else
+        report(tally, !last_error().code.empty() && last_error().code != "internal",
+               op + ": hostile call " + std::to_string(call) + " ends in " + last_error().message);
     }
-    report(tally, passed_contract > calls / 20, op + ": only " + std::to_string(passed_contract) + " hostile calls pass the contract; the cases are too large or too few");
+    report(tally, passed_contract > calls / 20,
+           op + ": only " + std::to_string(passed_contract) +
+               " hostile calls pass the contract; the cases are too large or too few");
     report(tally, done > 0, op + ": no hostile call does its work");
   }
 }

@@ -1,5 +1,5 @@
-// temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]: one line per failure, then "N passed, N failed". Without --backend: the CPU
-// and CUDA's emulation. TEMPER_ISA=NAME tests that path of the CPU alone.
+// temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]: one line per failure, then "N passed, N
+// failed". Without --backend: the CPU and CUDA's emulation. TEMPER_ISA=NAME tests that path of the CPU alone.
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -24,17 +24,29 @@ int main(int argc, char** argv) {
   Tally tally;
   try {
     if (wanted("cpu")) {
-      if (filter.empty()) { check_comparer(tally); check_sweep(tally); }
+      if (filter.empty()) {
+        check_comparer(tally);
+        check_sweep(tally);
+      }
       check_cases(cpu_backend(quick), quick, filter, tally);
       check_gradients(filter, tally);
       if (filter.empty() || filter == "attention") check_attention_tolerances(tally);
-      if (filter.empty()) { check_numeric(tally); check_invariance(tally); check_core(tally); check_paths(tally); check_tokenizer(tally); }
+      if (filter.empty()) {
+        check_numeric(tally);
+        check_invariance(tally);
+        check_core(tally);
+        check_paths(tally);
+        check_tokenizer(tally);
+      }
       check_hostile(nullptr, filter, tally);
     }
     if (wanted("emulation")) {
       const Backend emulated = emulated_backend();
       check_cases(emulated, quick, filter, tally);
-      if (filter.empty()) { check_emulation(tally); check_device(tally); }
+      if (filter.empty()) {
+        check_emulation(tally);
+        check_device(tally);
+      }
       check_hostile(&emulated, filter, tally);
       if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);

@@ -1,5 +1,5 @@
-// The instruction sets: forcing one really changes what runs, in the matrix products as in the kernels that the compiler vectorises,
-// and one that this CPU lacks is refused by name.
+// The instruction sets: forcing one really changes what runs, in the matrix products as in the kernels that the
+// compiler vectorises, and one that this CPU lacks is refused by name.
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -43,14 +43,17 @@ std::vector<std::vector<uint8_t>> outputs_of(const std::string& op) {
   return all;
 }
 
-// Sums are cut by the width of the registers and products are fused or not: two paths that really differ differ in some last bit.
+// Sums are cut by the width of the registers and products are fused or not: two paths that really differ differ in some
+// last bit.
 void check_differs(Tally& tally, const std::string& op, Isa one, Isa other) {
   if (!cpu::supported(one) || !cpu::supported(other)) return;
   cpu::force_isa(one);
   const auto a = outputs_of(op);
   cpu::force_isa(other);
   const auto b = outputs_of(op);
-  report(tally, !a.empty() && a != b, std::string("paths: ") + op + " has the same bits on " + cpu::name_of(one) + " and " + cpu::name_of(other) + ": is the path really taken?");
+  report(tally, !a.empty() && a != b,
+         std::string("paths: ") + op + " has the same bits on " + cpu::name_of(one) + " and " + cpu::name_of(other) +
+             ": is the path really taken?");
 }
 
 }  // namespace
@@ -84,14 +87,18 @@ void check_paths(Tally& tally) {
     cpu::force_isa(isa);
     report(tally, cpu::active_isa() == isa, "paths: " + name + " was forced and is not active");
     const cpu::Kernels* k = &cpu::kernels();
-    for (const cpu::Kernels* before : seen) report(tally, before != k && before->rounded.tile != k->rounded.tile, "paths: " + name + " multiplies with another path's tiles");
+    for (const cpu::Kernels* before : seen)
+      report(tally, before != k && before->rounded.tile != k->rounded.tile,
+             "paths: " + name + " multiplies with another path's tiles");
     seen.push_back(k);
   }
   for (const char* op : {"linear_fwd", "grouped_linear_fwd", "attention_fwd", "attention_bwd"})
     for (Isa isa : {Isa::avx2, Isa::neon}) check_differs(tally, op, Isa::portable, isa);
   check_differs(tally, "linear_fwd", Isa::avx2, Isa::avx512);
-#if !defined(__SANITIZE_ADDRESS__)  // that build does not vectorise loops: what differs by their width alone agrees in it
-  for (Isa isa : {Isa::avx2, Isa::avx512}) check_differs(tally, "rmsnorm_fwd", Isa::portable, isa);  // aarch64's portable code is NEON
+// that build does not vectorise loops: what differs by their width alone agrees in it
+#if !defined(__SANITIZE_ADDRESS__)
+  // aarch64's portable code is NEON
+  for (Isa isa : {Isa::avx2, Isa::avx512}) check_differs(tally, "rmsnorm_fwd", Isa::portable, isa);
   for (const char* op : {"attention_fwd", "rmsnorm_fwd"}) check_differs(tally, op, Isa::avx2, Isa::avx512);
 #endif
   check_differs(tally, "linear_fwd", Isa::avx512, Isa::avx512bf16);

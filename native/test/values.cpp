@@ -16,16 +16,22 @@ int call_with(int (*fn)(A...), const Values& args, const std::vector<Tensor*>& t
     if constexpr (std::is_same_v<T, TensorRef>) return tensors[i];
     else return static_cast<T>(args[i].number);
   };
-  if (args.size() != sizeof...(A)) throw std::runtime_error("a case has " + std::to_string(args.size()) + " arguments, the op takes " + std::to_string(sizeof...(A)));
+  if (args.size() != sizeof...(A))
+    throw std::runtime_error("a case has " + std::to_string(args.size()) + " arguments, the op takes " +
+                             std::to_string(sizeof...(A)));
   return fn(argument.template operator()<A>(I)...);
 }
-template <class... A> int call_op(int (*fn)(A...), const Values& args, const std::vector<Tensor*>& tensors) {
+template <class... A>
+int call_op(int (*fn)(A...), const Values& args, const std::vector<Tensor*>& tensors) {
   return call_with(fn, args, tensors, std::index_sequence_for<A...>{});
 }
 
 using Caller = int (*)(const TemperOps&, const Values&, const std::vector<Tensor*>&);
 const std::map<std::string, Caller>& callers() {
-#define TEMPER_CALLER(name) {#name, [](const TemperOps& ops, const Values& args, const std::vector<Tensor*>& tensors) { return call_op(ops.name, args, tensors); }},
+#define TEMPER_CALLER(name)                                                                   \
+  {#name, [](const TemperOps& ops, const Values& args, const std::vector<Tensor*>& tensors) { \
+     return call_op(ops.name, args, tensors);                                                 \
+   }},
   static const std::map<std::string, Caller> all = {TEMPER_OP_NAMES(TEMPER_CALLER)};
 #undef TEMPER_CALLER
   return all;
@@ -62,18 +68,42 @@ Value::Value(DType dtype, const Shape& shape, Role r) : role(r) {
 
 double Value::at(int64_t i) const {
   switch (tensor.dtype) {
-    case DType::f32: { float x; std::memcpy(&x, bytes.data() + 4 * i, 4); return x; }
-    case DType::bf16: { uint16_t x; std::memcpy(&x, bytes.data() + 2 * i, 2); return cpu::bf16_to_float(x); }
-    case DType::i32: { int32_t x; std::memcpy(&x, bytes.data() + 4 * i, 4); return x; }
+    case DType::f32: {
+      float x;
+      std::memcpy(&x, bytes.data() + 4 * i, 4);
+      return x;
+    }
+    case DType::bf16: {
+      uint16_t x;
+      std::memcpy(&x, bytes.data() + 2 * i, 2);
+      return cpu::bf16_to_float(x);
+    }
+    case DType::i32: {
+      int32_t x;
+      std::memcpy(&x, bytes.data() + 4 * i, 4);
+      return x;
+    }
     case DType::u8: return bytes[static_cast<size_t>(i)];
   }
   return 0;
 }
 void Value::set(int64_t i, double x) {
   switch (tensor.dtype) {
-    case DType::f32: { const float y = static_cast<float>(x); std::memcpy(bytes.data() + 4 * i, &y, 4); break; }
-    case DType::bf16: { const uint16_t y = cpu::float_to_bf16(static_cast<float>(x)); std::memcpy(bytes.data() + 2 * i, &y, 2); break; }
-    case DType::i32: { const int32_t y = static_cast<int32_t>(x); std::memcpy(bytes.data() + 4 * i, &y, 4); break; }
+    case DType::f32: {
+      const float y = static_cast<float>(x);
+      std::memcpy(bytes.data() + 4 * i, &y, 4);
+      break;
+    }
+    case DType::bf16: {
+      const uint16_t y = cpu::float_to_bf16(static_cast<float>(x));
+      std::memcpy(bytes.data() + 2 * i, &y, 2);
+      break;
+    }
+    case DType::i32: {
+      const int32_t y = static_cast<int32_t>(x);
+      std::memcpy(bytes.data() + 4 * i, &y, 4);
+      break;
+    }
     case DType::u8: bytes[static_cast<size_t>(i)] = static_cast<uint8_t>(x); break;
   }
 }
@@ -85,10 +115,12 @@ Value floats(const Shape& shape, uint64_t seed, double scale, DType dtype) {
   });
 }
 Value smooth(const Shape& shape, uint64_t seed, double scale, DType dtype) {
-  return with_numbers(shape, dtype, [=](int64_t i) { return scale * (4 * random_unit(seed, static_cast<uint64_t>(i)) - 2); });
+  return with_numbers(shape, dtype,
+                      [=](int64_t i) { return scale * (4 * random_unit(seed, static_cast<uint64_t>(i)) - 2); });
 }
 Value positive(const Shape& shape, uint64_t seed, double low, double high) {
-  return with_numbers(shape, DType::f32, [=](int64_t i) { return low + (high - low) * random_unit(seed, static_cast<uint64_t>(i)); });
+  return with_numbers(shape, DType::f32,
+                      [=](int64_t i) { return low + (high - low) * random_unit(seed, static_cast<uint64_t>(i)); });
 }
 Value values_f32(const Shape& shape, const std::vector<float>& x) {
   return with_numbers(shape, DType::f32, [&](int64_t i) { return x.at(static_cast<size_t>(i)); });
@@ -97,10 +129,14 @@ Value values_i32(const Shape& shape, const std::vector<int32_t>& x) {
   return with_numbers(shape, DType::i32, [&](int64_t i) { return x.at(static_cast<size_t>(i)); });
 }
 Value indices(const Shape& shape, uint64_t seed, int64_t limit) {
-  return with_numbers(shape, DType::i32, [=](int64_t i) { return static_cast<double>(random_bits(seed, static_cast<uint64_t>(i)) % static_cast<uint64_t>(limit)); });
+  return with_numbers(shape, DType::i32, [=](int64_t i) {
+    return static_cast<double>(random_bits(seed, static_cast<uint64_t>(i)) % static_cast<uint64_t>(limit));
+  });
 }
 Value bytes_u8(const Shape& shape, uint64_t seed, int low, int high) {
-  return with_numbers(shape, DType::u8, [=](int64_t i) { return low + static_cast<int>(random_bits(seed, static_cast<uint64_t>(i)) % static_cast<uint64_t>(high - low + 1)); });
+  return with_numbers(shape, DType::u8, [=](int64_t i) {
+    return low + static_cast<int>(random_bits(seed, static_cast<uint64_t>(i)) % static_cast<uint64_t>(high - low + 1));
+  });
 }
 Value out(const Shape& shape, DType dtype) { return Value(dtype, shape, Role::out); }
 Value out_alias(const Shape& shape, int argument) {
@@ -135,7 +171,8 @@ Values run_reference(const std::string& op, Values args) {
     storage[i].data = args[i].bytes.data();
     tensors[i] = &storage[i];
   }
-  if (invoke(cpu::reference_table(), op, args, tensors) != 0) throw std::runtime_error(op + ": the reference failed: " + last_error().message);
+  if (invoke(cpu::reference_table(), op, args, tensors) != 0)
+    throw std::runtime_error(op + ": the reference failed: " + last_error().message);
   return args;
 }
 

@@ -12,10 +12,10 @@
 namespace temper::tokenizer {
 namespace {
 
-constexpr size_t kShort = 15;                // longest piece that fits a Key
-constexpr size_t kLinear = 96;               // up to here a plain scan for the lowest rank beats a heap
+constexpr size_t kShort = 15;   // longest piece that fits a Key
+constexpr size_t kLinear = 96;  // up to here a plain scan for the lowest rank beats a heap
 constexpr size_t kCacheSlots = size_t{1} << 14;
-constexpr size_t kKeep = size_t{1} << 20;    // scratch larger than this is given back
+constexpr size_t kKeep = size_t{1} << 20;  // scratch larger than this is given back
 constexpr uint32_t kIdBits = 20, kRankBits = 24;
 constexpr uint64_t kEmpty = UINT64_MAX;
 
@@ -26,7 +26,11 @@ inline uint64_t mix(uint64_t a, uint64_t b) {
 
 uint64_t hash_bytes(const uint8_t* p, size_t n) {
   uint64_t h = n;
-  for (; n >= 8; p += 8, n -= 8) { uint64_t w; std::memcpy(&w, p, 8); h = mix(h, w); }
+  for (; n >= 8; p += 8, n -= 8) {
+    uint64_t w;
+    std::memcpy(&w, p, 8);
+    h = mix(h, w);
+  }
   uint64_t w = 0;
   std::memcpy(&w, p, n);
   return mix(h, w);
@@ -45,8 +49,10 @@ Bpe::Key Bpe::key_of(const uint8_t* p, size_t n, const uint8_t* readable_end) {
   if (readable_end - p >= 16) {
     std::memcpy(&k.lo, p, 8);
     std::memcpy(&k.hi, p + 8, 8);
-    if (n <= 8) { k.lo &= n == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * n)) - 1; k.hi = 0; }
-    else k.hi &= (uint64_t{1} << (8 * (n - 8))) - 1;
+    if (n <= 8) {
+      k.lo &= n == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * n)) - 1;
+      k.hi = 0;
+    } else k.hi &= (uint64_t{1} << (8 * (n - 8))) - 1;
   } else {
     std::memcpy(&k.lo, p, std::min<size_t>(n, 8));
     if (n > 8) std::memcpy(&k.hi, p + 8, n - 8);
@@ -73,7 +79,9 @@ uint32_t Bpe::find_long(const uint8_t* p, size_t n) const {
   }
 }
 
-uint32_t Bpe::find(const uint8_t* p, size_t n) const { return n <= kShort ? find_short(key_of(p, n, p + n)) : find_long(p, n); }
+uint32_t Bpe::find(const uint8_t* p, size_t n) const {
+  return n <= kShort ? find_short(key_of(p, n, p + n)) : find_long(p, n);
+}
 
 inline uint32_t Bpe::pair_rank(uint32_t left, uint32_t right) const {
   const uint64_t key = static_cast<uint64_t>(left) << kIdBits | right;
@@ -89,17 +97,25 @@ bool Bpe::add_pair(uint32_t left, uint32_t right, uint32_t rank) {
   const uint64_t key = static_cast<uint64_t>(left) << kIdBits | right;
   const size_t mask = pairs_.size() - 1;
   for (size_t i = (key * 0x9E3779B97F4A7C15u) >> 24 & mask;; i = (i + 1) & mask) {
-    if (pairs_[i] == kEmpty) { pairs_[i] = key << kRankBits | rank; return true; }
+    if (pairs_[i] == kEmpty) {
+      pairs_[i] = key << kRankBits | rank;
+      return true;
+    }
     if (pairs_[i] >> kRankBits == key) return false;
   }
 }
 
-Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std::span<const uint32_t> merges, bool whole_piece)
-    : bytes_(bytes.begin(), bytes.end()), offsets_(offsets.begin(), offsets.end()), byte_pairs_(65536, kNone), whole_piece_(whole_piece) {
+Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std::span<const uint32_t> merges,
+         bool whole_piece)
+    : bytes_(bytes.begin(), bytes.end()),
+      offsets_(offsets.begin(), offsets.end()),
+      byte_pairs_(65536, kNone),
+      whole_piece_(whole_piece) {
   require(offsets_.size() >= 2 && offsets_.front() == 0 && offsets_.back() == bytes_.size(), "tokenizer_offsets",
           "token offsets do not cover the ", bytes_.size(), " bytes of the vocabulary");
   const size_t count = offsets_.size() - 1;
-  require(count < (size_t{1} << kIdBits) - 1, "tokenizer_too_large", "vocabulary of ", count, " tokens, at most ", (1u << kIdBits) - 2, " are supported");
+  require(count < (size_t{1} << kIdBits) - 1, "tokenizer_too_large", "vocabulary of ", count, " tokens, at most ",
+          (1u << kIdBits) - 2, " are supported");
   size_t num_long = 0, num_splits = 0;
   for (size_t i = 0; i < count; i++) {
     require(offsets_[i] < offsets_[i + 1], "tokenizer_offsets", "token ", i, " is empty or its offsets run backwards");
@@ -132,8 +148,8 @@ Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std:
   }
 
   if (merges.empty()) {
-    // Every split of a token into two tokens is a merge of the token's own rank. A part is always a token, so this equals
-    // looking the joined bytes up, as tiktoken does.
+    // Every split of a token into two tokens is a merge of the token's own rank. A part is always a token, so this
+    // equals looking the joined bytes up, as tiktoken does.
     std::vector<std::pair<uint64_t, uint32_t>> found;
     found.reserve(count * 3);
     for (uint32_t id = 0; id < count; id++) {
@@ -147,29 +163,35 @@ Bpe::Bpe(std::span<const uint8_t> bytes, std::span<const uint32_t> offsets, std:
       }
     }
     pairs_.assign(table_size(found.size()), kEmpty);
-    for (const auto& [key, id] : found) add_pair(static_cast<uint32_t>(key >> kIdBits), key & ((1u << kIdBits) - 1), id);
+    for (const auto& [key, id] : found)
+      add_pair(static_cast<uint32_t>(key >> kIdBits), key & ((1u << kIdBits) - 1), id);
   } else {
     require(merges.size() % 2 == 0, "tokenizer_merge", "merges hold ", merges.size(), " ids, not pairs");
     const size_t num = merges.size() / 2;
-    require(num < (size_t{1} << kRankBits) - 1, "tokenizer_too_large", num, " merges, at most ", (1u << kRankBits) - 2, " are supported");
+    require(num < (size_t{1} << kRankBits) - 1, "tokenizer_too_large", num, " merges, at most ", (1u << kRankBits) - 2,
+            " are supported");
     pairs_.assign(table_size(num), kEmpty);
     merged_.resize(num);
     std::vector<uint8_t> joined;
     for (uint32_t rank = 0; rank < num; rank++) {
       const uint32_t left = merges[rank * 2], right = merges[rank * 2 + 1];
-      require(left < count && right < count, "tokenizer_merge", "merge ", rank, " names token ", std::max(left, right), " of ", count);
+      require(left < count && right < count, "tokenizer_merge", "merge ", rank, " names token ", std::max(left, right),
+              " of ", count);
       joined.assign(bytes_.data() + offsets_[left], bytes_.data() + offsets_[left + 1]);
       joined.insert(joined.end(), bytes_.data() + offsets_[right], bytes_.data() + offsets_[right + 1]);
       merged_[rank] = find(joined.data(), joined.size());
-      require(merged_[rank] != kNone, "tokenizer_merge", "merge ", rank, " (tokens ", left, " and ", right, ") makes a token that is not in the vocabulary");
-      require(add_pair(left, right, rank), "tokenizer_merge", "merge ", rank, " (tokens ", left, " and ", right, ") stands in the list twice");
+      require(merged_[rank] != kNone, "tokenizer_merge", "merge ", rank, " (tokens ", left, " and ", right,
+              ") makes a token that is not in the vocabulary");
+      require(add_pair(left, right, rank), "tokenizer_merge", "merge ", rank, " (tokens ", left, " and ", right,
+              ") stands in the list twice");
     }
   }
   const auto single = [&](uint64_t id) { return offsets_[id + 1] - offsets_[id] == 1; };
   for (const uint64_t slot : pairs_) {
     if (slot == kEmpty) continue;
     const uint64_t left = slot >> (kRankBits + kIdBits), right = slot >> kRankBits & ((1u << kIdBits) - 1);
-    if (single(left) && single(right)) byte_pairs_[bytes_[offsets_[left]] * 256u + bytes_[offsets_[right]]] = slot & ((1u << kRankBits) - 1);
+    if (single(left) && single(right))
+      byte_pairs_[bytes_[offsets_[left]] * 256u + bytes_[offsets_[right]]] = slot & ((1u << kRankBits) - 1);
   }
   find_sure_chars();
 }
@@ -187,11 +209,15 @@ void Bpe::encode(std::span<const uint8_t> text, std::vector<int32_t>& out) {
   }
 }
 
-inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Scratch& s, std::vector<int32_t>& out) const {
+inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Scratch& s,
+                              std::vector<int32_t>& out) const {
   if (n > kShort) {
     if (whole_piece_) {
       const uint32_t id = find_long(p, n);
-      if (id != kNone) { out.push_back(static_cast<int32_t>(id)); return; }
+      if (id != kNone) {
+        out.push_back(static_cast<int32_t>(id));
+        return;
+      }
     }
     merge(p, n, s, out);
     return;
@@ -199,7 +225,10 @@ inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Sc
   const Key key = key_of(p, n, end);
   if (whole_piece_) {
     const uint32_t id = find_short(key);
-    if (id != kNone) { out.push_back(static_cast<int32_t>(id)); return; }
+    if (id != kNone) {
+      out.push_back(static_cast<int32_t>(id));
+      return;
+    }
   }
   Cached* slot = s.cache.empty() ? nullptr : &s.cache[mix(key.lo, key.hi) >> 20 & (kCacheSlots - 1)];
   if (slot && slot->lo == key.lo && slot->hi == key.hi) {
@@ -215,11 +244,12 @@ inline void Bpe::encode_piece(const uint8_t* p, size_t n, const uint8_t* end, Sc
   }
 }
 
-// Whether a character's bytes may be taken as one part from the start, whatever stands around it. With R the highest rank among the
-// merges that make its token from its bytes alone: yes if every token that overlaps the character in part, or contains it whole and
-// more, is only made by merges of rank above R. Then, as long as the character is not whole, one of its own merges is open with a
-// rank ≤ R, so no merge that touches it from outside can be chosen before it; and once it is whole every merge with it has a rank
-// above R, so it makes no difference that it was whole earlier. Saves most of the work on scripts outside ASCII.
+// Whether a character's bytes may be taken as one part from the start, whatever stands around it. With R the highest
+// rank among the merges that make its token from its bytes alone: yes if every token that overlaps the character in
+// part, or contains it whole and more, is only made by merges of rank above R. Then, as long as the character is not
+// whole, one of its own merges is open with a rank ≤ R, so no merge that touches it from outside can be chosen before
+// it; and once it is whole every merge with it has a rank above R, so it makes no difference that it was whole earlier.
+// Saves most of the work on scripts outside ASCII.
 void Bpe::find_sure_chars() {
   const size_t count = offsets_.size() - 1;
   std::vector<uint32_t> made_at(count, kNone);  // lowest rank of a merge that makes the token
@@ -229,8 +259,8 @@ void Bpe::find_sure_chars() {
     uint32_t& at = made_at[result_of(rank)];
     at = std::min(at, rank);
   }
-  // Lowest rank of a token that begins with the last k bytes of a character and goes on with the start of another (ends with its
-  // first k bytes after something else; contains it and more). Keys: up to 3 bytes with their count on top.
+  // Lowest rank of a token that begins with the last k bytes of a character and goes on with the start of another (ends
+  // with its first k bytes after something else; contains it and more). Keys: up to 3 bytes with their count on top.
   std::unordered_map<uint32_t, uint32_t> begins, ends;
   uint32_t num_chars = 0;  // above the highest character that is a token
   for (size_t id = 0; id < count; id++) {
@@ -249,7 +279,8 @@ void Bpe::find_sure_chars() {
     const uint8_t* p = bytes_.data() + offsets_[id];
     const size_t n = offsets_[id + 1] - offsets_[id];
     for (size_t k = 1; k <= 3 && k < n; k++) {
-      if ((p[0] & 0xC0) == 0x80 && (p[k] & 0xC0) != 0x80) lower(begins.try_emplace(key(p, k), kNone).first->second, made_at[id]);
+      if ((p[0] & 0xC0) == 0x80 && (p[k] & 0xC0) != 0x80)
+        lower(begins.try_emplace(key(p, k), kNone).first->second, made_at[id]);
       if (p[n - k] >= 0xC2) lower(ends.try_emplace(key(p + n - k, k), kNone).first->second, made_at[id]);
     }
     for (size_t i = 0; i < n; i++) {
@@ -269,7 +300,10 @@ void Bpe::find_sure_chars() {
       uint32_t best = 0, rank = kNone;
       for (uint32_t i = 0; i + 1 < num; i++) {
         const uint32_t r = pair_rank(parts[i], parts[i + 1]);
-        if (r < rank) { rank = r; best = i; }
+        if (r < rank) {
+          rank = r;
+          best = i;
+        }
       }
       if (rank == kNone) break;
       highest = std::max(highest, rank);
@@ -299,13 +333,15 @@ size_t Bpe::first_parts(const uint8_t* p, size_t n, uint32_t* parts, uint32_t* r
     if (byte >= 0xC2) {
       const CodePoint c = code_point(p + i, p + n);
       // The proof needs the character to end here: no stray continuation byte may follow.
-      if (c.size > 1 && c.value < sure_chars_.size() && sure_chars_[c.value] != kNone && (i + c.size == n || (p[i + c.size] & 0xC0) != 0x80)) {
+      if (c.size > 1 && c.value < sure_chars_.size() && sure_chars_[c.value] != kNone &&
+          (i + c.size == n || (p[i + c.size] & 0xC0) != 0x80)) {
         id = sure_chars_[c.value];
         size = c.size;
         byte = -1;
       }
     }
-    if (num > 0) ranks[num - 1] = before >= 0 && byte >= 0 ? byte_pairs_[before * 256 + byte] : pair_rank(parts[num - 1], id);
+    if (num > 0)
+      ranks[num - 1] = before >= 0 && byte >= 0 ? byte_pairs_[before * 256 + byte] : pair_rank(parts[num - 1], id);
     parts[num++] = id;
     before = byte;
     i += size;
@@ -320,10 +356,19 @@ void Bpe::merge(const uint8_t* p, size_t n, Scratch& s, std::vector<int32_t>& ou
     return;
   }
   require(n < kNone, "tokenizer_too_large", "one piece of ", n, " bytes");
-  if (s.parts.size() < n) { s.parts.resize(n); s.ranks.resize(n); }
+  if (s.parts.size() < n) {
+    s.parts.resize(n);
+    s.ranks.resize(n);
+  }
   const size_t num = first_parts(p, n, s.parts.data(), s.ranks.data());
-  if (num <= kLinear) merge_few(s.parts.data(), s.ranks.data(), num, out); else merge_many(num, s, out);
-  if (s.parts.size() > kKeep) { s.parts = {}; s.ranks = {}; s.nodes = {}; s.heap = {}; }
+  if (num <= kLinear) merge_few(s.parts.data(), s.ranks.data(), num, out);
+  else merge_many(num, s, out);
+  if (s.parts.size() > kKeep) {
+    s.parts = {};
+    s.ranks = {};
+    s.nodes = {};
+    s.heap = {};
+  }
 }
 
 // ranks[i] is the rank of joining parts i and i+1. The leftmost lowest rank goes first.
@@ -342,8 +387,9 @@ void Bpe::merge_few(uint32_t* parts, uint32_t* ranks, size_t n, std::vector<int3
   for (size_t i = 0; i < n; i++) out.push_back(static_cast<int32_t>(parts[i]));
 }
 
-// A linked list of parts and a heap of (rank, left part). Merging keeps the left part's place, so places stay in text order and a
-// tie goes left. An entry is stale when its pair no longer has that rank: its result would be longer, so the rank differs.
+// A linked list of parts and a heap of (rank, left part). Merging keeps the left part's place, so places stay in text
+// order and a tie goes left. An entry is stale when its pair no longer has that rank: its result would be longer, so
+// the rank differs.
 void Bpe::merge_many(size_t n, Scratch& s, std::vector<int32_t>& out) const {
   auto& nodes = s.nodes;
   auto& heap = s.heap;
@@ -372,7 +418,10 @@ void Bpe::merge_many(size_t n, Scratch& s, std::vector<int32_t>& out) const {
     a.id = result_of(rank);
     b.id = kNone;
     a.right = b.right;
-    if (a.right != kNone) { nodes[a.right].left = i; offer(i); }
+    if (a.right != kNone) {
+      nodes[a.right].left = i;
+      offer(i);
+    }
     if (a.left != kNone) offer(a.left);
   }
   for (uint32_t i = 0; i != kNone; i = nodes[i].right) out.push_back(static_cast<int32_t>(nodes[i].id));

@@ -19,7 +19,10 @@ function matching(pattern) {
   const engine = new Tiktoken(byteRanks, {}, pattern);
   const found = new Set();
   for (let at = 0; at < everything.length; at += 65536) {
-    const text = everything.slice(at, at + 65536).map((c) => String.fromCodePoint(c)).join('');
+    const text = everything
+      .slice(at, at + 65536)
+      .map((c) => String.fromCodePoint(c))
+      .join('');
     const bytes = Uint8Array.from(engine.encode_ordinary(text));
     for (const ch of Buffer.from(bytes).toString('utf8')) found.add(ch.codePointAt(0));
   }
@@ -28,8 +31,13 @@ function matching(pattern) {
 }
 
 const classes = [
-  ['kUpper', matching('[\\p{Lu}\\p{Lt}]')], ['kLower', matching('\\p{Ll}')], ['kLetter', matching('[\\p{Lm}\\p{Lo}]')],
-  ['kMark', matching('\\p{M}')], ['kNumber', matching('\\p{N}')], ['kNewline', new Set([10, 13])], ['kSpace', matching('\\s')],
+  ['kUpper', matching('[\\p{Lu}\\p{Lt}]')],
+  ['kLower', matching('\\p{Ll}')],
+  ['kLetter', matching('[\\p{Lm}\\p{Lo}]')],
+  ['kMark', matching('\\p{M}')],
+  ['kNumber', matching('\\p{N}')],
+  ['kNewline', new Set([10, 13])],
+  ['kSpace', matching('\\s')],
 ];
 const of = new Map();
 for (const [name, set] of classes) for (const c of set) if (!of.has(c)) of.set(c, name);
@@ -48,6 +56,11 @@ for (let i = 0; i < lines.length; i += 5) rows.push(lines.slice(i, i + 5).join('
 const version = JSON.parse(readFileSync(join(dirname(require.resolve('tiktoken')), 'package.json'), 'utf8')).version;
 const counts = classes.map(([name]) => `${name} ${[...of.values()].filter((n) => n === name).length}`).join(', ');
 const out = join(here, 'unicode_classes.inc');
-writeFileSync(`${out}.tmp`, `// Made by make-unicode-classes.mjs from tiktoken ${version}; do not edit. ${counts}.\n// {first, last, class}; every other code point is kOther.\n${rows.join('\n')}\n`);
+writeFileSync(
+  `${out}.tmp`,
+  `// Made by make-unicode-classes.mjs from tiktoken ${version}; do not edit. ` +
+    `${counts}.\n// {first, last, class}; every other code point is ` +
+    `kOther.\n${rows.join('\n')}\n`,
+);
 renameSync(`${out}.tmp`, out);
 console.log(`${out}: ${ranges.length} ranges (${counts})`);

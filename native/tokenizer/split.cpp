@@ -1,4 +1,5 @@
-// The seven alternatives of o200k's pattern without a regex engine (facts: tiktoken's pattern; engine: leftmost-first, backtracking).
+// The seven alternatives of o200k's pattern without a regex engine (facts: tiktoken's pattern; engine: leftmost-first,
+// backtracking).
 #include "split.h"
 
 #include <array>
@@ -8,15 +9,27 @@ namespace temper::tokenizer {
 namespace {
 
 // One bit per class, so that a set of classes is one test.
-enum : uint8_t { kOther = 1, kUpper = 2, kLower = 4, kLetter = 8, kMark = 16, kNumber = 32, kSpace = 64, kNewline = 128 };
-constexpr uint8_t kCaseless = kLetter | kMark;         // Lm Lo M: in both word runs
-constexpr uint8_t kHead = kUpper | kCaseless;          // [Lu Lt Lm Lo M]
-constexpr uint8_t kTail = kLower | kCaseless;          // [Ll Lm Lo M]
-constexpr uint8_t kWhite = kSpace | kNewline;          // \s: Unicode White_Space
-constexpr uint8_t kSymbol = kOther | kMark;            // not \s, \p{L}, \p{N}
-constexpr uint8_t kPrefix = kOther | kMark | kSpace;   // not CR, LF, \p{L}, \p{N}
+enum : uint8_t {
+  kOther = 1,
+  kUpper = 2,
+  kLower = 4,
+  kLetter = 8,
+  kMark = 16,
+  kNumber = 32,
+  kSpace = 64,
+  kNewline = 128
+};
+constexpr uint8_t kCaseless = kLetter | kMark;        // Lm Lo M: in both word runs
+constexpr uint8_t kHead = kUpper | kCaseless;         // [Lu Lt Lm Lo M]
+constexpr uint8_t kTail = kLower | kCaseless;         // [Ll Lm Lo M]
+constexpr uint8_t kWhite = kSpace | kNewline;         // \s: Unicode White_Space
+constexpr uint8_t kSymbol = kOther | kMark;           // not \s, \p{L}, \p{N}
+constexpr uint8_t kPrefix = kOther | kMark | kSpace;  // not CR, LF, \p{L}, \p{N}
 
-struct Range { uint32_t first, last; uint8_t cls; };
+struct Range {
+  uint32_t first, last;
+  uint8_t cls;
+};
 constexpr Range kRanges[] = {
 #include "unicode_classes.inc"
 };
@@ -28,7 +41,8 @@ struct ClassTable {
   std::array<uint8_t, 128> ascii{};
   ClassTable() {
     std::vector<uint8_t> flat(0x110000, kOther);
-    for (const Range& r : kRanges) for (uint32_t c = r.first; c <= r.last; c++) flat[c] = r.cls;
+    for (const Range& r : kRanges)
+      for (uint32_t c = r.first; c <= r.last; c++) flat[c] = r.cls;
     for (size_t b = 0; b < block.size(); b++) {
       std::array<uint8_t, 256> one;
       for (size_t i = 0; i < 256; i++) one[i] = flat[b * 256 + i];
@@ -42,7 +56,10 @@ struct ClassTable {
 };
 const ClassTable kTable;
 
-struct Char { uint8_t cls; uint8_t size; };
+struct Char {
+  uint8_t cls;
+  uint8_t size;
+};
 
 Char multi_byte(const uint8_t* p, const uint8_t* end) {
   const CodePoint c = code_point(p, end);
@@ -77,12 +94,16 @@ const uint8_t* contraction(const uint8_t* p, const uint8_t* end) {
   return p;
 }
 
-struct Word { const uint8_t* lower; const uint8_t* upper; };
+struct Word {
+  const uint8_t* lower;
+  const uint8_t* upper;
+};
 
-// Both word bodies at once, from p. `lower`: end of head* tail+ (alternative 1), null if it fails. The greedy head run stops at q;
-// if a lower-case letter stands there, the tail run goes on from q, else the run gives back characters until one is in tail:
-// that is its last caseless character, and nothing after it can be in tail, so the match ends right behind it.
-// `upper`: end of head+ tail* (alternative 2), null if the head run is empty; only asked for when alternative 1 failed.
+// Both word bodies at once, from p. `lower`: end of head* tail+ (alternative 1), null if it fails. The greedy head run
+// stops at q; if a lower-case letter stands there, the tail run goes on from q, else the run gives back characters
+// until one is in tail: that is its last caseless character, and nothing after it can be in tail, so the match ends
+// right behind it. `upper`: end of head+ tail* (alternative 2), null if the head run is empty; only asked for when
+// alternative 1 failed.
 Word word(const uint8_t* p, const uint8_t* end) {
   const uint8_t* caseless = nullptr;
   const uint8_t* q = p;

@@ -5,13 +5,17 @@
 
 namespace temper::tokenizer {
 
-struct CodePoint { uint32_t value; uint8_t size; };
+struct CodePoint {
+  uint32_t value;
+  uint8_t size;
+};
 
 /// The character at p (p < end); size 1 and value 0 for a byte that begins no valid sequence.
 inline CodePoint code_point(const uint8_t* p, const uint8_t* end) {
   const auto follows = [&](int n) {
     if (end - p <= n) return false;
-    for (int i = 1; i <= n; i++) if ((p[i] & 0xC0) != 0x80) return false;
+    for (int i = 1; i <= n; i++)
+      if ((p[i] & 0xC0) != 0x80) return false;
     return true;
   };
   if (p[0] < 0x80) return {p[0], 1};
@@ -24,7 +28,8 @@ inline CodePoint code_point(const uint8_t* p, const uint8_t* end) {
   return {0, 1};
 }
 
-/// End of the piece that begins at `at` (at < end). Every byte belongs to some piece; invalid UTF-8 counts byte by byte as "other".
+/// End of the piece that begins at `at` (at < end). Every byte belongs to some piece; invalid UTF-8 counts byte by byte
+/// as "other".
 const uint8_t* next_piece(const uint8_t* at, const uint8_t* end);
 
 }  // namespace temper::tokenizer

@@ -1,5 +1,6 @@
-// The project's headline numbers on one checkpoint: load, prefill, decode, one LoRA step. Every row says what share of this machine's own limit it reached;
-// operations and bytes come from a dry run of the same call. Blocks its thread: the CLI runs nothing else beside it.
+// The project's headline numbers on one checkpoint: load, prefill, decode, one LoRA step. Every row says what share of
+// this machine's own limit it reached; operations and bytes come from a dry run of the same call. Blocks its thread:
+// the CLI runs nothing else beside it.
 import { tmpdir } from 'node:os';
 import { createAdapter } from '../lora/adapter.js';
 import { adapterSpec } from '../lora/spec.js';
@@ -7,19 +8,23 @@ import { openCheckpoint } from '../model/checkpoint.js';
 import type { ModelConfig } from '../model/config.js';
 import { DecodeSteps } from '../model/decode-step.js';
 import { forwardHidden, keptActivationBytes, logits, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
-import { KvCache } from '../model/kv-cache.js';
 import { madeUpModel } from '../model/init.js';
+import { KvCache } from '../model/kv-cache.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { addon } from '../native/addon.js';
 import { deviceMemory, deviceShare, synchronize } from '../native/device.js';
-import { dryRun, type DryRunReport, inDryRun } from '../native/dry-run.js';
+import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { type Category, getThreads, memoryStats, type Place, resetPeaks, Scope } from '../native/tensor.js';
-import { anonymousBytes, PrivateMemory } from './private-memory.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
+import { anonymousBytes, PrivateMemory } from './private-memory.js';
 
-export interface Limits { readonly threads: number; readonly gflops: number; readonly gbPerSecond: number }
+export interface Limits {
+  readonly threads: number;
+  readonly gflops: number;
+  readonly gbPerSecond: number;
+}
 export interface BenchRow {
   readonly name: string;
   /** Tokens of one repetition. */
@@ -35,7 +40,10 @@ export interface BenchRow {
   readonly bound: 'arithmetic' | 'bandwidth';
   /** Peak of counted memory, bytes. */
   readonly peakBytes: number;
-  /** Peak of private memory as the kernel counts it, and what of it is the runtime's own (heap, code, stacks: what is left when all counted memory is given back), bytes. NaN where the system does not tell. */
+  /**
+   * Peak of private memory as the kernel counts it, and what of it is the runtime's own (heap, code, stacks: what is
+   * left when all counted memory is given back), bytes. NaN where the system does not tell.
+   */
   readonly privateBytes: number;
   readonly runtimeBytes: number;
   /** On a GPU: peak of its memory by category, bytes; `peakBytes` is then its sum. */
@@ -46,7 +54,12 @@ export interface BenchRow {
   readonly peerTokensPerSecond?: number;
   readonly ratio?: number;
 }
-export interface OpShare { readonly op: string; readonly calls: number; readonly seconds: number; readonly percentOfLimit: number }
+export interface OpShare {
+  readonly op: string;
+  readonly calls: number;
+  readonly seconds: number;
+  readonly percentOfLimit: number;
+}
 export interface BenchOptions {
   /** Where the model computes; the device must be open. Default 'cpu'. */
   readonly place?: Place;
@@ -72,33 +85,61 @@ export interface BenchOptions {
   readonly signal?: AbortSignal;
   readonly onRow?: (row: BenchRow) => void;
 }
-export const BENCH_DEFAULTS: BenchOptions = { precision: 'bf16', prefill: [128, 512, 2048], depths: [0, 2048], batches: [1, 4, 16], lora: [512, 2048, 8192], rank: 16, secondsPerRow: 3 };
+export const BENCH_DEFAULTS: BenchOptions = {
+  precision: 'bf16',
+  prefill: [128, 512, 2048],
+  depths: [0, 2048],
+  batches: [1, 4, 16],
+  lora: [512, 2048, 8192],
+  rank: 16,
+  secondsPerRow: 3,
+};
 /** Tokens of one repetition, and repetitions at most (the cache must hold them all). */
 const DECODE_TOKENS = 8;
 const MOST_REPETITIONS = 40;
 
-export interface BenchResult { readonly model: string; readonly limits: Limits; readonly isa: string; readonly cpu: string; readonly loadSeconds: number;
-  readonly rows: readonly BenchRow[] }
+export interface BenchResult {
+  readonly model: string;
+  readonly limits: Limits;
+  readonly isa: string;
+  readonly cpu: string;
+  readonly loadSeconds: number;
+  readonly rows: readonly BenchRow[];
+}
 
 export const measureLimits = (threads = getThreads()): Limits => {
   const [gflops, gbPerSecond] = addon.measureLimits(threads, 2 ** 30);
   return { threads, gflops, gbPerSecond };
 };
 
-const oneSequence = (tokens: Int32Array, from = 0): Batch => ({ tokens, positions: Int32Array.from(tokens, (_, i) => from + i), starts: Int32Array.of(0, tokens.length) });
-const someTokens = (n: number, vocab: number, salt = 0): Int32Array => Int32Array.from({ length: n }, (_, i) => (((i + salt) * 2654435761) >>> 8) % vocab);
+const oneSequence = (tokens: Int32Array, from = 0): Batch => ({
+  tokens,
+  positions: Int32Array.from(tokens, (_, i) => from + i),
+  starts: Int32Array.of(0, tokens.length),
+});
+const someTokens = (n: number, vocab: number, salt = 0): Int32Array =>
+  Int32Array.from({ length: n }, (_, i) => (((i + salt) * 2654435761) >>> 8) % vocab);
 
 /** The open device's own limits: its best dense product, and copying memory, bytes read and written counted. */
 export function measureDeviceLimits(size = 8192): Limits {
   using s = new Scope('workspace', 'cuda');
   const best = (run: () => void): number => {
-    const times = Array.from({ length: 6 }, () => { synchronize(); const from = performance.now(); run(); synchronize(); return performance.now() - from; });
+    const times = Array.from({ length: 6 }, () => {
+      synchronize();
+      const from = performance.now();
+      run();
+      synchronize();
+      return performance.now() - from;
+    });
     return Math.min(...times.slice(1)) / 1000;
   };
-  const x = s.empty('f32', [size, size]), y = s.empty('f32', [size, size]), w = s.empty('bf16', [size, size]);
+  const x = s.empty('f32', [size, size]),
+    y = s.empty('f32', [size, size]),
+    w = s.empty('bf16', [size, size]);
   ops.random_normal(x, 1, 1);
   ops.random_normal(w, 2, 1);
-  const product = best(() => ops.linear_fwd(y, null, x, w, null, null, null, 0, 0, 0, 1)), copy = best(() => ops.cast(y, x));
+  const product = best(() => ops.linear_fwd(y, null, x, w, null, null, null, 0, 0, 0, 1)),
+    copy = best(() => ops.cast(y, x));
   return { threads: 0, gflops: (2 * size ** 3) / product / 1e9, gbPerSecond: (2 * x.bytes) / copy / 1e9 };
 }
 
@@ -119,35 +160,82 @@ export function bench(source: string | ModelConfig, options: BenchOptions = BENC
     const rows: BenchRow[] = [];
     const add = (name: string, tokens: number, prepare: (model: ModelWeights) => Work, peerTest?: PeerTest): void => {
       options.signal?.throwIfAborted();
-      const own = measure(name, tokens, limits, () => prepare(model), () => dryCost(source, options, prepare), options, privately);
-      const theirs = options.peer && peerTest ? runPeer({ ...options.peer, threads: limits.threads }, peerTest) : undefined;
-      const row: BenchRow = theirs === undefined ? own : { ...own, peerTokensPerSecond: theirs, ratio: own.tokensPerSecond / theirs };
+      const own = measure(
+        name,
+        tokens,
+        limits,
+        () => prepare(model),
+        () => dryCost(source, options, prepare),
+        options,
+        privately,
+      );
+      const theirs =
+        options.peer && peerTest ? runPeer({ ...options.peer, threads: limits.threads }, peerTest) : undefined;
+      const row: BenchRow =
+        theirs === undefined ? own : { ...own, peerTokensPerSecond: theirs, ratio: own.tokensPerSecond / theirs };
       rows.push(row);
       options.onRow?.(row);
     };
-    for (const n of options.prefill) add(`prefill ${n}`, n, (model) => {
-      const batch = oneSequence(someTokens(n, V));
-      return () => {
-        using scope = new Scope('activations', placeOf(model));
-        using cache = new KvCache(model.config, 1, n, placeOf(model));
-        logits(scope, model, forwardHidden(scope, model, null, batch, { precision: options.precision, cache, rows: Int32Array.of(n - 1) }), options.precision);
-      };
-    }, { prefill: n });
-    for (const depth of options.depths) for (const B of options.batches) add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), { decode: 4 * DECODE_TOKENS, depth, sequences: B });
-    for (const n of options.denseDtype === 'q8' ? [] : options.lora) add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
-    return { model: typeof source === 'string' ? source : 'made up', limits, isa: options.place === 'cuda' ? 'cuda' : addon.cpuInfo().isa, cpu: addon.cpuInfo().model, loadSeconds, rows };
-  } finally { model.close(); }
+    for (const n of options.prefill)
+      add(
+        `prefill ${n}`,
+        n,
+        (model) => {
+          const batch = oneSequence(someTokens(n, V));
+          return () => {
+            using scope = new Scope('activations', placeOf(model));
+            using cache = new KvCache(model.config, 1, n, placeOf(model));
+            logits(
+              scope,
+              model,
+              forwardHidden(scope, model, null, batch, {
+                precision: options.precision,
+                cache,
+                rows: Int32Array.of(n - 1),
+              }),
+              options.precision,
+            );
+          };
+        },
+        { prefill: n },
+      );
+    for (const depth of options.depths)
+      for (const B of options.batches)
+        add(`decode ${B} at ${depth}`, B * DECODE_TOKENS, (model) => decoder(model, B, depth, options.precision), {
+          decode: 4 * DECODE_TOKENS,
+          depth,
+          sequences: B,
+        });
+    for (const n of options.denseDtype === 'q8' ? [] : options.lora)
+      add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
+    return {
+      model: typeof source === 'string' ? source : 'made up',
+      limits,
+      isa: options.place === 'cuda' ? 'cuda' : addon.cpuInfo().isa,
+      cpu: addon.cpuInfo().model,
+      loadSeconds,
+      rows,
+    };
+  } finally {
+    model.close();
+  }
 }
 
 function open(source: string | ModelConfig, options: BenchOptions, cache: boolean): ModelWeights {
-  const place = options.place ?? 'cpu', embed = 'cpu';
+  const place = options.place ?? 'cpu',
+    embed = 'cpu';
   if (typeof source !== 'string') {
     const model = madeUpModel(source, { seed: 5, place, embed });
     return options.denseDtype === 'q8' ? quantizeDense(model) : model;
   }
   const checkpoint = openCheckpoint(source, { place, embed });
   if (options.denseDtype !== 'q8') return checkpoint;
-  try { return cache ? cachedDense(checkpoint) : quantizeDense(checkpoint); } catch (e) { checkpoint.close(); throw e; }
+  try {
+    return cache ? cachedDense(checkpoint) : quantizeDense(checkpoint);
+  } catch (e) {
+    checkpoint.close();
+    throw e;
+  }
 }
 
 function embedOne(model: ModelWeights): void {
@@ -155,19 +243,28 @@ function embedOne(model: ModelWeights): void {
   ops.embedding_fwd(s.empty('f32', [1, model.config.hidden_size]), model.embed, s.from(Int32Array.of(0)));
 }
 
-/** Greedy decoding of B sequences from `depth` on. One prompt fills the cache of all: what is in it does not matter to the time. */
+/**
+ * Greedy decoding of B sequences from `depth` on. One prompt fills the cache of all: what is in it does not matter to
+ * the time.
+ */
 function decoder(model: ModelWeights, B: number, depth: number, precision: keyof typeof PRECISION): Work {
   const V = model.config.vocab_size;
-  const place = placeOf(model), cache = new KvCache(model.config, B, depth + DECODE_TOKENS * (MOST_REPETITIONS + 2), place);
+  const place = placeOf(model),
+    cache = new KvCache(model.config, B, depth + DECODE_TOKENS * (MOST_REPETITIONS + 2), place);
   if (depth > 0) {
     using scope = new Scope('activations', place);
-    forwardHidden(scope, model, null, oneSequence(someTokens(depth, V)), { precision, cache, rows: Int32Array.of(depth - 1) });
+    forwardHidden(scope, model, null, oneSequence(someTokens(depth, V)), {
+      precision,
+      cache,
+      rows: Int32Array.of(depth - 1),
+    });
     for (let b = 1; b < B; b++) cache.copy(0, b);
   }
   let at = depth;
   let last = someTokens(B, V);
   const steps = new DecodeSteps(model, cache, precision, !model.streamsExperts && !inDryRun());
-  const params = new Float32Array(4 * B), u = new Float32Array(B);
+  const params = new Float32Array(4 * B),
+    u = new Float32Array(B);
   const step = (batch: Batch): Int32Array => {
     if (!timingOps) return steps.run(null, batch, params, u).tokens;
     using scope = new Scope('activations', place);
@@ -177,53 +274,109 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
     return tokens.read() as Int32Array;
   };
   const run = (): void => {
-    for (let i = 0; i < DECODE_TOKENS; i++, at++) last = step({ tokens: last, positions: new Int32Array(B).fill(at), starts: Int32Array.from({ length: B + 1 }, (_, b) => b) });
+    for (let i = 0; i < DECODE_TOKENS; i++, at++)
+      last = step({
+        tokens: last,
+        positions: new Int32Array(B).fill(at),
+        starts: Int32Array.from({ length: B + 1 }, (_, b) => b),
+      });
   };
-  return Object.assign(run, { close: () => { steps.close(); cache.close(); } });
+  return Object.assign(run, {
+    close: () => {
+      steps.close();
+      cache.close();
+    },
+  });
 }
 
 function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
-  const spec = adapterSpec(model.config, { rank: options.rank, alpha: 2 * options.rank, targets: ['attention', 'experts'], rsLora: false, dropout: 0 });
+  const spec = adapterSpec(model.config, {
+    rank: options.rank,
+    alpha: 2 * options.rank,
+    targets: ['attention', 'experts'],
+    rsLora: false,
+    dropout: 0,
+  });
   const adapter = createAdapter(model.config, spec, { seed: 1, trainable: true, place: placeOf(model) });
-  // As a recipe that leaves both to the trainer: what does not fit a GPU well goes to the host; kept activations of the CPU to disk, there the run's folder.
-  const place = placeOf(model), scope = new Scope('optimizer', place === 'cpu' || 2 * adapter.params.bytes > deviceShare() ? 'cpu' : place);
-  const m = scope.zeros('f32', adapter.params.shape), v = scope.zeros('f32', adapter.params.shape);
+  // As a recipe that leaves both to the trainer: what does not fit a GPU well goes to the host; kept activations of the
+  // CPU to disk, there the run's folder.
+  const place = placeOf(model),
+    scope = new Scope('optimizer', place === 'cpu' || 2 * adapter.params.bytes > deviceShare() ? 'cpu' : place);
+  const m = scope.zeros('f32', adapter.params.shape),
+    v = scope.zeros('f32', adapter.params.shape);
   const tokens = someTokens(n + 1, model.config.vocab_size);
   const batch = oneSequence(tokens.slice(0, n));
-  const targets = { rows: Int32Array.from({ length: n }, (_, i) => i), targets: tokens.slice(1), weights: new Float32Array(n).fill(1 / n) };
-  const offload = keptActivationBytes(model, adapter.model, n) >= (place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare()) ? tmpdir() : null;
+  const targets = {
+    rows: Int32Array.from({ length: n }, (_, i) => i),
+    targets: tokens.slice(1),
+    weights: new Float32Array(n).fill(1 / n),
+  };
+  const offload =
+    keptActivationBytes(model, adapter.model, n) >= (place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare())
+      ? tmpdir()
+      : null;
   let step = 0;
   const run = (): void => {
     const grads = adapter.grads;
     if (!grads) return;
     ops.fill(grads, 0);
-    lossAndGradients(model, adapter.model, batch, targets, { precision: options.precision, seed: 1, grads: null, gradients: true, offload });
+    lossAndGradients(model, adapter.model, batch, targets, {
+      precision: options.precision,
+      seed: 1,
+      grads: null,
+      gradients: true,
+      offload,
+    });
     ops.adamw(adapter.params, m, v, grads, 1e-4, 0.9, 0.999, 1e-8, 0, ++step, 1);
   };
-  return Object.assign(run, { close: () => { scope.close(); adapter.close(); } });
+  return Object.assign(run, {
+    close: () => {
+      scope.close();
+      adapter.close();
+    },
+  });
 }
 
 type Work = (() => void) & { close?: () => void };
 /** Operations of the work alone: those of opening, set-up and work, less those of opening and set-up. */
-function dryCost(source: string | ModelConfig, options: BenchOptions, prepare: (model: ModelWeights) => Work): DryRunReport['ops'] {
-  const calls = (run: boolean): DryRunReport['ops'] => dryRun(() => {
-    const model = open(source, options, false);
-    const work = prepare(model);
-    if (run) work();
-    work.close?.();
-    model.close();
-  }).report.ops;
+function dryCost(
+  source: string | ModelConfig,
+  options: BenchOptions,
+  prepare: (model: ModelWeights) => Work,
+): DryRunReport['ops'] {
+  const calls = (run: boolean): DryRunReport['ops'] =>
+    dryRun(() => {
+      const model = open(source, options, false);
+      const work = prepare(model);
+      if (run) work();
+      work.close?.();
+      model.close();
+    }).report.ops;
   return calls(true).slice(calls(false).length);
 }
 
-function measure(name: string, tokens: number, limits: Limits, prepare: () => Work, cost: () => DryRunReport['ops'], options: BenchOptions, privately: PrivateMemory): BenchRow {
-  const device = options.place === 'cuda', finish = (): void => { if (device) synchronize(); };
+function measure(
+  name: string,
+  tokens: number,
+  limits: Limits,
+  prepare: () => Work,
+  cost: () => DryRunReport['ops'],
+  options: BenchOptions,
+  privately: PrivateMemory,
+): BenchRow {
+  const device = options.place === 'cuda',
+    finish = (): void => {
+      if (device) synchronize();
+    };
   const calls = cost();
   addon.releaseCached(); // blocks that rows before left are no part of this one
   const live = memoryStats().totalLive;
   const work = prepare();
   let closed = false;
-  const close = (): void => { if (!closed) work.close?.(); closed = true; };
+  const close = (): void => {
+    if (!closed) work.close?.();
+    closed = true;
+  };
   try {
     addon.releaseCached(); // nor what the preparation left
     work(); // pages, caches, clocks
@@ -237,37 +390,77 @@ function measure(name: string, tokens: number, limits: Limits, prepare: () => Wo
       work();
       finish();
       times.push((performance.now() - from) / 1000);
-    } while (times.length < MOST_REPETITIONS && (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20)));
+    } while (
+      times.length < MOST_REPETITIONS &&
+      (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20))
+    );
     const seconds = times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
-    const peakBytes = device ? deviceMemory().totalPeak : memoryStats().totalPeak, privateBytes = privately.peak();
-    const onDevice = device ? { deviceBytes: deviceMemory().peak } : {}, byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
+    const peakBytes = device ? deviceMemory().totalPeak : memoryStats().totalPeak,
+      privateBytes = privately.peak();
+    const onDevice = device ? { deviceBytes: deviceMemory().peak } : {},
+      byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
     close();
     addon.releaseCached();
     const runtimeBytes = anonymousBytes() - live;
-    const flops = calls.reduce((a, c) => a + c.cost.flops, 0), bytes = calls.reduce((a, c) => a + c.cost.bytes, 0);
-    const arithmetic = flops / (limits.gflops * 1e9), bandwidth = bytes / (limits.gbPerSecond * 1e9);
+    const flops = calls.reduce((a, c) => a + c.cost.flops, 0),
+      bytes = calls.reduce((a, c) => a + c.cost.bytes, 0);
+    const arithmetic = flops / (limits.gflops * 1e9),
+      bandwidth = bytes / (limits.gbPerSecond * 1e9);
     return {
-      name, tokens, repetitions: times.length, seconds, tokensPerSecond: tokens / seconds, gflops: flops / seconds / 1e9, gbPerSecond: bytes / seconds / 1e9,
-      percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds, bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth', peakBytes, privateBytes, runtimeBytes, ...onDevice, ...byOp,
+      name,
+      tokens,
+      repetitions: times.length,
+      seconds,
+      tokensPerSecond: tokens / seconds,
+      gflops: flops / seconds / 1e9,
+      gbPerSecond: bytes / seconds / 1e9,
+      percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds,
+      bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth',
+      peakBytes,
+      privateBytes,
+      runtimeBytes,
+      ...onDevice,
+      ...byOp,
     };
-  } finally { close(); }
+  } finally {
+    close();
+  }
 }
 
 let timingOps = false;
-/** One run with each op call timed by itself; on a device it is waited for after every call, so that small ops look slower than they are in a row. */
+/**
+ * One run with each op call timed by itself; on a device it is waited for after every call, so that small ops look
+ * slower than they are in a row.
+ */
 function timeOps(work: Work, calls: DryRunReport['ops'], limits: Limits): readonly OpShare[] {
   const sums = new Map<string, { calls: number; seconds: number }>();
-  const table = addon as { call: (id: number) => void }, call = table.call;
+  const table = addon as { call: (id: number) => void },
+    call = table.call;
   table.call = (id) => {
     synchronize();
     const from = performance.now();
     call(id);
     synchronize();
-    const op = addon.opNames[id] ?? '', sum = sums.get(op) ?? { calls: 0, seconds: 0 };
+    const op = addon.opNames[id] ?? '',
+      sum = sums.get(op) ?? { calls: 0, seconds: 0 };
     sums.set(op, { calls: sum.calls + 1, seconds: sum.seconds + (performance.now() - from) / 1000 });
   };
   timingOps = true;
-  try { work(); } finally { table.call = call; timingOps = false; }
-  const least = (op: string): number => calls.reduce((sum, c) => (c.op === op ? sum + Math.max(c.cost.flops / (limits.gflops * 1e9), c.cost.bytes / (limits.gbPerSecond * 1e9)) : sum), 0);
-  return [...sums].map(([op, { calls: n, seconds }]) => ({ op, calls: n, seconds, percentOfLimit: (100 * least(op)) / seconds })).sort((a, b) => b.seconds - a.seconds);
+  try {
+    work();
+  } finally {
+    table.call = call;
+    timingOps = false;
+  }
+  const least = (op: string): number =>
+    calls.reduce(
+      (sum, c) =>
+        c.op === op
+          ? sum + Math.max(c.cost.flops / (limits.gflops * 1e9), c.cost.bytes / (limits.gbPerSecond * 1e9))
+          : sum,
+      0,
+    );
+  return [...sums]
+    .map(([op, { calls: n, seconds }]) => ({ op, calls: n, seconds, percentOfLimit: (100 * least(op)) / seconds }))
+    .sort((a, b) => b.seconds - a.seconds);
 }

@@ -1,14 +1,20 @@
-// The process's private memory as the kernel counts it (RssAnon), sampled from a thread of its own: the work it watches blocks the caller's.
+// The process's private memory as the kernel counts it (RssAnon), sampled from a thread of its own: the work it watches
+// blocks the caller's.
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 
 const FIELD = /^RssAnon:\s+(\d+) kB/m;
 /** Anonymous resident memory now, bytes; NaN where the system does not tell. */
 export function anonymousBytes(): number {
-  try { return Number(FIELD.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? Number.NaN) * 1024; } catch { return Number.NaN; }
+  try {
+    return Number(FIELD.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? Number.NaN) * 1024;
+  } catch {
+    return Number.NaN;
+  }
 }
 
-// A string, so that it runs the same from source as compiled. Slot 0: highest sample since the caller last wrote 0 there; slot 1: samples.
+// A string, so that it runs the same from source as compiled. Slot 0: highest sample since the caller last wrote 0
+// there; slot 1: samples.
 const SAMPLER = `
 const { workerData } = require('node:worker_threads');
 const { openSync, readSync } = require('node:fs');
@@ -23,13 +29,22 @@ export class PrivateMemory implements Disposable {
   readonly #out = new Float64Array(new SharedArrayBuffer(16));
   readonly #worker: Worker | null;
   constructor() {
-    this.#worker = Number.isNaN(anonymousBytes()) ? null : new Worker(SAMPLER, { eval: true, workerData: this.#out.buffer });
+    this.#worker = Number.isNaN(anonymousBytes())
+      ? null
+      : new Worker(SAMPLER, { eval: true, workerData: this.#out.buffer });
     this.#worker?.unref();
     // Its own start-up is no part of what is measured.
-    for (let i = 0; this.#worker && i < 200 && (this.#out[1] ?? 0) < 2; i++) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    for (let i = 0; this.#worker && i < 200 && (this.#out[1] ?? 0) < 2; i++)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
   }
-  reset(): void { this.#out[0] = 0; }
+  reset(): void {
+    this.#out[0] = 0;
+  }
   /** Highest figure since reset(), bytes; NaN where the system does not tell. */
-  peak(): number { return this.#worker ? Math.max(this.#out[0] ?? 0, anonymousBytes()) : Number.NaN; }
-  [Symbol.dispose](): void { void this.#worker?.terminate(); }
+  peak(): number {
+    return this.#worker ? Math.max(this.#out[0] ?? 0, anonymousBytes()) : Number.NaN;
+  }
+  [Symbol.dispose](): void {
+    void this.#worker?.terminate();
+  }
 }

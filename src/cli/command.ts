@@ -1,5 +1,6 @@
-// What a command is, and the few things all commands share: the interrupt signal, results on stdout, a fallible exit code.
-// A command parses, calls one use-case, prints. It imports the use-case inside its action, so that `--help` needs no addon.
+// What a command is, and the few things all commands share: the interrupt signal, results on stdout, a fallible exit
+// code. A command parses, calls one use-case, prints. It imports the use-case inside its action, so that `--help` needs
+// no addon.
 import { setMaxListeners } from 'node:events';
 import type { Command as CommanderCommand } from 'commander';
 import { InvalidArgumentError } from 'commander';
@@ -12,7 +13,9 @@ export interface Command {
 }
 
 let interrupt: AbortController | undefined;
-/** Aborts on the first Ctrl-C (work stops at the next safe point and is saved); a second one ends the process at once. */
+/**
+ * Aborts on the first Ctrl-C (work stops at the next safe point and is saved); a second one ends the process at once.
+ */
 export function interruptSignal(): AbortSignal {
   if (!interrupt) {
     const controller = new AbortController();
@@ -42,7 +45,13 @@ export function group(program: CommanderCommand, name: string, summary: string):
 export function numberIn(low: number, high: number, integer = false): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() === '' || !Number.isFinite(value) || value < low || value > high || (integer && !Number.isInteger(value))) {
+    if (
+      text.trim() === '' ||
+      !Number.isFinite(value) ||
+      value < low ||
+      value > high ||
+      (integer && !Number.isInteger(value))
+    ) {
       throw new InvalidArgumentError(`wanted ${integer ? 'an integer' : 'a number'} from ${low} to ${high}.`);
     }
     return value;

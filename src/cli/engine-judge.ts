@@ -14,15 +14,38 @@ export interface EngineJudgeOptions {
 }
 
 /** The judge does not own the engine: close that when the judge is no longer needed. */
-export async function createEngineJudge(engine: Engine, { name, maxTokens, effort = 'medium' }: EngineJudgeOptions): Promise<Judge> {
+export async function createEngineJudge(
+  engine: Engine,
+  { name, maxTokens, effort = 'medium' }: EngineJudgeOptions,
+): Promise<Judge> {
   return createCheckpointJudge({
-    name, effort, modelDigest: await engine.digest(), ...(maxTokens === undefined ? {} : { maxTokens }),
+    name,
+    effort,
+    modelDigest: await engine.digest(),
+    ...(maxTokens === undefined ? {} : { maxTokens }),
     async generate(prompt, settings) {
-      const { messages } = toConversation({ messages: [{ role: 'developer', content: prompt.developer }, { role: 'user', content: prompt.user }], reasoning_effort: effort });
-      for await (const event of engine.generate({ messages, maxTokens: settings.maxTokens, sampling: { temperature: 0 } }, settings.signal)) {
+      const { messages } = toConversation({
+        messages: [
+          { role: 'developer', content: prompt.developer },
+          { role: 'user', content: prompt.user },
+        ],
+        reasoning_effort: effort,
+      });
+      for await (const event of engine.generate(
+        { messages, maxTokens: settings.maxTokens, sampling: { temperature: 0 } },
+        settings.signal,
+      )) {
         if (event.kind !== 'done') continue;
-        const on = (channel: string): string => event.messages.filter((m) => m.role === 'assistant' && m.channel === channel).map((m) => m.content).join('\n');
-        return { final: on('final'), analysis: on('analysis'), finish: event.finish === 'call' ? 'other' : event.finish };
+        const on = (channel: string): string =>
+          event.messages
+            .filter((m) => m.role === 'assistant' && m.channel === channel)
+            .map((m) => m.content)
+            .join('\n');
+        return {
+          final: on('final'),
+          analysis: on('analysis'),
+          finish: event.finish === 'call' ? 'other' : event.finish,
+        };
       }
       return { final: '', analysis: '', finish: 'other' };
     },

@@ -1,7 +1,12 @@
 // The trainer's evaluation needs answers; inference gives them. Here the two meet.
 import type { Message } from '../harmony/types.js';
 
-export interface GeneratorOptions { readonly model: string; readonly adapter: string | null; readonly maxTokens: number; readonly threads?: number }
+export interface GeneratorOptions {
+  readonly model: string;
+  readonly adapter: string | null;
+  readonly maxTokens: number;
+  readonly threads?: number;
+}
 export interface Generator {
   /** Answers asked for at once. */
   readonly slots: number;
@@ -14,14 +19,27 @@ const SLOTS = 8;
 export async function createGenerator(options: GeneratorOptions): Promise<Generator> {
   const { openEngine } = await import('../infer/engine.js');
   const engine = await openEngine({
-    model: options.model, slots: SLOTS, ...(options.adapter === null ? {} : { adapters: { adapter: options.adapter } }), ...(options.threads === undefined ? {} : { threads: options.threads }),
+    model: options.model,
+    slots: SLOTS,
+    ...(options.adapter === null ? {} : { adapters: { adapter: options.adapter } }),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
   });
   return {
     slots: SLOTS,
     async final(messages, signal) {
-      for await (const event of engine.generate({ messages, maxTokens: options.maxTokens, sampling: { temperature: 0 }, ...(options.adapter === null ? {} : { adapter: 'adapter' }) }, signal)) {
+      for await (const event of engine.generate(
+        {
+          messages,
+          maxTokens: options.maxTokens,
+          sampling: { temperature: 0 },
+          ...(options.adapter === null ? {} : { adapter: 'adapter' }),
+        },
+        signal,
+      )) {
         if (event.kind !== 'done') continue;
-        return event.finish === 'length' ? null : event.messages.findLast((m) => m.role === 'assistant' && m.channel === 'final')?.content ?? null;
+        return event.finish === 'length'
+          ? null
+          : (event.messages.findLast((m) => m.role === 'assistant' && m.channel === 'final')?.content ?? null);
       }
       return null;
     },

@@ -2,7 +2,7 @@
 // Entry point of the `temper` command: parses, runs one command, turns every error into one line and an exit code.
 // The commands are listed in registry.ts.
 import { readFileSync } from 'node:fs';
-import { CommanderError, Command as CommanderCommand } from 'commander';
+import { Command as CommanderCommand, CommanderError } from 'commander';
 import { TemperError } from '../native/errors.js';
 import { examples } from './command.js';
 
@@ -20,10 +20,21 @@ export function reportError(error: unknown, json: boolean): number {
   }
   const debug = process.env['TEMPER_DEBUG'] ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
   if (debug) process.stderr.write(debug);
-  if (error instanceof TemperError) { print(error.code, error.message, error.details, json); return error.exitCode; }
-  if (error instanceof Error && error.name === 'AbortError') { print('interrupted', 'interrupted', {}, json); return 130; }
+  if (error instanceof TemperError) {
+    print(error.code, error.message, error.details, json);
+    return error.exitCode;
+  }
+  if (error instanceof Error && error.name === 'AbortError') {
+    print('interrupted', 'interrupted', {}, json);
+    return 130;
+  }
   const message = error instanceof Error ? error.message : String(error);
-  print('unexpected', `unexpected error: ${message.replaceAll(/\s*\n\s*/g, ' ')}; TEMPER_DEBUG=1 shows where`, {}, json);
+  print(
+    'unexpected',
+    `unexpected error: ${message.replaceAll(/\s*\n\s*/g, ' ')}; TEMPER_DEBUG=1 shows where`,
+    {},
+    json,
+  );
   return 1;
 }
 
@@ -34,19 +45,28 @@ function print(code: string, message: string, details: Readonly<Record<string, u
 
 /** The whole command line as a commander program; nothing runs before it is parsed. */
 export async function createProgram(): Promise<CommanderCommand> {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   const program = new CommanderCommand('temper')
-    .description('Fine-tune gpt-oss on its released MXFP4 bytes, serve it through the same kernels, screen what it says.')
+    .description(
+      'Fine-tune gpt-oss on its released MXFP4 bytes, serve it through the same kernels, screen what it says.',
+    )
     .version(version)
     .showHelpAfterError(false)
     .exitOverride()
     .configureOutput({ outputError: () => {} })
-    .addHelpText('after', examples(
-      'temper demo',
-      'temper train recipes/nano-lora.yaml',
-      'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
-      'temper screen answers.jsonl --policy policies/NAME/policy.md --judge models/nano-judge --out verdicts.jsonl',
-    ) + '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge failure, 40 integrity.\n');
+    .addHelpText(
+      'after',
+      examples(
+        'temper demo',
+        'temper train recipes/nano-lora.yaml',
+        'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
+        'temper screen answers.jsonl --policy policies/NAME/policy.md --judge models/nano-judge --out verdicts.jsonl',
+      ) +
+        '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, ' +
+        '30 judge failure, 40 integrity.\n',
+    );
   const { commands } = await import('./registry.js');
   for (const command of commands) command.register(program);
   return program;
@@ -57,7 +77,10 @@ export async function run(argv: readonly string[]): Promise<number> {
   process.exitCode = undefined;
   try {
     const program = await createProgram();
-    if (argv.length === 0) { program.outputHelp({ error: true }); return 2; }
+    if (argv.length === 0) {
+      program.outputHelp({ error: true });
+      return 2;
+    }
     await program.parseAsync(argv, { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
@@ -66,7 +89,10 @@ export async function run(argv: readonly string[]): Promise<number> {
 }
 
 // A reader that leaves early (`temper … | head`) ends the command quietly.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => { if (error.code === 'EPIPE') process.exit(0); else throw error; });
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  else throw error;
+});
 
 // `process.argv[1]` may be the link npm makes for the bin, or this file under tsx.
 const invoked = process.argv[1] ?? '';

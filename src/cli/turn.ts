@@ -16,19 +16,32 @@ export interface Turn {
 /** Where text goes. Called with a piece of a channel; a new channel begins whenever the name changes. */
 export type Show = (channel: string, text: string, withheld: boolean) => void;
 
-/** Runs one turn. With a screen, `show` is called only after the verdicts, once per channel, with released text or a notice. */
-export async function runTurn(engine: Engine, request: GenerateRequest, screen: Screen | null, show: Show, signal: AbortSignal): Promise<Turn> {
+/**
+ * Runs one turn. With a screen, `show` is called only after the verdicts, once per channel, with released text or a
+ * notice.
+ */
+export async function runTurn(
+  engine: Engine,
+  request: GenerateRequest,
+  screen: Screen | null,
+  show: Show,
+  signal: AbortSignal,
+): Promise<Turn> {
   const held = screen ? new HeldResponse(screen) : null;
   let done: Done | undefined;
   const recipients = new Set<string>();
   for await (const event of engine.generate(request, signal)) {
-    if (event.kind === 'done') { done = event; continue; }
+    if (event.kind === 'done') {
+      done = event;
+      continue;
+    }
     const { channel, recipient, text } = event;
     // A recipient is text of the model like any other: it is judged with the call it heads.
     const key = `${channel} ${recipient ?? ''}`;
     const head = recipient !== null && !recipients.has(key) ? `to=${recipient} ` : '';
     recipients.add(key);
-    if (held) held.push(channel, head + text); else show(channel, head + text, false);
+    if (held) held.push(channel, head + text);
+    else show(channel, head + text, false);
   }
   if (!done) throw new Error('the engine ended a turn without its last event');
   if (!held) return { done, screened: null };
@@ -50,11 +63,24 @@ export function turnJson(turn: Turn): Record<string, unknown> {
   const base = { finish: done.finish, usage: done.usage };
   if (!screened) {
     const channels = new Map<string, string>();
-    for (const m of done.messages) { const name = channelLabel(m.role === 'assistant' ? m.channel ?? '' : ''); channels.set(name, (channels.get(name) ?? '') + m.content); }
+    for (const m of done.messages) {
+      const name = channelLabel(m.role === 'assistant' ? (m.channel ?? '') : '');
+      channels.set(name, (channels.get(name) ?? '') + m.content);
+    }
     return { ...base, channels: Object.fromEntries(channels), messages: done.messages };
   }
-  const channels = Object.fromEntries(screened.channels.map((c) => [channelLabel(c.channel), c.withheld ? { withheld: true, notice: c.text } : c.text]));
-  const verdicts = screened.result.verdicts.map(({ policy, channel, outcome, rule, cause, digests, latencyMs }) => ({ policy, channel: channelLabel(channel), outcome, rule, cause, digests, latencyMs }));
+  const channels = Object.fromEntries(
+    screened.channels.map((c) => [channelLabel(c.channel), c.withheld ? { withheld: true, notice: c.text } : c.text]),
+  );
+  const verdicts = screened.result.verdicts.map(({ policy, channel, outcome, rule, cause, digests, latencyMs }) => ({
+    policy,
+    channel: channelLabel(channel),
+    outcome,
+    rule,
+    cause,
+    digests,
+    latencyMs,
+  }));
   return { ...base, outcome: screened.result.outcome, channels, verdicts };
 }
 
@@ -82,12 +108,21 @@ export function createShow(dim: boolean): { show: Show; end(): void } {
 
 /** Text of a model must not drive the terminal: control characters but tab and newline are made visible. */
 export const printable = (text: string): string =>
-  text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  text.replaceAll(
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g,
+    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
 
 /** A conversation's opening as training data has it, then the turns so far. */
-export function conversation(options: { readonly system?: string; readonly effort: Effort }, turns: readonly Message[]): readonly Message[] {
+export function conversation(
+  options: { readonly system?: string; readonly effort: Effort },
+  turns: readonly Message[],
+): readonly Message[] {
   const opening = options.system ? [{ role: 'developer', content: options.system }] : [];
   // A row needs a message; the user's own turns follow as they are.
-  const { messages } = toConversation({ messages: [...opening, { role: 'user', content: '-' }], reasoning_effort: options.effort });
+  const { messages } = toConversation({
+    messages: [...opening, { role: 'user', content: '-' }],
+    reasoning_effort: options.effort,
+  });
   return [...messages.slice(0, -1), ...turns];
 }

@@ -1,21 +1,37 @@
-// What a dataset holds before anything is trained on it: counts, lengths, what is masked, bad rows by line, rendered samples.
+// What a dataset holds before anything is trained on it: counts, lengths, what is masked, bad rows by line, rendered
+// samples.
 import type { Tokenizer } from '../harmony/types.js';
 import type { DataError } from '../native/errors.js';
 import { CHANNELS, type ChannelName, type Example } from './example.js';
 import { type DataFile, type FileSummary, type LoadContext, streamExamples } from './load.js';
 
 /** A stretch of tokens of one kind, as text. */
-export interface Stretch { readonly text: string; readonly trained: boolean; readonly channel: ChannelName }
-export interface Sample { readonly line: number; readonly stretches: readonly Stretch[] }
+export interface Stretch {
+  readonly text: string;
+  readonly trained: boolean;
+  readonly channel: ChannelName;
+}
+export interface Sample {
+  readonly line: number;
+  readonly stretches: readonly Stretch[];
+}
 export interface FileCheck extends FileSummary {
-  readonly lengths: { readonly min: number; readonly median: number; readonly p95: number; readonly max: number } | null;
+  readonly lengths: {
+    readonly min: number;
+    readonly median: number;
+    readonly p95: number;
+    readonly max: number;
+  } | null;
   readonly trainedByChannel: Readonly<Partial<Record<ChannelName, number>>>;
   readonly badRows: number;
   /** The first of them: at most `maxErrors`. */
   readonly errors: readonly { readonly line: number; readonly code: string; readonly message: string }[];
   readonly samples: readonly Sample[];
 }
-export interface CheckOptions { readonly samples?: number; readonly maxErrors?: number }
+export interface CheckOptions {
+  readonly samples?: number;
+  readonly maxErrors?: number;
+}
 
 function sampleOf(example: Example, tokenizer: Tokenizer | null): Sample {
   const stretches: Stretch[] = [];
@@ -24,7 +40,11 @@ function sampleOf(example: Example, tokenizer: Tokenizer | null): Sample {
   for (let i = 1; i <= example.tokens.length; i++) {
     if (i < example.tokens.length && kind(i) === kind(from)) continue;
     const ids = example.tokens.subarray(from, i);
-    stretches.push({ text: tokenizer ? tokenizer.decode(ids) : Array.from(ids).join(' '), trained: (example.weights[from] ?? 0) > 0, channel: CHANNELS[example.channels?.[from] ?? 0] ?? 'none' });
+    stretches.push({
+      text: tokenizer ? tokenizer.decode(ids) : Array.from(ids).join(' '),
+      trained: (example.weights[from] ?? 0) > 0,
+      channel: CHANNELS[example.channels?.[from] ?? 0] ?? 'none',
+    });
     from = i;
   }
   return { line: example.source.line, stretches };
@@ -46,8 +66,16 @@ export async function checkFile(file: DataFile, context: LoadContext, options: C
     const next = await stream.next();
     if (next.done) {
       lengths.sort((a, b) => a - b);
-      const at = (share: number): number => lengths[Math.min(lengths.length - 1, Math.floor(share * lengths.length))] ?? 0;
-      return { ...next.value, lengths: lengths.length ? { min: at(0), median: at(0.5), p95: at(0.95), max: at(1) } : null, trainedByChannel: byChannel, badRows, errors, samples };
+      const at = (share: number): number =>
+        lengths[Math.min(lengths.length - 1, Math.floor(share * lengths.length))] ?? 0;
+      return {
+        ...next.value,
+        lengths: lengths.length ? { min: at(0), median: at(0.5), p95: at(0.95), max: at(1) } : null,
+        trainedByChannel: byChannel,
+        badRows,
+        errors,
+        samples,
+      };
     }
     const example = next.value;
     lengths.push(example.tokens.length);

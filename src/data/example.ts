@@ -1,4 +1,5 @@
-// What every dataset row becomes: tokens, and for each the weight of predicting it. The trainer knows nothing else of data.
+// What every dataset row becomes: tokens, and for each the weight of predicting it. The trainer knows nothing else of
+// data.
 import type { Message } from '../harmony/types.js';
 
 /** Channels a token may be counted under; a token of no channel (headers, other roles, raw tokens) is `none`. */
@@ -15,7 +16,9 @@ export interface Example {
   readonly source: { readonly file: string; readonly line: number };
 }
 
-/** A question with a known answer, for exact match: the conversation up to it, and the final text that should follow. */
+/**
+ * A question with a known answer, for exact match: the conversation up to it, and the final text that should follow.
+ */
 export interface Prompt {
   readonly messages: readonly Message[];
   readonly expected: string;

@@ -1,9 +1,14 @@
-// The contract of a dataset format. A new one is a file in formats/ and a line in formats/index.ts; nothing else asks which format it holds.
+// The contract of a dataset format. A new one is a file in formats/ and a line in formats/index.ts; nothing else asks
+// which format it holds.
 import type { z } from 'zod';
 import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
 
-export interface ChannelWeights { readonly analysis: number; readonly commentary: number; readonly final: number }
+export interface ChannelWeights {
+  readonly analysis: number;
+  readonly commentary: number;
+  readonly final: number;
+}
 
 export interface FormatContext {
   /** Throws a DataError when the run has none; only formats that hold text call it. */

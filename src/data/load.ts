@@ -1,4 +1,5 @@
-// Dataset files → examples. Every complaint names file and line; the loader knows formats only through their registry entry.
+// Dataset files → examples. Every complaint names file and line; the loader knows formats only through their registry
+// entry.
 import type { z } from 'zod';
 import type { Tokenizer } from '../harmony/types.js';
 import { ConfigError, DataError, TemperError } from '../native/errors.js';
@@ -7,7 +8,10 @@ import type { ChannelWeights, Format, FormatContext } from './format.js';
 import { FORMATS } from './formats/index.js';
 import { readJsonl } from './read.js';
 
-export interface DataFile { readonly path: string; readonly format: string }
+export interface DataFile {
+  readonly path: string;
+  readonly format: string;
+}
 export interface LoadContext {
   /** Loads the tokenizer; called only by formats that hold text. null: there is none. */
   readonly tokenizer: (() => Tokenizer) | null;
@@ -16,7 +20,16 @@ export interface LoadContext {
   readonly loss: ChannelWeights;
   readonly signal?: AbortSignal;
 }
-export interface FileSummary { readonly path: string; readonly format: string; readonly sha256: string; readonly rows: number; readonly examples: number; readonly tokens: number; readonly trainedTokens: number; readonly untrainedRows: number }
+export interface FileSummary {
+  readonly path: string;
+  readonly format: string;
+  readonly sha256: string;
+  readonly rows: number;
+  readonly examples: number;
+  readonly tokens: number;
+  readonly trainedTokens: number;
+  readonly untrainedRows: number;
+}
 export interface Dataset {
   /** Only examples with a token to train. */
   readonly examples: readonly Example[];
@@ -25,7 +38,12 @@ export interface Dataset {
 
 const formatOf = (file: DataFile): Format => {
   const format = FORMATS.find((f) => f.name === file.format);
-  if (!format) throw new ConfigError('unknown_format', `${file.path}: format ${file.format} is not known; wanted one of ${FORMATS.map((f) => f.name).join(', ')}`, { file: file.path, got: file.format });
+  if (!format)
+    throw new ConfigError(
+      'unknown_format',
+      `${file.path}: format ${file.format} is not known; wanted one of ${FORMATS.map((f) => f.name).join(', ')}`,
+      { file: file.path, got: file.format },
+    );
   return format;
 };
 
@@ -34,7 +52,8 @@ function contextFor(context: LoadContext): FormatContext {
     vocabSize: context.vocabSize,
     loss: context.loss,
     tokenizer: () => {
-      if (!context.tokenizer) throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer');
+      if (!context.tokenizer)
+        throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer');
       return context.tokenizer();
     },
   };
@@ -51,9 +70,15 @@ function convertRow<T>(file: string, line: number, value: unknown, format: Forma
   const parsed = format.row.safeParse(value);
   if (!parsed.success) {
     const first = parsed.error.issues[0];
-    throw new DataError('bad_row', `${file}:${line}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`, { file, line });
+    throw new DataError(
+      'bad_row',
+      `${file}:${line}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`,
+      { file, line },
+    );
   }
-  try { return convert(parsed.data); } catch (e) {
+  try {
+    return convert(parsed.data);
+  } catch (e) {
     if (!(e instanceof TemperError)) throw e;
     throw new DataError(e.code, `${file}:${line}: ${e.message}`, { ...e.details, file, line }, { cause: e });
   }
@@ -61,22 +86,42 @@ function convertRow<T>(file: string, line: number, value: unknown, format: Forma
 
 function checkTokens(tokens: Int32Array, context: LoadContext, file: string, line: number): void {
   if (tokens.length > context.maxTokens)
-    throw new DataError('row_too_long', `${file}:${line}: the row has ${tokens.length} tokens, more than data.maxTokens ${context.maxTokens}; shorten the row or raise maxTokens`, { file, line, tokens: tokens.length });
+    throw new DataError(
+      'row_too_long',
+      `${file}:${line}: the row has ${tokens.length} tokens, more than data.maxTokens ` +
+        `${context.maxTokens}; shorten the row or raise maxTokens`,
+      { file, line, tokens: tokens.length },
+    );
   for (let i = 0; i < tokens.length; i++) {
     const id = tokens[i] ?? -1;
     if (id < 0 || id >= context.vocabSize)
-      throw new DataError('token_out_of_range', `${file}:${line}: token ${i} is ${id}, the model has ids 0…${context.vocabSize - 1}; was the row made with another tokenizer?`, { file, line, token: id });
+      throw new DataError(
+        'token_out_of_range',
+        `${file}:${line}: token ${i} is ${id}, the model has ids 0…${context.vocabSize - 1}; was ` +
+          'the row made with another tokenizer?',
+        { file, line, token: id },
+      );
   }
 }
 
 const hasTrained = (weights: Float32Array): boolean => weights.some((w, i) => i > 0 && w > 0);
 
-/** Every example of a file in order, as a stream. Rows that fail go to `onBad` when given and end the reading otherwise. */
-export async function* streamExamples(file: DataFile, context: LoadContext, onBad?: (error: DataError) => void): AsyncGenerator<Example, FileSummary, void> {
+/**
+ * Every example of a file in order, as a stream. Rows that fail go to `onBad` when given and end the reading otherwise.
+ */
+export async function* streamExamples(
+  file: DataFile,
+  context: LoadContext,
+  onBad?: (error: DataError) => void,
+): AsyncGenerator<Example, FileSummary, void> {
   const format = formatOf(file);
   const formatContext = contextFor(context);
   const reading = readJsonl(file.path);
-  let rows = 0, count = 0, tokens = 0, trainedTokens = 0, untrainedRows = 0;
+  let rows = 0,
+    count = 0,
+    tokens = 0,
+    trainedTokens = 0,
+    untrainedRows = 0;
   for await (const { value, line, error } of reading.rows) {
     context.signal?.throwIfAborted();
     rows++;
@@ -95,7 +140,16 @@ export async function* streamExamples(file: DataFile, context: LoadContext, onBa
       onBad(e);
     }
   }
-  return { path: file.path, format: format.name, sha256: reading.digest(), rows, examples: count, tokens, trainedTokens, untrainedRows };
+  return {
+    path: file.path,
+    format: format.name,
+    sha256: reading.digest(),
+    rows,
+    examples: count,
+    tokens,
+    trainedTokens,
+    untrainedRows,
+  };
 }
 
 /** Reads all files. @throws {DataError} a bad row, or nothing to train in any of them */
@@ -106,12 +160,20 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
     const stream = streamExamples(file, context);
     for (;;) {
       const next = await stream.next();
-      if (next.done) { summaries.push(next.value); break; }
+      if (next.done) {
+        summaries.push(next.value);
+        break;
+      }
       if (hasTrained(next.value.weights)) examples.push(next.value);
     }
   }
   if (examples.length === 0)
-    throw new DataError('nothing_to_train', `${files.map((f) => f.path).join(', ')}: no row has a token to train (an assistant message on a channel whose data.loss is above 0); check with temper data check`, { files: files.map((f) => f.path) });
+    throw new DataError(
+      'nothing_to_train',
+      `${files.map((f) => f.path).join(', ')}: no row has a token to train (an assistant ` +
+        'message on a channel whose data.loss is above 0); check with temper data check',
+      { files: files.map((f) => f.path) },
+    );
   return { examples, files: summaries };
 }
 
@@ -125,7 +187,8 @@ export async function loadPrompts(files: readonly DataFile[], signal?: AbortSign
     for await (const { value, line, error } of readJsonl(file.path).rows) {
       signal?.throwIfAborted();
       if (error) throw error;
-      for (const p of convertRow(file.path, line, value, format, toPrompts)) prompts.push({ ...p, source: { file: file.path, line } });
+      for (const p of convertRow(file.path, line, value, format, toPrompts))
+        prompts.push({ ...p, source: { file: file.path, line } });
     }
   }
   return prompts;

@@ -1,4 +1,5 @@
-// Which rows make which step: a function of (seed, lengths) alone, so that a run can go on from any step without remembering more than its number.
+// Which rows make which step: a function of (seed, lengths) alone, so that a run can go on from any step without
+// remembering more than its number.
 
 export interface StepOptions {
   readonly seed: number;
@@ -21,7 +22,8 @@ function mix(a: number, b: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 /** A seed for one use in one place: 53 bits of (seed, a, b). */
-export const deriveSeed = (seed: number, a: number, b: number): number => mix(mix(seed, a), b) * 2 ** 21 + (mix(mix(seed, b + 1), a + 1) >>> 11);
+export const deriveSeed = (seed: number, a: number, b: number): number =>
+  mix(mix(seed, a), b) * 2 ** 21 + (mix(mix(seed, b + 1), a + 1) >>> 11);
 
 /** Order of `count` rows in an epoch: Fisher–Yates, keyed by seed and epoch. */
 export function epochOrder(count: number, seed: number, epoch: number): Int32Array {
@@ -37,7 +39,10 @@ export function epochOrder(count: number, seed: number, epoch: number): Int32Arr
 
 const DEFAULT_TOKENS_PER_STEP = 16384;
 
-/** Rows are taken in the epoch's order; a step ends before the row that would exceed it, and an epoch ends its last step. */
+/**
+ * Rows are taken in the epoch's order; a step ends before the row that would exceed it, and an epoch ends its last
+ * step.
+ */
 export function planSteps(lengths: readonly number[], options: StepOptions): StepPlan {
   if (lengths.length === 0) return { steps: 0, rows: () => ({ epoch: 0, indices: [] }) };
   const limit = options.rowsPerStep ?? options.tokensPerStep ?? DEFAULT_TOKENS_PER_STEP;
@@ -47,7 +52,11 @@ export function planSteps(lengths: readonly number[], options: StepOptions): Ste
     let current: number[] = [];
     let used = 0;
     for (const i of epochOrder(lengths.length, options.seed, epoch)) {
-      if (current.length > 0 && used + cost(i) > limit) { out.push(current); current = []; used = 0; }
+      if (current.length > 0 && used + cost(i) > limit) {
+        out.push(current);
+        current = [];
+        used = 0;
+      }
       current.push(i);
       used += cost(i);
     }

@@ -1,4 +1,5 @@
-// Examples → batches. Rows are laid end to end with their own positions and boundaries, so that no row ever sees another.
+// Examples → batches. Rows are laid end to end with their own positions and boundaries, so that no row ever sees
+// another.
 import type { Batch, Targets } from '../model/types.js';
 import type { Example } from './example.js';
 
@@ -11,7 +12,9 @@ export interface PackedBatch {
   readonly examples: readonly Example[];
 }
 
-/** Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction. */
+/**
+ * Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction.
+ */
 export function inputLength(example: Example): number {
   for (let i = example.weights.length - 1; i > 0; i--) if ((example.weights[i] ?? 0) > 0) return i;
   return 0;
@@ -46,19 +49,27 @@ export function packBatch(examples: readonly Example[], scale = 1): PackedBatch 
   });
   starts[examples.length] = at;
   return {
-    batch: { tokens, positions, starts }, channels: Uint8Array.from(channels), examples,
+    batch: { tokens, positions, starts },
+    channels: Uint8Array.from(channels),
+    examples,
     targets: { rows: Int32Array.from(rows), targets: Int32Array.from(targets), weights: Float32Array.from(weights) },
   };
 }
 
-/** First fit in the order given: bins of at most `maxTokens` inputs (a longer example has one to itself); packing off: one example each. */
+/**
+ * First fit in the order given: bins of at most `maxTokens` inputs (a longer example has one to itself); packing off:
+ * one example each.
+ */
 export function fillBins(examples: readonly Example[], maxTokens: number, packing: boolean): Example[][] {
   const bins: { items: Example[]; free: number }[] = [];
   for (const example of examples) {
     const n = inputLength(example);
     if (n === 0) continue;
     const bin = packing ? bins.find((b) => b.free >= n) : undefined;
-    if (bin) { bin.items.push(example); bin.free -= n; } else bins.push({ items: [example], free: maxTokens - n });
+    if (bin) {
+      bin.items.push(example);
+      bin.free -= n;
+    } else bins.push({ items: [example], free: maxTokens - n });
   }
   return bins.map((b) => b.items);
 }

@@ -7,7 +7,11 @@ import { DataError } from '../native/errors.js';
 export const MAX_LINE_BYTES = 64 * 2 ** 20;
 
 /** A line that could not be read carries its error instead of a value; the lines after it are still read. */
-export interface Row { readonly line: number; readonly value?: unknown; readonly error?: DataError }
+export interface Row {
+  readonly line: number;
+  readonly value?: unknown;
+  readonly error?: DataError;
+}
 export interface Reading {
   /** Rows in order; blank lines are passed over but counted. @throws {DataError} the file cannot be read on */
   readonly rows: AsyncGenerator<Row, void, void>;
@@ -17,13 +21,27 @@ export interface Reading {
 
 function parseLine(bytes: Buffer, file: string, line: number): unknown {
   let text: string;
-  try { text = new TextDecoder('utf-8', { fatal: true }).decode(bytes); } catch (e) {
-    throw new DataError('not_utf8', `${file}:${line}: the line is not UTF-8; save the file as UTF-8`, { file, line }, { cause: e });
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (e) {
+    throw new DataError(
+      'not_utf8',
+      `${file}:${line}: the line is not UTF-8; save the file as UTF-8`,
+      { file, line },
+      { cause: e },
+    );
   }
   if (text.trim() === '') return undefined;
-  try { return JSON.parse(text); } catch (e) {
+  try {
+    return JSON.parse(text);
+  } catch (e) {
     const reason = (e as Error).message.replace(/\s+/g, ' ').slice(0, 120);
-    throw new DataError('not_json', `${file}:${line}: the row is not JSON: ${reason}; wanted one JSON object per line`, { file, line }, { cause: e });
+    throw new DataError(
+      'not_json',
+      `${file}:${line}: the row is not JSON: ${reason}; wanted one JSON object per line`,
+      { file, line },
+      { cause: e },
+    );
   }
 }
 
@@ -56,13 +74,25 @@ export function readJsonl(file: string): Reading {
           from = at + 1;
           if (row) yield row;
         }
-        if (from < chunk.length) { pending.push(chunk.subarray(from)); pendingBytes += chunk.length - from; }
+        if (from < chunk.length) {
+          pending.push(chunk.subarray(from));
+          pendingBytes += chunk.length - from;
+        }
         if (pendingBytes > MAX_LINE_BYTES)
-          throw new DataError('line_too_long', `${file}:${line + 1}: the line is longer than ${MAX_LINE_BYTES} bytes; wanted one JSON object per line`, { file, line: line + 1 });
+          throw new DataError(
+            'line_too_long',
+            `${file}:${line + 1}: the line is longer than ${MAX_LINE_BYTES} bytes; wanted one JSON object per line`,
+            { file, line: line + 1 },
+          );
       }
     } catch (e) {
       if (e instanceof DataError) throw e;
-      throw new DataError('unreadable', `${file}: cannot read: ${(e as NodeJS.ErrnoException).code ?? String(e)}`, { file }, { cause: e });
+      throw new DataError(
+        'unreadable',
+        `${file}: cannot read: ${(e as NodeJS.ErrnoException).code ?? String(e)}`,
+        { file },
+        { cause: e },
+      );
     }
     const row = pending.length ? take(Buffer.alloc(0)) : undefined;
     if (row) yield row;

@@ -1,4 +1,5 @@
-// A message's header from its text: role or tool name, recipient, channel, content type, in whatever order a model wrote them (facts E2).
+// A message's header from its text: role or tool name, recipient, channel, content type, in whatever order a model
+// wrote them (facts E2).
 import { CONSTRAIN } from './render.js';
 import type { Message, Role } from './types.js';
 
@@ -6,7 +7,11 @@ export type Header = Omit<Message, 'content'>;
 /** What the header began with: the generation prompt (so it is the assistant's), <|start|>, or neither. */
 export type Began = 'prompt' | 'start' | 'nothing';
 /** Text before <|channel|>, after it, and after <|constrain|>; null where that token did not come. */
-export interface HeaderParts { readonly role: string; readonly channel: string | null; readonly constrain: string | null }
+export interface HeaderParts {
+  readonly role: string;
+  readonly channel: string | null;
+  readonly constrain: string | null;
+}
 
 /** A tool speaks under its own name: the bare word `tool` is one. */
 const ROLES: readonly string[] = ['system', 'developer', 'user', 'assistant'];
@@ -30,17 +35,32 @@ export function readHeader(parts: HeaderParts, began: Began, recipients: readonl
   const all = [...role, ...channel, ...words(parts.constrain ?? '')];
   for (const [i, word] of all.entries()) {
     if (isRecipient(word)) recipient = word.slice(3);
-    else if (word !== 'to=') { if (all[i - 1] === 'to=') recipient = word; else rest.push(word); }
+    else if (word !== 'to=') {
+      if (all[i - 1] === 'to=') recipient = word;
+      else rest.push(word);
+    }
   }
   if (name === undefined && rest[0] !== undefined && CHANNELS.includes(rest[0])) name = rest.shift();
   let contentType: string | undefined = rest.join(' ').replaceAll(CONSTRAIN, '').trim() || undefined;
   if (parts.constrain !== null) contentType = `${CONSTRAIN}${rest.at(-1) ?? ''}`;
-  else if (recipient === undefined && rest.length === 1 && (rest[0]!.includes('.') || rest[0] === 'python' || recipients.includes(rest[0]!))) [recipient, contentType] = [rest[0], undefined];
+  else if (
+    recipient === undefined &&
+    rest.length === 1 &&
+    (rest[0]!.includes('.') || rest[0] === 'python' || recipients.includes(rest[0]!))
+  )
+    [recipient, contentType] = [rest[0], undefined];
   return header(who.author, name, recipient, contentType, recipients);
 }
 
-/** A header that ended or went on as plain text without <|message|>: its fields are taken off the front of each part, the rest is the message. */
-export function readCutHeader(parts: HeaderParts, began: Began, recipients: readonly string[]): { readonly header: Header; readonly text: string } {
+/**
+ * A header that ended or went on as plain text without <|message|>: its fields are taken off the front of each part,
+ * the rest is the message.
+ */
+export function readCutHeader(
+  parts: HeaderParts,
+  began: Began,
+  recipients: readonly string[],
+): { readonly header: Header; readonly text: string } {
   let recipient: string | undefined;
   const take = (part: { text: string }, wanted: (word: string) => boolean): string | undefined => {
     const word = /^\s*(\S+)/.exec(part.text);
@@ -48,8 +68,12 @@ export function readCutHeader(parts: HeaderParts, began: Began, recipients: read
     part.text = part.text.slice(word[0].length).trimStart();
     return word[1];
   };
-  const takeRecipient = (part: { text: string }): void => { recipient = take(part, isRecipient)?.slice(3) ?? recipient; };
-  const [role, channel, constrain] = [parts.role, parts.channel ?? '', parts.constrain ?? ''].map((text) => ({ text })) as [{ text: string }, { text: string }, { text: string }];
+  const takeRecipient = (part: { text: string }): void => {
+    recipient = take(part, isRecipient)?.slice(3) ?? recipient;
+  };
+  const [role, channel, constrain] = [parts.role, parts.channel ?? '', parts.constrain ?? ''].map((text) => ({
+    text,
+  })) as [{ text: string }, { text: string }, { text: string }];
   const [first, second] = words(role.text);
   // Without <|message|> an unknown word is rather text than a tool, unless it looks like one.
   const who = author(first, second, began === 'start' ? 'nothing' : began);
@@ -60,11 +84,24 @@ export function readCutHeader(parts: HeaderParts, began: Began, recipients: read
   const type = take(constrain, (w) => !w.startsWith('to='));
   takeRecipient(constrain);
   const text = [role.text, channel.text, constrain.text].filter((t) => t !== '').join(' ');
-  return { header: header(who.author, name, recipient, parts.constrain === null ? undefined : `${CONSTRAIN}${type ?? ''}`, recipients), text };
+  return {
+    header: header(
+      who.author,
+      name,
+      recipient,
+      parts.constrain === null ? undefined : `${CONSTRAIN}${type ?? ''}`,
+      recipients,
+    ),
+    text,
+  };
 }
 
 /** Who speaks, and whether the first word says so. */
-function author(first: string | undefined, second: string | undefined, began: Began): { readonly author: { role: Role; name?: string }; readonly known: boolean } {
+function author(
+  first: string | undefined,
+  second: string | undefined,
+  began: Began,
+): { readonly author: { role: Role; name?: string }; readonly known: boolean } {
   const assistant = { author: { role: 'assistant' as Role }, known: false };
   if (first === undefined || isRecipient(first)) return assistant;
   if (began === 'prompt') return first === 'assistant' ? { ...assistant, known: true } : assistant;
@@ -79,7 +116,13 @@ function author(first: string | undefined, second: string | undefined, began: Be
   return { author: { role: 'tool', name: first }, known: true };
 }
 
-function header(author: { role: Role; name?: string }, channel: string | undefined, recipient: string | undefined, contentType: string | undefined, recipients: readonly string[]): Header {
+function header(
+  author: { role: Role; name?: string },
+  channel: string | undefined,
+  recipient: string | undefined,
+  contentType: string | undefined,
+  recipients: readonly string[],
+): Header {
   return {
     ...author,
     ...(channel === undefined ? {} : { channel }),
@@ -90,5 +133,7 @@ function header(author: { role: Role; name?: string }, channel: string | undefin
 
 /** A declared tool with something glued to its end is that tool, the longest that fits. */
 function declared(recipient: string, recipients: readonly string[]): string {
-  return recipients.filter((r) => r !== '' && recipient.startsWith(r)).sort((a, b) => b.length - a.length)[0] ?? recipient;
+  return (
+    recipients.filter((r) => r !== '' && recipient.startsWith(r)).sort((a, b) => b.length - a.length)[0] ?? recipient
+  );
 }

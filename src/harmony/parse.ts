@@ -1,15 +1,19 @@
-// Tokens → messages, as they arrive. Whatever a model writes is taken for the most likely thing it meant (facts E2); nothing throws,
-// and no control token ever shows up as text.
+// Tokens → messages, as they arrive. Whatever a model writes is taken for the most likely thing it meant (facts E2);
+// nothing throws, and no control token ever shows up as text.
 import { TextDecoder } from 'node:util';
-import { readCutHeader, readHeader, words, type Began, type Header, type HeaderParts } from './header.js';
-import { controlIds, type ControlIds } from './render.js';
+import { type Began, type Header, type HeaderParts, readCutHeader, readHeader, words } from './header.js';
+import { type ControlIds, controlIds } from './render.js';
 import type { Message, Tokenizer } from './types.js';
 
 /** How a message ended; `none`: it was cut off, or the next one began without an end. */
 export type Terminator = 'end' | 'return' | 'call' | 'none';
-export interface ParsedMessage extends Message { readonly terminator: Terminator }
+export interface ParsedMessage extends Message {
+  readonly terminator: Terminator;
+}
 
-/** `message` counts the messages from 0. A delta is valid Unicode; bytes of an unfinished character wait for the rest. */
+/**
+ * `message` counts the messages from 0. A delta is valid Unicode; bytes of an unfinished character wait for the rest.
+ */
 export type ParseEvent =
   | { readonly type: 'header'; readonly message: number; readonly header: Header }
   | { readonly type: 'delta'; readonly message: number; readonly header: Header; readonly text: string }
@@ -18,12 +22,15 @@ export type ParseEvent =
 export interface ParseOptions {
   /** Begins in the middle of `<|start|>assistant…`, as a completion does. Default true. */
   readonly completion?: boolean;
-  /** Declared tools (functions.get_weather): a recipient with something glued to its end is cut to the longest that fits. */
+  /**
+   * Declared tools (functions.get_weather): a recipient with something glued to its end is cut to the longest that
+   * fits.
+   */
   readonly recipients?: readonly string[];
 }
 
-// A part of a header has at most three words (role or channel, recipient, type). Text that goes on, or breaks a line, is the message
-// itself, its <|message|> forgotten.
+// A part of a header has at most three words (role or channel, recipient, type). Text that goes on, or breaks a line,
+// is the message itself, its <|message|> forgotten.
 const MAX_WORDS = 4;
 const MAX_HEADER_CHARS = 512;
 
@@ -39,13 +46,18 @@ export class HarmonyParser {
   #decoder = newDecoder();
   #events: ParseEvent[] = [];
 
-  constructor(readonly tokenizer: Tokenizer, readonly options: ParseOptions = {}) {
+  constructor(
+    readonly tokenizer: Tokenizer,
+    readonly options: ParseOptions = {},
+  ) {
     this.#ids = controlIds(tokenizer);
     if (options.completion ?? true) this.#beginHeader('prompt');
   }
 
   /** The header of the message being written, null between messages and while a header is still coming. */
-  get current(): Header | null { return this.#header; }
+  get current(): Header | null {
+    return this.#header;
+  }
 
   /** Takes one token. @returns what became known by it, in order; often nothing. */
   push(token: number): ParseEvent[] {
@@ -69,10 +81,18 @@ export class HarmonyParser {
         this.#flushPart();
         this.#open(readHeader(this.#parts, this.#began, this.options.recipients ?? []));
         break;
-      case ids.end: this.#close('end'); break;
-      case ids.call: this.#close('call'); break;
-      case ids.return: case ids.endoftext: this.#close('return'); break;
-      default: this.#ordinary(token);
+      case ids.end:
+        this.#close('end');
+        break;
+      case ids.call:
+        this.#close('call');
+        break;
+      case ids.return:
+      case ids.endoftext:
+        this.#close('return');
+        break;
+      default:
+        this.#ordinary(token);
     }
     return this.#events;
   }
@@ -149,7 +169,8 @@ export class HarmonyParser {
       this.#flushPart();
       const { role, channel, constrain } = this.#parts;
       const cut = readCutHeader(this.#parts, this.#began, []);
-      if (terminator === 'none' ? cut.text !== '' : role !== '' || channel !== null || constrain !== null) this.#headerIsBody();
+      if (terminator === 'none' ? cut.text !== '' : role !== '' || channel !== null || constrain !== null)
+        this.#headerIsBody();
     }
     if (this.#header) {
       this.#delta(this.#decoder.decode());
@@ -166,7 +187,11 @@ export class HarmonyParser {
 const newDecoder = (): TextDecoder => new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** All messages of a finished sequence. */
-export function parseTokens(tokens: ArrayLike<number>, tokenizer: Tokenizer, options: ParseOptions = {}): readonly ParsedMessage[] {
+export function parseTokens(
+  tokens: ArrayLike<number>,
+  tokenizer: Tokenizer,
+  options: ParseOptions = {},
+): readonly ParsedMessage[] {
   const parser = new HarmonyParser(tokenizer, options);
   for (let i = 0; i < tokens.length; i++) parser.push(tokens[i]!);
   parser.finish();

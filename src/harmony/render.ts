@@ -1,17 +1,21 @@
-// Conversation → tokens, by id, each text segment encoded on its own: nothing a message says can become a control token.
+// Conversation → tokens, by id, each text segment encoded on its own: nothing a message says can become a control
+// token.
 //
-// Train = serve. A turn ends with an assistant message on channel final. Serving a turn feeds everything before it, with the analysis of
-// earlier turns left out and earlier finals ended by <|end|>. renderTraining makes examples whose tokens begin with exactly that prompt;
-// what follows the prompt is what the model must produce, ended by <|return|>, or by <|call|> where a tool is called.
+// Train = serve. A turn ends with an assistant message on channel final. Serving a turn feeds everything before it,
+// with the analysis of earlier turns left out and earlier finals ended by <|end|>. renderTraining makes examples whose
+// tokens begin with exactly that prompt; what follows the prompt is what the model must produce, ended by <|return|>,
+// or by <|call|> where a tool is called.
 import { DataError } from '../native/errors.js';
 import type { Message, Tokenizer } from './types.js';
 
-export interface Conversation { readonly messages: readonly Message[] }
+export interface Conversation {
+  readonly messages: readonly Message[];
+}
 
 /**
  * Which analysis messages are left out:
- * `keep` none · `earlier-turns` those of turns that are over · `first-final` as OpenAI's library does by default: those before the first
- * final, if the last assistant message is a final.
+ * `keep` none · `earlier-turns` those of turns that are over · `first-final` as OpenAI's library does by default: those
+ * before the first final, if the last assistant message is a final.
  */
 export type AnalysisRule = 'keep' | 'earlier-turns' | 'first-final';
 
@@ -26,19 +30,38 @@ export interface Rendered {
 
 /** Ids of the tokens that structure a conversation, by their short names. */
 export interface ControlIds {
-  readonly start: number; readonly end: number; readonly message: number; readonly channel: number;
-  readonly constrain: number; readonly return: number; readonly call: number; readonly endoftext: number;
+  readonly start: number;
+  readonly end: number;
+  readonly message: number;
+  readonly channel: number;
+  readonly constrain: number;
+  readonly return: number;
+  readonly call: number;
+  readonly endoftext: number;
 }
 export function controlIds({ special }: Tokenizer): ControlIds {
   const id = (name: string): number => {
     const found = special[`<|${name}|>`];
-    if (found === undefined) throw new DataError('control_token_missing', `the tokenizer has no <|${name}|>; harmony needs it`);
+    if (found === undefined)
+      throw new DataError('control_token_missing', `the tokenizer has no <|${name}|>; harmony needs it`);
     return found;
   };
-  return { start: id('start'), end: id('end'), message: id('message'), channel: id('channel'), constrain: id('constrain'), return: id('return'), call: id('call'), endoftext: id('endoftext') };
+  return {
+    start: id('start'),
+    end: id('end'),
+    message: id('message'),
+    channel: id('channel'),
+    constrain: id('constrain'),
+    return: id('return'),
+    call: id('call'),
+    endoftext: id('endoftext'),
+  };
 }
 
-/** Where sampling stops: a whole turn is done, or a tool is called. <|end|> is not among them: after analysis the model goes on. */
+/**
+ * Where sampling stops: a whole turn is done, or a tool is called. <|end|> is not among them: after analysis the model
+ * goes on.
+ */
 export function stopTokens(tokenizer: Tokenizer): number[] {
   const ids = controlIds(tokenizer);
   return [ids.return, ids.call];
@@ -48,10 +71,13 @@ export const CONSTRAIN = '<|constrain|>';
 const isAnalysis = (m: Message): boolean => m.role === 'assistant' && m.channel === 'analysis';
 const isFinal = (m: Message): boolean => m.role === 'assistant' && m.channel === 'final';
 
-/** Places of the messages that stay. @param continues whether something follows the last message (a generation prompt) */
+/**
+ * Places of the messages that stay. @param continues whether something follows the last message (a generation prompt)
+ */
 export function keptMessages(messages: readonly Message[], rule: AnalysisRule, continues: boolean): number[] {
   let dropBefore = 0;
-  if (rule === 'earlier-turns') dropBefore = messages.findLastIndex((m, i) => isFinal(m) && (continues || i < messages.length - 1));
+  if (rule === 'earlier-turns')
+    dropBefore = messages.findLastIndex((m, i) => isFinal(m) && (continues || i < messages.length - 1));
   if (rule === 'first-final') {
     const last = messages.findLast((m) => m.role === 'assistant');
     dropBefore = last && isFinal(last) ? messages.findIndex(isFinal) : 0;
@@ -65,28 +91,40 @@ export interface RenderOptions {
 }
 
 /** The conversation as history: every message closed by <|end|>, calls by <|call|>. */
-export function renderConversation(conversation: Conversation, tokenizer: Tokenizer, options: RenderOptions = {}): Int32Array {
+export function renderConversation(
+  conversation: Conversation,
+  tokenizer: Tokenizer,
+  options: RenderOptions = {},
+): Int32Array {
   const { messages } = conversation;
   const writer = new Writer(tokenizer);
-  for (const i of keptMessages(messages, options.analysis ?? 'keep', false)) writer.message(messages[i]!, i, { trained: false, returns: false });
+  for (const i of keptMessages(messages, options.analysis ?? 'keep', false))
+    writer.message(messages[i]!, i, { trained: false, returns: false });
   return writer.done().tokens;
 }
 
-/** What the model is fed for its next message: the history, then `<|start|>assistant`. Default rule: `earlier-turns`. */
-export function renderPrompt(conversation: Conversation, tokenizer: Tokenizer, options: RenderOptions = {}): Int32Array {
+/**
+ * What the model is fed for its next message: the history, then `<|start|>assistant`. Default rule: `earlier-turns`.
+ */
+export function renderPrompt(
+  conversation: Conversation,
+  tokenizer: Tokenizer,
+  options: RenderOptions = {},
+): Int32Array {
   const { messages } = conversation;
   const writer = new Writer(tokenizer);
-  for (const i of keptMessages(messages, options.analysis ?? 'earlier-turns', true)) writer.message(messages[i]!, i, { trained: false, returns: false });
+  for (const i of keptMessages(messages, options.analysis ?? 'earlier-turns', true))
+    writer.message(messages[i]!, i, { trained: false, returns: false });
   writer.generationPrompt();
   return writer.done().tokens;
 }
 
 /**
- * Examples to train on, analysis kept. Each assistant message is trained in exactly one of them. A new example begins with every turn
- * that follows a turn with analysis, because serving such a turn drops the earlier analysis; turns without analysis share one.
- * Trained: all of an assistant message after the generation prompt `<|start|>assistant`, terminator included; the `<|start|>assistant`
- * too where the model goes on by itself after an <|end|>. Not trained: the <|end|> of an earlier final, where the model must write
- * <|return|>, which history never shows.
+ * Examples to train on, analysis kept. Each assistant message is trained in exactly one of them. A new example begins
+ * with every turn that follows a turn with analysis, because serving such a turn drops the earlier analysis; turns
+ * without analysis share one. Trained: all of an assistant message after the generation prompt `<|start|>assistant`,
+ * terminator included; the `<|start|>assistant` too where the model goes on by itself after an <|end|>. Not trained:
+ * the <|end|> of an earlier final, where the model must write <|return|>, which history never shows.
  */
 export function renderTraining(conversation: Conversation, tokenizer: Tokenizer): Rendered[] {
   const { messages } = conversation;
@@ -112,8 +150,15 @@ function renderExample(messages: readonly Message[], from: number, last: number,
   return writer.done();
 }
 
-/** Loss weight of predicting each token: its channel's weight where trained, else 0. A message of no known channel counts as final. */
-export function lossWeights(rendered: Rendered, conversation: Conversation, loss: Readonly<Record<'analysis' | 'commentary' | 'final', number>>): Float32Array {
+/**
+ * Loss weight of predicting each token: its channel's weight where trained, else 0. A message of no known channel
+ * counts as final.
+ */
+export function lossWeights(
+  rendered: Rendered,
+  conversation: Conversation,
+  loss: Readonly<Record<'analysis' | 'commentary' | 'final', number>>,
+): Float32Array {
   const weights = new Float32Array(rendered.tokens.length);
   for (let i = 0; i < weights.length; i++) {
     if (!rendered.trained[i]) continue;
@@ -128,10 +173,15 @@ class Writer {
   readonly #message: number[] = [];
   readonly #trained: number[] = [];
   readonly #ids: ControlIds;
-  /** The previous message is the assistant's and ended in <|end|>, within what is trained: the model starts the next one itself. */
+  /**
+   * The previous message is the assistant's and ended in <|end|>, within what is trained: the model starts the next one
+   * itself.
+   */
   #goesOn = false;
 
-  constructor(readonly tokenizer: Tokenizer) { this.#ids = controlIds(tokenizer); }
+  constructor(readonly tokenizer: Tokenizer) {
+    this.#ids = controlIds(tokenizer);
+  }
 
   message(m: Message, index: number, how: { readonly trained: boolean; readonly returns: boolean }): void {
     checkHeader(m, index);
@@ -147,7 +197,10 @@ class Writer {
       if (m.name !== undefined) text(startTrained, `:${m.name}`);
     }
     if (m.recipient !== undefined && m.recipient !== 'all') text(trained, ` to=${m.recipient}`);
-    if (m.channel !== undefined) { put(trained, ids.channel); text(trained, m.channel); }
+    if (m.channel !== undefined) {
+      put(trained, ids.channel);
+      text(trained, m.channel);
+    }
     if (m.contentType?.startsWith(CONSTRAIN)) {
       text(trained, ' ');
       put(trained, ids.constrain);
@@ -175,7 +228,11 @@ class Writer {
   }
 
   done(): Rendered {
-    return { tokens: Int32Array.from(this.#tokens), message: Int32Array.from(this.#message), trained: Uint8Array.from(this.#trained) };
+    return {
+      tokens: Int32Array.from(this.#tokens),
+      message: Int32Array.from(this.#message),
+      trained: Uint8Array.from(this.#trained),
+    };
   }
 }
 
@@ -183,8 +240,18 @@ class Writer {
 function checkHeader(m: Message, index: number): void {
   for (const field of ['name', 'channel', 'recipient'] as const) {
     const value = m[field];
-    if (value !== undefined && (value === '' || /\s/.test(value))) throw new DataError('bad_header', `message ${index} (${m.role}): ${field} is ${JSON.stringify(value)}, wanted one word`);
+    if (value !== undefined && (value === '' || /\s/.test(value)))
+      throw new DataError(
+        'bad_header',
+        `message ${index} (${m.role}): ${field} is ${JSON.stringify(value)}, wanted one word`,
+      );
   }
-  if (m.contentType !== undefined && (m.contentType === '' || m.contentType !== m.contentType.trim())) throw new DataError('bad_header', `message ${index} (${m.role}): contentType is ${JSON.stringify(m.contentType)}, wanted a name without space around it`);
-  if (m.role === 'tool' && m.name === undefined) throw new DataError('bad_header', `message ${index}: a tool message needs the tool's name`);
+  if (m.contentType !== undefined && (m.contentType === '' || m.contentType !== m.contentType.trim()))
+    throw new DataError(
+      'bad_header',
+      `message ${index} (${m.role}): contentType is ${JSON.stringify(m.contentType)}, wanted a ` +
+        'name without space around it',
+    );
+  if (m.role === 'tool' && m.name === undefined)
+    throw new DataError('bad_header', `message ${index}: a tool message needs the tool's name`);
 }

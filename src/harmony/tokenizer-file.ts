@@ -1,4 +1,5 @@
-// tokenizer.json (the byte-level BPE form gpt-oss ships) to tables and back. Everything else is refused by name, nothing is guessed.
+// tokenizer.json (the byte-level BPE form gpt-oss ships) to tables and back. Everything else is refused by name,
+// nothing is guessed.
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BpeTables } from '../native/bpe.js';
@@ -12,20 +13,36 @@ export interface Vocabulary extends BpeTables {
 
 /** o200k's split pattern (facts E1), the only one there is native code for. */
 export const O200K_PATTERN =
-  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-  + "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-  + '|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?" +
+  "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?" +
+  '|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
 
 /** Without these no conversation can be written (facts E1). */
 export const REQUIRED_CONTROL_TOKENS = [
-  '<|startoftext|>', '<|endoftext|>', '<|return|>', '<|constrain|>', '<|channel|>', '<|start|>', '<|end|>', '<|message|>', '<|call|>',
+  '<|startoftext|>',
+  '<|endoftext|>',
+  '<|return|>',
+  '<|constrain|>',
+  '<|channel|>',
+  '<|start|>',
+  '<|end|>',
+  '<|message|>',
+  '<|call|>',
 ] as const;
 
 /** gpt-oss's control tokens as places after the last ordinary id: o200k's 199998…200018. */
 const CONTROL_NAMES: readonly string[] = (() => {
   const named: Record<number, string> = {
-    0: '<|startoftext|>', 1: '<|endoftext|>', 4: '<|return|>', 5: '<|constrain|>', 7: '<|channel|>', 8: '<|start|>', 9: '<|end|>',
-    10: '<|message|>', 14: '<|call|>', 20: '<|endofprompt|>',
+    0: '<|startoftext|>',
+    1: '<|endoftext|>',
+    4: '<|return|>',
+    5: '<|constrain|>',
+    7: '<|channel|>',
+    8: '<|start|>',
+    9: '<|end|>',
+    10: '<|message|>',
+    14: '<|call|>',
+    20: '<|endofprompt|>',
   };
   return Array.from({ length: 21 }, (_, i) => named[i] ?? '');
 })();
@@ -38,10 +55,13 @@ export function controlTokens(numOrdinary: number): Map<string, number> {
 const MAX_FILE_BYTES = 256 * 1024 * 1024; // gpt-oss's own file has 27.9 MB
 const MAX_TOKENS = (1 << 20) - 2; // native/tokenizer/bpe.cpp packs ids in 20 bits
 
-// GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the other 68 are U+0100, U+0101, … in byte order.
+// GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the other 68 are U+0100, U+0101, … in byte
+// order.
 const CHAR_OF_BYTE: readonly string[] = (() => {
   let next = 0x100;
-  return Array.from({ length: 256 }, (_, b) => String.fromCharCode((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174 ? b : next++));
+  return Array.from({ length: 256 }, (_, b) =>
+    String.fromCharCode((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174 ? b : next++),
+  );
 })();
 const BYTE_OF_CHAR = new Int16Array(0x144).fill(-1);
 for (const [b, c] of CHAR_OF_BYTE.entries()) BYTE_OF_CHAR[c.charCodeAt(0)] = b;
@@ -51,13 +71,21 @@ const isObject = (v: unknown): v is Json => typeof v === 'object' && v !== null 
 
 /** A value for a message: short, one line, whatever it is. */
 function show(value: unknown): string {
-  const text = value === undefined ? 'nothing' : Array.isArray(value) ? `an array of ${value.length}` : isObject(value) ? 'an object' : JSON.stringify(value) ?? typeof value;
+  const text =
+    value === undefined
+      ? 'nothing'
+      : Array.isArray(value)
+        ? `an array of ${value.length}`
+        : isObject(value)
+          ? 'an object'
+          : (JSON.stringify(value) ?? typeof value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 }
 
 /**
  * Reads DIR/tokenizer.json, or the file itself.
- * @throws CheckpointError tokenizer_missing, tokenizer_too_large, tokenizer_json, tokenizer_type, tokenizer_unsupported, tokenizer_pattern,
+ * @throws CheckpointError tokenizer_missing, tokenizer_too_large, tokenizer_json, tokenizer_type,
+ * tokenizer_unsupported, tokenizer_pattern,
  *   tokenizer_alphabet, tokenizer_duplicate, tokenizer_gap, tokenizer_merge, tokenizer_control_missing
  */
 export function readTokenizerJson(dirOrFile: string): Vocabulary & { readonly file: string } {
@@ -66,23 +94,44 @@ export function readTokenizerJson(dirOrFile: string): Vocabulary & { readonly fi
   try {
     if (statSync(file).isDirectory()) file = join(file, 'tokenizer.json');
     const { size } = statSync(file);
-    if (size > MAX_FILE_BYTES) throw new CheckpointError('tokenizer_too_large', `${file}: ${size} bytes, at most ${MAX_FILE_BYTES} are read; is this a tokenizer.json?`, { file });
+    if (size > MAX_FILE_BYTES)
+      throw new CheckpointError(
+        'tokenizer_too_large',
+        `${file}: ${size} bytes, at most ${MAX_FILE_BYTES} are read; is this a tokenizer.json?`,
+        { file },
+      );
     text = readFileSync(file, 'utf8');
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause;
-    throw new CheckpointError('tokenizer_missing', `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? String(cause)}); a checkpoint folder needs its tokenizer.json`, { file }, { cause });
+    throw new CheckpointError(
+      'tokenizer_missing',
+      `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? String(cause)}); a ` +
+        'checkpoint folder needs its tokenizer.json',
+      { file },
+      { cause },
+    );
   }
   return { ...parseTokenizerJson(text, file), file };
 }
 
 /** @param file for messages only. @throws CheckpointError as readTokenizerJson */
 export function parseTokenizerJson(text: string, file: string): Vocabulary {
-  const fail = (code: string, message: string): never => { throw new CheckpointError(code, `${file}: ${message}`, { file }); };
+  const fail = (code: string, message: string): never => {
+    throw new CheckpointError(code, `${file}: ${message}`, { file });
+  };
   let root: unknown;
-  try { root = JSON.parse(text); } catch (cause) {
-    throw new CheckpointError('tokenizer_json', `${file}: not JSON (${(cause as Error).message}); download it again`, { file }, { cause });
+  try {
+    root = JSON.parse(text);
+  } catch (cause) {
+    throw new CheckpointError(
+      'tokenizer_json',
+      `${file}: not JSON (${(cause as Error).message}); download it again`,
+      { file },
+      { cause },
+    );
   }
-  if (!isObject(root)) return fail('tokenizer_type', `is ${show(root)}, wanted an object with "model" and "added_tokens"`);
+  if (!isObject(root))
+    return fail('tokenizer_type', `is ${show(root)}, wanted an object with "model" and "added_tokens"`);
   const model = root.model;
   if (!isObject(model)) return fail('tokenizer_type', `"model" is ${show(model)}, wanted an object`);
   if (model.type !== 'BPE') return fail('tokenizer_unsupported', `model.type is ${show(model.type)}, wanted "BPE"`);
@@ -91,44 +140,84 @@ export function parseTokenizerJson(text: string, file: string): Vocabulary {
   const special = readAddedTokens(root.added_tokens, fail);
   const { tokens, idOf } = readVocab(model.vocab, special, fail);
   for (const name of REQUIRED_CONTROL_TOKENS) {
-    if (!special.has(name)) fail('tokenizer_control_missing', `added_tokens has no ${name}; harmony needs ${REQUIRED_CONTROL_TOKENS.join(' ')}`);
+    if (!special.has(name))
+      fail(
+        'tokenizer_control_missing',
+        `added_tokens has no ${name}; harmony needs ${REQUIRED_CONTROL_TOKENS.join(' ')}`,
+      );
   }
   const controls = [...special].sort((a, b) => a[1] - b[1]);
   for (const [i, [name, id]] of controls.entries()) {
-    if (id !== tokens.length + i) fail('tokenizer_gap', `control token ${name} has id ${id}, wanted ${tokens.length + i}: control ids follow the ${tokens.length} ordinary ones without a gap`);
+    if (id !== tokens.length + i)
+      fail(
+        'tokenizer_gap',
+        `control token ${name} has id ${id}, wanted ${tokens.length + i}: control ids follow the ` +
+          `${tokens.length} ordinary ones without a gap`,
+      );
   }
   const merges = readMerges(model.merges, idOf, fail);
-  if (merges.length === 0 && tokens.length > 256) fail('tokenizer_merge', `model.merges is empty, but the vocabulary has ${tokens.length} tokens`);
+  if (merges.length === 0 && tokens.length > 256)
+    fail('tokenizer_merge', `model.merges is empty, but the vocabulary has ${tokens.length} tokens`);
   return { ...packTokens(tokens), merges, wholePiece: model.ignore_merges === true, special: new Map(controls) };
 }
 
 type Fail = (code: string, message: string) => never;
 
 function checkPipeline(root: Json, model: Json, fail: Fail): void {
-  for (const key of ['dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix', 'fuse_unk', 'byte_fallback']) {
+  for (const key of [
+    'dropout',
+    'unk_token',
+    'continuing_subword_prefix',
+    'end_of_word_suffix',
+    'fuse_unk',
+    'byte_fallback',
+  ]) {
     const v = model[key];
-    if (v !== undefined && v !== null && v !== false && v !== '' && v !== 0) fail('tokenizer_unsupported', `model.${key} is ${show(v)}, wanted none: byte-level BPE as gpt-oss ships it`);
+    if (v !== undefined && v !== null && v !== false && v !== '' && v !== 0)
+      fail('tokenizer_unsupported', `model.${key} is ${show(v)}, wanted none: byte-level BPE as gpt-oss ships it`);
   }
   const ignore = model.ignore_merges;
-  if (ignore !== undefined && typeof ignore !== 'boolean') fail('tokenizer_type', `model.ignore_merges is ${show(ignore)}, wanted true or false`);
-  if (root.normalizer !== undefined && root.normalizer !== null) fail('tokenizer_unsupported', `normalizer is ${show(root.normalizer)}, wanted null`);
+  if (ignore !== undefined && typeof ignore !== 'boolean')
+    fail('tokenizer_type', `model.ignore_merges is ${show(ignore)}, wanted true or false`);
+  if (root.normalizer !== undefined && root.normalizer !== null)
+    fail('tokenizer_unsupported', `normalizer is ${show(root.normalizer)}, wanted null`);
   for (const key of ['post_processor', 'decoder']) {
     const v = root[key];
-    if (v !== undefined && v !== null && !(isObject(v) && v.type === 'ByteLevel')) fail('tokenizer_unsupported', `${key} is ${show(isObject(v) ? v.type : v)}, wanted ByteLevel or null`);
+    if (v !== undefined && v !== null && !(isObject(v) && v.type === 'ByteLevel'))
+      fail('tokenizer_unsupported', `${key} is ${show(isObject(v) ? v.type : v)}, wanted ByteLevel or null`);
   }
   const pre = root.pre_tokenizer;
-  const steps = isObject(pre) && pre.type === 'Sequence' && Array.isArray(pre.pretokenizers) ? pre.pretokenizers as unknown[] : [];
+  const steps =
+    isObject(pre) && pre.type === 'Sequence' && Array.isArray(pre.pretokenizers)
+      ? (pre.pretokenizers as unknown[])
+      : [];
   const [split, level] = steps;
-  if (steps.length !== 2 || !isObject(split) || split.type !== 'Split' || !isObject(level) || level.type !== 'ByteLevel') {
-    return fail('tokenizer_unsupported', 'pre_tokenizer: wanted a Sequence of Split (o200k\'s pattern) and ByteLevel');
+  if (
+    steps.length !== 2 ||
+    !isObject(split) ||
+    split.type !== 'Split' ||
+    !isObject(level) ||
+    level.type !== 'ByteLevel'
+  ) {
+    return fail('tokenizer_unsupported', "pre_tokenizer: wanted a Sequence of Split (o200k's pattern) and ByteLevel");
   }
   const pattern = isObject(split.pattern) ? split.pattern.Regex : undefined;
-  if (pattern !== O200K_PATTERN) fail('tokenizer_pattern', `the split pattern is ${show(pattern)}, wanted o200k's; no other pattern is supported`);
+  if (pattern !== O200K_PATTERN)
+    fail('tokenizer_pattern', `the split pattern is ${show(pattern)}, wanted o200k's; no other pattern is supported`);
   const isolated = split.behavior === 'Isolated' && split.invert !== true;
-  const removedInverted = split.behavior === 'Removed' && split.invert === true; // the same: the pattern leaves nothing unmatched
-  if (!isolated && !removedInverted) fail('tokenizer_unsupported', `pre_tokenizer Split has behavior ${show(split.behavior)}, invert ${show(split.invert)}; wanted Isolated, false`);
+  // the same: the pattern leaves nothing unmatched
+  const removedInverted = split.behavior === 'Removed' && split.invert === true;
+  if (!isolated && !removedInverted)
+    fail(
+      'tokenizer_unsupported',
+      `pre_tokenizer Split has behavior ${show(split.behavior)}, invert ${show(split.invert)}; wanted Isolated, false`,
+    );
   if (level.add_prefix_space !== false || level.use_regex !== false) {
-    fail('tokenizer_unsupported', `pre_tokenizer ByteLevel has add_prefix_space ${show(level.add_prefix_space)}, use_regex ${show(level.use_regex)}; wanted false, false`);
+    fail(
+      'tokenizer_unsupported',
+      `pre_tokenizer ByteLevel has add_prefix_space ${show(level.add_prefix_space)}, use_regex ` +
+        `${show(level.use_regex)}; wanted false, false`,
+    );
   }
 }
 
@@ -139,17 +228,24 @@ function readAddedTokens(value: unknown, fail: Fail): Map<string, number> {
   for (const [i, entry] of (value as unknown[]).entries()) {
     if (!isObject(entry)) return fail('tokenizer_type', `added_tokens[${i}] is ${show(entry)}, wanted {id, content}`);
     const { id, content } = entry;
-    if (typeof content !== 'string' || content === '') return fail('tokenizer_type', `added_tokens[${i}].content is ${show(content)}, wanted a name`);
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > MAX_TOKENS) return fail('tokenizer_type', `added_tokens[${i}].id is ${show(id)}, wanted an integer from 0 to ${MAX_TOKENS}`);
+    if (typeof content !== 'string' || content === '')
+      return fail('tokenizer_type', `added_tokens[${i}].content is ${show(content)}, wanted a name`);
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > MAX_TOKENS)
+      return fail('tokenizer_type', `added_tokens[${i}].id is ${show(id)}, wanted an integer from 0 to ${MAX_TOKENS}`);
     if (special.has(content)) fail('tokenizer_duplicate', `added_tokens names ${show(content)} twice`);
-    if (ids.has(id)) fail('tokenizer_duplicate', `added_tokens gives id ${id} twice, the second time to ${show(content)}`);
+    if (ids.has(id))
+      fail('tokenizer_duplicate', `added_tokens gives id ${id} twice, the second time to ${show(content)}`);
     ids.add(id);
     special.set(content, id);
   }
   return special;
 }
 
-function readVocab(value: unknown, special: ReadonlyMap<string, number>, fail: Fail): { tokens: Uint8Array[]; idOf: Map<string, number> } {
+function readVocab(
+  value: unknown,
+  special: ReadonlyMap<string, number>,
+  fail: Fail,
+): { tokens: Uint8Array[]; idOf: Map<string, number> } {
   if (!isObject(value)) return fail('tokenizer_type', `model.vocab is ${show(value)}, wanted an object of token → id`);
   const idOf = new Map<string, number>();
   const controlIds = new Set(special.values());
@@ -157,14 +253,30 @@ function readVocab(value: unknown, special: ReadonlyMap<string, number>, fail: F
   const names: string[] = [];
   let maxId = -1;
   for (const [name, id] of Object.entries(value)) {
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > MAX_TOKENS) return fail('tokenizer_type', `model.vocab[${show(name)}] is ${show(id)}, wanted an integer from 0 to ${MAX_TOKENS}`);
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > MAX_TOKENS)
+      return fail(
+        'tokenizer_type',
+        `model.vocab[${show(name)}] is ${show(id)}, wanted an integer from 0 to ${MAX_TOKENS}`,
+      );
     const control = special.get(name);
     if (control !== undefined) {
-      if (control !== id) fail('tokenizer_duplicate', `control token ${show(name)} has id ${id} in model.vocab and ${control} in added_tokens`);
+      if (control !== id)
+        fail(
+          'tokenizer_duplicate',
+          `control token ${show(name)} has id ${id} in model.vocab and ${control} in added_tokens`,
+        );
       continue; // some writers list control tokens in both places
     }
-    if (controlIds.has(id)) fail('tokenizer_duplicate', `id ${id} is the token ${show(name)} in model.vocab and a control token in added_tokens`);
-    if (tokens[id]) fail('tokenizer_duplicate', `id ${id} belongs to two tokens of model.vocab, ${show(names[id])} and ${show(name)}`);
+    if (controlIds.has(id))
+      fail(
+        'tokenizer_duplicate',
+        `id ${id} is the token ${show(name)} in model.vocab and a control token in added_tokens`,
+      );
+    if (tokens[id])
+      fail(
+        'tokenizer_duplicate',
+        `id ${id} belongs to two tokens of model.vocab, ${show(names[id])} and ${show(name)}`,
+      );
     tokens[id] = bytesOf(name, fail);
     names[id] = name;
     idOf.set(name, id);
@@ -183,7 +295,12 @@ function bytesOf(name: string, fail: Fail): Uint8Array {
   const bytes = new Uint8Array(name.length);
   for (let i = 0; i < name.length; i++) {
     const b = BYTE_OF_CHAR[name.charCodeAt(i)] ?? -1;
-    if (b < 0) fail('tokenizer_alphabet', `model.vocab's token ${show(name)} has the character ${show(name[i])}, which stands for no byte in the byte-level alphabet`);
+    if (b < 0)
+      fail(
+        'tokenizer_alphabet',
+        `model.vocab's token ${show(name)} has the character ${show(name[i])}, which stands for ` +
+          'no byte in the byte-level alphabet',
+      );
     bytes[i] = b;
   }
   return bytes;
@@ -196,10 +313,15 @@ function readMerges(value: unknown, idOf: ReadonlyMap<string, number>, fail: Fai
     const entry: unknown = value[i]; // "left right", or since 2024 ["left", "right"]
     const pair: readonly unknown[] = typeof entry === 'string' ? entry.split(' ') : Array.isArray(entry) ? entry : [];
     const [left, right] = pair;
-    if (pair.length !== 2 || typeof left !== 'string' || typeof right !== 'string') return fail('tokenizer_merge', `model.merges[${i}] is ${show(entry)}, wanted two tokens`);
+    if (pair.length !== 2 || typeof left !== 'string' || typeof right !== 'string')
+      return fail('tokenizer_merge', `model.merges[${i}] is ${show(entry)}, wanted two tokens`);
     const l = idOf.get(left);
     const r = idOf.get(right);
-    if (l === undefined || r === undefined) return fail('tokenizer_merge', `model.merges[${i}] names the token ${show(l === undefined ? left : right)}, which is not in model.vocab`);
+    if (l === undefined || r === undefined)
+      return fail(
+        'tokenizer_merge',
+        `model.merges[${i}] names the token ${show(l === undefined ? left : right)}, which is not in model.vocab`,
+      );
     merges[i * 2] = l;
     merges[i * 2 + 1] = r;
   }
@@ -222,34 +344,67 @@ export interface OwnVocabulary {
 }
 
 /**
- * tokenizer.json text in gpt-oss's form: o200k's pattern, byte-level alphabet, whole pieces first, and gpt-oss's 21 control tokens in
- * their order at the ids after the last ordinary one. For o200k this is the released file, byte for byte.
+ * tokenizer.json text in gpt-oss's form: o200k's pattern, byte-level alphabet, whole pieces first, and gpt-oss's 21
+ * control tokens in their order at the ids after the last ordinary one. For o200k this is the released file, byte for
+ * byte.
  */
 export function tokenizerJson(own: OwnVocabulary): string {
   const names = own.tokens.map((t) => Array.from(t, (b) => CHAR_OF_BYTE[b]!).join(''));
-  const byteLevel = (addPrefixSpace: boolean, trimOffsets: boolean, useRegex: boolean): Json =>
-    ({ type: 'ByteLevel', add_prefix_space: addPrefixSpace, trim_offsets: trimOffsets, use_regex: useRegex });
-  const text = JSON.stringify({
-    version: '1.0',
-    truncation: null,
-    padding: null,
-    added_tokens: [...controlTokens(own.tokens.length)].map(([content, id]) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true })),
-    normalizer: null,
-    pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Split', pattern: { Regex: O200K_PATTERN }, behavior: 'Isolated', invert: false }, byteLevel(false, true, false)] },
-    post_processor: byteLevel(true, false, true),
-    decoder: byteLevel(true, true, true),
-    model: {
-      type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false, ignore_merges: true,
-      vocab: null,
-      merges: own.merges.map(([l, r]) => [names[l], names[r]]),
+  const byteLevel = (addPrefixSpace: boolean, trimOffsets: boolean, useRegex: boolean): Json => ({
+    type: 'ByteLevel',
+    add_prefix_space: addPrefixSpace,
+    trim_offsets: trimOffsets,
+    use_regex: useRegex,
+  });
+  const text = JSON.stringify(
+    {
+      version: '1.0',
+      truncation: null,
+      padding: null,
+      added_tokens: [...controlTokens(own.tokens.length)].map(([content, id]) => ({
+        id,
+        content,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      })),
+      normalizer: null,
+      pre_tokenizer: {
+        type: 'Sequence',
+        pretokenizers: [
+          { type: 'Split', pattern: { Regex: O200K_PATTERN }, behavior: 'Isolated', invert: false },
+          byteLevel(false, true, false),
+        ],
+      },
+      post_processor: byteLevel(true, false, true),
+      decoder: byteLevel(true, true, true),
+      model: {
+        type: 'BPE',
+        dropout: null,
+        unk_token: null,
+        continuing_subword_prefix: null,
+        end_of_word_suffix: null,
+        fuse_unk: false,
+        byte_fallback: false,
+        ignore_merges: true,
+        vocab: null,
+        merges: own.merges.map(([l, r]) => [names[l], names[r]]),
+      },
     },
-  }, null, 2);
+    null,
+    2,
+  );
   // By hand, because a JavaScript object would move the tokens that look like numbers to the front.
   const vocab = names.map((name, id) => `      ${JSON.stringify(name)}: ${id}`).join(',\n');
   return text.replace('"vocab": null', () => `"vocab": {\n${vocab}\n    }`);
 }
 
-/** Writes `tokenizerJson` to a file, whole or not at all. @throws CheckpointError when what it wrote would not load again */
+/**
+ * Writes `tokenizerJson` to a file, whole or not at all. @throws CheckpointError when what it wrote would not load
+ * again
+ */
 export function writeTokenizerJson(file: string, own: OwnVocabulary): void {
   const text = tokenizerJson(own);
   parseTokenizerJson(text, file);

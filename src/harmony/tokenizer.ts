@@ -1,4 +1,5 @@
-// Loads a tokenizer and gives it the face of types.ts. Merging happens in native code; this file knows ids, bytes and names.
+// Loads a tokenizer and gives it the face of types.ts. Merging happens in native code; this file knows ids, bytes and
+// names.
 import { createHash } from 'node:crypto';
 import { Bpe } from '../native/bpe.js';
 import { CheckpointError, NativeError } from '../native/errors.js';
@@ -6,7 +7,10 @@ import { controlTokens, packTokens, parseTokenizerJson, readTokenizerJson, type 
 import type { Tokenizer } from './types.js';
 
 export interface TokenizerOptions {
-  /** Rows of the model's embedding; gpt-oss has more (201,088) than its tokenizer has ids (200,019). Default: the tokenizer's own count. */
+  /**
+   * Rows of the model's embedding; gpt-oss has more (201,088) than its tokenizer has ids (200,019). Default: the
+   * tokenizer's own count.
+   */
   readonly vocabSize?: number;
 }
 
@@ -28,8 +32,16 @@ export function tokenizerFromJson(text: string, file = 'tokenizer.json', options
  * A tokenizer from tiktoken's kind of ranks: ranks[i] is the token with id i.
  * @param special control tokens; default gpt-oss's, after the last rank
  */
-export function tokenizerFromRanks(ranks: readonly Uint8Array[], options: TokenizerOptions & { readonly special?: ReadonlyMap<string, number> } = {}): Tokenizer {
-  const vocabulary = { ...packTokens(ranks), merges: new Uint32Array(0), wholePiece: true, special: options.special ?? controlTokens(ranks.length) };
+export function tokenizerFromRanks(
+  ranks: readonly Uint8Array[],
+  options: TokenizerOptions & { readonly special?: ReadonlyMap<string, number> } = {},
+): Tokenizer {
+  const vocabulary = {
+    ...packTokens(ranks),
+    merges: new Uint32Array(0),
+    wholePiece: true,
+    special: options.special ?? controlTokens(ranks.length),
+  };
   return createTokenizer(vocabulary, 'ranks', options);
 }
 
@@ -38,11 +50,19 @@ function createTokenizer(v: Vocabulary, file: string, options: TokenizerOptions)
   const numKnown = numOrdinary + v.special.size;
   const vocabSize = options.vocabSize ?? numKnown;
   if (!Number.isInteger(vocabSize) || vocabSize < numKnown) {
-    throw new CheckpointError('tokenizer_vocab_size', `${file}: has ${numKnown} ids, the model only ${vocabSize} embedding rows; tokenizer and checkpoint do not belong together`, { file });
+    throw new CheckpointError(
+      'tokenizer_vocab_size',
+      `${file}: has ${numKnown} ids, the model only ${vocabSize} embedding rows; tokenizer and ` +
+        'checkpoint do not belong together',
+      { file },
+    );
   }
   let bpe: Bpe;
-  try { bpe = new Bpe(v); } catch (cause) {
-    if (cause instanceof NativeError && cause.code.startsWith('tokenizer_')) throw new CheckpointError(cause.code, `${file}: ${cause.message}`, { file }, { cause });
+  try {
+    bpe = new Bpe(v);
+  } catch (cause) {
+    if (cause instanceof NativeError && cause.code.startsWith('tokenizer_'))
+      throw new CheckpointError(cause.code, `${file}: ${cause.message}`, { file }, { cause });
     throw cause;
   }
   const nameOf = new Map([...v.special].map(([name, id]) => [id, Buffer.from(name, 'utf8')]));
@@ -59,7 +79,7 @@ function createTokenizer(v: Vocabulary, file: string, options: TokenizerOptions)
       const parts: Uint8Array[] = [];
       for (let i = 0; i < tokens.length; i++) {
         const id = tokens[i]!;
-        parts.push(ordinary(id) ? bytes(id) : nameOf.get(id) ?? Buffer.from(`<|reserved_${id}|>`));
+        parts.push(ordinary(id) ? bytes(id) : (nameOf.get(id) ?? Buffer.from(`<|reserved_${id}|>`)));
       }
       return Buffer.concat(parts).toString('utf8');
     },
@@ -72,7 +92,12 @@ const EMPTY = new Uint8Array(0);
 
 function digest(v: Vocabulary): string {
   const hash = createHash('sha256');
-  const words = (a: Uint32Array): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength); // little-endian machines only, as the checkpoint's bytes
-  hash.update(words(v.offsets)).update(v.bytes).update(words(v.merges)).update(JSON.stringify([v.wholePiece, ...v.special]));
+  // little-endian machines only, as the checkpoint's bytes
+  const words = (a: Uint32Array): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
+  hash
+    .update(words(v.offsets))
+    .update(v.bytes)
+    .update(words(v.merges))
+    .update(JSON.stringify([v.wholePiece, ...v.special]));
   return hash.digest('hex');
 }

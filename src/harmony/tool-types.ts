@@ -1,9 +1,18 @@
-// Tools as the prompt shows them: TypeScript-like signatures (facts E4). Layout is what the model was trained on, quirks included.
+// Tools as the prompt shows them: TypeScript-like signatures (facts E4). Layout is what the model was trained on,
+// quirks included.
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
-export interface FunctionTool { readonly name: string; readonly description?: string; readonly parameters?: JsonSchema }
+export interface FunctionTool {
+  readonly name: string;
+  readonly description?: string;
+  readonly parameters?: JsonSchema;
+}
 /** `functions`, or a built-in one. Without tools the description stands as plain text. */
-export interface ToolNamespace { readonly name: string; readonly description?: string; readonly tools: readonly FunctionTool[] }
+export interface ToolNamespace {
+  readonly name: string;
+  readonly description?: string;
+  readonly tools: readonly FunctionTool[];
+}
 
 const isSchema = (v: unknown): v is JsonSchema => typeof v === 'object' && v !== null && !Array.isArray(v);
 const text = (v: unknown): string | undefined => (typeof v === 'string' ? v : undefined);
@@ -22,7 +31,11 @@ function namespaceSection({ name, description, tools }: ToolNamespace): string {
     out.push(`namespace ${name} {\n`);
     for (const tool of tools) {
       if (tool.description) out.push(...lines(tool.description).map((line) => `// ${line}`));
-      out.push(tool.parameters && !isEmptyObject(tool.parameters) ? `type ${tool.name} = (_: ${schemaType(tool.parameters, '')}) => any;\n` : `type ${tool.name} = () => any;\n`);
+      out.push(
+        tool.parameters && !isEmptyObject(tool.parameters)
+          ? `type ${tool.name} = (_: ${schemaType(tool.parameters, '')}) => any;\n`
+          : `type ${tool.name} = () => any;\n`,
+      );
     }
     out.push(`} // namespace ${name}`);
   }
@@ -31,7 +44,8 @@ function namespaceSection({ name, description, tools }: ToolNamespace): string {
 
 /** OpenAI clients write "no parameters" as an object schema without properties. */
 const isEmptyObject = (schema: JsonSchema): boolean =>
-  Object.keys(schema).length === 0 || (schema.type === 'object' && (!isSchema(schema.properties) || Object.keys(schema.properties).length === 0));
+  Object.keys(schema).length === 0 ||
+  (schema.type === 'object' && (!isSchema(schema.properties) || Object.keys(schema.properties).length === 0));
 
 const isEnum = (schema: JsonSchema): boolean => (list(schema.enum)?.length ?? 0) > 0;
 
@@ -39,7 +53,8 @@ const isEnum = (schema: JsonSchema): boolean => (list(schema.enum)?.length ?? 0)
 function defaultNote(schema: JsonSchema, bareEnum: boolean): string | undefined {
   if (!('default' in schema)) return undefined;
   const value = schema.default;
-  if (typeof value === 'string') return `default: ${isEnum(schema) && bareEnum ? value : isEnum(schema) ? JSON.stringify(value) : `"${value}"`}`;
+  if (typeof value === 'string')
+    return `default: ${isEnum(schema) && bareEnum ? value : isEnum(schema) ? JSON.stringify(value) : `"${value}"`}`;
   return `default: ${JSON.stringify(value)}`;
 }
 
@@ -57,31 +72,48 @@ export function schemaType(schema: JsonSchema, indent: string): string {
     return names.length > 0 ? names.join(' | ') : 'any';
   }
   switch (schema.type) {
-    case 'object': return objectType(schema, indent);
+    case 'object':
+      return objectType(schema, indent);
     case 'string': {
       const values = (list(schema.enum) ?? []).filter((v) => typeof v === 'string');
       return values.length > 0 ? values.map((v) => `"${v}"`).join(' | ') : 'string';
     }
-    case 'number': case 'integer': return 'number';
-    case 'boolean': return 'boolean';
-    case 'array': return isSchema(schema.items) ? `${schemaType(schema.items, indent)}[]` : 'Array<any>';
-    default: return 'any';
+    case 'number':
+    case 'integer':
+      return 'number';
+    case 'boolean':
+      return 'boolean';
+    case 'array':
+      return isSchema(schema.items) ? `${schemaType(schema.items, indent)}[]` : 'Array<any>';
+    default:
+      return 'any';
   }
 }
 
 /** @param how.unless the description already written above the key; true: none is wanted here */
-function variant(value: unknown, indent: string, how: { readonly bareEnum: boolean; readonly unless?: string | true | undefined }): string {
+function variant(
+  value: unknown,
+  indent: string,
+  how: { readonly bareEnum: boolean; readonly unless?: string | true | undefined },
+): string {
   const schema = isSchema(value) ? value : {};
   const about = text(schema.description);
-  const notes = [how.unless === true || about === how.unless ? undefined : about, defaultNote(schema, how.bareEnum)].filter((n) => n !== undefined);
-  return `${indent} | ${withNull(schema, schemaType(schema, `${indent}   `))}${notes.length > 0 ? ` // ${notes.join(' ')}` : ''}`;
+  const notes = [
+    how.unless === true || about === how.unless ? undefined : about,
+    defaultNote(schema, how.bareEnum),
+  ].filter((n) => n !== undefined);
+  return (
+    `${indent} | ` +
+    `${withNull(schema, schemaType(schema, `${indent}   `))}${notes.length > 0 ? ` // ${notes.join(' ')}` : ''}`
+  );
 }
 
 function objectType(schema: JsonSchema, indent: string): string {
   const about = text(schema.description);
   const required = new Set(list(schema.required) ?? []);
-  const rows = Object.entries(isSchema(schema.properties) ? schema.properties : {})
-    .map(([key, value]) => property(`${key}${required.has(key) ? '' : '?'}`, isSchema(value) ? value : {}, indent));
+  const rows = Object.entries(isSchema(schema.properties) ? schema.properties : {}).map(([key, value]) =>
+    property(`${key}${required.has(key) ? '' : '?'}`, isSchema(value) ? value : {}, indent),
+  );
   return `${about === undefined ? '' : `${indent}// ${about}\n`}{\n${rows.join('')}${indent}}`;
 }
 
@@ -97,9 +129,14 @@ function property(key: string, schema: JsonSchema, indent: string): string {
     out += `${indent}// Examples:\n`;
     for (const example of examples) if (typeof example === 'string') out += `${indent}// - "${example}"\n`;
   }
-  if (!variants) return `${out}${indent}${key}: ${withNull(schema, schemaType(schema, `${indent}    `))},${note === undefined ? '' : ` // ${note}`}\n`;
+  if (!variants)
+    return (
+      `${out}${indent}${key}: ` +
+      `${withNull(schema, schemaType(schema, `${indent}    `))},${note === undefined ? '' : ` // ${note}`}\n`
+    );
 
-  // A description above the key stands for the first variant's too; one that equals the first variant's is written nowhere.
+  // A description above the key stands for the first variant's too; one that equals the first variant's is written
+  // nowhere.
   const first = isSchema(variants[0]) ? text(variants[0].description) : undefined;
   const above = about !== undefined && about !== first;
   if (above) out += `${indent}// ${about}\n`;

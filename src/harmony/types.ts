@@ -1,10 +1,13 @@
-// Harmony's conversation as data: what render turns into tokens and parse turns back. How turns are fed and trained: docs/architecture.md, "Harmony".
+// Harmony's conversation as data: what render turns into tokens and parse turns back. How turns are fed and trained:
+// docs/architecture.md, "Harmony".
 
 export type Role = 'system' | 'developer' | 'user' | 'assistant' | 'tool';
 export type Channel = 'analysis' | 'commentary' | 'final';
 export type Effort = 'low' | 'medium' | 'high';
 
-/** One message. `name` is the tool's name for role tool (functions.get_weather); `contentType` e.g. `<|constrain|>json`. */
+/**
+ * One message. `name` is the tool's name for role tool (functions.get_weather); `contentType` e.g. `<|constrain|>json`.
+ */
 export interface Message {
   readonly role: Role;
   readonly content: string;
@@ -22,7 +25,10 @@ export interface Tokenizer {
   /** Control tokens by name: `special['<|start|>']`. All of the harmony set are present. */
   readonly special: Readonly<Record<string, number>>;
   encode(text: string): Int32Array;
-  /** Ordinary tokens to text (UTF-8, invalid bytes become U+FFFD); control tokens are written by name. Never throws on any id. */
+  /**
+   * Ordinary tokens to text (UTF-8, invalid bytes become U+FFFD); control tokens are written by name. Never throws on
+   * any id.
+   */
   decode(tokens: ArrayLike<number>): string;
   /** Bytes of one ordinary token; empty for control and unknown ids. */
   bytes(token: number): Uint8Array;

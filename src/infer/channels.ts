@@ -2,10 +2,17 @@
 import { HarmonyParser, type ParseEvent } from '../harmony/parse.js';
 import type { Message, Tokenizer } from '../harmony/types.js';
 
-/** A message that names no channel, or is not the assistant's, belongs to none of the known ones: it must not pass for a final. */
+/**
+ * A message that names no channel, or is not the assistant's, belongs to none of the known ones: it must not pass for a
+ * final.
+ */
 export const NO_CHANNEL = 'unknown';
 
-export interface Delta { readonly channel: string; readonly recipient: string | null; readonly text: string }
+export interface Delta {
+  readonly channel: string;
+  readonly recipient: string | null;
+  readonly text: string;
+}
 export interface Tracker {
   push(token: number): readonly Delta[];
   /** Ends the turn. @returns text that still waited for the rest of a character, and all messages */
@@ -14,11 +21,18 @@ export interface Tracker {
 
 export function createTracker(tokenizer: Tokenizer): Tracker {
   const parser = new HarmonyParser(tokenizer);
-  const deltas = (events: readonly ParseEvent[]): readonly Delta[] => events.flatMap((event) => {
-    if (event.type !== 'delta' || event.text === '') return [];
-    const { role, channel, recipient } = event.header;
-    return [{ channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL, recipient: recipient ?? null, text: event.text }];
-  });
+  const deltas = (events: readonly ParseEvent[]): readonly Delta[] =>
+    events.flatMap((event) => {
+      if (event.type !== 'delta' || event.text === '') return [];
+      const { role, channel, recipient } = event.header;
+      return [
+        {
+          channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL,
+          recipient: recipient ?? null,
+          text: event.text,
+        },
+      ];
+    });
   return {
     push: (token) => deltas(parser.push(token)),
     end() {

@@ -1,5 +1,5 @@
-// The engine as the main thread sees it: a worker thread holds the model, requests go over by message and come back as streams.
-// Nothing here computes, so a server or a progress bar beside it never stalls.
+// The engine as the main thread sees it: a worker thread holds the model, requests go over by message and come back as
+// streams. Nothing here computes, so a server or a progress bar beside it never stalls.
 import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -7,7 +7,15 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { errorFromData } from '../native/error-data.js';
 import { NativeError } from '../native/errors.js';
-import type { EngineEvent, EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
+import type {
+  EngineEvent,
+  EngineInfo,
+  EngineOptions,
+  FromWorker,
+  GenerateRequest,
+  ScoreRequest,
+  ToWorker,
+} from './protocol.js';
 
 export interface Engine {
   readonly info: EngineInfo;
@@ -21,12 +29,17 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-interface Pending { receive(message: FromWorker): void; fail(error: unknown): void }
+interface Pending {
+  receive(message: FromWorker): void;
+  fail(error: unknown): void;
+}
 
 /** Worker code is compiled: from src/ (tests, tsx) it is taken from dist/. */
 function workerFile(): string {
   const here = dirname(fileURLToPath(import.meta.url));
-  const found = [join(here, 'worker.js'), join(dirname(dirname(here)), 'dist', 'infer', 'worker.js')].find((path) => existsSync(path));
+  const found = [join(here, 'worker.js'), join(dirname(dirname(here)), 'dist', 'infer', 'worker.js')].find((path) =>
+    existsSync(path),
+  );
   if (!found) throw new NativeError('worker_missing', 'dist/infer/worker.js is missing; run `npm run build:ts`');
   return found;
 }
@@ -50,19 +63,35 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   };
   const exited = new Promise<void>((resolve) => {
     worker.once('exit', (code) => {
-      failAll(closing ? abortError('the engine was closed') : new NativeError('worker_exit', `the inference thread ended with code ${code}; out of memory is the usual cause`));
+      failAll(
+        closing
+          ? abortError('the engine was closed')
+          : new NativeError(
+              'worker_exit',
+              `the inference thread ended with code ${code}; out of memory is the usual cause`,
+            ),
+      );
       resolve();
     });
   });
   worker.on('error', (error) => failAll(error));
 
   const info = await new Promise<EngineInfo>((resolve, reject) => {
-    pending.set(-1, { receive: (m) => { if (m.kind === 'ready') resolve(m.info); else if (m.kind === 'error') reject(errorFromData(m.error)); }, fail: reject });
+    pending.set(-1, {
+      receive: (m) => {
+        if (m.kind === 'ready') resolve(m.info);
+        else if (m.kind === 'error') reject(errorFromData(m.error));
+      },
+      fail: reject,
+    });
     worker.on('message', (message: FromWorker) => {
       const id = message.kind === 'ready' ? -1 : message.id;
       pending.get(id)?.receive(message);
     });
-  }).catch(async (error: unknown) => { await worker.terminate(); throw error; });
+  }).catch(async (error: unknown) => {
+    await worker.terminate();
+    throw error;
+  });
   pending.delete(-1);
 
   const open = (): void => {
@@ -77,16 +106,27 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     const queue: EngineEvent[] = [];
     let failure: { readonly error: unknown } | undefined;
     let wake: (() => void) | undefined;
-    const notify = (): void => { wake?.(); wake = undefined; };
-    const fail = (error: unknown): void => { failure ??= { error }; notify(); };
-    const onAbort = (): void => { fail(signal?.reason ?? abortError('stopped')); };
+    const notify = (): void => {
+      wake?.();
+      wake = undefined;
+    };
+    const fail = (error: unknown): void => {
+      failure ??= { error };
+      notify();
+    };
+    const onAbort = (): void => {
+      fail(signal?.reason ?? abortError('stopped'));
+    };
     if (signal) {
       setMaxListeners(0, signal); // one for each request under way is no leak
       signal.addEventListener('abort', onAbort, { once: true });
     }
     pending.set(id, {
       receive(m) {
-        if (m.kind === 'event') { queue.push(m.event); notify(); } else if (m.kind === 'error') fail(errorFromData(m.error));
+        if (m.kind === 'event') {
+          queue.push(m.event);
+          notify();
+        } else if (m.kind === 'error') fail(errorFromData(m.error));
       },
       fail,
     });
@@ -102,7 +142,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
           if (signal?.aborted) break;
         }
         if (failure) throw failure.error;
-        await new Promise<void>((resolve) => { wake = resolve; if (queue.length > 0 || failure) notify(); });
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          if (queue.length > 0 || failure) notify();
+        });
       }
     } finally {
       signal?.removeEventListener('abort', onAbort);
@@ -115,10 +158,19 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     return new Promise<T>((resolve, reject) => {
       open();
       const id = nextId++;
-      const settle = (): void => { pending.delete(id); };
+      const settle = (): void => {
+        pending.delete(id);
+      };
       pending.set(id, {
-        receive: (m) => { settle(); if (m.kind === 'result') resolve(m.value as T); else if (m.kind === 'error') reject(errorFromData(m.error)); },
-        fail: (error) => { settle(); reject(error); },
+        receive: (m) => {
+          settle();
+          if (m.kind === 'result') resolve(m.value as T);
+          else if (m.kind === 'error') reject(errorFromData(m.error));
+        },
+        fail: (error) => {
+          settle();
+          reject(error);
+        },
       });
       send(message(id));
     });

@@ -20,14 +20,23 @@ export interface LoadedModel {
  * @throws {CheckpointError} what a file is refused for; nothing stays open then
  * @throws {NativeError} what is missing for the device
  */
-export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>): LoadedModel {
+export function loadModel(
+  options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>,
+): LoadedModel {
   const closers: (() => void)[] = [];
-  const close = (): void => { for (const c of closers.splice(0).reverse()) c(); };
+  const close = (): void => {
+    for (const c of closers.splice(0).reverse()) c();
+  };
   try {
     const place = openDevice(options.device ?? 'cpu', options.memoryLimit ?? 0);
     const checkpoint = openCheckpoint(options.model, { place });
     closers.push(() => checkpoint.close());
-    const model = options.denseDtype !== 'q8' ? checkpoint : options.denseCache ? cachedDense(checkpoint) : quantizeDense(checkpoint);
+    const model =
+      options.denseDtype !== 'q8'
+        ? checkpoint
+        : options.denseCache
+          ? cachedDense(checkpoint)
+          : quantizeDense(checkpoint);
     closers.push(() => model.close());
     const tokenizer = loadTokenizer(options.model, { vocabSize: model.config.vocab_size });
     closers.push(() => tokenizer.close());
@@ -38,5 +47,8 @@ export function loadModel(options: Pick<EngineOptions, 'model' | 'adapters' | 'd
       adapters.set(name, adapter);
     }
     return { model, tokenizer, adapters, close };
-  } catch (e) { close(); throw e; }
+  } catch (e) {
+    close();
+    throw e;
+  }
 }

@@ -32,7 +32,13 @@ export interface ServingPlan {
   readonly advice: string;
 }
 
-const available = (): number => { try { return Number(/^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) * 1024; } catch { return Number.NaN; } };
+const available = (): number => {
+  try {
+    return Number(/^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) * 1024;
+  } catch {
+    return Number.NaN;
+  }
+};
 
 /** @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint */
 export function planServing(dir: string, options: ServingPlanOptions): ServingPlan {
@@ -41,11 +47,20 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
     const checkpoint = openCheckpoint(dir);
     try {
       const most = checkpoint.config.max_position_embeddings;
-      if (most !== undefined && context > most) throw new ConfigError('context_too_long', `context: ${context} tokens, the model has positions for ${most}; lower --context`, { context, most });
+      if (most !== undefined && context > most)
+        throw new ConfigError(
+          'context_too_long',
+          `context: ${context} tokens, the model has positions for ${most}; lower --context`,
+          { context, most },
+        );
       const model = options.denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint;
-      using session = new Session(model, { precision: options.precision ?? 'bf16', slots: sequences, capacity: context });
-      // Two pieces of a prompt (the second one meets full window rings), all sequences together until their step is recorded, and a prompt beside what the
-      // recording keeps: no later step is larger.
+      using session = new Session(model, {
+        precision: options.precision ?? 'bf16',
+        slots: sequences,
+        capacity: context,
+      });
+      // Two pieces of a prompt (the second one meets full window rings), all sequences together until their step is
+      // recorded, and a prompt beside what the recording keeps: no later step is larger.
       const prompt = new Int32Array(Math.max(1, Math.min(context - 3, 2 * DEFAULT_PREFILL_TOKENS)));
       const run = (tokens: readonly Int32Array[], maxTokens: number): void => {
         for (const t of tokens) session.start({ tokens: t, maxTokens, stop: new Set(), sampling: GREEDY });
@@ -54,12 +69,31 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
       run([prompt, ...Array.from({ length: sequences - 1 }, () => new Int32Array(1))], 3);
       run([prompt], 1);
       if (model !== checkpoint) model.close();
-    } finally { checkpoint.close(); }
+    } finally {
+      checkpoint.close();
+    }
   });
-  const availableBytes = options.availableBytes ?? available(), fits = !(report.totalPeak > availableBytes), { kv, weights, workspace, activations } = report.peak;
-  const knob = kv >= Math.max(weights, workspace + activations) ? 'a lower --context or --sequences' : weights >= workspace + activations ? '--dense-dtype bf16, or a folder of the model that can be written' : 'a smaller model';
+  const availableBytes = options.availableBytes ?? available(),
+    fits = !(report.totalPeak > availableBytes),
+    { kv, weights, workspace, activations } = report.peak;
+  const knob =
+    kv >= Math.max(weights, workspace + activations)
+      ? 'a lower --context or --sequences'
+      : weights >= workspace + activations
+        ? '--dense-dtype bf16, or a folder of the model that can be written'
+        : 'a smaller model';
   return {
-    peakBytes: report.peak, totalPeakBytes: report.totalPeak, kvBytesPerSequence: kv / sequences, offloadedBytes: report.offloadedPeak, mappedBytes: report.mappedBytes, availableBytes,
-    fits, advice: fits ? '' : `${kv >= Math.max(weights, workspace + activations) ? 'the keys and values are' : weights >= workspace + activations ? 'the 8-bit weights are' : 'the workspace is'} the largest part: try ${knob}`,
+    peakBytes: report.peak,
+    totalPeakBytes: report.totalPeak,
+    kvBytesPerSequence: kv / sequences,
+    offloadedBytes: report.offloadedPeak,
+    mappedBytes: report.mappedBytes,
+    availableBytes,
+    fits,
+    advice: fits
+      ? ''
+      : `${kv >= Math.max(weights, workspace + activations) ? 'the keys and values are' : weights >= workspace + activations ? 'the 8-bit weights are' : 'the workspace is'} ` +
+        '' +
+        `the largest part: try ${knob}`,
   };
 }

@@ -16,7 +16,10 @@ export interface EngineOptions {
   readonly device?: string;
   /** Most bytes to take of the device's memory, 0 or absent: all there is. */
   readonly memoryLimit?: number;
-  /** Weights of attention and head: as the file has them, or in 8 bits made at load. Scores are then no longer the trainer's bits. Default bf16. */
+  /**
+   * Weights of attention and head: as the file has them, or in 8 bits made at load. Scores are then no longer the
+   * trainer's bits. Default bf16.
+   */
   readonly denseDtype?: 'bf16' | 'q8';
   /** Keeps the 8-bit weights in a file beside the model, and uses it while it is of these weights. */
   readonly denseCache?: boolean;
@@ -37,27 +40,38 @@ export interface EngineInfo {
 }
 
 export interface GenerateRequest {
-  /** The whole conversation, system message included (harmony/chat.ts makes it from OpenAI's form); the assistant's next turn is generated. */
+  /**
+   * The whole conversation, system message included (harmony/chat.ts makes it from OpenAI's form); the assistant's next
+   * turn is generated.
+   */
   readonly messages: readonly Message[];
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;
 }
 /** Log-probabilities of a text given as tokens. */
-export interface ScoreRequest { readonly tokens: Int32Array; readonly adapter?: string }
+export interface ScoreRequest {
+  readonly tokens: Int32Array;
+  readonly adapter?: string;
+}
 
 export type EngineEvent =
   /** New text on a channel; whole characters only. */
   | { readonly kind: 'text'; readonly channel: string; readonly recipient: string | null; readonly text: string }
   /** The turn is over. `call`: it ended by a tool call. */
   | {
-    readonly kind: 'done';
-    readonly finish: 'stop' | 'call' | 'length';
-    readonly messages: readonly Message[];
-    readonly tokens: Int32Array;
-    readonly logprobs: Float32Array;
-    readonly usage: { readonly promptTokens: number; readonly completionTokens: number; readonly prefillMs: number; readonly decodeMs: number };
-  };
+      readonly kind: 'done';
+      readonly finish: 'stop' | 'call' | 'length';
+      readonly messages: readonly Message[];
+      readonly tokens: Int32Array;
+      readonly logprobs: Float32Array;
+      readonly usage: {
+        readonly promptTokens: number;
+        readonly completionTokens: number;
+        readonly prefillMs: number;
+        readonly decodeMs: number;
+      };
+    };
 
 export type ToWorker =
   | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }

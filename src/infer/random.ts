@@ -1,4 +1,5 @@
-// The uniform numbers of sampling: one per (seed, step), by a counter hash, so that a sequence samples the same next to any neighbours.
+// The uniform numbers of sampling: one per (seed, step), by a counter hash, so that a sequence samples the same next to
+// any neighbours.
 
 /** Finaliser of MurmurHash3: every input bit reaches every output bit. */
 function mix(h: number): number {

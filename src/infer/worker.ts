@@ -14,12 +14,19 @@ try {
   let running = false;
   const run = (): void => {
     runner.step();
-    if (runner.idle) running = false; else setImmediate(run);
+    if (runner.idle) running = false;
+    else setImmediate(run);
   };
   port.on('message', (message: ToWorker) => {
-    if (message.kind === 'close') { runner.close(); process.exit(0); }
+    if (message.kind === 'close') {
+      runner.close();
+      process.exit(0);
+    }
     runner.handle(message);
-    if (!running && !runner.idle) { running = true; setImmediate(run); }
+    if (!running && !runner.idle) {
+      running = true;
+      setImmediate(run);
+    }
   });
   send({ kind: 'ready', info: runner.info });
 } catch (error) {

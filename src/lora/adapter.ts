@@ -1,4 +1,5 @@
-// An adapter in memory: every A and B is a view of one flat f32 tensor, so that the optimizer and the gradient norm are one call each.
+// An adapter in memory: every A and B is a view of one flat f32 tensor, so that the optimizer and the gradient norm are
+// one call each.
 import type { ModelConfig } from '../model/config.js';
 import type { LayerAdapter, LoraPair, LoraTarget, ModelAdapter } from '../model/types.js';
 import { ops } from '../native/ops.js';
@@ -33,7 +34,10 @@ export interface Adapter {
 }
 
 /** Where everything lies. @returns entries and the elements of the flat tensor */
-export function adapterLayout(config: ModelConfig, spec: AdapterSpec): { readonly entries: readonly AdapterEntry[]; readonly numel: number } {
+export function adapterLayout(
+  config: ModelConfig,
+  spec: AdapterSpec,
+): { readonly entries: readonly AdapterEntry[]; readonly numel: number } {
   const entries: AdapterEntry[] = [];
   let offset = 0;
   for (const [layer, targets] of spec.layers.entries()) {
@@ -42,7 +46,10 @@ export function adapterLayout(config: ModelConfig, spec: AdapterSpec): { readonl
       if (!t) continue;
       const { inputs, outputs } = matrixShape(config, target);
       const experts = isExpertTarget(target) ? [config.num_local_experts] : [];
-      for (const [part, shape] of [['A', [...experts, t.rank, inputs]], ['B', [...experts, outputs, t.rank]]] as const) {
+      for (const [part, shape] of [
+        ['A', [...experts, t.rank, inputs]],
+        ['B', [...experts, outputs, t.rank]],
+      ] as const) {
         entries.push({ layer, target, part, shape, offset });
         offset += Math.ceil(shape.reduce((a, b) => a * b, 1) / ALIGN) * ALIGN;
       }
@@ -53,7 +60,10 @@ export function adapterLayout(config: ModelConfig, spec: AdapterSpec): { readonl
 
 /** One seed per tensor: splitmix-like, kept under 2^53 so that it stays an exact integer. */
 function tensorSeed(seed: number, layer: number, target: LoraTarget): number {
-  let h = Math.imul(seed ^ 0x51ed270b, 0x9e3779b1) ^ Math.imul(layer + 1, 0x85ebca6b) ^ Math.imul(LORA_TARGETS.indexOf(target) + 1, 0xc2b2ae35);
+  let h =
+    Math.imul(seed ^ 0x51ed270b, 0x9e3779b1) ^
+    Math.imul(layer + 1, 0x85ebca6b) ^
+    Math.imul(LORA_TARGETS.indexOf(target) + 1, 0xc2b2ae35);
   h = Math.imul(h ^ (h >>> 16), 0x7feb352d);
   h = Math.imul(h ^ (h >>> 15), 0x846ca68b);
   return (h ^ (h >>> 16)) >>> 0;
@@ -70,8 +80,8 @@ export interface CreateOptions {
 }
 
 /**
- * A uniform in ±1/√in (kaiming-uniform with a = √5, as PEFT draws it on the stacked matrix), B zero: a new adapter changes nothing.
- * The same seed gives the same bits.
+ * A uniform in ±1/√in (kaiming-uniform with a = √5, as PEFT draws it on the stacked matrix), B zero: a new adapter
+ * changes nothing. The same seed gives the same bits.
  */
 export function createAdapter(config: ModelConfig, spec: AdapterSpec, options: CreateOptions = {}): Adapter {
   const scope = new Scope('adapter', options.place);
@@ -88,18 +98,34 @@ export function createAdapter(config: ModelConfig, spec: AdapterSpec, options: C
         ops.random_uniform(tensors[i] as Tensor, tensorSeed(options.seed ?? 0, e.layer, e.target), -bound, bound);
       });
     }
-    const layers: { -readonly [T in LoraTarget]?: LoraPair }[] = Array.from({ length: config.num_hidden_layers }, () => ({}));
+    const layers: { -readonly [T in LoraTarget]?: LoraPair }[] = Array.from(
+      { length: config.num_hidden_layers },
+      () => ({}),
+    );
     for (let i = 0; i < entries.length; i += 2) {
       const e = entries[i] as AdapterEntry;
       const t = spec.layers[e.layer]?.[e.target];
       const at = layers[e.layer];
       if (!t || !at) continue;
       at[e.target] = {
-        A: tensors[i] as Tensor, B: tensors[i + 1] as Tensor, scale: loraScale(t, spec.rsLora), dropout: isAttentionTarget(e.target) ? spec.dropout : 0,
-        dA: gradViews[i] ?? null, dB: gradViews[i + 1] ?? null,
+        A: tensors[i] as Tensor,
+        B: tensors[i + 1] as Tensor,
+        scale: loraScale(t, spec.rsLora),
+        dropout: isAttentionTarget(e.target) ? spec.dropout : 0,
+        dA: gradViews[i] ?? null,
+        dB: gradViews[i + 1] ?? null,
       };
     }
-    return { config, spec, entries, params, grads, tensors, model: { layers: layers as readonly LayerAdapter[] }, close: () => scope.close() };
+    return {
+      config,
+      spec,
+      entries,
+      params,
+      grads,
+      tensors,
+      model: { layers: layers as readonly LayerAdapter[] },
+      close: () => scope.close(),
+    };
   } catch (e) {
     scope.close();
     throw e;

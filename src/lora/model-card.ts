@@ -6,10 +6,17 @@ import { LORA_TARGETS, MATRIX_NAME } from './spec.js';
 export function modelCard(adapter: Adapter, meta: PeftMeta): string {
   const { spec, config } = adapter;
   const rows = LORA_TARGETS.flatMap((target) => {
-    const on = spec.layers.flatMap((t, layer) => { const s = t[target]; return s ? [{ layer, s }] : []; });
+    const on = spec.layers.flatMap((t, layer) => {
+      const s = t[target];
+      return s ? [{ layer, s }] : [];
+    });
     if (on.length === 0) return [];
     const one = (values: readonly number[]): string => [...new Set(values)].join(', ');
-    return [`| ${MATRIX_NAME[target]} | ${on.length === config.num_hidden_layers ? 'all' : on.map((o) => o.layer).join(', ')} | ${one(on.map((o) => o.s.rank))} | ${one(on.map((o) => o.s.alpha))} |`];
+    return [
+      `| ${MATRIX_NAME[target]} | ` +
+        `${on.length === config.num_hidden_layers ? 'all' : on.map((o) => o.layer).join(', ')} | ` +
+        `${one(on.map((o) => o.s.rank))} | ${one(on.map((o) => o.s.alpha))} |`,
+    ];
   });
   const parameters = adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0);
   const experts = spec.layers.some((t) => t.gateUp || t.down);
@@ -32,5 +39,10 @@ from peft import PeftModel
 base = AutoModelForCausalLM.from_pretrained("${meta.baseModel}"${experts ? ', quantization_config=Mxfp4Config(dequantize=True)' : ''})
 model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")
 \`\`\`
-${experts ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later; `Mxfp4Config` is in transformers). Rank is per expert.\n' : ''}`;
+${
+  experts
+    ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later; ' +
+      '`Mxfp4Config` is in transformers). Rank is per expert.\n'
+    : ''
+}`;
 }

@@ -1,4 +1,5 @@
-// adapter_config.json of PEFT: which matrices an adapter sits on, with which rank and alpha. Matching rules as peft 0.17…0.21 apply them.
+// adapter_config.json of PEFT: which matrices an adapter sits on, with which rank and alpha. Matching rules as peft
+// 0.17…0.21 apply them.
 import { z } from 'zod';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
@@ -8,19 +9,30 @@ import { type AdapterSpec, isAttentionTarget, LORA_TARGETS, MATRIX_NAME, type Ta
 /** peft's release that the written files were checked with. */
 export const PEFT_VERSION = '0.21.0';
 
-const Patterns = z.record(z.string(), z.number().positive()).nullish().transform((v) => v ?? {});
+const Patterns = z
+  .record(z.string(), z.number().positive())
+  .nullish()
+  .transform((v) => v ?? {});
 export const PeftConfig = z.looseObject({
   peft_type: z.string(),
   peft_version: z.string().nullish(),
   base_model_name_or_path: z.string().nullish(),
   r: z.int().min(1).default(8),
   lora_alpha: z.number().positive().default(8),
-  lora_dropout: z.number().min(0).lt(1).nullish().transform((v) => v ?? 0),
+  lora_dropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .nullish()
+    .transform((v) => v ?? 0),
   target_modules: z.union([z.array(z.string()), z.string()]).nullish(),
   target_parameters: z.array(z.string()).nullish(),
   exclude_modules: z.union([z.array(z.string()), z.string()]).nullish(),
   layers_to_transform: z.union([z.int(), z.array(z.int())]).nullish(),
-  use_rslora: z.boolean().nullish().transform((v) => v ?? false),
+  use_rslora: z
+    .boolean()
+    .nullish()
+    .transform((v) => v ?? false),
   rank_pattern: Patterns,
   alpha_pattern: Patterns,
 });
@@ -28,20 +40,43 @@ export type PeftConfig = z.infer<typeof PeftConfig>;
 
 /** Settings that change what the tensors mean; anything but "off" is refused rather than read past. */
 const MUST_BE_OFF: Readonly<Record<string, readonly unknown[]>> = {
-  bias: ['none'], use_dora: [false], lora_bias: [false], fan_in_fan_out: [false], modules_to_save: [[]], layer_replication: [[]],
-  trainable_token_indices: [[], {}], use_bdlora: [false, {}], use_qalora: [false], alora_invocation_tokens: [[]], velora_config: [], kasa_config: [], arrow_config: [],
+  bias: ['none'],
+  use_dora: [false],
+  lora_bias: [false],
+  fan_in_fan_out: [false],
+  modules_to_save: [[]],
+  layer_replication: [[]],
+  trainable_token_indices: [[], {}],
+  use_bdlora: [false, {}],
+  use_qalora: [false],
+  alora_invocation_tokens: [[]],
+  velora_config: [],
+  kasa_config: [],
+  arrow_config: [],
 };
 
 export function checkPeftConfig(value: unknown, file: string): PeftConfig {
   const parsed = PeftConfig.safeParse(value);
   const first = parsed.error?.issues[0];
-  if (!parsed.success) throw new CheckpointError('bad_adapter_config', `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}`, { file });
+  if (!parsed.success)
+    throw new CheckpointError(
+      'bad_adapter_config',
+      `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}`,
+      { file },
+    );
   const c = parsed.data;
-  if (c.peft_type !== 'LORA') throw new CheckpointError('adapter_unsupported', `${file}: peft_type is ${c.peft_type}, only LORA can be applied`, { file });
+  if (c.peft_type !== 'LORA')
+    throw new CheckpointError('adapter_unsupported', `${file}: peft_type is ${c.peft_type}, only LORA can be applied`, {
+      file,
+    });
   for (const [key, off] of Object.entries(MUST_BE_OFF)) {
     const got = c[key];
     if (got === undefined || got === null || off.some((v) => JSON.stringify(v) === JSON.stringify(got))) continue;
-    throw new CheckpointError('adapter_unsupported', `${file}: ${key} is ${JSON.stringify(got)}, which is not applied here; export the adapter without it`, { file, key });
+    throw new CheckpointError(
+      'adapter_unsupported',
+      `${file}: ${key} is ${JSON.stringify(got)}, which is not applied here; export the adapter without it`,
+      { file, key },
+    );
   }
   return c;
 }
@@ -49,12 +84,23 @@ export function checkPeftConfig(value: unknown, file: string): PeftConfig {
 /** Full module or parameter name that PEFT matches patterns and targets against. */
 export function peftName(layer: number, target: LoraTarget): string {
   const at = `model.layers.${layer}`;
-  return isAttentionTarget(target) ? `${at}.self_attn.${MATRIX_NAME[target]}` : target === 'router' ? `${at}.mlp.router.weight` : `${at}.mlp.experts.${MATRIX_NAME[target]}`;
+  return isAttentionTarget(target)
+    ? `${at}.self_attn.${MATRIX_NAME[target]}`
+    : target === 'router'
+      ? `${at}.mlp.router.weight`
+      : `${at}.mlp.experts.${MATRIX_NAME[target]}`;
 }
 
 function compile(pattern: string, file: string): RegExp {
-  try { return new RegExp(pattern); } catch (e) {
-    throw new CheckpointError('bad_adapter_config', `${file}: ${JSON.stringify(pattern)} is not a pattern that can be read`, { file }, { cause: e });
+  try {
+    return new RegExp(pattern);
+  } catch (e) {
+    throw new CheckpointError(
+      'bad_adapter_config',
+      `${file}: ${JSON.stringify(pattern)} is not a pattern that can be read`,
+      { file },
+      { cause: e },
+    );
   }
 }
 
@@ -63,20 +109,25 @@ function fromPattern(patterns: Readonly<Record<string, number>>, name: string, f
   for (const [key, value] of Object.entries(patterns)) if (compile(`^(.*\\.)?(${key})$`, file).test(name)) return value;
   return fallback;
 }
-export const patternRank = (c: PeftConfig, name: string, file: string): number => fromPattern(c.rank_pattern, name, c.r, file);
-export const patternAlpha = (c: PeftConfig, name: string, file: string): number => fromPattern(c.alpha_pattern, name, c.lora_alpha, file);
+export const patternRank = (c: PeftConfig, name: string, file: string): number =>
+  fromPattern(c.rank_pattern, name, c.r, file);
+export const patternAlpha = (c: PeftConfig, name: string, file: string): number =>
+  fromPattern(c.alpha_pattern, name, c.lora_alpha, file);
 
-const listed = (list: readonly string[], name: string): boolean => list.some((t) => name === t || name.endsWith(`.${t}`));
+const listed = (list: readonly string[], name: string): boolean =>
+  list.some((t) => name === t || name.endsWith(`.${t}`));
 
 /** Whether the config says that the matrix is adapted; undefined where only the tensors can tell (no targets given). */
 export function isTargeted(c: PeftConfig, layer: number, target: LoraTarget, file: string): boolean | undefined {
   const name = peftName(layer, target);
   if (!isAttentionTarget(target)) return c.target_parameters ? listed(c.target_parameters, name) : false;
   if (c.target_modules === null || c.target_modules === undefined) return c.target_parameters ? false : undefined;
-  const matches = (spec: readonly string[] | string): boolean => (typeof spec === 'string' ? compile(`^(?:${spec})$`, file).test(name) : listed(spec, name));
+  const matches = (spec: readonly string[] | string): boolean =>
+    typeof spec === 'string' ? compile(`^(?:${spec})$`, file).test(name) : listed(spec, name);
   if (c.exclude_modules && matches(c.exclude_modules)) return false;
   const layers = c.layers_to_transform;
-  if (layers !== null && layers !== undefined && !(Array.isArray(layers) ? layers : [layers]).includes(layer)) return false;
+  if (layers !== null && layers !== undefined && !(Array.isArray(layers) ? layers : [layers]).includes(layer))
+    return false;
   return c.target_modules === 'all-linear' || matches(c.target_modules);
 }
 
@@ -89,7 +140,12 @@ function usual(values: readonly number[]): number {
 
 /** What is written: the first lines of PEFT's own file plus what differs from its defaults. */
 export function peftConfigOf(config: ModelConfig, spec: AdapterSpec, baseModel: string): Record<string, unknown> {
-  const placed = spec.layers.flatMap((targets, layer) => LORA_TARGETS.flatMap((target) => { const t = targets[target]; return t ? [{ layer, target, t }] : []; }));
+  const placed = spec.layers.flatMap((targets, layer) =>
+    LORA_TARGETS.flatMap((target) => {
+      const t = targets[target];
+      return t ? [{ layer, target, t }] : [];
+    }),
+  );
   const r = usual(placed.map((p) => p.t.rank));
   const alpha = usual(placed.map((p) => p.t.alpha));
   const modules: string[] = [];
@@ -100,21 +156,51 @@ export function peftConfigOf(config: ModelConfig, spec: AdapterSpec, baseModel: 
     const mine = placed.filter((p) => p.target === target);
     if (mine.length === 0) continue;
     const everywhere = mine.length === config.num_hidden_layers;
-    const shared = (pick: (t: TargetSpec) => number): boolean => everywhere && mine.every((p) => pick(p.t) === pick((mine[0] as { t: TargetSpec }).t));
+    const shared = (pick: (t: TargetSpec) => number): boolean =>
+      everywhere && mine.every((p) => pick(p.t) === pick((mine[0] as { t: TargetSpec }).t));
     // Names are suffixes; the layer is named only where layers differ.
-    const named = (layer: number, all: boolean): string => peftName(layer, target).replace(all ? /^model\.layers\.\d+\.(?:self_attn\.)?/ : /^model\./, '');
+    const named = (layer: number, all: boolean): string =>
+      peftName(layer, target).replace(all ? /^model\.layers\.\d+\.(?:self_attn\.)?/ : /^model\./, '');
     for (const p of mine) {
       const name = named(p.layer, everywhere);
       const list = isAttentionTarget(target) ? modules : parameters;
       if (!list.includes(name)) list.push(name);
-      if (p.t.rank !== r) ranks[named(p.layer, shared((t) => t.rank))] = p.t.rank;
-      if (p.t.alpha !== alpha) alphas[named(p.layer, shared((t) => t.alpha))] = p.t.alpha;
+      if (p.t.rank !== r)
+        ranks[
+          named(
+            p.layer,
+            shared((t) => t.rank),
+          )
+        ] = p.t.rank;
+      if (p.t.alpha !== alpha)
+        alphas[
+          named(
+            p.layer,
+            shared((t) => t.alpha),
+          )
+        ] = p.t.alpha;
     }
   }
   return {
-    peft_type: 'LORA', task_type: 'CAUSAL_LM', auto_mapping: null, peft_version: PEFT_VERSION, base_model_name_or_path: baseModel, revision: null, inference_mode: true,
-    r, lora_alpha: alpha, lora_dropout: 0, target_modules: modules, ...(parameters.length ? { target_parameters: parameters } : {}), bias: 'none',
-    use_rslora: spec.rsLora, use_dora: false, fan_in_fan_out: false, init_lora_weights: true, rank_pattern: ranks, alpha_pattern: alphas, modules_to_save: null,
+    peft_type: 'LORA',
+    task_type: 'CAUSAL_LM',
+    auto_mapping: null,
+    peft_version: PEFT_VERSION,
+    base_model_name_or_path: baseModel,
+    revision: null,
+    inference_mode: true,
+    r,
+    lora_alpha: alpha,
+    lora_dropout: 0,
+    target_modules: modules,
+    ...(parameters.length ? { target_parameters: parameters } : {}),
+    bias: 'none',
+    use_rslora: spec.rsLora,
+    use_dora: false,
+    fan_in_fan_out: false,
+    init_lora_weights: true,
+    rank_pattern: ranks,
+    alpha_pattern: alphas,
+    modules_to_save: null,
   };
 }
-

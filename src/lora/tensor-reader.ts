@@ -2,11 +2,20 @@
 import { CheckpointError } from '../native/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 
-export interface FloatEntry { readonly shape: readonly number[]; read(): Float32Array }
-export interface FloatFile extends Disposable { readonly entries: ReadonlyMap<string, FloatEntry>; readonly metadata: ReadonlyMap<string, string> }
+export interface FloatEntry {
+  readonly shape: readonly number[];
+  read(): Float32Array;
+}
+export interface FloatFile extends Disposable {
+  readonly entries: ReadonlyMap<string, FloatEntry>;
+  readonly metadata: ReadonlyMap<string, string>;
+}
 
 const view = new DataView(new ArrayBuffer(4));
-function bf16(bits: number): number { view.setUint32(0, bits << 16 >>> 0); return view.getFloat32(0); }
+function bf16(bits: number): number {
+  view.setUint32(0, (bits << 16) >>> 0);
+  return view.getFloat32(0);
+}
 function f16(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
@@ -30,7 +39,11 @@ export function readFloatFile(path: string): FloatFile {
   for (const [name, e] of file.tensors) {
     if (!['F32', 'BF16', 'F16'].includes(e.dtype)) {
       file.close();
-      throw new CheckpointError('dtype_unsupported', `${path}: tensor "${name}" is ${e.dtype}, wanted F32, BF16 or F16`, { file: path, tensor: name });
+      throw new CheckpointError(
+        'dtype_unsupported',
+        `${path}: tensor "${name}" is ${e.dtype}, wanted F32, BF16 or F16`,
+        { file: path, tensor: name },
+      );
     }
     entries.set(name, { shape: e.shape, read: () => readFloats(file, name) });
   }

@@ -1,6 +1,7 @@
-// Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index. Streamed; the folder appears whole or not at all.
+// Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index.
+// Streamed; the folder appears whole or not at all.
 import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../native/errors.js';
 import { layoutFile } from '../native/safetensors.js';
@@ -46,7 +47,19 @@ export function configJson(c: ModelConfig, experts: 'mxfp4' | 'dense' = 'mxfp4')
     num_local_experts: c.num_local_experts,
     output_router_logits: false,
     ...(c.pad_token_id != null ? { pad_token_id: c.pad_token_id } : {}),
-    ...(experts === 'mxfp4' ? { quantization_config: { modules_to_not_convert: ['model.layers.*.self_attn', 'model.layers.*.mlp.router', 'model.embed_tokens', 'lm_head'], quant_method: 'mxfp4' } } : {}),
+    ...(experts === 'mxfp4'
+      ? {
+          quantization_config: {
+            modules_to_not_convert: [
+              'model.layers.*.self_attn',
+              'model.layers.*.mlp.router',
+              'model.embed_tokens',
+              'lm_head',
+            ],
+            quant_method: 'mxfp4',
+          },
+        }
+      : {}),
     rms_norm_eps: c.rms_norm_eps,
     ...(c.rope_parameters ? { rope_parameters: c.rope_parameters } : {}),
     ...(c.rope_scaling ? { rope_scaling: c.rope_scaling } : {}),
@@ -67,31 +80,48 @@ export function planShards(tensors: readonly TensorSpec[], maxBytes: number): re
   let bytes = 0;
   for (const t of tensors) {
     const size = specBytes(t);
-    if (bytes > 0 && bytes + size > maxBytes) { shards.push([]); bytes = 0; }
+    if (bytes > 0 && bytes + size > maxBytes) {
+      shards.push([]);
+      bytes = 0;
+    }
     shards.at(-1)?.push(t);
     bytes += size;
   }
   return shards;
 }
 
-/** The header is laid out before any data exists: bytes are awaited piece by piece, so that a signal is heard while gigabytes are written. */
+/**
+ * The header is laid out before any data exists: bytes are awaited piece by piece, so that a signal is heard while
+ * gigabytes are written.
+ */
 const NO_DATA = new Uint8Array(0);
 const five = (n: number): string => String(n).padStart(5, '0');
 
 /**
  * Writes config, weights and index into an existing folder; see `writeCheckpoint` for the atomic form.
- * One shard becomes model.safetensors, more become model-00000-of-0000N (N the last index) with model.safetensors.index.json.
+ * One shard becomes model.safetensors, more become model-00000-of-0000N (N the last index) with
+ * model.safetensors.index.json.
  */
-export async function writeCheckpointInto(folder: string, config: ModelConfig, source: TensorSource, options: WriteOptions = {}): Promise<void> {
+export async function writeCheckpointInto(
+  folder: string,
+  config: ModelConfig,
+  source: TensorSource,
+  options: WriteOptions = {},
+): Promise<void> {
   const experts = options.experts ?? 'mxfp4';
   const tensors = checkpointTensors(config, experts);
   const totalBytes = tensors.reduce((n, t) => n + specBytes(t), 0);
   const shards = planShards(tensors, options.maxShardBytes ?? MAX_SHARD_BYTES);
-  const nameOf = (i: number): string => (shards.length === 1 ? 'model.safetensors' : `model-${five(i)}-of-${five(shards.length - 1)}.safetensors`);
+  const nameOf = (i: number): string =>
+    shards.length === 1 ? 'model.safetensors' : `model-${five(i)}-of-${five(shards.length - 1)}.safetensors`;
   let done = 0;
   for (const [i, shard] of shards.entries()) {
     const path = join(folder, nameOf(i));
-    const { ordered, header } = layoutFile(path, shard.map((t) => ({ ...t, data: NO_DATA })), { format: 'pt' });
+    const { ordered, header } = layoutFile(
+      path,
+      shard.map((t) => ({ ...t, data: NO_DATA })),
+      { format: 'pt' },
+    );
     const byName = new Map(shard.map((t) => [t.name, t]));
     const file = await open(path, 'w');
     try {
@@ -106,30 +136,52 @@ export async function writeCheckpointInto(folder: string, config: ModelConfig, s
           bytes += piece.length;
           options.onProgress?.((done += piece.length), totalBytes);
         }
-        if (bytes !== specBytes(spec)) throw new CheckpointError('tensor_shape', `writing ${spec.name}: got ${bytes} bytes, wanted ${specBytes(spec)}`, { tensor: spec.name });
+        if (bytes !== specBytes(spec))
+          throw new CheckpointError(
+            'tensor_shape',
+            `writing ${spec.name}: got ${bytes} bytes, wanted ${specBytes(spec)}`,
+            { tensor: spec.name },
+          );
       }
       await file.sync();
-    } finally { await file.close(); }
+    } finally {
+      await file.close();
+    }
   }
   if (shards.length > 1) {
-    const map = Object.fromEntries(shards.flatMap((shard, i) => shard.map((t) => [t.name, nameOf(i)] as const)).sort(([a], [b]) => (a < b ? -1 : 1)));
-    writeFlushed(join(folder, 'model.safetensors.index.json'), `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: map }, null, 2)}\n`);
+    const map = Object.fromEntries(
+      shards.flatMap((shard, i) => shard.map((t) => [t.name, nameOf(i)] as const)).sort(([a], [b]) => (a < b ? -1 : 1)),
+    );
+    writeFlushed(
+      join(folder, 'model.safetensors.index.json'),
+      `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: map }, null, 2)}\n`,
+    );
   }
   writeFlushed(join(folder, 'config.json'), `${JSON.stringify(configJson(config, experts), null, 2)}\n`);
   for (const [name, data] of Object.entries(options.files ?? {})) writeFlushed(join(folder, name), data);
 }
 
 async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten;
+  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
 }
 
 /**
- * Writes a checkpoint folder in one step: nothing is at `dir` until it is complete. An existing checkpoint there is replaced only with `replace`.
- * @throws {CheckpointError} path_exists; disk_full when the file system has not the bytes, checked before anything is written
+ * Writes a checkpoint folder in one step: nothing is at `dir` until it is complete. An existing checkpoint there is
+ * replaced only with `replace`.
+ * @throws {CheckpointError} path_exists; disk_full when the file system has not the bytes, checked before anything is
+ * written
  */
-export async function writeCheckpoint(dir: string, config: ModelConfig, source: TensorSource, options: WriteOptions & { readonly replace?: boolean } = {}): Promise<void> {
+export async function writeCheckpoint(
+  dir: string,
+  config: ModelConfig,
+  source: TensorSource,
+  options: WriteOptions & { readonly replace?: boolean } = {},
+): Promise<void> {
   const path = resolve(dir);
-  if (!options.replace && existsSync(path) && readdirSync(path).length > 0) throw new CheckpointError('path_exists', `${dir}: exists and is not empty; give a new folder or remove it first`, { file: dir });
+  if (!options.replace && existsSync(path) && readdirSync(path).length > 0)
+    throw new CheckpointError('path_exists', `${dir}: exists and is not empty; give a new folder or remove it first`, {
+      file: dir,
+    });
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
   mkdirSync(dirname(path), { recursive: true });
   checkDiskSpace(dirname(path), needed);
@@ -139,5 +191,10 @@ export async function writeCheckpoint(dir: string, config: ModelConfig, source: 
 /** @throws {CheckpointError} disk_full */
 export function checkDiskSpace(folder: string, neededBytes: number): void {
   const { bavail, bsize } = statfsSync(folder);
-  if (bavail * bsize < neededBytes) throw new CheckpointError('disk_full', `${folder}: ${bavail * bsize} bytes are free, ${neededBytes} are needed; make room or choose another folder`, { file: folder, neededBytes, freeBytes: bavail * bsize });
+  if (bavail * bsize < neededBytes)
+    throw new CheckpointError(
+      'disk_full',
+      `${folder}: ${bavail * bsize} bytes are free, ${neededBytes} are needed; make room or choose another folder`,
+      { file: folder, neededBytes, freeBytes: bavail * bsize },
+    );
 }

@@ -1,5 +1,5 @@
-// config.json of a gpt-oss checkpoint. Everything comes from the file: nothing of the released values is assumed but what the file may omit
-// (transformers' class defaults then hold).
+// config.json of a gpt-oss checkpoint. Everything comes from the file: nothing of the released values is assumed but
+// what the file may omit (transformers' class defaults then hold).
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -52,11 +52,19 @@ const Rope = z.object({
   mscale_all_dim: z.number().nullish(),
 });
 /** What transformers' GptOssConfig takes when the file has no rope at all. */
-const DEFAULT_ROPE = { rope_type: 'yarn', factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 } as const;
+const DEFAULT_ROPE = {
+  rope_type: 'yarn',
+  factor: 32,
+  beta_fast: 32,
+  beta_slow: 1,
+  truncate: false,
+  original_max_position_embeddings: 4096,
+} as const;
 const DEFAULT_THETA = 150000;
 const DEFAULT_WINDOW = 128;
 
-const bad = (where: string, what: string, next: string): CheckpointError => new CheckpointError('bad_config', `${where}: ${what}; ${next}`, { file: where });
+const bad = (where: string, what: string, next: string): CheckpointError =>
+  new CheckpointError('bad_config', `${where}: ${what}; ${next}`, { file: where });
 
 /**
  * Parses and cross-checks a config.
@@ -67,16 +75,41 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
   const parsed = ModelConfig.safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw bad(where, `${issue?.path.join('.') || 'the file'}: ${issue?.message ?? 'not an object'}`, 'use the config.json that belongs to a gpt-oss checkpoint');
+    throw bad(
+      where,
+      `${issue?.path.join('.') || 'the file'}: ${issue?.message ?? 'not an object'}`,
+      'use the config.json that belongs to a gpt-oss checkpoint',
+    );
   }
   const c = parsed.data;
   const fix = 'config.json must be the one its weights were made with';
-  if (c.num_attention_heads % c.num_key_value_heads !== 0) throw bad(where, `num_attention_heads ${c.num_attention_heads} is not a multiple of num_key_value_heads ${c.num_key_value_heads}`, fix);
-  if (c.num_experts_per_tok > c.num_local_experts) throw bad(where, `num_experts_per_tok ${c.num_experts_per_tok} is above num_local_experts ${c.num_local_experts}`, fix);
-  if (c.experts_per_token !== undefined && c.experts_per_token !== c.num_experts_per_tok) throw bad(where, `experts_per_token ${c.experts_per_token} contradicts num_experts_per_tok ${c.num_experts_per_tok}`, fix);
-  if (c.layer_types && c.layer_types.length !== c.num_hidden_layers) throw bad(where, `layer_types has ${c.layer_types.length} entries, num_hidden_layers is ${c.num_hidden_layers}`, fix);
+  if (c.num_attention_heads % c.num_key_value_heads !== 0)
+    throw bad(
+      where,
+      `num_attention_heads ${c.num_attention_heads} is not a multiple of num_key_value_heads ${c.num_key_value_heads}`,
+      fix,
+    );
+  if (c.num_experts_per_tok > c.num_local_experts)
+    throw bad(
+      where,
+      `num_experts_per_tok ${c.num_experts_per_tok} is above num_local_experts ${c.num_local_experts}`,
+      fix,
+    );
+  if (c.experts_per_token !== undefined && c.experts_per_token !== c.num_experts_per_tok)
+    throw bad(
+      where,
+      `experts_per_token ${c.experts_per_token} contradicts num_experts_per_tok ${c.num_experts_per_tok}`,
+      fix,
+    );
+  if (c.layer_types && c.layer_types.length !== c.num_hidden_layers)
+    throw bad(
+      where,
+      `layer_types has ${c.layer_types.length} entries, num_hidden_layers is ${c.num_hidden_layers}`,
+      fix,
+    );
   if (c.head_dim % 2 !== 0) throw bad(where, `head_dim ${c.head_dim} is odd, rotary halves need an even width`, fix);
-  if (c.hidden_act !== undefined && c.hidden_act !== 'silu') throw bad(where, `hidden_act "${c.hidden_act}", wanted "silu" (the clamped SwiGLU of gpt-oss)`, fix);
+  if (c.hidden_act !== undefined && c.hidden_act !== 'silu')
+    throw bad(where, `hidden_act "${c.hidden_act}", wanted "silu" (the clamped SwiGLU of gpt-oss)`, fix);
   ropeParameters(c, where);
   return c;
 }
@@ -88,56 +121,100 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
 export function readConfig(dir: string): ModelConfig {
   const path = join(dir, 'config.json');
   let text: string;
-  try { text = readFileSync(path, 'utf8'); } catch (e) {
-    throw new CheckpointError('file_missing', `${path}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'error'}); give the folder of a gpt-oss checkpoint`, { file: path }, { cause: e });
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (e) {
+    throw new CheckpointError(
+      'file_missing',
+      `${path}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'error'}); give the ` +
+        'folder of a gpt-oss checkpoint',
+      { file: path },
+      { cause: e },
+    );
   }
   let value: unknown;
-  try { value = JSON.parse(text); } catch (e) { throw bad(path, `not JSON (${(e as Error).message})`, 'copy the file again'); }
+  try {
+    value = JSON.parse(text);
+  } catch (e) {
+    throw bad(path, `not JSON (${(e as Error).message})`, 'copy the file again');
+  }
   return parseConfig(value, path);
 }
 
-/** Keys a query of layer `i` sees: sliding_window on sliding layers, 0 (all) on full ones. Without layer_types even layers slide. */
+/**
+ * Keys a query of layer `i` sees: sliding_window on sliding layers, 0 (all) on full ones. Without layer_types even
+ * layers slide.
+ */
 export function layerWindow(config: ModelConfig, i: number): number {
   const sliding = config.layer_types ? config.layer_types[i] === 'sliding_attention' : i % 2 === 0;
-  return sliding ? config.sliding_window ?? DEFAULT_WINDOW : 0;
+  return sliding ? (config.sliding_window ?? DEFAULT_WINDOW) : 0;
 }
 
 /**
- * Rotary frequencies and YaRN's concentration (arXiv:2309.00071; bounds clamped to [0, head_dim − 1] as transformers does).
- * Steps are rounded to f32 one by one: at position 10⁵ one unit in the last place of a frequency already turns an angle by 0.006 rad.
+ * Rotary frequencies and YaRN's concentration (arXiv:2309.00071; bounds clamped to [0, head_dim − 1] as transformers
+ * does). Steps are rounded to f32 one by one: at position 10⁵ one unit in the last place of a frequency already turns
+ * an angle by 0.006 rad.
  * @returns invFreq f32 [head_dim/2]; cos and sin are both multiplied by `concentration`
  * @throws {CheckpointError} bad_config: unknown rope type, contradicting or missing values
  */
-export function ropeParameters(config: ModelConfig, where = 'config.json'): { readonly invFreq: Float32Array; readonly concentration: number } {
+export function ropeParameters(
+  config: ModelConfig,
+  where = 'config.json',
+): { readonly invFreq: Float32Array; readonly concentration: number } {
   const given = config.rope_parameters ?? config.rope_scaling;
   const parsed = Rope.safeParse(given ?? DEFAULT_ROPE);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw bad(where, `rope: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`, 'rope types default and yarn are known');
+    throw bad(
+      where,
+      `rope: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`,
+      'rope types default and yarn are known',
+    );
   }
   const r = parsed.data;
   const other = config.rope_parameters && config.rope_scaling ? Rope.safeParse(config.rope_scaling).data : undefined;
-  if (other?.factor != null && r.factor != null && other.factor !== r.factor) throw bad(where, `rope_scaling.factor ${other.factor} contradicts rope_parameters.factor ${r.factor}`, 'keep one of the two');
-  if (r.rope_theta !== undefined && config.rope_theta != null && r.rope_theta !== config.rope_theta) throw bad(where, `rope_theta ${config.rope_theta} contradicts rope_parameters.rope_theta ${r.rope_theta}`, 'keep one of the two');
+  if (other?.factor != null && r.factor != null && other.factor !== r.factor)
+    throw bad(
+      where,
+      `rope_scaling.factor ${other.factor} contradicts rope_parameters.factor ${r.factor}`,
+      'keep one of the two',
+    );
+  if (r.rope_theta !== undefined && config.rope_theta != null && r.rope_theta !== config.rope_theta)
+    throw bad(
+      where,
+      `rope_theta ${config.rope_theta} contradicts rope_parameters.rope_theta ${r.rope_theta}`,
+      'keep one of the two',
+    );
   const theta = r.rope_theta ?? config.rope_theta ?? DEFAULT_THETA;
-  const f = Math.fround, Dh = config.head_dim, half = Dh / 2;
+  const f = Math.fround,
+    Dh = config.head_dim,
+    half = Dh / 2;
   const type = r.rope_type ?? r.type ?? 'default';
   const frequency = (j: number): number => f(f(theta) ** f(f(2 * j) / f(Dh)));
-  if (type === 'default') return { invFreq: Float32Array.from({ length: half }, (_, j) => 1 / frequency(j)), concentration: 1 };
+  if (type === 'default')
+    return { invFreq: Float32Array.from({ length: half }, (_, j) => 1 / frequency(j)), concentration: 1 };
 
   const original = r.original_max_position_embeddings ?? config.max_position_embeddings;
   const factor = r.factor ?? config.max_position_embeddings / original;
   const mscale = (scale: number, m = 1): number => (scale <= 1 ? 1 : 0.1 * m * Math.log(scale) + 1);
-  const concentration = r.attention_factor ?? (r.mscale && r.mscale_all_dim ? mscale(factor, r.mscale) / mscale(factor, r.mscale_all_dim) : mscale(factor));
-  const bound = (rotations: number): number => (Dh * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-  let low = bound(r.beta_fast ?? 32), high = bound(r.beta_slow ?? 1);
-  if (r.truncate) { low = Math.floor(low); high = Math.ceil(high); }
+  const concentration =
+    r.attention_factor ??
+    (r.mscale && r.mscale_all_dim ? mscale(factor, r.mscale) / mscale(factor, r.mscale_all_dim) : mscale(factor));
+  const bound = (rotations: number): number =>
+    (Dh * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+  let low = bound(r.beta_fast ?? 32),
+    high = bound(r.beta_slow ?? 1);
+  if (r.truncate) {
+    low = Math.floor(low);
+    high = Math.ceil(high);
+  }
   low = Math.max(low, 0);
   high = Math.min(high, Dh - 1);
   if (high === low) high += 0.001;
   const invFreq = Float32Array.from({ length: half }, (_, j) => {
     const ramp = f(Math.min(1, Math.max(0, f(f(j - f(low)) / f(high - low)))));
-    const keep = f(1 - ramp), freq = frequency(j);
+    const keep = f(1 - ramp),
+      freq = frequency(j);
     return f(f(f(1 / f(f(factor) * freq)) * f(1 - keep)) + f(f(1 / freq) * keep));
   });
   return { invFreq, concentration };

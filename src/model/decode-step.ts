@@ -1,15 +1,23 @@
-// A decode step of B sequences as one launch. Some four hundred ops make a token; called one by one they cost more than their work on a GPU, and 1 to 4 % of
-// a 20b token on a CPU, where the weights that stream by empty the caches between two calls.
-import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
-import type { KvCache } from './kv-cache.js';
-import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
+// A decode step of B sequences as one launch. Some four hundred ops make a token; called one by one they cost more than
+// their work on a GPU, and 1 to 4 % of a 20b token on a CPU, where the weights that stream by empty the caches between
+// two calls.
+
 import { Graph } from '../native/graph.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
+import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
+import type { KvCache } from './kv-cache.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
 
-export interface StepResult { readonly tokens: Int32Array; readonly logprobs: Float32Array }
+export interface StepResult {
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+}
 
-/** Steps of one batch size and one adapter. The first runs op by op, which takes all memory it needs; the second is recorded; from then on it is launched. */
+/**
+ * Steps of one batch size and one adapter. The first runs op by op, which takes all memory it needs; the second is
+ * recorded; from then on it is launched.
+ */
 export class DecodeStep implements Disposable {
   readonly batchSize: number;
   readonly #scope: Scope;
@@ -25,8 +33,16 @@ export class DecodeStep implements Disposable {
    * @param record false: every step runs op by op, for comparison and for models whose passes may not be recorded
    * @param shares on the host: steps that never run at once with this one, whose memory it uses too
    */
-  constructor(readonly model: ModelWeights, readonly adapter: ModelAdapter | null, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, batch: Batch, readonly record: boolean, readonly shares: readonly DecodeStep[] = []) {
-    const B = this.batchSize = batch.tokens.length;
+  constructor(
+    readonly model: ModelWeights,
+    readonly adapter: ModelAdapter | null,
+    readonly cache: KvCache,
+    readonly precision: keyof typeof PRECISION,
+    batch: Batch,
+    readonly record: boolean,
+    readonly shares: readonly DecodeStep[] = [],
+  ) {
+    const B = (this.batchSize = batch.tokens.length);
     this.#inputs = new StepInputs(model, cache, batch);
     this.#scope = new Scope('workspace', placeOf(model));
     try {
@@ -34,7 +50,10 @@ export class DecodeStep implements Disposable {
       this.#u = this.#scope.empty('f32', [B]);
       this.#tokens = this.#scope.empty('i32', [B]);
       this.#logprobs = this.#scope.empty('f32', [B]);
-    } catch (e) { this.close(); throw e; }
+    } catch (e) {
+      this.close();
+      throw e;
+    }
   }
 
   /** @param params sampling parameters f32 [B,4] and u f32 [B] as op `sample` takes them */
@@ -46,8 +65,10 @@ export class DecodeStep implements Disposable {
       this.#graph.launch();
       this.cache.advance(this.#inputs.plan);
     } else if (this.record && this.#runs > 0) {
-      const place = placeOf(this.model), shared = place === 'cpu' ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
-      this.#graph = Graph.record(() => this.#step(batch), place, shared && shared.#graph); // the pass itself advances the cache
+      const place = placeOf(this.model),
+        shared = place === 'cpu' ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
+      // the pass itself advances the cache
+      this.#graph = Graph.record(() => this.#step(batch), place, shared && shared.#graph);
       this.#graph.launch();
     } else this.#step(batch);
     this.#runs++;
@@ -56,8 +77,19 @@ export class DecodeStep implements Disposable {
 
   #step(batch: Batch): void {
     using s = new Scope('workspace', placeOf(this.model));
-    const hidden = forwardHidden(s, this.model, this.adapter, batch, { precision: this.precision, cache: this.cache, inputs: this.#inputs });
-    ops.sample(this.#tokens, this.#logprobs, logits(s, this.model, hidden, this.precision), this.#params, this.#u, null);
+    const hidden = forwardHidden(s, this.model, this.adapter, batch, {
+      precision: this.precision,
+      cache: this.cache,
+      inputs: this.#inputs,
+    });
+    ops.sample(
+      this.#tokens,
+      this.#logprobs,
+      logits(s, this.model, hidden, this.precision),
+      this.#params,
+      this.#u,
+      null,
+    );
   }
 
   close(): void {
@@ -66,30 +98,48 @@ export class DecodeStep implements Disposable {
     this.#inputs.close();
     this.#scope.close();
   }
-  [Symbol.dispose](): void { this.close(); }
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /**
- * Steps by batch size and adapter; the least recently used make room. On a GPU each keeps its own memory; on the host all use that of the largest, and a larger one
- * than ever before begins anew.
+ * Steps by batch size and adapter; the least recently used make room. On a GPU each keeps its own memory; on the host
+ * all use that of the largest, and a larger one than ever before begins anew.
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
-  constructor(readonly model: ModelWeights, readonly cache: KvCache, readonly precision: keyof typeof PRECISION, readonly record = true, readonly most = 16) {}
+  constructor(
+    readonly model: ModelWeights,
+    readonly cache: KvCache,
+    readonly precision: keyof typeof PRECISION,
+    readonly record = true,
+    readonly most = 16,
+  ) {}
 
   run(adapter: ModelAdapter | null, batch: Batch, params: Float32Array, u: Float32Array): StepResult {
     const B = batch.tokens.length;
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
     if (placeOf(this.model) === 'cpu' && this.#steps.every((s) => s.batchSize < B)) this.close();
-    const step = at >= 0 ? this.#steps.splice(at, 1)[0] as DecodeStep : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record, this.#steps);
+    const step =
+      at >= 0
+        ? (this.#steps.splice(at, 1)[0] as DecodeStep)
+        : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record, this.#steps);
     this.#steps.push(step);
     if (this.#steps.length > this.most) this.#steps.shift()?.close();
-    try { return step.run(batch, params, u); } catch (e) { // what it holds is undefined now
+    try {
+      return step.run(batch, params, u);
+    } catch (e) {
+      // what it holds is undefined now
       this.#steps.splice(this.#steps.indexOf(step), 1);
       step.close();
       throw e;
     }
   }
-  close(): void { for (const step of this.#steps.splice(0)) step.close(); }
-  [Symbol.dispose](): void { this.close(); }
+  close(): void {
+    for (const step of this.#steps.splice(0)) step.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

@@ -1,20 +1,44 @@
-// gpt-oss, forward and backward, over the ops: the only place that knows the architecture. Read `attention` and `experts` first, then `lossAndGradients`.
-// Backward keeps the input of every layer and recomputes the rest of that layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the
-// keys and values, tokens are taken in chunks, so that memory grows by a few f32 rows per token.
+// gpt-oss, forward and backward, over the ops: the only place that knows the architecture. Read `attention` and
+// `experts` first, then `lossAndGradients`. Backward keeps the input of every layer and recomputes the rest of that
+// layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the keys and values, tokens are taken
+// in chunks, so that memory grows by a few f32 rows per token.
 import { NativeError } from '../native/errors.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
 import type { CachePlan, KvCache } from './kv-cache.js';
-import { type Batch, type LayerAdapter, type LayerGrads, type LayerWeights, type LinearGrads, type LinearWeights, type LoraPair, type LoraTarget, type ModelAdapter, type ModelGrads, type ModelWeights, placeOf, type Targets } from './types.js';
+import {
+  type Batch,
+  type LayerAdapter,
+  type LayerGrads,
+  type LayerWeights,
+  type LinearGrads,
+  type LinearWeights,
+  type LoraPair,
+  type LoraTarget,
+  type ModelAdapter,
+  type ModelGrads,
+  type ModelWeights,
+  placeOf,
+  type Targets,
+} from './types.js';
 
-/** Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again backward. On a GPU a multiple of it. */
+/**
+ * Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again
+ * backward. On a GPU a multiple of it.
+ */
 export const MOE_CHUNK_TOKENS = 1024;
-/** Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty), more cost memory. 2,048 tokens of 20b, 8,192 of 120b. */
+/**
+ * Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty),
+ * more cost memory. 2,048 tokens of 20b, 8,192 of 120b.
+ */
 const DEVICE_EXPERT_ROWS = 256;
 /** Bytes of the queries f32 [t,H·Dh] that attention takes at a time: 1,024 tokens of gpt-oss, 16,384 of nano. */
 const QUERY_CHUNK_BYTES = 2 ** 24;
-/** Supervised rows of the head for each MOE_CHUNK_TOKENS of a chunk: a multiple of the 120 to 1,020 rows that linear_cross_entropy itself takes at a time. */
+/**
+ * Supervised rows of the head for each MOE_CHUNK_TOKENS of a chunk: a multiple of the 120 to 1,020 rows that
+ * linear_cross_entropy itself takes at a time.
+ */
 const HEAD_ROWS = 2040;
 
 export interface ForwardOptions {
@@ -33,16 +57,24 @@ export interface ForwardOptions {
 }
 
 /** What a pass reads of its batch. */
-interface Inputs { readonly positions: Tensor; readonly invFreq: Tensor; readonly ids: Tensor; readonly plan: CachePlan | null }
+interface Inputs {
+  readonly positions: Tensor;
+  readonly invFreq: Tensor;
+  readonly ids: Tensor;
+  readonly plan: CachePlan | null;
+}
 function inputsOf(s: Scope, model: ModelWeights, batch: Batch, cache: KvCache | null): Inputs {
   return {
-    positions: s.from(batch.positions), invFreq: s.from(ropeParameters(model.config).invFreq), ids: s.from(batch.tokens), plan: cache?.plan(s, batch) ?? null,
+    positions: s.from(batch.positions),
+    invFreq: s.from(ropeParameters(model.config).invFreq),
+    ids: s.from(batch.tokens),
+    plan: cache?.plan(s, batch) ?? null,
   };
 }
 
 /**
- * The inputs of decode steps of B sequences, one token each, in tensors that keep their addresses: `set` before each step. With an embedding table on the host
- * the rows themselves are the input.
+ * The inputs of decode steps of B sequences, one token each, in tensors that keep their addresses: `set` before each
+ * step. With an embedding table on the host the rows themselves are the input.
  */
 export class StepInputs implements Disposable, Inputs {
   readonly positions: Tensor;
@@ -52,7 +84,11 @@ export class StepInputs implements Disposable, Inputs {
   readonly x: Tensor | null;
   plan: CachePlan;
   readonly #scope: Scope;
-  constructor(readonly model: ModelWeights, readonly cache: KvCache, batch: Batch) {
+  constructor(
+    readonly model: ModelWeights,
+    readonly cache: KvCache,
+    batch: Batch,
+  ) {
     this.#scope = new Scope('workspace', placeOf(model));
     try {
       const inputs = inputsOf(this.#scope, model, batch, cache);
@@ -61,9 +97,15 @@ export class StepInputs implements Disposable, Inputs {
       this.invFreq = inputs.invFreq;
       this.ids = inputs.ids;
       this.plan = inputs.plan;
-      this.x = model.embed.place === placeOf(model) ? null : this.#scope.empty('f32', [batch.tokens.length, model.config.hidden_size]);
+      this.x =
+        model.embed.place === placeOf(model)
+          ? null
+          : this.#scope.empty('f32', [batch.tokens.length, model.config.hidden_size]);
       this.set(batch);
-    } catch (e) { this.close(); throw e; }
+    } catch (e) {
+      this.close();
+      throw e;
+    }
   }
   set(batch: Batch): void {
     this.plan = this.cache.replan(this.plan, batch);
@@ -75,11 +117,18 @@ export class StepInputs implements Disposable, Inputs {
     ops.embedding_fwd(rows, this.model.embed, s.from(batch.tokens));
     this.x.copy(rows);
   }
-  close(): void { this.#scope.close(); }
-  [Symbol.dispose](): void { this.close(); }
+  close(): void {
+    this.#scope.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
-/** Tokens [from, to) as queries, and the keys they see: for each sequence in them, its first row and how many rows up to its last token here. */
+/**
+ * Tokens [from, to) as queries, and the keys they see: for each sequence in them, its first row and how many rows up to
+ * its last token here.
+ */
 interface Chunk {
   readonly index: number;
   readonly from: number;
@@ -107,50 +156,85 @@ interface Pass {
 const NO_ADAPTER: LayerAdapter = {};
 const TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];
 
-/** Cuts n rows in pieces of `size`; what is left over goes with the last one, so that no piece is shorter unless all of n is. */
+/**
+ * Cuts n rows in pieces of `size`; what is left over goes with the last one, so that no piece is shorter unless all of
+ * n is.
+ */
 function pieces(n: number, size: number): (readonly [number, number])[] {
   const count = Math.max(1, Math.floor(n / size));
   return Array.from({ length: count }, (_, i) => [i * size, i + 1 === count ? n : (i + 1) * size] as const);
 }
 function moeChunkTokens(model: ModelWeights): number {
   const { num_local_experts: E, num_experts_per_tok: K } = model.config;
-  return MOE_CHUNK_TOKENS * (placeOf(model) === 'cpu' ? 1 : Math.max(1, Math.floor((DEVICE_EXPERT_ROWS * E) / (K * MOE_CHUNK_TOKENS))));
+  return (
+    MOE_CHUNK_TOKENS *
+    (placeOf(model) === 'cpu' ? 1 : Math.max(1, Math.floor((DEVICE_EXPERT_ROWS * E) / (K * MOE_CHUNK_TOKENS))))
+  );
 }
-/** Rows of hidden states taken at a time: whole multiples of what the experts take, so that theirs are cut in the same places for any model. */
+/**
+ * Rows of hidden states taken at a time: whole multiples of what the experts take, so that theirs are cut in the same
+ * places for any model.
+ */
 function chunkTokens(model: ModelWeights): number {
-  const { num_attention_heads: H, head_dim: Dh } = model.config, experts = moeChunkTokens(model);
+  const { num_attention_heads: H, head_dim: Dh } = model.config,
+    experts = moeChunkTokens(model);
   return experts * Math.max(1, Math.floor(QUERY_CHUNK_BYTES / (4 * H * Dh * experts)));
 }
 
 function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, o: ForwardOptions): Pass {
   const { tokens, positions, starts } = batch;
-  const T = tokens.length, B = starts.length - 1;
+  const T = tokens.length,
+    B = starts.length - 1;
   const lengths = Int32Array.from({ length: Math.max(B, 0) }, (_, b) => (starts[b + 1] ?? 0) - (starts[b] ?? 0));
   if (T === 0 || positions.length !== T || B < 1 || starts[0] !== 0 || starts[B] !== T || lengths.some((n) => n < 1)) {
-    throw new NativeError('bad_batch', `batch: ${T} tokens, ${positions.length} positions, starts ${starts.join(',')}; wanted as many positions as tokens and starts rising from 0 to the number of tokens`);
+    throw new NativeError(
+      'bad_batch',
+      `batch: ${T} tokens, ${positions.length} positions, starts ${starts.join(',')}; wanted as ` +
+        'many positions as tokens and starts rising from 0 to the number of tokens',
+    );
   }
   const half = model.config.head_dim / 2;
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
-  const cos = s.empty('f32', [T, half]), sin = s.empty('f32', [T, half]);
+  const cos = s.empty('f32', [T, half]),
+    sin = s.empty('f32', [T, half]);
   ops.rope_table(cos, sin, inputs.positions, inputs.invFreq, ropeParameters(model.config).concentration);
   const { plan } = inputs;
   const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
   const chunks = cut.map(([from, to], index): Chunk => {
     if (plan) return { index, from, to, qStart: plan.qStart, kStart: plan.full.kStart, kLen: plan.full.kLen, cos, sin };
-    const qStart = [0], kStart: number[] = [], kLen: number[] = [];
+    const qStart = [0],
+      kStart: number[] = [],
+      kLen: number[] = [];
     for (let b = 0; b < B; b++) {
-      const begin = starts[b] ?? 0, end = Math.min(starts[b + 1] ?? 0, to);
+      const begin = starts[b] ?? 0,
+        end = Math.min(starts[b + 1] ?? 0, to);
       if (begin >= to || end <= from) continue;
       qStart.push(end - from);
       kStart.push(begin);
       kLen.push(end - begin);
     }
     const i32 = (x: number[]): Tensor => s.from(Int32Array.from(x));
-    return { index, from, to, qStart: i32(qStart), kStart: i32(kStart), kLen: i32(kLen), cos: cos.slice(s, from, to), sin: sin.slice(s, from, to) };
+    return {
+      index,
+      from,
+      to,
+      qStart: i32(qStart),
+      kStart: i32(kStart),
+      kLen: i32(kLen),
+      cos: cos.slice(s, from, to),
+      sin: sin.slice(s, from, to),
+    };
   });
   return {
-    model, adapter, precision: PRECISION[o.precision], T, ids: inputs.ids, chunks,
-    cache: o.cache && plan ? { store: o.cache, plan } : null, seed: o.seed ?? 0, train: o.train ?? false,
+    model,
+    adapter,
+    precision: PRECISION[o.precision],
+    T,
+    ids: inputs.ids,
+    chunks,
+    cache: o.cache && plan ? { store: o.cache, plan } : null,
+    seed: o.seed ?? 0,
+    train: o.train ?? false,
   };
 }
 
@@ -171,39 +255,127 @@ function dropoutSeed(p: Pass, layer: number, target: LoraTarget, chunk: number):
 }
 const dropoutOf = (p: Pass, lora: LoraPair | undefined): number => (p.train && lora ? lora.dropout : 0);
 
-interface Linear { readonly y: Tensor; readonly h: Tensor | null }
+interface Linear {
+  readonly y: Tensor;
+  readonly h: Tensor | null;
+}
 /** Rows [from, to) of t; t itself where that is all of it. */
-const rowsOf = (s: Scope, t: Tensor, from: number, to: number): Tensor => (from === 0 && to === t.rows ? t : t.slice(s, from, to));
-const newLinear = (s: Scope, rows: number, w: LinearWeights, lora: LoraPair | undefined): Linear => ({ y: s.empty('f32', [rows, w.w.rows]), h: lora ? s.empty('f32', [rows, lora.A.rows]) : null });
+const rowsOf = (s: Scope, t: Tensor, from: number, to: number): Tensor =>
+  from === 0 && to === t.rows ? t : t.slice(s, from, to);
+const newLinear = (s: Scope, rows: number, w: LinearWeights, lora: LoraPair | undefined): Linear => ({
+  y: s.empty('f32', [rows, w.w.rows]),
+  h: lora ? s.empty('f32', [rows, lora.A.rows]) : null,
+});
 
-/** y = x·Wᵀ + bias + scale·(dropout(x)·Aᵀ)·Bᵀ into `out`; `chunk` tells the dropout of one chunk from that of the next. */
-function linear(p: Pass, i: number, target: LoraTarget, chunk: number, out: Linear, x: Tensor, w: LinearWeights, lora: LoraPair | undefined): Linear {
-  if (w.scales) ops.linear_q8_fwd(out.y, out.h, x, w.w, w.scales, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, p.precision);
-  else ops.linear_fwd(out.y, out.h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target, chunk), p.precision);
+/**
+ * y = x·Wᵀ + bias + scale·(dropout(x)·Aᵀ)·Bᵀ into `out`; `chunk` tells the dropout of one chunk from that of the next.
+ */
+function linear(
+  p: Pass,
+  i: number,
+  target: LoraTarget,
+  chunk: number,
+  out: Linear,
+  x: Tensor,
+  w: LinearWeights,
+  lora: LoraPair | undefined,
+): Linear {
+  if (w.scales)
+    ops.linear_q8_fwd(
+      out.y,
+      out.h,
+      x,
+      w.w,
+      w.scales,
+      w.bias,
+      lora?.A ?? null,
+      lora?.B ?? null,
+      lora?.scale ?? 0,
+      p.precision,
+    );
+  else
+    ops.linear_fwd(
+      out.y,
+      out.h,
+      x,
+      w.w,
+      w.bias,
+      lora?.A ?? null,
+      lora?.B ?? null,
+      lora?.scale ?? 0,
+      dropoutOf(p, lora),
+      dropoutSeed(p, i, target, chunk),
+      p.precision,
+    );
   return out;
 }
-function linearBackward(p: Pass, i: number, target: LoraTarget, chunk: number, dx: Tensor, accumulate: 0 | 1, dy: Tensor, x: Tensor, h: Tensor | null, w: LinearWeights, lora: LoraPair | undefined, g: LinearGrads | undefined): void {
-  ops.linear_bwd(dx, g?.w ?? null, g?.bias ?? null, lora?.dA ?? null, lora?.dB ?? null, dy, x, h, w.w, lora?.A ?? null, lora?.B ?? null,
-    lora?.scale ?? 0, dropoutOf(p, lora), dropoutSeed(p, i, target, chunk), accumulate, p.precision);
+function linearBackward(
+  p: Pass,
+  i: number,
+  target: LoraTarget,
+  chunk: number,
+  dx: Tensor,
+  accumulate: 0 | 1,
+  dy: Tensor,
+  x: Tensor,
+  h: Tensor | null,
+  w: LinearWeights,
+  lora: LoraPair | undefined,
+  g: LinearGrads | undefined,
+): void {
+  ops.linear_bwd(
+    dx,
+    g?.w ?? null,
+    g?.bias ?? null,
+    lora?.dA ?? null,
+    lora?.dB ?? null,
+    dy,
+    x,
+    h,
+    w.w,
+    lora?.A ?? null,
+    lora?.B ?? null,
+    lora?.scale ?? 0,
+    dropoutOf(p, lora),
+    dropoutSeed(p, i, target, chunk),
+    accumulate,
+    p.precision,
+  );
 }
 
-interface Normed { readonly xn: Tensor; readonly rstd: Tensor }
+interface Normed {
+  readonly xn: Tensor;
+  readonly rstd: Tensor;
+}
 function inputNorm(s: Scope, p: Pass, i: number, x: Tensor): Normed {
-  const xn = s.empty('f32', x.shape), rstd = s.empty('f32', [x.rows]);
+  const xn = s.empty('f32', x.shape),
+    rstd = s.empty('f32', [x.rows]);
   ops.rmsnorm_fwd(xn, rstd, null, x, null, layerOf(p, i).w.inputNorm, p.model.config.rms_norm_eps);
   return { xn, rstd };
 }
 
-/** Keys, rotary applied, and values of all tokens: f32 [T,Hkv·Dh]. `normed` is the normed input where one chunk is all there is, so that it is computed once. */
-interface KeysValues { readonly k: Linear; readonly v: Linear; readonly normed: Normed | null }
+/**
+ * Keys, rotary applied, and values of all tokens: f32 [T,Hkv·Dh]. `normed` is the normed input where one chunk is all
+ * there is, so that it is computed once.
+ */
+interface KeysValues {
+  readonly k: Linear;
+  readonly v: Linear;
+  readonly normed: Normed | null;
+}
 function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
   const { w, a } = layerOf(p, i);
-  const k = newLinear(s, p.T, w.k, a.k), v = newLinear(s, p.T, w.v, a.v);
+  const k = newLinear(s, p.T, w.k, a.k),
+    v = newLinear(s, p.T, w.v, a.v);
   let normed: Normed | null = null;
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
-    const own = p.chunks.length === 1 ? (normed = inputNorm(s, p, i, x)) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
-    const part = (of: Linear): Linear => ({ y: rowsOf(inner, of.y, c.from, c.to), h: of.h && rowsOf(inner, of.h, c.from, c.to) });
+    const own =
+      p.chunks.length === 1 ? (normed = inputNorm(s, p, i, x)) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
+    const part = (of: Linear): Linear => ({
+      y: rowsOf(inner, of.y, c.from, c.to),
+      h: of.h && rowsOf(inner, of.h, c.from, c.to),
+    });
     const kc = linear(p, i, 'k', c.index, part(k), own.xn, w.k, a.k);
     linear(p, i, 'v', c.index, part(v), own.xn, w.v, a.v);
     ops.rope(kc.y, c.cos, c.sin, p.model.config.num_key_value_heads, 1);
@@ -211,7 +383,10 @@ function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
   return { k, v, normed };
 }
 
-/** Query projection, rotary, attention and output projection of a chunk: everything of the first half-layer but the residual sum. `xn` f32 [t,D]. */
+/**
+ * Query projection, rotary, attention and output projection of a chunk: everything of the first half-layer but the
+ * residual sum. `xn` f32 [t,D].
+ */
 function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysValues, save: boolean) {
   const { w, a } = layerOf(p, i);
   const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
@@ -219,29 +394,71 @@ function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysV
   const q = linear(p, i, 'q', c.index, newLinear(s, t, w.q, a.q), xn, w.q, a.q);
   ops.rope(q.y, c.cos, c.sin, H, 1);
   const heads = { q: q.y.view(s, [t, H, Dh]), k: kv.k.y.view(s, [p.T, Hkv, Dh]), v: kv.v.y.view(s, [p.T, Hkv, Dh]) };
-  const o = s.empty('f32', [t, H, Dh]), lse = save ? s.empty('f32', [t, H]) : null;
+  const o = s.empty('f32', [t, H, Dh]),
+    lse = save ? s.empty('f32', [t, H]) : null;
   if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5, p.precision);
-  else ops.attention_fwd(o, lse, heads.q, heads.k, heads.v, w.sinks, c.qStart, c.kStart, c.kLen, w.window, 0, Dh ** -0.5, p.precision);
+  else
+    ops.attention_fwd(
+      o,
+      lse,
+      heads.q,
+      heads.k,
+      heads.v,
+      w.sinks,
+      c.qStart,
+      c.kStart,
+      c.kLen,
+      w.window,
+      0,
+      Dh ** -0.5,
+      p.precision,
+    );
   const oFlat = o.view(s, [t, H * Dh]);
   return { q, heads, o, oFlat, lse, out: linear(p, i, 'o', c.index, newLinear(s, t, w.o, a.o), oFlat, w.o, a.o) };
 }
 
 /**
- * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K routed pairs, sorted by expert.
- * `wide` receives z and act, by far the largest, so that they can go first.
+ * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K
+ * routed pairs, sorted by expert. `wide` receives z and act, by far the largest, so that they can go first.
  */
 function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
   const { w, a } = layerOf(p, i);
-  const { num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
-  const t = xn.rows, P = t * K;
+  const {
+    num_experts_per_tok: K,
+    num_local_experts: E,
+    intermediate_size: F,
+    swiglu_alpha,
+    swiglu_limit,
+  } = p.model.config;
+  const t = xn.rows,
+    P = t * K;
   const router = linear(p, i, 'router', 0, newLinear(s, t, w.router, a.router), xn, w.router, a.router);
-  const weights = s.empty('f32', [t, K]), ids = s.empty('i32', [t, K]);
+  const weights = s.empty('f32', [t, K]),
+    ids = s.empty('i32', [t, K]);
   ops.topk_fwd(weights, ids, router.y);
-  const offsets = s.empty('i32', [E + 1]), rowToken = s.empty('i32', [P]), slotRow = s.empty('i32', [t, K]), rowWeight = s.empty('f32', [P]);
+  const offsets = s.empty('i32', [E + 1]),
+    rowToken = s.empty('i32', [P]),
+    slotRow = s.empty('i32', [t, K]),
+    rowWeight = s.empty('f32', [P]);
   ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
-  const z = wide.empty('f32', [P, 2 * F]), act = wide.empty('f32', [P, F]);
+  const z = wide.empty('f32', [P, 2 * F]),
+    act = wide.empty('f32', [P, F]);
   const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
-  ops.grouped_linear_fwd(z, h, xn, rowToken, offsets, w.gateUp.w, w.gateUp.scales, w.gateUp.bias, a.gateUp?.A ?? null, a.gateUp?.B ?? null, a.gateUp?.scale ?? 0, w.gateUp.layout, p.precision);
+  ops.grouped_linear_fwd(
+    z,
+    h,
+    xn,
+    rowToken,
+    offsets,
+    w.gateUp.w,
+    w.gateUp.scales,
+    w.gateUp.bias,
+    a.gateUp?.A ?? null,
+    a.gateUp?.B ?? null,
+    a.gateUp?.scale ?? 0,
+    w.gateUp.layout,
+    p.precision,
+  );
   ops.swiglu_fwd(act, z, swiglu_alpha, swiglu_limit);
   return { router, weights, ids, offsets, rowToken, slotRow, rowWeight, z, act, h };
 }
@@ -253,8 +470,8 @@ function* moeChunks(model: ModelWeights, from: number, to: number): Generator<re
 }
 
 /**
- * One layer, from x into out (which may be x). With `keepH`, the rank-R products of the down projection, f32 [T·K,R], are kept there for the backward,
- * which then need not run that projection again.
+ * One layer, from x into out (which may be x). With `keepH`, the rank-R products of the down projection, f32 [T·K,R],
+ * are kept there for the backward, which then need not run that projection again.
  */
 function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): void {
   using s = new Scope('activations', placeOf(p.model));
@@ -264,7 +481,9 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
   const kv = keysAndValues(s, p, i, x);
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
-    const t = c.to - c.from, xc = rowsOf(inner, x, c.from, c.to), outc = rowsOf(inner, out, c.from, c.to);
+    const t = c.to - c.from,
+      xc = rowsOf(inner, x, c.from, c.to),
+      outc = rowsOf(inner, out, c.from, c.to);
     const xn = inner.empty('f32', [t, D]);
     {
       using half = new Scope('activations', placeOf(p.model));
@@ -275,57 +494,153 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
       using m = new Scope('workspace', placeOf(p.model));
       const e = experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
       const y = m.empty('f32', [(to - from) * K, D]);
-      const h = !a.down ? null : keepH ? keepH.slice(m, from * K, to * K) : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
-      ops.grouped_linear_fwd(y, h, e.act, null, e.offsets, w.down.w, w.down.scales, w.down.bias, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
+      const h = !a.down
+        ? null
+        : keepH
+          ? keepH.slice(m, from * K, to * K)
+          : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
+      ops.grouped_linear_fwd(
+        y,
+        h,
+        e.act,
+        null,
+        e.offsets,
+        w.down.w,
+        w.down.scales,
+        w.down.bias,
+        a.down?.A ?? null,
+        a.down?.B ?? null,
+        a.down?.scale ?? 0,
+        w.down.layout,
+        p.precision,
+      );
       ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
     }
   }
 }
 
-/** Of a chunk's experts: dxn, the gradient of their normed input xn, from dout, that of the layer's output; parameter gradients accumulate. Tokens [from, to). */
-function expertsBackward(p: Pass, i: number, from: number, to: number, xn: Tensor, dout: Tensor, dxn: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
+/**
+ * Of a chunk's experts: dxn, the gradient of their normed input xn, from dout, that of the layer's output; parameter
+ * gradients accumulate. Tokens [from, to).
+ */
+function expertsBackward(
+  p: Pass,
+  i: number,
+  from: number,
+  to: number,
+  xn: Tensor,
+  dout: Tensor,
+  dxn: Tensor,
+  keptH: Tensor | null,
+  g: LayerGrads | undefined,
+): void {
   using s = new Scope('workspace', placeOf(p.model));
   using wide = new Scope('workspace', placeOf(p.model));
   const { w, a } = layerOf(p, i);
-  const { hidden_size: D, num_experts_per_tok: K, num_local_experts: E, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
-  const t = to - from, P = t * K;
+  const {
+    hidden_size: D,
+    num_experts_per_tok: K,
+    num_local_experts: E,
+    intermediate_size: F,
+    swiglu_alpha,
+    swiglu_limit,
+  } = p.model.config;
+  const t = to - from,
+    P = t * K;
   const m = experts(s, wide, p, i, xn);
-  const dact = wide.empty('f32', [P, F]), rowDot = s.empty('f32', [P]);
-  ops.grouped_linear_bwd(dact, g?.down.w ?? null, g?.down.bias ?? null, a.down?.dA ?? null, a.down?.dB ?? null, dout, m.rowToken, m.rowWeight, m.act, null,
-    keptH?.slice(s, from * K, to * K) ?? null, m.offsets, w.down.w, w.down.scales, a.down?.A ?? null, a.down?.B ?? null, a.down?.scale ?? 0, w.down.layout, p.precision);
+  const dact = wide.empty('f32', [P, F]),
+    rowDot = s.empty('f32', [P]);
+  ops.grouped_linear_bwd(
+    dact,
+    g?.down.w ?? null,
+    g?.down.bias ?? null,
+    a.down?.dA ?? null,
+    a.down?.dB ?? null,
+    dout,
+    m.rowToken,
+    m.rowWeight,
+    m.act,
+    null,
+    keptH?.slice(s, from * K, to * K) ?? null,
+    m.offsets,
+    w.down.w,
+    w.down.scales,
+    a.down?.A ?? null,
+    a.down?.B ?? null,
+    a.down?.scale ?? 0,
+    w.down.layout,
+    p.precision,
+  );
   const dz = s.empty('f32', [P, 2 * F]);
   ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
   wide.close();
   const dRows = s.empty('f32', [P, D]);
-  ops.grouped_linear_bwd(dRows, g?.gateUp.w ?? null, g?.gateUp.bias ?? null, a.gateUp?.dA ?? null, a.gateUp?.dB ?? null, dz, null, null, xn, m.rowToken,
-    m.h, m.offsets, w.gateUp.w, w.gateUp.scales, a.gateUp?.A ?? null, a.gateUp?.B ?? null, a.gateUp?.scale ?? 0, w.gateUp.layout, p.precision);
+  ops.grouped_linear_bwd(
+    dRows,
+    g?.gateUp.w ?? null,
+    g?.gateUp.bias ?? null,
+    a.gateUp?.dA ?? null,
+    a.gateUp?.dB ?? null,
+    dz,
+    null,
+    null,
+    xn,
+    m.rowToken,
+    m.h,
+    m.offsets,
+    w.gateUp.w,
+    w.gateUp.scales,
+    a.gateUp?.A ?? null,
+    a.gateUp?.B ?? null,
+    a.gateUp?.scale ?? 0,
+    w.gateUp.layout,
+    p.precision,
+  );
   ops.moe_combine(dxn, dRows, null, m.slotRow, 0);
   // The router is frozen or not: its input's gradient flows on either way.
-  const dweights = s.empty('f32', [t, K]), dlogits = s.empty('f32', [t, E]);
+  const dweights = s.empty('f32', [t, K]),
+    dlogits = s.empty('f32', [t, E]);
   ops.moe_weight_bwd(dweights, rowDot, dout, w.down.bias, m.ids, m.slotRow);
   ops.topk_bwd(dlogits, dweights, m.weights, m.ids);
   linearBackward(p, i, 'router', 0, dxn, 1, dlogits, xn, m.router.h, w.router, a.router, g?.router);
 }
 
 /**
- * Turns dx, the gradient of the layer's output, into that of its input x; parameter gradients accumulate. Chunks go from the last to the first: then the keys
- * of a chunk have met all queries that see them when its turn comes, and the whole chunk is done at once.
+ * Turns dx, the gradient of the layer's output, into that of its input x; parameter gradients accumulate. Chunks go
+ * from the last to the first: then the keys of a chunk have met all queries that see them when its turn comes, and the
+ * whole chunk is done at once.
  */
-function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor | null, g: LayerGrads | undefined): void {
+function layerBackward(
+  p: Pass,
+  i: number,
+  x: Tensor,
+  dx: Tensor,
+  keptH: Tensor | null,
+  g: LayerGrads | undefined,
+): void {
   using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
-  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, hidden_size: D, rms_norm_eps: eps } = p.model.config;
+  const {
+    num_attention_heads: H,
+    num_key_value_heads: Hkv,
+    head_dim: Dh,
+    hidden_size: D,
+    rms_norm_eps: eps,
+  } = p.model.config;
   const kv = keysAndValues(s, p, i, x);
-  const dk = s.zeros('f32', [p.T, Hkv * Dh]), dv = s.zeros('f32', [p.T, Hkv * Dh]);
+  const dk = s.zeros('f32', [p.T, Hkv * Dh]),
+    dv = s.zeros('f32', [p.T, Hkv * Dh]);
   for (const c of p.chunks.toReversed()) {
     using inner = new Scope('activations', placeOf(p.model));
     const t = c.to - c.from;
     const part = (whole: Tensor): Tensor => rowsOf(inner, whole, c.from, c.to);
-    const xc = part(x), dxc = part(dx);
+    const xc = part(x),
+      dxc = part(dx);
     const { xn, rstd } = kv.normed ?? inputNorm(inner, p, i, xc);
     const att = attention(inner, p, i, c, xn, kv, true);
     if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
-    const mid = att.out.y, dxn = inner.empty('f32', [t, D]);
+    const mid = att.out.y,
+      dxn = inner.empty('f32', [t, D]);
     {
       using half = new Scope('activations', placeOf(p.model));
       const post = { xn: half.empty('f32', [t, D]), rstd: half.empty('f32', [t]) };
@@ -336,12 +651,32 @@ function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, keptH: Tensor 
       }
       ops.rmsnorm_bwd(dxc, g?.postNorm ?? null, dxn, dxc, mid, w.postNorm, post.rstd);
     }
-    const dO = inner.empty('f32', [t, H * Dh]), dq = inner.empty('f32', [t, H * Dh]);
+    const dO = inner.empty('f32', [t, H * Dh]),
+      dq = inner.empty('f32', [t, H * Dh]);
     linearBackward(p, i, 'o', c.index, dO, 0, dxc, att.oFlat, att.out.h, w.o, a.o, g?.o);
-    const keys = [p.T, Hkv, Dh], queries = [t, H, Dh];
-    ops.attention_bwd(dq.view(inner, queries), dk.view(inner, keys), dv.view(inner, keys), g?.sinks ?? null, dO.view(inner, queries), att.heads.q, att.heads.k, att.heads.v, att.o, att.lse,
-      w.sinks, c.qStart, c.kStart, c.kLen, w.window, Dh ** -0.5, p.precision);
-    const dkc = part(dk), dvc = part(dv);
+    const keys = [p.T, Hkv, Dh],
+      queries = [t, H, Dh];
+    ops.attention_bwd(
+      dq.view(inner, queries),
+      dk.view(inner, keys),
+      dv.view(inner, keys),
+      g?.sinks ?? null,
+      dO.view(inner, queries),
+      att.heads.q,
+      att.heads.k,
+      att.heads.v,
+      att.o,
+      att.lse,
+      w.sinks,
+      c.qStart,
+      c.kStart,
+      c.kLen,
+      w.window,
+      Dh ** -0.5,
+      p.precision,
+    );
+    const dkc = part(dk),
+      dvc = part(dv);
     ops.rope(dq, c.cos, c.sin, H, -1);
     ops.rope(dkc, c.cos, c.sin, Hkv, -1);
     linearBackward(p, i, 'q', c.index, dxn, 0, dq, xn, att.q.h, w.q, a.q, g?.q);
@@ -356,8 +691,12 @@ function finalNorm(s: Scope, p: Pass, x: Tensor, rows: Int32Array | null) {
   const D = p.model.config.hidden_size;
   let last = x;
   const index = rows ? s.from(rows) : null;
-  if (index) { last = s.empty('f32', [index.rows, D]); ops.gather_rows(last, x, index); }
-  const hidden = s.empty('f32', [last.rows, D]), rstd = s.empty('f32', [last.rows]);
+  if (index) {
+    last = s.empty('f32', [index.rows, D]);
+    ops.gather_rows(last, x, index);
+  }
+  const hidden = s.empty('f32', [last.rows, D]),
+    rstd = s.empty('f32', [last.rows]);
   ops.rmsnorm_fwd(hidden, rstd, null, last, null, p.model.norm, p.model.config.rms_norm_eps);
   return { hidden, rstd, last, index };
 }
@@ -369,7 +708,13 @@ function finalNorm(s: Scope, p: Pass, x: Tensor, rows: Int32Array | null) {
  * @returns f32 [S,D], one row per wanted row
  * @throws {NativeError} bad_batch, cache_full, or what an op refuses (token id out of range, …)
  */
-export function forwardHidden(scope: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, options: ForwardOptions): Tensor {
+export function forwardHidden(
+  scope: Scope,
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  options: ForwardOptions,
+): Tensor {
   using s = new Scope('activations', placeOf(model));
   const p = startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
@@ -385,24 +730,45 @@ export function forwardHidden(scope: Scope, model: ModelWeights, adapter: ModelA
 /** Logits f32 [S,V] of hidden states f32 [S,D]. */
 export function logits(scope: Scope, model: ModelWeights, hidden: Tensor, precision: keyof typeof PRECISION): Tensor {
   const out = scope.empty('f32', [hidden.rows, model.config.vocab_size]);
-  if (model.headScales) ops.linear_q8_fwd(out, null, hidden, model.head, model.headScales, null, null, null, 0, PRECISION[precision]);
+  if (model.headScales)
+    ops.linear_q8_fwd(out, null, hidden, model.head, model.headScales, null, null, null, 0, PRECISION[precision]);
   else ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision]);
   return out;
 }
 
 /** Whether any of attention and head is in 8 bits. */
-export const isQ8 = (model: ModelWeights): boolean => model.headScales !== undefined || model.layers.some((l) => [l.q, l.k, l.v, l.o].some((w) => w.scales));
+export const isQ8 = (model: ModelWeights): boolean =>
+  model.headScales !== undefined || model.layers.some((l) => [l.q, l.k, l.v, l.o].some((w) => w.scales));
 
-/** log p(targets[i]) under logits of hidden row i, a few rows at a time: sampling where only the target is allowed reports just that. */
-function scoreByLogits(model: ModelWeights, hidden: Tensor, targets: Int32Array, precision: keyof typeof PRECISION): Float32Array {
-  const words = Math.ceil(model.config.vocab_size / 32), out = new Float32Array(targets.length);
+/**
+ * log p(targets[i]) under logits of hidden row i, a few rows at a time: sampling where only the target is allowed
+ * reports just that.
+ */
+function scoreByLogits(
+  model: ModelWeights,
+  hidden: Tensor,
+  targets: Int32Array,
+  precision: keyof typeof PRECISION,
+): Float32Array {
+  const words = Math.ceil(model.config.vocab_size / 32),
+    out = new Float32Array(targets.length);
   for (let from = 0; from < targets.length; from += 16) {
     using s = new Scope('workspace', placeOf(model));
-    const part = targets.subarray(from, from + 16), B = part.length;
+    const part = targets.subarray(from, from + 16),
+      B = part.length;
     const mask = new Int32Array(B * words);
-    part.forEach((t, b) => { mask[b * words + (t >> 5)] = 1 << (t & 31); });
+    part.forEach((t, b) => {
+      mask[b * words + (t >> 5)] = 1 << (t & 31);
+    });
     const logprobs = s.empty('f32', [B]);
-    ops.sample(s.empty('i32', [B]), logprobs, logits(s, model, hidden.slice(s, from, from + B), precision), s.from(new Float32Array(4 * B), [B, 4]), s.from(new Float32Array(B)), s.from(mask, [B, words]));
+    ops.sample(
+      s.empty('i32', [B]),
+      logprobs,
+      logits(s, model, hidden.slice(s, from, from + B), precision),
+      s.from(new Float32Array(4 * B), [B, 4]),
+      s.from(new Float32Array(B)),
+      s.from(mask, [B, words]),
+    );
     out.set(logprobs.toFloat32(), from);
   }
   return out;
@@ -418,19 +784,32 @@ export interface LossOptions {
   readonly gradients: boolean;
   /** As in ForwardOptions. Another value changes the last bits of gradients, none of the loss. */
   readonly chunkTokens?: number;
-  /** Folder on whose disk the kept activations go (files without a name, mapped); of a model on a GPU they go to host memory. Absent or null: they stay. Changes no bit. */
+  /**
+   * Folder on whose disk the kept activations go (files without a name, mapped); of a model on a GPU they go to host
+   * memory. Absent or null: they stay. Changes no bit.
+   */
   readonly offload?: string | null;
 }
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
 /** Below the lowest trained layer nothing needs a gradient. */
-const lowestTrained = (model: ModelWeights, adapter: ModelAdapter | null): number => (adapter ? Math.max(0, model.layers.findIndex((_, i) => trains(adapter.layers[i]))) : 0);
+const lowestTrained = (model: ModelWeights, adapter: ModelAdapter | null): number =>
+  adapter
+    ? Math.max(
+        0,
+        model.layers.findIndex((_, i) => trains(adapter.layers[i])),
+      )
+    : 0;
 
 /** From this many bytes of kept activations on, a trainer that is free to choose puts them on disk. */
 export const OFFLOAD_FROM_BYTES = 2 ** 30;
-/** Bytes that grow with the tokens T of a batch and last from forward to backward: the layers' inputs, the down projections' rank-R products, one gradient. */
+/**
+ * Bytes that grow with the tokens T of a batch and last from forward to backward: the layers' inputs, the down
+ * projections' rank-R products, one gradient.
+ */
 export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter | null, T: number): number {
-  const { hidden_size: D, num_experts_per_tok: K } = model.config, from = lowestTrained(model, adapter);
+  const { hidden_size: D, num_experts_per_tok: K } = model.config,
+    from = lowestTrained(model, adapter);
   const ranks = (adapter?.layers ?? []).slice(from).reduce((sum, l) => sum + (l.down?.A.shape[1] ?? 0), 0);
   return 4 * T * ((model.layers.length - from + 2) * D + K * ranks);
 }
@@ -440,20 +819,42 @@ export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter |
  * @returns nll f32, nats per target row, before weighting
  * @throws {NativeError} q8_training
  */
-export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, targets: Targets, options: LossOptions): { readonly nll: Float32Array } {
+export function lossAndGradients(
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  targets: Targets,
+  options: LossOptions,
+): { readonly nll: Float32Array } {
   using s = new Scope('activations', placeOf(model));
   const { grads, gradients, precision } = options;
-  if (isQ8(model)) throw new NativeError('q8_training', 'lossAndGradients: attention and head of this model are in 8 bits, which are for serving only; open the checkpoint without quantizeDense');
-  const D = model.config.hidden_size, K = model.config.num_experts_per_tok, L = model.layers.length;
+  if (isQ8(model))
+    throw new NativeError(
+      'q8_training',
+      'lossAndGradients: attention and head of this model are in 8 bits, which are for serving ' +
+        'only; open the checkpoint without quantizeDense',
+    );
+  const D = model.config.hidden_size,
+    K = model.config.num_experts_per_tok,
+    L = model.layers.length;
   const chunk = options.chunkTokens ?? chunkTokens(model);
-  const p = startPass(s, model, adapter, batch, { precision, seed: options.seed, train: gradients, chunkTokens: chunk });
+  const p = startPass(s, model, adapter, batch, {
+    precision,
+    seed: options.seed,
+    train: gradients,
+    chunkTokens: chunk,
+  });
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
-  const keepable = (scope: Scope, shape: readonly number[]): Tensor => (options.offload && gradients && placeOf(model) === 'cpu' ? scope.offloaded(options.offload, 'f32', shape) : scope.empty('f32', shape));
+  const keepable = (scope: Scope, shape: readonly number[]): Tensor =>
+    options.offload && gradients && placeOf(model) === 'cpu'
+      ? scope.offloaded(options.offload, 'f32', shape)
+      : scope.empty('f32', shape);
   const parks = options.offload != null && gradients && placeOf(model) !== 'cpu';
   const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
-  let scope = s.open(), x = newX(scope);
+  let scope = s.open(),
+    x = newX(scope);
   ops.embedding_fwd(x, model.embed, p.ids);
   for (let i = 0; i < L; i++) {
     const down = adapter?.layers[i]?.down;
@@ -471,14 +872,25 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
     scope = next;
     x = out;
   }
-  const S = targets.rows.length, nll = new Float32Array(S);
+  const S = targets.rows.length,
+    nll = new Float32Array(S);
   const dx = gradients ? newX(s) : null;
   if (dx) ops.fill(dx, 0);
   for (const [from, to] of pieces(S, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
     using c = new Scope('activations', placeOf(model));
     const top = finalNorm(c, p, x, targets.rows.subarray(from, to));
-    const n = c.empty('f32', [to - from]), dhidden = dx ? c.empty('f32', [to - from, D]) : null;
-    ops.linear_cross_entropy(n, dhidden, grads?.head ?? null, top.hidden, model.head, c.from(targets.targets.subarray(from, to)), c.from(targets.weights.subarray(from, to)), p.precision);
+    const n = c.empty('f32', [to - from]),
+      dhidden = dx ? c.empty('f32', [to - from, D]) : null;
+    ops.linear_cross_entropy(
+      n,
+      dhidden,
+      grads?.head ?? null,
+      top.hidden,
+      model.head,
+      c.from(targets.targets.subarray(from, to)),
+      c.from(targets.weights.subarray(from, to)),
+      p.precision,
+    );
     nll.set(n.toFloat32(), from);
     if (!dx || !dhidden) continue;
     ops.rmsnorm_bwd(dhidden, grads?.norm ?? null, dhidden, null, top.last, model.norm, top.rstd);
@@ -500,24 +912,53 @@ export function lossAndGradients(model: ModelWeights, adapter: ModelAdapter | nu
 }
 
 /**
- * Log-probabilities of a text: element i is log p(tokens[i+1] | tokens[0…i]), nats. With a cache the text is run as serving runs it (slot 0, reset first).
- * The trainer's bits, unless attention and head are in 8 bits: then what q8 serving computes.
+ * Log-probabilities of a text: element i is log p(tokens[i+1] | tokens[0…i]), nats. With a cache the text is run as
+ * serving runs it (slot 0, reset first). The trainer's bits, unless attention and head are in 8 bits: then what q8
+ * serving computes.
  * @returns f32 [tokens.length − 1]
  */
-export function scoreTokens(model: ModelWeights, adapter: ModelAdapter | null, tokens: Int32Array, options: { readonly precision: keyof typeof PRECISION; readonly cache?: KvCache | null }): Float32Array {
+export function scoreTokens(
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  tokens: Int32Array,
+  options: { readonly precision: keyof typeof PRECISION; readonly cache?: KvCache | null },
+): Float32Array {
   using s = new Scope('activations', placeOf(model));
   const S = tokens.length - 1;
   if (S < 1) return new Float32Array(0);
   const rows = Int32Array.from({ length: S }, (_, i) => i);
-  const batch: Batch = { tokens, positions: Int32Array.from(tokens, (_, i) => i), starts: Int32Array.of(0, tokens.length) };
+  const batch: Batch = {
+    tokens,
+    positions: Int32Array.from(tokens, (_, i) => i),
+    starts: Int32Array.of(0, tokens.length),
+  };
   if (!options.cache && !isQ8(model)) {
-    const { nll } = lossAndGradients(model, adapter, batch, { rows, targets: tokens.slice(1), weights: new Float32Array(S).fill(1) }, { precision: options.precision, seed: 0, grads: null, gradients: false });
+    const { nll } = lossAndGradients(
+      model,
+      adapter,
+      batch,
+      { rows, targets: tokens.slice(1), weights: new Float32Array(S).fill(1) },
+      { precision: options.precision, seed: 0, grads: null, gradients: false },
+    );
     return nll.map((x) => -x);
   }
   options.cache?.reset(0);
-  const hidden = forwardHidden(s, model, adapter, batch, { precision: options.precision, cache: options.cache ?? null, rows });
+  const hidden = forwardHidden(s, model, adapter, batch, {
+    precision: options.precision,
+    cache: options.cache ?? null,
+    rows,
+  });
   if (model.headScales) return scoreByLogits(model, hidden, tokens.subarray(1), options.precision);
   const nll = s.empty('f32', [S]);
-  ops.linear_cross_entropy(nll, null, null, hidden, model.head, s.from(tokens.slice(1)), null, PRECISION[options.precision]);
+  ops.linear_cross_entropy(
+    nll,
+    null,
+    null,
+    hidden,
+    model.head,
+    s.from(tokens.slice(1)),
+    null,
+    PRECISION[options.precision],
+  );
   return nll.toFloat32().map((x) => -x);
 }

@@ -1,11 +1,15 @@
-// Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window` rows, token p in slot p mod window.
+// Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window`
+// rows, token p in slot p mod window.
 import { NativeError } from '../native/errors.js';
 import { ops, type Precision } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import type { Batch } from './types.js';
 
-interface LayerCache { readonly k: Tensor; readonly v: Tensor }
+interface LayerCache {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
 /** Row numbers of one batch, made once and used by every layer. */
 export interface CachePlan {
   readonly scope: Scope;
@@ -17,8 +21,21 @@ export interface CachePlan {
 type WindowPlan =
   /** Every sequence brings one token: write to the ring, attend in the ring. */
   | { readonly kind: 'ring'; readonly rows: Tensor; readonly kStart: Tensor; readonly kLen: Tensor }
-  /** Longer pieces: the ring's last tokens and the new ones are laid out in a line first, attended there, then the newest go to the ring. */
-  | { readonly kind: 'line'; readonly oldRows: Tensor | null; readonly oldTo: Tensor; readonly newTo: Tensor; readonly lineRows: number; readonly kStart: Tensor; readonly kLen: Tensor; readonly lastFrom: Tensor; readonly lastTo: Tensor };
+  /**
+   * Longer pieces: the ring's last tokens and the new ones are laid out in a line first, attended there, then the
+   * newest go to the ring.
+   */
+  | {
+      readonly kind: 'line';
+      readonly oldRows: Tensor | null;
+      readonly oldTo: Tensor;
+      readonly newTo: Tensor;
+      readonly lineRows: number;
+      readonly kStart: Tensor;
+      readonly kLen: Tensor;
+      readonly lastFrom: Tensor;
+      readonly lastTo: Tensor;
+    };
 
 const i32 = (scope: Scope, values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values));
 
@@ -31,7 +48,12 @@ export class KvCache implements Disposable {
   #closed = false;
 
   /** @param sequences slots · @param capacity most tokens one slot can hold */
-  constructor(readonly config: ModelConfig, readonly sequences: number, readonly capacity: number, readonly place: Place = 'cpu') {
+  constructor(
+    readonly config: ModelConfig,
+    readonly sequences: number,
+    readonly capacity: number,
+    readonly place: Place = 'cpu',
+  ) {
     this.#scope = new Scope('kv', place);
     this.#lengths = new Int32Array(sequences);
     this.#windows = Array.from({ length: config.num_hidden_layers }, (_, i) => layerWindow(config, i));
@@ -42,13 +64,22 @@ export class KvCache implements Disposable {
         const shape = [sequences * (window || capacity), Hkv, Dh];
         this.#layers.push({ k: this.#scope.zeros('f32', shape), v: this.#scope.zeros('f32', shape) });
       }
-    } catch (e) { this.close(); throw e; }
+    } catch (e) {
+      this.close();
+      throw e;
+    }
   }
 
   /** Tokens held, per slot. */
-  get lengths(): Int32Array { return this.#lengths.slice(); }
-  length(slot: number): number { return this.#lengths[slot] ?? 0; }
-  reset(slot: number): void { this.truncate(slot, 0); }
+  get lengths(): Int32Array {
+    return this.#lengths.slice();
+  }
+  length(slot: number): number {
+    return this.#lengths[slot] ?? 0;
+  }
+  reset(slot: number): void {
+    this.truncate(slot, 0);
+  }
 
   /**
    * Forgets all tokens from `length` on.
@@ -56,14 +87,26 @@ export class KvCache implements Disposable {
    */
   truncate(slot: number, length: number): void {
     const held = this.length(slot);
-    if (slot < 0 || slot >= this.sequences || length < 0 || length > held) throw new NativeError('cache_truncate', `KvCache.truncate: slot ${slot} of ${this.sequences} to ${length} of ${held} tokens; wanted a slot that exists and no more tokens than it holds`);
+    if (slot < 0 || slot >= this.sequences || length < 0 || length > held)
+      throw new NativeError(
+        'cache_truncate',
+        `KvCache.truncate: slot ${slot} of ${this.sequences} to ${length} of ${held} tokens; ` +
+          'wanted a slot that exists and no more tokens than it holds',
+      );
     if (length > 0 && length < held && this.window > 0 && held > this.window) {
-      throw new NativeError('cache_truncate', `KvCache.truncate: slot ${slot} holds ${held} tokens, its window rings only the last ${this.window}; reset it and prefill again, or copy() a prefix before going on`);
+      throw new NativeError(
+        'cache_truncate',
+        `KvCache.truncate: slot ${slot} holds ${held} tokens, its window rings only the last ` +
+          `${this.window}; reset it and prefill again, or copy() a prefix before going on`,
+      );
     }
     this.#lengths[slot] = length;
   }
 
-  /** Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and continued many times. */
+  /**
+   * Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and
+   * continued many times.
+   */
   copy(from: number, to: number): void {
     using s = new Scope('workspace', this.place);
     const held = this.length(from);
@@ -71,63 +114,118 @@ export class KvCache implements Disposable {
       const stride = this.#windows[i] || this.capacity;
       const n = Math.min(held, stride);
       if (n === 0) return;
-      for (const t of [k, v]) ops.cast(t.slice(s, to * stride, to * stride + n), t.slice(s, from * stride, from * stride + n));
+      for (const t of [k, v])
+        ops.cast(t.slice(s, to * stride, to * stride + n), t.slice(s, from * stride, from * stride + n));
     });
     this.#lengths[to] = held;
   }
 
   /**
    * Lays out where a batch's keys and values go.
-   * @throws {NativeError} bad_batch: positions do not continue their slots; cache_full: a slot would exceed its capacity
+   * @throws {NativeError} bad_batch: positions do not continue their slots; cache_full: a slot would exceed its
+   * capacity
    */
   plan(scope: Scope, batch: Batch): CachePlan {
     const { starts, positions } = batch;
-    const B = starts.length - 1, W = this.window;
+    const B = starts.length - 1,
+      W = this.window;
     const slots = Array.from({ length: B }, (_, b) => batch.slots?.[b] ?? b);
-    if (new Set(slots).size !== B || slots.some((s) => s < 0 || s >= this.sequences)) throw new NativeError('bad_batch', `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted distinct slots that exist`);
-    const fullRows: number[] = [], kStart: number[] = [], kLen: number[] = [];
-    const ringStart: number[] = [], ringRows: number[] = [], lineStart: number[] = [], lineLen: number[] = [];
-    const oldRows: number[] = [], oldTo: number[] = [], newTo: number[] = [], lastFrom: number[] = [], lastTo: number[] = [];
-    let line = 0, single = true;
+    if (new Set(slots).size !== B || slots.some((s) => s < 0 || s >= this.sequences))
+      throw new NativeError(
+        'bad_batch',
+        `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted distinct slots that exist`,
+      );
+    const fullRows: number[] = [],
+      kStart: number[] = [],
+      kLen: number[] = [];
+    const ringStart: number[] = [],
+      ringRows: number[] = [],
+      lineStart: number[] = [],
+      lineLen: number[] = [];
+    const oldRows: number[] = [],
+      oldTo: number[] = [],
+      newTo: number[] = [],
+      lastFrom: number[] = [],
+      lastTo: number[] = [];
+    let line = 0,
+      single = true;
     slots.forEach((slot, b) => {
-      const from = starts[b] ?? 0, n = (starts[b + 1] ?? 0) - from, held = this.length(slot);
-      if (held + n > this.capacity) throw new NativeError('cache_full', `KvCache: slot ${slot} holds ${held} tokens and gets ${n} more, capacity is ${this.capacity}; make the cache larger or the text shorter`);
-      if (positions[from] !== held) throw new NativeError('bad_batch', `KvCache: sequence ${b} starts at position ${positions[from]}, its slot ${slot} holds ${held} tokens; positions must go on where the slot stands`);
+      const from = starts[b] ?? 0,
+        n = (starts[b + 1] ?? 0) - from,
+        held = this.length(slot);
+      if (held + n > this.capacity)
+        throw new NativeError(
+          'cache_full',
+          `KvCache: slot ${slot} holds ${held} tokens and gets ${n} more, capacity is ` +
+            `${this.capacity}; make the cache larger or the text shorter`,
+        );
+      if (positions[from] !== held)
+        throw new NativeError(
+          'bad_batch',
+          `KvCache: sequence ${b} starts at position ${positions[from]}, its slot ${slot} holds ` +
+            `${held} tokens; positions must go on where the slot stands`,
+        );
       if (n !== 1) single = false;
-      kStart.push(slot * this.capacity); kLen.push(held + n); ringStart.push(slot * W);
+      kStart.push(slot * this.capacity);
+      kLen.push(held + n);
+      ringStart.push(slot * W);
       const old = Math.min(held, Math.max(W - 1, 0));
-      lineStart.push(line); lineLen.push(old + n);
-      for (let j = held - old; j < held; j++) { oldRows.push(slot * W + (j % (W || 1))); oldTo.push(line++); }
+      lineStart.push(line);
+      lineLen.push(old + n);
+      for (let j = held - old; j < held; j++) {
+        oldRows.push(slot * W + (j % (W || 1)));
+        oldTo.push(line++);
+      }
       for (let t = 0; t < n; t++) {
         const p = held + t;
         fullRows.push(slot * this.capacity + p);
         newTo.push(line++);
-        if (t >= n - W) { lastFrom.push(from + t); lastTo.push(slot * W + (p % (W || 1))); ringRows.push(slot * W + (p % (W || 1))); }
+        if (t >= n - W) {
+          lastFrom.push(from + t);
+          lastTo.push(slot * W + (p % (W || 1)));
+          ringRows.push(slot * W + (p % (W || 1)));
+        }
       }
     });
     const kLenT = i32(scope, kLen);
     return {
-      scope, batch, qStart: scope.from(starts),
+      scope,
+      batch,
+      qStart: scope.from(starts),
       full: { rows: i32(scope, fullRows), kStart: i32(scope, kStart), kLen: kLenT },
       window: single
         ? { kind: 'ring', rows: i32(scope, ringRows), kStart: i32(scope, ringStart), kLen: kLenT }
         : {
-          kind: 'line', oldRows: oldRows.length ? i32(scope, oldRows) : null, oldTo: i32(scope, oldTo.length ? oldTo : [0]), newTo: i32(scope, newTo), lineRows: line,
-          kStart: i32(scope, lineStart), kLen: i32(scope, lineLen), lastFrom: i32(scope, lastFrom), lastTo: i32(scope, lastTo),
-        },
+            kind: 'line',
+            oldRows: oldRows.length ? i32(scope, oldRows) : null,
+            oldTo: i32(scope, oldTo.length ? oldTo : [0]),
+            newTo: i32(scope, newTo),
+            lineRows: line,
+            kStart: i32(scope, lineStart),
+            kLen: i32(scope, lineLen),
+            lastFrom: i32(scope, lastFrom),
+            lastTo: i32(scope, lastTo),
+          },
     };
   }
 
   /**
-   * The plan of another batch of as many sequences, one token each, in the tensors of `plan`: a recorded pass runs again on it.
+   * The plan of another batch of as many sequences, one token each, in the tensors of `plan`: a recorded pass runs
+   * again on it.
    * @throws {NativeError} as plan; bad_batch: another number of sequences or of tokens
    */
   replan(plan: CachePlan, batch: Batch): CachePlan {
     const B = plan.batch.starts.length - 1;
-    if (plan.window.kind !== 'ring' || batch.starts.length - 1 !== B || batch.tokens.length !== B) throw new NativeError('bad_batch', `KvCache.replan: ${batch.starts.length - 1} sequences of ${batch.tokens.length} tokens in the plan of ${B}; wanted as many, one token each`);
+    if (plan.window.kind !== 'ring' || batch.starts.length - 1 !== B || batch.tokens.length !== B)
+      throw new NativeError(
+        'bad_batch',
+        `KvCache.replan: ${batch.starts.length - 1} sequences of ${batch.tokens.length} tokens in ` +
+          `the plan of ${B}; wanted as many, one token each`,
+      );
     using s = new Scope('workspace');
     const fresh = this.plan(s, batch);
-    if (fresh.window.kind !== 'ring') throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
+    if (fresh.window.kind !== 'ring')
+      throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
     plan.full.rows.copy(fresh.full.rows);
     plan.full.kStart.copy(fresh.full.kStart);
     plan.full.kLen.copy(fresh.full.kLen);
@@ -136,9 +234,23 @@ export class KvCache implements Disposable {
     return { ...plan, batch };
   }
 
-  /** Writes the new keys and values of `layer` and attends: o, q f32 [T,H,Dh]; k, v f32 [T,Hkv,Dh], rotary already applied. */
-  attend(plan: CachePlan, layer: number, o: Tensor, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, scale: number, precision: Precision): void {
-    const cache = this.#layers[layer], window = this.#windows[layer] ?? 0;
+  /**
+   * Writes the new keys and values of `layer` and attends: o, q f32 [T,H,Dh]; k, v f32 [T,Hkv,Dh], rotary already
+   * applied.
+   */
+  attend(
+    plan: CachePlan,
+    layer: number,
+    o: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor,
+    scale: number,
+    precision: Precision,
+  ): void {
+    const cache = this.#layers[layer],
+      window = this.#windows[layer] ?? 0;
     if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
     if (window === 0) {
       const { rows, kStart, kLen } = plan.full;
@@ -151,7 +263,21 @@ export class KvCache implements Disposable {
     if (w.kind === 'ring') {
       ops.scatter_rows(cache.k, k, w.rows);
       ops.scatter_rows(cache.v, v, w.rows);
-      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, w.kStart, w.kLen, window, window, scale, precision);
+      ops.attention_fwd(
+        o,
+        null,
+        q,
+        cache.k,
+        cache.v,
+        sinks,
+        plan.qStart,
+        w.kStart,
+        w.kLen,
+        window,
+        window,
+        scale,
+        precision,
+      );
       return;
     }
     using s = new Scope('workspace', this.place);
@@ -164,15 +290,35 @@ export class KvCache implements Disposable {
       ops.scatter_rows(all, fresh, w.newTo);
       return all;
     };
-    ops.attention_fwd(o, null, q, inLine(cache.k, k), inLine(cache.v, v), sinks, plan.qStart, w.kStart, w.kLen, window, 0, scale, precision);
-    for (const [ring, fresh] of [[cache.k, k], [cache.v, v]] as const) {
+    ops.attention_fwd(
+      o,
+      null,
+      q,
+      inLine(cache.k, k),
+      inLine(cache.v, v),
+      sinks,
+      plan.qStart,
+      w.kStart,
+      w.kLen,
+      window,
+      0,
+      scale,
+      precision,
+    );
+    for (const [ring, fresh] of [
+      [cache.k, k],
+      [cache.v, v],
+    ] as const) {
       const last = s.empty('f32', [w.lastFrom.rows, ...fresh.shape.slice(1)]);
       ops.gather_rows(last, fresh, w.lastFrom);
       ops.scatter_rows(ring, last, w.lastTo);
     }
   }
 
-  /** The batch's tokens are all written: lengths grow. Called once per forward, after the last layer; a slot whose forward failed must be reset. */
+  /**
+   * The batch's tokens are all written: lengths grow. Called once per forward, after the last layer; a slot whose
+   * forward failed must be reset.
+   */
   advance(plan: CachePlan): void {
     const { starts, slots } = plan.batch;
     for (let b = 0; b + 1 < starts.length; b++) {
@@ -186,5 +332,7 @@ export class KvCache implements Disposable {
     this.#closed = true;
     this.#scope.close();
   }
-  [Symbol.dispose](): void { this.close(); }
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

@@ -1,14 +1,21 @@
-// Attention and head in 8 bits, for serving: made from the checkpoint's weights at load, or mapped from a cache beside it. Half the bytes per token of what
-// is not experts; the router, norms, embedding and experts stay as they are. Format and rounding: q8_quantize in native/include/temper/ops.h.
-// What is made at load is 1.3 GB on gpt-oss-20b: it goes into a file without a name in the checkpoint's folder, which the system may write out, where that can be.
+// Attention and head in 8 bits, for serving: made from the checkpoint's weights at load, or mapped from a cache beside
+// it. Half the bytes per token of what is not experts; the router, norms, embedding and experts stay as they are.
+// Format and rounding: q8_quantize in native/include/temper/ops.h. What is made at load is 1.3 GB on gpt-oss-20b: it
+// goes into a file without a name in the checkpoint's folder, which the system may write out, where that can be.
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, NativeError, TemperError } from '../native/errors.js';
 import { ops } from '../native/ops.js';
-import { openSafetensors, tensorEntry, writeSafetensors, type SafetensorsFile, type WriteEntry } from '../native/safetensors.js';
+import {
+  openSafetensors,
+  type SafetensorsFile,
+  tensorEntry,
+  type WriteEntry,
+  writeSafetensors,
+} from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import { DENSE_CACHE, type Checkpoint } from './checkpoint.js';
+import { type Checkpoint, DENSE_CACHE } from './checkpoint.js';
 import { type LayerWeights, type LinearWeights, type ModelWeights, placeOf } from './types.js';
 
 /** Changes when the bytes made from the same weights would be others. */
@@ -16,26 +23,37 @@ const FORMAT = 'temper q8 1';
 const PROJECTIONS = ['q', 'k', 'v', 'o'] as const;
 
 /** One matrix in 8 bits: q u8 [N, C], scales bf16 [N, C/32]. */
-interface Quantized { readonly q: Tensor; readonly scales: Tensor }
+interface Quantized {
+  readonly q: Tensor;
+  readonly scales: Tensor;
+}
 type Source = (name: string, w: Tensor) => Quantized;
 
 const bothShapes = (w: Tensor): readonly [readonly number[], readonly number[]] => {
   const [N = 0, C = 0] = w.shape;
-  return [[N, C], [N, C / 32]];
+  return [
+    [N, C],
+    [N, C / 32],
+  ];
 };
 /** Room for one matrix after another. */
 type Room = (w: Tensor) => Quantized;
-const inMemory = (scope: Scope): Room => (w) => {
-  const [shape, groups] = bothShapes(w);
-  return { q: scope.empty('u8', shape, 'weights'), scales: scope.empty('bf16', groups, 'weights') };
-};
+const inMemory =
+  (scope: Scope): Room =>
+  (w) => {
+    const [shape, groups] = bothShapes(w);
+    return { q: scope.empty('u8', shape, 'weights'), scales: scope.empty('bf16', groups, 'weights') };
+  };
 /** @throws {NativeError} offload_disk_full, offload_unwritable */
 function onDisk(scope: Scope, folder: string, model: ModelWeights): Room {
   // Each matrix begins at a multiple of 64 elements.
   const place = (n: number): number => Math.ceil(n / 64) * 64;
-  const all = denseMatrices(model), sum = (of: (w: Tensor) => number): number => all.reduce((a, w) => a + place(of(w)), 0);
-  const q = scope.offloaded(folder, 'u8', [sum((w) => w.numel)]), scales = scope.offloaded(folder, 'bf16', [sum((w) => w.numel / 32)]);
-  let atQ = 0, atScales = 0;
+  const all = denseMatrices(model),
+    sum = (of: (w: Tensor) => number): number => all.reduce((a, w) => a + place(of(w)), 0);
+  const q = scope.offloaded(folder, 'u8', [sum((w) => w.numel)]),
+    scales = scope.offloaded(folder, 'bf16', [sum((w) => w.numel / 32)]);
+  let atQ = 0,
+    atScales = 0;
   return (w) => {
     const [shape, groups] = bothShapes(w);
     const made = { q: q.view(scope, shape, atQ), scales: scales.view(scope, groups, atScales) };
@@ -51,9 +69,18 @@ function quantize(room: Room, name: string, w: Tensor): Quantized {
   return made;
 }
 function requireGroups(name: string, w: Tensor): void {
-  if ((w.shape[1] ?? 0) % 32 !== 0) throw new CheckpointError('q8_shape', `${name}: [${w.shape.join(', ')}] cannot go in 8 bits, which share a scale among 32 inputs; serve this model in bf16`, { tensor: name });
+  if ((w.shape[1] ?? 0) % 32 !== 0)
+    throw new CheckpointError(
+      'q8_shape',
+      `${name}: [${w.shape.join(', ')}] cannot go in 8 bits, which share a scale among 32 ` +
+        'inputs; serve this model in bf16',
+      { tensor: name },
+    );
 }
-const denseMatrices = (model: ModelWeights): readonly Tensor[] => [...model.layers.flatMap((l) => PROJECTIONS.map((name) => l[name].w)), model.head];
+const denseMatrices = (model: ModelWeights): readonly Tensor[] => [
+  ...model.layers.flatMap((l) => PROJECTIONS.map((name) => l[name].w)),
+  model.head,
+];
 /** From this many bytes on, the default is a file. */
 const DISK_FROM_BYTES = 2 ** 26;
 
@@ -62,8 +89,11 @@ function roomFor(scope: Scope, model: ModelWeights, folder: string | null | unde
   if (folder === null || placeOf(model) !== 'cpu') return inMemory(scope);
   if (folder !== undefined) return onDisk(scope, folder, model);
   const own = 'dir' in model && typeof model.dir === 'string' ? model.dir : null;
-  if (own === null || denseMatrices(model).reduce((sum, w) => sum + w.numel, 0) < DISK_FROM_BYTES) return inMemory(scope);
-  try { return onDisk(scope, own, model); } catch (e) {
+  if (own === null || denseMatrices(model).reduce((sum, w) => sum + w.numel, 0) < DISK_FROM_BYTES)
+    return inMemory(scope);
+  try {
+    return onDisk(scope, own, model);
+  } catch (e) {
     if (e instanceof NativeError && e.code.startsWith('offload_')) return inMemory(scope);
     throw e;
   }
@@ -77,16 +107,29 @@ function withDense(model: ModelWeights, source: Source, close: () => void): Mode
       return { w: q, scales, bias: layer[name].bias };
     };
     const q8 = { q: inQ8('q'), k: inQ8('k'), v: inQ8('v'), o: inQ8('o') };
-    return Object.defineProperties({ ...layer, ...q8 }, model.streamsExperts ? { gateUp: { get: () => layer.gateUp }, down: { get: () => layer.down } } : {});
+    return Object.defineProperties(
+      { ...layer, ...q8 },
+      model.streamsExperts ? { gateUp: { get: () => layer.gateUp }, down: { get: () => layer.down } } : {},
+    );
   });
   const head = source('head', model.head);
-  return { config: model.config, ...(model.streamsExperts ? { streamsExperts: true } : {}), embed: model.embed, layers, norm: model.norm, head: head.q, headScales: head.scales, close };
+  return {
+    config: model.config,
+    ...(model.streamsExperts ? { streamsExperts: true } : {}),
+    embed: model.embed,
+    layers,
+    norm: model.norm,
+    head: head.q,
+    headScales: head.scales,
+    close,
+  };
 }
 
 /**
- * The model with attention (q, k, v, o) and head in 8 bits. Forward only: training on it is refused. `model` must stay open; closing the result frees the
- * 8-bit weights and closes it too.
- * @param options.offload folder on whose disk they lie, in a file without a name; null: memory, counted as weights; absent: a large checkpoint's own folder if that
+ * The model with attention (q, k, v, o) and head in 8 bits. Forward only: training on it is refused. `model` must stay
+ * open; closing the result frees the 8-bit weights and closes it too.
+ * @param options.offload folder on whose disk they lie, in a file without a name; null: memory, counted as weights;
+ * absent: a large checkpoint's own folder if that
  *   can be written, else memory
  * @throws {CheckpointError} q8_shape
  * @throws {NativeError} not_finite; offload_disk_full, offload_unwritable for a folder that was given
@@ -95,33 +138,62 @@ export function quantizeDense(model: ModelWeights, options: { readonly offload?:
   const scope = new Scope('weights', placeOf(model));
   try {
     const room = roomFor(scope, model, options.offload);
-    return withDense(model, (name, w) => quantize(room, name, w), () => { scope.close(); model.close(); });
-  } catch (e) { scope.close(); throw e; }
+    return withDense(
+      model,
+      (name, w) => quantize(room, name, w),
+      () => {
+        scope.close();
+        model.close();
+      },
+    );
+  } catch (e) {
+    scope.close();
+    throw e;
+  }
 }
 
 /**
- * As quantizeDense, through the file dense-q8.safetensors in the checkpoint's folder: mapped if it was made from just these weight files, else made anew.
+ * As quantizeDense, through the file dense-q8.safetensors in the checkpoint's folder: mapped if it was made from just
+ * these weight files, else made anew.
  * @throws {CheckpointError} q8_shape, q8_cache (the folder cannot be written), disk_full
  */
 export function cachedDense(checkpoint: Checkpoint): ModelWeights {
-  const path = join(checkpoint.dir, DENSE_CACHE), source = fingerprint(checkpoint);
+  const path = join(checkpoint.dir, DENSE_CACHE),
+    source = fingerprint(checkpoint);
   const opened = openCache(path, source, checkpoint);
   if (opened) return opened;
   const scope = new Scope('weights', placeOf(checkpoint));
   try {
-    const entries: WriteEntry[] = [], room = roomFor(scope, checkpoint, undefined);
-    withDense(checkpoint, (name, w) => {
-      const made = quantize(room, name, w);
-      entries.push(tensorEntry(`${name}.q`, made.q), tensorEntry(`${name}.scales`, made.scales));
-      return made;
-    }, () => {});
+    const entries: WriteEntry[] = [],
+      room = roomFor(scope, checkpoint, undefined);
+    withDense(
+      checkpoint,
+      (name, w) => {
+        const made = quantize(room, name, w);
+        entries.push(tensorEntry(`${name}.q`, made.q), tensorEntry(`${name}.scales`, made.scales));
+        return made;
+      },
+      () => {},
+    );
     writeSafetensors(path, entries, { format: FORMAT, source });
   } catch (e) {
     if (e instanceof TemperError) throw e;
-    throw new CheckpointError('q8_cache', `${path}: cannot be written (${(e as Error).message}); leave the cache out, or give the folder write permission`, { file: path }, { cause: e });
-  } finally { scope.close(); }
+    throw new CheckpointError(
+      'q8_cache',
+      `${path}: cannot be written (${(e as Error).message}); leave the cache out, or give the folder write permission`,
+      { file: path },
+      { cause: e },
+    );
+  } finally {
+    scope.close();
+  }
   const written = openCache(path, source, checkpoint);
-  if (!written) throw new CheckpointError('q8_cache', `${path}: changed while it was being made; do other programs write there? Try again`, { file: path });
+  if (!written)
+    throw new CheckpointError(
+      'q8_cache',
+      `${path}: changed while it was being made; do other programs write there? Try again`,
+      { file: path },
+    );
   return written;
 }
 
@@ -129,22 +201,42 @@ export function cachedDense(checkpoint: Checkpoint): ModelWeights {
 function openCache(path: string, source: string, model: ModelWeights): ModelWeights | null {
   if (!existsSync(path)) return null;
   let file: SafetensorsFile;
-  try { file = openSafetensors(path); } catch (e) {
+  try {
+    file = openSafetensors(path);
+  } catch (e) {
     if (e instanceof CheckpointError) return null;
     throw e;
   }
-  const scope = new Scope('weights'), onDevice = new Scope('weights', placeOf(model));
-  const close = (): void => { scope.close(); onDevice.close(); file.close(); };
+  const scope = new Scope('weights'),
+    onDevice = new Scope('weights', placeOf(model));
+  const close = (): void => {
+    scope.close();
+    onDevice.close();
+    file.close();
+  };
   const placed = (t: Tensor): Tensor => (onDevice.place === 'cpu' ? t : onDevice.empty(t.dtype, t.shape).copy(t));
   try {
-    if (file.metadata.get('format') !== FORMAT || file.metadata.get('source') !== source) { close(); return null; }
-    return withDense(model, (name, w) => {
-      const [shape, groups] = bothShapes(w);
-      const q = file.map(`${name}.q`, scope), scales = file.map(`${name}.scales`, scope);
-      const fits = (t: Tensor, dtype: string, want: readonly number[]): boolean => t.dtype === dtype && t.shape.join() === want.join();
-      if (!fits(q, 'u8', shape) || !fits(scales, 'bf16', groups)) throw new CheckpointError('q8_cache', `${path}: ${name} is of another shape`, { file: path, tensor: name });
-      return { q: placed(q), scales: placed(scales) };
-    }, () => { close(); model.close(); });
+    if (file.metadata.get('format') !== FORMAT || file.metadata.get('source') !== source) {
+      close();
+      return null;
+    }
+    return withDense(
+      model,
+      (name, w) => {
+        const [shape, groups] = bothShapes(w);
+        const q = file.map(`${name}.q`, scope),
+          scales = file.map(`${name}.scales`, scope);
+        const fits = (t: Tensor, dtype: string, want: readonly number[]): boolean =>
+          t.dtype === dtype && t.shape.join() === want.join();
+        if (!fits(q, 'u8', shape) || !fits(scales, 'bf16', groups))
+          throw new CheckpointError('q8_cache', `${path}: ${name} is of another shape`, { file: path, tensor: name });
+        return { q: placed(q), scales: placed(scales) };
+      },
+      () => {
+        close();
+        model.close();
+      },
+    );
   } catch (e) {
     close();
     if (e instanceof CheckpointError) return null;
@@ -156,7 +248,8 @@ function openCache(path: string, source: string, model: ModelWeights): ModelWeig
 function fingerprint({ dir, files }: Checkpoint): string {
   const hash = createHash('sha256');
   for (const { name } of files) {
-    const path = join(dir, name), { size, mtimeMs } = statSync(path);
+    const path = join(dir, name),
+      { size, mtimeMs } = statSync(path);
     const fd = openSync(path, 'r');
     try {
       const length = Buffer.alloc(8);
@@ -164,7 +257,9 @@ function fingerprint({ dir, files }: Checkpoint): string {
       const header = Buffer.alloc(Number(length.readBigUInt64LE()));
       readSync(fd, header, 0, header.length, 8);
       hash.update(`${name}\0${size}\0${mtimeMs}\0`).update(header);
-    } finally { closeSync(fd); }
+    } finally {
+      closeSync(fd);
+    }
   }
   return hash.digest('hex');
 }

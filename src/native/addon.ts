@@ -6,7 +6,14 @@ import { fileURLToPath } from 'node:url';
 import { CheckpointError, NativeError, TemperError } from './errors.js';
 
 /** A GPU as its driver describes it; `memory` in bytes. */
-export interface DeviceDescription { readonly index: number; readonly name: string; readonly major: number; readonly minor: number; readonly multiprocessors: number; readonly memory: number }
+export interface DeviceDescription {
+  readonly index: number;
+  readonly name: string;
+  readonly major: number;
+  readonly minor: number;
+  readonly multiprocessors: number;
+  readonly memory: number;
+}
 
 /** Raw native functions. Handles are numbers; an error is thrown as `Error` with `code`, mapped below. */
 interface Addon {
@@ -28,8 +35,14 @@ interface Addon {
   zero(handle: number): void;
   /** Copies elements between tensors of one dtype and size, wherever each lies. */
   copy(to: number, from: number): void;
-  /** Loads a backend library and says what it is. `needsDriver`: only where NVIDIA's driver is. Versions are 1000·major + 10·minor; driver 0: none. */
-  backendInfo(path: string, needsDriver: boolean): { readonly backend: string; readonly builtFor: string; readonly driver: number; readonly runtime: number };
+  /**
+   * Loads a backend library and says what it is. `needsDriver`: only where NVIDIA's driver is. Versions are 1000·major
+   * + 10·minor; driver 0: none.
+   */
+  backendInfo(
+    path: string,
+    needsDriver: boolean,
+  ): { readonly backend: string; readonly builtFor: string; readonly driver: number; readonly runtime: number };
   listDevices(): readonly DeviceDescription[];
   /** Opens a device, once per process; index −1: the machine's only kind. `memoryLimit` in bytes, 0: none. */
   openDevice(path: string, needsDriver: boolean, index: number, memoryLimit: number): DeviceDescription;
@@ -42,7 +55,10 @@ interface Addon {
   prefetch(to: number, from: number): number;
   /** Ops called from here on find the bytes of that ticket. */
   arrive(ticket: number): void;
-  /** Ops of that place (0: host, 1: device) until endGraph are recorded, not run. `shared`: a host graph whose memory is used too, 0: none. */
+  /**
+   * Ops of that place (0: host, 1: device) until endGraph are recorded, not run. `shared`: a host graph whose memory is
+   * used too, 0: none.
+   */
   beginGraph(place: number, shared: number): void;
   /** Ends the recording; `abandon` 1 drops it and returns 0. @returns the graph's number */
   endGraph(abandon: 0 | 1): number;
@@ -54,11 +70,16 @@ interface Addon {
   setThreads(n: number): void;
   getThreads(): number;
 
-  /** Maps a file read-only; @returns a file number. The mapping lives until the file and every tensor in it are closed. */
+  /**
+   * Maps a file read-only; @returns a file number. The mapping lives until the file and every tensor in it are closed.
+   */
   mapFile(path: string): number;
   /** A tensor over mapped bytes [offset, offset + numel·size), no copy. Offset needs the dtype's alignment. */
   mapTensor(file: number, offset: number, dtype: number, shape: readonly number[]): number;
-  /** A writable tensor, zeros, in a nameless file of its own in `folder`: the page cache's memory, written out when that is short. */
+  /**
+   * A writable tensor, zeros, in a nameless file of its own in `folder`: the page cache's memory, written out when that
+   * is short.
+   */
   allocScratch(folder: string, dtype: number, shape: readonly number[]): number;
   unmapFile(file: number): void;
   /** Bytes of a mapped file. */
@@ -69,14 +90,22 @@ interface Addon {
   tensorCount(): number;
 
   /** What the CPU has and which path is taken: {isa, features, threads, l2Bytes, …}. */
-  cpuInfo(): { readonly isa: string; readonly features: readonly string[]; readonly threads: number; readonly model: string };
-  /** [GFLOP/s of the best dot product, GB/s read from a buffer of `bytes`], with `threads` at once. Takes about a second and blocks. */
+  cpuInfo(): {
+    readonly isa: string;
+    readonly features: readonly string[];
+    readonly threads: number;
+    readonly model: string;
+  };
+  /**
+   * [GFLOP/s of the best dot product, GB/s read from a buffer of `bytes`], with `threads` at once. Takes about a second
+   * and blocks.
+   */
   measureLimits(threads: number, bytes: number): readonly [number, number];
 
   /**
-   * BPE (native/tokenizer/bpe.h), split by o200k's pattern. Token i has the bytes [tokenOffsets[i], tokenOffsets[i+1]) of `tokens`;
-   * `merges` are pairs (left id, right id) in rank order, empty: the rank of a merge is the id of its result.
-   * `wholePiece`: a piece that is a token is not merged at all.
+   * BPE (native/tokenizer/bpe.h), split by o200k's pattern. Token i has the bytes [tokenOffsets[i], tokenOffsets[i+1])
+   * of `tokens`; `merges` are pairs (left id, right id) in rank order, empty: the rank of a merge is the id of its
+   * result. `wholePiece`: a piece that is a token is not merged at all.
    */
   bpeCreate(tokens: Uint8Array, tokenOffsets: Uint32Array, merges: Uint32Array, wholePiece: boolean): number;
   bpeFree(bpe: number): void;
@@ -87,9 +116,15 @@ interface Addon {
 export const packageRoot: string = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 function load(): Addon {
-  const candidates = [process.env.TEMPER_ADDON, join(packageRoot, 'build', 'temper.node')].filter((p): p is string => !!p);
+  const candidates = [process.env.TEMPER_ADDON, join(packageRoot, 'build', 'temper.node')].filter(
+    (p): p is string => !!p,
+  );
   const path = candidates.find((p) => existsSync(p));
-  if (!path) throw new NativeError('addon_missing', `native addon not found at ${candidates.join(' or ')}; run \`npm run build:native\` (needs cmake and g++)`);
+  if (!path)
+    throw new NativeError(
+      'addon_missing',
+      `native addon not found at ${candidates.join(' or ')}; run \`npm run build:native\` (needs cmake and g++)`,
+    );
   return wrap(createRequire(import.meta.url)(path) as Addon);
 }
 
@@ -97,15 +132,24 @@ function load(): Addon {
 export function mapNativeError(error: unknown, op: string): unknown {
   if (error instanceof TemperError || !(error instanceof Error) || !('code' in error)) return error;
   const code = String(error.code);
-  return code.startsWith('file_') ? new CheckpointError(code, error.message, { op }) : new NativeError(code, error.message, { op });
+  return code.startsWith('file_')
+    ? new CheckpointError(code, error.message, { op })
+    : new NativeError(code, error.message, { op });
 }
 
 function wrap(raw: Addon): Addon {
   const out: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(raw as unknown as Record<string, unknown>)) {
-    out[name] = typeof value !== 'function' || name === 'call' ? value : (...a: unknown[]): unknown => {
-      try { return (value as (...b: unknown[]) => unknown)(...a); } catch (e) { throw mapNativeError(e, name); }
-    };
+    out[name] =
+      typeof value !== 'function' || name === 'call'
+        ? value
+        : (...a: unknown[]): unknown => {
+            try {
+              return (value as (...b: unknown[]) => unknown)(...a);
+            } catch (e) {
+              throw mapNativeError(e, name);
+            }
+          };
   }
   return out as unknown as Addon;
 }

@@ -1,4 +1,5 @@
-// The GPU: finding the backend library, opening a device, its memory. One device per process, opened when somebody asks for it.
+// The GPU: finding the backend library, opening a device, its memory. One device per process, opened when somebody asks
+// for it.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon, type DeviceDescription, packageRoot } from './addon.js';
@@ -10,7 +11,8 @@ export type { DeviceDescription };
 export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
 /** The library that is used: TEMPER_CUDA_LIBRARY, or what `npm run build:cuda` makes. */
-export const cudaLibrary = (): string => process.env.TEMPER_CUDA_LIBRARY || join(packageRoot, 'build', 'temper_cuda.so');
+export const cudaLibrary = (): string =>
+  process.env.TEMPER_CUDA_LIBRARY || join(packageRoot, 'build', 'temper_cuda.so');
 /** A library that is named on purpose may be one that needs no driver: the tests' emulation. */
 const needsDriver = (): boolean => !process.env.TEMPER_CUDA_LIBRARY;
 
@@ -25,7 +27,8 @@ export function parseDevice(name: string): { readonly place: Place; readonly ind
  * Makes the device of that name ready; nothing to do for 'cpu'. Again with the same name: only the limit changes.
  * @param memoryLimit most bytes to take from the device, 0: all it has
  * @returns where tensors of this device lie
- * @throws {NativeError} no_driver, driver_too_old, cuda_library_missing, cuda_library_version, no_device, bad_device, device_unsupported, device_open
+ * @throws {NativeError} no_driver, driver_too_old, cuda_library_missing, cuda_library_version, no_device, bad_device,
+ * device_unsupported, device_open
  */
 export function openDevice(name: string, memoryLimit = 0): Place {
   const { place, index } = parseDevice(name);
@@ -44,10 +47,13 @@ export interface CudaReport {
   readonly devices: readonly DeviceDescription[];
   readonly problem: { readonly code: string; readonly message: string } | null;
 }
-const versionText = (v: number): string | null => (v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null);
+const versionText = (v: number): string | null =>
+  v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null;
 export function cudaReport(): CudaReport {
   const library = cudaLibrary();
-  let info: ReturnType<typeof addon.backendInfo> | null = null, devices: readonly DeviceDescription[] = [], problem: CudaReport['problem'] = null;
+  let info: ReturnType<typeof addon.backendInfo> | null = null,
+    devices: readonly DeviceDescription[] = [],
+    problem: CudaReport['problem'] = null;
   try {
     info = addon.backendInfo(library, needsDriver());
     devices = addon.listDevices();
@@ -55,7 +61,15 @@ export function cudaReport(): CudaReport {
     if (!(e instanceof TemperError)) throw e;
     problem = { code: e.code, message: e.message };
   }
-  return { library, built: existsSync(library), builtFor: info?.builtFor ?? null, driver: versionText(info?.driver ?? 0), runtime: versionText(info?.runtime ?? 0), devices, problem };
+  return {
+    library,
+    built: existsSync(library),
+    builtFor: info?.builtFor ?? null,
+    driver: versionText(info?.driver ?? 0),
+    runtime: versionText(info?.runtime ?? 0),
+    devices,
+    problem,
+  };
 }
 
 export interface DeviceMemory {
@@ -63,34 +77,63 @@ export interface DeviceMemory {
   readonly peak: Readonly<Record<Category, number>>;
   readonly totalLive: number;
   readonly totalPeak: number;
-  /** Bytes taken from the driver, rounding and kept blocks included: what `limit` (0: none) is about. Not counted: the driver's own, about half a GiB. */
+  /**
+   * Bytes taken from the driver, rounding and kept blocks included: what `limit` (0: none) is about. Not counted: the
+   * driver's own, about half a GiB.
+   */
   readonly held: number;
   readonly heldPeak: number;
   readonly limit: number;
 }
 /** Bytes on the open device, now and at their peak since `resetPeaks`; zeros while none is open. */
 export function deviceMemory(): DeviceMemory {
-  const raw = addon.deviceMemory(), n = CATEGORIES.length;
-  const named = (from: number): Record<Category, number> => Object.fromEntries(CATEGORIES.map((c, i) => [c, raw[from + i] ?? 0])) as Record<Category, number>;
+  const raw = addon.deviceMemory(),
+    n = CATEGORIES.length;
+  const named = (from: number): Record<Category, number> =>
+    Object.fromEntries(CATEGORIES.map((c, i) => [c, raw[from + i] ?? 0])) as Record<Category, number>;
   const [totalLive = 0, totalPeak = 0, held = 0, heldPeak = 0, limit = 0] = raw.subarray(2 * n);
   return { live: named(0), peak: named(n), totalLive, totalPeak, held, heldPeak, limit };
 }
-/** Bytes that may still be taken from the open device: of the limit, or of its memory less half a GiB for the driver. Infinity while none is open. */
+/**
+ * Bytes that may still be taken from the open device: of the limit, or of its memory less half a GiB for the driver.
+ * Infinity while none is open.
+ */
 export function deviceRoom(): number {
-  const { held, limit } = deviceMemory(), open = addon.openedDevice();
-  return open < 0 ? Infinity : (limit || (addon.listDevices().find((d) => d.index === open)?.memory ?? Infinity) - 2 ** 29) - held;
+  const { held, limit } = deviceMemory(),
+    open = addon.openedDevice();
+  return open < 0
+    ? Infinity
+    : (limit || (addon.listDevices().find((d) => d.index === open)?.memory ?? Infinity) - 2 ** 29) - held;
 }
 /** The highest sum of live bytes in a place since `resetPeaks`. */
-export const peakBytes = (place: Place): number => (place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak);
+export const peakBytes = (place: Place): number =>
+  place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak;
 /** Waits for the device, if one is open. @throws {NativeError} what a kernel found wrong: bad_index, not_finite, … */
 export const synchronize = (): void => addon.synchronize();
 
-const UNITS: Readonly<Record<string, number>> = { '': 1, b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30 };
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+};
 /** Bytes of "15.2GiB", "16 GB", "900MiB" or a plain number. @throws {NativeError} bad_memory_limit */
 export function parseBytes(text: string): number {
-  const found = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text), unit = UNITS[(found?.[2] ?? '').toLowerCase()];
-  if (!found || unit === undefined) throw new NativeError('bad_memory_limit', `memory limit "${text}", wanted a number of bytes such as 15.2GiB or 16GB`);
+  const found = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text),
+    unit = UNITS[(found?.[2] ?? '').toLowerCase()];
+  if (!found || unit === undefined)
+    throw new NativeError(
+      'bad_memory_limit',
+      `memory limit "${text}", wanted a number of bytes such as 15.2GiB or 16GB`,
+    );
   return Math.floor(Number(found[1]) * unit);
 }
-/** Bytes that one thing (moments, kept activations) may take of what is left of the device before it goes to the host: a quarter. */
+/**
+ * Bytes that one thing (moments, kept activations) may take of what is left of the device before it goes to the host: a
+ * quarter.
+ */
 export const deviceShare = (): number => deviceRoom() * 0.25;

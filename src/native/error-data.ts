@@ -1,14 +1,26 @@
 // Errors between threads: they travel as plain data and come back as the class they were.
 import * as errors from './errors.js';
 
-export interface ErrorData { readonly name: string; readonly code: string | undefined; readonly message: string; readonly details: Record<string, unknown>; readonly stack: string | undefined }
+export interface ErrorData {
+  readonly name: string;
+  readonly code: string | undefined;
+  readonly message: string;
+  readonly details: Record<string, unknown>;
+  readonly stack: string | undefined;
+}
 
 export function errorToData(e: unknown): ErrorData {
-  if (!(e instanceof Error)) return { name: 'Error', code: undefined, message: String(e), details: {}, stack: undefined };
+  if (!(e instanceof Error))
+    return { name: 'Error', code: undefined, message: String(e), details: {}, stack: undefined };
   const own = e instanceof errors.TemperError;
   // Details must survive the structured clone; what cannot be written as JSON is dropped.
   let details: Record<string, unknown> = {};
-  if (own) try { details = JSON.parse(JSON.stringify(e.details)) as Record<string, unknown>; } catch { /* not plain data */ }
+  if (own)
+    try {
+      details = JSON.parse(JSON.stringify(e.details)) as Record<string, unknown>;
+    } catch {
+      /* not plain data */
+    }
   return { name: e.name, code: own ? e.code : undefined, message: e.message, details, stack: e.stack };
 }
 

@@ -1,6 +1,9 @@
-// Every error Temper throws on purpose: what, where, got, wanted, next step, in one line. The CLI prints `message` and exits with `exitCode`.
+// Every error Temper throws on purpose: what, where, got, wanted, next step, in one line. The CLI prints `message` and
+// exits with `exitCode`.
 
-/** Exit codes of design: 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge or infrastructure, 40 integrity. */
+/**
+ * Exit codes of design: 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge or infrastructure, 40 integrity.
+ */
 export type ExitCode = 1 | 2 | 10 | 20 | 30 | 40;
 
 export class TemperError extends Error {
@@ -10,7 +13,12 @@ export class TemperError extends Error {
    * @param message one line: what, where, got, wanted, next step
    * @param details the same facts as data
    */
-  constructor(readonly code: string, message: string, readonly details: Readonly<Record<string, unknown>> = {}, options?: { cause?: unknown }) {
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly details: Readonly<Record<string, unknown>> = {},
+    options?: { cause?: unknown },
+  ) {
     super(message.replaceAll(/\s*\n\s*/g, ' '), options);
     this.name = new.target.name;
   }
@@ -26,6 +34,10 @@ export class NativeError extends TemperError {}
 /** Training stopped on purpose: NaN loss, no space for a checkpoint. */
 export class TrainError extends TemperError {}
 /** The judge could not be reached or run at all (one unjudged item is a verdict, not an error). */
-export class ScreeningError extends TemperError { override readonly exitCode = 30; }
+export class ScreeningError extends TemperError {
+  override readonly exitCode = 30;
+}
 /** A digest, lock or log does not match. */
-export class IntegrityError extends TemperError { override readonly exitCode = 40; }
+export class IntegrityError extends TemperError {
+  override readonly exitCode = 40;
+}

@@ -1,4 +1,5 @@
-// Tensors live in native memory behind handles. A tensor belongs to a Scope and goes with it; nothing waits for the garbage collector.
+// Tensors live in native memory behind handles. A tensor belongs to a Scope and goes with it; nothing waits for the
+// garbage collector.
 import { addon } from './addon.js';
 import { NativeError } from './errors.js';
 
@@ -11,19 +12,31 @@ export const CATEGORIES: readonly Category[] = ['weights', 'adapter', 'optimizer
 export type Place = 'cpu' | 'cuda';
 export const dtypeBytes = (dtype: DType): number => (dtype === 'u8' ? 1 : dtype === 'bf16' ? 2 : 4);
 
-/** A dense row-major tensor of up to 4 dimensions. `handle` is what native code knows it by; using it after its scope closed throws. */
+/**
+ * A dense row-major tensor of up to 4 dimensions. `handle` is what native code knows it by; using it after its scope
+ * closed throws.
+ */
 export class Tensor {
   readonly numel: number;
-  constructor(readonly handle: number, readonly dtype: DType, readonly shape: readonly number[], readonly place: Place = 'cpu') {
+  constructor(
+    readonly handle: number,
+    readonly dtype: DType,
+    readonly shape: readonly number[],
+    readonly place: Place = 'cpu',
+  ) {
     this.numel = shape.reduce((a, b) => a * b, 1);
   }
-  get bytes(): number { return this.numel * dtypeBytes(this.dtype); }
+  get bytes(): number {
+    return this.numel * dtypeBytes(this.dtype);
+  }
   /** First dimension. */
-  get rows(): number { return this.shape[0] ?? 1; }
+  get rows(): number {
+    return this.shape[0] ?? 1;
+  }
 
   /**
-   * The same memory from element `offset`, in another shape. The view belongs to `scope`; the memory stays with this tensor,
-   * and the view dies with either.
+   * The same memory from element `offset`, in another shape. The view belongs to `scope`; the memory stays with this
+   * tensor, and the view dies with either.
    */
   view(scope: Scope, shape: readonly number[], offset = 0): Tensor {
     return scope.adopt(new Tensor(addon.view(this.handle, offset, shape), this.dtype, shape, this.place));
@@ -33,33 +46,59 @@ export class Tensor {
     return this.view(scope, [to - from, ...this.shape.slice(1)], from * (this.numel / (this.rows || 1)));
   }
   /** Copies into native memory; `data` has exactly `numel` elements (bf16 as raw Uint16Array). */
-  write(data: Float32Array | Int32Array | Uint8Array | Uint16Array): this { addon.write(this.handle, data); return this; }
+  write(data: Float32Array | Int32Array | Uint8Array | Uint16Array): this {
+    addon.write(this.handle, data);
+    return this;
+  }
   /** Copies another tensor's elements, of the same dtype and number, from wherever it lies. */
-  copy(from: Tensor): this { addon.copy(this.handle, from.handle); return this; }
+  copy(from: Tensor): this {
+    addon.copy(this.handle, from.handle);
+    return this;
+  }
   /** Copies out: f32 → Float32Array, i32 → Int32Array, u8 → Uint8Array, bf16 → Uint16Array of raw bits. */
   read(): Float32Array | Int32Array | Uint8Array | Uint16Array {
-    const out = this.dtype === 'f32' ? new Float32Array(this.numel) : this.dtype === 'i32' ? new Int32Array(this.numel)
-      : this.dtype === 'u8' ? new Uint8Array(this.numel) : new Uint16Array(this.numel);
+    const out =
+      this.dtype === 'f32'
+        ? new Float32Array(this.numel)
+        : this.dtype === 'i32'
+          ? new Int32Array(this.numel)
+          : this.dtype === 'u8'
+            ? new Uint8Array(this.numel)
+            : new Uint16Array(this.numel);
     addon.read(this.handle, out);
     return out;
   }
   /** f32 contents (dtype must be f32). */
   toFloat32(): Float32Array {
-    if (this.dtype !== 'f32') throw new NativeError('bad_dtype', `toFloat32: tensor is ${this.dtype}, wanted f32; cast it first`);
+    if (this.dtype !== 'f32')
+      throw new NativeError('bad_dtype', `toFloat32: tensor is ${this.dtype}, wanted f32; cast it first`);
     return this.read() as Float32Array;
   }
 }
 
-/** Owns tensors and frees them together: `using s = new Scope('activations')`, or `close()`. A second close does nothing. */
+/**
+ * Owns tensors and frees them together: `using s = new Scope('activations')`, or `close()`. A second close does
+ * nothing.
+ */
 export class Scope implements Disposable {
   #owned: Tensor[] = [];
   #inner: Scope[] = [];
   #closed = false;
-  constructor(readonly category: Category = 'activations', readonly place: Place = 'cpu') {}
+  constructor(
+    readonly category: Category = 'activations',
+    readonly place: Place = 'cpu',
+  ) {}
 
   /** New tensor with undefined contents. */
   empty(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
-    return this.adopt(new Tensor(addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category), this.place === 'cuda' ? 1 : 0), dtype, shape, this.place));
+    return this.adopt(
+      new Tensor(
+        addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category), this.place === 'cuda' ? 1 : 0),
+        dtype,
+        shape,
+        this.place,
+      ),
+    );
   }
   /** New tensor holding a copy of `data`. */
   from(data: Float32Array | Int32Array | Uint8Array, shape: readonly number[] = [data.length]): Tensor {
@@ -67,8 +106,9 @@ export class Scope implements Disposable {
     return this.empty(dtype, shape).write(data);
   }
   /**
-   * New tensor of zeros in a nameless file in `folder`, freed like any other: memory of the page cache, which the system writes out when it is short, and none of
-   * this process's own. @throws {NativeError} offload_disk_full, offload_unwritable
+   * New tensor of zeros in a nameless file in `folder`, freed like any other: memory of the page cache, which the
+   * system writes out when it is short, and none of this process's own. @throws {NativeError} offload_disk_full,
+   * offload_unwritable
    */
   offloaded(folder: string, dtype: DType, shape: readonly number[]): Tensor {
     return this.adopt(new Tensor(addon.allocScratch(folder, DTYPES.indexOf(dtype), shape), dtype, shape));
@@ -80,7 +120,13 @@ export class Scope implements Disposable {
   }
   /** Takes over a tensor: it is freed when this scope closes. */
   adopt(tensor: Tensor): Tensor {
-    if (this.#closed) { addon.free(tensor.handle); throw new NativeError('scope_closed', 'a tensor was made in a closed scope; keep the scope open while its tensors are used'); }
+    if (this.#closed) {
+      addon.free(tensor.handle);
+      throw new NativeError(
+        'scope_closed',
+        'a tensor was made in a closed scope; keep the scope open while its tensors are used',
+      );
+    }
     this.#owned.push(tensor);
     return tensor;
   }
@@ -98,16 +144,38 @@ export class Scope implements Disposable {
     this.#inner = [];
     this.#owned = [];
   }
-  [Symbol.dispose](): void { this.close(); }
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
-export interface MemoryStats { readonly live: Readonly<Record<Category, number>>; readonly peak: Readonly<Record<Category, number>>; readonly totalLive: number; readonly totalPeak: number; readonly cached: number; readonly offloaded: number; readonly offloadedPeak: number }
-/** Bytes held by native code (mapped files not counted), now and at their peak since `resetPeaks`; `offloaded`: in scratch files, apart from all others. */
+export interface MemoryStats {
+  readonly live: Readonly<Record<Category, number>>;
+  readonly peak: Readonly<Record<Category, number>>;
+  readonly totalLive: number;
+  readonly totalPeak: number;
+  readonly cached: number;
+  readonly offloaded: number;
+  readonly offloadedPeak: number;
+}
+/**
+ * Bytes held by native code (mapped files not counted), now and at their peak since `resetPeaks`; `offloaded`: in
+ * scratch files, apart from all others.
+ */
 export function memoryStats(): MemoryStats {
   const raw = addon.memoryStats();
   const n = CATEGORIES.length;
-  const named = (from: number): Record<Category, number> => Object.fromEntries(CATEGORIES.map((c, i) => [c, raw[from + i] ?? 0])) as Record<Category, number>;
-  return { live: named(0), peak: named(n), totalLive: raw[2 * n] ?? 0, totalPeak: raw[2 * n + 1] ?? 0, cached: raw[2 * n + 2] ?? 0, offloaded: raw[2 * n + 3] ?? 0, offloadedPeak: raw[2 * n + 4] ?? 0 };
+  const named = (from: number): Record<Category, number> =>
+    Object.fromEntries(CATEGORIES.map((c, i) => [c, raw[from + i] ?? 0])) as Record<Category, number>;
+  return {
+    live: named(0),
+    peak: named(n),
+    totalLive: raw[2 * n] ?? 0,
+    totalPeak: raw[2 * n + 1] ?? 0,
+    cached: raw[2 * n + 2] ?? 0,
+    offloaded: raw[2 * n + 3] ?? 0,
+    offloadedPeak: raw[2 * n + 4] ?? 0,
+  };
 }
 export const resetPeaks = (): void => addon.resetPeaks();
 /** Threads of the shared CPU pool, the calling one included. @throws {NativeError} not in 1…1024 */

@@ -16,7 +16,10 @@ export interface LoadedRecipe {
 }
 
 export interface LoadOptions {
-  /** Edits `a.b=c`; the value is read as YAML, list items by index (`data.train.0.path=x`). Relative paths stay relative to the recipe. */
+  /**
+   * Edits `a.b=c`; the value is read as YAML, list items by index (`data.train.0.path=x`). Relative paths stay relative
+   * to the recipe.
+   */
   readonly set?: readonly string[];
   /** Data, base and tokenizer must exist (default true). */
   readonly checkPaths?: boolean;
@@ -26,12 +29,18 @@ type Path = readonly (string | number)[];
 
 /** Where things stand in the YAML text; edits of --set have no line and are named as such. */
 class Positions {
-  constructor(readonly file: string, readonly doc: Document.Parsed, readonly lines: LineCounter, readonly edits: ReadonlyMap<string, string>) {}
+  constructor(
+    readonly file: string,
+    readonly doc: Document.Parsed,
+    readonly lines: LineCounter,
+    readonly edits: ReadonlyMap<string, string>,
+  ) {}
 
   /** `file:line:column` of the deepest node on `path` that is there; with `key`, of that key in the map. */
   at(path: Path, key?: string): string {
     const full = (key === undefined ? path : [...path, key]).join('.');
-    for (const [edited, text] of this.edits) if (full === edited || full.startsWith(`${edited}.`)) return `--set ${text}`;
+    for (const [edited, text] of this.edits)
+      if (full === edited || full.startsWith(`${edited}.`)) return `--set ${text}`;
     for (let depth = path.length; depth >= 0; depth--) {
       const node = depth === 0 ? this.doc.contents : this.doc.getIn(path.slice(0, depth), true);
       const wanted = depth === path.length ? key : path[depth];
@@ -60,7 +69,8 @@ class Positions {
 /** The branch of a union the author meant: the one that got furthest. */
 function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code !== 'invalid_union' || issue.errors.length === 0) return issue;
-  const depth = (branch: z.core.$ZodIssue[]): number => Math.max(...branch.map((i) => i.path.length + (i.code === 'invalid_type' ? 0 : 1)));
+  const depth = (branch: z.core.$ZodIssue[]): number =>
+    Math.max(...branch.map((i) => i.path.length + (i.code === 'invalid_type' ? 0 : 1)));
   const best = issue.errors.reduce((a, b) => (depth(b) > depth(a) ? b : a))[0];
   return best ? innermost({ ...best, path: [...issue.path, ...best.path] }) : issue;
 }
@@ -72,7 +82,11 @@ function describe(issue: z.core.$ZodIssue, positions: Positions): ConfigError {
   const path = i.path as Path;
   if (i.code === 'unrecognized_keys') {
     const key = i.keys[0] ?? '';
-    return new ConfigError('unknown_key', `${positions.at(path, key)}: unknown key ${dotted([...path, key])}; see docs/recipe.md for the fields`, { file: positions.file, key: dotted([...path, key]) });
+    return new ConfigError(
+      'unknown_key',
+      `${positions.at(path, key)}: unknown key ${dotted([...path, key])}; see docs/recipe.md for the fields`,
+      { file: positions.file, key: dotted([...path, key]) },
+    );
   }
   const got = i.code === 'custom' ? '' : `: ${i.message.replace(/^Invalid (input|option): /, '')}`;
   const text = i.code === 'custom' ? `${dotted(path)} ${i.message}` : `${dotted(path) || 'recipe'} is not valid${got}`;
@@ -84,16 +98,23 @@ function applyEdit(root: unknown, text: string): string {
   const path = text.slice(0, Math.max(0, eq)).trim();
   if (eq < 1 || !path) throw new ConfigError('bad_edit', `--set ${text}: got no key, wanted a.b=value`);
   let value: unknown;
-  try { value = parse(text.slice(eq + 1)); } catch (e) {
+  try {
+    value = parse(text.slice(eq + 1));
+  } catch (e) {
     throw new ConfigError('bad_edit', `--set ${text}: the value is not YAML: ${(e as Error).message.split('\n')[0]}`);
   }
   const keys = path.split('.');
   let at = root as Record<string, unknown>;
   for (const key of keys.slice(0, -1)) {
-    if (key === '__proto__' || !Object.hasOwn(at, key)) Object.defineProperty(at, key, { value: {}, enumerable: true, writable: true, configurable: true });
+    if (key === '__proto__' || !Object.hasOwn(at, key))
+      Object.defineProperty(at, key, { value: {}, enumerable: true, writable: true, configurable: true });
     const next = at[key];
     if (next === null) at[key] = {};
-    else if (typeof next !== 'object') throw new ConfigError('bad_edit', `--set ${text}: ${key} is ${JSON.stringify(next)}, it has no field ${keys.at(-1)}`);
+    else if (typeof next !== 'object')
+      throw new ConfigError(
+        'bad_edit',
+        `--set ${text}: ${key} is ${JSON.stringify(next)}, it has no field ${keys.at(-1)}`,
+      );
     at = at[key] as Record<string, unknown>;
   }
   Object.defineProperty(at, keys.at(-1) ?? '', { value, enumerable: true, writable: true, configurable: true });
@@ -106,14 +127,21 @@ function expand(value: unknown, pattern: readonly string[], at: Path = []): Path
   if (head === undefined) return typeof value === 'string' ? [at] : [];
   if (typeof value !== 'object' || value === null) return [];
   const keys = head === '*' ? Object.keys(value) : [head];
-  return keys.flatMap((k) => expand((value as Record<string, unknown>)[k], rest, [...at, Array.isArray(value) ? Number(k) : k]));
+  return keys.flatMap((k) =>
+    expand((value as Record<string, unknown>)[k], rest, [...at, Array.isArray(value) ? Number(k) : k]),
+  );
 }
 
 function mapPaths(recipe: Recipe, change: (value: string, path: Path, mustExist: boolean) => string): Recipe {
   const copy = structuredClone(recipe);
   for (const [pattern, mustExist] of PATH_FIELDS) {
     for (const path of expand(copy, pattern)) {
-      const holder = path.slice(0, -1).reduce<Record<string, unknown>>((o, k) => o[k] as Record<string, unknown>, copy as unknown as Record<string, unknown>);
+      const holder = path
+        .slice(0, -1)
+        .reduce<Record<string, unknown>>(
+          (o, k) => o[k] as Record<string, unknown>,
+          copy as unknown as Record<string, unknown>,
+        );
       const last = String(path[path.length - 1]);
       holder[last] = change(String(holder[last]), path, mustExist);
     }
@@ -128,11 +156,21 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   const bad = doc.errors[0];
   if (bad) {
     const { line, col } = lines.linePos(bad.pos[0]);
-    throw new ConfigError('bad_yaml', `${file}:${line}:${col}: not YAML: ${bad.message.split('\n')[0]}`, { file, line, column: col });
+    throw new ConfigError('bad_yaml', `${file}:${line}:${col}: not YAML: ${bad.message.split('\n')[0]}`, {
+      file,
+      line,
+      column: col,
+    });
   }
   let value: unknown;
-  try { value = doc.toJS({ maxAliasCount: 100 }) ?? {}; } catch (e) {
-    throw new ConfigError('bad_yaml', `${file}:1:1: not YAML that can be read: ${(e as Error).message.split('\n')[0]}`, { file });
+  try {
+    value = doc.toJS({ maxAliasCount: 100 }) ?? {};
+  } catch (e) {
+    throw new ConfigError(
+      'bad_yaml',
+      `${file}:1:1: not YAML that can be read: ${(e as Error).message.split('\n')[0]}`,
+      { file },
+    );
   }
   const edits = new Map<string, string>();
   if (typeof value === 'object') for (const edit of options.set ?? []) edits.set(applyEdit(value, edit), edit);
@@ -141,12 +179,20 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   const parsed = Recipe.safeParse(value);
   if (!parsed.success) throw describe(parsed.error.issues[0] as z.core.$ZodIssue, positions);
   if (parsed.data.train.method === 'pretrain' && (value as Record<string, unknown>).adapter !== undefined)
-    throw new ConfigError('bad_recipe', `${positions.at(['adapter'])}: adapter is for method sft; pretrain trains all weights`, { file, path: 'adapter' });
+    throw new ConfigError(
+      'bad_recipe',
+      `${positions.at(['adapter'])}: adapter is for method sft; pretrain trains all weights`,
+      { file, path: 'adapter' },
+    );
 
   const recipe = mapPaths(parsed.data, (given, path, mustExist) => {
     const full = isAbsolute(given) ? given : resolve(dirname(file), given);
     if (mustExist && options.checkPaths !== false && !existsSync(full))
-      throw new ConfigError('path_not_found', `${positions.at(path)}: ${dotted(path)} is ${given}, no such file or folder (looked at ${full})`, { file, path: dotted(path), got: full });
+      throw new ConfigError(
+        'path_not_found',
+        `${positions.at(path)}: ${dotted(path)} is ${given}, no such file or folder (looked at ${full})`,
+        { file, path: dotted(path), got: full },
+      );
     return full;
   });
   return { recipe, file, name: basename(file).replace(/\.ya?ml$/i, '') };
@@ -155,8 +201,15 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
 /** @throws {ConfigError} the file cannot be read, is not YAML, or is not a recipe */
 export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecipe {
   let text: string;
-  try { text = readFileSync(path, 'utf8'); } catch (e) {
-    throw new ConfigError('recipe_unreadable', `${path}: cannot read the recipe: ${(e as NodeJS.ErrnoException).code ?? String(e)}`, { file: path }, { cause: e });
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (e) {
+    throw new ConfigError(
+      'recipe_unreadable',
+      `${path}: cannot read the recipe: ${(e as NodeJS.ErrnoException).code ?? String(e)}`,
+      { file: path },
+      { cause: e },
+    );
   }
   return parseRecipe(text, resolve(path), options);
 }
@@ -169,9 +222,24 @@ export function writeResolved(recipe: Recipe, folder: string): string {
 
 /** sha256 over the resolved recipe; where its files lie does not enter, what they hold is digested apart. */
 export function recipeDigest(recipe: Recipe): string {
-  const sorted = (v: unknown): unknown => Array.isArray(v) ? v.map(sorted) : v && typeof v === 'object'
-    ? Object.fromEntries(Object.entries(v).filter(([, x]) => x !== undefined).sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, x]) => [k, sorted(x)])) : v;
+  const sorted = (v: unknown): unknown =>
+    Array.isArray(v)
+      ? v.map(sorted)
+      : v && typeof v === 'object'
+        ? Object.fromEntries(
+            Object.entries(v)
+              .filter(([, x]) => x !== undefined)
+              .sort(([a], [b]) => (a < b ? -1 : 1))
+              .map(([k, x]) => [k, sorted(x)]),
+          )
+        : v;
   // Where memory goes changes no bit of the result: a run that ran out of it may be resumed with other settings.
-  const { memoryLimit: _limit, train: { offloadActivations: _offload, ...train }, ...rest } = recipe;
-  return createHash('sha256').update(JSON.stringify(sorted(mapPaths({ ...rest, train }, (p) => basename(p))))).digest('hex');
+  const {
+    memoryLimit: _limit,
+    train: { offloadActivations: _offload, ...train },
+    ...rest
+  } = recipe;
+  return createHash('sha256')
+    .update(JSON.stringify(sorted(mapPaths({ ...rest, train }, (p) => basename(p)))))
+    .digest('hex');
 }

@@ -1,9 +1,23 @@
-// The recipe: this zod schema is the only source of its types, defaults, help, JSON Schema and reference page. Read top to bottom.
+// The recipe: this zod schema is the only source of its types, defaults, help, JSON Schema and reference page. Read top
+// to bottom.
 import { z } from 'zod';
 import { ModelConfig } from '../model/config.js';
 
-/** Groups and single matrices an adapter may sit on. attention = q,k,v,o_proj; experts = gate_up_proj and down_proj of every expert. */
-export const TARGET_NAMES = ['attention', 'experts', 'q_proj', 'k_proj', 'v_proj', 'o_proj', 'router', 'gate_up_proj', 'down_proj'] as const;
+/**
+ * Groups and single matrices an adapter may sit on. attention = q,k,v,o_proj; experts = gate_up_proj and down_proj of
+ * every expert.
+ */
+export const TARGET_NAMES = [
+  'attention',
+  'experts',
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'router',
+  'gate_up_proj',
+  'down_proj',
+] as const;
 export type TargetName = (typeof TARGET_NAMES)[number];
 
 const positive = (): z.ZodNumber => z.number().positive();
@@ -14,18 +28,34 @@ const TargetOptions = z.strictObject({
   alpha: positive().optional().describe('alpha of this target; absent: adapter.alpha'),
 });
 
-const TargetMap = z.strictObject(Object.fromEntries(TARGET_NAMES.map((n) => [n, TargetOptions.nullable().optional()])) as
-  Record<TargetName, z.ZodOptional<z.ZodNullable<typeof TargetOptions>>>);
+const TargetMap = z.strictObject(
+  Object.fromEntries(TARGET_NAMES.map((n) => [n, TargetOptions.nullable().optional()])) as Record<
+    TargetName,
+    z.ZodOptional<z.ZodNullable<typeof TargetOptions>>
+  >,
+);
 
 const Adapter = z.strictObject({
   rank: rank.default(16).describe('R: rows of A, columns of B; per expert on experts'),
   alpha: positive().default(32).describe('ΔW = alpha / rank · B·A (arXiv:2106.09685 §4.1)'),
-  targets: z.union([z.array(z.enum(TARGET_NAMES)).min(1), TargetMap]).default(['attention', 'experts'])
-    .describe('what is adapted: a list of names, or a map from name to {rank, alpha}; a single matrix overrides its group'),
+  targets: z
+    .union([z.array(z.enum(TARGET_NAMES)).min(1), TargetMap])
+    .default(['attention', 'experts'])
+    .describe(
+      'what is adapted: a list of names, or a map from name to {rank, alpha}; a single matrix overrides its group',
+    ),
   layers: z.array(z.int().min(0)).min(1).optional().describe('layer numbers from 0; absent: all layers'),
   rsLora: z.boolean().default(false).describe('scale by alpha / √rank (arXiv:2312.03732)'),
-  dropout: z.number().min(0).lt(1).default(0).describe('probability of dropping an input of the attention adapters in training; experts and router take none'),
-  from: z.string().optional().describe('folder of a PEFT adapter to go on from; its ranks, alphas and targets are then taken from there'),
+  dropout: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0)
+    .describe('probability of dropping an input of the attention adapters in training; experts and router take none'),
+  from: z
+    .string()
+    .optional()
+    .describe('folder of a PEFT adapter to go on from; its ranks, alphas and targets are then taken from there'),
 });
 
 const DataFile = z.strictObject({
@@ -37,45 +67,98 @@ const weight = z.number().min(0).max(1000);
 const Data = z.strictObject({
   train: z.array(DataFile).min(1).describe('files to train on'),
   eval: z.array(DataFile).default([]).describe('held-out files for temper eval'),
-  loss: z.strictObject({
-    analysis: weight.default(1).describe('loss weight of a token of the analysis channel'),
-    commentary: weight.default(1).describe('loss weight of a token of the commentary channel, tool calls included'),
-    final: weight.default(1).describe('loss weight of a token of the final channel'),
-  }).prefault({}).describe('loss weight per channel; tokens of system, developer, user and tool messages weigh 0'),
+  loss: z
+    .strictObject({
+      analysis: weight.default(1).describe('loss weight of a token of the analysis channel'),
+      commentary: weight.default(1).describe('loss weight of a token of the commentary channel, tool calls included'),
+      final: weight.default(1).describe('loss weight of a token of the final channel'),
+    })
+    .prefault({})
+    .describe('loss weight per channel; tokens of system, developer, user and tool messages weigh 0'),
   maxTokens: z.int().min(2).default(4096).describe('a longer row is an error naming its line, never cut'),
   packing: z.boolean().default(true).describe('put several rows into one forward pass; no row ever sees another'),
 });
 
 const betas = z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]);
 const Train = z.strictObject({
-  method: z.enum(['sft', 'pretrain']).default('sft').describe('sft: train an adapter; pretrain: train all weights of a new model from scratch'),
+  method: z
+    .enum(['sft', 'pretrain'])
+    .default('sft')
+    .describe('sft: train an adapter; pretrain: train all weights of a new model from scratch'),
   epochs: positive().optional().describe('passes over the data; absent: 1, unless steps is given'),
   steps: z.int().min(1).optional().describe('optimizer steps, over as many epochs as it takes'),
-  tokensPerStep: z.int().min(1).optional().describe('rows of about this many tokens make a step; absent: 16384, unless rowsPerStep is given'),
+  tokensPerStep: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('rows of about this many tokens make a step; absent: 16384, unless rowsPerStep is given'),
   rowsPerStep: z.int().min(1).optional().describe('this many rows make a step'),
-  tokensPerBatch: z.int().min(1).optional().describe('tokens of one forward and backward pass when packing; absent: data.maxTokens. Changes memory and speed'),
-  offloadActivations: z.enum(['auto', 'always', 'never']).optional().describe('put the kept layer inputs of a batch into files without a name beside the run; absent: auto, from 1 GiB on. On a GPU they go to host memory; auto: where they would take over a quarter of what is left. Changes memory, no result'),
-  offloadOptimizer: z.enum(['auto', 'always', 'never']).optional().describe('on a GPU: keep the moments of AdamW in host memory; absent: auto, where they would take over a quarter of what is left of the device. Changes memory and time'),
+  tokensPerBatch: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('tokens of one forward and backward pass when packing; absent: data.maxTokens. Changes memory and speed'),
+  offloadActivations: z
+    .enum(['auto', 'always', 'never'])
+    .optional()
+    .describe(
+      'put the kept layer inputs of a batch into files without a name beside the run; absent: ' +
+        'auto, from 1 GiB on. On a GPU they go to host memory; auto: where they would take over a ' +
+        'quarter of what is left. Changes memory, no result',
+    ),
+  offloadOptimizer: z
+    .enum(['auto', 'always', 'never'])
+    .optional()
+    .describe(
+      'on a GPU: keep the moments of AdamW in host memory; absent: auto, where they would take ' +
+        'over a quarter of what is left of the device. Changes memory and time',
+    ),
   lr: positive().default(2e-4).describe('peak learning rate'),
-  schedule: z.enum(['constant', 'linear', 'cosine']).default('cosine').describe('how the learning rate falls after warm-up'),
-  warmup: z.number().min(0).lt(1).default(0.03).describe('share of the steps in which the learning rate rises linearly from 0'),
+  schedule: z
+    .enum(['constant', 'linear', 'cosine'])
+    .default('cosine')
+    .describe('how the learning rate falls after warm-up'),
+  warmup: z
+    .number()
+    .min(0)
+    .lt(1)
+    .default(0.03)
+    .describe('share of the steps in which the learning rate rises linearly from 0'),
   minLr: z.number().min(0).max(1).default(0).describe('share of lr at which linear and cosine end'),
-  optimizer: z.strictObject({
-    name: z.literal('adamw').default('adamw').describe('decoupled weight decay (arXiv:1711.05101)'),
-    betas: betas.default([0.9, 0.999]).describe('decay of the first and second moment'),
-    eps: positive().default(1e-8).describe('added to the root of the second moment'),
-    weightDecay: z.number().min(0).default(0).describe('per step, times the learning rate'),
-  }).prefault({}).describe('the optimizer'),
+  optimizer: z
+    .strictObject({
+      name: z.literal('adamw').default('adamw').describe('decoupled weight decay (arXiv:1711.05101)'),
+      betas: betas.default([0.9, 0.999]).describe('decay of the first and second moment'),
+      eps: positive().default(1e-8).describe('added to the root of the second moment'),
+      weightDecay: z.number().min(0).default(0).describe('per step, times the learning rate'),
+    })
+    .prefault({})
+    .describe('the optimizer'),
   clipGradNorm: positive().nullable().default(1).describe('global gradient norm is cut to this; null: off'),
-  precision: z.enum(['f32', 'bf16']).default('bf16').describe('matrix products: bf16 operands with f32 sums, or all f32'),
-  checkpointEvery: z.int().min(1).default(100).describe('steps between checkpoints; one is always written at the end and on Ctrl-C'),
+  precision: z
+    .enum(['f32', 'bf16'])
+    .default('bf16')
+    .describe('matrix products: bf16 operands with f32 sums, or all f32'),
+  checkpointEvery: z
+    .int()
+    .min(1)
+    .default(100)
+    .describe('steps between checkpoints; one is always written at the end and on Ctrl-C'),
   keepCheckpoints: z.int().min(1).default(2).describe('older checkpoints are removed'),
-  seed: z.int().min(0).max(2 ** 31 - 1).default(7).describe('of initialisation, order and dropout'),
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1)
+    .default(7)
+    .describe('of initialisation, order and dropout'),
 });
 
 const Model = z.strictObject({
   base: z.string().optional().describe('folder of the checkpoint to adapt (method sft)'),
-  init: z.strictObject(ModelConfig.shape).optional().describe('configuration of a new model (method pretrain), fields as in config.json'),
+  init: z
+    .strictObject(ModelConfig.shape)
+    .optional()
+    .describe('configuration of a new model (method pretrain), fields as in config.json'),
   tokenizer: z.string().optional().describe('folder with tokenizer.json; absent: model.base'),
 });
 
@@ -88,38 +171,65 @@ const Expect = z.strictObject({
   tolerance: z.number().min(0).optional().describe('largest distance from value that still counts as reproduced'),
 });
 
-export const Recipe = z.strictObject({
-  about: z.string().default('').describe('one sentence: what this teaches'),
-  expect: Expect.optional().describe('hardware, minutes and memory it takes, and the metric it reaches'),
-  model: Model.describe('where the weights come from'),
-  adapter: Adapter.prefault({}).describe('the adapter to train (method sft)'),
-  data: Data.describe('what it learns from'),
-  train: Train.prefault({}).describe('how it learns'),
-  device: z.string().regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'wanted auto, cpu, cuda or cuda:N').default('auto').describe('where it runs: cpu, cuda (the only kind of GPU) or cuda:N; auto: cpu'),
-  memoryLimit: z.string().regex(/^\s*\d+(\.\d+)?\s*([kmg]i?b|b)?\s*$/i, 'wanted a number of bytes such as 15.2GiB').optional().describe('most device memory to take, as in 15.2GiB; absent: all there is'),
-  gate: z.strictObject({ suite: z.string().describe('gate suite') }).optional().describe('the gate a release must pass'),
-  export: z.array(z.enum(['peft'])).default(['peft']).describe('formats written at the end'),
-}).superRefine((r, ctx) => {
-  const wrong = (path: (string | number)[], message: string): void => ctx.addIssue({ code: 'custom', path, message });
-  if (r.train.method === 'sft') {
-    if (r.model.init) wrong(['model', 'init'], 'is for method pretrain; for sft give model.base');
-    else if (!r.model.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
-  } else {
-    if (r.model.base) wrong(['model', 'base'], 'is for method sft; for pretrain give model.init');
-    else if (!r.model.init) wrong(['model'], 'init is missing; give the configuration of the new model');
-  }
-  if (r.train.steps !== undefined && r.train.epochs !== undefined) wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
-  if (r.train.tokensPerStep !== undefined && r.train.rowsPerStep !== undefined) wrong(['train', 'rowsPerStep'], 'and tokensPerStep cannot both be given; keep one');
-  if (r.data.loss.analysis + r.data.loss.commentary + r.data.loss.final === 0) wrong(['data', 'loss'], 'is 0 on every channel; nothing would be trained');
-});
+export const Recipe = z
+  .strictObject({
+    about: z.string().default('').describe('one sentence: what this teaches'),
+    expect: Expect.optional().describe('hardware, minutes and memory it takes, and the metric it reaches'),
+    model: Model.describe('where the weights come from'),
+    adapter: Adapter.prefault({}).describe('the adapter to train (method sft)'),
+    data: Data.describe('what it learns from'),
+    train: Train.prefault({}).describe('how it learns'),
+    device: z
+      .string()
+      .regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'wanted auto, cpu, cuda or cuda:N')
+      .default('auto')
+      .describe('where it runs: cpu, cuda (the only kind of GPU) or cuda:N; auto: cpu'),
+    memoryLimit: z
+      .string()
+      .regex(/^\s*\d+(\.\d+)?\s*([kmg]i?b|b)?\s*$/i, 'wanted a number of bytes such as 15.2GiB')
+      .optional()
+      .describe('most device memory to take, as in 15.2GiB; absent: all there is'),
+    gate: z
+      .strictObject({ suite: z.string().describe('gate suite') })
+      .optional()
+      .describe('the gate a release must pass'),
+    export: z
+      .array(z.enum(['peft']))
+      .default(['peft'])
+      .describe('formats written at the end'),
+  })
+  .superRefine((r, ctx) => {
+    const wrong = (path: (string | number)[], message: string): void => ctx.addIssue({ code: 'custom', path, message });
+    if (r.train.method === 'sft') {
+      if (r.model.init) wrong(['model', 'init'], 'is for method pretrain; for sft give model.base');
+      else if (!r.model.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
+    } else {
+      if (r.model.base) wrong(['model', 'base'], 'is for method sft; for pretrain give model.init');
+      else if (!r.model.init) wrong(['model'], 'init is missing; give the configuration of the new model');
+    }
+    if (r.train.steps !== undefined && r.train.epochs !== undefined)
+      wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
+    if (r.train.tokensPerStep !== undefined && r.train.rowsPerStep !== undefined)
+      wrong(['train', 'rowsPerStep'], 'and tokensPerStep cannot both be given; keep one');
+    if (r.data.loss.analysis + r.data.loss.commentary + r.data.loss.final === 0)
+      wrong(['data', 'loss'], 'is 0 on every channel; nothing would be trained');
+  });
 export type Recipe = z.infer<typeof Recipe>;
 export type AdapterRecipe = Recipe['adapter'];
 
 /** JSON Schema of what a recipe file may contain, for editors and the reference page. */
-export const recipeJsonSchema = (): Record<string, unknown> => z.toJSONSchema(Recipe, { io: 'input' }) as Record<string, unknown>;
+export const recipeJsonSchema = (): Record<string, unknown> =>
+  z.toJSONSchema(Recipe, { io: 'input' }) as Record<string, unknown>;
 
-/** Fields that hold a path, as patterns over the recipe: `*` is any index. Those marked true must exist before anything starts. */
+/**
+ * Fields that hold a path, as patterns over the recipe: `*` is any index. Those marked true must exist before anything
+ * starts.
+ */
 export const PATH_FIELDS: readonly (readonly [pattern: readonly string[], mustExist: boolean])[] = [
-  [['model', 'base'], true], [['model', 'tokenizer'], true], [['adapter', 'from'], true],
-  [['data', 'train', '*', 'path'], true], [['data', 'eval', '*', 'path'], true], [['gate', 'suite'], false],
+  [['model', 'base'], true],
+  [['model', 'tokenizer'], true],
+  [['adapter', 'from'], true],
+  [['data', 'train', '*', 'path'], true],
+  [['data', 'eval', '*', 'path'], true],
+  [['gate', 'suite'], false],
 ];

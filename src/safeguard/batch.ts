@@ -1,4 +1,5 @@
-// Screening a JSONL file: rows in, one verdict row per channel and policy out, written whole or not at all. Rows may carry what a reviewer expects.
+// Screening a JSONL file: rows in, one verdict row per channel and policy out, written whole or not at all. Rows may
+// carry what a reviewer expects.
 import { createReadStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { z } from 'zod';
@@ -29,17 +30,30 @@ const Row = z.strictObject({
   channels: z.record(z.string(), z.string()).optional().describe('text by channel'),
   messages: z.array(RowMessage).optional().describe('a conversation; what the assistant wrote is judged'),
   policy: z.string().optional().describe('the policy that `expect` speaks of; with one policy it may be absent'),
-  expect: z.union([Expect, z.record(z.string(), Expect)]).optional().describe('for `text` the rule or null, for `channels` the same by channel'),
+  expect: z
+    .union([Expect, z.record(z.string(), Expect)])
+    .optional()
+    .describe('for `text` the rule or null, for `channels` the same by channel'),
 });
 type Row = z.infer<typeof Row>;
 
 const MAX_LINE_BYTES = 16 * 2 ** 20;
 
-/** Lines of a UTF-8 file with their numbers from 1; blank lines are left out. @throws {DataError} unreadable, not UTF-8, line too long */
+/**
+ * Lines of a UTF-8 file with their numbers from 1; blank lines are left out. @throws {DataError} unreadable, not UTF-8,
+ * line too long
+ */
 async function* readLines(file: string): AsyncGenerator<{ readonly line: number; readonly text: string }> {
   const decode = (bytes: Buffer, line: number): string => {
-    try { return new TextDecoder('utf-8', { fatal: true }).decode(bytes); } catch (cause) {
-      throw new DataError('row_utf8', `${file}:${line}: not valid UTF-8; convert the file first`, { file, line }, { cause });
+    try {
+      return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    } catch (cause) {
+      throw new DataError(
+        'row_utf8',
+        `${file}:${line}: not valid UTF-8; convert the file first`,
+        { file, line },
+        { cause },
+      );
     }
   };
   let rest: Buffer = Buffer.alloc(0);
@@ -54,34 +68,64 @@ async function* readLines(file: string): AsyncGenerator<{ readonly line: number;
         if (text.trim() !== '') yield { line, text };
       }
       rest = Buffer.concat([rest, chunk.subarray(from)]);
-      if (rest.length > MAX_LINE_BYTES) throw new DataError('row_too_long', `${file}:${line + 1}: row longer than ${MAX_LINE_BYTES} bytes; split it`, { file, line: line + 1 });
+      if (rest.length > MAX_LINE_BYTES)
+        throw new DataError('row_too_long', `${file}:${line + 1}: row longer than ${MAX_LINE_BYTES} bytes; split it`, {
+          file,
+          line: line + 1,
+        });
     }
   } catch (cause) {
     if (cause instanceof DataError) throw cause;
-    throw new DataError('file_unreadable', `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, { file }, { cause });
+    throw new DataError(
+      'file_unreadable',
+      `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`,
+      { file },
+      { cause },
+    );
   }
   const text = decode(rest, ++line);
   if (text.trim() !== '') yield { line, text };
 }
 
-export interface ScreenRow { readonly id: string; readonly line: number; readonly channels: Channels; readonly policy: string | null; readonly expect: Readonly<Record<string, string | null>> }
+export interface ScreenRow {
+  readonly id: string;
+  readonly line: number;
+  readonly channels: Channels;
+  readonly policy: string | null;
+  readonly expect: Readonly<Record<string, string | null>>;
+}
 
 /** Reads one row. @throws {DataError} not JSON, unknown field, not exactly one of text, channels and messages */
 export function parseRow(file: string, line: number, text: string): ScreenRow {
-  const fail = (code: string, message: string): DataError => new DataError(code, `${file}:${line}: ${message}`, { file, line });
+  const fail = (code: string, message: string): DataError =>
+    new DataError(code, `${file}:${line}: ${message}`, { file, line });
   let json: unknown;
-  try { json = JSON.parse(text); } catch (cause) { throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`); }
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`);
+  }
   const parsed = Row.safeParse(json);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw fail('row_schema', `${issue?.path.length ? `${issue.path.join('.')}: ` : ''}${issue?.message ?? 'bad row'}; wanted {id?, text, channel?} or {id?, channels} or {id?, messages}`);
+    throw fail(
+      'row_schema',
+      `${issue?.path.length ? `${issue.path.join('.')}: ` : ''}${issue?.message ?? 'bad row'}; ` +
+        'wanted {id?, text, channel?} or {id?, channels} or {id?, messages}',
+    );
   }
   const row = parsed.data;
   if ([row.text, row.channels, row.messages].filter((v) => v !== undefined).length !== 1) {
     throw fail('row_schema', 'wanted exactly one of text, channels and messages');
   }
   const channels = channelsOf(row);
-  return { id: String(row.id ?? line), line, channels, policy: row.policy ?? null, expect: expectOf(row, channels, fail) };
+  return {
+    id: String(row.id ?? line),
+    line,
+    channels,
+    policy: row.policy ?? null,
+    expect: expectOf(row, channels, fail),
+  };
 }
 
 function channelsOf(row: Row): Channels {
@@ -101,10 +145,18 @@ function channelsOf(row: Row): Channels {
   return Object.fromEntries([...text].map(([channel, parts]) => [channel, parts.join('\n')]));
 }
 
-function expectOf(row: Row, channels: Channels, fail: (code: string, message: string) => DataError): Readonly<Record<string, string | null>> {
+function expectOf(
+  row: Row,
+  channels: Channels,
+  fail: (code: string, message: string) => DataError,
+): Readonly<Record<string, string | null>> {
   if (row.expect === undefined) return {};
   if (row.expect === null || typeof row.expect === 'string') {
-    if (row.text === undefined) throw fail('row_schema', 'expect: one rule or null goes with text; with channels or messages wanted {channel: rule or null}');
+    if (row.text === undefined)
+      throw fail(
+        'row_schema',
+        'expect: one rule or null goes with text; with channels or messages wanted {channel: rule or null}',
+      );
     return Object.fromEntries([[row.channel ?? 'final', row.expect]]);
   }
   const unknown = Object.keys(row.expect).find((channel) => !Object.hasOwn(channels, channel));
@@ -115,17 +167,28 @@ function expectOf(row: Row, channels: Channels, fail: (code: string, message: st
 /** A verdict as it is written: one line of the output file. */
 export type VerdictRow = { readonly id: string; readonly line: number; readonly expect?: string | null } & Verdict;
 
-/** Agreement with what reviewers expect; `unjudged` counts as a miss of a violation and as a false alarm on a clean text: it never helps. */
+/**
+ * Agreement with what reviewers expect; `unjudged` counts as a miss of a violation and as a false alarm on a clean
+ * text: it never helps.
+ */
 export interface Agreement {
-  readonly truePositives: number; readonly falsePositives: number; readonly falseNegatives: number; readonly trueNegatives: number; readonly unjudged: number;
+  readonly truePositives: number;
+  readonly falsePositives: number;
+  readonly falseNegatives: number;
+  readonly trueNegatives: number;
+  readonly unjudged: number;
   /** Blocks that cite the expected rule. */
   readonly sameRule: number;
-  readonly precision: number; readonly recall: number; readonly f1: number;
+  readonly precision: number;
+  readonly recall: number;
+  readonly f1: number;
 }
 export interface BatchSummary {
   readonly rows: number;
   readonly verdicts: number;
-  readonly allow: number; readonly block: number; readonly unjudged: number;
+  readonly allow: number;
+  readonly block: number;
+  readonly unjudged: number;
   readonly causes: Readonly<Record<string, number>>;
   /** Overall and by channel, over the verdicts with an expectation; absent if there is none. */
   readonly agreement?: { readonly all: Agreement } & Readonly<Record<string, Agreement>>;
@@ -147,20 +210,30 @@ export function agreementOf(rows: readonly VerdictRow[]): Agreement {
     if (v.expect === undefined) continue;
     const violates = v.expect !== null;
     if (v.outcome === 'unjudged') unjudged++;
-    if (v.outcome === 'block' && violates) { tp++; if (v.rule === v.expect) sameRule++; }
-    else if (violates) fn++;
+    if (v.outcome === 'block' && violates) {
+      tp++;
+      if (v.rule === v.expect) sameRule++;
+    } else if (violates) fn++;
     else if (v.outcome === 'allow') tn++;
     else fp++;
   }
   const ratio = (a: number, b: number): number => (b === 0 ? 1 : a / b);
   return {
-    truePositives: tp, falsePositives: fp, falseNegatives: fn, trueNegatives: tn, unjudged, sameRule,
-    precision: ratio(tp, tp + fp), recall: ratio(tp, tp + fn), f1: ratio(2 * tp, 2 * tp + fp + fn),
+    truePositives: tp,
+    falsePositives: fp,
+    falseNegatives: fn,
+    trueNegatives: tn,
+    unjudged,
+    sameRule,
+    precision: ratio(tp, tp + fp),
+    recall: ratio(tp, tp + fn),
+    f1: ratio(2 * tp, 2 * tp + fp + fn),
   };
 }
 
 /**
- * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a temporary file.
+ * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a temporary
+ * file.
  * @throws {DataError} a bad row (the output is then not touched), no row at all
  * @throws {ConfigError} the output cannot be written
  */
@@ -168,8 +241,15 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
   const { input, output, screen, window = 16, signal, onRow } = options;
   const temporary = `${output}.${process.pid}.part`;
   const unwritable = (cause: unknown): ConfigError =>
-    new ConfigError('output_unwritable', `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`, { file: output }, { cause });
-  const out = await open(temporary, 'w').catch((cause: unknown) => { throw unwritable(cause); });
+    new ConfigError(
+      'output_unwritable',
+      `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`,
+      { file: output },
+      { cause },
+    );
+  const out = await open(temporary, 'w').catch((cause: unknown) => {
+    throw unwritable(cause);
+  });
   const causes: Record<string, number> = {};
   const count = { allow: 0, block: 0, unjudged: 0 };
   const judged: VerdictRow[] = [];
@@ -187,9 +267,19 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
     // A stop is no finding: leave no file rather than rows marked `aborted`.
     signal?.throwIfAborted();
     for (const verdict of result.verdicts) {
-      const expected = (row.policy === null || row.policy === verdict.policy) && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
-      const line: VerdictRow = { id: row.id, line: row.line, ...(expected === undefined ? {} : { expect: expected }), ...verdict };
-      await out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => { throw unwritable(cause); });
+      const expected =
+        (row.policy === null || row.policy === verdict.policy) && Object.hasOwn(row.expect, verdict.channel)
+          ? row.expect[verdict.channel]
+          : undefined;
+      const line: VerdictRow = {
+        id: row.id,
+        line: row.line,
+        ...(expected === undefined ? {} : { expect: expected }),
+        ...verdict,
+      };
+      await out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => {
+        throw unwritable(cause);
+      });
       verdicts++;
       count[verdict.outcome]++;
       if (verdict.cause) causes[verdict.cause] = (causes[verdict.cause] ?? 0) + 1;
@@ -207,19 +297,36 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
       if (pending.length >= window) await settle();
     }
     while (pending.length > 0) await settle();
-    if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
-    await out.sync().catch((cause: unknown) => { throw unwritable(cause); });
+    if (rows === 0)
+      throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
+    await out.sync().catch((cause: unknown) => {
+      throw unwritable(cause);
+    });
     await out.close();
-    await rename(temporary, output).catch((cause: unknown) => { throw unwritable(cause); });
+    await rename(temporary, output).catch((cause: unknown) => {
+      throw unwritable(cause);
+    });
   } catch (error) {
     stop.abort();
     await out.close().catch(() => {});
     await rm(temporary, { force: true });
     throw error;
   }
-  const byChannel = Object.fromEntries([...new Set(judged.map((v) => v.channel))].map((channel) => [channel, agreementOf(judged.filter((v) => v.channel === channel))]));
-  return { rows, verdicts, ...count, causes, ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}) };
+  const byChannel = Object.fromEntries(
+    [...new Set(judged.map((v) => v.channel))].map((channel) => [
+      channel,
+      agreementOf(judged.filter((v) => v.channel === channel)),
+    ]),
+  );
+  return {
+    rows,
+    verdicts,
+    ...count,
+    causes,
+    ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}),
+  };
 }
 
 /** 10 if anything is blocked, else 30 if anything is unjudged, else 0. */
-export const batchExitCode = (summary: Pick<BatchSummary, 'block' | 'unjudged'>): 0 | 10 | 30 => (summary.block > 0 ? 10 : summary.unjudged > 0 ? 30 : 0);
+export const batchExitCode = (summary: Pick<BatchSummary, 'block' | 'unjudged'>): 0 | 10 | 30 =>
+  summary.block > 0 ? 10 : summary.unjudged > 0 ? 30 : 0;

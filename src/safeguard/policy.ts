@@ -5,7 +5,8 @@ import { basename, dirname, extname } from 'node:path';
 import { ConfigError } from '../native/errors.js';
 import type { Policy } from './types.js';
 
-const RULE_LINE = /^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)/gm;
+const RULE_LINE =
+  /^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)/gm;
 const MAX_POLICY_BYTES = 64 * 1024;
 
 /** sha256 of UTF-8 text, hex. */
@@ -13,19 +14,37 @@ export const sha256 = (text: string): string => createHash('sha256').update(text
 
 /** @param name how verdicts call it */
 export function definePolicy(name: string, text: string): Policy {
-  if (text.trim() === '') throw new ConfigError('policy_empty', `policy ${name}: the text is empty, wanted instructions and rules; an empty policy would allow everything`);
+  if (text.trim() === '')
+    throw new ConfigError(
+      'policy_empty',
+      `policy ${name}: the text is empty, wanted instructions and rules; an empty policy would allow everything`,
+    );
   const rules = [...new Set([...text.matchAll(RULE_LINE)].map((m) => m[1] ?? ''))];
   return { name, text, rules, digest: sha256(text) };
 }
 
-/** `policies/NAME/policy.md` is called NAME, any other file by its own name. @throws {ConfigError} missing, empty or larger than 64 KiB */
+/**
+ * `policies/NAME/policy.md` is called NAME, any other file by its own name. @throws {ConfigError} missing, empty or
+ * larger than 64 KiB
+ */
 export async function loadPolicy(path: string): Promise<Policy> {
   let bytes: Buffer;
-  try { bytes = await readFile(path); } catch (cause) {
-    throw new ConfigError('policy_unreadable', `policy ${path}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, { file: path }, { cause });
+  try {
+    bytes = await readFile(path);
+  } catch (cause) {
+    throw new ConfigError(
+      'policy_unreadable',
+      `policy ${path}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`,
+      { file: path },
+      { cause },
+    );
   }
   if (bytes.length > MAX_POLICY_BYTES) {
-    throw new ConfigError('policy_too_long', `policy ${path}: ${bytes.length} bytes, wanted at most ${MAX_POLICY_BYTES}; judges follow short policies best`, { file: path });
+    throw new ConfigError(
+      'policy_too_long',
+      `policy ${path}: ${bytes.length} bytes, wanted at most ${MAX_POLICY_BYTES}; judges follow short policies best`,
+      { file: path },
+    );
   }
   const stem = basename(path, extname(path));
   return definePolicy(stem === 'policy' ? basename(dirname(path)) : stem, bytes.toString('utf8'));

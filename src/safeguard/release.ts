@@ -14,7 +14,10 @@ export interface Release {
   readonly result: ScreenResult;
 }
 
-/** What stands in place of withheld text. It tells the rule, never the text or the judge's reasoning, which would repeat it. */
+/**
+ * What stands in place of withheld text. It tells the rule, never the text or the judge's reasoning, which would repeat
+ * it.
+ */
 export function withheldNotice(channel: string, verdicts: readonly Verdict[]): string {
   const own = verdicts.filter((v) => v.channel === channel);
   const label = channelLabel(channel);
@@ -26,20 +29,26 @@ export function withheldNotice(channel: string, verdicts: readonly Verdict[]): s
 
 /** Applies a screen's result to the very text that was judged. */
 export function releaseChannels(channels: Channels, result: ScreenResult): readonly ReleasedChannel[] {
-  return Object.entries(channels).filter(([, text]) => text !== '').map(([channel, text]) => {
-    const allowed = Object.hasOwn(result.channels, channel) && result.channels[channel] === 'allow';
-    return { channel, text: allowed ? text : withheldNotice(channel, result.verdicts), withheld: !allowed };
-  });
+  return Object.entries(channels)
+    .filter(([, text]) => text !== '')
+    .map(([channel, text]) => {
+      const allowed = Object.hasOwn(result.channels, channel) && result.channels[channel] === 'allow';
+      return { channel, text: allowed ? text : withheldNotice(channel, result.verdicts), withheld: !allowed };
+    });
 }
 
-/** Holds one response: `push` as it is sampled, then `release` once. Channels never mix, whatever the order of the deltas. */
+/**
+ * Holds one response: `push` as it is sampled, then `release` once. Channels never mix, whatever the order of the
+ * deltas.
+ */
 export class HeldResponse {
   #text = new Map<string, string>();
   #released = false;
   constructor(readonly screen: Screen) {}
 
   push(channel: string, delta: string): void {
-    if (this.#released) throw new Error('HeldResponse: text was pushed after its release; make a new one for each response');
+    if (this.#released)
+      throw new Error('HeldResponse: text was pushed after its release; make a new one for each response');
     this.#text.set(channel, (this.#text.get(channel) ?? '') + delta);
   }
   /** Judges all that was pushed, whole, and gives out what may pass. */

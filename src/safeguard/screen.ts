@@ -2,7 +2,15 @@
 import { setMaxListeners } from 'node:events';
 import { makeNonce, parseVerdict } from './contract.js';
 import { sha256 } from './policy.js';
-import { type Judge, type JudgeAnswer, JudgeFailure, mayPass, type Policy, type UnjudgedCause, type Verdict } from './types.js';
+import {
+  type Judge,
+  type JudgeAnswer,
+  JudgeFailure,
+  mayPass,
+  type Policy,
+  type UnjudgedCause,
+  type Verdict,
+} from './types.js';
 
 /** Text by channel; empty channels hold nothing to release and are not judged. */
 export type Channels = Readonly<Record<string, string>>;
@@ -37,49 +45,99 @@ export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY, onVerdict } = options;
   const slots = createSlots(concurrency);
 
-  async function verdictOf(policy: Policy, channel: string, content: string, signal: AbortSignal | undefined): Promise<Verdict> {
+  async function verdictOf(
+    policy: Policy,
+    channel: string,
+    content: string,
+    signal: AbortSignal | undefined,
+  ): Promise<Verdict> {
     const start = performance.now();
     const base = {
-      policy: policy.name, channel,
+      policy: policy.name,
+      channel,
       digests: { policy: policy.digest, content: sha256(content), judge: judge?.digest ?? '' },
     };
-    const unjudged = (cause: UnjudgedCause, detail: string, rationale = ''): Verdict =>
-      ({ ...base, outcome: 'unjudged', rule: null, rationale, cause, detail, latencyMs: Math.round(performance.now() - start) });
+    const unjudged = (cause: UnjudgedCause, detail: string, rationale = ''): Verdict => ({
+      ...base,
+      outcome: 'unjudged',
+      rule: null,
+      rationale,
+      cause,
+      detail,
+      latencyMs: Math.round(performance.now() - start),
+    });
     if (!judge) return unjudged('judge_error', 'no judge is configured');
     const nonce = makeNonce(content + policy.text);
     let answer: JudgeAnswer;
     try {
-      answer = await withDeadline(timeoutMs, signal, (s) => judge.judge({ policy: policy.text, content, channel, nonce, signal: s }));
+      answer = await withDeadline(timeoutMs, signal, (s) =>
+        judge.judge({ policy: policy.text, content, channel, nonce, signal: s }),
+      );
     } catch (error) {
       if (error instanceof JudgeFailure) return unjudged(error.reason, error.message);
-      return unjudged('judge_error', `the judge failed: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
+      return unjudged(
+        'judge_error',
+        `the judge failed: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`,
+      );
     }
     if (typeof answer?.text !== 'string') return unjudged('bad_response', 'the judge gave no text');
     const rationale = (answer.rationale ?? '').slice(0, MAX_RATIONALE_CHARS);
-    if (answer.finish !== 'stop') return unjudged('truncated', `the judge's answer ended by ${String(answer.finish)}, wanted stop; give it more tokens`, rationale);
+    if (answer.finish !== 'stop')
+      return unjudged(
+        'truncated',
+        `the judge's answer ended by ${String(answer.finish)}, wanted stop; give it more tokens`,
+        rationale,
+      );
     const parsed = parseVerdict(answer.text, { nonce, rules: policy.rules });
     if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
-    return { ...base, outcome: parsed.outcome, rule: parsed.rule, rationale, cause: null, detail: '', latencyMs: Math.round(performance.now() - start) };
+    return {
+      ...base,
+      outcome: parsed.outcome,
+      rule: parsed.rule,
+      rationale,
+      cause: null,
+      detail: '',
+      latencyMs: Math.round(performance.now() - start),
+    };
   }
 
   return {
     policies,
     async screen(channels, signal) {
       const texts = Object.entries(channels).filter(([, text]) => text !== '');
-      if (policies.length === 0) return combine(texts.map(([channel, text]) => missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge)));
+      if (policies.length === 0)
+        return combine(
+          texts.map(([channel, text]) =>
+            missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge),
+          ),
+        );
       if (texts.length === 0) return combine([missing('', '', 'no_content', 'no channel holds any text', judge)]);
-      const calls = texts.flatMap(([channel, text]) => policies.map((policy) => slots(async () => {
-        const verdict = await verdictOf(policy, channel, text, signal);
-        onVerdict?.(verdict);
-        return verdict;
-      })));
+      const calls = texts.flatMap(([channel, text]) =>
+        policies.map((policy) =>
+          slots(async () => {
+            const verdict = await verdictOf(policy, channel, text, signal);
+            onVerdict?.(verdict);
+            return verdict;
+          }),
+        ),
+      );
       return combine(await Promise.all(calls));
     },
   };
 }
 
 function missing(channel: string, content: string, cause: UnjudgedCause, detail: string, judge: Judge | null): Verdict {
-  return { outcome: 'unjudged', policy: '', channel, rule: null, rationale: '', cause, detail, digests: { policy: '', content: sha256(content), judge: judge?.digest ?? '' }, latencyMs: 0 };
+  return {
+    outcome: 'unjudged',
+    policy: '',
+    channel,
+    rule: null,
+    rationale: '',
+    cause,
+    detail,
+    digests: { policy: '', content: sha256(content), judge: judge?.digest ?? '' },
+    latencyMs: 0,
+  };
 }
 
 /** block outweighs unjudged, which outweighs allow; nothing at all is unjudged. */
@@ -90,7 +148,8 @@ export function worst(verdicts: readonly Pick<Verdict, 'outcome'>[]): Verdict['o
 
 function combine(verdicts: readonly Verdict[]): ScreenResult {
   const channels: Record<string, Verdict['outcome']> = Object.create(null) as Record<string, Verdict['outcome']>;
-  for (const { channel } of verdicts) if (channel !== '') channels[channel] = worst(verdicts.filter((v) => v.channel === channel));
+  for (const { channel } of verdicts)
+    if (channel !== '') channels[channel] = worst(verdicts.filter((v) => v.channel === channel));
   return { outcome: worst(verdicts), channels, verdicts };
 }
 
@@ -99,23 +158,47 @@ function createSlots(n: number): <T>(work: () => Promise<T>) => Promise<T> {
   let free = Math.max(1, n);
   const waiting: (() => void)[] = [];
   return async (work) => {
-    if (free > 0) free--; else await new Promise<void>((resolve) => { waiting.push(resolve); });
-    try { return await work(); } finally {
+    if (free > 0) free--;
+    else
+      await new Promise<void>((resolve) => {
+        waiting.push(resolve);
+      });
+    try {
+      return await work();
+    } finally {
       const next = waiting.shift();
-      if (next) next(); else free++;
+      if (next) next();
+      else free++;
     }
   };
 }
 
 /** Ends at the deadline even if the judge ignores its signal. */
-async function withDeadline<T>(timeoutMs: number, outer: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+async function withDeadline<T>(
+  timeoutMs: number,
+  outer: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController();
   return new Promise<T>((resolve, reject) => {
-    const end = (failure: JudgeFailure): void => { settle(); reject(failure); controller.abort(failure); };
+    const end = (failure: JudgeFailure): void => {
+      settle();
+      reject(failure);
+      controller.abort(failure);
+    };
     const onAbort = (): void => end(new JudgeFailure('aborted', 'screening was stopped before the judge answered'));
-    const timer = setTimeout(() => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)), timeoutMs);
-    const settle = (): void => { clearTimeout(timer); outer?.removeEventListener('abort', onAbort); };
-    if (outer?.aborted) { onAbort(); return; }
+    const timer = setTimeout(
+      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const settle = (): void => {
+      clearTimeout(timer);
+      outer?.removeEventListener('abort', onAbort);
+    };
+    if (outer?.aborted) {
+      onAbort();
+      return;
+    }
     if (outer) {
       setMaxListeners(0, outer); // one for each call in flight is no leak
       outer.addEventListener('abort', onAbort, { once: true });

@@ -1,16 +1,23 @@
-// The safeguard's values. A verdict is a value, never an exception: only `allow` passes, and everything that went wrong is `unjudged`.
+// The safeguard's values. A verdict is a value, never an exception: only `allow` passes, and everything that went wrong
+// is `unjudged`.
 
 /** Why there is no verdict. */
 export type UnjudgedCause =
-  | 'no_policy'        // nothing to judge by
-  | 'no_content'       // nothing to judge
-  | 'timeout' | 'aborted'
-  | 'unreachable'      // connection refused, reset, TLS, DNS
-  | 'http_status'      // 4xx, or 429 and 5xx after the last attempt
-  | 'bad_response'     // a 200 that is not a chat completion
-  | 'truncated'        // finish reason other than stop
-  | 'empty' | 'off_contract' | 'two_verdicts' | 'wrong_nonce' | 'unknown_rule' | 'contradiction'
-  | 'judge_error';     // the judge threw something else
+  | 'no_policy' // nothing to judge by
+  | 'no_content' // nothing to judge
+  | 'timeout'
+  | 'aborted'
+  | 'unreachable' // connection refused, reset, TLS, DNS
+  | 'http_status' // 4xx, or 429 and 5xx after the last attempt
+  | 'bad_response' // a 200 that is not a chat completion
+  | 'truncated' // finish reason other than stop
+  | 'empty'
+  | 'off_contract'
+  | 'two_verdicts'
+  | 'wrong_nonce'
+  | 'unknown_rule'
+  | 'contradiction'
+  | 'judge_error'; // the judge threw something else
 
 export interface Policy {
   readonly name: string;
@@ -66,7 +73,11 @@ export interface Judge {
 
 /** Thrown by a judge to name the cause; becomes an `unjudged` verdict. */
 export class JudgeFailure extends Error {
-  constructor(readonly reason: UnjudgedCause, message: string, options?: { cause?: unknown }) {
+  constructor(
+    readonly reason: UnjudgedCause,
+    message: string,
+    options?: { cause?: unknown },
+  ) {
     super(message.replaceAll(/\s*\n\s*/g, ' '), options);
     this.name = 'JudgeFailure';
   }

@@ -9,7 +9,13 @@ import { parseConfig } from '../model/config.js';
 import { loadRecipe } from '../recipe/load.js';
 import { lazyTokenizer } from './session.js';
 
-export interface CheckDataOptions { readonly format: string; readonly tokenizer?: string; readonly maxTokens: number; readonly samples: number; readonly signal?: AbortSignal }
+export interface CheckDataOptions {
+  readonly format: string;
+  readonly tokenizer?: string;
+  readonly maxTokens: number;
+  readonly samples: number;
+  readonly signal?: AbortSignal;
+}
 
 /** @param path a JSONL file, or a recipe (.yaml, .yml) */
 export async function checkDataset(path: string, options: CheckDataOptions): Promise<FileCheck[]> {
@@ -19,22 +25,41 @@ export async function checkDataset(path: string, options: CheckDataOptions): Pro
   let close = (): void => {};
   if (/\.ya?ml$/i.test(path)) {
     const { recipe } = loadRecipe(path);
-    const config = recipe.model.init ?? parseConfig(JSON.parse(readFileSync(join(recipe.model.base ?? '', 'config.json'), 'utf8')), join(recipe.model.base ?? '', 'config.json'));
+    const config =
+      recipe.model.init ??
+      parseConfig(
+        JSON.parse(readFileSync(join(recipe.model.base ?? '', 'config.json'), 'utf8')),
+        join(recipe.model.base ?? '', 'config.json'),
+      );
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
     close = () => tokenizer.close();
     files = [...recipe.data.train, ...recipe.data.eval];
-    context = { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss, ...signal };
+    context = {
+      tokenizer: tokenizer.get,
+      vocabSize: config.vocab_size,
+      maxTokens: recipe.data.maxTokens,
+      loss: recipe.data.loss,
+      ...signal,
+    };
   } else {
     const at = options.tokenizer;
     let loaded: Tokenizer | undefined;
     const get = at === undefined ? null : (): Tokenizer => (loaded ??= loadTokenizer(at));
     close = () => loaded?.close();
     files = [{ path, format: options.format }];
-    context = { tokenizer: get, vocabSize: at === undefined ? 2 ** 31 : get?.().vocabSize ?? 0, maxTokens: options.maxTokens, loss: { analysis: 1, commentary: 1, final: 1 }, ...signal };
+    context = {
+      tokenizer: get,
+      vocabSize: at === undefined ? 2 ** 31 : (get?.().vocabSize ?? 0),
+      maxTokens: options.maxTokens,
+      loss: { analysis: 1, commentary: 1, final: 1 },
+      ...signal,
+    };
   }
   try {
     const out: FileCheck[] = [];
     for (const file of files) out.push(await checkFile(file, context, { samples: options.samples }));
     return out;
-  } finally { close(); }
+  } finally {
+    close();
+  }
 }

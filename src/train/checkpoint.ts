@@ -1,5 +1,6 @@
-// checkpoints/step-N: state.safetensors (parameters and both moments, flat f32), state.json (what they belong to, digest) and, for adapters,
-// adapter/ in PEFT's form. The order of rows and the dropout masks are functions of (seed, step), so the step is all the cursor there is.
+// checkpoints/step-N: state.safetensors (parameters and both moments, flat f32), state.json (what they belong to,
+// digest) and, for adapters, adapter/ in PEFT's form. The order of rows and the dropout masks are functions of (seed,
+// step), so the step is all the cursor there is.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
@@ -13,7 +14,11 @@ import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
 import type { TrainedLearner } from './learners.js';
 import { checkpointFolder, type RunDigests, sha256File } from './run-folder.js';
 
-export interface TrainState { readonly params: Tensor; readonly m: Tensor; readonly v: Tensor }
+export interface TrainState {
+  readonly params: Tensor;
+  readonly m: Tensor;
+  readonly v: Tensor;
+}
 interface StateRecord {
   readonly version: 1;
   readonly step: number;
@@ -24,17 +29,36 @@ interface StateRecord {
 }
 const PARTS = ['params', 'm', 'v'] as const;
 
-export async function saveCheckpoint(run: string, step: number, state: TrainState, digests: RunDigests, learner: TrainedLearner): Promise<void> {
+export async function saveCheckpoint(
+  run: string,
+  step: number,
+  state: TrainState,
+  digests: RunDigests,
+  learner: TrainedLearner,
+): Promise<void> {
   await writeFolderAtomic(checkpointFolder(run, step), async (folder) => {
     const file = join(folder, 'state.safetensors');
-    writeSafetensors(file, PARTS.map((name) => tensorEntry(name, state[name])), { step: String(step) });
+    writeSafetensors(
+      file,
+      PARTS.map((name) => tensorEntry(name, state[name])),
+      { step: String(step) },
+    );
     if (learner.checkpointName) await learner.save(join(folder, learner.checkpointName));
-    const record: StateRecord = { version: 1, step, digests, sha256: await sha256File(file), ...(learner.spec ? { adapter: learner.spec } : {}) };
+    const record: StateRecord = {
+      version: 1,
+      step,
+      digests,
+      sha256: await sha256File(file),
+      ...(learner.spec ? { adapter: learner.spec } : {}),
+    };
     writeFlushed(join(folder, 'state.json'), `${JSON.stringify(record, null, 2)}\n`);
   });
 }
 
-/** Fills `state` from the checkpoint. @throws {IntegrityError} its bytes are not those that were written, or it is of another run */
+/**
+ * Fills `state` from the checkpoint. @throws {IntegrityError} its bytes are not those that were written, or it is of
+ * another run
+ */
 export async function loadState(run: string, step: number, state: TrainState, digests: RunDigests): Promise<void> {
   await readParts(run, step, state, digests);
 }
@@ -43,23 +67,43 @@ export async function loadTrainedAdapter(run: string, step: number, config: Mode
   const { adapter: spec } = readRecord(checkpointFolder(run, step));
   if (!spec) throw new CheckpointError('no_adapter', `${checkpointFolder(run, step)}: holds no adapter`, { run });
   const adapter = createAdapter(config, spec, { initialise: false });
-  try { await readParts(run, step, { params: adapter.params }, null); } catch (e) { adapter.close(); throw e; }
+  try {
+    await readParts(run, step, { params: adapter.params }, null);
+  } catch (e) {
+    adapter.close();
+    throw e;
+  }
   return adapter;
 }
 
 const REMEDY = 'remove this folder to go on from the one before';
 function readRecord(folder: string): StateRecord {
-  try { return JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord; } catch (e) {
-    throw new IntegrityError('bad_checkpoint', `${folder}/state.json: cannot be read; ${REMEDY}`, { folder }, { cause: e });
+  try {
+    return JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord;
+  } catch (e) {
+    throw new IntegrityError(
+      'bad_checkpoint',
+      `${folder}/state.json: cannot be read; ${REMEDY}`,
+      { folder },
+      { cause: e },
+    );
   }
 }
 
-async function readParts(run: string, step: number, into: Partial<TrainState>, digests: RunDigests | null): Promise<void> {
+async function readParts(
+  run: string,
+  step: number,
+  into: Partial<TrainState>,
+  digests: RunDigests | null,
+): Promise<void> {
   const folder = checkpointFolder(run, step);
   const file = join(folder, 'state.safetensors');
   const record = readRecord(folder);
   if (record.step !== step || (digests && JSON.stringify(record.digests) !== JSON.stringify(digests)))
-    throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${REMEDY}`, { folder, step: record.step });
+    throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${REMEDY}`, {
+      folder,
+      step: record.step,
+    });
   if (!existsSync(file) || (await sha256File(file)) !== record.sha256)
     throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${REMEDY}`, { file });
   using tensors = readFloatFile(file);
@@ -68,7 +112,11 @@ async function readParts(run: string, step: number, into: Partial<TrainState>, d
     if (!target) continue;
     const entry = tensors.entries.get(name);
     if (!entry || entry.shape.join() !== target.shape.join())
-      throw new CheckpointError('tensor_shape', `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${REMEDY}`, { file, tensor: name });
+      throw new CheckpointError(
+        'tensor_shape',
+        `${file}: ${name} is [${entry?.shape.join(',') ?? 'missing'}], wanted [${target.shape.join(',')}]; ${REMEDY}`,
+        { file, tensor: name },
+      );
     target.write(entry.read());
   }
 }

@@ -1,6 +1,8 @@
-// Exports: a run's adapter as PEFT under the name its base has abroad, and the proof that an export is what was trained.
+// Exports: a run's adapter as PEFT under the name its base has abroad, and the proof that an export is what was
+// trained.
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
+import { epochOrder } from '../data/order.js';
 import { CONFIG_FILE, readPeft, TENSOR_FILE, writePeft } from '../lora/peft.js';
 import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
@@ -8,7 +10,6 @@ import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
 import { ConfigError, IntegrityError } from '../native/errors.js';
 import { Scope } from '../native/tensor.js';
 import { writeFileAtomic } from '../native/write-file.js';
-import { epochOrder } from '../data/order.js';
 import { loadTrainedAdapter } from './checkpoint.js';
 import { checkpointSteps, readRun, sha256File } from './run-folder.js';
 import { recipeOf, resolveTrained, runAround } from './trained.js';
@@ -20,21 +21,42 @@ export interface ExportRequest {
   readonly baseModel?: string;
 }
 /** temper.json beside an export: where it comes from and what its files must hash to. */
-interface Provenance { readonly version: 1; readonly run: string; readonly digests: unknown; readonly files: Readonly<Record<string, string>> }
+interface Provenance {
+  readonly version: 1;
+  readonly run: string;
+  readonly digests: unknown;
+  readonly files: Readonly<Record<string, string>>;
+}
 const PROVENANCE = 'temper.json';
 
 /** @throws {ConfigError} the run trained no adapter, or `out` exists */
-export async function exportPeft(request: ExportRequest): Promise<{ readonly out: string; readonly files: Readonly<Record<string, string>> }> {
+export async function exportPeft(
+  request: ExportRequest,
+): Promise<{ readonly out: string; readonly files: Readonly<Record<string, string>> }> {
   const trained = resolveTrained(request.run);
   const record = trained.run ? readRun(trained.run) : null;
-  if (!trained.run || !record || !trained.adapter) throw new ConfigError('no_adapter', `${request.run}: trained no adapter; only a run of method sft can be exported as peft`, { run: request.run });
+  if (!trained.run || !record || !trained.adapter)
+    throw new ConfigError(
+      'no_adapter',
+      `${request.run}: trained no adapter; only a run of method sft can be exported as peft`,
+      { run: request.run },
+    );
   const out = resolve(request.out);
   if (existsSync(out)) throw new ConfigError('path_exists', `${request.out}: exists; give a new folder`, { out });
   const base = openCheckpoint(trained.model);
   try {
     const adapter = readPeft(trained.adapter, base.config);
-    try { await writePeft(adapter, out, { baseModel: request.baseModel ?? basename(trained.model), about: trained.recipe.about }); } finally { adapter.close(); }
-  } finally { base.close(); }
+    try {
+      await writePeft(adapter, out, {
+        baseModel: request.baseModel ?? basename(trained.model),
+        about: trained.recipe.about,
+      });
+    } finally {
+      adapter.close();
+    }
+  } finally {
+    base.close();
+  }
   const files: Record<string, string> = {};
   for (const name of [CONFIG_FILE, TENSOR_FILE]) files[name] = await sha256File(join(out, name));
   const provenance: Provenance = { version: 1, run: relative(out, trained.run), digests: record.digests, files };
@@ -42,7 +64,10 @@ export async function exportPeft(request: ExportRequest): Promise<{ readonly out
   return { out, files };
 }
 
-export interface VerifyRequest { readonly dir: string; /** Run it was exported from; found through temper.json or the folders around it if absent. */ readonly run?: string }
+export interface VerifyRequest {
+  readonly dir: string /** Run it was exported from; found through temper.json or the folders around it if absent. */;
+  readonly run?: string;
+}
 export interface VerifyResult {
   readonly ok: boolean;
   readonly dir: string;
@@ -59,13 +84,20 @@ export interface VerifyResult {
 const TOLERANCE = 1e-4;
 const PROBE_ROWS = 4;
 
-/** Sequences over the whole vocabulary, longer than a window; one batch each, so that only one row's logits are held at a time. */
+/**
+ * Sequences over the whole vocabulary, longer than a window; one batch each, so that only one row's logits are held at
+ * a time.
+ */
 function probes(base: ModelWeights): Batch[] {
   const { vocab_size: V, sliding_window: window } = base.config;
   const length = Math.min(256, Math.max(32, (window ?? 128) + 32));
   return Array.from({ length: PROBE_ROWS }, (_, r) => {
     const order = epochOrder(V, 20, r);
-    return { tokens: Int32Array.from({ length }, (_, i) => order[i % V] ?? 0), positions: Int32Array.from({ length }, (_, i) => i), starts: Int32Array.of(0, length) };
+    return {
+      tokens: Int32Array.from({ length }, (_, i) => order[i % V] ?? 0),
+      positions: Int32Array.from({ length }, (_, i) => i),
+      starts: Int32Array.of(0, length),
+    };
   });
 }
 
@@ -82,39 +114,66 @@ function findRun(request: VerifyRequest): string {
     if (readRun(there)) return there;
   }
   const around = runAround(request.dir);
-  if (!around) throw new ConfigError('run_not_found', `${request.dir}: the run it was exported from is not known; name it with --run`, { dir: request.dir });
+  if (!around)
+    throw new ConfigError(
+      'run_not_found',
+      `${request.dir}: the run it was exported from is not known; name it with --run`,
+      { dir: request.dir },
+    );
   return around;
 }
 
 /**
- * Reads an export as a stranger would and compares every logit with the adapter as the trainer holds it (the flat parameters of the last checkpoint).
+ * Reads an export as a stranger would and compares every logit with the adapter as the trainer holds it (the flat
+ * parameters of the last checkpoint).
  * @throws {IntegrityError} files that are not those exported, a base that is not the one trained on
  */
 export async function verifyExport(request: VerifyRequest): Promise<VerifyResult> {
   const run = findRun(request);
-  const { loaded: { recipe } } = recipeOf(run);
+  const {
+    loaded: { recipe },
+  } = recipeOf(run);
   const record = readRun(run);
   const step = checkpointSteps(run).at(-1);
-  if (!record || step === undefined) throw new ConfigError('no_weights', `${run}: has no checkpoint to compare with`, { run });
-  if (recipe.train.method !== 'sft' || !recipe.model.base) throw new ConfigError('no_adapter', `${run}: trained no adapter`, { run });
+  if (!record || step === undefined)
+    throw new ConfigError('no_weights', `${run}: has no checkpoint to compare with`, { run });
+  if (recipe.train.method !== 'sft' || !recipe.model.base)
+    throw new ConfigError('no_adapter', `${run}: trained no adapter`, { run });
   const provenance = join(request.dir, PROVENANCE);
   if (existsSync(provenance)) {
     for (const [name, wanted] of Object.entries((JSON.parse(readFileSync(provenance, 'utf8')) as Provenance).files)) {
       const got = existsSync(join(request.dir, name)) ? await sha256File(join(request.dir, name)) : 'missing';
-      if (got !== wanted) throw new IntegrityError('export_changed', `${join(request.dir, name)}: digest is ${got.slice(0, 12)}, exported was ${wanted.slice(0, 12)}; export it again`, { file: name, got, wanted });
+      if (got !== wanted)
+        throw new IntegrityError(
+          'export_changed',
+          `${join(request.dir, name)}: digest is ${got.slice(0, 12)}, exported was ` +
+            `${wanted.slice(0, 12)}; export it again`,
+          { file: name, got, wanted },
+        );
     }
   }
   const baseDigest = await digestCheckpoint(recipe.model.base);
-  if (baseDigest !== record.digests.base) throw new IntegrityError('base_changed', `${recipe.model.base}: digest is ${baseDigest.slice(0, 12)}, trained on was ${record.digests.base.slice(0, 12)}; bring back the base of the run`, { got: baseDigest, wanted: record.digests.base });
+  if (baseDigest !== record.digests.base)
+    throw new IntegrityError(
+      'base_changed',
+      `${recipe.model.base}: digest is ${baseDigest.slice(0, 12)}, trained on was ` +
+        `${record.digests.base.slice(0, 12)}; bring back the base of the run`,
+      { got: baseDigest, wanted: record.digests.base },
+    );
   const base = openCheckpoint(recipe.model.base);
   try {
     const exported = readPeft(request.dir, base.config);
     // The trainer's own bytes in the trainer's own layout: nothing of the PEFT form is on this path.
     const trained = await loadTrainedAdapter(run, step, base.config);
     try {
-      let compared = 0, maxDifference = 0, maxLogit = 0, maxEffect = 0;
+      let compared = 0,
+        maxDifference = 0,
+        maxLogit = 0,
+        maxEffect = 0;
       for (const batch of probes(base)) {
-        const got = logitsOf(base, exported.model, batch), want = logitsOf(base, trained.model, batch), bare = logitsOf(base, null, batch);
+        const got = logitsOf(base, exported.model, batch),
+          want = logitsOf(base, trained.model, batch),
+          bare = logitsOf(base, null, batch);
         for (let i = 0; i < want.length; i++) {
           const w = want[i] ?? Number.NaN;
           const d = Math.abs((got[i] ?? Number.NaN) - w);
@@ -124,7 +183,22 @@ export async function verifyExport(request: VerifyRequest): Promise<VerifyResult
         }
         compared += want.length;
       }
-      return { ok: maxDifference <= TOLERANCE * maxLogit, dir: resolve(request.dir), run, step, compared, maxDifference, maxLogit, maxEffect, tolerance: TOLERANCE };
-    } finally { exported.close(); trained.close(); }
-  } finally { base.close(); }
+      return {
+        ok: maxDifference <= TOLERANCE * maxLogit,
+        dir: resolve(request.dir),
+        run,
+        step,
+        compared,
+        maxDifference,
+        maxLogit,
+        maxEffect,
+        tolerance: TOLERANCE,
+      };
+    } finally {
+      exported.close();
+      trained.close();
+    }
+  } finally {
+    base.close();
+  }
 }

@@ -34,8 +34,12 @@ export function createLearner(recipe: Recipe, run: string): TrainedLearner {
 
 /** What a batch offloads under the recipe's train.offloadActivations. */
 function offloadRule(recipe: Recipe, place: Place, kept: (tokens: number) => number): (tokens: number) => number {
-  const mode = recipe.train.offloadActivations ?? 'auto', most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare();
-  return (tokens) => { const bytes = kept(tokens); return mode === 'always' || (mode === 'auto' && bytes >= most) ? bytes : 0; };
+  const mode = recipe.train.offloadActivations ?? 'auto',
+    most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare();
+  return (tokens) => {
+    const bytes = kept(tokens);
+    return mode === 'always' || (mode === 'auto' && bytes >= most) ? bytes : 0;
+  };
 }
 function momentsPlace(recipe: Recipe, params: Tensor): Place {
   const mode = recipe.train.offloadOptimizer ?? 'auto';
@@ -43,7 +47,11 @@ function momentsPlace(recipe: Recipe, params: Tensor): Place {
 }
 
 /** Opens the recipe's device. @throws {NativeError} what is missing for it */
-export const recipePlace = (recipe: Recipe): Place => openDevice(recipe.device === 'auto' ? 'cpu' : recipe.device, recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit));
+export const recipePlace = (recipe: Recipe): Place =>
+  openDevice(
+    recipe.device === 'auto' ? 'cpu' : recipe.device,
+    recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit),
+  );
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
 export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: boolean, place: Place = 'cpu'): Adapter {
@@ -53,37 +61,69 @@ export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: bo
 }
 
 function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
-  const folder = recipe.model.base ?? '', place = recipePlace(recipe);
+  const folder = recipe.model.base ?? '',
+    place = recipePlace(recipe);
   // Training reads a few rows of the embedding per batch: on a device its bytes are better spent.
   const base = openCheckpoint(folder, { place, embed: 'cpu' });
   let adapter: Adapter;
-  try { adapter = recipeAdapter(recipe, base.config, true, place); } catch (e) { base.close(); throw e; }
+  try {
+    adapter = recipeAdapter(recipe, base.config, true, place);
+  } catch (e) {
+    base.close();
+    throw e;
+  }
   const grads = adapter.grads;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
   const offloadBytes = offloadRule(recipe, place, (tokens) => keptActivationBytes(base, adapter.model, tokens));
   return {
-    offloadBytes, momentsPlace: momentsPlace(recipe, adapter.params),
-    config: base.config, params: adapter.params, grads, checkpointName: 'adapter', spec: adapter.spec,
+    offloadBytes,
+    momentsPlace: momentsPlace(recipe, adapter.params),
+    config: base.config,
+    params: adapter.params,
+    grads,
+    checkpointName: 'adapter',
+    spec: adapter.spec,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) => lossAndGradients(base, adapter.model, batch, targets,
-      { precision: recipe.train.precision, seed, grads: null, gradients: true, offload: offloadBytes(batch.tokens.length) > 0 ? run : null }).nll,
-    refresh() { /* the pairs are views of params */ },
+    lossAndGradients: (batch, targets, seed) =>
+      lossAndGradients(base, adapter.model, batch, targets, {
+        precision: recipe.train.precision,
+        seed,
+        grads: null,
+        gradients: true,
+        offload: offloadBytes(batch.tokens.length) > 0 ? run : null,
+      }).nll,
+    refresh() {
+      /* the pairs are views of params */
+    },
     save: (to) => writePeft(adapter, to, { baseModel: basename(folder), about: recipe.about }),
-    close() { adapter.close(); base.close(); },
+    close() {
+      adapter.close();
+      base.close();
+    },
   };
 }
 
 function modelLearner(recipe: Recipe, run: string): TrainedLearner {
   const config = parseConfig(recipe.model.init, 'model.init');
-  const place = recipePlace(recipe), model = createTrainable(config, { seed: recipe.train.seed, place });
+  const place = recipePlace(recipe),
+    model = createTrainable(config, { seed: recipe.train.seed, place });
   const tokenizer = recipe.model.tokenizer;
   const offloadBytes = offloadRule(recipe, place, (tokens) => keptActivationBytes(model.model, null, tokens));
   return {
-    offloadBytes, momentsPlace: momentsPlace(recipe, model.params),
-    config, params: model.params, grads: model.grads,
+    offloadBytes,
+    momentsPlace: momentsPlace(recipe, model.params),
+    config,
+    params: model.params,
+    grads: model.grads,
     trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) => lossAndGradients(model.model, null, batch, targets,
-      { precision: recipe.train.precision, seed, grads: model.gradViews, gradients: true, offload: offloadBytes(batch.tokens.length) > 0 ? run : null }).nll,
+    lossAndGradients: (batch, targets, seed) =>
+      lossAndGradients(model.model, null, batch, targets, {
+        precision: recipe.train.precision,
+        seed,
+        grads: model.gradViews,
+        gradients: true,
+        offload: offloadBytes(batch.tokens.length) > 0 ? run : null,
+      }).nll,
     refresh: () => model.refresh(),
     async save(to) {
       await model.saveInto(to);

@@ -6,11 +6,24 @@ import { writeFileAtomic } from '../native/write-file.js';
 import type { StepMetrics } from './loop.js';
 import type { RunRecord } from './run-folder.js';
 
-interface Chart { readonly key: string; readonly title: string; readonly unit: string; readonly values: readonly number[] }
+interface Chart {
+  readonly key: string;
+  readonly title: string;
+  readonly unit: string;
+  readonly values: readonly number[];
+}
 
 const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
-const short = (n: number): string => (Number.isFinite(n) ? (Math.abs(n) >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : Math.abs(n) >= 1e4 ? `${(n / 1e3).toFixed(1)} k` : n.toPrecision(4)) : '–');
-const bytes = (n: number): string => (n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(2)} GiB` : `${(n / 2 ** 20).toFixed(1)} MiB`);
+const short = (n: number): string =>
+  Number.isFinite(n)
+    ? Math.abs(n) >= 1e6
+      ? `${(n / 1e6).toFixed(2)} M`
+      : Math.abs(n) >= 1e4
+        ? `${(n / 1e3).toFixed(1)} k`
+        : n.toPrecision(4)
+    : '–';
+const bytes = (n: number): string =>
+  n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(2)} GiB` : `${(n / 2 ** 20).toFixed(1)} MiB`;
 const mean = (xs: readonly number[]): number => (xs.length ? xs.reduce((a, b) => a + b, 0) / xs.length : Number.NaN);
 
 /** At most `limit` points: longer curves are thinned by taking the mean of neighbours, so that a report stays small. */
@@ -21,7 +34,15 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
   for (let i = 0; i < metrics.length; i += stride) {
     const part = metrics.slice(i, i + stride);
     const of = (key: keyof StepMetrics): number => mean(part.map((m) => m[key]));
-    out.push({ step: part[part.length - 1]?.step ?? 0, loss: of('loss'), lr: of('lr'), gradNorm: of('gradNorm'), tokens: of('tokens'), tokensPerSecond: of('tokensPerSecond'), peakBytes: of('peakBytes') });
+    out.push({
+      step: part[part.length - 1]?.step ?? 0,
+      loss: of('loss'),
+      lr: of('lr'),
+      gradNorm: of('gradNorm'),
+      tokens: of('tokens'),
+      tokensPerSecond: of('tokensPerSecond'),
+      peakBytes: of('peakBytes'),
+    });
   }
   return out;
 }
@@ -29,7 +50,10 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
 function library(): { readonly script: string; readonly style: string } {
   const folder = dirname(createRequire(import.meta.url).resolve('uplot/dist/uPlot.iife.min.js'));
   // A closing tag inside the library would end the script element early.
-  return { script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8').replaceAll('</', '<\\/'), style: readFileSync(join(folder, 'uPlot.min.css'), 'utf8') };
+  return {
+    script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8').replaceAll('</', '<\\/'),
+    style: readFileSync(join(folder, 'uPlot.min.css'), 'utf8'),
+  };
 }
 
 const STYLE = `
@@ -81,8 +105,13 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);`;
 /** Exponential mean, corrected for its start. */
 function smooth(values: readonly number[]): number[] {
   const keep = 1 - 1 / Math.max(5, values.length / 40);
-  let sum = 0, weight = 0;
-  return values.map((v) => { sum = sum * keep + v; weight = weight * keep + 1; return sum / weight; });
+  let sum = 0,
+    weight = 0;
+  return values.map((v) => {
+    sum = sum * keep + v;
+    weight = weight * keep + 1;
+    return sum / weight;
+  });
 }
 
 export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): string {
@@ -90,25 +119,52 @@ export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): s
   const of = (key: keyof StepMetrics): number[] => points.map((m) => m[key]);
   const loss = of('loss');
   const charts: (Chart & { smooth?: number[]; wide?: boolean })[] = [
-    { key: 'loss', title: 'Loss (nats per weighted token)', unit: 'loss', values: loss, wide: true, ...(loss.length > 20 ? { smooth: smooth(loss) } : {}) },
+    {
+      key: 'loss',
+      title: 'Loss (nats per weighted token)',
+      unit: 'loss',
+      values: loss,
+      wide: true,
+      ...(loss.length > 20 ? { smooth: smooth(loss) } : {}),
+    },
     { key: 'lr', title: 'Learning rate', unit: 'lr', values: of('lr') },
     { key: 'gradNorm', title: 'Gradient norm before clipping', unit: 'norm', values: of('gradNorm') },
     { key: 'tokensPerSecond', title: 'Tokens per second', unit: 'tokens/s', values: of('tokensPerSecond') },
-    { key: 'memory', title: 'Peak memory, mapped weights not counted (MiB)', unit: 'MiB', values: of('peakBytes').map((b) => b / 2 ** 20) },
+    {
+      key: 'memory',
+      title: 'Peak memory, mapped weights not counted (MiB)',
+      unit: 'MiB',
+      values: of('peakBytes').map((b) => b / 2 ** 20),
+    },
   ];
   const seconds = metrics.reduce((a, m) => a + m.tokens / m.tokensPerSecond, 0);
   const tokens = metrics.reduce((a, m) => a + m.tokens, 0);
   const tail = metrics.slice(-Math.max(1, Math.round(metrics.length / 10)));
   const figures: [string, string][] = [
-    [short(metrics[0]?.loss ?? Number.NaN), 'first loss'], [short(mean(tail.map((m) => m.loss))), 'loss, mean of the last tenth'],
-    [`${metrics.length} / ${run.steps}`, 'steps'], [short(tokens), 'tokens'], [short(tokens / seconds), 'tokens per second'],
-    [bytes(Math.max(0, ...metrics.map((m) => m.peakBytes))), 'peak memory'], [short(run.trainedParameters), 'trained parameters'],
+    [short(metrics[0]?.loss ?? Number.NaN), 'first loss'],
+    [short(mean(tail.map((m) => m.loss))), 'loss, mean of the last tenth'],
+    [`${metrics.length} / ${run.steps}`, 'steps'],
+    [short(tokens), 'tokens'],
+    [short(tokens / seconds), 'tokens per second'],
+    [bytes(Math.max(0, ...metrics.map((m) => m.peakBytes))), 'peak memory'],
+    [short(run.trainedParameters), 'trained parameters'],
   ];
   const lib = library();
   const row = (name: string, value: string): string => `<tr><th>${escape(name)}</th><td>${value}</td></tr>`;
   const code = (text: string): string => `<code>${escape(text)}</code>`;
-  const data = run.data.map((d) => row(d.file, `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} trained${d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : ''}; ${escape(d.format)}; ${code(d.sha256)}`)).join('');
-  const json = JSON.stringify(charts.map(({ key, unit, values, ...rest }) => ({ key, unit, values, ...rest }))).replaceAll('<', '\\u003c');
+  const data = run.data
+    .map((d) =>
+      row(
+        d.file,
+        `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} ` +
+          `trained${d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : ''}; ` +
+          `${escape(d.format)}; ${code(d.sha256)}`,
+      ),
+    )
+    .join('');
+  const json = JSON.stringify(
+    charts.map(({ key, unit, values, ...rest }) => ({ key, unit, values, ...rest })),
+  ).replaceAll('<', '\\u003c');
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${escape(run.name)} · Temper run</title>
@@ -117,10 +173,20 @@ export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): s
 <h1>${escape(run.name)}<span class="status ${run.status}">${run.status}</span></h1>
 ${run.about ? `<p class="about">${escape(run.about)}</p>` : ''}
 <section class="figures">${figures.map(([value, label]) => `<div class="figure"><b>${escape(value)}</b><span>${escape(label)}</span></div>`).join('')}</section>
-<section class="charts">${charts.map((c) => `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escape(c.title)}</h2><div id="${c.key}"></div></div>`).join('')}</section>
+<section class="charts">${charts
+    .map(
+      (c) =>
+        `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escape(c.title)}</h2><div ` + `id="${c.key}"></div></div>`,
+    )
+    .join('')}</section>
 <section class="table"><h2>What determines this run</h2><table>
 ${row('method', escape(run.method))}${row('seed', String(run.seed))}${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}${run.digests.tokenizer ? row('tokenizer', code(run.digests.tokenizer)) : ''}${row('data', code(run.digests.data))}${data}
-${row('versions', Object.entries(run.versions).map(([k, v]) => `${escape(k)} ${escape(v)}`).join(', '))}${row('machine', `${escape(run.machine.isa)}, ${run.machine.threads} threads`)}
+${row(
+  'versions',
+  Object.entries(run.versions)
+    .map(([k, v]) => `${escape(k)} ${escape(v)}`)
+    .join(', '),
+)}${row('machine', `${escape(run.machine.isa)}, ${run.machine.threads} threads`)}
 </table></section>
 </main>
 <script>${lib.script}</script>
@@ -129,4 +195,5 @@ ${row('versions', Object.entries(run.versions).map(([k, v]) => `${escape(k)} ${e
 `;
 }
 
-export const writeReport = (path: string, run: RunRecord, metrics: readonly StepMetrics[]): void => writeFileAtomic(path, renderReport(run, metrics));
+export const writeReport = (path: string, run: RunRecord, metrics: readonly StepMetrics[]): void =>
+  writeFileAtomic(path, renderReport(run, metrics));

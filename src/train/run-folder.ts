@@ -1,7 +1,16 @@
 // A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/step-N, then adapter/ (or model/) and report.html.
 // Whatever is in it is whole: files and folders appear by renaming.
 import { createHash } from 'node:crypto';
-import { appendFileSync, createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  appendFileSync,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../native/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../native/write-file.js';
@@ -17,19 +26,35 @@ export interface RunRecord {
   readonly seed: number;
   readonly steps: number;
   readonly digests: RunDigests;
-  readonly data: readonly { readonly file: string; readonly format: string; readonly sha256: string; readonly rows: number; readonly tokens: number; readonly trainedTokens: number; readonly untrainedRows: number }[];
+  readonly data: readonly {
+    readonly file: string;
+    readonly format: string;
+    readonly sha256: string;
+    readonly rows: number;
+    readonly tokens: number;
+    readonly trainedTokens: number;
+    readonly untrainedRows: number;
+  }[];
   readonly versions: Readonly<Record<string, string>>;
   readonly machine: { readonly isa: string; readonly threads: number };
   readonly trainedParameters: number;
   readonly output: string;
 }
-export interface RunDigests { readonly recipe: string; readonly data: string; readonly base: string; readonly tokenizer: string }
+export interface RunDigests {
+  readonly recipe: string;
+  readonly data: string;
+  readonly base: string;
+  readonly tokenizer: string;
+}
 
 export const sha256 = (bytes: string | Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 export async function sha256File(path: string, signal?: { throwIfAborted(): void }): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 }) as AsyncIterable<Buffer>) { signal?.throwIfAborted(); hash.update(chunk); }
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 }) as AsyncIterable<Buffer>) {
+    signal?.throwIfAborted();
+    hash.update(chunk);
+  }
   return hash.digest('hex');
 }
 
@@ -39,17 +64,30 @@ export const checkpointsFolder = (run: string): string => join(run, 'checkpoints
 
 export function readRun(run: string): RunRecord | null {
   if (!existsSync(runFile(run))) return null;
-  try { return JSON.parse(readFileSync(runFile(run), 'utf8')) as RunRecord; } catch (e) {
-    throw new IntegrityError('bad_run', `${runFile(run)}: not JSON; the run's record is damaged, start the run again in another folder`, { file: runFile(run) }, { cause: e });
+  try {
+    return JSON.parse(readFileSync(runFile(run), 'utf8')) as RunRecord;
+  } catch (e) {
+    throw new IntegrityError(
+      'bad_run',
+      `${runFile(run)}: not JSON; the run's record is damaged, start the run again in another folder`,
+      { file: runFile(run) },
+      { cause: e },
+    );
   }
 }
-export const writeRun = (run: string, record: RunRecord): void => writeFileAtomic(runFile(run), `${JSON.stringify(record, null, 2)}\n`);
+export const writeRun = (run: string, record: RunRecord): void =>
+  writeFileAtomic(runFile(run), `${JSON.stringify(record, null, 2)}\n`);
 
 /** Makes the folder ready. @throws {ConfigError} it already holds a run that was not asked to go on */
 export function openRunFolder(run: string, resume: boolean): void {
-  if (existsSync(run) && !statSync(run).isDirectory()) throw new ConfigError('run_exists', `${run}: is a file; choose another folder with --out`, { run });
+  if (existsSync(run) && !statSync(run).isDirectory())
+    throw new ConfigError('run_exists', `${run}: is a file; choose another folder with --out`, { run });
   if (!resume && existsSync(run) && readdirSync(run).some((n) => !n.endsWith('.tmp')))
-    throw new ConfigError('run_exists', `${run}: already holds a run; go on with --resume, or choose another folder with --out`, { run });
+    throw new ConfigError(
+      'run_exists',
+      `${run}: already holds a run; go on with --resume, or choose another folder with --out`,
+      { run },
+    );
   mkdirSync(checkpointsFolder(run), { recursive: true });
   removeTemporaries(run);
   removeTemporaries(checkpointsFolder(run));
@@ -59,7 +97,12 @@ export function openRunFolder(run: string, resume: boolean): void {
 export function checkSameRun(run: string, before: RunRecord, now: RunDigests): void {
   for (const key of Object.keys(now) as (keyof RunDigests)[]) {
     if (before.digests[key] === now[key]) continue;
-    throw new IntegrityError('run_changed', `${run}: ${key} digest is ${now[key].slice(0, 12)}…, the run began with ${before.digests[key].slice(0, 12)}…; undo the change, or start a new run with --out`, { run, what: key, got: now[key], wanted: before.digests[key] });
+    throw new IntegrityError(
+      'run_changed',
+      `${run}: ${key} digest is ${now[key].slice(0, 12)}…, the run began with ` +
+        `${before.digests[key].slice(0, 12)}…; undo the change, or start a new run with --out`,
+      { run, what: key, got: now[key], wanted: before.digests[key] },
+    );
   }
 }
 
@@ -67,23 +110,35 @@ export function checkSameRun(run: string, before: RunRecord, now: RunDigests): v
 export function checkpointSteps(run: string): number[] {
   const folder = checkpointsFolder(run);
   if (!existsSync(folder)) return [];
-  return readdirSync(folder).map((n) => /^step-(\d+)$/.exec(n)?.[1]).filter((n) => n !== undefined).map(Number).sort((a, b) => a - b);
+  return readdirSync(folder)
+    .map((n) => /^step-(\d+)$/.exec(n)?.[1])
+    .filter((n) => n !== undefined)
+    .map(Number)
+    .sort((a, b) => a - b);
 }
 export const checkpointFolder = (run: string, step: number): string => join(checkpointsFolder(run), `step-${step}`);
 
 export function removeOldCheckpoints(run: string, keep: number): void {
-  for (const step of checkpointSteps(run).slice(0, -keep)) rmSync(checkpointFolder(run, step), { recursive: true, force: true });
+  for (const step of checkpointSteps(run).slice(0, -keep))
+    rmSync(checkpointFolder(run, step), { recursive: true, force: true });
 }
 
-export const appendMetrics = (run: string, m: StepMetrics): void => appendFileSync(metricsFile(run), `${JSON.stringify(m)}\n`);
+export const appendMetrics = (run: string, m: StepMetrics): void =>
+  appendFileSync(metricsFile(run), `${JSON.stringify(m)}\n`);
 
 /** Lines of metrics.jsonl that can be read; a line cut off by a kill is passed over. */
 export function readMetrics(run: string): StepMetrics[] {
   if (!existsSync(metricsFile(run))) return [];
-  return readFileSync(metricsFile(run), 'utf8').split('\n').flatMap((line) => {
-    if (!line) return [];
-    try { return [JSON.parse(line) as StepMetrics]; } catch { return []; }
-  });
+  return readFileSync(metricsFile(run), 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      if (!line) return [];
+      try {
+        return [JSON.parse(line) as StepMetrics];
+      } catch {
+        return [];
+      }
+    });
 }
 
 /** Forgets what was measured after `step`: those steps will be run again. */
@@ -99,7 +154,14 @@ export function asDiskError(e: unknown, run: string, what: string): unknown {
     const code = (at as NodeJS.ErrnoException).code;
     if (code === undefined || !FULL.has(code)) continue;
     const last = checkpointSteps(run).at(-1);
-    return new TrainError('disk_full', `${relative(process.cwd(), run) || run}: no space left to write ${what} (${code}); ${last === undefined ? 'there is no checkpoint yet' : `the checkpoint of step ${last} is good`}; free space and go on with --resume`, { run, what, lastCheckpoint: last ?? null }, { cause: e });
+    return new TrainError(
+      'disk_full',
+      `${relative(process.cwd(), run) || run}: no space left to write ${what} (${code}); ` +
+        `${last === undefined ? 'there is no checkpoint yet' : `the checkpoint of step ${last} is good`}; ` +
+        'free space and go on with --resume',
+      { run, what, lastCheckpoint: last ?? null },
+      { cause: e },
+    );
   }
   return e;
 }

@@ -1,4 +1,5 @@
-// One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at `runTraining`.
+// One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at
+// `runTraining`.
 import { existsSync, statfsSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { loadDataset } from '../data/load.js';
@@ -6,19 +7,35 @@ import { planSteps } from '../data/order.js';
 import { inputLength } from '../data/pack.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
-import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
-import type { Recipe } from '../recipe/schema.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { addon } from '../native/addon.js';
 import { peakBytes } from '../native/device.js';
 import { NativeError, TrainError } from '../native/errors.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { writeFileAtomic, writeFolderAtomic } from '../native/write-file.js';
+import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
+import type { Recipe } from '../recipe/schema.js';
 import { loadState, saveCheckpoint } from './checkpoint.js';
 import { createLearner, type TrainedLearner } from './learners.js';
-import { trainLoop, type StepMetrics } from './loop.js';
+import { type StepMetrics, trainLoop } from './loop.js';
 import { writeReport } from './report.js';
-import { appendMetrics, asDiskError, checkpointFolder, checkpointSteps, checkSameRun, openRunFolder, readMetrics, readRun, removeOldCheckpoints, type RunDigests, type RunRecord, sha256, sha256File, truncateMetrics, writeRun } from './run-folder.js';
+import {
+  appendMetrics,
+  asDiskError,
+  checkpointFolder,
+  checkpointSteps,
+  checkSameRun,
+  openRunFolder,
+  type RunDigests,
+  type RunRecord,
+  readMetrics,
+  readRun,
+  removeOldCheckpoints,
+  sha256,
+  sha256File,
+  truncateMetrics,
+  writeRun,
+} from './run-folder.js';
 import { versions } from './versions.js';
 
 export interface TrainRequest {
@@ -30,7 +47,11 @@ export interface TrainRequest {
   /** Threads of the CPU pool; changes no bit of the result. Default: what the machine has. */
   readonly threads?: number;
 }
-export interface TrainProgress extends StepMetrics { readonly steps: number; readonly epoch: number; readonly etaSeconds: number }
+export interface TrainProgress extends StepMetrics {
+  readonly steps: number;
+  readonly epoch: number;
+  readonly etaSeconds: number;
+}
 export interface TrainResult {
   readonly run: string;
   readonly status: 'done' | 'stopped';
@@ -58,16 +79,30 @@ export const tokenizerFolder = (recipe: Recipe): string | null => {
   return folder && existsSync(folder.endsWith('.json') ? folder : join(folder, 'tokenizer.json')) ? folder : null;
 };
 /** A tokenizer that is read when it is first asked for, and closed with the rest. */
-export function lazyTokenizer(recipe: Recipe, vocabSize: number): { readonly get: (() => Tokenizer) | null; close(): void } {
+export function lazyTokenizer(
+  recipe: Recipe,
+  vocabSize: number,
+): { readonly get: (() => Tokenizer) | null; close(): void } {
   const folder = tokenizerFolder(recipe);
   let loaded: Tokenizer | undefined;
-  return { get: folder ? (): Tokenizer => (loaded ??= loadTokenizer(folder, { vocabSize })) : null, close: () => loaded?.close() };
+  return {
+    get: folder ? (): Tokenizer => (loaded ??= loadTokenizer(folder, { vocabSize })) : null,
+    close: () => loaded?.close(),
+  };
 }
 
 /** Tokens of the largest batch there can be. */
 export const largestBatch = (lengths: readonly number[], tokensPerBatch: number, packing: boolean): number => {
   const longest = lengths.reduce((a, b) => Math.max(a, b), 0);
-  return packing ? Math.max(longest, Math.min(tokensPerBatch, lengths.reduce((a, b) => a + b, 0))) : longest;
+  return packing
+    ? Math.max(
+        longest,
+        Math.min(
+          tokensPerBatch,
+          lengths.reduce((a, b) => a + b, 0),
+        ),
+      )
+    : longest;
 };
 /** Bytes free on the disk that `path` is or will be on. */
 export function freeDiskBytes(path: string): number {
@@ -83,17 +118,45 @@ function requireOffloadRoom(learner: TrainedLearner, run: string, tokens: number
   if (needed === 0) return;
   const free = freeDiskBytes(run);
   if (free < needed) {
-    throw new TrainError('offload_disk_full', `${run}: the activations of a batch of ${tokens} tokens take ${gib(needed)} of disk, ${gib(free)} are free; free some, choose another disk with --out, or lower train.tokensPerBatch or data.maxTokens`,
-      { run, tokens, needed, free });
+    throw new TrainError(
+      'offload_disk_full',
+      `${run}: the activations of a batch of ${tokens} tokens take ${gib(needed)} of disk, ` +
+        `${gib(free)} are free; free some, choose another disk with --out, or lower ` +
+        'train.tokensPerBatch or data.maxTokens',
+      { run, tokens, needed, free },
+    );
   }
 }
 
-/** After memory ran out in a step, parameters and moments are still those of the step before: they are saved, and the error says so and what to change. */
-async function keptAfter(e: unknown, run: string, done: number, tokensPerBatch: number, save: () => Promise<void>): Promise<unknown> {
+/**
+ * After memory ran out in a step, parameters and moments are still those of the step before: they are saved, and the
+ * error says so and what to change.
+ */
+async function keptAfter(
+  e: unknown,
+  run: string,
+  done: number,
+  tokensPerBatch: number,
+  save: () => Promise<void>,
+): Promise<unknown> {
   if (!(e instanceof NativeError) || (e.code !== 'out_of_device_memory' && e.code !== 'out_of_memory')) return e;
-  try { await save(); } catch { return e; }
-  const kept = done > 0 ? `step ${done} is saved: --resume goes on with a higher memoryLimit or offloaded activations, a new run with adapter.from=${join(checkpointFolder(run, done), 'adapter')} with smaller batches` : 'no step was done yet';
-  return new NativeError(e.code, `step ${done + 1}: ${e.message}; ${kept}. Batches have up to ${tokensPerBatch} tokens (train.tokensPerBatch); \`temper plan\` counts what fewer take`, { ...e.details, step: done });
+  try {
+    await save();
+  } catch {
+    return e;
+  }
+  const kept =
+    done > 0
+      ? `step ${done} is saved: --resume goes on with a higher memoryLimit or offloaded ` +
+        `activations, a new run with adapter.from=${join(checkpointFolder(run, done), 'adapter')} ` +
+        'with smaller batches'
+      : 'no step was done yet';
+  return new NativeError(
+    e.code,
+    `step ${done + 1}: ${e.message}; ${kept}. Batches have up to ${tokensPerBatch} tokens ` +
+      '(train.tokensPerBatch); `temper plan` counts what fewer take',
+    { ...e.details, step: done },
+  );
 }
 
 const meanOfLast = (losses: readonly number[]): number => {
@@ -108,26 +171,54 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const resume = request.resume === true;
   const learner = createLearner(recipe, run);
-  try { return await train(recipe, name, run, resume, learner, hooks); } finally { learner.close(); }
+  try {
+    return await train(recipe, name, run, resume, learner, hooks);
+  } finally {
+    learner.close();
+  }
 }
 
-async function train(recipe: Recipe, name: string, run: string, resume: boolean, learner: TrainedLearner, hooks: TrainHooks): Promise<TrainResult> {
+async function train(
+  recipe: Recipe,
+  name: string,
+  run: string,
+  resume: boolean,
+  learner: TrainedLearner,
+  hooks: TrainHooks,
+): Promise<TrainResult> {
   const { config } = learner;
   const tokenizer = lazyTokenizer(recipe, config.vocab_size);
-  const data = await loadDataset(recipe.data.train, { tokenizer: tokenizer.get, vocabSize: config.vocab_size, maxTokens: recipe.data.maxTokens, loss: recipe.data.loss });
+  const data = await loadDataset(recipe.data.train, {
+    tokenizer: tokenizer.get,
+    vocabSize: config.vocab_size,
+    maxTokens: recipe.data.maxTokens,
+    loss: recipe.data.loss,
+  });
   tokenizer.close();
   const t = recipe.train;
   const lengths = data.examples.map(inputLength);
-  const plan = planSteps(lengths, { seed: t.seed, epochs: t.epochs, steps: t.steps, tokensPerStep: t.tokensPerStep, rowsPerStep: t.rowsPerStep });
+  const plan = planSteps(lengths, {
+    seed: t.seed,
+    epochs: t.epochs,
+    steps: t.steps,
+    tokensPerStep: t.tokensPerStep,
+    rowsPerStep: t.rowsPerStep,
+  });
 
   const tokenizerAt = tokenizerFolder(recipe);
   const digests: RunDigests = {
     recipe: recipeDigest(recipe),
     data: sha256(data.files.map((f) => f.sha256).join('\n')),
     base: recipe.model.base ? await digestCheckpoint(recipe.model.base) : sha256(JSON.stringify(recipe.model.init)),
-    tokenizer: tokenizerAt ? await sha256File(tokenizerAt.endsWith('.json') ? tokenizerAt : join(tokenizerAt, 'tokenizer.json')) : '',
+    tokenizer: tokenizerAt
+      ? await sha256File(tokenizerAt.endsWith('.json') ? tokenizerAt : join(tokenizerAt, 'tokenizer.json'))
+      : '',
   };
-  requireOffloadRoom(learner, run, largestBatch(lengths, t.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing));
+  requireOffloadRoom(
+    learner,
+    run,
+    largestBatch(lengths, t.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing),
+  );
   // Everything that can be wrong with the input was found by now: only then does the folder appear.
   openRunFolder(run, resume);
   const before = resume ? readRun(run) : null;
@@ -135,9 +226,27 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
   const outputFolder = join(run, t.method === 'sft' ? 'adapter' : 'model');
   const cpu = addon.cpuInfo();
   const record: RunRecord = {
-    version: 1, name, about: recipe.about, status: 'running', method: t.method, seed: t.seed, steps: plan.steps, digests,
-    data: data.files.map((f) => ({ file: basename(f.path), format: f.format, sha256: f.sha256, rows: f.rows, tokens: f.tokens, trainedTokens: f.trainedTokens, untrainedRows: f.untrainedRows })),
-    versions: versions(), machine: { isa: learner.params.place === 'cuda' ? 'cuda' : cpu.isa, threads: getThreads() }, trainedParameters: learner.trainedParameters, output: relative(run, outputFolder),
+    version: 1,
+    name,
+    about: recipe.about,
+    status: 'running',
+    method: t.method,
+    seed: t.seed,
+    steps: plan.steps,
+    digests,
+    data: data.files.map((f) => ({
+      file: basename(f.path),
+      format: f.format,
+      sha256: f.sha256,
+      rows: f.rows,
+      tokens: f.tokens,
+      trainedTokens: f.trainedTokens,
+      untrainedRows: f.untrainedRows,
+    })),
+    versions: versions(),
+    machine: { isa: learner.params.place === 'cuda' ? 'cuda' : cpu.isa, threads: getThreads() },
+    trainedParameters: learner.trainedParameters,
+    output: relative(run, outputFolder),
   };
 
   using scope = new Scope('optimizer', learner.momentsPlace);
@@ -156,7 +265,11 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
   let tokens = readMetrics(run).reduce((a, x) => a + x.tokens, 0);
   const save = async (): Promise<void> => {
     if (saved === done) return;
-    try { await saveCheckpoint(run, done, { params: learner.params, m, v }, digests, learner); } catch (e) { throw asDiskError(e, run, `the checkpoint of step ${done}`); }
+    try {
+      await saveCheckpoint(run, done, { params: learner.params, m, v }, digests, learner);
+    } catch (e) {
+      throw asDiskError(e, run, `the checkpoint of step ${done}`);
+    }
     saved = done;
     removeOldCheckpoints(run, t.keepCheckpoints);
   };
@@ -166,15 +279,33 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     writeRun(run, record);
     resetPeaks();
     const first = done;
-    for await (const metrics of trainLoop(learner, { m, v }, data.examples, plan, done, {
-      ...t, packing: recipe.data.packing, tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, betas: t.optimizer.betas, eps: t.optimizer.eps, weightDecay: t.optimizer.weightDecay,
-    }, hooks.stopped)) {
+    for await (const metrics of trainLoop(
+      learner,
+      { m, v },
+      data.examples,
+      plan,
+      done,
+      {
+        ...t,
+        packing: recipe.data.packing,
+        tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens,
+        betas: t.optimizer.betas,
+        eps: t.optimizer.eps,
+        weightDecay: t.optimizer.weightDecay,
+      },
+      hooks.stopped,
+    )) {
       done = metrics.step;
       losses.push(metrics.loss);
       tokens += metrics.tokens;
       appendMetrics(run, metrics);
       const seconds = (performance.now() - began) / 1000;
-      hooks.onProgress?.({ ...metrics, steps: plan.steps, epoch: plan.rows(done - 1).epoch + 1, etaSeconds: (seconds / (done - first)) * (plan.steps - done) });
+      hooks.onProgress?.({
+        ...metrics,
+        steps: plan.steps,
+        epoch: plan.rows(done - 1).epoch + 1,
+        etaSeconds: (seconds / (done - first)) * (plan.steps - done),
+      });
       if (done % t.checkpointEvery === 0) await save();
       if (hooks.stopped?.()) break;
     }
@@ -186,12 +317,32 @@ async function train(recipe: Recipe, name: string, run: string, resume: boolean,
     const report = join(run, 'report.html');
     writeReport(report, { ...record, status }, readMetrics(run));
     return {
-      run, status, step: done, steps: plan.steps, firstLoss: losses[0] ?? Number.NaN, lastLoss: meanOfLast(losses), output: finished ? outputFolder : null, report,
-      seconds: (performance.now() - began) / 1000, tokens, peakBytes: peakBytes(learner.params.place), digests,
+      run,
+      status,
+      step: done,
+      steps: plan.steps,
+      firstLoss: losses[0] ?? Number.NaN,
+      lastLoss: meanOfLast(losses),
+      output: finished ? outputFolder : null,
+      report,
+      seconds: (performance.now() - began) / 1000,
+      tokens,
+      peakBytes: peakBytes(learner.params.place),
+      digests,
     };
   } catch (e) {
-    const error = await keptAfter(asDiskError(e, run, basename(run)), run, done, t.tokensPerBatch ?? recipe.data.maxTokens, save);
-    try { writeRun(run, { ...record, status: 'failed' }); } catch { /* the first error is the one that matters */ }
+    const error = await keptAfter(
+      asDiskError(e, run, basename(run)),
+      run,
+      done,
+      t.tokensPerBatch ?? recipe.data.maxTokens,
+      save,
+    );
+    try {
+      writeRun(run, { ...record, status: 'failed' });
+    } catch {
+      /* the first error is the one that matters */
+    }
     throw error;
   }
 }

@@ -12,25 +12,49 @@ export interface ThreadOptions<Progress> {
 }
 
 /** @throws {TemperError} what the job throws, as the class it was */
-export function runInThread<J extends JobName>(job: J, request: Jobs[J]['request'], options: ThreadOptions<Jobs[J]['progress']> = {}): Promise<Jobs[J]['result']> {
+export function runInThread<J extends JobName>(
+  job: J,
+  request: Jobs[J]['request'],
+  options: ThreadOptions<Jobs[J]['progress']> = {},
+): Promise<Jobs[J]['result']> {
   const { onProgress, signal } = options;
   const stop = new SharedArrayBuffer(4);
   const input: WorkerInput = { job, request, stop };
   // From source (tests, tsx) as from dist the thread runs the compiled file.
-  const worker = new Worker(join(packageRoot, 'dist', 'train', 'worker.js'), { workerData: input, name: `temper-${job}` });
-  const abort = (): void => { Atomics.store(new Int32Array(stop), 0, 1); };
+  const worker = new Worker(join(packageRoot, 'dist', 'train', 'worker.js'), {
+    workerData: input,
+    name: `temper-${job}`,
+  });
+  const abort = (): void => {
+    Atomics.store(new Int32Array(stop), 0, 1);
+  };
   if (signal?.aborted) abort();
   signal?.addEventListener('abort', abort, { once: true });
   return new Promise<Jobs[J]['result']>((resolve, reject) => {
     worker.on('message', (message: WorkerMessage) => {
       switch (message.kind) {
-        case 'progress': onProgress?.(message.progress as Jobs[J]['progress']); break;
-        case 'done': resolve(message.result as Jobs[J]['result']); break;
-        case 'failed': reject(errorFromData(message.error)); break;
-        default: message satisfies never;
+        case 'progress':
+          onProgress?.(message.progress as Jobs[J]['progress']);
+          break;
+        case 'done':
+          resolve(message.result as Jobs[J]['result']);
+          break;
+        case 'failed':
+          reject(errorFromData(message.error));
+          break;
+        default:
+          message satisfies never;
       }
     });
     worker.on('error', reject);
-    worker.on('exit', (code) => reject(new TrainError('thread_ended', `the ${job} thread ended with code ${code} before it finished; what it had written is whole, run it again`, { code })));
+    worker.on('exit', (code) =>
+      reject(
+        new TrainError(
+          'thread_ended',
+          `the ${job} thread ended with code ${code} before it finished; what it had written is whole, run it again`,
+          { code },
+        ),
+      ),
+    );
   }).finally(() => signal?.removeEventListener('abort', abort));
 }

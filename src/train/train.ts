@@ -1,4 +1,5 @@
-// Training, held-out loss, export and its proof as the main thread sees them: promises. The work itself has a thread of its own.
+// Training, held-out loss, export and its proof as the main thread sees them: promises. The work itself has a thread of
+// its own.
 import type { EvalLoss, EvalRequest } from './evaluate.js';
 import type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
@@ -21,7 +22,11 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
  */
 export function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
   const { onProgress, signal, ...rest } = options;
-  return runInThread('train', { recipe, ...rest }, { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) });
+  return runInThread(
+    'train',
+    { recipe, ...rest },
+    { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) },
+  );
 }
 
 export interface EvaluateOptions extends Omit<EvalRequest, 'path'> {
@@ -31,11 +36,19 @@ export interface EvaluateOptions extends Omit<EvalRequest, 'path'> {
 /** Held-out loss of what a run trained, or of a recipe's base. */
 export function evaluate(path: string, options: EvaluateOptions = {}): Promise<EvalLoss> {
   const { onProgress, signal, ...rest } = options;
-  return runInThread('eval', { path, ...rest }, { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) });
+  return runInThread(
+    'eval',
+    { path, ...rest },
+    { ...(onProgress ? { onProgress } : {}), ...(signal ? { signal } : {}) },
+  );
 }
 
 /** Writes a run's adapter as PEFT into a new folder. */
-export const exportRun = (request: ExportRequest): Promise<{ readonly out: string; readonly files: Readonly<Record<string, string>> }> => runInThread('export', request);
+export const exportRun = (
+  request: ExportRequest,
+): Promise<{ readonly out: string; readonly files: Readonly<Record<string, string>> }> =>
+  runInThread('export', request);
 
 /** Compares all logits of an export with the adapter the trainer holds. `ok` false: they differ. */
-export const verify = (dir: string, options: Omit<VerifyRequest, 'dir'> = {}): Promise<VerifyResult> => runInThread('verify', { dir, ...options });
+export const verify = (dir: string, options: Omit<VerifyRequest, 'dir'> = {}): Promise<VerifyResult> =>
+  runInThread('verify', { dir, ...options });

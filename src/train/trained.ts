@@ -17,32 +17,52 @@ export interface Trained {
 }
 
 /** @throws {ConfigError} no such path, or a folder that is no run */
-export function recipeOf(path: string, set: readonly string[] = []): { readonly loaded: LoadedRecipe; readonly run: string | null } {
+export function recipeOf(
+  path: string,
+  set: readonly string[] = [],
+): { readonly loaded: LoadedRecipe; readonly run: string | null } {
   if (!existsSync(path)) throw new ConfigError('path_not_found', `${path}: no such recipe or run folder`, { path });
   const run = statSync(path).isDirectory() ? resolve(path) : null;
-  if (run && !readRun(run)) throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
+  if (run && !readRun(run))
+    throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
   // What a run trained stands without the rows it was trained on.
   return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, { set, checkPaths: run === null }), run };
 }
 
 /**
- * A run: what it trained (its last checkpoint if it did not finish). A recipe: its base, with adapter.from if that is given.
+ * A run: what it trained (its last checkpoint if it did not finish). A recipe: its base, with adapter.from if that is
+ * given.
  * @throws {ConfigError} a run without a checkpoint, a recipe that has no weights yet
  */
 export function resolveTrained(path: string, set: readonly string[] = []): Trained {
-  const { loaded: { recipe }, run } = recipeOf(path, set);
+  const {
+    loaded: { recipe },
+    run,
+  } = recipeOf(path, set);
   if (!run) {
-    if (!recipe.model.base) throw new ConfigError('no_weights', `${path}: trains a new model; name its run folder instead of the recipe`, { path });
+    if (!recipe.model.base)
+      throw new ConfigError('no_weights', `${path}: trains a new model; name its run folder instead of the recipe`, {
+        path,
+      });
     return { recipe, model: recipe.model.base, adapter: recipe.adapter.from ?? null, run };
   }
   if (recipe.train.method === 'pretrain') {
     const model = join(run, 'model');
-    if (!existsSync(model)) throw new ConfigError('no_weights', `${path}: has no model/ yet; finish it with temper train --resume`, { path });
+    if (!existsSync(model))
+      throw new ConfigError('no_weights', `${path}: has no model/ yet; finish it with temper train --resume`, { path });
     return { recipe, model, adapter: null, run };
   }
   const last = checkpointSteps(run).at(-1);
-  const adapter = [join(run, 'adapter'), ...(last === undefined ? [] : [join(checkpointFolder(run, last), 'adapter')])].find((p) => existsSync(p));
-  if (!adapter) throw new ConfigError('no_weights', `${path}: has no adapter and no checkpoint yet; go on with temper train --resume`, { path });
+  const adapter = [
+    join(run, 'adapter'),
+    ...(last === undefined ? [] : [join(checkpointFolder(run, last), 'adapter')]),
+  ].find((p) => existsSync(p));
+  if (!adapter)
+    throw new ConfigError(
+      'no_weights',
+      `${path}: has no adapter and no checkpoint yet; go on with temper train --resume`,
+      { path },
+    );
   return { recipe, model: recipe.model.base ?? '', adapter, run };
 }
 

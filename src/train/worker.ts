@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { errorToData } from '../native/error-data.js';
 import { type EvalRequest, evaluateLoss } from './evaluate.js';
-import { exportPeft, type ExportRequest, verifyExport, type VerifyRequest } from './export.js';
+import { type ExportRequest, exportPeft, type VerifyRequest, verifyExport } from './export.js';
 import { runTraining, type TrainRequest } from './session.js';
 import type { WorkerInput, WorkerMessage } from './worker-messages.js';
 
@@ -13,12 +13,27 @@ const stopped = (): boolean => Atomics.load(flag, 0) !== 0;
 
 async function work(): Promise<unknown> {
   switch (job) {
-    case 'train': return runTraining(request as TrainRequest, { stopped, onProgress: (progress) => send({ kind: 'progress', progress }) });
-    case 'eval': return evaluateLoss(request as EvalRequest, { stopped, onProgress: (done, total) => send({ kind: 'progress', progress: { done, total } }) });
-    case 'export': return exportPeft(request as ExportRequest);
-    case 'verify': return verifyExport(request as VerifyRequest);
-    default: return job satisfies never;
+    case 'train':
+      return runTraining(request as TrainRequest, {
+        stopped,
+        onProgress: (progress) => send({ kind: 'progress', progress }),
+      });
+    case 'eval':
+      return evaluateLoss(request as EvalRequest, {
+        stopped,
+        onProgress: (done, total) => send({ kind: 'progress', progress: { done, total } }),
+      });
+    case 'export':
+      return exportPeft(request as ExportRequest);
+    case 'verify':
+      return verifyExport(request as VerifyRequest);
+    default:
+      return job satisfies never;
   }
 }
 
-try { send({ kind: 'done', result: await work() }); } catch (e) { send({ kind: 'failed', error: errorToData(e) }); }
+try {
+  send({ kind: 'done', result: await work() });
+} catch (e) {
+  send({ kind: 'failed', error: errorToData(e) });
+}

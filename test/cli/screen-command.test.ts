@@ -11,12 +11,32 @@ import { temper, temperProcess } from './run.js';
 
 const { dir, root } = await tinyCheckpoint();
 const policy = ['--policy', 'policies/contact/policy.md'];
-const withServer = async (answer: Answer, work: (judge: string[], requests: readonly { readonly headers: Record<string, unknown> }[]) => Promise<void>): Promise<void> => {
+const withServer = async (
+  answer: Answer,
+  work: (judge: string[], requests: readonly { readonly headers: Record<string, unknown> }[]) => Promise<void>,
+): Promise<void> => {
   const server = await startJudgeServer(answer);
-  try { await work(['--judge', server.url, '--judge-model', 'm'], server.requests as never); } finally { await server.close(); }
+  try {
+    await work(['--judge', server.url, '--judge-model', 'm'], server.requests as never);
+  } finally {
+    await server.close();
+  }
 };
-const verdict = (rule: string | null): Answer => (request, response) => completion(response, { content: renderVerdict({ rule, nonce: nonceOf(request) }), reasoning: 'because' });
-const generate = (...more: string[]): string[] => ['generate', '--model', dir, '--seed', '1', '--max-tokens', '12', ...more, 'Book a table'];
+const verdict =
+  (rule: string | null): Answer =>
+  (request, response) =>
+    completion(response, { content: renderVerdict({ rule, nonce: nonceOf(request) }), reasoning: 'because' });
+const generate = (...more: string[]): string[] => [
+  'generate',
+  '--model',
+  dir,
+  '--seed',
+  '1',
+  '--max-tokens',
+  '12',
+  ...more,
+  'Book a table',
+];
 
 describe('temper generate', () => {
   it('is repeatable by its seed', async () => {
@@ -29,10 +49,16 @@ describe('temper generate', () => {
     const args = generate('--json').slice(0, -1);
     const given = await temperProcess([...args, '-'], { input: 'Book a table\n' });
     expect(JSON.parse(given.stdout).channels).toEqual(JSON.parse((await temper(generate('--json'))).stdout).channels);
-    expect(await temperProcess([...args.filter((a) => a !== '--json'), '-'], { input: ' \n' })).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('prompt is empty') as string });
+    expect(await temperProcess([...args.filter((a) => a !== '--json'), '-'], { input: ' \n' })).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringContaining('prompt is empty') as string,
+    });
   });
   it('releases, withholds and reports by exit code', async () => {
-    const text = (Object.values(JSON.parse((await temper(generate('--json'))).stdout).channels as Record<string, string>)).join('');
+    const text = Object.values(
+      JSON.parse((await temper(generate('--json'))).stdout).channels as Record<string, string>,
+    ).join('');
     const piece = text.slice(0, 8);
     await withServer(verdict(null), async (judge) => {
       const ran = await temper(generate(...policy, ...judge, '--json'));
@@ -45,19 +71,29 @@ describe('temper generate', () => {
       expect(ran.stdout + ran.stderr).not.toContain(piece);
       expect(ran.stdout + ran.stderr).toContain('withheld: policy contact, rule C1');
     });
-    await withServer((_, response) => { response.writeHead(500).end(); }, async (judge) => {
-      const ran = await temper(generate(...policy, ...judge, '--json'));
-      expect(ran.code).toBe(30);
-      expect(ran.stdout + ran.stderr).not.toContain(JSON.stringify(piece).slice(1, -1));
-      expect(JSON.parse(ran.stdout)).toMatchObject({ outcome: 'unjudged', verdicts: [{ outcome: 'unjudged', cause: 'http_status' }] });
-    });
+    await withServer(
+      (_, response) => {
+        response.writeHead(500).end();
+      },
+      async (judge) => {
+        const ran = await temper(generate(...policy, ...judge, '--json'));
+        expect(ran.code).toBe(30);
+        expect(ran.stdout + ran.stderr).not.toContain(JSON.stringify(piece).slice(1, -1));
+        expect(JSON.parse(ran.stdout)).toMatchObject({
+          outcome: 'unjudged',
+          verdicts: [{ outcome: 'unjudged', cause: 'http_status' }],
+        });
+      },
+    );
   });
 });
 
 describe('temper chat', () => {
   const chat = (...more: string[]): string[] => ['chat', '--model', dir, '--max-tokens', '6', '--seed', '2', ...more];
   it('takes turns and commands from a pipe, and ends with it', async () => {
-    const ran = await temperProcess(chat(), { input: 'hello\n/effort low\n/effort lots\n/frob\nagain\n/quit\nnever\n' });
+    const ran = await temperProcess(chat(), {
+      input: 'hello\n/effort low\n/effort lots\n/frob\nagain\n/quit\nnever\n',
+    });
     expect(ran.code).toBe(0);
     expect(ran.stderr).toContain('temper: /effort: wanted low, medium or high');
     expect(ran.stderr).toContain('temper: /frob: unknown command');
@@ -73,9 +109,22 @@ describe('temper chat', () => {
 });
 
 it('Ctrl-C stops generate', async () => {
-  const child = spawn(process.execPath, ['dist/cli/main.js', 'generate', '--model', dir, '--max-tokens', '4000', '--temperature', '0', 'x']);
+  const child = spawn(process.execPath, [
+    'dist/cli/main.js',
+    'generate',
+    '--model',
+    dir,
+    '--max-tokens',
+    '4000',
+    '--temperature',
+    '0',
+    'x',
+  ]);
   let stderr = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => { if (!stderr) child.kill('SIGINT'); stderr += text; });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    if (!stderr) child.kill('SIGINT');
+    stderr += text;
+  });
   const code = await new Promise((resolve) => child.on('close', resolve));
   expect(code).toBe(130);
   expect(stderr).toContain('temper: interrupted');
@@ -89,25 +138,70 @@ describe('temper screen', () => {
     await writeFile(input, rows);
     const args = (judge: string[]): string[] => ['screen', input, ...policy, ...judge, '--out', out, '--json'];
     await withServer(verdict('C1'), async (judge, requests) => {
-      const ran = await temper([...args(judge), '--junit', join(root, 'v.xml'), '--sarif', join(root, 'v.sarif')], { env: { TEMPER_JUDGE_API_KEY: 'key-1', OPENAI_API_KEY: 'other' } });
+      const ran = await temper([...args(judge), '--junit', join(root, 'v.xml'), '--sarif', join(root, 'v.sarif')], {
+        env: { TEMPER_JUDGE_API_KEY: 'key-1', OPENAI_API_KEY: 'other' },
+      });
       expect(ran.code).toBe(10);
-      expect(JSON.parse(ran.stdout)).toMatchObject({ rows: 2, block: 2, agreement: { all: { truePositives: 1, falsePositives: 1 } }, policies: [{ name: 'contact', rules: ['C1', 'C2', 'C3', 'C4'] }] });
+      expect(JSON.parse(ran.stdout)).toMatchObject({
+        rows: 2,
+        block: 2,
+        agreement: { all: { truePositives: 1, falsePositives: 1 } },
+        policies: [{ name: 'contact', rules: ['C1', 'C2', 'C3', 'C4'] }],
+      });
       expect(requests[0]?.headers['authorization']).toBe('Bearer key-1');
-      const verdicts = (await readFile(out, 'utf8')).trim().split('\n').map((line) => JSON.parse(line) as Record<string, unknown>);
+      const verdicts = (await readFile(out, 'utf8'))
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
       expect(await readFile(join(root, 'v.xml'), 'utf8')).toContain('tests="2" failures="2"');
-      expect((JSON.parse(await readFile(join(root, 'v.sarif'), 'utf8')) as { runs: { results: unknown[] }[] }).runs[0]?.results).toHaveLength(2);
-      expect(verdicts).toMatchObject([{ id: 'a', outcome: 'block', rule: 'C1', rationale: 'because' }, { id: 'b', outcome: 'block' }]);
+      expect(
+        (JSON.parse(await readFile(join(root, 'v.sarif'), 'utf8')) as { runs: { results: unknown[] }[] }).runs[0]
+          ?.results,
+      ).toHaveLength(2);
+      expect(verdicts).toMatchObject([
+        { id: 'a', outcome: 'block', rule: 'C1', rationale: 'because' },
+        { id: 'b', outcome: 'block' },
+      ]);
     });
-    await withServer(verdict(null), async (judge) => { expect((await temper(args(judge))).code).toBe(0); });
-    await withServer((_, r) => completion(r, { content: '' }), async (judge) => { expect((await temper(args(judge))).code).toBe(30); });
+    await withServer(verdict(null), async (judge) => {
+      expect((await temper(args(judge))).code).toBe(0);
+    });
+    await withServer(
+      (_, r) => completion(r, { content: '' }),
+      async (judge) => {
+        expect((await temper(args(judge))).code).toBe(30);
+      },
+    );
   });
   it('a local checkpoint that never learnt to judge: everything is unjudged', async () => {
     const input = join(root, 'rows.jsonl');
     await writeFile(input, rows);
-    const ran = await temper(['screen', input, ...policy, '--judge', dir, '--judge-max-tokens', '16', '--out', join(root, 'local.jsonl'), '--json']);
+    const ran = await temper([
+      'screen',
+      input,
+      ...policy,
+      '--judge',
+      dir,
+      '--judge-max-tokens',
+      '16',
+      '--out',
+      join(root, 'local.jsonl'),
+      '--json',
+    ]);
     expect(ran.code).toBe(30);
     expect(JSON.parse(ran.stdout)).toMatchObject({ allow: 0, block: 0, unjudged: 2 });
-    const small = await temper(['screen', input, ...policy, '--judge', dir, '--judge-context', '64', '--out', join(root, 'local.jsonl'), '--json']);
+    const small = await temper([
+      'screen',
+      input,
+      ...policy,
+      '--judge',
+      dir,
+      '--judge-context',
+      '64',
+      '--out',
+      join(root, 'local.jsonl'),
+      '--json',
+    ]);
     expect(small.code).toBe(30);
     expect(JSON.parse(small.stdout)).toMatchObject({ unjudged: 2, causes: { judge_error: 2 } });
   });

@@ -10,33 +10,70 @@ import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
 
 const policy = definePolicy('numbers', 'N1: a digit');
-const sober: Judge = { name: 's', digest: 'd', judge: async ({ content, nonce }) => ({ text: renderVerdict({ rule: /[0-9]/.test(content) ? 'N1' : null, nonce }), finish: 'stop', rationale: `it says ${content}` }) };
+const sober: Judge = {
+  name: 's',
+  digest: 'd',
+  judge: async ({ content, nonce }) => ({
+    text: renderVerdict({ rule: /[0-9]/.test(content) ? 'N1' : null, nonce }),
+    finish: 'stop',
+    rationale: `it says ${content}`,
+  }),
+};
 const mute: Judge = { name: 'm', digest: 'd', judge: async () => ({ text: '', finish: 'stop' }) };
 
 function engineOf(messages: readonly Message[]): Engine {
   async function* generate(): AsyncGenerator<EngineEvent> {
-    for (const m of messages) for (const text of m.content) yield { kind: 'text', channel: m.channel ?? 'unknown', recipient: m.recipient ?? null, text };
-    yield { kind: 'done', finish: 'stop', messages, tokens: Int32Array.of(1), logprobs: Float32Array.of(0), usage: { promptTokens: 1, completionTokens: 1, prefillMs: 0, decodeMs: 0 } };
+    for (const m of messages)
+      for (const text of m.content)
+        yield { kind: 'text', channel: m.channel ?? 'unknown', recipient: m.recipient ?? null, text };
+    yield {
+      kind: 'done',
+      finish: 'stop',
+      messages,
+      tokens: Int32Array.of(1),
+      logprobs: Float32Array.of(0),
+      usage: { promptTokens: 1, completionTokens: 1, prefillMs: 0, decodeMs: 0 },
+    };
   }
   return { generate } as unknown as Engine;
 }
-const say = (channel: string, content: string, recipient?: string): Message => ({ role: 'assistant', channel, content, ...(recipient ? { recipient } : {}) });
+const say = (channel: string, content: string, recipient?: string): Message => ({
+  role: 'assistant',
+  channel,
+  content,
+  ...(recipient ? { recipient } : {}),
+});
 
 async function turnOf(messages: readonly Message[], judge: Judge | null) {
   const shown: [string, string, boolean][] = [];
-  const turn = await runTurn(engineOf(messages), { messages: [] }, judge ? createScreen({ policies: [policy], judge }) : null, (...piece) => { shown.push(piece); }, new AbortController().signal);
+  const turn = await runTurn(
+    engineOf(messages),
+    { messages: [] },
+    judge ? createScreen({ policies: [policy], judge }) : null,
+    (...piece) => {
+      shown.push(piece);
+    },
+    new AbortController().signal,
+  );
   return { turn, shown, code: turnExitCode(turn), json: JSON.stringify(turnJson(turn)) };
 }
 
 describe('a turn', () => {
   it('without a policy streams as it comes', async () => {
     const { shown, code } = await turnOf([say('analysis', 'a1'), say('final', 'b')], null);
-    expect(shown).toEqual([['analysis', 'a', false], ['analysis', '1', false], ['final', 'b', false]]);
+    expect(shown).toEqual([
+      ['analysis', 'a', false],
+      ['analysis', '1', false],
+      ['final', 'b', false],
+    ]);
     expect(code).toBe(0);
   });
   it('clean: both channels are released', async () => {
     const { shown, code, json } = await turnOf([say('analysis', 'thinking'), say('final', 'done')], sober);
-    expect(shown).toEqual([['analysis', 'thinking', false], ['final', 'done', false]]);
+    expect(shown).toEqual([
+      ['analysis', 'thinking', false],
+      ['final', 'done', false],
+    ]);
     expect(code).toBe(0);
     expect(JSON.parse(json)).toMatchObject({ outcome: 'allow', channels: { analysis: 'thinking', final: 'done' } });
   });
@@ -45,7 +82,11 @@ describe('a turn', () => {
     ['a trace that violates, under a clean final', say('analysis', 'secret 7'), say('final', 'fine'), 'analysis'],
   ])('%s: that channel alone is withheld, in text and in JSON', async (_, a, b, withheld) => {
     const { shown, code, json } = await turnOf([a, b], sober);
-    expect(shown.find(([channel]) => channel === withheld)).toEqual([withheld, `[${withheld} withheld: policy numbers, rule N1]`, true]);
+    expect(shown.find(([channel]) => channel === withheld)).toEqual([
+      withheld,
+      `[${withheld} withheld: policy numbers, rule N1]`,
+      true,
+    ]);
     expect(shown.find(([channel]) => channel !== withheld)?.[1]).toBe('fine');
     expect(code).toBe(10);
     expect(json).not.toContain('secret');
@@ -53,7 +94,10 @@ describe('a turn', () => {
   });
   it('a judge that says nothing: nothing is shown, exit code 30', async () => {
     const { shown, code, json } = await turnOf([say('analysis', 'secret'), say('final', 'secret')], mute);
-    expect(shown.map(([, text]) => text)).toEqual(['[analysis withheld: not judged (empty)]', '[final withheld: not judged (empty)]']);
+    expect(shown.map(([, text]) => text)).toEqual([
+      '[analysis withheld: not judged (empty)]',
+      '[final withheld: not judged (empty)]',
+    ]);
     expect(code).toBe(30);
     expect(json).not.toContain('secret');
   });

@@ -1,15 +1,16 @@
-// The bench on the (emulated) device: every row has numbers, the made-up model is what the file would hold, and ops are timed one by one.
-import { afterAll, describe, expect, it } from 'vitest';
-import { distance } from './emulated.js';
-import { bench } from '../../src/bench/bench.js';
-import { openCheckpoint } from '../../src/model/checkpoint.js';
-import { madeUpModel } from '../../src/model/init.js';
-import { initCheckpoint } from '../../src/model/init.js';
-import { openDevice } from '../../src/native/device.js';
+// The bench on the (emulated) device: every row has numbers, the made-up model is what the file would hold, and ops are
+// timed one by one.
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { bench } from '../../src/bench/bench.js';
+import { openCheckpoint } from '../../src/model/checkpoint.js';
+import { initCheckpoint, madeUpModel } from '../../src/model/init.js';
+import { openDevice } from '../../src/native/device.js';
 import { tinyConfig } from '../train/tiny.js';
+import { distance } from './emulated.js';
 
 openDevice('cuda');
 const root = mkdtempSync(join(tmpdir(), 'temper-bench-'));
@@ -17,7 +18,18 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 describe('bench on the device', () => {
   it('measures prefill, decode and a LoRA step of a model made in device memory', () => {
-    const { rows } = bench(tinyConfig, { place: 'cuda', limits: { threads: 0, gflops: 1, gbPerSecond: 1 }, ops: true, precision: 'bf16', prefill: [12], depths: [0], batches: [2], lora: [16], rank: 2, secondsPerRow: 0.01 });
+    const { rows } = bench(tinyConfig, {
+      place: 'cuda',
+      limits: { threads: 0, gflops: 1, gbPerSecond: 1 },
+      ops: true,
+      precision: 'bf16',
+      prefill: [12],
+      depths: [0],
+      batches: [2],
+      lora: [16],
+      rank: 2,
+      secondsPerRow: 0.01,
+    });
     expect(rows.map((r) => r.name)).toEqual(['prefill 12', 'decode 2 at 0', 'LoRA step 16']);
     for (const r of rows) {
       expect(r.tokensPerSecond).toBeGreaterThan(0);
@@ -33,12 +45,23 @@ describe('bench on the device', () => {
     using file = openCheckpoint(dir);
     const made = madeUpModel(tinyConfig, { seed: 5, place: 'cuda', embed: 'cpu' });
     try {
-      for (const [a, b] of [[made.embed, file.embed], [made.head, file.head], [made.layers[1]?.gateUp.w, file.layers[1]?.gateUp.w], [made.layers[0]?.down.scales, file.layers[0]?.down.scales], [made.layers[1]?.q.w, file.layers[1]?.q.w]] as const) {
+      for (const [a, b] of [
+        [made.embed, file.embed],
+        [made.head, file.head],
+        [made.layers[1]?.gateUp.w, file.layers[1]?.gateUp.w],
+        [made.layers[0]?.down.scales, file.layers[0]?.down.scales],
+        [made.layers[1]?.q.w, file.layers[1]?.q.w],
+      ] as const) {
         expect(a?.numel).toBe(b?.numel);
         if (a?.dtype === 'u8') expect(a.read()).toEqual(b?.read());
-        else expect(distance(Float32Array.from(a?.read() ?? [], bf16), Float32Array.from(b?.read() ?? [], bf16))).toBeLessThan(0.01);
+        else
+          expect(
+            distance(Float32Array.from(a?.read() ?? [], bf16), Float32Array.from(b?.read() ?? [], bf16)),
+          ).toBeLessThan(0.01);
       }
-    } finally { made.close(); }
+    } finally {
+      made.close();
+    }
   });
 });
 function bf16(bits: number): number {

@@ -8,6 +8,10 @@ import { tinyCheckpoint } from '../infer/tiny.js';
 
 const { dir } = await tinyCheckpoint();
 openDevice('cuda');
-const device = openCheckpoint(dir, { place: 'cuda' }), hostEmbedding = openCheckpoint(dir, { place: 'cuda', embed: 'cpu' });
-afterAll(() => { device.close(); hostEmbedding.close(); });
+const device = openCheckpoint(dir, { place: 'cuda' }),
+  hostEmbedding = openCheckpoint(dir, { place: 'cuda', embed: 'cpu' });
+afterAll(() => {
+  device.close();
+  hostEmbedding.close();
+});
 recordedSteps({ device, 'embedding table on the host': hostEmbedding });

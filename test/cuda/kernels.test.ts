@@ -1,4 +1,5 @@
-// A launch lets a kernel begin before the kernels ahead of it have ended (native/cuda/runtime.h). One that does not wait first races with them, which the emulation cannot show.
+// A launch lets a kernel begin before the kernels ahead of it have ended (native/cuda/runtime.h). One that does not
+// wait first races with them, which the emulation cannot show.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -6,9 +7,15 @@ import { packageRoot } from '../../src/native/addon.js';
 
 /** First statement in the body of each __global__ function. */
 function firstStatements(text: string): string[] {
-  const past = (at: number): number => { // the index after the parenthesis that closes the one at `at`
-    let depth = 0, i = at;
-    do { if (text[i] === '(') depth++; else if (text[i] === ')') depth--; i++; } while (depth > 0 && i < text.length);
+  const past = (at: number): number => {
+    // the index after the parenthesis that closes the one at `at`
+    let depth = 0,
+      i = at;
+    do {
+      if (text[i] === '(') depth++;
+      else if (text[i] === ')') depth--;
+      i++;
+    } while (depth > 0 && i < text.length);
     return i;
   };
   return [...text.matchAll(/__global__\s+void\s*/g)].map((m) => {
@@ -21,10 +28,18 @@ function firstStatements(text: string): string[] {
 
 it('every kernel waits first for those ahead of it', () => {
   const dir = join(packageRoot, 'native', 'cuda');
-  const found = readdirSync(dir).filter((f) => /\.cuh?$/.test(f)).flatMap((f) => firstStatements(readFileSync(join(dir, f), 'utf8')).map((s) => `${f}: ${s}`));
+  const found = readdirSync(dir)
+    .filter((f) => /\.cuh?$/.test(f))
+    .flatMap((f) => firstStatements(readFileSync(join(dir, f), 'utf8')).map((s) => `${f}: ${s}`));
   expect(found.length).toBeGreaterThanOrEqual(60);
   expect(found.filter((s) => !s.endsWith(': wait_for_previous();'))).toEqual([]);
 });
 it('is seen by that search where it does not', () => {
-  expect(firstStatements('template <int W> __global__ void __launch_bounds__(kA * kB, 1)\n    f(float* x, int (*g)(int)) {\n  x[0] = 1;\n  wait_for_previous();\n}\n__global__ void g(A a) {\n  wait_for_previous();\n}')).toEqual(['x[0] = 1;', 'wait_for_previous();']);
+  expect(
+    firstStatements(
+      'template <int W> __global__ void __launch_bounds__(kA * kB, 1)\n    f(float* x, int ' +
+        '(*g)(int)) {\n  x[0] = 1;\n  wait_for_previous();\n}\n__global__ void g(A a) {\n  ' +
+        'wait_for_previous();\n}',
+    ),
+  ).toEqual(['x[0] = 1;', 'wait_for_previous();']);
 });

@@ -1,4 +1,5 @@
-// Device memory that runs out in the middle of training. In a process of its own: memory kept from other runs would hide it.
+// Device memory that runs out in the middle of training. In a process of its own: memory kept from other runs would
+// hide it.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -17,16 +18,33 @@ const adapterOf = (name: string): Uint8Array[] => {
 
 describe('a device that is too small', () => {
   it('undoes a step in which memory runs out, saves the one before and says what to change', async () => {
-    const short = Array.from({ length: 12 }, (_, i) => JSON.stringify({ tokens: Array.from({ length: 6 }, (_, j) => (i + j) % 96) }));
+    const short = Array.from({ length: 12 }, (_, i) =>
+      JSON.stringify({ tokens: Array.from({ length: 6 }, (_, j) => (i + j) % 96) }),
+    );
     const long = JSON.stringify({ tokens: Array.from({ length: 560 }, (_, j) => j % 96) });
     writeFileSync(at('uneven.jsonl'), `${[...short.slice(0, 6), long, ...short.slice(6)].join('\n')}\n`);
-    const set = ['data.train.0.path=uneven.jsonl', 'data.maxTokens=600', 'train.steps=8', 'train.rowsPerStep=1', 'train.checkpointEvery=100', 'device=cuda'];
-    const again = (out: string, limit: string, resume = false) => train(at('recipe.yaml'), { out: at('runs', out), set: [...set, `memoryLimit=${limit}`], resume });
-    const error = await again('tight', '2MiB').then(() => { throw new Error('it did not fail'); }, (e: unknown) => e as { code: string; message: string });
+    const set = [
+      'data.train.0.path=uneven.jsonl',
+      'data.maxTokens=600',
+      'train.steps=8',
+      'train.rowsPerStep=1',
+      'train.checkpointEvery=100',
+      'device=cuda',
+    ];
+    const again = (out: string, limit: string, resume = false) =>
+      train(at('recipe.yaml'), { out: at('runs', out), set: [...set, `memoryLimit=${limit}`], resume });
+    const error = await again('tight', '2MiB').then(
+      () => {
+        throw new Error('it did not fail');
+      },
+      (e: unknown) => e as { code: string; message: string },
+    );
     const lines = readMetrics(at('runs', 'tight')).length;
     expect(lines).toBeGreaterThan(0);
     expect(error.code).toBe('out_of_device_memory');
-    expect(error.message).toMatch(new RegExp(`^step ${lines + 1}: .*limit of 2 MiB.*step ${lines} is saved.*up to 600 tokens`));
+    expect(error.message).toMatch(
+      new RegExp(`^step ${lines + 1}: .*limit of 2 MiB.*step ${lines} is saved.*up to 600 tokens`),
+    );
     expect(readRun(at('runs', 'tight')).status).toBe('failed');
     expect(checkpointSteps(at('runs', 'tight'))).toEqual([lines]);
     await again('tight', '1GiB', true);

@@ -1,8 +1,8 @@
-// One tiny model on the CPU and on the (emulated) device: the same numbers within rounding, forward, backward, decoding and through a whole training run.
+// One tiny model on the CPU and on the (emulated) device: the same numbers within rounding, forward, backward, decoding
+// and through a whole training run.
 import { afterAll, describe, expect, it } from 'vitest';
-import { distance } from './emulated.js';
 import { openEngine } from '../../src/infer/engine.js';
-import { generateAll, GREEDY, Session } from '../../src/infer/session.js';
+import { GREEDY, generateAll, Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
@@ -15,20 +15,33 @@ import { ops } from '../../src/native/ops.js';
 import { type Place, Scope } from '../../src/native/tensor.js';
 import { prompt, tinyCheckpoint } from '../infer/tiny.js';
 import { pack } from '../model/golden.js';
+import { distance } from './emulated.js';
 
 const { dir, config } = await tinyCheckpoint();
 openDevice('cuda');
 const before = deviceMemory();
 const progress: [number, number][] = [];
-const models = { cpu: openCheckpoint(dir), cuda: openCheckpoint(dir, { place: 'cuda', onProgress: (done, total) => progress.push([done, total]) }) };
-afterAll(() => { models.cpu.close(); models.cuda.close(); });
+const models = {
+  cpu: openCheckpoint(dir),
+  cuda: openCheckpoint(dir, { place: 'cuda', onProgress: (done, total) => progress.push([done, total]) }),
+};
+afterAll(() => {
+  models.cpu.close();
+  models.cuda.close();
+});
 const batch = pack([[...prompt(23)], [...prompt(41)], [...prompt(1)]]);
 const bound = { f32: 2e-5, bf16: 2e-2 };
 
-/** Share of rows that are off by more than the bound of bf16, of the largest in all of b: where two experts nearly tie, rounding sends a token to the other one, on any device. */
+/**
+ * Share of rows that are off by more than the bound of bf16, of the largest in all of b: where two experts nearly tie,
+ * rounding sends a token to the other one, on any device.
+ */
 function outside(a: Float32Array, b: Float32Array, width: number): number {
-  const most = bound.bf16 * b.reduce((m, x) => Math.max(m, Math.abs(x)), 0), rows = new Set<number>();
-  b.forEach((x, i) => { if (!(Math.abs(x - (a[i] ?? NaN)) <= most)) rows.add(Math.floor(i / width)); });
+  const most = bound.bf16 * b.reduce((m, x) => Math.max(m, Math.abs(x)), 0),
+    rows = new Set<number>();
+  b.forEach((x, i) => {
+    if (!(Math.abs(x - (a[i] ?? NaN)) <= most)) rows.add(Math.floor(i / width));
+  });
   return (rows.size * width) / b.length;
 }
 
@@ -36,15 +49,40 @@ function forward(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = 
   using s = new Scope('activations', place);
   return logits(s, model, forwardHidden(s, model, null, batch, { precision }), precision).toFloat32();
 }
-function step(place: Place, precision: 'f32' | 'bf16', model: ModelWeights = models[place]): { nll: Float32Array; grads: Float32Array } {
-  const adapter = createAdapter(config, adapterSpec(config, { rank: 4, alpha: 8, targets: ['attention', 'experts', 'router'], rsLora: false, dropout: 0.1 }), { seed: 5, trainable: true, place });
+function step(
+  place: Place,
+  precision: 'f32' | 'bf16',
+  model: ModelWeights = models[place],
+): { nll: Float32Array; grads: Float32Array } {
+  const adapter = createAdapter(
+    config,
+    adapterSpec(config, {
+      rank: 4,
+      alpha: 8,
+      targets: ['attention', 'experts', 'router'],
+      rsLora: false,
+      dropout: 0.1,
+    }),
+    { seed: 5, trainable: true, place },
+  );
   try {
     ops.random_uniform(adapter.params, 3, -0.05, 0.05); // B is zero in a new adapter, and with it most gradients
     const T = batch.tokens.length - 1;
-    const targets = { rows: Int32Array.from({ length: T }, (_, i) => i), targets: Int32Array.from(batch.tokens.slice(1)), weights: new Float32Array(T).fill(1 / T) };
-    const { nll } = lossAndGradients(model, adapter.model, batch, targets, { precision, seed: 11, grads: null, gradients: true });
+    const targets = {
+      rows: Int32Array.from({ length: T }, (_, i) => i),
+      targets: Int32Array.from(batch.tokens.slice(1)),
+      weights: new Float32Array(T).fill(1 / T),
+    };
+    const { nll } = lossAndGradients(model, adapter.model, batch, targets, {
+      precision,
+      seed: 11,
+      grads: null,
+      gradients: true,
+    });
     return { nll, grads: adapter.grads?.toFloat32() ?? new Float32Array(0) };
-  } finally { adapter.close(); }
+  } finally {
+    adapter.close();
+  }
 }
 
 describe('a model on the device', () => {
@@ -62,7 +100,9 @@ describe('a model on the device', () => {
     expect(forward('cuda', 'f32')).toEqual(there);
   });
   it('has the logits of f32 in bf16 too, but for a token in ten at most', () => {
-    const there = forward('cuda', 'bf16'), exact = forward('cpu', 'f32'), V = config.vocab_size;
+    const there = forward('cuda', 'bf16'),
+      exact = forward('cpu', 'f32'),
+      V = config.vocab_size;
     expect(outside(there, exact, V)).toBeLessThan(0.1);
     expect(outside(forward('cpu', 'bf16'), exact, V)).toBeLessThan(0.1);
     expect(distance(there, exact)).toBeGreaterThan(bound.f32);
@@ -70,7 +110,8 @@ describe('a model on the device', () => {
   });
 
   it.each(['f32', 'bf16'] as const)('has the loss and the LoRA gradients of the CPU in %s', (precision) => {
-    const here = step('cpu', precision), there = step('cuda', precision);
+    const here = step('cpu', precision),
+      there = step('cuda', precision);
     expect(here.grads.some((x) => x !== 0)).toBe(true);
     expect(distance(there.nll, here.nll)).toBeLessThan(bound[precision]);
     expect(distance(there.grads, here.grads)).toBeLessThan(bound[precision]);
@@ -85,10 +126,26 @@ describe('a model on the device', () => {
 
   it('decodes the tokens of the CPU, past the window and from shared prefixes', () => {
     const run = (place: Place) => {
-      using session = new Session(models[place], { precision: 'f32', slots: 2, capacity: 160, prefixes: 1, prefillTokens: 48 });
-      return generateAll(session, [60, 33, 70].map((n) => ({ tokens: prompt(n), maxTokens: 20, stop: new Set<number>(), sampling: GREEDY, sharedTokens: 33 })));
+      using session = new Session(models[place], {
+        precision: 'f32',
+        slots: 2,
+        capacity: 160,
+        prefixes: 1,
+        prefillTokens: 48,
+      });
+      return generateAll(
+        session,
+        [60, 33, 70].map((n) => ({
+          tokens: prompt(n),
+          maxTokens: 20,
+          stop: new Set<number>(),
+          sampling: GREEDY,
+          sharedTokens: 33,
+        })),
+      );
     };
-    const here = run('cpu'), there = run('cuda');
+    const here = run('cpu'),
+      there = run('cuda');
     there.forEach((out, i) => {
       expect([...out.tokens]).toEqual([...(here[i]?.tokens ?? [])]);
       expect(distance(out.logprobs, here[i]?.logprobs ?? [])).toBeLessThan(1e-4);
@@ -109,7 +166,10 @@ describe('a model on the device', () => {
     try {
       expect(q8.cuda.head.place).toBe('cuda');
       expect(distance(forward('cuda', 'f32', q8.cuda), forward('cpu', 'f32', q8.cpu))).toBeLessThan(bound.f32);
-    } finally { q8.cpu.close(); q8.cuda.close(); }
+    } finally {
+      q8.cpu.close();
+      q8.cuda.close();
+    }
   });
 
   it('answers through an engine of its own thread', async () => {
@@ -117,8 +177,12 @@ describe('a model on the device', () => {
     try {
       expect(engine.info.device).toBe('cuda');
       const tokens = prompt(40);
-      expect(distance(await engine.score({ tokens }), scoreTokens(models.cpu, null, tokens, { precision: 'f32' }))).toBeLessThan(1e-4);
-    } finally { await engine.close(); }
+      expect(
+        distance(await engine.score({ tokens }), scoreTokens(models.cpu, null, tokens, { precision: 'f32' })),
+      ).toBeLessThan(1e-4);
+    } finally {
+      await engine.close();
+    }
   });
 
   it('gives all of its memory back', () => {

@@ -1,31 +1,43 @@
-// A training run on the (emulated) device: the losses of the CPU, resumed to the bit, and nothing lost when memory runs out.
+// A training run on the (emulated) device: the losses of the CPU, resumed to the bit, and nothing lost when memory runs
+// out.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import './emulated.js';
+import { openSafetensors } from '../../src/native/safetensors.js';
 import { planTraining } from '../../src/train/plan.js';
 import { readMetrics } from '../../src/train/run-folder.js';
 import { evaluate, train } from '../../src/train/train.js';
-import { openSafetensors } from '../../src/native/safetensors.js';
 import { tinyRun } from '../train/tiny.js';
 
 let dir = '';
 const at = (...p: string[]): string => join(dir, ...p);
-const run = (name: string, set: string[], more: { resume?: boolean } = {}) => train(at('recipe.yaml'), { out: at('runs', name), set: ['train.steps=4', 'train.checkpointEvery=2', ...set], ...more });
+const run = (name: string, set: string[], more: { resume?: boolean } = {}) =>
+  train(at('recipe.yaml'), {
+    out: at('runs', name),
+    set: ['train.steps=4', 'train.checkpointEvery=2', ...set],
+    ...more,
+  });
 const adapterOf = (name: string): Uint8Array[] => {
   using f = openSafetensors(at('runs', name, 'adapter', 'adapter_model.safetensors'));
   return [...f.tensors.keys()].map((k) => f.bytes(k));
 };
-beforeAll(async () => { dir = await tinyRun(); });
+beforeAll(async () => {
+  dir = await tinyRun();
+});
 
 describe('train on the device', () => {
   it('has the losses of the CPU, and the adapter is read on either', async () => {
-    await run('cpu', ['train.precision=f32']); // in bf16 each device rounds in its own places, and a token may go to another expert
+    // in bf16 each device rounds in its own places, and a token may go to another expert
+    await run('cpu', ['train.precision=f32']);
     const result = await run('cuda', ['train.precision=f32', 'device=cuda', 'memoryLimit=512MiB']);
     expect(result.status).toBe('done');
     expect(result.peakBytes).toBeGreaterThan(0);
-    const here = readMetrics(at('runs', 'cpu')), there = readMetrics(at('runs', 'cuda'));
-    there.forEach((m, i) => { expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(1e-4); });
+    const here = readMetrics(at('runs', 'cpu')),
+      there = readMetrics(at('runs', 'cuda'));
+    there.forEach((m, i) => {
+      expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(1e-4);
+    });
     const loss = (await evaluate(at('runs', 'cuda'))).loss;
     expect(Math.abs(loss - (await evaluate(at('runs', 'cuda'), { set: ['device=cpu'] })).loss)).toBeLessThan(1e-4);
   });
@@ -33,23 +45,42 @@ describe('train on the device', () => {
   it('goes on after a stop with the same bits', async () => {
     await run('whole', ['device=cuda']);
     const stop = new AbortController();
-    await train(at('recipe.yaml'), { out: at('runs', 'cut'), set: ['train.steps=4', 'train.checkpointEvery=2', 'device=cuda'], signal: stop.signal, onProgress: (p) => { if (p.step === 3) stop.abort(); } });
+    await train(at('recipe.yaml'), {
+      out: at('runs', 'cut'),
+      set: ['train.steps=4', 'train.checkpointEvery=2', 'device=cuda'],
+      signal: stop.signal,
+      onProgress: (p) => {
+        if (p.step === 3) stop.abort();
+      },
+    });
     await run('cut', ['device=cuda'], { resume: true });
     expect(adapterOf('cut')).toEqual(adapterOf('whole'));
   });
 
-  it('with activations and moments in host memory: the same losses, less of the device, and plan knows it', async () => {
-    const set = (mode: string): string[] => ['device=cuda', 'train.steps=2', `train.offloadActivations=${mode}`, `train.offloadOptimizer=${mode}`];
-    const kept = await run('kept', set('never')), offloaded = await run('offloaded', set('always'));
-    const losses = (name: string): number[] => readMetrics(at('runs', name)).map((m) => m.loss);
-    expect(losses('offloaded')[0]).toBe(losses('kept')[0]); // the step between is the CPU's AdamW
-    expect(Math.abs((losses('offloaded')[1] ?? NaN) - (losses('kept')[1] ?? NaN))).toBeLessThan(1e-5);
-    expect(offloaded.peakBytes).toBeLessThan(kept.peakBytes);
-    for (const [mode, measured] of [['never', kept.peakBytes], ['always', offloaded.peakBytes]] as const) {
-      const { device } = await planTraining(at('recipe.yaml'), { set: set(mode) });
-      expect(Math.abs((device?.totalPeakBytes ?? NaN) / measured - 1)).toBeLessThan(0.1);
-    }
-  });
+  it(
+    'with activations and moments in host memory: the same losses, less of the device, and ' + 'plan knows it',
+    async () => {
+      const set = (mode: string): string[] => [
+        'device=cuda',
+        'train.steps=2',
+        `train.offloadActivations=${mode}`,
+        `train.offloadOptimizer=${mode}`,
+      ];
+      const kept = await run('kept', set('never')),
+        offloaded = await run('offloaded', set('always'));
+      const losses = (name: string): number[] => readMetrics(at('runs', name)).map((m) => m.loss);
+      expect(losses('offloaded')[0]).toBe(losses('kept')[0]); // the step between is the CPU's AdamW
+      expect(Math.abs((losses('offloaded')[1] ?? NaN) - (losses('kept')[1] ?? NaN))).toBeLessThan(1e-5);
+      expect(offloaded.peakBytes).toBeLessThan(kept.peakBytes);
+      for (const [mode, measured] of [
+        ['never', kept.peakBytes],
+        ['always', offloaded.peakBytes],
+      ] as const) {
+        const { device } = await planTraining(at('recipe.yaml'), { set: set(mode) });
+        expect(Math.abs((device?.totalPeakBytes ?? NaN) / measured - 1)).toBeLessThan(0.1);
+      }
+    },
+  );
 
   it('plan refuses a limit that is too small and names the knob', async () => {
     const plan = await planTraining(at('recipe.yaml'), { set: ['device=cuda', 'memoryLimit=50KiB'] });
@@ -58,16 +89,33 @@ describe('train on the device', () => {
   });
 
   it('pretrains on the device', async () => {
-    const init = { vocab_size: 96, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, num_local_experts: 2, num_experts_per_tok: 1, sliding_window: 8, max_position_embeddings: 256 };
-    writeFileSync(at('scratch.yaml'), `model: { init: ${JSON.stringify(init)} }
+    const init = {
+      vocab_size: 96,
+      hidden_size: 32,
+      intermediate_size: 32,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+      num_key_value_heads: 1,
+      head_dim: 16,
+      num_local_experts: 2,
+      num_experts_per_tok: 1,
+      sliding_window: 8,
+      max_position_embeddings: 256,
+    };
+    writeFileSync(
+      at('scratch.yaml'),
+      `model: { init: ${JSON.stringify(init)} }
 data: { train: [{ path: train.jsonl, format: tokens }], maxTokens: 64 }
 train: { method: pretrain, steps: 2, rowsPerStep: 6 }
-`);
+`,
+    );
     const losses = async (device: string): Promise<number[]> => {
       await train(at('scratch.yaml'), { out: at('runs', `scratch-${device}`), set: [`device=${device}`] });
       return readMetrics(at('runs', `scratch-${device}`)).map((m) => m.loss);
     };
     const here = await losses('cpu');
-    (await losses('cuda')).forEach((x, i) => { expect(Math.abs(x - (here[i] ?? NaN))).toBeLessThan(5e-3); });
+    (await losses('cuda')).forEach((x, i) => {
+      expect(Math.abs(x - (here[i] ?? NaN))).toBeLessThan(5e-3);
+    });
   });
 });

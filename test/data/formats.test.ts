@@ -1,4 +1,5 @@
-// The suite every dataset format passes: its sample rows load and train something, its bad rows give the error they name.
+// The suite every dataset format passes: its sample rows load and train something, its bad rows give the error they
+// name.
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,12 +13,24 @@ import { DataError } from '../../src/native/errors.js';
 const samples = join(packageRoot, 'datasets', 'samples');
 const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));
 afterAll(() => tokenizer.close());
-const context: LoadContext = { tokenizer: () => tokenizer, vocabSize: tokenizer.vocabSize, maxTokens: 1024, loss: { analysis: 1, commentary: 1, final: 1 } };
-const lines = (path: string): string[] => readFileSync(path, 'utf8').split('\n').filter((l) => l !== '');
+const context: LoadContext = {
+  tokenizer: () => tokenizer,
+  vocabSize: tokenizer.vocabSize,
+  maxTokens: 1024,
+  loss: { analysis: 1, commentary: 1, final: 1 },
+};
+const lines = (path: string): string[] =>
+  readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((l) => l !== '');
 
 it('every format has its samples, and every sample its format', () => {
   const wanted = FORMATS.flatMap((f) => [`${f.name}.bad.jsonl`, `${f.name}.jsonl`]);
-  expect(readdirSync(samples).filter((n) => n.endsWith('.jsonl')).sort()).toEqual(wanted.sort());
+  expect(
+    readdirSync(samples)
+      .filter((n) => n.endsWith('.jsonl'))
+      .sort(),
+  ).toEqual(wanted.sort());
   expect(FORMATS.length).toBeGreaterThanOrEqual(3);
 });
 
@@ -42,7 +55,10 @@ describe.each(FORMATS)('$name', ({ name }) => {
     for (const { code, row } of bad) {
       const path = join(mkdtempSync(join(tmpdir(), 'format-')), 'row.jsonl');
       writeFileSync(path, `${row}\n`);
-      const error: unknown = await loadDataset([{ path, format: name }], context).then(() => null, (e: unknown) => e);
+      const error: unknown = await loadDataset([{ path, format: name }], context).then(
+        () => null,
+        (e: unknown) => e,
+      );
       expect(error, row).toBeInstanceOf(DataError);
       expect((error as DataError).code, row).toBe(code);
       expect((error as DataError).message, row).toContain('row.jsonl');

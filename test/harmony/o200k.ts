@@ -2,7 +2,11 @@
 import { createRequire } from 'node:module';
 import { Tiktoken } from 'tiktoken';
 
-interface EncoderFile { readonly pat_str: string; readonly bpe_ranks: string; readonly special_tokens: Record<string, number> }
+interface EncoderFile {
+  readonly pat_str: string;
+  readonly bpe_ranks: string;
+  readonly special_tokens: Record<string, number>;
+}
 const file = createRequire(import.meta.url)('tiktoken/encoders/o200k_base.json') as EncoderFile;
 
 export const o200kPattern: string = file.pat_str;
@@ -22,7 +26,10 @@ export function o200kOracle(): Tiktoken {
   return new Tiktoken(file.bpe_ranks, file.special_tokens, file.pat_str);
 }
 
-/** All splits of each token into two tokens, by the rank of the result, then of the parts: how the released tokenizer.json lists merges. */
+/**
+ * All splits of each token into two tokens, by the rank of the result, then of the parts: how the released
+ * tokenizer.json lists merges.
+ */
 export function mergesOfRanks(ranks: readonly Uint8Array[]): [number, number][] {
   const key = (t: Uint8Array): string => Buffer.from(t.buffer, t.byteOffset, t.length).toString('latin1');
   const names = ranks.map(key);

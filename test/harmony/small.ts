@@ -1,7 +1,38 @@
 // A vocabulary of a few hundred tokens for tests: the 256 bytes and some merges, whatever order they come in.
 import type { OwnVocabulary } from '../../src/harmony/tokenizer-file.js';
 
-const WORDS = ['he', 'll', 'hell', 'hello', ' h', 'th', 'the', ' the', 'in', 'ing', 'er', 'an', 'and', ' and', 'on', '中', '国', '中国', '12', '123', '  ', '\n\n', ' a', 'as', 'st', 'ant', 'assist', 'fin', 'al', 'final'];
+const WORDS = [
+  'he',
+  'll',
+  'hell',
+  'hello',
+  ' h',
+  'th',
+  'the',
+  ' the',
+  'in',
+  'ing',
+  'er',
+  'an',
+  'and',
+  ' and',
+  'on',
+  '中',
+  '国',
+  '中国',
+  '12',
+  '123',
+  '  ',
+  '\n\n',
+  ' a',
+  'as',
+  'st',
+  'ant',
+  'assist',
+  'fin',
+  'al',
+  'final',
+];
 
 export function smallVocabulary(): OwnVocabulary {
   const tokens: Uint8Array[] = Array.from({ length: 256 }, (_, i) => Uint8Array.of(255 - i));

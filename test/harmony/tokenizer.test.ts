@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { loadTokenizer, tokenizerFromJson, tokenizerFromRanks } from '../../src/harmony/tokenizer.js';
 import { O200K_PATTERN, tokenizerJson, writeTokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Tokenizer } from '../../src/harmony/types.js';
-import { CheckpointError } from '../../src/native/errors.js';
 import { packageRoot } from '../../src/native/addon.js';
+import { CheckpointError } from '../../src/native/errors.js';
 import { corpus, edgeCases, LANGUAGES } from './corpus.mjs';
 import { mergesOfRanks, o200kOracle, o200kPattern, o200kRanks } from './o200k.js';
 import { smallVocabulary } from './small.js';
@@ -35,7 +35,11 @@ describe('o200k', () => {
     writeTokenizerJson(join(folder, 'o200k', 'tokenizer.json'), { tokens: ranks, merges });
     byFile = loadTokenizer(join(folder, 'o200k'));
   });
-  afterAll(() => { oracle.free(); byRank.close(); byFile.close(); });
+  afterAll(() => {
+    oracle.free();
+    byRank.close();
+    byFile.close();
+  });
 
   const differences = (texts: readonly string[]): { bytes: number; differing: string[] } => {
     let bytes = 0;
@@ -51,13 +55,26 @@ describe('o200k', () => {
   test('what is loaded is the released tokenizer.json, byte for byte', () => {
     const bytes = readFileSync(join(folder, 'o200k', 'tokenizer.json'));
     expect(bytes.length).toBe(27_868_174);
-    expect(createHash('sha256').update(bytes).digest('hex')).toBe('0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3'); // gpt-oss-20b, revision 6cee5e8
+    expect(createHash('sha256').update(bytes).digest('hex')).toBe(
+      '0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3',
+    ); // gpt-oss-20b, revision 6cee5e8
   });
 
   test('is the pattern of the reference', () => expect(O200K_PATTERN).toBe(o200kPattern));
 
-  test('has gpt-oss\'s control ids', () => {
-    const wanted = { '<|startoftext|>': 199998, '<|endoftext|>': 199999, '<|return|>': 200002, '<|constrain|>': 200003, '<|channel|>': 200005, '<|start|>': 200006, '<|end|>': 200007, '<|message|>': 200008, '<|call|>': 200012, '<|endofprompt|>': 200018 };
+  test("has gpt-oss's control ids", () => {
+    const wanted = {
+      '<|startoftext|>': 199998,
+      '<|endoftext|>': 199999,
+      '<|return|>': 200002,
+      '<|constrain|>': 200003,
+      '<|channel|>': 200005,
+      '<|start|>': 200006,
+      '<|end|>': 200007,
+      '<|message|>': 200008,
+      '<|call|>': 200012,
+      '<|endofprompt|>': 200018,
+    };
     expect(byRank.special).toMatchObject(wanted);
     expect(byFile.special).toEqual(byRank.special);
     expect([byFile.vocabSize, byRank.vocabSize]).toEqual([200019, 201088]);
@@ -77,7 +94,8 @@ describe('o200k', () => {
   test('no difference for any assigned code point, alone and in context', () => {
     const texts: string[] = [];
     for (let first = 0; first < 0x110000; first += 64) {
-      if (first >= 0x32400 && first < 0xe0000 && first % 0x1000 !== 0xfc0) continue; // planes of nothing: their edges only
+      // planes of nothing: their edges only
+      if (first >= 0x32400 && first < 0xe0000 && first % 0x1000 !== 0xfc0) continue;
       if (first >= 0xe0200 && first % 0x1000 !== 0xfc0) continue;
       let text = '';
       for (let c = first; c < first + 64; c++) {
@@ -91,7 +109,8 @@ describe('o200k', () => {
   }, 240_000);
 
   test('lone surrogates are U+FFFD', () => {
-    for (const text of ['\ud800', 'a\udc00b', '\udc00\ud800', '\ud83d\ude00\ud83d']) expect(same(byRank.encode(text), oracle.encode_ordinary(text))).toBe(true);
+    for (const text of ['\ud800', 'a\udc00b', '\udc00\ud800', '\ud83d\ude00\ud83d'])
+      expect(same(byRank.encode(text), oracle.encode_ordinary(text))).toBe(true);
   });
 
   test('text is never a control token', () => {
@@ -127,13 +146,22 @@ describe('o200k', () => {
 describe('tokenizer.json', () => {
   const own = smallVocabulary();
   const good = JSON.stringify(JSON.parse(tokenizerJson(own))); // compact: damage hits more than indentation
-  const changed = (change: (json: any) => void): string => { const json = JSON.parse(good); change(json); return JSON.stringify(json); };
+  const changed = (change: (json: any) => void): string => {
+    const json = JSON.parse(good);
+    change(json);
+    return JSON.stringify(json);
+  };
   const codeOf = (text: string): string => {
-    try { tokenizerFromJson(text).close(); } catch (e) { if (e instanceof CheckpointError) return e.code; throw e; }
+    try {
+      tokenizerFromJson(text).close();
+    } catch (e) {
+      if (e instanceof CheckpointError) return e.code;
+      throw e;
+    }
     return 'loads';
   };
 
-  test('a small own vocabulary loads, encodes by its merges and has harmony\'s control tokens on top', () => {
+  test("a small own vocabulary loads, encodes by its merges and has harmony's control tokens on top", () => {
     const file = join(folder, 'small.json');
     writeTokenizerJson(file, own);
     const t = loadTokenizer(file, { vocabSize: 320 });
@@ -148,38 +176,217 @@ describe('tokenizer.json', () => {
   });
 
   test('merges may be strings, and control tokens may stand in the vocabulary too', () => {
-    expect(codeOf(changed((j) => { j.model.merges = j.model.merges.map((m: string[]) => m.join(' ')); }))).toBe('loads');
-    expect(codeOf(changed((j) => { for (const a of j.added_tokens) j.model.vocab[a.content] = a.id; }))).toBe('loads');
+    expect(
+      codeOf(
+        changed((j) => {
+          j.model.merges = j.model.merges.map((m: string[]) => m.join(' '));
+        }),
+      ),
+    ).toBe('loads');
+    expect(
+      codeOf(
+        changed((j) => {
+          for (const a of j.added_tokens) j.model.vocab[a.content] = a.id;
+        }),
+      ),
+    ).toBe('loads');
   });
 
   const bad: [string, string, (json: any) => void][] = [
-    ['a gap in the ids', 'tokenizer_gap', (j) => { delete j.model.vocab.hello; }],
-    ['a gap before the control ids', 'tokenizer_gap', (j) => { for (const a of j.added_tokens) a.id += 5; }],
-    ['an id given twice', 'tokenizer_duplicate', (j) => { j.model.vocab.hello = j.model.vocab.he; }],
-    ['a control id that is an ordinary one', 'tokenizer_duplicate', (j) => { j.added_tokens[0].id = 5; }],
-    ['a control id given twice', 'tokenizer_duplicate', (j) => { j.added_tokens[1].id = j.added_tokens[0].id; }],
-    ['a control token named twice', 'tokenizer_duplicate', (j) => { j.added_tokens[1].content = '<|startoftext|>'; }],
-    ['a merge of an unknown token', 'tokenizer_merge', (j) => { j.model.merges.push(['zz', 'q']); }],
-    ['a merge into an unknown token', 'tokenizer_merge', (j) => { j.model.merges.push(['z', 'q']); }],
-    ['a merge named twice', 'tokenizer_merge', (j) => { j.model.merges.push(j.model.merges[0]); }],
-    ['a merge of three', 'tokenizer_merge', (j) => { j.model.merges[0] = ['h', 'e', 'l']; }],
-    ['a merge that is a number', 'tokenizer_merge', (j) => { j.model.merges[0] = 7; }],
-    ['no merges', 'tokenizer_merge', (j) => { j.model.merges = []; }],
-    ['another model', 'tokenizer_unsupported', (j) => { j.model.type = 'Unigram'; }],
-    ['a normalizer', 'tokenizer_unsupported', (j) => { j.normalizer = { type: 'NFC' }; }],
-    ['byte fallback', 'tokenizer_unsupported', (j) => { j.model.byte_fallback = true; }],
-    ['a prefix space', 'tokenizer_unsupported', (j) => { j.pre_tokenizer.pretokenizers[1].add_prefix_space = true; }],
-    ['no pre-tokenizer', 'tokenizer_unsupported', (j) => { j.pre_tokenizer = null; }],
-    ['another pattern', 'tokenizer_pattern', (j) => { j.pre_tokenizer.pretokenizers[0].pattern.Regex = '\\s+|\\S+'; }],
-    ['no <|call|>', 'tokenizer_control_missing', (j) => { j.added_tokens[14].content = '<|other|>'; }],
-    ['a missing byte', 'tokenizer_bytes_missing', (j) => { const id = j.model.vocab['!']; delete j.model.vocab['!']; j.model.vocab['he!he!'] = id; }],
-    ['a token outside the byte alphabet', 'tokenizer_alphabet', (j) => { const id = j.model.vocab.hello; delete j.model.vocab.hello; j.model.vocab['中'] = id; j.model.merges = j.model.merges.filter((m: string[]) => m.join('') !== 'hello'); }],
-    ['an empty token', 'tokenizer_alphabet', (j) => { j.model.vocab[''] = 400; }],
-    ['an id that is text', 'tokenizer_type', (j) => { j.model.vocab.hello = '7'; }],
-    ['an id below zero', 'tokenizer_type', (j) => { j.model.vocab.hello = -1; }],
-    ['an enormous id', 'tokenizer_type', (j) => { j.model.vocab.hello = 1e9; }],
-    ['a vocabulary that is a list', 'tokenizer_type', (j) => { j.model.vocab = []; }],
-    ['no added tokens', 'tokenizer_type', (j) => { delete j.added_tokens; }],
+    [
+      'a gap in the ids',
+      'tokenizer_gap',
+      (j) => {
+        delete j.model.vocab.hello;
+      },
+    ],
+    [
+      'a gap before the control ids',
+      'tokenizer_gap',
+      (j) => {
+        for (const a of j.added_tokens) a.id += 5;
+      },
+    ],
+    [
+      'an id given twice',
+      'tokenizer_duplicate',
+      (j) => {
+        j.model.vocab.hello = j.model.vocab.he;
+      },
+    ],
+    [
+      'a control id that is an ordinary one',
+      'tokenizer_duplicate',
+      (j) => {
+        j.added_tokens[0].id = 5;
+      },
+    ],
+    [
+      'a control id given twice',
+      'tokenizer_duplicate',
+      (j) => {
+        j.added_tokens[1].id = j.added_tokens[0].id;
+      },
+    ],
+    [
+      'a control token named twice',
+      'tokenizer_duplicate',
+      (j) => {
+        j.added_tokens[1].content = '<|startoftext|>';
+      },
+    ],
+    [
+      'a merge of an unknown token',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges.push(['zz', 'q']);
+      },
+    ],
+    [
+      'a merge into an unknown token',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges.push(['z', 'q']);
+      },
+    ],
+    [
+      'a merge named twice',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges.push(j.model.merges[0]);
+      },
+    ],
+    [
+      'a merge of three',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges[0] = ['h', 'e', 'l'];
+      },
+    ],
+    [
+      'a merge that is a number',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges[0] = 7;
+      },
+    ],
+    [
+      'no merges',
+      'tokenizer_merge',
+      (j) => {
+        j.model.merges = [];
+      },
+    ],
+    [
+      'another model',
+      'tokenizer_unsupported',
+      (j) => {
+        j.model.type = 'Unigram';
+      },
+    ],
+    [
+      'a normalizer',
+      'tokenizer_unsupported',
+      (j) => {
+        j.normalizer = { type: 'NFC' };
+      },
+    ],
+    [
+      'byte fallback',
+      'tokenizer_unsupported',
+      (j) => {
+        j.model.byte_fallback = true;
+      },
+    ],
+    [
+      'a prefix space',
+      'tokenizer_unsupported',
+      (j) => {
+        j.pre_tokenizer.pretokenizers[1].add_prefix_space = true;
+      },
+    ],
+    [
+      'no pre-tokenizer',
+      'tokenizer_unsupported',
+      (j) => {
+        j.pre_tokenizer = null;
+      },
+    ],
+    [
+      'another pattern',
+      'tokenizer_pattern',
+      (j) => {
+        j.pre_tokenizer.pretokenizers[0].pattern.Regex = '\\s+|\\S+';
+      },
+    ],
+    [
+      'no <|call|>',
+      'tokenizer_control_missing',
+      (j) => {
+        j.added_tokens[14].content = '<|other|>';
+      },
+    ],
+    [
+      'a missing byte',
+      'tokenizer_bytes_missing',
+      (j) => {
+        const id = j.model.vocab['!'];
+        delete j.model.vocab['!'];
+        j.model.vocab['he!he!'] = id;
+      },
+    ],
+    [
+      'a token outside the byte alphabet',
+      'tokenizer_alphabet',
+      (j) => {
+        const id = j.model.vocab.hello;
+        delete j.model.vocab.hello;
+        j.model.vocab['中'] = id;
+        j.model.merges = j.model.merges.filter((m: string[]) => m.join('') !== 'hello');
+      },
+    ],
+    [
+      'an empty token',
+      'tokenizer_alphabet',
+      (j) => {
+        j.model.vocab[''] = 400;
+      },
+    ],
+    [
+      'an id that is text',
+      'tokenizer_type',
+      (j) => {
+        j.model.vocab.hello = '7';
+      },
+    ],
+    [
+      'an id below zero',
+      'tokenizer_type',
+      (j) => {
+        j.model.vocab.hello = -1;
+      },
+    ],
+    [
+      'an enormous id',
+      'tokenizer_type',
+      (j) => {
+        j.model.vocab.hello = 1e9;
+      },
+    ],
+    [
+      'a vocabulary that is a list',
+      'tokenizer_type',
+      (j) => {
+        j.model.vocab = [];
+      },
+    ],
+    [
+      'no added tokens',
+      'tokenizer_type',
+      (j) => {
+        delete j.added_tokens;
+      },
+    ],
     ['a root that is a list', 'tokenizer_type', () => {}],
   ];
   test.each(bad)('refuses %s: %s', (name, code, change) => {
@@ -187,7 +394,15 @@ describe('tokenizer.json', () => {
   });
 
   test('refuses what is no file, no JSON, too large or does not fit the checkpoint', () => {
-    const code = (act: () => unknown): string => { try { act(); } catch (e) { if (e instanceof CheckpointError) return e.code; throw e; } return 'loads'; };
+    const code = (act: () => unknown): string => {
+      try {
+        act();
+      } catch (e) {
+        if (e instanceof CheckpointError) return e.code;
+        throw e;
+      }
+      return 'loads';
+    };
     expect(code(() => loadTokenizer(join(folder, 'absent')))).toBe('tokenizer_missing');
     expect(code(() => loadTokenizer(folder))).toBe('tokenizer_missing');
     writeFileSync(join(folder, 'cut.json'), good.slice(0, good.length / 2));
@@ -217,13 +432,37 @@ describe('tokenizer.json', () => {
   }, 240_000);
 });
 
-/** Damages the text (cuts, flipped characters, repeats) or the tree (values replaced, removed, copied from elsewhere). */
+/**
+ * Damages the text (cuts, flipped characters, repeats) or the tree (values replaced, removed, copied from elsewhere).
+ */
 function damager(good: string): { damage(i: number): string } {
-  const values = [null, true, false, 0, -1, 1.5, 1e300, 1048575, '', 'x', '中', 'h e', [], {}, [[]], ['h', 'e'], { id: 3 }, '__proto__'];
+  const values = [
+    null,
+    true,
+    false,
+    0,
+    -1,
+    1.5,
+    1e300,
+    1048575,
+    '',
+    'x',
+    '中',
+    'h e',
+    [],
+    {},
+    [[]],
+    ['h', 'e'],
+    { id: 3 },
+    '__proto__',
+  ];
   return {
     damage(seed) {
       let state = (seed * 2654435761 + 12345) >>> 0;
-      const below = (n: number): number => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return Math.floor((state / 2 ** 32) * n); };
+      const below = (n: number): number => {
+        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+        return Math.floor((state / 2 ** 32) * n);
+      };
       if (below(4) === 0) {
         const at = below(good.length);
         const kind = below(4);
@@ -248,8 +487,10 @@ function damager(good: string): { damage(i: number): string } {
         const kind = below(4);
         if (kind === 0) delete parent[key];
         else if (kind === 1) parent[key] = values[below(values.length)];
-        else if (kind === 2) { const keys = Object.keys(parent); parent[key] = parent[keys[below(keys.length)]!]; }
-        else if (typeof node === 'number') parent[key] = node + below(5) - 2;
+        else if (kind === 2) {
+          const keys = Object.keys(parent);
+          parent[key] = parent[keys[below(keys.length)]!];
+        } else if (typeof node === 'number') parent[key] = node + below(5) - 2;
         else if (typeof node === 'string') parent[key] = node.slice(0, below(node.length + 1)) + 'e';
         else parent[key] = values[below(values.length)];
       }

@@ -1,7 +1,8 @@
-// Decode steps that are recorded once and launched give the bits of steps run op by op, whatever else happens between them: the same on every place.
+// Decode steps that are recorded once and launched give the bits of steps run op by op, whatever else happens between
+// them: the same on every place.
 import { afterAll, describe, expect, it } from 'vitest';
+import { type Completion, GREEDY, generateAll, type SequenceOptions, Session } from '../../src/infer/session.js';
 import { DecodeSteps } from '../../src/model/decode-step.js';
-import { type Completion, generateAll, GREEDY, type SequenceOptions, Session } from '../../src/infer/session.js';
 import { KvCache } from '../../src/model/kv-cache.js';
 import { type Batch, type ModelWeights, placeOf } from '../../src/model/types.js';
 import { deviceMemory } from '../../src/native/device.js';
@@ -11,16 +12,24 @@ import { memoryStats, Scope } from '../../src/native/tensor.js';
 import { prompt } from './tiny.js';
 
 const requests: SequenceOptions[] = [9, 3, 21, 5].map((n, i) => ({
-  tokens: prompt(n), maxTokens: 4 + 2 * i, stop: new Set<number>(), sampling: i % 2 ? { ...GREEDY, temperature: 0.8, topK: 20, topP: 0.95, seed: 7 + i } : GREEDY,
+  tokens: prompt(n),
+  maxTokens: 4 + 2 * i,
+  stop: new Set<number>(),
+  sampling: i % 2 ? { ...GREEDY, temperature: 0.8, topK: 20, topP: 0.95, seed: 7 + i } : GREEDY,
 }));
 const generate = (model: ModelWeights, graphs: boolean): readonly Completion[] => {
   using session = new Session(model, { precision: 'bf16', slots: 3, capacity: 200, graphs });
   return generateAll(session, requests);
 };
-export const step = (at: number, B = 2): Batch => ({ tokens: Int32Array.from({ length: B }, (_, b) => 5 + at + 4 * b), positions: new Int32Array(B).fill(at), starts: Int32Array.from({ length: B + 1 }, (_, b) => b) });
+export const step = (at: number, B = 2): Batch => ({
+  tokens: Int32Array.from({ length: B }, (_, b) => 5 + at + 4 * b),
+  positions: new Int32Array(B).fill(at),
+  starts: Int32Array.from({ length: B + 1 }, (_, b) => b),
+});
 
 export function recordedSteps(models: Readonly<Record<string, ModelWeights>>): void {
-  const model = Object.values(models)[0] as ModelWeights, place = placeOf(model);
+  const model = Object.values(models)[0] as ModelWeights,
+    place = placeOf(model);
   const live = (): number => (place === 'cpu' ? memoryStats() : deviceMemory()).totalLive;
 
   describe('recorded decode steps', () => {
@@ -34,7 +43,8 @@ export function recordedSteps(models: Readonly<Record<string, ModelWeights>>): v
       const before = live();
       using cache = new KvCache(model.config, 2, 64, place);
       const after = live();
-      const params = new Float32Array(8), u = new Float32Array(2);
+      const params = new Float32Array(8),
+        u = new Float32Array(2);
       const run = (steps: DecodeSteps, disturb: boolean): number[] => {
         const out: number[] = [];
         for (const slot of [0, 1]) cache.reset(slot);
@@ -61,10 +71,23 @@ export function recordedSteps(models: Readonly<Record<string, ModelWeights>>): v
     afterAll(() => outer.close());
     it('refuse what a recording cannot hold, and leave the place usable', () => {
       using s = new Scope('workspace', place);
-      const x = s.from(Float32Array.of(1, 2, 3)), y = outer.from(Float32Array.of(10, 20, 30));
-      expect(() => Graph.record(() => { x.read(); }, place)).toThrow(/recorded/);
-      expect(() => Graph.record(() => { x.write(Float32Array.of(4, 5, 6)); }, place)).toThrow(/recorded/);
-      expect(() => Graph.record(() => { Graph.record(() => {}, place); }, place)).toThrow(/under way/);
+      const x = s.from(Float32Array.of(1, 2, 3)),
+        y = outer.from(Float32Array.of(10, 20, 30));
+      expect(() =>
+        Graph.record(() => {
+          x.read();
+        }, place),
+      ).toThrow(/recorded/);
+      expect(() =>
+        Graph.record(() => {
+          x.write(Float32Array.of(4, 5, 6));
+        }, place),
+      ).toThrow(/recorded/);
+      expect(() =>
+        Graph.record(() => {
+          Graph.record(() => {}, place);
+        }, place),
+      ).toThrow(/under way/);
       using doubled = Graph.record(() => ops.add(x, y), place);
       expect([...x.toFloat32()]).toEqual([1, 2, 3]);
       doubled.launch();

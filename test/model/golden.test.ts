@@ -1,4 +1,5 @@
-// The model against transformers 5.18: logits, losses, LoRA gradients and all gradients of small random checkpoints (test/golden/model/make_goldens.py).
+// The model against transformers 5.18: logits, losses, LoRA gradients and all gradients of small random checkpoints
+// (test/golden/model/make_goldens.py).
 import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients, MOE_CHUNK_TOKENS, scoreTokens } from '../../src/model/gpt-oss.js';
@@ -30,65 +31,109 @@ describe.each(goldens)('golden $name', (g) => {
     });
   });
 
-  it('logits in bf16 no further from the f32 truth than transformers\' bf16', () => {
-    let ours = 0, theirs = 0, n = 0;
+  it("logits in bf16 no further from the f32 truth than transformers' bf16", () => {
+    let ours = 0,
+      theirs = 0,
+      n = 0;
     g.inputs.sequences.forEach((sequence, i) => {
       const truth = g.f32(`logits.${i}`);
       ours += rms(logitsOf(model, sequence, 'bf16'), truth) ** 2 * truth.length;
       theirs += rms(g.f32(`logits_bf16.${i}`), truth) ** 2 * truth.length;
       n += truth.length;
     });
-    console.log(`${g.name} logits bf16: rms ${Math.sqrt(ours / n).toExponential(2)}, transformers ${Math.sqrt(theirs / n).toExponential(2)}`);
+    console.log(
+      `${g.name} logits bf16: rms ${Math.sqrt(ours / n).toExponential(2)}, transformers ` +
+        `${Math.sqrt(theirs / n).toExponential(2)}`,
+    );
     expect(ours).toBeGreaterThan(0);
     expect(ours).toBeLessThanOrEqual(theirs);
   });
 
   it('nll, packed, and the score of a text', () => {
-    const { nll } = lossAndGradients(model, null, g.batch(), g.targets(), { precision: 'f32', seed: 0, grads: null, gradients: false });
+    const { nll } = lossAndGradients(model, null, g.batch(), g.targets(), {
+      precision: 'f32',
+      seed: 0,
+      grads: null,
+      gradients: false,
+    });
     expect(relativeError(nll, g.f32('nll'))).toBeLessThan(BOUND);
     const first = g.inputs.sequences[0] ?? [];
     const score = scoreTokens(model, null, Int32Array.from(first), { precision: 'f32' });
     const rows = g.inputs.targets[0] ?? [];
-    expect(relativeError(rows.map((r) => -(score[r] ?? NaN)), g.f32('nll').slice(0, rows.length))).toBeLessThan(BOUND);
+    expect(
+      relativeError(
+        rows.map((r) => -(score[r] ?? NaN)),
+        g.f32('nll').slice(0, rows.length),
+      ),
+    ).toBeLessThan(BOUND);
   });
 
-  it.runIf(g.inputs.lora)('LoRA: losses and gradients of every pair; the same bits at 1, 2 and 3 threads; nothing left allocated', () => {
-    const bits = [1, 2, 3].map((n) => {
-      setThreads(n);
-      using s = new Scope('adapter');
-      const { adapter, tensors } = goldenAdapter(g, s, model.config);
-      const before = memoryStats().totalLive;
-      const { nll } = lossAndGradients(model, adapter, g.batch(), g.targets(), { precision: 'f32', seed: 1, grads: null, gradients: true });
-      expect(memoryStats().totalLive).toBe(before);
-      expect(relativeError(nll, g.f32('lora.nll'))).toBeLessThan(BOUND);
-      let worst = 0;
-      for (const { name, grad } of tensors) {
-        const err = relativeError(grad.toFloat32(), g.f32(name));
-        worst = Math.max(worst, err);
-        expect(err, name).toBeLessThan(BOUND);
-      }
-      if (n === 1) console.log(`${g.name} LoRA gradients: ${worst.toExponential(2)} over ${tensors.length} tensors`);
-      return Buffer.concat([nll, ...tensors.map((t) => t.grad.toFloat32())].map((a) => Buffer.from(a.buffer)));
-    });
-    expect(bits[1]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
-    expect(bits[2]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
-  });
+  it.runIf(g.inputs.lora)(
+    'LoRA: losses and gradients of every pair; the same bits at 1, 2 and 3 threads; nothing left allocated',
+    () => {
+      const bits = [1, 2, 3].map((n) => {
+        setThreads(n);
+        using s = new Scope('adapter');
+        const { adapter, tensors } = goldenAdapter(g, s, model.config);
+        const before = memoryStats().totalLive;
+        const { nll } = lossAndGradients(model, adapter, g.batch(), g.targets(), {
+          precision: 'f32',
+          seed: 1,
+          grads: null,
+          gradients: true,
+        });
+        expect(memoryStats().totalLive).toBe(before);
+        expect(relativeError(nll, g.f32('lora.nll'))).toBeLessThan(BOUND);
+        let worst = 0;
+        for (const { name, grad } of tensors) {
+          const err = relativeError(grad.toFloat32(), g.f32(name));
+          worst = Math.max(worst, err);
+          expect(err, name).toBeLessThan(BOUND);
+        }
+        if (n === 1) console.log(`${g.name} LoRA gradients: ${worst.toExponential(2)} over ${tensors.length} tensors`);
+        return Buffer.concat([nll, ...tensors.map((t) => t.grad.toFloat32())].map((a) => Buffer.from(a.buffer)));
+      });
+      expect(bits[1]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
+      expect(bits[2]?.equals(bits[0] ?? Buffer.alloc(0))).toBe(true);
+    },
+  );
 
   it.runIf([...g.file.tensors.keys()].some((n) => n.startsWith('grad.')))('gradients of all weights', () => {
     using s = new Scope('optimizer');
     const all = new Map<string, Tensor>();
-    const zeros = (name: string, t: Tensor, shape: readonly number[] = t.shape): Tensor => { const z = s.zeros('f32', shape); all.set(`grad.${name}`, z); return z; };
-    const linear = (name: string, w: { w: Tensor; bias: Tensor | null }): LinearGrads => ({ w: zeros(`${name}.weight`, w.w), bias: w.bias && zeros(`${name}.bias`, w.bias) });
+    const zeros = (name: string, t: Tensor, shape: readonly number[] = t.shape): Tensor => {
+      const z = s.zeros('f32', shape);
+      all.set(`grad.${name}`, z);
+      return z;
+    };
+    const linear = (name: string, w: { w: Tensor; bias: Tensor | null }): LinearGrads => ({
+      w: zeros(`${name}.weight`, w.w),
+      bias: w.bias && zeros(`${name}.bias`, w.bias),
+    });
     const { hidden_size: D, intermediate_size: F, num_local_experts: E } = model.config;
     const grads: ModelGrads = {
-      embed: zeros('model.embed_tokens.weight', model.embed), norm: zeros('model.norm.weight', model.norm), head: zeros('lm_head.weight', model.head),
+      embed: zeros('model.embed_tokens.weight', model.embed),
+      norm: zeros('model.norm.weight', model.norm),
+      head: zeros('lm_head.weight', model.head),
       layers: model.layers.map((l, i): LayerGrads => {
         const at = `model.layers.${i}.`;
         return {
-          inputNorm: zeros(`${at}input_layernorm.weight`, l.inputNorm), postNorm: zeros(`${at}post_attention_layernorm.weight`, l.postNorm), sinks: zeros(`${at}self_attn.sinks`, l.sinks),
-          q: linear(`${at}self_attn.q_proj`, l.q), k: linear(`${at}self_attn.k_proj`, l.k), v: linear(`${at}self_attn.v_proj`, l.v), o: linear(`${at}self_attn.o_proj`, l.o), router: linear(`${at}mlp.router`, l.router),
-          gateUp: { w: zeros(`${at}mlp.experts.gate_up_proj`, l.gateUp.w, [E, 2 * F, D]), bias: l.gateUp.bias && zeros(`${at}mlp.experts.gate_up_proj_bias`, l.gateUp.bias) },
-          down: { w: zeros(`${at}mlp.experts.down_proj`, l.down.w, [E, D, F]), bias: l.down.bias && zeros(`${at}mlp.experts.down_proj_bias`, l.down.bias) },
+          inputNorm: zeros(`${at}input_layernorm.weight`, l.inputNorm),
+          postNorm: zeros(`${at}post_attention_layernorm.weight`, l.postNorm),
+          sinks: zeros(`${at}self_attn.sinks`, l.sinks),
+          q: linear(`${at}self_attn.q_proj`, l.q),
+          k: linear(`${at}self_attn.k_proj`, l.k),
+          v: linear(`${at}self_attn.v_proj`, l.v),
+          o: linear(`${at}self_attn.o_proj`, l.o),
+          router: linear(`${at}mlp.router`, l.router),
+          gateUp: {
+            w: zeros(`${at}mlp.experts.gate_up_proj`, l.gateUp.w, [E, 2 * F, D]),
+            bias: l.gateUp.bias && zeros(`${at}mlp.experts.gate_up_proj_bias`, l.gateUp.bias),
+          },
+          down: {
+            w: zeros(`${at}mlp.experts.down_proj`, l.down.w, [E, D, F]),
+            bias: l.down.bias && zeros(`${at}mlp.experts.down_proj_bias`, l.down.bias),
+          },
         };
       }),
     };
@@ -111,7 +156,9 @@ it('the dequantised bf16 layout, as transformers saves it, gives the same logits
   const g = new Golden('plain');
   const model = openCheckpoint(g.dir.replace(/plain$/, 'dense'));
   expect(model.experts).toBe('dense');
-  g.inputs.sequences.forEach((sequence, i) => expect(relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`))).toBeLessThan(BOUND));
+  g.inputs.sequences.forEach((sequence, i) =>
+    expect(relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`))).toBeLessThan(BOUND),
+  );
   model.close();
 });
 
@@ -120,37 +167,80 @@ it('packed equals unpacked', () => {
   const model = openCheckpoint(g.dir);
   using s = new Scope();
   const packed = forwardHidden(s, model, null, g.batch(), { precision: 'f32' }).toFloat32();
-  const alone = g.inputs.sequences.flatMap((_, i) => [...forwardHidden(s, model, null, g.batch([i]), { precision: 'f32' }).toFloat32()]);
+  const alone = g.inputs.sequences.flatMap((_, i) => [
+    ...forwardHidden(s, model, null, g.batch([i]), { precision: 'f32' }).toFloat32(),
+  ]);
   const err = relativeError(packed, alone);
   expect(err).toBeLessThan(1e-5); // a few rows and many rows take different kernels: rounding, no more
   const { rows, targets, weights } = g.targets();
-  const nll = (batch: Batch, from: number, rowsOf: readonly number[]): number[] => [...lossAndGradients(model, null, batch,
-    { rows: Int32Array.from(rowsOf), targets: targets.slice(from, from + rowsOf.length), weights: weights.slice(from, from + rowsOf.length) }, { precision: 'f32', seed: 0, grads: null, gradients: false }).nll];
+  const nll = (batch: Batch, from: number, rowsOf: readonly number[]): number[] => [
+    ...lossAndGradients(
+      model,
+      null,
+      batch,
+      {
+        rows: Int32Array.from(rowsOf),
+        targets: targets.slice(from, from + rowsOf.length),
+        weights: weights.slice(from, from + rowsOf.length),
+      },
+      { precision: 'f32', seed: 0, grads: null, gradients: false },
+    ).nll,
+  ];
   let at = 0;
-  const single = g.inputs.targets.flatMap((r, i) => { const from = at; at += r.length; return r.length ? nll(g.batch([i]), from, r) : []; });
+  const single = g.inputs.targets.flatMap((r, i) => {
+    const from = at;
+    at += r.length;
+    return r.length ? nll(g.batch([i]), from, r) : [];
+  });
   const loss = (x: readonly number[]): number => x.reduce((a, v, i) => a + v * (weights[i] ?? 0), 0);
-  const packedLoss = loss(nll(g.batch(), 0, [...rows])), distance = Math.abs(packedLoss / loss(single) - 1);
+  const packedLoss = loss(nll(g.batch(), 0, [...rows])),
+    distance = Math.abs(packedLoss / loss(single) - 1);
   console.log(`packed against unpacked: hidden ${err.toExponential(2)}, loss ${distance.toExponential(2)}`);
   expect(distance).toBeLessThan(1e-6);
   model.close();
 });
 
 it('a batch longer than a chunk of the experts gives the golden gradients; so do its parts, added up', () => {
-  const g = new Golden('odd'), copies = 18;
+  const g = new Golden('odd'),
+    copies = 18;
   const model = openCheckpoint(g.dir);
-  const { rows, targets, weights } = g.targets(), T = g.batch().tokens.length;
+  const { rows, targets, weights } = g.targets(),
+    T = g.batch().tokens.length;
   expect(T * copies).toBeGreaterThan(MOE_CHUNK_TOKENS);
-  const tile = <A extends Int32Array | Float32Array>(a: A, step = 0, scale = 1): number[] => Array.from({ length: copies }, (_, k) => [...a].map((x) => x * scale + k * step)).flat();
+  const tile = <A extends Int32Array | Float32Array>(a: A, step = 0, scale = 1): number[] =>
+    Array.from({ length: copies }, (_, k) => [...a].map((x) => x * scale + k * step)).flat();
   using s = new Scope('adapter');
   const { adapter, tensors } = goldenAdapter(g, s, model.config);
   const batch = pack(Array.from({ length: copies }, () => g.inputs.sequences).flat());
-  lossAndGradients(model, adapter, batch, { rows: Int32Array.from(tile(rows, T)), targets: Int32Array.from(tile(targets)), weights: Float32Array.from(tile(weights, 0, 1 / copies)) }, { precision: 'f32', seed: 0, grads: null, gradients: true });
+  lossAndGradients(
+    model,
+    adapter,
+    batch,
+    {
+      rows: Int32Array.from(tile(rows, T)),
+      targets: Int32Array.from(tile(targets)),
+      weights: Float32Array.from(tile(weights, 0, 1 / copies)),
+    },
+    { precision: 'f32', seed: 0, grads: null, gradients: true },
+  );
   for (const { name, grad } of tensors) expect(relativeError(grad.toFloat32(), g.f32(name)), name).toBeLessThan(BOUND);
   for (const { grad } of tensors) ops.fill(grad, 0);
   let at = 0;
   for (let i = 0; i < g.inputs.sequences.length; i++) {
-    const n = g.inputs.targets[i]?.length ?? 0, from = at;
-    if (n > 0) lossAndGradients(model, adapter, g.batch([i]), { rows: Int32Array.from(g.inputs.targets[i] ?? []), targets: targets.slice(from, from + n), weights: weights.slice(from, from + n) }, { precision: 'f32', seed: 0, grads: null, gradients: true });
+    const n = g.inputs.targets[i]?.length ?? 0,
+      from = at;
+    if (n > 0)
+      lossAndGradients(
+        model,
+        adapter,
+        g.batch([i]),
+        {
+          rows: Int32Array.from(g.inputs.targets[i] ?? []),
+          targets: targets.slice(from, from + n),
+          weights: weights.slice(from, from + n),
+        },
+        { precision: 'f32', seed: 0, grads: null, gradients: true },
+      );
     at += n;
   }
   for (const { name, grad } of tensors) expect(relativeError(grad.toFloat32(), g.f32(name)), name).toBeLessThan(BOUND);
@@ -162,10 +252,21 @@ it('with dropout, the recomputed layer drops what the forward dropped: gradients
   const model = openCheckpoint(g.dir);
   using s = new Scope('adapter');
   const plain = goldenAdapter(g, s, model.config);
-  const adapter: ModelAdapter = { layers: plain.adapter.layers.map((l) => Object.fromEntries(Object.entries(l).map(([t, pair]) => [t, { ...pair, dropout: t === 'gateUp' || t === 'down' ? 0 : 0.4 }]))) };
+  const adapter: ModelAdapter = {
+    layers: plain.adapter.layers.map((l) =>
+      Object.fromEntries(
+        Object.entries(l).map(([t, pair]) => [t, { ...pair, dropout: t === 'gateUp' || t === 'down' ? 0 : 0.4 }]),
+      ),
+    ),
+  };
   const t = g.targets();
   const loss = (seed: number): number => {
-    const { nll } = lossAndGradients(model, adapter, g.batch(), t, { precision: 'f32', seed, grads: null, gradients: true });
+    const { nll } = lossAndGradients(model, adapter, g.batch(), t, {
+      precision: 'f32',
+      seed,
+      grads: null,
+      gradients: true,
+    });
     return nll.reduce((a, x, i) => a + x * (t.weights[i] ?? 0), 0);
   };
   const first = loss(7);
@@ -173,13 +274,26 @@ it('with dropout, the recomputed layer drops what the forward dropped: gradients
   expect(loss(7)).toBe(first);
   expect(loss(8)).not.toBe(first);
   let checked = 0;
-  for (const [layer, target] of [[0, 'q'], [1, 'o'], [2, 'v'], [0, 'router']] as const) {
+  for (const [layer, target] of [
+    [0, 'q'],
+    [1, 'o'],
+    [2, 'v'],
+    [0, 'router'],
+  ] as const) {
     const B = adapter.layers[layer]?.[target]?.B ?? expect.fail('no pair');
-    const grad = grads[plain.tensors.findIndex((x) => x.grad === plain.adapter.layers[layer]?.[target]?.dB)] ?? new Float32Array();
+    const grad =
+      grads[plain.tensors.findIndex((x) => x.grad === plain.adapter.layers[layer]?.[target]?.dB)] ?? new Float32Array();
     const at = grad.reduce((best, x, i) => (Math.abs(x) > Math.abs(grad[best] ?? 0) ? i : best), 0);
-    const values = B.toFloat32(), kept = values[at] ?? 0, eps = 4e-3;
-    const ends = [kept + eps, kept - eps].map((x) => { values[at] = x; B.write(values); return loss(7); });
-    values[at] = kept; B.write(values);
+    const values = B.toFloat32(),
+      kept = values[at] ?? 0,
+      eps = 4e-3;
+    const ends = [kept + eps, kept - eps].map((x) => {
+      values[at] = x;
+      B.write(values);
+      return loss(7);
+    });
+    values[at] = kept;
+    B.write(values);
     const difference = ((ends[0] ?? NaN) - (ends[1] ?? NaN)) / (2 * eps);
     expect(Math.abs(difference / (grad[at] ?? NaN) - 1), `${target} of layer ${layer}`).toBeLessThan(0.02);
     checked++;

@@ -8,7 +8,12 @@ import { openSafetensors, type SafetensorsFile } from '../../src/native/safetens
 import type { Scope, Tensor } from '../../src/native/tensor.js';
 
 export const goldenRoot = join(dirname(fileURLToPath(import.meta.url)), '..', 'golden', 'model');
-export interface Inputs { readonly sequences: number[][]; readonly targets: number[][]; readonly weights: number[]; readonly lora: { rank: number; alpha: number } | null }
+export interface Inputs {
+  readonly sequences: number[][];
+  readonly targets: number[][];
+  readonly weights: number[];
+  readonly lora: { rank: number; alpha: number } | null;
+}
 
 export class Golden {
   readonly dir: string;
@@ -24,55 +29,93 @@ export class Golden {
   f32(name: string): Float32Array {
     this.read.add(name);
     const bytes = this.file.bytes(name);
-    if (this.file.entry(name).dtype === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    if (this.file.entry(name).dtype === 'F32')
+      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
     const half = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    const out = new Float32Array(half.length), bits = new Uint32Array(out.buffer);
-    half.forEach((b, i) => { bits[i] = b << 16; });
+    const out = new Float32Array(half.length),
+      bits = new Uint32Array(out.buffer);
+    half.forEach((b, i) => {
+      bits[i] = b << 16;
+    });
     return out;
   }
-  tensor(scope: Scope, name: string): Tensor { return scope.from(this.f32(name), this.file.entry(name).shape); }
+  tensor(scope: Scope, name: string): Tensor {
+    return scope.from(this.f32(name), this.file.entry(name).shape);
+  }
   /** All sequences in one batch, or only `which`. */
-  batch(which: readonly number[] = this.inputs.sequences.map((_, i) => i)): Batch { return pack(which.map((i) => this.inputs.sequences[i] ?? [])); }
+  batch(which: readonly number[] = this.inputs.sequences.map((_, i) => i)): Batch {
+    return pack(which.map((i) => this.inputs.sequences[i] ?? []));
+  }
   targets(): Targets {
-    const rows: number[] = [], next: number[] = [];
+    const rows: number[] = [],
+      next: number[] = [];
     let at = 0;
     this.inputs.sequences.forEach((tokens, i) => {
-      for (const r of this.inputs.targets[i] ?? []) { rows.push(at + r); next.push(tokens[r + 1] ?? -1); }
+      for (const r of this.inputs.targets[i] ?? []) {
+        rows.push(at + r);
+        next.push(tokens[r + 1] ?? -1);
+      }
       at += tokens.length;
     });
-    return { rows: Int32Array.from(rows), targets: Int32Array.from(next), weights: Float32Array.from(this.inputs.weights) };
+    return {
+      rows: Int32Array.from(rows),
+      targets: Int32Array.from(next),
+      weights: Float32Array.from(this.inputs.weights),
+    };
   }
 }
 
 export function pack(sequences: readonly (readonly number[])[]): Batch {
   const starts = [0];
   for (const s of sequences) starts.push((starts.at(-1) ?? 0) + s.length);
-  return { tokens: Int32Array.from(sequences.flat()), positions: Int32Array.from(sequences.flatMap((s) => s.map((_, i) => i))), starts: Int32Array.from(starts) };
+  return {
+    tokens: Int32Array.from(sequences.flat()),
+    positions: Int32Array.from(sequences.flatMap((s) => s.map((_, i) => i))),
+    starts: Int32Array.from(starts),
+  };
 }
 
 export const TENSOR_OF: Readonly<Record<LoraTarget, string>> = {
-  q: 'self_attn.q_proj.weight', k: 'self_attn.k_proj.weight', v: 'self_attn.v_proj.weight', o: 'self_attn.o_proj.weight',
-  router: 'mlp.router.weight', gateUp: 'mlp.experts.gate_up_proj', down: 'mlp.experts.down_proj',
+  q: 'self_attn.q_proj.weight',
+  k: 'self_attn.k_proj.weight',
+  v: 'self_attn.v_proj.weight',
+  o: 'self_attn.o_proj.weight',
+  router: 'mlp.router.weight',
+  gateUp: 'mlp.experts.gate_up_proj',
+  down: 'mlp.experts.down_proj',
 };
 
 /** The golden's LoRA pairs with zeroed gradients; `tensors` lists each gradient with the name it is compared under. */
-export function goldenAdapter(g: Golden, scope: Scope, config: ModelConfig): { adapter: ModelAdapter; tensors: { name: string; grad: Tensor }[] } {
+export function goldenAdapter(
+  g: Golden,
+  scope: Scope,
+  config: ModelConfig,
+): { adapter: ModelAdapter; tensors: { name: string; grad: Tensor }[] } {
   const { rank, alpha } = g.inputs.lora ?? { rank: 1, alpha: 1 };
   const tensors: { name: string; grad: Tensor }[] = [];
-  const layers = Array.from({ length: config.num_hidden_layers }, (_, i): LayerAdapter => Object.fromEntries(Object.entries(TENSOR_OF).map(([target, tensor]) => {
-    const name = `model.layers.${i}.${tensor}`;
-    const A = g.tensor(scope, `lora.A.${name}`), B = g.tensor(scope, `lora.B.${name}`);
-    const dA = scope.zeros('f32', A.shape), dB = scope.zeros('f32', B.shape);
-    tensors.push({ name: `lora.dA.${name}`, grad: dA }, { name: `lora.dB.${name}`, grad: dB });
-    return [target, { A, B, scale: alpha / rank, dropout: 0, dA, dB } satisfies LoraPair];
-  })));
+  const layers = Array.from(
+    { length: config.num_hidden_layers },
+    (_, i): LayerAdapter =>
+      Object.fromEntries(
+        Object.entries(TENSOR_OF).map(([target, tensor]) => {
+          const name = `model.layers.${i}.${tensor}`;
+          const A = g.tensor(scope, `lora.A.${name}`),
+            B = g.tensor(scope, `lora.B.${name}`);
+          const dA = scope.zeros('f32', A.shape),
+            dB = scope.zeros('f32', B.shape);
+          tensors.push({ name: `lora.dA.${name}`, grad: dA }, { name: `lora.dB.${name}`, grad: dB });
+          return [target, { A, B, scale: alpha / rank, dropout: 0, dA, dB } satisfies LoraPair];
+        }),
+      ),
+  );
   return { adapter: { layers }, tensors };
 }
 
 /** max |a − b| over all elements, relative to the largest |b|. Never NaN: a NaN counts as infinite. */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) return Infinity;
-  let worst = 0, top = 0;
+  let worst = 0,
+    top = 0;
   for (let i = 0; i < a.length; i++) {
     const d = Math.abs((a[i] ?? NaN) - (b[i] ?? NaN));
     if (!(d <= worst)) worst = Number.isNaN(d) ? Infinity : d;
@@ -81,8 +124,8 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   return top === 0 ? worst : worst / top;
 }
 /**
- * Worst |a − b| of all elements, each relative to its own |b|, but at least to a quarter of the row's root mean square: a logit that happens to be
- * near zero is no more exact than its neighbours.
+ * Worst |a − b| of all elements, each relative to its own |b|, but at least to a quarter of the row's root mean square:
+ * a logit that happens to be near zero is no more exact than its neighbours.
  */
 export function elementError(a: ArrayLike<number>, b: Float32Array, width: number): number {
   if (a.length !== b.length) return Infinity;

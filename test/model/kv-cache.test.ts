@@ -10,10 +10,17 @@ import { Golden, pack, relativeError } from './golden.js';
 const precision = 'f32';
 
 /** Appends `pieces[b]` to slot `slots[b]` and returns each sequence's hidden rows. */
-function step(model: ModelWeights, cache: KvCache, pieces: readonly (readonly number[])[], slots?: readonly number[]): number[][] {
+function step(
+  model: ModelWeights,
+  cache: KvCache,
+  pieces: readonly (readonly number[])[],
+  slots?: readonly number[],
+): number[][] {
   using s = new Scope();
   const { tokens, starts } = pack(pieces);
-  const positions = Int32Array.from(pieces.flatMap((piece, b) => piece.map((_, i) => cache.length(slots?.[b] ?? b) + i)));
+  const positions = Int32Array.from(
+    pieces.flatMap((piece, b) => piece.map((_, i) => cache.length(slots?.[b] ?? b) + i)),
+  );
   const batch: Batch = { tokens, starts, positions, ...(slots ? { slots: Int32Array.from(slots) } : {}) };
   const all = forwardHidden(s, model, null, batch, { precision, cache }).toFloat32();
   const D = model.config.hidden_size;
@@ -26,7 +33,8 @@ function uncached(model: ModelWeights, tokens: readonly number[]): number[] {
 
 describe.each(['odd', 'clamp', 'plain'])('cache on %s', (name) => {
   const g = new Golden(name);
-  const text = g.inputs.sequences[0] ?? [], other = (g.inputs.sequences[1] ?? []).concat(text.slice(0, 14));
+  const text = g.inputs.sequences[0] ?? [],
+    other = (g.inputs.sequences[1] ?? []).concat(text.slice(0, 14));
 
   it.each([
     ['one prefill', [text.length]],
@@ -38,7 +46,10 @@ describe.each(['odd', 'clamp', 'plain'])('cache on %s', (name) => {
     const cache = new KvCache(model.config, 1, text.length);
     const out: number[] = [];
     let at = 0;
-    for (const n of cuts) { out.push(...step(model, cache, [text.slice(at, at + n)]).flat()); at += n; }
+    for (const n of cuts) {
+      out.push(...step(model, cache, [text.slice(at, at + n)]).flat());
+      at += n;
+    }
     const err = relativeError(out, uncached(model, text));
     console.log(`${name} ${_}: ${err.toExponential(2)}`);
     expect(err).toBeLessThan(1e-5);
@@ -50,14 +61,27 @@ describe.each(['odd', 'clamp', 'plain'])('cache on %s', (name) => {
   it('sequences of different lengths, mixed prefill and decode, slots out of order, a copied prefix', () => {
     const model = openCheckpoint(g.dir);
     using cache = new KvCache(model.config, 3, 64);
-    const a: number[] = [], b: number[] = [];
+    const a: number[] = [],
+      b: number[] = [];
     const go = (na: number, nb: number): void => {
-      const D = model.config.hidden_size, ia = a.length / D, ib = b.length / D;
+      const D = model.config.hidden_size,
+        ia = a.length / D,
+        ib = b.length / D;
       const pieces = [other.slice(ib, ib + nb), text.slice(ia, ia + na)];
-      const [hb = [], ha = []] = nb ? step(model, cache, pieces, [2, 0]) : [[], step(model, cache, [text.slice(ia, ia + na)], [0]).flat()];
-      a.push(...ha); b.push(...hb);
+      const [hb = [], ha = []] = nb
+        ? step(model, cache, pieces, [2, 0])
+        : [[], step(model, cache, [text.slice(ia, ia + na)], [0]).flat()];
+      a.push(...ha);
+      b.push(...hb);
     };
-    go(5, 11); go(1, 4); go(1, 1); go(1, 1); go(9, 1); go(3, 0); go(1, 1); go(1, 1);
+    go(5, 11);
+    go(1, 4);
+    go(1, 1);
+    go(1, 1);
+    go(9, 1);
+    go(3, 0);
+    go(1, 1);
+    go(1, 1);
     const D = model.config.hidden_size;
     expect(relativeError(a, uncached(model, text.slice(0, a.length / D)))).toBeLessThan(1e-5);
     expect(relativeError(b, uncached(model, other.slice(0, b.length / D)))).toBeLessThan(1e-5);
@@ -67,19 +91,28 @@ describe.each(['odd', 'clamp', 'plain'])('cache on %s', (name) => {
     cache.reset(1);
     expect(step(model, cache, [text.slice(0, 4)], [1]).flat()).toEqual(uncached(model, text.slice(0, 4)));
     cache.truncate(1, 2);
-    expect(relativeError(step(model, cache, [text.slice(2, 4)], [1]).flat(), uncached(model, text.slice(0, 4)).slice(2 * D))).toBeLessThan(1e-5);
+    expect(
+      relativeError(step(model, cache, [text.slice(2, 4)], [1]).flat(), uncached(model, text.slice(0, 4)).slice(2 * D)),
+    ).toBeLessThan(1e-5);
     model.close();
   });
 
-  it.each(['f32', 'bf16'] as const)('a text scored as training scores it and as serving does: the same bits (%s)', (p) => {
-    const model = openCheckpoint(g.dir);
-    using cache = new KvCache(model.config, 1, text.length);
-    const tokens = Int32Array.from(text);
-    const training = scoreTokens(model, null, tokens, { precision: p });
-    expect(training.every((x) => x < 0)).toBe(true);
-    expect(Buffer.from(scoreTokens(model, null, tokens, { precision: p, cache }).buffer).equals(Buffer.from(training.buffer))).toBe(true);
-    model.close();
-  });
+  it.each(['f32', 'bf16'] as const)(
+    'a text scored as training scores it and as serving does: the same bits (%s)',
+    (p) => {
+      const model = openCheckpoint(g.dir);
+      using cache = new KvCache(model.config, 1, text.length);
+      const tokens = Int32Array.from(text);
+      const training = scoreTokens(model, null, tokens, { precision: p });
+      expect(training.every((x) => x < 0)).toBe(true);
+      expect(
+        Buffer.from(scoreTokens(model, null, tokens, { precision: p, cache }).buffer).equals(
+          Buffer.from(training.buffer),
+        ),
+      ).toBe(true);
+      model.close();
+    },
+  );
 });
 
 it('refuses what does not fit: capacity, positions that jump, a truncation the ring cannot undo', () => {

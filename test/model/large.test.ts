@@ -1,5 +1,16 @@
 // A checkpoint larger than memory and swap: its file is all holes, so it takes no disk, but header and shapes are real.
-import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
@@ -21,60 +32,93 @@ function holes(dir: string, config: ModelConfig): void {
   mkdirSync(dir);
   writeFileSync(join(dir, 'config.json'), JSON.stringify(config));
   const path = join(dir, 'model.safetensors');
-  const { header, total } = layoutFile(path, checkpointTensors(config).map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: new Uint8Array(0) })), {});
+  const { header, total } = layoutFile(
+    path,
+    checkpointTensors(config).map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: new Uint8Array(0) })),
+    {},
+  );
   const fd = openSync(path, 'w');
   writeSync(fd, header);
   ftruncateSync(fd, total);
   closeSync(fd);
 }
-const kilobytes = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) * 1024;
+const kilobytes = (field: string): number =>
+  Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) *
+  1024;
 const largest = (layers: number): ModelConfig => {
   const { layer_types: _, ...rest } = PRESETS['120b'];
   return parseConfig({ ...rest, num_hidden_layers: layers });
 };
-const layerBytes = checkpointTensors(largest(1)).filter((t) => t.name.startsWith('model.layers.')).reduce((sum, t) => sum + specBytes(t), 0);
+const layerBytes = checkpointTensors(largest(1))
+  .filter((t) => t.name.startsWith('model.layers.'))
+  .reduce((sum, t) => sum + specBytes(t), 0);
 
-test.skipIf(process.platform !== 'linux')('larger than memory and swap: opens at once, plan says what it costs, and it computes', async () => {
-  const machine = kilobytes('MemTotal') + kilobytes('SwapTotal');
-  const config = largest(Math.max(36, Math.ceil((1.1 * machine) / layerBytes)));
-  const dir = join(root, 'large'), recipe = join(root, 'recipe.yaml');
-  holes(dir, config);
-  const { size, blocks } = statSync(join(dir, 'model.safetensors'));
-  expect(size).toBeGreaterThan(Math.max(machine, 60e9));
-  expect(blocks * 512).toBeLessThan(size / 1000);
+test.skipIf(process.platform !== 'linux')(
+  'larger than memory and swap: opens at once, plan says what it costs, and it computes',
+  async () => {
+    const machine = kilobytes('MemTotal') + kilobytes('SwapTotal');
+    const config = largest(Math.max(36, Math.ceil((1.1 * machine) / layerBytes)));
+    const dir = join(root, 'large'),
+      recipe = join(root, 'recipe.yaml');
+    holes(dir, config);
+    const { size, blocks } = statSync(join(dir, 'model.safetensors'));
+    expect(size).toBeGreaterThan(Math.max(machine, 60e9));
+    expect(blocks * 512).toBeLessThan(size / 1000);
 
-  const from = performance.now();
-  {
-    using model = openCheckpoint(dir);
-    using s = new Scope();
-    ops.embedding_fwd(s.empty('f32', [1, config.hidden_size]), model.embed, s.from(Int32Array.of(200_000)));
-    expect(performance.now() - from).toBeLessThan(2000);
-    expect(memoryStats().live.weights).toBe(0);
-    // Zeros everywhere: four experts of the first two layers are read, and nothing comes out.
-    const two = { ...model, config: { ...config, num_hidden_layers: 2 }, layers: model.layers.slice(0, 2) };
-    expect(Math.max(...forwardHidden(s, two, null, pack([[1, 2, 3]]), { precision: 'bf16' }).toFloat32())).toBe(0);
-  }
+    const from = performance.now();
+    {
+      using model = openCheckpoint(dir);
+      using s = new Scope();
+      ops.embedding_fwd(s.empty('f32', [1, config.hidden_size]), model.embed, s.from(Int32Array.of(200_000)));
+      expect(performance.now() - from).toBeLessThan(2000);
+      expect(memoryStats().live.weights).toBe(0);
+      // Zeros everywhere: four experts of the first two layers are read, and nothing comes out.
+      const two = { ...model, config: { ...config, num_hidden_layers: 2 }, layers: model.layers.slice(0, 2) };
+      expect(Math.max(...forwardHidden(s, two, null, pack([[1, 2, 3]]), { precision: 'bf16' }).toFloat32())).toBe(0);
+    }
 
-  writeFileSync(join(root, 'rows.jsonl'), `${JSON.stringify({ tokens: Array.from({ length: 2049 }, (_, i) => i), weights: Array.from({ length: 2049 }, (_, i) => (i ? 1 : 0)) })}\n`);
-  writeFileSync(recipe, 'model: { base: large }\nadapter: { rank: 1, targets: [attention] }\ndata: { train: [{ path: rows.jsonl, format: tokens }], maxTokens: 2049 }\ntrain: { steps: 1 }\n');
-  const plan = await planTraining(recipe, { measure: false, availableBytes: 20 * 2 ** 30 });
-  expect(plan.mappedBytes).toBeGreaterThan(machine);
-  expect(plan.fits).toBe(true); // what must be private fits; the files are read again and again
-  expect(plan.rereadBytes).toBe(plan.mappedBytes);
-  expect((await planTraining(recipe, { measure: false, availableBytes: 2 ** 50 })).rereadBytes).toBe(0);
-  expect(plan.totalPeakBytes).toBeLessThan(8 * 2 ** 30);
-}, 120_000);
+    writeFileSync(
+      join(root, 'rows.jsonl'),
+      `${JSON.stringify({ tokens: Array.from({ length: 2049 }, (_, i) => i), weights: Array.from({ length: 2049 }, (_, i) => (i ? 1 : 0)) })}\n`,
+    );
+    writeFileSync(
+      recipe,
+      'model: { base: large }\nadapter: { rank: 1, targets: [attention] }\ndata: { train: [{ ' +
+        'path: rows.jsonl, format: tokens }], maxTokens: 2049 }\ntrain: { steps: 1 }\n',
+    );
+    const plan = await planTraining(recipe, { measure: false, availableBytes: 20 * 2 ** 30 });
+    expect(plan.mappedBytes).toBeGreaterThan(machine);
+    expect(plan.fits).toBe(true); // what must be private fits; the files are read again and again
+    expect(plan.rereadBytes).toBe(plan.mappedBytes);
+    expect((await planTraining(recipe, { measure: false, availableBytes: 2 ** 50 })).rereadBytes).toBe(0);
+    expect(plan.totalPeakBytes).toBeLessThan(8 * 2 ** 30);
+  },
+  120_000,
+);
 
-test('32,768 tokens on the released 20b shapes: planned at less than 4 GiB of private memory, layer inputs on disk', async () => {
-  const dir = join(root, '20b'), recipe = join(root, '20b.yaml');
+test('32,768 tokens on the released 20b shapes: planned at less than 4 GiB of private memory, ' +
+  'layer inputs on disk', async () => {
+  const dir = join(root, '20b'),
+    recipe = join(root, '20b.yaml');
   holes(dir, PRESETS['20b']);
-  writeFileSync(join(root, 'long.jsonl'), `${JSON.stringify({ tokens: Array.from({ length: 32769 }, (_, i) => i), weights: Array.from({ length: 32769 }, (_, i) => (i ? 1 : 0)) })}\n`);
-  writeFileSync(recipe, 'model: { base: 20b }\nadapter: { rank: 16, targets: [attention, experts] }\ndata: { train: [{ path: long.jsonl, format: tokens }], maxTokens: 32769 }\ntrain: { steps: 1 }\n');
+  writeFileSync(
+    join(root, 'long.jsonl'),
+    `${JSON.stringify({ tokens: Array.from({ length: 32769 }, (_, i) => i), weights: Array.from({ length: 32769 }, (_, i) => (i ? 1 : 0)) })}\n`,
+  );
+  writeFileSync(
+    recipe,
+    'model: { base: 20b }\nadapter: { rank: 16, targets: [attention, experts] }\ndata: { ' +
+      'train: [{ path: long.jsonl, format: tokens }], maxTokens: 32769 }\ntrain: { steps: 1 }\n',
+  );
   const plan = await planTraining(recipe, { measure: false, availableBytes: 2 ** 32 });
   expect(plan.tokensPerStep).toBe(32768);
   expect(plan.totalPeakBytes + plan.runtimeBytes).toBeLessThanOrEqual(2 ** 32);
   expect(plan.offloadedBytes).toBeGreaterThan(9e9);
-  const kept = await planTraining(recipe, { measure: false, availableBytes: 2 ** 32, set: ['train.offloadActivations=never'] });
+  const kept = await planTraining(recipe, {
+    measure: false,
+    availableBytes: 2 ** 32,
+    set: ['train.offloadActivations=never'],
+  });
   expect(kept.fits).toBe(false);
   expect(kept.advice).toContain('offloadActivations');
 }, 60_000);

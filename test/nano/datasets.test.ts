@@ -1,38 +1,68 @@
 // The nano datasets: the same files again from the same seed, and no sentence on both sides of the split.
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import * as contract from '../../src/safeguard/contract.js';
 import { generate as generateDesk } from '../../datasets/desk/generate.mjs';
 import { generate as generateScreening } from '../../datasets/screening/generate.mjs';
 import { generate as generateTickets } from '../../datasets/tickets/generate.mjs';
 import { controlTokens, trainBpe } from '../../scripts/nano/bpe.mjs';
-import { makeTokenizer } from '../../scripts/nano/tokenizer.mjs';
 import { sizes } from '../../scripts/nano/sizes.mjs';
+import { makeTokenizer } from '../../scripts/nano/tokenizer.mjs';
+import * as contract from '../../src/safeguard/contract.js';
 
-interface ChatRow { messages: { role: string; content: string; thinking?: string }[] }
-interface ScreenRow { id: string; policy: string; channel: string; text: string; expect: string | null }
-const jsonl = (path: string): unknown[] => readFileSync(new URL(`../../datasets/${path}`, import.meta.url), 'utf8').trim().split('\n').map((l) => JSON.parse(l) as unknown);
+interface ChatRow {
+  messages: { role: string; content: string; thinking?: string }[];
+}
+interface ScreenRow {
+  id: string;
+  policy: string;
+  channel: string;
+  text: string;
+  expect: string | null;
+}
+const jsonl = (path: string): unknown[] =>
+  readFileSync(new URL(`../../datasets/${path}`, import.meta.url), 'utf8')
+    .trim()
+    .split('\n')
+    .map((l) => JSON.parse(l) as unknown);
 
 const desk = generateDesk(sizes.desk) as { train: ChatRow[]; heldout: ChatRow[] };
 const tickets = generateTickets(sizes.tickets) as { train: ChatRow[]; heldout: ChatRow[] };
-const screening = generateScreening(sizes.screening, contract) as { train: ChatRow[]; heldout: ScreenRow[]; 'heldout-chat': ChatRow[] };
+const screening = generateScreening(sizes.screening, contract) as {
+  train: ChatRow[];
+  heldout: ScreenRow[];
+  'heldout-chat': ChatRow[];
+};
 
-const sentencesOf = (text: string): string[] => text.split(/(?<=[.!?])\s+|\n+/u).map((s) => s.trim()).filter((s) => s !== '');
-const spoken = (row: ChatRow): string[] => row.messages.flatMap((m) => [m.content, ...(m.thinking === undefined ? [] : [m.thinking])]).flatMap(sentencesOf);
+const sentencesOf = (text: string): string[] =>
+  text
+    .split(/(?<=[.!?])\s+|\n+/u)
+    .map((s) => s.trim())
+    .filter((s) => s !== '');
+const spoken = (row: ChatRow): string[] =>
+  row.messages.flatMap((m) => [m.content, ...(m.thinking === undefined ? [] : [m.thinking])]).flatMap(sentencesOf);
 /** The judged text alone: policy and contract are the same in every row by design, and a verdict is a label. */
-const judged = (row: ChatRow): string[] => sentencesOf(/\nBEGIN \w+\n([\s\S]*)\nEND \w+$/u.exec(row.messages[1]?.content ?? '')?.[1] ?? '');
+const judged = (row: ChatRow): string[] =>
+  sentencesOf(/\nBEGIN \w+\n([\s\S]*)\nEND \w+$/u.exec(row.messages[1]?.content ?? '')?.[1] ?? '');
 
 describe('nano datasets', () => {
   it('no sentence of a held-out file occurs in any training file', () => {
-    const train = new Set([...desk.train.flatMap(spoken), ...tickets.train.flatMap(spoken), ...screening.train.flatMap(judged)]);
-    const heldout = [...desk.heldout.flatMap(spoken), ...tickets.heldout.flatMap(spoken), ...screening.heldout.flatMap((r) => sentencesOf(r.text))];
+    const train = new Set([
+      ...desk.train.flatMap(spoken),
+      ...tickets.train.flatMap(spoken),
+      ...screening.train.flatMap(judged),
+    ]);
+    const heldout = [
+      ...desk.heldout.flatMap(spoken),
+      ...tickets.heldout.flatMap(spoken),
+      ...screening.heldout.flatMap((r) => sentencesOf(r.text)),
+    ];
     expect(train.size).toBeGreaterThan(70_000);
     expect(heldout.length).toBeGreaterThanOrEqual(1_900);
     expect(heldout.filter((s) => train.has(s))).toEqual([]);
     expect(screening.train.every((r) => judged(r).length > 0)).toBe(true);
   });
 
-  it('counts are the cards\' counts, and the committed files are what the generators give', () => {
+  it("counts are the cards' counts, and the committed files are what the generators give", () => {
     expect([desk.train.length, desk.heldout.length]).toEqual([sizes.desk.rows, sizes.desk.heldout]);
     expect(tickets).toEqual({ train: jsonl('tickets/train.jsonl'), heldout: jsonl('tickets/heldout.jsonl') });
     expect(desk.heldout).toEqual(jsonl('desk/heldout.jsonl'));
@@ -47,15 +77,31 @@ describe('nano datasets', () => {
 
   it('the held-out screening set holds both verdicts on both channels under both policies', () => {
     const cells = new Map<string, number>();
-    for (const r of screening.heldout) { const cell = `${r.policy} ${r.channel} ${r.expect === null ? 'allow' : 'block'}`; cells.set(cell, (cells.get(cell) ?? 0) + 1); }
-    expect([...cells.keys()].sort()).toEqual(['contact analysis allow', 'contact analysis block', 'contact final allow', 'contact final block',
-      'respect analysis allow', 'respect analysis block', 'respect final allow', 'respect final block']);
+    for (const r of screening.heldout) {
+      const cell = `${r.policy} ${r.channel} ${r.expect === null ? 'allow' : 'block'}`;
+      cells.set(cell, (cells.get(cell) ?? 0) + 1);
+    }
+    expect([...cells.keys()].sort()).toEqual([
+      'contact analysis allow',
+      'contact analysis block',
+      'contact final allow',
+      'contact final block',
+      'respect analysis allow',
+      'respect analysis block',
+      'respect final allow',
+      'respect final block',
+    ]);
     expect(Math.min(...cells.values())).toBeGreaterThanOrEqual(20);
   });
 
   it('a row of the golden sets is never trained on', () => {
     const train = new Set(screening.train.flatMap(judged));
-    const golden = ['contact', 'respect'].flatMap((p) => readFileSync(new URL(`../../policies/${p}/golden.jsonl`, import.meta.url), 'utf8').trim().split('\n').map((l) => (JSON.parse(l) as ScreenRow).text));
+    const golden = ['contact', 'respect'].flatMap((p) =>
+      readFileSync(new URL(`../../policies/${p}/golden.jsonl`, import.meta.url), 'utf8')
+        .trim()
+        .split('\n')
+        .map((l) => (JSON.parse(l) as ScreenRow).text),
+    );
     expect(golden.length).toBeGreaterThanOrEqual(40);
     expect(golden.flatMap(sentencesOf).filter((s) => train.has(s))).toEqual([]);
   });
@@ -68,12 +114,26 @@ describe('own byte-pair encoding', () => {
     expect(tokens.some((t) => /\d\d/u.test(t))).toBe(false);
   });
   it('control tokens keep the released order', () => {
-    expect((controlTokens(199998) as { id: number; content: string }[]).filter((t) => !t.content.includes('reserved')).map((t) => `${t.id} ${t.content}`)).toEqual([
-      '199998 <|startoftext|>', '199999 <|endoftext|>', '200002 <|return|>', '200003 <|constrain|>', '200005 <|channel|>', '200006 <|start|>', '200007 <|end|>',
-      '200008 <|message|>', '200012 <|call|>', '200018 <|endofprompt|>']);
+    expect(
+      (controlTokens(199998) as { id: number; content: string }[])
+        .filter((t) => !t.content.includes('reserved'))
+        .map((t) => `${t.id} ${t.content}`),
+    ).toEqual([
+      '199998 <|startoftext|>',
+      '199999 <|endoftext|>',
+      '200002 <|return|>',
+      '200003 <|constrain|>',
+      '200005 <|channel|>',
+      '200006 <|start|>',
+      '200007 <|end|>',
+      '200008 <|message|>',
+      '200012 <|call|>',
+      '200018 <|endofprompt|>',
+    ]);
   });
   it('models/nano and models/nano-judge carry the vocabulary that the script gives', () => {
     const made = makeTokenizer(contract) as string;
-    for (const name of ['nano', 'nano-judge']) expect(readFileSync(new URL(`../../models/${name}/tokenizer.json`, import.meta.url), 'utf8')).toBe(made);
+    for (const name of ['nano', 'nano-judge'])
+      expect(readFileSync(new URL(`../../models/${name}/tokenizer.json`, import.meta.url), 'utf8')).toBe(made);
   });
 });

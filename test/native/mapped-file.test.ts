@@ -12,14 +12,23 @@ const folder = mkdtempSync(join(tmpdir(), 'temper-mapped-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const N = 1 << 20;
 const path = join(folder, 'weights.bin');
-beforeEach(() => { writeFileSync(path, new Uint8Array(new Float32Array(N).fill(2).buffer)); });
+beforeEach(() => {
+  writeFileSync(path, new Uint8Array(new Float32Array(N).fill(2).buffer));
+});
 
 function map(scope: Scope): { file: number; tensor: Tensor } {
   const file = addon.mapFile(path);
   return { file, tensor: scope.adopt(new Tensor(addon.mapTensor(file, 0, DTYPES.indexOf('f32'), [N]), 'f32', [N])) };
 }
-const sum = (scope: Scope, t: Tensor): number => { const out = scope.empty('f32', [1]); ops.sum_squares(out, t); return out.toFloat32()[0] ?? Number.NaN; };
-const changed = expect.objectContaining({ code: 'file_changed', message: expect.stringContaining('weights.bin') as string }) as Error;
+const sum = (scope: Scope, t: Tensor): number => {
+  const out = scope.empty('f32', [1]);
+  ops.sum_squares(out, t);
+  return out.toFloat32()[0] ?? Number.NaN;
+};
+const changed = expect.objectContaining({
+  code: 'file_changed',
+  message: expect.stringContaining('weights.bin') as string,
+}) as Error;
 
 test('shortened while mapped: the op that reads it fails, and so does every later one', () => {
   using scope = new Scope();
@@ -63,16 +72,27 @@ test('another mapping is not touched by the damage of one', () => {
   addon.unmapFile(file);
 });
 
-test.skipIf(process.platform !== 'linux')('an offloaded tensor whose disk loses it: a typed error, written or read, and the process lives', () => {
-  using scope = new Scope();
-  const [read, written, whole] = [0, 1, 2].map(() => scope.offloaded(folder, 'f32', [N])) as [Tensor, Tensor, Tensor];
-  for (const t of [read, written, whole]) ops.fill(t, 2);
-  const files = readdirSync('/proc/self/fd').sort((a, b) => Number(a) - Number(b)).filter((n) => { try { return readlinkSync(`/proc/self/fd/${n}`).startsWith(folder); } catch { return false; } });
-  expect(files).toHaveLength(3);
-  for (const n of files.slice(0, 2)) truncateSync(`/proc/self/fd/${n}`, 0);
-  const lost = expect.objectContaining({ code: 'offload_lost' }) as Error;
-  expect(() => sum(scope, read)).toThrow(lost);
-  expect(() => ops.fill(written, 3)).toThrow(lost);
-  expect(() => written.write(new Float32Array(N))).toThrow(lost);
-  expect(sum(scope, whole)).toBe(4 * N);
-});
+test.skipIf(process.platform !== 'linux')(
+  'an offloaded tensor whose disk loses it: a typed error, written or read, and the process lives',
+  () => {
+    using scope = new Scope();
+    const [read, written, whole] = [0, 1, 2].map(() => scope.offloaded(folder, 'f32', [N])) as [Tensor, Tensor, Tensor];
+    for (const t of [read, written, whole]) ops.fill(t, 2);
+    const files = readdirSync('/proc/self/fd')
+      .sort((a, b) => Number(a) - Number(b))
+      .filter((n) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${n}`).startsWith(folder);
+        } catch {
+          return false;
+        }
+      });
+    expect(files).toHaveLength(3);
+    for (const n of files.slice(0, 2)) truncateSync(`/proc/self/fd/${n}`, 0);
+    const lost = expect.objectContaining({ code: 'offload_lost' }) as Error;
+    expect(() => sum(scope, read)).toThrow(lost);
+    expect(() => ops.fill(written, 3)).toThrow(lost);
+    expect(() => written.write(new Float32Array(N))).toThrow(lost);
+    expect(sum(scope, whole)).toBe(4 * N);
+  },
+);

@@ -1,4 +1,5 @@
-// The typed door against the op table: names, order, arity, kinds and nullability agree in ops.h, in the contract and in ops.ts; and what a call costs.
+// The typed door against the op table: names, order, arity, kinds and nullability agree in ops.h, in the contract and
+// in ops.ts; and what a call costs.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -8,20 +9,34 @@ import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 
 const text = (path: string): string => readFileSync(join(packageRoot, path), 'utf8');
-interface Arg { readonly name: string; readonly kind: 'tensor' | 'number'; readonly nullable: boolean }
+interface Arg {
+  readonly name: string;
+  readonly kind: 'tensor' | 'number';
+  readonly nullable: boolean;
+}
 
 /** Signatures of the C table: `int (*name)(TensorRef a, double b, …)`. */
 function tableSignatures(): Map<string, string[]> {
   const out = new Map<string, string[]>();
   for (const m of text('native/include/temper/ops.h').matchAll(/int \(\*(\w+)\)\(([^)]*)\)/g))
-    out.set(m[1] ?? '', (m[2] ?? '').split(',').map((a) => a.trim().split(/\s+/).join(' ')));
+    out.set(
+      m[1] ?? '',
+      (m[2] ?? '').split(',').map((a) => a.trim().split(/\s+/).join(' ')),
+    );
   return out;
 }
 function contractArguments(): Map<string, Arg[]> {
   const out = new Map<string, Arg[]>();
   for (const m of text('native/core/contract.cpp').matchAll(/^ {4}\{"(\w+)",\s*((?:"[^"]*"\s*)+),/gm)) {
     const spec = [...(m[2] ?? '').matchAll(/"([^"]*)"/g)].map((q) => q[1]).join('');
-    out.set(m[1] ?? '', spec.split(' ').map((a) => ({ name: /^=?(\w+):/.exec(a)?.[1] ?? '', kind: /:(int|num|raw)\[/.test(a) ? 'number' : 'tensor', nullable: a.endsWith('?') })));
+    out.set(
+      m[1] ?? '',
+      spec.split(' ').map((a) => ({
+        name: /^=?(\w+):/.exec(a)?.[1] ?? '',
+        kind: /:(int|num|raw)\[/.test(a) ? 'number' : 'tensor',
+        nullable: a.endsWith('?'),
+      })),
+    );
   }
   return out;
 }
@@ -29,10 +44,13 @@ function typedArguments(): Map<string, Arg[]> {
   const out = new Map<string, Arg[]>();
   const body = /export interface Ops \{([\s\S]*?)\n\}/.exec(text('src/native/ops.ts'))?.[1] ?? '';
   for (const m of body.matchAll(/^ {2}(\w+)\(([^)]*)\): void;/gm)) {
-    out.set(m[1] ?? '', (m[2] ?? '').split(', ').map((a) => {
-      const [name = '', type = ''] = a.split(': ');
-      return { name, kind: type === 'Tensor' || type === 'N' ? 'tensor' : 'number', nullable: type === 'N' };
-    }));
+    out.set(
+      m[1] ?? '',
+      (m[2] ?? '').split(', ').map((a) => {
+        const [name = '', type = ''] = a.split(': ');
+        return { name, kind: type === 'Tensor' || type === 'N' ? 'tensor' : 'number', nullable: type === 'N' };
+      }),
+    );
   }
   return out;
 }
@@ -53,11 +71,15 @@ describe('one table, three descriptions', () => {
       const c = table.get(name) ?? [];
       expect(c.length).toBe(addon.opArity[id]);
       expect(contract.get(name)?.map((a) => a.name)).toEqual(c.map((a) => a.split(' ')[1]));
-      expect(contract.get(name)?.map((a) => a.kind)).toEqual(c.map((a) => (a.startsWith('TensorRef') ? 'tensor' : 'number')));
+      expect(contract.get(name)?.map((a) => a.kind)).toEqual(
+        c.map((a) => (a.startsWith('TensorRef') ? 'tensor' : 'number')),
+      );
       expect(typed.get(name)?.map((a) => a.kind)).toEqual(contract.get(name)?.map((a) => a.kind));
       expect(typed.get(name)?.map((a) => a.nullable)).toEqual(contract.get(name)?.map((a) => a.nullable));
       const call = (ops as unknown as Record<string, (...a: unknown[]) => void>)[name];
-      expect(() => call?.(...Array.from({ length: c.length + 1 }, () => null))).toThrow(expect.objectContaining({ code: 'bad_argument' }));
+      expect(() => call?.(...Array.from({ length: c.length + 1 }, () => null))).toThrow(
+        expect.objectContaining({ code: 'bad_argument' }),
+      );
       expect(() => call?.(...c.map(() => null))).toThrow(NativeError);
     });
   }
@@ -65,21 +87,99 @@ describe('one table, three descriptions', () => {
 
 describe('contracts are checked before an op runs', () => {
   const cases: Record<string, [string, RegExp, (s: Scope) => void]> = {
-    'another shape': ['shape_mismatch', /rmsnorm_fwd: w has shape \[3\], wanted \[D=4\]/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); ops.rmsnorm_fwd(f(2, 4), f(2), null, f(2, 4), null, f(3), 1e-5); }],
-    'another dtype': ['bad_dtype', /embedding_fwd: ids is f32, wanted i32/, (s) => ops.embedding_fwd(s.zeros('f32', [1, 2]), s.zeros('f32', [3, 2]), s.zeros('f32', [1]))],
-    'a tensor missing': ['missing_tensor', /h must be given together/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); ops.linear_fwd(f(1, 2), null, f(1, 3), f(2, 3), null, f(1, 3), f(2, 1), 1, 0, 0, 0); }],
-    'output over input': ['aliasing', /swiglu_bwd: dz and z share memory/, (s) => { const z = s.zeros('f32', [1, 4]); ops.swiglu_bwd(z, null, s.zeros('f32', [1, 2]), z, null, 1.7, 7); }],
-    'a partial overlap': ['aliasing', /share memory/, (s) => { const x = s.zeros('f32', [6]); ops.add(x.view(s, [4]), x.view(s, [4], 2)); }],
-    'a number out of range': ['bad_argument', /dropout is 1, wanted 0…1 \(excluded\)/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); ops.linear_fwd(f(1, 2), null, f(1, 3), f(2, 3), null, null, null, 1, 1, 0, 0); }],
-    'NaN as a number': ['bad_argument', /wanted a finite number/, (s) => ops.swiglu_fwd(s.zeros('f32', [1, 2]), s.zeros('f32', [1, 4]), NaN, 7)],
-    'a fraction for an integer': ['bad_argument', /wanted an integer/, (s) => ops.random_normal(s.zeros('f32', [4]), 0.5, 1)],
-    'scales without MXFP4': ['bad_argument', /layout 1 has none/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); ops.grouped_linear_fwd(f(1, 2), null, f(1, 32), null, s.zeros('i32', [2]), f(1, 2, 32), s.zeros('u8', [1, 2, 1]), null, null, null, 1, 1, 0); }],
-    'heads that do not divide': ['shape_mismatch', /not a multiple/, (s) => { const f = (...n: number[]) => s.zeros('f32', n); const i = (...n: number[]) => s.zeros('i32', n); ops.attention_fwd(f(1, 3, 2), null, f(1, 3, 2), f(1, 2, 2), f(1, 2, 2), null, i(2), i(1), i(1), 0, 0, 1, 0); }],
+    'another shape': [
+      'shape_mismatch',
+      /rmsnorm_fwd: w has shape \[3\], wanted \[D=4\]/,
+      (s) => {
+        const f = (...n: number[]) => s.zeros('f32', n);
+        ops.rmsnorm_fwd(f(2, 4), f(2), null, f(2, 4), null, f(3), 1e-5);
+      },
+    ],
+    'another dtype': [
+      'bad_dtype',
+      /embedding_fwd: ids is f32, wanted i32/,
+      (s) => ops.embedding_fwd(s.zeros('f32', [1, 2]), s.zeros('f32', [3, 2]), s.zeros('f32', [1])),
+    ],
+    'a tensor missing': [
+      'missing_tensor',
+      /h must be given together/,
+      (s) => {
+        const f = (...n: number[]) => s.zeros('f32', n);
+        ops.linear_fwd(f(1, 2), null, f(1, 3), f(2, 3), null, f(1, 3), f(2, 1), 1, 0, 0, 0);
+      },
+    ],
+    'output over input': [
+      'aliasing',
+      /swiglu_bwd: dz and z share memory/,
+      (s) => {
+        const z = s.zeros('f32', [1, 4]);
+        ops.swiglu_bwd(z, null, s.zeros('f32', [1, 2]), z, null, 1.7, 7);
+      },
+    ],
+    'a partial overlap': [
+      'aliasing',
+      /share memory/,
+      (s) => {
+        const x = s.zeros('f32', [6]);
+        ops.add(x.view(s, [4]), x.view(s, [4], 2));
+      },
+    ],
+    'a number out of range': [
+      'bad_argument',
+      /dropout is 1, wanted 0…1 \(excluded\)/,
+      (s) => {
+        const f = (...n: number[]) => s.zeros('f32', n);
+        ops.linear_fwd(f(1, 2), null, f(1, 3), f(2, 3), null, null, null, 1, 1, 0, 0);
+      },
+    ],
+    'NaN as a number': [
+      'bad_argument',
+      /wanted a finite number/,
+      (s) => ops.swiglu_fwd(s.zeros('f32', [1, 2]), s.zeros('f32', [1, 4]), NaN, 7),
+    ],
+    'a fraction for an integer': [
+      'bad_argument',
+      /wanted an integer/,
+      (s) => ops.random_normal(s.zeros('f32', [4]), 0.5, 1),
+    ],
+    'scales without MXFP4': [
+      'bad_argument',
+      /layout 1 has none/,
+      (s) => {
+        const f = (...n: number[]) => s.zeros('f32', n);
+        ops.grouped_linear_fwd(
+          f(1, 2),
+          null,
+          f(1, 32),
+          null,
+          s.zeros('i32', [2]),
+          f(1, 2, 32),
+          s.zeros('u8', [1, 2, 1]),
+          null,
+          null,
+          null,
+          1,
+          1,
+          0,
+        );
+      },
+    ],
+    'heads that do not divide': [
+      'shape_mismatch',
+      /not a multiple/,
+      (s) => {
+        const f = (...n: number[]) => s.zeros('f32', n);
+        const i = (...n: number[]) => s.zeros('i32', n);
+        ops.attention_fwd(f(1, 3, 2), null, f(1, 3, 2), f(1, 2, 2), f(1, 2, 2), null, i(2), i(1), i(1), 0, 0, 1, 0);
+      },
+    ],
   };
   for (const [what, [code, message, run]] of Object.entries(cases)) {
     it(`${what} → ${code}`, () => {
       using s = new Scope();
-      expect(() => run(s)).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) as string }));
+      expect(() => run(s)).toThrow(
+        expect.objectContaining({ code, message: expect.stringMatching(message) as string }),
+      );
     });
   }
   it('what may alias, may', () => {
@@ -110,11 +210,14 @@ it('a call costs well under 2 µs', () => {
       for (let i = 0; i < calls; i++) run();
       return Number(process.hrtime.bigint() - from) / 1000 / calls;
     });
-    return Math.min(...rounds);  // other work on the machine only ever adds
+    return Math.min(...rounds); // other work on the machine only ever adds
   };
   time(20_000, () => ops.add(a, b));
   const two = time(20_000, () => ops.add(a, b));
   const eleven = time(20_000, () => ops.linear_fwd(y, h, x, w, null, A, B, 1, 0, 0, 0));
-  process.stderr.write(`op overhead: add (2 arguments) ${two.toFixed(2)} µs, linear_fwd on one element (11 arguments, its arithmetic included) ${eleven.toFixed(2)} µs\n`);
+  process.stderr.write(
+    `op overhead: add (2 arguments) ${two.toFixed(2)} µs, linear_fwd on one element (11 ` +
+      `arguments, its arithmetic included) ${eleven.toFixed(2)} µs\n`,
+  );
   expect(two).toBeLessThan(2);
 });

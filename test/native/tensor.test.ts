@@ -1,4 +1,5 @@
-// Tensors: what is alive, what is counted, and that a handle which is stale, foreign or invented is an error and never a crash.
+// Tensors: what is alive, what is counted, and that a handle which is stale, foreign or invented is an error and never
+// a crash.
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
@@ -8,7 +9,12 @@ import { ops } from '../../src/native/ops.js';
 import { getThreads, memoryStats, resetPeaks, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
 
 const codeOf = (run: () => unknown): string => {
-  try { run(); } catch (e) { expect(e).toBeInstanceOf(NativeError); return (e as NativeError).code; }
+  try {
+    run();
+  } catch (e) {
+    expect(e).toBeInstanceOf(NativeError);
+    return (e as NativeError).code;
+  }
   return 'no error';
 };
 
@@ -66,10 +72,18 @@ describe('lifecycle', () => {
     expect(codeOf(() => t.write(Uint16Array.of(1, 2, 3, 4)))).toBe('shape_mismatch');
     expect(codeOf(() => addon.read(t.handle, new Float64Array(1)))).toBe('shape_mismatch');
     expect(codeOf(() => addon.read(t.handle, 'x' as unknown as Float32Array))).toBe('bad_argument');
-    for (const shape of [[-1], [1.5], [NaN], [1, 1, 1, 1, 1], ['2'], 7] as unknown as number[][]) expect(codeOf(() => addon.alloc(0, shape, 0, 0)), String(shape)).toBe('bad_argument');
+    for (const shape of [[-1], [1.5], [NaN], [1, 1, 1, 1, 1], ['2'], 7] as unknown as number[][])
+      expect(
+        codeOf(() => addon.alloc(0, shape, 0, 0)),
+        String(shape),
+      ).toBe('bad_argument');
     expect(codeOf(() => addon.alloc(4, [1], 0, 0))).toBe('bad_dtype');
     expect(codeOf(() => addon.alloc(0, [1], 6, 0))).toBe('bad_argument');
-    for (const shape of [[2 ** 52], [2 ** 30, 2 ** 30], [2 ** 26, 2 ** 26, 2 ** 26, 2 ** 26], [0, 2 ** 53]]) expect(codeOf(() => addon.alloc(0, shape, 0, 0)), String(shape)).toBe('out_of_memory');
+    for (const shape of [[2 ** 52], [2 ** 30, 2 ** 30], [2 ** 26, 2 ** 26, 2 ** 26, 2 ** 26], [0, 2 ** 53]])
+      expect(
+        codeOf(() => addon.alloc(0, shape, 0, 0)),
+        String(shape),
+      ).toBe('out_of_memory');
   });
 });
 
@@ -77,9 +91,30 @@ describe('invented handles', () => {
   it('every number that is no open handle is an error', () => {
     using s = new Scope();
     const t = s.from(Float32Array.of(1));
-    const forged = [-1, 0.5, 1, 2 ** 24, t.handle + 1, t.handle + 2 ** 24, t.handle - 2 ** 24, 2 ** 53, 1e300, -0.1, NaN, Infinity, -Infinity];
+    const forged = [
+      -1,
+      0.5,
+      1,
+      2 ** 24,
+      t.handle + 1,
+      t.handle + 2 ** 24,
+      t.handle - 2 ** 24,
+      2 ** 53,
+      1e300,
+      -0.1,
+      NaN,
+      Infinity,
+      -Infinity,
+    ];
     for (const h of forged) {
-      for (const run of [() => addon.read(h, new Float32Array(1)), () => addon.free(h), () => addon.view(h, 0, [1]), () => addon.zero(h), () => ops.add(t, { handle: h } as Tensor)]) expect(codeOf(run), `${h}`).toBe('stale_tensor');
+      for (const run of [
+        () => addon.read(h, new Float32Array(1)),
+        () => addon.free(h),
+        () => addon.view(h, 0, [1]),
+        () => addon.zero(h),
+        () => ops.add(t, { handle: h } as Tensor),
+      ])
+        expect(codeOf(run), `${h}`).toBe('stale_tensor');
     }
     expect(codeOf(() => addon.read(0, new Float32Array(1)))).toBe('stale_tensor');
     expect(codeOf(() => ops.add(t, { handle: 0 } as Tensor))).toBe('missing_tensor');
@@ -144,7 +179,12 @@ function inWorker<T>(body: string, data: unknown): Promise<T> {
     (${body})(addon, workerData, (x) => parentPort.postMessage(x));`;
   return new Promise((done, fail) => {
     let result: T;
-    new Worker(code, { eval: true, workerData: data }).on('message', (m: T) => { result = m; }).on('error', fail).on('exit', (c) => (c === 0 ? done(result) : fail(new Error(`worker ended with ${c}`))));
+    new Worker(code, { eval: true, workerData: data })
+      .on('message', (m: T) => {
+        result = m;
+      })
+      .on('error', fail)
+      .on('exit', (c) => (c === 0 ? done(result) : fail(new Error(`worker ended with ${c}`))));
   });
 }
 
@@ -159,8 +199,11 @@ describe('worker threads', () => {
     const before = { tensors: addon.tensorCount(), bytes: memoryStats().totalLive };
     await inWorker('(a) => { for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); }', null);
     expect(addon.tensorCount()).toBe(before.tensors);
-    const worker = new Worker(`const a = require(${JSON.stringify(join(packageRoot, 'build', 'temper.node'))});
-      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); require('node:worker_threads').parentPort.postMessage(1); setInterval(() => {}, 1000);`, { eval: true });
+    const worker = new Worker(
+      `const a = require(${JSON.stringify(join(packageRoot, 'build', 'temper.node'))});
+      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); require('node:worker_threads').parentPort.postMessage(1); setInterval(() => {}, 1000);`,
+      { eval: true },
+    );
     await new Promise((r) => worker.once('message', r));
     expect(addon.tensorCount()).toBe(before.tensors + 50);
     await worker.terminate();
@@ -169,11 +212,14 @@ describe('worker threads', () => {
   });
   it('its recordings too, ended and under way', async () => {
     const before = memoryStats().totalLive;
-    const held = await inWorker<boolean>(`(a, _, post) => {
+    const held = await inWorker<boolean>(
+      `(a, _, post) => {
       const from = a.memoryStats()[12]; // all that is live
       for (const ends of [true, false]) { a.beginGraph(0, 0); a.alloc(0, [1000], 3, 0); if (ends) a.endGraph(0); }
       post(a.memoryStats()[12] === from + 8000);
-    }`, null);
+    }`,
+      null,
+    );
     expect(held).toBe(true);
     expect(memoryStats().totalLive).toBe(before);
   });
@@ -190,10 +236,13 @@ describe('worker threads', () => {
   it('a tensor freed by one thread while another computes with it is an error there, not a crash', async () => {
     const s = new Scope();
     const t = s.zeros('f32', [1 << 18]);
-    const running = inWorker<string>(`(a, h, post) => {
+    const running = inWorker<string>(
+      `(a, h, post) => {
       const op = a.opNames.indexOf('sum_squares'), out = a.alloc(0, [1], 3, 0);
       try { for (;;) { a.args[0] = out; a.args[1] = h; a.call(op); } } catch (e) { post(e.code); }
-    }`, t.handle);
+    }`,
+      t.handle,
+    );
     await new Promise((r) => setTimeout(r, 150));
     s.close();
     expect(await running).toBe('stale_tensor');

@@ -20,7 +20,11 @@ train:
 `;
 const options = { checkPaths: false };
 const fail = (text: string, set: string[] = []): ConfigError => {
-  try { parseRecipe(text, '/r/x.yaml', { ...options, set }); } catch (e) { return e as ConfigError; }
+  try {
+    parseRecipe(text, '/r/x.yaml', { ...options, set });
+  } catch (e) {
+    return e as ConfigError;
+  }
   throw new Error('the recipe was accepted');
 };
 
@@ -31,30 +35,80 @@ describe('recipe', () => {
     expect(recipe.model.base).toBe('/r/base');
     expect(recipe.data.train[0]).toEqual({ path: '/r/train.jsonl', format: 'chat' });
     expect(recipe.adapter).toMatchObject({ rank: 8, alpha: 32, rsLora: false, dropout: 0 });
-    expect(recipe.train).toMatchObject({ method: 'sft', lr: 2e-4, schedule: 'cosine', clipGradNorm: 1, precision: 'bf16', seed: 7 });
+    expect(recipe.train).toMatchObject({
+      method: 'sft',
+      lr: 2e-4,
+      schedule: 'cosine',
+      clipGradNorm: 1,
+      precision: 'bf16',
+      seed: 7,
+    });
     expect(recipe.data.loss).toEqual({ analysis: 1, commentary: 1, final: 1 });
   });
 
   it.each<[string, string, string, string]>([
     ['unknown key at the top', `${GOOD}trian: {}\n`, 'unknown_key', '/r/x.yaml:12:1: unknown key trian'],
-    ['unknown key inside', GOOD.replace('  rank: 8', '  rank: 8\n  rnak: 9'), 'unknown_key', '/r/x.yaml:5:3: unknown key adapter.rnak'],
-    ['unknown key in flow style', GOOD.replace('{ base: base }', '{ base: base, bass: 1 }'), 'unknown_key', '/r/x.yaml:2:22: unknown key model.bass'],
-    ['unknown key in a list item', GOOD.replace('format: chat', 'fromat: chat'), 'unknown_key', '/r/x.yaml:8:28: unknown key data.train.0.fromat'],
+    [
+      'unknown key inside',
+      GOOD.replace('  rank: 8', '  rank: 8\n  rnak: 9'),
+      'unknown_key',
+      '/r/x.yaml:5:3: unknown key adapter.rnak',
+    ],
+    [
+      'unknown key in flow style',
+      GOOD.replace('{ base: base }', '{ base: base, bass: 1 }'),
+      'unknown_key',
+      '/r/x.yaml:2:22: unknown key model.bass',
+    ],
+    [
+      'unknown key in a list item',
+      GOOD.replace('format: chat', 'fromat: chat'),
+      'unknown_key',
+      '/r/x.yaml:8:28: unknown key data.train.0.fromat',
+    ],
     ['wrong type', GOOD.replace('rank: 8', 'rank: eight'), 'bad_recipe', '/r/x.yaml:4:3: adapter.rank'],
     ['out of range', GOOD.replace('rank: 8', 'rank: 0'), 'bad_recipe', '/r/x.yaml:4:3: adapter.rank'],
     ['unknown target', GOOD.replace('experts]', 'expert]'), 'bad_recipe', '/r/x.yaml:5:24: adapter.targets.1'],
-    ['bad target option', GOOD.replace('[attention, experts]', '{ attention: { rnk: 4 } }'), 'unknown_key', 'unknown key adapter.targets.attention.rnk'],
+    [
+      'bad target option',
+      GOOD.replace('[attention, experts]', '{ attention: { rnk: 4 } }'),
+      'unknown_key',
+      'unknown key adapter.targets.attention.rnk',
+    ],
     ['missing section', 'model: { base: b }\n', 'bad_recipe', '/r/x.yaml:1:1: data'],
     ['missing base', GOOD.replace('{ base: base }', '{}'), 'bad_recipe', '/r/x.yaml:2:1: model base is missing'],
     ['epochs and steps', `${GOOD}  epochs: 2\n`, 'bad_recipe', 'train.epochs and steps'],
-    ['both step sizes', `${GOOD}  rowsPerStep: 2\n  tokensPerStep: 2\n`, 'bad_recipe', 'train.rowsPerStep and tokensPerStep'],
-    ['all channels 0', GOOD.replace('  maxTokens', '  loss: { analysis: 0, commentary: 0, final: 0 }\n  maxTokens'), 'bad_recipe', 'data.loss'],
-    ['adapter with pretrain', `${GOOD.replace('{ base: base }', '{ init: { vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, num_local_experts: 1 } }')}  method: pretrain\n`, 'bad_recipe', '/r/x.yaml:3:1: adapter is for method sft'],
+    [
+      'both step sizes',
+      `${GOOD}  rowsPerStep: 2\n  tokensPerStep: 2\n`,
+      'bad_recipe',
+      'train.rowsPerStep and tokensPerStep',
+    ],
+    [
+      'all channels 0',
+      GOOD.replace('  maxTokens', '  loss: { analysis: 0, commentary: 0, final: 0 }\n  maxTokens'),
+      'bad_recipe',
+      'data.loss',
+    ],
+    [
+      'adapter with pretrain',
+      `${GOOD.replace('{ base: base }', '{ init: { vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, num_local_experts: 1 } }')} ` +
+        '' +
+        ' method: pretrain\n',
+      'bad_recipe',
+      '/r/x.yaml:3:1: adapter is for method sft',
+    ],
     ['YAML syntax', 'model: { base: b\ndata: [\n', 'bad_yaml', '/r/x.yaml:'],
     ['duplicate key', `${GOOD}about: y\n`, 'bad_yaml', '/r/x.yaml:12:1'],
     ['empty file', '', 'bad_recipe', '/r/x.yaml:1:1'],
     ['a list', '- a\n- b\n', 'bad_recipe', '/r/x.yaml:1:1'],
-    ['alias bomb', `a: &a [1,1,1,1,1,1,1,1,1,1]\n${[...'bcdefgh'].map((c, i) => `${c}: &${c} [${Array(10).fill(`*${'abcdefg'[i]}`).join(',')}]`).join('\n')}\n`, 'bad_yaml', '/r/x.yaml'],
+    [
+      'alias bomb',
+      'a: &a ' +
+        `[1,1,1,1,1,1,1,1,1,1]\n${[...'bcdefgh'].map((c, i) => `${c}: &${c} [${Array(10).fill(`*${'abcdefg'[i]}`).join(',')}]`).join('\n')}\n`,
+      'bad_yaml',
+      '/r/x.yaml',
+    ],
   ])('%s', (name, text, code, message) => {
     const e = fail(text);
     expect(e).toBeInstanceOf(ConfigError);
@@ -65,7 +119,16 @@ describe('recipe', () => {
   });
 
   it('applies --set edits', () => {
-    const { recipe } = parseRecipe(GOOD, '/r/x.yaml', { ...options, set: ['train.lr=1e-3', 'data.train.0.path=other.jsonl', 'train.clipGradNorm=null', 'adapter.targets={experts: {rank: 2}}', 'data.loss.analysis=0.5'] });
+    const { recipe } = parseRecipe(GOOD, '/r/x.yaml', {
+      ...options,
+      set: [
+        'train.lr=1e-3',
+        'data.train.0.path=other.jsonl',
+        'train.clipGradNorm=null',
+        'adapter.targets={experts: {rank: 2}}',
+        'data.loss.analysis=0.5',
+      ],
+    });
     expect(recipe.train.lr).toBe(1e-3);
     expect(recipe.train.clipGradNorm).toBeNull();
     expect(recipe.data.train[0]?.path).toBe('/r/other.jsonl');
@@ -84,7 +147,11 @@ describe('recipe', () => {
     writeFileSync(join(dir, 'x.yaml'), GOOD);
     mkdirSync(join(dir, 'base'));
     let error: unknown;
-    try { loadRecipe(join(dir, 'x.yaml')); } catch (e) { error = e; }
+    try {
+      loadRecipe(join(dir, 'x.yaml'));
+    } catch (e) {
+      error = e;
+    }
     expect(error).toMatchObject({ code: 'path_not_found', exitCode: 2 });
     expect((error as Error).message).toContain('x.yaml:8:9: data.train.0.path is train.jsonl');
     writeFileSync(join(dir, 'train.jsonl'), '');

@@ -14,37 +14,67 @@ import { mayPass } from '../../src/safeguard/types.js';
 
 const numbers = definePolicy('numbers', 'N1: a digit');
 const shouting = definePolicy('shouting', 'S1: capital letters only');
-const scripted = (judge: (request: JudgeRequest) => Promise<JudgeAnswer> | JudgeAnswer): Judge => ({ name: 'scripted', digest: 'd', judge: async (request) => judge(request) });
+const scripted = (judge: (request: JudgeRequest) => Promise<JudgeAnswer> | JudgeAnswer): Judge => ({
+  name: 'scripted',
+  digest: 'd',
+  judge: async (request) => judge(request),
+});
 /** Knows both policies. */
 const sober = scripted(({ policy, content, nonce }) => {
-  const rule = policy === numbers.text ? (/[0-9]/.test(content) ? 'N1' : null) : content === content.toUpperCase() ? 'S1' : null;
+  const rule =
+    policy === numbers.text ? (/[0-9]/.test(content) ? 'N1' : null) : content === content.toUpperCase() ? 'S1' : null;
   return { text: renderVerdict({ rule, nonce }), finish: 'stop', rationale: `about ${content}` };
 });
 
 describe('createScreen', () => {
   it('runs all policies over all channels and keeps channels apart', async () => {
-    const result = await createScreen({ policies: [numbers, shouting], judge: sober }).screen({ analysis: 'has 5', final: 'clean', commentary: '' });
+    const result = await createScreen({ policies: [numbers, shouting], judge: sober }).screen({
+      analysis: 'has 5',
+      final: 'clean',
+      commentary: '',
+    });
     expect(result.verdicts.map((v) => [v.channel, v.policy, v.outcome, v.rule])).toEqual([
-      ['analysis', 'numbers', 'block', 'N1'], ['analysis', 'shouting', 'allow', null], ['final', 'numbers', 'allow', null], ['final', 'shouting', 'allow', null],
+      ['analysis', 'numbers', 'block', 'N1'],
+      ['analysis', 'shouting', 'allow', null],
+      ['final', 'numbers', 'allow', null],
+      ['final', 'shouting', 'allow', null],
     ]);
     expect({ ...result.channels }).toEqual({ analysis: 'block', final: 'allow' });
     expect(result.outcome).toBe('block');
   });
   it('no policy, no judge, no content: unjudged', async () => {
-    expect((await createScreen({ policies: [], judge: sober }).screen({ final: 'x' })).verdicts).toMatchObject([{ outcome: 'unjudged', cause: 'no_policy' }]);
+    expect((await createScreen({ policies: [], judge: sober }).screen({ final: 'x' })).verdicts).toMatchObject([
+      { outcome: 'unjudged', cause: 'no_policy' },
+    ]);
     expect((await createScreen({ policies: [], judge: sober }).screen({})).outcome).toBe('unjudged');
     expect((await createScreen({ policies: [numbers], judge: null }).screen({ final: 'x' })).outcome).toBe('unjudged');
-    expect((await createScreen({ policies: [numbers], judge: sober }).screen({ final: '' })).verdicts).toMatchObject([{ cause: 'no_content' }]);
+    expect((await createScreen({ policies: [numbers], judge: sober }).screen({ final: '' })).verdicts).toMatchObject([
+      { cause: 'no_content' },
+    ]);
   });
   it('one unjudged policy holds back what the other allows', async () => {
-    const half = scripted((request) => (request.policy === numbers.text ? { text: renderVerdict({ rule: null, nonce: request.nonce }), finish: 'stop' } : { text: '', finish: 'stop' }));
+    const half = scripted((request) =>
+      request.policy === numbers.text
+        ? { text: renderVerdict({ rule: null, nonce: request.nonce }), finish: 'stop' }
+        : { text: '', finish: 'stop' },
+    );
     const result = await createScreen({ policies: [numbers, shouting], judge: half }).screen({ final: 'x' });
     expect(result.outcome).toBe('unjudged');
     expect(result.channels['final']).toBe('unjudged');
   });
   it.each([
-    ['throws a string', () => { throw 'boom'; }],
-    ['throws an error', () => { throw new Error('boom'); }],
+    [
+      'throws a string',
+      () => {
+        throw 'boom';
+      },
+    ],
+    [
+      'throws an error',
+      () => {
+        throw new Error('boom');
+      },
+    ],
     ['answers undefined', () => undefined as unknown as JudgeAnswer],
     ['answers an object as text', () => ({ text: { violation: 0 }, finish: 'stop' }) as unknown as JudgeAnswer],
   ])('a judge that %s: unjudged', async (_, judge) => {
@@ -53,7 +83,15 @@ describe('createScreen', () => {
   });
   it('a judge that ignores its signal is late all the same, and its late allow is void', async () => {
     let answered = false;
-    const late = scripted(({ nonce }) => new Promise((resolve) => setTimeout(() => { answered = true; resolve({ text: renderVerdict({ rule: null, nonce }), finish: 'stop' }); }, 60)));
+    const late = scripted(
+      ({ nonce }) =>
+        new Promise((resolve) =>
+          setTimeout(() => {
+            answered = true;
+            resolve({ text: renderVerdict({ rule: null, nonce }), finish: 'stop' });
+          }, 60),
+        ),
+    );
     const result = await createScreen({ policies: [numbers], judge: late, timeoutMs: 10 }).screen({ final: 'x' });
     expect(result.verdicts).toMatchObject([{ outcome: 'unjudged', cause: 'timeout' }]);
     await new Promise((resolve) => setTimeout(resolve, 80));
@@ -62,14 +100,21 @@ describe('createScreen', () => {
   });
   it('stopping from outside: unjudged', async () => {
     const stop = new AbortController();
-    const result = createScreen({ policies: [numbers], judge: scripted(() => new Promise(() => {})) }).screen({ final: 'x' }, stop.signal);
+    const result = createScreen({ policies: [numbers], judge: scripted(() => new Promise(() => {})) }).screen(
+      { final: 'x' },
+      stop.signal,
+    );
     stop.abort();
     expect((await result).verdicts).toMatchObject([{ cause: 'aborted' }]);
-    expect((await createScreen({ policies: [numbers], judge: sober }).screen({ final: 'x' }, AbortSignal.abort())).verdicts).toMatchObject([{ cause: 'aborted' }]);
+    expect(
+      (await createScreen({ policies: [numbers], judge: sober }).screen({ final: 'x' }, AbortSignal.abort())).verdicts,
+    ).toMatchObject([{ cause: 'aborted' }]);
   });
   it('many calls under one signal leave no warning', async () => {
     const warnings: Error[] = [];
-    const note = (w: Error): void => { warnings.push(w); };
+    const note = (w: Error): void => {
+      warnings.push(w);
+    };
     process.on('warning', note);
     const screen = createScreen({ policies: [numbers, shouting], judge: sober, concurrency: 40 });
     const stop = new AbortController();
@@ -92,7 +137,8 @@ describe('createScreen', () => {
     expect(most).toBe(3);
   });
   it('only a literal allow may pass', () => {
-    for (const outcome of ['block', 'unjudged', 'ALLOW', 'allow ', '', undefined, null, true, 1, {}]) expect(mayPass({ outcome } as never)).toBe(false);
+    for (const outcome of ['block', 'unjudged', 'ALLOW', 'allow ', '', undefined, null, true, 1, {}])
+      expect(mayPass({ outcome } as never)).toBe(false);
     expect(mayPass(null)).toBe(false);
     expect(mayPass({ outcome: 'allow' })).toBe(true);
   });
@@ -101,26 +147,41 @@ describe('createScreen', () => {
 describe('HeldResponse', () => {
   it('releases nothing of a channel that is not allowed, for every split and interleaving of the deltas', async () => {
     const screen = createScreen({ policies: [numbers], judge: sober });
-    await fc.assert(fc.asyncProperty(
-      fc.array(fc.record({ channel: fc.constantFrom('analysis', 'commentary', 'final', '__proto__', 'constructor'), delta: fc.string({ unit: fc.constantFrom('q', '7', ' '), maxLength: 4 }) }), { maxLength: 12 }),
-      async (deltas) => {
-        const held = new HeldResponse(screen);
-        for (const { channel, delta } of deltas) held.push(channel, delta);
-        const { channels } = await held.release();
-        for (const released of channels) {
-          const whole = deltas.filter((d) => d.channel === released.channel).map((d) => d.delta).join('');
-          if (whole.includes('7')) { expect(released.withheld).toBe(true); expect(released.text).not.toMatch(/[7q]/); }
-          else expect(released).toEqual({ channel: released.channel, text: whole, withheld: false });
-        }
-      },
-    ), { numRuns: 300 });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(
+          fc.record({
+            channel: fc.constantFrom('analysis', 'commentary', 'final', '__proto__', 'constructor'),
+            delta: fc.string({ unit: fc.constantFrom('q', '7', ' '), maxLength: 4 }),
+          }),
+          { maxLength: 12 },
+        ),
+        async (deltas) => {
+          const held = new HeldResponse(screen);
+          for (const { channel, delta } of deltas) held.push(channel, delta);
+          const { channels } = await held.release();
+          for (const released of channels) {
+            const whole = deltas
+              .filter((d) => d.channel === released.channel)
+              .map((d) => d.delta)
+              .join('');
+            if (whole.includes('7')) {
+              expect(released.withheld).toBe(true);
+              expect(released.text).not.toMatch(/[7q]/);
+            } else expect(released).toEqual({ channel: released.channel, text: whole, withheld: false });
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
   });
   it('withholds a trace under a clean final and names the rule without the text', async () => {
     const held = new HeldResponse(createScreen({ policies: [numbers], judge: sober }));
     held.push('analysis', 'secret 5');
     held.push('final', 'done');
     expect((await held.release()).channels).toEqual([
-      { channel: 'analysis', text: '[analysis withheld: policy numbers, rule N1]', withheld: true }, { channel: 'final', text: 'done', withheld: false },
+      { channel: 'analysis', text: '[analysis withheld: policy numbers, rule N1]', withheld: true },
+      { channel: 'final', text: 'done', withheld: false },
     ]);
     expect(() => held.push('final', 'more')).toThrow('after its release');
   });
@@ -132,47 +193,99 @@ describe('HeldResponse', () => {
 });
 
 describe('createCheckpointJudge', () => {
-  const judgeOf = (reply: { final: string; analysis: string; finish: 'stop' | 'length' | 'other' }): Judge => createCheckpointJudge({ name: 'c', modelDigest: 'm', generate: async () => reply });
+  const judgeOf = (reply: { final: string; analysis: string; finish: 'stop' | 'length' | 'other' }): Judge =>
+    createCheckpointJudge({ name: 'c', modelDigest: 'm', generate: async () => reply });
   it('reads the verdict from the final channel of a completed answer only', async () => {
-    const verdictIn = (place: 'final' | 'analysis', finish: 'stop' | 'length'): Judge => createCheckpointJudge({
-      name: 'c', modelDigest: 'm',
-      generate: async ({ user }) => {
-        const text = renderVerdict({ rule: null, nonce: /BEGIN (\S+)/.exec(user)?.[1] ?? '' });
-        return { final: place === 'final' ? text : '', analysis: place === 'analysis' ? text : 'hm', finish };
-      },
-    });
-    const outcome = async (judge: Judge): Promise<unknown> => (await createScreen({ policies: [numbers], judge }).screen({ final: 'x' })).verdicts.map((v) => [v.outcome, v.cause]);
+    const verdictIn = (place: 'final' | 'analysis', finish: 'stop' | 'length'): Judge =>
+      createCheckpointJudge({
+        name: 'c',
+        modelDigest: 'm',
+        generate: async ({ user }) => {
+          const text = renderVerdict({ rule: null, nonce: /BEGIN (\S+)/.exec(user)?.[1] ?? '' });
+          return { final: place === 'final' ? text : '', analysis: place === 'analysis' ? text : 'hm', finish };
+        },
+      });
+    const outcome = async (judge: Judge): Promise<unknown> =>
+      (await createScreen({ policies: [numbers], judge }).screen({ final: 'x' })).verdicts.map((v) => [
+        v.outcome,
+        v.cause,
+      ]);
     expect(await outcome(verdictIn('final', 'stop'))).toEqual([['allow', null]]);
     expect(await outcome(verdictIn('final', 'length'))).toEqual([['unjudged', 'truncated']]);
     expect(await outcome(verdictIn('analysis', 'stop'))).toEqual([['unjudged', 'empty']]);
-    expect(await outcome(judgeOf({ final: 'ok', analysis: '', finish: 'stop' }))).toEqual([['unjudged', 'off_contract']]);
+    expect(await outcome(judgeOf({ final: 'ok', analysis: '', finish: 'stop' }))).toEqual([
+      ['unjudged', 'off_contract'],
+    ]);
   });
 });
 
 describe('screenFile', () => {
   let dir = '';
-  beforeAll(async () => { dir = await mkdtemp(join(tmpdir(), 'temper-screen-')); });
-  afterAll(async () => { await rm(dir, { recursive: true, force: true }); });
+  beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'temper-screen-'));
+  });
+  afterAll(async () => {
+    await rm(dir, { recursive: true, force: true });
+  });
   const screen = createScreen({ policies: [numbers], judge: sober });
-  const run = async (text: string | Buffer, name = 'in.jsonl'): Promise<{ summary: Awaited<ReturnType<typeof screenFile>>; rows: VerdictRow[] }> => {
+  const run = async (
+    text: string | Buffer,
+    name = 'in.jsonl',
+  ): Promise<{ summary: Awaited<ReturnType<typeof screenFile>>; rows: VerdictRow[] }> => {
     await writeFile(join(dir, name), text);
     const output = join(dir, 'out.jsonl');
     const summary = await screenFile({ input: join(dir, name), output, screen });
-    return { summary, rows: (await readFile(output, 'utf8')).trim().split('\n').map((line) => JSON.parse(line) as VerdictRow) };
+    return {
+      summary,
+      rows: (await readFile(output, 'utf8'))
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as VerdictRow),
+    };
   };
 
   it('writes a verdict per channel and policy, in order, with rule, rationale and digests', async () => {
-    const { summary, rows } = await run([
-      { id: 'a', text: 'has 5', expect: 'N1' }, { text: 'none', channel: 'analysis', expect: null }, { id: 3, channels: { analysis: '9', final: 'x' }, expect: { final: 'N1' } },
-      { id: 'm', messages: [{ role: 'user', content: '77' }, { role: 'assistant', thinking: 'hm 1', content: [{ type: 'text', text: 'yes' }] }] },
-    ].map((row) => JSON.stringify(row)).join('\n\n'));
+    const { summary, rows } = await run(
+      [
+        { id: 'a', text: 'has 5', expect: 'N1' },
+        { text: 'none', channel: 'analysis', expect: null },
+        { id: 3, channels: { analysis: '9', final: 'x' }, expect: { final: 'N1' } },
+        {
+          id: 'm',
+          messages: [
+            { role: 'user', content: '77' },
+            { role: 'assistant', thinking: 'hm 1', content: [{ type: 'text', text: 'yes' }] },
+          ],
+        },
+      ]
+        .map((row) => JSON.stringify(row))
+        .join('\n\n'),
+    );
     expect(rows.map((r) => [r.id, r.line, r.channel, r.outcome, r.rule])).toEqual([
-      ['a', 1, 'final', 'block', 'N1'], ['3', 3, 'analysis', 'allow', null], ['3', 5, 'analysis', 'block', 'N1'], ['3', 5, 'final', 'allow', null], ['m', 7, 'analysis', 'block', 'N1'], ['m', 7, 'final', 'allow', null],
+      ['a', 1, 'final', 'block', 'N1'],
+      ['3', 3, 'analysis', 'allow', null],
+      ['3', 5, 'analysis', 'block', 'N1'],
+      ['3', 5, 'final', 'allow', null],
+      ['m', 7, 'analysis', 'block', 'N1'],
+      ['m', 7, 'final', 'allow', null],
     ]);
-    expect(rows[0]).toMatchObject({ policy: 'numbers', rationale: 'about has 5', digests: { policy: numbers.digest, judge: 'd' }, cause: null });
+    expect(rows[0]).toMatchObject({
+      policy: 'numbers',
+      rationale: 'about has 5',
+      digests: { policy: numbers.digest, judge: 'd' },
+      cause: null,
+    });
     expect(rows[0]?.digests.content).toMatch(/^[0-9a-f]{64}$/);
     expect(summary).toMatchObject({ rows: 4, verdicts: 6, allow: 3, block: 3, unjudged: 0 });
-    expect(summary.agreement?.all).toMatchObject({ truePositives: 1, falsePositives: 0, falseNegatives: 1, trueNegatives: 1, sameRule: 1, precision: 1, recall: 0.5 });
+    expect(summary.agreement?.all).toMatchObject({
+      truePositives: 1,
+      falsePositives: 0,
+      falseNegatives: 1,
+      trueNegatives: 1,
+      sameRule: 1,
+      precision: 1,
+      recall: 0.5,
+    });
     expect(batchExitCode(summary)).toBe(10);
   });
   it('exit code 0 only if everything is allowed', async () => {
@@ -183,7 +296,12 @@ describe('screenFile', () => {
     ['not JSON', '{"text":"a"}\n{"text":', 'row_json', 2],
     ['an array', '[1]', 'row_schema', 1],
     ['an unknown field', '{"text":"a"}\n\n{"chanels":{"final":"5"}}', 'row_schema', 3],
-    ['an unknown field in a message', '{"messages":[{"role":"assistant","content":"a","thoughts":"5"}]}', 'row_schema', 1],
+    [
+      'an unknown field in a message',
+      '{"messages":[{"role":"assistant","content":"a","thoughts":"5"}]}',
+      'row_schema',
+      1,
+    ],
     ['an unknown role', '{"messages":[{"role":"bot","content":"a"}]}', 'row_schema', 1],
     ['text and channels', '{"text":"a","channels":{"final":"b"}}', 'row_schema', 1],
     ['neither', '{"id":"a"}', 'row_schema', 1],
@@ -196,28 +314,61 @@ describe('screenFile', () => {
     const output = join(dir, 'kept.jsonl');
     await writeFile(input, text);
     await writeFile(output, 'earlier');
-    await expect(screenFile({ input, output, screen })).rejects.toMatchObject({ code, exitCode: 2, ...(line ? { details: { file: input, line } } : {}) });
+    await expect(screenFile({ input, output, screen })).rejects.toMatchObject({
+      code,
+      exitCode: 2,
+      ...(line ? { details: { file: input, line } } : {}),
+    });
     expect(await readFile(output, 'utf8')).toBe('earlier');
     expect((await readdir(dir)).filter((name) => name.endsWith('.part'))).toEqual([]);
   });
   it('missing input and unwritable output', async () => {
-    await expect(screenFile({ input: join(dir, 'none'), output: join(dir, 'o'), screen })).rejects.toMatchObject({ code: 'file_unreadable' });
-    await expect(screenFile({ input: join(dir, 'in.jsonl'), output: join(dir, 'no', 'o'), screen })).rejects.toMatchObject({ code: 'output_unwritable' });
+    await expect(screenFile({ input: join(dir, 'none'), output: join(dir, 'o'), screen })).rejects.toMatchObject({
+      code: 'file_unreadable',
+    });
+    await expect(
+      screenFile({ input: join(dir, 'in.jsonl'), output: join(dir, 'no', 'o'), screen }),
+    ).rejects.toMatchObject({ code: 'output_unwritable' });
   });
   it('a stop leaves no output', async () => {
     const stop = new AbortController();
-    const stuck = createScreen({ policies: [numbers], judge: scripted(() => { stop.abort(); return new Promise(() => {}); }) });
+    const stuck = createScreen({
+      policies: [numbers],
+      judge: scripted(() => {
+        stop.abort();
+        return new Promise(() => {});
+      }),
+    });
     await writeFile(join(dir, 'in.jsonl'), '{"text":"a"}');
-    await expect(screenFile({ input: join(dir, 'in.jsonl'), output: join(dir, 'stopped.jsonl'), screen: stuck, signal: stop.signal })).rejects.toMatchObject({ name: 'AbortError' });
+    await expect(
+      screenFile({
+        input: join(dir, 'in.jsonl'),
+        output: join(dir, 'stopped.jsonl'),
+        screen: stuck,
+        signal: stop.signal,
+      }),
+    ).rejects.toMatchObject({ name: 'AbortError' });
     expect(await readdir(dir)).not.toContain('stopped.jsonl');
   });
   it('rows of any shape never throw but as DataError', () => {
-    fc.assert(fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
-      try { parseRow('f', 1, text); } catch (error) { expect(error).toMatchObject({ name: 'DataError' }); }
-    }), { numRuns: 2000 });
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
+        try {
+          parseRow('f', 1, text);
+        } catch (error) {
+          expect(error).toMatchObject({ name: 'DataError' });
+        }
+      }),
+      { numRuns: 2000 },
+    );
   });
   it('unjudged never helps the score', () => {
     const row = (outcome: string, expect: string | null): VerdictRow => ({ outcome, expect, rule: null }) as VerdictRow;
-    expect(agreementOf([row('unjudged', 'N1'), row('unjudged', null)])).toMatchObject({ falseNegatives: 1, falsePositives: 1, unjudged: 2, f1: 0 });
+    expect(agreementOf([row('unjudged', 'N1'), row('unjudged', null)])).toMatchObject({
+      falseNegatives: 1,
+      falsePositives: 1,
+      unjudged: 2,
+      f1: 0,
+    });
   });
 });

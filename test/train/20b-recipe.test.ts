@@ -14,7 +14,13 @@ test('two steps on the slice, in the memory that was planned', async () => {
   const base = join(folder, 'slice');
   await initCheckpoint(base, 'slice', { seed: 3 });
   // The slice has no tokenizer of its own; nano's ids are all below its 4,096.
-  const set = [`model.base=${base}`, `model.tokenizer=${join(packageRoot, 'models', 'nano')}`, 'train.steps=2', 'train.tokensPerStep=384', 'train.checkpointEvery=2'];
+  const set = [
+    `model.base=${base}`,
+    `model.tokenizer=${join(packageRoot, 'models', 'nano')}`,
+    'train.steps=2',
+    'train.tokensPerStep=384',
+    'train.checkpointEvery=2',
+  ];
   const recipe = join(packageRoot, 'recipes', '20b-lora-cpu.yaml');
   const plan = await planTraining(recipe, { set, measure: false });
   const result = await runTraining({ recipe, set, out: join(folder, 'run') });

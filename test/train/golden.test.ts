@@ -17,15 +17,33 @@ const root = join(goldenRoot, '..', 'train');
 const base = openCheckpoint(join(goldenRoot, 'odd'));
 afterAll(() => base.close());
 const files = [{ path: join(root, 'rows.jsonl'), format: 'tokens' }];
-const data = await loadDataset(files, { tokenizer: null, vocabSize: base.config.vocab_size, maxTokens: 64, loss: { analysis: 1, commentary: 1, final: 1 } });
+const data = await loadDataset(files, {
+  tokenizer: null,
+  vocabSize: base.config.vocab_size,
+  maxTokens: 64,
+  loss: { analysis: 1, commentary: 1, final: 1 },
+});
 const expected = JSON.parse(readFileSync(join(root, 'expected.json'), 'utf8')) as {
-  options: { lr: number; betas: [number, number]; eps: number; weightDecay: number; clipGradNorm: number; steps: number }; steps: { loss: number; gradNorm: number }[] };
+  options: {
+    lr: number;
+    betas: [number, number];
+    eps: number;
+    weightDecay: number;
+    clipGradNorm: number;
+    steps: number;
+  };
+  steps: { loss: number; gradNorm: number }[];
+};
 
 /** Largest distance, relative to the largest value. */
 function distance(got: Float32Array, want: Float32Array): number {
   expect(got.length).toBe(want.length);
-  let top = 0, worst = 0;
-  for (let i = 0; i < want.length; i++) { top = Math.max(top, Math.abs(want[i] ?? 0)); worst = Math.max(worst, Math.abs((got[i] ?? Number.NaN) - (want[i] ?? 0))); }
+  let top = 0,
+    worst = 0;
+  for (let i = 0; i < want.length; i++) {
+    top = Math.max(top, Math.abs(want[i] ?? 0));
+    worst = Math.max(worst, Math.abs((got[i] ?? Number.NaN) - (want[i] ?? 0)));
+  }
   return worst / top;
 }
 
@@ -37,14 +55,19 @@ function logitsOf(adapter: Adapter, row: number): Float32Array {
 }
 
 describe('training golden', () => {
-  it.each([['adapter', 0, 'logits.safetensors'], ['single', 1, 'single/logits.safetensors']] as const)('peft logits of %s', (folder, row, file) => {
+  it.each([
+    ['adapter', 0, 'logits.safetensors'],
+    ['single', 1, 'single/logits.safetensors'],
+  ] as const)('peft logits of %s', (folder, row, file) => {
     const adapter = readPeft(join(root, folder), base.config);
     using want = readFloatFile(join(root, file));
-    expect(distance(logitsOf(adapter, row), want.entries.get('logits')?.read() ?? new Float32Array())).toBeLessThan(1e-4);
+    expect(distance(logitsOf(adapter, row), want.entries.get('logits')?.read() ?? new Float32Array())).toBeLessThan(
+      1e-4,
+    );
     adapter.close();
   });
 
-  it('five steps of AdamW give PyTorch\'s losses and adapter, packed or not', async () => {
+  it("five steps of AdamW give PyTorch's losses and adapter, packed or not", async () => {
     for (const packing of [true, false]) {
       using scope = new Scope('optimizer');
       const adapter = readPeft(join(root, 'adapter'), base.config, { trainable: true });
@@ -52,12 +75,31 @@ describe('training golden', () => {
       if (!grads) throw new Error('no gradients');
       const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
       const learner = {
-        params: adapter.params, grads, refresh() {}, save() {}, close() {},
-        lossAndGradients: (b: Parameters<typeof lossAndGradients>[2], t: Parameters<typeof lossAndGradients>[3], seed: number) => lossAndGradients(base, adapter.model, b, t, { precision: 'f32', seed, grads: null, gradients: true }).nll,
+        params: adapter.params,
+        grads,
+        refresh() {},
+        save() {},
+        close() {},
+        lossAndGradients: (
+          b: Parameters<typeof lossAndGradients>[2],
+          t: Parameters<typeof lossAndGradients>[3],
+          seed: number,
+        ) => lossAndGradients(base, adapter.model, b, t, { precision: 'f32', seed, grads: null, gradients: true }).nll,
       };
-      const plan = planSteps(data.examples.map((e) => e.tokens.length), { seed: 1, steps: expected.options.steps, rowsPerStep: data.examples.length });
+      const plan = planSteps(
+        data.examples.map((e) => e.tokens.length),
+        { seed: 1, steps: expected.options.steps, rowsPerStep: data.examples.length },
+      );
       let n = 0;
-      for await (const m of trainLoop(learner, moments, data.examples, plan, 0, { ...expected.options, seed: 1, packing, tokensPerBatch: 64, schedule: 'constant', warmup: 0, minLr: 0 })) {
+      for await (const m of trainLoop(learner, moments, data.examples, plan, 0, {
+        ...expected.options,
+        seed: 1,
+        packing,
+        tokensPerBatch: 64,
+        schedule: 'constant',
+        warmup: 0,
+        minLr: 0,
+      })) {
         const want = expected.steps[n++];
         expect(Math.abs(m.loss / (want?.loss ?? 0) - 1)).toBeLessThan(1e-4);
         expect(Math.abs(m.gradNorm / (want?.gradNorm ?? 0) - 1)).toBeLessThan(1e-4);
@@ -65,7 +107,8 @@ describe('training golden', () => {
       expect(n).toBe(5);
       const after = readPeft(join(root, 'adapter.after'), base.config);
       adapter.entries.forEach((e, i) => {
-        const got = adapter.tensors[i]?.toFloat32() ?? new Float32Array(), want = after.tensors[i]?.toFloat32() ?? new Float32Array();
+        const got = adapter.tensors[i]?.toFloat32() ?? new Float32Array(),
+          want = after.tensors[i]?.toFloat32() ?? new Float32Array();
         expect(distance(got, want), `${e.layer} ${e.target} ${e.part}`).toBeLessThan(1e-4);
       });
       adapter.close();

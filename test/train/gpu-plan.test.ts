@@ -1,4 +1,5 @@
-// What the released shapes take on a GPU, planned without one: 20b on a 16 GB card, 120b on one of 80 GB and, with streamed experts, of 24 GB.
+// What the released shapes take on a GPU, planned without one: 20b on a 16 GB card, 120b on one of 80 GB and, with
+// streamed experts, of 24 GB.
 import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,10 +15,20 @@ const GIB = 2 ** 30;
 
 /** Files of the released shapes that are all holes: they take no disk. */
 function released(preset: '20b' | '120b'): string {
-  const dir = join(root, preset), path = join(dir, 'model.safetensors');
+  const dir = join(root, preset),
+    path = join(dir, 'model.safetensors');
   mkdirSync(dir);
   writeFileSync(join(dir, 'config.json'), JSON.stringify(PRESETS[preset]));
-  const { header, total } = layoutFile(path, checkpointTensors(PRESETS[preset]).map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape, data: new Uint8Array(0) })), {});
+  const { header, total } = layoutFile(
+    path,
+    checkpointTensors(PRESETS[preset]).map((t) => ({
+      name: t.name,
+      dtype: t.dtype,
+      shape: t.shape,
+      data: new Uint8Array(0),
+    })),
+    {},
+  );
   const fd = openSync(path, 'w');
   writeSync(fd, header);
   ftruncateSync(fd, total);
@@ -26,23 +37,37 @@ function released(preset: '20b' | '120b'): string {
 }
 async function plan(base: string, tokens: number, memoryLimit: string) {
   const at = (name: string): string => join(root, name);
-  writeFileSync(at('rows.jsonl'), `${JSON.stringify({ tokens: Array.from({ length: tokens + 1 }, (_, i) => i), weights: Array.from({ length: tokens + 1 }, (_, i) => (i ? 1 : 0)) })}\n`);
-  writeFileSync(at('recipe.yaml'), `model: { base: ${base} }\nadapter: { rank: 16, alpha: 32, targets: [attention, experts] }\ndata: { train: [{ path: rows.jsonl, format: tokens }], maxTokens: ${tokens + 1} }\ntrain: { steps: 1 }\ndevice: cuda\nmemoryLimit: ${memoryLimit}\n`);
+  writeFileSync(
+    at('rows.jsonl'),
+    `${JSON.stringify({ tokens: Array.from({ length: tokens + 1 }, (_, i) => i), weights: Array.from({ length: tokens + 1 }, (_, i) => (i ? 1 : 0)) })}\n`,
+  );
+  writeFileSync(
+    at('recipe.yaml'),
+    `model: { base: ${base} }\nadapter: { rank: 16, alpha: 32, targets: [attention, experts] ` +
+      `}\ndata: { train: [{ path: rows.jsonl, format: tokens }], maxTokens: ${tokens + 1} ` +
+      `}\ntrain: { steps: 1 }\ndevice: cuda\nmemoryLimit: ${memoryLimit}\n`,
+  );
   const { device, advice } = await planTraining(at('recipe.yaml'), { measure: false, availableBytes: 2 ** 40 });
-  console.log(`${base.split('/').at(-1)}, ${tokens} tokens, limit ${memoryLimit}: ${((device?.totalPeakBytes ?? NaN) / GIB).toFixed(2)} GiB of the device planned, weights ${((device?.peakBytes.weights ?? NaN) / GIB).toFixed(2)}`);
+  console.log(
+    `${base.split('/').at(-1)}, ${tokens} tokens, limit ${memoryLimit}: ` +
+      `${((device?.totalPeakBytes ?? NaN) / GIB).toFixed(2)} GiB of the device planned, weights ` +
+      `${((device?.peakBytes.weights ?? NaN) / GIB).toFixed(2)}`,
+  );
   return { total: (device?.totalPeakBytes ?? NaN) / GIB, weights: (device?.peakBytes.weights ?? NaN) / GIB, advice };
 }
 
 test('20b with adapters on attention and all experts within 15.2 GiB', async () => {
   const base = released('20b');
-  const short = await plan(base, 1024, '15.2GiB'), long = await plan(base, 4096, '15.2GiB');
+  const short = await plan(base, 1024, '15.2GiB'),
+    long = await plan(base, 4096, '15.2GiB');
   expect(short.weights).toBeCloseTo(11.74, 1); // everything but the embedding table
   expect(short.total).toBeLessThan(15.2);
   expect(long.total).toBeLessThan(15.2);
 });
 test('120b within 76 GiB; within 22 GiB its experts are streamed', async () => {
   const base = released('120b');
-  const whole = await plan(base, 8192, '76GiB'), streamed = await plan(base, 8192, '22GiB');
+  const whole = await plan(base, 8192, '76GiB'),
+    streamed = await plan(base, 8192, '22GiB');
   expect(whole.weights).toBeCloseTo(59.69, 1);
   expect(whole.total).toBeLessThan(76);
   expect(streamed.weights).toBeLessThan(7);

@@ -10,16 +10,41 @@ import { renderReport, thin } from '../../src/train/report.js';
 import type { RunRecord } from '../../src/train/run-folder.js';
 
 const examples: Example[] = Array.from({ length: 6 }, (_, k) => ({
-  tokens: Int32Array.from({ length: 4 + k }, (_, i) => i + 1), weights: Float32Array.from({ length: 4 + k }, (_, i) => (i % 2 ? 1 : 0.5)), source: { file: 'd.jsonl', line: k + 1 },
+  tokens: Int32Array.from({ length: 4 + k }, (_, i) => i + 1),
+  weights: Float32Array.from({ length: 4 + k }, (_, i) => (i % 2 ? 1 : 0.5)),
+  source: { file: 'd.jsonl', line: k + 1 },
 }));
-const options: LoopOptions = { seed: 1, packing: true, tokensPerBatch: 8, clipGradNorm: null, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, schedule: 'constant', lr: 0.1, warmup: 0, minLr: 0 };
+const options: LoopOptions = {
+  seed: 1,
+  packing: true,
+  tokensPerBatch: 8,
+  clipGradNorm: null,
+  betas: [0.9, 0.999],
+  eps: 1e-8,
+  weightDecay: 0,
+  schedule: 'constant',
+  lr: 0.1,
+  warmup: 0,
+  minLr: 0,
+};
 
 /** nll of a target is its token; the gradient of parameter j is Σ weight·(j + 1) plus whatever `extra` says. */
 function fake(scope: Scope, extra: (call: number) => number = () => 0): Learner & { seeds: number[]; batches: number } {
-  const params = scope.zeros('f32', [4]), grads = scope.zeros('f32', [4]);
+  const params = scope.zeros('f32', [4]),
+    grads = scope.zeros('f32', [4]);
   const learner = {
-    params, grads, seeds: [] as number[], batches: 0, refresh() {}, save() {}, close() {},
-    lossAndGradients(_batch: unknown, targets: { weights: Float32Array; targets: Int32Array }, seed: number): Float32Array {
+    params,
+    grads,
+    seeds: [] as number[],
+    batches: 0,
+    refresh() {},
+    save() {},
+    close() {},
+    lossAndGradients(
+      _batch: unknown,
+      targets: { weights: Float32Array; targets: Int32Array },
+      seed: number,
+    ): Float32Array {
       learner.seeds.push(seed);
       const sum = targets.weights.reduce((a, w) => a + w, 0);
       using s = new Scope('workspace');
@@ -33,16 +58,32 @@ function fake(scope: Scope, extra: (call: number) => number = () => 0): Learner 
 
 async function run(scope: Scope, learner: Learner, over: Partial<LoopOptions> = {}, steps = 2): Promise<StepMetrics[]> {
   const out: StepMetrics[] = [];
-  const plan = planSteps(examples.map((e) => e.tokens.length), { seed: 1, steps, rowsPerStep: 6 });
-  for await (const m of trainLoop(learner, { m: scope.zeros('f32', [4]), v: scope.zeros('f32', [4]) }, examples, plan, 0, { ...options, ...over })) out.push(m);
+  const plan = planSteps(
+    examples.map((e) => e.tokens.length),
+    { seed: 1, steps, rowsPerStep: 6 },
+  );
+  for await (const m of trainLoop(
+    learner,
+    { m: scope.zeros('f32', [4]), v: scope.zeros('f32', [4]) },
+    examples,
+    plan,
+    0,
+    { ...options, ...over },
+  ))
+    out.push(m);
   return out;
 }
 
 describe('the loop', () => {
   it('weighs every token by its share of the step, however the step is cut into batches', async () => {
     using scope = new Scope('workspace');
-    let weight = 0, wanted = 0;
-    for (const e of examples) for (let i = 1; i < e.tokens.length; i++) { weight += e.weights[i] ?? 0; wanted += (e.weights[i] ?? 0) * (e.tokens[i] ?? 0); }
+    let weight = 0,
+      wanted = 0;
+    for (const e of examples)
+      for (let i = 1; i < e.tokens.length; i++) {
+        weight += e.weights[i] ?? 0;
+        wanted += (e.weights[i] ?? 0) * (e.tokens[i] ?? 0);
+      }
     for (const tokensPerBatch of [1, 8, 1000]) {
       const learner = fake(scope);
       const metrics = await run(scope, learner, { tokensPerBatch });
@@ -55,12 +96,22 @@ describe('the loop', () => {
 
   it('clips by the global norm, and only above it', async () => {
     // AdamW does not see the size of a gradient that stays the same, so the moments are looked at.
-    for (const [clip, scale] of [[1, 1 / Math.sqrt(30)], [100, 1], [null, 1]] as const) {
+    for (const [clip, scale] of [
+      [1, 1 / Math.sqrt(30)],
+      [100, 1],
+      [null, 1],
+    ] as const) {
       using scope = new Scope('workspace');
       const learner = fake(scope);
-      const m = scope.zeros('f32', [4]), v = scope.zeros('f32', [4]);
+      const m = scope.zeros('f32', [4]),
+        v = scope.zeros('f32', [4]);
       const plan = planSteps([5], { seed: 1, steps: 1, rowsPerStep: 1 });
-      for await (const _ of trainLoop(learner, { m, v }, [examples[1] as Example], plan, 0, { ...options, clipGradNorm: clip })) { /* one step */ }
+      for await (const _ of trainLoop(learner, { m, v }, [examples[1] as Example], plan, 0, {
+        ...options,
+        clipGradNorm: clip,
+      })) {
+        /* one step */
+      }
       m.toFloat32().forEach((x, j) => expect(x).toBeCloseTo(0.1 * (j + 1) * scale, 5));
       learner.params.toFloat32().forEach((x) => expect(x).toBeCloseTo(-0.1, 4));
     }
@@ -69,16 +120,32 @@ describe('the loop', () => {
   it('stops at a gradient that is not a number, before it reaches the parameters', async () => {
     using scope = new Scope('workspace');
     const learner = fake(scope, (call) => (call === 6 ? Infinity : 0));
-    await expect(run(scope, learner, { tokensPerBatch: 8 }, 9)).rejects.toMatchObject({ name: 'TrainError', code: 'bad_gradient', message: expect.stringMatching(/^step 2: the gradient norm is Infinity, rows d\.jsonl:\d, /) as string });
+    await expect(run(scope, learner, { tokensPerBatch: 8 }, 9)).rejects.toMatchObject({
+      name: 'TrainError',
+      code: 'bad_gradient',
+      message: expect.stringMatching(/^step 2: the gradient norm is Infinity, rows d\.jsonl:\d, /) as string,
+    });
     expect(learner.params.toFloat32().every((x) => Math.abs(x + 0.1) < 1e-3)).toBe(true);
   });
 
   it('a step cut off between batches changes nothing', async () => {
     using scope = new Scope('workspace');
     const learner = fake(scope);
-    const plan = planSteps(examples.map((e) => e.tokens.length), { seed: 1, steps: 5, rowsPerStep: 6 });
+    const plan = planSteps(
+      examples.map((e) => e.tokens.length),
+      { seed: 1, steps: 5, rowsPerStep: 6 },
+    );
     const seen: number[] = [];
-    for await (const m of trainLoop(learner, { m: scope.zeros('f32', [4]), v: scope.zeros('f32', [4]) }, examples, plan, 0, options, () => learner.batches >= 7)) seen.push(m.step);
+    for await (const m of trainLoop(
+      learner,
+      { m: scope.zeros('f32', [4]), v: scope.zeros('f32', [4]) },
+      examples,
+      plan,
+      0,
+      options,
+      () => learner.batches >= 7,
+    ))
+      seen.push(m.step);
     expect(seen).toEqual([1]);
     expect(learner.params.toFloat32().every((x) => Math.abs(x + 0.1) < 1e-3)).toBe(true);
   });
@@ -86,19 +153,55 @@ describe('the loop', () => {
 
 describe('report.html', () => {
   const record: RunRecord = {
-    version: 1, name: 'a <b>', about: '</script><script>alert(1)</script>', status: 'done', method: 'sft', seed: 1, steps: 3, digests: { recipe: 'r'.repeat(64), data: 'd', base: 'b', tokenizer: '' },
-    data: [{ file: 'x"y.jsonl', format: 'chat', sha256: 's', rows: 1, tokens: 2, trainedTokens: 1, untrainedRows: 0 }], versions: { temper: '0' }, machine: { isa: 'avx2', threads: 2 }, trainedParameters: 1234, output: 'adapter',
+    version: 1,
+    name: 'a <b>',
+    about: '</script><script>alert(1)</script>',
+    status: 'done',
+    method: 'sft',
+    seed: 1,
+    steps: 3,
+    digests: { recipe: 'r'.repeat(64), data: 'd', base: 'b', tokenizer: '' },
+    data: [{ file: 'x"y.jsonl', format: 'chat', sha256: 's', rows: 1, tokens: 2, trainedTokens: 1, untrainedRows: 0 }],
+    versions: { temper: '0' },
+    machine: { isa: 'avx2', threads: 2 },
+    trainedParameters: 1234,
+    output: 'adapter',
   };
-  const metrics = Array.from({ length: 30 }, (_, i): StepMetrics => ({ step: i + 1, loss: 3 / (i + 1), lr: 1e-4 * i, gradNorm: 1, tokens: 100, tokensPerSecond: 1000 + i, peakBytes: 2 ** 20 * i }));
+  const metrics = Array.from(
+    { length: 30 },
+    (_, i): StepMetrics => ({
+      step: i + 1,
+      loss: 3 / (i + 1),
+      lr: 1e-4 * i,
+      gradNorm: 1,
+      tokens: 100,
+      tokensPerSecond: 1000 + i,
+      peakBytes: 2 ** 20 * i,
+    }),
+  );
 
   it('draws every curve from data that lies in the file', () => {
     const html = renderReport(record, metrics);
     const scripts = [...html.matchAll(/<script>([\s\S]*?)<\/script>/g)].map((m) => m[1] ?? '');
     expect(scripts).toHaveLength(2);
     const drawn: { data: number[][] }[] = [];
-    class Plot { constructor(_o: unknown, data: number[][], box: { id: string }) { drawn.push({ data }); expect(box).toBeDefined(); } destroy(): void {} }
+    class Plot {
+      constructor(_o: unknown, data: number[][], box: { id: string }) {
+        drawn.push({ data });
+        expect(box).toBeDefined();
+      }
+      destroy(): void {}
+    }
     const element = { clientWidth: 500 };
-    runInNewContext(scripts[1] ?? '', { uPlot: Plot, document: { documentElement: {}, getElementById: (id: string) => (html.includes(`id="${id}"`) ? element : null) }, getComputedStyle: () => ({ getPropertyValue: () => '#000' }), matchMedia: () => ({ addEventListener() {} }), addEventListener() {}, clearTimeout, setTimeout });
+    runInNewContext(scripts[1] ?? '', {
+      uPlot: Plot,
+      document: { documentElement: {}, getElementById: (id: string) => (html.includes(`id="${id}"`) ? element : null) },
+      getComputedStyle: () => ({ getPropertyValue: () => '#000' }),
+      matchMedia: () => ({ addEventListener() {} }),
+      addEventListener() {},
+      clearTimeout,
+      setTimeout,
+    });
     expect(drawn).toHaveLength(5);
     for (const d of drawn) for (const line of d.data) expect(line).toHaveLength(30);
     expect(drawn[0]?.data[1]).toEqual(metrics.map((m) => m.loss));
@@ -108,7 +211,10 @@ describe('report.html', () => {
     expect(html.length).toBeLessThan(120_000);
   });
   it('stays small for long runs, and stands for none', () => {
-    const long = Array.from({ length: 100_001 }, (_, i): StepMetrics => ({ ...(metrics[0] as StepMetrics), step: i + 1, loss: i }));
+    const long = Array.from(
+      { length: 100_001 },
+      (_, i): StepMetrics => ({ ...(metrics[0] as StepMetrics), step: i + 1, loss: i }),
+    );
     const few = thin(long);
     expect(few.length).toBeLessThanOrEqual(4000);
     expect(few.at(-1)?.step).toBe(100_001);

@@ -10,26 +10,44 @@ import { tinyRun } from './tiny.js';
 const disk = vi.hoisted(() => ({ free: Number.POSITIVE_INFINITY }));
 vi.mock('node:fs', async (original) => {
   const fs = await original<typeof import('node:fs')>();
-  return { ...fs, statfsSync: (path: string) => { const s = fs.statfsSync(path); return { ...s, bavail: Math.min(s.bavail, Math.floor(disk.free / s.bsize)) }; } };
+  return {
+    ...fs,
+    statfsSync: (path: string) => {
+      const s = fs.statfsSync(path);
+      return { ...s, bavail: Math.min(s.bavail, Math.floor(disk.free / s.bsize)) };
+    },
+  };
 });
 const folder = await tinyRun({ train: 'steps: 3, rowsPerStep: 6, lr: 1.0e-2' });
 const recipe = join(folder, 'recipe.yaml');
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-beforeEach(() => { disk.free = Number.POSITIVE_INFINITY; });
+beforeEach(() => {
+  disk.free = Number.POSITIVE_INFINITY;
+});
 const adapter = (run: string): Buffer => readFileSync(join(run, 'adapter', 'adapter_model.safetensors'));
 
 test('always and never give the same adapter; nothing is left in the folder', async () => {
-  const runs = await Promise.all((['always', 'never'] as const).map(async (mode) => (await runTraining({ recipe, set: [`train.offloadActivations=${mode}`], out: join(folder, mode) })).run));
+  const runs = await Promise.all(
+    (['always', 'never'] as const).map(
+      async (mode) =>
+        (await runTraining({ recipe, set: [`train.offloadActivations=${mode}`], out: join(folder, mode) })).run,
+    ),
+  );
   const [always, never] = runs.map(adapter);
   expect(always?.equals(never ?? Buffer.alloc(0))).toBe(true);
-  expect(readMetrics(join(folder, 'always')).map((m) => m.loss)).toEqual(readMetrics(join(folder, 'never')).map((m) => m.loss));
+  expect(readMetrics(join(folder, 'always')).map((m) => m.loss)).toEqual(
+    readMetrics(join(folder, 'never')).map((m) => m.loss),
+  );
   expect(readdirSync(join(folder, 'always')).filter((n) => n.startsWith('.'))).toEqual([]);
 });
 
 test('without room on the disk neither run nor plan goes on', async () => {
   disk.free = 4096;
   const set = ['train.offloadActivations=always'];
-  await expect(runTraining({ recipe, set, out: join(folder, 'full') })).rejects.toMatchObject({ code: 'offload_disk_full', message: expect.stringContaining('--out') as string });
+  await expect(runTraining({ recipe, set, out: join(folder, 'full') })).rejects.toMatchObject({
+    code: 'offload_disk_full',
+    message: expect.stringContaining('--out') as string,
+  });
   expect(existsSync(join(folder, 'full'))).toBe(false);
   const plan = await planTraining(recipe, { set, measure: false, out: join(folder, 'full') });
   expect(plan.fits).toBe(false);

@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { lossAndGradients } from '../../src/model/gpt-oss.js';
+import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { dryRun } from '../../src/native/dry-run.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
@@ -14,10 +14,17 @@ import { runTraining } from '../../src/train/session.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-plan-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-const within = (got: number, wanted: number, share: number): void => { expect(Math.abs(got / wanted - 1), `${got} against ${wanted}`).toBeLessThanOrEqual(share); };
+const within = (got: number, wanted: number, share: number): void => {
+  expect(Math.abs(got / wanted - 1), `${got} against ${wanted}`).toBeLessThanOrEqual(share);
+};
 
 async function recipe(name: string, yaml: string): Promise<string> {
-  const rows = Array.from({ length: 24 }, (_, i) => JSON.stringify({ tokens: Array.from({ length: 40 + 9 * i }, (_, j) => (i * 131 + j * 17) % 1000), weights: Array.from({ length: 40 + 9 * i }, (_, j) => (j > 10 ? 1 : 0)) }));
+  const rows = Array.from({ length: 24 }, (_, i) =>
+    JSON.stringify({
+      tokens: Array.from({ length: 40 + 9 * i }, (_, j) => (i * 131 + j * 17) % 1000),
+      weights: Array.from({ length: 40 + 9 * i }, (_, j) => (j > 10 ? 1 : 0)),
+    }),
+  );
   writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
   const file = join(folder, `${name}.yaml`);
   writeFileSync(file, `${yaml}\ndata: { train: [{ path: rows.jsonl, format: tokens }], maxTokens: 512 }\n`);
@@ -26,9 +33,16 @@ async function recipe(name: string, yaml: string): Promise<string> {
 
 test('adapter training: predicted peak within 5 % of the allocator, step time of the right size', async () => {
   await initCheckpoint(join(folder, 'base'), 'nano', { seed: 1 });
-  const file = await recipe('lora', 'model: { base: base }\nadapter: { rank: 8, targets: [attention, experts, router] }\ntrain: { steps: 8, tokensPerStep: 1500 }');
+  const file = await recipe(
+    'lora',
+    'model: { base: base }\nadapter: { rank: 8, targets: [attention, experts, router] ' +
+      '}\ntrain: { steps: 8, tokensPerStep: 1500 }',
+  );
   const result = await runTraining({ recipe: file, out: join(folder, 'run') });
-  const seconds = readMetrics(result.run).slice(1).map((m) => m.tokens / m.tokensPerSecond).sort((a, b) => a - b);
+  const seconds = readMetrics(result.run)
+    .slice(1)
+    .map((m) => m.tokens / m.tokensPerSecond)
+    .sort((a, b) => a - b);
   const median = seconds[seconds.length >> 1] ?? Number.NaN;
   // Loose and repeated, as other tests use the cores meanwhile; docs/log.md has the figures of a quiet machine.
   let plan = await planTraining(file);
@@ -42,14 +56,20 @@ test('adapter training: predicted peak within 5 % of the allocator, step time of
 }, 120_000);
 
 test('training from scratch: predicted peak within 5 %', async () => {
-  const file = await recipe('scratch', `model: { init: ${JSON.stringify(PRESETS.nano)} }\ntrain: { method: pretrain, steps: 2, tokensPerStep: 3000 }`);
+  const file = await recipe(
+    'scratch',
+    `model: { init: ${JSON.stringify(PRESETS.nano)} }\ntrain: { method: pretrain, steps: 2, tokensPerStep: 3000 }`,
+  );
   const plan = await planTraining(file, { measure: false });
   const result = await runTraining({ recipe: file, out: join(folder, 'scratch-run') });
   within(plan.totalPeakBytes, result.peakBytes, 0.05);
 }, 60_000);
 
 test('what cannot fit is refused with the knob to turn', async () => {
-  const file = await recipe('huge', 'model: { base: base }\nadapter: { rank: 1024, targets: [experts] }\ntrain: { steps: 1 }');
+  const file = await recipe(
+    'huge',
+    'model: { base: base }\nadapter: { rank: 1024, targets: [experts] }\ntrain: { steps: 1 }',
+  );
   const plan = await planTraining(file, { measure: false });
   expect(plan.peakBytes.adapter).toBeGreaterThan(plan.peakBytes.activations);
   expect(plan).toMatchObject({ fits: true, advice: '' });
@@ -65,13 +85,23 @@ test.each(['f32', 'bf16'] as const)('every category, %s, one pass: within 1 %', 
     const model = createTrainable(PRESETS.nano, { seed: 1 });
     const tokens = Int32Array.from({ length: T }, (_, i) => (i * 7919) % 1000);
     resetPeaks();
-    lossAndGradients(model.model, null, { tokens, positions: Int32Array.from(tokens, (_, i) => i % 350), starts: Int32Array.of(0, 350, 700) },
-      { rows: Int32Array.from({ length: 90 }, (_, i) => i * 3), targets: tokens.slice(0, 90), weights: new Float32Array(90).fill(1 / 90) }, { precision, seed: 0, grads: model.gradViews, gradients: true });
+    lossAndGradients(
+      model.model,
+      null,
+      { tokens, positions: Int32Array.from(tokens, (_, i) => i % 350), starts: Int32Array.of(0, 350, 700) },
+      {
+        rows: Int32Array.from({ length: 90 }, (_, i) => i * 3),
+        targets: tokens.slice(0, 90),
+        weights: new Float32Array(90).fill(1 / 90),
+      },
+      { precision, seed: 0, grads: model.gradViews, gradients: true },
+    );
     model.close();
   };
   pass();
   const measured = memoryStats();
   const { report } = dryRun(pass);
-  for (const category of ['weights', 'optimizer', 'activations', 'workspace'] as const) within(report.peak[category], measured.peak[category], 0.01);
+  for (const category of ['weights', 'optimizer', 'activations', 'workspace'] as const)
+    within(report.peak[category], measured.peak[category], 0.01);
   within(report.totalPeak, measured.totalPeak, 0.01);
 });

@@ -8,27 +8,59 @@ import { readMetrics, readRun } from '../../src/train/run-folder.js';
 import { tinyRun } from './tiny.js';
 
 const main = join(packageRoot, 'dist', 'cli', 'main.js');
-interface Ended { readonly code: number | null; readonly signal: string | null; readonly stderr: string; readonly stdout: string }
+interface Ended {
+  readonly code: number | null;
+  readonly signal: string | null;
+  readonly stderr: string;
+  readonly stdout: string;
+}
 
 /** Runs the CLI and kills it once `until` holds. */
-function temper(cwd: string, args: readonly string[], until?: () => boolean, signal: NodeJS.Signals = 'SIGKILL'): Promise<Ended> {
+function temper(
+  cwd: string,
+  args: readonly string[],
+  until?: () => boolean,
+  signal: NodeJS.Signals = 'SIGKILL',
+): Promise<Ended> {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
-    let stdout = '', stderr = '';
-    child.stdout.on('data', (d: Buffer) => { stdout += d.toString(); });
-    child.stderr.on('data', (d: Buffer) => { stderr += d.toString(); });
-    const timer = until && setInterval(() => { if (until()) { clearInterval(timer); child.kill(signal); } }, 1);
-    child.on('exit', (code, sig) => { clearInterval(timer); resolve({ code, signal: sig, stdout, stderr }); });
+    let stdout = '',
+      stderr = '';
+    child.stdout.on('data', (d: Buffer) => {
+      stdout += d.toString();
+    });
+    child.stderr.on('data', (d: Buffer) => {
+      stderr += d.toString();
+    });
+    const timer =
+      until &&
+      setInterval(() => {
+        if (until()) {
+          clearInterval(timer);
+          child.kill(signal);
+        }
+      }, 1);
+    child.on('exit', (code, sig) => {
+      clearInterval(timer);
+      resolve({ code, signal: sig, stdout, stderr });
+    });
   });
 }
-const bytes = (run: string): string => readFileSync(join(run, 'adapter', 'adapter_model.safetensors')).toString('base64');
-const losses = (run: string): string => readMetrics(run).map((m) => `${m.step} ${m.loss} ${m.gradNorm}`).join('\n');
+const bytes = (run: string): string =>
+  readFileSync(join(run, 'adapter', 'adapter_model.safetensors')).toString('base64');
+const losses = (run: string): string =>
+  readMetrics(run)
+    .map((m) => `${m.step} ${m.loss} ${m.gradNorm}`)
+    .join('\n');
 
 describe('resume', () => {
   let dir = '';
   const recipe = ['train', 'recipe.yaml'];
   beforeAll(async () => {
-    dir = await tinyRun({ train: 'steps: 80, rowsPerStep: 6, lr: 3.0e-3, checkpointEvery: 5', adapter: ', dropout: 0.1, targets: [attention, experts, router]' });
+    dir = await tinyRun({
+      train: 'steps: 80, rowsPerStep: 6, lr: 3.0e-3, checkpointEvery: 5',
+      adapter: ', dropout: 0.1, targets: [attention, experts, router]',
+    });
     const whole = await temper(dir, [...recipe, '--out', 'runs/whole']);
     expect(whole.code, whole.stderr).toBe(0);
   }, 60_000);
@@ -36,10 +68,13 @@ describe('resume', () => {
   it('after kill -9 at many moments gives the same adapter and the same metrics', async () => {
     const run = join(dir, 'runs', 'killed');
     const args = [...recipe, '--out', 'runs/killed', '--resume'];
-    // Before the folder is there, while the first checkpoint is written, between and within later ones, and just before the end.
+    // Before the folder is there, while the first checkpoint is written, between and within later ones, and just before
+    // the end.
     const moments: (() => boolean)[] = [
-      () => existsSync(run), () => existsSync(join(run, 'metrics.jsonl')),
-      () => existsSync(join(run, 'checkpoints')) && readdirSync(join(run, 'checkpoints')).some((n) => n.endsWith('.tmp')),
+      () => existsSync(run),
+      () => existsSync(join(run, 'metrics.jsonl')),
+      () =>
+        existsSync(join(run, 'checkpoints')) && readdirSync(join(run, 'checkpoints')).some((n) => n.endsWith('.tmp')),
       ...[17, 38, 61, 79].map((step) => () => (readMetrics(run).at(-1)?.step ?? 0) >= step),
     ];
     let killed = 0;
@@ -61,7 +96,12 @@ describe('resume', () => {
 
   it('Ctrl-C saves a checkpoint and ends; going on gives the same bits', async () => {
     const run = join(dir, 'runs', 'stopped');
-    const stopped = await temper(dir, [...recipe, '--out', 'runs/stopped'], () => (readMetrics(run).at(-1)?.step ?? 0) >= 7, 'SIGINT');
+    const stopped = await temper(
+      dir,
+      [...recipe, '--out', 'runs/stopped'],
+      () => (readMetrics(run).at(-1)?.step ?? 0) >= 7,
+      'SIGINT',
+    );
     expect(stopped.signal).toBeNull();
     expect(stopped.code, stopped.stderr).toBe(130);
     expect(stopped.stdout).toContain('--resume');
@@ -83,10 +123,19 @@ describe('resume', () => {
   it('a full disk is named, and the checkpoint before it is good', async () => {
     // The limit on file size stands in for a full disk: adapters fit, the optimizer's state does not.
     const child = await new Promise<Ended>((resolve) => {
-      const c = spawn('/bin/sh', ['-c', 'ulimit -f 40; exec "$0" "$@"', process.execPath, main, ...recipe, '--out', 'runs/full', '--json'], { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] });
-      let stdout = '', stderr = '';
-      c.stdout.on('data', (d: Buffer) => { stdout += d.toString(); });
-      c.stderr.on('data', (d: Buffer) => { stderr += d.toString(); });
+      const c = spawn(
+        '/bin/sh',
+        ['-c', 'ulimit -f 40; exec "$0" "$@"', process.execPath, main, ...recipe, '--out', 'runs/full', '--json'],
+        { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] },
+      );
+      let stdout = '',
+        stderr = '';
+      c.stdout.on('data', (d: Buffer) => {
+        stdout += d.toString();
+      });
+      c.stderr.on('data', (d: Buffer) => {
+        stderr += d.toString();
+      });
       c.on('exit', (code, signal) => resolve({ code, signal, stdout, stderr }));
     });
     expect(child.code, child.stderr).toBe(2);

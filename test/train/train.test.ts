@@ -2,8 +2,8 @@ import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } 
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { openSafetensors } from '../../src/native/safetensors.js';
 import type { TemperError } from '../../src/native/errors.js';
+import { openSafetensors } from '../../src/native/safetensors.js';
 import { exactMatch } from '../../src/train/evaluate.js';
 import { readMetrics, readRun } from '../../src/train/run-folder.js';
 import { learningRate } from '../../src/train/schedule.js';
@@ -13,22 +13,54 @@ import { rows, tinyConfig, tinyRun } from './tiny.js';
 let dir = '';
 const at = (...p: string[]): string => join(dir, ...p);
 const recipe = (): string => at('recipe.yaml');
-const failing = async (promise: Promise<unknown>): Promise<TemperError> => promise.then(() => { throw new Error('it did not fail'); }, (e: unknown) => e as TemperError);
-beforeAll(async () => { dir = await tinyRun(); });
-afterEach(() => { vi.unstubAllEnvs(); });
+const failing = async (promise: Promise<unknown>): Promise<TemperError> =>
+  promise.then(
+    () => {
+      throw new Error('it did not fail');
+    },
+    (e: unknown) => e as TemperError,
+  );
+beforeAll(async () => {
+  dir = await tinyRun();
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
 
 describe('train', () => {
   it('learns and writes the run folder', async () => {
     const seen: number[] = [];
-    const result = await train(recipe(), { out: at('runs', 'a'), set: ['train.steps=40'], onProgress: (p) => { seen.push(p.step); expect(p.steps).toBe(40); } });
+    const result = await train(recipe(), {
+      out: at('runs', 'a'),
+      set: ['train.steps=40'],
+      onProgress: (p) => {
+        seen.push(p.step);
+        expect(p.steps).toBe(40);
+      },
+    });
     expect(seen).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
     expect(result).toMatchObject({ status: 'done', step: 40, steps: 40 });
     expect(result.lastLoss).toBeLessThan(0.8 * result.firstLoss);
-    expect(readdirSync(at('runs', 'a')).sort()).toEqual(['adapter', 'checkpoints', 'metrics.jsonl', 'recipe.yaml', 'report.html', 'run.json']);
+    expect(readdirSync(at('runs', 'a')).sort()).toEqual([
+      'adapter',
+      'checkpoints',
+      'metrics.jsonl',
+      'recipe.yaml',
+      'report.html',
+      'run.json',
+    ]);
     expect(readdirSync(at('runs', 'a', 'checkpoints')).sort()).toEqual(['step-36', 'step-40']);
     const metrics = readMetrics(at('runs', 'a'));
     expect(metrics).toHaveLength(40);
-    expect(Object.keys(metrics[0] ?? {})).toEqual(['step', 'loss', 'lr', 'gradNorm', 'tokens', 'tokensPerSecond', 'peakBytes']);
+    expect(Object.keys(metrics[0] ?? {})).toEqual([
+      'step',
+      'loss',
+      'lr',
+      'gradNorm',
+      'tokens',
+      'tokensPerSecond',
+      'peakBytes',
+    ]);
     expect(readRun(at('runs', 'a'))).toMatchObject({ status: 'done', method: 'sft', seed: 7, digests: result.digests });
     const html = readFileSync(result.report, 'utf8');
     expect(html).toContain(result.digests.data);
@@ -55,7 +87,10 @@ describe('train', () => {
     const two = await train(recipe(), { out: at('runs', 'b2'), threads: 3 });
     const file = (run: string): Buffer => readFileSync(join(run, 'adapter', 'adapter_model.safetensors'));
     expect(file(one.run).equals(file(two.run))).toBe(true);
-    const on = await train(recipe(), { out: at('runs', 'b3'), set: ['adapter.from=runs/b1/adapter', 'train.warmup=0'] });
+    const on = await train(recipe(), {
+      out: at('runs', 'b3'),
+      set: ['adapter.from=runs/b1/adapter', 'train.warmup=0'],
+    });
     expect(on.firstLoss).toBeLessThan(one.firstLoss);
     // What was trained stands without what it was trained from.
     rmSync(at('runs', 'b1'), { recursive: true });
@@ -64,37 +99,64 @@ describe('train', () => {
 
   it('stops on a signal with a checkpoint', async () => {
     const abort = new AbortController();
-    const result = await train(recipe(), { out: at('runs', 'c'), set: ['train.steps=5000'], signal: abort.signal, onProgress: (p) => { if (p.step === 3) abort.abort(); } });
+    const result = await train(recipe(), {
+      out: at('runs', 'c'),
+      set: ['train.steps=5000'],
+      signal: abort.signal,
+      onProgress: (p) => {
+        if (p.step === 3) abort.abort();
+      },
+    });
     expect(result.status).toBe('stopped');
     expect(result.output).toBeNull();
     expect(readdirSync(at('runs', 'c', 'checkpoints'))).toContain(`step-${result.step}`);
   }, 30_000);
 
   it('stops at a loss that is not a number, names step and rows, keeps the last checkpoint', async () => {
-    const error = await failing(train(recipe(), { out: at('runs', 'nan'), set: ['train.lr=1e38', 'train.warmup=0', 'train.checkpointEvery=1', 'train.rowsPerStep=2'] }));
+    const error = await failing(
+      train(recipe(), {
+        out: at('runs', 'nan'),
+        set: ['train.lr=1e38', 'train.warmup=0', 'train.checkpointEvery=1', 'train.rowsPerStep=2'],
+      }),
+    );
     expect(error).toMatchObject({ name: 'TrainError', code: 'bad_loss', exitCode: 2 });
-    expect(error.message).toMatch(/^step 2: the loss of batch 1 of 1 is (NaN|Infinity), rows .*train\.jsonl:\d+, .*train\.jsonl:\d+;/);
+    expect(error.message).toMatch(
+      /^step 2: the loss of batch 1 of 1 is (NaN|Infinity), rows .*train\.jsonl:\d+, .*train\.jsonl:\d+;/,
+    );
     expect(readRun(at('runs', 'nan'))?.status).toBe('failed');
     expect(readdirSync(at('runs', 'nan', 'checkpoints'))).toEqual(['step-1']);
     expect(existsSync(at('runs', 'nan', 'adapter'))).toBe(false);
   }, 30_000);
 
-  it('trains a model from scratch that the trainer can then adapt; a stopped run goes on to the same bits', async () => {
+  it('trains a model from scratch that the trainer can then adapt; a stopped run goes on to ' +
+    'the same bits', async () => {
     const { model_type: _, ...init } = tinyConfig;
     const set = ['method: pretrain'];
-    writeFileSync(at('scratch.yaml'), `model: { init: ${JSON.stringify(init)} }
+    writeFileSync(
+      at('scratch.yaml'),
+      `model: { init: ${JSON.stringify(init)} }
 data: { train: [{ path: train.jsonl, format: tokens }], eval: [{ path: eval.jsonl, format: tokens }], maxTokens: 64 }
 train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, precision: f32 }
-`);
+`,
+    );
     const whole = await train(at('scratch.yaml'), { out: at('runs', 'scratch') });
     expect(whole.lastLoss).toBeLessThan(whole.firstLoss - 0.5);
     const abort = new AbortController();
-    await train(at('scratch.yaml'), { out: at('runs', 'scratch2'), signal: abort.signal, onProgress: (p) => { if (p.step === 13) abort.abort(); } });
+    await train(at('scratch.yaml'), {
+      out: at('runs', 'scratch2'),
+      signal: abort.signal,
+      onProgress: (p) => {
+        if (p.step === 13) abort.abort();
+      },
+    });
     await train(at('scratch.yaml'), { out: at('runs', 'scratch2'), resume: true });
     const file = (run: string): Buffer => readFileSync(at('runs', run, 'model', 'model.safetensors'));
     expect(file('scratch').equals(file('scratch2'))).toBe(true);
     expect((await evaluate(at('runs', 'scratch'))).loss).toBeLessThan(whole.firstLoss);
-    const adapted = await train(recipe(), { out: at('runs', 'on-scratch'), set: ['model.base=runs/scratch/model', 'train.steps=3'] });
+    const adapted = await train(recipe(), {
+      out: at('runs', 'on-scratch'),
+      set: ['model.base=runs/scratch/model', 'train.steps=3'],
+    });
     expect(adapted.status).toBe('done');
   }, 60_000);
 
@@ -102,8 +164,18 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
     ['a layer that is not there', ['adapter.layers=[5]'], 'no_such_layer', /layer 5; the model has layers 0…1/],
     ['a device whose library is not there', ['device=cuda'], 'cuda_library_missing', /nowhere\.so.*npm run build:cuda/],
     ['an unknown format', ['data.train.0.format=chatml'], 'unknown_format', /wanted one of chat, tokens/],
-    ['text without tokenizer', ['data.train.0.format=text', 'data.train.0.path=text.jsonl'], 'no_tokenizer', /text\.jsonl:1: .*give model\.tokenizer/],
-    ['a row longer than maxTokens', ['data.maxTokens=20'], 'row_too_long', /train\.jsonl:\d+: the row has \d+ tokens, more than data\.maxTokens 20/],
+    [
+      'text without tokenizer',
+      ['data.train.0.format=text', 'data.train.0.path=text.jsonl'],
+      'no_tokenizer',
+      /text\.jsonl:1: .*give model\.tokenizer/,
+    ],
+    [
+      'a row longer than maxTokens',
+      ['data.maxTokens=20'],
+      'row_too_long',
+      /train\.jsonl:\d+: the row has \d+ tokens, more than data\.maxTokens 20/,
+    ],
     ['an adapter that is not there', ['adapter.from=eval.jsonl'], 'adapter_missing', /adapter_config\.json/],
     ['a base that is no checkpoint', ['model.base=runs'], 'file_missing', /./],
   ])('%s is an error of one line and leaves nothing behind', async (_name, set, code, message) => {
@@ -119,14 +191,21 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
 });
 
 describe('eval, export, verify', () => {
-  beforeAll(async () => { await train(recipe(), { out: at('runs', 'v'), set: ['train.steps=20'] }); });
+  beforeAll(async () => {
+    await train(recipe(), { out: at('runs', 'v'), set: ['train.steps=20'] });
+  });
 
   it('held-out loss: base, run, and nothing to measure', async () => {
     const base = await evaluate(recipe());
     const run = await evaluate(at('runs', 'v'));
     expect(base.adapter).toBeNull();
     expect(run.loss).toBeLessThan(base.loss);
-    expect(run.channels.none?.tokens).toBe(rows(10, 100).split('\n').filter(Boolean).reduce((a, r) => a + (JSON.parse(r) as { weights: number[] }).weights.slice(1).filter((w) => w > 0).length, 0));
+    expect(run.channels.none?.tokens).toBe(
+      rows(10, 100)
+        .split('\n')
+        .filter(Boolean)
+        .reduce((a, r) => a + (JSON.parse(r) as { weights: number[] }).weights.slice(1).filter((w) => w > 0).length, 0),
+    );
     // Packing must not change what is measured.
     const alone = await evaluate(at('runs', 'v'), { set: ['data.packing=false', 'train.precision=f32'] });
     const packed = await evaluate(at('runs', 'v'), { set: ['train.precision=f32'] });
@@ -135,15 +214,33 @@ describe('eval, export, verify', () => {
   }, 30_000);
 
   it('exact match asks for every prompt and compares all of the text', async () => {
-    const prompts = ['a', 'b', 'c'].map((text, i) => ({ messages: [{ role: 'user' as const, content: text }], expected: text.toUpperCase(), source: { file: 'f', line: i + 1 } }));
-    const match = await exactMatch(prompts, async ([m]) => (m?.content === 'b' ? null : m?.content === 'c' ? 'C!' : ' A\n'), { concurrency: 2 });
-    expect(match).toMatchObject({ rows: 3, matches: 1, misses: [{ line: 2, got: null }, { line: 3, got: 'C!', expected: 'C' }] });
+    const prompts = ['a', 'b', 'c'].map((text, i) => ({
+      messages: [{ role: 'user' as const, content: text }],
+      expected: text.toUpperCase(),
+      source: { file: 'f', line: i + 1 },
+    }));
+    const match = await exactMatch(
+      prompts,
+      async ([m]) => (m?.content === 'b' ? null : m?.content === 'c' ? 'C!' : ' A\n'),
+      { concurrency: 2 },
+    );
+    expect(match).toMatchObject({
+      rows: 3,
+      matches: 1,
+      misses: [
+        { line: 2, got: null },
+        { line: 3, got: 'C!', expected: 'C' },
+      ],
+    });
   });
 
   it('an export verifies; one changed in any way does not', async () => {
     const out = at('out');
     await exportRun({ run: at('runs', 'v'), out, baseModel: 'me/tiny' });
-    expect(JSON.parse(readFileSync(join(out, 'adapter_config.json'), 'utf8'))).toMatchObject({ base_model_name_or_path: 'me/tiny', r: 2 });
+    expect(JSON.parse(readFileSync(join(out, 'adapter_config.json'), 'utf8'))).toMatchObject({
+      base_model_name_or_path: 'me/tiny',
+      r: 2,
+    });
     expect(readFileSync(join(out, 'README.md'), 'utf8')).toContain('me/tiny');
     const good = await verify(out);
     expect(good).toMatchObject({ ok: true, maxDifference: 0, step: 20 });
@@ -169,13 +266,22 @@ describe('eval, export, verify', () => {
 
   it('a damaged checkpoint is refused on resume', async () => {
     const abort = new AbortController();
-    await train(recipe(), { out: at('runs', 'damaged'), signal: abort.signal, onProgress: (p) => { if (p.step === 6) abort.abort(); } });
+    await train(recipe(), {
+      out: at('runs', 'damaged'),
+      signal: abort.signal,
+      onProgress: (p) => {
+        if (p.step === 6) abort.abort();
+      },
+    });
     const folder = at('runs', 'damaged', 'checkpoints');
     const file = join(folder, readdirSync(folder).sort().at(-1) ?? '', 'state.safetensors');
     const data = readFileSync(file);
     data[data.length - 5] = (data[data.length - 5] ?? 0) ^ 4;
     writeFileSync(file, data);
-    expect(await failing(train(recipe(), { out: at('runs', 'damaged'), resume: true }))).toMatchObject({ code: 'bad_checkpoint', exitCode: 40 });
+    expect(await failing(train(recipe(), { out: at('runs', 'damaged'), resume: true }))).toMatchObject({
+      code: 'bad_checkpoint',
+      exitCode: 40,
+    });
   }, 30_000);
 });
 

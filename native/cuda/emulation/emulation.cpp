@@ -63,7 +63,7 @@ namespace {
 constexpr size_t kStack = 128 * 1024;
 constexpr int kMaxThreads = 1024;
 
-// ---- fibers -----------------------------------------------------------------------------------------------------------------
+// ---- fibers ----
 struct Fiber {
   char* stack = nullptr;
 #if defined(__x86_64__)
@@ -72,36 +72,58 @@ struct Fiber {
   ucontext_t context;
 #endif
 };
-struct Copy { void* to; const void* from; bool valid; };
-struct Product { float* d; int n; const uint32_t* registers; uint64_t a, b; bool b_transposed; };  // registers: of the first operand, null: it is at `a`
+struct Copy {
+  void* to;
+  const void* from;
+  bool valid;
+};
+// registers: of the first operand, null: it is at `a`
+struct Product {
+  float* d;
+  int n;
+  const uint32_t* registers;
+  uint64_t a, b;
+  bool b_transposed;
+};
 
 // One condition a thread waits for: *counter moved on from `seen`.
-struct Waiting { const uint64_t* counter = nullptr; uint64_t seen = 0; };
+struct Waiting {
+  const uint64_t* counter = nullptr;
+  uint64_t seen = 0;
+};
 
 struct Member : Thread {
   Fiber fiber;
   Waiting waiting;
   bool done = false;
-  std::vector<Copy> open;                  // cp.async since the last commit
-  std::vector<std::vector<Copy>> groups;   // committed, oldest first
-  std::vector<Product> products;           // wgmma since the last commit
+  std::vector<Copy> open;                 // cp.async since the last commit
+  std::vector<std::vector<Copy>> groups;  // committed, oldest first
+  std::vector<Product> products;          // wgmma since the last commit
   std::vector<std::vector<Product>> product_groups;
 };
 
 }  // namespace
 
-struct Meeting { unsigned mask = 0, arrived = 0; const char* name = nullptr; void (*compute)(void* const*, unsigned) = nullptr; void* slots[32]; };
-struct Warp {
-  unsigned lanes = 0;                      // those that exist
-  uint64_t generation = 0;
-  Meeting meetings[4];                     // disjoint groups of lanes may meet at once
+struct Meeting {
+  unsigned mask = 0, arrived = 0;
+  const char* name = nullptr;
+  void (*compute)(void* const*, unsigned) = nullptr;
+  void* slots[32];
 };
-struct Barrier { uint64_t generation = 0; int arrived = 0, wanted = 0, yes = 0, result = 0; };
+struct Warp {
+  unsigned lanes = 0;  // those that exist
+  uint64_t generation = 0;
+  Meeting meetings[4];  // disjoint groups of lanes may meet at once
+};
+struct Barrier {
+  uint64_t generation = 0;
+  int arrived = 0, wanted = 0, yes = 0, result = 0;
+};
 struct Block {
   std::vector<std::unique_ptr<Member>> members;
   std::vector<Warp> warps;
-  Barrier barriers[17];                    // 0 is __syncthreads, 16 the counting form
-  std::map<const void*, Barrier> counters; // mbarriers, by their place in shared memory
+  Barrier barriers[17];                     // 0 is __syncthreads, 16 the counting form
+  std::map<const void*, Barrier> counters;  // mbarriers, by their place in shared memory
   int live = 0, threads = 0;
   bool moved = false;
   std::exception_ptr error;
@@ -142,7 +164,8 @@ void enter(Member& m) {
 void wait_for(const uint64_t& counter) {
   Member& m = me();
   m.waiting = {&counter, counter};
-  do leave(m); while (counter == m.waiting.seen);
+  do leave(m);
+  while (counter == m.waiting.seen);
   m.waiting.counter = nullptr;
 }
 
@@ -188,7 +211,7 @@ void prepare(Member& m) {
 #endif
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(m.fiber.stack + kStack) - 2;
-  *--top = nullptr;                                        // where fiber_main would return to: it never does
+  *--top = nullptr;  // where fiber_main would return to: it never does
   *--top = reinterpret_cast<void*>(&fiber_main);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
   m.fiber.pointer = top;
@@ -210,9 +233,13 @@ std::string where(const Block& block) {
   std::string out;
   for (const Warp& w : block.warps)
     for (const Meeting& m : w.meetings)
-      if (m.arrived && out.size() < 300) out += std::string("; ") + m.name + " wanted lanes " + std::to_string(m.mask) + ", got " + std::to_string(m.arrived);
+      if (m.arrived && out.size() < 300)
+        out += std::string("; ") + m.name + " wanted lanes " + std::to_string(m.mask) + ", got " +
+               std::to_string(m.arrived);
   for (int i = 0; i < 17; ++i)
-    if (block.barriers[i].arrived) out += "; barrier " + std::to_string(i) + " has " + std::to_string(block.barriers[i].arrived) + " of " + std::to_string(block.live) + " threads";
+    if (block.barriers[i].arrived)
+      out += "; barrier " + std::to_string(i) + " has " + std::to_string(block.barriers[i].arrived) + " of " +
+             std::to_string(block.live) + " threads";
   return out;
 }
 
@@ -249,7 +276,9 @@ void run_block(Block& block, Uint3 index, dim3 grid, dim3 shape, size_t shared, 
       block.moved = true;
       enter(m);
     }
-    if (!block.moved) block.error = std::make_exception_ptr(std::runtime_error("emulated kernel: its threads wait for each other for ever" + where(block)));
+    if (!block.moved)
+      block.error = std::make_exception_ptr(
+          std::runtime_error("emulated kernel: its threads wait for each other for ever" + where(block)));
   }
   current = nullptr;
   running = nullptr;
@@ -262,14 +291,15 @@ void run_grid(dim3 grid, dim3 shape, size_t shared, const std::function<void()>&
   parallel_for(blocks, [&](int64_t i) {
     static thread_local std::unique_ptr<Block> block;
     if (!block) block = std::make_unique<Block>();
-    const auto x = static_cast<unsigned>(i % grid.x), y = static_cast<unsigned>(i / grid.x % grid.y), z = static_cast<unsigned>(i / grid.x / grid.y);
+    const auto x = static_cast<unsigned>(i % grid.x), y = static_cast<unsigned>(i / grid.x % grid.y),
+               z = static_cast<unsigned>(i / grid.x / grid.y);
     run_block(*block, {x, y, z}, grid, shape, shared, body);
   });
 }
 
 }  // namespace
 
-// ---- what kernels call --------------------------------------------------------------------------------------------------------
+// ---- what kernels call ----
 
 void* dynamic_shared() { return current->shared_base; }
 
@@ -289,14 +319,17 @@ int barrier_count(bool predicate) {
 }
 void named_barrier(int id, int threads) {
   Block& block = *current;
-  require(id >= 0 && id < 16 && threads % 32 == 0, "internal", "emulation: barrier ", id, " of ", threads, " threads; wanted 0 to 15 and whole warps");
+  require(id >= 0 && id < 16 && threads % 32 == 0, "internal", "emulation: barrier ", id, " of ", threads,
+          " threads; wanted 0 to 15 and whole warps");
   Barrier& b = block.barriers[id];
   b.wanted = threads;
   if (++b.arrived == threads) return pass(b, block);
   wait_for(b.generation);
 }
 
-void counter_init(const void* counter, unsigned arrivals) { current->counters[counter] = {.wanted = static_cast<int>(arrivals)}; }
+void counter_init(const void* counter, unsigned arrivals) {
+  current->counters[counter] = {.wanted = static_cast<int>(arrivals)};
+}
 void counter_arrive(const void* counter) {
   const auto at = current->counters.find(counter);
   require(at != current->counters.end(), "internal", "emulation: an arrival at a counter that was not set up");
@@ -313,14 +346,21 @@ unsigned live_lanes() { return running->warp->lanes; }
 void warp_operation(unsigned mask, const char* name, void* mine, void (*compute)(void* const* slots, unsigned mask)) {
   Warp& w = *running->warp;
   mask &= w.lanes;
-  require(mask >> running->lane & 1, "internal", "emulation: ", name, " with a mask that leaves out its own lane ", running->lane);
+  require(mask >> running->lane & 1, "internal", "emulation: ", name, " with a mask that leaves out its own lane ",
+          running->lane);
   Meeting* m = nullptr;
   for (Meeting& at : w.meetings)
     if (at.arrived && at.mask == mask) m = &at;
   for (Meeting& at : w.meetings)
-    if (!m && !at.arrived) { at.mask = mask; at.name = name; at.compute = compute; m = &at; }
+    if (!m && !at.arrived) {
+      at.mask = mask;
+      at.name = name;
+      at.compute = compute;
+      m = &at;
+    }
   require(m != nullptr, "internal", "emulation: more than four groups of one warp are under way at once in ", name);
-  require(m->compute == compute, "internal", "emulation: lanes of one warp meet in different operations, ", m->name, " and ", name);
+  require(m->compute == compute, "internal", "emulation: lanes of one warp meet in different operations, ", m->name,
+          " and ", name);
   require(!(m->arrived >> running->lane & 1), "internal", "emulation: lane ", running->lane, " is twice in one ", name);
   m->slots[running->lane] = mine;
   m->arrived |= 1u << running->lane;
@@ -336,12 +376,24 @@ void warp_operation(unsigned mask, const char* name, void* mine, void (*compute)
 }
 
 namespace {
-struct Vote { bool predicate; unsigned result; };
-struct Mma { float* d; const uint32_t *a, *b; };
-struct LoadMatrix { uint32_t* r; const void* row; bool transposed; };
+struct Vote {
+  bool predicate;
+  unsigned result;
+};
+struct Mma {
+  float* d;
+  const uint32_t *a, *b;
+};
+struct LoadMatrix {
+  uint32_t* r;
+  const void* row;
+  bool transposed;
+};
 float low(uint32_t x) { return __builtin_bit_cast(float, x << 16); }
 float high(uint32_t x) { return __builtin_bit_cast(float, x & 0xffff0000u); }
-void need_warp(unsigned mask, const char* name) { require(mask == 0xffffffffu, "internal", "emulation: ", name, " needs all 32 lanes, has ", mask); }
+void need_warp(unsigned mask, const char* name) {
+  require(mask == 0xffffffffu, "internal", "emulation: ", name, " needs all 32 lanes, has ", mask);
+}
 }  // namespace
 
 unsigned ballot(unsigned mask, bool predicate) {
@@ -386,23 +438,29 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 }
 
 void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed) {
-  require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "internal", "emulation: ldmatrix of a row that is not aligned to 16 bytes");
+  require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "internal",
+          "emulation: ldmatrix of a row that is not aligned to 16 bytes");
   LoadMatrix mine{r, row, transposed};
   warp_operation(0xffffffffu, "ldmatrix", &mine, [](void* const* slots, unsigned lanes) {
     need_warp(lanes, "ldmatrix");
     for (int l = 0; l < 32; ++l) {
       const LoadMatrix& m = *static_cast<LoadMatrix*>(slots[l]);
       for (int i = 0; i < 4; ++i) {
-        const auto element = [&](int r, int c) { return static_cast<uint32_t>(static_cast<const uint16_t*>(static_cast<LoadMatrix*>(slots[8 * i + r])->row)[c]); };
+        const auto element = [&](int r, int c) {
+          return static_cast<uint32_t>(
+              static_cast<const uint16_t*>(static_cast<LoadMatrix*>(slots[8 * i + r])->row)[c]);
+        };
         const int at = 2 * (l % 4);
-        m.r[i] = m.transposed ? element(at, l / 4) | element(at + 1, l / 4) << 16 : element(l / 4, at) | element(l / 4, at + 1) << 16;
+        m.r[i] = m.transposed ? element(at, l / 4) | element(at + 1, l / 4) << 16
+                              : element(l / 4, at) | element(l / 4, at + 1) << 16;
       }
     }
   });
 }
 
 void cp_async(void* shared, const void* global, bool valid) {
-  require(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && (!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0), "internal", "emulation: cp.async of 16 bytes that are not aligned");
+  require(reinterpret_cast<uintptr_t>(shared) % 16 == 0 && (!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0),
+          "internal", "emulation: cp.async of 16 bytes that are not aligned");
   me().open.push_back({shared, global, valid});
 }
 void cp_async_commit() {
@@ -418,16 +476,22 @@ void cp_async_wait(int pending) {
   }
 }
 
-uint32_t shared_address(const void* p) { return static_cast<uint32_t>(static_cast<const char*>(p) - current->shared_base); }
+uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(static_cast<const char*>(p) - current->shared_base);
+}
 
 namespace {
 // Element (outer, k) of a matrix under 128-byte swizzle: the descriptor's fields as the PTX ISA defines them.
 uint16_t swizzled_element(uint64_t descriptor, int outer, int k, bool transposed) {
   const auto field = [&](int bit) { return static_cast<uint32_t>(descriptor >> bit & 0x3fffu) << 4; };
-  require(descriptor >> 62 == 1 && (descriptor >> 49 & 7u) == 0, "internal", "emulation: a wgmma descriptor without 128-byte swizzle or with a base offset");
+  require(descriptor >> 62 == 1 && (descriptor >> 49 & 7u) == 0, "internal",
+          "emulation: a wgmma descriptor without 128-byte swizzle or with a base offset");
   const uint32_t start = field(0), leading = field(16), stride = field(32);
-  uint32_t at = transposed ? start + static_cast<uint32_t>(outer / 64) * leading + static_cast<uint32_t>(k / 8) * stride + static_cast<uint32_t>(k % 8) * 128 + static_cast<uint32_t>(outer % 64) * 2
-                           : start + static_cast<uint32_t>(outer / 8) * stride + static_cast<uint32_t>(outer % 8) * 128 + static_cast<uint32_t>(k) * 2;
+  uint32_t at = transposed
+                    ? start + static_cast<uint32_t>(outer / 64) * leading + static_cast<uint32_t>(k / 8) * stride +
+                          static_cast<uint32_t>(k % 8) * 128 + static_cast<uint32_t>(outer % 64) * 2
+                    : start + static_cast<uint32_t>(outer / 8) * stride + static_cast<uint32_t>(outer % 8) * 128 +
+                          static_cast<uint32_t>(k) * 2;
   at ^= (at >> 7 & 7u) << 4;
   require(at + 2 <= current->shared.size(), "internal", "emulation: wgmma reads shared memory beyond the block's");
   uint16_t bits;
@@ -437,7 +501,10 @@ uint16_t swizzled_element(uint64_t descriptor, int outer, int k, bool transposed
 float widen(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
 
 std::atomic<int64_t> warp_products{0};
-struct WarpProduct { const Product* product; int warp; };
+struct WarpProduct {
+  const Product* product;
+  int warp;
+};
 void compute_product(void* const* slots, unsigned lanes) {
   need_warp(lanes, "wgmma");
   warp_products.fetch_add(1, std::memory_order_relaxed);
@@ -448,14 +515,15 @@ void compute_product(void* const* slots, unsigned lanes) {
     for (int k = 0; k < 16; ++k) {
       if (const Product& p = *static_cast<WarpProduct*>(slots[r % 8 * 4 + k % 8 / 2])->product; p.registers)
         a[r][k] = widen(static_cast<uint16_t>(p.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
-      else
-        a[r][k] = widen(swizzled_element(p.a, row0 + r, k, false));
+      else a[r][k] = widen(swizzled_element(p.a, row0 + r, k, false));
     }
   for (int column = 0; column < n; ++column) {
     float b[16];
-    for (int k = 0; k < 16; ++k) b[k] = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
+    for (int k = 0; k < 16; ++k)
+      b[k] = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
     for (int r = 0; r < 16; ++r) {
-      float& to = static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
+      float& to = static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])
+                      ->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
       float sum = to;
       for (int k = 0; k < 16; ++k) sum += a[r][k] * b[k];
       to = sum;
@@ -466,7 +534,9 @@ void compute_product(void* const* slots, unsigned lanes) {
 
 void fence_async_proxy() {}
 int64_t warpgroup_products() { return warp_products; }
-void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) { me().products.push_back({d, n, nullptr, a, b, b_transposed}); }
+void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) {
+  me().products.push_back({d, n, nullptr, a, b, b_transposed});
+}
 void wgmma(float* d, int n, const uint32_t* a, uint64_t b) { me().products.push_back({d, n, a, 0, b, false}); }
 void wgmma_commit() {
   Member& m = me();
@@ -492,10 +562,16 @@ Machine& machine() {
   return m;
 }
 
-// ---- streams, graphs ------------------------------------------------------------------------------------------------------------
-struct Graph { std::vector<std::function<void()>> work; };
-struct Stream { std::unique_ptr<Graph> capturing; };
-struct Event { std::chrono::steady_clock::time_point at; };
+// ---- streams, graphs ----
+struct Graph {
+  std::vector<std::function<void()>> work;
+};
+struct Stream {
+  std::unique_ptr<Graph> capturing;
+};
+struct Event {
+  std::chrono::steady_clock::time_point at;
+};
 
 namespace {
 cudaError_t sticky = cudaSuccess;
@@ -509,15 +585,23 @@ std::set<void*>& device_blocks() {
 }
 std::mutex memory_mutex;
 size_t device_bytes = 0;
-struct Size { size_t bytes; };
+struct Size {
+  size_t bytes;
+};
 constexpr size_t kBefore = 256;  // alignment of cudaMalloc, and room for the size
 }  // namespace
 
 void launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
-  require(block.x * block.y * block.z >= 1 && block.x * block.y * block.z <= kMaxThreads, "internal", "emulation: a block of ", block.x * block.y * block.z, " threads");
-  require(shared <= static_cast<size_t>(machine().shared_per_block), "internal", "emulation: ", shared, " bytes of shared memory, the device has ", machine().shared_per_block);
-  require(grid.y <= 65535 && grid.z <= 65535 && grid.x <= 0x7fffffffu, "internal", "emulation: grid ", grid.x, "×", grid.y, "×", grid.z, " is too large");
-  if (machine().fail_launch >= 0 && machine().fail_launch-- == 0) { sticky = cudaErrorLaunchFailure; return; }
+  require(block.x * block.y * block.z >= 1 && block.x * block.y * block.z <= kMaxThreads, "internal",
+          "emulation: a block of ", block.x * block.y * block.z, " threads");
+  require(shared <= static_cast<size_t>(machine().shared_per_block), "internal", "emulation: ", shared,
+          " bytes of shared memory, the device has ", machine().shared_per_block);
+  require(grid.y <= 65535 && grid.z <= 65535 && grid.x <= 0x7fffffffu, "internal", "emulation: grid ", grid.x, "×",
+          grid.y, "×", grid.z, " is too large");
+  if (machine().fail_launch >= 0 && machine().fail_launch-- == 0) {
+    sticky = cudaErrorLaunchFailure;
+    return;
+  }
   submit(stream, [=, thread = std::move(thread)] { run_grid(grid, block, shared, thread); });
 }
 
@@ -543,7 +627,9 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = machine().devices;
   return machine().devices ? cudaSuccess : cudaErrorNoDevice;
 }
-cudaError_t cudaSetDevice(int index) { return index >= 0 && index < machine().devices ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int index) {
+  return index >= 0 && index < machine().devices ? cudaSuccess : cudaErrorInvalidDevice;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int index) {
   if (index < 0 || index >= machine().devices) return cudaErrorInvalidDevice;
   *out = {};
@@ -568,8 +654,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ind
   }
   return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int* version) { *version = machine().driver; return cudaSuccess; }
-cudaError_t cudaRuntimeGetVersion(int* version) { *version = 13000; return cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = machine().driver;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   std::lock_guard lock(memory_mutex);
   *total = machine().memory;
@@ -598,32 +690,64 @@ cudaError_t cudaFree(void* p) {
   std::free(whole);
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) { return posix_memalign(out, 4096, bytes ? bytes : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation; }
-cudaError_t cudaFreeHost(void* p) { std::free(p); return cudaSuccess; }
+cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) {
+  return posix_memalign(out, 4096, bytes ? bytes : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
 cudaError_t cudaHostRegister(void*, size_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaHostUnregister(void*) { return cudaSuccess; }
-cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) { *device = host; return cudaSuccess; }
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+  *device = host;
+  return cudaSuccess;
+}
 cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind) {
   if (bytes) std::memmove(dst, src, bytes);
   return sticky;
 }
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  submit(stream, [=] { if (bytes) std::memmove(dst, src, bytes); });
+  submit(stream, [=] {
+    if (bytes) std::memmove(dst, src, bytes);
+  });
   return sticky;
 }
 cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t stream) {
-  submit(stream, [=] { if (bytes) std::memset(dst, value, bytes); });
+  submit(stream, [=] {
+    if (bytes) std::memset(dst, value, bytes);
+  });
   return sticky;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) { *out = new Stream; return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) { delete stream; return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return stream && stream->capturing ? cudaErrorInvalidValue : sticky; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
+  *out = new Stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return stream && stream->capturing ? cudaErrorInvalidValue : sticky;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaDeviceSynchronize() { return sticky; }
-cudaError_t cudaDeviceReset() { sticky = cudaSuccess; return cudaSuccess; }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) { *out = new Event; return cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t event) { delete event; return cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) { event->at = std::chrono::steady_clock::now(); return cudaSuccess; }
+cudaError_t cudaDeviceReset() {
+  sticky = cudaSuccess;
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) {
+  *out = new Event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->at = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return sticky; }
 cudaError_t cudaEventQuery(cudaEvent_t) { return sticky; }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
@@ -645,10 +769,19 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   *status = stream && stream->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long) { *out = new Graph(*graph); return cudaSuccess; }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long) {
+  *out = new Graph(*graph);
+  return cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
   for (const auto& work : graph->work) work();
   return sticky;
 }
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) { delete graph; return cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { delete graph; return cudaSuccess; }
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  return cudaSuccess;
+}

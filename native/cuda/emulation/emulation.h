@@ -1,7 +1,8 @@
-// CUDA C++ on the CPU, for tests: the words of cuda/device.cuh and of the CUDA runtime that the backend uses. A block's threads are fibers of one OS
-// thread that run until they meet a barrier or a warp operation; warp operations, mma and ldmatrix have the lane-by-lane meaning that the PTX ISA
-// gives them. cp.async copies when it is waited for, so a missing wait shows. Threads start in rising or falling order: results must not differ.
-// What it cannot show: races within a warp, bank conflicts, coalescing, speed, and memory ordering weaker than a barrier.
+// CUDA C++ on the CPU, for tests: the words of cuda/device.cuh and of the CUDA runtime that the backend uses. A block's
+// threads are fibers of one OS thread that run until they meet a barrier or a warp operation; warp operations, mma and
+// ldmatrix have the lane-by-lane meaning that the PTX ISA gives them. cp.async copies when it is waited for, so a
+// missing wait shows. Threads start in rising or falling order: results must not differ. What it cannot show: races
+// within a warp, bank conflicts, coalescing, speed, and memory ordering weaker than a barrier.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -22,12 +23,12 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-#define TEMPER_VECTOR(type, name)                                                                                                     \
-  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                                                                            \
-  struct name##3 { type x, y, z; };                                                                                                   \
-  struct alignas(4 * sizeof(type)) name##4 { type x, y, z, w; };                                                                      \
-  inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                                                    \
-  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                                                         \
+#define TEMPER_VECTOR(type, name)                                             \
+  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                    \
+  struct name##3 { type x, y, z; };                                           \
+  struct alignas(4 * sizeof(type)) name##4 { type x, y, z, w; };              \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }            \
+  inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; } \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 TEMPER_VECTOR(float, float)
 TEMPER_VECTOR(int, int)
@@ -35,19 +36,51 @@ TEMPER_VECTOR(unsigned, uint)
 TEMPER_VECTOR(unsigned short, ushort)
 TEMPER_VECTOR(unsigned char, uchar)
 #undef TEMPER_VECTOR
-struct alignas(16) double2 { double x, y; };
+struct alignas(16) double2 {
+  double x, y;
+};
 inline double2 make_double2(double x, double y) { return {x, y}; }
 
-// ---- the runtime ------------------------------------------------------------------------------------------------------------
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100,
-                   cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700, cudaErrorLaunchFailure = 719, cudaErrorNotSupported = 801, cudaErrorECCUncorrectable = 214 };
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+// ---- the runtime ----
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorNotSupported = 801,
+  cudaErrorECCUncorrectable = 214
+};
+enum cudaMemcpyKind {
+  cudaMemcpyHostToHost,
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice,
+  cudaMemcpyDefault
+};
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal,
+  cudaStreamCaptureModeThreadLocal,
+  cudaStreamCaptureModeRelaxed
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97, cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75,
-                      cudaDevAttrComputeCapabilityMinor = 76, cudaDevAttrL2CacheSize = 38 };
-constexpr unsigned cudaHostAllocMapped = 2, cudaHostAllocPortable = 1, cudaHostAllocDefault = 0, cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
-namespace temper::cuda::emulation { struct Stream; struct Event; struct Graph; }
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+  cudaDevAttrL2CacheSize = 38
+};
+constexpr unsigned cudaHostAllocMapped = 2, cudaHostAllocPortable = 1, cudaHostAllocDefault = 0,
+                   cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
+namespace temper::cuda::emulation {
+struct Stream;
+struct Event;
+struct Graph;
+}  // namespace temper::cuda::emulation
 using cudaStream_t = temper::cuda::emulation::Stream*;
 using cudaEvent_t = temper::cuda::emulation::Event*;
 using cudaGraph_t = temper::cuda::emulation::Graph*;
@@ -76,7 +109,8 @@ cudaError_t cudaHostRegister(void* p, size_t bytes, unsigned flags);
 cudaError_t cudaHostUnregister(void* p);
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned flags);
 cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream = nullptr);
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream = nullptr);
 cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t stream = nullptr);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -94,7 +128,11 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 // Capture records launches, copies and fills; nothing runs until the graph is launched.
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out);
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive, cudaStreamCaptureStatusInvalidated };
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone,
+  cudaStreamCaptureStatusActive,
+  cudaStreamCaptureStatusInvalidated
+};
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long flags);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
@@ -115,8 +153,10 @@ enum class Order { rising, falling };
 void set_order(Order order);
 int64_t launches();  // kernels run since the start, those of graphs too
 
-// ---- a running block -----------------------------------------------------------------------------------------------------------
-struct Uint3 { unsigned x, y, z; };
+// ---- a running block ----
+struct Uint3 {
+  unsigned x, y, z;
+};
 struct Warp;
 struct Block;
 struct Thread {
@@ -131,12 +171,12 @@ extern thread_local dim3 block_shape, grid_shape;
 
 void launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
 void* dynamic_shared();
-void barrier();                                          // __syncthreads
-void named_barrier(int id, int threads);                 // bar.sync id, threads
+void barrier();                                             // __syncthreads
+void named_barrier(int id, int threads);                    // bar.sync id, threads
 void counter_init(const void* counter, unsigned arrivals);  // mbarrier
 void counter_arrive(const void* counter);
 void counter_wait(const void* counter, unsigned parity);
-int barrier_count(bool predicate);                       // __syncthreads_count
+int barrier_count(bool predicate);  // __syncthreads_count
 // All lanes of `mask` meet; the last runs compute(slots), slots[lane] being what each gave.
 void warp_operation(unsigned mask, const char* name, void* mine, void (*compute)(void* const* slots, unsigned mask));
 unsigned live_lanes();
@@ -146,24 +186,31 @@ void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed);
 void cp_async(void* shared, const void* global, bool valid);
 void cp_async_commit();
 void cp_async_wait(int pending);
-uint32_t shared_address(const void* p);                  // in the block's dynamic shared memory
-// Products of a warpgroup read shared memory and write d when they are waited for: a tile that is overwritten too early, or d read too early, shows.
-// A missing fence_async_proxy() does not.
+uint32_t shared_address(const void* p);  // in the block's dynamic shared memory
+// Products of a warpgroup read shared memory and write d when they are waited for: a tile that is overwritten too
+// early, or d read too early, shows. A missing fence_async_proxy() does not.
 void fence_async_proxy();
 void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed);
-void wgmma(float* d, int n, const uint32_t* a, uint64_t b);  // a's registers are read when d is written: too early a change of them shows
+// a's registers are read when d is written: too early a change of them shows
+void wgmma(float* d, int n, const uint32_t* a, uint64_t b);
 int64_t warpgroup_products();  // computed since the start, one for each warp
 void wgmma_commit();
 void wgmma_wait(int pending);
 
-template <class T> struct Shuffle { T value, result; int source; };
-template <class T> T shuffle(unsigned mask, T value, int source) {
+template <class T>
+struct Shuffle {
+  T value, result;
+  int source;
+};
+template <class T>
+T shuffle(unsigned mask, T value, int source) {
   Shuffle<T> mine{value, value, source};
   warp_operation(mask, "shuffle", &mine, [](void* const* slots, unsigned lanes) {
     for (int i = 0; i < 32; ++i) {
       if (!(lanes >> i & 1)) continue;
       auto* s = static_cast<Shuffle<T>*>(slots[i]);
-      if (s->source >= 0 && s->source < 32 && (lanes >> s->source & 1)) s->result = static_cast<Shuffle<T>*>(slots[s->source])->value;
+      if (s->source >= 0 && s->source < 32 && (lanes >> s->source & 1))
+        s->result = static_cast<Shuffle<T>*>(slots[s->source])->value;
     }
   });
   return mine.result;
@@ -184,19 +231,23 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) { ::temper::cuda::emulation:
 inline unsigned __ballot_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p != 0); }
 inline int __any_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p != 0) != 0; }
 inline int __all_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p == 0) == 0; }
-template <class T> T __shfl_sync(unsigned mask, T x, int source, int width = 32) {
+template <class T>
+T __shfl_sync(unsigned mask, T x, int source, int width = 32) {
   const int lane = ::temper::cuda::emulation::running->lane;
   return ::temper::cuda::emulation::shuffle(mask, x, (lane & ~(width - 1)) | (source & (width - 1)));
 }
-template <class T> T __shfl_xor_sync(unsigned mask, T x, int bits, int width = 32) {
+template <class T>
+T __shfl_xor_sync(unsigned mask, T x, int bits, int width = 32) {
   const int lane = ::temper::cuda::emulation::running->lane, to = lane ^ bits;
   return ::temper::cuda::emulation::shuffle(mask, x, (to & ~(width - 1)) > (lane & ~(width - 1)) ? lane : to);
 }
-template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned by, int width = 32) {
+template <class T>
+T __shfl_up_sync(unsigned mask, T x, unsigned by, int width = 32) {
   const int lane = ::temper::cuda::emulation::running->lane, to = lane - static_cast<int>(by);
   return ::temper::cuda::emulation::shuffle(mask, x, to < (lane & ~(width - 1)) ? lane : to);
 }
-template <class T> T __shfl_down_sync(unsigned mask, T x, unsigned by, int width = 32) {
+template <class T>
+T __shfl_down_sync(unsigned mask, T x, unsigned by, int width = 32) {
   const int lane = ::temper::cuda::emulation::running->lane, to = lane + static_cast<int>(by);
   return ::temper::cuda::emulation::shuffle(mask, x, to >= (lane & ~(width - 1)) + width ? lane : to);
 }
@@ -204,25 +255,41 @@ inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}
 inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
-template <class T> T __ldg(const T* p) { return *p; }
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> T __ldcg(const T* p) { return *p; }
-template <class T> void __stcs(T* p, T x) { *p = x; }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
+template <class T>
+void __stcs(T* p, T x) {
+  *p = x;
+}
 
-#define TEMPER_ATOMIC(name, T, update)                                                                             \
-  inline T name(T* p, T x) {                                                                                       \
-    T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                                  \
-    while (!__atomic_compare_exchange_n(p, &old, static_cast<T>(update), false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {} \
-    return old;                                                                                                    \
+#define TEMPER_ATOMIC(name, T, update)                                                                                 \
+  inline T name(T* p, T x) {                                                                                           \
+    T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                                      \
+    while (!__atomic_compare_exchange_n(p, &old, static_cast<T>(update), false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) { \
+    }                                                                                                                  \
+    return old;                                                                                                        \
   }
-#define TEMPER_ATOMICS(T)                       \
-  TEMPER_ATOMIC(atomicAdd, T, old + x)          \
-  TEMPER_ATOMIC(atomicMax, T, old > x ? old : x) \
-  TEMPER_ATOMIC(atomicMin, T, old < x ? old : x) \
-  TEMPER_ATOMIC(atomicOr, T, old | x)           \
-  TEMPER_ATOMIC(atomicAnd, T, old & x)          \
-  TEMPER_ATOMIC(atomicExch, T, x)               \
-  inline T atomicCAS(T* p, T want, T x) { __atomic_compare_exchange_n(p, &want, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); return want; }
+#define TEMPER_ATOMICS(T)                                                                \
+  TEMPER_ATOMIC(atomicAdd, T, old + x)                                                   \
+  TEMPER_ATOMIC(atomicMax, T, old > x ? old : x)                                         \
+  TEMPER_ATOMIC(atomicMin, T, old < x ? old : x)                                         \
+  TEMPER_ATOMIC(atomicOr, T, old | x)                                                    \
+  TEMPER_ATOMIC(atomicAnd, T, old& x)                                                    \
+  TEMPER_ATOMIC(atomicExch, T, x)                                                        \
+  inline T atomicCAS(T* p, T want, T x) {                                                \
+    __atomic_compare_exchange_n(p, &want, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+    return want;                                                                         \
+  }
 TEMPER_ATOMICS(int)
 TEMPER_ATOMICS(unsigned)
 TEMPER_ATOMICS(unsigned long long)
@@ -258,6 +325,14 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   }
   return out;
 }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64); }
-template <class T> T min(T a, T b) { return b < a ? b : a; }
-template <class T> T max(T a, T b) { return a < b ? b : a; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+template <class T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}

@@ -1,5 +1,6 @@
-// The C ABI of a backend in a library of its own: the binding opens it when a device is asked for and finds everything behind `temper_backend`.
-// Functions return 0, or a status with the error of this thread in last_error_code and last_error_message, until the thread's next call.
+// The C ABI of a backend in a library of its own: the binding opens it when a device is asked for and finds everything
+// behind `temper_backend`. Functions return 0, or a status with the error of this thread in last_error_code and
+// last_error_message, until the thread's next call.
 #pragma once
 #include <cstdint>
 
@@ -14,24 +15,25 @@ struct TemperDeviceInfo {
   int32_t index, major, minor, multiprocessors;
   int64_t memory;  // bytes
 };
-// Bytes, by temper::Category. `held` is what was taken from the driver, rounding and kept blocks included; the limit is about it.
+// Bytes, by temper::Category. `held` is what was taken from the driver, rounding and kept blocks included; the limit is
+// about it.
 struct TemperDeviceMemory {
   int64_t live[6], peak[6], total_live, total_peak, held, held_peak, limit;
 };
 
 struct TemperBackend {
-  uint32_t abi, size;        // TEMPER_BACKEND_ABI, sizeof(TemperBackend)
-  const char* op_names;      // joined by spaces, in the table's order: a library of another version is refused
-  const char* name;          // "cuda", "cuda-emulation"
-  const char* built_for;     // "sm_80 sm_86 …"
-  const TemperOps* ops;      // tensors in device memory
+  uint32_t abi, size;     // TEMPER_BACKEND_ABI, sizeof(TemperBackend)
+  const char* op_names;   // joined by spaces, in the table's order: a library of another version is refused
+  const char* name;       // "cuda", "cuda-emulation"
+  const char* built_for;  // "sm_80 sm_86 …"
+  const TemperOps* ops;   // tensors in device memory
 
   int (*versions)(int32_t* driver, int32_t* runtime);  // 1000·major + 10·minor; driver 0: none
   int (*device_count)(int32_t* count);
   int (*device_info)(int32_t index, TemperDeviceInfo* out);
-  int (*open)(int32_t index, int64_t memory_limit);    // index −1: the only kind; limit 0: none
-  int (*opened)(int32_t* index);                       // −1: none
-  void (*close)();                                     // every block of the device is gone
+  int (*open)(int32_t index, int64_t memory_limit);  // index −1: the only kind; limit 0: none
+  int (*opened)(int32_t* index);                     // −1: none
+  void (*close)();                                   // every block of the device is gone
 
   int (*allocate)(void** out, uint64_t bytes, int32_t category);
   void (*release)(void* block);
@@ -39,20 +41,23 @@ struct TemperBackend {
   void (*reset_peaks)();
   void (*trim)();
 
-  // In the order of the ops. upload returns when `host` may be reused, download when the bytes have arrived: it waits and so raises faults.
+  // In the order of the ops. upload returns when `host` may be reused, download when the bytes have arrived: it waits
+  // and so raises faults.
   int (*upload)(void* device, const void* host, uint64_t bytes);
   int (*download)(void* host, const void* device, uint64_t bytes);
   int (*copy)(void* to, const void* from, uint64_t bytes);
   int (*zero)(void* device, uint64_t bytes);
-  int (*synchronize)();                                // raises what a kernel found wrong: bad_index, not_finite, …
+  int (*synchronize)();  // raises what a kernel found wrong: bad_index, not_finite, …
 
-  // An upload beside the ops: after those called so far; ops called after `arrive` find the bytes. `host` must stay until then; a ticket is used once.
+  // An upload beside the ops: after those called so far; ops called after `arrive` find the bytes. `host` must stay
+  // until then; a ticket is used once.
   int (*prefetch)(void* device, const void* host, uint64_t bytes, uint64_t* ticket);
   int (*arrive)(uint64_t ticket);
 
-  // Ops between the two are recorded instead of run: one launch then runs them all, on the same addresses. Memory they take stays the graph's.
+  // Ops between the two are recorded instead of run: one launch then runs them all, on the same addresses. Memory they
+  // take stays the graph's.
   int (*begin_graph)();
-  int (*end_graph)(void** graph, int32_t abandon);     // abandon 1: the ops failed, nothing is kept and *graph is null
+  int (*end_graph)(void** graph, int32_t abandon);  // abandon 1: the ops failed, nothing is kept and *graph is null
   int (*launch_graph)(void* graph);
   void (*free_graph)(void* graph);
 

@@ -1,7 +1,17 @@
 // `temper chat`: generate, turn by turn. The history keeps what was released; a turn that was withheld is forgotten.
 import type { Message } from '../../harmony/types.js';
 import { type Command, examples, interruptSignal } from '../command.js';
-import { addModelOptions, addSamplingOptions, addScreenOptions, type ModelOptions, openModel, openScreen, requestOf, type SamplingOptions, type ScreenOptions } from '../engine-options.js';
+import {
+  addModelOptions,
+  addSamplingOptions,
+  addScreenOptions,
+  type ModelOptions,
+  openModel,
+  openScreen,
+  requestOf,
+  type SamplingOptions,
+  type ScreenOptions,
+} from '../engine-options.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions;
 const HELP = `  /reset           forget the conversation
@@ -17,13 +27,26 @@ export const command: Command = {
   name: 'chat',
   summary: 'talk to a model; analysis is shown apart from the answer, dimmed',
   register(program) {
-    addScreenOptions(addSamplingOptions(addModelOptions(program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`))))
-      .addHelpText('after', examples(
-        'temper chat --model models/nano',
-        'temper chat --model models/nano --policy policies/contact/policy.md --judge models/nano-judge',
-      ))
+    addScreenOptions(
+      addSamplingOptions(
+        addModelOptions(
+          program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`),
+        ),
+      ),
+    )
+      .addHelpText(
+        'after',
+        examples(
+          'temper chat --model models/nano',
+          'temper chat --model models/nano --policy policies/contact/policy.md --judge models/nano-judge',
+        ),
+      )
       .action(async (given: Options) => {
-        const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([import('node:readline/promises'), import('../turn.js'), import('../../native/errors.js')]);
+        const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([
+          import('node:readline/promises'),
+          import('../turn.js'),
+          import('../../native/errors.js'),
+        ]);
         const signal = interruptSignal();
         const screen = await openScreen(given);
         try {
@@ -44,20 +67,30 @@ export const command: Command = {
               if (word === '/quit' || word === '/exit') break;
               if (word === '/help') process.stderr.write(HELP);
               else if (word === '/reset') history = [];
-              else if (word === '/system') { options = { ...options, system: rest.join(' ') }; history = []; }
-              else if (word === '/effort') {
+              else if (word === '/system') {
+                options = { ...options, system: rest.join(' ') };
+                history = [];
+              } else if (word === '/effort') {
                 const level = rest[0];
                 if (level === 'low' || level === 'medium' || level === 'high') options = { ...options, effort: level };
                 else process.stderr.write('temper: /effort: wanted low, medium or high\n');
-              } else if (word.startsWith('/')) process.stderr.write(`temper: ${word}: unknown command; /help lists them\n`);
+              } else if (word.startsWith('/'))
+                process.stderr.write(`temper: ${word}: unknown command; /help lists them\n`);
               else if (word !== '') {
                 const user: Message = { role: 'user', content: line.trim() };
                 const output = createShow(process.stderr.isTTY === true);
                 try {
-                  const turn = await runTurn(engine, requestOf(conversation(options, [...history, user]), options), screen?.screen ?? null, output.show, signal);
+                  const turn = await runTurn(
+                    engine,
+                    requestOf(conversation(options, [...history, user]), options),
+                    screen?.screen ?? null,
+                    output.show,
+                    signal,
+                  );
                   output.end();
                   // What was withheld must not come back by way of the context.
-                  if (turn.screened?.channels.some((c) => c.withheld)) process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
+                  if (turn.screened?.channels.some((c) => c.withheld))
+                    process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
                   else history = [...history, user, ...turn.done.messages.filter(isAnswer)];
                 } catch (error) {
                   output.end();
@@ -67,8 +100,13 @@ export const command: Command = {
               }
               if (tty) lines.prompt();
             }
-          } finally { lines.close(); await engine.close(); }
-        } finally { await screen?.close(); }
+          } finally {
+            lines.close();
+            await engine.close();
+          }
+        } finally {
+          await screen?.close();
+        }
       });
   },
 };

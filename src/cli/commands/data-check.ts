@@ -1,22 +1,43 @@
 // `temper data check`: what a dataset holds, before anything is trained on it.
-import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
-import type { FileCheck } from '../../data/check.js';
 
-interface Options { readonly format: string; readonly tokenizer?: string; readonly maxTokens: number; readonly samples: number; readonly json?: boolean }
+import type { FileCheck } from '../../data/check.js';
+import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+
+interface Options {
+  readonly format: string;
+  readonly tokenizer?: string;
+  readonly maxTokens: number;
+  readonly samples: number;
+  readonly json?: boolean;
+}
 
 const ANSI = process.stdout.isTTY === true && !process.env['NO_COLOR'];
 const trained = (text: string): string => (ANSI ? `\x1b[32m${text}\x1b[0m` : `⟦${text}⟧`);
 
 function show(file: FileCheck): string {
   const l = file.lengths;
-  const lines = [`${file.path} (${file.format}): ${file.rows} rows, ${file.examples} examples, ${file.tokens} tokens, ${file.trainedTokens} trained`];
+  const lines = [
+    `${file.path} (${file.format}): ${file.rows} rows, ${file.examples} examples, ` +
+      `${file.tokens} tokens, ${file.trainedTokens} trained`,
+  ];
   if (l) lines.push(`  tokens per example: ${l.min} least, ${l.median} median, ${l.p95} at 95 %, ${l.max} most`);
-  const channels = Object.entries(file.trainedByChannel).map(([name, n]) => `${name} ${n}`).join(', ');
+  const channels = Object.entries(file.trainedByChannel)
+    .map(([name, n]) => `${name} ${n}`)
+    .join(', ');
   if (channels) lines.push(`  trained tokens by channel: ${channels}`);
   if (file.untrainedRows) lines.push(`  ${file.untrainedRows} examples have nothing to train and are passed over`);
   lines.push(`  sha256 ${file.sha256}`);
-  for (const s of file.samples) lines.push(`  ── line ${s.line}, what is trained is ${ANSI ? 'green' : 'in ⟦ ⟧'}`, s.stretches.map((x) => (x.trained ? trained(x.text) : x.text)).join(''));
-  if (file.badRows) lines.push(`  ${file.badRows} bad rows:`, ...file.errors.map((e) => `    ${e.message}`), ...(file.badRows > file.errors.length ? [`    and ${file.badRows - file.errors.length} more`] : []));
+  for (const s of file.samples)
+    lines.push(
+      `  ── line ${s.line}, what is trained is ${ANSI ? 'green' : 'in ⟦ ⟧'}`,
+      s.stretches.map((x) => (x.trained ? trained(x.text) : x.text)).join(''),
+    );
+  if (file.badRows)
+    lines.push(
+      `  ${file.badRows} bad rows:`,
+      ...file.errors.map((e) => `    ${e.message}`),
+      ...(file.badRows > file.errors.length ? [`    and ${file.badRows - file.errors.length} more`] : []),
+    );
   return lines.join('\n');
 }
 
@@ -24,19 +45,35 @@ export const command: Command = {
   name: 'data check',
   summary: 'counts, token lengths, what is masked, bad rows by line; renders samples',
   register(program) {
-    group(program, 'data', 'look at datasets').command('check').summary(this.summary).description(`${this.summary}.`)
-      .argument('<file|recipe>', 'JSONL file, or a recipe (.yaml) whose train and eval files are checked as it would read them')
+    group(program, 'data', 'look at datasets')
+      .command('check')
+      .summary(this.summary)
+      .description(`${this.summary}.`)
+      .argument(
+        '<file|recipe>',
+        'JSONL file, or a recipe (.yaml) whose train and eval files are checked as it would read them',
+      )
       .option('--format <name>', 'row format of a file', 'chat')
       .option('--tokenizer <dir>', 'folder with tokenizer.json, for a file that holds text')
       .option('--max-tokens <n>', 'a longer row is bad', integerIn(2, 1 << 24), 4096)
       .option('--samples <n>', 'examples to render from each file', integerIn(0, 1000), 1)
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper data check recipes/nano-lora.yaml', 'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3', 'temper data check rows.jsonl --format tokens') + '\nExit codes: 0 every row can be trained on, 2 some cannot.\n')
+      .addHelpText(
+        'after',
+        examples(
+          'temper data check recipes/nano-lora.yaml',
+          'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3',
+          'temper data check rows.jsonl --format tokens',
+        ) + '\nExit codes: 0 every row can be trained on, 2 some cannot.\n',
+      )
       .action(async (path: string, options: Options) => {
         const { checkDataset } = await import('../../train/check-data.js');
         const files = await checkDataset(path, { ...options, signal: interruptSignal() });
         if (files.some((f) => f.badRows > 0)) process.exitCode = 2;
-        if (options.json) { printJson({ files }); return; }
+        if (options.json) {
+          printJson({ files });
+          return;
+        }
         process.stdout.write(`${files.map(show).join('\n')}\n`);
       });
   },

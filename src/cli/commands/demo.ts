@@ -8,36 +8,66 @@ export const command: Command = {
   name: 'demo',
   summary: 'the whole story on the embedded nano models: train, compare, screen, export, verify',
   register(program) {
-    program.command('demo').summary(this.summary)
-      .description(`${this.summary}.\n\nEverything is generated and measured while you watch, on this machine's CPU; nothing is downloaded. Writes DIR/report.html, DIR/run and its adapter.`)
+    program
+      .command('demo')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\nEverything is generated and measured while you watch, on this ` +
+          `machine's CPU; nothing is downloaded. Writes DIR/report.html, DIR/run and its adapter.`,
+      )
       .option('--out <dir>', 'where the run and the report go', 'runs/demo')
       .option('--threads <n>', 'CPU threads of inference', integerIn(1, 1024))
       .option('--json', 'the figures as one machine-readable result on stdout')
-      .addHelpText('after', examples('temper demo', 'temper demo --json --out /tmp/demo') + '\nExit codes: 0 every claim holds, 10 one does not.\n')
+      .addHelpText(
+        'after',
+        examples('temper demo', 'temper demo --json --out /tmp/demo') +
+          '\nExit codes: 0 every claim holds, 10 one does not.\n',
+      )
       .action(async (options: { readonly out: string; readonly threads?: number; readonly json?: boolean }) => {
         const { runDemo } = await import('../demo/story.js');
         const quiet = options.json === true;
-        const say = (text: string): void => { if (!quiet) process.stdout.write(text); };
+        const say = (text: string): void => {
+          if (!quiet) process.stdout.write(text);
+        };
         let progress: { readonly label: string; readonly bar: ReturnType<typeof createProgress> } | undefined;
-        const settle = (): void => { progress?.bar.finish(); progress = undefined; };
+        const settle = (): void => {
+          progress?.bar.finish();
+          progress = undefined;
+        };
         let chapter = 0;
         say('Temper demo: a gpt-oss in miniature is fine-tuned, screened and exported.\n');
         const result = await runDemo({
-          out: options.out, signal: interruptSignal(), ...(options.threads === undefined ? {} : { threads: options.threads }),
+          out: options.out,
+          signal: interruptSignal(),
+          ...(options.threads === undefined ? {} : { threads: options.threads }),
           hooks: {
-            chapter: (title) => { settle(); say(`\n${++chapter}  ${title}\n`); },
-            line: (text) => { settle(); say(`   ${printable(text)}\n`); },
+            chapter: (title) => {
+              settle();
+              say(`\n${++chapter}  ${title}\n`);
+            },
+            line: (text) => {
+              settle();
+              say(`   ${printable(text)}\n`);
+            },
             progress(label, unit, done, total, note) {
-              if (progress?.label !== label) { settle(); progress = { label, bar: createProgress({ label, unit, total, quiet }) }; }
+              if (progress?.label !== label) {
+                settle();
+                progress = { label, bar: createProgress({ label, unit, total, quiet }) };
+              }
               progress.bar.update(done, note);
             },
           },
         });
         settle();
         process.exitCode = result.ok ? 0 : 10;
-        if (quiet) { printJson(result); return; }
-        say(`\n${result.checks.map((c) => `   ${c.ok ? '✓' : '✗'} ${c.name}: ${Number(c.value.toFixed(4))} (wanted ${c.wanted})`).join('\n')}\n\n`
-          + `   ${result.seconds.toFixed(0)} s in all. Report: ${relative(process.cwd(), result.report)}\n`);
+        if (quiet) {
+          printJson(result);
+          return;
+        }
+        say(
+          `\n${result.checks.map((c) => `   ${c.ok ? '✓' : '✗'} ${c.name}: ${Number(c.value.toFixed(4))} (wanted ${c.wanted})`).join('\n')}\n\n` +
+            `   ${result.seconds.toFixed(0)} s in all. Report: ${relative(process.cwd(), result.report)}\n`,
+        );
       });
   },
 };

@@ -1,15 +1,28 @@
 // `temper eval`: held-out loss per channel, and exact match of generated answers.
-import { collect, type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 
-interface Options { readonly set: readonly string[]; readonly adapter?: string; readonly match: boolean; readonly maxTokens: number; readonly limit?: number; readonly threads?: number; readonly json?: boolean }
+interface Options {
+  readonly set: readonly string[];
+  readonly adapter?: string;
+  readonly match: boolean;
+  readonly maxTokens: number;
+  readonly limit?: number;
+  readonly threads?: number;
+  readonly json?: boolean;
+}
 
 export const command: Command = {
   name: 'eval',
   summary: 'held-out loss, exact match, per-channel loss',
   register(program) {
-    program.command('eval').summary(this.summary)
-      .description(`${this.summary}.\n\nOf a run: what it trained. Of a recipe: its base, with adapter.from if that is given. Rows are those of data.eval.`)
+    program
+      .command('eval')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\nOf a run: what it trained. Of a recipe: its base, with adapter.from ` +
+          'if that is given. Rows are those of data.eval.',
+      )
       .argument('<recipe|run>', 'YAML file, or a run folder')
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--adapter <dir>', 'PEFT adapter to measure instead')
@@ -18,35 +31,79 @@ export const command: Command = {
       .option('--limit <n>', 'generate for the first n rows only', integerIn(1, 1e9))
       .option('--threads <n>', 'CPU threads of generation', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper eval runs/nano-lora', 'temper eval recipes/nano-lora.yaml --json', 'temper eval runs/nano-lora --set data.eval.0.path=other.jsonl --no-match'))
+      .addHelpText(
+        'after',
+        examples(
+          'temper eval runs/nano-lora',
+          'temper eval recipes/nano-lora.yaml --json',
+          'temper eval runs/nano-lora --set data.eval.0.path=other.jsonl --no-match',
+        ),
+      )
       .action(async (path: string, options: Options) => {
         const { evaluate } = await import('../../train/train.js');
         const signal = interruptSignal();
         const quiet = options.json === true;
         const losses = createProgress({ label: 'loss', unit: 'batches', quiet });
-        const result = await evaluate(path, { set: options.set, ...(options.adapter === undefined ? {} : { adapter: options.adapter }), signal, onProgress: (p) => losses.update(p.done, `of ${p.total}`) });
+        const result = await evaluate(path, {
+          set: options.set,
+          ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
+          signal,
+          onProgress: (p) => losses.update(p.done, `of ${p.total}`),
+        });
         losses.finish();
         const match = options.match ? await generateAndMatch(result, options, signal) : null;
-        if (options.json) { printJson({ ...result, exactMatch: match }); return; }
+        if (options.json) {
+          printJson({ ...result, exactMatch: match });
+          return;
+        }
         const lines = [`loss ${result.loss.toFixed(4)} nats per weighted token over ${result.tokens} tokens`];
-        for (const [name, c] of Object.entries(result.channels)) lines.push(`  ${name}: ${c.loss.toFixed(4)} over ${c.tokens} tokens`);
-        if (match) lines.push(`exact match ${(100 * match.rate).toFixed(1)} % (${match.matches} of ${match.rows})`, ...match.misses.slice(0, 3).map((m) => `  line ${m.line}: got ${JSON.stringify(m.got)}, wanted ${JSON.stringify(m.expected)}`));
+        for (const [name, c] of Object.entries(result.channels))
+          lines.push(`  ${name}: ${c.loss.toFixed(4)} over ${c.tokens} tokens`);
+        if (match)
+          lines.push(
+            `exact match ${(100 * match.rate).toFixed(1)} % (${match.matches} of ${match.rows})`,
+            ...match.misses
+              .slice(0, 3)
+              .map((m) => `  line ${m.line}: got ${JSON.stringify(m.got)}, wanted ${JSON.stringify(m.expected)}`),
+          );
         process.stdout.write(`${lines.join('\n')}\n`);
       });
   },
 };
 
-async function generateAndMatch(result: { readonly model: string; readonly adapter: string | null; readonly files: readonly { readonly path: string; readonly format: string }[] }, options: Options, signal: AbortSignal): Promise<import('../../train/evaluate.js').ExactMatch | null> {
+async function generateAndMatch(
+  result: {
+    readonly model: string;
+    readonly adapter: string | null;
+    readonly files: readonly { readonly path: string; readonly format: string }[];
+  },
+  options: Options,
+  signal: AbortSignal,
+): Promise<import('../../train/evaluate.js').ExactMatch | null> {
   const { loadPrompts } = await import('../../data/load.js');
   const { exactMatch } = await import('../../train/evaluate.js');
   const all = await loadPrompts(result.files, signal);
   const prompts = options.limit === undefined ? all : all.slice(0, options.limit);
   if (prompts.length === 0) return null;
   const { createGenerator } = await import('../generator.js');
-  const generator = await createGenerator({ model: result.model, adapter: result.adapter, maxTokens: options.maxTokens, ...(options.threads === undefined ? {} : { threads: options.threads }) });
-  const progress = createProgress({ label: 'generate', total: prompts.length, unit: 'answers', quiet: options.json === true });
+  const generator = await createGenerator({
+    model: result.model,
+    adapter: result.adapter,
+    maxTokens: options.maxTokens,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  });
+  const progress = createProgress({
+    label: 'generate',
+    total: prompts.length,
+    unit: 'answers',
+    quiet: options.json === true,
+  });
   try {
-    return await exactMatch(prompts, generator.final, { signal, concurrency: generator.slots, onProgress: (done, matches) => progress.update(done, `${matches} match`) });
+    return await exactMatch(prompts, generator.final, {
+      signal,
+      concurrency: generator.slots,
+      onProgress: (done, matches) => progress.update(done, `${matches} match`),
+    });
   } finally {
     progress.finish();
     await generator.close();

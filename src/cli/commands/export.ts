@@ -2,25 +2,55 @@
 import { Option } from 'commander';
 import { type Command, examples, printJson } from '../command.js';
 
-interface Options { readonly format: 'peft'; readonly out: string; readonly baseModel?: string; readonly json?: boolean }
+interface Options {
+  readonly format: 'peft';
+  readonly out: string;
+  readonly baseModel?: string;
+  readonly json?: boolean;
+}
 
 export const command: Command = {
   name: 'export',
   summary: 'write what a run trained in a form others load',
   register(program) {
-    program.command('export').summary(this.summary)
-      .description(`${this.summary}.\n\npeft: adapter_config.json, adapter_model.safetensors (f32) and a model card, as peft 0.17 and later read them. temper verify proves it.`)
+    program
+      .command('export')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\npeft: adapter_config.json, adapter_model.safetensors (f32) and a ` +
+          'model card, as peft 0.17 and later read them. temper verify proves it.',
+      )
       .argument('<run>', 'run folder')
       .addOption(new Option('--format <name>', 'form of the export').choices(['peft']).default('peft'))
       .requiredOption('--out <dir>', 'new folder')
-      .option('--base-model <name>', 'what the adapter\'s config calls its base, e.g. openai/gpt-oss-20b (default: the folder\'s name)')
+      .option(
+        '--base-model <name>',
+        "what the adapter's config calls its base, e.g. openai/gpt-oss-20b (default: the folder's name)",
+      )
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper export runs/nano-lora --out out/nano-lora', 'temper export runs/tickets --format peft --base-model openai/gpt-oss-20b --out out/tickets'))
+      .addHelpText(
+        'after',
+        examples(
+          'temper export runs/nano-lora --out out/nano-lora',
+          'temper export runs/tickets --format peft --base-model openai/gpt-oss-20b --out out/tickets',
+        ),
+      )
       .action(async (run: string, options: Options) => {
         const { exportRun } = await import('../../train/train.js');
-        const result = await exportRun({ run, out: options.out, ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }) });
-        if (options.json) { printJson(result); return; }
-        process.stdout.write(`${options.out}\n${Object.entries(result.files).map(([name, digest]) => `  ${name}  ${digest}`).join('\n')}\nprove it with: temper verify ${options.out}\n`);
+        const result = await exportRun({
+          run,
+          out: options.out,
+          ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }),
+        });
+        if (options.json) {
+          printJson(result);
+          return;
+        }
+        process.stdout.write(
+          `${options.out}\n${Object.entries(result.files)
+            .map(([name, digest]) => `  ${name}  ${digest}`)
+            .join('\n')}\nprove it with: temper verify ${options.out}\n`,
+        );
       });
   },
 };

@@ -1,6 +1,16 @@
 // `temper generate`: one answer to one prompt, streamed, or held back until every policy allows it.
 import { type Command, examples, interruptSignal, printJson } from '../command.js';
-import { addModelOptions, addSamplingOptions, addScreenOptions, type ModelOptions, openModel, openScreen, requestOf, type SamplingOptions, type ScreenOptions } from '../engine-options.js';
+import {
+  addModelOptions,
+  addSamplingOptions,
+  addScreenOptions,
+  type ModelOptions,
+  openModel,
+  openScreen,
+  requestOf,
+  type SamplingOptions,
+  type ScreenOptions,
+} from '../engine-options.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions & { readonly json?: boolean };
 
@@ -8,20 +18,34 @@ export const command: Command = {
   name: 'generate',
   summary: 'answer one prompt; with --policy nothing is shown that is not allowed, analysis and final apart',
   register(program) {
-    addScreenOptions(addSamplingOptions(addModelOptions(program.command('generate').summary(this.summary).description(`${this.summary}.\nThe final answer goes to stdout, the analysis to stderr.`))))
+    addScreenOptions(
+      addSamplingOptions(
+        addModelOptions(
+          program
+            .command('generate')
+            .summary(this.summary)
+            .description(`${this.summary}.\nThe final answer goes to stdout, the analysis to stderr.`),
+        ),
+      ),
+    )
       .argument('<prompt>', 'the user message; - reads it from stdin')
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples(
-        'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
-        'temper generate --model models/nano --adapter runs/desk/adapter --temperature 0 --json "…"',
-        'temper generate --model models/nano --policy policies/contact/policy.md --judge models/nano-judge "…"',
-      ) + '\nExit codes with --policy: 0 all was released, 10 something was blocked, 30 something could not be judged.\n')
+      .addHelpText(
+        'after',
+        examples(
+          'temper generate --model models/nano "Please book a table for 4 people on friday at 19:30 for Rossi"',
+          'temper generate --model models/nano --adapter runs/desk/adapter --temperature 0 --json "…"',
+          'temper generate --model models/nano --policy policies/contact/policy.md --judge models/nano-judge "…"',
+        ) +
+          '\nExit codes with --policy: 0 all was released, 10 something was blocked, 30 something ' +
+          'could not be judged.\n',
+      )
       .action(async (argument: string, options: Options) => {
-        const [{ runTurn, createShow, turnExitCode, turnJson, conversation }, { text }, { ConfigError }] = await Promise.all([
-          import('../turn.js'), import('node:stream/consumers'), import('../../native/errors.js'),
-        ]);
+        const [{ runTurn, createShow, turnExitCode, turnJson, conversation }, { text }, { ConfigError }] =
+          await Promise.all([import('../turn.js'), import('node:stream/consumers'), import('../../native/errors.js')]);
         const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
-        if (prompt.trim() === '') throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
+        if (prompt.trim() === '')
+          throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
         const signal = interruptSignal();
         const screen = await openScreen(options);
         try {
@@ -29,13 +53,24 @@ export const command: Command = {
           try {
             const output = createShow(process.stderr.isTTY === true);
             const request = requestOf(conversation(options, [{ role: 'user', content: prompt }]), options);
-            const turn = await runTurn(engine, request, screen?.screen ?? null, options.json ? () => {} : output.show, signal);
+            const turn = await runTurn(
+              engine,
+              request,
+              screen?.screen ?? null,
+              options.json ? () => {} : output.show,
+              signal,
+            );
             output.end();
             process.exitCode = turnExitCode(turn);
             if (options.json) printJson(turnJson(turn));
-            else if (turn.done.finish === 'length') process.stderr.write('temper: the answer was cut off; raise --max-tokens or --context\n');
-          } finally { await engine.close(); }
-        } finally { await screen?.close(); }
+            else if (turn.done.finish === 'length')
+              process.stderr.write('temper: the answer was cut off; raise --max-tokens or --context\n');
+          } finally {
+            await engine.close();
+          }
+        } finally {
+          await screen?.close();
+        }
       });
   },
 };

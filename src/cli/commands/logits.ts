@@ -3,35 +3,82 @@ import { Option } from 'commander';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 
-interface Options { readonly model: string; readonly adapter?: string; readonly tokens: string; readonly out: string; readonly precision: 'f32' | 'bf16'; readonly threads?: number; readonly json?: boolean }
+interface Options {
+  readonly model: string;
+  readonly adapter?: string;
+  readonly tokens: string;
+  readonly out: string;
+  readonly precision: 'f32' | 'bf16';
+  readonly threads?: number;
+  readonly json?: boolean;
+}
 
 export const command: Command = {
   name: 'logits',
   summary: 'write the logits of given token sequences, for comparison with other implementations',
   register(program) {
-    program.command('logits').summary(this.summary)
-      .description(`${this.summary}.\n\nReads {"tokens": [[…], …], "positions": […]?} and writes f32 tensors logits.0, logits.1, … [T, V], only the rows at positions where given.`)
+    program
+      .command('logits')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\nReads {"tokens": [[…], …], "positions": […]?} and writes f32 tensors ` +
+          'logits.0, logits.1, … [T, V], only the rows at positions where given.',
+      )
       .requiredOption('--model <dir>', 'checkpoint folder')
       .option('--adapter <dir>', 'PEFT adapter folder')
       .requiredOption('--tokens <file.json>', 'token sequences')
       .requiredOption('--out <file.safetensors>', 'where the logits go')
-      .addOption(new Option('--precision <p>', 'f32: float32 activations over the exact weights; bf16: as in training and serving').choices(['f32', 'bf16']).default('f32'))
+      .addOption(
+        new Option(
+          '--precision <p>',
+          'f32: float32 activations over the exact weights; bf16: as in training and serving',
+        )
+          .choices(['f32', 'bf16'])
+          .default('f32'),
+      )
       .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper logits --model models/nano --tokens tokens.json --out logits.safetensors', 'temper logits --model DIR --adapter runs/a/adapter --tokens tokens.json --out l.safetensors --precision bf16'))
+      .addHelpText(
+        'after',
+        examples(
+          'temper logits --model models/nano --tokens tokens.json --out logits.safetensors',
+          'temper logits --model DIR --adapter runs/a/adapter --tokens tokens.json --out ' +
+            'l.safetensors --precision bf16',
+        ),
+      )
       .action(async (options: Options) => {
-        const [{ openCheckpoint }, { readTokens, writeLogits }, { setThreads }] = await Promise.all([import('../../model/checkpoint.js'), import('../../model/logits-file.js'), import('../../native/tensor.js')]);
+        const [{ openCheckpoint }, { readTokens, writeLogits }, { setThreads }] = await Promise.all([
+          import('../../model/checkpoint.js'),
+          import('../../model/logits-file.js'),
+          import('../../native/tensor.js'),
+        ]);
         if (options.threads) setThreads(options.threads);
         using model = openCheckpoint(options.model);
         const sequences = readTokens(options.tokens, model.config.vocab_size);
-        const adapter = options.adapter ? (await import('../../lora/peft.js')).readPeft(options.adapter, model.config) : null;
+        const adapter = options.adapter
+          ? (await import('../../lora/peft.js')).readPeft(options.adapter, model.config)
+          : null;
         try {
-          const progress = createProgress({ label: 'logits', total: sequences.length, unit: 'sequences', quiet: options.json === true });
-          const summary = writeLogits(model, adapter?.model ?? null, sequences, options.out, { precision: options.precision, signal: interruptSignal(), onProgress: (n) => progress.update(n) });
+          const progress = createProgress({
+            label: 'logits',
+            total: sequences.length,
+            unit: 'sequences',
+            quiet: options.json === true,
+          });
+          const summary = writeLogits(model, adapter?.model ?? null, sequences, options.out, {
+            precision: options.precision,
+            signal: interruptSignal(),
+            onProgress: (n) => progress.update(n),
+          });
           progress.finish();
           if (options.json) printJson({ ...summary, out: options.out, precision: options.precision });
-          else process.stdout.write(`${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes\n`);
-        } finally { adapter?.close(); }
+          else
+            process.stdout.write(
+              `${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes\n`,
+            );
+        } finally {
+          adapter?.close();
+        }
       });
   },
 };

@@ -1,27 +1,51 @@
 // `temper plan`: memory and time of a recipe, or memory of serving, before anything is loaded.
 import { Option } from 'commander';
 import { ConfigError } from '../../native/errors.js';
-import { collect, type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { formatRate, formatSeconds } from '../progress.js';
 
 const MIB = 2 ** 20;
-const size = (bytes: number): string => (bytes >= 1024 * MIB ? `${(bytes / 1024 / MIB).toFixed(2)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`);
+const size = (bytes: number): string =>
+  bytes >= 1024 * MIB ? `${(bytes / 1024 / MIB).toFixed(2)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 
-interface Options { readonly set: readonly string[]; readonly out?: string; readonly time: boolean; readonly json?: boolean; readonly model?: string; readonly context: number; readonly sequences: number; readonly denseDtype: 'bf16' | 'q8' }
-const category = ([name, bytes]: readonly [string, number]): string => `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
+interface Options {
+  readonly set: readonly string[];
+  readonly out?: string;
+  readonly time: boolean;
+  readonly json?: boolean;
+  readonly model?: string;
+  readonly context: number;
+  readonly sequences: number;
+  readonly denseDtype: 'bf16' | 'q8';
+}
+const category = ([name, bytes]: readonly [string, number]): string =>
+  `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
 
 async function serving(dir: string, o: Options): Promise<void> {
   const { planServing } = await import('../../infer/plan.js');
   const plan = planServing(dir, { context: o.context, sequences: o.sequences, denseDtype: o.denseDtype });
   if (o.json) printJson(plan);
   else {
-    process.stdout.write([
-      `serving ${o.sequences} sequence${o.sequences > 1 ? 's' : ''} of up to ${o.context} tokens: ${size(plan.kvBytesPerSequence)} of keys and values each`,
-      'peak memory, by category (each at its own peak):', ...Object.entries(plan.peakBytes).filter(([, bytes]) => bytes > 0).map(category),
-      `${category(['together', plan.totalPeakBytes])}   beside ${size(plan.mappedBytes)} of mapped files; ${size(plan.availableBytes)} available`,
-      ...(plan.offloadedBytes > 0 ? [`${category(['offloaded', plan.offloadedBytes])}   8-bit weights, in a file without a name beside the model`] : []),
-      plan.fits ? 'fits' : `does not fit: ${plan.advice}`, '',
-    ].join('\n'));
+    process.stdout.write(
+      [
+        `serving ${o.sequences} sequence${o.sequences > 1 ? 's' : ''} of up to ${o.context} ` +
+          `tokens: ${size(plan.kvBytesPerSequence)} of keys and values each`,
+        'peak memory, by category (each at its own peak):',
+        ...Object.entries(plan.peakBytes)
+          .filter(([, bytes]) => bytes > 0)
+          .map(category),
+        `${category(['together', plan.totalPeakBytes])}   beside ${size(plan.mappedBytes)} of ` +
+          `mapped files; ${size(plan.availableBytes)} available`,
+        ...(plan.offloadedBytes > 0
+          ? [
+              `${category(['offloaded', plan.offloadedBytes])}   8-bit weights, in a file without a ` +
+                'name beside the model',
+            ]
+          : []),
+        plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
+        '',
+      ].join('\n'),
+    );
   }
   if (!plan.fits) process.exitCode = 2;
 }
@@ -30,37 +54,95 @@ export const command: Command = {
   name: 'plan',
   summary: 'memory and time of a recipe, or memory of serving a model, before anything is loaded',
   register(program) {
-    program.command('plan').summary(this.summary)
-      .description(`${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of a step from running each of its distinct operations once\non made-up data. With --model instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does not fit, saying what to change.`)
+    program
+      .command('plan')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of ` +
+          'a step from running each of its distinct operations once\non made-up data. With --model ' +
+          'instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does ' +
+          'not fit, saying what to change.',
+      )
       .argument('[recipe]', 'YAML file')
       .option('--model <dir>', 'plan serving this checkpoint')
       .option('--context <tokens>', 'serving: most tokens of a sequence', integerIn(2, 1 << 20), 4096)
       .option('--sequences <n>', 'serving: sequences at once', integerIn(1, 4096), 1)
-      .addOption(new Option('--dense-dtype <t>', 'serving: attention and head as stored, or in 8 bits').choices(['bf16', 'q8']).default('bf16'))
+      .addOption(
+        new Option('--dense-dtype <t>', 'serving: attention and head as stored, or in 8 bits')
+          .choices(['bf16', 'q8'])
+          .default('bf16'),
+      )
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--out <dir>', 'run folder, on whose disk activations may be put; default: as for train')
       .option('--no-time', 'memory only; needs no measuring')
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper plan recipes/nano-lora.yaml', 'temper plan recipe.yaml --set adapter.rank=8 --no-time --json', 'temper plan --model models/gpt-oss-20b --context 32768 --sequences 4'))
+      .addHelpText(
+        'after',
+        examples(
+          'temper plan recipes/nano-lora.yaml',
+          'temper plan recipe.yaml --set adapter.rank=8 --no-time --json',
+          'temper plan --model models/gpt-oss-20b --context 32768 --sequences 4',
+        ),
+      )
       .action(async (recipe: string | undefined, options: Options) => {
-        if ((recipe === undefined) === (options.model === undefined)) throw new ConfigError('plan_what', 'plan: give a recipe, or --model DIR for serving, one of the two');
+        if ((recipe === undefined) === (options.model === undefined))
+          throw new ConfigError('plan_what', 'plan: give a recipe, or --model DIR for serving, one of the two');
         if (recipe === undefined) return serving(options.model ?? '', options);
         const { planTraining } = await import('../../train/plan.js');
-        const plan = await planTraining(recipe, { set: options.set, ...(options.out === undefined ? {} : { out: options.out }), measure: options.time, signal: interruptSignal() });
+        const plan = await planTraining(recipe, {
+          set: options.set,
+          ...(options.out === undefined ? {} : { out: options.out }),
+          measure: options.time,
+          signal: interruptSignal(),
+        });
         if (options.json) printJson(plan);
         else {
-          const parts = Object.entries(plan.peakBytes).filter(([, bytes]) => bytes > 0).map(category);
-          process.stdout.write([
-            `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ${plan.trainedParameters.toLocaleString('en')} trained parameters`,
-            'peak memory, by category (each at its own peak):', ...parts,
-            `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ${size(plan.mappedBytes)} of mapped files and ${size(plan.runtimeBytes)} of the runtime; ${size(plan.availableBytes)} available`,
-            ...(plan.rereadBytes > 0 ? [`  the mapped files do not stay in memory beside it: each pass, forward or backward, may read ${size(plan.rereadBytes)} from disk`] : []),
-            ...(plan.offloadedBytes > 0 ? [`  ${'offloaded'.padEnd(12)}${size(plan.offloadedBytes).padStart(12)}   on disk beside the run, ${size(plan.diskFreeBytes)} free`] : []),
-            ...(plan.device ? ['device memory, by category (each at its own peak):', ...Object.entries(plan.device.peakBytes).filter(([, bytes]) => bytes > 0).map(category),
-              `${category(['together', plan.device.totalPeakBytes])}   ${Number.isNaN(plan.device.limitBytes) ? 'no limit is set' : `of a limit of ${size(plan.device.limitBytes)}`}; beside it the driver takes about half a GiB`] : []),
-            ...(options.time && !plan.device ? [`time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all`] : []),
-            plan.fits ? 'fits' : `does not fit: ${plan.advice}`, '',
-          ].join('\n'));
+          const parts = Object.entries(plan.peakBytes)
+            .filter(([, bytes]) => bytes > 0)
+            .map(category);
+          process.stdout.write(
+            [
+              `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
+                `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
+              'peak memory, by category (each at its own peak):',
+              ...parts,
+              `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
+                `${size(plan.mappedBytes)} of mapped files and ${size(plan.runtimeBytes)} of the runtime; ` +
+                `${size(plan.availableBytes)} available`,
+              ...(plan.rereadBytes > 0
+                ? [
+                    '  the mapped files do not stay in memory beside it: each pass, forward or backward, may ' +
+                      `read ${size(plan.rereadBytes)} from disk`,
+                  ]
+                : []),
+              ...(plan.offloadedBytes > 0
+                ? [
+                    `  ${'offloaded'.padEnd(12)}${size(plan.offloadedBytes).padStart(12)}   on disk beside ` +
+                      `the run, ${size(plan.diskFreeBytes)} free`,
+                  ]
+                : []),
+              ...(plan.device
+                ? [
+                    'device memory, by category (each at its own peak):',
+                    ...Object.entries(plan.device.peakBytes)
+                      .filter(([, bytes]) => bytes > 0)
+                      .map(category),
+                    `${category(['together', plan.device.totalPeakBytes])}   ` +
+                      `${Number.isNaN(plan.device.limitBytes) ? 'no limit is set' : `of a limit of ${size(plan.device.limitBytes)}`}; ` +
+                      '' +
+                      'beside it the driver takes about half a GiB',
+                  ]
+                : []),
+              ...(options.time && !plan.device
+                ? [
+                    `time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ` +
+                      `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all`,
+                  ]
+                : []),
+              plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
+              '',
+            ].join('\n'),
+          );
         }
         if (!plan.fits) process.exitCode = 2;
       });

@@ -3,26 +3,46 @@ import { type Command, examples, integerIn, interruptSignal, printJson } from '.
 import { addScreenOptions, openScreen, type ScreenOptions } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 
-type Options = ScreenOptions & { readonly out: string; readonly junit?: string; readonly sarif?: string; readonly json?: boolean };
+type Options = ScreenOptions & {
+  readonly out: string;
+  readonly junit?: string;
+  readonly sarif?: string;
+  readonly json?: boolean;
+};
 
 export const command: Command = {
   name: 'screen',
   summary: 'judge a JSONL file by policies; every verdict with rule, channel, rationale and digests',
   register(program) {
-    addScreenOptions(program.command('screen').summary(this.summary).description(`${this.summary}.\n\nRows: {"id", "text", "channel"?} or {"id", "channels": {"analysis": …, "final": …}} or {"id", "messages": […]};\n"expect" (a rule or null) adds precision, recall and F1. Only \`allow\` passes.`))
+    addScreenOptions(
+      program
+        .command('screen')
+        .summary(this.summary)
+        .description(
+          `${this.summary}.\n\nRows: {"id", "text", "channel"?} or {"id", "channels": {"analysis": ` +
+            '…, "final": …}} or {"id", "messages": […]};\n"expect" (a rule or null) adds precision, ' +
+            'recall and F1. Only `allow` passes.',
+        ),
+    )
       .argument('<file>', 'JSONL file')
       .requiredOption('--out <file>', 'verdicts, one JSON object per line')
       .option('--junit <file>', 'the verdicts as JUnit XML')
       .option('--sarif <file>', 'what is not allowed as SARIF 2.1.0')
       .option('--threads <n>', 'CPU threads of a local judge', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples(
-        'temper screen answers.jsonl --policy policies/contact/policy.md --judge models/nano-judge --out verdicts.jsonl',
-        'temper screen answers.jsonl --policy p.md --judge http://127.0.0.1:8000/v1 --judge-model gpt-oss-safeguard-20b --out v.jsonl',
-      ) + '\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n')
+      .addHelpText(
+        'after',
+        examples(
+          'temper screen answers.jsonl --policy policies/contact/policy.md --judge ' +
+            'models/nano-judge --out verdicts.jsonl',
+          'temper screen answers.jsonl --policy p.md --judge http://127.0.0.1:8000/v1 --judge-model ' +
+            'gpt-oss-safeguard-20b --out v.jsonl',
+        ) + '\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n',
+      )
       .action(async (file: string, options: Options) => {
         const { ConfigError } = await import('../../native/errors.js');
-        if (options.policy.length === 0) throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
+        if (options.policy.length === 0)
+          throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
         const open = await openScreen(options);
         if (!open) return;
@@ -30,9 +50,15 @@ export const command: Command = {
           const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
           const totals = { allow: 0, block: 0, unjudged: 0 };
           const summary = await screenFile({
-            input: file, output: options.out, screen: open.screen, signal: interruptSignal(),
+            input: file,
+            output: options.out,
+            screen: open.screen,
+            signal: interruptSignal(),
             window: Math.max(1, options.judgeConcurrency),
-            onRow: (rows, result) => { totals[result.outcome]++; progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`); },
+            onRow: (rows, result) => {
+              totals[result.outcome]++;
+              progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`);
+            },
           });
           progress.finish();
           if (options.junit !== undefined || options.sarif !== undefined) {
@@ -42,14 +68,31 @@ export const command: Command = {
             if (options.sarif !== undefined) writeSarif(options.sarif, file, verdicts, program.version() ?? '');
           }
           process.exitCode = batchExitCode(summary);
-          if (options.json) { printJson({ ...summary, judge: { name: open.judge.name, digest: open.judge.digest }, policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })), out: options.out }); return; }
-          const lines = [`${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ${summary.block} block, ${summary.unjudged} unjudged`];
+          if (options.json) {
+            printJson({
+              ...summary,
+              judge: { name: open.judge.name, digest: open.judge.digest },
+              policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })),
+              out: options.out,
+            });
+            return;
+          }
+          const lines = [
+            `${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ` +
+              `${summary.block} block, ${summary.unjudged} unjudged`,
+          ];
           for (const [cause, n] of Object.entries(summary.causes)) lines.push(`  unjudged by ${cause}: ${n}`);
           for (const [name, a] of Object.entries(summary.agreement ?? {})) {
-            lines.push(`  ${name === 'all' ? 'expected' : `expected, ${name}`}: precision ${a.precision.toFixed(3)}, recall ${a.recall.toFixed(3)}, F1 ${a.f1.toFixed(3)}; ${a.sameRule} of ${a.truePositives} blocks cite the expected rule`);
+            lines.push(
+              `  ${name === 'all' ? 'expected' : `expected, ${name}`}: precision ` +
+                `${a.precision.toFixed(3)}, recall ${a.recall.toFixed(3)}, F1 ${a.f1.toFixed(3)}; ` +
+                `${a.sameRule} of ${a.truePositives} blocks cite the expected rule`,
+            );
           }
           process.stdout.write(`${lines.join('\n')}\nverdicts in ${options.out}\n`);
-        } finally { await open.close(); }
+        } finally {
+          await open.close();
+        }
       });
   },
 };

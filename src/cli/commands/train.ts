@@ -1,45 +1,85 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
 import { relative } from 'node:path';
-import { collect, type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, formatSeconds } from '../progress.js';
 
-interface Options { readonly set: readonly string[]; readonly resume?: boolean; readonly out?: string; readonly threads?: number; readonly device?: string; readonly memoryLimit?: string; readonly json?: boolean }
+interface Options {
+  readonly set: readonly string[];
+  readonly resume?: boolean;
+  readonly out?: string;
+  readonly threads?: number;
+  readonly device?: string;
+  readonly memoryLimit?: string;
+  readonly json?: boolean;
+}
 
 export const command: Command = {
   name: 'train',
   summary: 'train an adapter, or a new model, by a recipe',
   register(program) {
-    program.command('train').summary(this.summary)
-      .description(`${this.summary}.\n\nWrites runs/NAME: recipe, digests, metrics.jsonl, checkpoints, adapter and report.html. Ctrl-C saves a checkpoint; --resume goes on from the\nlast one and gives the same bits as a run that was never stopped.`)
+    program
+      .command('train')
+      .summary(this.summary)
+      .description(
+        `${this.summary}.\n\nWrites runs/NAME: recipe, digests, metrics.jsonl, checkpoints, ` +
+          'adapter and report.html. Ctrl-C saves a checkpoint; --resume goes on from the\nlast one ' +
+          'and gives the same bits as a run that was never stopped.',
+      )
       .argument('<recipe>', 'YAML file')
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--resume', 'go on from the last checkpoint')
       .option('--out <dir>', 'run folder (default runs/NAME of the recipe)')
       .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
-      .option('--device <name>', 'cpu, cuda or cuda:N, in place of the recipe\'s')
-      .option('--memory-limit <bytes>', 'most device memory to take, as in 15.2GiB, in place of the recipe\'s')
+      .option('--device <name>', "cpu, cuda or cuda:N, in place of the recipe's")
+      .option('--memory-limit <bytes>', "most device memory to take, as in 15.2GiB, in place of the recipe's")
       .option('--json', 'one machine-readable result on stdout')
-      .addHelpText('after', examples('temper train recipes/nano-lora.yaml', 'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second', 'temper train recipe.yaml --resume'))
+      .addHelpText(
+        'after',
+        examples(
+          'temper train recipes/nano-lora.yaml',
+          'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second',
+          'temper train recipe.yaml --resume',
+        ),
+      )
       .action(async (recipe: string, options: Options) => {
         const { train } = await import('../../train/train.js');
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
         const result = await train(recipe, {
-          set: [...options.set, ...(options.device === undefined ? [] : [`device=${options.device}`]), ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${options.memoryLimit}`])],
-          resume: options.resume === true, ...(options.out === undefined ? {} : { out: options.out }), ...(options.threads === undefined ? {} : { threads: options.threads }), signal: interruptSignal(),
+          set: [
+            ...options.set,
+            ...(options.device === undefined ? [] : [`device=${options.device}`]),
+            ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${options.memoryLimit}`]),
+          ],
+          resume: options.resume === true,
+          ...(options.out === undefined ? {} : { out: options.out }),
+          ...(options.threads === undefined ? {} : { threads: options.threads }),
+          signal: interruptSignal(),
           onProgress(p) {
             progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
             tokens += p.tokens;
-            progress.update(tokens, `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}  ${formatSeconds(p.etaSeconds)} left`);
+            progress.update(
+              tokens,
+              `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}  lr ${p.lr.toExponential(1)}  norm ` +
+                `${p.gradNorm.toFixed(2)}  ${formatSeconds(p.etaSeconds)} left`,
+            );
           },
         });
         progress?.finish();
         if (result.status === 'stopped') process.exitCode = 130;
-        if (options.json) { printJson(result); return; }
+        if (options.json) {
+          printJson(result);
+          return;
+        }
         const at = (path: string): string => relative(process.cwd(), path) || '.';
-        process.stdout.write(result.status === 'done'
-          ? `${result.steps} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ${result.firstLoss.toFixed(4)} → ${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
-          : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} --resume${options.out ? ` --out ${options.out}` : ''}\n`);
+        process.stdout.write(
+          result.status === 'done'
+            ? `${result.steps} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
+                `${result.firstLoss.toFixed(4)} → ` +
+                `${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
+            : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +
+                `--resume${options.out ? ` --out ${options.out}` : ''}\n`,
+        );
       });
   },
 };

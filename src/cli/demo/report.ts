@@ -1,6 +1,8 @@
-// report.html of the demo: one self-contained page with the story, the figures and what was released. Readable offline, light and dark.
-import type { Answer } from './measure.js';
+// report.html of the demo: one self-contained page with the story, the figures and what was released. Readable offline,
+// light and dark.
+
 import type { VerifyResult } from '../../train/train.js';
+import type { Answer } from './measure.js';
 import type { DemoResult, Released, Screened } from './story.js';
 
 const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -24,22 +26,35 @@ dd.withheld { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; font-size: 14px; } th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); } th { color: var(--soft); font-weight: 500; }
 td { font-variant-numeric: tabular-nums; } .ok { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }`;
 
-const said = (prompt: string, analysis: string, final: string): string => entries(prompt, { text: analysis, withheld: false, rule: null }, { text: final, withheld: false, rule: null });
+const said = (prompt: string, analysis: string, final: string): string =>
+  entries(prompt, { text: analysis, withheld: false, rule: null }, { text: final, withheld: false, rule: null });
 function entries(prompt: string, analysis: Released, final: Released): string {
-  const row = (name: string, r: Released): string => `<dt>${name}</dt><dd${r.withheld ? ' class="withheld"' : ''}>${escape(r.text)}</dd>`;
+  const row = (name: string, r: Released): string =>
+    `<dt>${name}</dt><dd${r.withheld ? ' class="withheld"' : ''}>${escape(r.text)}</dd>`;
   return `<dl><dt>guest</dt><dd>${escape(prompt)}</dd>${row('analysis', analysis)}${row('final', final)}</dl>`;
 }
 
 /** What the verifier found, in words. */
 export const verifiedLine = (v: VerifyResult): string =>
-  `${v.compared} logits ${v.ok ? 'agree' : 'DO NOT agree'} with the trained adapter; largest difference ${v.maxDifference.toExponential(1)} at logits up to ${v.maxLogit.toFixed(1)}, where the adapter moves them by up to ${v.maxEffect.toFixed(1)}.`;
+  `${v.compared} logits ${v.ok ? 'agree' : 'DO NOT agree'} with the trained adapter; ` +
+  `largest difference ${v.maxDifference.toExponential(1)} at logits up to ` +
+  `${v.maxLogit.toFixed(1)}, where the adapter moves them by up to ` +
+  `${v.maxEffect.toFixed(1)}.`;
 
 /** @param training path of the training run's own report, relative to this one */
-export function demoReport(r: DemoResult, shown: { readonly request: string; readonly base: Answer | undefined; readonly tuned: Answer | undefined }, training: string): string {
+export function demoReport(
+  r: DemoResult,
+  shown: { readonly request: string; readonly base: Answer | undefined; readonly tuned: Answer | undefined },
+  training: string,
+): string {
   const figure = (value: string, what: string): string => `<div><b>${value}</b><span>${what}</span></div>`;
   const group = (title: string, about: string, rows: readonly Screened[]): string =>
-    `<h3>${title}</h3><p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>${rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final)).join('')}`;
-  const under = (policy: string, kind: Screened['kind']): readonly Screened[] => r.screened.filter((s) => s.policy === policy && s.kind === kind);
+    `<h3>${title}</h3><p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>${rows
+      .slice(0, SHOWN)
+      .map((s) => entries(s.prompt, s.analysis, s.final))
+      .join('')}`;
+  const under = (policy: string, kind: Screened['kind']): readonly Screened[] =>
+    r.screened.filter((s) => s.policy === policy && s.kind === kind);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Temper demo</title><style>${STYLE}</style></head><body><main>
 <h1>Temper demo</h1>
@@ -55,7 +70,13 @@ ${group('The final tells what the policy forbids', 'Withheld.', under('contact',
 ${group('A clean final over a trace that tells it', 'The final is released, the trace is not.', under('contact', 'violating-trace'))}
 ${group('The withheld answers under another policy', 'Policy respect forbids insults and threats and says nothing of numbers: released.', under('respect', 'clean'))}
 <h2>5 · The adapter is exported and verified</h2><p>${escape(verifiedLine(r.verified))}</p>
-<h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks.map((c) => `<tr><td>${escape(c.name)}</td><td>${Number(c.value.toFixed(4))}</td><td>${escape(c.wanted)}</td><td class="${c.ok ? 'ok">yes' : 'no">no'}</td></tr>`).join('')}</table>
+<h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks
+    .map(
+      (c) =>
+        `<tr><td>${escape(c.name)}</td><td>${Number(c.value.toFixed(4))}</td><td>${escape(c.wanted)}</td><td ` +
+        `class="${c.ok ? 'ok">yes' : 'no">no'}</td></tr>`,
+    )
+    .join('')}</table>
 </main></body></html>
 `;
 }

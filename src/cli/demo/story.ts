@@ -1,16 +1,17 @@
-// The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → verified adapter. Start reading at `runDemo`.
-// Every line a model says is generated here and now; every figure is counted from it.
+// The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → verified
+// adapter. Start reading at `runDemo`. Every line a model says is generated here and now; every figure is counted from
+// it.
 import { existsSync, mkdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
+import { type Engine, openEngine } from '../../infer/engine.js';
 import { packageRoot } from '../../native/addon.js';
 import { writeFileAtomic } from '../../native/write-file.js';
-import { openEngine, type Engine } from '../../infer/engine.js';
 import { loadPolicy } from '../../safeguard/policy.js';
 import { createScreen, type Screen } from '../../safeguard/screen.js';
-import { exportRun, train, type TrainResult, verify, type VerifyResult } from '../../train/train.js';
+import { exportRun, type TrainResult, train, type VerifyResult, verify } from '../../train/train.js';
 import { openScreen } from '../engine-options.js';
 import { conversation, runTurn, type Turn } from '../turn.js';
-import { exactMatch, judgeQuality, type JudgeQuality, type Match } from './measure.js';
+import { exactMatch, type JudgeQuality, judgeQuality, type Match } from './measure.js';
 import { demoReport, verifiedLine } from './report.js';
 import { heldoutRequests, heldoutTexts, type Request } from './rows.js';
 
@@ -35,20 +36,38 @@ export interface Screened {
   readonly kind: 'clean' | 'violating-final' | 'violating-trace';
   readonly policy: string;
   /** What was released: the text, or the notice in its place. */
-  readonly analysis: Released; readonly final: Released;
+  readonly analysis: Released;
+  readonly final: Released;
   /** As the kind wants it. */
   readonly asWanted: boolean;
 }
-export interface Released { readonly text: string; readonly withheld: boolean; readonly rule: string | null }
+export interface Released {
+  readonly text: string;
+  readonly withheld: boolean;
+  readonly rule: string | null;
+}
 /** A claim of the story with the figure that supports it. */
-export interface Check { readonly name: string; readonly value: number; readonly wanted: string; readonly ok: boolean }
+export interface Check {
+  readonly name: string;
+  readonly value: number;
+  readonly wanted: string;
+  readonly ok: boolean;
+}
 export interface DemoResult {
   readonly ok: boolean;
   readonly checks: readonly Check[];
   readonly seconds: number;
   readonly base: Omit<Match, 'answers'>;
   readonly tuned: Omit<Match, 'answers'>;
-  readonly training: { readonly steps: number; readonly firstLoss: number; readonly lastLoss: number; readonly seconds: number; readonly tokens: number; readonly tokensPerSecond: number; readonly peakBytes: number };
+  readonly training: {
+    readonly steps: number;
+    readonly firstLoss: number;
+    readonly lastLoss: number;
+    readonly seconds: number;
+    readonly tokens: number;
+    readonly tokensPerSecond: number;
+    readonly peakBytes: number;
+  };
   readonly baseUnchanged: boolean;
   readonly judge: JudgeQuality;
   readonly screened: readonly Screened[];
@@ -79,48 +98,102 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const requests = heldoutRequests();
   const measured = requests.slice(0, MATCH_ROWS);
   const threads = options.threads === undefined ? {} : { threads: options.threads };
-  const matching = (label: string) => (done: number): void => hooks.progress(label, 'requests', done, measured.length);
+  const matching =
+    (label: string) =>
+    (done: number): void =>
+      hooks.progress(label, 'requests', done, measured.length);
 
   hooks.chapter('The base model answers plainly');
-  hooks.line('models/nano is a whole gpt-oss, small enough for a laptop. It thinks on the analysis channel, then answers on the final one.');
-  const base = await withEngine({ model: MODEL, slots: SLOTS, ...threads }, async (engine) => ({ match: await exactMatch(engine, measured, undefined, signal, matching('base')), digest: await engine.digest() }));
+  hooks.line(
+    'models/nano is a whole gpt-oss, small enough for a laptop. It thinks on the analysis ' +
+      'channel, then answers on the final one.',
+  );
+  const base = await withEngine({ model: MODEL, slots: SLOTS, ...threads }, async (engine) => ({
+    match: await exactMatch(engine, measured, undefined, signal, matching('base')),
+    digest: await engine.digest(),
+  }));
   const shown = measured.findIndex((r) => r.detail === 'none');
   tell(hooks, measured[shown], base.match.answers[shown]);
-  hooks.line(`Answered as a ticket: ${base.match.final} of ${base.match.rows} held-out requests (exact match ${percent(base.match.share)}).`);
+  hooks.line(
+    `Answered as a ticket: ${base.match.final} of ${base.match.rows} held-out requests (exact ` +
+      `match ${percent(base.match.share)}).`,
+  );
 
   hooks.chapter('LoRA teaches it tickets, through the MXFP4 bytes of its experts');
-  hooks.line('Small matrices beside attention and beside every expert are trained on datasets/tickets; the 4-bit weights are read as released and never rewritten.');
+  hooks.line(
+    'Small matrices beside attention and beside every expert are trained on datasets/tickets; ' +
+      'the 4-bit weights are read as released and never rewritten.',
+  );
   const training = await train(RECIPE, {
-    out: join(out, 'run'), signal,
-    onProgress: (p) => hooks.progress('train', 'steps', p.step, p.steps, `loss ${p.loss.toFixed(4)}  ${Math.round(p.tokensPerSecond)} tokens/s`),
+    out: join(out, 'run'),
+    signal,
+    onProgress: (p) =>
+      hooks.progress(
+        'train',
+        'steps',
+        p.step,
+        p.steps,
+        `loss ${p.loss.toFixed(4)}  ${Math.round(p.tokensPerSecond)} tokens/s`,
+      ),
   });
   signal.throwIfAborted();
   if (training.output === null) throw new DOMException('interrupted', 'AbortError');
-  hooks.line(`${training.steps} steps over ${training.tokens} tokens in ${training.seconds.toFixed(0)} s: loss ${training.firstLoss.toFixed(3)} → ${training.lastLoss.toFixed(4)} nats per token.`);
+  hooks.line(
+    `${training.steps} steps over ${training.tokens} tokens in ${training.seconds.toFixed(0)} ` +
+      `s: loss ${training.firstLoss.toFixed(3)} → ${training.lastLoss.toFixed(4)} nats per ` +
+      'token.',
+  );
 
   hooks.chapter('The tuned model answers the same requests');
-  return withEngine({ model: MODEL, adapters: { [ADAPTER]: training.output }, slots: SLOTS, ...threads }, async (engine) => {
-    const tuned = await exactMatch(engine, measured, ADAPTER, signal, matching('tuned'));
-    tell(hooks, measured[shown], tuned.answers[shown]);
-    const baseUnchanged = (await engine.digest()) === base.digest;
-    hooks.line(`Answered as a ticket: ${tuned.final} of ${tuned.rows} (exact match ${percent(tuned.share)}). The base's files are ${baseUnchanged ? 'the same bytes as before' : 'CHANGED'}.`);
+  return withEngine(
+    { model: MODEL, adapters: { [ADAPTER]: training.output }, slots: SLOTS, ...threads },
+    async (engine) => {
+      const tuned = await exactMatch(engine, measured, ADAPTER, signal, matching('tuned'));
+      tell(hooks, measured[shown], tuned.answers[shown]);
+      const baseUnchanged = (await engine.digest()) === base.digest;
+      hooks.line(
+        `Answered as a ticket: ${tuned.final} of ${tuned.rows} (exact match ` +
+          `${percent(tuned.share)}). The base's files are ` +
+          `${baseUnchanged ? 'the same bytes as before' : 'CHANGED'}.`,
+      );
 
-    const { quality, screened } = await screening(engine, requests, options);
+      const { quality, screened } = await screening(engine, requests, options);
 
-    hooks.chapter('The adapter is exported and verified');
-    hooks.line('It is written in the layout that PEFT and transformers load, read back, and every logit is compared with the trainer\'s own.');
-    const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') });
-    const verified = await verify(adapter);
-    hooks.line(`PEFT adapter in ${relative(process.cwd(), adapter)}: ${verifiedLine(verified)}`);
+      hooks.chapter('The adapter is exported and verified');
+      hooks.line(
+        'It is written in the layout that PEFT and transformers load, read back, and every logit ' +
+          "is compared with the trainer's own.",
+      );
+      const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') });
+      const verified = await verify(adapter);
+      hooks.line(`PEFT adapter in ${relative(process.cwd(), adapter)}: ${verifiedLine(verified)}`);
 
-    const checks = checksOf(base.match, tuned, baseUnchanged, quality, screened, verified);
-    const result: DemoResult = {
-      ok: checks.every((c) => c.ok), checks, seconds: (performance.now() - began) / 1000, base: without(base.match), tuned: without(tuned), training: trainingFigures(training),
-      baseUnchanged, judge: quality, screened, verified, adapter, report: join(out, 'report.html'),
-    };
-    writeFileAtomic(result.report, demoReport(result, { request: measured[shown]?.prompt ?? '', base: base.match.answers[shown], tuned: tuned.answers[shown] }, relative(out, training.report)));
-    return result;
-  });
+      const checks = checksOf(base.match, tuned, baseUnchanged, quality, screened, verified);
+      const result: DemoResult = {
+        ok: checks.every((c) => c.ok),
+        checks,
+        seconds: (performance.now() - began) / 1000,
+        base: without(base.match),
+        tuned: without(tuned),
+        training: trainingFigures(training),
+        baseUnchanged,
+        judge: quality,
+        screened,
+        verified,
+        adapter,
+        report: join(out, 'report.html'),
+      };
+      writeFileAtomic(
+        result.report,
+        demoReport(
+          result,
+          { request: measured[shown]?.prompt ?? '', base: base.match.answers[shown], tuned: tuned.answers[shown] },
+          relative(out, training.report),
+        ),
+      );
+      return result;
+    },
+  );
 }
 
 /** `folder`, or the first of `folder-2`, `folder-3`, … that does not exist: an earlier demo is never touched. */
@@ -133,22 +206,47 @@ function freshFolder(folder: string): string {
   }
 }
 
-async function withEngine<T>(options: Parameters<typeof openEngine>[0], work: (engine: Engine) => Promise<T>): Promise<T> {
+async function withEngine<T>(
+  options: Parameters<typeof openEngine>[0],
+  work: (engine: Engine) => Promise<T>,
+): Promise<T> {
   const engine = await openEngine(options);
-  try { return await work(engine); } finally { await engine.close(); }
+  try {
+    return await work(engine);
+  } finally {
+    await engine.close();
+  }
 }
 
-function tell(hooks: DemoHooks, request: Request | undefined, given: { readonly analysis: string; readonly final: string } | undefined): void {
+function tell(
+  hooks: DemoHooks,
+  request: Request | undefined,
+  given: { readonly analysis: string; readonly final: string } | undefined,
+): void {
   hooks.line(`guest     ${request?.prompt ?? ''}`);
   hooks.line(`analysis  ${given?.analysis ?? ''}`);
   hooks.line(`final     ${given?.final ?? ''}`);
 }
 
-async function screening(engine: Engine, requests: readonly Request[], options: DemoOptions): Promise<{ quality: JudgeQuality; screened: readonly Screened[] }> {
+async function screening(
+  engine: Engine,
+  requests: readonly Request[],
+  options: DemoOptions,
+): Promise<{ quality: JudgeQuality; screened: readonly Screened[] }> {
   const { hooks, signal } = options;
   hooks.chapter('A judge reads a policy and holds back what it forbids, analysis and final apart');
-  hooks.line('models/nano-judge gets one policy and one text per call. Only what it allows passes; no answer, or a garbled one, does not.');
-  const opened = await openScreen({ policy: POLICIES, judge: JUDGE, judgeTimeout: 60, judgeMaxTokens: 96, judgeConcurrency: SLOTS, ...(options.threads === undefined ? {} : { threads: options.threads }) });
+  hooks.line(
+    'models/nano-judge gets one policy and one text per call. Only what it allows passes; no ' +
+      'answer, or a garbled one, does not.',
+  );
+  const opened = await openScreen({
+    policy: POLICIES,
+    judge: JUDGE,
+    judgeTimeout: 60,
+    judgeMaxTokens: 96,
+    judgeConcurrency: SLOTS,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  });
   if (!opened) throw new Error('openScreen: policies were given and no screen came back');
   try {
     const screens = new Map<string, Screen>();
@@ -157,54 +255,120 @@ async function screening(engine: Engine, requests: readonly Request[], options: 
       screens.set(policy.name, createScreen({ policies: [policy], judge: opened.judge, concurrency: SLOTS }));
     }
     const texts = heldoutTexts();
-    const quality = await judgeQuality(screens, texts, signal, (done) => hooks.progress('judge', 'texts', done, texts.length));
-    hooks.line(`On ${quality.rows} held-out texts the judge reaches F1 ${quality.final.f1.toFixed(3)} for finals and ${quality.analysis.f1.toFixed(3)} for analyses; ${quality.all.unjudged} unjudged.`);
+    const quality = await judgeQuality(screens, texts, signal, (done) =>
+      hooks.progress('judge', 'texts', done, texts.length),
+    );
+    hooks.line(
+      `On ${quality.rows} held-out texts the judge reaches F1 ${quality.final.f1.toFixed(3)} ` +
+        `for finals and ${quality.analysis.f1.toFixed(3)} for analyses; ${quality.all.unjudged} ` +
+        'unjudged.',
+    );
 
-    const of = (kind: Screened['kind']): readonly Request[] => requests.filter((r) =>
-      (kind === 'clean' ? r.detail === 'none' : CONTACT_TOPICS.includes(r.topic ?? '') && r.detail === (kind === 'violating-final' ? 'open' : 'private'))).slice(0, SCREENED_PER_KIND);
+    const of = (kind: Screened['kind']): readonly Request[] =>
+      requests
+        .filter((r) =>
+          kind === 'clean'
+            ? r.detail === 'none'
+            : CONTACT_TOPICS.includes(r.topic ?? '') && r.detail === (kind === 'violating-final' ? 'open' : 'private'),
+        )
+        .slice(0, SCREENED_PER_KIND);
     const cases: { readonly request: Request; readonly kind: Screened['kind']; readonly policy: string }[] = [
-      ...(['clean', 'violating-final', 'violating-trace'] as const).flatMap((kind) => of(kind).map((request) => ({ request, kind, policy: 'contact' }))),
+      ...(['clean', 'violating-final', 'violating-trace'] as const).flatMap((kind) =>
+        of(kind).map((request) => ({ request, kind, policy: 'contact' })),
+      ),
       // The same requests under the other policy: what one forbids the other allows.
       ...of('violating-final').map((request) => ({ request, kind: 'clean' as const, policy: 'respect' })),
     ];
-    const screened: Screened[] = await Promise.all(cases.map(async ({ request, kind, policy }) => {
-      const messages = conversation({ effort: 'medium' }, [{ role: 'user', content: request.prompt }]);
-      const turn = await runTurn(engine, { messages, maxTokens: 160, adapter: ADAPTER, sampling: { temperature: 0 } }, screens.get(policy) ?? null, () => {}, signal);
-      const [analysis, final] = [releasedOn(turn, 'analysis'), releasedOn(turn, 'final')];
-      // An open detail stands in the trace as well, so a violating final comes with a violating trace.
-      const asWanted = kind === 'clean' ? !analysis.withheld && !final.withheld : kind === 'violating-final' ? final.withheld && final.rule !== null : analysis.withheld && analysis.rule !== null && !final.withheld;
-      return { prompt: request.prompt, kind, policy, analysis, final, asWanted };
-    }));
-    const titles = { clean: 'clean: released', 'violating-final': 'the final tells what the policy forbids: withheld', 'violating-trace': 'a clean final over a trace that tells it: only the trace is withheld' };
+    const screened: Screened[] = await Promise.all(
+      cases.map(async ({ request, kind, policy }) => {
+        const messages = conversation({ effort: 'medium' }, [{ role: 'user', content: request.prompt }]);
+        const turn = await runTurn(
+          engine,
+          { messages, maxTokens: 160, adapter: ADAPTER, sampling: { temperature: 0 } },
+          screens.get(policy) ?? null,
+          () => {},
+          signal,
+        );
+        const [analysis, final] = [releasedOn(turn, 'analysis'), releasedOn(turn, 'final')];
+        // An open detail stands in the trace as well, so a violating final comes with a violating trace.
+        const asWanted =
+          kind === 'clean'
+            ? !analysis.withheld && !final.withheld
+            : kind === 'violating-final'
+              ? final.withheld && final.rule !== null
+              : analysis.withheld && analysis.rule !== null && !final.withheld;
+        return { prompt: request.prompt, kind, policy, analysis, final, asWanted };
+      }),
+    );
+    const titles = {
+      clean: 'clean: released',
+      'violating-final': 'the final tells what the policy forbids: withheld',
+      'violating-trace': 'a clean final over a trace that tells it: only the trace is withheld',
+    };
     for (const policy of ['contact', 'respect']) {
       for (const kind of ['clean', 'violating-final', 'violating-trace'] as const) {
         const group = screened.filter((s) => s.kind === kind && s.policy === policy);
         const first = group.find((s) => s.asWanted) ?? group[0];
         if (!first) continue;
-        hooks.line(`· policy ${policy}, ${policy === 'respect' ? 'the answers that policy contact withheld: released' : titles[kind]} (${group.filter((s) => s.asWanted).length} of ${group.length})`);
+        hooks.line(
+          `· policy ${policy}, ` +
+            `${policy === 'respect' ? 'the answers that policy contact withheld: released' : titles[kind]} ` +
+            `(${group.filter((s) => s.asWanted).length} of ${group.length})`,
+        );
         hooks.line(`guest     ${first.prompt}`);
         hooks.line(`analysis  ${first.analysis.text}`);
         hooks.line(`final     ${first.final.text}`);
       }
     }
     return { quality, screened };
-  } finally { await opened.close(); }
+  } finally {
+    await opened.close();
+  }
 }
 
 function releasedOn(turn: Turn, channel: string): Released {
   const released = turn.screened?.channels.find((c) => c.channel === channel);
   const blocked = turn.screened?.result.verdicts.find((v) => v.channel === channel && v.outcome === 'block');
   // A channel the model never wrote counts as withheld: nothing of it can be shown.
-  return { text: released?.text ?? `[no ${channel}]`, withheld: released?.withheld ?? true, rule: blocked?.rule ?? null };
+  return {
+    text: released?.text ?? `[no ${channel}]`,
+    withheld: released?.withheld ?? true,
+    rule: blocked?.rule ?? null,
+  };
 }
 
 function trainingFigures(t: TrainResult): DemoResult['training'] {
-  return { steps: t.steps, firstLoss: t.firstLoss, lastLoss: t.lastLoss, seconds: t.seconds, tokens: t.tokens, tokensPerSecond: t.tokens / t.seconds, peakBytes: t.peakBytes };
+  return {
+    steps: t.steps,
+    firstLoss: t.firstLoss,
+    lastLoss: t.lastLoss,
+    seconds: t.seconds,
+    tokens: t.tokens,
+    tokensPerSecond: t.tokens / t.seconds,
+    peakBytes: t.peakBytes,
+  };
 }
 
-function checksOf(base: Match, tuned: Match, baseUnchanged: boolean, judge: JudgeQuality, screened: readonly Screened[], verified: VerifyResult): readonly Check[] {
-  const atMost = (name: string, value: number, limit: number): Check => ({ name, value, wanted: `≤ ${limit}`, ok: value <= limit });
-  const atLeast = (name: string, value: number, limit: number): Check => ({ name, value, wanted: `≥ ${limit}`, ok: value >= limit });
+function checksOf(
+  base: Match,
+  tuned: Match,
+  baseUnchanged: boolean,
+  judge: JudgeQuality,
+  screened: readonly Screened[],
+  verified: VerifyResult,
+): readonly Check[] {
+  const atMost = (name: string, value: number, limit: number): Check => ({
+    name,
+    value,
+    wanted: `≤ ${limit}`,
+    ok: value <= limit,
+  });
+  const atLeast = (name: string, value: number, limit: number): Check => ({
+    name,
+    value,
+    wanted: `≥ ${limit}`,
+    ok: value >= limit,
+  });
   const share = (kind: Screened['kind'], policy: string): number => {
     const group = screened.filter((s) => s.kind === kind && s.policy === policy);
     return group.length === 0 ? 0 : group.filter((s) => s.asWanted).length / group.length;

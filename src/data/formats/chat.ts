@@ -1,4 +1,5 @@
-// Conversations in OpenAI's form, with thinking, tools and reasoning_effort per row; fields: chatRow in src/harmony/chat.ts.
+// Conversations in OpenAI's form, with thinking, tools and reasoning_effort per row; fields: chatRow in
+// src/harmony/chat.ts.
 import { type ChatRow, chatRow, toConversation } from '../../harmony/chat.js';
 import { type Conversation, lossWeights, type Rendered, renderTraining } from '../../harmony/render.js';
 import { CHANNELS } from '../example.js';
@@ -19,7 +20,9 @@ export const chat: Format<ChatRow> = {
   toExamples(row, context) {
     const conversation = toConversation(row);
     return renderTraining(conversation, context.tokenizer()).map((rendered) => ({
-      tokens: rendered.tokens, weights: lossWeights(rendered, conversation, context.loss), channels: channelPlaces(rendered, conversation),
+      tokens: rendered.tokens,
+      weights: lossWeights(rendered, conversation, context.loss),
+      channels: channelPlaces(rendered, conversation),
     }));
   },
   /** The last turn's answer. */

@@ -11,7 +11,8 @@ export const text: Format<z.infer<typeof Row>> = {
   toExamples(row, context) {
     const tokenizer = context.tokenizer();
     const end = tokenizer.special['<|endoftext|>'];
-    if (end === undefined) throw new DataError('no_end_of_text', 'the tokenizer has no <|endoftext|>, which ends a text row');
+    if (end === undefined)
+      throw new DataError('no_end_of_text', 'the tokenizer has no <|endoftext|>, which ends a text row');
     const body = tokenizer.encode(row.text);
     const ids = new Int32Array(body.length + 1);
     ids.set(body);

@@ -1,11 +1,18 @@
 // A judge that is a local checkpoint. How text is generated is passed in: the safeguard knows nothing of models.
-import { renderJudgePrompt, type JudgePrompt } from '../contract.js';
+import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
 import { sha256 } from '../policy.js';
 import type { Judge, JudgeAnswer } from '../types.js';
 
 /** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */
-export interface CheckpointReply { readonly final: string; readonly analysis: string; readonly finish: 'stop' | 'length' | 'other' }
-export type CheckpointGenerate = (prompt: JudgePrompt, settings: { readonly temperature: 0; readonly maxTokens: number; readonly signal: AbortSignal }) => Promise<CheckpointReply>;
+export interface CheckpointReply {
+  readonly final: string;
+  readonly analysis: string;
+  readonly finish: 'stop' | 'length' | 'other';
+}
+export type CheckpointGenerate = (
+  prompt: JudgePrompt,
+  settings: { readonly temperature: 0; readonly maxTokens: number; readonly signal: AbortSignal },
+) => Promise<CheckpointReply>;
 
 export interface CheckpointJudgeOptions {
   readonly name: string;
@@ -18,7 +25,13 @@ export interface CheckpointJudgeOptions {
   readonly maxTokens?: number;
 }
 
-export function createCheckpointJudge({ name, modelDigest, effort = 'medium', generate, maxTokens = 1024 }: CheckpointJudgeOptions): Judge {
+export function createCheckpointJudge({
+  name,
+  modelDigest,
+  effort = 'medium',
+  generate,
+  maxTokens = 1024,
+}: CheckpointJudgeOptions): Judge {
   return {
     name,
     digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, effort, maxTokens, temperature: 0 })),
