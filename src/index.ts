@@ -2,8 +2,8 @@
 // examples.
 
 export { type BenchResult, bench, measureLimits } from './bench/bench.js';
-export { type DemoResult, runDemo } from './cli/demo/story.js';
-export { createEngineJudge } from './cli/engine-judge.js';
+export { type DemoResult, runDemo } from './demo/story.js';
+export { createEngineJudge } from './compose/engine-judge.js';
 export { type ChatRow, toConversation } from './harmony/chat.js';
 export { HarmonyParser, type ParseEvent, parseTokens } from './harmony/parse.js';
 export { type Conversation, renderConversation, renderPrompt, renderTraining, stopTokens } from './harmony/render.js';
@@ -36,7 +36,7 @@ export {
   ScreeningError,
   TemperError,
   TrainError,
-} from './native/errors.js';
+} from './base/errors.js';
 export { type Ops, ops } from './native/ops.js';
 export { openSafetensors, writeSafetensors } from './native/safetensors.js';
 export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';
@@ -58,7 +58,7 @@ export {
   type Verdict,
 } from './safeguard/types.js';
 export { type CheckDataOptions, checkDataset } from './train/check-data.js';
-export { type ExactMatch, exactMatch } from './train/evaluate.js';
+export { type ExactMatch, exactMatch } from './evaluate/evaluate.js';
 export { planTraining, type TrainPlan } from './train/plan.js';
 // Train, evaluate, plan, export
 export {

@@ -1,7 +1,7 @@
 // The peer: llama.cpp's llama-bench and llama-batched-bench on a GGUF of the same shapes, run between our own rows so
 // that both meet the same machine.
 import { spawnSync } from 'node:child_process';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 
 /** Either program may be missing: rows that need it then have no peer. */
 export interface Peer {

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { Judge } from '../safeguard/types.js';
 import { collect, integerIn, numberIn } from './command.js';
@@ -203,7 +203,7 @@ async function openJudge(where: string, options: ScreenOptions): Promise<{ judge
     );
   const [{ openEngine }, { createEngineJudge }] = await Promise.all([
     import('../infer/engine.js'),
-    import('./engine-judge.js'),
+    import('../compose/engine-judge.js'),
   ]);
   const engine = await openEngine({
     // Each policy heads its own kind of conversation.

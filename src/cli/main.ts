@@ -3,7 +3,7 @@
 // The commands are listed in registry.ts.
 import { readFileSync } from 'node:fs';
 import { Command as CommanderCommand, CommanderError } from 'commander';
-import { TemperError } from '../native/errors.js';
+import { TemperError } from '../base/errors.js';
 import { examples } from './command.js';
 
 const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');

@@ -2,7 +2,7 @@
 // entry.
 import type { z } from 'zod';
 import type { Tokenizer } from '../harmony/types.js';
-import { ConfigError, DataError, TemperError } from '../native/errors.js';
+import { ConfigError, DataError, TemperError } from '../base/errors.js';
 import type { Example, Prompt } from './example.js';
 import type { ChannelWeights, Format, FormatContext } from './format.js';
 import { FORMATS } from './formats/index.js';

@@ -1,7 +1,7 @@
 // Reads JSONL as a stream: one row at a time with its line number, and the sha256 of the bytes in the same pass.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { DataError } from '../native/errors.js';
+import { DataError } from '../base/errors.js';
 
 /** A line longer than this is refused: it would be a broken file, and a bound keeps memory known. */
 export const MAX_LINE_BYTES = 64 * 2 ** 20;

@@ -1,6 +1,6 @@
 // OpenAI-style chat rows → harmony messages. Text stays as it was given; only its place and channel are decided here.
 import { z } from 'zod';
-import { DataError } from '../native/errors.js';
+import { DataError } from '../base/errors.js';
 import { developerText, type SystemText, systemText } from './prompt-text.js';
 import { CONSTRAIN, type Conversation } from './render.js';
 import type { FunctionTool } from './tool-types.js';

@@ -5,7 +5,7 @@
 // with the analysis of earlier turns left out and earlier finals ended by <|end|>. renderTraining makes examples whose
 // tokens begin with exactly that prompt; what follows the prompt is what the model must produce, ended by <|return|>,
 // or by <|call|> where a tool is called.
-import { DataError } from '../native/errors.js';
+import { DataError } from '../base/errors.js';
 import type { Message, Tokenizer } from './types.js';
 
 export interface Conversation {

@@ -3,8 +3,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BpeTables } from '../native/bpe.js';
-import { CheckpointError } from '../native/errors.js';
-import { writeFileAtomic } from '../native/write-file.js';
+import { CheckpointError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
 
 /** A tokenizer's tables and its control tokens. Ordinary ids are 0…n−1, control ids follow without a gap. */
 export interface Vocabulary extends BpeTables {

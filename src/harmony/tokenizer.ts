@@ -2,7 +2,7 @@
 // names.
 import { createHash } from 'node:crypto';
 import { Bpe } from '../native/bpe.js';
-import { CheckpointError, NativeError } from '../native/errors.js';
+import { CheckpointError, NativeError } from '../base/errors.js';
 import { controlTokens, packTokens, parseTokenizerJson, readTokenizerJson, type Vocabulary } from './tokenizer-file.js';
 import type { Tokenizer } from './types.js';
 

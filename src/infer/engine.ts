@@ -5,8 +5,8 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { errorFromData } from '../native/error-data.js';
-import { NativeError } from '../native/errors.js';
+import { errorFromData } from '../base/error-data.js';
+import { NativeError } from '../base/errors.js';
 import type {
   EngineEvent,
   EngineInfo,

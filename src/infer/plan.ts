@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { quantizeDense } from '../model/q8.js';
 import { dryRun } from '../native/dry-run.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import type { Category } from '../native/tensor.js';
 import { DEFAULT_PREFILL_TOKENS, GREEDY, Session } from './session.js';
 

@@ -6,7 +6,7 @@ import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
 import { uniform } from './random.js';

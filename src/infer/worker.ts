@@ -1,6 +1,6 @@
 // Entry of the inference thread: steps the runner while there is work, and looks at the mailbox between two steps.
 import { parentPort, workerData } from 'node:worker_threads';
-import { errorToData } from '../native/error-data.js';
+import { errorToData } from '../base/error-data.js';
 import type { EngineOptions, FromWorker, ToWorker } from './protocol.js';
 
 const port = parentPort;

@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { type AdapterSpec, isAttentionTarget, LORA_TARGETS, MATRIX_NAME, type TargetSpec } from './spec.js';
 
 /** peft's release that the written files were checked with. */

@@ -2,7 +2,7 @@
 // ours, experts are stacked: A rows are expert-major (row e·r+j), B columns rank-major (column j·E+e).
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { isExpertTarget, matrixShape } from './spec.js';
 
 export type Part = 'A' | 'B';

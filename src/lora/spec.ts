@@ -2,7 +2,7 @@
 // down to.
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 
 /** Order of the pairs in memory, within a layer. */
 export const LORA_TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];

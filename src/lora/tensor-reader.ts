@@ -1,5 +1,5 @@
 // Float tensors of a safetensors file by name, read as f32 whatever float they are stored in.
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 
 export interface FloatEntry {

@@ -3,9 +3,9 @@
 import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { layoutFile } from '../native/safetensors.js';
-import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
+import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
 

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 
 const LayerType = z.enum(['sliding_attention', 'full_attention']);
 /** Fields keep the checkpoint's names. Unknown keys are ignored, as transformers does. */

@@ -2,7 +2,7 @@
 // `experts` first, then `lossAndGradients`. Backward keeps the input of every layer and recomputes the rest of that
 // layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the keys and values, tokens are taken
 // in chunks, so that memory grows by a few f32 rows per token.
-import { NativeError } from '../native/errors.js';
+import { NativeError } from '../base/errors.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';

@@ -1,6 +1,6 @@
 // Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window`
 // rows, token p in slot p mod window.
-import { NativeError } from '../native/errors.js';
+import { NativeError } from '../base/errors.js';
 import { ops, type Precision } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';

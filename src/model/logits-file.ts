@@ -2,7 +2,7 @@
 // the file formats.
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { DataError } from '../native/errors.js';
+import { DataError } from '../base/errors.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { forwardHidden, logits } from './gpt-oss.js';

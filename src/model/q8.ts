@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { CheckpointError, NativeError, TemperError } from '../native/errors.js';
+import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
 import { ops } from '../native/ops.js';
 import {
   openSafetensors,

@@ -2,7 +2,7 @@
 // updates everything), and beside them the weights as they will be exported: dense ones in bf16, experts in MXFP4. The
 // forward runs on those, so what is trained is what is saved; the gradient passes the rounding straight through to the
 // masters (arXiv:1308.3432).
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import { ops } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { type TensorSource, type WriteOptions, writeCheckpoint, writeCheckpointInto } from './checkpoint-writer.js';

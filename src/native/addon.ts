@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CheckpointError, NativeError, TemperError } from './errors.js';
+import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
 
 /** A GPU as its driver describes it; `memory` in bytes. */
 export interface DeviceDescription {

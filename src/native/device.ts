@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon, type DeviceDescription, packageRoot } from './addon.js';
-import { NativeError, TemperError } from './errors.js';
+import { NativeError, TemperError } from '../base/errors.js';
 import { CATEGORIES, type Category, memoryStats, type Place } from './tensor.js';
 
 export type { DeviceDescription };

@@ -1,7 +1,7 @@
 // The ops, typed. Contracts (formula, shapes, dtypes, aliasing, what accumulates): native/include/temper/ops.h, same
 // names in snake_case.
 import { addon, mapNativeError } from './addon.js';
-import { NativeError } from './errors.js';
+import { NativeError } from '../base/errors.js';
 import type { Tensor } from './tensor.js';
 
 type N = Tensor | null;

@@ -1,6 +1,6 @@
 // The JSON header of a safetensors file, parsed for exactly its own shape: JSON.parse would let duplicate keys pass and
 // build whatever the file says.
-import { CheckpointError } from './errors.js';
+import { CheckpointError } from '../base/errors.js';
 
 /** Element types of the format, with their size in bytes. */
 export const FILE_DTYPES = {

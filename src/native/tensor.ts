@@ -1,7 +1,7 @@
 // Tensors live in native memory behind handles. A tensor belongs to a Scope and goes with it; nothing waits for the
 // garbage collector.
 import { addon } from './addon.js';
-import { NativeError } from './errors.js';
+import { NativeError } from '../base/errors.js';
 
 export type DType = 'f32' | 'bf16' | 'i32' | 'u8';
 /** What memory is counted as: see `memoryStats`. */

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, isAbsolute, relative, resolve } from 'node:path';
 import { type Document, isMap, isScalar, LineCounter, parse, parseDocument, stringify } from 'yaml';
 import type { z } from 'zod';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import { PATH_FIELDS, Recipe } from './schema.js';
 
 export interface LoadedRecipe {

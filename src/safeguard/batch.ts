@@ -3,7 +3,7 @@
 import { createReadStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { z } from 'zod';
-import { ConfigError, DataError } from '../native/errors.js';
+import { ConfigError, DataError } from '../base/errors.js';
 import type { Channels, Screen, ScreenResult } from './screen.js';
 import type { Verdict } from './types.js';
 

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import type { Policy } from './types.js';
 
 const RULE_LINE =

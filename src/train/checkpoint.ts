@@ -7,10 +7,10 @@ import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
 import type { ModelConfig } from '../model/config.js';
-import { CheckpointError, IntegrityError } from '../native/errors.js';
+import { CheckpointError, IntegrityError } from '../base/errors.js';
 import { tensorEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Tensor } from '../native/tensor.js';
-import { writeFlushed, writeFolderAtomic } from '../native/write-file.js';
+import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import type { TrainedLearner } from './learners.js';
 import { checkpointFolder, type RunDigests, sha256File } from './run-folder.js';
 

@@ -9,7 +9,7 @@ import { type ModelConfig, parseConfig } from '../model/config.js';
 import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
 import { deviceShare, openDevice, parseBytes } from '../native/device.js';
-import { CheckpointError } from '../native/errors.js';
+import { CheckpointError } from '../base/errors.js';
 import type { Place, Tensor } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Learner } from './learner.js';

@@ -3,7 +3,7 @@ import type { Example } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { fillBins, packBatch, weightSum } from '../data/pack.js';
 import { peakBytes } from '../native/device.js';
-import { TrainError } from '../native/errors.js';
+import { TrainError } from '../base/errors.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { Learner } from './learner.js';

@@ -7,7 +7,7 @@ import { fillBins, inputLength, packBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { parseBytes } from '../native/device.js';
 import { type DryRunReport, dryRun } from '../native/dry-run.js';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import { ops } from '../native/ops.js';
 import { type Category, Scope } from '../native/tensor.js';

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { writeFileAtomic } from '../native/write-file.js';
+import { writeFileAtomic } from '../base/files.js';
 import type { StepMetrics } from './loop.js';
 import type { RunRecord } from './run-folder.js';
 

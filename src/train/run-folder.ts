@@ -12,8 +12,8 @@ import {
   statSync,
 } from 'node:fs';
 import { join, relative } from 'node:path';
-import { ConfigError, IntegrityError, TrainError } from '../native/errors.js';
-import { removeTemporaries, writeFileAtomic } from '../native/write-file.js';
+import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
+import { removeTemporaries, writeFileAtomic } from '../base/files.js';
 import type { StepMetrics } from './loop.js';
 
 /** What determines the run, and how far it got. */

@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { packageRoot } from '../native/addon.js';
-import { errorFromData } from '../native/error-data.js';
-import { TrainError } from '../native/errors.js';
+import { errorFromData } from '../base/error-data.js';
+import { TrainError } from '../base/errors.js';
 import type { JobName, Jobs, WorkerInput, WorkerMessage } from './worker-messages.js';
 
 export interface ThreadOptions<Progress> {

@@ -1,12 +1,12 @@
 // Training, held-out loss, export and its proof as the main thread sees them: promises. The work itself has a thread of
 // its own.
-import type { EvalLoss, EvalRequest } from './evaluate.js';
-import type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
+import type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
+import type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
 import { runInThread } from './thread.js';
 
-export type { EvalLoss, EvalRequest } from './evaluate.js';
-export type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
+export type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
+export type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
 export type { TrainProgress, TrainResult } from './session.js';
 
 export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {

@@ -1,7 +1,7 @@
 // From what the user names, a recipe or a run, to the weights that are meant.
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { ConfigError } from '../native/errors.js';
+import { ConfigError } from '../base/errors.js';
 import { type LoadedRecipe, loadRecipe } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { checkpointFolder, checkpointSteps, readRun } from './run-folder.js';

@@ -1,7 +1,7 @@
 // What passes between the main thread and the training thread.
-import type { ErrorData } from '../native/error-data.js';
-import type { EvalLoss, EvalRequest } from './evaluate.js';
-import type { ExportRequest, VerifyRequest, VerifyResult } from './export.js';
+import type { ErrorData } from '../base/error-data.js';
+import type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
+import type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
 
 /** One job per thread. `request` and `result` of each kind; `progress` where it has any. */

@@ -1,8 +1,8 @@
 // Entry of the training thread: one job per thread. thread.ts starts it.
 import { parentPort, workerData } from 'node:worker_threads';
-import { errorToData } from '../native/error-data.js';
-import { type EvalRequest, evaluateLoss } from './evaluate.js';
-import { type ExportRequest, exportPeft, type VerifyRequest, verifyExport } from './export.js';
+import { errorToData } from '../base/error-data.js';
+import { type EvalRequest, evaluateLoss } from '../evaluate/evaluate.js';
+import { type ExportRequest, exportPeft, type VerifyRequest, verifyExport } from '../export/export.js';
 import { runTraining, type TrainRequest } from './session.js';
 import type { WorkerInput, WorkerMessage } from './worker-messages.js';
 

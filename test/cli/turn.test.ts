@@ -1,6 +1,6 @@
 // What generate and chat show of a turn, with a scripted engine and a scripted judge.
 import { describe, expect, it } from 'vitest';
-import { conversation, printable, runTurn, turnExitCode, turnJson } from '../../src/cli/turn.js';
+import { conversation, printable, runTurn, turnExitCode, turnJson } from '../../src/compose/turn.js';
 import type { Message } from '../../src/harmony/types.js';
 import type { Engine } from '../../src/infer/engine.js';
 import type { EngineEvent } from '../../src/infer/protocol.js';

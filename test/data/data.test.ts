@@ -13,7 +13,7 @@ import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { lossAndGradients } from '../../src/model/gpt-oss.js';
 import { packageRoot } from '../../src/native/addon.js';
-import { DataError, type TemperError } from '../../src/native/errors.js';
+import { DataError, type TemperError } from '../../src/base/errors.js';
 import { goldenRoot } from '../model/golden.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'temper-data-'));

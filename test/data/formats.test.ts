@@ -8,7 +8,7 @@ import { FORMATS } from '../../src/data/formats/index.js';
 import { type LoadContext, loadDataset } from '../../src/data/load.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { packageRoot } from '../../src/native/addon.js';
-import { DataError } from '../../src/native/errors.js';
+import { DataError } from '../../src/base/errors.js';
 
 const samples = join(packageRoot, 'datasets', 'samples');
 const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));

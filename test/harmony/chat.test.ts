@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { type ChatRow, chatRow, toConversation } from '../../src/harmony/chat.js';
 import { schemaType } from '../../src/harmony/tool-types.js';
-import { DataError } from '../../src/native/errors.js';
+import { DataError } from '../../src/base/errors.js';
 
 const none = { system: null };
 const row = (messages: unknown[], more: object = {}): ChatRow => chatRow.parse({ messages, ...more });

@@ -19,7 +19,7 @@ import { tokenizerFromJson, tokenizerFromRanks } from '../../src/harmony/tokeniz
 import { tokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Message } from '../../src/harmony/types.js';
 import { packageRoot } from '../../src/native/addon.js';
-import { DataError } from '../../src/native/errors.js';
+import { DataError } from '../../src/base/errors.js';
 import { conversation } from './arbitrary.js';
 import { o200kRanks } from './o200k.js';
 import { smallVocabulary } from './small.js';

@@ -8,7 +8,7 @@ import { loadTokenizer, tokenizerFromJson, tokenizerFromRanks } from '../../src/
 import { O200K_PATTERN, tokenizerJson, writeTokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Tokenizer } from '../../src/harmony/types.js';
 import { packageRoot } from '../../src/native/addon.js';
-import { CheckpointError } from '../../src/native/errors.js';
+import { CheckpointError } from '../../src/base/errors.js';
 import { corpus, edgeCases, LANGUAGES } from './corpus.mjs';
 import { mergesOfRanks, o200kOracle, o200kPattern, o200kRanks } from './o200k.js';
 import { smallVocabulary } from './small.js';

@@ -15,7 +15,7 @@ import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { scoreTokens } from '../../src/model/gpt-oss.js';
 import { PRESETS } from '../../src/model/init.js';
-import { CheckpointError, ConfigError } from '../../src/native/errors.js';
+import { CheckpointError, ConfigError } from '../../src/base/errors.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
 const { dir, root, config } = await tinyCheckpoint();

@@ -9,7 +9,7 @@ import { parsePeftKey, stackB, unstackB } from '../../src/lora/peft-layout.js';
 import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
 import { readFloatFile } from '../../src/lora/tensor-reader.js';
 import { parseConfig, readConfig } from '../../src/model/config.js';
-import { CheckpointError, type TemperError } from '../../src/native/errors.js';
+import { CheckpointError, type TemperError } from '../../src/base/errors.js';
 import { ops } from '../../src/native/ops.js';
 import { type WriteEntry, writeSafetensors } from '../../src/native/safetensors.js';
 import { goldenRoot } from '../model/golden.js';

@@ -12,7 +12,7 @@ import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { countParameters, inspectCheckpoint } from '../../src/model/inspect.js';
 import { checkpointTensors, specBytes } from '../../src/model/layout.js';
 import { readTokens, writeLogits } from '../../src/model/logits-file.js';
-import { CheckpointError, DataError } from '../../src/native/errors.js';
+import { CheckpointError, DataError } from '../../src/base/errors.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { memoryStats, Scope } from '../../src/native/tensor.js';
 import { Golden, goldenRoot, pack, relativeError } from './golden.js';

@@ -4,7 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients, MOE_CHUNK_TOKENS, scoreTokens } from '../../src/model/gpt-oss.js';
 import type { Batch, LayerGrads, LinearGrads, ModelAdapter, ModelGrads, ModelWeights } from '../../src/model/types.js';
-import { NativeError } from '../../src/native/errors.js';
+import { NativeError } from '../../src/base/errors.js';
 import { ops } from '../../src/native/ops.js';
 import { getThreads, memoryStats, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
 import { elementError, Golden, goldenAdapter, pack, relativeError, rms } from './golden.js';

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { DemoResult } from '../../src/cli/demo/story.js';
+import type { DemoResult } from '../../src/demo/story.js';
 import { packageRoot } from '../../src/native/addon.js';
 
 describe('temper demo', () => {

@@ -3,10 +3,10 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { judgeQuality } from '../../src/cli/demo/measure.js';
-import { heldoutTexts } from '../../src/cli/demo/rows.js';
+import { judgeQuality } from '../../src/demo/measure.js';
+import { heldoutTexts } from '../../src/demo/rows.js';
 import { openScreen } from '../../src/cli/engine-options.js';
-import { conversation } from '../../src/cli/turn.js';
+import { conversation } from '../../src/compose/turn.js';
 import { openEngine } from '../../src/infer/engine.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { ModelConfig } from '../../src/model/config.js';

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { addon, packageRoot } from '../../src/native/addon.js';
-import { NativeError } from '../../src/native/errors.js';
+import { NativeError } from '../../src/base/errors.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 

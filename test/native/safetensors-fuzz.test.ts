@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { addon } from '../../src/native/addon.js';
-import { CheckpointError } from '../../src/native/errors.js';
+import { CheckpointError } from '../../src/base/errors.js';
 import { openSafetensors, writeSafetensors } from '../../src/native/safetensors.js';
 import { parseHeader } from '../../src/native/safetensors-header.js';
 import { Scope } from '../../src/native/tensor.js';

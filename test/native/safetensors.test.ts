@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it, vi } from 'vitest';
-import { CheckpointError } from '../../src/native/errors.js';
+import { CheckpointError } from '../../src/base/errors.js';
 import {
   MAX_HEADER_BYTES,
   openSafetensors,

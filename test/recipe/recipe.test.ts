@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ConfigError } from '../../src/native/errors.js';
+import { ConfigError } from '../../src/base/errors.js';
 import { loadRecipe, parseRecipe, recipeDigest, writeResolved } from '../../src/recipe/load.js';
 import { recipeJsonSchema } from '../../src/recipe/schema.js';
 

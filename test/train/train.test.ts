@@ -2,9 +2,9 @@ import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } 
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { TemperError } from '../../src/native/errors.js';
+import type { TemperError } from '../../src/base/errors.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
-import { exactMatch } from '../../src/train/evaluate.js';
+import { exactMatch } from '../../src/evaluate/evaluate.js';
 import { readMetrics, readRun } from '../../src/train/run-folder.js';
 import { learningRate } from '../../src/train/schedule.js';
 import { evaluate, exportRun, train, verify } from '../../src/train/train.js';

@@ -2,7 +2,7 @@
 
 import { Option } from 'commander';
 import type { Preset } from '../../model/init.js';
-import { ConfigError } from '../../native/errors.js';
+import { ConfigError } from '../../base/errors.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
 interface Options {

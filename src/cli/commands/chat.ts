@@ -44,8 +44,8 @@ export const command: Command = {
       .action(async (given: Options) => {
         const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([
           import('node:readline/promises'),
-          import('../turn.js'),
-          import('../../native/errors.js'),
+          import('../../compose/turn.js'),
+          import('../../base/errors.js'),
         ]);
         const signal = interruptSignal();
         const screen = await openScreen(given);

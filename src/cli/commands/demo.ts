@@ -2,7 +2,7 @@
 import { relative } from 'node:path';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { printable } from '../turn.js';
+import { printable } from '../../compose/turn.js';
 
 export const command: Command = {
   name: 'demo',
@@ -24,7 +24,7 @@ export const command: Command = {
           '\nExit codes: 0 every claim holds, 10 one does not.\n',
       )
       .action(async (options: { readonly out: string; readonly threads?: number; readonly json?: boolean }) => {
-        const { runDemo } = await import('../demo/story.js');
+        const { runDemo } = await import('../../demo/story.js');
         const quiet = options.json === true;
         const say = (text: string): void => {
           if (!quiet) process.stdout.write(text);

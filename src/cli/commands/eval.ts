@@ -79,13 +79,13 @@ async function generateAndMatch(
   },
   options: Options,
   signal: AbortSignal,
-): Promise<import('../../train/evaluate.js').ExactMatch | null> {
+): Promise<import('../../evaluate/evaluate.js').ExactMatch | null> {
   const { loadPrompts } = await import('../../data/load.js');
-  const { exactMatch } = await import('../../train/evaluate.js');
+  const { exactMatch } = await import('../../evaluate/evaluate.js');
   const all = await loadPrompts(result.files, signal);
   const prompts = options.limit === undefined ? all : all.slice(0, options.limit);
   if (prompts.length === 0) return null;
-  const { createGenerator } = await import('../generator.js');
+  const { createGenerator } = await import('../../compose/generator.js');
   const generator = await createGenerator({
     model: result.model,
     adapter: result.adapter,

@@ -1,6 +1,6 @@
 // `temper plan`: memory and time of a recipe, or memory of serving, before anything is loaded.
 import { Option } from 'commander';
-import { ConfigError } from '../../native/errors.js';
+import { ConfigError } from '../../base/errors.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { formatRate, formatSeconds } from '../progress.js';
 

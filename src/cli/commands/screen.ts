@@ -40,7 +40,7 @@ export const command: Command = {
         ) + '\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n',
       )
       .action(async (file: string, options: Options) => {
-        const { ConfigError } = await import('../../native/errors.js');
+        const { ConfigError } = await import('../../base/errors.js');
         if (options.policy.length === 0)
           throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');

@@ -1,6 +1,6 @@
 // Plain text to learn as it is, ended by <|endoftext|>: {"text": "…"}. Control tokens written in the text stay text.
 import { z } from 'zod';
-import { DataError } from '../../native/errors.js';
+import { DataError } from '../../base/errors.js';
 import type { Format } from '../format.js';
 
 const Row = z.strictObject({ text: z.string().min(1) });

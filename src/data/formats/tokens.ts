@@ -1,6 +1,6 @@
 // Rows already tokenised: {"tokens": […], "weights": […]?}. Needs no tokenizer.
 import { z } from 'zod';
-import { DataError } from '../../native/errors.js';
+import { DataError } from '../../base/errors.js';
 import type { Format } from '../format.js';
 
 const Row = z.strictObject({

@@ -7,12 +7,12 @@ import { CONFIG_FILE, readPeft, TENSOR_FILE, writePeft } from '../lora/peft.js';
 import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
-import { ConfigError, IntegrityError } from '../native/errors.js';
+import { ConfigError, IntegrityError } from '../base/errors.js';
 import { Scope } from '../native/tensor.js';
-import { writeFileAtomic } from '../native/write-file.js';
-import { loadTrainedAdapter } from './checkpoint.js';
-import { checkpointSteps, readRun, sha256File } from './run-folder.js';
-import { recipeOf, resolveTrained, runAround } from './trained.js';
+import { writeFileAtomic } from '../base/files.js';
+import { loadTrainedAdapter } from '../train/checkpoint.js';
+import { checkpointSteps, readRun, sha256File } from '../train/run-folder.js';
+import { recipeOf, resolveTrained, runAround } from '../train/trained.js';
 
 export interface ExportRequest {
   readonly run: string;

@@ -6,10 +6,10 @@ import type { Message } from '../harmony/types.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
-import { ConfigError } from '../native/errors.js';
-import { recipePlace } from './learners.js';
-import { lazyTokenizer } from './session.js';
-import { resolveTrained } from './trained.js';
+import { ConfigError } from '../base/errors.js';
+import { recipePlace } from '../train/learners.js';
+import { lazyTokenizer } from '../train/session.js';
+import { resolveTrained } from '../train/trained.js';
 
 export interface EvalRequest {
   readonly path: string;
