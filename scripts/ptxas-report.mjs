@@ -22,7 +22,7 @@ if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status !== 0) {
   process.exit(2);
 }
 const folder = join(root, 'native', 'cuda');
-const sources = readdirSync(folder)
+const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
   .filter((f) => f.endsWith('.cu') && f.includes(filter))
   .sort();
 const scratch = mkdtempSync(join(tmpdir(), 'temper-ptxas-'));

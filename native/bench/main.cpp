@@ -10,11 +10,11 @@
 #include <exception>
 #include <string>
 #include <vector>
-#include "cpu/isa.h"
-#include "cpu/machine_limits.h"
+#include "cpu/host/isa.h"
+#include "cpu/host/machine_limits.h"
 #include "cpu/ops.h"
 #include "temper/threads.h"
-#include "test/harness.h"
+#include "test/harness/harness.h"
 
 namespace {
 

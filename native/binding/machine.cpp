@@ -6,8 +6,8 @@
 #include "binding/device.h"
 #include "binding/js.h"
 #include "core/mapped_file.h"
-#include "cpu/isa.h"
-#include "cpu/machine_limits.h"
+#include "cpu/host/isa.h"
+#include "cpu/host/machine_limits.h"
 #include "temper/memory.h"
 #include "temper/threads.h"
 

@@ -8,7 +8,7 @@
 #include <map>
 #include <mutex>
 
-#include "arena.h"
+#include "core/arena.h"
 #include "temper/error.h"
 
 namespace temper {

@@ -1,13 +1,13 @@
 // Pieces come from split.cpp; one table look-up settles most of them, a cache of recent ones most of the rest.
-#include "bpe.h"
+#include "tokenizer/bpe.h"
 
 #include <algorithm>
 #include <cstring>
 #include <functional>
 #include <unordered_map>
 
-#include "split.h"
 #include "temper/error.h"
+#include "tokenizer/split.h"
 
 namespace temper::tokenizer {
 namespace {

@@ -1,6 +1,6 @@
 // The seven alternatives of o200k's pattern without a regex engine (facts: tiktoken's pattern; engine: leftmost-first,
 // backtracking).
-#include "split.h"
+#include "tokenizer/split.h"
 
 #include <array>
 #include <vector>
@@ -31,7 +31,7 @@ struct Range {
   uint8_t cls;
 };
 constexpr Range kRanges[] = {
-#include "unicode_classes.inc"
+#include "tokenizer/unicode_classes.inc"
 };
 
 // Two stages: 256 code points per block, equal blocks shared (about 40 KB touched in practice).

@@ -1,4 +1,4 @@
-// The CUDA backend compiled for the host (native/cuda/emulation) as a backend library: everything above the kernels is
+// The CUDA backend compiled for the host (native/emulation) as a backend library: everything above the kernels is
 // tested as on a GPU. `npm run build:native -- --tests` builds it; where TEMPER_CUDA_LIBRARY names the real one,
 // model.test.ts and train.test.ts run on the GPU. Import this file before anything opens a device.
 import { existsSync } from 'node:fs';

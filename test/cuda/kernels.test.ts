@@ -28,7 +28,7 @@ function firstStatements(text: string): string[] {
 
 it('every kernel waits first for those ahead of it', () => {
   const dir = join(packageRoot, 'native', 'cuda');
-  const found = readdirSync(dir)
+  const found = readdirSync(dir, { recursive: true, encoding: 'utf8' })
     .filter((f) => /\.cuh?$/.test(f))
     .flatMap((f) => firstStatements(readFileSync(join(dir, f), 'utf8')).map((s) => `${f}: ${s}`));
   expect(found.length).toBeGreaterThanOrEqual(60);

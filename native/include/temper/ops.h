@@ -168,7 +168,8 @@ struct TemperOps {
 #define TEMPER_OP_NAMES(X)                                                                                         \
   X(embedding_fwd)                                                                                                 \
   X(embedding_bwd)                                                                                                 \
-  X(rmsnorm_fwd) X(rmsnorm_bwd) X(rope_table) X(rope) X(linear_fwd) X(linear_bwd) X(q8_quantize) X(linear_q8_fwd)  \
+  X(rmsnorm_fwd)                                                                                                   \
+  X(rmsnorm_bwd) X(rope_table) X(rope) X(linear_fwd) X(linear_bwd) X(q8_quantize) X(linear_q8_fwd)                 \
       X(linear_cross_entropy) X(attention_fwd) X(attention_bwd) X(topk_fwd) X(topk_bwd) X(moe_plan)                \
           X(grouped_linear_fwd) X(grouped_linear_bwd) X(swiglu_fwd) X(swiglu_bwd) X(moe_combine) X(moe_weight_bwd) \
               X(adamw) X(sum_squares) X(gather_rows) X(scatter_rows) X(add) X(cast) X(fill) X(mxfp4_quantize)      \

@@ -42,7 +42,11 @@ export const command: Command = {
       )
       .action(async (argument: string, options: Options) => {
         const [{ runTurn, createShow, turnExitCode, turnJson, conversation }, { text }, { ConfigError }] =
-          await Promise.all([import('../../compose/turn.js'), import('node:stream/consumers'), import('../../base/errors.js')]);
+          await Promise.all([
+            import('../../compose/turn.js'),
+            import('node:stream/consumers'),
+            import('../../base/errors.js'),
+          ]);
         const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');

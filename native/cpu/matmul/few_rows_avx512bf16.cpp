@@ -1,0 +1,226 @@
+// Few rows on the bf16 dot product. MXFP4: a shift and one table look-up turn 64 bytes into four vectors of code pairs;
+// the group's scale is applied once, to the sum of the four.
+#include "cpu/matmul/few_rows_avx512.h"
+
+namespace temper::cpu {
+namespace {
+
+__m512bh as_bf16(__m512i v) { return reinterpret_cast<__m512bh>(v); }
+
+int64_t units(Kind kind, int64_t k) { return kind == Kind::mxfp4 ? (k + 127) / 128 * 64 : (k + 31) / 32 * 16; }
+
+// MXFP4 order: block of 128, then i = 0…3, then dword l: the pair (x[8l+i], x[8l+i+4]).
+void prepare(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind kind) {
+  const float* x = f32_row(a, row);
+  const __m512 factor = _mm512_set1_ps(a.row_scale ? a.row_scale[row] : 1.0f);
+  const auto load16 = [&](int64_t i) {
+    return i < k ? _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(static_cast<int>(k - i < 16 ? k - i : 16)), x + i),
+                                 factor)
+                 : _mm512_setzero_ps();
+  };
+  if (kind != Kind::mxfp4) {
+    for (int64_t i = 0; i < k; i += 32)
+      _mm512_storeu_si512(dst + i / 2, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load16(i + 16), load16(i))));
+    return;
+  }
+  // Output i takes words 8l+i and 8l+i+4 of the block, l = 0…7 from its first two registers and l = 8…15 from the
+  // others.
+  alignas(64) uint16_t order[32];
+  for (int l = 0; l < 8; ++l)
+    for (int half = 0; half < 2; ++half)
+      order[2 * l + half] = order[16 + 2 * l + half] = static_cast<uint16_t>(8 * l + 4 * half);
+  const __m512i first = _mm512_load_si512(order);
+  for (int64_t block = 0; block < k; block += 128, dst += 64) {
+    __m512i line[4];
+    for (int i = 0; i < 4; ++i)
+      line[i] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load16(block + 32 * i + 16), load16(block + 32 * i)));
+    for (int i = 0; i < 4; ++i) {
+      const __m512i index = _mm512_add_epi16(first, _mm512_set1_epi16(static_cast<short>(i)));
+      const __m512i low = _mm512_permutex2var_epi16(line[0], index, line[1]),
+                    high = _mm512_permutex2var_epi16(line[2], index, line[3]);
+      _mm512_storeu_si512(dst + 16 * i, _mm512_mask_blend_epi64(0xf0, low, high));
+    }
+  }
+}
+
+// Each dots_* takes `Cols` weight rows at once, n and those `apart` further on. Two distant rows are two streams for
+// the hardware's prefetcher.
+template <int M, int Cols>
+void dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
+  const __m512i table = code_table_bf16();
+  const int64_t row_bytes = k / 2, groups = k / 32, row_units = units(Kind::mxfp4, k);
+  const uint8_t *blocks[Cols], *scales[Cols];
+  __m512 sum[Cols][M];
+  for (int c = 0; c < Cols; ++c) {
+    blocks[c] = static_cast<const uint8_t*>(b.data) + (n + c * apart) * (b.ld / 2);
+    scales[c] = b.scales + (n + c * apart) * (b.ld / 32);
+    for (int64_t at = 0; at < groups; at += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(scales[c]) + at + kPrefetch, _MM_HINT_T0);
+    for (int i = 0; i < M; ++i) sum[c][i] = _mm512_setzero_ps();
+  }
+  const auto step = [&](int c, __m512i bytes, uint32_t four) {
+    const __m512 factor = group_scales(four);
+    __m512bh w[4];
+    for (int i = 0; i < 4; ++i)
+      w[i] = as_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(bytes, static_cast<unsigned>(4 * i)), table));
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      const uint32_t* at = x + i * row_units;
+      __m512 even = _mm512_dpbf16_ps(_mm512_setzero_ps(), w[0], as_bf16(_mm512_loadu_si512(at)));
+      __m512 odd = _mm512_dpbf16_ps(_mm512_setzero_ps(), w[1], as_bf16(_mm512_loadu_si512(at + 16)));
+      even = _mm512_dpbf16_ps(even, w[2], as_bf16(_mm512_loadu_si512(at + 32)));
+      odd = _mm512_dpbf16_ps(odd, w[3], as_bf16(_mm512_loadu_si512(at + 48)));
+      sum[c][i] = _mm512_fmadd_ps(_mm512_add_ps(even, odd), factor, sum[c][i]);
+    }
+  };
+  int64_t at = 0;
+  for (; at + 64 <= row_bytes; at += 64, x += 64)
+    for (int c = 0; c < Cols; ++c) {
+      _mm_prefetch(reinterpret_cast<const char*>(blocks[c] + at + kPrefetch), _MM_HINT_T0);
+      step(c, _mm512_loadu_si512(blocks[c] + at), four_scales(scales[c] + at / 16, 4));
+    }
+  if (at < row_bytes)
+    for (int c = 0; c < Cols; ++c)
+      step(c, _mm512_maskz_loadu_epi8(first_bytes(row_bytes - at), blocks[c] + at),
+           four_scales(scales[c] + at / 16, static_cast<int>(groups - at / 16)));
+  for (int c = 0; c < Cols; ++c)
+    for (int i = 0; i < M; ++i) out[i * ld + c * apart] = _mm512_reduce_add_ps(sum[c][i]);
+}
+
+// Adds the products of inputs [from, to) to sums [M][Cols]. load(c, at, count): 32 weights of row n + c·apart from `at`
+// on, zero beyond count.
+template <int M, int Cols, class Load>
+void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from, int64_t to, const Load& load) {
+  __m512 sum[Cols][M];
+  for (int c = 0; c < Cols; ++c)
+    for (int i = 0; i < M; ++i) sum[c][i] = sums[i * Cols + c];
+  const auto step = [&](int64_t at, int count) {
+    __m512bh w[Cols];
+#pragma GCC unroll 4
+    for (int c = 0; c < Cols; ++c) w[c] = load(c, at, count);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      const __m512bh xi = as_bf16(_mm512_loadu_si512(x + i * row_units + at / 2));
+#pragma GCC unroll 4
+      for (int c = 0; c < Cols; ++c) sum[c][i] = _mm512_dpbf16_ps(sum[c][i], w[c], xi);
+    }
+  };
+  int64_t at = from;
+  for (; at + 32 <= to; at += 32) step(at, 32);
+  if (at < to) step(at, static_cast<int>(to - at));
+  for (int c = 0; c < Cols; ++c)
+    for (int i = 0; i < M; ++i) sums[i * Cols + c] = sum[c][i];
+}
+
+// f(load) with the loads of dense weights.
+template <int Cols, class F>
+void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
+  if (b.kind == Kind::q8) {
+    Q8Row row[Cols];
+    for (int c = 0; c < Cols; ++c) row[c] = q8_row(b, n + c * apart, 0);
+    return f([&](int c, int64_t at, int) {  // rows are whole groups of 32
+      if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row[c].q + at) + kPrefetch, _MM_HINT_T0);
+      return _mm512_cvtne2ps_pbh(load_q8(row[c], at + 16), load_q8(row[c], at));
+    });
+  }
+  if (b.kind == Kind::bf16) {
+    const uint16_t* row[Cols];
+    for (int c = 0; c < Cols; ++c) row[c] = bf16_row(b, n + c * apart);
+    return f([&](int c, int64_t at, int count) {
+      _mm_prefetch(reinterpret_cast<const char*>(row[c] + at) + kPrefetch, _MM_HINT_T0);
+      return as_bf16(count == 32 ? _mm512_loadu_si512(row[c] + at)
+                                 : _mm512_maskz_loadu_epi16(first_words(count), row[c] + at));
+    });
+  }
+  f([&](int c, int64_t at, int count) {
+    const float* from = f32_row(b, n + c * apart) + at;
+    const __m512 lo = _mm512_maskz_loadu_ps(first_lanes(count), from);
+    const __m512 hi = count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), from + 16) : _mm512_setzero_ps();
+    return _mm512_cvtne2ps_pbh(hi, lo);
+  });
+}
+
+template <int M, int Cols>
+void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
+  if (b.kind == Kind::mxfp4) return dots_mxfp4<M, Cols>(out, ld, x, b, n, apart, k);
+  __m512 sums[M * Cols];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  with_loads<Cols>(b, n, apart, [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
+  for (int i = 0; i < M; ++i)
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
+}
+
+constexpr int kGroupRows = 6;
+
+// More rows than registers: `Cols` weight rows meet the rows of x in groups, `block` inputs at a time. The weights come
+// from memory with the first group and from L1 with the others; the blocks are short, so that memory is read on while
+// the others compute.
+template <int Cols>
+void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int64_t apart,
+                    int64_t k) {
+  constexpr int64_t block = 512;
+  const int groups = (m + kGroupRows - 1) / kGroupRows;
+  const int64_t row_units = units(b.kind, k);
+  __m512 sums[kMostFewRows * Cols];
+  for (int i = 0; i < m * Cols; ++i) sums[i] = _mm512_setzero_ps();
+  with_loads<Cols>(b, n, apart, [&](const auto& load) {
+    for (int64_t from = 0; from < k; from += block)
+      for (int g = 0, row = 0; g < groups; ++g) {
+        const int next = (g + 1) * m / groups;
+        with_rows<kGroupRows>(next - row, [&]<int M>() {
+          add_dense<M, Cols>(sums + row * Cols, x + row * row_units, row_units, from,
+                             from + block < k ? from + block : k, load);
+        });
+        row = next;
+      }
+  });
+  for (int i = 0; i < m; ++i)
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
+}
+
+constexpr int kManyCols = 4;
+constexpr int64_t kDecoded = 4096;  // inputs of decoded weights that stay in L1
+
+// More than kGroupRows rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
+void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1,
+                  int64_t k) {
+  alignas(64) uint16_t weights[kManyCols * kDecoded];
+  const Source decoded{.data = weights, .ld = k, .kind = Kind::bf16};
+  for (int64_t n = n0; n < n1; n += kManyCols) {
+    const int cols = static_cast<int>(n1 - n < kManyCols ? n1 - n : kManyCols);
+    for (int c = 0; c < cols; ++c) {
+      const Q8Row row = q8_row(b, n + c, 0);
+      for (int64_t at = 0; at < k; at += 32) {
+        if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row.q + at) + kPrefetch * kManyCols, _MM_HINT_T0);
+        _mm512_storeu_si512(weights + c * k + at,
+                            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_q8(row, at + 16), load_q8(row, at))));
+      }
+    }
+    if (cols == kManyCols) dots_in_groups<kManyCols>(out + n - n0, ld, m, x, decoded, 0, 1, k);
+    else
+      for (int c = 0; c < cols; ++c) dots_in_groups<1>(out + n + c - n0, ld, m, x, decoded, c, 0, k);
+  }
+}
+
+// The same of any dense weights.
+void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
+  const int64_t apart = (n1 - n0) / kManyCols;
+  for (int64_t j = 0; j < apart; ++j) dots_in_groups<kManyCols>(out + j, ld, m, x, b, n0 + j, apart, k);
+  for (int64_t n = n0 + kManyCols * apart; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
+}
+
+void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (m > kGroupRows && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
+  const int64_t apart = (n1 - n0) / 2;
+  with_rows<kFewRows>(m, [&]<int M>() {
+    for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);
+    if ((n1 - n0) % 2) dots_at<M, 1>(out + 2 * apart, ld, x, b, n1 - 1, 0, k);
+  });
+}
+
+}  // namespace
+
+const RowDots kRowDotsAvx512Bf16 = {kMostFewRows, units, prepare, dots};
+
+}  // namespace temper::cpu

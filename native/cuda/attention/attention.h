@@ -1,0 +1,83 @@
+// Attention, host side: one call's arguments and the paths it may take. attention.cu chooses.
+#pragma once
+#include <algorithm>
+#include <limits>
+
+#include "cuda/attention/attention.cuh"
+#include "cuda/host/runtime.h"
+
+namespace temper::cuda::attention {
+
+// rows may be read 16 bytes at a time
+inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(16, {t.data}); }
+
+inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor& k_start,
+                       const Tensor& k_len, int64_t window, int64_t ring, double scale) {
+  const int64_t H = q.shape[1], Hkv = k.shape[1], Dh = q.shape[2];
+  require(Hkv > 0 && H > 0 && H % Hkv == 0, "shape_mismatch", op, ": ", H, " query heads over ", Hkv,
+          " kv heads, wanted a multiple");
+  require(Dh > 0 && Dh <= 256, "shape_mismatch", op, ": heads of width ", Dh, ", wanted 1 to 256");
+  require(window >= 0 && ring >= 0, "bad_argument", op, ": window ", window, ", ring ", ring, ", wanted 0 or more");
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // positions are i32: nothing beyond it is different
+  Problem p{};
+  p.q_start = q_start.i32();
+  p.k_start = k_start.i32();
+  p.k_len = k_len.i32();
+  p.B = q_start.numel() - 1;
+  p.T = q.shape[0];
+  p.S = k.shape[0];
+  p.H = static_cast<int>(H);
+  p.Hkv = static_cast<int>(Hkv);
+  p.group = static_cast<int>(H / Hkv);
+  p.Dh = static_cast<int>(Dh);
+  p.window = window > 0 ? static_cast<int>(std::min(window, kMost)) : 0;
+  p.ring = ring > 0 ? static_cast<int>(std::min(ring, kMost)) : 0;
+  p.scale = static_cast<float>(scale);
+  p.fault = device().fault;
+  p.op = op;
+  p.q_start_name = "q_start";
+  p.k_start_name = "k_start";
+  p.k_len_name = "k_len";
+  return p;
+}
+inline Sinks sinks_of(TensorRef sinks) { return {sinks ? sinks->data : nullptr, sinks && sinks->dtype == DType::bf16}; }
+inline int64_t rows_of(const Problem& p) { return p.T * p.group; }  // of one kv head
+
+inline int parts_of(int64_t precision) { return precision ? 1 : kPartsF32; }
+
+struct Forward {
+  Problem p;
+  float *o, *lse;  // lse may be null
+  const float *q, *k, *v;
+  Sinks sinks;
+  bool vectors;  // of k and v
+  int parts;
+};
+struct Backward {
+  Problem p;
+  float *dq, *dk, *dv;
+  const float *dout, *q, *k, *v, *lse, *dot;  // dot f32 [T,H]: Σ do∘o
+  bool query_vectors, key_vectors;
+  int parts;
+};
+
+// Writes `heads` kv heads from `first_head` on of src f32 [rows, Hkv·group, Dh], times factor, as bf16 parts
+// (attention.cuh): the first or the second tensor of packed [heads][rows·group][2·parts·kWidth]. keys: only about the
+// rows that a sequence's keys lie in are written.
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group,
+                int first_head, int heads, float factor, bool vectors, bool keys);
+// How many kv heads are packed and computed at a time: as many as fit kPackBytes.
+constexpr int64_t kPackBytes = int64_t{96} << 20;
+inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
+  const int64_t bytes = std::max<int64_t>(rows, 1) * 2 * parts * kWidth * 2;
+  return static_cast<int>(std::clamp<int64_t>(kPackBytes / bytes, 1, p.Hkv));
+}
+
+// Few queries over long keys: the keys of one query are computed by many blocks at once.
+bool split_fits(const Problem& p);
+void forward_split(const Forward& f);
+// Heads wider than kWidth, without tensor cores: f32 at either precision.
+void forward_wide(const Forward& f);
+void backward_wide(const Backward& b);
+
+}  // namespace temper::cuda::attention

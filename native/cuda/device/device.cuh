@@ -1,0 +1,432 @@
+// What kernels are written with: the words below mean a PTX instruction when nvcc compiles them and plain C++ when the
+// emulation does (emulation/), so that every kernel runs in the tests of a machine without a GPU. Kernels use
+// nothing that is not here or in CUDA C++'s core: threadIdx, __syncthreads, __shfl_*_sync, __ballot_sync, atomicAdd on
+// integers, float4/uint4. No inline assembly elsewhere.
+#pragma once
+#include <cstdint>
+#if defined(TEMPER_CUDA_EMULATION)
+#include "emulation/emulation.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+namespace temper::cuda {
+
+#if defined(TEMPER_CUDA_EMULATION)
+#define TEMPER_DEVICE inline
+#define TEMPER_BOTH inline
+// A block's dynamic shared memory, 128-byte aligned: one per kernel.
+#define TEMPER_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(::temper::cuda::emulation::dynamic_shared())
+#else
+#define TEMPER_DEVICE __device__ __forceinline__
+#define TEMPER_BOTH __host__ __device__ __forceinline__
+#define TEMPER_DYNAMIC_SHARED(type, name)                                 \
+  extern __shared__ __align__(128) unsigned char temper_dynamic_shared[]; \
+  type* name = reinterpret_cast<type*>(temper_dynamic_shared)
+#endif
+
+// First in every kernel: a launch lets it begin while the kernels before it end (runtime.h), so it waits here for what
+// they write. Nothing before sm_90.
+TEMPER_DEVICE void wait_for_previous() {
+#if !defined(TEMPER_CUDA_EMULATION) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// ---- bf16 as raw bits ----
+TEMPER_DEVICE float bits_to_float(uint32_t bits) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_bit_cast(float, bits);
+#else
+  return __uint_as_float(bits);
+#endif
+}
+TEMPER_DEVICE uint32_t float_to_bits(float x) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_bit_cast(uint32_t, x);
+#else
+  return __float_as_uint(x);
+#endif
+}
+TEMPER_DEVICE float bf16_to_float(uint16_t x) { return bits_to_float(static_cast<uint32_t>(x) << 16); }
+// Nearest, ties to even; NaN stays NaN.
+TEMPER_DEVICE uint16_t float_to_bf16(float x) {
+  const uint32_t bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+// Two floats as a pair of bf16, `low` in the low half: the order in which they lie in memory.
+TEMPER_DEVICE uint32_t pack_bf16(float low, float high) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return static_cast<uint32_t>(float_to_bf16(low)) | static_cast<uint32_t>(float_to_bf16(high)) << 16;
+#else
+  uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+#endif
+}
+// Two products of bf16, each rounded once; subnormals are kept. (fma: sm_80 and sm_86 have no mul.bf16x2.)
+TEMPER_DEVICE uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return pack_bf16(bits_to_float(a << 16) * bits_to_float(b << 16),
+                   bits_to_float(a & 0xffff0000u) * bits_to_float(b & 0xffff0000u));
+#else
+  uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(0x80008000u));
+  return out;
+#endif
+}
+// 16 bytes that are read once: kept out of L1, which serves what is shared.
+TEMPER_DEVICE uint4 load_streaming(const void* p) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return *static_cast<const uint4*>(p);
+#else
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+#endif
+}
+TEMPER_DEVICE float load_wf(const float* p) { return *p; }
+TEMPER_DEVICE float load_wf(const uint16_t* p) { return bf16_to_float(*p); }
+
+// a·b + c rounded once. Kernels say which sums are fused: nvcc runs with -fmad=false, so that a compiler's mood cannot
+// change results.
+TEMPER_DEVICE float fused(float a, float b, float c) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return __builtin_fmaf(a, b, c);
+#else
+  return __fmaf_rn(a, b, c);
+#endif
+}
+
+// x, of which the compiler knows nothing: what is computed from it inside a loop stays there instead of filling
+// registers before it.
+TEMPER_DEVICE float opaque(float x) {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("" : "+f"(x));
+#endif
+  return x;
+}
+// 2^x to about 2 units in the last place (PTX ISA, ex2.approx.ftz); below 2^-126 it is 0. Exact at 0 and at −∞.
+TEMPER_DEVICE float exp2_approx(float x) {
+#if defined(TEMPER_CUDA_EMULATION)
+  const float y = __builtin_exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
+// ---- tensor cores ----
+// d[16,8] += a[16,16]·b[16,8]ᵀ-style fragments of mma.sync.m16n8k16.row.col (PTX ISA, bf16 fragments). Lane l, g = l/4,
+// t = l%4:
+//   a[0] = A[g][2t,2t+1]  a[1] = A[g+8][2t,2t+1]  a[2] = A[g][2t+8,2t+9]  a[3] = A[g+8][2t+8,2t+9]
+//   b[0] = B[k=2t,2t+1][n=g]  b[1] = B[k=2t+8,2t+9][n=g];   d[0,1] = D[g][2t,2t+1]  d[2,3] = D[g+8][2t,2t+1]
+TEMPER_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::mma_bf16(d, a, b);
+#else
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+// Four 8×8 matrices of 16-bit elements from shared memory: lanes 8i…8i+7 give the 16-byte rows of matrix i; r[i] of
+// lane l = its row l/4, columns 2(l%4), 2(l%4)+1. The transposed form gives r[i] = column l/4, rows 2(l%4), 2(l%4)+1.
+// Rows must be 16-byte aligned.
+TEMPER_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::ldmatrix(r, row, false);
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+#endif
+}
+TEMPER_DEVICE void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::ldmatrix(r, row, true);
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+#endif
+}
+
+// ---- warpgroup products (sm_90a) ----
+// A warpgroup is 4 consecutive warps. Both operands lie in shared memory under 128-byte swizzle, in tiles that begin at
+// multiples of 1024 bytes: rows of 128 bytes (64 bf16), 16-byte chunk c of row r at chunk c ^ (r % 8). The hardware
+// reads them after the issue, through another path than ordinary stores take.
+#if defined(TEMPER_CUDA_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TEMPER_HAS_WGMMA 1
+#endif
+TEMPER_DEVICE uint32_t shared_address(const void* p) {
+#if defined(TEMPER_CUDA_EMULATION)
+  return emulation::shared_address(p);
+#else
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+#endif
+}
+// Matrix descriptor (PTX ISA, wgmma, shared memory matrix layout): start address, leading and stride offset in 16-byte
+// units, layout 1 = 128-byte swizzle. Rows along the outer index (k inner): stride = bytes between groups of 8 rows;
+// leading is not used. Rows along k: stride = bytes between groups of 8 k, leading = bytes between blocks of 64 outer
+// elements. A step of 16 k is +32 bytes in the first form, two groups in the second.
+TEMPER_DEVICE uint64_t swizzled_matrix(uint32_t address, uint32_t leading, uint32_t stride) {
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 |
+         static_cast<uint64_t>(stride >> 4) << 32 | uint64_t{1} << 62;
+}
+#if defined(TEMPER_HAS_WGMMA)
+// Shared memory that this thread wrote is what the tensor cores read after the next barrier.
+TEMPER_DEVICE void fence_async_proxy() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::fence_async_proxy();
+#else
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+// Before the first product on accumulators that ordinary instructions touched.
+TEMPER_DEVICE void wgmma_fence() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+TEMPER_DEVICE void wgmma_commit() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma_commit();
+#else
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+// Waits until at most `pending` committed groups are under way.
+template <int pending>
+TEMPER_DEVICE void wgmma_wait() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma_wait(pending);
+#else
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+#endif
+}
+// d[64,192] += a[64,16]·b[192,16]ᵀ, a with k inner, b with k inner or not. Warp w of the warpgroup, lane (g, t) =
+// (lane/4, lane%4) holds d[4j], d[4j+1] = D[16w+g][8j+2t, +1] and d[4j+2], d[4j+3] the same of row 16w+g+8.
+// Asynchronous: d is defined after wgmma_wait.
+template <bool b_inner>
+TEMPER_DEVICE void wgmma_m64n192k16(float (&d)[96], uint64_t a, uint64_t b) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma(d, 192, a, b, !b_inner);
+#else
+#define TEMPER_D8(i)                                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+      "+f"(d[i + 7])
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "
+      "%46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "
+      "%70, %71, "
+      "%72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, "
+      "%94, %95"
+      "}, %96, %97, 1, 1, 1, 0, %98;"
+      : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48),
+        TEMPER_D8(56), TEMPER_D8(64), TEMPER_D8(72), TEMPER_D8(80), TEMPER_D8(88)
+      : "l"(a), "l"(b), "n"(b_inner ? 0 : 1));
+#endif
+}
+// d[64,N] += a[64,16]·b[N,16]ᵀ with a in registers as mma_bf16 takes it (warp w has rows 16w …) and b with k inner; N
+// is 64 or 128. `a` must stay until wgmma_wait as well.
+template <int N>
+TEMPER_DEVICE void wgmma_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
+  static_assert(N == 64 || N == 128);
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::wgmma(d, N, a, b);
+#else
+  if constexpr (N == 64)
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+        "%24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+        : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  else
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+        "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "
+        "%46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, "
+        "1, 1, 1, 0;"
+        : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48),
+          TEMPER_D8(56)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#endif
+}
+#undef TEMPER_D8
+
+// ---- roles within a block (sm_90a) ----
+// A counter in shared memory: a phase ends when `arrivals` threads have arrived; what they wrote before is seen by who
+// waited. `parity` of the phases from the first on: 0, 1, 0, … Waiting for parity 1 before the first phase ends passes
+// at once.
+TEMPER_DEVICE void counter_init(uint64_t* counter, uint32_t arrivals) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_init(counter, arrivals);
+#else
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(counter)), "r"(arrivals) : "memory");
+#endif
+}
+TEMPER_DEVICE void counter_arrive(uint64_t* counter) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_arrive(counter);
+#else
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(counter)) : "memory");
+#endif
+}
+TEMPER_DEVICE void counter_wait(uint64_t* counter, uint32_t parity) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_wait(counter, parity);
+#else
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra over;\nbra "
+      "again;\nover:\n}" ::"r"(shared_address(counter)),
+      "r"(parity)
+      : "memory");
+#endif
+}
+// All four warps of a warpgroup; N a multiple of 8. The kernel's launch bounds must name one block a multiprocessor.
+template <int N>
+TEMPER_DEVICE void take_registers() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
+template <int N>
+TEMPER_DEVICE void give_registers() {
+#if !defined(TEMPER_CUDA_EMULATION)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
+#endif
+
+// ---- asynchronous copies, global to shared ----
+// 16 bytes, both addresses 16-byte aligned; zeros where !valid (the source is then not read). The bytes are there after
+// cp_async_wait and a barrier.
+TEMPER_DEVICE void cp_async16(void* shared, const void* global, bool valid = true) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async(shared, global, valid);
+#else
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+      "l"(global), "r"(valid ? 16 : 0)
+      : "memory");
+#endif
+}
+TEMPER_DEVICE void cp_async_commit() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async_commit();
+#else
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Waits until at most `pending` of this thread's committed groups are under way.
+template <int pending>
+TEMPER_DEVICE void cp_async_wait() {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::cp_async_wait(pending);
+#else
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#endif
+}
+
+// ---- sums in a fixed order ----
+// Every lane gets the result; all 32 lanes take part.
+TEMPER_DEVICE float warp_sum(float x) {
+  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+TEMPER_DEVICE double warp_sum(double x) {
+  for (int step = 16; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+TEMPER_DEVICE float warp_max(float x) {
+  for (int step = 16; step; step /= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+// Over a block of `Threads` (a multiple of 32, at most 1024); every thread gets the result. Two barriers.
+template <int Threads, class T>
+TEMPER_DEVICE T block_sum(T x) {
+  __shared__ T parts[Threads / kWarp];
+  x = warp_sum(x);
+  __syncthreads();  // the parts of an earlier call are read
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  T total = parts[0];
+  for (int i = 1; i < Threads / kWarp; ++i) total += parts[i];
+  return total;
+}
+template <int Threads>
+TEMPER_DEVICE float block_max(float x) {
+  __shared__ float parts[Threads / kWarp];
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float most = parts[0];
+  for (int i = 1; i < Threads / kWarp; ++i) most = parts[i] > most ? parts[i] : most;
+  return most;
+}
+
+// ---- faults ----
+// What a kernel found wrong in its data (an index out of range, NaN where none may be). The first report wins; the host
+// raises it as a typed error at the next point where it waits. A kernel that reports goes on with a harmless value,
+// never with a wild address. bad_number: value holds a float's bits
+enum class FaultCode : int32_t { none = 0, bad_index, not_finite, bad_scale, no_candidate, repeated_row, bad_number };
+// An op's or an argument's name by value, up to 23 letters: a pointer to a literal of device code means nothing to the
+// host that reads the report.
+struct FaultName {
+  char letters[24];
+  TEMPER_BOTH FaultName(const char* text = "") {
+    bool ended = false;
+    for (int i = 0; i < 24; ++i) {
+      ended = ended || i == 23 || text[i] == '\0';
+      letters[i] = ended ? '\0' : text[i];
+    }
+  }
+};
+struct Fault {
+  int32_t code;   // FaultCode, claimed with a compare-and-swap
+  int32_t ready;  // the rest is written
+  FaultName op, argument;
+  long long at, value, limit;
+};
+TEMPER_DEVICE void report_fault(Fault* fault, FaultCode code, const FaultName& op, const FaultName& argument,
+                                long long at, long long value, long long limit) {
+  if (atomicCAS(&fault->code, 0, static_cast<int32_t>(code)) != 0) return;
+  fault->op = op;
+  fault->argument = argument;
+  fault->at = at;
+  fault->value = value;
+  fault->limit = limit;
+  __threadfence_system();
+  fault->ready = 1;
+}
+// The index if it is in [0, limit), else 0 and a report.
+TEMPER_DEVICE int64_t checked_index(Fault* fault, const FaultName& op, const FaultName& argument, int64_t at,
+                                    int64_t index, int64_t limit) {
+  if (index >= 0 && index < limit) return index;
+  report_fault(fault, FaultCode::bad_index, op, argument, at, index, limit);
+  return 0;
+}
+
+}  // namespace temper::cuda

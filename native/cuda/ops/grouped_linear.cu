@@ -1,0 +1,124 @@
+// One linear per expert over rows sorted by expert: one Product whose tiles find their expert in the offsets, so that
+// nothing is read back to the host.
+#include "cuda/matmul/matmul.h"
+#include "cuda/ops.h"
+
+namespace temper::cuda {
+namespace {
+
+// The experts' weights as the right operand: contracted over C (forward) or over N (backward).
+Source weights(const Tensor& w, TensorRef scales, int64_t E, int64_t N, int64_t C, int64_t layout, bool over_c) {
+  if (layout == 0)
+    return {.data = w.data,
+            .scales = scales->u8(),
+            .ld = C,
+            .count = E * N,
+            .group_rows = N,
+            .kind = Kind::mxfp4,
+            .k_inner = over_c};
+  const int64_t rows = layout == 1 ? N : C;
+  return {.data = w.data,
+          .ld = layout == 1 ? C : N,
+          .count = E * rows,
+          .group_rows = rows,
+          .kind = kind_of(w),
+          .k_inner = over_c == (layout == 1)};
+}
+Source rows_of(const float* data, int64_t count, int64_t ld, TensorRef index = nullptr, const char* name = "") {
+  return {.data = data, .ld = ld, .count = count, .index = index ? index->i32() : nullptr, .index_name = name};
+}
+Source columns(Source s) {
+  s.k_inner = false;
+  return s;
+}
+// A low-rank matrix [E, rows, ld] as the right operand.
+Source adapter(const Tensor& t, bool k_inner) {
+  return {
+      .data = t.data, .ld = t.shape[2], .count = t.shape[0] * t.shape[1], .group_rows = t.shape[1], .k_inner = k_inner};
+}
+
+}  // namespace
+
+void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
+                        TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
+                        int64_t precision) {
+  constexpr const char* op = "grouped_linear_fwd";
+  const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
+                X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
+  Source xs = rows_of(x->f32(), X, C, rows, "rows");
+  const auto product = [&](int64_t n, float* c) {
+    return Product{
+        .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
+  };
+  Staging staging;
+  Product p = product(N, y->f32());
+  p.main = {xs, weights(*w, scales, E, N, C, layout, true), C, 1.0f};
+  p.main.a.interleaved = xs.interleaved = mxfp4_suits(p, precision);
+  if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
+  if (A) {
+    Product down = product(R, h->f32());
+    down.main = {xs, adapter(*A, true), C, 1.0f};
+    down.main.b.interleaved = xs.interleaved;
+    multiply(down, precision, staging);
+    p.low_rank = {rows_of(h->f32(), P, R), adapter(*B, true), R, static_cast<float>(scale)};
+  }
+  multiply(p, precision, staging);
+}
+
+void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy,
+                        TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows, TensorRef h,
+                        TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale,
+                        int64_t layout, int64_t precision) {
+  constexpr const char* op = "grouped_linear_bwd";
+  const int64_t E = offsets->numel() - 1, N = dy->shape[dy->ndim - 1], C = x->shape[x->ndim - 1],
+                R = A ? A->shape[1] : 0;
+  const int64_t X = C ? x->numel() / C : 0, G = N ? dy->numel() / N : 0;
+  const int64_t P = dx ? dx->shape[0] : dy_rows ? dy_rows->numel() : x_rows ? x_rows->numel() : G;
+  const float alpha = static_cast<float>(scale);
+  const Source g = rows_of(dy->f32(), G, N, dy_rows, "dy_rows"),
+               xs = columns(rows_of(x->f32(), X, C, x_rows, "x_rows"));
+  Source weighted = g;  // r∘g
+  weighted.row_scale = row_weight ? row_weight->f32() : nullptr;
+  const auto over_rows = [&](int64_t n, float* c) {
+    return Product{
+        .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
+  };
+  // c[e] += alpha·aᵀ·b over the rows of expert e
+  const auto gradient = [&](int64_t m, int64_t n, float* c, const Source& a, const Source& b, float factor,
+                            Staging& staging) {
+    Product p{.m = m,
+              .n = n,
+              .c = c,
+              .ldc = n,
+              .accumulate = true,
+              .ragged = Ragged::k,
+              .offsets = offsets->i32(),
+              .groups = E,
+              .op = op};
+    p.main = {columns(a), b, P, factor};
+    multiply(p, precision, staging);
+  };
+  Staging staging;
+  Workspace<float> u(A && (dx || dA) ? static_cast<size_t>(P * R) : 0);  // g·B
+  if (u.size()) {
+    Product p = over_rows(R, u.data());
+    p.main = {g, adapter(*B, false), N, 1.0f};
+    multiply(p, precision, staging);
+  }
+  if (dx) {
+    Product p = over_rows(C, dx->f32());
+    p.main = {g, weights(*w, scales, E, N, C, layout, false), N, 1.0f};
+    if (A) p.low_rank = {rows_of(u.data(), P, R), adapter(*A, false), R, alpha};
+    multiply(p, precision, staging);
+  }
+  if (dw) gradient(N, C, dw->f32(), weighted, xs, 1.0f, staging);
+  if (dbias) add_column_sums(weighted, N, P, offsets->i32(), E, dbias->f32(), op);
+  if (dA) {
+    Source ru = rows_of(u.data(), P, R);
+    ru.row_scale = weighted.row_scale;
+    gradient(R, C, dA->f32(), ru, xs, alpha, staging);
+  }
+  if (dB) gradient(N, R, dB->f32(), weighted, columns(rows_of(h->f32(), P, R)), alpha, staging);
+}
+
+}  // namespace temper::cuda

@@ -1,0 +1,118 @@
+// Logits, softmax, loss and both gradients for a chunk of rows at a time: memory is a chunk's logits (f32, and their
+// gradient as bf16 at precision 1), never [S,V]. 256 rows of gpt-oss: 206 + 103 MB. The three products are the work (2
+// × 0.30 TFLOP for 256 rows, loss and dx); the softmax kernel reads the logits twice and writes 2 bytes for each, 0.5
+// GB for 256 rows.
+#include <cfloat>
+
+#include "cuda/matmul/matmul.h"
+#include "cuda/ops.h"
+
+namespace temper::cuda {
+namespace {
+
+constexpr int kRowThreads = 512;
+constexpr int64_t kLogitBytes = int64_t{208} << 20;
+
+struct SoftmaxArgs {
+  float* logits;       // [rows, V]; precision 0: becomes the gradient
+  uint16_t* gradient;  // precision 1: [rows, padded V], null: no gradient or precision 0
+  int64_t padded;
+  bool backward;
+  int V;
+  const int32_t* targets;
+  const float* weights;
+  float* nll;
+  int64_t first;  // row of the op's S rows, for the fault
+  Fault* fault;
+};
+
+// A block per row. Each thread keeps its own peak and sum, so that the logits are read once for the loss and once more
+// for the gradient.
+__global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s) {
+  wait_for_previous();
+  const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  float* logits = s.logits + static_cast<int64_t>(row) * s.V;
+  const int target =
+      static_cast<int>(checked_index(s.fault, "linear_cross_entropy", "targets", s.first + row, s.targets[row], s.V));
+  float peak = -FLT_MAX, sum = 0;
+  for (int v = thread; v < s.V; v += kRowThreads) {
+    const float x = logits[v];
+    if (x > peak) sum = fused(sum, expf(peak - x), 1.0f), peak = x;
+    else sum += expf(x - peak);
+  }
+  const float top = block_max<kRowThreads>(peak);
+  const double total = block_sum<kRowThreads>(static_cast<double>(sum) * static_cast<double>(expf(peak - top)));
+  if (thread == 0)
+    s.nll[row] = static_cast<float>(log(total) + (static_cast<double>(top) - static_cast<double>(logits[target])));
+  if (!s.backward) return;
+  const float weight = s.weights ? s.weights[row] : 1.0f,
+              factor = static_cast<float>(static_cast<double>(weight) / total);
+  const auto gradient = [&](int v) { return factor * expf(logits[v] - top) - (v == target ? weight : 0.0f); };
+  __syncthreads();  // thread 0 has read the target's logit
+  if (!s.gradient) {
+    for (int v = thread; v < s.V; v += kRowThreads) logits[v] = gradient(v);
+    return;
+  }
+  uint32_t* to = reinterpret_cast<uint32_t*>(s.gradient + row * s.padded);
+  for (int pair = thread; pair < s.padded / 2; pair += kRowThreads) {
+    const int v = 2 * pair;
+    to[pair] = pack_bf16(v < s.V ? gradient(v) : 0.0f, v + 1 < s.V ? gradient(v + 1) : 0.0f);
+  }
+}
+
+}  // namespace
+
+void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets,
+                          TensorRef weights, int64_t precision) {
+  constexpr const char* op = "linear_cross_entropy";
+  const int64_t V = w->shape[0], D = w->shape[1], S = nll->numel(), padded = blocks_for(V, 8) * 8;
+  if (S == 0) return;
+  const bool backward = dx || dw;
+  int64_t chunk = kLogitBytes / (4 * V) / 64 * 64;
+  chunk = chunk < 64 ? 64 : chunk > 2048 ? 2048 : chunk;
+  if (chunk > S) chunk = S;
+  Staging staging;
+  Source xs{.data = x->data, .ld = D, .count = S}, ws{.data = w->data, .ld = D, .count = V, .kind = kind_of(*w)};
+  if (precision) {  // once for all chunks
+    xs = staging.bf16(xs, D, S, true, op);
+    ws = staging.bf16(ws, D, V, true, op);
+  }
+  Workspace<float> logits(static_cast<size_t>(chunk * V));
+  Workspace<uint16_t> gradient(backward && precision ? static_cast<size_t>(chunk * padded) : 0);
+  for (int64_t from = 0; from < S; from += chunk) {
+    const int64_t rows = S - from < chunk ? S - from : chunk;
+    Source some = xs;
+    some.data = static_cast<const char*>(xs.data) + static_cast<size_t>(from * xs.ld) * (precision ? 2 : 4);
+    some.count = rows;
+    Product p{.m = rows, .n = V, .c = logits.data(), .ldc = V, .op = op};
+    p.main = {some, ws, D, 1.0f};
+    multiply(p, precision, staging);
+    const SoftmaxArgs softmax{logits.data(),
+                              gradient.data(),
+                              padded,
+                              backward,
+                              static_cast<int>(V),
+                              targets->i32() + from,
+                              weights ? weights->f32() + from : nullptr,
+                              nll->f32() + from,
+                              from,
+                              device().fault};
+    launch(softmax_rows, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0, softmax);
+    Source g{.data = logits.data(), .ld = V, .count = rows};
+    if (precision) g = {.data = gradient.data(), .ld = padded, .count = rows, .kind = Kind::bf16, .zero_padded = true};
+    if (dx) {
+      Product q{.m = rows, .n = D, .c = dx->f32() + from * D, .ldc = D, .op = op};
+      q.main = {g, ws, V, 1.0f};
+      q.main.b.k_inner = false;
+      multiply(q, precision, staging);
+    }
+    if (dw) {
+      Product q{.m = V, .n = D, .c = dw->f32(), .ldc = D, .accumulate = true, .op = op};
+      q.main = {g, some, rows, 1.0f};
+      q.main.a.k_inner = q.main.b.k_inner = false;
+      multiply(q, precision, staging);
+    }
+  }
+}
+
+}  // namespace temper::cuda

@@ -1,0 +1,208 @@
+// The CUDA backend under the case tables: its emulation on the host, and the real library where there is a GPU; and the
+// host side by itself.
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/host/memory.h"
+#include "cuda/host/open.h"
+#include "cuda/host/runtime.h"
+#include "cuda/host/transfer.h"
+#include "emulation/emulation.h"
+#include "temper/backend.h"
+#include "temper/error.h"
+#include "temper/threads.h"
+#include "test/harness/harness.h"
+
+namespace temper::test {
+namespace {
+
+const TemperBackend* g_backend = nullptr;  // whose memory the functions below mean: one device at a time
+
+void must(int status) {
+  if (status)
+    throw std::runtime_error(std::string(g_backend->last_error_code()) + ": " + g_backend->last_error_message());
+}
+// The library has an error record of its own; the comparers read the program's.
+void take_error() {
+  set_last_error(std::string(g_backend->last_error_code()).c_str(),
+                 std::string(g_backend->last_error_message()).c_str());
+}
+int settled() {
+  const int status = g_backend->synchronize();
+  if (status) take_error();
+  return status;
+}
+
+Backend over(const TemperBackend* backend) {
+  g_backend = backend;
+  must(backend->open(0, 0));
+  return {backend->name,
+          backend->ops,
+          {},
+          [](size_t n) -> void* {
+            void* p = nullptr;
+            must(g_backend->allocate(&p, n, static_cast<int32_t>(Category::workspace)));
+            return p;
+          },
+          [](void* d, const void* h, size_t n) { must(g_backend->upload(d, h, n)); },
+          [](void* h, const void* d, size_t n) { must(g_backend->download(h, d, n)); },
+          [](void* d) { g_backend->release(d); },
+          take_error,
+          settled};
+}
+
+std::string code_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.code;
+  }
+  return "no error";
+}
+
+}  // namespace
+
+Backend emulated_backend() {
+  Backend b = over(temper_backend());
+  using cuda::emulation::Order;
+#if defined(__SANITIZE_ADDRESS__)  // four times slower, and the order changes no address
+  const std::vector<Order> orders = {Order::rising};
+#else
+  const std::vector<Order> orders = {Order::rising, Order::falling};
+#endif
+  for (Order order : orders)
+    b.variants.push_back({order == Order::rising ? "rising threads" : "falling threads", "emulation", [order] {
+                            set_thread_count(2);
+                            cuda::emulation::set_order(order);
+                          }});
+  return b;
+}
+
+Backend cuda_backend() {
+  const char* path = std::getenv("TEMPER_CUDA_LIBRARY");
+  void* library = dlopen(path && *path ? path : "build/temper_cuda.so", RTLD_NOW | RTLD_LOCAL);
+  if (!library) throw std::runtime_error(dlerror());
+  auto* entry = reinterpret_cast<const TemperBackend* (*)()>(dlsym(library, "temper_backend"));
+  if (!entry || entry()->abi != TEMPER_BACKEND_ABI || entry()->size != sizeof(TemperBackend))
+    throw std::runtime_error("not a backend library of this version");
+  Backend b = over(entry());
+  for (const char* name : {"first run", "second run"}) b.variants.push_back({name, "cuda", [] {}});
+  return b;
+}
+
+void check_device(Tally& tally) {
+  using namespace cuda;
+  constexpr size_t kMiB = size_t{1} << 20;
+  emulation::Machine& machine = emulation::machine();
+  const emulation::Machine before = machine;
+  const auto expect = [&](const std::string& what, const std::string& code, const std::function<void()>& f) {
+    const std::string got = code_of(f);
+    report(tally, got == code, "device: " + what + ": got " + got + ", wanted " + code);
+  };
+  close_device();
+  // ---- opening
+  machine.driver = 0;
+  expect("no driver", "no_driver", [] { open_device(-1, 0); });
+  machine.driver = before.driver;
+  machine.devices = 0;
+  expect("no device", "no_device", [] { open_device(-1, 0); });
+  machine.devices = 1;
+  expect("an index that is not there", "bad_device", [] { open_device(3, 0); });
+  machine.major = 7;
+  expect("too old a device", "device_unsupported", [] { open_device(0, 0); });
+  machine.major = before.major;
+  expect("no device open", "no_device", [] { device(); });
+  // ---- the arena under its limit
+  open_device(0, 200 * kMiB);
+  expect("another device in one process", "device_open", [] { open_device(1, 0); });
+  void* a = allocate_device(64 * kMiB, Category::weights);
+  void* b = allocate_device(100 * kMiB, Category::activations);
+  expect("over the limit", "out_of_device_memory", [&] { allocate_device(64 * kMiB, Category::kv); });
+  std::string message;
+  try {
+    allocate_device(64 * kMiB, Category::kv);
+  } catch (const Error& e) {
+    message = e.message;
+  }
+  for (const char* part :
+       {"64 MiB of kv", "weights 64 MiB", "activations 100 MiB", "limit of 200 MiB", "--memory-limit"})
+    report(tally, message.find(part) != std::string::npos,
+           std::string("device: the refusal does not say '") + part + "': " + message);
+  report(tally,
+         device_memory().counted.total_live == static_cast<int64_t>(164 * kMiB) && device_memory().held <= 200 * kMiB,
+         "device: a refused allocation is counted");
+  release_device(b);
+  report(tally, device_memory().counted.live[static_cast<int>(Category::activations)] == 0,
+         "device: a released block is still counted");
+#if !defined(__SANITIZE_ADDRESS__)  // there every block is its own, and goes
+  report(tally, device_memory().held >= 164 * kMiB, "device: a released block is not kept");
+#endif
+  // Other shapes are cut from what is kept, and join again: nothing more is taken from the driver.
+  [[maybe_unused]] const size_t held = device_memory().held;
+  for (int round = 0; round < 3; ++round) {
+    std::vector<void*> parts;
+    for (size_t i = 0; i < 9; ++i) parts.push_back(allocate_device((3 + i) * kMiB + 17 * i, Category::workspace));
+    for (size_t i = 0; i < parts.size(); i += 2) release_device(parts[i]);
+    for (size_t i = 1; i < parts.size(); i += 2) release_device(parts[i]);
+    b = allocate_device(100 * kMiB, Category::activations);
+    release_device(b);
+  }
+#if !defined(__SANITIZE_ADDRESS__)  // there every block is its own
+  report(tally, device_memory().held == held, "device: blocks do not join their neighbours");
+  b = allocate_device(130 * kMiB, Category::activations);  // the kept 100 MiB must go first
+  report(tally, b != nullptr && device_memory().held <= 200 * kMiB,
+         "device: kept memory is not given back for another shape");
+  release_device(b);
+#endif
+  void* one = allocate_device(100, Category::workspace);
+  void* two = allocate_device(100, Category::workspace);
+  report(tally, one != two && (reinterpret_cast<uintptr_t>(one) | reinterpret_cast<uintptr_t>(two)) % 16 == 0,
+         "device: small blocks overlap or are misaligned");
+  release_device(one);
+  release_device(two);
+  release_device(a);
+  trim_device_memory();
+  report(tally, device_memory().held == 0 && device_memory().counted.total_live == 0,
+         "device: trimming leaves memory held");
+  machine.fail_allocation = 0;
+  // a second try after trimming
+  expect("the device itself has no memory", "no error",
+         [] { release_device(allocate_device(kMiB, Category::workspace)); });
+  // ---- transfers
+  const size_t n = 40 * kMiB + 12345;
+  std::vector<uint8_t> sent(n), back(n);
+  for (size_t i = 0; i < n; ++i) sent[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
+  void* p = allocate_device(n, Category::weights);
+  void* q = allocate_device(n, Category::weights);
+  upload(p, sent.data(), n);
+  copy_on_device(q, p, n);
+  zero_on_device(p, n);
+  download(back.data(), q, n);
+  report(tally, back == sent, "device: bytes differ after upload, copy and download");
+  download(back.data(), p, n);
+  report(tally, std::all_of(back.begin(), back.end(), [](uint8_t x) { return x == 0; }), "device: zero leaves bytes");
+  release_device(p);
+  release_device(q);
+  // ---- a device that is lost
+  machine.fail_launch = 0;
+  void* x = allocate_device(64, Category::workspace);
+  Tensor t;
+  t.data = x;
+  t.ndim = 1;
+  t.shape[0] = 16;
+  const int status = temper_backend()->ops->fill(&t, 1.0) || temper_backend()->synchronize();
+  report(tally, status && last_error().code == "device_lost",
+         "device: a lost device gives " + (status ? last_error().code : std::string("no error")));
+  release_device(x);
+  machine = before;
+  close_device();
+  cudaDeviceReset();
+  report(tally, code_of([] { device(); }) == "no_device", "device: still open after closing");
+  open_device(0, 0);
+}
+
+}  // namespace temper::test

@@ -1,0 +1,23 @@
+// The case tables through Hopper's warpgroup products: both layouts of B, low-rank terms, ragged edges; tiles that are
+// overwritten too early would show.
+#include <string>
+
+#include "cuda/matmul/matmul.h"
+#include "emulation/emulation.h"
+#include "test/harness/harness.h"
+
+namespace temper::test {
+
+void check_wgmma(const Backend& emulated, Tally& tally) {
+  cuda::set_matmul_choice(cuda::MatmulChoice::wgmma);
+  Backend backend = emulated;
+  backend.name = "emulation, wgmma";
+  const int64_t before = cuda::emulation::warpgroup_products();
+  for (const char* filter : {"linear_fwd", "linear_bwd", "linear_cross_entropy"})
+    check_cases(backend, true, filter, tally);
+  const int64_t products = cuda::emulation::warpgroup_products() - before;
+  report(tally, products > 1000, "wgmma: " + std::to_string(products) + " warpgroup products were run");
+  cuda::set_matmul_choice(cuda::MatmulChoice::automatic);
+}
+
+}  // namespace temper::test
