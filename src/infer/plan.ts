@@ -1,11 +1,12 @@
 // What serving a checkpoint will take of memory, before it is loaded: a dry run of the session that would serve.
 import { readFileSync } from 'node:fs';
+import { ConfigError } from '../base/errors.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { quantizeDense } from '../model/q8.js';
 import { dryRun } from '../native/dry-run.js';
-import { ConfigError } from '../base/errors.js';
 import type { Category } from '../native/tensor.js';
-import { DEFAULT_PREFILL_TOKENS, GREEDY, Session } from './session.js';
+import { GREEDY } from './sequence.js';
+import { DEFAULT_PREFILL_TOKENS, Session } from './session.js';
 
 export interface ServingPlanOptions {
   /** Most tokens of one sequence, prompt and answer. */

@@ -1,8 +1,9 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
-import type { Message } from '../harmony/types.js';
+
 import type { ErrorData } from '../base/error-data.js';
+import type { Message } from '../harmony/types.js';
 import type { Place } from '../native/tensor.js';
-import type { Sampling } from './session.js';
+import type { Sampling } from './sequence.js';
 
 export interface EngineOptions {
   /** Checkpoint folder. */

@@ -1,19 +1,20 @@
 // The engine's inside, free of threads: takes requests, steps the session, sends events. worker.ts drives it; tests may
 // as well.
 import { createHash } from 'node:crypto';
+import { errorToData } from '../base/error-data.js';
+import { ConfigError } from '../base/errors.js';
 import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { type ModelAdapter, placeOf } from '../model/types.js';
-import { errorToData } from '../base/error-data.js';
-import { ConfigError } from '../base/errors.js';
 import { getThreads, setThreads } from '../native/tensor.js';
 import { createTracker, type Tracker } from './channels.js';
 import { type LoadedModel, loadModel } from './load.js';
 import type { EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
-import { type Finish, type Sampling, type Sequence, Session } from './session.js';
+import { checkSampling, type Finish, type Sampling, type Sequence } from './sequence.js';
+import { Session } from './session.js';
 
 export const DEFAULT_SLOTS = 8;
 export const DEFAULT_PREFIXES = 2;
@@ -226,15 +227,4 @@ export class Runner implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-function checkSampling(s: Sampling): void {
-  const check = (name: keyof Sampling, ok: boolean, wanted: string): void => {
-    if (!ok) throw new ConfigError('sampling_range', `${name}: got ${s[name]}, wanted ${wanted}`);
-  };
-  check('temperature', s.temperature >= 0 && s.temperature <= 100, 'a number from 0 to 100');
-  check('topK', Number.isInteger(s.topK) && s.topK >= 0, 'an integer from 0 (all)');
-  check('topP', s.topP > 0 && s.topP <= 1, 'a number above 0, at most 1 (all)');
-  check('minP', s.minP >= 0 && s.minP < 1, 'a number from 0 (all) below 1');
-  check('seed', Number.isSafeInteger(s.seed) && s.seed >= 0, 'an integer from 0 below 2^53');
 }

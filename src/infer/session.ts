@@ -1,60 +1,23 @@
-// Sampling over the model: sequences share one KV cache, each prefills in pieces and then decodes together with the
-// others. A synchronous stepper: whoever drives it (a worker, a test) decides what happens between two steps. Start
-// reading at `step`.
+// Sampling over the model: sequences share one KV cache, each has its prompt read in pieces and then decodes together
+// with the others. A synchronous stepper: whoever drives it (a worker, a test) decides what happens between two steps.
+// Start reading at `step`; who takes part in one is decided in scheduler.ts.
+//
+// A sequence's bits are its own. The pieces of its prompt are cut at places that depend on it alone, and each is a pass
+// by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
 import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
-import { ConfigError } from '../base/errors.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
+import { Prefixes } from './prefixes.js';
 import { uniform } from './random.js';
+import { admit, type Job, prompts, streams } from './scheduler.js';
+import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
 
-export interface Sampling {
-  /** 0 takes the most probable token. */
-  readonly temperature: number;
-  /** 0: all tokens. */
-  readonly topK: number;
-  /** 1: all tokens. */
-  readonly topP: number;
-  /** 0: all tokens. */
-  readonly minP: number;
-  /** Integer in [0, 2^53). */
-  readonly seed: number;
-}
-export const GREEDY: Sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 };
-
-export interface SequenceOptions {
-  /** Prompt, at least one token. */
-  readonly tokens: Int32Array;
-  /** Most tokens to sample. */
-  readonly maxTokens: number;
-  /** Sampling one of these ends the sequence; it is the last token. */
-  readonly stop: ReadonlySet<number>;
-  readonly sampling: Sampling;
-  readonly adapter?: ModelAdapter | null;
-  /**
-   * Leading tokens that other sequences are likely to share (system and developer message, a policy): kept, and
-   * computed once for all of them.
-   */
-  readonly sharedTokens?: number;
-}
-/** `length`: maxTokens or the cache is full. */
-export type Finish = 'stop' | 'length';
-/** One sampled token. logprob: log-softmax of the raw logits, nats. */
-export interface Sampled {
-  readonly sequence: Sequence;
-  readonly token: number;
-  readonly logprob: number;
-  readonly finish: Finish | null;
-}
-/** Handle of a running sequence. */
-export interface Sequence {
-  readonly options: SequenceOptions;
-}
-
-interface State extends Sequence {
+interface State extends Sequence, Job {
+  readonly adapter: ModelAdapter | null;
   /** −1 while waiting for a slot. */
   slot: number;
   /** Prompt tokens in the cache. */
@@ -69,33 +32,24 @@ export interface SessionOptions {
   readonly slots: number;
   /** Most tokens of one sequence, prompt and answer. */
   readonly capacity: number;
-  /** Prompt tokens per step: bounds the workspace and how long others wait. */
+  /** Prompt tokens per step, and of one piece: bounds the workspace and how long others wait. */
   readonly prefillTokens?: number;
-  /** Shared prefixes that are kept, each in a slot of its own; the least recently used one makes room. */
+  /** Shared prefixes that are kept, each in a slot of its own. */
   readonly prefixes?: number;
   /** Decode steps are recorded once and launched whole. Default: true. */
   readonly graphs?: boolean;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
-/** Shorter prefixes are not worth a copy. */
-const MIN_PREFIX_TOKENS = 32;
-
-interface Prefix {
-  readonly slot: number;
-  readonly tokens: Int32Array;
-  readonly adapter: ModelAdapter | null;
-}
 
 export class Session implements Disposable {
   readonly capacity: number;
   readonly #cache: KvCache;
   readonly #free: number[];
   readonly #waiting: State[] = [];
+  /** In the order of arrival. */
   readonly #running: State[] = [];
   readonly #prefillTokens: number;
-  /** Least recently used first. */
-  readonly #prefixes: Prefix[] = [];
-  readonly #freePrefixSlots: number[];
+  readonly #prefixes: Prefixes;
   readonly #steps: DecodeSteps | null;
 
   constructor(
@@ -104,39 +58,35 @@ export class Session implements Disposable {
   ) {
     this.capacity = options.capacity;
     this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
-    const prefixes = options.prefixes ?? 0;
-    this.#cache = new KvCache(model.config, options.slots + prefixes, options.capacity, placeOf(model));
-    this.#freePrefixSlots = Array.from({ length: prefixes }, (_, i) => options.slots + i);
+    const { slots, prefixes = 0 } = options;
+    this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model));
+    this.#prefixes = new Prefixes(
+      this.#cache,
+      Array.from({ length: prefixes }, (_, i) => slots + i),
+    );
     this.#steps =
       !model.streamsExperts && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
-    this.#free = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
+    this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
   }
 
   /**
    * Queues a sequence.
-   * @throws {ConfigError} prompt_empty, prompt_too_long, token_range
+   * @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens
    */
   start(options: SequenceOptions): Sequence {
-    const { tokens, maxTokens } = options;
-    const V = this.model.config.vocab_size;
-    if (tokens.length === 0) throw new ConfigError('prompt_empty', 'prompt: no tokens; wanted at least one');
-    if (tokens.length >= this.capacity) {
-      throw new ConfigError(
-        'prompt_too_long',
-        `prompt: ${tokens.length} tokens, the context holds ${this.capacity} with the answer; ` +
-          'shorten the prompt or raise the context',
-        { tokens: tokens.length, context: this.capacity },
-      );
-    }
-    const bad = tokens.find((t) => t < 0 || t >= V);
-    if (bad !== undefined)
-      throw new ConfigError(
-        'token_range',
-        `prompt: token ${bad} is not in the model's vocabulary of ${V}; tokenizer and checkpoint ` +
-          'do not belong together',
-      );
-    if (!(maxTokens >= 1)) throw new ConfigError('max_tokens', `maxTokens: got ${maxTokens}, wanted at least 1`);
-    const state: State = { options, slot: -1, prefilled: 0, sampled: 0, last: -1 };
+    checkSequence(options, this.capacity, this.model.config.vocab_size);
+    const state: State = {
+      options,
+      adapter: options.adapter ?? null,
+      slot: -1,
+      prefilled: 0,
+      sampled: 0,
+      last: -1,
+      get decoding() {
+        return this.prefilled === options.tokens.length;
+      },
+      piece: () => this.#piece(state),
+    };
     this.#waiting.push(state);
     return state;
   }
@@ -154,33 +104,39 @@ export class Session implements Disposable {
     return this.#waiting.length + this.#running.length === 0;
   }
 
-  /** One forward pass: a piece of one prompt if any waits, else one token of every running sequence (per adapter). */
+  /** One token of every stream, and beside them pieces of prompts; the last piece of a prompt gives a first token. */
   step(): readonly Sampled[] {
-    while (this.#free.length > 0 && this.#waiting.length > 0) {
-      const state = this.#waiting.shift() as State;
-      state.slot = this.#free.pop() as number;
-      this.#cache.reset(state.slot);
-      this.#running.push(state);
-    }
-    const prefilling = this.#running.find((s) => s.prefilled < s.options.tokens.length);
-    if (prefilling) return this.#prefill(prefilling);
-    const adapters = new Set(this.#running.map((s) => s.options.adapter ?? null));
-    return [...adapters].flatMap((adapter) =>
-      this.#decode(
-        adapter,
-        this.#running.filter((s) => (s.options.adapter ?? null) === adapter),
-      ),
-    );
+    this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
+    const sampled = [...this.#decode(streams(this.#running))];
+    for (const state of prompts([...this.#running], this.#prefillTokens)) sampled.push(...this.#prefill(state));
+    return sampled;
   }
 
-  #prefill(state: State): readonly Sampled[] {
-    const { tokens, adapter } = state.options;
-    // The last token is always run, as its row is what is sampled from.
-    const shared = Math.min(state.options.sharedTokens ?? 0, tokens.length - 1);
-    if (state.prefilled === 0) state.prefilled = this.#takePrefix(state, shared);
+  #begin(state: State): boolean {
+    const slot = this.#free.pop();
+    if (slot === undefined) return false;
+    state.slot = slot;
+    this.#cache.reset(slot);
+    return true;
+  }
+  /** Tokens that are shared with others. The last token is always run, as its row is what is sampled from. */
+  #shared({ options: { sharedTokens = 0, tokens } }: State): number {
+    return Math.min(sharedTokens, tokens.length - 1);
+  }
+  /** Tokens of the next piece; takes a kept prefix first. It ends where the shared tokens end, or the prompt. */
+  #piece(state: State): number {
+    const { tokens } = state.options,
+      shared = this.#shared(state);
+    if (state.prefilled === 0 && this.#prefixes.take(state.slot, tokens, shared, state.adapter))
+      state.prefilled = shared;
     const from = state.prefilled;
-    const to = Math.min(from < shared ? shared : tokens.length, from + this.#prefillTokens);
-    const n = to - from;
+    return Math.min((from < shared ? shared : tokens.length) - from, this.#prefillTokens);
+  }
+  #prefill(state: State): readonly Sampled[] {
+    const { tokens } = state.options;
+    const from = state.prefilled,
+      n = this.#piece(state),
+      to = from + n;
     const batch: Batch = {
       tokens: tokens.slice(from, to),
       positions: Int32Array.from({ length: n }, (_, i) => from + i),
@@ -188,47 +144,25 @@ export class Session implements Disposable {
       slots: Int32Array.of(state.slot),
     };
     const last = to === tokens.length;
-    const sampled = this.#forward(batch, adapter ?? null, Int32Array.of(n - 1), last ? [state] : []);
+    const sampled = this.#forward(batch, state.adapter, Int32Array.of(n - 1), last ? [state] : []);
     state.prefilled = to;
-    if (to === shared) this.#keepPrefix(state, shared);
+    if (to === this.#shared(state)) this.#prefixes.keep(state.slot, tokens, to, state.adapter);
     return sampled;
   }
-  /**
-   * Copies a kept prefix of `length` tokens into the sequence's slot. @returns tokens now in the cache: length, or 0 if
-   * there is none
-   */
-  #takePrefix(state: State, length: number): number {
-    const { tokens, adapter } = state.options;
-    const at = this.#prefixes.findIndex(
-      (p) => p.adapter === (adapter ?? null) && p.tokens.length === length && p.tokens.every((t, i) => t === tokens[i]),
-    );
-    const [prefix] = at >= 0 ? this.#prefixes.splice(at, 1) : [];
-    if (!prefix) return 0;
-    this.#prefixes.push(prefix);
-    this.#cache.copy(prefix.slot, state.slot);
-    return length;
-  }
-  #keepPrefix(state: State, length: number): void {
-    if (length < MIN_PREFIX_TOKENS) return;
-    const slot = this.#freePrefixSlots.pop() ?? this.#prefixes.shift()?.slot;
-    if (slot === undefined) return;
-    this.#cache.copy(state.slot, slot);
-    this.#prefixes.push({
-      slot,
-      tokens: state.options.tokens.slice(0, length),
-      adapter: state.options.adapter ?? null,
+
+  /** One token of each, a pass per adapter. */
+  #decode(all: readonly State[]): readonly Sampled[] {
+    const adapters = new Set(all.map((s) => s.adapter));
+    return [...adapters].flatMap((adapter) => {
+      const states = all.filter((s) => s.adapter === adapter);
+      const batch: Batch = {
+        tokens: Int32Array.from(states, (s) => s.last),
+        positions: Int32Array.from(states, (s) => this.#cache.length(s.slot)),
+        starts: Int32Array.from({ length: states.length + 1 }, (_, i) => i),
+        slots: Int32Array.from(states, (s) => s.slot),
+      };
+      return this.#forward(batch, adapter, null, states);
     });
-  }
-  #decode(adapter: ModelAdapter | null, states: readonly State[]): readonly Sampled[] {
-    if (states.length === 0) return [];
-    const B = states.length;
-    const batch: Batch = {
-      tokens: Int32Array.from(states, (s) => s.last),
-      positions: Int32Array.from(states, (s) => this.#cache.length(s.slot)),
-      starts: Int32Array.from({ length: B + 1 }, (_, i) => i),
-      slots: Int32Array.from(states, (s) => s.slot),
-    };
-    return this.#forward(batch, adapter, null, states);
   }
 
   /** Runs the batch and samples one token for each of `states`, which stand for the wanted rows in order. */
@@ -291,42 +225,4 @@ export class Session implements Disposable {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-export interface Completion {
-  readonly tokens: Int32Array;
-  readonly logprobs: Float32Array;
-  readonly finish: Finish;
-}
-/** Runs sequences to their end on the calling thread. @returns completions in the order of `requests` */
-export function generateAll(
-  session: Session,
-  requests: readonly SequenceOptions[],
-  signal?: AbortSignal,
-): readonly Completion[] {
-  const running = new Map(
-    requests.map((request) => [
-      session.start(request),
-      { tokens: [] as number[], logprobs: [] as number[], finish: 'length' as Finish },
-    ]),
-  );
-  try {
-    while (!session.idle) {
-      signal?.throwIfAborted();
-      for (const { sequence, token, logprob, finish } of session.step()) {
-        const out = running.get(sequence);
-        if (!out) continue;
-        out.tokens.push(token);
-        out.logprobs.push(logprob);
-        if (finish) out.finish = finish;
-      }
-    }
-  } finally {
-    for (const sequence of running.keys()) session.cancel(sequence);
-  }
-  return [...running.values()].map((o) => ({
-    tokens: Int32Array.from(o.tokens),
-    logprobs: Float32Array.from(o.logprobs),
-    finish: o.finish,
-  }));
 }

@@ -2,7 +2,9 @@
 // and through a whole training run.
 import { afterAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/infer/engine.js';
-import { GREEDY, generateAll, Session } from '../../src/infer/session.js';
+import { generateAll } from '../../src/infer/generate-all.js';
+import { GREEDY } from '../../src/infer/sequence.js';
+import { Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';

@@ -3,19 +3,21 @@
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterAll, describe, expect, it } from 'vitest';
+import { CheckpointError, ConfigError } from '../../src/base/errors.js';
 import { toConversation } from '../../src/harmony/chat.js';
 import { renderPrompt, stopTokens } from '../../src/harmony/render.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openEngine } from '../../src/infer/engine.js';
+import { generateAll } from '../../src/infer/generate-all.js';
 import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
-import { GREEDY, generateAll, Session } from '../../src/infer/session.js';
+import { GREEDY } from '../../src/infer/sequence.js';
+import { Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { writePeft } from '../../src/lora/peft.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { scoreTokens } from '../../src/model/gpt-oss.js';
 import { PRESETS } from '../../src/model/init.js';
-import { CheckpointError, ConfigError } from '../../src/base/errors.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
 const { dir, root, config } = await tinyCheckpoint();

@@ -1,7 +1,9 @@
 // Decode steps that are recorded once and launched give the bits of steps run op by op, whatever else happens between
 // them: the same on every place.
 import { afterAll, describe, expect, it } from 'vitest';
-import { type Completion, GREEDY, generateAll, type SequenceOptions, Session } from '../../src/infer/session.js';
+import { type Completion, generateAll } from '../../src/infer/generate-all.js';
+import { GREEDY, type SequenceOptions } from '../../src/infer/sequence.js';
+import { Session } from '../../src/infer/session.js';
 import { DecodeSteps } from '../../src/model/decode-step.js';
 import { KvCache } from '../../src/model/kv-cache.js';
 import { type Batch, type ModelWeights, placeOf } from '../../src/model/types.js';

@@ -1,6 +1,8 @@
 import { afterAll, describe, expect, it } from 'vitest';
+import { generateAll } from '../../src/infer/generate-all.js';
 import { uniform } from '../../src/infer/random.js';
-import { GREEDY, generateAll, type Sampling, type SequenceOptions, Session } from '../../src/infer/session.js';
+import { GREEDY, type Sampling, type SequenceOptions } from '../../src/infer/sequence.js';
+import { Session } from '../../src/infer/session.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients, scoreTokens } from '../../src/model/gpt-oss.js';
 import { KvCache } from '../../src/model/kv-cache.js';
@@ -122,6 +124,19 @@ describe('Session', () => {
     };
     expect(steps()).toBe(20);
     expect(steps()).toBe(1);
+  });
+
+  it('a prompt of 2,000 tokens beside a running stream: each step brings the stream its token', () => {
+    using session = open({ capacity: 2100, prefillTokens: 256 });
+    const stream = session.start(request(prompt(9), {}, { maxTokens: 40 }));
+    session.step();
+    const long = session.start(request(prompt(2000, 3), {}, { maxTokens: 4 }));
+    const steps: (readonly unknown[])[] = [];
+    while (!session.idle) steps.push(session.step().map((s) => s.sequence));
+    const first = Math.ceil(2000 / 256); // pieces: one a step
+    expect(steps.slice(0, first - 1)).toEqual(Array.from({ length: first - 1 }, () => [stream]));
+    expect(steps.slice(first - 1, first + 3)).toEqual(Array.from({ length: 4 }, () => [stream, long]));
+    expect(steps.slice(first + 3)).toEqual(Array.from({ length: 39 - first - 3 }, () => [stream]));
   });
 
   it('another seed samples another text, the same seed the same', () => {

@@ -1,0 +1,46 @@
+// Openings of prompts that are kept computed, each in a cache slot of its own; the least recently used makes room.
+import type { KvCache } from '../model/kv-cache.js';
+import type { ModelAdapter } from '../model/types.js';
+
+/** Shorter prefixes are not worth a copy. */
+const MIN_PREFIX_TOKENS = 32;
+
+interface Prefix {
+  readonly slot: number;
+  readonly tokens: Int32Array;
+  readonly adapter: ModelAdapter | null;
+}
+
+export class Prefixes {
+  /** Least recently used first. */
+  readonly #kept: Prefix[] = [];
+  readonly #free: number[];
+
+  /** @param slots of the cache, for prefixes alone */
+  constructor(
+    readonly cache: KvCache,
+    slots: readonly number[],
+  ) {
+    this.#free = [...slots];
+  }
+
+  /** Copies the kept prefix tokens[0…length) into `slot`. @returns whether there is one */
+  take(slot: number, tokens: Int32Array, length: number, adapter: ModelAdapter | null): boolean {
+    const at = this.#kept.findIndex(
+      (p) => p.adapter === adapter && p.tokens.length === length && p.tokens.every((t, i) => t === tokens[i]),
+    );
+    const [prefix] = at >= 0 ? this.#kept.splice(at, 1) : [];
+    if (!prefix) return false;
+    this.#kept.push(prefix);
+    this.cache.copy(prefix.slot, slot);
+    return true;
+  }
+  /** Keeps what `slot` holds: tokens[0…length). */
+  keep(slot: number, tokens: Int32Array, length: number, adapter: ModelAdapter | null): void {
+    if (length < MIN_PREFIX_TOKENS) return;
+    const to = this.#free.pop() ?? this.#kept.shift()?.slot;
+    if (to === undefined) return;
+    this.cache.copy(slot, to);
+    this.#kept.push({ slot: to, tokens: tokens.slice(0, length), adapter });
+  }
+}

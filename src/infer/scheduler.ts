@@ -1,0 +1,39 @@
+// Who takes part in the next step: the whole policy of serving. Pure: it knows neither model nor cache.
+//
+// A step gives every running stream its next token, and beside them runs pieces of prompts worth at most `tokens`. So a
+// stream waits for one budget of prompt tokens between two of its own, however long the prompts are and however many
+// wait. First come, first served: a job begins when there is room and nobody before it waits, and prompts are read in
+// the order of arrival. The prompt that is being read gets a piece in each step, so every prompt ends.
+
+export interface Job {
+  /** All of its prompt is read: it takes a token in each step. */
+  readonly decoding: boolean;
+  /** Tokens of the next piece of its prompt, at most a step's budget; 0 when there is none. Asked after each piece. */
+  piece(): number;
+}
+
+/**
+ * Takes the jobs that begin now from the front of `waiting`.
+ * @param begin gives a job its room in the cache, or says that there is none: then all after it wait too
+ */
+export function admit<J>(waiting: J[], begin: (job: J) => boolean): readonly J[] {
+  const first = waiting.findIndex((job) => !begin(job));
+  return waiting.splice(0, first < 0 ? waiting.length : first);
+}
+
+/** Those that take a token in this step: all whose prompt was read before it began. */
+export const streams = <J extends Job>(running: readonly J[]): readonly J[] => running.filter((job) => job.decoding);
+
+/**
+ * Whose prompts are read in this step: the caller runs a piece of each job that comes before it asks for the next one.
+ * @param running in the order of arrival · @param tokens most prompt tokens of a step
+ */
+export function* prompts<J extends Job>(running: readonly J[], tokens: number): Generator<J> {
+  let left = tokens;
+  for (const job of running)
+    for (let n = job.piece(); n > 0; n = job.piece()) {
+      if (n > left) return;
+      left -= n;
+      yield job;
+    }
+}

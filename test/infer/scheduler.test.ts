@@ -1,0 +1,133 @@
+// The policy over random loads, with a clock that counts what a step costs.
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { admit, type Job, prompts, streams } from '../../src/infer/scheduler.js';
+
+interface Load {
+  readonly at: number;
+  readonly prompt: number;
+  readonly answer: number;
+}
+interface Run extends Job {
+  readonly name: number;
+  readonly load: Load;
+  read: number;
+  left: number;
+}
+interface Told {
+  readonly name: number;
+  /** Clock at each token. */
+  readonly times: number[];
+  begun: number;
+}
+const PIECE = 16,
+  DECODE_COST = 5;
+
+/** A step costs DECODE_COST if any stream runs, and 1 for each prompt token. */
+function simulate(loads: readonly Load[], slots: number): readonly Told[] {
+  const told = loads.map((_, name): Told => ({ name, times: [], begun: -1 }));
+  const waiting: Run[] = [],
+    running: Run[] = [];
+  let clock = 0,
+    next = 0;
+  const token = (run: Run): void => {
+    told[run.name]?.times.push(clock);
+    if (--run.left === 0) running.splice(running.indexOf(run), 1);
+  };
+  while (next < loads.length || waiting.length + running.length > 0) {
+    if (waiting.length + running.length === 0) clock = Math.max(clock, loads[next]?.at ?? 0);
+    for (let load = loads[next]; load && load.at <= clock; load = loads[++next]) {
+      const prompt = load.prompt;
+      waiting.push({
+        name: next,
+        load,
+        read: 0,
+        left: load.answer,
+        get decoding() {
+          return this.read === prompt;
+        },
+        piece() {
+          return Math.min(prompt - this.read, PIECE);
+        },
+      });
+    }
+    let free = slots - running.length;
+    for (const run of admit(waiting, () => free-- > 0)) {
+      const of = told[run.name];
+      if (of) of.begun = clock;
+      running.push(run);
+    }
+    const decode = streams(running);
+    clock += decode.length > 0 ? DECODE_COST : 0;
+    for (const run of decode) token(run);
+    for (const run of prompts([...running], PIECE)) {
+      const n = run.piece();
+      clock += n;
+      run.read += n;
+      if (run.decoding) token(run);
+    }
+  }
+  return told;
+}
+
+const load = fc.record({
+  at: fc.integer({ min: 0, max: 300 }),
+  prompt: fc.integer({ min: 1, max: 200 }),
+  answer: fc.integer({ min: 1, max: 30 }),
+});
+const loads = fc.array(load, { minLength: 1, maxLength: 25 }).map((all) => all.toSorted((a, b) => a.at - b.at));
+
+describe('the policy', () => {
+  it('gives every stream its next token within one step: a pass and one budget of prompt tokens', () => {
+    let widest = 0;
+    fc.assert(
+      fc.property(loads, fc.integer({ min: 1, max: 6 }), (all, slots) => {
+        for (const [i, { times }] of simulate(all, slots).entries()) {
+          expect(times).toHaveLength(all[i]?.answer ?? -1);
+          for (let t = 1; t < times.length; t++) {
+            const gap = (times[t] ?? 0) - (times[t - 1] ?? 0);
+            widest = Math.max(widest, gap);
+            expect(gap).toBeLessThanOrEqual(DECODE_COST + 2 * PIECE); // its token may come first in one step, last in the next
+          }
+        }
+      }),
+      { numRuns: 300, seed: 10 },
+    );
+    expect(widest).toBeGreaterThan(DECODE_COST + PIECE / 2); // there were prompts beside streams
+  });
+
+  it('is first come, first served: jobs begin and get their first token in the order of arrival', () => {
+    fc.assert(
+      fc.property(loads, fc.integer({ min: 1, max: 6 }), (all, slots) => {
+        const told = simulate(all, slots);
+        for (let i = 1; i < told.length; i++) {
+          expect(told[i]?.begun).toBeGreaterThanOrEqual(told[i - 1]?.begun ?? 0);
+          expect(told[i]?.times[0]).toBeGreaterThanOrEqual(told[i - 1]?.times[0] ?? 0);
+        }
+      }),
+      { numRuns: 300, seed: 11 },
+    );
+  });
+
+  it('fills a step with several short prompts, and stops at the first that no longer fits', () => {
+    const jobs = [5, 6, 7, 1].map((n) => ({ n, decoding: false, piece: () => n }));
+    const order: number[] = [];
+    for (const job of prompts(jobs, 17)) {
+      order.push(job.n);
+      job.piece = () => 0;
+    }
+    expect(order).toEqual([5, 6]);
+  });
+
+  it('lets nobody overtake one that waits for room', () => {
+    const waiting = [3, 9, 1];
+    let room = 5;
+    const begin = (n: number): boolean => {
+      if (n > room) return false;
+      room -= n;
+      return true;
+    };
+    expect(admit(waiting, begin)).toEqual([3]);
+    expect(waiting).toEqual([9, 1]);
+  });
+});
