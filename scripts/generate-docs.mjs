@@ -25,11 +25,13 @@ function errorsPage() {
     for (const m of text.matchAll(/new (\w+Error)\(\s*'([a-z0-9_]+)'/g)) note(m[2], m[1], file);
     // A file may raise its one class through a local `fail(code, …)`.
     const local = /new (\w+Error)\(code,/.exec(text)?.[1];
-    if (local) for (const m of text.matchAll(/\bfail\('([a-z0-9_]+)',/g)) note(m[1], local, file);
+    if (local) for (const m of text.matchAll(/\bfail\(\s*'([a-z0-9_]+)',/g)) note(m[1], local, file);
   }
-  for (const file of filesUnder('native', /\.(cpp|h)$/).filter((f) => !/native\/(test|bench)\//.test(f))) {
+  for (const file of filesUnder('native', /\.(cpp|h|cu|cuh|inc)$/).filter(
+    (f) => !/native\/(test|bench|emulation)\//.test(f),
+  )) {
     const text = readFileSync(file, 'utf8');
-    for (const m of text.matchAll(/\bfail\(\s*"([a-z0-9_]+)"/g))
+    for (const m of text.matchAll(/\b(?:fail|Error)\(\s*"([a-z0-9_]+)"/g))
       note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);
     for (const m of text.matchAll(/\brequire\((?:[^;"]|"(?![a-z0-9_]+",))*?,\s*"([a-z0-9_]+)"/g))
       note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);

@@ -1,9 +1,34 @@
 // The public API: everything the CLI does, callable from TypeScript. docs/api.md shows each in use; the tests run those
 // examples.
 
-export { type BenchResult, bench, measureLimits } from './bench/bench.js';
-export { type DemoResult, runDemo } from './demo/story.js';
+// Errors
+export {
+  CheckpointError,
+  ConfigError,
+  DataError,
+  type ExitCode,
+  IntegrityError,
+  NativeError,
+  ScreeningError,
+  TemperError,
+  TrainError,
+} from './base/errors.js';
+export { type BenchResult, bench } from './bench/bench.js';
 export { createEngineJudge } from './compose/engine-judge.js';
+// Train, evaluate, plan, export
+export {
+  type EvalLoss,
+  evaluate,
+  exportRun,
+  type TrainOptions,
+  type TrainProgress,
+  type TrainResult,
+  train,
+  type VerifyResult,
+  verify,
+} from './compose/train.js';
+export { type DemoResult, runDemo } from './demo/story.js';
+export { type ExactMatch, exactMatch } from './evaluate/evaluate.js';
 export { type ChatRow, toConversation } from './harmony/chat.js';
 export { HarmonyParser, type ParseEvent, parseTokens } from './harmony/parse.js';
 export { type Conversation, renderConversation, renderPrompt, renderTraining, stopTokens } from './harmony/render.js';
@@ -25,18 +50,7 @@ export { KvCache } from './model/kv-cache.js';
 export { readTokens, writeLogits } from './model/logits-file.js';
 export { quantizeDense } from './model/q8.js';
 export type { Batch, ModelAdapter, ModelWeights, Targets } from './model/types.js';
-// Errors
-export {
-  CheckpointError,
-  ConfigError,
-  DataError,
-  type ExitCode,
-  IntegrityError,
-  NativeError,
-  ScreeningError,
-  TemperError,
-  TrainError,
-} from './base/errors.js';
+export { measureLimits } from './native/machine.js';
 export { type Ops, ops } from './native/ops.js';
 export { openSafetensors, writeSafetensors } from './native/safetensors.js';
 export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';
@@ -58,17 +72,4 @@ export {
   type Verdict,
 } from './safeguard/types.js';
 export { type CheckDataOptions, checkDataset } from './train/check-data.js';
-export { type ExactMatch, exactMatch } from './evaluate/evaluate.js';
 export { planTraining, type TrainPlan } from './train/plan.js';
-// Train, evaluate, plan, export
-export {
-  type EvalLoss,
-  evaluate,
-  exportRun,
-  type TrainOptions,
-  type TrainProgress,
-  type TrainResult,
-  train,
-  type VerifyResult,
-  verify,
-} from './train/train.js';

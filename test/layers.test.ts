@@ -9,25 +9,31 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** Folders by height; a folder may reach lower ones and itself. */
 const SOURCE_RANK: Readonly<Record<string, number>> = {
-  index: 8,
-  cli: 7,
-  demo: 6,
-  bench: 6,
-  compose: 5,
-  evaluate: 4.5,
-  export: 4.5,
-  train: 4,
-  infer: 4,
-  safeguard: 4,
+  index: 8, // the library's face: what the CLI calls, and never the CLI
+  cli: 8,
+  serve: 7,
+  demo: 7,
+  bench: 7,
+  compose: 6,
+  train: 5,
+  evaluate: 5,
+  export: 5,
+  infer: 5,
+  safeguard: 5,
+  gate: 5,
+  runs: 4,
   lora: 3,
   data: 3,
   recipe: 3,
   hub: 3,
   model: 2,
   harmony: 2,
+  report: 2,
   native: 1,
   base: 0,
 };
+/** The door to native code: what stands behind it is the room's own. */
+const PRIVATE: readonly string[] = ['src/native/addon.ts'];
 const NATIVE_RANK: Readonly<Record<string, number>> = {
   bench: 6,
   test: 5,
@@ -93,6 +99,8 @@ function sweepSources(files: Files): Sweep {
         violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
       else if (from !== to && low >= high)
         violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
+      else if (from !== to && PRIVATE.includes(target.replace(/\.js$/, '.ts')))
+        violations.push(`${path}:${a.line} ${from} → ${target}: is private to its room`);
     }
   }
   return { files: files.size, arrows: count, violations };
@@ -175,6 +183,12 @@ it('finds planted violations', () => {
   ]);
   expect(plant('src/native/a.ts', `const m = await import('../model/config.js');`)).toHaveLength(1);
   expect(plant('src/native/a.ts', `import '../harmony/types.js';`)).toHaveLength(1);
+  expect(plant('src/model/a.ts', `import { addon } from '../native/addon.js';`)).toEqual([
+    'src/model/a.ts:1 model → src/native/addon.js: is private to its room',
+  ]);
+  expect(plant('src/index.ts', `export * from './cli/main.js';`)).toEqual([
+    'src/index.ts:1 index → cli: points sideways',
+  ]);
   expect(plant('src/train/a.ts', `import {\n  a,\n  b,\n} from '../cli/command.js';`)).toHaveLength(1);
   expect(plant('src/infer/a.ts', `new Worker(new URL('../train/worker.js', import.meta.url))`)).toHaveLength(1);
   expect(plant('src/cli/a.ts', `import x from '../../scripts/build-native.mjs';`)).toHaveLength(1);

@@ -1,9 +1,10 @@
 // Errors between threads: they travel as plain data and come back as the class they were.
+import type { ErrorCode } from './error-codes.js';
 import * as errors from './errors.js';
 
 export interface ErrorData {
   readonly name: string;
-  readonly code: string | undefined;
+  readonly code: ErrorCode | undefined;
   readonly message: string;
   readonly details: Record<string, unknown>;
   readonly stack: string | undefined;
@@ -27,7 +28,7 @@ export function errorToData(e: unknown): ErrorData {
 export function errorFromData(d: ErrorData): Error {
   const known = (errors as Record<string, unknown>)[d.name];
   if (d.code !== undefined && typeof known === 'function') {
-    const Kind = known as new (code: string, message: string, details: Record<string, unknown>) => Error;
+    const Kind = known as new (code: ErrorCode, message: string, details: Record<string, unknown>) => Error;
     return new Kind(d.code, d.message, d.details);
   }
   const e = new Error(d.message);

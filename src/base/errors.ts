@@ -1,6 +1,8 @@
 // Every error Temper throws on purpose: what, where, got, wanted, next step, in one line. The CLI prints `message` and
 // exits with `exitCode`.
+import type { ErrorCode } from './error-codes.js';
 
+export type { ErrorCode };
 /**
  * Exit codes of design: 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge or infrastructure, 40 integrity.
  */
@@ -9,12 +11,12 @@ export type ExitCode = 1 | 2 | 10 | 20 | 30 | 40;
 export class TemperError extends Error {
   readonly exitCode: ExitCode = 2;
   /**
-   * @param code    stable snake_case name, listed in docs/errors.md
+   * @param code    stable name, listed in docs/errors.md with where it is raised
    * @param message one line: what, where, got, wanted, next step
    * @param details the same facts as data
    */
   constructor(
-    readonly code: string,
+    readonly code: ErrorCode,
     message: string,
     readonly details: Readonly<Record<string, unknown>> = {},
     options?: { cause?: unknown },

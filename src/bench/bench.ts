@@ -2,6 +2,7 @@
 // this machine's own limit it reached; operations and bytes come from a dry run of the same call. Blocks its thread:
 // the CLI runs nothing else beside it.
 import { tmpdir } from 'node:os';
+import { anonymousBytes } from '../base/machine.js';
 import { createAdapter } from '../lora/adapter.js';
 import { adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
@@ -12,19 +13,23 @@ import { madeUpModel } from '../model/init.js';
 import { KvCache } from '../model/kv-cache.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
-import { addon } from '../native/addon.js';
 import { deviceMemory, deviceShare, synchronize } from '../native/device.js';
 import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
+import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
+import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
-import { type Category, getThreads, memoryStats, type Place, resetPeaks, Scope } from '../native/tensor.js';
+import {
+  type Category,
+  getThreads,
+  memoryStats,
+  type Place,
+  releaseCached,
+  resetPeaks,
+  Scope,
+} from '../native/tensor.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
-import { anonymousBytes, PrivateMemory } from './private-memory.js';
+import { PrivateMemory } from './private-memory.js';
 
-export interface Limits {
-  readonly threads: number;
-  readonly gflops: number;
-  readonly gbPerSecond: number;
-}
 export interface BenchRow {
   readonly name: string;
   /** Tokens of one repetition. */
@@ -107,11 +112,6 @@ export interface BenchResult {
   readonly rows: readonly BenchRow[];
 }
 
-export const measureLimits = (threads = getThreads()): Limits => {
-  const [gflops, gbPerSecond] = addon.measureLimits(threads, 2 ** 30);
-  return { threads, gflops, gbPerSecond };
-};
-
 const oneSequence = (tokens: Int32Array, from = 0): Batch => ({
   tokens,
   positions: Int32Array.from(tokens, (_, i) => from + i),
@@ -149,7 +149,7 @@ export function measureDeviceLimits(size = 8192): Limits {
  */
 export function bench(source: string | ModelConfig, options: BenchOptions = BENCH_DEFAULTS): BenchResult {
   const limits = options.limits ?? (options.place === 'cuda' ? measureDeviceLimits() : measureLimits());
-  addon.releaseCached();
+  releaseCached();
   using privately = new PrivateMemory();
   const began = performance.now();
   const model = open(source, options, options.denseCache ?? false);
@@ -211,8 +211,8 @@ export function bench(source: string | ModelConfig, options: BenchOptions = BENC
     return {
       model: typeof source === 'string' ? source : 'made up',
       limits,
-      isa: options.place === 'cuda' ? 'cuda' : addon.cpuInfo().isa,
-      cpu: addon.cpuInfo().model,
+      isa: options.place === 'cuda' ? 'cuda' : cpuInfo().isa,
+      cpu: cpuInfo().model,
       loadSeconds,
       rows,
     };
@@ -369,7 +369,7 @@ function measure(
       if (device) synchronize();
     };
   const calls = cost();
-  addon.releaseCached(); // blocks that rows before left are no part of this one
+  releaseCached(); // blocks that rows before left are no part of this one
   const live = memoryStats().totalLive;
   const work = prepare();
   let closed = false;
@@ -378,7 +378,7 @@ function measure(
     closed = true;
   };
   try {
-    addon.releaseCached(); // nor what the preparation left
+    releaseCached(); // nor what the preparation left
     work(); // pages, caches, clocks
     finish();
     resetPeaks();
@@ -400,7 +400,7 @@ function measure(
     const onDevice = device ? { deviceBytes: deviceMemory().peak } : {},
       byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
     close();
-    addon.releaseCached();
+    releaseCached();
     const runtimeBytes = anonymousBytes() - live;
     const flops = calls.reduce((a, c) => a + c.cost.flops, 0),
       bytes = calls.reduce((a, c) => a + c.cost.bytes, 0);
@@ -428,28 +428,12 @@ function measure(
 }
 
 let timingOps = false;
-/**
- * One run with each op call timed by itself; on a device it is waited for after every call, so that small ops look
- * slower than they are in a row.
- */
 function timeOps(work: Work, calls: DryRunReport['ops'], limits: Limits): readonly OpShare[] {
-  const sums = new Map<string, { calls: number; seconds: number }>();
-  const table = addon as { call: (id: number) => void },
-    call = table.call;
-  table.call = (id) => {
-    synchronize();
-    const from = performance.now();
-    call(id);
-    synchronize();
-    const op = addon.opNames[id] ?? '',
-      sum = sums.get(op) ?? { calls: 0, seconds: 0 };
-    sums.set(op, { calls: sum.calls + 1, seconds: sum.seconds + (performance.now() - from) / 1000 });
-  };
   timingOps = true;
+  let sums: ReturnType<typeof timeEachOp>;
   try {
-    work();
+    sums = timeEachOp(work);
   } finally {
-    table.call = call;
     timingOps = false;
   }
   const least = (op: string): number =>

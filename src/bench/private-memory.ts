@@ -1,17 +1,7 @@
 // The process's private memory as the kernel counts it (RssAnon), sampled from a thread of its own: the work it watches
 // blocks the caller's.
-import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-
-const FIELD = /^RssAnon:\s+(\d+) kB/m;
-/** Anonymous resident memory now, bytes; NaN where the system does not tell. */
-export function anonymousBytes(): number {
-  try {
-    return Number(FIELD.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? Number.NaN) * 1024;
-  } catch {
-    return Number.NaN;
-  }
-}
+import { anonymousBytes, procField } from '../base/machine.js';
 
 // A string, so that it runs the same from source as compiled. Slot 0: highest sample since the caller last wrote 0
 // there; slot 1: samples.
@@ -20,7 +10,7 @@ const { workerData } = require('node:worker_threads');
 const { openSync, readSync } = require('node:fs');
 const out = new Float64Array(workerData), text = Buffer.alloc(8192), fd = openSync('/proc/self/status');
 setInterval(() => {
-  const bytes = Number(${String(FIELD)}.exec(text.toString('latin1', 0, readSync(fd, text, 0, text.length, 0)))?.[1]) * 1024;
+  const bytes = Number(${String(procField('RssAnon'))}.exec(text.toString('latin1', 0, readSync(fd, text, 0, text.length, 0)))?.[1]) * 1024;
   if (bytes > out[0]) out[0] = bytes;
   out[1]++;
 }, 5);`;

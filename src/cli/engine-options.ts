@@ -1,12 +1,9 @@
-// The options that generate, chat and screen share, and the wiring of engine, policies and judge behind them.
-import { stat } from 'node:fs/promises';
+// The options that generate, chat and screen share, and how they open a model.
 import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
+import type { ScreeningOptions } from '../compose/screening.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
-import { ConfigError } from '../base/errors.js';
-import type { Screen } from '../safeguard/screen.js';
-import type { Judge } from '../safeguard/types.js';
 import { collect, integerIn, numberIn } from './command.js';
 
 export interface ModelOptions {
@@ -30,22 +27,9 @@ export interface SamplingOptions {
   readonly effort: 'low' | 'medium' | 'high';
   readonly system?: string;
 }
-export interface ScreenOptions {
-  readonly policy: readonly string[];
-  readonly judge?: string;
-  readonly judgeModel?: string;
-  readonly judgeEffort?: 'low' | 'medium' | 'high';
-  readonly judgeTimeout: number;
-  readonly judgeMaxTokens: number;
-  readonly judgeContext?: number;
-  readonly judgeConcurrency: number;
-  readonly threads?: number;
-}
+export type ScreenOptions = ScreeningOptions;
 /** The name under which --adapter is loaded. */
 export const ADAPTER = 'adapter';
-/** Read for judges behind a URL; other services' keys are never sent there. */
-export const JUDGE_KEY_VARIABLE = 'TEMPER_JUDGE_API_KEY';
-
 export function addModelOptions(command: Command): Command {
   return command
     .requiredOption('--model <dir>', 'checkpoint folder')
@@ -84,7 +68,7 @@ export function addScreenOptions(command: Command): Command {
       '--judge <dir|url>',
       'who judges: a checkpoint folder, or an OpenAI-compatible base URL such as http://127.0.0.1:8000/v1',
     )
-    .option('--judge-model <name>', `model name behind the URL; its key is read from ${JUDGE_KEY_VARIABLE}`)
+    .option('--judge-model <name>', 'model name behind the URL; its key is read from TEMPER_JUDGE_API_KEY')
     .addOption(new Option('--judge-effort <level>', 'reasoning effort of the judge').choices(['low', 'medium', 'high']))
     .option('--judge-timeout <seconds>', 'a verdict later than this does not count', numberIn(0.001, 86400), 60)
     .option('--judge-max-tokens <n>', 'room for reasoning and verdict', integerIn(16, 1 << 17), 4096)
@@ -104,7 +88,7 @@ function fraction(text: string): number {
 export async function openModel(options: ModelOptions): Promise<Engine> {
   const [{ openEngine }, { parseBytes }] = await Promise.all([
     import('../infer/engine.js'),
-    import('../native/device.js'),
+    import('../base/units.js'),
   ]);
   return openEngine({
     // One conversation at a time: no room for more than that.
@@ -134,94 +118,4 @@ export function requestOf(
     sampling: { temperature, topK, topP, minP, seed: options.seed ?? Math.floor(Math.random() * 2 ** 32) },
     ...(options.adapter === undefined ? {} : { adapter: ADAPTER }),
   };
-}
-
-export interface OpenScreen {
-  readonly screen: Screen;
-  readonly judge: Judge;
-  close(): Promise<void>;
-}
-/**
- * Policies and judge of the command line as a screen; null if there is no --policy.
- * @throws {ConfigError} --policy without --judge or the reverse, a judge that is neither folder nor URL
- */
-export async function openScreen(options: ScreenOptions): Promise<OpenScreen | null> {
-  if (options.policy.length === 0) {
-    if (options.judge !== undefined)
-      throw new ConfigError(
-        'policy_missing',
-        '--judge without --policy: a judge needs a policy to judge by; add --policy FILE',
-      );
-    return null;
-  }
-  if (options.judge === undefined)
-    throw new ConfigError(
-      'judge_missing',
-      '--policy without --judge: nothing would pass unjudged; add --judge DIR or --judge URL',
-    );
-  const [{ loadPolicy }, { createScreen }] = await Promise.all([
-    import('../safeguard/policy.js'),
-    import('../safeguard/screen.js'),
-  ]);
-  const policies = await Promise.all(options.policy.map(loadPolicy));
-  const names = policies.map((p) => p.name);
-  const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined)
-    throw new ConfigError(
-      'policy_twice',
-      `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
-    );
-  const { judge, close } = await openJudge(options.judge, options);
-  const screen = createScreen({
-    policies,
-    judge,
-    timeoutMs: options.judgeTimeout * 1000,
-    concurrency: options.judgeConcurrency,
-  });
-  return { screen, judge, close };
-}
-
-async function openJudge(where: string, options: ScreenOptions): Promise<{ judge: Judge; close(): Promise<void> }> {
-  if (/^[a-z]+:\/\//i.test(where)) {
-    if (!options.judgeModel)
-      throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);
-    const { createEndpointJudge } = await import('../safeguard/judges/endpoint.js');
-    const apiKey = process.env[JUDGE_KEY_VARIABLE];
-    const judge = createEndpointJudge({
-      url: where,
-      model: options.judgeModel,
-      maxTokens: options.judgeMaxTokens,
-      ...(apiKey ? { apiKey } : {}),
-      ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
-    });
-    return { judge, close: async () => {} };
-  }
-  if (!(await stat(where).catch(() => null))?.isDirectory())
-    throw new ConfigError(
-      'judge_unreadable',
-      `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`,
-    );
-  const [{ openEngine }, { createEngineJudge }] = await Promise.all([
-    import('../infer/engine.js'),
-    import('../compose/engine-judge.js'),
-  ]);
-  const engine = await openEngine({
-    // Each policy heads its own kind of conversation.
-    model: where,
-    slots: options.judgeConcurrency,
-    prefixes: options.policy.length,
-    ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-  });
-  try {
-    const judge = await createEngineJudge(engine, {
-      name: where,
-      maxTokens: options.judgeMaxTokens,
-      ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
-    });
-    return { judge, close: () => engine.close() };
-  } catch (error) {
-    await engine.close();
-    throw error;
-  }
 }

@@ -1,4 +1,6 @@
 // One line of progress on stderr: rewritten in place on a terminal, a line every few seconds elsewhere.
+import { formatRate, formatSeconds } from '../base/units.js';
+
 export interface Progress {
   /** @param done units finished so far; `fields` are shown after the rate, e.g. `loss 1.23`. */
   update(done: number, fields?: string): void;
@@ -19,21 +21,6 @@ export interface ProgressOptions {
 
 const TTY_INTERVAL_MS = 100;
 const LOG_INTERVAL_MS = 10_000;
-
-/** 75 → `1m15s`. */
-export function formatSeconds(seconds: number): string {
-  const s = Math.max(0, Math.round(seconds));
-  if (s < 60) return `${s}s`;
-  if (s < 3600) return `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s`;
-  return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`;
-}
-/** 12345.6 → `12.3k`. */
-export function formatRate(perSecond: number): string {
-  if (!Number.isFinite(perSecond)) return '–';
-  if (perSecond >= 1e6) return `${(perSecond / 1e6).toFixed(1)}M`;
-  if (perSecond >= 1e4) return `${(perSecond / 1e3).toFixed(1)}k`;
-  return perSecond >= 100 ? perSecond.toFixed(0) : perSecond.toFixed(1);
-}
 
 export function createProgress(options: ProgressOptions): Progress {
   const { label, total, unit, quiet = false, stream = process.stderr, now = Date.now } = options;

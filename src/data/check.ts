@@ -1,7 +1,8 @@
 // What a dataset holds before anything is trained on it: counts, lengths, what is masked, bad rows by line, rendered
 // samples.
-import type { Tokenizer } from '../harmony/types.js';
+
 import type { DataError } from '../base/errors.js';
+import type { Tokenizer } from '../harmony/types.js';
 import { CHANNELS, type ChannelName, type Example } from './example.js';
 import { type DataFile, type FileSummary, type LoadContext, streamExamples } from './load.js';
 

@@ -1,8 +1,8 @@
 // Dataset files → examples. Every complaint names file and line; the loader knows formats only through their registry
 // entry.
 import type { z } from 'zod';
-import type { Tokenizer } from '../harmony/types.js';
 import { ConfigError, DataError, TemperError } from '../base/errors.js';
+import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
 import type { ChannelWeights, Format, FormatContext } from './format.js';
 import { FORMATS } from './formats/index.js';

@@ -1,8 +1,9 @@
 // The demo's two measurements: exact match of answers, and how well the judge agrees with what is expected.
+
+import { conversation } from '../compose/turn.js';
 import type { Engine } from '../infer/engine.js';
 import { type Agreement, agreementOf, type VerdictRow } from '../safeguard/batch.js';
 import type { Screen } from '../safeguard/screen.js';
-import { conversation } from '../compose/turn.js';
 import type { JudgedText, Request } from './rows.js';
 
 export interface Answer {

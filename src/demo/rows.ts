@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { packageRoot } from '../native/addon.js';
 import { DataError } from '../base/errors.js';
+import { packageRoot } from '../base/machine.js';
 
 const Turn = z.object({
   messages: z.tuple([

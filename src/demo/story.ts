@@ -3,14 +3,14 @@
 // it.
 import { existsSync, mkdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
-import { type Engine, openEngine } from '../infer/engine.js';
-import { packageRoot } from '../native/addon.js';
 import { writeFileAtomic } from '../base/files.js';
+import { packageRoot } from '../base/machine.js';
+import { openScreen } from '../compose/screening.js';
+import { exportRun, type TrainResult, train, type VerifyResult, verify } from '../compose/train.js';
+import { conversation, runTurn, type Turn } from '../compose/turn.js';
+import { type Engine, openEngine } from '../infer/engine.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
-import { exportRun, type TrainResult, train, type VerifyResult, verify } from '../train/train.js';
-import { openScreen } from '../cli/engine-options.js';
-import { conversation, runTurn, type Turn } from '../compose/turn.js';
 import { exactMatch, type JudgeQuality, judgeQuality, type Match } from './measure.js';
 import { demoReport, verifiedLine } from './report.js';
 import { heldoutRequests, heldoutTexts, type Request } from './rows.js';

@@ -1,4 +1,6 @@
 // Held-out loss, in all and per channel, and exact match of generated answers. Generation is passed in.
+
+import { ConfigError } from '../base/errors.js';
 import { CHANNELS, type ChannelName, type Prompt } from '../data/example.js';
 import { type FileSummary, loadDataset } from '../data/load.js';
 import { fillBins, packBatch } from '../data/pack.js';
@@ -6,10 +8,9 @@ import type { Message } from '../harmony/types.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
-import { ConfigError } from '../base/errors.js';
-import { recipePlace } from '../train/learners.js';
-import { lazyTokenizer } from '../train/session.js';
-import { resolveTrained } from '../train/trained.js';
+import { recipePlace } from '../recipe/place.js';
+import { lazyTokenizer } from '../recipe/tokenizer.js';
+import { resolveTrained } from '../runs/trained.js';
 
 export interface EvalRequest {
   readonly path: string;

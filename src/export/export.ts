@@ -2,17 +2,18 @@
 // trained.
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
+import { sha256File } from '../base/digest.js';
+import { ConfigError, IntegrityError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
 import { epochOrder } from '../data/order.js';
 import { CONFIG_FILE, readPeft, TENSOR_FILE, writePeft } from '../lora/peft.js';
 import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
-import { ConfigError, IntegrityError } from '../base/errors.js';
 import { Scope } from '../native/tensor.js';
-import { writeFileAtomic } from '../base/files.js';
-import { loadTrainedAdapter } from '../train/checkpoint.js';
-import { checkpointSteps, readRun, sha256File } from '../train/run-folder.js';
-import { recipeOf, resolveTrained, runAround } from '../train/trained.js';
+import { loadTrainedAdapter } from '../runs/checkpoint.js';
+import { checkpointSteps, readRun } from '../runs/run-folder.js';
+import { recipeOf, resolveTrained, runAround } from '../runs/trained.js';
 
 export interface ExportRequest {
   readonly run: string;

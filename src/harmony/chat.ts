@@ -1,6 +1,6 @@
 // OpenAI-style chat rows → harmony messages. Text stays as it was given; only its place and channel are decided here.
 import { z } from 'zod';
-import { DataError } from '../base/errors.js';
+import { DataError, type ErrorCode } from '../base/errors.js';
 import { developerText, type SystemText, systemText } from './prompt-text.js';
 import { CONSTRAIN, type Conversation } from './render.js';
 import type { FunctionTool } from './tool-types.js';
@@ -73,7 +73,7 @@ export interface ChatOptions {
   readonly system?: Omit<SystemText, 'functions'> | null;
 }
 
-const fail = (code: string, message: string, details: Record<string, unknown> = {}): never => {
+const fail = (code: ErrorCode, message: string, details: Record<string, unknown> = {}): never => {
   throw new DataError(code, message, details);
 };
 const NAME = /^[A-Za-z0-9_.-]{1,128}$/;

@@ -2,9 +2,9 @@
 // nothing is guessed.
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { BpeTables } from '../native/bpe.js';
-import { CheckpointError } from '../base/errors.js';
+import { CheckpointError, type ErrorCode } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
+import type { BpeTables } from '../native/bpe.js';
 
 /** A tokenizer's tables and its control tokens. Ordinary ids are 0…n−1, control ids follow without a gap. */
 export interface Vocabulary extends BpeTables {
@@ -116,7 +116,7 @@ export function readTokenizerJson(dirOrFile: string): Vocabulary & { readonly fi
 
 /** @param file for messages only. @throws CheckpointError as readTokenizerJson */
 export function parseTokenizerJson(text: string, file: string): Vocabulary {
-  const fail = (code: string, message: string): never => {
+  const fail = (code: ErrorCode, message: string): never => {
     throw new CheckpointError(code, `${file}: ${message}`, { file });
   };
   let root: unknown;
@@ -161,7 +161,7 @@ export function parseTokenizerJson(text: string, file: string): Vocabulary {
   return { ...packTokens(tokens), merges, wholePiece: model.ignore_merges === true, special: new Map(controls) };
 }
 
-type Fail = (code: string, message: string) => never;
+type Fail = (code: ErrorCode, message: string) => never;
 
 function checkPipeline(root: Json, model: Json, fail: Fail): void {
   for (const key of [

@@ -1,8 +1,8 @@
 // Loads a tokenizer and gives it the face of types.ts. Merging happens in native code; this file knows ids, bytes and
 // names.
 import { createHash } from 'node:crypto';
-import { Bpe } from '../native/bpe.js';
 import { CheckpointError, NativeError } from '../base/errors.js';
+import { Bpe } from '../native/bpe.js';
 import { controlTokens, packTokens, parseTokenizerJson, readTokenizerJson, type Vocabulary } from './tokenizer-file.js';
 import type { Tokenizer } from './types.js';
 

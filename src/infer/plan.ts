@@ -1,6 +1,6 @@
 // What serving a checkpoint will take of memory, before it is loaded: a dry run of the session that would serve.
-import { readFileSync } from 'node:fs';
 import { ConfigError } from '../base/errors.js';
+import { availableBytes as systemBytes } from '../base/machine.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { quantizeDense } from '../model/q8.js';
 import { dryRun } from '../native/dry-run.js';
@@ -32,14 +32,6 @@ export interface ServingPlan {
   /** What to change first, when it does not fit. */
   readonly advice: string;
 }
-
-const available = (): number => {
-  try {
-    return Number(/^MemAvailable:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? Number.NaN) * 1024;
-  } catch {
-    return Number.NaN;
-  }
-};
 
 /** @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint */
 export function planServing(dir: string, options: ServingPlanOptions): ServingPlan {
@@ -74,7 +66,7 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
       checkpoint.close();
     }
   });
-  const availableBytes = options.availableBytes ?? available(),
+  const availableBytes = options.availableBytes ?? systemBytes(),
     fits = !(report.totalPeak > availableBytes),
     { kv, weights, workspace, activations } = report.peak;
   const knob =

@@ -5,6 +5,7 @@
 // A sequence's bits are its own. The pieces of its prompt are cut at places that depend on it alone, and each is a pass
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
+import { ConfigError } from '../base/errors.js';
 import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';

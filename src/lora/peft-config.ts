@@ -1,9 +1,9 @@
 // adapter_config.json of PEFT: which matrices an adapter sits on, with which rank and alpha. Matching rules as peft
 // 0.17…0.21 apply them.
 import { z } from 'zod';
+import { CheckpointError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { CheckpointError } from '../base/errors.js';
 import { type AdapterSpec, isAttentionTarget, LORA_TARGETS, MATRIX_NAME, type TargetSpec } from './spec.js';
 
 /** peft's release that the written files were checked with. */

@@ -1,8 +1,9 @@
 // Where PEFT's tensors lie and how they map onto A [E,R,C] and B [E,N,R]. Pure arithmetic; facts: one linear pair is as
 // ours, experts are stacked: A rows are expert-major (row e·r+j), B columns rank-major (column j·E+e).
+
+import { CheckpointError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { CheckpointError } from '../base/errors.js';
 import { isExpertTarget, matrixShape } from './spec.js';
 
 export type Part = 'A' | 'B';

@@ -2,12 +2,12 @@
 // or the file is refused.
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { CheckpointError } from '../base/errors.js';
+import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { CheckpointError } from '../base/errors.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Place, Tensor } from '../native/tensor.js';
-import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { type Adapter, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
 import {

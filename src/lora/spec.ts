@@ -1,8 +1,9 @@
 // What an adapter sits on and how it scales: the plain description every adapter file and every created adapter boils
 // down to.
+
+import { ConfigError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
-import { ConfigError } from '../base/errors.js';
 
 /** Order of the pairs in memory, within a layer. */
 export const LORA_TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];

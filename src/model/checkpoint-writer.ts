@@ -4,8 +4,8 @@ import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
-import { layoutFile } from '../native/safetensors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { layoutFile } from '../native/safetensors.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
 

@@ -4,9 +4,9 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
+import { CheckpointError } from '../base/errors.js';
 import { deviceRoom } from '../native/device.js';
 import { inDryRun } from '../native/dry-run.js';
-import { CheckpointError } from '../base/errors.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig, readConfig } from './config.js';

@@ -1,7 +1,7 @@
 // Experts of a model that does not fit its GPU: they stay where the file maps them and come to the device layer by
 // layer. Two layers are there at a time: the one that computes and the one that comes next, whose upload goes on
 // meanwhile. A pass over many tokens hides it; decoding one token cannot.
-import { addon } from '../native/addon.js';
+import { arrive, prefetch } from '../native/device.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { ExpertWeights } from './types.js';
 
@@ -59,7 +59,7 @@ export class ExpertStream implements Disposable {
     if (i !== this.#current) {
       const step = this.#current < 0 || i > this.#current ? 1 : -1;
       const here = this.#find(i) ?? this.#fetch(i);
-      for (const ticket of here.tickets.splice(0)) addon.arrive(ticket);
+      for (const ticket of here.tickets.splice(0)) arrive(ticket);
       this.#current = i;
       const next = i + step;
       if (next >= 0 && next < this.host.length && !this.#find(next)) this.#fetch(next);
@@ -78,20 +78,20 @@ export class ExpertStream implements Disposable {
   /** Into the place that the current layer does not hold. */
   #fetch(layer: number): Place {
     const place = this.#places.find((p) => p.layer !== this.#current) ?? (this.#places[0] as Place);
-    for (const ticket of place.tickets.splice(0)) addon.arrive(ticket);
+    for (const ticket of place.tickets.splice(0)) arrive(ticket);
     const host = this.host[layer] as LayerExperts;
     place.layer = layer;
     for (const matrix of MATRICES)
       for (const part of LARGE) {
         const to: Tensor | null = place.on[matrix][part],
           from: Tensor | null = host[matrix][part];
-        if (to && from) place.tickets.push(addon.prefetch(to.handle, from.handle));
+        if (to && from) place.tickets.push(prefetch(to, from));
       }
     return place;
   }
 
   close(): void {
-    for (const place of this.#places.splice(0)) for (const ticket of place.tickets) addon.arrive(ticket);
+    for (const place of this.#places.splice(0)) for (const ticket of place.tickets) arrive(ticket);
     this.#scope.close();
   }
   [Symbol.dispose](): void {

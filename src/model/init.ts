@@ -2,7 +2,7 @@
 // disk, the same bytes for the same seed.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../native/addon.js';
+import { packageRoot } from '../base/machine.js';
 import { ops } from '../native/ops.js';
 import { type DType, type Place, Scope, type Tensor } from '../native/tensor.js';
 import { assemble } from './checkpoint.js';

@@ -1,9 +1,11 @@
-// Finds and loads the native addon; the raw functions of native/binding, one for one. Only src/native imports this.
+// Finds and loads the native addon; the raw functions of native/binding, one for one. Only
+// src/native imports this (test/layers.test.ts).
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
+import { join } from 'node:path';
+import { CheckpointError, type ErrorCode, NativeError, TemperError } from '../base/errors.js';
+import { lazy } from '../base/lazy.js';
+import { packageRoot } from '../base/machine.js';
 
 /** A GPU as its driver describes it; `memory` in bytes. */
 export interface DeviceDescription {
@@ -112,18 +114,12 @@ interface Addon {
   bpeEncode(bpe: number, utf8: Uint8Array): Int32Array;
 }
 
-/** The package's root folder: where package.json lies, from dist/ as from src/. */
-export const packageRoot: string = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-
 function load(): Addon {
-  const candidates = [process.env.TEMPER_ADDON, join(packageRoot, 'build', 'temper.node')].filter(
-    (p): p is string => !!p,
-  );
-  const path = candidates.find((p) => existsSync(p));
-  if (!path)
+  const path = process.env.TEMPER_ADDON || join(packageRoot, 'build', 'temper.node');
+  if (!existsSync(path))
     throw new NativeError(
       'addon_missing',
-      `native addon not found at ${candidates.join(' or ')}; run \`npm run build:native\` (needs cmake and g++)`,
+      `native addon not found at ${path}; run \`npm run build:native\` (needs cmake and g++)`,
     );
   return wrap(createRequire(import.meta.url)(path) as Addon);
 }
@@ -131,7 +127,7 @@ function load(): Addon {
 /** Native errors arrive as Error{code}; here, once, they become the classes of errors.ts. */
 export function mapNativeError(error: unknown, op: string): unknown {
   if (error instanceof TemperError || !(error instanceof Error) || !('code' in error)) return error;
-  const code = String(error.code);
+  const code = String(error.code) as ErrorCode; // native code's own are in the list: a test reads both
   return code.startsWith('file_')
     ? new CheckpointError(code, error.message, { op })
     : new NativeError(code, error.message, { op });
@@ -154,4 +150,5 @@ function wrap(raw: Addon): Addon {
   return out as unknown as Addon;
 }
 
-export const addon: Addon = load();
+/** Loaded when something of it is first used: importing it costs nothing and cannot fail. */
+export const addon: Addon = lazy(load);

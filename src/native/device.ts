@@ -2,9 +2,10 @@
 // for it.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { addon, type DeviceDescription, packageRoot } from './addon.js';
 import { NativeError, TemperError } from '../base/errors.js';
-import { CATEGORIES, type Category, memoryStats, type Place } from './tensor.js';
+import { packageRoot } from '../base/machine.js';
+import { addon, type DeviceDescription } from './addon.js';
+import { CATEGORIES, type Category, memoryStats, type Place, type Tensor } from './tensor.js';
 
 export type { DeviceDescription };
 /** 'cpu', 'cuda' (the machine's only GPU, or any of several alike) or 'cuda:N'. */
@@ -110,28 +111,14 @@ export const peakBytes = (place: Place): number =>
   place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak;
 /** Waits for the device, if one is open. @throws {NativeError} what a kernel found wrong: bad_index, not_finite, … */
 export const synchronize = (): void => addon.synchronize();
+/**
+ * Copies host tensor `from` to device tensor `to` beside the ops, after those called so far.
+ * @returns a ticket for `arrive`
+ */
+export const prefetch = (to: Tensor, from: Tensor): number => addon.prefetch(to.handle, from.handle);
+/** Ops called from here on find the bytes of that ticket. */
+export const arrive = (ticket: number): void => addon.arrive(ticket);
 
-const UNITS: Readonly<Record<string, number>> = {
-  '': 1,
-  b: 1,
-  kb: 1e3,
-  mb: 1e6,
-  gb: 1e9,
-  kib: 2 ** 10,
-  mib: 2 ** 20,
-  gib: 2 ** 30,
-};
-/** Bytes of "15.2GiB", "16 GB", "900MiB" or a plain number. @throws {NativeError} bad_memory_limit */
-export function parseBytes(text: string): number {
-  const found = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text),
-    unit = UNITS[(found?.[2] ?? '').toLowerCase()];
-  if (!found || unit === undefined)
-    throw new NativeError(
-      'bad_memory_limit',
-      `memory limit "${text}", wanted a number of bytes such as 15.2GiB or 16GB`,
-    );
-  return Math.floor(Number(found[1]) * unit);
-}
 /**
  * Bytes that one thing (moments, kept activations) may take of what is left of the device before it goes to the host: a
  * quarter.

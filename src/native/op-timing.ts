@@ -1,6 +1,7 @@
 // How long the calls of a dry run take on this machine: each distinct call (op, shapes, scalars) is run once for real
 // on made-up data, and counted as often as it occurs. So a plan knows this machine's kernels, thread count and load
 // without loading any model.
+import { addon } from './addon.js';
 import type { OpCall } from './dry-run.js';
 import type { CostArg, TensorArg } from './op-costs.js';
 import { type Ops, ops } from './ops.js';
@@ -130,4 +131,31 @@ function medianSeconds(call: OpCall, budgetMs: number): number {
   // The first call meets cold pages; it counts only when there is no other.
   const warm = times.length > 1 ? times.slice(1) : times;
   return warm.sort((a, b) => a - b)[warm.length >> 1] ?? 0;
+}
+
+/**
+ * Runs `work` with each op call timed by itself; a device is waited for after every call, so that small ops look slower
+ * than they are in a row.
+ */
+export function timeEachOp(
+  work: () => void,
+): ReadonlyMap<string, { readonly calls: number; readonly seconds: number }> {
+  const sums = new Map<string, { calls: number; seconds: number }>();
+  const table = addon as { call: (id: number) => void },
+    call = table.call;
+  table.call = (id) => {
+    addon.synchronize();
+    const from = performance.now();
+    call(id);
+    addon.synchronize();
+    const op = addon.opNames[id] ?? '',
+      sum = sums.get(op) ?? { calls: 0, seconds: 0 };
+    sums.set(op, { calls: sum.calls + 1, seconds: sum.seconds + (performance.now() - from) / 1000 });
+  };
+  try {
+    work();
+  } finally {
+    table.call = call;
+  }
+  return sums;
 }

@@ -1,7 +1,9 @@
 // The ops, typed. Contracts (formula, shapes, dtypes, aliasing, what accumulates): native/include/temper/ops.h, same
 // names in snake_case.
-import { addon, mapNativeError } from './addon.js';
+
 import { NativeError } from '../base/errors.js';
+import { lazy } from '../base/lazy.js';
+import { addon, mapNativeError } from './addon.js';
 import type { Tensor } from './tensor.js';
 
 type N = Tensor | null;
@@ -195,4 +197,6 @@ function bind(name: string, id: number): (...a: (N | number)[]) => void {
 }
 
 /** Every op of the table, by its name there. */
-export const ops: Ops = Object.fromEntries(addon.opNames.map((name, id) => [name, bind(name, id)])) as unknown as Ops;
+export const ops: Ops = lazy(
+  () => Object.fromEntries(addon.opNames.map((name, id) => [name, bind(name, id)])) as unknown as Ops,
+);

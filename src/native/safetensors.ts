@@ -3,11 +3,11 @@
 // huggingface/safetensors, README "Format".
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { addon } from './addon.js';
 import { CheckpointError } from '../base/errors.js';
+import { asDiskFull, temporaryName } from '../base/files.js';
+import { addon } from './addon.js';
 import { FILE_DTYPES, type FileDType, parseHeader, type TensorEntry } from './safetensors-header.js';
 import { DTYPES, type DType, Scope, Tensor } from './tensor.js';
-import { asDiskFull, temporaryName } from '../base/files.js';
 
 export { FILE_DTYPES, type FileDType, type TensorEntry };
 

@@ -1,7 +1,8 @@
 // Tensors live in native memory behind handles. A tensor belongs to a Scope and goes with it; nothing waits for the
 // garbage collector.
-import { addon } from './addon.js';
+
 import { NativeError } from '../base/errors.js';
+import { addon } from './addon.js';
 
 export type DType = 'f32' | 'bf16' | 'i32' | 'u8';
 /** What memory is counted as: see `memoryStats`. */
@@ -178,6 +179,8 @@ export function memoryStats(): MemoryStats {
   };
 }
 export const resetPeaks = (): void => addon.resetPeaks();
+/** Gives blocks that are kept for reuse back to the system. */
+export const releaseCached = (): void => addon.releaseCached();
 /** Threads of the shared CPU pool, the calling one included. @throws {NativeError} not in 1…1024 */
 export const setThreads = (n: number): void => addon.setThreads(n);
 export const getThreads = (): number => addon.getThreads();

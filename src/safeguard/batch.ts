@@ -3,7 +3,7 @@
 import { createReadStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { z } from 'zod';
-import { ConfigError, DataError } from '../base/errors.js';
+import { ConfigError, DataError, type ErrorCode } from '../base/errors.js';
 import type { Channels, Screen, ScreenResult } from './screen.js';
 import type { Verdict } from './types.js';
 
@@ -97,7 +97,7 @@ export interface ScreenRow {
 
 /** Reads one row. @throws {DataError} not JSON, unknown field, not exactly one of text, channels and messages */
 export function parseRow(file: string, line: number, text: string): ScreenRow {
-  const fail = (code: string, message: string): DataError =>
+  const fail = (code: ErrorCode, message: string): DataError =>
     new DataError(code, `${file}:${line}: ${message}`, { file, line });
   let json: unknown;
   try {
@@ -148,7 +148,7 @@ function channelsOf(row: Row): Channels {
 function expectOf(
   row: Row,
   channels: Channels,
-  fail: (code: string, message: string) => DataError,
+  fail: (code: ErrorCode, message: string) => DataError,
 ): Readonly<Record<string, string | null>> {
   if (row.expect === undefined) return {};
   if (row.expect === null || typeof row.expect === 'string') {

@@ -1,16 +1,13 @@
 // A policy is a text file. Its rules are the lines that begin with an id: `R1: …`, `- R1. …`, `**R1** …`, `## R1 …`.
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, extname } from 'node:path';
+import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import type { Policy } from './types.js';
 
 const RULE_LINE =
   /^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)/gm;
 const MAX_POLICY_BYTES = 64 * 1024;
-
-/** sha256 of UTF-8 text, hex. */
-export const sha256 = (text: string): string => createHash('sha256').update(text, 'utf8').digest('hex');
 
 /** @param name how verdicts call it */
 export function definePolicy(name: string, text: string): Policy {

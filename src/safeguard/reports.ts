@@ -1,10 +1,10 @@
 // Verdicts as CI systems read them: JUnit XML and SARIF 2.1.0. Neither repeats judged text or the judge's reasoning,
 // which may quote it.
 import { readFile } from 'node:fs/promises';
+import { sha256 } from '../base/digest.js';
 import { writeFileAtomic } from '../base/files.js';
 import type { VerdictRow } from './batch.js';
 import { channelLabel } from './contract.js';
-import { sha256 } from './policy.js';
 
 /** GitHub refuses more results in one run. */
 const MAX_SARIF_RESULTS = 25_000;

@@ -1,7 +1,7 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
 import { setMaxListeners } from 'node:events';
+import { sha256 } from '../base/digest.js';
 import { makeNonce, parseVerdict } from './contract.js';
-import { sha256 } from './policy.js';
 import {
   type Judge,
   type JudgeAnswer,

@@ -7,7 +7,7 @@ import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { parseConfig } from '../model/config.js';
 import { loadRecipe } from '../recipe/load.js';
-import { lazyTokenizer } from './session.js';
+import { lazyTokenizer } from '../recipe/tokenizer.js';
 
 export interface CheckDataOptions {
   readonly format: string;

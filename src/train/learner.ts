@@ -13,7 +13,5 @@ export interface Learner {
   lossAndGradients(batch: Batch, targets: Targets, seed: number): Float32Array;
   /** Called after the optimizer changed `params`. */
   refresh(): void;
-  /** Writes what was trained, in the form others read, into `folder`. */
-  save(folder: string): void | Promise<void>;
   close(): void;
 }

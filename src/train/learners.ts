@@ -1,30 +1,28 @@
 // The two things the loop can train: an adapter on a frozen base, and all weights of a new model.
 import { copyFileSync, existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { CheckpointError } from '../base/errors.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import { readPeft, writePeft } from '../lora/peft.js';
-import { type AdapterSpec, adapterSpec } from '../lora/spec.js';
+import { adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { keptActivationBytes, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
 import { createTrainable } from '../model/trainable.js';
-import { deviceShare, openDevice, parseBytes } from '../native/device.js';
-import { CheckpointError } from '../base/errors.js';
+import { deviceShare } from '../native/device.js';
 import type { Place, Tensor } from '../native/tensor.js';
+import { recipePlace } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
+import type { Savable } from '../runs/checkpoint.js';
 import type { Learner } from './learner.js';
 
-export interface TrainedLearner extends Learner {
+export interface TrainedLearner extends Learner, Savable {
   readonly config: ModelConfig;
   readonly trainedParameters: number;
-  /** What the parameters are, when they are an adapter's. */
-  readonly spec?: AdapterSpec;
   /** Bytes that a batch of this many tokens puts elsewhere: on disk, from a GPU into host memory; 0: none. */
   offloadBytes(tokens: number): number;
   /** Where the moments of AdamW are to lie. */
   readonly momentsPlace: Place;
-  /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
-  readonly checkpointName?: string;
 }
 
 /** @param run folder on whose disk activations may go; it need not be there yet */
@@ -45,13 +43,6 @@ function momentsPlace(recipe: Recipe, params: Tensor): Place {
   const mode = recipe.train.offloadOptimizer ?? 'auto';
   return mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceShare()) ? 'cpu' : params.place;
 }
-
-/** Opens the recipe's device. @throws {NativeError} what is missing for it */
-export const recipePlace = (recipe: Recipe): Place =>
-  openDevice(
-    recipe.device === 'auto' ? 'cpu' : recipe.device,
-    recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit),
-  );
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
 export function recipeAdapter(recipe: Recipe, config: ModelConfig, trainable: boolean, place: Place = 'cpu'): Adapter {

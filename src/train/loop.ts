@@ -1,11 +1,13 @@
 // The training loop: gradients of a step gathered batch by batch, clipped, AdamW. It knows neither files nor models.
+
+import { TrainError } from '../base/errors.js';
 import type { Example } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { fillBins, packBatch, weightSum } from '../data/pack.js';
 import { peakBytes } from '../native/device.js';
-import { TrainError } from '../base/errors.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
+import type { StepMetrics } from '../runs/metrics.js';
 import type { Learner } from './learner.js';
 import { learningRate, type Schedule } from './schedule.js';
 
@@ -22,18 +24,6 @@ export interface LoopOptions extends Schedule {
   readonly betas: readonly [number, number];
   readonly eps: number;
   readonly weightDecay: number;
-}
-
-/** A line of metrics.jsonl. */
-export interface StepMetrics {
-  readonly step: number;
-  /** Nats per weighted token, before the update. */
-  readonly loss: number;
-  readonly lr: number;
-  readonly gradNorm: number;
-  readonly tokens: number;
-  readonly tokensPerSecond: number;
-  readonly peakBytes: number;
 }
 
 const places = (examples: readonly Example[]): string => {

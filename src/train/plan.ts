@@ -1,20 +1,21 @@
 // What a recipe will cost, before a weight is loaded: peak memory by category from a dry run of the very code that
 // trains, and the time of a step from timing each of its distinct op calls once on this machine.
-import { readFileSync } from 'node:fs';
+import { ConfigError } from '../base/errors.js';
+import { anonymousBytes, availableBytes } from '../base/machine.js';
+import { formatBytes, parseBytes } from '../base/units.js';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import { fillBins, inputLength, packBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
-import { parseBytes } from '../native/device.js';
 import { type DryRunReport, dryRun } from '../native/dry-run.js';
-import { ConfigError } from '../base/errors.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import { ops } from '../native/ops.js';
 import { type Category, Scope } from '../native/tensor.js';
 import { loadRecipe } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
+import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { createLearner } from './learners.js';
-import { defaultRunFolder, freeDiskBytes, lazyTokenizer } from './session.js';
+import { defaultRunFolder, freeDiskBytes } from './session.js';
 
 export interface TrainPlan {
   readonly steps: number;
@@ -57,20 +58,6 @@ export interface TrainPlan {
   readonly byOp: Timing['byOp'];
 }
 
-/** A number of kilobytes from a /proc file, as bytes; NaN where the system has none. */
-function procBytes(file: string, field: string): number {
-  try {
-    return (
-      Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync(file, 'utf8'))?.[1] ?? Number.NaN) * 1024
-    );
-  } catch {
-    return Number.NaN;
-  }
-}
-/** Anonymous resident memory of this process, bytes (Linux; NaN elsewhere). */
-export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
-
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 const ADVICE: Readonly<Record<Category, string>> = {
   weights: 'a smaller model.init',
   adapter: 'a lower adapter.rank, fewer adapter.targets or fewer adapter.layers',
@@ -161,7 +148,7 @@ export async function planTraining(
   const run = options.out ?? defaultRunFolder(name);
   const memory = dryStep(recipe, run, largest ? [largest] : []);
   const runtimeBytes = anonymousBytes();
-  const available = options.availableBytes ?? procBytes('/proc/meminfo', 'MemAvailable');
+  const available = options.availableBytes ?? availableBytes();
   const needed = memory.report.totalPeak;
   const disk = memory.report.offloadedPeak,
     diskFree = freeDiskBytes(run);
@@ -214,7 +201,7 @@ export async function planTraining(
           ? `the offloaded activations need more disk than ${run} has: free some, try another disk ` +
             'with --out, a lower train.tokensPerBatch or data.maxTokens'
           : !deviceFits && worst
-            ? `the device may take ${gib(device?.limitBytes ?? 0)}, ${gib(device?.totalPeakBytes ?? 0)} ` +
+            ? `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ${formatBytes(device?.totalPeakBytes ?? 0)} ` +
               'are needed: try train.offloadOptimizer: always, train.offloadActivations: always, or ' +
               `${ADVICE[worst[0]]}`
             : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
-import type { StepMetrics } from './loop.js';
-import type { RunRecord } from './run-folder.js';
+import type { StepMetrics } from '../runs/metrics.js';
+import type { RunRecord } from '../runs/run-folder.js';
 
 interface Chart {
   readonly key: string;

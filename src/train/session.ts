@@ -2,25 +2,23 @@
 // `runTraining`.
 import { existsSync, statfsSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
+import { sha256, sha256File } from '../base/digest.js';
+import { NativeError, TrainError } from '../base/errors.js';
+import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
+import { versions } from '../base/machine.js';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import { inputLength } from '../data/pack.js';
-import { loadTokenizer } from '../harmony/tokenizer.js';
-import type { Tokenizer } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { addon } from '../native/addon.js';
 import { peakBytes } from '../native/device.js';
-import { NativeError, TrainError } from '../base/errors.js';
+import { cpuInfo } from '../native/machine.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
-import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
-import { loadState, saveCheckpoint } from './checkpoint.js';
-import { createLearner, type TrainedLearner } from './learners.js';
-import { type StepMetrics, trainLoop } from './loop.js';
-import { writeReport } from './report.js';
+import { lazyTokenizer, tokenizerFolder } from '../recipe/tokenizer.js';
+import { loadState, saveCheckpoint } from '../runs/checkpoint.js';
+import { appendMetrics, readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
 import {
-  appendMetrics,
   asDiskError,
   checkpointFolder,
   checkpointSteps,
@@ -28,15 +26,13 @@ import {
   openRunFolder,
   type RunDigests,
   type RunRecord,
-  readMetrics,
   readRun,
   removeOldCheckpoints,
-  sha256,
-  sha256File,
-  truncateMetrics,
   writeRun,
-} from './run-folder.js';
-import { versions } from './versions.js';
+} from '../runs/run-folder.js';
+import { createLearner, type TrainedLearner } from './learners.js';
+import { trainLoop } from './loop.js';
+import { writeReport } from './report.js';
 
 export interface TrainRequest {
   readonly recipe: string;
@@ -74,23 +70,6 @@ export interface TrainHooks {
 }
 
 export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
-export const tokenizerFolder = (recipe: Recipe): string | null => {
-  const folder = recipe.model.tokenizer ?? recipe.model.base;
-  return folder && existsSync(folder.endsWith('.json') ? folder : join(folder, 'tokenizer.json')) ? folder : null;
-};
-/** A tokenizer that is read when it is first asked for, and closed with the rest. */
-export function lazyTokenizer(
-  recipe: Recipe,
-  vocabSize: number,
-): { readonly get: (() => Tokenizer) | null; close(): void } {
-  const folder = tokenizerFolder(recipe);
-  let loaded: Tokenizer | undefined;
-  return {
-    get: folder ? (): Tokenizer => (loaded ??= loadTokenizer(folder, { vocabSize })) : null,
-    close: () => loaded?.close(),
-  };
-}
-
 /** Tokens of the largest batch there can be. */
 export const largestBatch = (lengths: readonly number[], tokensPerBatch: number, packing: boolean): number => {
   const longest = lengths.reduce((a, b) => Math.max(a, b), 0);
@@ -224,7 +203,7 @@ async function train(
   const before = resume ? readRun(run) : null;
   if (before) checkSameRun(run, before, digests);
   const outputFolder = join(run, t.method === 'sft' ? 'adapter' : 'model');
-  const cpu = addon.cpuInfo();
+  const cpu = cpuInfo();
   const record: RunRecord = {
     version: 1,
     name,

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import type { BenchResult } from '../../src/bench/bench.js';
 import { initCheckpoint } from '../../src/model/init.js';
-import { packageRoot } from '../../src/native/addon.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-memory-')),
   slice = join(folder, 'slice');

@@ -4,9 +4,9 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { createProgram } from '../../src/cli/main.js';
 import { commands } from '../../src/cli/registry.js';
-import { packageRoot } from '../../src/native/addon.js';
 import { tinyCheckpoint } from '../infer/tiny.js';
 import { temper, temperProcess } from './run.js';
 

@@ -3,7 +3,7 @@
 // model.test.ts and train.test.ts run on the GPU. Import this file before anything opens a device.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../../src/native/addon.js';
+import { packageRoot } from '../../src/base/machine.js';
 
 export const emulatedLibrary = join(packageRoot, 'build', 'temper_cuda_emulated.so');
 if (!existsSync(emulatedLibrary)) throw new Error(`${emulatedLibrary} is missing; run npm run build:native -- --tests`);

@@ -3,6 +3,8 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { DataError, type TemperError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { checkFile } from '../../src/data/check.js';
 import type { Example } from '../../src/data/example.js';
 import { FORMATS } from '../../src/data/formats/index.js';
@@ -12,8 +14,6 @@ import { fillBins, inputLength, packBatch, weightSum } from '../../src/data/pack
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { lossAndGradients } from '../../src/model/gpt-oss.js';
-import { packageRoot } from '../../src/native/addon.js';
-import { DataError, type TemperError } from '../../src/base/errors.js';
 import { goldenRoot } from '../model/golden.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'temper-data-'));

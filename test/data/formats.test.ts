@@ -4,11 +4,11 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { DataError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { FORMATS } from '../../src/data/formats/index.js';
 import { type LoadContext, loadDataset } from '../../src/data/load.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
-import { packageRoot } from '../../src/native/addon.js';
-import { DataError } from '../../src/base/errors.js';
 
 const samples = join(packageRoot, 'datasets', 'samples');
 const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));

@@ -1,8 +1,8 @@
 // Chat rows: where each field goes, and what is refused.
 import { describe, expect, test } from 'vitest';
+import { DataError } from '../../src/base/errors.js';
 import { type ChatRow, chatRow, toConversation } from '../../src/harmony/chat.js';
 import { schemaType } from '../../src/harmony/tool-types.js';
-import { DataError } from '../../src/base/errors.js';
 
 const none = { system: null };
 const row = (messages: unknown[], more: object = {}): ChatRow => chatRow.parse({ messages, ...more });

@@ -4,13 +4,13 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { parseTokens } from '../../src/harmony/parse.js';
 import { developerText, type SystemText, systemText } from '../../src/harmony/prompt-text.js';
 import { renderConversation, renderPrompt } from '../../src/harmony/render.js';
 import { tokenizerFromRanks } from '../../src/harmony/tokenizer.js';
 import type { FunctionTool, JsonSchema, ToolNamespace } from '../../src/harmony/tool-types.js';
 import type { Message } from '../../src/harmony/types.js';
-import { packageRoot } from '../../src/native/addon.js';
 import { o200kRanks } from './o200k.js';
 
 const folder = join(packageRoot, '..', 'shared', 'data', 'harmony', 'test-data');

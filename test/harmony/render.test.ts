@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
+import { DataError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { toConversation } from '../../src/harmony/chat.js';
 import { parseTokens } from '../../src/harmony/parse.js';
 import { systemText } from '../../src/harmony/prompt-text.js';
@@ -18,8 +20,6 @@ import {
 import { tokenizerFromJson, tokenizerFromRanks } from '../../src/harmony/tokenizer.js';
 import { tokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Message } from '../../src/harmony/types.js';
-import { packageRoot } from '../../src/native/addon.js';
-import { DataError } from '../../src/base/errors.js';
 import { conversation } from './arbitrary.js';
 import { o200kRanks } from './o200k.js';
 import { smallVocabulary } from './small.js';

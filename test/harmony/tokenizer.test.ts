@@ -4,11 +4,11 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { CheckpointError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { loadTokenizer, tokenizerFromJson, tokenizerFromRanks } from '../../src/harmony/tokenizer.js';
 import { O200K_PATTERN, tokenizerJson, writeTokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Tokenizer } from '../../src/harmony/types.js';
-import { packageRoot } from '../../src/native/addon.js';
-import { CheckpointError } from '../../src/base/errors.js';
 import { corpus, edgeCases, LANGUAGES } from './corpus.mjs';
 import { mergesOfRanks, o200kOracle, o200kPattern, o200kRanks } from './o200k.js';
 import { smallVocabulary } from './small.js';

@@ -2,6 +2,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { CheckpointError, type TemperError } from '../../src/base/errors.js';
 import { type Adapter, createAdapter } from '../../src/lora/adapter.js';
 import { readPeft, writePeft } from '../../src/lora/peft.js';
 import { peftConfigOf } from '../../src/lora/peft-config.js';
@@ -9,7 +10,6 @@ import { parsePeftKey, stackB, unstackB } from '../../src/lora/peft-layout.js';
 import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
 import { readFloatFile } from '../../src/lora/tensor-reader.js';
 import { parseConfig, readConfig } from '../../src/model/config.js';
-import { CheckpointError, type TemperError } from '../../src/base/errors.js';
 import { ops } from '../../src/native/ops.js';
 import { type WriteEntry, writeSafetensors } from '../../src/native/safetensors.js';
 import { goldenRoot } from '../model/golden.js';

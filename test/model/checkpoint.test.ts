@@ -4,6 +4,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { CheckpointError, DataError } from '../../src/base/errors.js';
 import { digestCheckpoint, openCheckpoint } from '../../src/model/checkpoint.js';
 import { checkDiskSpace, planShards, writeCheckpoint } from '../../src/model/checkpoint-writer.js';
 import { type ModelConfig, parseConfig } from '../../src/model/config.js';
@@ -12,7 +13,6 @@ import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { countParameters, inspectCheckpoint } from '../../src/model/inspect.js';
 import { checkpointTensors, specBytes } from '../../src/model/layout.js';
 import { readTokens, writeLogits } from '../../src/model/logits-file.js';
-import { CheckpointError, DataError } from '../../src/base/errors.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { memoryStats, Scope } from '../../src/native/tensor.js';
 import { Golden, goldenRoot, pack, relativeError } from './golden.js';

@@ -1,10 +1,10 @@
 // The model against transformers 5.18: logits, losses, LoRA gradients and all gradients of small random checkpoints
 // (test/golden/model/make_goldens.py).
 import { afterAll, describe, expect, it } from 'vitest';
+import { NativeError } from '../../src/base/errors.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients, MOE_CHUNK_TOKENS, scoreTokens } from '../../src/model/gpt-oss.js';
 import type { Batch, LayerGrads, LinearGrads, ModelAdapter, ModelGrads, ModelWeights } from '../../src/model/types.js';
-import { NativeError } from '../../src/base/errors.js';
 import { ops } from '../../src/native/ops.js';
 import { getThreads, memoryStats, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
 import { elementError, Golden, goldenAdapter, pack, relativeError, rms } from './golden.js';

@@ -4,8 +4,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import type { DemoResult } from '../../src/demo/story.js';
-import { packageRoot } from '../../src/native/addon.js';
 
 describe('temper demo', () => {
   const folder = mkdtempSync(join(tmpdir(), 'temper-demo-'));

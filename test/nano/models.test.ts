@@ -3,14 +3,14 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { judgeQuality } from '../../src/demo/measure.js';
-import { heldoutTexts } from '../../src/demo/rows.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { openScreen } from '../../src/cli/engine-options.js';
 import { conversation } from '../../src/compose/turn.js';
+import { judgeQuality } from '../../src/demo/measure.js';
+import { heldoutTexts } from '../../src/demo/rows.js';
 import { openEngine } from '../../src/infer/engine.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { ModelConfig } from '../../src/model/config.js';
-import { packageRoot } from '../../src/native/addon.js';
 import { loadPolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 

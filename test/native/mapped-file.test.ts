@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readlinkSync, renameSync, rmSync, truncateSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from 'vitest';
-import { addon } from '../../src/native/addon.js';
 import { CheckpointError } from '../../src/base/errors.js';
+import { addon } from '../../src/native/addon.js';
 import { ops } from '../../src/native/ops.js';
 import { DTYPES, Scope, Tensor } from '../../src/native/tensor.js';
 

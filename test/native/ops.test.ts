@@ -3,8 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { addon, packageRoot } from '../../src/native/addon.js';
 import { NativeError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
+import { addon } from '../../src/native/addon.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 

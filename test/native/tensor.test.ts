@@ -3,8 +3,9 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
-import { addon, packageRoot } from '../../src/native/addon.js';
 import { NativeError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
+import { addon } from '../../src/native/addon.js';
 import { ops } from '../../src/native/ops.js';
 import { getThreads, memoryStats, resetPeaks, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
 

@@ -3,10 +3,10 @@ import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { initCheckpoint, PRESETS } from '../../src/model/init.js';
-import { packageRoot } from '../../src/native/addon.js';
+import { readMetrics } from '../../src/runs/metrics.js';
 import { planTraining } from '../../src/train/plan.js';
-import { readMetrics } from '../../src/train/run-folder.js';
 import { runTraining } from '../../src/train/session.js';
 
 test('two steps on the slice, in the memory that was planned', async () => {

@@ -4,10 +4,11 @@ import type { Example } from '../../src/data/example.js';
 import { planSteps } from '../../src/data/order.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
+import type { StepMetrics } from '../../src/runs/metrics.js';
+import type { RunRecord } from '../../src/runs/run-folder.js';
 import type { Learner } from '../../src/train/learner.js';
-import { type LoopOptions, type StepMetrics, trainLoop } from '../../src/train/loop.js';
+import { type LoopOptions, trainLoop } from '../../src/train/loop.js';
 import { renderReport, thin } from '../../src/train/report.js';
-import type { RunRecord } from '../../src/train/run-folder.js';
 
 const examples: Example[] = Array.from({ length: 6 }, (_, k) => ({
   tokens: Int32Array.from({ length: 4 + k }, (_, i) => i + 1),

@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test, vi } from 'vitest';
+import { readMetrics } from '../../src/runs/metrics.js';
 import { planTraining } from '../../src/train/plan.js';
-import { readMetrics } from '../../src/train/run-folder.js';
 import { runTraining } from '../../src/train/session.js';
 import { tinyRun } from './tiny.js';
 

@@ -8,8 +8,8 @@ import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { dryRun } from '../../src/native/dry-run.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
+import { readMetrics } from '../../src/runs/metrics.js';
 import { planTraining } from '../../src/train/plan.js';
-import { readMetrics } from '../../src/train/run-folder.js';
 import { runTraining } from '../../src/train/session.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-plan-'));

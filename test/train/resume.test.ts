@@ -3,8 +3,9 @@ import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { packageRoot } from '../../src/native/addon.js';
-import { readMetrics, readRun } from '../../src/train/run-folder.js';
+import { packageRoot } from '../../src/base/machine.js';
+import { readMetrics } from '../../src/runs/metrics.js';
+import { readRun } from '../../src/runs/run-folder.js';
 import { tinyRun } from './tiny.js';
 
 const main = join(packageRoot, 'dist', 'cli', 'main.js');

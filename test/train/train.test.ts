@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
-import { openSafetensors } from '../../src/native/safetensors.js';
+import { evaluate, exportRun, train, verify } from '../../src/compose/train.js';
 import { exactMatch } from '../../src/evaluate/evaluate.js';
-import { readMetrics, readRun } from '../../src/train/run-folder.js';
+import { openSafetensors } from '../../src/native/safetensors.js';
+import { readMetrics } from '../../src/runs/metrics.js';
+import { readRun } from '../../src/runs/run-folder.js';
 import { learningRate } from '../../src/train/schedule.js';
-import { evaluate, exportRun, train, verify } from '../../src/train/train.js';
 import { rows, tinyConfig, tinyRun } from './tiny.js';
 
 let dir = '';

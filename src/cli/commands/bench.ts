@@ -1,8 +1,8 @@
 // `temper bench`: the headline numbers of one checkpoint on this machine.
 
 import { Option } from 'commander';
-import type { Preset } from '../../model/init.js';
 import { ConfigError } from '../../base/errors.js';
+import type { Preset } from '../../model/init.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
 interface Options {
@@ -90,7 +90,8 @@ export const command: Command = {
           throw new ConfigError('bench_what', 'bench: give --model DIR or --preset SHAPE, one of the two');
         const { bench } = await import('../../bench/bench.js');
         const { PRESETS } = await import('../../model/init.js');
-        const { openDevice, parseBytes } = await import('../../native/device.js');
+        const { openDevice } = await import('../../native/device.js');
+        const { parseBytes } = await import('../../base/units.js');
         const { setThreads } = await import('../../native/tensor.js');
         if (o.threads !== undefined) setThreads(o.threads);
         const programs = {

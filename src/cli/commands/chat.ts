@@ -7,7 +7,6 @@ import {
   addScreenOptions,
   type ModelOptions,
   openModel,
-  openScreen,
   requestOf,
   type SamplingOptions,
   type ScreenOptions,
@@ -42,11 +41,13 @@ export const command: Command = {
         ),
       )
       .action(async (given: Options) => {
-        const [{ createInterface }, { runTurn, createShow, conversation }, { TemperError }] = await Promise.all([
-          import('node:readline/promises'),
-          import('../../compose/turn.js'),
-          import('../../base/errors.js'),
-        ]);
+        const [{ createInterface }, { runTurn, createShow, conversation }, { openScreen }, { TemperError }] =
+          await Promise.all([
+            import('node:readline/promises'),
+            import('../../compose/turn.js'),
+            import('../../compose/screening.js'),
+            import('../../base/errors.js'),
+          ]);
         const signal = interruptSignal();
         const screen = await openScreen(given);
         try {

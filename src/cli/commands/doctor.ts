@@ -35,12 +35,11 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper doctor', 'temper doctor --no-measure --json'))
       .action(async (options: { measure: boolean; json?: boolean }) => {
-        const [{ addon }, { measureLimits }, { cudaReport }] = await Promise.all([
-          import('../../native/addon.js'),
-          import('../../bench/bench.js'),
+        const [{ cpuInfo, measureLimits, opCount }, { cudaReport }] = await Promise.all([
+          import('../../native/machine.js'),
           import('../../native/device.js'),
         ]);
-        const info = addon.cpuInfo();
+        const info = cpuInfo();
         const counts = [...new Set([1, info.threads >> 1, info.threads])].filter((n) => n > 0).sort((a, b) => a - b);
         const report = {
           node: process.version,
@@ -54,7 +53,7 @@ export const command: Command = {
           },
           memory: { totalBytes: totalmem(), freeBytes: freemem() },
           limits: options.measure ? counts.map(measureLimits) : [],
-          addon: { ops: addon.opNames.length },
+          addon: { ops: opCount() },
           cuda: cudaReport(),
         };
         if (options.json) {

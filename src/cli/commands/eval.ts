@@ -40,7 +40,7 @@ export const command: Command = {
         ),
       )
       .action(async (path: string, options: Options) => {
-        const { evaluate } = await import('../../train/train.js');
+        const { evaluate } = await import('../../compose/train.js');
         const signal = interruptSignal();
         const quiet = options.json === true;
         const losses = createProgress({ label: 'loss', unit: 'batches', quiet });

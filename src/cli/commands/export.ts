@@ -36,7 +36,7 @@ export const command: Command = {
         ),
       )
       .action(async (run: string, options: Options) => {
-        const { exportRun } = await import('../../train/train.js');
+        const { exportRun } = await import('../../compose/train.js');
         const result = await exportRun({
           run,
           out: options.out,

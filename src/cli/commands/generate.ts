@@ -6,7 +6,6 @@ import {
   addScreenOptions,
   type ModelOptions,
   openModel,
-  openScreen,
   requestOf,
   type SamplingOptions,
   type ScreenOptions,
@@ -41,12 +40,17 @@ export const command: Command = {
           'could not be judged.\n',
       )
       .action(async (argument: string, options: Options) => {
-        const [{ runTurn, createShow, turnExitCode, turnJson, conversation }, { text }, { ConfigError }] =
-          await Promise.all([
-            import('../../compose/turn.js'),
-            import('node:stream/consumers'),
-            import('../../base/errors.js'),
-          ]);
+        const [
+          { runTurn, createShow, turnExitCode, turnJson, conversation },
+          { openScreen },
+          { text },
+          { ConfigError },
+        ] = await Promise.all([
+          import('../../compose/turn.js'),
+          import('../../compose/screening.js'),
+          import('node:stream/consumers'),
+          import('../../base/errors.js'),
+        ]);
         const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');

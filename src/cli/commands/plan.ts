@@ -1,12 +1,8 @@
 // `temper plan`: memory and time of a recipe, or memory of serving, before anything is loaded.
 import { Option } from 'commander';
 import { ConfigError } from '../../base/errors.js';
+import { formatRate, formatSeconds, formatBytes as size } from '../../base/units.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { formatRate, formatSeconds } from '../progress.js';
-
-const MIB = 2 ** 20;
-const size = (bytes: number): string =>
-  bytes >= 1024 * MIB ? `${(bytes / 1024 / MIB).toFixed(2)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 
 interface Options {
   readonly set: readonly string[];

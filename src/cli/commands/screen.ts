@@ -1,6 +1,6 @@
 // `temper screen`: judges a file of answers and traces, writes every verdict.
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { addScreenOptions, openScreen, type ScreenOptions } from '../engine-options.js';
+import { addScreenOptions, type ScreenOptions } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 
 type Options = ScreenOptions & {
@@ -44,6 +44,7 @@ export const command: Command = {
         if (options.policy.length === 0)
           throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
+        const { openScreen } = await import('../../compose/screening.js');
         const open = await openScreen(options);
         if (!open) return;
         try {

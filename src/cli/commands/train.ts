@@ -1,7 +1,8 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
 import { relative } from 'node:path';
+import { formatSeconds } from '../../base/units.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { createProgress, formatSeconds } from '../progress.js';
+import { createProgress } from '../progress.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -42,7 +43,7 @@ export const command: Command = {
         ),
       )
       .action(async (recipe: string, options: Options) => {
-        const { train } = await import('../../train/train.js');
+        const { train } = await import('../../compose/train.js');
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
         const result = await train(recipe, {

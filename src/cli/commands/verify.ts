@@ -23,7 +23,7 @@ export const command: Command = {
           '\nExit codes: 0 the same, 40 not what was trained.\n',
       )
       .action(async (dir: string, options: Options) => {
-        const { verify } = await import('../../train/train.js');
+        const { verify } = await import('../../compose/train.js');
         const r = await verify(dir, options.run === undefined ? {} : { run: options.run });
         if (!r.ok) process.exitCode = 40;
         if (options.json) {

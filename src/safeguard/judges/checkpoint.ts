@@ -1,6 +1,7 @@
 // A judge that is a local checkpoint. How text is generated is passed in: the safeguard knows nothing of models.
+
+import { sha256 } from '../../base/digest.js';
 import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
-import { sha256 } from '../policy.js';
 import type { Judge, JudgeAnswer } from '../types.js';
 
 /** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */

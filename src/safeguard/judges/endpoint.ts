@@ -1,9 +1,9 @@
 // A judge behind an OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, Ollama, hosted). Whatever is not one completed
 // answer is a JudgeFailure.
 import { z } from 'zod';
+import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
 import { renderJudgePrompt } from '../contract.js';
-import { sha256 } from '../policy.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
 
 export interface EndpointJudgeOptions {

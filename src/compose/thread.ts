@@ -1,9 +1,9 @@
 // Runs one job of this folder in a thread of its own, so that the main one never waits for arithmetic.
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { packageRoot } from '../native/addon.js';
 import { errorFromData } from '../base/error-data.js';
 import { TrainError } from '../base/errors.js';
+import { packageRoot } from '../base/machine.js';
 import type { JobName, Jobs, WorkerInput, WorkerMessage } from './worker-messages.js';
 
 export interface ThreadOptions<Progress> {
@@ -21,7 +21,7 @@ export function runInThread<J extends JobName>(
   const stop = new SharedArrayBuffer(4);
   const input: WorkerInput = { job, request, stop };
   // From source (tests, tsx) as from dist the thread runs the compiled file.
-  const worker = new Worker(join(packageRoot, 'dist', 'train', 'worker.js'), {
+  const worker = new Worker(join(packageRoot, 'dist', 'compose', 'worker.js'), {
     workerData: input,
     name: `temper-${job}`,
   });

@@ -1,20 +1,9 @@
 // A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/step-N, then adapter/ (or model/) and report.html.
 // Whatever is in it is whole: files and folders appear by renaming.
-import { createHash } from 'node:crypto';
-import {
-  appendFileSync,
-  createReadStream,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
-import type { StepMetrics } from './loop.js';
 
 /** What determines the run, and how far it got. */
 export interface RunRecord {
@@ -47,19 +36,7 @@ export interface RunDigests {
   readonly tokenizer: string;
 }
 
-export const sha256 = (bytes: string | Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
-
-export async function sha256File(path: string, signal?: { throwIfAborted(): void }): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 }) as AsyncIterable<Buffer>) {
-    signal?.throwIfAborted();
-    hash.update(chunk);
-  }
-  return hash.digest('hex');
-}
-
 const runFile = (run: string): string => join(run, 'run.json');
-const metricsFile = (run: string): string => join(run, 'metrics.jsonl');
 export const checkpointsFolder = (run: string): string => join(run, 'checkpoints');
 
 export function readRun(run: string): RunRecord | null {
@@ -121,30 +98,6 @@ export const checkpointFolder = (run: string, step: number): string => join(chec
 export function removeOldCheckpoints(run: string, keep: number): void {
   for (const step of checkpointSteps(run).slice(0, -keep))
     rmSync(checkpointFolder(run, step), { recursive: true, force: true });
-}
-
-export const appendMetrics = (run: string, m: StepMetrics): void =>
-  appendFileSync(metricsFile(run), `${JSON.stringify(m)}\n`);
-
-/** Lines of metrics.jsonl that can be read; a line cut off by a kill is passed over. */
-export function readMetrics(run: string): StepMetrics[] {
-  if (!existsSync(metricsFile(run))) return [];
-  return readFileSync(metricsFile(run), 'utf8')
-    .split('\n')
-    .flatMap((line) => {
-      if (!line) return [];
-      try {
-        return [JSON.parse(line) as StepMetrics];
-      } catch {
-        return [];
-      }
-    });
-}
-
-/** Forgets what was measured after `step`: those steps will be run again. */
-export function truncateMetrics(run: string, step: number): void {
-  const kept = readMetrics(run).filter((m) => m.step <= step);
-  writeFileAtomic(metricsFile(run), kept.map((m) => `${JSON.stringify(m)}\n`).join(''));
 }
 
 const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);

@@ -2,12 +2,12 @@
 // its own.
 import type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
 import type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
-import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
+import type { TrainProgress, TrainRequest, TrainResult } from '../train/session.js';
 import { runInThread } from './thread.js';
 
 export type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
 export type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
-export type { TrainProgress, TrainResult } from './session.js';
+export type { TrainProgress, TrainResult } from '../train/session.js';
 
 export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
   readonly onProgress?: (progress: TrainProgress) => void;

@@ -7,17 +7,26 @@ import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
 import type { ModelConfig } from '../model/config.js';
+import { sha256File } from '../base/digest.js';
 import { CheckpointError, IntegrityError } from '../base/errors.js';
 import { tensorEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Tensor } from '../native/tensor.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
-import type { TrainedLearner } from './learners.js';
-import { checkpointFolder, type RunDigests, sha256File } from './run-folder.js';
+import { checkpointFolder, type RunDigests } from './run-folder.js';
 
 export interface TrainState {
   readonly params: Tensor;
   readonly m: Tensor;
   readonly v: Tensor;
+}
+/** How what was trained is written for others to read. */
+export interface Savable {
+  /** What the parameters are, when they are an adapter's. */
+  readonly spec?: AdapterSpec;
+  /** Folder inside a checkpoint that holds the readable form; absent: too costly to write each time. */
+  readonly checkpointName?: string;
+  /** Writes what was trained, in the form others read, into `folder`. */
+  save(folder: string): void | Promise<void>;
 }
 interface StateRecord {
   readonly version: 1;
@@ -34,7 +43,7 @@ export async function saveCheckpoint(
   step: number,
   state: TrainState,
   digests: RunDigests,
-  learner: TrainedLearner,
+  learner: Savable,
 ): Promise<void> {
   await writeFolderAtomic(checkpointFolder(run, step), async (folder) => {
     const file = join(folder, 'state.safetensors');

@@ -2,7 +2,7 @@
 import type { ErrorData } from '../base/error-data.js';
 import type { EvalLoss, EvalRequest } from '../evaluate/evaluate.js';
 import type { ExportRequest, VerifyRequest, VerifyResult } from '../export/export.js';
-import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
+import type { TrainProgress, TrainRequest, TrainResult } from '../train/session.js';
 
 /** One job per thread. `request` and `result` of each kind; `progress` where it has any. */
 export interface Jobs {

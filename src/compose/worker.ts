@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { errorToData } from '../base/error-data.js';
 import { type EvalRequest, evaluateLoss } from '../evaluate/evaluate.js';
 import { type ExportRequest, exportPeft, type VerifyRequest, verifyExport } from '../export/export.js';
-import { runTraining, type TrainRequest } from './session.js';
+import { runTraining, type TrainRequest } from '../train/session.js';
 import type { WorkerInput, WorkerMessage } from './worker-messages.js';
 
 const { job, request, stop } = workerData as WorkerInput;

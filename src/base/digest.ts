@@ -1,0 +1,19 @@
+// sha256, hex, of text, bytes and files: what identifies recipes, data, checkpoints and judged text.
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+
+/** Text counts as its UTF-8 bytes. */
+export const sha256 = (data: string | Uint8Array): string => createHash('sha256').update(data).digest('hex');
+
+/** Bytes hashed between two turns of the event loop: a few milliseconds of a thread. */
+const PIECE_BYTES = 1 << 20;
+
+/** @throws the signal's reason, or what the file system says */
+export async function sha256File(path: string, options: { readonly signal?: AbortSignal } = {}): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const piece of createReadStream(path, { highWaterMark: PIECE_BYTES }) as AsyncIterable<Buffer>) {
+    options.signal?.throwIfAborted();
+    hash.update(piece);
+  }
+  return hash.digest('hex');
+}

@@ -1,0 +1,27 @@
+// What the machine and this installation say of themselves, without native code.
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The package's root folder: where package.json lies, from dist/ as from src/. */
+export const packageRoot: string = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+
+/** What a run was made with: its results are only promised again with the same. */
+export function versions(): Readonly<Record<'temper' | 'node', string>> {
+  const own = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
+  return { temper: own.version, node: process.versions.node };
+}
+
+/** The line of a /proc file that holds a field in kilobytes. */
+export const procField = (field: string): RegExp => new RegExp(`^${field}:\\s+(\\d+) kB`, 'm');
+function procBytes(file: string, field: string): number {
+  try {
+    return Number(procField(field).exec(readFileSync(file, 'latin1'))?.[1] ?? Number.NaN) * 1024;
+  } catch {
+    return Number.NaN;
+  }
+}
+/** Anonymous resident memory of this process, bytes; NaN where the system does not tell. */
+export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
+/** Memory that can be taken without swapping, bytes; NaN where the system does not tell. */
+export const availableBytes = (): number => procBytes('/proc/meminfo', 'MemAvailable');

@@ -1,0 +1,113 @@
+// Policies and a judge, as files, folders and URLs, become a screen.
+import { stat } from 'node:fs/promises';
+import { ConfigError } from '../base/errors.js';
+import type { Effort } from '../harmony/types.js';
+import { openEngine } from '../infer/engine.js';
+import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
+import { loadPolicy } from '../safeguard/policy.js';
+import { createScreen, type Screen } from '../safeguard/screen.js';
+import type { Judge } from '../safeguard/types.js';
+import { createEngineJudge } from './engine-judge.js';
+
+/** Read for judges behind a URL; other services' keys are never sent there. */
+export const JUDGE_KEY_VARIABLE = 'TEMPER_JUDGE_API_KEY';
+
+export interface ScreeningOptions {
+  /** Policy files. */
+  readonly policy: readonly string[];
+  /** Who judges: a checkpoint folder, or an OpenAI-compatible base URL. */
+  readonly judge?: string;
+  /** Model name behind the URL. */
+  readonly judgeModel?: string;
+  readonly judgeEffort?: Effort;
+  /** Seconds; a verdict later than this does not count. */
+  readonly judgeTimeout: number;
+  /** Room for reasoning and verdict. */
+  readonly judgeMaxTokens: number;
+  /** Most tokens of a local judge, prompt and verdict together. */
+  readonly judgeContext?: number;
+  /** Verdicts asked for at once. */
+  readonly judgeConcurrency: number;
+  /** CPU threads of a local judge. */
+  readonly threads?: number;
+}
+export interface OpenScreen {
+  readonly screen: Screen;
+  readonly judge: Judge;
+  close(): Promise<void>;
+}
+/**
+ * Opens the judge and the policies; null if there is no policy.
+ * @throws {ConfigError} --policy without --judge or the reverse, a judge that is neither folder nor URL
+ */
+export async function openScreen(options: ScreeningOptions): Promise<OpenScreen | null> {
+  if (options.policy.length === 0) {
+    if (options.judge !== undefined)
+      throw new ConfigError(
+        'policy_missing',
+        '--judge without --policy: a judge needs a policy to judge by; add --policy FILE',
+      );
+    return null;
+  }
+  if (options.judge === undefined)
+    throw new ConfigError(
+      'judge_missing',
+      '--policy without --judge: nothing would pass unjudged; add --judge DIR or --judge URL',
+    );
+  const policies = await Promise.all(options.policy.map(loadPolicy));
+  const names = policies.map((p) => p.name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined)
+    throw new ConfigError(
+      'policy_twice',
+      `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
+    );
+  const { judge, close } = await openJudge(options.judge, options);
+  const screen = createScreen({
+    policies,
+    judge,
+    timeoutMs: options.judgeTimeout * 1000,
+    concurrency: options.judgeConcurrency,
+  });
+  return { screen, judge, close };
+}
+
+async function openJudge(where: string, options: ScreeningOptions): Promise<{ judge: Judge; close(): Promise<void> }> {
+  if (/^[a-z]+:\/\//i.test(where)) {
+    if (!options.judgeModel)
+      throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);
+    const apiKey = process.env[JUDGE_KEY_VARIABLE];
+    const judge = createEndpointJudge({
+      url: where,
+      model: options.judgeModel,
+      maxTokens: options.judgeMaxTokens,
+      ...(apiKey ? { apiKey } : {}),
+      ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
+    });
+    return { judge, close: async () => {} };
+  }
+  if (!(await stat(where).catch(() => null))?.isDirectory())
+    throw new ConfigError(
+      'judge_unreadable',
+      `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`,
+    );
+  const engine = await openEngine({
+    // Each policy heads its own kind of conversation.
+    model: where,
+    slots: options.judgeConcurrency,
+    prefixes: options.policy.length,
+    ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  });
+  try {
+    const judge = await createEngineJudge(engine, {
+      name: where,
+      maxTokens: options.judgeMaxTokens,
+      ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
+    });
+    return { judge, close: () => engine.close() };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
+}
