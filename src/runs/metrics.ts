@@ -1,0 +1,42 @@
+// metrics.jsonl of a run: one line a step.
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../base/files.js';
+
+/** A line of metrics.jsonl. */
+export interface StepMetrics {
+  readonly step: number;
+  /** Nats per weighted token, before the update. */
+  readonly loss: number;
+  readonly lr: number;
+  readonly gradNorm: number;
+  readonly tokens: number;
+  readonly tokensPerSecond: number;
+  readonly peakBytes: number;
+}
+
+const metricsFile = (run: string): string => join(run, 'metrics.jsonl');
+
+export const appendMetrics = (run: string, m: StepMetrics): void =>
+  appendFileSync(metricsFile(run), `${JSON.stringify(m)}\n`);
+
+/** Lines that can be read; a line cut off by a kill is passed over. */
+export function readMetrics(run: string): StepMetrics[] {
+  if (!existsSync(metricsFile(run))) return [];
+  return readFileSync(metricsFile(run), 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      if (!line) return [];
+      try {
+        return [JSON.parse(line) as StepMetrics];
+      } catch {
+        return [];
+      }
+    });
+}
+
+/** Forgets what was measured after `step`: those steps will be run again. */
+export function truncateMetrics(run: string, step: number): void {
+  const kept = readMetrics(run).filter((m) => m.step <= step);
+  writeFileAtomic(metricsFile(run), kept.map((m) => `${JSON.stringify(m)}\n`).join(''));
+}
