@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { errorFromData } from '../base/error-data.js';
 import { NativeError } from '../base/errors.js';
+import type { AdapterInfo } from './adapters.js';
 import type {
   EngineEvent,
   EngineInfo,
@@ -25,6 +26,15 @@ export interface Engine {
   score(request: ScoreRequest): Promise<Float32Array>;
   /** sha256 over weights, config and tokenizer, hex; computed at the first call. */
   digest(): Promise<string>;
+  /**
+   * Reads a PEFT adapter folder. Requests that name it from now on get it; where the name is taken, those under way go
+   * on with the adapter they began with. A load that fails changes nothing. @throws {CheckpointError} what reading
+   * refuses
+   */
+  loadAdapter(name: string, folder: string): Promise<AdapterInfo>;
+  /** Requests under way go on with it; its memory goes with the last. @throws {ConfigError} adapter_unknown */
+  unloadAdapter(name: string): Promise<void>;
+  adapters(): Promise<readonly AdapterInfo[]>;
   /** Ends running requests with `AbortError`. A second close does nothing. */
   close(): Promise<void>;
 }
@@ -181,6 +191,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     info,
     generate,
     score: (request) => ask<Float32Array>((id) => ({ kind: 'score', id, request })),
+    loadAdapter: (name, folder) => ask<AdapterInfo>((id) => ({ kind: 'load', id, name, folder })),
+    unloadAdapter: (name) => ask<void>((id) => ({ kind: 'unload', id, name })),
+    adapters: () => ask<readonly AdapterInfo[]>((id) => ({ kind: 'adapters', id })),
     digest: () => (digest ??= ask<string>((id) => ({ kind: 'digest', id }))),
     close() {
       closing ??= (async () => {

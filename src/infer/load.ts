@@ -1,8 +1,6 @@
-// What one engine holds: checkpoint, tokenizer, adapters; opened together and closed together.
+// What one engine holds: checkpoint and tokenizer; opened together and closed together.
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
-import type { Adapter } from '../lora/adapter.js';
-import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
@@ -12,7 +10,6 @@ import type { EngineOptions } from './protocol.js';
 export interface LoadedModel {
   readonly model: ModelWeights;
   readonly tokenizer: Tokenizer;
-  readonly adapters: ReadonlyMap<string, Adapter>;
   close(): void;
 }
 
@@ -21,7 +18,7 @@ export interface LoadedModel {
  * @throws {NativeError} what is missing for the device
  */
 export function loadModel(
-  options: Pick<EngineOptions, 'model' | 'adapters' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>,
+  options: Pick<EngineOptions, 'model' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>,
 ): LoadedModel {
   const closers: (() => void)[] = [];
   const close = (): void => {
@@ -40,13 +37,7 @@ export function loadModel(
     closers.push(() => model.close());
     const tokenizer = loadTokenizer(options.model, { vocabSize: model.config.vocab_size });
     closers.push(() => tokenizer.close());
-    const adapters = new Map<string, Adapter>();
-    for (const [name, dir] of Object.entries(options.adapters ?? {})) {
-      const adapter = readPeft(dir, model.config, { place });
-      closers.push(() => adapter.close());
-      adapters.set(name, adapter);
-    }
-    return { model, tokenizer, adapters, close };
+    return { model, tokenizer, close };
   } catch (e) {
     close();
     throw e;

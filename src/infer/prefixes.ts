@@ -35,6 +35,13 @@ export class Prefixes {
     this.cache.copy(prefix.slot, slot);
     return true;
   }
+  /** Drops what was computed with an adapter. */
+  forget(adapter: ModelAdapter): void {
+    for (const prefix of this.#kept.filter((p) => p.adapter === adapter)) {
+      this.#kept.splice(this.#kept.indexOf(prefix), 1);
+      this.#free.push(prefix.slot);
+    }
+  }
   /** Keeps what `slot` holds: tokens[0…length). */
   keep(slot: number, tokens: Int32Array, length: number, adapter: ModelAdapter | null): void {
     if (length < MIN_PREFIX_TOKENS) return;

@@ -8,7 +8,7 @@ import type { Sampling } from './sequence.js';
 export interface EngineOptions {
   /** Checkpoint folder. */
   readonly model: string;
-  /** PEFT adapter folders by name. */
+  /** PEFT adapter folders by name, loaded at once. Others may come and go later. */
   readonly adapters?: Readonly<Record<string, string>>;
   /** Threads of the CPU pool; default: what the machine has. */
   readonly threads?: number;
@@ -37,6 +37,7 @@ export interface EngineInfo {
   readonly layers: number;
   readonly threads: number;
   readonly device: Place;
+  /** Names of those that it was opened with. */
   readonly adapters: readonly string[];
 }
 
@@ -78,11 +79,14 @@ export type ToWorker =
   | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }
   | { readonly kind: 'score'; readonly id: number; readonly request: ScoreRequest }
   | { readonly kind: 'digest'; readonly id: number }
+  | { readonly kind: 'load'; readonly id: number; readonly name: string; readonly folder: string }
+  | { readonly kind: 'unload'; readonly id: number; readonly name: string }
+  | { readonly kind: 'adapters'; readonly id: number }
   | { readonly kind: 'cancel'; readonly id: number }
   | { readonly kind: 'close' };
 export type FromWorker =
   | { readonly kind: 'ready'; readonly info: EngineInfo }
   | { readonly kind: 'event'; readonly id: number; readonly event: EngineEvent }
-  | { readonly kind: 'result'; readonly id: number; readonly value: Float32Array | string }
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   /** id −1: the engine as a whole. */
   | { readonly kind: 'error'; readonly id: number; readonly error: ErrorData };

@@ -1,6 +1,6 @@
 // The engine's inside, free of threads: takes requests, steps the session, sends events. worker.ts drives it; tests may
 // as well.
-import { createHash } from 'node:crypto';
+import { sha256 } from '../base/digest.js';
 import { errorToData } from '../base/error-data.js';
 import { ConfigError } from '../base/errors.js';
 import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
@@ -8,8 +8,9 @@ import type { Message } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
-import { type ModelAdapter, placeOf } from '../model/types.js';
+import { placeOf } from '../model/types.js';
 import { getThreads, setThreads } from '../native/tensor.js';
+import { Adapters, type Lease } from './adapters.js';
 import { createTracker, type Tracker } from './channels.js';
 import { type LoadedModel, loadModel } from './load.js';
 import type { EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
@@ -26,6 +27,7 @@ export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, mi
 interface Active {
   readonly id: number;
   readonly sequence: Sequence;
+  readonly adapter: Lease | null;
   readonly tracker: Tracker;
   readonly promptTokens: number;
   readonly tokens: number[];
@@ -38,11 +40,22 @@ export class Runner implements Disposable {
   readonly info: EngineInfo;
   readonly #loaded: LoadedModel;
   readonly #session: Session;
+  readonly #adapters: Adapters;
   readonly #active = new Map<Sequence, Active>();
   readonly #precision: 'f32' | 'bf16';
 
   /** @throws what loading refuses */
-  constructor(
+  static async open(options: EngineOptions, send: (message: FromWorker) => void): Promise<Runner> {
+    const runner = new Runner(options, send);
+    try {
+      for (const [name, folder] of Object.entries(options.adapters ?? {})) await runner.#adapters.load(name, folder);
+      return runner;
+    } catch (e) {
+      runner.close();
+      throw e;
+    }
+  }
+  private constructor(
     readonly options: EngineOptions,
     readonly send: (message: FromWorker) => void,
   ) {
@@ -64,13 +77,18 @@ export class Runner implements Disposable {
         capacity: contextTokens,
         prefixes: options.prefixes ?? DEFAULT_PREFIXES,
       });
+      const session = this.#session;
+      this.#adapters = new Adapters(config, placeOf(this.#loaded.model), {
+        gone: (adapter) => session.forget(adapter),
+        moving: () => session.forgetSteps(),
+      });
       this.info = {
         contextTokens,
         vocabSize: config.vocab_size,
         layers: config.num_hidden_layers,
         threads: getThreads(),
         device: placeOf(this.#loaded.model),
-        adapters: [...this.#loaded.adapters.keys()],
+        adapters: Object.keys(options.adapters ?? {}),
       };
     } catch (e) {
       this.#loaded.close();
@@ -84,19 +102,19 @@ export class Runner implements Disposable {
 
   /** Takes one message. What fails is sent as an error of that request. */
   handle(message: Exclude<ToWorker, { readonly kind: 'close' }>): void {
+    const { id } = message;
+    const answer = (value: unknown): void => this.send({ kind: 'result', id, value });
+    const fail = (error: unknown): void => this.send({ kind: 'error', id, error: errorToData(error) });
     try {
-      if (message.kind === 'generate') this.#start(message.id, message.request);
-      else if (message.kind === 'score')
-        this.send({ kind: 'result', id: message.id, value: this.#score(message.request) });
-      else if (message.kind === 'digest') void this.#digest(message.id);
-      else
-        for (const active of this.#active.values())
-          if (active.id === message.id) {
-            this.#session.cancel(active.sequence);
-            this.#active.delete(active.sequence);
-          }
+      if (message.kind === 'generate') this.#start(id, message.request);
+      else if (message.kind === 'cancel') this.#cancel(id);
+      else if (message.kind === 'score') answer(this.#score(message.request));
+      else if (message.kind === 'digest') void this.#digest().then(answer, fail);
+      else if (message.kind === 'load') void this.#adapters.load(message.name, message.folder).then(answer, fail);
+      else if (message.kind === 'unload') answer(this.#adapters.unload(message.name));
+      else answer(this.#adapters.list());
     } catch (error) {
-      this.send({ kind: 'error', id: message.id, error: errorToData(error) });
+      fail(error);
     }
   }
 
@@ -113,22 +131,18 @@ export class Runner implements Disposable {
     } catch (error) {
       const data = errorToData(error);
       for (const active of this.#active.values()) {
-        this.#session.cancel(active.sequence);
+        this.#end(active);
         this.send({ kind: 'error', id: active.id, error: data });
       }
-      this.#active.clear();
     }
   }
-
-  #adapter(name: string | undefined): ModelAdapter | null {
-    if (name === undefined) return null;
-    const adapter = this.#loaded.adapters.get(name);
-    if (!adapter)
-      throw new ConfigError(
-        'adapter_unknown',
-        `adapter ${name}: not loaded; there are ${[...this.#loaded.adapters.keys()].join(', ') || 'none'}`,
-      );
-    return adapter.model;
+  #cancel(id: number): void {
+    for (const active of this.#active.values()) if (active.id === id) this.#end(active);
+  }
+  #end(active: Active): void {
+    this.#session.cancel(active.sequence);
+    this.#active.delete(active.sequence);
+    active.adapter?.release();
   }
 
   /** Tokens of the leading system and developer messages: what conversations of one kind have in common. */
@@ -143,18 +157,26 @@ export class Runner implements Disposable {
     const prompt = renderPrompt({ messages: request.messages }, tokenizer);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
     checkSampling(sampling);
-    const sequence = this.#session.start({
-      tokens: prompt,
-      maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS,
-      stop: new Set(stopTokens(tokenizer)),
-      sampling,
-      adapter: this.#adapter(request.adapter),
-      sharedTokens: this.#openingTokens(request.messages),
-    });
+    const adapter = request.adapter === undefined ? null : this.#adapters.use(request.adapter);
+    let sequence: Sequence;
+    try {
+      sequence = this.#session.start({
+        tokens: prompt,
+        maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS,
+        stop: new Set(stopTokens(tokenizer)),
+        sampling,
+        adapter: adapter?.adapter ?? null,
+        sharedTokens: this.#openingTokens(request.messages),
+      });
+    } catch (e) {
+      adapter?.release();
+      throw e;
+    }
     const startMs = performance.now();
     this.#active.set(sequence, {
       id,
       sequence,
+      adapter,
       tracker: createTracker(tokenizer),
       promptTokens: prompt.length,
       tokens: [],
@@ -171,7 +193,7 @@ export class Runner implements Disposable {
     active.logprobs.push(logprob);
     for (const delta of tracker.push(token)) this.send({ kind: 'event', id, event: { kind: 'text', ...delta } });
     if (!finish) return;
-    this.#active.delete(active.sequence);
+    this.#end(active);
     const end = tracker.end();
     for (const delta of end.deltas) this.send({ kind: 'event', id, event: { kind: 'text', ...delta } });
     const messages: readonly Message[] = end.messages;
@@ -203,24 +225,21 @@ export class Runner implements Disposable {
         'token_range',
         `score: token ${bad} is not in the model's vocabulary of ${model.config.vocab_size}`,
       );
-    using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), placeOf(model));
-    return scoreTokens(model, this.#adapter(adapter), tokens, { precision: this.#precision, cache });
-  }
-
-  async #digest(id: number): Promise<void> {
+    const lease = adapter === undefined ? null : this.#adapters.use(adapter);
     try {
-      const weights = await digestCheckpoint(this.options.model);
-      this.send({
-        kind: 'result',
-        id,
-        value: createHash('sha256').update(`${weights}\n${this.#loaded.tokenizer.digest}`).digest('hex'),
-      });
-    } catch (error) {
-      this.send({ kind: 'error', id, error: errorToData(error) });
+      using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), placeOf(model));
+      return scoreTokens(model, lease?.adapter ?? null, tokens, { precision: this.#precision, cache });
+    } finally {
+      lease?.release();
     }
   }
 
+  async #digest(): Promise<string> {
+    return sha256(`${await digestCheckpoint(this.options.model)}\n${this.#loaded.tokenizer.digest}`);
+  }
+
   close(): void {
+    this.#adapters.close();
     this.#session.close();
     this.#loaded.close();
   }

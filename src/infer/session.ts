@@ -5,7 +5,6 @@
 // A sequence's bits are its own. The pieces of its prompt are cut at places that depend on it alone, and each is a pass
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
-import { ConfigError } from '../base/errors.js';
 import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
@@ -100,6 +99,15 @@ export class Session implements Disposable {
     }
     const running = this.#running.indexOf(sequence as State);
     if (running >= 0) this.#release(this.#running[running] as State);
+  }
+  /** Drops all that was kept of an adapter, before it is freed; no sequence may run with it any more. */
+  forget(adapter: ModelAdapter): void {
+    this.#prefixes.forget(adapter);
+    this.#steps?.forget(adapter);
+  }
+  /** Drops recorded steps, before tensors of adapters are freed as they move. */
+  forgetSteps(): void {
+    this.#steps?.close();
   }
   get idle(): boolean {
     return this.#waiting.length + this.#running.length === 0;

@@ -10,7 +10,7 @@ const send = (message: FromWorker): void => port.postMessage(message);
 try {
   // Imported here, so that a missing addon arrives as an error of the engine.
   const { Runner } = await import('./runner.js');
-  const runner = new Runner(workerData as EngineOptions, send);
+  const runner = await Runner.open(workerData as EngineOptions, send);
   let running = false;
   const run = (): void => {
     runner.step();

@@ -77,7 +77,10 @@ export interface CreateOptions {
   readonly initialise?: boolean;
   /** Where it lies: the place of the model it is for (default 'cpu'). */
   readonly place?: Place;
+  /** Memory of its parameters that is another's: f32 [numel], a view in `scope`; its contents are left as they are. */
+  readonly storage?: AdapterStorage;
 }
+export type AdapterStorage = (scope: Scope, numel: number) => Tensor;
 
 /**
  * A uniform in ±1/√in (kaiming-uniform with a = √5, as PEFT draws it on the stacked matrix), B zero: a new adapter
@@ -87,11 +90,11 @@ export function createAdapter(config: ModelConfig, spec: AdapterSpec, options: C
   const scope = new Scope('adapter', options.place);
   try {
     const { entries, numel } = adapterLayout(config, spec);
-    const params = scope.zeros('f32', [numel]);
+    const params = options.storage?.(scope, numel) ?? scope.zeros('f32', [numel]);
     const grads = options.trainable ? scope.zeros('f32', [numel]) : null;
     const tensors = entries.map((e) => params.view(scope, e.shape, e.offset));
     const gradViews = entries.map((e) => (grads ? grads.view(scope, e.shape, e.offset) : null));
-    if (options.initialise !== false) {
+    if (options.initialise !== false && !options.storage) {
       entries.forEach((e, i) => {
         if (e.part !== 'A') return;
         const bound = 1 / Math.sqrt(matrixShape(config, e.target).inputs);

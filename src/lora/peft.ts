@@ -8,7 +8,7 @@ import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Place, Tensor } from '../native/tensor.js';
-import { type Adapter, createAdapter } from './adapter.js';
+import { type Adapter, type AdapterStorage, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
 import {
   checkPeftConfig,
@@ -237,9 +237,13 @@ function orient(
 }
 
 export interface ReadOptions {
-  readonly trainable?: boolean /** Dropout on attention when it is trained further. */;
-  readonly dropout?: number /** Where the adapter lies: the place of its model (default 'cpu'). */;
+  readonly trainable?: boolean;
+  /** Dropout on attention when it is trained further. */
+  readonly dropout?: number;
+  /** Where the adapter lies: the place of its model (default 'cpu'). */
   readonly place?: Place;
+  /** Where its parameters go; default: memory of its own. */
+  readonly storage?: AdapterStorage;
 }
 
 /**
@@ -278,6 +282,7 @@ export function readPeft(folder: string, config: ModelConfig, options: ReadOptio
     trainable: options.trainable ?? false,
     initialise: false,
     place: options.place ?? 'cpu',
+    ...(options.storage ? { storage: options.storage } : {}),
   });
   try {
     const at = new Map(

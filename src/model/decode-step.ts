@@ -136,6 +136,13 @@ export class DecodeSteps implements Disposable {
       throw e;
     }
   }
+  /** Drops what was recorded with an adapter, before its tensors are freed. */
+  forget(adapter: ModelAdapter): void {
+    for (const step of this.#steps.filter((s) => s.adapter === adapter)) {
+      this.#steps.splice(this.#steps.indexOf(step), 1);
+      step.close();
+    }
+  }
   close(): void {
     for (const step of this.#steps.splice(0)) step.close();
   }

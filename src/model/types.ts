@@ -79,6 +79,31 @@ export interface ModelAdapter {
   readonly layers: readonly LayerAdapter[];
 }
 
+/** Where the pairs of one target lie in a pool, by the adapter's row; what ops lora_fwd and grouped_lora_fwd read. */
+export interface PoolTarget {
+  /** i32 [n,3]: A and B begin at elements 16·table[·,0] and 16·table[·,1] of the pool; rank, 0 where it is not adapted. */
+  readonly table: Tensor;
+  /** f32 [n] */
+  readonly scales: Tensor;
+}
+/** Adapters that lie in one tensor, so that the rows of one pass may belong to several of them. */
+export interface AdapterPool {
+  /** f32 [M] */
+  readonly params: Tensor;
+  /** The highest rank in it. */
+  readonly rank: number;
+  /** A target is absent where no adapter has it. */
+  readonly layers: readonly { readonly [T in LoraTarget]?: PoolTarget }[];
+}
+export interface PooledAdapter extends ModelAdapter {
+  /** As it is now: another object after the pool has moved. */
+  readonly pool: AdapterPool;
+  /** Its row in the pool's tables. */
+  readonly row: number;
+}
+export const isPooled = (adapter: ModelAdapter | null): adapter is PooledAdapter =>
+  adapter !== null && 'pool' in adapter;
+
 /**
  * Gradients of all weights, f32, same shapes as the weights (experts out×in [E,N,C]); for training from scratch only.
  * They accumulate.

@@ -10,6 +10,7 @@ import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openEngine } from '../../src/infer/engine.js';
 import { generateAll } from '../../src/infer/generate-all.js';
 import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
+import { DEFAULT_SAMPLING } from '../../src/infer/runner.js';
 import { GREEDY } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';
@@ -109,6 +110,51 @@ describe('Engine', () => {
     expect(here({ ...requests[1], messages: requests[1]?.messages ?? [] }, false)).not.toEqual(
       here({ ...requests[1], messages: requests[1]?.messages ?? [] }, true),
     );
+  });
+
+  it('loads, replaces and unloads adapters while requests run: each keeps what it began with', async () => {
+    const other = createAdapter(config, adapter.spec, { seed: 8 }),
+      otherDir = join(root, 'other');
+    other.params.write(other.params.toFloat32().map((x, i) => x || Math.cos(i) * 0.2));
+    await writePeft(other, otherDir, { baseModel: 'nano' });
+    other.close();
+    const request: GenerateRequest = {
+      messages,
+      maxTokens: 150,
+      adapter: 'guest',
+      sampling: { temperature: 1, seed: 21 },
+    };
+    const texts = async (): Promise<number[]> => [...(await finish(request)).done.tokens];
+    const info = await engine.loadAdapter('guest', adapterDir);
+    expect(info).toMatchObject({ name: 'guest', folder: adapterDir, pairs: 4 * 6 });
+    expect(info.digest).toMatch(/^[0-9a-f]{64}$/);
+    expect((await engine.adapters()).map((a) => a.name)).toEqual(['desk', 'guest']);
+    expect((await engine.adapters())[0]).toMatchObject({ digest: info.digest, bytes: info.bytes });
+    const first = await texts();
+    expect(first).toEqual(here({ ...request, sampling: { ...DEFAULT_SAMPLING, seed: 21 } }, true));
+
+    // Under way when the name is given to another, taken away, and given again.
+    const running = [texts(), texts()];
+    const replaced = engine.loadAdapter('guest', otherDir);
+    await replaced;
+    const second = await texts();
+    expect(second).not.toEqual(first);
+    const last = texts();
+    await engine.unloadAdapter('guest');
+    await expect(texts()).rejects.toMatchObject({ code: 'adapter_unknown' });
+    await expect(engine.unloadAdapter('guest')).rejects.toMatchObject({ code: 'adapter_unknown' });
+    expect(await Promise.all(running)).toEqual([first, first]);
+    expect(await last).toEqual(second);
+    expect((await engine.loadAdapter('guest', otherDir)).digest).not.toBe(info.digest);
+    expect(await texts()).toEqual(second);
+
+    // A load that fails changes nothing.
+    await expect(engine.loadAdapter('guest', join(root, 'none'))).rejects.toMatchObject({ code: 'adapter_missing' });
+    expect(await texts()).toEqual(second);
+    // The last of two loads of a name is the one that was asked for last.
+    await Promise.all([engine.loadAdapter('guest', otherDir), engine.loadAdapter('guest', adapterDir)]);
+    expect(await texts()).toEqual(first);
+    await engine.unloadAdapter('guest');
   });
 
   it('two engines side by side do not disturb each other', async () => {

@@ -1,0 +1,153 @@
+// The adapters of an engine, by name. They come and go while it runs: a request keeps the adapter that it began with
+// until it ends, whatever the name stands for by then.
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { sha256, sha256File } from '../base/digest.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
+import { CONFIG_FILE, readPeft, TENSOR_FILE } from '../lora/peft.js';
+import { LoraPool, type Resident } from '../lora/pool.js';
+import type { ModelConfig } from '../model/config.js';
+import type { Place } from '../native/tensor.js';
+
+export interface AdapterInfo {
+  readonly name: string;
+  readonly folder: string;
+  /** sha256 over the names and digests of its configuration and its tensor file as they were loaded, hex. */
+  readonly digest: string;
+  /** Low-rank pairs that are applied. */
+  readonly pairs: number;
+  readonly bytes: number;
+}
+interface Held {
+  readonly info: AdapterInfo;
+  readonly resident: Resident;
+  /** Requests under way, and one while it has its name. */
+  uses: number;
+}
+/** A use of an adapter: it stays until `release`, which may be called again. */
+export interface Lease {
+  readonly adapter: Resident;
+  release(): void;
+}
+
+export interface AdapterEvents {
+  /** Before it is freed: nothing may know it any more. */
+  readonly gone: (adapter: Resident) => void;
+  /** Before tensors of those that stay are freed, as they move to others. */
+  readonly moving: () => void;
+}
+
+export class Adapters implements Disposable {
+  readonly #named = new Map<string, Held>();
+  readonly #pool: LoraPool;
+  /** Loading takes turns, so that the last of two loads of a name is the one that was asked for last. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    readonly config: ModelConfig,
+    readonly place: Place,
+    readonly events: AdapterEvents,
+  ) {
+    this.#pool = new LoraPool(config, place, events.moving);
+  }
+
+  list(): readonly AdapterInfo[] {
+    return [...this.#named.values()].map((held) => held.info);
+  }
+
+  /**
+   * Reads a PEFT folder under a name. From then on requests get it; one that had the name goes when its last request
+   * ends. A load that fails changes nothing.
+   * @throws {CheckpointError} as readPeft; file_changed: the files changed while they were read
+   */
+  load(name: string, folder: string): Promise<AdapterInfo> {
+    const done = this.#turn.then(() => this.#load(name, folder));
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+  async #load(name: string, folder: string): Promise<AdapterInfo> {
+    const before = state(folder),
+      digest = await digestAdapter(folder);
+    const resident = this.#pool.add((storage) => readPeft(folder, this.config, { place: this.place, storage }));
+    if (state(folder) !== before) {
+      this.#free(resident);
+      throw new CheckpointError(
+        'file_changed',
+        `${folder}: changed while it was loaded; load it again when it is complete`,
+        { file: folder },
+      );
+    }
+    const info: AdapterInfo = {
+      name,
+      folder,
+      digest,
+      pairs: resident.adapter.entries.length / 2,
+      bytes: resident.bytes,
+    };
+    const old = this.#named.get(name);
+    this.#named.set(name, { info, resident, uses: 1 });
+    if (old) this.#drop(old);
+    return info;
+  }
+  /**
+   * Takes the name away; requests under way go on with it, its memory goes with the last of them.
+   * @throws {ConfigError} adapter_unknown
+   */
+  unload(name: string): void {
+    const held = this.#held(name);
+    this.#named.delete(name);
+    this.#drop(held);
+  }
+  /** @throws {ConfigError} adapter_unknown */
+  use(name: string): Lease {
+    const held = this.#held(name);
+    held.uses++;
+    let open = true;
+    return {
+      adapter: held.resident,
+      release: () => {
+        if (open) this.#drop(held);
+        open = false;
+      },
+    };
+  }
+
+  #held(name: string): Held {
+    const held = this.#named.get(name);
+    if (!held)
+      throw new ConfigError(
+        'adapter_unknown',
+        `adapter ${name}: not loaded; there are ${[...this.#named.keys()].join(', ') || 'none'}`,
+      );
+    return held;
+  }
+  #drop(held: Held): void {
+    if (--held.uses === 0) this.#free(held.resident);
+  }
+  #free(resident: Resident): void {
+    this.events.gone(resident);
+    this.#pool.remove(resident);
+  }
+  close(): void {
+    this.#named.clear();
+    this.#pool.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+const FILES = [CONFIG_FILE, TENSOR_FILE] as const;
+/** Sizes and times of the files; what cannot be read is for readPeft to say. */
+function state(folder: string): string {
+  return FILES.map((name) => {
+    const s = statSync(join(folder, name), { bigint: true, throwIfNoEntry: false });
+    return s ? `${s.ino}:${s.size}:${s.mtimeNs}` : '';
+  }).join();
+}
+async function digestAdapter(folder: string): Promise<string> {
+  let text = '';
+  for (const name of FILES)
+    if (existsSync(join(folder, name))) text += `${name} ${await sha256File(join(folder, name))}\n`;
+  return sha256(text);
+}
