@@ -1,4 +1,5 @@
-// Each file runs in its own process: a crash of native code names the file it happened in. Two at a time: the native pool uses all cores already.
+// Each file runs in its own process: a crash of native code names the file it happened in. Two at a time: the native
+// pool uses all cores already.
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({

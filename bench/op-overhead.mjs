@@ -34,8 +34,8 @@ const cases = [
 ];
 for (const [name, run] of cases) {
   median(run);
-  process.stdout.write(
-    `${JSON.stringify({ bench: 'op overhead', case: name, microseconds: Number(median(run).toFixed(3)), node: process.versions.node, cpu: cpus()[0]?.model })}\n`,
-  );
+  const microseconds = Number(median(run).toFixed(3));
+  const row = { bench: 'op overhead', case: name, microseconds, node: process.versions.node, cpu: cpus()[0]?.model };
+  process.stdout.write(`${JSON.stringify(row)}\n`);
 }
 scope.close();

@@ -20,6 +20,7 @@ const { values: o } = parseArgs({
   },
 });
 
+/** @param {'f32' | 'bf16'} [precision] */
 function run(model, tokens, rows, precision = 'bf16') {
   const s = new Scope();
   const batch = { tokens, positions: Int32Array.from(tokens, (_, i) => i), starts: Int32Array.of(0, tokens.length) };

@@ -55,10 +55,9 @@ function alternate(name, n, tokens, run) {
     ratio: median(a.map((t, i) => t / b[i])),
   });
 }
+const short = (_, v) => (typeof v === 'number' ? Number(v.toPrecision(4)) : v);
 const print = (row) =>
-  process.stdout.write(
-    `${JSON.stringify({ bench: 'q8 speed', threads: getThreads(), ...row }, (_, v) => (typeof v === 'number' ? Number(v.toPrecision(4)) : v))}\n`,
-  );
+  process.stdout.write(`${JSON.stringify({ bench: 'q8 speed', threads: getThreads(), ...row }, short)}\n`);
 
 const caches = [0, 1].map(() => new KvCache(bf16.config, 1, pairs + 1));
 alternate('decode, batch 1, from depth 0', pairs, 1, (model, which, i) => pass(model, caches[which], i, 1));

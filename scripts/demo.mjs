@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { buildNative, buildTypeScript, checkNode, installDependencies, root, say } from './prepare.mjs';
 
 checkNode();
-for (const [what, step] of [
-  ['npm ci', installDependencies],
-  ['the native build', () => buildNative()],
-  ['the TypeScript build', buildTypeScript],
+for (const { what, done } of [
+  { what: 'npm ci', done: installDependencies },
+  { what: 'the native build', done: () => buildNative() },
+  { what: 'the TypeScript build', done: buildTypeScript },
 ]) {
-  if (step()) continue;
+  if (done()) continue;
   say(`demo: ${what} failed; the lines above say why`);
   process.exit(1);
 }

@@ -71,13 +71,9 @@ async function recipePage() {
             : (s.type ?? 'any');
   const walk = (s, path, required) => {
     const variants = (s.anyOf ?? s.oneOf ?? []).filter((v) => v.properties);
-    if (path)
-      rows.push(
-        `| \`${path}\` | ${typeOf(s)} | ` +
-          `${s.default !== undefined ? `\`${JSON.stringify(s.default).replaceAll('|', '\\|')}\`` : required ? 'required' : ''} ` +
-          '' +
-          `| ${(s.description ?? '').replaceAll('|', '\\|')} |`,
-      );
+    const cell = (text) => text.replaceAll('|', '\\|');
+    const fallback = s.default !== undefined ? `\`${cell(JSON.stringify(s.default))}\`` : required ? 'required' : '';
+    if (path) rows.push(`| \`${path}\` | ${typeOf(s)} | ${fallback} | ${cell(s.description ?? '')} |`);
     for (const v of [s, ...variants])
       for (const [k, p] of Object.entries(v.properties ?? {}))
         walk(p, path ? `${path}.${k}` : k, (v.required ?? []).includes(k));
@@ -107,7 +103,7 @@ for (const [file, text] of Object.entries(pages)) {
   }
   if (old !== text) {
     stale++;
-    console.error(`${file} is stale: run npm run docs`);
+    console.error(`${file} is stale: run npm run check -- --fix`);
   }
 }
 process.exitCode = stale ? 1 : 0;

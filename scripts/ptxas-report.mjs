@@ -146,10 +146,14 @@ const lines = [...rows]
   });
 const version =
   /release ([\d.]+), V([\d.]+)/.exec(spawnSync('nvcc', ['--version'], { encoding: 'utf8' }).stdout)?.[2] ?? '?';
+const spilled = new Set(spilling.map((s) => s.name)).size;
+const found = spilled === 0 ? 'none of them spills' : `${spilled} of them spill`;
 const text = `# Registers and spills of the CUDA kernels
 
-Written by \`scripts/ptxas-report.mjs\` with nvcc ${version}: ${rows.size} kernels in ${sources.length} files, ${spilling.length === 0 ? 'none of them spills' : `${new Set(spilling.map((s) => s.name)).size} of them spill`}. A cell
-is registers per thread; \`st n\`: a stack frame of n bytes without spills (an array indexed at run time); shared: bytes of static shared memory, what is asked for at launch not counted.
+Written by \`scripts/ptxas-report.mjs\` with nvcc ${version}: ${rows.size} kernels in ${sources.length} files,
+${found}. A cell is registers per thread; \`st n\`: a stack frame of
+n bytes without spills (an array indexed at run time); shared: bytes of static shared memory, what is asked for at
+launch not counted.
 
 | file | kernel | ${architectures.map((a) => `sm_${a}`).join(' | ')} | shared |
 |---|---|${architectures.map(() => '---|').join('')}---|

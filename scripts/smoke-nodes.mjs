@@ -53,10 +53,8 @@ for (const major of majors) {
   const ok = child.status === 0;
   if (ok) passed++;
   else failed++;
-  say(
-    `smoke on Node ${major}: ` +
-      `${ok ? child.stdout.trim() : `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`}`,
-  );
+  const failure = `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`;
+  say(`smoke on Node ${major}: ${ok ? child.stdout.trim() : failure}`);
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
 process.exit(failed > 0 ? 1 : 0);

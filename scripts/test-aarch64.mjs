@@ -9,6 +9,7 @@ import { buildNative, root, say } from './prepare.mjs';
 const SYSROOT = '/usr/aarch64-linux-gnu'; // Debian's: where the emulated program finds its loader and libstdc++
 // The plainest ARMv8.0 and everything qemu knows: what a newer core would offer must not be needed, and must not be
 // wrong.
+/** @type {[string, string[]][]} CPU of qemu, arguments of the test program */
 const CPUS = [
   ['max', ['--quick', '--backend', 'cpu']],
   ['max', ['--backend', 'emulation', '--filter', 'rmsnorm']],

@@ -3,7 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { buildNative, buildTypeScript, checkNode, installDependencies, root, run, say } from './prepare.mjs';
+import { checks } from './check.mjs';
+import { buildNative, checkNode, installDependencies, root, run, say } from './prepare.mjs';
 
 const total = { passed: 0, failed: 0 };
 const lines = [];
@@ -89,22 +90,11 @@ function vitest() {
   for (const [file, n] of skipped) skip(`vitest, ${n} in ${file}`, 'what they need is not here; the file says what');
 }
 
-/** The lock file must serve anyone: no registry's host in it. */
-function lockNamesNoHost() {
-  const hosts = [
-    ...readFileSync(join(root, 'package-lock.json'), 'utf8').matchAll(/"resolved": *"(https?:[^"]*)"/g),
-  ].map((m) => m[1]);
-  if (hosts.length > 0)
-    say(`package-lock.json names ${hosts[0]} and ${hosts.length - 1} others; remove the "resolved" lines`);
-  return hosts.length === 0;
-}
-
 checkNode();
 if (!check('dependencies', installDependencies)) finish();
-check('lock file names no host', lockNamesNoHost);
+for (const [name, holds] of Object.entries(checks())) check(name, holds);
 const native = check('native build', () => buildNative(['--tests']));
 const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sanitize']));
-const typescript = check('TypeScript', buildTypeScript);
 if (native) counted('native tests', join('build', 'temper_native_test'), []);
 if (sanitized)
   counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], {
@@ -113,8 +103,7 @@ if (sanitized)
   });
 if (native) counted('native tests, aarch64 under emulation', process.execPath, [join('scripts', 'test-aarch64.mjs')]);
 if (native) vitest();
-if (typescript) check('generated docs', () => run(process.execPath, [join('scripts', 'generate-docs.mjs'), '--check']));
-if (native && typescript) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
+if (native) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
 // Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
 // for one architecture; `npm run build:cuda` is for all five and takes minutes.
 if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0)

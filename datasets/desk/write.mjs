@@ -22,15 +22,13 @@ export function writeJsonl(path, rows) {
 
 /** Command line of every generator: each split `name` becomes `name.jsonl` beside the generator or in --out. */
 export function writeSplit(moduleUrl, generate, defaults) {
-  const options = Object.fromEntries([
-    ['out', { type: 'string' }],
-    ...Object.keys(defaults).map((k) => [k, { type: 'string' }]),
-  ]);
+  const text = /** @type {const} */ ({ type: 'string' });
+  const options = { out: text, ...Object.fromEntries(Object.keys(defaults).map((k) => [k, text])) };
   const { values } = parseArgs({ options });
   const numbers = Object.fromEntries(
     Object.entries(defaults).map(([k, v]) => [k, values[k] === undefined ? v : Number(values[k])]),
   );
-  const folder = values.out ?? dirname(fileURLToPath(moduleUrl));
+  const folder = values.out?.toString() ?? dirname(fileURLToPath(moduleUrl));
   for (const [name, rows] of Object.entries(generate(numbers))) {
     const written = writeJsonl(join(folder, `${name}.jsonl`), rows);
     process.stdout.write(`${written.path}  ${written.rows} rows  sha256 ${written.sha256}\n`);

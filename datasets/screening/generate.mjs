@@ -182,11 +182,12 @@ export const vocabularyMix = { contact: 0.4, respect: 0.3, subset: 0, edited: 0 
 export function drawPolicyOf(mix) {
   return (random) => {
     const r = random.next();
-    let below = mix.contact;
-    if (r < below) return { name: 'contact', rules: named.contact, text: policyText('contact') };
-    if (r < (below += mix.respect)) return { name: 'respect', rules: named.respect, text: policyText('respect') };
-    if (r < (below += mix.subset)) return drawSubset(random);
-    if (r < (below += mix.edited)) return drawEdited(random);
+    const subset = mix.contact + mix.respect;
+    const edited = subset + mix.subset;
+    if (r < mix.contact) return { name: 'contact', rules: named.contact, text: policyText('contact') };
+    if (r < subset) return { name: 'respect', rules: named.respect, text: policyText('respect') };
+    if (r < edited) return drawSubset(random);
+    if (r < edited + mix.edited) return drawEdited(random);
     return drawRenamed(random);
   };
 }

@@ -5,9 +5,12 @@
  * o200k's pattern (docs/architecture.md, "Harmony"); `u` gives \p classes, (?i:) is spelled out because JavaScript
  * lacks it before 2025.
  */
+const UPPER = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
+const LOWER = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
+const SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?";
 export const splitPattern = [
-  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${SHORT}`,
+  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${SHORT}`,
   '\\p{N}{1,3}',
   ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*',
   '\\s*[\\r\\n]+',
@@ -15,10 +18,7 @@ export const splitPattern = [
   '\\s+',
 ].join('|');
 const pieces = new RegExp(
-  splitPattern.replaceAll(
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
-  ),
+  splitPattern.replaceAll(SHORT, "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?"),
   'gu',
 );
 

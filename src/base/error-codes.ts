@@ -1,5 +1,5 @@
-// Every error code there is. A misspelt code does not compile; docs/errors.md, generated from where each is raised, holds
-// the same codes (a test compares). Codes of native code are among them.
+// Every error code there is. A misspelt code does not compile; docs/errors.md, generated from where each is raised,
+// holds the same codes (a test compares). Codes of native code are among them.
 export const ERROR_CODES = [
   'adapter_ambiguous',
   'adapter_missing',

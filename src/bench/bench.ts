@@ -18,15 +18,7 @@ import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
-import {
-  type Category,
-  getThreads,
-  memoryStats,
-  type Place,
-  releaseCached,
-  resetPeaks,
-  Scope,
-} from '../native/tensor.js';
+import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scope } from '../native/tensor.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
 import { PrivateMemory } from './private-memory.js';
 

@@ -10,7 +10,8 @@ const { workerData } = require('node:worker_threads');
 const { openSync, readSync } = require('node:fs');
 const out = new Float64Array(workerData), text = Buffer.alloc(8192), fd = openSync('/proc/self/status');
 setInterval(() => {
-  const bytes = Number(${String(procField('RssAnon'))}.exec(text.toString('latin1', 0, readSync(fd, text, 0, text.length, 0)))?.[1]) * 1024;
+  const read = text.toString('latin1', 0, readSync(fd, text, 0, text.length, 0));
+  const bytes = Number(${String(procField('RssAnon'))}.exec(read)?.[1]) * 1024;
   if (bytes > out[0]) out[0] = bytes;
   out[1]++;
 }, 5);`;

@@ -18,7 +18,7 @@ export function reportError(error: unknown, json: boolean): number {
     print('usage', `${message}; see \`temper --help\``, {}, json);
     return 2;
   }
-  const debug = process.env['TEMPER_DEBUG'] ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
+  const debug = process.env.TEMPER_DEBUG ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
   if (debug) process.stderr.write(debug);
   if (error instanceof TemperError) {
     print(error.code, error.message, error.details, json);

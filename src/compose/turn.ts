@@ -108,10 +108,7 @@ export function createShow(dim: boolean): { show: Show; end(): void } {
 
 /** Text of a model must not drive the terminal: control characters but tab and newline are made visible. */
 export const printable = (text: string): string =>
-  text.replaceAll(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g,
-    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
-  );
+  text.replaceAll(/(?![\t\n])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 
 /** A conversation's opening as training data has it, then the turns so far. */
 export function conversation(

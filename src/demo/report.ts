@@ -5,33 +5,53 @@ import type { VerifyResult } from '../compose/train.js';
 import type { Answer } from './measure.js';
 import type { DemoResult, Released, Screened } from './story.js';
 
-const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 
 /** Examples of each kind; the counts go over all. */
 const SHOWN = 2;
 
 const STYLE = `
-:root { --ground: #fbfaf8; --panel: #fff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --good: #2e7d4f; --bad: #b4311e; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --good: #7cc79a; --bad: #f08a74; } }
+:root {
+  --ground: #fbfaf8; --panel: #fff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --good: #2e7d4f;
+  --bad: #b4311e; color-scheme: light dark;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --good: #7cc79a;
+    --bad: #f08a74;
+  }
+}
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.55 system-ui, sans-serif; }
 main { max-width: 900px; margin: 0 auto; padding: 40px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 6px; } h2 { font-size: 18px; margin: 36px 0 8px; } h3 { font-size: 15px; margin: 22px 0 0; } p { margin: 6px 0 12px; max-width: 72ch; } a { color: inherit; } .soft { color: var(--soft); }
+h1 { font-size: 26px; margin: 0 0 6px; }
+h2 { font-size: 18px; margin: 36px 0 8px; }
+h3 { font-size: 15px; margin: 22px 0 0; }
+p { margin: 6px 0 12px; max-width: 72ch; }
+a { color: inherit; }
+.soft { color: var(--soft); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0; }
 .figures div, dl { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.figures b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; } .figures span { color: var(--soft); font-size: 13px; }
-dl { display: grid; grid-template-columns: 90px 1fr; gap: 4px 12px; margin: 10px 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, monospace; }
+.figures b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
+.figures span { color: var(--soft); font-size: 13px; }
+dl { display: grid; grid-template-columns: 90px 1fr; gap: 4px 12px; margin: 10px 0; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; font: 13.5px/1.5 ui-monospace, monospace; }
 dd.withheld { color: var(--bad); }
-table { border-collapse: collapse; width: 100%; font-size: 14px; } th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); } th { color: var(--soft); font-weight: 500; }
-td { font-variant-numeric: tabular-nums; } .ok { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }`;
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; }
+td { font-variant-numeric: tabular-nums; }
+.ok { color: var(--good); font-weight: 600; }
+.no { color: var(--bad); font-weight: 600; }`;
 
 const said = (prompt: string, analysis: string, final: string): string =>
   entries(prompt, { text: analysis, withheld: false, rule: null }, { text: final, withheld: false, rule: null });
 function entries(prompt: string, analysis: Released, final: Released): string {
   const row = (name: string, r: Released): string =>
-    `<dt>${name}</dt><dd${r.withheld ? ' class="withheld"' : ''}>${escape(r.text)}</dd>`;
-  return `<dl><dt>guest</dt><dd>${escape(prompt)}</dd>${row('analysis', analysis)}${row('final', final)}</dl>`;
+    `<dt>${name}</dt><dd${r.withheld ? ' class="withheld"' : ''}>${escapeHtml(r.text)}</dd>`;
+  return `<dl><dt>guest</dt><dd>${escapeHtml(prompt)}</dd>${row('analysis', analysis)}${row('final', final)}</dl>`;
 }
 
 /** What the verifier found, in words. */
@@ -49,31 +69,54 @@ export function demoReport(
 ): string {
   const figure = (value: string, what: string): string => `<div><b>${value}</b><span>${what}</span></div>`;
   const group = (title: string, about: string, rows: readonly Screened[]): string =>
-    `<h3>${title}</h3><p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>${rows
-      .slice(0, SHOWN)
-      .map((s) => entries(s.prompt, s.analysis, s.final))
-      .join('')}`;
+    [
+      `<h3>${title}</h3>`,
+      `<p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>`,
+      ...rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final)),
+    ].join('');
   const under = (policy: string, kind: Screened['kind']): readonly Screened[] =>
     r.screened.filter((s) => s.policy === policy && s.kind === kind);
   return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Temper demo</title><style>${STYLE}</style></head><body><main>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Temper demo</title><style>${STYLE}</style></head><body><main>
 <h1>Temper demo</h1>
-<p class="soft">A gpt-oss in miniature is fine-tuned through its MXFP4 experts, screened by a judge of the same make, and exported. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
-<div class="figures">${figure(percent(r.base.share), 'tickets before, exact match')}${figure(percent(r.tuned.share), `tickets after, on ${r.tuned.rows} held-out requests`)}${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r.training.tokensPerSecond)} tokens/s`)}${figure(r.judge.final.f1.toFixed(3), 'judge F1, finals')}${figure(r.judge.analysis.f1.toFixed(3), 'judge F1, analyses')}</div>
-<h2>1 · The base model answers plainly</h2>${said(shown.request, shown.base?.analysis ?? '', shown.base?.final ?? '')}
-<h2>2 · LoRA teaches it tickets</h2><p>${r.training.steps} steps, ${r.training.tokens} tokens: loss ${r.training.firstLoss.toFixed(3)} → ${r.training.lastLoss.toFixed(4)}. The experts' MXFP4 bytes were read, never rewritten: the base's digest is ${r.baseUnchanged ? 'the same as before' : 'NOT the same as before'}. <a href="${escape(training)}">Curves of the training run</a></p>
-<h2>3 · The tuned model answers the same request</h2>${said(shown.request, shown.tuned?.analysis ?? '', shown.tuned?.final ?? '')}
+<p class="soft">A gpt-oss in miniature is fine-tuned through its MXFP4 experts, screened by a judge of the same make,
+and exported. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
+<div class="figures">${figure(percent(r.base.share), 'tickets before, exact match')}
+${figure(percent(r.tuned.share), `tickets after, on ${r.tuned.rows} held-out requests`)}
+${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r.training.tokensPerSecond)} tokens/s`)}
+${figure(r.judge.final.f1.toFixed(3), 'judge F1, finals')}
+${figure(r.judge.analysis.f1.toFixed(3), 'judge F1, analyses')}</div>
+<h2>1 · The base model answers plainly</h2>
+${said(shown.request, shown.base?.analysis ?? '', shown.base?.final ?? '')}
+<h2>2 · LoRA teaches it tickets</h2>
+<p>${r.training.steps} steps, ${r.training.tokens} tokens: loss ${r.training.firstLoss.toFixed(3)} →
+${r.training.lastLoss.toFixed(4)}. The experts' MXFP4 bytes were read, never rewritten: the base's digest is
+${r.baseUnchanged ? 'the same as before' : 'NOT the same as before'}.
+<a href="${escapeHtml(training)}">Curves of the training run</a></p>
+<h2>3 · The tuned model answers the same request</h2>
+${said(shown.request, shown.tuned?.analysis ?? '', shown.tuned?.final ?? '')}
 <h2>4 · A judge holds back what a policy forbids</h2>
-<p>The judge read the policy and one text per call; on ${r.judge.rows} held-out texts it reached precision ${r.judge.all.precision.toFixed(3)}, recall ${r.judge.all.recall.toFixed(3)}, and left ${r.judge.all.unjudged} unjudged. What is not allowed does not pass.</p>
+<p>The judge read the policy and one text per call; on ${r.judge.rows} held-out texts it reached
+precision ${r.judge.all.precision.toFixed(3)}, recall ${r.judge.all.recall.toFixed(3)},
+and left ${r.judge.all.unjudged} unjudged. What is not allowed does not pass.</p>
 ${group('Clean answers', 'Released, analysis and final.', under('contact', 'clean'))}
 ${group('The final tells what the policy forbids', 'Withheld.', under('contact', 'violating-final'))}
-${group('A clean final over a trace that tells it', 'The final is released, the trace is not.', under('contact', 'violating-trace'))}
-${group('The withheld answers under another policy', 'Policy respect forbids insults and threats and says nothing of numbers: released.', under('respect', 'clean'))}
-<h2>5 · The adapter is exported and verified</h2><p>${escape(verifiedLine(r.verified))}</p>
+${group(
+  'A clean final over a trace that tells it',
+  'The final is released, the trace is not.',
+  under('contact', 'violating-trace'),
+)}
+${group(
+  'The withheld answers under another policy',
+  'Policy respect forbids insults and threats and says nothing of numbers: released.',
+  under('respect', 'clean'),
+)}
+<h2>5 · The adapter is exported and verified</h2><p>${escapeHtml(verifiedLine(r.verified))}</p>
 <h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks
     .map(
       (c) =>
-        `<tr><td>${escape(c.name)}</td><td>${Number(c.value.toFixed(4))}</td><td>${escape(c.wanted)}</td><td ` +
+        `<tr><td>${escapeHtml(c.name)}</td><td>${Number(c.value.toFixed(4))}</td><td>${escapeHtml(c.wanted)}</td><td ` +
         `class="${c.ok ? 'ok">yes' : 'no">no'}</td></tr>`,
     )
     .join('')}</table>

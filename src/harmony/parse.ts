@@ -112,7 +112,10 @@ export class HarmonyParser {
       if (text.trim() === '' && text !== '') return; // line breaks between messages
       this.#beginHeader('nothing');
     }
-    if (this.#state === 'body') return this.#delta(text);
+    if (this.#state === 'body') {
+      this.#delta(text);
+      return;
+    }
     const part = (this.#parts[this.#part] ?? '') + text;
     this.#parts[this.#part] = part;
     if (text.includes('\n') || part.length > MAX_HEADER_CHARS || words(part).length > MAX_WORDS) this.#headerIsBody();

@@ -11,10 +11,12 @@ export interface Vocabulary extends BpeTables {
   readonly special: ReadonlyMap<string, number>;
 }
 
+const UPPER = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
+const LOWER = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
+const SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?";
 /** o200k's split pattern (facts E1), the only one there is native code for. */
 export const O200K_PATTERN =
-  "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?" +
-  "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?" +
+  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${SHORT}|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${SHORT}` +
   '|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
 
 /** Without these no conversation can be written (facts E1). */
@@ -199,7 +201,7 @@ function checkPipeline(root: Json, model: Json, fail: Fail): void {
     !isObject(level) ||
     level.type !== 'ByteLevel'
   ) {
-    return fail('tokenizer_unsupported', "pre_tokenizer: wanted a Sequence of Split (o200k's pattern) and ByteLevel");
+    fail('tokenizer_unsupported', "pre_tokenizer: wanted a Sequence of Split (o200k's pattern) and ByteLevel");
   }
   const pattern = isObject(split.pattern) ? split.pattern.Regex : undefined;
   if (pattern !== O200K_PATTERN)

@@ -141,5 +141,8 @@ function property(key: string, schema: JsonSchema, indent: string): string {
   const above = about !== undefined && about !== first;
   if (above) out += `${indent}// ${about}\n`;
   if (note !== undefined) out += `${indent}// ${note}\n`;
-  return `${out}${indent}${key}:\n${variants.map((v, i) => `${variant(v, indent, { bareEnum: true, unless: i === 0 && above ? true : about })}\n`).join('')}${indent},\n`;
+  const lines = variants.map(
+    (v, i) => `${variant(v, indent, { bareEnum: true, unless: i === 0 && above ? true : about })}\n`,
+  );
+  return `${out}${indent}${key}:\n${lines.join('')}${indent},\n`;
 }

@@ -69,12 +69,12 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
   const availableBytes = options.availableBytes ?? systemBytes(),
     fits = !(report.totalPeak > availableBytes),
     { kv, weights, workspace, activations } = report.peak;
-  const knob =
+  const [largest, knob] =
     kv >= Math.max(weights, workspace + activations)
-      ? 'a lower --context or --sequences'
+      ? ['the keys and values are', 'a lower --context or --sequences']
       : weights >= workspace + activations
-        ? '--dense-dtype bf16, or a folder of the model that can be written'
-        : 'a smaller model';
+        ? ['the 8-bit weights are', '--dense-dtype bf16, or a folder of the model that can be written']
+        : ['the workspace is', 'a smaller model'];
   return {
     peakBytes: report.peak,
     totalPeakBytes: report.totalPeak,
@@ -83,10 +83,6 @@ export function planServing(dir: string, options: ServingPlanOptions): ServingPl
     mappedBytes: report.mappedBytes,
     availableBytes,
     fits,
-    advice: fits
-      ? ''
-      : `${kv >= Math.max(weights, workspace + activations) ? 'the keys and values are' : weights >= workspace + activations ? 'the 8-bit weights are' : 'the workspace is'} ` +
-        '' +
-        `the largest part: try ${knob}`,
+    advice: fits ? '' : `${largest} the largest part: try ${knob}`,
   };
 }

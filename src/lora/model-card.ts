@@ -20,6 +20,8 @@ export function modelCard(adapter: Adapter, meta: PeftMeta): string {
   });
   const parameters = adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0);
   const experts = spec.layers.some((t) => t.gateUp || t.down);
+  const scaled = spec.rsLora ? ', scaled by alpha / √rank (rsLoRA)' : '';
+  const quantization = experts ? ', quantization_config=Mxfp4Config(dequantize=True)' : '';
   return `---
 base_model: ${meta.baseModel}
 library_name: peft
@@ -27,7 +29,7 @@ tags: [lora, gpt-oss, temper]
 ---
 # LoRA adapter for ${meta.baseModel}
 ${meta.about ? `\n${meta.about}\n` : ''}
-Trained with Temper through the released MXFP4 weights. ${parameters.toLocaleString('en-US')} parameters${spec.rsLora ? ', scaled by alpha / √rank (rsLoRA)' : ''}.
+Trained with Temper through the released MXFP4 weights. ${parameters.toLocaleString('en-US')} parameters${scaled}.
 
 | matrix | layers | rank | alpha |
 |---|---|---|---|
@@ -36,7 +38,7 @@ ${rows.join('\n')}
 \`\`\`python
 from transformers import AutoModelForCausalLM
 from peft import PeftModel
-base = AutoModelForCausalLM.from_pretrained("${meta.baseModel}"${experts ? ', quantization_config=Mxfp4Config(dequantize=True)' : ''})
+base = AutoModelForCausalLM.from_pretrained("${meta.baseModel}"${quantization})
 model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")
 \`\`\`
 ${

@@ -15,8 +15,8 @@ export interface PeftKey {
 }
 
 const PREFIX = 'base_model.model.model.layers.';
-const KEY =
-  /^base_model\.model\.model\.layers\.(\d{1,4})\.(?:self_attn\.([qkvo])_proj|mlp\.(router|experts\.base_layer|experts))\.lora_([AB])\.weight$/;
+const MATRIX = String.raw`(?:self_attn\.([qkvo])_proj|mlp\.(router|experts\.base_layer|experts))`;
+const KEY = new RegExp(String.raw`^${PREFIX.replaceAll('.', '\\.')}(\d{1,4})\.${MATRIX}\.lora_([AB])\.weight$`);
 
 /** @returns null for a key that names nothing an adapter of gpt-oss can hold */
 export function parsePeftKey(key: string): PeftKey | null {

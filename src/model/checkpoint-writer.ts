@@ -134,7 +134,8 @@ export async function writeCheckpointInto(
           options.signal?.throwIfAborted();
           await writeAll(file, piece);
           bytes += piece.length;
-          options.onProgress?.((done += piece.length), totalBytes);
+          done += piece.length;
+          options.onProgress?.(done, totalBytes);
         }
         if (bytes !== specBytes(spec))
           throw new CheckpointError(

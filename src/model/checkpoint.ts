@@ -229,7 +229,8 @@ function upload(
       using s = new Scope('workspace');
       const n = Math.min(step, from.numel - at),
         part = to.view(s, [n], at).copy(from.view(s, [n], at));
-      onProgress?.((done += part.bytes), total);
+      done += part.bytes;
+      onProgress?.(done, total);
     }
     out.set(name, to);
   }
@@ -383,7 +384,8 @@ export async function digestCheckpoint(
     for await (const piece of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) {
       options.signal?.throwIfAborted();
       hash.update(piece as Buffer);
-      options.onProgress?.((done += (piece as Buffer).length));
+      done += (piece as Buffer).length;
+      options.onProgress?.(done);
     }
     hash.update('\0');
   }

@@ -42,7 +42,8 @@ export class DecodeStep implements Disposable {
     readonly record: boolean,
     readonly shares: readonly DecodeStep[] = [],
   ) {
-    const B = (this.batchSize = batch.tokens.length);
+    const B = batch.tokens.length;
+    this.batchSize = B;
     this.#inputs = new StepInputs(model, cache, batch);
     this.#scope = new Scope('workspace', placeOf(model));
     try {
@@ -68,7 +69,7 @@ export class DecodeStep implements Disposable {
       const place = placeOf(this.model),
         shared = place === 'cpu' ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
       // the pass itself advances the cache
-      this.#graph = Graph.record(() => this.#step(batch), place, shared && shared.#graph);
+      this.#graph = Graph.record(() => this.#step(batch), place, shared === null ? null : shared.#graph);
       this.#graph.launch();
     } else this.#step(batch);
     this.#runs++;

@@ -370,8 +370,9 @@ function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
   let normed: Normed | null = null;
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
-    const own =
-      p.chunks.length === 1 ? (normed = inputNorm(s, p, i, x)) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
+    const whole = p.chunks.length === 1;
+    const own = whole ? inputNorm(s, p, i, x) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
+    if (whole) normed = own;
     const part = (of: Linear): Linear => ({
       y: rowsOf(inner, of.y, c.from, c.to),
       h: of.h && rowsOf(inner, of.h, c.from, c.to),

@@ -98,8 +98,13 @@ export async function initCheckpoint(
   const files: Record<string, string | Uint8Array> = {};
   if (model === 'nano' && existsSync(tokenizer)) files['tokenizer.json'] = readFileSync(tokenizer);
   if (model === '20b' || model === '120b') {
-    files['generation_config.json'] =
-      `${JSON.stringify({ bos_token_id: 199998, do_sample: true, eos_token_id: [200002, 199999, 200012], pad_token_id: 199999 }, null, 2)}\n`;
+    const generation = {
+      bos_token_id: 199998,
+      do_sample: true,
+      eos_token_id: [200002, 199999, 200012],
+      pad_token_id: 199999,
+    };
+    files['generation_config.json'] = `${JSON.stringify(generation, null, 2)}\n`;
   }
   await writeCheckpoint(dir, config, source, {
     files,

@@ -113,7 +113,7 @@ function build(config: ModelConfig, seed: number, own: Scope, opt: Scope): Train
     const s = segment(name);
     return flat.view(opt, s.shape, s.offset);
   };
-  specs.forEach((t, i) => initialise(viewOf(params, t.name), t, config, seed * 65536 + i));
+  for (const [i, t] of specs.entries()) initialise(viewOf(params, t.name), t, config, seed * 65536 + i);
 
   // The materialised weights, and how each is made from its master.
   const files = new Map<string, Tensor>();

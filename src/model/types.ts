@@ -81,7 +81,7 @@ export interface ModelAdapter {
 
 /** Where the pairs of one target lie in a pool, by the adapter's row; what ops lora_fwd and grouped_lora_fwd read. */
 export interface PoolTarget {
-  /** i32 [n,3]: A and B begin at elements 16·table[·,0] and 16·table[·,1] of the pool; rank, 0 where it is not adapted. */
+  /** i32 [n,3]: A and B begin at elements 16·table[·,0] and 16·table[·,1] of the pool; rank, 0 where not adapted. */
   readonly table: Tensor;
   /** f32 [n] */
   readonly scales: Tensor;

@@ -156,7 +156,8 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
     listDevices: () => [],
     allocScratch: (_folder: string, dtype: number, shape: readonly number[]) => {
       const bytes = numel(shape) * bytesOf(dtype);
-      offloadedPeak = Math.max(offloadedPeak, (offloaded += bytes));
+      offloaded += bytes;
+      offloadedPeak = Math.max(offloadedPeak, offloaded);
       return add({ shape, dtype, bytes: 0, category: 0, place: 0, offloaded: bytes });
     },
     view: (handle: number, _offset: number, shape: readonly number[]) =>

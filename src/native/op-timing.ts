@@ -109,7 +109,8 @@ export function timeCalls(
     );
     const all = medianSeconds(call, share) * (call.cost.flops > 0 ? flops / call.cost.flops : group.length);
     seconds += all;
-    const row = (byOp[call.op] ??= { calls: 0, seconds: 0, flops: 0 });
+    const row = byOp[call.op] ?? { calls: 0, seconds: 0, flops: 0 };
+    byOp[call.op] = row;
     row.calls += group.length;
     row.seconds += all;
     row.flops += flops;

@@ -211,8 +211,9 @@ export function layoutFile(
         `${path}: tensor "${e.name}" of shape [${e.shape.join(', ')}] is no size a file can have`,
         { file: path, tensor: e.name },
       );
+    const shape = e.shape.join(',');
     fields.push(
-      `${JSON.stringify(e.name)}:{"dtype":"${e.dtype}","shape":[${e.shape.join(',')}],"data_offsets":[${offset},${end}]}`,
+      `${JSON.stringify(e.name)}:{"dtype":"${e.dtype}","shape":[${shape}],"data_offsets":[${offset},${end}]}`,
     );
     offset = end;
   }

@@ -3,15 +3,15 @@
 // step), so the step is all the cursor there is.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { sha256File } from '../base/digest.js';
+import { CheckpointError, IntegrityError } from '../base/errors.js';
+import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
 import type { ModelConfig } from '../model/config.js';
-import { sha256File } from '../base/digest.js';
-import { CheckpointError, IntegrityError } from '../base/errors.js';
 import { tensorEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Tensor } from '../native/tensor.js';
-import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { checkpointFolder, type RunDigests } from './run-folder.js';
 
 export interface TrainState {

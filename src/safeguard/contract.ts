@@ -70,7 +70,8 @@ export function renderJudgePrompt(request: {
 
 /** The one line a judge answers with: the target of a judge's training. */
 export function renderVerdict(verdict: { readonly rule: string | null; readonly nonce: string }): string {
-  return `{"violation":${verdict.rule === null ? 0 : 1},"rule":${verdict.rule === null ? 'null' : `"${verdict.rule}"`},"nonce":"${verdict.nonce}"}`;
+  const rule = verdict.rule === null ? 'null' : `"${verdict.rule}"`;
+  return `{"violation":${verdict.rule === null ? 0 : 1},"rule":${rule},"nonce":"${verdict.nonce}"}`;
 }
 
 export type ParsedVerdict =
@@ -79,8 +80,16 @@ export type ParsedVerdict =
   | { readonly outcome: 'unjudged'; readonly cause: UnjudgedCause; readonly detail: string };
 
 // Fixed keys in a fixed order: JSON.parse would take the last of two `violation` keys without a word.
-const VERDICT =
-  /^[ \t\r\n]*\{[ \t]*"violation"[ \t]*:[ \t]*([01])[ \t]*,[ \t]*"rule"[ \t]*:[ \t]*(?:null|"([A-Za-z][A-Za-z0-9._-]{0,31})")[ \t]*,[ \t]*"nonce"[ \t]*:[ \t]*"([0-9a-z]{1,32})"[ \t]*\}[ \t\r\n]*$/;
+// A blank below stands for any spaces and tabs.
+const VERDICT = new RegExp(
+  String.raw`^[ \t\r\n]*${[
+    String.raw`\{ "violation" : ([01]) ,`,
+    ' "rule" : (?:null|"([A-Za-z][A-Za-z0-9._-]{0,31})") ,',
+    String.raw` "nonce" : "([0-9a-z]{1,32})" \}`,
+  ]
+    .join('')
+    .replaceAll(' ', String.raw`[ \t]*`)}[ \t\r\n]*$`,
+);
 
 /**
  * Reads the final channel of a completed answer. Exactly one verdict, echoing `nonce`, citing one of `rules`, and

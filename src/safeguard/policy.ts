@@ -5,8 +5,12 @@ import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import type { Policy } from './types.js';
 
-const RULE_LINE =
-  /^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)/gm;
+/** `C1`, `SP-2`, `PII-EU-3`: an id, at a line's start, bare, as a list item or in bold. */
+const RULE_ID = '([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})';
+const RULE_LINE = new RegExp(
+  String.raw`^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?${RULE_ID}(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)`,
+  'gm',
+);
 const MAX_POLICY_BYTES = 64 * 1024;
 
 /** @param name how verdicts call it */

@@ -201,8 +201,9 @@ export async function planTraining(
           ? `the offloaded activations need more disk than ${run} has: free some, try another disk ` +
             'with --out, a lower train.tokensPerBatch or data.maxTokens'
           : !deviceFits && worst
-            ? `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ${formatBytes(device?.totalPeakBytes ?? 0)} ` +
-              'are needed: try train.offloadOptimizer: always, train.offloadActivations: always, or ' +
+            ? `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ` +
+              `${formatBytes(device?.totalPeakBytes ?? 0)} are needed: ` +
+              'try train.offloadOptimizer: always, train.offloadActivations: always, or ' +
               `${ADVICE[worst[0]]}`
             : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
     stepSeconds: timing.seconds,

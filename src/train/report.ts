@@ -13,7 +13,7 @@ interface Chart {
   readonly values: readonly number[];
 }
 
-const escape = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const short = (n: number): string =>
   Number.isFinite(n)
     ? Math.abs(n) >= 1e6
@@ -57,18 +57,30 @@ function library(): { readonly script: string; readonly style: string } {
 }
 
 const STYLE = `
-:root { --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --accent: #f0895a; } }
+:root {
+  --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e;
+  color-scheme: light dark;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --accent: #f0895a;
+  }
+}
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 26px; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 13px; margin: 0 0 10px; color: var(--soft); font-weight: 600; }
 .about { color: var(--soft); margin: 6px 0 0; max-width: 70ch; }
-.status { display: inline-block; font-size: 12px; font-weight: 600; border: 1px solid currentColor; border-radius: 99px; padding: 1px 10px; margin-left: 10px; vertical-align: 4px; color: var(--soft); }
+.status {
+  display: inline-block; font-size: 12px; font-weight: 600; border: 1px solid currentColor;
+  border-radius: 99px; padding: 1px 10px; margin-left: 10px; vertical-align: 4px; color: var(--soft);
+}
 .status.done { color: #2e7d4f; } .status.failed { color: #c62f2f; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 28px 0; }
-.figure, .chart, .table { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
+.figure, .chart, .table {
+  background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
+}
 .figure b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }
 .figure span { color: var(--soft); font-size: 12.5px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px; }
@@ -89,13 +101,23 @@ function draw() {
   for (const p of plots.splice(0)) p.destroy();
   for (const c of charts) {
     const box = document.getElementById(c.key);
-    const axis = { stroke: css('--soft'), grid: { stroke: css('--line'), width: 1 }, ticks: { stroke: css('--line'), width: 1 }, font: '11px system-ui' };
-    const number = (v) => v == null ? '' : Math.abs(v) >= 1e4 || (v !== 0 && Math.abs(v) < 1e-2) ? v.toExponential(1) : String(+v.toPrecision(4));
-    const series = [{ label: 'step' }, { label: c.unit, stroke: css('--accent'), width: c.smooth ? 1 : 1.6, alpha: c.smooth ? 0.35 : 1, value: (u, v) => number(v), points: { show: steps.length < 2 } }];
+    const rule = { stroke: css('--line'), width: 1 };
+    const axis = { stroke: css('--soft'), grid: rule, ticks: rule, font: '11px system-ui' };
+    const far = (v) => Math.abs(v) >= 1e4 || (v !== 0 && Math.abs(v) < 1e-2);
+    const number = (v) => v == null ? '' : far(v) ? v.toExponential(1) : String(+v.toPrecision(4));
+    const line = { stroke: css('--accent'), value: (u, v) => number(v) };
+    const thin = c.smooth ? { width: 1, alpha: 0.35 } : { width: 1.6, alpha: 1 };
+    const series = [{ label: 'step' }, { ...line, ...thin, label: c.unit, points: { show: steps.length < 2 } }];
     const data = [steps, c.values];
-    if (c.smooth) { series.push({ label: 'smoothed', stroke: css('--accent'), width: 2, value: (u, v) => number(v), points: { show: false } }); data.push(c.smooth); }
-    plots.push(new uPlot({ width: box.clientWidth, height: c.wide ? 300 : 200, scales: { x: { time: false } }, cursor: { sync: { key: 'run' } }, series,
-      axes: [axis, { ...axis, size: 62, values: (u, vs) => vs.map(number) }] }, data, box));
+    if (c.smooth) {
+      series.push({ ...line, label: 'smoothed', width: 2, points: { show: false } });
+      data.push(c.smooth);
+    }
+    plots.push(new uPlot({
+      width: box.clientWidth, height: c.wide ? 300 : 200,
+      scales: { x: { time: false } }, cursor: { sync: { key: 'run' } }, series,
+      axes: [axis, { ...axis, size: 62, values: (u, vs) => vs.map(number) }],
+    }, data, box));
   }
 }
 draw();
@@ -150,15 +172,15 @@ export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): s
     [short(run.trainedParameters), 'trained parameters'],
   ];
   const lib = library();
-  const row = (name: string, value: string): string => `<tr><th>${escape(name)}</th><td>${value}</td></tr>`;
-  const code = (text: string): string => `<code>${escape(text)}</code>`;
+  const row = (name: string, value: string): string => `<tr><th>${escapeHtml(name)}</th><td>${value}</td></tr>`;
+  const code = (text: string): string => `<code>${escapeHtml(text)}</code>`;
   const data = run.data
     .map((d) =>
       row(
         d.file,
         `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} ` +
           `trained${d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : ''}; ` +
-          `${escape(d.format)}; ${code(d.sha256)}`,
+          `${escapeHtml(d.format)}; ${code(d.sha256)}`,
       ),
     )
     .join('');
@@ -167,26 +189,32 @@ export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): s
   ).replaceAll('<', '\\u003c');
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(run.name)} · Temper run</title>
+<title>${escapeHtml(run.name)} · Temper run</title>
 <style>${lib.style}${STYLE}</style></head>
 <body><main>
-<h1>${escape(run.name)}<span class="status ${run.status}">${run.status}</span></h1>
-${run.about ? `<p class="about">${escape(run.about)}</p>` : ''}
-<section class="figures">${figures.map(([value, label]) => `<div class="figure"><b>${escape(value)}</b><span>${escape(label)}</span></div>`).join('')}</section>
+<h1>${escapeHtml(run.name)}<span class="status ${run.status}">${run.status}</span></h1>
+${run.about ? `<p class="about">${escapeHtml(run.about)}</p>` : ''}
+<section class="figures">${figures
+    .map(([value, label]) => `<div class="figure"><b>${escapeHtml(value)}</b><span>${escapeHtml(label)}</span></div>`)
+    .join('')}</section>
 <section class="charts">${charts
     .map(
       (c) =>
-        `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escape(c.title)}</h2><div ` + `id="${c.key}"></div></div>`,
+        `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escapeHtml(c.title)}</h2><div ` +
+        `id="${c.key}"></div></div>`,
     )
     .join('')}</section>
 <section class="table"><h2>What determines this run</h2><table>
-${row('method', escape(run.method))}${row('seed', String(run.seed))}${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}${run.digests.tokenizer ? row('tokenizer', code(run.digests.tokenizer)) : ''}${row('data', code(run.digests.data))}${data}
+${row('method', escapeHtml(run.method))}${row('seed', String(run.seed))}
+${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}
+${run.digests.tokenizer ? row('tokenizer', code(run.digests.tokenizer)) : ''}
+${row('data', code(run.digests.data))}${data}
 ${row(
   'versions',
   Object.entries(run.versions)
-    .map(([k, v]) => `${escape(k)} ${escape(v)}`)
+    .map(([k, v]) => `${escapeHtml(k)} ${escapeHtml(v)}`)
     .join(', '),
-)}${row('machine', `${escape(run.machine.isa)}, ${run.machine.threads} threads`)}
+)}${row('machine', `${escapeHtml(run.machine.isa)}, ${run.machine.threads} threads`)}
 </table></section>
 </main>
 <script>${lib.script}</script>

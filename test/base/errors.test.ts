@@ -36,8 +36,9 @@ it('errors come back from another thread as the class they were', () => {
 });
 
 it('paths and errors are there without native code, which is loaded at its first use', async () => {
+  const index = join(packageRoot, 'dist', 'index.js');
   const script = `
-    const { TemperError, createAdapter, memoryStats } = await import(${JSON.stringify(join(packageRoot, 'dist', 'index.js'))});
+    const { TemperError, createAdapter, memoryStats } = await import(${JSON.stringify(index)});
     if (typeof createAdapter !== 'function') throw new Error('the library is not there');
     for (let i = 0; i < 2; i++)
       try {

@@ -82,12 +82,14 @@ const { Scope } = await import(process.argv[3]);
 const { readFileSync } = await import('node:fs');
 const model = openCheckpoint(process.argv[4]);
 const s = new Scope();
-for (const t of [model.embed, model.head, ...model.layers.flatMap((l) => [l.q, l.k, l.v, l.o, l.gateUp, l.down].flatMap((w) => [w.w, w.scales]))]) if (t) ops.cast(s.empty(t.dtype, t.shape), t);
+const matrices = model.layers.flatMap((l) => [l.q, l.k, l.v, l.o, l.gateUp, l.down]).flatMap((w) => [w.w, w.scales]);
+for (const t of [model.embed, model.head, ...matrices]) if (t) ops.cast(s.empty(t.dtype, t.shape), t);
 const report = () => {
   const sum = {};
   for (const part of readFileSync('/proc/self/smaps', 'utf8').split(/\\n(?=[0-9a-f]+-[0-9a-f]+ )/)) {
     if (!part.split('\\n', 1)[0].endsWith('model.safetensors')) continue;
-    for (const [, field, kb] of part.matchAll(/^(\\w+): +(\\d+) kB/gm)) sum[field] = (sum[field] ?? 0) + Number(kb) * 1024;
+    for (const [, field, kb] of part.matchAll(/^(\\w+): +(\\d+) kB/gm))
+      sum[field] = (sum[field] ?? 0) + Number(kb) * 1024;
   }
   process.stdout.write(JSON.stringify(sum) + '\\n');
 };

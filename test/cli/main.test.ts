@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { formatRate, formatSeconds } from '../../src/base/units.js';
 import { createProgram, reportError } from '../../src/cli/main.js';
-import { createProgress, formatRate, formatSeconds } from '../../src/cli/progress.js';
+import { createProgress } from '../../src/cli/progress.js';
 import { commands } from '../../src/cli/registry.js';
 import { temper, temperProcess } from './run.js';
 
@@ -84,11 +85,11 @@ describe('temper', () => {
     }) as typeof process.stderr.write;
     try {
       expect(reportError(new Error('boom\n  at line two'), false)).toBe(1);
-      process.env['TEMPER_DEBUG'] = '1';
+      process.env.TEMPER_DEBUG = '1';
       expect(reportError(new Error('boom'), false)).toBe(1);
     } finally {
       process.stderr.write = write;
-      delete process.env['TEMPER_DEBUG'];
+      delete process.env.TEMPER_DEBUG;
     }
     expect(lines[0]).toBe('temper: unexpected error: boom at line two; TEMPER_DEBUG=1 shows where\n');
     expect(lines[1]).toContain('main.test.ts');
@@ -149,7 +150,7 @@ describe('progress', () => {
       formatSeconds(75),
       formatSeconds(7384),
       formatRate(12345.6),
-      formatRate(3.14159),
+      formatRate(3.06),
       formatRate(2e6),
     ]).toEqual(['1m00s', '1m15s', '2h03m', '12.3k', '3.1', '2.0M']);
   });

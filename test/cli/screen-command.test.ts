@@ -148,7 +148,7 @@ describe('temper screen', () => {
         agreement: { all: { truePositives: 1, falsePositives: 1 } },
         policies: [{ name: 'contact', rules: ['C1', 'C2', 'C3', 'C4'] }],
       });
-      expect(requests[0]?.headers['authorization']).toBe('Bearer key-1');
+      expect(requests[0]?.headers.authorization).toBe('Bearer key-1');
       const verdicts = (await readFile(out, 'utf8'))
         .trim()
         .split('\n')

@@ -46,7 +46,7 @@ describe('a device that is too small', () => {
     expect(error.message).toMatch(
       new RegExp(`^step ${lines + 1}: .*limit of 2 MiB.*step ${lines} is saved.*up to 600 tokens`),
     );
-    expect(readRun(at('runs', 'tight')).status).toBe('failed');
+    expect(readRun(at('runs', 'tight'))?.status).toBe('failed');
     expect(checkpointSteps(at('runs', 'tight'))).toEqual([lines]);
     await again('tight', '1GiB', true);
     await again('roomy', '1GiB');

@@ -7,7 +7,10 @@ import { join } from 'node:path';
 /** Park–Miller; the same text on every machine. */
 export function random(seed) {
   let state = seed % 2147483647 || 1;
-  const next = () => (state = (state * 48271) % 2147483647) / 2147483647;
+  const next = () => {
+    state = (state * 48271) % 2147483647;
+    return state / 2147483647;
+  };
   return { next, below: (n) => Math.floor(next() * n), pick: (list) => list[Math.floor(next() * list.length)] };
 }
 
@@ -115,7 +118,7 @@ function localeWords(locale) {
   );
   names('currency', Intl.supportedValuesOf('currency'));
   for (let month = 0; month < 12; month++) {
-    for (const dateStyle of ['full', 'medium'])
+    for (const dateStyle of /** @type {const} */ (['full', 'medium']))
       words.push(
         new Intl.DateTimeFormat(locale, { dateStyle, timeZone: 'UTC' }).format(
           new Date(Date.UTC(1900 + month * 11, month, month * 2 + 1)),
@@ -123,8 +126,8 @@ function localeWords(locale) {
       );
   }
   const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
-  for (const unit of ['year', 'quarter', 'month', 'week', 'day', 'hour', 'minute', 'second'])
-    for (const n of [-5, -2, -1, 0, 1, 2, 11]) words.push(relative.format(n, unit));
+  const units = /** @type {const} */ (['year', 'quarter', 'month', 'week', 'day', 'hour', 'minute', 'second']);
+  for (const unit of units) for (const n of [-5, -2, -1, 0, 1, 2, 11]) words.push(relative.format(n, unit));
   const list = new Intl.ListFormat(locale);
   for (let i = 0; i + 3 < 600 && i + 3 < words.length; i += 3) words.push(list.format(words.slice(i, i + 3)));
   return words;
@@ -305,12 +308,12 @@ export function longPieces(count, seed = 13) {
   });
 }
 
-/** The whole comparison: [name, texts] per part. */
+/** The whole comparison: [name, texts] per part. @returns {[string, string[]][]} */
 export function corpus(root, scale = 1) {
   return [
     ['english', [...packageText(root, /\.md$|^LICENSE|\.txt$/, 1.5e6 * scale), languageText('en', 0.5e6 * scale)]],
     ['code', packageText(root, /\.(?:js|ts|mjs|cjs|json|h|cpp)$/, 4e6 * scale)],
-    ...LANGUAGES.map((l) => [l, [languageText(l, 0.7e6 * scale)]]),
+    ...LANGUAGES.map((l) => /** @type {[string, string[]]} */ ([l, [languageText(l, 0.7e6 * scale)]])),
     ['edges', edgeCases(20_000 * scale)],
     ['long', longPieces(200 * scale)],
   ];

@@ -142,7 +142,8 @@ describe('training', () => {
     const examples = renderTraining({ messages: [user('a'), final('b'), user('c'), final('d'), user('e')] }, o200k);
     expect(examples.map(shown)).toEqual(['<|channel|>final<|message|>b<|channel|>final<|message|>d<|return|>']);
     expect(o200k.decode(examples[0]!.tokens)).toBe(
-      '<|start|>user<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|end|><|start|>user<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>d<|return|>',
+      '<|start|>user<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|end|>' +
+        '<|start|>user<|message|>c<|end|><|start|>assistant<|channel|>final<|message|>d<|return|>',
     );
   });
 

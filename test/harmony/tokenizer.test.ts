@@ -16,6 +16,9 @@ import { smallVocabulary } from './small.js';
 const folder = mkdtempSync(join(tmpdir(), 'temper-tokenizer-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+// biome-ignore lint/suspicious/noExplicitAny: tokenizer.json, damaged in every way
+type AnyJson = any;
+
 const same = (a: ArrayLike<number>, b: ArrayLike<number>): boolean => {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
@@ -146,7 +149,7 @@ describe('o200k', () => {
 describe('tokenizer.json', () => {
   const own = smallVocabulary();
   const good = JSON.stringify(JSON.parse(tokenizerJson(own))); // compact: damage hits more than indentation
-  const changed = (change: (json: any) => void): string => {
+  const changed = (change: (json: AnyJson) => void): string => {
     const json = JSON.parse(good);
     change(json);
     return JSON.stringify(json);
@@ -192,7 +195,7 @@ describe('tokenizer.json', () => {
     ).toBe('loads');
   });
 
-  const bad: [string, string, (json: any) => void][] = [
+  const bad: [string, string, (json: AnyJson) => void][] = [
     [
       'a gap in the ids',
       'tokenizer_gap',
@@ -341,7 +344,7 @@ describe('tokenizer.json', () => {
       (j) => {
         const id = j.model.vocab.hello;
         delete j.model.vocab.hello;
-        j.model.vocab['中'] = id;
+        j.model.vocab['\u4e2d'] = id;
         j.model.merges = j.model.merges.filter((m: string[]) => m.join('') !== 'hello');
       },
     ],
@@ -473,14 +476,14 @@ function damager(good: string): { damage(i: number): string } {
       }
       const json = JSON.parse(good);
       for (let n = 1 + below(2); n > 0; n--) {
-        let node: any = json;
-        let parent: any = null;
-        let key: any = null;
+        let node: AnyJson = json;
+        let parent: AnyJson = null;
+        let key = '';
         for (let depth = 0; depth < 1 + below(6) && typeof node === 'object' && node !== null; depth++) {
           const keys = Object.keys(node);
           if (keys.length === 0) break;
           parent = node;
-          key = keys[below(keys.length)];
+          key = keys[below(keys.length)] ?? '';
           node = node[key];
         }
         if (parent === null) continue;
@@ -491,7 +494,7 @@ function damager(good: string): { damage(i: number): string } {
           const keys = Object.keys(parent);
           parent[key] = parent[keys[below(keys.length)]!];
         } else if (typeof node === 'number') parent[key] = node + below(5) - 2;
-        else if (typeof node === 'string') parent[key] = node.slice(0, below(node.length + 1)) + 'e';
+        else if (typeof node === 'string') parent[key] = `${node.slice(0, below(node.length + 1))}e`;
         else parent[key] = values[below(values.length)];
       }
       return JSON.stringify(json);

@@ -87,7 +87,8 @@ describe('the policy', () => {
           for (let t = 1; t < times.length; t++) {
             const gap = (times[t] ?? 0) - (times[t - 1] ?? 0);
             widest = Math.max(widest, gap);
-            expect(gap).toBeLessThanOrEqual(DECODE_COST + 2 * PIECE); // its token may come first in one step, last in the next
+            // its token may come first in one step, last in the next
+            expect(gap).toBeLessThanOrEqual(DECODE_COST + 2 * PIECE);
           }
         }
       }),

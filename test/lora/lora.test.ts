@@ -211,7 +211,8 @@ describe('other layouts', () => {
           for (let o = 0; o < N; o++) fileA[(x * R + j) * N + o] = B[(x * N + o) * R + j] ?? 0;
           for (let n = 0; n < C; n++) fileB[n * R * E + j * E + x] = A[(x * R + j) * C + n] ?? 0;
         }
-      const where = `base_model.model.model.layers.${e.layer}.mlp.experts${e.target === 'gateUp' && !drop.includes('down') ? '.base_layer' : ''}`;
+      const nested = e.target === 'gateUp' && !drop.includes('down') ? '.base_layer' : '';
+      const where = `base_model.model.model.layers.${e.layer}.mlp.experts${nested}`;
       entries.push(
         { name: `${where}.lora_A.weight`, dtype: 'F32', shape: [R * E, N], data: fileA },
         { name: `${where}.lora_B.weight`, dtype: 'F32', shape: [C, R * E], data: fileB },

@@ -156,9 +156,8 @@ it('the dequantised bf16 layout, as transformers saves it, gives the same logits
   const g = new Golden('plain');
   const model = openCheckpoint(g.dir.replace(/plain$/, 'dense'));
   expect(model.experts).toBe('dense');
-  g.inputs.sequences.forEach((sequence, i) =>
-    expect(relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`))).toBeLessThan(BOUND),
-  );
+  for (const [i, sequence] of g.inputs.sequences.entries())
+    expect(relativeError(logitsOf(model, sequence, 'f32'), g.f32(`logits.${i}`))).toBeLessThan(BOUND);
   model.close();
 });
 

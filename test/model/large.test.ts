@@ -25,6 +25,13 @@ import { memoryStats, Scope } from '../../src/native/tensor.js';
 import { planTraining } from '../../src/train/plan.js';
 import { pack } from './golden.js';
 
+/** A row of n tokens; all but the first are trained. */
+const rowOf = (n: number): string =>
+  `${JSON.stringify({
+    tokens: Array.from({ length: n }, (_, i) => i),
+    weights: Array.from({ length: n }, (_, i) => (i ? 1 : 0)),
+  })}\n`;
+
 const root = mkdtempSync(join(tmpdir(), 'temper-large-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
@@ -77,10 +84,7 @@ test.skipIf(process.platform !== 'linux')(
       expect(Math.max(...forwardHidden(s, two, null, pack([[1, 2, 3]]), { precision: 'bf16' }).toFloat32())).toBe(0);
     }
 
-    writeFileSync(
-      join(root, 'rows.jsonl'),
-      `${JSON.stringify({ tokens: Array.from({ length: 2049 }, (_, i) => i), weights: Array.from({ length: 2049 }, (_, i) => (i ? 1 : 0)) })}\n`,
-    );
+    writeFileSync(join(root, 'rows.jsonl'), rowOf(2049));
     writeFileSync(
       recipe,
       'model: { base: large }\nadapter: { rank: 1, targets: [attention] }\ndata: { train: [{ ' +
@@ -101,10 +105,7 @@ test('32,768 tokens on the released 20b shapes: planned at less than 4 GiB of pr
   const dir = join(root, '20b'),
     recipe = join(root, '20b.yaml');
   holes(dir, PRESETS['20b']);
-  writeFileSync(
-    join(root, 'long.jsonl'),
-    `${JSON.stringify({ tokens: Array.from({ length: 32769 }, (_, i) => i), weights: Array.from({ length: 32769 }, (_, i) => (i ? 1 : 0)) })}\n`,
-  );
+  writeFileSync(join(root, 'long.jsonl'), rowOf(32769));
   writeFileSync(
     recipe,
     'model: { base: 20b }\nadapter: { rank: 16, targets: [attention, experts] }\ndata: { ' +

@@ -76,7 +76,7 @@ it('learns a rule, leaks nothing, and saves exactly the weights it ran', { timeo
       expect(memoryStats().totalLive).toBe(live);
     }
     runs.push(losses);
-    const mean = (x: Float32Array | undefined): number => (x ?? [NaN]).reduce((a, b) => a + b, 0) / (x?.length ?? 1);
+    const mean = (x: Float32Array = Float32Array.of(Number.NaN)): number => x.reduce((a, b) => a + b, 0) / x.length;
     if (run === 0)
       console.log(`from scratch: ${mean(losses[0]).toFixed(3)} → ${mean(losses.at(-1)).toFixed(3)} nats in 60 steps`);
     expect(mean(losses[0])).toBeGreaterThan(3.5);

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
-import { openScreen } from '../../src/cli/engine-options.js';
+import { openScreen } from '../../src/compose/screening.js';
 import { conversation } from '../../src/compose/turn.js';
 import { judgeQuality } from '../../src/demo/measure.js';
 import { heldoutTexts } from '../../src/demo/rows.js';

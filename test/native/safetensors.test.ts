@@ -20,8 +20,8 @@ vi.mock('node:fs', async (original) => {
   return {
     ...fs,
     writeSync: (fd: number, data: Uint8Array, offset: number, length: number) => {
-      if ((fail.after -= length) < 0)
-        throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+      fail.after -= length;
+      if (fail.after < 0) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
       return fs.writeSync(fd, data, offset, length);
     },
   };

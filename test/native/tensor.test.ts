@@ -125,7 +125,10 @@ describe('invented handles', () => {
     using s = new Scope();
     const t = s.from(Float32Array.of(1));
     let seed = 1;
-    const random = (): number => (seed = (seed * 48271) % 2147483647) / 2147483647;
+    const random = (): number => {
+      seed = (seed * 48271) % 2147483647;
+      return seed / 2147483647;
+    };
     for (let i = 0; i < 100_000; i++) {
       const h = t.handle + Math.floor((random() - 0.5) * 2 ** Math.floor(random() * 50));
       if (h !== t.handle) expect(codeOf(() => addon.read(h, new Float32Array(1)))).toMatch(/^stale_tensor$/);
@@ -202,7 +205,9 @@ describe('worker threads', () => {
     expect(addon.tensorCount()).toBe(before.tensors);
     const worker = new Worker(
       `const a = require(${JSON.stringify(join(packageRoot, 'build', 'temper.node'))});
-      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0); require('node:worker_threads').parentPort.postMessage(1); setInterval(() => {}, 1000);`,
+      for (let i = 0; i < 50; i++) a.alloc(0, [1000], 3, 0);
+      require('node:worker_threads').parentPort.postMessage(1);
+      setInterval(() => {}, 1000);`,
       { eval: true },
     );
     await new Promise((r) => worker.once('message', r));

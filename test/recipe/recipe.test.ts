@@ -18,6 +18,9 @@ data:
 train:
   steps: 10
 `;
+const SMALLEST =
+  'vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, ' +
+  'num_attention_heads: 1, num_key_value_heads: 1, num_local_experts: 1';
 const options = { checkPaths: false };
 const fail = (text: string, set: string[] = []): ConfigError => {
   try {
@@ -92,9 +95,7 @@ describe('recipe', () => {
     ],
     [
       'adapter with pretrain',
-      `${GOOD.replace('{ base: base }', '{ init: { vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1, num_local_experts: 1 } }')} ` +
-        '' +
-        ' method: pretrain\n',
+      `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`)}  method: pretrain\n`,
       'bad_recipe',
       '/r/x.yaml:3:1: adapter is for method sft',
     ],
@@ -104,12 +105,13 @@ describe('recipe', () => {
     ['a list', '- a\n- b\n', 'bad_recipe', '/r/x.yaml:1:1'],
     [
       'alias bomb',
-      'a: &a ' +
-        `[1,1,1,1,1,1,1,1,1,1]\n${[...'bcdefgh'].map((c, i) => `${c}: &${c} [${Array(10).fill(`*${'abcdefg'[i]}`).join(',')}]`).join('\n')}\n`,
+      `a: &a [1,1,1,1,1,1,1,1,1,1]\n${[...'bcdefgh']
+        .map((c, i) => `${c}: &${c} [${Array(10).fill(`*${'abcdefg'[i]}`).join(',')}]`)
+        .join('\n')}\n`,
       'bad_yaml',
       '/r/x.yaml',
     ],
-  ])('%s', (name, text, code, message) => {
+  ])('%s', (_name, text, code, message) => {
     const e = fail(text);
     expect(e).toBeInstanceOf(ConfigError);
     expect(e.message).toContain(message);

@@ -300,7 +300,7 @@ describe('a failing judge', () => {
 
   it('is the table of docs/guides/safeguard.md', async () => {
     const guide = await readFile('docs/guides/safeguard.md', 'utf8');
-    const table = /<!-- faults:[^\n]*\n([^]*?)<!-- end of faults -->/.exec(guide)?.[1];
+    const table = /<!-- faults:[^\n]*\n([\s\S]*?)<!-- end of faults -->/.exec(guide)?.[1];
     expect(table).toBe(
       ['| The judge … | cause |', '|---|---|', ...faults.map((f) => `| ${f.name} | \`${f.cause}\` |`), ''].join('\n'),
     );

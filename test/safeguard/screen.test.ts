@@ -60,7 +60,7 @@ describe('createScreen', () => {
     );
     const result = await createScreen({ policies: [numbers, shouting], judge: half }).screen({ final: 'x' });
     expect(result.outcome).toBe('unjudged');
-    expect(result.channels['final']).toBe('unjudged');
+    expect(result.channels.final).toBe('unjudged');
   });
   it.each([
     [

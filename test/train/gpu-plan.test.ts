@@ -39,7 +39,10 @@ async function plan(base: string, tokens: number, memoryLimit: string) {
   const at = (name: string): string => join(root, name);
   writeFileSync(
     at('rows.jsonl'),
-    `${JSON.stringify({ tokens: Array.from({ length: tokens + 1 }, (_, i) => i), weights: Array.from({ length: tokens + 1 }, (_, i) => (i ? 1 : 0)) })}\n`,
+    `${JSON.stringify({
+      tokens: Array.from({ length: tokens + 1 }, (_, i) => i),
+      weights: Array.from({ length: tokens + 1 }, (_, i) => (i ? 1 : 0)),
+    })}\n`,
   );
   writeFileSync(
     at('recipe.yaml'),

@@ -113,8 +113,8 @@ describe('the loop', () => {
       })) {
         /* one step */
       }
-      m.toFloat32().forEach((x, j) => expect(x).toBeCloseTo(0.1 * (j + 1) * scale, 5));
-      learner.params.toFloat32().forEach((x) => expect(x).toBeCloseTo(-0.1, 4));
+      for (const [j, x] of m.toFloat32().entries()) expect(x).toBeCloseTo(0.1 * (j + 1) * scale, 5);
+      for (const x of learner.params.toFloat32()) expect(x).toBeCloseTo(-0.1, 4);
     }
   });
 

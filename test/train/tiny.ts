@@ -46,7 +46,11 @@ export async function tinyRun(
     `about: arithmetic progressions
 model: { base: base }
 adapter: { rank: 2, alpha: 4${recipe.adapter ?? ''} }
-data: { train: [{ path: train.jsonl, format: tokens }], eval: [{ path: eval.jsonl, format: tokens }], maxTokens: 64${recipe.data ?? ''} }
+data:
+  train: [{ path: train.jsonl, format: tokens }]
+  eval: [{ path: eval.jsonl, format: tokens }]
+  maxTokens: 64
+${recipe.data ?? ''}
 train: { ${recipe.train ?? 'steps: 12, rowsPerStep: 6, lr: 1.0e-2, checkpointEvery: 4'} }
 `,
   );

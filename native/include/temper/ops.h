@@ -164,6 +164,7 @@ struct TemperOps {
 };
 }
 
+// clang-format off
 // Every member once, in order: from this list the backends fill the table and the binding learns its names.
 #define TEMPER_OP_NAMES(X)                                                                                         \
   X(embedding_fwd)                                                                                                 \
@@ -174,6 +175,7 @@ struct TemperOps {
           X(grouped_linear_fwd) X(grouped_linear_bwd) X(swiglu_fwd) X(swiglu_bwd) X(moe_combine) X(moe_weight_bwd) \
               X(adamw) X(sum_squares) X(gather_rows) X(scatter_rows) X(add) X(cast) X(fill) X(mxfp4_quantize)      \
                   X(mxfp4_dequantize) X(random_uniform) X(random_normal) X(random_bytes) X(sample)
+// clang-format on
 
 #define TEMPER_COUNT_OP(name) +1
 static_assert(sizeof(TemperOps) == (0 TEMPER_OP_NAMES(TEMPER_COUNT_OP)) * sizeof(void*),

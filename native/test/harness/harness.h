@@ -3,8 +3,8 @@
 //   check   every element against the reference, outputs poisoned before the call, on every variant (instruction set,
 //   thread count) of a backend grad    the reference backward against central differences of the reference forward (the
 //   fast backward is held to the reference by check) bench   native/bench, for the cases that state their work
-// To add an op: a file in cases/ with `static const Suite suite{[](Registry& r) { r.check({...}); }};`. Start reading at
-// Case.
+// To add an op: a file in cases/ with `static const Suite suite{[](Registry& r) { r.check({...}); }};`. Start reading
+// at Case.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -106,10 +106,8 @@ export const command: Command = {
         const peer = o.peerGguf ? { peer: { ...programs, gguf: o.peerGguf } } : {};
         const line = (cells: readonly string[]): string =>
           cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
-        if (!o.json)
-          process.stdout.write(
-            `${line(['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime', ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`,
-          );
+        const head = ['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime'];
+        if (!o.json) process.stdout.write(`${line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         const place = openDevice(o.device, o.memoryLimit === undefined ? 0 : parseBytes(o.memoryLimit));
         const result = bench(o.model ?? PRESETS[o.preset ?? 'nano'], {
           place,
@@ -128,7 +126,16 @@ export const command: Command = {
           onRow(r) {
             if (!o.json)
               process.stdout.write(
-                `${line([r.name, r.tokensPerSecond.toFixed(1), (r.seconds * 1000).toFixed(1), r.gflops.toFixed(0), r.gbPerSecond.toFixed(1), `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`, (r.peakBytes / 2 ** 20).toFixed(1), (r.privateBytes / 2 ** 20).toFixed(1), (r.runtimeBytes / 2 ** 20).toFixed(1), ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)])])}\n`,
+                `${line([
+                  r.name,
+                  r.tokensPerSecond.toFixed(1),
+                  (r.seconds * 1000).toFixed(1),
+                  r.gflops.toFixed(0),
+                  r.gbPerSecond.toFixed(1),
+                  `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`,
+                  ...[r.peakBytes, r.privateBytes, r.runtimeBytes].map((b) => (b / 2 ** 20).toFixed(1)),
+                  ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)]),
+                ])}\n`,
               );
             if (!o.json && r.deviceBytes)
               process.stdout.write(

@@ -11,7 +11,7 @@ interface Options {
   readonly json?: boolean;
 }
 
-const ANSI = process.stdout.isTTY === true && !process.env['NO_COLOR'];
+const ANSI = process.stdout.isTTY === true && !process.env.NO_COLOR;
 const trained = (text: string): string => (ANSI ? `\x1b[32m${text}\x1b[0m` : `⟦${text}⟧`);
 
 function show(file: FileCheck): string {
@@ -60,11 +60,11 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
-        examples(
+        `${examples(
           'temper data check recipes/nano-lora.yaml',
           'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3',
           'temper data check rows.jsonl --format tokens',
-        ) + '\nExit codes: 0 every row can be trained on, 2 some cannot.\n',
+        )}\nExit codes: 0 every row can be trained on, 2 some cannot.\n`,
       )
       .action(async (path: string, options: Options) => {
         const { checkDataset } = await import('../../train/check-data.js');

@@ -64,8 +64,11 @@ export const command: Command = {
           printJson(result);
           return;
         }
+        const checks = result.checks.map(
+          (c) => `   ${c.ok ? '✓' : '✗'} ${c.name}: ${Number(c.value.toFixed(4))} (wanted ${c.wanted})`,
+        );
         say(
-          `\n${result.checks.map((c) => `   ${c.ok ? '✓' : '✗'} ${c.name}: ${Number(c.value.toFixed(4))} (wanted ${c.wanted})`).join('\n')}\n\n` +
+          `\n${checks.join('\n')}\n\n` +
             `   ${result.seconds.toFixed(0)} s in all. Report: ${relative(process.cwd(), result.report)}\n`,
         );
       });

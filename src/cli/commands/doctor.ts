@@ -10,9 +10,13 @@ function cudaLines(cuda: CudaReport): string[] {
   const built = cuda.built
     ? `${cuda.library}${cuda.builtFor ? `, for ${cuda.builtFor.replaceAll(' sm_', ', sm_')}` : ''}`
     : `${cuda.library} is not built; \`npm run build:cuda\` builds it (needs nvcc 12.8 or newer)`;
+  const driver = cuda.driver
+    ? `driver for CUDA ${cuda.driver}, library made with ${cuda.runtime ?? '?'}`
+    : cuda.problem?.code === 'no_driver'
+      ? 'no NVIDIA driver: computing on the CPU'
+      : 'an NVIDIA driver';
   return [
-    'cuda      ' +
-      `${cuda.driver ? `driver for CUDA ${cuda.driver}, library made with ${cuda.runtime ?? '?'}` : cuda.problem?.code === 'no_driver' ? 'no NVIDIA driver: computing on the CPU' : 'an NVIDIA driver'}`,
+    `cuda      ${driver}`,
     `          ${built}`,
     ...cuda.devices.map(
       (d) =>

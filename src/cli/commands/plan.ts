@@ -124,8 +124,9 @@ export const command: Command = {
                       .filter(([, bytes]) => bytes > 0)
                       .map(category),
                     `${category(['together', plan.device.totalPeakBytes])}   ` +
-                      `${Number.isNaN(plan.device.limitBytes) ? 'no limit is set' : `of a limit of ${size(plan.device.limitBytes)}`}; ` +
-                      '' +
+                      (Number.isNaN(plan.device.limitBytes)
+                        ? 'no limit is set; '
+                        : `of a limit of ${size(plan.device.limitBytes)}; `) +
                       'beside it the driver takes about half a GiB',
                   ]
                 : []),

@@ -32,12 +32,12 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
-        examples(
+        `${examples(
           'temper screen answers.jsonl --policy policies/contact/policy.md --judge ' +
             'models/nano-judge --out verdicts.jsonl',
           'temper screen answers.jsonl --policy p.md --judge http://127.0.0.1:8000/v1 --judge-model ' +
             'gpt-oss-safeguard-20b --out v.jsonl',
-        ) + '\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n',
+        )}\nExit codes: 0 everything is allowed, 10 something is blocked, 30 something could not be judged.\n`,
       )
       .action(async (file: string, options: Options) => {
         const { ConfigError } = await import('../../base/errors.js');
