@@ -15,20 +15,10 @@ export {
 } from './base/errors.js';
 export { type BenchResult, bench } from './bench/bench.js';
 export { createEngineJudge } from './compose/engine-judge.js';
-// Train, evaluate, plan, export
-export {
-  type EvalLoss,
-  evaluate,
-  exportRun,
-  type TrainOptions,
-  type TrainProgress,
-  type TrainResult,
-  train,
-  type VerifyResult,
-  verify,
-} from './compose/train.js';
 export { type DemoResult, runDemo } from './demo/story.js';
-export { type ExactMatch, exactMatch } from './evaluate/evaluate.js';
+export { type EvalLoss, evaluate } from './evaluate/evaluate.js';
+export { type ExactMatch, exactMatch } from './evaluate/exact-match.js';
+export { exportRun, type VerifyResult, verify } from './export/export.js';
 export { type ChatRow, toConversation } from './harmony/chat.js';
 export { HarmonyParser, type ParseEvent, parseTokens } from './harmony/parse.js';
 export { type Conversation, renderConversation, renderPrompt, renderTraining, stopTokens } from './harmony/render.js';
@@ -71,5 +61,13 @@ export {
   type Policy,
   type Verdict,
 } from './safeguard/types.js';
-export { type CheckDataOptions, checkDataset } from './train/check-data.js';
-export { planTraining, type TrainPlan } from './train/plan.js';
+export {
+  type CheckDataOptions,
+  checkDataset,
+  planTraining,
+  type TrainOptions,
+  type TrainPlan,
+  type TrainProgress,
+  type TrainResult,
+  train,
+} from './train/train.js';

@@ -85,6 +85,9 @@ function sweepSources(files: Files): Sweep {
     return parts.length === 2 ? 'index' : (parts[1] ?? '');
   };
   for (const [path, text] of files) {
+    // Threads are opened by the name of their entry below dist/.
+    for (const a of arrows(path, text, /'([a-z]+)\/[a-z-]*worker\.js'/g))
+      if (a.to !== folderOf(path)) violations.push(`${path}:${a.line} opens a thread of ${a.to}: another room's`);
     for (const a of importsOf(path, text)) {
       if (!a.to.startsWith('.')) continue;
       count++;
@@ -191,6 +194,10 @@ it('finds planted violations', () => {
   ]);
   expect(plant('src/train/a.ts', `import {\n  a,\n  b,\n} from '../cli/command.js';`)).toHaveLength(1);
   expect(plant('src/infer/a.ts', `new Worker(new URL('../train/worker.js', import.meta.url))`)).toHaveLength(1);
+  expect(plant('src/infer/a.ts', `openChannel('train/worker.js', null)`)).toEqual([
+    "src/infer/a.ts:1 opens a thread of train: another room's",
+  ]);
+  expect(plant('src/train/a.ts', `openChannel('train/worker.js', null)`)).toEqual([]);
   expect(plant('src/cli/a.ts', `import x from '../../scripts/build-native.mjs';`)).toHaveLength(1);
   expect(plant('src/misc/a.ts', `import { x } from '../native/ops.js';`)).toHaveLength(1);
   expect(

@@ -135,7 +135,6 @@ export const ERROR_CODES = [
   'tensor_shape',
   'tensor_size',
   'tensor_unexpected',
-  'thread_ended',
   'token_out_of_range',
   'token_range',
   'tokenizer_alphabet',

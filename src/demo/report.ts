@@ -1,7 +1,7 @@
 // report.html of the demo: one self-contained page with the story, the figures and what was released. Readable offline,
 // light and dark.
 
-import type { VerifyResult } from '../compose/train.js';
+import type { VerifyResult } from '../export/export.js';
 import type { Answer } from './measure.js';
 import type { DemoResult, Released, Screened } from './story.js';
 

@@ -6,11 +6,12 @@ import { join, relative, resolve } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
 import { packageRoot } from '../base/machine.js';
 import { openScreen } from '../compose/screening.js';
-import { exportRun, type TrainResult, train, type VerifyResult, verify } from '../compose/train.js';
 import { conversation, runTurn, type Turn } from '../compose/turn.js';
+import { exportRun, type VerifyResult, verify } from '../export/export.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
+import { type TrainResult, train } from '../train/train.js';
 import { exactMatch, type JudgeQuality, judgeQuality, type Match } from './measure.js';
 import { demoReport, verifiedLine } from './report.js';
 import { heldoutRequests, heldoutTexts, type Request } from './rows.js';
@@ -110,7 +111,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   );
   const base = await withEngine({ model: MODEL, slots: SLOTS, ...threads }, async (engine) => ({
     match: await exactMatch(engine, measured, undefined, signal, matching('base')),
-    digest: await engine.digest(),
+    digest: await engine.digest(signal),
   }));
   const shown = measured.findIndex((r) => r.detail === 'none');
   tell(hooks, measured[shown], base.match.answers[shown]);
@@ -150,7 +151,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
     async (engine) => {
       const tuned = await exactMatch(engine, measured, ADAPTER, signal, matching('tuned'));
       tell(hooks, measured[shown], tuned.answers[shown]);
-      const baseUnchanged = (await engine.digest()) === base.digest;
+      const baseUnchanged = (await engine.digest(signal)) === base.digest;
       hooks.line(
         `Answered as a ticket: ${tuned.final} of ${tuned.rows} (exact match ` +
           `${percent(tuned.share)}). The base's files are ` +
@@ -164,8 +165,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
         'It is written in the layout that PEFT and transformers load, read back, and every logit ' +
           "is compared with the trainer's own.",
       );
-      const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') });
-      const verified = await verify(adapter);
+      const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') }, { signal });
+      const verified = await verify(adapter, { signal });
       hooks.line(`PEFT adapter in ${relative(process.cwd(), adapter)}: ${verifiedLine(verified)}`);
 
       const checks = checksOf(base.match, tuned, baseUnchanged, quality, screened, verified);

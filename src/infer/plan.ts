@@ -34,7 +34,7 @@ export interface ServingPlan {
 }
 
 /** @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint */
-export function planServing(dir: string, options: ServingPlanOptions): ServingPlan {
+export function dryServing(dir: string, options: ServingPlanOptions): ServingPlan {
   const { context, sequences } = options;
   const { report } = dryRun(() => {
     const checkpoint = openCheckpoint(dir);

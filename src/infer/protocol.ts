@@ -1,8 +1,7 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
-
-import type { ErrorData } from '../base/error-data.js';
 import type { Message } from '../harmony/types.js';
 import type { Place } from '../native/tensor.js';
+import type { AdapterInfo } from './adapters.js';
 import type { Sampling } from './sequence.js';
 
 export interface EngineOptions {
@@ -57,36 +56,39 @@ export interface ScoreRequest {
   readonly adapter?: string;
 }
 
-export type EngineEvent =
-  /** New text on a channel; whole characters only. */
-  | { readonly kind: 'text'; readonly channel: string; readonly recipient: string | null; readonly text: string }
-  /** The turn is over. `call`: it ended by a tool call. */
-  | {
-      readonly kind: 'done';
-      readonly finish: 'stop' | 'call' | 'length';
-      readonly messages: readonly Message[];
-      readonly tokens: Int32Array;
-      readonly logprobs: Float32Array;
-      readonly usage: {
-        readonly promptTokens: number;
-        readonly completionTokens: number;
-        readonly prefillMs: number;
-        readonly decodeMs: number;
-      };
-    };
+/** New text on a channel; whole characters only. */
+export interface TextEvent {
+  readonly kind: 'text';
+  readonly channel: string;
+  readonly recipient: string | null;
+  readonly text: string;
+}
+/** The turn is over. `call`: it ended by a tool call. */
+export interface DoneEvent {
+  readonly kind: 'done';
+  readonly finish: 'stop' | 'call' | 'length';
+  readonly messages: readonly Message[];
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+  readonly usage: {
+    readonly promptTokens: number;
+    readonly completionTokens: number;
+    readonly prefillMs: number;
+    readonly decodeMs: number;
+  };
+}
+export type EngineEvent = TextEvent | DoneEvent;
 
-export type ToWorker =
-  | { readonly kind: 'generate'; readonly id: number; readonly request: GenerateRequest }
-  | { readonly kind: 'score'; readonly id: number; readonly request: ScoreRequest }
-  | { readonly kind: 'digest'; readonly id: number }
-  | { readonly kind: 'load'; readonly id: number; readonly name: string; readonly folder: string }
-  | { readonly kind: 'unload'; readonly id: number; readonly name: string }
-  | { readonly kind: 'adapters'; readonly id: number }
-  | { readonly kind: 'cancel'; readonly id: number }
-  | { readonly kind: 'close' };
-export type FromWorker =
-  | { readonly kind: 'ready'; readonly info: EngineInfo }
-  | { readonly kind: 'event'; readonly id: number; readonly event: EngineEvent }
-  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
-  /** id −1: the engine as a whole. */
-  | { readonly kind: 'error'; readonly id: number; readonly error: ErrorData };
+/** What the inference thread answers. */
+export type EngineCalls = {
+  readonly generate: { readonly request: GenerateRequest; readonly event: TextEvent; readonly result: DoneEvent };
+  readonly score: { readonly request: ScoreRequest; readonly event: never; readonly result: Float32Array };
+  readonly digest: { readonly request: null; readonly event: never; readonly result: string };
+  readonly load: {
+    readonly request: { readonly name: string; readonly folder: string };
+    readonly event: never;
+    readonly result: AdapterInfo;
+  };
+  readonly unload: { readonly request: string; readonly event: never; readonly result: void };
+  readonly adapters: { readonly request: null; readonly event: never; readonly result: readonly AdapterInfo[] };
+};

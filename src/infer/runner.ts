@@ -1,7 +1,7 @@
-// The engine's inside, free of threads: takes requests, steps the session, sends events. worker.ts drives it; tests may
-// as well.
+// The engine's inside, free of threads: takes requests, steps the session while there is work, sends events. worker.ts
+// puts it behind a channel; tests may call it as well.
+import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
-import { errorToData } from '../base/error-data.js';
 import { ConfigError } from '../base/errors.js';
 import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
@@ -13,7 +13,15 @@ import { getThreads, setThreads } from '../native/tensor.js';
 import { Adapters, type Lease } from './adapters.js';
 import { createTracker, type Tracker } from './channels.js';
 import { type LoadedModel, loadModel } from './load.js';
-import type { EngineInfo, EngineOptions, FromWorker, GenerateRequest, ScoreRequest, ToWorker } from './protocol.js';
+import type {
+  DoneEvent,
+  EngineCalls,
+  EngineInfo,
+  EngineOptions,
+  GenerateRequest,
+  ScoreRequest,
+  TextEvent,
+} from './protocol.js';
 import { checkSampling, type Finish, type Sampling, type Sequence } from './sequence.js';
 import { Session } from './session.js';
 
@@ -24,8 +32,11 @@ export const DEFAULT_MAX_TOKENS = 1024;
 /** What the released checkpoints recommend. */
 export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 0 };
 
+/** A turn under way. */
 interface Active {
-  readonly id: number;
+  readonly emit: (event: TextEvent) => void;
+  readonly done: (event: DoneEvent) => void;
+  readonly fail: (error: unknown) => void;
   readonly sequence: Sequence;
   readonly adapter: Lease | null;
   readonly tracker: Tracker;
@@ -45,8 +56,8 @@ export class Runner implements Disposable {
   readonly #precision: 'f32' | 'bf16';
 
   /** @throws what loading refuses */
-  static async open(options: EngineOptions, send: (message: FromWorker) => void): Promise<Runner> {
-    const runner = new Runner(options, send);
+  static async open(options: EngineOptions): Promise<Runner> {
+    const runner = new Runner(options);
     try {
       for (const [name, folder] of Object.entries(options.adapters ?? {})) await runner.#adapters.load(name, folder);
       return runner;
@@ -55,10 +66,7 @@ export class Runner implements Disposable {
       throw e;
     }
   }
-  private constructor(
-    readonly options: EngineOptions,
-    readonly send: (message: FromWorker) => void,
-  ) {
+  private constructor(readonly options: EngineOptions) {
     if (options.threads) setThreads(options.threads);
     this.#precision = options.precision ?? 'bf16';
     this.#loaded = loadModel(options);
@@ -96,48 +104,40 @@ export class Runner implements Disposable {
     }
   }
 
-  get idle(): boolean {
-    return this.#session.idle;
-  }
+  readonly handlers: Handlers<EngineCalls> = {
+    generate: (request, call) => this.#generate(request, call),
+    score: (request) => this.#score(request),
+    digest: async (_, { signal }) =>
+      sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
+    load: ({ name, folder }) => this.#adapters.load(name, folder),
+    unload: (name) => this.#adapters.unload(name),
+    adapters: () => this.#adapters.list(),
+  };
 
-  /** Takes one message. What fails is sent as an error of that request. */
-  handle(message: Exclude<ToWorker, { readonly kind: 'close' }>): void {
-    const { id } = message;
-    const answer = (value: unknown): void => this.send({ kind: 'result', id, value });
-    const fail = (error: unknown): void => this.send({ kind: 'error', id, error: errorToData(error) });
-    try {
-      if (message.kind === 'generate') this.#start(id, message.request);
-      else if (message.kind === 'cancel') this.#cancel(id);
-      else if (message.kind === 'score') answer(this.#score(message.request));
-      else if (message.kind === 'digest') void this.#digest().then(answer, fail);
-      else if (message.kind === 'load') void this.#adapters.load(message.name, message.folder).then(answer, fail);
-      else if (message.kind === 'unload') answer(this.#adapters.unload(message.name));
-      else answer(this.#adapters.list());
-    } catch (error) {
-      fail(error);
-    }
-  }
+  /** Steps until nothing is left to do, and lets messages in between two steps. */
+  #run = (): void => {
+    this.#step();
+    this.#running = !this.#session.idle;
+    if (this.#running) setImmediate(this.#run);
+  };
+  #running = false;
 
   /**
    * One forward pass. An error in it ends all requests under way, as their caches are then undefined; later ones are
    * served.
    */
-  step(): void {
+  #step(): void {
     try {
       for (const { sequence, token, logprob, finish } of this.#session.step()) {
         const active = this.#active.get(sequence);
         if (active) this.#take(active, token, logprob, finish);
       }
     } catch (error) {
-      const data = errorToData(error);
       for (const active of this.#active.values()) {
         this.#end(active);
-        this.send({ kind: 'error', id: active.id, error: data });
+        active.fail(error);
       }
     }
-  }
-  #cancel(id: number): void {
-    for (const active of this.#active.values()) if (active.id === id) this.#end(active);
   }
   #end(active: Active): void {
     this.#session.cancel(active.sequence);
@@ -152,7 +152,8 @@ export class Runner implements Disposable {
     return opening.length === 0 ? 0 : renderConversation({ messages: opening }, this.#loaded.tokenizer).length;
   }
 
-  #start(id: number, request: GenerateRequest): void {
+  #generate(request: GenerateRequest, { signal, emit }: Call<TextEvent>): Promise<DoneEvent> {
+    signal.throwIfAborted();
     const { tokenizer } = this.#loaded;
     const prompt = renderPrompt({ messages: request.messages }, tokenizer);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
@@ -172,47 +173,55 @@ export class Runner implements Disposable {
       adapter?.release();
       throw e;
     }
+    if (!this.#running) {
+      this.#running = true;
+      setImmediate(this.#run);
+    }
     const startMs = performance.now();
-    this.#active.set(sequence, {
-      id,
-      sequence,
-      adapter,
-      tracker: createTracker(tokenizer),
-      promptTokens: prompt.length,
-      tokens: [],
-      logprobs: [],
-      startMs,
-      firstMs: startMs,
+    return new Promise((done, fail) => {
+      const active: Active = {
+        emit,
+        done,
+        fail,
+        sequence,
+        adapter,
+        tracker: createTracker(tokenizer),
+        promptTokens: prompt.length,
+        tokens: [],
+        logprobs: [],
+        startMs,
+        firstMs: startMs,
+      };
+      this.#active.set(sequence, active);
+      signal.addEventListener('abort', () => {
+        if (!this.#active.has(sequence)) return;
+        this.#end(active);
+        fail(signal.reason);
+      });
     });
   }
 
   #take(active: Active, token: number, logprob: number, finish: Finish | null): void {
-    const { id, tracker } = active;
+    const { emit, tracker } = active;
     if (active.tokens.length === 0) active.firstMs = performance.now();
     active.tokens.push(token);
     active.logprobs.push(logprob);
-    for (const delta of tracker.push(token)) this.send({ kind: 'event', id, event: { kind: 'text', ...delta } });
+    for (const delta of tracker.push(token)) emit({ kind: 'text', ...delta });
     if (!finish) return;
     this.#end(active);
-    const end = tracker.end();
-    for (const delta of end.deltas) this.send({ kind: 'event', id, event: { kind: 'text', ...delta } });
-    const messages: readonly Message[] = end.messages;
-    const now = performance.now();
-    this.send({
-      kind: 'event',
-      id,
-      event: {
-        kind: 'done',
-        finish: finish === 'length' ? 'length' : token === this.#loaded.tokenizer.special['<|call|>'] ? 'call' : 'stop',
-        messages,
-        tokens: Int32Array.from(active.tokens),
-        logprobs: Float32Array.from(active.logprobs),
-        usage: {
-          promptTokens: active.promptTokens,
-          completionTokens: active.tokens.length,
-          prefillMs: active.firstMs - active.startMs,
-          decodeMs: now - active.firstMs,
-        },
+    const rest = tracker.end();
+    for (const delta of rest.deltas) emit({ kind: 'text', ...delta });
+    active.done({
+      kind: 'done',
+      finish: finish === 'length' ? 'length' : token === this.#loaded.tokenizer.special['<|call|>'] ? 'call' : 'stop',
+      messages: rest.messages,
+      tokens: Int32Array.from(active.tokens),
+      logprobs: Float32Array.from(active.logprobs),
+      usage: {
+        promptTokens: active.promptTokens,
+        completionTokens: active.tokens.length,
+        prefillMs: active.firstMs - active.startMs,
+        decodeMs: performance.now() - active.firstMs,
       },
     });
   }
@@ -232,10 +241,6 @@ export class Runner implements Disposable {
     } finally {
       lease?.release();
     }
-  }
-
-  async #digest(): Promise<string> {
-    return sha256(`${await digestCheckpoint(this.options.model)}\n${this.#loaded.tokenizer.digest}`);
   }
 
   close(): void {

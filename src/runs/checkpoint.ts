@@ -72,12 +72,17 @@ export async function loadState(run: string, step: number, state: TrainState, di
   await readParts(run, step, state, digests);
 }
 /** The adapter as the trainer held it: its own flat parameters, ranks and scales. */
-export async function loadTrainedAdapter(run: string, step: number, config: ModelConfig): Promise<Adapter> {
+export async function loadTrainedAdapter(
+  run: string,
+  step: number,
+  config: ModelConfig,
+  signal?: AbortSignal,
+): Promise<Adapter> {
   const { adapter: spec } = readRecord(checkpointFolder(run, step));
   if (!spec) throw new CheckpointError('no_adapter', `${checkpointFolder(run, step)}: holds no adapter`, { run });
   const adapter = createAdapter(config, spec, { initialise: false });
   try {
-    await readParts(run, step, { params: adapter.params }, null);
+    await readParts(run, step, { params: adapter.params }, null, signal);
   } catch (e) {
     adapter.close();
     throw e;
@@ -104,6 +109,7 @@ async function readParts(
   step: number,
   into: Partial<TrainState>,
   digests: RunDigests | null,
+  signal?: AbortSignal,
 ): Promise<void> {
   const folder = checkpointFolder(run, step);
   const file = join(folder, 'state.safetensors');
@@ -113,7 +119,7 @@ async function readParts(
       folder,
       step: record.step,
     });
-  if (!existsSync(file) || (await sha256File(file)) !== record.sha256)
+  if (!existsSync(file) || (await sha256File(file, signal ? { signal } : {})) !== record.sha256)
     throw new IntegrityError('bad_checkpoint', `${file}: not the bytes that were written; ${REMEDY}`, { file });
   using tensors = readFloatFile(file);
   for (const name of PARTS) {

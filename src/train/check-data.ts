@@ -17,9 +17,14 @@ export interface CheckDataOptions {
   readonly signal?: AbortSignal;
 }
 
-/** @param path a JSONL file, or a recipe (.yaml, .yml) */
-export async function checkDataset(path: string, options: CheckDataOptions): Promise<FileCheck[]> {
-  const signal = options.signal ? { signal: options.signal } : {};
+export interface CheckDataRequest extends Omit<CheckDataOptions, 'signal'> {
+  /** A JSONL file, or a recipe (.yaml, .yml). */
+  readonly path: string;
+}
+
+export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal): Promise<FileCheck[]> {
+  const { path } = options;
+  const signal = stop ? { signal: stop } : {};
   let files: readonly DataFile[];
   let context: LoadContext;
   let close = (): void => {};

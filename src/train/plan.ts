@@ -98,24 +98,21 @@ function dryStep(
   return { report, step: report.ops.slice(mark + 1), trainedParameters };
 }
 
-/**
- * @param path recipe file
- * @param options.out run folder, for the disk that activations would go to; default as for training
- * @param options.measure false leaves out the timing (times are then NaN)
- * @param options.availableBytes memory the run may take; default: what the system has available
- * @throws {TemperError} whatever is wrong with recipe, data or base
- */
-export async function planTraining(
-  path: string,
-  options: {
-    readonly set?: readonly string[];
-    readonly out?: string;
-    readonly measure?: boolean;
-    readonly availableBytes?: number;
-    readonly signal?: AbortSignal;
-  } = {},
-): Promise<TrainPlan> {
-  const { recipe, file, name } = loadRecipe(path, options.set ? { set: options.set } : {});
+export interface PlanRequest {
+  /** Recipe file. */
+  readonly path: string;
+  readonly set?: readonly string[];
+  /** Run folder, for the disk that activations would go to; default as for training. */
+  readonly out?: string;
+  /** False leaves out the timing (times are then NaN). */
+  readonly measure?: boolean;
+  /** Memory the run may take; default: what the system has available. */
+  readonly availableBytes?: number;
+}
+
+/** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
+export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
+  const { recipe, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
   const t = recipe.train;
   const config =
     t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
@@ -125,6 +122,7 @@ export async function planTraining(
     vocabSize: config.vocab_size,
     maxTokens: recipe.data.maxTokens,
     loss: recipe.data.loss,
+    ...(signal ? { signal } : {}),
   });
   tokenizer.close();
   const steps = planSteps(data.examples.map(inputLength), {
@@ -176,7 +174,7 @@ export async function planTraining(
     };
     const idle = clock([]),
       step = clock(typical);
-    const ops = timeCalls(step.calls, options.signal ? { signal: options.signal } : {});
+    const ops = timeCalls(step.calls, signal ? { signal } : {});
     timing = { seconds: ops.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: ops.byOp };
   }
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);

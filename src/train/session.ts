@@ -66,7 +66,8 @@ export interface TrainResult {
 }
 export interface TrainHooks {
   readonly onProgress?: (progress: TrainProgress) => void;
-  readonly stopped?: () => boolean;
+  /** Aborting ends the run after the batch in hand, with a checkpoint. */
+  readonly signal?: AbortSignal;
 }
 
 export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
@@ -272,7 +273,7 @@ async function train(
         eps: t.optimizer.eps,
         weightDecay: t.optimizer.weightDecay,
       },
-      hooks.stopped,
+      () => hooks.signal?.aborted === true,
     )) {
       done = metrics.step;
       losses.push(metrics.loss);
@@ -286,7 +287,7 @@ async function train(
         etaSeconds: (seconds / (done - first)) * (plan.steps - done),
       });
       if (done % t.checkpointEvery === 0) await save();
-      if (hooks.stopped?.()) break;
+      if (hooks.signal?.aborted) break;
     }
     await save();
     const finished = done >= plan.steps;

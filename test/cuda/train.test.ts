@@ -4,10 +4,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import './emulated.js';
-import { evaluate, train } from '../../src/compose/train.js';
+import { evaluate } from '../../src/evaluate/evaluate.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { readMetrics } from '../../src/runs/metrics.js';
-import { planTraining } from '../../src/train/plan.js';
+import { planTraining, train } from '../../src/train/train.js';
 import { tinyRun } from '../train/tiny.js';
 
 let dir = '';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { planServing } from '../../src/infer/plan.js';
+import { dryServing } from '../../src/infer/plan.js';
 import { GREEDY } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
@@ -28,7 +28,7 @@ test.each([
 ] as const)(
   '%s, %i sequences of %i tokens: peak within 5 %%, keys and values exact',
   (denseDtype, sequences, context) => {
-    const plan = planServing(dir, { context, sequences, denseDtype });
+    const plan = dryServing(dir, { context, sequences, denseDtype });
     resetPeaks();
     const before = memoryStats().totalLive;
     const checkpoint = openCheckpoint(dir),
@@ -49,9 +49,9 @@ test.each([
 );
 
 test('what cannot fit names the knob', () => {
-  const plan = planServing(dir, { context: 1024, sequences: 64, availableBytes: 1e6 });
+  const plan = dryServing(dir, { context: 1024, sequences: 64, availableBytes: 1e6 });
   expect(plan).toMatchObject({ fits: false, advice: expect.stringContaining('--sequences') as string });
-  expect(() => planServing(dir, { context: 2000, sequences: 1 })).toThrow(
+  expect(() => dryServing(dir, { context: 2000, sequences: 1 })).toThrow(
     expect.objectContaining({ code: 'context_too_long' }),
   );
 });

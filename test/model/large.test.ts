@@ -22,7 +22,7 @@ import { checkpointTensors, specBytes } from '../../src/model/layout.js';
 import { ops } from '../../src/native/ops.js';
 import { layoutFile } from '../../src/native/safetensors.js';
 import { memoryStats, Scope } from '../../src/native/tensor.js';
-import { planTraining } from '../../src/train/plan.js';
+import { planTraining } from '../../src/train/train.js';
 import { pack } from './golden.js';
 
 /** A row of n tokens; all but the first are trained. */

@@ -6,8 +6,8 @@ import { expect, test } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { readMetrics } from '../../src/runs/metrics.js';
-import { planTraining } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
+import { planTraining } from '../../src/train/train.js';
 
 test('two steps on the slice, in the memory that was planned', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'temper-20b-'));

@@ -7,7 +7,7 @@ import { afterAll, expect, test } from 'vitest';
 import { PRESETS } from '../../src/model/init.js';
 import { checkpointTensors } from '../../src/model/layout.js';
 import { layoutFile } from '../../src/native/safetensors.js';
-import { planTraining } from '../../src/train/plan.js';
+import { planTraining } from '../../src/train/train.js';
 
 const root = mkdtempSync(join(tmpdir(), 'temper-gpu-plan-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));

@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test, vi } from 'vitest';
 import { readMetrics } from '../../src/runs/metrics.js';
-import { planTraining } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
+import { planTraining } from '../../src/train/train.js';
 import { tinyRun } from './tiny.js';
 
 const disk = vi.hoisted(() => ({ free: Number.POSITIVE_INFINITY }));

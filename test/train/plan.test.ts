@@ -9,8 +9,8 @@ import { createTrainable } from '../../src/model/trainable.js';
 import { dryRun } from '../../src/native/dry-run.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
 import { readMetrics } from '../../src/runs/metrics.js';
-import { planTraining } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
+import { planTraining } from '../../src/train/train.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-plan-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

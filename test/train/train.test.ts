@@ -3,12 +3,14 @@ import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
-import { evaluate, exportRun, train, verify } from '../../src/compose/train.js';
-import { exactMatch } from '../../src/evaluate/evaluate.js';
+import { evaluate } from '../../src/evaluate/evaluate.js';
+import { exactMatch } from '../../src/evaluate/exact-match.js';
+import { exportRun, verify } from '../../src/export/export.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { readRun } from '../../src/runs/run-folder.js';
 import { learningRate } from '../../src/train/schedule.js';
+import { train } from '../../src/train/train.js';
 import { rows, tinyConfig, tinyRun } from './tiny.js';
 
 let dir = '';

@@ -67,7 +67,7 @@ export const command: Command = {
         )}\nExit codes: 0 every row can be trained on, 2 some cannot.\n`,
       )
       .action(async (path: string, options: Options) => {
-        const { checkDataset } = await import('../../train/check-data.js');
+        const { checkDataset } = await import('../../train/train.js');
         const files = await checkDataset(path, { ...options, signal: interruptSignal() });
         if (files.some((f) => f.badRows > 0)) process.exitCode = 2;
         if (options.json) {

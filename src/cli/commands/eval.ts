@@ -40,7 +40,7 @@ export const command: Command = {
         ),
       )
       .action(async (path: string, options: Options) => {
-        const { evaluate } = await import('../../compose/train.js');
+        const { evaluate } = await import('../../evaluate/evaluate.js');
         const signal = interruptSignal();
         const quiet = options.json === true;
         const losses = createProgress({ label: 'loss', unit: 'batches', quiet });
@@ -79,9 +79,9 @@ async function generateAndMatch(
   },
   options: Options,
   signal: AbortSignal,
-): Promise<import('../../evaluate/evaluate.js').ExactMatch | null> {
+): Promise<import('../../evaluate/exact-match.js').ExactMatch | null> {
   const { loadPrompts } = await import('../../data/load.js');
-  const { exactMatch } = await import('../../evaluate/evaluate.js');
+  const { exactMatch } = await import('../../evaluate/exact-match.js');
   const all = await loadPrompts(result.files, signal);
   const prompts = options.limit === undefined ? all : all.slice(0, options.limit);
   if (prompts.length === 0) return null;

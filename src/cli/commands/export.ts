@@ -1,6 +1,6 @@
 // `temper export`: a run's adapter for others to load.
 import { Option } from 'commander';
-import { type Command, examples, printJson } from '../command.js';
+import { type Command, examples, interruptSignal, printJson } from '../command.js';
 
 interface Options {
   readonly format: 'peft';
@@ -36,12 +36,11 @@ export const command: Command = {
         ),
       )
       .action(async (run: string, options: Options) => {
-        const { exportRun } = await import('../../compose/train.js');
-        const result = await exportRun({
-          run,
-          out: options.out,
-          ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }),
-        });
+        const { exportRun } = await import('../../export/export.js');
+        const result = await exportRun(
+          { run, out: options.out, ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }) },
+          { signal: interruptSignal() },
+        );
         if (options.json) {
           printJson(result);
           return;

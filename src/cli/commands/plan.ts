@@ -18,8 +18,13 @@ const category = ([name, bytes]: readonly [string, number]): string =>
   `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
 
 async function serving(dir: string, o: Options): Promise<void> {
-  const { planServing } = await import('../../infer/plan.js');
-  const plan = planServing(dir, { context: o.context, sequences: o.sequences, denseDtype: o.denseDtype });
+  const { planServing } = await import('../../infer/planning.js');
+  const plan = await planServing(dir, {
+    context: o.context,
+    sequences: o.sequences,
+    denseDtype: o.denseDtype,
+    signal: interruptSignal(),
+  });
   if (o.json) printJson(plan);
   else {
     process.stdout.write(
@@ -84,7 +89,7 @@ export const command: Command = {
         if ((recipe === undefined) === (options.model === undefined))
           throw new ConfigError('plan_what', 'plan: give a recipe, or --model DIR for serving, one of the two');
         if (recipe === undefined) return serving(options.model ?? '', options);
-        const { planTraining } = await import('../../train/plan.js');
+        const { planTraining } = await import('../../train/train.js');
         const plan = await planTraining(recipe, {
           set: options.set,
           ...(options.out === undefined ? {} : { out: options.out }),

@@ -43,7 +43,7 @@ export const command: Command = {
         ),
       )
       .action(async (recipe: string, options: Options) => {
-        const { train } = await import('../../compose/train.js');
+        const { train } = await import('../../train/train.js');
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
         const result = await train(recipe, {

@@ -1,5 +1,5 @@
 // `temper verify`: an export is what was trained, shown on every logit.
-import { type Command, examples, printJson } from '../command.js';
+import { type Command, examples, interruptSignal, printJson } from '../command.js';
 
 interface Options {
   readonly run?: string;
@@ -23,8 +23,11 @@ export const command: Command = {
           '\nExit codes: 0 the same, 40 not what was trained.\n',
       )
       .action(async (dir: string, options: Options) => {
-        const { verify } = await import('../../compose/train.js');
-        const r = await verify(dir, options.run === undefined ? {} : { run: options.run });
+        const { verify } = await import('../../export/export.js');
+        const r = await verify(dir, {
+          signal: interruptSignal(),
+          ...(options.run === undefined ? {} : { run: options.run }),
+        });
         if (!r.ok) process.exitCode = 40;
         if (options.json) {
           printJson(r);

@@ -1,0 +1,22 @@
+// What passes between a thread and whoever opened it.
+import type { ErrorData } from './error-data.js';
+
+/** Names the calls a thread answers: what goes in, what comes while it works (never: nothing), what comes out. */
+export type Contract = {
+  readonly [name: string]: { readonly request: unknown; readonly event: unknown; readonly result: unknown };
+};
+
+export interface CallMessage {
+  readonly kind: 'call';
+  readonly id: number;
+  readonly name: string;
+  readonly request: unknown;
+  /** One i32 in shared memory: not 0 asks the call to stop, also while native code keeps the thread from its messages. */
+  readonly stop: Int32Array;
+}
+export type ToWorker = CallMessage | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'close' };
+/** id −1: the thread as a whole, ready or not to be opened. */
+export type FromWorker =
+  | { readonly kind: 'event'; readonly id: number; readonly event: unknown }
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'error'; readonly id: number; readonly error: ErrorData };

@@ -1,0 +1,87 @@
+// The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
+import { parentPort, workerData } from 'node:worker_threads';
+import type { Contract, FromWorker, ToWorker } from './channel-protocol.js';
+import { errorToData } from './error-data.js';
+
+/** What a handler gets beside its request. */
+export interface Call<Event> {
+  /** Aborts when the caller asks to stop. `aborted` and `throwIfAborted` are true to it in a loop without `await` too. */
+  readonly signal: AbortSignal;
+  emit(event: Event): void;
+}
+export type Handlers<C extends Contract> = {
+  readonly [K in keyof C]: (
+    request: C[K]['request'],
+    call: Call<C[K]['event']>,
+  ) => C[K]['result'] | Promise<C[K]['result']>;
+};
+export interface Served<C extends Contract, Info> {
+  readonly info: Info;
+  readonly handlers: Handlers<C>;
+  close?(): void | Promise<void>;
+}
+
+const isAborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get;
+
+/** A signal that looks at shared memory when it is asked: messages wait while native code runs. */
+function sharedSignal(stop: Int32Array): { readonly signal: AbortSignal; readonly abort: () => void } {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const abort = (): void => controller.abort(new DOMException('stopped', 'AbortError'));
+  const aborted = (): boolean => {
+    if (Atomics.load(stop, 0) !== 0) abort();
+    return isAborted?.call(signal) === true;
+  };
+  Object.defineProperty(signal, 'aborted', { get: aborted });
+  Object.defineProperty(signal, 'throwIfAborted', {
+    value: () => {
+      if (aborted()) throw signal.reason;
+    },
+  });
+  return { signal, abort };
+}
+
+/**
+ * Opens what the thread serves and answers calls until it is closed.
+ * @param open gets the data the thread was opened with; what it throws is thrown where the channel is opened. Import
+ * native code inside, so that a missing addon arrives as an error too
+ */
+export async function serve<C extends Contract, Info, Data = unknown>(
+  open: (data: Data) => Served<C, Info> | Promise<Served<C, Info>>,
+): Promise<void> {
+  const port = parentPort;
+  if (!port) throw new Error('this file is the entry of a thread; it is opened by openChannel()');
+  const send = (message: FromWorker): void => port.postMessage(message);
+  let served: Served<C, Info>;
+  try {
+    served = await open(workerData as Data);
+  } catch (error) {
+    send({ kind: 'error', id: -1, error: errorToData(error) });
+    return;
+  }
+  const running = new Map<number, () => void>();
+  const answer = async (message: Extract<ToWorker, { readonly kind: 'call' }>): Promise<void> => {
+    const { id, name, request, stop } = message;
+    const { signal, abort } = sharedSignal(stop);
+    running.set(id, abort);
+    try {
+      const handler = served.handlers[name];
+      if (!handler) throw new Error(`the thread has no call ${name}`);
+      const value = await handler(request, { signal, emit: (event) => send({ kind: 'event', id, event }) });
+      send({ kind: 'result', id, value });
+    } catch (error) {
+      send({ kind: 'error', id, error: errorToData(error) });
+    } finally {
+      running.delete(id);
+    }
+  };
+  port.on('message', (message: ToWorker) => {
+    if (message.kind === 'call') void answer(message);
+    else if (message.kind === 'abort') running.get(message.id)?.();
+    else
+      void Promise.resolve(served.close?.())
+        .catch(() => {}) // nothing is left that could be told
+        .finally(() => process.exit(0));
+  });
+  send({ kind: 'result', id: -1, value: served.info });
+}

@@ -1,0 +1,305 @@
+// The one way to work that has a thread of its own: calls go over by message, events and results come back, an
+// AbortSignal stops them, errors stay the class they were. What computes or hashes runs behind it, so that no public
+// call blocks its caller. channel-worker.ts is the other end.
+import { setMaxListeners } from 'node:events';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { CallMessage, Contract, FromWorker, ToWorker } from './channel-protocol.js';
+import { errorFromData } from './error-data.js';
+import { NativeError } from './errors.js';
+import { packageRoot } from './machine.js';
+
+export interface ChannelOptions {
+  /** Of the thread, as in `temper-infer`. */
+  readonly name: string;
+  /** Ends the opening. */
+  readonly signal?: AbortSignal | undefined;
+}
+export interface CallOptions<Event> {
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: ((event: Event) => void) | undefined;
+  /** The call settles only when the work has: its result says how far it came. Default: an abort rejects at once. */
+  readonly waits?: boolean;
+}
+/** An open thread. Its calls run side by side as far as the other end lets them. */
+export interface Channel<C extends Contract, Info> {
+  /** What the thread said when it was ready. */
+  readonly info: Info;
+  /** @throws what the handler throws, the signal's reason, `AbortError` after close, {NativeError} worker_exit */
+  call<K extends keyof C & string>(
+    name: K,
+    request: C[K]['request'],
+    options?: CallOptions<C[K]['event']>,
+  ): Promise<C[K]['result']>;
+  /** Yields events and returns the result. Leaving the loop or aborting stops the work. */
+  stream<K extends keyof C & string>(
+    name: K,
+    request: C[K]['request'],
+    signal?: AbortSignal,
+  ): AsyncGenerator<C[K]['event'], C[K]['result'], void>;
+  /** Calls under way reject with `AbortError`. A second close does nothing. */
+  close(): Promise<void>;
+}
+
+/** How long a thread may take to end by itself before it is ended. */
+export const GRACE_MS = 5000;
+
+/** Code of threads is compiled: from src/ (tests, tsx) as from dist/ it is taken from dist/. */
+function workerFile(file: string): string {
+  const path = resolve(packageRoot, 'dist', file);
+  if (!existsSync(path)) throw new NativeError('worker_missing', `${path} is missing; run \`npm run build:ts\``);
+  return path;
+}
+const abortError = (message: string): DOMException => new DOMException(message, 'AbortError');
+
+/** A call under way, as it sees its messages. */
+interface Pending {
+  onEvent(event: unknown): void;
+  onResult(value: unknown): void;
+  onError(error: unknown): void;
+}
+
+/** The thread and who waits for what of it. */
+class Connection {
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, Pending>();
+  readonly exited: Promise<void>;
+  readonly ready: Promise<unknown>;
+  #nextId = 0;
+  #closing: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(
+    file: string,
+    data: unknown,
+    readonly name: string,
+  ) {
+    this.#worker = new Worker(workerFile(file), { workerData: data, name: `temper-${name}` });
+    this.ready = new Promise((resolve, reject) => {
+      this.#pending.set(-1, { onEvent: () => {}, onResult: resolve, onError: reject });
+    });
+    this.#worker.on('message', (m: FromWorker) => {
+      const pending = this.#pending.get(m.id);
+      if (m.kind === 'event') pending?.onEvent(m.event);
+      else {
+        this.#pending.delete(m.id);
+        if (m.kind === 'result') pending?.onResult(m.value);
+        else pending?.onError(errorFromData(m.error));
+      }
+    });
+    this.#worker.on('error', (error) => this.#fail(error));
+    this.exited = new Promise((resolve) => {
+      this.#worker.once('exit', (code) => {
+        this.#fail(
+          new NativeError(
+            'worker_exit',
+            `the ${name} thread ended with code ${code} before it was done; out of memory is the usual cause; what it ` +
+              'had written is whole',
+            { code },
+          ),
+        );
+        resolve();
+      });
+    });
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    for (const p of this.#pending.values()) p.onError(this.#failure.error);
+    this.#pending.clear();
+  }
+  send(message: ToWorker): void {
+    this.#worker.postMessage(message);
+  }
+
+  /** @returns how to stop the call, and how to forget it */
+  start(name: string, request: unknown, pending: Pending): { readonly stop: () => void; readonly forget: () => void } {
+    if (this.#closing) throw new NativeError('engine_closed', `the ${this.name} thread is closed; open another one`);
+    if (this.#failure) throw this.#failure.error;
+    const id = this.#nextId++;
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    this.#pending.set(id, pending);
+    this.send({ kind: 'call', id, name, request, stop } satisfies CallMessage);
+    return {
+      stop: () => {
+        Atomics.store(stop, 0, 1);
+        this.send({ kind: 'abort', id });
+      },
+      forget: () => this.#pending.delete(id),
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      this.#fail(abortError(`the ${this.name} thread was closed`));
+      this.send({ kind: 'close' });
+      // A step that takes long must not hold up whoever closes.
+      const timer = setTimeout(() => void this.terminate(), GRACE_MS);
+      await this.exited;
+      clearTimeout(timer);
+    })();
+    return this.#closing;
+  }
+  terminate(): Promise<number> {
+    return this.#worker.terminate();
+  }
+}
+
+/** Calls `onAbort` when the signal aborts, at once if it has. @returns how to listen no longer */
+function listen(signal: AbortSignal | undefined, onAbort: (reason: unknown) => void): () => void {
+  if (!signal) return () => {};
+  const listener = (): void => onAbort(signal.reason);
+  if (signal.aborted) listener();
+  setMaxListeners(0, signal); // one for each call under way is no leak
+  signal.addEventListener('abort', listener, { once: true });
+  return () => signal.removeEventListener('abort', listener);
+}
+
+function callOn<R, E>(
+  connection: Connection,
+  name: string,
+  request: unknown,
+  { signal, onEvent, waits = false }: CallOptions<E>,
+): Promise<R> {
+  return new Promise<R>((resolve, reject) => {
+    if (!waits) signal?.throwIfAborted();
+    let done = false;
+    const settle = (end: () => void): void => {
+      if (done) return;
+      done = true;
+      end();
+      unlisten();
+    };
+    const call = connection.start(name, request, {
+      onEvent: (event) => onEvent?.(event as E),
+      onResult: (value) => settle(() => resolve(value as R)),
+      onError: (error) => settle(() => reject(error)),
+    });
+    const unlisten = listen(signal, (reason) => {
+      call.stop();
+      if (!waits) {
+        call.forget();
+        settle(() => reject(reason));
+      }
+    });
+  });
+}
+
+async function* streamOn<R, E>(
+  connection: Connection,
+  name: string,
+  request: unknown,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<E, R, void> {
+  signal?.throwIfAborted();
+  const events: E[] = [];
+  let end: { readonly value: R } | { readonly error: unknown } | undefined;
+  let wake = (): void => {};
+  const call = connection.start(name, request, {
+    onEvent(event) {
+      events.push(event as E);
+      wake();
+    },
+    onResult(value) {
+      end = { value: value as R };
+      wake();
+    },
+    onError(error) {
+      end ??= { error };
+      wake();
+    },
+  });
+  const unlisten = listen(signal, (error) => {
+    end ??= { error };
+    wake();
+  });
+  try {
+    for (;;) {
+      // What came before a failure still belongs to the caller, but for one that asked to stop.
+      for (let event = events.shift(); event !== undefined && !signal?.aborted; event = events.shift()) yield event;
+      if (end && 'error' in end) throw end.error;
+      if (end) return end.value;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        if (events.length > 0 || end) resolve();
+      });
+    }
+  } finally {
+    unlisten();
+    call.forget();
+    if (!end || 'error' in end) call.stop();
+  }
+}
+
+/**
+ * Starts a thread and waits until it is ready.
+ * @param file compiled entry below dist/, as in `infer/worker.js`, or an absolute path
+ * @param data what the other end opens with; goes over by structured clone
+ * @throws what the other end refuses, the signal's reason, {NativeError} worker_missing, worker_exit
+ */
+export async function openChannel<C extends Contract, Info>(
+  file: string,
+  data: unknown,
+  { name, signal }: ChannelOptions,
+): Promise<Channel<C, Info>> {
+  signal?.throwIfAborted();
+  const connection = new Connection(file, data, name);
+  let unlisten = (): void => {};
+  try {
+    const aborted = new Promise<never>((_, reject) => {
+      unlisten = listen(signal, reject);
+    });
+    const info = (await Promise.race([connection.ready, aborted])) as Info;
+    return {
+      info,
+      call: (method, request, options = {}) => callOn(connection, method, request, options),
+      stream: (method, request, stop) => streamOn(connection, method, request, stop),
+      close: () => connection.close(),
+    };
+  } catch (error) {
+    // Ready too late, the thread closes what it opened.
+    void connection.close();
+    throw error;
+  } finally {
+    unlisten();
+  }
+}
+
+/**
+ * One call in a thread of its own. When it settles, the thread has ended: nothing goes on behind the caller's back. An
+ * abort is obeyed at the next safe point, at the latest after `graceMs`, when the thread is ended; Infinity: never by
+ * force.
+ * @throws what the handler throws, the signal's reason when it was aborted
+ */
+export async function runInThread<C extends Contract, K extends keyof C & string>(
+  file: string,
+  name: K,
+  request: C[K]['request'],
+  options: CallOptions<C[K]['event']> & { readonly graceMs?: number } = {},
+): Promise<C[K]['result']> {
+  const { signal, onEvent, graceMs = GRACE_MS, waits = false } = options;
+  if (!waits) signal?.throwIfAborted();
+  const connection = new Connection(file, null, name);
+  let timer: NodeJS.Timeout | undefined;
+  const unlisten = listen(signal, () => {
+    if (graceMs !== Infinity) timer = setTimeout(() => void connection.terminate(), graceMs);
+  });
+  try {
+    await connection.ready;
+    const result = await callOn<C[K]['result'], C[K]['event']>(connection, name, request, {
+      signal,
+      onEvent,
+      waits: true,
+    });
+    if (!waits) signal?.throwIfAborted();
+    return result;
+  } catch (error) {
+    if (!waits) signal?.throwIfAborted();
+    throw error;
+  } finally {
+    unlisten();
+    await connection.close();
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,11 @@
+// Entry of the evaluation thread.
+import { serve } from '../base/channel-worker.js';
+import type { EvaluateCalls } from './evaluate.js';
+
+await serve<EvaluateCalls, null>(async () => {
+  const { evaluateLoss } = await import('./held-out-loss.js');
+  return {
+    info: null,
+    handlers: { eval: (request, { signal, emit }) => evaluateLoss(request, { signal, onProgress: emit }) },
+  };
+});

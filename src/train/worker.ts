@@ -1,0 +1,19 @@
+// Entry of the training thread.
+import { serve } from '../base/channel-worker.js';
+import type { TrainCalls } from './train.js';
+
+await serve<TrainCalls, null>(async () => {
+  const [{ runTraining }, { planRecipe }, { checkFiles }] = await Promise.all([
+    import('./session.js'),
+    import('./plan.js'),
+    import('./check-data.js'),
+  ]);
+  return {
+    info: null,
+    handlers: {
+      train: (request, { signal, emit }) => runTraining(request, { signal, onProgress: emit }),
+      plan: (request, { signal }) => planRecipe(request, signal),
+      check: (request, { signal }) => checkFiles(request, signal),
+    },
+  };
+});

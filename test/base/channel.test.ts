@@ -1,0 +1,191 @@
+// The worker channel: results, streams, cancelling also while the thread does not read its messages, typed errors,
+// close, and what a crash is.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Channel, openChannel, runInThread } from '../../src/base/channel.js';
+import { packageRoot } from '../../src/base/machine.js';
+
+type Calls = {
+  readonly double: { readonly request: number; readonly event: never; readonly result: number };
+  readonly count: { readonly request: number; readonly event: number; readonly result: string };
+  readonly fail: { readonly request: null; readonly event: never; readonly result: never };
+  readonly spin: { readonly request: number; readonly event: string; readonly result: string };
+  readonly wait: { readonly request: null; readonly event: string; readonly result: string };
+  readonly deaf: { readonly request: number; readonly event: never; readonly result: string };
+  readonly crash: { readonly request: null; readonly event: never; readonly result: never };
+  readonly odd: { readonly request: null; readonly event: never; readonly result: unknown };
+};
+
+const dir = mkdtempSync(join(tmpdir(), 'temper-channel-'));
+const entry = join(dir, 'worker.mjs');
+const from = (file: string): string => JSON.stringify(join(packageRoot, 'dist', 'base', file));
+writeFileSync(
+  entry,
+  `import { setTimeout as sleep } from 'node:timers/promises';
+import { serve } from ${from('channel-worker.js')};
+import { DataError } from ${from('errors.js')};
+await serve((data) => {
+  if (data?.refuse) throw new DataError('bad_row', 'a:1: refused', { line: 1 });
+  const busy = (ms) => { for (const end = performance.now() + ms; performance.now() < end; ); };
+  if (data?.slow) busy(data.slow);
+  return {
+    info: { pid: process.pid },
+    handlers: {
+      double: (x) => 2 * x,
+      async count(n, { emit }) { for (let i = 0; i < n; i++) { emit(i); await sleep(1); } return 'counted'; },
+      fail() { throw new DataError('bad_row', 'a:2: bad', { line: 2 }); },
+      spin(ms, { signal, emit }) { emit('on'); for (const end = performance.now() + ms; performance.now() < end; ) signal.throwIfAborted(); return 'spun'; },
+      wait: (_, { signal, emit }) => { emit('on'); return new Promise((resolve) => signal.addEventListener('abort', () => resolve('stopped as asked'))); },
+      deaf(ms) { busy(ms); return 'done'; },
+      crash() { process.exit(7); },
+      odd: () => () => {},
+    },
+  };
+});
+`,
+);
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const open = (data: unknown = null, signal?: AbortSignal): Promise<Channel<Calls, { readonly pid: number }>> =>
+  openChannel(entry, data, { name: 'test', signal });
+const since = (from: number): number => performance.now() - from;
+
+describe('an open channel', () => {
+  let channel: Channel<Calls, { readonly pid: number }>;
+  beforeAll(async () => {
+    channel = await open();
+  });
+  afterAll(() => channel.close());
+
+  it('answers, side by side, each call its own', async () => {
+    expect(channel.info).toEqual({ pid: process.pid });
+    const events: number[] = [];
+    const results = await Promise.all([
+      channel.call('count', 20, { onEvent: (i) => events.push(i) }),
+      ...Array.from({ length: 50 }, (_, i) => channel.call('double', i)),
+    ]);
+    expect(results).toEqual(['counted', ...Array.from({ length: 50 }, (_, i) => 2 * i)]);
+    expect(events).toEqual(Array.from({ length: 20 }, (_, i) => i));
+  });
+
+  it('streams events in order, then the result; leaving the loop stops the work', async () => {
+    const stream = channel.stream('count', 5);
+    const seen: number[] = [];
+    let next = await stream.next();
+    for (; !next.done; next = await stream.next()) seen.push(next.value);
+    expect([seen, next.value]).toEqual([[0, 1, 2, 3, 4], 'counted']);
+    const from = performance.now();
+    for await (const event of channel.stream('spin', 60_000)) {
+      expect(event).toBe('on');
+      break;
+    }
+    // The thread is free again: it saw the stop although it read no message.
+    expect(await channel.call('double', 4)).toBe(8);
+    expect(since(from)).toBeLessThan(5000);
+  });
+
+  it('errors come as the class they were, and what cannot be sent is an error too', async () => {
+    await expect(channel.call('fail', null)).rejects.toMatchObject({
+      name: 'DataError',
+      code: 'bad_row',
+      details: { line: 2 },
+    });
+    await expect(channel.call('odd', null)).rejects.toThrow(/could not be cloned/);
+    const stream = channel.stream('fail', null);
+    await expect(stream.next()).rejects.toMatchObject({ code: 'bad_row' });
+  });
+
+  it('an abort rejects at once with its reason, and stops the work behind it', async () => {
+    for (const name of ['spin', 'deaf'] as const) {
+      const stop = new AbortController();
+      const from = performance.now();
+      const call = channel.call(name, name === 'deaf' ? 600 : 60_000, { signal: stop.signal });
+      setTimeout(() => stop.abort(new DOMException('enough', 'AbortError')), 50);
+      await expect(call).rejects.toThrow('enough');
+      expect(since(from)).toBeLessThan(500);
+    }
+    const from = performance.now();
+    expect(await channel.call('double', 1)).toBe(2);
+    expect(since(from)).toBeLessThan(5000);
+    const aborted = AbortSignal.abort();
+    await expect(channel.call('double', 1, { signal: aborted })).rejects.toHaveProperty('name', 'AbortError');
+    await expect(channel.stream('count', 1, aborted).next()).rejects.toHaveProperty('name', 'AbortError');
+  });
+
+  it('a call that waits settles with what the work makes of the stop', async () => {
+    const stop = new AbortController();
+    const result = await channel.call('wait', null, { signal: stop.signal, waits: true, onEvent: () => stop.abort() });
+    expect(result).toBe('stopped as asked');
+  });
+});
+
+it('what the other end refuses is thrown where it is opened', async () => {
+  await expect(open({ refuse: true })).rejects.toMatchObject({ name: 'DataError', code: 'bad_row' });
+  await expect(openChannel('nowhere/worker.js', null, { name: 'test' })).rejects.toMatchObject({
+    code: 'worker_missing',
+  });
+  const stop = new AbortController();
+  const from = performance.now();
+  const opening = open({ slow: 1500 }, stop.signal);
+  setTimeout(() => stop.abort(), 100);
+  await expect(opening).rejects.toHaveProperty('name', 'AbortError');
+  expect(since(from)).toBeLessThan(1000);
+});
+
+it('a thread that dies fails what was under way with a typed error, and refuses what comes after', async () => {
+  const channel = await open();
+  const waiting = channel.call('wait', null);
+  const crash = channel.call('crash', null);
+  await expect(crash).rejects.toMatchObject({ name: 'NativeError', code: 'worker_exit', details: { code: 7 } });
+  await expect(waiting).rejects.toMatchObject({ code: 'worker_exit' });
+  await expect(channel.call('double', 1)).rejects.toMatchObject({ code: 'worker_exit' });
+  await channel.close();
+});
+
+it('closing ends calls under way, twice is once', async () => {
+  const channel = await open();
+  const waiting = channel.call('wait', null);
+  const closed = channel.close();
+  expect(channel.close()).toBe(closed);
+  await expect(waiting).rejects.toHaveProperty('name', 'AbortError');
+  await closed;
+  await expect(channel.call('double', 1)).rejects.toMatchObject({ code: 'engine_closed' });
+});
+
+describe('one call in a thread of its own', () => {
+  it('gives result and events', async () => {
+    const events: number[] = [];
+    expect(await runInThread<Calls, 'count'>(entry, 'count', 3, { onEvent: (e) => events.push(e) })).toBe('counted');
+    expect(events).toEqual([0, 1, 2]);
+    await expect(runInThread<Calls, 'fail'>(entry, 'fail', null)).rejects.toMatchObject({ code: 'bad_row' });
+  });
+
+  it('has ended when an abort rejects; a thread that does not listen is ended by force', async () => {
+    for (const [name, graceMs] of [
+      ['spin', 5000],
+      ['deaf', 300],
+    ] as const) {
+      const stop = new AbortController();
+      const call = runInThread<Calls, 'spin' | 'deaf'>(entry, name, 60_000, { signal: stop.signal, graceMs });
+      await sleep(400);
+      const from = performance.now();
+      stop.abort(new DOMException('enough', 'AbortError'));
+      await expect(call).rejects.toThrow('enough');
+      expect(since(from)).toBeLessThan(2500);
+    }
+  });
+
+  it('does not hold up its caller', async () => {
+    let longest = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      longest = Math.max(longest, since(last));
+      last = performance.now();
+    }, 1);
+    await runInThread<Calls, 'deaf'>(entry, 'deaf', 500);
+    clearInterval(timer);
+    expect(longest).toBeLessThan(100); // 500 if it did
+  });
+});
