@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { formatRate, formatSeconds } from '../../src/base/units.js';
 import { createProgram, reportError } from '../../src/cli/main.js';
 import { createProgress } from '../../src/cli/progress.js';
 import { commands } from '../../src/cli/registry.js';
@@ -143,15 +142,5 @@ describe('progress', () => {
     for (t = 1000; t < 25_000; t += 1000) progress.update(t / 1000);
     progress.finish();
     expect(out).toEqual(['screen 1  1.0 rows/s\n', 'screen 11  1.0 rows/s\n', 'screen 21  1.0 rows/s\n']);
-  });
-  it('formats', () => {
-    expect([
-      formatSeconds(59.6),
-      formatSeconds(75),
-      formatSeconds(7384),
-      formatRate(12345.6),
-      formatRate(3.06),
-      formatRate(2e6),
-    ]).toEqual(['1m00s', '1m15s', '2h03m', '12.3k', '3.1', '2.0M']);
   });
 });

@@ -6,7 +6,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
-import { parseBytes } from '../../src/base/units.js';
 import { cudaReport, deviceMemory, openDevice, synchronize } from '../../src/native/device.js';
 import { ops } from '../../src/native/ops.js';
 import { resetPeaks, Scope } from '../../src/native/tensor.js';
@@ -145,20 +144,5 @@ describe('an open device', () => {
     );
     expect(deviceMemory().held).toBeLessThanOrEqual(256 * MIB);
     expect(failure(() => openDevice('cuda:1')).code).toBe('device_open');
-  });
-});
-
-describe('parseBytes', () => {
-  it.each([
-    ['15.2GiB', Math.floor(15.2 * 2 ** 30)],
-    ['16 GB', 16e9],
-    ['900mib', 900 * MIB],
-    ['1024', 1024],
-    ['0', 0],
-  ])('%s', (text, bytes) => {
-    expect(parseBytes(text)).toBe(bytes);
-  });
-  it.each(['', 'GiB', '-1GB', '12 parsecs', '1e9'])('refuses %j', (text) => {
-    expect(failure(() => parseBytes(text)).code).toBe('bad_memory_limit');
   });
 });
