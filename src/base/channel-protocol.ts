@@ -11,7 +11,7 @@ export interface CallMessage {
   readonly id: number;
   readonly name: string;
   readonly request: unknown;
-  /** One i32 in shared memory: not 0 asks the call to stop, also while native code keeps the thread from its messages. */
+  /** One i32 in shared memory: not 0 asks the call to stop, also while native code keeps messages waiting. */
   readonly stop: Int32Array;
 }
 export type ToWorker = CallMessage | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'close' };

@@ -5,7 +5,7 @@ import { errorToData } from './error-data.js';
 
 /** What a handler gets beside its request. */
 export interface Call<Event> {
-  /** Aborts when the caller asks to stop. `aborted` and `throwIfAborted` are true to it in a loop without `await` too. */
+  /** Aborts when the caller asks to stop. `aborted` and `throwIfAborted` see it in a loop without `await` too. */
   readonly signal: AbortSignal;
   emit(event: Event): void;
 }

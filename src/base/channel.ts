@@ -94,8 +94,8 @@ class Connection {
         this.#fail(
           new NativeError(
             'worker_exit',
-            `the ${name} thread ended with code ${code} before it was done; out of memory is the usual cause; what it ` +
-              'had written is whole',
+            `the ${name} thread ended with code ${code} before it was done; out of memory is the usual cause; ` +
+              'what it had written is whole',
             { code },
           ),
         );

@@ -91,7 +91,7 @@ async function checkDigests(dir: string, base: string, wantedBase: string, signa
   if (got !== wantedBase)
     throw new IntegrityError(
       'base_changed',
-      `${base}: digest is ${got.slice(0, 12)}, trained on was ${wantedBase.slice(0, 12)}; bring back the base of the run`,
+      `${base}: digest is ${got.slice(0, 12)}, trained on was ${wantedBase.slice(0, 12)}; bring back that base`,
       { got, wanted: wantedBase },
     );
 }

@@ -41,7 +41,9 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
     score: (request, stop) => channel.call('score', request, { signal: stop }),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),
     loadAdapter: (name, folder, stop) => channel.call('load', { name, folder }, { signal: stop }),
-    unloadAdapter: (name) => channel.call('unload', name),
+    async unloadAdapter(name) {
+      await channel.call('unload', name);
+    },
     adapters: () => channel.call('adapters', null),
     close: () => channel.close(),
   };

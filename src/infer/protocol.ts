@@ -89,6 +89,6 @@ export type EngineCalls = {
     readonly event: never;
     readonly result: AdapterInfo;
   };
-  readonly unload: { readonly request: string; readonly event: never; readonly result: void };
+  readonly unload: { readonly request: string; readonly event: never; readonly result: null };
   readonly adapters: { readonly request: null; readonly event: never; readonly result: readonly AdapterInfo[] };
 };

@@ -110,7 +110,10 @@ export class Runner implements Disposable {
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
     load: ({ name, folder }) => this.#adapters.load(name, folder),
-    unload: (name) => this.#adapters.unload(name),
+    unload: (name) => {
+      this.#adapters.unload(name);
+      return null;
+    },
     adapters: () => this.#adapters.list(),
   };
 

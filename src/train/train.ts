@@ -1,4 +1,5 @@
-// Training, its plan and the check of its data as the main thread sees them: promises. The work has a thread of its own.
+// Training, its plan and the check of its data as the main thread sees them: promises. The work has a thread of its
+// own.
 import { runInThread } from '../base/channel.js';
 import type { FileCheck } from '../data/check.js';
 import type { CheckDataOptions, CheckDataRequest } from './check-data.js';

@@ -37,8 +37,15 @@ await serve((data) => {
       double: (x) => 2 * x,
       async count(n, { emit }) { for (let i = 0; i < n; i++) { emit(i); await sleep(1); } return 'counted'; },
       fail() { throw new DataError('bad_row', 'a:2: bad', { line: 2 }); },
-      spin(ms, { signal, emit }) { emit('on'); for (const end = performance.now() + ms; performance.now() < end; ) signal.throwIfAborted(); return 'spun'; },
-      wait: (_, { signal, emit }) => { emit('on'); return new Promise((resolve) => signal.addEventListener('abort', () => resolve('stopped as asked'))); },
+      spin(ms, { signal, emit }) {
+        emit('on');
+        for (const end = performance.now() + ms; performance.now() < end; ) signal.throwIfAborted();
+        return 'spun';
+      },
+      wait(_, { signal, emit }) {
+        emit('on');
+        return new Promise((end) => signal.addEventListener('abort', () => end('stopped as asked')));
+      },
       deaf(ms) { busy(ms); return 'done'; },
       crash() { process.exit(7); },
       odd: () => () => {},

@@ -4,10 +4,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import './emulated.js';
-import { train } from '../../src/train/train.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { checkpointSteps, readRun } from '../../src/runs/run-folder.js';
+import { train } from '../../src/train/train.js';
 import { tinyRun } from '../train/tiny.js';
 
 const dir = await tinyRun();
