@@ -1,8 +1,9 @@
-// Writes docs/errors.md and docs/recipe.md from the sources that define them. `--check` compares instead and fails on a
-// difference. Needs the TypeScript build (dist/) for the recipe schema.
+// Writes what is generated and committed: docs/errors.md, docs/recipe.md and the op table's two files. `--check`
+// compares instead and fails on a difference. Needs the TypeScript build (dist/) for the recipe schema.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { generateOps } from './generate-ops.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const filesUnder = (dir, pattern) =>
@@ -87,7 +88,7 @@ async function recipePage() {
   );
 }
 
-const pages = { 'docs/errors.md': errorsPage(), 'docs/recipe.md': await recipePage() };
+const pages = { ...generateOps(), 'docs/errors.md': errorsPage(), 'docs/recipe.md': await recipePage() };
 let stale = 0;
 for (const [file, text] of Object.entries(pages)) {
   const path = join(root, file);

@@ -27,10 +27,6 @@ State& state() {  // never destroyed, as the table of tensors
   return *s;
 }
 
-#define TEMPER_JOIN(name) #name " "
-constexpr char kOpNames[] = TEMPER_OP_NAMES(TEMPER_JOIN);
-#undef TEMPER_JOIN
-
 // Loads the library; with `needs_driver` only where NVIDIA's is installed, so that its absence is said first.
 const TemperBackend& load(State& s, const std::string& path, bool needs_driver) {
   if (s.library) {
@@ -53,9 +49,10 @@ const TemperBackend& load(State& s, const std::string& path, bool needs_driver) 
   require(entry != nullptr, "cuda_library_version", path,
           " is no backend library of Temper; build it with `npm run build:cuda`");
   const TemperBackend* b = entry();
-  require(b->abi == TEMPER_BACKEND_ABI && b->size == sizeof(TemperBackend) && std::strcmp(b->op_names, kOpNames) == 0,
-          "cuda_library_version", path, " was built from another version of Temper (ABI ", b->abi, ", wanted ",
-          TEMPER_BACKEND_ABI, "); build it again with `npm run build:cuda`");
+  require(
+      b->abi == TEMPER_BACKEND_ABI && b->size == sizeof(TemperBackend) && std::strcmp(b->op_text, TEMPER_OP_TEXT) == 0,
+      "cuda_library_version", path, " was built from another version of Temper (ABI ", b->abi, ", wanted ",
+      TEMPER_BACKEND_ABI, "); build it again with `npm run build:cuda`");
   s.path = path;
   s.library = b;
   return *b;

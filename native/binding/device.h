@@ -14,11 +14,10 @@ const TemperBackend& require_device(const char* what);
 // Throws what the backend's call failed with.
 void must(const TemperBackend& backend, int status);
 
-// An op whose tensors lie in both places: which arguments may lie on the host while the others are on the device, and
-// what runs then.
+// An op with arguments that may lie on the host while the others are on the device (@host in temper/ops.def): what runs
+// then.
 struct MixedOp {
   const char* name;
-  uint32_t host;  // bit i: argument i
   void (*run)(const TemperBackend& backend, const TensorRef* tensors, const bool* on_device, const double* numbers);
 };
 const MixedOp* mixed_op(const char* name) noexcept;  // null: all tensors of this op lie in one place

@@ -29,10 +29,12 @@ class OnHost {
   Tensor tensor_;
 };
 
-// embedding_fwd(y, table, ids): y on the device, the table on the host, ids anywhere.
-void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double*) {
-  const Tensor& y = *t[0];
-  const OnHost<int32_t> ids(backend, t[2], on_device[2]);
+// y on the device, the table on the host, ids anywhere.
+void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
+  using Args = args::embedding_fwd;
+  const Args a = Args::of(t, n);
+  const Tensor& y = *a.y;
+  const OnHost<int32_t> ids(backend, a.ids, on_device[Args::at_ids]);
   const int64_t T = y.shape[0], D = y.shape[1], step = std::max<int64_t>(1, kStageElements / std::max<int64_t>(1, D));
   Scratch<float> rows(static_cast<size_t>(std::min(T, step) * D));
   for (int64_t from = 0; from < T; from += step) {
@@ -40,32 +42,34 @@ void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool*
     part.data = rows.data();
     part.shape[0] = some.shape[0] = std::min(step, T - from);
     some.data = some.i32() + from;
-    if (cpu::table().embedding_fwd(&part, t[1], &some)) throw Error(last_error());
+    if (cpu::table().embedding_fwd(&part, a.table, &some)) throw Error(last_error());
     must(backend, backend.upload(y.f32() + from * D, rows.data(), part.bytes()));
   }
 }
 
-// adamw(p, m, v, g, …): p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the
-// device for three crossings of the bus per element and step. The CPU computes, so the result is the CPU's.
+// p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the device for three
+// crossings of the bus per element and step. The CPU computes, so the result is the CPU's.
 void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
-  require(!on_device[1] && !on_device[2] && on_device[0] && on_device[3], "wrong_device",
-          "adamw: wanted p and g on the device, m and v both on the host or all on the device");
-  const int64_t count = t[0]->numel();
+  using Args = args::adamw;
+  const Args a = Args::of(t, n);
+  require(!on_device[Args::at_m] && !on_device[Args::at_v] && on_device[Args::at_p] && on_device[Args::at_g],
+          "wrong_device", "adamw: wanted p and g on the device, m and v both on the host or all on the device");
+  const int64_t count = a.p->numel();
   Scratch<float> values(static_cast<size_t>(2 * std::min(count, kStageElements)));
   for (int64_t from = 0; from < count; from += kStageElements) {
     const int64_t size = std::min(kStageElements, count - from);
     Tensor p{values.data(), DType::f32, 1, {size}}, g{values.data() + size, DType::f32, 1, {size}}, m = p, v = p;
-    m.data = t[1]->f32() + from;
-    v.data = t[2]->f32() + from;
-    must(backend, backend.download(p.data, t[0]->f32() + from, p.bytes()));
-    must(backend, backend.download(g.data, t[3]->f32() + from, g.bytes()));
-    if (cpu::table().adamw(&p, &m, &v, &g, n[4], n[5], n[6], n[7], n[8], static_cast<int64_t>(n[9]), n[10]))
+    m.data = a.m->f32() + from;
+    v.data = a.v->f32() + from;
+    must(backend, backend.download(p.data, a.p->f32() + from, p.bytes()));
+    must(backend, backend.download(g.data, a.g->f32() + from, g.bytes()));
+    if (cpu::table().adamw(&p, &m, &v, &g, a.lr, a.beta1, a.beta2, a.eps, a.weight_decay, a.step, a.grad_scale))
       throw Error(last_error());
-    must(backend, backend.upload(t[0]->f32() + from, p.data, p.bytes()));
+    must(backend, backend.upload(a.p->f32() + from, p.data, p.bytes()));
   }
 }
 
-constexpr MixedOp kMixed[] = {{"embedding_fwd", 1u << 1 | 1u << 2, embedding_fwd}, {"adamw", 1u << 1 | 1u << 2, adamw}};
+constexpr MixedOp kMixed[] = {{"embedding_fwd", embedding_fwd}, {"adamw", adamw}};
 
 }  // namespace
 

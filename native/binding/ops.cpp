@@ -43,18 +43,20 @@ struct Entry {
   const char* name;
   OpCall call;
   int arity;
-  uint32_t tensors, outputs;
+  uint32_t tensors, outputs, on_host;
+  const MixedOp* mixed;  // null: none of on_host
 };
 
 const std::vector<Entry>& entries() {
   static const std::vector<Entry>* all = [] {
     auto* list = new std::vector<Entry>;
-#define TEMPER_ENTRY(op)                                                           \
-  list->push_back({#op,                                                            \
-                   [](const TemperOps& ops, const TensorRef* t, const double* n) { \
-                     return Unpack<decltype(TemperOps::op)>::call(ops.op, t, n);   \
-                   },                                                              \
-                   Unpack<decltype(TemperOps::op)>::arity, Unpack<decltype(TemperOps::op)>::tensor_mask(), 0});
+#define TEMPER_ENTRY(op)                                                                                         \
+  list->push_back({#op,                                                                                          \
+                   [](const TemperOps& ops, const TensorRef* t, const double* n) {                               \
+                     return Unpack<decltype(TemperOps::op)>::call(ops.op, t, n);                                 \
+                   },                                                                                            \
+                   Unpack<decltype(TemperOps::op)>::arity, Unpack<decltype(TemperOps::op)>::tensor_mask(), 0, 0, \
+                   mixed_op(#op)});
     TEMPER_OP_NAMES(TEMPER_ENTRY)
 #undef TEMPER_ENTRY
     for (size_t i = 0; i < list->size(); ++i) {
@@ -64,9 +66,12 @@ const std::vector<Entry>& entries() {
       for (size_t a = 0; a < args.size(); ++a) {
         tensors |= (args[a].kind == contract::Kind::tensor ? 1u : 0u) << a;
         e.outputs |= (args[a].output ? 1u : 0u) << a;
+        e.on_host |= (args[a].on_host ? 1u : 0u) << a;
       }
       require(static_cast<int>(args.size()) == e.arity && tensors == e.tensors && e.arity <= Pins::kMax, "internal",
-              e.name, ": its contract line and its C signature differ");
+              e.name, ": its contract line and its C signature differ; run npm run ops");
+      require((e.on_host != 0) == (e.mixed != nullptr), "internal", e.name,
+              ": the table and binding/mixed.cpp differ in whether its tensors may lie in two places");
     }
     return list;
   }();
@@ -98,15 +103,13 @@ void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
     return;
   }
   if (host) {
-    const MixedOp* mixed = mixed_op(e.name);
-    const uint32_t wrong = host & ~(mixed ? mixed->host : 0);
-    if (wrong) {
+    if (const uint32_t wrong = host & ~e.on_host) {
       const auto args = contract::args_of(id);
       fail("wrong_device", e.name, ": ", args[static_cast<size_t>(__builtin_ctz(wrong))].name, " lies on the host, ",
            args[static_cast<size_t>(first)].name,
            " on the device; copy one of them, or make it in a scope of the other's place");
     }
-    return mixed->run(*device, pins.tensors(), on_device, numbers);
+    return e.mixed->run(*device, pins.tensors(), on_device, numbers);
   }
   must(*device, e.call(*device->ops, pins.tensors(), numbers));
 }
@@ -123,7 +126,7 @@ napi_value call_op(napi_env env, napi_callback_info info) {
   double numbers[Pins::kMax];
   std::copy_n(static_cast<Env*>(data)->args, e.arity, numbers);
   Pins pins;
-  pins.take(e.name, numbers, e.tensors, e.outputs);
+  pins.take(e.name, numbers, e.tensors, e.outputs, contract::args_of(static_cast<int>(id)));
   contract::check(static_cast<int>(id), pins.tensors(), numbers);
   run(e, static_cast<int>(id), pins, numbers);
   pins.require_whole();

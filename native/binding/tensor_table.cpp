@@ -62,15 +62,15 @@ void drop_user(Block* b) {
   }
 }
 
-Slot& find(Table& t, const char* op, double handle) {
+Slot& find(Table& t, const char* op, double handle, const char* name = "tensor") {
   require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor", op, ": ",
-          handle, " is no tensor handle");
+          name, " is ", handle, ", which is no tensor handle");
   auto whole = static_cast<uint64_t>(handle);
   auto index = static_cast<uint32_t>(whole & 0xffffff);
   auto generation = static_cast<uint32_t>(whole >> 24);
   require(index < t.slots.size() && t.slots[index].used && t.slots[index].generation == generation &&
               t.slots[index].block->alive,
-          "stale_tensor", op, ": the tensor was freed; keep its scope open while it is used");
+          "stale_tensor", op, ": ", name, " was freed; keep its scope open while it is used");
   return t.slots[index];
 }
 
@@ -195,13 +195,15 @@ int64_t live_tensors() {
   return t.live;
 }
 
-void Pins::take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written) {
+void Pins::take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written,
+                std::span<const contract::Arg> args) {
   Table& t = table();
   std::lock_guard lock(t.mutex);
   for (int i = 0; is_tensor >> i; ++i) {
     if (!((is_tensor >> i) & 1) || handles[i] == 0) continue;
-    Slot& s = find(t, op, handles[i]);
-    require(s.block->writable || !((written >> i) & 1), "read_only_tensor", op, ": argument ", i + 1,
+    const char* name = static_cast<size_t>(i) < args.size() ? args[static_cast<size_t>(i)].name.c_str() : "tensor";
+    Slot& s = find(t, op, handles[i], name);
+    require(s.block->writable || !((written >> i) & 1), "read_only_tensor", op, ": ", name,
             " is written, but lies in a mapped file; copy it into a tensor first");
     if (s.block->file) s.block->file->require_whole();
     tensors_[i] = s.tensor;

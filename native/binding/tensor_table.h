@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/contract.h"
 #include "core/mapped_file.h"
 #include "temper/backend.h"
 #include "temper/memory.h"
@@ -40,9 +41,10 @@ class Pins {
   ~Pins();
   Pins(const Pins&) = delete;
   Pins& operator=(const Pins&) = delete;
-  // Reads arguments i with `is_tensor` bit i set. Throws Error: stale_tensor, bad_argument; read_only_tensor when bit i
-  // of `written` is set and the tensor lies in a mapped file.
-  void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written);
+  // Reads arguments i with `is_tensor` bit i set; errors name them as `args` does. Throws Error: stale_tensor,
+  // bad_argument; read_only_tensor when bit i of `written` is set and the tensor lies in a mapped file.
+  void take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written,
+            std::span<const contract::Arg> args = {});
   const TensorRef* tensors() const { return refs_; }
   // Where argument i lies: null on the host.
   const TemperBackend* place(int i) const { return places_[i]; }

@@ -1,9 +1,5 @@
-// Contracts as one line per op, in the order of TEMPER_OP_NAMES:
-//   tensor   [=]name:dtype[dims][?]   "=" written, "?" may be null; dtype f32 bf16 i32 u8, wf (f32 or bf16), any
-//   dims     a symbol binds where first seen and must agree later; 2F, C/32, V^32 (rounded up), B+1 derive from it;
-//   ...s any run of dims scalar   name:int[lo,hi] or name:num[lo,hi]; an empty bound is open, "hi)" excludes hi; num is
-//   finite unless "raw"
-// Rules that need more than one argument follow as code.
+// Reads the contracts of temper/ops.def, which says how they are written, and checks calls against them. Rules that
+// take more than one argument are code, here.
 #include "core/contract.h"
 
 #include <algorithm>
@@ -36,6 +32,8 @@ struct Spec : Arg {
   std::vector<Dim> dims;
   double low = -std::numeric_limits<double>::infinity(), high = -low;
   bool open_high = false, raw = false;
+  std::vector<double> values;  // an integer of few: these alone
+  std::vector<std::string> may_alias;
   std::string dtype_text;
 };
 
@@ -57,7 +55,6 @@ using Rule = void (*)(Call&);
 struct Line {
   const char* name;
   const char* args;
-  const char* may_alias;
   Rule rule;
 };
 
@@ -116,19 +113,6 @@ void needs(Call& c, const char* name, const char* other) {
           " is null; it is needed to compute ", name);
 }
 
-void lora_fwd(Call& c) { together(c, {"A", "B", "h"}); }
-void rule_linear_q8(Call& c) {
-  lora_fwd(c);
-  require(c["C"] % 32 == 0, "shape_mismatch", c.op.name, ": C=", c["C"],
-          " inputs, wanted a multiple of 32, the group that shares a scale");
-}
-void lora_bwd(Call& c) {
-  together(c, {"A", "B"});
-  needs(c, "dA", "A");
-  needs(c, "dB", "A");
-  needs(c, "dB", "h");
-}
-
 // w and scales of the grouped products, by layout (0 MXFP4, 1 out×in, 2 in×out).
 void expert_weights(Call& c) {
   int w = c.op.arg("w"), s = c.op.arg("scales");
@@ -167,7 +151,24 @@ void indexed(Call& c, const char* tensor, const char* rows, const char* symbol) 
     c.shape_error(c.op.arg(tensor), "P=" + std::to_string(c["P"]) + " rows where " + rows + " is null");
 }
 
-void rule_rope(Call& c) {
+namespace rule {
+
+constexpr Rule none = nullptr;
+
+void lora_fwd(Call& c) { together(c, {"A", "B", "h"}); }
+void linear_q8(Call& c) {
+  lora_fwd(c);
+  require(c["C"] % 32 == 0, "shape_mismatch", c.op.name, ": C=", c["C"],
+          " inputs, wanted a multiple of 32, the group that shares a scale");
+}
+void lora_bwd(Call& c) {
+  together(c, {"A", "B"});
+  needs(c, "dA", "A");
+  needs(c, "dB", "A");
+  needs(c, "dB", "h");
+}
+
+void rope(Call& c) {
   TensorRef x = c.t[0];
   int64_t heads = static_cast<int64_t>(c.n[3]), T = c["T"], J = c["J"];
   bool ok = (x->ndim == 2 || x->ndim == 3) && x->shape[0] == T &&
@@ -175,127 +176,52 @@ void rule_rope(Call& c) {
   if (!ok)
     c.shape_error(0, "[T=" + std::to_string(T) + ", H·Dh] or [T, H, Dh] with H=" + std::to_string(heads) +
                          ", Dh=" + std::to_string(2 * J));
-  require(c.n[4] != 0, "bad_argument", c.op.name, ": direction is 0, wanted 1 or -1");
 }
-void rule_attention(Call& c) {
+void attention(Call& c) {
   require(c["Hkv"] > 0 && c["H"] % c["Hkv"] == 0, "shape_mismatch", c.op.name, ": ", c["H"],
           " query heads are not a multiple of ", c["Hkv"], " kv heads");
 }
-void rule_topk(Call& c) {
+void topk(Call& c) {
   require(c["K"] >= 1 && c["K"] <= c["E"], "shape_mismatch", c.op.name, ": K=", c["K"],
           " experts per token, wanted 1…E=", c["E"]);
 }
-void rule_moe_plan(Call& c) {
+void moe_plan(Call& c) {
   require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": row_token has ", c["P"],
           " rows, wanted T·K = ", c["T"], "·", c["K"]);
 }
-void rule_grouped_fwd(Call& c) {
+void grouped_fwd(Call& c) {
   lora_fwd(c);
   indexed(c, "x", "rows", "X");
   expert_weights(c);
 }
-void rule_grouped_bwd(Call& c) {
+void grouped_bwd(Call& c) {
   lora_bwd(c);
   indexed(c, "dy", "dy_rows", "Y");
   indexed(c, "x", "x_rows", "X");
   expert_weights(c);
 }
-void rule_same_dtype(Call& c) {
+void same_dtype(Call& c) {
   require(c.t[0]->dtype == c.t[1]->dtype, "bad_dtype", c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ",
           name_of(c.t[1]->dtype), "; wanted one dtype");
 }
-void rule_cast(Call& c) {
+void cast(Call& c) {
   auto is_float = [](DType d) { return d == DType::f32 || d == DType::bf16; };
   DType a = c.t[0]->dtype, b = c.t[1]->dtype;
   require(a == b || (is_float(a) && is_float(b)), "bad_dtype", c.op.name, ": from ", name_of(b), " to ", name_of(a),
           "; wanted f32 and bf16, or one dtype");
 }
-void rule_ordered(Call& c) {  // the last two scalars are bounds
+void ordered(Call& c) {  // the last two scalars are bounds
   size_t n = c.op.specs.size();
   require(c.n[n - 2] <= c.n[n - 1], "bad_argument", c.op.name, ": low ", c.n[n - 2], " is above high ", c.n[n - 1]);
 }
 
+}  // namespace rule
+
 // ---- the contracts ----
 
-const Line kLines[] = {
-    {"embedding_fwd", "=y:f32[T,D] table:wf[V,D] ids:i32[T]", "", nullptr},
-    {"embedding_bwd", "=dtable:f32[V,D] dy:f32[T,D] ids:i32[T]", "", nullptr},
-    {"rmsnorm_fwd", "=y:f32[T,D] =rstd:f32[T] =sum:f32[T,D]? x:f32[T,D] residual:f32[T,D]? w:wf[D] eps:num[0,]",
-     "sum=x", nullptr},
-    {"rmsnorm_bwd", "=dx:f32[T,D] =dw:f32[D]? dy:f32[T,D] dres:f32[T,D]? x:f32[T,D] w:wf[D] rstd:f32[T]",
-     "dx=dres dx=dy", nullptr},
-    {"rope_table", "=cos:f32[T,J] =sin:f32[T,J] positions:i32[T] inv_freq:f32[J] m:num[,]", "", nullptr},
-    {"rope", "=x:f32[...x] cos:f32[T,J] sin:f32[T,J] heads:int[1,] direction:int[-1,1]", "", rule_rope},
-    {"linear_fwd",
-     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) "
-     "seed:int[,] precision:int[0,1]",
-     "", lora_fwd},
-    {"linear_bwd",
-     "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]? "
-     "w:wf[N,C] A:f32[R,C]? B:f32[N,R]? "
-     "scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int[0,1] precision:int[0,1]",
-     "", lora_bwd},
-    {"q8_quantize", "=q:u8[...L,32G] =scales:bf16[...L,G] w:wf[...L,32G]", "", nullptr},
-    {"linear_q8_fwd",
-     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? "
-     "scale:num[,] precision:int[0,1]",
-     "", rule_linear_q8},
-    {"linear_cross_entropy",
-     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S] weights:f32[S]? precision:int[0,1]",
-     "", nullptr},
-    {"attention_fwd",
-     "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1] "
-     "k_start:i32[B] k_len:i32[B] "
-     "window:int[0,] ring:int[0,] scale:num[,] precision:int[0,1]",
-     "", rule_attention},
-    {"attention_bwd",
-     "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh] "
-     "k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] "
-     "o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1] k_start:i32[B] k_len:i32[B] window:int[0,] scale:num[,] "
-     "precision:int[0,1]",
-     "", rule_attention},
-    {"topk_fwd", "=weights:f32[T,K] =ids:i32[T,K] logits:f32[T,E]", "", rule_topk},
-    {"topk_bwd", "=dlogits:f32[T,E] dweights:f32[T,K] weights:f32[T,K] ids:i32[T,K]", "", rule_topk},
-    {"moe_plan",
-     "=offsets:i32[E+1] =row_token:i32[P] =slot_row:i32[T,K] =row_weight:f32[P] ids:i32[T,K] weights:f32[T,K]", "",
-     rule_moe_plan},
-    {"grouped_linear_fwd",
-     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]? offsets:i32[E+1] w:any[...w] scales:u8[E,N,C/32]? bias:wf[E,N]? "
-     "A:f32[E,R,C]? B:f32[E,N,R]? "
-     "scale:num[,] layout:int[0,2] precision:int[0,1]",
-     "", rule_grouped_fwd},
-    {"grouped_linear_bwd",
-     "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]? "
-     "row_weight:f32[P]? x:f32[X,C] "
-     "x_rows:i32[P]? h:f32[P,R]? offsets:i32[E+1] w:any[...w] scales:u8[E,N,C/32]? A:f32[E,R,C]? B:f32[E,N,R]? "
-     "scale:num[,] layout:int[0,2] precision:int[0,1]",
-     "", rule_grouped_bwd},
-    {"swiglu_fwd", "=a:f32[P,F] z:f32[P,2F] alpha:num[,] limit:num[0,]", "", nullptr},
-    {"swiglu_bwd",
-     "=dz:f32[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", "",
-     nullptr},
-    {"moe_combine", "=out:f32[T,D] y:f32[P,D] weights:f32[T,K]? slot_row:i32[T,K] accumulate:int[0,1]", "", nullptr},
-    {"moe_weight_bwd", "=dweights:f32[T,K] row_dot:f32[P] dout:f32[T,D] bias:wf[E,D]? ids:i32[T,K] slot_row:i32[T,K]",
-     "", nullptr},
-    {"adamw",
-     "=p:f32[...s] =m:f32[...s] =v:f32[...s] g:f32[...s] lr:num[,] beta1:num[0,1) beta2:num[0,1) eps:num[0,] "
-     "weight_decay:num[,] step:int[1,] "
-     "grad_scale:num[,]",
-     "", nullptr},
-    {"sum_squares", "=out:f32[1] x:f32[...s]", "", nullptr},
-    {"gather_rows", "=dst:any[n,...w] src:any[m,...w] rows:i32[n]", "", rule_same_dtype},
-    {"scatter_rows", "=dst:any[m,...w] src:any[n,...w] rows:i32[n]", "", rule_same_dtype},
-    {"add", "=dst:f32[...s] src:f32[...s]", "", nullptr},
-    {"cast", "=dst:any[...s] src:any[...s]", "", rule_cast},
-    {"fill", "=dst:any[...s] value:raw[,]", "", nullptr},
-    {"mxfp4_quantize", "=blocks:u8[...L,G,16] =scales:u8[...L,G] w:wf[...L,32G]", "", nullptr},
-    {"mxfp4_dequantize", "=w:wf[...L,32G] blocks:u8[...L,G,16] scales:u8[...L,G]", "", nullptr},
-    {"random_uniform", "=dst:wf[...s] seed:int[,] low:num[,] high:num[,]", "", rule_ordered},
-    {"random_normal", "=dst:wf[...s] seed:int[,] scale:num[,]", "", nullptr},
-    {"random_bytes", "=dst:u8[...s] seed:int[,] low:int[0,255] high:int[0,255]", "", rule_ordered},
-    {"sample", "=tokens:i32[B] =logprobs:f32[B] logits:f32[B,V] params:f32[B,4] u:f32[B] mask:i32[B,V^32]?", "",
-     nullptr},
-};
+#define TEMPER_LINE(name, arguments, check) {#name, arguments, rule::check},
+constexpr Line kLines[] = {TEMPER_OP_CONTRACTS(TEMPER_LINE)};
+#undef TEMPER_LINE
 
 // ---- reading the lines, once ----
 
@@ -336,22 +262,43 @@ Dim parse_dim(Op& op, const std::string& text) {
   return d;
 }
 
-Spec parse_arg(Op& op, std::string text) {
+// What follows the brackets: ? <V /P ~x @host
+void parse_notes(Spec& s, std::string_view notes) {
+  while (!notes.empty()) {
+    const char kind = notes.front();
+    notes.remove_prefix(1);
+    const size_t end = std::min(notes.find_first_of("?<~/@"), notes.size());
+    const std::string name(notes.substr(0, end));
+    notes.remove_prefix(end);
+    if (kind == '?') s.nullable = true;
+    else if (kind == '~') s.may_alias.push_back(name);
+    else if (kind == '@') s.on_host = true;
+  }
+}
+
+void parse_number(Spec& s, const std::string& inside, bool few) {
+  if (few) {
+    for (const std::string& value : split(inside, ',')) s.values.push_back(std::atof(value.c_str()));
+    return;
+  }
+  const size_t comma = inside.find(',');
+  if (comma > 0) s.low = std::atof(inside.c_str());
+  if (comma + 1 < inside.size()) s.high = std::atof(inside.c_str() + comma + 1);
+}
+
+Spec parse_arg(Op& op, std::string_view text) {
   Spec s;
-  if (text.starts_with("=")) s.output = true, text.erase(0, 1);
-  if (text.ends_with("?")) s.nullable = true, text.pop_back();
-  size_t colon = text.find(':'), bracket = text.find('[');
+  if (text.starts_with('=')) s.output = true, text.remove_prefix(1);
+  const size_t colon = text.find(':'), open = text.find_first_of("[{"), close = text.find_first_of("])}", open);
   s.name = text.substr(0, colon);
-  s.dtype_text = text.substr(colon + 1, bracket - colon - 1);
-  std::string inside = text.substr(bracket + 1, text.size() - bracket - 2);
+  s.dtype_text = text.substr(colon + 1, open - colon - 1);
+  const std::string inside(text.substr(open + 1, close - open - 1));
   const std::string& d = s.dtype_text;
   if (d == "int" || d == "num" || d == "raw") {
     s.kind = d == "int" ? Kind::integer : Kind::number;
     s.raw = d == "raw";
-    s.open_high = text.ends_with(")");
-    size_t comma = inside.find(',');
-    if (comma > 0) s.low = std::atof(inside.c_str());
-    if (comma + 1 < inside.size()) s.high = std::atof(inside.c_str() + comma + 1);
+    s.open_high = text[close] == ')';
+    parse_number(s, inside, text[open] == '{');
     return s;
   }
   s.dtypes = d == "f32"    ? kF32
@@ -361,6 +308,7 @@ Spec parse_arg(Op& op, std::string text) {
              : d == "wf"   ? kF32 | kBf16
                            : kF32 | kBf16 | kI32 | kU8;
   for (const std::string& dim : split(inside, ',')) s.dims.push_back(parse_dim(op, dim));
+  parse_notes(s, text.substr(close + 1));
   return s;
 }
 
@@ -369,10 +317,10 @@ std::vector<Op> parse_lines() {
   for (const Line& line : kLines) {
     Op op{line.name, {}, {}, {}, {}, line.rule};
     for (const std::string& text : split(line.args, ' ')) op.specs.push_back(parse_arg(op, text));
-    for (const Spec& s : op.specs) op.args.push_back(s);
-    for (const std::string& pair : split(line.may_alias, ' ')) {
-      size_t at = pair.find('=');
-      op.may_alias.emplace_back(op.arg(pair.substr(0, at)), op.arg(pair.substr(at + 1)));
+    for (size_t i = 0; i < op.specs.size(); ++i) {
+      op.args.push_back(op.specs[i]);
+      for (const std::string& input : op.specs[i].may_alias)
+        op.may_alias.emplace_back(static_cast<int>(i), op.arg(input));
     }
     out.push_back(std::move(op));
   }
@@ -383,11 +331,6 @@ const std::vector<Op>& all() {
   static const std::vector<Op>* ops = new std::vector<Op>(parse_lines());
   return *ops;
 }
-
-#define TEMPER_NAME(name) #name,
-constexpr const char* kNames[] = {TEMPER_OP_NAMES(TEMPER_NAME)};
-#undef TEMPER_NAME
-static_assert(std::size(kLines) == std::size(kNames), "an op has no contract line");
 
 // ---- checking a call ----
 
@@ -452,6 +395,12 @@ bool match_shape(Call& c, const Spec& s, TensorRef t) {
   return true;
 }
 
+std::string listed(const std::vector<double>& values) {
+  std::ostringstream out;
+  for (size_t i = 0; i < values.size(); ++i) out << (i == 0 ? "" : i + 1 == values.size() ? " or " : ", ") << values[i];
+  return out.str();
+}
+
 void check_scalar(const Op& op, const Spec& s, double v) {
   if (s.kind == Kind::integer) {
     require(std::isfinite(v) && v == std::trunc(v) && std::fabs(v) <= 9007199254740992.0, "bad_argument", op.name, ": ",
@@ -459,6 +408,8 @@ void check_scalar(const Op& op, const Spec& s, double v) {
   } else {
     require(s.raw || std::isfinite(v), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted a finite number");
   }
+  require(s.values.empty() || std::find(s.values.begin(), s.values.end(), v) != s.values.end(), "bad_argument", op.name,
+          ": ", s.name, " is ", v, ", wanted ", listed(s.values));
   bool below = s.open_high ? v < s.high : v <= s.high;
   require(s.raw || (v >= s.low && below), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted ", s.low, "…",
           s.high, s.open_high ? " (excluded)" : "");
@@ -486,8 +437,8 @@ void check_aliasing(const Op& op, const TensorRef* t) {
 
 }  // namespace
 
-int op_count() { return static_cast<int>(std::size(kNames)); }
-const char* op_name(int op) { return kNames[op]; }
+int op_count() { return static_cast<int>(std::size(kLines)); }
+const char* op_name(int op) { return kLines[op].name; }
 std::span<const Arg> args_of(int op) { return all()[op].args; }
 
 void check(int id, const TensorRef* tensors, const double* numbers) {

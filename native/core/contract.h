@@ -1,4 +1,4 @@
-// The op contracts of temper/ops.h in a form that can be checked: names, dtypes, shapes, what may be null, what is
+// The op contracts of temper/ops.def in a form that can be checked: names, dtypes, shapes, what may be null, what is
 // written, what may alias. The binding checks every call against it before the op runs; ops themselves check only what
 // needs the data (indices in range).
 #pragma once
@@ -17,6 +17,7 @@ struct Arg {
   std::string name;
   Kind kind = Kind::tensor;
   bool output = false, nullable = false;
+  bool on_host = false;  // may lie on the host while the others lie on a device
 };
 
 inline constexpr int kMaxArgs = 24;

@@ -1,89 +1,57 @@
-// The typed door against the op table: names, order, arity, kinds and nullability agree in ops.h, in the contract and
-// in ops.ts; and what a call costs.
+// The op table: what is made from it is up to date and agrees with the addon; contracts; and what a call costs.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { NativeError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { addon } from '../../src/native/addon.js';
-import { ops } from '../../src/native/ops.js';
+import { OP_ARGUMENTS } from '../../src/native/ops.generated.js';
+import { type Ops, ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 
-const text = (path: string): string => readFileSync(join(packageRoot, path), 'utf8');
-interface Arg {
-  readonly name: string;
-  readonly kind: 'tensor' | 'number';
-  readonly nullable: boolean;
-}
+/** Names of the table, read from its declaration with no help of the generator's. */
+const declared = [...readFileSync(join(packageRoot, 'native/include/temper/ops.def'), 'utf8').matchAll(/^\w+$/gm)].map(
+  (m) => m[0],
+);
 
-/** Signatures of the C table: `int (*name)(TensorRef a, double b, …)`. */
-function tableSignatures(): Map<string, string[]> {
-  const out = new Map<string, string[]>();
-  for (const m of text('native/include/temper/ops.h').matchAll(/int \(\*(\w+)\)\(([^)]*)\)/g))
-    out.set(
-      m[1] ?? '',
-      (m[2] ?? '').split(',').map((a) => a.trim().split(/\s+/).join(' ')),
-    );
-  return out;
-}
-function contractArguments(): Map<string, Arg[]> {
-  const out = new Map<string, Arg[]>();
-  for (const m of text('native/core/contract.cpp').matchAll(/^ {4}\{"(\w+)",\s*((?:"[^"]*"\s*)+),/gm)) {
-    const spec = [...(m[2] ?? '').matchAll(/"([^"]*)"/g)].map((q) => q[1]).join('');
-    out.set(
-      m[1] ?? '',
-      spec.split(' ').map((a) => ({
-        name: /^=?(\w+):/.exec(a)?.[1] ?? '',
-        kind: /:(int|num|raw)\[/.test(a) ? 'number' : 'tensor',
-        nullable: a.endsWith('?'),
-      })),
-    );
-  }
-  return out;
-}
-function typedArguments(): Map<string, Arg[]> {
-  const out = new Map<string, Arg[]>();
-  const body = /export interface Ops \{([\s\S]*?)\n\}/.exec(text('src/native/ops.ts'))?.[1] ?? '';
-  for (const m of body.matchAll(/^ {2}(\w+)\(([^)]*)\): void;/gm)) {
-    out.set(
-      m[1] ?? '',
-      (m[2] ?? '').split(', ').map((a) => {
-        const [name = '', type = ''] = a.split(': ');
-        return { name, kind: type === 'Tensor' || type === 'N' ? 'tensor' : 'number', nullable: type === 'N' };
-      }),
-    );
-  }
-  return out;
-}
-
-describe('one table, three descriptions', () => {
-  const table = tableSignatures();
-  const contract = contractArguments();
-  const typed = typedArguments();
-  it('names and order', () => {
-    expect(addon.opNames.length).toBeGreaterThanOrEqual(33);
-    expect([...table.keys()]).toEqual(addon.opNames);
-    expect([...contract.keys()]).toEqual(addon.opNames);
-    expect([...typed.keys()].sort()).toEqual([...addon.opNames].sort());
-    expect(Object.keys(ops).sort()).toEqual([...addon.opNames].sort());
+describe('one table', () => {
+  it('what is made from ops.def is up to date', async () => {
+    const { generateOps } = (await import(join(packageRoot, 'scripts/generate-ops.mjs'))) as {
+      generateOps: () => Record<string, string>;
+    };
+    const made = Object.entries(generateOps());
+    expect(made).toHaveLength(2);
+    for (const [path, content] of made)
+      expect(readFileSync(join(packageRoot, path), 'utf8') === content, `${path} is stale: run npm run ops`).toBe(true);
+  });
+  it('the addon and the typed door have its ops, in its order', () => {
+    expect(declared.length).toBeGreaterThanOrEqual(35);
+    expect(addon.opNames).toEqual(declared);
+    expect(ops.add).toBeTypeOf('function'); // loads them
+    expect(Object.keys(ops)).toEqual(declared);
   });
   for (const [id, name] of addon.opNames.entries()) {
-    it(`${name}: arity, kinds, nullability`, () => {
-      const c = table.get(name) ?? [];
-      expect(c.length).toBe(addon.opArity[id]);
-      expect(contract.get(name)?.map((a) => a.name)).toEqual(c.map((a) => a.split(' ')[1]));
-      expect(contract.get(name)?.map((a) => a.kind)).toEqual(
-        c.map((a) => (a.startsWith('TensorRef') ? 'tensor' : 'number')),
+    it(`${name}: arity, and no argument is a tensor unless it is one`, () => {
+      const names: readonly string[] = OP_ARGUMENTS[name as keyof Ops];
+      expect(addon.opArity[id]).toBe(names.length);
+      const call = ops[name as keyof Ops] as unknown as (...a: unknown[]) => void;
+      expect(() => call(...names.map(() => null), null)).toThrow(
+        expect.objectContaining({
+          code: 'bad_argument',
+          message: expect.stringContaining(`wanted ${names.length}: ${names.join(', ')}`) as string,
+        }),
       );
-      expect(typed.get(name)?.map((a) => a.kind)).toEqual(contract.get(name)?.map((a) => a.kind));
-      expect(typed.get(name)?.map((a) => a.nullable)).toEqual(contract.get(name)?.map((a) => a.nullable));
-      const call = (ops as unknown as Record<string, (...a: unknown[]) => void>)[name];
-      expect(() => call?.(...Array.from({ length: c.length + 1 }, () => null))).toThrow(
-        expect.objectContaining({ code: 'bad_argument' }),
-      );
-      expect(() => call?.(...c.map(() => null))).toThrow(NativeError);
+      expect(() => call(...names.map(() => null))).toThrow(NativeError);
     });
   }
+  it('errors name the argument', () => {
+    using s = new Scope();
+    const gone = new Scope();
+    const x = gone.zeros('f32', [2]);
+    gone.close();
+    expect(() => ops.add(s.zeros('f32', [2]), x)).toThrow(/^add: src was freed/);
+    expect(() => ops.sample(x, x, x, x, x, null)).toThrow(/^sample: tokens was freed/);
+  });
 });
 
 describe('contracts are checked before an op runs', () => {

@@ -69,10 +69,6 @@ void do_end_graph(void** graph, int32_t abandon) {
 }
 void do_launch_graph(void* graph) { launch_graph(static_cast<const RecordedGraph*>(graph)); }
 
-#define TEMPER_JOIN(name) #name " "
-constexpr char kOpNames[] = TEMPER_OP_NAMES(TEMPER_JOIN);
-#undef TEMPER_JOIN
-
 }  // namespace
 }  // namespace temper::cuda
 
@@ -86,7 +82,7 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
 #endif
   static const TemperBackend backend = {TEMPER_BACKEND_ABI,
                                         sizeof(TemperBackend),
-                                        kOpNames,
+                                        TEMPER_OP_TEXT,
                                         kName,
                                         TEMPER_CUDA_BUILT_FOR,
                                         &table(),

@@ -6,7 +6,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 4
+#define TEMPER_BACKEND_ABI 5
 
 extern "C" {
 
@@ -23,7 +23,7 @@ struct TemperDeviceMemory {
 
 struct TemperBackend {
   uint32_t abi, size;     // TEMPER_BACKEND_ABI, sizeof(TemperBackend)
-  const char* op_names;   // joined by spaces, in the table's order: a library of another version is refused
+  const char* op_text;    // TEMPER_OP_TEXT: a library of another table is refused
   const char* name;       // "cuda", "cuda-emulation"
   const char* built_for;  // "sm_80 sm_86 …"
   const TemperOps* ops;   // tensors in device memory
