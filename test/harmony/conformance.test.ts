@@ -1,5 +1,5 @@
-// OpenAI's published conformance cases. They lie beside the repository and are read there, not copied; without them
-// this file is skipped.
+// OpenAI's published conformance cases, where they lie beside the repository: they are read there, not copied. Each has
+// a case of this project's own that covers its ground everywhere (cases.test.ts).
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,10 +15,43 @@ import { o200kRanks } from './o200k.js';
 
 const folder = join(packageRoot, '..', 'shared', 'data', 'harmony', 'test-data');
 const present = existsSync(folder);
-if (!present) console.warn(`skipped: harmony conformance cases, ${folder} is absent`);
+const OWN: Readonly<Record<string, string>> = {
+  simple_convo: 'effort medium',
+  simple_convo_low_effort: 'effort low, instructions',
+  simple_convo_low_effort_no_instruction: 'effort low',
+  simple_convo_medium_effort: 'effort medium, instructions',
+  simple_convo_medium_effort_no_instruction: 'effort medium',
+  simple_convo_high_effort: 'effort high, instructions',
+  simple_convo_high_effort_no_instruction: 'effort high',
+  reasoning_system_message: 'channels',
+  reasoning_system_message_no_instruction: 'channels',
+  reasoning_system_message_with_dates: 'identity, cutoff, date',
+  dropping_cot_by_default: 'one turn over, first-final',
+  preserve_cot: 'one turn over, keep',
+  keep_analysis_between_finals: 'analysis between finals, first-final',
+  does_not_drop_if_ongoing_analysis: 'an open tool loop, first-final',
+  render_functions_with_parameters: 'functions of every kind of parameter',
+  no_tools: 'effort medium',
+  browser_tool_only: 'built-in browser',
+  browser_and_python_tool: 'built-in browser and python',
+  browser_and_function_tool: 'built-in tool and functions',
+  simple_reasoning_response: 'thought and answer',
+  simple_tool_call: 'a built-in call',
+  streamable_parser: 'a call in the order models write',
+  tool_response_parsing: 'a tool answers',
+};
+test('every published case has one of our own of its kind', () => {
+  const own = JSON.parse(readFileSync(join(packageRoot, 'test/golden/harmony/cases.json'), 'utf8')) as {
+    rendered: { name: string }[];
+    parsed: { name: string }[];
+  };
+  const names = new Set([...own.rendered, ...own.parsed].map((c) => c.name));
+  expect(Object.values(OWN).filter((name) => !names.has(name))).toEqual([]);
+  expect(Object.keys(OWN)).toHaveLength(23);
+});
 const goldens = JSON.parse(readFileSync(join(packageRoot, 'test/golden/harmony/sequences.json'), 'utf8'));
 
-describe.skipIf(!present)('conformance', () => {
+const published = (): void => {
   const t = tokenizerFromRanks(o200kRanks());
   afterAll(() => t.close());
   const used = new Set<string>();
@@ -269,6 +302,7 @@ describe.skipIf(!present)('conformance', () => {
       .map((f) => f.replace(/^test_|\.txt$/g, ''))
       .sort();
     expect([...used].sort()).toEqual(all);
-    expect(all.length).toBe(23);
+    expect(all).toEqual(Object.keys(OWN).sort());
   });
-});
+};
+if (present) describe('conformance', published);
