@@ -110,10 +110,9 @@ function run(tool, args) {
 needTools();
 let headers;
 try {
-  headers = join(
-    dirname(createRequire(join(root, 'package.json')).resolve('node-api-headers/package.json')),
-    'include',
-  );
+  const { resolve } = createRequire(join(root, 'package.json'));
+  const folderOf = (name) => dirname(resolve(`${name}/package.json`));
+  headers = [join(folderOf('node-api-headers'), 'include'), folderOf('node-addon-api')].join(';');
 } catch {
   say('node_modules is missing; run `npm ci` first');
   process.exit(2);

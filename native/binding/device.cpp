@@ -3,14 +3,17 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 
+#include "binding/environment.h"
 #include "binding/js.h"
+#include "binding/registry.h"
 #include "binding/tensor_table.h"
 
 namespace temper::binding {
@@ -58,57 +61,51 @@ const TemperBackend& load(State& s, const std::string& path, bool needs_driver) 
   return *b;
 }
 
-napi_value describe(napi_env env, const TemperBackend& b, int32_t index) {
+Napi::Object describe(Napi::Env env, const TemperBackend& b, int32_t index) {
   TemperDeviceInfo info;
   must(b, b.device_info(index, &info));
-  napi_value out;
-  ok(napi_create_object(env, &out), "deviceInfo");
-  set(env, out, "index", js_number(env, info.index));
-  set(env, out, "name", js_string(env, info.name));
-  set(env, out, "major", js_number(env, info.major));
-  set(env, out, "minor", js_number(env, info.minor));
-  set(env, out, "multiprocessors", js_number(env, info.multiprocessors));
-  set(env, out, "memory", js_number(env, static_cast<double>(info.memory)));
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("index", info.index);
+  out.Set("name", info.name);
+  out.Set("major", info.major);
+  out.Set("minor", info.minor);
+  out.Set("multiprocessors", info.multiprocessors);
+  out.Set("memory", static_cast<double>(info.memory));
   return out;
 }
 
 // deviceInfo(path, needsDriver) → {backend, builtFor, driver, runtime}; opens no device.
-napi_value library_info(napi_env env, napi_callback_info info) {
-  const Call c(env, info, "backendInfo", 2);
-  bool needs_driver = false;
-  ok(napi_get_value_bool(env, c.value(1), &needs_driver), "backendInfo: argument 2 is not a boolean");
+Napi::Value library_info(const Napi::CallbackInfo& info) {
+  const Call c(info, "backendInfo", 2);
+  const bool needs_driver = c.boolean(1);
   State& s = state();
   std::lock_guard lock(s.mutex);
   const TemperBackend& b = load(s, c.text(0), needs_driver);
   int32_t driver = 0, runtime = 0;
   must(b, b.versions(&driver, &runtime));
-  napi_value out;
-  ok(napi_create_object(env, &out), "backendInfo");
-  set(env, out, "backend", js_string(env, b.name));
-  set(env, out, "builtFor", js_string(env, b.built_for));
-  set(env, out, "driver", js_number(env, driver));
-  set(env, out, "runtime", js_number(env, runtime));
+  Napi::Object out = Napi::Object::New(c.env());
+  out.Set("backend", b.name);
+  out.Set("builtFor", b.built_for);
+  out.Set("driver", driver);
+  out.Set("runtime", runtime);
   return out;
 }
 // listDevices() → descriptions, of the library that backendInfo or openDevice loaded.
-napi_value list_devices(napi_env env, napi_callback_info) {
+Napi::Value list_devices(const Napi::CallbackInfo& info) {
   State& s = state();
   std::lock_guard lock(s.mutex);
   require(s.library != nullptr, "no_device", "listDevices: no backend library is loaded");
   int32_t count = 0;
   must(*s.library, s.library->device_count(&count));
-  napi_value out;
-  ok(napi_create_array(env, &out), "listDevices");
-  for (int32_t i = 0; i < count; ++i)
-    ok(napi_set_element(env, out, static_cast<uint32_t>(i), describe(env, *s.library, i)), "listDevices");
+  Napi::Array out = Napi::Array::New(info.Env());
+  for (int32_t i = 0; i < count; ++i) out.Set(static_cast<uint32_t>(i), describe(info.Env(), *s.library, i));
   return out;
 }
 // openDevice(path, needsDriver, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the open
 // one again sets a limit that is not 0.
-napi_value open_device(napi_env env, napi_callback_info info) {
-  const Call c(env, info, "openDevice", 4);
-  bool needs_driver = false;
-  ok(napi_get_value_bool(env, c.value(1), &needs_driver), "openDevice: argument 2 is not a boolean");
+Napi::Value open_device(const Napi::CallbackInfo& info) {
+  const Call c(info, "openDevice", 4);
+  const bool needs_driver = c.boolean(1);
   const int64_t index = c.integer(2), limit = c.integer(3);
   require(index >= -1 && index < 1024 && limit >= 0, "bad_argument", "openDevice: device ", index, ", limit ", limit,
           "; wanted a device from 0 (or -1) and a limit from 0");
@@ -119,81 +116,73 @@ napi_value open_device(napi_env env, napi_callback_info info) {
   int32_t opened = -1;
   must(b, b.opened(&opened));
   s.open.store(&b, std::memory_order_release);
-  return describe(env, b, opened);
+  return describe(c.env(), b, opened);
 }
 // live per category, peak per category, total live, total peak, held, peak of held, limit; bytes. All zeros while no
 // device is open.
-napi_value memory(napi_env env, napi_callback_info) {
+Napi::Value memory(const Napi::CallbackInfo& info) {
   constexpr size_t n = static_cast<size_t>(Category::count);
   TemperDeviceMemory m{};
   if (const TemperBackend* b = device_backend()) must(*b, b->memory(&m));
-  void* data = nullptr;
-  napi_value buffer, out;
-  ok(napi_create_arraybuffer(env, (2 * n + 5) * sizeof(double), &data, &buffer), "deviceMemory");
-  auto* d = static_cast<double*>(data);
-  for (size_t i = 0; i < n; ++i) {
-    d[i] = static_cast<double>(m.live[i]);
-    d[n + i] = static_cast<double>(m.peak[i]);
-  }
   const int64_t rest[] = {m.total_live, m.total_peak, m.held, m.held_peak, m.limit};
-  for (size_t i = 0; i < 5; ++i) d[2 * n + i] = static_cast<double>(rest[i]);
-  ok(napi_create_typedarray(env, napi_float64_array, 2 * n + 5, buffer, 0, &out), "deviceMemory");
+  Napi::Float64Array out = Napi::Float64Array::New(info.Env(), 2 * n + std::size(rest));
+  std::copy_n(m.live, n, out.Data());
+  std::copy_n(m.peak, n, out.Data() + n);
+  std::ranges::copy(rest, out.Data() + 2 * n);
   return out;
 }
-napi_value opened_device(napi_env env, napi_callback_info) {
+Napi::Value opened_device(const Napi::CallbackInfo& info) {
   int32_t index = -1;
   if (const TemperBackend* b = device_backend()) must(*b, b->opened(&index));
-  return js_number(env, index);
+  return js_number(info.Env(), index);
 }
 // Waits for the device and raises what its kernels found wrong.
-napi_value synchronize(napi_env, napi_callback_info) {
+void synchronize(const Napi::CallbackInfo&) {
   if (const TemperBackend* b = device_backend()) must(*b, b->synchronize());
-  return nullptr;
 }
 
-// Uploads under way. Their tensors are held until they arrived, whoever frees them meanwhile.
-struct Prefetches {
-  std::mutex mutex;
-  std::unordered_map<uint64_t, std::unique_ptr<Pins>> open;
-};
-Prefetches& prefetches() {
-  static Prefetches* p = new Prefetches;
-  return *p;
-}
-napi_value start_prefetch(napi_env env, napi_callback_info info) {
-  const Call c(env, info, "prefetch", 2);
-  const TemperBackend& b = require_device("prefetch");
-  auto pins = std::make_unique<Pins>();
-  const double handles[2] = {c.number(0), c.number(1)};
-  pins->take("prefetch", handles, 3, 1);
-  const TensorRef to = pins->tensors()[0], from = pins->tensors()[1];
-  require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
-  require(pins->place(0) && !pins->place(1), "wrong_device",
-          "prefetch: wanted a tensor on the device and one on the host");
-  require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(),
-          " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
-  uint64_t ticket = 0;
-  must(b, b.prefetch(to->data, from->data, from->bytes(), &ticket));
-  Prefetches& p = prefetches();
-  std::lock_guard lock(p.mutex);
-  p.open.emplace(ticket, std::move(pins));
-  return js_number(env, static_cast<double>(ticket));
-}
-napi_value arrived(napi_env env, napi_callback_info info) {
-  const TemperBackend& b = require_device("arrive");
-  const uint64_t ticket = Call(env, info, "arrive", 1).size(0);
-  std::unique_ptr<Pins> pins;
-  {
-    Prefetches& p = prefetches();
-    std::lock_guard lock(p.mutex);
-    const auto at = p.open.find(ticket);
-    require(at != p.open.end(), "bad_argument", "arrive: ", ticket, " is no upload under way");
-    pins = std::move(at->second);
-    p.open.erase(at);
+// An upload under way. Its tensors are held until it arrived, whoever frees them meanwhile.
+class Upload {
+ public:
+  explicit Upload(const TemperBackend& backend) : backend_(backend) {}
+  Upload(const Upload&) = delete;
+  Upload& operator=(const Upload&) = delete;
+  ~Upload() {
+    if (ticket_) backend_.arrive(ticket_);  // left behind; what went wrong in it concerns nobody
   }
-  must(b, b.arrive(ticket));
-  pins->require_whole();
-  return nullptr;
+  void start(const double (&handles)[2]) {
+    pins_.take("prefetch", handles, 3, 1);
+    const TensorRef to = pins_.tensors()[0], from = pins_.tensors()[1];
+    require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
+    require(pins_.place(0) && !pins_.place(1), "wrong_device",
+            "prefetch: wanted a tensor on the device and one on the host");
+    require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(),
+            " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
+    must(backend_, backend_.prefetch(to->data, from->data, from->bytes(), &ticket_));
+  }
+  void arrive() {
+    must(backend_, backend_.arrive(std::exchange(ticket_, 0)));
+    pins_.require_whole();
+  }
+
+ private:
+  const TemperBackend& backend_;
+  uint64_t ticket_ = 0;
+  Pins pins_;
+};
+Registry<std::unique_ptr<Upload>>& uploads() {
+  static auto* r = new Registry<std::unique_ptr<Upload>>({"bad_argument", "", " is no upload under way"});
+  return *r;
+}
+Napi::Value start_prefetch(const Napi::CallbackInfo& info) {
+  const Call c(info, "prefetch", 2);
+  auto upload = std::make_unique<Upload>(require_device("prefetch"));
+  upload->start({c.number(0), c.number(1)});
+  return js_number(c.env(), uploads().add(owner(c.env()), std::move(upload)));
+}
+void arrived(const Napi::CallbackInfo& info) {
+  require_device("arrive");
+  uploads().take("arrive", static_cast<Handle>(Call(info, "arrive", 1).size(0)))->arrive();
 }
 
 }  // namespace
@@ -210,15 +199,15 @@ void must(const TemperBackend& backend, int status) {
   if (status) throw Error(backend.last_error_code(), backend.last_error_message());
 }
 
-void define_device(napi_env env, napi_value exports) {
-  define<library_info>(env, exports, "backendInfo");
-  define<list_devices>(env, exports, "listDevices");
-  define<open_device>(env, exports, "openDevice");
-  define<memory>(env, exports, "deviceMemory");
-  define<opened_device>(env, exports, "openedDevice");
-  define<synchronize>(env, exports, "synchronize");
-  define<start_prefetch>(env, exports, "prefetch");
-  define<arrived>(env, exports, "arrive");
+void define_device(Napi::Object exports) {
+  define<library_info>(exports, "backendInfo");
+  define<list_devices>(exports, "listDevices");
+  define<open_device>(exports, "openDevice");
+  define<memory>(exports, "deviceMemory");
+  define<opened_device>(exports, "openedDevice");
+  define<synchronize>(exports, "synchronize");
+  define<start_prefetch>(exports, "prefetch");
+  define<arrived>(exports, "arrive");
 }
 
 }  // namespace temper::binding

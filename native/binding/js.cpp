@@ -1,25 +1,29 @@
 #include "binding/js.h"
 
+#include <new>
+
 namespace temper::binding {
 
+bool Call::boolean(int i) const {
+  require(value(i).IsBoolean(), "bad_argument", name_, ": argument ", i + 1, " is not a boolean");
+  return value(i).As<Napi::Boolean>().Value();
+}
+
 std::string Call::text(int i) const {
-  size_t length = 0;
-  ok(napi_get_value_string_utf8(env, values_[i], nullptr, 0, &length), where(i, "a string").c_str());
-  std::string out(length, '\0');
-  ok(napi_get_value_string_utf8(env, values_[i], out.data(), length + 1, &length), where(i, "a string").c_str());
-  return out;
+  require(value(i).IsString(), "bad_argument", where(i, "a string"));
+  return value(i).As<Napi::String>().Utf8Value();
 }
 
 int Call::shape_values(int i, int64_t (&out)[kMaxDims]) const {
-  uint32_t length = 0;
-  ok(napi_get_array_length(env, values_[i], &length), where(i, "an array of dimensions").c_str());
+  require(value(i).IsArray(), "bad_argument", where(i, "an array of dimensions"));
+  const auto dimensions = value(i).As<Napi::Array>();
+  const uint32_t length = dimensions.Length();
   require(length <= kMaxDims, "bad_argument", where(i, "a shape of at most 4 dimensions"));
   uint64_t numel = 1;
   for (uint32_t k = 0; k < length; ++k) {
-    napi_value element;
-    double v = -1;
-    ok(napi_get_element(env, values_[i], k, &element), where(i, "an array of dimensions").c_str());
-    ok(napi_get_value_double(env, element, &v), where(i, "an array of numbers").c_str());
+    const Napi::Value element = dimensions[k];
+    require(element.IsNumber(), "bad_argument", where(i, "an array of numbers"));
+    const double v = element.As<Napi::Number>().DoubleValue();
     require(v >= 0 && v <= 9007199254740992.0 && v == std::floor(v), "bad_argument",
             where(i, "a shape of integers from 0"));
     out[k] = static_cast<int64_t>(v);
@@ -40,59 +44,51 @@ Tensor Call::shape(int dtype_index, int shape_index) const {
 }
 
 Call::Bytes Call::bytes(int i) const {
-  bool is = false;
-  Bytes b{nullptr, 0, 1};
-  napi_value buffer;
-  size_t offset;
-  if (napi_is_typedarray(env, values_[i], &is) == napi_ok && is) {
-    napi_typedarray_type type;
-    size_t length;
-    ok(napi_get_typedarray_info(env, values_[i], &type, &length, &b.data, &buffer, &offset),
-       where(i, "a typed array").c_str());
-    switch (type) {
-      case napi_int8_array:
-      case napi_uint8_array:
-      case napi_uint8_clamped_array: b.element = 1; break;
-      case napi_int16_array:
-      case napi_uint16_array: b.element = 2; break;
-      case napi_int32_array:
-      case napi_uint32_array:
-      case napi_float32_array: b.element = 4; break;
-      default: b.element = 8; break;
-    }
-    b.size = length * b.element;
+  const Napi::Value v = value(i);
+  if (v.IsTypedArray()) {
+    // Raw: Napi::TypedArray finds its bytes through the ArrayBuffer, and a SharedArrayBuffer is none.
+    const auto array = v.As<Napi::TypedArray>();
+    Bytes b{nullptr, 0, array.ElementSize()};
+    size_t length = 0;
+    require(napi_get_typedarray_info(env(), array, nullptr, &length, &b.data, nullptr, nullptr) == napi_ok,
+            "bad_argument", where(i, "a typed array"));
+    b.size = length * static_cast<size_t>(b.element);
     return b;
   }
-  require(napi_is_dataview(env, values_[i], &is) == napi_ok && is, "bad_argument",
-          where(i, "a typed array or DataView"));
-  ok(napi_get_dataview_info(env, values_[i], &b.size, &b.data, &buffer, &offset), where(i, "a DataView").c_str());
+  require(v.IsDataView(), "bad_argument", where(i, "a typed array or DataView"));
+  Bytes b{nullptr, 0, 1};
+  require(napi_get_dataview_info(env(), v, &b.size, &b.data, nullptr, nullptr) == napi_ok, "bad_argument",
+          where(i, "a DataView"));
   return b;
 }
 
-napi_value js_number(napi_env env, double value) {
-  napi_value v;
-  ok(napi_create_double(env, value, &v), "number");
-  return v;
-}
-napi_value js_string(napi_env env, const std::string& value) {
-  napi_value v;
-  ok(napi_create_string_utf8(env, value.data(), value.size(), &v), "string");
-  return v;
-}
-void set(napi_env env, napi_value object, const char* name, napi_value value) {
-  ok(napi_set_named_property(env, object, name, value), name);
-}
+namespace {
 
-void throw_js(napi_env env, const Error& error) noexcept {
+void throw_error(napi_env env, const char* code, const char* message) noexcept {
   bool pending = false;
   if (napi_is_exception_pending(env, &pending) == napi_ok && pending) return;
-  napi_throw_error(env, error.code.c_str(), error.message.c_str());
+  napi_throw_error(env, code, message);  // fails in a worker that is being terminated, which runs no JavaScript anyway
 }
 
-const void* env_key(napi_env env) {
-  void* data = nullptr;
-  ok(napi_get_instance_data(env, &data), "the environment is closing");
-  return data;
+}  // namespace
+
+void rethrow_to_js(napi_env env) noexcept {
+  try {
+    throw;
+  } catch (const Error& e) {
+    throw_error(env, e.code.c_str(), e.message.c_str());
+  } catch (const Napi::Error& e) {
+    // Not ThrowAsJavaScriptException: where nothing can be thrown any more it ends the process.
+    try {
+      napi_throw(env, e.Value());
+    } catch (const Napi::Error&) {}
+  } catch (const std::bad_alloc&) {
+    throw_error(env, "out_of_memory", "the host has no memory left");
+  } catch (const std::exception& e) {
+    throw_error(env, "internal", e.what());
+  } catch (...) {
+    throw_error(env, "internal", "unknown native error");
+  }
 }
 
 }  // namespace temper::binding

@@ -1,10 +1,12 @@
 // Graphs as JavaScript sees them: a number, for ops recorded on the host (Recording) or on the device (its backend's).
 #include "binding/recording.h"
 
-#include <unordered_map>
+#include <utility>
 
 #include "binding/device.h"
+#include "binding/environment.h"
 #include "binding/js.h"
+#include "binding/registry.h"
 #include "cpu/ops.h"
 
 namespace temper::binding {
@@ -12,86 +14,70 @@ namespace {
 
 thread_local std::shared_ptr<Recording> current;
 
-// A device's graph that an environment leaves behind stays until the process ends, as its device does.
+class DeviceGraph {
+ public:
+  DeviceGraph(const TemperBackend& backend, void* graph) : backend_(backend), graph_(graph) {}
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  ~DeviceGraph() { backend_.free_graph(graph_); }
+  void launch() {
+    const std::lock_guard turn(launching_);  // queueing is quick
+    must(backend_, backend_.launch_graph(graph_));
+  }
+
+ private:
+  const TemperBackend& backend_;
+  void* const graph_;
+  std::mutex launching_;
+};
+
+// One of the two. Whoever launches it holds it, so that nobody frees it meanwhile.
 struct Graph {
-  const void* env = nullptr;
   std::shared_ptr<Recording> host;
-  void* device = nullptr;
+  std::shared_ptr<DeviceGraph> device;
 };
-struct Graphs {
-  std::mutex mutex;
-  std::unordered_map<int64_t, Graph> open;
-  int64_t next = 1;
-};
-Graphs& graphs() {
-  static Graphs* g = new Graphs;
-  return *g;
-}
-Graph& graph_of(const char* name, int64_t id) {  // needs the mutex
-  const auto at = graphs().open.find(id);
-  require(at != graphs().open.end(), "bad_argument", name, ": ", id, " is no recorded graph");
-  return at->second;
-}
-std::shared_ptr<Recording> host_graph(const char* name, int64_t id) {  // null: the device's
-  std::lock_guard lock(graphs().mutex);
-  return graph_of(name, id).host;
+Registry<Graph>& graphs() {
+  static auto* r = new Registry<Graph>({"bad_argument", "", " is no recorded graph"});
+  return *r;
 }
 
 // beginGraph(place, shared): shared is a graph of the host whose memory this one uses too, 0: none.
-napi_value begin_graph(napi_env env, napi_callback_info info) {
-  const Call c(env, info, "beginGraph", 2);
+void begin_graph(const Napi::CallbackInfo& info) {
+  const Call c(info, "beginGraph", 2);
   refuse_while_recording("beginGraph");
   const int64_t place = c.integer(0), shared = c.integer(1);
   require(place == 0 || place == 1, "bad_argument", "beginGraph: place ", place, ", wanted 0 (host) or 1 (device)");
   if (place) {
     const TemperBackend& b = require_device("beginGraph");
-    must(b, b.begin_graph());
-    return nullptr;
+    return must(b, b.begin_graph());
   }
-  const std::shared_ptr<Recording> other = shared ? host_graph("beginGraph", shared) : nullptr;
-  require(!shared || other, "bad_argument", "beginGraph: graph ", shared,
+  const Graph other = shared ? graphs().get("beginGraph", static_cast<Handle>(shared)) : Graph{};
+  require(!shared || other.host, "bad_argument", "beginGraph: graph ", shared,
           " is the device's, its memory cannot be shared");
-  current = std::make_shared<Recording>(other.get());
-  return nullptr;
+  current = std::make_shared<Recording>(other.host.get());
 }
 // endGraph(abandon) → number, 0 where nothing is kept.
-napi_value end_graph(napi_env env, napi_callback_info info) {
-  const bool abandon = Call(env, info, "endGraph", 1).integer(0) != 0;
-  Graph graph{env_key(env), std::move(current), nullptr};
-  current.reset();
+Napi::Value end_graph(const Napi::CallbackInfo& info) {
+  const Call c(info, "endGraph", 1);
+  const bool abandon = c.integer(0) != 0;
+  Graph graph{std::exchange(current, nullptr), nullptr};
   if (!graph.host) {
     const TemperBackend& b = require_device("endGraph");
-    must(b, b.end_graph(&graph.device, abandon));
-    if (!graph.device) return js_number(env, 0);
-  } else if (abandon) {
-    return js_number(env, 0);
+    void* recorded = nullptr;
+    must(b, b.end_graph(&recorded, abandon));
+    if (recorded) graph.device = std::make_shared<DeviceGraph>(b, recorded);
   }
-  Graphs& g = graphs();
-  std::lock_guard lock(g.mutex);
-  const int64_t id = g.next++;
-  g.open.emplace(id, std::move(graph));
-  return js_number(env, static_cast<double>(id));
+  const bool kept = graph.device || (graph.host && !abandon);
+  return js_number(c.env(), kept ? graphs().add(owner(c.env()), std::move(graph)) : 0);
 }
-napi_value launch_graph(napi_env env, napi_callback_info info) {
+void launch_graph(const Napi::CallbackInfo& info) {
   refuse_while_recording("launchGraph");
-  const int64_t id = Call(env, info, "launchGraph", 1).integer(0);
-  if (const auto host = host_graph("launchGraph", id)) {
-    host->run();
-    return nullptr;
-  }
-  const TemperBackend& b = require_device("launchGraph");
-  std::lock_guard lock(graphs().mutex);  // queueing is quick, and nobody frees the graph meanwhile
-  must(b, b.launch_graph(graph_of("launchGraph", id).device));
-  return nullptr;
+  const Graph graph = graphs().get("launchGraph", static_cast<Handle>(Call(info, "launchGraph", 1).integer(0)));
+  if (graph.host) graph.host->run();
+  else graph.device->launch();
 }
-napi_value free_graph(napi_env env, napi_callback_info info) {
-  const int64_t id = Call(env, info, "freeGraph", 1).integer(0);
-  Graph graph;
-  std::lock_guard lock(graphs().mutex);
-  graph = std::move(graph_of("freeGraph", id));
-  graphs().open.erase(id);
-  if (graph.device) require_device("freeGraph").free_graph(graph.device);
-  return nullptr;
+void free_graph(const Napi::CallbackInfo& info) {
+  graphs().take("freeGraph", static_cast<Handle>(Call(info, "freeGraph", 1).integer(0)));
 }
 
 }  // namespace
@@ -130,17 +116,17 @@ void refuse_while_recording(const char* what) {
           ": ops are being recorded, nothing runs; do it before or after, or end the recording that is under way");
 }
 
-void free_recordings(const void* env) noexcept {
-  Graphs& g = graphs();
-  std::lock_guard lock(g.mutex);
-  std::erase_if(g.open, [env](const auto& entry) { return entry.second.env == env && entry.second.host; });
+void abandon_recording() noexcept {
+  current.reset();
+  void* none = nullptr;
+  if (const TemperBackend* b = device_backend()) b->end_graph(&none, 1);  // does nothing where this thread records none
 }
 
-void define_recording(napi_env env, napi_value exports) {
-  define<begin_graph>(env, exports, "beginGraph");
-  define<end_graph>(env, exports, "endGraph");
-  define<launch_graph>(env, exports, "launchGraph");
-  define<free_graph>(env, exports, "freeGraph");
+void define_recording(Napi::Object exports) {
+  define<begin_graph>(exports, "beginGraph");
+  define<end_graph>(exports, "endGraph");
+  define<launch_graph>(exports, "launchGraph");
+  define<free_graph>(exports, "freeGraph");
 }
 
 }  // namespace temper::binding

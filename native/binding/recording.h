@@ -43,7 +43,7 @@ Recording* recording() noexcept;
 // Throws Error{"graph_recording"} while one is under way: what would be read or written now is not there yet, or not
 // any more when the ops run.
 void refuse_while_recording(const char* what);
-// The recordings of an environment that ends.
-void free_recordings(const void* env) noexcept;
+// Ends the one under way on this thread, whose environment ends; none is kept.
+void abandon_recording() noexcept;
 
 }  // namespace temper::binding

@@ -1,9 +1,7 @@
 #include "binding/tensor_table.h"
 
-#include <cmath>
-#include <deque>
 #include <mutex>
-#include <vector>
+#include <utility>
 
 #include "binding/device.h"
 #include "temper/error.h"
@@ -25,30 +23,36 @@ struct Block {
 
 namespace {
 
-constexpr double kSlots = 16777216.0;  // 2^24
-constexpr uint32_t kGenerations = 1u << 28;
+// An entry: the owner of a block, or a view of it.
+class Held {
+ public:
+  Held() = default;
+  Held(Block* block, bool owner, const Tensor& tensor) : tensor(tensor), block_(block), owner_(owner) {}
+  Held(Held&& other) noexcept
+      : tensor(other.tensor), block_(std::exchange(other.block_, nullptr)), owner_(other.owner_) {}
+  Held& operator=(Held&& other) noexcept {
+    std::swap(tensor, other.tensor);
+    std::swap(block_, other.block_);
+    std::swap(owner_, other.owner_);
+    return *this;
+  }
+  ~Held();
+  Block* block() const { return block_; }
 
-struct Slot {
-  uint32_t generation = 1;
-  bool used = false, owner = false;
-  Block* block = nullptr;
-  const void* env = nullptr;
   Tensor tensor;
+
+ private:
+  Block* block_ = nullptr;
+  bool owner_ = false;
 };
 
-struct Table {
-  std::mutex mutex;
-  std::deque<Slot> slots;
-  std::vector<uint32_t> free_slots;
-  int64_t live = 0;
-};
-// Never destroyed: an environment may end after static destructors have run.
-Table& table() {
-  static Table* t = new Table;
-  return *t;
+// Its lock guards the blocks too.
+Registry<Held>& table() {
+  static auto* r = new Registry<Held>({"stale_tensor", "", " is no tensor handle"});
+  return *r;
 }
 
-// All below need the table's mutex.
+// The two below need the lock.
 
 void drop_user(Block* b) {
   if (--b->users == 0) {
@@ -62,53 +66,28 @@ void drop_user(Block* b) {
   }
 }
 
-Slot& find(Table& t, const char* op, double handle, const char* name = "tensor") {
-  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor", op, ": ",
-          name, " is ", handle, ", which is no tensor handle");
-  auto whole = static_cast<uint64_t>(handle);
-  auto index = static_cast<uint32_t>(whole & 0xffffff);
-  auto generation = static_cast<uint32_t>(whole >> 24);
-  require(index < t.slots.size() && t.slots[index].used && t.slots[index].generation == generation &&
-              t.slots[index].block->alive,
-          "stale_tensor", op, ": ", name, " was freed; keep its scope open while it is used");
-  return t.slots[index];
+void require_handle(const char* op, Handle handle, const char* name = "tensor") {
+  require(Registry<Held>::is_handle(handle), "stale_tensor", op, ": ", name, " is ", handle,
+          ", which is no tensor handle");
+}
+Held& find(const char* op, Handle handle, const char* name = "tensor") {
+  require_handle(op, handle, name);
+  Held* held = table().find(handle);
+  require(held && held->block()->alive, "stale_tensor", op, ": ", name,
+          " was freed; keep its scope open while it is used");
+  return *held;
 }
 
-Handle insert(Table& t, const void* env, Block* block, bool owner, const Tensor& tensor) {
-  uint32_t index;
-  if (!t.free_slots.empty()) {
-    index = t.free_slots.back();
-    t.free_slots.pop_back();
-  } else {
-    require(t.slots.size() < static_cast<size_t>(kSlots), "too_many_tensors",
-            "16 million tensors are open; close their scopes");
-    t.free_slots.reserve(t.slots.size() + 1);  // so that freeing never allocates
-    t.slots.emplace_back();
-    index = static_cast<uint32_t>(t.slots.size()) - 1;
+Held::~Held() {
+  if (!block_) return;
+  const auto lock = table().lock();
+  --block_->handles;
+  if (owner_) {
+    block_->alive = false;
+    drop_user(block_);
+  } else if (block_->handles == 0 && block_->users == 0) {
+    delete block_;
   }
-  Slot& s = t.slots[index];
-  s.used = true;
-  s.owner = owner;
-  s.block = block;
-  s.env = env;
-  s.tensor = tensor;
-  ++t.live;
-  return static_cast<double>(s.generation) * kSlots + index;
-}
-
-void remove(Table& t, uint32_t index) {
-  Slot& s = t.slots[index];
-  Block* b = s.block;
-  s.used = false;
-  s.block = nullptr;
-  s.generation = s.generation + 1 < kGenerations ? s.generation + 1 : 1;
-  t.free_slots.push_back(index);
-  --t.live;
-  bool owner = s.owner;
-  if (owner) b->alive = false;
-  --b->handles;
-  if (owner) drop_user(b);
-  else if (b->handles == 0 && b->users == 0) delete b;
 }
 
 }  // namespace
@@ -122,18 +101,7 @@ Handle alloc_tensor(const void* env, const Tensor& shape, Category category, con
   tensor.data = block->data;
   block->place = place;
   block->memory = std::move(memory);
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  try {
-    Handle h = insert(t, env, block.get(), true, tensor);
-    block.release();
-    return h;
-  } catch (...) {
-    if (place) place->release(tensor.data);
-    else if (block->memory) block->memory->give(tensor.data);
-    else release(tensor.data);
-    throw;
-  }
+  return table().add(env, Held(block.release(), true, tensor));
 }
 
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape) {
@@ -143,74 +111,54 @@ Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint6
   tensor.data = block->data = const_cast<void*>(file->range(offset, shape.bytes(), size_of(shape.dtype)));
   block->writable = file->writable();
   block->file = std::move(file);
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  Handle h = insert(t, env, block.get(), true, tensor);
-  block.release();
-  return h;
+  return table().add(env, Held(block.release(), true, tensor));
 }
 
 Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape) {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  const Slot& from = find(t, "view", base);
-  Tensor tensor = from.tensor;
-  tensor.ndim = static_cast<int32_t>(shape.size());
-  for (int i = 0; i < kMaxDims; ++i) tensor.shape[i] = i < tensor.ndim ? shape[i] : 1;
-  auto have = static_cast<uint64_t>(from.tensor.numel()), want = static_cast<uint64_t>(tensor.numel());
-  require(offset <= have && want <= have - offset, "shape_mismatch", "view: elements [", offset, ", ", offset + want,
-          ") of a tensor of ", have);
-  tensor.data = static_cast<char*>(from.tensor.data) + offset * size_of(tensor.dtype);
-  Block* block = from.block;
-  Handle h = insert(t, env, block, false, tensor);
-  ++block->handles;
-  return h;
-}
-
-void free_tensor(Handle handle) {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  require(handle >= kSlots && handle < 9007199254740992.0 && handle == std::floor(handle), "stale_tensor",
-          "free: ", handle, " is no tensor handle");
-  auto whole = static_cast<uint64_t>(handle);
-  auto index = static_cast<uint32_t>(whole & 0xffffff);
-  // A view whose base went first may still be freed: its slot is in use although its memory is gone.
-  require(
-      index < t.slots.size() && t.slots[index].used && t.slots[index].generation == static_cast<uint32_t>(whole >> 24),
-      "stale_tensor", "free: the tensor was freed before");
-  remove(t, index);
-}
-
-void free_env(const void* env) noexcept {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  for (uint32_t i = 0; i < t.slots.size(); ++i) {
-    if (t.slots[i].used && t.slots[i].env == env) remove(t, i);
+  Held view;
+  {
+    const auto lock = table().lock();
+    const Held& from = find("view", base);
+    Tensor tensor = from.tensor;
+    tensor.ndim = static_cast<int32_t>(shape.size());
+    for (int i = 0; i < kMaxDims; ++i) tensor.shape[i] = i < tensor.ndim ? shape[i] : 1;
+    auto have = static_cast<uint64_t>(from.tensor.numel()), want = static_cast<uint64_t>(tensor.numel());
+    require(offset <= have && want <= have - offset, "shape_mismatch", "view: elements [", offset, ", ", offset + want,
+            ") of a tensor of ", have);
+    tensor.data = static_cast<char*>(from.tensor.data) + offset * size_of(tensor.dtype);
+    ++from.block()->handles;
+    view = Held(from.block(), false, tensor);
   }
+  return table().add(env, std::move(view));
 }
 
-int64_t live_tensors() {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
-  return t.live;
+// A view whose base went first may still be freed: its entry is there although its memory is gone.
+void free_tensor(Handle handle) {
+  require_handle("free", handle);
+  Held gone;  // goes after the lock does
+  const auto lock = table().lock();
+  require(table().find(handle) != nullptr, "stale_tensor", "free: the tensor was freed before");
+  gone = table().remove(handle);
 }
+
+int64_t live_tensors() { return table().count(); }
 
 void Pins::take(const char* op, const double* handles, uint32_t is_tensor, uint32_t written,
                 std::span<const contract::Arg> args) {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (int i = 0; is_tensor >> i; ++i) {
     if (!((is_tensor >> i) & 1) || handles[i] == 0) continue;
     const char* name = static_cast<size_t>(i) < args.size() ? args[static_cast<size_t>(i)].name.c_str() : "tensor";
-    Slot& s = find(t, op, handles[i], name);
-    require(s.block->writable || !((written >> i) & 1), "read_only_tensor", op, ": ", name,
+    const Held& held = find(op, handles[i], name);
+    Block* block = held.block();
+    require(block->writable || !((written >> i) & 1), "read_only_tensor", op, ": ", name,
             " is written, but lies in a mapped file; copy it into a tensor first");
-    if (s.block->file) s.block->file->require_whole();
-    tensors_[i] = s.tensor;
+    if (block->file) block->file->require_whole();
+    tensors_[i] = held.tensor;
     refs_[i] = &tensors_[i];
-    places_[i] = s.block->place;
-    ++s.block->users;
-    blocks_[count_++] = s.block;
+    places_[i] = block->place;
+    ++block->users;
+    blocks_[count_++] = block;
   }
 }
 
@@ -221,8 +169,7 @@ void Pins::require_whole() const {
 
 Pins::~Pins() {
   if (count_ == 0) return;
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (int i = 0; i < count_; ++i) drop_user(blocks_[i]);
 }
 
@@ -252,8 +199,7 @@ void RecordedMemory::give(void* data) noexcept {
 }
 
 void Outside::add(const Pins& pins, const RecordedMemory* own) {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (Block* b : pins.blocks()) {
     if (b->memory.get() == own || known_.contains(b)) continue;
     blocks_.reserve(blocks_.size() + 1);
@@ -264,15 +210,13 @@ void Outside::add(const Pins& pins, const RecordedMemory* own) {
 }
 
 Outside::~Outside() {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (Block* b : blocks_)
     if (--b->handles == 0 && b->users == 0) delete b;
 }
 
 Outside::Use::Use(const Outside& outside, const char* what) : outside_(outside) {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (const Block* b : outside.blocks_) {
     require(b->alive, "stale_tensor", what,
             ": a tensor of the recorded ops was freed; keep its scope open, or record them again");
@@ -282,8 +226,7 @@ Outside::Use::Use(const Outside& outside, const char* what) : outside_(outside) 
 }
 
 Outside::Use::~Use() {
-  Table& t = table();
-  std::lock_guard lock(t.mutex);
+  const auto lock = table().lock();
   for (Block* b : outside_.blocks_) drop_user(b);
 }
 

@@ -1,6 +1,5 @@
-// All tensors JavaScript holds, process-wide. A handle is slot number + generation, so a stale or invented one is an
-// error and never a wild pointer. Memory in use by a running op stays until the op is done, even when another thread
-// frees its tensor meanwhile.
+// All tensors JavaScript holds, process-wide. Memory in use by a running op stays until the op is done, even when
+// another thread frees its tensor meanwhile.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "binding/registry.h"
 #include "core/contract.h"
 #include "core/mapped_file.h"
 #include "temper/backend.h"
@@ -17,11 +17,9 @@
 
 namespace temper::binding {
 
-using Handle = double;  // an integer below 2^53: generation · 2^24 + slot; 0 is null
 struct Block;
-
-// `env` identifies the JS environment that made the handle: what it leaves behind is freed with it.
 class RecordedMemory;
+
 // On the device of that backend, or, null, on the host; there in the memory of a recording where one is given.
 Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place,
                     std::shared_ptr<RecordedMemory> memory);
@@ -30,7 +28,6 @@ Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint6
 // The same memory from element `offset`; it dies with `base`.
 Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape);
 void free_tensor(Handle handle);
-void free_env(const void* env) noexcept;
 int64_t live_tensors();
 
 // Copies of the tensors behind handles, their memory held until destruction. `tensors[i]` is null for handle 0.

@@ -1,32 +1,25 @@
 // Tensors and mapped files as JavaScript sees them.
 #include <cstring>
-#include <mutex>
-#include <unordered_map>
+#include <memory>
 
 #include "binding/device.h"
+#include "binding/environment.h"
 #include "binding/js.h"
 #include "binding/recording.h"
+#include "binding/registry.h"
 #include "binding/tensor_table.h"
 
 namespace temper::binding {
 namespace {
 
-struct OpenFile {
-  const void* env;
-  std::shared_ptr<const MappedFile> file;
-};
-struct Files {
-  std::mutex mutex;
-  std::unordered_map<int64_t, OpenFile> open;
-  int64_t next = 1;
-};
-Files& files() {
-  static Files* f = new Files;
-  return *f;
+using File = std::shared_ptr<const MappedFile>;
+Registry<File>& files() {
+  static auto* r = new Registry<File>({"stale_file", "file ", " is not open"});
+  return *r;
 }
 
-napi_value alloc(napi_env env, napi_callback_info info) {
-  Call c(env, info, "alloc", 4);
+Napi::Value alloc(const Napi::CallbackInfo& info) {
+  Call c(info, "alloc", 4);
   Tensor shape = c.shape(0, 1);
   int64_t category = c.integer(2);
   require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "alloc: category ",
@@ -34,19 +27,16 @@ napi_value alloc(napi_env env, napi_callback_info info) {
   const int64_t place = c.integer(3);
   require(place == 0 || place == 1, "bad_argument", "alloc: place ", place, ", wanted 0 (host) or 1 (device)");
   const auto kind = static_cast<Category>(category);
-  if (place) return js_number(env, alloc_tensor(env_key(env), shape, kind, &require_device("alloc"), nullptr));
-  return js_number(env,
-                   alloc_tensor(env_key(env), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
+  if (place) return js_number(c.env(), alloc_tensor(owner(c.env()), shape, kind, &require_device("alloc"), nullptr));
+  return js_number(c.env(),
+                   alloc_tensor(owner(c.env()), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
 }
-napi_value free_one(napi_env env, napi_callback_info info) {
-  free_tensor(Call(env, info, "free", 1).number(0));
-  return nullptr;
-}
-napi_value view(napi_env env, napi_callback_info info) {
-  Call c(env, info, "view", 3);
+void free_one(const Napi::CallbackInfo& info) { free_tensor(Call(info, "free", 1).number(0)); }
+Napi::Value view(const Napi::CallbackInfo& info) {
+  Call c(info, "view", 3);
   int64_t shape[kMaxDims];
   int n = c.shape_values(2, shape);
-  return js_number(env, view_tensor(env_key(env), c.number(0), c.size(1), {shape, static_cast<size_t>(n)}));
+  return js_number(c.env(), view_tensor(owner(c.env()), c.number(0), c.size(1), {shape, static_cast<size_t>(n)}));
 }
 
 Call::Bytes transfer(const Call& c, const Pins& pins, const char* name) {
@@ -58,20 +48,19 @@ Call::Bytes transfer(const Call& c, const Pins& pins, const char* name) {
           " tensor has ", t->bytes());
   return b;
 }
-napi_value write(napi_env env, napi_callback_info info) {
+void write(const Napi::CallbackInfo& info) {
   refuse_while_recording("write");
-  Call c(env, info, "write", 2);
+  Call c(info, "write", 2);
   Pins pins;
   double handle = c.number(0);
   pins.take("write", &handle, 1, 1);
   auto b = transfer(c, pins, "write");
   if (const TemperBackend* d = pins.place(0)) must(*d, d->upload(pins.tensors()[0]->data, b.data, b.size));
   else if (b.size) std::memcpy(pins.tensors()[0]->data, b.data, b.size);
-  return nullptr;
 }
-napi_value read(napi_env env, napi_callback_info info) {
+void read(const Napi::CallbackInfo& info) {
   refuse_while_recording("read");
-  Call c(env, info, "read", 2);
+  Call c(info, "read", 2);
   Pins pins;
   double handle = c.number(0);
   pins.take("read", &handle, 1, 0);
@@ -79,23 +68,21 @@ napi_value read(napi_env env, napi_callback_info info) {
   if (const TemperBackend* d = pins.place(0)) must(*d, d->download(b.data, pins.tensors()[0]->data, b.size));
   else if (b.size) std::memcpy(b.data, pins.tensors()[0]->data, b.size);
   pins.require_whole();
-  return nullptr;
 }
-napi_value zero(napi_env env, napi_callback_info info) {
+void zero(const Napi::CallbackInfo& info) {
   refuse_while_recording("zero");
   Pins pins;
-  double handle = Call(env, info, "zero", 1).number(0);
+  double handle = Call(info, "zero", 1).number(0);
   pins.take("zero", &handle, 1, 1);
   TensorRef t = pins.tensors()[0];
   require(t != nullptr, "stale_tensor", "zero: 0 is no tensor handle");
   if (const TemperBackend* d = pins.place(0)) must(*d, d->zero(t->data, t->bytes()));
   else std::memset(t->data, 0, t->bytes());
-  return nullptr;
 }
 // copy(to, from): the same dtype and number of elements, each in either place.
-napi_value copy(napi_env env, napi_callback_info info) {
+void copy(const Napi::CallbackInfo& info) {
   refuse_while_recording("copy");
-  Call c(env, info, "copy", 2);
+  Call c(info, "copy", 2);
   Pins pins;
   double handles[2] = {c.number(0), c.number(1)};
   pins.take("copy", handles, 3, 1);
@@ -110,98 +97,59 @@ napi_value copy(napi_env env, napi_callback_info info) {
   else if (s) must(*s, s->download(to->data, from->data, to->bytes()));
   else if (to->bytes()) std::memmove(to->data, from->data, to->bytes());
   pins.require_whole();
-  return nullptr;
 }
 
-napi_value map_file(napi_env env, napi_callback_info info) {
-  auto file = MappedFile::open(Call(env, info, "mapFile", 1).text(0));
-  Files& f = files();
-  std::lock_guard lock(f.mutex);
-  int64_t id = f.next++;
-  f.open[id] = {env_key(env), std::move(file)};
-  return js_number(env, static_cast<double>(id));
+Napi::Value map_file(const Napi::CallbackInfo& info) {
+  auto file = MappedFile::open(Call(info, "mapFile", 1).text(0));
+  return js_number(info.Env(), files().add(owner(info.Env()), std::move(file)));
 }
-std::shared_ptr<const MappedFile> file_of(const char* name, int64_t id) {
-  Files& f = files();
-  std::lock_guard lock(f.mutex);
-  auto at = f.open.find(id);
-  require(at != f.open.end(), "stale_file", name, ": file ", id, " is not open");
-  return at->second.file;
+File file_of(const Call& c, const char* name) { return files().get(name, static_cast<Handle>(c.integer(0))); }
+Napi::Value file_size(const Napi::CallbackInfo& info) {
+  const File file = file_of(Call(info, "fileSize", 1), "fileSize");
+  return js_number(info.Env(), static_cast<double>(file->size()));
 }
-napi_value file_size(napi_env env, napi_callback_info info) {
-  return js_number(env, static_cast<double>(file_of("fileSize", Call(env, info, "fileSize", 1).integer(0))->size()));
-}
-napi_value map_one(napi_env env, napi_callback_info info) {
-  Call c(env, info, "mapTensor", 4);
-  return js_number(env, map_tensor(env_key(env), file_of("mapTensor", c.integer(0)), c.size(1), c.shape(2, 3)));
+Napi::Value map_one(const Napi::CallbackInfo& info) {
+  const Call c(info, "mapTensor", 4);
+  return js_number(c.env(), map_tensor(owner(c.env()), file_of(c, "mapTensor"), c.size(1), c.shape(2, 3)));
 }
 // A tensor in a scratch file of its own, which goes with it.
-napi_value alloc_scratch(napi_env env, napi_callback_info info) {
-  Call c(env, info, "allocScratch", 3);
+Napi::Value alloc_scratch(const Napi::CallbackInfo& info) {
+  const Call c(info, "allocScratch", 3);
   const Tensor shape = c.shape(1, 2);
-  return js_number(env, map_tensor(env_key(env), MappedFile::scratch(c.text(0), shape.bytes()), 0, shape));
+  return js_number(c.env(), map_tensor(owner(c.env()), MappedFile::scratch(c.text(0), shape.bytes()), 0, shape));
 }
 // Copies bytes of a mapped file into a typed array: headers, and tensors that lie unaligned.
-napi_value read_file(napi_env env, napi_callback_info info) {
-  Call c(env, info, "readFile", 3);
-  auto file = file_of("readFile", c.integer(0));
+void read_file(const Napi::CallbackInfo& info) {
+  const Call c(info, "readFile", 3);
+  const File file = file_of(c, "readFile");
   auto b = c.bytes(2);
   if (b.size) std::memcpy(b.data, file->range(c.size(1), b.size, 1), b.size);
   file->require_whole();
-  return nullptr;
 }
-napi_value unmap_file(napi_env env, napi_callback_info info) {
-  int64_t id = Call(env, info, "unmapFile", 1).integer(0);
-  Files& f = files();
-  std::lock_guard lock(f.mutex);
-  require(f.open.erase(id) == 1, "stale_file", "unmapFile: file ", id, " is not open");
-  return nullptr;
+void unmap_file(const Napi::CallbackInfo& info) {
+  files().take("unmapFile", static_cast<Handle>(Call(info, "unmapFile", 1).integer(0)));
 }
-napi_value tensor_count(napi_env env, napi_callback_info) {
-  return js_number(env, static_cast<double>(live_tensors()));
-}
-
-// The environment ends: a worker that was terminated runs no `close()`.
-void cleanup(void* data) {
-  free_recordings(data);
-  free_env(data);
-  Files& f = files();
-  {
-    std::lock_guard lock(f.mutex);
-    std::erase_if(f.open, [data](const auto& entry) { return entry.second.env == data; });
-  }
-  delete static_cast<Env*>(data);
+Napi::Value tensor_count(const Napi::CallbackInfo& info) {
+  return js_number(info.Env(), static_cast<double>(live_tensors()));
 }
 
 }  // namespace
 
-void define_tensors(napi_env env, napi_value exports) {
-  void* block = nullptr;
-  napi_value buffer, args;
-  ok(napi_create_arraybuffer(env, Pins::kMax * sizeof(double), &block, &buffer), "args");
-  ok(napi_create_typedarray(env, napi_float64_array, Pins::kMax, buffer, 0, &args), "args");
-  napi_ref keep;
-  // strong: native code reads the block as long as the environment lives
-  ok(napi_create_reference(env, buffer, 1, &keep), "args");
-  auto* mine = new Env{static_cast<double*>(block)};
-  ok(napi_set_instance_data(env, mine, nullptr, nullptr), "args");
-  ok(napi_add_env_cleanup_hook(env, cleanup, mine), "cleanup");
-  set(env, exports, "args", args);
-
-  define<alloc>(env, exports, "alloc");
-  define<free_one>(env, exports, "free");
-  define<view>(env, exports, "view");
-  define<write>(env, exports, "write");
-  define<read>(env, exports, "read");
-  define<zero>(env, exports, "zero");
-  define<copy>(env, exports, "copy");
-  define<map_file>(env, exports, "mapFile");
-  define<file_size>(env, exports, "fileSize");
-  define<map_one>(env, exports, "mapTensor");
-  define<alloc_scratch>(env, exports, "allocScratch");
-  define<read_file>(env, exports, "readFile");
-  define<unmap_file>(env, exports, "unmapFile");
-  define<tensor_count>(env, exports, "tensorCount");
+void define_tensors(Napi::Object exports) {
+  define<alloc>(exports, "alloc");
+  define<free_one>(exports, "free");
+  define<view>(exports, "view");
+  define<write>(exports, "write");
+  define<read>(exports, "read");
+  define<zero>(exports, "zero");
+  define<copy>(exports, "copy");
+  define<map_file>(exports, "mapFile");
+  define<file_size>(exports, "fileSize");
+  define<map_one>(exports, "mapTensor");
+  define<alloc_scratch>(exports, "allocScratch");
+  define<read_file>(exports, "readFile");
+  define<unmap_file>(exports, "unmapFile");
+  define<tensor_count>(exports, "tensorCount");
 }
 
 }  // namespace temper::binding
