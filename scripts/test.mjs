@@ -103,6 +103,7 @@ if (sanitized)
   });
 if (native) counted('native tests, aarch64 under emulation', process.execPath, [join('scripts', 'test-aarch64.mjs')]);
 if (native) vitest();
+if (native) counted('native build through cmake-js', process.execPath, [join('scripts', 'test-cmake-js.mjs')]);
 if (native) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
 // Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
 // for one architecture; `npm run build:cuda` is for all five and takes minutes.
