@@ -3,22 +3,26 @@
 // the CLI runs nothing else beside it.
 import { tmpdir } from 'node:os';
 import { anonymousBytes } from '../base/machine.js';
+import { packBatch } from '../data/pack.js';
 import { createAdapter } from '../lora/adapter.js';
 import { adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import type { ModelConfig } from '../model/config.js';
 import { DecodeSteps } from '../model/decode-step.js';
-import { forwardHidden, keptActivationBytes, logits, lossAndGradients, OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
+import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { madeUpModel } from '../model/init.js';
 import { KvCache } from '../model/kv-cache.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
-import { deviceMemory, deviceShare, synchronize } from '../native/device.js';
+import { deviceMemory, synchronize } from '../native/device.js';
 import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scope } from '../native/tensor.js';
+import { learnAdapter } from '../train/adapter-learner.js';
+import { sft } from '../train/objective.js';
+import { OptimizerStep } from '../train/step.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
 import { PrivateMemory } from './private-memory.js';
 
@@ -281,6 +285,7 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   });
 }
 
+/** The trainer's own step: what a recipe that leaves offloading to it would run; the temporary folder for the run's. */
 function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
   const spec = adapterSpec(model.config, {
     rank: options.rank,
@@ -290,39 +295,29 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
     dropout: 0,
   });
   const adapter = createAdapter(model.config, spec, { seed: 1, trainable: true, place: placeOf(model) });
-  // As a recipe that leaves both to the trainer: what does not fit a GPU well goes to the host; kept activations of the
-  // CPU to disk, there the run's folder.
-  const place = placeOf(model),
-    scope = new Scope('optimizer', place === 'cpu' || 2 * adapter.params.bytes > deviceShare() ? 'cpu' : place);
-  const m = scope.zeros('f32', adapter.params.shape),
-    v = scope.zeros('f32', adapter.params.shape);
+  const learner = learnAdapter(model, adapter, { precision: options.precision, folder: tmpdir() });
+  const scope = new Scope('optimizer', learner.momentsPlace);
+  const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
+  const optimizer = new OptimizerStep(learner, moments, sft, {
+    clipGradNorm: null,
+    betas: [0.9, 0.999],
+    eps: 1e-8,
+    weightDecay: 0,
+  });
   const tokens = someTokens(n + 1, model.config.vocab_size);
-  const batch = oneSequence(tokens.slice(0, n));
-  const targets = {
-    rows: Int32Array.from({ length: n }, (_, i) => i),
-    targets: tokens.slice(1),
-    weights: new Float32Array(n).fill(1 / n),
-  };
-  const offload =
-    keptActivationBytes(model, adapter.model, n) >= (place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare())
-      ? tmpdir()
-      : null;
+  const batch = packBatch(
+    [{ tokens, weights: new Float32Array(n + 1).fill(1), source: { file: 'bench', line: 1 } }],
+    1 / n,
+  );
   let step = 0;
   const run = (): void => {
-    const grads = adapter.grads;
-    if (!grads) return;
-    ops.fill(grads, 0);
-    lossAndGradients(model, adapter.model, batch, targets, {
-      precision: options.precision,
-      seed: 1,
-      grads: null,
-      gradients: true,
-      offload,
-    });
-    ops.adamw(adapter.params, m, v, grads, 1e-4, 0.9, 0.999, 1e-8, 0, ++step, 1);
+    optimizer.begin();
+    optimizer.add(batch, 1);
+    optimizer.update(++step, 1e-4, optimizer.gradNorm());
   };
   return Object.assign(run, {
     close: () => {
+      optimizer.close();
       scope.close();
       adapter.close();
     },

@@ -1,29 +1,19 @@
-// The training loop: gradients of a step gathered batch by batch, clipped, AdamW. It knows neither files nor models.
-
+// The training loop: steps in order, what each took and gave. It knows neither files nor models.
+import { setImmediate } from 'node:timers/promises';
 import { TrainError } from '../base/errors.js';
 import type { Example } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
-import { fillBins, packBatch, weightSum } from '../data/pack.js';
 import { peakBytes } from '../native/device.js';
-import { ops } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
 import type { StepMetrics } from '../runs/metrics.js';
 import type { Learner } from './learner.js';
+import { type BatchLimits, type Objective, sft } from './objective.js';
 import { learningRate, type Schedule } from './schedule.js';
+import { type Moments, OptimizerStep, type StepSettings } from './step.js';
 
-export interface Moments {
-  readonly m: Tensor;
-  readonly v: Tensor;
-}
-
-export interface LoopOptions extends Schedule {
+export interface LoopOptions extends Schedule, BatchLimits, StepSettings {
   readonly seed: number;
-  readonly packing: boolean;
-  readonly tokensPerBatch: number;
-  readonly clipGradNorm: number | null;
-  readonly betas: readonly [number, number];
-  readonly eps: number;
-  readonly weightDecay: number;
+  /** What the steps minimise; default: the weighted nll of the data. */
+  readonly objective?: Objective;
 }
 
 const places = (examples: readonly Example[]): string => {
@@ -36,7 +26,8 @@ const places = (examples: readonly Example[]): string => {
 
 /**
  * Trains steps done+1 … plan.steps and yields after each. The caller may stop between yields; a step it saw is
- * complete. `stopped` is asked between batches: a step cut off there leaves parameters and moments as they were.
+ * complete. The signal is looked at between batches: a step cut off there leaves parameters and moments as they were,
+ * and ends the loop without an error.
  * @throws {TrainError} bad_loss, bad_gradient: NaN or infinity; parameters and moments are as after the step before
  */
 export async function* trainLoop(
@@ -46,70 +37,48 @@ export async function* trainLoop(
   plan: StepPlan,
   done: number,
   options: LoopOptions,
-  stopped: () => boolean = () => false,
+  signal?: AbortSignal,
 ): AsyncGenerator<StepMetrics, void, void> {
-  using scope = new Scope('workspace', learner.params.place);
-  const squares = scope.empty('f32', [1]);
+  const objective = options.objective ?? sft;
+  using optimizer = new OptimizerStep(learner, moments, objective, options);
   for (let step = done + 1; step <= plan.steps; step++) {
     const began = performance.now();
+    const lr = learningRate(step, plan.steps, options);
     const rows = plan.rows(step - 1).indices.map((i) => examples[i] as Example);
-    const total = weightSum(rows);
-    const bins = fillBins(rows, options.tokensPerBatch, options.packing);
-    ops.fill(learner.grads, 0);
+    const batches = objective.batches(rows, options);
+    optimizer.begin();
     let loss = 0;
     let tokens = 0;
-    for (const [b, bin] of bins.entries()) {
+    for (const [b, batch] of batches.entries()) {
       // Lets messages and signals in; native calls block this thread.
-      await new Promise((next) => setImmediate(next));
-      if (stopped()) return;
-      const { batch, targets } = packBatch(bin, 1 / total);
-      const nll = learner.lossAndGradients(batch, targets, deriveSeed(options.seed, step, b));
-      let part = 0;
-      for (let i = 0; i < nll.length; i++) part += (nll[i] ?? 0) * (targets.weights[i] ?? 0);
-      if (!Number.isFinite(part))
+      await setImmediate();
+      if (signal?.aborted) return;
+      const share = optimizer.add(batch, deriveSeed(options.seed, step, b));
+      if (!Number.isFinite(share))
         throw new TrainError(
           'bad_loss',
-          `step ${step}: the loss of batch ${b + 1} of ${bins.length} is ${part}, rows ` +
-            `${places(bin)}; look at these rows, or lower train.lr (it was ` +
-            `${learningRate(step, plan.steps, options).toExponential(2)})`,
-          { step, batch: b + 1, rows: bin.map((e) => e.source) },
+          `step ${step}: the loss of batch ${b + 1} of ${batches.length} is ${share}, rows ` +
+            `${places(batch.examples)}; look at these rows, or lower train.lr (it was ${lr.toExponential(2)})`,
+          { step, batch: b + 1, rows: batch.examples.map((e) => e.source) },
         );
-      loss += part;
-      tokens += batch.tokens.length;
+      loss += share;
+      tokens += batch.batch.tokens.length;
     }
-    ops.sum_squares(squares, learner.grads);
-    const gradNorm = Math.sqrt(squares.toFloat32()[0] ?? Number.NaN);
+    const gradNorm = optimizer.gradNorm();
     if (!Number.isFinite(gradNorm))
       throw new TrainError(
         'bad_gradient',
         `step ${step}: the gradient norm is ${gradNorm}, rows ${places(rows)}; look at these rows, or lower train.lr`,
         { step, rows: rows.map((e) => e.source) },
       );
-    // As PyTorch's clip_grad_norm_: the small constant keeps the quotient below 1 at the limit itself.
-    const gradScale = options.clipGradNorm === null ? 1 : Math.min(1, options.clipGradNorm / (gradNorm + 1e-6));
-    const lr = learningRate(step, plan.steps, options);
-    ops.adamw(
-      learner.params,
-      moments.m,
-      moments.v,
-      learner.grads,
-      lr,
-      options.betas[0],
-      options.betas[1],
-      options.eps,
-      options.weightDecay,
-      step,
-      gradScale,
-    );
-    learner.refresh();
-    const seconds = (performance.now() - began) / 1000;
+    optimizer.update(step, lr, gradNorm);
     yield {
       step,
       loss,
       lr,
       gradNorm,
       tokens,
-      tokensPerSecond: tokens / seconds,
+      tokensPerSecond: tokens / ((performance.now() - began) / 1000),
       peakBytes: peakBytes(learner.params.place),
     };
   }

@@ -5,7 +5,7 @@ import { anonymousBytes, availableBytes } from '../base/machine.js';
 import { formatBytes, parseBytes } from '../base/units.js';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
-import { fillBins, inputLength, packBatch } from '../data/pack.js';
+import { inputLength, type PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { type DryRunReport, dryRun } from '../native/dry-run.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
@@ -15,7 +15,10 @@ import { loadRecipe } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { createLearner } from './learners.js';
-import { defaultRunFolder, freeDiskBytes } from './session.js';
+import { OBJECTIVES } from './objective.js';
+import { freeDiskBytes } from './offload.js';
+import { defaultRunFolder } from './session.js';
+import { OptimizerStep } from './step.js';
 
 export interface TrainPlan {
   readonly steps: number;
@@ -67,28 +70,29 @@ const ADVICE: Readonly<Record<Category, string>> = {
   kv: 'a shorter context or fewer sequences',
 };
 
-/** Allocations and op calls of one step over the given batches, as trainLoop makes them. */
-function dryStep(
-  recipe: Recipe,
-  run: string,
-  batches: readonly ReturnType<typeof packBatch>[],
-): { report: DryRunReport; step: DryRunReport['ops']; trainedParameters: number } {
+interface DryStep {
+  readonly report: DryRunReport;
+  /** Calls of the step alone. */
+  readonly step: DryRunReport['ops'];
+  readonly trainedParameters: number;
+}
+/** Allocations and op calls of one step over the given batches: the loop's own step, run dry. */
+function dryStep(recipe: Recipe, run: string, batches: readonly PackedBatch[]): DryStep {
   let trainedParameters = 0;
   const { report } = dryRun(() => {
     const learner = createLearner(recipe, run);
     trainedParameters = learner.trainedParameters;
     using scope = new Scope('optimizer', learner.momentsPlace);
     using small = new Scope('workspace', learner.params.place);
-    const m = scope.zeros('f32', learner.params.shape),
-      v = scope.zeros('f32', learner.params.shape),
-      squares = small.empty('f32', [1]);
+    const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
+    const { train: t } = recipe;
+    using optimizer = new OptimizerStep(learner, moments, OBJECTIVES[t.method], { ...t, ...t.optimizer });
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
-    ops.fill(squares, 0);
-    ops.fill(learner.grads, 0);
-    for (const { batch, targets } of batches) learner.lossAndGradients(batch, targets, 1);
-    ops.sum_squares(squares, learner.grads);
-    ops.adamw(learner.params, m, v, learner.grads, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1);
-    learner.refresh();
+    ops.fill(small.empty('f32', [1]), 0);
+    optimizer.begin();
+    for (const batch of batches) optimizer.add(batch, 1);
+    optimizer.gradNorm();
+    optimizer.update(1, 1e-3, 1);
     learner.close();
   });
   const mark = report.ops.findIndex(
@@ -110,9 +114,17 @@ export interface PlanRequest {
   readonly availableBytes?: number;
 }
 
-/** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
-export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
-  const { recipe, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
+/** Steps whose batches are looked at for the largest one. */
+const LOOKED_AT = 1000;
+
+interface PlannedSteps {
+  readonly steps: number;
+  /** Batches of a typical step: they give the time. */
+  readonly typical: readonly PackedBatch[];
+  /** The largest batch of the first steps: it gives the memory. */
+  readonly largest: readonly PackedBatch[];
+}
+async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Promise<PlannedSteps> {
   const t = recipe.train;
   const config =
     t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
@@ -134,79 +146,105 @@ export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Pr
   });
   if (steps.steps === 0)
     throw new ConfigError('no_steps', `${file}: the data gives no training step; check data.train`);
-  const batchesOf = (step: number): ReturnType<typeof packBatch>[] => {
+  const limits = { tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, packing: recipe.data.packing };
+  const batchesOf = (step: number): readonly PackedBatch[] => {
     const rows = steps.rows(step).indices.flatMap((i) => data.examples[i] ?? []);
-    return fillBins(rows, t.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing).map((bin) => packBatch(bin));
+    return OBJECTIVES[t.method].batches(rows, limits);
   };
-  // A typical step gives the time; the largest batch of the first epoch (up to 1,000 steps of it) the memory.
-  const typical = batchesOf(Math.floor(Math.min(steps.steps, 1000) / 2));
+  const looked = Math.min(steps.steps, LOOKED_AT);
+  const typical = batchesOf(Math.floor(looked / 2));
   let largest = typical[0];
-  for (let s = 0; s < Math.min(steps.steps, 1000); s++)
+  for (let s = 0; s < looked; s++) {
+    signal?.throwIfAborted();
     for (const b of batchesOf(s)) if (b.batch.tokens.length > (largest?.batch.tokens.length ?? 0)) largest = b;
-  const run = options.out ?? defaultRunFolder(name);
-  const memory = dryStep(recipe, run, largest ? [largest] : []);
-  const runtimeBytes = anonymousBytes();
-  const available = options.availableBytes ?? availableBytes();
-  const needed = memory.report.totalPeak;
-  const disk = memory.report.offloadedPeak,
-    diskFree = freeDiskBytes(run);
-  const onDevice = recipe.device.startsWith('cuda');
-  const device = onDevice
+  }
+  return { steps: steps.steps, typical, largest: largest ? [largest] : [] };
+}
+
+/** Seconds of a step on this machine's CPU: its distinct op calls timed, and what TypeScript needs between them. */
+function timeStep(recipe: Recipe, run: string, typical: readonly PackedBatch[], signal?: AbortSignal): Timing {
+  // A dry step is TypeScript alone; set-up alone is taken off.
+  const clock = (batches: readonly PackedBatch[]): { readonly ms: number; readonly calls: DryRunReport['ops'] } => {
+    signal?.throwIfAborted();
+    const from = performance.now();
+    const { step } = dryStep(recipe, run, batches);
+    return { ms: performance.now() - from, calls: step };
+  };
+  const idle = clock([]),
+    step = clock(typical);
+  const timed = timeCalls(step.calls, signal ? { signal } : {});
+  return { seconds: timed.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: timed.byOp };
+}
+
+type Memory = Omit<
+  TrainPlan,
+  'steps' | 'tokensPerStep' | 'trainedParameters' | 'stepSeconds' | 'tokensPerSecond' | 'totalSeconds' | 'byOp'
+>;
+/** What the dry step took, against what there is. */
+function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBytes: number): Memory {
+  const device = recipe.device.startsWith('cuda')
     ? {
-        peakBytes: memory.report.device.peak,
-        totalPeakBytes: memory.report.device.totalPeak,
+        peakBytes: report.device.peak,
+        totalPeakBytes: report.device.totalPeak,
         limitBytes: recipe.memoryLimit === undefined ? Number.NaN : parseBytes(recipe.memoryLimit),
       }
     : null;
+  const diskFreeBytes = freeDiskBytes(run);
   const deviceFits = !device || !(device.totalPeakBytes > device.limitBytes);
-  const fits = !(needed > available) && disk <= diskFree && deviceFits;
-  const worst = (Object.entries(deviceFits ? memory.report.peak : memory.report.device.peak) as [Category, number][])
+  const diskFits = report.offloadedPeak <= diskFreeBytes;
+  const fits = !(report.totalPeak > availableBytes) && diskFits && deviceFits;
+  const [worst] = (Object.entries(deviceFits ? report.peak : report.device.peak) as [Category, number][])
     .filter(([c]) => deviceFits || c !== 'weights')
-    .sort((a, b) => b[1] - a[1])[0];
-  let timing: Timing = { seconds: Number.NaN, byOp: {} };
-  if (options.measure !== false && !onDevice) {
-    // the CPU's op timings say nothing about a GPU
-    // What a dry step takes is what TypeScript itself needs between the ops; set-up alone is taken off.
-    const clock = (batches: typeof typical): { ms: number; calls: DryRunReport['ops'] } => {
-      const from = performance.now();
-      const { step } = dryStep(recipe, run, batches);
-      return { ms: performance.now() - from, calls: step };
-    };
-    const idle = clock([]),
-      step = clock(typical);
-    const ops = timeCalls(step.calls, signal ? { signal } : {});
-    timing = { seconds: ops.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: ops.byOp };
-  }
-  const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
+    .sort((a, b) => b[1] - a[1]);
+  const advice = (): string => {
+    if (fits || !worst) return '';
+    if (!diskFits)
+      return (
+        `the offloaded activations need more disk than ${run} has: free some, try another disk ` +
+        'with --out, a lower train.tokensPerBatch or data.maxTokens'
+      );
+    if (!deviceFits)
+      return (
+        `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ` +
+        `${formatBytes(device?.totalPeakBytes ?? 0)} are needed: try train.offloadOptimizer: always, ` +
+        `train.offloadActivations: always, or ${ADVICE[worst[0]]}`
+      );
+    return `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`;
+  };
   return {
-    steps: steps.steps,
-    tokensPerStep,
-    trainedParameters: memory.trainedParameters,
-    peakBytes: memory.report.peak,
-    totalPeakBytes: needed,
-    runtimeBytes,
-    mappedBytes: memory.report.mappedBytes,
-    rereadBytes: needed + memory.report.mappedBytes > available ? memory.report.mappedBytes : 0,
-    availableBytes: available,
+    peakBytes: report.peak,
+    totalPeakBytes: report.totalPeak,
+    runtimeBytes: anonymousBytes(),
+    mappedBytes: report.mappedBytes,
+    rereadBytes: report.totalPeak + report.mappedBytes > availableBytes ? report.mappedBytes : 0,
+    availableBytes,
     device,
-    offloadedBytes: disk,
-    diskFreeBytes: diskFree,
+    offloadedBytes: report.offloadedPeak,
+    diskFreeBytes,
     fits,
-    advice:
-      fits || !worst
-        ? ''
-        : disk > diskFree
-          ? `the offloaded activations need more disk than ${run} has: free some, try another disk ` +
-            'with --out, a lower train.tokensPerBatch or data.maxTokens'
-          : !deviceFits && worst
-            ? `the device may take ${formatBytes(device?.limitBytes ?? 0)}, ` +
-              `${formatBytes(device?.totalPeakBytes ?? 0)} are needed: ` +
-              'try train.offloadOptimizer: always, train.offloadActivations: always, or ' +
-              `${ADVICE[worst[0]]}`
-            : `${worst[0]} is the largest part: try ${ADVICE[worst[0]]}`,
+    advice: advice(),
+  };
+}
+
+/** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
+export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
+  const { recipe, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
+  const run = options.out ?? defaultRunFolder(name);
+  const { steps, typical, largest } = await planned(recipe, file, signal);
+  const { report, trainedParameters } = dryStep(recipe, run, largest);
+  const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
+  const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
+  // The CPU's op timings say nothing about a GPU.
+  const timed = options.measure !== false && !memory.device;
+  const timing: Timing = timed ? timeStep(recipe, run, typical, signal) : { seconds: Number.NaN, byOp: {} };
+  return {
+    steps,
+    tokensPerStep,
+    trainedParameters,
+    ...memory,
     stepSeconds: timing.seconds,
     tokensPerSecond: tokensPerStep / timing.seconds,
-    totalSeconds: timing.seconds * steps.steps,
+    totalSeconds: timing.seconds * steps,
     byOp: timing.byOp,
   };
 }

@@ -131,7 +131,11 @@ describe('the loop', () => {
 
   it('a step cut off between batches changes nothing', async () => {
     using scope = new Scope('workspace');
-    const learner = fake(scope);
+    const stop = new AbortController();
+    const learner = fake(scope, (call) => {
+      if (call === 6) stop.abort();
+      return 0;
+    });
     const plan = planSteps(
       examples.map((e) => e.tokens.length),
       { seed: 1, steps: 5, rowsPerStep: 6 },
@@ -144,7 +148,7 @@ describe('the loop', () => {
       plan,
       0,
       options,
-      () => learner.batches >= 7,
+      stop.signal,
     ))
       seen.push(m.step);
     expect(seen).toEqual([1]);

@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test, vi } from 'vitest';
 import { readMetrics } from '../../src/runs/metrics.js';
+import { planRecipe } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
-import { planTraining } from '../../src/train/train.js';
 import { tinyRun } from './tiny.js';
 
 const disk = vi.hoisted(() => ({ free: Number.POSITIVE_INFINITY }));
@@ -49,9 +49,9 @@ test('without room on the disk neither run nor plan goes on', async () => {
     message: expect.stringContaining('--out') as string,
   });
   expect(existsSync(join(folder, 'full'))).toBe(false);
-  const plan = await planTraining(recipe, { set, measure: false, out: join(folder, 'full') });
+  const plan = await planRecipe({ path: recipe, set, measure: false, out: join(folder, 'full') });
   expect(plan.fits).toBe(false);
   expect(plan.advice).toContain('--out');
   expect(plan.offloadedBytes).toBeGreaterThan(4096);
-  expect((await planTraining(recipe, { measure: false })).offloadedBytes).toBe(0);
+  expect((await planRecipe({ path: recipe, measure: false })).offloadedBytes).toBe(0);
 });

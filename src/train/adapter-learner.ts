@@ -1,0 +1,55 @@
+// What can be trained: an adapter on a frozen base.
+import { CheckpointError } from '../base/errors.js';
+import type { Adapter } from '../lora/adapter.js';
+import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
+import { type ModelWeights, placeOf } from '../model/types.js';
+import type { Place } from '../native/tensor.js';
+import type { Recipe } from '../recipe/schema.js';
+import type { Learner } from './learner.js';
+import { momentsPlaceOf, type OffloadMode, offloadRule } from './offload.js';
+
+export interface LearnOptions {
+  readonly precision: Recipe['train']['precision'];
+  readonly offloadActivations?: OffloadMode | undefined;
+  readonly offloadOptimizer?: OffloadMode | undefined;
+  /** Folder on whose disk activations may go; it need not be there before the first batch. */
+  readonly folder: string;
+}
+/** A learner and what it needs of memory. */
+export interface PlacedLearner extends Learner {
+  readonly trainedParameters: number;
+  /** Bytes that a batch of this many tokens puts elsewhere: on disk, from a GPU into host memory; 0: none. */
+  offloadBytes(tokens: number): number;
+  /** Where the moments of AdamW are to lie. */
+  readonly momentsPlace: Place;
+}
+
+/** Base and adapter stay the caller's; `close` closes neither. @throws {CheckpointError} not_trainable */
+export function learnAdapter(base: ModelWeights, adapter: Adapter, options: LearnOptions): PlacedLearner {
+  const { grads } = adapter;
+  if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
+  const offloadBytes = offloadRule(options.offloadActivations ?? 'auto', placeOf(base), (tokens) =>
+    keptActivationBytes(base, adapter.model, tokens),
+  );
+  return {
+    offloadBytes,
+    momentsPlace: momentsPlaceOf(options.offloadOptimizer ?? 'auto', adapter.params),
+    params: adapter.params,
+    grads,
+    trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
+    lossAndGradients: (batch, targets, seed) =>
+      lossAndGradients(base, adapter.model, batch, targets, {
+        precision: options.precision,
+        seed,
+        grads: null,
+        gradients: true,
+        offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
+      }).nll,
+    refresh() {
+      /* the pairs are views of params */
+    },
+    close() {
+      /* nothing is its own */
+    },
+  };
+}
