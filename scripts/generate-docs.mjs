@@ -12,6 +12,18 @@ const filesUnder = (dir, pattern) =>
     .map((f) => join(f.parentPath ?? f.path, f.name))
     .sort();
 
+/** Where the second argument of a call begins whose first one begins at `at`. */
+function afterFirstArgument(text, at) {
+  let depth = 0;
+  for (; at < text.length; at++) {
+    if (text[at] === '"') for (at++; text[at] !== '"' && at < text.length; at++) if (text[at] === '\\') at++;
+    if ('([{'.includes(text[at])) depth++;
+    if (')]}'.includes(text[at]) && depth-- === 0) break;
+    if (text[at] === ',' && depth === 0) return at + 1;
+  }
+  return text.length;
+}
+
 /** Every stable error code with the class that carries it and the files that raise it. */
 function errorsPage() {
   const codes = new Map();
@@ -34,8 +46,10 @@ function errorsPage() {
     const text = readFileSync(file, 'utf8');
     for (const m of text.matchAll(/\b(?:fail|Error)\(\s*"([a-z0-9_]+)"/g))
       note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);
-    for (const m of text.matchAll(/\brequire\((?:[^;"]|"(?![a-z0-9_]+",))*?,\s*"([a-z0-9_]+)"/g))
-      note(m[1], /^(?:file|tokenizer)_/.test(m[1]) ? 'CheckpointError' : 'NativeError', file);
+    for (const m of text.matchAll(/\brequire\(/g)) {
+      const code = /^\s*"([a-z0-9_]+)"/.exec(text.slice(afterFirstArgument(text, m.index + m[0].length)))?.[1];
+      if (code) note(code, /^(?:file|tokenizer)_/.test(code) ? 'CheckpointError' : 'NativeError', file);
+    }
   }
   const rows = [...codes]
     .sort(([a], [b]) => (a < b ? -1 : 1))
