@@ -30,7 +30,7 @@ if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1)) {
   process.exit(2);
 }
 openDevice('cuda');
-const limits = measureDeviceLimits(o.preset === 'nano' ? 64 : 8192);
+const limits = measureDeviceLimits('cuda', o.preset === 'nano' ? 64 : 8192);
 const mode = process.env.TEMPER_CUDA_MATMUL ?? 'auto';
 console.log(JSON.stringify({ limits, matmul: mode, preset: o.preset, tokens: T, rank: R }));
 

@@ -558,7 +558,18 @@ void wgmma_wait(int pending) {
 void set_order(Order wanted) { order = wanted; }
 int64_t launches() { return launched; }
 Machine& machine() {
-  static Machine m;
+  // For tests that see the emulation as a library: another machine than the usual one.
+  const auto number = [](const char* name, auto usual) {
+    const char* text = std::getenv(name);
+    return text ? static_cast<decltype(usual)>(std::atoll(text)) : usual;
+  };
+  static Machine m = [&] {
+    Machine from;
+    from.devices = number("TEMPER_EMULATED_DEVICES", from.devices);
+    from.major = number("TEMPER_EMULATED_MAJOR", from.major);
+    from.memory = number("TEMPER_EMULATED_MEMORY", from.memory);
+    return from;
+  }();
   return m;
 }
 

@@ -14,7 +14,8 @@ import { madeUpModel } from '../model/init.js';
 import { KvCache } from '../model/kv-cache.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
-import { deviceMemory, synchronize } from '../native/device.js';
+import { backendOf, HOST } from '../native/backends.js';
+import { deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
 import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
@@ -62,7 +63,7 @@ export interface OpShare {
   readonly percentOfLimit: number;
 }
 export interface BenchOptions {
-  /** Where the model computes; the device must be open. Default 'cpu'. */
+  /** Where the model computes; the device must be open. Default: the host. */
   readonly place?: Place;
   /** What the machine can do at most, where it was measured before. */
   readonly limits?: Limits;
@@ -117,8 +118,8 @@ const someTokens = (n: number, vocab: number, salt = 0): Int32Array =>
   Int32Array.from({ length: n }, (_, i) => (((i + salt) * 2654435761) >>> 8) % vocab);
 
 /** The open device's own limits: its best dense product, and copying memory, bytes read and written counted. */
-export function measureDeviceLimits(size = 8192): Limits {
-  using s = new Scope('workspace', 'cuda');
+export function measureDeviceLimits(place: Place, size = 8192): Limits {
+  using s = new Scope('workspace', place);
   const best = (run: () => void): number => {
     const times = Array.from({ length: 6 }, () => {
       synchronize();
@@ -144,7 +145,8 @@ export function measureDeviceLimits(size = 8192): Limits {
  * @throws {CheckpointError} as openCheckpoint
  */
 export function bench(source: string | ModelConfig, options: BenchOptions = BENCH_DEFAULTS): BenchResult {
-  const limits = options.limits ?? (options.place === 'cuda' ? measureDeviceLimits() : measureLimits());
+  const place = options.place ?? HOST,
+    limits = options.limits ?? (backendOf(place).library ? measureDeviceLimits(place) : measureLimits());
   releaseCached();
   using privately = new PrivateMemory();
   const began = performance.now();
@@ -207,7 +209,7 @@ export function bench(source: string | ModelConfig, options: BenchOptions = BENC
     return {
       model: typeof source === 'string' ? source : 'made up',
       limits,
-      isa: options.place === 'cuda' ? 'cuda' : cpuInfo().isa,
+      isa: kernelsOf(place),
       cpu: cpuInfo().model,
       loadSeconds,
       rows,
@@ -218,8 +220,8 @@ export function bench(source: string | ModelConfig, options: BenchOptions = BENC
 }
 
 function open(source: string | ModelConfig, options: BenchOptions, cache: boolean): ModelWeights {
-  const place = options.place ?? 'cpu',
-    embed = 'cpu';
+  const place = options.place ?? HOST,
+    embed = HOST;
   if (typeof source !== 'string') {
     const model = madeUpModel(source, { seed: 5, place, embed });
     return options.denseDtype === 'q8' ? quantizeDense(model) : model;
@@ -351,9 +353,10 @@ function measure(
   options: BenchOptions,
   privately: PrivateMemory,
 ): BenchRow {
-  const device = options.place === 'cuda',
+  const place = options.place ?? HOST,
+    { asynchronous, ownMemory } = backendOf(place),
     finish = (): void => {
-      if (device) synchronize();
+      if (asynchronous) synchronize();
     };
   const calls = cost();
   releaseCached(); // blocks that rows before left are no part of this one
@@ -382,9 +385,9 @@ function measure(
       (performance.now() < end || (times.length < 3 && (times[0] ?? 0) < 20))
     );
     const seconds = times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
-    const peakBytes = device ? deviceMemory().totalPeak : memoryStats().totalPeak,
+    const peakBytes = peakBytesOf(place),
       privateBytes = privately.peak();
-    const onDevice = device ? { deviceBytes: deviceMemory().peak } : {},
+    const onDevice = ownMemory ? { deviceBytes: deviceMemory().peak } : {},
       byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
     close();
     releaseCached();

@@ -4,7 +4,9 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { ScreeningOptions } from '../compose/screening.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
+import { DEVICE_NAMES } from '../native/backends.js';
 import { collect, integerIn, numberIn } from './command.js';
+import { sayDevice } from './progress.js';
 
 export interface ModelOptions {
   readonly model: string;
@@ -35,7 +37,7 @@ export function addModelOptions(command: Command): Command {
     .requiredOption('--model <dir>', 'checkpoint folder')
     .option('--adapter <dir>', 'PEFT adapter folder')
     .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
-    .option('--device <name>', 'cpu, cuda or cuda:N', 'cpu')
+    .option('--device <name>', `${DEVICE_NAMES}; auto: a GPU that is usable, else cpu`, 'auto')
     .option('--memory-limit <bytes>', 'most device memory to take, as in 15.2GiB')
     .option('--context <tokens>', 'most tokens of prompt and answer together', integerIn(2, 1 << 20))
     .addOption(
@@ -90,7 +92,7 @@ export async function openModel(options: ModelOptions): Promise<Engine> {
     import('../infer/engine.js'),
     import('../base/units.js'),
   ]);
-  return openEngine({
+  const engine = await openEngine({
     // One conversation at a time: no room for more than that.
     model: options.model,
     slots: 1,
@@ -104,6 +106,8 @@ export async function openModel(options: ModelOptions): Promise<Engine> {
     ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
     ...(options.context === undefined ? {} : { contextTokens: options.context }),
   });
+  sayDevice(engine.info.device);
+  return engine;
 }
 
 /** The engine's request for a conversation under the command's options. */

@@ -1,5 +1,11 @@
 // One line of progress on stderr: rewritten in place on a terminal, a line every few seconds elsewhere.
 import { formatRate, formatSeconds } from '../base/units.js';
+import { type Device, describeDevice, HOST } from '../native/backends.js';
+
+/** Names a device that is not the CPU, and on a terminal why it is the CPU; scripts' stderr stays as it was. */
+export function sayDevice(device: Device): void {
+  if (device.place !== HOST || process.stderr.isTTY) process.stderr.write(`device: ${describeDevice(device)}\n`);
+}
 
 export interface Progress {
   /** @param done units finished so far; `fields` are shown after the rate, e.g. `loss 1.23`. */

@@ -8,7 +8,9 @@ import { fillBins, packBatch } from '../data/pack.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
-import { recipePlace } from '../recipe/place.js';
+import { HOST } from '../native/backends.js';
+import type { Device } from '../native/device.js';
+import { onRecipeDevice } from '../recipe/place.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { resolveTrained } from '../runs/trained.js';
 
@@ -27,6 +29,7 @@ export interface EvalLoss {
   readonly files: readonly FileSummary[];
   readonly model: string;
   readonly adapter: string | null;
+  readonly device: Device;
 }
 
 /** Batches so far, and in all. */
@@ -47,11 +50,18 @@ export async function evaluateLoss(
     throw new ConfigError('no_eval_data', `${request.path}: the recipe names no held-out rows; give data.eval`, {
       path: request.path,
     });
-  const place = recipePlace(recipe),
-    base = openCheckpoint(model, { place, embed: 'cpu' });
+  const { base, adapter, device } = onRecipeDevice(recipe, (on) => {
+    const { place } = on,
+      opened = openCheckpoint(model, { place, embed: HOST });
+    try {
+      return { base: opened, adapter: adapterAt ? readPeft(adapterAt, opened.config, { place }) : null, device: on };
+    } catch (e) {
+      opened.close();
+      throw e;
+    }
+  });
   try {
     const { config } = base;
-    const adapter = adapterAt ? readPeft(adapterAt, config, { place }) : null;
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
     try {
       const data = await loadDataset(recipe.data.eval, {
@@ -95,7 +105,7 @@ export async function evaluateLoss(
           .filter(([, s]) => s.tokens > 0)
           .map(([name, s]) => [name, { loss: s.nll / s.tokens, tokens: s.tokens }]),
       );
-      return { loss: weighted / weights, channels, tokens, files: data.files, model, adapter: adapterAt };
+      return { loss: weighted / weights, channels, tokens, files: data.files, model, adapter: adapterAt, device };
     } finally {
       adapter?.close();
       tokenizer.close();

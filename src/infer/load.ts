@@ -4,7 +4,7 @@ import type { Tokenizer } from '../harmony/types.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
-import { openDevice } from '../native/device.js';
+import { HOST, type Place } from '../native/backends.js';
 import type { EngineOptions } from './protocol.js';
 
 export interface LoadedModel {
@@ -14,18 +14,18 @@ export interface LoadedModel {
 }
 
 /**
+ * @param place where it computes; the device is open
  * @throws {CheckpointError} what a file is refused for; nothing stays open then
- * @throws {NativeError} what is missing for the device
  */
 export function loadModel(
-  options: Pick<EngineOptions, 'model' | 'denseDtype' | 'denseCache' | 'device' | 'memoryLimit'>,
+  options: Pick<EngineOptions, 'model' | 'denseDtype' | 'denseCache'>,
+  place: Place = HOST,
 ): LoadedModel {
   const closers: (() => void)[] = [];
   const close = (): void => {
     for (const c of closers.splice(0).reverse()) c();
   };
   try {
-    const place = openDevice(options.device ?? 'cpu', options.memoryLimit ?? 0);
     const checkpoint = openCheckpoint(options.model, { place });
     closers.push(() => checkpoint.close());
     const model =

@@ -1,6 +1,6 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
 import type { Message } from '../harmony/types.js';
-import type { Place } from '../native/tensor.js';
+import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
 import type { Sampling } from './sequence.js';
 
@@ -12,7 +12,10 @@ export interface EngineOptions {
   /** Threads of the CPU pool; default: what the machine has. */
   readonly threads?: number;
   readonly precision?: 'f32' | 'bf16';
-  /** 'cpu' (default), 'cuda' (the machine's only kind of GPU) or 'cuda:N'. */
+  /**
+   * 'cpu' (default), 'cuda' (the machine's only kind of GPU), 'cuda:N', or 'auto': a GPU that opens and holds model and
+   * caches, else the CPU.
+   */
   readonly device?: string;
   /** Most bytes to take of the device's memory, 0 or absent: all there is. */
   readonly memoryLimit?: number;
@@ -35,7 +38,7 @@ export interface EngineInfo {
   readonly vocabSize: number;
   readonly layers: number;
   readonly threads: number;
-  readonly device: Place;
+  readonly device: Device;
   /** Names of those that it was opened with. */
   readonly adapters: readonly string[];
 }

@@ -9,6 +9,8 @@ import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { placeOf } from '../model/types.js';
+import { HOST } from '../native/backends.js';
+import { loadOnDevice } from '../native/device.js';
 import { getThreads, setThreads } from '../native/tensor.js';
 import { Adapters, type Lease } from './adapters.js';
 import { createTracker, type Tracker } from './channels.js';
@@ -69,39 +71,51 @@ export class Runner implements Disposable {
   private constructor(readonly options: EngineOptions) {
     if (options.threads) setThreads(options.threads);
     this.#precision = options.precision ?? 'bf16';
-    this.#loaded = loadModel(options);
-    try {
-      const { config } = this.#loaded.model;
-      const limit = config.max_position_embeddings;
-      const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
-      if (contextTokens > limit)
-        throw new ConfigError(
-          'context_too_long',
-          `context: got ${contextTokens} tokens, the model knows ${limit} positions; wanted at most that`,
-        );
-      this.#session = new Session(this.#loaded.model, {
-        precision: this.#precision,
-        slots: options.slots ?? DEFAULT_SLOTS,
-        capacity: contextTokens,
-        prefixes: options.prefixes ?? DEFAULT_PREFIXES,
-      });
-      const session = this.#session;
-      this.#adapters = new Adapters(config, placeOf(this.#loaded.model), {
-        gone: (adapter) => session.forget(adapter),
-        moving: () => session.forgetSteps(),
-      });
-      this.info = {
-        contextTokens,
-        vocabSize: config.vocab_size,
-        layers: config.num_hidden_layers,
-        threads: getThreads(),
-        device: placeOf(this.#loaded.model),
-        adapters: Object.keys(options.adapters ?? {}),
-      };
-    } catch (e) {
-      this.#loaded.close();
-      throw e;
-    }
+    const { loaded, session, contextTokens, device } = loadOnDevice(
+      options.device ?? HOST,
+      options.memoryLimit ?? 0,
+      (on) => {
+        const opened = loadModel(options, on.place);
+        try {
+          return { loaded: opened, device: on, ...this.#open(opened) };
+        } catch (e) {
+          opened.close();
+          throw e;
+        }
+      },
+    );
+    this.#loaded = loaded;
+    this.#session = session;
+    const { config } = loaded.model;
+    this.#adapters = new Adapters(config, device.place, {
+      gone: (adapter) => session.forget(adapter),
+      moving: () => session.forgetSteps(),
+    });
+    this.info = {
+      contextTokens,
+      vocabSize: config.vocab_size,
+      layers: config.num_hidden_layers,
+      threads: getThreads(),
+      device,
+      adapters: Object.keys(options.adapters ?? {}),
+    };
+  }
+  #open({ model }: LoadedModel): { readonly session: Session; readonly contextTokens: number } {
+    const { options } = this,
+      limit = model.config.max_position_embeddings;
+    const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
+    if (contextTokens > limit)
+      throw new ConfigError(
+        'context_too_long',
+        `context: got ${contextTokens} tokens, the model knows ${limit} positions; wanted at most that`,
+      );
+    const session = new Session(model, {
+      precision: this.#precision,
+      slots: options.slots ?? DEFAULT_SLOTS,
+      capacity: contextTokens,
+      prefixes: options.prefixes ?? DEFAULT_PREFIXES,
+    });
+    return { session, contextTokens };
   }
 
   readonly handlers: Handlers<EngineCalls> = {

@@ -75,7 +75,7 @@ export interface CreateOptions {
   readonly trainable?: boolean;
   /** false: leaves A and B at 0, for a reader that fills them (default true). */
   readonly initialise?: boolean;
-  /** Where it lies: the place of the model it is for (default 'cpu'). */
+  /** Where it lies: the place of the model it is for (default the host). */
   readonly place?: Place;
   /** Memory of its parameters that is another's: f32 [numel], a view in `scope`; its contents are left as they are. */
   readonly storage?: AdapterStorage;

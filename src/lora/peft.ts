@@ -6,6 +6,7 @@ import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
+import { HOST } from '../native/backends.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import type { Place, Tensor } from '../native/tensor.js';
 import { type Adapter, type AdapterStorage, createAdapter } from './adapter.js';
@@ -240,7 +241,7 @@ export interface ReadOptions {
   readonly trainable?: boolean;
   /** Dropout on attention when it is trained further. */
   readonly dropout?: number;
-  /** Where the adapter lies: the place of its model (default 'cpu'). */
+  /** Where the adapter lies: the place of its model (default the host). */
   readonly place?: Place;
   /** Where its parameters go; default: memory of its own. */
   readonly storage?: AdapterStorage;
@@ -281,7 +282,7 @@ export function readPeft(folder: string, config: ModelConfig, options: ReadOptio
   const adapter = createAdapter(config, spec, {
     trainable: options.trainable ?? false,
     initialise: false,
-    place: options.place ?? 'cpu',
+    place: options.place ?? HOST,
     ...(options.storage ? { storage: options.storage } : {}),
   });
   try {

@@ -2,6 +2,7 @@
 // and tables say per layer and target where the pairs of each are: ops take rows of several adapters in one pass.
 import type { ModelConfig } from '../model/config.js';
 import type { AdapterPool, LayerAdapter, LoraTarget, PooledAdapter, PoolTarget } from '../model/types.js';
+import { HOST } from '../native/backends.js';
 import { ops } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { type Adapter, type AdapterStorage, createAdapter } from './adapter.js';
@@ -41,7 +42,7 @@ export class LoraPool implements Disposable {
   /** @param moving is called before tensors of the pool are freed: what was recorded with them must go */
   constructor(
     readonly config: ModelConfig,
-    readonly place: Place = 'cpu',
+    readonly place: Place = HOST,
     readonly moving: () => void = () => {},
   ) {}
 

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
+import { backendOf, HOST } from '../native/backends.js';
 import { deviceRoom } from '../native/device.js';
 import { inDryRun } from '../native/dry-run.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
@@ -187,7 +188,7 @@ function refuseNanScales(scales: Tensor, file: string, name: string): void {
 }
 
 export interface OpenOptions {
-  /** Where the model computes (default 'cpu'); the device must be open. */
+  /** Where the model computes (default the host); the device must be open. */
   readonly place?: Place;
   /**
    * Where the embedding table lies on a device: there (default), or mapped on the host, which saves its bytes and costs
@@ -249,7 +250,8 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
   const config = readConfig(dir);
   const { names, map } = listFiles(dir);
   const scope = new Scope('weights'),
-    onDevice = new Scope('weights', options.place);
+    onDevice = new Scope('weights', options.place),
+    backend = backendOf(onDevice.place);
   const open: SafetensorsFile[] = [];
   let closed = false;
   const close = (): void => {
@@ -277,14 +279,13 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
       );
     const mapped = new Map(checkpointTensors(config, experts).map((spec) => [spec.name, source.take(spec)]));
     source.finish();
-    const staying = options.embed === 'cpu' && !config.tie_word_embeddings ? new Set([EMBED]) : new Set<string>();
+    const staying = options.embed === HOST && !config.tie_word_embeddings ? new Set([EMBED]) : new Set<string>();
     const wanted = options.experts ?? 'auto',
       resident = [...mapped].reduce((sum, [name, t]) => sum + (staying.has(name) ? 0 : t.bytes), 0);
     const streams =
-      onDevice.place === 'cuda' &&
-      (wanted === 'stream' || (wanted === 'auto' && resident > deviceRoom() * STREAM_SHARE));
+      backend.streamsExperts && (wanted === 'stream' || (wanted === 'auto' && resident > deviceRoom() * STREAM_SHARE));
     if (streams) for (const name of mapped.keys()) if (isExpertMatrix(name)) staying.add(name);
-    const tensors = onDevice.place === 'cpu' ? mapped : upload(mapped, staying, onDevice, options.onProgress);
+    const tensors = backend.ownMemory ? upload(mapped, staying, onDevice, options.onProgress) : mapped;
     const verified = new Set<number>();
     const verify = (layer: number): void => {
       if (verified.has(layer) || inDryRun()) return;
@@ -297,7 +298,7 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
     };
     const model = assemble(config, experts, tensors, verify);
     if (!streams) return { dir, experts, files, ...model, close, [Symbol.dispose]: close };
-    const stream = new ExpertStream(model.layers),
+    const stream = new ExpertStream(model.layers, onDevice.place),
       end = (): void => {
         stream.close();
         close();

@@ -2,6 +2,7 @@
 // their work on a GPU, and 1 to 4 % of a 20b token on a CPU, where the weights that stream by empty the caches between
 // two calls.
 
+import { backendOf } from '../native/backends.js';
 import { Graph } from '../native/graph.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
@@ -31,7 +32,7 @@ export class DecodeStep implements Disposable {
 
   /**
    * @param record false: every step runs op by op, for comparison and for models whose passes may not be recorded
-   * @param shares on the host: steps that never run at once with this one, whose memory it uses too
+   * @param shares where recordings share memory: steps that never run at once with this one, whose memory it uses too
    */
   constructor(
     readonly model: ModelWeights,
@@ -62,12 +63,13 @@ export class DecodeStep implements Disposable {
     this.#inputs.set(batch);
     this.#params.write(params);
     this.#u.write(u);
+    const place = placeOf(this.model),
+      { recordsSteps, sharesRecordings } = backendOf(place);
     if (this.#graph) {
       this.#graph.launch();
       this.cache.advance(this.#inputs.plan);
-    } else if (this.record && this.#runs > 0) {
-      const place = placeOf(this.model),
-        shared = place === 'cpu' ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
+    } else if (this.record && recordsSteps && this.#runs > 0) {
+      const shared = sharesRecordings ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
       // the pass itself advances the cache
       this.#graph = Graph.record(() => this.#step(batch), place, shared === null ? null : shared.#graph);
       this.#graph.launch();
@@ -105,8 +107,8 @@ export class DecodeStep implements Disposable {
 }
 
 /**
- * Steps by batch size and adapter; the least recently used make room. On a GPU each keeps its own memory; on the host
- * all use that of the largest, and a larger one than ever before begins anew.
+ * Steps by batch size and adapter; the least recently used make room. Where recordings share no memory each keeps its
+ * own; where they do, all use that of the largest, and a larger one than ever before begins anew.
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
@@ -121,7 +123,7 @@ export class DecodeSteps implements Disposable {
   run(adapter: ModelAdapter | null, batch: Batch, params: Float32Array, u: Float32Array): StepResult {
     const B = batch.tokens.length;
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
-    if (placeOf(this.model) === 'cpu' && this.#steps.every((s) => s.batchSize < B)) this.close();
+    if (backendOf(placeOf(this.model)).sharesRecordings && this.#steps.every((s) => s.batchSize < B)) this.close();
     const step =
       at >= 0
         ? (this.#steps.splice(at, 1)[0] as DecodeStep)

@@ -2,7 +2,7 @@
 // layer. Two layers are there at a time: the one that computes and the one that comes next, whose upload goes on
 // meanwhile. A pass over many tokens hides it; decoding one token cannot.
 import { arrive, prefetch } from '../native/device.js';
-import { Scope, type Tensor } from '../native/tensor.js';
+import { type Place as DevicePlace, Scope, type Tensor } from '../native/tensor.js';
 import type { ExpertWeights } from './types.js';
 
 /** The experts of one layer. */
@@ -21,12 +21,19 @@ interface Place {
 }
 
 export class ExpertStream implements Disposable {
-  readonly #scope = new Scope('weights', 'cuda');
+  readonly #scope: Scope;
   readonly #places: Place[] = [];
   #current = -1;
 
-  /** @param host experts per layer, w and scales on the host, all layers of one shape */
-  constructor(readonly host: readonly LayerExperts[]) {
+  /**
+   * @param host experts per layer, w and scales on the host, all layers of one shape
+   * @param place where they are used
+   */
+  constructor(
+    readonly host: readonly LayerExperts[],
+    place: DevicePlace,
+  ) {
+    this.#scope = new Scope('weights', place);
     const [first] = host;
     if (!first) return;
     const room = (m: ExpertWeights): ExpertWeights => ({

@@ -3,6 +3,7 @@
 // layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the keys and values, tokens are taken
 // in chunks, so that memory grows by a few f32 rows per token.
 import { NativeError } from '../base/errors.js';
+import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
@@ -25,14 +26,9 @@ import {
 
 /**
  * Tokens the experts take at a time: bounds their workspace, K·(2F + F + D)·4 bytes per token and as much again
- * backward. On a GPU a multiple of it.
+ * backward. A multiple of it where the backend's kernels want more rows of an expert.
  */
 export const MOE_CHUNK_TOKENS = 1024;
-/**
- * Rows that an expert gets on average on a GPU: fewer fill its tiles badly (a last tile of 128 rows is half empty),
- * more cost memory. 2,048 tokens of 20b, 8,192 of 120b.
- */
-const DEVICE_EXPERT_ROWS = 256;
 /** Bytes of the queries f32 [t,H·Dh] that attention takes at a time: 1,024 tokens of gpt-oss, 16,384 of nano. */
 const QUERY_CHUNK_BYTES = 2 ** 24;
 /**
@@ -166,10 +162,8 @@ function pieces(n: number, size: number): (readonly [number, number])[] {
 }
 function moeChunkTokens(model: ModelWeights): number {
   const { num_local_experts: E, num_experts_per_tok: K } = model.config;
-  return (
-    MOE_CHUNK_TOKENS *
-    (placeOf(model) === 'cpu' ? 1 : Math.max(1, Math.floor((DEVICE_EXPERT_ROWS * E) / (K * MOE_CHUNK_TOKENS))))
-  );
+  const rows = backendOf(placeOf(model)).expertRows;
+  return MOE_CHUNK_TOKENS * (rows === null ? 1 : Math.max(1, Math.floor((rows * E) / (K * MOE_CHUNK_TOKENS))));
 }
 /**
  * Rows of hidden states taken at a time: whole multiples of what the experts take, so that theirs are cut in the same
@@ -848,11 +842,12 @@ export function lossAndGradients(
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
+  const { ownMemory } = backendOf(placeOf(model));
   const keepable = (scope: Scope, shape: readonly number[]): Tensor =>
-    options.offload && gradients && placeOf(model) === 'cpu'
+    options.offload && gradients && !ownMemory
       ? scope.offloaded(options.offload, 'f32', shape)
       : scope.empty('f32', shape);
-  const parks = options.offload != null && gradients && placeOf(model) !== 'cpu';
+  const parks = options.offload != null && gradients && ownMemory;
   const newX = (scope: Scope): Tensor => keepable(scope, [p.T, D]);
   let scope = s.open(),
     x = newX(scope);
@@ -865,7 +860,7 @@ export function lossAndGradients(
     const out = keep ? newX(next) : x;
     layerForward(p, i, x, out, h);
     if (parks && keep) {
-      const host = s.open('activations', 'cpu');
+      const host = s.open('activations', HOST);
       const park = (t: Tensor): Tensor => host.empty(t.dtype, t.shape).copy(t);
       kept.push({ scope: host, x: park(x), h: h && park(h) });
       scope.close();

@@ -1,6 +1,7 @@
 // Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window`
 // rows, token p in slot p mod window.
 import { NativeError } from '../base/errors.js';
+import { HOST } from '../native/backends.js';
 import { ops, type Precision } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
@@ -52,7 +53,7 @@ export class KvCache implements Disposable {
     readonly config: ModelConfig,
     readonly sequences: number,
     readonly capacity: number,
-    readonly place: Place = 'cpu',
+    readonly place: Place = HOST,
   ) {
     this.#scope = new Scope('kv', place);
     this.#lengths = new Int32Array(sequences);

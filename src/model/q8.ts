@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
+import { backendOf } from '../native/backends.js';
 import { ops } from '../native/ops.js';
 import {
   openSafetensors,
@@ -86,7 +87,7 @@ const DISK_FROM_BYTES = 2 ** 26;
 
 /** Where the 8-bit weights go; `folder` undefined: the folder of a large checkpoint, if it takes them, else memory. */
 function roomFor(scope: Scope, model: ModelWeights, folder: string | null | undefined): Room {
-  if (folder === null || placeOf(model) !== 'cpu') return inMemory(scope);
+  if (folder === null || backendOf(placeOf(model)).ownMemory) return inMemory(scope);
   if (folder !== undefined) return onDisk(scope, folder, model);
   const own = 'dir' in model && typeof model.dir === 'string' ? model.dir : null;
   if (own === null || denseMatrices(model).reduce((sum, w) => sum + w.numel, 0) < DISK_FROM_BYTES)
@@ -208,13 +209,14 @@ function openCache(path: string, source: string, model: ModelWeights): ModelWeig
     throw e;
   }
   const scope = new Scope('weights'),
-    onDevice = new Scope('weights', placeOf(model));
+    onDevice = new Scope('weights', placeOf(model)),
+    { ownMemory } = backendOf(onDevice.place);
   const close = (): void => {
     scope.close();
     onDevice.close();
     file.close();
   };
-  const placed = (t: Tensor): Tensor => (onDevice.place === 'cpu' ? t : onDevice.empty(t.dtype, t.shape).copy(t));
+  const placed = (t: Tensor): Tensor => (ownMemory ? onDevice.empty(t.dtype, t.shape).copy(t) : t);
   try {
     if (file.metadata.get('format') !== FORMAT || file.metadata.get('source') !== source) {
       close();

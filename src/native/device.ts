@@ -1,48 +1,109 @@
-// The GPU: finding the backend library, opening a device, its memory. One device per process, opened when somebody asks
-// for it.
+// Devices: which one a name stands for, opening it, its memory. One device per process, opened when somebody asks for
+// it.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { NativeError, TemperError } from '../base/errors.js';
 import { packageRoot } from '../base/machine.js';
 import { addon, type DeviceDescription } from './addon.js';
-import { CATEGORIES, type Category, memoryStats, type Place, type Tensor } from './tensor.js';
+import {
+  type BackendLibrary,
+  backendOf,
+  DEVICE_BACKENDS,
+  type Device,
+  describeDevice,
+  HOST,
+  type Place,
+  parseDevice,
+} from './backends.js';
+import { CATEGORIES, type Category, memoryStats, type Tensor } from './tensor.js';
 
+export { type Device, type DeviceName, describeDevice } from './backends.js';
 export type { DeviceDescription };
-/** 'cpu', 'cuda' (the machine's only GPU, or any of several alike) or 'cuda:N'. */
-export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
-/** The library that is used: TEMPER_CUDA_LIBRARY, or what `npm run build:cuda` makes. */
-export const cudaLibrary = (): string =>
-  process.env.TEMPER_CUDA_LIBRARY || join(packageRoot, 'build', 'temper_cuda.so');
+const hostDevice = (reason: string | null): Device => ({ place: HOST, name: HOST, hardware: null, reason });
+
+/** The library that is used: what the backend's variable names, or what its command builds. */
+const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || join(packageRoot, 'build', l.file);
 /** A library that is named on purpose may be one that needs no driver: the tests' emulation. */
-const needsDriver = (): boolean => !process.env.TEMPER_CUDA_LIBRARY;
+const needsDriver = (l: BackendLibrary): boolean => !process.env[l.variable];
 
-export function parseDevice(name: string): { readonly place: Place; readonly index: number } {
-  if (name === 'cpu') return { place: 'cpu', index: -1 };
-  const found = /^cuda(?::(\d{1,3}))?$/.exec(name);
-  if (!found) throw new NativeError('bad_device', `device "${name}", wanted cpu, cuda or cuda:N`);
-  return { place: 'cuda', index: found[1] === undefined ? -1 : Number(found[1]) };
+function open(place: Place, index: number, memoryLimit: number): Device {
+  const { library } = backendOf(place);
+  if (!library) return hostDevice(null);
+  const d = addon.openDevice(libraryPath(library), needsDriver(library), index, Math.floor(memoryLimit));
+  // A dry run opens nothing and so has no description.
+  return { place, name: `${place}:${d?.index ?? Math.max(0, index)}`, hardware: d?.name ?? null, reason: null };
+}
+
+/** What of an error fits in brackets: its message up to the advice. */
+const brief = (e: TemperError): string => e.message.split(';')[0] ?? e.message;
+
+/** A device that opens, of the largest memory first; the CPU when there is none. */
+function openAny(memoryLimit: number): Device {
+  const reasons: string[] = [];
+  for (const { name, library } of DEVICE_BACKENDS) {
+    try {
+      addon.backendInfo(libraryPath(library), needsDriver(library));
+      const opened = addon.openedDevice();
+      const devices = [...addon.listDevices()].sort(
+        (a, b) => Number(b.index === opened) - Number(a.index === opened) || b.memory - a.memory || a.index - b.index,
+      );
+      for (const d of devices) {
+        try {
+          return open(name, d.index, memoryLimit);
+        } catch (e) {
+          if (!(e instanceof TemperError)) throw e;
+          reasons.push(brief(e));
+        }
+      }
+    } catch (e) {
+      if (!(e instanceof TemperError)) throw e;
+      reasons.push(brief(e));
+    }
+  }
+  return hostDevice(`no GPU: ${reasons.join(', ')}`);
 }
 
 /**
- * Makes the device of that name ready; nothing to do for 'cpu'. Again with the same name: only the limit changes.
+ * Makes the device of that name ready; nothing to do for the CPU. `auto` takes a GPU that opens, otherwise the CPU, and
+ * says why. Again with the same name: only the limit changes.
  * @param memoryLimit most bytes to take from the device, 0: all it has
- * @returns where tensors of this device lie
- * @throws {NativeError} no_driver, driver_too_old, cuda_library_missing, cuda_library_version, no_device, bad_device,
- * device_unsupported, device_open
+ * @throws {NativeError} not for `auto`: no_driver, driver_too_old, cuda_library_missing, cuda_library_version,
+ * no_device, bad_device, device_unsupported, device_open
  */
-export function openDevice(name: string, memoryLimit = 0): Place {
-  const { place, index } = parseDevice(name);
-  if (place === 'cuda') addon.openDevice(cudaLibrary(), needsDriver(), index, Math.floor(memoryLimit));
-  return place;
+export function useDevice(name: string, memoryLimit = 0): Device {
+  const wanted = parseDevice(name);
+  return wanted === 'auto' ? openAny(memoryLimit) : open(wanted.place, wanted.index, memoryLimit);
+}
+/** useDevice, for those who only ask where tensors lie. */
+export const openDevice = (name: string, memoryLimit = 0): Place => useDevice(name, memoryLimit).place;
+
+/**
+ * Opens the device and loads onto it. Where `auto` took a GPU that has too little memory left for what is loaded, it is
+ * loaded on the CPU.
+ * @param load must leave nothing behind when it throws
+ */
+export function loadOnDevice<T>(name: string, memoryLimit: number, load: (device: Device) => T): T {
+  const device = useDevice(name, memoryLimit);
+  try {
+    return load(device);
+  } catch (e) {
+    const tooSmall = e instanceof NativeError && e.code === 'out_of_device_memory';
+    if (!tooSmall || parseDevice(name) !== 'auto') throw e;
+    return load(hostDevice(`no GPU: ${describeDevice(device)} has too little memory: ${brief(e)}`));
+  }
 }
 
-/** What is there, without opening anything; `problem` says what is missing and how to get it. */
-export interface CudaReport {
+/** What there is of a backend, without opening anything; `problem` says what is missing and how to get it. */
+export interface BackendReport {
+  readonly backend: Place;
   readonly library: string;
   readonly built: boolean;
   readonly builtFor: string | null;
-  /** CUDA versions, as in "13.0". */
+  /** The command that builds it, and what that needs. */
+  readonly build: string;
+  readonly needs: string;
+  /** Versions, as in "13.0". */
   readonly driver: string | null;
   readonly runtime: string | null;
   readonly devices: readonly DeviceDescription[];
@@ -50,28 +111,33 @@ export interface CudaReport {
 }
 const versionText = (v: number): string | null =>
   v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null;
-export function cudaReport(): CudaReport {
-  const library = cudaLibrary();
+function report({ name, library }: (typeof DEVICE_BACKENDS)[number]): BackendReport {
+  const path = libraryPath(library);
   let info: ReturnType<typeof addon.backendInfo> | null = null,
     devices: readonly DeviceDescription[] = [],
-    problem: CudaReport['problem'] = null;
+    problem: BackendReport['problem'] = null;
   try {
-    info = addon.backendInfo(library, needsDriver());
+    info = addon.backendInfo(path, needsDriver(library));
     devices = addon.listDevices();
   } catch (e) {
     if (!(e instanceof TemperError)) throw e;
     problem = { code: e.code, message: e.message };
   }
   return {
-    library,
-    built: existsSync(library),
+    backend: name,
+    library: path,
+    built: existsSync(path),
     builtFor: info?.builtFor ?? null,
+    build: library.build,
+    needs: library.needs,
     driver: versionText(info?.driver ?? 0),
     runtime: versionText(info?.runtime ?? 0),
     devices,
     problem,
   };
 }
+/** One report for each backend with a library of its own. */
+export const backendReports = (): BackendReport[] => DEVICE_BACKENDS.map(report);
 
 export interface DeviceMemory {
   readonly live: Readonly<Record<Category, number>>;
@@ -108,7 +174,9 @@ export function deviceRoom(): number {
 }
 /** The highest sum of live bytes in a place since `resetPeaks`. */
 export const peakBytes = (place: Place): number =>
-  place === 'cuda' ? deviceMemory().totalPeak : memoryStats().totalPeak;
+  backendOf(place).ownMemory ? deviceMemory().totalPeak : memoryStats().totalPeak;
+/** What the kernels of a place are called: the backend's name, the instruction set on the host. */
+export const kernelsOf = (place: Place): string => (backendOf(place).library ? place : addon.cpuInfo().isa);
 /** Waits for the device, if one is open. @throws {NativeError} what a kernel found wrong: bad_index, not_finite, … */
 export const synchronize = (): void => addon.synchronize();
 /**

@@ -1,7 +1,7 @@
 // Ops recorded once and run again with one launch. Tensors keep their addresses: what changes between runs is written
 // into them before.
 import { addon } from './addon.js';
-import type { Place } from './tensor.js';
+import { type Place, placeNumber } from './backends.js';
 
 export class Graph implements Disposable {
   #id: number;
@@ -16,7 +16,7 @@ export class Graph implements Disposable {
    * @throws {NativeError} graph_recording: it did; or what an op refuses
    */
   static record(run: () => void, place: Place, shared: Graph | null = null): Graph {
-    addon.beginGraph(place === 'cuda' ? 1 : 0, shared ? shared.#id : 0);
+    addon.beginGraph(placeNumber(place), shared ? shared.#id : 0);
     try {
       run();
     } catch (e) {

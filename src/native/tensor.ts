@@ -3,14 +3,14 @@
 
 import { NativeError } from '../base/errors.js';
 import { addon } from './addon.js';
+import { HOST, type Place, placeNumber } from './backends.js';
 
 export type DType = 'f32' | 'bf16' | 'i32' | 'u8';
 /** What memory is counted as: see `memoryStats`. */
 export type Category = 'weights' | 'adapter' | 'optimizer' | 'activations' | 'workspace' | 'kv';
 export const DTYPES: readonly DType[] = ['f32', 'bf16', 'i32', 'u8'];
 export const CATEGORIES: readonly Category[] = ['weights', 'adapter', 'optimizer', 'activations', 'workspace', 'kv'];
-/** Where a tensor's memory is. Ops run where their tensors lie. */
-export type Place = 'cpu' | 'cuda';
+export type { Place } from './backends.js';
 export const dtypeBytes = (dtype: DType): number => (dtype === 'u8' ? 1 : dtype === 'bf16' ? 2 : 4);
 
 /**
@@ -23,7 +23,7 @@ export class Tensor {
     readonly handle: number,
     readonly dtype: DType,
     readonly shape: readonly number[],
-    readonly place: Place = 'cpu',
+    readonly place: Place = HOST,
   ) {
     this.numel = shape.reduce((a, b) => a * b, 1);
   }
@@ -87,14 +87,14 @@ export class Scope implements Disposable {
   #closed = false;
   constructor(
     readonly category: Category = 'activations',
-    readonly place: Place = 'cpu',
+    readonly place: Place = HOST,
   ) {}
 
   /** New tensor with undefined contents. */
   empty(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
     return this.adopt(
       new Tensor(
-        addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category), this.place === 'cuda' ? 1 : 0),
+        addon.alloc(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category), placeNumber(this.place)),
         dtype,
         shape,
         this.place,

@@ -233,12 +233,13 @@ export function recipeDigest(recipe: Recipe): string {
               .map(([k, x]) => [k, sorted(x)]),
           )
         : v;
-  // Where memory goes changes no bit of the result: a run that ran out of it may be resumed with other settings.
+  // Where memory goes changes no bit of the result: a run that ran out of it may be resumed with other settings. What
+  // `device` came to is compared by itself (runs/run-folder.ts).
   const {
     memoryLimit: _limit,
     train: { offloadActivations: _offload, ...train },
     ...rest
-  } = recipe;
+  } = { ...recipe, device: 'auto' };
   return createHash('sha256')
     .update(JSON.stringify(sorted(mapPaths({ ...rest, train }, (p) => basename(p)))))
     .digest('hex');

@@ -1,12 +1,16 @@
 // Where a recipe computes.
 import { parseBytes } from '../base/units.js';
-import { openDevice } from '../native/device.js';
-import type { Place } from '../native/tensor.js';
+import { type Device, loadOnDevice } from '../native/device.js';
 import type { Recipe } from './schema.js';
 
-/** Opens the recipe's device. @throws {NativeError} what is missing for it */
-export const recipePlace = (recipe: Recipe): Place =>
-  openDevice(
-    recipe.device === 'auto' ? 'cpu' : recipe.device,
-    recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit),
-  );
+/** Most bytes a recipe takes of its device; 0: all there is. */
+export const memoryLimitOf = (recipe: Recipe): number =>
+  recipe.memoryLimit === undefined ? 0 : parseBytes(recipe.memoryLimit);
+
+/**
+ * Opens the recipe's device, or another in its place, and loads onto it.
+ * @param load must leave nothing behind when it throws
+ * @throws {NativeError} what is missing for a device that is named
+ */
+export const onRecipeDevice = <T>(recipe: Recipe, load: (device: Device) => T, name = recipe.device): T =>
+  loadOnDevice(name, memoryLimitOf(recipe), load);

@@ -2,6 +2,7 @@
 // to bottom.
 import { z } from 'zod';
 import { ModelConfig } from '../model/config.js';
+import { DEVICE_NAMES, DEVICE_PATTERN } from '../native/backends.js';
 
 /**
  * Groups and single matrices an adapter may sit on. attention = q,k,v,o_proj; experts = gate_up_proj and down_proj of
@@ -181,9 +182,11 @@ export const Recipe = z
     train: Train.prefault({}).describe('how it learns'),
     device: z
       .string()
-      .regex(/^(auto|cpu|cuda(:\d{1,3})?)$/, 'wanted auto, cpu, cuda or cuda:N')
+      .regex(DEVICE_PATTERN, `wanted ${DEVICE_NAMES}`)
       .default('auto')
-      .describe('where it runs: cpu, cuda (the only kind of GPU) or cuda:N; auto: cpu'),
+      .describe(
+        `where it runs: ${DEVICE_NAMES}; a name alone: the only kind there is; auto: a GPU that is usable, else cpu`,
+      ),
     memoryLimit: z
       .string()
       .regex(/^\s*\d+(\.\d+)?\s*([kmg]i?b|b)?\s*$/i, 'wanted a number of bytes such as 15.2GiB')

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } fr
 import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
+import { DEVICE_BACKENDS, type Device, describeDevice, HOST } from '../native/backends.js';
 
 /** What determines the run, and how far it got. */
 export interface RunRecord {
@@ -25,7 +26,8 @@ export interface RunRecord {
     readonly untrainedRows: number;
   }[];
   readonly versions: Readonly<Record<string, string>>;
-  readonly machine: { readonly isa: string; readonly threads: number };
+  /** `device` is not in records of before there was a choice. */
+  readonly machine: { readonly isa: string; readonly threads: number; readonly device?: Device };
   readonly trainedParameters: number;
   readonly output: string;
 }
@@ -70,8 +72,21 @@ export function openRunFolder(run: string, resume: boolean): void {
   removeTemporaries(checkpointsFolder(run));
 }
 
+/** What a run computes on. */
+export function deviceOf({ machine: { device, isa } }: RunRecord): Device {
+  const place = DEVICE_BACKENDS.find((b) => b.name === isa)?.name ?? HOST;
+  return device ?? { place, name: place, hardware: null, reason: null };
+}
 /** A resumed run must be the same run. @throws {IntegrityError} names what differs */
-export function checkSameRun(run: string, before: RunRecord, now: RunDigests): void {
+export function checkSameRun(run: string, before: RunRecord, now: RunDigests, device: Device): void {
+  const { place } = deviceOf(before);
+  if (device.place !== place)
+    throw new IntegrityError(
+      'run_changed',
+      `${run}: the run began on ${describeDevice(deviceOf(before))}, now it would go on on ` +
+        `${describeDevice(device)}; their bits differ: resume it with --device ${place}, or start a new run with --out`,
+      { run, what: 'device', got: device.place, wanted: place },
+    );
   for (const key of Object.keys(now) as (keyof RunDigests)[]) {
     if (before.digests[key] === now[key]) continue;
     throw new IntegrityError(

@@ -7,8 +7,10 @@ import { adapterSpec } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { createTrainable } from '../model/trainable.js';
+import { HOST } from '../native/backends.js';
+import type { Device } from '../native/device.js';
 import type { Place } from '../native/tensor.js';
-import { recipePlace } from '../recipe/place.js';
+import { onRecipeDevice } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Savable } from '../runs/checkpoint.js';
 import { type LearnOptions, learnAdapter, type PlacedLearner } from './adapter-learner.js';
@@ -16,11 +18,18 @@ import { learnModel } from './model-learner.js';
 
 export interface TrainedLearner extends PlacedLearner, Savable {
   readonly config: ModelConfig;
+  /** What it computes on. */
+  readonly device: Device;
 }
 
-/** @param run folder on whose disk activations may go; it need not be there yet */
-export function createLearner(recipe: Recipe, run: string): TrainedLearner {
-  return recipe.train.method === 'sft' ? adapterLearner(recipe, run) : modelLearner(recipe, run);
+/**
+ * @param run folder on whose disk activations may go; it need not be there yet
+ * @param device in place of the recipe's
+ * @throws {NativeError} what is missing for the device
+ */
+export function createLearner(recipe: Recipe, run: string, device: string = recipe.device): TrainedLearner {
+  const create = recipe.train.method === 'sft' ? adapterLearner : modelLearner;
+  return onRecipeDevice(recipe, (d) => create(recipe, run, d), device);
 }
 
 const learnOptions = ({ train: t }: Recipe, folder: string): LearnOptions => ({
@@ -41,11 +50,11 @@ function recipeAdapter(recipe: Recipe, config: ModelConfig, place: Place): Adapt
   });
 }
 
-function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
+function adapterLearner(recipe: Recipe, run: string, device: Device): TrainedLearner {
   const folder = recipe.model.base ?? '',
-    place = recipePlace(recipe);
+    { place } = device;
   // Training reads a few rows of the embedding per batch: on a device its bytes are better spent.
-  const base = openCheckpoint(folder, { place, embed: 'cpu' });
+  const base = openCheckpoint(folder, { place, embed: HOST });
   let adapter: Adapter;
   try {
     adapter = recipeAdapter(recipe, base.config, place);
@@ -55,6 +64,7 @@ function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
   }
   return {
     ...learnAdapter(base, adapter, learnOptions(recipe, run)),
+    device,
     config: base.config,
     checkpointName: 'adapter',
     spec: adapter.spec,
@@ -66,12 +76,13 @@ function adapterLearner(recipe: Recipe, run: string): TrainedLearner {
   };
 }
 
-function modelLearner(recipe: Recipe, run: string): TrainedLearner {
+function modelLearner(recipe: Recipe, run: string, device: Device): TrainedLearner {
   const config = parseConfig(recipe.model.init, 'model.init');
-  const model = createTrainable(config, { seed: recipe.train.seed, place: recipePlace(recipe) });
+  const model = createTrainable(config, { seed: recipe.train.seed, place: device.place });
   const tokenizer = recipe.model.tokenizer;
   return {
     ...learnModel(model, learnOptions(recipe, run)),
+    device,
     config,
     async save(to) {
       await model.saveInto(to);

@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { TrainError } from '../base/errors.js';
 import { formatBytes } from '../base/units.js';
 import { OFFLOAD_FROM_BYTES } from '../model/gpt-oss.js';
+import { backendOf, HOST } from '../native/backends.js';
 import { deviceShare } from '../native/device.js';
 import type { Place, Tensor } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -21,7 +22,7 @@ export function offloadRule(
   place: Place,
   kept: (tokens: number) => number,
 ): (tokens: number) => number {
-  const most = place === 'cpu' ? OFFLOAD_FROM_BYTES : deviceShare();
+  const most = backendOf(place).ownMemory ? deviceShare() : OFFLOAD_FROM_BYTES;
   return (tokens) => {
     const bytes = kept(tokens);
     return mode === 'always' || (mode === 'auto' && bytes >= most) ? bytes : 0;
@@ -29,7 +30,7 @@ export function offloadRule(
 }
 /** Where the moments of AdamW are to lie. */
 export const momentsPlaceOf = (mode: OffloadMode, params: Tensor): Place =>
-  mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceShare()) ? 'cpu' : params.place;
+  mode === 'always' || (mode === 'auto' && 2 * params.bytes > deviceShare()) ? HOST : params.place;
 
 /** Bytes free on the disk that `path` is or will be on. */
 export function freeDiskBytes(path: string): number {
@@ -40,7 +41,7 @@ export function freeDiskBytes(path: string): number {
 }
 /** @throws {TrainError} offload_disk_full */
 export function requireOffloadRoom(learner: TrainedLearner, run: string, tokens: number): void {
-  const needed = learner.params.place === 'cpu' ? learner.offloadBytes(tokens) : 0; // a GPU's go to host memory
+  const needed = backendOf(learner.params.place).ownMemory ? 0 : learner.offloadBytes(tokens); // else to host memory
   if (needed === 0) return;
   const free = freeDiskBytes(run);
   if (free < needed)

@@ -2,16 +2,19 @@
 // trains, and the time of a step from timing each of its distinct op calls once on this machine.
 import { ConfigError } from '../base/errors.js';
 import { anonymousBytes, availableBytes } from '../base/machine.js';
-import { formatBytes, parseBytes } from '../base/units.js';
+import { formatBytes } from '../base/units.js';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import { inputLength, type PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
+import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
+import { describeDevice, deviceRoom, useDevice } from '../native/device.js';
 import { type DryRunReport, dryRun } from '../native/dry-run.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import { ops } from '../native/ops.js';
 import { type Category, Scope } from '../native/tensor.js';
 import { loadRecipe } from '../recipe/load.js';
+import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { createLearner } from './learners.js';
@@ -40,9 +43,11 @@ export interface TrainPlan {
    */
   readonly rereadBytes: number;
   readonly availableBytes: number;
+  /** What it would compute on, in words. */
+  readonly computesOn: string;
   /**
-   * On a GPU: its memory at the peak of each category and of their sum, and the most it may take (recipe's memoryLimit;
-   * NaN: none is set). Null on the CPU.
+   * On a GPU: its memory at the peak of each category and of their sum, and the most it may take (recipe's memoryLimit,
+   * or what `auto` found; NaN: not known). Null on the CPU.
    */
   readonly device: {
     readonly peakBytes: Readonly<Record<Category, number>>;
@@ -176,17 +181,31 @@ function timeStep(recipe: Recipe, run: string, typical: readonly PackedBatch[], 
   return { seconds: timed.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: timed.byOp };
 }
 
+/** Of a recipe whose device is known. */
+function backendOfRecipe({ device }: Recipe): Backend {
+  const named = parseDevice(device);
+  return backendOf(named === 'auto' ? HOST : named.place);
+}
+
 type Memory = Omit<
   TrainPlan,
-  'steps' | 'tokensPerStep' | 'trainedParameters' | 'stepSeconds' | 'tokensPerSecond' | 'totalSeconds' | 'byOp'
+  | 'steps'
+  | 'tokensPerStep'
+  | 'computesOn'
+  | 'trainedParameters'
+  | 'stepSeconds'
+  | 'tokensPerSecond'
+  | 'totalSeconds'
+  | 'byOp'
 >;
 /** What the dry step took, against what there is. */
 function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBytes: number): Memory {
-  const device = recipe.device.startsWith('cuda')
+  const { ownMemory } = backendOfRecipe(recipe);
+  const device = ownMemory
     ? {
         peakBytes: report.device.peak,
         totalPeakBytes: report.device.totalPeak,
-        limitBytes: recipe.memoryLimit === undefined ? Number.NaN : parseBytes(recipe.memoryLimit),
+        limitBytes: memoryLimitOf(recipe) || Number.NaN,
       }
     : null;
   const diskFreeBytes = freeDiskBytes(run);
@@ -226,21 +245,33 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
   };
 }
 
+/**
+ * The recipe on the device that it would take. One that it names need not be there; `auto` opens what it finds, whose
+ * memory is then the limit.
+ */
+function onItsDevice(recipe: Recipe): { readonly recipe: Recipe; readonly computesOn: string } {
+  if (parseDevice(recipe.device) !== 'auto') return { recipe, computesOn: recipe.device };
+  const device = useDevice('auto', memoryLimitOf(recipe));
+  const limit = backendOf(device.place).ownMemory ? { memoryLimit: `${Math.floor(deviceRoom())}` } : {};
+  return { recipe: { ...recipe, device: device.name, ...limit }, computesOn: describeDevice(device) };
+}
+
 /** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
 export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
-  const { recipe, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
+  const { recipe: written, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
+  const { recipe, computesOn } = onItsDevice(written);
   const run = options.out ?? defaultRunFolder(name);
   const { steps, typical, largest } = await planned(recipe, file, signal);
   const { report, trainedParameters } = dryStep(recipe, run, largest);
   const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
-  // The CPU's op timings say nothing about a GPU.
-  const timed = options.measure !== false && !memory.device;
+  const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
   const timing: Timing = timed ? timeStep(recipe, run, typical, signal) : { seconds: Number.NaN, byOp: {} };
   return {
     steps,
     tokensPerStep,
     trainedParameters,
+    computesOn,
     ...memory,
     stepSeconds: timing.seconds,
     tokensPerSecond: tokensPerStep / timing.seconds,

@@ -2,14 +2,15 @@
 // `runTraining`.
 import { basename, join, resolve } from 'node:path';
 import { sha256, sha256File } from '../base/digest.js';
+import { IntegrityError, NativeError } from '../base/errors.js';
 import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
 import { type Dataset, loadDataset } from '../data/load.js';
 import { planSteps, type StepPlan } from '../data/order.js';
 import { inputLength } from '../data/pack.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { peakBytes } from '../native/device.js';
-import { cpuInfo } from '../native/machine.js';
+import { HOST } from '../native/backends.js';
+import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -18,6 +19,7 @@ import { appendMetrics, readMetrics, type StepMetrics, truncateMetrics } from '.
 import {
   asDiskError,
   checkSameRun,
+  deviceOf,
   openRunFolder,
   type RunDigests,
   type RunRecord,
@@ -44,6 +46,8 @@ export interface TrainProgress extends StepMetrics {
   readonly steps: number;
   readonly epoch: number;
   readonly etaSeconds: number;
+  /** What it computes on, in words. */
+  readonly device: string;
 }
 export interface TrainResult {
   readonly run: string;
@@ -59,6 +63,7 @@ export interface TrainResult {
   readonly seconds: number;
   readonly tokens: number;
   readonly peakBytes: number;
+  readonly device: Device;
   readonly digests: RunDigests;
 }
 export interface TrainHooks {
@@ -152,10 +157,31 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
       untrainedRows: f.untrainedRows,
     })),
     versions: versions(),
-    machine: { isa: learner.params.place === 'cuda' ? 'cuda' : cpuInfo().isa, threads: getThreads() },
+    machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
     trainedParameters: learner.trainedParameters,
     output: t.method === 'sft' ? 'adapter' : 'model',
   };
+}
+
+/**
+ * The learner of a run that goes on: `auto` is what the run began on, as another backend has other bits.
+ * @throws {IntegrityError} run_changed: that is no longer there
+ */
+function resumedLearner(recipe: Recipe, run: string, before: RunRecord): TrainedLearner {
+  if (recipe.device !== 'auto') return createLearner(recipe, run);
+  const began = deviceOf(before);
+  try {
+    return createLearner(recipe, run, began.name);
+  } catch (e) {
+    if (!(e instanceof NativeError) || began.place === HOST) throw e;
+    throw new IntegrityError(
+      'run_changed',
+      `${run}: the run began on ${describeDevice(began)}, which cannot be used now: ${e.message}; its bits are that ` +
+        "backend's alone, so go on there, or start a new run with --out",
+      { run, what: 'device', wanted: began.place },
+      { cause: e },
+    );
+  }
 }
 
 /** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
@@ -163,13 +189,13 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   const { recipe, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
-  const learner = createLearner(recipe, run);
+  const before = request.resume ? readRun(run) : null;
+  const learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
   try {
     const prepared = await prepare(recipe, run, learner, hooks.signal);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
-    const before = request.resume ? readRun(run) : null;
-    if (before) checkSameRun(run, before, prepared.digests);
+    if (before) checkSameRun(run, before, prepared.digests, learner.device);
     const record = recordOf(recipe, name, learner, prepared);
     return await train(recipe, run, record, learner, prepared, hooks, request.resume === true);
   } finally {
@@ -239,6 +265,7 @@ async function runSteps(
       steps: plan.steps,
       epoch: plan.rows(done - 1).epoch + 1,
       etaSeconds: (seconds / (done - first)) * (plan.steps - done),
+      device: describeDevice(learner.device),
     });
     if (done % t.checkpointEvery === 0) await checkpoints.save();
     if (hooks.signal?.aborted) break;
@@ -272,7 +299,8 @@ async function finish(
     report,
     seconds: (performance.now() - began) / 1000,
     tokens: metrics.reduce((n, m) => n + m.tokens, 0),
-    peakBytes: peakBytes(learner.params.place),
+    peakBytes: peakBytes(learner.device.place),
+    device: learner.device,
     digests: record.digests,
   };
 }

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
-import { cudaReport, deviceMemory, openDevice, synchronize } from '../../src/native/device.js';
+import { backendReports, deviceMemory, openDevice, synchronize } from '../../src/native/device.js';
 import { ops } from '../../src/native/ops.js';
 import { resetPeaks, Scope } from '../../src/native/tensor.js';
 import { emulatedLibrary } from './emulated.js';
@@ -53,7 +53,7 @@ describe('opening a device', () => {
     expect(opening('cuda:5', { TEMPER_CUDA_LIBRARY: emulatedLibrary })).toMatch(
       /^bad_device: device 5 was asked for, there is 0: /,
     );
-    expect(opening('gpu', {})).toMatch(/^bad_device: .*wanted cpu, cuda or cuda:N/);
+    expect(opening('gpu', {})).toMatch(/^bad_device: device "gpu", wanted auto, cpu, cuda or cuda:N$/);
   });
 
   it('is not needed before it is asked for', () => {
@@ -71,10 +71,9 @@ describe('an open device', () => {
   });
 
   it('is reported', () => {
-    const report = cudaReport();
-    expect(report).toMatchObject({ library: emulatedLibrary, built: true, problem: null });
-    expect(report.devices).toHaveLength(1);
-    expect(report.devices[0]).toMatchObject({ index: 0, major: 9 });
+    const reports = backendReports();
+    expect(reports).toMatchObject([{ backend: 'cuda', library: emulatedLibrary, built: true, problem: null }]);
+    expect(reports[0]?.devices).toMatchObject([{ index: 0, major: 9 }]);
   });
 
   it('holds tensors of every dtype and gives their bytes back', () => {

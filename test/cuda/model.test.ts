@@ -177,7 +177,7 @@ describe('a model on the device', () => {
   it('answers through an engine of its own thread', async () => {
     const engine = await openEngine({ model: dir, device: 'cuda', precision: 'f32', slots: 2, contextTokens: 200 });
     try {
-      expect(engine.info.device).toBe('cuda');
+      expect(engine.info.device).toMatchObject({ place: 'cuda', name: 'cuda:0', reason: null });
       const tokens = prompt(40);
       expect(
         distance(await engine.score({ tokens }), scoreTokens(models.cpu, null, tokens, { precision: 'f32' })),

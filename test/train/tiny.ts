@@ -46,6 +46,7 @@ export async function tinyRun(
     `about: arithmetic progressions
 model: { base: base }
 adapter: { rank: 2, alpha: 4${recipe.adapter ?? ''} }
+device: cpu
 data:
   train: [{ path: train.jsonl, format: tokens }]
   eval: [{ path: eval.jsonl, format: tokens }]

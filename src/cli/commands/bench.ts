@@ -3,6 +3,7 @@
 import { Option } from 'commander';
 import { ConfigError } from '../../base/errors.js';
 import type { Preset } from '../../model/init.js';
+import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 
 interface Options {
@@ -50,7 +51,7 @@ export const command: Command = {
           'in place of a checkpoint: a random model of that shape, made in memory',
         ).choices(['nano', 'slice', '20b', '120b']),
       )
-      .option('--device <name>', 'cpu, cuda or cuda:N', 'cpu')
+      .option('--device <name>', `${DEVICE_NAMES}; auto: a GPU that is usable, else cpu`, 'auto')
       .option('--memory-limit <size>', 'most device memory to take, as in 15.2GiB')
       .option('--ops', 'also the time of each kind of op, and its share of the limit')
       .option('--precision <p>', 'bf16 or f32', 'bf16')
@@ -90,7 +91,7 @@ export const command: Command = {
           throw new ConfigError('bench_what', 'bench: give --model DIR or --preset SHAPE, one of the two');
         const { bench } = await import('../../bench/bench.js');
         const { PRESETS } = await import('../../model/init.js');
-        const { openDevice } = await import('../../native/device.js');
+        const { describeDevice, useDevice } = await import('../../native/device.js');
         const { parseBytes } = await import('../../base/units.js');
         const { setThreads } = await import('../../native/tensor.js');
         if (o.threads !== undefined) setThreads(o.threads);
@@ -107,10 +108,13 @@ export const command: Command = {
         const line = (cells: readonly string[]): string =>
           cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
         const head = ['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime'];
-        if (!o.json) process.stdout.write(`${line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
-        const place = openDevice(o.device, o.memoryLimit === undefined ? 0 : parseBytes(o.memoryLimit));
+        const device = useDevice(o.device, o.memoryLimit === undefined ? 0 : parseBytes(o.memoryLimit));
+        if (!o.json) {
+          process.stderr.write(`device: ${describeDevice(device)}\n`);
+          process.stdout.write(`${line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
+        }
         const result = bench(o.model ?? PRESETS[o.preset ?? 'nano'], {
-          place,
+          place: device.place,
           ops: o.ops ?? false,
           precision: o.precision,
           denseDtype: o.denseDtype,

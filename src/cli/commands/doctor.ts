@@ -1,29 +1,29 @@
 // `temper doctor`: what this machine has and what will run on it.
 import { cpus, freemem, totalmem } from 'node:os';
-import type { CudaReport } from '../../native/device.js';
+import type { BackendReport } from '../../native/device.js';
 import { type Command, examples, printJson } from '../command.js';
 
 const GIB = 2 ** 30;
 
-/** Driver, library and devices, or what is missing and how to get it. */
-function cudaLines(cuda: CudaReport): string[] {
-  const built = cuda.built
-    ? `${cuda.library}${cuda.builtFor ? `, for ${cuda.builtFor.replaceAll(' sm_', ', sm_')}` : ''}`
-    : `${cuda.library} is not built; \`npm run build:cuda\` builds it (needs nvcc 12.8 or newer)`;
-  const driver = cuda.driver
-    ? `driver for CUDA ${cuda.driver}, library made with ${cuda.runtime ?? '?'}`
-    : cuda.problem?.code === 'no_driver'
-      ? 'no NVIDIA driver: computing on the CPU'
-      : 'an NVIDIA driver';
+/** Driver, library and devices of a backend, or what is missing and how to get it. */
+function backendLines(b: BackendReport): string[] {
+  const built = b.built
+    ? `${b.library}${b.builtFor ? `, for ${b.builtFor.replaceAll(' sm_', ', sm_')}` : ''}`
+    : `${b.library} is not built; \`${b.build}\` builds it (needs ${b.needs})`;
+  const driver = b.driver
+    ? `driver for version ${b.driver}, library made with ${b.runtime ?? '?'}`
+    : b.problem?.code === 'no_driver'
+      ? 'no driver'
+      : 'a driver';
   return [
-    `cuda      ${driver}`,
+    `${b.backend.padEnd(10)}${driver}`,
     `          ${built}`,
-    ...cuda.devices.map(
+    ...b.devices.map(
       (d) =>
-        `device    cuda:${d.index} ${d.name}, sm_${d.major}${d.minor}, ${d.multiprocessors} ` +
+        `device    ${b.backend}:${d.index} ${d.name}, sm_${d.major}${d.minor}, ${d.multiprocessors} ` +
         `multiprocessors, ${(d.memory / GIB).toFixed(1)} GiB`,
     ),
-    ...(cuda.problem && cuda.built ? [`          ${cuda.problem.message}`] : []),
+    ...(b.problem && b.built ? [`          ${b.problem.message}`] : []),
   ];
 }
 
@@ -39,7 +39,7 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper doctor', 'temper doctor --no-measure --json'))
       .action(async (options: { measure: boolean; json?: boolean }) => {
-        const [{ cpuInfo, measureLimits, opCount }, { cudaReport }] = await Promise.all([
+        const [{ cpuInfo, measureLimits, opCount }, { backendReports, describeDevice, useDevice }] = await Promise.all([
           import('../../native/machine.js'),
           import('../../native/device.js'),
         ]);
@@ -58,7 +58,8 @@ export const command: Command = {
           memory: { totalBytes: totalmem(), freeBytes: freemem() },
           limits: options.measure ? counts.map(measureLimits) : [],
           addon: { ops: opCount() },
-          cuda: cudaReport(),
+          backends: backendReports(),
+          device: useDevice('auto'),
         };
         if (options.json) {
           printJson(report);
@@ -78,7 +79,8 @@ export const command: Command = {
                 `${l.gbPerSecond.toFixed(1)} GB/s read, ${l.threads} thread${l.threads > 1 ? 's' : ''}`,
             ),
             `addon     loaded, ${report.addon.ops} ops`,
-            ...cudaLines(report.cuda),
+            ...report.backends.flatMap(backendLines),
+            `auto      ${describeDevice(report.device)}`,
             '',
           ].join('\n'),
         );

@@ -1,6 +1,6 @@
 // `temper eval`: held-out loss per channel, and exact match of generated answers.
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { createProgress } from '../progress.js';
+import { createProgress, sayDevice } from '../progress.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -51,6 +51,7 @@ export const command: Command = {
           onProgress: (p) => losses.update(p.done, `of ${p.total}`),
         });
         losses.finish();
+        if (!quiet) sayDevice(result.device);
         const match = options.match ? await generateAndMatch(result, options, signal) : null;
         if (options.json) {
           printJson({ ...result, exactMatch: match });

@@ -105,6 +105,7 @@ export const command: Command = {
             [
               `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
                 `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
+              `device: ${plan.computesOn}`,
               'peak memory, by category (each at its own peak):',
               ...parts,
               `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
@@ -130,7 +131,7 @@ export const command: Command = {
                       .map(category),
                     `${category(['together', plan.device.totalPeakBytes])}   ` +
                       (Number.isNaN(plan.device.limitBytes)
-                        ? 'no limit is set; '
+                        ? 'how much it has is not known; '
                         : `of a limit of ${size(plan.device.limitBytes)}; `) +
                       'beside it the driver takes about half a GiB',
                   ]

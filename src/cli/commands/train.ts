@@ -1,6 +1,7 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
 import { relative } from 'node:path';
 import { formatSeconds } from '../../base/units.js';
+import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 
@@ -31,7 +32,7 @@ export const command: Command = {
       .option('--resume', 'go on from the last checkpoint')
       .option('--out <dir>', 'run folder (default runs/NAME of the recipe)')
       .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
-      .option('--device <name>', "cpu, cuda or cuda:N, in place of the recipe's")
+      .option('--device <name>', `${DEVICE_NAMES}, in place of the recipe's`)
       .option('--memory-limit <bytes>', "most device memory to take, as in 15.2GiB, in place of the recipe's")
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
@@ -57,6 +58,7 @@ export const command: Command = {
           ...(options.threads === undefined ? {} : { threads: options.threads }),
           signal: interruptSignal(),
           onProgress(p) {
+            if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
             progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
             tokens += p.tokens;
             progress.update(
