@@ -30,32 +30,30 @@ State& state() {  // never destroyed, as the table of tensors
   return *s;
 }
 
-// Loads the library; with `needs_driver` only where NVIDIA's is installed, so that its absence is said first.
-const TemperBackend& load(State& s, const std::string& path, bool needs_driver) {
-  if (s.library) {
-    require(s.path == path, "device_open", "the backend library ", s.path, " is in use, ", path,
-            " was asked for; a process uses one");
-    return *s.library;
-  }
-  if (needs_driver) {
-    void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    require(driver != nullptr, "no_driver",
-            "no NVIDIA driver (libcuda.so.1) is installed; install the driver of this GPU, or use --device cpu");
+// Loads the library. `driver`: the driver's library, whose absence is said first; empty: it needs none. `build`: how to
+// make it. Another library may follow while no device is open.
+const TemperBackend& load(State& s, const std::string& path, const std::string& driver, const std::string& build) {
+  if (s.library && s.path == path) return *s.library;
+  require(!s.open.load(std::memory_order_acquire), "device_open", "the backend library ", s.path, " is in use, ", path,
+          " was asked for; a process uses one");
+  if (!driver.empty()) {
+    void* installed = dlopen(driver.c_str(), RTLD_LAZY | RTLD_LOCAL);
+    require(installed != nullptr, "no_driver", "no driver (", driver,
+            ") is installed; install the driver of this GPU, or use --device cpu");
   }
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char* why = dlerror();
-    fail("cuda_library_missing", "the CUDA backend cannot be loaded (", why ? why : path.c_str(),
-         "); build it with `npm run build:cuda`, which needs nvcc 12.8 or newer, or use --device cpu");
+    fail("cuda_library_missing", "the backend cannot be loaded (", why ? why : path.c_str(), "); build it with ", build,
+         ", or use --device cpu");
   }
   auto* entry = reinterpret_cast<const TemperBackend* (*)()>(dlsym(library, "temper_backend"));
-  require(entry != nullptr, "cuda_library_version", path,
-          " is no backend library of Temper; build it with `npm run build:cuda`");
+  require(entry != nullptr, "cuda_library_version", path, " is no backend library of Temper; build it with ", build);
   const TemperBackend* b = entry();
   require(
       b->abi == TEMPER_BACKEND_ABI && b->size == sizeof(TemperBackend) && std::strcmp(b->op_text, TEMPER_OP_TEXT) == 0,
       "cuda_library_version", path, " was built from another version of Temper (ABI ", b->abi, ", wanted ",
-      TEMPER_BACKEND_ABI, "); build it again with `npm run build:cuda`");
+      TEMPER_BACKEND_ABI, "); build it again with ", build);
   s.path = path;
   s.library = b;
   return *b;
@@ -74,13 +72,12 @@ Napi::Object describe(Napi::Env env, const TemperBackend& b, int32_t index) {
   return out;
 }
 
-// deviceInfo(path, needsDriver) → {backend, builtFor, driver, runtime}; opens no device.
+// backendInfo(path, driver, build) → {backend, builtFor, driver, runtime}; opens no device.
 Napi::Value library_info(const Napi::CallbackInfo& info) {
-  const Call c(info, "backendInfo", 2);
-  const bool needs_driver = c.boolean(1);
+  const Call c(info, "backendInfo", 3);
   State& s = state();
   std::lock_guard lock(s.mutex);
-  const TemperBackend& b = load(s, c.text(0), needs_driver);
+  const TemperBackend& b = load(s, c.text(0), c.text(1), c.text(2));
   int32_t driver = 0, runtime = 0;
   must(b, b.versions(&driver, &runtime));
   Napi::Object out = Napi::Object::New(c.env());
@@ -101,17 +98,16 @@ Napi::Value list_devices(const Napi::CallbackInfo& info) {
   for (int32_t i = 0; i < count; ++i) out.Set(static_cast<uint32_t>(i), describe(info.Env(), *s.library, i));
   return out;
 }
-// openDevice(path, needsDriver, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the open
-// one again sets a limit that is not 0.
+// openDevice(path, driver, build, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the
+// open one again sets a limit that is not 0.
 Napi::Value open_device(const Napi::CallbackInfo& info) {
-  const Call c(info, "openDevice", 4);
-  const bool needs_driver = c.boolean(1);
-  const int64_t index = c.integer(2), limit = c.integer(3);
+  const Call c(info, "openDevice", 5);
+  const int64_t index = c.integer(3), limit = c.integer(4);
   require(index >= -1 && index < 1024 && limit >= 0, "bad_argument", "openDevice: device ", index, ", limit ", limit,
           "; wanted a device from 0 (or -1) and a limit from 0");
   State& s = state();
   std::lock_guard lock(s.mutex);
-  const TemperBackend& b = load(s, c.text(0), needs_driver);
+  const TemperBackend& b = load(s, c.text(0), c.text(1), c.text(2));
   must(b, b.open(static_cast<int32_t>(index), limit));
   int32_t opened = -1;
   must(b, b.opened(&opened));

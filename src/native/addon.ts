@@ -38,16 +38,17 @@ interface Addon {
   /** Copies elements between tensors of one dtype and size, wherever each lies. */
   copy(to: number, from: number): void;
   /**
-   * Loads a backend library and says what it is. `needsDriver`: only where NVIDIA's driver is. Versions are 1000·major
-   * + 10·minor; driver 0: none.
+   * Loads a backend library and says what it is. `driver`: the driver's library, without which it is not loaded ('':
+   * it needs none); `build`: how to make it, for errors. Versions are 1000·major + 10·minor; driver 0: none.
    */
   backendInfo(
     path: string,
-    needsDriver: boolean,
+    driver: string,
+    build: string,
   ): { readonly backend: string; readonly builtFor: string; readonly driver: number; readonly runtime: number };
   listDevices(): readonly DeviceDescription[];
   /** Opens a device, once per process; index −1: the machine's only kind. `memoryLimit` in bytes, 0: none. */
-  openDevice(path: string, needsDriver: boolean, index: number, memoryLimit: number): DeviceDescription;
+  openDevice(path: string, driver: string, build: string, index: number, memoryLimit: number): DeviceDescription;
   deviceMemory(): Float64Array;
   /** Index of the open device; −1: none. */
   openedDevice(): number;

@@ -6,6 +6,8 @@ import { NativeError } from '../base/errors.js';
 export interface BackendLibrary {
   /** In build/. */
   readonly file: string;
+  /** The driver's library, as the system's loader finds it. */
+  readonly driver: string;
   /** Environment variable that names another one. What is named on purpose may need no driver: the tests' emulation. */
   readonly variable: string;
   /** The command that makes it, and what that needs. */
@@ -56,6 +58,7 @@ export const BACKENDS = [
     name: 'cuda',
     library: {
       file: 'temper_cuda.so',
+      driver: 'libcuda.so.1',
       variable: 'TEMPER_CUDA_LIBRARY',
       build: 'npm run build:cuda',
       needs: 'nvcc 12.8 or newer',

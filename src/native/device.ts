@@ -24,13 +24,17 @@ const hostDevice = (reason: string | null): Device => ({ place: HOST, name: HOST
 
 /** The library that is used: what the backend's variable names, or what its command builds. */
 const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || join(packageRoot, 'build', l.file);
-/** A library that is named on purpose may be one that needs no driver: the tests' emulation. */
-const needsDriver = (l: BackendLibrary): boolean => !process.env[l.variable];
+/** Path, driver and how to build it. A library that is named on purpose may need no driver: the tests' emulation. */
+const libraryArgs = (l: BackendLibrary): readonly [string, string, string] => [
+  libraryPath(l),
+  process.env[l.variable] ? '' : l.driver,
+  `\`${l.build}\`, which needs ${l.needs}`,
+];
 
 function open(place: Place, index: number, memoryLimit: number): Device {
   const { library } = backendOf(place);
   if (!library) return hostDevice(null);
-  const d = addon.openDevice(libraryPath(library), needsDriver(library), index, Math.floor(memoryLimit));
+  const d = addon.openDevice(...libraryArgs(library), index, Math.floor(memoryLimit));
   // A dry run opens nothing and so has no description.
   return { place, name: `${place}:${d?.index ?? Math.max(0, index)}`, hardware: d?.name ?? null, reason: null };
 }
@@ -43,7 +47,7 @@ function openAny(memoryLimit: number): Device {
   const reasons: string[] = [];
   for (const { name, library } of DEVICE_BACKENDS) {
     try {
-      addon.backendInfo(libraryPath(library), needsDriver(library));
+      addon.backendInfo(...libraryArgs(library));
       const opened = addon.openedDevice();
       const devices = [...addon.listDevices()].sort(
         (a, b) => Number(b.index === opened) - Number(a.index === opened) || b.memory - a.memory || a.index - b.index,
@@ -117,7 +121,7 @@ function report({ name, library }: (typeof DEVICE_BACKENDS)[number]): BackendRep
     devices: readonly DeviceDescription[] = [],
     problem: BackendReport['problem'] = null;
   try {
-    info = addon.backendInfo(path, needsDriver(library));
+    info = addon.backendInfo(...libraryArgs(library));
     devices = addon.listDevices();
   } catch (e) {
     if (!(e instanceof TemperError)) throw e;

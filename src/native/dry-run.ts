@@ -134,7 +134,7 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
       graphs.delete(graph);
       if (g && --g.sharedBy.count === 0) for (const p of g.pieces) hold(p, -p.bytes);
     },
-    openDevice: (_path: string, _needsDriver: boolean, index: number, bytes: number) => {
+    openDevice: (_path: string, _driver: string, _build: string, index: number, bytes: number) => {
       opened = Math.max(0, index);
       limit = bytes || limit;
     },
