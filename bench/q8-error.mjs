@@ -75,7 +75,7 @@ both(o.model, (bf16, q8) => {
     same = 0,
     nll = 0,
     nllQ8 = 0;
-  for (const { tokens, weights } of examples.slice(0, Number(o.rows))) {
+  for (const { tokens, weights } of [...examples].slice(0, Number(o.rows))) {
     const rows = Int32Array.from(weights.keys())
       .filter((i) => i > 0 && weights[i] > 0)
       .map((i) => i - 1);

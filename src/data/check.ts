@@ -51,12 +51,29 @@ function sampleOf(example: Example, tokenizer: Tokenizer | null): Sample {
   return { line: example.source.line, stretches };
 }
 
+/** Of counts by value. */
+function quantiles(counts: ReadonlyMap<number, number>): FileCheck['lengths'] {
+  const sorted = [...counts].sort(([a], [b]) => a - b);
+  const total = sorted.reduce((n, [, count]) => n + count, 0);
+  if (total === 0) return null;
+  const at = (share: number): number => {
+    let left = Math.min(total - 1, Math.floor(share * total));
+    for (const [value, count] of sorted) {
+      if (left < count) return value;
+      left -= count;
+    }
+    return 0;
+  };
+  return { min: at(0), median: at(0.5), p95: at(0.95), max: at(1) };
+}
+
 /** Reads all of a file, past its bad rows. */
 export async function checkFile(file: DataFile, context: LoadContext, options: CheckOptions = {}): Promise<FileCheck> {
   const { samples: wanted = 0, maxErrors = 20 } = options;
   const errors: { line: number; code: string; message: string }[] = [];
   let badRows = 0;
-  const lengths: number[] = [];
+  /** How many examples have how many tokens: bounded by the longest example, not by the file. */
+  const lengths = new Map<number, number>();
   const byChannel: Partial<Record<ChannelName, number>> = {};
   const samples: Sample[] = [];
   const stream = streamExamples(file, context, (e: DataError) => {
@@ -66,12 +83,9 @@ export async function checkFile(file: DataFile, context: LoadContext, options: C
   for (;;) {
     const next = await stream.next();
     if (next.done) {
-      lengths.sort((a, b) => a - b);
-      const at = (share: number): number =>
-        lengths[Math.min(lengths.length - 1, Math.floor(share * lengths.length))] ?? 0;
       return {
         ...next.value,
-        lengths: lengths.length ? { min: at(0), median: at(0.5), p95: at(0.95), max: at(1) } : null,
+        lengths: quantiles(lengths),
         trainedByChannel: byChannel,
         badRows,
         errors,
@@ -79,7 +93,7 @@ export async function checkFile(file: DataFile, context: LoadContext, options: C
       };
     }
     const example = next.value;
-    lengths.push(example.tokens.length);
+    lengths.set(example.tokens.length, (lengths.get(example.tokens.length) ?? 0) + 1);
     for (let i = 1; i < example.weights.length; i++) {
       if ((example.weights[i] ?? 0) <= 0) continue;
       const name = CHANNELS[example.channels?.[i] ?? 0] ?? 'none';

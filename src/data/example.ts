@@ -12,8 +12,22 @@ export interface Example {
   readonly weights: Float32Array;
   /** Place in CHANNELS of each token, for reports; absent: all `none`. */
   readonly channels?: Uint8Array;
-  /** For error messages: file and line (from 1). */
+  /** For error messages: file, and line of a text file or row of a table (from 1). */
   readonly source: { readonly file: string; readonly line: number };
+}
+
+/** Examples by number, however they are kept; an array of them is one too. */
+export interface Examples extends Iterable<Example> {
+  readonly length: number;
+  at(i: number): Example | undefined;
+}
+
+/**
+ * Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction.
+ */
+export function inputLength(example: Example): number {
+  for (let i = example.weights.length - 1; i > 0; i--) if ((example.weights[i] ?? 0) > 0) return i;
+  return 0;
 }
 
 /**

@@ -1,12 +1,14 @@
-// Dataset files → examples. Every complaint names file and line; the loader knows formats only through their registry
-// entry.
+// Dataset files → examples: a source gives rows (sources/), a format says what they mean (formats/). Every complaint
+// names file and line; the loader knows sources and formats only through their registry entries.
 import type { z } from 'zod';
 import { ConfigError, DataError, TemperError } from '../base/errors.js';
 import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
+import { ExampleStore } from './example-store.js';
 import type { ChannelWeights, Format, FormatContext } from './format.js';
 import { FORMATS } from './formats/index.js';
-import { readJsonl } from './read.js';
+import { placeName } from './source.js';
+import { sourceOf } from './sources/index.js';
 
 export interface DataFile {
   readonly path: string;
@@ -32,7 +34,7 @@ export interface FileSummary {
 }
 export interface Dataset {
   /** Only examples with a token to train. */
-  readonly examples: readonly Example[];
+  readonly examples: ExampleStore;
   readonly files: readonly FileSummary[];
 }
 
@@ -65,30 +67,37 @@ function rowIssue(issue: z.core.$ZodIssue): string {
   return `${path || 'the row'}: ${issue.message}`;
 }
 
+/** Where a row stands, as data and as messages name it. */
+interface RowPlace {
+  readonly file: string;
+  readonly line: number;
+  readonly name: string;
+}
+
 /** Parses one row and hands it to `convert`; whatever is wrong with it becomes a DataError with its place. */
-function convertRow<T>(file: string, line: number, value: unknown, format: Format, convert: (row: unknown) => T): T {
+function convertRow<T>(place: RowPlace, value: unknown, format: Format, convert: (row: unknown) => T): T {
+  const { file, line, name } = place;
   const parsed = format.row.safeParse(value);
   if (!parsed.success) {
     const first = parsed.error.issues[0];
-    throw new DataError(
-      'bad_row',
-      `${file}:${line}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`,
-      { file, line },
-    );
+    throw new DataError('bad_row', `${name}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`, {
+      file,
+      line,
+    });
   }
   try {
     return convert(parsed.data);
   } catch (e) {
     if (!(e instanceof TemperError)) throw e;
-    throw new DataError(e.code, `${file}:${line}: ${e.message}`, { ...e.details, file, line }, { cause: e });
+    throw new DataError(e.code, `${name}: ${e.message}`, { ...e.details, file, line }, { cause: e });
   }
 }
 
-function checkTokens(tokens: Int32Array, context: LoadContext, file: string, line: number): void {
+function checkTokens(tokens: Int32Array, context: LoadContext, { file, line, name }: RowPlace): void {
   if (tokens.length > context.maxTokens)
     throw new DataError(
       'row_too_long',
-      `${file}:${line}: the row has ${tokens.length} tokens, more than data.maxTokens ` +
+      `${name}: the row has ${tokens.length} tokens, more than data.maxTokens ` +
         `${context.maxTokens}; shorten the row or raise maxTokens`,
       { file, line, tokens: tokens.length },
     );
@@ -97,7 +106,7 @@ function checkTokens(tokens: Int32Array, context: LoadContext, file: string, lin
     if (id < 0 || id >= context.vocabSize)
       throw new DataError(
         'token_out_of_range',
-        `${file}:${line}: token ${i} is ${id}, the model has ids 0…${context.vocabSize - 1}; was ` +
+        `${name}: token ${i} is ${id}, the model has ids 0…${context.vocabSize - 1}; was ` +
           'the row made with another tokenizer?',
         { file, line, token: id },
       );
@@ -105,6 +114,25 @@ function checkTokens(tokens: Int32Array, context: LoadContext, file: string, lin
 }
 
 const hasTrained = (weights: Float32Array): boolean => weights.some((w, i) => i > 0 && w > 0);
+
+/** Rows of a file in order with their places; the sha256 of the file at the end. */
+async function* rowsOf(
+  path: string,
+  signal?: AbortSignal,
+): AsyncGenerator<
+  { readonly place: RowPlace; readonly value: unknown; readonly error: DataError | null },
+  string,
+  void
+> {
+  const source = await sourceOf(path);
+  const reading = source.read(path, signal);
+  for await (const batch of reading.batches)
+    for (const { line, value, error } of batch) {
+      signal?.throwIfAborted();
+      yield { place: { file: path, line, name: placeName(source, path, line) }, value, error: error ?? null };
+    }
+  return reading.digest();
+}
 
 /**
  * Every example of a file in order, as a stream. Rows that fail go to `onBad` when given and end the reading otherwise.
@@ -116,24 +144,25 @@ export async function* streamExamples(
 ): AsyncGenerator<Example, FileSummary, void> {
   const format = formatOf(file);
   const formatContext = contextFor(context);
-  const reading = readJsonl(file.path);
+  const reading = rowsOf(file.path, context.signal);
   let rows = 0,
     count = 0,
     tokens = 0,
     trainedTokens = 0,
     untrainedRows = 0;
-  for await (const { value, line, error } of reading.rows) {
-    context.signal?.throwIfAborted();
+  let next = await reading.next();
+  for (; !next.done; next = await reading.next()) {
+    const { place, value, error } = next.value;
     rows++;
     try {
       if (error) throw error;
-      for (const one of convertRow(file.path, line, value, format, (row) => format.toExamples(row, formatContext))) {
-        checkTokens(one.tokens, context, file.path, line);
+      for (const one of convertRow(place, value, format, (row) => format.toExamples(row, formatContext))) {
+        checkTokens(one.tokens, context, place);
         count++;
         tokens += one.tokens.length;
         for (let i = 1; i < one.weights.length; i++) if ((one.weights[i] ?? 0) > 0) trainedTokens++;
         if (!hasTrained(one.weights)) untrainedRows++;
-        yield { ...one, source: { file: file.path, line } };
+        yield { ...one, source: { file: file.path, line: place.line } };
       }
     } catch (e) {
       if (!onBad || !(e instanceof DataError)) throw e;
@@ -143,7 +172,7 @@ export async function* streamExamples(
   return {
     path: file.path,
     format: format.name,
-    sha256: reading.digest(),
+    sha256: next.value,
     rows,
     examples: count,
     tokens,
@@ -154,7 +183,7 @@ export async function* streamExamples(
 
 /** Reads all files. @throws {DataError} a bad row, or nothing to train in any of them */
 export async function loadDataset(files: readonly DataFile[], context: LoadContext): Promise<Dataset> {
-  const examples: Example[] = [];
+  const examples = new ExampleStore();
   const summaries: FileSummary[] = [];
   for (const file of files) {
     const stream = streamExamples(file, context);
@@ -164,7 +193,7 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
         summaries.push(next.value);
         break;
       }
-      if (hasTrained(next.value.weights)) examples.push(next.value);
+      if (hasTrained(next.value.weights)) examples.add(next.value);
     }
   }
   if (examples.length === 0)
@@ -184,11 +213,10 @@ export async function loadPrompts(files: readonly DataFile[], signal?: AbortSign
     const format = formatOf(file);
     const { toPrompts } = format;
     if (!toPrompts) continue;
-    for await (const { value, line, error } of readJsonl(file.path).rows) {
-      signal?.throwIfAborted();
+    for await (const { place, value, error } of rowsOf(file.path, signal)) {
       if (error) throw error;
-      for (const p of convertRow(file.path, line, value, format, toPrompts))
-        prompts.push({ ...p, source: { file: file.path, line } });
+      for (const p of convertRow(place, value, format, toPrompts))
+        prompts.push({ ...p, source: { file: file.path, line: place.line } });
     }
   }
   return prompts;

@@ -43,7 +43,7 @@ const DEFAULT_TOKENS_PER_STEP = 16384;
  * Rows are taken in the epoch's order; a step ends before the row that would exceed it, and an epoch ends its last
  * step.
  */
-export function planSteps(lengths: readonly number[], options: StepOptions): StepPlan {
+export function planSteps(lengths: ArrayLike<number>, options: StepOptions): StepPlan {
   if (lengths.length === 0) return { steps: 0, rows: () => ({ epoch: 0, indices: [] }) };
   const limit = options.rowsPerStep ?? options.tokensPerStep ?? DEFAULT_TOKENS_PER_STEP;
   const cost = options.rowsPerStep === undefined ? (i: number): number => lengths[i] ?? 0 : (): number => 1;

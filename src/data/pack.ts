@@ -1,7 +1,7 @@
 // Examples → batches. Rows are laid end to end with their own positions and boundaries, so that no row ever sees
 // another.
 import type { Batch, Targets } from '../model/types.js';
-import type { Example } from './example.js';
+import { type Example, inputLength } from './example.js';
 
 export interface PackedBatch {
   readonly batch: Batch;
@@ -10,14 +10,6 @@ export interface PackedBatch {
   readonly channels: Uint8Array;
   /** The examples inside, in order, for error messages. */
   readonly examples: readonly Example[];
-}
-
-/**
- * Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction.
- */
-export function inputLength(example: Example): number {
-  for (let i = example.weights.length - 1; i > 0; i--) if ((example.weights[i] ?? 0) > 0) return i;
-  return 0;
 }
 
 /** One batch of all the examples given. `scale` multiplies the weights: 1 / (Σ weights of the step). */
@@ -57,22 +49,27 @@ export function packBatch(examples: readonly Example[], scale = 1): PackedBatch 
 }
 
 /**
- * First fit in the order given: bins of at most `maxTokens` inputs (a longer example has one to itself); packing off:
- * one example each.
+ * First fit in the order given: bins of at most `maxTokens` inputs (a longer item has one to itself); packing off: one
+ * item each. Items of length 0 are left out.
+ * @returns numbers of the items in each bin
  */
-export function fillBins(examples: readonly Example[], maxTokens: number, packing: boolean): Example[][] {
-  const bins: { items: Example[]; free: number }[] = [];
-  for (const example of examples) {
-    const n = inputLength(example);
+export function packLengths(lengths: ArrayLike<number>, maxTokens: number, packing: boolean): number[][] {
+  const bins: { items: number[]; free: number }[] = [];
+  for (let i = 0; i < lengths.length; i++) {
+    const n = lengths[i] ?? 0;
     if (n === 0) continue;
     const bin = packing ? bins.find((b) => b.free >= n) : undefined;
     if (bin) {
-      bin.items.push(example);
+      bin.items.push(i);
       bin.free -= n;
-    } else bins.push({ items: [example], free: maxTokens - n });
+    } else bins.push({ items: [i], free: maxTokens - n });
   }
   return bins.map((b) => b.items);
 }
+
+/** packLengths of examples in hand. */
+export const fillBins = (examples: readonly Example[], maxTokens: number, packing: boolean): Example[][] =>
+  packLengths(examples.map(inputLength), maxTokens, packing).map((bin) => bin.map((i) => examples[i] as Example));
 
 /** Σ of the weights that count, in double. */
 export function weightSum(examples: readonly Example[]): number {

@@ -2,9 +2,9 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { ConfigError } from '../base/errors.js';
-import { CHANNELS, type ChannelName } from '../data/example.js';
+import { CHANNELS, type ChannelName, type Example } from '../data/example.js';
 import { type FileSummary, loadDataset } from '../data/load.js';
-import { fillBins, packBatch } from '../data/pack.js';
+import { packBatch, packLengths } from '../data/pack.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
@@ -75,11 +75,15 @@ export async function evaluateLoss(
       let weighted = 0,
         weights = 0,
         tokens = 0;
-      const bins = fillBins(data.examples, recipe.train.tokensPerBatch ?? recipe.data.maxTokens, recipe.data.packing);
+      const bins = packLengths(
+        data.examples.inputLengths(),
+        recipe.train.tokensPerBatch ?? recipe.data.maxTokens,
+        recipe.data.packing,
+      );
       for (const [b, bin] of bins.entries()) {
         await setImmediate(); // lets messages in; native calls block this thread
         hooks.signal?.throwIfAborted();
-        const { batch, targets, channels } = packBatch(bin);
+        const { batch, targets, channels } = packBatch(bin.map((i) => data.examples.at(i) as Example));
         const { nll } = lossAndGradients(base, adapter?.model ?? null, batch, targets, {
           precision: recipe.train.precision,
           seed: 0,

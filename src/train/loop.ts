@@ -1,7 +1,7 @@
 // The training loop: steps in order, what each took and gave. It knows neither files nor models.
 import { setImmediate } from 'node:timers/promises';
 import { TrainError } from '../base/errors.js';
-import type { Example } from '../data/example.js';
+import type { Example, Examples } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { peakBytes } from '../native/device.js';
 import type { StepMetrics } from '../runs/metrics.js';
@@ -33,7 +33,7 @@ const places = (examples: readonly Example[]): string => {
 export async function* trainLoop(
   learner: Learner,
   moments: Moments,
-  examples: readonly Example[],
+  examples: Examples,
   plan: StepPlan,
   done: number,
   options: LoopOptions,
@@ -44,7 +44,7 @@ export async function* trainLoop(
   for (let step = done + 1; step <= plan.steps; step++) {
     const began = performance.now();
     const lr = learningRate(step, plan.steps, options);
-    const rows = plan.rows(step - 1).indices.map((i) => examples[i] as Example);
+    const rows = plan.rows(step - 1).indices.map((i) => examples.at(i) as Example);
     const batches = objective.batches(rows, options);
     optimizer.begin();
     let loss = 0;

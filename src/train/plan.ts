@@ -5,7 +5,7 @@ import { anonymousBytes, availableBytes } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
 import { loadDataset } from '../data/load.js';
 import { planSteps } from '../data/order.js';
-import { inputLength, type PackedBatch } from '../data/pack.js';
+import type { PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
 import { describeDevice, deviceRoom, useDevice } from '../native/device.js';
@@ -142,7 +142,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
     ...(signal ? { signal } : {}),
   });
   tokenizer.close();
-  const steps = planSteps(data.examples.map(inputLength), {
+  const steps = planSteps(data.examples.inputLengths(), {
     seed: t.seed,
     epochs: t.epochs,
     steps: t.steps,
@@ -153,7 +153,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
     throw new ConfigError('no_steps', `${file}: the data gives no training step; check data.train`);
   const limits = { tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, packing: recipe.data.packing };
   const batchesOf = (step: number): readonly PackedBatch[] => {
-    const rows = steps.rows(step).indices.flatMap((i) => data.examples[i] ?? []);
+    const rows = steps.rows(step).indices.flatMap((i) => data.examples.at(i) ?? []);
     return OBJECTIVES[t.method].batches(rows, limits);
   };
   const looked = Math.min(steps.steps, LOOKED_AT);

@@ -7,7 +7,6 @@ import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
 import { type Dataset, loadDataset } from '../data/load.js';
 import { planSteps, type StepPlan } from '../data/order.js';
-import { inputLength } from '../data/pack.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
@@ -79,7 +78,7 @@ const meanOfLast = (losses: readonly number[]): number => {
 };
 
 /** Tokens of the largest batch there can be. */
-function largestBatch(lengths: readonly number[], tokensPerBatch: number, packing: boolean): number {
+function largestBatch(lengths: Iterable<number>, tokensPerBatch: number, packing: boolean): number {
   let [longest, total] = [0, 0];
   for (const n of lengths) {
     longest = Math.max(longest, n);
@@ -123,7 +122,7 @@ async function prepare(recipe: Recipe, run: string, learner: TrainedLearner, sig
   });
   tokenizer.close();
   const t = recipe.train;
-  const lengths = data.examples.map(inputLength);
+  const lengths = data.examples.inputLengths();
   const plan = planSteps(lengths, {
     seed: t.seed,
     epochs: t.epochs,

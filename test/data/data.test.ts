@@ -6,11 +6,11 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { DataError, type TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { checkFile } from '../../src/data/check.js';
-import type { Example } from '../../src/data/example.js';
+import { type Example, inputLength } from '../../src/data/example.js';
 import { FORMATS } from '../../src/data/formats/index.js';
 import { type LoadContext, loadDataset, loadPrompts } from '../../src/data/load.js';
 import { deriveSeed, epochOrder, planSteps } from '../../src/data/order.js';
-import { fillBins, inputLength, packBatch, weightSum } from '../../src/data/pack.js';
+import { fillBins, packBatch, weightSum } from '../../src/data/pack.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { lossAndGradients } from '../../src/model/gpt-oss.js';
@@ -54,7 +54,7 @@ describe('chat rows', () => {
   };
 
   it('train exactly what the assistant must produce, each channel at its weight', async () => {
-    const { examples } = await load(`${JSON.stringify(row)}\n`, 'chat');
+    const examples = [...(await load(`${JSON.stringify(row)}\n`, 'chat')).examples];
     const shown = examples.map((e) => Array.from(e.tokens, (t, i) => [tokenizer.decode([t]), e.weights[i]] as const));
     // Trained text, and the weights it has, in order over all examples of the row.
     const stretches: [string, number][] = [];
@@ -82,7 +82,9 @@ describe('chat rows', () => {
       { role: 'assistant', content: 'no' },
     ];
     const { examples } = await load(`${JSON.stringify({ messages })}\n`, 'chat');
-    const returns = examples.flatMap((e) => Array.from(e.tokens)).filter((t) => t === tokenizer.special['<|return|>']);
+    const returns = [...examples]
+      .flatMap((e) => Array.from(e.tokens))
+      .filter((t) => t === tokenizer.special['<|return|>']);
     expect(returns).toHaveLength(1);
   });
 
@@ -164,7 +166,7 @@ describe('bad rows', () => {
       Buffer.concat([Buffer.from(good), Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x7d, 0x0a])]),
       'tokens',
       'not_utf8',
-      /:2: the line is not UTF-8/,
+      /:2: the row is not UTF-8/,
     ],
   ])('%s', async (_name, text, format, code, message) => {
     const error = await failing(load(text, format));

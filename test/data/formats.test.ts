@@ -41,7 +41,7 @@ describe.each(FORMATS)('$name', ({ name }) => {
     expect(rows).toBeGreaterThanOrEqual(5);
     const { examples, files } = await loadDataset([{ path, format: name }], context);
     expect(files[0]).toMatchObject({ rows, untrainedRows: 0 });
-    expect(new Set(examples.map((e) => e.source.line)).size).toBe(rows);
+    expect(new Set(Array.from(examples, (e) => e.source.line)).size).toBe(rows);
     for (const e of examples) {
       expect(e.weights.length).toBe(e.tokens.length);
       expect(Array.from(e.tokens).every((t) => t >= 0 && t < tokenizer.vocabSize)).toBe(true);

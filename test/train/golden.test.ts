@@ -49,7 +49,7 @@ function distance(got: Float32Array, want: Float32Array): number {
 
 function logitsOf(adapter: Adapter, row: number): Float32Array {
   using s = new Scope('activations');
-  const tokens = data.examples[row]?.tokens ?? new Int32Array();
+  const tokens = data.examples.at(row)?.tokens ?? new Int32Array();
   const batch = { tokens, positions: Int32Array.from(tokens, (_, i) => i), starts: Int32Array.of(0, tokens.length) };
   return logits(s, base, forwardHidden(s, base, adapter.model, batch, { precision: 'f32' }), 'f32').toFloat32();
 }
@@ -87,7 +87,7 @@ describe('training golden', () => {
         ) => lossAndGradients(base, adapter.model, b, t, { precision: 'f32', seed, grads: null, gradients: true }).nll,
       };
       const plan = planSteps(
-        data.examples.map((e) => e.tokens.length),
+        Array.from(data.examples, (e) => e.tokens.length),
         { seed: 1, steps: expected.options.steps, rowsPerStep: data.examples.length },
       );
       let n = 0;
