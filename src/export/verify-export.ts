@@ -87,7 +87,7 @@ async function checkDigests(dir: string, base: string, wantedBase: string, signa
         { file: name, got, wanted },
       );
   }
-  const got = await digestCheckpoint(base, options);
+  const got = await digestCheckpoint(base, { ...options, fresh: true });
   if (got !== wantedBase)
     throw new IntegrityError(
       'base_changed',

@@ -1,10 +1,10 @@
 // Opens a gpt-oss checkpoint folder: every tensor is mapped, none copied, but for a model on a device, whose weights
 // are copied there. Read: the released MXFP4 layout and the dequantised bf16 layout, in one file or in shards listed by
 // an index. Whatever is missing, twice there, unknown, of another dtype or shape than the config says, is refused here.
-import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
+import { type DigestOptions, digestFolder } from '../base/folder-digest.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceRoom } from '../native/device.js';
 import { inDryRun } from '../native/dry-run.js';
@@ -368,27 +368,13 @@ export function assemble(
 }
 
 /**
- * SHA-256 over what defines the model: config.json and the weight files with their names, in order. Reads every byte.
+ * SHA-256 over what defines the model: config.json and the weight files with their names, in order. A digest remembered
+ * from before is taken where that is safe (base/folder-digest.ts); `fresh` reads every byte.
  * @throws {DOMException} AbortError
  */
-export async function digestCheckpoint(
-  dir: string,
-  options: { readonly signal?: AbortSignal; readonly onProgress?: (bytes: number) => void } = {},
-): Promise<string> {
+export async function digestCheckpoint(dir: string, options: DigestOptions = {}): Promise<string> {
   const names = readdirSync(dir)
     .filter((n) => n === 'config.json' || n === INDEX || (n.endsWith('.safetensors') && n !== DENSE_CACHE))
     .sort();
-  const hash = createHash('sha256');
-  let done = 0;
-  for (const name of names) {
-    hash.update(`${name}\0`);
-    for await (const piece of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) {
-      options.signal?.throwIfAborted();
-      hash.update(piece as Buffer);
-      done += (piece as Buffer).length;
-      options.onProgress?.(done);
-    }
-    hash.update('\0');
-  }
-  return hash.digest('hex');
+  return (await digestFolder(dir, names, options)).digest;
 }

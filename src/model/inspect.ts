@@ -60,7 +60,7 @@ export async function inspectCheckpoint(
   const odd = oddities(dir, model);
   for (const layer of model.layers) layer.verify?.();
   if (options.full) odd.push(...nonFinite(model));
-  const digest = options.full ? await digestCheckpoint(dir, options) : null;
+  const digest = options.full ? await digestCheckpoint(dir, { ...options, fresh: true }) : null;
   return {
     dir,
     layout: model.experts,
