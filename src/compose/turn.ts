@@ -1,15 +1,16 @@
-// One turn of the assistant for generate and chat: stream it as it is sampled, or hold it back until it is judged.
+// One turn of the assistant, for whoever shows it: streamed as it is sampled, or held back until it is judged. What it
+// means for exit codes, for JSON and for the conversation is decided here.
 import { toConversation } from '../harmony/chat.js';
 import type { Effort, Message } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
-import type { EngineEvent, GenerateRequest } from '../infer/protocol.js';
+import type { DoneEvent, GenerateRequest } from '../infer/protocol.js';
 import { channelLabel } from '../safeguard/contract.js';
 import { HeldResponse, type ReleasedChannel } from '../safeguard/release.js';
 import type { Screen, ScreenResult } from '../safeguard/screen.js';
+import { transcript } from '../safeguard/transcript.js';
 
-type Done = Extract<EngineEvent, { readonly kind: 'done' }>;
 export interface Turn {
-  readonly done: Done;
+  readonly done: DoneEvent;
   /** null: no policy was given, everything was shown as it came. */
   readonly screened: { readonly channels: readonly ReleasedChannel[]; readonly result: ScreenResult } | null;
 }
@@ -27,24 +28,21 @@ export async function runTurn(
   show: Show,
   signal: AbortSignal,
 ): Promise<Turn> {
-  const held = screen ? new HeldResponse(screen) : null;
-  let done: Done | undefined;
-  const recipients = new Set<string>();
+  let done: DoneEvent | undefined;
+  const heads = new Set<string>();
   for await (const event of engine.generate(request, signal)) {
-    if (event.kind === 'done') {
-      done = event;
-      continue;
+    if (event.kind === 'done') done = event;
+    else if (!screen) {
+      const { channel, recipient, text } = event;
+      const key = `${channel} ${recipient ?? ''}`;
+      show(channel, recipient === null || heads.has(key) ? text : `to=${recipient} ${text}`, false);
+      heads.add(key);
     }
-    const { channel, recipient, text } = event;
-    // A recipient is text of the model like any other: it is judged with the call it heads.
-    const key = `${channel} ${recipient ?? ''}`;
-    const head = recipient !== null && !recipients.has(key) ? `to=${recipient} ` : '';
-    recipients.add(key);
-    if (held) held.push(channel, head + text);
-    else show(channel, head + text, false);
   }
   if (!done) throw new Error('the engine ended a turn without its last event');
-  if (!held) return { done, screened: null };
+  if (!screen) return { done, screened: null };
+  const held = new HeldResponse(screen);
+  for (const [channel, text] of Object.entries(transcript(done.messages))) held.push(channel, text);
   const screened = await held.release(signal);
   signal.throwIfAborted();
   for (const c of screened.channels) show(c.channel, c.text, c.withheld);
@@ -61,14 +59,7 @@ export function turnExitCode(turn: Turn): 0 | 10 | 30 {
 export function turnJson(turn: Turn): Record<string, unknown> {
   const { done, screened } = turn;
   const base = { finish: done.finish, usage: done.usage };
-  if (!screened) {
-    const channels = new Map<string, string>();
-    for (const m of done.messages) {
-      const name = channelLabel(m.role === 'assistant' ? (m.channel ?? '') : '');
-      channels.set(name, (channels.get(name) ?? '') + m.content);
-    }
-    return { ...base, channels: Object.fromEntries(channels), messages: done.messages };
-  }
+  if (!screened) return { ...base, channels: transcript(done.messages), messages: done.messages };
   const channels = Object.fromEntries(
     screened.channels.map((c) => [channelLabel(c.channel), c.withheld ? { withheld: true, notice: c.text } : c.text]),
   );
@@ -84,32 +75,6 @@ export function turnJson(turn: Turn): Record<string, unknown> {
   return { ...base, outcome: screened.result.outcome, channels, verdicts };
 }
 
-/** Analysis and other channels go to stderr, dimmed on a terminal; final goes to stdout. */
-export function createShow(dim: boolean): { show: Show; end(): void } {
-  let current: string | null = null;
-  const end = (): void => {
-    if (current === null) return;
-    (current === 'final' ? process.stdout : process.stderr).write(current === 'final' || !dim ? '\n' : '\x1b[0m\n');
-    current = null;
-  };
-  return {
-    end,
-    show(channel, text, withheld) {
-      const to = channel === 'final' ? process.stdout : process.stderr;
-      if (channel !== current) {
-        end();
-        if (channel !== 'final') to.write(dim ? `\x1b[2m${channelLabel(channel)}: ` : `${channelLabel(channel)}: `);
-        current = channel;
-      }
-      to.write(withheld && dim && channel === 'final' ? `\x1b[33m${printable(text)}\x1b[0m` : printable(text));
-    },
-  };
-}
-
-/** Text of a model must not drive the terminal: control characters but tab and newline are made visible. */
-export const printable = (text: string): string =>
-  text.replaceAll(/(?![\t\n])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
-
 /** A conversation's opening as training data has it, then the turns so far. */
 export function conversation(
   options: { readonly system?: string; readonly effort: Effort },
@@ -123,3 +88,14 @@ export function conversation(
   });
   return [...messages.slice(0, -1), ...turns];
 }
+
+/** What belongs in a history: a model may write headers that no history has. */
+const isAnswer = (m: Message): boolean => m.role === 'assistant' && (m.channel === 'analysis' || m.channel === 'final');
+/** Something of the turn was not released. */
+export const wasWithheld = (turn: Turn): boolean => turn.screened?.channels.some((c) => c.withheld) ?? false;
+/**
+ * The turns so far with this one. A turn of which something was withheld is left out whole: it must not come back by way
+ * of the context.
+ */
+export const continued = (turns: readonly Message[], user: Message, turn: Turn): readonly Message[] =>
+  wasWithheld(turn) ? turns : [...turns, user, ...turn.done.messages.filter(isAnswer)];

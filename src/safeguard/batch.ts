@@ -4,7 +4,9 @@ import { createReadStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { ConfigError, DataError, type ErrorCode } from '../base/errors.js';
+import type { Message } from '../harmony/types.js';
 import type { Channels, Screen, ScreenResult } from './screen.js';
+import { transcript } from './transcript.js';
 import type { Verdict } from './types.js';
 
 const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
@@ -131,18 +133,36 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
 function channelsOf(row: Row): Channels {
   if (row.text !== undefined) return Object.fromEntries([[row.channel ?? 'final', row.text]]);
   if (row.channels) return row.channels;
-  const text = new Map<string, string[]>();
-  const add = (channel: string, value: string | null | undefined): void => {
-    if (value) text.set(channel, [...(text.get(channel) ?? []), value]);
-  };
-  for (const m of row.messages ?? []) {
-    if (m.role !== 'assistant') continue;
-    for (const reasoning of [m.thinking, m.reasoning, m.reasoning_content]) add('analysis', reasoning);
-    add(m.channel ?? 'final', typeof m.content === 'string' ? m.content : m.content?.map((p) => p.text).join(''));
-    add('final', m.refusal);
-    for (const call of m.tool_calls ?? []) add('commentary', JSON.stringify(call));
-  }
-  return Object.fromEntries([...text].map(([channel, parts]) => [channel, parts.join('\n')]));
+  return transcript((row.messages ?? []).flatMap(written));
+}
+
+/** A tool call as servers write them; one of any other shape is judged as the JSON that it is. */
+const ToolCall = z.strictObject({
+  id: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,64}$/)
+    .optional(),
+  type: z.literal('function').optional(),
+  function: z.strictObject({ name: z.string(), arguments: z.string() }),
+});
+
+/** What the assistant wrote in a message of a row, as harmony has it: analysis, answer, refusal, tool calls. */
+function written(m: z.infer<typeof RowMessage>): Message[] {
+  if (m.role !== 'assistant') return [];
+  const name = m.name === undefined ? {} : { name: m.name };
+  const say = (channel: string, content: string | null | undefined): Message[] =>
+    content ? [{ role: 'assistant', channel, content, ...name }] : [];
+  return [
+    ...[m.thinking, m.reasoning, m.reasoning_content].flatMap((text) => say('analysis', text)),
+    ...say(m.channel ?? 'final', typeof m.content === 'string' ? m.content : m.content?.map((p) => p.text).join('')),
+    ...say('final', m.refusal),
+    ...(m.tool_calls ?? []).flatMap((value): Message[] => {
+      const call = ToolCall.safeParse(value).data?.function;
+      return call
+        ? [{ role: 'assistant', channel: 'commentary', recipient: `functions.${call.name}`, content: call.arguments }]
+        : say('commentary', JSON.stringify(value));
+    }),
+  ];
 }
 
 function expectOf(

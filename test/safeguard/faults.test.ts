@@ -301,9 +301,12 @@ describe('a failing judge', () => {
   it('is the table of docs/guides/safeguard.md', async () => {
     const guide = await readFile('docs/guides/safeguard.md', 'utf8');
     const table = /<!-- faults:[^\n]*\n([\s\S]*?)<!-- end of faults -->/.exec(guide)?.[1];
-    expect(table).toBe(
-      ['| The judge … | cause |', '|---|---|', ...faults.map((f) => `| ${f.name} | \`${f.cause}\` |`), ''].join('\n'),
-    );
+    const cells = (line: string): string[] =>
+      line
+        .split('|')
+        .slice(1, -1)
+        .map((c) => c.trim());
+    expect(table?.trim().split('\n').slice(2).map(cells)).toEqual(faults.map((f) => [f.name, `\`${f.cause}\``]));
   });
 
   it(`swept all ${faults.length}`, () => {

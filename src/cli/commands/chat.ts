@@ -11,6 +11,7 @@ import {
   type SamplingOptions,
   type ScreenOptions,
 } from '../engine-options.js';
+import { createShow } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions;
 const HELP = `  /reset           forget the conversation
@@ -18,9 +19,6 @@ const HELP = `  /reset           forget the conversation
   /system TEXT     new instructions; forgets the conversation
   /quit            end (also Ctrl-D)
 `;
-
-/** What belongs in a history: a model may write headers that no history has. */
-const isAnswer = (m: Message): boolean => m.role === 'assistant' && (m.channel === 'analysis' || m.channel === 'final');
 
 export const command: Command = {
   name: 'chat',
@@ -41,13 +39,17 @@ export const command: Command = {
         ),
       )
       .action(async (given: Options) => {
-        const [{ createInterface }, { runTurn, createShow, conversation }, { openScreen }, { TemperError }] =
-          await Promise.all([
-            import('node:readline/promises'),
-            import('../../compose/turn.js'),
-            import('../../compose/screening.js'),
-            import('../../base/errors.js'),
-          ]);
+        const [
+          { createInterface },
+          { continued, conversation, runTurn, wasWithheld },
+          { openScreen },
+          { TemperError },
+        ] = await Promise.all([
+          import('node:readline/promises'),
+          import('../../compose/turn.js'),
+          import('../../compose/screening.js'),
+          import('../../base/errors.js'),
+        ]);
         const signal = interruptSignal();
         const screen = await openScreen(given);
         try {
@@ -79,7 +81,7 @@ export const command: Command = {
                 process.stderr.write(`temper: ${word}: unknown command; /help lists them\n`);
               else if (word !== '') {
                 const user: Message = { role: 'user', content: line.trim() };
-                const output = createShow(process.stderr.isTTY === true);
+                const output = createShow();
                 try {
                   const turn = await runTurn(
                     engine,
@@ -89,10 +91,9 @@ export const command: Command = {
                     signal,
                   );
                   output.end();
-                  // What was withheld must not come back by way of the context.
-                  if (turn.screened?.channels.some((c) => c.withheld))
+                  history = continued(history, user, turn);
+                  if (wasWithheld(turn))
                     process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
-                  else history = [...history, user, ...turn.done.messages.filter(isAnswer)];
                 } catch (error) {
                   output.end();
                   if (!(error instanceof TemperError)) throw error;

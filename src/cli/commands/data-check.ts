@@ -2,6 +2,7 @@
 
 import type { FileCheck } from '../../data/check.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { styled } from '../terminal.js';
 
 interface Options {
   readonly format: string;
@@ -11,8 +12,11 @@ interface Options {
   readonly json?: boolean;
 }
 
-const ANSI = process.stdout.isTTY === true && !process.env.NO_COLOR;
-const trained = (text: string): string => (ANSI ? `\x1b[32m${text}\x1b[0m` : `⟦${text}⟧`);
+/** Green, or in ⟦ ⟧ where there are no colours. */
+const trained = (text: string): string => {
+  const green = styled('green', text);
+  return green === text ? `⟦${text}⟧` : green;
+};
 
 function show(file: FileCheck): string {
   const l = file.lengths;
@@ -29,7 +33,7 @@ function show(file: FileCheck): string {
   lines.push(`  sha256 ${file.sha256}`);
   for (const s of file.samples)
     lines.push(
-      `  ── line ${s.line}, what is trained is ${ANSI ? 'green' : 'in ⟦ ⟧'}`,
+      `  ── line ${s.line}, what is trained is ${trained('green').startsWith('⟦') ? 'in ⟦ ⟧' : 'green'}`,
       s.stretches.map((x) => (x.trained ? trained(x.text) : x.text)).join(''),
     );
   if (file.badRows)

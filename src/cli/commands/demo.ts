@@ -1,8 +1,8 @@
 // `temper demo`: the whole story on the embedded nano models.
 import { relative } from 'node:path';
-import { printable } from '../../compose/turn.js';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { printable } from '../terminal.js';
 
 export const command: Command = {
   name: 'demo',

@@ -10,6 +10,7 @@ import {
   type SamplingOptions,
   type ScreenOptions,
 } from '../engine-options.js';
+import { createShow } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions & { readonly json?: boolean };
 
@@ -40,17 +41,13 @@ export const command: Command = {
           'could not be judged.\n',
       )
       .action(async (argument: string, options: Options) => {
-        const [
-          { runTurn, createShow, turnExitCode, turnJson, conversation },
-          { openScreen },
-          { text },
-          { ConfigError },
-        ] = await Promise.all([
-          import('../../compose/turn.js'),
-          import('../../compose/screening.js'),
-          import('node:stream/consumers'),
-          import('../../base/errors.js'),
-        ]);
+        const [{ runTurn, turnExitCode, turnJson, conversation }, { openScreen }, { text }, { ConfigError }] =
+          await Promise.all([
+            import('../../compose/turn.js'),
+            import('../../compose/screening.js'),
+            import('node:stream/consumers'),
+            import('../../base/errors.js'),
+          ]);
         const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
@@ -59,7 +56,7 @@ export const command: Command = {
         try {
           const engine = await openModel(options);
           try {
-            const output = createShow(process.stderr.isTTY === true);
+            const output = createShow();
             const request = requestOf(conversation(options, [{ role: 'user', content: prompt }]), options);
             const turn = await runTurn(
               engine,

@@ -1,6 +1,8 @@
 // What generate and chat show of a turn, with a scripted engine and a scripted judge.
+
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { conversation, printable, runTurn, turnExitCode, turnJson } from '../../src/compose/turn.js';
+import { continued, conversation, runTurn, turnExitCode, turnJson, wasWithheld } from '../../src/compose/turn.js';
 import type { Message } from '../../src/harmony/types.js';
 import type { Engine } from '../../src/infer/engine.js';
 import type { EngineEvent } from '../../src/infer/protocol.js';
@@ -114,6 +116,58 @@ describe('a turn', () => {
   });
 });
 
+describe('the conversation goes on', () => {
+  const user: Message = { role: 'user', content: 'hi' };
+  it('with what was released, and without a turn of which something was withheld', async () => {
+    const answer = [say('analysis', 'fine'), say('commentary', '{}', 'functions.f'), say('final', 'done')];
+    const { turn } = await turnOf(answer, sober);
+    expect(wasWithheld(turn)).toBe(false);
+    expect(continued([], user, turn)).toEqual([user, answer[0], answer[2]]);
+    const { turn: blocked } = await turnOf([say('analysis', 'secret 7'), say('final', 'done')], sober);
+    expect(wasWithheld(blocked)).toBe(true);
+    expect(continued([user], user, blocked)).toEqual([user]);
+  });
+});
+
+it('whatever the model writes: only text that a judge saw and allowed is shown, nothing blocked is in text or JSON', async () => {
+  const field = fc.string({ maxLength: 8 });
+  const message = fc.record(
+    {
+      role: fc.constantFrom('assistant', 'assistant', 'user', 'tool', 'developer'),
+      channel: fc.oneof(fc.constantFrom('analysis', 'commentary', 'final'), field),
+      recipient: field,
+      name: field,
+      contentType: field,
+      // What is forbidden is marked so that it can be found again.
+      content: fc.oneof(
+        field,
+        fc.nat(99).map((n) => `⟪secret ${n}⟫`),
+      ),
+    },
+    { requiredKeys: ['role', 'content'] },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(message, { maxLength: 6 }), async (messages) => {
+      const allowed = new Set<string>();
+      const judge: Judge = {
+        name: 'j',
+        digest: 'd',
+        judge: async ({ content, nonce }) => {
+          const bad = content.includes('⟪');
+          if (!bad) allowed.add(content);
+          return { text: renderVerdict({ rule: bad ? 'N1' : null, nonce }), finish: 'stop' };
+        },
+      };
+      const { shown, json, code } = await turnOf(messages as Message[], judge);
+      for (const [, text, withheld] of shown) expect(withheld || allowed.has(text)).toBe(true);
+      expect(json).not.toContain('⟪');
+      expect(shown.some(([, text]) => text.includes('⟪'))).toBe(false);
+      expect(code).toBe(messages.some((m) => Object.values(m).some((v) => v.includes('⟪'))) ? 10 : code);
+    }),
+    { numRuns: 300 },
+  );
+});
+
 it('a turn ends the conversation it began with: system, developer, turns', () => {
   const user: Message = { role: 'user', content: 'hi' };
   const messages = conversation({ system: 'Be brief', effort: 'low' }, [user]);
@@ -121,8 +175,4 @@ it('a turn ends the conversation it began with: system, developer, turns', () =>
   expect(messages[0]?.content).toContain('Reasoning: low');
   expect(messages[1]?.content).toBe('# Instructions\n\nBe brief');
   expect(conversation({ effort: 'medium' }, [user]).map((m) => m.role)).toEqual(['system', 'user']);
-});
-
-it('text of a model cannot drive the terminal', () => {
-  expect(printable('a\x1b[2J\u009b\r\tb\n')).toBe('a\\x1b[2J\\x9b\\x0d\tb\n');
 });
