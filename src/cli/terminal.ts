@@ -14,7 +14,7 @@ export const styled = (style: Style, text: string, stream: Stream = process.stdo
 export const printable = (text: string): string =>
   text.replaceAll(/(?![\t\n])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 
-/** Analysis and other channels go to stderr, dimmed on a terminal; final goes to stdout, a notice in its place yellow. */
+/** Analysis and other channels go to stderr, dimmed on a terminal; final goes to stdout, a notice for it in yellow. */
 export function createShow(): { readonly show: Show; end(): void } {
   let current: string | null = null;
   const streamOf = (channel: string): Stream => (channel === 'final' ? process.stdout : process.stderr);

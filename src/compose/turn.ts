@@ -94,8 +94,8 @@ const isAnswer = (m: Message): boolean => m.role === 'assistant' && (m.channel =
 /** Something of the turn was not released. */
 export const wasWithheld = (turn: Turn): boolean => turn.screened?.channels.some((c) => c.withheld) ?? false;
 /**
- * The turns so far with this one. A turn of which something was withheld is left out whole: it must not come back by way
- * of the context.
+ * The turns so far with this one. A turn of which something was withheld is left out whole: it must not come back by
+ * way of the context.
  */
 export const continued = (turns: readonly Message[], user: Message, turn: Turn): readonly Message[] =>
   wasWithheld(turn) ? turns : [...turns, user, ...turn.done.messages.filter(isAnswer)];

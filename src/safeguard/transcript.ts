@@ -1,6 +1,6 @@
 // What of a response is judged. One rendering decides it, for answers as they are generated, for rows that are screened
-// and for whatever else gives out what a model wrote: what is judged is what is released, and nothing that a model wrote
-// is left out of it.
+// and for whatever else gives out what a model wrote: what is judged is what is released, and nothing that a model
+// wrote is left out of it.
 import { CONSTRAIN } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { channelLabel } from './contract.js';
@@ -9,7 +9,7 @@ import type { Channels } from './screen.js';
 /** Said of nearly every tool call; any other content type is text of the model. */
 const PLAIN_TYPES: readonly (string | undefined)[] = [undefined, 'json', `${CONSTRAIN}json`];
 
-/** A message that is not the assistant's, or of no known channel, belongs to none of these: it must not pass as final. */
+/** A message that is not the assistant's, or of no known channel, belongs to none of these: it is no final. */
 const channelOf = (m: Message): string => (m.role === 'assistant' ? channelLabel(m.channel ?? '') : 'other');
 
 /**

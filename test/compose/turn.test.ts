@@ -129,7 +129,7 @@ describe('the conversation goes on', () => {
   });
 });
 
-it('whatever the model writes: only text that a judge saw and allowed is shown, nothing blocked is in text or JSON', async () => {
+it('whatever the model writes, only text that a judge saw and allowed is shown, in text and in JSON', async () => {
   const field = fc.string({ maxLength: 8 });
   const message = fc.record(
     {

@@ -66,7 +66,7 @@ describe('transcript', () => {
     { requiredKeys: ['role', 'content'] },
   ) as fc.Arbitrary<Message>;
 
-  it('leaves no field of any message out, and lets nobody but the assistant speak on a channel of the assistant', () => {
+  it('leaves no field of any message out, and lets nobody else speak on a channel of the assistant', () => {
     fc.assert(
       fc.property(fc.array(message, { maxLength: 6 }), (messages) => {
         const judged = transcript(messages);

@@ -55,7 +55,7 @@ export const command: Command = {
       .description(`${this.summary}.`)
       .argument(
         '<file|recipe>',
-        'JSONL, JSON, Parquet or Arrow file, or a recipe (.yaml) whose train and eval files are checked as it would read them',
+        'JSONL, JSON, Parquet or Arrow file, or a recipe (.yaml): its train and eval files, as it would read them',
       )
       .option('--format <name>', 'row format of a file', 'chat')
       .option('--tokenizer <dir>', 'folder with tokenizer.json, for a file that holds text')
