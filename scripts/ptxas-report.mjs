@@ -1,6 +1,6 @@
-// node scripts/ptxas-report.mjs [--filter TEXT] [--architectures 80,90a]: compiles every native/cuda/*.cu for every
-// architecture with ptxas -v and writes bench/results/ptxas.md: registers, shared memory and spills of each kernel.
-// Exits with 1 when a kernel spills that is not listed below. Two compilers at a time.
+// node scripts/ptxas-report.mjs [--filter TEXT] [--architectures 80,90a]: compiles every .cu of native/cuda and
+// native/gpu for every architecture with ptxas -v and writes bench/results/ptxas.md: registers, shared memory and
+// spills of each kernel. Exits with 1 when a kernel spills that is not listed below. Two compilers at a time.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,8 +21,10 @@ if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status !== 0) {
   process.stderr.write('ptxas-report: nvcc is not in PATH; install the CUDA toolkit 12.8 or newer\n');
   process.exit(2);
 }
-const folder = join(root, 'native', 'cuda');
-const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+const sources = ['cuda', 'gpu']
+  .flatMap((room) =>
+    readdirSync(join(root, 'native', room), { recursive: true, encoding: 'utf8' }).map((f) => join('native', room, f)),
+  )
   .filter((f) => f.endsWith('.cu') && f.includes(filter))
   .sort();
 const scratch = mkdtempSync(join(tmpdir(), 'temper-ptxas-'));
@@ -44,7 +46,7 @@ function compile(source, arch) {
     '-gencode',
     `arch=compute_${arch},code=sm_${arch}`,
     '-c',
-    join('native', 'cuda', source),
+    source,
     '-o',
     output,
   ];
@@ -97,7 +99,7 @@ function demangle(names) {
   return out.map((n) =>
     n
       .replace(/^void /, '')
-      .replaceAll('temper::cuda::', '')
+      .replaceAll('temper::gpu::', '')
       .replaceAll('(anonymous namespace)::', '')
       .replace(/\([^()]*(\([^()]*\)[^()]*)*\)$/, ''),
   );
@@ -112,7 +114,7 @@ async function work() {
     const kernels = parse(await compile(source, arch)),
       names = kernels.length ? demangle(kernels.map((k) => k.mangled)) : [];
     kernels.forEach((k, i) => {
-      const key = `${source}\t${names[i]}`;
+      const key = `${basename(source)}\t${names[i]}`;
       if (!rows.has(key)) rows.set(key, new Map());
       rows.get(key).set(arch, k);
     });

@@ -42,9 +42,12 @@ const NATIVE_RANK: Readonly<Record<string, number>> = {
   tokenizer: 3,
   cpu: 3,
   cuda: 3,
+  gpu: 2.7,
   core: 2,
   include: 1,
 };
+/** What any maker's backend could compile stands on the words of a kernel and the op table alone. */
+const GPU_MAY_INCLUDE: readonly string[] = ['gpu', 'include', 'emulation'];
 /** The binding calls ops through the table only. */
 const BINDING_MAY_INCLUDE_OF_CPU: readonly string[] = ['cpu/ops.h', 'cpu/host/isa.h', 'cpu/host/machine_limits.h'];
 
@@ -133,6 +136,8 @@ function sweepNative(files: Files): Sweep {
         violations.push(`${path}:${a.line} ${from} → ${to}: a folder without a layer`);
       else if (from !== to && low >= high)
         violations.push(`${path}:${a.line} ${from} → ${to}: ${low > high ? 'points up' : 'points sideways'}`);
+      else if (from === 'gpu' && !GPU_MAY_INCLUDE.includes(to))
+        violations.push(`${path}:${a.line} gpu → ${a.to}: only gpu/ and temper/`);
       else if (from === 'binding' && to === 'cpu' && !BINDING_MAY_INCLUDE_OF_CPU.includes(a.to))
         violations.push(`${path}:${a.line} binding → ${a.to}: ops are called through the table`);
     }
@@ -223,6 +228,9 @@ it('finds planted violations', () => {
   expect(plantNative('native/include/temper/a.h', '#include "core/memory.h"')).toHaveLength(1);
   expect(plantNative('native/binding/a.cpp', '#include "cpu/matmul/matmul.h"')).toEqual([
     'native/binding/a.cpp:1 binding → cpu/matmul/matmul.h: ops are called through the table',
+  ]);
+  expect(plantNative('native/gpu/ops/a.cu', '#include "core/memory.h"')).toEqual([
+    'native/gpu/ops/a.cu:1 gpu → core/memory.h: only gpu/ and temper/',
   ]);
   expect(plantNative('native/cpu/a.cpp', '#include "core/gone.h"')).toHaveLength(1);
   expect(

@@ -52,7 +52,7 @@ temper_switch_stack:
 )");
 #endif
 
-namespace temper::cuda::emulation {
+namespace temper::gpu::emulation {
 
 thread_local Thread* running = nullptr;
 thread_local Uint3 block_index{};
@@ -616,9 +616,9 @@ void launch(cudaStream_t stream, dim3 grid, dim3 block, size_t shared, std::func
   submit(stream, [=, thread = std::move(thread)] { run_grid(grid, block, shared, thread); });
 }
 
-}  // namespace temper::cuda::emulation
+}  // namespace temper::gpu::emulation
 
-using namespace temper::cuda::emulation;
+using namespace temper::gpu::emulation;
 
 const char* cudaGetErrorName(cudaError_t e) {
   switch (e) {

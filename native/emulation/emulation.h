@@ -76,15 +76,15 @@ enum cudaDeviceAttr {
 };
 constexpr unsigned cudaHostAllocMapped = 2, cudaHostAllocPortable = 1, cudaHostAllocDefault = 0,
                    cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventDefault = 0;
-namespace temper::cuda::emulation {
+namespace temper::gpu::emulation {
 struct Stream;
 struct Event;
 struct Graph;
-}  // namespace temper::cuda::emulation
-using cudaStream_t = temper::cuda::emulation::Stream*;
-using cudaEvent_t = temper::cuda::emulation::Event*;
-using cudaGraph_t = temper::cuda::emulation::Graph*;
-using cudaGraphExec_t = temper::cuda::emulation::Graph*;
+}  // namespace temper::gpu::emulation
+using cudaStream_t = temper::gpu::emulation::Stream*;
+using cudaEvent_t = temper::gpu::emulation::Event*;
+using cudaGraph_t = temper::gpu::emulation::Graph*;
+using cudaGraphExec_t = temper::gpu::emulation::Graph*;
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem, sharedMemPerBlockOptin;
@@ -139,7 +139,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
 
-namespace temper::cuda::emulation {
+namespace temper::gpu::emulation {
 
 // What a machine of the tests looks like; set before a device is opened.
 struct Machine {
@@ -217,39 +217,39 @@ T shuffle(unsigned mask, T value, int source) {
 }
 unsigned ballot(unsigned mask, bool predicate);
 
-}  // namespace temper::cuda::emulation
+}  // namespace temper::gpu::emulation
 
-#define threadIdx (::temper::cuda::emulation::running->index)
-#define blockIdx (::temper::cuda::emulation::block_index)
-#define blockDim (::temper::cuda::emulation::block_shape)
-#define gridDim (::temper::cuda::emulation::grid_shape)
+#define threadIdx (::temper::gpu::emulation::running->index)
+#define blockIdx (::temper::gpu::emulation::block_index)
+#define blockDim (::temper::gpu::emulation::block_shape)
+#define gridDim (::temper::gpu::emulation::grid_shape)
 
-inline void __syncthreads() { ::temper::cuda::emulation::barrier(); }
-inline int __syncthreads_count(int p) { return ::temper::cuda::emulation::barrier_count(p != 0); }
-inline int __syncthreads_or(int p) { return ::temper::cuda::emulation::barrier_count(p != 0) > 0; }
-inline void __syncwarp(unsigned mask = 0xffffffffu) { ::temper::cuda::emulation::ballot(mask, true); }
-inline unsigned __ballot_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p != 0); }
-inline int __any_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p != 0) != 0; }
-inline int __all_sync(unsigned mask, int p) { return ::temper::cuda::emulation::ballot(mask, p == 0) == 0; }
+inline void __syncthreads() { ::temper::gpu::emulation::barrier(); }
+inline int __syncthreads_count(int p) { return ::temper::gpu::emulation::barrier_count(p != 0); }
+inline int __syncthreads_or(int p) { return ::temper::gpu::emulation::barrier_count(p != 0) > 0; }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { ::temper::gpu::emulation::ballot(mask, true); }
+inline unsigned __ballot_sync(unsigned mask, int p) { return ::temper::gpu::emulation::ballot(mask, p != 0); }
+inline int __any_sync(unsigned mask, int p) { return ::temper::gpu::emulation::ballot(mask, p != 0) != 0; }
+inline int __all_sync(unsigned mask, int p) { return ::temper::gpu::emulation::ballot(mask, p == 0) == 0; }
 template <class T>
 T __shfl_sync(unsigned mask, T x, int source, int width = 32) {
-  const int lane = ::temper::cuda::emulation::running->lane;
-  return ::temper::cuda::emulation::shuffle(mask, x, (lane & ~(width - 1)) | (source & (width - 1)));
+  const int lane = ::temper::gpu::emulation::running->lane;
+  return ::temper::gpu::emulation::shuffle(mask, x, (lane & ~(width - 1)) | (source & (width - 1)));
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T x, int bits, int width = 32) {
-  const int lane = ::temper::cuda::emulation::running->lane, to = lane ^ bits;
-  return ::temper::cuda::emulation::shuffle(mask, x, (to & ~(width - 1)) > (lane & ~(width - 1)) ? lane : to);
+  const int lane = ::temper::gpu::emulation::running->lane, to = lane ^ bits;
+  return ::temper::gpu::emulation::shuffle(mask, x, (to & ~(width - 1)) > (lane & ~(width - 1)) ? lane : to);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T x, unsigned by, int width = 32) {
-  const int lane = ::temper::cuda::emulation::running->lane, to = lane - static_cast<int>(by);
-  return ::temper::cuda::emulation::shuffle(mask, x, to < (lane & ~(width - 1)) ? lane : to);
+  const int lane = ::temper::gpu::emulation::running->lane, to = lane - static_cast<int>(by);
+  return ::temper::gpu::emulation::shuffle(mask, x, to < (lane & ~(width - 1)) ? lane : to);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T x, unsigned by, int width = 32) {
-  const int lane = ::temper::cuda::emulation::running->lane, to = lane + static_cast<int>(by);
-  return ::temper::cuda::emulation::shuffle(mask, x, to >= (lane & ~(width - 1)) + width ? lane : to);
+  const int lane = ::temper::gpu::emulation::running->lane, to = lane + static_cast<int>(by);
+  return ::temper::gpu::emulation::shuffle(mask, x, to >= (lane & ~(width - 1)) + width ? lane : to);
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}

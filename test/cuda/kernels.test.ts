@@ -1,4 +1,4 @@
-// A launch lets a kernel begin before the kernels ahead of it have ended (native/cuda/runtime.h). One that does not
+// A launch lets a kernel begin before the kernels ahead of it have ended (native/gpu/runtime.h). One that does not
 // wait first races with them, which the emulation cannot show.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,10 +27,14 @@ function firstStatements(text: string): string[] {
 }
 
 it('every kernel waits first for those ahead of it', () => {
-  const dir = join(packageRoot, 'native', 'cuda');
-  const found = readdirSync(dir, { recursive: true, encoding: 'utf8' })
-    .filter((f) => /\.cuh?$/.test(f))
-    .flatMap((f) => firstStatements(readFileSync(join(dir, f), 'utf8')).map((s) => `${f}: ${s}`));
+  const found = ['cuda', 'gpu'].flatMap((room) => {
+    const dir = join(packageRoot, 'native', room);
+    const kernels = readdirSync(dir, { recursive: true, encoding: 'utf8' })
+      .filter((f) => /\.cuh?$/.test(f))
+      .flatMap((f) => firstStatements(readFileSync(join(dir, f), 'utf8')).map((s) => `${f}: ${s}`));
+    expect(kernels.length).toBeGreaterThanOrEqual(20);
+    return kernels;
+  });
   expect(found.length).toBeGreaterThanOrEqual(60);
   expect(found.filter((s) => !s.endsWith(': wait_for_previous();'))).toEqual([]);
 });

@@ -9,9 +9,9 @@
 // multiprocessor: 0.15 ms on 132 of them at 1.75 GHz. H200, 4,096 tokens: 0.75 ms with one part, 2.0 with three.
 #include "cuda/attention/attention.h"
 
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace attention {
 namespace {
 
@@ -265,4 +265,4 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
   else forward<kPartsF32, 4>(f);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -8,10 +8,10 @@
 // batch around it, nor whether the blocks were computed one after another (prefill, training) or at once (decode) can
 // be told from the result.
 #pragma once
-#include "cuda/device/device.cuh"
-#include "cuda/device/vector.cuh"
+#include "cuda/device/tensor_cores.cuh"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda::attention {
+namespace temper::gpu::attention {
 
 constexpr int kKeys = 64;               // of a block
 constexpr int kWidth = 64;              // head width of the tensor-core kernels; a narrower head is padded with zeros
@@ -329,4 +329,4 @@ struct Sinks {
   }
 };
 
-}  // namespace temper::cuda::attention
+}  // namespace temper::gpu::attention

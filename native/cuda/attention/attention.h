@@ -6,7 +6,7 @@
 #include "cuda/attention/attention.cuh"
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda::attention {
+namespace temper::gpu::attention {
 
 // rows may be read 16 bytes at a time
 inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(16, {t.data}); }
@@ -80,4 +80,4 @@ void forward_split(const Forward& f);
 void forward_wide(const Forward& f);
 void backward_wide(const Backward& b);
 
-}  // namespace temper::cuda::attention
+}  // namespace temper::gpu::attention

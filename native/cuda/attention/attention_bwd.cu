@@ -7,9 +7,9 @@
 // some twice; k, v, dk, dv 2 KB each). T = 4096, full: 481 GF, 0.61 ms at 790 TFLOP/s for one part and 3.7 ms for
 // three; 0.4 GB, 0.1 ms at 4.3 TB/s; 1.1 G exponentials, 0.3 ms. H200: 3.5 ms and 12.9 ms.
 #include "cuda/attention/attention.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace attention {
 namespace {
 
@@ -417,4 +417,4 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   else backward<kPartsF32, 1, 4, 4, 16>(b, stats.data());
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

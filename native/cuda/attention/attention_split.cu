@@ -9,7 +9,7 @@
 // TFLOP/s.
 #include "cuda/attention/attention.h"
 
-namespace temper::cuda::attention {
+namespace temper::gpu::attention {
 namespace {
 
 // kStride: floats between rows of scores, so that a warp's pairs lie in different banks
@@ -360,4 +360,4 @@ void forward_split(const Forward& f) {
            dim3(kThreads), 0, a);
 }
 
-}  // namespace temper::cuda::attention
+}  // namespace temper::gpu::attention

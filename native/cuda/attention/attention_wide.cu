@@ -4,7 +4,7 @@
 // backward, all on CUDA cores; K and V come out of L2 again for every row.
 #include "cuda/attention/attention.h"
 
-namespace temper::cuda::attention {
+namespace temper::gpu::attention {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarp, kElements = 8;  // elements of a row to a lane
@@ -158,4 +158,4 @@ void backward_wide(const Backward& b) {
          0, b);
 }
 
-}  // namespace temper::cuda::attention
+}  // namespace temper::gpu::attention

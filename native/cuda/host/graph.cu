@@ -10,7 +10,7 @@
 #include "cuda/host/open.h"
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct RecordedGraph {
   int memory = 0;
@@ -92,4 +92,4 @@ void free_graph(RecordedGraph* graph) noexcept {
   delete graph;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -3,7 +3,7 @@
 // wait for the device or read the host's memory.
 #pragma once
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct RecordedGraph;
 void begin_graph();             // Throws Error{"graph_recording"} when one is under way.
@@ -14,4 +14,4 @@ void free_graph(RecordedGraph* graph) noexcept;
 bool recording() noexcept;           // by this thread
 void wait_for_recording() noexcept;  // until no other thread records: what it calls would be recorded with it
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -13,7 +13,7 @@
 
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr size_t kAlign = 256;                // what the hardware's widest copies and cuBLASLt want
@@ -321,4 +321,4 @@ void forget_device_memory() noexcept {
   s.total = s.total_peak = s.in_use = s.held = s.held_peak = s.limit = 0;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include "temper/memory.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct DeviceMemory {
   MemoryStats counted;  // asked for, by category; `cached` is what is held and not in use
@@ -27,4 +27,4 @@ void release_graph_memory(int graph) noexcept;
 // After the device was closed: forgets everything. Only for tests and close().
 void forget_device_memory() noexcept;
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct Description {
   int index = 0, major = 0, minor = 0, multiprocessors = 0, shared_per_block = 0;
@@ -25,4 +25,4 @@ void open_device(int index, size_t memory_limit);
 void close_device() noexcept;
 bool device_is_open() noexcept;
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

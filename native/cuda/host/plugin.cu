@@ -7,14 +7,14 @@
 #include "cuda/host/prefetch.h"
 #include "cuda/host/runtime.h"
 #include "cuda/host/transfer.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 #include "temper/backend.h"
 
 #if !defined(TEMPER_CUDA_BUILT_FOR)
 #define TEMPER_CUDA_BUILT_FOR "the host"
 #endif
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 void get_versions(int32_t* driver, int32_t* runtime) {
@@ -70,11 +70,11 @@ void do_end_graph(void** graph, int32_t abandon) {
 void do_launch_graph(void* graph) { launch_graph(static_cast<const RecordedGraph*>(graph)); }
 
 }  // namespace
-}  // namespace temper::cuda
+}  // namespace temper::gpu
 
 extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_backend() {
   using namespace temper;
-  using namespace temper::cuda;
+  using namespace temper::gpu;
 #if defined(TEMPER_CUDA_EMULATION)
   constexpr const char* kName = "cuda-emulation";
 #else
@@ -89,10 +89,10 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
                                         Guard<&get_versions>::call,
                                         Guard<&get_count>::call,
                                         Guard<&get_info>::call,
-                                        Guard<&cuda::open>::call,
+                                        Guard<&gpu::open>::call,
                                         Guard<&get_opened>::call,
                                         close_device,
-                                        Guard<&cuda::allocate>::call,
+                                        Guard<&gpu::allocate>::call,
                                         release_device,
                                         Guard<&get_memory>::call,
                                         [] { Guard<&reset_device_peaks>::call(); },

@@ -14,7 +14,7 @@
 #include "cuda/host/graph.h"
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr size_t kStage = size_t{16} << 20;
@@ -154,4 +154,4 @@ void release_prefetch() noexcept {
   f.stream = nullptr;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 // Copies `bytes` from host memory (mapped files too) to the device, after all ops called so far. The host memory must
 // stay until `arrive` returned. Returns a ticket from 1 on.
@@ -14,4 +14,4 @@ uint64_t prefetch(void* device_to, const void* host, size_t bytes);
 void arrive(uint64_t ticket);
 void release_prefetch() noexcept;  // before the device is closed
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -18,7 +18,7 @@
 #include "cuda/host/prefetch.h"
 #include "cuda/host/transfer.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kOldestMajor = 8;  // sm_80: bf16 mma and cp.async
@@ -207,7 +207,13 @@ void close_device() noexcept {
 
 bool device_is_open() noexcept { return state().open; }
 
-#if !defined(TEMPER_CUDA_EMULATION)
+Fault* fault() { return device().fault; }
+
+#if defined(TEMPER_CUDA_EMULATION)
+void launch_emulated(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
+  emulation::launch(device().stream, grid, block, shared, std::move(thread));
+}
+#else
 void launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared, void** arguments) {
   const Device& d = device();
   cudaLaunchAttribute early{};
@@ -270,4 +276,4 @@ void synchronize() {
   raise(found);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

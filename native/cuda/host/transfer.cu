@@ -9,7 +9,7 @@
 #include "cuda/host/graph.h"
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr size_t kStage = size_t{16} << 20;
@@ -80,4 +80,4 @@ void release_staging() noexcept {
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

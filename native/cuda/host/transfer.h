@@ -2,7 +2,7 @@
 #pragma once
 #include <cstddef>
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 // Returns when `host` may be reused.
 void upload(void* device, const void* host, size_t bytes);
@@ -12,4 +12,4 @@ void copy_on_device(void* to, const void* from, size_t bytes);
 void zero_on_device(void* device, size_t bytes);
 void release_staging() noexcept;
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

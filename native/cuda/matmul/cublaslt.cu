@@ -12,7 +12,7 @@
 
 #include "temper/error.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 // Public constants of cublas_api.h, cublasLt.h and library_types.h.
@@ -198,4 +198,4 @@ bool multiply_cublaslt(const DenseProduct& p) {
   return exact && run(*exact) == 0;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -7,7 +7,7 @@
 
 #include "cuda/host/runtime.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct CublasLtAlgo {
   uint64_t data[8];
@@ -57,4 +57,4 @@ struct DenseProduct {
 // same algorithm in one process; those whose order of summation can vary from run to run are not asked for.
 bool multiply_cublaslt(const DenseProduct& product);
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -11,12 +11,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "cuda/device/vector.cuh"
 #include "cuda/matmul/cublaslt.h"
 #include "cuda/matmul/matmul.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 // rows, and outputs and inputs, from which a dense product goes to the library
@@ -173,4 +173,4 @@ bool multiply_library(const Product& p, Staging& staging, bool whenever_possible
   return grouped ? multiply_experts(p, staging) : multiply_dense(p, staging);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

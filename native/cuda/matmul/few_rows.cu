@@ -21,10 +21,11 @@
 // (ncu, cold caches): 33 µs on average with bf16 weights, the head included, 18 with MXFP4.
 #include <algorithm>
 
-#include "cuda/device/mxfp4.cuh"
+#include "cuda/device/tensor_cores.cuh"
 #include "cuda/matmul/matmul.h"
+#include "gpu/mxfp4.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp, kColumns = 8, kOutputs = 16;
@@ -511,4 +512,4 @@ bool multiply_few_rows(const Product& product, int64_t precision) {
   return true;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

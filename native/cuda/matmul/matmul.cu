@@ -7,7 +7,7 @@
 #include "cuda/matmul/matmul_place.cuh"
 #include "temper/error.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kColumns = 32, kRowLanes = 8;
@@ -52,14 +52,6 @@ __global__ void __launch_bounds__(kColumns* kRowLanes) column_sums(const ColumnS
 }
 
 }  // namespace
-
-DropoutMask dropout_mask(double p, int64_t seed) {
-  if (p <= 0) return {};
-  uint64_t z = static_cast<uint64_t>(seed) + 0x9e3779b97f4a7c15ull;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return {z ^ (z >> 31), static_cast<uint32_t>(p * 16777216.0), static_cast<float>(1.0 / (1.0 - p))};
-}
 
 namespace {
 MatmulChoice& choice() {
@@ -111,4 +103,4 @@ void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* of
          dim3(kColumns * kRowLanes), 0, args);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

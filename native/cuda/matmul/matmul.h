@@ -7,20 +7,12 @@
 #include <vector>
 
 #include "cuda/host/runtime.h"
+#include "gpu/dropout.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 enum class Kind : uint8_t { f32, bf16, mxfp4, q8 };
 inline Kind kind_of(const Tensor& t) { return t.dtype == DType::bf16 ? Kind::bf16 : Kind::f32; }
-
-// The dropout factor of element i of a [T,C] tensor: 0 or 1/(1−p), from a hash of (seed, i) as on the CPU
-// (cpu/dropout.h).
-struct DropoutMask {
-  uint64_t key = 0;
-  uint32_t limit = 0;  // of 2^24; 0: no dropout
-  float keep_scale = 1.0f;
-};
-DropoutMask dropout_mask(double p, int64_t seed);
 
 // An operand with an outer index o (a row of A, a column of B) and the contraction index k. Memory holds `count` rows
 // of `ld` elements; k runs along a row (k_inner) or across rows.
@@ -125,4 +117,4 @@ void multiply_tiles(const Product& product, Staging& staging);  // matmul_tiles.
 void add_column_sums(const Source& x, int64_t n, int64_t rows, const int32_t* offsets, int64_t groups, float* sum,
                      const char* op);
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

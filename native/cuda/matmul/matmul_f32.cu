@@ -2,10 +2,10 @@
 // threads of 4×4 sums, k in steps of
 // 16. Every element is summed in the order of k in f32. Made to be right on any device and layout; training runs at
 // precision 1.
-#include "cuda/device/dropout.cuh"
 #include "cuda/matmul/matmul_place.cuh"
+#include "gpu/dropout.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kTile = 64, kDeep = 16, kThreads = 256, kPerThread = 4;
@@ -144,4 +144,4 @@ void multiply_exact(const Product& p) {
   launch(exact_kernel, dim3(static_cast<unsigned>(tile_bound(p, kTile, kTile))), dim3(kThreads), 0, args);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

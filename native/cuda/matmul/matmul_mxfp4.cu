@@ -22,10 +22,11 @@
 // Shared memory: 6 stages of x (16 KiB), codes (8 KiB) and scales (4 KiB): 169 KiB, one block a multiprocessor.
 #include <type_traits>
 
+#include "cuda/device/tensor_cores.cuh"
 #include "cuda/matmul/matmul_tiles.cuh"
 #include "temper/error.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kTokens = 128, kOutputs = 256, kGroup = 128, kThreadsHere = 3 * kGroup;
@@ -385,4 +386,4 @@ void multiply_mxfp4(const Product& p, Staging& staging) {
          dim3(static_cast<unsigned>(tile_bound(p, kTokens, kOutputs))), dim3(kThreadsHere), kSharedBytes, args);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -1,10 +1,10 @@
 // Which piece of a product a block computes: its group, rows, columns and stretch of k, read from the offsets in device
 // memory.
 #pragma once
-#include "cuda/device/device.cuh"
+#include "cuda/device/tensor_cores.cuh"
 #include "cuda/matmul/matmul.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 // The shape of a product as kernels see it; int holds every extent (checked on the host), offsets into memory are
 // 64-bit.
@@ -114,4 +114,4 @@ inline int64_t tile_bound(const Product& p, int64_t tile_m, int64_t tile_n) {
   return blocks_for(p.m, tile_m) * n_tiles * (p.ragged == Ragged::k ? p.groups : 1);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

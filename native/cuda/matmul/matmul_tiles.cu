@@ -1,10 +1,10 @@
 // Host side of the tensor-core product: operands are staged as bf16 where they must be, a tile size and a split of k
 // are chosen, partial sums are added.
-#include "cuda/device/dropout.cuh"
 #include "cuda/matmul/matmul_tiles.cuh"
+#include "gpu/dropout.cuh"
 #include "temper/error.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int64_t kSplitTiles = 128, kSplitBlocks = 16, kMaxSplits = 32, kLongBlocks = 128;
@@ -154,4 +154,4 @@ void multiply_tiles(const Product& p, Staging& staging) {
   launch(add_parts, dim3(static_cast<unsigned>(blocks_for(p.m * p.n, kThreads))), dim3(kThreads), 0, add);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

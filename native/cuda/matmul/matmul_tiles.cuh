@@ -23,11 +23,11 @@
 // No spills on sm_80, 86, 89, 90a, 120. H200: q_proj of gpt-oss at 4,096 tokens 244 TFLOP/s, experts at 512 rows 147 to
 // 179, LoRA and staging included.
 #pragma once
-#include "cuda/device/mxfp4.cuh"
-#include "cuda/device/vector.cuh"
 #include "cuda/matmul/matmul_place.cuh"
+#include "gpu/mxfp4.cuh"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 struct TileOperand {
   const void* data;
@@ -424,4 +424,4 @@ TileChoice tile_choice() {
   return {tile_kernel<Size, B, AInner, BInner, Stages>, tile_shared<Size, B>(Stages), tile_threads<Size>()};
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -1,7 +1,7 @@
 // The tile kernels whose B is bf16 in memory.
 #include "cuda/matmul/matmul_tiles.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 TileChoice bf16_tiles(TileSize size, bool a_inner, bool b_inner, int shared_limit) {
   if (size == TileSize::small) {
@@ -19,4 +19,4 @@ TileChoice bf16_tiles(TileSize size, bool a_inner, bool b_inner, int shared_limi
                  : tile_choice<TileSize::large, Kind::bf16, true, false, 2>();
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

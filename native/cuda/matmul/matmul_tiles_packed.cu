@@ -2,7 +2,7 @@
 // architecture holds it) or four.
 #include "cuda/matmul/matmul_tiles.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 TileChoice mxfp4_tiles(TileSize size, bool b_inner, int shared_limit) {
   if (size == TileSize::small)
@@ -20,4 +20,4 @@ TileChoice q8_tiles(TileSize size, int) {
   return tile_choice<TileSize::large, Kind::q8, true, true, 3>();
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

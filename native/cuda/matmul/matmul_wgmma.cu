@@ -8,9 +8,10 @@
 // multiprocessor. An H200 ran q_proj of gpt-oss at 4096 tokens, LoRA and staging included, at 278 TFLOP/s with these,
 // 244 with mma.sync, 408 with cuBLASLt, which `auto` takes where it is found. MXFP4 decoded into shared memory ran here
 // at 165 TFLOP/s, below mma.sync, and is gone: matmul_mxfp4.cu decodes into registers.
+#include "cuda/device/tensor_cores.cuh"
 #include "cuda/matmul/matmul_tiles.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kTileM = 128, kTileN = 192, kWide = 256, kStages = 5, kAhead = kStages - 2;
@@ -162,4 +163,4 @@ bool multiply_wgmma(const Product& p, Staging& staging, bool whenever_possible) 
   return true;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -1,12 +1,12 @@
 // bf16 copies of f32 operands: gathered, scaled, masked or transposed on the way, rows padded with zeros to 16 bytes.
 // Bound by memory: 4 bytes read and 2 written per element; 8 elements a thread, 16-byte accesses where the rows allow
 // them.
-#include "cuda/device/dropout.cuh"
-#include "cuda/device/vector.cuh"
 #include "cuda/matmul/matmul.h"
+#include "gpu/dropout.cuh"
+#include "gpu/vector.cuh"
 #include "temper/error.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kChunk = 8;
@@ -166,4 +166,4 @@ Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, 
   return to;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -1,9 +1,9 @@
 // One linear per expert over rows sorted by expert: one Product whose tiles find their expert in the offsets, so that
 // nothing is read back to the host.
 #include "cuda/matmul/matmul.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 // The experts' weights as the right operand: contracted over C (forward) or over N (backward).
@@ -121,4 +121,4 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
   if (dB) gradient(N, R, dB->f32(), weighted, columns(rows_of(h->f32(), P, R)), alpha, staging);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -1,8 +1,8 @@
 // Dense linear with an optional LoRA pair, on f32, bf16 or q8 weights, on the product core of matmul.h.
 #include "cuda/matmul/matmul.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 Source rows_of(const float* data, int64_t count, int64_t ld) { return {.data = data, .ld = ld, .count = count}; }
@@ -90,4 +90,4 @@ void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, Tenso
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

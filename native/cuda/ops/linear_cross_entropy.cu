@@ -5,9 +5,9 @@
 #include <cfloat>
 
 #include "cuda/matmul/matmul.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kRowThreads = 512;
@@ -115,4 +115,4 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -13,9 +13,9 @@
 namespace temper::test {
 namespace {
 
-using cuda::CublasLt;
-using cuda::CublasLtAlgo;
-using cuda::CublasLtResult;
+using gpu::CublasLt;
+using gpu::CublasLtAlgo;
+using gpu::CublasLtResult;
 
 struct Desc {
   int compute = 0, scale = 0;
@@ -143,12 +143,12 @@ const CublasLt kStandIn{
 }  // namespace
 
 void check_cublaslt(const Backend& emulated, Tally& tally) {
-  report(tally, !cuda::cublaslt() && std::string(cuda::cublaslt_state()).find("cuBLASLt") != std::string::npos,
-         std::string("cublaslt: a library on an emulated device? ") + cuda::cublaslt_state());
-  cuda::set_matmul_choice(cuda::MatmulChoice::cublaslt);
+  report(tally, !gpu::cublaslt() && std::string(gpu::cublaslt_state()).find("cuBLASLt") != std::string::npos,
+         std::string("cublaslt: a library on an emulated device? ") + gpu::cublaslt_state());
+  gpu::set_matmul_choice(gpu::MatmulChoice::cublaslt);
   Backend library = emulated;
   for (bool picky : {false, true}) {
-    cuda::use_cublaslt(&kStandIn);
+    gpu::use_cublaslt(&kStandIn);
     g_picky = picky;
     g_products = 0;
     library.name = picky ? "emulation, cublaslt that refuses some" : "emulation, cublaslt";
@@ -157,12 +157,12 @@ void check_cublaslt(const Backend& emulated, Tally& tally) {
     report(tally, g_products > 60, library.name + ": " + std::to_string(g_products) + " products went to the library");
     report(tally, g_live == 0, library.name + ": " + std::to_string(g_live) + " descriptors are left");
   }
-  cuda::use_cublaslt(nullptr);
+  gpu::use_cublaslt(nullptr);
   const int64_t before = g_products;
   library.name = "emulation, cublaslt wanted and missing";
   check_cases(library, true, "to the bit", tally);
   report(tally, g_products == before, "cublaslt: the stand-in was called after it was taken away");
-  cuda::set_matmul_choice(cuda::MatmulChoice::automatic);
+  gpu::set_matmul_choice(gpu::MatmulChoice::automatic);
 }
 
 }  // namespace temper::test

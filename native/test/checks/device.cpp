@@ -68,7 +68,7 @@ std::string code_of(const std::function<void()>& f) {
 
 Backend emulated_backend() {
   Backend b = over(temper_backend());
-  using cuda::emulation::Order;
+  using gpu::emulation::Order;
 #if defined(__SANITIZE_ADDRESS__)  // four times slower, and the order changes no address
   const std::vector<Order> orders = {Order::rising};
 #else
@@ -77,7 +77,7 @@ Backend emulated_backend() {
   for (Order order : orders)
     b.variants.push_back({order == Order::rising ? "rising threads" : "falling threads", "emulation", [order] {
                             set_thread_count(2);
-                            cuda::emulation::set_order(order);
+                            gpu::emulation::set_order(order);
                           }});
   return b;
 }
@@ -95,7 +95,7 @@ Backend cuda_backend() {
 }
 
 void check_device(Tally& tally) {
-  using namespace cuda;
+  using namespace gpu;
   constexpr size_t kMiB = size_t{1} << 20;
   emulation::Machine& machine = emulation::machine();
   const emulation::Machine before = machine;

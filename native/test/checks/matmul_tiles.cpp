@@ -42,10 +42,10 @@ bool same(const Values& a, const Values& b) {
 
 void check_tiles(const Backend& emulated, Tally& tally) {
   emulated.variants[0].enter();
-  cuda::Device& device = cuda::device();
-  const cuda::Device as_opened = device;
-  const cuda::MatmulChoice as_chosen = cuda::matmul_choice();
-  cuda::set_matmul_choice(cuda::MatmulChoice::mma);  // the other kernels have sums of their own
+  gpu::Device& device = gpu::device();
+  const gpu::Device as_opened = device;
+  const gpu::MatmulChoice as_chosen = gpu::matmul_choice();
+  gpu::set_matmul_choice(gpu::MatmulChoice::mma);  // the other kernels have sums of their own
   struct Setting {
     const char* name;
     int multiprocessors, shared;
@@ -81,7 +81,7 @@ void check_tiles(const Backend& emulated, Tally& tally) {
     }
   }
   device = as_opened;
-  cuda::set_matmul_choice(as_chosen);
+  gpu::set_matmul_choice(as_chosen);
   report(tally, compared >= 3 * 8, "tiles: only " + std::to_string(compared) + " runs of cases named for tiles");
 
   const Value none(nullptr), x = floats({70, 64}, 1), w = bytes_u8({1, 40, 2, 16}, 2),

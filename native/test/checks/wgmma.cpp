@@ -9,15 +9,15 @@
 namespace temper::test {
 
 void check_wgmma(const Backend& emulated, Tally& tally) {
-  cuda::set_matmul_choice(cuda::MatmulChoice::wgmma);
+  gpu::set_matmul_choice(gpu::MatmulChoice::wgmma);
   Backend backend = emulated;
   backend.name = "emulation, wgmma";
-  const int64_t before = cuda::emulation::warpgroup_products();
+  const int64_t before = gpu::emulation::warpgroup_products();
   for (const char* filter : {"linear_fwd", "linear_bwd", "linear_cross_entropy"})
     check_cases(backend, true, filter, tally);
-  const int64_t products = cuda::emulation::warpgroup_products() - before;
+  const int64_t products = gpu::emulation::warpgroup_products() - before;
   report(tally, products > 1000, "wgmma: " + std::to_string(products) + " warpgroup products were run");
-  cuda::set_matmul_choice(cuda::MatmulChoice::automatic);
+  gpu::set_matmul_choice(gpu::MatmulChoice::automatic);
 }
 
 }  // namespace temper::test

@@ -15,11 +15,11 @@
 #include <cfloat>
 #include <cmath>
 
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 using Word = unsigned long long;
@@ -550,7 +550,7 @@ void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef pa
                static_cast<int>(chunks),
                id_bits,
                std::ldexp(1.0, id_bits <= 18 ? 44 : 62 - id_bits),
-               device().fault};
+               fault()};
   const dim3 grid(chunks, B);
   with_width(V % 4 == 0 && aligned(16, {logits->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;
@@ -563,4 +563,4 @@ void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef pa
   launch(pick_kernel, dim3(B), dim3(kThreads), 0, r, tokens->i32(), logprobs->f32());
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

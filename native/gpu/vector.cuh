@@ -6,13 +6,13 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "cuda/device/device.cuh"
+#include "gpu/device.cuh"
 #if defined(TEMPER_CUDA_EMULATION)
 #include <cstring>
 #include "temper/error.h"
 #endif
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 constexpr int kThreads = 256;  // of a block, where nothing asks for another number: 8 blocks fill a multiprocessor
 
@@ -113,4 +113,4 @@ inline RowShape row_shape(int64_t vectors) {
   return {lanes, kThreads / lanes};
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

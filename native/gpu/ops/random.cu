@@ -3,11 +3,11 @@
 // the cost on a GPU with few double units.
 #include <cmath>
 
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr double kTwoPi = 6.283185307179586476925;
@@ -109,4 +109,4 @@ void random_bytes(TensorRef dst, int64_t seed, int64_t low, int64_t high) {
          static_cast<uint64_t>(low), static_cast<uint64_t>(high - low + 1), n, aligned(4, {dst->data}));
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

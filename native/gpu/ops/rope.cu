@@ -1,11 +1,11 @@
 // Rotary positions: the cos/sin table, and the rotation of halves in place. A block per token: the lanes of x hold a
 // part of the half's cos and sin and turn head after head with it. Bytes at T = 4096, H = 64, Dh = 64: 134 MB, each
 // element read and written once.
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 // The angle is the f32 product; its cos and sin are taken in double, so that positions up to 131072 keep every bit.
@@ -66,4 +66,4 @@ void rope(TensorRef x, TensorRef cos, TensorRef sin, int64_t heads, int64_t dire
   });
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -5,11 +5,11 @@
 // multiprocessor, 61 KB of loads under way), 72 backward (3 blocks, 111 KB). H200: 3.5 TB/s forward. dw: a block takes
 // consecutive rows and keeps its own sum; the blocks' sums are added in their order. How many there are depends on T
 // alone.
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kVector = 4 * kThreads;  // elements that a block covers with one float4 to a thread
@@ -236,4 +236,4 @@ void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, Tenso
            blocks, D);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -2,11 +2,11 @@
 // Bytes for each output element: forward 8 read, 4 written; backward 12 read, 8 written. Against them stand about 45
 // and 70 PTX instructions; an H200 has time for 70 and 120 at full bandwidth. sm_90a: 26 and 32 registers, no shared
 // memory to speak of, 8 blocks to a multiprocessor. H200: 4.0 and 4.2 TB/s.
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 struct Unit {
@@ -102,4 +102,4 @@ void swiglu_bwd(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, Tens
   launch(wide ? swiglu_bwd_kernel<kOutputs> : swiglu_bwd_kernel<1>, dim3(P), dim3(kThreads), 0, c);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -5,11 +5,11 @@
 // which a consumer GPU's double rate (1/64) still keeps up with.
 #include <cmath>
 
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 struct Step {
@@ -105,4 +105,4 @@ void sum_squares(TensorRef out, TensorRef x) {
   if (blocks > 1) launch(add_squares_kernel, dim3(1), dim3(kThreads), 0, out->f32(), partial.data(), blocks);
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -6,10 +6,10 @@
 //   thread
 //                   40 registers on sm_90a: 6 blocks to a multiprocessor, K loads under way in each thread
 //   moe_weight_bwd  a warp per (token, slot): dout from L1 for the K slots of a token, one bias row from L2
-#include "cuda/device/counting_sort.cuh"
-#include "cuda/ops.h"
+#include "gpu/counting_sort.cuh"
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kTokenWarps = 4;  // tokens to a block where a warp has one
@@ -200,13 +200,13 @@ void topk_fwd(TensorRef weights, TensorRef ids, TensorRef logits) {
 void topk_bwd(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRef ids) {
   const int64_t T = dlogits->shape[0], E = dlogits->shape[1], K = weights->shape[1];
   launch(topk_bwd_kernel, dim3(blocks_for(T, kTokenWarps)), dim3(kTokenWarps * kWarp), 0, dlogits->f32(),
-         dweights->f32(), weights->f32(), ids->i32(), T, E, K, device().fault);
+         dweights->f32(), weights->f32(), ids->i32(), T, E, K, fault());
 }
 
 void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids,
               TensorRef weights) {
   const int64_t E = offsets->numel() - 1, P = ids->numel(), K = ids->shape[1];
-  const PlanKey key{ids->i32(), E, device().fault};
+  const PlanKey key{ids->i32(), E, fault()};
   const PlanPlace place{row_token->i32(), slot_row->i32(), row_weight->f32(), weights->f32(), static_cast<int>(K)};
   if (E <= 1 << kDigitBits) {
     Workspace<int32_t> counts(static_cast<size_t>(sort_tiles(P) > 1 ? sort_tiles(P) * E : 0));
@@ -221,9 +221,8 @@ void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, Tensor
 
 void moe_combine(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_row, int64_t accumulate) {
   const int64_t T = out->shape[0], D = out->shape[1], K = slot_row->shape[1];
-  const Combine c{
-      out->f32(),      y->f32(),      weights ? weights->f32() : nullptr, slot_row->i32(), T, K, D, y->shape[0],
-      accumulate != 0, device().fault};
+  const Combine c{out->f32(),      y->f32(), weights ? weights->f32() : nullptr, slot_row->i32(), T, K, D, y->shape[0],
+                  accumulate != 0, fault()};
   with_width(D % 4 == 0 && aligned(16, {out->data, y->data}), [&](auto width) {
     constexpr int W = decltype(width)::value;
     const RowShape s = row_shape(D / W);
@@ -240,11 +239,11 @@ void moe_weight_bwd(TensorRef dweights, TensorRef row_dot, TensorRef dout, Tenso
       constexpr int W = decltype(width)::value;
       launch(moe_weight_bwd_kernel<W, Wf>, dim3(blocks_for(P, kTokenWarps)), dim3(kTokenWarps * kWarp), 0,
              dweights->f32(), row_dot->f32(), dout->f32(), b, ids->i32(), slot_row->i32(), P, K, D,
-             bias ? bias->shape[0] : 0, row_dot->numel(), device().fault);
+             bias ? bias->shape[0] : 0, row_dot->numel(), fault());
     });
   };
   if (bias) with_wf(*bias, run);
   else run(static_cast<const float*>(nullptr));
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

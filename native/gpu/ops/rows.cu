@@ -1,10 +1,10 @@
 // Moving rows and elements: gather, scatter, add, cast, fill. No arithmetic to speak of; every kernel reads and writes
 // each byte once, 16 bytes to a thread where the addresses allow it. A warp's accesses are contiguous.
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kVectorsPerThread = 4;  // of a long row, all loaded before the first is stored
@@ -156,7 +156,7 @@ void gather_rows(TensorRef dst, TensorRef src, TensorRef rows) {
     const int64_t vectors = static_cast<int64_t>(bytes / sizeof(V));
     const RowLaunch l = shape_of(rows->numel(), vectors);
     launch(gather_kernel<V>, l.grid, l.block, 0,
-           RowCopy{dst->data, src->data, rows->i32(), rows->numel(), src->rows(), vectors, device().fault});
+           RowCopy{dst->data, src->data, rows->i32(), rows->numel(), src->rows(), vectors, fault()});
   });
 }
 
@@ -170,7 +170,7 @@ void scatter_rows(TensorRef dst, TensorRef src, TensorRef rows) {
     const int64_t vectors = static_cast<int64_t>(bytes / sizeof(V));
     const RowLaunch l = shape_of(count, vectors);
     launch(scatter_kernel<V>, l.grid, l.block, 0,
-           RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, device().fault}, seen.data());
+           RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, fault()}, seen.data());
   });
 }
 
@@ -222,4 +222,4 @@ void fill(TensorRef dst, double value) {
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

@@ -8,10 +8,10 @@
 // Bytes: the keys twice, counts once per block; at P = 16384 pairs and 32 experts 0.2 MB, so launches are the cost
 // (about 2 × 3 µs, not measured).
 #pragma once
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 constexpr int kDigitBits = 10;
 constexpr int kSortWarps = kThreads / kWarp, kSortRounds = 8;  // a warp takes kSortRounds × 32 consecutive items
@@ -175,10 +175,10 @@ inline void sort_by_id(const char* op, const int32_t* ids, int64_t n, int64_t li
   const int32_t* from = nullptr;
   for (int p = 0; p < passes; ++p) {
     int32_t* to = (passes - p) % 2 ? out : spare;
-    counting_sort(SortedDigit{ids, from, limit, p * digit, (1 << digit) - 1, op, device().fault}, PlaceOrder{from, to},
-                  counts, nullptr, n, 1 << digit);
+    counting_sort(SortedDigit{ids, from, limit, p * digit, (1 << digit) - 1, op, fault()}, PlaceOrder{from, to}, counts,
+                  nullptr, n, 1 << digit);
     from = to;
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

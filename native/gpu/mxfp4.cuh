@@ -2,9 +2,9 @@
 // bits 6-8 of a bf16, are the value times 2⁻¹²⁶ (the subnormal 0.5 too), so one exact multiplication by a power of two
 // decodes; no table.
 #pragma once
-#include "cuda/device/device.cuh"
+#include "gpu/device.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 // The factor 2^(e−127)·2¹²⁶ as a pair of bf16. Beyond e = 128 it does not fit: then it is 2¹²⁷ and `rest` holds what is
 // left.
@@ -42,4 +42,4 @@ TEMPER_DEVICE void mxfp4_values(uint32_t codes, uint32_t e, float (&v)[8]) {
   }
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

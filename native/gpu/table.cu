@@ -1,7 +1,7 @@
-// The CUDA backend's op table, filled in the order of TEMPER_OP_NAMES.
-#include "cuda/ops.h"
+// The op table, filled in the order of TEMPER_OP_NAMES.
+#include "gpu/ops.h"
 
-namespace temper::cuda {
+namespace temper::gpu {
 
 const TemperOps& table() {
 #define TEMPER_ENTRY(name) Guard<&name>::call,
@@ -10,4 +10,4 @@ const TemperOps& table() {
   return ops;
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu

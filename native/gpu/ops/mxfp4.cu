@@ -2,12 +2,12 @@
 // when a checkpoint is loaded or written. Four threads share a group of 32: eight elements each, so that every load and
 // store of a warp is contiguous; the group's peak takes two shuffles. Bytes for each element: dequantise 0.53 read, 2
 // or 4 written (about 6 instructions); quantise 2 or 4 read, 0.53 or 1.06 written.
-#include "cuda/device/mxfp4.cuh"
-#include "cuda/device/vector.cuh"
-#include "cuda/host/runtime.h"
-#include "cuda/ops.h"
+#include "gpu/mxfp4.cuh"
+#include "gpu/ops.h"
+#include "gpu/runtime.h"
+#include "gpu/vector.cuh"
 
-namespace temper::cuda {
+namespace temper::gpu {
 namespace {
 
 constexpr int kEach = 8;  // elements to a thread
@@ -158,7 +158,7 @@ void mxfp4_quantize(TensorRef blocks, TensorRef scales, TensorRef w) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     with_alignment(aligned(16, {w->data}) && aligned(4, {blocks->data}), [&](auto wide) {
       launch(mxfp4_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0,
-             blocks->u8(), scales->u8(), wp, eights, device().fault);
+             blocks->u8(), scales->u8(), wp, eights, fault());
     });
   });
 }
@@ -170,10 +170,10 @@ void mxfp4_dequantize(TensorRef w, TensorRef blocks, TensorRef scales) {
     const dim3 grid(blocks_for(words, kThreads * kWords));
     if (w->dtype == DType::bf16)
       launch(mxfp4_dequantize_kernel<kWide, uint16_t>, grid, dim3(kThreads), 0, w->bf16(), blocks->u8(), scales->u8(),
-             words, device().fault);
+             words, fault());
     else
       launch(mxfp4_dequantize_kernel<kWide, float>, grid, dim3(kThreads), 0, w->f32(), blocks->u8(), scales->u8(),
-             words, device().fault);
+             words, fault());
   });
 }
 
@@ -183,9 +183,9 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     with_alignment(aligned(16, {w->data}) && aligned(8, {q->data}), [&](auto wide) {
       launch(q8_quantize_kernel<decltype(wide)::value, Wf>, dim3(blocks_for(eights, kThreads)), dim3(kThreads), 0,
-             q->u8(), scales->bf16(), wp, eights, device().fault);
+             q->u8(), scales->bf16(), wp, eights, fault());
     });
   });
 }
 
-}  // namespace temper::cuda
+}  // namespace temper::gpu
