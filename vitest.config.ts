@@ -1,15 +1,53 @@
 // Each file runs in its own process: a crash of native code names the file it happened in. Two at a time: the native
 // pool uses all cores already.
+//
+// Two projects: `fast` takes a minute or two (npm run test:fast), `slow` the rest; both together are everything. A file
+// is slow when it trains, times, emulates a GPU or reads megabytes of text.
 import { defineConfig } from 'vitest/config';
+
+export const SLOW = [
+  'test/bench/**',
+  'test/cli/machine.test.ts',
+  'test/cli/model-commands.test.ts',
+  'test/cli/screen-command.test.ts',
+  'test/cli/train-commands.test.ts',
+  'test/cuda/**',
+  'test/docs/**',
+  'test/harmony/tokenizer.test.ts',
+  'test/model/large.test.ts',
+  'test/model/trainable.test.ts',
+  'test/nano/demo.test.ts',
+  'test/nano/models.test.ts',
+  'test/safeguard/faults.test.ts',
+  'test/train/**',
+];
+const ALL = 'test/**/*.test.ts';
+const slow = SLOW.map((p) => p.replace('/**', '/**/*.test.ts'));
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    globalSetup: ['test/temporary-folder.ts'],
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
-    teardownTimeout: 20_000,
+    globalSetup: ['test/temporary-folder.ts'],
+    coverage: {
+      provider: 'v8',
+      include: ['src/**/*.ts'],
+      reporter: ['json'],
+      reportOnFailure: true,
+      reportsDirectory: 'build/coverage',
+    },
+    projects: [
+      { test: { name: 'fast', include: [ALL], exclude: slow } },
+      { test: { name: 'slow', include: slow } },
+    ].map(({ test }) => ({
+      test: {
+        ...test,
+        pool: 'forks' as const,
+        setupFiles: ['test/child-coverage.ts'],
+        testTimeout: 60_000,
+        hookTimeout: 120_000,
+        teardownTimeout: 20_000,
+      },
+    })),
   },
 });

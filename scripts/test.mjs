@@ -1,14 +1,18 @@
 // npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers:
-// "N passed, N failed".
+// "N passed, N failed". With --fast (npm run test:fast) only what takes a minute or two: the checks, the addon, the
+// fast test files (vitest.config.ts says which those are). `--no-coverage` leaves out the count of what ran.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { checks } from './check.mjs';
+import { folder as coverageFolder, report as coverageReport, processes } from './coverage.mjs';
 import { buildNative, checkNode, installDependencies, root, run, say } from './prepare.mjs';
 
 const total = { passed: 0, failed: 0 };
 const lines = [];
 const started = Date.now();
+const fast = process.argv.includes('--fast');
+const counting = !fast && !process.argv.includes('--no-coverage');
 
 /** Notes a tier's result. */
 function note(tier, passed, failed, from, extra = '') {
@@ -66,15 +70,22 @@ function counted(tier, tool, args, env = {}) {
 function vitest() {
   const from = Date.now();
   const report = join(root, 'build', 'vitest.json');
-  mkdirSync(join(root, 'build'), { recursive: true });
+  rmSync(coverageFolder, { recursive: true, force: true });
+  mkdirSync(processes, { recursive: true });
   rmSync(report, { force: true });
-  const ok = run(process.execPath, [
-    join('node_modules', 'vitest', 'vitest.mjs'),
-    'run',
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${report}`,
-  ]);
+  const ok = run(
+    process.execPath,
+    [
+      join('node_modules', 'vitest', 'vitest.mjs'),
+      'run',
+      ...(fast ? ['--project', 'fast'] : []),
+      ...(counting ? ['--coverage'] : []),
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${report}`,
+    ],
+    counting ? { env: { ...process.env, TEMPER_COVERAGE: processes } } : {},
+  );
   if (!existsSync(report)) return note('vitest', 0, 1, from, ', no report');
   const r = JSON.parse(readFileSync(report, 'utf8'));
   // A file that could not be loaded, or whose preparation failed, has no failed test of its own.
@@ -83,16 +94,26 @@ function vitest() {
   ).length;
   const failed = r.numFailedTests + loadFailures;
   const isSkipped = (a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo';
-  const skipped = r.testResults
-    .map((f) => [relative(root, f.name), f.assertionResults.filter(isSkipped).length])
-    .filter(([, n]) => n > 0);
+  const named = r.testResults.map((f) => ({
+    ...f,
+    file: relative(root, f.name),
+    seconds: (f.endTime - f.startTime) / 1000,
+  }));
   note('vitest', r.numPassedTests, ok || failed > 0 ? failed : 1, from);
-  for (const [file, n] of skipped) skip(`vitest, ${n} in ${file}`, 'what they need is not here; the file says what');
+  for (const { file, assertionResults } of named)
+    for (const a of assertionResults.filter(isSkipped)) skip(`${file}, ${a.fullName}`, 'the file says what it needs');
+  const slowest = named.sort((a, b) => b.seconds - a.seconds).slice(0, fast ? 5 : 8);
+  lines.push(`  slowest files: ${slowest.map((f) => `${f.file} ${f.seconds.toFixed(0)} s`).join(', ')}`);
+  if (counting) lines.push(...coverageReport());
 }
 
 checkNode();
 if (!check('dependencies', installDependencies)) finish();
 for (const [name, holds] of Object.entries(checks())) check(name, holds);
+if (fast) {
+  if (check('native build', () => buildNative())) vitest();
+  finish();
+}
 const native = check('native build', () => buildNative(['--tests']));
 const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sanitize']));
 if (native) counted('native tests', join('build', 'temper_native_test'), []);

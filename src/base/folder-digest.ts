@@ -1,12 +1,13 @@
-// The digest of a folder's files, and a manifest of them that is remembered, so that nothing hashes 13 GB at each start.
+// The digest of a folder's files, and a manifest of them that is remembered, so that nothing hashes 13 GB at each
+// start.
 //
-// A remembered digest is what the bytes hashed to when they were read; it is taken for what they hash to now only where the
-// system would have shown a change: same path, device, inode, size, mtime and ctime of every file, on this machine, on a
-// local file system known to keep ctime (no user can set it). It is not taken, and not kept, where a change could hide: a
-// file that was touched within 2 s of being read (timestamps are that coarse), one from the future, a clock that stands
-// before the time of hashing, a record of another user's or one that does not match its own checksum. Whoever can set the
-// clock back or write to the disk below the file system can fool it: commands that prove something read every byte
-// (`fresh`).
+// A remembered digest is what the bytes hashed to when they were read; it is taken for what they hash to now only where
+// the system would have shown a change: same path, device, inode, size, mtime and ctime of every file, on this machine,
+// on a local file system known to keep ctime (no user can set it). It is not taken, and not kept, where a change could
+// hide: a file that was touched within 2 s of being read (timestamps are that coarse), one from the future, a clock
+// that stands before the time of hashing, a record of another user's or one that does not match its own checksum.
+// Whoever can set the clock back or write to the disk below the file system can fool it: commands that prove something
+// read every byte (`fresh`).
 import { createHash } from 'node:crypto';
 import { createReadStream, readFileSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';

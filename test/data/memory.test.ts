@@ -30,7 +30,8 @@ interface Measured {
 /** Peak resident memory of a process that reads the file whole. */
 function measure(code: string): Measured {
   const script = `
-    const context = { tokenizer: null, vocabSize: 200000, maxTokens: 4096, loss: { analysis: 1, commentary: 1, final: 1 } };
+    const loss = { analysis: 1, commentary: 1, final: 1 };
+    const context = { tokenizer: null, vocabSize: 200000, maxTokens: 4096, loss };
     const r = await (async () => { ${code} })();
     console.log(JSON.stringify({ ...r, peakRss: process.resourceUsage().maxRSS * 1024 }));`;
   return JSON.parse(

@@ -1,4 +1,5 @@
-// Every source gives the rows that are in the file, whatever the file is cut into, and a named error for what is not one.
+// Every source gives the rows that are in the file, whatever the file is cut into, and a named error for what is not
+// one.
 import { createHash } from 'node:crypto';
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -8,8 +8,8 @@ const END_OF_STREAM = Buffer.from('ffffffff00000000', 'hex');
 
 /**
  * The file as arrow-js may read it. A stream that was cut between two of its messages looks like one that ended there:
- * only its end mark tells. A damaged length may send the reader back to where it was, for ever: a stream is read forwards
- * only, and the file form, whose footer is read first, not much more often than once.
+ * only its end mark tells. A damaged length may send the reader back to where it was, for ever: a stream is read
+ * forwards only, and the file form, whose footer is read first, not much more often than once.
  */
 async function guarded(handle: FileHandle): Promise<FileHandle> {
   const { size } = await handle.stat();

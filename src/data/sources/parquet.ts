@@ -37,8 +37,8 @@ async function* rowGroups(file: string): AsyncGenerator<{ readonly rows: number;
     if (bytes > MAX_GROUP_BYTES)
       throw new DataError(
         'row_group_too_large',
-        `${file}: row group ${g + 1} has ${bytes} bytes, at most ${MAX_GROUP_BYTES} are held at a time; write the file ` +
-          'with smaller row groups (row_group_size)',
+        `${file}: row group ${g + 1} has ${bytes} bytes, at most ${MAX_GROUP_BYTES} are held at a time; write the ` +
+          'file with smaller row groups (row_group_size)',
         { file, group: g + 1, bytes },
       );
     const rowEnd = rowStart + Number(group.num_rows);

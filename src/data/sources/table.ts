@@ -18,8 +18,8 @@ export function checkRows(rows: number, fileBytes: number): void {
 const ROWS_AT_ONCE = 256;
 
 /**
- * A value of a table as JSON would have it. Columns and fields that are null are left out: a table gives every row every
- * field, so null is how it says "absent". 64-bit integers become numbers where those are exact.
+ * A value of a table as JSON would have it. Columns and fields that are null are left out: a table gives every row
+ * every field, so null is how it says "absent". 64-bit integers become numbers where those are exact.
  */
 export function plainValue(value: unknown): unknown {
   if (value === null || value === undefined) return undefined;
