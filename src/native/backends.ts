@@ -122,3 +122,5 @@ export interface Device {
 /** "cuda:0 NVIDIA H100", "cpu", "cpu (no GPU: no NVIDIA driver …)". */
 export const describeDevice = (d: Device): string =>
   d.hardware ? `${d.name} ${d.hardware}` : d.reason ? `${d.name} (${d.reason})` : d.name;
+/** The CPU. @param reason why it and no GPU, where `auto` took it */
+export const hostDevice = (reason: string | null): Device => ({ place: HOST, name: HOST, hardware: null, reason });

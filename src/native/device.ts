@@ -11,7 +11,7 @@ import {
   DEVICE_BACKENDS,
   type Device,
   describeDevice,
-  HOST,
+  hostDevice,
   type Place,
   parseDevice,
 } from './backends.js';
@@ -19,8 +19,6 @@ import { CATEGORIES, type Category, memoryStats, type Tensor } from './tensor.js
 
 export { type Device, type DeviceName, describeDevice } from './backends.js';
 export type { DeviceDescription };
-
-const hostDevice = (reason: string | null): Device => ({ place: HOST, name: HOST, hardware: null, reason });
 
 /** The library that is used: what the backend's variable names, or what its command builds. */
 const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || join(packageRoot, 'build', l.file);

@@ -8,20 +8,16 @@ import { planSteps } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
-import { describeDevice, deviceRoom, useDevice } from '../native/device.js';
-import { type DryRunReport, dryRun } from '../native/dry-run.js';
+import type { DryRunReport } from '../native/dry-run.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
-import { ops } from '../native/ops.js';
-import { type Category, Scope } from '../native/tensor.js';
+import type { Category } from '../native/tensor.js';
 import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
-import { createLearner } from './learners.js';
-import { OBJECTIVES } from './objective.js';
+import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
 import { freeDiskBytes } from './offload.js';
 import { defaultRunFolder } from './session.js';
-import { OptimizerStep } from './step.js';
 
 export interface TrainPlan {
   readonly steps: number;
@@ -75,38 +71,6 @@ const ADVICE: Readonly<Record<Category, string>> = {
   kv: 'a shorter context or fewer sequences',
 };
 
-interface DryStep {
-  readonly report: DryRunReport;
-  /** Calls of the step alone. */
-  readonly step: DryRunReport['ops'];
-  readonly trainedParameters: number;
-}
-/** Allocations and op calls of one step over the given batches: the loop's own step, run dry. */
-function dryStep(recipe: Recipe, run: string, batches: readonly PackedBatch[]): DryStep {
-  let trainedParameters = 0;
-  const { report } = dryRun(() => {
-    const learner = createLearner(recipe, run);
-    trainedParameters = learner.trainedParameters;
-    using scope = new Scope('optimizer', learner.momentsPlace);
-    using small = new Scope('workspace', learner.params.place);
-    const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
-    const { train: t } = recipe;
-    using optimizer = new OptimizerStep(learner, moments, OBJECTIVES[t.method], { ...t, ...t.optimizer });
-    // Everything called so far is set-up; a mark among the calls tells where the step begins.
-    ops.fill(small.empty('f32', [1]), 0);
-    optimizer.begin();
-    for (const batch of batches) optimizer.add(batch, 1);
-    optimizer.gradNorm();
-    optimizer.update(1, 1e-3, 1);
-    learner.close();
-  });
-  const mark = report.ops.findIndex(
-    (c) =>
-      c.op === 'fill' && typeof c.args[0] === 'object' && c.args[0]?.shape.length === 1 && c.args[0].shape[0] === 1,
-  );
-  return { report, step: report.ops.slice(mark + 1), trainedParameters };
-}
-
 export interface PlanRequest {
   /** Recipe file. */
   readonly path: string;
@@ -118,9 +82,6 @@ export interface PlanRequest {
   /** Memory the run may take; default: what the system has available. */
   readonly availableBytes?: number;
 }
-
-/** Steps whose batches are looked at for the largest one. */
-const LOOKED_AT = 1000;
 
 interface PlannedSteps {
   readonly steps: number;
@@ -151,19 +112,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   });
   if (steps.steps === 0)
     throw new ConfigError('no_steps', `${file}: the data gives no training step; check data.train`);
-  const limits = { tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, packing: recipe.data.packing };
-  const batchesOf = (step: number): readonly PackedBatch[] => {
-    const rows = steps.rows(step).indices.flatMap((i) => data.examples.at(i) ?? []);
-    return OBJECTIVES[t.method].batches(rows, limits);
-  };
-  const looked = Math.min(steps.steps, LOOKED_AT);
-  const typical = batchesOf(Math.floor(looked / 2));
-  let largest = typical[0];
-  for (let s = 0; s < looked; s++) {
-    signal?.throwIfAborted();
-    for (const b of batchesOf(s)) if (b.batch.tokens.length > (largest?.batch.tokens.length ?? 0)) largest = b;
-  }
-  return { steps: steps.steps, typical, largest: largest ? [largest] : [] };
+  return { steps: steps.steps, ...plannedBatches(recipe, data.examples, steps, signal) };
 }
 
 /** Seconds of a step on this machine's CPU: its distinct op calls timed, and what TypeScript needs between them. */
@@ -245,24 +194,13 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
   };
 }
 
-/**
- * The recipe on the device that it would take. One that it names need not be there; `auto` opens what it finds, whose
- * memory is then the limit.
- */
-function onItsDevice(recipe: Recipe): { readonly recipe: Recipe; readonly computesOn: string } {
-  if (parseDevice(recipe.device) !== 'auto') return { recipe, computesOn: recipe.device };
-  const device = useDevice('auto', memoryLimitOf(recipe));
-  const limit = backendOf(device.place).ownMemory ? { memoryLimit: `${Math.floor(deviceRoom())}` } : {};
-  return { recipe: { ...recipe, device: device.name, ...limit }, computesOn: describeDevice(device) };
-}
-
 /** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
 export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
   const { recipe: written, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
-  const { recipe, computesOn } = onItsDevice(written);
   const run = options.out ?? defaultRunFolder(name);
-  const { steps, typical, largest } = await planned(recipe, file, signal);
-  const { report, trainedParameters } = dryStep(recipe, run, largest);
+  const { steps, typical, largest } = await planned(written, file, signal);
+  const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest);
+  const { report, trainedParameters } = dry;
   const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;

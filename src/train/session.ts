@@ -8,7 +8,7 @@ import { versions } from '../base/machine.js';
 import { type Dataset, loadDataset } from '../data/load.js';
 import { planSteps, type StepPlan } from '../data/order.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { HOST } from '../native/backends.js';
+import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
@@ -26,6 +26,7 @@ import {
   writeRun,
 } from '../runs/run-folder.js';
 import { Checkpoints } from './checkpoints.js';
+import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import { trainLoop } from './loop.js';
 import { OBJECTIVES } from './objective.js';
@@ -93,6 +94,8 @@ interface Prepared {
   readonly data: Dataset;
   readonly plan: StepPlan;
   readonly digests: RunDigests;
+  /** Tokens of the largest batch there can be. */
+  readonly largest: number;
 }
 
 async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): Promise<RunDigests> {
@@ -110,7 +113,7 @@ async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): P
 }
 
 /** Reads the data and plans the steps. Nothing is written yet, and an abort rejects. */
-async function prepare(recipe: Recipe, run: string, learner: TrainedLearner, signal?: AbortSignal): Promise<Prepared> {
+async function prepare(recipe: Recipe, learner: TrainedLearner, signal?: AbortSignal): Promise<Prepared> {
   const { vocab_size: vocabSize } = learner.config;
   const tokenizer = lazyTokenizer(recipe, vocabSize);
   const data = await loadDataset(recipe.data.train, {
@@ -131,8 +134,7 @@ async function prepare(recipe: Recipe, run: string, learner: TrainedLearner, sig
     rowsPerStep: t.rowsPerStep,
   });
   const digests = await digestsOf(recipe, data, signal);
-  requireOffloadRoom(learner, run, largestBatch(lengths, tokensPerBatch(recipe), recipe.data.packing));
-  return { data, plan, digests };
+  return { data, plan, digests, largest: largestBatch(lengths, tokensPerBatch(recipe), recipe.data.packing) };
 }
 
 function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepared: Prepared): RunRecord {
@@ -189,9 +191,18 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   const before = request.resume ? readRun(run) : null;
-  const learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
+  let learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
   try {
-    const prepared = await prepare(recipe, run, learner, hooks.signal);
+    const prepared = await prepare(recipe, learner, hooks.signal);
+    if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
+      const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
+      const device = deviceThatFits(recipe, run, largest, learner.device);
+      if (device !== learner.device) {
+        learner.close();
+        learner = { ...createLearner(recipe, run, device.name), device };
+      }
+    }
+    requireOffloadRoom(learner, run, prepared.largest);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
     if (before) checkSameRun(run, before, prepared.digests, learner.device);

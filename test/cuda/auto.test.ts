@@ -7,7 +7,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import type { Device } from '../../src/native/device.js';
 import type { TrainPlan } from '../../src/train/plan.js';
-import { tinyRun } from '../train/tiny.js';
+import { rows, tinyRun } from '../train/tiny.js';
 import { emulatedLibrary } from './emulated.js';
 
 type Env = Readonly<Record<string, string>>;
@@ -132,6 +132,35 @@ describe('auto in a run', () => {
     expect(ran.stderr).toMatch(/^device: cpu \(no GPU: cuda:0 emulated device has too little memory: /m);
     expect(machineOf('small').device.place).toBe('cpu');
     expect(train('refused', ['--device', 'cuda', '--memory-limit', '4KiB'], gpu).stderr).toMatch(/do not fit/);
+  });
+
+  it('takes the CPU where a step does not fit the GPU, and plan says the same', () => {
+    // Large enough for what a device takes at a time, 1 MiB, to be little.
+    writeFileSync(at('many.jsonl'), rows(400));
+    const set = [
+      'device=auto',
+      'data.train.0.path=many.jsonl',
+      'data.maxTokens=20000',
+      'train.rowsPerStep=400',
+      'train.steps=1',
+      'train.offloadActivations=never',
+      'train.offloadOptimizer=never',
+    ];
+    const edits = set.flatMap((s) => ['--set', s]);
+    const plan = (limit: number): TrainPlan =>
+      JSON.parse(
+        temper(['plan', 'recipe.yaml', '--no-time', '--json', ...edits, '--set', `memoryLimit=${limit}B`], gpu).stdout,
+      ) as TrainPlan;
+    const needed = plan(2 ** 30).device?.totalPeakBytes ?? Number.NaN;
+    const limit = Math.floor(0.6 * needed); // what is loaded at the start takes less
+    expect(plan(limit)).toMatchObject({
+      device: null,
+      computesOn: expect.stringMatching(/^cpu \(no GPU: cuda:0 emulated device may take .*, a step needs /) as string,
+    });
+    const tight = train('tight', [...edits, '--memory-limit', `${limit}`], gpu);
+    expect(tight.code).toBe(0);
+    expect(tight.stderr).toMatch(/^device: cpu \(no GPU: cuda:0 emulated device may take .*, a step needs .*\)$/m);
+    expect(machineOf('tight').device.place).toBe('cpu');
   });
 
   it('plans for the device it would take', () => {

@@ -51,7 +51,7 @@ export const command: Command = {
           set: [
             ...options.set,
             ...(options.device === undefined ? [] : [`device=${options.device}`]),
-            ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${options.memoryLimit}`]),
+            ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${JSON.stringify(options.memoryLimit)}`]),
           ],
           resume: options.resume === true,
           ...(options.out === undefined ? {} : { out: options.out }),
