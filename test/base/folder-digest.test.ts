@@ -284,9 +284,11 @@ describe('around it', () => {
     expect((await digest()).remembered).toBe(true);
   });
   it('processes at the same time leave one good record; TEMPER_CACHE says where', async () => {
+    const module = join(import.meta.dirname, '../../dist/base/folder-digest.js');
     const code = `
-      const { digestFolder } = await import(${JSON.stringify(join(import.meta.dirname, '../../dist/base/folder-digest.js'))});
-      const r = await digestFolder(${JSON.stringify(dir)}, ${JSON.stringify(NAMES)}, { surroundings: { now: () => Date.now() + ${HOUR} } });
+      const { digestFolder } = await import(${JSON.stringify(module)});
+      const surroundings = { now: () => Date.now() + ${HOUR} };
+      const r = await digestFolder(${JSON.stringify(dir)}, ${JSON.stringify(NAMES)}, { surroundings });
       console.log(r.digest);`;
     const run = promisify(execFile);
     const outputs = await Promise.all(
