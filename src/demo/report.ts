@@ -2,28 +2,16 @@
 // light and dark.
 
 import type { VerifyResult } from '../export/export.js';
+import { type Html, html, page } from '../report/html.js';
 import type { Answer } from './measure.js';
 import type { DemoResult, Released, Screened } from './story.js';
 
-const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const percent = (x: number): string => `${(100 * x).toFixed(1)} %`;
 
 /** Examples of each kind; the counts go over all. */
 const SHOWN = 2;
 
 const STYLE = `
-:root {
-  --ground: #fbfaf8; --panel: #fff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --good: #2e7d4f;
-  --bad: #b4311e; color-scheme: light dark;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --good: #7cc79a;
-    --bad: #f08a74;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.55 system-ui, sans-serif; }
 main { max-width: 900px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 26px; margin: 0 0 6px; }
 h2 { font-size: 18px; margin: 36px 0 8px; }
@@ -46,12 +34,14 @@ td { font-variant-numeric: tabular-nums; }
 .ok { color: var(--good); font-weight: 600; }
 .no { color: var(--bad); font-weight: 600; }`;
 
-const said = (prompt: string, analysis: string, final: string): string =>
-  entries(prompt, { text: analysis, withheld: false, rule: null }, { text: final, withheld: false, rule: null });
-function entries(prompt: string, analysis: Released, final: Released): string {
-  const row = (name: string, r: Released): string =>
-    `<dt>${name}</dt><dd${r.withheld ? ' class="withheld"' : ''}>${escapeHtml(r.text)}</dd>`;
-  return `<dl><dt>guest</dt><dd>${escapeHtml(prompt)}</dd>${row('analysis', analysis)}${row('final', final)}</dl>`;
+const said = (prompt: string, answer: Answer | undefined): Html => {
+  const plain = (text = ''): Released => ({ text, withheld: false, rule: null });
+  return entries(prompt, plain(answer?.analysis), plain(answer?.final));
+};
+function entries(prompt: string, analysis: Released, final: Released): Html {
+  const row = (name: string, r: Released): Html =>
+    html`<dt>${name}</dt><dd class="${r.withheld && 'withheld'}">${r.text}</dd>`;
+  return html`<dl><dt>guest</dt><dd>${prompt}</dd>${row('analysis', analysis)}${row('final', final)}</dl>`;
 }
 
 /** What the verifier found, in words. */
@@ -67,18 +57,16 @@ export function demoReport(
   shown: { readonly request: string; readonly base: Answer | undefined; readonly tuned: Answer | undefined },
   training: string,
 ): string {
-  const figure = (value: string, what: string): string => `<div><b>${value}</b><span>${what}</span></div>`;
-  const group = (title: string, about: string, rows: readonly Screened[]): string =>
-    [
-      `<h3>${title}</h3>`,
-      `<p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>`,
-      ...rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final)),
-    ].join('');
+  const figure = (value: string, what: string): Html => html`<div><b>${value}</b><span>${what}</span></div>`;
+  const group = (title: string, about: string, rows: readonly Screened[]): Html => html`<h3>${title}</h3>
+<p class="soft">${about} As wanted: ${rows.filter((s) => s.asWanted).length} of ${rows.length}.</p>
+${rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final))}`;
   const under = (policy: string, kind: Screened['kind']): readonly Screened[] =>
     r.screened.filter((s) => s.policy === policy && s.kind === kind);
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Temper demo</title><style>${STYLE}</style></head><body><main>
+  return page(
+    'Temper demo',
+    STYLE,
+    html`<main>
 <h1>Temper demo</h1>
 <p class="soft">A gpt-oss in miniature is fine-tuned through its MXFP4 experts, screened by a judge of the same make,
 and exported. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
@@ -88,14 +76,14 @@ ${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r
 ${figure(r.judge.final.f1.toFixed(3), 'judge F1, finals')}
 ${figure(r.judge.analysis.f1.toFixed(3), 'judge F1, analyses')}</div>
 <h2>1 · The base model answers plainly</h2>
-${said(shown.request, shown.base?.analysis ?? '', shown.base?.final ?? '')}
+${said(shown.request, shown.base)}
 <h2>2 · LoRA teaches it tickets</h2>
 <p>${r.training.steps} steps, ${r.training.tokens} tokens: loss ${r.training.firstLoss.toFixed(3)} →
 ${r.training.lastLoss.toFixed(4)}. The experts' MXFP4 bytes were read, never rewritten: the base's digest is
 ${r.baseUnchanged ? 'the same as before' : 'NOT the same as before'}.
-<a href="${escapeHtml(training)}">Curves of the training run</a></p>
+<a href="${training}">Curves of the training run</a></p>
 <h2>3 · The tuned model answers the same request</h2>
-${said(shown.request, shown.tuned?.analysis ?? '', shown.tuned?.final ?? '')}
+${said(shown.request, shown.tuned)}
 <h2>4 · A judge holds back what a policy forbids</h2>
 <p>The judge read the policy and one text per call; on ${r.judge.rows} held-out texts it reached
 precision ${r.judge.all.precision.toFixed(3)}, recall ${r.judge.all.recall.toFixed(3)},
@@ -112,14 +100,11 @@ ${group(
   'Policy respect forbids insults and threats and says nothing of numbers: released.',
   under('respect', 'clean'),
 )}
-<h2>5 · The adapter is exported and verified</h2><p>${escapeHtml(verifiedLine(r.verified))}</p>
-<h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks
-    .map(
-      (c) =>
-        `<tr><td>${escapeHtml(c.name)}</td><td>${Number(c.value.toFixed(4))}</td><td>${escapeHtml(c.wanted)}</td><td ` +
-        `class="${c.ok ? 'ok">yes' : 'no">no'}</td></tr>`,
-    )
-    .join('')}</table>
-</main></body></html>
-`;
+<h2>5 · The adapter is exported and verified</h2><p>${verifiedLine(r.verified)}</p>
+<h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks.map(
+      (c) => html`<tr><td>${c.name}</td><td>${Number(c.value.toFixed(4))}</td><td>${c.wanted}</td>
+<td class="${c.ok ? 'ok' : 'no'}">${c.ok ? 'yes' : 'no'}</td></tr>`,
+    )}</table>
+</main>`,
+  );
 }

@@ -1,4 +1,5 @@
 // Exact match of generated answers. How they are generated is passed in.
+import pLimit from 'p-limit';
 import type { Prompt } from '../data/example.js';
 import type { Message } from '../harmony/types.js';
 
@@ -26,22 +27,16 @@ export async function exactMatch(
 ): Promise<ExactMatch> {
   const { concurrency = 8, signal, onProgress, maxMisses = 20 } = options;
   const misses: { line: number; expected: string; got: string | null }[] = [];
-  let next = 0,
-    done = 0,
+  let done = 0,
     matches = 0;
-  const work = async (): Promise<void> => {
-    for (;;) {
-      const prompt = prompts[next++];
-      if (!prompt) return;
-      signal?.throwIfAborted();
-      const got = await generate(prompt.messages, signal);
-      done++;
-      if (got !== null && got.trim() === prompt.expected.trim()) matches++;
-      else misses.push({ line: prompt.source.line, expected: prompt.expected, got });
-      onProgress?.(done, matches);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(concurrency, prompts.length) }, work));
+  await pLimit(concurrency).map(prompts, async (prompt) => {
+    signal?.throwIfAborted();
+    const got = await generate(prompt.messages, signal);
+    done++;
+    if (got !== null && got.trim() === prompt.expected.trim()) matches++;
+    else misses.push({ line: prompt.source.line, expected: prompt.expected, got });
+    onProgress?.(done, matches);
+  });
   misses.sort((a, b) => a.line - b.line);
   return {
     rows: prompts.length,

@@ -1,5 +1,6 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
 import { setMaxListeners } from 'node:events';
+import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
 import { makeNonce, parseVerdict } from './contract.js';
 import {
@@ -43,7 +44,7 @@ const MAX_RATIONALE_CHARS = 4000;
 
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY, onVerdict } = options;
-  const slots = createSlots(concurrency);
+  const slots = pLimit(Math.max(1, concurrency));
 
   async function verdictOf(
     policy: Policy,
@@ -151,26 +152,6 @@ function combine(verdicts: readonly Verdict[]): ScreenResult {
   for (const { channel } of verdicts)
     if (channel !== '') channels[channel] = worst(verdicts.filter((v) => v.channel === channel));
   return { outcome: worst(verdicts), channels, verdicts };
-}
-
-/** Runs at most `n` at once, in the order of the calls. */
-function createSlots(n: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let free = Math.max(1, n);
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (free > 0) free--;
-    else
-      await new Promise<void>((resolve) => {
-        waiting.push(resolve);
-      });
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next) next();
-      else free++;
-    }
-  };
 }
 
 /** Ends at the deadline even if the judge ignores its signal. */

@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
+import { formatBytes } from '../base/units.js';
+import { type Html, html, page, script, type Value } from '../report/html.js';
 import type { StepMetrics } from '../runs/metrics.js';
 import type { RunRecord } from '../runs/run-folder.js';
 
@@ -11,9 +13,10 @@ interface Chart {
   readonly title: string;
   readonly unit: string;
   readonly values: readonly number[];
+  readonly smooth?: readonly number[];
+  readonly wide?: boolean;
 }
 
-const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const short = (n: number): string =>
   Number.isFinite(n)
     ? Math.abs(n) >= 1e6
@@ -22,8 +25,6 @@ const short = (n: number): string =>
         ? `${(n / 1e3).toFixed(1)} k`
         : n.toPrecision(4)
     : '–';
-const bytes = (n: number): string =>
-  n >= 2 ** 30 ? `${(n / 2 ** 30).toFixed(2)} GiB` : `${(n / 2 ** 20).toFixed(1)} MiB`;
 const mean = (xs: readonly number[]): number => (xs.length ? xs.reduce((a, b) => a + b, 0) / xs.length : Number.NaN);
 
 /** At most `limit` points: longer curves are thinned by taking the mean of neighbours, so that a report stays small. */
@@ -49,25 +50,13 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
 
 function library(): { readonly script: string; readonly style: string } {
   const folder = dirname(createRequire(import.meta.url).resolve('uplot/dist/uPlot.iife.min.js'));
-  // A closing tag inside the library would end the script element early.
   return {
-    script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8').replaceAll('</', '<\\/'),
+    script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8'),
     style: readFileSync(join(folder, 'uPlot.min.css'), 'utf8'),
   };
 }
 
 const STYLE = `
-:root {
-  --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e;
-  color-scheme: light dark;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --accent: #f0895a;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 26px; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 13px; margin: 0 0 10px; color: var(--soft); font-weight: 600; }
@@ -76,7 +65,7 @@ h2 { font-size: 13px; margin: 0 0 10px; color: var(--soft); font-weight: 600; }
   display: inline-block; font-size: 12px; font-weight: 600; border: 1px solid currentColor;
   border-radius: 99px; padding: 1px 10px; margin-left: 10px; vertical-align: 4px; color: var(--soft);
 }
-.status.done { color: #2e7d4f; } .status.failed { color: #c62f2f; }
+.status.done { color: var(--good); } .status.failed { color: var(--bad); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 28px 0; }
 .figure, .chart, .table {
   background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
@@ -136,11 +125,10 @@ function smooth(values: readonly number[]): number[] {
   });
 }
 
-export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): string {
-  const points = thin(metrics);
+function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
   const of = (key: keyof StepMetrics): number[] => points.map((m) => m[key]);
   const loss = of('loss');
-  const charts: (Chart & { smooth?: number[]; wide?: boolean })[] = [
+  return [
     {
       key: 'loss',
       title: 'Loss (nats per weighted token)',
@@ -159,68 +147,64 @@ export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): s
       values: of('peakBytes').map((b) => b / 2 ** 20),
     },
   ];
+}
+
+function figuresOf(run: RunRecord, metrics: readonly StepMetrics[]): readonly (readonly [string, string])[] {
   const seconds = metrics.reduce((a, m) => a + m.tokens / m.tokensPerSecond, 0);
   const tokens = metrics.reduce((a, m) => a + m.tokens, 0);
   const tail = metrics.slice(-Math.max(1, Math.round(metrics.length / 10)));
-  const figures: [string, string][] = [
+  return [
     [short(metrics[0]?.loss ?? Number.NaN), 'first loss'],
     [short(mean(tail.map((m) => m.loss))), 'loss, mean of the last tenth'],
     [`${metrics.length} / ${run.steps}`, 'steps'],
     [short(tokens), 'tokens'],
     [short(tokens / seconds), 'tokens per second'],
-    [bytes(Math.max(0, ...metrics.map((m) => m.peakBytes))), 'peak memory'],
+    [formatBytes(metrics.reduce((most, m) => Math.max(most, m.peakBytes), 0)), 'peak memory'],
     [short(run.trainedParameters), 'trained parameters'],
   ];
-  const lib = library();
-  const row = (name: string, value: string): string => `<tr><th>${escapeHtml(name)}</th><td>${value}</td></tr>`;
-  const code = (text: string): string => `<code>${escapeHtml(text)}</code>`;
-  const data = run.data
-    .map((d) =>
-      row(
-        d.file,
-        `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} ` +
-          `trained${d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : ''}; ` +
-          `${escapeHtml(d.format)}; ${code(d.sha256)}`,
-      ),
-    )
-    .join('');
-  const json = JSON.stringify(
-    charts.map(({ key, unit, values, ...rest }) => ({ key, unit, values, ...rest })),
-  ).replaceAll('<', '\\u003c');
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escapeHtml(run.name)} · Temper run</title>
-<style>${lib.style}${STYLE}</style></head>
-<body><main>
-<h1>${escapeHtml(run.name)}<span class="status ${run.status}">${run.status}</span></h1>
-${run.about ? `<p class="about">${escapeHtml(run.about)}</p>` : ''}
-<section class="figures">${figures
-    .map(([value, label]) => `<div class="figure"><b>${escapeHtml(value)}</b><span>${escapeHtml(label)}</span></div>`)
-    .join('')}</section>
-<section class="charts">${charts
-    .map(
-      (c) =>
-        `<div class="chart${c.wide ? ' wide' : ''}"><h2>${escapeHtml(c.title)}</h2><div ` +
-        `id="${c.key}"></div></div>`,
-    )
-    .join('')}</section>
-<section class="table"><h2>What determines this run</h2><table>
-${row('method', escapeHtml(run.method))}${row('seed', String(run.seed))}
+}
+
+/** What the run can be made again from. */
+function determinants(run: RunRecord): Html {
+  const row = (name: string, value: Value): Html => html`<tr><th>${name}</th><td>${value}</td></tr>`;
+  const code = (text: string): Html => html`<code>${text}</code>`;
+  const data = run.data.map((d) => {
+    const untrained = d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : '';
+    const counts = `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} trained${untrained}`;
+    return row(d.file, html`${counts}; ${d.format}; ${code(d.sha256)}`);
+  });
+  const versions = Object.entries(run.versions).map(([k, v]) => `${k} ${v}`);
+  return html`<table>
+${row('method', run.method)}${row('seed', run.seed)}
 ${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}
-${run.digests.tokenizer ? row('tokenizer', code(run.digests.tokenizer)) : ''}
+${run.digests.tokenizer !== '' && row('tokenizer', code(run.digests.tokenizer))}
 ${row('data', code(run.digests.data))}${data}
-${row(
-  'versions',
-  Object.entries(run.versions)
-    .map(([k, v]) => `${escapeHtml(k)} ${escapeHtml(v)}`)
-    .join(', '),
-)}${row('machine', `${escapeHtml(run.machine.isa)}, ${run.machine.threads} threads`)}
-</table></section>
+${row('versions', versions.join(', '))}${row('machine', `${run.machine.isa}, ${run.machine.threads} threads`)}
+</table>`;
+}
+
+export function renderReport(run: RunRecord, metrics: readonly StepMetrics[]): string {
+  const points = thin(metrics);
+  const charts = chartsOf(points);
+  const lib = library();
+  return page(
+    `${run.name} · Temper run`,
+    lib.style + STYLE,
+    html`<main>
+<h1>${run.name}<span class="status ${run.status}">${run.status}</span></h1>
+${run.about !== '' && html`<p class="about">${run.about}</p>`}
+<section class="figures">${figuresOf(run, metrics).map(
+      ([value, label]) => html`<div class="figure"><b>${value}</b><span>${label}</span></div>`,
+    )}</section>
+<section class="charts">${charts.map(
+      (c) => html`<div class="chart${c.wide && ' wide'}"><h2>${c.title}</h2><div id="${c.key}"></div></div>`,
+    )}</section>
+<section class="table"><h2>What determines this run</h2>${determinants(run)}</section>
 </main>
-<script>${lib.script}</script>
-<script>const steps = ${JSON.stringify(points.map((m) => m.step))}, charts = ${json};${SCRIPT}</script>
-</body></html>
-`;
+${script(lib.script)}
+${script(SCRIPT, { steps: points.map((m) => m.step), charts: charts.map(({ title: _, ...rest }) => rest) })}
+`,
+  );
 }
 
 export const writeReport = (path: string, run: RunRecord, metrics: readonly StepMetrics[]): void =>

@@ -1,5 +1,6 @@
 // A judge behind an OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, Ollama, hosted). Whatever is not one completed
 // answer is a JudgeFailure.
+import { setTimeout } from 'node:timers/promises';
 import { z } from 'zod';
 import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
@@ -180,17 +181,10 @@ function readCompletion(url: URL, body: string): JudgeAnswer {
   };
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => {
-      clearTimeout(timer);
-      reject(new JudgeFailure('aborted', 'stopped while waiting to try the judge again'));
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', stop);
-      resolve();
-    }, ms);
-    if (signal.aborted) stop();
-    else signal.addEventListener('abort', stop, { once: true });
-  });
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await setTimeout(ms, undefined, { signal });
+  } catch (cause) {
+    throw new JudgeFailure('aborted', 'stopped while waiting to try the judge again', { cause });
+  }
 }
