@@ -124,9 +124,12 @@ export class ExampleStore implements Examples {
     };
   }
 
-  /** inputLength of every example. */
-  inputLengths(): Uint32Array {
-    return this.#input.values;
+  /** inputLength of every sample: the sum over its examples, `per` to a sample. */
+  inputLengths(per = 1): Uint32Array {
+    if (per === 1) return this.#input.values;
+    return Uint32Array.from({ length: this.length / per }, (_, i) =>
+      this.#input.values.subarray(per * i, per * (i + 1)).reduce((a, b) => a + b, 0),
+    );
   }
 
   *[Symbol.iterator](): Iterator<Example> {

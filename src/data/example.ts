@@ -22,6 +22,10 @@ export interface Examples extends Iterable<Example> {
   at(i: number): Example | undefined;
 }
 
+/** The examples of samples by number, `per` to a sample, in order. */
+export const samplesAt = (examples: Examples, samples: readonly number[], per: number): Example[] =>
+  samples.flatMap((i) => Array.from({ length: per }, (_, k) => examples.at(per * i + k) as Example));
+
 /**
  * Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction.
  */

@@ -25,6 +25,8 @@ export type RowPrompt = Omit<Prompt, 'source'>;
 export interface Format<Row = unknown> {
   readonly name: string;
   readonly row: z.ZodType<Row>;
+  /** 2: a row is one sample of two examples, the better one first; absent: every example is a sample of its own. */
+  readonly examplesPerSample?: 2;
   toExamples(row: Row, context: FormatContext): readonly RowExample[];
   /** Questions with known answers in the row, for exact match; absent: the format holds none. */
   toPrompts?(row: Row): readonly RowPrompt[];

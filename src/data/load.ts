@@ -20,6 +20,8 @@ export interface LoadContext {
   readonly vocabSize: number;
   readonly maxTokens: number;
   readonly loss: ChannelWeights;
+  /** Of what is loaded to train on; default 1. */
+  readonly examplesPerSample?: 1 | 2;
   readonly signal?: AbortSignal;
 }
 export interface FileSummary {
@@ -33,7 +35,7 @@ export interface FileSummary {
   readonly untrainedRows: number;
 }
 export interface Dataset {
-  /** Only examples with a token to train. */
+  /** Only samples all of whose examples have a token to train. */
   readonly examples: ExampleStore;
   readonly files: readonly FileSummary[];
 }
@@ -185,15 +187,28 @@ export async function* streamExamples(
 export async function loadDataset(files: readonly DataFile[], context: LoadContext): Promise<Dataset> {
   const examples = new ExampleStore();
   const summaries: FileSummary[] = [];
+  const per = context.examplesPerSample ?? 1;
   for (const file of files) {
+    const of = formatOf(file).examplesPerSample ?? 1;
+    if (of !== per)
+      throw new ConfigError(
+        'format_unfit',
+        `${file.path}: rows of format ${file.format} are ${of === 2 ? 'pairs' : 'single examples'}, ` +
+          `wanted ${per === 2 ? 'pairs (format preference)' : 'single examples; pairs are for train.method dpo'}`,
+        { file: file.path, format: file.format },
+      );
     const stream = streamExamples(file, context);
+    let sample: Example[] = [];
     for (;;) {
       const next = await stream.next();
       if (next.done) {
         summaries.push(next.value);
         break;
       }
-      if (hasTrained(next.value.weights)) examples.add(next.value);
+      sample.push(next.value);
+      if (sample.length < per) continue;
+      if (sample.every((e) => hasTrained(e.weights))) for (const e of sample) examples.add(e);
+      sample = [];
     }
   }
   if (examples.length === 0)

@@ -8,6 +8,8 @@ export interface PackedBatch {
   readonly targets: Targets;
   /** CHANNELS place of each target. */
   readonly channels: Uint8Array;
+  /** What the batch's loss is multiplied by, where the weights do not say it already. */
+  readonly scale?: number;
   /** The examples inside, in order, for error messages. */
   readonly examples: readonly Example[];
 }

@@ -28,7 +28,7 @@ export async function exportPeft(request: ExportRequest, signal?: AbortSignal): 
   if (!trained.run || !record || !trained.adapter)
     throw new ConfigError(
       'no_adapter',
-      `${request.run}: trained no adapter; only a run of method sft can be exported as peft`,
+      `${request.run}: trained no adapter; only a run of method sft or dpo can be exported as peft`,
       { run: request.run },
     );
   const out = resolve(request.out);

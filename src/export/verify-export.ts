@@ -138,7 +138,7 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
   const step = checkpointSteps(run).at(-1);
   if (!record || step === undefined)
     throw new ConfigError('no_weights', `${run}: has no checkpoint to compare with`, { run });
-  if (recipe.train.method !== 'sft' || !recipe.model.base)
+  if (recipe.train.method === 'pretrain' || !recipe.model.base)
     throw new ConfigError('no_adapter', `${run}: trained no adapter`, { run });
   await checkDigests(request.dir, recipe.model.base, record.digests.base, signal);
   using base = openCheckpoint(recipe.model.base);

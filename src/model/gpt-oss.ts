@@ -784,6 +784,12 @@ export interface LossOptions {
    * memory. Absent or null: they stay. Changes no bit.
    */
   readonly offload?: string | null;
+  /**
+   * Weights that depend on the forward pass: given the nll of every target (nats, in order), ∂loss/∂nll of each, of any
+   * sign; `targets.weights` are then only the caller's. The head's products are computed once more for it, nothing
+   * else. Absent: `targets.weights`.
+   */
+  readonly weigh?: (nll: Float32Array) => Float32Array;
 }
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
@@ -807,6 +813,37 @@ export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter |
     from = lowestTrained(model, adapter);
   const ranks = (adapter?.layers ?? []).slice(from).reduce((sum, l) => sum + (l.down?.A.shape[1] ?? 0), 0);
   return 4 * T * ((model.layers.length - from + 2) * D + K * ranks);
+}
+
+/**
+ * Nll of each target into `nll`; with dx also ∂(Σ weight·nll)/∂x into its rows, and the gradients of norm and head.
+ * Rows are taken in pieces of HEAD_ROWS.
+ */
+function lossAtHead(p: Pass, x: Tensor, targets: Targets, nll: Float32Array, dx: Tensor | null, o: LossOptions): void {
+  const { model } = p,
+    D = model.config.hidden_size;
+  const chunk = o.chunkTokens ?? chunkTokens(model);
+  const grads = dx ? o.grads : null;
+  for (const [from, to] of pieces(targets.rows.length, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
+    using c = new Scope('activations', placeOf(model));
+    const top = finalNorm(c, p, x, targets.rows.subarray(from, to));
+    const n = c.empty('f32', [to - from]),
+      dhidden = dx ? c.empty('f32', [to - from, D]) : null;
+    ops.linear_cross_entropy(
+      n,
+      dhidden,
+      grads?.head ?? null,
+      top.hidden,
+      model.head,
+      c.from(targets.targets.subarray(from, to)),
+      c.from(targets.weights.subarray(from, to)),
+      p.precision,
+    );
+    nll.set(n.toFloat32(), from);
+    if (!dx || !dhidden) continue;
+    ops.rmsnorm_bwd(dhidden, grads?.norm ?? null, dhidden, null, top.last, model.norm, top.rstd);
+    if (top.index) ops.scatter_rows(dx, dhidden, top.index);
+  }
 }
 
 /**
@@ -868,30 +905,15 @@ export function lossAndGradients(
     scope = next;
     x = out;
   }
-  const S = targets.rows.length,
-    nll = new Float32Array(S);
+  const nll = new Float32Array(targets.rows.length);
   const dx = gradients ? newX(s) : null;
   if (dx) ops.fill(dx, 0);
-  for (const [from, to] of pieces(S, HEAD_ROWS * (chunk / MOE_CHUNK_TOKENS))) {
-    using c = new Scope('activations', placeOf(model));
-    const top = finalNorm(c, p, x, targets.rows.subarray(from, to));
-    const n = c.empty('f32', [to - from]),
-      dhidden = dx ? c.empty('f32', [to - from, D]) : null;
-    ops.linear_cross_entropy(
-      n,
-      dhidden,
-      grads?.head ?? null,
-      top.hidden,
-      model.head,
-      c.from(targets.targets.subarray(from, to)),
-      c.from(targets.weights.subarray(from, to)),
-      p.precision,
-    );
-    nll.set(n.toFloat32(), from);
-    if (!dx || !dhidden) continue;
-    ops.rmsnorm_bwd(dhidden, grads?.norm ?? null, dhidden, null, top.last, model.norm, top.rstd);
-    if (top.index) ops.scatter_rows(dx, dhidden, top.index);
+  let weighed = targets;
+  if (dx && options.weigh) {
+    lossAtHead(p, x, targets, nll, null, options);
+    weighed = { ...targets, weights: options.weigh(nll.slice()) };
   }
+  lossAtHead(p, x, weighed, nll, dx, options);
   scope.close();
   if (dx) {
     for (let i = L - 1; i >= lowest; i--) {

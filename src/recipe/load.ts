@@ -181,7 +181,7 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   if (parsed.data.train.method === 'pretrain' && (value as Record<string, unknown>).adapter !== undefined)
     throw new ConfigError(
       'bad_recipe',
-      `${positions.at(['adapter'])}: adapter is for method sft; pretrain trains all weights`,
+      `${positions.at(['adapter'])}: adapter is for methods sft and dpo; pretrain trains all weights`,
       { file, path: 'adapter' },
     );
 
@@ -217,7 +217,7 @@ export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecip
 /** The resolved recipe as YAML whose relative paths hold in `folder`; reading it back gives the same recipe. */
 export function writeResolved(recipe: Recipe, folder: string): string {
   const { adapter, ...rest } = mapPaths(recipe, (p) => relative(folder, p) || '.');
-  return stringify(recipe.train.method === 'sft' ? { ...rest, adapter } : rest, { lineWidth: 120 });
+  return stringify(recipe.train.method === 'pretrain' ? rest : { ...rest, adapter }, { lineWidth: 120 });
 }
 
 /** sha256 over the resolved recipe; where its files lie does not enter, what they hold is digested apart. */

@@ -61,7 +61,7 @@ const Adapter = z.strictObject({
 
 const DataFile = z.strictObject({
   path: z.string().describe('file of rows: JSON lines, a JSON array, Parquet or Arrow, told apart by what is in it'),
-  format: z.string().default('chat').describe('row format by name: chat, tokens or text'),
+  format: z.string().default('chat').describe('row format by name: chat, tokens, text, or preference (for method dpo)'),
 });
 
 const weight = z.number().min(0).max(1000);
@@ -83,9 +83,16 @@ const Data = z.strictObject({
 const betas = z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]);
 const Train = z.strictObject({
   method: z
-    .enum(['sft', 'pretrain'])
+    .enum(['sft', 'pretrain', 'dpo'])
     .default('sft')
-    .describe('sft: train an adapter; pretrain: train all weights of a new model from scratch'),
+    .describe(
+      'sft: train an adapter on answers; dpo: train an adapter on pairs of answers, the better one over the worse ' +
+        '(arXiv:2305.18290), relative to the base; pretrain: train all weights of a new model from scratch',
+    ),
+  dpo: z
+    .strictObject({ beta: positive().default(0.1).describe('how strongly the base holds the adapter back') })
+    .optional()
+    .describe('for method dpo; absent: its defaults'),
   epochs: positive().optional().describe('passes over the data; absent: 1, unless steps is given'),
   steps: z.int().min(1).optional().describe('optimizer steps, over as many epochs as it takes'),
   tokensPerStep: z
@@ -155,7 +162,7 @@ const Train = z.strictObject({
 });
 
 const Model = z.strictObject({
-  base: z.string().optional().describe('folder of the checkpoint to adapt (method sft)'),
+  base: z.string().optional().describe('folder of the checkpoint to adapt (methods sft and dpo)'),
   init: z
     .strictObject(ModelConfig.shape)
     .optional()
@@ -177,7 +184,7 @@ export const Recipe = z
     about: z.string().default('').describe('one sentence: what this teaches'),
     expect: Expect.optional().describe('hardware, minutes and memory it takes, and the metric it reaches'),
     model: Model.describe('where the weights come from'),
-    adapter: Adapter.prefault({}).describe('the adapter to train (method sft)'),
+    adapter: Adapter.prefault({}).describe('the adapter to train (methods sft and dpo)'),
     data: Data.describe('what it learns from'),
     train: Train.prefault({}).describe('how it learns'),
     device: z
@@ -203,11 +210,12 @@ export const Recipe = z
   })
   .superRefine((r, ctx) => {
     const wrong = (path: (string | number)[], message: string): void => ctx.addIssue({ code: 'custom', path, message });
-    if (r.train.method === 'sft') {
-      if (r.model.init) wrong(['model', 'init'], 'is for method pretrain; for sft give model.base');
+    if (r.train.dpo && r.train.method !== 'dpo') wrong(['train', 'dpo'], 'is for method dpo');
+    if (r.train.method !== 'pretrain') {
+      if (r.model.init) wrong(['model', 'init'], `is for method pretrain; for ${r.train.method} give model.base`);
       else if (!r.model.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
     } else {
-      if (r.model.base) wrong(['model', 'base'], 'is for method sft; for pretrain give model.init');
+      if (r.model.base) wrong(['model', 'base'], 'is for methods sft and dpo; for pretrain give model.init');
       else if (!r.model.init) wrong(['model'], 'init is missing; give the configuration of the new model');
     }
     if (r.train.steps !== undefined && r.train.epochs !== undefined)

@@ -33,7 +33,7 @@ interface StateRecord {
   readonly step: number;
   readonly digests: RunDigests;
   readonly sha256: string;
-  /** What the parameters are, for method sft: ranks, scales and places as the trainer had them. */
+  /** What the parameters are, for methods sft and dpo: ranks, scales and places as the trainer had them. */
   readonly adapter?: AdapterSpec;
 }
 const PARTS = ['params', 'm', 'v'] as const;

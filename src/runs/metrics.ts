@@ -13,6 +13,10 @@ export interface StepMetrics {
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly peakBytes: number;
+  /** Method dpo: share of pairs whose chosen answer gained more on the base than the rejected one; mean of beta · the
+   * difference, nats. */
+  readonly accuracy?: number;
+  readonly margin?: number;
 }
 
 const metricsFile = (run: string): string => join(run, 'metrics.jsonl');

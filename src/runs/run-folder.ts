@@ -5,6 +5,7 @@ import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
 import { DEVICE_BACKENDS, type Device, describeDevice, HOST } from '../native/backends.js';
+import type { Recipe } from '../recipe/schema.js';
 
 /** What determines the run, and how far it got. */
 export interface RunRecord {
@@ -12,7 +13,7 @@ export interface RunRecord {
   readonly name: string;
   readonly about: string;
   readonly status: 'running' | 'stopped' | 'failed' | 'done';
-  readonly method: 'sft' | 'pretrain';
+  readonly method: Recipe['train']['method'];
   readonly seed: number;
   readonly steps: number;
   readonly digests: RunDigests;

@@ -37,13 +37,21 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
     params: adapter.params,
     grads,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) =>
+    lossAndGradients: (batch, targets, seed, weigh) =>
       lossAndGradients(base, adapter.model, batch, targets, {
         precision: options.precision,
         seed,
         grads: null,
         gradients: true,
         offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
+        ...(weigh ? { weigh } : {}),
+      }).nll,
+    reference: (batch, targets) =>
+      lossAndGradients(base, null, batch, targets, {
+        precision: options.precision,
+        seed: 0,
+        grads: null,
+        gradients: false,
       }).nll,
     refresh() {
       /* the pairs are views of params */

@@ -1,7 +1,7 @@
 // One optimizer step run dry: what it would allocate and call. The plan reports it; `device: auto` asks whether it
 // fits.
 import { formatBytes } from '../base/units.js';
-import type { Examples } from '../data/example.js';
+import { type Examples, samplesAt } from '../data/example.js';
 import type { StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
 import { backendOf, type Device, describeDevice, hostDevice } from '../native/backends.js';
@@ -12,7 +12,7 @@ import { Scope } from '../native/tensor.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { createLearner } from './learners.js';
-import { OBJECTIVES } from './objective.js';
+import { objectiveOf } from './objective.js';
 import { OptimizerStep } from './step.js';
 
 export interface DryStep {
@@ -31,7 +31,7 @@ export function dryStep(recipe: Recipe, run: string, batches: readonly PackedBat
     using small = new Scope('workspace', learner.params.place);
     const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
     const { train: t } = recipe;
-    using optimizer = new OptimizerStep(learner, moments, OBJECTIVES[t.method], { ...t, ...t.optimizer });
+    using optimizer = new OptimizerStep(learner, moments, objectiveOf(recipe), { ...t, ...t.optimizer });
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(small.empty('f32', [1]), 0);
     optimizer.begin();
@@ -57,12 +57,10 @@ export function plannedBatches(
   signal?: AbortSignal,
 ): { readonly typical: readonly PackedBatch[]; readonly largest: readonly PackedBatch[] } {
   const t = recipe.train,
+    objective = objectiveOf(recipe),
     limits = { tokensPerBatch: t.tokensPerBatch ?? recipe.data.maxTokens, packing: recipe.data.packing };
   const batchesOf = (step: number): readonly PackedBatch[] =>
-    OBJECTIVES[t.method].batches(
-      steps.rows(step).indices.flatMap((i) => examples.at(i) ?? []),
-      limits,
-    );
+    objective.batches(samplesAt(examples, steps.rows(step).indices, objective.examplesPerSample), limits);
   const looked = Math.min(steps.steps, LOOKED_AT);
   const typical = batchesOf(Math.floor(looked / 2));
   let largest = typical[0];

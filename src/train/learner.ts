@@ -3,14 +3,21 @@
 import type { Batch, Targets } from '../model/types.js';
 import type { Tensor } from '../native/tensor.js';
 
+export type Weigh = (nll: Float32Array) => Float32Array;
+
 export interface Learner {
   /** f32 [P], and their gradients, f32 [P], which lossAndGradients adds to. */
   readonly params: Tensor;
   readonly grads: Tensor;
   /**
-   * @returns nll of each target in nats, unweighted; adds the gradient of Σ weight·nll. `seed` draws the dropout masks
+   * Adds the gradient of Σ weight·nll, or, with `weigh`, of a loss that is any function of the nll: `weigh` is given
+   * them and returns ∂loss/∂nll of each target.
+   * @param seed draws the dropout masks
+   * @returns nll of each target in nats, unweighted
    */
-  lossAndGradients(batch: Batch, targets: Targets, seed: number): Float32Array;
+  lossAndGradients(batch: Batch, targets: Targets, seed: number, weigh?: Weigh): Float32Array;
+  /** Nll of each target under what was there before training: the base without the adapter. Absent: there is none. */
+  reference?(batch: Batch, targets: Targets): Float32Array;
   /** Called after the optimizer changed `params`. */
   refresh(): void;
   close(): void;

@@ -28,7 +28,7 @@ export interface TrainedLearner extends PlacedLearner, Savable {
  * @throws {NativeError} what is missing for the device
  */
 export function createLearner(recipe: Recipe, run: string, device: string = recipe.device): TrainedLearner {
-  const create = recipe.train.method === 'sft' ? adapterLearner : modelLearner;
+  const create = recipe.train.method === 'pretrain' ? modelLearner : adapterLearner;
   return onRecipeDevice(recipe, (d) => create(recipe, run, d), device);
 }
 

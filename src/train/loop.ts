@@ -1,7 +1,7 @@
 // The training loop: steps in order, what each took and gave. It knows neither files nor models.
 import { setImmediate } from 'node:timers/promises';
 import { TrainError } from '../base/errors.js';
-import type { Example, Examples } from '../data/example.js';
+import { type Example, type Examples, samplesAt } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { peakBytes } from '../native/device.js';
 import type { StepMetrics } from '../runs/metrics.js';
@@ -44,24 +44,26 @@ export async function* trainLoop(
   for (let step = done + 1; step <= plan.steps; step++) {
     const began = performance.now();
     const lr = learningRate(step, plan.steps, options);
-    const rows = plan.rows(step - 1).indices.map((i) => examples.at(i) as Example);
+    const rows = samplesAt(examples, plan.rows(step - 1).indices, objective.examplesPerSample);
     const batches = objective.batches(rows, options);
     optimizer.begin();
     let loss = 0;
     let tokens = 0;
+    const figures: Record<string, number> = {};
     for (const [b, batch] of batches.entries()) {
       // Lets messages and signals in; native calls block this thread.
       await setImmediate();
       if (signal?.aborted) return;
       const share = optimizer.add(batch, deriveSeed(options.seed, step, b));
-      if (!Number.isFinite(share))
+      if (!Number.isFinite(share.loss))
         throw new TrainError(
           'bad_loss',
-          `step ${step}: the loss of batch ${b + 1} of ${batches.length} is ${share}, rows ` +
+          `step ${step}: the loss of batch ${b + 1} of ${batches.length} is ${share.loss}, rows ` +
             `${places(batch.examples)}; look at these rows, or lower train.lr (it was ${lr.toExponential(2)})`,
           { step, batch: b + 1, rows: batch.examples.map((e) => e.source) },
         );
-      loss += share;
+      loss += share.loss;
+      for (const [name, x] of Object.entries(share.figures ?? {})) figures[name] = (figures[name] ?? 0) + x;
       tokens += batch.batch.tokens.length;
     }
     const gradNorm = optimizer.gradNorm();
@@ -80,6 +82,7 @@ export async function* trainLoop(
       tokens,
       tokensPerSecond: tokens / ((performance.now() - began) / 1000),
       peakBytes: peakBytes(learner.params.place),
+      ...figures,
     };
   }
 }

@@ -15,13 +15,14 @@ export function learnModel(model: Trainable, options: LearnOptions): PlacedLearn
     params: model.params,
     grads: model.grads,
     trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
-    lossAndGradients: (batch, targets, seed) =>
+    lossAndGradients: (batch, targets, seed, weigh) =>
       lossAndGradients(model.model, null, batch, targets, {
         precision: options.precision,
         seed,
         grads: model.gradViews,
         gradients: true,
         offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
+        ...(weigh ? { weigh } : {}),
       }).nll,
     refresh: () => model.refresh(),
     close() {

@@ -16,6 +16,7 @@ import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
+import { objectiveOf } from './objective.js';
 import { freeDiskBytes } from './offload.js';
 import { defaultRunFolder } from './session.js';
 
@@ -92,18 +93,20 @@ interface PlannedSteps {
 }
 async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Promise<PlannedSteps> {
   const t = recipe.train;
+  const objective = objectiveOf(recipe);
   const config =
-    t.method === 'sft' ? readConfig(recipe.model.base ?? '') : parseConfig(recipe.model.init, 'model.init');
+    t.method === 'pretrain' ? parseConfig(recipe.model.init, 'model.init') : readConfig(recipe.model.base ?? '');
   const tokenizer = lazyTokenizer(recipe, config.vocab_size);
   const data = await loadDataset(recipe.data.train, {
     tokenizer: tokenizer.get,
     vocabSize: config.vocab_size,
     maxTokens: recipe.data.maxTokens,
     loss: recipe.data.loss,
+    examplesPerSample: objective.examplesPerSample,
     ...(signal ? { signal } : {}),
   });
   tokenizer.close();
-  const steps = planSteps(data.examples.inputLengths(), {
+  const steps = planSteps(data.examples.inputLengths(objective.examplesPerSample), {
     seed: t.seed,
     epochs: t.epochs,
     steps: t.steps,

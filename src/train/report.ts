@@ -27,6 +27,8 @@ const short = (n: number): string =>
     : '–';
 const mean = (xs: readonly number[]): number => (xs.length ? xs.reduce((a, b) => a + b, 0) / xs.length : Number.NaN);
 
+type Measured = Exclude<keyof StepMetrics, 'accuracy' | 'margin'>;
+
 /** At most `limit` points: longer curves are thinned by taking the mean of neighbours, so that a report stays small. */
 export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics[] {
   const stride = Math.ceil(metrics.length / limit);
@@ -34,7 +36,7 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
   const out: StepMetrics[] = [];
   for (let i = 0; i < metrics.length; i += stride) {
     const part = metrics.slice(i, i + stride);
-    const of = (key: keyof StepMetrics): number => mean(part.map((m) => m[key]));
+    const of = (key: Measured): number => mean(part.map((m) => m[key]));
     out.push({
       step: part[part.length - 1]?.step ?? 0,
       loss: of('loss'),
@@ -126,7 +128,7 @@ function smooth(values: readonly number[]): number[] {
 }
 
 function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
-  const of = (key: keyof StepMetrics): number[] => points.map((m) => m[key]);
+  const of = (key: Measured): number[] => points.map((m) => m[key]);
   const loss = of('loss');
   return [
     {

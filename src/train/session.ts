@@ -29,7 +29,7 @@ import { Checkpoints } from './checkpoints.js';
 import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import { trainLoop } from './loop.js';
-import { OBJECTIVES } from './objective.js';
+import { objectiveOf } from './objective.js';
 import { requireOffloadRoom } from './offload.js';
 import { writeReport } from './report.js';
 
@@ -115,17 +115,19 @@ async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): P
 /** Reads the data and plans the steps. Nothing is written yet, and an abort rejects. */
 async function prepare(recipe: Recipe, learner: TrainedLearner, signal?: AbortSignal): Promise<Prepared> {
   const { vocab_size: vocabSize } = learner.config;
+  const { examplesPerSample } = objectiveOf(recipe);
   const tokenizer = lazyTokenizer(recipe, vocabSize);
   const data = await loadDataset(recipe.data.train, {
     tokenizer: tokenizer.get,
     vocabSize,
     maxTokens: recipe.data.maxTokens,
     loss: recipe.data.loss,
+    examplesPerSample,
     ...(signal ? { signal } : {}),
   });
   tokenizer.close();
   const t = recipe.train;
-  const lengths = data.examples.inputLengths();
+  const lengths = data.examples.inputLengths(examplesPerSample);
   const plan = planSteps(lengths, {
     seed: t.seed,
     epochs: t.epochs,
@@ -160,7 +162,7 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
     versions: versions(),
     machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
     trainedParameters: learner.trainedParameters,
-    output: t.method === 'sft' ? 'adapter' : 'model',
+    output: t.method === 'pretrain' ? 'model' : 'adapter',
   };
 }
 
@@ -262,7 +264,7 @@ async function runSteps(
     ...t.optimizer,
     packing: recipe.data.packing,
     tokensPerBatch: tokensPerBatch(recipe),
-    objective: OBJECTIVES[t.method],
+    objective: objectiveOf(recipe),
   };
   const steps = trainLoop(learner, checkpoints.moments, data.examples, plan, first, options, hooks.signal);
   for await (const metrics of steps) {

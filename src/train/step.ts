@@ -4,7 +4,7 @@ import type { PackedBatch } from '../data/pack.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { Learner } from './learner.js';
-import type { Objective } from './objective.js';
+import type { Objective, Share } from './objective.js';
 
 /** Of AdamW, f32 [P] each, zeros at the start. */
 export interface Moments {
@@ -35,8 +35,8 @@ export class OptimizerStep implements Disposable {
   begin(): void {
     ops.fill(this.learner.grads, 0);
   }
-  /** Adds a batch's gradients. @returns its share of the step's loss */
-  add(batch: PackedBatch, seed: number): number {
+  /** Adds a batch's gradients. */
+  add(batch: PackedBatch, seed: number): Share {
     return this.objective.gradients(this.learner, batch, seed);
   }
   /** Of all that was added since `begin`, before clipping. Waits for a device. */

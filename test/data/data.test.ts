@@ -254,6 +254,13 @@ describe('bad rows', () => {
       ],
       tokens: [good.trim(), '{"tokens": [5, 6, 7, 8], "weights": [0, 0.5, 1, 2]}'],
       text: ['{"text": "hello <|start|> world"}'],
+      preference: [
+        '{"prompt": "a", "chosen": "b", "rejected": "c"}',
+        JSON.stringify({
+          chosen: [user('a'), { role: 'assistant', content: 'b' }],
+          rejected: [user('a'), { role: 'assistant', content: 'c' }],
+        }),
+      ],
     };
     const mutate = (row: string): Buffer => {
       let bytes: Buffer = Buffer.from(row);

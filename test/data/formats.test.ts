@@ -34,12 +34,15 @@ it('every format has its samples, and every sample its format', () => {
   expect(FORMATS.length).toBeGreaterThanOrEqual(3);
 });
 
-describe.each(FORMATS)('$name', ({ name }) => {
+describe.each(FORMATS)('$name', ({ name, examplesPerSample }) => {
   it('good rows', async () => {
     const path = join(samples, `${name}.jsonl`);
     const rows = lines(path).length;
     expect(rows).toBeGreaterThanOrEqual(5);
-    const { examples, files } = await loadDataset([{ path, format: name }], context);
+    const { examples, files } = await loadDataset([{ path, format: name }], {
+      ...context,
+      examplesPerSample: examplesPerSample ?? 1,
+    });
     expect(files[0]).toMatchObject({ rows, untrainedRows: 0 });
     expect(new Set(Array.from(examples, (e) => e.source.line)).size).toBe(rows);
     for (const e of examples) {
@@ -55,7 +58,10 @@ describe.each(FORMATS)('$name', ({ name }) => {
     for (const { code, row } of bad) {
       const path = join(mkdtempSync(join(tmpdir(), 'format-')), 'row.jsonl');
       writeFileSync(path, `${row}\n`);
-      const error: unknown = await loadDataset([{ path, format: name }], context).then(
+      const error: unknown = await loadDataset([{ path, format: name }], {
+        ...context,
+        examplesPerSample: examplesPerSample ?? 1,
+      }).then(
         () => null,
         (e: unknown) => e,
       );

@@ -97,7 +97,7 @@ describe('recipe', () => {
       'adapter with pretrain',
       `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`)}  method: pretrain\n`,
       'bad_recipe',
-      '/r/x.yaml:3:1: adapter is for method sft',
+      '/r/x.yaml:3:1: adapter is for methods sft and dpo',
     ],
     ['YAML syntax', 'model: { base: b\ndata: [\n', 'bad_yaml', '/r/x.yaml:'],
     ['duplicate key', `${GOOD}about: y\n`, 'bad_yaml', '/r/x.yaml:12:1'],

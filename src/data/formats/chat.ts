@@ -5,7 +5,7 @@ import { type Conversation, lossWeights, type Rendered, renderTraining } from '.
 import { CHANNELS } from '../example.js';
 import type { Format, RowPrompt } from '../format.js';
 
-function channelPlaces(rendered: Rendered, conversation: Conversation): Uint8Array {
+export function channelPlaces(rendered: Rendered, conversation: Conversation): Uint8Array {
   return Uint8Array.from(rendered.tokens, (_, i) => {
     if (!rendered.trained[i]) return 0;
     const channel = conversation.messages[rendered.message[i] ?? -1]?.channel;

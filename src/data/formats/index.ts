@@ -1,7 +1,8 @@
 // The formats a dataset file may have. To add one: its file here, one import, one entry.
 import type { Format } from '../format.js';
 import { chat } from './chat.js';
+import { preference } from './preference.js';
 import { text } from './text.js';
 import { tokens } from './tokens.js';
 
-export const FORMATS: readonly Format[] = [chat as Format, tokens as Format, text as Format];
+export const FORMATS: readonly Format[] = [chat as Format, tokens as Format, text as Format, preference as Format];

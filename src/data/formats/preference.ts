@@ -1,0 +1,57 @@
+// Pairs of answers to one prompt, the better one and the worse one: {"prompt": …, "chosen": …, "rejected": …}, each
+// text or messages as in `chat`. Without a prompt, chosen and rejected are whole conversations that differ in their
+// last message. Only the answers are trained.
+import { z } from 'zod';
+import { DataError } from '../../base/errors.js';
+import { type ChatRow, chatRow, toConversation } from '../../harmony/chat.js';
+import { lossWeights, renderTraining } from '../../harmony/render.js';
+import type { Format, FormatContext, RowExample } from '../format.js';
+import { channelPlaces } from './chat.js';
+
+const { messages, tools, reasoning_effort } = chatRow.shape;
+const Side = z.union([z.string(), messages]);
+const Row = z.strictObject({ prompt: Side.optional(), chosen: Side, rejected: Side, tools, reasoning_effort });
+type Row = z.infer<typeof Row>;
+type Messages = ChatRow['messages'];
+
+/** The conversation up to and with one answer. */
+function withAnswer(row: Row, side: 'chosen' | 'rejected'): ChatRow {
+  const answer: Messages = typeof row[side] === 'string' ? [{ role: 'assistant', content: row[side] }] : row[side];
+  const prompt: Messages =
+    typeof row.prompt === 'string' ? [{ role: 'user', content: row.prompt }] : (row.prompt ?? answer.slice(0, -1));
+  const own = row.prompt === undefined ? answer.slice(-1) : answer;
+  if (own.length !== 1 || own[0]?.role !== 'assistant')
+    throw new DataError(
+      'bad_preference',
+      `${side}: got ${own.map((m) => m.role).join(', ') || 'nothing'} after the prompt, wanted one assistant message`,
+    );
+  if (prompt.length === 0)
+    throw new DataError('bad_preference', `${side}: has no prompt; give "prompt", or the messages before the answer`);
+  return { messages: [...prompt, ...own], tools: row.tools, reasoning_effort: row.reasoning_effort };
+}
+
+function example(row: ChatRow, context: FormatContext): RowExample {
+  const conversation = toConversation(row);
+  const answerFrom = conversation.messages.findLastIndex((m) => m.role !== 'assistant') + 1;
+  const rendered = renderTraining(conversation, context.tokenizer()).at(-1);
+  if (!rendered) throw new DataError('bad_preference', 'the answer is empty');
+  // Earlier turns may share the last one's example: they are the prompt here.
+  const weights = lossWeights(rendered, conversation, context.loss).map((w, i) =>
+    (rendered.message[i] ?? -1) >= answerFrom ? w : 0,
+  );
+  return { tokens: rendered.tokens, weights, channels: channelPlaces(rendered, conversation) };
+}
+
+export const preference: Format<Row> = {
+  name: 'preference',
+  row: Row,
+  examplesPerSample: 2,
+  toExamples(row, context) {
+    const [chosen, rejected] = [withAnswer(row, 'chosen'), withAnswer(row, 'rejected')];
+    if (JSON.stringify(chosen.messages.slice(0, -1)) !== JSON.stringify(rejected.messages.slice(0, -1)))
+      throw new DataError('bad_preference', 'chosen and rejected differ before their last message: not one prompt');
+    if (JSON.stringify(chosen) === JSON.stringify(rejected))
+      throw new DataError('bad_preference', 'chosen and rejected are the same: nothing to prefer');
+    return [example(chosen, context), example(rejected, context)];
+  },
+};

@@ -1,0 +1,278 @@
+// The seam for objectives that look at the forward pass, and DPO, which does: against PyTorch's autograd
+// (test/golden/train/make_dpo.py), against finite differences, and as a recipe from file to adapter.
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
+import type { Example } from '../../src/data/example.js';
+import { loadDataset } from '../../src/data/load.js';
+import { planSteps } from '../../src/data/order.js';
+import { packBatch } from '../../src/data/pack.js';
+import type { Adapter } from '../../src/lora/adapter.js';
+import { readPeft } from '../../src/lora/peft.js';
+import { openCheckpoint } from '../../src/model/checkpoint.js';
+import { lossAndGradients } from '../../src/model/gpt-oss.js';
+import { Scope } from '../../src/native/tensor.js';
+import { readMetrics } from '../../src/runs/metrics.js';
+import { learnAdapter } from '../../src/train/adapter-learner.js';
+import { dpo } from '../../src/train/dpo.js';
+import { trainLoop } from '../../src/train/loop.js';
+import { sft } from '../../src/train/objective.js';
+import { planRecipe } from '../../src/train/plan.js';
+import { runTraining } from '../../src/train/session.js';
+import { goldenRoot } from '../model/golden.js';
+
+const root = join(goldenRoot, '..', 'train');
+const base = openCheckpoint(join(goldenRoot, 'odd'));
+afterAll(() => base.close());
+const { examples } = await loadDataset([{ path: join(root, 'rows.jsonl'), format: 'tokens' }], {
+  tokenizer: null,
+  vocabSize: base.config.vocab_size,
+  maxTokens: 64,
+  loss: { analysis: 1, commentary: 1, final: 1 },
+});
+const rows = [...examples];
+interface Expected {
+  readonly beta: number;
+  readonly steps: readonly { readonly loss: number; readonly gradNorm: number; margin: number; accuracy: number }[];
+}
+const expected = JSON.parse(readFileSync(join(root, 'dpo.json'), 'utf8')) as Expected;
+const { options } = JSON.parse(readFileSync(join(root, 'expected.json'), 'utf8')) as {
+  options: { lr: number; betas: [number, number]; eps: number; weightDecay: number; clipGradNorm: number };
+};
+const open = (name = 'adapter'): Adapter => readPeft(join(root, name), base.config, { trainable: true });
+const learnerOf = (adapter: Adapter) => learnAdapter(base, adapter, { precision: 'f32', folder: root });
+const gradsOf = (adapter: Adapter): Float32Array => adapter.grads?.toFloat32() ?? new Float32Array();
+
+describe('DPO', () => {
+  it.each([
+    ['both pairs in a batch', true, 200],
+    ['a pair a batch', true, 64],
+    ['no packing', false, 64],
+  ])(
+    "five steps of AdamW give PyTorch's losses, norms, margins and adapter: %s",
+    async (_, packing, tokensPerBatch) => {
+      using scope = new Scope('optimizer');
+      const adapter = open();
+      const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
+      const plan = planSteps(examples.inputLengths(2), { seed: 1, steps: 5, rowsPerStep: 2 });
+      const loop = { ...options, seed: 1, packing, tokensPerBatch, schedule: 'constant' as const, warmup: 0, minLr: 0 };
+      let n = 0;
+      for await (const m of trainLoop(learnerOf(adapter), moments, examples, plan, 0, {
+        ...loop,
+        objective: dpo(expected.beta),
+      })) {
+        const want = expected.steps[n++];
+        if (!want) throw new Error('a step too many');
+        expect(Math.abs(m.loss / want.loss - 1)).toBeLessThan(1e-4);
+        expect(Math.abs(m.gradNorm / want.gradNorm - 1)).toBeLessThan(1e-4);
+        expect(Math.abs((m.margin ?? Number.NaN) - want.margin)).toBeLessThan(1e-4 * Math.abs(want.margin));
+        expect(m.accuracy).toBe(want.accuracy);
+      }
+      expect(n).toBe(5);
+      const after = open('adapter.dpo');
+      const before = open();
+      adapter.entries.forEach((_, i) => {
+        const [got, want, old] = [adapter, after, before].map((a) => a.tensors[i]?.toFloat32() ?? new Float32Array());
+        let [moved, off] = [0, 0];
+        want?.forEach((w, k) => {
+          moved = Math.max(moved, Math.abs(w - (old?.[k] ?? 0)));
+          off = Math.max(off, Math.abs(w - (got?.[k] ?? Number.NaN)));
+        });
+        expect(off).toBeLessThan(0.01 * moved);
+      });
+      for (const a of [adapter, after, before]) a.close();
+    },
+  );
+
+  it('its weights are the derivative of its loss, by finite differences in the nll', () => {
+    const objective = dpo(0.3);
+    const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
+    if (!packed) throw new Error('no batch');
+    const S = packed.targets.rows.length;
+    const nll = Float64Array.from({ length: S }, (_, i) => 1 + ((i * 37) % 11) / 7);
+    const reference = Float32Array.from(nll, (x, i) => x + (((i * 13) % 5) - 2) / 50);
+    let weights: Float32Array = new Float32Array();
+    const lossAt = (x: Float64Array): number => {
+      const learner = {
+        reference: () => reference,
+        lossAndGradients: (_b: unknown, _t: unknown, _s: unknown, weigh: (n: Float32Array) => Float32Array) => {
+          weights = weigh(x as unknown as Float32Array); // in double: differences stay exact enough
+          return new Float32Array();
+        },
+      };
+      return objective.gradients(learner as never, packed, 1).loss;
+    };
+    lossAt(nll);
+    const analytic = weights.slice();
+    const h = 1e-5;
+    let signs = new Set<number>();
+    for (let i = 0; i < S; i++) {
+      const at = (d: number): number => lossAt(nll.map((x, k) => (k === i ? x + d : x)));
+      const numeric = (at(h) - at(-h)) / (2 * h);
+      expect(Math.abs(numeric - (analytic[i] ?? 0))).toBeLessThan(1e-7);
+      signs = signs.add(Math.sign(analytic[i] ?? 0));
+    }
+    expect(signs).toEqual(new Set([1, -1]));
+  });
+
+  it('an adapter that changes nothing has the loss log 2 and no margin', () => {
+    using scope = new Scope('adapter');
+    const adapter = open();
+    // B of every pair to zero: y = W x.
+    const zero = scope.zeros('f32', adapter.params.shape);
+    adapter.params.copy(zero);
+    const objective = dpo(0.1);
+    const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
+    if (!packed) throw new Error('no batch');
+    const share = objective.gradients(learnerOf(adapter), packed, 1);
+    expect(Math.abs(share.loss - Math.log(2))).toBeLessThan(1e-6);
+    expect(Math.abs(share.figures?.margin ?? 1)).toBeLessThan(1e-6);
+    adapter.close();
+  });
+
+  it('huge margins neither overflow nor lose their sign', () => {
+    const objective = dpo(1e4);
+    const adapter = open();
+    const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
+    if (!packed) throw new Error('no batch');
+    const { loss } = objective.gradients(learnerOf(adapter), packed, 1);
+    expect(loss).toBeGreaterThanOrEqual(0);
+    expect(Number.isFinite(loss)).toBe(true);
+    expect(gradsOf(adapter).every(Number.isFinite)).toBe(true);
+    adapter.close();
+  });
+});
+
+describe('weights that depend on the forward pass', () => {
+  const { batch, targets } = packBatch(rows, 0.125);
+  const run = (over: Partial<Parameters<typeof lossAndGradients>[4]>, given = targets) => {
+    const adapter = open();
+    const { nll } = lossAndGradients(base, adapter.model, batch, given, {
+      precision: 'f32',
+      seed: 3,
+      grads: null,
+      gradients: true,
+      ...over,
+    });
+    const grads = gradsOf(adapter);
+    adapter.close();
+    return { nll, grads };
+  };
+  const bits = (x: Float32Array): Buffer => Buffer.from(x.buffer, x.byteOffset, x.byteLength);
+
+  it('that are the given ones give the bits of the single pass', () => {
+    const fixed = run({});
+    let seen: Float32Array = new Float32Array();
+    const weighed = run({
+      weigh: (nll) => {
+        seen = nll.slice();
+        return targets.weights;
+      },
+    });
+    expect(bits(weighed.nll).equals(bits(fixed.nll))).toBe(true);
+    expect(bits(seen).equals(bits(fixed.nll))).toBe(true);
+    expect(bits(weighed.grads).equals(bits(fixed.grads))).toBe(true);
+    expect(fixed.grads.some((g) => g !== 0)).toBe(true);
+  });
+  it('give the gradient of those weights, of either sign, whatever the targets say', () => {
+    const chosen = targets.weights.map((w, i) => (i % 3 === 0 ? -w : 2 * w));
+    const weighed = run({ weigh: () => chosen });
+    const fixed = run({}, { ...targets, weights: chosen });
+    expect(bits(weighed.grads).equals(bits(fixed.grads))).toBe(true);
+  });
+  it('are not asked for where there is no backward pass', () => {
+    const asked = run({ gradients: false, weigh: () => expect.fail('asked') });
+    expect(asked.nll.length).toBe(targets.rows.length);
+  });
+});
+
+describe('samples of two examples', () => {
+  it('stay together in a batch, in order, whatever the limits', () => {
+    const many: Example[] = Array.from({ length: 40 }, (_, i) => ({
+      tokens: Int32Array.from({ length: 3 + ((i * 5) % 17) }, () => i),
+      weights: new Float32Array(3 + ((i * 5) % 17)).fill(1),
+      source: { file: 'f', line: 1 + Math.floor(i / 2) },
+    }));
+    for (const limits of [
+      { tokensPerBatch: 10, packing: true },
+      { tokensPerBatch: 60, packing: true },
+      { tokensPerBatch: 60, packing: false },
+    ]) {
+      const batches = dpo(0.1).batches(many, limits);
+      const ids = batches.map((b) => b.examples.map((e) => e.tokens[0] ?? -1));
+      expect(ids.flat().sort((a, b) => a - b)).toEqual(many.map((_, i) => i));
+      for (const of of ids)
+        for (let k = 0; k < of.length; k += 2) {
+          expect((of[k] ?? 1) % 2).toBe(0);
+          expect(of[k + 1]).toBe((of[k] ?? 0) + 1);
+        }
+    }
+    expect(sft.examplesPerSample).toBe(1);
+  });
+});
+
+describe('a recipe of method dpo', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'temper-dpo-'));
+  afterAll(() => rmSync(dir, { recursive: true }));
+  const colours = ['red', 'green', 'blue', 'white'];
+  writeFileSync(
+    join(dir, 'pairs.jsonl'),
+    Array.from({ length: 12 }, (_, i) =>
+      JSON.stringify({ prompt: `Colour ${i}?`, chosen: `It is ${colours[i % 4]}.`, rejected: `${i} has no colour.` }),
+    ).join('\n'),
+  );
+  writeFileSync(
+    join(dir, 'dpo.yaml'),
+    `model: { base: ${join(packageRoot, 'models', 'nano')} }
+adapter: { rank: 4, alpha: 8 }
+data: { train: [{ path: pairs.jsonl, format: preference }], maxTokens: 200 }
+train:
+  { method: dpo, dpo: { beta: 0.2 }, steps: 6, rowsPerStep: 4, lr: 2.0e-3, precision: f32, checkpointEvery: 3, seed: 3 }
+`,
+  );
+  const recipe = join(dir, 'dpo.yaml');
+
+  it('begins at log 2, comes to prefer what was chosen, and resumes to the bit', async () => {
+    const whole = await runTraining({ recipe, out: join(dir, 'whole') });
+    expect(whole).toMatchObject({ status: 'done', step: 6, output: join(dir, 'whole', 'adapter') });
+    const metrics = readMetrics(join(dir, 'whole'));
+    expect(Math.abs((metrics[0]?.loss ?? 0) - Math.log(2))).toBeLessThan(1e-6);
+    expect(metrics[0]).toMatchObject({ accuracy: 0 });
+    expect(metrics.at(-1)?.loss).toBeLessThan(0.5);
+    expect(metrics.at(-1)?.accuracy).toBe(1);
+    expect(metrics.at(-1)?.margin).toBeGreaterThan(0.5);
+
+    const stop = new AbortController();
+    const stopped = await runTraining(
+      { recipe, out: join(dir, 'parts') },
+      { signal: stop.signal, onProgress: ({ step }) => step === 4 && stop.abort() },
+    );
+    expect(stopped).toMatchObject({ status: 'stopped', step: 4 });
+    await runTraining({ recipe, out: join(dir, 'parts'), resume: true });
+    const file = (run: string): Buffer => readFileSync(join(dir, run, 'adapter', 'adapter_model.safetensors'));
+    expect(file('parts').equals(file('whole'))).toBe(true);
+    expect(readMetrics(join(dir, 'parts')).map((m) => m.loss)).toEqual(metrics.map((m) => m.loss));
+  }, 120_000);
+
+  it('is planned by the same code', async () => {
+    const plan = await planRecipe({ path: recipe, measure: false, out: join(dir, 'plan') });
+    expect(plan).toMatchObject({ steps: 6, fits: true });
+    expect(plan.totalPeakBytes).toBeGreaterThan(0);
+  });
+
+  it('refuses rows that are no pairs, and others refuse pairs', async () => {
+    const unfit = { code: 'format_unfit', exitCode: 2 };
+    await expect(runTraining({ recipe, out: join(dir, 'x'), set: ['data.train.0.format=chat'] })).rejects.toMatchObject(
+      unfit,
+    );
+    await expect(
+      runTraining({ recipe, out: join(dir, 'x'), set: ['train.method=sft', 'train.dpo=null'] }),
+    ).rejects.toMatchObject({ code: 'bad_recipe' });
+    const text = readFileSync(recipe, 'utf8').replace('method: dpo, dpo: { beta: 0.2 }', 'method: sft');
+    writeFileSync(join(dir, 'sft.yaml'), text);
+    await expect(runTraining({ recipe: join(dir, 'sft.yaml'), out: join(dir, 'x') })).rejects.toMatchObject(unfit);
+    expect(existsSync(join(dir, 'x'))).toBe(false);
+  });
+});
