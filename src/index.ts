@@ -6,6 +6,7 @@ export {
   CheckpointError,
   ConfigError,
   DataError,
+  type ErrorCode,
   type ExitCode,
   IntegrityError,
   NativeError,
@@ -13,7 +14,8 @@ export {
   TemperError,
   TrainError,
 } from './base/errors.js';
-export { type BenchResult, bench } from './bench/bench.js';
+export type { BenchResult } from './bench/bench.js';
+export { benchInThread as bench, limitsInThread as measureLimits } from './bench/threads.js';
 export { createEngineJudge } from './compose/engine-judge.js';
 export { type DemoResult, runDemo } from './demo/story.js';
 export { type EvalLoss, evaluate } from './evaluate/evaluate.js';
@@ -34,13 +36,13 @@ export { adapterSpec } from './lora/spec.js';
 // The model itself, for research: weights, forward and backward over the ops
 export { type Checkpoint, openCheckpoint } from './model/checkpoint.js';
 export { forwardHidden, logits, lossAndGradients, scoreTokens } from './model/gpt-oss.js';
-export { initCheckpoint, type Preset } from './model/init.js';
-export { type Inspection, inspectCheckpoint } from './model/inspect.js';
+export type { Preset } from './model/init.js';
+export type { Inspection } from './model/inspect.js';
 export { KvCache } from './model/kv-cache.js';
 export { readTokens, writeLogits } from './model/logits-file.js';
 export { quantizeDense } from './model/q8.js';
+export { initInThread as initCheckpoint, inspectInThread as inspectCheckpoint } from './model/threads.js';
 export type { Batch, ModelAdapter, ModelWeights, Targets } from './model/types.js';
-export { measureLimits } from './native/machine.js';
 export { type Ops, ops } from './native/ops.js';
 export { openSafetensors, writeSafetensors } from './native/safetensors.js';
 export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';

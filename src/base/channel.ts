@@ -268,8 +268,8 @@ export async function openChannel<C extends Contract, Info>(
 
 /**
  * One call in a thread of its own. When it settles, the thread has ended: nothing goes on behind the caller's back. An
- * abort is obeyed at the next safe point, at the latest after `graceMs`, when the thread is ended; Infinity: never by
- * force.
+ * abort is obeyed at the next safe point; after `graceMs` the thread is ended by force and no longer waited for
+ * (Infinity: never).
  * @throws what the handler throws, the signal's reason when it was aborted
  */
 export async function runInThread<C extends Contract, K extends keyof C & string>(
@@ -282,16 +282,24 @@ export async function runInThread<C extends Contract, K extends keyof C & string
   if (!waits) signal?.throwIfAborted();
   const connection = new Connection(file, null, name);
   let timer: NodeJS.Timeout | undefined;
-  const unlisten = listen(signal, () => {
-    if (graceMs !== Infinity) timer = setTimeout(() => void connection.terminate(), graceMs);
-  });
-  try {
-    await connection.ready;
-    const result = await callOn<C[K]['result'], C[K]['event']>(connection, name, request, {
-      signal,
-      onEvent,
-      waits: true,
+  let forced = false;
+  let unlisten = (): void => {};
+  const late = new Promise<never>((_, reject) => {
+    unlisten = listen(signal, (reason) => {
+      if (graceMs === Infinity) return;
+      timer = setTimeout(() => {
+        forced = true;
+        void connection.terminate(); // native code is let go only when it returns
+        reject(reason);
+      }, graceMs);
     });
+  });
+  const work = async (): Promise<C[K]['result']> => {
+    await connection.ready;
+    return callOn<C[K]['result'], C[K]['event']>(connection, name, request, { signal, onEvent, waits: true });
+  };
+  try {
+    const result = await Promise.race([work(), late]);
     if (!waits) signal?.throwIfAborted();
     return result;
   } catch (error) {
@@ -299,7 +307,8 @@ export async function runInThread<C extends Contract, K extends keyof C & string
     throw error;
   } finally {
     unlisten();
-    await connection.close();
+    const closed = connection.close();
+    if (!forced) await closed;
     clearTimeout(timer);
   }
 }

@@ -42,24 +42,26 @@ export function countParameters(c: ModelConfig): { readonly parameters: number; 
   return { parameters, activeParameters };
 }
 
+export interface InspectOptions {
+  /** Also reads every byte: digest, and NaN or infinite weights. */
+  readonly full?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (bytes: number) => void;
+}
+
 /**
  * Opens the checkpoint in `dir` and describes it.
- * @param options.full also reads every byte: digest, and NaN or infinite weights
  * @throws {CheckpointError} what openCheckpoint refuses · {DOMException} AbortError
  */
-export async function inspectCheckpoint(
-  dir: string,
-  options: {
-    readonly full?: boolean;
-    readonly signal?: AbortSignal;
-    readonly onProgress?: (bytes: number) => void;
-  } = {},
-): Promise<Inspection> {
+export async function inspectCheckpoint(dir: string, options: InspectOptions = {}): Promise<Inspection> {
   using model = openCheckpoint(dir);
   const specs = checkpointTensors(model.config, model.experts);
-  const odd = oddities(dir, model);
-  for (const layer of model.layers) layer.verify?.();
-  if (options.full) odd.push(...nonFinite(model));
+  const odd = oddities(dir, model, options.signal);
+  for (const layer of model.layers) {
+    options.signal?.throwIfAborted();
+    layer.verify?.();
+  }
+  if (options.full) odd.push(...nonFinite(model, options.signal));
   const digest = options.full ? await digestCheckpoint(dir, { ...options, fresh: true }) : null;
   return {
     dir,
@@ -74,7 +76,7 @@ export async function inspectCheckpoint(
   };
 }
 
-function oddities(dir: string, model: Checkpoint): string[] {
+function oddities(dir: string, model: Checkpoint, signal?: AbortSignal): string[] {
   const c = model.config,
     odd: string[] = [];
   const quantised = c.quantization_config?.quant_method === 'mxfp4';
@@ -107,7 +109,8 @@ function oddities(dir: string, model: Checkpoint): string[] {
     high = 0;
   for (const t of model.layers.flatMap((l) => [l.gateUp.scales, l.down.scales])) {
     if (!t) continue;
-    for (const bytes of pieces(t))
+    for (const bytes of pieces(t)) {
+      signal?.throwIfAborted();
       for (const e of bytes as Uint8Array) {
         if (e === 0) zero++;
         else {
@@ -115,6 +118,7 @@ function oddities(dir: string, model: Checkpoint): string[] {
           high = Math.max(high, e);
         }
       }
+    }
   }
   if (zero > 0) odd.push(`${zero} MXFP4 scales are 0 (2^-127): some kernels read that as the number 0`);
   if (high > 0 && (low < 90 || high > 140))
@@ -130,7 +134,7 @@ function* pieces(t: Tensor): Generator<ReturnType<Tensor['read']>> {
   }
 }
 
-function nonFinite(model: Checkpoint): string[] {
+function nonFinite(model: Checkpoint, signal?: AbortSignal): string[] {
   const out: string[] = [];
   const named: [string, Tensor | null][] = [
     ['embed_tokens', model.embed],
@@ -148,6 +152,7 @@ function nonFinite(model: Checkpoint): string[] {
   for (const [name, t] of named) {
     if (!t || t.dtype === 'u8') continue;
     for (let from = 0; from < t.numel; from += step) {
+      signal?.throwIfAborted();
       using s = new Scope('workspace');
       const n = Math.min(step, t.numel - from);
       const f32 = s.empty('f32', [n]),

@@ -89,12 +89,10 @@ export const command: Command = {
       .action(async (o: Options) => {
         if ((o.model === undefined) === (o.preset === undefined))
           throw new ConfigError('bench_what', 'bench: give --model DIR or --preset SHAPE, one of the two');
-        const { bench } = await import('../../bench/bench.js');
+        const { benchInThread } = await import('../../bench/threads.js');
         const { PRESETS } = await import('../../model/init.js');
         const { describeDevice, useDevice } = await import('../../native/device.js');
         const { parseBytes } = await import('../../base/units.js');
-        const { setThreads } = await import('../../native/tensor.js');
-        if (o.threads !== undefined) setThreads(o.threads);
         const programs = {
           ...(o.peerLlamaBench ? { llamaBench: o.peerLlamaBench } : {}),
           ...(o.peerLlamaBatchedBench ? { llamaBatchedBench: o.peerLlamaBatchedBench } : {}),
@@ -108,13 +106,16 @@ export const command: Command = {
         const line = (cells: readonly string[]): string =>
           cells.map((c, i) => (i === 0 ? c.padEnd(20) : c.padStart(12))).join('');
         const head = ['', 'tokens/s', 'ms', 'GFLOP/s', 'GB/s', '% of limit', 'peak MiB', 'RssAnon MiB', 'of runtime'];
-        const device = useDevice(o.device, o.memoryLimit === undefined ? 0 : parseBytes(o.memoryLimit));
+        const memoryLimit = o.memoryLimit === undefined ? undefined : parseBytes(o.memoryLimit);
+        const device = useDevice(o.device, memoryLimit ?? 0);
         if (!o.json) {
           process.stderr.write(`device: ${describeDevice(device)}\n`);
           process.stdout.write(`${line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
         }
-        const result = bench(o.model ?? PRESETS[o.preset ?? 'nano'], {
-          place: device.place,
+        const result = await benchInThread(o.model ?? PRESETS[o.preset ?? 'nano'], {
+          device: o.device,
+          ...(memoryLimit === undefined ? {} : { memoryLimit }),
+          ...(o.threads === undefined ? {} : { threads: o.threads }),
           ops: o.ops ?? false,
           precision: o.precision,
           denseDtype: o.denseDtype,

@@ -28,12 +28,12 @@ export const command: Command = {
         ),
       )
       .action(async (dir: string, options: { preset: (typeof PRESETS)[number]; seed: number; json?: boolean }) => {
-        const { initCheckpoint } = await import('../../model/init.js');
+        const { initInThread } = await import('../../model/threads.js');
         const { checkpointTensors, specBytes } = await import('../../model/layout.js');
         const { PRESETS: configs } = await import('../../model/init.js');
         const total = checkpointTensors(configs[options.preset]).reduce((n, t) => n + specBytes(t), 0);
         const progress = createProgress({ label: 'init', total, unit: 'bytes', quiet: options.json === true });
-        await initCheckpoint(dir, options.preset, {
+        await initInThread(dir, options.preset, {
           seed: options.seed,
           signal: interruptSignal(),
           onProgress: (done) => progress.update(done),

@@ -19,9 +19,9 @@ export const command: Command = {
         examples('temper model inspect models/nano', 'temper model inspect /data/gpt-oss-20b --full --json'),
       )
       .action(async (dir: string, options: { full?: boolean; tensors?: boolean; json?: boolean }) => {
-        const { inspectCheckpoint } = await import('../../model/inspect.js');
+        const { inspectInThread } = await import('../../model/threads.js');
         const progress = createProgress({ label: 'digest', unit: 'bytes', quiet: options.json === true });
-        const r = await inspectCheckpoint(dir, {
+        const r = await inspectInThread(dir, {
           full: options.full === true,
           signal: interruptSignal(),
           onProgress: (bytes) => progress.update(bytes),
