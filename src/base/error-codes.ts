@@ -20,6 +20,7 @@ export const ERROR_CODES = [
   'bad_dtype',
   'bad_edit',
   'bad_gradient',
+  'bad_gzip',
   'bad_header',
   'bad_index',
   'bad_isa',

@@ -60,7 +60,9 @@ const Adapter = z.strictObject({
 });
 
 const DataFile = z.strictObject({
-  path: z.string().describe('file of rows: JSON lines, a JSON array, Parquet or Arrow, told apart by what is in it'),
+  path: z
+    .string()
+    .describe('file of rows: JSON lines (also gzipped), a JSON array, Parquet or Arrow, told apart by what is in it'),
   format: z.string().default('chat').describe('row format by name: chat, tokens, text, or preference (for method dpo)'),
 });
 

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
 import { checkFile } from '../../src/data/check.js';
@@ -65,6 +66,7 @@ describe.each(['chat', 'tokens'])('the rows of %s', (name) => {
     .map((l) => JSON.parse(l) as unknown);
   const files: Record<string, string> = {
     jsonl: written('jsonl', text),
+    gzip: written('jsonl.gz', gzipSync(text)),
     'json, one line': written('json', JSON.stringify(values)),
     'json, many lines': written('json', `\ufeff \n${JSON.stringify(values, null, 2)}\n\n`),
     ...Object.fromEntries(
@@ -90,7 +92,7 @@ describe.each(['chat', 'tokens'])('the rows of %s', (name) => {
     expect((await sourceOf(written('json', text))).name).toBe('jsonl');
   });
   it('counts what was tested', () => {
-    expect(Object.keys(files)).toHaveLength(7);
+    expect(Object.keys(files)).toHaveLength(8);
   });
 });
 
@@ -130,6 +132,17 @@ describe('a JSON array', () => {
       'bad_json_array',
     ]);
   });
+});
+
+it('gzip that is cut or damaged is an error, never fewer rows', async () => {
+  const good = gzipSync(readFileSync(join(tables, 'chat.jsonl')));
+  for (let k = 1; k <= 20; k++) {
+    const e = await failing(rowsOf(written('gz', good.subarray(0, Math.floor((good.length * k) / 21)))));
+    expect(e).toMatchObject({ name: 'DataError', code: 'bad_gzip' });
+  }
+  const flipped = Buffer.from(good);
+  flipped[good.length >> 1] = (flipped[good.length >> 1] ?? 0) ^ 0x10;
+  expect((await failing(rowsOf(written('gz', flipped)))).code).toBe('bad_gzip');
 });
 
 describe('a table', () => {

@@ -4,11 +4,12 @@ import { open } from 'node:fs/promises';
 import { HEAD_BYTES, type Source } from '../source.js';
 import { arrow } from './arrow.js';
 import { unreadable } from './bytes.js';
+import { gzip } from './gzip.js';
 import { json } from './json.js';
 import { jsonl } from './jsonl.js';
 import { parquet } from './parquet.js';
 
-export const SOURCES: readonly Source[] = [arrow, parquet, json, jsonl];
+export const SOURCES: readonly Source[] = [arrow, parquet, gzip, json, jsonl];
 
 /** @throws {DataError} unreadable */
 export async function sourceOf(file: string): Promise<Source> {
