@@ -43,8 +43,8 @@ export interface Ops {
    */
   rope(x: Tensor, cos: Tensor, sin: Tensor, heads: number, direction: Direction): void;
   /**
-   * y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropout(x)·Aᵀ (arXiv:2106.09685 §4.1). A, B and h are null together; h is saved.
-   * dropout: keep element i of x with probability 1−p, scaled 1/(1−p); mask = counter hash of (seed, i).
+   * y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropout(x)·Aᵀ (arXiv:2106.09685 §4.1). A, B and h are null together; h is
+   * saved. dropout: keep element i of x with probability 1−p, scaled 1/(1−p); mask = counter hash of (seed, i).
    */
   linear_fwd(
     y: Tensor,
@@ -82,9 +82,9 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
-   * Frozen dense weights in 8 bits, for serving: the value of W is q·s, q a two's complement byte in −127…127, s one bf16
-   * for 32 inputs. s = max|w|/127 rounded up to bf16; q = w/s to the nearest, ties to even. NaN or infinity in w is an
-   * error.
+   * Frozen dense weights in 8 bits, for serving: the value of W is q·s, q a two's complement byte in −127…127, s one
+   * bf16 for 32 inputs. s = max|w|/127 rounded up to bf16; q = w/s to the nearest, ties to even. NaN or infinity in w
+   * is an error.
    */
   q8_quantize(q: Tensor, scales: Tensor, w: Tensor): void;
   /** As linear_fwd without dropout, W = q·scales, never expanded as a whole. Forward only. C is a multiple of 32. */
@@ -101,8 +101,8 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
-   * nll[s] = logΣ_v exp(x[s]·w[v]) − x[s]·w[target[s]], nats; dx[s] = weight[s]·(softmax(x[s]·wᵀ) − 1_target)·w, weights
-   * null: 1. Rows are taken in chunks: [S,V] never exists as a whole.
+   * nll[s] = logΣ_v exp(x[s]·w[v]) − x[s]·w[target[s]], nats; dx[s] = weight[s]·(softmax(x[s]·wᵀ) − 1_target)·w,
+   * weights null: 1. Rows are taken in chunks: [S,V] never exists as a whole.
    */
   linear_cross_entropy(
     nll: Tensor,
@@ -120,8 +120,8 @@ export interface Ops {
    * row k_start[b] + (ring > 0 ? j mod ring : j) of k and v. Query head h uses kv head ⌊h·Hkv/H⌋.
    * s_j = scale·q·k_j; lse = log(exp(sink_h) + Σ_j exp(s_j)); o = Σ_j exp(s_j − lse)·v_j (gpt-oss: sink in the
    * denominator). lse is saved.
-   * precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in f32,
-   * and softmax, lse and D are f32 as at 0. The CPU goes on in f32: its bits are the same at both.
+   * precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in
+   * f32, and softmax, lse and D are f32 as at 0. The CPU goes on in f32: its bits are the same at both.
    * Not quadratic in memory; a window layer costs O(window) per query.
    */
   attention_fwd(
@@ -164,8 +164,8 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
-   * ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax over
-   * those K.
+   * ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax
+   * over those K.
    */
   topk_fwd(weights: Tensor, ids: Tensor, logits: Tensor): void;
   /** dlogits = softmax Jacobian on the chosen, 0 elsewhere. */
@@ -178,8 +178,8 @@ export interface Ops {
   /**
    * For rows p of expert e, xp = x[rows[p]] (rows null: x[p]): y[p] = xp·W_eᵀ + bias_e + scale·(h[p]·B_eᵀ),
    * h[p] = xp·A_eᵀ, saved. A, B and h are null together.
-   * w by layout: 0 u8 [E,N,C/32,16], decoded tile by tile, never as a whole; 1 wf [E,N,C]; 2 wf [E,C,N]. Scales go with 0
-   * alone.
+   * w by layout: 0 u8 [E,N,C/32,16], decoded tile by tile, never as a whole; 1 wf [E,N,C]; 2 wf [E,C,N]. Scales go with
+   * 0 alone.
    */
   grouped_linear_fwd(
     y: Tensor,
@@ -281,8 +281,8 @@ export interface Ops {
   /** dst = value in every element */
   fill(dst: Tensor, value: number): void;
   /**
-   * Scale e = clamp(⌊log2 amax⌋ − 2 + 127, 1, 254); element = nearest code, ties to the smaller magnitude, saturating at
-   * ±6 (OCP MX v1.0). NaN or infinity in w is an error.
+   * Scale e = clamp(⌊log2 amax⌋ − 2 + 127, 1, 254); element = nearest code, ties to the smaller magnitude, saturating
+   * at ±6 (OCP MX v1.0). NaN or infinity in w is an error.
    */
   mxfp4_quantize(blocks: Tensor, scales: Tensor, w: Tensor): void;
   /** Exact in bf16 and f32; scale 255 is an error. */

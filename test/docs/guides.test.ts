@@ -1,0 +1,95 @@
+// Every shell command of the guides, README and the model cards runs as it is written, in a folder that looks like this
+// one. What stands in for what is not here: models/nano for gpt-oss-20b, a local server for the endpoint of a judge,
+// and little work for bench and for the recipe.
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
+import { renderVerdict } from '../../src/safeguard/contract.js';
+import { completion, type JudgeServer, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
+
+const PAGES = [
+  'README.md',
+  ...readdirSync(join(packageRoot, 'docs', 'guides')).map((f) => `docs/guides/${f}`),
+  'models/nano/README.md',
+  'models/nano-judge/README.md',
+];
+const read = (page: string): string => readFileSync(join(packageRoot, page), 'utf8');
+/** The commands of a page's ```sh blocks that call temper, with their continuation lines. */
+const commandsOf = (page: string): string[] =>
+  [...read(page).matchAll(/^```sh\n([\s\S]*?)^```/gm)]
+    .flatMap((block) => (block[1] ?? '').replaceAll('\\\n', ' ').split('\n'))
+    .map((line) => line.replace(/^npx /, ''))
+    .filter((line) => line.startsWith('temper '));
+
+const root = mkdtempSync(join(tmpdir(), 'temper-guides-'));
+let judge: JudgeServer;
+beforeAll(async () => {
+  judge = await startJudgeServer((request, response) =>
+    completion(response, { content: renderVerdict({ rule: null, nonce: nonceOf(request) }) }),
+  );
+});
+afterAll(async () => {
+  await judge.close();
+  rmSync(root, { recursive: true, force: true });
+});
+
+/** A folder with what a command may name. */
+function surroundings(page: string): string {
+  const folder = join(root, page.replaceAll(/\W/g, '-'));
+  for (const dir of ['models', 'recipes']) mkdirSync(join(folder, dir), { recursive: true });
+  for (const dir of ['datasets', 'policies']) symlinkSync(join(packageRoot, dir), join(folder, dir));
+  for (const model of ['nano', 'nano-judge'])
+    cpSync(join(packageRoot, 'models', model), join(folder, 'models', model), { recursive: true });
+  cpSync(join(packageRoot, 'models', 'nano'), join(folder, 'models', 'gpt-oss-20b'), { recursive: true });
+  cpSync(join(packageRoot, 'policies', 'contact', 'policy.md'), join(folder, 'p.md'));
+  const rows = read('datasets/tickets/train.jsonl').split('\n').slice(0, 8);
+  writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
+  const recipe = read('recipes/nano-lora.yaml').replace('../datasets/tickets/train.jsonl', '../rows.jsonl');
+  writeFileSync(join(folder, 'recipes', 'nano-lora.yaml'), recipe);
+  const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
+  writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
+  return folder;
+}
+
+function run(command: string, cwd: string): Promise<{ code: number | null; output: string }> {
+  const line = command
+    .replaceAll('http://127.0.0.1:8000/v1', judge.url)
+    .replace(/^temper bench/, 'temper bench --seconds 0.05 --prefill 64 --depths 0 --batches 1 --lora ""');
+  const temper = `temper() { "${process.execPath}" "${join(packageRoot, 'dist', 'cli', 'main.js')}" "$@"; }`;
+  const child = spawn('bash', ['-c', `${temper}\n${line}`], { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
+  child.stdin.end('hello\n');
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      output += chunk.toString();
+    });
+  return new Promise((resolve) => {
+    child.on('close', (code) => resolve({ code, output }));
+  });
+}
+
+test('the pages have commands', () => {
+  expect(PAGES.flatMap(commandsOf).length).toBeGreaterThanOrEqual(14);
+  for (const page of PAGES) expect(commandsOf(page).length, page).toBeGreaterThan(0);
+  // A block of commands without `sh` would not be run.
+  for (const page of PAGES) expect(read(page)).not.toMatch(/^```\n(?:npx )?temper /m);
+});
+
+describe.each(PAGES)('%s', (page) => {
+  const commands = commandsOf(page);
+  const folder = surroundings(page);
+  test.each(commands)(
+    '%s',
+    async (command) => {
+      const { code, output } = await run(command, folder);
+      // what a policy forbids ends with 10: a withheld answer, golden rows that are meant to be blocked
+      const fine = command.includes('--policy') ? [0, 10] : [0];
+      expect(fine, `exit ${code}\n${output}`).toContain(code);
+      expect(output.length).toBeGreaterThan(0);
+    },
+    240_000,
+  );
+});
