@@ -73,7 +73,7 @@ const dense = (name, w, lora, inputs, outputs) => {
   const flops = 2 * T * inputs * outputs + (lora ? 2 * T * R * (inputs + outputs) : 0),
     bytes = 4 * T * (inputs + outputs) + 2 * inputs * outputs;
   time(`linear_fwd ${name}`, flops, bytes, () =>
-    ops.linear_fwd(y, h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, 2, 0, 0, 1),
+    ops.linear_fwd(y, h, x, w.w, w.bias, lora?.A ?? null, lora?.B ?? null, 2, 0, 0, 1, 0),
   );
   time(
     `linear_bwd ${name}`,
@@ -166,18 +166,18 @@ dense('router', w.router, null, D, E);
     2 * P * D * 2 * F + low * (D + 2 * F),
     4 * T * D + 4 * P * 2 * F + codes(2 * F, D),
     () =>
-      ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1),
+      ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1, 0),
   );
   time('grouped_linear_fwd gate_up, no LoRA', 2 * P * D * 2 * F, 4 * T * D + 4 * P * 2 * F + codes(2 * F, D), () =>
-    ops.grouped_linear_fwd(z, null, xn, rowToken, offsets, g.w, g.scales, g.bias, null, null, 0, g.layout, 1),
+    ops.grouped_linear_fwd(z, null, xn, rowToken, offsets, g.w, g.scales, g.bias, null, null, 0, g.layout, 1, 0),
   );
-  ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1);
+  ops.grouped_linear_fwd(z, h1, xn, rowToken, offsets, g.w, g.scales, g.bias, lg.A, lg.B, lg.scale, g.layout, 1, 0);
   time('swiglu_fwd', 0, 12 * P * F, () => ops.swiglu_fwd(act, z, 1.702, 7));
   ops.swiglu_fwd(act, z, 1.702, 7);
   time('grouped_linear_fwd down', 2 * P * D * F + low * (D + F), 4 * P * (F + D) + codes(D, F), () =>
-    ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1),
+    ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1, 0),
   );
-  ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1);
+  ops.grouped_linear_fwd(y, h2, act, null, offsets, d.w, d.scales, d.bias, ld.A, ld.B, ld.scale, d.layout, 1, 0);
   const out = s.empty('f32', [T, D]);
   ops.fill(out, 0);
   time('moe_combine', 0, 4 * (P * D + 2 * T * D), () => ops.moe_combine(out, y, weights, slotRow, 1));

@@ -28,8 +28,8 @@ const cases = [
     })(),
   ],
   [
-    'linear_fwd with LoRA, 11 arguments, its arithmetic included',
-    () => ops.linear_fwd(y, h, x, w, null, A, B, 1, 0, 0, 0),
+    'linear_fwd with LoRA, 12 arguments, its arithmetic included',
+    () => ops.linear_fwd(y, h, x, w, null, A, B, 1, 0, 0, 0, 0),
   ],
 ];
 for (const [name, run] of cases) {

@@ -194,6 +194,7 @@ void grouped_fwd(Call& c) {
   indexed(c, "x", "rows", "X");
   expert_weights(c);
 }
+void grouped_lora(Call& c) { indexed(c, "x", "x_rows", "X"); }
 void grouped_bwd(Call& c) {
   lora_bwd(c);
   indexed(c, "dy", "dy_rows", "Y");

@@ -135,7 +135,7 @@ export function measureDeviceLimits(place: Place, size = 8192): Limits {
     w = s.empty('bf16', [size, size]);
   ops.random_normal(x, 1, 1);
   ops.random_normal(w, 2, 1);
-  const product = best(() => ops.linear_fwd(y, null, x, w, null, null, null, 0, 0, 0, 1)),
+  const product = best(() => ops.linear_fwd(y, null, x, w, null, null, null, 0, 0, 0, 1, 0)),
     copy = best(() => ops.cast(y, x));
   return { threads: 0, gflops: (2 * size ** 3) / product / 1e9, gbPerSecond: (2 * x.bytes) / copy / 1e9 };
 }
@@ -264,9 +264,10 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   const params = new Float32Array(4 * B),
     u = new Float32Array(B);
   const step = (batch: Batch): Int32Array => {
-    if (!timingOps) return steps.run(null, batch, params, u).tokens;
+    if (!timingOps) return steps.run(null, batch, { params, u }).tokens;
     using scope = new Scope('activations', place);
-    const out = logits(scope, model, forwardHidden(scope, model, null, batch, { precision, cache }), precision);
+    const hidden = forwardHidden(scope, model, null, batch, { precision, cache, byRow: true });
+    const out = logits(scope, model, hidden, precision, true);
     const tokens = scope.empty('i32', [B]);
     ops.sample(tokens, scope.empty('f32', [B]), out, scope.from(params, [B, 4]), scope.from(u), null);
     return tokens.read() as Int32Array;

@@ -5,10 +5,10 @@
 // A sequence's bits are its own. The pieces of its prompt are cut at places that depend on it alone, and each is a pass
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
-import { DecodeSteps, type StepResult } from '../model/decode-step.js';
+import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
-import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
+import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
 import { Prefixes } from './prefixes.js';
@@ -41,6 +41,13 @@ export interface SessionOptions {
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
 
+const rowOf = ({ adapter }: State): number => (isPooled(adapter) ? adapter.row : -1);
+/** Sampling of each: the parameters and the uniform number. */
+const valuesOf = (states: readonly State[]): { readonly params: Float32Array; readonly u: Float32Array } => ({
+  params: Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP])),
+  u: Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled)),
+});
+
 export class Session implements Disposable {
   readonly capacity: number;
   readonly #cache: KvCache;
@@ -50,7 +57,7 @@ export class Session implements Disposable {
   readonly #running: State[] = [];
   readonly #prefillTokens: number;
   readonly #prefixes: Prefixes;
-  readonly #steps: DecodeSteps | null;
+  readonly #steps: DecodeSteps;
 
   constructor(
     readonly model: ModelWeights,
@@ -64,8 +71,8 @@ export class Session implements Disposable {
       this.#cache,
       Array.from({ length: prefixes }, (_, i) => slots + i),
     );
-    this.#steps =
-      !model.streamsExperts && (options.graphs ?? true) ? new DecodeSteps(model, this.#cache, options.precision) : null;
+    const record = !model.streamsExperts && (options.graphs ?? true);
+    this.#steps = new DecodeSteps(model, this.#cache, options.precision, record);
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
   }
 
@@ -103,11 +110,11 @@ export class Session implements Disposable {
   /** Drops all that was kept of an adapter, before it is freed; no sequence may run with it any more. */
   forget(adapter: ModelAdapter): void {
     this.#prefixes.forget(adapter);
-    this.#steps?.forget(adapter);
+    this.#steps.forget(adapter);
   }
   /** Drops recorded steps, before tensors of adapters are freed as they move. */
   forgetSteps(): void {
-    this.#steps?.close();
+    this.#steps.close();
   }
   get idle(): boolean {
     return this.#waiting.length + this.#running.length === 0;
@@ -153,59 +160,43 @@ export class Session implements Disposable {
       slots: Int32Array.of(state.slot),
     };
     const last = to === tokens.length;
-    const sampled = this.#forward(batch, state.adapter, Int32Array.of(n - 1), last ? [state] : []);
+    const sampled = this.#run(batch, state.adapter, last ? [state] : []);
     state.prefilled = to;
     if (to === this.#shared(state)) this.#prefixes.keep(state.slot, tokens, to, state.adapter);
     return sampled;
   }
 
-  /** One token of each, a pass per adapter. */
+  /** One token of each: a pass, and one for each adapter that lies in no pool. */
   #decode(all: readonly State[]): readonly Sampled[] {
-    const adapters = new Set(all.map((s) => s.adapter));
-    return [...adapters].flatMap((adapter) => {
-      const states = all.filter((s) => s.adapter === adapter);
+    const base = all.map((s) => s.adapter).find(isPooled)?.pool ?? null; // where those without an adapter go along
+    const keyOf = ({ adapter }: State): StepAdapter => (isPooled(adapter) ? adapter.pool : (adapter ?? base));
+    return [...new Set(all.map(keyOf))].flatMap((adapter) => {
+      // Rows of one adapter side by side: they are one product in each op.
+      const states = all.filter((s) => keyOf(s) === adapter).sort((a, b) => rowOf(a) - rowOf(b));
       const batch: Batch = {
         tokens: Int32Array.from(states, (s) => s.last),
         positions: Int32Array.from(states, (s) => this.#cache.length(s.slot)),
         starts: Int32Array.from({ length: states.length + 1 }, (_, i) => i),
         slots: Int32Array.from(states, (s) => s.slot),
       };
-      return this.#forward(batch, adapter, null, states);
+      const values = { ...valuesOf(states), adapterRows: Int32Array.from(states, rowOf) };
+      return this.#take(states, this.#steps.run(adapter, batch, values));
     });
   }
 
-  /** Runs the batch and samples one token for each of `states`, which stand for the wanted rows in order. */
-  #forward(
-    batch: Batch,
-    adapter: ModelAdapter | null,
-    rows: Int32Array | null,
-    states: readonly State[],
-  ): readonly Sampled[] {
-    const params = Float32Array.from(
-      states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP]),
-    );
-    const u = Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled));
-    const recorded = this.#steps && rows === null;
-    const drawn = recorded ? this.#steps.run(adapter, batch, params, u) : this.#draw(batch, adapter, rows, params, u);
-    return this.#take(states, drawn);
-  }
-  /** Op by op. No sampling where `u` is empty. */
-  #draw(
-    batch: Batch,
-    adapter: ModelAdapter | null,
-    rows: Int32Array | null,
-    params: Float32Array,
-    u: Float32Array,
-  ): StepResult {
+  /** Runs the end of a prompt or a part before it, and samples a token for each of `states`: one, or none. */
+  #run(batch: Batch, adapter: ModelAdapter | null, states: readonly State[]): readonly Sampled[] {
     using s = new Scope('workspace', placeOf(this.model));
-    const { precision } = this.options;
+    const { precision } = this.options,
+      { params, u } = valuesOf(states);
+    const rows = Int32Array.of(batch.tokens.length - 1);
     const hidden = forwardHidden(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
-    const B = u.length;
-    if (B === 0) return { tokens: new Int32Array(0), logprobs: new Float32Array(0) };
-    const tokens = s.empty('i32', [B]),
-      logprobs = s.empty('f32', [B]);
-    ops.sample(tokens, logprobs, logits(s, this.model, hidden, precision), s.from(params, [B, 4]), s.from(u), null);
-    return { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32() };
+    if (states.length === 0) return [];
+    const tokens = s.empty('i32', [1]),
+      logprobs = s.empty('f32', [1]);
+    const z = logits(s, this.model, hidden, precision, true);
+    ops.sample(tokens, logprobs, z, s.from(params, [1, 4]), s.from(u), null);
+    return this.#take(states, { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32() });
   }
   #take(states: readonly State[], { tokens, logprobs }: StepResult): readonly Sampled[] {
     return states.map((state, b) => {
@@ -226,7 +217,7 @@ export class Session implements Disposable {
   }
 
   close(): void {
-    this.#steps?.close();
+    this.#steps.close();
     this.#cache.close();
     this.#running.length = 0;
     this.#waiting.length = 0;

@@ -8,16 +8,29 @@ import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
 import type { KvCache } from './kv-cache.js';
-import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
+import { type AdapterPool, type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
 
+/** One adapter for all sequences, or a pool of which each has its own. */
+export type StepAdapter = ModelAdapter | AdapterPool | null;
+const isPool = (adapter: StepAdapter): adapter is AdapterPool => adapter !== null && 'params' in adapter;
+
+/** What a step takes for each sequence. */
+export interface StepValues {
+  /** Sampling parameters as op `sample` takes them: f32 [B,4]. */
+  readonly params: Float32Array;
+  /** f32 [B], likewise. */
+  readonly u: Float32Array;
+  /** With a pool: rows of the adapters, −1: none. */
+  readonly adapterRows?: Int32Array;
+}
 export interface StepResult {
   readonly tokens: Int32Array;
   readonly logprobs: Float32Array;
 }
 
 /**
- * Steps of one batch size and one adapter. The first runs op by op, which takes all memory it needs; the second is
- * recorded; from then on it is launched.
+ * Steps of one batch size and one adapter or pool. The first runs op by op, which takes all memory it needs; the second
+ * is recorded; from then on it is launched.
  */
 export class DecodeStep implements Disposable {
   readonly batchSize: number;
@@ -25,6 +38,7 @@ export class DecodeStep implements Disposable {
   readonly #inputs: StepInputs;
   readonly #params: Tensor;
   readonly #u: Tensor;
+  readonly #adapterRows: Tensor | null;
   readonly #tokens: Tensor;
   readonly #logprobs: Tensor;
   #graph: Graph | null = null;
@@ -36,7 +50,7 @@ export class DecodeStep implements Disposable {
    */
   constructor(
     readonly model: ModelWeights,
-    readonly adapter: ModelAdapter | null,
+    readonly adapter: StepAdapter,
     readonly cache: KvCache,
     readonly precision: keyof typeof PRECISION,
     batch: Batch,
@@ -50,6 +64,7 @@ export class DecodeStep implements Disposable {
     try {
       this.#params = this.#scope.empty('f32', [B, 4]);
       this.#u = this.#scope.empty('f32', [B]);
+      this.#adapterRows = isPool(adapter) ? this.#scope.empty('i32', [B]) : null;
       this.#tokens = this.#scope.empty('i32', [B]);
       this.#logprobs = this.#scope.empty('f32', [B]);
     } catch (e) {
@@ -58,11 +73,11 @@ export class DecodeStep implements Disposable {
     }
   }
 
-  /** @param params sampling parameters f32 [B,4] and u f32 [B] as op `sample` takes them */
-  run(batch: Batch, params: Float32Array, u: Float32Array): StepResult {
+  run(batch: Batch, values: StepValues): StepResult {
     this.#inputs.set(batch);
-    this.#params.write(params);
-    this.#u.write(u);
+    this.#params.write(values.params);
+    this.#u.write(values.u);
+    this.#adapterRows?.write(values.adapterRows ?? new Int32Array(this.batchSize).fill(-1));
     const place = placeOf(this.model),
       { recordsSteps, sharesRecordings } = backendOf(place);
     if (this.#graph) {
@@ -80,15 +95,19 @@ export class DecodeStep implements Disposable {
 
   #step(batch: Batch): void {
     using s = new Scope('workspace', placeOf(this.model));
-    const hidden = forwardHidden(s, this.model, this.adapter, batch, {
+    const { adapter } = this,
+      rows = this.#adapterRows;
+    const hidden = forwardHidden(s, this.model, isPool(adapter) ? null : adapter, batch, {
       precision: this.precision,
       cache: this.cache,
       inputs: this.#inputs,
+      byRow: true,
+      mixed: isPool(adapter) && rows ? { pool: adapter, rows } : null,
     });
     ops.sample(
       this.#tokens,
       this.#logprobs,
-      logits(s, this.model, hidden, this.precision),
+      logits(s, this.model, hidden, this.precision, true),
       this.#params,
       this.#u,
       null,
@@ -107,8 +126,8 @@ export class DecodeStep implements Disposable {
 }
 
 /**
- * Steps by batch size and adapter; the least recently used make room. Where recordings share no memory each keeps its
- * own; where they do, all use that of the largest, and a larger one than ever before begins anew.
+ * Steps by batch size and adapter or pool; the least recently used make room. Where recordings share no memory each
+ * keeps its own; where they do, all use that of the largest, and a larger one than ever before begins anew.
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
@@ -120,7 +139,7 @@ export class DecodeSteps implements Disposable {
     readonly most = 16,
   ) {}
 
-  run(adapter: ModelAdapter | null, batch: Batch, params: Float32Array, u: Float32Array): StepResult {
+  run(adapter: StepAdapter, batch: Batch, values: StepValues): StepResult {
     const B = batch.tokens.length;
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
     if (backendOf(placeOf(this.model)).sharesRecordings && this.#steps.every((s) => s.batchSize < B)) this.close();
@@ -131,7 +150,7 @@ export class DecodeSteps implements Disposable {
     this.#steps.push(step);
     if (this.#steps.length > this.most) this.#steps.shift()?.close();
     try {
-      return step.run(batch, params, u);
+      return step.run(batch, values);
     } catch (e) {
       // what it holds is undefined now
       this.#steps.splice(this.#steps.indexOf(step), 1);

@@ -17,6 +17,7 @@ import {
   type LinearWeights,
   type LoraPair,
   type LoraTarget,
+  type MixedAdapters,
   type ModelAdapter,
   type ModelGrads,
   type ModelWeights,
@@ -50,6 +51,10 @@ export interface ForwardOptions {
   readonly chunkTokens?: number;
   /** The batch in tensors that stay, for a pass that is recorded and run again. */
   readonly inputs?: StepInputs | null;
+  /** A token's bits are then those that it has alone: what others are in the batch does not show. For decode steps. */
+  readonly byRow?: boolean;
+  /** Adapters by token, in place of one for all; on a cache, for as many tokens as the experts take at a time. */
+  readonly mixed?: MixedAdapters | null;
 }
 
 /** What a pass reads of its batch. */
@@ -140,7 +145,9 @@ interface Chunk {
 interface Pass {
   readonly model: ModelWeights;
   readonly adapter: ModelAdapter | null;
+  readonly mixed: MixedAdapters | null;
   readonly precision: Precision;
+  readonly byRow: 0 | 1;
   readonly T: number;
   readonly ids: Tensor;
   /** One where they all fit; a pass on a cache has one. */
@@ -187,6 +194,13 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
         'many positions as tokens and starts rising from 0 to the number of tokens',
     );
   }
+  const mixed = o.mixed ?? null;
+  if (mixed && (adapter || !o.cache || T > moeChunkTokens(model)))
+    throw new NativeError(
+      'bad_batch',
+      `batch: ${T} tokens with adapters of their own; wanted a cache, at most ${moeChunkTokens(model)} tokens and no ` +
+        'adapter for all of them',
+    );
   const half = model.config.head_dim / 2;
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
   const cos = s.empty('f32', [T, half]),
@@ -222,7 +236,9 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
   return {
     model,
     adapter,
+    mixed,
     precision: PRECISION[o.precision],
+    byRow: o.byRow ? 1 : 0,
     T,
     ids: inputs.ids,
     chunks,
@@ -232,7 +248,7 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
   };
 }
 
-function layerOf(p: Pass, i: number): { w: LayerWeights; a: LayerAdapter } {
+function layerOf(p: Pass, i: number): { readonly w: LayerWeights; readonly a: LayerAdapter } {
   const w = p.model.layers[i];
   if (!w) throw new NativeError('bad_layer', `layer ${i} of ${p.model.layers.length}`);
   return { w, a: p.adapter?.layers[i] ?? NO_ADAPTER };
@@ -286,6 +302,7 @@ function linear(
       lora?.B ?? null,
       lora?.scale ?? 0,
       p.precision,
+      p.byRow,
     );
   else
     ops.linear_fwd(
@@ -300,7 +317,14 @@ function linear(
       dropoutOf(p, lora),
       dropoutSeed(p, i, target, chunk),
       p.precision,
+      p.byRow,
     );
+  const at = p.mixed?.pool.layers[i]?.[target];
+  if (p.mixed && at) {
+    const { pool, rows } = p.mixed;
+    using s = new Scope('workspace', placeOf(p.model));
+    ops.lora_fwd(out.y, s.empty('f32', [x.rows, pool.rank]), x, pool.params, at.table, at.scales, rows, p.precision);
+  }
   return out;
 }
 function linearBackward(
@@ -436,6 +460,8 @@ function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
     slotRow = s.empty('i32', [t, K]),
     rowWeight = s.empty('f32', [P]);
   ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
+  const rowAdapter = p.mixed && s.empty('i32', [P]);
+  if (p.mixed && rowAdapter) ops.gather_rows(rowAdapter, p.mixed.rows, rowToken);
   const z = wide.empty('f32', [P, 2 * F]),
     act = wide.empty('f32', [P, F]);
   const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
@@ -453,9 +479,30 @@ function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
     a.gateUp?.scale ?? 0,
     w.gateUp.layout,
     p.precision,
+    p.byRow,
   );
+  addExpertPairs(p, i, 'gateUp', z, xn, rowToken, offsets, rowAdapter);
   ops.swiglu_fwd(act, z, swiglu_alpha, swiglu_limit);
-  return { router, weights, ids, offsets, rowToken, slotRow, rowWeight, z, act, h };
+  return { router, weights, ids, offsets, rowToken, slotRow, rowWeight, rowAdapter, z, act, h };
+}
+
+/** Adds to y f32 [P,N] the pairs of the adapters of its rows, where a pass has several. */
+function addExpertPairs(
+  p: Pass,
+  i: number,
+  target: 'gateUp' | 'down',
+  y: Tensor,
+  x: Tensor,
+  xRows: Tensor | null,
+  offsets: Tensor,
+  rowAdapter: Tensor | null,
+): void {
+  const at = p.mixed?.pool.layers[i]?.[target];
+  if (!p.mixed || !at || !rowAdapter) return;
+  const { params, rank } = p.mixed.pool;
+  using s = new Scope('workspace', placeOf(p.model));
+  const h = s.empty('f32', [y.rows, rank]);
+  ops.grouped_lora_fwd(y, h, x, xRows, offsets, params, at.table, at.scales, rowAdapter, p.precision);
 }
 
 /** The experts' pieces of tokens [from, to). */
@@ -508,7 +555,9 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
         a.down?.scale ?? 0,
         w.down.layout,
         p.precision,
+        p.byRow,
       );
+      addExpertPairs(p, i, 'down', y, e.act, null, e.offsets, e.rowAdapter);
       ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
     }
   }
@@ -722,12 +771,31 @@ export function forwardHidden(
   return out;
 }
 
-/** Logits f32 [S,V] of hidden states f32 [S,D]. */
-export function logits(scope: Scope, model: ModelWeights, hidden: Tensor, precision: keyof typeof PRECISION): Tensor {
-  const out = scope.empty('f32', [hidden.rows, model.config.vocab_size]);
+/** Logits f32 [S,V] of hidden states f32 [S,D]; `byRow` as in ForwardOptions. */
+export function logits(
+  scope: Scope,
+  model: ModelWeights,
+  hidden: Tensor,
+  precision: keyof typeof PRECISION,
+  byRow = false,
+): Tensor {
+  const out = scope.empty('f32', [hidden.rows, model.config.vocab_size]),
+    alone = byRow ? 1 : 0;
   if (model.headScales)
-    ops.linear_q8_fwd(out, null, hidden, model.head, model.headScales, null, null, null, 0, PRECISION[precision]);
-  else ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision]);
+    ops.linear_q8_fwd(
+      out,
+      null,
+      hidden,
+      model.head,
+      model.headScales,
+      null,
+      null,
+      null,
+      0,
+      PRECISION[precision],
+      alone,
+    );
+  else ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision], alone);
   return out;
 }
 

@@ -101,6 +101,12 @@ export interface PooledAdapter extends ModelAdapter {
   /** Its row in the pool's tables. */
   readonly row: number;
 }
+/** The adapters of one pass, token by token. */
+export interface MixedAdapters {
+  readonly pool: AdapterPool;
+  /** i32 [T]: the row of each token's adapter in the pool's tables, −1: none. */
+  readonly rows: Tensor;
+}
 export const isPooled = (adapter: ModelAdapter | null): adapter is PooledAdapter =>
   adapter !== null && 'pool' in adapter;
 

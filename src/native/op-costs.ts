@@ -107,6 +107,32 @@ const RULES: Readonly<Record<string, Rule>> = {
       p = scalar(precision);
     return { flops: 2 * T * (N * C + R * (N + C)), rows: T, workspace: packed(T, C, p) + packed(T, R, p) };
   },
+  lora_fwd([y, h, x, , , , , precision]) {
+    const T = dim(y, 0),
+      N = dim(y, 1),
+      R = dim(h, 1),
+      C = dim(x, 1),
+      p = scalar(precision);
+    return {
+      flops: 2 * T * R * (N + C),
+      rows: T,
+      workspace: Math.max(packed(T, C, p), packed(T, R, p)),
+      bytes: 2 * size(y) + size(h) + size(x) + 4 * T * R * (N + C),
+    };
+  },
+  grouped_lora_fwd([y, h, x, , , , , , , precision]) {
+    const P = dim(y, 0),
+      N = dim(y, 1),
+      R = dim(h, 1),
+      C = dim(x, 1),
+      p = scalar(precision);
+    return {
+      flops: 2 * P * R * (N + C),
+      rows: P,
+      workspace: Math.max(packed(P, C, p), packed(P, R, p)),
+      bytes: 2 * size(y) + size(h) + size(x) + 4 * P * R * (N + C),
+    };
+  },
   linear_cross_entropy([, dx, dw, x, w, , , precision]) {
     const V = dim(w, 0),
       D = dim(w, 1),

@@ -43,8 +43,8 @@ export interface Ops {
    */
   rope(x: Tensor, cos: Tensor, sin: Tensor, heads: number, direction: Direction): void;
   /**
-   * y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropout(x)·Aᵀ (arXiv:2106.09685 §4.1). A, B and h are null together; h is
-   * saved. dropout: keep element i of x with probability 1−p, scaled 1/(1−p); mask = counter hash of (seed, i).
+   * y = x·Wᵀ + bias + scale·(h·Bᵀ), h = dropout(x)·Aᵀ (arXiv:2106.09685 §4.1). A, B and h are null together; h is saved.
+   * dropout: keep element i of x with probability 1−p, scaled 1/(1−p); mask = counter hash of (seed, i).
    */
   linear_fwd(
     y: Tensor,
@@ -58,6 +58,7 @@ export interface Ops {
     dropout: number,
     seed: number,
     precision: Precision,
+    byRow: Flag,
   ): void;
   /**
    * dx = dy·W + scale·dropoutᵀ(dy·B·A), added to dx when accumulate_dx is 1; dw += dyᵀ·x, dbias += Σ_t dy,
@@ -82,9 +83,9 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
-   * Frozen dense weights in 8 bits, for serving: the value of W is q·s, q a two's complement byte in −127…127, s one
-   * bf16 for 32 inputs. s = max|w|/127 rounded up to bf16; q = w/s to the nearest, ties to even. NaN or infinity in w
-   * is an error.
+   * Frozen dense weights in 8 bits, for serving: the value of W is q·s, q a two's complement byte in −127…127, s one bf16
+   * for 32 inputs. s = max|w|/127 rounded up to bf16; q = w/s to the nearest, ties to even. NaN or infinity in w is an
+   * error.
    */
   q8_quantize(q: Tensor, scales: Tensor, w: Tensor): void;
   /** As linear_fwd without dropout, W = q·scales, never expanded as a whole. Forward only. C is a multiple of 32. */
@@ -99,10 +100,27 @@ export interface Ops {
     B: Tensor | null,
     scale: number,
     precision: Precision,
+    byRow: Flag,
   ): void;
   /**
-   * nll[s] = logΣ_v exp(x[s]·w[v]) − x[s]·w[target[s]], nats; dx[s] = weight[s]·(softmax(x[s]·wᵀ) − 1_target)·w,
-   * weights null: 1. Rows are taken in chunks: [S,V] never exists as a whole.
+   * y[t] += scales[a]·B_a·h[t], h[t] = A_a·x[t], with a = rows[t]; a row with a = −1 stays as it is. For serving: rows of
+   * several adapters in one pass, each with the bits that it has alone, which are those of linear_fwd with that pair and
+   * by_row on the CPU. A_a f32 [r,C] begins at element 16·table[a][0] of pool, B_a f32 [N,r] at 16·table[a][1];
+   * r = table[a][2] ≤ R. h beyond r, and of rows without an adapter, is undefined.
+   */
+  lora_fwd(
+    y: Tensor,
+    h: Tensor,
+    x: Tensor,
+    pool: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    rows: Tensor,
+    precision: Precision,
+  ): void;
+  /**
+   * nll[s] = logΣ_v exp(x[s]·w[v]) − x[s]·w[target[s]], nats; dx[s] = weight[s]·(softmax(x[s]·wᵀ) − 1_target)·w, weights
+   * null: 1. Rows are taken in chunks: [S,V] never exists as a whole.
    */
   linear_cross_entropy(
     nll: Tensor,
@@ -120,8 +138,8 @@ export interface Ops {
    * row k_start[b] + (ring > 0 ? j mod ring : j) of k and v. Query head h uses kv head ⌊h·Hkv/H⌋.
    * s_j = scale·q·k_j; lse = log(exp(sink_h) + Σ_j exp(s_j)); o = Σ_j exp(s_j − lse)·v_j (gpt-oss: sink in the
    * denominator). lse is saved.
-   * precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in
-   * f32, and softmax, lse and D are f32 as at 0. The CPU goes on in f32: its bits are the same at both.
+   * precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in f32,
+   * and softmax, lse and D are f32 as at 0. The CPU goes on in f32: its bits are the same at both.
    * Not quadratic in memory; a window layer costs O(window) per query.
    */
   attention_fwd(
@@ -164,8 +182,8 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
-   * ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax
-   * over those K.
+   * ids[t] = the K largest logits (a tie goes to the lower expert, NaN counts as −∞), falling; weights[t] = softmax over
+   * those K.
    */
   topk_fwd(weights: Tensor, ids: Tensor, logits: Tensor): void;
   /** dlogits = softmax Jacobian on the chosen, 0 elsewhere. */
@@ -178,8 +196,8 @@ export interface Ops {
   /**
    * For rows p of expert e, xp = x[rows[p]] (rows null: x[p]): y[p] = xp·W_eᵀ + bias_e + scale·(h[p]·B_eᵀ),
    * h[p] = xp·A_eᵀ, saved. A, B and h are null together.
-   * w by layout: 0 u8 [E,N,C/32,16], decoded tile by tile, never as a whole; 1 wf [E,N,C]; 2 wf [E,C,N]. Scales go with
-   * 0 alone.
+   * w by layout: 0 u8 [E,N,C/32,16], decoded tile by tile, never as a whole; 1 wf [E,N,C]; 2 wf [E,C,N]. Scales go with 0
+   * alone.
    */
   grouped_linear_fwd(
     y: Tensor,
@@ -194,6 +212,23 @@ export interface Ops {
     B: Tensor | null,
     scale: number,
     layout: ExpertLayout,
+    precision: Precision,
+    byRow: Flag,
+  ): void;
+  /**
+   * As lora_fwd with a pair per expert, A_a f32 [E,r,C] and B_a f32 [E,N,r], for rows sorted by expert as in
+   * grouped_linear_fwd; a = rows[p].
+   */
+  grouped_lora_fwd(
+    y: Tensor,
+    h: Tensor,
+    x: Tensor,
+    xRows: Tensor | null,
+    offsets: Tensor,
+    pool: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    rows: Tensor,
     precision: Precision,
   ): void;
   /**
@@ -281,8 +316,8 @@ export interface Ops {
   /** dst = value in every element */
   fill(dst: Tensor, value: number): void;
   /**
-   * Scale e = clamp(⌊log2 amax⌋ − 2 + 127, 1, 254); element = nearest code, ties to the smaller magnitude, saturating
-   * at ±6 (OCP MX v1.0). NaN or infinity in w is an error.
+   * Scale e = clamp(⌊log2 amax⌋ − 2 + 127, 1, 254); element = nearest code, ties to the smaller magnitude, saturating at
+   * ±6 (OCP MX v1.0). NaN or infinity in w is an error.
    */
   mxfp4_quantize(blocks: Tensor, scales: Tensor, w: Tensor): void;
   /** Exact in bf16 and f32; scale 255 is an error. */
@@ -310,7 +345,7 @@ export const OP_ARGUMENTS = {
   rmsnorm_bwd: ['dx', 'dw', 'dy', 'dres', 'x', 'w', 'rstd'],
   rope_table: ['cos', 'sin', 'positions', 'invFreq', 'm'],
   rope: ['x', 'cos', 'sin', 'heads', 'direction'],
-  linear_fwd: ['y', 'h', 'x', 'w', 'bias', 'A', 'B', 'scale', 'dropout', 'seed', 'precision'],
+  linear_fwd: ['y', 'h', 'x', 'w', 'bias', 'A', 'B', 'scale', 'dropout', 'seed', 'precision', 'byRow'],
   linear_bwd: [
     'dx',
     'dw',
@@ -330,7 +365,8 @@ export const OP_ARGUMENTS = {
     'precision',
   ],
   q8_quantize: ['q', 'scales', 'w'],
-  linear_q8_fwd: ['y', 'h', 'x', 'q', 'scales', 'bias', 'A', 'B', 'scale', 'precision'],
+  linear_q8_fwd: ['y', 'h', 'x', 'q', 'scales', 'bias', 'A', 'B', 'scale', 'precision', 'byRow'],
+  lora_fwd: ['y', 'h', 'x', 'pool', 'table', 'scales', 'rows', 'precision'],
   linear_cross_entropy: ['nll', 'dx', 'dw', 'x', 'w', 'targets', 'weights', 'precision'],
   attention_fwd: [
     'o',
@@ -383,7 +419,9 @@ export const OP_ARGUMENTS = {
     'scale',
     'layout',
     'precision',
+    'byRow',
   ],
+  grouped_lora_fwd: ['y', 'h', 'x', 'xRows', 'offsets', 'pool', 'table', 'scales', 'rows', 'precision'],
   grouped_linear_bwd: [
     'dx',
     'dw',

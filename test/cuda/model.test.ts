@@ -6,6 +6,7 @@ import { generateAll } from '../../src/infer/generate-all.js';
 import { GREEDY } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';
+import { LoraPool } from '../../src/lora/pool.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits, lossAndGradients, scoreTokens } from '../../src/model/gpt-oss.js';
@@ -148,6 +149,38 @@ describe('a model on the device', () => {
     };
     const here = run('cpu'),
       there = run('cuda');
+    there.forEach((out, i) => {
+      expect([...out.tokens]).toEqual([...(here[i]?.tokens ?? [])]);
+      expect(distance(out.logprobs, here[i]?.logprobs ?? [])).toBeLessThan(1e-4);
+    });
+  });
+
+  it('decodes rows of several adapters in one pass: those of the CPU, and each the bits that it has alone', () => {
+    const choices = [{ rank: 4 }, { rank: 3, targets: ['experts', 'router'] }].map((c) =>
+      adapterSpec(config, { alpha: 32, targets: ['attention', 'experts'], rsLora: false, dropout: 0, ...c }),
+    );
+    const run = (place: Place, together: boolean) => {
+      using pool = new LoraPool(config, place);
+      const adapters = choices.map((spec, i) =>
+        pool.add((storage) => {
+          const adapter = createAdapter(config, spec, { place, storage });
+          adapter.params.write(Float32Array.from({ length: adapter.params.numel }, (_, j) => Math.sin(i + j) * 0.1));
+          return adapter;
+        }),
+      );
+      using session = new Session(models[place], { precision: 'f32', slots: 3, capacity: 20 });
+      const requests = [adapters[0], null, adapters[1]].map((adapter, i) => ({
+        tokens: prompt(2 + i, i),
+        maxTokens: 3,
+        stop: new Set<number>(),
+        sampling: GREEDY,
+        adapter: adapter ?? null,
+      }));
+      return together ? generateAll(session, requests) : requests.flatMap((r) => generateAll(session, [r]));
+    };
+    const there = run('cuda', true),
+      here = run('cpu', true);
+    expect(run('cuda', false)).toEqual(there);
     there.forEach((out, i) => {
       expect([...out.tokens]).toEqual([...(here[i]?.tokens ?? [])]);
       expect(distance(out.logprobs, here[i]?.logprobs ?? [])).toBeLessThan(1e-4);

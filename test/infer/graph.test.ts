@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
-import { DecodeSteps } from '../../src/model/decode-step.js';
+import { DecodeSteps, type StepValues } from '../../src/model/decode-step.js';
 import { KvCache } from '../../src/model/kv-cache.js';
 import { quantizeDense } from '../../src/model/q8.js';
 import type { ModelWeights } from '../../src/model/types.js';
@@ -75,14 +75,14 @@ describe('a recording on the host', () => {
   });
 
   it('shares its memory with others: fewer sequences take none, more begin anew; a dry run counts the same', () => {
-    const params = (B: number): [Float32Array, Float32Array] => [new Float32Array(4 * B), new Float32Array(B)];
+    const values = (B: number): StepValues => ({ params: new Float32Array(4 * B), u: new Float32Array(B) });
     const run = (live: () => number): number[] => {
       using cache = new KvCache(bf16.config, 4, 64),
         steps = new DecodeSteps(bf16, cache, 'bf16');
       const before = live();
       return [2, 1, 3, 2, 4].map((B) => {
         for (let b = 0; b < 4; b++) cache.reset(b);
-        for (let at = 0; at < 3; at++) steps.run(null, step(at, B), ...params(B));
+        for (let at = 0; at < 3; at++) steps.run(null, step(at, B), values(B));
         return live() - before;
       });
     };
@@ -95,7 +95,7 @@ describe('a recording on the host', () => {
     const threeSteps = (model: ModelWeights): void => {
       using cache = new KvCache(model.config, 4, 64),
         steps = new DecodeSteps(model, cache, 'bf16');
-      for (let at = 0; at < 3; at++) steps.run(null, step(at, 4), ...params(4));
+      for (let at = 0; at < 3; at++) steps.run(null, step(at, 4), values(4));
     };
     const before = memoryStats().totalLive;
     resetPeaks();

@@ -51,7 +51,7 @@ export function recordedSteps(models: Readonly<Record<string, ModelWeights>>): v
         const out: number[] = [];
         for (const slot of [0, 1]) cache.reset(slot);
         for (let at = 0; at < 8; at++) {
-          const { tokens, logprobs } = steps.run(null, step(at), params, u);
+          const { tokens, logprobs } = steps.run(null, step(at), { params, u });
           out.push(...tokens, ...logprobs);
           if (!disturb) continue;
           using s = new Scope('workspace', place); // whatever is free is overwritten

@@ -59,4 +59,13 @@ inline void check_indices(const char* op, const char* name, const int32_t* index
             ", wanted 0 to ", limit - 1);
 }
 
+// Offsets of E groups rise from 0 to P, else Error{"bad_index"}.
+inline void check_offsets(const Tensor& offsets, int64_t P, const char* op) {
+  const int32_t* o = offsets.i32();
+  const int64_t E = offsets.numel() - 1;
+  require(o[0] == 0 && o[E] == P, "bad_index", op, ": offsets: got ", o[0], " … ", o[E], ", wanted 0 … ", P);
+  for (int64_t e = 0; e < E; ++e)
+    require(o[e] <= o[e + 1], "bad_index", op, ": offsets[", e + 1, "]: got ", o[e + 1], ", wanted at least ", o[e]);
+}
+
 }  // namespace temper::cpu

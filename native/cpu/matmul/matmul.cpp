@@ -46,11 +46,17 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
   }
 }
 
+// Rows of one call of the row dots.
+int64_t dots_at_once(const Product& p, const RowDots& few) {
+  return p.terms[0].b.kind == Kind::mxfp4 ? kFewRows : few.rows;
+}
+
 bool suits_few(const Product& p, const RowDots& few) {
-  bool yes = p.m <= std::min(p.few_rows, few.rows);
+  bool yes = p.by_row || p.m <= std::min(p.few_rows, few.rows);
   for (int t = 0; t < p.num_terms; ++t) {
     const Source &a = p.terms[t].a, &b = p.terms[t].b;
-    yes = yes && a.k_inner && b.k_inner && !b.rows && !b.row_scale && (b.kind != Kind::mxfp4 || p.m <= kFewRows);
+    yes = yes && a.k_inner && b.k_inner && !b.rows && !b.row_scale &&
+          (p.by_row || b.kind != Kind::mxfp4 || p.m <= kFewRows);
   }
   return yes;
 }
@@ -67,21 +73,31 @@ float bias_at(const Product& p, int64_t n) {
                                      : static_cast<const float*>(p.bias)[n];
 }
 
-void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
+// c[row … row + rows)[col … col + cols)
+void run_few_rows(const Plan& plan, int64_t row, int64_t rows, int64_t col, int64_t cols, const RowDots& few,
+                  float* out) {
   const Product& P = *plan.product;
-  alignas(64) float out[kMostFewRows * kFewCols];
-  const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols);
   for (int term = 0; term < P.num_terms; ++term) {
     const Term& t = P.terms[term];
-    few.dots(out, kFewCols, static_cast<int>(P.m), plan.packed_a[term], t.b, col, col + cols, t.k);
-    for (int64_t i = 0; i < P.m; ++i) {
-      float* c = P.c + i * P.ldc + col;
+    const uint32_t* x = plan.packed_a[term] + row * few.units(t.b.kind, t.k);
+    few.dots(out, kFewCols, static_cast<int>(rows), x, t.b, col, col + cols, t.k);
+    for (int64_t i = 0; i < rows; ++i) {
+      float* c = P.c + (row + i) * P.ldc + col;
       if (term == 0 && !P.accumulate)
         for (int64_t j = 0; j < cols; ++j) c[j] = bias_at(P, col + j) + t.alpha * out[i * kFewCols + j];
       else
         for (int64_t j = 0; j < cols; ++j) c[j] += t.alpha * out[i * kFewCols + j];
     }
   }
+}
+
+void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
+  const Product& P = *plan.product;
+  alignas(64) float out[kMostFewRows * kFewCols];
+  const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols),
+                at_once = dots_at_once(P, few);
+  for (int64_t row = 0; row < P.m; row += at_once)  // from the second time on the weights come from the cache
+    run_few_rows(plan, row, std::min(at_once, P.m - row), col, cols, few, out);
 }
 
 void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Path& path) {

@@ -1,6 +1,7 @@
 // One linear per expert over rows sorted by expert: every expert is a Product, and their tiles share one queue, so
 // skewed routing idles no core.
 #include "cpu/host/mxfp4.h"
+#include "cpu/host/number.h"
 #include "cpu/matmul/column_sum.h"
 #include "cpu/matmul/matmul.h"
 #include "cpu/ops.h"
@@ -8,14 +9,6 @@
 
 namespace temper::cpu {
 namespace {
-
-void check_offsets(const Tensor& offsets, int64_t P, const char* op) {
-  const int32_t* o = offsets.i32();
-  const int64_t E = offsets.numel() - 1;
-  require(o[0] == 0 && o[E] == P, "bad_index", op, ": offsets: got ", o[0], " … ", o[E], ", wanted 0 … ", P);
-  for (int64_t e = 0; e < E; ++e)
-    require(o[e] <= o[e + 1], "bad_index", op, ": offsets[", e + 1, "]: got ", o[e + 1], ", wanted at least ", o[e]);
-}
 
 void check_rows(TensorRef rows, int64_t limit, const char* op, const char* name) {
   if (!rows) return;
@@ -55,7 +48,7 @@ Source rows_from(const float* data, int64_t ld, TensorRef rows, int64_t begin, b
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
                         TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
-                        int64_t precision) {
+                        int64_t precision, int64_t by_row) {
   const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
                 X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
   check_offsets(*offsets, P, "grouped_linear_fwd");
@@ -71,12 +64,12 @@ void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, T
   };
   if (A)
     each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = m, .n = R, .c = h->f32() + begin * R, .ldc = R};
+      Product p{.m = m, .n = R, .c = h->f32() + begin * R, .ldc = R, .by_row = by_row != 0};
       p.terms[0] = {rows_from(x->f32(), C, rows, begin, true), {.data = A->f32() + e * R * C, .ld = C}, C, 1.0f};
       return p;
     });
   each([&](int64_t e, int64_t begin, int64_t m) {
-    Product p{.m = m, .n = N, .c = y->f32() + begin * N, .ldc = N};
+    Product p{.m = m, .n = N, .c = y->f32() + begin * N, .ldc = N, .by_row = by_row != 0};
     p.terms[0] = {rows_from(x->f32(), C, rows, begin, true), weight(*w, scales, e, N, C, layout, true), C, 1.0f};
     if (bias)
       p.bias = static_cast<const char*>(bias->data) + static_cast<size_t>(e * N) * size_of(bias->dtype),

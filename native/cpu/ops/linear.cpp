@@ -35,14 +35,14 @@ class Dropped {
 }  // namespace
 
 void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
-                double scale, double dropout, int64_t seed, int64_t precision) {
+                double scale, double dropout, int64_t seed, int64_t precision, int64_t by_row) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0, R = A ? A->shape[0] : 0;
-  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
+  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = by_row != 0};
   p.terms[0] = {rows_of(x->f32(), C), {.data = w->data, .ld = C, .kind = kind_of(*w)}, C, 1.0f};
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {
     const Dropped xd(x->f32(), T * C, dropout, seed);
-    Product down{.m = T, .n = R, .c = h->f32(), .ldc = R};
+    Product down{.m = T, .n = R, .c = h->f32(), .ldc = R, .by_row = by_row != 0};
     down.terms[0] = {rows_of(xd.data(), C), rows_of(A->f32(), C), C, 1.0f};
     multiply(&down, 1, precision);
     p.terms[1] = {rows_of(h->f32(), R), rows_of(B->f32(), R), R, static_cast<float>(scale)};

@@ -46,14 +46,14 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
 }
 
 void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
-                   TensorRef B, double scale, int64_t precision) {
+                   TensorRef B, double scale, int64_t precision, int64_t by_row) {
   const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
-  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows};
+  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = by_row != 0};
   p.terms[0] = {
       {.data = x->data, .ld = C}, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .kind = Kind::q8}, C, 1.0f};
   if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
   if (A) {
-    Product down{.m = T, .n = R, .c = h->f32(), .ldc = R};
+    Product down{.m = T, .n = R, .c = h->f32(), .ldc = R, .by_row = by_row != 0};
     down.terms[0] = {{.data = x->data, .ld = C}, {.data = A->data, .ld = C}, C, 1.0f};
     multiply(&down, 1, precision);
     p.terms[1] = {{.data = h->data, .ld = R}, {.data = B->data, .ld = R}, R, static_cast<float>(scale)};
@@ -85,7 +85,7 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
 }
 
 void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
-                   TensorRef B, double scale, int64_t precision) {
+                   TensorRef B, double scale, int64_t precision, int64_t /*by_row*/) {
   const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
   const auto operand = [&](double v) {
     return precision ? static_cast<double>(round_to_bf16(static_cast<float>(v))) : v;

@@ -34,14 +34,6 @@ int32_t checked(const Tensor& index, int64_t i, int64_t limit, const char* op, c
   return v;
 }
 
-void check_offsets(const Tensor& offsets, int64_t P, const char* op) {
-  const int32_t* o = offsets.i32();
-  const int64_t E = offsets.numel() - 1;
-  require(o[0] == 0 && o[E] == P, "bad_index", op, ": offsets: got ", o[0], " … ", o[E], ", wanted 0 … ", P);
-  for (int64_t e = 0; e < E; ++e)
-    require(o[e] <= o[e + 1], "bad_index", op, ": offsets[", e + 1, "]: got ", o[e + 1], ", wanted at least ", o[e]);
-}
-
 // to? += sums, from element `at` on.
 void add(TensorRef to, int64_t at, const std::vector<double>& sums) {
   if (to)
@@ -59,7 +51,7 @@ std::vector<double> dropped(const Tensor& x, double dropout, int64_t seed) {
 }  // namespace
 
 void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
-                double scale, double dropout, int64_t seed, int64_t precision) {
+                double scale, double dropout, int64_t seed, int64_t precision, int64_t /*by_row*/) {
   const int64_t N = w->shape[0], C = w->shape[1], T = x->numel() / C, R = A ? A->shape[0] : 0;
   const std::vector<double> xd = A ? dropped(*x, dropout, seed) : std::vector<double>();
   for (int64_t t = 0; t < T; ++t) {
@@ -169,7 +161,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
                         TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
-                        int64_t precision) {
+                        int64_t precision, int64_t /*by_row*/) {
   const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
                 X = x->numel() / C, R = A ? A->shape[1] : 0;
   check_offsets(*offsets, P, "grouped_linear_fwd");

@@ -41,7 +41,7 @@ Source adapter(const Tensor& t, bool k_inner) {
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
                         TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
-                        int64_t precision) {
+                        int64_t precision, int64_t /*by_row*/) {
   constexpr const char* op = "grouped_linear_fwd";
   const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
                 X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;

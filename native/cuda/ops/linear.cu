@@ -30,7 +30,7 @@ void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, c
 }  // namespace
 
 void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B,
-                double scale, double dropout, int64_t seed, int64_t precision) {
+                double scale, double dropout, int64_t seed, int64_t precision, int64_t /*by_row*/) {
   const int64_t N = w->shape[0], C = w->shape[1], T = C ? x->numel() / C : 0;
   const Source xs = rows_of(x->f32(), T, C);
   Source dropped = xs;
@@ -40,7 +40,7 @@ void linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bi
 }
 
 void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
-                   TensorRef B, double scale, int64_t precision) {
+                   TensorRef B, double scale, int64_t precision, int64_t /*by_row*/) {
   const int64_t N = q->shape[0], C = q->shape[1];
   const Source xs = rows_of(x->f32(), x->rows(), C);
   forward(y, h, xs, xs, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .count = N, .kind = Kind::q8}, bias, A,

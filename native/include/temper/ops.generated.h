@@ -11,17 +11,19 @@ struct TemperOps {
   int (*rmsnorm_bwd)(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, TensorRef x, TensorRef w, TensorRef rstd);
   int (*rope_table)(TensorRef cos, TensorRef sin, TensorRef positions, TensorRef inv_freq, double m);
   int (*rope)(TensorRef x, TensorRef cos, TensorRef sin, int64_t heads, int64_t direction);
-  int (*linear_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed, int64_t precision);
+  int (*linear_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef w, TensorRef bias, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed, int64_t precision, int64_t by_row);
   int (*linear_bwd)(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef x, TensorRef h, TensorRef w, TensorRef A, TensorRef B, double scale, double dropout, int64_t seed, int64_t accumulate_dx, int64_t precision);
   int (*q8_quantize)(TensorRef q, TensorRef scales, TensorRef w);
-  int (*linear_q8_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision);
+  int (*linear_q8_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision, int64_t by_row);
+  int (*lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*linear_cross_entropy)(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets, TensorRef weights, int64_t precision);
   int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale, int64_t precision);
   int (*attention_bwd)(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t precision);
   int (*topk_fwd)(TensorRef weights, TensorRef ids, TensorRef logits);
   int (*topk_bwd)(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRef ids);
   int (*moe_plan)(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids, TensorRef weights);
-  int (*grouped_linear_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision);
+  int (*grouped_linear_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision, int64_t by_row);
+  int (*grouped_lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*grouped_linear_bwd)(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows, TensorRef h, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision);
   int (*swiglu_fwd)(TensorRef a, TensorRef z, double alpha, double limit);
   int (*swiglu_bwd)(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit);
@@ -55,6 +57,7 @@ struct TemperOps {
   X(linear_bwd) \
   X(q8_quantize) \
   X(linear_q8_fwd) \
+  X(lora_fwd) \
   X(linear_cross_entropy) \
   X(attention_fwd) \
   X(attention_bwd) \
@@ -62,6 +65,7 @@ struct TemperOps {
   X(topk_bwd) \
   X(moe_plan) \
   X(grouped_linear_fwd) \
+  X(grouped_lora_fwd) \
   X(grouped_linear_bwd) \
   X(swiglu_fwd) \
   X(swiglu_bwd) \
@@ -97,7 +101,7 @@ struct TemperOps {
     "=x:f32[...x] cos:f32[T,J] sin:f32[T,J] heads:int[1,] direction:int{1,-1}", rope) \
   X(linear_fwd, \
     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,]" \
-    " dropout:num[0,1) seed:int[,] precision:int{0,1}", lora_fwd) \
+    " dropout:num[0,1) seed:int[,] precision:int{0,1} by_row:int{0,1}", lora_fwd) \
   X(linear_bwd, \
     "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]?" \
     " w:wf[N,C] A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int{0,1}" \
@@ -106,7 +110,9 @@ struct TemperOps {
     "=q:u8[...L,32G] =scales:bf16[...L,G] w:wf[...L,32G]", none) \
   X(linear_q8_fwd, \
     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]?" \
-    " scale:num[,] precision:int{0,1}", linear_q8) \
+    " scale:num[,] precision:int{0,1} by_row:int{0,1}", linear_q8) \
+  X(lora_fwd, \
+    "=y:f32[T,N] =h:f32[T,R] x:f32[T,C] pool:f32[M] table:i32[S,3] scales:f32[S] rows:i32[T] precision:int{0,1}", none) \
   X(linear_cross_entropy, \
     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S]<V weights:f32[S]?" \
     " precision:int{0,1}", none) \
@@ -126,7 +132,10 @@ struct TemperOps {
     " weights:f32[T,K]", moe_plan) \
   X(grouped_linear_fwd, \
     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
-    " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1}", grouped_fwd) \
+    " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1}", grouped_fwd) \
+  X(grouped_lora_fwd, \
+    "=y:f32[P,N] =h:f32[P,R] x:f32[X,C] x_rows:i32[P]?<X offsets:i32[E+1]/P pool:f32[M] table:i32[S,3]" \
+    " scales:f32[S] rows:i32[P] precision:int{0,1}", grouped_lora) \
   X(grouped_linear_bwd, \
     "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]?<Y" \
     " row_weight:f32[P]? x:f32[X,C] x_rows:i32[P]?<X h:f32[P,R]? offsets:i32[E+1]/P w:any[...w]" \
@@ -280,7 +289,7 @@ struct rope {
   }
 };
 struct linear_fwd {
-  enum At : int { at_y, at_h, at_x, at_w, at_bias, at_A, at_B, at_scale, at_dropout, at_seed, at_precision };
+  enum At : int { at_y, at_h, at_x, at_w, at_bias, at_A, at_B, at_scale, at_dropout, at_seed, at_precision, at_by_row };
   TensorRef y;
   TensorRef h;
   TensorRef x;
@@ -292,8 +301,9 @@ struct linear_fwd {
   double dropout;
   int64_t seed;
   int64_t precision;
+  int64_t by_row;
   static linear_fwd of(const TensorRef* t, const double* n) {
-    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10])};
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10]), static_cast<int64_t>(n[11])};
   }
   template <class F>
   void each_tensor(F&& f) const {
@@ -358,7 +368,7 @@ struct q8_quantize {
   }
 };
 struct linear_q8_fwd {
-  enum At : int { at_y, at_h, at_x, at_q, at_scales, at_bias, at_A, at_B, at_scale, at_precision };
+  enum At : int { at_y, at_h, at_x, at_q, at_scales, at_bias, at_A, at_B, at_scale, at_precision, at_by_row };
   TensorRef y;
   TensorRef h;
   TensorRef x;
@@ -369,8 +379,9 @@ struct linear_q8_fwd {
   TensorRef B;
   double scale;
   int64_t precision;
+  int64_t by_row;
   static linear_q8_fwd of(const TensorRef* t, const double* n) {
-    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], n[8], static_cast<int64_t>(n[9])};
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10])};
   }
   template <class F>
   void each_tensor(F&& f) const {
@@ -382,6 +393,30 @@ struct linear_q8_fwd {
     f(bias);
     f(A);
     f(B);
+  }
+};
+struct lora_fwd {
+  enum At : int { at_y, at_h, at_x, at_pool, at_table, at_scales, at_rows, at_precision };
+  TensorRef y;
+  TensorRef h;
+  TensorRef x;
+  TensorRef pool;
+  TensorRef table;
+  TensorRef scales;
+  TensorRef rows;
+  int64_t precision;
+  static lora_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], static_cast<int64_t>(n[7])};
+  }
+  template <class F>
+  void each_tensor(F&& f) const {
+    f(y);
+    f(h);
+    f(x);
+    f(pool);
+    f(table);
+    f(scales);
+    f(rows);
   }
 };
 struct linear_cross_entropy {
@@ -533,7 +568,7 @@ struct moe_plan {
   }
 };
 struct grouped_linear_fwd {
-  enum At : int { at_y, at_h, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_A, at_B, at_scale, at_layout, at_precision };
+  enum At : int { at_y, at_h, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_A, at_B, at_scale, at_layout, at_precision, at_by_row };
   TensorRef y;
   TensorRef h;
   TensorRef x;
@@ -547,8 +582,9 @@ struct grouped_linear_fwd {
   double scale;
   int64_t layout;
   int64_t precision;
+  int64_t by_row;
   static grouped_linear_fwd of(const TensorRef* t, const double* n) {
-    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], n[10], static_cast<int64_t>(n[11]), static_cast<int64_t>(n[12])};
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], n[10], static_cast<int64_t>(n[11]), static_cast<int64_t>(n[12]), static_cast<int64_t>(n[13])};
   }
   template <class F>
   void each_tensor(F&& f) const {
@@ -562,6 +598,34 @@ struct grouped_linear_fwd {
     f(bias);
     f(A);
     f(B);
+  }
+};
+struct grouped_lora_fwd {
+  enum At : int { at_y, at_h, at_x, at_x_rows, at_offsets, at_pool, at_table, at_scales, at_rows, at_precision };
+  TensorRef y;
+  TensorRef h;
+  TensorRef x;
+  TensorRef x_rows;
+  TensorRef offsets;
+  TensorRef pool;
+  TensorRef table;
+  TensorRef scales;
+  TensorRef rows;
+  int64_t precision;
+  static grouped_lora_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], static_cast<int64_t>(n[9])};
+  }
+  template <class F>
+  void each_tensor(F&& f) const {
+    f(y);
+    f(h);
+    f(x);
+    f(x_rows);
+    f(offsets);
+    f(pool);
+    f(table);
+    f(scales);
+    f(rows);
   }
 };
 struct grouped_linear_bwd {

@@ -1,6 +1,7 @@
 // Cases: linear, grouped linear, fused linear cross-entropy, MXFP4. Integer cases ask for the very bits: every partial
 // sum is exact in f32, so forward and transposed products must agree with the reference element by element, whatever
 // the order of summation.
+#include <algorithm>
 #include <cmath>
 #include "test/harness/harness.h"
 
@@ -86,15 +87,18 @@ void linear_cases(Registry& reg) {
       const Value A = lora ? floats({s.R, s.C}, 4) : Value(nullptr), B = lora ? floats({s.N, s.R}, 5) : Value(nullptr);
       std::vector<size_t> rounded_y, rounded_bwd;
       if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
-      reg.check(
-          {"linear_fwd",
-           name,
-           {out({s.T, s.N}), lora ? out({s.T, s.R}) : Value(nullptr), x, w, bias, A, B, 0.7, s.dropout, 11, precision},
-           products(terms, -1, rounded_y),
-           0,
-           0,
-           "",
-           s.slow});
+      for (int by_row : {0, 1}) {
+        if (by_row && (s.T <= 8 || s.T > 20)) continue;
+        reg.check({"linear_fwd",
+                   name + (by_row ? ", by row" : ""),
+                   {out({s.T, s.N}), lora ? out({s.T, s.R}) : Value(nullptr), x, w, bias, A, B, 0.7, s.dropout, 11,
+                    precision, by_row},
+                   products(terms, -1, rounded_y),
+                   0,
+                   0,
+                   "",
+                   s.slow});
+      }
       for (int accumulate : {0, 1}) {
         const Value dx = accumulate ? update(floats({s.T, s.C}, 7)) : out({s.T, s.C});
         reg.check({"linear_bwd",
@@ -114,11 +118,11 @@ void linear_cases(Registry& reg) {
     reg.check({"linear_fwd",
                "integers, to the bit",
                {out({25, 45}), nullptr, integers({25, 130}, 1), integers({45, 130}, 2, DType::bf16), integers({45}, 3),
-                nullptr, nullptr, 1, 0, 0, precision}});
+                nullptr, nullptr, 1, 0, 0, precision, 0}});
     reg.check({"linear_fwd",
                "integers, 3 rows, to the bit",
                {out({3, 45}), nullptr, integers({3, 130}, 1), integers({45, 130}, 2, DType::bf16), nullptr, nullptr,
-                nullptr, 1, 0, 0, precision}});
+                nullptr, 1, 0, 0, precision, 0}});
     reg.check({"linear_bwd",
                "integers, to the bit",
                {out({25, 130}), update(integers({45, 130}, 4)), update(integers({45}, 5)), nullptr, nullptr,
@@ -135,7 +139,7 @@ void linear_cases(Registry& reg) {
               dropout > 0 ? "LoRA, dropout" : "LoRA",
               "linear_fwd",
               {out({5, 7}), out({5, 3}), smooth({5, 9}, 1), smooth({7, 9}, 2), smooth({7}, 3), smooth({3, 9}, 4),
-               smooth({7, 3}, 5), 0.7, dropout, 3, 0},
+               smooth({7, 3}, 5), 0.7, dropout, 3, 0, 0},
               {0},
               {{2, 0}, {3, 1}, {4, 2}, {5, 3}, {6, 4}},
               [dropout](const Values& after, const Values& upstream) -> Values {
@@ -160,7 +164,7 @@ void linear_cases(Registry& reg) {
   const auto bench = [&](const std::string& name, int64_t T, int64_t N, int64_t C, int precision) {
     const double flops = 2.0 * static_cast<double>(T * N * C), weight_bytes = 2.0 * static_cast<double>(N * C);
     const Value x = smooth({T, C}, 1), w = smooth({N, C}, 2, 0.02, DType::bf16);
-    Case fwd{"linear_fwd", name, {out({T, N}), nullptr, x, w, nullptr, nullptr, nullptr, 1, 0, 0, precision}};
+    Case fwd{"linear_fwd", name, {out({T, N}), nullptr, x, w, nullptr, nullptr, nullptr, 1, 0, 0, precision, 0}};
     fwd.bench_only = true;
     fwd.bf16_products = precision == 1;
     if (T > 8) fwd.flops = flops;
@@ -246,15 +250,19 @@ void grouped_cases(Registry& reg) {
         const Value rows = s.gather ? indices({P}, 8, X) : none, rows2 = s.gather ? indices({P}, 9, X) : none;
         std::vector<size_t> rounded_y, rounded_bwd;
         if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
-        reg.check({"grouped_linear_fwd",
-                   name,
-                   {out({P, s.N}), lora ? out({P, s.R}) : none, x, rows, offsets, w, scales, bias, A, B, 0.7, layout,
-                    precision},
-                   products(static_cast<double>(C + s.R), 5, rounded_y),
-                   0,
-                   0,
-                   "",
-                   s.slow});
+        const int64_t most = *std::max_element(s.rows.begin(), s.rows.end());
+        for (int by_row : {0, 1}) {
+          if (by_row && (most <= 8 || most > 30)) continue;
+          reg.check({"grouped_linear_fwd",
+                     name + (by_row ? ", by row" : ""),
+                     {out({P, s.N}), lora ? out({P, s.R}) : none, x, rows, offsets, w, scales, bias, A, B, 0.7, layout,
+                      precision, by_row},
+                     products(static_cast<double>(C + s.R), 5, rounded_y),
+                     0,
+                     0,
+                     "",
+                     s.slow});
+        }
         reg.check({"grouped_linear_bwd",
                    name,
                    {out({P, C}), update(floats({E, s.N, C}, 10)), update(floats({E, s.N}, 11)),
@@ -276,7 +284,7 @@ void grouped_cases(Registry& reg) {
       reg.check({"grouped_linear_fwd",
                  "integers, to the bit",
                  {out({P, 45}), nullptr, integers({P, 160}, 3), nullptr, offsets, w, scales, nullptr, nullptr, nullptr,
-                  1, 0, precision}});
+                  1, 0, precision, 0}});
       reg.check({"grouped_linear_bwd",
                  "integers, to the bit",
                  {out({P, 160}), update(integers({2, 45, 160}, 4)), update(integers({2, 45}, 5)), nullptr, nullptr,
@@ -300,12 +308,12 @@ void grouped_cases(Registry& reg) {
       reg.check({"grouped_linear_fwd",
                  "16 codes × 255 scales, to the bit",
                  {out({8, 255}), nullptr, pick, nullptr, offsets_of({8}), w, scales, nullptr, nullptr, nullptr, 1, 0,
-                  precision}});
+                  precision, 0}});
     }
   {
     const Value w = floats({2, 5, 32}, 1), x = floats({4, 32}, 2), none(nullptr);
     const auto bad = [&](const std::string& name, const Value& rows, const Value& offsets) {
-      Case c{"grouped_linear_fwd", name, {out({4, 5}), none, x, rows, offsets, w, none, none, none, none, 1, 1, 0}};
+      Case c{"grouped_linear_fwd", name, {out({4, 5}), none, x, rows, offsets, w, none, none, none, none, 1, 1, 0, 0}};
       c.error = "bad_index";
       reg.check(c);
       Case b{"grouped_linear_bwd",
@@ -334,7 +342,7 @@ void grouped_cases(Registry& reg) {
               "layout " + std::to_string(layout),
               "grouped_linear_fwd",
               {out({6, 7}), out({6, 2}), smooth({6, 32}, 3), none, offsets_of({2, 0, 4}), w, scales, smooth({3, 7}, 4),
-               smooth({3, 2, 32}, 5), smooth({3, 7, 2}, 6), 0.7, layout, 0},
+               smooth({3, 2, 32}, 5), smooth({3, 7, 2}, 6), 0.7, layout, 0, 0},
               {0},
               pairs,
               [layout](const Values& after, const Values& upstream) -> Values {
@@ -364,7 +372,7 @@ void grouped_cases(Registry& reg) {
             "row weights",
             "grouped_linear_fwd",
             {out({6, 7}), out({6, 2}), smooth({6, 32}, 3), nullptr, offsets_of({2, 0, 4}), smooth({3, 7, 32}, 1),
-             nullptr, smooth({3, 7}, 4), smooth({3, 2, 32}, 5), smooth({3, 7, 2}, 6), 0.7, 1, 0},
+             nullptr, smooth({3, 7}, 4), smooth({3, 2, 32}, 5), smooth({3, 7, 2}, 6), 0.7, 1, 0, 0},
             {0},
             {{5, 1}, {7, 2}, {8, 3}, {9, 4}},
             [](const Values& after, const Values& upstream) -> Values {
@@ -400,7 +408,7 @@ void grouped_cases(Registry& reg) {
         "MXFP4 gate_up, " + std::to_string(rows) + (rows == 1 ? " row of each of 8 experts" : " rows");
     Case fwd{"grouped_linear_fwd",
              name,
-             {out({P, N}), none, smooth({P, C}, 3), none, offsets, w, scales, none, none, none, 1, 0, 1}};
+             {out({P, N}), none, smooth({P, C}, 3), none, offsets, w, scales, none, none, none, 1, 0, 1, 0}};
     Case bwd{"grouped_linear_bwd",
              name,
              {out({P, C}), none, none, none, none, smooth({P, N}, 4), none, none, smooth({P, C}, 3), none, none,

@@ -88,7 +88,7 @@ void product_cases(Registry& reg) {
            std::string(s.name) + (precision ? ", bf16" : ", f32"),
            {out({s.T, s.N}), lora ? out({s.T, s.R}) : Value(nullptr), floats({s.T, s.C}, 1), codes({s.N, s.C}, 2),
             q8_scales({s.N, s.C / 32}, 3), floats({s.N}, 4, 1, s.bias), lora ? floats({s.R, s.C}, 5) : Value(nullptr),
-            lora ? floats({s.N, s.R}, 6) : Value(nullptr), 0.7, precision},
+            lora ? floats({s.N, s.R}, 6) : Value(nullptr), 0.7, precision, s.T == 16},
            q8_products(static_cast<double>(s.C + s.R), precision && lora),
            0,
            0,
@@ -100,11 +100,11 @@ void product_cases(Registry& reg) {
       reg.check({"linear_q8_fwd",
                  std::to_string(T) + " rows of integers, to the bit",
                  {out({T, 45}), nullptr, whole_numbers({T, 160}, 1), codes({45, 160}, 2), powers_of_two({45, 5}, 3),
-                  whole_numbers({45}, 4), nullptr, nullptr, 1, precision}});
+                  whole_numbers({45}, 4), nullptr, nullptr, 1, precision, 0}});
   Case ragged{"linear_q8_fwd",
               "inputs no multiple of 32",
               {out({1, 2}), nullptr, floats({1, 40}, 1), codes({2, 40}, 2), q8_scales({2, 1}, 3), nullptr, nullptr,
-               nullptr, 1, 0}};
+               nullptr, 1, 0, 0}};
   ragged.error = "shape_mismatch";
   reg.check(ragged);
   if (!reg.for_bench) return;
@@ -112,7 +112,7 @@ void product_cases(Registry& reg) {
     Case bench{"linear_q8_fwd",
                "q_proj, " + std::to_string(T) + " rows, bf16",
                {out({T, 4096}), nullptr, smooth({T, 2880}, 1), codes({4096, 2880}, 2), q8_scales({4096, 90}, 3),
-                nullptr, nullptr, nullptr, 1, 1}};
+                nullptr, nullptr, nullptr, 1, 1, 0}};
     bench.bench_only = bench.bf16_products = true;
     if (T > 8) bench.flops = 2.0 * static_cast<double>(T) * 4096 * 2880;
     else bench.bytes = 4096.0 * 2880 * 34 / 32;

@@ -36,51 +36,116 @@ Value run(const Backend& backend, const std::string& op, Values args) {
   return args[0];
 }
 
+// Adapters of ranks 3, 1 and 8 for E experts: pool, table and scales, and the pair of one as linear_fwd takes it.
+struct Adapters {
+  Value pool, table, scales;
+  Value A(int32_t a, int64_t E, int64_t C) const { return part(a, 0, E, C); }
+  Value B(int32_t a, int64_t E, int64_t N) const { return part(a, 1, E, N); }
+  Value part(int32_t a, int which, int64_t E, int64_t width) const {
+    const int32_t rank = table.i32()[3 * a + 2];
+    const Shape shape = which == 0 ? Shape{rank, width} : Shape{width, rank};
+    Value v(DType::f32, E == 1 ? shape : Shape{E, shape[0], shape[1]}, Role::in);
+    for (int64_t i = 0; i < v.numel(); ++i) v.set(i, pool.at(16 * table.i32()[3 * a + which] + i));
+    return v;
+  }
+};
+Adapters adapters(int64_t E, int64_t N, int64_t C) {
+  std::vector<int32_t> table;
+  int64_t units = 0;
+  for (int32_t rank : {3, 1, 8}) {
+    table.push_back(static_cast<int32_t>(units));
+    units += (E * rank * C + 15) / 16;
+    table.push_back(static_cast<int32_t>(units));
+    units += (E * N * rank + 15) / 16;
+    table.push_back(rank);
+  }
+  return {floats({16 * units}, 20), values_i32({3, 3}, table), values_f32({3}, {0.7f, 1.3f, 0.25f})};
+}
+
 }  // namespace
 
 void check_few_rows(const Backend& backend, Tally& tally) {
-  constexpr int64_t T = 8, N = 37, C = 2592, R = 3, E = 5;
-  const std::vector<int32_t> expert{0, 0, 1, 1, 1, 3, 4, 4};  // of each row
+  const bool cpu = backend.name == "cpu";
+  const int64_t T = cpu ? 21 : 8, N = 37, C = 2592, R = 3, E = 5;  // a GPU promises it up to 8 rows
+  std::vector<int32_t> expert(static_cast<size_t>(T), 1), adapter(static_cast<size_t>(T));  // of each row
+  for (size_t t = 0; t < expert.size(); ++t) {
+    adapter[t] = static_cast<int32_t>(random_bits(1, t) % 4) - 1;
+    if (t < 2) expert[t] = 0;
+    if (t + 2 >= expert.size()) expert[t] = t + 1 == expert.size() ? 4 : 3;
+  }
   const Value none(nullptr), x = floats({T, C}, 1), dense = floats({N, C}, 2, 1, DType::bf16), A = floats({R, C}, 3),
                              B = floats({N, R}, 4), bias = floats({N}, 5);
   const Value q = bytes_u8({N, C}, 6, 1, 127), q_scales = positive({N, C / 32}, 7, 0.01, 0.02),
-              w = bytes_u8({E, N, C / 32, 16}, 8), w_scales = bytes_u8({E, N, C / 32}, 9, 118, 123);
+              w = bytes_u8({E, N, C / 32, 16}, 8), w_scales = bytes_u8({E, N, C / 32}, 9, 118, 123),
+              w_across = floats({E, C, N}, 13, 1, DType::bf16);
   Value q_bf16(DType::bf16, {N, C / 32}, Role::in);
   for (int64_t i = 0; i < q_scales.numel(); ++i) q_bf16.set(i, q_scales.at(i));
   const auto offsets = [&](const std::vector<int32_t>& of) {
-    std::vector<int32_t> o(E + 1);
+    std::vector<int32_t> o(static_cast<size_t>(E) + 1);
     for (int32_t e : of)
       for (int64_t i = e + 1; i <= E; ++i) ++o[static_cast<size_t>(i)];
     return values_i32({E + 1}, o);
   };
   const Value bias_e = floats({E, N}, 10), A_e = floats({E, R, C}, 11), B_e = floats({E, N, R}, 12);
+  const Adapters dense_pool = adapters(1, N, C), expert_pool = adapters(E, N, C);
+  const auto of_rows = [](const std::vector<int32_t>& a) { return values_i32({static_cast<int64_t>(a.size())}, a); };
+  using Rows = std::vector<int32_t>;
   for (const Variant& variant : backend.variants) {
     variant.enter();
     for (int precision : {0, 1}) {
-      const auto linear = [&](const Value& rows) {
+      const auto linear = [&](const Value& rows, const Value& a, const Value& b, double scale) {
+        const int64_t t = rows.tensor.shape[0];
         return run(backend, "linear_fwd",
-                   {out({rows.tensor.shape[0], N}), out({rows.tensor.shape[0], R}), rows, dense, bias, A, B, 0.7, 0, 0,
-                    precision});
+                   {out({t, N}), a.is_null ? none : out({t, a.tensor.shape[0]}), rows, dense, bias, a, b, scale, 0, 0,
+                    precision, 1});
       };
       const auto q8 = [&](const Value& rows) {
         return run(backend, "linear_q8_fwd",
-                   {out({rows.tensor.shape[0], N}), none, rows, q, q_bf16, bias, none, none, 1, precision});
+                   {out({rows.tensor.shape[0], N}), none, rows, q, q_bf16, bias, none, none, 1, precision, 1});
       };
-      const auto grouped = [&](const Value& rows, const std::vector<int32_t>& of) {
+      const auto grouped = [&](const Value& rows, const Rows& of, int layout, const Value& a, const Value& b,
+                               double scale) {
         const int64_t P = rows.tensor.shape[0];
-        return run(
-            backend, "grouped_linear_fwd",
-            {out({P, N}), out({P, R}), rows, none, offsets(of), w, w_scales, bias_e, A_e, B_e, 0.7, 0, precision});
+        return run(backend, "grouped_linear_fwd",
+                   {out({P, N}), a.is_null ? none : out({P, a.tensor.shape[1]}), rows, none, offsets(of),
+                    layout ? w_across : w, layout ? none : w_scales, bias_e, a, b, scale, layout, precision, 1});
       };
-      const Value all[] = {linear(x), q8(x), grouped(x, expert)};
+      const auto mixed = [&](const Value& rows, const Rows& of) {
+        return run(backend, "lora_fwd",
+                   {update(linear(rows, none, none, 1)), out({rows.tensor.shape[0], 8}), rows, dense_pool.pool,
+                    dense_pool.table, dense_pool.scales, of_rows(of), precision});
+      };
+      const auto mixed_experts = [&](const Value& rows, const Rows& experts, const Rows& of) {
+        return run(backend, "grouped_lora_fwd",
+                   {update(grouped(rows, experts, 0, none, none, 1)), out({rows.tensor.shape[0], 8}), rows, none,
+                    offsets(experts), expert_pool.pool, expert_pool.table, expert_pool.scales, of_rows(of), precision});
+      };
+      const auto same = [&](const Value& got, const Value& want, const char* what, int64_t t) {
+        report(tally, got.bytes == want.bytes,
+               backend.name + " " + variant.name + ": " + what + ", precision " + std::to_string(precision) + ": row " +
+                   std::to_string(t) + " has other bits alone than among " + std::to_string(T));
+      };
+      const Value all[] = {linear(x, A, B, 0.7),
+                           q8(x),
+                           grouped(x, expert, 0, A_e, B_e, 0.7),
+                           cpu ? grouped(x, expert, 2, A_e, B_e, 0.7) : none,
+                           mixed(x, adapter),
+                           mixed_experts(x, expert, adapter)};
       for (int64_t t = 0; t < T; ++t) {
-        const Value one = row_of(x, t),
-                    alone[] = {linear(one), q8(one), grouped(one, {expert[static_cast<size_t>(t)]})};
-        const char* names[] = {"linear_fwd", "linear_q8_fwd", "grouped_linear_fwd"};
-        for (int i = 0; i < 3; ++i)
-          report(tally, alone[i].bytes == row_of(all[i], t).bytes,
-                 backend.name + " " + variant.name + ": " + names[i] + ", precision " + std::to_string(precision) +
-                     ": row " + std::to_string(t) + " alone has other bits than among " + std::to_string(T));
+        const Value one = row_of(x, t);
+        const int32_t e = expert[static_cast<size_t>(t)], a = adapter[static_cast<size_t>(t)];
+        same(linear(one, A, B, 0.7), row_of(all[0], t), "linear_fwd", t);
+        same(q8(one), row_of(all[1], t), "linear_q8_fwd", t);
+        same(grouped(one, {e}, 0, A_e, B_e, 0.7), row_of(all[2], t), "grouped_linear_fwd", t);
+        if (cpu) same(grouped(one, {e}, 2, A_e, B_e, 0.7), row_of(all[3], t), "grouped_linear_fwd, in×out", t);
+        same(mixed(one, {a}), row_of(all[4], t), "lora_fwd", t);
+        same(mixed_experts(one, {e}, {a}), row_of(all[5], t), "grouped_lora_fwd", t);
+        if (!cpu || a < 0) continue;
+        const double scale = static_cast<double>(dense_pool.scales.f32()[a]);
+        same(linear(one, dense_pool.A(a, 1, C), dense_pool.B(a, 1, N), scale), row_of(all[4], t),
+             "linear_fwd with the pair that lora_fwd adds", t);
+        same(grouped(one, {e}, 0, expert_pool.A(a, E, C), expert_pool.B(a, E, N), scale), row_of(all[5], t),
+             "grouped_linear_fwd with the pair that grouped_lora_fwd adds", t);
       }
     }
   }

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
       check_cases(cpu_backend(quick), quick, filter, tally);
       check_gradients(filter, tally);
       if (filter.empty() || filter == "attention") check_attention_tolerances(tally);
+      if (filter.empty() || filter == "few_rows") check_few_rows(cpu_backend(quick), tally);
       if (filter.empty()) {
         check_numeric(tally);
         check_invariance(tally);

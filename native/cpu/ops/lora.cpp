@@ -1,0 +1,127 @@
+// Low-rank pairs of several adapters in one pass, for serving: rows of a run with the same adapter (and expert) are a
+// Product each, on the core of matmul.h, and a row has the bits that it has alone.
+#include "cpu/host/lora.h"
+#include "cpu/host/number.h"
+#include "cpu/matmul/matmul.h"
+#include "cpu/ops.h"
+#include "temper/memory.h"
+
+namespace temper::cpu {
+namespace {
+
+// Adds the pairs of rows that the caller cuts into runs.
+class Runs {
+ public:
+  Runs(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, const LoraPool& pool, int64_t most)
+      : y_(y),
+        h_(h),
+        x_(x),
+        x_rows_(x_rows),
+        pool_(pool),
+        down_(static_cast<size_t>(most)),
+        up_(static_cast<size_t>(most)) {}
+
+  // Rows [begin, end) of one expert: each stretch of equal adapters is a pair of products.
+  void add(const int32_t* rows, int64_t begin, int64_t end, int64_t expert) {
+    for (int64_t stop; begin < end; begin = stop) {
+      for (stop = begin + 1; stop < end && rows[stop] == rows[begin]; ++stop) {}
+      if (rows[begin] < 0 || pool_.pair(rows[begin]).rank == 0) continue;
+      const LoraPool::Pair p = pool_.pair(rows[begin]);
+      const int64_t N = pool_.N, C = pool_.C, R = h_->shape[1], m = stop - begin;
+      float* h = h_->f32() + begin * R;
+      Product down{.m = m, .n = p.rank, .c = h, .ldc = R, .by_row = true};
+      down.terms[0] = {{.data = x_rows_ ? x_->f32() : x_->f32() + begin * C,
+                        .ld = C,
+                        .rows = x_rows_ ? x_rows_->i32() + begin : nullptr},
+                       {.data = p.A + expert * p.rank * C, .ld = C},
+                       C,
+                       1.0f};
+      Product up{.m = m, .n = N, .c = y_->f32() + begin * N, .ldc = N, .accumulate = true, .by_row = true};
+      up.terms[0] = {{.data = h, .ld = R}, {.data = p.B + expert * N * p.rank, .ld = p.rank}, p.rank, p.scale};
+      down_[static_cast<size_t>(count_)] = down;
+      up_[static_cast<size_t>(count_++)] = up;
+    }
+  }
+  void run(int64_t precision) const {
+    multiply(down_.data(), count_, precision);
+    multiply(up_.data(), count_, precision);
+  }
+
+ private:
+  TensorRef y_, h_, x_, x_rows_;
+  const LoraPool& pool_;
+  Scratch<Product> down_, up_;
+  int64_t count_ = 0;
+};
+
+}  // namespace
+
+void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows,
+              int64_t precision) {
+  const int64_t T = rows->numel();
+  const LoraPool lora("lora_fwd", *pool, *table, *scales, *rows, 1, y->shape[1], x->shape[1], h->shape[1]);
+  Runs runs(y, h, x, nullptr, lora, T);
+  runs.add(rows->i32(), 0, T, 0);
+  runs.run(precision);
+}
+
+void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool,
+                      TensorRef table, TensorRef scales, TensorRef rows, int64_t precision) {
+  constexpr const char* op = "grouped_lora_fwd";
+  const int64_t P = rows->numel(), E = offsets->numel() - 1, C = x->shape[1];
+  check_offsets(*offsets, P, op);
+  if (x_rows) check_indices(op, "x_rows", x_rows->i32(), P, x->shape[0]);
+  const LoraPool lora(op, *pool, *table, *scales, *rows, E, y->shape[1], C, h->shape[1]);
+  Runs runs(y, h, x, x_rows, lora, P);
+  for (int64_t e = 0; e < E; ++e) runs.add(rows->i32(), offsets->i32()[e], offsets->i32()[e + 1], e);
+  runs.run(precision);
+}
+
+namespace reference {
+namespace {
+
+double operand(double v, int64_t precision) { return precision ? round_to_bf16(static_cast<float>(v)) : v; }
+
+// y[row] += scale·B·(A·x)
+void add_pair(float* y, float* h, const float* x, const LoraPool& lora, int32_t adapter, int64_t expert,
+              int64_t precision) {
+  if (adapter < 0) return;
+  const LoraPool::Pair p = lora.pair(adapter);
+  const int64_t N = lora.N, C = lora.C, R = p.rank;
+  for (int64_t r = 0; r < R; ++r) {
+    double sum = 0;
+    for (int64_t c = 0; c < C; ++c) sum += operand(x[c], precision) * operand(p.A[(expert * R + r) * C + c], precision);
+    h[r] = static_cast<float>(sum);
+  }
+  for (int64_t n = 0; n < N; ++n) {
+    double sum = 0;
+    for (int64_t r = 0; r < R; ++r) sum += operand(h[r], precision) * operand(p.B[(expert * N + n) * R + r], precision);
+    y[n] = static_cast<float>(y[n] + static_cast<double>(p.scale) * sum);
+  }
+}
+
+}  // namespace
+
+void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows,
+              int64_t precision) {
+  const int64_t N = y->shape[1], C = x->shape[1], R = h->shape[1];
+  const LoraPool lora("lora_fwd", *pool, *table, *scales, *rows, 1, N, C, R);
+  for (int64_t t = 0; t < rows->numel(); ++t)
+    add_pair(y->f32() + t * N, h->f32() + t * R, x->f32() + t * C, lora, rows->i32()[t], 0, precision);
+}
+
+void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool,
+                      TensorRef table, TensorRef scales, TensorRef rows, int64_t precision) {
+  constexpr const char* op = "grouped_lora_fwd";
+  const int64_t P = rows->numel(), E = offsets->numel() - 1, N = y->shape[1], C = x->shape[1], R = h->shape[1];
+  check_offsets(*offsets, P, op);
+  if (x_rows) check_indices(op, "x_rows", x_rows->i32(), P, x->shape[0]);
+  const LoraPool lora(op, *pool, *table, *scales, *rows, E, N, C, R);
+  for (int64_t e = 0; e < E; ++e)
+    for (int64_t p = offsets->i32()[e]; p < offsets->i32()[e + 1]; ++p)
+      add_pair(y->f32() + p * N, h->f32() + p * R, x->f32() + C * (x_rows ? x_rows->i32()[p] : p), lora, rows->i32()[p],
+               e, precision);
+}
+
+}  // namespace reference
+}  // namespace temper::cpu
