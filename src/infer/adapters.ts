@@ -2,9 +2,10 @@
 // until it ends, whatever the name stands for by then.
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { sha256, sha256File } from '../base/digest.js';
 import { CheckpointError, ConfigError } from '../base/errors.js';
-import { CONFIG_FILE, readPeft, TENSOR_FILE } from '../lora/peft.js';
+import { CONFIG_FILE, readPeftInPieces, TENSOR_FILE } from '../lora/peft.js';
 import { LoraPool, type Resident } from '../lora/pool.js';
 import type { ModelConfig } from '../model/config.js';
 import type { Place } from '../native/tensor.js';
@@ -68,7 +69,9 @@ export class Adapters implements Disposable {
   async #load(name: string, folder: string): Promise<AdapterInfo> {
     const before = state(folder),
       digest = await digestAdapter(folder);
-    const resident = this.#pool.add((storage) => readPeft(folder, this.config, { place: this.place, storage }));
+    const resident = await withBreaks(
+      this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place: this.place, storage })),
+    );
     if (state(folder) !== before) {
       this.#free(resident);
       throw new CheckpointError(
@@ -134,6 +137,19 @@ export class Adapters implements Disposable {
   }
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/** Longest that loading keeps running requests from their next step, ms. */
+const BREAK_AFTER_MS = 20;
+/** Runs work that stops in between, and gives way to others when it does. */
+async function withBreaks<T>(work: Generator<void, T>): Promise<T> {
+  for (let since = performance.now(); ; ) {
+    const piece = work.next();
+    if (piece.done) return piece.value;
+    if (performance.now() - since < BREAK_AFTER_MS) continue;
+    await setImmediate();
+    since = performance.now();
   }
 }
 

@@ -253,6 +253,15 @@ export interface ReadOptions {
  * honour
  */
 export function readPeft(folder: string, config: ModelConfig, options: ReadOptions = {}): Adapter {
+  const reading = readPeftInPieces(folder, config, options);
+  for (let piece = reading.next(); ; piece = reading.next()) if (piece.done) return piece.value;
+}
+/** As readPeft, stopping after each pair: whoever reads may do something else in between. */
+export function* readPeftInPieces(
+  folder: string,
+  config: ModelConfig,
+  options: ReadOptions = {},
+): Generator<void, Adapter> {
   const peft = readConfig(folder);
   const file = join(folder, TENSOR_FILE);
   if (!existsSync(file))
@@ -285,6 +294,7 @@ export function readPeft(folder: string, config: ModelConfig, options: ReadOptio
     place: options.place ?? HOST,
     ...(options.storage ? { storage: options.storage } : {}),
   });
+  let whole = false;
   try {
     const at = new Map(
       adapter.entries.map((e, i) => [`${e.layer}.${e.target}.${e.part}`, adapter.tensors[i] as Tensor]),
@@ -302,10 +312,11 @@ export function readPeft(folder: string, config: ModelConfig, options: ReadOptio
           : { A: fileA, B: expert ? unstackB(fileB, E, outputs, rank) : fileB };
       at.get(`${p.layer}.${p.target}.A`)?.write(ours.A);
       at.get(`${p.layer}.${p.target}.B`)?.write(ours.B);
+      yield;
     }
+    whole = true;
     return adapter;
-  } catch (e) {
-    adapter.close();
-    throw e;
+  } finally {
+    if (!whole) adapter.close(); // refused, or given up in between
   }
 }

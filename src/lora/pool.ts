@@ -1,5 +1,7 @@
 // Adapters that are resident together. Their parameters lie in one flat f32 tensor, each as createAdapter lays it out,
 // and tables say per layer and target where the pairs of each are: ops take rows of several adapters in one pass.
+
+import { NativeError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { AdapterPool, LayerAdapter, LoraTarget, PooledAdapter, PoolTarget } from '../model/types.js';
 import { HOST } from '../native/backends.js';
@@ -38,6 +40,8 @@ export class LoraPool implements Disposable {
   readonly #entries: Entry[] = [];
   #memory: Memory | null = null;
   #tables: Tables | null = null;
+  /** One is being added: its memory, which no entry has yet, stays. */
+  #coming = false;
 
   /** @param moving is called before tensors of the pool are freed: what was recorded with them must go */
   constructor(
@@ -57,11 +61,27 @@ export class LoraPool implements Disposable {
    * @throws what `read` throws; those that are here are then as before
    */
   add(read: (storage: AdapterStorage) => Adapter): Resident {
-    let offset = 0;
-    const adapter = read((scope, numel) => {
-      offset = this.#reserve(numel);
-      return (this.#memory as Memory).params.slice(scope, offset, offset + numel);
-    });
+    const adding = this.adding((storage) => atOnce(() => read(storage)));
+    for (let piece = adding.next(); ; piece = adding.next()) if (piece.done) return piece.value;
+  }
+  /** As add, in the pieces in which it is read. One at a time; others may be removed meanwhile. */
+  *adding(read: (storage: AdapterStorage) => Generator<void, Adapter>): Generator<void, Resident> {
+    if (this.#coming)
+      throw new NativeError('bad_argument', 'LoraPool: another adapter is being added; wanted one at a time');
+    this.#coming = true;
+    try {
+      let offset = 0;
+      const adapter = yield* read((scope, numel) => {
+        offset = this.#reserve(numel);
+        return (this.#memory as Memory).params.slice(scope, offset, offset + numel);
+      });
+      return this.#take(adapter, offset);
+    } finally {
+      this.#coming = false;
+      this.#tidy();
+    }
+  }
+  #take(adapter: Adapter, offset: number): Resident {
     const used = new Set(this.#entries.map((e) => e.row));
     let row = 0;
     while (used.has(row)) row++;
@@ -94,7 +114,10 @@ export class LoraPool implements Disposable {
     if (at < 0) return;
     this.#entries.splice(at, 1);
     resident.adapter.close();
-    if (this.#entries.length === 0) this.close();
+    this.#tidy();
+  }
+  #tidy(): void {
+    if (this.#entries.length === 0 && !this.#coming) this.close();
   }
 
   /** First element of a gap of `numel`. */
@@ -218,5 +241,9 @@ export class LoraPool implements Disposable {
   }
 }
 
+function* atOnce<T>(make: () => T): Generator<void, T> {
+  yield;
+  return make();
+}
 const ranksOf = (layer: Adapter['spec']['layers'][number]): readonly number[] =>
   LORA_TARGETS.map((t) => layer[t]?.rank ?? 0);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Adapter, createAdapter } from '../../src/lora/adapter.js';
-import { readPeft, writePeft } from '../../src/lora/peft.js';
+import { readPeft, readPeftInPieces, writePeft } from '../../src/lora/peft.js';
 import { LoraPool, type Resident } from '../../src/lora/pool.js';
 import { type AdapterChoice, adapterSpec, LORA_TARGETS } from '../../src/lora/spec.js';
 import { PRESETS } from '../../src/model/init.js';
@@ -113,6 +113,32 @@ describe('LoraPool', () => {
     expect(moves).toBeGreaterThan(0);
     expect(a.pool).not.toBe(tables);
     check(a, 1);
+  });
+
+  it('takes one in piece by piece while others go, and nothing of one that is given up', () => {
+    const before = memoryStats().live.adapter;
+    using pool = new LoraPool(config);
+    const add = (i: number): Resident => pool.add((storage) => readPeft(folders[i] ?? '', config, { storage }));
+    const adding = (i: number): Generator<void, Resident> =>
+      pool.adding((storage) => readPeftInPieces(folders[i] ?? '', config, { storage }));
+    const a = add(0),
+      b = add(1);
+    const coming = adding(2);
+    expect(coming.next().done).toBe(false);
+    expect(() => add(3)).toThrow(expect.objectContaining({ code: 'bad_argument' }));
+    pool.remove(a);
+    pool.remove(b); // all that were there are gone, the memory of the one that comes is not
+    let pieces = 1,
+      piece = coming.next();
+    for (; !piece.done; piece = coming.next()) pieces++;
+    expect(pieces).toBe((alone[2]?.entries.length ?? 0) / 2);
+    check(piece.value, 2);
+    const given = adding(1);
+    given.next();
+    given.return(piece.value);
+    check(piece.value, 2);
+    pool.remove(piece.value);
+    expect(memoryStats().live.adapter).toBe(before);
   });
 
   it('is as before when reading fails', () => {
