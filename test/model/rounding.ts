@@ -47,25 +47,53 @@ export function shaken(scope: Scope, model: ModelWeights, seed: number): ModelWe
   };
 }
 
+type Distance = (a: Float32Array, b: Float32Array) => number;
+
+/** A bound from the results of a model and of its shaken copies; each array is compared by itself. */
+function boundFrom(
+  plain: readonly Float32Array[],
+  moved: readonly (readonly Float32Array[])[],
+  distance: Distance = relativeError,
+): number {
+  return (
+    REACH * Math.max(...moved.flatMap((m) => m.map((values, i) => distance(values, plain[i] ?? new Float32Array()))))
+  );
+}
+
 /**
  * The largest relative distance that rounding explains between two f32 results of `run`.
- * @param run a result of a model, e.g. its logits or its gradients; each array is compared by itself
+ * @param run a result of a model, e.g. its logits or its gradients
  * @param distance of one array to another, as the comparison itself takes it
  */
 export function roundingBound(
   model: ModelWeights,
   run: (m: ModelWeights) => readonly Float32Array[],
-  distance: (a: Float32Array, b: Float32Array) => number = relativeError,
+  distance?: Distance,
 ): number {
-  const plain = run(model);
-  let noise = 0;
+  const moved = Array.from({ length: DRAWS }, (_, draw) => {
+    using scope = new Scope();
+    return run(shaken(scope, model, 7919 * (draw + 1)));
+  });
+  return boundFrom(run(model), moved, distance);
+}
+
+/** The same for results that take their time: a bound for each array of `run`. */
+export async function roundingBounds(
+  model: ModelWeights,
+  run: (m: ModelWeights) => Promise<readonly Float32Array[]>,
+): Promise<number[]> {
+  const moved: (readonly Float32Array[])[] = [];
   for (let draw = 1; draw <= DRAWS; draw++) {
     using scope = new Scope();
-    const moved = run(shaken(scope, model, 7919 * draw));
-    for (const [i, values] of moved.entries())
-      noise = Math.max(noise, distance(values, plain[i] ?? new Float32Array()));
+    moved.push(await run(shaken(scope, model, 7919 * draw)));
   }
-  return REACH * noise;
+  const plain = await run(model);
+  return plain.map((values, i) =>
+    boundFrom(
+      [values],
+      moved.map((m) => [m[i] ?? new Float32Array()]),
+    ),
+  );
 }
 
 /** A broken twin: one norm of the last layer is off by one part in a thousand. */
