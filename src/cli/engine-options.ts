@@ -87,25 +87,28 @@ function fraction(text: string): number {
   return value;
 }
 
-export async function openModel(options: ModelOptions): Promise<Engine> {
+export async function openModel(options: ModelOptions, signal?: AbortSignal): Promise<Engine> {
   const [{ openEngine }, { parseBytes }] = await Promise.all([
     import('../infer/engine.js'),
     import('../base/units.js'),
   ]);
-  const engine = await openEngine({
-    // One conversation at a time: no room for more than that.
-    model: options.model,
-    slots: 1,
-    prefixes: 0,
-    ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-    ...(options.device === undefined ? {} : { device: options.device }),
-    ...(options.memoryLimit === undefined ? {} : { memoryLimit: parseBytes(options.memoryLimit) }),
-    ...(options.precision === undefined ? {} : { precision: options.precision }),
-    ...(options.denseDtype === undefined ? {} : { denseDtype: options.denseDtype }),
-    ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
-    ...(options.context === undefined ? {} : { contextTokens: options.context }),
-  });
+  const engine = await openEngine(
+    {
+      // One conversation at a time: no room for more than that.
+      model: options.model,
+      slots: 1,
+      prefixes: 0,
+      ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+      ...(options.device === undefined ? {} : { device: options.device }),
+      ...(options.memoryLimit === undefined ? {} : { memoryLimit: parseBytes(options.memoryLimit) }),
+      ...(options.precision === undefined ? {} : { precision: options.precision }),
+      ...(options.denseDtype === undefined ? {} : { denseDtype: options.denseDtype }),
+      ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
+      ...(options.context === undefined ? {} : { contextTokens: options.context }),
+    },
+    signal,
+  );
   sayDevice(engine.info.device);
   return engine;
 }

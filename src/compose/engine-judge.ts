@@ -11,17 +11,19 @@ export interface EngineJudgeOptions {
   /** Room for reasoning and verdict, at most. */
   readonly maxTokens?: number;
   readonly effort?: Effort;
+  /** Ends the digesting of the engine's model. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The judge does not own the engine: close that when the judge is no longer needed. */
 export async function createEngineJudge(
   engine: Engine,
-  { name, maxTokens, effort = 'medium' }: EngineJudgeOptions,
+  { name, maxTokens, effort = 'medium', signal }: EngineJudgeOptions,
 ): Promise<Judge> {
   return createCheckpointJudge({
     name,
     effort,
-    modelDigest: await engine.digest(),
+    modelDigest: await engine.digest(signal),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     async generate(prompt, settings) {
       const { messages } = toConversation({

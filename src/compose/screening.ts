@@ -40,7 +40,7 @@ export interface OpenScreen {
  * Opens the judge and the policies; null if there is no policy.
  * @throws {ConfigError} --policy without --judge or the reverse, a judge that is neither folder nor URL
  */
-export async function openScreen(options: ScreeningOptions): Promise<OpenScreen | null> {
+export async function openScreen(options: ScreeningOptions, signal?: AbortSignal): Promise<OpenScreen | null> {
   if (options.policy.length === 0) {
     if (options.judge !== undefined)
       throw new ConfigError(
@@ -62,7 +62,7 @@ export async function openScreen(options: ScreeningOptions): Promise<OpenScreen 
       'policy_twice',
       `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
     );
-  const { judge, close } = await openJudge(options.judge, options);
+  const { judge, close } = await openJudge(options.judge, options, signal);
   const screen = createScreen({
     policies,
     judge,
@@ -72,7 +72,11 @@ export async function openScreen(options: ScreeningOptions): Promise<OpenScreen 
   return { screen, judge, close };
 }
 
-async function openJudge(where: string, options: ScreeningOptions): Promise<{ judge: Judge; close(): Promise<void> }> {
+async function openJudge(
+  where: string,
+  options: ScreeningOptions,
+  signal?: AbortSignal,
+): Promise<{ judge: Judge; close(): Promise<void> }> {
   if (/^[a-z]+:\/\//i.test(where)) {
     if (!options.judgeModel)
       throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);
@@ -91,18 +95,22 @@ async function openJudge(where: string, options: ScreeningOptions): Promise<{ ju
       'judge_unreadable',
       `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`,
     );
-  const engine = await openEngine({
-    // Each policy heads its own kind of conversation.
-    model: where,
-    slots: options.judgeConcurrency,
-    prefixes: options.policy.length,
-    ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-  });
+  // Each policy heads its own kind of conversation.
+  const engine = await openEngine(
+    {
+      model: where,
+      slots: options.judgeConcurrency,
+      prefixes: options.policy.length,
+      ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+    },
+    signal,
+  );
   try {
     const judge = await createEngineJudge(engine, {
       name: where,
       maxTokens: options.judgeMaxTokens,
+      signal,
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
     return { judge, close: () => engine.close() };

@@ -240,14 +240,17 @@ async function screening(
     'models/nano-judge gets one policy and one text per call. Only what it allows passes; no ' +
       'answer, or a garbled one, does not.',
   );
-  const opened = await openScreen({
-    policy: POLICIES,
-    judge: JUDGE,
-    judgeTimeout: 60,
-    judgeMaxTokens: 96,
-    judgeConcurrency: SLOTS,
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-  });
+  const opened = await openScreen(
+    {
+      policy: POLICIES,
+      judge: JUDGE,
+      judgeTimeout: 60,
+      judgeMaxTokens: 96,
+      judgeConcurrency: SLOTS,
+      ...(options.threads === undefined ? {} : { threads: options.threads }),
+    },
+    signal,
+  );
   if (!opened) throw new Error('openScreen: policies were given and no screen came back');
   try {
     const screens = new Map<string, Screen>();

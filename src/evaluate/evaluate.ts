@@ -1,12 +1,15 @@
-// Held-out loss as the main thread sees it: a promise. The work has a thread of its own.
+// Held-out loss and logits as the main thread sees them: promises. The work has a thread of its own.
 import { runInThread } from '../base/channel.js';
+import type { LogitsSummary } from '../model/logits-file.js';
 import type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
+import type { LogitsRequest } from './logits.js';
 
 export type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
 
 /** What the evaluation thread answers. */
 export type EvaluateCalls = {
   readonly eval: { readonly request: EvalRequest; readonly event: EvalProgress; readonly result: EvalLoss };
+  readonly logits: { readonly request: LogitsRequest; readonly event: EvalProgress; readonly result: LogitsSummary };
 };
 
 export interface EvaluateOptions extends Omit<EvalRequest, 'path'> {
@@ -26,3 +29,12 @@ export function evaluate(path: string, options: EvaluateOptions = {}): Promise<E
     },
   );
 }
+
+export interface LogitsOptions extends LogitsRequest {
+  /** Sequences so far, and in all. */
+  readonly onProgress?: (progress: EvalProgress) => void;
+  readonly signal?: AbortSignal;
+}
+/** Logits of given token sequences, written to a file. @throws {TemperError} · the signal's reason */
+export const logitsFile = ({ onProgress, signal, ...request }: LogitsOptions): Promise<LogitsSummary> =>
+  runInThread<EvaluateCalls, 'logits'>('evaluate/worker.js', 'logits', request, { onEvent: onProgress, signal });

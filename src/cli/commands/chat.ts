@@ -51,9 +51,9 @@ export const command: Command = {
           import('../../base/errors.js'),
         ]);
         const signal = interruptSignal();
-        const screen = await openScreen(given);
+        const screen = await openScreen(given, signal);
         try {
-          const engine = await openModel(given);
+          const engine = await openModel(given, signal);
           const tty = process.stdin.isTTY === true;
           const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: tty });
           // readline takes Ctrl-C from a terminal for itself.

@@ -52,9 +52,9 @@ export const command: Command = {
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
         const signal = interruptSignal();
-        const screen = await openScreen(options);
+        const screen = await openScreen(options, signal);
         try {
-          const engine = await openModel(options);
+          const engine = await openModel(options, signal);
           try {
             const output = createShow();
             const request = requestOf(conversation(options, [{ role: 'user', content: prompt }]), options);

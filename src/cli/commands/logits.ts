@@ -47,38 +47,23 @@ export const command: Command = {
         ),
       )
       .action(async (options: Options) => {
-        const [{ openCheckpoint }, { readTokens, writeLogits }, { setThreads }] = await Promise.all([
-          import('../../model/checkpoint.js'),
-          import('../../model/logits-file.js'),
-          import('../../native/tensor.js'),
-        ]);
-        if (options.threads) setThreads(options.threads);
-        using model = openCheckpoint(options.model);
-        const sequences = readTokens(options.tokens, model.config.vocab_size);
-        const adapter = options.adapter
-          ? (await import('../../lora/peft.js')).readPeft(options.adapter, model.config)
-          : null;
-        try {
-          const progress = createProgress({
-            label: 'logits',
-            total: sequences.length,
-            unit: 'sequences',
-            quiet: options.json === true,
-          });
-          const summary = writeLogits(model, adapter?.model ?? null, sequences, options.out, {
-            precision: options.precision,
-            signal: interruptSignal(),
-            onProgress: (n) => progress.update(n),
-          });
-          progress.finish();
-          if (options.json) printJson({ ...summary, out: options.out, precision: options.precision });
-          else
-            process.stdout.write(
-              `${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes\n`,
-            );
-        } finally {
-          adapter?.close();
-        }
+        const { logitsFile } = await import('../../evaluate/evaluate.js');
+        const { json, ...request } = options;
+        let progress: ReturnType<typeof createProgress> | undefined;
+        const summary = await logitsFile({
+          ...request,
+          signal: interruptSignal(),
+          onProgress({ done, total }) {
+            progress ??= createProgress({ label: 'logits', total, unit: 'sequences', quiet: json === true });
+            progress.update(done);
+          },
+        });
+        progress?.finish();
+        if (json) printJson({ ...summary, out: options.out, precision: options.precision });
+        else
+          process.stdout.write(
+            `${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes\n`,
+          );
       });
   },
 };

@@ -45,7 +45,7 @@ export const command: Command = {
           throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
         const { openScreen } = await import('../../compose/screening.js');
-        const open = await openScreen(options);
+        const open = await openScreen(options, interruptSignal());
         if (!open) return;
         try {
           const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });

@@ -1,0 +1,41 @@
+// `temper logits` on the thread it is called on (worker.ts puts it off the main one).
+import { readPeft } from '../lora/peft.js';
+import { openCheckpoint } from '../model/checkpoint.js';
+import { type LogitsSummary, readTokens, writeLogits } from '../model/logits-file.js';
+import { setThreads } from '../native/tensor.js';
+
+export interface LogitsRequest {
+  /** Checkpoint folder. */
+  readonly model: string;
+  /** PEFT folder. */
+  readonly adapter?: string;
+  /** JSON file of token sequences. */
+  readonly tokens: string;
+  /** Safetensors file that is written. */
+  readonly out: string;
+  readonly precision: 'f32' | 'bf16';
+  readonly threads?: number;
+}
+
+/** @throws {DataError} bad_tokens · {CheckpointError} as openCheckpoint and readPeft · the signal's reason */
+export async function logitsOf(
+  request: LogitsRequest,
+  hooks: {
+    readonly signal?: AbortSignal;
+    readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+  } = {},
+): Promise<LogitsSummary> {
+  if (request.threads) setThreads(request.threads);
+  using model = openCheckpoint(request.model);
+  const sequences = readTokens(request.tokens, model.config.vocab_size);
+  const adapter = request.adapter === undefined ? null : readPeft(request.adapter, model.config);
+  try {
+    return writeLogits(model, adapter?.model ?? null, sequences, request.out, {
+      precision: request.precision,
+      ...(hooks.signal ? { signal: hooks.signal } : {}),
+      onProgress: (done) => hooks.onProgress?.({ done, total: sequences.length }),
+    });
+  } finally {
+    adapter?.close();
+  }
+}
