@@ -13,6 +13,8 @@ import type { Adapter } from '../../src/lora/adapter.js';
 import { readPeft } from '../../src/lora/peft.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { lossAndGradients } from '../../src/model/gpt-oss.js';
+import { createTrainable } from '../../src/model/trainable.js';
+import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { learnAdapter } from '../../src/train/adapter-learner.js';
@@ -22,6 +24,7 @@ import { sft } from '../../src/train/objective.js';
 import { planRecipe } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
 import { goldenRoot } from '../model/golden.js';
+import { tinyConfig } from './tiny.js';
 
 const root = join(goldenRoot, '..', 'train');
 const base = openCheckpoint(join(goldenRoot, 'odd'));
@@ -181,6 +184,26 @@ describe('weights that depend on the forward pass', () => {
     const weighed = run({ weigh: () => chosen });
     const fixed = run({}, { ...targets, weights: chosen });
     expect(bits(weighed.grads).equals(bits(fixed.grads))).toBe(true);
+  });
+  it('count head, norm and embedding of a whole model once, in bf16 and with activations on disk too', () => {
+    const model = createTrainable(tinyConfig, { seed: 3 });
+    const sequence = Int32Array.from({ length: 40 }, (_, i) => (i * 7) % 96);
+    const small = packBatch([{ tokens: sequence, weights: new Float32Array(40).fill(0.5), source: rows[0]!.source }]);
+    const gradients = (over: Partial<Parameters<typeof lossAndGradients>[4]>): Buffer => {
+      ops.fill(model.grads, 0);
+      lossAndGradients(model.model, null, small.batch, small.targets, {
+        precision: 'f32',
+        seed: 3,
+        grads: model.gradViews,
+        gradients: true,
+        ...over,
+      });
+      return Buffer.from(model.grads.toFloat32().buffer);
+    };
+    const weigh = (): Float32Array => small.targets.weights;
+    for (const over of [{}, { precision: 'bf16' as const }, { offload: tmpdir() }])
+      expect(gradients({ ...over, weigh }).equals(gradients(over))).toBe(true);
+    model.close();
   });
   it('are not asked for where there is no backward pass', () => {
     const asked = run({ gradients: false, weigh: () => expect.fail('asked') });
