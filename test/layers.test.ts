@@ -22,6 +22,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   safeguard: 5,
   gate: 5,
   runs: 4,
+  objectives: 4,
   lora: 3,
   data: 3,
   recipe: 3,

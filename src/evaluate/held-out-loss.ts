@@ -2,14 +2,17 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { ConfigError } from '../base/errors.js';
-import { CHANNELS, type ChannelName, type Example } from '../data/example.js';
+import { CHANNELS, type ChannelName, samplesAt } from '../data/example.js';
 import { type FileSummary, loadDataset } from '../data/load.js';
-import { packBatch, packLengths } from '../data/pack.js';
+import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
+import type { ModelAdapter } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
+import { exampleOfTargets } from '../objectives/dpo.js';
+import { type Objective, objectiveOf } from '../objectives/objective.js';
 import { onRecipeDevice } from '../recipe/place.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { resolveTrained } from '../runs/trained.js';
@@ -21,11 +24,18 @@ export interface EvalRequest {
   readonly adapter?: string;
 }
 export interface EvalLoss {
-  /** Σ weight·nll / Σ weight over all eval files, nats. */
+  /** Σ weight·nll / Σ weight over all eval files, nats; of pairs, over the chosen answers. */
   readonly loss: number;
   /** Mean nll of the trained tokens of each channel, unweighted, nats. */
   readonly channels: Readonly<Partial<Record<ChannelName, { readonly loss: number; readonly tokens: number }>>>;
   readonly tokens: number;
+  /** Method dpo: loss of the pairs, share of those preferred as wanted, mean margin; null for other methods. */
+  readonly preference: {
+    readonly pairs: number;
+    readonly loss: number;
+    readonly accuracy: number;
+    readonly margin: number;
+  } | null;
   readonly files: readonly FileSummary[];
   readonly model: string;
   readonly adapter: string | null;
@@ -36,6 +46,60 @@ export interface EvalLoss {
 export interface EvalProgress {
   readonly done: number;
   readonly total: number;
+}
+
+/** Sums over the batches. */
+class Tally {
+  readonly #channels = CHANNELS.map(() => ({ nll: 0, tokens: 0 }));
+  #weighted = 0;
+  #weights = 0;
+  #tokens = 0;
+  #pairs = 0;
+  readonly #judged = { loss: 0, accuracy: 0, margin: 0 };
+  constructor(readonly objective: Objective) {}
+
+  /** @param reference nll under the base alone, asked for where the objective compares */
+  add(packed: PackedBatch, nll: Float32Array, reference: () => Float32Array): void {
+    const { batch, targets, channels } = packed;
+    const { judge, examplesPerSample } = this.objective;
+    // Of a pair the chosen answer alone is what the model should say.
+    const of = examplesPerSample === 2 ? exampleOfTargets(batch.starts, targets.rows) : null;
+    for (let i = 0; i < nll.length; i++) {
+      if (of && (of[i] ?? 0) % 2 === 1) continue;
+      const value = nll[i] ?? 0,
+        w = targets.weights[i] ?? 0;
+      this.#weighted += w * value;
+      this.#weights += w;
+      const s = this.#channels[channels[i] ?? 0];
+      if (s) {
+        s.nll += value;
+        s.tokens++;
+      }
+    }
+    this.#tokens += batch.tokens.length;
+    if (!judge) return;
+    const { loss, figures } = judge(packed, nll, reference());
+    this.#pairs += packed.examples.length / 2;
+    this.#judged.loss += loss;
+    this.#judged.accuracy += figures?.['accuracy'] ?? 0;
+    this.#judged.margin += figures?.['margin'] ?? 0;
+  }
+
+  result(): Pick<EvalLoss, 'loss' | 'channels' | 'tokens' | 'preference'> {
+    const channels = Object.fromEntries(
+      CHANNELS.map((name, i) => [name, this.#channels[i] ?? { nll: 0, tokens: 0 }] as const)
+        .filter(([, s]) => s.tokens > 0)
+        .map(([name, s]) => [name, { loss: s.nll / s.tokens, tokens: s.tokens }]),
+    );
+    const n = this.#pairs,
+      { loss, accuracy, margin } = this.#judged;
+    return {
+      loss: this.#weighted / this.#weights,
+      channels,
+      tokens: this.#tokens,
+      preference: n > 0 ? { pairs: n, loss: loss / n, accuracy: accuracy / n, margin: margin / n } : null,
+    };
+  }
 }
 
 /** @throws {ConfigError} the recipe has no data.eval · the signal's reason */
@@ -63,53 +127,39 @@ export async function evaluateLoss(
   try {
     const { config } = base;
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
+    const objective = objectiveOf(recipe),
+      per = objective.examplesPerSample;
     try {
       const data = await loadDataset(recipe.data.eval, {
         tokenizer: tokenizer.get,
         vocabSize: config.vocab_size,
         maxTokens: recipe.data.maxTokens,
         loss: recipe.data.loss,
+        examplesPerSample: per,
         ...(hooks.signal ? { signal: hooks.signal } : {}),
       });
-      const sums = CHANNELS.map(() => ({ nll: 0, tokens: 0 }));
-      let weighted = 0,
-        weights = 0,
-        tokens = 0;
+      const nllOf = (packed: PackedBatch, with_: ModelAdapter | null): Float32Array =>
+        lossAndGradients(base, with_, packed.batch, packed.targets, {
+          precision: recipe.train.precision,
+          seed: 0,
+          grads: null,
+          gradients: false,
+        }).nll;
+      const tally = new Tally(objective);
       const bins = packLengths(
-        data.examples.inputLengths(),
+        data.examples.inputLengths(per),
         recipe.train.tokensPerBatch ?? recipe.data.maxTokens,
         recipe.data.packing,
       );
       for (const [b, bin] of bins.entries()) {
         await setImmediate(); // lets messages in; native calls block this thread
         hooks.signal?.throwIfAborted();
-        const { batch, targets, channels } = packBatch(bin.map((i) => data.examples.at(i) as Example));
-        const { nll } = lossAndGradients(base, adapter?.model ?? null, batch, targets, {
-          precision: recipe.train.precision,
-          seed: 0,
-          grads: null,
-          gradients: false,
-        });
-        for (let i = 0; i < nll.length; i++) {
-          const value = nll[i] ?? 0,
-            w = targets.weights[i] ?? 0;
-          weighted += w * value;
-          weights += w;
-          const s = sums[channels[i] ?? 0];
-          if (s) {
-            s.nll += value;
-            s.tokens++;
-          }
-        }
-        tokens += batch.tokens.length;
+        const packed = packBatch(samplesAt(data.examples, bin, per));
+        const nll = nllOf(packed, adapter?.model ?? null);
+        tally.add(packed, nll, () => (adapter ? nllOf(packed, null) : nll));
         hooks.onProgress?.({ done: b + 1, total: bins.length });
       }
-      const channels = Object.fromEntries(
-        CHANNELS.map((name, i) => [name, sums[i] ?? { nll: 0, tokens: 0 }] as const)
-          .filter(([, s]) => s.tokens > 0)
-          .map(([name, s]) => [name, { loss: s.nll / s.tokens, tokens: s.tokens }]),
-      );
-      return { loss: weighted / weights, channels, tokens, files: data.files, model, adapter: adapterAt, device };
+      return { ...tally.result(), files: data.files, model, adapter: adapterAt, device };
     } finally {
       adapter?.close();
       tokenizer.close();

@@ -4,8 +4,8 @@ import type { Adapter } from '../lora/adapter.js';
 import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
 import { type ModelWeights, placeOf } from '../model/types.js';
 import type { Place } from '../native/tensor.js';
+import type { Learner } from '../objectives/learner.js';
 import type { Recipe } from '../recipe/schema.js';
-import type { Learner } from './learner.js';
 import { momentsPlaceOf, type OffloadMode, offloadRule } from './offload.js';
 
 export interface LearnOptions {

@@ -9,10 +9,10 @@ import { deviceMemory, deviceRoom, useDevice } from '../native/device.js';
 import { type DryRunReport, dryRun } from '../native/dry-run.js';
 import { ops } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
+import { objectiveOf } from '../objectives/objective.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { createLearner } from './learners.js';
-import { objectiveOf } from './objective.js';
 import { OptimizerStep } from './step.js';
 
 export interface DryStep {

@@ -4,9 +4,9 @@ import { TrainError } from '../base/errors.js';
 import { type Example, type Examples, samplesAt } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import { peakBytes } from '../native/device.js';
+import type { Learner } from '../objectives/learner.js';
+import { type BatchLimits, type Objective, sft } from '../objectives/objective.js';
 import type { StepMetrics } from '../runs/metrics.js';
-import type { Learner } from './learner.js';
-import { type BatchLimits, type Objective, sft } from './objective.js';
 import { learningRate, type Schedule } from './schedule.js';
 import { type Moments, OptimizerStep, type StepSettings } from './step.js';
 

@@ -11,12 +11,12 @@ import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.j
 import type { DryRunReport } from '../native/dry-run.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import type { Category } from '../native/tensor.js';
+import { objectiveOf } from '../objectives/objective.js';
 import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
-import { objectiveOf } from './objective.js';
 import { freeDiskBytes } from './offload.js';
 import { defaultRunFolder } from './session.js';
 

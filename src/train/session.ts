@@ -11,6 +11,7 @@ import { digestCheckpoint } from '../model/checkpoint.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
+import { objectiveOf } from '../objectives/objective.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFolder } from '../recipe/tokenizer.js';
@@ -29,7 +30,6 @@ import { Checkpoints } from './checkpoints.js';
 import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { createLearner, type TrainedLearner } from './learners.js';
 import { trainLoop } from './loop.js';
-import { objectiveOf } from './objective.js';
 import { requireOffloadRoom } from './offload.js';
 import { writeReport } from './report.js';
 

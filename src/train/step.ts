@@ -3,8 +3,8 @@
 import type { PackedBatch } from '../data/pack.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import type { Learner } from './learner.js';
-import type { Objective, Share } from './objective.js';
+import type { Learner } from '../objectives/learner.js';
+import type { Objective, Share } from '../objectives/objective.js';
 
 /** Of AdamW, f32 [P] each, zeros at the start. */
 export interface Moments {

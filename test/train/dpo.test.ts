@@ -9,6 +9,7 @@ import type { Example } from '../../src/data/example.js';
 import { loadDataset } from '../../src/data/load.js';
 import { planSteps } from '../../src/data/order.js';
 import { packBatch } from '../../src/data/pack.js';
+import { evaluateLoss } from '../../src/evaluate/held-out-loss.js';
 import type { Adapter } from '../../src/lora/adapter.js';
 import { readPeft } from '../../src/lora/peft.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
@@ -16,11 +17,11 @@ import { lossAndGradients } from '../../src/model/gpt-oss.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
+import { dpo } from '../../src/objectives/dpo.js';
+import { sft } from '../../src/objectives/objective.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { learnAdapter } from '../../src/train/adapter-learner.js';
-import { dpo } from '../../src/train/dpo.js';
 import { trainLoop } from '../../src/train/loop.js';
-import { sft } from '../../src/train/objective.js';
 import { planRecipe } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
 import { goldenRoot } from '../model/golden.js';
@@ -278,6 +279,26 @@ train:
     expect(file('parts').equals(file('whole'))).toBe(true);
     expect(readMetrics(join(dir, 'parts')).map((m) => m.loss)).toEqual(metrics.map((m) => m.loss));
   }, 120_000);
+
+  it('is evaluated on held-out pairs', async () => {
+    const evaluated = (set: string[], adapter?: string) =>
+      evaluateLoss({
+        path: recipe,
+        set: ['data.eval=[{ path: pairs.jsonl, format: preference }]', ...set],
+        ...(adapter ? { adapter } : {}),
+      });
+    const bare = await evaluated([]);
+    expect(bare.preference).toMatchObject({ pairs: 12, accuracy: 0, margin: 0 });
+    expect(Math.abs((bare.preference?.loss ?? 0) - Math.log(2))).toBeLessThan(1e-12);
+    const trained = await evaluated([], join(dir, 'whole', 'adapter'));
+    expect(trained.preference).toMatchObject({ pairs: 12, accuracy: 1 });
+    expect(trained.preference?.loss).toBeLessThan(0.5);
+    expect(trained.preference?.margin).toBeGreaterThan(0.5);
+    // Alone in a batch or together, a pair is judged the same.
+    const alone = await evaluated(['data.packing=false'], join(dir, 'whole', 'adapter'));
+    expect(Math.abs((alone.preference?.loss ?? 0) - (trained.preference?.loss ?? 1))).toBeLessThan(1e-5);
+    expect(alone.loss).toBeCloseTo(trained.loss, 5);
+  });
 
   it('is planned by the same code', async () => {
     const plan = await planRecipe({ path: recipe, measure: false, out: join(dir, 'plan') });

@@ -4,9 +4,9 @@ import type { Example } from '../../src/data/example.js';
 import { planSteps } from '../../src/data/order.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
+import type { Learner } from '../../src/objectives/learner.js';
 import type { StepMetrics } from '../../src/runs/metrics.js';
 import type { RunRecord } from '../../src/runs/run-folder.js';
-import type { Learner } from '../../src/train/learner.js';
 import { type LoopOptions, trainLoop } from '../../src/train/loop.js';
 import { renderReport, thin } from '../../src/train/report.js';
 

@@ -60,6 +60,12 @@ export const command: Command = {
         const lines = [`loss ${result.loss.toFixed(4)} nats per weighted token over ${result.tokens} tokens`];
         for (const [name, c] of Object.entries(result.channels))
           lines.push(`  ${name}: ${c.loss.toFixed(4)} over ${c.tokens} tokens`);
+        if (result.preference)
+          lines.push(
+            `pairs ${result.preference.pairs}: loss ${result.preference.loss.toFixed(4)}, ` +
+              `${(100 * result.preference.accuracy).toFixed(1)} % preferred as chosen, ` +
+              `margin ${result.preference.margin.toFixed(4)} nats`,
+          );
         if (match)
           lines.push(
             `exact match ${(100 * match.rate).toFixed(1)} % (${match.matches} of ${match.rows})`,

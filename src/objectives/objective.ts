@@ -1,6 +1,6 @@
-// What a step minimises, apart from what is trained (learner.ts) and how parameters follow (step.ts). An objective cuts
-// a step's samples into batches and makes gradients of each: it may look at a forward pass before it weighs the tokens
-// of the backward one.
+// What a step minimises, apart from what is trained (learner.ts) and how parameters follow (src/train/step.ts). An
+// objective cuts a step's samples into batches and makes gradients of each: it may look at a forward pass before it
+// weighs the tokens of the backward one.
 import type { Example } from '../data/example.js';
 import { fillBins, type PackedBatch, packBatch, weightSum } from '../data/pack.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -33,6 +33,11 @@ export interface Objective {
    * @param seed draws the dropout masks
    */
   gradients(learner: Learner, batch: PackedBatch, seed: number): Share;
+  /**
+   * Of an objective that compares: what the batch adds at these nll, under the model and under the reference. Absent:
+   * the loss is Σ weight·nll.
+   */
+  judge?(batch: PackedBatch, nll: Float32Array, reference: Float32Array): Share;
 }
 
 /** Σ weight·nll / Σ weight over the step, with the weights that the data gives: known before the forward pass. */

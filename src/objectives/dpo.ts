@@ -20,7 +20,7 @@ function answerSums({ batch, targets }: PackedBatch, nll: Float32Array): Float64
   return sums;
 }
 /** Number of the example that each target lies in; both lists ascend. */
-function exampleOfTargets(starts: Int32Array, rows: Int32Array): Int32Array {
+export function exampleOfTargets(starts: Int32Array, rows: Int32Array): Int32Array {
   let b = 0;
   return rows.map((row) => {
     while (row >= (starts[b + 1] ?? Infinity)) b++;
@@ -30,6 +30,30 @@ function exampleOfTargets(starts: Int32Array, rows: Int32Array): Int32Array {
 /** σ and −log σ(x), without overflow. */
 const sigmoid = (x: number): number => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x)));
 const softplusOfMinus = (x: number): number => Math.max(-x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+
+/** What the pairs of a batch add, and ∂loss/∂(Σ weight·nll) of each answer. */
+function judged(
+  beta: number,
+  packed: PackedBatch,
+  nll: Float32Array,
+  reference: Float32Array,
+): { readonly share: Required<Share>; readonly push: Float64Array } {
+  const { scale = 1 } = packed;
+  const [base, sums] = [answerSums(packed, reference), answerSums(packed, nll)];
+  const push = new Float64Array(sums.length);
+  let [loss, accuracy, margin] = [0, 0, 0];
+  for (let c = 0; c < sums.length; c += 2) {
+    const gain = (b: number): number => (base[b] ?? 0) - (sums[b] ?? 0); // s − r of an answer
+    const delta = beta * (gain(c) - gain(c + 1));
+    loss += scale * softplusOfMinus(delta);
+    accuracy += delta > 0 ? scale : 0;
+    margin += scale * delta;
+    const strength = scale * beta * sigmoid(-delta);
+    push[c] = strength;
+    push[c + 1] = -strength;
+  }
+  return { share: { loss, figures: { accuracy, margin } }, push };
+}
 
 /** @param beta how strongly the base holds the adapter back */
 export function dpo(beta: number): Objective {
@@ -51,26 +75,17 @@ export function dpo(beta: number): Objective {
           'no_reference',
           'method dpo compares with the base without the adapter: train an adapter',
         );
-      const { batch, targets, scale = 1 } = packed;
-      const base = answerSums(packed, learner.reference(batch, targets));
-      const share = { loss: 0, figures: { accuracy: 0, margin: 0 } };
-      const weigh = (nll: Float32Array): Float32Array => {
-        const sums = answerSums(packed, nll);
-        const push = new Float64Array(sums.length);
-        for (let c = 0; c < sums.length; c += 2) {
-          const gain = (b: number): number => (base[b] ?? 0) - (sums[b] ?? 0); // s − r of an answer
-          const margin = beta * (gain(c) - gain(c + 1));
-          share.loss += scale * softplusOfMinus(margin);
-          share.figures.accuracy += margin > 0 ? scale : 0;
-          share.figures.margin += scale * margin;
-          push[c] = scale * beta * sigmoid(-margin);
-          push[c + 1] = -push[c]!;
-        }
+      const { batch, targets } = packed;
+      const reference = learner.reference(batch, targets);
+      let share: Share = { loss: Number.NaN };
+      learner.lossAndGradients(batch, targets, seed, (nll) => {
+        const found = judged(beta, packed, nll, reference);
+        share = found.share;
         const of = exampleOfTargets(batch.starts, targets.rows);
-        return targets.weights.map((w, i) => w * (push[of[i] ?? 0] ?? 0));
-      };
-      learner.lossAndGradients(batch, targets, seed, weigh);
+        return targets.weights.map((w, i) => w * (found.push[of[i] ?? 0] ?? 0));
+      });
       return share;
     },
+    judge: (packed, nll, reference) => judged(beta, packed, nll, reference).share,
   };
 }
