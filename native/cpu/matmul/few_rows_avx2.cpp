@@ -154,7 +154,7 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const RowDots kRowDotsAvx2 = {kFewRows, dot_units_any, prepare<false>, dots<false>};
-const RowDots kRowDotsAvx2Rounded = {kFewRows, dot_units_any, prepare<true>, dots<true>};
+const FewRows kFewRowsAvx2 = {kFewRows, dot_units_any, prepare<false>, dots<false>};
+const FewRows kFewRowsAvx2Rounded = {kFewRows, dot_units_any, prepare<true>, dots<true>};
 
 }  // namespace temper::cpu

@@ -221,6 +221,6 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const RowDots kRowDotsAvx512Bf16 = {kMostFewRows, units, prepare, dots};
+const FewRows kFewRowsAvx512Bf16 = {kMostFewRows, units, prepare, dots};
 
 }  // namespace temper::cpu

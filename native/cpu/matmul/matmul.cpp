@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kBlockRows = 264;  // rows of A that share a packed panel of B: their units fit half of L2
 constexpr int64_t kBlockCols = 256;  // columns per task
-constexpr int64_t kFewBytes = 768 << 10, kFewCols = 512;  // of weights and columns in a task of row dots, at most
+constexpr int64_t kFewBytes = 768 << 10, kFewCols = 512;  // of weights and columns in a task of few rows, at most
 // below these waking a thread costs more than it brings
 constexpr int64_t kSerialMultiplies = 1 << 19, kSerialUnits = 1 << 16;
 
@@ -22,7 +22,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
   const Product* product;
-  bool few;  // by row dots
+  bool few;  // as a product of few rows
   int64_t panels, row_blocks, col_blocks, block_cols;
   // per term: blocks of kUnits units, in each block panel after panel (few: prepared rows)
   uint32_t* packed_a[2];
@@ -46,12 +46,12 @@ void pack_a(const Plan& plan, int term, int64_t k_block, int64_t first, int64_t 
   }
 }
 
-// Rows of one call of the row dots.
-int64_t dots_at_once(const Product& p, const RowDots& few) {
+// Few rows of one call.
+int64_t dots_at_once(const Product& p, const FewRows& few) {
   return p.terms[0].b.kind == Kind::mxfp4 ? kFewRows : few.rows;
 }
 
-bool suits_few(const Product& p, const RowDots& few) {
+bool suits_few(const Product& p, const FewRows& few) {
   bool yes = p.by_row || p.m <= std::min(p.few_rows, few.rows);
   for (int t = 0; t < p.num_terms; ++t) {
     const Source &a = p.terms[t].a, &b = p.terms[t].b;
@@ -61,7 +61,7 @@ bool suits_few(const Product& p, const RowDots& few) {
   return yes;
 }
 
-// Columns of a task of row dots.
+// Columns of a task of few rows.
 int64_t few_cols(Kind kind, int64_t k) {
   const int64_t bits = kind == Kind::f32 ? 32 : kind == Kind::bf16 ? 16 : kind == Kind::q8 ? 8 : 4;
   return std::clamp<int64_t>(kFewBytes * 8 / (bits * k) / 64 * 64, 64, kFewCols);
@@ -74,7 +74,7 @@ float bias_at(const Product& p, int64_t n) {
 }
 
 // c[row … row + rows)[col … col + cols)
-void run_few_rows(const Plan& plan, int64_t row, int64_t rows, int64_t col, int64_t cols, const RowDots& few,
+void run_few_rows(const Plan& plan, int64_t row, int64_t rows, int64_t col, int64_t cols, const FewRows& few,
                   float* out) {
   const Product& P = *plan.product;
   for (int term = 0; term < P.num_terms; ++term) {
@@ -91,7 +91,7 @@ void run_few_rows(const Plan& plan, int64_t row, int64_t rows, int64_t col, int6
   }
 }
 
-void run_few(const Plan& plan, int64_t col_block, const RowDots& few) {
+void run_few(const Plan& plan, int64_t col_block, const FewRows& few) {
   const Product& P = *plan.product;
   alignas(64) float out[kMostFewRows * kFewCols];
   const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols),
@@ -153,20 +153,20 @@ const Kernels& kernels() {
 #if defined(__x86_64__)
   static const Kernels avx2 = [] {
     Kernels k = kKernelsAvx2;
-    k.few_exact = kRowDotsAvx2;
-    k.few_rounded = kRowDotsAvx2Rounded;
+    k.few_exact = kFewRowsAvx2;
+    k.few_rounded = kFewRowsAvx2Rounded;
     return k;
   }();
   static const Kernels avx512 = [] {
     Kernels k = kKernelsAvx512;
-    k.few_exact = kRowDotsAvx512;
-    k.few_rounded = kRowDotsAvx512Rounded;
+    k.few_exact = kFewRowsAvx512;
+    k.few_rounded = kFewRowsAvx512Rounded;
     return k;
   }();
   static const Kernels avx512bf16 = [] {
     Kernels k = avx512;
     k.rounded = kPathAvx512Bf16;
-    k.few_rounded = kRowDotsAvx512Bf16;
+    k.few_rounded = kFewRowsAvx512Bf16;
     return k;
   }();
   switch (active_isa()) {
@@ -189,7 +189,7 @@ const Kernels& kernels() {
 
 void multiply(const Product* products, int64_t count, int64_t precision) {
   const Path& path = precision ? kernels().rounded : kernels().exact;
-  const RowDots& few = precision ? kernels().few_rounded : kernels().few_exact;
+  const FewRows& few = precision ? kernels().few_rounded : kernels().few_exact;
   Scratch<Plan> plans(static_cast<size_t>(count));
   Scratch<int64_t> task_end(static_cast<size_t>(count)), pack_end(static_cast<size_t>(count));
   const auto a_units = [&](const Plan& plan, const Term& t) {

@@ -72,7 +72,7 @@ struct Path {
 };
 
 // Few rows against weights whose rows run along k: each weight is read once, in memory order.
-struct RowDots {
+struct FewRows {
   // at most, of one call
   int rows;
   // 32-bit units of one prepared row of x
@@ -85,7 +85,7 @@ struct RowDots {
 // Row reductions of the cross-entropy, vectorised with the same instruction set.
 struct Kernels {
   Path exact, rounded;  // precision 0 and 1
-  RowDots few_exact, few_rounded;
+  FewRows few_exact, few_rounded;
   float (*row_max)(const float* x, int64_t n);
   double (*sum_exp)(const float* x, int64_t n, float shift);           // Σ exp(x − shift)
   void (*exp_scaled)(float* x, int64_t n, float shift, float factor);  // x = factor·exp(x − shift)
@@ -95,7 +95,7 @@ extern const Kernels kKernelsPortable;
 #if defined(__x86_64__)
 extern const Kernels kKernelsAvx2, kKernelsAvx512;
 extern const Path kPathAvx512Bf16;
-extern const RowDots kRowDotsAvx2, kRowDotsAvx2Rounded, kRowDotsAvx512, kRowDotsAvx512Rounded, kRowDotsAvx512Bf16;
+extern const FewRows kFewRowsAvx2, kFewRowsAvx2Rounded, kFewRowsAvx512, kFewRowsAvx512Rounded, kFewRowsAvx512Bf16;
 #elif defined(__aarch64__)
 extern const Kernels kKernelsNeon;
 extern const Path kPathNeonBf16;
