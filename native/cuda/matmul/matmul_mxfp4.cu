@@ -63,6 +63,52 @@ struct Turn {
 };
 
 // ---- the copying warpgroup ----
+// Scales, one k-block ahead. Forward: outputs t and t+128, two groups of 32 k each; backward: row t/2, four groups of
+// 32 outputs.
+template <bool Forward>
+struct Scales {
+  const Place& place;
+  const int n;
+  const uint8_t* const scales;
+  const uint32_t scale_row;
+  uint32_t fetched[4];
+
+  TEMPER_DEVICE static int thread() { return static_cast<int>(threadIdx.x) % kGroup; }
+  TEMPER_DEVICE void fetch(int k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      fetched[i] = 0;
+      if constexpr (Forward) {
+        const int output = place.col + thread() + i / 2 * kGroup;
+        if (output < n)
+          fetched[i] = scales[static_cast<uint32_t>(output) * scale_row + static_cast<uint32_t>(k / 32 + i % 2)];
+      } else {
+        const int group = place.col / 32 + thread() % 2 * 4 + i;
+        if (group * 32 < n)
+          fetched[i] = scales[static_cast<uint32_t>(k + thread() / 2) * scale_row + static_cast<uint32_t>(group)];
+      }
+    }
+  }
+  TEMPER_DEVICE void store(const Stages& stages, int slot) const {
+    bool wide = false;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Mxfp4Scale s = mxfp4_scale<true>(fetched[i]);
+      wide = wide || fetched[i] > kMxfp4Narrow;
+      if constexpr (Forward) {
+        const int output = thread() + i / 2 * kGroup, at = slot * kScales + (output % 4 * 64 + output / 4) * 2 + i % 2;
+        stages.factors[at] = s.factor, stages.rests[at] = s.rest;
+      } else {  // [group][row]: two rows are read as one word
+        const int at = 2 * slot * kScales + (thread() % 2 * 4 + i) * kBlockK + thread() / 2;
+        reinterpret_cast<uint16_t*>(stages.factors)[at] = static_cast<uint16_t>(s.factor),
+        reinterpret_cast<uint16_t*>(stages.rests)[at] = static_cast<uint16_t>(s.rest);
+      }
+    }
+    const unsigned any = __ballot_sync(kAllLanes, wide);
+    if (thread() % kWarp == 0) stages.wide[slot * 4 + thread() / kWarp] = any;
+  }
+};
+
 template <bool Forward, int Tokens>
 TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const Stages& stages) {
   const Extent& e = args.extent;
@@ -129,42 +175,7 @@ TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const S
       }
     }
   };
-  // Scales, one k-block ahead. Forward: outputs t and t+128, two groups of 32 k each; backward: row t/2, four groups of
-  // 32 outputs.
-  uint32_t fetched[4] = {};
-  const auto fetch_scales = [&](int k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      fetched[i] = 0;
-      if constexpr (Forward) {
-        const int output = place.col + thread + i / 2 * kGroup;
-        if (output < e.n)
-          fetched[i] = scales[static_cast<uint32_t>(output) * scale_row + static_cast<uint32_t>(k / 32 + i % 2)];
-      } else {
-        const int group = place.col / 32 + thread % 2 * 4 + i;
-        if (group * 32 < e.n)
-          fetched[i] = scales[static_cast<uint32_t>(k + thread / 2) * scale_row + static_cast<uint32_t>(group)];
-      }
-    }
-  };
-  const auto store_scales = [&](int slot) {
-    bool wide = false;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const Mxfp4Scale s = mxfp4_scale<true>(fetched[i]);
-      wide = wide || fetched[i] > kMxfp4Narrow;
-      if constexpr (Forward) {
-        const int output = thread + i / 2 * kGroup, at = slot * kScales + (output % 4 * 64 + output / 4) * 2 + i % 2;
-        stages.factors[at] = s.factor, stages.rests[at] = s.rest;
-      } else {  // [group][row]: two rows are read as one word
-        const int at = 2 * slot * kScales + (thread % 2 * 4 + i) * kBlockK + thread / 2;
-        reinterpret_cast<uint16_t*>(stages.factors)[at] = static_cast<uint16_t>(s.factor),
-        reinterpret_cast<uint16_t*>(stages.rests)[at] = static_cast<uint16_t>(s.rest);
-      }
-    }
-    const unsigned any = __ballot_sync(kAllLanes, wide);
-    if (lane == 0) stages.wide[slot * 4 + thread / kWarp] = any;
-  };
+  Scales<Forward> ahead{place, e.n, scales, scale_row, {}};
 
   Turn turn, done;
   const auto finish = [&] {
@@ -173,7 +184,7 @@ TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const S
     if (lane == 0) counter_arrive(stages.full + done.slot);
     done.next();
   };
-  fetch_scales(0);
+  ahead.fetch(0);
   for (int block = 0; block < blocks; ++block) {
     counter_wait(stages.empty + turn.slot, turn.parity ^ 1);
     const int k = (block - low_blocks) * kBlockK;
@@ -182,8 +193,8 @@ TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const S
     } else {
       copy_x(turn.slot, k);
       copy_codes(turn.slot, k);
-      store_scales(turn.slot);
-      if (block + 1 < blocks) fetch_scales(k + kBlockK);
+      ahead.store(stages, turn.slot);
+      if (block + 1 < blocks) ahead.fetch(k + kBlockK);
     }
     cp_async_commit();
     turn.next();
@@ -203,6 +214,33 @@ TEMPER_DEVICE uint32_t pair_of(uint32_t q, uint32_t factor, uint32_t rest) {
   uint32_t v = multiply_bf16x2((q & 0x80008000u) | ((q >> 6) & 0x01c001c0u), factor);
   if constexpr (kWide) v = multiply_bf16x2(v, rest);
   return v;
+}
+
+// Four outputs of a row at a time.
+template <int Tokens>
+TEMPER_DEVICE void store_outputs(const TileArgs& args, const Place& place, const float (&sums)[2][Tokens / 2],
+                                 int col) {
+  const int t = static_cast<int>(threadIdx.x) % 4, n = args.extent.n;
+  if (col >= n) return;
+  float bias[4] = {0, 0, 0, 0};
+  if (args.bias)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = static_cast<int64_t>(place.group) * n + col + j;
+      bias[j] = args.bias_bf16 ? bf16_to_float(static_cast<const uint16_t*>(args.bias)[at])
+                               : static_cast<const float*>(args.bias)[at];
+    }
+#pragma unroll
+  for (int j = 0; j < Tokens / 8; ++j)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = j * 8 + 2 * t + h;
+      if (row >= place.rows) continue;
+      float* to = args.c + (static_cast<int64_t>(place.row) + row) * args.ldc + col;
+      const float4 base = args.accumulate ? load_as<float4>(to) : make_float4(bias[0], bias[1], bias[2], bias[3]);
+      store_as(to, make_float4(sums[0][4 * j + h] + base.x, sums[0][4 * j + 2 + h] + base.y,
+                               sums[1][4 * j + h] + base.z, sums[1][4 * j + 2 + h] + base.w));
+    }
 }
 
 template <bool Forward, int Tokens>
@@ -306,29 +344,7 @@ TEMPER_DEVICE void multiply_stages(const TileArgs& args, const Place& place, con
     before = turn.slot;
   }
   wgmma_wait<0>();
-
-  // ---- result: four outputs of a row at a time ----
-  const int col = place.col + own;
-  if (col >= e.n) return;
-  float bias[4] = {0, 0, 0, 0};
-  if (args.bias)
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int64_t at = static_cast<int64_t>(place.group) * e.n + col + j;
-      bias[j] = args.bias_bf16 ? bf16_to_float(static_cast<const uint16_t*>(args.bias)[at])
-                               : static_cast<const float*>(args.bias)[at];
-    }
-#pragma unroll
-  for (int j = 0; j < Tokens / 8; ++j)
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = j * 8 + 2 * t + h;
-      if (row >= place.rows) continue;
-      float* to = args.c + (static_cast<int64_t>(place.row) + row) * args.ldc + col;
-      const float4 base = args.accumulate ? load_as<float4>(to) : make_float4(bias[0], bias[1], bias[2], bias[3]);
-      store_as(to, make_float4(sums[0][4 * j + h] + base.x, sums[0][4 * j + 2 + h] + base.y,
-                               sums[1][4 * j + h] + base.z, sums[1][4 * j + 2 + h] + base.w));
-    }
+  store_outputs<Tokens>(args, place, sums, place.col + own);
 }
 #endif
 

@@ -145,268 +145,326 @@ TEMPER_DEVICE int chunk_at(int row, int chunk) {
   return row * (KInner ? 8 : Outer / 8) + (chunk & ~7) + ((chunk ^ row) & 7);
 }
 
-template <TileSize Size, Kind B, bool AInner, bool BInner, int Stages>
-__global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks) tile_kernel(const TileArgs args) {
-  wait_for_previous();
+// ---- the parts of a kernel; all of them are inlined into tile_kernel ----
+// What one of its kinds knows when it is compiled.
+template <TileSize Size, Kind Weights, bool ARunsAlongK, bool BRunsAlongK, int StageCount>
+struct TileForm {
   using Shape = TileShape<Size>;
-  constexpr int TM = Shape::m, TN = Shape::n, Threads = tile_threads<Size>(), RowStep = Threads / 8;
-  constexpr int WM = TM / Shape::warps_m, WN = TN / Shape::warps_n, MTiles = WM / 16, NPairs = WN / 16;
-  constexpr bool packed = B != Kind::bf16;
+  static constexpr Kind B = Weights;
+  static constexpr bool AInner = ARunsAlongK, BInner = BRunsAlongK, packed = B != Kind::bf16;
+  static constexpr int Stages = StageCount;
+  static constexpr int TM = Shape::m, TN = Shape::n, Threads = tile_threads<Size>(), RowStep = Threads / 8;
+  static constexpr int WM = TM / Shape::warps_m, WN = TN / Shape::warps_n, MTiles = WM / 16, NPairs = WN / 16;
   // Memory rows of a tile, and the chunks of 8 elements in one. Thread t copies chunks t%8 + 8c of rows t/8 +
   // r·RowStep.
-  constexpr int ARows = (AInner ? TM : kBlockK) / RowStep, ACols = AInner ? 1 : TM / 64;
-  constexpr int BRows = (BInner ? TN : kBlockK) / RowStep, BCols = BInner ? 1 : TN / 64;
-  constexpr int ATile = TM * kBlockK / 8, BTile = TN * kBlockK / 8;  // in chunks
-  TEMPER_DYNAMIC_SHARED(uint4, shared);
-  uint4* const shared_a = shared;                   // Stages tiles
-  uint4* const shared_b = shared + Stages * ATile;  // Stages tiles, or 2 decoded ones
-  const Extent& x = args.extent;
-  const Place place = find_place<TM, TN>(x, static_cast<int>(blockIdx.x), args.fault);
-  if (!place.work) return;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
-  const int warp_row = warp % Shape::warps_m * WM, warp_col = warp / Shape::warps_m * WN;
-  const int low_blocks = (args.low_k + kBlockK - 1) / kBlockK;
-  const int all_blocks = low_blocks + (place.k_end - place.k_begin + kBlockK - 1) / kBlockK;
-  const int first = args.partial ? static_cast<int>(blockIdx.y) * args.split_blocks : 0;
-  const int last = args.partial && first + args.split_blocks < all_blocks ? first + args.split_blocks : all_blocks;
+  static constexpr int ARows = (AInner ? TM : kBlockK) / RowStep, ACols = AInner ? 1 : TM / 64;
+  static constexpr int BRows = (BInner ? TN : kBlockK) / RowStep, BCols = BInner ? 1 : TN / 64;
+  static constexpr int ATile = TM * kBlockK / 8, BTile = TN * kBlockK / 8;  // in chunks
+  // a packed B: units of 16 weights, thread t holds units t%4 + 4c of rows t/4 + r·Threads/4
+  static constexpr int UnitCols = BInner ? 1 : TN / 64, Units = packed ? TN * kBlockK / 16 / Threads : 1;
+};
 
-  // ---- copies into shared memory: blocks are asked for in rising order, `aim` points at the term whose blocks follow
-  const int chunk0 = thread % 8, row0 = thread / 8;
-  int k_next = 0, k_stop = 0;                 // of the term, of the next block to copy
-  const uint16_t* a_row[AInner ? ARows : 1];  // k inner: the rows of A, which may be gathered
+// The k-blocks of this block: `low` of the low-rank pair come first.
+struct TileBlocks {
+  int low, first, last;
+  TEMPER_DEVICE TileBlocks(const TileArgs& args, const Place& place) {
+    low = (args.low_k + kBlockK - 1) / kBlockK;
+    const int all = low + (place.k_end - place.k_begin + kBlockK - 1) / kBlockK;
+    first = args.partial ? static_cast<int>(blockIdx.y) * args.split_blocks : 0;
+    last = args.partial && first + args.split_blocks < all ? first + args.split_blocks : all;
+  }
+};
+
+// Copies into shared memory: blocks are asked for in rising order, `aim` points at the term whose blocks follow.
+template <class F>
+struct TileCopies {
+  const TileArgs& args;
+  const Place& place;
+  const TileBlocks& blocks;
+  uint4 *const shared_a, *const shared_b;  // Stages tiles of each
+  const int chunk0, row0;
+  int k_next = 0, k_stop = 0;                       // of the term, of the next block to copy
+  const uint16_t* a_row[F::AInner ? F::ARows : 1];  // k inner: the rows of A, which may be gathered
   const uint16_t *a_data = nullptr, *b_data = nullptr;
   int lda = 0, ldb = 0;
-  const auto aim = [&](int block) {
-    const bool low = block < low_blocks;
+
+  TEMPER_DEVICE TileCopies(const TileArgs& args, const Place& place, const TileBlocks& blocks, uint4* shared_a,
+                           uint4* shared_b)
+      : args(args),
+        place(place),
+        blocks(blocks),
+        shared_a(shared_a),
+        shared_b(shared_b),
+        chunk0(static_cast<int>(threadIdx.x) % 8),
+        row0(static_cast<int>(threadIdx.x) / 8) {}
+
+  TEMPER_DEVICE void aim(int block) {
+    const bool low = block < blocks.low;
     const TileOperand &a = low ? args.low_a : args.a, &b = low ? args.low_b : args.b;
-    k_next = low ? block * kBlockK : place.k_begin + (block - low_blocks) * kBlockK;
+    k_next = low ? block * kBlockK : place.k_begin + (block - blocks.low) * kBlockK;
     k_stop = low ? args.low_k : place.k_end;
     lda = static_cast<int>(a.ld), ldb = static_cast<int>(b.ld);
     a_data = static_cast<const uint16_t*>(a.data);
     b_data = static_cast<const uint16_t*>(b.data) + static_cast<int64_t>(place.group) * b.group_rows * b.ld +
-             (BInner ? (place.col + row0) * b.ld : place.col) + chunk0 * 8;
-    if constexpr (AInner) {
+             (F::BInner ? (place.col + row0) * b.ld : place.col) + chunk0 * 8;
+    if constexpr (F::AInner) {
 #pragma unroll
-      for (int r = 0; r < ARows; ++r) {
-        const int at = place.row + row0 + r * RowStep;
-        const bool valid = row0 + r * RowStep < place.rows;
-        const int64_t row = !valid    ? 0
-                            : a.index ? checked_index(args.fault, x.op, a.index_name, at, a.index[at], a.count)
-                                      : at;
+      for (int r = 0; r < F::ARows; ++r) {
+        const int at = place.row + row0 + r * F::RowStep;
+        const bool valid = row0 + r * F::RowStep < place.rows;
+        const int64_t row = !valid ? 0
+                            : a.index
+                                ? checked_index(args.fault, args.extent.op, a.index_name, at, a.index[at], a.count)
+                                : at;
         a_row[r] = a_data + row * lda + chunk0 * 8;
       }
     }
-  };
-  const auto copy_a = [&](int slot) {
-    uint4* tile = shared_a + slot * ATile;
+  }
+  // Where logical k of an operand whose k runs across rows lies.
+  TEMPER_DEVICE int64_t line_of(const TileOperand& operand, int at, bool inside) const {
+    return !inside ? 0
+           : operand.index
+               ? checked_index(args.fault, args.extent.op, operand.index_name, at, operand.index[at], operand.count)
+               : at;
+  }
+  TEMPER_DEVICE void copy_a(int slot) const {
+    uint4* tile = shared_a + slot * F::ATile;
 #pragma unroll
-    for (int r = 0; r < ARows; ++r) {
-      const int row = row0 + r * RowStep;
-      if constexpr (AInner) {
+    for (int r = 0; r < F::ARows; ++r) {
+      const int row = row0 + r * F::RowStep;
+      if constexpr (F::AInner) {
         const bool valid = row < place.rows && k_next + chunk0 * 8 < k_stop;
-        cp_async16(tile + chunk_at<TM, true>(row, chunk0), a_row[r] + k_next, valid);
+        cp_async16(tile + chunk_at<F::TM, true>(row, chunk0), a_row[r] + k_next, valid);
       } else {
-        const int at = k_next + row;
-        const bool inside = at < k_stop;
-        const int64_t from =
-            !inside        ? 0
-            : args.a.index ? checked_index(args.fault, x.op, args.a.index_name, at, args.a.index[at], args.a.count)
-                           : at;
-        const uint16_t* line = a_data + from * lda + place.row + chunk0 * 8;
+        const bool inside = k_next + row < k_stop;
+        const uint16_t* line = a_data + line_of(args.a, k_next + row, inside) * lda + place.row + chunk0 * 8;
 #pragma unroll
-        for (int c = 0; c < ACols; ++c)
-          cp_async16(tile + chunk_at<TM, false>(row, chunk0 + 8 * c), line + 64 * c,
-                     inside && place.row + (chunk0 + 8 * c) * 8 < x.m);
+        for (int c = 0; c < F::ACols; ++c)
+          cp_async16(tile + chunk_at<F::TM, false>(row, chunk0 + 8 * c), line + 64 * c,
+                     inside && place.row + (chunk0 + 8 * c) * 8 < args.extent.m);
       }
     }
-  };
-  const auto copy_b = [&](int slot) {
-    uint4* tile = shared_b + slot * BTile;
+  }
+  TEMPER_DEVICE void copy_b(int slot) const {
+    uint4* tile = shared_b + slot * F::BTile;
 #pragma unroll
-    for (int r = 0; r < BRows; ++r) {
-      const int row = row0 + r * RowStep;
-      if constexpr (BInner) {
-        cp_async16(tile + chunk_at<TN, true>(row, chunk0), b_data + r * RowStep * ldb + k_next,
-                   place.col + row < x.n && k_next + chunk0 * 8 < k_stop);
+    for (int r = 0; r < F::BRows; ++r) {
+      const int row = row0 + r * F::RowStep;
+      if constexpr (F::BInner) {
+        cp_async16(tile + chunk_at<F::TN, true>(row, chunk0), b_data + r * F::RowStep * ldb + k_next,
+                   place.col + row < args.extent.n && k_next + chunk0 * 8 < k_stop);
       } else {
-        const int at = k_next + row;
-        const bool inside = at < k_stop;
-        const int64_t from =
-            !inside        ? 0
-            : args.b.index ? checked_index(args.fault, x.op, args.b.index_name, at, args.b.index[at], args.b.count)
-                           : at;
-        const uint16_t* line = b_data + from * ldb;
+        const bool inside = k_next + row < k_stop;
+        const uint16_t* line = b_data + line_of(args.b, k_next + row, inside) * ldb;
 #pragma unroll
-        for (int c = 0; c < BCols; ++c)
-          cp_async16(tile + chunk_at<TN, false>(row, chunk0 + 8 * c), line + 64 * c,
-                     inside && place.col + (chunk0 + 8 * c) * 8 < x.n);
+        for (int c = 0; c < F::BCols; ++c)
+          cp_async16(tile + chunk_at<F::TN, false>(row, chunk0 + 8 * c), line + 64 * c,
+                     inside && place.col + (chunk0 + 8 * c) * 8 < args.extent.n);
       }
     }
-  };
-  const auto copy = [&](int block, int slot) {
-    if (block == first || block == low_blocks) aim(block);
+  }
+  TEMPER_DEVICE void copy(int block, int slot) {
+    if (block == blocks.first || block == blocks.low) aim(block);
     copy_a(slot);
-    if constexpr (!packed) copy_b(slot);
+    if constexpr (!F::packed) copy_b(slot);
     k_next += kBlockK;
-  };
+  }
+};
 
-  // ---- a packed B: units of 16 weights, thread t holds units t%4 + 4c of rows t/4 + r·Threads/4 ----
-  constexpr int UnitCols = BInner ? 1 : TN / 64, Units = packed ? TN * kBlockK / 16 / Threads : 1;
-  Packed<packed ? B : Kind::mxfp4> units[Units];
-  const auto unit_row = [&](int j) { return thread / 4 + j / UnitCols * (Threads / 4); };
-  const auto unit_column = [&](int j) { return thread % 4 * 16 + j % UnitCols * 64; };
-  const auto fetch = [&](int block, int j) {
-    if constexpr (packed) {
-      const int k = (block - low_blocks) * kBlockK, outer = place.col + (BInner ? unit_row(j) : unit_column(j)),
-                inner = k + (BInner ? unit_column(j) : unit_row(j));
+// A packed B: read into registers one k-block ahead, decoded into one of two tiles.
+template <class F>
+struct TileUnits {
+  const TileArgs& args;
+  const Place& place;
+  const TileBlocks& blocks;
+  uint4* const tiles;
+  Packed<F::packed ? F::B : Kind::mxfp4> units[F::Units];
+
+  TEMPER_DEVICE static int row(int j) { return static_cast<int>(threadIdx.x) / 4 + j / F::UnitCols * (F::Threads / 4); }
+  TEMPER_DEVICE static int column(int j) { return static_cast<int>(threadIdx.x) % 4 * 16 + j % F::UnitCols * 64; }
+
+  TEMPER_DEVICE void fetch(int block, int j) {
+    if constexpr (F::packed) {
+      const int k = (block - blocks.low) * kBlockK, outer = place.col + (F::BInner ? row(j) : column(j)),
+                inner = k + (F::BInner ? column(j) : row(j));
       units[j] = {};
-      if (block >= low_blocks && block < last && outer < x.n && inner < x.k)
+      if (block >= blocks.low && block < blocks.last && outer < args.extent.n && inner < args.extent.k)
         units[j] =
-            fetch_packed(args.b, static_cast<int64_t>(place.group) * args.b.group_rows + (BInner ? outer : inner),
-                         BInner ? inner : outer, units[j]);
+            fetch_packed(args.b, static_cast<int64_t>(place.group) * args.b.group_rows + (F::BInner ? outer : inner),
+                         F::BInner ? inner : outer, units[j]);
     }
-  };
-  const auto unpack = [&](int block, int j) {
-    if constexpr (packed) {
-      uint4* tile = shared_b + (block & 1) * BTile;
-      const int row = unit_row(j), chunk = unit_column(j) / 8;
+  }
+  // Sixteen weights of the low-rank B, which is bf16.
+  TEMPER_DEVICE void read_low(int block, int j, uint32_t (&low)[4], uint32_t (&high)[4]) const {
+    const int outer = place.col + (F::BInner ? row(j) : column(j)),
+              inner = block * kBlockK + (F::BInner ? column(j) : row(j)), n = args.extent.n;
+    const uint16_t* from =
+        static_cast<const uint16_t*>(args.low_b.data) +
+        (static_cast<int64_t>(place.group) * args.low_b.group_rows + (F::BInner ? outer : inner)) * args.low_b.ld +
+        (F::BInner ? inner : outer);
+    if (outer < n && inner < args.low_k) {
+      const uint4 v = load_as<uint4>(from);
+      low[0] = v.x, low[1] = v.y, low[2] = v.z, low[3] = v.w;
+    }
+    if (F::BInner ? outer < n && inner + 8 < args.low_k : outer + 8 < n && inner < args.low_k) {
+      const uint4 v = load_as<uint4>(from + 8);
+      high[0] = v.x, high[1] = v.y, high[2] = v.z, high[3] = v.w;
+    }
+  }
+  TEMPER_DEVICE void unpack(int block, int j) const {
+    if constexpr (F::packed) {
+      uint4* tile = tiles + (block & 1) * F::BTile;
       uint32_t low[4] = {}, high[4] = {};
-      if (block >= low_blocks) {
-        decode(units[j], low, high);
-      } else {  // the low-rank B is bf16
-        const int outer = place.col + (BInner ? row : unit_column(j)),
-                  inner = block * kBlockK + (BInner ? unit_column(j) : row);
-        const uint16_t* from =
-            static_cast<const uint16_t*>(args.low_b.data) +
-            (static_cast<int64_t>(place.group) * args.low_b.group_rows + (BInner ? outer : inner)) * args.low_b.ld +
-            (BInner ? inner : outer);
-        if (outer < x.n && inner < args.low_k) {
-          const uint4 v = load_as<uint4>(from);
-          low[0] = v.x, low[1] = v.y, low[2] = v.z, low[3] = v.w;
-        }
-        if (BInner ? outer < x.n && inner + 8 < args.low_k : outer + 8 < x.n && inner < args.low_k) {
-          const uint4 v = load_as<uint4>(from + 8);
-          high[0] = v.x, high[1] = v.y, high[2] = v.z, high[3] = v.w;
-        }
-      }
-      tile[chunk_at<TN, BInner>(row, chunk)] = make_uint4(low[0], low[1], low[2], low[3]);
-      tile[chunk_at<TN, BInner>(row, chunk + 1)] = make_uint4(high[0], high[1], high[2], high[3]);
+      if (block >= blocks.low) decode(units[j], low, high);
+      else read_low(block, j, low, high);
+      const int chunk = column(j) / 8;
+      tile[chunk_at<F::TN, F::BInner>(row(j), chunk)] = make_uint4(low[0], low[1], low[2], low[3]);
+      tile[chunk_at<F::TN, F::BInner>(row(j), chunk + 1)] = make_uint4(high[0], high[1], high[2], high[3]);
     }
-  };
+  }
+};
 
-  float acc[MTiles][NPairs * 2][4] = {};
-  const bool busy = warp_row < place.rows && place.col + warp_col < x.n;  // of the whole warp
-  const auto step = [&](const uint4* tile_a, const uint4* tile_b, int kk) {
-    uint32_t a[MTiles][4], b[NPairs][4];
+// What a warp adds up: its WM×WN of the tile.
+template <class F>
+struct TileSums {
+  const int lane, warp_row, warp_col;
+  float acc[F::MTiles][F::NPairs * 2][4] = {};
+
+  TEMPER_DEVICE TileSums()
+      : lane(static_cast<int>(threadIdx.x) % kWarp),
+        warp_row(static_cast<int>(threadIdx.x) / kWarp % F::Shape::warps_m * F::WM),
+        warp_col(static_cast<int>(threadIdx.x) / kWarp / F::Shape::warps_m * F::WN) {}
+
+  TEMPER_DEVICE void add(const uint4* tile_a, const uint4* tile_b, int kk) {
+    uint32_t a[F::MTiles][4], b[F::NPairs][4];
 #pragma unroll
-    for (int i = 0; i < MTiles; ++i) {
+    for (int i = 0; i < F::MTiles; ++i) {
       const int outer = warp_row + i * 16;
-      if constexpr (AInner) ldmatrix_x4(a[i], tile_a + chunk_at<TM, true>(outer + lane % 16, kk * 2 + lane / 16));
+      if constexpr (F::AInner) ldmatrix_x4(a[i], tile_a + chunk_at<F::TM, true>(outer + lane % 16, kk * 2 + lane / 16));
       else
         ldmatrix_x4_transposed(
-            a[i], tile_a + chunk_at<TM, false>(kk * 16 + lane % 8 + lane / 16 * 8, outer / 8 + lane / 8 % 2));
+            a[i], tile_a + chunk_at<F::TM, false>(kk * 16 + lane % 8 + lane / 16 * 8, outer / 8 + lane / 8 % 2));
     }
 #pragma unroll
-    for (int i = 0; i < NPairs; ++i) {
+    for (int i = 0; i < F::NPairs; ++i) {
       const int outer = warp_col + i * 16;
-      if constexpr (BInner)
-        ldmatrix_x4(b[i], tile_b + chunk_at<TN, true>(outer + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
-      else ldmatrix_x4_transposed(b[i], tile_b + chunk_at<TN, false>(kk * 16 + lane % 16, outer / 8 + lane / 16));
+      if constexpr (F::BInner)
+        ldmatrix_x4(b[i], tile_b + chunk_at<F::TN, true>(outer + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
+      else ldmatrix_x4_transposed(b[i], tile_b + chunk_at<F::TN, false>(kk * 16 + lane % 16, outer / 8 + lane / 16));
     }
 #pragma unroll
-    for (int i = 0; i < MTiles; ++i)
+    for (int i = 0; i < F::MTiles; ++i)
 #pragma unroll
-      for (int j = 0; j < NPairs * 2; ++j) {
+      for (int j = 0; j < F::NPairs * 2; ++j) {
         const uint32_t (&pair)[2] = reinterpret_cast<const uint32_t (&)[2]>(b[j / 2][j % 2 * 2]);
         mma_bf16(acc[i][j], a[i], pair);
       }
-  };
+  }
+  TEMPER_DEVICE void scale(float alpha) {
+#pragma unroll
+    for (int i = 0; i < F::MTiles; ++i)
+#pragma unroll
+      for (int j = 0; j < F::NPairs * 2; ++j)
+#pragma unroll
+        for (int v = 0; v < 4; ++v) acc[i][j][v] *= alpha;
+  }
+  TEMPER_DEVICE void store(const TileArgs& args, const Place& place) const {
+    const Extent& x = args.extent;
+    float* c = args.partial ? args.partial + static_cast<int64_t>(blockIdx.y) * x.m * x.n
+                            : args.c + (x.ragged == Ragged::k ? static_cast<int64_t>(place.group) * x.m * args.ldc : 0);
+    const int64_t ldc = args.partial ? x.n : args.ldc;
+    const bool pairs = ldc % 2 == 0 && reinterpret_cast<uintptr_t>(c) % 8 == 0;
+    const int64_t bias_at = x.ragged == Ragged::rows ? static_cast<int64_t>(place.group) * x.n : 0;
+#pragma unroll
+    for (int j = 0; j < F::NPairs * 2; ++j) {
+      const int col = place.col + warp_col + j * 8 + lane % 4 * 2;
+      float bias[2] = {0, 0};
+#pragma unroll
+      for (int v = 0; v < 2; ++v)
+        if (args.bias && !args.partial && col + v < x.n)
+          bias[v] = args.bias_bf16 ? bf16_to_float(static_cast<const uint16_t*>(args.bias)[bias_at + col + v])
+                                   : static_cast<const float*>(args.bias)[bias_at + col + v];
+#pragma unroll
+      for (int i = 0; i < F::MTiles; ++i)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int r = warp_row + i * 16 + lane / 4 + half * 8;
+          if (r >= place.rows || col >= x.n) continue;
+          float* to = c + (static_cast<int64_t>(place.row) + r) * ldc + col;
+          float value[2] = {acc[i][j][half * 2], acc[i][j][half * 2 + 1]};
+          const bool both = col + 1 < x.n;
+          if (!args.partial) {
+            float base[2] = {bias[0], bias[1]};
+            if (args.accumulate) base[0] = to[0], base[1] = both ? to[1] : 0.0f;
+            value[0] = fused(args.alpha, value[0], base[0]);
+            value[1] = fused(args.alpha, value[1], base[1]);
+          }
+          if (pairs && both) {
+            store_as(to, make_float2(value[0], value[1]));
+          } else {
+            to[0] = value[0];
+            if (both) to[1] = value[1];
+          }
+        }
+    }
+  }
+};
 
-  // ---- the loop: block i's tiles are complete at the barrier, the slot freed by block i−1 is refilled, block i+1 is d
+// Block i's tiles are complete at the barrier, the slot freed by block i−1 is refilled, block i+1 is decoded while i is
+// multiplied.
+template <TileSize Size, Kind B, bool AInner, bool BInner, int Stages>
+__global__ void __launch_bounds__(tile_threads<Size>(), TileShape<Size>::blocks) tile_kernel(const TileArgs args) {
+  wait_for_previous();
+  using F = TileForm<Size, B, AInner, BInner, Stages>;
+  TEMPER_DYNAMIC_SHARED(uint4, shared);
+  uint4* const shared_a = shared;                      // Stages tiles
+  uint4* const shared_b = shared + Stages * F::ATile;  // Stages tiles, or 2 decoded ones
+  const Place place = find_place<F::TM, F::TN>(args.extent, static_cast<int>(blockIdx.x), args.fault);
+  if (!place.work) return;
+  const TileBlocks blocks(args, place);
+  TileSums<F> sums;
+  TileCopies<F> copies(args, place, blocks, shared_a, shared_b);
+  TileUnits<F> units{args, place, blocks, shared_b, {}};
+  const bool busy = sums.warp_row < place.rows && place.col + sums.warp_col < args.extent.n;  // of the whole warp
 #pragma unroll
   for (int s = 0; s < Stages - 1; ++s) {
-    if (first + s < last) copy(first + s, s);
+    if (blocks.first + s < blocks.last) copies.copy(blocks.first + s, s);
     cp_async_commit();
   }
-  if constexpr (packed) {
+  if constexpr (F::packed) {
 #pragma unroll
-    for (int j = 0; j < Units; ++j) {
-      fetch(first, j);
-      if (first < last) unpack(first, j);
-      fetch(first + 1, j);
+    for (int j = 0; j < F::Units; ++j) {
+      units.fetch(blocks.first, j);
+      if (blocks.first < blocks.last) units.unpack(blocks.first, j);
+      units.fetch(blocks.first + 1, j);
     }
   }
   int slot = 0, refill = Stages - 1;
-  for (int block = first; block < last; ++block) {
+  for (int block = blocks.first; block < blocks.last; ++block) {
     cp_async_wait<Stages - 2>();
     __syncthreads();
-    if (block + Stages - 1 < last) copy(block + Stages - 1, refill);
+    if (block + Stages - 1 < blocks.last) copies.copy(block + Stages - 1, refill);
     cp_async_commit();
-    const uint4* tile_a = shared_a + slot * ATile;
-    const uint4* tile_b = shared_b + (packed ? block & 1 : slot) * BTile;
-    const int deep = block < low_blocks ? args.low_k - block * kBlockK
-                                        : place.k_end - place.k_begin - (block - low_blocks) * kBlockK;
+    const uint4* tile_a = shared_a + slot * F::ATile;
+    const uint4* tile_b = shared_b + (F::packed ? block & 1 : slot) * F::BTile;
+    const int deep = block < blocks.low ? args.low_k - block * kBlockK
+                                        : place.k_end - place.k_begin - (block - blocks.low) * kBlockK;
 #pragma unroll
     for (int kk = 0; kk < kBlockK / 16; ++kk) {
-      if (busy && kk * 16 < deep) step(tile_a, tile_b, kk);
-      if constexpr (packed) {
-        if (kk < Units && block + 1 < last) {
-          unpack(block + 1, kk < Units ? kk : 0);
-          fetch(block + 2, kk < Units ? kk : 0);
+      if (busy && kk * 16 < deep) sums.add(tile_a, tile_b, kk);
+      if constexpr (F::packed) {
+        if (kk < F::Units && block + 1 < blocks.last) {
+          units.unpack(block + 1, kk < F::Units ? kk : 0);
+          units.fetch(block + 2, kk < F::Units ? kk : 0);
         }
       }
     }
     slot = slot + 1 == Stages ? 0 : slot + 1;
     refill = refill + 1 == Stages ? 0 : refill + 1;
-    if (block < low_blocks && (block + 1 == low_blocks || block + 1 == last)) {
-#pragma unroll
-      for (int i = 0; i < MTiles; ++i)
-#pragma unroll
-        for (int j = 0; j < NPairs * 2; ++j)
-#pragma unroll
-          for (int v = 0; v < 4; ++v) acc[i][j][v] *= args.low_alpha;
-    }
+    if (block < blocks.low && (block + 1 == blocks.low || block + 1 == blocks.last)) sums.scale(args.low_alpha);
   }
-
-  // ---- result ----
   if (!busy) return;
-  float* c = args.partial ? args.partial + static_cast<int64_t>(blockIdx.y) * x.m * x.n
-                          : args.c + (x.ragged == Ragged::k ? static_cast<int64_t>(place.group) * x.m * args.ldc : 0);
-  const int64_t ldc = args.partial ? x.n : args.ldc;
-  const bool pairs = ldc % 2 == 0 && reinterpret_cast<uintptr_t>(c) % 8 == 0;
-  const int64_t bias_at = x.ragged == Ragged::rows ? static_cast<int64_t>(place.group) * x.n : 0;
-#pragma unroll
-  for (int j = 0; j < NPairs * 2; ++j) {
-    const int col = place.col + warp_col + j * 8 + lane % 4 * 2;
-    float bias[2] = {0, 0};
-#pragma unroll
-    for (int v = 0; v < 2; ++v)
-      if (args.bias && !args.partial && col + v < x.n)
-        bias[v] = args.bias_bf16 ? bf16_to_float(static_cast<const uint16_t*>(args.bias)[bias_at + col + v])
-                                 : static_cast<const float*>(args.bias)[bias_at + col + v];
-#pragma unroll
-    for (int i = 0; i < MTiles; ++i)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int r = warp_row + i * 16 + lane / 4 + half * 8;
-        if (r >= place.rows || col >= x.n) continue;
-        float* to = c + (static_cast<int64_t>(place.row) + r) * ldc + col;
-        float value[2] = {acc[i][j][half * 2], acc[i][j][half * 2 + 1]};
-        const bool both = col + 1 < x.n;
-        if (!args.partial) {
-          float base[2] = {bias[0], bias[1]};
-          if (args.accumulate) base[0] = to[0], base[1] = both ? to[1] : 0.0f;
-          value[0] = fused(args.alpha, value[0], base[0]);
-          value[1] = fused(args.alpha, value[1], base[1]);
-        }
-        if (pairs && both) {
-          store_as(to, make_float2(value[0], value[1]));
-        } else {
-          to[0] = value[0];
-          if (both) to[1] = value[1];
-        }
-      }
-  }
+  sums.store(args, place);
 }
 
 // The kernels of one kind of B, in a translation unit each. Stages: as many as the device's shared memory holds.
