@@ -49,7 +49,7 @@ struct Product {
   const void* bias = nullptr;
   Kind bias_kind = Kind::f32;
   int few_rows = kFewRows;  // up to kMostFewRows where a path has a form for them: one big dense matrix, read once
-  // However many rows: each has the bits that it has alone. They go through the row dots, as many at a time as those
+  // However many rows: each has the bits that it has alone. They go as products of few rows, as many at a time as those
   // take, or, where a weight's rows do not run along k, through the tiles, as one row does.
   bool by_row = false;
 };
