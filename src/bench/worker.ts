@@ -1,5 +1,6 @@
 // Entry of the thread that measures.
 import { serve } from '../base/channel-worker.js';
+import { HOST } from '../native/backends.js';
 import type { BenchCalls } from './threads.js';
 
 await serve<BenchCalls, null>(async () => {
@@ -12,7 +13,7 @@ await serve<BenchCalls, null>(async () => {
   return {
     info: null,
     handlers: {
-      bench({ source, options: { device = 'cpu', memoryLimit = 0, threads, ...options } }, { signal, emit }) {
+      bench({ source, options: { device = HOST, memoryLimit = 0, threads, ...options } }, { signal, emit }) {
         if (threads !== undefined) setThreads(threads);
         const { place } = useDevice(device, memoryLimit);
         return bench(source, { ...options, place, signal, onRow: emit });
