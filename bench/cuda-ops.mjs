@@ -309,7 +309,7 @@ dense('router', w.router, null, D, E);
     const pairs = window && T > window ? (window * (window + 1)) / 2 + (T - window) * window : (T * (T + 1)) / 2,
       name = window ? 'window' : 'full';
     time(`attention_fwd ${name}`, 4 * pairs * H * Dh, 4 * T * (2 * H + 2 * Hkv) * Dh, () =>
-      ops.attention_fwd(out, lse, q, k, v, w.sinks, start, key, length, window, 0, Dh ** -0.5, 1),
+      ops.attention_fwd(out, lse, q, k, v, w.sinks, start, key, length, null, window, 0, 0, Dh ** -0.5, 1),
     );
     time(`attention_bwd ${name}`, 10 * pairs * H * Dh, 4 * T * (4 * H + 4 * Hkv) * Dh, () =>
       ops.attention_bwd(dq, dk, dv, null, dout, q, k, v, out, lse, w.sinks, start, key, length, window, Dh ** -0.5, 1),

@@ -181,6 +181,20 @@ void attention(Call& c) {
   require(c["Hkv"] > 0 && c["H"] % c["Hkv"] == 0, "shape_mismatch", c.op.name, ": ", c["H"],
           " query heads are not a multiple of ", c["Hkv"], " kv heads");
 }
+void attention_fwd(Call& c) {
+  attention(c);
+  TensorRef k = c.t[c.op.arg("k")], v = c.t[c.op.arg("v")];
+  require(k->dtype == v->dtype, "bad_dtype", c.op.name, ": k is ", name_of(k->dtype), ", v is ", name_of(v->dtype),
+          "; wanted one dtype");
+  const bool paged = has(c, "pages");
+  require(paged != has(c, "k_start"), "missing_tensor", c.op.name, ": k_start and pages are both ",
+          paged ? "given" : "null", "; wanted one of them");
+  const auto page = static_cast<int64_t>(c.n[c.op.arg("page")]);
+  require(paged ? page >= 64 && (page & (page - 1)) == 0 : page == 0, "bad_argument", c.op.name, ": page ", page,
+          paged ? ", wanted a power of two from 64 on" : ", wanted 0 without pages");
+  require(!paged || c.n[c.op.arg("ring")] == 0, "bad_argument", c.op.name, ": ring ", c.n[c.op.arg("ring")],
+          ", wanted 0 with pages");
+}
 void topk(Call& c) {
   require(c["K"] >= 1 && c["K"] <= c["E"], "shape_mismatch", c.op.name, ": K=", c["K"],
           " experts per token, wanted 1…E=", c["E"]);
@@ -204,6 +218,11 @@ void grouped_bwd(Call& c) {
 void same_dtype(Call& c) {
   require(c.t[0]->dtype == c.t[1]->dtype, "bad_dtype", c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ",
           name_of(c.t[1]->dtype), "; wanted one dtype");
+}
+void scatter_rows(Call& c) {
+  require(c.t[0]->dtype == c.t[1]->dtype || (c.t[0]->dtype == DType::bf16 && c.t[1]->dtype == DType::f32), "bad_dtype",
+          c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ", name_of(c.t[1]->dtype),
+          "; wanted one dtype, or f32 to be rounded to bf16");
 }
 void cast(Call& c) {
   auto is_float = [](DType d) { return d == DType::f32 || d == DType::bf16; };

@@ -257,7 +257,7 @@ export class KvCache implements Disposable {
       const { rows, kStart, kLen } = plan.full;
       ops.scatter_rows(cache.k, k, rows);
       ops.scatter_rows(cache.v, v, rows);
-      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, kStart, kLen, 0, 0, scale, precision);
+      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, kStart, kLen, null, 0, 0, 0, scale, precision);
       return;
     }
     const w = plan.window;
@@ -274,8 +274,10 @@ export class KvCache implements Disposable {
         plan.qStart,
         w.kStart,
         w.kLen,
+        null,
         window,
         window,
+        0,
         scale,
         precision,
       );
@@ -301,7 +303,9 @@ export class KvCache implements Disposable {
       plan.qStart,
       w.kStart,
       w.kLen,
+      null,
       window,
+      0,
       0,
       scale,
       precision,

@@ -189,7 +189,7 @@ const RULES: Readonly<Record<string, Rule>> = {
         ),
     };
   },
-  attention_fwd([, , q, k, , , qStart, , kLen, window]) {
+  attention_fwd([, , q, k, , , qStart, , kLen, , window]) {
     return { flops: 4 * scores(q, k, qStart, kLen, scalar(window)) * dim(q, 1) * dim(q, 2), rows: dim(q, 0) };
   },
   attention_bwd([, , , , , q, k, , , , , qStart, , kLen, window]) {

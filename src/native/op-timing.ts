@@ -65,7 +65,7 @@ const SCALARS_FROM: Readonly<Record<string, number>> = {
   linear_bwd: 11,
   linear_q8_fwd: 8,
   linear_cross_entropy: 7,
-  attention_fwd: 9,
+  attention_fwd: 10,
   attention_bwd: 14,
   grouped_linear_fwd: 10,
   grouped_linear_bwd: 16,

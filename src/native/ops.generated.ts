@@ -135,7 +135,9 @@ export interface Ops {
   /**
    * Sequence b owns query rows [q_start[b], q_start[b+1]), n of them, and logical keys 0…k_len[b]−1; its query i stands
    * at position p = k_len[b] − n + i and sees keys max(0, p−window+1) … p (window 0: all up to p). Key j of b lies in
-   * row k_start[b] + (ring > 0 ? j mod ring : j) of k and v. Query head h uses kv head ⌊h·Hkv/H⌋.
+   * row k_start[b] + (ring > 0 ? j mod ring : j) of k and v; or, where pages is given in k_start's place, in row
+   * pages[b, ⌊j/page⌋]·page + j mod page (ring 0; page a power of two from 64 on; entries from ⌈k_len[b]/page⌉ on are not
+   * read). Where the keys lie changes no bit. Query head h uses kv head ⌊h·Hkv/H⌋.
    * s_j = scale·q·k_j; lse = log(exp(sink_h) + Σ_j exp(s_j)); o = Σ_j exp(s_j − lse)·v_j (gpt-oss: sink in the
    * denominator). lse is saved.
    * precision 1: a backend may round the operands of the products, q, k, v, do, p and ds, to bf16; it accumulates in f32,
@@ -150,15 +152,17 @@ export interface Ops {
     v: Tensor,
     sinks: Tensor | null,
     qStart: Tensor,
-    kStart: Tensor,
+    kStart: Tensor | null,
     kLen: Tensor,
+    pages: Tensor | null,
     window: number,
     ring: number,
+    page: number,
     scale: number,
     precision: Precision,
   ): void;
   /**
-   * Sequences as there, without a ring, their keys in rows that rise and do not overlap. D = Σ do∘o; ds = p∘(do·v − D);
+   * Sequences as there, without a ring or pages, their keys in rows that rise and do not overlap. D = Σ do∘o; ds = p∘(do·v − D);
    * dq = scale·Σ_j ds_j·k_j; dk_j += scale·Σ ds_j·q, dv_j += Σ p_j·do over these queries: a long sequence can be taken
    * in pieces of its queries; dsinks_h −= Σ exp(sink−lse)·D.
    */
@@ -307,7 +311,7 @@ export interface Ops {
   sum_squares(out: Tensor, x: Tensor): void;
   /** dst[i] = src[rows[i]]; one dtype */
   gather_rows(dst: Tensor, src: Tensor, rows: Tensor): void;
-  /** dst[rows[i]] = src[i]; rows distinct (KV write), one dtype */
+  /** dst[rows[i]] = src[i]; rows distinct (KV write), one dtype, or f32 rounded to bf16 (nearest even) */
   scatter_rows(dst: Tensor, src: Tensor, rows: Tensor): void;
   /** dst += src */
   add(dst: Tensor, src: Tensor): void;
@@ -378,8 +382,10 @@ export const OP_ARGUMENTS = {
     'qStart',
     'kStart',
     'kLen',
+    'pages',
     'window',
     'ring',
+    'page',
     'scale',
     'precision',
   ],

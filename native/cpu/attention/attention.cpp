@@ -49,15 +49,16 @@ struct QuerySpan {
     return {row + i, n, position + i, rows, (rows + 3) / 4 * 4};
   }
 };
-struct KeySource {
-  int64_t start, ring, head;
-  int64_t row(int64_t j) const { return start + (ring > 0 ? j % ring : j); }
+struct KeySource : KeyRows {
+  int64_t head;
 };
 
 struct Forward {
   float *o, *lse;
-  const float *q, *k, *v, *sinks;
+  const float *q, *sinks;
+  const Tensor *k, *v;
   float scale;
+  bool bf16_keys() const { return k->dtype == DType::bf16; }
 };
 struct Backward {
   float *dq, *dk, *dv;
@@ -205,8 +206,8 @@ class Sequences {
 };
 
 // Forward of few queries by more threads than there are kv heads of sequences.
-void split_forward(const Kernels& kernels, const Forward& f, const Geometry& shape, const Sequences& spans, int64_t B,
-                   const Tensor& k_start, int64_t ring) {
+void split_forward(const Kernels& kernels, const Forward& f, const Geometry& shape, const Sequences& spans,
+                   const AttentionShape& s, const Tensor* k_start) {
   struct Task {
     SplitBlock block;
     Geometry g;
@@ -214,14 +215,14 @@ void split_forward(const Kernels& kernels, const Forward& f, const Geometry& sha
   };
   std::vector<Task> tasks;
   int64_t floats = 0, most = 0;
-  for (int64_t b = 0; b < B; ++b)
+  for (int64_t b = 0; b < s.B; ++b)
     for (int64_t head = 0; head < shape.Hkv && spans[b].queries > 0; ++head) {
       const QueryBlock q = spans[b].block(shape, 0);
       const int64_t first = shape.first_key(q.position), last = q.position + q.queries - 1,
                     blocks = last / kKeys - first / kKeys + 1;
       Task t{{q, first, last, blocks, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr},
              shape,
-             {k_start.i32()[b], ring, head}};
+             {key_rows(s, k_start, b), head}};
       t.g.head = head;
       tasks.push_back(t);
       floats += q.padded * (shape.Dp + 2 + blocks * (kKeys + 3));
@@ -267,21 +268,20 @@ void split_forward(const Kernels& kernels, const Forward& f, const Geometry& sha
 }  // namespace
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks,
-                   TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale,
-                   int64_t) {
-  const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, ring);
+                   TensorRef q_start, TensorRef k_start, TensorRef k_len, TensorRef pages, int64_t window, int64_t ring,
+                   int64_t page, double scale, int64_t) {
+  const AttentionShape s = attention_shape(*q, *k, *q_start, k_start, k_len, window, ring, pages, page);
   const Geometry shape(s);
   Scratch<float> sink(sinks ? static_cast<size_t>(s.H) : 0);
   for (int64_t h = 0; sinks && h < s.H; ++h) sink[h] = static_cast<float>(element(*sinks, h));
   const Sequences spans(s, *q_start, k_len);
-  const Forward f{o->f32(),    lse ? lse->f32() : nullptr, q->f32(), k->f32(), v->f32(),
-                  sink.data(), static_cast<float>(scale)};
+  const Forward f{o->f32(), lse ? lse->f32() : nullptr, q->f32(), sink.data(), k, v, static_cast<float>(scale)};
   const Kernels& kernels = active_kernels();
-  if (spans.worth_splitting(shape.block_queries)) return split_forward(kernels, f, shape, spans, s.B, *k_start, ring);
+  if (spans.worth_splitting(shape.block_queries)) return split_forward(kernels, f, shape, spans, s, k_start);
   spans.each_block(shape.block_queries, [&](int64_t b, int64_t head, int64_t i) {
     Geometry g = shape;
     g.head = head;
-    kernels.forward(f, g, spans[b].block(g, i), {k_start->i32()[b], ring, head});
+    kernels.forward(f, g, spans[b].block(g, i), {key_rows(s, k_start, b), head});
   });
 }
 
@@ -323,7 +323,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   const auto run = [&](int64_t b, int64_t head, const BackwardPart& part) {
     Geometry g = shape;
     g.head = head;
-    kernels.backward(f, g, spans[b], {k_start->i32()[b], 0, head}, part);
+    kernels.backward(f, g, spans[b], {key_rows(s, k_start, b), head}, part);
   };
   // Only the keys that a query of this call sees, from the block of the first one on.
   const auto first_block = [&](int64_t b) { return shape.first_key(spans[b].position) / kKeys * kKeys; };

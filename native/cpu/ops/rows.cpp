@@ -69,8 +69,13 @@ void scatter_rows(TensorRef dst, TensorRef src, TensorRef rows) {
   check_indices("scatter_rows", "rows", rows->i32(), rows->numel(), dst->rows());
   if (rows->numel() > 1) check_distinct(rows->i32(), rows->numel(), dst->rows());
   const size_t bytes = row_bytes(*dst);
+  const bool rounds = dst->dtype != src->dtype;
+  const int64_t width = dst->width();
   parallel_ranges(rows->numel(), rows_per_copy(bytes), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
+    for (int64_t i = begin; i < end && rounds; ++i)
+      run_kernel<ToBf16>(dst->bf16() + rows->i32()[i] * width, static_cast<const float*>(src->f32()) + i * width,
+                         int64_t{0}, width);
+    for (int64_t i = begin; i < end && !rounds; ++i)
       std::memcpy(dst->u8() + static_cast<size_t>(rows->i32()[i]) * bytes, src->u8() + static_cast<size_t>(i) * bytes,
                   bytes);
   });
@@ -124,7 +129,12 @@ void gather_rows(TensorRef dst, TensorRef src, TensorRef rows) {
 void scatter_rows(TensorRef dst, TensorRef src, TensorRef rows) {
   check_indices("scatter_rows", "rows", rows->i32(), rows->numel(), dst->rows());
   check_distinct(rows->i32(), rows->numel(), dst->rows());
-  const int64_t bytes = static_cast<int64_t>(row_bytes(*dst));
+  const int64_t bytes = static_cast<int64_t>(row_bytes(*dst)), width = dst->width();
+  if (dst->dtype != src->dtype) {
+    for (int64_t i = 0; i < src->numel(); ++i)
+      dst->bf16()[rows->i32()[i / width] * width + i % width] = float_to_bf16(src->f32()[i]);
+    return;
+  }
   for (int64_t i = 0; i < rows->numel(); ++i)
     for (int64_t b = 0; b < bytes; ++b) dst->u8()[rows->i32()[i] * bytes + b] = src->u8()[i * bytes + b];
 }

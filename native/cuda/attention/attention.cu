@@ -17,17 +17,18 @@ namespace {
 
 constexpr int kPackThreads = 256;
 
+template <class From>
 struct Pack {
   Problem p;
   uint16_t* packed;
   int64_t rows;
-  const float* src;
+  const From* src;
   int group, first_head, heads, keys, second;
   float factor;
 };
 
-template <int Parts, int W>
-__global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack a) {
+template <int Parts, int W, class From>
+__global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack<From> a) {
   wait_for_previous();
   const int per_row = a.heads * a.group * 8;  // 16-byte chunks of one part
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x;
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack a) {
                   last = (static_cast<int64_t>(blockIdx.x) * kPackThreads + kPackThreads - 1) / per_row;
     bool used = false;
     for (int64_t b = threadIdx.x; b < a.p.B; b += kPackThreads) {
-      const int64_t start = a.p.k_start[b], length = a.p.k_len[b];
+      const int64_t start = a.p.pages ? b * a.p.table : a.p.k_start[b], length = a.p.k_len[b];
       used = used || (first < start + length && last >= start);
     }
     if (!__syncthreads_or(used)) return;
@@ -44,7 +45,12 @@ __global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack a) {
   if (i >= a.rows * per_row) return;
   const int64_t row = i / per_row;
   const int within = static_cast<int>(i % per_row), head = within / 8, d = within % 8 * 8;
-  const float* from = a.src + (row * a.p.Hkv * a.group + a.first_head * a.group + head) * a.p.Dh + d;
+  int64_t from_row = row;
+  if (a.keys && a.p.pages) {
+    if (row % a.p.table >= a.p.k_len[row / a.p.table]) return;
+    from_row = paged_row(a.p, row);
+  }
+  const From* from = a.src + (from_row * a.p.Hkv * a.group + a.first_head * a.group + head) * a.p.Dh + d;
   float x[8];
 #pragma unroll
   for (int j = 0; j < 8; j += W) {
@@ -54,7 +60,7 @@ __global__ void __launch_bounds__(kPackThreads) pack_kernel(Pack a) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[j + e] = a.factor * four.v[e];
       } else {
-        x[j] = d + j < a.p.Dh ? a.factor * from[j] : 0.0f;
+        x[j] = d + j < a.p.Dh ? a.factor * load<1>(from + j).v[0] : 0.0f;
       }
     } else {
 #pragma unroll
@@ -233,29 +239,32 @@ void forward(const Forward& f) {
 
 }  // namespace
 
-void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group,
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const Source& src, int64_t rows, int group,
                 int first_head, int heads, float factor, bool vectors, bool keys) {
-  const Pack a{p, packed, rows, src, group, first_head, heads, keys, second, factor};
   const unsigned blocks = static_cast<unsigned>(blocks_for(rows * heads * group * 8, kPackThreads));
-  with_width(vectors, [&](auto width) {
-    constexpr int W = decltype(width)::value;
-    if (parts == 1) launch(pack_kernel<1, W>, dim3(blocks), dim3(kPackThreads), 0, a);
-    else launch(pack_kernel<kPartsF32, W>, dim3(blocks), dim3(kPackThreads), 0, a);
+  with_source(src, [&](auto* from) {
+    using From = std::remove_cv_t<std::remove_pointer_t<decltype(from)>>;
+    const Pack<From> a{p, packed, rows, from, group, first_head, heads, keys, second, factor};
+    with_width(vectors, [&](auto width) {
+      constexpr int W = decltype(width)::value;
+      if (parts == 1) launch(pack_kernel<1, W, From>, dim3(blocks), dim3(kPackThreads), 0, a);
+      else launch(pack_kernel<kPartsF32, W, From>, dim3(blocks), dim3(kPackThreads), 0, a);
+    });
   });
 }
 
 }  // namespace attention
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks,
-                   TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale,
-                   int64_t precision) {
+                   TensorRef q_start, TensorRef k_start, TensorRef k_len, TensorRef pages, int64_t window, int64_t ring,
+                   int64_t page, double scale, int64_t precision) {
   using namespace attention;
-  const Forward f{problem("attention_fwd", *q, *k, *q_start, *k_start, *k_len, window, ring, scale),
+  const Forward f{problem("attention_fwd", *q, *k, *q_start, k_start, *k_len, window, ring, scale, {pages, page}),
                   o->f32(),
                   lse ? lse->f32() : nullptr,
                   q->f32(),
-                  k->f32(),
-                  v->f32(),
+                  source_of(*k),
+                  source_of(*v),
                   sinks_of(sinks),
                   vectors(*k) && vectors(*v),
                   parts_of(precision)};

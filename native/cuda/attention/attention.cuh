@@ -26,16 +26,19 @@ constexpr int kPartsF32 = 3;
 
 struct Problem {
   const int32_t *q_start, *k_start, *k_len;
-  int64_t B, T, S;
+  const int32_t* pages;       // [B, table >> page_bits], or null: k_start counts
+  int64_t B, T, S;            // S: rows of k; with pages B·table, as the sequences' keys count through
+  int64_t table, page_limit;  // keys that a sequence's pages hold; pages that k holds
+  int page_bits;
   int H, Hkv, group, Dh, window, ring;
   int separate;  // 1: keys must lie in rising rows that do not overlap (backward)
   float scale;
   Fault* fault;
-  FaultName op, q_start_name, k_start_name, k_len_name;
+  FaultName op, q_start_name, k_start_name, k_len_name, pages_name;
 };
 
 struct Sequence {
-  int64_t row, key;     // first row of q; first row of k
+  int64_t row, key;     // first row of q; first row of k, with pages of all sequences' keys
   int queries, length;  // queries, keys
 };
 
@@ -43,7 +46,13 @@ TEMPER_DEVICE int position_of(const Sequence& s, int query) { return s.length - 
 TEMPER_DEVICE int first_key(const Problem& p, int position) {
   return p.window > 0 && position >= p.window ? position - p.window + 1 : 0;
 }
+// The row of k that is row i of all sequences' pages one after another.
+TEMPER_DEVICE int64_t paged_row(const Problem& p, int64_t i) {
+  const int64_t at = i >> p.page_bits, page = checked_index(p.fault, p.op, p.pages_name, at, p.pages[at], p.page_limit);
+  return (page << p.page_bits) + (i & ((int64_t{1} << p.page_bits) - 1));
+}
 TEMPER_DEVICE int64_t key_row(const Problem& p, const Sequence& s, int j) {
+  if (p.pages) return paged_row(p, s.key + j);
   return s.key + (p.ring > 0 ? j % p.ring : j);
 }
 
@@ -71,7 +80,8 @@ TEMPER_DEVICE long long block_scan(long long x, long long& total) {
 
 // Sequence b, or false and a report.
 TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
-  const int64_t begin = p.q_start[b], end = p.q_start[b + 1], length = p.k_len[b], key = p.k_start[b], n = end - begin;
+  const int64_t begin = p.q_start[b], end = p.q_start[b + 1], length = p.k_len[b],
+                key = p.pages ? b * p.table : p.k_start[b], n = end - begin;
   const auto bad = [&](const FaultName& name, int64_t at, int64_t value, int64_t limit) {
     report_fault(p.fault, FaultCode::bad_index, p.op, name, at, value, limit);
     return false;
@@ -80,6 +90,7 @@ TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
   if (b == p.B - 1 && end != p.T) return bad(p.q_start_name, b + 1, end, p.T);
   if (n < 0) return bad(p.q_start_name, b + 1, end, begin);
   if (length < n) return bad(p.k_len_name, b, length, n);
+  if (p.pages && length > p.table) return bad(p.k_len_name, b, length, p.table);
   if (key < 0 || key + (p.ring > 0 && length > p.ring ? p.ring : length) > p.S) return bad(p.k_start_name, b, key, p.S);
   s = {begin, key, static_cast<int>(n), static_cast<int>(length)};
   if (p.ring > 0 && n > 0) {

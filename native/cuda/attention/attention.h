@@ -1,6 +1,7 @@
 // Attention, host side: one call's arguments and the paths it may take. attention.cu chooses.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "cuda/attention/attention.cuh"
@@ -8,11 +9,28 @@
 
 namespace temper::gpu::attention {
 
-// rows may be read 16 bytes at a time
-inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(16, {t.data}); }
+// rows may be read four elements at a time
+inline bool vectors(const Tensor& t) { return t.shape[2] % 4 == 0 && aligned(4 * size_of(t.dtype), {t.data}); }
 
-inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor& k_start,
-                       const Tensor& k_len, int64_t window, int64_t ring, double scale) {
+// Rows of f32 or of bf16.
+struct Source {
+  const void* data;
+  bool bf16;
+};
+inline Source source_of(const Tensor& t) { return {t.data, t.dtype == DType::bf16}; }
+// Calls f with the typed pointer.
+template <class F>
+void with_source(const Source& s, F&& f) {
+  if (s.bf16) f(static_cast<const uint16_t*>(s.data));
+  else f(static_cast<const float*>(s.data));
+}
+
+struct Pages {
+  const Tensor* table = nullptr;  // i32 [B, M], or null
+  int64_t page = 0;
+};
+inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_start, const Tensor* k_start,
+                       const Tensor& k_len, int64_t window, int64_t ring, double scale, const Pages& pages = {}) {
   const int64_t H = q.shape[1], Hkv = k.shape[1], Dh = q.shape[2];
   require(Hkv > 0 && H > 0 && H % Hkv == 0, "shape_mismatch", op, ": ", H, " query heads over ", Hkv,
           " kv heads, wanted a multiple");
@@ -21,11 +39,18 @@ inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const T
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // positions are i32: nothing beyond it is different
   Problem p{};
   p.q_start = q_start.i32();
-  p.k_start = k_start.i32();
+  p.k_start = k_start ? k_start->i32() : nullptr;
   p.k_len = k_len.i32();
   p.B = q_start.numel() - 1;
   p.T = q.shape[0];
   p.S = k.shape[0];
+  if (pages.table) {
+    p.pages = pages.table->i32();
+    p.table = pages.table->shape[1] * pages.page;
+    p.page_limit = p.S / pages.page;
+    p.page_bits = std::countr_zero(static_cast<uint64_t>(pages.page));
+    p.S = p.B * p.table;
+  }
   p.H = static_cast<int>(H);
   p.Hkv = static_cast<int>(Hkv);
   p.group = static_cast<int>(H / Hkv);
@@ -38,6 +63,7 @@ inline Problem problem(const char* op, const Tensor& q, const Tensor& k, const T
   p.q_start_name = "q_start";
   p.k_start_name = "k_start";
   p.k_len_name = "k_len";
+  p.pages_name = "pages";
   return p;
 }
 inline Sinks sinks_of(TensorRef sinks) { return {sinks ? sinks->data : nullptr, sinks && sinks->dtype == DType::bf16}; }
@@ -48,7 +74,8 @@ inline int parts_of(int64_t precision) { return precision ? 1 : kPartsF32; }
 struct Forward {
   Problem p;
   float *o, *lse;  // lse may be null
-  const float *q, *k, *v;
+  const float* q;
+  Source k, v;
   Sinks sinks;
   bool vectors;  // of k and v
   int parts;
@@ -61,10 +88,10 @@ struct Backward {
   int parts;
 };
 
-// Writes `heads` kv heads from `first_head` on of src f32 [rows, Hkv·group, Dh], times factor, as bf16 parts
+// Writes `heads` kv heads from `first_head` on of src [rows, Hkv·group, Dh], times factor, as bf16 parts
 // (attention.cuh): the first or the second tensor of packed [heads][rows·group][2·parts·kWidth]. keys: only about the
-// rows that a sequence's keys lie in are written.
-void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const float* src, int64_t rows, int group,
+// rows that a sequence's keys lie in are written; from pages they come in the order of their sequences, p.S rows.
+void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const Source& src, int64_t rows, int group,
                 int first_head, int heads, float factor, bool vectors, bool keys);
 // How many kv heads are packed and computed at a time: as many as fit kPackBytes.
 constexpr int64_t kPackBytes = int64_t{96} << 20;

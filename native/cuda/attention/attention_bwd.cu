@@ -355,8 +355,8 @@ void backward(const Backward& b, const Stats* stats) {
     a.packed = packed.data();
     for (a.first_head = 0; a.first_head < p.Hkv; a.first_head += heads) {
       const int n = std::min(heads, p.Hkv - a.first_head);
-      pack_parts(Parts, packed.data(), false, p, b.k, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
-      pack_parts(Parts, packed.data(), true, p, b.v, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
+      pack_parts(Parts, packed.data(), false, p, {b.k, false}, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
+      pack_parts(Parts, packed.data(), true, p, {b.v, false}, p.S, 1, a.first_head, n, 1.0f, b.key_vectors, true);
       launch(backward_rows<Parts, M, Warps>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)),
              dim3(Warps * kWarp), 4 * Parts * kTile, a);
     }
@@ -367,9 +367,10 @@ void backward(const Backward& b, const Stats* stats) {
   a.packed = packed.data();
   for (a.first_head = 0; a.first_head < p.Hkv; a.first_head += heads) {
     const int n = std::min(heads, p.Hkv - a.first_head);
-    pack_parts(Parts, packed.data(), false, p, b.q, p.T, p.group, a.first_head, n, p.scale < 0 ? -1.0f : 1.0f,
+    pack_parts(Parts, packed.data(), false, p, {b.q, false}, p.T, p.group, a.first_head, n, p.scale < 0 ? -1.0f : 1.0f,
                b.query_vectors, false);
-    pack_parts(Parts, packed.data(), true, p, b.dout, p.T, p.group, a.first_head, n, 1.0f, b.query_vectors, false);
+    pack_parts(Parts, packed.data(), true, p, {b.dout, false}, p.T, p.group, a.first_head, n, 1.0f, b.query_vectors,
+               false);
     launch(backward_keys<Parts, KeyWarps, Sub>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(n)),
            dim3(KeyWarps * kWarp), 4 * Parts * kTile + 128 * sizeof(Stats), a);
   }
@@ -382,7 +383,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
                    TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start,
                    TensorRef k_len, int64_t window, double scale, int64_t precision) {
   using namespace attention;
-  Problem p = problem("attention_bwd", *q, *k, *q_start, *k_start, *k_len, window, 0, scale);
+  Problem p = problem("attention_bwd", *q, *k, *q_start, k_start, *k_len, window, 0, scale);
   p.separate = 1;
   const bool wide = p.Dh > kWidth, query_vectors = vectors(*q) && vectors(*dout);
   Workspace<float> dot(static_cast<size_t>(p.T * p.H));

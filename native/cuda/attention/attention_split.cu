@@ -98,7 +98,7 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
 
 // Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB.
 // 168–228 registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
-template <int Parts, int W>
+template <int Parts, int W, class Key>
 __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a) {
   wait_for_previous();
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
@@ -151,13 +151,17 @@ __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a)
     for (int e = 0; e < 4; ++e) out[0][e] = out[1][e] = 0;
 
     // A thread's share of 64 rows of K or V: 4 chunks of 8 floats, in flight while what came before is computed.
-    const auto fetch = [&](float (&x)[4][8], const float* from, int block) {
+    const auto fetch = [&](float (&x)[4][8], const Source& source, int block) {
+      const Key* from = static_cast<const Key*>(source.data);
+      // A page holds whole blocks, so the rows of one follow one another; in a ring each is found by itself.
+      const int begin = (base + block) * kKeys;
+      const int64_t begin_row = p.pages && block < block_end ? paged_row(p, s.key + begin) : s.key + begin;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = (base + block) * kKeys + chunk / 8,
-                  d = chunk % 8 * 8;
+        const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = begin + chunk / 8, d = chunk % 8 * 8;
         const bool valid = block < block_end && j >= first && j <= last;
-        const float* row = from + (key_row(p, s, valid ? j : first) * p.Hkv + head) * p.Dh + d;
+        const int64_t at = !valid ? 0 : p.ring > 0 ? s.key + j % p.ring : begin_row + chunk / 8;
+        const Key* row = from + (at * p.Hkv + head) * p.Dh + d;
 #pragma unroll
         for (int e = 0; e < 8; e += W) {
           if (valid && d + e < p.Dh) {
@@ -336,7 +340,8 @@ bool split_fits(const Problem& p) { return p.Dh <= kWidth && p.B > 0 && p.T <= s
 
 void forward_split(const Forward& f) {
   const Problem& p = f.p;
-  const int64_t seen = p.window > 0 ? std::min<int64_t>(p.S, p.window + p.T) : p.S;  // keys of a sequence at most
+  const int64_t held = p.pages ? p.table : p.S,  // keys of a sequence at most
+      seen = p.window > 0 ? std::min<int64_t>(held, p.window + p.T) : held;
   const int64_t most = blocks_for(seen, kKeys) + 1, tiles = blocks_for(rows_of(p), kRows) + p.B;
   // Slots for sequences that share no keys and have the same number of queries; find_piece does without where that is
   // too few.
@@ -352,8 +357,11 @@ void forward_split(const Forward& f) {
     constexpr int W = decltype(width)::value;
     const dim3 grid(static_cast<unsigned>(spread)), block(kThreads);
     const auto shared = [](int parts) { return static_cast<size_t>(parts * (kTile + kQueries) + kRows * kStride * 4); };
-    if (f.parts == 1) launch(split_kernel<1, W>, grid, block, shared(1), a);
-    else launch(split_kernel<kPartsF32, W>, grid, block, shared(kPartsF32), a);
+    with_source(f.k, [&](auto* k) {
+      using Key = std::remove_cv_t<std::remove_pointer_t<decltype(k)>>;
+      if (f.parts == 1) launch(split_kernel<1, W, Key>, grid, block, shared(1), a);
+      else launch(split_kernel<kPartsF32, W, Key>, grid, block, shared(kPartsF32), a);
+    });
   });
   if (slots > 0)
     launch(fold_kernel, dim3(static_cast<unsigned>(std::min<int64_t>(tiles * p.Hkv, 8 * device().multiprocessors))),

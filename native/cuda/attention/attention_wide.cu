@@ -16,6 +16,13 @@ TEMPER_DEVICE void load_row(Row& x, const float* from, int width) {
 #pragma unroll
   for (int i = 0; i < kElements; ++i) x[i] = from && lane + i * kWarp < width ? from[lane + i * kWarp] : 0.0f;
 }
+TEMPER_DEVICE void load_row(Row& x, const Source& from, int64_t at, int width) {
+  if (!from.bf16) return load_row(x, static_cast<const float*>(from.data) + at, width);
+  const uint16_t* row = static_cast<const uint16_t*>(from.data) + at;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int i = 0; i < kElements; ++i) x[i] = lane + i * kWarp < width ? bf16_to_float(row[lane + i * kWarp]) : 0.0f;
+}
 template <class F>
 TEMPER_DEVICE void each_element(int width, const F& f) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -72,8 +79,8 @@ __global__ void __launch_bounds__(kThreads) wide_forward(Forward f) {
   }
   for (int j = w.first; j <= w.position; ++j) {
     const int64_t at = (key_row(p, w.s, j) * p.Hkv + w.head / p.group) * p.Dh;
-    load_row(k, f.k + at, p.Dh);
-    load_row(v, f.v + at, p.Dh);
+    load_row(k, f.k, at, p.Dh);
+    load_row(v, f.v, at, p.Dh);
     const float score = p.scale * dot(q, k), top = fmaxf(most, score), fade = expf(most - top),
                 weight = expf(score - top);
 #pragma unroll

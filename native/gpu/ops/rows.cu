@@ -36,6 +36,16 @@ TEMPER_DEVICE void copy_row(const RowCopy& c, int64_t to, int64_t from) {
   }
 }
 
+// The same from f32 to bf16; `vectors` counts groups of W elements.
+template <int W>
+TEMPER_DEVICE void round_row(const RowCopy& c, int64_t to, int64_t from) {
+  uint16_t* dst = static_cast<uint16_t*>(c.dst) + to * c.vectors * W;
+  const float* src = static_cast<const float*>(c.src) + from * c.vectors * W;
+  const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
+  for (int64_t v = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; v < c.vectors; v += step)
+    store<W>(dst + v * W, load<W>(src + v * W));
+}
+
 template <class V>
 __global__ void __launch_bounds__(kThreads) gather_kernel(RowCopy c) {
   wait_for_previous();
@@ -49,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(RowCopy c) {
 
 // Two sources for one row would race. `seen` is a zeroed bit for each row of dst, or null: then earlier row numbers are
 // compared.
-template <class V>
+template <class Move>
 __global__ void __launch_bounds__(kThreads) scatter_kernel(RowCopy c, uint32_t* seen) {
   wait_for_previous();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -66,8 +76,17 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(RowCopy c, uint32_t* 
     }
     if (repeated) report_fault(c.fault, FaultCode::repeated_row, "scatter_rows", "rows", i, row, c.limit);
   }
-  copy_row<V>(c, row, i);
+  Move::row(c, row, i);
 }
+
+template <class V>
+struct Copied {
+  TEMPER_DEVICE static void row(const RowCopy& c, int64_t to, int64_t from) { copy_row<V>(c, to, from); }
+};
+template <int W>
+struct Rounded {
+  TEMPER_DEVICE static void row(const RowCopy& c, int64_t to, int64_t from) { round_row<W>(c, to, from); }
+};
 
 template <int W>
 __global__ void __launch_bounds__(kThreads) add_kernel(float* dst, const float* src, int64_t n) {
@@ -165,12 +184,19 @@ void scatter_rows(TensorRef dst, TensorRef src, TensorRef rows) {
   const int64_t count = rows->numel();
   Workspace<uint32_t> seen(count > kPairwise ? static_cast<size_t>(blocks_for(dst->rows(), 32)) : 0);
   if (count > kPairwise) fill_from(seen.data(), uint32_t{0}, 0, static_cast<int64_t>(seen.size()));
+  const auto run = [&](auto kernel, int64_t vectors) {
+    const RowLaunch l = shape_of(count, vectors);
+    launch(kernel, l.grid, l.block, 0,
+           RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, fault()}, seen.data());
+  };
+  if (dst->dtype != src->dtype)  // f32 to bf16
+    return with_width(dst->width() % 4 == 0 && aligned(16, {src->data}) && aligned(8, {dst->data}), [&](auto width) {
+      constexpr int W = decltype(width)::value;
+      run(scatter_kernel<Rounded<W>>, dst->width() / W);
+    });
   with_unit(bytes, dst->data, src->data, [&](auto unit) {
     using V = decltype(unit);
-    const int64_t vectors = static_cast<int64_t>(bytes / sizeof(V));
-    const RowLaunch l = shape_of(count, vectors);
-    launch(scatter_kernel<V>, l.grid, l.block, 0,
-           RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, fault()}, seen.data());
+    run(scatter_kernel<Copied<V>>, static_cast<int64_t>(bytes / sizeof(V)));
   });
 }
 

@@ -17,7 +17,7 @@ struct TemperOps {
   int (*linear_q8_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision, int64_t by_row);
   int (*lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*linear_cross_entropy)(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets, TensorRef weights, int64_t precision);
-  int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, int64_t ring, double scale, int64_t precision);
+  int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, TensorRef pages, int64_t window, int64_t ring, int64_t page, double scale, int64_t precision);
   int (*attention_bwd)(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t precision);
   int (*topk_fwd)(TensorRef weights, TensorRef ids, TensorRef logits);
   int (*topk_bwd)(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRef ids);
@@ -117,8 +117,9 @@ struct TemperOps {
     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S]<V weights:f32[S]?" \
     " precision:int{0,1}", none) \
   X(attention_fwd, \
-    "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1]/T" \
-    " k_start:i32[B] k_len:i32[B] window:int[0,] ring:int[0,] scale:num[,] precision:int{0,1}", attention) \
+    "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:wf[S,Hkv,Dh] v:wf[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1]/T" \
+    " k_start:i32[B]? k_len:i32[B] pages:i32[B,M]? window:int[0,] ring:int[0,] page:int[0,1073741824] scale:num[,]" \
+    " precision:int{0,1}", attention_fwd) \
   X(attention_bwd, \
     "=dq:f32[T,H,Dh] =dk:f32[S,Hkv,Dh] =dv:f32[S,Hkv,Dh] =dsinks:f32[H]? dout:f32[T,H,Dh] q:f32[T,H,Dh]" \
     " k:f32[S,Hkv,Dh] v:f32[S,Hkv,Dh] o:f32[T,H,Dh] lse:f32[T,H] sinks:wf[H]? q_start:i32[B+1]/T k_start:i32[B]" \
@@ -156,7 +157,7 @@ struct TemperOps {
   X(gather_rows, \
     "=dst:any[n,...w] src:any[m,...w] rows:i32[n]<m", same_dtype) \
   X(scatter_rows, \
-    "=dst:any[m,...w] src:any[n,...w] rows:i32[n]<m", same_dtype) \
+    "=dst:any[m,...w] src:any[n,...w] rows:i32[n]<m", scatter_rows) \
   X(add, \
     "=dst:f32[...s] src:f32[...s]", none) \
   X(cast, \
@@ -444,7 +445,7 @@ struct linear_cross_entropy {
   }
 };
 struct attention_fwd {
-  enum At : int { at_o, at_lse, at_q, at_k, at_v, at_sinks, at_q_start, at_k_start, at_k_len, at_window, at_ring, at_scale, at_precision };
+  enum At : int { at_o, at_lse, at_q, at_k, at_v, at_sinks, at_q_start, at_k_start, at_k_len, at_pages, at_window, at_ring, at_page, at_scale, at_precision };
   TensorRef o;
   TensorRef lse;
   TensorRef q;
@@ -454,12 +455,14 @@ struct attention_fwd {
   TensorRef q_start;
   TensorRef k_start;
   TensorRef k_len;
+  TensorRef pages;
   int64_t window;
   int64_t ring;
+  int64_t page;
   double scale;
   int64_t precision;
   static attention_fwd of(const TensorRef* t, const double* n) {
-    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10]), n[11], static_cast<int64_t>(n[12])};
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], static_cast<int64_t>(n[10]), static_cast<int64_t>(n[11]), static_cast<int64_t>(n[12]), n[13], static_cast<int64_t>(n[14])};
   }
   template <class F>
   void each_tensor(F&& f) const {
@@ -472,6 +475,7 @@ struct attention_fwd {
     f(q_start);
     f(k_start);
     f(k_len);
+    f(pages);
   }
 };
 struct attention_bwd {

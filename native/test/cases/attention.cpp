@@ -51,8 +51,8 @@ struct RoundedSum {
   double error() const { return kBf16Unit * std::fmin(all, 4 * std::sqrt(squares)); }
 };
 
-// o, lse?, q, k, v, sinks?, q_start, k_start, k_len, window, ring, scale, precision. Each sequence's keys take
-// `capacity` rows of k (0: as many as it has).
+// o, lse?, q, k, v, sinks?, q_start, k_start, k_len, pages, window, ring, page, scale, precision. Each sequence's keys
+// take as many rows of k as it has, or as the ring has.
 Values forward_args(const Sequences& s, Heads h, double window, double ring, const Value& sinks, int precision,
                     double spread = 1, double scale = 0) {
   const int64_t B = static_cast<int64_t>(s.queries.size()), T = total(s.queries);
@@ -73,10 +73,53 @@ Values forward_args(const Sequences& s, Heads h, double window, double ring, con
           starts(s.queries),
           values_i32({B}, k_start),
           values_i32({B}, k_len),
+          nullptr,
           window,
           ring,
+          0,
           scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(h.Dh)),
           precision};
+}
+
+std::vector<int32_t> list(const Value& x) { return {x.i32(), x.i32() + x.numel()}; }
+// The same call with its keys in pages, as bf16 where wanted; and back, as f32 in rows of their own.
+Values paged(Values a, int64_t page, DType dtype) {
+  const Paged p = in_pages(a[3], a[4], list(a[7]), list(a[8]), page, dtype);
+  a[3] = p.k;
+  a[4] = p.v;
+  a[7] = nullptr;
+  a[9] = p.pages;
+  a[12] = page;
+  return a;
+}
+Values unpaged(Values a) {
+  if (a[3].tensor.dtype == DType::f32 && !a[9].is_tensor()) return a;
+  const auto page = static_cast<int64_t>(a[12].number);
+  const int64_t width = a[3].tensor.shape[1] * a[3].tensor.shape[2], B = a[8].numel();
+  std::vector<int32_t> starts;
+  int64_t rows = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    starts.push_back(static_cast<int32_t>(rows));
+    rows += a[8].i32()[b];
+  }
+  if (!a[9].is_tensor()) rows = a[3].tensor.shape[0];
+  for (size_t i : {3, 4}) {
+    Value line(DType::f32, {rows, a[i].tensor.shape[1], a[i].tensor.shape[2]}, Role::in);
+    const auto copy = [&](int64_t to, int64_t from) {
+      for (int64_t d = 0; d < width; ++d) line.set(to * width + d, a[i].at(from * width + d));
+    };
+    if (!a[9].is_tensor())
+      for (int64_t r = 0; r < rows; ++r) copy(r, r);
+    else
+      for (int64_t b = 0; b < B; ++b)
+        for (int64_t j = 0; j < a[8].i32()[b]; ++j)
+          copy(starts[static_cast<size_t>(b)] + j, a[9].i32()[b * a[9].tensor.shape[1] + j / page] * page + j % page);
+    a[i] = line;
+  }
+  if (a[9].is_tensor()) a[7] = values_i32({B}, starts);
+  a[9] = nullptr;
+  a[12] = 0;
+  return a;
 }
 
 // Calls visit(b, t, h, p, first, row_of) for every query and head.
@@ -121,8 +164,8 @@ QueryError query_error(const Value& q, const Value& k, int64_t t, int64_t h, int
 void add_forward_bound(const Values& a, const Value& lse, bool bf16, Tolerance& tol) {
   const Value &q = a[2], &k = a[3], &v = a[4];
   const int64_t H = q.tensor.shape[1], Hkv = k.tensor.shape[1], Dh = q.tensor.shape[2];
-  const double scale = a[11].number;
-  each_query(a, a[6], &a[7], &a[8], static_cast<int64_t>(a[9].number), static_cast<int64_t>(a[10].number), H,
+  const double scale = a[13].number;
+  each_query(a, a[6], &a[7], &a[8], static_cast<int64_t>(a[10].number), static_cast<int64_t>(a[11].number), H,
              [&](int64_t t, int64_t h, int64_t p, int64_t first, auto row) {
                const double log_sum = lse.at(t * H + h);
                const QueryError e = query_error(q, k, t, h, p, first, row, scale, log_sum);
@@ -145,14 +188,15 @@ void add_forward_bound(const Values& a, const Value& lse, bool bf16, Tolerance& 
              });
 }
 
-void forward_bound(const Case&, const Values& a, const Values&, Tolerance& tol) {
+void forward_bound(const Case&, const Values& given, const Values&, Tolerance& tol) {
+  const Values a = unpaged(given);
   Values full = a;  // lse is needed even where the case leaves it out
   full[1] = out({a[2].tensor.shape[0], a[2].tensor.shape[1]});
   const Values want = run_reference("attention_fwd", full);
   for (size_t i : {0, 1})
     if (a[i].is_tensor()) tol[i].assign(static_cast<size_t>(a[i].numel()), 0.0);
   add_forward_bound(a, want[1], false, tol);
-  if (a[12].number == 0) return;
+  if (a[14].number == 0) return;
   for (size_t i : {2, 3, 4}) full[i] = rounded(full[i]);
   const Values other = run_reference("attention_fwd", full);
   for (size_t i : {0, 1})
@@ -263,9 +307,9 @@ Values backward_args(const Values& after, const Value& dout, bool with_dsinks) {
               after[6],
               after[7],
               after[8],
-              after[9].number,
-              after[11].number,
-              after[12].number};
+              after[10].number,
+              after[13].number,
+              after[14].number};
   for (Value& v : a)
     if (v.is_tensor() && &v > &a[3]) v.role = Role::in;
   return a;
@@ -361,6 +405,37 @@ const Suite suite{[](Registry& r) {
           none);
   serving("many queries over a ring", {{40, 30}, {100, 0}}, {4, 2, 8}, 20, 64, smooth({4}, 4));
 
+  // The same over pages, and keys and values in bf16 in any layout.
+  const auto cached = [&](const std::string& name, const Sequences& s, Heads h, double window, double ring,
+                          int64_t page, DType dtype) {
+    for (int precision : {0, 1}) {
+      Values a = forward_args(s, h, window, ring, smooth({h.H}, 4), precision);
+      if (page > 0) {
+        a = paged(a, page, dtype);
+      } else if (dtype == DType::bf16) {
+        a[3] = smooth({a[3].tensor.shape[0], h.Hkv, h.Dh}, 2, 1, dtype);
+        a[4] = floats({a[4].tensor.shape[0], h.Hkv, h.Dh}, 3, 1, dtype);
+      }
+      const std::string how =
+          (page > 0 ? ", pages of " + std::to_string(page) : "") + (dtype == DType::bf16 ? ", bf16 keys" : "");
+      r.check({.op = "attention_fwd", .name = name_at(name + how, precision), .args = a, .bound = forward_bound});
+    }
+  };
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (int64_t page : {64, 128}) {
+      cached("decode", {{1, 1, 1}, {0, 300, 77}}, {8, 2, 16}, 0, 0, page, dtype);
+      cached("decode, one sequence idle", {{1, 0, 2}, {70, 500, 3}}, {24, 1, 8}, 0, 0, page, dtype);
+      cached("decode of odd heads", {{2}, {130}}, {3, 1, 7}, 0, 0, page, dtype);
+      cached("prefill on a cache", {{40, 3}, {100, 64}}, {4, 4, 8}, 0, 0, page, dtype);
+      cached("prefill on a cache, window 100", {{70, 3}, {100, 264}}, {4, 2, 20}, 100, 0, page, dtype);
+      cached("heads of width 80", {{5, 9}, {100, 3}}, {4, 2, 80}, 0, 0, page, dtype);
+    }
+    cached("gpt-oss decode over 1000", {{1, 2}, {1000, 129}}, {16, 2, 64}, 0, 0, 64, dtype);
+    cached("gpt-oss prefill", {{140}, {90}}, {16, 2, 64}, 0, 0, 64, dtype);
+  }
+  cached("in a line", {{1, 30}, {300, 40}}, {8, 2, 16}, 0, 0, 0, DType::bf16);
+  cached("in a ring", {{1, 1}, {300, 40}}, {8, 2, 16}, 50, 64, 0, DType::bf16);
+
   const auto bad = [&](const std::string& name, const std::function<void(Values&)>& change) {
     Values a = forward_args({{3, 2}, {4, 0}}, small, 0, 0, none, 0);
     change(a);
@@ -373,8 +448,18 @@ const Suite suite{[](Registry& r) {
   bad("keys beyond k", [](Values& a) { a[8] = values_i32({2}, {7, 3}); });
   bad("negative k_start", [](Values& a) { a[7] = values_i32({2}, {-1, 7}); });
   bad("ring shorter than the view", [](Values& a) {
-    a[10] = Value(4.0);
+    a[11] = Value(4.0);
     a[7] = values_i32({2}, {0, 4});
+  });
+  for (int32_t page : {-1, 3, 2147483647})  // of the 3 there are
+    for (int64_t at : {0, 1})
+      bad("page " + std::to_string(page) + " of sequence " + std::to_string(at), [=](Values& a) {
+        a = paged(a, 64, DType::f32);
+        a[9].set(at, page);
+      });
+  bad("more keys than pages", [](Values& a) {
+    a = paged(a, 64, DType::f32);
+    a[8] = values_i32({2}, {65, 2});
   });
   const Values b = backward_args(run_reference("attention_fwd", forward_args({{3, 2}, {4, 0}}, small, 0, 0, none, 0)),
                                  floats({5, 4, 6}, 8), false);
@@ -431,7 +516,7 @@ const Suite suite{[](Registry& r) {
 // Arguments that a kernel with a wrong mask or without the sink would seem to have been given.
 std::vector<std::pair<std::string, Values>> mistakes(const Case& c) {
   const bool forward = c.op == "attention_fwd";
-  const size_t sinks = 5, k_len = forward ? 8 : 13, window = forward ? 9 : 14;
+  const size_t sinks = 5, k_len = forward ? 8 : 13, window = forward ? 10 : 14;
   std::vector<std::pair<std::string, Values>> all;
   const auto add = [&](const std::string& name, const std::function<void(Values&)>& change) {
     Values a = c.args;

@@ -27,6 +27,12 @@ Value around_every_bf16() {
     }
   return v;
 }
+Value around_every_bf16_rows() {
+  Value v(DType::f32, {4032, 65}, Role::in);
+  const Value all = around_every_bf16();
+  std::copy_n(all.bytes.begin(), v.bytes.size(), v.bytes.begin());
+  return v;
+}
 Value distinct(int64_t n, int64_t limit) {
   Value v(DType::i32, {n}, Role::in);
   // 7 shares no factor with the limits used
@@ -55,6 +61,13 @@ const Suite suite{[](Registry& r) {
   r.check({.op = "gather_rows",
            .name = "i32 scalars",
            .args = {out({4}, DType::i32), values_i32({3}, {5, -6, 7}), values_i32({4}, {2, 2, 0, 1})}});
+  for (int64_t D : {1, 5, 576, 2880})
+    r.check({.op = "scatter_rows",
+             .name = "rows of " + std::to_string(D) + " rounded to bf16",
+             .args = {update(floats({13, D}, 1, 1, DType::bf16)), floats({9, D}, 3), distinct(9, 13)}});
+  r.check({.op = "scatter_rows",
+           .name = "around every bf16",
+           .args = {update(floats({4096, 65}, 1, 1, DType::bf16)), around_every_bf16_rows(), distinct(4032, 4096)}});
   r.check({.op = "scatter_rows",
            .name = "one",
            .args = {update(floats({1, 1}, 1)), floats({1, 1}, 3), values_i32({1}, {0})}});

@@ -42,12 +42,44 @@ Values call(const Backend& backend, const std::string& op, Values args) {
 struct Batch {
   std::vector<int32_t> q_start, k_start, k_len;
 };
+// The call's o. Over pages it must have the same bits; so must keys of bf16 where they are rounded anyway.
 Value attend(const Backend& backend, const Value& q, const Value& k, const Value& v, const Value& sinks, const Batch& b,
-             int64_t window, int64_t ring, int precision) {
+             int64_t window, int64_t ring, int precision, Tally& tally) {
   const int64_t B = static_cast<int64_t>(b.k_len.size());
-  return call(backend, "attention_fwd",
-              {out({q.tensor.shape[0], kHeads, kWidth}), nullptr, q, k, v, sinks, values_i32({B + 1}, b.q_start),
-               values_i32({B}, b.k_start), values_i32({B}, b.k_len), window, ring, 0.2, precision})[0];
+  const Values args = {out({q.tensor.shape[0], kHeads, kWidth}),
+                       nullptr,
+                       q,
+                       k,
+                       v,
+                       sinks,
+                       values_i32({B + 1}, b.q_start),
+                       values_i32({B}, b.k_start),
+                       values_i32({B}, b.k_len),
+                       nullptr,
+                       window,
+                       ring,
+                       0,
+                       0.2,
+                       precision};
+  const Value o = call(backend, "attention_fwd", args)[0];
+  if (ring > 0) return o;
+  const auto over_pages = [&](int64_t page, DType dtype) {
+    Values a = args;
+    const Paged p = in_pages(k, v, b.k_start, b.k_len, page, dtype);
+    a[3] = p.k;
+    a[4] = p.v;
+    a[7] = nullptr;
+    a[9] = p.pages;
+    a[12] = page;
+    return call(backend, "attention_fwd", std::move(a))[0].bytes;
+  };
+  const std::string where = backend.name + " attention, precision " + std::to_string(precision) + ", " +
+                            std::to_string(q.tensor.shape[0]) + " queries, window " + std::to_string(window) + ": ";
+  for (int64_t page : {64, 128})
+    report(tally, over_pages(page, DType::f32) == o.bytes, where + "other bits over pages of " + std::to_string(page));
+  report(tally, (over_pages(64, DType::bf16) == o.bytes) == (precision == 1),
+         where + "keys in bf16 have " + (precision ? "other bits than rounded ones" : "the bits of f32"));
+  return o;
 }
 
 void check_bits(const Backend& backend, int precision, Tally& tally) {
@@ -56,13 +88,13 @@ void check_bits(const Backend& backend, int precision, Tally& tally) {
   for (int64_t window : {int64_t{0}, int64_t{70}}) {
     const std::string where =
         backend.name + " attention, precision " + std::to_string(precision) + ", window " + std::to_string(window);
-    const Value whole = attend(backend, q, k, v, sinks, {{0, kTokens}, {0}, {kTokens}}, window, 0, precision);
+    const Value whole = attend(backend, q, k, v, sinks, {{0, kTokens}, {0}, {kTokens}}, window, 0, precision, tally);
     const auto same = [&](const Value& got, int64_t begin, int64_t end, const std::string& what) {
       report(tally, got.bytes == slice(whole, begin, end).bytes, where + ": " + what + " has other bits");
     };
     for (int32_t t : {0, 63, 64, 127, 200, 255, 256, 449}) {
-      same(attend(backend, slice(q, t, t + 1), k, v, sinks, {{0, 1}, {0}, {t + 1}}, window, 0, precision), t, t + 1,
-           "token " + std::to_string(t) + " decoded alone");
+      same(attend(backend, slice(q, t, t + 1), k, v, sinks, {{0, 1}, {0}, {t + 1}}, window, 0, precision, tally), t,
+           t + 1, "token " + std::to_string(t) + " decoded alone");
       if (window == 0) continue;
       Value ring_k(DType::f32, {window, kKvHeads, kWidth}, Role::in), ring_v = ring_k;
       for (int64_t j = 0; j <= t; ++j)
@@ -70,14 +102,14 @@ void check_bits(const Backend& backend, int precision, Tally& tally) {
           ring_k.set(j % window * kKvHeads * kWidth + d, k.at(j * kKvHeads * kWidth + d));
           ring_v.set(j % window * kKvHeads * kWidth + d, v.at(j * kKvHeads * kWidth + d));
         }
-      same(
-          attend(backend, slice(q, t, t + 1), ring_k, ring_v, sinks, {{0, 1}, {0}, {t + 1}}, window, window, precision),
-          t, t + 1, "token " + std::to_string(t) + " over a ring");
+      same(attend(backend, slice(q, t, t + 1), ring_k, ring_v, sinks, {{0, 1}, {0}, {t + 1}}, window, window, precision,
+                  tally),
+           t, t + 1, "token " + std::to_string(t) + " over a ring");
     }
-    same(attend(backend, slice(q, 437, 450), k, v, sinks, {{0, 13}, {0}, {kTokens}}, window, 0, precision), 437, 450,
-         "a few queries at the end");
-    same(attend(backend, slice(q, 190, 450), k, v, sinks, {{0, 260}, {0}, {kTokens}}, window, 0, precision), 190, 450,
-         "a second part of a prompt");
+    same(attend(backend, slice(q, 437, 450), k, v, sinks, {{0, 13}, {0}, {kTokens}}, window, 0, precision, tally), 437,
+         450, "a few queries at the end");
+    same(attend(backend, slice(q, 190, 450), k, v, sinks, {{0, 260}, {0}, {kTokens}}, window, 0, precision, tally), 190,
+         450, "a second part of a prompt");
     // Three sequences over the same keys, decoded together: more blocks than there are slots for, so one of them is
     // taken in one run.
     Value three(DType::f32, {3, kHeads, kWidth}, Role::in);
@@ -87,18 +119,18 @@ void check_bits(const Backend& backend, int precision, Tally& tally) {
       std::memcpy(three.bytes.data() + i * one.bytes.size(), one.bytes.data(), one.bytes.size());
     }
     const Value together =
-        attend(backend, three, k, v, sinks, {{0, 1, 2, 3}, {0, 0, 0}, {450, 301, 441}}, window, 0, precision);
+        attend(backend, three, k, v, sinks, {{0, 1, 2, 3}, {0, 0, 0}, {450, 301, 441}}, window, 0, precision, tally);
     for (int64_t i = 0; i < 3; ++i)
       report(tally,
              slice(together, i, i + 1).bytes ==
                  slice(whole, last[static_cast<size_t>(i)], last[static_cast<size_t>(i)] + 1).bytes,
              where + ": a batch of three decodes other bits");
-    const Value packed =
-        attend(backend, q, k, v, sinks, {{0, 150, kTokens}, {0, 150}, {150, kTokens - 150}}, window, 0, precision);
+    const Value packed = attend(backend, q, k, v, sinks, {{0, 150, kTokens}, {0, 150}, {150, kTokens - 150}}, window, 0,
+                                precision, tally);
     report(tally, slice(packed, 0, 150).bytes == slice(whole, 0, 150).bytes,
            where + ": a packed sequence has other bits");
     const Value alone = attend(backend, slice(q, 150, kTokens), slice(k, 150, kTokens), slice(v, 150, kTokens), sinks,
-                               {{0, kTokens - 150}, {0}, {kTokens - 150}}, window, 0, precision);
+                               {{0, kTokens - 150}, {0}, {kTokens - 150}}, window, 0, precision, tally);
     report(tally, slice(packed, 150, kTokens).bytes == alone.bytes,
            where + ": the second packed sequence sees the first");
   }
@@ -126,8 +158,10 @@ void check_rounding(const Backend& backend, Tally& tally) {
                             q_start,
                             k_start,
                             k_len,
+                            nullptr,
                             int64_t{100},
                             int64_t{0},
+                            0,
                             0.125,
                             0};
       Value o = run_reference("attention_fwd", plain)[0], lse = run_reference("attention_fwd", plain)[1];

@@ -1,6 +1,7 @@
 // A query's attention has the same bits wherever it is computed: in one pass over the sequence (training), in a packed
 // batch, or token by token over cached keys, in rows of their own or in a ring (serving). And the CPU computes in f32
 // at either precision.
+#include "cpu/host/bf16.h"
 #include "cpu/host/isa.h"
 #include "cpu/ops.h"
 #include "temper/threads.h"
@@ -33,8 +34,9 @@ Values run(const std::string& op, Values args) {
   return args;
 }
 
+// The call's o. Over pages it must have the same bits, and keys of bf16 those of the same keys in f32.
 Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks, std::vector<int32_t> q_start,
-             std::vector<int32_t> k_start, std::vector<int32_t> k_len, int64_t window, int64_t ring) {
+             std::vector<int32_t> k_start, std::vector<int32_t> k_len, int64_t window, int64_t ring, Tally& tally) {
   const int64_t B = static_cast<int64_t>(k_len.size());
   Values args = {out({q.tensor.shape[0], q.tensor.shape[1], q.tensor.shape[2]}),
                  out({q.tensor.shape[0], q.tensor.shape[1]}),
@@ -45,11 +47,34 @@ Value attend(const Value& q, const Value& k, const Value& v, const Value& sinks,
                  values_i32({B + 1}, q_start),
                  values_i32({B}, k_start),
                  values_i32({B}, k_len),
+                 nullptr,
                  window,
                  ring,
+                 0,
                  0.2,
                  0};
-  return run("attention_fwd", std::move(args))[0];
+  const Value o = run("attention_fwd", args)[0];
+  if (ring > 0) return o;
+  const auto over_pages = [&](Values a, int64_t page, DType dtype) {
+    const Paged p = in_pages(a[3], a[4], k_start, k_len, page, dtype);
+    a[3] = p.k;
+    a[4] = p.v;
+    a[7] = nullptr;
+    a[9] = p.pages;
+    a[12] = page;
+    return run("attention_fwd", std::move(a))[0].bytes;
+  };
+  for (int64_t page : {64, 128})
+    report(tally, over_pages(args, page, DType::f32) == o.bytes,
+           "attention of " + std::to_string(q.tensor.shape[0]) + " queries, window " + std::to_string(window) +
+               ": other bits over pages of " + std::to_string(page));
+  const std::vector<uint8_t> narrow = over_pages(args, 64, DType::bf16);
+  for (size_t i : {3, 4})
+    for (int64_t at = 0; at < args[i].numel(); ++at) args[i].set(at, cpu::round_to_bf16(args[i].f32()[at]));
+  report(tally, run("attention_fwd", args)[0].bytes == narrow && narrow != o.bytes,
+         "attention of " + std::to_string(q.tensor.shape[0]) + " queries, window " + std::to_string(window) +
+             ": keys in bf16 give other bits than the same in f32");
+  return o;
 }
 
 void check_precisions(const std::string& isa, Tally& tally) {
@@ -82,9 +107,9 @@ void check_invariance(Tally& tally) {
     check_precisions(cpu::name_of(isa), tally);
     for (int64_t window : {int64_t{0}, int64_t{70}}) {
       const std::string where = std::string("attention, ") + cpu::name_of(isa) + ", window " + std::to_string(window);
-      const Value whole = attend(q, k, v, sinks, {0, kTokens}, {0}, {kTokens}, window, 0);
+      const Value whole = attend(q, k, v, sinks, {0, kTokens}, {0}, {kTokens}, window, 0, tally);
       for (int32_t t : {0, 1, 63, 64, 127, 128, 200, 209}) {
-        const Value one = attend(slice(q, t, t + 1), k, v, sinks, {0, 1}, {0}, {t + 1}, window, 0);
+        const Value one = attend(slice(q, t, t + 1), k, v, sinks, {0, 1}, {0}, {t + 1}, window, 0, tally);
         report(tally, one.bytes == slice(whole, t, t + 1).bytes,
                where + ": token " + std::to_string(t) + " alone has other bits than in its sequence");
         if (window == 0) continue;
@@ -94,16 +119,17 @@ void check_invariance(Tally& tally) {
             ring_k.set(j % window * kKvHeads * kWidth + d, k.at(j * kKvHeads * kWidth + d));
             ring_v.set(j % window * kKvHeads * kWidth + d, v.at(j * kKvHeads * kWidth + d));
           }
-        const Value ring = attend(slice(q, t, t + 1), ring_k, ring_v, sinks, {0, 1}, {0}, {t + 1}, window, window);
+        const Value ring =
+            attend(slice(q, t, t + 1), ring_k, ring_v, sinks, {0, 1}, {0}, {t + 1}, window, window, tally);
         report(tally, ring.bytes == one.bytes, where + ": token " + std::to_string(t) + " over a ring has other bits");
       }
-      const Value chunked = attend(slice(q, 90, 210), k, v, sinks, {0, 120}, {0}, {kTokens}, window, 0);
+      const Value chunked = attend(slice(q, 90, 210), k, v, sinks, {0, 120}, {0}, {kTokens}, window, 0, tally);
       report(tally, chunked.bytes == slice(whole, 90, 210).bytes, where + ": a second part of a prompt has other bits");
-      const Value packed = attend(q, k, v, sinks, {0, 150, kTokens}, {0, 150}, {150, kTokens - 150}, window, 0);
+      const Value packed = attend(q, k, v, sinks, {0, 150, kTokens}, {0, 150}, {150, kTokens - 150}, window, 0, tally);
       report(tally, slice(packed, 0, 150).bytes == slice(whole, 0, 150).bytes,
              where + ": a packed sequence has other bits");
       const Value alone = attend(slice(q, 150, kTokens), slice(k, 150, kTokens), slice(v, 150, kTokens), sinks,
-                                 {0, kTokens - 150}, {0}, {kTokens - 150}, window, 0);
+                                 {0, kTokens - 150}, {0}, {kTokens - 150}, window, 0, tally);
       report(tally, slice(packed, 150, kTokens).bytes == alone.bytes,
              where + ": the second packed sequence sees the first");
     }
@@ -116,7 +142,8 @@ void check_invariance(Tally& tally) {
       std::vector<Value> by_threads;
       for (int threads : {1, 2, 5}) {
         set_thread_count(threads);
-        by_threads.push_back(attend(lq, lk, lv, lsinks, {0, 3}, {0}, {static_cast<int32_t>(kLong)}, window, ring));
+        by_threads.push_back(
+            attend(lq, lk, lv, lsinks, {0, 3}, {0}, {static_cast<int32_t>(kLong)}, window, ring, tally));
       }
       set_thread_count(2);
       for (size_t i : {1, 2})

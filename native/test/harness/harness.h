@@ -58,6 +58,13 @@ Value bytes_u8(const Shape& shape, uint64_t seed, int low = 0, int high = 255);
 Value out(const Shape& shape, DType dtype = DType::f32);
 Value out_alias(const Shape& shape, int argument);
 Value update(Value initial);
+// Keys [S,Hkv,Dh] whose sequence b lies in rows k_start[b]… laid out in pages as attention_fwd reads them: pages in
+// falling order, one for sequences that begin in the same row, NaN where no key is.
+struct Paged {
+  Value k, v, pages;
+};
+Paged in_pages(const Value& k, const Value& v, const std::vector<int32_t>& k_start, const std::vector<int32_t>& k_len,
+               int64_t page, DType dtype = DType::f32);
 uint64_t random_bits(uint64_t seed, uint64_t i);
 double random_unit(uint64_t seed, uint64_t i);  // [0, 1)
 

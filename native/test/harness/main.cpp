@@ -30,11 +30,13 @@ int main(int argc, char** argv) {
       }
       check_cases(cpu_backend(quick), quick, filter, tally);
       check_gradients(filter, tally);
-      if (filter.empty() || filter == "attention") check_attention_tolerances(tally);
+      if (filter.empty() || filter == "attention") {
+        check_attention_tolerances(tally);
+        check_invariance(tally);
+      }
       if (filter.empty() || filter == "few_rows") check_few_rows(cpu_backend(quick), tally);
       if (filter.empty()) {
         check_numeric(tally);
-        check_invariance(tally);
         check_core(tally);
         check_paths(tally);
         check_tokenizer(tally);

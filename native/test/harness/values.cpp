@@ -144,6 +144,35 @@ Value out_alias(const Shape& shape, int argument) {
   v.alias = argument;
   return v;
 }
+Paged in_pages(const Value& k, const Value& v, const std::vector<int32_t>& k_start, const std::vector<int32_t>& k_len,
+               int64_t page, DType dtype) {
+  const int64_t B = static_cast<int64_t>(k_len.size()), heads = k.tensor.shape[1], Dh = k.tensor.shape[2];
+  std::map<int64_t, std::pair<int64_t, int64_t>> pages;  // by the row they begin in: which one, how many keys
+  int64_t M = 1;
+  for (size_t b = 0; b < k_len.size(); ++b)
+    for (int64_t i = 0; i * page < k_len[b]; ++i) {
+      auto& of = pages.emplace(k_start[b] + i * page, std::pair<int64_t, int64_t>{0, 0}).first->second;
+      of.second = std::max(of.second, std::min(page, k_len[b] - i * page));
+      M = std::max(M, i + 1);
+    }
+  const int64_t count = static_cast<int64_t>(pages.size()) + 1;  // one more, that is nobody's
+  int64_t next = count;
+  for (auto& [row, of] : pages) of.first = --next;
+  const Shape shape{count * page, heads, Dh};
+  Paged p{Value(dtype, shape, Role::in), Value(dtype, shape, Role::in),
+          values_i32({B, M}, std::vector<int32_t>(static_cast<size_t>(B * M), -1))};
+  for (int64_t i = 0; i < p.k.numel(); ++i)
+    for (Value* x : {&p.k, &p.v}) x->set(i, NAN);
+  for (const auto& [row, of] : pages)
+    for (int64_t i = 0; i < of.second * heads * Dh; ++i) {
+      p.k.set(of.first * page * heads * Dh + i, k.at(row * heads * Dh + i));
+      p.v.set(of.first * page * heads * Dh + i, v.at(row * heads * Dh + i));
+    }
+  for (size_t b = 0; b < k_len.size(); ++b)
+    for (int64_t i = 0; i * page < k_len[b]; ++i)
+      p.pages.set(static_cast<int64_t>(b) * M + i, static_cast<double>(pages.at(k_start[b] + i * page).first));
+  return p;
+}
 Value update(Value initial) {
   initial.role = Role::update;
   return initial;
