@@ -14,6 +14,7 @@ struct Block {
   void* data = nullptr;
   bool alive = true;  // false once the owner was freed: views are stale from then on
   bool writable = true;
+  bool reserved = false;  // its memory is taken as commit_tensor says
   int users = 1;
   int handles = 1;  // the owner and its views; the record itself goes with the last of handles and users
   std::shared_ptr<const MappedFile> file;
@@ -102,6 +103,23 @@ Handle alloc_tensor(const void* env, const Tensor& shape, Category category, con
   block->place = place;
   block->memory = std::move(memory);
   return table().add(env, Held(block.release(), true, tensor));
+}
+
+Handle reserve_tensor(const void* env, const Tensor& shape, Category category) {
+  auto block = std::make_unique<Block>();
+  Tensor tensor = shape;
+  tensor.data = block->data = reserve(shape.bytes(), category);
+  block->reserved = true;
+  return table().add(env, Held(block.release(), true, tensor));
+}
+
+void commit_tensor(Handle handle, size_t bytes) {
+  const auto lock = table().lock();
+  const Held& held = find("commit", handle);
+  const Block* block = held.block();
+  require(block->reserved && bytes <= held.tensor.bytes(), "bad_argument", "commit: ", bytes, " bytes of a tensor of ",
+          held.tensor.bytes(), block->reserved ? "" : " that was not reserved");
+  commit(block->data, bytes);
 }
 
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape) {

@@ -23,6 +23,9 @@ class RecordedMemory;
 // On the device of that backend, or, null, on the host; there in the memory of a recording where one is given.
 Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place,
                     std::shared_ptr<RecordedMemory> memory);
+// Addresses on the host (temper/memory.h), of which commit_tensor says how much is in use.
+Handle reserve_tensor(const void* env, const Tensor& shape, Category category);
+void commit_tensor(Handle handle, size_t bytes);
 // Over bytes of the file from `offset`; written to only where the file is a scratch file.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.

@@ -31,6 +31,18 @@ Napi::Value alloc(const Napi::CallbackInfo& info) {
   return js_number(c.env(),
                    alloc_tensor(owner(c.env()), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
 }
+Napi::Value reserve_one(const Napi::CallbackInfo& info) {
+  Call c(info, "reserve", 3);
+  const Tensor shape = c.shape(0, 1);
+  const int64_t category = c.integer(2);
+  require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "reserve: category ",
+          category, ", wanted 0…5");
+  return js_number(c.env(), reserve_tensor(owner(c.env()), shape, static_cast<Category>(category)));
+}
+void commit_one(const Napi::CallbackInfo& info) {
+  Call c(info, "commit", 2);
+  commit_tensor(c.number(0), c.size(1));
+}
 void free_one(const Napi::CallbackInfo& info) { free_tensor(Call(info, "free", 1).number(0)); }
 Napi::Value view(const Napi::CallbackInfo& info) {
   Call c(info, "view", 3);
@@ -137,6 +149,8 @@ Napi::Value tensor_count(const Napi::CallbackInfo& info) {
 
 void define_tensors(Napi::Object exports) {
   define<alloc>(exports, "alloc");
+  define<reserve_one>(exports, "reserve");
+  define<commit_one>(exports, "commit");
   define<free_one>(exports, "free");
   define<view>(exports, "view");
   define<write>(exports, "write");

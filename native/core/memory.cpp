@@ -3,6 +3,8 @@
 // laid over kept pages of any size (arena.h), small ones are kept by size class.
 #include "temper/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -30,6 +32,8 @@ struct Header {
   size_t bytes;  // data bytes asked for
   int32_t category;
   bool in_arena;
+  char* mapping = nullptr;  // of a reserved block, which counts as `held` what is committed
+  size_t mapped = 0;        // bytes
 };
 static_assert(sizeof(Header) <= kAlign);
 
@@ -62,7 +66,7 @@ Header* make_block(State& s, size_t bytes) {
   if (kKeep && bytes >= kArenaFrom) {
     size_t held = Arena::page_multiple(bytes + kAlign);
     if (auto* h = static_cast<Header*>(s.arena.take(held))) {
-      *h = Header{held, 0, 0, true};
+      *h = Header{.held = held, .bytes = 0, .category = 0, .in_arena = true};
       return h;
     }
   }  // under a limit of the address space malloc may still have room
@@ -75,7 +79,7 @@ Header* make_block(State& s, size_t bytes) {
     return h;
   }
   auto* h = static_cast<Header*>(std::aligned_alloc(kAlign, held));
-  if (h) *h = Header{held, 0, 0, false};
+  if (h) *h = Header{.held = held, .bytes = 0, .category = 0, .in_arena = false};
   return h;
 }
 
@@ -89,6 +93,16 @@ void trim(State& s, size_t limit) noexcept {
     std::free(last->second);
     s.kept.erase(last);
   }
+}
+
+void count(State& s, int category, size_t bytes, size_t held) {
+  s.live[category] += bytes;
+  s.peak[category] = std::max(s.peak[category], s.live[category]);
+  s.total += bytes;
+  s.total_peak = std::max(s.total_peak, s.total);
+  s.held += held;
+  s.held_peak = std::max(s.held_peak, s.held);
+  trim(s, s.held_peak - s.held);  // before the new pages are touched
 }
 
 }  // namespace
@@ -109,15 +123,41 @@ void* allocate(size_t bytes, Category category) {
   }
   h->bytes = bytes;
   h->category = static_cast<int32_t>(category);
-  int c = h->category;
-  s.live[c] += bytes;
-  s.peak[c] = std::max(s.peak[c], s.live[c]);
-  s.total += bytes;
-  s.total_peak = std::max(s.total_peak, s.total);
-  s.held += h->held;
-  s.held_peak = std::max(s.held_peak, s.held);
-  trim(s, s.held_peak - s.held);  // before the new block's pages are touched
+  count(s, h->category, bytes, h->held);
   return reinterpret_cast<char*>(h) + kAlign;
+}
+
+void* reserve(size_t bytes, Category category) {
+  constexpr size_t kHuge = size_t{1} << 21;
+  require(bytes <= (size_t{1} << 46), "out_of_memory", "reserve: ", bytes,
+          " bytes asked for, more than any machine has; check the shape");
+  // huge pages only where the last one, half used, is little beside the rest
+  const bool huge = bytes >= 32 * kHuge;
+  const size_t align = huge ? kHuge : Arena::page_multiple(1), mapped = Arena::page_multiple(bytes + 2 * align);
+  void* p = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  require(p != MAP_FAILED, "out_of_memory", "reserve: the system has no addresses for ", bytes, " bytes of category ",
+          static_cast<int>(category), "; lower the context or the number of sequences");
+  // data begins at a multiple of `align`, the header stands before it
+  char* data = reinterpret_cast<char*>((reinterpret_cast<size_t>(p) + kAlign + align - 1) / align * align);
+  if (huge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish only
+  *reinterpret_cast<Header*>(data - kAlign) = Header{.held = 0,
+                                                     .bytes = 0,
+                                                     .category = static_cast<int32_t>(category),
+                                                     .in_arena = false,
+                                                     .mapping = static_cast<char*>(p),
+                                                     .mapped = mapped};
+  return data;
+}
+
+void commit(void* block, size_t bytes) {
+  auto* h = reinterpret_cast<Header*>(static_cast<char*>(block) - kAlign);
+  State& s = state();
+  std::lock_guard lock(s.mutex);
+  require(h->mapping && bytes <= h->mapped, "bad_argument", "commit: ", bytes, " bytes of a block of ", h->mapped);
+  if (bytes <= h->bytes) return;
+  const size_t more = bytes - h->bytes;
+  h->bytes = h->held = bytes;
+  count(s, h->category, more, more);
 }
 
 void release(void* block) noexcept {
@@ -128,6 +168,10 @@ void release(void* block) noexcept {
   s.live[h->category] -= h->bytes;
   s.total -= h->bytes;
   s.held -= h->held;
+  if (h->mapping) {
+    munmap(h->mapping, h->mapped);
+    return;
+  }
   if (h->in_arena) return s.arena.give(h);
   if (kKeep) {
     try {

@@ -17,6 +17,7 @@ export interface ModelOptions {
   readonly precision?: 'f32' | 'bf16';
   readonly denseDtype?: 'bf16' | 'q8';
   readonly denseCache?: boolean;
+  readonly kvDtype?: 'f32' | 'bf16';
   readonly context?: number;
 }
 export interface SamplingOptions {
@@ -50,7 +51,12 @@ export function addModelOptions(command: Command): Command {
         .choices(['bf16', 'q8'])
         .default('bf16'),
     )
-    .option('--dense-cache', 'with q8: keep the 8-bit weights beside the model and use them next time');
+    .option('--dense-cache', 'with q8: keep the 8-bit weights beside the model and use them next time')
+    .addOption(
+      new Option('--kv-dtype <t>', 'keys and values of full layers in f32, or rounded to bf16 in half the memory')
+        .choices(['f32', 'bf16'])
+        .default('f32'),
+    );
 }
 export function addSamplingOptions(command: Command): Command {
   return command
@@ -105,6 +111,7 @@ export async function openModel(options: ModelOptions, signal?: AbortSignal): Pr
       ...(options.precision === undefined ? {} : { precision: options.precision }),
       ...(options.denseDtype === undefined ? {} : { denseDtype: options.denseDtype }),
       ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
+      ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       ...(options.context === undefined ? {} : { contextTokens: options.context }),
     },
     signal,

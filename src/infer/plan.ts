@@ -14,6 +14,7 @@ export interface ServingPlanOptions {
   /** Sequences at once. */
   readonly sequences: number;
   readonly denseDtype?: 'bf16' | 'q8';
+  readonly kvDtype?: 'f32' | 'bf16';
   readonly precision?: 'f32' | 'bf16';
   /** Default: what the system has available. */
   readonly availableBytes?: number;
@@ -51,7 +52,9 @@ export function dryServing(dir: string, options: ServingPlanOptions): ServingPla
         precision: options.precision ?? 'bf16',
         slots: sequences,
         capacity: context,
+        ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       });
+      session.commitCache(); // sequences as long as they may be
       // Two pieces of a prompt (the second one meets full window rings), all sequences together until their step is
       // recorded, and a prompt beside what the recording keeps: no later step is larger.
       const prompt = new Int32Array(Math.max(1, Math.min(context - 3, 2 * DEFAULT_PREFILL_TOKENS)));
@@ -71,7 +74,7 @@ export function dryServing(dir: string, options: ServingPlanOptions): ServingPla
     { kv, weights, workspace, activations } = report.peak;
   const [largest, knob] =
     kv >= Math.max(weights, workspace + activations)
-      ? ['the keys and values are', 'a lower --context or --sequences']
+      ? ['the keys and values are', '--kv-dtype bf16, or a lower --context or --sequences']
       : weights >= workspace + activations
         ? ['the 8-bit weights are', '--dense-dtype bf16, or a folder of the model that can be written']
         : ['the workspace is', 'a smaller model'];

@@ -2,7 +2,7 @@
 import type { KvCache } from '../model/kv-cache.js';
 import type { ModelAdapter } from '../model/types.js';
 
-/** Shorter prefixes are not worth a copy. */
+/** Shorter prefixes are not worth a slot. */
 const MIN_PREFIX_TOKENS = 32;
 
 interface Prefix {
@@ -24,7 +24,7 @@ export class Prefixes {
     this.#free = [...slots];
   }
 
-  /** Copies the kept prefix tokens[0…length) into `slot`. @returns whether there is one */
+  /** Lets `slot` go on from the kept prefix tokens[0…length). @returns whether there is one */
   take(slot: number, tokens: Int32Array, length: number, adapter: ModelAdapter | null): boolean {
     const at = this.#kept.findIndex(
       (p) => p.adapter === adapter && p.tokens.length === length && p.tokens.every((t, i) => t === tokens[i]),
@@ -39,13 +39,24 @@ export class Prefixes {
   forget(adapter: ModelAdapter): void {
     for (const prefix of this.#kept.filter((p) => p.adapter === adapter)) {
       this.#kept.splice(this.#kept.indexOf(prefix), 1);
+      this.cache.reset(prefix.slot);
       this.#free.push(prefix.slot);
     }
   }
+  /** Gives the least recently used one's room back. @returns whether there was one */
+  drop(): boolean {
+    const prefix = this.#kept.shift();
+    if (!prefix) return false;
+    this.cache.reset(prefix.slot);
+    this.#free.push(prefix.slot);
+    return true;
+  }
   /** Keeps what `slot` holds: tokens[0…length). */
   keep(slot: number, tokens: Int32Array, length: number, adapter: ModelAdapter | null): void {
-    if (length < MIN_PREFIX_TOKENS) return;
-    const to = this.#free.pop() ?? this.#kept.shift()?.slot;
+    // The slot goes on in a page that is then shared: it needs another one.
+    if (length < MIN_PREFIX_TOKENS || this.cache.freePages < 1) return;
+    if (this.#free.length === 0) this.drop();
+    const to = this.#free.pop();
     if (to === undefined) return;
     this.cache.copy(slot, to);
     this.#kept.push({ slot: to, tokens: tokens.slice(0, length), adapter });

@@ -26,6 +26,13 @@ export interface EngineOptions {
   readonly denseDtype?: 'bf16' | 'q8';
   /** Keeps the 8-bit weights in a file beside the model, and uses it while it is of these weights. */
   readonly denseCache?: boolean;
+  /**
+   * What keys and values of full layers are kept in: bf16 halves the cache and rounds them to nearest even; on a GPU at
+   * precision bf16, which rounds them anyway, it changes no bit. Default f32.
+   */
+  readonly kvDtype?: 'f32' | 'bf16';
+  /** Tokens that the cache holds of all sequences together; default: enough for each to be as long as it may. */
+  readonly cacheTokens?: number;
   /** Sequences that run at once. */
   readonly slots?: number;
   /** Openings of conversations (system and developer messages) that are kept computed. */

@@ -114,6 +114,8 @@ export class Runner implements Disposable {
       slots: options.slots ?? DEFAULT_SLOTS,
       capacity: contextTokens,
       prefixes: options.prefixes ?? DEFAULT_PREFIXES,
+      ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
+      ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
     });
     return { session, contextTokens };
   }

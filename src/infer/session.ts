@@ -5,9 +5,11 @@
 // A sequence's bits are its own. The pieces of its prompt are cut at places that depend on it alone, and each is a pass
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
+import { NativeError } from '../base/errors.js';
 import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-step.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
+import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
@@ -36,6 +38,13 @@ export interface SessionOptions {
   readonly prefillTokens?: number;
   /** Shared prefixes that are kept, each in a slot of its own. */
   readonly prefixes?: number;
+  /**
+   * Tokens that the cache holds of all sequences and prefixes together; a sequence begins when there is room for all of
+   * it. Default: enough for each to be as long as it may.
+   */
+  readonly cacheTokens?: number;
+  /** What keys and values of full layers are kept in; bf16 halves them and rounds. Default f32. */
+  readonly kvDtype?: 'f32' | 'bf16';
   /** Decode steps are recorded once and launched whole. Default: true. */
   readonly graphs?: boolean;
 }
@@ -66,7 +75,10 @@ export class Session implements Disposable {
     this.capacity = options.capacity;
     this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
     const { slots, prefixes = 0 } = options;
-    this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model));
+    this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model), {
+      ...(options.cacheTokens === undefined ? {} : { pages: pagesFor(options.cacheTokens) }),
+      ...(options.kvDtype === undefined ? {} : { dtype: options.kvDtype }),
+    });
     this.#prefixes = new Prefixes(
       this.#cache,
       Array.from({ length: prefixes }, (_, i) => slots + i),
@@ -79,9 +91,18 @@ export class Session implements Disposable {
   /**
    * Queues a sequence.
    * @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens
+   * @throws {NativeError} cache_full: the cache is too small for it, even if nothing else ran
    */
   start(options: SequenceOptions): Sequence {
     checkSequence(options, this.capacity, this.model.config.vocab_size);
+    const pages = pagesFor(this.#mostTokens(options));
+    if (pages > this.#cache.pages)
+      throw new NativeError(
+        'cache_full',
+        `prompt and answer: ${pages} pages of ${PAGE_TOKENS} tokens, the cache has ${this.#cache.pages}; lower ` +
+          'maxTokens or make the cache larger',
+        { need: pages, limit: this.#cache.pages },
+      );
     const state: State = {
       options,
       adapter: options.adapter ?? null,
@@ -128,11 +149,25 @@ export class Session implements Disposable {
     return sampled;
   }
 
+  /** Pages of the cache: all of them, and those that nothing runs in and nobody was promised. */
+  get cachePages(): { readonly all: number; readonly free: number; readonly pageTokens: number } {
+    return { all: this.#cache.pages, free: this.#cache.freePages, pageTokens: PAGE_TOKENS };
+  }
+  /** Counts the whole cache as in use from now on. */
+  commitCache(): void {
+    this.#cache.commitAll();
+  }
+
+  /** Tokens of a sequence when it is over. */
+  #mostTokens({ tokens, maxTokens }: SequenceOptions): number {
+    return Math.min(tokens.length + maxTokens, this.capacity);
+  }
   #begin(state: State): boolean {
-    const slot = this.#free.pop();
+    const slot = this.#free.at(-1);
     if (slot === undefined) return false;
+    while (!this.#cache.promise(slot, this.#mostTokens(state.options))) if (!this.#prefixes.drop()) return false;
     state.slot = slot;
-    this.#cache.reset(slot);
+    this.#free.pop();
     return true;
   }
   /** Tokens that are shared with others. The last token is always run, as its row is what is sampled from. */
@@ -212,6 +247,7 @@ export class Session implements Disposable {
   }
   #release(state: State): void {
     this.#running.splice(this.#running.indexOf(state), 1);
+    this.#cache.reset(state.slot);
     this.#free.push(state.slot);
     state.slot = -1;
   }

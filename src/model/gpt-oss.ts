@@ -209,7 +209,8 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
   const { plan } = inputs;
   const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
   const chunks = cut.map(([from, to], index): Chunk => {
-    if (plan) return { index, from, to, qStart: plan.qStart, kStart: plan.full.kStart, kLen: plan.full.kLen, cos, sin };
+    if (plan)
+      return { index, from, to, qStart: plan.qStart, kStart: plan.window.kStart, kLen: plan.full.kLen, cos, sin };
     const qStart = [0],
       kStart: number[] = [],
       kLen: number[] = [];

@@ -1,10 +1,11 @@
-// Keys and values of running sequences. Full layers keep every token; window layers keep a ring of `sliding_window`
-// rows, token p in slot p mod window.
+// Keys and values of running sequences. Full layers keep every token, in pages (kv-pages.ts); window layers keep a ring
+// of `sliding_window` rows, token p in slot p mod window.
 import { NativeError } from '../base/errors.js';
 import { HOST } from '../native/backends.js';
 import { ops, type Precision } from '../native/ops.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
+import { PAGE_TOKENS, PageTable, pagesFor } from './kv-pages.js';
 import type { Batch } from './types.js';
 
 interface LayerCache {
@@ -16,7 +17,8 @@ export interface CachePlan {
   readonly scope: Scope;
   readonly batch: Batch;
   readonly qStart: Tensor;
-  readonly full: { readonly rows: Tensor; readonly kStart: Tensor; readonly kLen: Tensor };
+  /** Rows of the new keys, and the pages of all, i32 [B,M]. */
+  readonly full: { readonly rows: Tensor; readonly pages: Tensor; readonly kLen: Tensor };
   readonly window: WindowPlan;
 }
 type WindowPlan =
@@ -24,7 +26,8 @@ type WindowPlan =
   | { readonly kind: 'ring'; readonly rows: Tensor; readonly kStart: Tensor; readonly kLen: Tensor }
   /**
    * Longer pieces: the ring's last tokens and the new ones are laid out in a line first, attended there, then the
-   * newest go to the ring.
+   * newest go to the ring. A sequence's line begins at a multiple of PAGE_TOKENS of its keys: attention cuts its sums
+   * there, so that a token has the same bits in any piece.
    */
   | {
       readonly kind: 'line';
@@ -40,30 +43,48 @@ type WindowPlan =
 
 const i32 = (scope: Scope, values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values));
 
+export interface KvCacheOptions {
+  /** Pages of PAGE_TOKENS tokens of all sequences together; default: enough for each to be as long as it may. */
+  readonly pages?: number;
+  /** What keys and values of full layers are kept in; bf16 rounds them to nearest even. Default f32. */
+  readonly dtype?: 'f32' | 'bf16';
+}
+
 export class KvCache implements Disposable {
   readonly window: number;
+  readonly dtype: 'f32' | 'bf16';
   readonly #scope: Scope;
   readonly #layers: LayerCache[] = [];
   readonly #windows: number[];
-  readonly #lengths: Int32Array;
+  readonly #table: PageTable;
+  /** Pages whose memory is taken. */
+  #committed = 0;
   #closed = false;
 
-  /** @param sequences slots · @param capacity most tokens one slot can hold */
+  /**
+   * Memory for pages is taken as sequences grow on the host, all at once on a GPU; that of the rings at once.
+   * @param sequences slots · @param capacity most tokens one slot can hold
+   */
   constructor(
     readonly config: ModelConfig,
     readonly sequences: number,
     readonly capacity: number,
     readonly place: Place = HOST,
+    options: KvCacheOptions = {},
   ) {
+    this.dtype = options.dtype ?? 'f32';
     this.#scope = new Scope('kv', place);
-    this.#lengths = new Int32Array(sequences);
     this.#windows = Array.from({ length: config.num_hidden_layers }, (_, i) => layerWindow(config, i));
     this.window = Math.max(0, ...this.#windows);
+    this.#table = new PageTable(sequences, capacity, options.pages ?? sequences * pagesFor(capacity));
     const { num_key_value_heads: Hkv, head_dim: Dh } = config;
     try {
       for (const window of this.#windows) {
-        const shape = [sequences * (window || capacity), Hkv, Dh];
-        this.#layers.push({ k: this.#scope.zeros('f32', shape), v: this.#scope.zeros('f32', shape) });
+        const make = (): Tensor =>
+          window > 0
+            ? this.#scope.zeros('f32', [sequences * window, Hkv, Dh])
+            : this.#scope.reserved(this.dtype, [this.#table.limit * PAGE_TOKENS, Hkv, Dh]);
+        this.#layers.push({ k: make(), v: make() });
       }
     } catch (e) {
       this.close();
@@ -73,13 +94,53 @@ export class KvCache implements Disposable {
 
   /** Tokens held, per slot. */
   get lengths(): Int32Array {
-    return this.#lengths.slice();
+    return this.#table.lengths;
   }
   length(slot: number): number {
-    return this.#lengths[slot] ?? 0;
+    return this.#table.length(slot);
   }
+  /** Ends the slot's sequence: its pages are free where no other sequence reads them, and so is its promise. */
   reset(slot: number): void {
     this.truncate(slot, 0);
+  }
+
+  /** Pages that a sequence of so many tokens takes. */
+  pagesFor(tokens: number): number {
+    return pagesFor(tokens);
+  }
+  /** All pages, those in use, and those that are neither in use nor promised. */
+  get pages(): number {
+    return this.#table.limit;
+  }
+  get usedPages(): number {
+    return this.#table.used;
+  }
+  get freePages(): number {
+    return this.#table.free;
+  }
+  /**
+   * Keeps room for `slot` to grow to `tokens` tokens, until it is reset or truncated: no `cache_full` up to there.
+   * Pages that it shares count once. @returns false: there is none, nothing was kept
+   */
+  promise(slot: number, tokens: number): boolean {
+    return this.#table.promise(slot, tokens);
+  }
+  /** Bytes of a page, over all full layers. */
+  get pageBytes(): number {
+    const { num_key_value_heads: Hkv, head_dim: Dh } = this.config;
+    const layers = this.#windows.filter((window) => window === 0).length;
+    return 2 * layers * PAGE_TOKENS * Hkv * Dh * (this.dtype === 'bf16' ? 2 : 4);
+  }
+  /** Counts the memory of all pages as in use from now on, as when every sequence is as long as it may be. */
+  commitAll(): void {
+    this.#commit(this.#table.limit);
+  }
+  #commit(pages: number): void {
+    if (pages <= this.#committed) return;
+    this.#layers.forEach(({ k, v }, i) => {
+      if (this.#windows[i] === 0) for (const t of [k, v]) t.commit(pages * PAGE_TOKENS);
+    });
+    this.#committed = pages;
   }
 
   /**
@@ -101,30 +162,41 @@ export class KvCache implements Disposable {
           `${this.window}; reset it and prefill again, or copy() a prefix before going on`,
       );
     }
-    this.#lengths[slot] = length;
+    this.#table.cut(slot, length);
   }
 
   /**
    * Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and
-   * continued many times.
+   * continued many times. They share the pages; whoever goes on in a page that is not full gets a copy of it then.
+   * @throws {NativeError} cache_full: no page is left for that copy; `to` is then empty
    */
   copy(from: number, to: number): void {
-    using s = new Scope('workspace', this.place);
-    const held = this.length(from);
-    this.#layers.forEach(({ k, v }, i) => {
-      const stride = this.#windows[i] || this.capacity;
-      const n = Math.min(held, stride);
-      if (n === 0) return;
-      for (const t of [k, v])
-        ops.cast(t.slice(s, to * stride, to * stride + n), t.slice(s, from * stride, from * stride + n));
+    if (from === to) return;
+    this.#table.share(from, to);
+    this.#layers.forEach((layer, i) => {
+      const window = this.#windows[i] ?? 0;
+      if (window > 0) this.#copyRows(layer, from * window, to * window, Math.min(this.length(from), window));
     });
-    this.#lengths[to] = held;
+  }
+  #copyRows({ k, v }: LayerCache, from: number, to: number, rows: number): void {
+    if (rows === 0) return;
+    using s = new Scope('workspace', this.place);
+    for (const t of [k, v]) ops.cast(t.slice(s, to, to + rows), t.slice(s, from, from + rows));
+  }
+  /** Room for `tokens` tokens, in pages of its own where it writes. */
+  #grow(slot: number, tokens: number): void {
+    const copy = this.#table.grow(slot, tokens);
+    this.#commit(this.#table.touched);
+    if (!copy) return;
+    this.#layers.forEach((layer, i) => {
+      if (this.#windows[i] === 0) this.#copyRows(layer, copy.from * PAGE_TOKENS, copy.to * PAGE_TOKENS, copy.tokens);
+    });
   }
 
   /**
    * Lays out where a batch's keys and values go.
    * @throws {NativeError} bad_batch: positions do not continue their slots; cache_full: a slot would exceed its
-   * capacity
+   * capacity, or no page is left
    */
   plan(scope: Scope, batch: Batch): CachePlan {
     const { starts, positions } = batch;
@@ -137,7 +209,6 @@ export class KvCache implements Disposable {
         `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted distinct slots that exist`,
       );
     const fullRows: number[] = [],
-      kStart: number[] = [],
       kLen: number[] = [];
     const ringStart: number[] = [],
       ringRows: number[] = [],
@@ -154,32 +225,28 @@ export class KvCache implements Disposable {
       const from = starts[b] ?? 0,
         n = (starts[b + 1] ?? 0) - from,
         held = this.length(slot);
-      if (held + n > this.capacity)
-        throw new NativeError(
-          'cache_full',
-          `KvCache: slot ${slot} holds ${held} tokens and gets ${n} more, capacity is ` +
-            `${this.capacity}; make the cache larger or the text shorter`,
-        );
       if (positions[from] !== held)
         throw new NativeError(
           'bad_batch',
           `KvCache: sequence ${b} starts at position ${positions[from]}, its slot ${slot} holds ` +
             `${held} tokens; positions must go on where the slot stands`,
         );
+      this.#grow(slot, held + n);
       if (n !== 1) single = false;
-      kStart.push(slot * this.capacity);
       kLen.push(held + n);
       ringStart.push(slot * W);
-      const old = Math.min(held, Math.max(W - 1, 0));
+      const old = Math.min(held, Math.max(W - 1, 0)),
+        before = old > 0 ? (held - old) % PAGE_TOKENS : 0; // rows that no query sees
       lineStart.push(line);
-      lineLen.push(old + n);
+      lineLen.push(before + old + n);
+      line += before;
       for (let j = held - old; j < held; j++) {
         oldRows.push(slot * W + (j % (W || 1)));
         oldTo.push(line++);
       }
       for (let t = 0; t < n; t++) {
         const p = held + t;
-        fullRows.push(slot * this.capacity + p);
+        fullRows.push(this.#table.row(slot, p));
         newTo.push(line++);
         if (t >= n - W) {
           lastFrom.push(from + t);
@@ -188,12 +255,17 @@ export class KvCache implements Disposable {
         }
       }
     });
-    const kLenT = i32(scope, kLen);
+    const kLenT = i32(scope, kLen),
+      columns = single ? this.#table.perSequence : Math.max(1, ...kLen.map(pagesFor));
     return {
       scope,
       batch,
       qStart: scope.from(starts),
-      full: { rows: i32(scope, fullRows), kStart: i32(scope, kStart), kLen: kLenT },
+      full: {
+        rows: i32(scope, fullRows),
+        pages: scope.from(this.#table.table(slots, columns), [B, columns]),
+        kLen: kLenT,
+      },
       window: single
         ? { kind: 'ring', rows: i32(scope, ringRows), kStart: i32(scope, ringStart), kLen: kLenT }
         : {
@@ -228,7 +300,7 @@ export class KvCache implements Disposable {
     if (fresh.window.kind !== 'ring')
       throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
     plan.full.rows.copy(fresh.full.rows);
-    plan.full.kStart.copy(fresh.full.kStart);
+    plan.full.pages.copy(fresh.full.pages);
     plan.full.kLen.copy(fresh.full.kLen);
     plan.window.rows.copy(fresh.window.rows);
     plan.window.kStart.copy(fresh.window.kStart);
@@ -254,10 +326,26 @@ export class KvCache implements Disposable {
       window = this.#windows[layer] ?? 0;
     if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
     if (window === 0) {
-      const { rows, kStart, kLen } = plan.full;
+      const { rows, pages, kLen } = plan.full;
       ops.scatter_rows(cache.k, k, rows);
       ops.scatter_rows(cache.v, v, rows);
-      ops.attention_fwd(o, null, q, cache.k, cache.v, sinks, plan.qStart, kStart, kLen, null, 0, 0, 0, scale, precision);
+      ops.attention_fwd(
+        o,
+        null,
+        q,
+        cache.k,
+        cache.v,
+        sinks,
+        plan.qStart,
+        null,
+        kLen,
+        pages,
+        0,
+        0,
+        PAGE_TOKENS,
+        scale,
+        precision,
+      );
       return;
     }
     const w = plan.window;
@@ -328,7 +416,7 @@ export class KvCache implements Disposable {
     const { starts, slots } = plan.batch;
     for (let b = 0; b + 1 < starts.length; b++) {
       const slot = slots?.[b] ?? b;
-      this.#lengths[slot] = this.length(slot) + (starts[b + 1] ?? 0) - (starts[b] ?? 0);
+      this.#table.advance(slot, this.length(slot) + (starts[b + 1] ?? 0) - (starts[b] ?? 0));
     }
   }
 

@@ -30,6 +30,10 @@ interface Addon {
 
   /** `place` 0: host, 1: the open device. */
   alloc(dtype: number, shape: readonly number[], category: number, place: number): number;
+  /** Addresses on the host, zeros; counted is what `commit` says. */
+  reserve(dtype: number, shape: readonly number[], category: number): number;
+  /** The first `bytes` of a reserved tensor are in use. */
+  commit(handle: number, bytes: number): void;
   free(handle: number): void;
   view(handle: number, offset: number, shape: readonly number[]): number;
   write(handle: number, data: ArrayBufferView): void;

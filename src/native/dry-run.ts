@@ -27,7 +27,7 @@ export interface OpCall {
 interface Virtual {
   readonly shape: readonly number[];
   readonly dtype: number;
-  readonly bytes: number;
+  bytes: number;
   readonly category: number;
   readonly place: number;
   readonly offloaded?: number;
@@ -106,6 +106,15 @@ export function dryRun<T>(body: () => T): { readonly value: T; readonly report: 
       }
       piece.free = false;
       return add({ shape, dtype, bytes: 0, category, place, piece });
+    },
+    reserve: (dtype: number, shape: readonly number[], category: number) =>
+      add({ shape, dtype, bytes: 0, category, place: 0 }),
+    commit(handle: number, bytes: number) {
+      const v = tensors.get(handle);
+      if (!v || bytes <= v.bytes) return;
+      hold(v, bytes - v.bytes);
+      v.bytes = bytes;
+      note(0, v.place);
     },
     beginGraph(place: number, shared: number) {
       const other = graphs.get(shared);

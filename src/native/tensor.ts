@@ -56,6 +56,10 @@ export class Tensor {
     addon.copy(this.handle, from.handle);
     return this;
   }
+  /** Of a tensor of `Scope.reserved`: its first `rows` rows are in use from now on. @throws {NativeError} out_of_memory */
+  commit(rows: number): void {
+    if (this.place === 'cpu') addon.commit(this.handle, rows * (this.bytes / (this.rows || 1)));
+  }
   /** Copies out: f32 → Float32Array, i32 → Int32Array, u8 → Uint8Array, bf16 → Uint16Array of raw bits. */
   read(): Float32Array | Int32Array | Uint8Array | Uint16Array {
     const out =
@@ -113,6 +117,17 @@ export class Scope implements Disposable {
    */
   offloaded(folder: string, dtype: DType, shape: readonly number[]): Tensor {
     return this.adopt(new Tensor(addon.allocScratch(folder, DTYPES.indexOf(dtype), shape), dtype, shape));
+  }
+  /**
+   * New tensor of zeros that may stay mostly unused: on the host it has addresses, and memory only where it was written
+   * to; counted is what `Tensor.commit` says. On a GPU it is there, and counted, at once.
+   * @throws {NativeError} out_of_memory
+   */
+  reserved(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
+    if (this.place !== 'cpu') return this.zeros(dtype, shape, category);
+    return this.adopt(
+      new Tensor(addon.reserve(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category)), dtype, shape, this.place),
+    );
   }
   zeros(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
     const t = this.empty(dtype, shape, category);

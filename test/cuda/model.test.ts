@@ -18,6 +18,7 @@ import { ops } from '../../src/native/ops.js';
 import { type Place, Scope } from '../../src/native/tensor.js';
 import { prompt, tinyCheckpoint } from '../infer/tiny.js';
 import { pack } from '../model/golden.js';
+import { compareCaches } from '../model/plain-cache.js';
 import { distance } from './emulated.js';
 
 const { dir, config } = await tinyCheckpoint();
@@ -185,6 +186,15 @@ describe('a model on the device', () => {
       expect([...out.tokens]).toEqual([...(here[i]?.tokens ?? [])]);
       expect(distance(out.logprobs, here[i]?.logprobs ?? [])).toBeLessThan(1e-4);
     });
+  });
+  it('keeps keys in pages with the bits of a cache in lines', () => {
+    const done = compareCaches(models.cuda, { seed: 7, steps: 7, most: 100 });
+    expect(done).toMatchObject({ differ: -1, usedPages: 0 });
+    expect(done).toMatchObject({ passes: 6, forks: 1 }); // both go on in the page they shared
+  });
+  it('keeps keys in bf16 with the bits of f32, where products round them anyway', () => {
+    const options = { seed: 7, steps: 7, most: 100, precision: 'bf16', cache: { dtype: 'bf16' } } as const;
+    expect(compareCaches(models.cuda, { ...options, plainDtype: 'f32' }).differ).toBe(-1);
   });
 
   it('gives the same log-probabilities in training and in serving', () => {

@@ -35,6 +35,7 @@ test.each([
       model = denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint;
     {
       using session = new Session(model, { precision: 'bf16', slots: sequences, capacity: context });
+      session.commitCache(); // as if all sequences were as long as they may be at once
       const tokens = Int32Array.from({ length: context - 3 }, (_, i) => (i * 37) % 1000);
       for (let i = 0; i < sequences; i++) session.start({ tokens, maxTokens: 3, stop: new Set(), sampling: GREEDY });
       while (!session.idle) session.step();

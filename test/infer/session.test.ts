@@ -139,6 +139,29 @@ describe('Session', () => {
     expect(steps.slice(first + 3)).toEqual(Array.from({ length: 39 - first - 3 }, () => [stream]));
   });
 
+  it('a cache too small for all lets sequences wait, and answers as a large one does', () => {
+    const prompts = [100, 60, 130, 20, 90].map((n, i) => request(prompt(n, i), {}, { sharedTokens: n - 3 }));
+    using large = open();
+    const want = generateAll(large, prompts);
+    using session = open({ cacheTokens: 256, prefixes: 2 });
+    expect(session.cachePages).toEqual({ all: 4, free: 4, pageTokens: 64 });
+    const running = prompts.map((p) => session.start(p));
+    const got = running.map(() => [] as number[]);
+    let least = 4;
+    while (!session.idle) {
+      for (const { sequence, token } of session.step()) got[running.indexOf(sequence)]?.push(token);
+      least = Math.min(least, session.cachePages.free);
+    }
+    expect(got).toEqual(want.map((w) => [...w.tokens]));
+    expect(least).toBe(0);
+    expect(() => session.start(request(prompt(200), {}, { maxTokens: 100 }))).not.toThrow(); // 256 is the context
+    using narrow = open({ cacheTokens: 128 });
+    expect(() => narrow.start(request(prompt(100), {}, { maxTokens: 29 }))).toThrow(
+      expect.objectContaining({ code: 'cache_full', details: { need: 3, limit: 2 } }),
+    );
+    expect(narrow.idle).toBe(true);
+  });
+
   it('another seed samples another text, the same seed the same', () => {
     using session = open();
     const run = (seed: number): number[] => [

@@ -1,11 +1,14 @@
 // Cached forward against uncached: prefill, several turns, decode, batches of sequences at different lengths.
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, scoreTokens } from '../../src/model/gpt-oss.js';
 import { KvCache } from '../../src/model/kv-cache.js';
+import { PAGE_TOKENS } from '../../src/model/kv-pages.js';
 import type { Batch, ModelWeights } from '../../src/model/types.js';
 import { memoryStats, Scope } from '../../src/native/tensor.js';
+import { prompt, tinyCheckpoint } from '../infer/tiny.js';
 import { Golden, pack, relativeError } from './golden.js';
+import { batchOf, compareCaches, hidden, type Piece, PlainCache } from './plain-cache.js';
 
 const precision = 'f32';
 
@@ -130,4 +133,116 @@ it('refuses what does not fit: capacity, positions that jump, a truncation the r
   cache.close();
   expect(memoryStats().totalLive).toBe(before);
   model.close();
+});
+
+describe('pages', async () => {
+  const { dir, config } = await tinyCheckpoint();
+  const model = openCheckpoint(dir);
+  afterAll(() => model.close());
+  const rows = (n: number, salt = 0): number[] => [...prompt(n, salt)];
+
+  it.each([1, 2, 3])('random starts, growth, forks and ends have the bits of a cache in lines (seed %i)', (seed) => {
+    const done = compareCaches(model, { seed, steps: 60, most: 400 });
+    expect(done).toMatchObject({ differ: -1, usedPages: 0 });
+    expect(done.passes).toBeGreaterThan(20);
+    expect(done.forks).toBeGreaterThan(5);
+  });
+  it.each(['f32', 'bf16'] as const)(
+    'pages in bf16 hold the keys rounded to nearest even, no less (%s)',
+    (precision) => {
+      const options = { seed: 4, steps: 60, most: 400, precision, cache: { dtype: 'bf16' } } as const;
+      expect(compareCaches(model, options).differ).toBe(-1);
+      expect(compareCaches(model, { ...options, plainDtype: 'f32' }).differ).toBe(0);
+    },
+  );
+
+  it('takes memory as sequences grow, and gives room back', () => {
+    const kv = (): number => memoryStats().live.kv;
+    const before = kv();
+    const cache = new KvCache(config, 4, 1024);
+    const rings = kv() - before;
+    expect(rings).toBe(2 * 2 * 4 * 64 * 2 * 32 * 4); // k and v of two window layers
+    expect([cache.pages, cache.freePages, cache.pagesFor(129)]).toEqual([64, 64, 3]);
+    expect(cache.pageBytes).toBe(2 * 2 * PAGE_TOKENS * 2 * 32 * 4);
+    hidden(model, cache, batchOf(cache, [[0, rows(130)]]));
+    expect(kv() - before - rings).toBe(3 * cache.pageBytes);
+    hidden(model, cache, batchOf(cache, [[1, rows(64)]]));
+    expect(kv() - before - rings).toBe(4 * cache.pageBytes);
+    expect(cache.freePages).toBe(60);
+    cache.reset(0);
+    expect(cache.freePages).toBe(63);
+    hidden(model, cache, batchOf(cache, [[2, rows(192)]]));
+    expect(kv() - before - rings).toBe(4 * cache.pageBytes); // in the pages that came back
+    cache.commitAll();
+    expect(kv() - before - rings).toBe(64 * cache.pageBytes);
+    cache.close();
+    expect(kv()).toBe(before);
+  });
+
+  it('a fork costs one page, and neither sees what the other goes on with', () => {
+    using cache = new KvCache(config, 4, 512);
+    using plain = new PlainCache(config, 4, 512);
+    const both = (pieces: readonly Piece[]): void => {
+      const batch = batchOf(cache, pieces);
+      expect(hidden(model, cache, batch)).toEqual(hidden(model, plain.asCache, batch));
+    };
+    both([[0, rows(200)]]);
+    expect(cache.usedPages).toBe(4);
+    for (const c of [cache, plain]) {
+      c.copy(0, 1);
+      c.copy(0, 2);
+    }
+    expect(cache.usedPages).toBe(4);
+    both([[1, rows(3, 5)]]);
+    expect(cache.usedPages).toBe(5);
+    both([
+      [2, rows(1, 6)],
+      [0, rows(1, 7)],
+      [1, rows(1, 8)],
+    ]);
+    expect(cache.usedPages).toBe(6); // the last reader of the first page went on in it
+    cache.reset(0);
+    both([
+      [1, rows(70, 1)],
+      [2, rows(70, 2)],
+    ]);
+    cache.copy(1, 3);
+    plain.copy(1, 3);
+    cache.reset(1);
+    both([[3, rows(90, 3)]]);
+  });
+
+  it('refuses what no page is left for, and goes on', () => {
+    using cache = new KvCache(config, 3, 512, 'cpu', { pages: 4 });
+    hidden(model, cache, batchOf(cache, [[0, rows(100)]]));
+    expect(() => hidden(model, cache, batchOf(cache, [[1, rows(129)]]))).toThrow(
+      expect.objectContaining({ code: 'cache_full', details: { need: 3, room: 2, limit: 4 } }),
+    );
+    expect(cache.promise(1, 129)).toBe(false);
+    expect(cache.promise(1, 128)).toBe(true);
+    expect(() => hidden(model, cache, batchOf(cache, [[2, rows(1)]]))).toThrow(
+      expect.objectContaining({ code: 'cache_full' }),
+    );
+    hidden(model, cache, batchOf(cache, [[0, rows(28)]]));
+    expect(() => hidden(model, cache, batchOf(cache, [[0, rows(1)]]))).toThrow(/end a sequence or make the cache/);
+    hidden(model, cache, batchOf(cache, [[1, rows(128)]]));
+    cache.reset(0);
+    hidden(model, cache, batchOf(cache, [[2, rows(100)]]));
+  });
+
+  it('keys in bf16 take half the memory and cost less than products in bf16', () => {
+    using exact = new KvCache(config, 1, 512);
+    using half = new KvCache(config, 1, 512, 'cpu', { dtype: 'bf16' });
+    using rounding = new KvCache(config, 1, 512);
+    expect(half.pageBytes * 2).toBe(exact.pageBytes);
+    for (const n of [150, 40, 1, 1, 1]) {
+      const batch = batchOf(exact, [[0, rows(n, n)]]);
+      const want = [...hidden(model, exact, batch)];
+      const keys = relativeError([...hidden(model, half, batch)], want),
+        products = relativeError([...hidden(model, rounding, batch, 'bf16')], want);
+      console.log(`${n} tokens: keys in bf16 ${keys.toExponential(2)}, products in bf16 ${products.toExponential(2)}`);
+      expect(keys).toBeGreaterThan(0);
+      expect(keys).toBeLessThan(products);
+    }
+  });
 });

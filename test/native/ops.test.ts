@@ -140,7 +140,23 @@ describe('contracts are checked before an op runs', () => {
       (s) => {
         const f = (...n: number[]) => s.zeros('f32', n);
         const i = (...n: number[]) => s.zeros('i32', n);
-        ops.attention_fwd(f(1, 3, 2), null, f(1, 3, 2), f(1, 2, 2), f(1, 2, 2), null, i(2), i(1), i(1), null, 0, 0, 0, 1, 0);
+        ops.attention_fwd(
+          f(1, 3, 2),
+          null,
+          f(1, 3, 2),
+          f(1, 2, 2),
+          f(1, 2, 2),
+          null,
+          i(2),
+          i(1),
+          i(1),
+          null,
+          0,
+          0,
+          0,
+          1,
+          0,
+        );
       },
     ],
   };

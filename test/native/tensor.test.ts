@@ -88,6 +88,27 @@ describe('lifecycle', () => {
   });
 });
 
+describe('reserved tensors', () => {
+  it('are zeros, count what is committed, and nothing once they are gone', () => {
+    const before = memoryStats();
+    const s = new Scope('kv');
+    const t = s.reserved('f32', [2 ** 28, 16]); // 16 GiB of addresses
+    expect(memoryStats().totalLive).toBe(before.totalLive);
+    expect([...t.slice(s, 2 ** 28 - 1, 2 ** 28).toFloat32()]).toEqual(Array<number>(16).fill(0));
+    t.commit(1000);
+    t.commit(10); // never less
+    expect(memoryStats().live.kv - before.live.kv).toBe(64000);
+    t.slice(s, 999, 1000).write(new Float32Array(16).fill(3));
+    expect(t.slice(s, 999, 1000).toFloat32()[15]).toBe(3);
+    expect(codeOf(() => t.commit(2 ** 28 + 1))).toBe('bad_argument');
+    expect(codeOf(() => s.empty('f32', [4]).commit(4))).toBe('bad_argument');
+    expect(codeOf(() => s.reserved('f32', [2 ** 26, 2 ** 26]))).toBe('out_of_memory');
+    s.close();
+    expect(memoryStats().live).toEqual(before.live);
+    expect(codeOf(() => t.commit(1))).toBe('stale_tensor');
+  });
+});
+
 describe('invented handles', () => {
   it('every number that is no open handle is an error', () => {
     using s = new Scope();

@@ -12,6 +12,11 @@ enum class Category : int32_t { weights, adapter, optimizer, activations, worksp
 // 64-byte aligned, contents undefined; freed blocks are kept and handed out again. Throws Error{"out_of_memory"}.
 void* allocate(size_t bytes, Category category);
 void release(void* block) noexcept;
+// Addresses for `bytes` of zeros, 64-byte aligned; memory is taken where they are written to. Counted is what commit()
+// says. Ends with release(). Throws Error{"out_of_memory"}.
+void* reserve(size_t bytes, Category category);
+// The first `bytes` of a reserved block are in use from now on.
+void commit(void* block, size_t bytes);
 // gives kept blocks back to the system; what is kept from now on counts from here
 void release_cached() noexcept;
 

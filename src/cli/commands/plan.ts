@@ -13,6 +13,7 @@ interface Options {
   readonly context: number;
   readonly sequences: number;
   readonly denseDtype: 'bf16' | 'q8';
+  readonly kvDtype: 'f32' | 'bf16';
 }
 const category = ([name, bytes]: readonly [string, number]): string =>
   `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
@@ -23,6 +24,7 @@ async function serving(dir: string, o: Options): Promise<void> {
     context: o.context,
     sequences: o.sequences,
     denseDtype: o.denseDtype,
+    kvDtype: o.kvDtype,
     signal: interruptSignal(),
   });
   if (o.json) printJson(plan);
@@ -72,6 +74,11 @@ export const command: Command = {
         new Option('--dense-dtype <t>', 'serving: attention and head as stored, or in 8 bits')
           .choices(['bf16', 'q8'])
           .default('bf16'),
+      )
+      .addOption(
+        new Option('--kv-dtype <t>', 'serving: keys and values of full layers in f32 or bf16')
+          .choices(['f32', 'bf16'])
+          .default('f32'),
       )
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--out <dir>', 'run folder, on whose disk activations may be put; default: as for train')
