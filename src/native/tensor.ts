@@ -58,7 +58,7 @@ export class Tensor {
   }
   /** Of a tensor of `Scope.reserved`: its first `rows` rows are in use from now on. @throws {NativeError} out_of_memory */
   commit(rows: number): void {
-    if (this.place === 'cpu') addon.commit(this.handle, rows * (this.bytes / (this.rows || 1)));
+    if (this.place === HOST) addon.commit(this.handle, rows * (this.bytes / (this.rows || 1)));
   }
   /** Copies out: f32 → Float32Array, i32 → Int32Array, u8 → Uint8Array, bf16 → Uint16Array of raw bits. */
   read(): Float32Array | Int32Array | Uint8Array | Uint16Array {
@@ -124,7 +124,7 @@ export class Scope implements Disposable {
    * @throws {NativeError} out_of_memory
    */
   reserved(dtype: DType, shape: readonly number[], category: Category = this.category): Tensor {
-    if (this.place !== 'cpu') return this.zeros(dtype, shape, category);
+    if (this.place !== HOST) return this.zeros(dtype, shape, category);
     return this.adopt(
       new Tensor(addon.reserve(DTYPES.indexOf(dtype), shape, CATEGORIES.indexOf(category)), dtype, shape, this.place),
     );

@@ -74,6 +74,74 @@ struct BackwardArgs {
   int first_head;
 };
 
+// A warp's M·16 rows: operands, the last key that each row sees and its statistics.
+template <int Parts, int M>
+struct OwnRows {
+  uint32_t q[M][kSteps][Parts][4], dout[M][kSteps][Parts][4];
+  int high[M][2];
+  Stats stats[M][2];
+};
+TEMPER_DEVICE int64_t head_row(const Problem& p, const Sequence& s, int kv_head, int r) {
+  return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group;
+}
+template <int Parts, int M>
+TEMPER_DEVICE void load_own(OwnRows<Parts, M>& own, const BackwardArgs& a, const Sequence& s, int kv_head,
+                            int warp_row) {
+  const Problem& p = a.p;
+  const int g = static_cast<int>(threadIdx.x) % kWarp / 4, rows = s.queries * p.group;
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+    const int r0 = warp_row + m * 16 + g, r1 = r0 + 8;
+    const int64_t at0 = r0 < rows ? head_row(p, s, kv_head, r0) * p.Dh : 0,
+                  at1 = r1 < rows ? head_row(p, s, kv_head, r1) * p.Dh : 0;
+    load_operand<Parts>(own.q[m], r0 < rows ? a.q + at0 : nullptr, r1 < rows ? a.q + at1 : nullptr, p.Dh,
+                        p.scale < 0 ? -1.0f : 1.0f);
+    load_operand<Parts>(own.dout[m], r0 < rows ? a.dout + at0 : nullptr, r1 < rows ? a.dout + at1 : nullptr, p.Dh,
+                        1.0f);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = min(half ? r1 : r0, rows - 1);
+      own.high[m][half] = position_of(s, r / p.group);
+      own.stats[m][half] = a.stats[(kv_head * p.T + s.row) * p.group + r];
+    }
+  }
+}
+// ds of a warp's rows and the 16 keys from `from` on, which are rows `part16`… of the tiles; as operands.
+template <int Parts, int M>
+TEMPER_DEVICE void row_slopes(uint32_t (&ds)[M][Parts][4], const OwnRows<Parts, M>& own, unsigned char* keys,
+                              unsigned char* values, int part16, const Problem& p, float c, int from, bool masked) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+  float score[M][2][4], slope[M][2][4];
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) score[m][0][e] = score[m][1][e] = slope[m][0][e] = slope[m][1][e] = 0;
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    uint32_t b[Parts][4];
+    load_rows<Parts>(b, keys, part16, step);
+#pragma unroll
+    for (int m = 0; m < M; ++m) multiply<Parts>(score[m][0], score[m][1], own.q[m][step], b);
+    load_rows<Parts>(b, values, part16, step);
+#pragma unroll
+    for (int m = 0; m < M; ++m) multiply<Parts>(slope[m][0], slope[m][1], own.dout[m][step], b);
+  }
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int j = from + n * 8 + 2 * t + e % 2, high = own.high[m][e / 2];
+        const Stats& stats = own.stats[m][e / 2];
+        float weight = exp2_approx(fused(score[m][n][e], c, -stats.log_sum));
+        if (masked && (j < first_key(p, high) || j > high)) weight = 0;
+        slope[m][n][e] = weight * (slope[m][n][e] - stats.dot);
+      }
+    as_operand<Parts>(ds[m], slope[m][0], slope[m][1]);
+  }
+}
+
 // Rows as in forward_rows, M·16 to a warp; the keys of a block are taken 16 at a time, so that only 16·16 scores and
 // their gradients are alive. Shared memory: Parts·32 KiB. 220–241 registers (three parts, 64 rows a block) and 220–224
 // (one part, 128 rows), none spilled: 2 blocks of 4 warps on an H200's multiprocessor.
@@ -99,29 +167,15 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
   const int warp_row = tile_row + warp * 16 * M, warp_last = min(warp_row + 16 * M, rows) - 1;
   const bool active = warp_row < rows;
 
-  const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + kv_head * p.group + r % p.group; };
-  uint32_t q[M][kSteps][Parts][4], dout[M][kSteps][Parts][4];
-  int high[M][2];
-  Stats stats[M][2];
+  OwnRows<Parts, M> own;
+  load_own(own, a, s, kv_head, warp_row);
   float dq[M][8][4];
 #pragma unroll
-  for (int m = 0; m < M; ++m) {
-    const int r0 = warp_row + m * 16 + g, r1 = r0 + 8;
-    const int64_t at0 = r0 < rows ? head_row(r0) * p.Dh : 0, at1 = r1 < rows ? head_row(r1) * p.Dh : 0;
-    load_operand<Parts>(q[m], r0 < rows ? a.q + at0 : nullptr, r1 < rows ? a.q + at1 : nullptr, p.Dh,
-                        p.scale < 0 ? -1.0f : 1.0f);
-    load_operand<Parts>(dout[m], r0 < rows ? a.dout + at0 : nullptr, r1 < rows ? a.dout + at1 : nullptr, p.Dh, 1.0f);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = min(half ? r1 : r0, rows - 1);
-      high[m][half] = position_of(s, r / p.group);
-      stats[m][half] = a.stats[(kv_head * p.T + s.row) * p.group + r];
-    }
+  for (int m = 0; m < M; ++m)
 #pragma unroll
     for (int n = 0; n < 8; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) dq[m][n][e] = 0;
-  }
   const float c = score_factor(p.scale);
   const int warp_high = active ? position_of(s, warp_last / p.group) : -1,
             all_high = position_of(s, min(warp_row, rows - 1) / p.group);
@@ -143,36 +197,8 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
     for (int part16 = 0; part16 < kKeys; part16 += 16) {
       const int from = block + part16;
       if (from > warp_high || from + 15 < first_key(p, all_high)) continue;
-      float score[M][2][4], slope[M][2][4];
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) score[m][0][e] = score[m][1][e] = slope[m][0][e] = slope[m][1][e] = 0;
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        uint32_t b[Parts][4];
-        load_rows<Parts>(b, keys, part16, step);
-#pragma unroll
-        for (int m = 0; m < M; ++m) multiply<Parts>(score[m][0], score[m][1], q[m][step], b);
-        load_rows<Parts>(b, values, part16, step);
-#pragma unroll
-        for (int m = 0; m < M; ++m) multiply<Parts>(slope[m][0], slope[m][1], dout[m][step], b);
-      }
-      const bool masked = from < first_key(p, warp_high) || from + 15 > all_high;
       uint32_t ds[M][Parts][4];
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const int j = from + n * 8 + 2 * t + e % 2;
-            float weight = exp2_approx(fused(score[m][n][e], c, -stats[m][e / 2].log_sum));
-            if (masked && (j < first_key(p, high[m][e / 2]) || j > high[m][e / 2])) weight = 0;
-            slope[m][n][e] = weight * (slope[m][n][e] - stats[m][e / 2].dot);
-          }
-        as_operand<Parts>(ds[m], slope[m][0], slope[m][1]);
-      }
+      row_slopes(ds, own, keys, values, part16, p, c, from, from < first_key(p, warp_high) || from + 15 > all_high);
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
         uint32_t b[Parts][4];
@@ -189,13 +215,87 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
     for (int half = 0; half < 2; ++half) {
       const int r = warp_row + m * 16 + g + half * 8;
       if (r >= rows) continue;
-      float* to = a.dq + head_row(r) * p.Dh;
+      float* to = a.dq + head_row(p, s, kv_head, r) * p.Dh;
 #pragma unroll
       for (int n = 0; n < 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
           if (n * 8 + 2 * t + e < p.Dh) to[n * 8 + 2 * t + e] = p.scale * dq[m][n][2 * half + e];
     }
+}
+
+// The rows [r, …) of a tile that meet a warp's keys: `sub` is r's place in the tile.
+struct KeyRows {
+  int r, end, sub, position;
+  bool masked;
+};
+// p and ds of a warp's 16 keys (j0, and j0 + 8) and Sub rows, transposed: score and slope become them.
+template <int Parts, int Sub>
+TEMPER_DEVICE void key_slopes(float (&score)[Sub / 8][4], float (&slope)[Sub / 8][4], const KeptRows<Parts>& k,
+                              const KeptRows<Parts>& v, unsigned char* queries, unsigned char* slopes,
+                              const Stats* stats, const Problem& p, float c, const KeyRows& rows, int j0) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int n = 0; n < Sub / 8; ++n)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) score[n][e] = slope[n][e] = 0;
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    uint32_t keys[Parts][4], values[Parts][4];
+    k.operand(keys, step);
+    v.operand(values, step);
+#pragma unroll
+    for (int n = 0; n < Sub / 16; ++n) {
+      uint32_t b[Parts][4];
+      load_rows<Parts>(b, queries, rows.sub + n * 16, step);
+      multiply<Parts>(score[2 * n], score[2 * n + 1], keys, b);
+      load_rows<Parts>(b, slopes, rows.sub + n * 16, step);
+      multiply<Parts>(slope[2 * n], slope[2 * n + 1], values, b);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < Sub / 8; ++n)
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      const int column = n * 8 + 2 * t + side;
+      const Stats x = stats[rows.sub + column];
+      int row_high = 0, row_low = 0;
+      if (rows.masked) {
+        row_high = rows.r + column < rows.end ? rows.position + (rows.r + column) / p.group : -1;
+        row_low = first_key(p, row_high);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int e = half * 2 + side, j = j0 + half * 8;
+        const bool seen = !rows.masked || (j >= row_low && j <= row_high);  // where not, x may be anything
+        const float weight = seen ? exp2_approx(fused(score[n][e], c, -x.log_sum)) : 0.0f;
+        score[n][e] = weight;
+        slope[n][e] = seen ? weight * (slope[n][e] - x.dot) : 0.0f;
+      }
+    }
+}
+// dv += pᵀ·dout, dk += dsᵀ·q of 16 keys and Sub rows.
+template <int Parts, int Sub>
+TEMPER_DEVICE void add_keys(float (&dk)[8][4], float (&dv)[8][4], const float (&score)[Sub / 8][4],
+                            const float (&slope)[Sub / 8][4], unsigned char* queries, unsigned char* slopes, int sub) {
+#pragma unroll
+  for (int n = 0; n < Sub / 16; ++n) {
+    uint32_t weight[Parts][4];
+    as_operand<Parts>(weight, score[2 * n], score[2 * n + 1]);
+#pragma unroll
+    for (int d = 0; d < 4; ++d) {
+      uint32_t b[Parts][4];
+      load_columns<Parts>(b, slopes, sub + n * 16, d);
+      multiply<Parts>(dv[2 * d], dv[2 * d + 1], weight, b);
+    }
+    as_operand<Parts>(weight, slope[2 * n], slope[2 * n + 1]);
+#pragma unroll
+    for (int d = 0; d < 4; ++d) {
+      uint32_t b[Parts][4];
+      load_columns<Parts>(b, queries, sub + n * 16, d);
+      multiply<Parts>(dk[2 * d], dk[2 * d + 1], weight, b);
+    }
+  }
 }
 
 // A warp owns 16 keys, with K and V as A operands, and takes the rows that see them Sub at a time: scoresᵀ = K·Qᵀ
@@ -206,7 +306,7 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
 template <int Parts, int Warps, int Sub>
 __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
   wait_for_previous();
-  constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile, kPairs = Sub / 16;
+  constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   Stats* shared_stats = reinterpret_cast<Stats*>(shared + 2 * kStage);
   const Problem& p = a.p;
@@ -267,63 +367,10 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
       const int p_first = position + r / p.group, p_last = position + r_last / p.group;
       if (warp_key > p_last || warp_key + 15 < first_key(p, p_first)) continue;
       const bool masked = r + Sub > row_end || warp_key + 15 > p_first || warp_key < first_key(p, p_last);
-      float score[2 * kPairs][4], slope[2 * kPairs][4];
-#pragma unroll
-      for (int n = 0; n < 2 * kPairs; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) score[n][e] = slope[n][e] = 0;
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        uint32_t keys[Parts][4], values[Parts][4];
-        k.operand(keys, step);
-        v.operand(values, step);
-#pragma unroll
-        for (int n = 0; n < kPairs; ++n) {
-          uint32_t b[Parts][4];
-          load_rows<Parts>(b, queries, sub + n * 16, step);
-          multiply<Parts>(score[2 * n], score[2 * n + 1], keys, b);
-          load_rows<Parts>(b, slopes, sub + n * 16, step);
-          multiply<Parts>(slope[2 * n], slope[2 * n + 1], values, b);
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < 2 * kPairs; ++n)
-#pragma unroll
-        for (int side = 0; side < 2; ++side) {
-          const int column = n * 8 + 2 * t + side;
-          const Stats x = shared_stats[stage * 64 + sub + column];
-          int row_high = 0, row_low = 0;
-          if (masked) {
-            row_high = r + column < row_end ? position + (r + column) / p.group : -1;
-            row_low = first_key(p, row_high);
-          }
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int e = half * 2 + side, j = half ? j1 : j0;
-            const bool seen = !masked || (j >= row_low && j <= row_high);  // where not, x may be anything
-            const float weight = seen ? exp2_approx(fused(score[n][e], c, -x.log_sum)) : 0.0f;
-            score[n][e] = weight;
-            slope[n][e] = seen ? weight * (slope[n][e] - x.dot) : 0.0f;
-          }
-        }
-#pragma unroll
-      for (int n = 0; n < kPairs; ++n) {
-        uint32_t weight[Parts][4];
-        as_operand<Parts>(weight, score[2 * n], score[2 * n + 1]);
-#pragma unroll
-        for (int d = 0; d < 4; ++d) {
-          uint32_t b[Parts][4];
-          load_columns<Parts>(b, slopes, sub + n * 16, d);
-          multiply<Parts>(dv[2 * d], dv[2 * d + 1], weight, b);
-        }
-        as_operand<Parts>(weight, slope[2 * n], slope[2 * n + 1]);
-#pragma unroll
-        for (int d = 0; d < 4; ++d) {
-          uint32_t b[Parts][4];
-          load_columns<Parts>(b, queries, sub + n * 16, d);
-          multiply<Parts>(dk[2 * d], dk[2 * d + 1], weight, b);
-        }
-      }
+      float score[Sub / 8][4], slope[Sub / 8][4];
+      key_slopes<Parts, Sub>(score, slope, k, v, queries, slopes, shared_stats + stage * 64, p, c,
+                             {r, row_end, sub, position, masked}, j0);
+      add_keys<Parts, Sub>(dk, dv, score, slope, queries, slopes, sub);
     }
   }
 

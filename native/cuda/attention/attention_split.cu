@@ -96,6 +96,155 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
   return found != 0;
 }
 
+// What a thread block works on: a tile of 16 rows of one head, and the blocks [begin, end) of the keys that they see.
+struct Run {
+  const Sequence& s;
+  int head, tile_row, rows;  // rows: of the whole sequence
+  int first, last;           // keys that the tile's rows see
+  int base, begin, end;      // blocks count from block `base` of the sequence
+  int high[2];               // the last keys that this thread's two rows see
+};
+TEMPER_DEVICE int64_t head_row(const Problem& p, const Run& run, int r) {
+  return (run.s.row + r / p.group) * p.H + run.head * p.group + r % p.group;
+}
+// Row r, 0 or 1, of this thread's two in the tile.
+TEMPER_DEVICE int own_row(const Run& run, int half) {
+  return run.tile_row + static_cast<int>(threadIdx.x) % kWarp / 4 + half * 8;
+}
+
+// Q of the tile as parts; a barrier makes it visible.
+template <int Parts>
+TEMPER_DEVICE void put_queries(unsigned char* queries, const SplitArgs& a, const Run& run) {
+  const Problem& p = a.f.p;
+  const float sign = p.scale < 0 ? -1.0f : 1.0f;
+  const int row = static_cast<int>(threadIdx.x) / 8, chunk = static_cast<int>(threadIdx.x) % 8, r = run.tile_row + row;
+  const float* from = a.f.q + (r < run.rows ? head_row(p, run, r) * p.Dh : 0) + chunk * 8;
+  uint32_t pair[4][Parts];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int d = chunk * 8 + 2 * e;
+    split<Parts>(r < run.rows && d < p.Dh ? sign * from[2 * e] : 0.0f,
+                 r < run.rows && d + 1 < p.Dh ? sign * from[2 * e + 1] : 0.0f, pair[e]);
+  }
+#pragma unroll
+  for (int part = 0; part < Parts; ++part)
+    store_as(tile_at(queries + part * kQueries, row, chunk),
+             make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
+}
+
+// A thread's share of 64 rows of K or V: 4 chunks of 8 floats, in flight while what came before is computed.
+template <int W, class Key>
+TEMPER_DEVICE void fetch(float (&x)[4][8], const Source& source, const Problem& p, const Run& run, int block) {
+  const Key* from = static_cast<const Key*>(source.data);
+  // A page holds whole blocks, so the rows of one follow one another; in a ring each is found by itself.
+  const int begin = (run.base + block) * kKeys;
+  const int64_t begin_row = p.pages && block < run.end ? paged_row(p, run.s.key + begin) : run.s.key + begin;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = begin + chunk / 8, d = chunk % 8 * 8;
+    const bool valid = block < run.end && j >= run.first && j <= run.last;
+    const int64_t at = !valid ? 0 : p.ring > 0 ? run.s.key + j % p.ring : begin_row + chunk / 8;
+    const Key* row = from + (at * p.Hkv + run.head) * p.Dh + d;
+#pragma unroll
+    for (int e = 0; e < 8; e += W) {
+      if (valid && d + e < p.Dh) {
+        const Floats<W> v = load<W>(row + e);
+#pragma unroll
+        for (int w = 0; w < W; ++w) x[i][e + w] = v.v[w];
+      } else {
+#pragma unroll
+        for (int w = 0; w < W; ++w) x[i][e + w] = 0;
+      }
+    }
+  }
+}
+template <int Parts>
+TEMPER_DEVICE void put(unsigned char* tile, const float (&x)[4][8]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int chunk = i * kThreads + static_cast<int>(threadIdx.x);
+    uint32_t pair[4][Parts];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) split<Parts>(x[i][2 * e], x[i][2 * e + 1], pair[e]);
+#pragma unroll
+    for (int part = 0; part < Parts; ++part)
+      store_as(tile_at(tile + part * kTile, chunk / 8, chunk % 8),
+               make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
+  }
+}
+
+// Scores of the tile's rows and a block's keys, −∞ where a row does not see one; a warp takes 16 of the keys.
+template <int Parts>
+TEMPER_DEVICE void score_block(float* scores, unsigned char* keys, unsigned char* queries, const Problem& p,
+                               const Run& run, int block) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  float score[2][4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) score[0][e] = score[1][e] = 0;
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    uint32_t q[Parts][4], b[Parts][4];
+#pragma unroll
+    for (int part = 0; part < Parts; ++part)
+      ldmatrix_x4(q[part], tile_at(queries + part * kQueries, lane % 16, step * 2 + lane / 16));
+    load_rows<Parts>(b, keys, warp * 16, step);
+    multiply<Parts>(score[0], score[1], q, b);
+  }
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = warp * 16 + n * 8 + 2 * (lane % 4), j = (run.base + block) * kKeys + column,
+                low = first_key(p, run.high[half]);
+      float* to = scores + (lane / 4 + half * 8) * kStride + column;
+      to[0] = j < low || j > run.high[half] ? -INFINITY : score[n][2 * half];
+      to[1] = j + 1 < low || j + 1 > run.high[half] ? -INFINITY : score[n][2 * half + 1];
+    }
+}
+// sum = weights of all 64 keys times 16 columns of V, a warp's own.
+template <int Parts>
+TEMPER_DEVICE void weigh_values(float (&sum)[2][4], const float (&weight)[8][4], unsigned char* values) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) sum[0][e] = sum[1][e] = 0;
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    uint32_t b[Parts][4], operand[Parts][4];
+    as_operand<Parts>(operand, weight[2 * step], weight[2 * step + 1]);
+    load_columns<Parts>(b, values, step * 16, warp);
+    multiply<Parts>(sum[0], sum[1], operand, b);
+  }
+}
+
+// Leaves a row's sums and state in slot row `at`.
+TEMPER_DEVICE void leave(const SplitArgs& a, int64_t at, const float (&sum)[2][4], const RowState& state, int half) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) a.sums[at * kWidth + warp * 16 + n * 8 + 2 * t + e] = sum[n][2 * half + e];
+  if (warp == 0 && t == 0) a.states[at] = state;
+}
+// Writes the output of a tile whose blocks were all folded.
+TEMPER_DEVICE void finish(const SplitArgs& a, const Run& run, const float (&out)[2][4], const RowState (&state)[2]) {
+  const Problem& p = a.f.p;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, t = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int r = own_row(run, half);
+    if (r >= run.rows) continue;
+    const float inverse = 1.0f / state[half].sum;
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int d = warp * 16 + n * 8 + 2 * t + e;
+        if (d < p.Dh) a.f.o[head_row(p, run, r) * p.Dh + d] = out[n][2 * half + e] * inverse;
+      }
+    if (a.f.lse && warp == 0 && t == 0) a.f.lse[head_row(p, run, r)] = log_sum(state[half]);
+  }
+}
+
 // Shared memory: one tile of Parts, used by K and then by V, 16 rows of Q and of scores: Parts·10 KiB + 4.5 KiB.
 // 168–228 registers at 16-byte loads, none spilled: 2 blocks of 4 warps on a multiprocessor.
 template <int Parts, int W, class Key>
@@ -105,122 +254,48 @@ __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a)
   unsigned char* queries = shared + Parts * kTile;
   float* scores = reinterpret_cast<float*>(queries + Parts * kQueries);
   const Problem& p = a.f.p;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4,
-            t = lane % 4;
-  const float c = score_factor(p.scale), sign = p.scale < 0 ? -1.0f : 1.0f;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
+  const float c = score_factor(p.scale);
   Deal deal;
   if (!make_deal(a, deal)) return;
   Piece piece;
   for (long long item = blockIdx.x; find_piece(a, deal, false, item, piece); item += gridDim.x) {
-    const Sequence& s = piece.s;
-    const int head = piece.place % p.Hkv, tile = piece.place / p.Hkv % piece.tiles,
-              run = piece.place / p.Hkv / piece.tiles;
-    const int run_blocks = piece.runs == 1 ? piece.blocks : deal.run;
-    const int block_begin = run * run_blocks, block_end = min(block_begin + run_blocks, piece.blocks),
-              base = first_block(p, s);
-    const int rows = s.queries * p.group, tile_row = tile * kRows, tile_last = min(tile_row + kRows, rows) - 1;
-    const int first = first_key(p, position_of(s, tile_row / p.group)), last = position_of(s, tile_last / p.group);
-    const auto head_row = [&](int r) { return (s.row + r / p.group) * p.H + head * p.group + r % p.group; };
-
-    {  // Q as parts; the barriers before the first product make it visible
-      const int row = static_cast<int>(threadIdx.x) / 8, chunk = static_cast<int>(threadIdx.x) % 8, r = tile_row + row;
-      const float* from = a.f.q + (r < rows ? head_row(r) * p.Dh : 0) + chunk * 8;
-      uint32_t pair[4][Parts];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int d = chunk * 8 + 2 * e;
-        split<Parts>(r < rows && d < p.Dh ? sign * from[2 * e] : 0.0f,
-                     r < rows && d + 1 < p.Dh ? sign * from[2 * e + 1] : 0.0f, pair[e]);
-      }
-#pragma unroll
-      for (int part = 0; part < Parts; ++part)
-        store_as(tile_at(queries + part * kQueries, row, chunk),
-                 make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
-    }
-    const int r0 = tile_row + g, r1 = r0 + 8;
+    const int tile = piece.place / p.Hkv % piece.tiles, index = piece.place / p.Hkv / piece.tiles;
+    const int run_blocks = piece.runs == 1 ? piece.blocks : deal.run, rows = piece.s.queries * p.group,
+              tile_row = tile * kRows, tile_last = min(tile_row + kRows, rows) - 1;
+    Run run{piece.s,
+            piece.place % p.Hkv,
+            tile_row,
+            rows,
+            first_key(p, position_of(piece.s, tile_row / p.group)),
+            position_of(piece.s, tile_last / p.group),
+            first_block(p, piece.s),
+            index * run_blocks,
+            min(index * run_blocks + run_blocks, piece.blocks),
+            {}};
+    put_queries<Parts>(queries, a, run);  // the barriers before the first product make it visible
     RowState state[2];
-    int high[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int r = min(half ? r1 : r0, rows - 1);
-      high[half] = position_of(s, r / p.group);
-      state[half] = a.f.sinks.state(head * p.group + r % p.group);
+      const int r = min(own_row(run, half), rows - 1);
+      run.high[half] = position_of(piece.s, r / p.group);
+      state[half] = a.f.sinks.state(run.head * p.group + r % p.group);
     }
     float out[2][4];
 #pragma unroll
     for (int e = 0; e < 4; ++e) out[0][e] = out[1][e] = 0;
 
-    // A thread's share of 64 rows of K or V: 4 chunks of 8 floats, in flight while what came before is computed.
-    const auto fetch = [&](float (&x)[4][8], const Source& source, int block) {
-      const Key* from = static_cast<const Key*>(source.data);
-      // A page holds whole blocks, so the rows of one follow one another; in a ring each is found by itself.
-      const int begin = (base + block) * kKeys;
-      const int64_t begin_row = p.pages && block < block_end ? paged_row(p, s.key + begin) : s.key + begin;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int chunk = i * kThreads + static_cast<int>(threadIdx.x), j = begin + chunk / 8, d = chunk % 8 * 8;
-        const bool valid = block < block_end && j >= first && j <= last;
-        const int64_t at = !valid ? 0 : p.ring > 0 ? s.key + j % p.ring : begin_row + chunk / 8;
-        const Key* row = from + (at * p.Hkv + head) * p.Dh + d;
-#pragma unroll
-        for (int e = 0; e < 8; e += W) {
-          if (valid && d + e < p.Dh) {
-            const Floats<W> v = load<W>(row + e);
-#pragma unroll
-            for (int w = 0; w < W; ++w) x[i][e + w] = v.v[w];
-          } else {
-#pragma unroll
-            for (int w = 0; w < W; ++w) x[i][e + w] = 0;
-          }
-        }
-      }
-    };
-    const auto put = [&](const float (&x)[4][8]) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int chunk = i * kThreads + static_cast<int>(threadIdx.x);
-        uint32_t pair[4][Parts];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) split<Parts>(x[i][2 * e], x[i][2 * e + 1], pair[e]);
-#pragma unroll
-        for (int part = 0; part < Parts; ++part)
-          store_as(tile_at(shared + part * kTile, chunk / 8, chunk % 8),
-                   make_uint4(pair[0][part], pair[1][part], pair[2][part], pair[3][part]));
-      }
-    };
-
     float fetched[4][8];  // K, then V, by turns
-    fetch(fetched, a.f.k, block_begin);
-    for (int block = block_begin; block < block_end; ++block) {
+    fetch<W, Key>(fetched, a.f.k, p, run, run.begin);
+    for (int block = run.begin; block < run.end; ++block) {
       __syncthreads();  // the V of the block before is read
-      put(fetched);
-      fetch(fetched, a.f.v, block);
+      put<Parts>(shared, fetched);
+      fetch<W, Key>(fetched, a.f.v, p, run, block);
       __syncthreads();
-      float score[2][4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) score[0][e] = score[1][e] = 0;
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {  // a warp takes 16 of the keys
-        uint32_t q[Parts][4], b[Parts][4];
-#pragma unroll
-        for (int part = 0; part < Parts; ++part)
-          ldmatrix_x4(q[part], tile_at(queries + part * kQueries, lane % 16, step * 2 + lane / 16));
-        load_rows<Parts>(b, shared, warp * 16, step);
-        multiply<Parts>(score[0], score[1], q, b);
-      }
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int column = warp * 16 + n * 8 + 2 * t, j = (base + block) * kKeys + column,
-                    low = first_key(p, high[half]);
-          float* to = scores + (g + half * 8) * kStride + column;
-          to[0] = j < low || j > high[half] ? -INFINITY : score[n][2 * half];
-          to[1] = j + 1 < low || j + 1 > high[half] ? -INFINITY : score[n][2 * half + 1];
-        }
+      score_block<Parts>(scores, shared, queries, p, run, block);
       __syncthreads();
-      put(fetched);
-      fetch(fetched, a.f.k, block + 1);
+      put<Parts>(shared, fetched);
+      fetch<W, Key>(fetched, a.f.k, p, run, block + 1);
       float weight[8][4];  // of all 64 keys, in every warp: the sums are the ones forward_rows forms
 #pragma unroll
       for (int n = 0; n < 8; ++n)
@@ -230,20 +305,11 @@ __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a)
       softmax_block(weight, c, one);
       __syncthreads();
       float sum[2][4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sum[0][e] = sum[1][e] = 0;
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {  // a warp takes 16 columns of V
-        uint32_t b[Parts][4], operand[Parts][4];
-        as_operand<Parts>(operand, weight[2 * step], weight[2 * step + 1]);
-        load_columns<Parts>(b, shared, step * 16, warp);
-        multiply<Parts>(sum[0], sum[1], operand, b);
-      }
-      const long long slot = (piece.slot + static_cast<long long>(tile) * piece.blocks + block) * p.Hkv + head;
+      weigh_values<Parts>(sum, weight, shared);
+      const long long slot = (piece.slot + static_cast<long long>(tile) * piece.blocks + block) * p.Hkv + run.head;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const bool stored = tile_row + g + half * 8 < rows;
-        if (run == 0) {
+        if (index == 0) {
           float before, here;
           fold(state[half], one[half], before, here);
 #pragma unroll
@@ -251,32 +317,13 @@ __global__ void __launch_bounds__(kThreads, kResident) split_kernel(SplitArgs a)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; ++e) out[n][e] = fold_value(out[n][e], sum[n][e], before, here);
         }
-        if (!stored || piece.runs == 1 || (run == 0 && block + 1 < block_end)) continue;
+        if (own_row(run, half) >= rows || piece.runs == 1 || (index == 0 && block + 1 < run.end)) continue;
         const int64_t at = slot * kRows + g + half * 8;
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e)
-            a.sums[at * kWidth + warp * 16 + n * 8 + 2 * t + e] =
-                run == 0 ? out[n][2 * half + e] : sum[n][2 * half + e];
-        if (warp == 0 && t == 0) a.states[at] = run == 0 ? state[half] : one[half];
+        if (index == 0) leave(a, at, out, state[half], half);
+        else leave(a, at, sum, one[half], half);
       }
     }
-    if (piece.runs > 1) continue;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = tile_row + g + half * 8;
-      if (r >= rows) continue;
-      const float inverse = 1.0f / state[half].sum;
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int d = warp * 16 + n * 8 + 2 * t + e;
-          if (d < p.Dh) a.f.o[head_row(r) * p.Dh + d] = out[n][2 * half + e] * inverse;
-        }
-      if (a.f.lse && warp == 0 && t == 0) a.f.lse[head_row(r)] = log_sum(state[half]);
-    }
+    if (piece.runs == 1) finish(a, run, out, state);
   }
 }
 
