@@ -56,7 +56,10 @@ export class Tensor {
     addon.copy(this.handle, from.handle);
     return this;
   }
-  /** Of a tensor of `Scope.reserved`: its first `rows` rows are in use from now on. @throws {NativeError} out_of_memory */
+  /**
+   * Of a tensor of `Scope.reserved`: its first `rows` rows are in use from now on.
+   * @throws {NativeError} out_of_memory
+   */
   commit(rows: number): void {
     if (this.place === HOST) addon.commit(this.handle, rows * (this.bytes / (this.rows || 1)));
   }

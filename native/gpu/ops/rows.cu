@@ -186,8 +186,8 @@ void scatter_rows(TensorRef dst, TensorRef src, TensorRef rows) {
   if (count > kPairwise) fill_from(seen.data(), uint32_t{0}, 0, static_cast<int64_t>(seen.size()));
   const auto run = [&](auto kernel, int64_t vectors) {
     const RowLaunch l = shape_of(count, vectors);
-    launch(kernel, l.grid, l.block, 0,
-           RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, fault()}, seen.data());
+    launch(kernel, l.grid, l.block, 0, RowCopy{dst->data, src->data, rows->i32(), count, dst->rows(), vectors, fault()},
+           seen.data());
   };
   if (dst->dtype != src->dtype)  // f32 to bf16
     return with_width(dst->width() % 4 == 0 && aligned(16, {src->data}) && aligned(8, {dst->data}), [&](auto width) {
