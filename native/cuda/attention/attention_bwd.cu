@@ -224,89 +224,15 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_rows(BackwardArgs a) {
     }
 }
 
-// The rows [r, …) of a tile that meet a warp's keys: `sub` is r's place in the tile.
-struct KeyRows {
-  int r, end, sub, position;
-  bool masked;
-};
-// p and ds of a warp's 16 keys (j0, and j0 + 8) and Sub rows, transposed: score and slope become them.
-template <int Parts, int Sub>
-TEMPER_DEVICE void key_slopes(float (&score)[Sub / 8][4], float (&slope)[Sub / 8][4], const KeptRows<Parts>& k,
-                              const KeptRows<Parts>& v, unsigned char* queries, unsigned char* slopes,
-                              const Stats* stats, const Problem& p, float c, const KeyRows& rows, int j0) {
-  const int t = static_cast<int>(threadIdx.x) % 4;
-#pragma unroll
-  for (int n = 0; n < Sub / 8; ++n)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) score[n][e] = slope[n][e] = 0;
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    uint32_t keys[Parts][4], values[Parts][4];
-    k.operand(keys, step);
-    v.operand(values, step);
-#pragma unroll
-    for (int n = 0; n < Sub / 16; ++n) {
-      uint32_t b[Parts][4];
-      load_rows<Parts>(b, queries, rows.sub + n * 16, step);
-      multiply<Parts>(score[2 * n], score[2 * n + 1], keys, b);
-      load_rows<Parts>(b, slopes, rows.sub + n * 16, step);
-      multiply<Parts>(slope[2 * n], slope[2 * n + 1], values, b);
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < Sub / 8; ++n)
-#pragma unroll
-    for (int side = 0; side < 2; ++side) {
-      const int column = n * 8 + 2 * t + side;
-      const Stats x = stats[rows.sub + column];
-      int row_high = 0, row_low = 0;
-      if (rows.masked) {
-        row_high = rows.r + column < rows.end ? rows.position + (rows.r + column) / p.group : -1;
-        row_low = first_key(p, row_high);
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int e = half * 2 + side, j = j0 + half * 8;
-        const bool seen = !rows.masked || (j >= row_low && j <= row_high);  // where not, x may be anything
-        const float weight = seen ? exp2_approx(fused(score[n][e], c, -x.log_sum)) : 0.0f;
-        score[n][e] = weight;
-        slope[n][e] = seen ? weight * (slope[n][e] - x.dot) : 0.0f;
-      }
-    }
-}
-// dv += pᵀ·dout, dk += dsᵀ·q of 16 keys and Sub rows.
-template <int Parts, int Sub>
-TEMPER_DEVICE void add_keys(float (&dk)[8][4], float (&dv)[8][4], const float (&score)[Sub / 8][4],
-                            const float (&slope)[Sub / 8][4], unsigned char* queries, unsigned char* slopes, int sub) {
-#pragma unroll
-  for (int n = 0; n < Sub / 16; ++n) {
-    uint32_t weight[Parts][4];
-    as_operand<Parts>(weight, score[2 * n], score[2 * n + 1]);
-#pragma unroll
-    for (int d = 0; d < 4; ++d) {
-      uint32_t b[Parts][4];
-      load_columns<Parts>(b, slopes, sub + n * 16, d);
-      multiply<Parts>(dv[2 * d], dv[2 * d + 1], weight, b);
-    }
-    as_operand<Parts>(weight, slope[2 * n], slope[2 * n + 1]);
-#pragma unroll
-    for (int d = 0; d < 4; ++d) {
-      uint32_t b[Parts][4];
-      load_columns<Parts>(b, queries, sub + n * 16, d);
-      multiply<Parts>(dk[2 * d], dk[2 * d + 1], weight, b);
-    }
-  }
-}
-
 // A warp owns 16 keys, with K and V as A operands, and takes the rows that see them Sub at a time: scoresᵀ = K·Qᵀ
 // leaves the probabilities as the A operand of dv = Pᵀ·dout and dk = dSᵀ·Q. Row tiles begin at multiples of 64 rows of
 // the sequence's queries. Shared memory: two stages of Q and dout tiles and of 64 rows' stats, Parts·32 KiB + 1 KiB.
 // 255 registers (three parts, 64 keys a block, 2 blocks on an H200's multiprocessor) and 204 (one part, 128 keys, 1
-// block), none spilled.
+// block), none spilled; in functions of its own the middle of it spills.
 template <int Parts, int Warps, int Sub>
 __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
   wait_for_previous();
-  constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile;
+  constexpr int kThreads = Warps * kWarp, kOwn = Warps * 16, kStage = 2 * Parts * kTile, kPairs = Sub / 16;
   TEMPER_DYNAMIC_SHARED(unsigned char, shared);
   Stats* shared_stats = reinterpret_cast<Stats*>(shared + 2 * kStage);
   const Problem& p = a.p;
@@ -367,10 +293,63 @@ __global__ void __launch_bounds__(Warps* kWarp) backward_keys(BackwardArgs a) {
       const int p_first = position + r / p.group, p_last = position + r_last / p.group;
       if (warp_key > p_last || warp_key + 15 < first_key(p, p_first)) continue;
       const bool masked = r + Sub > row_end || warp_key + 15 > p_first || warp_key < first_key(p, p_last);
-      float score[Sub / 8][4], slope[Sub / 8][4];
-      key_slopes<Parts, Sub>(score, slope, k, v, queries, slopes, shared_stats + stage * 64, p, c,
-                             {r, row_end, sub, position, masked}, j0);
-      add_keys<Parts, Sub>(dk, dv, score, slope, queries, slopes, sub);
+      float score[2 * kPairs][4], slope[2 * kPairs][4];
+#pragma unroll
+      for (int n = 0; n < 2 * kPairs; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) score[n][e] = slope[n][e] = 0;
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        uint32_t keys[Parts][4], values[Parts][4];
+        k.operand(keys, step);
+        v.operand(values, step);
+#pragma unroll
+        for (int n = 0; n < kPairs; ++n) {
+          uint32_t b[Parts][4];
+          load_rows<Parts>(b, queries, sub + n * 16, step);
+          multiply<Parts>(score[2 * n], score[2 * n + 1], keys, b);
+          load_rows<Parts>(b, slopes, sub + n * 16, step);
+          multiply<Parts>(slope[2 * n], slope[2 * n + 1], values, b);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < 2 * kPairs; ++n)
+#pragma unroll
+        for (int side = 0; side < 2; ++side) {
+          const int column = n * 8 + 2 * t + side;
+          const Stats x = shared_stats[stage * 64 + sub + column];
+          int row_high = 0, row_low = 0;
+          if (masked) {
+            row_high = r + column < row_end ? position + (r + column) / p.group : -1;
+            row_low = first_key(p, row_high);
+          }
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int e = half * 2 + side, j = half ? j1 : j0;
+            const bool seen = !masked || (j >= row_low && j <= row_high);  // where not, x may be anything
+            const float weight = seen ? exp2_approx(fused(score[n][e], c, -x.log_sum)) : 0.0f;
+            score[n][e] = weight;
+            slope[n][e] = seen ? weight * (slope[n][e] - x.dot) : 0.0f;
+          }
+        }
+#pragma unroll
+      for (int n = 0; n < kPairs; ++n) {
+        uint32_t weight[Parts][4];
+        as_operand<Parts>(weight, score[2 * n], score[2 * n + 1]);
+#pragma unroll
+        for (int d = 0; d < 4; ++d) {
+          uint32_t b[Parts][4];
+          load_columns<Parts>(b, slopes, sub + n * 16, d);
+          multiply<Parts>(dv[2 * d], dv[2 * d + 1], weight, b);
+        }
+        as_operand<Parts>(weight, slope[2 * n], slope[2 * n + 1]);
+#pragma unroll
+        for (int d = 0; d < 4; ++d) {
+          uint32_t b[Parts][4];
+          load_columns<Parts>(b, queries, sub + n * 16, d);
+          multiply<Parts>(dk[2 * d], dk[2 * d + 1], weight, b);
+        }
+      }
     }
   }
 
