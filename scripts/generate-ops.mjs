@@ -87,7 +87,6 @@ function cString(words, indent, room = 118) {
 
 function header({ ops }) {
   const structs = ops.map((op) => {
-    const tensors = op.args.filter((a) => a.tensor).map((a) => a.name);
     return [
       `struct ${op.name} {`,
       `  enum At : int { ${op.args.map((a) => `at_${a.name}`).join(', ')} };`,
@@ -95,8 +94,8 @@ function header({ ops }) {
       `  static ${op.name} of(const TensorRef* t, const double*${op.args.every((a) => a.tensor) ? '' : ' n'}) {`,
       `    return {${op.args.map(fromBlock).join(', ')}};`,
       '  }',
-      `  template <class F>\n  void each_tensor(F&& f) const {`,
-      ...tensors.map((t) => `    f(${t});`),
+      '  template <class F>\n  void each(F&& f) const {',
+      ...op.args.map((a) => `    f(${a.name});`),
       '  }\n};',
     ].join('\n');
   });

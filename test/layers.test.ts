@@ -40,6 +40,7 @@ const NATIVE_RANK: Readonly<Record<string, number>> = {
   test: 5,
   emulation: 2.5,
   binding: 4,
+  plan: 3.5,
   tokenizer: 3,
   cpu: 3,
   cuda: 3,

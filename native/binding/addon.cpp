@@ -15,6 +15,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     define_bpe(exports);
     define_device(exports);
     define_recording(exports);
+    define_plan(exports);
   } catch (...) {
     rethrow_to_js(env);
   }

@@ -15,6 +15,7 @@
 #include "binding/js.h"
 #include "binding/registry.h"
 #include "binding/tensor_table.h"
+#include "plan/plan.h"
 
 namespace temper::binding {
 namespace {
@@ -91,11 +92,12 @@ Napi::Value library_info(const Napi::CallbackInfo& info) {
 Napi::Value list_devices(const Napi::CallbackInfo& info) {
   State& s = state();
   std::lock_guard lock(s.mutex);
-  require(s.library != nullptr, "no_device", "listDevices: no backend library is loaded");
+  const TemperBackend* library = plan::current() ? plan::device() : s.library;
+  require(library != nullptr, "no_device", "listDevices: no backend library is loaded");
   int32_t count = 0;
-  must(*s.library, s.library->device_count(&count));
+  must(*library, library->device_count(&count));
   Napi::Array out = Napi::Array::New(info.Env());
-  for (int32_t i = 0; i < count; ++i) out.Set(static_cast<uint32_t>(i), describe(info.Env(), *s.library, i));
+  for (int32_t i = 0; i < count; ++i) out.Set(static_cast<uint32_t>(i), describe(info.Env(), *library, i));
   return out;
 }
 // openDevice(path, driver, build, index, memoryLimit) → description. Index −1: the machine's only kind. Opening the
@@ -105,6 +107,10 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
   const int64_t index = c.integer(3), limit = c.integer(4);
   require(index >= -1 && index < 1024 && limit >= 0, "bad_argument", "openDevice: device ", index, ", limit ", limit,
           "; wanted a device from 0 (or -1) and a limit from 0");
+  if (const TemperBackend* planned = plan::device()) {
+    must(*planned, planned->open(static_cast<int32_t>(index), limit));
+    return describe(c.env(), *planned, static_cast<int32_t>(std::max<int64_t>(0, index)));
+  }
   State& s = state();
   std::lock_guard lock(s.mutex);
   const TemperBackend& b = load(s, c.text(0), c.text(1), c.text(2));
@@ -150,7 +156,7 @@ class Upload {
     pins_.take("prefetch", handles, 3, 1);
     const TensorRef to = pins_.tensors()[0], from = pins_.tensors()[1];
     require(to && from, "stale_tensor", "prefetch: 0 is no tensor handle");
-    require(pins_.place(0) && !pins_.place(1), "wrong_device",
+    require(!plan::on_host(pins_.place(0)) && plan::on_host(pins_.place(1)), "wrong_device",
             "prefetch: wanted a tensor on the device and one on the host");
     require(to->dtype == from->dtype && to->numel() == from->numel(), "shape_mismatch", "prefetch: ", to->numel(),
             " elements of ", name_of(to->dtype), " from ", from->numel(), " of ", name_of(from->dtype));
@@ -183,7 +189,9 @@ void arrived(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-const TemperBackend* device_backend() noexcept { return state().open.load(std::memory_order_acquire); }
+const TemperBackend* device_backend() noexcept {
+  return plan::current() ? plan::device() : state().open.load(std::memory_order_acquire);
+}
 
 const TemperBackend& require_device(const char* what) {
   const TemperBackend* b = device_backend();

@@ -19,6 +19,7 @@ void must(const TemperBackend& backend, int status);
 struct MixedOp {
   const char* name;
   void (*run)(const TemperBackend& backend, const TensorRef* tensors, const bool* on_device, const double* numbers);
+  size_t (*host_bytes)(const TensorRef* tensors, const bool* on_device, const double* numbers);  // that it stages
 };
 const MixedOp* mixed_op(const char* name) noexcept;  // null: all tensors of this op lie in one place
 

@@ -94,5 +94,6 @@ void define_machine(Napi::Object exports);
 void define_bpe(Napi::Object exports);
 void define_device(Napi::Object exports);
 void define_recording(Napi::Object exports);
+void define_plan(Napi::Object exports);
 
 }  // namespace temper::binding

@@ -29,14 +29,23 @@ class OnHost {
   Tensor tensor_;
 };
 
+int64_t rows_at_once(const Tensor& y) {
+  return std::min(y.shape[0], std::max<int64_t>(1, kStageElements / std::max<int64_t>(1, y.shape[1])));
+}
+size_t embedding_fwd_bytes(const TensorRef* t, const bool* on_device, const double* n) {
+  using Args = args::embedding_fwd;
+  const Args a = Args::of(t, n);
+  return (on_device[Args::at_ids] ? a.ids->bytes() : 0) +
+         static_cast<size_t>(rows_at_once(*a.y) * a.y->shape[1]) * sizeof(float);
+}
 // y on the device, the table on the host, ids anywhere.
 void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
   using Args = args::embedding_fwd;
   const Args a = Args::of(t, n);
   const Tensor& y = *a.y;
   const OnHost<int32_t> ids(backend, a.ids, on_device[Args::at_ids]);
-  const int64_t T = y.shape[0], D = y.shape[1], step = std::max<int64_t>(1, kStageElements / std::max<int64_t>(1, D));
-  Scratch<float> rows(static_cast<size_t>(std::min(T, step) * D));
+  const int64_t T = y.shape[0], D = y.shape[1], step = rows_at_once(y);
+  Scratch<float> rows(static_cast<size_t>(step * D));
   for (int64_t from = 0; from < T; from += step) {
     Tensor part = y, some = ids.tensor();
     part.data = rows.data();
@@ -47,6 +56,10 @@ void embedding_fwd(const TemperBackend& backend, const TensorRef* t, const bool*
   }
 }
 
+int64_t elements_at_once(const Tensor& p) { return std::min(p.numel(), kStageElements); }
+size_t adamw_bytes(const TensorRef* t, const bool*, const double* n) {
+  return static_cast<size_t>(2 * elements_at_once(*args::adamw::of(t, n).p)) * sizeof(float);
+}
 // p and g on the device, the moments on the host: two thirds of the optimizer's memory leave the device for three
 // crossings of the bus per element and step. The CPU computes, so the result is the CPU's.
 void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_device, const double* n) {
@@ -55,7 +68,7 @@ void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_devi
   require(!on_device[Args::at_m] && !on_device[Args::at_v] && on_device[Args::at_p] && on_device[Args::at_g],
           "wrong_device", "adamw: wanted p and g on the device, m and v both on the host or all on the device");
   const int64_t count = a.p->numel();
-  Scratch<float> values(static_cast<size_t>(2 * std::min(count, kStageElements)));
+  Scratch<float> values(static_cast<size_t>(2 * elements_at_once(*a.p)));
   for (int64_t from = 0; from < count; from += kStageElements) {
     const int64_t size = std::min(kStageElements, count - from);
     Tensor p{values.data(), DType::f32, 1, {size}}, g{values.data() + size, DType::f32, 1, {size}}, m = p, v = p;
@@ -69,7 +82,7 @@ void adamw(const TemperBackend& backend, const TensorRef* t, const bool* on_devi
   }
 }
 
-constexpr MixedOp kMixed[] = {{"embedding_fwd", embedding_fwd}, {"adamw", adamw}};
+constexpr MixedOp kMixed[] = {{"embedding_fwd", embedding_fwd, embedding_fwd_bytes}, {"adamw", adamw, adamw_bytes}};
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include "binding/tensor_table.h"
 #include "core/contract.h"
 #include "cpu/ops.h"
+#include "plan/plan.h"
 
 namespace temper::binding {
 namespace {
@@ -83,25 +84,30 @@ const std::vector<Entry>& entries() {
 // Runs the op, or records it, where its tensors lie: on the CPU, on the device, or, for the few ops that may mix, as
 // binding/mixed.cpp says.
 void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
-  const TemperBackend* device = nullptr;
+  const TemperBackend *device = nullptr, *planned = nullptr;  // planned: a dry run's host
   int first = -1;
   uint32_t host = 0;
   bool on_device[Pins::kMax] = {};
   for (int i = 0; i < e.arity; ++i) {
     if (!pins.tensors()[i]) continue;
-    on_device[i] = pins.place(i) != nullptr;
-    if (!on_device[i]) host |= 1u << i;
-    else if (!device) {
-      device = pins.place(i);
+    const TemperBackend* place = pins.place(i);
+    on_device[i] = !plan::on_host(place);
+    if (!on_device[i]) {
+      host |= 1u << i;
+      if (place) planned = place;
+    } else if (!device) {
+      device = place;
       first = i;
     }
   }
-  if (Recording* r = recording()) {
-    require(!device, "graph_recording", e.name, ": host ops are being recorded, its tensors lie on the device");
+  if (Recording* r = recording(); r && (plan::on_host(r->place()) || r->place() == device)) {
+    require(!device || r->place() == device, "graph_recording", e.name,
+            ": host ops are being recorded, its tensors lie on the device");
     return r->add(e.call, e.arity, pins, numbers);
   }
   if (!device) {
-    if (e.call(cpu::table(), pins.tensors(), numbers) != 0) throw Error(last_error());
+    if (planned) must(*planned, e.call(*planned->ops, pins.tensors(), numbers));
+    else if (e.call(cpu::table(), pins.tensors(), numbers) != 0) throw Error(last_error());
     return;
   }
   if (host) {
@@ -111,7 +117,8 @@ void run(const Entry& e, int id, const Pins& pins, const double* numbers) {
            args[static_cast<size_t>(first)].name,
            " on the device; copy one of them, or make it in a scope of the other's place");
     }
-    return e.mixed->run(*device, pins.tensors(), on_device, numbers);
+    if (!plan::is_plan(device)) return e.mixed->run(*device, pins.tensors(), on_device, numbers);
+    plan::note_host_workspace(e.mixed->host_bytes(pins.tensors(), on_device, numbers));
   }
   must(*device, e.call(*device->ops, pins.tensors(), numbers));
 }

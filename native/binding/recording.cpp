@@ -8,6 +8,7 @@
 #include "binding/js.h"
 #include "binding/registry.h"
 #include "cpu/ops.h"
+#include "plan/plan.h"
 
 namespace temper::binding {
 namespace {
@@ -47,14 +48,14 @@ void begin_graph(const Napi::CallbackInfo& info) {
   refuse_while_recording("beginGraph");
   const int64_t place = c.integer(0), shared = c.integer(1);
   require(place == 0 || place == 1, "bad_argument", "beginGraph: place ", place, ", wanted 0 (host) or 1 (device)");
-  if (place) {
+  if (place && !plan::current()) {
     const TemperBackend& b = require_device("beginGraph");
     return must(b, b.begin_graph());
   }
   const Graph other = shared ? graphs().get("beginGraph", static_cast<Handle>(shared)) : Graph{};
   require(!shared || other.host, "bad_argument", "beginGraph: graph ", shared,
           " is the device's, its memory cannot be shared");
-  current = std::make_shared<Recording>(other.host.get());
+  current = std::make_shared<Recording>(other.host.get(), place ? plan::device() : plan::host());
 }
 // endGraph(abandon) → number, 0 where nothing is kept.
 Napi::Value end_graph(const Napi::CallbackInfo& info) {
@@ -102,7 +103,8 @@ void Recording::run() {
   for (const Op& op : ops_) {
     TensorRef refs[Pins::kMax];
     for (int i = 0; i < op.arity; ++i) refs[i] = is_tensor[i] ? tensor++ : nullptr;
-    if (op.call(cpu::table(), refs, numbers) != 0) throw Error(last_error());
+    if (place_) must(*place_, op.call(*place_->ops, refs, numbers));
+    else if (op.call(cpu::table(), refs, numbers) != 0) throw Error(last_error());
     is_tensor += op.arity;
     numbers += op.arity;
   }
@@ -112,7 +114,7 @@ void Recording::run() {
 Recording* recording() noexcept { return current.get(); }
 
 void refuse_while_recording(const char* what) {
-  require(!current, "graph_recording", what,
+  require(!current || !plan::on_host(current->place()), "graph_recording", what,
           ": ops are being recorded, nothing runs; do it before or after, or end the recording that is under way");
 }
 

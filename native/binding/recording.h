@@ -14,9 +14,10 @@ using OpCall = int (*)(const TemperOps&, const TensorRef*, const double*);
 
 class Recording {
  public:
-  // With the memory of another recording where one is given: then the two never run at once.
-  explicit Recording(const Recording* shared)
-      : memory_(shared ? shared->memory_ : std::make_shared<RecordedMemory>()) {}
+  // With the memory of another recording where one is given: then the two never run at once. `place`: a dry run's.
+  explicit Recording(const Recording* shared, const TemperBackend* place)
+      : place_(place), memory_(shared ? shared->memory_ : std::make_shared<RecordedMemory>(place)) {}
+  const TemperBackend* place() const { return place_; }  // null: the host
   const std::shared_ptr<RecordedMemory>& memory() const { return memory_; }
   void add(OpCall call, int arity, const Pins& pins, const double* numbers);
   // Throws Error: stale_tensor, a tensor from outside was freed; file_changed; or what an op fails with, the ops behind
@@ -28,6 +29,7 @@ class Recording {
     OpCall call;
     int arity;
   };
+  const TemperBackend* place_;
   std::shared_ptr<RecordedMemory> memory_;
   std::vector<Op> ops_;
   // Of all ops, one after the other.

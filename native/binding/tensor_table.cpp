@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "binding/device.h"
+#include "plan/plan.h"
 #include "temper/error.h"
 
 namespace temper::binding {
@@ -53,13 +54,23 @@ Registry<Held>& table() {
   return *r;
 }
 
+void* allocate_at(const TemperBackend* place, size_t bytes, Category category) {
+  if (!place) return allocate(bytes, category);
+  void* data = nullptr;
+  must(*place, place->allocate(&data, bytes, static_cast<int32_t>(category)));
+  return data;
+}
+void release_at(const TemperBackend* place, void* data) noexcept {
+  if (place) place->release(data);
+  else release(data);
+}
+
 // The two below need the lock.
 
 void drop_user(Block* b) {
   if (--b->users == 0) {
-    if (b->place) b->place->release(b->data);
-    else if (b->memory) b->memory->give(b->data);
-    else if (!b->file) release(b->data);
+    if (b->memory) b->memory->give(b->data);
+    else if (!b->file) release_at(b->place, b->data);
     b->memory.reset();
     b->file.reset();
     b->data = nullptr;
@@ -97,8 +108,7 @@ Handle alloc_tensor(const void* env, const Tensor& shape, Category category, con
                     std::shared_ptr<RecordedMemory> memory) {
   auto block = std::make_unique<Block>();
   Tensor tensor = shape;
-  if (place) must(*place, place->allocate(&block->data, shape.bytes(), static_cast<int32_t>(category)));
-  else block->data = memory ? memory->take(shape.bytes(), category) : allocate(shape.bytes(), category);
+  block->data = memory ? memory->take(shape.bytes(), category) : allocate_at(place, shape.bytes(), category);
   tensor.data = block->data;
   block->place = place;
   block->memory = std::move(memory);
@@ -117,17 +127,23 @@ void commit_tensor(Handle handle, size_t bytes) {
   const auto lock = table().lock();
   const Held& held = find("commit", handle);
   const Block* block = held.block();
+  if (plan::is_plan(block->place)) {
+    if (plan::Plan* run = plan::current()) run->commit(block->data, bytes);
+    return;
+  }
   require(block->reserved && bytes <= held.tensor.bytes(), "bad_argument", "commit: ", bytes, " bytes of a tensor of ",
           held.tensor.bytes(), block->reserved ? "" : " that was not reserved");
   commit(block->data, bytes);
 }
 
-Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape) {
+Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape,
+                  const TemperBackend* place) {
   auto block = std::make_unique<Block>();
   Tensor tensor = shape;
   // The op table's tensors are writable in type; `writable` is what keeps ops from writing here.
   tensor.data = block->data = const_cast<void*>(file->range(offset, shape.bytes(), size_of(shape.dtype)));
   block->writable = file->writable();
+  block->place = place;
   block->file = std::move(file);
   return table().add(env, Held(block.release(), true, tensor));
 }
@@ -192,7 +208,7 @@ Pins::~Pins() {
 }
 
 RecordedMemory::~RecordedMemory() {
-  for (const Piece& piece : pieces_) release(piece.data);
+  for (const Piece& piece : pieces_) release_at(place_, piece.data);
 }
 
 void* RecordedMemory::take(size_t bytes, Category category) {
@@ -203,7 +219,7 @@ void* RecordedMemory::take(size_t bytes, Category category) {
       best = &piece;
   if (!best) {
     pieces_.reserve(pieces_.size() + 1);
-    pieces_.push_back({allocate(bytes, category), bytes, true});
+    pieces_.push_back({allocate_at(place_, bytes, category), bytes, true});
     best = &pieces_.back();
   }
   best->free = false;

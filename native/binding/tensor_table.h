@@ -20,14 +20,16 @@ namespace temper::binding {
 struct Block;
 class RecordedMemory;
 
-// On the device of that backend, or, null, on the host; there in the memory of a recording where one is given.
+// On the device of that backend, or, null, on the host; in the memory of a recording where one is given.
 Handle alloc_tensor(const void* env, const Tensor& shape, Category category, const TemperBackend* place,
                     std::shared_ptr<RecordedMemory> memory);
 // Addresses on the host (temper/memory.h), of which commit_tensor says how much is in use.
 Handle reserve_tensor(const void* env, const Tensor& shape, Category category);
 void commit_tensor(Handle handle, size_t bytes);
-// Over bytes of the file from `offset`; written to only where the file is a scratch file.
-Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape);
+// Over bytes of the file from `offset`; written to only where the file is a scratch file. `place`: null, or a dry run's
+// host.
+Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape,
+                  const TemperBackend* place);
 // The same memory from element `offset`; it dies with `base`.
 Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape);
 void free_tensor(Handle handle);
@@ -60,11 +62,11 @@ class Pins {
   int count_ = 0;
 };
 
-// Host memory of recorded ops. What tensors free while recording later ones take; all of it stays until the recordings
-// and the last tensor are gone.
+// Memory of recorded ops, the host's or a dry run's. What tensors free while recording later ones take; all of it stays
+// until the recordings and the last tensor are gone.
 class RecordedMemory {
  public:
-  RecordedMemory() = default;
+  explicit RecordedMemory(const TemperBackend* place) : place_(place) {}
   ~RecordedMemory();
   RecordedMemory(const RecordedMemory&) = delete;
   RecordedMemory& operator=(const RecordedMemory&) = delete;
@@ -77,6 +79,7 @@ class RecordedMemory {
     size_t bytes;
     bool free;
   };
+  const TemperBackend* const place_;  // null: the host
   std::mutex mutex_;
   std::vector<Piece> pieces_;
 };

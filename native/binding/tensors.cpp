@@ -8,6 +8,7 @@
 #include "binding/recording.h"
 #include "binding/registry.h"
 #include "binding/tensor_table.h"
+#include "plan/plan.h"
 
 namespace temper::binding {
 namespace {
@@ -27,9 +28,10 @@ Napi::Value alloc(const Napi::CallbackInfo& info) {
   const int64_t place = c.integer(3);
   require(place == 0 || place == 1, "bad_argument", "alloc: place ", place, ", wanted 0 (host) or 1 (device)");
   const auto kind = static_cast<Category>(category);
-  if (place) return js_number(c.env(), alloc_tensor(owner(c.env()), shape, kind, &require_device("alloc"), nullptr));
-  return js_number(c.env(),
-                   alloc_tensor(owner(c.env()), shape, kind, nullptr, recording() ? recording()->memory() : nullptr));
+  const TemperBackend* at = place ? &require_device("alloc") : plan::host();
+  const Recording* r = recording();
+  const auto memory = r && r->place() == at ? r->memory() : nullptr;
+  return js_number(c.env(), alloc_tensor(owner(c.env()), shape, kind, at, memory));
 }
 Napi::Value reserve_one(const Napi::CallbackInfo& info) {
   Call c(info, "reserve", 3);
@@ -37,6 +39,11 @@ Napi::Value reserve_one(const Napi::CallbackInfo& info) {
   const int64_t category = c.integer(2);
   require(category >= 0 && category < static_cast<int64_t>(Category::count), "bad_argument", "reserve: category ",
           category, ", wanted 0…5");
+  if (plan::Plan* run = plan::current()) {
+    run->reserve_next();
+    return js_number(c.env(),
+                     alloc_tensor(owner(c.env()), shape, static_cast<Category>(category), plan::host(), nullptr));
+  }
   return js_number(c.env(), reserve_tensor(owner(c.env()), shape, static_cast<Category>(category)));
 }
 void commit_one(const Napi::CallbackInfo& info) {
@@ -122,13 +129,20 @@ Napi::Value file_size(const Napi::CallbackInfo& info) {
 }
 Napi::Value map_one(const Napi::CallbackInfo& info) {
   const Call c(info, "mapTensor", 4);
-  return js_number(c.env(), map_tensor(owner(c.env()), file_of(c, "mapTensor"), c.size(1), c.shape(2, 3)));
+  const Tensor shape = c.shape(2, 3);
+  if (plan::Plan* run = plan::current()) run->map(shape.bytes());
+  return js_number(c.env(), map_tensor(owner(c.env()), file_of(c, "mapTensor"), c.size(1), shape, plan::host()));
 }
 // A tensor in a scratch file of its own, which goes with it.
 Napi::Value alloc_scratch(const Napi::CallbackInfo& info) {
   const Call c(info, "allocScratch", 3);
   const Tensor shape = c.shape(1, 2);
-  return js_number(c.env(), map_tensor(owner(c.env()), MappedFile::scratch(c.text(0), shape.bytes()), 0, shape));
+  if (plan::Plan* run = plan::current()) {
+    run->offload_next();
+    return js_number(c.env(), alloc_tensor(owner(c.env()), shape, Category::activations, plan::host(), nullptr));
+  }
+  auto file = MappedFile::scratch(c.text(0), shape.bytes());
+  return js_number(c.env(), map_tensor(owner(c.env()), std::move(file), 0, shape, nullptr));
 }
 // Copies bytes of a mapped file into a typed array: headers, and tensors that lie unaligned.
 void read_file(const Napi::CallbackInfo& info) {
@@ -140,6 +154,13 @@ void read_file(const Napi::CallbackInfo& info) {
 }
 void unmap_file(const Napi::CallbackInfo& info) {
   files().take("unmapFile", static_cast<Handle>(Call(info, "unmapFile", 1).integer(0)));
+}
+// Whether there is memory behind a tensor: not in a dry run.
+Napi::Value has_contents(const Napi::CallbackInfo& info) {
+  Pins pins;
+  const double handle = Call(info, "hasContents", 1).number(0);
+  pins.take("hasContents", &handle, 1, 0);
+  return Napi::Boolean::New(info.Env(), !plan::is_plan(pins.place(0)));
 }
 Napi::Value tensor_count(const Napi::CallbackInfo& info) {
   return js_number(info.Env(), static_cast<double>(live_tensors()));
@@ -163,6 +184,7 @@ void define_tensors(Napi::Object exports) {
   define<alloc_scratch>(exports, "allocScratch");
   define<read_file>(exports, "readFile");
   define<unmap_file>(exports, "unmapFile");
+  define<has_contents>(exports, "hasContents");
   define<tensor_count>(exports, "tensorCount");
 }
 

@@ -34,6 +34,8 @@ struct Spec : Arg {
   bool open_high = false, raw = false;
   std::vector<double> values;  // an integer of few: these alone
   std::vector<std::string> may_alias;
+  Index::Kind index = Index::none;
+  int limit = -1;  // the symbol that bounds indices
   std::string dtype_text;
 };
 
@@ -283,7 +285,7 @@ Dim parse_dim(Op& op, const std::string& text) {
 }
 
 // What follows the brackets: ? <V /P ~x @host
-void parse_notes(Spec& s, std::string_view notes) {
+void parse_notes(Op& op, Spec& s, std::string_view notes) {
   while (!notes.empty()) {
     const char kind = notes.front();
     notes.remove_prefix(1);
@@ -293,6 +295,7 @@ void parse_notes(Spec& s, std::string_view notes) {
     if (kind == '?') s.nullable = true;
     else if (kind == '~') s.may_alias.push_back(name);
     else if (kind == '@') s.on_host = true;
+    else s.index = kind == '<' ? Index::below : Index::rising, s.limit = op.symbol(name);
   }
 }
 
@@ -328,7 +331,7 @@ Spec parse_arg(Op& op, std::string_view text) {
              : d == "wf"   ? kF32 | kBf16
                            : kF32 | kBf16 | kI32 | kU8;
   for (const std::string& dim : split(inside, ',')) s.dims.push_back(parse_dim(op, dim));
-  parse_notes(s, text.substr(close + 1));
+  parse_notes(op, s, text.substr(close + 1));
   return s;
 }
 
@@ -461,9 +464,13 @@ int op_count() { return static_cast<int>(std::size(kLines)); }
 const char* op_name(int op) { return kLines[op].name; }
 std::span<const Arg> args_of(int op) { return all()[op].args; }
 
-void check(int id, const TensorRef* tensors, const double* numbers) {
-  const Op& op = all()[id];
-  Call call{op, tensors, numbers, {}, {}};
+namespace {
+
+// Checks arguments and binds dimensions.
+void bind(Call& call) {
+  const Op& op = call.op;
+  const TensorRef* tensors = call.t;
+  const double* numbers = call.n;
   call.value.fill(kUnbound);
   for (size_t i = 0; i < op.specs.size(); ++i) {
     const Spec& s = op.specs[i];
@@ -481,7 +488,26 @@ void check(int id, const TensorRef* tensors, const double* numbers) {
     if (!match_shape(call, s, t)) call.shape_error(static_cast<int>(i), wanted_text(call, s));
   }
   if (op.rule) op.rule(call);
+}
+
+}  // namespace
+
+void check(int id, const TensorRef* tensors, const double* numbers) {
+  const Op& op = all()[id];
+  Call call{op, tensors, numbers, {}, {}};
+  bind(call);
   check_aliasing(op, tensors);
+}
+
+std::vector<Index> indices(int id, const TensorRef* tensors, const double* numbers) {
+  const Op& op = all()[id];
+  Call call{op, tensors, numbers, {}, {}};
+  bind(call);
+  std::vector<Index> out(op.specs.size());
+  for (size_t i = 0; i < out.size(); ++i)
+    if (const Spec& s = op.specs[i]; s.limit >= 0)
+      out[i] = {s.index, std::max<int64_t>(1, call.value[static_cast<size_t>(s.limit)])};
+  return out;
 }
 
 }  // namespace temper::contract

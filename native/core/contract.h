@@ -25,6 +25,14 @@ int op_count();
 const char* op_name(int op);
 std::span<const Arg> args_of(int op);
 
+// What an index tensor of a call may hold: values in [0, limit), or bounds that rise from 0 to limit.
+struct Index {
+  enum Kind : uint8_t { none, below, rising } kind = none;
+  int64_t limit = 0;
+};
+// By argument, of a call that passes check.
+std::vector<Index> indices(int op, const TensorRef* tensors, const double* numbers);
+
 // tensors[i] is argument i where it is a tensor (null allowed), numbers[i] where it is a scalar.
 // Throws Error: shape_mismatch, bad_dtype, missing_tensor, bad_argument, aliasing.
 void check(int op, const TensorRef* tensors, const double* numbers);

@@ -10,12 +10,14 @@
 #pragma once
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 
-constexpr int kDigitBits = 10;
+constexpr int kDigitBits = workspace::kDigitBits;
 constexpr int kSortWarps = kThreads / kWarp, kSortRounds = 8;  // a warp takes kSortRounds × 32 consecutive items
 constexpr int kSortTile = kThreads * kSortRounds;
+static_assert(kSortTile == workspace::kSortTile);
 
 inline int bits_of(int64_t keys) {
   int b = 1;

@@ -108,6 +108,8 @@ export const ERROR_CODES = [
   'path_not_found',
   'peer_failed',
   'peer_incomplete',
+  'plan_over',
+  'plan_running',
   'plan_what',
   'policy_empty',
   'policy_missing',

@@ -16,10 +16,10 @@ import { cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
-import { type DryRunReport, dryRun, inDryRun } from '../native/dry-run.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
+import { type DryRunReport, dryRun } from '../native/plan.js';
 import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scope } from '../native/tensor.js';
 import { sft } from '../objectives/objective.js';
 import { learnAdapter } from '../train/adapter-learner.js';
@@ -260,7 +260,7 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   }
   let at = depth;
   let last = someTokens(B, V);
-  const steps = new DecodeSteps(model, cache, precision, !model.streamsExperts && !inDryRun());
+  const steps = new DecodeSteps(model, cache, precision, !model.streamsExperts);
   const params = new Float32Array(4 * B),
     u = new Float32Array(B);
   const step = (batch: Batch): Int32Array => {

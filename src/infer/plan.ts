@@ -3,7 +3,7 @@ import { ConfigError } from '../base/errors.js';
 import { availableBytes as systemBytes } from '../base/machine.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { quantizeDense } from '../model/q8.js';
-import { dryRun } from '../native/dry-run.js';
+import { dryRun } from '../native/plan.js';
 import type { Category } from '../native/tensor.js';
 import { GREEDY } from './sequence.js';
 import { DEFAULT_PREFILL_TOKENS, Session } from './session.js';

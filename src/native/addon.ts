@@ -93,6 +93,12 @@ interface Addon {
   fileSize(file: number): number;
   /** Copies bytes from `offset` of a mapped file into `into`, as many as it holds. */
   readFile(file: number, offset: number, into: ArrayBufferView): void;
+  /** Whether there is memory behind a tensor: not in a dry run. */
+  hasContents(handle: number): boolean;
+  /** From here to endPlan this thread's tensors have no memory and its ops only say what they cost. */
+  beginPlan(): void;
+  /** @returns what native/plan/plan.cpp counted, as plan.ts reads it */
+  endPlan(): Float64Array;
   /** Handles open in the whole process. */
   tensorCount(): number;
 

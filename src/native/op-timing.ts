@@ -2,78 +2,34 @@
 // on made-up data, and counted as often as it occurs. So a plan knows this machine's kernels, thread count and load
 // without loading any model.
 import { addon } from './addon.js';
-import type { OpCall } from './dry-run.js';
-import type { CostArg, TensorArg } from './op-costs.js';
 import { type Ops, ops } from './ops.js';
+import type { OpCall, PlannedArgument, PlannedTensor } from './plan.js';
 import { DTYPES, Scope, type Tensor } from './tensor.js';
 
-const isTensor = (a: CostArg): a is TensorArg => a !== null && typeof a === 'object';
+const isTensor = (a: PlannedArgument): a is PlannedTensor => a !== null && typeof a === 'object';
 /** Dropout seeds differ on every call and change nothing of the cost. */
 const keyOf = (call: OpCall): string =>
   call.op +
   JSON.stringify(call.args.map((a) => (isTensor(a) ? [a.shape, a.dtype] : a && Math.abs(a) > 2 ** 20 ? 0 : a)));
 
-/**
- * Index arguments that another op computed: experts are taken to be routed evenly. `arg(i)` is the shape of argument i.
- */
-const INDICES: Readonly<
-  Record<string, Readonly<Record<number, (n: number, arg: (i: number) => readonly number[]) => Int32Array>>>
-> = {
-  grouped_linear_fwd: { 3: (n, arg) => modulo(n, rowsOf(arg(2))), 4: (n, arg) => even(n, arg(0)[0] ?? 0) },
-  grouped_linear_bwd: {
-    6: (n, arg) => modulo(n, rowsOf(arg(5))),
-    9: (n, arg) => modulo(n, rowsOf(arg(8))),
-    11: (n, arg) => even(n, arg(0)[0] ?? arg(6)[0] ?? arg(9)[0] ?? rowsOf(arg(5))),
-  },
-  moe_combine: { 3: (n) => modulo(n, n) },
-  moe_weight_bwd: { 4: (n, arg) => modulo(n, arg(3)[0] ?? 1), 5: (n) => modulo(n, n) },
-  topk_bwd: { 3: (n, arg) => modulo(n, arg(0)[1] ?? 1) },
-  moe_plan: { 4: (n, arg) => modulo(n, (arg(0)[0] ?? 2) - 1) },
-};
-const rowsOf = (shape: readonly number[]): number => shape.slice(0, -1).reduce((a, b) => a * b, 1);
-const modulo = (n: number, m: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i % Math.max(1, m));
-const even = (n: number, rows: number): Int32Array =>
-  Int32Array.from({ length: n }, (_, e) => Math.floor((e * rows) / (n - 1)));
+/** Indices as the plan knows them; what another op would have computed is made up, experts evenly routed. */
+function indicesOf(n: number, indices: PlannedTensor['indices']): Int32Array {
+  if (indices instanceof Int32Array) return indices;
+  if (indices && 'below' in indices) return Int32Array.from({ length: n }, (_, i) => i % indices.below);
+  const last = indices?.risingTo ?? 0;
+  return Int32Array.from({ length: n }, (_, i) => Math.floor((i * last) / Math.max(1, n - 1)));
+}
 
-function make(scope: Scope, call: OpCall, place: number, seed: number): Tensor | number | null {
-  const a = call.args[place];
-  if (a === undefined || a === null || !isTensor(a))
-    return a === undefined || (a === 0 && NULLABLE_AT(call.op, place)) ? null : (a ?? null);
+function make(scope: Scope, a: PlannedArgument, seed: number): Tensor | number | null {
+  if (!isTensor(a)) return a;
   const t = scope.empty(DTYPES[a.dtype] ?? 'f32', a.shape);
   if (t.numel === 0) return t;
-  if (t.dtype === 'i32') {
-    const rule = INDICES[call.op]?.[place];
-    t.write(
-      a.indices ??
-        rule?.(t.numel, (i) => {
-          const b = call.args[i];
-          return b && isTensor(b) ? b.shape : [];
-        }) ??
-        new Int32Array(t.numel),
-    );
-  } else if (t.dtype === 'u8')
+  if (t.dtype === 'i32') t.write(indicesOf(t.numel, a.indices));
+  else if (t.dtype === 'u8')
     ops.random_bytes(t, seed, 118, 122); // as the scales of a real checkpoint; as blocks, any byte will do
   else ops.random_uniform(t, seed, -0.05, 0.05);
   return t;
 }
-// A scalar 0 and a null tensor look alike in the argument block; scalars stand at the end of every op's list.
-const NULLABLE_AT = (op: string, place: number): boolean => place < (SCALARS_FROM[op] ?? 0);
-const SCALARS_FROM: Readonly<Record<string, number>> = {
-  rmsnorm_fwd: 6,
-  rmsnorm_bwd: 7,
-  linear_fwd: 7,
-  linear_bwd: 11,
-  linear_q8_fwd: 8,
-  linear_cross_entropy: 7,
-  attention_fwd: 10,
-  attention_bwd: 14,
-  grouped_linear_fwd: 10,
-  grouped_linear_bwd: 16,
-  swiglu_bwd: 5,
-  moe_combine: 4,
-  moe_weight_bwd: 6,
-  sample: 6,
-};
 
 export interface Timing {
   readonly seconds: number;
@@ -120,7 +76,7 @@ export function timeCalls(
 
 function medianSeconds(call: OpCall, budgetMs: number): number {
   using scope = new Scope('workspace');
-  const args = call.args.map((_, i) => make(scope, call, i, i + 1));
+  const args = call.args.map((a, i) => make(scope, a, i + 1));
   const run = ops[call.op as keyof Ops] as (...a: (Tensor | number | null)[]) => void;
   const times: number[] = [];
   const end = performance.now() + budgetMs;

@@ -30,6 +30,10 @@ export class Tensor {
   get bytes(): number {
     return this.numel * dtypeBytes(this.dtype);
   }
+  /** Whether there is memory behind it: in a dry run there is not, and what is read from it means nothing. */
+  get hasContents(): boolean {
+    return addon.hasContents(this.handle);
+  }
   /** First dimension. */
   get rows(): number {
     return this.shape[0] ?? 1;

@@ -7,7 +7,7 @@ import { lossAndGradients } from '../../src/model/gpt-oss.js';
 import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { addon } from '../../src/native/addon.js';
-import { dryRun } from '../../src/native/dry-run.js';
+import { dryRun } from '../../src/native/plan.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { runTraining } from '../../src/train/session.js';

@@ -78,6 +78,21 @@ struct SplitBlock {
   int64_t first, last, blocks;
   float *qs, *scores, *top, *sum, *factor, *largest, *total;
 };
+
+// Floats of workspace that one task of each kernel takes.
+size_t forward_floats(int64_t padded, int64_t Dp) {
+  return static_cast<size_t>(padded * 2 * Dp + 8 * kKeys + 2 * kKeys * Dp + 2 * padded);
+}
+size_t split_scores_floats(int64_t Dp, bool bf16) { return static_cast<size_t>((bf16 ? 2 : 1) * kKeys * Dp); }
+size_t split_output_floats(int64_t padded, int64_t Dp) { return static_cast<size_t>(padded * (Dp + 1) + kKeys * Dp); }
+// of all tasks of a forward of few queries together
+int64_t split_floats(int64_t padded, int64_t blocks, int64_t Dp) { return padded * (Dp + 2 + blocks * (kKeys + 3)); }
+constexpr int64_t kBlocks = 4;  // key blocks that meet a block of queries while it is at hand
+int64_t padded_block(const Geometry& g) { return (g.block_queries * g.group + 3) / 4 * 4; }
+size_t backward_floats(const Geometry& g) {
+  return static_cast<size_t>(padded_block(g) * (3 * g.Dp + 2 * kKeys + 2) + kBlocks * 5 * kKeys * g.Dp);
+}
+
 struct Kernels {
   void (*forward)(const Forward&, const Geometry&, const QueryBlock&, const KeySource&);
   void (*load_queries)(float*, const float*, const QueryBlock&, const Geometry&, float);
@@ -133,11 +148,25 @@ class Sequences {
       : spans_(static_cast<size_t>(s.B)), heads_(s.Hkv) {
     for (int64_t b = 0; b < s.B; ++b) {
       const int64_t row = q_start.i32()[b], n = q_start.i32()[b + 1] - row, len = k_len ? k_len->i32()[b] : n;
-      spans_[b] = {row, n, len - n};
-      products_ += products(spans_[b], s.window) * static_cast<double>(s.H * s.Dh);
-      longest_ = std::max(longest_, n);
+      add(s, b, {row, n, len - n});
     }
-    window_ = s.window;
+  }
+  // Of a plan that does not know them: all alike, over all keys.
+  explicit Sequences(const AttentionShape& s) : spans_(static_cast<size_t>(s.B)), heads_(s.Hkv) {
+    const int64_t n = s.T / std::max<int64_t>(1, s.B), len = s.S / std::max<int64_t>(1, s.B);
+    for (int64_t b = 0; b < s.B; ++b) add(s, b, {b * n, n, std::max<int64_t>(0, len - n)});
+  }
+  size_t bytes() const { return spans_.size() * sizeof(QuerySpan); }
+  // Pairs of a query and a key that it sees.
+  double pairs() const {
+    double sum = 0;
+    for (size_t b = 0; b < spans_.size(); ++b) {
+      const double n = static_cast<double>(spans_[b].queries), before = static_cast<double>(spans_[b].position),
+                   window = static_cast<double>(window_);
+      const double all = window_ ? std::clamp(window - before, 0.0, n) : n;  // queries that see all before them
+      sum += all * (before + (all + 1) / 2) + (n - all) * window;
+    }
+    return sum;
   }
   const QuerySpan& operator[](int64_t b) const { return spans_[b]; }
 
@@ -193,6 +222,12 @@ class Sequences {
   }
 
  private:
+  void add(const AttentionShape& s, int64_t b, const QuerySpan& span) {
+    spans_[b] = span;
+    products_ += products(span, s.window) * static_cast<double>(s.H * s.Dh);
+    longest_ = std::max(longest_, span.queries);
+    window_ = s.window;
+  }
   static constexpr double kProducts = 250000;  // multiply-adds of q·k of a piece at least: some ten microseconds
 
   static double products(const QuerySpan& q, int64_t window) {
@@ -225,7 +260,7 @@ void split_forward(const Kernels& kernels, const Forward& f, const Geometry& sha
              {key_rows(s, k_start, b), head}};
       t.g.head = head;
       tasks.push_back(t);
-      floats += q.padded * (shape.Dp + 2 + blocks * (kKeys + 3));
+      floats += split_floats(q.padded, blocks, shape.Dp);
       most = std::max(most, blocks);
     }
   Scratch<float> memory(static_cast<size_t>(floats));
@@ -265,7 +300,61 @@ void split_forward(const Kernels& kernels, const Forward& f, const Geometry& sha
   });
 }
 
+// Blocks of one head's queries, as each_block counts them.
+int64_t blocks_of(const Sequences& spans, int64_t B, int64_t step) {
+  int64_t blocks = 0;
+  for (int64_t b = 0; b < B; ++b) blocks += (spans[b].queries + step - 1) / step;
+  return blocks;
+}
+
+AttentionShape planned_shape(TensorRef q, TensorRef k, TensorRef k_len, int64_t window) {
+  return {k_len->numel(), q->shape[0], k->shape[0], q->shape[1], k->shape[1], q->shape[2], window, 0};
+}
+Sequences planned_sequences(const AttentionShape& s, TensorRef q_start, TensorRef k_len) {
+  return has_contents(q_start) && has_contents(k_len) ? Sequences(s, *q_start, k_len) : Sequences(s);
+}
+// Bytes of `tasks` tasks on the threads of the pool.
+double on_threads(int64_t tasks, size_t floats) {
+  return static_cast<double>(std::min<int64_t>(tasks, thread_count())) * static_cast<double>(floats * sizeof(float));
+}
+
+// Workspace of split_forward, beside the sequences.
+double split_bytes(const Sequences& spans, const Geometry& shape, int64_t B, bool bf16) {
+  double floats = 0;
+  int64_t tasks = 0, most = 0, padded = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    if (spans[b].queries <= 0) continue;
+    const QueryBlock q = spans[b].block(shape, 0);
+    const int64_t blocks = (q.position + q.queries - 1) / kKeys - shape.first_key(q.position) / kKeys + 1;
+    floats += static_cast<double>(shape.Hkv * split_floats(q.padded, blocks, shape.Dp));
+    tasks += shape.Hkv;
+    most = std::max(most, blocks);
+    padded = std::max(padded, q.padded);
+  }
+  return floats * sizeof(float) +
+         std::max(on_threads(tasks * most, split_scores_floats(shape.Dp, bf16)),
+                  on_threads(tasks * (shape.Dp / kSplitColumns), split_output_floats(padded, shape.Dp)));
+}
+
 }  // namespace
+
+Cost cost::attention_fwd(const args::attention_fwd& a) {
+  const AttentionShape s = planned_shape(a.q, a.k, a.k_len, a.window);
+  const Geometry shape(s);
+  const Sequences spans = planned_sequences(s, a.q_start, a.k_len);
+  int64_t padded = 0;
+  for (int64_t b = 0; b < s.B; ++b)
+    if (spans[b].queries > 0) padded = std::max(padded, spans[b].block(shape, 0).padded);
+  const double tasks =
+      spans.worth_splitting(shape.block_queries)
+          ? split_bytes(spans, shape, s.B, a.k->dtype == DType::bf16)
+          : static_cast<double>(s.B + 1) * sizeof(int64_t) +
+                on_threads(blocks_of(spans, s.B, shape.block_queries) * s.Hkv, forward_floats(padded, shape.Dp));
+  Cost cost = streamed(a, (a.sinks ? 4.0 * s.H : 0) + static_cast<double>(spans.bytes()) + tasks);
+  cost.flops = 4 * spans.pairs() * static_cast<double>(s.H * s.Dh);
+  cost.rows = static_cast<double>(s.T);
+  return cost;
+}
 
 void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks,
                    TensorRef q_start, TensorRef k_start, TensorRef k_len, TensorRef pages, int64_t window, int64_t ring,
@@ -285,6 +374,23 @@ void attention_fwd(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorR
   });
 }
 
+static int64_t dot_chunk(int64_t H, int64_t Dh) { return std::max<int64_t>(64, 32768 / (H * Dh)); }
+
+Cost cost::attention_bwd(const args::attention_bwd& a) {
+  const AttentionShape s = planned_shape(a.q, a.k, a.k_len, a.window);
+  const Geometry shape(s);
+  const Sequences spans = planned_sequences(s, a.q_start, a.k_len);
+  const int64_t chunk = dot_chunk(s.H, s.Dh), chunks = (s.T + chunk - 1) / chunk;
+  const double sums = 4.0 * s.T * s.H + (a.dsinks && a.sinks ? 8.0 * chunks * s.H : 0);
+  // Whole heads or blocks of them: as many tasks as there are threads, where there is anything to do.
+  const double tasks =
+      std::max(8.0 * thread_count(), 8.0 * (s.B + 1) + on_threads(thread_count(), backward_floats(shape)));
+  Cost cost = streamed(a, static_cast<double>(spans.bytes()) + sums + (s.T ? tasks : 0));
+  cost.flops = 10 * spans.pairs() * static_cast<double>(s.H * s.Dh);
+  cost.rows = static_cast<double>(s.T);
+  return cost;
+}
+
 void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k,
                    TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start,
                    TensorRef k_len, int64_t window, double scale, int64_t) {
@@ -294,7 +400,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   const Sequences spans(s, *q_start, k_len);
 
   // D = Σ do∘o of every query head, and with it the sinks' gradient, summed over fixed chunks of tokens.
-  const int64_t chunk = std::max<int64_t>(64, 32768 / (s.H * s.Dh));
+  const int64_t chunk = dot_chunk(s.H, s.Dh);
   const int64_t chunks = (s.T + chunk - 1) / chunk;
   const bool with_sinks = dsinks && sinks;
   Scratch<float> dot(static_cast<size_t>(s.T * s.H));

@@ -187,14 +187,31 @@ const Kernels& kernels() {
   return kKernelsPortable;
 }
 
+namespace {
+
+// 32-bit units of a term's packed or prepared rows.
+int64_t packed_units(const Product& p, const Term& t, const Path& path, const FewRows& few) {
+  return p.m * (suits_few(p, few) ? few.units(t.b.kind, t.k) : units_of(t, path));
+}
+
+}  // namespace
+
+size_t multiply_workspace(const Product* products, int64_t count, int64_t precision) {
+  const Path& path = precision ? kernels().rounded : kernels().exact;
+  const FewRows& few = precision ? kernels().few_rounded : kernels().few_exact;
+  int64_t units = 0;
+  for (const Product* p = products; p < products + count; ++p)
+    for (int term = 0; term < p->num_terms && p->m && p->n; ++term)
+      units += packed_units(*p, p->terms[term], path, few);
+  return static_cast<size_t>(count) * (sizeof(Plan) + 2 * sizeof(int64_t)) + static_cast<size_t>(units) * 4;
+}
+
 void multiply(const Product* products, int64_t count, int64_t precision) {
   const Path& path = precision ? kernels().rounded : kernels().exact;
   const FewRows& few = precision ? kernels().few_rounded : kernels().few_exact;
   Scratch<Plan> plans(static_cast<size_t>(count));
   Scratch<int64_t> task_end(static_cast<size_t>(count)), pack_end(static_cast<size_t>(count));
-  const auto a_units = [&](const Plan& plan, const Term& t) {
-    return plan.product->m * (plan.few ? few.units(t.b.kind, t.k) : units_of(t, path));
-  };
+  const auto a_units = [&](const Plan& plan, const Term& t) { return packed_units(*plan.product, t, path, few); };
   int64_t num_plans = 0, tasks = 0, packs = 0, units = 0, work = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Product& p = products[i];

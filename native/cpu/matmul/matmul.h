@@ -57,6 +57,9 @@ struct Product {
 // Runs independent products. Each element of c is summed in one fixed order, whatever the thread count.
 void multiply(const Product* products, int64_t count, int64_t precision);
 
+// Bytes of workspace that multiply takes for them; only their sizes and kinds are read.
+size_t multiply_workspace(const Product* products, int64_t count, int64_t precision);
+
 // One way of multiplying: packing into tiles of 32-bit units (an f32, or two bf16 along k) and the tile kernel that
 // reads them.
 struct Path {

@@ -40,6 +40,8 @@ void check_step(int64_t step) {
 
 }  // namespace
 
+Cost cost::adamw(const args::adamw& a) { return streamed(a); }
+
 void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps,
            double weight_decay, int64_t step, double grad_scale) {
   check_step(step);
@@ -54,8 +56,13 @@ void adamw(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double
   });
 }
 
+static int64_t pieces(TensorRef x) { return (x->numel() + kTaskElements - 1) / kTaskElements; }
+
+Cost cost::sum_squares(const args::sum_squares& a) {
+  return streamed(a, static_cast<double>(pieces(a.x)) * sizeof(double));
+}
 void sum_squares(TensorRef out, TensorRef x) {
-  const int64_t n = x->numel(), ranges = (n + kTaskElements - 1) / kTaskElements;
+  const int64_t n = x->numel(), ranges = pieces(x);
   Scratch<double> partial(static_cast<size_t>(ranges));
   parallel_ranges(n, kTaskElements, [&](int64_t begin, int64_t end) {
     run_kernel<Squares>(partial.data() + begin / kTaskElements, static_cast<const float*>(x->f32()), begin, end);

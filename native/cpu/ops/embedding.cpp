@@ -1,5 +1,7 @@
 // embedding: rows of a table, and their gradient added in order of t (parallel over columns, so the order holds at any
 // thread count).
+#include <algorithm>
+
 #include "cpu/host/variants.h"
 #include "cpu/ops.h"
 #include "temper/threads.h"
@@ -34,6 +36,12 @@ struct AddRows {
 };
 
 }  // namespace
+
+Cost cost::embedding_fwd(const args::embedding_fwd& a) {
+  const double row = bytes_of(a.table) / static_cast<double>(std::max<int64_t>(1, a.table->shape[0]));
+  return {.bytes = bytes_of(a.y) + row * static_cast<double>(a.ids->numel())};
+}
+Cost cost::embedding_bwd(const args::embedding_bwd& a) { return streamed(a); }
 
 void embedding_fwd(TensorRef y, TensorRef table, TensorRef ids) {
   const int64_t T = ids->numel(), V = table->shape[0], D = table->shape[1];

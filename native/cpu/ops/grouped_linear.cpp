@@ -1,5 +1,9 @@
 // One linear per expert over rows sorted by expert: every expert is a Product, and their tiles share one queue, so
 // skewed routing idles no core.
+#include <algorithm>
+#include <initializer_list>
+#include <vector>
+
 #include "cpu/host/mxfp4.h"
 #include "cpu/host/number.h"
 #include "cpu/matmul/column_sum.h"
@@ -44,45 +48,164 @@ Source rows_from(const float* data, int64_t ld, TensorRef rows, int64_t begin, b
           .k_inner = k_inner};
 }
 
+// Rows of each expert: as the offsets say, or, where a plan does not know them, alike.
+class ExpertRows {
+ public:
+  ExpertRows(TensorRef offsets, int64_t P)
+      : experts(offsets->numel() - 1), offsets_(has_contents(offsets) ? offsets->i32() : nullptr), P_(P) {}
+  int64_t begin(int64_t e) const { return offsets_ ? offsets_[e] : e * P_ / experts; }
+  // Calls multiply for what make(expert, first row, rows) gives for every expert that has rows.
+  template <class Make>
+  void each(Product* products, int64_t precision, Make&& make) const {
+    multiply(products, fill(products, make), precision);
+  }
+  template <class Make>
+  size_t workspace(Product* products, int64_t precision, Make&& make) const {
+    return multiply_workspace(products, fill(products, make), precision);
+  }
+  const int64_t experts;
+
+ private:
+  template <class Make>
+  int64_t fill(Product* products, Make&& make) const {
+    int64_t count = 0;
+    for (int64_t e = 0; e < experts; ++e)
+      if (const int64_t m = begin(e + 1) - begin(e)) products[count++] = make(e, begin(e), m);
+    return count;
+  }
+  const int32_t* offsets_;
+  int64_t P_;
+};
+
+// The products of a call; cost and kernel are made of the same ones.
+struct Forward {
+  const args::grouped_linear_fwd& a;
+  int64_t P = a.y->shape[0], N = a.y->shape[1], C = a.x->shape[a.x->ndim - 1], R = a.A ? a.A->shape[1] : 0;
+
+  Product down(int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = m, .n = R, .c = a.h->f32() + begin * R, .ldc = R, .by_row = a.by_row != 0};
+    p.terms[0] = {rows_from(a.x->f32(), C, a.rows, begin, true), {.data = a.A->f32() + e * R * C, .ld = C}, C, 1.0f};
+    return p;
+  }
+  Product whole(int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = m, .n = N, .c = a.y->f32() + begin * N, .ldc = N, .by_row = a.by_row != 0};
+    p.terms[0] = {rows_from(a.x->f32(), C, a.rows, begin, true), weight(*a.w, a.scales, e, N, C, a.layout, true), C,
+                  1.0f};
+    if (a.bias)
+      p.bias = static_cast<const char*>(a.bias->data) + static_cast<size_t>(e * N) * size_of(a.bias->dtype),
+      p.bias_kind = kind_of(*a.bias);
+    if (a.A) {
+      p.terms[1] = {{.data = a.h->f32() + begin * R, .ld = R},
+                    {.data = a.B->f32() + e * N * R, .ld = R},
+                    R,
+                    static_cast<float>(a.scale)};
+      p.num_terms = 2;
+    }
+    return p;
+  }
+};
+
+struct Backward {
+  const args::grouped_linear_bwd& a;
+  int64_t N = a.dy->shape[a.dy->ndim - 1], C = a.x->shape[a.x->ndim - 1], R = a.A ? a.A->shape[1] : 0;
+  int64_t X = C ? a.x->numel() / C : 0, G = N ? a.dy->numel() / N : 0;
+  int64_t P = a.dx ? a.dx->shape[0] : a.dy_rows ? a.dy_rows->numel() : a.x_rows ? a.x_rows->numel() : G;
+  const float* r_weight = a.row_weight ? a.row_weight->f32() : nullptr;
+  float alpha = static_cast<float>(a.scale);
+
+  int64_t u_size() const { return a.A && (a.dx || a.dA) ? P * R : 0; }
+  Product u(float* to, int64_t e, int64_t begin, int64_t m) const {  // g·B
+    Product p{.m = m, .n = R, .c = to + begin * R, .ldc = R};
+    p.terms[0] = {rows_from(a.dy->f32(), N, a.dy_rows, begin, true),
+                  {.data = a.B->f32() + e * N * R, .ld = R, .k_inner = false},
+                  N,
+                  1.0f};
+    return p;
+  }
+  Product dx(const float* u, int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = m, .n = C, .c = a.dx->f32() + begin * C, .ldc = C};
+    p.terms[0] = {rows_from(a.dy->f32(), N, a.dy_rows, begin, true), weight(*a.w, a.scales, e, N, C, a.layout, false),
+                  N, 1.0f};
+    if (a.A) {
+      p.terms[1] = {
+          {.data = u + begin * R, .ld = R}, {.data = a.A->f32() + e * R * C, .ld = C, .k_inner = false}, R, alpha};
+      p.num_terms = 2;
+    }
+    return p;
+  }
+  Product dw(int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = N, .n = C, .c = a.dw->f32() + e * N * C, .ldc = C, .accumulate = true};
+    p.terms[0] = {rows_from(a.dy->f32(), N, a.dy_rows, begin, false, r_weight),
+                  rows_from(a.x->f32(), C, a.x_rows, begin, false), m, 1.0f};
+    return p;
+  }
+  Product dA(const float* u, int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = R, .n = C, .c = a.dA->f32() + e * R * C, .ldc = C, .accumulate = true};
+    p.terms[0] = {rows_from(u, R, nullptr, begin, false, r_weight), rows_from(a.x->f32(), C, a.x_rows, begin, false), m,
+                  alpha};
+    return p;
+  }
+  Product dB(int64_t e, int64_t begin, int64_t m) const {
+    Product p{.m = N, .n = R, .c = a.dB->f32() + e * N * R, .ldc = R, .accumulate = true};
+    p.terms[0] = {rows_from(a.dy->f32(), N, a.dy_rows, begin, false, r_weight),
+                  rows_from(a.h->f32(), R, nullptr, begin, false), m, alpha};
+    return p;
+  }
+};
+
+// Bytes of expert weights that P routed rows touch: each row at most one expert more.
+double touched(std::initializer_list<TensorRef> weights, int64_t P, int64_t E) {
+  double bytes = 0;
+  for (TensorRef w : weights) bytes += bytes_of(w);
+  return bytes * std::min(1.0, static_cast<double>(P) / static_cast<double>(std::max<int64_t>(1, E)));
+}
+
 }  // namespace
+
+Cost cost::grouped_linear_fwd(const args::grouped_linear_fwd& a) {
+  const Forward f{a};
+  const ExpertRows experts(a.offsets, f.P);
+  std::vector<Product> products(static_cast<size_t>(experts.experts));
+  size_t most = experts.workspace(products.data(), a.precision, [&](auto... at) { return f.whole(at...); });
+  if (a.A)
+    most = std::max(most, experts.workspace(products.data(), a.precision, [&](auto... at) { return f.down(at...); }));
+  const double E = static_cast<double>(std::max<int64_t>(1, experts.experts));
+  return {.flops = 2.0 * f.P * (f.N * f.C + f.R * (f.N + f.C)),
+          .bytes = bytes_of(a.y) + bytes_of(a.h) + bytes_of(a.x) +
+                   touched({a.w, a.scales, a.bias, a.A, a.B}, f.P, experts.experts),
+          .rows = static_cast<double>(f.P) / E,
+          .workspace = static_cast<double>(products.size() * sizeof(Product) + most)};
+}
 
 void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w,
                         TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout,
                         int64_t precision, int64_t by_row) {
-  const int64_t E = offsets->numel() - 1, P = y->shape[0], N = y->shape[1], C = x->shape[x->ndim - 1],
-                X = C ? x->numel() / C : 0, R = A ? A->shape[1] : 0;
-  check_offsets(*offsets, P, "grouped_linear_fwd");
-  check_rows(rows, X, "grouped_linear_fwd", "rows");
-  Scratch<Product> products(static_cast<size_t>(E));
-  const auto each = [&](auto&& make) {
-    int64_t count = 0;
-    for (int64_t e = 0; e < E; ++e) {
-      const int64_t begin = offsets->i32()[e], m = offsets->i32()[e + 1] - begin;
-      if (m) products[static_cast<size_t>(count++)] = make(e, begin, m);
-    }
-    multiply(products.data(), count, precision);
-  };
-  if (A)
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = m, .n = R, .c = h->f32() + begin * R, .ldc = R, .by_row = by_row != 0};
-      p.terms[0] = {rows_from(x->f32(), C, rows, begin, true), {.data = A->f32() + e * R * C, .ld = C}, C, 1.0f};
-      return p;
-    });
-  each([&](int64_t e, int64_t begin, int64_t m) {
-    Product p{.m = m, .n = N, .c = y->f32() + begin * N, .ldc = N, .by_row = by_row != 0};
-    p.terms[0] = {rows_from(x->f32(), C, rows, begin, true), weight(*w, scales, e, N, C, layout, true), C, 1.0f};
-    if (bias)
-      p.bias = static_cast<const char*>(bias->data) + static_cast<size_t>(e * N) * size_of(bias->dtype),
-      p.bias_kind = kind_of(*bias);
-    if (A) {
-      p.terms[1] = {{.data = h->f32() + begin * R, .ld = R},
-                    {.data = B->f32() + e * N * R, .ld = R},
-                    R,
-                    static_cast<float>(scale)};
-      p.num_terms = 2;
-    }
-    return p;
-  });
+  const args::grouped_linear_fwd a{y, h, x, rows, offsets, w, scales, bias, A, B, scale, layout, precision, by_row};
+  const Forward f{a};
+  check_offsets(*offsets, f.P, "grouped_linear_fwd");
+  check_rows(rows, f.C ? x->numel() / f.C : 0, "grouped_linear_fwd", "rows");
+  const ExpertRows experts(offsets, f.P);
+  Scratch<Product> products(static_cast<size_t>(experts.experts));
+  if (A) experts.each(products.data(), precision, [&](auto... at) { return f.down(at...); });
+  experts.each(products.data(), precision, [&](auto... at) { return f.whole(at...); });
+}
+
+Cost cost::grouped_linear_bwd(const args::grouped_linear_bwd& a) {
+  const Backward b{a};
+  const ExpertRows experts(a.offsets, b.P);
+  std::vector<Product> products(static_cast<size_t>(experts.experts));
+  const size_t u = static_cast<size_t>(b.u_size()) * sizeof(float);
+  size_t most = 0;
+  const auto add = [&](auto&& make) { most = std::max(most, experts.workspace(products.data(), a.precision, make)); };
+  if (u) add([&](auto... at) { return b.u(no_memory(), at...); });
+  if (a.dx) add([&](auto... at) { return b.dx(no_memory(), at...); });
+  if (a.dw) add([&](auto... at) { return b.dw(at...); });
+  if (a.dA) add([&](auto... at) { return b.dA(no_memory(), at...); });
+  if (a.dB) add([&](auto... at) { return b.dB(at...); });
+  Cost cost = streamed(a, static_cast<double>(products.size() * sizeof(Product) + u + most));
+  cost.flops = 2.0 * b.P * (((a.dx ? 1 : 0) + (a.dw ? 1 : 0)) * b.N * b.C + 2 * b.R * (b.N + b.C));
+  cost.rows = static_cast<double>(b.P) / static_cast<double>(std::max<int64_t>(1, experts.experts));
+  return cost;
 }
 
 void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy,
@@ -90,71 +213,26 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
                         TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale,
                         int64_t layout, int64_t precision) {
   constexpr const char* op = "grouped_linear_bwd";
-  const int64_t E = offsets->numel() - 1, N = dy->shape[dy->ndim - 1], C = x->shape[x->ndim - 1],
-                R = A ? A->shape[1] : 0;
-  const int64_t X = C ? x->numel() / C : 0, G = N ? dy->numel() / N : 0;
-  const int64_t P = dx ? dx->shape[0] : dy_rows ? dy_rows->numel() : x_rows ? x_rows->numel() : G;
-  check_offsets(*offsets, P, op);
-  check_rows(dy_rows, G, op, "dy_rows");
-  check_rows(x_rows, X, op, "x_rows");
-  const float* g = dy->f32();
-  const float* r_weight = row_weight ? row_weight->f32() : nullptr;
-  const float alpha = static_cast<float>(scale);
-  Scratch<Product> products(static_cast<size_t>(E));
-  const auto each = [&](auto&& make) {
-    int64_t count = 0;
-    for (int64_t e = 0; e < E; ++e) {
-      const int64_t begin = offsets->i32()[e], m = offsets->i32()[e + 1] - begin;
-      if (m) products[static_cast<size_t>(count++)] = make(e, begin, m);
-    }
-    multiply(products.data(), count, precision);
-  };
-  Scratch<float> u(A && (dx || dA) ? static_cast<size_t>(P * R) : 0);  // g·B
-  if (u.size())
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = m, .n = R, .c = u.data() + begin * R, .ldc = R};
-      p.terms[0] = {
-          rows_from(g, N, dy_rows, begin, true), {.data = B->f32() + e * N * R, .ld = R, .k_inner = false}, N, 1.0f};
-      return p;
-    });
-  if (dx)
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = m, .n = C, .c = dx->f32() + begin * C, .ldc = C};
-      p.terms[0] = {rows_from(g, N, dy_rows, begin, true), weight(*w, scales, e, N, C, layout, false), N, 1.0f};
-      if (A) {
-        p.terms[1] = {{.data = u.data() + begin * R, .ld = R},
-                      {.data = A->f32() + e * R * C, .ld = C, .k_inner = false},
-                      R,
-                      alpha};
-        p.num_terms = 2;
-      }
-      return p;
-    });
-  if (dw)
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = N, .n = C, .c = dw->f32() + e * N * C, .ldc = C, .accumulate = true};
-      p.terms[0] = {rows_from(g, N, dy_rows, begin, false, r_weight), rows_from(x->f32(), C, x_rows, begin, false), m,
-                    1.0f};
-      return p;
-    });
+  const args::grouped_linear_bwd a{dx, dw,      dbias, dA,     dB, dy, dy_rows, row_weight, x,        x_rows,
+                                   h,  offsets, w,     scales, A,  B,  scale,   layout,     precision};
+  const Backward b{a};
+  check_offsets(*offsets, b.P, op);
+  check_rows(dy_rows, b.G, op, "dy_rows");
+  check_rows(x_rows, b.X, op, "x_rows");
+  const ExpertRows experts(offsets, b.P);
+  Scratch<Product> products(static_cast<size_t>(experts.experts));
+  const auto each = [&](auto&& make) { experts.each(products.data(), precision, make); };
+  Scratch<float> u(static_cast<size_t>(b.u_size()));
+  if (u.size()) each([&](auto... at) { return b.u(u.data(), at...); });
+  if (dx) each([&](auto... at) { return b.dx(u.data(), at...); });
+  if (dw) each([&](auto... at) { return b.dw(at...); });
   if (dbias)
     add_column_sums(
-        E, [&](int64_t e) { return RowGroup{offsets->i32()[e], offsets->i32()[e + 1], dbias->f32() + e * N}; }, N, g,
-        dy_rows ? dy_rows->i32() : nullptr, r_weight);
-  if (dA)
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = R, .n = C, .c = dA->f32() + e * R * C, .ldc = C, .accumulate = true};
-      p.terms[0] = {rows_from(u.data(), R, nullptr, begin, false, r_weight),
-                    rows_from(x->f32(), C, x_rows, begin, false), m, alpha};
-      return p;
-    });
-  if (dB)
-    each([&](int64_t e, int64_t begin, int64_t m) {
-      Product p{.m = N, .n = R, .c = dB->f32() + e * N * R, .ldc = R, .accumulate = true};
-      p.terms[0] = {rows_from(g, N, dy_rows, begin, false, r_weight), rows_from(h->f32(), R, nullptr, begin, false), m,
-                    alpha};
-      return p;
-    });
+        experts.experts,
+        [&](int64_t e) { return RowGroup{experts.begin(e), experts.begin(e + 1), dbias->f32() + e * b.N}; }, b.N,
+        dy->f32(), dy_rows ? dy_rows->i32() : nullptr, b.r_weight);
+  if (dA) each([&](auto... at) { return b.dA(u.data(), at...); });
+  if (dB) each([&](auto... at) { return b.dB(at...); });
 }
 
 }  // namespace temper::cpu

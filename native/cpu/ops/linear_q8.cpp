@@ -16,7 +16,34 @@ constexpr int64_t kInputs = 32, kGroupsPerTask = 512;  // elements to a scale
 // The smallest bf16 that is not below f ≥ 0; rounding up keeps |w/scale| within 127.
 uint16_t bf16_at_least(float f) { return static_cast<uint16_t>((__builtin_bit_cast(uint32_t, f) + 0xffffu) >> 16); }
 
+// The products of a call; cost and kernel are made of the same ones.
+struct Forward {
+  const args::linear_q8_fwd& a;
+  int64_t N = a.q->shape[0], C = a.q->shape[1], T = a.x->rows(), R = a.A ? a.A->shape[0] : 0;
+
+  Product down() const {
+    Product p{.m = T, .n = R, .c = a.h->f32(), .ldc = R, .by_row = a.by_row != 0};
+    p.terms[0] = {{.data = a.x->data, .ld = C}, {.data = a.A->data, .ld = C}, C, 1.0f};
+    return p;
+  }
+  Product whole() const {
+    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = a.by_row != 0};
+    p.terms[0] = {{.data = a.x->data, .ld = C},
+                  {.data = a.q->data, .q8_scales = a.scales->bf16(), .ld = C, .kind = Kind::q8},
+                  C,
+                  1.0f};
+    if (a.bias) p.bias = a.bias->data, p.bias_kind = kind_of(*a.bias);
+    if (a.A) {
+      p.terms[1] = {{.data = a.h->data, .ld = R}, {.data = a.B->data, .ld = R}, R, static_cast<float>(a.scale)};
+      p.num_terms = 2;
+    }
+    return p;
+  }
+};
+
 }  // namespace
+
+Cost cost::q8_quantize(const args::q8_quantize& a) { return streamed(a); }
 
 void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
   with_wf(*w, [&](const auto* from) {
@@ -45,21 +72,30 @@ void q8_quantize(TensorRef q, TensorRef scales, TensorRef w) {
   });
 }
 
+Cost cost::linear_q8_fwd(const args::linear_q8_fwd& a) {
+  const Forward f{a};
+  const Product whole = f.whole();
+  size_t most = multiply_workspace(&whole, 1, a.precision);
+  if (a.A) {
+    const Product down = f.down();
+    most = std::max(most, multiply_workspace(&down, 1, a.precision));
+  }
+  Cost cost = streamed(a, static_cast<double>(most));
+  cost.flops = 2.0 * f.T * (f.N * f.C + f.R * (f.N + f.C));
+  cost.rows = f.T;
+  return cost;
+}
+
 void linear_q8_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A,
                    TensorRef B, double scale, int64_t precision, int64_t by_row) {
-  const int64_t N = q->shape[0], C = q->shape[1], T = x->rows(), R = A ? A->shape[0] : 0;
-  Product p{.m = T, .n = N, .c = y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = by_row != 0};
-  p.terms[0] = {
-      {.data = x->data, .ld = C}, {.data = q->data, .q8_scales = scales->bf16(), .ld = C, .kind = Kind::q8}, C, 1.0f};
-  if (bias) p.bias = bias->data, p.bias_kind = kind_of(*bias);
+  const args::linear_q8_fwd a{y, h, x, q, scales, bias, A, B, scale, precision, by_row};
+  const Forward f{a};
   if (A) {
-    Product down{.m = T, .n = R, .c = h->f32(), .ldc = R, .by_row = by_row != 0};
-    down.terms[0] = {{.data = x->data, .ld = C}, {.data = A->data, .ld = C}, C, 1.0f};
+    const Product down = f.down();
     multiply(&down, 1, precision);
-    p.terms[1] = {{.data = h->data, .ld = R}, {.data = B->data, .ld = R}, R, static_cast<float>(scale)};
-    p.num_terms = 2;
   }
-  multiply(&p, 1, precision);
+  const Product whole = f.whole();
+  multiply(&whole, 1, precision);
 }
 
 namespace reference {

@@ -1,5 +1,7 @@
 // Low-rank pairs of several adapters in one pass, for serving: rows of a run with the same adapter (and expert) are a
 // Product each, on the core of matmul.h, and a row has the bits that it has alone.
+#include <algorithm>
+
 #include "cpu/host/lora.h"
 #include "cpu/host/number.h"
 #include "cpu/matmul/matmul.h"
@@ -46,6 +48,11 @@ class Runs {
     multiply(down_.data(), count_, precision);
     multiply(up_.data(), count_, precision);
   }
+  // Bytes that run takes, and the products beside it.
+  size_t workspace(int64_t precision) const {
+    return (down_.size() + up_.size()) * sizeof(Product) + std::max(multiply_workspace(down_.data(), count_, precision),
+                                                                    multiply_workspace(up_.data(), count_, precision));
+  }
 
  private:
   TensorRef y_, h_, x_, x_rows_;
@@ -54,7 +61,47 @@ class Runs {
   int64_t count_ = 0;
 };
 
+// Of P rows through pairs of rank R; each row reads a pair of its own at the worst.
+Cost pairs_cost(TensorRef y, TensorRef h, TensorRef x, size_t workspace) {
+  const double P = static_cast<double>(y->shape[0]), N = static_cast<double>(y->shape[1]),
+               R = static_cast<double>(h->shape[1]), C = static_cast<double>(x->shape[1]);
+  return {.flops = 2 * P * R * (N + C),
+          .bytes = 2 * bytes_of(y) + bytes_of(h) + bytes_of(x) + 4 * P * R * (N + C),
+          .rows = P,
+          .workspace = static_cast<double>(workspace)};
+}
+// Where a plan does not know which row takes which adapter: one of the highest rank takes them all.
+size_t one_pair(TensorRef y, TensorRef h, TensorRef x, int64_t precision) {
+  const int64_t P = y->shape[0], N = y->shape[1], R = h->shape[1], C = x->shape[1];
+  Product down{.m = P, .n = R, .by_row = true}, up{.m = P, .n = N, .by_row = true};
+  down.terms[0].k = C;
+  up.terms[0].k = R;
+  return 2 * static_cast<size_t>(P) * sizeof(Product) +
+         std::max(multiply_workspace(&down, 1, precision), multiply_workspace(&up, 1, precision));
+}
+
 }  // namespace
+
+Cost cost::lora_fwd(const args::lora_fwd& a) {
+  if (!has_contents(a.rows) || !has_contents(a.table) || !has_contents(a.scales))
+    return pairs_cost(a.y, a.h, a.x, one_pair(a.y, a.h, a.x, a.precision));
+  const LoraPool lora("lora_fwd", *a.pool, *a.table, *a.scales, *a.rows, 1, a.y->shape[1], a.x->shape[1],
+                      a.h->shape[1]);
+  Runs runs(a.y, a.h, a.x, nullptr, lora, a.rows->numel());
+  runs.add(a.rows->i32(), 0, a.rows->numel(), 0);
+  return pairs_cost(a.y, a.h, a.x, runs.workspace(a.precision));
+}
+
+Cost cost::grouped_lora_fwd(const args::grouped_lora_fwd& a) {
+  if (!has_contents(a.rows) || !has_contents(a.table) || !has_contents(a.scales) || !has_contents(a.offsets))
+    return pairs_cost(a.y, a.h, a.x, one_pair(a.y, a.h, a.x, a.precision));
+  const int64_t E = a.offsets->numel() - 1;
+  const LoraPool lora("grouped_lora_fwd", *a.pool, *a.table, *a.scales, *a.rows, E, a.y->shape[1], a.x->shape[1],
+                      a.h->shape[1]);
+  Runs runs(a.y, a.h, a.x, a.x_rows, lora, a.rows->numel());
+  for (int64_t e = 0; e < E; ++e) runs.add(a.rows->i32(), a.offsets->i32()[e], a.offsets->i32()[e + 1], e);
+  return pairs_cost(a.y, a.h, a.x, runs.workspace(a.precision));
+}
 
 void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows,
               int64_t precision) {

@@ -12,6 +12,9 @@ namespace {
 constexpr int64_t kGroupsPerTask = 512;
 }  // namespace
 
+Cost cost::mxfp4_quantize(const args::mxfp4_quantize& a) { return streamed(a); }
+Cost cost::mxfp4_dequantize(const args::mxfp4_dequantize& a) { return streamed(a); }
+
 void mxfp4_quantize(TensorRef blocks, TensorRef scales, TensorRef w) {
   parallel_ranges(scales->numel(), kGroupsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {

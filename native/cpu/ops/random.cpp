@@ -85,6 +85,10 @@ constexpr int64_t kRandomTask = 8192;
 
 }  // namespace
 
+Cost cost::random_uniform(const args::random_uniform& a) { return streamed(a); }
+Cost cost::random_normal(const args::random_normal& a) { return streamed(a); }
+Cost cost::random_bytes(const args::random_bytes& a) { return streamed(a); }
+
 void random_uniform(TensorRef dst, int64_t seed, double low, double high) {
   check_uniform(low, high);
   parallel_ranges(dst->numel(), kRandomTask,

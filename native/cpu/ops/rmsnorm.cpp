@@ -79,6 +79,8 @@ struct NormBackward {
 
 }  // namespace
 
+Cost cost::rmsnorm_fwd(const args::rmsnorm_fwd& a) { return streamed(a); }
+
 void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, TensorRef residual, TensorRef w, double eps) {
   const int64_t T = x->shape[0], D = x->shape[1];
   with_wf(*w, [&](auto* wp) {
@@ -91,11 +93,20 @@ void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, Tensor
   });
 }
 
+// At most 64 partial sums of dw; where the cuts lie depends on T alone.
+static int64_t sum_grain(int64_t T, int64_t D) { return std::max<int64_t>(rows_per_task(D), (T + 63) / 64); }
+static size_t partial_sums(TensorRef dw, int64_t T, int64_t D) {
+  const int64_t grain = sum_grain(T, D);
+  return dw ? static_cast<size_t>((T + grain - 1) / grain * D) : 0;
+}
+
+Cost cost::rmsnorm_bwd(const args::rmsnorm_bwd& a) {
+  return streamed(a, static_cast<double>(partial_sums(a.dw, a.x->shape[0], a.x->shape[1]) * sizeof(float)));
+}
 void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, TensorRef x, TensorRef w, TensorRef rstd) {
   const int64_t T = x->shape[0], D = x->shape[1];
-  // At most 64 partial sums of dw; where the cuts lie depends on T alone.
-  const int64_t grain = std::max<int64_t>(rows_per_task(D), (T + 63) / 64), ranges = (T + grain - 1) / grain;
-  Scratch<float> partial(dw ? static_cast<size_t>(ranges * D) : 0);
+  const int64_t grain = sum_grain(T, D), ranges = (T + grain - 1) / grain;
+  Scratch<float> partial(partial_sums(dw, T, D));
   with_wf(*w, [&](auto* wp) {
     using Wf = std::remove_const_t<std::remove_pointer_t<decltype(wp)>>;
     parallel_ranges(T, grain, [&](int64_t begin, int64_t end) {

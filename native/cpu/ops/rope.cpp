@@ -30,6 +30,9 @@ struct Rotate {
 
 }  // namespace
 
+Cost cost::rope_table(const args::rope_table& a) { return streamed(a); }
+Cost cost::rope(const args::rope& a) { return streamed(a); }
+
 // The angle is the f32 product; its cos and sin are taken in double, so that positions up to 131072 keep every bit.
 void rope_table(TensorRef cos, TensorRef sin, TensorRef positions, TensorRef inv_freq, double m) {
   const int64_t T = positions->numel(), half = inv_freq->numel();

@@ -83,6 +83,11 @@ struct WeightBackward {
 
 }  // namespace
 
+Cost cost::topk_fwd(const args::topk_fwd& a) { return streamed(a); }
+Cost cost::topk_bwd(const args::topk_bwd& a) { return streamed(a); }
+Cost cost::moe_combine(const args::moe_combine& a) { return streamed(a); }
+Cost cost::moe_weight_bwd(const args::moe_weight_bwd& a) { return streamed(a); }
+
 void topk_fwd(TensorRef weights, TensorRef ids, TensorRef logits) {
   const int64_t T = logits->shape[0], E = logits->shape[1], K = weights->shape[1];
   check_topk("topk_fwd", K, E);
@@ -113,6 +118,9 @@ void topk_bwd(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRe
   });
 }
 
+Cost cost::moe_plan(const args::moe_plan& a) {
+  return streamed(a, static_cast<double>(a.offsets->numel() - 1) * sizeof(int32_t));
+}
 // A counting sort; one pass over P small integers, which no thread would make faster.
 void moe_plan(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids,
               TensorRef weights) {

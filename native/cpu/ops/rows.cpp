@@ -34,9 +34,11 @@ struct ToF32 {
 size_t row_bytes(const Tensor& t) { return static_cast<size_t>(t.width()) * size_of(t.dtype); }
 int64_t rows_per_copy(size_t bytes) { return rows_per_task(static_cast<int64_t>(bytes / 4)); }
 
+size_t bit_per_row(int64_t rows) { return static_cast<size_t>(rows + 7) / 8; }
+
 // Two sources for one row would race; a bit per row of dst finds them.
 void check_distinct(const int32_t* rows, int64_t count, int64_t limit) {
-  Scratch<uint8_t> seen(static_cast<size_t>(limit + 7) / 8);
+  Scratch<uint8_t> seen(bit_per_row(limit));
   std::memset(seen.data(), 0, seen.size());
   for (int64_t i = 0; i < count; ++i) {
     uint8_t& byte = seen[rows[i] / 8];
@@ -54,6 +56,14 @@ void check_cast(const Tensor& dst, const Tensor& src) {
 }
 
 }  // namespace
+
+Cost cost::gather_rows(const args::gather_rows& a) { return streamed(a); }
+Cost cost::scatter_rows(const args::scatter_rows& a) {
+  return streamed(a, a.rows->numel() > 1 ? static_cast<double>(bit_per_row(a.dst->rows())) : 0);
+}
+Cost cost::add(const args::add& a) { return streamed(a); }
+Cost cost::cast(const args::cast& a) { return streamed(a); }
+Cost cost::fill(const args::fill& a) { return streamed(a); }
 
 void gather_rows(TensorRef dst, TensorRef src, TensorRef rows) {
   check_indices("gather_rows", "rows", rows->i32(), rows->numel(), src->rows());

@@ -12,6 +12,8 @@
 namespace temper::cpu {
 namespace {
 
+constexpr int64_t kBins = 4096;  // of distances from the largest logit
+
 struct Params {
   double temperature;
   int64_t top_k;
@@ -112,7 +114,6 @@ Cut cut_at_mass(const float* kept, const int32_t* ids, int64_t count, double mas
 // top_p over the whole vocabulary without sorting it: masses are gathered in bins of the distance from the largest
 // logit, and only the bin in which the sum passes top_p is sorted.
 Cut cut_top_p(const float* kept, const double* mass, int64_t V, float best, const Params& p, double total) {
-  constexpr int64_t kBins = 4096;
   const double per_bin = 50.0 / kBins;
   const auto bin_of = [&](int64_t v) {
     const double z = (static_cast<double>(best) - kept[v]) / p.temperature / per_bin;
@@ -171,7 +172,28 @@ int32_t pick(const float* kept, int64_t V, float best, const Params& p) {
   return last;
 }
 
+// Bytes that a row takes at its peak, in the order of sample, pick and cut_top_p.
+double row_bytes(const float* params, int64_t V) {
+  const double kept = 4.0 * static_cast<double>(V), mass = 8.0 * static_cast<double>(V), bins = 8.0 * kBins + kept;
+  if (!params) return kept + mass + bins;
+  const double temperature = params[0], top_p = params[2];
+  const double top_k = params[1] < static_cast<float>(V) ? std::floor(params[1]) : 0;
+  if (temperature == 0) return kept;
+  return kept + mass + (top_k > 0 ? 4 * top_k : top_p < 1 ? bins : 0);
+}
+
 }  // namespace
+
+Cost cost::sample(const args::sample& a) {
+  const int64_t B = a.logits->shape[0], V = a.logits->shape[1];
+  std::vector<double> rows;  // the largest of them may run at once, one on each thread
+  for (int64_t b = 0; b < B; ++b)
+    rows.push_back(row_bytes(has_contents(a.params) ? a.params->f32() + 4 * b : nullptr, V));
+  std::sort(rows.rbegin(), rows.rend());
+  double workspace = 0;
+  for (size_t b = 0; b < rows.size() && b < static_cast<size_t>(thread_count()); ++b) workspace += rows[b];
+  return streamed(a, workspace);
+}
 
 void sample(TensorRef tokens, TensorRef logprobs, TensorRef logits, TensorRef params, TensorRef u, TensorRef mask) {
   const int64_t B = logits->shape[0], V = logits->shape[1], words = (V + 31) / 32;

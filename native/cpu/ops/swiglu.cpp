@@ -51,6 +51,9 @@ struct Backward {
 
 }  // namespace
 
+Cost cost::swiglu_fwd(const args::swiglu_fwd& a) { return streamed(a); }
+Cost cost::swiglu_bwd(const args::swiglu_bwd& a) { return streamed(a); }
+
 void swiglu_fwd(TensorRef a, TensorRef z, double alpha, double limit) {
   parallel_ranges(a->numel(), kTaskElements / 4, [&](int64_t begin, int64_t end) {
     run_kernel<Forward>(a->f32(), static_cast<const float*>(z->f32()), static_cast<float>(alpha),

@@ -6,6 +6,7 @@
 
 #include "cuda/attention/attention.cuh"
 #include "cuda/host/runtime.h"
+#include "gpu/workspace.h"
 
 namespace temper::gpu::attention {
 
@@ -93,11 +94,10 @@ struct Backward {
 // rows that a sequence's keys lie in are written; from pages they come in the order of their sequences, p.S rows.
 void pack_parts(int parts, uint16_t* packed, bool second, const Problem& p, const Source& src, int64_t rows, int group,
                 int first_head, int heads, float factor, bool vectors, bool keys);
-// How many kv heads are packed and computed at a time: as many as fit kPackBytes.
-constexpr int64_t kPackBytes = int64_t{96} << 20;
+// How many kv heads are packed and computed at a time: as many as fit workspace::kPackBytes.
+static_assert(kWidth == workspace::kHeadWidth && kPartsF32 == workspace::kPartsF32);
 inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
-  const int64_t bytes = std::max<int64_t>(rows, 1) * 2 * parts * kWidth * 2;
-  return static_cast<int>(std::clamp<int64_t>(kPackBytes / bytes, 1, p.Hkv));
+  return static_cast<int>(workspace::packed_heads(rows, p.Hkv, parts));
 }
 
 // Few queries over long keys: the keys of one query are computed by many blocks at once.

@@ -13,7 +13,7 @@ namespace temper::gpu {
 namespace attention {
 namespace {
 
-constexpr int kDotThreads = 256, kDotRows = kDotThreads / kWarp, kSinkTokens = 256;
+constexpr int kDotThreads = 256, kDotRows = kDotThreads / kWarp, kSinkTokens = workspace::kSinkTokens;
 
 // dot[t,h] = Σ_d dout·o, a warp to a row. stats (null: not wanted) gets (lse·log2 e, dot) in the order of pack_parts'
 // rows: [kv head][token·group + head of it].

@@ -17,7 +17,8 @@ constexpr int kThreads = 128, kRows = 16, kStride = 72, kQueries = kRows * kWidt
 constexpr int kDirect = 4;  // up to so many blocks one thread block takes them all
 // thread blocks on a multiprocessor: each keeps 16 KiB of loads in flight
 constexpr int kResident = 2;
-constexpr int64_t kSlotBytes = int64_t{192} << 20;  // at most, for what the runs leave
+static_assert(kRows == workspace::kSplitRows && kKeys == workspace::kSplitKeys && kDirect == workspace::kSplitDirect &&
+              sizeof(RowState) == 8);
 
 struct SplitArgs {
   Forward f;
@@ -390,12 +391,7 @@ void forward_split(const Forward& f) {
   const int64_t held = p.pages ? p.table : p.S,  // keys of a sequence at most
       seen = p.window > 0 ? std::min<int64_t>(held, p.window + p.T) : held;
   const int64_t most = blocks_for(seen, kKeys) + 1, tiles = blocks_for(rows_of(p), kRows) + p.B;
-  // Slots for sequences that share no keys and have the same number of queries; find_piece does without where that is
-  // too few.
-  const int64_t each = blocks_for(blocks_for(p.T, p.B) * p.group, kRows),
-                bytes = p.Hkv * kRows * static_cast<int64_t>(kWidth * sizeof(float) + sizeof(RowState));
-  const int64_t slots =
-      most <= kDirect ? 0 : std::min({tiles * most, each * (blocks_for(p.S, kKeys) + 2 * p.B), kSlotBytes / bytes});
+  const int64_t slots = workspace::split_slots(p.T, p.S, p.B, p.Hkv, p.group, p.window);
   Workspace<float> sums(static_cast<size_t>(slots * p.Hkv * kRows * kWidth));
   Workspace<RowState> states(static_cast<size_t>(slots * p.Hkv * kRows));
   const int64_t spread = std::min<int64_t>(kResident * device().multiprocessors, tiles * most * p.Hkv);

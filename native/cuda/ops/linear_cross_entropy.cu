@@ -6,12 +6,12 @@
 
 #include "cuda/matmul/matmul.h"
 #include "gpu/ops.h"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
 
 constexpr int kRowThreads = 512;
-constexpr int64_t kLogitBytes = int64_t{208} << 20;
 
 struct SoftmaxArgs {
   float* logits;       // [rows, V]; precision 0: becomes the gradient
@@ -68,9 +68,7 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
   const int64_t V = w->shape[0], D = w->shape[1], S = nll->numel(), padded = blocks_for(V, 8) * 8;
   if (S == 0) return;
   const bool backward = dx || dw;
-  int64_t chunk = kLogitBytes / (4 * V) / 64 * 64;
-  chunk = chunk < 64 ? 64 : chunk > 2048 ? 2048 : chunk;
-  if (chunk > S) chunk = S;
+  const int64_t chunk = workspace::logit_rows(S, V);
   Staging staging;
   Source xs{.data = x->data, .ld = D, .count = S}, ws{.data = w->data, .ld = D, .count = V, .kind = kind_of(*w)};
   if (precision) {  // once for all chunks

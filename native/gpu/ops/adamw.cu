@@ -8,6 +8,7 @@
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
@@ -38,7 +39,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 constexpr int kSquareLoads = 16;
-constexpr int64_t kSquareTile = kThreads * 4 * kSquareLoads;  // elements of a block: the cuts depend on n alone
+static_assert(workspace::kSquareTile == kThreads * 4 * kSquareLoads);
+constexpr int64_t kSquareTile = workspace::kSquareTile;  // elements of a block: the cuts depend on n alone
 
 // One partial sum to a block; as f32 at `out` when the block is the only one.
 template <int W>

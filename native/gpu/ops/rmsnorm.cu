@@ -8,12 +8,12 @@
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
 
 constexpr int kVector = 4 * kThreads;  // elements that a block covers with one float4 to a thread
-constexpr int64_t kPartials = 512;     // partial sums of dw, at most
 constexpr int kSumLanes = 32, kSumRows = kThreads / kSumLanes;
 
 TEMPER_DEVICE float inverse_root_mean(float squares, int64_t D, float eps) {
@@ -219,7 +219,7 @@ void rmsnorm_fwd(TensorRef y, TensorRef rstd, TensorRef sum, TensorRef x, Tensor
 
 void rmsnorm_bwd(TensorRef dx, TensorRef dw, TensorRef dy, TensorRef dres, TensorRef x, TensorRef w, TensorRef rstd) {
   const int64_t T = x->shape[0], D = x->shape[1];
-  const int64_t rows = dw ? blocks_for(T, kPartials) : 1, blocks = T > 0 ? blocks_for(T, rows) : 0;
+  const int64_t rows = workspace::norm_rows(dw, T), blocks = T > 0 ? blocks_for(T, rows) : 0;
   Workspace<float> partial(dw ? static_cast<size_t>(blocks * D) : 0);
   float* rp = dres ? dres->f32() : nullptr;
   const NormBackward c{dx->f32(), partial.data(), dy->f32(), rp, x->f32(), rstd->f32(), T, D, rows};

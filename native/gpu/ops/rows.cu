@@ -3,13 +3,14 @@
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
 
 constexpr int kVectorsPerThread = 4;  // of a long row, all loaded before the first is stored
 // rows of a scatter up to which repeats are looked for among the row numbers themselves
-constexpr int64_t kPairwise = 1024;
+constexpr int64_t kPairwise = workspace::kPairwise;
 
 struct RowCopy {
   void* dst;

@@ -18,6 +18,7 @@
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
+#include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
@@ -25,7 +26,8 @@ namespace {
 using Word = unsigned long long;
 
 constexpr int kEach = 8, kChunk = kThreads * kEach;  // logits to a thread and to a block
-constexpr int kBins = 2048;
+constexpr int kBins = workspace::kSampleBins;
+static_assert(kChunk == workspace::kSampleChunk);
 constexpr float kBinsPerUnit = 64.0f;         // e^−32 is below the fixed point's last bit
 constexpr int kCutThreads = 512, kDigit = 9;  // radix selection: 512 counters
 

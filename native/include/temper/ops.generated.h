@@ -188,7 +188,7 @@ struct embedding_fwd {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(table);
     f(ids);
@@ -203,7 +203,7 @@ struct embedding_bwd {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dtable);
     f(dy);
     f(ids);
@@ -222,13 +222,14 @@ struct rmsnorm_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], n[6]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(rstd);
     f(sum);
     f(x);
     f(residual);
     f(w);
+    f(eps);
   }
 };
 struct rmsnorm_bwd {
@@ -244,7 +245,7 @@ struct rmsnorm_bwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dx);
     f(dw);
     f(dy);
@@ -265,11 +266,12 @@ struct rope_table {
     return {t[0], t[1], t[2], t[3], n[4]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(cos);
     f(sin);
     f(positions);
     f(inv_freq);
+    f(m);
   }
 };
 struct rope {
@@ -283,10 +285,12 @@ struct rope {
     return {t[0], t[1], t[2], static_cast<int64_t>(n[3]), static_cast<int64_t>(n[4])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(x);
     f(cos);
     f(sin);
+    f(heads);
+    f(direction);
   }
 };
 struct linear_fwd {
@@ -307,7 +311,7 @@ struct linear_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10]), static_cast<int64_t>(n[11])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(h);
     f(x);
@@ -315,6 +319,11 @@ struct linear_fwd {
     f(bias);
     f(A);
     f(B);
+    f(scale);
+    f(dropout);
+    f(seed);
+    f(precision);
+    f(by_row);
   }
 };
 struct linear_bwd {
@@ -339,7 +348,7 @@ struct linear_bwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], n[11], n[12], static_cast<int64_t>(n[13]), static_cast<int64_t>(n[14]), static_cast<int64_t>(n[15])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dx);
     f(dw);
     f(dbias);
@@ -351,6 +360,11 @@ struct linear_bwd {
     f(w);
     f(A);
     f(B);
+    f(scale);
+    f(dropout);
+    f(seed);
+    f(accumulate_dx);
+    f(precision);
   }
 };
 struct q8_quantize {
@@ -362,7 +376,7 @@ struct q8_quantize {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(q);
     f(scales);
     f(w);
@@ -385,7 +399,7 @@ struct linear_q8_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(h);
     f(x);
@@ -394,6 +408,9 @@ struct linear_q8_fwd {
     f(bias);
     f(A);
     f(B);
+    f(scale);
+    f(precision);
+    f(by_row);
   }
 };
 struct lora_fwd {
@@ -410,7 +427,7 @@ struct lora_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], static_cast<int64_t>(n[7])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(h);
     f(x);
@@ -418,6 +435,7 @@ struct lora_fwd {
     f(table);
     f(scales);
     f(rows);
+    f(precision);
   }
 };
 struct linear_cross_entropy {
@@ -434,7 +452,7 @@ struct linear_cross_entropy {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], static_cast<int64_t>(n[7])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(nll);
     f(dx);
     f(dw);
@@ -442,6 +460,7 @@ struct linear_cross_entropy {
     f(w);
     f(targets);
     f(weights);
+    f(precision);
   }
 };
 struct attention_fwd {
@@ -465,7 +484,7 @@ struct attention_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], static_cast<int64_t>(n[10]), static_cast<int64_t>(n[11]), static_cast<int64_t>(n[12]), n[13], static_cast<int64_t>(n[14])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(o);
     f(lse);
     f(q);
@@ -476,6 +495,11 @@ struct attention_fwd {
     f(k_start);
     f(k_len);
     f(pages);
+    f(window);
+    f(ring);
+    f(page);
+    f(scale);
+    f(precision);
   }
 };
 struct attention_bwd {
@@ -501,7 +525,7 @@ struct attention_bwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], static_cast<int64_t>(n[14]), n[15], static_cast<int64_t>(n[16])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dq);
     f(dk);
     f(dv);
@@ -516,6 +540,9 @@ struct attention_bwd {
     f(q_start);
     f(k_start);
     f(k_len);
+    f(window);
+    f(scale);
+    f(precision);
   }
 };
 struct topk_fwd {
@@ -527,7 +554,7 @@ struct topk_fwd {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(weights);
     f(ids);
     f(logits);
@@ -543,7 +570,7 @@ struct topk_bwd {
     return {t[0], t[1], t[2], t[3]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dlogits);
     f(dweights);
     f(weights);
@@ -562,7 +589,7 @@ struct moe_plan {
     return {t[0], t[1], t[2], t[3], t[4], t[5]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(offsets);
     f(row_token);
     f(slot_row);
@@ -591,7 +618,7 @@ struct grouped_linear_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], n[10], static_cast<int64_t>(n[11]), static_cast<int64_t>(n[12]), static_cast<int64_t>(n[13])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(h);
     f(x);
@@ -602,6 +629,10 @@ struct grouped_linear_fwd {
     f(bias);
     f(A);
     f(B);
+    f(scale);
+    f(layout);
+    f(precision);
+    f(by_row);
   }
 };
 struct grouped_lora_fwd {
@@ -620,7 +651,7 @@ struct grouped_lora_fwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], static_cast<int64_t>(n[9])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(y);
     f(h);
     f(x);
@@ -630,6 +661,7 @@ struct grouped_lora_fwd {
     f(table);
     f(scales);
     f(rows);
+    f(precision);
   }
 };
 struct grouped_linear_bwd {
@@ -657,7 +689,7 @@ struct grouped_linear_bwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15], n[16], static_cast<int64_t>(n[17]), static_cast<int64_t>(n[18])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dx);
     f(dw);
     f(dbias);
@@ -674,6 +706,9 @@ struct grouped_linear_bwd {
     f(scales);
     f(A);
     f(B);
+    f(scale);
+    f(layout);
+    f(precision);
   }
 };
 struct swiglu_fwd {
@@ -686,9 +721,11 @@ struct swiglu_fwd {
     return {t[0], t[1], n[2], n[3]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(a);
     f(z);
+    f(alpha);
+    f(limit);
   }
 };
 struct swiglu_bwd {
@@ -704,12 +741,14 @@ struct swiglu_bwd {
     return {t[0], t[1], t[2], t[3], t[4], n[5], n[6]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dz);
     f(row_dot);
     f(da);
     f(z);
     f(row_weight);
+    f(alpha);
+    f(limit);
   }
 };
 struct moe_combine {
@@ -723,11 +762,12 @@ struct moe_combine {
     return {t[0], t[1], t[2], t[3], static_cast<int64_t>(n[4])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(out);
     f(y);
     f(weights);
     f(slot_row);
+    f(accumulate);
   }
 };
 struct moe_weight_bwd {
@@ -742,7 +782,7 @@ struct moe_weight_bwd {
     return {t[0], t[1], t[2], t[3], t[4], t[5]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dweights);
     f(row_dot);
     f(dout);
@@ -768,11 +808,18 @@ struct adamw {
     return {t[0], t[1], t[2], t[3], n[4], n[5], n[6], n[7], n[8], static_cast<int64_t>(n[9]), n[10]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(p);
     f(m);
     f(v);
     f(g);
+    f(lr);
+    f(beta1);
+    f(beta2);
+    f(eps);
+    f(weight_decay);
+    f(step);
+    f(grad_scale);
   }
 };
 struct sum_squares {
@@ -783,7 +830,7 @@ struct sum_squares {
     return {t[0], t[1]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(out);
     f(x);
   }
@@ -797,7 +844,7 @@ struct gather_rows {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
     f(src);
     f(rows);
@@ -812,7 +859,7 @@ struct scatter_rows {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
     f(src);
     f(rows);
@@ -826,7 +873,7 @@ struct add {
     return {t[0], t[1]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
     f(src);
   }
@@ -839,7 +886,7 @@ struct cast {
     return {t[0], t[1]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
     f(src);
   }
@@ -852,8 +899,9 @@ struct fill {
     return {t[0], n[1]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
+    f(value);
   }
 };
 struct mxfp4_quantize {
@@ -865,7 +913,7 @@ struct mxfp4_quantize {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(blocks);
     f(scales);
     f(w);
@@ -880,7 +928,7 @@ struct mxfp4_dequantize {
     return {t[0], t[1], t[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(w);
     f(blocks);
     f(scales);
@@ -896,8 +944,11 @@ struct random_uniform {
     return {t[0], static_cast<int64_t>(n[1]), n[2], n[3]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
+    f(seed);
+    f(low);
+    f(high);
   }
 };
 struct random_normal {
@@ -909,8 +960,10 @@ struct random_normal {
     return {t[0], static_cast<int64_t>(n[1]), n[2]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
+    f(seed);
+    f(scale);
   }
 };
 struct random_bytes {
@@ -923,8 +976,11 @@ struct random_bytes {
     return {t[0], static_cast<int64_t>(n[1]), static_cast<int64_t>(n[2]), static_cast<int64_t>(n[3])};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(dst);
+    f(seed);
+    f(low);
+    f(high);
   }
 };
 struct sample {
@@ -939,7 +995,7 @@ struct sample {
     return {t[0], t[1], t[2], t[3], t[4], t[5]};
   }
   template <class F>
-  void each_tensor(F&& f) const {
+  void each(F&& f) const {
     f(tokens);
     f(logprobs);
     f(logits);

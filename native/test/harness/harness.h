@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 #include "cpu/host/isa.h"
+#include "temper/backend.h"
 #include "temper/ops.h"
 
 namespace temper::test {
@@ -176,6 +177,9 @@ void check_attention_tolerances(Tally& tally);               // those of precisi
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving, and at both precisions
 // the same on a device, whichever kernel computes it
 void check_device_attention(const Backend& backend, Tally& tally);
+// what ops say they hold beside their arguments, against what they do
+void check_workspace(Tally& tally);
+void check_device_workspace(const Backend& backend, const TemperBackend& library, Tally& tally);
 void check_numeric(Tally& tally);  // exp and the random numbers
 void check_paths(Tally& tally);    // forcing an instruction set really changes what runs
 void check_sweep(Tally& tally);    // every op has a case, every backward a gradient

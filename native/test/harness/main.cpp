@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
         check_paths(tally);
         check_tokenizer(tally);
       }
+      if (filter.empty() || filter == "workspace") check_workspace(tally);
       check_hostile(nullptr, filter, tally);
     }
     if (wanted("emulation")) {
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
         check_emulation(tally);
         check_device(tally);
       }
+      if (filter.empty() || filter == "workspace") check_device_workspace(emulated, *temper_backend(), tally);
       check_hostile(&emulated, filter, tally);
       if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
       if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
