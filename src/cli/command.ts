@@ -31,9 +31,13 @@ export function interruptSignal(): AbortSignal {
   return interrupt.signal;
 }
 
+/** JSON that cannot drive a terminal: DEL and the C1 controls are escaped as the C0 ones are. */
+export const safeJson = (value: unknown): string =>
+  JSON.stringify(value).replaceAll(/[\u007f-\u009f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
+
 /** One machine-readable result on stdout. */
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value)}\n`);
+  process.stdout.write(`${safeJson(value)}\n`);
 }
 
 /** The subcommand group `model` of `model init`, made once. */

@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { Command as CommanderCommand, CommanderError } from 'commander';
 import { TemperError } from '../base/errors.js';
-import { examples } from './command.js';
+import { examples, printJson } from './command.js';
+import { printable } from './terminal.js';
 
 const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');
 
@@ -39,8 +40,9 @@ export function reportError(error: unknown, json: boolean): number {
 }
 
 function print(code: string, message: string, details: Readonly<Record<string, unknown>>, json: boolean): void {
-  if (json) process.stdout.write(`${JSON.stringify({ error: { code, message, details } })}\n`);
-  else process.stderr.write(`temper: ${message}\n`);
+  if (json) printJson({ error: { code, message, details } });
+  // Messages name files and quote rows: neither may drive the terminal.
+  else process.stderr.write(`temper: ${printable(message)}\n`);
 }
 
 /** The whole command line as a commander program; nothing runs before it is parsed. */

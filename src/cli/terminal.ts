@@ -10,9 +10,15 @@ type Stream = NodeJS.WriteStream;
 export const styled = (style: Style, text: string, stream: Stream = process.stdout): string =>
   styleText(style, text, { stream, validateStream: true });
 
-/** Text of a model must not drive the terminal: control characters but tab and newline are made visible. */
+/**
+ * Text of a model, a file or a name must not drive the terminal, nor change the order of what stands beside it: control
+ * characters but tab and newline, and those of direction, are made visible.
+ */
 export const printable = (text: string): string =>
-  text.replaceAll(/(?![\t\n])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  text.replaceAll(/(?![\t\n])\p{Cc}|[\u202a-\u202e\u2066-\u2069\u2028\u2029]/gu, (c) => {
+    const code = c.charCodeAt(0);
+    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`;
+  });
 
 /** Analysis and other channels go to stderr, dimmed on a terminal; final goes to stdout, a notice for it in yellow. */
 export function createShow(): { readonly show: Show; end(): void } {

@@ -25,6 +25,8 @@ export interface FileCheck extends FileSummary {
   } | null;
   readonly trainedByChannel: Readonly<Partial<Record<ChannelName, number>>>;
   readonly badRows: number;
+  /** Why nothing can be learnt from the file though its rows are good: it has none, or none with a token to train. */
+  readonly nothing: string | null;
   /** The first of them: at most `maxErrors`. */
   readonly errors: readonly { readonly line: number; readonly code: string; readonly message: string }[];
   readonly samples: readonly Sample[];
@@ -34,15 +36,30 @@ export interface CheckOptions {
   readonly maxErrors?: number;
 }
 
+/** Tokens as text in which <|…|> is always a control token: the same letters in plain text are written <\\|…|>. */
+function shown(ids: Int32Array, tokenizer: Tokenizer): string {
+  let out = '';
+  for (let from = 0; from < ids.length; ) {
+    let end = from + 1;
+    const special = tokenizer.isSpecial(ids[from] ?? 0);
+    while (end < ids.length && tokenizer.isSpecial(ids[end] ?? 0) === special) end++;
+    const text = tokenizer.decode(ids.subarray(from, end));
+    out += special ? text : text.replaceAll('<|', '<\\|');
+    from = end;
+  }
+  return out;
+}
+
 function sampleOf(example: Example, tokenizer: Tokenizer | null): Sample {
   const stretches: Stretch[] = [];
   let from = 0;
   const kind = (i: number): string => `${(example.weights[i] ?? 0) > 0}${example.channels?.[i] ?? 0}`;
+  if (example.tokens.length === 0) return { line: example.source.line, stretches };
   for (let i = 1; i <= example.tokens.length; i++) {
     if (i < example.tokens.length && kind(i) === kind(from)) continue;
     const ids = example.tokens.subarray(from, i);
     stretches.push({
-      text: tokenizer ? tokenizer.decode(ids) : Array.from(ids).join(' '),
+      text: tokenizer ? shown(ids, tokenizer) : Array.from(ids).join(' '),
       trained: (example.weights[from] ?? 0) > 0,
       channel: CHANNELS[example.channels?.[from] ?? 0] ?? 'none',
     });
@@ -83,8 +100,15 @@ export async function checkFile(file: DataFile, context: LoadContext, options: C
   for (;;) {
     const next = await stream.next();
     if (next.done) {
+      const { rows, trainedTokens } = next.value;
       return {
         ...next.value,
+        nothing:
+          rows === 0
+            ? 'has no rows; wanted one JSON object per line'
+            : badRows === 0 && trainedTokens === 0
+              ? 'has nothing to train: no assistant message with a loss weight above 0'
+              : null,
         lengths: quantiles(lengths),
         trainedByChannel: byChannel,
         badRows,

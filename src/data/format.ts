@@ -3,6 +3,7 @@
 import type { z } from 'zod';
 import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
+import type { Note } from './notes.js';
 
 export interface ChannelWeights {
   readonly analysis: number;
@@ -16,9 +17,40 @@ export interface FormatContext {
   /** Rows of the model's embedding: a token id must be below. */
   readonly vocabSize: number;
   readonly loss: ChannelWeights;
+  /** An example of more tokens is not needed whole; its `RowExample.length` is told all the same. */
+  readonly maxTokens: number;
+  /** Markup in what is trained: an error, or text like any other. */
+  readonly markup: 'refuse' | 'text';
+  /** How messages name settings: of a recipe, or of the command that reads a file alone. */
+  readonly settings: SettingNames;
+  /** Told of what is doubtful in the row; may be told of one kind several times. */
+  note(note: Note): void;
 }
 
-export type RowExample = Omit<Example, 'source'>;
+export interface SettingNames {
+  readonly maxTokens: string;
+  readonly onLong: string;
+  readonly markup: string;
+  readonly ignore: string;
+  readonly format: string;
+}
+export const RECIPE_SETTINGS: SettingNames = {
+  maxTokens: 'data.maxTokens',
+  onLong: 'data.onLong: drop or truncate',
+  markup: 'data.markup: text',
+  ignore: 'data.ignore: ',
+  format: 'format',
+};
+export const FLAG_SETTINGS: SettingNames = {
+  maxTokens: '--max-tokens',
+  onLong: '--on-long drop or truncate',
+  markup: '--markup text',
+  ignore: '--ignore ',
+  format: '--format',
+};
+
+/** `length`: tokens of the whole example, where those given are cut. */
+export type RowExample = Omit<Example, 'source'> & { readonly length?: number };
 export type RowPrompt = Omit<Prompt, 'source'>;
 
 /** Errors it throws are DataErrors without a place; the loader adds file and line. */
@@ -27,7 +59,7 @@ export interface Format<Row = unknown> {
   readonly row: z.ZodType<Row>;
   /** 2: a row is one sample of two examples, the better one first; absent: every example is a sample of its own. */
   readonly examplesPerSample?: 2;
-  toExamples(row: Row, context: FormatContext): readonly RowExample[];
+  toExamples(row: Row, context: FormatContext): Iterable<RowExample>;
   /** Questions with known answers in the row, for exact match; absent: the format holds none. */
   toPrompts?(row: Row): readonly RowPrompt[];
 }

@@ -2,24 +2,55 @@
 // names file and line; the loader knows sources and formats only through their registry entries.
 import type { z } from 'zod';
 import { ConfigError, DataError, TemperError } from '../base/errors.js';
+import { hasLoneSurrogate, withoutNulls } from '../base/json.js';
 import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
 import { ExampleStore } from './example-store.js';
-import type { ChannelWeights, Format, FormatContext } from './format.js';
+import {
+  type ChannelWeights,
+  type Format,
+  type FormatContext,
+  RECIPE_SETTINGS,
+  type RowExample,
+  type SettingNames,
+} from './format.js';
 import { FORMATS } from './formats/index.js';
+import { rowHint } from './hints.js';
+import type { Note, NoteCount, Notes } from './notes.js';
 import { placeName } from './source.js';
 import { sourceOf } from './sources/index.js';
 
 export interface DataFile {
   readonly path: string;
   readonly format: string;
+  /** Fields of rows that `loadPrompts` leaves out. */
+  readonly ignore?: readonly string[] | undefined;
 }
+export type OnLong = 'error' | 'drop' | 'truncate';
+/** A recipe's settings of how rows are read. */
+export type RowSettings = Pick<LoadContext, 'maxTokens' | 'loss' | 'onLong' | 'ignore' | 'markup'>;
+export const rowSettings = ({ maxTokens, loss, onLong, ignore, markup }: RowSettings): RowSettings => ({
+  maxTokens,
+  loss,
+  onLong,
+  ignore,
+  markup,
+});
+
 export interface LoadContext {
   /** Loads the tokenizer; called only by formats that hold text. null: there is none. */
   readonly tokenizer: (() => Tokenizer) | null;
   readonly vocabSize: number;
   readonly maxTokens: number;
   readonly loss: ChannelWeights;
+  /** What happens to a longer example; default error. */
+  readonly onLong?: OnLong | undefined;
+  /** Fields of rows to leave out, by name; `messages.source` is a field of every message. */
+  readonly ignore?: readonly string[] | undefined;
+  /** Markup in what is trained; default refuse. */
+  readonly markup?: 'refuse' | 'text' | undefined;
+  /** Default: those of a recipe. */
+  readonly settings?: SettingNames;
   /** Of what is loaded to train on; default 1. */
   readonly examplesPerSample?: 1 | 2;
   readonly signal?: AbortSignal;
@@ -32,7 +63,13 @@ export interface FileSummary {
   readonly examples: number;
   readonly tokens: number;
   readonly trainedTokens: number;
+  /** Examples, or rows that give none, with nothing to train. */
   readonly untrainedRows: number;
+  /** Examples longer than maxTokens that were left out, and that were cut. */
+  readonly dropped: number;
+  readonly truncated: number;
+  readonly notes: Notes;
+  readonly ignore?: readonly string[] | undefined;
 }
 export interface Dataset {
   /** Only samples all of whose examples have a token to train. */
@@ -51,22 +88,56 @@ const formatOf = (file: DataFile): Format => {
   return format;
 };
 
-function contextFor(context: LoadContext): FormatContext {
+function contextFor(context: LoadContext, note: (note: Note) => void): FormatContext {
   return {
     vocabSize: context.vocabSize,
     loss: context.loss,
+    maxTokens: context.maxTokens,
+    markup: context.markup ?? 'refuse',
+    settings: context.settings ?? RECIPE_SETTINGS,
+    note,
     tokenizer: () => {
       if (!context.tokenizer)
-        throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer');
+        throw new DataError('no_tokenizer', 'rows of text need a tokenizer; give model.tokenizer (--tokenizer)');
       return context.tokenizer();
     },
   };
 }
 
-function rowIssue(issue: z.core.$ZodIssue): string {
-  const path = issue.path.join('.');
-  if (issue.code === 'unrecognized_keys') return `unknown field ${[...issue.path, issue.keys[0]].join('.')}`;
-  return `${path || 'the row'}: ${issue.message}`;
+/** The branch of a union that got furthest: the one that was meant. */
+function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== 'invalid_union') return issue;
+  const depth = (branch: readonly z.core.$ZodIssue[]): number => Math.max(...branch.map((i) => i.path.length));
+  const best = [...issue.errors].sort((a, b) => depth(b) - depth(a))[0]?.[0];
+  return best && best.path.length > 0 ? innermost({ ...best, path: [...issue.path, ...best.path] }) : issue;
+}
+
+function rowIssue(issues: readonly z.core.$ZodIssue[], settings: SettingNames): string {
+  const all = issues.map(innermost);
+  const unknown = all.flatMap((i) => (i.code === 'unrecognized_keys' ? i.keys.map((k) => [...i.path, k]) : []));
+  if (unknown.length > 0) {
+    const names = [...new Set(unknown.map((path) => path.filter((p) => typeof p !== 'number').join('.')))];
+    const shown = unknown.map((path) => path.join('.'));
+    return (
+      `unknown field${shown.length > 1 ? 's' : ''} ${shown.slice(0, 8).join(', ')}` +
+      `${shown.length > 8 ? ', …' : ''}; to leave ${names.length > 1 ? 'them' : 'it'} out: ` +
+      `${settings.ignore}${settings.ignore.startsWith('-') ? names.join(',') : `[${names.join(', ')}]`}`
+    );
+  }
+  const issue = all[0];
+  return issue ? `${issue.path.join('.') || 'the row'}: ${issue.message}` : 'unreadable';
+}
+
+/** The value without the fields to ignore. */
+function withoutFields(value: unknown, names: readonly (readonly string[])[]): unknown {
+  if (names.length === 0 || value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) return value.map((v) => withoutFields(v, names));
+  return Object.fromEntries(
+    Object.entries(value).flatMap(([k, v]): [string, unknown][] => {
+      const inside = names.filter(([first]) => first === k).map(([, ...rest]) => rest);
+      return inside.some((rest) => rest.length === 0) ? [] : [[k, withoutFields(v, inside)]];
+    }),
+  );
 }
 
 /** Where a row stands, as data and as messages name it. */
@@ -77,32 +148,71 @@ interface RowPlace {
 }
 
 /** Parses one row and hands it to `convert`; whatever is wrong with it becomes a DataError with its place. */
-function convertRow<T>(place: RowPlace, value: unknown, format: Format, convert: (row: unknown) => T): T {
+function convertRow<T>(
+  place: RowPlace,
+  value: unknown,
+  format: Format,
+  context: Pick<LoadContext, 'ignore' | 'settings'> & { readonly note?: (note: Note) => void },
+  convert: (row: unknown) => T,
+): T {
   const { file, line, name } = place;
-  const parsed = format.row.safeParse(value);
-  if (!parsed.success) {
-    const first = parsed.error.issues[0];
-    throw new DataError('bad_row', `${name}: not a ${format.name} row: ${first ? rowIssue(first) : 'unreadable'}`, {
-      file,
-      line,
-    });
-  }
+  const settings = context.settings ?? RECIPE_SETTINGS;
+  if (hasLoneSurrogate(value))
+    throw new DataError(
+      'lone_surrogate',
+      `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; repair or leave out the row`,
+      { file, line },
+    );
+  const plain = withoutNulls(
+    withoutFields(
+      value,
+      (context.ignore ?? []).map((n) => n.split('.')),
+    ),
+    (path) => {
+      if (path[0] === 'tools' || path.includes('arguments')) context.note?.('null_argument');
+    },
+  );
+  const parsed = format.row.safeParse(plain);
+  if (!parsed.success)
+    throw new DataError(
+      'bad_row',
+      `${name}: not a ${format.name} row: ${rowHint(plain, format.name) ?? rowIssue(parsed.error.issues, settings)}`,
+      { file, line },
+    );
   try {
     return convert(parsed.data);
   } catch (e) {
-    if (!(e instanceof TemperError)) throw e;
-    throw new DataError(e.code, `${name}: ${e.message}`, { ...e.details, file, line }, { cause: e });
+    throw placed(e, place);
   }
 }
 
-function checkTokens(tokens: Int32Array, context: LoadContext, { file, line, name }: RowPlace): void {
-  if (tokens.length > context.maxTokens)
+const placed = (e: unknown, { file, line, name }: RowPlace): unknown =>
+  e instanceof TemperError && e.details.line === undefined
+    ? new DataError(e.code, `${name}: ${e.message}`, { ...e.details, file, line }, { cause: e })
+    : e;
+
+/** The example as it is trained; null: it is too long and left out. @throws {DataError} row_too_long */
+function fitted(one: RowExample, context: LoadContext, { file, line, name }: RowPlace): RowExample | null {
+  const length = Math.max(one.length ?? 0, one.tokens.length);
+  const most = context.maxTokens;
+  if (length <= most) return one;
+  const { maxTokens, onLong } = context.settings ?? RECIPE_SETTINGS;
+  if ((context.onLong ?? 'error') === 'error')
     throw new DataError(
       'row_too_long',
-      `${name}: the row has ${tokens.length} tokens, more than data.maxTokens ` +
-        `${context.maxTokens}; shorten the row or raise maxTokens`,
-      { file, line, tokens: tokens.length },
+      `${name}: the row has ${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ${maxTokens}, or ` +
+        `set ${onLong}`,
+      { file, line, tokens: length },
     );
+  if (context.onLong === 'drop') return null;
+  return {
+    tokens: one.tokens.slice(0, most),
+    weights: one.weights.slice(0, most),
+    ...(one.channels ? { channels: one.channels.slice(0, most) } : {}),
+  };
+}
+
+function checkTokens(tokens: Int32Array, context: LoadContext, { file, line, name }: RowPlace): void {
   for (let i = 0; i < tokens.length; i++) {
     const id = tokens[i] ?? -1;
     if (id < 0 || id >= context.vocabSize)
@@ -136,8 +246,49 @@ async function* rowsOf(
   return reading.digest();
 }
 
+/** Notes of a file, each counted once a row. */
+class NoteCounter {
+  readonly counts: Partial<Record<Note, NoteCount>> = {};
+  #row: Set<Note> = new Set();
+  readonly note = (note: Note): void => {
+    this.#row.add(note);
+  };
+  endRow(line: number): void {
+    for (const note of this.#row) {
+      const { rows = 0, line: first = line } = this.counts[note] ?? {};
+      this.counts[note] = { rows: rows + 1, line: first };
+    }
+    this.#row = new Set();
+  }
+}
+
+const holdsReplacement = (value: unknown): boolean =>
+  typeof value === 'string'
+    ? value.includes('\ufffd')
+    : Array.isArray(value)
+      ? value.some(holdsReplacement)
+      : typeof value === 'object' && value !== null && Object.values(value).some(holdsReplacement);
+
+/** Counts over the examples of a file. */
+class Tally {
+  rows = 0;
+  examples = 0;
+  tokens = 0;
+  trainedTokens = 0;
+  untrainedRows = 0;
+  dropped = 0;
+  truncated = 0;
+  add({ tokens, weights }: RowExample): void {
+    this.examples++;
+    this.tokens += tokens.length;
+    for (let i = 1; i < weights.length; i++) if ((weights[i] ?? 0) > 0) this.trainedTokens++;
+    if (!hasTrained(weights)) this.untrainedRows++;
+  }
+}
+
 /**
- * Every example of a file in order, as a stream. Rows that fail go to `onBad` when given and end the reading otherwise.
+ * Every example of a file in order, as a stream; where a sample has two, both or none. Rows that fail go to `onBad`
+ * when given and end the reading otherwise.
  */
 export async function* streamExamples(
   file: DataFile,
@@ -145,41 +296,60 @@ export async function* streamExamples(
   onBad?: (error: DataError) => void,
 ): AsyncGenerator<Example, FileSummary, void> {
   const format = formatOf(file);
-  const formatContext = contextFor(context);
+  const notes = new NoteCounter();
+  const formatContext = contextFor(context, notes.note);
+  const rowContext = { ignore: context.ignore, note: notes.note, settings: formatContext.settings };
   const reading = rowsOf(file.path, context.signal);
-  let rows = 0,
-    count = 0,
-    tokens = 0,
-    trainedTokens = 0,
-    untrainedRows = 0;
+  const tally = new Tally();
+  const per = format.examplesPerSample ?? 1;
   let next = await reading.next();
   for (; !next.done; next = await reading.next()) {
     const { place, value, error } = next.value;
-    rows++;
+    tally.rows++;
     try {
       if (error) throw error;
-      for (const one of convertRow(place, value, format, (row) => format.toExamples(row, formatContext))) {
-        checkTokens(one.tokens, context, place);
-        count++;
-        tokens += one.tokens.length;
-        for (let i = 1; i < one.weights.length; i++) if ((one.weights[i] ?? 0) > 0) trainedTokens++;
-        if (!hasTrained(one.weights)) untrainedRows++;
-        yield { ...one, source: { file: file.path, line: place.line } };
+      if (holdsReplacement(value)) notes.note('replacement_character');
+      const examples = convertRow(place, value, format, rowContext, (row) => format.toExamples(row, formatContext));
+      let sample: RowExample[] = [];
+      let given = 0;
+      const iterator = examples[Symbol.iterator]();
+      for (;;) {
+        let step: IteratorResult<RowExample>;
+        try {
+          step = iterator.next();
+        } catch (e) {
+          throw placed(e, place);
+        }
+        if (step.done) break;
+        given++;
+        const one = fitted(step.value, context, place);
+        if (one && one.tokens.length < (step.value.length ?? step.value.tokens.length)) tally.truncated++;
+        if (one) {
+          checkTokens(one.tokens, context, place);
+          sample.push(one);
+        } else tally.dropped++;
+        if (given % per !== 0) continue;
+        if (sample.length === per)
+          for (const e of sample) {
+            tally.add(e);
+            yield { ...e, source: { file: file.path, line: place.line } };
+          }
+        sample = [];
       }
+      if (given === 0) tally.untrainedRows++;
     } catch (e) {
       if (!onBad || !(e instanceof DataError)) throw e;
       onBad(e);
     }
+    notes.endRow(place.line);
   }
   return {
     path: file.path,
     format: format.name,
     sha256: next.value,
-    rows,
-    examples: count,
-    tokens,
-    trainedTokens,
-    untrainedRows,
+    ...tally,
+    notes: notes.counts,
+    ...(context.ignore ? { ignore: context.ignore } : {}),
   };
 }
 
@@ -230,7 +400,7 @@ export async function loadPrompts(files: readonly DataFile[], signal?: AbortSign
     if (!toPrompts) continue;
     for await (const { place, value, error } of rowsOf(file.path, signal)) {
       if (error) throw error;
-      for (const p of convertRow(place, value, format, toPrompts))
+      for (const p of convertRow(place, value, format, { ignore: file.ignore }, toPrompts))
         prompts.push({ ...p, source: { file: file.path, line: place.line } });
     }
   }

@@ -3,7 +3,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { ConfigError } from '../base/errors.js';
 import { CHANNELS, type ChannelName, samplesAt } from '../data/example.js';
-import { type FileSummary, loadDataset } from '../data/load.js';
+import { type FileSummary, loadDataset, rowSettings } from '../data/load.js';
 import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
@@ -133,8 +133,7 @@ export async function evaluateLoss(
       const data = await loadDataset(recipe.data.eval, {
         tokenizer: tokenizer.get,
         vocabSize: config.vocab_size,
-        maxTokens: recipe.data.maxTokens,
-        loss: recipe.data.loss,
+        ...rowSettings(recipe.data),
         examplesPerSample: per,
         ...(hooks.signal ? { signal: hooks.signal } : {}),
       });

@@ -1,76 +1,20 @@
 // OpenAI-style chat rows → harmony messages. Text stays as it was given; only its place and channel are decided here.
-import { z } from 'zod';
 import { DataError, type ErrorCode } from '../base/errors.js';
+import { isRounded, jsonText } from '../base/json.js';
+import type { ChatMessage, ChatNote, ChatRow, ChatTool } from './chat-row.js';
 import { developerText, type SystemText, systemText } from './prompt-text.js';
 import { CONSTRAIN, type Conversation } from './render.js';
-import type { FunctionTool } from './tool-types.js';
+import { Calls } from './tool-results.js';
+import { type FunctionTool, untold } from './tool-types.js';
 import type { Message } from './types.js';
 
-const schema = z.record(z.string(), z.unknown());
-const contentPart = z.object({ type: z.string(), text: z.string().optional() });
-
-const chatMessage = z.strictObject({
-  role: z.string().describe('system, developer, user, assistant or tool'),
-  content: z
-    .union([z.string(), z.array(contentPart)])
-    .nullish()
-    .describe('text, or text parts'),
-  thinking: z.string().nullish().describe('assistant: the analysis before the answer'),
-  reasoning: z.string().nullish().describe('the same, as OpenRouter and vLLM name it'),
-  reasoning_content: z.string().nullish().describe('the same, as llama.cpp and SGLang name it'),
-  tool_calls: z
-    .array(
-      z.strictObject({
-        id: z.string().optional(),
-        type: z.literal('function').optional(),
-        function: z.strictObject({
-          name: z.string(),
-          arguments: z.union([z.string(), schema]).describe('JSON text, or the object'),
-        }),
-      }),
-    )
-    .nullish(),
-  tool_call_id: z.string().optional().describe('tool: which call this answers'),
-  name: z.string().optional().describe('tool: the function, where there is no tool_call_id'),
-  refusal: z.string().nullish().describe('assistant: taken as the answer where content is empty'),
-});
-
-const chatTool = z.strictObject({
-  type: z.literal('function'),
-  function: z.strictObject({
-    name: z.string(),
-    description: z.string().optional(),
-    parameters: schema.optional(),
-    strict: z.boolean().nullish(),
-  }),
-});
-
-/** A row of the format `chat`; also the body of a chat request, as far as it concerns the conversation. */
-export const chatRow = z.strictObject({
-  messages: z.array(chatMessage).min(1),
-  tools: z.array(chatTool).nullish(),
-  reasoning_effort: z.enum(['low', 'medium', 'high']).nullish().describe('default medium'),
-  response_format: z
-    .discriminatedUnion('type', [
-      z.strictObject({ type: z.literal('text') }),
-      z.strictObject({
-        type: z.literal('json_schema'),
-        json_schema: z.strictObject({
-          name: z.string(),
-          description: z.string().optional(),
-          schema: schema.optional(),
-          strict: z.boolean().nullish(),
-        }),
-      }),
-    ])
-    .nullish(),
-});
-export type ChatRow = z.infer<typeof chatRow>;
-type ChatMessage = ChatRow['messages'][number];
+export { type ChatNote, type ChatRow, chatRow } from './chat-row.js';
 
 export interface ChatOptions {
   /** Fields of the system message; the row's tools and effort are filled in. null: no system message. */
   readonly system?: Omit<SystemText, 'functions'> | null;
+  /** Told of what is left out or doubtful and no error; may be told of one kind several times. */
+  readonly note?: (note: ChatNote) => void;
 }
 
 const fail = (code: ErrorCode, message: string, details: Record<string, unknown> = {}): never => {
@@ -81,80 +25,70 @@ const NAME = /^[A-Za-z0-9_.-]{1,128}$/;
 /**
  * System message, developer message (leading system and developer texts, tools, response format), then the dialogue. An
  * assistant message becomes up to three kinds: analysis (its thinking), final (its content; commentary where calls
- * follow), one commentary message per call.
+ * follow), one commentary message per call. Those of weight 0 are `untrained`.
  * @throws DataError unknown_role, empty_message, bad_content, reasoning_conflict, misplaced_field, bad_tool_name,
- * unknown_tool_call
+ * unknown_tool_call, tool_call_twice, tool_name_conflict, tool_result_ambiguous
  */
 export function toConversation(row: ChatRow, options: ChatOptions = {}): Conversation {
-  const tools = (row.tools ?? []).map((t): FunctionTool => {
-    const { name, description, parameters } = t.function;
-    if (!NAME.test(name))
-      fail('bad_tool_name', `tools: the name ${JSON.stringify(name)} is not letters, digits, _ . -`);
-    return {
-      name,
-      ...(description === undefined ? {} : { description }),
-      ...(parameters === undefined ? {} : { parameters }),
-    };
-  });
-  const format = row.response_format?.type === 'json_schema' ? row.response_format.json_schema : undefined;
+  const note = options.note ?? (() => {});
   const messages: Message[] = [];
   if (options.system !== null) {
     const effort = row.reasoning_effort ?? options.system?.effort;
+    const functions = (row.tools ?? []).length > 0;
     messages.push({
       role: 'system',
-      content: systemText({ ...options.system, functions: tools.length > 0, ...(effort ? { effort } : {}) }),
+      content: systemText({ ...options.system, functions, ...(effort ? { effort } : {}) }),
     });
   }
-
   let at = 0;
   const instructions: string[] = [];
   for (; at < row.messages.length && isInstruction(row.messages[at]!); at++)
-    instructions.push(instructionText(row.messages[at]!, at));
+    instructions.push(instructionText(row.messages[at]!, at, note));
   const developer = developerText({
     instructions: instructions.join('\n\n'),
-    tools,
-    ...(format
-      ? {
-          responseFormats: [
-            {
-              name: format.name,
-              schema: format.schema ?? {},
-              ...(format.description === undefined ? {} : { description: format.description }),
-            },
-          ],
-        }
-      : {}),
+    tools: declaredTools(row.tools ?? [], note),
+    ...responseFormats(row),
   });
   if (developer !== '') messages.push({ role: 'developer', content: developer });
 
-  const calls: { readonly id: string | undefined; readonly name: string }[] = [];
+  const calls = new Calls();
+  const untrained = new Set<number>();
   for (; at < row.messages.length; at++) {
     const m = row.messages[at]!;
     const where = `messages[${at}]`;
-    checkFields(m, where);
+    checkFields(m, where, note);
     switch (m.role) {
       case 'system':
       case 'developer':
-        messages.push({ role: 'developer', content: developerText({ instructions: instructionText(m, at) }) });
+        messages.push({ role: 'developer', content: developerText({ instructions: instructionText(m, at, note) }) });
         break;
       case 'user':
+        calls.close();
         messages.push({
           role: 'user',
           content: textOf(m, where) ?? fail('empty_message', `${where}: a user message without content`),
         });
         break;
-      case 'assistant':
-        messages.push(...assistantMessages(m, where, calls));
+      case 'assistant': {
+        const from = messages.length;
+        messages.push(...assistantMessages(m, where, calls, note));
+        if (m.weight === 0) for (let i = from; i < messages.length; i++) untrained.add(i);
         break;
-      case 'tool':
-        messages.push({
-          role: 'tool',
-          name: calledName(m, where, calls),
-          recipient: 'assistant',
-          channel: 'commentary',
-          content: textOf(m, where) ?? '',
-        });
+      }
+      case 'tool': {
+        let end = at + 1;
+        while (row.messages[end]?.role === 'tool') checkFields(row.messages[end]!, `messages[${end++}]`, note);
+        for (const [i, name] of calls.answer(row.messages.slice(at, end), at).entries())
+          messages.push({
+            role: 'tool',
+            name,
+            recipient: 'assistant',
+            channel: 'commentary',
+            content: textOf(row.messages[at + i]!, `messages[${at + i}]`) ?? '',
+          });
+        at = end - 1;
         break;
+      }
       default:
         fail(
           'unknown_role',
@@ -163,92 +97,122 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
         );
     }
   }
-  return { messages };
+  return untrained.size > 0 ? { messages, untrained } : { messages };
+}
+
+/** Built-in tools have these names: called on channel analysis, without `functions.` before them. */
+const BUILTIN = ['python', 'browser'];
+
+function declaredTools(tools: readonly ChatTool[], note: (note: ChatNote) => void): FunctionTool[] {
+  const names = new Set<string>();
+  return tools.map((t): FunctionTool => {
+    const { name, description, parameters } = t.function;
+    if (!NAME.test(name))
+      fail('bad_tool_name', `tools: the name ${JSON.stringify(name)} is not letters, digits, _ . -`);
+    if (names.has(name)) fail('bad_tool_name', `tools: two have the name ${JSON.stringify(name)}; rename one`);
+    names.add(name);
+    if (BUILTIN.includes(name.replace(/^functions\./, '').split('.')[0]!)) note('tool_name_builtin');
+    if (parameters && untold(parameters).length > 0) note('tool_schema_any');
+    if (isRounded(parameters)) note('tool_schema_rounded');
+    return {
+      name,
+      ...(typeof description === 'string' ? { description } : {}),
+      ...(parameters ? { parameters } : {}),
+    };
+  });
+}
+
+function responseFormats(row: ChatRow): Pick<Parameters<typeof developerText>[0], 'responseFormats'> {
+  if (row.response_format?.type !== 'json_schema') return {};
+  const { name, description, schema } = row.response_format.json_schema;
+  return {
+    responseFormats: [{ name, schema: schema ?? {}, ...(typeof description === 'string' ? { description } : {}) }],
+  };
 }
 
 const isInstruction = (m: ChatMessage): boolean => m.role === 'system' || m.role === 'developer';
 
-function instructionText(m: ChatMessage, at: number): string {
-  checkFields(m, `messages[${at}]`);
+function instructionText(m: ChatMessage, at: number, note: (note: ChatNote) => void): string {
+  checkFields(m, `messages[${at}]`, note);
   return textOf(m, `messages[${at}]`) || fail('empty_message', `messages[${at}]: a ${m.role} message without content`);
 }
 
+/** What a message says; undefined: nothing was given. */
 function textOf(m: ChatMessage, where: string): string | undefined {
   if (typeof m.content === 'string') return m.content;
   if (!m.content) return undefined;
   return m.content
+    .filter((part) => part.type !== 'refusal')
     .map((part) =>
-      part.type === 'text' && part.text !== undefined
+      ['text', 'input_text', 'output_text'].includes(part.type) && typeof part.text === 'string'
         ? part.text
-        : fail('bad_content', `${where}: a content part of type ${JSON.stringify(part.type)}; only text is supported`),
+        : fail('bad_content', `${where}: a content part of type ${JSON.stringify(part.type)}; only text can be read`),
     )
     .join('');
 }
 
 /** A field that means nothing on this role would be lost in silence. */
-function checkFields(m: ChatMessage, where: string): void {
+function checkFields(m: ChatMessage, where: string, note: (note: ChatNote) => void): void {
+  if (!['system', 'developer', 'user', 'tool', 'assistant'].includes(m.role)) return;
+  const given = (v: unknown): boolean => v !== undefined && v !== null && !(Array.isArray(v) && v.length === 0);
   const foreign =
     (['thinking', 'reasoning', 'reasoning_content', 'tool_calls', 'refusal'] as const).find(
-      (k) => m.role !== 'assistant' && m[k] !== undefined && m[k] !== null,
-    ) ?? (m.tool_call_id !== undefined && m.role !== 'tool' ? 'tool_call_id' : undefined);
-  if (foreign && ['system', 'developer', 'user', 'tool', 'assistant'].includes(m.role))
-    fail('misplaced_field', `${where}: ${foreign} has no meaning on a ${m.role} message`);
+      (k) => m.role !== 'assistant' && given(m[k]) && m[k] !== '',
+    ) ??
+    (m.role !== 'tool' && given(m.tool_call_id) && m.tool_call_id !== '' ? 'tool_call_id' : undefined) ??
+    (m.role !== 'assistant' && m.weight === 1 ? 'weight 1' : undefined);
+  if (foreign) fail('misplaced_field', `${where}: ${foreign} has no meaning on a ${m.role} message`);
+  if (m.role !== 'tool' && given(m.name)) note('name_unused');
+  if (given(m.annotations)) note('annotations_unused');
 }
 
-function assistantMessages(
-  m: ChatMessage,
-  where: string,
-  calls: { id: string | undefined; name: string }[],
-): Message[] {
-  const out: Message[] = [];
-  const thoughts = [m.thinking, m.reasoning, m.reasoning_content].filter(
+/** The one text of several names for it. Blank ones are no reasoning: a model would learn to begin with nothing. */
+function thinkingOf(m: ChatMessage, where: string, note: (note: ChatNote) => void): string | undefined {
+  const given = [m.thinking, m.reasoning, m.reasoning_content].filter(
     (t): t is string => typeof t === 'string' && t !== '',
   );
+  const thoughts = given.filter((t) => t.trim() !== '');
+  if (thoughts.length < given.length) note('blank_reasoning');
   if (thoughts.some((t) => t !== thoughts[0]))
     fail('reasoning_conflict', `${where}: thinking, reasoning and reasoning_content differ; give one of them`);
-  if (thoughts[0] !== undefined) out.push({ role: 'assistant', channel: 'analysis', content: thoughts[0] });
+  return thoughts[0];
+}
+
+/** The answer of an assistant message: its content, or the refusal where that is empty. */
+function answerOf(m: ChatMessage, where: string): string | undefined {
+  const parts = Array.isArray(m.content) ? m.content.filter((p) => p.type === 'refusal') : [];
+  const refusal = [m.refusal ?? '', ...parts.map((p) => p.refusal ?? '')].join('');
+  const content = textOf(m, where);
+  if (refusal !== '' && content !== undefined && content.trim() !== '')
+    fail('bad_content', `${where}: has both content and a refusal; keep the one that was said`);
+  return content?.trim() || refusal === '' ? content : refusal;
+}
+
+function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (note: ChatNote) => void): Message[] {
+  const out: Message[] = [];
+  const thinking = thinkingOf(m, where, note);
+  if (thinking !== undefined) out.push({ role: 'assistant', channel: 'analysis', content: thinking });
   const toolCalls = m.tool_calls ?? [];
-  const content = textOf(m, where) || m.refusal || textOf(m, where);
-  if (toolCalls.length === 0) {
-    if (content !== undefined) out.push({ role: 'assistant', channel: 'final', content });
-  } else if (content) out.push({ role: 'assistant', channel: 'commentary', content });
-  for (const call of toolCalls) {
-    const { name, arguments: args } = call.function;
-    if (!NAME.test(name))
-      fail('bad_tool_name', `${where}: the function name ${JSON.stringify(name)} is not letters, digits, _ . -`);
-    const recipient = name.startsWith('functions.') ? name : `functions.${name}`;
-    calls.push({ id: call.id, name: recipient });
+  const content = answerOf(m, where);
+  if (toolCalls.length > 0) {
+    if (content?.trim()) out.push({ role: 'assistant', channel: 'commentary', content });
+  } else if (content !== undefined) {
+    if (content.trim() === '')
+      fail('empty_message', `${where}: the answer is blank; give it a text, or content null where there is none`);
+    calls.close();
+    out.push({ role: 'assistant', channel: 'final', content });
+  }
+  for (const [i, recipient] of calls.add(m, where).entries()) {
+    const args = toolCalls[i]?.function.arguments ?? '';
     out.push({
       role: 'assistant',
       channel: 'commentary',
       recipient,
       contentType: `${CONSTRAIN}json`,
-      content: typeof args === 'string' ? args : JSON.stringify(args),
+      content: typeof args === 'string' ? args : jsonText(args),
     });
   }
   return out.length > 0
     ? out
     : fail('empty_message', `${where}: an assistant message without content, thinking or tool_calls`);
-}
-
-function calledName(
-  m: ChatMessage,
-  where: string,
-  calls: readonly { readonly id: string | undefined; readonly name: string }[],
-): string {
-  if (m.tool_call_id !== undefined) {
-    const call = calls.findLast((c) => c.id === m.tool_call_id);
-    if (call) return call.name;
-    if (m.name === undefined)
-      fail('unknown_tool_call', `${where}: tool_call_id ${JSON.stringify(m.tool_call_id)} answers no call before it`);
-  }
-  if (m.name !== undefined) {
-    if (!NAME.test(m.name))
-      fail('bad_tool_name', `${where}: the name ${JSON.stringify(m.name)} is not letters, digits, _ . -`);
-    return m.name.startsWith('functions.') ? m.name : `functions.${m.name}`;
-  }
-  return (
-    calls.at(-1)?.name ??
-    fail('unknown_tool_call', `${where}: a tool message that answers no call; give tool_call_id or name`)
-  );
 }

@@ -10,6 +10,8 @@ import type { Message, Tokenizer } from './types.js';
 
 export interface Conversation {
   readonly messages: readonly Message[];
+  /** Places of assistant messages that are history only: never trained. */
+  readonly untrained?: ReadonlySet<number>;
 }
 
 /**
@@ -70,6 +72,7 @@ export function stopTokens(tokenizer: Tokenizer): number[] {
 export const CONSTRAIN = '<|constrain|>';
 const isAnalysis = (m: Message): boolean => m.role === 'assistant' && m.channel === 'analysis';
 const isFinal = (m: Message): boolean => m.role === 'assistant' && m.channel === 'final';
+const isCall = (m: Message): boolean => m.role === 'assistant' && m.recipient !== undefined;
 
 /**
  * Places of the messages that stay. @param continues whether something follows the last message (a generation prompt)
@@ -119,36 +122,71 @@ export function renderPrompt(
   return writer.done().tokens;
 }
 
+/** An example to be: its length is known before it is made. */
+export interface Renderable {
+  /** Tokens. */
+  readonly length: number;
+  /** @param most tokens to make; default all */
+  render(most?: number): Rendered;
+}
+
 /**
  * Examples to train on, analysis kept. Each assistant message is trained in exactly one of them. A new example begins
  * with every turn that follows a turn with analysis, because serving such a turn drops the earlier analysis; turns
  * without analysis share one. Trained: all of an assistant message after the generation prompt `<|start|>assistant`,
  * terminator included; the `<|start|>assistant` too where the model goes on by itself after an <|end|>. Not trained:
  * the <|end|> of an earlier final, where the model must write <|return|>, which history never shows.
+ *
+ * Each message is encoded once; what an example takes beyond that is its own tokens.
  */
-export function renderTraining(conversation: Conversation, tokenizer: Tokenizer): Rendered[] {
-  const { messages } = conversation;
-  const examples: Rendered[] = [];
+export function* trainingExamples(conversation: Conversation, tokenizer: Tokenizer): Generator<Renderable> {
+  const { messages, untrained } = conversation;
+  const isTrained = (i: number): boolean => messages[i]?.role === 'assistant' && !untrained?.has(i);
+  const writer = new Writer(tokenizer);
+  const encoded: Encoded[] = [];
   let from = 0; // the first message this example trains on
-  for (let i = 0; i < messages.length; i++) {
+  const history: number[] = []; // before `from`, without analysis
+  let historyLength = 0;
+  let [thinks, lastTrained] = [false, -1];
+  for (const [i, m] of messages.entries()) {
+    encoded.push(writer.encode(m, i));
+    if (isTrained(i)) lastTrained = i;
     const last = i === messages.length - 1;
-    if (!last && !(isFinal(messages[i]!) && messages.slice(from, i).some(isAnalysis))) continue;
-    const lastAssistant = messages.findLastIndex((m, k) => k <= i && m.role === 'assistant');
-    if (lastAssistant >= from) examples.push(renderExample(messages, from, lastAssistant, tokenizer));
-    from = i + 1;
+    if (!last && !(isFinal(m) && thinks)) {
+      thinks ||= isAnalysis(m);
+      continue;
+    }
+    if (lastTrained >= from) {
+      const [first, end, earlier] = [from, lastTrained, history.length];
+      let length = historyLength;
+      for (let k = first; k <= end; k++) length += encoded[k]?.tokens.length ?? 0;
+      yield {
+        length,
+        render(most = length) {
+          const out = new Writer(tokenizer);
+          const add = (k: number): void =>
+            out.add(encoded[k]!, messages[k]!, k, {
+              trained: k >= first && isTrained(k),
+              returns: k === end && isFinal(messages[k]!),
+            });
+          for (let k = 0; k < earlier && out.length < most; k++) add(history[k]!);
+          for (let k = first; k <= end && out.length < most; k++) add(k);
+          return out.done(Math.min(most, length));
+        },
+      };
+    }
+    for (let k = from; k <= i; k++)
+      if (!isAnalysis(messages[k]!)) {
+        history.push(k);
+        historyLength += encoded[k]?.tokens.length ?? 0;
+      }
+    [from, thinks] = [i + 1, false];
   }
-  return examples;
 }
 
-function renderExample(messages: readonly Message[], from: number, last: number, tokenizer: Tokenizer): Rendered {
-  const writer = new Writer(tokenizer);
-  for (let i = 0; i <= last; i++) {
-    const m = messages[i]!;
-    if (i < from && isAnalysis(m)) continue;
-    writer.message(m, i, { trained: i >= from && m.role === 'assistant', returns: i === last && isFinal(m) });
-  }
-  return writer.done();
-}
+/** All of them. */
+export const renderTraining = (conversation: Conversation, tokenizer: Tokenizer): Rendered[] =>
+  Array.from(trainingExamples(conversation, tokenizer), (e) => e.render());
 
 /**
  * Loss weight of predicting each token: its channel's weight where trained, else 0. A message of no known channel
@@ -168,11 +206,22 @@ export function lossWeights(
   return weights;
 }
 
+/** A message's tokens, ended as history ends it. */
+interface Encoded {
+  readonly tokens: Int32Array;
+  /** Tokens of `<|start|>` and the author. */
+  readonly author: number;
+}
+interface How {
+  readonly trained: boolean;
+  /** The last message: a final ends in <|return|>. */
+  readonly returns: boolean;
+}
+
 class Writer {
-  readonly #tokens: number[] = [];
-  readonly #message: number[] = [];
-  readonly #trained: number[] = [];
+  readonly #pieces: { readonly tokens: Int32Array; readonly trained: Uint8Array; readonly message: number }[] = [];
   readonly #ids: ControlIds;
+  length = 0;
   /**
    * The previous message is the assistant's and ended in <|end|>, within what is trained: the model starts the next one
    * itself.
@@ -183,56 +232,81 @@ class Writer {
     this.#ids = controlIds(tokenizer);
   }
 
-  message(m: Message, index: number, how: { readonly trained: boolean; readonly returns: boolean }): void {
+  message(m: Message, index: number, how: How): void {
+    this.add(this.encode(m, index), m, index, how);
+  }
+
+  encode(m: Message, index: number): Encoded {
     checkHeader(m, index);
     const ids = this.#ids;
-    const put = (trained: boolean, ...tokens: number[]): void => this.#put(tokens, index, trained);
-    const text = (trained: boolean, s: string): void => this.#put(this.tokenizer.encode(s), index, trained);
-    const { trained } = how;
-    const startTrained = trained && this.#goesOn;
-    put(startTrained, ids.start);
-    if (m.role === 'tool') text(startTrained, m.name ?? '');
-    else {
-      text(startTrained, m.role);
-      if (m.name !== undefined) text(startTrained, `:${m.name}`);
-    }
-    if (m.recipient !== undefined && m.recipient !== 'all') text(trained, ` to=${m.recipient}`);
+    const pieces: ArrayLike<number>[] = [];
+    let length = 0;
+    const put = (tokens: ArrayLike<number>): void => {
+      pieces.push(tokens);
+      length += tokens.length;
+    };
+    const text = (s: string): void => put(this.tokenizer.encode(s));
+    put([ids.start]);
+    text(m.role === 'tool' ? (m.name ?? '') : m.role);
+    if (m.role !== 'tool' && m.name !== undefined) text(`:${m.name}`);
+    const author = length;
+    if (m.recipient !== undefined && m.recipient !== 'all') text(` to=${m.recipient}`);
     if (m.channel !== undefined) {
-      put(trained, ids.channel);
-      text(trained, m.channel);
+      put([ids.channel]);
+      text(m.channel);
     }
     if (m.contentType?.startsWith(CONSTRAIN)) {
-      text(trained, ' ');
-      put(trained, ids.constrain);
-      text(trained, m.contentType.slice(CONSTRAIN.length));
-    } else if (m.contentType !== undefined) text(trained, ` ${m.contentType}`);
-    put(trained, ids.message);
-    text(trained, m.content);
-    const calls = m.role === 'assistant' && m.recipient !== undefined;
-    const earlierFinal = isFinal(m) && !how.returns;
-    put(trained && !earlierFinal, calls ? ids.call : how.returns ? ids.return : ids.end);
-    this.#goesOn = trained && !calls && !isFinal(m);
+      text(' ');
+      put([ids.constrain]);
+      text(m.contentType.slice(CONSTRAIN.length));
+    } else if (m.contentType !== undefined) text(` ${m.contentType}`);
+    put([ids.message]);
+    text(m.content);
+    put([isCall(m) ? ids.call : ids.end]);
+    const tokens = new Int32Array(length);
+    let at = 0;
+    for (const piece of pieces) {
+      tokens.set(piece, at);
+      at += piece.length;
+    }
+    return { tokens, author };
+  }
+
+  add({ tokens, author }: Encoded, m: Message, index: number, { trained, returns }: How): void {
+    const mask = new Uint8Array(tokens.length).fill(trained ? 1 : 0);
+    if (!this.#goesOn) mask.fill(0, 0, author);
+    if (isFinal(m) && !returns) mask[mask.length - 1] = 0;
+    let own = tokens;
+    if (returns && !isCall(m)) {
+      own = tokens.slice();
+      own[own.length - 1] = this.#ids.return;
+    }
+    this.#push(own, mask, index);
+    this.#goesOn = trained && !isCall(m) && !isFinal(m);
   }
 
   generationPrompt(): void {
-    this.#put([this.#ids.start], -1, false);
-    this.#put(this.tokenizer.encode('assistant'), -1, false);
+    const tokens = Int32Array.of(this.#ids.start, ...this.tokenizer.encode('assistant'));
+    this.#push(tokens, new Uint8Array(tokens.length), -1);
   }
 
-  #put(tokens: ArrayLike<number>, message: number, trained: boolean): void {
-    for (let i = 0; i < tokens.length; i++) {
-      this.#tokens.push(tokens[i]!);
-      this.#message.push(message);
-      this.#trained.push(trained ? 1 : 0);
+  #push(tokens: Int32Array, trained: Uint8Array, message: number): void {
+    this.#pieces.push({ tokens, trained, message });
+    this.length += tokens.length;
+  }
+
+  /** @param most tokens; what is beyond is cut */
+  done(most = this.length): Rendered {
+    const out = { tokens: new Int32Array(most), message: new Int32Array(most), trained: new Uint8Array(most) };
+    let at = 0;
+    for (const p of this.#pieces) {
+      const n = Math.min(p.tokens.length, most - at);
+      out.tokens.set(p.tokens.subarray(0, n), at);
+      out.trained.set(p.trained.subarray(0, n), at);
+      out.message.fill(p.message, at, at + n);
+      at += n;
     }
-  }
-
-  done(): Rendered {
-    return {
-      tokens: Int32Array.from(this.#tokens),
-      message: Int32Array.from(this.#message),
-      trained: Uint8Array.from(this.#trained),
-    };
+    return out;
   }
 }
 

@@ -42,10 +42,35 @@ function namespaceSection({ name, description, tools }: ToolNamespace): string {
   return out.join('\n');
 }
 
-/** OpenAI clients write "no parameters" as an object schema without properties. */
+/** OpenAI clients write "no parameters" as an object schema without properties; one of any keys is a map. */
 const isEmptyObject = (schema: JsonSchema): boolean =>
   Object.keys(schema).length === 0 ||
-  (schema.type === 'object' && (!isSchema(schema.properties) || Object.keys(schema.properties).length === 0));
+  (schema.type === 'object' &&
+    (!isSchema(schema.properties) || Object.keys(schema.properties).length === 0) &&
+    !takesAnyKey(schema));
+const takesAnyKey = (schema: JsonSchema): boolean =>
+  schema.additionalProperties === true || isSchema(schema.additionalProperties) || isSchema(schema.patternProperties);
+
+/** What says of which type a value is, and has no word in the notation. */
+const WORDLESS = ['$ref', 'anyOf', 'allOf', 'const', 'not', 'if', 'prefixItems'];
+/**
+ * Places in a schema whose type the model is not told, though the schema says it: `guest ($ref)`. OpenAI's library
+ * writes `any` there too, and what it writes is what the model was trained on.
+ */
+export function untold(schema: JsonSchema, at = ''): string[] {
+  const out = WORDLESS.filter((k) => k in schema);
+  if (isEnum(schema) && schema.type !== 'string') out.push('enum');
+  if (takesAnyKey(schema)) out.push('additionalProperties');
+  const inside = [
+    ...Object.entries(isSchema(schema.properties) ? schema.properties : {}),
+    ...(isSchema(schema.items) ? [['[]', schema.items] as const] : []),
+    ...(list(schema.oneOf) ?? []).map((v, i) => [`oneOf.${i}`, v] as const),
+  ];
+  return [
+    ...out.map((k) => `${at || 'parameters'} (${k})`),
+    ...inside.flatMap(([k, v]) => (isSchema(v) ? untold(v, at ? `${at}.${k}` : k) : [])),
+  ];
+}
 
 const isEnum = (schema: JsonSchema): boolean => (list(schema.enum)?.length ?? 0) > 0;
 

@@ -63,7 +63,10 @@ const DataFile = z.strictObject({
   path: z
     .string()
     .describe('file of rows: JSON lines (also gzipped), a JSON array, Parquet or Arrow, told apart by what is in it'),
-  format: z.string().default('chat').describe('row format by name: chat, tokens, text, or preference (for method dpo)'),
+  format: z
+    .string()
+    .default('chat')
+    .describe('row format by name: chat, harmony, tokens, text, or preference (for method dpo); see docs/rows.md'),
 });
 
 const weight = z.number().min(0).max(1000);
@@ -78,7 +81,22 @@ const Data = z.strictObject({
     })
     .prefault({})
     .describe('loss weight per channel; tokens of system, developer, user and tool messages weigh 0'),
-  maxTokens: z.int().min(2).default(4096).describe('a longer row is an error naming its line, never cut'),
+  maxTokens: z.int().min(2).default(4096).describe('a longer row is an error naming its line, unless onLong says else'),
+  onLong: z
+    .enum(['error', 'drop', 'truncate'])
+    .optional()
+    .describe('what happens to an example of more than maxTokens; dropped and cut ones are counted. Absent: error'),
+  ignore: z
+    .array(z.string().min(1))
+    .optional()
+    .describe('fields of rows to leave out, such as id or messages.source; any other unknown field is an error'),
+  markup: z
+    .enum(['refuse', 'text'])
+    .optional()
+    .describe(
+      'harmony or <think> markup inside what is trained: an error, or text like any other, trained letter by letter. ' +
+        'Absent: refuse',
+    ),
   packing: z.boolean().default(true).describe('put several rows into one forward pass; no row ever sees another'),
 });
 

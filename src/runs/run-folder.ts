@@ -25,6 +25,9 @@ export interface RunRecord {
     readonly tokens: number;
     readonly trainedTokens: number;
     readonly untrainedRows: number;
+    /** Examples longer than maxTokens: left out, cut; absent: none. */
+    readonly dropped?: number;
+    readonly truncated?: number;
   }[];
   readonly versions: Readonly<Record<string, string>>;
   /** `device` is not in records of before there was a choice. */

@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkFile, type FileCheck } from '../data/check.js';
-import type { DataFile, LoadContext } from '../data/load.js';
+import { FLAG_SETTINGS } from '../data/format.js';
+import { type DataFile, type LoadContext, type RowSettings, rowSettings } from '../data/load.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { parseConfig } from '../model/config.js';
@@ -13,6 +14,9 @@ export interface CheckDataOptions {
   readonly format: string;
   readonly tokenizer?: string;
   readonly maxTokens: number;
+  readonly onLong?: RowSettings['onLong'];
+  readonly ignore?: readonly string[];
+  readonly markup?: RowSettings['markup'];
   readonly samples: number;
   readonly signal?: AbortSignal;
 }
@@ -42,8 +46,7 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
     context = {
       tokenizer: tokenizer.get,
       vocabSize: config.vocab_size,
-      maxTokens: recipe.data.maxTokens,
-      loss: recipe.data.loss,
+      ...rowSettings(recipe.data),
       ...signal,
     };
   } else {
@@ -56,6 +59,10 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
       tokenizer: get,
       vocabSize: at === undefined ? 2 ** 31 : (get?.().vocabSize ?? 0),
       maxTokens: options.maxTokens,
+      onLong: options.onLong,
+      ignore: options.ignore,
+      markup: options.markup,
+      settings: FLAG_SETTINGS,
       loss: { analysis: 1, commentary: 1, final: 1 },
       ...signal,
     };

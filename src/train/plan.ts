@@ -3,7 +3,7 @@
 import { ConfigError } from '../base/errors.js';
 import { anonymousBytes, availableBytes } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
-import { loadDataset } from '../data/load.js';
+import { loadDataset, rowSettings } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
@@ -100,8 +100,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   const data = await loadDataset(recipe.data.train, {
     tokenizer: tokenizer.get,
     vocabSize: config.vocab_size,
-    maxTokens: recipe.data.maxTokens,
-    loss: recipe.data.loss,
+    ...rowSettings(recipe.data),
     examplesPerSample: objective.examplesPerSample,
     ...(signal ? { signal } : {}),
   });

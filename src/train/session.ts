@@ -5,7 +5,8 @@ import { sha256, sha256File } from '../base/digest.js';
 import { IntegrityError, NativeError } from '../base/errors.js';
 import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
-import { type Dataset, loadDataset } from '../data/load.js';
+import { type Dataset, loadDataset, rowSettings } from '../data/load.js';
+import { noticesOf } from '../data/notes.js';
 import { planSteps, type StepPlan } from '../data/order.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { backendOf, HOST } from '../native/backends.js';
@@ -65,6 +66,8 @@ export interface TrainResult {
   readonly peakBytes: number;
   readonly device: Device;
   readonly digests: RunDigests;
+  /** What is doubtful in the rows, or was left out of them; a line each. */
+  readonly notices: readonly string[];
 }
 export interface TrainHooks {
   readonly onProgress?: (progress: TrainProgress) => void;
@@ -120,8 +123,7 @@ async function prepare(recipe: Recipe, learner: TrainedLearner, signal?: AbortSi
   const data = await loadDataset(recipe.data.train, {
     tokenizer: tokenizer.get,
     vocabSize,
-    maxTokens: recipe.data.maxTokens,
-    loss: recipe.data.loss,
+    ...rowSettings(recipe.data),
     examplesPerSample,
     ...(signal ? { signal } : {}),
   });
@@ -158,6 +160,8 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
       tokens: f.tokens,
       trainedTokens: f.trainedTokens,
       untrainedRows: f.untrainedRows,
+      ...(f.dropped ? { dropped: f.dropped } : {}),
+      ...(f.truncated ? { truncated: f.truncated } : {}),
     })),
     versions: versions(),
     machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
@@ -236,7 +240,8 @@ async function train(
     resetPeaks();
     await runSteps(recipe, run, learner, prepared, checkpoints, hooks);
     await checkpoints.save();
-    return await finish(run, record, learner, checkpoints.done, began);
+    const notices = prepared.data.files.flatMap((f) => noticesOf(f).map((line) => `${basename(f.path)}: ${line}`));
+    return { ...(await finish(run, record, learner, checkpoints.done, began)), notices };
   } catch (e) {
     const error = await checkpoints.keptAfter(asDiskError(e, run, basename(run)), tokensPerBatch(recipe));
     try {
@@ -291,7 +296,7 @@ async function finish(
   learner: TrainedLearner,
   done: number,
   began: number,
-): Promise<TrainResult> {
+): Promise<Omit<TrainResult, 'notices'>> {
   const finished = done >= record.steps;
   const output = join(run, record.output);
   if (finished) await writeFolderAtomic(output, (folder) => learner.save(folder));

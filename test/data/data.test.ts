@@ -254,6 +254,10 @@ describe('bad rows', () => {
       ],
       tokens: [good.trim(), '{"tokens": [5, 6, 7, 8], "weights": [0, 0.5, 1, 2]}'],
       text: ['{"text": "hello <|start|> world"}'],
+      harmony: [
+        '{"text": "<|start|>user<|message|>q<|end|><|start|>assistant<|channel|>final<|message|>a<|return|>"}',
+        '{"text": "<|start|>assistant to=functions.f<|channel|>commentary <|constrain|>json<|message|>{}<|call|>"}',
+      ],
       preference: [
         '{"prompt": "a", "chosen": "b", "rejected": "c"}',
         JSON.stringify({

@@ -1,27 +1,32 @@
 // `temper data check`: what a dataset holds, before anything is trained on it.
 
+import { Option } from 'commander';
 import type { FileCheck } from '../../data/check.js';
+import { noticesOf } from '../../data/notes.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
-import { styled } from '../terminal.js';
+import { printable, styled } from '../terminal.js';
 
 interface Options {
   readonly format: string;
   readonly tokenizer?: string;
   readonly maxTokens: number;
+  readonly onLong?: 'error' | 'drop' | 'truncate';
+  readonly ignore?: readonly string[];
+  readonly markup?: 'refuse' | 'text';
   readonly samples: number;
   readonly json?: boolean;
 }
 
 /** Green, or in ⟦ ⟧ where there are no colours. */
 const trained = (text: string): string => {
-  const green = styled('green', text);
-  return green === text ? `⟦${text}⟧` : green;
+  const green = styled('green', printable(text));
+  return green === printable(text) ? `⟦${green}⟧` : green;
 };
 
 function show(file: FileCheck): string {
   const l = file.lengths;
   const lines = [
-    `${file.path} (${file.format}): ${file.rows} rows, ${file.examples} examples, ` +
+    `${printable(file.path)} (${file.format}): ${file.rows} rows, ${file.examples} examples, ` +
       `${file.tokens} tokens, ${file.trainedTokens} trained`,
   ];
   if (l) lines.push(`  tokens per example: ${l.min} least, ${l.median} median, ${l.p95} at 95 %, ${l.max} most`);
@@ -30,16 +35,17 @@ function show(file: FileCheck): string {
     .join(', ');
   if (channels) lines.push(`  trained tokens by channel: ${channels}`);
   if (file.untrainedRows) lines.push(`  ${file.untrainedRows} examples have nothing to train and are passed over`);
-  lines.push(`  sha256 ${file.sha256}`);
+  if (file.nothing) lines.push(`  ${file.nothing}`);
+  lines.push(...noticesOf(file).map((line) => `  note: ${line}`), `  sha256 ${file.sha256}`);
   for (const s of file.samples)
     lines.push(
       `  ── line ${s.line}, what is trained is ${trained('green').startsWith('⟦') ? 'in ⟦ ⟧' : 'green'}`,
-      s.stretches.map((x) => (x.trained ? trained(x.text) : x.text)).join(''),
+      s.stretches.map((x) => (x.trained ? trained(x.text) : printable(x.text))).join(''),
     );
   if (file.badRows)
     lines.push(
       `  ${file.badRows} bad rows:`,
-      ...file.errors.map((e) => `    ${e.message}`),
+      ...file.errors.map((e) => `    ${printable(e.message)}`),
       ...(file.badRows > file.errors.length ? [`    and ${file.badRows - file.errors.length} more`] : []),
     );
   return lines.join('\n');
@@ -60,6 +66,16 @@ export const command: Command = {
       .option('--format <name>', 'row format of a file', 'chat')
       .option('--tokenizer <dir>', 'folder with tokenizer.json, for a file that holds text')
       .option('--max-tokens <n>', 'a longer row is bad', integerIn(2, 1 << 24), 4096)
+      .addOption(
+        new Option('--on-long <what>', 'what a longer row is instead; counted').choices(['error', 'drop', 'truncate']),
+      )
+      .option('--ignore <names>', 'fields of rows to leave out: id,messages.source', (v: string, before?: string[]) => [
+        ...(before ?? []),
+        ...v.split(','),
+      ])
+      .addOption(
+        new Option('--markup <what>', 'harmony or <think> markup in what is trained').choices(['refuse', 'text']),
+      )
       .option('--samples <n>', 'examples to render from each file', integerIn(0, 1000), 1)
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
@@ -68,12 +84,12 @@ export const command: Command = {
           'temper data check recipes/nano-lora.yaml',
           'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3',
           'temper data check rows.jsonl --format tokens',
-        )}\nExit codes: 0 every row can be trained on, 2 some cannot.\n`,
+        )}\nIn samples <|…|> is a control token; the same letters as plain text are written <\\|…|>.\nFields of a row: docs/rows.md. Exit codes: 0 every row can be trained on, 2 some cannot, or there is none.\n`,
       )
       .action(async (path: string, options: Options) => {
         const { checkDataset } = await import('../../train/train.js');
         const files = await checkDataset(path, { ...options, signal: interruptSignal() });
-        if (files.some((f) => f.badRows > 0)) process.exitCode = 2;
+        if (files.some((f) => f.badRows > 0 || f.nothing !== null)) process.exitCode = 2;
         if (options.json) {
           printJson({ files });
           return;

@@ -1,6 +1,7 @@
 // `temper eval`: held-out loss per channel, and exact match of generated answers.
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, sayDevice } from '../progress.js';
+import { printable } from '../terminal.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -73,7 +74,7 @@ export const command: Command = {
               .slice(0, 3)
               .map((m) => `  line ${m.line}: got ${JSON.stringify(m.got)}, wanted ${JSON.stringify(m.expected)}`),
           );
-        process.stdout.write(`${lines.join('\n')}\n`);
+        process.stdout.write(`${printable(lines.join('\n'))}\n`);
       });
   },
 };

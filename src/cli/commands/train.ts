@@ -4,6 +4,7 @@ import { formatSeconds } from '../../base/units.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { printable } from '../terminal.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -69,6 +70,7 @@ export const command: Command = {
           },
         });
         progress?.finish();
+        if (!options.json) for (const line of result.notices) process.stderr.write(`note: ${printable(line)}\n`);
         if (result.status === 'stopped') process.exitCode = 130;
         if (options.json) {
           printJson(result);

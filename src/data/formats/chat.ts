@@ -1,9 +1,10 @@
 // Conversations in OpenAI's form, with thinking, tools and reasoning_effort per row; fields: chatRow in
 // src/harmony/chat.ts.
 import { type ChatRow, chatRow, toConversation } from '../../harmony/chat.js';
-import { type Conversation, lossWeights, type Rendered, renderTraining } from '../../harmony/render.js';
+import { type Conversation, lossWeights, type Rendered, trainingExamples } from '../../harmony/render.js';
 import { CHANNELS } from '../example.js';
-import type { Format, RowPrompt } from '../format.js';
+import type { Format, FormatContext, RowExample, RowPrompt } from '../format.js';
+import { checkMarkup } from '../markup.js';
 
 export function channelPlaces(rendered: Rendered, conversation: Conversation): Uint8Array {
   return Uint8Array.from(rendered.tokens, (_, i) => {
@@ -14,23 +15,34 @@ export function channelPlaces(rendered: Rendered, conversation: Conversation): U
   });
 }
 
+/** The conversation of a row, what is doubtful in it told. @throws {DataError} as toConversation, markup_in_text */
+export function conversationOf(row: ChatRow, context: FormatContext): Conversation {
+  checkMarkup(row, context);
+  return toConversation(row, { note: context.note });
+}
+
 export const chat: Format<ChatRow> = {
   name: 'chat',
   row: chatRow,
-  toExamples(row, context) {
-    const conversation = toConversation(row);
-    return renderTraining(conversation, context.tokenizer()).map((rendered) => ({
-      tokens: rendered.tokens,
-      weights: lossWeights(rendered, conversation, context.loss),
-      channels: channelPlaces(rendered, conversation),
-    }));
+  *toExamples(row, context): Generator<RowExample> {
+    const conversation = conversationOf(row, context);
+    for (const example of trainingExamples(conversation, context.tokenizer())) {
+      const rendered = example.render(Math.min(example.length, context.maxTokens));
+      yield {
+        length: example.length,
+        tokens: rendered.tokens,
+        weights: lossWeights(rendered, conversation, context.loss),
+        channels: channelPlaces(rendered, conversation),
+      };
+    }
   },
-  /** The last turn's answer. */
+  /** The last turn's answer; of weight 0 it is none to expect. */
   toPrompts(row): readonly RowPrompt[] {
-    const { messages } = toConversation(row);
+    const { messages, untrained } = toConversation(row);
     const answerFrom = messages.findLastIndex((m) => m.role !== 'assistant') + 1;
-    const expected = messages.slice(answerFrom).findLast((m) => m.channel === 'final');
-    if (!expected || answerFrom === 0) return [];
+    const at = messages.findLastIndex((m, i) => i >= answerFrom && m.channel === 'final');
+    const expected = messages[at];
+    if (!expected || answerFrom === 0 || untrained?.has(at)) return [];
     return [{ messages: messages.slice(0, answerFrom), expected: expected.content }];
   },
 };

@@ -1,8 +1,15 @@
 // The formats a dataset file may have. To add one: its file here, one import, one entry.
 import type { Format } from '../format.js';
 import { chat } from './chat.js';
+import { harmony } from './harmony.js';
 import { preference } from './preference.js';
 import { text } from './text.js';
 import { tokens } from './tokens.js';
 
-export const FORMATS: readonly Format[] = [chat as Format, tokens as Format, text as Format, preference as Format];
+export const FORMATS: readonly Format[] = [
+  chat as Format,
+  harmony as Format,
+  tokens as Format,
+  text as Format,
+  preference as Format,
+];

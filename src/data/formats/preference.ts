@@ -3,10 +3,11 @@
 // last message. Only the answers are trained.
 import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
-import { type ChatRow, chatRow, toConversation } from '../../harmony/chat.js';
-import { lossWeights, renderTraining } from '../../harmony/render.js';
+import { jsonText } from '../../base/json.js';
+import { type ChatRow, chatRow } from '../../harmony/chat.js';
+import { lossWeights, type Renderable, trainingExamples } from '../../harmony/render.js';
 import type { Format, FormatContext, RowExample } from '../format.js';
-import { channelPlaces } from './chat.js';
+import { channelPlaces, conversationOf } from './chat.js';
 
 const { messages, tools, reasoning_effort } = chatRow.shape;
 const Side = z.union([z.string(), messages]);
@@ -31,15 +32,17 @@ function withAnswer(row: Row, side: 'chosen' | 'rejected'): ChatRow {
 }
 
 function example(row: ChatRow, context: FormatContext): RowExample {
-  const conversation = toConversation(row);
+  const conversation = conversationOf(row, context);
   const answerFrom = conversation.messages.findLastIndex((m) => m.role !== 'assistant') + 1;
-  const rendered = renderTraining(conversation, context.tokenizer()).at(-1);
-  if (!rendered) throw new DataError('bad_preference', 'the answer is empty');
+  let last: Renderable | undefined;
+  for (const one of trainingExamples(conversation, context.tokenizer())) last = one;
+  if (!last) throw new DataError('bad_preference', 'the answer is empty');
+  const rendered = last.render(Math.min(last.length, context.maxTokens));
   // Earlier turns may share the last one's example: they are the prompt here.
   const weights = lossWeights(rendered, conversation, context.loss).map((w, i) =>
     (rendered.message[i] ?? -1) >= answerFrom ? w : 0,
   );
-  return { tokens: rendered.tokens, weights, channels: channelPlaces(rendered, conversation) };
+  return { length: last.length, tokens: rendered.tokens, weights, channels: channelPlaces(rendered, conversation) };
 }
 
 export const preference: Format<Row> = {
@@ -48,9 +51,9 @@ export const preference: Format<Row> = {
   examplesPerSample: 2,
   toExamples(row, context) {
     const [chosen, rejected] = [withAnswer(row, 'chosen'), withAnswer(row, 'rejected')];
-    if (JSON.stringify(chosen.messages.slice(0, -1)) !== JSON.stringify(rejected.messages.slice(0, -1)))
+    if (jsonText(chosen.messages.slice(0, -1)) !== jsonText(rejected.messages.slice(0, -1)))
       throw new DataError('bad_preference', 'chosen and rejected differ before their last message: not one prompt');
-    if (JSON.stringify(chosen) === JSON.stringify(rejected))
+    if (jsonText(chosen) === jsonText(rejected))
       throw new DataError('bad_preference', 'chosen and rejected are the same: nothing to prefer');
     return [example(chosen, context), example(rejected, context)];
   },

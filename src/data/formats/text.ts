@@ -1,14 +1,17 @@
-// Plain text to learn as it is, ended by <|endoftext|>: {"text": "…"}. Control tokens written in the text stay text.
+// Plain text to learn as it is, ended by <|endoftext|>: {"text": "…"}. Control tokens written in the text stay text; a
+// whole conversation rendered into it is refused.
 import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
 import type { Format } from '../format.js';
+import { checkPlainText } from '../markup.js';
 
-const Row = z.strictObject({ text: z.string().min(1) });
+const Row = z.strictObject({ text: z.string().min(1).describe('the text, trained whole') });
 
 export const text: Format<z.infer<typeof Row>> = {
   name: 'text',
   row: Row,
   toExamples(row, context) {
+    checkPlainText(row.text, context);
     const tokenizer = context.tokenizer();
     const end = tokenizer.special['<|endoftext|>'];
     if (end === undefined)

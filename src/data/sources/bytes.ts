@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { DataError } from '../../base/errors.js';
+import { parseJson } from '../../base/json.js';
 
 export const unreadable = (file: string, cause: unknown): unknown =>
   cause instanceof DataError || (cause instanceof Error && cause.name === 'AbortError')
@@ -34,6 +35,16 @@ export function hashedBytes(
   return { chunks: chunks(), digest: () => (hex ??= hash.digest('hex')) };
 }
 
+/** What the first line of a file that is no JSON lines may be, and what to do. */
+function shapeOf(text: string, line: number): string {
+  if (line !== 1) return '';
+  if (/^\s*[[{]\s*$/.test(text) || (/^\s*\{/.test(text) && !text.trimEnd().endsWith('}')))
+    return '; is this one object over several lines? Write it on one (jq -c)';
+  return /^[^{[]*[,\t;]/.test(text) ? '; is this a table such as CSV? Write its rows as JSON' : '';
+}
+
+/** Control characters of a file are not for a terminal. */
+const visible = (text: string): string => JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"');
 const decoder = new TextDecoder('utf-8', { fatal: true });
 
 /**
@@ -54,12 +65,12 @@ export function parseRow(bytes: Buffer, place: string, file: string, line: numbe
   }
   if (text.trim() === '') return undefined;
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (e) {
-    const reason = (e as Error).message.replace(/\s+/g, ' ').slice(0, 120);
+    const reason = visible((e as Error).message).slice(0, 120);
     throw new DataError(
       'not_json',
-      `${place}: the row is not JSON: ${reason}; wanted ${wanted}`,
+      `${place}: the row is not JSON: ${reason}; wanted ${wanted}${shapeOf(text, line)}`,
       { file, line },
       { cause: e },
     );

@@ -1,9 +1,10 @@
-// JSON lines in gzip. The digest is that of the file as it lies there.
+// JSON lines, or a JSON array, in gzip. The digest is that of the file as it lies there.
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { DataError } from '../../base/errors.js';
-import type { Reading, Source } from '../source.js';
+import type { Reading, Row, Source } from '../source.js';
 import { hashedBytes } from './bytes.js';
+import { beginsArray, readArray } from './json.js';
 import { readLines } from './jsonl.js';
 
 async function* inflated(file: string, chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, void> {
@@ -23,9 +24,32 @@ async function* inflated(file: string, chunks: AsyncIterable<Buffer>): AsyncGene
   }
 }
 
+/** Lines, or the array that the first piece begins. @throws {DataError} file_kind: another kind of file inside */
+async function* rowsIn(
+  file: string,
+  pieces: AsyncGenerator<Buffer, void, void>,
+): AsyncGenerator<readonly Row[], void, void> {
+  const first = await pieces.next();
+  if (first.done) return;
+  async function* all(): AsyncGenerator<Buffer, void, void> {
+    yield first.value as Buffer;
+    yield* pieces;
+  }
+  if (/^(PAR1|ARROW1|\x1f\x8b|ustar)/.test(first.value.toString('latin1', 0, 6)) || first.value.includes('ustar\0'))
+    throw new DataError(
+      'file_kind',
+      `${file}: holds no text but another packed file; unpack it (gunzip) and give that`,
+      {
+        file,
+      },
+    );
+  const array = beginsArray(first.value) && !/\.(jsonl|ndjson)\.gz$/i.test(file);
+  yield* array ? readArray(file, all()) : readLines(file, all());
+}
+
 function read(file: string, signal?: AbortSignal): Reading {
   const { chunks, digest } = hashedBytes(file, signal);
-  return { batches: readLines(file, inflated(file, chunks)), digest };
+  return { batches: rowsIn(file, inflated(file, chunks)), digest };
 }
 
 export const gzip: Source = {

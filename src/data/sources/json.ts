@@ -7,6 +7,9 @@ import { hashedBytes, parseRow } from './bytes.js';
 const [QUOTE, BACKSLASH, COMMA, OPEN, CLOSE, OPEN_BRACE, CLOSE_BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x5d, 0x7b, 0x7d];
 const isSpace = (b: number | undefined): boolean => b === 0x20 || b === 0x0a || b === 0x0d || b === 0x09;
 
+/** Whether the bytes begin as an array does. */
+export const beginsArray = (head: Uint8Array): boolean => firstByte(head) === OPEN;
+
 /** First byte after white space and a byte order mark. */
 function firstByte(head: Uint8Array): number | undefined {
   let at = head[0] === 0xef && head[1] === 0xbb && head[2] === 0xbf ? 3 : 0;
@@ -108,34 +111,39 @@ class ElementCutter {
   }
 }
 
+/** Rows of the array in `chunks`, the bytes of `file` however they came. @throws {DataError} bad_json_array */
+export async function* readArray(
+  file: string,
+  chunks: AsyncIterable<Buffer>,
+): AsyncGenerator<readonly Row[], void, void> {
+  const cutter = new ElementCutter(file);
+  for await (const chunk of chunks) {
+    const rows: Row[] = [];
+    for (const { bytes, last } of cutter.push(chunk)) {
+      const line = cutter.row;
+      try {
+        const value = parseRow(bytes, `${file} row ${line}`, file, line, 'a JSON object');
+        if (value !== undefined) rows.push({ value, line });
+        else if (!last || line > 1) throw broken(file, line, `row ${line} is empty, a comma too many`);
+      } catch (e) {
+        if (!(e instanceof DataError)) throw e;
+        rows.push({ error: e, line });
+      }
+    }
+    if (rows.length > 0) yield rows;
+  }
+  if (!cutter.ended) throw broken(file, cutter.row, `the file ends inside the array, in row ${cutter.row}`);
+}
+
 function read(file: string, signal?: AbortSignal): Reading {
   const { chunks, digest } = hashedBytes(file, signal);
-  async function* batches(): AsyncGenerator<readonly Row[], void, void> {
-    const cutter = new ElementCutter(file);
-    for await (const chunk of chunks) {
-      const rows: Row[] = [];
-      for (const { bytes, last } of cutter.push(chunk)) {
-        const line = cutter.row;
-        try {
-          const value = parseRow(bytes, `${file} row ${line}`, file, line, 'a JSON object');
-          if (value !== undefined) rows.push({ value, line });
-          else if (!last || line > 1) throw broken(file, line, `row ${line} is empty, a comma too many`);
-        } catch (e) {
-          if (!(e instanceof DataError)) throw e;
-          rows.push({ error: e, line });
-        }
-      }
-      if (rows.length > 0) yield rows;
-    }
-    if (!cutter.ended) throw broken(file, cutter.row, `the file ends inside the array, in row ${cutter.row}`);
-  }
-  return { batches: batches(), digest };
+  return { batches: readArray(file, chunks), digest };
 }
 
 export const json: Source = {
   name: 'json',
   unit: 'row',
   // A file of lines may begin with a bracket too: that line is then a bad row of its own.
-  accepts: (file, head) => firstByte(head) === OPEN && !/\.(jsonl|ndjson)$/i.test(file),
+  accepts: (file, head) => beginsArray(head) && !/\.(jsonl|ndjson)$/i.test(file),
   read,
 };

@@ -1,0 +1,210 @@
+// JSON as it was written. JSON.parse keeps the last of two equal keys, rounds numbers and moves keys that look like
+// numbers to the front: here equal keys are refused, and what JSON.stringify would not give back is kept as text.
+/** Deeper nesting is refused: everything after this may recurse. */
+const MAX_DEPTH = 256;
+
+/** The text of objects and lists that JSON.stringify would write otherwise, without white space and null members. */
+const asWritten = new WeakMap<object, () => string>();
+
+interface Open {
+  readonly at: number;
+  readonly value: unknown;
+  /** null: a list. */
+  readonly keys: Set<string> | null;
+  key: string;
+  index: number;
+  /** JSON.stringify gives it back, but for white space and escapes. */
+  exact: boolean;
+  /** Largest key so far that JavaScript sorts as a number; Infinity after any other key. */
+  largest: number;
+}
+
+/** Place after the string that begins at `at`. */
+function stringEnd(text: string, at: number): number {
+  for (let i = at + 1; ; i++) {
+    i = text.indexOf('"', i);
+    let slashes = 0;
+    while (text.charCodeAt(i - 1 - slashes) === 0x5c) slashes++;
+    if (slashes % 2 === 0) return i + 1;
+  }
+}
+const stringAt = (text: string, from: number, to: number): string => {
+  const inside = text.slice(from + 1, to - 1);
+  return inside.includes('\\') ? (JSON.parse(text.slice(from, to)) as string) : inside;
+};
+const isSpace = (c: number): boolean => c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09;
+const isDigit = (c: number): boolean => c >= 0x30 && c <= 0x39;
+/** Keys that JavaScript sorts as numbers, before all others. */
+const INDEX_KEY = /^(0|[1-9]\d{0,9})$/;
+/** A number, or one of the three words. */
+const PLAIN = /[^\s,\]}]+/y;
+const NUMBER = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+
+/** Place after the number at `at`, and whether JSON.stringify would write it so. */
+function numberEnd(text: string, at: number): { readonly end: number; readonly exact: boolean } {
+  let end = at;
+  while (isDigit(text.charCodeAt(end))) end++;
+  const next = text.charCodeAt(end);
+  const short = end > at && end - at <= 15 && (end - at === 1 || text.charCodeAt(at) !== 0x30);
+  if (short && next !== 0x2e && next !== 0x65 && next !== 0x45) return { end, exact: true };
+  NUMBER.lastIndex = at;
+  const token = NUMBER.exec(text)?.[0] ?? '';
+  return { end: at + token.length, exact: String(Number(token)) === token };
+}
+
+/**
+ * What JSON.parse gives, checked against the text; `jsonText` knows what was lost.
+ * @throws {SyntaxError} not JSON, two equal keys in one object, nested deeper than 256
+ */
+export function parseJson(text: string): unknown {
+  const root: unknown = JSON.parse(text);
+  const stack: Open[] = [];
+  const child = (): unknown => {
+    const top = stack.at(-1);
+    if (!top) return root;
+    return (top.value as Record<string | number, unknown>)[top.keys ? top.key : top.index];
+  };
+  for (let i = 0; i < text.length; ) {
+    const c = text.charCodeAt(i);
+    const top = stack.at(-1);
+    if (c === 0x22) {
+      const end = stringEnd(text, i);
+      let next = end;
+      while (isSpace(text.charCodeAt(next))) next++;
+      if (top?.keys && text.charCodeAt(next) === 0x3a) {
+        takeKey(top, stringAt(text, i, end));
+        i = next + 1;
+      } else i = end;
+    } else if (c === 0x7b || c === 0x5b) {
+      if (stack.length === MAX_DEPTH) throw new SyntaxError(`it is nested deeper than ${MAX_DEPTH}`);
+      const keys = c === 0x7b ? new Set<string>() : null;
+      stack.push({ at: i++, value: child(), keys, key: '', index: 0, exact: true, largest: -1 });
+    } else if (c === 0x7d || c === 0x5d) {
+      i++;
+      stack.pop();
+      if (!top || top.exact) continue;
+      asWritten.set(top.value as object, () => compact(text, top.at).text);
+      const parent = stack.at(-1);
+      if (parent) parent.exact = false;
+    } else if (c === 0x2d || isDigit(c)) {
+      const { end, exact } = numberEnd(text, i);
+      if (!exact && top) top.exact = false;
+      i = end;
+    } else {
+      if (c === 0x2c && top) top.index++;
+      i++;
+    }
+  }
+  return root;
+}
+
+function takeKey(top: Open, key: string): void {
+  if (top.keys?.has(key)) throw new SyntaxError(`the key ${JSON.stringify(key)} is there twice in one object`);
+  top.keys?.add(key);
+  top.key = key;
+  const number = INDEX_KEY.test(key) && Number(key) < 2 ** 32 - 1 ? Number(key) : Number.POSITIVE_INFINITY;
+  if (number !== Number.POSITIVE_INFINITY && number < top.largest) top.exact = false;
+  top.largest = Math.max(top.largest, number);
+}
+
+/** The value at `at` without white space and null members, its numbers and the order of its keys as they stand. */
+function compact(text: string, at: number): { readonly text: string; readonly end: number } {
+  const skip = (i: number): number => {
+    while (isSpace(text.charCodeAt(i))) i++;
+    return i;
+  };
+  const c = text[at];
+  if (c === '"') {
+    const end = stringEnd(text, at);
+    return { text: JSON.stringify(stringAt(text, at, end)), end };
+  }
+  if (c !== '{' && c !== '[') {
+    PLAIN.lastIndex = at;
+    const plain = PLAIN.exec(text)?.[0] ?? '';
+    return { text: plain, end: at + plain.length };
+  }
+  const parts: string[] = [];
+  const close = c === '{' ? '}' : ']';
+  for (let i = skip(at + 1); ; i = skip(i + 1)) {
+    if (text[i] === close) return { text: c + parts.join(',') + close, end: i + 1 };
+    let key = '';
+    if (c === '{') {
+      const end = stringEnd(text, i);
+      key = `${JSON.stringify(stringAt(text, i, end))}:`;
+      i = skip(skip(end) + 1);
+    }
+    const value = compact(text, i);
+    if (c !== '{' || value.text !== 'null') parts.push(key + value.text);
+    i = skip(value.end);
+    if (text[i] === close) i--;
+  }
+}
+
+/**
+ * A value as compact JSON: numbers and order of keys as in the text it was parsed from, members that are null left out.
+ * 64-bit integers of tables are written whole.
+ */
+export function jsonText(value: unknown): string {
+  if (typeof value === 'bigint') return String(value);
+  if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
+  const written = asWritten.get(value);
+  if (written) return written();
+  if (Array.isArray(value)) return `[${value.map(jsonText).join(',')}]`;
+  return `{${Object.entries(value)
+    .filter(([, v]) => v !== null && v !== undefined)
+    .map(([k, v]) => `${JSON.stringify(k)}:${jsonText(v)}`)
+    .join(',')}}`;
+}
+
+/** Whether the text it was parsed from says more than the value: numbers too long, keys in an order of their own. */
+export const isRounded = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && asWritten.has(value);
+
+/** Whether a string in it, or a key, holds half of a surrogate pair: no UTF-8 has that, a tokenizer would replace it. */
+export function hasLoneSurrogate(value: unknown): boolean {
+  if (typeof value === 'string') return !value.isWellFormed();
+  if (value === null || typeof value !== 'object') return false;
+  if (Array.isArray(value)) return value.some(hasLoneSurrogate);
+  return Object.entries(value).some(([k, v]) => !k.isWellFormed() || hasLoneSurrogate(v));
+}
+
+type Path = readonly (string | number)[];
+/** A schema's `default: null` means something where null is one of its values. */
+const takesNull = (o: Readonly<Record<string, unknown>>): boolean =>
+  o.nullable === true ||
+  [o.type, o.anyOf, o.oneOf].some(
+    (list) =>
+      Array.isArray(list) && list.some((v) => v === 'null' || (v as { type?: unknown } | null)?.type === 'null'),
+  );
+
+/**
+ * The value without members that are null, which is how a table says "absent"; entries of lists stay. What holds none
+ * is returned as it is. @param onDrop told of each
+ */
+export function withoutNulls(value: unknown, onDrop: (path: Path) => void = () => {}, path: Path = []): unknown {
+  if (value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) {
+    if (value.every((v) => v === null || typeof v !== 'object')) return value;
+    const out = value.map((v, i) => withoutNulls(v, onDrop, [...path, i]));
+    return out.every((v, i) => v === value[i]) ? value : keepText(value, out);
+  }
+  let changed = false;
+  const members: [string, unknown][] = [];
+  for (const [k, v] of Object.entries(value)) {
+    if (v === null && !(k === 'default' && takesNull(value as Record<string, unknown>))) {
+      onDrop([...path, k]);
+      changed = true;
+      continue;
+    }
+    const inner = withoutNulls(v, onDrop, [...path, k]);
+    changed ||= inner !== v;
+    members.push([k, inner]);
+  }
+  return changed ? keepText(value, Object.fromEntries(members)) : value;
+}
+
+function keepText<T extends object>(from: object, to: T): T {
+  const written = asWritten.get(from);
+  if (written) asWritten.set(to, written);
+  return to;
+}

@@ -1,0 +1,43 @@
+// Rows of other kinds than the format's, by the fields they have: what they are and what to do with them.
+type Fields = Readonly<Record<string, unknown>>;
+
+const CHAT = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}';
+const KINDS: readonly (readonly [format: string | null, is: (row: Fields) => boolean, say: string])[] = [
+  [
+    null,
+    (r) => Array.isArray(r.conversations) || Array.isArray(r.conversation),
+    'a ShareGPT row: rename conversations to messages, from to role (human to user, gpt to assistant) and value to ' +
+      'content',
+  ],
+  [
+    null,
+    (r) => 'instruction' in r,
+    `an Alpaca row: write it as ${CHAT}, instruction and input as the user's content, output as the assistant's`,
+  ],
+  ['preference', (r) => 'chosen' in r && 'rejected' in r, 'a pair of answers: give format preference, for method dpo'],
+  [
+    null,
+    (r) => 'prompt' in r && ('completion' in r || 'response' in r),
+    `a prompt and its completion: write it as ${CHAT}; where both are lists of messages, join them`,
+  ],
+  [null, (r) => 'question' in r && 'answer' in r, `a question and its answer: write it as ${CHAT}`],
+  [null, (r) => 'input_ids' in r, 'token ids: rename input_ids to tokens, give format tokens (labels become weights)'],
+  ['tokens', (r) => Array.isArray(r.tokens), 'token ids: give format tokens'],
+  ['chat', (r) => Array.isArray(r.messages), 'a conversation: give format chat'],
+  [
+    'harmony',
+    (r) => typeof r.text === 'string' && /<\|message\|>/.test(r.text),
+    'a conversation that is rendered already: give format harmony',
+  ],
+  ['text', (r) => typeof r.text === 'string', 'plain text: give format text'],
+  [null, (r) => Array.isArray(r.data) || Array.isArray(r.rows), 'a list of rows in an object: write each on its line'],
+];
+
+/** "it looks like …"; null: it may be a row of the format. @param format that the row was read as */
+export function rowHint(value: unknown, format: string): string | null {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
+  const row = value as Fields;
+  const kind = KINDS.find(([of, is]) => of !== format && is(row));
+  if (!kind || (format === 'chat' && Array.isArray(row.messages))) return null;
+  return `it looks like ${kind[2]}`;
+}
