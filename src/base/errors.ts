@@ -4,7 +4,8 @@ import type { ErrorCode } from './error-codes.js';
 
 export type { ErrorCode };
 /**
- * Exit codes of design: 2 usage or bad input, 10 violation, 20 inconclusive, 30 judge or infrastructure, 40 integrity.
+ * Exit codes: 2 usage or bad input, 10 violation, 20 inconclusive (a turn without an answer: no error, so that no class
+ * here has it), 30 judge or infrastructure, 40 integrity.
  */
 export type ExitCode = 1 | 2 | 10 | 20 | 30 | 40;
 
@@ -35,7 +36,7 @@ export class CheckpointError extends TemperError {}
 export class NativeError extends TemperError {}
 /** Training stopped on purpose: NaN loss, no space for a checkpoint. */
 export class TrainError extends TemperError {}
-/** The judge could not be reached or run at all (one unjudged item is a verdict, not an error). */
+/** The judge cannot be reached or run at all: nothing it was asked was answered (one unjudged item is a verdict). */
 export class ScreeningError extends TemperError {
   override readonly exitCode = 30;
 }

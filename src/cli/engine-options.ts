@@ -7,6 +7,7 @@ import type { GenerateRequest } from '../infer/protocol.js';
 import { DEVICE_NAMES } from '../native/backends.js';
 import { collect, integerIn, numberIn } from './command.js';
 import { sayDevice } from './progress.js';
+import { printable } from './terminal.js';
 
 export interface ModelOptions {
   readonly model: string;
@@ -85,7 +86,15 @@ export function addScreenOptions(command: Command): Command {
       'most tokens of a local judge, prompt and verdict together; what does not fit is unjudged',
       integerIn(2, 1 << 20),
     )
+    .option(
+      '--judge-unchecked',
+      "count a local judge's allow although neither golden rows nor a probe show that it can follow the policy",
+    )
     .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8);
+}
+/** Says on stderr what nobody checked. */
+export function sayNotices(notices: readonly string[]): void {
+  for (const notice of notices) process.stderr.write(`temper: ${printable(notice)}\n`);
 }
 function fraction(text: string): number {
   const value = Number(text);

@@ -3,8 +3,10 @@ import { stat } from 'node:fs/promises';
 import { ConfigError } from '../base/errors.js';
 import type { Effort } from '../harmony/types.js';
 import { openEngine } from '../infer/engine.js';
+import { readRows } from '../safeguard/batch.js';
+import { checkJudge, type GoldenRow, type JudgeCheck } from '../safeguard/check-judge.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
-import { loadPolicy } from '../safeguard/policy.js';
+import { goldenPath, loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
 import type { Judge } from '../safeguard/types.js';
 import { createEngineJudge } from './engine-judge.js';
@@ -28,12 +30,21 @@ export interface ScreeningOptions {
   readonly judgeContext?: number;
   /** Verdicts asked for at once. */
   readonly judgeConcurrency: number;
+  /**
+   * Count a local judge's allow although neither golden rows nor a probe showed that it can follow the policy; the
+   * notices say so.
+   */
+  readonly judgeUnchecked?: boolean;
   /** CPU threads of a local judge. */
   readonly threads?: number;
 }
 export interface OpenScreen {
   readonly screen: Screen;
   readonly judge: Judge;
+  /** What a local judge showed for each policy; none for a judge behind a URL. */
+  readonly checks: readonly JudgeCheck[];
+  /** To be told: under which policies nobody checked that the judge can follow them, and what that means here. */
+  readonly notices: readonly string[];
   close(): Promise<void>;
 }
 /**
@@ -62,21 +73,54 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'policy_twice',
       `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
     );
-  const { judge, close } = await openJudge(options.judge, options, signal);
-  const screen = createScreen({
-    policies,
-    judge,
-    timeoutMs: options.judgeTimeout * 1000,
-    concurrency: options.judgeConcurrency,
-  });
-  return { screen, judge, close };
+  const { judge, local, close } = await openJudge(options.judge, options, signal);
+  try {
+    const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: options.judgeConcurrency };
+    const checks: JudgeCheck[] = [];
+    for (const [i, policy] of local ? policies.entries() : []) {
+      const golden = await goldenRows(options.policy[i] ?? '', policy.name);
+      checks.push(await checkJudge(judge, policy, golden, { ...limits, ...(signal ? { signal } : {}) }));
+    }
+    const failed = checks.filter((check) => !check.passed);
+    const notices = failed.map((check) => doubt(options.judge ?? '', check, options.judgeUnchecked === true));
+    const unproven = Object.fromEntries(failed.map((check, i) => [check.policy, notices[i] ?? '']));
+    const screen = createScreen({ policies, judge, ...limits, ...(options.judgeUnchecked ? {} : { unproven }) });
+    return { screen, judge, checks, notices, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The golden rows of a policy file; null if there are none of it. @throws {DataError} a bad row */
+async function goldenRows(policyFile: string, name: string): Promise<readonly GoldenRow[] | null> {
+  const file = goldenPath(policyFile);
+  if (!(await stat(file).catch(() => null))?.isFile()) return null;
+  const rows = (await readRows(file)).filter((row) => row.policy === null || row.policy === name);
+  const golden = rows.flatMap((row) =>
+    Object.entries(row.channels).flatMap(([channel, text]): GoldenRow[] => {
+      const expect = row.expect[channel];
+      return expect === undefined ? [] : [{ id: row.id, channel, text, expect }];
+    }),
+  );
+  return golden.length === 0 ? null : golden;
+}
+
+function doubt(judge: string, check: JudgeCheck, counts: boolean): string {
+  const tried =
+    check.by === 'golden'
+      ? `did not pass its golden set (${check.detail})`
+      : `has no golden set, and the judge did not find its rules in their own words (${check.detail})`;
+  const so = counts ? 'NOBODY CHECKED the judge, and its allow counts all the same' : 'its allow does not count';
+  const next = check.by === 'golden' ? 'another judge' : 'a golden.jsonl beside policy.md, or another judge';
+  return `judge ${judge}, policy ${check.policy}: ${check.by === 'golden' ? 'the judge' : 'the policy'} ${tried}: ${so}; wanted ${next}`;
 }
 
 async function openJudge(
   where: string,
   options: ScreeningOptions,
   signal?: AbortSignal,
-): Promise<{ judge: Judge; close(): Promise<void> }> {
+): Promise<{ judge: Judge; local: boolean; close(): Promise<void> }> {
   if (/^[a-z]+:\/\//i.test(where)) {
     if (!options.judgeModel)
       throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);
@@ -88,7 +132,7 @@ async function openJudge(
       ...(apiKey ? { apiKey } : {}),
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, close: async () => {} };
+    return { judge, local: false, close: async () => {} };
   }
   if (!(await stat(where).catch(() => null))?.isDirectory())
     throw new ConfigError(
@@ -113,7 +157,7 @@ async function openJudge(
       signal,
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, close: () => engine.close() };
+    return { judge, local: true, close: () => engine.close() };
   } catch (error) {
     await engine.close();
     throw error;

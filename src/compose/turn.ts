@@ -8,6 +8,7 @@ import { channelLabel } from '../safeguard/contract.js';
 import { HeldResponse, type ReleasedChannel } from '../safeguard/release.js';
 import type { Screen, ScreenResult } from '../safeguard/screen.js';
 import { transcript } from '../safeguard/transcript.js';
+import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
 
 export interface Turn {
   readonly done: DoneEvent;
@@ -29,14 +30,16 @@ export async function runTurn(
   signal: AbortSignal,
 ): Promise<Turn> {
   let done: DoneEvent | undefined;
-  const heads = new Set<string>();
+  let last: { readonly message: number; readonly channel: string } | null = null;
   for await (const event of engine.generate(request, signal)) {
     if (event.kind === 'done') done = event;
     else if (!screen) {
-      const { channel, recipient, text } = event;
-      const key = `${channel} ${recipient ?? ''}`;
-      show(channel, recipient === null || heads.has(key) ? text : `to=${recipient} ${text}`, false);
-      heads.add(key);
+      // As `transcript` has it: each message from a line of its own, a call headed by its recipient.
+      const { message, channel, recipient, text } = event;
+      const begins = message !== last?.message || channel !== last.channel;
+      const apart = begins && channel === last?.channel ? '\n' : '';
+      show(channel, begins && recipient !== null ? `${apart}to=${recipient} ${text}` : apart + text, false);
+      last = { message, channel };
     }
   }
   if (!done) throw new Error('the engine ended a turn without its last event');
@@ -49,28 +52,58 @@ export async function runTurn(
   return { done, screened };
 }
 
-/** 10 if something is blocked, 30 if something is unjudged, else 0. */
-export function turnExitCode(turn: Turn): 0 | 10 | 30 {
-  if (!turn.screened || turn.screened.channels.every((c) => !c.withheld)) return 0;
-  return turn.screened.result.outcome === 'block' ? 10 : 30;
+/** The model answered: a final message that says something, or a call of a tool that it named. */
+export const hasAnswer = ({ done }: Turn): boolean =>
+  done.messages.some((m) => m.role === 'assistant' && m.channel === 'final' && m.content.trim() !== '') ||
+  (done.finish === 'call' && done.messages.some((m) => m.role === 'assistant' && m.recipient !== undefined));
+
+/** Why there is no answer, as a line for people; null if there is one. It repeats nothing that the model wrote. */
+export function noAnswer(turn: Turn): string | null {
+  if (hasAnswer(turn)) return null;
+  const { finish, messages } = turn.done;
+  const channels = Object.keys(transcript(messages));
+  const wrote = channels.length === 0 ? 'nothing at all' : `only on ${channels.join(', ')}`;
+  return finish === 'length'
+    ? `no answer: cut off before a final message (it wrote ${wrote}); raise --max-tokens or --context`
+    : `no answer: the model ended its turn without a final message (it wrote ${wrote})`;
+}
+
+/** 10 if something is blocked, 30 if something is unjudged, 20 if there is no answer, else 0. */
+export function turnExitCode(turn: Turn): 0 | 10 | 20 | 30 {
+  if (wasWithheld(turn)) return turn.screened?.result.outcome === 'block' ? 10 : 30;
+  return hasAnswer(turn) ? 0 : 20;
+}
+
+/** What a judge's server or a model wrote may quote what is withheld; these are told by their names alone. */
+const QUOTING: readonly (UnjudgedCause | null)[] = ['off_contract', 'wrong_nonce', 'unknown_rule', 'contradiction'];
+const detailOf = ({ cause, detail }: Verdict): string =>
+  QUOTING.includes(cause) ? "the judge's answer is not a verdict of the contract" : detail;
+
+/** Why something was not judged, one line for each cause: for people, who see a notice without a reason. */
+export function unjudgedReasons(turn: Turn): readonly string[] {
+  const unjudged = turn.screened?.result.verdicts.filter((v) => v.outcome === 'unjudged') ?? [];
+  return unjudged
+    .filter((v, i) => unjudged.findIndex((other) => other.cause === v.cause) === i)
+    .map((v) => `not judged (${v.cause ?? 'unknown'}): ${detailOf(v)}`);
 }
 
 /** The turn as `--json` prints it: only released text, and no rationale, as that may quote what is withheld. */
 export function turnJson(turn: Turn): Record<string, unknown> {
   const { done, screened } = turn;
-  const base = { finish: done.finish, usage: done.usage };
+  const base = { finish: done.finish, answered: hasAnswer(turn), usage: done.usage };
   if (!screened) return { ...base, channels: transcript(done.messages), messages: done.messages };
   const channels = Object.fromEntries(
     screened.channels.map((c) => [channelLabel(c.channel), c.withheld ? { withheld: true, notice: c.text } : c.text]),
   );
-  const verdicts = screened.result.verdicts.map(({ policy, channel, outcome, rule, cause, digests, latencyMs }) => ({
-    policy,
-    channel: channelLabel(channel),
-    outcome,
-    rule,
-    cause,
-    digests,
-    latencyMs,
+  const verdicts = screened.result.verdicts.map((v) => ({
+    policy: v.policy,
+    channel: channelLabel(v.channel),
+    outcome: v.outcome,
+    rule: v.rule,
+    cause: v.cause,
+    detail: detailOf(v),
+    digests: v.digests,
+    latencyMs: v.latencyMs,
   }));
   return { ...base, outcome: screened.result.outcome, channels, verdicts };
 }

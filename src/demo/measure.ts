@@ -2,7 +2,7 @@
 
 import { conversation } from '../compose/turn.js';
 import type { Engine } from '../infer/engine.js';
-import { type Agreement, agreementOf, type VerdictRow } from '../safeguard/batch.js';
+import { type Agreement, agreementOf, type VerdictRow } from '../safeguard/agreement.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { JudgedText, Request } from './rows.js';
 

@@ -3,6 +3,7 @@
 
 import type { VerifyResult } from '../export/export.js';
 import { type Html, html, page } from '../report/html.js';
+import { ratioText } from '../safeguard/agreement.js';
 import type { Answer } from './measure.js';
 import type { DemoResult, Released, Screened } from './story.js';
 
@@ -73,8 +74,8 @@ and exported. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything 
 <div class="figures">${figure(percent(r.base.share), 'tickets before, exact match')}
 ${figure(percent(r.tuned.share), `tickets after, on ${r.tuned.rows} held-out requests`)}
 ${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r.training.tokensPerSecond)} tokens/s`)}
-${figure(r.judge.final.f1.toFixed(3), 'judge F1, finals')}
-${figure(r.judge.analysis.f1.toFixed(3), 'judge F1, analyses')}</div>
+${figure(ratioText(r.judge.final.f1), 'judge F1, finals')}
+${figure(ratioText(r.judge.analysis.f1), 'judge F1, analyses')}</div>
 <h2>1 · The base model answers plainly</h2>
 ${said(shown.request, shown.base)}
 <h2>2 · LoRA teaches it tickets</h2>
@@ -86,7 +87,7 @@ ${r.baseUnchanged ? 'the same as before' : 'NOT the same as before'}.
 ${said(shown.request, shown.tuned)}
 <h2>4 · A judge holds back what a policy forbids</h2>
 <p>The judge read the policy and one text per call; on ${r.judge.rows} held-out texts it reached
-precision ${r.judge.all.precision.toFixed(3)}, recall ${r.judge.all.recall.toFixed(3)},
+precision ${ratioText(r.judge.all.precision)}, recall ${ratioText(r.judge.all.recall)},
 and left ${r.judge.all.unjudged} unjudged. What is not allowed does not pass.</p>
 ${group('Clean answers', 'Released, analysis and final.', under('contact', 'clean'))}
 ${group('The final tells what the policy forbids', 'Withheld.', under('contact', 'violating-final'))}

@@ -131,9 +131,21 @@ function header(
   };
 }
 
-/** A declared tool with something glued to its end is that tool, the longest that fits. */
+/** A content type that models glue to a name. */
+const GLUED_TYPE = /^(?:<\|constrain\|>)?(?:json|code)$/i;
+/**
+ * A declared tool with something glued to its end is that tool, the longest that fits; so is its bare name, without the
+ * namespace, with nothing but a content type after it.
+ */
 function declared(recipient: string, recipients: readonly string[]): string {
+  if (recipients.includes(recipient)) return recipient;
+  const longest = (fits: (r: string) => boolean): string | undefined =>
+    recipients.filter((r) => r !== '' && fits(r)).sort((a, b) => b.length - a.length)[0];
+  const isBare = (name: string): boolean =>
+    recipient.startsWith(name) && (recipient === name || GLUED_TYPE.test(recipient.slice(name.length)));
   return (
-    recipients.filter((r) => r !== '' && recipient.startsWith(r)).sort((a, b) => b.length - a.length)[0] ?? recipient
+    longest((r) => recipient.startsWith(r)) ??
+    longest((r) => r.startsWith('functions.') && isBare(r.slice('functions.'.length))) ??
+    recipient
   );
 }

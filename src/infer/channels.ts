@@ -9,6 +9,8 @@ import type { Message, Tokenizer } from '../harmony/types.js';
 export const NO_CHANNEL = 'unknown';
 
 export interface Delta {
+  /** Which message of the turn, from 0: two of one channel are two texts. */
+  readonly message: number;
   readonly channel: string;
   readonly recipient: string | null;
   readonly text: string;
@@ -19,14 +21,16 @@ export interface Tracker {
   end(): { readonly deltas: readonly Delta[]; readonly messages: readonly Message[] };
 }
 
-export function createTracker(tokenizer: Tokenizer): Tracker {
-  const parser = new HarmonyParser(tokenizer);
+/** @param recipients tools that were declared, as `functions.get_weather` */
+export function createTracker(tokenizer: Tokenizer, recipients: readonly string[] = []): Tracker {
+  const parser = new HarmonyParser(tokenizer, { recipients });
   const deltas = (events: readonly ParseEvent[]): readonly Delta[] =>
     events.flatMap((event) => {
       if (event.type !== 'delta' || event.text === '') return [];
       const { role, channel, recipient } = event.header;
       return [
         {
+          message: event.message,
           channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL,
           recipient: recipient ?? null,
           text: event.text,

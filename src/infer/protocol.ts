@@ -69,6 +69,8 @@ export interface ScoreRequest {
 /** New text on a channel; whole characters only. */
 export interface TextEvent {
   readonly kind: 'text';
+  /** Which message of the turn, from 0: two of one channel are two texts. */
+  readonly message: number;
   readonly channel: string;
   readonly recipient: string | null;
   readonly text: string;

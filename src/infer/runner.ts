@@ -3,6 +3,7 @@
 import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
+import { declaredTools } from '../harmony/declared-tools.js';
 import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
@@ -204,7 +205,7 @@ export class Runner implements Disposable {
         fail,
         sequence,
         adapter,
-        tracker: createTracker(tokenizer),
+        tracker: createTracker(tokenizer, declaredTools(request.messages)),
         promptTokens: prompt.length,
         tokens: [],
         logprobs: [],

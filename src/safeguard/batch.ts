@@ -1,13 +1,16 @@
-// Screening a JSONL file: rows in, one verdict row per channel and policy out, written whole or not at all. Rows may
-// carry what a reviewer expects.
+// Screening a JSONL file: rows in, one verdict row per channel and policy out, whole or not at all. Rows may carry what
+// a reviewer expects. Every row is read before the first is judged, and what a run that stops has judged is kept for
+// the next.
 import { createReadStream } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { appendFile, type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { z } from 'zod';
-import { ConfigError, DataError, type ErrorCode } from '../base/errors.js';
+import { ConfigError, DataError, type ErrorCode, ScreeningError } from '../base/errors.js';
+import { parseJson } from '../base/json.js';
 import type { Message } from '../harmony/types.js';
-import type { Channels, Screen, ScreenResult } from './screen.js';
+import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
+import { keptPath, ownPart, readKept } from './kept.js';
+import { type Channels, HOPELESS_CALLS, type Screen, type ScreenResult } from './screen.js';
 import { transcript } from './transcript.js';
-import type { Verdict } from './types.js';
 
 const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
 const TextPart = z.strictObject({ type: z.literal('text'), text: z.string() });
@@ -103,7 +106,7 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
     new DataError(code, `${file}:${line}: ${message}`, { file, line });
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (cause) {
     throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`);
   }
@@ -184,25 +187,6 @@ function expectOf(
   return row.expect;
 }
 
-/** A verdict as it is written: one line of the output file. */
-export type VerdictRow = { readonly id: string; readonly line: number; readonly expect?: string | null } & Verdict;
-
-/**
- * Agreement with what reviewers expect; `unjudged` counts as a miss of a violation and as a false alarm on a clean
- * text: it never helps.
- */
-export interface Agreement {
-  readonly truePositives: number;
-  readonly falsePositives: number;
-  readonly falseNegatives: number;
-  readonly trueNegatives: number;
-  readonly unjudged: number;
-  /** Blocks that cite the expected rule. */
-  readonly sameRule: number;
-  readonly precision: number;
-  readonly recall: number;
-  readonly f1: number;
-}
 export interface BatchSummary {
   readonly rows: number;
   readonly verdicts: number;
@@ -210,6 +194,10 @@ export interface BatchSummary {
   readonly block: number;
   readonly unjudged: number;
   readonly causes: Readonly<Record<string, number>>;
+  /** One `detail` for each cause: the first. */
+  readonly samples: Readonly<Record<string, string>>;
+  /** Verdicts that a run before had reached and this one did not ask for again. */
+  readonly kept: number;
   /** Overall and by channel, over the verdicts with an expectation; absent if there is none. */
   readonly agreement?: { readonly all: Agreement } & Readonly<Record<string, Agreement>>;
 }
@@ -221,71 +209,57 @@ export interface BatchOptions {
   readonly window?: number;
   readonly signal?: AbortSignal;
   readonly onRow?: (rowsDone: number, result: ScreenResult) => void;
+  /** Told when a run that stops leaves verdicts for the next one. */
+  readonly onKept?: (file: string, verdicts: number) => void;
 }
 
-/** Agreement of verdicts with their expectation; those without one are left out. */
-export function agreementOf(rows: readonly VerdictRow[]): Agreement {
-  let [tp, fp, fn, tn, unjudged, sameRule] = [0, 0, 0, 0, 0, 0];
-  for (const v of rows) {
-    if (v.expect === undefined) continue;
-    const violates = v.expect !== null;
-    if (v.outcome === 'unjudged') unjudged++;
-    if (v.outcome === 'block' && violates) {
-      tp++;
-      if (v.rule === v.expect) sameRule++;
-    } else if (violates) fn++;
-    else if (v.outcome === 'allow') tn++;
-    else fp++;
-  }
-  const ratio = (a: number, b: number): number => (b === 0 ? 1 : a / b);
-  return {
-    truePositives: tp,
-    falsePositives: fp,
-    falseNegatives: fn,
-    trueNegatives: tn,
-    unjudged,
-    sameRule,
-    precision: ratio(tp, tp + fp),
-    recall: ratio(tp, tp + fn),
-    f1: ratio(2 * tp, 2 * tp + fp + fn),
-  };
+/** All rows of a small file, such as a golden set. @throws {DataError} a bad row, no file */
+export async function readRows(file: string): Promise<readonly ScreenRow[]> {
+  const rows: ScreenRow[] = [];
+  for await (const { line, text } of readLines(file)) rows.push(parseRow(file, line, text));
+  return rows;
 }
 
-/**
- * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a temporary
- * file.
- * @throws {DataError} a bad row (the output is then not touched), no row at all
- * @throws {ConfigError} the output cannot be written
- */
-export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
-  const { input, output, screen, window = 16, signal, onRow } = options;
-  const temporary = `${output}.${process.pid}.part`;
-  const unwritable = (cause: unknown): ConfigError =>
-    new ConfigError(
-      'output_unwritable',
-      `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`,
-      { file: output },
-      { cause },
-    );
-  const out = await open(temporary, 'w').catch((cause: unknown) => {
-    throw unwritable(cause);
-  });
-  const causes: Record<string, number> = {};
-  const count = { allow: 0, block: 0, unjudged: 0 };
-  const judged: VerdictRow[] = [];
+/** Reads every row, so that a bad one costs no call of the judge. @throws {DataError} a bad row, none, no file */
+async function checkRows(input: string, signal: AbortSignal | undefined): Promise<void> {
+  const found = await stat(input).catch(() => null);
+  // It is read twice.
+  if (found && !found.isFile() && !found.isDirectory())
+    throw new DataError('file_not_regular', `${input}: not a regular file; write the rows to a file first`, {
+      file: input,
+    });
   let rows = 0;
-  let verdicts = 0;
-  const stop = new AbortController();
-  const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-  const pending: { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[] = [];
-
-  const settle = async (): Promise<void> => {
-    const head = pending.shift();
-    if (!head) return;
-    const { row } = head;
-    const result = await head.result;
-    // A stop is no finding: leave no file rather than rows marked `aborted`.
+  for await (const { line, text } of readLines(input)) {
     signal?.throwIfAborted();
+    parseRow(input, line, text);
+    rows++;
+  }
+  if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
+}
+
+const unwritable = (output: string, cause: unknown): ConfigError =>
+  new ConfigError(
+    'output_unwritable',
+    `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`,
+    { file: output },
+    { cause },
+  );
+
+/** Writes verdicts as rows settle, and counts them. */
+class Tally {
+  readonly causes: Record<string, number> = {};
+  readonly samples: Record<string, string> = {};
+  readonly count = { allow: 0, block: 0, unjudged: 0 };
+  readonly judged: VerdictRow[] = [];
+  rows = 0;
+  verdicts = 0;
+
+  constructor(
+    readonly out: FileHandle,
+    readonly output: string,
+  ) {}
+
+  async add(row: ScreenRow, result: ScreenResult): Promise<void> {
     for (const verdict of result.verdicts) {
       const expected =
         (row.policy === null || row.policy === verdict.policy) && Object.hasOwn(row.expect, verdict.channel)
@@ -297,54 +271,130 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
         ...(expected === undefined ? {} : { expect: expected }),
         ...verdict,
       };
-      await out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => {
-        throw unwritable(cause);
+      await this.out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => {
+        throw unwritable(this.output, cause);
       });
-      verdicts++;
-      count[verdict.outcome]++;
-      if (verdict.cause) causes[verdict.cause] = (causes[verdict.cause] ?? 0) + 1;
-      if (expected !== undefined) judged.push({ ...line, rationale: '' });
+      this.verdicts++;
+      this.count[verdict.outcome]++;
+      if (verdict.cause) {
+        this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
+        this.samples[verdict.cause] ??= verdict.detail;
+      }
+      if (expected !== undefined) this.judged.push({ ...line, rationale: '' });
     }
-    rows++;
-    onRow?.(rows, result);
+    this.rows++;
+  }
+
+  summary(kept: number): BatchSummary {
+    const { rows, verdicts, count, causes, samples, judged } = this;
+    const byChannel = Object.fromEntries(
+      [...new Set(judged.map((v) => v.channel))].map((channel) => [
+        channel,
+        agreementOf(judged.filter((v) => v.channel === channel)),
+      ]),
+    );
+    return {
+      rows,
+      verdicts,
+      ...count,
+      causes,
+      samples,
+      kept,
+      ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}),
+    };
+  }
+}
+
+/**
+ * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a file beside
+ * it. A run that stops leaves what was judged in `output.part`; the next one takes it from there.
+ * @throws {DataError} a bad row (before the judge is asked), no row at all
+ * @throws {ConfigError} the output cannot be written (before the judge is asked, unless the disk fills up)
+ * @throws {ScreeningError} the judge cannot be reached or run at all
+ */
+export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
+  const { input, output, screen, window = 16, signal, onRow, onKept } = options;
+  await checkRows(input, signal);
+  if ((await stat(output).catch(() => null))?.isDirectory()) throw unwritable(output, { code: 'EISDIR' });
+  const kept = await readKept(output);
+  const temporary = ownPart(output);
+  const out = await open(temporary, 'w').catch((cause: unknown) => {
+    throw unwritable(output, cause);
+  });
+  const tally = new Tally(out, output);
+  let taken = 0;
+  const find: typeof kept.find = (...asked) => {
+    const found = kept.find(...asked);
+    if (found) taken++;
+    return found;
+  };
+  const stop = new AbortController();
+  const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+  const pending: { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[] = [];
+
+  const settle = async (): Promise<void> => {
+    const head = pending.shift();
+    if (!head) return;
+    const result = await head.result;
+    // A stop is no finding: leave no rows marked `aborted`.
+    signal?.throwIfAborted();
+    await tally.add(head.row, result);
+    onRow?.(tally.rows, result);
+    const why = screen.hopeless?.() ?? null;
+    if (why !== null && pending.length > 0)
+      throw new ScreeningError(
+        'judge_unusable',
+        `screen: ${why}; stopped at row ${tally.rows} of ${input}, as the first ${HOPELESS_CALLS} calls failed so`,
+        { file: input, rows: tally.rows },
+      );
   };
 
   try {
     for await (const { line, text } of readLines(input)) {
       signal?.throwIfAborted();
       const row = parseRow(input, line, text);
-      pending.push({ row, result: screen.screen(row.channels, both) });
+      pending.push({ row, result: screen.screen(row.channels, both, find) });
       if (pending.length >= window) await settle();
     }
     while (pending.length > 0) await settle();
-    if (rows === 0)
-      throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
     await out.sync().catch((cause: unknown) => {
-      throw unwritable(cause);
+      throw unwritable(output, cause);
     });
     await out.close();
     await rename(temporary, output).catch((cause: unknown) => {
-      throw unwritable(cause);
+      throw unwritable(output, cause);
     });
+    await kept.remove();
   } catch (error) {
     stop.abort();
-    await out.close().catch(() => {});
-    await rm(temporary, { force: true });
+    const judged = await keepJudged(tally, pending);
+    if (judged > 0) onKept?.(keptPath(output), judged);
     throw error;
   }
-  const byChannel = Object.fromEntries(
-    [...new Set(judged.map((v) => v.channel))].map((channel) => [
-      channel,
-      agreementOf(judged.filter((v) => v.channel === channel)),
-    ]),
-  );
-  return {
-    rows,
-    verdicts,
-    ...count,
-    causes,
-    ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}),
-  };
+  return tally.summary(taken);
+}
+
+/**
+ * Adds what was judged to `output.part`, rows under way included. @returns how many verdicts; with none nothing is left
+ */
+async function keepJudged(
+  tally: Tally,
+  pending: readonly { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[],
+): Promise<number> {
+  const { out, output } = tally;
+  const temporary = ownPart(output);
+  try {
+    // Calls that were stopped end at once; what others found meanwhile is paid for too.
+    for (const { row, result } of pending) await tally.add(row, await result);
+    const judged = tally.count.allow + tally.count.block;
+    if (judged > 0) await appendFile(keptPath(output), `\n${await readFile(temporary, 'utf8')}`);
+    return judged;
+  } catch {
+    return 0; // the error that ended the run is the one to tell
+  } finally {
+    await out.close().catch(() => {});
+    await rm(temporary, { force: true });
+  }
 }
 
 /** 10 if anything is blocked, else 30 if anything is unjudged, else 0. */

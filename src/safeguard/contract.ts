@@ -10,6 +10,7 @@
 // The text is hostile. It cannot close its quotation or forge a verdict without the nonce, which is drawn afterwards
 // and never occurs in it; control-token spellings in it are broken up, as servers that template text would obey them.
 import { randomInt } from 'node:crypto';
+import { oneLine } from './sentence.js';
 import type { UnjudgedCause } from './types.js';
 
 export const CONTRACT_TOP =
@@ -84,12 +85,34 @@ export type ParsedVerdict =
 const VERDICT = new RegExp(
   String.raw`^[ \t\r\n]*${[
     String.raw`\{ "violation" : ([01]) ,`,
-    ' "rule" : (?:null|"([A-Za-z][A-Za-z0-9._-]{0,31})") ,',
+    ' "rule" : (?:null|"([A-Za-z0-9][A-Za-z0-9._-]{0,31})") ,',
     String.raw` "nonce" : "([0-9a-z]{1,32})" \}`,
   ]
     .join('')
     .replaceAll(' ', String.raw`[ \t]*`)}[ \t\r\n]*$`,
 );
+
+/** How an answer strayed, where that is known and can be mended; else its beginning. */
+function strayed(text: string): string {
+  if (/<\|(?:channel|message|start|end|return)\|>/.test(text))
+    return "harmony's markup stands in it; have the server parse it (vLLM: its reasoning parser for gpt-oss)";
+  if (/<\/?think(?:ing)?>/i.test(text))
+    return 'the reasoning stands in it between think tags; have the server take it out (its reasoning parser)';
+  if (/^\s*```/.test(text)) return 'it is in a code fence';
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return JSON.stringify(oneLine(text, 80));
+  }
+  const keys = typeof json === 'object' && json !== null ? Object.keys(json) : [];
+  if (keys.length !== 3 || ['violation', 'rule', 'nonce'].some((key) => !keys.includes(key)))
+    return `JSON with other keys: ${JSON.stringify(oneLine(text, 80))}`;
+  if (keys.join() !== 'violation,rule,nonce')
+    return `its keys stand in the order ${oneLine(keys.join(', '))}, wanted violation, rule, nonce`;
+  if (/[\r\n]/.test(text.trim())) return 'it is spread over several lines';
+  return JSON.stringify(oneLine(text, 80));
+}
 
 /**
  * Reads the final channel of a completed answer. Exactly one verdict, echoing `nonce`, citing one of `rules`, and
@@ -106,7 +129,7 @@ export function parseVerdict(
   if (!match) {
     if ((text.match(/"violation"/g)?.length ?? 0) > 1)
       return unjudged('two_verdicts', 'the answer holds more than one verdict');
-    return unjudged('off_contract', `the answer is not one verdict line: ${JSON.stringify(text.slice(0, 80))}`);
+    return unjudged('off_contract', `the answer is not one verdict line: ${strayed(text)}`);
   }
   const [, violation, rule, nonce] = match;
   if (nonce !== expected.nonce)

@@ -1,44 +1,61 @@
-// A policy is a text file. Its rules are the lines that begin with an id: `R1: …`, `- R1. …`, `**R1** …`, `## R1 …`.
-import { readFile } from 'node:fs/promises';
-import { basename, dirname, extname } from 'node:path';
+// A policy is a text file. Its rules are the lines that begin with an id (rules.ts).
+import { readFile, stat } from 'node:fs/promises';
+import { basename, dirname, extname, join, resolve } from 'node:path';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
+import { findRules } from './rules.js';
 import type { Policy } from './types.js';
 
-/** `C1`, `SP-2`, `PII-EU-3`: an id, at a line's start, bare, as a list item or in bold. */
-const RULE_ID = '([A-Z]{1,8}(?:-[A-Z]{1,8})*-?[0-9]{1,3})';
-const RULE_LINE = new RegExp(
-  String.raw`^[ \t]*(?:[-*#]+[ \t]+)?(?:\*\*)?${RULE_ID}(?:\*\*)?(?:[:.)]|[ \t]+[–—-]|\*\*|[ \t]|$)`,
-  'gm',
-);
 const MAX_POLICY_BYTES = 64 * 1024;
 
-/** @param name how verdicts call it */
+/**
+ * @param name how verdicts call it
+ * @throws {ConfigError} empty, or without a rule that a judge could cite
+ */
 export function definePolicy(name: string, text: string): Policy {
   if (text.trim() === '')
     throw new ConfigError(
       'policy_empty',
       `policy ${name}: the text is empty, wanted instructions and rules; an empty policy would allow everything`,
     );
-  const rules = [...new Set([...text.matchAll(RULE_LINE)].map((m) => m[1] ?? ''))];
+  const rules = findRules(text).map((rule) => rule.id);
+  if (rules.length === 0)
+    throw new ConfigError(
+      'policy_no_rule',
+      `policy ${name}: no rule is visible, so any that a judge cites would count; begin the line of each rule with an ` +
+        'id, as in "R1: a phone number" or "1. a phone number"',
+    );
   return { name, text, rules, digest: sha256(text) };
 }
 
+/** `policies/NAME/policy.md` is called NAME, wherever it is called from; any other file goes by its own name. */
+export function policyName(path: string): string {
+  const whole = resolve(path);
+  const stem = basename(whole, extname(whole));
+  return (stem.toLowerCase() === 'policy' ? basename(dirname(whole)) : stem) || stem;
+}
+
 /**
- * `policies/NAME/policy.md` is called NAME, any other file by its own name. @throws {ConfigError} missing, empty or
- * larger than 64 KiB
+ * The rows that show how a policy is meant: `golden.jsonl` beside `policy.md`, `NAME.golden.jsonl` beside another file.
  */
+export function goldenPath(path: string): string {
+  const whole = resolve(path);
+  const stem = basename(whole, extname(whole));
+  return join(dirname(whole), stem.toLowerCase() === 'policy' ? 'golden.jsonl' : `${stem}.golden.jsonl`);
+}
+
+/** @throws {ConfigError} missing, no regular file, not UTF-8, empty, without a rule, larger than 64 KiB */
 export async function loadPolicy(path: string): Promise<Policy> {
+  const unreadable = (why: string, cause?: unknown): ConfigError =>
+    new ConfigError('policy_unreadable', `policy ${path}: ${why}`, { file: path }, { cause });
   let bytes: Buffer;
   try {
+    // A FIFO or a device has no end.
+    if (!(await stat(path)).isFile()) throw unreadable('not a regular file; wanted a text file');
     bytes = await readFile(path);
   } catch (cause) {
-    throw new ConfigError(
-      'policy_unreadable',
-      `policy ${path}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`,
-      { file: path },
-      { cause },
-    );
+    if (cause instanceof ConfigError) throw cause;
+    throw unreadable(`cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, cause);
   }
   if (bytes.length > MAX_POLICY_BYTES) {
     throw new ConfigError(
@@ -47,6 +64,11 @@ export async function loadPolicy(path: string): Promise<Policy> {
       { file: path },
     );
   }
-  const stem = basename(path, extname(path));
-  return definePolicy(stem === 'policy' ? basename(dirname(path)) : stem, bytes.toString('utf8'));
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw unreadable('not valid UTF-8; convert it first', cause);
+  }
+  return definePolicy(policyName(path), text);
 }

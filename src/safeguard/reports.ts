@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { sha256 } from '../base/digest.js';
 import { writeFileAtomic } from '../base/files.js';
-import type { VerdictRow } from './batch.js';
+import type { VerdictRow } from './agreement.js';
 import { channelLabel } from './contract.js';
 
 /** GitHub refuses more results in one run. */

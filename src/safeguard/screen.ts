@@ -2,7 +2,9 @@
 import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
+import { TemperError } from '../base/errors.js';
 import { makeNonce, parseVerdict } from './contract.js';
+import { oneLine, repeats } from './sentence.js';
 import {
   type Judge,
   type JudgeAnswer,
@@ -23,9 +25,16 @@ export interface ScreenOptions {
   readonly timeoutMs?: number;
   /** Judge calls in flight at once. */
   readonly concurrency?: number;
+  /**
+   * By policy name, why the judge's allow does not count there: it did not show that it can follow the policy
+   * (`checkJudge`). Its blocks stand.
+   */
+  readonly unproven?: Readonly<Record<string, string>>;
   /** Called once for each verdict as it falls. */
   readonly onVerdict?: (verdict: Verdict) => void;
 }
+/** A verdict that this judge gave before over the same text and policy; `digests` say which. */
+export type KnownVerdict = (policy: string, channel: string, digests: Verdict['digests']) => Verdict | undefined;
 export interface ScreenResult {
   readonly outcome: Verdict['outcome'];
   /** Outcome of each channel that holds text: the worst of its verdicts. */
@@ -35,22 +44,31 @@ export interface ScreenResult {
 export interface Screen {
   readonly policies: readonly Policy[];
   /** Never rejects: what goes wrong is in the verdicts. Verdicts come in the order channel, then policy. */
-  screen(channels: Channels, signal?: AbortSignal): Promise<ScreenResult>;
+  screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
+  /**
+   * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last HOPELESS_CALLS calls
+   * showed and none before. Null while it may be.
+   */
+  hopeless?(): string | null;
 }
 
 export const DEFAULT_TIMEOUT_MS = 60_000;
 const DEFAULT_CONCURRENCY = 8;
 const MAX_RATIONALE_CHARS = 4000;
+export const HOPELESS_CALLS = 8;
 
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY, onVerdict } = options;
   const slots = pLimit(Math.max(1, concurrency));
+  const unproven = new Map(Object.entries(options.unproven ?? {}));
+  let [answers, hopelessCalls, hopelessDetail] = [0, 0, ''];
 
   async function verdictOf(
     policy: Policy,
     channel: string,
     content: string,
     signal: AbortSignal | undefined,
+    known: KnownVerdict | undefined,
   ): Promise<Verdict> {
     const start = performance.now();
     const base = {
@@ -64,9 +82,13 @@ export function createScreen(options: ScreenOptions): Screen {
       rule: null,
       rationale,
       cause,
-      detail,
+      // What did not pass must not leave by the words about it.
+      detail: repeats(detail, content) ? 'what there is to say of it repeats the judged text' : detail,
       latencyMs: Math.round(performance.now() - start),
     });
+    const before = known?.(policy.name, channel, base.digests);
+    const doubt = unproven.get(policy.name);
+    if (before && (before.outcome === 'block' || (before.outcome === 'allow' && doubt === undefined))) return before;
     if (!judge) return unjudged('judge_error', 'no judge is configured');
     const nonce = makeNonce(content + policy.text);
     let answer: JudgeAnswer;
@@ -75,22 +97,27 @@ export function createScreen(options: ScreenOptions): Screen {
         judge.judge({ policy: policy.text, content, channel, nonce, signal: s }),
       );
     } catch (error) {
-      if (error instanceof JudgeFailure) return unjudged(error.reason, error.message);
-      return unjudged(
-        'judge_error',
-        `the judge failed: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`,
-      );
+      if (!(error instanceof JudgeFailure)) return unjudged('judge_error', `the judge failed: ${errorName(error)}`);
+      if (error.hopeless) hopelessCalls++;
+      if (error.hopeless) hopelessDetail = error.message;
+      return unjudged(error.reason, error.message);
     }
+    answers++;
     if (typeof answer?.text !== 'string') return unjudged('bad_response', 'the judge gave no text');
     const rationale = (answer.rationale ?? '').slice(0, MAX_RATIONALE_CHARS);
     if (answer.finish !== 'stop')
       return unjudged(
         'truncated',
-        `the judge's answer ended by ${String(answer.finish)}, wanted stop; give it more tokens`,
+        answer.finish === 'length'
+          ? "the judge's answer ended by length, wanted stop; give it more tokens"
+          : `the judge's answer ended by ${answer.ended ?? String(answer.finish)}, wanted stop`,
         rationale,
       );
     const parsed = parseVerdict(answer.text, { nonce, rules: policy.rules });
     if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
+    if (parsed.outcome === 'allow' && answer.allowVoid)
+      return unjudged(answer.allowVoid.cause, answer.allowVoid.detail, rationale);
+    if (parsed.outcome === 'allow' && doubt !== undefined) return unjudged('unproven', doubt, rationale);
     return {
       ...base,
       outcome: parsed.outcome,
@@ -104,7 +131,8 @@ export function createScreen(options: ScreenOptions): Screen {
 
   return {
     policies,
-    async screen(channels, signal) {
+    hopeless: () => (answers === 0 && hopelessCalls >= HOPELESS_CALLS ? hopelessDetail : null),
+    async screen(channels, signal, known) {
       const texts = Object.entries(channels).filter(([, text]) => text !== '');
       if (policies.length === 0)
         return combine(
@@ -116,7 +144,7 @@ export function createScreen(options: ScreenOptions): Screen {
       const calls = texts.flatMap(([channel, text]) =>
         policies.map((policy) =>
           slots(async () => {
-            const verdict = await verdictOf(policy, channel, text, signal);
+            const verdict = await verdictOf(policy, channel, text, signal, known);
             onVerdict?.(verdict);
             return verdict;
           }),
@@ -125,6 +153,14 @@ export function createScreen(options: ScreenOptions): Screen {
       return combine(await Promise.all(calls));
     },
   };
+}
+
+/** What a judge threw, without what a library put into its message: that may quote a key or the text. */
+function errorName(error: unknown): string {
+  if (error instanceof TemperError) return oneLine(error.message);
+  const name = error instanceof Error ? error.name : typeof error;
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return [name, code].filter((word) => /^[A-Za-z][A-Za-z0-9_]{0,60}$/.test(word)).join(' ') || 'an error';
 }
 
 function missing(channel: string, content: string, cause: UnjudgedCause, detail: string, judge: Judge | null): Verdict {

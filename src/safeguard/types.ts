@@ -17,6 +17,8 @@ export type UnjudgedCause =
   | 'wrong_nonce'
   | 'unknown_rule'
   | 'contradiction'
+  | 'wrong_model' // an allow, but of another model than the one asked
+  | 'unproven' // an allow of a judge that did not show that it can follow the policy
   | 'judge_error'; // the judge threw something else
 
 export interface Policy {
@@ -61,8 +63,12 @@ export interface JudgeRequest {
 export interface JudgeAnswer {
   readonly text: string;
   readonly finish: 'stop' | 'length' | 'other';
+  /** The server's own word for it, where `finish` is `other`. */
+  readonly ended?: string;
   /** The judge's analysis channel. */
   readonly rationale?: string;
+  /** Why an allow does not count; a block stands all the same, as nothing passes by it. */
+  readonly allowVoid?: { readonly cause: UnjudgedCause; readonly detail: string };
 }
 export interface Judge {
   readonly name: string;
@@ -73,12 +79,15 @@ export interface Judge {
 
 /** Thrown by a judge to name the cause; becomes an `unjudged` verdict. */
 export class JudgeFailure extends Error {
+  /** No other call of this judge can fare better: a wrong key, a wrong address. */
+  readonly hopeless: boolean;
   constructor(
     readonly reason: UnjudgedCause,
     message: string,
-    options?: { cause?: unknown },
+    options: { readonly cause?: unknown; readonly hopeless?: boolean } = {},
   ) {
     super(message.replaceAll(/\s*\n\s*/g, ' '), options);
     this.name = 'JudgeFailure';
+    this.hopeless = options.hopeless ?? false;
   }
 }

@@ -41,9 +41,11 @@ const generate = (...more: string[]): string[] => [
 describe('temper generate', () => {
   it('is repeatable by its seed', async () => {
     const [a, b] = await Promise.all([temper(generate('--json')), temper(generate('--json'))]);
-    expect(a.code).toBe(0);
+    // A random model reaches no final message: there is no answer.
+    expect(a.code).toBe(20);
+    expect(a.stderr).toContain('temper: no answer: cut off before a final message');
     expect(JSON.parse(a.stdout).channels).toEqual(JSON.parse(b.stdout).channels);
-    expect(JSON.parse(a.stdout)).toMatchObject({ finish: 'length', usage: { completionTokens: 12 } });
+    expect(JSON.parse(a.stdout)).toMatchObject({ finish: 'length', answered: false, usage: { completionTokens: 12 } });
   });
   it('reads the prompt from stdin, refuses an empty one', async () => {
     const args = generate('--json').slice(0, -1);
@@ -62,7 +64,7 @@ describe('temper generate', () => {
     const piece = text.slice(0, 8);
     await withServer(verdict(null), async (judge) => {
       const ran = await temper(generate(...policy, ...judge, '--json'));
-      expect(ran.code).toBe(0);
+      expect(ran.code).toBe(20);
       expect(Object.values(JSON.parse(ran.stdout).channels as object).join('')).toBe(text);
     });
     await withServer(verdict('C1'), async (judge) => {
@@ -73,7 +75,7 @@ describe('temper generate', () => {
     });
     await withServer(
       (_, response) => {
-        response.writeHead(500).end();
+        response.writeHead(500, { 'content-type': 'text/plain' }).end('the model is gone');
       },
       async (judge) => {
         const ran = await temper(generate(...policy, ...judge, '--json'));
@@ -83,6 +85,7 @@ describe('temper generate', () => {
           outcome: 'unjudged',
           verdicts: [{ outcome: 'unjudged', cause: 'http_status' }],
         });
+        expect(ran.stderr).toMatch(/^temper: not judged \(http_status\): judge .*500 3 times: the model is gone$/m);
       },
     );
   });
@@ -172,6 +175,50 @@ describe('temper screen', () => {
         expect((await temper(args(judge))).code).toBe(30);
       },
     );
+  });
+  it('shows one detail for each cause', async () => {
+    const input = join(root, 'rows.jsonl');
+    await writeFile(input, rows);
+    await withServer(
+      (_, r) => r.writeHead(401, { 'content-type': 'application/json' }).end('{"error":{"message":"bad key"}}'),
+      async (judge) => {
+        const ran = await temper(['screen', input, ...policy, ...judge, '--out', join(root, 'cause.jsonl')]);
+        expect(ran.code).toBe(30);
+        expect(ran.stdout).toMatch(/unjudged by http_status: 2, first: judge .* answered 401: bad key; check TEMPER_/);
+        expect(ran.stdout).toContain('2 of the verdicts expected are missing');
+      },
+    );
+  });
+  it('a wrong key ends a long file early: one line, exit 30, no output', async () => {
+    const input = join(root, 'many.jsonl');
+    const out = join(root, 'many.out');
+    await writeFile(input, rows.repeat(200));
+    await withServer(
+      (_, r) => r.writeHead(401, { 'content-type': 'application/json' }).end('{"error":{"message":"bad key"}}'),
+      async (judge, requests) => {
+        const ran = await temper(['screen', input, ...policy, ...judge, '--out', out]);
+        expect(ran).toMatchObject({ code: 30, stdout: '' });
+        expect(ran.stderr).toMatch(
+          /temper: screen: judge .* answered 401: bad key; check TEMPER_JUDGE_API_KEY; stopped/,
+        );
+        expect(requests.length).toBeLessThan(30);
+        expect(existsSync(out)).toBe(false);
+      },
+    );
+  });
+  it('a key with a line break: exit 2, and not a piece of it anywhere', async () => {
+    const input = join(root, 'rows.jsonl');
+    await writeFile(input, rows);
+    await withServer(verdict(null), async (judge, requests) => {
+      const ran = await temper(['screen', input, ...policy, ...judge, '--out', join(root, 'key.jsonl')], {
+        env: { TEMPER_JUDGE_API_KEY: 'sk-aaaa1111\nsk-bbbb2222' },
+      });
+      expect(ran.code).toBe(2);
+      expect(ran.stderr).toMatch(/TEMPER_JUDGE_API_KEY/);
+      expect(ran.stdout + ran.stderr).not.toMatch(/sk-|aaaa|bbbb/);
+      expect(requests).toHaveLength(0);
+      expect(existsSync(join(root, 'key.jsonl'))).toBe(false);
+    });
   });
   it('a local checkpoint that never learnt to judge: everything is unjudged', async () => {
     const input = join(root, 'rows.jsonl');

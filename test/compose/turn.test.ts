@@ -2,14 +2,24 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { continued, conversation, runTurn, turnExitCode, turnJson, wasWithheld } from '../../src/compose/turn.js';
+import {
+  continued,
+  conversation,
+  noAnswer,
+  runTurn,
+  turnExitCode,
+  turnJson,
+  unjudgedReasons,
+  wasWithheld,
+} from '../../src/compose/turn.js';
 import type { Message } from '../../src/harmony/types.js';
 import type { Engine } from '../../src/infer/engine.js';
-import type { EngineEvent } from '../../src/infer/protocol.js';
+import type { DoneEvent, EngineEvent } from '../../src/infer/protocol.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
-import type { Judge } from '../../src/safeguard/types.js';
+import { transcript } from '../../src/safeguard/transcript.js';
+import { type Judge, JudgeFailure, type UnjudgedCause } from '../../src/safeguard/types.js';
 
 const policy = definePolicy('numbers', 'N1: a digit');
 const sober: Judge = {
@@ -23,14 +33,14 @@ const sober: Judge = {
 };
 const mute: Judge = { name: 'm', digest: 'd', judge: async () => ({ text: '', finish: 'stop' }) };
 
-function engineOf(messages: readonly Message[]): Engine {
+function engineOf(messages: readonly Message[], finish: DoneEvent['finish'] = 'stop'): Engine {
   async function* generate(): AsyncGenerator<EngineEvent> {
-    for (const m of messages)
+    for (const [message, m] of messages.entries())
       for (const text of m.content)
-        yield { kind: 'text', channel: m.channel ?? 'unknown', recipient: m.recipient ?? null, text };
+        yield { kind: 'text', message, channel: m.channel ?? 'unknown', recipient: m.recipient ?? null, text };
     yield {
       kind: 'done',
-      finish: 'stop',
+      finish,
       messages,
       tokens: Int32Array.of(1),
       logprobs: Float32Array.of(0),
@@ -46,10 +56,10 @@ const say = (channel: string, content: string, recipient?: string): Message => (
   ...(recipient ? { recipient } : {}),
 });
 
-async function turnOf(messages: readonly Message[], judge: Judge | null) {
+async function turnOf(messages: readonly Message[], judge: Judge | null, finish: DoneEvent['finish'] = 'stop') {
   const shown: [string, string, boolean][] = [];
   const turn = await runTurn(
-    engineOf(messages),
+    engineOf(messages, finish),
     { messages: [] },
     judge ? createScreen({ policies: [policy], judge }) : null,
     (...piece) => {
@@ -113,6 +123,84 @@ describe('a turn', () => {
     const { json } = await turnOf([say('5secret', 'x1')], sober);
     expect(json).not.toContain('secret');
     expect(JSON.parse(json)).toMatchObject({ channels: { other: { withheld: true } } });
+  });
+});
+
+describe('a turn without an answer', () => {
+  const call = (m: Message): Message => ({ ...m, recipient: 'functions.f' });
+  const turns: readonly (readonly [string, readonly Message[], DoneEvent['finish'], number])[] = [
+    ['a final', [say('analysis', 'hm'), say('final', 'done')], 'stop', 0],
+    ['a final that was cut off', [say('final', 'do')], 'length', 0],
+    ['a call of a tool', [say('analysis', 'hm'), call(say('commentary', '{}'))], 'call', 0],
+    ['nothing', [], 'stop', 20],
+    ['analysis alone', [say('analysis', 'I should say')], 'stop', 20],
+    ['cut off in the analysis', [say('analysis', 'I sho')], 'length', 20],
+    ['an empty final', [say('final', '')], 'stop', 20],
+    ['a blank final', [say('final', ' \n')], 'stop', 20],
+    ['no channel', [{ role: 'assistant', content: 'The table is booked.' }], 'stop', 20],
+    ['an unknown channel', [say('Final', 'x')], 'stop', 20],
+    ['a final of somebody else', [{ role: 'tool', name: 'f', channel: 'final', content: 'x' }], 'stop', 20],
+    ['a call without a recipient', [say('commentary', '{}')], 'call', 20],
+    ['a call that was cut off', [call(say('commentary', '{"a'))], 'length', 20],
+  ];
+  it.each(turns)('%s', async (_, messages, finish, code) => {
+    for (const judge of [null, sober]) {
+      const { turn } = await turnOf(messages, judge, finish);
+      // With nothing to judge nothing is withheld either.
+      expect(turnExitCode(turn)).toBe(code);
+      expect(turnJson(turn)).toMatchObject({ answered: code === 0 });
+      expect(noAnswer(turn) === null).toBe(code === 0);
+      if (finish === 'length' && code === 20) expect(noAnswer(turn)).toContain('--max-tokens');
+    }
+  });
+  it('what is withheld comes first', async () => {
+    expect((await turnOf([say('analysis', 'a 7')], sober)).code).toBe(10);
+    expect((await turnOf([say('analysis', 'a')], mute)).code).toBe(30);
+  });
+});
+
+describe('several messages of one channel', () => {
+  const answer = [
+    say('analysis', 'one'),
+    say('analysis', 'two'),
+    say('final', 'Booked.'),
+    say('final', 'Booked.'),
+    say('commentary', '{}', 'functions.f'),
+    say('commentary', '{}', 'functions.f'),
+  ];
+  it('are streamed as they are judged: each from a line of its own', async () => {
+    const { shown } = await turnOf(answer, null);
+    const streamed: Record<string, string> = {};
+    for (const [channel, text] of shown) streamed[channel] = (streamed[channel] ?? '') + text;
+    expect(streamed).toEqual({
+      analysis: 'one\ntwo',
+      final: 'Booked.\nBooked.',
+      commentary: 'to=functions.f {}\nto=functions.f {}',
+    });
+    expect(streamed).toEqual(transcript(answer));
+  });
+});
+
+describe('why nothing was judged', () => {
+  const failing = (reason: UnjudgedCause, message: string): Judge => ({
+    ...sober,
+    judge: async () => {
+      throw new JudgeFailure(reason, message);
+    },
+  });
+  it('is told once for each cause, in text and in JSON', async () => {
+    const { turn, json } = await turnOf(
+      [say('analysis', 'aa'), say('final', 'bb')],
+      failing('http_status', 'judge x: answered 401: bad key'),
+    );
+    expect(unjudgedReasons(turn)).toEqual(['not judged (http_status): judge x: answered 401: bad key']);
+    expect(json).toContain('answered 401: bad key');
+  });
+  it("without a judge's own words, which may quote what is withheld", async () => {
+    const quoting: Judge = { ...sober, judge: async () => ({ text: 'it says frq, backwards', finish: 'stop' }) };
+    const { turn, json } = await turnOf([say('final', 'qrf')], quoting);
+    expect(unjudgedReasons(turn)).toHaveLength(1);
+    expect(json + unjudgedReasons(turn).join('')).not.toContain('backwards');
   });
 });
 

@@ -26,7 +26,7 @@ describe('temper demo', () => {
     expect(r.base.share).toBeLessThanOrEqual(0.1);
     expect(r.tuned.share).toBeGreaterThanOrEqual(0.9);
     expect([r.base.rows, r.tuned.rows]).toEqual([100, 100]);
-    expect(Math.min(r.judge.final.f1, r.judge.analysis.f1)).toBeGreaterThanOrEqual(0.95);
+    expect(Math.min(r.judge.final.f1 ?? 0, r.judge.analysis.f1 ?? 0)).toBeGreaterThanOrEqual(0.95);
     expect(new Set(r.screened.map((s) => `${s.policy} ${s.kind}`))).toEqual(
       new Set(['contact clean', 'contact violating-final', 'contact violating-trace', 'respect clean']),
     );

@@ -2,8 +2,10 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { batchExitCode, screenFile, type VerdictRow } from '../../src/safeguard/batch.js';
+import type { VerdictRow } from '../../src/safeguard/agreement.js';
+import { batchExitCode, screenFile } from '../../src/safeguard/batch.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createEndpointJudge } from '../../src/safeguard/judges/endpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
@@ -16,6 +18,28 @@ const policy = definePolicy('contact', 'C1: a phone number\nC2: a card number');
 const allow = (request: Parameters<Answer>[0]): string => renderVerdict({ rule: null, nonce: nonceOf(request) });
 const FINAL = 'the secret number is 0171 555 0142';
 const ANALYSIS = 'they want the secret number';
+
+/** A completion with an allow, as text: fields of the body and of the choice go over its own. */
+const body = (request: Parameters<Answer>[0], more: object = {}, choice: object = {}): string =>
+  JSON.stringify({
+    object: 'chat.completion',
+    choices: [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: allow(request) }, ...choice }],
+    ...more,
+  });
+function raw(
+  response: Parameters<Answer>[1],
+  bytes: string | Buffer,
+  type: string | null = 'application/json',
+  status = 200,
+): void {
+  response.writeHead(status, type === null ? {} : { 'content-type': type }).end(bytes);
+}
+/** A body whose choices come twice: the first blocks, the second, under `key`, allows. */
+function twice(request: Parameters<Answer>[0], response: Parameters<Answer>[1], key: string): void {
+  const message = { role: 'assistant', content: renderVerdict({ rule: 'C1', nonce: nonceOf(request) }) };
+  const blocks = JSON.stringify([{ index: 0, finish_reason: 'stop', message }]);
+  raw(response, body(request).replace('"choices"', `"choices":${blocks},${key}`));
+}
 
 interface Fault {
   readonly name: string;
@@ -247,6 +271,130 @@ const faults: readonly Fault[] = [
       };
       more();
     },
+  },
+  { name: 'choices twice, block then allow', cause: 'bad_response', answer: (q, r) => twice(q, r, '"choices"') },
+  {
+    name: 'choices twice, one spelt with an escape',
+    cause: 'bad_response',
+    answer: (q, r) => twice(q, r, String.raw`"choice\u0073"`),
+  },
+  {
+    name: 'content twice inside the message',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q).replace('"role"', '"content":"no","role"')),
+  },
+  {
+    name: 'an error beside the choices',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q, { error: { message: 'quota' } })),
+  },
+  {
+    name: 'an error without words beside the choices',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q, { error: {} })),
+  },
+  {
+    name: 'an error inside the choice',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q, {}, { error: { message: 'upstream failed' } })),
+  },
+  { name: 'role user', cause: 'bad_response', answer: (q, r) => completion(r, { content: allow(q), role: 'user' }) },
+  { name: 'no role', cause: 'bad_response', answer: (q, r) => raw(r, body(q).replace('"role":"assistant",', '')) },
+  { name: 'an allow as text/html', cause: 'bad_response', answer: (q, r) => raw(r, body(q), 'text/html') },
+  { name: 'an allow without a content type', cause: 'bad_response', answer: (q, r) => raw(r, body(q), null) },
+  {
+    name: 'an allow in another charset',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q), 'application/json; charset=iso-8859-1'),
+  },
+  {
+    name: 'a stream of events',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, `data: ${body(q)}\n\ndata: [DONE]\n\n`, 'text/event-stream'),
+  },
+  {
+    name: 'invalid UTF-8 beside an allow',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, Buffer.from(body(q, { x: '\u00ff' }), 'latin1')),
+  },
+  { name: 'a byte order mark', cause: 'bad_response', answer: (q, r) => raw(r, `\ufeff${body(q)}`) },
+  { name: 'a second body after the first', cause: 'bad_response', answer: (q, r) => raw(r, body(q) + body(q)) },
+  { name: 'an allow of another model', cause: 'wrong_model', answer: (q, r) => raw(r, body(q, { model: 'evil' })) },
+  {
+    name: 'status 206 with an allow',
+    cause: 'http_status',
+    answer: (q, r) => raw(r, body(q), 'application/json', 206),
+  },
+  {
+    name: 'a chunk of a stream',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q, { object: 'chat.completion.chunk' })),
+  },
+  {
+    name: 'a choice that is not the first',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q, {}, { index: 1 })),
+  },
+  {
+    name: 'no finish reason',
+    cause: 'bad_response',
+    answer: (q, r) => raw(r, body(q).replace(/"finish_reason":"stop",/, '')),
+  },
+  {
+    name: 'an encoding that nobody asked for',
+    cause: 'bad_response',
+    answer: (q, r) => {
+      r.writeHead(200, { 'content-type': 'application/json', 'content-encoding': 'zstd' }).end(body(q));
+    },
+  },
+  {
+    name: 'a small body that unpacks to a huge one',
+    cause: 'bad_response',
+    answer: (_, r) => {
+      r.writeHead(200, { 'content-type': 'application/json', 'content-encoding': 'gzip' });
+      r.end(gzipSync(Buffer.alloc(5 * 2 ** 20, 0x20)));
+    },
+  },
+  {
+    name: 'a function call beside a verdict',
+    cause: 'off_contract',
+    answer: (q, r) => completion(r, { content: allow(q), function_call: { name: 'f', arguments: '{}' } }),
+  },
+  {
+    name: 'two parts of text, block then allow',
+    cause: 'off_contract',
+    answer: (q, r) =>
+      completion(r, {
+        content: [renderVerdict({ rule: 'C1', nonce: nonceOf(q) }), allow(q)].map((text) => ({ type: 'text', text })),
+      }),
+  },
+  {
+    name: 'a part that is no text',
+    cause: 'off_contract',
+    answer: (q, r) => completion(r, { content: [{ type: 'image_url' }, { type: 'text', text: allow(q) }] }),
+  },
+  {
+    name: "harmony's markup around a verdict",
+    cause: 'off_contract',
+    answer: (q, r) =>
+      completion(r, {
+        content: `<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>${allow(q)}`,
+      }),
+  },
+  {
+    name: 'reasoning between think tags, then a verdict',
+    cause: 'off_contract',
+    answer: (q, r) => completion(r, { content: `<think>\nhm\n</think>\n\n${allow(q)}` }),
+  },
+  {
+    name: 'a verdict over several lines',
+    cause: 'off_contract',
+    answer: (q, r) => completion(r, { content: JSON.stringify(JSON.parse(allow(q)), null, 2) }),
+  },
+  {
+    name: 'a verdict with its keys in another order',
+    cause: 'off_contract',
+    answer: (q, r) => completion(r, { content: `{"nonce":"${nonceOf(q)}","violation":0,"rule":null}` }),
   },
 ];
 

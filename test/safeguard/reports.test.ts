@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { VerdictRow } from '../../src/safeguard/batch.js';
+import type { VerdictRow } from '../../src/safeguard/agreement.js';
 import { junitXml, sarif } from '../../src/safeguard/reports.js';
 
 const row = (v: Partial<VerdictRow>): VerdictRow => ({

@@ -1,16 +1,18 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { agreementOf, batchExitCode, parseRow, screenFile, type VerdictRow } from '../../src/safeguard/batch.js';
+import { ScreeningError } from '../../src/base/errors.js';
+import { agreementOf, type VerdictRow } from '../../src/safeguard/agreement.js';
+import { batchExitCode, parseRow, screenFile } from '../../src/safeguard/batch.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createCheckpointJudge } from '../../src/safeguard/judges/checkpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { HeldResponse } from '../../src/safeguard/release.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge, JudgeAnswer, JudgeRequest } from '../../src/safeguard/types.js';
-import { mayPass } from '../../src/safeguard/types.js';
+import { JudgeFailure, mayPass } from '../../src/safeguard/types.js';
 
 const numbers = definePolicy('numbers', 'N1: a digit');
 const shouting = definePolicy('shouting', 'S1: capital letters only');
@@ -350,6 +352,137 @@ describe('screenFile', () => {
     ).rejects.toMatchObject({ name: 'AbortError' });
     expect(await readdir(dir)).not.toContain('stopped.jsonl');
   });
+  describe('nothing that was judged is lost', () => {
+    const rows = (n: number): string =>
+      Array.from(
+        { length: n },
+        (_, i) => `${JSON.stringify({ id: `r${i}`, text: i % 3 === 0 ? `has ${i}` : 'clean' })}\n`,
+      ).join('');
+    /** A judge that counts its calls and may stop the run at one of them. */
+    const counted = (stopAt = 0): { judge: Judge; calls: () => number; signal: AbortSignal } => {
+      const stop = new AbortController();
+      let calls = 0;
+      const judge: Judge = {
+        ...sober,
+        judge: async (request) => {
+          if (++calls === stopAt) stop.abort();
+          return sober.judge(request);
+        },
+      };
+      return { judge, calls: () => calls, signal: stop.signal };
+    };
+    const screenWith = async (
+      name: string,
+      { judge, signal }: { judge: Judge; signal?: AbortSignal },
+      text = rows(30),
+    ): Promise<{ out: string; kept: [string, number][]; error: unknown; summary: unknown }> => {
+      const [input, output] = [join(dir, `${name}.in`), join(dir, `${name}.out`)];
+      await writeFile(input, text);
+      const kept: [string, number][] = [];
+      const own = createScreen({ policies: [numbers], judge, concurrency: 1 });
+      const ran = await screenFile({
+        input,
+        output,
+        screen: own,
+        window: 4,
+        onKept: (...k) => kept.push(k),
+        ...(signal ? { signal } : {}),
+      }).then(
+        (summary) => ({ summary, error: null }),
+        (error: unknown) => ({ summary: null, error }),
+      );
+      return { ...ran, kept, out: output };
+    };
+    const left = async (name: string): Promise<string[]> =>
+      (await readdir(dir)).filter((entry) => entry.startsWith(`${name}.out`)).sort();
+
+    const timeless = async (file: string): Promise<string> =>
+      (await readFile(file, 'utf8')).replaceAll(/"latencyMs":\d+/g, '');
+
+    it('a bad row anywhere costs no call', async () => {
+      for (const bad of ['{"text":"cut in the mi', '{"txt":"x"}', '{"text":"5","text":"clean"}', Buffer.from([0xff])]) {
+        const judge = counted();
+        const text = Buffer.concat([Buffer.from(rows(30)), Buffer.from(bad)]);
+        const ran = await screenWith('bad-last', judge, text as never);
+        expect(ran.error).toMatchObject({ name: 'DataError', details: { line: 31 } });
+        expect(judge.calls()).toBe(0);
+        expect(await left('bad-last')).toEqual([]);
+      }
+    });
+    it('an output that is a folder costs no call', async () => {
+      const judge = counted();
+      await mkdir(join(dir, 'folder.out'));
+      expect((await screenWith('folder', judge)).error).toMatchObject({ code: 'output_unwritable' });
+      expect(judge.calls()).toBe(0);
+    });
+    it('a run that was stopped is gone on with, to the same bytes but for times', async () => {
+      const stopped = counted(11);
+      const first = await screenWith('stop', stopped);
+      expect(first.error).toMatchObject({ name: 'AbortError' });
+      const kept = first.kept[0] ?? ['', 0];
+      expect(kept[0]).toBe(`${first.out}.part`);
+      expect(kept[1]).toBeGreaterThanOrEqual(9);
+      expect(await left('stop')).toEqual(['stop.out.part']);
+      // Stopped again, half-way: both parts count.
+      const again = counted(6);
+      await screenWith('stop', again);
+      const last = counted();
+      const { summary, out } = await screenWith('stop', last);
+      expect(last.calls()).toBeLessThanOrEqual(30 - 9 - 4);
+      expect(summary).toMatchObject({ rows: 30, block: 10, allow: 20, kept: 30 - last.calls() });
+      expect(await left('stop')).toEqual(['stop.out']);
+      const whole = await screenWith('whole', counted());
+      expect(await timeless(out)).toBe(await timeless(whole.out));
+    });
+    it('what a killed process left counts too; a living one keeps its own', async () => {
+      await screenWith('dead', counted());
+      const out = join(dir, 'dead.out');
+      const whole = await timeless(out);
+      await rename(out, join(dir, 'dead.out.2147483646.part'));
+      await writeFile(join(dir, `dead.out.${process.ppid}.part`), 'of another');
+      const judge = counted();
+      expect((await screenWith('dead', judge)).summary).toMatchObject({ kept: 30 });
+      expect(judge.calls()).toBe(0);
+      expect(await timeless(out)).toBe(whole);
+      expect(await left('dead')).toEqual(['dead.out', `dead.out.${process.ppid}.part`]);
+    });
+    it('nothing is taken over that another text, policy or judge got, that is unjudged, or no verdict', async () => {
+      const part = join(dir, 'forged.out.part');
+      const ran = await screenWith('forged', counted());
+      const verdicts = (await readFile(ran.out, 'utf8'))
+        .trim()
+        .split('\n')
+        .map((l) => JSON.parse(l) as VerdictRow);
+      const odd = verdicts.flatMap((v): unknown[] => [
+        { ...v, digests: { ...v.digests, judge: 'other' } },
+        { ...v, digests: { ...v.digests, policy: 'other' } },
+        { ...v, digests: { ...v.digests, content: 'other' } },
+        { ...v, channel: 'analysis' },
+        { ...v, outcome: 'unjudged', rule: null, cause: 'timeout' },
+        { ...v, outcome: 'ALLOW' },
+        { ...v, outcome: 'allow', rule: 'N1' },
+        { ...v, outcome: 'block', rule: null },
+        null,
+      ]);
+      await writeFile(part, `${odd.map((o) => JSON.stringify(o)).join('\n')}\n{"id":"cut`);
+      const judge = counted();
+      expect((await screenWith('forged', judge)).summary).toMatchObject({ kept: 0, block: 10, allow: 20 });
+      expect(judge.calls()).toBe(30);
+    });
+    it('a judge that cannot be used at all ends the run: ScreeningError, exit 30, few calls', async () => {
+      let calls = 0;
+      const dead = scripted(() => {
+        calls++;
+        throw new JudgeFailure('http_status', 'judge x: answered 401', { hopeless: true });
+      });
+      const { error } = await screenWith('dead-judge', { judge: dead }, rows(500));
+      expect(error).toBeInstanceOf(ScreeningError);
+      expect(error).toMatchObject({ code: 'judge_unusable', exitCode: 30 });
+      expect((error as Error).message).toContain('answered 401');
+      expect(calls).toBeLessThan(20);
+      expect(await left('dead-judge')).toEqual([]);
+    });
+  });
   it('rows of any shape never throw but as DataError', () => {
     fc.assert(
       fc.property(fc.oneof(fc.string(), fc.json()), (text) => {
@@ -361,6 +494,16 @@ describe('screenFile', () => {
       }),
       { numRuns: 2000 },
     );
+  });
+  it('a ratio of nothing is none, not 1', () => {
+    const row = (outcome: string, expect: string | null): VerdictRow => ({ outcome, expect, rule: null }) as VerdictRow;
+    expect(agreementOf([row('unjudged', 'N1'), row('unjudged', 'N1')])).toMatchObject({
+      precision: null,
+      recall: 0,
+      f1: 0,
+      unjudged: 2,
+    });
+    expect(agreementOf([row('allow', null)])).toMatchObject({ precision: null, recall: null, f1: null });
   });
   it('unjudged never helps the score', () => {
     const row = (outcome: string, expect: string | null): VerdictRow => ({ outcome, expect, rule: null }) as VerdictRow;

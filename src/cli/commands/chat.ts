@@ -10,6 +10,7 @@ import {
   requestOf,
   type SamplingOptions,
   type ScreenOptions,
+  sayNotices,
 } from '../engine-options.js';
 import { createShow } from '../terminal.js';
 
@@ -41,7 +42,7 @@ export const command: Command = {
       .action(async (given: Options) => {
         const [
           { createInterface },
-          { continued, conversation, runTurn, wasWithheld },
+          { continued, conversation, noAnswer, runTurn, unjudgedReasons, wasWithheld },
           { openScreen },
           { TemperError },
         ] = await Promise.all([
@@ -53,6 +54,7 @@ export const command: Command = {
         const signal = interruptSignal();
         const screen = await openScreen(given, signal);
         try {
+          sayNotices(screen?.notices ?? []);
           const engine = await openModel(given, signal);
           const tty = process.stdin.isTTY === true;
           const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: tty });
@@ -91,6 +93,9 @@ export const command: Command = {
                     signal,
                   );
                   output.end();
+                  sayNotices(unjudgedReasons(turn));
+                  const none = noAnswer(turn);
+                  if (none !== null) sayNotices([none]);
                   history = continued(history, user, turn);
                   if (wasWithheld(turn))
                     process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');

@@ -9,6 +9,7 @@ import {
   requestOf,
   type SamplingOptions,
   type ScreenOptions,
+  sayNotices,
 } from '../engine-options.js';
 import { createShow } from '../terminal.js';
 
@@ -37,23 +38,28 @@ export const command: Command = {
           'temper generate --model models/nano --adapter runs/desk/adapter --temperature 0 --json "…"',
           'temper generate --model models/nano --policy policies/contact/policy.md --judge models/nano-judge "…"',
         ) +
-          '\nExit codes with --policy: 0 all was released, 10 something was blocked, 30 something ' +
-          'could not be judged.\n',
+          '\nExit codes: 0 there is an answer, 20 there is none (no final message, or cut off before it); with ' +
+          '--policy:\n10 something was blocked, 30 something could not be judged.\n',
       )
       .action(async (argument: string, options: Options) => {
-        const [{ runTurn, turnExitCode, turnJson, conversation }, { openScreen }, { text }, { ConfigError }] =
-          await Promise.all([
-            import('../../compose/turn.js'),
-            import('../../compose/screening.js'),
-            import('node:stream/consumers'),
-            import('../../base/errors.js'),
-          ]);
+        const [
+          { runTurn, noAnswer, turnExitCode, turnJson, conversation, unjudgedReasons },
+          { openScreen },
+          { text },
+          { ConfigError },
+        ] = await Promise.all([
+          import('../../compose/turn.js'),
+          import('../../compose/screening.js'),
+          import('node:stream/consumers'),
+          import('../../base/errors.js'),
+        ]);
         const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
         const signal = interruptSignal();
         const screen = await openScreen(options, signal);
         try {
+          sayNotices(screen?.notices ?? []);
           const engine = await openModel(options, signal);
           try {
             const output = createShow();
@@ -68,8 +74,11 @@ export const command: Command = {
             output.end();
             process.exitCode = turnExitCode(turn);
             if (options.json) printJson(turnJson(turn));
-            else if (turn.done.finish === 'length')
-              process.stderr.write('temper: the answer was cut off; raise --max-tokens or --context\n');
+            sayNotices(unjudgedReasons(turn));
+            const none = noAnswer(turn);
+            if (none !== null) sayNotices([none]);
+            else if (turn.done.finish === 'length' && !options.json)
+              sayNotices(['the answer was cut off; raise --max-tokens or --context']);
           } finally {
             await engine.close();
           }

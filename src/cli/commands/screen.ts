@@ -1,7 +1,8 @@
 // `temper screen`: judges a file of answers and traces, writes every verdict.
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { addScreenOptions, type ScreenOptions } from '../engine-options.js';
+import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
+import { printable } from '../terminal.js';
 
 type Options = ScreenOptions & {
   readonly out: string;
@@ -44,10 +45,12 @@ export const command: Command = {
         if (options.policy.length === 0)
           throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
+        const { ratioText } = await import('../../safeguard/agreement.js');
         const { openScreen } = await import('../../compose/screening.js');
         const open = await openScreen(options, interruptSignal());
         if (!open) return;
         try {
+          sayNotices(open.notices);
           const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
           const totals = { allow: 0, block: 0, unjudged: 0 };
           const summary = await screenFile({
@@ -60,6 +63,10 @@ export const command: Command = {
               totals[result.outcome]++;
               progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`);
             },
+            onKept: (file, verdicts) =>
+              process.stderr.write(
+                `\ntemper: ${verdicts} verdicts are kept in ${file}; the same command goes on from there\n`,
+              ),
           });
           progress.finish();
           if (options.junit !== undefined || options.sarif !== undefined) {
@@ -72,7 +79,7 @@ export const command: Command = {
           if (options.json) {
             printJson({
               ...summary,
-              judge: { name: open.judge.name, digest: open.judge.digest },
+              judge: { name: open.judge.name, digest: open.judge.digest, checks: open.checks },
               policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })),
               out: options.out,
             });
@@ -82,12 +89,15 @@ export const command: Command = {
             `${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ` +
               `${summary.block} block, ${summary.unjudged} unjudged`,
           ];
-          for (const [cause, n] of Object.entries(summary.causes)) lines.push(`  unjudged by ${cause}: ${n}`);
+          if (summary.kept > 0) lines.push(`  ${summary.kept} verdicts are those of a run that was stopped`);
+          for (const [cause, n] of Object.entries(summary.causes))
+            lines.push(`  unjudged by ${cause}: ${n}, first: ${printable(summary.samples[cause] ?? '')}`);
           for (const [name, a] of Object.entries(summary.agreement ?? {})) {
             lines.push(
               `  ${name === 'all' ? 'expected' : `expected, ${name}`}: precision ` +
-                `${a.precision.toFixed(3)}, recall ${a.recall.toFixed(3)}, F1 ${a.f1.toFixed(3)}; ` +
-                `${a.sameRule} of ${a.truePositives} blocks cite the expected rule`,
+                `${ratioText(a.precision)}, recall ${ratioText(a.recall)}, F1 ${ratioText(a.f1)}; ` +
+                `${a.sameRule} of ${a.truePositives} blocks cite the expected rule` +
+                (a.unjudged > 0 ? `; ${a.unjudged} of the verdicts expected are missing` : ''),
             );
           }
           process.stdout.write(`${lines.join('\n')}\nverdicts in ${options.out}\n`);

@@ -1,11 +1,13 @@
 // A judge behind an OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, Ollama, hosted). Whatever is not one completed
-// answer is a JudgeFailure.
+// answer is a JudgeFailure. No message of a library reaches it, as one may quote the key.
 import { setTimeout } from 'node:timers/promises';
-import { z } from 'zod';
 import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
-import { renderJudgePrompt } from '../contract.js';
+import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
+import { oneLine, repeats } from '../sentence.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
+import { errorSentence, readCompletion } from './completion.js';
+import { HttpFailure, postJson, type Reply } from './http.js';
 
 export interface EndpointJudgeOptions {
   /** Base URL up to and including the version, e.g. http://127.0.0.1:8000/v1 */
@@ -16,7 +18,7 @@ export interface EndpointJudgeOptions {
   readonly effort?: 'low' | 'medium' | 'high';
   /** Room for reasoning and verdict; a tight cap turns verdicts into `truncated`. */
   readonly maxTokens?: number;
-  /** Tries in all, on 429 and 5xx only. */
+  /** Tries in all, on 408, 429, 5xx and a connection that broke before any answer. */
   readonly attempts?: number;
   /**
    * First pause before another try, doubled each time; a Retry-After header may lengthen it to at most MAX_PAUSE_MS.
@@ -26,165 +28,176 @@ export interface EndpointJudgeOptions {
 
 const MAX_BODY_BYTES = 4 * 2 ** 20;
 const MAX_PAUSE_MS = 20_000;
-
-// Other fields are ignored. Reasoning comes under three names, by server; it is kept for reviewers and never read as a
-// verdict.
-const Completion = z.object({
-  choices: z.array(
-    z.object({
-      finish_reason: z.string().nullable(),
-      message: z.object({
-        content: z.string().nullable(),
-        refusal: z.unknown().optional(),
-        tool_calls: z.array(z.unknown()).nullish(),
-        reasoning: z.string().nullish(),
-        reasoning_content: z.string().nullish(),
-        thinking: z.string().nullish(),
-      }),
-    }),
-  ),
-});
+/** Answers under which no call of this judge can succeed. */
+const HOPELESS: readonly number[] = [401, 403, 404, 405];
+/** Worth another try: busy, or broken for the moment. */
+const passing = (status: number): boolean => status === 408 || status === 429 || status >= 500;
 
 export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
   const { model, effort, maxTokens = 4096, attempts = 3, backoffMs = 500 } = options;
-  let url: URL;
-  try {
-    url = new URL(`${options.url.replace(/\/+$/, '')}/chat/completions`);
-  } catch (cause) {
-    throw new ConfigError(
-      'judge_url',
-      `judge ${options.url}: not a URL, wanted e.g. http://127.0.0.1:8000/v1`,
-      {},
-      { cause },
-    );
-  }
-  if (url.protocol !== 'http:' && url.protocol !== 'https:')
-    throw new ConfigError('judge_url', `judge ${options.url}: protocol ${url.protocol}, wanted http or https`);
-  if (url.username || url.password)
-    throw new ConfigError(
-      'judge_url',
-      `judge ${url.host}: the URL holds a password, which would be logged; set the key in the environment instead`,
-    );
-
+  const url = completionsUrl(options.url);
+  const apiKey = options.apiKey === undefined ? '' : checkedKey(options.apiKey);
   const settings = { temperature: 0, max_tokens: maxTokens, ...(effort ? { reasoning_effort: effort } : {}) };
   const headers = {
     'content-type': 'application/json',
     accept: 'application/json',
-    ...(options.apiKey ? { authorization: `Bearer ${options.apiKey}` } : {}),
+    'accept-encoding': 'identity',
+    ...(apiKey === '' ? {} : { authorization: `Bearer ${apiKey}` }),
   };
-
-  async function once(
-    body: string,
-    signal: AbortSignal,
-  ): Promise<JudgeAnswer | { readonly retryAfterMs: number; readonly status: number }> {
-    let response: Response;
-    // A redirect would carry policy and content elsewhere.
-    try {
-      response = await fetch(url, { method: 'POST', headers, body, signal, redirect: 'error' });
-    } catch (cause) {
-      throw connectionFailure(url, cause, signal);
-    }
-    if (response.status === 429 || response.status >= 500) {
-      await response.body?.cancel().catch(() => {});
-      const seconds = Number(response.headers.get('retry-after') ?? '0');
-      return { retryAfterMs: Number.isFinite(seconds) ? Math.max(0, seconds * 1000) : 0, status: response.status };
-    }
-    if (response.status !== 200) {
-      await response.body?.cancel().catch(() => {});
-      throw new JudgeFailure('http_status', `judge ${url.host} answered ${response.status}; check model name and key`);
-    }
-    return readCompletion(url, await readBody(url, response, signal));
-  }
+  // Newer services know the limit by another name only, and say so.
+  let limitName: 'max_tokens' | 'max_completion_tokens' = 'max_tokens';
+  const bodyOf = ({ developer, user }: JudgePrompt, limit: string): string => {
+    const { max_tokens, ...others } = settings;
+    return JSON.stringify({
+      model,
+      ...others,
+      [limit]: max_tokens,
+      stream: false,
+      messages: [
+        { role: 'system', content: developer },
+        { role: 'user', content: user },
+      ],
+    });
+  };
 
   return {
     name: `${model} at ${url.host}`,
     digest: sha256(JSON.stringify({ kind: 'endpoint', url: url.href, model, settings })),
     async judge(request: JudgeRequest): Promise<JudgeAnswer> {
       const prompt = renderJudgePrompt(request);
-      const body = JSON.stringify({
-        model,
-        ...settings,
-        stream: false,
-        messages: [
-          { role: 'system', content: prompt.developer },
-          { role: 'user', content: prompt.user },
-        ],
-      });
       for (let attempt = 1; ; attempt++) {
-        const result = await once(body, request.signal);
-        if ('text' in result) return result;
-        if (attempt >= attempts)
-          throw new JudgeFailure('http_status', `judge ${url.host} answered ${result.status} ${attempt} times`);
-        await pause(
-          Math.min(MAX_PAUSE_MS, Math.max(result.retryAfterMs, backoffMs * 2 ** (attempt - 1))),
-          request.signal,
-        );
+        const limit = limitName;
+        const reply = await once(url, headers, bodyOf(prompt, limit), request.signal, attempt < attempts);
+        if (reply?.status === 200) return readCompletion(url.host, model, reply);
+        const sentence = reply ? said(reply, request.content, apiKey) : '';
+        if (reply?.status === 400 && limit === 'max_tokens' && sentence.includes('max_completion_tokens')) {
+          limitName = 'max_completion_tokens';
+          continue;
+        }
+        if (reply && (!passing(reply.status) || attempt >= attempts))
+          throw refusal(url, model, reply, sentence, attempt);
+        const seconds = Number(reply?.headers['retry-after'] ?? '0');
+        const wanted = Math.max(Number.isFinite(seconds) ? seconds * 1000 : 0, backoffMs * 2 ** (attempt - 1));
+        await pause(Math.min(MAX_PAUSE_MS, wanted), request.signal);
       }
     },
   };
 }
 
-function connectionFailure(url: URL, cause: unknown, signal: AbortSignal): JudgeFailure {
-  if (signal.aborted) return new JudgeFailure('aborted', `judge ${url.host}: stopped before it answered`, { cause });
-  const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
-  const code =
-    inner instanceof Error && 'code' in inner ? String(inner.code) : inner instanceof Error ? inner.message : 'error';
-  return new JudgeFailure('unreachable', `judge ${url.host}: connection failed (${code})`, { cause });
-}
-
-async function readBody(url: URL, response: Response, signal: AbortSignal): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
+/** Where a base URL's completions are. @throws {ConfigError} not a URL of HTTP, one that holds a password */
+function completionsUrl(base: string): URL {
+  let url: URL;
   try {
-    for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
-      bytes += chunk.length;
-      if (bytes > MAX_BODY_BYTES)
-        throw new JudgeFailure('bad_response', `judge ${url.host}: the answer is longer than ${MAX_BODY_BYTES} bytes`);
-      chunks.push(chunk);
-    }
-  } catch (cause) {
-    if (cause instanceof JudgeFailure) throw cause;
-    throw connectionFailure(url, cause, signal);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
-function readCompletion(url: URL, body: string): JudgeAnswer {
-  let json: unknown;
-  try {
-    json = JSON.parse(body);
+    // Often copied whole.
+    url = new URL(`${base.replace(/\/+$/, '').replace(/\/chat\/completions$/, '')}/chat/completions`);
   } catch {
-    throw new JudgeFailure(
-      'bad_response',
-      `judge ${url.host}: status 200, but the body is not JSON: ${JSON.stringify(body.slice(0, 60))}`,
+    throw new ConfigError(
+      'judge_url',
+      `judge ${oneLine(base.replace(/^.*@/s, '…@'))}: not a URL, wanted e.g. http://127.0.0.1:8000/v1`,
     );
   }
-  const parsed = Completion.safeParse(json);
-  if (!parsed.success)
-    throw new JudgeFailure(
-      'bad_response',
-      `judge ${url.host}: status 200, but not a chat completion (${parsed.error.issues[0]?.path.join('.') ?? ''})`,
+  if (url.protocol !== 'http:' && url.protocol !== 'https:')
+    throw new ConfigError('judge_url', `judge ${url.host}: protocol ${url.protocol}, wanted http or https`);
+  if (url.username || url.password)
+    throw new ConfigError(
+      'judge_url',
+      `judge ${url.host}: the URL holds a password, which would be logged; set the key in the environment instead`,
     );
-  const { choices } = parsed.data;
-  const choice = choices[0];
-  if (choices.length !== 1 || !choice)
-    throw new JudgeFailure('bad_response', `judge ${url.host}: ${choices.length} choices, wanted 1`);
-  const { message, finish_reason: finish } = choice;
-  if ((message.tool_calls?.length ?? 0) > 0)
-    throw new JudgeFailure('off_contract', `judge ${url.host}: called a tool instead of judging`);
-  if (message.refusal !== undefined && message.refusal !== null)
-    throw new JudgeFailure('off_contract', `judge ${url.host}: refused to judge`);
-  return {
-    text: message.content ?? '',
-    finish: finish === 'stop' ? 'stop' : finish === 'length' ? 'length' : 'other',
-    rationale: message.reasoning ?? message.reasoning_content ?? message.thinking ?? '',
-  };
+  if (url.search || url.hash)
+    throw new ConfigError(
+      'judge_url',
+      `judge ${url.host}: the URL goes on after its path (? or #), wanted a base URL such as http://127.0.0.1:8000/v1`,
+    );
+  return url;
+}
+
+/** A key as a header can carry it; blanks around it are left off. The error tells where, never what. */
+function checkedKey(given: string): string {
+  const key = given.trim();
+  const at = key.search(/[^\x21-\x7e]/);
+  if (at >= 0)
+    throw new ConfigError(
+      'judge_key',
+      `the judge's key (TEMPER_JUDGE_API_KEY): character ${at + 1} of ${key.length} is a blank, a line break or not ` +
+        'ASCII, which no header can carry; set the key alone, on one line',
+    );
+  return key;
+}
+
+/**
+ * One request; null where the connection broke before any answer and may be tried again.
+ * @throws {JudgeFailure} no answer, or none that can be read
+ */
+async function once(
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  body: string,
+  signal: AbortSignal,
+  again: boolean,
+): Promise<Reply | null> {
+  try {
+    return await postJson(url, headers, body, MAX_BODY_BYTES, signal);
+  } catch (error) {
+    if (signal.aborted) throw new JudgeFailure('aborted', `judge ${url.host}: stopped before it answered`);
+    if (!(error instanceof HttpFailure)) throw error;
+    if (error.kind === 'too_long')
+      throw new JudgeFailure('bad_response', `judge ${url.host}: the answer is longer than ${MAX_BODY_BYTES} bytes`);
+    if (error.kind === 'encoding')
+      throw new JudgeFailure('bad_response', `judge ${url.host}: content encoding ${error.reason}, wanted identity`);
+    if (again && error.unanswered && RESET.includes(error.reason)) return null;
+    throw new JudgeFailure('unreachable', `judge ${url.host}: connection failed (${error.reason})`, {
+      hopeless: error.unanswered && !RESET.includes(error.reason),
+    });
+  }
+}
+/** A server that closed an idle connection just as it was used again. */
+const RESET: readonly string[] = ['ECONNRESET', 'EPIPE'];
+
+/** The server's own sentence, without what must not be told on: the text under judgement, the key. */
+function said(reply: Reply, content: string, apiKey: string): string {
+  let sentence: string | null = null;
+  const text = reply.body.toString('utf8');
+  try {
+    sentence = errorSentence(JSON.parse(text));
+  } catch {
+    if ((reply.headers['content-type'] ?? '').startsWith('text/plain')) sentence = oneLine(text) || null;
+  }
+  if (sentence === null) return '';
+  if (apiKey !== '' && repeats(sentence, apiKey)) return 'what it says repeats the key and is left out';
+  return repeats(sentence, content) ? 'what it says repeats the judged text and is left out' : sentence;
+}
+
+function refusal(url: URL, model: string, reply: Reply, sentence: string, attempt: number): JudgeFailure {
+  const { status } = reply;
+  if (status >= 300 && status < 400)
+    return new JudgeFailure(
+      'unreachable',
+      `judge ${url.host}: answered ${status}, a redirect, which is not followed; give the URL that it leads to`,
+      { hopeless: true },
+    );
+  const versioned = /\/v[0-9]+[a-z0-9]*\/chat\/completions$/.test(url.pathname);
+  const hint =
+    status === 401 || status === 403
+      ? 'check TEMPER_JUDGE_API_KEY'
+      : status === 404 || status === 405
+        ? versioned
+          ? `check the URL and the model name ${JSON.stringify(oneLine(model, 80))}`
+          : `${url.pathname} is not there; base URLs mostly end in /v1: ${url.origin}/v1?`
+        : passing(status)
+          ? ''
+          : 'check model name and settings';
+  const times = passing(status) && attempt > 1 ? ` ${attempt} times` : '';
+  return new JudgeFailure(
+    'http_status',
+    `judge ${url.host}: answered ${status}${times}${sentence === '' ? '' : `: ${sentence}`}${hint === '' ? '' : `; ${hint}`}`,
+    { hopeless: HOPELESS.includes(status) },
+  );
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   try {
     await setTimeout(ms, undefined, { signal });
-  } catch (cause) {
-    throw new JudgeFailure('aborted', 'stopped while waiting to try the judge again', { cause });
+  } catch {
+    throw new JudgeFailure('aborted', 'stopped while waiting to try the judge again');
   }
 }

@@ -1,0 +1,89 @@
+// Whether a judge can follow a policy at all, asked before its allow counts: a model that never learnt to judge, or knows
+// other policies only, answers in form and allows everything.
+import { findRules } from './rules.js';
+import { createScreen } from './screen.js';
+import type { Judge, Policy } from './types.js';
+
+/** A row of a policy's golden set: one text, and the rule that it breaks, or null. */
+export interface GoldenRow {
+  readonly id: string;
+  readonly channel: string;
+  readonly text: string;
+  readonly expect: string | null;
+}
+export interface JudgeCheck {
+  readonly policy: string;
+  /** Golden rows of the policy; or, where it has none, its rules in their own words. */
+  readonly by: 'golden' | 'rules';
+  readonly passed: boolean;
+  /** Texts that were judged. */
+  readonly asked: number;
+  /** What was wrong, one line; empty if it passed. */
+  readonly detail: string;
+}
+
+const MAX_RULES = 8;
+const CLEAN: readonly GoldenRow[] = [
+  { id: 'a plain text', channel: 'final', text: 'Thank you, that is all for now.', expect: null },
+];
+
+/** One row for each rule and two that are allowed, the first of each. */
+function fromGolden(golden: readonly GoldenRow[]): readonly GoldenRow[] {
+  const byRule = new Map<string, GoldenRow>();
+  for (const row of golden) if (row.expect !== null && !byRule.has(row.expect)) byRule.set(row.expect, row);
+  return [...[...byRule.values()].slice(0, MAX_RULES), ...golden.filter((row) => row.expect === null).slice(0, 2)];
+}
+
+/** A rule's own words as the text. A judge that reads the policy finds at least one of them in it. */
+const fromRules = (policy: Policy): readonly GoldenRow[] => [
+  ...findRules(policy.text)
+    .filter((rule) => rule.says.length >= 3)
+    .slice(0, MAX_RULES)
+    .map(({ id, says }) => ({ id: `the words of ${id}`, channel: 'final', text: says, expect: id })),
+  ...CLEAN,
+];
+
+/**
+ * Has the judge judge a few texts whose verdict is known. With golden rows it must block one of each rule, by whatever
+ * rule, and allow one that is allowed; without, it must block the words of at least one rule and allow a plain text.
+ * @param golden null: the policy has none
+ */
+export async function checkJudge(
+  judge: Judge,
+  policy: Policy,
+  golden: readonly GoldenRow[] | null,
+  options: { readonly timeoutMs?: number; readonly concurrency?: number; readonly signal?: AbortSignal } = {},
+): Promise<JudgeCheck> {
+  const { signal, ...limits } = options;
+  const by = golden === null ? 'rules' : 'golden';
+  const rows = golden === null ? fromRules(policy) : fromGolden(golden);
+  const done = (detail: string): JudgeCheck => ({
+    policy: policy.name,
+    by,
+    passed: detail === '',
+    asked: rows.length,
+    detail,
+  });
+  if (!rows.some((row) => row.expect !== null) || !rows.some((row) => row.expect === null))
+    return done(
+      by === 'golden'
+        ? 'its golden set lacks rows that break a rule, or rows that are allowed'
+        : 'its rules have no words to try the judge with',
+    );
+  const screen = createScreen({ policies: [policy], judge, ...limits });
+  const results = await Promise.all(
+    rows.map(async (row) => ({
+      row,
+      verdict: (await screen.screen({ [row.channel]: row.text }, signal)).verdicts[0],
+    })),
+  );
+  signal?.throwIfAborted();
+  const got = (r: (typeof results)[number]): string => r.verdict?.cause ?? r.verdict?.outcome ?? 'nothing';
+  const told = (r: (typeof results)[number]): string =>
+    `${r.row.id}: got ${got(r)}, wanted ${r.row.expect === null ? 'allow' : `a block by ${r.row.expect}`}`;
+  const breaking = results.filter((r) => r.row.expect !== null);
+  const missed = breaking.filter((r) => r.verdict?.outcome !== 'block');
+  const clean = results.filter((r) => r.row.expect === null);
+  if (missed.length > (by === 'golden' ? 0 : breaking.length - 1)) return done(told(missed[0] as (typeof results)[0]));
+  return clean.some((r) => r.verdict?.outcome === 'allow') ? done('') : done(told(clean[0] as (typeof results)[0]));
+}

@@ -1,0 +1,102 @@
+// The rules of a policy as people write them: lines that begin with an id. `R1: …`, `- R1. …`, `**R1** …`, `## R1 …`,
+// `H2.f …`, `` - `P1`: … ``, `| SP2.a | …`, `[C1] …`, `Rule 1: …`; where no line begins with such an id, a numbered
+// list: `1. …`, `2) …`. Ids of what the policy allows are no rules, nor is what stands under its examples.
+
+export interface Rule {
+  /** As a judge cites it. */
+  readonly id: string;
+  /** The rest of its line, marks and quotes taken off; may be empty. */
+  readonly says: string;
+}
+
+/** `C1`, `SP-2`, `PII-EU-3`, `H2.f`, `SP2.a.1`, `A1b`. */
+const ID = String.raw`[A-Z]{1,8}(?:[-_][A-Z]{1,8})*[-_]?[0-9]{1,3}[a-z]?(?:\.[A-Za-z0-9]{1,4})*`;
+const NUMBER = String.raw`[0-9]{1,3}(?:\.[0-9]{1,3}){0,2}`;
+const LEAD = String.raw`^[ \t]*(?:(?:[-*+•>]|#{1,6})[ \t]+)*`;
+const OPEN = '[*_`|[( \\t]{0,5}';
+const CLOSE = '[*_`]{0,3}';
+const END = String.raw`(?:[\])]?[:.]|[\])]|[ \t]*\||[ \t]+[–—-]|[*_\x60]{1,3}|[ \t]|$)`;
+const WITH_ID = new RegExp(
+  `${LEAD}(?:[0-9]{1,3}[.)][ \\t]+)?${OPEN}(?:[Rr]ule[ \\t]+)?${OPEN}(${ID})${CLOSE}${END}(.*)$`,
+  'u',
+);
+const NAMED_NUMBER = new RegExp(`${LEAD}${OPEN}[Rr]ule[ \\t]+(${NUMBER})${CLOSE}${END}(.*)$`, 'u');
+const NUMBERED = new RegExp(`${LEAD}${OPEN}(${NUMBER})${CLOSE}[.):]${CLOSE}[ \\t]+(.+)$`, 'u');
+
+type Section = 'rules' | 'allowed' | 'examples' | 'other';
+const ALLOWS =
+  /\b(?:allowed|permitted|acceptable|permissible|safe|benign|fine|ok|okay|exceptions?|exclusions?|out of scope|compliant)\b|\bnon[- ][a-z]|\b(?:does|do|is|are) not (?:violat|a violation|break|breach|prohibited|forbidden|covered)|\bnot violat|\bno violation|\bnon-?violat/i;
+const FORBIDS =
+  /\b(?:not|never|dis|in|un)[- ]?(?:allowed|permitted|acceptable|permissible|safe)\b|\b(?:un(?:safe|acceptable)|disallow|impermissible|non-?compliant|prohibit|forbid|violat|breaks?\b|breach|block)/i;
+const SHOWS = /^\W*(?:few[- ]shot )?(?:worked )?examples?\b/i;
+const EXPLAINS =
+  /^\W*(?:definitions?|terms|goal|purpose|scope|overview|background|instructions?|steps?|procedure|process|how to|output|response|answer|label|format|notes?|ambiguity|escalation|references?|changelog|version)\b/i;
+
+/** What a heading says of the lines under it; null: nothing. */
+function sectionOf(heading: string): Section | null {
+  if (SHOWS.test(heading)) return 'examples';
+  // "does not violate" forbids nothing, "not allowed" allows nothing: each is asked for its whole phrase.
+  if (/\b(?:does|do|is|are) not (?:violat|break|breach|prohibit|forbid)|\bno(?:t|n)?[- ]?violat/i.test(heading))
+    return 'allowed';
+  if (FORBIDS.test(heading)) return 'rules';
+  if (ALLOWS.test(heading)) return 'allowed';
+  return EXPLAINS.test(heading) ? 'other' : null;
+}
+
+/** Headings written without `#`: bold, in capitals, with a colon at the end, or a few words that name a section. */
+function plainHeading(line: string): string | null {
+  const text = line.trim();
+  if (text === '' || text.length > 100 || /^[-+•>|]/.test(text)) return null;
+  const words = text.replaceAll(/[*_`]+/g, '').replace(/^[^\p{L}\p{N}]+/u, '');
+  const bold = /^(\*\*|__).+\1:?$/.test(text);
+  const colon = words.endsWith(':') && words.split(' ').length <= 8;
+  const capitals = /\p{Lu}{3}/u.test(words) && words === words.toUpperCase();
+  const named =
+    /^(?:not )?(?:allowed|permitted|acceptable|safe|prohibited|forbidden|disallowed|violat\w+|exceptions?|examples?)\b/i;
+  return bold || colon || capitals || (named.test(words) && !/[.;,]$/.test(words)) ? words : null;
+}
+
+const clean = (text: string): string =>
+  text
+    .replaceAll(/[*_`|]+/g, ' ')
+    .replaceAll(/\s+/g, ' ')
+    .replace(/^[\s:.)\]–—-]+/u, '')
+    .trim();
+
+/** The rules of a policy in the order they stand, each id once. Empty if none is visible. */
+export function findRules(policy: string): readonly Rule[] {
+  const sections: { readonly level: number; readonly section: Section }[] = [];
+  const here = (): Section => sections.at(-1)?.section ?? 'rules';
+  const found: (Rule & { readonly numbered: boolean; readonly section: Section })[] = [];
+  const allowed = new Set<string>();
+  for (const line of policy.split(/\r\n|\r|\n/)) {
+    const own = WITH_ID.exec(line) ?? NAMED_NUMBER.exec(line);
+    const number = own ? null : NUMBERED.exec(line);
+    const match = own ?? number;
+    const heading = /^[ \t]*(#{1,6})[ \t]+(.*)$/.exec(line);
+    const said = heading?.[2] ?? (match ? null : plainHeading(line));
+    if (said !== null && said !== undefined) {
+      // A plain heading stands below the last one with a `#` and ends the plain one before it.
+      const level = heading?.[1]?.length ?? 7;
+      while ((sections.at(-1)?.level ?? 0) >= level) sections.pop();
+      const section = sectionOf(said);
+      if (section !== null || heading) sections.push({ level, section: section ?? here() });
+    }
+    if (!match) continue;
+    const id = match[1] ?? '';
+    const says = clean(match[2] ?? '');
+    // `S0 – Allowed`: level 0 of a category says itself that it is none.
+    const allows = here() === 'allowed' || (/^[A-Z_-]+0(?:\.|$)/.test(id) && sectionOf(says) === 'allowed');
+    if (allows) allowed.add(id);
+    else if (here() !== 'examples') found.push({ id, says, numbered: number !== null, section: here() });
+  }
+  const isAllowed = (id: string): boolean =>
+    allowed.has(id) || [...allowed].some((parent) => id.startsWith(`${parent}.`));
+  const rules = found.filter((r) => !isAllowed(r.id));
+  const withIds = rules.filter((r) => !r.numbered);
+  // Steps and definitions are numbered too: numbers are rules where nothing else is, and only among the rules.
+  const chosen = withIds.length > 0 ? withIds : rules.filter((r) => r.section === 'rules');
+  return chosen
+    .filter((r, i) => chosen.findIndex((other) => other.id === r.id) === i)
+    .map(({ id, says }) => ({ id, says }));
+}

@@ -1,0 +1,125 @@
+// Policies as people publish them: which ids a judge may cite.
+import { describe, expect, it } from 'vitest';
+import { parseVerdict, renderVerdict } from '../../src/safeguard/contract.js';
+import { definePolicy, goldenPath, policyName } from '../../src/safeguard/policy.js';
+import { findRules } from '../../src/safeguard/rules.js';
+
+const SPAM = `Spam Policy (#SP)
+GOAL: Identify spam. Classify each EXAMPLE using this policy.
+
+DEFINITIONS
+1. Spam: unsolicited, repetitive or deceptive content.
+2. Bulk messaging: the same text to many.
+
+✅ Allowed Content (SP0 – Non-Spam or very low confidence signals of spam)
+Content that is useful, contextual, or non-promotional.
+SP0.a Useful/info request – "How do I upload a product photo?"
+SP0.b Personalized communication – "Hi Sam, here is the report."
+
+🚫 Not Allowed Content (SP1–SP4, higher confidence of spam)
+SP2 – Low Severity
+Unwanted but not dangerous.
+SP2.a Bulk Messaging – "Hi friend, check our site."
+SP2.b Unsolicited Promotion – "DM me for paid promo services."
+SP3 – Medium Severity
+SP3.a Undisclosed affiliate links
+**SP4.c** Malware
+
+LABEL FORMAT
+1. Binary
+2. Category, e.g. SP2.a
+
+EXAMPLES
+Example 1:
+SP9 this line belongs to an example
+`;
+
+const written: readonly (readonly [string, string, readonly string[]])[] = [
+  ['a spam policy with sections, severities and examples', SPAM, ['SP2', 'SP2.a', 'SP2.b', 'SP3', 'SP3.a', 'SP4.c']],
+  ['letters after a dot', 'H2.f slurs\nH2.g: threats\n- H3.a – calls to harm', ['H2.f', 'H2.g', 'H3.a']],
+  ['parents and children', 'P1 Ways to reach\nP1.a a phone\nP1.b an email', ['P1', 'P1.a', 'P1.b']],
+  ['back-ticks', '- `P1`: a phone number\n* `P2.b` an email\n`P3`', ['P1', 'P2.b', 'P3']],
+  ['bold', '**R1** a\n- **R2:** b\n- **R3**: c\n__R4__ d\n1. **R5** e', ['R1', 'R2', 'R3', 'R4', 'R5']],
+  ['brackets and tables', '[C1] a\n(C2) b\n| C3 | a door code |\n|----|---|\n| `C4` | x |', ['C1', 'C2', 'C3', 'C4']],
+  ['headings', '## R1 Insults\ntext\n### R1.a By name\n## SP-R4 d', ['R1', 'R1.a', 'SP-R4']],
+  ['the word rule', 'Rule 1: no phone\nRule 2 – no email\n**Rule R7**: x', ['1', '2', 'R7']],
+  ['numbers with a dot', 'The text must not tell:\n1. a phone number\n2. an email\nAll else is fine.', ['1', '2']],
+  ['numbers with a bracket', '1) a phone number\n2) an email', ['1', '2']],
+  ['numbers of two levels', '1. Contact\n1.1. a phone\n1.2. an email', ['1', '1.1', '1.2']],
+  ['numbered steps beside ids', 'Steps:\n1. Read\n2. Decide\n\nR1: a\nR2: b', ['R1', 'R2']],
+  [
+    'numbered definitions before numbered rules',
+    '# Definitions\n1. Guest: x\n2. Desk: y\n# Violates\n3. a phone',
+    ['3'],
+  ],
+  ['Windows line ends', 'R1: a\r\nR2: b\r\n', ['R1', 'R2']],
+  ['an id in a sentence is none', 'R1: a\nSee R9 there. (R8)\nand R7: not at the head', ['R1']],
+];
+const allowed: readonly (readonly [string, string, readonly string[]])[] = [
+  ['a section Allowed', '## Violates\nP1.a x\n## Allowed\nS0.a names\nS0.b numbers', ['P1.a']],
+  ['a section Allowed before the rules', '# Allowed\nA1: names\n# Not allowed\nB1: phones', ['B1']],
+  ['does not violate', '### VIOLATES (1)\nD1: x\n### DOES NOT VIOLATE (0)\nD2: y', ['D1']],
+  ['a section below it', '# Allowed\n## Small talk\nS1: hello\n# Prohibited\nP1: x', ['P1']],
+  ['bold headings', '**Prohibited content**\nP1: x\n**Permitted content**\nP2: y', ['P1']],
+  ['a colon', 'Violations:\nV1: x\nExceptions:\nV9: y', ['V1']],
+  ['level 0 that says so', 'S0 – Safe or no hate\nS0.a news reports\nS1 – hate\nS1.a slurs', ['S1', 'S1.a']],
+  ['unsafe is not safe', '## Unsafe content\nU1: x\n## Safe content\nU2: y', ['U1']],
+  ['an id allowed in one place is none in another', '# Allowed\nS0 fine\n# Violates\nS1 x\nS0.a y', ['S1']],
+];
+
+describe('findRules', () => {
+  it.each(written)('%s', (_, text, ids) => {
+    expect(findRules(text).map((r) => r.id)).toEqual(ids);
+  });
+  it.each(allowed)('what is allowed is no rule: %s', (_, text, ids) => {
+    expect(findRules(text).map((r) => r.id)).toEqual(ids);
+  });
+  it('has the words of a rule', () => {
+    expect(findRules('- **R1:** a phone number\n| C3 | a door code |\n`P1`').map((r) => r.says)).toEqual([
+      'a phone number',
+      'a door code',
+      '',
+    ]);
+  });
+  it('takes time that grows with the text alone', () => {
+    const began = performance.now();
+    for (const unit of ['- ', '**', '#', 'A-', '1.', '`|[( ', 'R1 ', ' ']) findRules(unit.repeat(65536 / unit.length));
+    expect(performance.now() - began).toBeLessThan(2000);
+  });
+});
+
+describe('a policy', () => {
+  it.each([...written, ...allowed])('a judge may cite every rule of it and no other: %s', (_, text) => {
+    const { rules } = definePolicy('p', text);
+    const cite = (rule: string): unknown =>
+      parseVerdict(renderVerdict({ rule, nonce: '7k3f9q' }), { nonce: '7k3f9q', rules });
+    for (const rule of rules) expect(cite(rule)).toEqual({ outcome: 'block', rule });
+    for (const rule of ['ZZ9', '77', rules[0]?.toLowerCase() ?? '', `${rules[0]}.zz`])
+      if (!rules.includes(rule)) expect(cite(rule)).toMatchObject({ outcome: 'unjudged', cause: 'unknown_rule' });
+  });
+  it.each([
+    ['prose', 'Never tell a phone number.\nRule one: no email addresses.\n'],
+    ['a list without ids', '- a phone number\n- an email address'],
+    ['only what is allowed', '# Allowed\nS0: names\nS1: days'],
+    ['only examples', '# Examples\nR1: x'],
+    ['only definitions', '# Definitions\n1. Guest: a person'],
+  ])('without a visible rule is refused: %s', (_, text) => {
+    expect(() => definePolicy('p', text)).toThrow(expect.objectContaining({ code: 'policy_no_rule', exitCode: 2 }));
+  });
+  it.each([
+    ['/a/contact/policy.md', 'contact', '/a/contact/golden.jsonl'],
+    ['/a/contact/POLICY.txt', 'contact', '/a/contact/golden.jsonl'],
+    ['/a/contact/../respect/./policy.md', 'respect', '/a/respect/golden.jsonl'],
+    ['/a/no-money.md', 'no-money', '/a/no-money.golden.jsonl'],
+    ['/policy.md', 'policy', '/golden.jsonl'],
+  ])('%s is called %s', (path, name, golden) => {
+    expect(policyName(path)).toBe(name);
+    expect(goldenPath(path)).toBe(golden);
+  });
+  it('is called by its folder from inside it, too', () => {
+    const here = process.cwd().split('/').at(-1);
+    expect(policyName('policy.md')).toBe(here);
+    expect(policyName('./policy.md')).toBe(here);
+    expect(policyName('policies/contact/policy.md')).toBe('contact');
+  });
+});
