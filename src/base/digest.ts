@@ -2,8 +2,15 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 
-/** Text counts as its UTF-8 bytes. */
-export const sha256 = (data: string | Uint8Array): string => createHash('sha256').update(data).digest('hex');
+/**
+ * Text counts as its UTF-8 bytes. Half of a surrogate pair has none, and would be hashed as U+FFFD whichever it is: such
+ * a text counts as its UTF-16 code units, after a byte that no UTF-8 has.
+ */
+export const sha256 = (data: string | Uint8Array): string => {
+  const hash = createHash('sha256');
+  if (typeof data !== 'string' || data.isWellFormed()) return hash.update(data).digest('hex');
+  return hash.update(Uint8Array.of(0xff)).update(Buffer.from(data, 'utf16le')).digest('hex');
+};
 
 /** Bytes hashed between two turns of the event loop: a few milliseconds of a thread. */
 const PIECE_BYTES = 1 << 20;

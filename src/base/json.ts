@@ -160,7 +160,7 @@ export function jsonText(value: unknown): string {
 export const isRounded = (value: unknown): boolean =>
   typeof value === 'object' && value !== null && asWritten.has(value);
 
-/** Whether a string in it, or a key, holds half of a surrogate pair: no UTF-8 has that, a tokenizer would replace it. */
+/** Whether a string or a key in it holds half of a surrogate pair: UTF-8 has none, a tokenizer would replace it. */
 export function hasLoneSurrogate(value: unknown): boolean {
   if (typeof value === 'string') return !value.isWellFormed();
   if (value === null || typeof value !== 'object') return false;

@@ -160,7 +160,7 @@ function convertRow<T>(
   if (hasLoneSurrogate(value))
     throw new DataError(
       'lone_surrogate',
-      `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; repair or leave out the row`,
+      `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; repair the row or leave it out`,
       { file, line },
     );
   const plain = withoutNulls(
@@ -200,8 +200,8 @@ function fitted(one: RowExample, context: LoadContext, { file, line, name }: Row
   if ((context.onLong ?? 'error') === 'error')
     throw new DataError(
       'row_too_long',
-      `${name}: the row has ${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ${maxTokens}, or ` +
-        `set ${onLong}`,
+      `${name}: the row has ${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ` +
+        `${maxTokens}, or set ${onLong}`,
       { file, line, tokens: length },
     );
   if (context.onLong === 'drop') return null;

@@ -6,8 +6,14 @@ import type { FormatContext } from './format.js';
 
 const TOKEN = /<\|[a-z_]{2,24}\|>/;
 /** What only a rendered conversation holds; a control token alone may be what a text speaks of. */
-const RENDERED =
-  /<\|message\|>|<\|channel\|>\s*(?:analysis|commentary|final)|<\|start\|>\s*(?:system|developer|user|assistant|tool|functions\.)|\S\s*<\|(?:return|call|end)\|>\s*$/;
+const RENDERED = new RegExp(
+  [
+    String.raw`<\|message\|>`,
+    String.raw`<\|channel\|>\s*(?:analysis|commentary|final)`,
+    String.raw`<\|start\|>\s*(?:system|developer|user|assistant|tool|functions\.)`,
+    String.raw`\S\s*<\|(?:return|call|end)\|>\s*$`,
+  ].join('|'),
+);
 /** Reasoning inside the answer, as other models write it. */
 const THINKING = /^\s*<(think|thinking|reasoning|thought)>|<\/(think|thinking)>/i;
 

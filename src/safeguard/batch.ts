@@ -5,7 +5,7 @@ import { createReadStream } from 'node:fs';
 import { appendFile, type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { z } from 'zod';
 import { ConfigError, DataError, type ErrorCode, ScreeningError } from '../base/errors.js';
-import { parseJson } from '../base/json.js';
+import { hasLoneSurrogate, parseJson } from '../base/json.js';
 import type { Message } from '../harmony/types.js';
 import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
 import { keptPath, ownPart, readKept } from './kept.js';
@@ -13,28 +13,55 @@ import { type Channels, HOPELESS_CALLS, type Screen, type ScreenResult } from '.
 import { transcript } from './transcript.js';
 
 const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
-const TextPart = z.strictObject({ type: z.literal('text'), text: z.string() });
-const Content = z.union([z.string(), z.array(TextPart)]).nullish();
-const RowMessage = z.strictObject({
-  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool']),
-  content: Content,
-  channel: z.string().optional(),
+const TextPart = z.union([
+  z.strictObject({
+    type: z.enum(['text', 'output_text', 'input_text']),
+    text: z.string(),
+    annotations: z.array(z.unknown()).nullish(),
+    logprobs: z.array(z.unknown()).nullish(),
+  }),
+  z.strictObject({ type: z.literal('refusal'), refusal: z.string() }),
+]);
+/** Fields of any message, null where a client writes "absent". */
+const fields = {
+  channel: z.string().nullish(),
   thinking: z.string().nullish(),
   reasoning: z.string().nullish(),
   reasoning_content: z.string().nullish(),
   refusal: z.string().nullish(),
   tool_calls: z.array(z.looseObject({})).nullish(),
-  name: z.string().optional(),
-  tool_call_id: z.string().optional(),
-});
+  name: z.string().nullish(),
+  tool_call_id: z.string().nullish(),
+  annotations: z.array(z.unknown()).nullish(),
+  function_call: z.looseObject({}).nullish(),
+  audio: z.null({ error: 'sound cannot be judged' }).optional(),
+  weight: z.number().nullish(),
+};
+const RowMessage = z.discriminatedUnion('role', [
+  z.strictObject({
+    ...fields,
+    role: z.literal('assistant'),
+    content: z.union([z.string(), z.array(TextPart)]).nullish(),
+  }),
+  // Of others nothing is judged, pictures and sound included.
+  z.strictObject({
+    ...fields,
+    role: z.enum(['system', 'developer', 'user', 'tool']),
+    content: z.union([z.string(), z.array(z.looseObject({ type: z.string() }))]).nullish(),
+  }),
+]);
 /** Strict, as a misspelt field would be text that nobody judged. */
 const Row = z.strictObject({
-  id: z.union([z.string(), z.number()]).optional().describe('names the row in verdicts; the line number if absent'),
-  text: z.string().optional().describe('one text, on `channel`'),
-  channel: z.string().optional().describe('channel of `text`, final if absent'),
-  channels: z.record(z.string(), z.string()).optional().describe('text by channel'),
-  messages: z.array(RowMessage).optional().describe('a conversation; what the assistant wrote is judged'),
-  policy: z.string().optional().describe('the policy that `expect` speaks of; with one policy it may be absent'),
+  id: z.union([z.string(), z.number()]).nullish().describe('names the row in verdicts; the line number if absent'),
+  text: z.string().nullish().describe('one text, on `channel`'),
+  channel: z.string().nullish().describe('channel of `text`, final if absent'),
+  channels: z.record(z.string(), z.string().nullish()).nullish().describe('text by channel'),
+  messages: z.array(RowMessage).nullish().describe('a conversation; what the assistant wrote is judged'),
+  tools: z.unknown().optional().describe('what the assistant was offered; not judged'),
+  reasoning_effort: z.string().nullish().describe('not judged'),
+  parallel_tool_calls: z.boolean().nullish().describe('not judged'),
+  response_format: z.unknown().optional().describe('not judged'),
+  policy: z.string().nullish().describe('the policy that `expect` speaks of; with one policy it may be absent'),
   expect: z
     .union([Expect, z.record(z.string(), Expect)])
     .optional()
@@ -110,6 +137,11 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
   } catch (cause) {
     throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`);
   }
+  if (hasLoneSurrogate(json))
+    throw fail(
+      'row_utf8',
+      'a text holds half of a surrogate pair, which no UTF-8 has: no digest could name it; repair it',
+    );
   const parsed = Row.safeParse(json);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
@@ -120,7 +152,7 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
     );
   }
   const row = parsed.data;
-  if ([row.text, row.channels, row.messages].filter((v) => v !== undefined).length !== 1) {
+  if ([row.text, row.channels, row.messages].filter((v) => v !== undefined && v !== null).length !== 1) {
     throw fail('row_schema', 'wanted exactly one of text, channels and messages');
   }
   const channels = channelsOf(row);
@@ -134,8 +166,11 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
 }
 
 function channelsOf(row: Row): Channels {
-  if (row.text !== undefined) return Object.fromEntries([[row.channel ?? 'final', row.text]]);
-  if (row.channels) return row.channels;
+  if (typeof row.text === 'string') return Object.fromEntries([[row.channel ?? 'final', row.text]]);
+  if (row.channels)
+    return Object.fromEntries(
+      Object.entries(row.channels).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+    );
   return transcript((row.messages ?? []).flatMap(written));
 }
 
@@ -144,21 +179,31 @@ const ToolCall = z.strictObject({
   id: z
     .string()
     .regex(/^[A-Za-z0-9_-]{1,64}$/)
-    .optional(),
-  type: z.literal('function').optional(),
+    .nullish(),
+  type: z.literal('function').nullish(),
+  index: z.int().nullish(),
   function: z.strictObject({ name: z.string(), arguments: z.string() }),
 });
+
+type Part = z.infer<typeof TextPart>;
+const textOfPart = (part: Part): string => (part.type === 'refusal' ? part.refusal : part.text);
+const annotationsOf = (part: Part): readonly unknown[] => (part.type === 'refusal' ? [] : (part.annotations ?? []));
 
 /** What the assistant wrote in a message of a row, as harmony has it: analysis, answer, refusal, tool calls. */
 function written(m: z.infer<typeof RowMessage>): Message[] {
   if (m.role !== 'assistant') return [];
-  const name = m.name === undefined ? {} : { name: m.name };
+  const name = typeof m.name === 'string' ? { name: m.name } : {};
   const say = (channel: string, content: string | null | undefined): Message[] =>
     content ? [{ role: 'assistant', channel, content, ...name }] : [];
   return [
     ...[m.thinking, m.reasoning, m.reasoning_content].flatMap((text) => say('analysis', text)),
-    ...say(m.channel ?? 'final', typeof m.content === 'string' ? m.content : m.content?.map((p) => p.text).join('')),
+    ...say(m.channel ?? 'final', typeof m.content === 'string' ? m.content : m.content?.map(textOfPart).join('')),
     ...say('final', m.refusal),
+    // Titles and addresses that the answer carries, and a call of the old form.
+    ...[...(m.annotations ?? []), ...(Array.isArray(m.content) ? m.content.flatMap(annotationsOf) : [])].flatMap(
+      (value) => say('annotations', JSON.stringify(value)),
+    ),
+    ...(m.function_call ? say('commentary', JSON.stringify(m.function_call)) : []),
     ...(m.tool_calls ?? []).flatMap((value): Message[] => {
       const call = ToolCall.safeParse(value).data?.function;
       return call
@@ -175,7 +220,7 @@ function expectOf(
 ): Readonly<Record<string, string | null>> {
   if (row.expect === undefined) return {};
   if (row.expect === null || typeof row.expect === 'string') {
-    if (row.text === undefined)
+    if (typeof row.text !== 'string')
       throw fail(
         'row_schema',
         'expect: one rule or null goes with text; with channels or messages wanted {channel: rule or null}',

@@ -172,7 +172,8 @@ function determinants(run: RunRecord): Html {
   const code = (text: string): Html => html`<code>${text}</code>`;
   const data = run.data.map((d) => {
     const untrained = d.untrainedRows ? `, ${d.untrainedRows} rows with nothing to train` : '';
-    const long = `${d.dropped ? `, ${d.dropped} too long and dropped` : ''}${d.truncated ? `, ${d.truncated} cut` : ''}`;
+    const dropped = d.dropped ? `, ${d.dropped} too long and dropped` : '';
+    const long = `${dropped}${d.truncated ? `, ${d.truncated} cut` : ''}`;
     const counts = `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} trained${untrained}${long}`;
     return row(d.file, html`${counts}; ${d.format}; ${code(d.sha256)}`);
   });
