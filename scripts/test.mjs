@@ -1,7 +1,7 @@
 // npm test: everything a change must pass, in tiers. Installs and builds what is missing. The last line sums all tiers:
 // "N passed, N failed". With --fast (npm run test:fast) only what takes a minute or two: the checks, the addon, the
 // fast test files (vitest.config.ts says which those are). `--no-coverage` leaves out the count of what ran.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { checks } from './check.mjs';
@@ -43,28 +43,50 @@ function finish() {
   process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
 }
 
+/** Runs a program, its output kept and shown when it ends: two lanes do not mix their lines. */
+function finished(tool, args, env = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(tool, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const all = [],
+      out = [];
+    child.stdout.on('data', (d) => {
+      all.push(d);
+      out.push(d);
+    });
+    child.stderr.on('data', (d) => all.push(d));
+    const end = (status, signal) => {
+      process.stderr.write(Buffer.concat(all));
+      resolve({ status, signal, out: Buffer.concat(out).toString() });
+    };
+    child.on('error', () => end(1, null));
+    child.on('close', end);
+  });
+}
+
 /**
  * A program whose last line of stdout is "N passed, N failed", or "skipped: why". A crash before that line is one
  * failure.
  */
-function counted(tier, tool, args, env = {}) {
+async function counted(tier, tool, args, env = {}) {
+  say(`· ${tier}`);
   const from = Date.now();
-  const child = spawnSync(tool, args, {
-    cwd: root,
-    encoding: 'utf8',
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'inherit'],
-    maxBuffer: 1 << 28,
-  });
-  const out = child.stdout ?? '';
-  process.stderr.write(out);
+  const { status, signal, out } = await finished(tool, args, env);
   const found = /(\d+) passed, (\d+) failed\s*$/.exec(out);
   const skipped = /^skipped: (.*)\s*$/m.exec(out);
-  if (skipped && !found && child.status === 0) return skip(tier, skipped[1]);
+  if (skipped && !found && status === 0) return skip(tier, skipped[1]);
   const passed = Number(found?.[1] ?? 0);
   let failed = Number(found?.[2] ?? 0);
-  if (failed === 0 && (!found || child.status !== 0)) failed = 1;
-  note(tier, passed, failed, from, child.signal ? `, ended by ${child.signal}` : '');
+  if (failed === 0 && (!found || status !== 0)) failed = 1;
+  note(tier, passed, failed, from, signal ? `, ended by ${signal}` : '');
+}
+
+/** A native build as a tier. @returns whether it succeeded */
+async function built(tier, args) {
+  say(`· ${tier}`);
+  const from = Date.now();
+  const { status } = await finished(process.execPath, [join('scripts', 'build-native.mjs'), ...args]);
+  note(tier, status === 0 ? 1 : 0, status === 0 ? 0 : 1, from);
+  return status === 0;
 }
 
 function vitest() {
@@ -114,23 +136,32 @@ if (fast) {
   if (check('native build', () => buildNative())) vitest();
   finish();
 }
-const native = check('native build', () => buildNative(['--tests']));
-const sanitized = check('native build, ASan and UBSan', () => buildNative(['--sanitize']));
-if (native) counted('native tests', join('build', 'temper_native_test'), []);
-if (sanitized)
-  counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], {
-    ASAN_OPTIONS: 'detect_leaks=1',
-    UBSAN_OPTIONS: 'print_stacktrace=1',
-  });
-if (native) counted('native tests, aarch64 under emulation', process.execPath, [join('scripts', 'test-aarch64.mjs')]);
+const script = (name) => [join('scripts', name)];
+const native = await built('native build', ['--tests']);
+// Mostly one thread each, so two at a time. What vitest measures wants the machine for itself and comes after.
+const lanes = [
+  async () => {
+    if (!native) return;
+    await counted('native tests', join('build', 'temper_native_test'), []);
+    await counted('native tests, aarch64 under emulation', process.execPath, script('test-aarch64.mjs'));
+    await counted('native build through cmake-js', process.execPath, script('test-cmake-js.mjs'));
+  },
+  async () => {
+    if (await built('native build, ASan and UBSan', ['--sanitize']))
+      await counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), ['--quick'], {
+        ASAN_OPTIONS: 'detect_leaks=1',
+        UBSAN_OPTIONS: 'print_stacktrace=1',
+      });
+    // Its kernels run in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
+    // for one architecture; `npm run build:cuda` is for all five and takes minutes.
+    if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0)
+      await built('cuda compiles for sm_80', ['--cuda', '--check']);
+    else skip('cuda compiles', 'nvcc is not in PATH');
+  },
+];
+await Promise.all(lanes.map((lane) => lane()));
 if (native) vitest();
-if (native) counted('native build through cmake-js', process.execPath, [join('scripts', 'test-cmake-js.mjs')]);
-if (native) counted('smoke on Node 20, 22, 24', process.execPath, [join('scripts', 'smoke-nodes.mjs')]);
-// Its kernels ran above, in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
-// for one architecture; `npm run build:cuda` is for all five and takes minutes.
-if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0)
-  check('cuda compiles for sm_80', () => buildNative(['--cuda', '--check']));
-else skip('cuda compiles', 'nvcc is not in PATH');
+if (native) await counted('smoke on Node 20, 22, 24', process.execPath, script('smoke-nodes.mjs'));
 skip(
   'cuda on a GPU',
   existsSync('/dev/nvidia0')

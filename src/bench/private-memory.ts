@@ -22,7 +22,11 @@ export class PrivateMemory implements Disposable {
   constructor() {
     this.#worker = Number.isNaN(anonymousBytes())
       ? null
-      : new Worker(SAMPLER, { eval: true, workerData: this.#out.buffer });
+      : new Worker(SAMPLER, {
+          eval: true,
+          workerData: this.#out.buffer,
+          resourceLimits: { maxYoungGenerationSizeMb: 1 },
+        });
     this.#worker?.unref();
     // Its own start-up is no part of what is measured.
     for (let i = 0; this.#worker && i < 200 && (this.#out[1] ?? 0) < 2; i++)

@@ -1,6 +1,7 @@
 // One linear per expert over rows sorted by expert: every expert is a Product, and their tiles share one queue, so
 // skewed routing idles no core.
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <vector>
 

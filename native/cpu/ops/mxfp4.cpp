@@ -1,6 +1,7 @@
 // MXFP4 encoder and decoder by bits: ties and scale follow from the exponent and mantissa fields, no logarithm is
 // taken.
 #include <bit>
+#include <cmath>
 
 #include "cpu/host/mxfp4.h"
 #include "cpu/host/number.h"

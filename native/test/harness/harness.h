@@ -7,15 +7,24 @@
 // at Case.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <type_traits>
 #include <vector>
+#include "cpu/host/bf16.h"
 #include "cpu/host/isa.h"
 #include "temper/backend.h"
 #include "temper/ops.h"
 
 namespace temper::test {
+
+// Under AddressSanitizer everything is some four times slower: what only repeats the same accesses is left out there.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
 
 using Shape = std::vector<int64_t>;
 
@@ -45,6 +54,27 @@ struct Value {
   Tensor tensor;
   std::vector<uint8_t> bytes;
 };
+inline double Value::at(int64_t i) const {
+  switch (tensor.dtype) {
+    case DType::f32: {
+      float x;
+      std::memcpy(&x, bytes.data() + 4 * i, 4);
+      return x;
+    }
+    case DType::bf16: {
+      uint16_t x;
+      std::memcpy(&x, bytes.data() + 2 * i, 2);
+      return cpu::bf16_to_float(x);
+    }
+    case DType::i32: {
+      int32_t x;
+      std::memcpy(&x, bytes.data() + 4 * i, 4);
+      return x;
+    }
+    case DType::u8: return bytes[static_cast<size_t>(i)];
+  }
+  return 0;
+}
 using Values = std::vector<Value>;
 
 // Argument builders. Floats have both signs, zeros and a few large values; scale is their typical size.

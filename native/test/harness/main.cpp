@@ -1,10 +1,70 @@
 // temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]: one line per failure, then "N passed, N
 // failed". Without --backend: the CPU and CUDA's emulation. TEMPER_ISA=NAME tests that path of the CPU alone.
+// TEMPER_TEST_TIMES=1 prints what each part and each case took.
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <string>
+#include <vector>
 #include "test/harness/harness.h"
+
+namespace temper::test {
+namespace {
+
+// What --filter selects a part by: always those that look at it themselves, else the word that names it.
+constexpr const char* kEach = "*";
+struct Part {
+  const char* name;
+  std::function<void()> check;
+};
+
+std::vector<Part> parts_of(const std::string& backend, bool quick, const std::string& filter, Tally& t) {
+  if (backend == "cpu")
+    return {{"comparer", [&] { check_comparer(t); }},
+            {"sweep", [&] { check_sweep(t); }},
+            {kEach, [&, quick] { check_cases(cpu_backend(quick), quick, filter, t); }},
+            {kEach, [&] { check_gradients(filter, t); }},
+            {"attention", [&] { check_attention_tolerances(t); }},
+            {"attention", [&] { check_invariance(t); }},
+            {"few_rows", [&, quick] { check_few_rows(cpu_backend(quick), t); }},
+            {"numeric", [&] { check_numeric(t); }},
+            {"core", [&] { check_core(t); }},
+            {"paths", [&] { check_paths(t); }},
+            {"tokenizer", [&] { check_tokenizer(t); }},
+            {"workspace", [&] { check_workspace(t); }},
+            {kEach, [&] { check_hostile(nullptr, filter, t); }}};
+  const Backend device = backend == "cuda" ? cuda_backend() : emulated_backend();
+  std::vector<Part> parts{{kEach, [&t, &filter, device, quick] { check_cases(device, quick, filter, t); }},
+                          {kEach, [&t, &filter, device] { check_hostile(&device, filter, t); }},
+                          {"few_rows", [&t, device] { check_few_rows(device, t); }},
+                          {"attention", [&t, device] { check_device_attention(device, t); }}};
+  if (backend == "cuda") return parts;
+  const std::vector<Part> emulated{
+      {"emulation", [&t] { check_emulation(t); }},
+      {"device", [&t] { check_device(t); }},
+      {"workspace", [&t, device] { check_device_workspace(device, *temper_backend(), t); }},
+      {"tiles", [&t, device] { check_tiles(device, t); }},
+      {"wgmma", [&t, device] { check_wgmma(device, t); }},
+      {"cublaslt", [&t, device] { check_cublaslt(device, t); }}};
+  parts.insert(parts.end(), emulated.begin(), emulated.end());
+  return parts;
+}
+
+void check_backend(const std::string& backend, bool quick, const std::string& filter, Tally& tally) {
+  for (const Part& part : parts_of(backend, quick, filter, tally)) {
+    if (part.name != kEach && !filter.empty() && filter != part.name) continue;
+    const auto begin = std::chrono::steady_clock::now();
+    part.check();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (std::getenv("TEMPER_TEST_TIMES")) std::printf("%7.3f s  %s: part %s\n", seconds, backend.c_str(), part.name);
+  }
+}
+
+}  // namespace
+}  // namespace temper::test
 
 int main(int argc, char** argv) {
   using namespace temper::test;
@@ -20,51 +80,13 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]\n");
     return 2;
   }
-  const auto wanted = [&](const char* name) { return backend.empty() || backend == name; };
   Tally tally;
   try {
-    if (wanted("cpu")) {
-      if (filter.empty()) {
-        check_comparer(tally);
-        check_sweep(tally);
-      }
-      check_cases(cpu_backend(quick), quick, filter, tally);
-      check_gradients(filter, tally);
-      if (filter.empty() || filter == "attention") {
-        check_attention_tolerances(tally);
-        check_invariance(tally);
-      }
-      if (filter.empty() || filter == "few_rows") check_few_rows(cpu_backend(quick), tally);
-      if (filter.empty()) {
-        check_numeric(tally);
-        check_core(tally);
-        check_paths(tally);
-        check_tokenizer(tally);
-      }
-      if (filter.empty() || filter == "workspace") check_workspace(tally);
-      check_hostile(nullptr, filter, tally);
-    }
-    if (wanted("emulation")) {
-      const Backend emulated = emulated_backend();
-      check_cases(emulated, quick, filter, tally);
-      if (filter.empty()) {
-        check_emulation(tally);
-        check_device(tally);
-      }
-      if (filter.empty() || filter == "workspace") check_device_workspace(emulated, *temper_backend(), tally);
-      check_hostile(&emulated, filter, tally);
-      if (filter.empty() || filter == "tiles") check_tiles(emulated, tally);
-      if (filter.empty() || filter == "few_rows") check_few_rows(emulated, tally);
-      if (filter.empty() || filter == "attention") check_device_attention(emulated, tally);
-      if (filter.empty() || filter == "wgmma") check_wgmma(emulated, tally);
-      if (filter.empty() || filter == "cublaslt") check_cublaslt(emulated, tally);
-    }
-    if (backend == "cuda") {
-      const Backend cuda = cuda_backend();
-      check_cases(cuda, quick, filter, tally);
-      check_hostile(&cuda, filter, tally);
-      if (filter.empty() || filter == "few_rows") check_few_rows(cuda, tally);
-      if (filter.empty() || filter == "attention") check_device_attention(cuda, tally);
+    if (backend.empty()) {
+      check_backend("cpu", quick, filter, tally);
+      check_backend("emulation", quick, filter, tally);
+    } else {
+      check_backend(backend, quick, filter, tally);
     }
   } catch (const std::exception& e) {
     report(tally, false, std::string("the harness itself: ") + e.what());

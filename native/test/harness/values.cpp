@@ -3,7 +3,6 @@
 #include <cstring>
 #include <map>
 #include <stdexcept>
-#include "cpu/host/bf16.h"
 #include "cpu/ops.h"
 #include "test/harness/harness.h"
 
@@ -66,27 +65,6 @@ Value::Value(DType dtype, const Shape& shape, Role r) : role(r) {
   bytes.resize(tensor.bytes());
 }
 
-double Value::at(int64_t i) const {
-  switch (tensor.dtype) {
-    case DType::f32: {
-      float x;
-      std::memcpy(&x, bytes.data() + 4 * i, 4);
-      return x;
-    }
-    case DType::bf16: {
-      uint16_t x;
-      std::memcpy(&x, bytes.data() + 2 * i, 2);
-      return cpu::bf16_to_float(x);
-    }
-    case DType::i32: {
-      int32_t x;
-      std::memcpy(&x, bytes.data() + 4 * i, 4);
-      return x;
-    }
-    case DType::u8: return bytes[static_cast<size_t>(i)];
-  }
-  return 0;
-}
 void Value::set(int64_t i, double x) {
   switch (tensor.dtype) {
     case DType::f32: {
