@@ -9,14 +9,17 @@ import { printable } from './terminal.js';
 
 const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');
 
-/** Prints `error` and returns the exit code it stands for. Unknown errors show their stack only under TEMPER_DEBUG. */
-export function reportError(error: unknown, json: boolean): number {
+/**
+ * Prints `error` and returns the exit code it stands for. Unknown errors show their stack only under TEMPER_DEBUG.
+ * @param help the command that explains what was typed wrong
+ */
+export function reportError(error: unknown, json: boolean, help = 'temper --help'): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
     // Without a command commander has printed the help already.
     if (error.code === 'commander.help') return 2;
-    print('usage', `${message}; see \`temper --help\``, {}, json);
+    print('usage', `${message}; see \`${help}\``, {}, json);
     return 2;
   }
   const debug = process.env.TEMPER_DEBUG ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
@@ -45,6 +48,19 @@ function print(code: string, message: string, details: Readonly<Record<string, u
   else process.stderr.write(`temper: ${printable(message)}\n`);
 }
 
+/** The help of the command that was typed, as far as it is one. */
+function helpOf(program: CommanderCommand | undefined, argv: readonly string[]): string {
+  let at = program;
+  const names = ['temper'];
+  for (const word of argv) {
+    const next = at?.commands.find((c) => c.name() === word);
+    if (!next) break;
+    names.push(word);
+    at = next;
+  }
+  return [...names, '--help'].join(' ');
+}
+
 /** The whole command line as a commander program; nothing runs before it is parsed. */
 export async function createProgram(): Promise<CommanderCommand> {
   const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -57,6 +73,9 @@ export async function createProgram(): Promise<CommanderCommand> {
     .version(version)
     .showHelpAfterError(false)
     .exitOverride()
+    .configureHelp({
+      optionTerm: (option) => (option.mandatory ? `${option.flags} (required)` : option.flags),
+    })
     .configureOutput({ outputError: () => {} })
     .addHelpText(
       'after',
@@ -77,8 +96,9 @@ export async function createProgram(): Promise<CommanderCommand> {
 /** Runs one command line (without `node temper`). @returns the exit code */
 export async function run(argv: readonly string[]): Promise<number> {
   process.exitCode = undefined;
+  let program: CommanderCommand | undefined;
   try {
-    const program = await createProgram();
+    program = await createProgram();
     if (argv.length === 0) {
       program.outputHelp({ error: true });
       return 2;
@@ -86,7 +106,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     await program.parseAsync(argv, { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
-    return reportError(error, wantsJson(argv));
+    return reportError(error, wantsJson(argv), helpOf(program, argv));
   }
 }
 

@@ -1,7 +1,7 @@
 // Held-out loss, in all and per channel, on the thread it is called on (worker.ts puts it off the main one).
 
 import { setImmediate } from 'node:timers/promises';
-import { ConfigError } from '../base/errors.js';
+import { CheckpointError, ConfigError } from '../base/errors.js';
 import { CHANNELS, type ChannelName, samplesAt } from '../data/example.js';
 import { type FileSummary, loadDataset, rowSettings } from '../data/load.js';
 import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
@@ -28,7 +28,9 @@ export interface EvalLoss {
   readonly loss: number;
   /** Mean nll of the trained tokens of each channel, unweighted, nats. */
   readonly channels: Readonly<Partial<Record<ChannelName, { readonly loss: number; readonly tokens: number }>>>;
+  /** Tokens of the rows, and those of them that the loss is about: their weight is above 0. */
   readonly tokens: number;
+  readonly weightedTokens: number;
   /** Method dpo: loss of the pairs, share of those preferred as wanted, mean margin; null for other methods. */
   readonly preference: {
     readonly pairs: number;
@@ -54,6 +56,7 @@ class Tally {
   #weighted = 0;
   #weights = 0;
   #tokens = 0;
+  #counted = 0;
   #pairs = 0;
   readonly #judged = { loss: 0, accuracy: 0, margin: 0 };
   constructor(readonly objective: Objective) {}
@@ -70,6 +73,7 @@ class Tally {
         w = targets.weights[i] ?? 0;
       this.#weighted += w * value;
       this.#weights += w;
+      this.#counted++;
       const s = this.#channels[channels[i] ?? 0];
       if (s) {
         s.nll += value;
@@ -85,7 +89,7 @@ class Tally {
     this.#judged.margin += figures?.['margin'] ?? 0;
   }
 
-  result(): Pick<EvalLoss, 'loss' | 'channels' | 'tokens' | 'preference'> {
+  result(): Pick<EvalLoss, 'loss' | 'channels' | 'tokens' | 'weightedTokens' | 'preference'> {
     const channels = Object.fromEntries(
       CHANNELS.map((name, i) => [name, this.#channels[i] ?? { nll: 0, tokens: 0 }] as const)
         .filter(([, s]) => s.tokens > 0)
@@ -97,12 +101,26 @@ class Tally {
       loss: this.#weighted / this.#weights,
       channels,
       tokens: this.#tokens,
+      weightedTokens: this.#counted,
       preference: n > 0 ? { pairs: n, loss: loss / n, accuracy: accuracy / n, margin: margin / n } : null,
     };
   }
 }
 
-/** @throws {ConfigError} the recipe has no data.eval · the signal's reason */
+/** @throws {CheckpointError} bad_loss: no figure may come of weights that give none */
+function requireFinite(nll: Float32Array, { examples }: PackedBatch, path: string): void {
+  const bad = nll.find((x) => !Number.isFinite(x));
+  if (bad === undefined) return;
+  const { file, line } = examples[0]?.source ?? { file: '', line: 0 };
+  throw new CheckpointError(
+    'bad_loss',
+    `${path}: the loss of held-out rows (${file}:${line}${examples.length > 1 ? ' and others' : ''}) is ${bad}: the ` +
+      'weights or the adapter are broken; take an earlier checkpoint, or train again with a lower learning rate',
+    { file, line },
+  );
+}
+
+/** @throws {ConfigError} the recipe has no data.eval · {CheckpointError} bad_loss · the signal's reason */
 export async function evaluateLoss(
   request: EvalRequest,
   hooks: { readonly onProgress?: (progress: EvalProgress) => void; readonly signal?: AbortSignal } = {},
@@ -155,6 +173,7 @@ export async function evaluateLoss(
         hooks.signal?.throwIfAborted();
         const packed = packBatch(samplesAt(data.examples, bin, per));
         const nll = nllOf(packed, adapter?.model ?? null);
+        requireFinite(nll, packed, request.path);
         tally.add(packed, nll, () => (adapter ? nllOf(packed, null) : nll));
         hooks.onProgress?.({ done: b + 1, total: bins.length });
       }

@@ -7,6 +7,8 @@ export interface Provenance {
   readonly version: 1;
   /** Run folder, relative to the export. */
   readonly run: string;
+  /** Steps that its weights had; absent: those of the run's last checkpoint. */
+  readonly step?: number;
   readonly digests: unknown;
   /** sha256 by name. */
   readonly files: Readonly<Record<string, string>>;

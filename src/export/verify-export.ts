@@ -136,9 +136,14 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
     loaded: { recipe },
   } = recipeOf(run);
   const record = readRun(run);
-  const step = checkpointSteps(run).at(-1);
-  if (!record || step === undefined)
-    throw new ConfigError('no_weights', `${run}: has no checkpoint to compare with`, { run });
+  const steps = checkpointSteps(run),
+    step = readProvenance(request.dir)?.step ?? steps.at(-1);
+  if (!record || step === undefined || !steps.includes(step))
+    throw new ConfigError(
+      'no_weights',
+      `${run}: has no checkpoint${step === undefined ? '' : ` of step ${step}`} to compare with`,
+      { run },
+    );
   if (recipe.train.method === 'pretrain' || !recipe.model.base)
     throw new ConfigError('no_adapter', `${run}: trained no adapter`, { run });
   await checkDigests(request.dir, recipe.model.base, record.digests.base, signal);

@@ -237,6 +237,18 @@ function orient(
   };
 }
 
+/** The values of a tensor; one that is no number makes an answer of every model that takes it none either. */
+function finite(values: Float32Array, key: string, file: string): Float32Array {
+  const at = values.findIndex((v) => !Number.isFinite(v));
+  if (at < 0) return values;
+  throw new CheckpointError(
+    'not_finite',
+    `${file}: ${key} holds ${values[at]} at element ${at}; the training that wrote it went wrong: take an earlier ` +
+      'checkpoint, or train again with a lower learning rate',
+    { file, tensor: key, element: at },
+  );
+}
+
 export interface ReadOptions {
   readonly trainable?: boolean;
   /** Dropout on attention when it is trained further. */
@@ -304,8 +316,8 @@ export function* readPeftInPieces(
       const rank = layers[p.layer]?.[p.target]?.rank ?? 0;
       const expert = isExpertTarget(p.target);
       const E = expert ? config.num_local_experts : 1;
-      const fileA = p.A.read();
-      const fileB = p.B.read();
+      const fileA = finite(p.A.read(), p.keys.A, file);
+      const fileB = finite(p.B.read(), p.keys.B, file);
       const ours =
         orientation(p) === 'swapped'
           ? unswap(fileA, fileB, E, inputs, outputs, rank)

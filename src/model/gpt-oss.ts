@@ -861,6 +861,8 @@ export interface LossOptions {
    * else. Absent: `targets.weights`.
    */
   readonly weigh?: (nll: Float32Array) => Float32Array;
+  /** Without gradients: receives 1 for each target that is the most probable token, which greedy decoding takes. */
+  readonly hits?: Uint8Array | null;
 }
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
@@ -884,6 +886,47 @@ export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter |
     from = lowestTrained(model, adapter);
   const ranks = (adapter?.layers ?? []).slice(from).reduce((sum, l) => sum + (l.down?.A.shape[1] ?? 0), 0);
   return 4 * T * ((model.layers.length - from + 2) * D + K * ranks);
+}
+
+/** Logits that are looked at together: 16 MiB. */
+const HIT_LOGITS = 2 ** 22;
+/** The hits of targets[from…], whose rows `hidden` are. Most are known by their nll alone: p > 1/2 is the most, p < 1/V not. */
+function markHits(
+  model: ModelWeights,
+  hidden: Tensor,
+  { targets }: Targets,
+  nll: Float32Array,
+  from: number,
+  hits: Uint8Array,
+  precision: keyof typeof PRECISION,
+): void {
+  const V = model.config.vocab_size,
+    open: number[] = [];
+  for (let i = 0; i < hidden.rows; i++) {
+    const x = nll[from + i] ?? Infinity;
+    if (x < 0.69) hits[from + i] = 1;
+    else if (x <= Math.log(V) + 0.01) open.push(i);
+  }
+  for (const [a, b] of pieces(open.length, Math.max(1, Math.floor(HIT_LOGITS / V)))) {
+    using s = new Scope('workspace', placeOf(model));
+    const B = b - a,
+      rows = s.empty('f32', [B, model.config.hidden_size]),
+      tokens = s.empty('i32', [B]);
+    ops.gather_rows(rows, hidden, s.from(Int32Array.from(open.slice(a, b))));
+    ops.sample(
+      tokens,
+      s.empty('f32', [B]),
+      logits(s, model, rows, precision),
+      s.from(new Float32Array(4 * B), [B, 4]),
+      s.from(new Float32Array(B)),
+      null,
+    );
+    const best = tokens.read();
+    for (let k = 0; k < B; k++) {
+      const i = from + (open[a + k] ?? 0);
+      if (best[k] === targets[i]) hits[i] = 1;
+    }
+  }
 }
 
 /**
@@ -911,6 +954,7 @@ function lossAtHead(p: Pass, x: Tensor, targets: Targets, nll: Float32Array, dx:
       p.precision,
     );
     nll.set(n.toFloat32(), from);
+    if (o.hits) markHits(model, top.hidden, targets, nll, from, o.hits, o.precision);
     if (!dx || !dhidden) continue;
     ops.rmsnorm_bwd(dhidden, grads?.norm ?? null, dhidden, null, top.last, model.norm, top.rstd);
     if (top.index) ops.scatter_rows(dx, dhidden, top.index);

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { NativeError, TemperError } from '../base/errors.js';
 import { packageRoot } from '../base/machine.js';
+import { formatBytes } from '../base/units.js';
 import { addon, type DeviceDescription } from './addon.js';
 import {
   type BackendLibrary,
@@ -71,11 +72,20 @@ function openAny(memoryLimit: number): Device {
  * says why. Again with the same name: only the limit changes.
  * @param memoryLimit most bytes to take from the device, 0: all it has
  * @throws {NativeError} not for `auto`: no_driver, driver_too_old, cuda_library_missing, cuda_library_version,
- * no_device, bad_device, device_unsupported, device_open
+ * no_device, bad_device, device_unsupported, device_open; bad_memory_limit: a limit where there is no such memory
  */
 export function useDevice(name: string, memoryLimit = 0): Device {
   const wanted = parseDevice(name);
-  return wanted === 'auto' ? openAny(memoryLimit) : open(wanted.place, wanted.index, memoryLimit);
+  const device = wanted === 'auto' ? openAny(memoryLimit) : open(wanted.place, wanted.index, memoryLimit);
+  if (memoryLimit > 0 && !backendOf(device.place).ownMemory)
+    throw new NativeError(
+      'bad_memory_limit',
+      `the memory limit of ${formatBytes(memoryLimit)} is one of a GPU's memory, and this would compute on ` +
+        `${describeDevice(device)}, which takes what it needs: leave the limit out (of a recipe: --set ` +
+        'memoryLimit=null) and let temper plan say how much that is, or name a GPU with --device',
+      { memoryLimit, device: device.place },
+    );
+  return device;
 }
 /** useDevice, for those who only ask where tensors lie. */
 export const openDevice = (name: string, memoryLimit = 0): Place => useDevice(name, memoryLimit).place;

@@ -16,6 +16,11 @@ export interface Learner {
    * @returns nll of each target in nats, unweighted
    */
   lossAndGradients(batch: Batch, targets: Targets, seed: number, weigh?: Weigh): Float32Array;
+  /**
+   * Nll of each target in nats under the parameters as they are: forward alone, without dropout.
+   * @param hits receives 1 for each target that is the most probable token
+   */
+  nll(batch: Batch, targets: Targets, hits?: Uint8Array | null): Float32Array;
   /** Nll of each target under what was there before training: the base without the adapter. Absent: there is none. */
   reference?(batch: Batch, targets: Targets): Float32Array;
   /** Called after the optimizer changed `params`. */

@@ -72,7 +72,7 @@ const DataFile = z.strictObject({
 const weight = z.number().min(0).max(1000);
 const Data = z.strictObject({
   train: z.array(DataFile).min(1).describe('files to train on'),
-  eval: z.array(DataFile).default([]).describe('held-out files for temper eval'),
+  eval: z.array(DataFile).default([]).describe('held-out files, for temper eval and train.evalEvery'),
   loss: z
     .strictObject({
       analysis: weight.default(1).describe('loss weight of a token of the analysis channel'),
@@ -172,7 +172,21 @@ const Train = z.strictObject({
     .min(1)
     .default(100)
     .describe('steps between checkpoints; one is always written at the end and on Ctrl-C'),
-  keepCheckpoints: z.int().min(1).default(2).describe('older checkpoints are removed'),
+  keepCheckpoints: z.int().min(1).default(2).describe('older checkpoints are removed, but for the best one'),
+  evalEvery: z
+    .int()
+    .min(1)
+    .optional()
+    .describe(
+      'steps between evaluations on data.eval, with one at the end: loss, and the share of rows that greedy decoding ' +
+        'answers token for token. The checkpoint of the lowest loss is kept and named in run.json; absent: none',
+    ),
+  patience: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('evaluations in a row without a lower held-out loss, after which training ends; absent: it does not'),
+  tensorBoard: z.boolean().optional().describe('also write the curves as an event file of TensorBoard; absent: no'),
   seed: z
     .int()
     .min(0)
@@ -180,6 +194,45 @@ const Train = z.strictObject({
     .default(7)
     .describe('of initialisation, order and dropout'),
 });
+
+/** The fields that are held against each other, as they may stand in a file before anything of it was checked. */
+interface Written {
+  readonly model?: { readonly base?: unknown; readonly init?: unknown } | null;
+  readonly data?: {
+    readonly eval?: unknown;
+    readonly loss?: { readonly [channel: string]: unknown } | null;
+  } | null;
+  readonly train?: { readonly [field: string]: unknown } | null;
+}
+export interface Conflict {
+  readonly path: readonly string[];
+  readonly message: string;
+}
+/** What fields say against each other. */
+export function conflictsOf({ model, data, train }: Written): readonly Conflict[] {
+  const found: Conflict[] = [];
+  const wrong = (path: readonly string[], message: string): void => void found.push({ path, message });
+  const given = (field: string): boolean => train?.[field] !== undefined;
+  const method = train?.['method'] ?? 'sft';
+  if (given('dpo') && method !== 'dpo') wrong(['train', 'dpo'], 'is for method dpo');
+  if (method !== 'pretrain') {
+    if (model?.init) wrong(['model', 'init'], `is for method pretrain; for ${String(method)} give model.base`);
+    else if (!model?.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
+  } else {
+    if (model?.base) wrong(['model', 'base'], 'is for methods sft and dpo; for pretrain give model.init');
+    else if (!model?.init) wrong(['model'], 'init is missing; give the configuration of the new model');
+  }
+  if (given('steps') && given('epochs')) wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
+  if (given('tokensPerStep') && given('rowsPerStep'))
+    wrong(['train', 'rowsPerStep'], 'and tokensPerStep cannot both be given; keep one');
+  if (given('evalEvery') && !(Array.isArray(data?.eval) && data.eval.length > 0))
+    wrong(['train', 'evalEvery'], 'needs held-out rows: give data.eval');
+  if (given('patience') && !given('evalEvery')) wrong(['train', 'patience'], 'needs evaluations: give train.evalEvery');
+  const { analysis = 1, commentary = 1, final = 1 } = data?.loss ?? {};
+  if (analysis === 0 && commentary === 0 && final === 0)
+    wrong(['data', 'loss'], 'is 0 on every channel; nothing would be trained');
+  return found;
+}
 
 const Model = z.strictObject({
   base: z.string().optional().describe('folder of the checkpoint to adapt (methods sft and dpo)'),
@@ -219,31 +272,17 @@ export const Recipe = z
       .regex(/^\s*\d+(\.\d+)?\s*([kmg]i?b|b)?\s*$/i, 'wanted a number of bytes such as 15.2GiB')
       .optional()
       .describe('most device memory to take, as in 15.2GiB; absent: all there is'),
-    gate: z
-      .strictObject({ suite: z.string().describe('gate suite') })
-      .optional()
-      .describe('the gate a release must pass'),
     export: z
       .array(z.enum(['peft']))
+      .max(1)
       .default(['peft'])
-      .describe('formats written at the end'),
+      .describe(
+        'forms of the adapter written into the run folder at the end: peft is adapter/; [] leaves it in the last ' +
+          'checkpoint, from where `temper export` takes it (methods sft and dpo)',
+      ),
   })
   .superRefine((r, ctx) => {
-    const wrong = (path: (string | number)[], message: string): void => ctx.addIssue({ code: 'custom', path, message });
-    if (r.train.dpo && r.train.method !== 'dpo') wrong(['train', 'dpo'], 'is for method dpo');
-    if (r.train.method !== 'pretrain') {
-      if (r.model.init) wrong(['model', 'init'], `is for method pretrain; for ${r.train.method} give model.base`);
-      else if (!r.model.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
-    } else {
-      if (r.model.base) wrong(['model', 'base'], 'is for methods sft and dpo; for pretrain give model.init');
-      else if (!r.model.init) wrong(['model'], 'init is missing; give the configuration of the new model');
-    }
-    if (r.train.steps !== undefined && r.train.epochs !== undefined)
-      wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
-    if (r.train.tokensPerStep !== undefined && r.train.rowsPerStep !== undefined)
-      wrong(['train', 'rowsPerStep'], 'and tokensPerStep cannot both be given; keep one');
-    if (r.data.loss.analysis + r.data.loss.commentary + r.data.loss.final === 0)
-      wrong(['data', 'loss'], 'is 0 on every channel; nothing would be trained');
+    for (const { path, message } of conflictsOf(r)) ctx.addIssue({ code: 'custom', path: [...path], message });
   });
 export type Recipe = z.infer<typeof Recipe>;
 export type AdapterRecipe = Recipe['adapter'];
@@ -262,5 +301,4 @@ export const PATH_FIELDS: readonly (readonly [pattern: readonly string[], mustEx
   [['adapter', 'from'], true],
   [['data', 'train', '*', 'path'], true],
   [['data', 'eval', '*', 'path'], true],
-  [['gate', 'suite'], false],
 ];

@@ -65,11 +65,23 @@ export async function saveCheckpoint(
 }
 
 /**
- * Fills `state` from the checkpoint. @throws {IntegrityError} its bytes are not those that were written, or it is of
- * another run
+ * Fills `state` from the checkpoint.
+ * @param recipes digests of the recipes that the run went by before
+ * @throws {IntegrityError} its bytes are not those that were written, or it is of another run
  */
-export async function loadState(run: string, step: number, state: TrainState, digests: RunDigests): Promise<void> {
-  await readParts(run, step, state, digests);
+export async function loadState(
+  run: string,
+  step: number,
+  state: TrainState,
+  digests: RunDigests,
+  recipes: readonly string[] = [],
+): Promise<void> {
+  await readParts(
+    run,
+    step,
+    state,
+    [digests.recipe, ...recipes].map((recipe) => ({ ...digests, recipe })),
+  );
 }
 /** The adapter as the trainer held it: its own flat parameters, ranks and scales. */
 export async function loadTrainedAdapter(
@@ -108,13 +120,13 @@ async function readParts(
   run: string,
   step: number,
   into: Partial<TrainState>,
-  digests: RunDigests | null,
+  digests: readonly RunDigests[] | null,
   signal?: AbortSignal,
 ): Promise<void> {
   const folder = checkpointFolder(run, step);
   const file = join(folder, 'state.safetensors');
   const record = readRecord(folder);
-  if (record.step !== step || (digests && JSON.stringify(record.digests) !== JSON.stringify(digests)))
+  if (record.step !== step || (digests && !digests.some((d) => JSON.stringify(record.digests) === JSON.stringify(d))))
     throw new IntegrityError('bad_checkpoint', `${folder}: belongs to another run or step; ${REMEDY}`, {
       folder,
       step: record.step,

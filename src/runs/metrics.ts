@@ -17,6 +17,12 @@ export interface StepMetrics {
    * difference, nats. */
   readonly accuracy?: number;
   readonly margin?: number;
+  /** Where the step was evaluated on the held-out rows (train.evalEvery), after the update: nats per weighted token. */
+  readonly evalLoss?: number;
+  /** Share of the held-out rows whose trained tokens are each the most probable: greedy decoding writes them. */
+  readonly evalMatch?: number;
+  /** Method dpo: evalLoss is that of the pairs; share of the held-out pairs preferred as wanted. */
+  readonly evalAccuracy?: number;
 }
 
 const metricsFile = (run: string): string => join(run, 'metrics.jsonl');
@@ -37,6 +43,12 @@ export function readMetrics(run: string): StepMetrics[] {
         return [];
       }
     });
+}
+
+/** Puts the line of a step in place of the one that is there. */
+export function replaceMetrics(run: string, m: StepMetrics): void {
+  const lines = readMetrics(run).map((old) => (old.step === m.step ? m : old));
+  writeFileAtomic(metricsFile(run), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
 }
 
 /** Forgets what was measured after `step`: those steps will be run again. */

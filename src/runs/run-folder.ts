@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } fr
 import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
-import { DEVICE_BACKENDS, type Device, describeDevice, HOST } from '../native/backends.js';
+import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
 import type { Recipe } from '../recipe/schema.js';
 
 /** What determines the run, and how far it got. */
@@ -34,6 +34,25 @@ export interface RunRecord {
   readonly machine: { readonly isa: string; readonly threads: number; readonly device?: Device };
   readonly trainedParameters: number;
   readonly output: string;
+  /** Of its evaluations (train.evalEvery) the one with the lowest held-out loss; its checkpoint is kept. */
+  readonly best?: {
+    readonly step: number;
+    readonly evalLoss: number;
+    readonly evalMatch?: number;
+    readonly evalAccuracy?: number;
+  };
+  /** The step after which train.patience ended it. */
+  readonly endedEarly?: number;
+  /**
+   * Recipes it went by before it was resumed with changed ones, oldest first: how many steps it was to have, how many it
+   * had done. Exact: up to there the bits are those of the recipe after it, from the start.
+   */
+  readonly earlier?: readonly {
+    readonly recipe: string;
+    readonly steps: number;
+    readonly done: number;
+    readonly exact: boolean;
+  }[];
 }
 export interface RunDigests {
   readonly recipe: string;
@@ -61,14 +80,24 @@ export function readRun(run: string): RunRecord | null {
 export const writeRun = (run: string, record: RunRecord): void =>
   writeFileAtomic(runFile(run), `${JSON.stringify(record, null, 2)}\n`);
 
+const BEGUN: ReadonlySet<string> = new Set(['recipe.yaml', 'checkpoints', 'metrics.jsonl']);
+/** A folder with what a run writes before its record, and nothing else: it was ended there, and may begin again. */
+export const isBegun = (run: string): boolean =>
+  existsSync(run) &&
+  statSync(run).isDirectory() &&
+  readdirSync(run).every((n) => n.endsWith('.tmp') || BEGUN.has(n)) &&
+  checkpointSteps(run).length === 0;
+
 /** Makes the folder ready. @throws {ConfigError} it already holds a run that was not asked to go on */
 export function openRunFolder(run: string, resume: boolean): void {
   if (existsSync(run) && !statSync(run).isDirectory())
     throw new ConfigError('run_exists', `${run}: is a file; choose another folder with --out`, { run });
-  if (!resume && existsSync(run) && readdirSync(run).some((n) => !n.endsWith('.tmp')))
+  if (!resume && existsSync(run) && !isBegun(run))
     throw new ConfigError(
       'run_exists',
-      `${run}: already holds a run; go on with --resume, or choose another folder with --out`,
+      readRun(run)
+        ? `${run}: already holds a run; go on with --resume, or choose another folder with --out`
+        : `${run}: is not empty, and what it holds is no run; choose another folder with --out`,
       { run },
     );
   mkdirSync(checkpointsFolder(run), { recursive: true });
@@ -81,27 +110,6 @@ export function deviceOf({ machine: { device, isa } }: RunRecord): Device {
   const place = DEVICE_BACKENDS.find((b) => b.name === isa)?.name ?? HOST;
   return device ?? { place, name: place, hardware: null, reason: null };
 }
-/** A resumed run must be the same run. @throws {IntegrityError} names what differs */
-export function checkSameRun(run: string, before: RunRecord, now: RunDigests, device: Device): void {
-  const { place } = deviceOf(before);
-  if (device.place !== place)
-    throw new IntegrityError(
-      'run_changed',
-      `${run}: the run began on ${describeDevice(deviceOf(before))}, now it would go on on ` +
-        `${describeDevice(device)}; their bits differ: resume it with --device ${place}, or start a new run with --out`,
-      { run, what: 'device', got: device.place, wanted: place },
-    );
-  for (const key of Object.keys(now) as (keyof RunDigests)[]) {
-    if (before.digests[key] === now[key]) continue;
-    throw new IntegrityError(
-      'run_changed',
-      `${run}: ${key} digest is ${now[key].slice(0, 12)}…, the run began with ` +
-        `${before.digests[key].slice(0, 12)}…; undo the change, or start a new run with --out`,
-      { run, what: key, got: now[key], wanted: before.digests[key] },
-    );
-  }
-}
-
 /** Steps with a checkpoint, ascending. */
 export function checkpointSteps(run: string): number[] {
   const folder = checkpointsFolder(run);
@@ -114,9 +122,10 @@ export function checkpointSteps(run: string): number[] {
 }
 export const checkpointFolder = (run: string, step: number): string => join(checkpointsFolder(run), `step-${step}`);
 
-export function removeOldCheckpoints(run: string, keep: number): void {
+/** @param best a step whose checkpoint stays in any case */
+export function removeOldCheckpoints(run: string, keep: number, best: number | null = null): void {
   for (const step of checkpointSteps(run).slice(0, -keep))
-    rmSync(checkpointFolder(run, step), { recursive: true, force: true });
+    if (step !== best) rmSync(checkpointFolder(run, step), { recursive: true, force: true });
 }
 
 const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);

@@ -26,7 +26,8 @@ export function recipeOf(
   if (run && !readRun(run))
     throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
   // What a run trained stands without the rows it was trained on.
-  return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, { set, checkPaths: run === null }), run };
+  const options = { set, checkPaths: run === null, ofRun: run !== null };
+  return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, options), run };
 }
 
 /**

@@ -2,7 +2,7 @@
 import { CheckpointError } from '../base/errors.js';
 import type { Adapter } from '../lora/adapter.js';
 import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
-import { type ModelWeights, placeOf } from '../model/types.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf, type Targets } from '../model/types.js';
 import type { Place } from '../native/tensor.js';
 import type { Learner } from '../objectives/learner.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -31,6 +31,19 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
   const offloadBytes = offloadRule(options.offloadActivations ?? 'auto', placeOf(base), (tokens) =>
     keptActivationBytes(base, adapter.model, tokens),
   );
+  const forward = (
+    adapted: ModelAdapter | null,
+    batch: Batch,
+    targets: Targets,
+    hits: Uint8Array | null = null,
+  ): Float32Array =>
+    lossAndGradients(base, adapted, batch, targets, {
+      hits,
+      precision: options.precision,
+      seed: 0,
+      grads: null,
+      gradients: false,
+    }).nll;
   return {
     offloadBytes,
     momentsPlace: momentsPlaceOf(options.offloadOptimizer ?? 'auto', adapter.params),
@@ -46,13 +59,8 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
         offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
         ...(weigh ? { weigh } : {}),
       }).nll,
-    reference: (batch, targets) =>
-      lossAndGradients(base, null, batch, targets, {
-        precision: options.precision,
-        seed: 0,
-        grads: null,
-        gradients: false,
-      }).nll,
+    nll: (batch, targets, hits) => forward(adapter.model, batch, targets, hits),
+    reference: (batch, targets) => forward(null, batch, targets),
     refresh() {
       /* the pairs are views of params */
     },

@@ -4,13 +4,13 @@ import { formatBytes } from '../base/units.js';
 import { type Examples, samplesAt } from '../data/example.js';
 import type { StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
-import { backendOf, type Device, describeDevice, hostDevice } from '../native/backends.js';
+import { backendOf, type Device, describeDevice, HOST, hostDevice } from '../native/backends.js';
 import { deviceMemory, deviceRoom, useDevice } from '../native/device.js';
 import { ops } from '../native/ops.js';
 import { type DryRunReport, dryRun } from '../native/plan.js';
 import { Scope } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
-import { memoryLimitOf } from '../recipe/place.js';
+import { memoryLimitOf, onHost } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { createLearner } from './learners.js';
 import { OptimizerStep } from './step.js';
@@ -89,7 +89,10 @@ export function dryStepOnDevice(
   if (recipe.device !== 'auto') return { recipe, computesOn: recipe.device, dry: dryStep(recipe, run, batches) };
   const found = useDevice('auto', memoryLimitOf(recipe));
   const on = (device: Device, limit: number): ReturnType<typeof dryStepOnDevice> => {
-    const there = { ...recipe, device: device.name, ...(limit > 0 ? { memoryLimit: `${limit}` } : {}) };
+    const there =
+      device.place === HOST
+        ? onHost(recipe)
+        : { ...recipe, device: device.name, ...(limit > 0 ? { memoryLimit: `${limit}` } : {}) };
     return { recipe: there, computesOn: describeDevice(device), dry: dryStep(there, run, batches) };
   };
   if (!backendOf(found.place).ownMemory) return on(found, 0);

@@ -10,7 +10,7 @@ import { createTrainable } from '../model/trainable.js';
 import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
 import type { Place } from '../native/tensor.js';
-import { onRecipeDevice } from '../recipe/place.js';
+import { onHost, onRecipeDevice } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Savable } from '../runs/checkpoint.js';
 import { type LearnOptions, learnAdapter, type PlacedLearner } from './adapter-learner.js';
@@ -29,7 +29,8 @@ export interface TrainedLearner extends PlacedLearner, Savable {
  */
 export function createLearner(recipe: Recipe, run: string, device: string = recipe.device): TrainedLearner {
   const create = recipe.train.method === 'pretrain' ? modelLearner : adapterLearner;
-  return onRecipeDevice(recipe, (d) => create(recipe, run, d), device);
+  const there = device === HOST && recipe.device === 'auto' ? onHost(recipe) : recipe;
+  return onRecipeDevice(there, (d) => create(recipe, run, d), device);
 }
 
 const learnOptions = ({ train: t }: Recipe, folder: string): LearnOptions => ({

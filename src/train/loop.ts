@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { TrainError } from '../base/errors.js';
 import { type Example, type Examples, samplesAt } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
+import type { PackedBatch } from '../data/pack.js';
 import { peakBytes } from '../native/device.js';
 import type { Learner } from '../objectives/learner.js';
 import { type BatchLimits, type Objective, sft } from '../objectives/objective.js';
@@ -24,11 +25,25 @@ const places = (examples: readonly Example[]): string => {
   return examples.length > 8 ? `${shown} and ${examples.length - 8} more` : shown;
 };
 
+/** @throws {TrainError} bad_update: what the update left gives no loss */
+function requireFinite(learner: Learner, { batch, targets, examples }: PackedBatch, step: number, lr: number): void {
+  const nll = learner.nll(batch, targets);
+  const bad = nll.find((x) => !Number.isFinite(x));
+  if (bad === undefined) return;
+  throw new TrainError(
+    'bad_update',
+    `step ${step}: after the update the loss of rows ${places(examples)} is ${bad}: the step was too large; lower ` +
+      `train.lr (it was ${lr.toExponential(2)})`,
+    { step },
+  );
+}
+
 /**
  * Trains steps done+1 … plan.steps and yields after each. The caller may stop between yields; a step it saw is
  * complete. The signal is looked at between batches: a step cut off there leaves parameters and moments as they were,
  * and ends the loop without an error.
- * @throws {TrainError} bad_loss, bad_gradient: NaN or infinity; parameters and moments are as after the step before
+ * @throws {TrainError} bad_loss, bad_gradient: NaN or infinity; parameters and moments are as after the step before ·
+ * bad_update: the last update left parameters that give no loss
  */
 export async function* trainLoop(
   learner: Learner,
@@ -74,6 +89,8 @@ export async function* trainLoop(
         { step, rows: rows.map((e) => e.source) },
       );
     optimizer.update(step, lr, gradNorm);
+    // No later step would notice what the last update broke.
+    if (step === plan.steps && batches[0]) requireFinite(learner, batches[0], step, lr);
     yield {
       step,
       loss,

@@ -24,6 +24,14 @@ export function learnModel(model: Trainable, options: LearnOptions): PlacedLearn
         offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
         ...(weigh ? { weigh } : {}),
       }).nll,
+    nll: (batch, targets, hits = null) =>
+      lossAndGradients(model.model, null, batch, targets, {
+        hits,
+        precision: options.precision,
+        seed: 0,
+        grads: null,
+        gradients: false,
+      }).nll,
     refresh: () => model.refresh(),
     close() {
       /* nothing is its own */

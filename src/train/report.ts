@@ -12,8 +12,13 @@ interface Chart {
   readonly key: string;
   readonly title: string;
   readonly unit: string;
-  readonly values: readonly number[];
-  readonly smooth?: readonly number[];
+  readonly values: readonly (number | null)[];
+  /** A curve of the same unit, with a value only at some of the steps. */
+  readonly heldOut?: readonly (number | null)[];
+  /** Drawn smoothed too, as far as the slider says. */
+  readonly smooth?: boolean;
+  /** May have a logarithmic axis: all values are above 0. */
+  readonly log?: boolean;
   readonly wide?: boolean;
 }
 
@@ -27,7 +32,8 @@ const short = (n: number): string =>
     : '–';
 const mean = (xs: readonly number[]): number => (xs.length ? xs.reduce((a, b) => a + b, 0) / xs.length : Number.NaN);
 
-type Measured = Exclude<keyof StepMetrics, 'accuracy' | 'margin'>;
+type Measured = 'step' | 'loss' | 'lr' | 'gradNorm' | 'tokens' | 'tokensPerSecond' | 'peakBytes';
+type HeldOut = 'evalLoss' | 'evalMatch' | 'evalAccuracy';
 
 /** At most `limit` points: longer curves are thinned by taking the mean of neighbours, so that a report stays small. */
 export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics[] {
@@ -37,6 +43,7 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
   for (let i = 0; i < metrics.length; i += stride) {
     const part = metrics.slice(i, i + stride);
     const of = (key: Measured): number => mean(part.map((m) => m[key]));
+    const evaluated = part.findLast((m) => m.evalLoss !== undefined);
     out.push({
       step: part[part.length - 1]?.step ?? 0,
       loss: of('loss'),
@@ -45,6 +52,9 @@ export function thin(metrics: readonly StepMetrics[], limit = 4000): StepMetrics
       tokens: of('tokens'),
       tokensPerSecond: of('tokensPerSecond'),
       peakBytes: of('peakBytes'),
+      ...(evaluated?.evalLoss === undefined ? {} : { evalLoss: evaluated.evalLoss }),
+      ...(evaluated?.evalMatch === undefined ? {} : { evalMatch: evaluated.evalMatch }),
+      ...(evaluated?.evalAccuracy === undefined ? {} : { evalAccuracy: evaluated.evalAccuracy }),
     });
   }
   return out;
@@ -82,13 +92,22 @@ th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var
 tr:last-child > * { border-bottom: 0; }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.controls { display: flex; flex-wrap: wrap; gap: 6px 22px; margin: 0 0 12px; color: var(--soft); font-size: 13px; }
+.controls label { display: inline-flex; align-items: center; gap: 7px; }
 code { font: 12.5px ui-monospace, monospace; }
 .u-legend { font-size: 12px; color: var(--soft); }`;
 
 const SCRIPT = `
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const plots = [];
+const control = (id) => document.getElementById(id);
+/* Exponential mean, corrected for its start. */
+function smoothed(values, keep) {
+  let sum = 0, weight = 0;
+  return values.map((v) => { sum = sum * keep + v; weight = weight * keep + 1; return sum / weight; });
+}
 function draw() {
+  const keep = Number(control('smoothing').value), log = control('log').checked;
   for (const p of plots.splice(0)) p.destroy();
   for (const c of charts) {
     const box = document.getElementById(c.key);
@@ -97,39 +116,46 @@ function draw() {
     const far = (v) => Math.abs(v) >= 1e4 || (v !== 0 && Math.abs(v) < 1e-2);
     const number = (v) => v == null ? '' : far(v) ? v.toExponential(1) : String(+v.toPrecision(4));
     const line = { stroke: css('--accent'), value: (u, v) => number(v) };
-    const thin = c.smooth ? { width: 1, alpha: 0.35 } : { width: 1.6, alpha: 1 };
-    const series = [{ label: 'step' }, { ...line, ...thin, label: c.unit, points: { show: steps.length < 2 } }];
+    const smooth = c.smooth && keep > 0;
+    const thin = smooth ? { width: 1, alpha: 0.35 } : { width: 1.6, alpha: 1 };
+    const sparse = { spanGaps: true, points: { show: true, size: 6 } };
+    const series = [{ label: 'step' }, { ...line, ...thin, label: c.unit, points: { show: steps.length < 2 }, ...(c.sparse && sparse) }];
     const data = [steps, c.values];
-    if (c.smooth) {
+    if (smooth) {
       series.push({ ...line, label: 'smoothed', width: 2, points: { show: false } });
-      data.push(c.smooth);
+      data.push(smoothed(c.values, keep));
+    }
+    if (c.heldOut) {
+      series.push({ ...line, ...sparse, label: 'held-out', stroke: css('--good'), width: 2 });
+      data.push(c.heldOut);
     }
     plots.push(new uPlot({
       width: box.clientWidth, height: c.wide ? 300 : 200,
-      scales: { x: { time: false } }, cursor: { sync: { key: 'run' } }, series,
+      scales: { x: { time: false }, y: { distr: log && c.log ? 3 : 1 } }, cursor: { sync: { key: 'run' } }, series,
       axes: [axis, { ...axis, size: 62, values: (u, vs) => vs.map(number) }],
     }, data, box));
   }
 }
 draw();
+for (const id of ['smoothing', 'log']) control(id).addEventListener('input', draw);
 addEventListener('resize', () => { clearTimeout(draw.later); draw.later = setTimeout(draw, 120); });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);`;
 
-/** Exponential mean, corrected for its start. */
-function smooth(values: readonly number[]): number[] {
-  const keep = 1 - 1 / Math.max(5, values.length / 40);
-  let sum = 0,
-    weight = 0;
-  return values.map((v) => {
-    sum = sum * keep + v;
-    weight = weight * keep + 1;
-    return sum / weight;
-  });
-}
+/** How far the loss is smoothed at first: over about a fortieth of the run. */
+const firstSmoothing = (points: number): number => (points > 20 ? 1 - 1 / Math.max(5, points / 40) : 0);
 
-function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
+function chartsOf(points: readonly StepMetrics[]): readonly (Chart & { readonly sparse?: boolean })[] {
   const of = (key: Measured): number[] => points.map((m) => m[key]);
+  const heldOut = (key: HeldOut): (number | null)[] => points.map((m) => m[key] ?? null);
   const loss = of('loss');
+  const evaluated = points.some((m) => m.evalLoss !== undefined);
+  const shares = (
+    [
+      ['evalMatch', 'Held-out rows answered token for token'],
+      ['evalAccuracy', 'Held-out pairs preferred as wanted'],
+    ] as const
+  ).filter(([key]) => points.some((m) => m[key] !== undefined));
+  const positive = (values: readonly (number | null)[]): boolean => values.every((v) => v === null || v > 0);
   return [
     {
       key: 'loss',
@@ -137,10 +163,19 @@ function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
       unit: 'loss',
       values: loss,
       wide: true,
-      ...(loss.length > 20 ? { smooth: smooth(loss) } : {}),
+      smooth: true,
+      log: positive([...loss, ...heldOut('evalLoss')]),
+      ...(evaluated ? { heldOut: heldOut('evalLoss') } : {}),
     },
+    ...shares.map(([key, title]) => ({ key, title, unit: 'share', values: heldOut(key), sparse: true })),
     { key: 'lr', title: 'Learning rate', unit: 'lr', values: of('lr') },
-    { key: 'gradNorm', title: 'Gradient norm before clipping', unit: 'norm', values: of('gradNorm') },
+    {
+      key: 'gradNorm',
+      title: 'Gradient norm before clipping',
+      unit: 'norm',
+      values: of('gradNorm'),
+      log: positive(of('gradNorm')),
+    },
     { key: 'tokensPerSecond', title: 'Tokens per second', unit: 'tokens/s', values: of('tokensPerSecond') },
     {
       key: 'memory',
@@ -161,6 +196,10 @@ function figuresOf(run: RunRecord, metrics: readonly StepMetrics[]): readonly (r
     [`${metrics.length} / ${run.steps}`, 'steps'],
     [short(tokens), 'tokens'],
     [short(tokens / seconds), 'tokens per second'],
+    ...(run.best ? ([[short(run.best.evalLoss), `best held-out loss, step ${run.best.step}`]] as const) : []),
+    ...(run.best?.evalMatch === undefined
+      ? []
+      : ([[`${(100 * run.best.evalMatch).toFixed(1)} %`, 'held-out rows token for token, there']] as const)),
     [formatBytes(metrics.reduce((most, m) => Math.max(most, m.peakBytes), 0)), 'peak memory'],
     [short(run.trainedParameters), 'trained parameters'],
   ];
@@ -177,8 +216,15 @@ function determinants(run: RunRecord): Html {
     const counts = `${d.rows} rows, ${d.tokens} tokens, ${d.trainedTokens} trained${untrained}${long}`;
     return row(d.file, html`${counts}; ${d.format}; ${code(d.sha256)}`);
   });
+  const earlier = (run.earlier ?? []).filter((e) => e.steps !== run.steps);
+  const extended = earlier.map(
+    (e) =>
+      `from ${e.steps} steps after ${e.done}${e.exact ? '' : '; not the bits of a run that had all steps from the start'}`,
+  );
   const versions = Object.entries(run.versions).map(([k, v]) => `${k} ${v}`);
   return html`<table>
+${extended.length > 0 && row('extended', extended.join('; '))}
+${run.endedEarly !== undefined && row('ended early', `after step ${run.endedEarly} of ${run.steps}, by train.patience`)}
 ${row('method', run.method)}${row('seed', run.seed)}
 ${row('recipe', code(run.digests.recipe))}${row('base', code(run.digests.base))}
 ${run.digests.tokenizer !== '' && row('tokenizer', code(run.digests.tokenizer))}
@@ -200,6 +246,10 @@ ${run.about !== '' && html`<p class="about">${run.about}</p>`}
 <section class="figures">${figuresOf(run, metrics).map(
       ([value, label]) => html`<div class="figure"><b>${value}</b><span>${label}</span></div>`,
     )}</section>
+<section class="controls"><label><input id="log" type="checkbox">logarithmic axis</label>
+<label>smoothing <input id="smoothing" type="range" min="0" max="0.99" step="0.01" value="${firstSmoothing(
+      points.length,
+    ).toFixed(2)}"></label></section>
 <section class="charts">${charts.map(
       (c) => html`<div class="chart${c.wide && ' wide'}"><h2>${c.title}</h2><div id="${c.key}"></div></div>`,
     )}</section>

@@ -1,13 +1,15 @@
 // One run from recipe to result, on the thread it is called on (worker.ts puts it off the main one). Start reading at
 // `runTraining`.
+import { rmSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { sha256, sha256File } from '../base/digest.js';
-import { IntegrityError, NativeError } from '../base/errors.js';
+import { IntegrityError, NativeError, TemperError } from '../base/errors.js';
 import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
-import { type Dataset, loadDataset, rowSettings } from '../data/load.js';
+import { type Dataset, type LoadContext, loadDataset, rowSettings } from '../data/load.js';
 import { noticesOf } from '../data/notes.js';
-import { planSteps, type StepPlan } from '../data/order.js';
+import { planSteps } from '../data/order.js';
+import { overlapOf } from '../data/overlap.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
@@ -16,23 +18,26 @@ import { objectiveOf } from '../objectives/objective.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFolder } from '../recipe/tokenizer.js';
-import { appendMetrics, readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
+import { readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
+import { checkSameInputs, checkSameRecipe, extensionOf, runToResume } from '../runs/resume.js';
 import {
   asDiskError,
-  checkSameRun,
+  checkpointFolder,
+  checkpointSteps,
   deviceOf,
   openRunFolder,
   type RunDigests,
   type RunRecord,
-  readRun,
   writeRun,
 } from '../runs/run-folder.js';
 import { Checkpoints } from './checkpoints.js';
 import { deviceThatFits, plannedBatches } from './dry-step.js';
+import { bestOf } from './held-out.js';
 import { createLearner, type TrainedLearner } from './learners.js';
-import { trainLoop } from './loop.js';
 import { requireOffloadRoom } from './offload.js';
 import { writeReport } from './report.js';
+import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
+import { learningRate } from './schedule.js';
 
 export interface TrainRequest {
   readonly recipe: string;
@@ -42,13 +47,6 @@ export interface TrainRequest {
   readonly resume?: boolean;
   /** Threads of the CPU pool; changes no bit of the result. Default: what the machine has. */
   readonly threads?: number;
-}
-export interface TrainProgress extends StepMetrics {
-  readonly steps: number;
-  readonly epoch: number;
-  readonly etaSeconds: number;
-  /** What it computes on, in words. */
-  readonly device: string;
 }
 export interface TrainResult {
   readonly run: string;
@@ -60,6 +58,14 @@ export interface TrainResult {
   readonly lastLoss: number;
   /** The PEFT adapter or the checkpoint that was trained; null when stopped before the end. */
   readonly output: string | null;
+  /** Of its evaluations (train.evalEvery) the one with the lowest held-out loss, and the checkpoint that is kept of it. */
+  readonly best:
+    | (NonNullable<RunRecord['best']> & {
+        readonly checkpoint: string;
+      })
+    | null;
+  /** The step after which train.patience ended it. */
+  readonly endedEarly: number | null;
   readonly report: string;
   readonly seconds: number;
   readonly tokens: number;
@@ -69,11 +75,7 @@ export interface TrainResult {
   /** What is doubtful in the rows, or was left out of them; a line each. */
   readonly notices: readonly string[];
 }
-export interface TrainHooks {
-  readonly onProgress?: (progress: TrainProgress) => void;
-  /** Aborting ends the run after the batch in hand, with a checkpoint. */
-  readonly signal?: AbortSignal;
-}
+export type { TrainHooks, TrainProgress } from './run-steps.js';
 
 export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
 const meanOfLast = (losses: readonly number[]): number => {
@@ -90,12 +92,9 @@ function largestBatch(lengths: Iterable<number>, tokensPerBatch: number, packing
   }
   return packing ? Math.max(longest, Math.min(tokensPerBatch, total)) : longest;
 }
-const tokensPerBatch = (recipe: Recipe): number => recipe.train.tokensPerBatch ?? recipe.data.maxTokens;
 
 /** What a run is made of, all of it checked. */
-interface Prepared {
-  readonly data: Dataset;
-  readonly plan: StepPlan;
+interface Prepared extends Steps {
   readonly digests: RunDigests;
   /** Tokens of the largest batch there can be. */
   readonly largest: number;
@@ -115,18 +114,48 @@ async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): P
   };
 }
 
+/**
+ * Held-out rows. What is wrong with them is an error where the run is evaluated on them, and otherwise a notice, as are
+ * rows that are trained on too.
+ */
+async function loadHeldOut(
+  { data: { eval: files }, train: t }: Recipe,
+  data: Dataset,
+  context: LoadContext,
+  { onNotice }: TrainHooks,
+): Promise<Dataset | null> {
+  if (files.length === 0) return null;
+  try {
+    const heldOut = await loadDataset(files, context);
+    const found = overlapOf(data.examples, heldOut.examples);
+    if (found)
+      onNotice?.(
+        `${found.count} of ${heldOut.examples.length} held-out examples are trained on too (${found.first.heldOut} is ` +
+          `${found.first.trained}): a figure on them says little; take them out of data.train or data.eval`,
+      );
+    return t.evalEvery === undefined ? null : heldOut;
+  } catch (e) {
+    if (t.evalEvery !== undefined || !(e instanceof TemperError)) throw e;
+    onNotice?.(`data.eval cannot be used as it is, temper eval would end with: ${e.message}`);
+    return null;
+  }
+}
+
 /** Reads the data and plans the steps. Nothing is written yet, and an abort rejects. */
-async function prepare(recipe: Recipe, learner: TrainedLearner, signal?: AbortSignal): Promise<Prepared> {
+async function prepare(recipe: Recipe, learner: TrainedLearner, hooks: TrainHooks): Promise<Prepared> {
+  const { signal } = hooks;
   const { vocab_size: vocabSize } = learner.config;
   const { examplesPerSample } = objectiveOf(recipe);
   const tokenizer = lazyTokenizer(recipe, vocabSize);
-  const data = await loadDataset(recipe.data.train, {
+  const context: LoadContext = {
     tokenizer: tokenizer.get,
     vocabSize,
     ...rowSettings(recipe.data),
     examplesPerSample,
     ...(signal ? { signal } : {}),
-  });
+  };
+  const data = await loadDataset(recipe.data.train, context);
+  const heldOut = await loadHeldOut(recipe, data, context, hooks);
   tokenizer.close();
   const t = recipe.train;
   const lengths = data.examples.inputLengths(examplesPerSample);
@@ -138,7 +167,7 @@ async function prepare(recipe: Recipe, learner: TrainedLearner, signal?: AbortSi
     rowsPerStep: t.rowsPerStep,
   });
   const digests = await digestsOf(recipe, data, signal);
-  return { data, plan, digests, largest: largestBatch(lengths, tokensPerBatch(recipe), recipe.data.packing) };
+  return { data, plan, heldOut, digests, largest: largestBatch(lengths, tokensPerBatch(recipe), recipe.data.packing) };
 }
 
 function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepared: Prepared): RunRecord {
@@ -196,10 +225,11 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   const { recipe, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
-  const before = request.resume ? readRun(run) : null;
+  const before = request.resume ? runToResume(run) : null;
+  if (before) checkSameRecipe(run, before, recipe);
   let learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
   try {
-    const prepared = await prepare(recipe, learner, hooks.signal);
+    const prepared = await prepare(recipe, learner, hooks);
     if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
       const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
       const device = deviceThatFits(recipe, run, largest, learner.device);
@@ -211,12 +241,30 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     requireOffloadRoom(learner, run, prepared.largest);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
-    if (before) checkSameRun(run, before, prepared.digests, learner.device);
-    const record = recordOf(recipe, name, learner, prepared);
+    let record = recordOf(recipe, name, learner, prepared);
+    if (before) record = goesOn(recipe, run, before, record, learner.device, hooks);
     return await train(recipe, run, record, learner, prepared, hooks, request.resume === true);
   } finally {
     learner.close();
   }
+}
+
+/** The record of a run that goes on. @throws {IntegrityError} it is not the same run */
+function goesOn(
+  { train }: Recipe,
+  run: string,
+  before: RunRecord,
+  now: RunRecord,
+  device: Device,
+  hooks: TrainHooks,
+): RunRecord {
+  checkSameInputs(run, before, now, device);
+  const done = checkpointSteps(run).at(-1) ?? 0;
+  const { earlier, notice } = extensionOf(run, before, now, done, (step, steps) => learningRate(step, steps, train));
+  if (notice) hooks.onNotice?.(notice);
+  // What a shorter run came to is not what this one will come to; its last checkpoint holds it.
+  if (done < now.steps) rmSync(join(run, now.output), { recursive: true, force: true });
+  return earlier.length > 0 ? { ...now, earlier } : now;
 }
 
 async function train(
@@ -231,17 +279,18 @@ async function train(
   using scope = new Scope('optimizer', learner.momentsPlace);
   const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
   const checkpoints = new Checkpoints(run, learner, moments, prepared.digests, recipe.train.keepCheckpoints);
-  if (resume) await checkpoints.resume();
+  if (resume) await checkpoints.resume(record.earlier);
   truncateMetrics(run, checkpoints.done);
   const began = performance.now();
   try {
-    writeFileAtomic(join(run, 'recipe.yaml'), writeResolved(recipe, run));
+    // The record first: it says which recipe is the run's, should the other not be there any more.
     writeRun(run, record);
+    writeFileAtomic(join(run, 'recipe.yaml'), writeResolved(recipe, run));
     resetPeaks();
-    await runSteps(recipe, run, learner, prepared, checkpoints, hooks);
+    const endedEarly = await runSteps(recipe, run, learner, prepared, checkpoints, hooks);
     await checkpoints.save();
     const notices = prepared.data.files.flatMap((f) => noticesOf(f).map((line) => `${basename(f.path)}: ${line}`));
-    return { ...(await finish(run, record, learner, checkpoints.done, began)), notices };
+    return { ...(await finish(recipe, run, record, learner, checkpoints.done, endedEarly, began)), notices };
   } catch (e) {
     const error = await checkpoints.keptAfter(asDiskError(e, run, basename(run)), tokensPerBatch(recipe));
     try {
@@ -253,58 +302,45 @@ async function train(
   }
 }
 
-async function runSteps(
-  recipe: Recipe,
-  run: string,
-  learner: TrainedLearner,
-  { data, plan }: Prepared,
-  checkpoints: Checkpoints,
-  hooks: TrainHooks,
-): Promise<void> {
-  const t = recipe.train;
-  const first = checkpoints.done;
-  const began = performance.now();
-  const options = {
-    ...t,
-    ...t.optimizer,
-    packing: recipe.data.packing,
-    tokensPerBatch: tokensPerBatch(recipe),
-    objective: objectiveOf(recipe),
+/** The best evaluation of which there is a checkpoint. */
+function bestCheckpoint(run: string, metrics: readonly StepMetrics[]): RunRecord['best'] | null {
+  const { best } = bestOf(metrics);
+  if (!best || best.evalLoss === undefined || !checkpointSteps(run).includes(best.step)) return null;
+  const { step, evalLoss, evalMatch, evalAccuracy } = best;
+  return {
+    step,
+    evalLoss,
+    ...(evalMatch === undefined ? {} : { evalMatch }),
+    ...(evalAccuracy === undefined ? {} : { evalAccuracy }),
   };
-  const steps = trainLoop(learner, checkpoints.moments, data.examples, plan, first, options, hooks.signal);
-  for await (const metrics of steps) {
-    const done = metrics.step;
-    checkpoints.done = done;
-    appendMetrics(run, metrics);
-    const seconds = (performance.now() - began) / 1000;
-    hooks.onProgress?.({
-      ...metrics,
-      steps: plan.steps,
-      epoch: plan.rows(done - 1).epoch + 1,
-      etaSeconds: (seconds / (done - first)) * (plan.steps - done),
-      device: describeDevice(learner.device),
-    });
-    if (done % t.checkpointEvery === 0) await checkpoints.save();
-    if (hooks.signal?.aborted) break;
-  }
 }
 
 /** Writes what was trained, when it is, and the report. */
 async function finish(
+  recipe: Recipe,
   run: string,
   record: RunRecord,
   learner: TrainedLearner,
   done: number,
+  endedEarly: number | null,
   began: number,
 ): Promise<Omit<TrainResult, 'notices'>> {
-  const finished = done >= record.steps;
-  const output = join(run, record.output);
-  if (finished) await writeFolderAtomic(output, (folder) => learner.save(folder));
+  const finished = done >= record.steps || endedEarly !== null;
+  const written = recipe.train.method === 'pretrain' || recipe.export.includes('peft');
+  const output = written ? join(run, record.output) : join(checkpointFolder(run, done), record.output);
+  if (finished && written) await writeFolderAtomic(output, (folder) => learner.save(folder));
   const status = finished ? 'done' : 'stopped';
-  writeRun(run, { ...record, status });
-  const report = join(run, 'report.html');
   const metrics = readMetrics(run);
-  writeReport(report, { ...record, status }, metrics);
+  const best = bestCheckpoint(run, metrics);
+  const ended: RunRecord = {
+    ...record,
+    status,
+    ...(best ? { best } : {}),
+    ...(endedEarly === null ? {} : { endedEarly }),
+  };
+  writeRun(run, ended);
+  const report = join(run, 'report.html');
+  writeReport(report, ended, metrics);
   return {
     run,
     status,
@@ -313,6 +349,8 @@ async function finish(
     firstLoss: metrics[0]?.loss ?? Number.NaN,
     lastLoss: meanOfLast(metrics.map((m) => m.loss)),
     output: finished ? output : null,
+    best: best ? { ...best, checkpoint: checkpointFolder(run, best.step) } : null,
+    endedEarly,
     report,
     seconds: (performance.now() - began) / 1000,
     tokens: metrics.reduce((n, m) => n + m.tokens, 0),

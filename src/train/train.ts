@@ -12,7 +12,11 @@ export type { TrainProgress, TrainResult } from './session.js';
 
 /** What the training thread answers. */
 export type TrainCalls = {
-  readonly train: { readonly request: TrainRequest; readonly event: TrainProgress; readonly result: TrainResult };
+  readonly train: {
+    readonly request: TrainRequest;
+    readonly event: TrainProgress | { readonly notice: string };
+    readonly result: TrainResult;
+  };
   readonly plan: { readonly request: PlanRequest; readonly event: never; readonly result: TrainPlan };
   readonly check: { readonly request: CheckDataRequest; readonly event: never; readonly result: FileCheck[] };
 };
@@ -20,6 +24,8 @@ const ENTRY = 'train/worker.js';
 
 export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
   readonly onProgress?: (progress: TrainProgress) => void;
+  /** What should be known before it runs for hours, a sentence each. */
+  readonly onNotice?: (notice: string) => void;
   /** Aborting ends the run after the batch in hand, saves a checkpoint, and resolves with status `stopped`. */
   readonly signal?: AbortSignal;
 }
@@ -30,14 +36,14 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
  * @throws {TemperError} whatever is wrong with recipe, data, base or run, as one line
  */
 export function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
-  const { onProgress, signal, ...rest } = options;
+  const { onProgress, onNotice, signal, ...rest } = options;
   // A checkpoint must be whole before the thread ends, however long the batch in hand takes.
   return runInThread<TrainCalls, 'train'>(
     ENTRY,
     'train',
     { recipe, ...rest },
     {
-      onEvent: onProgress,
+      onEvent: (event) => ('notice' in event ? onNotice?.(event.notice) : onProgress?.(event)),
       signal,
       waits: true,
       graceMs: Infinity,

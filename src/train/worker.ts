@@ -11,7 +11,8 @@ await serve<TrainCalls, null>(async () => {
   return {
     info: null,
     handlers: {
-      train: (request, { signal, emit }) => runTraining(request, { signal, onProgress: emit }),
+      train: (request, { signal, emit }) =>
+        runTraining(request, { signal, onProgress: emit, onNotice: (notice) => emit({ notice }) }),
       plan: (request, { signal }) => planRecipe(request, signal),
       check: (request, { signal }) => checkFiles(request, signal),
     },

@@ -99,6 +99,13 @@ describe('recipe', () => {
       'bad_recipe',
       '/r/x.yaml:3:1: adapter is for methods sft and dpo',
     ],
+    [
+      'export with pretrain',
+      `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`).replace(/adapter:[\s\S]*data:/, 'data:')}  method: pretrain
+export: [peft]\n`,
+      'bad_recipe',
+      'export is for methods sft and dpo',
+    ],
     ['YAML syntax', 'model: { base: b\ndata: [\n', 'bad_yaml', '/r/x.yaml:'],
     ['duplicate key', `${GOOD}about: y\n`, 'bad_yaml', '/r/x.yaml:12:1'],
     ['empty file', '', 'bad_recipe', '/r/x.yaml:1:1'],
@@ -118,6 +125,102 @@ describe('recipe', () => {
     expect(e.code).toBe(code);
     expect(e.exitCode).toBe(2);
     expect(e.message).not.toContain('\n');
+  });
+
+  it('shows all that is wrong at once, unknown keys first', () => {
+    const text = `about: x
+modle: { base: b }
+data:
+  train: [{ path: train.jsonl, fromat: chat }]
+train: { steps: 1, epochs: 2, lr: fast, sede: 3 }
+`;
+    const e = fail(text);
+    const found = (e.details.problems as { code: string; path: string; message: string }[]).map((p) => [
+      p.code,
+      p.path,
+    ]);
+    expect(found).toEqual([
+      ['unknown_key', 'data.train.0.fromat'],
+      ['unknown_key', 'train.sede'],
+      ['unknown_key', 'modle'],
+      ['bad_recipe', 'model'],
+      ['bad_recipe', 'train.lr'],
+      ['bad_recipe', 'train.epochs'],
+    ]);
+    expect(e.code).toBe('unknown_key');
+    for (const text of [
+      '/r/x.yaml:2:1: unknown key modle; did you mean model?',
+      'unknown key data.train.0.fromat; did you mean data.train.0.format?',
+      'train.sede; did you mean train.seed?',
+      'model is missing; wanted a section',
+      'train.lr is not valid: expected number, received string',
+      'train.epochs and steps cannot both be given',
+    ])
+      expect(e.message).toContain(text);
+    // Paths are among them.
+    const dir = mkdtempSync(join(tmpdir(), 'recipe-'));
+    const paths = (): unknown => parseRecipe(GOOD.replace('rank: 8', 'rnk: 8'), join(dir, 'x.yaml'));
+    expect(paths).toThrow(/unknown key adapter\.rnk.*also .*model\.base is base, no such.*also .*path is train\.jsonl/);
+  });
+
+  it.each<[string, string, string]>([
+    ['trian', 'trian: {}', 'did you mean train?'],
+    ['Steps', 'train: { Steps: 3 }', 'did you mean train.steps?'],
+    ['rows_per_step', 'train: { rows_per_step: 3 }', 'did you mean train.rowsPerStep?'],
+    ['checkpoint_evry', 'train: { checkpoint_evry: 3 }', 'did you mean train.checkpointEvery?'],
+    ['lr at the top', 'lr: 1', 'did you mean train.lr?'],
+    ['maxTokens elsewhere', 'train: { maxTokens: 3 }', 'did you mean data.maxTokens?'],
+    ['learning_rate', 'train: { learning_rate: 1 }', 'did you mean train.lr?'],
+    ['lora_alpha', 'adapter: { lora_alpha: 1 }', 'did you mean adapter.alpha?'],
+    ['num_train_epochs', 'train: { num_train_epochs: 1 }', 'did you mean train.epochs?'],
+    ['a target option', 'adapter: { targets: { experts: { rnk: 2 } } }', 'did you mean adapter.targets.experts.rank?'],
+    ['nothing near', 'model: { base: b, zzzzzz: 1 }', 'known here: base, init, tokenizer'],
+    ['gate', 'gate: { suite: s }', 'a recipe has no release gate: take it out'],
+  ])('names what is near: %s', (_name, line, wanted) => {
+    const sections = ['model: { base: b }', 'data: { train: [{ path: t.jsonl }] }'];
+    const key = line.slice(0, line.indexOf(':'));
+    const e = fail([...sections.filter((s) => !s.startsWith(`${key}:`)), line, ''].join('\n'));
+    expect(e.code).toBe('unknown_key');
+    expect(e.message).toContain(wanted);
+  });
+
+  it('--set a.b=null takes out what may not be null', () => {
+    const set = ['train.steps=null', 'train.epochs=2', 'adapter=null', 'data.train.0.format=null', 'about=null'];
+    const { recipe } = parseRecipe(`${GOOD}  clipGradNorm: 3\n`, '/r/x.yaml', { ...options, set });
+    expect(recipe.train).toMatchObject({ epochs: 2, clipGradNorm: 3 });
+    expect(recipe.train.steps).toBeUndefined();
+    expect(recipe).toMatchObject({ about: '', adapter: { rank: 16 } });
+    expect(recipe.data.train[0]?.format).toBe('chat');
+    const off = parseRecipe(GOOD, '/r/x.yaml', { ...options, set: ['train.clipGradNorm=null'] });
+    expect(off.recipe.train.clipGradNorm).toBeNull();
+    const two = GOOD.replace('format: chat }', 'format: chat }\n    - { path: b.jsonl }');
+    const one = parseRecipe(two, '/r/x.yaml', { ...options, set: ['data.train.0=null'] });
+    expect(one.recipe.data.train.map((f) => f.path)).toEqual(['/r/b.jsonl']);
+    // An unknown key of the file goes; one that is only typed stays an error, as does a section that must be there.
+    expect(parseRecipe(`${GOOD}gate: { suite: s }\n`, '/r/x.yaml', { ...options, set: ['gate=null'] })).toBeDefined();
+    expect(fail(GOOD, ['train.stesp=null']).message).toContain('--set train.stesp=null: unknown key train.stesp');
+    expect(fail(GOOD, ['model=null']).message).toContain('--set model=null: model is missing');
+  });
+
+  it('a recipe that is not there leads on', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'recipe-'));
+    const told = (path: string): string => {
+      try {
+        loadRecipe(path);
+      } catch (e) {
+        expect(e).toMatchObject({ code: 'recipe_unreadable', exitCode: 2 });
+        return (e as Error).message;
+      }
+      throw new Error('it was read');
+    };
+    expect(told(join(dir, 'x.yaml'))).toMatch(/no such recipe; a recipe is a YAML file \(docs\/recipe\.md\).*recipes/);
+    writeFileSync(join(dir, 'tickets.yaml'), GOOD);
+    expect(told(join(dir, 'tickets'))).toContain(`did you mean ${join(dir, 'tickets.yaml')}?`);
+    expect(told(join(dir, 'ticket.yml'))).toContain(`did you mean ${join(dir, 'tickets.yaml')}?`);
+    expect(told(join(dir, 'other.yaml'))).toContain(`recipes in ${dir}: tickets.yaml`);
+    expect(told(dir)).toContain(`recipes in ${dir}: tickets.yaml`);
+    writeFileSync(join(dir, 'run.json'), '{}');
+    expect(told(dir)).toContain(`it is the folder of a run; its recipe is ${join(dir, 'recipe.yaml')}`);
   });
 
   it('applies --set edits', () => {

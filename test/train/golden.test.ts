@@ -56,6 +56,7 @@ async function fiveSteps(model: ModelWeights, packing: boolean): Promise<Float32
     refresh() {},
     save() {},
     close() {},
+    nll: () => new Float32Array(),
     lossAndGradients: (batch: Batch, targets: Targets, seed: number) =>
       lossAndGradients(model, adapter.model, batch, targets, { precision: 'f32', seed, grads: null, gradients: true })
         .nll,

@@ -50,6 +50,8 @@ function fake(scope: Scope, extra: (call: number) => number = () => 0): Learner 
       learner.batches++;
       return Float32Array.from(targets.targets);
     },
+    nll: (_batch: unknown, targets: { targets: Int32Array }) =>
+      Float32Array.from(targets.targets, (t) => t / (params.toFloat32().every((p) => Math.abs(p) < 1e9) ? 1 : 0)),
   };
   return learner;
 }
@@ -124,6 +126,15 @@ describe('the loop', () => {
       message: expect.stringMatching(/^step 2: the gradient norm is Infinity, rows d\.jsonl:\d, /) as string,
     });
     expect(learner.params.toFloat32().every((x) => Math.abs(x + 0.1) < 1e-3)).toBe(true);
+  });
+
+  it('stops at a last update that leaves no loss', async () => {
+    using scope = new Scope('workspace');
+    const learner = fake(scope);
+    await expect(run(scope, learner, { lr: 1e12 }, 1)).rejects.toMatchObject({
+      code: 'bad_update',
+      message: expect.stringMatching(/^step 1: after the update the loss of rows d\.jsonl:\d.* is Infinity/) as string,
+    });
   });
 
   it('a step cut off between batches changes nothing', async () => {

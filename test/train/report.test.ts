@@ -4,6 +4,54 @@ import type { StepMetrics } from '../../src/runs/metrics.js';
 import type { RunRecord } from '../../src/runs/run-folder.js';
 import { renderReport, thin } from '../../src/train/report.js';
 
+interface Drawn {
+  readonly data: readonly (readonly (number | null)[])[];
+  readonly labels: readonly string[];
+  readonly distr: number;
+}
+/** Runs the page's own script with a plot that only remembers. */
+function draw(html: string) {
+  const scripts = [...html.matchAll(/<script>([\s\S]*?)<\/script>/g)].map((m) => m[1] ?? '');
+  expect(scripts).toHaveLength(2);
+  const drawn: Drawn[] = [];
+  class Plot {
+    constructor(
+      options: {
+        readonly series: { readonly label: string }[];
+        readonly scales: { readonly y: { readonly distr: number } };
+      },
+      data: Drawn['data'],
+      box: { id: string },
+    ) {
+      drawn.push({ data, labels: options.series.map((s) => s.label), distr: options.scales.y.distr });
+      expect(box).toBeDefined();
+    }
+    destroy(): void {}
+  }
+  const element = { clientWidth: 500 };
+  const listeners: (() => void)[] = [];
+  const addEventListener = (_: string, listener: () => void): void => void listeners.push(listener);
+  const smoothing = /id="smoothing"[^>]* value="([\d.]+)"/.exec(html)?.[1] ?? expect.fail('no slider');
+  const controls = {
+    smoothing: { value: smoothing, addEventListener },
+    log: { checked: false, addEventListener },
+  };
+  runInNewContext(scripts[1] ?? '', {
+    uPlot: Plot,
+    document: {
+      documentElement: {},
+      getElementById: (id: string) =>
+        id === 'smoothing' || id === 'log' ? controls[id] : html.includes(`id="${id}"`) ? element : null,
+    },
+    getComputedStyle: () => ({ getPropertyValue: () => '#000' }),
+    matchMedia: () => ({ addEventListener() {} }),
+    addEventListener() {},
+    clearTimeout,
+    setTimeout,
+  });
+  return { drawn, controls, change: () => listeners[0]?.() };
+}
+
 describe('report.html', () => {
   const record: RunRecord = {
     version: 1,
@@ -35,26 +83,7 @@ describe('report.html', () => {
 
   it('draws every curve from data that lies in the file', () => {
     const html = renderReport(record, metrics);
-    const scripts = [...html.matchAll(/<script>([\s\S]*?)<\/script>/g)].map((m) => m[1] ?? '');
-    expect(scripts).toHaveLength(2);
-    const drawn: { data: number[][] }[] = [];
-    class Plot {
-      constructor(_o: unknown, data: number[][], box: { id: string }) {
-        drawn.push({ data });
-        expect(box).toBeDefined();
-      }
-      destroy(): void {}
-    }
-    const element = { clientWidth: 500 };
-    runInNewContext(scripts[1] ?? '', {
-      uPlot: Plot,
-      document: { documentElement: {}, getElementById: (id: string) => (html.includes(`id="${id}"`) ? element : null) },
-      getComputedStyle: () => ({ getPropertyValue: () => '#000' }),
-      matchMedia: () => ({ addEventListener() {} }),
-      addEventListener() {},
-      clearTimeout,
-      setTimeout,
-    });
+    const { drawn } = draw(html);
     expect(drawn).toHaveLength(5);
     for (const d of drawn) for (const line of d.data) expect(line).toHaveLength(30);
     expect(drawn[0]?.data[1]).toEqual(metrics.map((m) => m.loss));
@@ -62,6 +91,27 @@ describe('report.html', () => {
     expect(html).toContain('a &#60;b&#62;');
     for (const text of ['1234', 'avx2', 'r'.repeat(64)]) expect(html).toContain(text);
     expect(html.length).toBeLessThan(120_000);
+  });
+  it('shows evaluations, a logarithmic axis and as much smoothing as is asked for', () => {
+    const html = renderReport(
+      { ...record, best: { step: 20, evalLoss: 0.25, evalMatch: 0.875 }, endedEarly: 30 },
+      metrics.map((m) => (m.step % 10 ? m : { ...m, evalLoss: 5 / m.step, evalMatch: m.step / 40 })),
+    );
+    for (const text of ['best held-out loss, step 20', '87.5 %', 'by train.patience']) expect(html).toContain(text);
+    const { drawn, controls, change } = draw(html);
+    expect(drawn).toHaveLength(6);
+    const [loss, match] = drawn;
+    expect(loss?.labels).toEqual(['step', 'loss', 'smoothed', 'held-out']);
+    expect(loss?.data[3]?.filter((v) => v !== null)).toEqual([0.5, 0.25, 5 / 30]);
+    expect(match?.data[1]?.filter((v) => v !== null)).toEqual([0.25, 0.5, 0.75]);
+    expect(loss?.distr).toBe(1);
+    drawn.length = 0;
+    controls.log.checked = true;
+    controls.smoothing.value = '0';
+    change();
+    expect(drawn[0]?.labels).toEqual(['step', 'loss', 'held-out']);
+    // A curve that touches 0 keeps its straight axis.
+    expect(drawn.map((d) => d.distr)).toEqual([3, 1, 1, 3, 1, 1]);
   });
   it('stays small for long runs, and stands for none', () => {
     const long = Array.from(

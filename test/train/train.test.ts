@@ -1,4 +1,4 @@
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -7,8 +7,12 @@ import { evaluate } from '../../src/evaluate/evaluate.js';
 import { exactMatch } from '../../src/evaluate/exact-match.js';
 import { exportRun, verify } from '../../src/export/export.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
+import { Scope } from '../../src/native/tensor.js';
+import { loadRecipe } from '../../src/recipe/load.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { readRun } from '../../src/runs/run-folder.js';
+import { Checkpoints } from '../../src/train/checkpoints.js';
+import { createLearner } from '../../src/train/learners.js';
 import { learningRate } from '../../src/train/schedule.js';
 import { train } from '../../src/train/train.js';
 import { rows, tinyConfig, tinyRun } from './tiny.js';
@@ -115,11 +119,11 @@ describe('train', () => {
     expect(readdirSync(at('runs', 'c', 'checkpoints'))).toContain(`step-${result.step}`);
   }, 30_000);
 
-  it('stops at a loss that is not a number, names step and rows, keeps the last checkpoint', async () => {
+  it('stops at a loss that is not a number, names step and rows', async () => {
     const error = await failing(
       train(recipe(), {
         out: at('runs', 'nan'),
-        set: ['train.lr=1e38', 'train.warmup=0', 'train.checkpointEvery=1', 'train.rowsPerStep=2'],
+        set: ['train.lr=1e38', 'train.warmup=0', 'train.rowsPerStep=2'],
       }),
     );
     expect(error).toMatchObject({ name: 'TrainError', code: 'bad_loss', exitCode: 2 });
@@ -127,8 +131,86 @@ describe('train', () => {
       /^step 2: the loss of batch 1 of 1 is (NaN|Infinity), rows .*train\.jsonl:\d+, .*train\.jsonl:\d+;/,
     );
     expect(readRun(at('runs', 'nan'))?.status).toBe('failed');
-    expect(readdirSync(at('runs', 'nan', 'checkpoints'))).toEqual(['step-1']);
+    expect(readdirSync(at('runs', 'nan', 'checkpoints'))).toEqual([]);
     expect(existsSync(at('runs', 'nan', 'adapter'))).toBe(false);
+  }, 30_000);
+
+  it.each([Number.NaN, Infinity, 3e38])('a state of %s is not saved; the checkpoint before it is kept', async (bad) => {
+    const run = at('runs', `state ${bad}`);
+    mkdirSync(join(run, 'checkpoints'), { recursive: true });
+    const learner = createLearner(loadRecipe(recipe()).recipe, run);
+    using scope = new Scope('optimizer');
+    const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
+    const checkpoints = new Checkpoints(run, learner, moments, { recipe: 'r', data: 'd', base: 'b', tokenizer: '' }, 1);
+    checkpoints.done = 1;
+    await checkpoints.save();
+    const values = learner.params.toFloat32();
+    values[values.length - 1] = bad;
+    learner.params.write(values);
+    checkpoints.done = 2;
+    const error = await failing(checkpoints.save());
+    expect(error).toMatchObject({ code: 'bad_update' });
+    expect(error.message).toMatch(/^step 2: after the update the norm.* (NaN|Infinity),.*checkpoint of step 1 is good/);
+    expect(readdirSync(join(run, 'checkpoints'))).toEqual(['step-1']);
+    learner.close();
+  });
+
+  it.each([
+    // The parameters are numbers still, but no loss comes of them.
+    [
+      'of the last step',
+      ['train.lr=1e38', 'train.steps=1'],
+      /^step 1: after the update the loss of rows .* is (NaN|Inf)/,
+    ],
+    // They are none any more, or all but.
+    [
+      'that a checkpoint would keep',
+      ['train.lr=1e30', 'train.checkpointEvery=1'],
+      /norm of the parameters is Infinity/,
+    ],
+  ])(
+    'an update that breaks the adapter, %s, is no success, is not saved and cannot be exported',
+    async (name, set, m) => {
+      const run = at('runs', `broken ${name}`);
+      const error = await failing(train(recipe(), { out: run, set: ['train.warmup=0', ...set] }));
+      expect(error).toMatchObject({ name: 'TrainError', code: 'bad_update', exitCode: 2 });
+      expect(error.message).toMatch(m);
+      expect(readRun(run)?.status).toBe('failed');
+      expect(readdirSync(join(run, 'checkpoints'))).toEqual([]);
+      expect(existsSync(join(run, 'adapter'))).toBe(false);
+      for (const checkpoint of [undefined, 'last'] as const)
+        expect(['run_unfinished', 'no_weights']).toContain(
+          (await failing(exportRun({ run, out: at('never'), ...(checkpoint ? { checkpoint } : {}) }))).code,
+        );
+    },
+    30_000,
+  );
+
+  it.each([
+    ['nothing', () => {}],
+    [
+      'a folder of other things',
+      (run: string) => {
+        mkdirSync(run);
+        writeFileSync(join(run, 'notes.txt'), 'x');
+      },
+    ],
+  ])('--resume of %s starts nothing', async (_name, make) => {
+    const run = at('runs', 'none');
+    rmSync(run, { recursive: true, force: true });
+    make(run);
+    const error = await failing(train(recipe(), { out: run, resume: true }));
+    expect(error).toMatchObject({ code: 'run_not_found', exitCode: 2 });
+    expect(error.message).toMatch(/there is no run to go on with; .*leave out --resume/);
+    expect(existsSync(join(run, 'checkpoints'))).toBe(false);
+  });
+  it('a run that was killed before its record is begun again, with --resume and without', async () => {
+    for (const resume of [true, false]) {
+      const run = at('runs', `barely ${resume}`);
+      mkdirSync(join(run, 'checkpoints', '.step-1.tmp'), { recursive: true });
+      writeFileSync(join(run, 'recipe.yaml'), 'half');
+      expect((await train(recipe(), { out: run, resume, set: ['train.steps=2'] })).status).toBe('done');
+    }
   }, 30_000);
 
   it('trains a model from scratch that the trainer can then adapt; a stopped run goes on to ' +
@@ -180,6 +262,14 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
       /train\.jsonl:\d+: the row has \d+ tokens, more than data\.maxTokens 20/,
     ],
     ['an adapter that is not there', ['adapter.from=eval.jsonl'], 'adapter_missing', /adapter_config\.json/],
+    ['a memory limit on the CPU', ['memoryLimit=2GiB'], 'bad_memory_limit', /2\.00 GiB.*on cpu.*leave the limit out/],
+    [
+      'a memory limit where auto finds no GPU',
+      ['device=auto', 'memoryLimit=2GiB'],
+      'bad_memory_limit',
+      /would compute on cpu \(no GPU/,
+    ],
+    ['a gate', ['gate.suite=x'], 'unknown_key', /no release gate/],
     ['a base that is no checkpoint', ['model.base=runs'], 'file_missing', /./],
   ])('%s is an error of one line and leaves nothing behind', async (_name, set, code, message) => {
     writeFileSync(at('text.jsonl'), '{"text": "hello"}\n');
@@ -203,6 +293,8 @@ describe('eval, export, verify', () => {
     const run = await evaluate(at('runs', 'v'));
     expect(base.adapter).toBeNull();
     expect(run.loss).toBeLessThan(base.loss);
+    expect(run.weightedTokens).toBe(run.channels.none?.tokens);
+    expect(run.weightedTokens).toBeLessThan(run.tokens);
     expect(run.channels.none?.tokens).toBe(
       rows(10, 100)
         .split('\n')
@@ -265,6 +357,65 @@ describe('eval, export, verify', () => {
     writeFileSync(file, data);
     expect(await failing(verify(out))).toMatchObject({ code: 'export_changed', exitCode: 40 });
     expect(openSafetensors(file).tensors.size).toBe(24);
+  }, 30_000);
+
+  it('an adapter that holds no number is refused by name: read, measured, exported', async () => {
+    const run = at('runs', 'v');
+    const folder = at('nan');
+    cpSync(join(run, 'adapter'), folder, { recursive: true });
+    const file = join(folder, 'adapter_model.safetensors');
+    const { tensors } = openSafetensors(file);
+    const [name = '', first] = [...tensors].find(([n]) => n.includes('q_proj')) ?? [];
+    for (const [bits, text] of [
+      [0x7fc00000, 'NaN'],
+      [0xff800000, '-Infinity'],
+    ] as const) {
+      const data = readFileSync(join(run, 'adapter', 'adapter_model.safetensors'));
+      data.writeUInt32LE(bits, (first?.begin ?? 0) + 8);
+      writeFileSync(file, data);
+      const error = await failing(evaluate(recipe(), { adapter: folder }));
+      expect(error).toMatchObject({ code: 'not_finite', details: { tensor: name, element: 2 } });
+      expect(error.message).toContain(text);
+    }
+    const copy = at('runs', 'nan');
+    cpSync(run, copy, { recursive: true });
+    cpSync(file, join(copy, 'adapter', 'adapter_model.safetensors'));
+    expect(await failing(exportRun({ run: copy, out: at('never') }))).toMatchObject({ code: 'not_finite' });
+    expect(existsSync(at('never'))).toBe(false);
+  }, 30_000);
+
+  it('a run that is not finished is exported only on purpose', async () => {
+    const run = at('runs', 'part');
+    const abort = new AbortController();
+    const stopped = await train(recipe(), {
+      out: run,
+      signal: abort.signal,
+      onProgress: (p) => {
+        if (p.step === 6) abort.abort();
+      },
+    });
+    const error = await failing(exportRun({ run, out: at('never') }));
+    expect(error).toMatchObject({ code: 'run_unfinished', exitCode: 2 });
+    expect(error.message).toMatch(/not finished \(stopped, step \d+ of 12 is saved\).*--resume.*--checkpoint last/);
+    expect(existsSync(at('never'))).toBe(false);
+    const out = at('part-out');
+    expect(await exportRun({ run, out, checkpoint: 'last' })).toMatchObject({ step: stopped.step });
+    expect(await verify(out)).toMatchObject({ ok: true, step: stopped.step });
+    expect(await failing(exportRun({ run, out: at('never'), checkpoint: 1 }))).toMatchObject({ code: 'no_weights' });
+    expect(await failing(exportRun({ run, out: at('never'), checkpoint: 'best' }))).toMatchObject({
+      code: 'no_weights',
+    });
+    // What was exported is still proven when the run has gone on, as long as its checkpoint is there.
+    await train(recipe(), { out: run, resume: true, set: ['train.keepCheckpoints=9'] });
+    expect(await verify(out)).toMatchObject({ ok: true, step: stopped.step });
+  }, 30_000);
+
+  it('export: [] leaves the adapter in the last checkpoint', async () => {
+    const result = await train(recipe(), { out: at('runs', 'bare'), set: ['export=[]', 'train.steps=3'] });
+    expect(existsSync(at('runs', 'bare', 'adapter'))).toBe(false);
+    expect(result.output).toBe(at('runs', 'bare', 'checkpoints', 'step-3', 'adapter'));
+    await exportRun({ run: result.run, out: at('bare-out') });
+    expect(await verify(at('bare-out'))).toMatchObject({ ok: true, step: 3 });
   }, 30_000);
 
   it('a damaged checkpoint is refused on resume', async () => {

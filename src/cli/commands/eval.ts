@@ -58,7 +58,10 @@ export const command: Command = {
           printJson({ ...result, exactMatch: match });
           return;
         }
-        const lines = [`loss ${result.loss.toFixed(4)} nats per weighted token over ${result.tokens} tokens`];
+        const lines = [
+          `loss ${result.loss.toFixed(4)} nats per weighted token over ${result.weightedTokens} weighted tokens ` +
+            `(${result.tokens} in all)`,
+        ];
         for (const [name, c] of Object.entries(result.channels))
           lines.push(`  ${name}: ${c.loss.toFixed(4)} over ${c.tokens} tokens`);
         if (result.preference)

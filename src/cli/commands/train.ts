@@ -13,8 +13,12 @@ interface Options {
   readonly threads?: number;
   readonly device?: string;
   readonly memoryLimit?: string;
+  readonly tensorboard?: boolean;
   readonly json?: boolean;
 }
+
+const heldOutText = (loss: number, match: number | undefined): string =>
+  `${loss.toFixed(4)}${match === undefined ? '' : ` ${(100 * match).toFixed(0)}%`}`;
 
 export const command: Command = {
   name: 'train',
@@ -35,6 +39,7 @@ export const command: Command = {
       .option('--threads <n>', 'CPU threads; changes no bit of the result', integerIn(1, 1024))
       .option('--device <name>', `${DEVICE_NAMES}, in place of the recipe's`)
       .option('--memory-limit <bytes>', "most device memory to take, as in 15.2GiB, in place of the recipe's")
+      .option('--tensorboard', 'also write an event file of TensorBoard into the run folder (train.tensorBoard)')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -42,15 +47,19 @@ export const command: Command = {
           'temper train recipes/nano-lora.yaml',
           'temper train recipe.yaml --set train.lr=1e-4 --set train.epochs=2 --out runs/second',
           'temper train recipe.yaml --resume',
+          'temper train recipe.yaml --resume --set train.epochs=3',
+          'temper train recipe.yaml --set train.evalEvery=50 --set train.patience=3',
         ),
       )
       .action(async (recipe: string, options: Options) => {
         const { train } = await import('../../train/train.js');
         let progress: ReturnType<typeof createProgress> | undefined;
         let tokens = 0;
+        let heldOut = '';
         const result = await train(recipe, {
           set: [
             ...options.set,
+            ...(options.tensorboard ? ['train.tensorBoard=true'] : []),
             ...(options.device === undefined ? [] : [`device=${options.device}`]),
             ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${JSON.stringify(options.memoryLimit)}`]),
           ],
@@ -58,14 +67,16 @@ export const command: Command = {
           ...(options.out === undefined ? {} : { out: options.out }),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
           signal: interruptSignal(),
+          onNotice: (notice) => void process.stderr.write(`note: ${notice}\n`),
           onProgress(p) {
             if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
             progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
             tokens += p.tokens;
+            if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch)}`;
             progress.update(
               tokens,
               `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}  lr ${p.lr.toExponential(1)}  norm ` +
-                `${p.gradNorm.toFixed(2)}  ${formatSeconds(p.etaSeconds)} left`,
+                `${p.gradNorm.toFixed(2)}${heldOut}  ${formatSeconds(p.etaSeconds)} left`,
             );
           },
         });
@@ -77,9 +88,17 @@ export const command: Command = {
           return;
         }
         const at = (path: string): string => relative(process.cwd(), path) || '.';
+        const { best, endedEarly } = result;
+        if (endedEarly !== null)
+          process.stdout.write(`ended after step ${endedEarly} of ${result.steps}: train.patience\n`);
+        if (best)
+          process.stdout.write(
+            `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch)} after step ${best.step}: ` +
+              `${at(best.checkpoint)}\n`,
+          );
         process.stdout.write(
           result.status === 'done'
-            ? `${result.steps} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
+            ? `${result.step} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
                 `${result.firstLoss.toFixed(4)} → ` +
                 `${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
             : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +

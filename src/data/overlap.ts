@@ -1,0 +1,42 @@
+// Rows that stand among those to train on and among the held-out ones: a figure on them says nothing.
+import type { Examples } from './example.js';
+
+export interface Overlap {
+  /** Held-out examples that are trained on, token for token. */
+  readonly count: number;
+  readonly first: { readonly heldOut: string; readonly trained: string };
+}
+
+/** 53 bits of the tokens: two murmur-like words. That two different ones of a million agree has a chance of 1e-4. */
+function keyOf(tokens: Int32Array): number {
+  let a = 0x9747b28c ^ tokens.length,
+    b = 0x5bd1e995;
+  for (const t of tokens) {
+    a = Math.imul(a ^ t, 0x85ebca6b);
+    a ^= a >>> 13;
+    b = Math.imul(b ^ a ^ (t << 7), 0xc2b2ae35);
+    b ^= b >>> 16;
+  }
+  return (a >>> 0) * 2 ** 21 + (b >>> 11);
+}
+
+/** @returns null: none */
+export function overlapOf(trained: Examples, heldOut: Examples): Overlap | null {
+  const wanted = new Map<number, number>();
+  for (let i = 0; i < heldOut.length; i++) wanted.set(keyOf(heldOut.at(i)?.tokens ?? new Int32Array()), i);
+  const seen = new Map<number, number>();
+  for (let i = 0; i < trained.length; i++) {
+    const key = keyOf(trained.at(i)?.tokens ?? new Int32Array());
+    if (wanted.has(key) && !seen.has(key)) seen.set(key, i);
+  }
+  let count = 0,
+    first: Overlap['first'] | null = null;
+  for (let i = 0; i < heldOut.length; i++) {
+    const at = seen.get(keyOf(heldOut.at(i)?.tokens ?? new Int32Array()));
+    const [a, b] = [heldOut.at(i), at === undefined ? undefined : trained.at(at)];
+    if (!a || !b || a.tokens.some((t, k) => t !== b.tokens[k])) continue;
+    count++;
+    first ??= { heldOut: `${a.source.file}:${a.source.line}`, trained: `${b.source.file}:${b.source.line}` };
+  }
+  return first && { count, first };
+}

@@ -1,0 +1,82 @@
+// Held-out rows during training: loss, and how many rows greedy decoding would answer token for token. The batches and
+// sums are those of `temper eval`, so that the loss is its loss.
+import { setImmediate } from 'node:timers/promises';
+import { TrainError } from '../base/errors.js';
+import { samplesAt } from '../data/example.js';
+import type { Dataset } from '../data/load.js';
+import { packBatch, packLengths } from '../data/pack.js';
+import { exampleOfTargets } from '../objectives/dpo.js';
+import type { Learner } from '../objectives/learner.js';
+import type { BatchLimits, Objective } from '../objectives/objective.js';
+import type { StepMetrics } from '../runs/metrics.js';
+
+/** What an evaluation adds to the line of its step. */
+export type HeldOutMetrics = Required<Pick<StepMetrics, 'evalLoss'>> & Pick<StepMetrics, 'evalMatch' | 'evalAccuracy'>;
+
+/**
+ * @param step for the error
+ * @returns null: the signal came first
+ * @throws {TrainError} bad_loss: NaN or infinity
+ */
+export async function measureHeldOut(
+  learner: Learner,
+  { examples }: Dataset,
+  objective: Objective,
+  { tokensPerBatch, packing }: BatchLimits,
+  step: number,
+  signal?: AbortSignal,
+): Promise<HeldOutMetrics | null> {
+  const { examplesPerSample: per, judge } = objective;
+  let [weighted, weights, matched, rows, pairs, pairLoss, preferred] = [0, 0, 0, 0, 0, 0, 0];
+  for (const bin of packLengths(examples.inputLengths(per), tokensPerBatch, packing)) {
+    await setImmediate(); // lets messages in; native calls block this thread
+    if (signal?.aborted) return null;
+    const packed = packBatch(samplesAt(examples, bin, per));
+    const { batch, targets } = packed;
+    const hits = judge ? null : new Uint8Array(targets.rows.length);
+    const nll = learner.nll(batch, targets, hits);
+    if (nll.some((x) => !Number.isFinite(x))) {
+      const { file, line } = packed.examples[0]?.source ?? { file: '', line: 0 };
+      throw new TrainError(
+        'bad_loss',
+        `step ${step}: the loss of held-out rows (${file}:${line} and those beside it) is not finite; lower train.lr, ` +
+          'and go on from the checkpoint before it in a new run (adapter.from)',
+        { step, file, line },
+      );
+    }
+    for (let i = 0; i < nll.length; i++) {
+      const w = targets.weights[i] ?? 0;
+      weighted += w * (nll[i] ?? 0);
+      weights += w;
+    }
+    if (judge && learner.reference) {
+      const { loss, figures } = judge(packed, nll, learner.reference(batch, targets));
+      pairs += packed.examples.length / 2;
+      pairLoss += loss;
+      preferred += figures?.['accuracy'] ?? 0;
+    }
+    if (!hits) continue;
+    const missed = new Set<number>();
+    const of = exampleOfTargets(batch.starts, targets.rows);
+    of.forEach((example, i) => {
+      if (!hits[i]) missed.add(example);
+    });
+    rows += packed.examples.length;
+    matched += packed.examples.length - missed.size;
+  }
+  return judge
+    ? { evalLoss: pairLoss / pairs, evalAccuracy: preferred / pairs }
+    : { evalLoss: weighted / weights, evalMatch: matched / rows };
+}
+
+/** The evaluation with the lowest loss, and how many there were after it. */
+export function bestOf(metrics: readonly StepMetrics[]): { readonly best: StepMetrics | null; readonly since: number } {
+  let best: StepMetrics | null = null,
+    since = 0;
+  for (const m of metrics) {
+    if (m.evalLoss === undefined) continue;
+    if (best === null || m.evalLoss < (best.evalLoss ?? Infinity)) [best, since] = [m, 0];
+    else since++;
+  }
+  return { best, since };
+}
