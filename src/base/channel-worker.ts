@@ -2,6 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Contract, FromWorker, ToWorker } from './channel-protocol.js';
 import { errorToData } from './error-data.js';
+import { asTypedError } from './system-error.js';
 
 /** What a handler gets beside its request. */
 export interface Call<Event> {
@@ -56,7 +57,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
   try {
     served = await open(workerData as Data);
   } catch (error) {
-    send({ kind: 'error', id: -1, error: errorToData(error) });
+    send({ kind: 'error', id: -1, error: errorToData(asTypedError(error)) });
     return;
   }
   const running = new Map<number, () => void>();
@@ -70,7 +71,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
       const value = await handler(request, { signal, emit: (event) => send({ kind: 'event', id, event }) });
       send({ kind: 'result', id, value });
     } catch (error) {
-      send({ kind: 'error', id, error: errorToData(error) });
+      send({ kind: 'error', id, error: errorToData(asTypedError(error)) });
     } finally {
       running.delete(id);
     }

@@ -9,6 +9,7 @@ import type { CallMessage, Contract, FromWorker, ToWorker } from './channel-prot
 import { errorFromData } from './error-data.js';
 import { NativeError } from './errors.js';
 import { packageRoot } from './machine.js';
+import { asTypedError } from './system-error.js';
 
 export interface ChannelOptions {
   /** Of the thread, as in `temper-infer`. */
@@ -88,7 +89,7 @@ class Connection {
         else pending?.onError(errorFromData(m.error));
       }
     });
-    this.#worker.on('error', (error) => this.#fail(error));
+    this.#worker.on('error', (error) => this.#fail(asTypedError(error)));
     this.exited = new Promise((resolve) => {
       this.#worker.once('exit', (code) => {
         this.#fail(
@@ -156,6 +157,18 @@ function listen(signal: AbortSignal | undefined, onAbort: (reason: unknown) => v
   return () => signal.removeEventListener('abort', listener);
 }
 
+/** A callback of the host that throws, or whose promise rejects, ends its call and not the process. */
+function guard<E>(callback: ((event: E) => void) | undefined, fail: (error: unknown) => void): (event: E) => void {
+  return (event) => {
+    try {
+      const answer: unknown = callback?.(event);
+      if (answer instanceof Promise) answer.catch(fail);
+    } catch (error) {
+      fail(error);
+    }
+  };
+}
+
 function callOn<R, E>(
   connection: Connection,
   name: string,
@@ -171,10 +184,22 @@ function callOn<R, E>(
       end();
       unlisten();
     };
+    let thrown: { readonly error: unknown } | undefined;
+    const fail = (error: unknown): void => {
+      if (done || thrown) return;
+      thrown = { error };
+      call.stop();
+      if (waits) return;
+      call.forget();
+      settle(() => reject(error));
+    };
+    const tell = guard(onEvent, fail);
     const call = connection.start(name, request, {
-      onEvent: (event) => onEvent?.(event as E),
-      onResult: (value) => settle(() => resolve(value as R)),
-      onError: (error) => settle(() => reject(error)),
+      onEvent: (event) => {
+        if (!thrown) tell(event as E);
+      },
+      onResult: (value) => settle(() => (thrown ? reject(thrown.error) : resolve(value as R))),
+      onError: (error) => settle(() => reject(thrown ? thrown.error : error)),
     });
     const unlisten = listen(signal, (reason) => {
       call.stop();
@@ -283,9 +308,17 @@ export async function runInThread<C extends Contract, K extends keyof C & string
   const connection = new Connection(file, null, name);
   let timer: NodeJS.Timeout | undefined;
   let forced = false;
+  // Stops for the caller's signal and for a callback that throws; the latter is what the call then rejects with.
+  const stop = new AbortController();
+  let thrown: { readonly error: unknown } | undefined;
+  const guarded = guard(onEvent, (error) => {
+    thrown ??= { error };
+    stop.abort(error);
+  });
+  const unlink = listen(signal, (reason) => stop.abort(reason));
   let unlisten = (): void => {};
   const late = new Promise<never>((_, reject) => {
-    unlisten = listen(signal, (reason) => {
+    unlisten = listen(stop.signal, (reason) => {
       if (graceMs === Infinity) return;
       timer = setTimeout(() => {
         forced = true;
@@ -296,16 +329,20 @@ export async function runInThread<C extends Contract, K extends keyof C & string
   });
   const work = async (): Promise<C[K]['result']> => {
     await connection.ready;
-    return callOn<C[K]['result'], C[K]['event']>(connection, name, request, { signal, onEvent, waits: true });
+    const call = { signal: stop.signal, onEvent: guarded, waits: true };
+    return callOn<C[K]['result'], C[K]['event']>(connection, name, request, call);
   };
   try {
     const result = await Promise.race([work(), late]);
+    if (thrown) throw thrown.error;
     if (!waits) signal?.throwIfAborted();
     return result;
   } catch (error) {
+    if (thrown) throw thrown.error;
     if (!waits) signal?.throwIfAborted();
     throw error;
   } finally {
+    unlink();
     unlisten();
     const closed = connection.close();
     if (!forced) await closed;

@@ -1,6 +1,6 @@
 // sha256, hex, of text, bytes and files: what identifies recipes, data, checkpoints and judged text.
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { inputPieces } from './inputs.js';
 
 /**
  * Text counts as its UTF-8 bytes. Half of a surrogate pair has none, and would be hashed as U+FFFD whichever it is: such
@@ -18,7 +18,7 @@ const PIECE_BYTES = 1 << 20;
 /** @throws the signal's reason, or what the file system says */
 export async function sha256File(path: string, options: { readonly signal?: AbortSignal } = {}): Promise<string> {
   const hash = createHash('sha256');
-  for await (const piece of createReadStream(path, { highWaterMark: PIECE_BYTES }) as AsyncIterable<Buffer>) {
+  for await (const piece of inputPieces(path, PIECE_BYTES)) {
     options.signal?.throwIfAborted();
     hash.update(piece);
   }

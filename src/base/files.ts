@@ -1,6 +1,9 @@
-// Files and folders appear whole or not at all: written under a temporary name beside their place, flushed, renamed.
+// Files and folders appear whole or not at all: written under a temporary name beside their place, flushed, renamed. A
+// FIFO or a device takes the bytes as they come.
 import {
   closeSync,
+  constants,
+  createReadStream,
   existsSync,
   fsyncSync,
   mkdirSync,
@@ -11,37 +14,148 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
-import { CheckpointError } from './errors.js';
+import { dirname, join } from 'node:path';
+import { type Place, placeOf } from './outputs.js';
+import { asWriteError } from './system-error.js';
+import { removeLeftovers, replacedName, syncPath, temporaryName } from './temporary.js';
 
-function syncPath(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
+/** How long to wait for a FIFO's reader, and for room in it, before looking again. */
+const POLL_MS = 10;
+const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
+const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+const isAgain = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'EAGAIN';
+
+/** A file being written: there as a whole after `commit`, untouched after `discard`. A stream has it as it comes. */
+export class OutputFile {
+  readonly #fd: number;
+  #open = true;
+  private constructor(
+    readonly path: string,
+    readonly place: Place,
+    readonly temporary: string | null,
+    fd: number,
+  ) {
+    this.#fd = fd;
+  }
+
+  /** @returns null: a FIFO that nobody reads yet */
+  static #try(path: string): OutputFile | null {
+    const place = placeOf(path);
+    try {
+      if (place.stream)
+        return new OutputFile(path, place, null, openSync(place.target, constants.O_WRONLY | constants.O_NONBLOCK));
+      removeLeftovers(place.target);
+      const temporary = temporaryName(place.target);
+      return new OutputFile(path, place, temporary, openSync(temporary, 'wx', place.mode ?? 0o666));
+    } catch (e) {
+      if (place.stream && e instanceof Error && 'code' in e && e.code === 'ENXIO') return null;
+      throw asWriteError(e, path);
+    }
+  }
+  /** Waits for the reader of a FIFO. @throws {ConfigError} output_unwritable · the signal's reason */
+  static async open(path: string, signal?: AbortSignal): Promise<OutputFile> {
+    for (;;) {
+      signal?.throwIfAborted();
+      const file = OutputFile.#try(path);
+      if (file) return file;
+      await sleep(POLL_MS);
+    }
+  }
+  /** The same in a thread that nobody else needs. */
+  static openSync(path: string, signal?: AbortSignal): OutputFile {
+    for (;;) {
+      signal?.throwIfAborted();
+      const file = OutputFile.#try(path);
+      if (file) return file;
+      sleepSync(POLL_MS);
+    }
+  }
+
+  /** @returns bytes written; 0: a stream without room */
+  #some(bytes: Uint8Array, at: number): number {
+    try {
+      return writeSync(this.#fd, bytes, at, Math.min(bytes.length - at, 1 << 26));
+    } catch (e) {
+      if (isAgain(e)) return 0;
+      throw asWriteError(e, this.path);
+    }
+  }
+  async write(data: string | Uint8Array, signal?: AbortSignal): Promise<void> {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    for (let at = 0; at < bytes.length; ) {
+      const n = this.#some(bytes, at);
+      at += n;
+      if (n > 0) continue;
+      signal?.throwIfAborted();
+      await sleep(POLL_MS);
+    }
+  }
+  writeSync(data: string | Uint8Array): void {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    for (let at = 0; at < bytes.length; ) {
+      const n = this.#some(bytes, at);
+      at += n;
+      if (n === 0) sleepSync(POLL_MS);
+    }
+  }
+
+  #close(): void {
+    if (this.#open) closeSync(this.#fd);
+    this.#open = false;
+  }
+  /** Flushes it and puts it in its place. @throws {ConfigError} output_unwritable · {CheckpointError} disk_full */
+  commit(): void {
+    try {
+      if (this.temporary !== null) fsyncSync(this.#fd);
+      this.#close();
+      if (this.temporary === null) return;
+      renameSync(this.temporary, this.place.target);
+    } catch (e) {
+      throw asWriteError(e, this.path);
+    }
+    syncPath(dirname(this.place.target));
+  }
+  /** After a commit it does nothing. */
+  discard(): void {
+    this.#close();
+    if (this.temporary !== null) rmSync(this.temporary, { force: true });
   }
 }
 
-/** A write that failed for lack of room becomes `disk_full`; anything else stays what it is. */
-export function asDiskFull(error: unknown, path: string): unknown {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (code !== 'ENOSPC' && code !== 'EDQUOT' && code !== 'EFBIG') return error;
-  return new CheckpointError(
-    'disk_full',
-    `${path}: no room left while writing (${code}); nothing was left behind; free some space and run it again`,
-    { file: path },
-    { cause: error },
-  );
+/** Replaces `path` with `data`, or leaves it as it was; through links; a stream gets the bytes. */
+export function writeFileAtomic(path: string, data: string | Uint8Array): void {
+  const file = OutputFile.openSync(path);
+  try {
+    file.writeSync(data);
+    file.commit();
+  } finally {
+    file.discard();
+  }
 }
 
-let counter = 0;
 /**
- * A name beside `path` that no other writer of this or another process uses; hidden, so that no reader takes it for the
- * thing itself.
+ * Puts a file that is complete in its place, behind links; a FIFO or a device gets its bytes, and it is removed.
+ * @throws {ConfigError} output_unwritable · {CheckpointError} disk_full · the signal's reason
  */
-export const temporaryName = (path: string): string =>
-  join(dirname(path), `.${basename(path)}.${process.pid}.${Date.now().toString(36)}${counter++}.tmp`);
+export async function putInPlace(finished: string, path: string, signal?: AbortSignal): Promise<void> {
+  const { target, stream } = placeOf(path);
+  try {
+    if (!stream) {
+      renameSync(finished, target);
+      syncPath(dirname(target));
+      return;
+    }
+    const out = await OutputFile.open(path, signal);
+    try {
+      for await (const piece of createReadStream(finished) as AsyncIterable<Buffer>) await out.write(piece, signal);
+    } finally {
+      out.discard();
+    }
+    rmSync(finished, { force: true });
+  } catch (e) {
+    throw asWriteError(e, path);
+  }
+}
 
 /** Writes all bytes, flushed; not atomic by itself: for files inside a folder that is renamed as a whole. */
 export function writeFlushed(path: string, data: string | Uint8Array): void {
@@ -55,33 +169,23 @@ export function writeFlushed(path: string, data: string | Uint8Array): void {
   }
 }
 
-/** Replaces `path` with `data`, or leaves it as it was. */
-export function writeFileAtomic(path: string, data: string | Uint8Array): void {
-  const temporary = temporaryName(path);
-  try {
-    writeFlushed(temporary, data);
-    renameSync(temporary, path);
-  } catch (e) {
-    rmSync(temporary, { force: true });
-    throw asDiskFull(e, path);
-  }
-  syncPath(dirname(path));
-}
-
 /**
- * Fills a new folder and puts it at `path` in one step; a folder that was there is replaced.
+ * Fills a new folder and puts it at `path` in one step; a folder that was there is replaced,
+ * behind the links that lead to it.
  * @param fill writes into the folder it is given
  */
-export async function writeFolderAtomic(path: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
+export async function writeFolderAtomic(given: string, fill: (folder: string) => void | Promise<void>): Promise<void> {
+  const path = placeOf(given).target;
   const temporary = temporaryName(path);
   try {
+    removeLeftovers(path);
     mkdirSync(temporary, { recursive: true });
     await fill(temporary);
     syncTree(temporary);
     if (existsSync(path)) {
       // Two renames cannot be one; a kill between them leaves the old folder under its hidden name and the new one
       // ready beside it.
-      const old = temporaryName(path);
+      const old = replacedName(path);
       renameSync(path, old);
       renameSync(temporary, path);
       rmSync(old, { recursive: true, force: true });
@@ -90,7 +194,7 @@ export async function writeFolderAtomic(path: string, fill: (folder: string) => 
     }
   } catch (e) {
     rmSync(temporary, { recursive: true, force: true });
-    throw asDiskFull(e, path);
+    throw asWriteError(e, given);
   }
   syncPath(dirname(path));
 }
@@ -108,6 +212,6 @@ function syncTree(folder: string): void {
 export function removeTemporaries(folder: string, name?: string): void {
   if (!existsSync(folder)) return;
   for (const entry of readdirSync(folder))
-    if (entry.endsWith('.tmp') && entry.startsWith(name === undefined ? '.' : `.${name}.`))
+    if (/\.(?:tmp|old)$/.test(entry) && entry.startsWith(name === undefined ? '.' : `.${name}.`))
       rmSync(join(folder, entry), { recursive: true, force: true });
 }

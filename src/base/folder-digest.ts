@@ -9,12 +9,13 @@
 // Whoever can set the clock back or write to the disk below the file system can fool it: commands that prove something
 // read every byte (`fresh`).
 import { createHash } from 'node:crypto';
-import { createReadStream, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { sha256 } from './digest.js';
 import { writeFileAtomic } from './files.js';
+import { inputPieces } from './inputs.js';
 
 export interface FileDigest {
   readonly name: string;
@@ -186,9 +187,7 @@ async function readAll(
     const one = createHash('sha256');
     let bytes = 0;
     whole.update(`${name}\0`);
-    for await (const piece of createReadStream(join(dir, name), {
-      highWaterMark: PIECE_BYTES,
-    }) as AsyncIterable<Buffer>) {
+    for await (const piece of inputPieces(join(dir, name), PIECE_BYTES)) {
       options.signal?.throwIfAborted();
       whole.update(piece);
       one.update(piece);

@@ -370,6 +370,7 @@ function measure(
   };
   try {
     releaseCached(); // nor what the preparation left
+    options.signal?.throwIfAborted();
     work(); // pages, caches, clocks
     finish();
     resetPeaks();
@@ -377,6 +378,7 @@ function measure(
     const times: number[] = [];
     const end = performance.now() + options.secondsPerRow * 1000;
     do {
+      options.signal?.throwIfAborted();
       const from = performance.now();
       work();
       finish();

@@ -1,7 +1,6 @@
 // What a command is, and the few things all commands share: the interrupt signal, results on stdout, a fallible exit
 // code. A command parses, calls one use-case, prints. It imports the use-case inside its action, so that `--help` needs
 // no addon.
-import { setMaxListeners } from 'node:events';
 import type { Command as CommanderCommand } from 'commander';
 import { InvalidArgumentError } from 'commander';
 
@@ -12,24 +11,7 @@ export interface Command {
   register(program: CommanderCommand): void;
 }
 
-let interrupt: AbortController | undefined;
-/**
- * Aborts on the first Ctrl-C (work stops at the next safe point and is saved); a second one ends the process at once.
- */
-export function interruptSignal(): AbortSignal {
-  if (!interrupt) {
-    const controller = new AbortController();
-    interrupt = controller;
-    // One listener per request under way, as many as there are.
-    setMaxListeners(0, controller.signal);
-    process.on('SIGINT', () => {
-      if (controller.signal.aborted) process.exit(130);
-      process.stderr.write('\ntemper: stopping; press Ctrl-C again to stop at once\n');
-      controller.abort(new DOMException('interrupted', 'AbortError'));
-    });
-  }
-  return interrupt.signal;
-}
+export { interruptSignal } from './interrupt.js';
 
 /** JSON that cannot drive a terminal: DEL and the C1 controls are escaped as the C0 ones are. */
 export const safeJson = (value: unknown): string =>

@@ -3,8 +3,11 @@
 // The commands are listed in registry.ts.
 import { readFileSync } from 'node:fs';
 import { Command as CommanderCommand, CommanderError } from 'commander';
-import { TemperError } from '../base/errors.js';
+import { ConfigError, TemperError } from '../base/errors.js';
+import { asTypedError } from '../base/system-error.js';
 import { examples, printJson } from './command.js';
+import { endInterrupted, interruptedExitCode } from './interrupt.js';
+import { guardStreams, lostOutput } from './streams.js';
 import { printable } from './terminal.js';
 
 const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');
@@ -30,7 +33,7 @@ export function reportError(error: unknown, json: boolean, help = 'temper --help
   }
   if (error instanceof Error && error.name === 'AbortError') {
     print('interrupted', 'interrupted', {}, json);
-    return 130;
+    return interruptedExitCode();
   }
   const message = error instanceof Error ? error.message : String(error);
   print(
@@ -106,16 +109,21 @@ export async function run(argv: readonly string[]): Promise<number> {
     await program.parseAsync(argv, { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
-    return reportError(error, wantsJson(argv), helpOf(program, argv));
+    return reportError(asTypedError(error), wantsJson(argv), helpOf(program, argv));
   }
 }
 
-// A reader that leaves early (`temper … | head`) ends the command quietly.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  else throw error;
-});
-
 // `process.argv[1]` may be the link npm makes for the bin, or this file under tsx.
 const invoked = process.argv[1] ?? '';
-if (/(^|[\\/])(temper|main\.[jt]s)$/.test(invoked)) process.exitCode = await run(process.argv.slice(2));
+if (/(^|[\\/])(temper|main\.[jt]s)$/.test(invoked)) {
+  guardStreams();
+  const code = await run(process.argv.slice(2));
+  process.exitCode = code;
+  endInterrupted();
+  const failure = lostOutput();
+  if (failure !== null && code === 0)
+    process.exitCode = reportError(
+      new ConfigError('output_unwritable', `stdout: cannot be written (${failure}); what was printed is not complete`),
+      false,
+    );
+}

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
 import { packageRoot } from '../base/machine.js';
+import { checkOutputs } from '../base/outputs.js';
 import { openScreen } from '../compose/screening.js';
 import { conversation, runTurn, type Turn } from '../compose/turn.js';
 import { exportRun, type VerifyResult, verify } from '../export/export.js';
@@ -203,6 +204,7 @@ function freshFolder(folder: string): string {
   for (let i = 1; ; i++) {
     const candidate = i === 1 ? folder : `${folder}-${i}`;
     if (existsSync(candidate)) continue;
+    checkOutputs({ '--out': candidate }, {}, 'folder');
     mkdirSync(candidate, { recursive: true });
     return candidate;
   }

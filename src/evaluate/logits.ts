@@ -1,4 +1,5 @@
 // `temper logits` on the thread it is called on (worker.ts puts it off the main one).
+import { checkOutputs } from '../base/outputs.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type LogitsSummary, readTokens, writeLogits } from '../model/logits-file.js';
@@ -25,6 +26,7 @@ export async function logitsOf(
     readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
   } = {},
 ): Promise<LogitsSummary> {
+  checkOutputs({ '--out': request.out }, { files: [request.tokens], folders: [request.model, request.adapter] });
   if (request.threads) setThreads(request.threads);
   using model = openCheckpoint(request.model);
   const sequences = readTokens(request.tokens, model.config.vocab_size);

@@ -3,6 +3,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { basename, join, relative, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
+import { checkOutputs } from '../base/outputs.js';
 import { CONFIG_FILE, readPeft, TENSOR_FILE, writePeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { checkpointFolder, checkpointSteps, type RunRecord, readRun } from '../runs/run-folder.js';
@@ -65,6 +66,7 @@ export async function exportPeft(request: ExportRequest, signal?: AbortSignal): 
     );
   const out = resolve(request.out);
   if (existsSync(out)) throw new ConfigError('path_exists', `${request.out}: exists; give a new folder`, { out });
+  checkOutputs({ '--out': out }, { folders: [trained.model] }, 'folder');
   const step = stepOf(request, trained.run, record);
   const from =
     request.checkpoint === undefined ? trained.adapter : join(checkpointFolder(trained.run, step), 'adapter');

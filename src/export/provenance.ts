@@ -1,7 +1,8 @@
 // temper.json beside an export: where it comes from and what its files must hash to.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
 
 export interface Provenance {
   readonly version: 1;
@@ -20,5 +21,5 @@ export const writeProvenance = (dir: string, provenance: Provenance): void =>
 /** null: the folder says nothing of where it comes from. */
 export function readProvenance(dir: string): Provenance | null {
   const file = join(dir, PROVENANCE);
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Provenance) : null;
+  return existsSync(file) ? (JSON.parse(readInputText(file, 'record')) as Provenance) : null;
 }

@@ -1,9 +1,11 @@
 // tokenizer.json (the byte-level BPE form gpt-oss ships) to tables and back. Everything else is refused by name,
 // nothing is guessed.
-import { readFileSync, statSync } from 'node:fs';
+
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, type ErrorCode } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
 import type { BpeTables } from '../native/bpe.js';
 
 /** A tokenizer's tables and its control tokens. Ordinary ids are 0…n−1, control ids follow without a gap. */
@@ -102,7 +104,7 @@ export function readTokenizerJson(dirOrFile: string): Vocabulary & { readonly fi
         `${file}: ${size} bytes, at most ${MAX_FILE_BYTES} are read; is this a tokenizer.json?`,
         { file },
       );
-    text = readFileSync(file, 'utf8');
+    text = readInputText(file, 'tokenizer');
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause;
     throw new CheckpointError(

@@ -1,9 +1,11 @@
 // PEFT adapters: adapter_config.json + adapter_model.safetensors, read and written. Everything in the file is applied
 // or the file is refused.
-import { existsSync, readFileSync } from 'node:fs';
+
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
 import { HOST } from '../native/backends.js';
@@ -91,7 +93,7 @@ function readConfig(folder: string): PeftConfig {
   const file = join(folder, CONFIG_FILE);
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readInputText(file, 'config');
   } catch (e) {
     throw new CheckpointError(
       'adapter_missing',

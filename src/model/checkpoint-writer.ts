@@ -5,6 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { checkOutputs } from '../base/outputs.js';
 import { layoutFile } from '../native/safetensors.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { checkpointTensors, specBytes, type TensorSpec } from './layout.js';
@@ -183,6 +184,7 @@ export async function writeCheckpoint(
     throw new CheckpointError('path_exists', `${dir}: exists and is not empty; give a new folder or remove it first`, {
       file: dir,
     });
+  checkOutputs({ 'the folder': dir }, {}, 'folder');
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
   mkdirSync(dirname(path), { recursive: true });
   checkDiskSpace(dirname(path), needed);

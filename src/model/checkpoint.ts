@@ -1,10 +1,11 @@
 // Opens a gpt-oss checkpoint folder: every tensor is mapped, none copied, but for a model on a device, whose weights
 // are copied there. Read: the released MXFP4 layout and the dequantised bf16 layout, in one file or in shards listed by
 // an index. Whatever is missing, twice there, unknown, of another dtype or shape than the config says, is refused here.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { type DigestOptions, digestFolder } from '../base/folder-digest.js';
+import { readInputText } from '../base/inputs.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceRoom } from '../native/device.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
@@ -53,7 +54,7 @@ function listFiles(dir: string): {
     new CheckpointError('bad_index', `${path}: ${what}; download it again`, { file: path });
   let map: unknown;
   try {
-    map = (JSON.parse(readFileSync(path, 'utf8')) as { weight_map?: unknown } | null)?.weight_map;
+    map = (JSON.parse(readInputText(path, 'index')) as { weight_map?: unknown } | null)?.weight_map;
   } catch (e) {
     throw bad(`not JSON (${(e as Error).message})`);
   }

@@ -1,9 +1,9 @@
 // config.json of a gpt-oss checkpoint. Everything comes from the file: nothing of the released values is assumed but
 // what the file may omit (transformers' class defaults then hold).
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
 
 const LayerType = z.enum(['sliding_attention', 'full_attention']);
 /** Fields keep the checkpoint's names. Unknown keys are ignored, as transformers does. */
@@ -122,7 +122,7 @@ export function readConfig(dir: string): ModelConfig {
   const path = join(dir, 'config.json');
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readInputText(path, 'config');
   } catch (e) {
     throw new CheckpointError(
       'file_missing',

@@ -55,6 +55,8 @@ export interface ForwardOptions {
   readonly byRow?: boolean;
   /** Adapters by token, in place of one for all; on a cache, for as many tokens as the experts take at a time. */
   readonly mixed?: MixedAdapters | null;
+  /** Looked at before each layer; what was done by then is lost. Not for passes that are recorded. */
+  readonly signal?: AbortSignal;
 }
 
 /** What a pass reads of its batch. */
@@ -766,7 +768,10 @@ export function forwardHidden(
   const p = startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
-  for (let i = 0; i < model.layers.length; i++) layerForward(p, i, x, x, null);
+  for (let i = 0; i < model.layers.length; i++) {
+    options.signal?.throwIfAborted();
+    layerForward(p, i, x, x, null);
+  }
   p.cache?.store.advance(p.cache.plan);
   const { hidden } = finalNorm(s, p, x, options.rows ?? null);
   const out = scope.empty('f32', hidden.shape);

@@ -1,7 +1,8 @@
 // Made-up checkpoints in the released format, for tests and benchmarks: random weights of a sane size, streamed to
 // disk, the same bytes for the same seed.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { readInput } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { ops } from '../native/ops.js';
 import { type DType, type Place, Scope, type Tensor } from '../native/tensor.js';
@@ -96,7 +97,7 @@ export async function initCheckpoint(
   const source: TensorSource = (spec) => randomPieces(spec, config, seedOf(options.seed, order.get(spec.name) ?? 0));
   const tokenizer = join(packageRoot, 'models', 'nano', 'tokenizer.json');
   const files: Record<string, string | Uint8Array> = {};
-  if (model === 'nano' && existsSync(tokenizer)) files['tokenizer.json'] = readFileSync(tokenizer);
+  if (model === 'nano' && existsSync(tokenizer)) files['tokenizer.json'] = readInput(tokenizer, 'tokenizer');
   if (model === '20b' || model === '120b') {
     const generation = {
       bos_token_id: 199998,

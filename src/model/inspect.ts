@@ -1,7 +1,9 @@
 // What a checkpoint folder holds and what is odd about it. Opening it already refuses what is wrong; odd is what works
 // but surprises.
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { readInputText } from '../base/inputs.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { type Checkpoint, type CheckpointFile, DENSE_CACHE, digestCheckpoint, openCheckpoint } from './checkpoint.js';
@@ -94,7 +96,8 @@ function oddities(dir: string, model: Checkpoint, signal?: AbortSignal): string[
   const generation = join(dir, 'generation_config.json');
   if (existsSync(generation)) {
     try {
-      const eos = (JSON.parse(readFileSync(generation, 'utf8')) as { eos_token_id?: number | number[] }).eos_token_id;
+      const eos = (JSON.parse(readInputText(generation, 'config')) as { eos_token_id?: number | number[] })
+        .eos_token_id;
       if (c.vocab_size > 200012 && ![eos].flat().includes(200012))
         odd.push('generation_config.json does not stop at <|call|> (200012), as the first public revision did');
     } catch {

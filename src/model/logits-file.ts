@@ -1,8 +1,8 @@
 // `temper logits`: logits of given token sequences, for comparison with other implementations. design.md section 5 has
 // the file formats.
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { DataError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { forwardHidden, logits } from './gpt-oss.js';
@@ -32,7 +32,7 @@ export function readTokens(path: string, vocabSize: number): readonly TokenSeque
     });
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
+    value = JSON.parse(readInputText(path, 'tokens'));
   } catch (e) {
     throw bad(
       e instanceof SyntaxError
@@ -102,9 +102,10 @@ export function writeLogits(
           model,
           adapter,
           { tokens, positions, starts: Int32Array.of(0, tokens.length) },
-          { precision: options.precision, rows: wanted },
+          { precision: options.precision, rows: wanted, ...(options.signal ? { signal: options.signal } : {}) },
         );
         for (let from = 0; from < n; from += ROWS) {
+          options.signal?.throwIfAborted();
           using c = new Scope('activations');
           yield logits(c, model, hidden.slice(c, from, Math.min(n, from + ROWS)), options.precision);
         }
@@ -112,6 +113,6 @@ export function writeLogits(
       },
     };
   });
-  const bytes = writeSafetensors(out, entries, { precision: options.precision });
+  const bytes = writeSafetensors(out, entries, { precision: options.precision }, options.signal);
   return { sequences: sequences.length, rows, bytes };
 }

@@ -2,10 +2,12 @@
 // it. Half the bytes per token of what is not experts; the router, norms, embedding and experts stay as they are.
 // Format and rounding: q8_quantize in native/include/temper/ops.h. What is made at load is 1.3 GB on gpt-oss-20b: it
 // goes into a file without a name in the checkpoint's folder, which the system may write out, where that can be.
+
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
+import { readHead } from '../base/inputs.js';
 import { backendOf } from '../native/backends.js';
 import { ops } from '../native/ops.js';
 import {
@@ -252,16 +254,8 @@ function fingerprint({ dir, files }: Checkpoint): string {
   for (const { name } of files) {
     const path = join(dir, name),
       { size, mtimeMs } = statSync(path);
-    const fd = openSync(path, 'r');
-    try {
-      const length = Buffer.alloc(8);
-      readSync(fd, length, 0, 8, 0);
-      const header = Buffer.alloc(Number(length.readBigUInt64LE()));
-      readSync(fd, header, 0, header.length, 8);
-      hash.update(`${name}\0${size}\0${mtimeMs}\0`).update(header);
-    } finally {
-      closeSync(fd);
-    }
+    const header = readHead(path, Number(readHead(path, 8).readBigUInt64LE()), 8);
+    hash.update(`${name}\0${size}\0${mtimeMs}\0`).update(header);
   }
   return hash.digest('hex');
 }

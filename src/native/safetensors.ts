@@ -1,10 +1,8 @@
 // safetensors files: 8 bytes header length (little-endian), a JSON header, then the tensors' bytes without gaps. The
 // header is read here, strictly; tensors are mapped, never copied (but for the odd unaligned one). Format: facts of
 // huggingface/safetensors, README "Format".
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
-import { asDiskFull, temporaryName } from '../base/files.js';
+import { OutputFile } from '../base/files.js';
 import { addon } from './addon.js';
 import { FILE_DTYPES, type FileDType, parseHeader, type TensorEntry } from './safetensors-header.js';
 import { DTYPES, type DType, Scope, Tensor } from './tensor.js';
@@ -159,20 +157,16 @@ function* pieces(count: number, step: number): Iterable<[number, number]> {
   for (let from = 0; from < count; from += step) yield [from, Math.min(count, from + step)];
 }
 
-function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at);
-}
-
-function writePiece(fd: number, piece: Tensor | ArrayBufferView): number {
+function writePiece(file: OutputFile, piece: Tensor | ArrayBufferView): number {
   if (!(piece instanceof Tensor)) {
-    writeAll(fd, new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength));
+    file.writeSync(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength));
     return piece.byteLength;
   }
   const size = piece.bytes / (piece.numel || 1);
   for (const [from, to] of pieces(piece.numel, CHUNK / (size || 1))) {
     using step = new Scope();
     const part = piece.view(step, [to - from], from).read();
-    writeAll(fd, new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
+    file.writeSync(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
   }
   return piece.bytes;
 }
@@ -232,49 +226,39 @@ export function layoutFile(
 }
 
 /**
- * Writes a file under a temporary name, flushes it and renames it: `path` appears whole or not at all. Only one piece
- * of one tensor is in JS memory at a time, so a 14 GB checkpoint needs no more than its largest piece.
+ * Writes a file under a temporary name, flushes it and renames it: `path` appears whole or not at all; a FIFO or a
+ * device gets the bytes as they come. Only one piece of one tensor is in JS memory at a time, so a 14 GB checkpoint needs
+ * no more than its largest piece.
+ * @param signal ends the wait for a FIFO's reader
  * @returns the file's size in bytes
  * @throws {CheckpointError} disk_full, duplicate_tensor, tensor_size (a source gave other bytes than its shape has),
- * header_oversize
+ * header_oversize · {ConfigError} output_unwritable
  */
 export function writeSafetensors(
   path: string,
   entries: readonly WriteEntry[],
   metadata: Readonly<Record<string, string>> = {},
+  signal?: AbortSignal,
 ): number {
   const { ordered, header, total } = layoutFile(path, entries, metadata);
-  const temporary = temporaryName(path);
+  const file = OutputFile.openSync(path, signal);
   try {
-    const fd = openSync(temporary, 'wx');
-    try {
-      writeAll(fd, header);
-      for (const e of ordered) {
-        const wanted = e.shape.reduce((a, b) => a * b, FILE_DTYPES[e.dtype]);
-        let got = 0;
-        for (const piece of typeof e.data === 'function' ? e.data() : [e.data]) got += writePiece(fd, piece);
-        if (got !== wanted)
-          throw new CheckpointError(
-            'tensor_size',
-            `${path}: tensor "${e.name}" got ${got} bytes, its shape [${e.shape.join(', ')}] of ` +
-              `${e.dtype} has ${wanted}`,
-            { file: path, tensor: e.name },
-          );
-      }
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+    file.writeSync(header);
+    for (const e of ordered) {
+      const wanted = e.shape.reduce((a, b) => a * b, FILE_DTYPES[e.dtype]);
+      let got = 0;
+      for (const piece of typeof e.data === 'function' ? e.data() : [e.data]) got += writePiece(file, piece);
+      if (got !== wanted)
+        throw new CheckpointError(
+          'tensor_size',
+          `${path}: tensor "${e.name}" got ${got} bytes, its shape [${e.shape.join(', ')}] of ` +
+            `${e.dtype} has ${wanted}`,
+          { file: path, tensor: e.name },
+        );
     }
-    renameSync(temporary, path);
-  } catch (e) {
-    rmSync(temporary, { force: true });
-    throw asDiskFull(e, path);
-  }
-  const folder = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(folder);
+    file.commit();
   } finally {
-    closeSync(folder);
+    file.discard();
   }
   return total;
 }

@@ -1,9 +1,11 @@
 // Reads a recipe: YAML → edits of --set → schema → absolute paths. Every complaint names file, line and column.
+
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { LineCounter, parseDocument, stringify } from 'yaml';
 import { ConfigError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { applyEdit } from './edits.js';
 import { dotted, type Path, Positions } from './positions.js';
@@ -139,7 +141,7 @@ function nextStep(path: string, code: string): string {
 export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecipe {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readInputText(path, 'recipe');
   } catch (e) {
     const code = (e as NodeJS.ErrnoException).code ?? String(e);
     const what = code === 'ENOENT' ? 'no such recipe' : `cannot read the recipe: ${code}`;

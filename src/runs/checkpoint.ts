@@ -1,11 +1,13 @@
 // checkpoints/step-N: state.safetensors (parameters and both moments, flat f32), state.json (what they belong to,
 // digest) and, for adapters, adapter/ in PEFT's form. The order of rows and the dropout masks are functions of (seed,
 // step), so the step is all the cursor there is.
-import { existsSync, readFileSync } from 'node:fs';
+
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { CheckpointError, IntegrityError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
@@ -105,7 +107,7 @@ export async function loadTrainedAdapter(
 const REMEDY = 'remove this folder to go on from the one before';
 function readRecord(folder: string): StateRecord {
   try {
-    return JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8')) as StateRecord;
+    return JSON.parse(readInputText(join(folder, 'state.json'), 'record')) as StateRecord;
   } catch (e) {
     throw new IntegrityError(
       'bad_checkpoint',

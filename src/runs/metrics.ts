@@ -1,7 +1,9 @@
 // metrics.jsonl of a run: one line a step.
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+
+import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
 
 /** A line of metrics.jsonl. */
 export interface StepMetrics {
@@ -33,7 +35,7 @@ export const appendMetrics = (run: string, m: StepMetrics): void =>
 /** Lines that can be read; a line cut off by a kill is passed over. */
 export function readMetrics(run: string): StepMetrics[] {
   if (!existsSync(metricsFile(run))) return [];
-  return readFileSync(metricsFile(run), 'utf8')
+  return readInputText(metricsFile(run), 'metrics')
     .split('\n')
     .flatMap((line) => {
       if (!line) return [];

@@ -1,9 +1,12 @@
 // A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/step-N, then adapter/ (or model/) and report.html.
 // Whatever is in it is whole: files and folders appear by renaming.
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
+import { readInputText } from '../base/inputs.js';
+import { asWriteError } from '../base/system-error.js';
 import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
 import type { Recipe } from '../recipe/schema.js';
 
@@ -67,7 +70,7 @@ export const checkpointsFolder = (run: string): string => join(run, 'checkpoints
 export function readRun(run: string): RunRecord | null {
   if (!existsSync(runFile(run))) return null;
   try {
-    return JSON.parse(readFileSync(runFile(run), 'utf8')) as RunRecord;
+    return JSON.parse(readInputText(runFile(run), 'record')) as RunRecord;
   } catch (e) {
     throw new IntegrityError(
       'bad_run',
@@ -88,8 +91,11 @@ export const isBegun = (run: string): boolean =>
   readdirSync(run).every((n) => n.endsWith('.tmp') || BEGUN.has(n)) &&
   checkpointSteps(run).length === 0;
 
-/** Makes the folder ready. @throws {ConfigError} it already holds a run that was not asked to go on */
-export function openRunFolder(run: string, resume: boolean): void {
+/**
+ * Looks whether a run can be put there; makes nothing.
+ * @throws {ConfigError} run_exists: it already holds a run that was not asked to go on; output_unwritable
+ */
+export function requireRunPlace(run: string, resume: boolean): void {
   if (existsSync(run) && !statSync(run).isDirectory())
     throw new ConfigError('run_exists', `${run}: is a file; choose another folder with --out`, { run });
   if (!resume && existsSync(run) && !isBegun(run))
@@ -100,6 +106,16 @@ export function openRunFolder(run: string, resume: boolean): void {
         : `${run}: is not empty, and what it holds is no run; choose another folder with --out`,
       { run },
     );
+  try {
+    if (existsSync(run)) accessSync(run, constants.W_OK | constants.X_OK);
+  } catch (e) {
+    throw asWriteError(e, run);
+  }
+}
+
+/** Makes the folder ready. @throws as requireRunPlace */
+export function openRunFolder(run: string, resume: boolean): void {
+  requireRunPlace(run, resume);
   mkdirSync(checkpointsFolder(run), { recursive: true });
   removeTemporaries(run);
   removeTemporaries(checkpointsFolder(run));

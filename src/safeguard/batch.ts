@@ -1,11 +1,15 @@
 // Screening a JSONL file: rows in, one verdict row per channel and policy out, whole or not at all. Rows may carry what
 // a reviewer expects. Every row is read before the first is judged, and what a run that stops has judged is kept for
 // the next.
-import { createReadStream } from 'node:fs';
-import { appendFile, type FileHandle, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { appendFile, type FileHandle, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError, DataError, type ErrorCode, ScreeningError } from '../base/errors.js';
+import { putInPlace } from '../base/files.js';
+import { inputPieces } from '../base/inputs.js';
 import { hasLoneSurrogate, parseJson } from '../base/json.js';
+import { checkOutputs, placeOf } from '../base/outputs.js';
 import type { Message } from '../harmony/types.js';
 import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
 import { keptPath, ownPart, readKept } from './kept.js';
@@ -91,7 +95,7 @@ async function* readLines(file: string): AsyncGenerator<{ readonly line: number;
   let rest: Buffer = Buffer.alloc(0);
   let line = 0;
   try {
-    for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
+    for await (const chunk of inputPieces(file)) {
       let from = 0;
       for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
         const text = decode(Buffer.concat([rest, chunk.subarray(from, at)]), ++line);
@@ -254,6 +258,8 @@ export interface BatchOptions {
   readonly window?: number;
   readonly signal?: AbortSignal;
   readonly onRow?: (rowsDone: number, result: ScreenResult) => void;
+  /** Every verdict as it is written. */
+  readonly onVerdict?: (row: VerdictRow) => void;
   /** Told when a run that stops leaves verdicts for the next one. */
   readonly onKept?: (file: string, verdicts: number) => void;
 }
@@ -267,12 +273,6 @@ export async function readRows(file: string): Promise<readonly ScreenRow[]> {
 
 /** Reads every row, so that a bad one costs no call of the judge. @throws {DataError} a bad row, none, no file */
 async function checkRows(input: string, signal: AbortSignal | undefined): Promise<void> {
-  const found = await stat(input).catch(() => null);
-  // It is read twice.
-  if (found && !found.isFile() && !found.isDirectory())
-    throw new DataError('file_not_regular', `${input}: not a regular file; write the rows to a file first`, {
-      file: input,
-    });
   let rows = 0;
   for await (const { line, text } of readLines(input)) {
     signal?.throwIfAborted();
@@ -280,6 +280,14 @@ async function checkRows(input: string, signal: AbortSignal | undefined): Promis
     rows++;
   }
   if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
+}
+
+/** Where verdicts lie until they are complete: beside what the output links to; those of a stream by themselves. */
+async function workPath(output: string): Promise<{ readonly path: string; readonly remove: () => Promise<void> }> {
+  const { target, stream } = placeOf(output);
+  if (!stream) return { path: target, remove: async () => {} };
+  const folder = await mkdtemp(join(tmpdir(), 'temper-screen-'));
+  return { path: join(folder, 'verdicts'), remove: () => rm(folder, { recursive: true, force: true }) };
 }
 
 const unwritable = (output: string, cause: unknown): ConfigError =>
@@ -302,6 +310,8 @@ class Tally {
   constructor(
     readonly out: FileHandle,
     readonly output: string,
+    readonly part: string,
+    readonly onVerdict: BatchOptions['onVerdict'],
   ) {}
 
   async add(row: ScreenRow, result: ScreenResult): Promise<void> {
@@ -319,6 +329,7 @@ class Tally {
       await this.out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => {
         throw unwritable(this.output, cause);
       });
+      this.onVerdict?.(line);
       this.verdicts++;
       this.count[verdict.outcome]++;
       if (verdict.cause) {
@@ -358,15 +369,25 @@ class Tally {
  * @throws {ScreeningError} the judge cannot be reached or run at all
  */
 export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
+  checkOutputs({ '--out': options.output }, { files: [options.input] });
+  await checkRows(options.input, options.signal);
+  const work = await workPath(options.output);
+  try {
+    return await screenInto(work.path, options);
+  } finally {
+    await work.remove();
+  }
+}
+
+/** @param path where the verdicts lie until they are complete */
+async function screenInto(path: string, options: BatchOptions): Promise<BatchSummary> {
   const { input, output, screen, window = 16, signal, onRow, onKept } = options;
-  await checkRows(input, signal);
-  if ((await stat(output).catch(() => null))?.isDirectory()) throw unwritable(output, { code: 'EISDIR' });
-  const kept = await readKept(output);
-  const temporary = ownPart(output);
+  const kept = await readKept(path);
+  const temporary = ownPart(path);
   const out = await open(temporary, 'w').catch((cause: unknown) => {
     throw unwritable(output, cause);
   });
-  const tally = new Tally(out, output);
+  const tally = new Tally(out, output, path, options.onVerdict);
   let taken = 0;
   const find: typeof kept.find = (...asked) => {
     const found = kept.find(...asked);
@@ -406,14 +427,13 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
       throw unwritable(output, cause);
     });
     await out.close();
-    await rename(temporary, output).catch((cause: unknown) => {
-      throw unwritable(output, cause);
-    });
+    await putInPlace(temporary, output, signal);
     await kept.remove();
   } catch (error) {
     stop.abort();
     const judged = await keepJudged(tally, pending);
-    if (judged > 0) onKept?.(keptPath(output), judged);
+    // What a stream was to get is not kept.
+    if (judged > 0 && path === placeOf(output).target) onKept?.(keptPath(path), judged);
     throw error;
   }
   return tally.summary(taken);
@@ -426,13 +446,13 @@ async function keepJudged(
   tally: Tally,
   pending: readonly { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[],
 ): Promise<number> {
-  const { out, output } = tally;
-  const temporary = ownPart(output);
+  const { out, part } = tally;
+  const temporary = ownPart(part);
   try {
     // Calls that were stopped end at once; what others found meanwhile is paid for too.
     for (const { row, result } of pending) await tally.add(row, await result);
     const judged = tally.count.allow + tally.count.block;
-    if (judged > 0) await appendFile(keptPath(output), `\n${await readFile(temporary, 'utf8')}`);
+    if (judged > 0) await appendFile(keptPath(part), `\n${await readFile(temporary, 'utf8')}`);
     return judged;
   } catch {
     return 0; // the error that ended the run is the one to tell

@@ -1,8 +1,8 @@
 // A policy is a text file. Its rules are the lines that begin with an id (rules.ts).
-import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
+import { readInput } from '../base/inputs.js';
 import { findRules } from './rules.js';
 import type { Policy } from './types.js';
 
@@ -50,9 +50,7 @@ export async function loadPolicy(path: string): Promise<Policy> {
     new ConfigError('policy_unreadable', `policy ${path}: ${why}`, { file: path }, { cause });
   let bytes: Buffer;
   try {
-    // A FIFO or a device has no end.
-    if (!(await stat(path)).isFile()) throw unreadable('not a regular file; wanted a text file');
-    bytes = await readFile(path);
+    bytes = readInput(path, 'policy');
   } catch (cause) {
     if (cause instanceof ConfigError) throw cause;
     throw unreadable(`cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, cause);

@@ -1,6 +1,5 @@
 // Verdicts as CI systems read them: JUnit XML and SARIF 2.1.0. Neither repeats judged text or the judge's reasoning,
 // which may quote it.
-import { readFile } from 'node:fs/promises';
 import { sha256 } from '../base/digest.js';
 import { writeFileAtomic } from '../base/files.js';
 import type { VerdictRow } from './agreement.js';
@@ -18,12 +17,6 @@ const xml = (text: string): string =>
     .replaceAll('>', '&gt;')
     .replaceAll('"', '&quot;')
     .replaceAll('\n', '&#10;');
-
-export const readVerdicts = async (file: string): Promise<readonly VerdictRow[]> =>
-  (await readFile(file, 'utf8'))
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as VerdictRow);
 
 /** One test case per verdict: blocked is a failure, unjudged an error. Only an allow is a pass. */
 export function junitXml(input: string, verdicts: readonly VerdictRow[]): string {

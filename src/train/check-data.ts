@@ -1,6 +1,7 @@
 // The dataset check of a file or of everything a recipe names.
-import { readFileSync } from 'node:fs';
+
 import { join } from 'node:path';
+import { readInputText } from '../base/inputs.js';
 import { checkFile, type FileCheck } from '../data/check.js';
 import { FLAG_SETTINGS } from '../data/format.js';
 import { type DataFile, type LoadContext, type RowSettings, rowSettings } from '../data/load.js';
@@ -37,7 +38,7 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
     const config =
       recipe.model.init ??
       parseConfig(
-        JSON.parse(readFileSync(join(recipe.model.base ?? '', 'config.json'), 'utf8')),
+        JSON.parse(readInputText(join(recipe.model.base ?? '', 'config.json'), 'config')),
         join(recipe.model.base ?? '', 'config.json'),
       );
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);

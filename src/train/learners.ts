@@ -1,6 +1,9 @@
 // What a recipe trains, opened: an adapter on its base, or all weights of its new model.
-import { copyFileSync, existsSync } from 'node:fs';
+
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { writeFlushed } from '../base/files.js';
+import { readInput } from '../base/inputs.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import { readPeft, writePeft } from '../lora/peft.js';
 import { adapterSpec } from '../lora/spec.js';
@@ -90,7 +93,7 @@ function modelLearner(recipe: Recipe, run: string, device: Device): TrainedLearn
       // The new model is complete only with the tokenizer its rows were made with.
       if (!tokenizer) return;
       const from = tokenizer.endsWith('.json') ? tokenizer : join(tokenizer, 'tokenizer.json');
-      if (existsSync(from)) copyFileSync(from, join(to, 'tokenizer.json'));
+      if (existsSync(from)) writeFlushed(join(to, 'tokenizer.json'), readInput(from, 'tokenizer'));
     },
     close: () => model.close(),
   };

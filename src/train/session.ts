@@ -18,6 +18,7 @@ import { objectiveOf } from '../objectives/objective.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFolder } from '../recipe/tokenizer.js';
+import { lockRun } from '../runs/lock.js';
 import { readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
 import { checkSameInputs, checkSameRecipe, extensionOf, runToResume } from '../runs/resume.js';
 import {
@@ -28,6 +29,7 @@ import {
   openRunFolder,
   type RunDigests,
   type RunRecord,
+  requireRunPlace,
   writeRun,
 } from '../runs/run-folder.js';
 import { Checkpoints } from './checkpoints.js';
@@ -225,6 +227,8 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   const { recipe, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
+  using _lock = lockRun(run);
+  requireRunPlace(run, request.resume === true);
   const before = request.resume ? runToResume(run) : null;
   if (before) checkSameRecipe(run, before, recipe);
   let learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);

@@ -195,4 +195,29 @@ describe('one call in a thread of its own', () => {
     clearInterval(timer);
     expect(longest).toBeLessThan(100); // 500 if it did
   });
+
+  it.each([
+    [
+      'throws',
+      (): void => {
+        throw new Error('mine');
+      },
+    ],
+    [
+      'returns a promise that rejects',
+      async (): Promise<void> => {
+        throw new Error('mine');
+      },
+    ],
+  ] as const)(
+    'a callback that %s rejects the call, in time also where the thread does not listen',
+    async (_, onEvent) => {
+      const from = performance.now();
+      for (const waits of [false, true])
+        await expect(runInThread<Calls, 'wait'>(entry, 'wait', null, { onEvent, waits })).rejects.toThrow('mine');
+      const deaf = { onEvent, graceMs: 200 };
+      await expect(runInThread<Calls, 'count'>(entry, 'count', 100_000, deaf)).rejects.toThrow('mine');
+      expect(since(from)).toBeLessThan(8000);
+    },
+  );
 });

@@ -124,16 +124,69 @@ describe('progress', () => {
       },
     };
   };
-  it('rewrites one line on a terminal, with rate and time left', () => {
+  it('rewrites one line on a terminal, with rate and time left once they can be told', () => {
     const { out, stream } = collect(true);
-    let t = 0;
+    let t = 5000;
     const progress = createProgress({ label: 'train', total: 100, unit: 'tokens', stream, now: () => t });
-    t = 2000;
-    progress.update(50, 'loss 1.5');
-    t = 2010;
-    progress.update(51);
+    // What came before the first report does not count.
+    for (const [at, done] of [
+      [60_000, 10],
+      [60_500, 20],
+      [62_000, 50],
+      [62_010, 51],
+      [64_000, 60],
+    ] as const) {
+      t = at;
+      progress.update(done, 'loss 1.5');
+    }
     progress.finish('done');
-    expect(out).toEqual(['\r\x1b[2Ktrain 50%  25.0 tokens/s  loss 1.5, 2s left', '\r\x1b[2K', 'done\n']);
+    expect(out).toEqual([
+      '\r\x1b[2Ktrain 10%  loss 1.5',
+      '\r\x1b[2Ktrain 20%  loss 1.5',
+      '\r\x1b[2Ktrain 50%  loss 1.5  20.0 tokens/s',
+      '\r\x1b[2Ktrain 60%  3s left  loss 1.5  12.5 tokens/s',
+      '\r\x1b[2K',
+      'done\n',
+    ]);
+  });
+  it('never says a time that is left from nothing', () => {
+    const { out, stream } = collect(false);
+    let t = 0;
+    const progress = createProgress({ label: 'init', total: 1e9, unit: 'bytes', stream, now: () => t });
+    for (; t <= 120_000; t += 1000) progress.update(t <= 60_000 ? 2048 + t : 2e7 + t);
+    expect(out.filter((line) => line.includes('left'))).toEqual(out.slice(7));
+    expect(out[0]).toBe('init 0%\n');
+  });
+  it.each([
+    ['a terminal', true, 40],
+    ['a terminal that does not say how wide it is', true, undefined],
+    ['a log', false, undefined],
+  ] as const)('fits %s', (_, isTTY, columns) => {
+    const out: string[] = [];
+    let t = 0;
+    const stream = { isTTY, ...(columns === undefined ? {} : { columns }), write: (text: string) => out.push(text) };
+    const progress = createProgress({ label: 'train', total: 3000, unit: 'steps', stream, now: () => t });
+    for (let step = 1; step < 100; step++, t += 11_000)
+      progress.update(
+        step,
+        `step ${1000 + step}/3000  loss 12.3456  123.4k tokens/s  lr 1.0e-4  norm 123.45  eval 1.2345  ${'x'.repeat(90)}`,
+      );
+    const width = columns ?? 80;
+    for (const text of out) expect(text.replace('\r\x1b[2K', '').replace('\n', '').length).toBeLessThan(width);
+    expect(out.at(-1)).toMatch(/^\S* ?train 3% {2}\S+ left {2}step 1099\/3000/m);
+  });
+  it('moves no cursor on a terminal that cannot', () => {
+    const { out, stream } = collect(true);
+    const before = process.env.TERM;
+    process.env.TERM = 'dumb';
+    try {
+      const progress = createProgress({ label: 'train', unit: 'steps', stream });
+      progress.update(1);
+      progress.finish();
+    } finally {
+      process.env.TERM = before;
+    }
+    expect(out).toEqual(['train 1\n']);
   });
   it('writes a line now and then elsewhere', () => {
     const { out, stream } = collect(false);
@@ -141,6 +194,6 @@ describe('progress', () => {
     const progress = createProgress({ label: 'screen', unit: 'rows', stream, now: () => t });
     for (t = 1000; t < 25_000; t += 1000) progress.update(t / 1000);
     progress.finish();
-    expect(out).toEqual(['screen 1  1.0 rows/s\n', 'screen 11  1.0 rows/s\n', 'screen 21  1.0 rows/s\n']);
+    expect(out).toEqual(['screen 1\n', 'screen 11  1.0 rows/s\n', 'screen 21  1.0 rows/s\n']);
   });
 });

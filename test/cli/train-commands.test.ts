@@ -52,7 +52,7 @@ describe('train, eval, export, verify', () => {
   }, 60_000);
 
   it.each<[string, string[], RegExp, number]>([
-    ['a recipe that is not there', ['train', 'nowhere.yaml'], /nowhere\.yaml: cannot read the recipe: ENOENT/, 2],
+    ['a recipe that is not there', ['train', 'nowhere.yaml'], /nowhere\.yaml: no such recipe/, 2],
     ['an unknown key', ['train', 'bad.yaml'], /bad\.yaml:1:24: unknown key model\.bas/, 2],
     ['a run that is none', ['eval', '.'], /holds no run\.json/, 2],
     ['an export of nothing', ['export', 'recipe.yaml', '--out', 'x'], /trained no adapter/, 2],

@@ -412,7 +412,8 @@ describe('tokenizer.json', () => {
     expect(code(() => loadTokenizer(join(folder, 'cut.json')))).toBe('tokenizer_json');
     expect(code(() => tokenizerFromJson('['.repeat(200_000)))).toBe('tokenizer_json');
     expect(code(() => tokenizerFromJson(good, 'x', { vocabSize: 10 }))).toBe('tokenizer_vocab_size');
-    expect(code(() => loadTokenizer('/dev/null'))).toBe('tokenizer_json');
+    expect(code(() => tokenizerFromJson(''))).toBe('tokenizer_json');
+    expect(code(() => loadTokenizer('/dev/null'))).toBe('tokenizer_missing');
   });
 
   test('writing refuses tables that would not load, and leaves no file', () => {

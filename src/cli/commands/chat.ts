@@ -12,6 +12,7 @@ import {
   type ScreenOptions,
   sayNotices,
 } from '../engine-options.js';
+import { handleInterrupts, interrupt } from '../interrupt.js';
 import { createShow } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions;
@@ -19,7 +20,46 @@ const HELP = `  /reset           forget the conversation
   /effort LEVEL    reasoning effort: low, medium or high
   /system TEXT     new instructions; forgets the conversation
   /quit            end (also Ctrl-D)
+Ctrl-C ends an answer, twice the conversation.
 `;
+const say = (text: string): void => {
+  process.stderr.write(`temper: ${text}\n`);
+};
+
+/** Ctrl-C ends the answer under way, or asks for a second one; a second one in a row ends the session. */
+class TurnInterrupts {
+  #turn: AbortController | null = null;
+  #asked = false;
+
+  /** @returns whether the session goes on */
+  readonly handle = (): boolean => {
+    if (this.#asked) return false;
+    this.#asked = true;
+    if (this.#turn) this.#turn.abort(new DOMException('the answer was stopped', 'AbortError'));
+    else say('press Ctrl-C again to end, or type on');
+    return true;
+  };
+  /** The user typed something. */
+  typed(): void {
+    this.#asked = false;
+  }
+  /** Runs a turn whose signal is aborted by Ctrl-C or by `session`. @returns null: Ctrl-C ended it, not the session */
+  async run<T>(session: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T | null> {
+    const turn = new AbortController();
+    this.#turn = turn;
+    const end = (): void => turn.abort(session.reason);
+    session.addEventListener('abort', end, { once: true });
+    try {
+      return await work(turn.signal);
+    } catch (error) {
+      if (turn.signal.aborted && !session.aborted) return null;
+      throw error;
+    } finally {
+      session.removeEventListener('abort', end);
+      this.#turn = null;
+    }
+  }
+}
 
 export const command: Command = {
   name: 'chat',
@@ -59,8 +99,10 @@ export const command: Command = {
           const tty = process.stdin.isTTY === true;
           const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: tty });
           // readline takes Ctrl-C from a terminal for itself.
-          lines.on('SIGINT', () => process.emit('SIGINT'));
+          lines.on('SIGINT', interrupt);
           signal.addEventListener('abort', () => lines.close(), { once: true });
+          const interrupts = new TurnInterrupts();
+          const release = handleInterrupts(interrupts.handle);
           try {
             let options = given;
             let history: readonly Message[] = [];
@@ -68,46 +110,54 @@ export const command: Command = {
             lines.setPrompt('> ');
             if (tty) lines.prompt();
             for await (const line of lines) {
+              interrupts.typed();
               const [word = '', ...rest] = line.trim().split(/\s+/);
               if (word === '/quit' || word === '/exit') break;
               if (word === '/help') process.stderr.write(HELP);
-              else if (word === '/reset') history = [];
-              else if (word === '/system') {
+              else if (word === '/reset') {
+                history = [];
+                say('the conversation is forgotten');
+              } else if (word === '/system') {
                 options = { ...options, system: rest.join(' ') };
                 history = [];
+                say(`${rest.length > 0 ? 'new instructions' : 'no instructions'}; the conversation is forgotten`);
               } else if (word === '/effort') {
                 const level = rest[0];
-                if (level === 'low' || level === 'medium' || level === 'high') options = { ...options, effort: level };
-                else process.stderr.write('temper: /effort: wanted low, medium or high\n');
-              } else if (word.startsWith('/'))
-                process.stderr.write(`temper: ${word}: unknown command; /help lists them\n`);
+                if (level === 'low' || level === 'medium' || level === 'high') {
+                  options = { ...options, effort: level };
+                  say(`reasoning effort is ${level} from the next answer on`);
+                } else say('/effort: wanted low, medium or high');
+              } else if (word.startsWith('/')) say(`${word}: unknown command; /help lists them`);
               else if (word !== '') {
                 const user: Message = { role: 'user', content: line.trim() };
                 const output = createShow();
                 try {
-                  const turn = await runTurn(
-                    engine,
-                    requestOf(conversation(options, [...history, user]), options),
-                    screen?.screen ?? null,
-                    output.show,
-                    signal,
+                  const request = requestOf(conversation(options, [...history, user]), options);
+                  const turn = await interrupts.run(signal, (stop) =>
+                    runTurn(engine, request, screen?.screen ?? null, output.show, stop),
                   );
                   output.end();
-                  sayNotices(unjudgedReasons(turn));
-                  const none = noAnswer(turn);
-                  if (none !== null) sayNotices([none]);
-                  history = continued(history, user, turn);
-                  if (wasWithheld(turn))
-                    process.stderr.write('temper: something was withheld; this turn is left out of the conversation\n');
+                  if (turn === null) say('stopped; this turn is left out of the conversation');
+                  else {
+                    sayNotices(unjudgedReasons(turn));
+                    const none = noAnswer(turn);
+                    if (none !== null) sayNotices([none]);
+                    else if (turn.done.finish === 'length')
+                      say('the answer was cut off; raise --max-tokens or --context');
+                    history = continued(history, user, turn);
+                    if (wasWithheld(turn)) say('something was withheld; this turn is left out of the conversation');
+                  }
                 } catch (error) {
                   output.end();
                   if (!(error instanceof TemperError)) throw error;
-                  process.stderr.write(`temper: ${error.message}\n`);
+                  say(error.message);
                 }
               }
               if (tty) lines.prompt();
             }
+            signal.throwIfAborted();
           } finally {
+            release();
             lines.close();
             await engine.close();
           }

@@ -2,6 +2,7 @@
 import { relative } from 'node:path';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { goOnWithoutReader } from '../streams.js';
 import { printable } from '../terminal.js';
 
 export const command: Command = {
@@ -25,6 +26,7 @@ export const command: Command = {
       )
       .action(async (options: { readonly out: string; readonly threads?: number; readonly json?: boolean }) => {
         const { runDemo } = await import('../../demo/story.js');
+        goOnWithoutReader();
         const quiet = options.json === true;
         const say = (text: string): void => {
           if (!quiet) process.stdout.write(text);

@@ -45,15 +45,15 @@ export const command: Command = {
         const [
           { runTurn, noAnswer, turnExitCode, turnJson, conversation, unjudgedReasons },
           { openScreen },
-          { text },
+          { readStream },
           { ConfigError },
         ] = await Promise.all([
           import('../../compose/turn.js'),
           import('../../compose/screening.js'),
-          import('node:stream/consumers'),
+          import('../../base/inputs.js'),
           import('../../base/errors.js'),
         ]);
-        const prompt = argument === '-' ? (await text(process.stdin)).replace(/\n$/, '') : argument;
+        const prompt = argument === '-' ? (await readStream(process.stdin, 'stdin')).replace(/\n$/, '') : argument;
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
         const signal = interruptSignal();

@@ -1,7 +1,9 @@
 // `temper screen`: judges a file of answers and traces, writes every verdict.
+import type { VerdictRow } from '../../safeguard/agreement.js';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
+import { goOnWithoutReader } from '../streams.js';
 import { printable } from '../terminal.js';
 
 type Options = ScreenOptions & {
@@ -42,8 +44,12 @@ export const command: Command = {
       )
       .action(async (file: string, options: Options) => {
         const { ConfigError } = await import('../../base/errors.js');
+        goOnWithoutReader();
         if (options.policy.length === 0)
           throw new ConfigError('policy_missing', 'screen: no --policy; nothing can be judged without one');
+        const { checkOutputs } = await import('../../base/outputs.js');
+        const outputs = { '--out': options.out, '--junit': options.junit, '--sarif': options.sarif };
+        checkOutputs(outputs, { files: [file, ...options.policy], folders: [options.judge] });
         const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
         const { ratioText } = await import('../../safeguard/agreement.js');
         const { openScreen } = await import('../../compose/screening.js');
@@ -52,6 +58,8 @@ export const command: Command = {
         try {
           sayNotices(open.notices);
           const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
+          const reported: VerdictRow[] = [];
+          const reports = options.junit !== undefined || options.sarif !== undefined;
           const totals = { allow: 0, block: 0, unjudged: 0 };
           const summary = await screenFile({
             input: file,
@@ -63,17 +71,17 @@ export const command: Command = {
               totals[result.outcome]++;
               progress.update(rows, `${totals.allow} allowed, ${totals.block} blocked, ${totals.unjudged} unjudged`);
             },
+            ...(reports ? { onVerdict: (row) => reported.push({ ...row, rationale: '' }) } : {}),
             onKept: (file, verdicts) =>
               process.stderr.write(
                 `\ntemper: ${verdicts} verdicts are kept in ${file}; the same command goes on from there\n`,
               ),
           });
           progress.finish();
-          if (options.junit !== undefined || options.sarif !== undefined) {
-            const { readVerdicts, writeJunit, writeSarif } = await import('../../safeguard/reports.js');
-            const verdicts = await readVerdicts(options.out);
-            if (options.junit !== undefined) writeJunit(options.junit, file, verdicts);
-            if (options.sarif !== undefined) writeSarif(options.sarif, file, verdicts, program.version() ?? '');
+          if (reports) {
+            const { writeJunit, writeSarif } = await import('../../safeguard/reports.js');
+            if (options.junit !== undefined) writeJunit(options.junit, file, reported);
+            if (options.sarif !== undefined) writeSarif(options.sarif, file, reported, program.version() ?? '');
           }
           process.exitCode = batchExitCode(summary);
           if (options.json) {

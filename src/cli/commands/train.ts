@@ -1,9 +1,11 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
 import { relative } from 'node:path';
-import { formatSeconds } from '../../base/units.js';
+import { formatRate, formatSeconds } from '../../base/units.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { interruptedExitCode } from '../interrupt.js';
 import { createProgress } from '../progress.js';
+import { goOnWithoutReader } from '../streams.js';
 import { printable } from '../terminal.js';
 
 interface Options {
@@ -53,8 +55,8 @@ export const command: Command = {
       )
       .action(async (recipe: string, options: Options) => {
         const { train } = await import('../../train/train.js');
+        goOnWithoutReader();
         let progress: ReturnType<typeof createProgress> | undefined;
-        let tokens = 0;
         let heldOut = '';
         const result = await train(recipe, {
           set: [
@@ -66,23 +68,27 @@ export const command: Command = {
           resume: options.resume === true,
           ...(options.out === undefined ? {} : { out: options.out }),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
-          signal: interruptSignal(),
+          signal: interruptSignal('saving after this step'),
           onNotice: (notice) => void process.stderr.write(`note: ${notice}\n`),
           onProgress(p) {
             if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
-            progress ??= createProgress({ label: 'train', unit: 'tokens', quiet: options.json === true });
-            tokens += p.tokens;
+            progress ??= createProgress({
+              label: 'train',
+              total: p.steps,
+              unit: 'steps',
+              quiet: options.json === true,
+            });
             if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch)}`;
             progress.update(
-              tokens,
-              `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}  lr ${p.lr.toExponential(1)}  norm ` +
-                `${p.gradNorm.toFixed(2)}${heldOut}  ${formatSeconds(p.etaSeconds)} left`,
+              p.step,
+              `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ` +
+                `${formatRate(p.tokensPerSecond)} tokens/s  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}`,
             );
           },
         });
         progress?.finish();
         if (!options.json) for (const line of result.notices) process.stderr.write(`note: ${printable(line)}\n`);
-        if (result.status === 'stopped') process.exitCode = 130;
+        if (result.status === 'stopped') process.exitCode = interruptedExitCode();
         if (options.json) {
           printJson(result);
           return;

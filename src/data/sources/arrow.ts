@@ -1,5 +1,7 @@
 // Arrow IPC, the file form (.arrow, .feather) and the stream form. One record batch is held at a time.
+
 import { type FileHandle, open } from 'node:fs/promises';
+import { openInput } from '../../base/inputs.js';
 import type { Source } from '../source.js';
 import { readTable } from './table.js';
 
@@ -39,7 +41,7 @@ async function guarded(handle: FileHandle): Promise<FileHandle> {
 async function* recordBatches(file: string): AsyncGenerator<{ readonly rows: number; at(row: number): unknown }> {
   // Loaded when an Arrow file is met: most runs never do.
   const { MapRow, RecordBatchReader, StructRow, Vector } = await import('apache-arrow');
-  await using handle = await open(file, 'r');
+  await using handle = await openInput(file);
   const most = (await handle.stat()).size;
   /** Vectors become arrays, structs and maps objects. */
   const unwrapped = (value: unknown): unknown => {

@@ -1,7 +1,8 @@
 // What the sources of text share: the bytes of a file in pieces, hashed as they pass, and one row's bytes as a value.
+
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { DataError } from '../../base/errors.js';
+import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
 
 export const unreadable = (file: string, cause: unknown): unknown =>
@@ -23,7 +24,7 @@ export function hashedBytes(
   let hex: string | undefined;
   async function* chunks(): AsyncGenerator<Buffer, void, void> {
     try {
-      for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
+      for await (const chunk of inputPieces(file)) {
         signal?.throwIfAborted();
         hash.update(chunk);
         yield chunk;

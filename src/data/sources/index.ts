@@ -1,7 +1,7 @@
 // The kinds of file that rows are read from, told apart by their first bytes; the first that accepts a file reads it.
 // To add one: its file here, one import, one entry before jsonl, which takes whatever is left.
-import { open } from 'node:fs/promises';
 import { DataError } from '../../base/errors.js';
+import { openInput } from '../../base/inputs.js';
 import { HEAD_BYTES, type Source } from '../source.js';
 import { arrow } from './arrow.js';
 import { unreadable } from './bytes.js';
@@ -29,7 +29,7 @@ const OTHERS: readonly (readonly [mark: string, kind: string, next: string])[] =
 /** @throws {DataError} unreadable, file_kind */
 export async function sourceOf(file: string): Promise<Source> {
   try {
-    await using handle = await open(file, 'r');
+    await using handle = await openInput(file);
     const head = Buffer.alloc(HEAD_BYTES);
     const { bytesRead } = await handle.read(head, 0, HEAD_BYTES, 0);
     const source = SOURCES.find((s) => s.accepts(file, head.subarray(0, bytesRead))) ?? jsonl;

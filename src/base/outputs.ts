@@ -1,0 +1,149 @@
+// Where a command writes: a link is followed to what it points to, a FIFO or a device stays the node that it is, and what
+// must not be written over is refused before the work begins. files.ts does the writing.
+import {
+  accessSync,
+  constants,
+  existsSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { ConfigError } from './errors.js';
+
+const MAX_LINKS = 40;
+
+export interface Place {
+  /** What is written or replaced: behind all links, of which the last may point to nothing yet. */
+  readonly target: string;
+  /** A FIFO, a device, a socket: written to, never replaced. */
+  readonly stream: boolean;
+  /** Permission bits of the file that is there. */
+  readonly mode: number | null;
+}
+
+const unwritable = (path: string, why: string): ConfigError =>
+  new ConfigError('output_unwritable', `${path}: cannot be written: ${why}; choose another place`, { file: path });
+
+/** undefined: nothing there, or no way there. */
+const statOf = (path: string): Stats | undefined => {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+};
+
+/** @throws {ConfigError} output_unwritable: links in a circle */
+export function placeOf(path: string): Place {
+  let target = resolve(path);
+  for (let links = 0; ; links++) {
+    if (links > MAX_LINKS) throw unwritable(path, 'its links go in a circle');
+    let link: string;
+    try {
+      link = readlinkSync(target);
+    } catch {
+      break;
+    }
+    // /proc/self/fd/N names what has no path, such as a pipe: it is what the link says it is.
+    if (/^(?:pipe|socket|anon_inode):/.test(link)) break;
+    target = resolve(dirname(target), link);
+  }
+  const s = statOf(target);
+  return {
+    target,
+    stream: s !== undefined && !s.isFile() && !s.isDirectory(),
+    mode: s?.isFile() ? s.mode & 0o777 : null,
+  };
+}
+
+/** What an output must not be: files, and folders nothing may be put into. */
+export interface Inputs {
+  readonly files?: readonly (string | undefined)[];
+  /** Checkpoints and adapters: each of their files, and any new one, as it would change what the folder is. */
+  readonly folders?: readonly (string | undefined)[];
+}
+
+const identity = (s: Stats): string => `${s.dev}:${s.ino}`;
+const real = (path: string): string => {
+  try {
+    return realpathSync(path);
+  } catch {
+    return resolve(path);
+  }
+};
+/** Files of a folder and of the folders in it, behind links. */
+function* filesOf(folder: string, depth = 3): Generator<string> {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (!entry.isDirectory()) yield path;
+    else if (depth > 0) yield* filesOf(path, depth - 1);
+  }
+}
+
+/** Why the place cannot be written, or null. */
+function refusal({ target, stream, mode }: Place, folder: boolean): string | null {
+  let parent = dirname(target);
+  // Folders on the way to a new folder are made.
+  if (folder) while (!existsSync(parent) && dirname(parent) !== parent) parent = dirname(parent);
+  try {
+    if (existsSync(target)) {
+      if (statSync(target).isDirectory() !== folder) return folder ? 'it is a file' : 'it is a folder';
+      accessSync(target, constants.W_OK);
+    }
+    if (stream) return null;
+    if (!statSync(parent).isDirectory()) return `${parent} is no folder`;
+    accessSync(parent, constants.W_OK | constants.X_OK);
+    return null;
+  } catch (e) {
+    return (e as NodeJS.ErrnoException).code ?? String(e);
+  }
+}
+
+/**
+ * Refuses outputs that could not be written at the end, or that would overwrite an input or one another. Call it before
+ * the work.
+ * @param outputs what the user calls each, as in `--out`, and its path; undefined ones are not written
+ * @param kind what they are; folders, and those on the way to them, need not be there
+ * @throws {ConfigError} output_unwritable, output_clash
+ */
+export function checkOutputs(
+  outputs: Readonly<Record<string, string | undefined>>,
+  inputs: Inputs = {},
+  kind: 'file' | 'folder' = 'file',
+): void {
+  const taken = new Map<string, string>();
+  for (const file of inputs.files ?? []) {
+    const s = file === undefined ? undefined : statOf(file);
+    if (s) taken.set(identity(s), `an input, ${file}`);
+  }
+  const folders = (inputs.folders ?? []).filter(
+    (f): f is string => f !== undefined && statOf(f)?.isDirectory() === true,
+  );
+  for (const folder of folders)
+    for (const file of filesOf(folder)) {
+      const s = statOf(file);
+      if (s) taken.set(identity(s), `a file of ${folder}`);
+    }
+  for (const [name, path] of Object.entries(outputs)) {
+    if (path === undefined) continue;
+    const place = placeOf(path);
+    const why = refusal(place, kind === 'folder');
+    if (why !== null) throw unwritable(`${name} ${path}`, why);
+    if (place.stream) continue;
+    const s = statOf(place.target);
+    const at = join(real(dirname(place.target)), basename(place.target));
+    const keys = [at, ...(s ? [identity(s)] : [])];
+    const clash = (what: string): ConfigError =>
+      new ConfigError('output_clash', `${name} ${path}: is ${what}; it would be overwritten, choose another file`, {
+        file: path,
+      });
+    const other = keys.map((k) => taken.get(k)).find((w) => w !== undefined);
+    if (other) throw clash(other);
+    const around = folders.find((f) => at.startsWith(`${real(f)}${sep}`));
+    if (around) throw clash(`in ${around}, which is read`);
+    for (const key of keys) taken.set(key, `also what ${name} writes`);
+  }
+}
