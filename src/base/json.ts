@@ -40,16 +40,16 @@ const INDEX_KEY = /^(0|[1-9]\d{0,9})$/;
 const PLAIN = /[^\s,\]}]+/y;
 const NUMBER = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 
-/** Place after the number at `at`, and whether JSON.stringify would write it so. */
-function numberEnd(text: string, at: number): { readonly end: number; readonly exact: boolean } {
+/** Place after the number at `at`; negative where JSON.stringify would write it otherwise. */
+function numberEnd(text: string, at: number): number {
   let end = at;
   while (isDigit(text.charCodeAt(end))) end++;
   const next = text.charCodeAt(end);
   const short = end > at && end - at <= 15 && (end - at === 1 || text.charCodeAt(at) !== 0x30);
-  if (short && next !== 0x2e && next !== 0x65 && next !== 0x45) return { end, exact: true };
+  if (short && next !== 0x2e && next !== 0x65 && next !== 0x45) return end;
   NUMBER.lastIndex = at;
   const token = NUMBER.exec(text)?.[0] ?? '';
-  return { end: at + token.length, exact: String(Number(token)) === token };
+  return String(Number(token)) === token ? at + token.length : -(at + token.length);
 }
 
 /**
@@ -87,9 +87,9 @@ export function parseJson(text: string): unknown {
       const parent = stack.at(-1);
       if (parent) parent.exact = false;
     } else if (c === 0x2d || isDigit(c)) {
-      const { end, exact } = numberEnd(text, i);
-      if (!exact && top) top.exact = false;
-      i = end;
+      const end = numberEnd(text, i);
+      if (end < 0 && top) top.exact = false;
+      i = Math.abs(end);
     } else {
       if (c === 0x2c && top) top.index++;
       i++;

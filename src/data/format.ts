@@ -19,6 +19,8 @@ export interface FormatContext {
   readonly loss: ChannelWeights;
   /** An example of more tokens is not needed whole; its `RowExample.length` is told all the same. */
   readonly maxTokens: number;
+  /** Whether the beginning of such an example is wanted, or its length alone. */
+  readonly cuts: boolean;
   /** Markup in what is trained: an error, or text like any other. */
   readonly markup: 'refuse' | 'text';
   /** How messages name settings: of a recipe, or of the command that reads a file alone. */
@@ -49,7 +51,7 @@ export const FLAG_SETTINGS: SettingNames = {
   format: '--format',
 };
 
-/** `length`: tokens of the whole example, where those given are cut. */
+/** `length`: tokens of the whole example, or more than maxTokens, where those given are cut. */
 export type RowExample = Omit<Example, 'source'> & { readonly length?: number };
 export type RowPrompt = Omit<Prompt, 'source'>;
 

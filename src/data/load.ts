@@ -93,6 +93,7 @@ function contextFor(context: LoadContext, note: (note: Note) => void): FormatCon
     vocabSize: context.vocabSize,
     loss: context.loss,
     maxTokens: context.maxTokens,
+    cuts: context.onLong === 'truncate',
     markup: context.markup ?? 'refuse',
     settings: context.settings ?? RECIPE_SETTINGS,
     note,
@@ -200,7 +201,7 @@ function fitted(one: RowExample, context: LoadContext, { file, line, name }: Row
   if ((context.onLong ?? 'error') === 'error')
     throw new DataError(
       'row_too_long',
-      `${name}: the row has ${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ` +
+      `${name}: the row has ${length > 2 * most ? 'at least ' : ''}${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ` +
         `${maxTokens}, or set ${onLong}`,
       { file, line, tokens: length },
     );

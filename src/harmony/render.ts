@@ -122,9 +122,19 @@ export function renderPrompt(
   return writer.done().tokens;
 }
 
+/**
+ * The beginning of a text that is more than `most` tokens for certain, or all of it: what a row too long by far costs
+ * does not grow with it.
+ */
+export function beginning(text: string, most: number, { longestToken }: Tokenizer): string {
+  const enough = 2 * (longestToken ?? Number.POSITIVE_INFINITY) * most;
+  if (!(text.length > enough)) return text;
+  return text.slice(0, enough).replace(/[\ud800-\udbff]$/, '');
+}
+
 /** An example to be: its length is known before it is made. */
 export interface Renderable {
-  /** Tokens. */
+  /** Tokens; at least so many, where that is more than `most` of trainingExamples. */
   readonly length: number;
   /** @param most tokens to make; default all */
   render(most?: number): Rendered;
@@ -138,8 +148,13 @@ export interface Renderable {
  * the <|end|> of an earlier final, where the model must write <|return|>, which history never shows.
  *
  * Each message is encoded once; what an example takes beyond that is its own tokens.
+ * @param most tokens that an example may have: what is longer needs not be exact
  */
-export function* trainingExamples(conversation: Conversation, tokenizer: Tokenizer): Generator<Renderable> {
+export function* trainingExamples(
+  conversation: Conversation,
+  tokenizer: Tokenizer,
+  most = Number.POSITIVE_INFINITY,
+): Generator<Renderable> {
   const { messages, untrained } = conversation;
   const isTrained = (i: number): boolean => messages[i]?.role === 'assistant' && !untrained?.has(i);
   const writer = new Writer(tokenizer);
@@ -149,7 +164,7 @@ export function* trainingExamples(conversation: Conversation, tokenizer: Tokeniz
   let historyLength = 0;
   let [thinks, lastTrained] = [false, -1];
   for (const [i, m] of messages.entries()) {
-    encoded.push(writer.encode(m, i));
+    encoded.push(writer.encode(m, i, most));
     if (isTrained(i)) lastTrained = i;
     const last = i === messages.length - 1;
     if (!last && !(isFinal(m) && thinks)) {
@@ -236,7 +251,7 @@ class Writer {
     this.add(this.encode(m, index), m, index, how);
   }
 
-  encode(m: Message, index: number): Encoded {
+  encode(m: Message, index: number, most = Number.POSITIVE_INFINITY): Encoded {
     checkHeader(m, index);
     const ids = this.#ids;
     const pieces: ArrayLike<number>[] = [];
@@ -261,7 +276,7 @@ class Writer {
       text(m.contentType.slice(CONSTRAIN.length));
     } else if (m.contentType !== undefined) text(` ${m.contentType}`);
     put([ids.message]);
-    text(m.content);
+    text(beginning(m.content, most, this.tokenizer));
     put([isCall(m) ? ids.call : ids.end]);
     const tokens = new Int32Array(length);
     let at = 0;

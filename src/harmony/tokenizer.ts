@@ -65,6 +65,8 @@ function createTokenizer(v: Vocabulary, file: string, options: TokenizerOptions)
       throw new CheckpointError(cause.code, `${file}: ${cause.message}`, { file }, { cause });
     throw cause;
   }
+  let longest = 1;
+  for (let i = 0; i < numOrdinary; i++) longest = Math.max(longest, (v.offsets[i + 1] ?? 0) - (v.offsets[i] ?? 0));
   const nameOf = new Map([...v.special].map(([name, id]) => [id, Buffer.from(name, 'utf8')]));
   const ordinary = (id: number): boolean => id >= 0 && id < numOrdinary && Number.isInteger(id);
   const bytes = (id: number): Uint8Array => (ordinary(id) ? v.bytes.subarray(v.offsets[id], v.offsets[id + 1]) : EMPTY);
@@ -72,6 +74,7 @@ function createTokenizer(v: Vocabulary, file: string, options: TokenizerOptions)
   return {
     vocabSize,
     special: Object.freeze(Object.fromEntries(v.special)),
+    longestToken: longest,
     encode: (text) => bpe.encode(text),
     bytes,
     isSpecial: (id) => !ordinary(id),

@@ -30,6 +30,8 @@ export interface Tokenizer {
    * any id.
    */
   decode(tokens: ArrayLike<number>): string;
+  /** Bytes of the longest ordinary token: n bytes of text are at least n / longestToken tokens. Absent: not known. */
+  readonly longestToken?: number;
   /** Bytes of one ordinary token; empty for control and unknown ids. */
   bytes(token: number): Uint8Array;
   isSpecial(token: number): boolean;

@@ -1,6 +1,6 @@
 // A dataset of 200 MB in a process of its own: what it holds is 5 bytes a token, not the rows.
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -61,6 +61,30 @@ it('loading holds 5 bytes a token and what the collector has not yet taken', () 
   expect(big.peakRss - small.peakRss).toBeLessThan(big.storeBytes + SLACK);
   // The bound can fail: the rows as objects take 8 bytes a token for the ids alone, and weights as much again.
   expect(big.storeBytes + SLACK).toBeLessThan(16 * big.tokens);
+}, 120_000);
+
+it('a line of 60 MB costs a few times its bytes, not what its tokens would take', () => {
+  const row = (words: number): string => {
+    const path = join(dir, `line-${words}.jsonl`);
+    const messages = [
+      { role: 'user', content: 'word and '.repeat(words) },
+      { role: 'assistant', content: 'b' },
+    ];
+    writeFileSync(path, JSON.stringify({ messages }));
+    return path;
+  };
+  const read = (path: string): Measured =>
+    measure(`
+      const { checkFile } = await import(${JSON.stringify(join(dist, 'check.js'))});
+      const { loadTokenizer } = await import(${JSON.stringify(join(dist, '../harmony/tokenizer.js'))});
+      const tokenizer = loadTokenizer(${JSON.stringify(join(dist, '../../models/nano'))});
+      const with_ = { ...context, tokenizer: () => tokenizer };
+      const { badRows } = await checkFile({ path: ${JSON.stringify(path)}, format: 'chat' }, with_);
+      return { tokens: badRows, storeBytes: 0 };`);
+  const [small, big] = [read(row(1)), read(row((60 * MiB) / 9))];
+  expect([small.tokens, big.tokens]).toEqual([0, 1]);
+  // Bytes, joined bytes, text, value; its 30 million tokens, with a place and a mask each, take 9 bytes a token more.
+  expect(big.peakRss - small.peakRss).toBeLessThan(6 * 60 * MiB);
 }, 120_000);
 
 it('checking holds nothing of the rows', () => {

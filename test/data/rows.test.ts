@@ -391,6 +391,23 @@ describe('a row that is too long', () => {
   });
 });
 
+it('a row of 3,000 turns is encoded once, and rendered no further than examples may be long', async () => {
+  const messages = Array.from({ length: 3000 }, (_, i) => [
+    { role: 'user', content: `question ${i}` },
+    { role: 'assistant', thinking: 'hm', content: `answer ${i}` },
+  ]).flat();
+  let calls_ = 0;
+  const encode = (text: string): Int32Array => {
+    calls_++;
+    return tokenizer.encode(text);
+  };
+  const counting = { ...tokenizer, encode };
+  const c = await check({ messages }, { tokenizer: () => counting, maxTokens: 300, onLong: 'drop' });
+  expect([c.examples + c.dropped, c.badRows]).toEqual([3000, 0]);
+  expect(c.examples).toBeGreaterThan(5);
+  expect(calls_).toBeLessThan(5 * 3 * 3000);
+});
+
 describe('files', () => {
   const row = JSON.stringify({ messages: [q, a] });
   it.each<[string, string, string | Buffer]>([

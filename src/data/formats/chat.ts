@@ -1,7 +1,13 @@
 // Conversations in OpenAI's form, with thinking, tools and reasoning_effort per row; fields: chatRow in
 // src/harmony/chat.ts.
 import { type ChatRow, chatRow, toConversation } from '../../harmony/chat.js';
-import { type Conversation, lossWeights, type Rendered, trainingExamples } from '../../harmony/render.js';
+import {
+  type Conversation,
+  lossWeights,
+  type Renderable,
+  type Rendered,
+  trainingExamples,
+} from '../../harmony/render.js';
 import { CHANNELS } from '../example.js';
 import type { Format, FormatContext, RowExample, RowPrompt } from '../format.js';
 import { checkMarkup } from '../markup.js';
@@ -21,20 +27,35 @@ export function conversationOf(row: ChatRow, context: FormatContext): Conversati
   return toConversation(row, { note: context.note });
 }
 
+/**
+ * An example with its loss weights; of one that is too long what the context wants of it. @param from the first message
+ * that weighs anything
+ */
+export function weighted(
+  example: Renderable,
+  conversation: Conversation,
+  context: FormatContext,
+  from = 0,
+): RowExample {
+  const most = example.length > context.maxTokens ? (context.cuts ? context.maxTokens : 0) : example.length;
+  const rendered = example.render(most);
+  return {
+    length: example.length,
+    tokens: rendered.tokens,
+    weights: lossWeights(rendered, conversation, context.loss).map((w, i) =>
+      (rendered.message[i] ?? -1) >= from ? w : 0,
+    ),
+    channels: channelPlaces(rendered, conversation),
+  };
+}
+
 export const chat: Format<ChatRow> = {
   name: 'chat',
   row: chatRow,
   *toExamples(row, context): Generator<RowExample> {
     const conversation = conversationOf(row, context);
-    for (const example of trainingExamples(conversation, context.tokenizer())) {
-      const rendered = example.render(Math.min(example.length, context.maxTokens));
-      yield {
-        length: example.length,
-        tokens: rendered.tokens,
-        weights: lossWeights(rendered, conversation, context.loss),
-        channels: channelPlaces(rendered, conversation),
-      };
-    }
+    for (const example of trainingExamples(conversation, context.tokenizer(), context.maxTokens))
+      yield weighted(example, conversation, context);
   },
   /** The last turn's answer; of weight 0 it is none to expect. */
   toPrompts(row): readonly RowPrompt[] {

@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
 import { readHeader } from '../../harmony/header.js';
-import { controlIds } from '../../harmony/render.js';
+import { beginning, controlIds } from '../../harmony/render.js';
 import type { Message, Tokenizer } from '../../harmony/types.js';
 import { CHANNELS } from '../example.js';
 import type { Format } from '../format.js';
@@ -75,12 +75,16 @@ interface Writer {
   readonly channels: number[];
 }
 
-function write(out: Writer, message: Piece, tokenizer: Tokenizer, weight: number, goesOn: boolean): void {
+function write(
+  out: Writer,
+  message: Piece,
+  { tokenizer, weight, goesOn, most }: { tokenizer: Tokenizer; weight: number; goesOn: boolean; most: number },
+): void {
   const { header, pieces, end } = message;
   const channel = header.channel === 'analysis' || header.channel === 'commentary' ? header.channel : 'final';
   for (const [i, piece] of pieces.entries()) {
     const id = TOKENS.test(piece) ? tokenizer.special[piece] : undefined;
-    const ids = id === undefined ? tokenizer.encode(piece) : [id];
+    const ids = id === undefined ? tokenizer.encode(beginning(piece, most, tokenizer)) : [id];
     const last = i === pieces.length - 1;
     // An earlier final ends in <|end|> in history; the model must write <|return|> there.
     const trained = (i >= message.author || goesOn) && !(last && channel === 'final' && end === '<|end|>') ? weight : 0;
@@ -106,7 +110,7 @@ export const harmony: Format<z.infer<typeof Row>> = {
       const { channel } = m.header;
       const known = channel === 'analysis' || channel === 'commentary' ? channel : 'final';
       const weight = m.header.role === 'assistant' ? context.loss[known] : 0;
-      write(out, m, tokenizer, weight, goesOn);
+      if (out.tokens.length <= context.maxTokens) write(out, m, { tokenizer, weight, goesOn, most: context.maxTokens });
       goesOn = m.header.role === 'assistant' && m.end === '<|end|>' && known !== 'final';
     }
     return [

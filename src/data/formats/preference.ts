@@ -5,9 +5,9 @@ import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
 import { jsonText } from '../../base/json.js';
 import { type ChatRow, chatRow } from '../../harmony/chat.js';
-import { lossWeights, type Renderable, trainingExamples } from '../../harmony/render.js';
+import { type Renderable, trainingExamples } from '../../harmony/render.js';
 import type { Format, FormatContext, RowExample } from '../format.js';
-import { channelPlaces, conversationOf } from './chat.js';
+import { conversationOf, weighted } from './chat.js';
 
 const { messages, tools, reasoning_effort } = chatRow.shape;
 const Side = z.union([z.string(), messages]);
@@ -35,14 +35,10 @@ function example(row: ChatRow, context: FormatContext): RowExample {
   const conversation = conversationOf(row, context);
   const answerFrom = conversation.messages.findLastIndex((m) => m.role !== 'assistant') + 1;
   let last: Renderable | undefined;
-  for (const one of trainingExamples(conversation, context.tokenizer())) last = one;
+  for (const one of trainingExamples(conversation, context.tokenizer(), context.maxTokens)) last = one;
   if (!last) throw new DataError('bad_preference', 'the answer is empty');
-  const rendered = last.render(Math.min(last.length, context.maxTokens));
   // Earlier turns may share the last one's example: they are the prompt here.
-  const weights = lossWeights(rendered, conversation, context.loss).map((w, i) =>
-    (rendered.message[i] ?? -1) >= answerFrom ? w : 0,
-  );
-  return { length: last.length, tokens: rendered.tokens, weights, channels: channelPlaces(rendered, conversation) };
+  return weighted(last, conversation, context, answerFrom);
 }
 
 export const preference: Format<Row> = {

@@ -2,6 +2,7 @@
 // whole conversation rendered into it is refused.
 import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
+import { beginning } from '../../harmony/render.js';
 import type { Format } from '../format.js';
 import { checkPlainText } from '../markup.js';
 
@@ -16,7 +17,7 @@ export const text: Format<z.infer<typeof Row>> = {
     const end = tokenizer.special['<|endoftext|>'];
     if (end === undefined)
       throw new DataError('no_end_of_text', 'the tokenizer has no <|endoftext|>, which ends a text row');
-    const body = tokenizer.encode(row.text);
+    const body = tokenizer.encode(beginning(row.text, context.maxTokens, tokenizer));
     const ids = new Int32Array(body.length + 1);
     ids.set(body);
     ids[body.length] = end;
