@@ -1,7 +1,8 @@
 // npm run build:native [-- --sanitize | --tests | --aarch64]: configures and builds native/ incrementally;
 // build/temper.node is what src/native loads. --aarch64 cross-builds the tests and the addon into build/aarch64. npm
 // run build:cuda [-- --architectures=90a,120]: build/temper_cuda.so, the CUDA backend; with --check the same for sm_80
-// alone in a place of its own: what npm test does where nvcc is.
+// alone in a place of its own: what npm test does where nvcc is. --portable, with either of the last: what the prebuilt
+// packages hold (scripts/release.mjs), beside and not instead of what src/native loads.
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -26,10 +27,13 @@ const folder = join(
     : aarch64
       ? join('build', 'aarch64')
       : cuda
-        ? join('build', cudaCheck ? 'cuda-check' : 'cuda')
+        ? join('build', cudaCheck ? 'cuda-check' : process.argv.includes('--portable') ? 'cuda-portable' : 'cuda')
         : 'build',
 );
-const cudaLibrary = cudaCheck ? join(folder, 'temper_cuda.so') : join(root, 'build', 'temper_cuda.so');
+// The tests are in the repository, not in the published package.
+const tests = existsSync(join(root, 'native', 'test'));
+const portable = process.argv.includes('--portable');
+const cudaLibrary = cudaCheck || portable ? join(folder, 'temper_cuda.so') : join(root, 'build', 'temper_cuda.so');
 const cross = aarch64
   ? ['-DCMAKE_SYSTEM_NAME=Linux', '-DCMAKE_SYSTEM_PROCESSOR=aarch64', '-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++']
   : [];
@@ -139,11 +143,13 @@ const log = spawnSync(
     `-DTEMPER_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
     `-DTEMPER_NODE_HEADERS=${headers}`,
     '-DCMAKE_BUILD_TYPE=Release',
+    ...(tests ? [] : ['-DTEMPER_TESTS=OFF']),
     ...cross,
     ...(cuda
       ? [
           '-DTEMPER_TESTS=OFF',
           '-DTEMPER_CUDA=on',
+          `-DTEMPER_PORTABLE=${portable ? 'ON' : 'OFF'}`,
           `-DTEMPER_CUDA_ARCHITECTURES=${architectures}`,
           `-DTEMPER_CUDA_OUTPUT=${cudaLibrary}`,
         ]
@@ -158,13 +164,15 @@ if (log.status !== 0) {
 }
 const targets = cuda
   ? ['temper_cuda']
-  : sanitize
-    ? ['temper_native_test']
-    : aarch64
-      ? ['temper_native_test', 'temper_addon']
-      : process.argv.includes('--tests')
-        ? []
-        : ['temper_addon'];
+  : portable
+    ? ['temper_addon_portable']
+    : sanitize
+      ? ['temper_native_test']
+      : aarch64
+        ? ['temper_native_test', 'temper_addon']
+        : process.argv.includes('--tests')
+          ? []
+          : ['temper_addon'];
 run('cmake', [
   '--build',
   folder,

@@ -4,14 +4,15 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { root, say } from './prepare.mjs';
 
-const majors = [20, 22, 24];
+export const majors = [20, 22, 24];
 const cache = join(root, 'node_modules', '.cache', 'temper-nodes');
 const packageName = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 
 /** Path of a Node binary of this major, or the reason there is none. */
-function nodeOf(major) {
+export function nodeOf(major) {
   if (Number(process.versions.node.split('.')[0]) === major) return { path: process.execPath };
   const place = join(cache, String(major));
   const path = join(place, 'bin', 'node');
@@ -37,24 +38,27 @@ function nodeOf(major) {
   }
 }
 
-let passed = 0;
-let failed = 0;
-for (const major of majors) {
-  const node = nodeOf(major);
-  if (!node.path) {
-    say(`smoke on Node ${major}: skipped, ${node.reason}`);
-    continue;
+function main() {
+  let passed = 0;
+  let failed = 0;
+  for (const major of majors) {
+    const node = nodeOf(major);
+    if (!node.path) {
+      say(`smoke on Node ${major}: skipped, ${node.reason}`);
+      continue;
+    }
+    const child = spawnSync(node.path, [join(root, 'scripts', 'smoke.mjs')], {
+      cwd: root,
+      encoding: 'utf8',
+      timeout: 120_000,
+    });
+    const ok = child.status === 0;
+    if (ok) passed++;
+    else failed++;
+    const failure = `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`;
+    say(`smoke on Node ${major}: ${ok ? child.stdout.trim() : failure}`);
   }
-  const child = spawnSync(node.path, [join(root, 'scripts', 'smoke.mjs')], {
-    cwd: root,
-    encoding: 'utf8',
-    timeout: 120_000,
-  });
-  const ok = child.status === 0;
-  if (ok) passed++;
-  else failed++;
-  const failure = `failed${child.signal ? ` by ${child.signal}` : ''}\n${child.stdout}${child.stderr}`;
-  say(`smoke on Node ${major}: ${ok ? child.stdout.trim() : failure}`);
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
+  process.exit(failed > 0 ? 1 : 0);
 }
-process.stdout.write(`${passed} passed, ${failed} failed\n`);
-process.exit(failed > 0 ? 1 : 0);
+if (process.argv[1] === fileURLToPath(import.meta.url)) main();

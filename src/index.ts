@@ -14,6 +14,7 @@ export {
   TemperError,
   TrainError,
 } from './base/errors.js';
+export { embedded } from './base/machine.js';
 export type { BenchResult } from './bench/bench.js';
 export { benchInThread as bench, limitsInThread as measureLimits } from './bench/threads.js';
 export { createEngineJudge } from './compose/engine-judge.js';

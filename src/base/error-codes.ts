@@ -8,6 +8,7 @@ export const ERROR_CODES = [
   'adapter_unknown',
   'adapter_unsupported',
   'addon_missing',
+  'addon_unusable',
   'addon_version',
   'aliasing',
   'bad_adapter_config',

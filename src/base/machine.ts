@@ -6,6 +6,9 @@ import { fileURLToPath } from 'node:url';
 /** The package's root folder: where package.json lies, from dist/ as from src/. */
 export const packageRoot: string = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
+/** Absolute path of something that comes with this package: models/nano, a recipe, a policy, a dataset. */
+export const embedded = (path: string): string => join(packageRoot, path);
+
 /** What a run was made with: its results are only promised again with the same. */
 export function versions(): Readonly<Record<'temper' | 'node', string>> {
   const own = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };

@@ -1,6 +1,7 @@
 // All commands, in the order of `temper --help`. Adding one: a file in commands/ and a line here.
 import type { Command } from './command.js';
 import { command as bench } from './commands/bench.js';
+import { command as buildNative } from './commands/build-native.js';
 import { command as chat } from './commands/chat.js';
 import { command as dataCheck } from './commands/data-check.js';
 import { command as demo } from './commands/demo.js';
@@ -32,4 +33,5 @@ export const commands: readonly Command[] = [
   modelInspect,
   bench,
   doctor,
+  buildNative,
 ];

@@ -3,6 +3,7 @@ import { ConfigError } from '../base/errors.js';
 import { availableBytes as systemBytes } from '../base/machine.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { quantizeDense } from '../model/q8.js';
+import { standIn } from '../model/stand-in.js';
 import { dryRun } from '../native/plan.js';
 import type { Category } from '../native/tensor.js';
 import { GREEDY } from './sequence.js';
@@ -20,6 +21,8 @@ export interface ServingPlanOptions {
   readonly availableBytes?: number;
 }
 export interface ServingPlan {
+  /** What the plan stands on that is not the model's own: a shape in the place of weights. */
+  readonly notes: readonly string[];
   /** Bytes at the peak of each category of counted memory, and of their sum. */
   readonly peakBytes: Readonly<Record<Category, number>>;
   readonly totalPeakBytes: number;
@@ -34,8 +37,16 @@ export interface ServingPlan {
   readonly advice: string;
 }
 
-/** @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint */
-export function dryServing(dir: string, options: ServingPlanOptions): ServingPlan {
+/**
+ * @param model folder of a checkpoint; or what says its shape: a preset's name, a config.json
+ * @throws {ConfigError} context_too_long · {CheckpointError} as openCheckpoint
+ */
+export function dryServing(model: string, options: ServingPlanOptions): ServingPlan {
+  using shape = standIn(model);
+  const notes = shape ? [`the weights of ${model} are not read: planned for the shape of ${shape.from}`] : [];
+  return { notes, ...servingPlan(shape?.dir ?? model, options) };
+}
+function servingPlan(dir: string, options: ServingPlanOptions): Omit<ServingPlan, 'notes'> {
   const { context, sequences } = options;
   const { report } = dryRun(() => {
     const checkpoint = openCheckpoint(dir);

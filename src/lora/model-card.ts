@@ -35,16 +35,16 @@ Trained with Temper through the released MXFP4 weights. ${parameters.toLocaleStr
 |---|---|---|---|
 ${rows.join('\n')}
 
+Beside the base checkpoint (its folder, or its name on the hub, is the first argument), in this folder:
+
 \`\`\`python
-from transformers import AutoModelForCausalLM
 from peft import PeftModel
-base = AutoModelForCausalLM.from_pretrained("${meta.baseModel}"${quantization})
-model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")
+from transformers import AutoModelForCausalLM${experts ? ', Mxfp4Config' : ''}
+
+base = AutoModelForCausalLM.from_pretrained(${JSON.stringify(meta.baseModel)}${quantization})
+model = PeftModel.from_pretrained(base, ".")
 \`\`\`
 ${
-  experts
-    ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later; ' +
-      '`Mxfp4Config` is in transformers). Rank is per expert.\n'
-    : ''
+  experts ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later). Rank is per expert.\n' : ''
 }`;
 }

@@ -118,8 +118,9 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
  * Reads DIR/config.json.
  * @throws {CheckpointError} file_missing, bad_config
  */
-export function readConfig(dir: string): ModelConfig {
-  const path = join(dir, 'config.json');
+export const readConfig = (dir: string): ModelConfig => readConfigFile(join(dir, 'config.json'));
+/** readConfig, of a file by whatever name. */
+export function readConfigFile(path: string): ModelConfig {
   let text: string;
   try {
     text = readInputText(path, 'config');

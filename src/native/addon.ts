@@ -2,10 +2,9 @@
 // src/native imports this (test/layers.test.ts).
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
 import { CheckpointError, type ErrorCode, NativeError, TemperError } from '../base/errors.js';
 import { lazy } from '../base/lazy.js';
-import { packageRoot } from '../base/machine.js';
+import { addonAdvice, BUILD_ADDON, findLibrary } from './libraries.js';
 
 /** A GPU as its driver describes it; `memory` in bytes. */
 export interface DeviceDescription {
@@ -126,13 +125,27 @@ interface Addon {
 }
 
 function load(): Addon {
-  const path = process.env.TEMPER_ADDON || join(packageRoot, 'build', 'temper.node');
+  const named = process.env.TEMPER_ADDON;
+  const path = named || findLibrary('temper.node', '');
   if (!existsSync(path))
     throw new NativeError(
       'addon_missing',
-      `native addon not found at ${path}; run \`npm run build:native\` (needs cmake and g++)`,
+      `native addon not found at ${path}; ${named ? 'TEMPER_ADDON names it: unset or correct it' : addonAdvice()}`,
+      { path },
     );
-  return wrap(createRequire(import.meta.url)(path) as Addon);
+  let raw: Addon;
+  try {
+    raw = createRequire(import.meta.url)(path) as Addon;
+  } catch (e) {
+    const [reason = ''] = String((e as Error).message).split('\n');
+    throw new NativeError(
+      'addon_unusable',
+      `${path}: cannot be loaded (${reason}); build it here with \`${BUILD_ADDON}\` (needs cmake and g++)`,
+      { path },
+      { cause: e },
+    );
+  }
+  return wrap(raw);
 }
 
 /** Native errors arrive as Error{code}; here, once, they become the classes of errors.ts. */

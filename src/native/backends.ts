@@ -4,8 +4,9 @@ import { NativeError } from '../base/errors.js';
 
 /** A backend's library, loaded when one of its devices is asked for. */
 export interface BackendLibrary {
-  /** In build/. */
+  /** In build/, or in the prebuilt package whose name ends in `-part`. */
   readonly file: string;
+  readonly part: string;
   /** The driver's library, as the system's loader finds it. */
   readonly driver: string;
   /** Environment variable that names another one. What is named on purpose may need no driver: the tests' emulation. */
@@ -58,9 +59,10 @@ export const BACKENDS = [
     name: 'cuda',
     library: {
       file: 'temper_cuda.so',
+      part: 'cuda',
       driver: 'libcuda.so.1',
       variable: 'TEMPER_CUDA_LIBRARY',
-      build: 'npm run build:cuda',
+      build: 'npx temper build-native --cuda',
       needs: 'nvcc 12.8 or newer',
     },
     ownMemory: true,

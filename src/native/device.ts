@@ -1,9 +1,7 @@
 // Devices: which one a name stands for, opening it, its memory. One device per process, opened when somebody asks for
 // it.
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { NativeError, TemperError } from '../base/errors.js';
-import { packageRoot } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
 import { addon, type DeviceDescription } from './addon.js';
 import {
@@ -16,13 +14,14 @@ import {
   type Place,
   parseDevice,
 } from './backends.js';
+import { findLibrary } from './libraries.js';
 import { CATEGORIES, type Category, memoryStats, type Tensor } from './tensor.js';
 
 export { type Device, type DeviceName, describeDevice } from './backends.js';
 export type { DeviceDescription };
 
-/** The library that is used: what the backend's variable names, or what its command builds. */
-const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || join(packageRoot, 'build', l.file);
+/** The library that is used: what the backend's variable names, what its command builds, or the prebuilt one. */
+const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || findLibrary(l.file, l.part);
 /** Path, driver and how to build it. A library that is named on purpose may need no driver: the tests' emulation. */
 const libraryArgs = (l: BackendLibrary): readonly [string, string, string] => [
   libraryPath(l),

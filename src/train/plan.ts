@@ -1,12 +1,15 @@
 // What a recipe will cost, before a weight is loaded: peak memory by category from a dry run of the very code that
 // trains, and the time of a step from timing each of its distinct op calls once on this machine.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { ConfigError } from '../base/errors.js';
-import { anonymousBytes, availableBytes } from '../base/machine.js';
+import { anonymousBytes, availableBytes, embedded } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
 import { loadDataset, rowSettings } from '../data/load.js';
 import { planSteps } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
+import { besideModel, standIn } from '../model/stand-in.js';
 import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
 import { type Timing, timeCalls } from '../native/op-timing.js';
 import type { DryRunReport } from '../native/plan.js';
@@ -21,6 +24,8 @@ import { freeDiskBytes } from './offload.js';
 import { defaultRunFolder } from './session.js';
 
 export interface TrainPlan {
+  /** What the plan stands on that is not the recipe's own: a shape in the place of weights, another tokenizer. */
+  readonly notes: readonly string[];
   readonly steps: number;
   readonly tokensPerStep: number;
   readonly trainedParameters: number;
@@ -80,6 +85,11 @@ export interface PlanRequest {
   readonly out?: string;
   /** False leaves out the timing (times are then NaN). */
   readonly measure?: boolean;
+  /**
+   * Shape of the base whose weights are not at hand: a preset's name, or a config.json. Without it a base that is not
+   * there is planned by its folder's name (gpt-oss-20b), one without weights by its config.json.
+   */
+  readonly shape?: string;
   /** Memory the run may take; default: what the system has available. */
   readonly availableBytes?: number;
 }
@@ -140,6 +150,7 @@ function backendOfRecipe({ device }: Recipe): Backend {
 
 type Memory = Omit<
   TrainPlan,
+  | 'notes'
   | 'steps'
   | 'tokensPerStep'
   | 'computesOn'
@@ -198,7 +209,31 @@ function memoryOf(recipe: Recipe, run: string, report: DryRunReport, availableBy
 
 /** @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason */
 export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Promise<TrainPlan> {
-  const { recipe: written, file, name } = loadRecipe(options.path, options.set ? { set: options.set } : {});
+  const set = options.set ?? [];
+  const { recipe } = loadRecipe(options.path, { set, checkPaths: false });
+  using shape = recipe.model.base === undefined ? null : standIn(recipe.model.base, options.shape);
+  if (!shape) return planWith(options, set, [], signal);
+  const { base = '', tokenizer } = recipe.model;
+  const own = tokenizer ?? besideModel(base);
+  const nano = tokenizer === undefined && !existsSync(join(own, 'tokenizer.json'));
+  const edits = [
+    `model.base=${JSON.stringify(shape.dir)}`,
+    `model.tokenizer=${JSON.stringify(nano ? embedded('models/nano') : own)}`,
+  ];
+  const notes = [
+    `the weights of ${base} are not read: planned for the shape of ${shape.from}`,
+    ...(nano ? ["tokens are counted with the tokenizer of models/nano, which makes more of them than gpt-oss's"] : []),
+  ];
+  return await planWith(options, [...set, ...edits], notes, signal);
+}
+
+async function planWith(
+  options: PlanRequest,
+  set: readonly string[],
+  notes: readonly string[],
+  signal?: AbortSignal,
+): Promise<TrainPlan> {
+  const { recipe: written, file, name } = loadRecipe(options.path, { set });
   const run = options.out ?? defaultRunFolder(name);
   const { steps, typical, largest } = await planned(written, file, signal);
   const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest);
@@ -208,6 +243,7 @@ export async function planRecipe(options: PlanRequest, signal?: AbortSignal): Pr
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
   const timing: Timing = timed ? timeStep(recipe, run, typical, signal) : { seconds: Number.NaN, byOp: {} };
   return {
+    notes,
     steps,
     tokensPerStep,
     trainedParameters,

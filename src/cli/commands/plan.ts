@@ -7,6 +7,7 @@ import { type Command, collect, examples, integerIn, interruptSignal, printJson 
 interface Options {
   readonly set: readonly string[];
   readonly out?: string;
+  readonly shape?: string;
   readonly time: boolean;
   readonly json?: boolean;
   readonly model?: string;
@@ -31,6 +32,7 @@ async function serving(dir: string, o: Options): Promise<void> {
   else {
     process.stdout.write(
       [
+        ...plan.notes,
         `serving ${o.sequences} sequence${o.sequences > 1 ? 's' : ''} of up to ${o.context} ` +
           `tokens: ${size(plan.kvBytesPerSequence)} of keys and values each`,
         'peak memory, by category (each at its own peak):',
@@ -64,10 +66,12 @@ export const command: Command = {
         `${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of ` +
           'a step from running each of its distinct operations once\non made-up data. With --model ' +
           'instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does ' +
-          'not fit, saying what to change.',
+          'not fit, saying what to change. Weights need not be at hand: a base that is not there is planned by its ' +
+          "folder's name (gpt-oss-20b), by --shape, or by the config.json that lies there.",
       )
       .argument('[recipe]', 'YAML file')
-      .option('--model <dir>', 'plan serving this checkpoint')
+      .option('--model <dir>', 'plan serving this checkpoint; a preset (20b, 120b) or a config.json is enough')
+      .option('--shape <shape>', 'preset (20b, 120b) or config.json of a base whose weights are not at hand')
       .option('--context <tokens>', 'serving: most tokens of a sequence', integerIn(2, 1 << 20), 4096)
       .option('--sequences <n>', 'serving: sequences at once', integerIn(1, 4096), 1)
       .addOption(
@@ -89,7 +93,8 @@ export const command: Command = {
         examples(
           'temper plan recipes/nano-lora.yaml',
           'temper plan recipe.yaml --set adapter.rank=8 --no-time --json',
-          'temper plan --model models/gpt-oss-20b --context 32768 --sequences 4',
+          'temper plan recipe.yaml --shape 20b',
+          'temper plan --model 20b --context 32768 --sequences 4',
         ),
       )
       .action(async (recipe: string | undefined, options: Options) => {
@@ -100,6 +105,7 @@ export const command: Command = {
         const plan = await planTraining(recipe, {
           set: options.set,
           ...(options.out === undefined ? {} : { out: options.out }),
+          ...(options.shape === undefined ? {} : { shape: options.shape }),
           measure: options.time,
           signal: interruptSignal(),
         });
@@ -110,6 +116,7 @@ export const command: Command = {
             .map(category);
           process.stdout.write(
             [
+              ...plan.notes,
               `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
                 `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
               `device: ${plan.computesOn}`,

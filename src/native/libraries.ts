@@ -1,0 +1,56 @@
+// Where native libraries lie: built in this package (build/), or in a prebuilt package of the platform beside it
+// (scripts/release.mjs makes those, as optional dependencies of this one).
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { NativeError } from '../base/errors.js';
+import { packageRoot, versions } from '../base/machine.js';
+
+/** Platforms with a prebuilt package. They need glibc 2.31 or newer. */
+const PREBUILT: readonly string[] = ['linux-x64', 'linux-arm64'];
+/** Builds the addon where the package lies, from a project of its user as from the repository. */
+export const BUILD_ADDON = 'npx temper build-native';
+
+const platform = (): string => `${process.platform}-${process.arch}`;
+/** @param part '' for the addon's, or a backend's name */
+const packageName = (part: string): string => `@temper-oss/${platform()}${part && `-${part}`}`;
+
+/** Folder of an installed package; null: it is not there. */
+function installed(name: string): string | null {
+  try {
+    return dirname(createRequire(join(packageRoot, 'package.json')).resolve(`${name}/package.json`));
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The library built here, or else the prebuilt one; what is named may be missing.
+ * @throws {NativeError} addon_version: the prebuilt package is of another version
+ */
+export function findLibrary(file: string, part: string): string {
+  const own = join(packageRoot, 'build', file);
+  if (existsSync(own)) return own;
+  const name = packageName(part),
+    folder = installed(name);
+  if (folder === null) return own;
+  const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { readonly version?: string },
+    wanted = versions().temper;
+  if (version !== wanted)
+    throw new NativeError(
+      'addon_version',
+      `${folder}: is ${name} ${version ?? 'without a version'}, wanted ${wanted}; ` +
+        `run \`npm install ${name}@${wanted}\``,
+    );
+  return join(folder, file);
+}
+
+/** What to do where there is no addon. */
+export function addonAdvice(): string {
+  const build = `build it here with \`${BUILD_ADDON}\` (needs cmake and g++)`;
+  const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } };
+  if (!PREBUILT.includes(platform())) return `there is no prebuilt package for ${platform()}; ${build}`;
+  if (process.platform === 'linux' && header.glibcVersionRuntime === undefined)
+    return `prebuilt packages need glibc, this system has another C library; ${build}`;
+  return `install ${packageName('')} beside it (\`npm install --include=optional\`), or ${build}`;
+}
