@@ -38,13 +38,13 @@ describe('opening a device', () => {
     const text = join(folder, 'text.so');
     writeFileSync(text, 'no library');
     expect(opening('cuda', { TEMPER_CUDA_LIBRARY: join(folder, 'absent.so') })).toMatch(
-      /^cuda_library_missing: .*absent\.so.*npm run build:cuda/,
+      /^cuda_library_missing: .*absent\.so.*npx temper build-native --cuda/,
     );
     expect(opening('cuda', { TEMPER_CUDA_LIBRARY: text })).toMatch(/^cuda_library_missing: /);
     const other = join(folder, 'other.so');
     writeFileSync(join(folder, 'other.c'), 'int unrelated(void) { return 0; }\n');
     expect(spawnSync('cc', ['-shared', '-fPIC', '-o', other, join(folder, 'other.c')]).status).toBe(0);
-    expect(opening('cuda', { TEMPER_CUDA_LIBRARY: other })).toMatch(/^cuda_library_version: .*build:cuda/);
+    expect(opening('cuda', { TEMPER_CUDA_LIBRARY: other })).toMatch(/^cuda_library_version: .*build-native --cuda/);
   });
 
   it('takes the name of a device that is there', () => {
