@@ -247,7 +247,12 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
 
   it.each<[string, string[], string, RegExp]>([
     ['a layer that is not there', ['adapter.layers=[5]'], 'no_such_layer', /layer 5; the model has layers 0…1/],
-    ['a device whose library is not there', ['device=cuda'], 'cuda_library_missing', /nowhere\.so.*npx temper build-native --cuda/],
+    [
+      'a device whose library is not there',
+      ['device=cuda'],
+      'cuda_library_missing',
+      /nowhere\.so.*npx temper build-native --cuda/,
+    ],
     ['an unknown format', ['data.train.0.format=chatml'], 'unknown_format', /wanted one of chat, tokens/],
     [
       'text without tokenizer',
