@@ -15,6 +15,7 @@ import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
 import { keptPath, ownPart, readKept } from './kept.js';
 import { type Channels, HOPELESS_CALLS, type Screen, type ScreenResult } from './screen.js';
 import { transcript } from './transcript.js';
+import type { UnjudgedCause } from './types.js';
 
 const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
 const TextPart = z.union([
@@ -271,8 +272,11 @@ export async function readRows(file: string): Promise<readonly ScreenRow[]> {
   return rows;
 }
 
-/** Reads every row, so that a bad one costs no call of the judge. @throws {DataError} a bad row, none, no file */
-async function checkRows(input: string, signal: AbortSignal | undefined): Promise<void> {
+/**
+ * Reads every row, so that a bad one costs no call of the judge. @returns how many there are
+ * @throws {DataError} a bad row, none, no file
+ */
+async function checkRows(input: string, signal: AbortSignal | undefined): Promise<number> {
   let rows = 0;
   for await (const { line, text } of readLines(input)) {
     signal?.throwIfAborted();
@@ -280,6 +284,7 @@ async function checkRows(input: string, signal: AbortSignal | undefined): Promis
     rows++;
   }
   if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
+  return rows;
 }
 
 /** Where verdicts lie until they are complete: beside what the output links to; those of a stream by themselves. */
@@ -298,6 +303,17 @@ const unwritable = (output: string, cause: unknown): ConfigError =>
     { cause },
   );
 
+/** Nothing came back from the judge. */
+const UNANSWERED: readonly UnjudgedCause[] = [
+  'no_policy',
+  'no_content',
+  'timeout',
+  'aborted',
+  'unreachable',
+  'http_status',
+  'judge_error',
+];
+
 /** Writes verdicts as rows settle, and counts them. */
 class Tally {
   readonly causes: Record<string, number> = {};
@@ -306,6 +322,8 @@ class Tally {
   readonly judged: VerdictRow[] = [];
   rows = 0;
   verdicts = 0;
+  /** Verdicts that the judge answered for, off the contract or not: what was paid for. */
+  answered = 0;
 
   constructor(
     readonly out: FileHandle,
@@ -332,6 +350,7 @@ class Tally {
       this.onVerdict?.(line);
       this.verdicts++;
       this.count[verdict.outcome]++;
+      if (verdict.cause === null || !UNANSWERED.includes(verdict.cause)) this.answered++;
       if (verdict.cause) {
         this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
         this.samples[verdict.cause] ??= verdict.detail;
@@ -370,17 +389,20 @@ class Tally {
  */
 export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
   checkOutputs({ '--out': options.output }, { files: [options.input] });
-  await checkRows(options.input, options.signal);
+  const total = await checkRows(options.input, options.signal);
   const work = await workPath(options.output);
   try {
-    return await screenInto(work.path, options);
+    return await screenInto(work.path, total, options);
   } finally {
     await work.remove();
   }
 }
 
-/** @param path where the verdicts lie until they are complete */
-async function screenInto(path: string, options: BatchOptions): Promise<BatchSummary> {
+/**
+ * @param path where the verdicts lie until they are complete
+ * @param total rows of the input
+ */
+async function screenInto(path: string, total: number, options: BatchOptions): Promise<BatchSummary> {
   const { input, output, screen, window = 16, signal, onRow, onKept } = options;
   const kept = await readKept(path);
   const temporary = ownPart(path);
@@ -407,7 +429,7 @@ async function screenInto(path: string, options: BatchOptions): Promise<BatchSum
     await tally.add(head.row, result);
     onRow?.(tally.rows, result);
     const why = screen.hopeless?.() ?? null;
-    if (why !== null && pending.length > 0)
+    if (why !== null && tally.rows < total)
       throw new ScreeningError(
         'judge_unusable',
         `screen: ${why}; stopped at row ${tally.rows} of ${input}, as the first ${HOPELESS_CALLS} calls failed so`,
@@ -451,9 +473,8 @@ async function keepJudged(
   try {
     // Calls that were stopped end at once; what others found meanwhile is paid for too.
     for (const { row, result } of pending) await tally.add(row, await result);
-    const judged = tally.count.allow + tally.count.block;
-    if (judged > 0) await appendFile(keptPath(part), `\n${await readFile(temporary, 'utf8')}`);
-    return judged;
+    if (tally.answered > 0) await appendFile(keptPath(part), `\n${await readFile(temporary, 'utf8')}`);
+    return tally.answered;
   } catch {
     return 0; // the error that ended the run is the one to tell
   } finally {

@@ -99,6 +99,7 @@ function strayed(text: string): string {
   if (/<\/?think(?:ing)?>/i.test(text))
     return 'the reasoning stands in it between think tags; have the server take it out (its reasoning parser)';
   if (/^\s*```/.test(text)) return 'it is in a code fence';
+  if (VERDICT.test(text.trim())) return 'characters that are not seen, such as U+FEFF or U+00A0, stand around it';
   let json: unknown;
   try {
     json = JSON.parse(text);

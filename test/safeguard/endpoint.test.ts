@@ -169,6 +169,7 @@ describe("the server's own sentence is the detail", () => {
     ['another finish', (q, r) => completion(r, { content: allow(q) }, 'content_filter'), /ended by content_filter/],
     ['harmony inline', (_, r) => completion(r, { content: '<|channel|>final' }), /markup.*reasoning parser/],
     ['think tags', (_, r) => completion(r, { content: '<think>' }), /think tags.*reasoning parser/],
+    ['what is not seen', (q, r) => completion(r, { content: `\ufeff${allow(q)}\u00a0` }), /not seen, such as U\+FEFF/],
     ['several lines', (q, r) => completion(r, { content: allow(q).replaceAll(',', ',\n') }), /over several lines/],
     [
       'control characters and line breaks',

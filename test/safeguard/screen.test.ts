@@ -10,7 +10,7 @@ import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createCheckpointJudge } from '../../src/safeguard/judges/checkpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { HeldResponse } from '../../src/safeguard/release.js';
-import { createScreen } from '../../src/safeguard/screen.js';
+import { createScreen, HOPELESS_CALLS } from '../../src/safeguard/screen.js';
 import type { Judge, JudgeAnswer, JudgeRequest } from '../../src/safeguard/types.js';
 import { JudgeFailure, mayPass } from '../../src/safeguard/types.js';
 
@@ -373,7 +373,7 @@ describe('screenFile', () => {
     };
     const screenWith = async (
       name: string,
-      { judge, signal }: { judge: Judge; signal?: AbortSignal },
+      { judge, signal, window = 4 }: { judge: Judge; signal?: AbortSignal; window?: number },
       text = rows(30),
     ): Promise<{ out: string; kept: [string, number][]; error: unknown; summary: unknown }> => {
       const [input, output] = [join(dir, `${name}.in`), join(dir, `${name}.out`)];
@@ -384,7 +384,7 @@ describe('screenFile', () => {
         input,
         output,
         screen: own,
-        window: 4,
+        window,
         onKept: (...k) => kept.push(k),
         ...(signal ? { signal } : {}),
       }).then(
@@ -475,11 +475,16 @@ describe('screenFile', () => {
         calls++;
         throw new JudgeFailure('http_status', 'judge x: answered 401', { hopeless: true });
       });
-      const { error } = await screenWith('dead-judge', { judge: dead }, rows(500));
-      expect(error).toBeInstanceOf(ScreeningError);
-      expect(error).toMatchObject({ code: 'judge_unusable', exitCode: 30 });
-      expect((error as Error).message).toContain('answered 401');
-      expect(calls).toBeLessThan(20);
+      for (const window of [1, 4, 20]) {
+        calls = 0;
+        const { error } = await screenWith('dead-judge', { judge: dead, window }, rows(500));
+        expect(error).toBeInstanceOf(ScreeningError);
+        expect(error).toMatchObject({ code: 'judge_unusable', exitCode: 30 });
+        expect((error as Error).message).toContain('answered 401');
+        expect(calls).toBeLessThanOrEqual(HOPELESS_CALLS + window);
+      }
+      const few = await screenWith('few', { judge: dead }, rows(HOPELESS_CALLS - 1));
+      expect(few.summary).toMatchObject({ unjudged: HOPELESS_CALLS - 1 });
       expect(await left('dead-judge')).toEqual([]);
     });
   });
