@@ -50,7 +50,7 @@ export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';
 export { loadRecipe } from './recipe/load.js';
 export { Recipe, recipeJsonSchema } from './recipe/schema.js';
 export { type BatchOptions, type BatchSummary, screenFile } from './safeguard/batch.js';
-export { checkJudge, type GoldenRow, type JudgeCheck } from './safeguard/check-judge.js';
+export { checkJudge } from './safeguard/check-judge.js';
 export { type CheckpointJudgeOptions, createCheckpointJudge } from './safeguard/judges/checkpoint.js';
 export { createEndpointJudge, type EndpointJudgeOptions } from './safeguard/judges/endpoint.js';
 export { definePolicy, loadPolicy } from './safeguard/policy.js';
@@ -58,8 +58,10 @@ export { HeldResponse, releaseChannels } from './safeguard/release.js';
 // Safeguard
 export { type Channels, createScreen, type Screen, type ScreenOptions, type ScreenResult } from './safeguard/screen.js';
 export {
+  type GoldenRow,
   type Judge,
   type JudgeAnswer,
+  type JudgeCheck,
   type JudgeRequest,
   mayPass,
   type Policy,

@@ -1,9 +1,11 @@
 // A judge over an open engine: the place where the safeguard and inference, which know nothing of each other, meet.
+import { sha256 } from '../base/digest.js';
 import { toConversation } from '../harmony/chat.js';
 import type { Effort } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
+import { checkJudge } from '../safeguard/check-judge.js';
 import { createCheckpointJudge } from '../safeguard/judges/checkpoint.js';
-import type { Judge } from '../safeguard/types.js';
+import type { Judge, JudgeCheck } from '../safeguard/types.js';
 
 export interface EngineJudgeOptions {
   /** How verdict logs call the judge. */
@@ -15,12 +17,15 @@ export interface EngineJudgeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The judge does not own the engine: close that when the judge is no longer needed. */
+/**
+ * The judge does not own the engine: close that when the judge is no longer needed. Its allow counts only under policies
+ * that it showed it can follow (`check`).
+ */
 export async function createEngineJudge(
   engine: Engine,
   { name, maxTokens, effort = 'medium', signal }: EngineJudgeOptions,
 ): Promise<Judge> {
-  return createCheckpointJudge({
+  const judge = createCheckpointJudge({
     name,
     effort,
     modelDigest: await engine.digest(signal),
@@ -52,4 +57,16 @@ export async function createEngineJudge(
       return { final: '', analysis: '', finish: 'other' };
     },
   });
+  // A check is a handful of calls: once for each policy and its golden rows.
+  const checked = new Map<string, Promise<JudgeCheck>>();
+  return {
+    ...judge,
+    check(policy, limits) {
+      const key = sha256(JSON.stringify([policy.name, policy.digest, policy.golden ?? null]));
+      const found = checked.get(key) ?? checkJudge(judge, policy, limits);
+      checked.set(key, found);
+      found.catch(() => checked.delete(key)); // stopped: another call may try again
+      return found;
+    },
+  };
 }

@@ -3,12 +3,10 @@ import { stat } from 'node:fs/promises';
 import { ConfigError } from '../base/errors.js';
 import type { Effort } from '../harmony/types.js';
 import { openEngine } from '../infer/engine.js';
-import { readRows } from '../safeguard/batch.js';
-import { checkJudge, type GoldenRow, type JudgeCheck } from '../safeguard/check-judge.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
-import { goldenPath, loadPolicy } from '../safeguard/policy.js';
+import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
-import type { Judge } from '../safeguard/types.js';
+import { doubtOf, type Judge, type JudgeCheck } from '../safeguard/types.js';
 import { createEngineJudge } from './engine-judge.js';
 
 /** Read for judges behind a URL; other services' keys are never sent there. */
@@ -65,7 +63,9 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'judge_missing',
       '--policy without --judge: nothing would pass unjudged; add --judge DIR or --judge URL',
     );
-  const policies = await Promise.all(options.policy.map(loadPolicy));
+  // Golden rows try local judges only.
+  const golden = !isUrl(options.judge);
+  const policies = await Promise.all(options.policy.map((path) => loadPolicy(path, { golden })));
   const names = policies.map((p) => p.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined)
@@ -73,18 +73,19 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'policy_twice',
       `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
     );
-  const { judge, local, close } = await openJudge(options.judge, options, signal);
+  const { judge, close } = await openJudge(options.judge, options, signal);
   try {
     const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: options.judgeConcurrency };
     const checks: JudgeCheck[] = [];
-    for (const [i, policy] of local ? policies.entries() : []) {
-      const golden = await goldenRows(options.policy[i] ?? '', policy.name);
-      checks.push(await checkJudge(judge, policy, golden, { ...limits, ...(signal ? { signal } : {}) }));
-    }
-    const failed = checks.filter((check) => !check.passed);
-    const notices = failed.map((check) => doubt(options.judge ?? '', check, options.judgeUnchecked === true));
-    const unproven = Object.fromEntries(failed.map((check, i) => [check.policy, notices[i] ?? '']));
-    const screen = createScreen({ policies, judge, ...limits, ...(options.judgeUnchecked ? {} : { unproven }) });
+    if (judge.check)
+      for (const policy of policies)
+        checks.push(await judge.check(policy, { ...limits, ...(signal ? { signal } : {}) }));
+    const unchecked = options.judgeUnchecked === true;
+    const so = unchecked ? 'NOBODY CHECKED the judge, and its allow counts all the same' : 'its allow does not count';
+    const notices = checks
+      .filter((check) => !check.passed)
+      .map((check) => `judge ${judge.name}: ${doubtOf(check)}: ${so}; wanted ${wanted(check)}`);
+    const screen = createScreen({ policies, judge, ...limits, unchecked });
     return { screen, judge, checks, notices, close };
   } catch (error) {
     await close();
@@ -92,36 +93,17 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
   }
 }
 
-/** The golden rows of a policy file; null if there are none of it. @throws {DataError} a bad row */
-async function goldenRows(policyFile: string, name: string): Promise<readonly GoldenRow[] | null> {
-  const file = goldenPath(policyFile);
-  if (!(await stat(file).catch(() => null))?.isFile()) return null;
-  const rows = (await readRows(file)).filter((row) => row.policy === null || row.policy === name);
-  const golden = rows.flatMap((row) =>
-    Object.entries(row.channels).flatMap(([channel, text]): GoldenRow[] => {
-      const expect = row.expect[channel];
-      return expect === undefined ? [] : [{ id: row.id, channel, text, expect }];
-    }),
-  );
-  return golden.length === 0 ? null : golden;
-}
+const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where);
 
-function doubt(judge: string, check: JudgeCheck, counts: boolean): string {
-  const tried =
-    check.by === 'golden'
-      ? `did not pass its golden set (${check.detail})`
-      : `has no golden set, and the judge did not find its rules in their own words (${check.detail})`;
-  const so = counts ? 'NOBODY CHECKED the judge, and its allow counts all the same' : 'its allow does not count';
-  const next = check.by === 'golden' ? 'another judge' : 'a golden.jsonl beside policy.md, or another judge';
-  return `judge ${judge}, policy ${check.policy}: ${check.by === 'golden' ? 'the judge' : 'the policy'} ${tried}: ${so}; wanted ${next}`;
-}
+const wanted = (check: JudgeCheck): string =>
+  check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
 
 async function openJudge(
   where: string,
   options: ScreeningOptions,
   signal?: AbortSignal,
-): Promise<{ judge: Judge; local: boolean; close(): Promise<void> }> {
-  if (/^[a-z]+:\/\//i.test(where)) {
+): Promise<{ judge: Judge; close(): Promise<void> }> {
+  if (isUrl(where)) {
     if (!options.judgeModel)
       throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);
     const apiKey = process.env[JUDGE_KEY_VARIABLE];
@@ -132,7 +114,7 @@ async function openJudge(
       ...(apiKey ? { apiKey } : {}),
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, local: false, close: async () => {} };
+    return { judge, close: async () => {} };
   }
   if (!(await stat(where).catch(() => null))?.isDirectory())
     throw new ConfigError(
@@ -157,7 +139,7 @@ async function openJudge(
       signal,
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, local: true, close: () => engine.close() };
+    return { judge, close: () => engine.close() };
   } catch (error) {
     await engine.close();
     throw error;

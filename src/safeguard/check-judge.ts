@@ -2,25 +2,7 @@
 // other policies only, answers in form and allows everything.
 import { findRules } from './rules.js';
 import { createScreen } from './screen.js';
-import type { Judge, Policy } from './types.js';
-
-/** A row of a policy's golden set: one text, and the rule that it breaks, or null. */
-export interface GoldenRow {
-  readonly id: string;
-  readonly channel: string;
-  readonly text: string;
-  readonly expect: string | null;
-}
-export interface JudgeCheck {
-  readonly policy: string;
-  /** Golden rows of the policy; or, where it has none, its rules in their own words. */
-  readonly by: 'golden' | 'rules';
-  readonly passed: boolean;
-  /** Texts that were judged. */
-  readonly asked: number;
-  /** What was wrong, one line; empty if it passed. */
-  readonly detail: string;
-}
+import type { CheckLimits, GoldenRow, Judge, JudgeCheck, Policy } from './types.js';
 
 const MAX_RULES = 8;
 const CLEAN: readonly GoldenRow[] = [
@@ -46,17 +28,16 @@ const fromRules = (policy: Policy): readonly GoldenRow[] => [
 /**
  * Has the judge judge a few texts whose verdict is known. With golden rows it must block one of each rule, by whatever
  * rule, and allow one that is allowed; without, it must block the words of at least one rule and allow a plain text.
- * @param golden null: the policy has none
  */
 export async function checkJudge(
-  judge: Judge,
+  judge: Pick<Judge, 'name' | 'digest' | 'judge'>,
   policy: Policy,
-  golden: readonly GoldenRow[] | null,
-  options: { readonly timeoutMs?: number; readonly concurrency?: number; readonly signal?: AbortSignal } = {},
+  limits: CheckLimits = {},
 ): Promise<JudgeCheck> {
-  const { signal, ...limits } = options;
-  const by = golden === null ? 'rules' : 'golden';
-  const rows = golden === null ? fromRules(policy) : fromGolden(golden);
+  const { signal, ...screenLimits } = limits;
+  const { golden } = policy;
+  const by = golden ? 'golden' : 'rules';
+  const rows = golden ? fromGolden(golden) : fromRules(policy);
   const done = (detail: string): JudgeCheck => ({
     policy: policy.name,
     by,
@@ -70,7 +51,9 @@ export async function checkJudge(
         ? 'its golden set lacks rows that break a rule, or rows that are allowed'
         : 'its rules have no words to try the judge with',
     );
-  const screen = createScreen({ policies: [policy], judge, ...limits });
+  // This very judgement is not checked again.
+  const asked: Judge = { name: judge.name, digest: judge.digest, judge: (request) => judge.judge(request) };
+  const screen = createScreen({ policies: [policy], judge: asked, ...screenLimits });
   const results = await Promise.all(
     rows.map(async (row) => ({
       row,

@@ -1,10 +1,12 @@
 // A policy is a text file. Its rules are the lines that begin with an id (rules.ts).
+import { stat } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
+import { readRows } from './batch.js';
 import { findRules } from './rules.js';
-import type { Policy } from './types.js';
+import type { GoldenRow, Policy } from './types.js';
 
 const MAX_POLICY_BYTES = 64 * 1024;
 
@@ -44,8 +46,25 @@ export function goldenPath(path: string): string {
   return join(dirname(whole), stem.toLowerCase() === 'policy' ? 'golden.jsonl' : `${stem}.golden.jsonl`);
 }
 
-/** @throws {ConfigError} missing, no regular file, not UTF-8, empty, without a rule, larger than 64 KiB */
-export async function loadPolicy(path: string): Promise<Policy> {
+/** The golden rows of a policy; null if there are none of it. @throws {DataError} a bad row */
+async function goldenRows(file: string, name: string): Promise<readonly GoldenRow[] | null> {
+  if (!(await stat(file).catch(() => null))?.isFile()) return null;
+  const rows = (await readRows(file)).filter((row) => row.policy === null || row.policy === name);
+  const golden = rows.flatMap((row) =>
+    Object.entries(row.channels).flatMap(([channel, text]): GoldenRow[] => {
+      const expect = row.expect[channel];
+      return expect === undefined ? [] : [{ id: row.id, channel, text, expect }];
+    }),
+  );
+  return golden.length === 0 ? null : golden;
+}
+
+/**
+ * A policy with its golden rows, unless `golden` is false.
+ * @throws {ConfigError} missing, no regular file, not UTF-8, empty, without a rule, larger than 64 KiB
+ * @throws {DataError} a bad golden row
+ */
+export async function loadPolicy(path: string, options: { readonly golden?: boolean } = {}): Promise<Policy> {
   const unreadable = (why: string, cause?: unknown): ConfigError =>
     new ConfigError('policy_unreadable', `policy ${path}: ${why}`, { file: path }, { cause });
   let bytes: Buffer;
@@ -68,5 +87,8 @@ export async function loadPolicy(path: string): Promise<Policy> {
   } catch (cause) {
     throw unreadable('not valid UTF-8; convert it first', cause);
   }
-  return definePolicy(policyName(path), text);
+  const policy = definePolicy(policyName(path), text);
+  if (options.golden === false) return policy;
+  const golden = await goldenRows(goldenPath(path), policy.name);
+  return golden ? { ...policy, golden } : policy;
 }

@@ -6,6 +6,7 @@ import { TemperError } from '../base/errors.js';
 import { makeNonce, parseVerdict } from './contract.js';
 import { oneLine, repeats } from './sentence.js';
 import {
+  doubtOf,
   type Judge,
   type JudgeAnswer,
   JudgeFailure,
@@ -25,11 +26,8 @@ export interface ScreenOptions {
   readonly timeoutMs?: number;
   /** Judge calls in flight at once. */
   readonly concurrency?: number;
-  /**
-   * By policy name, why the judge's allow does not count there: it did not show that it can follow the policy
-   * (`checkJudge`). Its blocks stand.
-   */
-  readonly unproven?: Readonly<Record<string, string>>;
+  /** Count an allow although the judge's own check of the policy failed. Its blocks stand in any case. */
+  readonly unchecked?: boolean;
   /** Called once for each verdict as it falls. */
   readonly onVerdict?: (verdict: Verdict) => void;
 }
@@ -56,11 +54,26 @@ export const DEFAULT_TIMEOUT_MS = 60_000;
 const DEFAULT_CONCURRENCY = 8;
 const MAX_RATIONALE_CHARS = 4000;
 export const HOPELESS_CALLS = 8;
+/** A check has deadlines of its own, one for each call. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY, onVerdict } = options;
   const slots = pLimit(Math.max(1, concurrency));
-  const unproven = new Map(Object.entries(options.unproven ?? {}));
+  const checks = new Map<string, Promise<string | null>>();
+  /** Why an allow under the policy does not count; null: it does. */
+  const doubt = (policy: Policy): Promise<string | null> => {
+    if (!judge?.check || options.unchecked) return Promise.resolve(null);
+    const key = `${policy.name} ${policy.digest}`;
+    const found =
+      checks.get(key) ??
+      judge.check(policy, { timeoutMs, concurrency }).then(
+        (check) => (check.passed ? null : `${doubtOf(check)}; its allow does not count`),
+        (error: unknown) => `the judge could not be tried (${errorName(error)}); its allow does not count`,
+      );
+    checks.set(key, found);
+    return found;
+  };
   let [answers, hopelessCalls, hopelessDetail] = [0, 0, ''];
 
   async function verdictOf(
@@ -87,8 +100,9 @@ export function createScreen(options: ScreenOptions): Screen {
       latencyMs: Math.round(performance.now() - start),
     });
     const before = known?.(policy.name, channel, base.digests);
-    const doubt = unproven.get(policy.name);
-    if (before && (before.outcome === 'block' || (before.outcome === 'allow' && doubt === undefined))) return before;
+    if (before?.outcome === 'block') return before;
+    const unproven = async (): Promise<string | null> => withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
+    if (before?.outcome === 'allow' && (await unproven().catch(() => '')) === null) return before;
     if (!judge) return unjudged('judge_error', 'no judge is configured');
     const nonce = makeNonce(content + policy.text);
     let answer: JudgeAnswer;
@@ -117,7 +131,11 @@ export function createScreen(options: ScreenOptions): Screen {
     if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
     if (parsed.outcome === 'allow' && answer.allowVoid)
       return unjudged(answer.allowVoid.cause, answer.allowVoid.detail, rationale);
-    if (parsed.outcome === 'allow' && doubt !== undefined) return unjudged('unproven', doubt, rationale);
+    if (parsed.outcome === 'allow') {
+      const why = await unproven().catch((error: unknown) => error);
+      if (why instanceof JudgeFailure) return unjudged(why.reason, why.message, rationale);
+      if (why !== null) return unjudged('unproven', String(why), rationale);
+    }
     return {
       ...base,
       outcome: parsed.outcome,

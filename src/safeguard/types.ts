@@ -21,6 +21,29 @@ export type UnjudgedCause =
   | 'unproven' // an allow of a judge that did not show that it can follow the policy
   | 'judge_error'; // the judge threw something else
 
+/** A row of a policy's golden set: one text, and the rule that it breaks, or null. */
+export interface GoldenRow {
+  readonly id: string;
+  readonly channel: string;
+  readonly text: string;
+  readonly expect: string | null;
+}
+export interface JudgeCheck {
+  readonly policy: string;
+  /** Golden rows of the policy; or, where it has none, its rules in their own words. */
+  readonly by: 'golden' | 'rules';
+  readonly passed: boolean;
+  /** Texts that were judged. */
+  readonly asked: number;
+  /** What was wrong, one line; empty if it passed. */
+  readonly detail: string;
+}
+export interface CheckLimits {
+  readonly timeoutMs?: number;
+  readonly concurrency?: number;
+  readonly signal?: AbortSignal;
+}
+
 export interface Policy {
   readonly name: string;
   readonly text: string;
@@ -28,6 +51,8 @@ export interface Policy {
   readonly rules: readonly string[];
   /** sha256 of the text, hex. */
   readonly digest: string;
+  /** Texts whose verdict is known, to try a judge with; absent: none are there. */
+  readonly golden?: readonly GoldenRow[];
 }
 
 /** What one judge said of one channel under one policy. */
@@ -75,7 +100,19 @@ export interface Judge {
   /** sha256 over what decides its answers: model digest or endpoint and model name, and the sampling settings. */
   readonly digest: string;
   judge(request: JudgeRequest): Promise<JudgeAnswer>;
+  /**
+   * Whether it can follow the policy, found by trying; asked before an allow of it counts, once for each policy. Absent:
+   * it is taken at its word.
+   */
+  check?(policy: Policy, limits?: CheckLimits): Promise<JudgeCheck>;
 }
+
+/** What a check that failed means for verdicts, as one sentence. */
+export const doubtOf = (check: JudgeCheck): string =>
+  (check.by === 'golden'
+    ? `the judge did not pass the golden set of policy ${check.policy}`
+    : `policy ${check.policy} has no golden set, and the judge did not find its rules in their own words`) +
+  ` (${check.detail})`;
 
 /** Thrown by a judge to name the cause; becomes an `unjudged` verdict. */
 export class JudgeFailure extends Error {

@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { openScreen } from '../../src/compose/screening.js';
-import { checkJudge, type GoldenRow } from '../../src/safeguard/check-judge.js';
+import { checkJudge } from '../../src/safeguard/check-judge.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
-import type { Judge } from '../../src/safeguard/types.js';
+import type { GoldenRow, Judge } from '../../src/safeguard/types.js';
 
 const policy = definePolicy('money', 'D1: a discount\nD2: a refund\nAll else is allowed.');
 const golden: readonly GoldenRow[] = [
@@ -39,25 +39,71 @@ const judges: readonly (readonly [string, Judge, boolean, boolean])[] = [
 
 describe('checkJudge', () => {
   it.each(judges)('a judge that %s', async (_, judge, byGolden, byRules) => {
-    const told = await checkJudge(judge, policy, golden);
+    const told = await checkJudge(judge, { ...policy, golden });
     expect(told).toMatchObject({ policy: 'money', by: 'golden', asked: 3, passed: byGolden });
     expect(told.detail === '').toBe(byGolden);
-    expect(await checkJudge(judge, policy, null)).toMatchObject({ by: 'rules', asked: 3, passed: byRules });
+    expect(await checkJudge(judge, policy)).toMatchObject({ by: 'rules', asked: 3, passed: byRules });
   });
   it('golden rows that show one side only prove nothing', async () => {
     for (const part of [golden.slice(0, 2), golden.slice(2)])
-      expect(await checkJudge(able, policy, part)).toMatchObject({ passed: false });
+      expect(await checkJudge(able, { ...policy, golden: part })).toMatchObject({ passed: false });
   });
   it('takes one row for each rule, however many there are', async () => {
     const many = Array.from({ length: 60 }, (_, i) => ({ ...(golden[i % 3] as GoldenRow), id: String(i) }));
-    expect((await checkJudge(able, policy, many)).asked).toBe(4);
+    expect((await checkJudge(able, { ...policy, golden: many })).asked).toBe(4);
   });
-  it('an unproven allow is unjudged and says why; a block stands', async () => {
-    const screen = createScreen({ policies: [policy], judge: able, unproven: { money: 'nobody checked' } });
-    expect((await screen.screen({ final: 'hello' })).verdicts).toMatchObject([
-      { outcome: 'unjudged', cause: 'unproven', detail: 'nobody checked' },
-    ]);
+  const failing: Judge = {
+    ...able,
+    check: async () => ({
+      policy: 'money',
+      by: 'rules',
+      passed: false,
+      asked: 3,
+      detail: 'the words of D1: got allow',
+    }),
+  };
+  it('an unproven allow is unjudged and says why, also one that was kept; a block stands', async () => {
+    const screen = createScreen({ policies: [policy], judge: failing });
+    const { verdicts } = await screen.screen({ final: 'hello' });
+    expect(verdicts).toMatchObject([{ outcome: 'unjudged', cause: 'unproven' }]);
+    expect(verdicts[0]?.detail).toMatch(/no golden set.*words of D1: got allow.*does not count/);
     expect((await screen.screen({ final: 'a refund' })).verdicts).toMatchObject([{ outcome: 'block', rule: 'D2' }]);
+    const before = (await createScreen({ policies: [policy], judge: able }).screen({ final: 'hello' })).verdicts[0];
+    expect((await screen.screen({ final: 'hello' }, undefined, () => before)).outcome).toBe('unjudged');
+  });
+  it('is asked once for each policy, not at all where nothing is allowed, and may be overruled', async () => {
+    let asked = 0;
+    const judge: Judge = {
+      ...able,
+      check: async (p, limits) => {
+        asked++;
+        return checkJudge(able, p, limits);
+      },
+    };
+    const screen = createScreen({ policies: [policy], judge });
+    await screen.screen({ final: 'a refund' });
+    expect(asked).toBe(0);
+    for (const final of ['hello', 'good morning']) expect((await screen.screen({ final })).outcome).toBe('allow');
+    await Promise.all(['a', 'b', 'c'].map((final) => screen.screen({ final })));
+    expect(asked).toBe(1);
+    const overruled = createScreen({ policies: [policy], judge: failing, unchecked: true });
+    expect((await overruled.screen({ final: 'hello' })).outcome).toBe('allow');
+  });
+  it('a check that fails to run, or is stopped, lets nothing pass', async () => {
+    const broken: Judge = { ...able, check: () => Promise.reject(new Error('secret')) };
+    const { verdicts } = await createScreen({ policies: [policy], judge: broken }).screen({ final: 'hello' });
+    expect(verdicts).toMatchObject([{ outcome: 'unjudged', cause: 'unproven' }]);
+    expect(JSON.stringify(verdicts)).not.toContain('secret');
+    const stop = new AbortController();
+    const stuck: Judge = {
+      ...able,
+      check: () => {
+        stop.abort();
+        return new Promise(() => {});
+      },
+    };
+    const stopped = createScreen({ policies: [policy], judge: stuck }).screen({ final: 'hello' }, stop.signal);
+    expect((await stopped).verdicts).toMatchObject([{ outcome: 'unjudged', cause: 'aborted' }]);
   });
 });
 
