@@ -1,9 +1,10 @@
 // Where native libraries lie: built in this package (build/), or in a prebuilt package of the platform beside it
 // (scripts/release.mjs makes those, as optional dependencies of this one).
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { NativeError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
 import { packageRoot, versions } from '../base/machine.js';
 
 /** Platforms with a prebuilt package. They need glibc 2.31 or newer. */
@@ -34,7 +35,9 @@ export function findLibrary(file: string, part: string): string {
   const name = packageName(part),
     folder = installed(name);
   if (folder === null) return own;
-  const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { readonly version?: string },
+  const { version } = JSON.parse(readInputText(join(folder, 'package.json'), 'config')) as {
+      readonly version?: string;
+    },
     wanted = versions().temper;
   if (version !== wanted)
     throw new NativeError(
