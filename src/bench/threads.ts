@@ -5,7 +5,9 @@ import type { Limits } from '../native/machine.js';
 import type { BenchOptions, BenchResult, BenchRow } from './bench.js';
 
 /** A device is opened by its name in the thread that uses it. */
-export type BenchRequest = Omit<BenchOptions, 'signal' | 'onRow' | 'place'> & {
+export type BenchRequest = Omit<BenchOptions, 'signal' | 'onRow' | 'place' | 'denseCache'> & {
+  /** q8 from the cache beside the checkpoint, made where there is none. */
+  readonly denseCache?: boolean;
   readonly device?: string;
   /** Most bytes of the device's memory; 0: all there is. */
   readonly memoryLimit?: number;

@@ -42,6 +42,8 @@ export interface LoadContext {
   readonly tokenizer: (() => Tokenizer) | null;
   readonly vocabSize: number;
   readonly maxTokens: number;
+  /** Positions that the model knows; absent: nobody said. */
+  readonly positions?: number | undefined;
   readonly loss: ChannelWeights;
   /** What happens to a longer example; default error. */
   readonly onLong?: OnLong | undefined;
@@ -195,14 +197,20 @@ const placed = (e: unknown, { file, line, name }: RowPlace): unknown =>
 /** The example as it is trained; null: it is too long and left out. @throws {DataError} row_too_long */
 function fitted(one: RowExample, context: LoadContext, { file, line, name }: RowPlace): RowExample | null {
   const length = Math.max(one.length ?? 0, one.tokens.length);
-  const most = context.maxTokens;
+  // What comes last is only predicted: it needs no position.
+  const known = (context.positions ?? Infinity) + 1,
+    most = Math.min(context.maxTokens, known);
   if (length <= most) return one;
+  const atLeast = length > 2 * most ? 'at least ' : '';
   const { maxTokens, onLong } = context.settings ?? RECIPE_SETTINGS;
   if ((context.onLong ?? 'error') === 'error')
     throw new DataError(
       'row_too_long',
-      `${name}: the row has ${length > 2 * most ? 'at least ' : ''}${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ` +
-        `${maxTokens}, or set ${onLong}`,
+      known < context.maxTokens
+        ? `${name}: the row has ${atLeast}${length} tokens, the model knows ${known - 1} positions (max_position_embeddings); ` +
+            `shorten the row, or set ${onLong}`
+        : `${name}: the row has ${atLeast}${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ${maxTokens}, ` +
+            `or set ${onLong}`,
       { file, line, tokens: length },
     );
   if (context.onLong === 'drop') return null;

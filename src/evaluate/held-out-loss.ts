@@ -1,7 +1,8 @@
 // Held-out loss, in all and per channel, on the thread it is called on (worker.ts puts it off the main one).
 
 import { setImmediate } from 'node:timers/promises';
-import { CheckpointError, ConfigError } from '../base/errors.js';
+import { sha256File } from '../base/digest.js';
+import { CheckpointError, ConfigError, IntegrityError } from '../base/errors.js';
 import { CHANNELS, type ChannelName, samplesAt } from '../data/example.js';
 import { type FileSummary, loadDataset, rowSettings } from '../data/load.js';
 import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
@@ -14,7 +15,10 @@ import type { Device } from '../native/device.js';
 import { exampleOfTargets } from '../objectives/dpo.js';
 import { type Objective, objectiveOf } from '../objectives/objective.js';
 import { onRecipeDevice } from '../recipe/place.js';
-import { lazyTokenizer } from '../recipe/tokenizer.js';
+import type { Recipe } from '../recipe/schema.js';
+import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
+import { checkAdapterBase } from '../runs/adapter-base.js';
+import { readRun } from '../runs/run-folder.js';
 import { resolveTrained } from '../runs/trained.js';
 
 export interface EvalRequest {
@@ -107,6 +111,21 @@ class Tally {
   }
 }
 
+/** @throws {IntegrityError} base_changed: rows would become other tokens than those that the run was trained on */
+async function checkRunTokenizer(run: string, recipe: Recipe, signal?: AbortSignal): Promise<void> {
+  const wanted = readRun(run)?.digests.tokenizer,
+    file = tokenizerFile(recipe);
+  if (!wanted || !file) return;
+  const got = await sha256File(file, signal ? { signal } : {});
+  if (got !== wanted)
+    throw new IntegrityError(
+      'base_changed',
+      `${file}: digest is ${got.slice(0, 12)}, the run was trained with ${wanted.slice(0, 12)}: the tokenizer changed ` +
+        'since; bring that one back',
+      { file, got, wanted },
+    );
+}
+
 /** @throws {CheckpointError} bad_loss: no figure may come of weights that give none */
 function requireFinite(nll: Float32Array, { examples }: PackedBatch, path: string): void {
   const bad = nll.find((x) => !Number.isFinite(x));
@@ -144,6 +163,8 @@ export async function evaluateLoss(
   });
   try {
     const { config } = base;
+    if (adapterAt) await checkAdapterBase(adapterAt, model, hooks.signal);
+    if (found.run) await checkRunTokenizer(found.run, recipe, hooks.signal);
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
     const objective = objectiveOf(recipe),
       per = objective.examplesPerSample;
@@ -152,6 +173,7 @@ export async function evaluateLoss(
         tokenizer: tokenizer.get,
         vocabSize: config.vocab_size,
         ...rowSettings(recipe.data),
+        positions: config.max_position_embeddings,
         examplesPerSample: per,
         ...(hooks.signal ? { signal: hooks.signal } : {}),
       });

@@ -1,9 +1,11 @@
 // `temper logits` on the thread it is called on (worker.ts puts it off the main one).
+import { DataError } from '../base/errors.js';
 import { checkOutputs } from '../base/outputs.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type LogitsSummary, readTokens, writeLogits } from '../model/logits-file.js';
 import { setThreads } from '../native/tensor.js';
+import { checkAdapterBase } from '../runs/adapter-base.js';
 
 export interface LogitsRequest {
   /** Checkpoint folder. */
@@ -30,8 +32,18 @@ export async function logitsOf(
   if (request.threads) setThreads(request.threads);
   using model = openCheckpoint(request.model);
   const sequences = readTokens(request.tokens, model.config.vocab_size);
+  const limit = model.config.max_position_embeddings,
+    far = sequences.findIndex(({ tokens }) => tokens.length > limit);
+  if (far >= 0)
+    throw new DataError(
+      'bad_tokens',
+      `${request.tokens}: sequence ${far} has ${sequences[far]?.tokens.length} tokens, the model knows ${limit} positions; ` +
+        'shorten it',
+      { file: request.tokens, sequence: far, limit },
+    );
   const adapter = request.adapter === undefined ? null : readPeft(request.adapter, model.config);
   try {
+    if (request.adapter !== undefined) await checkAdapterBase(request.adapter, request.model, hooks.signal);
     return writeLogits(model, adapter?.model ?? null, sequences, request.out, {
       precision: request.precision,
       ...(hooks.signal ? { signal: hooks.signal } : {}),

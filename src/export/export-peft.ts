@@ -5,10 +5,11 @@ import { sha256File } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { checkOutputs } from '../base/outputs.js';
 import { CONFIG_FILE, readPeft, TENSOR_FILE, writePeft } from '../lora/peft.js';
+import { writeProvenance } from '../lora/provenance.js';
 import { openCheckpoint } from '../model/checkpoint.js';
+import { checkAdapterBase } from '../runs/adapter-base.js';
 import { checkpointFolder, checkpointSteps, type RunRecord, readRun } from '../runs/run-folder.js';
 import { resolveTrained } from '../runs/trained.js';
-import { writeProvenance } from './provenance.js';
 
 export interface ExportRequest {
   readonly run: string;
@@ -74,6 +75,7 @@ export async function exportPeft(request: ExportRequest, signal?: AbortSignal): 
   const adapter = readPeft(from, base.config);
   try {
     signal?.throwIfAborted();
+    await checkAdapterBase(from, trained.model, signal);
     await writePeft(adapter, out, {
       baseModel: request.baseModel ?? basename(trained.model),
       about: trained.recipe.about,

@@ -6,6 +6,7 @@ import { sha256File } from '../base/digest.js';
 import { ConfigError, IntegrityError } from '../base/errors.js';
 import { epochOrder } from '../data/order.js';
 import { readPeft } from '../lora/peft.js';
+import { readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
@@ -13,7 +14,6 @@ import { Scope } from '../native/tensor.js';
 import { loadTrainedAdapter } from '../runs/checkpoint.js';
 import { checkpointSteps, readRun } from '../runs/run-folder.js';
 import { recipeOf, runAround } from '../runs/trained.js';
-import { readProvenance } from './provenance.js';
 
 export interface VerifyRequest {
   readonly dir: string;

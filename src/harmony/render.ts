@@ -61,12 +61,12 @@ export function controlIds({ special }: Tokenizer): ControlIds {
 }
 
 /**
- * Where sampling stops: a whole turn is done, or a tool is called. <|end|> is not among them: after analysis the model
- * goes on.
+ * Where sampling stops: a whole turn is done, a tool is called, or the text is over. <|end|> is not among them: after
+ * analysis the model goes on.
  */
 export function stopTokens(tokenizer: Tokenizer): number[] {
   const ids = controlIds(tokenizer);
-  return [ids.return, ids.call];
+  return [ids.return, ids.call, ids.endoftext];
 }
 
 export const CONSTRAIN = '<|constrain|>';

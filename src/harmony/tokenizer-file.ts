@@ -139,6 +139,8 @@ export function parseTokenizerJson(text: string, file: string): Vocabulary {
   const model = root.model;
   if (!isObject(model)) return fail('tokenizer_type', `"model" is ${show(model)}, wanted an object`);
   if (model.type !== 'BPE') return fail('tokenizer_unsupported', `model.type is ${show(model.type)}, wanted "BPE"`);
+  checkKeys('', root, ROOT_KEYS, fail);
+  checkKeys('model.', model, MODEL_KEYS, fail);
   checkPipeline(root, model, fail);
 
   const special = readAddedTokens(root.added_tokens, fail);
@@ -166,6 +168,60 @@ export function parseTokenizerJson(text: string, file: string): Vocabulary {
 }
 
 type Fail = (code: ErrorCode, message: string) => never;
+
+/** Keys of the file, where they are looked at, or why not; any other is refused. */
+type Keys = Readonly<Record<string, string>>;
+const READ = 'read or checked here';
+const ROOT_KEYS: Keys = {
+  version: 'of the file format; there is one',
+  truncation: 'where the last caller cut rows; here rows are never cut',
+  padding: 'how the last caller filled rows up; here none is',
+  added_tokens: READ,
+  normalizer: READ,
+  pre_tokenizer: READ,
+  post_processor: READ,
+  decoder: READ,
+  model: READ,
+};
+const MODEL_KEYS: Keys = {
+  type: READ,
+  dropout: READ,
+  unk_token: READ,
+  continuing_subword_prefix: READ,
+  end_of_word_suffix: READ,
+  fuse_unk: READ,
+  byte_fallback: READ,
+  ignore_merges: READ,
+  vocab: READ,
+  merges: READ,
+};
+const IN_TEXT = 'how its name is found in text: text is never searched for control tokens here';
+const ADDED_KEYS: Keys = {
+  id: READ,
+  content: READ,
+  special: READ,
+  single_word: IN_TEXT,
+  lstrip: IN_TEXT,
+  rstrip: IN_TEXT,
+  normalized: IN_TEXT,
+};
+const STEP_KEYS: Keys = {
+  type: READ,
+  pattern: READ,
+  behavior: READ,
+  invert: READ,
+  add_prefix_space: 'checked where text is split; after it the bytes are what they are',
+  trim_offsets: 'about places in the text, which are not asked for',
+  use_regex: READ,
+};
+function checkKeys(where: string, value: Json, known: Keys, fail: Fail): void {
+  const key = Object.keys(value).find((k) => !Object.hasOwn(known, k) && value[k] !== null);
+  if (key !== undefined)
+    fail(
+      'tokenizer_unsupported',
+      `${where}${key} is not known here (it is ${show(value[key])}), and what it would change is not guessed`,
+    );
+}
 
 function checkPipeline(root: Json, model: Json, fail: Fail): void {
   for (const key of [
@@ -195,6 +251,8 @@ function checkPipeline(root: Json, model: Json, fail: Fail): void {
     isObject(pre) && pre.type === 'Sequence' && Array.isArray(pre.pretokenizers)
       ? (pre.pretokenizers as unknown[])
       : [];
+  for (const [i, step] of steps.entries())
+    if (isObject(step)) checkKeys(`pre_tokenizer.pretokenizers[${i}].`, step, STEP_KEYS, fail);
   const [split, level] = steps;
   if (
     steps.length !== 2 ||
@@ -236,6 +294,13 @@ function readAddedTokens(value: unknown, fail: Fail): Map<string, number> {
       return fail('tokenizer_type', `added_tokens[${i}].content is ${show(content)}, wanted a name`);
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > MAX_TOKENS)
       return fail('tokenizer_type', `added_tokens[${i}].id is ${show(id)}, wanted an integer from 0 to ${MAX_TOKENS}`);
+    checkKeys(`added_tokens[${i}].`, entry, ADDED_KEYS, fail);
+    if (entry.special !== true)
+      fail(
+        'tokenizer_unsupported',
+        `added_tokens[${i}], ${show(content)}, has special ${show(entry.special)}: a token that text becomes and answers ` +
+          'show; only control tokens can be added here, use the tokenizer.json that was released with gpt-oss',
+      );
     if (special.has(content)) fail('tokenizer_duplicate', `added_tokens names ${show(content)} twice`);
     if (ids.has(id))
       fail('tokenizer_duplicate', `added_tokens gives id ${id} twice, the second time to ${show(content)}`);

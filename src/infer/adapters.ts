@@ -9,6 +9,7 @@ import { CONFIG_FILE, readPeftInPieces, TENSOR_FILE } from '../lora/peft.js';
 import { LoraPool, type Resident } from '../lora/pool.js';
 import type { ModelConfig } from '../model/config.js';
 import type { Place } from '../native/tensor.js';
+import { checkAdapterBase } from '../runs/adapter-base.js';
 
 export interface AdapterInfo {
   readonly name: string;
@@ -48,6 +49,8 @@ export class Adapters implements Disposable {
     readonly config: ModelConfig,
     readonly place: Place,
     readonly events: AdapterEvents,
+    /** Checkpoint folder of the model they are put on. */
+    readonly base: string,
   ) {
     this.#pool = new LoraPool(config, place, events.moving);
   }
@@ -60,6 +63,7 @@ export class Adapters implements Disposable {
    * Reads a PEFT folder under a name. From then on requests get it; one that had the name goes when its last request
    * ends. A load that fails changes nothing.
    * @throws {CheckpointError} as readPeft; file_changed: the files changed while they were read
+   * @throws {IntegrityError} as checkAdapterBase
    */
   load(name: string, folder: string): Promise<AdapterInfo> {
     const done = this.#turn.then(() => this.#load(name, folder));
@@ -72,13 +76,17 @@ export class Adapters implements Disposable {
     const resident = await withBreaks(
       this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place: this.place, storage })),
     );
-    if (state(folder) !== before) {
+    try {
+      await checkAdapterBase(folder, this.base);
+      if (state(folder) !== before)
+        throw new CheckpointError(
+          'file_changed',
+          `${folder}: changed while it was loaded; load it again when it is complete`,
+          { file: folder },
+        );
+    } catch (e) {
       this.#free(resident);
-      throw new CheckpointError(
-        'file_changed',
-        `${folder}: changed while it was loaded; load it again when it is complete`,
-        { file: folder },
-      );
+      throw e;
     }
     const info: AdapterInfo = {
       name,

@@ -1,8 +1,10 @@
 // What one engine holds: checkpoint and tokenizer; opened together and closed together.
+import { stopTokens } from '../harmony/render.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { openCheckpoint } from '../model/checkpoint.js';
-import { cachedDense, quantizeDense } from '../model/q8.js';
+import { endTokens } from '../model/generation-config.js';
+import { type CacheDigests, cacheDigests, cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
 import { HOST, type Place } from '../native/backends.js';
 import type { EngineOptions } from './protocol.js';
@@ -10,16 +12,26 @@ import type { EngineOptions } from './protocol.js';
 export interface LoadedModel {
   readonly model: ModelWeights;
   readonly tokenizer: Tokenizer;
+  /** Ids that end a turn. */
+  readonly ends: ReadonlySet<number>;
   close(): void;
 }
 
+/** Digests that a cache of 8-bit weights is held to; null: none is wanted. */
+export const cacheFor = async (
+  { model, denseDtype, denseCache }: Pick<EngineOptions, 'model' | 'denseDtype' | 'denseCache'>,
+  signal?: AbortSignal,
+): Promise<CacheDigests | null> => (denseDtype === 'q8' && denseCache ? cacheDigests(model, signal) : null);
+
 /**
  * @param place where it computes; the device is open
+ * @param digests as cacheFor says: 8-bit weights are kept beside the model
  * @throws {CheckpointError} what a file is refused for; nothing stays open then
  */
 export function loadModel(
-  options: Pick<EngineOptions, 'model' | 'denseDtype' | 'denseCache'>,
+  options: Pick<EngineOptions, 'model' | 'denseDtype'>,
   place: Place = HOST,
+  digests: CacheDigests | null = null,
 ): LoadedModel {
   const closers: (() => void)[] = [];
   const close = (): void => {
@@ -29,15 +41,12 @@ export function loadModel(
     const checkpoint = openCheckpoint(options.model, { place });
     closers.push(() => checkpoint.close());
     const model =
-      options.denseDtype !== 'q8'
-        ? checkpoint
-        : options.denseCache
-          ? cachedDense(checkpoint)
-          : quantizeDense(checkpoint);
+      options.denseDtype !== 'q8' ? checkpoint : digests ? cachedDense(checkpoint, digests) : quantizeDense(checkpoint);
     closers.push(() => model.close());
     const tokenizer = loadTokenizer(options.model, { vocabSize: model.config.vocab_size });
     closers.push(() => tokenizer.close());
-    return { model, tokenizer, close };
+    const ends = new Set([...stopTokens(tokenizer), ...endTokens(options.model, model.config)]);
+    return { model, tokenizer, ends, close };
   } catch (e) {
     close();
     throw e;

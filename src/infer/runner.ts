@@ -4,18 +4,19 @@ import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { declaredTools } from '../harmony/declared-tools.js';
-import { renderConversation, renderPrompt, stopTokens } from '../harmony/render.js';
+import { renderConversation, renderPrompt } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
+import type { CacheDigests } from '../model/q8.js';
 import { placeOf } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import { loadOnDevice } from '../native/device.js';
 import { getThreads, setThreads } from '../native/tensor.js';
 import { Adapters, type Lease } from './adapters.js';
 import { createTracker, type Tracker } from './channels.js';
-import { type LoadedModel, loadModel } from './load.js';
+import { cacheFor, type LoadedModel, loadModel } from './load.js';
 import type {
   DoneEvent,
   EngineCalls,
@@ -60,7 +61,7 @@ export class Runner implements Disposable {
 
   /** @throws what loading refuses */
   static async open(options: EngineOptions): Promise<Runner> {
-    const runner = new Runner(options);
+    const runner = new Runner(options, await cacheFor(options));
     try {
       for (const [name, folder] of Object.entries(options.adapters ?? {})) await runner.#adapters.load(name, folder);
       return runner;
@@ -69,14 +70,17 @@ export class Runner implements Disposable {
       throw e;
     }
   }
-  private constructor(readonly options: EngineOptions) {
+  private constructor(
+    readonly options: EngineOptions,
+    digests: CacheDigests | null,
+  ) {
     if (options.threads) setThreads(options.threads);
     this.#precision = options.precision ?? 'bf16';
     const { loaded, session, contextTokens, device } = loadOnDevice(
       options.device ?? HOST,
       options.memoryLimit ?? 0,
       (on) => {
-        const opened = loadModel(options, on.place);
+        const opened = loadModel(options, on.place, digests);
         try {
           return { loaded: opened, device: on, ...this.#open(opened) };
         } catch (e) {
@@ -88,10 +92,15 @@ export class Runner implements Disposable {
     this.#loaded = loaded;
     this.#session = session;
     const { config } = loaded.model;
-    this.#adapters = new Adapters(config, device.place, {
-      gone: (adapter) => session.forget(adapter),
-      moving: () => session.forgetSteps(),
-    });
+    this.#adapters = new Adapters(
+      config,
+      device.place,
+      {
+        gone: (adapter) => session.forget(adapter),
+        moving: () => session.forgetSteps(),
+      },
+      options.model,
+    );
     this.info = {
       contextTokens,
       vocabSize: config.vocab_size,
@@ -184,7 +193,7 @@ export class Runner implements Disposable {
       sequence = this.#session.start({
         tokens: prompt,
         maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS,
-        stop: new Set(stopTokens(tokenizer)),
+        stop: this.#loaded.ends,
         sampling,
         adapter: adapter?.adapter ?? null,
         sharedTokens: this.#openingTokens(request.messages),
@@ -226,14 +235,17 @@ export class Runner implements Disposable {
     if (active.tokens.length === 0) active.firstMs = performance.now();
     active.tokens.push(token);
     active.logprobs.push(logprob);
-    for (const delta of tracker.push(token)) emit({ kind: 'text', ...delta });
+    // Whatever ends the turn ends its message, and is no text: an end by the model's own word may be any token.
+    const { special } = this.#loaded.tokenizer;
+    const read = finish !== 'stop' || token === special['<|call|>'] ? token : (special['<|return|>'] ?? token);
+    for (const delta of tracker.push(read)) emit({ kind: 'text', ...delta });
     if (!finish) return;
     this.#end(active);
     const rest = tracker.end();
     for (const delta of rest.deltas) emit({ kind: 'text', ...delta });
     active.done({
       kind: 'done',
-      finish: finish === 'length' ? 'length' : token === this.#loaded.tokenizer.special['<|call|>'] ? 'call' : 'stop',
+      finish: finish === 'length' ? 'length' : token === special['<|call|>'] ? 'call' : 'stop',
       messages: rest.messages,
       tokens: Int32Array.from(active.tokens),
       logprobs: Float32Array.from(active.logprobs),

@@ -2,6 +2,7 @@
 // 0.17…0.21 apply them.
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
+import { PatternError, type PythonPattern, pythonPattern } from '../base/python-pattern.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
 import { type AdapterSpec, isAttentionTarget, LORA_TARGETS, MATRIX_NAME, type TargetSpec } from './spec.js';
@@ -53,31 +54,86 @@ const MUST_BE_OFF: Readonly<Record<string, readonly unknown[]>> = {
   velora_config: [],
   kasa_config: [],
   arrow_config: [],
+  monteclora_config: [],
+  megatron_config: [],
+  // Which part of a name is the layer: there is one list of layers in gpt-oss.
+  layers_pattern: ['layers', ['layers'], []],
 };
+/** Keys that change nothing about what is added to the base, and why. */
+export const WITHOUT_EFFECT: Readonly<Record<string, string>> = {
+  task_type: 'which head peft wraps; the tensors are those of a causal model or are refused',
+  auto_mapping: "peft's own class names",
+  peft_version: 'who wrote it',
+  base_model_name_or_path: 'a name; whether the base is the one is told by shapes and by temper.json',
+  revision: 'a name, as base_model_name_or_path',
+  inference_mode: 'whether peft freezes it',
+  lora_dropout: 'acts in training only, where the recipe says its own',
+  loftq_config: 'acts with init_lora_weights "loftq" only, which is refused',
+  eva_config: 'how A began',
+  corda_config: 'acts with init_lora_weights "corda" only, which is refused',
+  lora_ga_config: 'acts with init_lora_weights "lora_ga" only, which is refused',
+  megatron_core: 'acts with megatron_config only, which is refused',
+  qalora_group_size: 'acts with use_qalora only, which is refused',
+  runtime_config: 'where peft computes',
+  ephemeral_gpu_offload: 'where peft computes',
+  ensure_weight_tying: 'about adapters on embeddings, which are refused',
+};
+/**
+ * Ways to begin that leave the base as it was: B·A is added to the released weights. Others (pissa, olora, corda, loftq,
+ * lora_ga, …) take their beginning out of the base, which the adapter alone does not say.
+ */
+const INIT_KEEPS_BASE: readonly unknown[] = [undefined, null, true, false, 'gaussian', 'eva', 'orthogonal'];
+
+/** MLX writes its own adapter_config.json: what tells it. */
+const MLX_KEYS = ['fine_tune_type', 'lora_parameters', 'lora_layers'];
 
 export function checkPeftConfig(value: unknown, file: string): PeftConfig {
+  const unsupported = (what: string, details: Record<string, unknown> = {}): CheckpointError =>
+    new CheckpointError('adapter_unsupported', `${file}: ${what}`, { file, ...details });
+  if (typeof value === 'object' && value !== null && MLX_KEYS.some((key) => key in value) && !('peft_type' in value))
+    throw unsupported(
+      "an adapter of MLX, whose matrices lie transposed under other names; wanted PEFT's: convert it, or train it again",
+    );
   const parsed = PeftConfig.safeParse(value);
   const first = parsed.error?.issues[0];
   if (!parsed.success)
     throw new CheckpointError(
       'bad_adapter_config',
-      `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}`,
+      `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}; wanted the file that peft wrote`,
       { file },
     );
   const c = parsed.data;
-  if (c.peft_type !== 'LORA')
-    throw new CheckpointError('adapter_unsupported', `${file}: peft_type is ${c.peft_type}, only LORA can be applied`, {
-      file,
-    });
+  if (c.peft_type !== 'LORA') throw unsupported(`peft_type is ${c.peft_type}, only LORA can be applied`);
+  const init = c['init_lora_weights'];
+  if (!INIT_KEEPS_BASE.includes(init))
+    throw unsupported(
+      `init_lora_weights is ${JSON.stringify(init)}, which changes the base's own weights before training, so on the base ` +
+        'as released this adapter is another model; save it in peft with path_initial_model_for_weight_conversion, ' +
+        'which makes a plain LoRA of it',
+      { key: 'init_lora_weights' },
+    );
   for (const [key, off] of Object.entries(MUST_BE_OFF)) {
     const got = c[key];
     if (got === undefined || got === null || off.some((v) => JSON.stringify(v) === JSON.stringify(got))) continue;
-    throw new CheckpointError(
-      'adapter_unsupported',
-      `${file}: ${key} is ${JSON.stringify(got)}, which is not applied here; export the adapter without it`,
-      { file, key },
-    );
+    throw unsupported(`${key} is ${JSON.stringify(got)}, which is not applied here; export the adapter without it`, {
+      key,
+    });
   }
+  const unknown = Object.keys(c).find(
+    (key) =>
+      !Object.hasOwn(PeftConfig.shape, key) &&
+      !Object.hasOwn(MUST_BE_OFF, key) &&
+      !Object.hasOwn(WITHOUT_EFFECT, key) &&
+      key !== 'init_lora_weights' &&
+      c[key] !== null,
+  );
+  if (unknown !== undefined)
+    throw unsupported(
+      `${unknown} is not known here (it is ${JSON.stringify(c[unknown])?.slice(0, 60)}), and what it would change is not ` +
+        'guessed; remove it if it changes nothing, or export the adapter without it',
+      { key: unknown },
+    );
+  checkPatterns(c, file);
   return c;
 }
 
@@ -91,22 +147,49 @@ export function peftName(layer: number, target: LoraTarget): string {
       : `${at}.mlp.experts.${MATRIX_NAME[target]}`;
 }
 
-function compile(pattern: string, file: string): RegExp {
+/** Most steps that all patterns of one file together may have: what matching a name costs. */
+const MAX_PATTERN_STEPS = 50_000;
+const compiled = new Map<string, PythonPattern>();
+function compile(pattern: string, file: string): PythonPattern {
+  const known = compiled.get(pattern);
+  if (known) return known;
   try {
-    return new RegExp(pattern);
+    const made = pythonPattern(pattern);
+    if (compiled.size >= 1000) compiled.clear();
+    compiled.set(pattern, made);
+    return made;
   } catch (e) {
+    if (!(e instanceof PatternError)) throw e;
     throw new CheckpointError(
       'bad_adapter_config',
-      `${file}: ${JSON.stringify(pattern)} is not a pattern that can be read`,
+      `${file}: ${JSON.stringify(pattern).slice(0, 200)} is not a pattern that can be read: ${e.message}; ` +
+        'write the names out in a list',
       { file },
       { cause: e },
     );
   }
 }
+const ofKey = (key: string): string => `(?:.*\\.)?(?:${key})`;
+function checkPatterns(c: PeftConfig, file: string): void {
+  const patterns = [
+    ...[c.target_modules, c.exclude_modules].filter((p) => typeof p === 'string'),
+    ...[...Object.keys(c.rank_pattern), ...Object.keys(c.alpha_pattern)].map(ofKey),
+  ];
+  let steps = 0;
+  for (const pattern of patterns) {
+    steps += compile(pattern, file).size;
+    if (steps > MAX_PATTERN_STEPS)
+      throw new CheckpointError(
+        'bad_adapter_config',
+        `${file}: its patterns have more than ${MAX_PATTERN_STEPS} steps together; name modules and ranks more briefly`,
+        { file },
+      );
+  }
+}
 
 /** peft's get_pattern_key: the first pattern that matches the end of the name decides. */
 function fromPattern(patterns: Readonly<Record<string, number>>, name: string, fallback: number, file: string): number {
-  for (const [key, value] of Object.entries(patterns)) if (compile(`^(.*\\.)?(${key})$`, file).test(name)) return value;
+  for (const [key, value] of Object.entries(patterns)) if (compile(ofKey(key), file).matches(name)) return value;
   return fallback;
 }
 export const patternRank = (c: PeftConfig, name: string, file: string): number =>
@@ -123,7 +206,7 @@ export function isTargeted(c: PeftConfig, layer: number, target: LoraTarget, fil
   if (!isAttentionTarget(target)) return c.target_parameters ? listed(c.target_parameters, name) : false;
   if (c.target_modules === null || c.target_modules === undefined) return c.target_parameters ? false : undefined;
   const matches = (spec: readonly string[] | string): boolean =>
-    typeof spec === 'string' ? compile(`^(?:${spec})$`, file).test(name) : listed(spec, name);
+    typeof spec === 'string' ? compile(spec, file).matches(name) : listed(spec, name);
   if (c.exclude_modules && matches(c.exclude_modules)) return false;
   const layers = c.layers_to_transform;
   if (layers !== null && layers !== undefined && !(Array.isArray(layers) ? layers : [layers]).includes(layer))

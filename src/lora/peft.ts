@@ -22,6 +22,7 @@ import {
   peftConfigOf,
   peftName,
 } from './peft-config.js';
+import { foreignAdapter, foreignKey } from './peft-foreign.js';
 import {
   loneExpertTarget,
   type Orientation,
@@ -95,10 +96,11 @@ function readConfig(folder: string): PeftConfig {
   try {
     text = readInputText(file, 'config');
   } catch (e) {
+    const what = foreignAdapter(folder);
     throw new CheckpointError(
       'adapter_missing',
-      `${file}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'unknown'}); wanted the ` +
-        'folder of a PEFT adapter',
+      `${file}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'unknown'}); ` +
+        (what === null ? 'wanted the folder of a PEFT adapter' : `${folder} is ${what}`),
       { file },
       { cause: e },
     );
@@ -122,10 +124,20 @@ function sortKeys(config: ModelConfig, entries: ReadonlyMap<string, FloatEntry>,
   const slots: Slots = new Map();
   for (const [key, entry] of entries) {
     const k = parsePeftKey(key);
-    if (!k)
+    if (!k) {
+      const why = foreignKey(key, entries);
       throw new CheckpointError(
         'adapter_tensor_unknown',
-        `${file}: ${key} is no LoRA tensor of a gpt-oss attention, expert or router matrix, so it cannot be applied`,
+        `${file}: ${key} is no LoRA tensor of a gpt-oss attention, expert or router matrix, so it cannot be applied` +
+          (why === null ? '' : `: ${why}`),
+        { file, tensor: key },
+      );
+    }
+    if (entry.shape.some((n) => n === 0))
+      throw new CheckpointError(
+        'tensor_shape',
+        `${file}: ${key} is empty ([${entry.shape.join(',')}]), as DeepSpeed ZeRO-3 saves what lies on other devices; ` +
+          'gather the parameters before saving (stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)',
         { file, tensor: key },
       );
     if (k.layer >= config.num_hidden_layers)
@@ -204,6 +216,15 @@ function checkComplete(config: ModelConfig, peft: PeftConfig, pairs: readonly Pa
 function shapeError(config: ModelConfig, p: Pair, rank: number, file: string): CheckpointError {
   const wanted = (part: 'A' | 'B'): string => peftShape(config, p.target, part, rank).join(',');
   const part = p.A.shape.join() === wanted('A') ? 'B' : 'A';
+  const E = config.num_local_experts;
+  // One pair for all experts: A and B of a single expert's size.
+  if (isExpertTarget(p.target) && p.A.shape[0] === rank && E > 1 && p.B.shape[1] === rank)
+    return new CheckpointError(
+      'tensor_shape',
+      `${file}: ${p.keys.A} is [${p.A.shape.join(',')}]: one pair of rank ${rank} for all ${E} experts, wanted one for ` +
+        `each, [${wanted('A')}]; an adapter shared by experts cannot be applied here, train one with target_parameters`,
+      { file, tensor: p.keys.A, got: p.A.shape, wanted: wanted('A') },
+    );
   return new CheckpointError(
     'tensor_shape',
     `${file}: ${p.keys[part]} is [${p[part].shape.join(',')}], wanted [${wanted(part)}] (rank ` +
@@ -278,8 +299,14 @@ export function* readPeftInPieces(
 ): Generator<void, Adapter> {
   const peft = readConfig(folder);
   const file = join(folder, TENSOR_FILE);
-  if (!existsSync(file))
-    throw new CheckpointError('adapter_missing', `${file}: not there; wanted the folder of a PEFT adapter`, { file });
+  if (!existsSync(file)) {
+    const what = foreignAdapter(folder);
+    throw new CheckpointError(
+      'adapter_missing',
+      `${file}: not there; ${what === null ? 'wanted the folder of a PEFT adapter' : `${folder} is ${what}`}`,
+      { file },
+    );
+  }
   using tensors = readFloatFile(file);
   const pairs = pairsOf(config, peft, sortKeys(config, tensors.entries, file), file);
   if (pairs.length === 0) throw new CheckpointError('adapter_tensor_missing', `${file}: holds no tensors`, { file });

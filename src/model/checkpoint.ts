@@ -12,6 +12,7 @@ import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js'
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig, readConfig } from './config.js';
 import { ExpertStream } from './expert-stream.js';
+import { looseShards, refuseForeignFolder, refuseForeignTensors, refuseLfsPointer } from './foreign.js';
 import { checkpointTensors, fitsMxfp4, layerPrefix, type TensorSpec } from './layout.js';
 import type { ExpertWeights, LayerWeights, LinearWeights, ModelWeights } from './types.js';
 
@@ -42,6 +43,14 @@ function listFiles(dir: string): {
 } {
   const path = join(dir, INDEX);
   if (!existsSync(path)) {
+    const loose = existsSync(join(dir, SINGLE)) ? [] : looseShards(dir);
+    if (loose.length > 0)
+      throw new CheckpointError(
+        'file_missing',
+        `${path}: not there, so what ${loose.length} shards (${loose[0]}, …) must hold is not known; download it from ` +
+          'where they come from, it is some 36 kB',
+        { file: path },
+      );
     if (!existsSync(join(dir, SINGLE)))
       throw new CheckpointError(
         'file_missing',
@@ -241,14 +250,16 @@ function upload(
 /**
  * Opens the checkpoint in folder `dir`.
  * @returns weights over the mapped files; close() ends the mappings
- * @throws {CheckpointError} file_missing, bad_config, bad_index, index_outside, duplicate_tensor, tensor_missing,
- * tensor_unexpected, tensor_dtype, tensor_shape,
+ * @throws {CheckpointError} layout_unsupported, file_missing, bad_config, bad_index, index_outside, duplicate_tensor,
+ * tensor_missing, tensor_unexpected, tensor_dtype, tensor_shape,
  *   and what openSafetensors refuses; a layer's first use: bad_scale
  * @throws {NativeError} out_of_device_memory
  */
 export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoint {
+  refuseForeignFolder(dir);
   const config = readConfig(dir);
   const { names, map } = listFiles(dir);
+  for (const name of names) refuseLfsPointer(join(dir, name));
   const scope = new Scope('weights'),
     onDevice = new Scope('weights', options.place),
     backend = backendOf(onDevice.place);
@@ -268,6 +279,10 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
       bytes: Math.max(0, ...[...f.tensors.values()].map((t) => t.end)),
       tensors: f.tensors.size,
     }));
+    refuseForeignTensors(
+      dir,
+      open.flatMap((f) => [...f.tensors]),
+    );
     const source = new TensorSource(open, scope, map, dir);
     const experts = source.has(`${layerPrefix(0)}mlp.experts.gate_up_proj`) ? 'dense' : 'mxfp4';
     if (experts === 'mxfp4' && !fitsMxfp4(config))

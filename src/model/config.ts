@@ -1,12 +1,14 @@
 // config.json of a gpt-oss checkpoint. Everything comes from the file: nothing of the released values is assumed but
 // what the file may omit (transformers' class defaults then hold).
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
+import { foreignConfig, MUST_BE, QUANTIZATION_KEYS, WITHOUT_EFFECT } from './config-keys.js';
+import { refuseForeignFolder } from './foreign.js';
 
 const LayerType = z.enum(['sliding_attention', 'full_attention']);
-/** Fields keep the checkpoint's names. Unknown keys are ignored, as transformers does. */
+/** Fields keep the checkpoint's names. What else a config.json may say is in config-keys.ts; anything more is refused. */
 export const ModelConfig = z.object({
   model_type: z.literal('gpt_oss').default('gpt_oss'),
   vocab_size: z.int().min(1),
@@ -18,15 +20,15 @@ export const ModelConfig = z.object({
   head_dim: z.int().min(2).default(64),
   num_local_experts: z.int().min(1),
   num_experts_per_tok: z.int().min(1).default(4),
-  experts_per_token: z.int().optional(),
-  layer_types: z.array(LayerType).optional(),
+  experts_per_token: z.int().nullish(),
+  layer_types: z.array(LayerType).nullish(),
   sliding_window: z.int().min(1).nullish(),
   rms_norm_eps: z.number().positive().default(1e-5),
   rope_theta: z.number().positive().nullish(),
   rope_scaling: z.looseObject({}).nullish(),
   rope_parameters: z.looseObject({}).nullish(),
   max_position_embeddings: z.int().min(1).default(131072),
-  initial_context_length: z.int().min(1).optional(),
+  initial_context_length: z.int().min(1).nullish(),
   hidden_act: z.string().optional(),
   swiglu_limit: z.number().positive().default(7),
   swiglu_alpha: z.number().positive().default(1.702),
@@ -38,7 +40,7 @@ export const ModelConfig = z.object({
 });
 export type ModelConfig = z.infer<typeof ModelConfig>;
 
-const Rope = z.object({
+const Rope = z.strictObject({
   rope_type: z.enum(['default', 'yarn']).optional(),
   type: z.enum(['default', 'yarn']).optional(),
   rope_theta: z.number().positive().optional(),
@@ -50,7 +52,22 @@ const Rope = z.object({
   attention_factor: z.number().positive().nullish(),
   mscale: z.number().nullish(),
   mscale_all_dim: z.number().nullish(),
+  /** Share of a head's width that turns. */
+  partial_rotary_factor: z.literal(1).nullish(),
+  /** vLLM's note that the weights were trained with it. */
+  finetuned: z.boolean().nullish(),
 });
+type Rope = z.infer<typeof Rope>;
+/** Keys that mean nothing without a scaling. */
+const SCALING_KEYS = [
+  'factor',
+  'beta_fast',
+  'beta_slow',
+  'original_max_position_embeddings',
+  'attention_factor',
+  'mscale',
+  'mscale_all_dim',
+] as const satisfies readonly (keyof Rope)[];
 /** What transformers' GptOssConfig takes when the file has no rope at all. */
 const DEFAULT_ROPE = {
   rope_type: 'yarn',
@@ -72,7 +89,15 @@ const bad = (where: string, what: string, next: string): CheckpointError =>
  * @throws {CheckpointError} bad_config: a field is missing, of the wrong type, or contradicts another
  */
 export function parseConfig(value: unknown, where = 'config.json'): ModelConfig {
-  const parsed = ModelConfig.safeParse(value);
+  const raw = typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
+  const foreign = foreignConfig(raw);
+  if (foreign) throw bad(where, `is ${foreign.what}`, foreign.next);
+  // Some files say how many experts a token meets under the original's name alone.
+  const given =
+    raw['num_experts_per_tok'] === undefined && typeof raw['experts_per_token'] === 'number'
+      ? { ...raw, num_experts_per_tok: raw['experts_per_token'] }
+      : value;
+  const parsed = ModelConfig.safeParse(given);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     throw bad(
@@ -95,7 +120,7 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
       `num_experts_per_tok ${c.num_experts_per_tok} is above num_local_experts ${c.num_local_experts}`,
       fix,
     );
-  if (c.experts_per_token !== undefined && c.experts_per_token !== c.num_experts_per_tok)
+  if (c.experts_per_token != null && c.experts_per_token !== c.num_experts_per_tok)
     throw bad(
       where,
       `experts_per_token ${c.experts_per_token} contradicts num_experts_per_tok ${c.num_experts_per_tok}`,
@@ -110,13 +135,48 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
   if (c.head_dim % 2 !== 0) throw bad(where, `head_dim ${c.head_dim} is odd, rotary halves need an even width`, fix);
   if (c.hidden_act !== undefined && c.hidden_act !== 'silu')
     throw bad(where, `hidden_act "${c.hidden_act}", wanted "silu" (the clamped SwiGLU of gpt-oss)`, fix);
+  checkKeys(raw, where);
+  if (c.sliding_window === null && Array.from({ length: c.num_hidden_layers }, (_, i) => i).some((i) => slides(c, i)))
+    throw bad(where, 'sliding_window is null, but layers of sliding_attention need one', fix);
+  if (raw['rope_scaling'] === null && raw['rope_parameters'] == null)
+    throw bad(
+      where,
+      'rope_scaling is null, which transformers 4 takes for plain rotary positions and 5 for the YaRN of gpt-oss',
+      'write the rope settings out, or leave the key away for those of gpt-oss',
+    );
   ropeParameters(c, where);
   return c;
 }
 
+/** @throws {CheckpointError} bad_config: a key that would change the model, or one that nobody knows */
+function checkKeys(raw: Readonly<Record<string, unknown>>, where: string): void {
+  for (const [key, value] of Object.entries(raw)) {
+    if (Object.hasOwn(ModelConfig.shape, key) || Object.hasOwn(WITHOUT_EFFECT, key)) continue;
+    const allowed = Object.hasOwn(MUST_BE, key) ? MUST_BE[key] : undefined;
+    const shown = JSON.stringify(value)?.slice(0, 80) ?? 'nothing';
+    if (!allowed)
+      throw bad(
+        where,
+        `${key} is not known here (it is ${shown}), and what it would change is not guessed`,
+        'remove it if it changes nothing about the model, or use the config.json that was released with the weights',
+      );
+    if (value !== null && !allowed.some((v) => JSON.stringify(v) === JSON.stringify(value)))
+      throw bad(
+        where,
+        `${key} is ${shown}, wanted ${allowed.map((v) => JSON.stringify(v)).join(' or ')} or nothing`,
+        'the model it describes is not the gpt-oss that is computed here',
+      );
+  }
+  const quantization = raw['quantization_config'];
+  if (typeof quantization !== 'object' || quantization === null) return;
+  for (const key of Object.keys(quantization))
+    if (!Object.hasOwn(QUANTIZATION_KEYS, key))
+      throw bad(where, `quantization_config.${key} is not known here`, 'use the config.json released with the weights');
+}
+
 /**
  * Reads DIR/config.json.
- * @throws {CheckpointError} file_missing, bad_config
+ * @throws {CheckpointError} layout_unsupported, file_missing, bad_config
  */
 export const readConfig = (dir: string): ModelConfig => readConfigFile(join(dir, 'config.json'));
 /** readConfig, of a file by whatever name. */
@@ -125,6 +185,7 @@ export function readConfigFile(path: string): ModelConfig {
   try {
     text = readInputText(path, 'config');
   } catch (e) {
+    refuseForeignFolder(dirname(path));
     throw new CheckpointError(
       'file_missing',
       `${path}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'error'}); give the ` +
@@ -147,39 +208,80 @@ export function readConfigFile(path: string): ModelConfig {
  * layers slide.
  */
 export function layerWindow(config: ModelConfig, i: number): number {
-  const sliding = config.layer_types ? config.layer_types[i] === 'sliding_attention' : i % 2 === 0;
-  return sliding ? (config.sliding_window ?? DEFAULT_WINDOW) : 0;
+  return slides(config, i) ? (config.sliding_window ?? DEFAULT_WINDOW) : 0;
 }
+const slides = (config: ModelConfig, i: number): boolean =>
+  config.layer_types ? config.layer_types[i] === 'sliding_attention' : i % 2 === 0;
+
+/** One section of rope settings. @throws {CheckpointError} bad_config */
+function readRope(section: string, value: unknown, where: string): Rope {
+  const per = typeof value === 'object' && value !== null ? Object.entries(value) : [];
+  const nested = per.filter(([, v]) => typeof v === 'object' && v !== null && !Array.isArray(v));
+  if (nested.length > 0) {
+    // transformers 5 can give each kind of layer its own. gpt-oss has one for all.
+    const [first, ...others] = nested.map(([, v]) => JSON.stringify(sorted(v)));
+    if (
+      nested.length !== per.length ||
+      others.some((o) => o !== first) ||
+      per.some(([name]) => !LayerType.safeParse(name).success)
+    )
+      throw bad(
+        where,
+        `${section} has settings of its own for ${nested.map(([name]) => name).join(', ')}`,
+        'one set of rope settings for all layers is computed here, as gpt-oss has it',
+      );
+    return readRope(`${section}.${nested[0]?.[0]}`, nested[0]?.[1], where);
+  }
+  const parsed = Rope.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0],
+      keys = issue?.code === 'unrecognized_keys' ? `unknown key ${issue.keys.join(', ')}` : issue?.message;
+    throw bad(
+      where,
+      `${[section, ...(issue?.path ?? [])].join('.')}: ${keys ?? ''}`,
+      'rope types default and yarn are known, with the settings of YaRN, over the whole width of a head',
+    );
+  }
+  const r = parsed.data;
+  if (r.rope_type && r.type && r.rope_type !== r.type)
+    throw bad(where, `${section}.type ${r.type} contradicts rope_type ${r.rope_type}`, 'keep one of the two');
+  const scaled = SCALING_KEYS.find((key) => r[key] != null && r[key] !== 1);
+  if ((r.rope_type ?? r.type ?? 'default') === 'default' && scaled)
+    throw bad(
+      where,
+      `${section}.${scaled} is ${r[scaled]}, but its rope_type is default, which has no scaling`,
+      'say rope_type yarn, or remove it',
+    );
+  return r;
+}
+const sorted = (v: unknown): unknown =>
+  typeof v === 'object' && v !== null ? Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)) : v;
 
 /**
  * Rotary frequencies and YaRN's concentration (arXiv:2309.00071; bounds clamped to [0, head_dim − 1] as transformers
  * does). Steps are rounded to f32 one by one: at position 10⁵ one unit in the last place of a frequency already turns
  * an angle by 0.006 rad.
  * @returns invFreq f32 [head_dim/2]; cos and sin are both multiplied by `concentration`
- * @throws {CheckpointError} bad_config: unknown rope type, contradicting or missing values
+ * @throws {CheckpointError} bad_config: unknown rope type or setting, contradicting or missing values
  */
 export function ropeParameters(
   config: ModelConfig,
   where = 'config.json',
 ): { readonly invFreq: Float32Array; readonly concentration: number } {
-  const given = config.rope_parameters ?? config.rope_scaling;
-  const parsed = Rope.safeParse(given ?? DEFAULT_ROPE);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw bad(
-      where,
-      `rope: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`,
-      'rope types default and yarn are known',
-    );
-  }
-  const r = parsed.data;
-  const other = config.rope_parameters && config.rope_scaling ? Rope.safeParse(config.rope_scaling).data : undefined;
-  if (other?.factor != null && r.factor != null && other.factor !== r.factor)
-    throw bad(
-      where,
-      `rope_scaling.factor ${other.factor} contradicts rope_parameters.factor ${r.factor}`,
-      'keep one of the two',
-    );
+  const { rope_parameters: now, rope_scaling: before } = config;
+  const r = now
+    ? readRope('rope_parameters', now, where)
+    : before
+      ? readRope('rope_scaling', before, where)
+      : Rope.parse(DEFAULT_ROPE);
+  const other = now && before ? readRope('rope_scaling', before, where) : undefined;
+  for (const key of other ? (Object.keys(other) as (keyof Rope)[]) : [])
+    if (key !== 'type' && key !== 'rope_type' && other?.[key] != null && r[key] != null && other[key] !== r[key])
+      throw bad(
+        where,
+        `rope_scaling.${key} ${other[key]} contradicts rope_parameters.${key} ${r[key]}`,
+        'keep one of the two',
+      );
   if (r.rope_theta !== undefined && config.rope_theta != null && r.rope_theta !== config.rope_theta)
     throw bad(
       where,
@@ -196,6 +298,13 @@ export function ropeParameters(
     return { invFreq: Float32Array.from({ length: half }, (_, j) => 1 / frequency(j)), concentration: 1 };
 
   const original = r.original_max_position_embeddings ?? config.max_position_embeddings;
+  if (config.initial_context_length != null && config.initial_context_length !== original)
+    throw bad(
+      where,
+      `initial_context_length ${config.initial_context_length} contradicts the rope settings, which begin to scale from ` +
+        `${original} positions`,
+      'give original_max_position_embeddings with the rope settings',
+    );
   const factor = r.factor ?? config.max_position_embeddings / original;
   const mscale = (scale: number, m = 1): number => (scale <= 1 ? 1 : 0.1 * m * Math.log(scale) + 1);
   const concentration =

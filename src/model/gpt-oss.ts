@@ -2,7 +2,7 @@
 // `experts` first, then `lossAndGradients`. Backward keeps the input of every layer and recomputes the rest of that
 // layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the keys and values, tokens are taken
 // in chunks, so that memory grows by a few f32 rows per token.
-import { NativeError } from '../base/errors.js';
+import { ConfigError, NativeError } from '../base/errors.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
@@ -184,6 +184,17 @@ function chunkTokens(model: ModelWeights): number {
   return experts * Math.max(1, Math.floor(QUERY_CHUNK_BYTES / (4 * H * Dh * experts)));
 }
 
+/** @throws {ConfigError} context_too_long: beyond its positions a model computes what it was never trained to */
+function requirePositions(limit: number, positions: Int32Array): void {
+  const far = positions.find((p) => p >= limit);
+  if (far !== undefined)
+    throw new ConfigError(
+      'context_too_long',
+      `sequence: token ${far} of one sequence, the model knows ${limit} positions (max_position_embeddings); shorten it`,
+      { position: far, limit },
+    );
+}
+
 function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, o: ForwardOptions): Pass {
   const { tokens, positions, starts } = batch;
   const T = tokens.length,
@@ -196,6 +207,7 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
         'many positions as tokens and starts rising from 0 to the number of tokens',
     );
   }
+  requirePositions(model.config.max_position_embeddings, positions);
   const mixed = o.mixed ?? null;
   if (mixed && (adapter || !o.cache || T > moeChunkTokens(model)))
     throw new NativeError(

@@ -4,10 +4,12 @@
 // goes into a file without a name in the checkpoint's folder, which the system may write out, where that can be.
 
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, NativeError, TemperError } from '../base/errors.js';
-import { readHead } from '../base/inputs.js';
+import { writeFileAtomic } from '../base/files.js';
+import { digestFolder } from '../base/folder-digest.js';
+import { readHead, readInputText } from '../base/inputs.js';
 import { backendOf } from '../native/backends.js';
 import { ops } from '../native/ops.js';
 import {
@@ -18,11 +20,11 @@ import {
   writeSafetensors,
 } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import { type Checkpoint, DENSE_CACHE } from './checkpoint.js';
+import { type Checkpoint, DENSE_CACHE, digestCheckpoint } from './checkpoint.js';
 import { type LayerWeights, type LinearWeights, type ModelWeights, placeOf } from './types.js';
 
 /** Changes when the bytes made from the same weights would be others. */
-const FORMAT = 'temper q8 1';
+const FORMAT = 'temper q8 2';
 const PROJECTIONS = ['q', 'k', 'v', 'o'] as const;
 
 /** One matrix in 8 bits: q u8 [N, C], scales bf16 [N, C/32]. */
@@ -155,15 +157,41 @@ export function quantizeDense(model: ModelWeights, options: { readonly offload?:
   }
 }
 
+/** What a cache is held to. */
+export interface CacheDigests {
+  /** Of the checkpoint: what a cache must say it was made from. */
+  readonly source: string;
+  /** Of the cache's bytes, where they are those that were written; null: there is none, or they are others. */
+  readonly cache: string | null;
+}
+/** Beside the cache, as sha256sum writes it: the digest of the bytes that were written. */
+const SUM_FILE = DENSE_CACHE.replace(/safetensors$/, 'sha256');
+const sumLine = (digest: string): string => `${digest}  ${DENSE_CACHE}\n`;
+
+/**
+ * Digests for cachedDense; those remembered from before are taken where that is safe (base/folder-digest.ts).
+ * @throws the signal's reason
+ */
+export async function cacheDigests(dir: string, signal?: AbortSignal): Promise<CacheDigests> {
+  const options = signal ? { signal } : {};
+  const source = await digestCheckpoint(dir, options);
+  if (!existsSync(join(dir, DENSE_CACHE)) || !existsSync(join(dir, SUM_FILE))) return { source, cache: null };
+  const { files } = await digestFolder(dir, [DENSE_CACHE], options);
+  const cache = files[0]?.sha256 ?? null;
+  return {
+    source,
+    cache: cache !== null && readInputText(join(dir, SUM_FILE), 'record') === sumLine(cache) ? cache : null,
+  };
+}
+
 /**
  * As quantizeDense, through the file dense-q8.safetensors in the checkpoint's folder: mapped if it was made from just
- * these weight files, else made anew.
+ * these weights and has the bytes that were written, else made anew.
  * @throws {CheckpointError} q8_shape, q8_cache (the folder cannot be written), disk_full
  */
-export function cachedDense(checkpoint: Checkpoint): ModelWeights {
-  const path = join(checkpoint.dir, DENSE_CACHE),
-    source = fingerprint(checkpoint);
-  const opened = openCache(path, source, checkpoint);
+export function cachedDense(checkpoint: Checkpoint, { source, cache }: CacheDigests): ModelWeights {
+  const path = join(checkpoint.dir, DENSE_CACHE);
+  const opened = cache === null ? null : openCache(path, source, checkpoint);
   if (opened) return opened;
   const scope = new Scope('weights', placeOf(checkpoint));
   try {
@@ -179,6 +207,7 @@ export function cachedDense(checkpoint: Checkpoint): ModelWeights {
       () => {},
     );
     writeSafetensors(path, entries, { format: FORMAT, source });
+    writeFileAtomic(join(checkpoint.dir, SUM_FILE), sumLine(digestNow(path)));
   } catch (e) {
     if (e instanceof TemperError) throw e;
     throw new CheckpointError(
@@ -248,14 +277,13 @@ function openCache(path: string, source: string, model: ModelWeights): ModelWeig
   }
 }
 
-/** Tells the weight files apart by name, size, time of change and header, without reading gigabytes. */
-function fingerprint({ dir, files }: Checkpoint): string {
+/** sha256 of a file that was just written, on this thread. */
+function digestNow(path: string): string {
   const hash = createHash('sha256');
-  for (const { name } of files) {
-    const path = join(dir, name),
-      { size, mtimeMs } = statSync(path);
-    const header = readHead(path, Number(readHead(path, 8).readBigUInt64LE()), 8);
-    hash.update(`${name}\0${size}\0${mtimeMs}\0`).update(header);
+  for (let at = 0; ; ) {
+    const piece = readHead(path, 1 << 26, at);
+    if (piece.length === 0) return hash.digest('hex');
+    hash.update(piece);
+    at += piece.length;
   }
-  return hash.digest('hex');
 }

@@ -15,6 +15,8 @@ import { PATH_FIELDS, Recipe } from './schema.js';
 export interface LoadedRecipe {
   /** All defaults filled in, all paths absolute. */
   readonly recipe: Recipe;
+  /** What the recipe itself says of its adapter, defaults left out. */
+  readonly adapterGiven: readonly DecidedByFrom[];
   readonly file: string;
   /** File name without its ending: the default name of the run. */
   readonly name: string;
@@ -60,6 +62,14 @@ function mapPaths(recipe: Recipe, change: (value: string) => string): Recipe {
   return copy;
 }
 
+/** Fields that adapter.from decides; they are not written out beside it. */
+const DECIDED_BY_FROM = ['rank', 'alpha', 'targets', 'layers', 'rsLora'] as const;
+export type DecidedByFrom = (typeof DECIDED_BY_FROM)[number];
+function decidedByFrom(value: unknown): readonly DecidedByFrom[] {
+  const given = (value as { readonly adapter?: Readonly<Record<string, unknown>> | null }).adapter;
+  return DECIDED_BY_FROM.filter((key) => given?.[key] != null);
+}
+
 /** Reads recipe text as if it lay in `file`. @throws {ConfigError} all that is wrong, each with file:line:column */
 export function parseRecipe(text: string, file: string, options: LoadOptions = {}): LoadedRecipe {
   const lines = new LineCounter();
@@ -96,7 +106,7 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   ];
   if (!parsed.success || problems.length > 0) throw problemsError(file, problems);
   const recipe = mapPaths(parsed.data, (given) => absolute(file, given));
-  return { recipe, file, name: basename(file).replace(/\.ya?ml$/i, '') };
+  return { recipe, adapterGiven: decidedByFrom(value), file, name: basename(file).replace(/\.ya?ml$/i, '') };
 }
 
 const absolute = (file: string, given: string): string => (isAbsolute(given) ? given : resolve(dirname(file), given));
@@ -158,7 +168,15 @@ export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecip
 /** The resolved recipe as YAML whose relative paths hold in `folder`; reading it back gives the same recipe. */
 export function writeResolved(recipe: Recipe, folder: string): string {
   const { adapter, export: forms, ...rest } = mapPaths(recipe, (p) => relative(folder, p) || '.');
-  return stringify(recipe.train.method === 'pretrain' ? rest : { ...rest, adapter, export: forms }, { lineWidth: 120 });
+  const own =
+    adapter.from === undefined
+      ? adapter
+      : Object.fromEntries(
+          Object.entries(adapter).filter(([k]) => !(DECIDED_BY_FROM as readonly string[]).includes(k)),
+        );
+  return stringify(recipe.train.method === 'pretrain' ? rest : { ...rest, adapter: own, export: forms }, {
+    lineWidth: 120,
+  });
 }
 
 /** sha256 over the resolved recipe; where its files lie does not enter, what they hold is digested apart. */

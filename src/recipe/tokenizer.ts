@@ -10,6 +10,11 @@ export const tokenizerFolder = (recipe: Recipe): string | null => {
   const folder = recipe.model.tokenizer ?? recipe.model.base;
   return folder && existsSync(folder.endsWith('.json') ? folder : join(folder, 'tokenizer.json')) ? folder : null;
 };
+/** The tokenizer.json itself. */
+export function tokenizerFile(recipe: Recipe): string | null {
+  const folder = tokenizerFolder(recipe);
+  return folder === null || folder.endsWith('.json') ? folder : join(folder, 'tokenizer.json');
+}
 /** A tokenizer that is read when it is first asked for, and closed with the rest. */
 export function lazyTokenizer(
   recipe: Recipe,

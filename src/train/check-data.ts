@@ -1,13 +1,12 @@
 // The dataset check of a file or of everything a recipe names.
-
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readInputText } from '../base/inputs.js';
 import { checkFile, type FileCheck } from '../data/check.js';
 import { FLAG_SETTINGS } from '../data/format.js';
 import { type DataFile, type LoadContext, type RowSettings, rowSettings } from '../data/load.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
-import { parseConfig } from '../model/config.js';
+import { readConfig } from '../model/config.js';
 import { loadRecipe } from '../recipe/load.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 
@@ -35,12 +34,7 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
   let close = (): void => {};
   if (/\.ya?ml$/i.test(path)) {
     const { recipe } = loadRecipe(path);
-    const config =
-      recipe.model.init ??
-      parseConfig(
-        JSON.parse(readInputText(join(recipe.model.base ?? '', 'config.json'), 'config')),
-        join(recipe.model.base ?? '', 'config.json'),
-      );
+    const config = recipe.model.init ?? readConfig(recipe.model.base ?? '');
     const tokenizer = lazyTokenizer(recipe, config.vocab_size);
     close = () => tokenizer.close();
     files = [...recipe.data.train, ...recipe.data.eval];
@@ -48,6 +42,7 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
       tokenizer: tokenizer.get,
       vocabSize: config.vocab_size,
       ...rowSettings(recipe.data),
+      positions: config.max_position_embeddings,
       ...signal,
     };
   } else {
@@ -59,6 +54,8 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
     context = {
       tokenizer: get,
       vocabSize: at === undefined ? 2 ** 31 : (get?.().vocabSize ?? 0),
+      positions:
+        at !== undefined && existsSync(join(at, 'config.json')) ? readConfig(at).max_position_embeddings : undefined,
       maxTokens: options.maxTokens,
       onLong: options.onLong,
       ignore: options.ignore,

@@ -2,17 +2,19 @@
 
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { ConfigError } from '../base/errors.js';
 import { writeFlushed } from '../base/files.js';
 import { readInput } from '../base/inputs.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import { readPeft, writePeft } from '../lora/peft.js';
-import { adapterSpec } from '../lora/spec.js';
+import { type AdapterSpec, adapterSpec, LORA_TARGETS } from '../lora/spec.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type ModelConfig, parseConfig } from '../model/config.js';
 import { createTrainable } from '../model/trainable.js';
 import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
 import type { Place } from '../native/tensor.js';
+import type { DecidedByFrom } from '../recipe/load.js';
 import { onHost, onRecipeDevice } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import type { Savable } from '../runs/checkpoint.js';
@@ -52,6 +54,50 @@ function recipeAdapter(recipe: Recipe, config: ModelConfig, place: Place): Adapt
     trainable: true,
     place,
   });
+}
+
+/**
+ * A recipe that goes on from an adapter may say again what that is, and nothing else.
+ * @param given fields that the recipe itself says
+ * @throws {ConfigError} bad_recipe: it says something else
+ */
+export function checkFrom(recipe: Recipe, given: readonly DecidedByFrom[], { config, spec }: TrainedLearner): void {
+  const { from } = recipe.adapter;
+  if (from === undefined || !spec) return;
+  const asked = adapterSpec(config, recipe.adapter);
+  const pairs = ({ layers }: AdapterSpec): readonly string[] =>
+    layers.flatMap((targets, layer) => Object.keys(targets).map((t) => `${layer}.${t}`)).sort();
+  /** What the adapter has of a number, over all its pairs. */
+  const held = (key: 'rank' | 'alpha'): string =>
+    [...new Set(spec.layers.flatMap((targets) => Object.values(targets).map((t) => t[key])))].join(', ');
+  const agree = (key: 'rank' | 'alpha'): boolean =>
+    spec.layers.every((targets, layer) =>
+      LORA_TARGETS.every((t) => {
+        const [got, wanted] = [targets[t], asked.layers[layer]?.[t]];
+        return !got || !wanted || got[key] === wanted[key];
+      }),
+    );
+  const same: Readonly<Record<DecidedByFrom, () => boolean>> = {
+    rank: () => agree('rank'),
+    alpha: () => agree('alpha'),
+    targets: () => pairs(asked).join() === pairs(spec).join(),
+    layers: () => pairs(asked).join() === pairs(spec).join(),
+    rsLora: () => asked.rsLora === spec.rsLora,
+  };
+  const key = given.find((k) => !same[k]());
+  if (key === undefined) return;
+  const has =
+    key === 'rank' || key === 'alpha'
+      ? held(key)
+      : key === 'rsLora'
+        ? String(spec.rsLora)
+        : [...new Set(pairs(spec).map((p) => p.replace(/^\d+\./, '')))].join(', ');
+  throw new ConfigError(
+    'bad_recipe',
+    `adapter.${key} is ${JSON.stringify(recipe.adapter[key])}, but the adapter to go on from (${from}) has ${has}; remove ` +
+      `adapter.${key} to go on with it as it is, or adapter.from for a new adapter`,
+    { path: `adapter.${key}` },
+  );
 }
 
 function adapterLearner(recipe: Recipe, run: string, device: Device): TrainedLearner {

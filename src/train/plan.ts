@@ -111,6 +111,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
     tokenizer: tokenizer.get,
     vocabSize: config.vocab_size,
     ...rowSettings(recipe.data),
+    positions: config.max_position_embeddings,
     examplesPerSample: objective.examplesPerSample,
     ...(signal ? { signal } : {}),
   });

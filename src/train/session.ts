@@ -17,7 +17,8 @@ import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
-import { lazyTokenizer, tokenizerFolder } from '../recipe/tokenizer.js';
+import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
+import { checkAdapterBase } from '../runs/adapter-base.js';
 import { lockRun } from '../runs/lock.js';
 import { readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
 import { checkSameInputs, checkSameRecipe, extensionOf, runToResume } from '../runs/resume.js';
@@ -35,7 +36,7 @@ import {
 import { Checkpoints } from './checkpoints.js';
 import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { bestOf } from './held-out.js';
-import { createLearner, type TrainedLearner } from './learners.js';
+import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
 import { requireOffloadRoom } from './offload.js';
 import { writeReport } from './report.js';
 import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
@@ -104,15 +105,13 @@ interface Prepared extends Steps {
 
 async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): Promise<RunDigests> {
   const options = signal ? { signal } : {};
-  const tokenizer = tokenizerFolder(recipe);
+  const tokenizer = tokenizerFile(recipe);
   const { base, init } = recipe.model;
   return {
     recipe: recipeDigest(recipe),
     data: sha256(data.files.map((f) => f.sha256).join('\n')),
     base: base ? await digestCheckpoint(base, options) : sha256(JSON.stringify(init)),
-    tokenizer: tokenizer
-      ? await sha256File(tokenizer.endsWith('.json') ? tokenizer : join(tokenizer, 'tokenizer.json'), options)
-      : '',
+    tokenizer: tokenizer ? await sha256File(tokenizer, options) : '',
   };
 }
 
@@ -146,13 +145,16 @@ async function loadHeldOut(
 /** Reads the data and plans the steps. Nothing is written yet, and an abort rejects. */
 async function prepare(recipe: Recipe, learner: TrainedLearner, hooks: TrainHooks): Promise<Prepared> {
   const { signal } = hooks;
-  const { vocab_size: vocabSize } = learner.config;
+  const { vocab_size: vocabSize, max_position_embeddings: positions } = learner.config;
   const { examplesPerSample } = objectiveOf(recipe);
+  const { from } = recipe.adapter;
+  if (from && recipe.model.base) await checkAdapterBase(from, recipe.model.base, signal);
   const tokenizer = lazyTokenizer(recipe, vocabSize);
   const context: LoadContext = {
     tokenizer: tokenizer.get,
     vocabSize,
     ...rowSettings(recipe.data),
+    positions,
     examplesPerSample,
     ...(signal ? { signal } : {}),
   };
@@ -224,7 +226,7 @@ function resumedLearner(recipe: Recipe, run: string, before: RunRecord): Trained
 
 /** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
 export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
-  const { recipe, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
+  const { recipe, adapterGiven, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   using _lock = lockRun(run);
@@ -233,6 +235,7 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   if (before) checkSameRecipe(run, before, recipe);
   let learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
   try {
+    checkFrom(recipe, adapterGiven, learner);
     const prepared = await prepare(recipe, learner, hooks);
     if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
       const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);

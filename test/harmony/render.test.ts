@@ -221,8 +221,8 @@ test('text cannot become a control token, whatever a message says', () => {
   }
 });
 
-test('stops at <|return|> and <|call|>, not at <|end|>', () => {
-  expect(stopTokens(o200k)).toEqual([200002, 200012]);
+test('stops at <|return|>, <|call|> and <|endoftext|>, not at <|end|>', () => {
+  expect(stopTokens(o200k)).toEqual([200002, 200012, 199999]);
   expect(stopTokens(o200k)).not.toContain(200007);
 });
 

@@ -391,6 +391,45 @@ describe('tokenizer.json', () => {
       },
     ],
     ['a root that is a list', 'tokenizer_type', () => {}],
+    [
+      'an added token that is not special',
+      'tokenizer_unsupported',
+      (j) => {
+        j.added_tokens[3].special = false;
+      },
+    ],
+    [
+      'an added token that does not say',
+      'tokenizer_unsupported',
+      (j) => {
+        delete j.added_tokens[3].special;
+      },
+    ],
+    [
+      'an ordinary token added after the control tokens',
+      'tokenizer_unsupported',
+      (j) => {
+        j.added_tokens.push({
+          id: j.added_tokens.length + Object.keys(j.model.vocab).length,
+          content: 'kg',
+          special: false,
+        });
+      },
+    ],
+    ...(
+      [
+        ['the file', (j) => j],
+        ['the model', (j) => j.model],
+        ['an added token', (j) => j.added_tokens[0]],
+        ['a step of the pre-tokenizer', (j) => j.pre_tokenizer.pretokenizers[0]],
+      ] as [string, (json: AnyJson) => AnyJson][]
+    ).map(([where, at]): [string, string, (json: AnyJson) => void] => [
+      `an unknown key of ${where}`,
+      'tokenizer_unsupported',
+      (j) => {
+        at(j).next_years_setting = 1;
+      },
+    ]),
   ];
   test.each(bad)('refuses %s: %s', (name, code, change) => {
     expect(codeOf(name === 'a root that is a list' ? '[]' : changed(change))).toBe(code);

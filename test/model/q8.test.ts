@@ -9,8 +9,9 @@ import { DENSE_CACHE, digestCheckpoint, openCheckpoint } from '../../src/model/c
 import { forwardHidden, logits, lossAndGradients, scoreTokens } from '../../src/model/gpt-oss.js';
 import { initCheckpoint } from '../../src/model/init.js';
 import { KvCache } from '../../src/model/kv-cache.js';
-import { cachedDense, quantizeDense } from '../../src/model/q8.js';
+import { cacheDigests, cachedDense, quantizeDense } from '../../src/model/q8.js';
 import type { ModelWeights } from '../../src/model/types.js';
+import { HOST } from '../../src/native/backends.js';
 import { memoryStats, Scope, type Tensor } from '../../src/native/tensor.js';
 import { pack, relativeError } from './golden.js';
 
@@ -200,12 +201,12 @@ describe('cachedDense', () => {
         want = lastLogits(made);
       made.close();
       const before = memoryStats().live.weights;
-      const first = cachedDense(openCheckpoint(at));
+      const first = cachedDense(openCheckpoint(at), await cacheDigests(at));
       expect(memoryStats().live.weights).toBe(before);
       expect(lastLogits(first)).toEqual(want);
       first.close();
       const file = inode(at);
-      const second = loadModel({ model: at, denseDtype: 'q8', denseCache: true });
+      const second = loadModel({ model: at, denseDtype: 'q8' }, HOST, await cacheDigests(at));
       expect(inode(at)).toBe(file);
       expect(lastLogits(second.model)).toEqual(want);
       second.close();
@@ -213,25 +214,60 @@ describe('cachedDense', () => {
     },
   );
 
-  it('makes it anew when the weights changed, when it is damaged, when it is of something else', () => {
+  it('makes it anew when the weights changed, when it is damaged, when it is of something else', async () => {
     const at = copy('stale'),
       path = join(at, DENSE_CACHE);
-    close(cachedDense(openCheckpoint(at)));
+    close(cachedDense(openCheckpoint(at), await cacheDigests(at)));
     const weights = join(at, 'model.safetensors'),
       bytes = readFileSync(weights),
       old = inode(at);
     bytes[bytes.length - 3] = (bytes[bytes.length - 3] ?? 0) ^ 1;
     writeFileSync(weights, bytes);
     utimesSync(weights, new Date(1e12), new Date(1e12));
-    close(cachedDense(openCheckpoint(at)));
+    close(cachedDense(openCheckpoint(at), await cacheDigests(at)));
     expect(inode(at)).not.toBe(old);
     for (const damage of [Buffer.alloc(0), readFileSync(path).subarray(0, 5000), readFileSync(weights)]) {
       writeFileSync(path, damage);
-      const model = cachedDense(openCheckpoint(at));
+      const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
       expect(readFileSync(path).equals(damage)).toBe(false);
       expect(model.head.dtype).toBe('u8');
       model.close();
     }
     expect(existsSync(path)).toBe(true);
+  });
+
+  it('is never used with bytes or weights that are not those it was made of and from, whatever sizes and times say', async () => {
+    const at = copy('foreign'),
+      path = join(at, DENSE_CACHE),
+      weights = join(at, 'model.safetensors');
+    close(cachedDense(openCheckpoint(at), await cacheDigests(at)));
+    const want = lastLogits(quantizeDense(openCheckpoint(at)));
+    const good = readFileSync(path),
+      { atime, mtime } = statSync(path);
+    for (const place of [good.length - 1, good.length >> 1, good.length - (good.length >> 2)]) {
+      const bad = Buffer.from(good);
+      bad[place] = (bad[place] ?? 0) ^ 64;
+      writeFileSync(path, bad);
+      utimesSync(path, atime, mtime);
+      const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
+      expect(lastLogits(model)).toEqual(want);
+      model.close();
+      expect(readFileSync(path).equals(good)).toBe(true);
+    }
+    // Other weights under the same name, of the same size and time.
+    const before = statSync(weights),
+      bytes = readFileSync(weights);
+    bytes[bytes.length - 3] = (bytes[bytes.length - 3] ?? 0) ^ 64;
+    writeFileSync(weights, bytes);
+    utimesSync(weights, before.atime, before.mtime);
+    const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
+    expect(lastLogits(model)).not.toEqual(want);
+    expect(readFileSync(path).equals(good)).toBe(false);
+    model.close();
+    // A cache of elsewhere without its sum, and one whose sum is another's.
+    writeFileSync(path, good);
+    expect((await cacheDigests(at)).cache).toBeNull();
+    rmSync(join(at, 'dense-q8.sha256'));
+    expect((await cacheDigests(at)).cache).toBeNull();
   });
 });
