@@ -104,7 +104,9 @@ function author(
 ): { readonly author: { role: Role; name?: string }; readonly known: boolean } {
   const assistant = { author: { role: 'assistant' as Role }, known: false };
   if (first === undefined || isRecipient(first)) return assistant;
-  if (began === 'prompt') return first === 'assistant' ? { ...assistant, known: true } : assistant;
+  // Models have been seen to write it twice: the prompt ends in it, and they begin with it.
+  if (/^(?:assistant){1,3}$/.test(first)) return { ...assistant, known: true };
+  if (began === 'prompt') return assistant;
   const colon = first.indexOf(':');
   const role = colon < 0 ? first : first.slice(0, colon);
   if (ROLES.includes(role)) {

@@ -95,6 +95,14 @@ describe('slips', () => {
       'assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>',
     ],
     [
+      'the role doubled in one word',
+      'assistantassistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>',
+    ],
+    [
+      'the role doubled after a new start',
+      '<|start|>assistantassistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>',
+    ],
+    [
       'a whole new start',
       '<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>',
     ],
@@ -180,6 +188,7 @@ describe('slips', () => {
   test('start forgotten after an end', () => {
     for (const middle of [
       'assistant<|channel|>final<|message|>',
+      '<|start|>assistantassistant<|channel|>final<|message|>',
       '<|channel|>final<|message|>',
       '\n<|channel|>final<|message|>',
       'final<|message|>',

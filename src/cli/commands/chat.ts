@@ -13,7 +13,6 @@ import {
   sayNotices,
 } from '../engine-options.js';
 import { handleInterrupts, interrupt } from '../interrupt.js';
-import { createShow } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions;
 const HELP = `  /reset           forget the conversation
@@ -82,11 +81,13 @@ export const command: Command = {
       .action(async (given: Options) => {
         const [
           { createInterface },
-          { continued, conversation, noAnswer, runTurn, unjudgedReasons, wasWithheld },
+          { createShow, runTurn, sayTurn },
+          { continued, conversation, wasWithheld },
           { openScreen },
           { TemperError },
         ] = await Promise.all([
           import('node:readline/promises'),
+          import('../turn.js'),
           import('../../compose/turn.js'),
           import('../../compose/screening.js'),
           import('../../base/errors.js'),
@@ -139,11 +140,7 @@ export const command: Command = {
                   output.end();
                   if (turn === null) say('stopped; this turn is left out of the conversation');
                   else {
-                    sayNotices(unjudgedReasons(turn));
-                    const none = noAnswer(turn);
-                    if (none !== null) sayNotices([none]);
-                    else if (turn.done.finish === 'length')
-                      say('the answer was cut off; raise --max-tokens or --context');
+                    sayTurn(turn);
                     history = continued(history, user, turn);
                     if (wasWithheld(turn)) say('something was withheld; this turn is left out of the conversation');
                   }

@@ -11,7 +11,6 @@ import {
   type ScreenOptions,
   sayNotices,
 } from '../engine-options.js';
-import { createShow } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions & { readonly json?: boolean };
 
@@ -43,11 +42,13 @@ export const command: Command = {
       )
       .action(async (argument: string, options: Options) => {
         const [
-          { runTurn, noAnswer, turnExitCode, turnJson, conversation, unjudgedReasons },
+          { createShow, runTurn, sayTurn, turnExitCode, turnJson },
+          { conversation },
           { openScreen },
           { readStream },
           { ConfigError },
         ] = await Promise.all([
+          import('../turn.js'),
           import('../../compose/turn.js'),
           import('../../compose/screening.js'),
           import('../../base/inputs.js'),
@@ -74,11 +75,7 @@ export const command: Command = {
             output.end();
             process.exitCode = turnExitCode(turn);
             if (options.json) printJson(turnJson(turn));
-            sayNotices(unjudgedReasons(turn));
-            const none = noAnswer(turn);
-            if (none !== null) sayNotices([none]);
-            else if (turn.done.finish === 'length' && !options.json)
-              sayNotices(['the answer was cut off; raise --max-tokens or --context']);
+            sayTurn(turn);
           } finally {
             await engine.close();
           }
