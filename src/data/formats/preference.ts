@@ -11,7 +11,13 @@ import { conversationOf, weighted } from './chat.js';
 
 const { messages, tools, reasoning_effort } = chatRow.shape;
 const Side = z.union([z.string(), messages]);
-const Row = z.strictObject({ prompt: Side.optional(), chosen: Side, rejected: Side, tools, reasoning_effort });
+const Row = z.strictObject({
+  prompt: Side.optional().describe('text of a user, or messages as in `chat`; absent: in chosen and rejected'),
+  chosen: Side.describe('the better answer: text, or messages as in `chat`'),
+  rejected: Side.describe('the worse answer, the same'),
+  tools,
+  reasoning_effort,
+});
 type Row = z.infer<typeof Row>;
 type Messages = ChatRow['messages'];
 

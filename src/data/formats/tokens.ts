@@ -18,9 +18,10 @@ const numbers = (least: number, wanted: string, ok: (x: number) => boolean) =>
   });
 
 const Row = z.strictObject({
-  tokens: numbers(2, 'a token id', (x) => Number.isInteger(x) && x >= 0 && x < 2 ** 31),
-  /** weights[i]: loss weight of predicting tokens[i]; absent: 1. */
-  weights: numbers(0, 'a weight from 0 to 1e6', (x) => x >= 0 && x <= 1e6).optional(),
+  tokens: numbers(2, 'a token id', (x) => Number.isInteger(x) && x >= 0 && x < 2 ** 31).describe('token ids'),
+  weights: numbers(0, 'a weight from 0 to 1e6', (x) => x >= 0 && x <= 1e6)
+    .optional()
+    .describe('loss weight of predicting each token; absent: 1'),
 });
 
 export const tokens: Format<z.infer<typeof Row>> = {
