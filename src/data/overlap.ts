@@ -1,11 +1,14 @@
 // Rows that stand among those to train on and among the held-out ones: a figure on them says nothing.
-import type { Examples } from './example.js';
+import { basename } from 'node:path';
+import type { Example, Examples } from './example.js';
 
 export interface Overlap {
   /** Held-out examples that are trained on, token for token. */
   readonly count: number;
   readonly first: { readonly heldOut: string; readonly trained: string };
 }
+
+const placeOf = ({ source: { file, line } }: Example): string => `${basename(file)}:${line}`;
 
 /** 53 bits of the tokens: two murmur-like words. That two different ones of a million agree has a chance of 1e-4. */
 function keyOf(tokens: Int32Array): number {
@@ -36,7 +39,7 @@ export function overlapOf(trained: Examples, heldOut: Examples): Overlap | null 
     const [a, b] = [heldOut.at(i), at === undefined ? undefined : trained.at(at)];
     if (!a || !b || a.tokens.some((t, k) => t !== b.tokens[k])) continue;
     count++;
-    first ??= { heldOut: `${a.source.file}:${a.source.line}`, trained: `${b.source.file}:${b.source.line}` };
+    first ??= { heldOut: placeOf(a), trained: placeOf(b) };
   }
   return first && { count, first };
 }

@@ -31,13 +31,18 @@ export interface ExportResult {
 function stepOf({ run, checkpoint }: ExportRequest, folder: string, record: RunRecord): number {
   const steps = checkpointSteps(folder),
     last = steps.at(-1) ?? 0;
-  if (checkpoint === undefined && record.status !== 'done')
+  if (checkpoint === undefined && record.status !== 'done') {
+    const next =
+      last === 0
+        ? 'and has no checkpoint: start it again'
+        : `step ${last} of ${record.steps} is saved: go on with temper train --resume, or export the checkpoint as it is ` +
+          'with --checkpoint last';
     throw new ConfigError(
       'run_unfinished',
-      `${run}: the run is not finished (${record.status}, step ${last} of ${record.steps} is saved); go on with temper ` +
-        'train --resume, or export the checkpoint as it is with --checkpoint last',
+      `${run}: the run is not finished (${record.status}${record.failure ? `: ${record.failure}` : ''}); ${next}`,
       { run, status: record.status, step: last, steps: record.steps },
     );
+  }
   const step = checkpoint === 'best' ? record.best?.step : typeof checkpoint === 'number' ? checkpoint : last;
   if (step === undefined)
     throw new ConfigError('no_weights', `${run}: evaluated no checkpoint (train.evalEvery), so none is the best`, {
@@ -57,9 +62,10 @@ function stepOf({ run, checkpoint }: ExportRequest, folder: string, record: RunR
  * signal's reason, with nothing left behind
  */
 export async function exportPeft(request: ExportRequest, signal?: AbortSignal): Promise<ExportResult> {
+  const record = readRun(resolve(request.run));
+  const step = record && stepOf(request, resolve(request.run), record);
   const trained = resolveTrained(request.run);
-  const record = trained.run ? readRun(trained.run) : null;
-  if (!trained.run || !record || !trained.adapter)
+  if (!trained.run || !record || !trained.adapter || step === null)
     throw new ConfigError(
       'no_adapter',
       `${request.run}: trained no adapter; only a run of method sft or dpo can be exported as peft`,
@@ -68,7 +74,6 @@ export async function exportPeft(request: ExportRequest, signal?: AbortSignal): 
   const out = resolve(request.out);
   if (existsSync(out)) throw new ConfigError('path_exists', `${request.out}: exists; give a new folder`, { out });
   checkOutputs({ '--out': out }, { folders: [trained.model] }, 'folder');
-  const step = stepOf(request, trained.run, record);
   const from =
     request.checkpoint === undefined ? trained.adapter : join(checkpointFolder(trained.run, step), 'adapter');
   using base = openCheckpoint(trained.model);

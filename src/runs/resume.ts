@@ -60,10 +60,13 @@ function fieldsOf(value: unknown, at = ''): Map<string, unknown> {
 }
 const shown = (value: unknown): string => (value === undefined ? 'absent' : JSON.stringify(value));
 
-/** @throws {IntegrityError} run_changed: names every field that makes it another run */
-export function checkSameRecipe(run: string, before: RunRecord, recipe: Recipe): void {
+/**
+ * @returns the recipe that the run went by
+ * @throws {IntegrityError} run_changed: names every field that makes it another run
+ */
+export function checkSameRecipe(run: string, before: RunRecord, recipe: Recipe): Recipe {
   const now = recipeDigest(recipe);
-  if (before.digests.recipe === now) return;
+  if (before.digests.recipe === now) return recipe;
   const file = join(run, 'recipe.yaml');
   let began: Recipe | null = null;
   try {
@@ -84,7 +87,7 @@ export function checkSameRecipe(run: string, before: RunRecord, recipe: Recipe):
   const changed = [...new Set([...a.keys(), ...b.keys()])].filter(
     (path) => !isFree(path) && shown(fieldAt(a, path)) !== shown(fieldAt(b, path)),
   );
-  if (changed.length === 0) return;
+  if (changed.length === 0) return began;
   const list = changed.map((p) => `${p} is ${shown(fieldAt(b, p))}, the run began with ${shown(fieldAt(a, p))}`);
   throw new IntegrityError(
     'run_changed',

@@ -44,6 +44,8 @@ export interface RunRecord {
     readonly evalMatch?: number;
     readonly evalAccuracy?: number;
   };
+  /** Of a run that failed: the error, one line. */
+  readonly failure?: string;
   /** The step after which train.patience ended it. */
   readonly endedEarly?: number;
   /**

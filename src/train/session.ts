@@ -226,17 +226,29 @@ function resumedLearner(recipe: Recipe, run: string, before: RunRecord): Trained
 
 /** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
 export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
-  const { recipe, adapterGiven, name } = loadRecipe(request.recipe, request.set ? { set: request.set } : {});
+  const loaded = loadRecipe(request.recipe, request.set ? { set: request.set } : {}),
+    { name, adapterGiven } = loaded;
+  let { recipe } = loaded;
   if (request.threads !== undefined) setThreads(request.threads);
   const run = request.out ? resolve(request.out) : defaultRunFolder(name);
   using _lock = lockRun(run);
   requireRunPlace(run, request.resume === true);
   const before = request.resume ? runToResume(run) : null;
-  if (before) checkSameRecipe(run, before, recipe);
+  const wentBy = before && checkSameRecipe(run, before, recipe);
   let learner = before ? resumedLearner(recipe, run, before) : createLearner(recipe, run);
   try {
     checkFrom(recipe, adapterGiven, learner);
-    const prepared = await prepare(recipe, learner, hooks);
+    let prepared = await prepare(recipe, learner, hooks);
+    const done = checkpointSteps(run).at(-1) ?? 0;
+    if (wentBy && before.status === 'done' && prepared.plan.steps < done) {
+      hooks.onNotice?.(
+        `the run is done with ${done} steps, more than the ${prepared.plan.steps} that are asked for: nothing is left to ` +
+          'train',
+      );
+      const { steps, epochs } = wentBy.train;
+      recipe = { ...recipe, train: { ...recipe.train, steps, epochs } };
+      prepared = await prepare(recipe, learner, hooks.signal ? { signal: hooks.signal } : {});
+    }
     if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
       const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
       const device = deviceThatFits(recipe, run, largest, learner.device);
@@ -301,7 +313,8 @@ async function train(
   } catch (e) {
     const error = await checkpoints.keptAfter(asDiskError(e, run, basename(run)), tokensPerBatch(recipe));
     try {
-      writeRun(run, { ...record, status: 'failed' });
+      const failure = error instanceof Error ? error.message : String(error);
+      writeRun(run, { ...record, status: 'failed', failure });
     } catch {
       /* the first error is the one that matters */
     }

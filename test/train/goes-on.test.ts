@@ -70,7 +70,6 @@ describe('a run goes on', () => {
       /train\.optimizer\.betas is \[0\.8,0\.9\], the run began with \[0\.9,0\.999\]/,
     ],
     [['data.train.0.path=other.jsonl'], /data\.train\.0 \(other\.jsonl\) is not what the run began with: digest/],
-    [['train.steps=4'], /train asks for 4 steps, 6 are done/],
   ])('not with %s, and says so', async (set, message) => {
     copyFileSync(join(dir, 'train.jsonl'), join(dir, 'other.jsonl'));
     appendFileSync(join(dir, 'other.jsonl'), '{"tokens":[1,2,3]}\n');
@@ -79,6 +78,18 @@ describe('a run goes on', () => {
     expect(error.message).toMatch(message);
     expect(error.message).not.toContain('digest is');
   });
+
+  it('that is done is left as it is when fewer steps are asked for, and says so', async () => {
+    const before = bytes('done');
+    const result = await run('done', ['train.steps=4', 'about=fewer'], { resume: true });
+    expect(result).toMatchObject({ status: 'done', step: 6, steps: 6 });
+    expect(result.notices[0]).toMatch(/^the run is done with 6 steps, more than the 4 .*nothing is left to train/);
+    expect(bytes('done').equals(before)).toBe(true);
+    expect(readRun(at('done'))).toMatchObject({ about: 'fewer', steps: 6 });
+    // One that is not done is not.
+    await run('part', ['train.steps=9'], { stopAt: 5 });
+    expect((await refused('part', ['train.steps=3'])).message).toMatch(/train asks for 3 steps, \d are done/);
+  }, 30_000);
 
   it('does not take the word of a recipe.yaml that is not the one it began with', async () => {
     await run('edited', []);
