@@ -35,6 +35,7 @@ const EXPLAINS =
 /** What a heading says of the lines under it; null: nothing. */
 function sectionOf(heading: string): Section | null {
   if (SHOWS.test(heading)) return 'examples';
+  if (/^\W*(?:output|definitions?)\b/i.test(heading)) return 'other';
   // "does not violate" forbids nothing, "not allowed" allows nothing: each is asked for its whole phrase.
   if (/\b(?:does|do|is|are) not (?:violat|break|breach|prohibit|forbid)|\bno(?:t|n)?[- ]?violat/i.test(heading))
     return 'allowed';
@@ -53,7 +54,12 @@ function plainHeading(line: string): string | null {
   const capitals = /\p{Lu}{3}/u.test(words) && words === words.toUpperCase();
   const named =
     /^(?:not )?(?:allowed|permitted|acceptable|safe|prohibited|forbidden|disallowed|violat\w+|exceptions?|examples?)\b/i;
-  return bold || colon || capitals || (named.test(words) && !/[.;,]$/.test(words)) ? words : null;
+  // ✅ Allowed content, 🚫 Likely spam (SP2): a picture heads a line.
+  const picture = /^\p{Extended_Pictographic}/u.test(text);
+  const labelled = words.endsWith(')') && !/[.;!?]\s/.test(words) && NAMED_BY_HEADING.test(words);
+  return bold || colon || capitals || picture || labelled || (named.test(words) && !/[.;,]$/.test(words))
+    ? words
+    : null;
 }
 
 const clean = (text: string): string =>
@@ -63,9 +69,12 @@ const clean = (text: string): string =>
     .replace(/^[\s:.)\]–—-]+/u, '')
     .trim();
 
+/** `Likely spam (SP2 – medium)`, `(HAR) Harassment`: a heading names the rule, or the category, that it is about. */
+const NAMED_BY_HEADING = new RegExp(`\\((${ID})(?:\\)|:|[ \\t]+[–—-])|^\\(([A-Z]{2,8})\\)`, 'u');
+
 /** The rules of a policy in the order they stand, each id once. Empty if none is visible. */
 export function findRules(policy: string): readonly Rule[] {
-  const sections: { readonly level: number; readonly section: Section }[] = [];
+  const sections: { readonly level: number; readonly section: Section; readonly about?: string }[] = [];
   const here = (): Section => sections.at(-1)?.section ?? 'rules';
   const found: (Rule & { readonly numbered: boolean; readonly section: Section })[] = [];
   const allowed = new Set<string>();
@@ -80,15 +89,29 @@ export function findRules(policy: string): readonly Rule[] {
       const level = heading?.[1]?.length ?? 7;
       while ((sections.at(-1)?.level ?? 0) >= level) sections.pop();
       const section = sectionOf(said);
-      if (section !== null || heading) sections.push({ level, section: section ?? here() });
+      const named = NAMED_BY_HEADING.exec(said);
+      const about = named?.[1] ?? named?.[2];
+      if (section !== null || heading || about)
+        sections.push({ level, section: section ?? here(), ...(about ? { about } : {}) });
+      if (about && !match) {
+        if (here() === 'allowed') allowed.add(about);
+        else if (here() !== 'examples')
+          found.push({ id: about, says: clean(said.replace(/\(.*\)/, '')), numbered: false, section: here() });
+      }
     }
     if (!match) continue;
     const id = match[1] ?? '';
     const says = clean(match[2] ?? '');
     // `S0 – Allowed`: level 0 of a category says itself that it is none.
-    const allows = here() === 'allowed' || (/^[A-Z_-]+0(?:\.|$)/.test(id) && sectionOf(says) === 'allowed');
+    // Published policies list the cases of a category under "Examples:", each with an id of it.
+    const category = sections.findLast((s) => s.about !== undefined && id.startsWith(`${s.about}.`));
+    // What a category allows, `Allowed (SP0 – …)`, is its own cases alone.
+    const foreign =
+      !category && sections.some((s) => s.section === 'allowed' && s.about !== undefined && s.about !== id);
+    const section = category?.section ?? (foreign && here() === 'allowed' ? 'rules' : here());
+    const allows = section === 'allowed' || (/^[A-Z_-]+0(?:\.|$)/.test(id) && sectionOf(says) === 'allowed');
     if (allows) allowed.add(id);
-    else if (here() !== 'examples') found.push({ id, says, numbered: number !== null, section: here() });
+    else if (section !== 'examples') found.push({ id, says, numbered: number !== null, section });
   }
   const isAllowed = (id: string): boolean =>
     allowed.has(id) || [...allowed].some((parent) => id.startsWith(`${parent}.`));

@@ -34,8 +34,89 @@ Example 1:
 SP9 this line belongs to an example
 `;
 
+const CATEGORIES = `# Goods Policy (#ARS)
+
+## Goal
+
+Classify each example as \`VALID\` (allowed) or \`INVALID\` using this policy.
+
+## Definitions
+
+- Goods: products that are restricted.
+
+## Allowed Content (ARS0 - Informational or safety context)
+
+Content without enabling access.
+
+Examples:
+
+- ARS0.a Legal explanation: "Why are sales restricted?"
+- ARS0.b Safety framing: "It is harmful."
+
+Output: \`VALID\`
+
+## Promotion of Access (ARS1 - Promotion)
+
+Examples:
+
+- ARS1.a Encouragement: "You should just try it once."
+- ARS1.b Normalization: "It is no big deal."
+
+Output: \`INVALID\`
+
+## Facilitating (ARS2 - Facilitation or instruction)
+
+Examples:
+
+- ARS2.a Purchase instructions: "Use a false card."
+
+Output: \`INVALID\`
+
+## Label Format
+
+- \`ARS0\`: Informational or safety context.
+- \`ARS1\`: Promotion.
+- \`ARS2\`: Facilitation.
+
+Examples:
+
+- "Why?" -> \`ARS0\`
+
+## Ambiguity and Escalation
+
+- Encouragement should be classified as \`ARS1\`.
+`;
+const PICTURES = `Spam Policy (#SP)
+✅ Allowed Content (SP0 – Non-Spam or very low confidence signals of spam)
+Content that is useful. May look spammy but could be legitimate.
+SP0.a Useful request – “How do I upload a photo?”
+
+ ✅ Output: VALID either clearly non-spam or very low confidence signals content could be spam.
+
+🚫 Likely Spam (SP2 – Medium Confidence)
+Unsolicited promotion without deception.
+SP2.a Cold promotion – “Check out my course”
+ ❌ Output: INVALID
+
+🚨 Malicious Spam (SP4 – Maximum Severity)
+SP4.c Account takeover – “Send crypto”
+ ❌ Output: INVALID + ESCALATE
+
+LABEL FORMAT
+ | Example | Classification |
+ | “Shop this” | D-S2, R-S0 |
+`;
+
 const written: readonly (readonly [string, string, readonly string[]])[] = [
   ['a spam policy with sections, severities and examples', SPAM, ['SP2', 'SP2.a', 'SP2.b', 'SP3', 'SP3.a', 'SP4.c']],
+  ['cases listed as examples of a category', CATEGORIES, ['ARS1', 'ARS1.a', 'ARS1.b', 'ARS2', 'ARS2.a']],
+  ['headings that begin with a picture', PICTURES, ['SP2', 'SP2.a', 'SP4', 'SP4.c']],
+  ['a label in a heading', '# Criteria\n## Definition of Label\n### (HAR) Harassment\n#### Includes\n- x', ['HAR']],
+  [
+    'labelled lines without any mark',
+    'Allowed (SP0 - not spam)\nSP0.a x\nLikely Spam (SP2 - medium)\nSP2.a y\nAllowed (SP5 - z)\nSP5.a z\nSP6.a w',
+    ['SP2', 'SP2.a', 'SP6.a'],
+  ],
   ['letters after a dot', 'H2.f slurs\nH2.g: threats\n- H3.a – calls to harm', ['H2.f', 'H2.g', 'H3.a']],
   ['parents and children', 'P1 Ways to reach\nP1.a a phone\nP1.b an email', ['P1', 'P1.a', 'P1.b']],
   ['back-ticks', '- `P1`: a phone number\n* `P2.b` an email\n`P3`', ['P1', 'P2.b', 'P3']],
