@@ -102,16 +102,17 @@ function fraction(text: string): number {
   return value;
 }
 
-export async function openModel(options: ModelOptions, signal?: AbortSignal): Promise<Engine> {
+/** @param slots conversations at once */
+export async function openModel(options: ModelOptions, signal?: AbortSignal, slots = 1): Promise<Engine> {
   const [{ openEngine }, { parseBytes }] = await Promise.all([
     import('../infer/engine.js'),
     import('../base/units.js'),
   ]);
   const engine = await openEngine(
     {
-      // One conversation at a time: no room for more than that.
+      // No room for more than is asked for.
       model: options.model,
-      slots: 1,
+      slots,
       prefixes: 0,
       ...(options.adapter === undefined ? {} : { adapters: { [ADAPTER]: options.adapter } }),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
