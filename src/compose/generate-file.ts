@@ -150,7 +150,7 @@ async function answerInto(
     if (!row || answer.request !== digestOf(row, i))
       throw new ConfigError(
         'bad_run',
-        `${path}:${i + 1}: answers another prompt, model or setting; remove the file to begin again, or give another --out`,
+        `${path}:${i + 1}: answers another prompt, model or setting; remove it to begin again, or give another --out`,
         { file: path, line: i + 1 },
       );
     count(answer);
