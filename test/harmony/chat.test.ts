@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { DataError } from '../../src/base/errors.js';
 import { type ChatRow, chatRow, toConversation } from '../../src/harmony/chat.js';
-import { schemaType } from '../../src/harmony/tool-types.js';
+import { schemaType, untold } from '../../src/harmony/tool-types.js';
 
 const none = { system: null };
 const row = (messages: unknown[], more: object = {}): ChatRow => chatRow.parse({ messages, ...more });
@@ -189,4 +189,39 @@ test('types of schemas', () => {
       ],
     }),
   ).toBe('\n | string // default: "x"\n | number | null // n');
+});
+
+test('what the notation has no word for is any, as OpenAI’s library writes it, and told', () => {
+  const properties = {
+    guest: { $ref: '#/$defs/Guest' },
+    guests: { type: 'array', items: { $ref: '#/$defs/Guest' } },
+    note: { anyOf: [{ type: 'string' }, { type: 'null' }] },
+    rank: { type: 'integer', enum: [1, 2] },
+    kind: { const: 'table' },
+    all: { allOf: [{ type: 'string' }] },
+    extra: { type: 'object', additionalProperties: { type: 'integer' } },
+    size: { type: 'string', enum: ['S', 'M'] },
+    free: {},
+  };
+  expect(schemaType({ type: 'object', properties }, '')).toBe(
+    '{\nguest?: any,\nguests?: any[],\nnote?: any,\nrank?: number,\nkind?: any,\nall?: any,\nextra?: {\n    },\n' +
+      'size?: "S" | "M",\nfree?: any,\n}',
+  );
+  expect(untold({ type: 'object', properties })).toEqual([
+    'guest ($ref)',
+    'guests.[] ($ref)',
+    'note (anyOf)',
+    'rank (enum)',
+    'kind (const)',
+    'all (allOf)',
+    'extra (additionalProperties)',
+  ]);
+  const says = (parameters: object): string =>
+    toConversation(
+      row([{ role: 'user', content: 'x' }], { tools: [{ type: 'function', function: { name: 'f', parameters } }] }),
+      none,
+    ).messages[0]!.content;
+  // A map takes arguments, though it names none.
+  expect(says({ type: 'object', additionalProperties: { type: 'string' } })).toContain('type f = (_: {\n}) => any;');
+  expect(says({ type: 'object', properties: {} })).toContain('type f = () => any;');
 });
