@@ -75,8 +75,6 @@ export interface TrainResult {
   readonly peakBytes: number;
   readonly device: Device;
   readonly digests: RunDigests;
-  /** What is doubtful in the rows, or was left out of them; a line each. */
-  readonly notices: readonly string[];
 }
 export type { TrainHooks, TrainProgress } from './run-steps.js';
 
@@ -249,6 +247,8 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
       recipe = { ...recipe, train: { ...recipe.train, steps, epochs } };
       prepared = await prepare(recipe, learner, hooks.signal ? { signal: hooks.signal } : {});
     }
+    for (const file of prepared.data.files)
+      for (const line of noticesOf(file)) hooks.onNotice?.(`${basename(file.path)}: ${line}`);
     if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
       const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
       const device = deviceThatFits(recipe, run, largest, learner.device);
@@ -308,8 +308,7 @@ async function train(
     resetPeaks();
     const endedEarly = await runSteps(recipe, run, learner, prepared, checkpoints, hooks);
     await checkpoints.save();
-    const notices = prepared.data.files.flatMap((f) => noticesOf(f).map((line) => `${basename(f.path)}: ${line}`));
-    return { ...(await finish(recipe, run, record, learner, checkpoints.done, endedEarly, began)), notices };
+    return await finish(recipe, run, record, learner, checkpoints.done, endedEarly, began);
   } catch (e) {
     const error = await checkpoints.keptAfter(asDiskError(e, run, basename(run)), tokensPerBatch(recipe));
     try {
@@ -344,7 +343,7 @@ async function finish(
   done: number,
   endedEarly: number | null,
   began: number,
-): Promise<Omit<TrainResult, 'notices'>> {
+): Promise<TrainResult> {
   const finished = done >= record.steps || endedEarly !== null;
   const written = recipe.train.method === 'pretrain' || recipe.export.includes('peft');
   const output = written ? join(run, record.output) : join(checkpointFolder(run, done), record.output);

@@ -1,6 +1,7 @@
 // `temper model inspect`: what a checkpoint holds, and what is odd about it.
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { printable } from '../terminal.js';
 
 export const command: Command = {
   name: 'model inspect',
@@ -48,7 +49,7 @@ export const command: Command = {
             : []),
           ...(r.odd.length ? ['odd:', ...r.odd.map((o) => `  ${o}`)] : ['nothing odd']),
         ];
-        process.stdout.write(`${lines.join('\n')}\n`);
+        process.stdout.write(`${printable(lines.join('\n'))}\n`);
       });
   },
 };

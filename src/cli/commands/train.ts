@@ -69,7 +69,7 @@ export const command: Command = {
           ...(options.out === undefined ? {} : { out: options.out }),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
           signal: interruptSignal('saving after this step'),
-          onNotice: (notice) => void process.stderr.write(`note: ${notice}\n`),
+          onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
           onProgress(p) {
             if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
             progress ??= createProgress({
@@ -87,7 +87,6 @@ export const command: Command = {
           },
         });
         progress?.finish();
-        if (!options.json) for (const line of result.notices) process.stderr.write(`note: ${printable(line)}\n`);
         if (result.status === 'stopped') process.exitCode = interruptedExitCode();
         if (options.json) {
           printJson(result);
