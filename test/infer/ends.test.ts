@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createEngineJudge } from '../../src/compose/engine-judge.js';
+import { createGenerator } from '../../src/compose/generator.js';
 import { conversation } from '../../src/compose/turn.js';
 import { openEngine } from '../../src/infer/engine.js';
 import type { DoneEvent } from '../../src/infer/protocol.js';
@@ -97,6 +98,26 @@ describe('an answer ends', () => {
       await engine.close();
     }
   });
+});
+
+it('a question longer than the context has no answer, and does not end those of others', async () => {
+  const generator = await createGenerator({
+    model: fileURLToPath(new URL('../../models/nano', import.meta.url)),
+    adapter: null,
+    maxTokens: 60,
+  });
+  try {
+    const asked = (text: string): Promise<string | null> =>
+      generator.final(conversation({ effort: 'medium' }, [{ role: 'user', content: text }]));
+    const [long, short] = await Promise.all([
+      asked('book '.repeat(2000)),
+      asked('Please book a table for 4 people on friday at 19:30 for Rossi'),
+    ]);
+    expect(long).toBeNull();
+    expect(short?.length).toBeGreaterThan(20);
+  } finally {
+    await generator.close();
+  }
 });
 
 describe('generation_config.json', () => {
