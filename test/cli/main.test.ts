@@ -37,6 +37,29 @@ describe('temper', () => {
     }
     expect(checked).toBe(commands.length);
   });
+  it('usage errors name the help of their command, which marks what is required', async () => {
+    for (const [argv, help] of [
+      [['train'], 'temper train'],
+      [['train', 'r.yaml', '--frob'], 'temper train'],
+      [['export', 'run'], 'temper export'],
+      [['model', 'init', '--frob'], 'temper model init'],
+      [['model', 'frob'], 'temper model'],
+      [['data', 'check'], 'temper data check'],
+    ] as const)
+      expect((await temper([...argv])).stderr, argv.join(' ')).toMatch(new RegExp(`; see \`${help} --help\`\\n$`));
+    let checked = 0;
+    const walk = (command: Awaited<ReturnType<typeof createProgram>>): void => {
+      const help = command.createHelp();
+      for (const option of command.options) {
+        if (!option.mandatory) continue;
+        checked++;
+        expect(help.formatHelp(command, help)).toContain(`${option.flags} (required)`);
+      }
+      command.commands.forEach(walk);
+    };
+    walk(await createProgram());
+    expect(checked).toBeGreaterThanOrEqual(3);
+  });
   it('--version', async () => {
     expect((await temper(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
