@@ -16,7 +16,7 @@ export const tinyConfig = parseConfig({
   num_local_experts: 3,
   num_experts_per_tok: 2,
   sliding_window: 8,
-  max_position_embeddings: 256,
+  max_position_embeddings: 1024,
 });
 
 /** Rows of arithmetic progressions: something there is to learn. */
