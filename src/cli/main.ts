@@ -117,13 +117,13 @@ export async function run(argv: readonly string[]): Promise<number> {
 const invoked = process.argv[1] ?? '';
 if (/(^|[\\/])(temper|main\.[jt]s)$/.test(invoked)) {
   guardStreams();
-  const code = await run(process.argv.slice(2));
-  process.exitCode = code;
+  // Failures of stdout may come late; the exit code is the last thing to be settled.
+  process.on('exit', (code) => {
+    const failure = lostOutput();
+    if (failure === null || code !== 0) return;
+    const what = `stdout: cannot be written (${failure}); what was printed is not complete`;
+    process.exitCode = reportError(new ConfigError('output_unwritable', what), false);
+  });
+  process.exitCode = await run(process.argv.slice(2));
   endInterrupted();
-  const failure = lostOutput();
-  if (failure !== null && code === 0)
-    process.exitCode = reportError(
-      new ConfigError('output_unwritable', `stdout: cannot be written (${failure}); what was printed is not complete`),
-      false,
-    );
 }

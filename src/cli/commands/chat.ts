@@ -26,7 +26,7 @@ const say = (text: string): void => {
 };
 
 /** Ctrl-C ends the answer under way, or asks for a second one; a second one in a row ends the session. */
-class TurnInterrupts {
+export class TurnInterrupts {
   #turn: AbortController | null = null;
   #asked = false;
 
