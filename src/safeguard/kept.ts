@@ -8,7 +8,7 @@ import type { KnownVerdict } from './screen.js';
 import type { Verdict } from './types.js';
 
 const digest = z.string().min(1);
-/** Only what was judged: an `unjudged` is asked again. Keys stand as in a fresh verdict, and so do those of the output. */
+/** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict. */
 const Kept = z.strictObject({
   id: z.string(),
   line: z.int(),

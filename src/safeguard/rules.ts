@@ -24,21 +24,40 @@ const NAMED_NUMBER = new RegExp(`${LEAD}${OPEN}[Rr]ule[ \\t]+(${NUMBER})${CLOSE}
 const NUMBERED = new RegExp(`${LEAD}${OPEN}(${NUMBER})${CLOSE}[.):]${CLOSE}[ \\t]+(.+)$`, 'u');
 
 type Section = 'rules' | 'allowed' | 'examples' | 'other';
-const ALLOWS =
-  /\b(?:allowed|permitted|acceptable|permissible|safe|benign|fine|ok|okay|exceptions?|exclusions?|out of scope|compliant)\b|\bnon[- ][a-z]|\b(?:does|do|is|are) not (?:violat|a violation|break|breach|prohibited|forbidden|covered)|\bnot violat|\bno violation|\bnon-?violat/i;
-const FORBIDS =
-  /\b(?:not|never|dis|in|un)[- ]?(?:allowed|permitted|acceptable|permissible|safe)\b|\b(?:un(?:safe|acceptable)|disallow|impermissible|non-?compliant|prohibit|forbid|violat|breaks?\b|breach|block)/i;
+const words = (...list: readonly string[]): string => String.raw`\b(?:${list.join('|')})\b`;
+const either = (...patterns: readonly string[]): RegExp => new RegExp(patterns.join('|'), 'i');
+const ALLOWS = either(
+  words('allowed', 'permitted', 'acceptable', 'permissible', 'safe', 'benign', 'fine', 'ok', 'okay', 'compliant'),
+  words('exceptions?', 'exclusions?', 'out of scope'),
+  String.raw`\bnon[- ][a-z]`,
+);
+/** "does not violate" forbids nothing. */
+const VIOLATES_NOT = either(
+  String.raw`\b(?:does|do|is|are) not (?:violat|break|breach|prohibit|forbid)`,
+  String.raw`\bno(?:t|n)?[- ]?violat`,
+);
+const FORBIDS = either(
+  String.raw`\b(?:not|never|dis|in|un)[- ]?(?:allowed|permitted|acceptable|permissible|safe)\b`,
+  String.raw`\b(?:unsafe|unacceptable|disallow|impermissible|non-?compliant|prohibit|forbid)`,
+  String.raw`\b(?:violat|breaks?\b|breach|block)`,
+);
 const SHOWS = /^\W*(?:few[- ]shot )?(?:worked )?examples?\b/i;
-const EXPLAINS =
-  /^\W*(?:definitions?|terms|goal|purpose|scope|overview|background|instructions?|steps?|procedure|process|how to|output|response|answer|label|format|notes?|ambiguity|escalation|references?|changelog|version)\b/i;
+const EXPLAINS = either(
+  String.raw`^\W*${words('terms', 'goal', 'purpose', 'scope', 'overview', 'background', 'instructions?', 'steps?')}`,
+  String.raw`^\W*${words('procedure', 'process', 'how to', 'response', 'answer', 'label', 'format', 'notes?')}`,
+  String.raw`^\W*${words('ambiguity', 'escalation', 'references?', 'changelog', 'version')}`,
+);
+/** Words that name a section where they begin a line. */
+const NAMES_SECTION = either(
+  `^(?:not )?${words('allowed', 'permitted', 'acceptable', 'safe', 'prohibited', 'forbidden', 'disallowed')}`,
+  `^${words('violat[a-z]+', 'exceptions?', 'examples?')}`,
+);
 
 /** What a heading says of the lines under it; null: nothing. */
 function sectionOf(heading: string): Section | null {
   if (SHOWS.test(heading)) return 'examples';
   if (/^\W*(?:output|definitions?)\b/i.test(heading)) return 'other';
-  // "does not violate" forbids nothing, "not allowed" allows nothing: each is asked for its whole phrase.
-  if (/\b(?:does|do|is|are) not (?:violat|break|breach|prohibit|forbid)|\bno(?:t|n)?[- ]?violat/i.test(heading))
-    return 'allowed';
+  if (VIOLATES_NOT.test(heading)) return 'allowed';
   if (FORBIDS.test(heading)) return 'rules';
   if (ALLOWS.test(heading)) return 'allowed';
   return EXPLAINS.test(heading) ? 'other' : null;
@@ -48,17 +67,15 @@ function sectionOf(heading: string): Section | null {
 function plainHeading(line: string): string | null {
   const text = line.trim();
   if (text === '' || text.length > 100 || /^[-+•>|]/.test(text)) return null;
-  const words = text.replaceAll(/[*_`]+/g, '').replace(/^[^\p{L}\p{N}]+/u, '');
+  const said = text.replaceAll(/[*_`]+/g, '').replace(/^[^\p{L}\p{N}]+/u, '');
   const bold = /^(\*\*|__).+\1:?$/.test(text);
-  const colon = words.endsWith(':') && words.split(' ').length <= 8;
-  const capitals = /\p{Lu}{3}/u.test(words) && words === words.toUpperCase();
-  const named =
-    /^(?:not )?(?:allowed|permitted|acceptable|safe|prohibited|forbidden|disallowed|violat\w+|exceptions?|examples?)\b/i;
+  const colon = said.endsWith(':') && said.split(' ').length <= 8;
+  const capitals = /\p{Lu}{3}/u.test(said) && said === said.toUpperCase();
   // ✅ Allowed content, 🚫 Likely spam (SP2): a picture heads a line.
   const picture = /^\p{Extended_Pictographic}/u.test(text);
-  const labelled = words.endsWith(')') && !/[.;!?]\s/.test(words) && NAMED_BY_HEADING.test(words);
-  return bold || colon || capitals || picture || labelled || (named.test(words) && !/[.;,]$/.test(words))
-    ? words
+  const labelled = said.endsWith(')') && !/[.;!?]\s/.test(said) && NAMED_BY_HEADING.test(said);
+  return bold || colon || capitals || picture || labelled || (NAMES_SECTION.test(said) && !/[.;,]$/.test(said))
+    ? said
     : null;
 }
 
