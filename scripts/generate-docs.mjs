@@ -155,7 +155,8 @@ async function rowsPage() {
       .split('\n');
     const schema = z.toJSONSchema(row, { io: 'output', unrepresentable: 'any' });
     return (
-      `## Format \`${name}\`\n\n| field | type | needed | meaning |\n|---|---|---|---|\n${fields(schema, name === 'chat')}\n\n` +
+      `## Format \`${name}\`\n\n| field | type | needed | meaning ` +
+      `|\n|---|---|---|---|\n${fields(schema, name === 'chat')}\n\n` +
       `\`\`\`json\n${samples.slice(0, 5).join('\n')}\n\`\`\`\n`
     );
   });
@@ -165,12 +166,15 @@ async function rowsPage() {
     '`datasets/samples/`. `temper data check FILE --tokenizer DIR` shows what becomes of the rows of a file.\n\n' +
     'A file holds JSON lines (also in gzip), a JSON array (also in gzip), Parquet or Arrow, told apart by its first ' +
     'bytes.\nnull is absent everywhere. An unknown field is an error, unless `data.ignore: [name]` lists it ' +
-    '(`messages.name` for a\nfield of every message; `--ignore` of `data check`). Two equal keys in one object, bytes ' +
+    '(`messages.name` for a\nfield of every message; `--ignore` of `data check`). Two equal ' +
+    'keys in one object, bytes ' +
     'that are not UTF-8 and half\nsurrogate pairs are errors. A row longer than `data.maxTokens` is one too, unless ' +
     '`data.onLong` says `drop` or\n`truncate`; how many were is shown. harmony or `<think>` markup inside what is ' +
     'trained is refused, unless\n`data.markup: text`.\n\n' +
-    'A tool message belongs to the call that `tool_call_id` names, else to the open call of that `name`, else to the open' +
-    '\ncalls in their order; where that leaves two readings it is an error. Tools are shown to the model as OpenAI\u2019s ' +
+    'A tool message belongs to the call that `tool_call_id` names, else to the open call of ' +
+    'that `name`, else to the open' +
+    '\ncalls in their order; where that leaves two readings it is an error. Tools are shown ' +
+    'to the model as OpenAI\u2019s ' +
     'library\nshows them, which has no words for `$ref`, `anyOf`, `allOf`, `const`, enums of numbers and maps: those ' +
     'are `any`,\nand counted.\n\n' +
     `${sections.join('\n')}\n## What is counted\n\nDoubtful and no error; \`data check\` and \`train\` say how many ` +

@@ -106,7 +106,8 @@ function platformPackage(p, staging, out) {
   cpSync(join(root, 'LICENSE'), join(folder, 'LICENSE'));
   writeFileSync(
     join(folder, 'README.md'),
-    `# ${SCOPE}/${p.name}\n\nThe ${p.what} of temper-oss ${own.version} for ${p.name}, glibc ${OLDEST_GLIBC} or newer. ` +
+    `# ${SCOPE}/${p.name}\n\nThe ${p.what} of temper-oss ${own.version} for ${p.name}, glibc ` +
+      `${OLDEST_GLIBC} or newer. ` +
       'Installed by temper-oss; nothing to call here.\n',
   );
   writeFileSync(

@@ -1,7 +1,7 @@
 // For the addon that is given away (target temper_addon_portable): it is built against a newer glibc than the one it
 // must load with, 2.31. Functions that glibc moved or renamed since are asked for by the version they had before; the
-// linker's --wrap (native/CMakeLists.txt reads the names in this file) sends every call here, also those of the static libstdc++.
-// scripts/elf.mjs reads what a library asks for, and scripts/release.mjs refuses one that asks for more.
+// linker's --wrap (native/CMakeLists.txt reads the names in this file) sends every call here, also those of the static
+// libstdc++. scripts/elf.mjs reads what a library asks for, and scripts/release.mjs refuses one that asks for more.
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto';
 import { inputPieces } from './inputs.js';
 
 /**
- * Text counts as its UTF-8 bytes. Half of a surrogate pair has none, and would be hashed as U+FFFD whichever it is: such
- * a text counts as its UTF-16 code units, after a byte that no UTF-8 has.
+ * Text counts as its UTF-8 bytes. Half of a surrogate pair has none, and would be hashed as U+FFFD whichever it is:
+ * such a text counts as its UTF-16 code units, after a byte that no UTF-8 has.
  */
 export const sha256 = (data: string | Uint8Array): string => {
   const hash = createHash('sha256');

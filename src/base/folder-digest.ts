@@ -80,9 +80,9 @@ function hostName(): string {
 
 /** TEMPER_CACHE, or temper in the XDG cache folder; TEMPER_CACHE set to nothing turns remembering off. */
 function cacheFolder(): string | null {
-  const given = process.env['TEMPER_CACHE'];
+  const given = process.env.TEMPER_CACHE;
   if (given !== undefined) return given === '' ? null : join(given, 'digests');
-  return join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'temper', 'digests');
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'temper', 'digests');
 }
 
 const HERE: Surroundings = {

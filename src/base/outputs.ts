@@ -1,5 +1,5 @@
-// Where a command writes: a link is followed to what it points to, a FIFO or a device stays the node that it is, and what
-// must not be written over is refused before the work begins. files.ts does the writing.
+// Where a command writes: a link is followed to what it points to, a FIFO or a device stays the node that it is, and
+// what must not be written over is refused before the work begins. files.ts does the writing.
 import {
   accessSync,
   constants,
@@ -84,7 +84,7 @@ function* filesOf(folder: string, depth = 3): Generator<string> {
 }
 
 /** Why the place cannot be written, or null. */
-function refusal({ target, stream, mode }: Place, folder: boolean): string | null {
+function refusal({ target, stream }: Place, folder: boolean): string | null {
   let parent = dirname(target);
   // Folders on the way to a new folder are made.
   if (folder) while (!existsSync(parent) && dirname(parent) !== parent) parent = dirname(parent);

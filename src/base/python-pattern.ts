@@ -1,6 +1,6 @@
-// Python's regular expressions, as far as files of PEFT use them, matched in time linear in pattern times text: all ways
-// to match are followed at once (Thompson's construction), none is tried and taken back. So no pattern of a stranger's
-// file can run for ever. What this cannot follow (back references, possessive and atomic parts) is refused.
+// Python's regular expressions, as far as files of PEFT use them, matched in time linear in pattern times text: all
+// ways to match are followed at once (Thompson's construction), none is tried and taken back. So no pattern of a
+// stranger's file can run for ever. What this cannot follow (back references, possessive and atomic parts) is refused.
 
 /** What a pattern is refused for, for the message of whoever reads it. */
 export class PatternError extends Error {}

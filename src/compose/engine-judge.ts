@@ -18,8 +18,8 @@ export interface EngineJudgeOptions {
 }
 
 /**
- * The judge does not own the engine: close that when the judge is no longer needed. Its allow counts only under policies
- * that it showed it can follow (`check`).
+ * The judge does not own the engine: close that when the judge is no longer needed. Its allow counts only under
+ * policies that it showed it can follow (`check`).
  */
 export async function createEngineJudge(
   engine: Engine,

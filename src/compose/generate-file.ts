@@ -105,8 +105,8 @@ function openPart(path: string, output: string): number {
 type Answer = { readonly request: string; readonly exit: FileSummary['exitCode']; readonly error?: unknown };
 
 /**
- * @throws {DataError} a bad row, before any answer · {ConfigError} output_unwritable; bad_run: what a run before left in
- * OUT.part are answers to something else
+ * @throws {DataError} a bad row, before any answer · {ConfigError} output_unwritable; bad_run: what a run before left
+ * in OUT.part are answers to something else
  */
 export async function generateFile(options: FileOptions): Promise<FileSummary> {
   const { input, output, engine, screen, signal } = options;

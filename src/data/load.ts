@@ -163,7 +163,8 @@ function convertRow<T>(
   if (hasLoneSurrogate(value))
     throw new DataError(
       'lone_surrogate',
-      `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; repair the row or leave it out`,
+      `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; ` +
+        'repair the row or leave it out',
       { file, line },
     );
   const plain = withoutNulls(
@@ -207,9 +208,11 @@ function fitted(one: RowExample, context: LoadContext, { file, line, name }: Row
     throw new DataError(
       'row_too_long',
       known < context.maxTokens
-        ? `${name}: the row has ${atLeast}${length} tokens, the model knows ${known - 1} positions (max_position_embeddings); ` +
+        ? `${name}: the row has ${atLeast}${length} tokens, the model knows ${known - 1} positions ` +
+            '(max_position_embeddings); ' +
             `shorten the row, or set ${onLong}`
-        : `${name}: the row has ${atLeast}${length} tokens, more than ${maxTokens} ${most}; shorten the row, raise ${maxTokens}, ` +
+        : `${name}: the row has ${atLeast}${length} tokens, more than ${maxTokens} ${most}; shorten ` +
+            `the row, raise ${maxTokens}, ` +
             `or set ${onLong}`,
       { file, line, tokens: length },
     );

@@ -89,8 +89,8 @@ class Tally {
     const { loss, figures } = judge(packed, nll, reference());
     this.#pairs += packed.examples.length / 2;
     this.#judged.loss += loss;
-    this.#judged.accuracy += figures?.['accuracy'] ?? 0;
-    this.#judged.margin += figures?.['margin'] ?? 0;
+    this.#judged.accuracy += figures?.accuracy ?? 0;
+    this.#judged.margin += figures?.margin ?? 0;
   }
 
   result(): Pick<EvalLoss, 'loss' | 'channels' | 'tokens' | 'weightedTokens' | 'preference'> {
@@ -120,7 +120,8 @@ async function checkRunTokenizer(run: string, recipe: Recipe, signal?: AbortSign
   if (got !== wanted)
     throw new IntegrityError(
       'base_changed',
-      `${file}: digest is ${got.slice(0, 12)}, the run was trained with ${wanted.slice(0, 12)}: the tokenizer changed ` +
+      `${file}: digest is ${got.slice(0, 12)}, the run was trained with ${wanted.slice(0, 12)}: ` +
+        'the tokenizer changed ' +
         'since; bring that one back',
       { file, got, wanted },
     );

@@ -37,7 +37,8 @@ export async function logitsOf(
   if (far >= 0)
     throw new DataError(
       'bad_tokens',
-      `${request.tokens}: sequence ${far} has ${sequences[far]?.tokens.length} tokens, the model knows ${limit} positions; ` +
+      `${request.tokens}: sequence ${far} has ${sequences[far]?.tokens.length} tokens, the ` +
+        `model knows ${limit} positions; ` +
         'shorten it',
       { file: request.tokens, sequence: far, limit },
     );

@@ -35,7 +35,8 @@ function stepOf({ run, checkpoint }: ExportRequest, folder: string, record: RunR
     const next =
       last === 0
         ? 'and has no checkpoint: start it again'
-        : `step ${last} of ${record.steps} is saved: go on with temper train --resume, or export the checkpoint as it is ` +
+        : `step ${last} of ${record.steps} is saved: go on with temper train --resume, or export ` +
+          'the checkpoint as it is ' +
           'with --checkpoint last';
     throw new ConfigError(
       'run_unfinished',
@@ -51,15 +52,16 @@ function stepOf({ run, checkpoint }: ExportRequest, folder: string, record: RunR
   if (!steps.includes(step))
     throw new ConfigError(
       'no_weights',
-      `${run}: has no checkpoint of step ${step}; there ${steps.length === 1 ? 'is' : 'are'} ${steps.join(', ') || 'none'}`,
+      `${run}: has no checkpoint of step ${step}; there ${steps.length === 1 ? 'is' : 'are'} ` +
+        `${steps.join(', ') || 'none'}`,
       { run, step, steps },
     );
   return step;
 }
 
 /**
- * @throws {ConfigError} the run trained no adapter, is not finished, or `out` exists · {CheckpointError} not_finite · the
- * signal's reason, with nothing left behind
+ * @throws {ConfigError} the run trained no adapter, is not finished, or `out` exists · {CheckpointError} not_finite ·
+ * the signal's reason, with nothing left behind
  */
 export async function exportPeft(request: ExportRequest, signal?: AbortSignal): Promise<ExportResult> {
   const record = readRun(resolve(request.run));

@@ -1,7 +1,9 @@
 // The tools of a conversation, read from the text that declares them: what a model may call.
 import type { Message } from './types.js';
 
-/** `functions.get_weather` for each tool of a developer message, and those of built-in namespaces of a system message. */
+/**
+ * `functions.get_weather` for each tool of a developer message, and those of built-in namespaces of a system message.
+ */
 export function declaredTools(messages: readonly Message[]): readonly string[] {
   const names = new Set<string>();
   for (const { role, content } of messages) {

@@ -298,7 +298,8 @@ function readAddedTokens(value: unknown, fail: Fail): Map<string, number> {
     if (entry.special !== true)
       fail(
         'tokenizer_unsupported',
-        `added_tokens[${i}], ${show(content)}, has special ${show(entry.special)}: a token that text becomes and answers ` +
+        `added_tokens[${i}], ${show(content)}, has special ${show(entry.special)}: a token that ` +
+          'text becomes and answers ' +
           'show; only control tokens can be added here, use the tokenizer.json that was released with gpt-oss',
       );
     if (special.has(content)) fail('tokenizer_duplicate', `added_tokens names ${show(content)} twice`);

@@ -79,8 +79,8 @@ export const WITHOUT_EFFECT: Readonly<Record<string, string>> = {
   ensure_weight_tying: 'about adapters on embeddings, which are refused',
 };
 /**
- * Ways to begin that leave the base as it was: B·A is added to the released weights. Others (pissa, olora, corda, loftq,
- * lora_ga, …) take their beginning out of the base, which the adapter alone does not say.
+ * Ways to begin that leave the base as it was: B·A is added to the released weights. Others (pissa, olora, corda,
+ * loftq, lora_ga, …) take their beginning out of the base, which the adapter alone does not say.
  */
 const INIT_KEEPS_BASE: readonly unknown[] = [undefined, null, true, false, 'gaussian', 'eva', 'orthogonal'];
 
@@ -92,22 +92,25 @@ export function checkPeftConfig(value: unknown, file: string): PeftConfig {
     new CheckpointError('adapter_unsupported', `${file}: ${what}`, { file, ...details });
   if (typeof value === 'object' && value !== null && MLX_KEYS.some((key) => key in value) && !('peft_type' in value))
     throw unsupported(
-      "an adapter of MLX, whose matrices lie transposed under other names; wanted PEFT's: convert it, or train it again",
+      "an adapter of MLX, whose matrices lie transposed under other names; wanted PEFT's: " +
+        'convert it, or train it again',
     );
   const parsed = PeftConfig.safeParse(value);
   const first = parsed.error?.issues[0];
   if (!parsed.success)
     throw new CheckpointError(
       'bad_adapter_config',
-      `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}; wanted the file that peft wrote`,
+      `${file}: ${first?.path.join('.') || 'the file'}: ${first?.message ?? 'unreadable'}; ` +
+        'wanted the file that peft wrote',
       { file },
     );
   const c = parsed.data;
   if (c.peft_type !== 'LORA') throw unsupported(`peft_type is ${c.peft_type}, only LORA can be applied`);
-  const init = c['init_lora_weights'];
+  const init = c.init_lora_weights;
   if (!INIT_KEEPS_BASE.includes(init))
     throw unsupported(
-      `init_lora_weights is ${JSON.stringify(init)}, which changes the base's own weights before training, so on the base ` +
+      `init_lora_weights is ${JSON.stringify(init)}, which changes the base's own weights ` +
+        'before training, so on the base ' +
         'as released this adapter is another model; save it in peft with path_initial_model_for_weight_conversion, ' +
         'which makes a plain LoRA of it',
       { key: 'init_lora_weights' },
@@ -129,7 +132,8 @@ export function checkPeftConfig(value: unknown, file: string): PeftConfig {
   );
   if (unknown !== undefined)
     throw unsupported(
-      `${unknown} is not known here (it is ${JSON.stringify(c[unknown])?.slice(0, 60)}), and what it would change is not ` +
+      `${unknown} is not known here (it is ${JSON.stringify(c[unknown])?.slice(0, 60)}), and ` +
+        'what it would change is not ' +
         'guessed; remove it if it changes nothing, or export the adapter without it',
       { key: unknown },
     );

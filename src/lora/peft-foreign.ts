@@ -27,14 +27,21 @@ export function foreignAdapter(path: string): string | null {
       : `a run that did not finish; its last adapter is ${join(path, 'checkpoints', step, 'adapter')}: give that`;
   }
   if (existsSync(join(path, 'adapter', CONFIG)))
-    return `${/^step-\d+$/.test(basename(path)) ? "a run's checkpoint" : 'a folder around an adapter'}; give ${join(path, 'adapter')}`;
+    return (
+      `${/^step-\d+$/.test(basename(path)) ? "a run's checkpoint" : 'a folder around an adapter'}; ` +
+      `give ${join(path, 'adapter')}`
+    );
   if (has(CONFIG) && has('adapter_model.bin'))
     return (
-      `an adapter whose tensors are in adapter_model.bin, a pickle, which can run code when it is read; load it in peft and save it ` +
+      'an adapter whose tensors are in adapter_model.bin, a pickle, which can run code when it ' +
+      'is read; load it in peft and save it ' +
       'with save_pretrained(…, safe_serialization=True)'
     );
   if (has('adapters.safetensors') || has('adapters.npz'))
-    return "an adapter of MLX, whose matrices lie transposed under other names; wanted PEFT's: convert it, or train it again";
+    return (
+      "an adapter of MLX, whose matrices lie transposed under other names; wanted PEFT's: " +
+      'convert it, or train it again'
+    );
   if (names.some((n) => /\.gguf$/i.test(n)))
     return 'a folder of GGUF files of llama.cpp; give the folder of the PEFT adapter it was made from';
   if (has('config.json') && names.some((n) => n.endsWith('.safetensors')) && !has(CONFIG))
@@ -64,19 +71,31 @@ const WRAPPERS: Readonly<Record<string, string>> = {
 export function foreignKey(key: string, keys: ReadonlyMap<string, unknown>): string | null {
   for (const [prefix, by] of Object.entries(WRAPPERS))
     if (key.includes(prefix) && keys.size > 0)
-      return `${prefix.slice(0, -1)} is the wrapper of ${by}, which was saved with it; save the model inside it, or take ${prefix} out of the names`;
+      return (
+        `${prefix.slice(0, -1)} is the wrapper of ${by}, which was saved with it; save the model ` +
+        `inside it, or take ${prefix} out of the names`
+      );
   if (/^(?:model\.)?layers\.\d+\..*lora_[AB]/.test(key))
-    return "it lacks PEFT's prefix base_model.model.; save it with peft's save_pretrained, or put the prefix before all names";
+    return (
+      "it lacks PEFT's prefix base_model.model.; save it with peft's save_pretrained, or put " +
+      'the prefix before all names'
+    );
   if (/lora_[AB]\.(?!weight$)[^.]+\.weight$/.test(key))
     return "the adapter's name is still in the keys, as in a state_dict; save it with peft's save_pretrained";
   if (/(embed_tokens|lm_head)\.(weight|base_layer\.weight|modules_to_save)/.test(key))
-    return 'the embedding or the head was saved beside the adapter; save it again with save_embedding_layers=False, if it was not trained';
+    return (
+      'the embedding or the head was saved beside the adapter; save it again with ' +
+      'save_embedding_layers=False, if it was not trained'
+    );
   if (/\.(modules_to_save|original_module)\./.test(key)) return 'a module was trained as a whole (modules_to_save)';
   if (/lora_magnitude_vector/.test(key)) return 'it is of DoRA';
   if (/lora_embedding_[AB]/.test(key)) return 'the embedding is adapted';
   if (/\.lora_(a|b)$/.test(key)) return "it is MLX's";
   if (/mlp\.experts\.\d+\.|gate_up_projs\.\d+|down_projs\.\d+/.test(key))
-    return 'each expert is a module of its own, as Unsloth lays them out; there is no such module in the released layout';
+    return (
+      'each expert is a module of its own, as Unsloth lays them out; there is no such module in ' +
+      'the released layout'
+    );
   if (/mlp\.router\.linear/.test(key)) return "the router is Unsloth's router.linear; train on the released layout";
   return null;
 }

@@ -136,7 +136,8 @@ function sortKeys(config: ModelConfig, entries: ReadonlyMap<string, FloatEntry>,
     if (entry.shape.some((n) => n === 0))
       throw new CheckpointError(
         'tensor_shape',
-        `${file}: ${key} is empty ([${entry.shape.join(',')}]), as DeepSpeed ZeRO-3 saves what lies on other devices; ` +
+        `${file}: ${key} is empty ([${entry.shape.join(',')}]), as DeepSpeed ZeRO-3 saves what ` +
+          'lies on other devices; ' +
           'gather the parameters before saving (stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)',
         { file, tensor: key },
       );
@@ -221,7 +222,8 @@ function shapeError(config: ModelConfig, p: Pair, rank: number, file: string): C
   if (isExpertTarget(p.target) && p.A.shape[0] === rank && E > 1 && p.B.shape[1] === rank)
     return new CheckpointError(
       'tensor_shape',
-      `${file}: ${p.keys.A} is [${p.A.shape.join(',')}]: one pair of rank ${rank} for all ${E} experts, wanted one for ` +
+      `${file}: ${p.keys.A} is [${p.A.shape.join(',')}]: one pair of rank ${rank} for all ${E} ` +
+        'experts, wanted one for ' +
         `each, [${wanted('A')}]; an adapter shared by experts cannot be applied here, train one with target_parameters`,
       { file, tensor: p.keys.A, got: p.A.shape, wanted: wanted('A') },
     );

@@ -47,7 +47,8 @@ function listFiles(dir: string): {
     if (loose.length > 0)
       throw new CheckpointError(
         'file_missing',
-        `${path}: not there, so what ${loose.length} shards (${loose[0]}, …) must hold is not known; download it from ` +
+        `${path}: not there, so what ${loose.length} shards (${loose[0]}, …) must hold is not ` +
+          'known; download it from ' +
           'where they come from, it is some 36 kB',
         { file: path },
       );

@@ -108,13 +108,13 @@ const RELEASED = 'give the released checkpoint in its Hugging Face layout, e.g. 
 
 /** What a config of another layout or another model is; null: it may be gpt-oss's. */
 export function foreignConfig(raw: Readonly<Record<string, unknown>>): Foreign | null {
-  if (raw['peft_type'] !== undefined)
+  if (raw.peft_type !== undefined)
     return {
       what: 'the configuration of a PEFT adapter',
       next: 'give its base as the model and this folder as the adapter',
     };
   const { model_type: type } = raw;
-  if (type === undefined && raw['num_experts'] !== undefined && raw['num_local_experts'] === undefined)
+  if (type === undefined && raw.num_experts !== undefined && raw.num_local_experts === undefined)
     return {
       what: "of OpenAI's own layout (the folder original/ of a release), whose tensors have other names",
       next: 'give the folder above it, with the shards model-0000N-of-….safetensors and their index',
@@ -124,13 +124,13 @@ export function foreignConfig(raw: Readonly<Record<string, unknown>>): Foreign |
       what: `of another model: model_type is ${JSON.stringify(type)?.slice(0, 40)}, wanted "gpt_oss"`,
       next: RELEASED,
     };
-  const mlx = raw['quantization'];
+  const mlx = raw.quantization;
   if (typeof mlx === 'object' && mlx !== null)
     return { what: 'of MLX, which quantises in a layout of its own', next: RELEASED };
-  const quantization = raw['quantization_config'];
+  const quantization = raw.quantization_config;
   const method =
     typeof quantization === 'object' && quantization !== null
-      ? (quantization as Readonly<Record<string, unknown>>)['quant_method']
+      ? (quantization as Readonly<Record<string, unknown>>).quant_method
       : undefined;
   if (quantization != null && method !== 'mxfp4') {
     const by: Readonly<Record<string, string>> = {

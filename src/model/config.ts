@@ -8,7 +8,9 @@ import { foreignConfig, MUST_BE, QUANTIZATION_KEYS, WITHOUT_EFFECT } from './con
 import { refuseForeignFolder } from './foreign.js';
 
 const LayerType = z.enum(['sliding_attention', 'full_attention']);
-/** Fields keep the checkpoint's names. What else a config.json may say is in config-keys.ts; anything more is refused. */
+/**
+ * Fields keep the checkpoint's names. What else a config.json may say is in config-keys.ts; anything more is refused.
+ */
 export const ModelConfig = z.object({
   model_type: z.literal('gpt_oss').default('gpt_oss'),
   vocab_size: z.int().min(1),
@@ -94,8 +96,8 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
   if (foreign) throw bad(where, `is ${foreign.what}`, foreign.next);
   // Some files say how many experts a token meets under the original's name alone.
   const given =
-    raw['num_experts_per_tok'] === undefined && typeof raw['experts_per_token'] === 'number'
-      ? { ...raw, num_experts_per_tok: raw['experts_per_token'] }
+    raw.num_experts_per_tok === undefined && typeof raw.experts_per_token === 'number'
+      ? { ...raw, num_experts_per_tok: raw.experts_per_token }
       : value;
   const parsed = ModelConfig.safeParse(given);
   if (!parsed.success) {
@@ -138,7 +140,7 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
   checkKeys(raw, where);
   if (c.sliding_window === null && Array.from({ length: c.num_hidden_layers }, (_, i) => i).some((i) => slides(c, i)))
     throw bad(where, 'sliding_window is null, but layers of sliding_attention need one', fix);
-  if (raw['rope_scaling'] === null && raw['rope_parameters'] == null)
+  if (raw.rope_scaling === null && raw.rope_parameters == null)
     throw bad(
       where,
       'rope_scaling is null, which transformers 4 takes for plain rotary positions and 5 for the YaRN of gpt-oss',
@@ -167,7 +169,7 @@ function checkKeys(raw: Readonly<Record<string, unknown>>, where: string): void 
         'the model it describes is not the gpt-oss that is computed here',
       );
   }
-  const quantization = raw['quantization_config'];
+  const quantization = raw.quantization_config;
   if (typeof quantization !== 'object' || quantization === null) return;
   for (const key of Object.keys(quantization))
     if (!Object.hasOwn(QUANTIZATION_KEYS, key))
@@ -301,7 +303,8 @@ export function ropeParameters(
   if (config.initial_context_length != null && config.initial_context_length !== original)
     throw bad(
       where,
-      `initial_context_length ${config.initial_context_length} contradicts the rope settings, which begin to scale from ` +
+      `initial_context_length ${config.initial_context_length} contradicts the rope settings, ` +
+        'which begin to scale from ' +
         `${original} positions`,
       'give original_max_position_embeddings with the rope settings',
     );

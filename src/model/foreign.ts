@@ -36,7 +36,10 @@ function foreignPath(path: string, names: readonly string[]): string | null {
   const other = OTHER_WEIGHTS.find(([ending]) => names.some((n) => ending.test(n)));
   if (other && !names.some((n) => n.endsWith('.safetensors'))) return `a folder of weights as ${other[1]}; ${RELEASED}`;
   if (holds('original') && !names.some((n) => n.endsWith('.safetensors')))
-    return `a download of original/ alone, OpenAI's own layout; download the files beside it as well (model-0000N-of-….safetensors, their index, config.json)`;
+    return (
+      `a download of original/ alone, OpenAI's own layout; download the files beside it as well ` +
+      '(model-0000N-of-….safetensors, their index, config.json)'
+    );
   const inside = names.find(
     (n) => holds(n, 'config.json') && readdirSync(join(path, n)).some((f) => f.endsWith('.safetensors')),
   );
@@ -56,7 +59,8 @@ export function refuseForeignFolder(path: string): void {
   if (!stat.isDirectory()) {
     if (/\.gguf$/i.test(path)) throw refuse(`a GGUF file of llama.cpp; ${RELEASED}`);
     throw refuse(
-      `a file; give the folder of the checkpoint${existsSync(join(dirname(path), 'config.json')) ? `, ${dirname(path)}` : ''}`,
+      'a file; give the folder of the ' +
+        `checkpoint${existsSync(join(dirname(path), 'config.json')) ? `, ${dirname(path)}` : ''}`,
     );
   }
   const names = readdirSync(path);
@@ -138,7 +142,8 @@ export function refuseForeignTensors(path: string, tensors: Iterable<readonly [s
     (empty !== undefined
       ? `saved under DeepSpeed ZeRO-3, with ${empty} left empty; gather the parameters before saving`
       : half !== undefined && halves * 2 > all
-        ? `in F16 (${half}), which cannot hold all values of bf16 weights; save it with dtype=torch.bfloat16, or ${RELEASED}`
+        ? `in F16 (${half}), which cannot hold all values of bf16 weights; save it with ` +
+          `dtype=torch.bfloat16, or ${RELEASED}`
         : null);
   if (what) throw new CheckpointError('layout_unsupported', `${path}: its tensors are ${what}`, { file: path });
 }

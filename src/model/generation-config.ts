@@ -94,8 +94,8 @@ const Ends = z.union([z.int(), z.array(z.int())]).nullish();
 
 /**
  * Ids that end a turn by the model's own word: eos_token_id of generation_config.json, and of config.json.
- * @throws {CheckpointError} bad_config: the file is unreadable, says what is not known here, or names ids that the model
- * does not have
+ * @throws {CheckpointError} bad_config: the file is unreadable, says what is not known here, or names ids that the
+ * model does not have
  */
 export function endTokens(dir: string, config: ModelConfig): readonly number[] {
   const file = join(dir, FILE);
@@ -104,7 +104,8 @@ export function endTokens(dir: string, config: ModelConfig): readonly number[] {
   if (odd !== undefined)
     throw new CheckpointError(
       'bad_config',
-      `${dir}: eos_token_id names ${odd}, the model's vocabulary has ids 0…${config.vocab_size - 1}; use the ${FILE} and ` +
+      `${dir}: eos_token_id names ${odd}, the model's vocabulary has ids ` +
+        `0…${config.vocab_size - 1}; use the ${FILE} and ` +
         'config.json of these weights',
       { file },
     );

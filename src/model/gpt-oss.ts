@@ -190,7 +190,8 @@ function requirePositions(limit: number, positions: Int32Array): void {
   if (far !== undefined)
     throw new ConfigError(
       'context_too_long',
-      `sequence: token ${far} of one sequence, the model knows ${limit} positions (max_position_embeddings); shorten it`,
+      `sequence: token ${far} of one sequence, the model knows ${limit} positions ` +
+        '(max_position_embeddings); shorten it',
       { position: far, limit },
     );
 }
@@ -907,7 +908,10 @@ export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter |
 
 /** Logits that are looked at together: 16 MiB. */
 const HIT_LOGITS = 2 ** 22;
-/** The hits of targets[from…], whose rows `hidden` are. Most are known by their nll alone: p > 1/2 is the most, p < 1/V not. */
+/**
+ * The hits of targets[from…], whose rows `hidden` are. Most are known by their nll alone: p > 1/2 is the most, p < 1/V
+ * not.
+ */
 function markHits(
   model: ModelWeights,
   hidden: Tensor,

@@ -41,7 +41,8 @@ function bindAll(): Ops {
   if (table(names, wanted) !== table(addon.opNames, addon.opArity))
     throw new NativeError(
       'addon_version',
-      'the native addon was built from another op table than this package; build it again with `npx temper build-native`',
+      'the native addon was built from another op table than this package; build it again with ' +
+        '`npx temper build-native`',
     );
   return Object.fromEntries(names.map((name, id) => [name, bind(name, id)])) as unknown as Ops;
 }

@@ -227,8 +227,8 @@ export function layoutFile(
 
 /**
  * Writes a file under a temporary name, flushes it and renames it: `path` appears whole or not at all; a FIFO or a
- * device gets the bytes as they come. Only one piece of one tensor is in JS memory at a time, so a 14 GB checkpoint needs
- * no more than its largest piece.
+ * device gets the bytes as they come. Only one piece of one tensor is in JS memory at a time, so a 14 GB checkpoint
+ * needs no more than its largest piece.
  * @param signal ends the wait for a FIFO's reader
  * @returns the file's size in bytes
  * @throws {CheckpointError} disk_full, duplicate_tensor, tensor_size (a source gave other bytes than its shape has),

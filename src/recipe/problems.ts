@@ -15,13 +15,13 @@ export interface Problem {
 function knownFields(): readonly string[] {
   const found: string[] = [];
   const walk = (s: Record<string, unknown>, at: string): void => {
-    for (const [key, value] of Object.entries((s['properties'] ?? {}) as Record<string, Record<string, unknown>>)) {
+    for (const [key, value] of Object.entries((s.properties ?? {}) as Record<string, Record<string, unknown>>)) {
       const path = at === '' ? key : `${at}.${key}`;
       found.push(path);
       walk(value, path);
     }
-    if (s['items']) walk(s['items'] as Record<string, unknown>, `${at}.*`);
-    for (const branch of (s['anyOf'] ?? []) as Record<string, unknown>[]) walk(branch, at);
+    if (s.items) walk(s.items as Record<string, unknown>, `${at}.*`);
+    for (const branch of (s.anyOf ?? []) as Record<string, unknown>[]) walk(branch, at);
   };
   walk(recipeJsonSchema(), '');
   return [...new Set(found)];

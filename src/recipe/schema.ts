@@ -213,7 +213,7 @@ export function conflictsOf({ model, data, train }: Written): readonly Conflict[
   const found: Conflict[] = [];
   const wrong = (path: readonly string[], message: string): void => void found.push({ path, message });
   const given = (field: string): boolean => train?.[field] !== undefined;
-  const method = train?.['method'] ?? 'sft';
+  const method = train?.method ?? 'sft';
   if (given('dpo') && method !== 'dpo') wrong(['train', 'dpo'], 'is for method dpo');
   if (method !== 'pretrain') {
     if (model?.init) wrong(['model', 'init'], `is for method pretrain; for ${String(method)} give model.base`);

@@ -1,5 +1,5 @@
-// Whether a base is the one that a run or an adapter was trained on. An adapter says so itself where it was made here: in
-// temper.json beside an export, in the run around it otherwise. One from elsewhere says nothing that can be checked.
+// Whether a base is the one that a run or an adapter was trained on. An adapter says so itself where it was made here:
+// in temper.json beside an export, in the run around it otherwise. One from elsewhere says nothing that can be checked.
 import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
@@ -23,7 +23,8 @@ async function refuseOther(what: string, wanted: string, base: string, signal?: 
   if (got === wanted) return;
   throw new IntegrityError(
     'base_changed',
-    `${what} was trained on a base of digest ${wanted.slice(0, 12)}, ${base} has ${got.slice(0, 12)}: another model, or ` +
+    `${what} was trained on a base of digest ${wanted.slice(0, 12)}, ${base} has ` +
+      `${got.slice(0, 12)}: another model, or ` +
       'one whose files changed since; bring back that base',
     { got, wanted, base },
   );
@@ -43,8 +44,10 @@ export async function checkAdapterBase(adapter: string, base: string, signal?: A
     if (got !== wanted)
       throw new IntegrityError(
         'export_changed',
-        `${file}: digest is ${got.slice(0, 12)}, ${PROVENANCE_FILE} beside it says ${(wanted ?? 'nothing').slice(0, 12)}: ` +
-          `these are not the tensors that were exported; export it again, or remove ${PROVENANCE_FILE} if they are meant`,
+        `${file}: digest is ${got.slice(0, 12)}, ${PROVENANCE_FILE} beside it says ` +
+          `${(wanted ?? 'nothing').slice(0, 12)}: ` +
+          'these are not the tensors that were exported; export it again, or remove ' +
+          `${PROVENANCE_FILE} if they are meant`,
         { file, got, wanted },
       );
     return refuseOther(`${adapter}: the adapter (${PROVENANCE_FILE})`, provenance.digests.base, base, signal);

@@ -109,7 +109,8 @@ export function checkSameInputs(run: string, before: RunRecord, now: RunRecord, 
   const differs = (what: string, got: string, wanted: string): IntegrityError =>
     new IntegrityError(
       'run_changed',
-      `${run}: ${what} is not what the run began with: digest ${got.slice(0, 12)}…, then ${wanted.slice(0, 12)}…; bring ` +
+      `${run}: ${what} is not what the run began with: digest ${got.slice(0, 12)}…, then ` +
+        `${wanted.slice(0, 12)}…; bring ` +
         'it back, or start a new run with --out',
       { run, what: what.split(' ')[0], got, wanted },
     );

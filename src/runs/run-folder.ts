@@ -49,8 +49,8 @@ export interface RunRecord {
   /** The step after which train.patience ended it. */
   readonly endedEarly?: number;
   /**
-   * Recipes it went by before it was resumed with changed ones, oldest first: how many steps it was to have, how many it
-   * had done. Exact: up to there the bits are those of the recipe after it, from the start.
+   * Recipes it went by before it was resumed with changed ones, oldest first: how many steps it was to have, how many
+   * it had done. Exact: up to there the bits are those of the recipe after it, from the start.
    */
   readonly earlier?: readonly {
     readonly recipe: string;

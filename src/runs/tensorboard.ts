@@ -1,5 +1,6 @@
-// TensorBoard's event file of a run: records of a length, its masked CRC-32C, an Event (tensorflow/core/util/event.proto)
-// and its masked CRC-32C. Written by hand: four fields of one message are all there is to it.
+// TensorBoard's event file of a run: records of a length, its masked CRC-32C, an Event
+// (tensorflow/core/util/event.proto) and its masked CRC-32C. Written by hand: four fields of one message are all there
+// is to it.
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';

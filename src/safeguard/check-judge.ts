@@ -1,5 +1,5 @@
-// Whether a judge can follow a policy at all, asked before its allow counts: a model that never learnt to judge, or knows
-// other policies only, answers in form and allows everything.
+// Whether a judge can follow a policy at all, asked before its allow counts: a model that never learnt to judge, or
+// knows other policies only, answers in form and allows everything.
 import { findRules } from './rules.js';
 import { createScreen } from './screen.js';
 import type { CheckLimits, GoldenRow, Judge, JudgeCheck, Policy } from './types.js';

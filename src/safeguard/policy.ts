@@ -24,7 +24,8 @@ export function definePolicy(name: string, text: string): Policy {
   if (rules.length === 0)
     throw new ConfigError(
       'policy_no_rule',
-      `policy ${name}: no rule is visible, so any that a judge cites would count; begin the line of each rule with an ` +
+      `policy ${name}: no rule is visible, so any that a judge cites would count; begin the ` +
+        'line of each rule with an ' +
         'id, as in "R1: a phone number" or "1. a phone number"',
     );
   return { name, text, rules, digest: sha256(text) };

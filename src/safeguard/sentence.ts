@@ -1,4 +1,5 @@
-// Sentences of others (a server, a judge) as details of a verdict: one line, cut, and never what must not leave by them.
+// Sentences of others (a server, a judge) as details of a verdict: one line, cut, and never what must not leave by
+// them.
 
 const MAX_CHARS = 240;
 

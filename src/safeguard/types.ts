@@ -101,8 +101,8 @@ export interface Judge {
   readonly digest: string;
   judge(request: JudgeRequest): Promise<JudgeAnswer>;
   /**
-   * Whether it can follow the policy, found by trying; asked before an allow of it counts, once for each policy. Absent:
-   * it is taken at its word.
+   * Whether it can follow the policy, found by trying; asked before an allow of it counts, once for each policy.
+   * Absent: it is taken at its word.
    */
   check?(policy: Policy, limits?: CheckLimits): Promise<JudgeCheck>;
 }

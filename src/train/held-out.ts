@@ -39,7 +39,8 @@ export async function measureHeldOut(
       const { file, line } = packed.examples[0]?.source ?? { file: '', line: 0 };
       throw new TrainError(
         'bad_loss',
-        `step ${step}: the loss of held-out rows (${file}:${line} and those beside it) is not finite; lower train.lr, ` +
+        `step ${step}: the loss of held-out rows (${file}:${line} and those beside it) is not ` +
+          'finite; lower train.lr, ' +
           'and go on from the checkpoint before it in a new run (adapter.from)',
         { step, file, line },
       );
@@ -53,7 +54,7 @@ export async function measureHeldOut(
       const { loss, figures } = judge(packed, nll, learner.reference(batch, targets));
       pairs += packed.examples.length / 2;
       pairLoss += loss;
-      preferred += figures?.['accuracy'] ?? 0;
+      preferred += figures?.accuracy ?? 0;
     }
     if (!hits) continue;
     const missed = new Set<number>();

@@ -94,7 +94,8 @@ export function checkFrom(recipe: Recipe, given: readonly DecidedByFrom[], { con
         : [...new Set(pairs(spec).map((p) => p.replace(/^\d+\./, '')))].join(', ');
   throw new ConfigError(
     'bad_recipe',
-    `adapter.${key} is ${JSON.stringify(recipe.adapter[key])}, but the adapter to go on from (${from}) has ${has}; remove ` +
+    `adapter.${key} is ${JSON.stringify(recipe.adapter[key])}, but the adapter to go on from ` +
+      `(${from}) has ${has}; remove ` +
       `adapter.${key} to go on with it as it is, or adapter.from for a new adapter`,
     { path: `adapter.${key}` },
   );

@@ -119,7 +119,8 @@ function draw() {
     const smooth = c.smooth && keep > 0;
     const thin = smooth ? { width: 1, alpha: 0.35 } : { width: 1.6, alpha: 1 };
     const sparse = { spanGaps: true, points: { show: true, size: 6 } };
-    const series = [{ label: 'step' }, { ...line, ...thin, label: c.unit, points: { show: steps.length < 2 }, ...(c.sparse && sparse) }];
+    const own = { ...line, ...thin, label: c.unit, points: { show: steps.length < 2 }, ...(c.sparse && sparse) };
+    const series = [{ label: 'step' }, own];
     const data = [steps, c.values];
     if (smooth) {
       series.push({ ...line, label: 'smoothed', width: 2, points: { show: false } });
@@ -219,7 +220,8 @@ function determinants(run: RunRecord): Html {
   const earlier = (run.earlier ?? []).filter((e) => e.steps !== run.steps);
   const extended = earlier.map(
     (e) =>
-      `from ${e.steps} steps after ${e.done}${e.exact ? '' : '; not the bits of a run that had all steps from the start'}`,
+      `from ${e.steps} steps after ` +
+      `${e.done}${e.exact ? '' : '; not the bits of a run that had all steps from the start'}`,
   );
   const versions = Object.entries(run.versions).map(([k, v]) => `${k} ${v}`);
   return html`<table>

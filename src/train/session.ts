@@ -61,7 +61,9 @@ export interface TrainResult {
   readonly lastLoss: number;
   /** The PEFT adapter or the checkpoint that was trained; null when stopped before the end. */
   readonly output: string | null;
-  /** Of its evaluations (train.evalEvery) the one with the lowest held-out loss, and the checkpoint that is kept of it. */
+  /**
+   * Of its evaluations (train.evalEvery) the one with the lowest held-out loss, and the checkpoint that is kept of it.
+   */
   readonly best:
     | (NonNullable<RunRecord['best']> & {
         readonly checkpoint: string;
@@ -129,7 +131,8 @@ async function loadHeldOut(
     const found = overlapOf(data.examples, heldOut.examples);
     if (found)
       onNotice?.(
-        `${found.count} of ${heldOut.examples.length} held-out examples are trained on too (${found.first.heldOut} is ` +
+        `${found.count} of ${heldOut.examples.length} held-out examples are trained on too ` +
+          `(${found.first.heldOut} is ` +
           `${found.first.trained}): a figure on them says little; take them out of data.train or data.eval`,
       );
     return t.evalEvery === undefined ? null : heldOut;
@@ -240,7 +243,8 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     const done = checkpointSteps(run).at(-1) ?? 0;
     if (wentBy && before.status === 'done' && prepared.plan.steps < done) {
       hooks.onNotice?.(
-        `the run is done with ${done} steps, more than the ${prepared.plan.steps} that are asked for: nothing is left to ` +
+        `the run is done with ${done} steps, more than the ${prepared.plan.steps} that are asked ` +
+          'for: nothing is left to ' +
           'train',
       );
       const { steps, epochs } = wentBy.train;

@@ -106,9 +106,11 @@ it('no file opens another one for reading by itself', () => {
   const own = (readdirSync(src, { recursive: true }) as string[]).filter((name) => {
     if (!name.endsWith('.ts')) return false;
     const text = readFileSync(join(src, name), 'utf8');
-    return /\b(?:readFileSync|createReadStream|copyFileSync|readSync)\(|\breadFile\([^,]+, 'utf8'|\bopen(?:Sync)?\([^)]*, 'r'\)/.test(
-      text,
-    );
+    return [
+      /\b(?:readFileSync|createReadStream|copyFileSync|readSync)\(/,
+      /\breadFile\([^,]+, 'utf8'/,
+      /\bopen(?:Sync)?\([^)]*, 'r'\)/,
+    ].some((read) => read.test(text));
   });
   expect(own.filter((name) => !OWN.includes(name))).toEqual([]);
 });

@@ -192,7 +192,8 @@ describe('progress', () => {
     for (let step = 1; step < 100; step++, t += 11_000)
       progress.update(
         step,
-        `step ${1000 + step}/3000  loss 12.3456  123.4k tokens/s  lr 1.0e-4  norm 123.45  eval 1.2345  ${'x'.repeat(90)}`,
+        `step ${1000 + step}/3000  loss 12.3456  123.4k tokens/s  lr 1.0e-4  norm 123.45  eval ` +
+          `1.2345  ${'x'.repeat(90)}`,
       );
     const width = columns ?? 80;
     for (const text of out) expect(text.replace('\r\x1b[2K', '').replace('\n', '').length).toBeLessThan(width);

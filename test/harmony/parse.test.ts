@@ -100,7 +100,8 @@ describe('slips', () => {
     ],
     [
       'the role doubled after a new start',
-      '<|start|>assistantassistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>',
+      '<|start|>assistantassistant<|channel|>commentary to=functions.get_weather ' +
+        '<|constrain|>json<|message|>{}<|call|>',
     ],
     [
       'a whole new start',

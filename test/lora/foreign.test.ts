@@ -1,5 +1,5 @@
-// Adapters of other makers and other ways: what changes their meaning is refused by name, whatever key says it, and what
-// is no PEFT adapter is recognised.
+// Adapters of other makers and other ways: what changes their meaning is refused by name, whatever key says it, and
+// what is no PEFT adapter is recognised.
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,19 +58,23 @@ describe('adapter_config.json', () => {
     },
   );
 
-  it('every key that peft writes, with a value it never has, is refused or stands on the list of those without effect', () => {
-    const odd = { of: 'no such setting' };
-    let swept = 0;
-    for (const key of Object.keys(goldenConfig)) {
-      const e = refused(made({ [key]: odd }));
-      const listed = Object.hasOwn(WITHOUT_EFFECT, key) && !Object.hasOwn(PeftConfig.shape, key);
-      expect(e === null, `${key}: ${e?.message}`).toBe(listed);
-      if (e) expect(e.message).toContain(key);
-      swept++;
-    }
-    expect(swept).toBeGreaterThan(35);
-    for (const reason of Object.values(WITHOUT_EFFECT)) expect(reason.length).toBeGreaterThan(10);
-  });
+  it(
+    'every key that peft writes, with a value it never has, is refused or stands on the list ' +
+      'of those without effect',
+    () => {
+      const odd = { of: 'no such setting' };
+      let swept = 0;
+      for (const key of Object.keys(goldenConfig)) {
+        const e = refused(made({ [key]: odd }));
+        const listed = Object.hasOwn(WITHOUT_EFFECT, key) && !Object.hasOwn(PeftConfig.shape, key);
+        expect(e === null, `${key}: ${e?.message}`).toBe(listed);
+        if (e) expect(e.message).toContain(key);
+        swept++;
+      }
+      expect(swept).toBeGreaterThan(35);
+      for (const reason of Object.values(WITHOUT_EFFECT)) expect(reason.length).toBeGreaterThan(10);
+    },
+  );
   it.each(['use_next_years_thing', 'constructor', '__proto__x', 'scaling'])('an unknown key is refused: %s', (key) => {
     expect(refused(made({ [key]: true }))).toMatchObject({ code: 'adapter_unsupported' });
     expect(refused(made({ [key]: null }))).toBeNull();
@@ -90,7 +94,7 @@ describe('adapter_config.json', () => {
       ).toBeNull();
   });
   it.each<[string, Json]>([
-    ['rank_pattern', { rank_pattern: { '(.*)*(.*)*(.*)*x': 4, ...(goldenConfig['rank_pattern'] as Json) } }],
+    ['rank_pattern', { rank_pattern: { '(.*)*(.*)*(.*)*x': 4, ...(goldenConfig.rank_pattern as Json) } }],
     ['alpha_pattern', { alpha_pattern: { '((a|a)*)*$': 4, '(.*.*.*)*y': 2 } }],
     ['exclude_modules', { exclude_modules: '((.*)*)*x' }],
   ])('a pattern that would run for ever elsewhere takes no time: %s', (_, change) => {

@@ -236,38 +236,41 @@ describe('cachedDense', () => {
     expect(existsSync(path)).toBe(true);
   });
 
-  it('is never used with bytes or weights that are not those it was made of and from, whatever sizes and times say', async () => {
-    const at = copy('foreign'),
-      path = join(at, DENSE_CACHE),
-      weights = join(at, 'model.safetensors');
-    close(cachedDense(openCheckpoint(at), await cacheDigests(at)));
-    const want = lastLogits(quantizeDense(openCheckpoint(at)));
-    const good = readFileSync(path),
-      { atime, mtime } = statSync(path);
-    for (const place of [good.length - 1, good.length >> 1, good.length - (good.length >> 2)]) {
-      const bad = Buffer.from(good);
-      bad[place] = (bad[place] ?? 0) ^ 64;
-      writeFileSync(path, bad);
-      utimesSync(path, atime, mtime);
+  it(
+    'is never used with bytes or weights that are not those it was made of and from, whatever ' + 'sizes and times say',
+    async () => {
+      const at = copy('foreign'),
+        path = join(at, DENSE_CACHE),
+        weights = join(at, 'model.safetensors');
+      close(cachedDense(openCheckpoint(at), await cacheDigests(at)));
+      const want = lastLogits(quantizeDense(openCheckpoint(at)));
+      const good = readFileSync(path),
+        { atime, mtime } = statSync(path);
+      for (const place of [good.length - 1, good.length >> 1, good.length - (good.length >> 2)]) {
+        const bad = Buffer.from(good);
+        bad[place] = (bad[place] ?? 0) ^ 64;
+        writeFileSync(path, bad);
+        utimesSync(path, atime, mtime);
+        const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
+        expect(lastLogits(model)).toEqual(want);
+        model.close();
+        expect(readFileSync(path).equals(good)).toBe(true);
+      }
+      // Other weights under the same name, of the same size and time.
+      const before = statSync(weights),
+        bytes = readFileSync(weights);
+      bytes[bytes.length - 3] = (bytes[bytes.length - 3] ?? 0) ^ 64;
+      writeFileSync(weights, bytes);
+      utimesSync(weights, before.atime, before.mtime);
       const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
-      expect(lastLogits(model)).toEqual(want);
+      expect(lastLogits(model)).not.toEqual(want);
+      expect(readFileSync(path).equals(good)).toBe(false);
       model.close();
-      expect(readFileSync(path).equals(good)).toBe(true);
-    }
-    // Other weights under the same name, of the same size and time.
-    const before = statSync(weights),
-      bytes = readFileSync(weights);
-    bytes[bytes.length - 3] = (bytes[bytes.length - 3] ?? 0) ^ 64;
-    writeFileSync(weights, bytes);
-    utimesSync(weights, before.atime, before.mtime);
-    const model = cachedDense(openCheckpoint(at), await cacheDigests(at));
-    expect(lastLogits(model)).not.toEqual(want);
-    expect(readFileSync(path).equals(good)).toBe(false);
-    model.close();
-    // A cache of elsewhere without its sum, and one whose sum is another's.
-    writeFileSync(path, good);
-    expect((await cacheDigests(at)).cache).toBeNull();
-    rmSync(join(at, 'dense-q8.sha256'));
-    expect((await cacheDigests(at)).cache).toBeNull();
-  });
+      // A cache of elsewhere without its sum, and one whose sum is another's.
+      writeFileSync(path, good);
+      expect((await cacheDigests(at)).cache).toBeNull();
+      rmSync(join(at, 'dense-q8.sha256'));
+      expect((await cacheDigests(at)).cache).toBeNull();
+    },
+  );
 });

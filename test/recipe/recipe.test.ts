@@ -101,8 +101,8 @@ describe('recipe', () => {
     ],
     [
       'export with pretrain',
-      `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`).replace(/adapter:[\s\S]*data:/, 'data:')}  method: pretrain
-export: [peft]\n`,
+      `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`).replace(/adapter:[\s\S]*data:/, 'data:')}` +
+        '  method: pretrain\nexport: [peft]\n',
       'bad_recipe',
       'export is for methods sft and dpo',
     ],

@@ -82,7 +82,8 @@ describe('train.evalEvery', () => {
     expect((await run('early', more, {}, true)).step).toBeGreaterThan(result.step);
   }, 60_000);
 
-  it('counts rows that greedy decoding answers token for token, as `temper eval` finds them by generating', async () => {
+  it('counts rows that greedy decoding answers token for token, as `temper eval` finds them by ' +
+    'generating', async () => {
     const set = [
       `model.base=${join(packageRoot, 'models', 'nano')}`,
       `data.train=[{path: ${join(packageRoot, 'datasets/desk/heldout.jsonl')}}]`,

@@ -85,7 +85,8 @@ export const command: Command = {
           'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3',
           'temper data check rows.jsonl --format tokens',
         )}\nIn samples <|…|> is a control token; the same letters as plain text are written <\\|…|>.\n` +
-          'Fields of a row: docs/rows.md. Exit codes: 0 every row can be trained on, 2 some cannot, or there is none.\n',
+          'Fields of a row: docs/rows.md. Exit codes: 0 every row can be trained on, 2 some cannot, ' +
+          'or there is none.\n',
       )
       .action(async (path: string, options: Options) => {
         const { checkDataset } = await import('../../train/train.js');

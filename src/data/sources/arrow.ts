@@ -1,6 +1,6 @@
 // Arrow IPC, the file form (.arrow, .feather) and the stream form. One record batch is held at a time.
 
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { openInput } from '../../base/inputs.js';
 import type { Source } from '../source.js';
 import { readTable } from './table.js';

@@ -189,7 +189,8 @@ function refusal(url: URL, model: string, reply: Reply, sentence: string, attemp
   const times = passing(status) && attempt > 1 ? ` ${attempt} times` : '';
   return new JudgeFailure(
     'http_status',
-    `judge ${url.host}: answered ${status}${times}${sentence === '' ? '' : `: ${sentence}`}${hint === '' ? '' : `; ${hint}`}`,
+    `judge ${url.host}: answered ` +
+      `${status}${times}${sentence === '' ? '' : `: ${sentence}`}${hint === '' ? '' : `; ${hint}`}`,
     { hopeless: HOPELESS.includes(status) },
   );
 }
