@@ -126,14 +126,14 @@ describe('Session', () => {
     expect(steps()).toBe(1);
   });
 
-  it('a prompt of 2,000 tokens beside a running stream: each step brings the stream its token', () => {
-    using session = open({ capacity: 2100, prefillTokens: 256 });
+  it('a prompt of 1,000 tokens beside a running stream: each step brings the stream its token', () => {
+    using session = open({ capacity: 1020, prefillTokens: 128 });
     const stream = session.start(request(prompt(9), {}, { maxTokens: 40 }));
     session.step();
-    const long = session.start(request(prompt(2000, 3), {}, { maxTokens: 4 }));
+    const long = session.start(request(prompt(1000, 3), {}, { maxTokens: 4 }));
     const steps: (readonly unknown[])[] = [];
     while (!session.idle) steps.push(session.step().map((s) => s.sequence));
-    const first = Math.ceil(2000 / 256); // pieces: one a step
+    const first = Math.ceil(1000 / 128); // pieces: one a step
     expect(steps.slice(0, first - 1)).toEqual(Array.from({ length: first - 1 }, () => [stream]));
     expect(steps.slice(first - 1, first + 3)).toEqual(Array.from({ length: 4 }, () => [stream, long]));
     expect(steps.slice(first + 3)).toEqual(Array.from({ length: 39 - first - 3 }, () => [stream]));
