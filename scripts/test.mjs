@@ -162,6 +162,7 @@ const lanes = [
 await Promise.all(lanes.map((lane) => lane()));
 if (native) vitest();
 if (native) await counted('smoke on Node 20, 22, 24', process.execPath, script('smoke-nodes.mjs'));
+if (native) await counted('install from packed tarballs', process.execPath, script('test-install.mjs'));
 skip(
   'cuda on a GPU',
   existsSync('/dev/nvidia0')
