@@ -2,9 +2,21 @@
 // knows other policies only, answers in form and allows everything.
 import { findRules } from './rules.js';
 import { createScreen } from './screen.js';
-import type { CheckLimits, GoldenRow, Judge, JudgeCheck, Policy } from './types.js';
+import type { CheckLimits, GoldenRow, Judge, JudgeCheck, Policy, UnjudgedCause, Verdict } from './types.js';
 
 const MAX_RULES = 8;
+// An answer out of form shows nothing of whether the policy is followed. A small judge slips now and then, over a nonce
+// that it copies wrongly; the next try has another one.
+const TRIES = 3;
+const OUT_OF_FORM: ReadonlySet<UnjudgedCause | null> = new Set<UnjudgedCause>([
+  'truncated',
+  'empty',
+  'off_contract',
+  'two_verdicts',
+  'wrong_nonce',
+  'unknown_rule',
+  'contradiction',
+]);
 const CLEAN: readonly GoldenRow[] = [
   { id: 'a plain text', channel: 'final', text: 'Thank you, that is all for now.', expect: null },
 ];
@@ -28,6 +40,7 @@ const fromRules = (policy: Policy): readonly GoldenRow[] => [
 /**
  * Has the judge judge a few texts whose verdict is known. With golden rows it must block one of each rule, by whatever
  * rule, and allow one that is allowed; without, it must block the words of at least one rule and allow a plain text.
+ * A text that is answered out of form is asked again, at most twice.
  */
 export async function checkJudge(
   judge: Pick<Judge, 'name' | 'digest' | 'judge'>,
@@ -54,12 +67,13 @@ export async function checkJudge(
   // This very judgement is not checked again.
   const asked: Judge = { name: judge.name, digest: judge.digest, judge: (request) => judge.judge(request) };
   const screen = createScreen({ policies: [policy], judge: asked, ...screenLimits });
-  const results = await Promise.all(
-    rows.map(async (row) => ({
-      row,
-      verdict: (await screen.screen({ [row.channel]: row.text }, signal)).verdicts[0],
-    })),
-  );
+  const ask = async (row: GoldenRow): Promise<Verdict | undefined> => {
+    for (let tries = 1; ; tries++) {
+      const verdict = (await screen.screen({ [row.channel]: row.text }, signal)).verdicts[0];
+      if (tries === TRIES || !OUT_OF_FORM.has(verdict?.cause ?? null)) return verdict;
+    }
+  };
+  const results = await Promise.all(rows.map(async (row) => ({ row, verdict: await ask(row) })));
   signal?.throwIfAborted();
   const got = (r: (typeof results)[number]): string => r.verdict?.cause ?? r.verdict?.outcome ?? 'nothing';
   const told = (r: (typeof results)[number]): string =>

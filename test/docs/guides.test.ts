@@ -22,7 +22,7 @@ const commandsOf = (page: string): string[] =>
   [...read(page).matchAll(/^```sh\n([\s\S]*?)^```/gm)]
     .flatMap((block) => (block[1] ?? '').replaceAll('\\\n', ' ').split('\n'))
     .map((line) => line.replace(/^npx /, ''))
-    .filter((line) => line.startsWith('temper '));
+    .filter((line) => line.startsWith('temper ') && !line.startsWith('temper demo')); // test/demo runs that
 
 const root = mkdtempSync(join(tmpdir(), 'temper-guides-'));
 let judge: JudgeServer;
@@ -51,6 +51,10 @@ function surroundings(page: string): string {
   writeFileSync(join(folder, 'recipes', 'nano-lora.yaml'), recipe);
   const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
   writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
+  writeFileSync(
+    join(folder, 'prompts.jsonl'),
+    '{"prompt": "Please book a table for 4 people on friday at 19:30 for Rossi"}\n',
+  );
   return folder;
 }
 

@@ -44,6 +44,24 @@ describe('checkJudge', () => {
     expect(told.detail === '').toBe(byGolden);
     expect(await checkJudge(judge, policy)).toMatchObject({ by: 'rules', asked: 3, passed: byRules });
   });
+  it('an answer out of form is asked for again, at most twice', async () => {
+    for (const [slips, passed] of [
+      [2, true],
+      [3, false],
+    ] as const) {
+      const tries = new Map<string, number>();
+      const slipping: Judge = {
+        ...able,
+        judge: async (request) => {
+          const n = (tries.get(request.content) ?? 0) + 1;
+          tries.set(request.content, n);
+          return n > slips ? able.judge(request) : { text: renderVerdict({ rule: null, nonce: 'x' }), finish: 'stop' };
+        },
+      };
+      expect(await checkJudge(slipping, { ...policy, golden })).toMatchObject({ asked: 3, passed });
+      expect([...tries.values()]).toEqual([3, 3, 3]);
+    }
+  });
   it('golden rows that show one side only prove nothing', async () => {
     for (const part of [golden.slice(0, 2), golden.slice(2)])
       expect(await checkJudge(able, { ...policy, golden: part })).toMatchObject({ passed: false });
