@@ -113,6 +113,11 @@ function tryOn(version, node, tarballs) {
   mkdirSync(project);
   writeFileSync(join(project, 'package.json'), '{ "name": "a-project", "private": true, "type": "module" }\n');
   const installed = use(bin, project, 'npm', 'install', '--prefer-offline', '--no-audit', '--no-fund', ...tarballs);
+  if (!installed.ok && /\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENOTCACHED)\b/.test(installed.text)) {
+    rmSync(place, { recursive: true, force: true });
+    process.stdout.write('skipped: npm reaches no registry, and the dependencies are not in its cache\n');
+    process.exit(0);
+  }
   note(
     `Node ${version}: npm install of ${tarballs.length} tarballs (${installed.seconds.toFixed(0)} s)`,
     installed.ok,
