@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { sha256 } from '../base/digest.js';
-import { ConfigError, DataError, TemperError } from '../base/errors.js';
+import { ConfigError, DataError } from '../base/errors.js';
 import { putInPlace } from '../base/files.js';
 import { inputPieces, readStream } from '../base/inputs.js';
 import { parseJson } from '../base/json.js';
@@ -168,7 +168,8 @@ async function answerInto(
         usage: { promptTokens, completionTokens },
       });
     } catch (e) {
-      if (!(e instanceof TemperError) || signal.aborted) throw e;
+      // A prompt that cannot be answered is an answer; a model or a machine that fails is none, and is tried again.
+      if (!(e instanceof ConfigError || e instanceof DataError) || signal.aborted) throw e;
       return JSON.stringify({ ...head, exit: 20, error: { code: e.code, message: e.message } });
     }
   };

@@ -3,6 +3,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { isAlive } from '../base/temporary.js';
 import type { VerdictRow } from './agreement.js';
 import type { KnownVerdict } from './screen.js';
 import type { Verdict } from './types.js';
@@ -41,15 +42,6 @@ async function leftovers(output: string): Promise<readonly string[]> {
       return /^[0-9]{1,10}$/.test(pid) && !isAlive(Number(pid));
     })
     .map((entry) => join(folder, entry));
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 export interface KeptVerdicts {
