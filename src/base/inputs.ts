@@ -118,6 +118,44 @@ export function readHead(path: string, most: number, from = 0): Buffer {
   }
 }
 
+/** A regular file of any size, read in places. */
+export class InputFile implements Disposable {
+  readonly #fd: number;
+  #open = true;
+  private constructor(
+    readonly path: string,
+    fd: number,
+    readonly size: number,
+  ) {
+    this.#fd = fd;
+  }
+  /** @throws as readInput, but for the size */
+  static open(path: string): InputFile {
+    const { fd, size } = openRegular(path);
+    return new InputFile(path, fd, size);
+  }
+  /** Fills `into` from byte `at` on. @throws {DataError} file_changed: the file ends before */
+  read(at: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length; ) {
+      const got = readSync(this.#fd, into, done, Math.min(into.length - done, 1 << 30), at + done);
+      if (got === 0)
+        throw new DataError(
+          'file_changed',
+          `${this.path}: ends at byte ${at + done}, it had ${this.size}; leave it as it is while it is read`,
+          { file: this.path },
+        );
+      done += got;
+    }
+  }
+  close(): void {
+    if (this.#open) closeSync(this.#fd);
+    this.#open = false;
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
 /** A regular file of any size, open for reading. @throws as readInput, but for the size */
 export async function openInput(path: string): Promise<FileHandle> {
   let handle: FileHandle;

@@ -70,6 +70,9 @@ const CHAR_OF_BYTE: readonly string[] = (() => {
 const BYTE_OF_CHAR = new Int16Array(0x144).fill(-1);
 for (const [b, c] of CHAR_OF_BYTE.entries()) BYTE_OF_CHAR[c.charCodeAt(0)] = b;
 
+/** A token as vocabularies write it: a character of the byte-level alphabet for each byte. */
+export const tokenName = (bytes: Uint8Array): string => Array.from(bytes, (b) => CHAR_OF_BYTE[b] ?? '').join('');
+
 type Json = Readonly<Record<string, unknown>>;
 const isObject = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
 
@@ -419,7 +422,7 @@ export interface OwnVocabulary {
  * byte.
  */
 export function tokenizerJson(own: OwnVocabulary): string {
-  const names = own.tokens.map((t) => Array.from(t, (b) => CHAR_OF_BYTE[b]!).join(''));
+  const names = own.tokens.map(tokenName);
   const byteLevel = (addPrefixSpace: boolean, trimOffsets: boolean, useRegex: boolean): Json => ({
     type: 'ByteLevel',
     add_prefix_space: addPrefixSpace,

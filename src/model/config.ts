@@ -259,17 +259,23 @@ function readRope(section: string, value: unknown, where: string): Rope {
 const sorted = (v: unknown): unknown =>
   typeof v === 'object' && v !== null ? Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)) : v;
 
-/**
- * Rotary frequencies and YaRN's concentration (arXiv:2309.00071; bounds clamped to [0, head_dim − 1] as transformers
- * does). Steps are rounded to f32 one by one: at position 10⁵ one unit in the last place of a frequency already turns
- * an angle by 0.006 rad.
- * @returns invFreq f32 [head_dim/2]; cos and sin are both multiplied by `concentration`
- * @throws {CheckpointError} bad_config: unknown rope type or setting, contradicting or missing values
- */
-export function ropeParameters(
-  config: ModelConfig,
-  where = 'config.json',
-): { readonly invFreq: Float32Array; readonly concentration: number } {
+/** Rotary positions as the file sets them, defaults filled in. `yarn` is absent where they are plain. */
+export interface RopeSettings {
+  readonly theta: number;
+  readonly yarn?: {
+    readonly factor: number;
+    readonly original: number;
+    readonly betaFast: number;
+    readonly betaSlow: number;
+    /** Whether the bounds between kept and scaled frequencies are rounded outwards. */
+    readonly truncate: boolean;
+    readonly concentration: number;
+  };
+}
+const mscale = (scale: number, m = 1): number => (scale <= 1 ? 1 : 0.1 * m * Math.log(scale) + 1);
+
+/** @throws {CheckpointError} bad_config: unknown rope type or setting, contradicting or missing values */
+export function ropeSettings(config: ModelConfig, where = 'config.json'): RopeSettings {
   const { rope_parameters: now, rope_scaling: before } = config;
   const r = now
     ? readRope('rope_parameters', now, where)
@@ -291,13 +297,7 @@ export function ropeParameters(
       'keep one of the two',
     );
   const theta = r.rope_theta ?? config.rope_theta ?? DEFAULT_THETA;
-  const f = Math.fround,
-    Dh = config.head_dim,
-    half = Dh / 2;
-  const type = r.rope_type ?? r.type ?? 'default';
-  const frequency = (j: number): number => f(f(theta) ** f(f(2 * j) / f(Dh)));
-  if (type === 'default')
-    return { invFreq: Float32Array.from({ length: half }, (_, j) => 1 / frequency(j)), concentration: 1 };
+  if ((r.rope_type ?? r.type ?? 'default') === 'default') return { theta };
 
   const original = r.original_max_position_embeddings ?? config.max_position_embeddings;
   if (config.initial_context_length != null && config.initial_context_length !== original)
@@ -309,15 +309,38 @@ export function ropeParameters(
       'give original_max_position_embeddings with the rope settings',
     );
   const factor = r.factor ?? config.max_position_embeddings / original;
-  const mscale = (scale: number, m = 1): number => (scale <= 1 ? 1 : 0.1 * m * Math.log(scale) + 1);
   const concentration =
     r.attention_factor ??
     (r.mscale && r.mscale_all_dim ? mscale(factor, r.mscale) / mscale(factor, r.mscale_all_dim) : mscale(factor));
+  const { truncate } = r,
+    betaFast = r.beta_fast ?? 32,
+    betaSlow = r.beta_slow ?? 1;
+  return { theta, yarn: { factor, original, betaFast, betaSlow, truncate, concentration } };
+}
+
+/**
+ * Rotary frequencies and YaRN's concentration (arXiv:2309.00071; bounds clamped to [0, head_dim − 1] as transformers
+ * does). Steps are rounded to f32 one by one: at position 10⁵ one unit in the last place of a frequency already turns
+ * an angle by 0.006 rad.
+ * @returns invFreq f32 [head_dim/2]; cos and sin are both multiplied by `concentration`
+ * @throws {CheckpointError} bad_config: unknown rope type or setting, contradicting or missing values
+ */
+export function ropeParameters(
+  config: ModelConfig,
+  where = 'config.json',
+): { readonly invFreq: Float32Array; readonly concentration: number } {
+  const { theta, yarn } = ropeSettings(config, where);
+  const f = Math.fround,
+    Dh = config.head_dim,
+    half = Dh / 2;
+  const frequency = (j: number): number => f(f(theta) ** f(f(2 * j) / f(Dh)));
+  if (!yarn) return { invFreq: Float32Array.from({ length: half }, (_, j) => 1 / frequency(j)), concentration: 1 };
+
   const bound = (rotations: number): number =>
-    (Dh * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-  let low = bound(r.beta_fast ?? 32),
-    high = bound(r.beta_slow ?? 1);
-  if (r.truncate) {
+    (Dh * Math.log(yarn.original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+  let low = bound(yarn.betaFast),
+    high = bound(yarn.betaSlow);
+  if (yarn.truncate) {
     low = Math.floor(low);
     high = Math.ceil(high);
   }
@@ -328,7 +351,7 @@ export function ropeParameters(
     const ramp = f(Math.min(1, Math.max(0, f(f(j - f(low)) / f(high - low)))));
     const keep = f(1 - ramp),
       freq = frequency(j);
-    return f(f(f(1 / f(f(factor) * freq)) * f(1 - keep)) + f(f(1 / freq) * keep));
+    return f(f(f(1 / f(f(yarn.factor) * freq)) * f(1 - keep)) + f(f(1 / freq) * keep));
   });
-  return { invFreq, concentration };
+  return { invFreq, concentration: yarn.concentration };
 }
