@@ -5,6 +5,7 @@ import type { DataError } from '../base/errors.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { CHANNELS, type ChannelName, type Example } from './example.js';
 import { type DataFile, type FileSummary, type LoadContext, streamExamples } from './load.js';
+import type { Overlap } from './overlap.js';
 
 /** A stretch of tokens of one kind, as text. */
 export interface Stretch {
@@ -30,10 +31,13 @@ export interface FileCheck extends FileSummary {
   /** The first of them: at most `maxErrors`. */
   readonly errors: readonly { readonly line: number; readonly code: string; readonly message: string }[];
   readonly samples: readonly Sample[];
+  /** Of held-out rows: those that are trained on too, token for token; null: none. */
+  readonly overlap?: Overlap | null;
 }
 export interface CheckOptions {
   readonly samples?: number;
   readonly maxErrors?: number;
+  readonly onExample?: (example: Example) => void;
 }
 
 /** Tokens as text in which <|…|> is always a control token: the same letters in plain text are written <\\|…|>. */
@@ -86,7 +90,7 @@ function quantiles(counts: ReadonlyMap<number, number>): FileCheck['lengths'] {
 
 /** Reads all of a file, past its bad rows. */
 export async function checkFile(file: DataFile, context: LoadContext, options: CheckOptions = {}): Promise<FileCheck> {
-  const { samples: wanted = 0, maxErrors = 20 } = options;
+  const { samples: wanted = 0, maxErrors = 20, onExample } = options;
   const errors: { line: number; code: string; message: string }[] = [];
   let badRows = 0;
   /** How many examples have how many tokens: bounded by the longest example, not by the file. */
@@ -117,6 +121,7 @@ export async function checkFile(file: DataFile, context: LoadContext, options: C
       };
     }
     const example = next.value;
+    onExample?.(example);
     lengths.set(example.tokens.length, (lengths.get(example.tokens.length) ?? 0) + 1);
     for (let i = 1; i < example.weights.length; i++) {
       if ((example.weights[i] ?? 0) <= 0) continue;

@@ -365,6 +365,18 @@ export async function* streamExamples(
   };
 }
 
+/** Takes a file's examples in order and keeps the samples all of whose examples have a token to train. */
+export function samplesInto(store: ExampleStore, file: DataFile): (example: Example) => void {
+  const per = formatOf(file).examplesPerSample ?? 1;
+  let sample: Example[] = [];
+  return (example) => {
+    sample.push(example);
+    if (sample.length < per) return;
+    if (sample.every((e) => hasTrained(e.weights))) for (const e of sample) store.add(e);
+    sample = [];
+  };
+}
+
 /** Reads all files. @throws {DataError} a bad row, or nothing to train in any of them */
 export async function loadDataset(files: readonly DataFile[], context: LoadContext): Promise<Dataset> {
   const examples = new ExampleStore();
@@ -380,17 +392,14 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
         { file: file.path, format: file.format },
       );
     const stream = streamExamples(file, context);
-    let sample: Example[] = [];
+    const keep = samplesInto(examples, file);
     for (;;) {
       const next = await stream.next();
       if (next.done) {
         summaries.push(next.value);
         break;
       }
-      sample.push(next.value);
-      if (sample.length < per) continue;
-      if (sample.every((e) => hasTrained(e.weights))) for (const e of sample) examples.add(e);
-      sample = [];
+      keep(next.value);
     }
   }
   if (examples.length === 0)

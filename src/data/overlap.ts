@@ -5,6 +5,8 @@ import type { Example, Examples } from './example.js';
 export interface Overlap {
   /** Held-out examples that are trained on, token for token. */
   readonly count: number;
+  /** Of so many. */
+  readonly of: number;
   readonly first: { readonly heldOut: string; readonly trained: string };
 }
 
@@ -41,5 +43,10 @@ export function overlapOf(trained: Examples, heldOut: Examples): Overlap | null 
     count++;
     first ??= { heldOut: placeOf(a), trained: placeOf(b) };
   }
-  return first && { count, first };
+  return first && { count, of: heldOut.length, first };
 }
+
+/** A sentence for whoever is about to train, or to read a figure. */
+export const overlapText = ({ count, of, first }: Overlap): string =>
+  `${count} of ${of} held-out examples are trained on too (${first.heldOut} is ${first.trained}): a figure on them ` +
+  'says little; take them out of data.train or data.eval';

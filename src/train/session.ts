@@ -9,7 +9,7 @@ import { versions } from '../base/machine.js';
 import { type Dataset, type LoadContext, loadDataset, rowSettings } from '../data/load.js';
 import { noticesOf } from '../data/notes.js';
 import { planSteps } from '../data/order.js';
-import { overlapOf } from '../data/overlap.js';
+import { overlapOf, overlapText } from '../data/overlap.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
@@ -129,12 +129,7 @@ async function loadHeldOut(
   try {
     const heldOut = await loadDataset(files, context);
     const found = overlapOf(data.examples, heldOut.examples);
-    if (found)
-      onNotice?.(
-        `${found.count} of ${heldOut.examples.length} held-out examples are trained on too ` +
-          `(${found.first.heldOut} is ` +
-          `${found.first.trained}): a figure on them says little; take them out of data.train or data.eval`,
-      );
+    if (found) onNotice?.(overlapText(found));
     return t.evalEvery === undefined ? null : heldOut;
   } catch (e) {
     if (t.evalEvery !== undefined || !(e instanceof TemperError)) throw e;

@@ -68,3 +68,31 @@ it('a file that trains nothing is no success, and options do what messages say',
   const shown = await check(written('literal.jsonl', row('say <|end|>!')));
   expect(shown).toMatchObject({ code: 0, stdout: expect.stringContaining('<|message|>say <\\|end|>!<|return|>') });
 });
+
+describe('rows that are both trained on and held out', () => {
+  const train = written('train.jsonl', ['a', 'b', 'c'].map((a) => row(a)).join('\n'));
+  const heldOut = written('heldout.jsonl', ['x', 'c', 'b', 'y'].map((a) => row(a)).join('\n'));
+  const said = '2 of 4 held-out examples are trained on too (heldout.jsonl:2 is train.jsonl:3)';
+  it('are told of two files, and are no error', async () => {
+    expect(await check(train, '--eval', heldOut)).toMatchObject({ code: 0, stdout: expect.stringContaining(said) });
+    const { stdout } = await check(train, '--eval', heldOut, '--json');
+    const { files } = JSON.parse(stdout) as { files: readonly { overlap?: unknown }[] };
+    const first = { heldOut: 'heldout.jsonl:2', trained: 'train.jsonl:3' };
+    expect(files.map((f) => f.overlap)).toEqual([undefined, { count: 2, of: 4, first }]);
+    const none = written('none.jsonl', row('z'));
+    expect((await check(train, '--eval', none)).stdout).toContain('none of these rows is trained on');
+  });
+  it('are told of a recipe, which names both', async () => {
+    const nano = join(packageRoot, 'models/nano');
+    const data = [train, heldOut].map((path) => `[{ path: ${JSON.stringify(path)}, format: chat }]`);
+    const recipe = written(
+      'both.yaml',
+      `model: { base: ${nano} }\ndata: { train: ${data[0]}, eval: ${data[1]}, maxTokens: 64 }\ntrain: { steps: 1 }\n`,
+    );
+    expect(await temper(['data', 'check', recipe])).toMatchObject({ code: 0, stdout: expect.stringContaining(said) });
+    expect(await temper(['data', 'check', recipe, '--eval', heldOut])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('data.eval'),
+    });
+  });
+});

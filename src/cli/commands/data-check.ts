@@ -3,6 +3,7 @@
 import { Option } from 'commander';
 import type { FileCheck } from '../../data/check.js';
 import { noticesOf } from '../../data/notes.js';
+import { overlapText } from '../../data/overlap.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { printable, styled } from '../terminal.js';
 
@@ -14,6 +15,7 @@ interface Options {
   readonly ignore?: readonly string[];
   readonly markup?: 'refuse' | 'text';
   readonly samples: number;
+  readonly eval?: string;
   readonly json?: boolean;
 }
 
@@ -36,7 +38,9 @@ function show(file: FileCheck): string {
   if (channels) lines.push(`  trained tokens by channel: ${channels}`);
   if (file.untrainedRows) lines.push(`  ${file.untrainedRows} examples have nothing to train and are passed over`);
   if (file.nothing) lines.push(`  ${file.nothing}`);
-  lines.push(...noticesOf(file).map((line) => `  note: ${line}`), `  sha256 ${file.sha256}`);
+  const notes = [...noticesOf(file), ...(file.overlap ? [printable(overlapText(file.overlap))] : [])];
+  if (file.overlap === null) lines.push('  none of these rows is trained on');
+  lines.push(...notes.map((line) => `  note: ${line}`), `  sha256 ${file.sha256}`);
   for (const s of file.samples)
     lines.push(
       `  ── line ${s.line}, what is trained is ${trained('green').startsWith('⟦') ? 'in ⟦ ⟧' : 'green'}`,
@@ -76,6 +80,7 @@ export const command: Command = {
       .addOption(
         new Option('--markup <what>', 'harmony or <think> markup in what is trained').choices(['refuse', 'text']),
       )
+      .option('--eval <file>', 'held-out rows: checked too, and which of them stand in the other file')
       .option('--samples <n>', 'examples to render from each file', integerIn(0, 1000), 1)
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
@@ -84,13 +89,18 @@ export const command: Command = {
           'temper data check recipes/nano-lora.yaml',
           'temper data check rows.jsonl --tokenizer models/gpt-oss-20b --samples 3',
           'temper data check rows.jsonl --format tokens',
+          'temper data check train.jsonl --eval heldout.jsonl --tokenizer models/nano',
         )}\nIn samples <|…|> is a control token; the same letters as plain text are written <\\|…|>.\n` +
           'Fields of a row: docs/rows.md. Exit codes: 0 every row can be trained on, 2 some cannot, ' +
           'or there is none.\n',
       )
-      .action(async (path: string, options: Options) => {
+      .action(async (path: string, { eval: heldOut, ...options }: Options) => {
         const { checkDataset } = await import('../../train/train.js');
-        const files = await checkDataset(path, { ...options, signal: interruptSignal() });
+        const files = await checkDataset(path, {
+          ...options,
+          ...(heldOut === undefined ? {} : { heldOut }),
+          signal: interruptSignal(),
+        });
         if (files.some((f) => f.badRows > 0 || f.nothing !== null)) process.exitCode = 2;
         if (options.json) {
           printJson({ files });
