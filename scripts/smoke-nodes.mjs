@@ -9,15 +9,16 @@ import { root, say } from './prepare.mjs';
 
 export const majors = [20, 22, 24];
 const cache = join(root, 'node_modules', '.cache', 'temper-nodes');
-const packageName = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
+const here = `${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 
-/** Path of a Node binary of this major, or the reason there is none. */
-export function nodeOf(major) {
-  if (Number(process.versions.node.split('.')[0]) === major) return { path: process.execPath };
-  const place = join(cache, String(major));
+/** Path of a Node binary of this major, or the reason there is none. Target: of another platform, as in linux-arm64. */
+export function nodeOf(major, target = here) {
+  if (target === here && Number(process.versions.node.split('.')[0]) === major) return { path: process.execPath };
+  const packageName = `node-${target}`;
+  const place = join(cache, target === here ? String(major) : `${target}-${major}`);
   const path = join(place, 'bin', 'node');
   if (existsSync(path)) return { path };
-  const work = join(cache, `.${major}.${process.pid}`);
+  const work = join(cache, `.${target}-${major}.${process.pid}`);
   try {
     mkdirSync(work, { recursive: true });
     const pack = spawnSync('npm', ['pack', '--silent', '--pack-destination', work, `${packageName}@${major}`], {

@@ -2,8 +2,8 @@
 // tarballs into an empty folder with nothing but Node and a shell in PATH and with the repository hidden (in a mount
 // namespace, where the system allows one), and uses what is there on Node 20, 22 and 24: doctor, every example of
 // docs/api.md, a screen; with --demo also `temper demo` within 4 minutes, which wants a machine that does nothing else,
-// on the running Node; with --all on each. --packages takes tarballs that `npm run release` made. Last line: "N passed,
-// N failed", or "skipped: why".
+// on the running Node; with --all on each. --packages takes tarballs that `npm run release` made; the one for
+// linux-arm64 among them is used under qemu. Last line: "N passed, N failed", or "skipped: why".
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
@@ -188,6 +188,50 @@ function tryOn(version, node, tarballs) {
   );
 }
 
+/** Debian's: where an emulated program finds its loader, libc and libstdc++. */
+const ARM64_LIBRARIES = '/usr/aarch64-linux-gnu';
+/** The package for linux-arm64 on an emulated machine: it loads, says what it is, and computes. */
+function tryEmulated(packed) {
+  const name = `linux-arm64 under qemu, Node ${major}`;
+  const missing = [
+    packed.some((f) => f.includes('linux-arm64')) ? '' : 'a linux-arm64 tarball (--packages)',
+    spawnSync('qemu-aarch64', ['--version']).status === 0 ? '' : 'qemu-aarch64 (Debian: qemu-user)',
+    existsSync(join(ARM64_LIBRARIES, 'lib', 'libstdc++.so.6')) ? '' : 'libstdc++6-arm64-cross',
+  ].filter((what) => what !== '');
+  if (process.arch === 'arm64') return say(`${name}: skipped, this machine is one`);
+  if (missing.length > 0) return say(`${name}: skipped, missing ${missing.join(', ')}`);
+  const node = nodeOf(major, 'linux-arm64');
+  if (!node.path) return say(`${name}: skipped, ${node.reason}`);
+  const bin = programs(process.execPath, 'bin-emulated');
+  const project = join(place, 'project-emulated');
+  mkdirSync(project);
+  writeFileSync(join(project, 'package.json'), '{ "name": "a-project", "private": true, "type": "module" }\n');
+  const tarballs = packed.filter((f) => !f.includes('linux-x64'));
+  const platform = ['--os=linux', '--cpu=arm64', '--libc=glibc'];
+  const options = ['--prefer-offline', '--no-audit', '--no-fund', ...platform];
+  const installed = use(bin, project, 'npm', 'install', ...options, ...tarballs);
+  note(`${name}: npm install`, installed.ok, last(installed.text));
+  const emulated = (...args) =>
+    spawnSync('qemu-aarch64', ['-L', ARM64_LIBRARIES, node.path ?? '', ...args], {
+      cwd: project,
+      encoding: 'utf8',
+      env: { ...environment, HOME: join(place, 'home') },
+      timeout: 600_000,
+    });
+  const doctor = emulated(join('node_modules', 'temper-oss', 'dist', 'cli', 'main.js'), 'doctor', '--no-measure');
+  const said = `${doctor.stdout}${doctor.stderr}`;
+  note(`${name}: temper doctor`, doctor.status === 0 && /addon +loaded/.test(said), last(said));
+  writeFileSync(join(project, 'example.mjs'), examples[0]?.code ?? '');
+  const began = Date.now();
+  const generate = emulated('example.mjs');
+  const text = `${generate.stdout}${generate.stderr}`;
+  note(
+    `${name}: docs/api.md, ${examples[0]?.title} (${((Date.now() - began) / 1000).toFixed(0)} s)`,
+    generate.status === 0 && generate.stdout.trim() !== '' && !/undefined|NaN/.test(text),
+    last(text),
+  );
+}
+
 try {
   if (`${process.platform}` !== 'linux') {
     process.stdout.write('skipped: prebuilt packages are for Linux\n');
@@ -199,13 +243,12 @@ try {
       : readdirSync(resolve(process.argv[given + 1] ?? ''))
           .filter((f) => f.endsWith('.tgz'))
           .map((f) => join(resolve(process.argv[given + 1] ?? ''), f));
-  const tarballs = packed
-    .filter((f) => !/linux-(x64|arm64)/.test(f) || f.includes(`linux-${process.arch}`))
-    .map((f) => {
-      const copy = join(place, f.split('/').at(-1) ?? '');
-      copyFileSync(f, copy);
-      return copy;
-    });
+  const copies = packed.map((f) => {
+    const copy = join(place, f.split('/').at(-1) ?? '');
+    copyFileSync(f, copy);
+    return copy;
+  });
+  const tarballs = copies.filter((f) => !/linux-(x64|arm64)/.test(f) || f.includes(`linux-${process.arch}`));
   for (const f of tarballs) say(`· ${f.split('/').at(-1)}: ${(statSync(f).size / 1e6).toFixed(1)} MB`);
   if (!hides) say('· this system lets nobody hide a folder: the repository is out of PATH, but not out of reach');
   mkdirSync(join(place, 'home'));
@@ -214,6 +257,7 @@ try {
     if (node.path) tryOn(version, node.path, tarballs);
     else say(`Node ${version}: skipped, ${node.reason}`);
   }
+  tryEmulated(copies);
 } finally {
   if (process.argv.includes('--keep')) say(`kept: ${place}`);
   else rmSync(place, { recursive: true, force: true });

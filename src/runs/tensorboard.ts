@@ -4,6 +4,7 @@
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
+import { readInput } from '../base/inputs.js';
 import type { StepMetrics } from './metrics.js';
 
 const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -76,13 +77,41 @@ function stepEvent(m: StepMetrics, seconds: number): Buffer {
 const eventsFile = (run: string): string => join(run, 'events.out.tfevents.temper');
 const now = (): number => Date.now() / 1000;
 
-/** Begins the file with the steps that stand: those after them will be run again. */
-export const beginEvents = (run: string, metrics: readonly StepMetrics[]): void =>
+/** When which step was written, of an event file of ours; what follows a damaged record is left out. */
+function timesIn(file: Buffer): ReadonlyMap<number, number> {
+  const times = new Map<number, number>();
+  for (let at = 0; at + 16 <= file.length; ) {
+    const length = Number(file.readBigUInt64LE(at));
+    const event = file.subarray(at + 12, at + 12 + length);
+    if (at + 16 + length > file.length || file.readUInt32LE(at + 12 + length) !== masked(event)) break;
+    // wall_time, then step: see eventOf.
+    let [step, scale] = [0, 1];
+    for (let i = 10; i < event.length; i++, scale *= 128) {
+      step += ((event[i] ?? 0) & 127) * scale;
+      if ((event[i] ?? 0) < 128) break;
+    }
+    if (event.length > 10) times.set(step, event.readDoubleLE(1));
+    at += 16 + length;
+  }
+  return times;
+}
+function oldTimes(run: string): ReadonlyMap<number, number> {
+  try {
+    return timesIn(readInput(eventsFile(run), 'metrics'));
+  } catch {
+    return new Map();
+  }
+}
+
+/** Begins the file with the steps that stand, at the times they were done: those after them will be run again. */
+export function beginEvents(run: string, metrics: readonly StepMetrics[]): void {
+  const times = oldTimes(run);
   writeFileAtomic(
     eventsFile(run),
     Buffer.concat([
-      eventOf(now(), 0, bytesField(3, Buffer.from('brain.Event:2'))),
-      ...metrics.map((m) => stepEvent(m, now())),
+      eventOf(times.get(0) ?? now(), 0, bytesField(3, Buffer.from('brain.Event:2'))),
+      ...metrics.map((m) => stepEvent(m, times.get(m.step) ?? now())),
     ]),
   );
+}
 export const appendEvents = (run: string, m: StepMetrics): void => appendFileSync(eventsFile(run), stepEvent(m, now()));

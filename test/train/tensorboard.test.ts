@@ -9,6 +9,7 @@ import { runTraining } from '../../src/train/session.js';
 import { tinyRun } from './tiny.js';
 
 interface Event {
+  readonly at: number;
   readonly step: number;
   readonly version?: string;
   readonly values: Readonly<Record<string, number>>;
@@ -60,6 +61,7 @@ function read(run: string): Event[] {
     const version = of(3);
     expect(of(1)).toBeGreaterThan(1.7e9);
     events.push({
+      at: Number(of(1)),
       step: Number(of(2)),
       values: Object.fromEntries(values),
       ...(version === undefined ? {} : { version: String(version) }),
@@ -87,7 +89,7 @@ it('holds the version first, then every figure of every step', () => {
   beginEvents(run, [line(1)]);
   appendEvents(run, line(300, { evalLoss: 0.25, evalMatch: 0.5 }));
   const step = { 'train/loss': 1, 'train/lr': 0.5, 'train/grad_norm': 2, 'train/tokens_per_second': 100 };
-  expect(read(run)).toEqual([
+  expect(read(run).map(({ at: _, ...e }) => e)).toEqual([
     { step: 0, version: 'brain.Event:2', values: {} },
     { step: 1, values: step },
     {
@@ -103,7 +105,10 @@ it('of a run that was stopped and went on has every step once', async () => {
     recipe = join(dir, 'recipe.yaml');
   const stop = new AbortController();
   await runTraining({ recipe, out, set }, { signal: stop.signal, onProgress: (p) => p.step === 5 && stop.abort() });
+  const before = read(out);
   await runTraining({ recipe, out, set, resume: true });
+  // What was done keeps the time when it was done.
+  expect(read(out).slice(0, 6)).toEqual(before);
   const events = read(out).slice(1);
   expect(events.map((e) => e.step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
   expect(events.map((e) => e.values['train/loss'])).toEqual(readMetrics(out).map((m) => Math.fround(m.loss)));
