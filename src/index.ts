@@ -77,3 +77,4 @@ export {
   type TrainResult,
   train,
 } from './train/train.js';
+export { type Watch, type WatchOptions, watchRun } from './watch/watch.js';

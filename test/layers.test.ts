@@ -21,6 +21,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   infer: 5,
   safeguard: 5,
   gate: 5,
+  watch: 5,
   runs: 4,
   objectives: 4,
   lora: 3,

@@ -130,6 +130,7 @@ export const ERROR_CODES = [
   'policy_too_long',
   'policy_twice',
   'policy_unreadable',
+  'port_unusable',
   'prompt_empty',
   'prompt_too_long',
   'q8_cache',

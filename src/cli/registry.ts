@@ -16,12 +16,14 @@ import { command as plan } from './commands/plan.js';
 import { command as screen } from './commands/screen.js';
 import { command as train } from './commands/train.js';
 import { command as verify } from './commands/verify.js';
+import { command as watch } from './commands/watch.js';
 
 export const commands: readonly Command[] = [
   demo,
   plan,
   dataCheck,
   train,
+  watch,
   evaluate,
   exportCommand,
   verify,

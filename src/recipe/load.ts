@@ -106,9 +106,11 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   ];
   if (!parsed.success || problems.length > 0) throw problemsError(file, problems);
   const recipe = mapPaths(parsed.data, (given) => absolute(file, given));
-  return { recipe, adapterGiven: decidedByFrom(value), file, name: basename(file).replace(/\.ya?ml$/i, '') };
+  return { recipe, adapterGiven: decidedByFrom(value), file, name: recipeName(file) };
 }
 
+/** What the run of a recipe is called, unless it is told otherwise. */
+export const recipeName = (file: string): string => basename(file).replace(/\.ya?ml$/i, '');
 const absolute = (file: string, given: string): string => (isAbsolute(given) ? given : resolve(dirname(file), given));
 
 /** What is said about an adapter where none is trained. */

@@ -68,6 +68,11 @@ const read = (file: string): string | null => {
     return null;
   }
 };
+/** Who writes to a run now, as something that can be compared; null: nobody. */
+export function writerOf(run: string): string | null {
+  const seen = read(lockFile(run));
+  return seen !== null && isHeld(seen) ? seen : null;
+}
 /** Takes away a lock that nobody holds, unless it has become another one's meanwhile. */
 function takeAway(file: string, seen: string): void {
   const aside = `${file}.${process.pid}`;

@@ -2,7 +2,7 @@
 // Whatever is in it is whole: files and folders appear by renaming.
 
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
 import { readInputText } from '../base/inputs.js';
@@ -66,6 +66,7 @@ export interface RunDigests {
   readonly tokenizer: string;
 }
 
+export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
 const runFile = (run: string): string => join(run, 'run.json');
 export const checkpointsFolder = (run: string): string => join(run, 'checkpoints');
 

@@ -19,9 +19,9 @@ import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
+import { defaultRunFolder } from '../runs/run-folder.js';
 import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
 import { freeDiskBytes } from './offload.js';
-import { defaultRunFolder } from './session.js';
 
 export interface TrainPlan {
   /** What the plan stands on that is not the recipe's own: a shape in the place of weights, another tokenizer. */

@@ -21,11 +21,13 @@ import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
 import { checkAdapterBase } from '../runs/adapter-base.js';
 import { lockRun } from '../runs/lock.js';
 import { readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
+import { writeReport } from '../runs/report.js';
 import { checkSameInputs, checkSameRecipe, extensionOf, runToResume } from '../runs/resume.js';
 import {
   asDiskError,
   checkpointFolder,
   checkpointSteps,
+  defaultRunFolder,
   deviceOf,
   openRunFolder,
   type RunDigests,
@@ -38,7 +40,6 @@ import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { bestOf } from './held-out.js';
 import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
 import { requireOffloadRoom } from './offload.js';
-import { writeReport } from './report.js';
 import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
 import { learningRate } from './schedule.js';
 
@@ -80,7 +81,6 @@ export interface TrainResult {
 }
 export type { TrainHooks, TrainProgress } from './run-steps.js';
 
-export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
 const meanOfLast = (losses: readonly number[]): number => {
   const tail = losses.slice(-Math.max(1, Math.round(losses.length / 10)));
   return tail.length ? tail.reduce((a, b) => a + b, 0) / tail.length : Number.NaN;

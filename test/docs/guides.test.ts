@@ -1,7 +1,7 @@
 // Every shell command of the guides, README and the model cards runs as it is written, in a folder that looks like this
 // one. What stands in for what is not here: models/nano for gpt-oss-20b, a local server for the endpoint of a judge,
 // and little work for bench and for the recipe.
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -60,19 +60,33 @@ function surroundings(page: string): string {
 
 function run(command: string, cwd: string): Promise<{ code: number | null; output: string }> {
   const line = command
+    .replace('--port 6060', '--port 0')
     .replaceAll('http://127.0.0.1:8000/v1', judge.url)
     .replace(/^temper bench/, 'temper bench --seconds 0.05 --prefill 64 --depths 0 --batches 1 --lora ""');
   const temper = `temper() { "${process.execPath}" "${join(packageRoot, 'dist', 'cli', 'main.js')}" "$@"; }`;
-  const child = spawn('bash', ['-c', `${temper}\n${line}`], { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn('bash', ['-c', `${temper}\n${line}`], {
+    cwd,
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+  });
   child.stdin.end('hello\n');
   let output = '';
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (chunk: Buffer) => {
       output += chunk.toString();
     });
+  if (command.startsWith('temper watch ')) void lookedAt(child, () => output);
   return new Promise((resolve) => {
     child.on('close', (code) => resolve({ code, output }));
   });
+}
+
+/** What serves goes on until it is ended: its page is asked for, and then it gets a Ctrl-C. */
+async function lookedAt(child: ChildProcess, output: () => string): Promise<void> {
+  await expect.poll(output, { timeout: 20_000 }).toMatch(/^http:\S+\n/m);
+  const page = await fetch(/^http:\S+/m.exec(output())?.[0] ?? '');
+  expect(await page.text()).toContain('Temper run');
+  process.kill(-(child.pid ?? 0), 'SIGINT');
 }
 
 test('the pages have commands', () => {

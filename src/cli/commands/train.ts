@@ -1,7 +1,8 @@
 // `temper train`: runs a recipe in its own thread and shows how it goes.
-import { relative } from 'node:path';
+import { relative, resolve } from 'node:path';
 import { formatRate, formatSeconds } from '../../base/units.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
+import { openBrowser } from '../browser.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { interruptedExitCode } from '../interrupt.js';
 import { createProgress } from '../progress.js';
@@ -16,6 +17,9 @@ interface Options {
   readonly device?: string;
   readonly memoryLimit?: string;
   readonly tensorboard?: boolean;
+  readonly watch?: boolean;
+  readonly port?: number;
+  readonly open?: boolean;
   readonly json?: boolean;
 }
 
@@ -42,6 +46,9 @@ export const command: Command = {
       .option('--device <name>', `${DEVICE_NAMES}, in place of the recipe's`)
       .option('--memory-limit <bytes>', "most device memory to take, as in 15.2GiB, in place of the recipe's")
       .option('--tensorboard', 'also write an event file of TensorBoard into the run folder (train.tensorBoard)')
+      .option('--watch', 'serve the curves to browsers of this machine while it trains')
+      .option('--port <n>', 'of --watch, on 127.0.0.1 (default: one that is free)', integerIn(0, 65_535))
+      .option('--open', 'open --watch in a browser')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -51,64 +58,85 @@ export const command: Command = {
           'temper train recipe.yaml --resume',
           'temper train recipe.yaml --resume --set train.epochs=3',
           'temper train recipe.yaml --set train.evalEvery=50 --set train.patience=3',
+          'temper train recipe.yaml --watch --open',
         ),
       )
       .action(async (recipe: string, options: Options) => {
-        const { train } = await import('../../train/train.js');
-        goOnWithoutReader();
-        let progress: ReturnType<typeof createProgress> | undefined;
-        let heldOut = '';
-        const result = await train(recipe, {
-          set: [
-            ...options.set,
-            ...(options.tensorboard ? ['train.tensorBoard=true'] : []),
-            ...(options.device === undefined ? [] : [`device=${options.device}`]),
-            ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${JSON.stringify(options.memoryLimit)}`]),
-          ],
-          resume: options.resume === true,
-          ...(options.out === undefined ? {} : { out: options.out }),
-          ...(options.threads === undefined ? {} : { threads: options.threads }),
-          signal: interruptSignal('saving after this step'),
-          onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
-          onProgress(p) {
-            if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
-            progress ??= createProgress({
-              label: 'train',
-              total: p.steps,
-              unit: 'steps',
-              quiet: options.json === true,
-            });
-            if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch)}`;
-            progress.update(
-              p.step,
-              `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ` +
-                `${formatRate(p.tokensPerSecond)} tokens/s  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}`,
-            );
-          },
-        });
-        progress?.finish();
-        if (result.status === 'stopped') process.exitCode = interruptedExitCode();
-        if (options.json) {
-          printJson(result);
-          return;
+        const signal = interruptSignal('saving after this step');
+        if (!options.watch && options.port === undefined && !options.open) return run(recipe, options, signal);
+        const [{ openWatch }, { recipeName }, { defaultRunFolder }] = await Promise.all([
+          import('../../watch/watch.js'),
+          import('../../recipe/load.js'),
+          import('../../runs/run-folder.js'),
+        ]);
+        const folder = options.out === undefined ? defaultRunFolder(recipeName(recipe)) : resolve(options.out);
+        // The signal ends the training, and the page shows how it ended.
+        const watch = await openWatch(folder, options.port === undefined ? {} : { port: options.port });
+        process.stderr.write(`watch: ${watch.url}\n`);
+        watch.closed.catch((e: Error) => process.stderr.write(`note: nobody can watch any more: ${e.message}\n`));
+        if (options.open) openBrowser(watch.url);
+        try {
+          await run(recipe, options, signal);
+        } finally {
+          await watch.close();
         }
-        const at = (path: string): string => relative(process.cwd(), path) || '.';
-        const { best, endedEarly } = result;
-        if (endedEarly !== null)
-          process.stdout.write(`ended after step ${endedEarly} of ${result.steps}: train.patience\n`);
-        if (best)
-          process.stdout.write(
-            `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch)} after step ${best.step}: ` +
-              `${at(best.checkpoint)}\n`,
-          );
-        process.stdout.write(
-          result.status === 'done'
-            ? `${result.step} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
-                `${result.firstLoss.toFixed(4)} → ` +
-                `${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
-            : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +
-                `--resume${options.out ? ` --out ${options.out}` : ''}\n`,
-        );
       });
   },
 };
+
+async function run(recipe: string, options: Options, signal: AbortSignal): Promise<void> {
+  const { train } = await import('../../train/train.js');
+  goOnWithoutReader();
+  let progress: ReturnType<typeof createProgress> | undefined;
+  let heldOut = '';
+  const result = await train(recipe, {
+    set: [
+      ...options.set,
+      ...(options.tensorboard ? ['train.tensorBoard=true'] : []),
+      ...(options.device === undefined ? [] : [`device=${options.device}`]),
+      ...(options.memoryLimit === undefined ? [] : [`memoryLimit=${JSON.stringify(options.memoryLimit)}`]),
+    ],
+    resume: options.resume === true,
+    ...(options.out === undefined ? {} : { out: options.out }),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+    signal,
+    onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
+    onProgress(p) {
+      if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
+      progress ??= createProgress({
+        label: 'train',
+        total: p.steps,
+        unit: 'steps',
+        quiet: options.json === true,
+      });
+      if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch)}`;
+      progress.update(
+        p.step,
+        `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ` +
+          `${formatRate(p.tokensPerSecond)} tokens/s  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}`,
+      );
+    },
+  });
+  progress?.finish();
+  if (result.status === 'stopped') process.exitCode = interruptedExitCode();
+  if (options.json) {
+    printJson(result);
+    return;
+  }
+  const at = (path: string): string => relative(process.cwd(), path) || '.';
+  const { best, endedEarly } = result;
+  if (endedEarly !== null) process.stdout.write(`ended after step ${endedEarly} of ${result.steps}: train.patience\n`);
+  if (best)
+    process.stdout.write(
+      `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch)} after step ${best.step}: ` +
+        `${at(best.checkpoint)}\n`,
+    );
+  process.stdout.write(
+    result.status === 'done'
+      ? `${result.step} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
+          `${result.firstLoss.toFixed(4)} → ` +
+          `${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
+      : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +
+          `--resume${options.out ? ` --out ${options.out}` : ''}\n`,
+  );
+}

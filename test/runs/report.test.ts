@@ -1,8 +1,9 @@
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
+import { Curves, thin } from '../../src/runs/curves.js';
 import type { StepMetrics } from '../../src/runs/metrics.js';
+import { renderReport } from '../../src/runs/report.js';
 import type { RunRecord } from '../../src/runs/run-folder.js';
-import { renderReport, thin } from '../../src/train/report.js';
 
 interface Drawn {
   readonly data: readonly (readonly (number | null)[])[];
@@ -15,6 +16,7 @@ function draw(html: string) {
   expect(scripts).toHaveLength(2);
   const drawn: Drawn[] = [];
   class Plot {
+    readonly series: readonly { readonly label: string }[];
     constructor(
       options: {
         readonly series: { readonly label: string }[];
@@ -23,12 +25,17 @@ function draw(html: string) {
       data: Drawn['data'],
       box: { id: string },
     ) {
+      this.series = options.series;
       drawn.push({ data, labels: options.series.map((s) => s.label), distr: options.scales.y.distr });
       expect(box).toBeDefined();
     }
+    setData(data: Drawn['data']): void {
+      const labels = this.series.map((s) => s.label);
+      drawn.push({ data, labels, distr: 0 });
+    }
     destroy(): void {}
   }
-  const element = { clientWidth: 500 };
+  const element = { clientWidth: 500, addEventListener() {} };
   const listeners: (() => void)[] = [];
   const addEventListener = (_: string, listener: () => void): void => void listeners.push(listener);
   const smoothing = /id="smoothing"[^>]* value="([\d.]+)"/.exec(html)?.[1] ?? expect.fail('no slider');
@@ -110,8 +117,26 @@ describe('report.html', () => {
     controls.smoothing.value = '0';
     change();
     expect(drawn[0]?.labels).toEqual(['step', 'loss', 'held-out']);
-    // A curve that touches 0 keeps its straight axis.
-    expect(drawn.map((d) => d.distr)).toEqual([3, 1, 1, 3, 1, 1]);
+    // A curve that touches 0 keeps its straight axis; what stays as it is gets its values, and no new plot (0).
+    expect(drawn.map((d) => d.distr)).toEqual([3, 0, 0, 3, 0, 0]);
+  });
+  it('thins a run that grows as one that is complete: each point the mean of its steps, up to the last one', () => {
+    const curves = new Curves(8);
+    let generations = 0;
+    for (let n = 1; n <= 77; n++) {
+      curves.add({ ...(metrics[0] as StepMetrics), step: n, loss: n, ...(n % 5 ? {} : { evalLoss: n }) });
+      const all = Array.from({ length: n }, (_, i) => i + 1);
+      const stride = 2 ** curves.generation;
+      const parts = Array.from({ length: Math.ceil(n / stride) }, (_, i) => all.slice(i * stride, (i + 1) * stride));
+      expect(curves.points.map((p) => p.loss)).toEqual(
+        parts.map((part) => expect.closeTo(part.reduce((a, b) => a + b, 0) / part.length, 9)),
+      );
+      expect(curves.points.map((p) => p.step)).toEqual(parts.map((part) => part.at(-1)));
+      expect(curves.points.map((p) => p.evalLoss)).toEqual(parts.map((part) => part.findLast((k) => k % 5 === 0)));
+      expect(curves.points.length).toBeLessThanOrEqual(8);
+      generations = Math.max(generations, curves.generation);
+    }
+    expect(generations).toBe(4);
   });
   it('stays small for long runs, and stands for none', () => {
     const long = Array.from(
