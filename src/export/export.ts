@@ -1,22 +1,27 @@
 // Exports and their proof as the main thread sees them: promises. The work has a thread of its own.
 import { runInThread } from '../base/channel.js';
-import type { ExportRequest, ExportResult } from './export-peft.js';
+import type { ExportProgress, ExportRequest, ExportResult } from './run-export.js';
 import type { VerifyRequest, VerifyResult } from './verify-export.js';
 
-export type { ExportRequest, ExportResult } from './export-peft.js';
+export type { ExportedFormat, ExportProgress, ExportRequest, ExportResult } from './run-export.js';
 export type { VerifyRequest, VerifyResult } from './verify-export.js';
 
 /** What the thread answers. */
 export type ExportCalls = {
-  readonly export: { readonly request: ExportRequest; readonly event: never; readonly result: ExportResult };
+  readonly export: { readonly request: ExportRequest; readonly event: ExportProgress; readonly result: ExportResult };
   readonly verify: { readonly request: VerifyRequest; readonly event: never; readonly result: VerifyResult };
 };
 
-/** Writes a run's adapter as PEFT into a new folder. @throws {TemperError} · the signal's reason */
-export const exportRun = (
-  request: ExportRequest,
-  options: { readonly signal?: AbortSignal } = {},
-): Promise<ExportResult> => runInThread<ExportCalls, 'export'>('export/worker.js', 'export', request, options);
+export interface ExportOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: ExportProgress) => void;
+}
+/**
+ * Writes what a run trained, or an adapter made elsewhere, into a new folder in a form that others load.
+ * @throws {TemperError} · the signal's reason
+ */
+export const exportRun = (request: ExportRequest, { signal, onProgress }: ExportOptions = {}): Promise<ExportResult> =>
+  runInThread<ExportCalls, 'export'>('export/worker.js', 'export', request, { signal, onEvent: onProgress });
 
 export interface VerifyOptions extends Omit<VerifyRequest, 'dir'> {
   readonly signal?: AbortSignal;

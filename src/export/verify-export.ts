@@ -1,85 +1,100 @@
-// The proof that an export is what was trained: every logit compared, every digest checked.
+// The proof that an export is what was trained: every digest checked, the weights or every logit compared, and where it
+// is asked, the real consumer's logits too.
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { setImmediate } from 'node:timers/promises';
 import { sha256File } from '../base/digest.js';
-import { ConfigError, IntegrityError } from '../base/errors.js';
-import { epochOrder } from '../data/order.js';
-import { readPeft } from '../lora/peft.js';
-import { readProvenance } from '../lora/provenance.js';
-import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
-import { forwardHidden, logits } from '../model/gpt-oss.js';
-import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
-import { Scope } from '../native/tensor.js';
+import { CheckpointError, ConfigError, IntegrityError } from '../base/errors.js';
+import type { Adapter } from '../lora/adapter.js';
+import { adapterOf } from '../lora/peft.js';
+import { type Provenance, readProvenance } from '../lora/provenance.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
 import { loadTrainedAdapter } from '../runs/checkpoint.js';
 import { checkpointSteps, readRun } from '../runs/run-folder.js';
 import { recipeOf, runAround } from '../runs/trained.js';
+import { askConsumer, type ConsumerResult } from './consumer.js';
+import type { ExportFormat, ExportSource, WeightCheck } from './format.js';
+import { FORMATS } from './formats/index.js';
+import { openSource, type SourceRequest } from './source.js';
+import { type Comparison, compareLogits, probes } from './verify-logits.js';
 
 export interface VerifyRequest {
   readonly dir: string;
   /** Run it was exported from; found through temper.json or the folders around it if absent. */
-  readonly run?: string;
+  readonly run?: string | undefined;
+  /** Base checkpoint, where temper.json does not lead to it. */
+  readonly model?: string | undefined;
+  /** Held-out rows in place of the run's own. */
+  readonly rows?: string | undefined;
+  /** A Python with peft, and one with transformers: their logits are compared with ours. */
+  readonly peft?: string | undefined;
+  readonly transformers?: string | undefined;
 }
-export interface VerifyResult {
+export interface VerifyResult extends Comparison {
   readonly ok: boolean;
   readonly dir: string;
-  readonly run: string;
-  readonly step: number;
-  readonly compared: number;
-  /** Largest |difference| of any logit, and the largest |logit|. */
-  readonly maxDifference: number;
-  readonly maxLogit: number;
-  /** How far the logits are from those of the base alone: 0 would mean that nothing was trained. */
-  readonly maxEffect: number;
-  readonly tolerance: number;
-}
-/** An export holds the trainer's f32 values in another order, and the kernels are the same: so are the bits. */
-const TOLERANCE = 0;
-const PROBE_ROWS = 4;
-
-/**
- * Sequences over the whole vocabulary, longer than a window; one batch each, so that only one row's logits are held at
- * a time.
- */
-function probes(base: ModelWeights): Batch[] {
-  const { vocab_size: V, sliding_window: window } = base.config;
-  const length = Math.min(256, Math.max(32, (window ?? 128) + 32));
-  return Array.from({ length: PROBE_ROWS }, (_, r) => {
-    const order = epochOrder(V, 20, r);
-    return {
-      tokens: Int32Array.from({ length }, (_, i) => order[i % V] ?? 0),
-      positions: Int32Array.from({ length }, (_, i) => i),
-      starts: Int32Array.of(0, length),
-    };
-  });
+  readonly format: string;
+  /** null: it comes of no run. */
+  readonly run: string | null;
+  readonly step: number | null;
+  /** What a difference may be, of the largest logit; null: rounding decides, and the weights were checked. */
+  readonly tolerance: number | null;
+  /** Elements computed again in plain arithmetic, and what was wrong; null: the format has no weights of its own. */
+  readonly weights: WeightCheck | null;
+  /** What real consumers answered. */
+  readonly consumers: readonly ConsumerResult[];
 }
 
-function logitsOf(base: ModelWeights, adapter: ModelAdapter | null, batch: Batch): Float32Array {
-  using scope = new Scope('activations');
-  return logits(scope, base, forwardHidden(scope, base, adapter, batch, { precision: 'f32' }), 'f32').toFloat32();
-}
-
-function findRun(request: VerifyRequest): string {
+function findRun(request: VerifyRequest, provenance: Provenance | null): string | null {
   if (request.run) return resolve(request.run);
-  const provenance = readProvenance(request.dir);
-  if (provenance) {
+  if (provenance?.run !== undefined) {
     const there = resolve(request.dir, provenance.run);
     if (readRun(there)) return there;
   }
-  const around = runAround(request.dir);
-  if (!around)
+  return runAround(request.dir);
+}
+
+/** The source that the export was made of. @throws {ConfigError} run_not_found, no_weights, no_adapter */
+function requestOf(request: VerifyRequest, provenance: Provenance | null): SourceRequest & { readonly step?: number } {
+  const { dir } = request;
+  const elsewhere = provenance !== null && provenance.run === undefined && request.run === undefined;
+  if (elsewhere) {
+    const model = request.model ?? (provenance.model === undefined ? undefined : resolve(dir, provenance.model));
+    return {
+      model,
+      ...(provenance.adapter === undefined ? {} : { adapter: resolve(dir, provenance.adapter) }),
+      ...(provenance.expertLayout ? { expertLayout: provenance.expertLayout } : {}),
+    };
+  }
+  const run = findRun(request, provenance);
+  if (run === null)
+    throw new ConfigError('run_not_found', `${dir}: the run it was exported from is not known; name it with --run`, {
+      dir,
+    });
+  const {
+    loaded: { recipe },
+  } = recipeOf(run);
+  const steps = checkpointSteps(run),
+    step = provenance?.step ?? steps.at(-1);
+  if (!readRun(run) || step === undefined || !steps.includes(step))
     throw new ConfigError(
-      'run_not_found',
-      `${request.dir}: the run it was exported from is not known; name it with --run`,
-      { dir: request.dir },
+      'no_weights',
+      `${run}: has no checkpoint${step === undefined ? '' : ` of step ${step}`} to compare with`,
+      { run },
     );
-  return around;
+  if (recipe.train.method === 'pretrain') return { run, step };
+  return { run, checkpoint: step, step };
 }
 
 /** @throws {IntegrityError} export_changed, base_changed: not the files that were exported, not the base trained on */
-async function checkDigests(dir: string, base: string, wantedBase: string, signal?: AbortSignal): Promise<void> {
+async function checkDigests(
+  dir: string,
+  provenance: Provenance | null,
+  base: string,
+  wantedBase: string | undefined,
+  signal?: AbortSignal,
+): Promise<void> {
   const options = signal ? { signal } : {};
-  for (const [name, wanted] of Object.entries(readProvenance(dir)?.files ?? {})) {
+  for (const [name, wanted] of Object.entries(provenance?.files ?? {})) {
     const got = existsSync(join(dir, name)) ? await sha256File(join(dir, name), options) : 'missing';
     if (got !== wanted)
       throw new IntegrityError(
@@ -88,6 +103,7 @@ async function checkDigests(dir: string, base: string, wantedBase: string, signa
         { file: name, got, wanted },
       );
   }
+  if (wantedBase === undefined) return;
   const got = await digestCheckpoint(base, { ...options, fresh: true });
   if (got !== wantedBase)
     throw new IntegrityError(
@@ -97,69 +113,86 @@ async function checkDigests(dir: string, base: string, wantedBase: string, signa
     );
 }
 
-type Comparison = Pick<VerifyResult, 'compared' | 'maxDifference' | 'maxLogit' | 'maxEffect'>;
-/** Every logit of the probes, with one adapter, with the other and with none. */
-async function compareLogits(
-  base: ModelWeights,
-  exported: ModelAdapter,
-  trained: ModelAdapter,
-  signal?: AbortSignal,
-): Promise<Comparison> {
-  let [compared, maxDifference, maxLogit, maxEffect] = [0, 0, 0, 0];
-  for (const batch of probes(base)) {
-    await setImmediate(); // lets messages in; native calls block this thread
-    const run = (adapter: ModelAdapter | null): Float32Array => {
-      signal?.throwIfAborted();
-      return logitsOf(base, adapter, batch);
-    };
-    const [got, want, bare] = [run(exported), run(trained), run(null)];
-    for (let i = 0; i < want.length; i++) {
-      const w = want[i] ?? Number.NaN;
-      const d = Math.abs((got[i] ?? Number.NaN) - w);
-      if (!(d <= maxDifference)) maxDifference = Number.isNaN(d) ? Infinity : d;
-      maxLogit = Math.max(maxLogit, Math.abs(w));
-      maxEffect = Math.max(maxEffect, Math.abs(w - (bare[i] ?? 0)));
-    }
-    compared += want.length;
-  }
-  return { compared, maxDifference, maxLogit, maxEffect };
+function formatOf(dir: string, name: string): ExportFormat {
+  const format = FORMATS.find((f) => f.name === name);
+  if (format) return format;
+  throw new IntegrityError(
+    'bad_provenance',
+    `${dir}: its temper.json names format ${name}, wanted one of ${FORMATS.map((f) => f.name).join(', ')}`,
+    { dir, format: name },
+  );
+}
+
+/** The adapter as the trainer holds it: its own flat parameters, in its own layout; one made elsewhere as it is. */
+async function trainedAdapter(source: ExportSource, signal?: AbortSignal): Promise<Adapter | null> {
+  const { origin, base, adapter } = source;
+  if (!adapter) return null;
+  return origin.kind === 'run' ? loadTrainedAdapter(origin.run, origin.step, base.config, signal) : adapterOf(adapter);
 }
 
 /**
- * Reads an export as a stranger would and compares every logit with the adapter as the trainer holds it (the flat
- * parameters of the last checkpoint).
+ * Reads an export as a stranger would and compares every logit with what was trained, as the trainer holds it (the flat
+ * parameters of the checkpoint); of formats that round, every kind of weight as well.
  * @throws {IntegrityError} files that are not those exported, a base that is not the one trained on
  */
 export async function verifyExport(request: VerifyRequest, signal?: AbortSignal): Promise<VerifyResult> {
-  const run = findRun(request);
-  const {
-    loaded: { recipe },
-  } = recipeOf(run);
-  const record = readRun(run);
-  const steps = checkpointSteps(run),
-    step = readProvenance(request.dir)?.step ?? steps.at(-1);
-  if (!record || step === undefined || !steps.includes(step))
-    throw new ConfigError(
-      'no_weights',
-      `${run}: has no checkpoint${step === undefined ? '' : ` of step ${step}`} to compare with`,
-      { run },
-    );
-  if (recipe.train.method === 'pretrain' || !recipe.model.base)
-    throw new ConfigError('no_adapter', `${run}: trained no adapter`, { run });
-  await checkDigests(request.dir, recipe.model.base, record.digests.base, signal);
-  using base = openCheckpoint(recipe.model.base);
-  const exported = readPeft(request.dir, base.config);
+  const { dir } = request;
+  const provenance = readProvenance(dir);
+  const { step, ...from } = requestOf(request, provenance);
+  const format = formatOf(dir, provenance?.format ?? 'peft');
+  if (step !== undefined && format.name === 'peft' && from.checkpoint === undefined)
+    throw new ConfigError('no_adapter', `${from.run}: trained no adapter`, { run: from.run });
+  // The run's own record is not enough: its base may have changed since.
+  const wanted = from.run === undefined ? provenance?.digests.base : wantedBase(from.run, provenance);
+  const baseFolder = from.run === undefined ? from.model : baseOf(from.run);
+  if (baseFolder !== undefined) await checkDigests(dir, provenance, baseFolder, wanted, signal);
+  using source = await openSource(from, signal);
+  const trained = await trainedAdapter(source, signal);
   try {
-    // The trainer's own bytes in the trainer's own layout: nothing of the PEFT form is on this path.
-    const trained = await loadTrainedAdapter(run, step, base.config, signal);
-    try {
-      const found = await compareLogits(base, exported.model, trained.model, signal);
-      const ok = found.maxDifference <= TOLERANCE;
-      return { ok, dir: resolve(request.dir), run, step, ...found, tolerance: TOLERANCE };
-    } finally {
-      trained.close();
+    using exported = format.reload(dir, source.base);
+    const sequences = await probes(source, request.rows, signal);
+    const found = await compareLogits(source.base, exported, trained?.model ?? null, sequences, signal);
+    const weights = (await format.checkWeights?.(source, dir, signal)) ?? null;
+    const consumers: ConsumerResult[] = [];
+    for (const kind of ['peft', 'transformers'] as const) {
+      const python = request[kind];
+      if (python !== undefined)
+        consumers.push(
+          await askConsumer(
+            { kind, python, format: format.name, dir, base: source.base.dir },
+            exported,
+            sequences,
+            signal,
+          ),
+        );
     }
+    const { tolerance } = format;
+    const close =
+      tolerance === null ? Number.isFinite(found.maxDifference) : found.maxDifference <= tolerance * found.maxLogit;
+    return {
+      ok: close && (weights?.wrong.length ?? 0) === 0 && consumers.every((c) => c.ok),
+      dir: resolve(dir),
+      format: format.name,
+      run: from.run ?? null,
+      step: step ?? null,
+      ...found,
+      tolerance,
+      weights,
+      consumers,
+    };
   } finally {
-    exported.close();
+    trained?.close();
   }
+}
+
+/** The base folder a run computes on; of one that trained a whole model, that model. */
+function baseOf(run: string): string {
+  const { recipe } = recipeOf(run).loaded;
+  return recipe.train.method === 'pretrain' ? join(run, 'model') : (recipe.model.base ?? '');
+}
+function wantedBase(run: string, provenance: Provenance | null): string | undefined {
+  const record = readRun(run);
+  if (record && record.method !== 'pretrain') return record.digests.base;
+  if (provenance) return provenance.digests.base;
+  throw new CheckpointError('no_adapter', `${run}: trained no adapter`, { run });
 }

@@ -3,14 +3,14 @@ import { serve } from '../base/channel-worker.js';
 import type { ExportCalls } from './export.js';
 
 await serve<ExportCalls, null>(async () => {
-  const [{ exportPeft }, { verifyExport }] = await Promise.all([
-    import('./export-peft.js'),
+  const [{ runExport }, { verifyExport }] = await Promise.all([
+    import('./run-export.js'),
     import('./verify-export.js'),
   ]);
   return {
     info: null,
     handlers: {
-      export: (request, { signal }) => exportPeft(request, signal),
+      export: (request, { signal, emit }) => runExport(request, { signal, onProgress: emit }),
       verify: (request, { signal }) => verifyExport(request, signal),
     },
   };

@@ -1,10 +1,11 @@
-// README.md of an exported adapter: what it sits on, and how to load it.
+// README.md of an adapter that a run wrote: what it sits on, and how to load it.
+import type { ModelConfig } from '../model/config.js';
 import type { Adapter } from './adapter.js';
 import type { PeftMeta } from './peft.js';
-import { LORA_TARGETS, MATRIX_NAME } from './spec.js';
+import { type AdapterSpec, isExpertTarget, LORA_TARGETS, MATRIX_NAME, matrixShape } from './spec.js';
 
-export function modelCard(adapter: Adapter, meta: PeftMeta): string {
-  const { spec, config } = adapter;
+/** Which matrices are adapted, where and how strongly. */
+export function adapterTable(config: ModelConfig, spec: AdapterSpec): string {
   const rows = LORA_TARGETS.flatMap((target) => {
     const on = spec.layers.flatMap((t, layer) => {
       const s = t[target];
@@ -12,13 +13,27 @@ export function modelCard(adapter: Adapter, meta: PeftMeta): string {
     });
     if (on.length === 0) return [];
     const one = (values: readonly number[]): string => [...new Set(values)].join(', ');
-    return [
-      `| ${MATRIX_NAME[target]} | ` +
-        `${on.length === config.num_hidden_layers ? 'all' : on.map((o) => o.layer).join(', ')} | ` +
-        `${one(on.map((o) => o.s.rank))} | ${one(on.map((o) => o.s.alpha))} |`,
-    ];
+    const layers = on.length === config.num_hidden_layers ? 'all' : on.map((o) => o.layer).join(', ');
+    const [ranks, alphas] = [on.map((o) => o.s.rank), on.map((o) => o.s.alpha)];
+    return [`| ${MATRIX_NAME[target]} | ${layers} | ${one(ranks)} | ${one(alphas)} |`];
   });
-  const parameters = adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0);
+  return `| matrix | layers | rank | alpha |\n|---|---|---|---|\n${rows.join('\n')}`;
+}
+
+/** Numbers that an adapter holds. */
+export function adapterParameters(config: ModelConfig, spec: AdapterSpec): number {
+  let sum = 0;
+  for (const targets of spec.layers)
+    for (const target of LORA_TARGETS) {
+      const { inputs, outputs } = matrixShape(config, target);
+      const experts = isExpertTarget(target) ? config.num_local_experts : 1;
+      sum += (targets[target]?.rank ?? 0) * (inputs + outputs) * experts;
+    }
+  return sum;
+}
+
+export function modelCard({ spec, config }: Pick<Adapter, 'spec' | 'config'>, meta: PeftMeta): string {
+  const parameters = adapterParameters(config, spec);
   const experts = spec.layers.some((t) => t.gateUp || t.down);
   const scaled = spec.rsLora ? ', scaled by alpha / √rank (rsLoRA)' : '';
   const quantization = experts ? ', quantization_config=Mxfp4Config(dequantize=True)' : '';
@@ -31,9 +46,7 @@ tags: [lora, gpt-oss, temper]
 ${meta.about ? `\n${meta.about}\n` : ''}
 Trained with Temper through the released MXFP4 weights. ${parameters.toLocaleString('en-US')} parameters${scaled}.
 
-| matrix | layers | rank | alpha |
-|---|---|---|---|
-${rows.join('\n')}
+${adapterTable(config, spec)}
 
 Beside the base checkpoint (its folder, or its name on the hub, is the first argument), in this folder:
 

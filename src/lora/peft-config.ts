@@ -204,10 +204,15 @@ export const patternAlpha = (c: PeftConfig, name: string, file: string): number 
 const listed = (list: readonly string[], name: string): boolean =>
   list.some((t) => name === t || name.endsWith(`.${t}`));
 
+/** A matrix as a config may name it: a module, or a parameter of one (target_parameters). */
+export interface Site {
+  readonly layer: number;
+  readonly name: string;
+  readonly kind: 'module' | 'parameter';
+}
 /** Whether the config says that the matrix is adapted; undefined where only the tensors can tell (no targets given). */
-export function isTargeted(c: PeftConfig, layer: number, target: LoraTarget, file: string): boolean | undefined {
-  const name = peftName(layer, target);
-  if (!isAttentionTarget(target)) return c.target_parameters ? listed(c.target_parameters, name) : false;
+export function isTargeted(c: PeftConfig, { layer, name, kind }: Site, file: string): boolean | undefined {
+  if (kind === 'parameter') return c.target_parameters ? listed(c.target_parameters, name) : false;
   if (c.target_modules === null || c.target_modules === undefined) return c.target_parameters ? false : undefined;
   const matches = (spec: readonly string[] | string): boolean =>
     typeof spec === 'string' ? compile(spec, file).matches(name) : listed(spec, name);

@@ -75,13 +75,6 @@ export function foreignKey(key: string, keys: ReadonlyMap<string, unknown>): str
         `${prefix.slice(0, -1)} is the wrapper of ${by}, which was saved with it; save the model ` +
         `inside it, or take ${prefix} out of the names`
       );
-  if (/^(?:model\.)?layers\.\d+\..*lora_[AB]/.test(key))
-    return (
-      "it lacks PEFT's prefix base_model.model.; save it with peft's save_pretrained, or put " +
-      'the prefix before all names'
-    );
-  if (/lora_[AB]\.(?!weight$)[^.]+\.weight$/.test(key))
-    return "the adapter's name is still in the keys, as in a state_dict; save it with peft's save_pretrained";
   if (/(embed_tokens|lm_head)\.(weight|base_layer\.weight|modules_to_save)/.test(key))
     return (
       'the embedding or the head was saved beside the adapter; save it again with ' +
@@ -91,11 +84,5 @@ export function foreignKey(key: string, keys: ReadonlyMap<string, unknown>): str
   if (/lora_magnitude_vector/.test(key)) return 'it is of DoRA';
   if (/lora_embedding_[AB]/.test(key)) return 'the embedding is adapted';
   if (/\.lora_(a|b)$/.test(key)) return "it is MLX's";
-  if (/mlp\.experts\.\d+\.|gate_up_projs\.\d+|down_projs\.\d+/.test(key))
-    return (
-      'each expert is a module of its own, as Unsloth lays them out; there is no such module in ' +
-      'the released layout'
-    );
-  if (/mlp\.router\.linear/.test(key)) return "the router is Unsloth's router.linear; train on the released layout";
   return null;
 }

@@ -7,21 +7,65 @@ import type { LoraTarget } from '../model/types.js';
 import { isExpertTarget, matrixShape } from './spec.js';
 
 export type Part = 'A' | 'B';
-/** Where a key puts a tensor; the expert wrappers tell which matrix they hold only together with their siblings. */
+/**
+ * What a pair hangs on. `experts` and `experts.base_layer` hold all experts of a matrix, stacked; which of the two
+ * matrices tells their config, their siblings or their shapes. gate_up, down, gate and up are one expert's.
+ */
+export type Slot =
+  | 'q'
+  | 'k'
+  | 'v'
+  | 'o'
+  | 'router'
+  | 'experts'
+  | 'experts.base_layer'
+  | 'gate_up'
+  | 'down'
+  | 'gate'
+  | 'up';
 export interface PeftKey {
   readonly layer: number;
-  readonly slot: 'q' | 'k' | 'v' | 'o' | 'router' | 'experts' | 'experts.base_layer';
+  /** The module in the layer, as peft names it: `self_attn.q_proj`, `mlp.experts.gate_up_projs.3`. */
+  readonly module: string;
+  readonly slot: Slot;
+  /** Of a module that is one expert's. */
+  readonly expert: number | null;
   readonly part: Part;
+  /** The adapter's name, where it stayed in the key. */
+  readonly name: string | null;
 }
 
 const PREFIX = 'base_model.model.model.layers.';
-const MATRIX = String.raw`(?:self_attn\.([qkvo])_proj|mlp\.(router|experts\.base_layer|experts))`;
-const KEY = new RegExp(String.raw`^${PREFIX.replaceAll('.', '\\.')}(\d{1,4})\.${MATRIX}\.lora_([AB])\.weight$`);
+/**
+ * Modules a pair may hang on: those of the released layout, a router as a linear of its own and a linear for each
+ * expert (Unsloth's 4-bit form: `gate_up_projs.E`, `down_projs.E`), experts by number with gate and up apart (vLLM's and
+ * SGLang's 2-D form).
+ */
+const MODULE = [
+  String.raw`self_attn\.(?<linear>[qkvo])_proj`,
+  String.raw`mlp\.(?:(?<router>router)(?:\.linear)?|(?<stacked>experts\.base_layer|experts))`,
+  String.raw`mlp\.experts\.(?<list>gate_up|down)_projs\.(?<listed>\d{1,4})`,
+  String.raw`mlp\.experts\.(?<numbered>\d{1,4})\.(?<matrix>gate_up|gate|up|down)_proj`,
+].join('|');
+/** The prefix is peft's, or what is left of it where a state_dict was saved from further inside. */
+const KEY = new RegExp(
+  String.raw`^(?:base_model\.model\.)?(?:model\.)?layers\.(?<layer>\d{1,4})\.(?<module>${MODULE})` +
+    String.raw`\.lora_(?<part>[AB])(?:\.(?<name>(?!weight$)[^.]{1,64}))?\.weight$`,
+);
 
 /** @returns null for a key that names nothing an adapter of gpt-oss can hold */
 export function parsePeftKey(key: string): PeftKey | null {
-  const m = KEY.exec(key);
-  return m ? { layer: Number(m[1]), slot: (m[2] ?? m[3]) as PeftKey['slot'], part: m[4] as Part } : null;
+  const g = KEY.exec(key)?.groups;
+  if (!g) return null;
+  const expert = g.listed ?? g.numbered;
+  return {
+    layer: Number(g.layer),
+    module: g.module ?? '',
+    slot: (g.linear ?? g.router ?? g.stacked ?? g.list ?? g.matrix) as Slot,
+    expert: expert === undefined ? null : Number(expert),
+    part: g.part as Part,
+    name: g.name ?? null,
+  };
 }
 
 /**

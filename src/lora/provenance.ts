@@ -1,4 +1,4 @@
-// temper.json beside an export: where it comes from, which base it is for and what its files must hash to.
+// temper.json beside an export: what it is, where it comes from, which base it is for and what its files must hash to.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -8,11 +8,23 @@ import { readInputText } from '../base/inputs.js';
 
 const Provenance = z.object({
   version: z.literal(1),
-  /** Run folder, relative to the export. */
-  run: z.string(),
+  /** Name of the export's format; absent: peft, which was the only one. */
+  format: z.string().default('peft'),
+  /** Run folder, relative to the export; absent: it comes of no run. */
+  run: z.string().optional(),
+  /** Folder of an adapter made elsewhere, relative to the export, and how its experts were said to lie. */
+  adapter: z.string().optional(),
+  expertLayout: z.enum(['natural', 'swapped']).optional(),
+  /** Folder of the base, relative to the export; absent: the one that the run names. */
+  model: z.string().optional(),
+  /** What the base is called abroad, and the commit of its repository where that is known. */
+  base: z.object({ name: z.string(), commit: z.string().optional() }).optional(),
   /** Steps that its weights had; absent: those of the run's last checkpoint. */
   step: z.int().optional(),
-  digests: z.object({ base: z.string() }),
+  /** sha256 of the base; of a run also of recipe, data and tokenizer, of a foreign adapter of its tensors. */
+  digests: z.looseObject({ base: z.string() }),
+  /** What the format says of this export, such as what rounding cost. */
+  report: z.record(z.string(), z.unknown()).optional(),
   /** sha256 by name. */
   files: z.record(z.string(), z.string()),
 });

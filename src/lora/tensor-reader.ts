@@ -11,25 +11,32 @@ export interface FloatFile extends Disposable {
   readonly metadata: ReadonlyMap<string, string>;
 }
 
-const view = new DataView(new ArrayBuffer(4));
-function bf16(bits: number): number {
-  view.setUint32(0, (bits << 16) >>> 0);
-  return view.getFloat32(0);
-}
-function f16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Infinity;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+/** Values of all 65,536 f16 codes, made when the first file of them is read. */
+let halves: Float32Array | undefined;
+function f16Table(): Float32Array {
+  return Float32Array.from({ length: 65536 }, (_, bits) => {
+    const sign = bits & 0x8000 ? -1 : 1,
+      exponent = (bits >> 10) & 31,
+      fraction = bits & 1023;
+    if (exponent === 31) return fraction ? Number.NaN : sign * Infinity;
+    return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
+  });
 }
 
 function readFloats(file: SafetensorsFile, name: string): Float32Array {
   const { dtype } = file.entry(name);
   const bytes = file.bytes(name);
   if (dtype === 'F32') return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-  return Float32Array.from(bits, dtype === 'BF16' ? bf16 : f16);
+  const half = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  const out = new Float32Array(half.length);
+  if (dtype === 'BF16') {
+    const bits = new Uint32Array(out.buffer);
+    for (let i = 0; i < half.length; i++) bits[i] = (half[i] as number) << 16;
+  } else {
+    halves ??= f16Table();
+    for (let i = 0; i < half.length; i++) out[i] = halves[half[i] as number] as number;
+  }
+  return out;
 }
 
 /** @throws {CheckpointError} not a safetensors file, or a tensor that is not F32, BF16 or F16 */

@@ -1,5 +1,6 @@
 // Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index.
 // Streamed; the folder appears whole or not at all.
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
@@ -15,6 +16,10 @@ export const MAX_SHARD_BYTES = 4.8e9;
 export interface WriteOptions {
   readonly experts?: 'mxfp4' | 'dense';
   readonly maxShardBytes?: number;
+  /** In place of the released layout's: names, dtypes and shapes of what is written, in order. */
+  readonly tensors?: readonly TensorSpec[];
+  /** In place of the one made of the config. */
+  readonly configJson?: Readonly<Record<string, unknown>>;
   /** Further small files of the folder, by name. */
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
   readonly signal?: AbortSignal;
@@ -98,58 +103,80 @@ export function planShards(tensors: readonly TensorSpec[], maxBytes: number): re
 const NO_DATA = new Uint8Array(0);
 const five = (n: number): string => String(n).padStart(5, '0');
 
+/** One shard, its bytes hashed on their way; while a piece is being written the next one is made. */
+async function writeShard(
+  path: string,
+  shard: readonly TensorSpec[],
+  source: TensorSource,
+  onBytes: (bytes: number) => void,
+  signal?: AbortSignal,
+): Promise<string> {
+  const { ordered, header } = layoutFile(
+    path,
+    shard.map((t) => ({ ...t, data: NO_DATA })),
+    { format: 'pt' },
+  );
+  const byName = new Map(shard.map((t) => [t.name, t]));
+  const hash = createHash('sha256').update(header);
+  const file = await open(path, 'w');
+  let writing = writeAll(file, header);
+  try {
+    for (const { name } of ordered) {
+      const spec = byName.get(name);
+      if (!spec) continue;
+      let bytes = 0;
+      for (const piece of source(spec)) {
+        signal?.throwIfAborted();
+        await writing;
+        writing = writeAll(file, piece);
+        hash.update(piece);
+        bytes += piece.length;
+        onBytes(piece.length);
+      }
+      if (bytes !== specBytes(spec))
+        throw new CheckpointError(
+          'tensor_shape',
+          `writing ${spec.name}: got ${bytes} bytes, wanted ${specBytes(spec)}`,
+          {
+            tensor: spec.name,
+          },
+        );
+    }
+    await writing;
+    await file.sync();
+    return hash.digest('hex');
+  } finally {
+    await writing.catch(() => {}); // its own error, if it had one, is thrown where it was waited for
+    await file.close();
+  }
+}
+
 /**
  * Writes config, weights and index into an existing folder; see `writeCheckpoint` for the atomic form.
  * One shard becomes model.safetensors, more become model-00000-of-0000N (N the last index) with
  * model.safetensors.index.json.
+ * @returns sha256 of the shards by name
  */
 export async function writeCheckpointInto(
   folder: string,
   config: ModelConfig,
   source: TensorSource,
   options: WriteOptions = {},
-): Promise<void> {
+): Promise<Readonly<Record<string, string>>> {
   const experts = options.experts ?? 'mxfp4';
-  const tensors = checkpointTensors(config, experts);
+  const tensors = options.tensors ?? checkpointTensors(config, experts);
   const totalBytes = tensors.reduce((n, t) => n + specBytes(t), 0);
   const shards = planShards(tensors, options.maxShardBytes ?? MAX_SHARD_BYTES);
   const nameOf = (i: number): string =>
     shards.length === 1 ? 'model.safetensors' : `model-${five(i)}-of-${five(shards.length - 1)}.safetensors`;
   let done = 0;
-  for (const [i, shard] of shards.entries()) {
-    const path = join(folder, nameOf(i));
-    const { ordered, header } = layoutFile(
-      path,
-      shard.map((t) => ({ ...t, data: NO_DATA })),
-      { format: 'pt' },
-    );
-    const byName = new Map(shard.map((t) => [t.name, t]));
-    const file = await open(path, 'w');
-    try {
-      await writeAll(file, header);
-      for (const { name } of ordered) {
-        const spec = byName.get(name);
-        if (!spec) continue;
-        let bytes = 0;
-        for (const piece of source(spec)) {
-          options.signal?.throwIfAborted();
-          await writeAll(file, piece);
-          bytes += piece.length;
-          done += piece.length;
-          options.onProgress?.(done, totalBytes);
-        }
-        if (bytes !== specBytes(spec))
-          throw new CheckpointError(
-            'tensor_shape',
-            `writing ${spec.name}: got ${bytes} bytes, wanted ${specBytes(spec)}`,
-            { tensor: spec.name },
-          );
-      }
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  }
+  const onBytes = (bytes: number): void => {
+    done += bytes;
+    options.onProgress?.(done, totalBytes);
+  };
+  const digests: Record<string, string> = {};
+  for (const [i, shard] of shards.entries())
+    digests[nameOf(i)] = await writeShard(join(folder, nameOf(i)), shard, source, onBytes, options.signal);
   if (shards.length > 1) {
     const map = Object.fromEntries(
       shards.flatMap((shard, i) => shard.map((t) => [t.name, nameOf(i)] as const)).sort(([a], [b]) => (a < b ? -1 : 1)),
@@ -159,8 +186,12 @@ export async function writeCheckpointInto(
       `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: map }, null, 2)}\n`,
     );
   }
-  writeFlushed(join(folder, 'config.json'), `${JSON.stringify(configJson(config, experts), null, 2)}\n`);
+  writeFlushed(
+    join(folder, 'config.json'),
+    `${JSON.stringify(options.configJson ?? configJson(config, experts), null, 2)}\n`,
+  );
   for (const [name, data] of Object.entries(options.files ?? {})) writeFlushed(join(folder, name), data);
+  return digests;
 }
 
 async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
@@ -188,7 +219,9 @@ export async function writeCheckpoint(
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
   mkdirSync(dirname(path), { recursive: true });
   checkDiskSpace(dirname(path), needed);
-  await writeFolderAtomic(path, (folder) => writeCheckpointInto(folder, config, source, options));
+  await writeFolderAtomic(path, async (folder) => {
+    await writeCheckpointInto(folder, config, source, options);
+  });
 }
 
 /** @throws {CheckpointError} disk_full */

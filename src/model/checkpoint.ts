@@ -20,6 +20,8 @@ export interface Checkpoint extends ModelWeights, Disposable {
   readonly dir: string;
   readonly experts: 'mxfp4' | 'dense';
   readonly files: readonly CheckpointFile[];
+  /** The files' tensors by name, mapped: on the host wherever the model computes. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
 }
 export interface CheckpointFile {
   readonly name: string;
@@ -313,7 +315,7 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
       verified.add(layer);
     };
     const model = assemble(config, experts, tensors, verify);
-    if (!streams) return { dir, experts, files, ...model, close, [Symbol.dispose]: close };
+    if (!streams) return { dir, experts, files, tensors: mapped, ...model, close, [Symbol.dispose]: close };
     const stream = new ExpertStream(model.layers, onDevice.place),
       end = (): void => {
         stream.close();
@@ -329,7 +331,17 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
           },
         ),
     );
-    return { dir, experts, files, ...model, layers, streamsExperts: true, close: end, [Symbol.dispose]: end };
+    return {
+      dir,
+      experts,
+      files,
+      tensors: mapped,
+      ...model,
+      layers,
+      streamsExperts: true,
+      close: end,
+      [Symbol.dispose]: end,
+    };
   } catch (e) {
     close();
     throw e;

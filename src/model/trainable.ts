@@ -214,7 +214,9 @@ function build(config: ModelConfig, seed: number, own: Scope, opt: Scope): Train
     close,
     [Symbol.dispose]: close,
     save: (dir, o) => writeCheckpoint(dir, config, source, { ...o, replace: true }),
-    saveInto: (folder, o) => writeCheckpointInto(folder, config, source, o),
+    saveInto: async (folder, o) => {
+      await writeCheckpointInto(folder, config, source, o);
+    },
   };
 }
 

@@ -178,24 +178,6 @@ describe('what is no PEFT adapter, or was saved in another way', () => {
       /_orig_mod is the wrapper of torch\.compile/,
     ],
     [
-      'no prefix',
-      () =>
-        made(
-          {},
-          rename((n) => n.replace('base_model.model.', '')),
-        ),
-      /lacks PEFT's prefix/,
-    ],
-    [
-      'a state_dict',
-      () =>
-        made(
-          {},
-          rename((n) => n.replace(/(lora_[AB])/, '$1.default')),
-        ),
-      /adapter's name is still in the keys/,
-    ],
-    [
       'a saved head',
       () => made({}, (e) => [...e, plain('base_model.model.lm_head.weight', [config.vocab_size, config.hidden_size])]),
       /save_embedding_layers=False/,
@@ -212,15 +194,6 @@ describe('what is no PEFT adapter, or was saved in another way', () => {
           }),
         ),
       /one pair of rank \d+ for all \d+ experts/,
-    ],
-    [
-      "Unsloth's experts",
-      () =>
-        made({}, (e) => [
-          ...e,
-          plain('base_model.model.model.layers.0.mlp.experts.gate_up_projs.0.lora_A.weight', [2, 2]),
-        ]),
-      /as Unsloth lays them out/,
     ],
     [
       'DoRA tensors',

@@ -1,12 +1,21 @@
-// `temper export`: a run's adapter for others to load.
+// `temper export`: what a run trained, or an adapter made elsewhere, for others to load.
 import { InvalidArgumentError, Option } from 'commander';
-import { type Command, examples, interruptSignal, printJson } from '../command.js';
+import { formatBytes } from '../../base/units.js';
+import type { ExportProgress, ExportResult } from '../../export/export.js';
+import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { createProgress } from '../progress.js';
 
 interface Options {
-  readonly format: 'peft';
+  readonly adapter?: string;
+  readonly model?: string;
+  readonly format: readonly string[];
+  readonly for?: readonly string[];
   readonly out: string;
   readonly baseModel?: string;
   readonly checkpoint?: 'last' | 'best' | number;
+  readonly expertLayout?: 'natural' | 'swapped';
+  readonly rows?: string;
+  readonly evalTokens?: number;
   readonly json?: boolean;
 }
 
@@ -15,6 +24,41 @@ function checkpointName(text: string): 'last' | 'best' | number {
   const step = Number(text);
   if (Number.isInteger(step) && step > 0) return step;
   throw new InvalidArgumentError('wanted last, best or the number of a step.');
+}
+const list = (text: string): readonly string[] =>
+  text
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+
+/** One line for each format, made anew when the next one begins. */
+function reporter(quiet: boolean): { readonly tell: (p: ExportProgress) => void; readonly end: () => void } {
+  let line: ReturnType<typeof createProgress> | null = null,
+    of = '';
+  return {
+    tell(p) {
+      if (of !== p.format) {
+        line?.finish();
+        line = createProgress({ label: p.format, total: p.totalBytes, unit: 'bytes', quiet });
+        of = p.format;
+      }
+      line?.update(p.doneBytes, p.stage);
+    },
+    end: () => line?.finish(),
+  };
+}
+
+function print(result: ExportResult): void {
+  for (const e of result.exports) {
+    process.stdout.write(
+      `${e.folder}  (${e.format}, ${formatBytes(e.bytes)}${result.step === null ? '' : `, step ${result.step}`})\n` +
+        `${Object.entries(e.files)
+          .map(([name, digest]) => `  ${name}  ${digest}`)
+          .join('\n')}\n`,
+    );
+    for (const w of e.warnings) process.stdout.write(`WARNING: ${w}\n`);
+    process.stdout.write(`prove it with: temper verify ${e.folder}\n`);
+  }
 }
 
 export const command: Command = {
@@ -25,50 +69,63 @@ export const command: Command = {
       .command('export')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\npeft: adapter_config.json, adapter_model.safetensors (f32) and a ` +
-          'model card, as peft 0.17 and later read them. temper verify proves it.',
+        `${this.summary}; or an adapter made elsewhere, with --adapter and --model.\n\n` +
+          'Formats (several make subfolders):\n' +
+          '  peft           the adapter, as peft 0.17 and later read it (f32)\n\n' +
+          'Each folder has a model card and the digests of its files; temper verify proves it. The folder appears whole ' +
+          'or not at all.',
       )
-      .argument('<run>', 'run folder')
-      .addOption(new Option('--format <name>', 'form of the export').choices(['peft']).default('peft'))
+      .argument('[run]', 'run folder')
+      .option('--adapter <dir>', 'PEFT folder made elsewhere, in place of a run; needs --model')
+      .option('--model <dir>', 'base checkpoint of --adapter; alone: the checkpoint itself is exported')
+      .addOption(
+        new Option('--format <names>', 'forms of the export, by commas').argParser(list).default(['peft'], 'peft'),
+      )
       .requiredOption('--out <dir>', 'new folder')
+      .addOption(
+        new Option(
+          '--for <names>',
+          'who is to load it, by commas: what one of them would load wrong is refused before anything is written',
+        ).argParser(list),
+      )
       .option(
         '--base-model <name>',
-        "what the adapter's config calls its base, e.g. openai/gpt-oss-20b (default: the folder's name)",
+        "what the base is called abroad, e.g. openai/gpt-oss-20b (default: its folder's name)",
       )
       .option(
         '--checkpoint <which>',
         'a checkpoint in place of the finished run: last, best (of train.evalEvery), or a step',
         checkpointName,
       )
+      .addOption(
+        new Option(
+          '--expert-layout <which>',
+          'how stacked experts of --adapter lie, where neither shapes nor its config tell',
+        ).choices(['natural', 'swapped']),
+      )
+      .option('--rows <file>', "held-out rows to measure with, in place of the run's own data.eval")
+      .option('--eval-tokens <n>', 'held-out tokens to measure with at most; 0: none', integerIn(0, 1e9))
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
         examples(
           'temper export runs/nano-lora --out out/nano-lora',
           'temper export runs/nano-lora --checkpoint best --out out/nano-lora-best',
-          'temper export runs/tickets --format peft --base-model openai/gpt-oss-20b --out out/tickets',
+          'temper export runs/tickets --format peft --for vllm --base-model openai/gpt-oss-20b --out out/tickets',
+          'temper export --adapter theirs --model models/gpt-oss-20b --format peft --out out/theirs',
         ),
       )
-      .action(async (run: string, options: Options) => {
+      .action(async (run: string | undefined, options: Options) => {
         const { exportRun } = await import('../../export/export.js');
+        const { json, for: consumers, ...rest } = options;
+        const progress = reporter(json === true);
         const result = await exportRun(
-          {
-            run,
-            out: options.out,
-            ...(options.baseModel === undefined ? {} : { baseModel: options.baseModel }),
-            ...(options.checkpoint === undefined ? {} : { checkpoint: options.checkpoint }),
-          },
-          { signal: interruptSignal() },
+          { ...rest, run, consumers },
+          { signal: interruptSignal(), onProgress: progress.tell },
         );
-        if (options.json) {
-          printJson(result);
-          return;
-        }
-        process.stdout.write(
-          `${options.out}  (step ${result.step})\n${Object.entries(result.files)
-            .map(([name, digest]) => `  ${name}  ${digest}`)
-            .join('\n')}\nprove it with: temper verify ${options.out}\n`,
-        );
+        progress.end();
+        if (json) printJson(result);
+        else print(result);
       });
   },
 };

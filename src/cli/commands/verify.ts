@@ -1,43 +1,70 @@
-// `temper verify`: an export is what was trained, shown on every logit.
+// `temper verify`: an export is what was trained, shown on its weights and on every logit.
+import type { VerifyResult } from '../../export/export.js';
 import { type Command, examples, interruptSignal, printJson } from '../command.js';
 
 interface Options {
   readonly run?: string;
+  readonly model?: string;
+  readonly rows?: string;
+  readonly peft?: string;
+  readonly transformers?: string;
   readonly json?: boolean;
+}
+
+const small = (x: number): string => x.toExponential(2);
+function print(r: VerifyResult): void {
+  const relative = r.maxLogit > 0 ? r.maxDifference / r.maxLogit : 0;
+  const than = r.step === null ? 'what it was made of' : `step ${r.step}`;
+  process.stdout.write(
+    `${r.ok ? (r.maxDifference === 0 ? 'same' : 'good') : 'NOT THE SAME'}: ${r.compared} logits compared with ${than}, ` +
+      `largest difference ${small(r.maxDifference)} (${small(relative)} of the largest logit ` +
+      `${r.maxLogit.toFixed(2)}; training moves logits by up to ${r.maxEffect.toFixed(2)})\n`,
+  );
+  if (r.weights)
+    process.stdout.write(
+      r.weights.wrong.length === 0
+        ? `  weights: ${r.weights.checked} computed again, each as near as its format can hold it\n`
+        : `  weights: WRONG\n${r.weights.wrong.map((w) => `    ${w}\n`).join('')}`,
+    );
+  for (const c of r.consumers)
+    process.stdout.write(
+      `  ${c.versions}: ${c.ok ? 'same' : 'NOT THE SAME'}, ${c.compared} logits, largest difference ` +
+        `${small(c.maxDifference)} (${small(c.maxDifference / (c.maxLogit || 1))} of the largest, allowed ${small(c.tolerance)})\n`,
+    );
 }
 
 export const command: Command = {
   name: 'verify',
-  summary: 'load an export again and compare all logits with what was trained; check digests',
+  summary: 'load an export again and compare it with what was trained; check digests',
   register(program) {
     program
       .command('verify')
       .summary(this.summary)
-      .description(`${this.summary}.`)
-      .argument('<dir>', 'PEFT folder made by temper export or by a run')
+      .description(
+        `${this.summary}.\n\nAn adapter gives the same bits. A merged model is rounded: its weights are computed again ` +
+          'in plain arithmetic, and how far its logits went is said.',
+      )
+      .argument('<dir>', 'folder made by temper export, or the adapter of a run')
       .option('--run <dir>', 'run it was exported from (found by itself where it can be)')
+      .option('--model <dir>', 'base of an adapter made elsewhere (found by itself where it can be)')
+      .option('--rows <file>', "held-out rows to compare on, in place of the run's own data.eval")
+      .option('--peft <python>', 'a Python with peft and transformers: its logits too, on the base')
+      .option('--transformers <python>', 'a Python with transformers: its logits of a merged model too')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
-        examples('temper verify out/nano-lora', 'temper verify out/nano-lora --run runs/nano-lora --json') +
-          '\nExit codes: 0 the same, 40 not what was trained.\n',
+        examples(
+          'temper verify out/nano-lora',
+          'temper verify out/nano-lora --run runs/nano-lora --json',
+          'temper verify out/nano-lora --peft /opt/venv/bin/python',
+        ) + '\nExit codes: 0 the same, 40 not what was trained.\n',
       )
-      .action(async (dir: string, options: Options) => {
+      .action(async (dir: string, { json, ...options }: Options) => {
         const { verify } = await import('../../export/export.js');
-        const r = await verify(dir, {
-          signal: interruptSignal(),
-          ...(options.run === undefined ? {} : { run: options.run }),
-        });
+        const r = await verify(dir, { ...options, signal: interruptSignal() });
         if (!r.ok) process.exitCode = 40;
-        if (options.json) {
-          printJson(r);
-          return;
-        }
-        process.stdout.write(
-          `${r.ok ? 'same' : 'NOT THE SAME'}: ${r.compared} logits compared with step ${r.step}, ` +
-            `largest difference ${r.maxDifference.toExponential(2)} (largest logit ` +
-            `${r.maxLogit.toFixed(2)}; the adapter moves logits by up to ${r.maxEffect.toFixed(2)})\n`,
-        );
+        if (json) printJson(r);
+        else print(r);
       });
   },
 };

@@ -1,0 +1,5 @@
+// The export formats there are. To add one: its file here, and its line in this list.
+import type { ExportFormat } from '../format.js';
+import { peft } from './peft.js';
+
+export const FORMATS: readonly ExportFormat[] = [peft];

@@ -1,0 +1,117 @@
+// A PEFT adapter's folder, open: what it adapts is known and checked, its tensors are read pair by pair when they are
+// asked for. So what needs one layer at a time, a merge or another format, holds one pair and not the adapter.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { CheckpointError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
+import type { ModelConfig } from '../model/config.js';
+import type { LoraTarget } from '../model/types.js';
+import { checkPeftConfig, type PeftConfig } from './peft-config.js';
+import { foreignAdapter } from './peft-foreign.js';
+import type { Orientation } from './peft-layout.js';
+import { pairsOf } from './peft-pairs.js';
+import type { PeftPair } from './peft-slots.js';
+import { type AdapterSpec, LORA_TARGETS, type TargetSpec } from './spec.js';
+import { readFloatFile } from './tensor-reader.js';
+
+export const CONFIG_FILE = 'adapter_config.json';
+export const TENSOR_FILE = 'adapter_model.safetensors';
+
+export interface PeftFile extends Disposable {
+  readonly folder: string;
+  readonly config: ModelConfig;
+  readonly spec: AdapterSpec;
+  /** In the order of the file. */
+  readonly pairs: readonly PeftPair[];
+  /** What its config calls the base; null: nothing. */
+  readonly baseModel: string | null;
+  pair(layer: number, target: LoraTarget): PeftPair | undefined;
+  /** Pairs can no longer be read. A second close does nothing. */
+  close(): void;
+}
+export interface OpenPeftOptions {
+  /** Dropout on attention when it is trained further. */
+  readonly dropout?: number;
+  /** How stacked experts lie where nothing in the folder tells. */
+  readonly expertLayout?: Orientation | undefined;
+}
+
+function readConfig(folder: string): PeftConfig {
+  const file = join(folder, CONFIG_FILE);
+  let text: string;
+  try {
+    text = readInputText(file, 'config');
+  } catch (e) {
+    const what = foreignAdapter(folder);
+    throw new CheckpointError(
+      'adapter_missing',
+      `${file}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'unknown'}); ` +
+        (what === null ? 'wanted the folder of a PEFT adapter' : `${folder} is ${what}`),
+      { file },
+      { cause: e },
+    );
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (e) {
+    throw new CheckpointError(
+      'bad_adapter_config',
+      `${file}: not JSON: ${(e as Error).message}`,
+      { file },
+      { cause: e },
+    );
+  }
+  return checkPeftConfig(value, file);
+}
+
+/**
+ * @throws {CheckpointError} a tensor that would not be applied, a missing one, other shapes, a layout that nothing
+ * tells, or a setting this cannot honour; when a pair is read: not_finite
+ */
+export function openPeft(folder: string, config: ModelConfig, options: OpenPeftOptions = {}): PeftFile {
+  const peft = readConfig(folder);
+  const file = join(folder, TENSOR_FILE);
+  if (!existsSync(file)) {
+    const what = foreignAdapter(folder);
+    throw new CheckpointError(
+      'adapter_missing',
+      `${file}: not there; ${what === null ? 'wanted the folder of a PEFT adapter' : `${folder} is ${what}`}`,
+      { file },
+    );
+  }
+  const tensors = readFloatFile(file);
+  const close = (): void => tensors[Symbol.dispose]();
+  try {
+    const pairs = pairsOf({
+      config,
+      peft,
+      entries: tensors.entries,
+      metadata: tensors.metadata,
+      file,
+      configFile: join(folder, CONFIG_FILE),
+      expertLayout: options.expertLayout,
+    });
+    const layers: Partial<Record<LoraTarget, TargetSpec>>[] = Array.from(
+      { length: config.num_hidden_layers },
+      () => ({}),
+    );
+    const order = [...pairs].sort((a, b) => LORA_TARGETS.indexOf(a.target) - LORA_TARGETS.indexOf(b.target));
+    for (const { layer, target, rank, alpha } of order)
+      (layers[layer] as Partial<Record<LoraTarget, TargetSpec>>)[target] = { rank, alpha };
+    const by = new Map(pairs.map((p) => [`${p.layer}.${p.target}`, p]));
+    return {
+      folder,
+      config,
+      spec: { layers, rsLora: peft.use_rslora, dropout: options.dropout ?? 0 },
+      pairs,
+      baseModel: peft.base_model_name_or_path ?? null,
+      pair: (layer, target) => by.get(`${layer}.${target}`),
+      close,
+      [Symbol.dispose]: close,
+    };
+  } catch (e) {
+    close();
+    throw e;
+  }
+}
