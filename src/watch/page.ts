@@ -66,7 +66,8 @@ for (const id of ['smoothing', 'log']) control(id).addEventListener('input', () 
 function ago(seconds) {
   if (seconds < 60) return Math.max(0, Math.round(seconds)) + ' s';
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? minutes + ' min' : Math.floor(minutes / 60) + ' h ' + String(minutes % 60).padStart(2, '0') + ' min';
+  const hours = Math.floor(minutes / 60);
+  return hours === 0 ? minutes + ' min' : hours + ' h ' + String(minutes % 60).padStart(2, '0') + ' min';
 }
 function tick() {
   const at = view && view.state === 'running' && view.lastAt;
@@ -139,7 +140,7 @@ function boxes() {
 function drawAll() {
   pending = false;
   header();
-  fill(box('figures'), view.figures, figure, (e, [value, label]) => { say(e.children[0], value); say(e.children[1], label); });
+  fill(box('figures'), view.figures, figure, (e, words) => words.forEach((text, i) => say(e.children[i], text)));
   facts();
   if (!touched) control('smoothing').value = view.smoothing;
   show(columns, boxes());

@@ -137,7 +137,11 @@ describe.skipIf(CHROMIUM === null)(`in a browser${why}`, () => {
       const asked = `Promise.all(['${url}', '${url}events'].flatMap((u) => [
         fetch(u).then((r) => r.text(), () => 'refused'),
         fetch(u, { mode: 'no-cors' }).then((r) => r.text(), () => 'refused'),
-        new Promise((done) => { const e = new EventSource(u); e.onopen = () => done('open'); e.onerror = () => done('refused'); }),
+        new Promise((done) => {
+          const e = new EventSource(u);
+          e.onopen = () => done('open');
+          e.onerror = () => done('refused');
+        }),
       ]))`;
       for (const answer of await browser.ask<string[]>(asked)) expect(['refused', '']).toContain(answer);
       await browser.until(

@@ -17,9 +17,9 @@ export const command: Command = {
       .command('watch')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nServes one page on 127.0.0.1, which browsers of this machine reach and nobody else does. ` +
-          'It reads the folder of the\nrun and changes nothing. The run may begin later, stop, be resumed or be over. ' +
-          'Ctrl-C closes it.',
+        `${this.summary}.\n\nServes one page on 127.0.0.1, which browsers of this machine reach and nobody else ` +
+          'does. It reads the folder of\nthe run and changes nothing. The run may begin later, stop, be resumed or ' +
+          'be over. Ctrl-C closes it.',
       )
       .argument('<run>', 'folder of the run, as in runs/NAME')
       .option('--port <n>', 'of 127.0.0.1 (default: one that is free)', integerIn(0, 65_535))
