@@ -28,6 +28,8 @@ export { type Conversation, renderConversation, renderPrompt, renderTraining, st
 // Harmony
 export { loadTokenizer } from './harmony/tokenizer.js';
 export type { Message, Tokenizer } from './harmony/types.js';
+// Hugging Face
+export { type PullRequest, type PullResult, pull } from './hub/pull.js';
 // Generate and score
 export { type Engine, openEngine } from './infer/engine.js';
 export type { EngineEvent, EngineInfo, EngineOptions, GenerateRequest, ScoreRequest } from './infer/protocol.js';

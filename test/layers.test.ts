@@ -27,7 +27,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   lora: 3,
   data: 3,
   recipe: 3,
-  hub: 3,
+  hub: 2,
   model: 2,
   harmony: 2,
   report: 2,

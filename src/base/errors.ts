@@ -44,3 +44,7 @@ export class ScreeningError extends TemperError {
 export class IntegrityError extends TemperError {
   override readonly exitCode = 40;
 }
+/** A hub of models cannot be reached, or answers what it must not. */
+export class HubError extends TemperError {
+  override readonly exitCode = 30;
+}

@@ -11,8 +11,9 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';
-import { homedir, hostname } from 'node:os';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { cacheFolder } from './cache.js';
 import { sha256 } from './digest.js';
 import { writeFileAtomic } from './files.js';
 import { inputPieces } from './inputs.js';
@@ -78,16 +79,9 @@ function hostName(): string {
   return `${hostname()}/${id}`;
 }
 
-/** TEMPER_CACHE, or temper in the XDG cache folder; TEMPER_CACHE set to nothing turns remembering off. */
-function cacheFolder(): string | null {
-  const given = process.env.TEMPER_CACHE;
-  if (given !== undefined) return given === '' ? null : join(given, 'digests');
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'temper', 'digests');
-}
-
 const HERE: Surroundings = {
   get cache() {
-    return cacheFolder();
+    return cacheFolder('digests');
   },
   get host() {
     return hostName();

@@ -21,6 +21,8 @@ export const INPUT_BYTES = {
   tokens: 256 * MIB,
   /** What a run says of itself: run.json, state.json, temper.json, digests. */
   record: 16 * MIB,
+  /** What a pull from a hub left: a line for each of up to 50,000 files. */
+  manifest: 64 * MIB,
   /** metrics.jsonl: some 200 bytes a step. */
   metrics: 256 * MIB,
   /** stdin where a prompt is read from it. */

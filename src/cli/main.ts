@@ -89,10 +89,15 @@ export async function createProgram(): Promise<CommanderCommand> {
         'temper screen answers.jsonl --policy policies/NAME/policy.md --judge models/nano-judge --out verdicts.jsonl',
       ) +
         '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, ' +
-        '30 judge failure, 40 integrity.\n',
+        '30 judge or hub failure, 40 integrity.\n',
     );
   const { commands } = await import('./registry.js');
   for (const command of commands) command.register(program);
+  // Wherever a folder or a file may stand, so may what hf:// names.
+  program.hook('preAction', async (_, action) => {
+    const { resolveReferences } = await import('./references.js');
+    await resolveReferences(action);
+  });
   return program;
 }
 

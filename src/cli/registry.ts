@@ -13,6 +13,7 @@ import { command as logits } from './commands/logits.js';
 import { command as modelInit } from './commands/model-init.js';
 import { command as modelInspect } from './commands/model-inspect.js';
 import { command as plan } from './commands/plan.js';
+import { command as pull } from './commands/pull.js';
 import { command as screen } from './commands/screen.js';
 import { command as train } from './commands/train.js';
 import { command as verify } from './commands/verify.js';
@@ -20,6 +21,7 @@ import { command as watch } from './commands/watch.js';
 
 export const commands: readonly Command[] = [
   demo,
+  pull,
   plan,
   dataCheck,
   train,

@@ -2,6 +2,8 @@
 import { stat } from 'node:fs/promises';
 import { ConfigError } from '../base/errors.js';
 import type { Effort } from '../harmony/types.js';
+import { localOf } from '../hub/pull.js';
+import { isReference } from '../hub/reference.js';
 import { openEngine } from '../infer/engine.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
@@ -93,16 +95,17 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
   }
 }
 
-const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where);
+const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where) && !isReference(where);
 
 const wanted = (check: JudgeCheck): string =>
   check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
 
 async function openJudge(
-  where: string,
+  given: string,
   options: ScreeningOptions,
   signal?: AbortSignal,
 ): Promise<{ judge: Judge; close(): Promise<void> }> {
+  const where = await localOf(given, { signal });
   if (isUrl(where)) {
     if (!options.judgeModel)
       throw new ConfigError('judge_model_missing', `--judge ${where}: a URL needs --judge-model NAME`);

@@ -1,6 +1,8 @@
 // Held-out loss and logits as the main thread sees them: promises. The work has a thread of its own.
 import { runInThread } from '../base/channel.js';
+import { localOf } from '../hub/pull.js';
 import type { LogitsSummary } from '../model/logits-file.js';
+import { pullForRecipe } from '../runs/references.js';
 import type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
 import type { LogitsRequest } from './logits.js';
 
@@ -17,8 +19,9 @@ export interface EvaluateOptions extends Omit<EvalRequest, 'path'> {
   readonly signal?: AbortSignal;
 }
 /** Held-out loss of what a run trained, or of a recipe's base. @throws {TemperError} · the signal's reason */
-export function evaluate(path: string, options: EvaluateOptions = {}): Promise<EvalLoss> {
+export async function evaluate(path: string, options: EvaluateOptions = {}): Promise<EvalLoss> {
   const { onProgress, signal, ...rest } = options;
+  await pullForRecipe(path, { set: rest.set }, { signal });
   return runInThread<EvaluateCalls, 'eval'>(
     'evaluate/worker.js',
     'eval',
@@ -36,5 +39,8 @@ export interface LogitsOptions extends LogitsRequest {
   readonly signal?: AbortSignal;
 }
 /** Logits of given token sequences, written to a file. @throws {TemperError} · the signal's reason */
-export const logitsFile = ({ onProgress, signal, ...request }: LogitsOptions): Promise<LogitsSummary> =>
-  runInThread<EvaluateCalls, 'logits'>('evaluate/worker.js', 'logits', request, { onEvent: onProgress, signal });
+export async function logitsFile({ onProgress, signal, ...request }: LogitsOptions): Promise<LogitsSummary> {
+  const model = await localOf(request.model, { signal });
+  const options = { onEvent: onProgress, signal };
+  return runInThread<EvaluateCalls, 'logits'>('evaluate/worker.js', 'logits', { ...request, model }, options);
+}

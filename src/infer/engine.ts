@@ -1,6 +1,7 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
 import { openChannel } from '../base/channel.js';
+import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
 import type { EngineCalls, EngineEvent, EngineInfo, EngineOptions, GenerateRequest, ScoreRequest } from './protocol.js';
 
@@ -26,12 +27,17 @@ export interface Engine {
 }
 
 /**
- * Loads a model in its own thread.
+ * Loads a model in its own thread; one that is named by hf:// is brought into the cache first.
  * @param signal ends the loading
  * @throws {CheckpointError} {ConfigError} what loading refuses
  */
 export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<Engine> {
-  const channel = await openChannel<EngineCalls, EngineInfo>('infer/worker.js', options, { name: 'infer', signal });
+  const model = await localOf(options.model, { signal });
+  const channel = await openChannel<EngineCalls, EngineInfo>(
+    'infer/worker.js',
+    { ...options, model },
+    { name: 'infer', signal },
+  );
   let digest: string | undefined;
   return {
     info: channel.info,

@@ -29,9 +29,11 @@ export interface StandIn extends Disposable {
 }
 
 const isPreset = (name: string): name is Preset => Object.hasOwn(PRESETS, name);
-/** The preset that a folder is called after: 20b, gpt-oss-20b. */
+/** The preset that a folder or a repo is called after: 20b, gpt-oss-20b, hf://openai/gpt-oss-20b@main. */
 function presetOf(path: string): Preset | null {
-  const name = basename(path).replace(/^gpt-oss-(?=\d+b$)/, '');
+  const name = basename(path.replace(/@[^@]*$/, ''))
+    .replace(/^models--.*--/, '')
+    .replace(/^gpt-oss-(?=\d+b$)/, '');
   return isPreset(name) ? name : null;
 }
 const hasWeights = (dir: string): boolean => readdirSync(dir).some((f) => f.endsWith('.safetensors'));

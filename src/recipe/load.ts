@@ -7,6 +7,8 @@ import { LineCounter, parseDocument, stringify } from 'yaml';
 import { ConfigError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
+import { cachedPath, referenceOf } from '../hub/cached.js';
+import { isReference, parseReference, repoText } from '../hub/reference.js';
 import { applyEdit } from './edits.js';
 import { dotted, type Path, Positions } from './positions.js';
 import { nearest, type Problem, problemsError, schemaProblems } from './problems.js';
@@ -17,6 +19,8 @@ export interface LoadedRecipe {
   readonly recipe: Recipe;
   /** What the recipe itself says of its adapter, defaults left out. */
   readonly adapterGiven: readonly DecidedByFrom[];
+  /** The hf:// references in it, as they are written, with the fields they stand in. */
+  readonly references: readonly { readonly field: string; readonly given: string }[];
   readonly file: string;
   /** File name without its ending: the default name of the run. */
   readonly name: string;
@@ -30,6 +34,8 @@ export interface LoadOptions {
   readonly set?: readonly string[];
   /** Data, base and tokenizer must exist (default true). */
   readonly checkPaths?: boolean;
+  /** Commits by hf:// reference, as a run has pinned them; absent: what a branch or tag was when it was last pulled. */
+  readonly pins?: Readonly<Record<string, string>> | undefined;
   /** The recipe lies in a run folder, written there by a version that may have been an older one. */
   readonly ofRun?: boolean;
 }
@@ -44,6 +50,13 @@ function expand(value: unknown, pattern: readonly string[], at: Path = []): Path
     expand((value as Record<string, unknown>)[k], rest, [...at, Array.isArray(value) ? Number(k) : k]),
   );
 }
+
+/** What the recipe's path fields say. */
+const pathsOf = (recipe: Recipe): { readonly field: string; readonly given: string }[] =>
+  PATH_FIELDS.flatMap(([pattern]) => expand(recipe, pattern)).map((path) => ({
+    field: dotted(path),
+    given: String(path.reduce<unknown>((o, k) => (o as Record<string, unknown>)[k], recipe)),
+  }));
 
 function mapPaths(recipe: Recipe, change: (value: string) => string): Recipe {
   const copy = structuredClone(recipe);
@@ -102,16 +115,37 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   const problems = [
     ...schemaProblems(parsed.error?.issues ?? [], value, positions),
     ...adapterProblems(value, positions, options.ofRun === true),
-    ...(options.checkPaths === false ? [] : pathProblems(value, file, positions)),
+    ...(options.checkPaths === false ? [] : pathProblems(value, file, positions, options.pins)),
   ];
   if (!parsed.success || problems.length > 0) throw problemsError(file, problems);
-  const recipe = mapPaths(parsed.data, (given) => absolute(file, given));
-  return { recipe, adapterGiven: decidedByFrom(value), file, name: recipeName(file) };
+  const recipe = mapPaths(parsed.data, (given) => absolute(file, given, options.pins));
+  const references = pathsOf(parsed.data).filter(({ given }) => isReference(given));
+  return {
+    recipe,
+    references,
+    adapterGiven: decidedByFrom(value),
+    file,
+    name: recipeName(file),
+  };
 }
 
 /** What the run of a recipe is called, unless it is told otherwise. */
 export const recipeName = (file: string): string => basename(file).replace(/\.ya?ml$/i, '');
-const absolute = (file: string, given: string): string => (isAbsolute(given) ? given : resolve(dirname(file), given));
+
+/** An hf:// reference whose commit is not known stays what it is. */
+function absolute(file: string, given: string, pins: LoadOptions['pins']): string {
+  if (isReference(given)) return cachedPath(given, pins) ?? given;
+  return isAbsolute(given) ? given : resolve(dirname(file), given);
+}
+
+/** Why a reference cannot be used, and what to do about it, as the end of a sentence. */
+export function notCached(given: string, local: string): string {
+  const at = parseReference(given);
+  if (local === given) return `was never pulled; pull it with \`temper pull ${repoText(at)}@${at.revision} DIR\``;
+  const pinned = parseReference(referenceOf(local) ?? given);
+  const folder = pinned.path === '' ? local : local.slice(0, -pinned.path.length - 1);
+  return `is not in the cache; bring it back with \`temper pull ${repoText(pinned)}@${pinned.revision} ${folder}\``;
+}
 
 /** What is said about an adapter where none is trained. */
 function adapterProblems(value: unknown, positions: Positions, ofRun: boolean): readonly Problem[] {
@@ -128,11 +162,20 @@ function adapterProblems(value: unknown, positions: Positions, ofRun: boolean): 
 }
 
 /** Files and folders that are not there. */
-const pathProblems = (value: unknown, file: string, positions: Positions): readonly Problem[] =>
+const pathProblems = (
+  value: unknown,
+  file: string,
+  positions: Positions,
+  pins: LoadOptions['pins'],
+): readonly Problem[] =>
   PATH_FIELDS.flatMap(([pattern, mustExist]) => (mustExist ? expand(value, pattern) : [])).flatMap((path) => {
     const given = String(path.reduce<unknown>((o, k) => (o as Record<string, unknown>)[k], value));
-    const full = absolute(file, given);
+    const full = absolute(file, given, pins);
     if (existsSync(full)) return [];
+    if (isReference(given)) {
+      const missing = `${positions.at(path)}: ${dotted(path)} is ${given}, which ${notCached(given, full)}`;
+      return [{ code: 'path_not_found', message: missing, path: dotted(path) }];
+    }
     const message = `${positions.at(path)}: ${dotted(path)} is ${given}, no such file or folder (looked at ${full})`;
     return [{ code: 'path_not_found', message, path: dotted(path) }];
   });
@@ -169,7 +212,7 @@ export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecip
 
 /** The resolved recipe as YAML whose relative paths hold in `folder`; reading it back gives the same recipe. */
 export function writeResolved(recipe: Recipe, folder: string): string {
-  const { adapter, export: forms, ...rest } = mapPaths(recipe, (p) => relative(folder, p) || '.');
+  const { adapter, export: forms, ...rest } = mapPaths(recipe, (p) => referenceOf(p) ?? (relative(folder, p) || '.'));
   const own =
     adapter.from === undefined
       ? adapter

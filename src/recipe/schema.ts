@@ -235,7 +235,10 @@ export function conflictsOf({ model, data, train }: Written): readonly Conflict[
 }
 
 const Model = z.strictObject({
-  base: z.string().optional().describe('folder of the checkpoint to adapt (methods sft and dpo)'),
+  base: z
+    .string()
+    .optional()
+    .describe('checkpoint to adapt (methods sft and dpo): a folder, or hf://OWNER/NAME[@REVISION], pulled once'),
   init: z
     .strictObject(ModelConfig.shape)
     .optional()

@@ -1,140 +1,21 @@
-// One writer per run folder: a file beside it names the thread that writes. A lock whose thread is gone is taken over;
-// one from another host or container, where that cannot be told, is not.
-import {
-  closeSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readlinkSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+// One writer per run folder.
 import { ConfigError } from '../base/errors.js';
-import { placeOf } from '../base/outputs.js';
-import { asWriteError } from '../base/system-error.js';
-import { isAlive, processSpace } from '../base/temporary.js';
-
-interface Holder {
-  readonly pid: number;
-  readonly space: string;
-  /** Linux: PID/task/TID, and when that thread began, in clock ticks since the start of the system. */
-  readonly thread?: string;
-  readonly began?: string;
-}
-const beganAt = (thread: string): string | undefined => {
-  try {
-    // The name of the program, in brackets, may hold anything; the 20th field after it is the time.
-    return readFileSync(`/proc/${thread}/stat`, 'latin1').split(')').at(-1)?.trim().split(' ')[19];
-  } catch {
-    return undefined;
-  }
-};
-function self(): Holder {
-  const holder = { pid: process.pid, space: processSpace };
-  try {
-    const thread = readlinkSync('/proc/thread-self');
-    const began = beganAt(thread);
-    return began === undefined ? holder : { ...holder, thread, began };
-  } catch {
-    return holder;
-  }
-}
-/** A holder that cannot be read was cut off while it wrote: it is gone. */
-function isHeld(text: string): boolean {
-  let holder: Partial<Holder> | null;
-  try {
-    holder = JSON.parse(text) as Partial<Holder> | null;
-  } catch {
-    return false;
-  }
-  if (typeof holder?.pid !== 'number') return false;
-  if (holder.space !== processSpace) return true;
-  if (!isAlive(holder.pid)) return false;
-  return holder.thread === undefined || beganAt(holder.thread) === holder.began;
-}
-
-const lockFile = (run: string): string => {
-  const { target } = placeOf(run);
-  return join(dirname(target), `.${basename(target)}.lock`);
-};
-const read = (file: string): string | null => {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return null;
-  }
-};
-/** Who writes to a run now, as something that can be compared; null: nobody. */
-export function writerOf(run: string): string | null {
-  const seen = read(lockFile(run));
-  return seen !== null && isHeld(seen) ? seen : null;
-}
-/** Takes away a lock that nobody holds, unless it has become another one's meanwhile. */
-function takeAway(file: string, seen: string): void {
-  const aside = `${file}.${process.pid}`;
-  try {
-    renameSync(file, aside);
-    if (read(aside) !== seen) linkSync(aside, file);
-  } catch {
-    // somebody else was faster
-  }
-  rmSync(aside, { force: true });
-}
+import { holderOf, lockFolder } from '../base/lock.js';
 
 /**
  * Locks a run folder, which need not exist yet, until it is disposed of.
  * @throws {ConfigError} run_locked: another process or thread writes to it; output_unwritable
  */
-export function lockRun(run: string): Disposable {
-  const file = lockFile(run);
-  let made: string | undefined;
-  try {
-    made = mkdirSync(dirname(file), { recursive: true });
-    for (let tries = 0; ; tries++) {
-      let fd: number;
-      try {
-        fd = openSync(file, 'wx');
-      } catch (e) {
-        if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
-        const seen = read(file);
-        if (seen !== null && (isHeld(seen) || tries > 8)) throw locked(run, file, seen);
-        if (seen !== null) takeAway(file, seen);
-        continue;
-      }
-      try {
-        writeSync(fd, JSON.stringify(self()));
-      } finally {
-        closeSync(fd);
-      }
-      break;
-    }
-  } catch (e) {
-    throw asWriteError(e, run);
-  }
-  return {
-    [Symbol.dispose]() {
-      rmSync(file, { force: true });
-      // Nothing came of it: what was made on the way goes too.
-      for (let at = dirname(file); made !== undefined && at.startsWith(made); at = dirname(at))
-        try {
-          rmdirSync(at);
-        } catch {
-          return;
-        }
-    },
-  };
-}
-
-function locked(run: string, file: string, seen: string): ConfigError {
-  const { pid, space } = JSON.parse(seen) as Holder;
-  const who = space === processSpace ? `process ${pid}` : `process ${pid} of another host or container`;
-  return new ConfigError(
-    'run_locked',
-    `${run}: ${who} writes to this run; wait for it or stop it, or remove ${file} if it is gone`,
-    { run, pid, file },
+export const lockRun = (run: string): Disposable =>
+  lockFolder(
+    run,
+    ({ pid, who, file }) =>
+      new ConfigError(
+        'run_locked',
+        `${run}: ${who} writes to this run; wait for it or stop it, or remove ${file} if it is gone`,
+        { run, pid, file },
+      ),
   );
-}
+
+/** Who writes to a run now, as something that can be compared; null: nobody. */
+export const writerOf = (run: string): string | null => holderOf(run);

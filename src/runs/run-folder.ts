@@ -35,6 +35,8 @@ export interface RunRecord {
   readonly versions: Readonly<Record<string, string>>;
   /** `device` is not in records of before there was a choice. */
   readonly machine: { readonly isa: string; readonly threads: number; readonly device?: Device };
+  /** The commits that hf:// references of the recipe meant when it began; absent: it has none. */
+  readonly hub?: Readonly<Record<string, string>>;
   readonly trainedParameters: number;
   readonly output: string;
   /** Of its evaluations (train.evalEvery) the one with the lowest held-out loss; its checkpoint is kept. */

@@ -2,7 +2,8 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
-import { type LoadedRecipe, loadRecipe } from '../recipe/load.js';
+import { referenceOf } from '../hub/cached.js';
+import { type LoadedRecipe, loadRecipe, notCached } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { checkpointFolder, checkpointSteps, readRun } from './run-folder.js';
 
@@ -27,7 +28,15 @@ export function recipeOf(
     throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
   // What a run trained stands without the rows it was trained on.
   const options = { set, checkPaths: run === null, ofRun: run !== null };
-  return { loaded: loadRecipe(run ? join(run, 'recipe.yaml') : path, options), run };
+  const loaded = loadRecipe(run ? join(run, 'recipe.yaml') : path, options);
+  const { base } = loaded.recipe.model;
+  if (run && base && loaded.references.length > 0 && !existsSync(base)) {
+    const given = referenceOf(base) ?? base;
+    throw new ConfigError('path_not_found', `${path}: model.base is ${given}, which ${notCached(given, base)}`, {
+      path,
+    });
+  }
+  return { loaded, run };
 }
 
 /**

@@ -51,6 +51,8 @@ export interface TrainRequest {
   readonly resume?: boolean;
   /** Threads of the CPU pool; changes no bit of the result. Default: what the machine has. */
   readonly threads?: number;
+  /** Commits of the recipe's hf:// references, which are in the cache. */
+  readonly pins?: Readonly<Record<string, string>>;
 }
 export interface TrainResult {
   readonly run: string;
@@ -222,7 +224,8 @@ function resumedLearner(recipe: Recipe, run: string, before: RunRecord): Trained
 
 /** @throws {ConfigError | DataError | CheckpointError | TrainError | IntegrityError} each in one line */
 export async function runTraining(request: TrainRequest, hooks: TrainHooks = {}): Promise<TrainResult> {
-  const loaded = loadRecipe(request.recipe, request.set ? { set: request.set } : {}),
+  const { set = [], pins } = request;
+  const loaded = loadRecipe(request.recipe, { set, pins }),
     { name, adapterGiven } = loaded;
   let { recipe } = loaded;
   if (request.threads !== undefined) setThreads(request.threads);
@@ -259,7 +262,7 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     requireOffloadRoom(learner, run, prepared.largest);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
-    let record = recordOf(recipe, name, learner, prepared);
+    let record: RunRecord = { ...recordOf(recipe, name, learner, prepared), ...(pins ? { hub: pins } : {}) };
     if (before) record = goesOn(recipe, run, before, record, learner.device, hooks);
     return await train(recipe, run, record, learner, prepared, hooks, request.resume === true);
   } finally {

@@ -1,7 +1,11 @@
 // Training, its plan and the check of its data as the main thread sees them: promises. The work has a thread of its
 // own.
+import { resolve } from 'node:path';
 import { runInThread } from '../base/channel.js';
 import type { FileCheck } from '../data/check.js';
+import { localOf, type PullProgress } from '../hub/pull.js';
+import { recipeName } from '../recipe/load.js';
+import { pullForRecipe } from '../runs/references.js';
 import type { CheckDataOptions, CheckDataRequest } from './check-data.js';
 import type { PlanRequest, TrainPlan } from './plan.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
@@ -22,8 +26,10 @@ export type TrainCalls = {
 };
 const ENTRY = 'train/worker.js';
 
-export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
+export interface TrainOptions extends Omit<TrainRequest, 'recipe' | 'pins'> {
   readonly onProgress?: (progress: TrainProgress) => void;
+  /** Of what the recipe names by hf://, before it runs. */
+  readonly onPull?: (progress: PullProgress) => void;
   /** What should be known before it runs for hours, a sentence each. */
   readonly onNotice?: (notice: string) => void;
   /** Aborting ends the run after the batch in hand, saves a checkpoint, and resolves with status `stopped`. */
@@ -35,13 +41,15 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe'> {
  * @param recipe path of the YAML file
  * @throws {TemperError} whatever is wrong with recipe, data, base or run, as one line
  */
-export function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
-  const { onProgress, onNotice, signal, ...rest } = options;
+export async function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
+  const { onProgress, onPull, onNotice, signal, ...rest } = options;
+  const run = rest.resume ? (rest.out ?? resolve('runs', recipeName(recipe))) : undefined;
+  const pins = await pullForRecipe(recipe, { set: rest.set, run }, { onProgress: onPull, onNotice, signal });
   // A checkpoint must be whole before the thread ends, however long the batch in hand takes.
   return runInThread<TrainCalls, 'train'>(
     ENTRY,
     'train',
-    { recipe, ...rest },
+    { recipe, ...rest, ...(pins ? { pins } : {}) },
     {
       onEvent: (event) => ('notice' in event ? onNotice?.(event.notice) : onProgress?.(event)),
       signal,
@@ -59,9 +67,14 @@ export interface PlanOptions extends Omit<PlanRequest, 'path'> {
  * @param path recipe file
  * @throws {TemperError} whatever is wrong with recipe, data or base · the signal's reason
  */
-export const planTraining = (path: string, { signal, ...rest }: PlanOptions = {}): Promise<TrainPlan> =>
-  runInThread<TrainCalls, 'plan'>(ENTRY, 'plan', { path, ...rest }, { signal });
+export async function planTraining(path: string, { signal, ...rest }: PlanOptions = {}): Promise<TrainPlan> {
+  await pullForRecipe(path, { set: rest.set, withoutBase: true }, { signal });
+  return runInThread<TrainCalls, 'plan'>(ENTRY, 'plan', { path, ...rest }, { signal });
+}
 
-/** @param path a JSONL file, or a recipe (.yaml, .yml) */
-export const checkDataset = (path: string, { signal, ...rest }: CheckDataOptions): Promise<FileCheck[]> =>
-  runInThread<TrainCalls, 'check'>(ENTRY, 'check', { path, ...rest }, { signal });
+/** @param path a JSONL file, a recipe (.yaml, .yml), or an hf:// reference */
+export async function checkDataset(path: string, { signal, ...rest }: CheckDataOptions): Promise<FileCheck[]> {
+  if (/\.ya?ml$/i.test(path)) await pullForRecipe(path, {}, { signal });
+  const local = await localOf(path, { signal });
+  return runInThread<TrainCalls, 'check'>(ENTRY, 'check', { path: local, ...rest }, { signal });
+}

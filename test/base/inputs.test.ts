@@ -86,7 +86,7 @@ it('a stated stream has a limit too', async () => {
   await expect(readStream(endless, 'stdin')).rejects.toMatchObject({ code: 'file_too_large' });
 });
 
-/** Files of the package or of the machine itself, and places that lock.ts and folder-digest.ts have written. */
+/** Files of the package or of the machine itself, and places that lock.ts, folder-digest.ts and hub/ have written. */
 const OWN = [
   'base/inputs.ts',
   'base/files.ts',
@@ -95,9 +95,12 @@ const OWN = [
   'base/folder-digest.ts',
   'bench/private-memory.ts',
   'cli/main.ts',
+  'base/lock.ts',
   'demo/rows.ts',
+  'hub/folder.ts',
+  'hub/hash-worker.ts',
+  'hub/part.ts',
   'report/plots.ts',
-  'runs/lock.ts',
   'safeguard/batch.ts',
   'safeguard/kept.ts',
 ];

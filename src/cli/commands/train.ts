@@ -8,6 +8,7 @@ import { interruptedExitCode } from '../interrupt.js';
 import { createProgress } from '../progress.js';
 import { goOnWithoutReader } from '../streams.js';
 import { printable } from '../terminal.js';
+import { pullProgress } from './pull.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -88,6 +89,7 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
   const { train } = await import('../../train/train.js');
   goOnWithoutReader();
   let progress: ReturnType<typeof createProgress> | undefined;
+  const pulling = pullProgress(options.json === true);
   let heldOut = '';
   const result = await train(recipe, {
     set: [
@@ -100,8 +102,10 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
     ...(options.out === undefined ? {} : { out: options.out }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     signal,
+    onPull: pulling.update,
     onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
     onProgress(p) {
+      pulling.finish();
       if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
       progress ??= createProgress({
         label: 'train',

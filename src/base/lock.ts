@@ -1,0 +1,143 @@
+// One writer per folder: a file beside it names the thread that writes. A lock whose thread is gone is taken over; one
+// from another host or container, where that cannot be told, is not.
+import {
+  closeSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { placeOf } from './outputs.js';
+import { asWriteError } from './system-error.js';
+import { isAlive, processSpace } from './temporary.js';
+
+interface Holder {
+  readonly pid: number;
+  readonly space: string;
+  /** Linux: PID/task/TID, and when that thread began, in clock ticks since the start of the system. */
+  readonly thread?: string;
+  readonly began?: string;
+}
+const beganAt = (thread: string): string | undefined => {
+  try {
+    // The name of the program, in brackets, may hold anything; the 20th field after it is the time.
+    return readFileSync(`/proc/${thread}/stat`, 'latin1').split(')').at(-1)?.trim().split(' ')[19];
+  } catch {
+    return undefined;
+  }
+};
+function self(): Holder {
+  const holder = { pid: process.pid, space: processSpace };
+  try {
+    const thread = readlinkSync('/proc/thread-self');
+    const began = beganAt(thread);
+    return began === undefined ? holder : { ...holder, thread, began };
+  } catch {
+    return holder;
+  }
+}
+/** A holder that cannot be read was cut off while it wrote: it is gone. */
+function isHeld(text: string): boolean {
+  let holder: Partial<Holder> | null;
+  try {
+    holder = JSON.parse(text) as Partial<Holder> | null;
+  } catch {
+    return false;
+  }
+  if (typeof holder?.pid !== 'number') return false;
+  if (holder.space !== processSpace) return true;
+  if (!isAlive(holder.pid)) return false;
+  return holder.thread === undefined || beganAt(holder.thread) === holder.began;
+}
+
+const lockFile = (folder: string): string => {
+  const { target } = placeOf(folder);
+  return join(dirname(target), `.${basename(target)}.lock`);
+};
+const read = (file: string): string | null => {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return null;
+  }
+};
+/** Who holds a folder's lock now, as something that can be compared; null: nobody. */
+export function holderOf(folder: string): string | null {
+  const seen = read(lockFile(folder));
+  return seen !== null && isHeld(seen) ? seen : null;
+}
+/** Takes away a lock that nobody holds, unless it has become another one's meanwhile. */
+function takeAway(file: string, seen: string): void {
+  const aside = `${file}.${process.pid}`;
+  try {
+    renameSync(file, aside);
+    if (read(aside) !== seen) linkSync(aside, file);
+  } catch {
+    // somebody else was faster
+  }
+  rmSync(aside, { force: true });
+}
+
+/** Who holds a lock, and where it is. */
+export interface Held {
+  readonly pid: number;
+  /** As a message names it. */
+  readonly who: string;
+  readonly file: string;
+}
+
+/**
+ * Locks a folder, which need not exist yet, until it is disposed of.
+ * @param held the error where another process or thread writes to it
+ * @throws what `held` makes · {ConfigError} output_unwritable
+ */
+export function lockFolder(folder: string, held: (by: Held) => Error): Disposable {
+  const file = lockFile(folder);
+  let made: string | undefined;
+  try {
+    made = mkdirSync(dirname(file), { recursive: true });
+    for (let tries = 0; ; tries++) {
+      let fd: number;
+      try {
+        fd = openSync(file, 'wx');
+      } catch (e) {
+        if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
+        const seen = read(file);
+        if (seen !== null && (isHeld(seen) || tries > 8)) throw held(heldBy(file, seen));
+        if (seen !== null) takeAway(file, seen);
+        continue;
+      }
+      try {
+        writeSync(fd, JSON.stringify(self()));
+      } finally {
+        closeSync(fd);
+      }
+      break;
+    }
+  } catch (e) {
+    throw asWriteError(e, folder);
+  }
+  return {
+    [Symbol.dispose]() {
+      rmSync(file, { force: true });
+      // Nothing came of it: what was made on the way goes too.
+      for (let at = dirname(file); made !== undefined && at.startsWith(made); at = dirname(at))
+        try {
+          rmdirSync(at);
+        } catch {
+          return;
+        }
+    },
+  };
+}
+
+function heldBy(file: string, seen: string): Held {
+  const { pid, space } = JSON.parse(seen) as Holder;
+  return { pid, file, who: space === processSpace ? `process ${pid}` : `process ${pid} of another host or container` };
+}
