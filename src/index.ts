@@ -72,6 +72,7 @@ export {
 export {
   type CheckDataOptions,
   checkDataset,
+  convertDataset,
   planTraining,
   type TrainOptions,
   type TrainPlan,

@@ -46,7 +46,7 @@ export function numberIn(low: number, high: number, integer = false): (text: str
 export const integerIn = (low: number, high: number): ((text: string) => number) => numberIn(low, high, true);
 
 /** Parser of an option that may be given several times. */
-export const collect = (value: string, previous: readonly string[]): readonly string[] => [...previous, value];
+export const collect = (value: string, previous: readonly string[] = []): readonly string[] => [...previous, value];
 
 /** Examples under a command's help. */
 export function examples(...lines: readonly string[]): string {

@@ -4,6 +4,7 @@ import { command as bench } from './commands/bench.js';
 import { command as buildNative } from './commands/build-native.js';
 import { command as chat } from './commands/chat.js';
 import { command as dataCheck } from './commands/data-check.js';
+import { command as dataConvert } from './commands/data-convert.js';
 import { command as demo } from './commands/demo.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as evaluate } from './commands/eval.js';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   pull,
   plan,
   dataCheck,
+  dataConvert,
   train,
   watch,
   evaluate,

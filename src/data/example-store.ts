@@ -90,9 +90,14 @@ export class ExampleStore implements Examples {
     this.#start.push(start);
     this.#length.push(n);
     this.#input.push(inputLength(example));
-    if (this.#files.at(-1) !== example.source.file) this.#files.push(example.source.file);
-    this.#file.push(this.#files.length - 1);
+    this.#file.push(this.#placeOf(example.source.file));
     this.#line.push(example.source.line);
+  }
+
+  #placeOf(file: string): number {
+    if (this.#files.at(-1) === file) return this.#files.length - 1;
+    const known = this.#files.indexOf(file);
+    return known < 0 ? this.#files.push(file) - 1 : known;
   }
 
   /** Number of the kind; −1 where there are too many. */

@@ -1,6 +1,7 @@
 // The contract of a dataset format. A new one is a file in formats/ and a line in formats/index.ts; nothing else asks
 // which format it holds.
 import type { z } from 'zod';
+import type { ChatRow } from '../harmony/chat.js';
 import type { Tokenizer } from '../harmony/types.js';
 import type { Example, Prompt } from './example.js';
 import type { Note } from './notes.js';
@@ -62,6 +63,14 @@ export interface Format<Row = unknown> {
   /** 2: a row is one sample of two examples, the better one first; absent: every example is a sample of its own. */
   readonly examplesPerSample?: 2;
   toExamples(row: Row, context: FormatContext): Iterable<RowExample>;
+  /** What toExamples would complain of, as far as it can be told without a tokenizer; absent: toExamples needs none. */
+  check?(row: Row, context: FormatContext): void;
+  /** Whether a row is so plain that `row` need not look at it: right, and what `row` would give. */
+  isPlain?(row: unknown): row is Row;
+  /** The fields by which a row shows that it is of this format; null: it does not show it. */
+  recognise?(row: Readonly<Record<string, unknown>>): string | null;
+  /** The same row as `chat` has it; absent: it says something else. */
+  toChat?(row: Row): ChatRow;
   /** Questions with known answers in the row, for exact match; absent: the format holds none. */
   toPrompts?(row: Row): readonly RowPrompt[];
 }

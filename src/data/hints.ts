@@ -4,22 +4,14 @@ type Fields = Readonly<Record<string, unknown>>;
 const CHAT = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}';
 const KINDS: readonly (readonly [format: string | null, is: (row: Fields) => boolean, say: string])[] = [
   [
-    null,
+    'sharegpt',
     (r) => Array.isArray(r.conversations) || Array.isArray(r.conversation),
-    'a ShareGPT row: rename conversations to messages, from to role (human to user, gpt to assistant) and value to ' +
-      'content',
+    'a ShareGPT row: give format sharegpt',
   ],
-  [
-    null,
-    (r) => 'instruction' in r,
-    `an Alpaca row: write it as ${CHAT}, instruction and input as the user's content, output as the assistant's`,
-  ],
+  ['alpaca', (r) => 'instruction' in r && 'output' in r, 'an Alpaca row: give format alpaca'],
   ['preference', (r) => 'chosen' in r && 'rejected' in r, 'a pair of answers: give format preference, for method dpo'],
-  [
-    null,
-    (r) => 'prompt' in r && ('completion' in r || 'response' in r),
-    `a prompt and its completion: write it as ${CHAT}; where both are lists of messages, join them`,
-  ],
+  ['completion', (r) => 'prompt' in r && 'completion' in r, 'a prompt and its completion: give format completion'],
+  [null, (r) => 'prompt' in r && 'response' in r, 'a prompt and its response: rename response, give format completion'],
   [null, (r) => 'question' in r && 'answer' in r, `a question and its answer: write it as ${CHAT}`],
   [null, (r) => 'input_ids' in r, 'token ids: rename input_ids to tokens, give format tokens (labels become weights)'],
   ['tokens', (r) => Array.isArray(r.tokens), 'token ids: give format tokens'],

@@ -6,7 +6,7 @@ import type { FormatContext } from './format.js';
 
 const TOKEN = /<\|[a-z_]{2,24}\|>/;
 /** What only a rendered conversation holds; a control token alone may be what a text speaks of. */
-const RENDERED = new RegExp(
+export const RENDERED = new RegExp(
   [
     String.raw`<\|message\|>`,
     String.raw`<\|channel\|>\s*(?:analysis|commentary|final)`,
@@ -58,6 +58,6 @@ export function checkMarkup(row: ChatRow, context: FormatContext): void {
 }
 
 /** The same of a row of plain text. */
-export function checkPlainText(text: string, context: FormatContext): void {
-  checkTrained(text, 'text', context);
+export function checkPlainText(text: string, context: FormatContext, field = 'text'): void {
+  checkTrained(text, field, context);
 }

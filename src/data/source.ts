@@ -11,6 +11,10 @@ export interface Row {
   readonly line: number;
   readonly value?: unknown;
   readonly error?: DataError;
+  /** The bytes of a row of text. */
+  readonly raw?: Buffer;
+  /** Of a row of text: it has no escapes \\u and no U+FFFD. */
+  readonly isClean?: boolean;
 }
 
 export interface Reading {

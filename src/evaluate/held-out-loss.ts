@@ -14,6 +14,7 @@ import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
 import { exampleOfTargets } from '../objectives/dpo.js';
 import { type Objective, objectiveOf } from '../objectives/objective.js';
+import { heldOutFiles } from '../recipe/data-files.js';
 import { onRecipeDevice } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
@@ -148,10 +149,15 @@ export async function evaluateLoss(
   const found = resolveTrained(request.path, request.set);
   const { recipe, model } = found;
   const adapterAt = request.adapter ?? found.adapter;
-  if (recipe.data.eval.length === 0)
-    throw new ConfigError('no_eval_data', `${request.path}: the recipe names no held-out rows; give data.eval`, {
-      path: request.path,
-    });
+  const files = heldOutFiles(recipe.data);
+  if (files.length === 0)
+    throw new ConfigError(
+      'no_eval_data',
+      `${request.path}: the recipe names no held-out rows; give data.eval or data.split`,
+      {
+        path: request.path,
+      },
+    );
   const { base, adapter, device } = onRecipeDevice(recipe, (on) => {
     const { place } = on,
       opened = openCheckpoint(model, { place, embed: HOST });
@@ -170,7 +176,7 @@ export async function evaluateLoss(
     const objective = objectiveOf(recipe),
       per = objective.examplesPerSample;
     try {
-      const data = await loadDataset(recipe.data.eval, {
+      const data = await loadDataset(files, {
         tokenizer: tokenizer.get,
         vocabSize: config.vocab_size,
         ...rowSettings(recipe.data),

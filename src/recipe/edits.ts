@@ -1,6 +1,7 @@
 // Edits of --set: `a.b=c` puts a value in its place, `a.b=null` takes out what may not be null.
 import { parse } from 'yaml';
 import { ConfigError } from '../base/errors.js';
+import { innermost } from './problems.js';
 import { Recipe } from './schema.js';
 
 type Holder = Record<string, unknown>;
@@ -34,7 +35,8 @@ function holderOf(root: Holder, keys: readonly string[], edit: string): Holder {
 /** What null means there: a value (train.clipGradNorm: no clipping), nothing a field can be, or no field at all. */
 function meaningOfNull(root: Holder, keys: readonly string[]): 'value' | 'absent' | 'unknown' {
   const parent = keys.slice(0, -1).join('.');
-  for (const i of Recipe.safeParse(root).error?.issues ?? []) {
+  for (const issue of Recipe.safeParse(root).error?.issues ?? []) {
+    const i = innermost(issue);
     if (i.code === 'unrecognized_keys' && i.path.join('.') === parent && i.keys.includes(keys.at(-1) ?? ''))
       return 'unknown';
     if (i.path.join('.') === keys.join('.')) return 'absent';

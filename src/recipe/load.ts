@@ -5,6 +5,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { LineCounter, parseDocument, stringify } from 'yaml';
 import { ConfigError } from '../base/errors.js';
+import { isThere } from '../base/globs.js';
 import { readInputText } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { cachedPath, referenceOf } from '../hub/cached.js';
@@ -171,7 +172,7 @@ const pathProblems = (
   PATH_FIELDS.flatMap(([pattern, mustExist]) => (mustExist ? expand(value, pattern) : [])).flatMap((path) => {
     const given = String(path.reduce<unknown>((o, k) => (o as Record<string, unknown>)[k], value));
     const full = absolute(file, given, pins);
-    if (existsSync(full)) return [];
+    if (isThere(full)) return [];
     if (isReference(given)) {
       const missing = `${positions.at(path)}: ${dotted(path)} is ${given}, which ${notCached(given, full)}`;
       return [{ code: 'path_not_found', message: missing, path: dotted(path) }];

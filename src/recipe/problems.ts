@@ -110,7 +110,7 @@ function suggestion(path: Path, key: string): string {
 }
 
 /** The branch of a union the author meant: the one that got furthest. */
-function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+export function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code !== 'invalid_union' || issue.errors.length === 0) return issue;
   const depth = (branch: z.core.$ZodIssue[]): number =>
     Math.max(...branch.map((i) => i.path.length + (i.code === 'invalid_type' ? 0 : 1)));

@@ -59,20 +59,55 @@ const Adapter = z.strictObject({
     .describe('folder of a PEFT adapter to go on from; its ranks, alphas and targets are then taken from there'),
 });
 
-const DataFile = z.strictObject({
+const HeldOutFile = z.strictObject({
   path: z
     .string()
-    .describe('file of rows: JSON lines (also gzipped), a JSON array, Parquet or Arrow, told apart by what is in it'),
+    .describe(
+      'rows: a file (JSON lines or a JSON array, also in gzip or Zstandard, Parquet, Arrow, told apart by what is in ' +
+        'it), a pattern such as data/train-*.parquet, or a folder of such files, also one that `datasets` wrote',
+    ),
   format: z
     .string()
     .default('chat')
-    .describe('row format by name: chat, harmony, tokens, text, or preference (for method dpo); see docs/rows.md'),
+    .describe(
+      'row format by name: chat, sharegpt, alpaca, completion, harmony, tokens, text, or preference (for method ' +
+        'dpo), see docs/rows.md; auto: told by the first rows',
+    ),
+  limit: z.int().min(1).optional().describe('most rows: the first ones, or with shuffle such as it chooses'),
+  shuffle: z
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1)
+    .optional()
+    .describe('seed of an order of the rows, for limit and weight; absent: as they stand. Steps shuffle by train.seed'),
 });
+const DataFile = HeldOutFile.extend({
+  weight: z
+    .number()
+    .positive()
+    .max(100)
+    .optional()
+    .describe('how often its samples are there in an epoch: 2 is twice each, 0.5 half of them. Absent: 1'),
+});
+/** A path alone is a file whose rows say which format they are. */
+const pathAlone = z.string().transform((path): z.infer<typeof DataFile> => ({ path, format: 'auto' }));
+const TrainFiles = z.union([pathAlone.transform((file) => [file]), z.array(z.union([DataFile, pathAlone])).min(1)]);
+const HeldOutFiles = z.union([pathAlone.transform((file) => [file]), z.array(z.union([HeldOutFile, pathAlone]))]);
 
 const weight = z.number().min(0).max(1000);
 const Data = z.strictObject({
-  train: z.array(DataFile).min(1).describe('files to train on'),
-  eval: z.array(DataFile).default([]).describe('held-out files, for temper eval and train.evalEvery'),
+  train: TrainFiles.describe('files to train on: a path, or a list of paths and of what is said of them'),
+  eval: HeldOutFiles.default([]).describe('held-out files, for temper eval and train.evalEvery'),
+  split: z
+    .strictObject({
+      eval: z.number().gt(0).lt(1).describe('share of the rows of data.train that are held out'),
+      seed: z.int().min(0).default(0).describe('of another choice'),
+    })
+    .optional()
+    .describe(
+      'holds out rows of data.train, beside data.eval: those of which sha256 over "SEED:" and the row as compact ' +
+        'JSON, first 48 bits, is below the share. Which they are depends on no other row',
+    ),
   loss: z
     .strictObject({
       analysis: weight.default(1).describe('loss weight of a token of the analysis channel'),
@@ -200,6 +235,7 @@ interface Written {
   readonly model?: { readonly base?: unknown; readonly init?: unknown } | null;
   readonly data?: {
     readonly eval?: unknown;
+    readonly split?: unknown;
     readonly loss?: { readonly [channel: string]: unknown } | null;
   } | null;
   readonly train?: { readonly [field: string]: unknown } | null;
@@ -225,8 +261,9 @@ export function conflictsOf({ model, data, train }: Written): readonly Conflict[
   if (given('steps') && given('epochs')) wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
   if (given('tokensPerStep') && given('rowsPerStep'))
     wrong(['train', 'rowsPerStep'], 'and tokensPerStep cannot both be given; keep one');
-  if (given('evalEvery') && !(Array.isArray(data?.eval) && data.eval.length > 0))
-    wrong(['train', 'evalEvery'], 'needs held-out rows: give data.eval');
+  const heldOut = data?.split !== undefined || (Array.isArray(data?.eval) ? data.eval.length > 0 : Boolean(data?.eval));
+  if (given('evalEvery') && !heldOut)
+    wrong(['train', 'evalEvery'], 'needs held-out rows: give data.eval or data.split');
   if (given('patience') && !given('evalEvery')) wrong(['train', 'patience'], 'needs evaluations: give train.evalEvery');
   const { analysis = 1, commentary = 1, final = 1 } = data?.loss ?? {};
   if (analysis === 0 && commentary === 0 && final === 0)
@@ -302,6 +339,9 @@ export const PATH_FIELDS: readonly (readonly [pattern: readonly string[], mustEx
   [['model', 'base'], true],
   [['model', 'tokenizer'], true],
   [['adapter', 'from'], true],
-  [['data', 'train', '*', 'path'], true],
-  [['data', 'eval', '*', 'path'], true],
+  ...['train', 'eval'].flatMap((of): readonly (readonly [readonly string[], boolean])[] => [
+    [['data', of], true],
+    [['data', of, '*'], true],
+    [['data', of, '*', 'path'], true],
+  ]),
 ];

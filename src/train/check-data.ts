@@ -1,71 +1,86 @@
-// The dataset check of a file, or two, or of everything a recipe names.
+// The dataset check of files or of everything a recipe names.
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
+import { checkOutputs } from '../base/outputs.js';
 import { checkFile, type FileCheck } from '../data/check.js';
-import { ExampleStore } from '../data/example-store.js';
+import type { DataFile, LoadContext, RowSettings } from '../data/examples.js';
+import { rowSettings } from '../data/examples.js';
 import { FLAG_SETTINGS } from '../data/format.js';
-import { type DataFile, type LoadContext, type RowSettings, rowSettings, samplesInto } from '../data/load.js';
-import { overlapOf } from '../data/overlap.js';
+import { LeakFinder } from '../data/leakage.js';
+import { NearRows } from '../data/near.js';
+import { rowHash, SeenRows } from '../data/seen.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { readConfig } from '../model/config.js';
+import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
 import { loadRecipe } from '../recipe/load.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
+import { checkPage } from './check-page.js';
 
 export interface CheckDataOptions {
-  readonly format: string;
+  /** Row format of files; default auto. */
+  readonly format?: string;
   readonly tokenizer?: string;
   readonly maxTokens: number;
   readonly onLong?: RowSettings['onLong'];
   readonly ignore?: readonly string[];
   readonly markup?: RowSettings['markup'];
   readonly samples: number;
-  /** Held-out rows beside a file: checked as it is, and for rows that stand in both. A recipe names its own. */
-  readonly heldOut?: string;
+  /** Held-out rows beside files: checked as they are, and for rows that stand in both. A recipe names its own. */
+  readonly heldOut?: string | readonly string[];
+  /** Most rows of each file. */
+  readonly limit?: number;
+  /** Also write what was found as a page. */
+  readonly html?: string;
+  readonly onProgress?: (rows: number) => void;
   readonly signal?: AbortSignal;
 }
 
-export interface CheckDataRequest extends Omit<CheckDataOptions, 'signal'> {
-  /** A JSONL file, or a recipe (.yaml, .yml). */
-  readonly path: string;
+export interface CheckDataRequest extends Omit<CheckDataOptions, 'signal' | 'onProgress'> {
+  /** Files, patterns or folders of rows, or one recipe (.yaml, .yml). */
+  readonly paths: readonly string[];
 }
 
-export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal): Promise<FileCheck[]> {
-  const { path } = options;
-  const signal = stop ? { signal: stop } : {};
-  let files: readonly DataFile[];
-  let heldOut: readonly DataFile[];
-  let context: LoadContext;
-  let close = (): void => {};
-  if (/\.ya?ml$/i.test(path)) {
-    if (options.heldOut !== undefined)
-      throw new ConfigError(
-        'bad_option',
-        `${path}: a recipe names its held-out rows itself, as data.eval; leave --eval out`,
-        { path, heldOut: options.heldOut },
-      );
-    const { recipe } = loadRecipe(path);
-    const config = recipe.model.init ?? readConfig(recipe.model.base ?? '');
-    const tokenizer = lazyTokenizer(recipe, config.vocab_size);
-    close = () => tokenizer.close();
-    files = recipe.data.train;
-    heldOut = recipe.data.eval;
-    context = {
+interface Wanted {
+  readonly train: readonly DataFile[];
+  readonly heldOut: readonly DataFile[];
+  readonly context: LoadContext;
+  close(): void;
+}
+
+function ofRecipe(path: string, signal: { readonly signal?: AbortSignal }): Wanted {
+  const { recipe } = loadRecipe(path);
+  const config = recipe.model.init ?? readConfig(recipe.model.base ?? '');
+  const tokenizer = lazyTokenizer(recipe, config.vocab_size);
+  return {
+    train: trainFiles(recipe.data),
+    heldOut: heldOutFiles(recipe.data),
+    context: {
       tokenizer: tokenizer.get,
       vocabSize: config.vocab_size,
       ...rowSettings(recipe.data),
       positions: config.max_position_embeddings,
       ...signal,
-    };
-  } else {
-    const at = options.tokenizer;
-    let loaded: Tokenizer | undefined;
-    const get = at === undefined ? null : (): Tokenizer => (loaded ??= loadTokenizer(at));
-    close = () => loaded?.close();
-    files = [{ path, format: options.format }];
-    heldOut = options.heldOut === undefined ? [] : [{ path: options.heldOut, format: options.format }];
-    context = {
+    },
+    close: () => tokenizer.close(),
+  };
+}
+
+function ofFiles(options: CheckDataRequest, signal: { readonly signal?: AbortSignal }): Wanted {
+  const at = options.tokenizer;
+  let loaded: Tokenizer | undefined;
+  const get = at === undefined ? null : (): Tokenizer => (loaded ??= loadTokenizer(at));
+  const file = (path: string): DataFile => ({
+    path,
+    format: options.format ?? 'auto',
+    ...(options.limit === undefined ? {} : { limit: options.limit }),
+  });
+  return {
+    train: options.paths.map(file),
+    heldOut: [options.heldOut ?? []].flat().map(file),
+    context: {
       tokenizer: get,
       vocabSize: at === undefined ? 2 ** 31 : (get?.().vocabSize ?? 0),
       positions:
@@ -77,32 +92,61 @@ export async function checkFiles(options: CheckDataRequest, stop?: AbortSignal):
       settings: FLAG_SETTINGS,
       loss: { analysis: 1, commentary: 1, final: 1 },
       ...signal,
+    },
+    close: () => loaded?.close(),
+  };
+}
+
+/** What is quick needs no progress. */
+const SAID_AFTER_MS = 2000;
+
+export async function checkFiles(
+  options: CheckDataRequest,
+  { signal, emit }: { readonly signal?: AbortSignal; readonly emit?: (event: { readonly rows: number }) => void } = {},
+): Promise<FileCheck[]> {
+  const [first = '', ...more] = options.paths;
+  const isRecipe = more.length === 0 && /\.ya?ml$/i.test(first);
+  if (isRecipe && options.heldOut !== undefined)
+    throw new ConfigError(
+      'bad_option',
+      `${first}: a recipe names its held-out rows itself, as data.eval; leave --eval out`,
+      { path: first, heldOut: options.heldOut },
+    );
+  checkOutputs({ '--html': options.html }, { files: [...options.paths, ...[options.heldOut ?? []].flat()] });
+  const wanted = isRecipe
+    ? ofRecipe(resolve(first), signal ? { signal } : {})
+    : ofFiles(options, signal ? { signal } : {});
+  const began = performance.now();
+  let done = 0;
+  const progress = (): ((rows: number) => void) => {
+    const before = done;
+    return (rows) => {
+      done = before + rows;
+      if (performance.now() - began > SAID_AFTER_MS) emit?.({ rows: done });
     };
-  }
+  };
+  const { train, heldOut, context } = wanted;
   try {
-    return await checkAll(files, heldOut, context, options.samples);
+    // Held-out rows first: those to train on are compared with them as they go by.
+    const compared = heldOut.length > 0;
+    const hash = await rowHash(true);
+    const finders = heldOut.map(() => new LeakFinder(hash, new SeenRows(), new NearRows()));
+    const check = (file: DataFile, onRow: NonNullable<Parameters<typeof checkFile>[2]>['onRow']): Promise<FileCheck> =>
+      checkFile(file, context, { samples: options.samples, onProgress: progress(), ...(onRow ? { onRow } : {}) });
+    const [outs, ins]: [FileCheck[], FileCheck[]] = [[], []];
+    for (const [i, file] of heldOut.entries()) outs.push(await check(file, (row) => finders[i]?.heldOut(row)));
+    for (const file of train)
+      ins.push(await check(file, compared ? (row) => finders.forEach((f) => void f.trained(row)) : undefined));
+    const files = [...ins, ...outs.map((out, i) => withLeakage(out, finders[i] as LeakFinder))];
+    if (options.html !== undefined) writeFileAtomic(options.html, checkPage(files));
+    return files;
   } finally {
-    close();
+    wanted.close();
   }
 }
 
-/** As training keeps them: only what has a token to train is compared. Without held-out rows nothing is kept. */
-async function checkAll(
-  files: readonly DataFile[],
-  heldOut: readonly DataFile[],
-  context: LoadContext,
-  samples: number,
-): Promise<FileCheck[]> {
-  const trained = new ExampleStore();
-  const out: FileCheck[] = [];
-  for (const file of files)
-    out.push(
-      await checkFile(file, context, { samples, ...(heldOut.length > 0 && { onExample: samplesInto(trained, file) }) }),
-    );
-  for (const file of heldOut) {
-    const held = new ExampleStore();
-    const check = await checkFile(file, context, { samples, onExample: samplesInto(held, file) });
-    out.push({ ...check, overlap: overlapOf(trained, held) });
-  }
-  return out;
+function withLeakage(out: FileCheck, finder: LeakFinder): FileCheck {
+  const leakage = finder.result();
+  const { same, exact: count, rows: of } = leakage;
+  return { ...out, leakage, overlap: same && { count, of, first: same } };
 }

@@ -15,6 +15,7 @@ import { type Timing, timeCalls } from '../native/op-timing.js';
 import type { DryRunReport } from '../native/plan.js';
 import type { Category } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
+import { trainFiles } from '../recipe/data-files.js';
 import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -107,7 +108,7 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   const config =
     t.method === 'pretrain' ? parseConfig(recipe.model.init, 'model.init') : readConfig(recipe.model.base ?? '');
   const tokenizer = lazyTokenizer(recipe, config.vocab_size);
-  const data = await loadDataset(recipe.data.train, {
+  const data = await loadDataset(trainFiles(recipe.data), {
     tokenizer: tokenizer.get,
     vocabSize: config.vocab_size,
     ...rowSettings(recipe.data),

@@ -15,6 +15,7 @@ import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
+import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
 import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
@@ -122,11 +123,12 @@ async function digestsOf(recipe: Recipe, data: Dataset, signal?: AbortSignal): P
  * rows that are trained on too.
  */
 async function loadHeldOut(
-  { data: { eval: files }, train: t }: Recipe,
+  { data: rows, train: t }: Recipe,
   data: Dataset,
   context: LoadContext,
   { onNotice }: TrainHooks,
 ): Promise<Dataset | null> {
+  const files = heldOutFiles(rows);
   if (files.length === 0) return null;
   try {
     const heldOut = await loadDataset(files, context);
@@ -156,7 +158,7 @@ async function prepare(recipe: Recipe, learner: TrainedLearner, hooks: TrainHook
     examplesPerSample,
     ...(signal ? { signal } : {}),
   };
-  const data = await loadDataset(recipe.data.train, context);
+  const data = await loadDataset(trainFiles(recipe.data), context);
   const heldOut = await loadHeldOut(recipe, data, context, hooks);
   tokenizer.close();
   const t = recipe.train;

@@ -7,10 +7,12 @@ import { localOf, type PullProgress } from '../hub/pull.js';
 import { recipeName } from '../recipe/load.js';
 import { pullForRecipe } from '../runs/references.js';
 import type { CheckDataOptions, CheckDataRequest } from './check-data.js';
+import type { Converted, ConvertRequest } from './convert-data.js';
 import type { PlanRequest, TrainPlan } from './plan.js';
 import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
 
 export type { CheckDataOptions } from './check-data.js';
+export type { Converted, ConvertRequest } from './convert-data.js';
 export type { PlanRequest, TrainPlan } from './plan.js';
 export type { TrainProgress, TrainResult } from './session.js';
 
@@ -22,7 +24,16 @@ export type TrainCalls = {
     readonly result: TrainResult;
   };
   readonly plan: { readonly request: PlanRequest; readonly event: never; readonly result: TrainPlan };
-  readonly check: { readonly request: CheckDataRequest; readonly event: never; readonly result: FileCheck[] };
+  readonly check: {
+    readonly request: CheckDataRequest;
+    readonly event: { readonly rows: number };
+    readonly result: FileCheck[];
+  };
+  readonly convert: {
+    readonly request: ConvertRequest;
+    readonly event: { readonly rows: number };
+    readonly result: Converted;
+  };
 };
 const ENTRY = 'train/worker.js';
 
@@ -72,9 +83,44 @@ export async function planTraining(path: string, { signal, ...rest }: PlanOption
   return runInThread<TrainCalls, 'plan'>(ENTRY, 'plan', { path, ...rest }, { signal });
 }
 
-/** @param path a JSONL file, a recipe (.yaml, .yml), or an hf:// reference */
-export async function checkDataset(path: string, { signal, ...rest }: CheckDataOptions): Promise<FileCheck[]> {
-  if (/\.ya?ml$/i.test(path)) await pullForRecipe(path, {}, { signal });
-  const local = await localOf(path, { signal });
-  return runInThread<TrainCalls, 'check'>(ENTRY, 'check', { path: local, ...rest }, { signal });
+/** Where each lies: hf:// references are pulled. */
+async function localPaths(paths: readonly string[], signal: AbortSignal | undefined): Promise<string[]> {
+  const local: string[] = [];
+  for (const path of paths) local.push(await localOf(path, { signal }));
+  return local;
+}
+
+/** @param given files, patterns, folders of rows or hf:// references, or one recipe (.yaml, .yml) */
+export async function checkDataset(
+  given: string | readonly string[],
+  { signal, onProgress, heldOut, ...rest }: CheckDataOptions,
+): Promise<FileCheck[]> {
+  const all = [given].flat();
+  if (all.length === 1 && /\.ya?ml$/i.test(all[0] ?? '')) await pullForRecipe(all[0] ?? '', {}, { signal });
+  const paths = await localPaths(all, signal);
+  const held = heldOut === undefined ? {} : { heldOut: await localPaths([heldOut].flat(), signal) };
+  return runInThread<TrainCalls, 'check'>(
+    ENTRY,
+    'check',
+    { paths, ...held, ...rest },
+    { signal, onEvent: ({ rows }) => onProgress?.(rows) },
+  );
+}
+
+export interface ConvertOptions extends ConvertRequest {
+  readonly onProgress?: (rows: number) => void;
+  readonly signal?: AbortSignal;
+}
+/**
+ * Writes rows of any files as one Parquet or JSON lines file.
+ * @throws {TemperError} a bad row, an output that cannot be written · the signal's reason
+ */
+export async function convertDataset({ signal, onProgress, ...request }: ConvertOptions): Promise<Converted> {
+  const paths = await localPaths(request.paths, signal);
+  return runInThread<TrainCalls, 'convert'>(
+    ENTRY,
+    'convert',
+    { ...request, paths },
+    { signal, onEvent: ({ rows }) => onProgress?.(rows) },
+  );
 }

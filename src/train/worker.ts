@@ -3,10 +3,11 @@ import { serve } from '../base/channel-worker.js';
 import type { TrainCalls } from './train.js';
 
 await serve<TrainCalls, null>(async () => {
-  const [{ runTraining }, { planRecipe }, { checkFiles }] = await Promise.all([
+  const [{ runTraining }, { planRecipe }, { checkFiles }, { convertRows }] = await Promise.all([
     import('./session.js'),
     import('./plan.js'),
     import('./check-data.js'),
+    import('./convert-data.js'),
   ]);
   return {
     info: null,
@@ -14,7 +15,8 @@ await serve<TrainCalls, null>(async () => {
       train: (request, { signal, emit }) =>
         runTraining(request, { signal, onProgress: emit, onNotice: (notice) => emit({ notice }) }),
       plan: (request, { signal }) => planRecipe(request, signal),
-      check: (request, { signal }) => checkFiles(request, signal),
+      check: (request, hooks) => checkFiles(request, hooks),
+      convert: (request, hooks) => convertRows(request, hooks),
     },
   };
 });

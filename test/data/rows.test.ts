@@ -332,8 +332,8 @@ describe('fields that are not known', () => {
     expect(await loadPrompts([{ path: written(JSON.stringify(row)), format: 'chat', ignore }])).toHaveLength(1);
   });
   it.each<[string, string, string, object]>([
-    ['ShareGPT', 'chat', 'rename conversations to messages', { conversations: [{ from: 'human', value: 'q' }] }],
-    ['Alpaca', 'chat', 'an Alpaca row', { instruction: 'q', input: '', output: 'a' }],
+    ['ShareGPT', 'chat', 'give format sharegpt', { conversations: [{ from: 'human', value: 'q' }] }],
+    ['Alpaca', 'chat', 'give format alpaca', { instruction: 'q', input: '', output: 'a' }],
     ['prompt and completion', 'chat', 'a prompt and its completion', { prompt: 'q', completion: 'a' }],
     ['a pair', 'chat', 'format preference', { prompt: 'q', chosen: 'a', rejected: 'b' }],
     ['text', 'chat', 'format text', { text: 'a' }],
@@ -421,7 +421,7 @@ describe('files', () => {
   });
   it.each<[string, string | Buffer, RegExp]>([
     ['a zip archive', Buffer.from('PK\x03\x04'), /zip archive.*unpack/],
-    ['Zstandard', Buffer.from('28b52ffd00', 'hex'), /Zstandard/],
+    ['LZ4', Buffer.from('04224d1800', 'hex'), /LZ4/],
     ['UTF-16', Buffer.from('\ufeff{}', 'utf16le'), /UTF-16.*save it as UTF-8/],
     ['gzip twice', gzipSync(gzipSync(row)), /another packed file/],
   ])('%s is named', async (_, bytes, message) => {

@@ -22,7 +22,7 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nOf a run: what it trained. Of a recipe: its base, with adapter.from ` +
-          'if that is given. Rows are those of data.eval.',
+          'if that is given. Rows are those of data.eval and data.split.',
       )
       .argument('<recipe|run>', 'YAML file, or a run folder')
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])

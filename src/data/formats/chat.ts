@@ -49,9 +49,32 @@ export function weighted(
   };
 }
 
+const PLAIN_ROLES: ReadonlySet<unknown> = new Set(['system', 'developer', 'user', 'assistant']);
+
+/** Most rows: messages of a role and a text, and nothing else. */
+function isPlainChat(row: unknown): row is ChatRow {
+  if (typeof row !== 'object' || row === null) return false;
+  const { messages } = row as { readonly messages?: unknown };
+  if (!Array.isArray(messages) || messages.length === 0) return false;
+  for (const key in row) if (key !== 'messages') return false;
+  for (const m of messages as unknown[]) {
+    if (typeof m !== 'object' || m === null) return false;
+    const { role, content } = m as { readonly role?: unknown; readonly content?: unknown };
+    if (!PLAIN_ROLES.has(role) || typeof content !== 'string') return false;
+    for (const key in m) if (key !== 'role' && key !== 'content') return false;
+  }
+  return true;
+}
+
 export const chat: Format<ChatRow> = {
   name: 'chat',
   row: chatRow,
+  recognise: (r) => (Array.isArray(r.messages) ? 'messages' : null),
+  isPlain: isPlainChat,
+  check(row, context) {
+    conversationOf(row, context);
+  },
+  toChat: (row) => row,
   *toExamples(row, context): Generator<RowExample> {
     const conversation = conversationOf(row, context);
     for (const example of trainingExamples(conversation, context.tokenizer(), context.maxTokens))

@@ -8,6 +8,7 @@ import { beginning, controlIds } from '../../harmony/render.js';
 import type { Message, Tokenizer } from '../../harmony/types.js';
 import { CHANNELS } from '../example.js';
 import type { Format } from '../format.js';
+import { RENDERED } from '../markup.js';
 
 const Row = z.strictObject({
   text: z.string().min(1).describe('a whole conversation, control tokens by name, ended by <|return|> or <|call|>'),
@@ -99,6 +100,11 @@ function write(
 export const harmony: Format<z.infer<typeof Row>> = {
   name: 'harmony',
   row: Row,
+  recognise: (r) => (typeof r.text === 'string' && RENDERED.test(r.text) ? 'text with control tokens' : null),
+  check(row) {
+    if (!TOKENS.test(row.text)) fail('text: has no control token; plain text is format text');
+    messagesOf(row.text);
+  },
   toExamples(row, context) {
     const tokenizer = context.tokenizer();
     controlIds(tokenizer); // all of them are there

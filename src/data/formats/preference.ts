@@ -47,16 +47,25 @@ function example(row: ChatRow, context: FormatContext): RowExample {
   return weighted(last, conversation, context, answerFrom);
 }
 
+/** Both conversations. @throws {DataError} bad_preference: not one prompt, or nothing to prefer */
+function sides(row: Row): readonly [ChatRow, ChatRow] {
+  const [chosen, rejected] = [withAnswer(row, 'chosen'), withAnswer(row, 'rejected')];
+  if (jsonText(chosen.messages.slice(0, -1)) !== jsonText(rejected.messages.slice(0, -1)))
+    throw new DataError('bad_preference', 'chosen and rejected differ before their last message: not one prompt');
+  if (jsonText(chosen) === jsonText(rejected))
+    throw new DataError('bad_preference', 'chosen and rejected are the same: nothing to prefer');
+  return [chosen, rejected];
+}
+
 export const preference: Format<Row> = {
   name: 'preference',
   row: Row,
   examplesPerSample: 2,
+  recognise: (r) => ('chosen' in r && 'rejected' in r ? 'chosen and rejected' : null),
+  check(row, context) {
+    for (const one of sides(row)) conversationOf(one, context);
+  },
   toExamples(row, context) {
-    const [chosen, rejected] = [withAnswer(row, 'chosen'), withAnswer(row, 'rejected')];
-    if (jsonText(chosen.messages.slice(0, -1)) !== jsonText(rejected.messages.slice(0, -1)))
-      throw new DataError('bad_preference', 'chosen and rejected differ before their last message: not one prompt');
-    if (jsonText(chosen) === jsonText(rejected))
-      throw new DataError('bad_preference', 'chosen and rejected are the same: nothing to prefer');
-    return [example(chosen, context), example(rejected, context)];
+    return sides(row).map((side) => example(side, context));
   },
 };

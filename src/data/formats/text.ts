@@ -4,13 +4,17 @@ import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
 import { beginning } from '../../harmony/render.js';
 import type { Format } from '../format.js';
-import { checkPlainText } from '../markup.js';
+import { checkPlainText, RENDERED } from '../markup.js';
 
 const Row = z.strictObject({ text: z.string().min(1).describe('the text, trained whole') });
 
 export const text: Format<z.infer<typeof Row>> = {
   name: 'text',
   row: Row,
+  recognise: (r) => (typeof r.text === 'string' && !RENDERED.test(r.text) ? 'text' : null),
+  check(row, context) {
+    checkPlainText(row.text, context);
+  },
   toExamples(row, context) {
     checkPlainText(row.text, context);
     const tokenizer = context.tokenizer();

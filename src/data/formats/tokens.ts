@@ -27,6 +27,7 @@ const Row = z.strictObject({
 export const tokens: Format<z.infer<typeof Row>> = {
   name: 'tokens',
   row: Row,
+  recognise: (r) => (Array.isArray(r.tokens) ? 'tokens' : null),
   toExamples(row) {
     if (row.weights && row.weights.length !== row.tokens.length)
       throw new DataError(

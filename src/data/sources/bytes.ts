@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { DataError } from '../../base/errors.js';
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
+import type { Row } from '../source.js';
 
 export const unreadable = (file: string, cause: unknown): unknown =>
   cause instanceof DataError || (cause instanceof Error && cause.name === 'AbortError')
@@ -46,34 +47,38 @@ function shapeOf(text: string, line: number): string {
 
 /** Control characters of a file are not for a terminal. */
 const visible = (text: string): string => JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"');
-const decoder = new TextDecoder('utf-8', { fatal: true });
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const BLANK = /^\s*$/;
+const BOM = '\ufeff';
+
+/** Text of bytes. Most have no U+FFFD; where there is one, it is looked up whether it was there. @throws not UTF-8 */
+function textOf(bytes: Buffer): string {
+  const text = bytes.toString('utf8');
+  return text.includes('\ufffd') ? decoder.decode(bytes) : text;
+}
 
 /**
- * The JSON value of one row; undefined where there is nothing but white space.
- * @param place of the row, for messages · @throws {DataError} not_utf8, not_json
+ * A row of one JSON value; undefined where there is nothing but white space. What is wrong with it is its error.
+ * @param place of the row, for messages
  */
-export function parseRow(bytes: Buffer, place: string, file: string, line: number, wanted: string): unknown {
+export function rowOfText(bytes: Buffer, place: string, file: string, line: number, wanted: string): Row | undefined {
+  const failed = (code: 'not_utf8' | 'not_json', message: string, cause: unknown): Row => ({
+    line,
+    error: new DataError(code, `${place}: ${message}`, { file, line }, { cause }),
+  });
   let text: string;
   try {
-    text = decoder.decode(bytes);
+    text = textOf(bytes);
   } catch (e) {
-    throw new DataError(
-      'not_utf8',
-      `${place}: the row is not UTF-8; save the file as UTF-8`,
-      { file, line },
-      { cause: e },
-    );
+    return failed('not_utf8', 'the row is not UTF-8; save the file as UTF-8', e);
   }
-  if (text.trim() === '') return undefined;
+  if (text.startsWith(BOM)) text = text.slice(1);
+  const first = text.charCodeAt(0);
+  if (first !== 0x7b && BLANK.test(text)) return undefined;
   try {
-    return parseJson(text);
+    return { line, value: parseJson(text), raw: bytes, isClean: !text.includes('\\u') && !text.includes('\ufffd') };
   } catch (e) {
     const reason = visible((e as Error).message).slice(0, 120);
-    throw new DataError(
-      'not_json',
-      `${place}: the row is not JSON: ${reason}; wanted ${wanted}${shapeOf(text, line)}`,
-      { file, line },
-      { cause: e },
-    );
+    return failed('not_json', `the row is not JSON: ${reason}; wanted ${wanted}${shapeOf(text, line)}`, e);
   }
 }

@@ -5,17 +5,17 @@ import { openInput } from '../../base/inputs.js';
 import { HEAD_BYTES, type Source } from '../source.js';
 import { arrow } from './arrow.js';
 import { unreadable } from './bytes.js';
-import { gzip } from './gzip.js';
 import { json } from './json.js';
 import { jsonl } from './jsonl.js';
+import { gzip, zstd } from './packed.js';
 import { parquet } from './parquet.js';
 
-export const SOURCES: readonly Source[] = [arrow, parquet, gzip, json, jsonl];
+export const SOURCES: readonly Source[] = [arrow, parquet, gzip, zstd, json, jsonl];
 
 /** Files that are no rows, or pack them in a way that is not read: by their first bytes, what they are, what to do. */
 const OTHERS: readonly (readonly [mark: string, kind: string, next: string])[] = [
   ['504b0304', 'a zip archive', 'unpack it and give the file inside'],
-  ['28b52ffd', 'a Zstandard file', 'unpack it (zstd -d), or compress it with gzip'],
+  ['04224d18', 'an LZ4 file', 'unpack it (lz4 -d), or compress it with zstd'],
   ['425a68', 'a bzip2 file', 'unpack it (bunzip2), or compress it with gzip'],
   ['fd377a585a', 'an xz file', 'unpack it (unxz), or compress it with gzip'],
   ['47475546', 'a GGUF file: weights, no rows', 'give a file of rows'],

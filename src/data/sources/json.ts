@@ -2,7 +2,7 @@
 // so that one element at a time is parsed and held; what is inside an element is JSON.parse's to judge.
 import { DataError } from '../../base/errors.js';
 import { MAX_ROW_BYTES, type Reading, type Row, type Source } from '../source.js';
-import { hashedBytes, parseRow } from './bytes.js';
+import { hashedBytes, rowOfText } from './bytes.js';
 
 const [QUOTE, BACKSLASH, COMMA, OPEN, CLOSE, OPEN_BRACE, CLOSE_BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x5d, 0x7b, 0x7d];
 const isSpace = (b: number | undefined): boolean => b === 0x20 || b === 0x0a || b === 0x0d || b === 0x09;
@@ -121,14 +121,10 @@ export async function* readArray(
     const rows: Row[] = [];
     for (const { bytes, last } of cutter.push(chunk)) {
       const line = cutter.row;
-      try {
-        const value = parseRow(bytes, `${file} row ${line}`, file, line, 'a JSON object');
-        if (value !== undefined) rows.push({ value, line });
-        else if (!last || line > 1) throw broken(file, line, `row ${line} is empty, a comma too many`);
-      } catch (e) {
-        if (!(e instanceof DataError)) throw e;
-        rows.push({ error: e, line });
-      }
+      const row = rowOfText(bytes, `${file} row ${line}`, file, line, 'a JSON object');
+      if (row) rows.push(row);
+      else if (!last || line > 1)
+        rows.push({ line, error: broken(file, line, `row ${line} is empty, a comma too many`) });
     }
     if (rows.length > 0) yield rows;
   }

@@ -2,7 +2,7 @@
 // the line that goes on into the next are held.
 import { DataError } from '../../base/errors.js';
 import { MAX_ROW_BYTES, type Reading, type Row, type Source } from '../source.js';
-import { hashedBytes, parseRow } from './bytes.js';
+import { hashedBytes, rowOfText } from './bytes.js';
 
 const WANTED = 'one JSON object per line';
 
@@ -19,13 +19,8 @@ export async function* readLines(
     const bytes = pending.length ? Buffer.concat([...pending, last]) : last;
     pending = [];
     pendingBytes = 0;
-    try {
-      const value = parseRow(bytes, `${file}:${line}`, file, line, WANTED);
-      if (value !== undefined) into.push({ value, line });
-    } catch (e) {
-      if (!(e instanceof DataError)) throw e;
-      into.push({ error: e, line });
-    }
+    const row = rowOfText(bytes, `${file}:${line}`, file, line, WANTED);
+    if (row) into.push(row);
   };
   for await (const chunk of chunks) {
     const rows: Row[] = [];

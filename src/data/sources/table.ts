@@ -1,13 +1,12 @@
-// What the sources of column tables share: a file that is hashed first and must not change while it is read, and its
-// values as the JSON they stand for.
+// What the sources of column tables share: a file that is hashed first and must not change while it is read.
 import { stat } from 'node:fs/promises';
 import { sha256File } from '../../base/digest.js';
 import { DataError } from '../../base/errors.js';
 import type { Reading, Row } from '../source.js';
 import { unreadable } from './bytes.js';
 
-/** A table that claims more rows than this for each of its bytes is damaged: there is no room for anything in them. */
-const MAX_ROWS_PER_BYTE = 1;
+/** Rows that are equal take next to no bytes; a table that claims more than this for each of its bytes is damaged. */
+const MAX_ROWS_PER_BYTE = 64;
 /** @throws {Error} before anything is made of so many rows */
 export function checkRows(rows: number, fileBytes: number): void {
   if (!(rows >= 0 && rows <= MAX_ROWS_PER_BYTE * fileBytes))
@@ -18,28 +17,8 @@ export function checkRows(rows: number, fileBytes: number): void {
 const ROWS_AT_ONCE = 256;
 
 /**
- * A value of a table as JSON would have it. Columns and fields that are null are left out: a table gives every row
- * every field, so null is how it says "absent". 64-bit integers become numbers where those are exact.
- */
-export function plainValue(value: unknown): unknown {
-  if (value === null || value === undefined) return undefined;
-  if (typeof value === 'bigint') {
-    const n = Number(value);
-    return Number.isSafeInteger(n) ? n : value;
-  }
-  if (typeof value !== 'object') return value;
-  if (value instanceof Date) return value.toISOString();
-  if (Array.isArray(value)) return value.map((x) => plainValue(x) ?? null);
-  if (ArrayBuffer.isView(value)) return Array.from(value as unknown as Iterable<unknown>, (x) => plainValue(x) ?? null);
-  return Object.fromEntries(
-    Object.entries(value)
-      .map(([k, v]) => [k, plainValue(v)] as const)
-      .filter(([, v]) => v !== undefined),
-  );
-}
-
-/**
  * A reading of a table whose parts `parts` gives, each as a count of rows and how to get one.
+ * Values are plain: what is null is left out, in lists it is null.
  * @param kind for messages, e.g. "a Parquet file"; @param advice what to do when it cannot be read
  */
 export function readTable(
@@ -61,7 +40,7 @@ export function readTable(
           signal?.throwIfAborted();
           const rows: Row[] = [];
           for (let i = from; i < Math.min(part.rows, from + ROWS_AT_ONCE); i++)
-            rows.push({ line: ++line, value: plainValue(part.at(i)) ?? {} });
+            rows.push({ line: ++line, value: part.at(i) ?? {} });
           yield rows;
         }
       }
