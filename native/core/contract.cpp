@@ -217,6 +217,16 @@ void grouped_bwd(Call& c) {
   indexed(c, "x", "x_rows", "X");
   expert_weights(c);
 }
+void lora_merge(Call& c) {
+  expert_weights(c);
+  const int y = c.op.arg("y");
+  const bool by_output = c.n[c.op.arg("to")] == 1;
+  const int64_t want[3] = {c["E"], by_output ? c["N"] : c["C"], by_output ? c["C"] : c["N"]};
+  if (c.t[y]->ndim == 3 && std::equal(want, want + 3, c.t[y]->shape)) return;
+  std::ostringstream text;
+  text << '[' << want[0] << ", " << want[1] << ", " << want[2] << "] for to " << (by_output ? 1 : 2);
+  c.shape_error(y, text.str());
+}
 void same_dtype(Call& c) {
   require(c.t[0]->dtype == c.t[1]->dtype, "bad_dtype", c.op.name, ": dst is ", name_of(c.t[0]->dtype), ", src is ",
           name_of(c.t[1]->dtype), "; wanted one dtype");

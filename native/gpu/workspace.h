@@ -20,6 +20,11 @@ inline constexpr int64_t kSortTile = 2048, kDigitBits = 10;
 inline int64_t sort_tiles(int64_t n) { return ceil_div(n, kSortTile); }
 inline constexpr int64_t kPairwise = 1024;  // rows of scatter_rows that are compared in pairs
 
+// ---- lora_merge.cu ----
+inline constexpr int64_t kMergeOutputs = 4;
+// Blocks of 256 threads for an expert of N outputs by G groups, four threads to a group.
+inline int64_t merge_blocks(int64_t N, int64_t G) { return ceil_div(ceil_div(N, kMergeOutputs) * G * 4, 256); }
+
 // ---- sample.cu ----
 inline constexpr int64_t kSampleChunk = 2048, kSampleBins = 2048;
 
@@ -140,6 +145,10 @@ inline double cast(const args::cast&) { return 0; }
 inline double fill(const args::fill&) { return 0; }
 inline double mxfp4_quantize(const args::mxfp4_quantize&) { return 0; }
 inline double mxfp4_dequantize(const args::mxfp4_dequantize&) { return 0; }
+inline double mxfp4_merge(const args::mxfp4_merge& a) {
+  return a.kept ? 16.0 * a.B->shape[0] * merge_blocks(a.B->shape[1], a.base_scales->shape[2]) : 0;
+}
+inline double lora_merge(const args::lora_merge&) { return 0; }
 inline double random_uniform(const args::random_uniform&) { return 0; }
 inline double random_normal(const args::random_normal&) { return 0; }
 inline double random_bytes(const args::random_bytes&) { return 0; }

@@ -8,6 +8,8 @@ import type { Tensor } from './tensor.js';
 export type Precision = 0 | 1;
 /** MXFP4 blocks and scales (0), dense [E, N, C] (1), dense [E, C, N] as in Hugging Face's bf16 files (2). */
 export type ExpertLayout = 0 | 1 | 2;
+/** Of a dense matrix: [E, N, C] (1), [E, C, N] (2). */
+export type DenseLayout = 1 | 2;
 /** Forward (1) or its transpose (-1). */
 export type Direction = 1 | -1;
 export type Flag = 0 | 1;
@@ -326,6 +328,37 @@ export interface Ops {
   mxfp4_quantize(blocks: Tensor, scales: Tensor, w: Tensor): void;
   /** Exact in bf16 and f32; scale 255 is an error. */
   mxfp4_dequantize(w: Tensor, blocks: Tensor, scales: Tensor): void;
+  /**
+   * W onto MXFP4 again. A block of 32 whose values are still those of base keeps its bytes. Any other takes, of the scale
+   * e = max(⌊log2 amax⌋ − 2 + 127, 1) and the next, the one with the smaller squared error, decided exactly; at a tie
+   * base's own if it is one of the two, else e. Elements as in mxfp4_quantize. kept[e] = (Σ ΔW'·ΔW, Σ ΔW²) over the
+   * expert, ΔW = scale·B·A, ΔW' = what is written − base, accumulated in double: their quotient is what rounding left of
+   * the pair. base_scales 255 is an error.
+   */
+  mxfp4_merge(
+    blocks: Tensor,
+    scales: Tensor,
+    kept: Tensor | null,
+    base: Tensor,
+    baseScales: Tensor,
+    A: Tensor,
+    B: Tensor,
+    scale: number,
+  ): void;
+  /**
+   * y = W, rounded to bf16 (nearest even) where y is that. w by layout as in grouped_linear_fwd, y by its own, 1 or 2. A
+   * dense matrix is one expert; R = 0 only expands, rounds or transposes.
+   */
+  lora_merge(
+    y: Tensor,
+    w: Tensor,
+    scales: Tensor | null,
+    A: Tensor,
+    B: Tensor,
+    scale: number,
+    layout: ExpertLayout,
+    to: DenseLayout,
+  ): void;
   /** In [low, high). */
   random_uniform(dst: Tensor, seed: number, low: number, high: number): void;
   /** Mean 0, deviation scale. */
@@ -462,6 +495,8 @@ export const OP_ARGUMENTS = {
   fill: ['dst', 'value'],
   mxfp4_quantize: ['blocks', 'scales', 'w'],
   mxfp4_dequantize: ['w', 'blocks', 'scales'],
+  mxfp4_merge: ['blocks', 'scales', 'kept', 'base', 'baseScales', 'A', 'B', 'scale'],
+  lora_merge: ['y', 'w', 'scales', 'A', 'B', 'scale', 'layout', 'to'],
   random_uniform: ['dst', 'seed', 'low', 'high'],
   random_normal: ['dst', 'seed', 'scale'],
   random_bytes: ['dst', 'seed', 'low', 'high'],

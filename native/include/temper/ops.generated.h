@@ -38,6 +38,8 @@ struct TemperOps {
   int (*fill)(TensorRef dst, double value);
   int (*mxfp4_quantize)(TensorRef blocks, TensorRef scales, TensorRef w);
   int (*mxfp4_dequantize)(TensorRef w, TensorRef blocks, TensorRef scales);
+  int (*mxfp4_merge)(TensorRef blocks, TensorRef scales, TensorRef kept, TensorRef base, TensorRef base_scales, TensorRef A, TensorRef B, double scale);
+  int (*lora_merge)(TensorRef y, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t to);
   int (*random_uniform)(TensorRef dst, int64_t seed, double low, double high);
   int (*random_normal)(TensorRef dst, int64_t seed, double scale);
   int (*random_bytes)(TensorRef dst, int64_t seed, int64_t low, int64_t high);
@@ -80,6 +82,8 @@ struct TemperOps {
   X(fill) \
   X(mxfp4_quantize) \
   X(mxfp4_dequantize) \
+  X(mxfp4_merge) \
+  X(lora_merge) \
   X(random_uniform) \
   X(random_normal) \
   X(random_bytes) \
@@ -168,6 +172,12 @@ struct TemperOps {
     "=blocks:u8[...L,G,16] =scales:u8[...L,G] w:wf[...L,32G]", none) \
   X(mxfp4_dequantize, \
     "=w:wf[...L,32G] blocks:u8[...L,G,16] scales:u8[...L,G]", none) \
+  X(mxfp4_merge, \
+    "=blocks:u8[E,N,G,16] =scales:u8[E,N,G] =kept:f32[E,2]? base:u8[E,N,G,16] base_scales:u8[E,N,G] A:f32[E,R,32G]" \
+    " B:f32[E,N,R] scale:num[,]", none) \
+  X(lora_merge, \
+    "=y:wf[...y] w:any[...w] scales:u8[E,N,C/32]? A:f32[E,R,C] B:f32[E,N,R] scale:num[,] layout:int{0,1,2}" \
+    " to:int{1,2}", lora_merge) \
   X(random_uniform, \
     "=dst:wf[...s] seed:int[,] low:num[,] high:num[,]", ordered) \
   X(random_normal, \
@@ -932,6 +942,56 @@ struct mxfp4_dequantize {
     f(w);
     f(blocks);
     f(scales);
+  }
+};
+struct mxfp4_merge {
+  enum At : int { at_blocks, at_scales, at_kept, at_base, at_base_scales, at_A, at_B, at_scale };
+  TensorRef blocks;
+  TensorRef scales;
+  TensorRef kept;
+  TensorRef base;
+  TensorRef base_scales;
+  TensorRef A;
+  TensorRef B;
+  double scale;
+  static mxfp4_merge of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7]};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(blocks);
+    f(scales);
+    f(kept);
+    f(base);
+    f(base_scales);
+    f(A);
+    f(B);
+    f(scale);
+  }
+};
+struct lora_merge {
+  enum At : int { at_y, at_w, at_scales, at_A, at_B, at_scale, at_layout, at_to };
+  TensorRef y;
+  TensorRef w;
+  TensorRef scales;
+  TensorRef A;
+  TensorRef B;
+  double scale;
+  int64_t layout;
+  int64_t to;
+  static lora_merge of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], n[5], static_cast<int64_t>(n[6]), static_cast<int64_t>(n[7])};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(y);
+    f(w);
+    f(scales);
+    f(A);
+    f(B);
+    f(scale);
+    f(layout);
+    f(to);
   }
 };
 struct random_uniform {
