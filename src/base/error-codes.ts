@@ -36,6 +36,7 @@ export const ERROR_CODES = [
   'bad_preference',
   'bad_provenance',
   'bad_recipe',
+  'bad_reference',
   'bad_row',
   'bad_run',
   'bad_scale',

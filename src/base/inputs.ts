@@ -23,6 +23,8 @@ export const INPUT_BYTES = {
   record: 16 * MIB,
   /** What a pull from a hub left: a line for each of up to 50,000 files. */
   manifest: 64 * MIB,
+  /** reference.bin: 8 bytes an example. */
+  reference: 1024 * MIB,
   /** metrics.jsonl: some 200 bytes a step. */
   metrics: 256 * MIB,
   /** stdin where a prompt is read from it. */

@@ -14,6 +14,8 @@ export interface Example {
   readonly channels?: Uint8Array;
   /** For error messages: file, and line of a text file or row of a table (from 1). */
   readonly source: { readonly file: string; readonly line: number };
+  /** Its number in the dataset, where it was taken out as part of a sample. */
+  readonly index?: number;
 }
 
 /** Examples by number, however they are kept; an array of them is one too. */
@@ -24,7 +26,9 @@ export interface Examples extends Iterable<Example> {
 
 /** The examples of samples by number, `per` to a sample, in order. */
 export const samplesAt = (examples: Examples, samples: readonly number[], per: number): Example[] =>
-  samples.flatMap((i) => Array.from({ length: per }, (_, k) => examples.at(per * i + k) as Example));
+  samples.flatMap((i) =>
+    Array.from({ length: per }, (_, k) => ({ ...(examples.at(per * i + k) as Example), index: per * i + k })),
+  );
 
 /**
  * Inputs an example needs: up to the token before its last trained one. What comes after changes no trained prediction.

@@ -131,15 +131,16 @@ function fitted(one: RowExample, context: LoadContext, { file, line, name }: Row
     most = Math.min(context.maxTokens, known);
   if (length <= most) return one;
   const atLeast = length > 2 * most ? 'at least ' : '';
+  const what = one.part ? `the ${one.part} answer with its prompt` : 'the row';
   const { maxTokens, onLong } = context.settings ?? RECIPE_SETTINGS;
   if ((context.onLong ?? 'error') === 'error')
     throw new DataError(
       'row_too_long',
       known < context.maxTokens
-        ? `${name}: the row has ${atLeast}${length} tokens, the model knows ${known - 1} positions ` +
+        ? `${name}: ${what} has ${atLeast}${length} tokens, the model knows ${known - 1} positions ` +
             '(max_position_embeddings); ' +
             `shorten the row, or set ${onLong}`
-        : `${name}: the row has ${atLeast}${length} tokens, more than ${maxTokens} ${most}; shorten ` +
+        : `${name}: ${what} has ${atLeast}${length} tokens, more than ${maxTokens} ${most}; shorten ` +
             `the row, raise ${maxTokens}, ` +
             `or set ${onLong}`,
       { file, line, tokens: length },

@@ -52,8 +52,14 @@ export const FLAG_SETTINGS: SettingNames = {
   format: '--format',
 };
 
-/** `length`: tokens of the whole example, or more than maxTokens, where those given are cut. */
-export type RowExample = Omit<Example, 'source'> & { readonly length?: number };
+/**
+ * `length`: tokens of the whole example, or more than maxTokens, where those given are cut; `part`: which of the row's
+ * it is, for errors.
+ */
+export type RowExample = Omit<Example, 'source' | 'index'> & {
+  readonly length?: number;
+  readonly part?: 'chosen' | 'rejected';
+};
 export type RowPrompt = Omit<Prompt, 'source'>;
 
 /** Errors it throws are DataErrors without a place; the loader adds file and line. */

@@ -1,7 +1,12 @@
 // What is doubtful in rows and no error: counted by row, shown by `data check` and at the start of a training.
 import type { ChatNote } from '../harmony/chat-row.js';
 
-export type Note = ChatNote | 'completion_as_text' | 'markup_as_text' | 'replacement_character';
+export type Note =
+  | ChatNote
+  | 'completion_as_text'
+  | 'markup_as_text'
+  | 'pair_prompts_differ'
+  | 'replacement_character';
 /** After "N rows". */
 export const NOTES: Readonly<Record<Note, string>> = {
   annotations_unused: 'have annotations, which are not used',
@@ -10,6 +15,7 @@ export const NOTES: Readonly<Record<Note, string>> = {
   markup_as_text: 'hold <|…|> or reasoning markup as plain text',
   name_unused: 'have messages with a name that is not a tool’s; it is not used',
   null_argument: 'have null members in tools or in arguments given as objects, which are left out',
+  pair_prompts_differ: 'have pairs of tokens that differ before the first token of weight above 0: not one prompt',
   replacement_character: 'hold U+FFFD, which stands where bytes were lost',
   tool_name_builtin: 'declare a function python or browser; the model knows built-in tools of that name',
   tool_schema_any: 'have a tool schema that says more of a type than the model is told ($ref, anyOf, const, …): any',

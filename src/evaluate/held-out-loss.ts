@@ -12,8 +12,8 @@ import { lossAndGradients } from '../model/gpt-oss.js';
 import type { ModelAdapter } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
-import { exampleOfTargets } from '../objectives/dpo.js';
 import { type Objective, objectiveOf } from '../objectives/objective.js';
+import { answerSums, exampleOfTargets } from '../objectives/pairs.js';
 import { heldOutFiles } from '../recipe/data-files.js';
 import { onRecipeDevice } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -36,12 +36,17 @@ export interface EvalLoss {
   /** Tokens of the rows, and those of them that the loss is about: their weight is above 0. */
   readonly tokens: number;
   readonly weightedTokens: number;
-  /** Method dpo: loss of the pairs, share of those preferred as wanted, mean margin; null for other methods. */
+  /**
+   * Method dpo: loss of the pairs, share of those preferred as wanted, mean margin and rewards of both answers, as in
+   * metrics.jsonl; null for other methods.
+   */
   readonly preference: {
     readonly pairs: number;
     readonly loss: number;
     readonly accuracy: number;
     readonly margin: number;
+    readonly rewardChosen: number;
+    readonly rewardRejected: number;
   } | null;
   readonly files: readonly FileSummary[];
   readonly model: string;
@@ -63,13 +68,13 @@ class Tally {
   #tokens = 0;
   #counted = 0;
   #pairs = 0;
-  readonly #judged = { loss: 0, accuracy: 0, margin: 0 };
+  readonly #judged = { loss: 0, accuracy: 0, margin: 0, rewardChosen: 0, rewardRejected: 0 };
   constructor(readonly objective: Objective) {}
 
   /** @param reference nll under the base alone, asked for where the objective compares */
   add(packed: PackedBatch, nll: Float32Array, reference: () => Float32Array): void {
     const { batch, targets, channels } = packed;
-    const { judge, examplesPerSample } = this.objective;
+    const { judge, examplesPerSample, compares } = this.objective;
     // Of a pair the chosen answer alone is what the model should say.
     const of = examplesPerSample === 2 ? exampleOfTargets(batch.starts, targets.rows) : null;
     for (let i = 0; i < nll.length; i++) {
@@ -87,11 +92,12 @@ class Tally {
     }
     this.#tokens += batch.tokens.length;
     if (!judge) return;
-    const { loss, figures } = judge(packed, nll, reference());
+    const { loss, figures } = judge(packed, nll, compares ? answerSums(packed, reference()) : new Float64Array());
     this.#pairs += packed.examples.length / 2;
-    this.#judged.loss += loss;
-    this.#judged.accuracy += figures?.accuracy ?? 0;
-    this.#judged.margin += figures?.margin ?? 0;
+    const judged = this.#judged;
+    judged.loss += loss;
+    for (const name of ['accuracy', 'margin', 'rewardChosen', 'rewardRejected'] as const)
+      judged[name] += figures?.[name] ?? 0;
   }
 
   result(): Pick<EvalLoss, 'loss' | 'channels' | 'tokens' | 'weightedTokens' | 'preference'> {
@@ -101,13 +107,23 @@ class Tally {
         .map(([name, s]) => [name, { loss: s.nll / s.tokens, tokens: s.tokens }]),
     );
     const n = this.#pairs,
-      { loss, accuracy, margin } = this.#judged;
+      { loss, accuracy, margin, rewardChosen, rewardRejected } = this.#judged;
     return {
       loss: this.#weighted / this.#weights,
       channels,
       tokens: this.#tokens,
       weightedTokens: this.#counted,
-      preference: n > 0 ? { pairs: n, loss: loss / n, accuracy: accuracy / n, margin: margin / n } : null,
+      preference:
+        n > 0
+          ? {
+              pairs: n,
+              loss: loss / n,
+              accuracy: accuracy / n,
+              margin: margin / n,
+              rewardChosen: rewardChosen / n,
+              rewardRejected: rewardRejected / n,
+            }
+          : null,
     };
   }
 }

@@ -1,91 +1,86 @@
-// Direct preference optimisation (arXiv:2305.18290): raises the log-probability of the chosen answer over that of the
-// rejected one, relative to the base without the adapter. s is the weighted log-probability of an answer, Σ −weight·nll
-// over its tokens, r the same under the base:
-//   Δ = beta·((s_c − r_c) − (s_r − r_r)),  loss = mean over pairs of −log σ(Δ)
-// ∂loss/∂nll of token i is weight_i·beta·σ(−Δ)/pairs in the chosen answer, minus that in the rejected one.
-import { ConfigError } from '../base/errors.js';
-import { inputLength } from '../data/example.js';
-import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
+// Direct preference optimisation: raises the log-probability of the chosen answer over that of the rejected one,
+// relative to the base without the adapter. s is the weighted log-probability of an answer, Σ −weight·nll over its
+// tokens, r the same under the base, W the sum of its weights. With the gains g = s − r:
+//   sigmoid (arXiv:2305.18290, smoothed by ε as in arXiv:2403.00409): Δ = β·(g_c − g_r),
+//     loss = −(1 − ε)·log σ(Δ) − ε·log σ(−Δ)
+//   ipo (arXiv:2310.12036, per token as in TRL): x = g_c / W_c − g_r / W_r, loss = (x − 1 / (2β))²
+// averaged over the pairs of a step.
+import type { PackedBatch } from '../data/pack.js';
+import type { Recipe } from '../recipe/schema.js';
 import type { Learner } from './learner.js';
-import type { Objective, Share } from './objective.js';
+import type { Objective, ReferenceSums, Share } from './objective.js';
+import { answerSums, exampleOfTargets, minusLogSigmoid, pairBatches, sigmoid, weightSums } from './pairs.js';
+import { referenceSums } from './references.js';
 
 export const DEFAULT_BETA = 0.1;
 
-/** Σ weight·nll of each example of the batch: −s. */
-function answerSums({ batch, targets }: PackedBatch, nll: Float32Array): Float64Array {
-  const sums = new Float64Array(batch.starts.length - 1);
-  exampleOfTargets(batch.starts, targets.rows).forEach((b, i) => {
-    sums[b] = (sums[b] ?? 0) + (targets.weights[i] ?? 0) * (nll[i] ?? 0);
-  });
-  return sums;
+export interface DpoSettings {
+  /** How strongly the base holds the adapter back; of ipo the paper's τ. */
+  readonly beta: number;
+  /** ε: the share of pairs whose preference is taken to be the wrong way round. Of sigmoid alone; default 0. */
+  readonly labelSmoothing?: number | undefined;
+  readonly loss?: Recipe['train']['loss'];
 }
-/** Number of the example that each target lies in; both lists ascend. */
-export function exampleOfTargets(starts: Int32Array, rows: Int32Array): Int32Array {
-  let b = 0;
-  return rows.map((row) => {
-    while (row >= (starts[b + 1] ?? Infinity)) b++;
-    return b;
-  });
+
+/** Loss of a pair and ∂loss/∂(g_c − g_r), of ipo with each gain divided by its W. */
+function lossOf({ beta, labelSmoothing: e = 0, loss }: DpoSettings, gap: number): readonly [number, number] {
+  if (loss === 'ipo') {
+    const off = gap - 1 / (2 * beta);
+    return [off * off, 2 * off];
+  }
+  const delta = beta * gap;
+  return [
+    (1 - e) * minusLogSigmoid(delta) + e * minusLogSigmoid(-delta),
+    beta * (e * sigmoid(delta) - (1 - e) * sigmoid(-delta)),
+  ];
 }
-/** σ and −log σ(x), without overflow. */
-const sigmoid = (x: number): number => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x)));
-const softplusOfMinus = (x: number): number => Math.max(-x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 
 /** What the pairs of a batch add, and ∂loss/∂(Σ weight·nll) of each answer. */
 function judged(
-  beta: number,
+  settings: DpoSettings,
   packed: PackedBatch,
   nll: Float32Array,
-  reference: Float32Array,
+  reference: Float64Array,
 ): { readonly share: Required<Share>; readonly push: Float64Array } {
   const { scale = 1 } = packed;
-  const [base, sums] = [answerSums(packed, reference), answerSums(packed, nll)];
+  const sums = answerSums(packed, nll);
+  const weights = settings.loss === 'ipo' ? weightSums(packed) : null;
+  const per = (b: number): number => weights?.[b] || 1;
   const push = new Float64Array(sums.length);
-  let [loss, accuracy, margin] = [0, 0, 0];
+  const figures = { accuracy: 0, margin: 0, rewardChosen: 0, rewardRejected: 0 };
+  let loss = 0;
   for (let c = 0; c < sums.length; c += 2) {
-    const gain = (b: number): number => (base[b] ?? 0) - (sums[b] ?? 0); // s − r of an answer
-    const delta = beta * (gain(c) - gain(c + 1));
-    loss += scale * softplusOfMinus(delta);
-    accuracy += delta > 0 ? scale : 0;
-    margin += scale * delta;
-    const strength = scale * beta * sigmoid(-delta);
-    push[c] = strength;
-    push[c + 1] = -strength;
+    const gain = (b: number): number => (reference[b] ?? 0) - (sums[b] ?? 0); // s − r of an answer
+    const [pair, slope] = lossOf(settings, gain(c) / per(c) - gain(c + 1) / per(c + 1));
+    const margin = settings.beta * (gain(c) - gain(c + 1));
+    loss += scale * pair;
+    figures.accuracy += margin > 0 ? scale : 0;
+    figures.margin += scale * margin;
+    figures.rewardChosen += scale * settings.beta * gain(c);
+    figures.rewardRejected += scale * settings.beta * gain(c + 1);
+    push[c] = (-scale * slope) / per(c);
+    push[c + 1] = (scale * slope) / per(c + 1);
   }
-  return { share: { loss, figures: { accuracy, margin } }, push };
+  return { share: { loss, figures }, push };
 }
 
-/** @param beta how strongly the base holds the adapter back */
-export function dpo(beta: number): Objective {
+export function dpo(settings: DpoSettings): Objective {
   return {
     examplesPerSample: 2,
-    batches(examples, { tokensPerBatch, packing }) {
-      const pairs = examples.length / 2;
-      const lengths = Array.from({ length: pairs }, (_, p) =>
-        examples.slice(2 * p, 2 * p + 2).reduce((n, e) => n + inputLength(e), 0),
-      );
-      return packLengths(lengths, tokensPerBatch, packing).map((bin) => ({
-        ...packBatch(bin.flatMap((p) => examples.slice(2 * p, 2 * p + 2))),
-        scale: 1 / pairs,
-      }));
-    },
-    gradients(learner: Learner, packed: PackedBatch, seed: number): Share {
-      if (!learner.reference)
-        throw new ConfigError(
-          'no_reference',
-          'method dpo compares with the base without the adapter: train an adapter',
-        );
+    compares: true,
+    batches: pairBatches,
+    gradients(learner: Learner, packed: PackedBatch, seed: number, sumsOf?: ReferenceSums): Share {
+      const reference = sumsOf?.(packed) ?? referenceSums(learner, packed);
       const { batch, targets } = packed;
-      const reference = learner.reference(batch, targets);
       let share: Share = { loss: Number.NaN };
       learner.lossAndGradients(batch, targets, seed, (nll) => {
-        const found = judged(beta, packed, nll, reference);
+        const found = judged(settings, packed, nll, reference);
         share = found.share;
         const of = exampleOfTargets(batch.starts, targets.rows);
         return targets.weights.map((w, i) => w * (found.push[of[i] ?? 0] ?? 0));
       });
       return share;
     },
-    judge: (packed, nll, reference) => judged(beta, packed, nll, reference).share,
+    judge: (packed, nll, reference) => judged(settings, packed, nll, reference).share,
   };
 }

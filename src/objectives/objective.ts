@@ -20,9 +20,14 @@ export interface Share {
   /** Of figures that are sums over batches too, by name; they stand in metrics.jsonl beside the loss. */
   readonly figures?: Readonly<Record<string, number>>;
 }
+/** Σ weight·nll of each example of a batch under the reference (learner.reference), in double. */
+export type ReferenceSums = (batch: PackedBatch) => Float64Array;
+
 export interface Objective {
   /** Examples that make one sample: they lie one after the other, and in one batch. 2: chosen, then rejected. */
   readonly examplesPerSample: 1 | 2;
+  /** It looks at the reference: `gradients` and `judge` are given what that says, computed once a sample. */
+  readonly compares?: true;
   /**
    * The batches of one step, in the order they run; what the step divides by is in their weights or their `scale`.
    * @param examples whole samples
@@ -31,13 +36,14 @@ export interface Objective {
   /**
    * Adds the gradient of one batch's share of the step's loss to `learner.grads`.
    * @param seed draws the dropout masks
+   * @param sumsOf of an objective that compares; absent: by a forward pass of its own
    */
-  gradients(learner: Learner, batch: PackedBatch, seed: number): Share;
+  gradients(learner: Learner, batch: PackedBatch, seed: number, sumsOf?: ReferenceSums): Share;
   /**
-   * Of an objective that compares: what the batch adds at these nll, under the model and under the reference. Absent:
-   * the loss is Σ weight·nll.
+   * What the batch adds at these nll, of an objective whose loss is not Σ weight·nll.
+   * @param reference Σ weight·nll of each example under the reference; of one that does not compare it is not looked at
    */
-  judge?(batch: PackedBatch, nll: Float32Array, reference: Float32Array): Share;
+  judge?(batch: PackedBatch, nll: Float32Array, reference: Float64Array): Share;
 }
 
 /** Σ weight·nll / Σ weight over the step, with the weights that the data gives: known before the forward pass. */
@@ -63,6 +69,6 @@ export const pretrain: Objective = weightedNll;
 const OBJECTIVES: Readonly<Record<Recipe['train']['method'], (train: Recipe['train']) => Objective>> = {
   sft: () => sft,
   pretrain: () => pretrain,
-  dpo: (train) => dpo(train.dpo?.beta ?? DEFAULT_BETA),
+  dpo: (train) => dpo({ ...train, beta: train.beta ?? train.dpo?.beta ?? DEFAULT_BETA }),
 };
 export const objectiveOf = (recipe: Recipe): Objective => OBJECTIVES[recipe.train.method](recipe.train);

@@ -238,11 +238,11 @@ export function recipeDigest(recipe: Recipe): string {
               .map(([k, x]) => [k, sorted(x)]),
           )
         : v;
-  // Where memory goes changes no bit of the result: a run that ran out of it may be resumed with other settings. What
-  // `device` came to is compared by itself (runs/run-folder.ts).
+  // Where memory goes, and when the reference is computed, changes no bit of the result: a run that ran out of it may
+  // be resumed with other settings. What `device` came to is compared by itself (runs/run-folder.ts).
   const {
     memoryLimit: _limit,
-    train: { offloadActivations: _offload, ...train },
+    train: { offloadActivations: _offload, precomputeReference: _precompute, ...train },
     ...rest
   } = { ...recipe, device: 'auto' };
   return createHash('sha256')

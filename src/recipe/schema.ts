@@ -144,10 +144,33 @@ const Train = z.strictObject({
       'sft: train an adapter on answers; dpo: train an adapter on pairs of answers, the better one over the worse ' +
         '(arXiv:2305.18290), relative to the base; pretrain: train all weights of a new model from scratch',
     ),
-  dpo: z
-    .strictObject({ beta: positive().default(0.1).describe('how strongly the base holds the adapter back') })
+  beta: positive()
     .optional()
-    .describe('for method dpo; absent: its defaults'),
+    .describe('method dpo: how strongly the base holds the adapter back, of ipo its tau; absent: 0.1'),
+  loss: z
+    .enum(['sigmoid', 'ipo'])
+    .optional()
+    .describe(
+      'method dpo: of a pair. sigmoid: −log σ(beta · difference of gains); ipo (arXiv:2310.12036): (difference of ' +
+        'gains per weighted token − 1 / (2 beta))². Absent: sigmoid',
+    ),
+  labelSmoothing: z
+    .number()
+    .min(0)
+    .lt(0.5)
+    .optional()
+    .describe('method dpo, loss sigmoid: share of the pairs taken to be the wrong way round; absent: 0'),
+  precomputeReference: z
+    .boolean()
+    .optional()
+    .describe(
+      'method dpo: compute what the base says of all pairs before the first step and keep it in the run folder; ' +
+        'absent: as the first epoch goes. Changes no bit',
+    ),
+  dpo: z
+    .strictObject({ beta: positive().default(0.1).describe('as train.beta') })
+    .optional()
+    .describe('the place of beta in recipes of before; absent: train.beta'),
   epochs: positive().optional().describe('passes over the data; absent: 1, unless steps is given'),
   steps: z.int().min(1).optional().describe('optimizer steps, over as many epochs as it takes'),
   tokensPerStep: z
@@ -250,7 +273,11 @@ export function conflictsOf({ model, data, train }: Written): readonly Conflict[
   const wrong = (path: readonly string[], message: string): void => void found.push({ path, message });
   const given = (field: string): boolean => train?.[field] !== undefined;
   const method = train?.method ?? 'sft';
-  if (given('dpo') && method !== 'dpo') wrong(['train', 'dpo'], 'is for method dpo');
+  for (const field of ['beta', 'loss', 'labelSmoothing', 'precomputeReference', 'dpo'])
+    if (given(field) && method !== 'dpo') wrong(['train', field], 'is for method dpo');
+  if (given('dpo') && given('beta')) wrong(['train', 'dpo'], 'and beta cannot both be given; keep beta');
+  if (given('labelSmoothing') && train?.loss === 'ipo')
+    wrong(['train', 'labelSmoothing'], 'is for loss sigmoid; loss ipo has none');
   if (method !== 'pretrain') {
     if (model?.init) wrong(['model', 'init'], `is for method pretrain; for ${String(method)} give model.base`);
     else if (!model?.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');

@@ -4,8 +4,18 @@ import type { StepMetrics } from './metrics.js';
 
 const MEASURED = ['loss', 'lr', 'gradNorm', 'tokens', 'tokensPerSecond', 'peakBytes'] as const;
 type Measured = (typeof MEASURED)[number];
-const HELD_OUT = ['evalLoss', 'evalMatch', 'evalAccuracy'] as const;
+/** Of the pairs of a step, where the method has pairs, and of the held-out ones. */
+const PAIRS = [
+  ['accuracy', 'evalAccuracy', 'Pairs preferred as wanted', 'share'],
+  ['margin', 'evalMargin', 'Margin: reward of the chosen answer over the rejected one (nats)', 'nats'],
+  ['rewardChosen', 'evalRewardChosen', 'Reward of the chosen answers (nats)', 'nats'],
+  ['rewardRejected', 'evalRewardRejected', 'Reward of the rejected answers (nats)', 'nats'],
+] as const;
+type OfPairs = (typeof PAIRS)[number][0];
+const HELD_OUT = ['evalLoss', 'evalMatch', ...PAIRS.map(([, held]) => held)] as const;
 type HeldOut = (typeof HELD_OUT)[number];
+/** What a line of metrics.jsonl may have besides what each has. */
+export const SOMETIMES: readonly (HeldOut | OfPairs)[] = [...PAIRS.map(([key]) => key), ...HELD_OUT];
 
 /** The most points a curve has. */
 const LIMIT = 4000;
@@ -68,6 +78,11 @@ function mean(a: StepMetrics, weightA: number, b: StepMetrics, weightB: number):
     number,
     number,
   ];
+  const pairs = PAIRS.flatMap(([key]) => {
+    const [x, y] = [a[key], b[key]];
+    if (x === undefined || y === undefined) return [];
+    return [[key, (x * weightA + y * weightB) / (weightA + weightB)] as const];
+  });
   return {
     step: b.step,
     loss,
@@ -76,6 +91,7 @@ function mean(a: StepMetrics, weightA: number, b: StepMetrics, weightB: number):
     tokens,
     tokensPerSecond,
     peakBytes,
+    ...Object.fromEntries(pairs),
     ...heldOutOf(a),
     ...heldOutOf(b),
   };
@@ -98,7 +114,10 @@ const COLUMNS: readonly (readonly [name: string, of: (m: StepMetrics) => number 
   ['memory', (m) => m.peakBytes / 2 ** 20],
   ['evalLoss', (m) => m.evalLoss],
   ['evalMatch', (m) => m.evalMatch],
-  ['evalAccuracy', (m) => m.evalAccuracy],
+  ...PAIRS.flatMap(([key, held]): (typeof COLUMNS)[number][] => [
+    [key, (m) => m[key]],
+    [held, (m) => m[held]],
+  ]),
 ];
 export const COLUMN_NAMES: readonly string[] = COLUMNS.map(([name]) => name);
 /** A point as a row of the columns. */
@@ -108,18 +127,13 @@ export const columnsOf = (points: readonly StepMetrics[]): Columns =>
 
 /** The charts that these points fill. */
 export function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
-  const has = (key: HeldOut): boolean => points.some((m) => m[key] !== undefined);
+  const has = (key: HeldOut | OfPairs): boolean => points.some((m) => m[key] !== undefined);
   const positive = (key: Measured | HeldOut): boolean => points.every((m) => m[key] === undefined || m[key] > 0);
-  const shares = (
-    [
-      ['evalMatch', 'Held-out rows answered token for token'],
-      ['evalAccuracy', 'Held-out pairs preferred as wanted'],
-    ] as const
-  ).filter(([key]) => has(key));
+  const pairs = PAIRS.filter(([key]) => has(key));
   return [
     {
       key: 'loss',
-      title: 'Loss (nats per weighted token)',
+      title: pairs.length > 0 ? 'Loss (of a pair)' : 'Loss (nats per weighted token)',
       unit: 'loss',
       column: 'loss',
       wide: true,
@@ -127,7 +141,25 @@ export function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
       log: positive('loss') && positive('evalLoss'),
       ...(has('evalLoss') ? { heldOut: 'evalLoss' } : {}),
     },
-    ...shares.map(([key, title]) => ({ key, title, unit: 'share', column: key, sparse: true })),
+    ...(has('evalMatch')
+      ? [
+          {
+            key: 'evalMatch',
+            title: 'Held-out rows answered token for token',
+            unit: 'share',
+            column: 'evalMatch',
+            sparse: true,
+          },
+        ]
+      : []),
+    ...pairs.map(([key, held, title, unit]) => ({
+      key,
+      title,
+      unit,
+      column: key,
+      smooth: true,
+      ...(has(held) ? { heldOut: held } : {}),
+    })),
     { key: 'lr', title: 'Learning rate', unit: 'lr', column: 'lr' },
     {
       key: 'gradNorm',

@@ -15,16 +15,23 @@ export interface StepMetrics {
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly peakBytes: number;
-  /** Method dpo: share of pairs whose chosen answer gained more on the base than the rejected one; mean of beta · the
-   * difference, nats. */
+  /**
+   * Method dpo: the reward of an answer is beta · (its weighted log-probability − that under the base), nats. Share of
+   * the pairs whose chosen answer has the higher one; means over the pairs of the difference, and of both.
+   */
   readonly accuracy?: number;
   readonly margin?: number;
+  readonly rewardChosen?: number;
+  readonly rewardRejected?: number;
   /** Where the step was evaluated on the held-out rows (train.evalEvery), after the update: nats per weighted token. */
   readonly evalLoss?: number;
   /** Share of the held-out rows whose trained tokens are each the most probable: greedy decoding writes them. */
   readonly evalMatch?: number;
-  /** Method dpo: evalLoss is that of the pairs; share of the held-out pairs preferred as wanted. */
+  /** Method dpo: evalLoss is that of the pairs, and these are as above over the held-out pairs. */
   readonly evalAccuracy?: number;
+  readonly evalMargin?: number;
+  readonly evalRewardChosen?: number;
+  readonly evalRewardRejected?: number;
 }
 
 const metricsFile = (run: string): string => join(run, 'metrics.jsonl');

@@ -60,9 +60,14 @@ const TAGS: readonly (readonly [tag: string, of: (m: StepMetrics) => number | un
   ['train/tokens_per_second', (m) => m.tokensPerSecond],
   ['train/preferred', (m) => m.accuracy],
   ['train/margin', (m) => m.margin],
+  ['train/reward_chosen', (m) => m.rewardChosen],
+  ['train/reward_rejected', (m) => m.rewardRejected],
   ['eval/loss', (m) => m.evalLoss],
   ['eval/exact_match', (m) => m.evalMatch],
   ['eval/preferred', (m) => m.evalAccuracy],
+  ['eval/margin', (m) => m.evalMargin],
+  ['eval/reward_chosen', (m) => m.evalRewardChosen],
+  ['eval/reward_rejected', (m) => m.evalRewardRejected],
 ];
 function stepEvent(m: StepMetrics, seconds: number): Buffer {
   const values = TAGS.flatMap(([tag, of]) => {

@@ -9,7 +9,8 @@ import { deviceMemory, deviceRoom, useDevice } from '../native/device.js';
 import { ops } from '../native/ops.js';
 import { type DryRunReport, dryRun } from '../native/plan.js';
 import { Scope } from '../native/tensor.js';
-import { objectiveOf } from '../objectives/objective.js';
+import { objectiveOf, type ReferenceSums } from '../objectives/objective.js';
+import { referenceSums } from '../objectives/references.js';
 import { memoryLimitOf, onHost } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { createLearner } from './learners.js';
@@ -21,8 +22,16 @@ export interface DryStep {
   readonly step: DryRunReport['ops'];
   readonly trainedParameters: number;
 }
-/** Allocations and op calls of one step over the given batches: the loop's own step, run dry. */
-export function dryStep(recipe: Recipe, run: string, batches: readonly PackedBatch[]): DryStep {
+/**
+ * Allocations and op calls of one step over the given batches: the loop's own step, run dry.
+ * @param part `known`: what the reference says is known already; `reference`: the passes alone that tell
+ */
+export function dryStep(
+  recipe: Recipe,
+  run: string,
+  batches: readonly PackedBatch[],
+  part: 'whole' | 'known' | 'reference' = 'whole',
+): DryStep {
   let trainedParameters = 0;
   const { report } = dryRun(() => {
     const learner = createLearner(recipe, run);
@@ -34,10 +43,14 @@ export function dryStep(recipe: Recipe, run: string, batches: readonly PackedBat
     using optimizer = new OptimizerStep(learner, moments, objectiveOf(recipe), { ...t, ...t.optimizer });
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(small.empty('f32', [1]), 0);
-    optimizer.begin();
-    for (const batch of batches) optimizer.add(batch, 1);
-    optimizer.gradNorm();
-    optimizer.update(1, 1e-3, 1);
+    if (part !== 'reference') optimizer.begin();
+    const known: ReferenceSums = ({ examples }) => new Float64Array(examples.length);
+    if (part === 'reference') for (const batch of batches) referenceSums(learner, batch);
+    else {
+      for (const batch of batches) optimizer.add(batch, 1, part === 'known' ? known : undefined);
+      optimizer.gradNorm();
+      optimizer.update(1, 1e-3, 1);
+    }
     learner.close();
   });
   const mark = report.ops.findIndex(

@@ -5,15 +5,20 @@ import { TrainError } from '../base/errors.js';
 import { samplesAt } from '../data/example.js';
 import type { Dataset } from '../data/load.js';
 import { packBatch, packLengths } from '../data/pack.js';
-import { exampleOfTargets } from '../objectives/dpo.js';
 import type { Learner } from '../objectives/learner.js';
 import type { BatchLimits, Objective } from '../objectives/objective.js';
+import { exampleOfTargets } from '../objectives/pairs.js';
+import { referenceSums } from '../objectives/references.js';
 import type { StepMetrics } from '../runs/metrics.js';
 
 /** What an evaluation adds to the line of its step. */
-export type HeldOutMetrics = Required<Pick<StepMetrics, 'evalLoss'>> & Pick<StepMetrics, 'evalMatch' | 'evalAccuracy'>;
+export type HeldOutMetrics = Required<Pick<StepMetrics, 'evalLoss'>> &
+  Pick<StepMetrics, 'evalMatch' | 'evalAccuracy' | 'evalMargin' | 'evalRewardChosen' | 'evalRewardRejected'>;
+/** By batch: the batches of all evaluations are the same, and so is what the reference says of them. */
+export type HeldOutReference = Map<number, Float64Array>;
 
 /**
+ * @param known what the reference said in evaluations before
  * @param step for the error
  * @returns null: the signal came first
  * @throws {TrainError} bad_loss: NaN or infinity
@@ -23,12 +28,14 @@ export async function measureHeldOut(
   { examples }: Dataset,
   objective: Objective,
   { tokensPerBatch, packing }: BatchLimits,
+  known: HeldOutReference,
   step: number,
   signal?: AbortSignal,
 ): Promise<HeldOutMetrics | null> {
-  const { examplesPerSample: per, judge } = objective;
-  let [weighted, weights, matched, rows, pairs, pairLoss, preferred] = [0, 0, 0, 0, 0, 0, 0];
-  for (const bin of packLengths(examples.inputLengths(per), tokensPerBatch, packing)) {
+  const { examplesPerSample: per, judge, compares } = objective;
+  let [weighted, weights, matched, rows, pairs, pairLoss] = [0, 0, 0, 0, 0, 0];
+  const judged = { accuracy: 0, margin: 0, rewardChosen: 0, rewardRejected: 0 };
+  for (const [b, bin] of packLengths(examples.inputLengths(per), tokensPerBatch, packing).entries()) {
     await setImmediate(); // lets messages in; native calls block this thread
     if (signal?.aborted) return null;
     const packed = packBatch(samplesAt(examples, bin, per));
@@ -50,11 +57,12 @@ export async function measureHeldOut(
       weighted += w * (nll[i] ?? 0);
       weights += w;
     }
-    if (judge && learner.reference) {
-      const { loss, figures } = judge(packed, nll, learner.reference(batch, targets));
+    if (judge) {
+      if (compares && !known.has(b)) known.set(b, referenceSums(learner, packed));
+      const { loss, figures } = judge(packed, nll, known.get(b) ?? new Float64Array());
       pairs += packed.examples.length / 2;
       pairLoss += loss;
-      preferred += figures?.accuracy ?? 0;
+      for (const name of Object.keys(judged) as (keyof typeof judged)[]) judged[name] += figures?.[name] ?? 0;
     }
     if (!hits) continue;
     const missed = new Set<number>();
@@ -66,7 +74,13 @@ export async function measureHeldOut(
     matched += packed.examples.length - missed.size;
   }
   return judge
-    ? { evalLoss: pairLoss / pairs, evalAccuracy: preferred / pairs }
+    ? {
+        evalLoss: pairLoss / pairs,
+        evalAccuracy: judged.accuracy / pairs,
+        evalMargin: judged.margin / pairs,
+        evalRewardChosen: judged.rewardChosen / pairs,
+        evalRewardRejected: judged.rewardRejected / pairs,
+      }
     : { evalLoss: weighted / weights, evalMatch: matched / rows };
 }
 

@@ -6,7 +6,8 @@ import { deriveSeed, type StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
 import { peakBytes } from '../native/device.js';
 import type { Learner } from '../objectives/learner.js';
-import { type BatchLimits, type Objective, sft } from '../objectives/objective.js';
+import { type BatchLimits, type Objective, type ReferenceSums, sft } from '../objectives/objective.js';
+import { References } from '../objectives/references.js';
 import type { StepMetrics } from '../runs/metrics.js';
 import { learningRate, type Schedule } from './schedule.js';
 import { type Moments, OptimizerStep, type StepSettings } from './step.js';
@@ -15,6 +16,8 @@ export interface LoopOptions extends Schedule, BatchLimits, StepSettings {
   readonly seed: number;
   /** What the steps minimise; default: the weighted nll of the data. */
   readonly objective?: Objective;
+  /** What an objective that compares is given; default: each sample's once, when it is first needed. */
+  readonly sumsOf?: ReferenceSums;
 }
 
 const places = (examples: readonly Example[]): string => {
@@ -56,6 +59,11 @@ export async function* trainLoop(
 ): AsyncGenerator<StepMetrics, void, void> {
   const objective = options.objective ?? sft;
   using optimizer = new OptimizerStep(learner, moments, objective, options);
+  const sumsOf =
+    options.sumsOf ??
+    (objective.compares && learner.reference
+      ? new References(learner, examples, plan, objective, options).sumsOf
+      : undefined);
   for (let step = done + 1; step <= plan.steps; step++) {
     const began = performance.now();
     const lr = learningRate(step, plan.steps, options);
@@ -69,7 +77,7 @@ export async function* trainLoop(
       // Lets messages and signals in; native calls block this thread.
       await setImmediate();
       if (signal?.aborted) return;
-      const share = optimizer.add(batch, deriveSeed(options.seed, step, b));
+      const share = optimizer.add(batch, deriveSeed(options.seed, step, b), sumsOf);
       if (!Number.isFinite(share.loss))
         throw new TrainError(
           'bad_loss',

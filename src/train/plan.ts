@@ -63,8 +63,11 @@ export interface TrainPlan {
   readonly fits: boolean;
   /** What to change first, when it does not fit. */
   readonly advice: string;
+  /** Of a step, the mean over the run; what is computed before the first one is not in it. */
   readonly stepSeconds: number;
   readonly tokensPerSecond: number;
+  /** Of all passes over the base without the adapter (method dpo), each pair once; 0: there are none. */
+  readonly referenceSeconds: number;
   readonly totalSeconds: number;
   readonly byOp: Timing['byOp'];
 }
@@ -97,6 +100,8 @@ export interface PlanRequest {
 
 interface PlannedSteps {
   readonly steps: number;
+  /** Steps in which samples are met for the first time: then the reference is computed. */
+  readonly firstSteps: number;
   /** Batches of a typical step: they give the time. */
   readonly typical: readonly PackedBatch[];
   /** The largest batch of the first steps: it gives the memory. */
@@ -126,22 +131,61 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   });
   if (steps.steps === 0)
     throw new ConfigError('no_steps', `${file}: the data gives no training step; check data.train`);
-  return { steps: steps.steps, ...plannedBatches(recipe, data.examples, steps, signal) };
+  let firstSteps = steps.steps;
+  if (objective.compares)
+    for (firstSteps = 0; firstSteps < steps.steps; firstSteps++) if (steps.rows(firstSteps).epoch > 0) break;
+  return { steps: steps.steps, firstSteps, ...plannedBatches(recipe, data.examples, steps, signal) };
 }
 
 /** Seconds of a step on this machine's CPU: its distinct op calls timed, and what TypeScript needs between them. */
-function timeStep(recipe: Recipe, run: string, typical: readonly PackedBatch[], signal?: AbortSignal): Timing {
+function timeStep(
+  recipe: Recipe,
+  run: string,
+  typical: readonly PackedBatch[],
+  part: Parameters<typeof dryStep>[3],
+  signal?: AbortSignal,
+): Timing {
   // A dry step is TypeScript alone; set-up alone is taken off.
   const clock = (batches: readonly PackedBatch[]): { readonly ms: number; readonly calls: DryRunReport['ops'] } => {
     signal?.throwIfAborted();
     const from = performance.now();
-    const { step } = dryStep(recipe, run, batches);
+    const { step } = dryStep(recipe, run, batches, part);
     return { ms: performance.now() - from, calls: step };
   };
   const idle = clock([]),
     step = clock(typical);
   const timed = timeCalls(step.calls, signal ? { signal } : {});
   return { seconds: timed.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: timed.byOp };
+}
+
+interface Times extends Pick<TrainPlan, 'stepSeconds' | 'referenceSeconds' | 'totalSeconds'> {
+  readonly byOp: Timing['byOp'];
+}
+/** Of all steps, those of the first epoch with what they ask of the reference. */
+function timesOf(
+  recipe: Recipe,
+  run: string,
+  { steps, firstSteps, typical }: PlannedSteps,
+  signal?: AbortSignal,
+): Times {
+  const step = timeStep(recipe, run, typical, 'known', signal);
+  if (!objectiveOf(recipe).compares)
+    return { stepSeconds: step.seconds, referenceSeconds: 0, totalSeconds: steps * step.seconds, byOp: step.byOp };
+  const reference = timeStep(recipe, run, typical, 'reference', signal);
+  const referenceSeconds = firstSteps * reference.seconds;
+  const totalSeconds = steps * step.seconds + referenceSeconds;
+  return recipe.train.precomputeReference
+    ? { stepSeconds: step.seconds, referenceSeconds, totalSeconds, byOp: step.byOp }
+    : { stepSeconds: totalSeconds / steps, referenceSeconds, totalSeconds, byOp: together(step.byOp, reference.byOp) };
+}
+/** Both, by op. */
+function together(a: Timing['byOp'], b: Timing['byOp']): Timing['byOp'] {
+  const sum: Record<string, Timing['byOp'][string]> = { ...a };
+  for (const [op, { calls, seconds, flops }] of Object.entries(b)) {
+    const { calls: c = 0, seconds: s = 0, flops: f = 0 } = sum[op] ?? {};
+    sum[op] = { calls: c + calls, seconds: s + seconds, flops: f + flops };
+  }
+  return sum;
 }
 
 /** Of a recipe whose device is known. */
@@ -159,6 +203,7 @@ type Memory = Omit<
   | 'trainedParameters'
   | 'stepSeconds'
   | 'tokensPerSecond'
+  | 'referenceSeconds'
   | 'totalSeconds'
   | 'byOp'
 >;
@@ -237,13 +282,16 @@ async function planWith(
 ): Promise<TrainPlan> {
   const { recipe: written, file, name } = loadRecipe(options.path, { set });
   const run = options.out ?? defaultRunFolder(name);
-  const { steps, typical, largest } = await planned(written, file, signal);
+  const found = await planned(written, file, signal);
+  const { steps, typical, largest } = found;
   const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest);
   const { report, trainedParameters } = dry;
   const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
-  const timing: Timing = timed ? timeStep(recipe, run, typical, signal) : { seconds: Number.NaN, byOp: {} };
+  const times: Times = timed
+    ? timesOf(recipe, run, found, signal)
+    : { stepSeconds: Number.NaN, referenceSeconds: Number.NaN, totalSeconds: Number.NaN, byOp: {} };
   return {
     notes,
     steps,
@@ -251,9 +299,7 @@ async function planWith(
     trainedParameters,
     computesOn,
     ...memory,
-    stepSeconds: timing.seconds,
-    tokensPerSecond: tokensPerStep / timing.seconds,
-    totalSeconds: timing.seconds * steps,
-    byOp: timing.byOp,
+    ...times,
+    tokensPerSecond: tokensPerStep / times.stepSeconds,
   };
 }

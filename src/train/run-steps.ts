@@ -3,11 +3,12 @@ import type { Dataset } from '../data/load.js';
 import type { StepPlan } from '../data/order.js';
 import { describeDevice } from '../native/device.js';
 import { objectiveOf } from '../objectives/objective.js';
+import type { References } from '../objectives/references.js';
 import type { Recipe } from '../recipe/schema.js';
 import { appendMetrics, readMetrics, replaceMetrics, type StepMetrics } from '../runs/metrics.js';
 import { appendEvents, beginEvents } from '../runs/tensorboard.js';
 import type { Checkpoints } from './checkpoints.js';
-import { bestOf, type HeldOutMetrics, measureHeldOut } from './held-out.js';
+import { bestOf, type HeldOutMetrics, type HeldOutReference, measureHeldOut } from './held-out.js';
 import type { TrainedLearner } from './learners.js';
 import { trainLoop } from './loop.js';
 
@@ -18,8 +19,15 @@ export interface TrainProgress extends StepMetrics {
   /** What it computes on, in words. */
   readonly device: string;
 }
+/** Pairs whose reference is known, before the first step (train.precomputeReference). */
+export interface ReferenceProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly seconds: number;
+}
 export interface TrainHooks {
   readonly onProgress?: (progress: TrainProgress) => void;
+  readonly onReference?: (progress: ReferenceProgress) => void;
   /** What the user should know before it runs for hours, a sentence each. */
   readonly onNotice?: (notice: string) => void;
   /** Aborting ends the run after the batch in hand, with a checkpoint. */
@@ -27,6 +35,15 @@ export interface TrainHooks {
 }
 
 export const tokensPerBatch = (recipe: Recipe): number => recipe.train.tokensPerBatch ?? recipe.data.maxTokens;
+
+/** What the loop goes by. */
+export const stepOptions = (recipe: Recipe) => ({
+  ...recipe.train,
+  ...recipe.train.optimizer,
+  packing: recipe.data.packing,
+  tokensPerBatch: tokensPerBatch(recipe),
+  objective: objectiveOf(recipe),
+});
 
 /** What the steps are made of. */
 export interface Steps {
@@ -36,27 +53,27 @@ export interface Steps {
   readonly heldOut: Dataset | null;
 }
 
-/** @returns the step after which train.patience ended the run; null: it went on to its end, or was stopped */
+/**
+ * @param references of an objective that compares
+ * @returns the step after which train.patience ended the run; null: it went on to its end, or was stopped
+ */
 export async function runSteps(
   recipe: Recipe,
   run: string,
   learner: TrainedLearner,
   { data, plan, heldOut }: Steps,
+  references: References | null,
   checkpoints: Checkpoints,
   hooks: TrainHooks,
 ): Promise<number | null> {
   const t = recipe.train;
   const first = checkpoints.done;
-  const options = {
-    ...t,
-    ...t.optimizer,
-    packing: recipe.data.packing,
-    tokensPerBatch: tokensPerBatch(recipe),
-    objective: objectiveOf(recipe),
-  };
+  const options = { ...stepOptions(recipe), ...(references ? { sumsOf: references.sumsOf } : {}) };
+  const heldOutReference: HeldOutReference = new Map();
   const evaluated = async (step: number): Promise<HeldOutMetrics | null> => {
     const due = t.evalEvery !== undefined && (step % t.evalEvery === 0 || step === plan.steps);
-    return due && heldOut ? measureHeldOut(learner, heldOut, options.objective, options, step, hooks.signal) : null;
+    if (!due || !heldOut) return null;
+    return measureHeldOut(learner, heldOut, options.objective, options, heldOutReference, step, hooks.signal);
   };
   // An evaluation that was cut off is made up for.
   const last = readMetrics(run).at(-1);

@@ -41,6 +41,7 @@ import { deviceThatFits, plannedBatches } from './dry-step.js';
 import { bestOf } from './held-out.js';
 import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
 import { requireOffloadRoom } from './offload.js';
+import { referencePass } from './reference-pass.js';
 import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
 import { learningRate } from './schedule.js';
 
@@ -82,7 +83,7 @@ export interface TrainResult {
   readonly device: Device;
   readonly digests: RunDigests;
 }
-export type { TrainHooks, TrainProgress } from './run-steps.js';
+export type { ReferenceProgress, TrainHooks, TrainProgress } from './run-steps.js';
 
 const meanOfLast = (losses: readonly number[]): number => {
   const tail = losses.slice(-Math.max(1, Math.round(losses.length / 10)));
@@ -310,7 +311,8 @@ async function train(
     writeRun(run, record);
     writeFileAtomic(join(run, 'recipe.yaml'), writeResolved(recipe, run));
     resetPeaks();
-    const endedEarly = await runSteps(recipe, run, learner, prepared, checkpoints, hooks);
+    const references = await referencePass(recipe, run, prepared.digests, learner, prepared, hooks);
+    const endedEarly = await runSteps(recipe, run, learner, prepared, references, checkpoints, hooks);
     await checkpoints.save();
     return await finish(recipe, run, record, learner, checkpoints.done, endedEarly, began);
   } catch (e) {

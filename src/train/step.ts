@@ -4,7 +4,7 @@ import type { PackedBatch } from '../data/pack.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { Learner } from '../objectives/learner.js';
-import type { Objective, Share } from '../objectives/objective.js';
+import type { Objective, ReferenceSums, Share } from '../objectives/objective.js';
 
 /** Of AdamW, f32 [P] each, zeros at the start. */
 export interface Moments {
@@ -35,9 +35,9 @@ export class OptimizerStep implements Disposable {
   begin(): void {
     ops.fill(this.learner.grads, 0);
   }
-  /** Adds a batch's gradients. */
-  add(batch: PackedBatch, seed: number): Share {
-    return this.objective.gradients(this.learner, batch, seed);
+  /** Adds a batch's gradients. @param sumsOf as Objective.gradients takes it */
+  add(batch: PackedBatch, seed: number, sumsOf?: ReferenceSums): Share {
+    return this.objective.gradients(this.learner, batch, seed, sumsOf);
   }
   /** Of all that was added since `begin`, before clipping. Waits for a device. */
   gradNorm(): number {

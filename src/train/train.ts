@@ -9,18 +9,18 @@ import { pullForRecipe } from '../runs/references.js';
 import type { CheckDataOptions, CheckDataRequest } from './check-data.js';
 import type { Converted, ConvertRequest } from './convert-data.js';
 import type { PlanRequest, TrainPlan } from './plan.js';
-import type { TrainProgress, TrainRequest, TrainResult } from './session.js';
+import type { ReferenceProgress, TrainProgress, TrainRequest, TrainResult } from './session.js';
 
 export type { CheckDataOptions } from './check-data.js';
 export type { Converted, ConvertRequest } from './convert-data.js';
 export type { PlanRequest, TrainPlan } from './plan.js';
-export type { TrainProgress, TrainResult } from './session.js';
+export type { ReferenceProgress, TrainProgress, TrainResult } from './session.js';
 
 /** What the training thread answers. */
 export type TrainCalls = {
   readonly train: {
     readonly request: TrainRequest;
-    readonly event: TrainProgress | { readonly notice: string };
+    readonly event: TrainProgress | { readonly notice: string } | { readonly reference: ReferenceProgress };
     readonly result: TrainResult;
   };
   readonly plan: { readonly request: PlanRequest; readonly event: never; readonly result: TrainPlan };
@@ -41,6 +41,8 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe' | 'pins'> {
   readonly onProgress?: (progress: TrainProgress) => void;
   /** Of what the recipe names by hf://, before it runs. */
   readonly onPull?: (progress: PullProgress) => void;
+  /** How far the reference of a preference tuning is computed (train.precomputeReference). */
+  readonly onReference?: (progress: ReferenceProgress) => void;
   /** What should be known before it runs for hours, a sentence each. */
   readonly onNotice?: (notice: string) => void;
   /** Aborting ends the run after the batch in hand, saves a checkpoint, and resolves with status `stopped`. */
@@ -53,7 +55,7 @@ export interface TrainOptions extends Omit<TrainRequest, 'recipe' | 'pins'> {
  * @throws {TemperError} whatever is wrong with recipe, data, base or run, as one line
  */
 export async function train(recipe: string, options: TrainOptions = {}): Promise<TrainResult> {
-  const { onProgress, onPull, onNotice, signal, ...rest } = options;
+  const { onProgress, onReference, onPull, onNotice, signal, ...rest } = options;
   const run = rest.resume ? (rest.out ?? resolve('runs', recipeName(recipe))) : undefined;
   const pins = await pullForRecipe(recipe, { set: rest.set, run }, { onProgress: onPull, onNotice, signal });
   // A checkpoint must be whole before the thread ends, however long the batch in hand takes.
@@ -62,7 +64,12 @@ export async function train(recipe: string, options: TrainOptions = {}): Promise
     'train',
     { recipe, ...rest, ...(pins ? { pins } : {}) },
     {
-      onEvent: (event) => ('notice' in event ? onNotice?.(event.notice) : onProgress?.(event)),
+      onEvent: (event) =>
+        'notice' in event
+          ? onNotice?.(event.notice)
+          : 'reference' in event
+            ? onReference?.(event.reference)
+            : onProgress?.(event),
       signal,
       waits: true,
       graceMs: Infinity,

@@ -13,7 +13,12 @@ await serve<TrainCalls, null>(async () => {
     info: null,
     handlers: {
       train: (request, { signal, emit }) =>
-        runTraining(request, { signal, onProgress: emit, onNotice: (notice) => emit({ notice }) }),
+        runTraining(request, {
+          signal,
+          onProgress: emit,
+          onReference: (reference) => emit({ reference }),
+          onNotice: (notice) => emit({ notice }),
+        }),
       plan: (request, { signal }) => planRecipe(request, signal),
       check: (request, hooks) => checkFiles(request, hooks),
       convert: (request, hooks) => convertRows(request, hooks),

@@ -1,4 +1,5 @@
 // Lines of a file that grows, and the metrics that a line holds.
+import { SOMETIMES } from '../runs/curves.js';
 import type { StepMetrics } from '../runs/metrics.js';
 
 /** A longer line is none of ours, and is passed over. */
@@ -27,7 +28,6 @@ export class LineReader {
 }
 
 const MEASURED = ['loss', 'lr', 'gradNorm', 'tokens', 'tokensPerSecond', 'peakBytes'] as const;
-const SOMETIMES = ['accuracy', 'margin', 'evalLoss', 'evalMatch', 'evalAccuracy'] as const;
 
 /** @returns null: the line is no step */
 export function stepOf(line: string): StepMetrics | null {

@@ -264,6 +264,7 @@ describe('bad rows', () => {
           chosen: [user('a'), { role: 'assistant', content: 'b' }],
           rejected: [user('a'), { role: 'assistant', content: 'c' }],
         }),
+        '{"chosen": {"tokens": [1, 2, 3], "weights": [0, 0, 1]}, "rejected": {"tokens": [1, 2, 4]}}',
       ],
     };
     const mutate = (row: string): Buffer => {

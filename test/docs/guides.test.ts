@@ -49,6 +49,10 @@ function surroundings(page: string): string {
   writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
   const recipe = read('recipes/nano-lora.yaml').replace('../datasets/tickets/train.jsonl', '../rows.jsonl');
   writeFileSync(join(folder, 'recipes', 'nano-lora.yaml'), recipe);
+  const pairs = read('datasets/discretion/train.jsonl').split('\n').slice(0, 8);
+  writeFileSync(join(folder, 'pairs.jsonl'), `${pairs.join('\n')}\n`);
+  const dpo = read('recipes/nano-dpo.yaml').replaceAll(/\.\.\/datasets\/discretion\/\w+\.jsonl/g, '../pairs.jsonl');
+  writeFileSync(join(folder, 'recipes', 'nano-dpo.yaml'), dpo);
   const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
   writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
   writeFileSync(

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { generate as generateDesk } from '../../datasets/desk/generate.mjs';
+import { generate as generateDiscretion } from '../../datasets/discretion/generate.mjs';
 import { generate as generateScreening } from '../../datasets/screening/generate.mjs';
 import { generate as generateTickets } from '../../datasets/tickets/generate.mjs';
 import { controlTokens, trainBpe } from '../../scripts/nano/bpe.mjs';
@@ -27,6 +28,12 @@ const jsonl = (path: string): unknown[] =>
 
 const desk = generateDesk(sizes.desk) as { train: ChatRow[]; heldout: ChatRow[] };
 const tickets = generateTickets(sizes.tickets) as { train: ChatRow[]; heldout: ChatRow[] };
+interface PairRow {
+  prompt: string;
+  chosen: ChatRow['messages'];
+  rejected: ChatRow['messages'];
+}
+const discretion = generateDiscretion(sizes.discretion) as { train: PairRow[]; heldout: PairRow[] };
 const screening = generateScreening(sizes.screening, contract) as {
   train: ChatRow[];
   heldout: ScreenRow[];
@@ -40,6 +47,8 @@ const sentencesOf = (text: string): string[] =>
     .filter((s) => s !== '');
 const spoken = (row: ChatRow): string[] =>
   row.messages.flatMap((m) => [m.content, ...(m.thinking === undefined ? [] : [m.thinking])]).flatMap(sentencesOf);
+const ofPair = ({ prompt, chosen, rejected }: PairRow): string[] =>
+  spoken({ messages: [{ role: 'user', content: prompt }, ...chosen, ...rejected] });
 /** The judged text alone: policy and contract are the same in every row by design, and a verdict is a label. */
 const judged = (row: ChatRow): string[] =>
   sentencesOf(/\nBEGIN \w+\n([\s\S]*)\nEND \w+$/u.exec(row.messages[1]?.content ?? '')?.[1] ?? '');
@@ -49,11 +58,13 @@ describe('nano datasets', () => {
     const train = new Set([
       ...desk.train.flatMap(spoken),
       ...tickets.train.flatMap(spoken),
+      ...discretion.train.flatMap(ofPair),
       ...screening.train.flatMap(judged),
     ]);
     const heldout = [
       ...desk.heldout.flatMap(spoken),
       ...tickets.heldout.flatMap(spoken),
+      ...discretion.heldout.flatMap(ofPair),
       ...screening.heldout.flatMap((r) => sentencesOf(r.text)),
     ];
     expect(train.size).toBeGreaterThan(70_000);
@@ -65,10 +76,11 @@ describe('nano datasets', () => {
   it("counts are the cards' counts, and the committed files are what the generators give", () => {
     expect([desk.train.length, desk.heldout.length]).toEqual([sizes.desk.rows, sizes.desk.heldout]);
     expect(tickets).toEqual({ train: jsonl('tickets/train.jsonl'), heldout: jsonl('tickets/heldout.jsonl') });
+    expect(discretion).toEqual({ train: jsonl('discretion/train.jsonl'), heldout: jsonl('discretion/heldout.jsonl') });
     expect(desk.heldout).toEqual(jsonl('desk/heldout.jsonl'));
     expect(screening.heldout).toEqual(jsonl('screening/heldout.jsonl'));
     expect(screening['heldout-chat']).toEqual(jsonl('screening/heldout-chat.jsonl'));
-    for (const name of ['desk', 'tickets', 'screening'] as const) {
+    for (const name of ['desk', 'tickets', 'discretion', 'screening'] as const) {
       const card = readFileSync(new URL(`../../datasets/${name}/README.md`, import.meta.url), 'utf8');
       expect(card).toContain(`${sizes[name].rows} rows`);
       expect(card).toContain(`${sizes[name].heldout} rows`);

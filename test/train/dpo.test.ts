@@ -17,7 +17,7 @@ import { lossAndGradients } from '../../src/model/gpt-oss.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { ops } from '../../src/native/ops.js';
 import { Scope } from '../../src/native/tensor.js';
-import { dpo } from '../../src/objectives/dpo.js';
+import { type DpoSettings, dpo } from '../../src/objectives/dpo.js';
 import { sft } from '../../src/objectives/objective.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { learnAdapter } from '../../src/train/adapter-learner.js';
@@ -37,26 +37,44 @@ const { examples } = await loadDataset([{ path: join(root, 'rows.jsonl'), format
   loss: { analysis: 1, commentary: 1, final: 1 },
 });
 const rows = [...examples];
-interface Expected {
-  readonly beta: number;
-  readonly steps: readonly { readonly loss: number; readonly gradNorm: number; margin: number; accuracy: number }[];
+const FIGURES = ['loss', 'gradNorm', 'margin', 'rewardChosen', 'rewardRejected'] as const;
+interface Case {
+  readonly name: string;
+  readonly settings: DpoSettings;
+  readonly steps: readonly Readonly<Record<(typeof FIGURES)[number] | 'accuracy', number>>[];
 }
-const expected = JSON.parse(readFileSync(join(root, 'dpo.json'), 'utf8')) as Expected;
+const cases = JSON.parse(readFileSync(join(root, 'dpo.json'), 'utf8')) as readonly Case[];
 const { options } = JSON.parse(readFileSync(join(root, 'expected.json'), 'utf8')) as {
   options: { lr: number; betas: [number, number]; eps: number; weightDecay: number; clipGradNorm: number };
 };
 const open = (name = 'adapter'): Adapter => readPeft(join(root, name), base.config, { trainable: true });
 const learnerOf = (adapter: Adapter) => learnAdapter(base, adapter, { precision: 'f32', folder: root });
+/** The largest |got − want| over the largest |want|. */
+const distance = (got: Float32Array | undefined, want: Float32Array | undefined): number => {
+  let [off, size] = [0, 0];
+  want?.forEach((w, i) => {
+    const d = Math.abs(w - (got?.[i] ?? Number.NaN));
+    if (!(d <= off)) off = d; // NaN too
+    size = Math.max(size, Math.abs(w));
+  });
+  return off / size;
+};
 const gradsOf = (adapter: Adapter): Float32Array => adapter.grads?.toFloat32() ?? new Float32Array();
 
 describe('DPO', () => {
+  it('has cases of each loss', () => {
+    expect(cases.map((c) => c.name)).toEqual(['dpo', 'smooth', 'ipo']);
+  });
   it.each([
-    ['both pairs in a batch', true, 200],
-    ['a pair a batch', true, 64],
-    ['no packing', false, 64],
+    ['dpo', 'both pairs in a batch', true, 200],
+    ['dpo', 'a pair a batch', true, 64],
+    ['dpo', 'no packing', false, 64],
+    ['smooth', 'both pairs in a batch', true, 200],
+    ['ipo', 'a pair a batch', true, 64],
   ])(
-    "five steps of AdamW give PyTorch's losses, norms, margins and adapter: %s",
-    async (_, packing, tokensPerBatch) => {
+    "%s: five steps of AdamW give PyTorch's losses, norms, margins, rewards and adapter: %s",
+    async (name, _, packing, tokensPerBatch) => {
+      const expected = cases.find((c) => c.name === name) ?? expect.fail('no such case');
       using scope = new Scope('optimizer');
       const adapter = open();
       const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
@@ -65,17 +83,16 @@ describe('DPO', () => {
       let n = 0;
       for await (const m of trainLoop(learnerOf(adapter), moments, examples, plan, 0, {
         ...loop,
-        objective: dpo(expected.beta),
+        objective: dpo(expected.settings),
       })) {
         const want = expected.steps[n++];
         if (!want) throw new Error('a step too many');
-        expect(Math.abs(m.loss / want.loss - 1)).toBeLessThan(1e-4);
-        expect(Math.abs(m.gradNorm / want.gradNorm - 1)).toBeLessThan(1e-4);
-        expect(Math.abs((m.margin ?? Number.NaN) - want.margin)).toBeLessThan(1e-4 * Math.abs(want.margin));
+        for (const key of FIGURES)
+          expect(Math.abs((m[key] ?? Number.NaN) / want[key] - 1), `${key} of step ${n}`).toBeLessThan(1e-4);
         expect(m.accuracy).toBe(want.accuracy);
       }
       expect(n).toBe(5);
-      const after = open('adapter.dpo');
+      const after = open(`adapter.${name}`);
       const before = open();
       adapter.entries.forEach((_, i) => {
         const [got, want, old] = [adapter, after, before].map((a) => a.tensors[i]?.toFloat32() ?? new Float32Array());
@@ -90,36 +107,53 @@ describe('DPO', () => {
     },
   );
 
-  it('its weights are the derivative of its loss, by finite differences in the nll', () => {
-    const objective = dpo(0.3);
-    const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
-    if (!packed) throw new Error('no batch');
-    const S = packed.targets.rows.length;
-    const nll = Float64Array.from({ length: S }, (_, i) => 1 + ((i * 37) % 11) / 7);
-    const reference = Float32Array.from(nll, (x, i) => x + (((i * 13) % 5) - 2) / 50);
-    let weights: Float32Array = new Float32Array();
-    const lossAt = (x: Float64Array): number => {
-      const learner = {
-        reference: () => reference,
-        lossAndGradients: (_b: unknown, _t: unknown, _s: unknown, weigh: (n: Float32Array) => Float32Array) => {
-          weights = weigh(x as unknown as Float32Array); // in double: differences stay exact enough
-          return new Float32Array();
-        },
-      };
-      return objective.gradients(learner as never, packed, 1).loss;
-    };
-    lossAt(nll);
-    const analytic = weights.slice();
-    const h = 1e-5;
-    let signs = new Set<number>();
-    for (let i = 0; i < S; i++) {
-      const at = (d: number): number => lossAt(nll.map((x, k) => (k === i ? x + d : x)));
-      const numeric = (at(h) - at(-h)) / (2 * h);
-      expect(Math.abs(numeric - (analytic[i] ?? 0))).toBeLessThan(1e-7);
-      signs = signs.add(Math.sign(analytic[i] ?? 0));
-    }
-    expect(signs).toEqual(new Set([1, -1]));
+  it.each(cases.filter((c) => c.name !== 'dpo'))("$name: PyTorch's gradient of every tensor", ({ name, settings }) => {
+    const [adapter, want] = [open(), open(`grads.${name}`)];
+    const objective = dpo(settings);
+    for (const packed of objective.batches(rows, { tokensPerBatch: 64, packing: true }))
+      objective.gradients(learnerOf(adapter), packed, 1);
+    const grads = gradsOf(adapter);
+    expect(adapter.entries.length).toBeGreaterThan(20);
+    adapter.entries.forEach(({ offset, shape, layer, target, part }, i) => {
+      const got = grads.subarray(offset, offset + shape.reduce((a, b) => a * b, 1));
+      expect(distance(got, want.tensors[i]?.toFloat32()), `layer ${layer} ${target} ${part}`).toBeLessThan(1e-4);
+    });
+    for (const a of [adapter, want]) a.close();
   });
+
+  it.each<DpoSettings>([{ beta: 0.3 }, { beta: 0.3, labelSmoothing: 0.3 }, { beta: 0.3, loss: 'ipo' }])(
+    'its weights are the derivative of its loss, by finite differences in the nll: %o',
+    (settings) => {
+      const objective = dpo(settings);
+      const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
+      if (!packed) throw new Error('no batch');
+      const S = packed.targets.rows.length;
+      const nll = Float64Array.from({ length: S }, (_, i) => 1 + ((i * 37) % 11) / 7);
+      const reference = Float32Array.from(nll, (x, i) => x + (((i * 13) % 5) - 2) / 50);
+      let weights: Float32Array = new Float32Array();
+      const lossAt = (x: Float64Array): number => {
+        const learner = {
+          reference: () => reference,
+          lossAndGradients: (_b: unknown, _t: unknown, _s: unknown, weigh: (n: Float32Array) => Float32Array) => {
+            weights = weigh(x as unknown as Float32Array); // in double: differences stay exact enough
+            return new Float32Array();
+          },
+        };
+        return objective.gradients(learner as never, packed, 1).loss;
+      };
+      lossAt(nll);
+      const analytic = weights.slice();
+      const h = 1e-5;
+      let signs = new Set<number>();
+      for (let i = 0; i < S; i++) {
+        const at = (d: number): number => lossAt(nll.map((x, k) => (k === i ? x + d : x)));
+        const numeric = (at(h) - at(-h)) / (2 * h);
+        expect(Math.abs(numeric - (analytic[i] ?? 0))).toBeLessThan(1e-7);
+        signs = signs.add(Math.sign(analytic[i] ?? 0));
+      }
+      expect(signs).toEqual(new Set([1, -1]));
+    },
+  );
 
   it('an adapter that changes nothing has the loss log 2 and no margin', () => {
     using scope = new Scope('adapter');
@@ -127,7 +161,7 @@ describe('DPO', () => {
     // B of every pair to zero: y = W x.
     const zero = scope.zeros('f32', adapter.params.shape);
     adapter.params.copy(zero);
-    const objective = dpo(0.1);
+    const objective = dpo({ beta: 0.1 });
     const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
     if (!packed) throw new Error('no batch');
     const share = objective.gradients(learnerOf(adapter), packed, 1);
@@ -137,7 +171,7 @@ describe('DPO', () => {
   });
 
   it('huge margins neither overflow nor lose their sign', () => {
-    const objective = dpo(1e4);
+    const objective = dpo({ beta: 1e4 });
     const adapter = open();
     const [packed] = objective.batches(rows, { tokensPerBatch: 500, packing: true });
     if (!packed) throw new Error('no batch');
@@ -224,7 +258,7 @@ describe('samples of two examples', () => {
       { tokensPerBatch: 60, packing: true },
       { tokensPerBatch: 60, packing: false },
     ]) {
-      const batches = dpo(0.1).batches(many, limits);
+      const batches = dpo({ beta: 0.1 }).batches(many, limits);
       const ids = batches.map((b) => b.examples.map((e) => e.tokens[0] ?? -1));
       expect(ids.flat().sort((a, b) => a - b)).toEqual(many.map((_, i) => i));
       for (const of of ids)
@@ -253,7 +287,7 @@ describe('a recipe of method dpo', () => {
 adapter: { rank: 4, alpha: 8 }
 data: { train: [{ path: pairs.jsonl, format: preference }], maxTokens: 200 }
 train:
-  { method: dpo, dpo: { beta: 0.2 }, steps: 6, rowsPerStep: 4, lr: 2.0e-3, precision: f32, checkpointEvery: 3, seed: 3 }
+  { method: dpo, beta: 0.2, steps: 6, rowsPerStep: 4, lr: 2.0e-3, precision: f32, checkpointEvery: 3, seed: 3 }
 `,
   );
   const recipe = join(dir, 'dpo.yaml');
@@ -267,6 +301,8 @@ train:
     expect(metrics.at(-1)?.loss).toBeLessThan(0.5);
     expect(metrics.at(-1)?.accuracy).toBe(1);
     expect(metrics.at(-1)?.margin).toBeGreaterThan(0.5);
+    const { rewardChosen = 0, rewardRejected = 0, margin = 0 } = metrics.at(-1) ?? {};
+    expect(Math.abs(rewardChosen - rewardRejected - margin)).toBeLessThan(1e-9);
 
     const stop = new AbortController();
     const stopped = await runTraining(
@@ -294,6 +330,8 @@ train:
     expect(trained.preference).toMatchObject({ pairs: 12, accuracy: 1 });
     expect(trained.preference?.loss).toBeLessThan(0.5);
     expect(trained.preference?.margin).toBeGreaterThan(0.5);
+    const { rewardChosen = 0, rewardRejected = 0, margin = 0 } = trained.preference ?? {};
+    expect(Math.abs(rewardChosen - rewardRejected - margin)).toBeLessThan(1e-9);
     // Alone in a batch or together, a pair is judged the same.
     const alone = await evaluated(['data.packing=false'], join(dir, 'whole', 'adapter'));
     expect(Math.abs((alone.preference?.loss ?? 0) - (trained.preference?.loss ?? 1))).toBeLessThan(1e-5);
@@ -313,8 +351,8 @@ train:
     );
     const sft = (...set: string[]) => runTraining({ recipe, out: join(dir, 'x'), set: ['train.method=sft', ...set] });
     await expect(sft()).rejects.toMatchObject({ code: 'bad_recipe' });
-    await expect(sft('train.dpo=null')).rejects.toMatchObject(unfit);
-    const text = readFileSync(recipe, 'utf8').replace('method: dpo, dpo: { beta: 0.2 }', 'method: sft');
+    await expect(sft('train.beta=null')).rejects.toMatchObject(unfit);
+    const text = readFileSync(recipe, 'utf8').replace('method: dpo, beta: 0.2', 'method: sft');
     writeFileSync(join(dir, 'sft.yaml'), text);
     await expect(runTraining({ recipe: join(dir, 'sft.yaml'), out: join(dir, 'x') })).rejects.toMatchObject(unfit);
     expect(existsSync(join(dir, 'x'))).toBe(false);

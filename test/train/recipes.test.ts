@@ -22,13 +22,13 @@ const folder = mkdtempSync(join(tmpdir(), 'temper-recipes-'));
 const slice = join(folder, 'slice');
 const nano = join(packageRoot, 'models', 'nano');
 /** The first rows of a dataset in a file of its own: a recipe of E epochs of 8 rows a step takes 16/E for two steps. */
-function few(path: string, rows: number): string {
+function few(path: string, rows: number, format = 'chat'): string {
   const file = join(folder, path.replace('/', '-'));
   const lines = readFileSync(join(packageRoot, 'datasets', path), 'utf8')
     .split('\n')
     .slice(0, rows);
   writeFileSync(file, `${lines.join('\n')}\n`);
-  return `data.train=[{path: ${file}, format: chat}]`;
+  return `data.train=[{path: ${file}, format: ${format}}]`;
 }
 // The slice has no tokenizer of its own; nano's ids are all below its 4,096.
 const onSlice = [`model.base=${slice}`, `model.tokenizer=${nano}`, 'train.tokensPerStep=1', 'train.steps=2'];
@@ -37,6 +37,7 @@ const RECIPES: Readonly<Record<string, readonly string[]>> = {
   '20b-lora-16gb': [`model.base=${nano}`, 'train.tokensPerStep=1', 'train.steps=2'],
   '20b-lora-cpu': onSlice,
   'nano-base': [few('desk/heldout.jsonl', 16)],
+  'nano-dpo': [few('discretion/train.jsonl', 16, 'preference'), 'device=cpu'],
   'nano-judge': [few('screening/heldout-chat.jsonl', 16)],
   // Its device is `auto`, and the emulated GPU would be taken: minutes for what the CPU does in a second.
   'nano-lora': [few('tickets/train.jsonl', 8), 'device=cpu'],
@@ -48,7 +49,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 test('every recipe is among them', () => {
   const all = readdirSync(join(packageRoot, 'recipes')).filter((f) => f.endsWith('.yaml'));
   expect(all.map((f) => f.replace('.yaml', ''))).toEqual(Object.keys(RECIPES));
-  expect(all).toHaveLength(5);
+  expect(all).toHaveLength(6);
 });
 
 /** The rows of the first step. */
@@ -118,6 +119,15 @@ test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-lora'])(
   },
   400_000,
 );
+
+test('nano-dpo', async () => {
+  const { plan, result, losses } = await twoSteps('nano-dpo', RECIPES['nano-dpo'] ?? []);
+  expect(Math.abs(plan.totalPeakBytes / result.peakBytes - 1)).toBeLessThanOrEqual(0.05);
+  // B begins at 0: no answer has gained anything on the base.
+  expect(Math.abs((losses[0] ?? Number.NaN) - Math.log(2))).toBeLessThan(1e-6);
+  expect(losses[1]).toBeLessThan(losses[0] ?? Number.NaN);
+  expect(readMetrics(result.run)[1]).toMatchObject({ accuracy: 1 });
+}, 120_000);
 
 test.each(['nano-base', 'nano-judge'])(
   '%s',

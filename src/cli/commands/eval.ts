@@ -68,7 +68,8 @@ export const command: Command = {
           lines.push(
             `pairs ${result.preference.pairs}: loss ${result.preference.loss.toFixed(4)}, ` +
               `${(100 * result.preference.accuracy).toFixed(1)} % preferred as chosen, ` +
-              `margin ${result.preference.margin.toFixed(4)} nats`,
+              `margin ${result.preference.margin.toFixed(4)} nats (rewards: chosen ` +
+              `${result.preference.rewardChosen.toFixed(4)}, rejected ${result.preference.rewardRejected.toFixed(4)})`,
           );
         if (match)
           lines.push(

@@ -153,7 +153,10 @@ export const command: Command = {
               ...(options.time && !plan.device
                 ? [
                     `time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ` +
-                      `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all`,
+                      `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all` +
+                      (plan.referenceSeconds > 0
+                        ? `, ${formatSeconds(plan.referenceSeconds)} of it for the base without the adapter`
+                        : ''),
                   ]
                 : []),
               plan.fits ? 'fits' : `does not fit: ${plan.advice}`,

@@ -24,6 +24,9 @@ interface Options {
   readonly json?: boolean;
 }
 
+/** Of method dpo: the pairs that are preferred as wanted, and by how much. */
+const pairsText = (accuracy: number | undefined, margin: number | undefined): string =>
+  accuracy === undefined ? '' : `pairs ${(100 * accuracy).toFixed(0)}% margin ${(margin ?? Number.NaN).toFixed(3)}  `;
 const heldOutText = (loss: number, match: number | undefined): string =>
   `${loss.toFixed(4)}${match === undefined ? '' : ` ${(100 * match).toFixed(0)}%`}`;
 
@@ -91,6 +94,7 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
   let progress: ReturnType<typeof createProgress> | undefined;
   const pulling = pullProgress(options.json === true);
   let heldOut = '';
+  let reference: ReturnType<typeof createProgress> | undefined;
   const result = await train(recipe, {
     set: [
       ...options.set,
@@ -104,8 +108,20 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
     signal,
     onPull: pulling.update,
     onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
+    onReference(p) {
+      pulling.finish();
+      reference ??= createProgress({
+        label: 'reference',
+        total: p.total,
+        unit: 'pairs',
+        quiet: options.json === true,
+      });
+      reference.update(p.done, 'by the base, before the first step');
+    },
     onProgress(p) {
       pulling.finish();
+      reference?.finish();
+      reference = undefined;
       if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
       progress ??= createProgress({
         label: 'train',
@@ -113,14 +129,15 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
         unit: 'steps',
         quiet: options.json === true,
       });
-      if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch)}`;
+      if (p.evalLoss !== undefined) heldOut = `  held-out ${heldOutText(p.evalLoss, p.evalMatch ?? p.evalAccuracy)}`;
       progress.update(
         p.step,
-        `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ` +
+        `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ${pairsText(p.accuracy, p.margin)}` +
           `${formatRate(p.tokensPerSecond)} tokens/s  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}`,
       );
     },
   });
+  reference?.finish();
   progress?.finish();
   if (result.status === 'stopped') process.exitCode = interruptedExitCode();
   if (options.json) {
@@ -132,8 +149,8 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
   if (endedEarly !== null) process.stdout.write(`ended after step ${endedEarly} of ${result.steps}: train.patience\n`);
   if (best)
     process.stdout.write(
-      `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch)} after step ${best.step}: ` +
-        `${at(best.checkpoint)}\n`,
+      `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch ?? best.evalAccuracy)} after step ` +
+        `${best.step}: ${at(best.checkpoint)}\n`,
     );
   process.stdout.write(
     result.status === 'done'

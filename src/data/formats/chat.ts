@@ -31,21 +31,31 @@ export function conversationOf(row: ChatRow, context: FormatContext): Conversati
  * An example with its loss weights; of one that is too long what the context wants of it. @param from the first message
  * that weighs anything
  */
-export function weighted(
+export const weighted = (
   example: Renderable,
   conversation: Conversation,
   context: FormatContext,
   from = 0,
-): RowExample {
+): RowExample => weightedRendering(example, conversation, context, from).example;
+
+/** The same, and the place of the first token that the model must write of those messages; −1: there is none. */
+export function weightedRendering(
+  example: Renderable,
+  conversation: Conversation,
+  context: FormatContext,
+  from: number,
+): { readonly example: RowExample; readonly begins: number } {
   const most = example.length > context.maxTokens ? (context.cuts ? context.maxTokens : 0) : example.length;
   const rendered = example.render(most);
+  const isOf = (i: number): boolean => (rendered.message[i] ?? -1) >= from;
   return {
-    length: example.length,
-    tokens: rendered.tokens,
-    weights: lossWeights(rendered, conversation, context.loss).map((w, i) =>
-      (rendered.message[i] ?? -1) >= from ? w : 0,
-    ),
-    channels: channelPlaces(rendered, conversation),
+    begins: rendered.trained.findIndex((t, i) => t === 1 && isOf(i)),
+    example: {
+      length: example.length,
+      tokens: rendered.tokens,
+      weights: lossWeights(rendered, conversation, context.loss).map((w, i) => (isOf(i) ? w : 0)),
+      channels: channelPlaces(rendered, conversation),
+    },
   };
 }
 
