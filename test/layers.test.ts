@@ -19,6 +19,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   evaluate: 5,
   export: 5,
   infer: 5,
+  tfjs: 5, // an entry of its own: temper-oss/tfjs
   safeguard: 5,
   gate: 5,
   watch: 5,

@@ -16,6 +16,7 @@ struct Block {
   bool alive = true;  // false once the owner was freed: views are stale from then on
   bool writable = true;
   bool reserved = false;  // its memory is taken as commit_tensor says
+  bool borrowed = false;  // its memory is not ours to release
   int users = 1;
   int handles = 1;  // the owner and its views; the record itself goes with the last of handles and users
   std::shared_ptr<const MappedFile> file;
@@ -70,7 +71,7 @@ void release_at(const TemperBackend* place, void* data) noexcept {
 void drop_user(Block* b) {
   if (--b->users == 0) {
     if (b->memory) b->memory->give(b->data);
-    else if (!b->file) release_at(b->place, b->data);
+    else if (!b->file && !b->borrowed) release_at(b->place, b->data);
     b->memory.reset();
     b->file.reset();
     b->data = nullptr;
@@ -145,6 +146,14 @@ Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint6
   block->writable = file->writable();
   block->place = place;
   block->file = std::move(file);
+  return table().add(env, Held(block.release(), true, tensor));
+}
+
+Handle borrow_tensor(const void* env, void* data, const Tensor& shape) {
+  auto block = std::make_unique<Block>();
+  Tensor tensor = shape;
+  tensor.data = block->data = data;
+  block->borrowed = true;
   return table().add(env, Held(block.release(), true, tensor));
 }
 

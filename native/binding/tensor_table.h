@@ -30,6 +30,8 @@ void commit_tensor(Handle handle, size_t bytes);
 // host.
 Handle map_tensor(const void* env, std::shared_ptr<const MappedFile> file, uint64_t offset, const Tensor& shape,
                   const TemperBackend* place);
+// Over memory of somebody else, who keeps it in place while the handle lives; never released here.
+Handle borrow_tensor(const void* env, void* data, const Tensor& shape);
 // The same memory from element `offset`; it dies with `base`.
 Handle view_tensor(const void* env, Handle base, uint64_t offset, std::span<const int64_t> shape);
 void free_tensor(Handle handle);

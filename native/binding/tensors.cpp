@@ -58,6 +58,19 @@ Napi::Value view(const Napi::CallbackInfo& info) {
   return js_number(c.env(), view_tensor(owner(c.env()), c.number(0), c.size(1), {shape, static_cast<size_t>(n)}));
 }
 
+// A tensor over the memory of a typed array: src/native/borrow.ts says for how long.
+Napi::Value borrow_one(const Napi::CallbackInfo& info) {
+  refuse_while_recording("borrow");
+  const Call c(info, "borrow", 3);
+  require(plan::current() == nullptr, "bad_argument", "borrow: a dry run has no memory to lay a tensor over");
+  const Tensor shape = c.shape(1, 2);
+  const Call::Bytes b = c.bytes(0);
+  require(b.size == shape.bytes() && b.element == static_cast<int>(size_of(shape.dtype)), "shape_mismatch",
+          "borrow: got ", b.size, " bytes in elements of ", b.element, ", the ", name_of(shape.dtype), " tensor has ",
+          shape.bytes());
+  return js_number(c.env(), borrow_tensor(owner(c.env()), b.data, shape));
+}
+
 Call::Bytes transfer(const Call& c, const Pins& pins, const char* name) {
   TensorRef t = pins.tensors()[0];
   require(t != nullptr, "stale_tensor", name, ": 0 is no tensor handle");
@@ -174,6 +187,7 @@ void define_tensors(Napi::Object exports) {
   define<commit_one>(exports, "commit");
   define<free_one>(exports, "free");
   define<view>(exports, "view");
+  define<borrow_one>(exports, "borrow");
   define<write>(exports, "write");
   define<read>(exports, "read");
   define<zero>(exports, "zero");

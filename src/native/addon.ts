@@ -35,6 +35,8 @@ interface Addon {
   commit(handle: number, bytes: number): void;
   free(handle: number): void;
   view(handle: number, offset: number, shape: readonly number[]): number;
+  /** A tensor over the memory of a typed array, which the caller keeps in place while the handle lives. */
+  borrow(data: ArrayBufferView, dtype: number, shape: readonly number[]): number;
   write(handle: number, data: ArrayBufferView): void;
   read(handle: number, into: ArrayBufferView): void;
   zero(handle: number): void;
