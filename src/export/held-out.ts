@@ -13,6 +13,7 @@ import type { Tokenizer } from '../harmony/types.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
 import type { ModelAdapter, ModelWeights } from '../model/types.js';
 import { type Objective, objectiveOf, sft } from '../objectives/objective.js';
+import { answerSums } from '../objectives/pairs.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import type { ExportSource } from './format.js';
 
@@ -141,7 +142,7 @@ export function lossOf(
     if (values.some((x) => !Number.isFinite(x)))
       throw new CheckpointError('bad_loss', 'the loss of held-out rows is not finite: the weights are broken');
     if (objective.judge) {
-      sum += objective.judge(packed, values, base[b] ?? values).loss;
+      sum += objective.judge(packed, values, answerSums(packed, base[b] ?? values)).loss;
       weights += packed.examples.length / 2;
       return;
     }
