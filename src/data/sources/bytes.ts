@@ -62,7 +62,7 @@ function textOf(bytes: Buffer): string {
  * @param place of the row, for messages
  */
 export function rowOfText(bytes: Buffer, place: string, file: string, line: number, wanted: string): Row | undefined {
-  const failed = (code: 'not_utf8' | 'not_json', message: string, cause: unknown): Row => ({
+  const fail = (code: 'not_utf8' | 'not_json', message: string, cause: unknown): Row => ({
     line,
     error: new DataError(code, `${place}: ${message}`, { file, line }, { cause }),
   });
@@ -70,7 +70,7 @@ export function rowOfText(bytes: Buffer, place: string, file: string, line: numb
   try {
     text = textOf(bytes);
   } catch (e) {
-    return failed('not_utf8', 'the row is not UTF-8; save the file as UTF-8', e);
+    return fail('not_utf8', 'the row is not UTF-8; save the file as UTF-8', e);
   }
   if (text.startsWith(BOM)) text = text.slice(1);
   const first = text.charCodeAt(0);
@@ -79,6 +79,6 @@ export function rowOfText(bytes: Buffer, place: string, file: string, line: numb
     return { line, value: parseJson(text), raw: bytes, isClean: !text.includes('\\u') && !text.includes('\ufffd') };
   } catch (e) {
     const reason = visible((e as Error).message).slice(0, 120);
-    return failed('not_json', `the row is not JSON: ${reason}; wanted ${wanted}${shapeOf(text, line)}`, e);
+    return fail('not_json', `the row is not JSON: ${reason}; wanted ${wanted}${shapeOf(text, line)}`, e);
   }
 }
