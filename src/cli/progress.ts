@@ -1,5 +1,5 @@
 // One line of progress on stderr: rewritten in place on a terminal, a line every few seconds elsewhere.
-import { formatRate, formatSeconds } from '../base/units.js';
+import { formatBytes, formatRate, formatSeconds } from '../base/units.js';
 import { type Device, describeDevice, HOST } from '../native/backends.js';
 
 /** Names a device that is not the CPU, and on a terminal why it is the CPU; scripts' stderr stays as it was. */
@@ -8,9 +8,12 @@ export function sayDevice(device: Device): void {
 }
 
 export interface Progress {
-  /** @param done units finished so far; `fields` are shown too, e.g. `loss 1.23  lr 1e-4`, as far
-   * as there is room. */
-  update(done: number, fields?: string): void;
+  /**
+   * @param done units finished so far
+   * @param fields are shown too, e.g. `loss 1.23  lr 1e-4`, as far as there is room
+   * @param total units in all, where it is known by now
+   */
+  update(done: number, fields?: string, total?: number): void;
   /** Ends the line; `summary` replaces it. */
   finish(summary?: string): void;
 }
@@ -42,14 +45,16 @@ function fitting(head: string, parts: readonly string[], columns: number): strin
   return line.slice(0, columns - 1);
 }
 
+const counted = (done: number, unit: string): string => (unit === 'bytes' ? formatBytes(done) : `${done} ${unit}`);
+
 export function createProgress(options: ProgressOptions): Progress {
-  const { label, total, unit, quiet = false, stream = process.stderr, now = Date.now } = options;
+  const { label, unit, quiet = false, stream = process.stderr, now = Date.now } = options;
   // What came before the first report, such as opening a model, is no part of the rate.
   let first: { readonly at: number; readonly done: number } | undefined;
   let last = -Infinity;
   let drawn = false;
   return {
-    update(done, fields = '') {
+    update(done, fields = '', total = options.total) {
       const t = now();
       first ??= { at: t, done };
       // A terminal that cannot move its cursor is as good as a file.
@@ -60,7 +65,7 @@ export function createProgress(options: ProgressOptions): Progress {
       const rate = passed >= RATE_AFTER_MS && did > 0 ? did / (passed / 1000) : null;
       const sure = total && rate && passed >= LEFT_AFTER_MS && did >= total * LEFT_AFTER_SHARE && done < total;
       const line = fitting(
-        `${label} ${total ? `${Math.floor((100 * done) / total)}%` : done}`,
+        `${label} ${total ? `${Math.floor((100 * done) / total)}%` : counted(done, unit)}`,
         [
           sure ? `${formatSeconds((total - done) / rate)} left` : '',
           ...fields.split(/ {2,}/),

@@ -210,7 +210,7 @@ describe('progress', () => {
     } finally {
       process.env.TERM = before;
     }
-    expect(out).toEqual(['train 1\n']);
+    expect(out).toEqual(['train 1 steps\n']);
   });
   it('writes a line now and then elsewhere', () => {
     const { out, stream } = collect(false);
@@ -218,6 +218,6 @@ describe('progress', () => {
     const progress = createProgress({ label: 'screen', unit: 'rows', stream, now: () => t });
     for (t = 1000; t < 25_000; t += 1000) progress.update(t / 1000);
     progress.finish();
-    expect(out).toEqual(['screen 1\n', 'screen 11  1.0 rows/s\n', 'screen 21  1.0 rows/s\n']);
+    expect(out).toEqual(['screen 1 rows\n', 'screen 11 rows  1.0 rows/s\n', 'screen 21 rows  1.0 rows/s\n']);
   });
 });

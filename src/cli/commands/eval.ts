@@ -49,7 +49,7 @@ export const command: Command = {
           set: options.set,
           ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
           signal,
-          onProgress: (p) => losses.update(p.done, `of ${p.total}`),
+          onProgress: (p) => losses.update(p.done, `${p.done} of ${p.total}`, p.total),
         });
         losses.finish();
         if (!quiet) sayDevice(result.device);

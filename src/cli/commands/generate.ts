@@ -61,7 +61,7 @@ async function fromFile(input: string, options: Options): Promise<void> {
             { ...options, seed: seed + index },
           ),
         signal,
-        onRow: (done, rows) => progress.update(done, `of ${rows}`),
+        onRow: (done, rows) => progress.update(done, `${done} of ${rows}`, rows),
       });
       progress.finish();
       process.exitCode = summary.exitCode;
