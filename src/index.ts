@@ -69,6 +69,7 @@ export {
   type Policy,
   type Verdict,
 } from './safeguard/types.js';
+export { type ServeOptions, serve, type TemperServer } from './serve/server.js';
 export {
   type CheckDataOptions,
   checkDataset,

@@ -28,6 +28,7 @@ export const ERROR_CODES = [
   'bad_index',
   'bad_isa',
   'bad_json_array',
+  'bad_keys',
   'bad_layer',
   'bad_logits',
   'bad_loss',

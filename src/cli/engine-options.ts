@@ -34,10 +34,12 @@ export interface SamplingOptions {
 export type ScreenOptions = ScreeningOptions;
 /** The name under which --adapter is loaded. */
 export const ADAPTER = 'adapter';
-export function addModelOptions(command: Command): Command {
+/** @param adapters what --adapter says where it may be given several times; absent: one folder */
+export function addModelOptions(command: Command, adapters?: string): Command {
+  command.requiredOption('--model <dir>', 'checkpoint folder');
+  if (adapters === undefined) command.option('--adapter <dir>', 'PEFT adapter folder');
+  else command.option('--adapter <name=dir>', adapters, collect, []);
   return command
-    .requiredOption('--model <dir>', 'checkpoint folder')
-    .option('--adapter <dir>', 'PEFT adapter folder')
     .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
     .option('--device <name>', `${DEVICE_NAMES}; auto: a GPU that is usable, else cpu`, 'auto')
     .option('--memory-limit <bytes>', 'most device memory to take, as in 15.2GiB')

@@ -16,6 +16,7 @@ import { command as modelInspect } from './commands/model-inspect.js';
 import { command as plan } from './commands/plan.js';
 import { command as pull } from './commands/pull.js';
 import { command as screen } from './commands/screen.js';
+import { command as serve } from './commands/serve.js';
 import { command as train } from './commands/train.js';
 import { command as verify } from './commands/verify.js';
 import { command as watch } from './commands/watch.js';
@@ -33,6 +34,7 @@ export const commands: readonly Command[] = [
   verify,
   generate,
   chat,
+  serve,
   screen,
   logits,
   modelInit,

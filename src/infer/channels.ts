@@ -16,6 +16,8 @@ export interface Delta {
   readonly text: string;
 }
 export interface Tracker {
+  /** An analysis message is being written. */
+  readonly thinking: boolean;
   push(token: number): readonly Delta[];
   /** Ends the turn. @returns text that still waited for the rest of a character, and all messages */
   end(): { readonly deltas: readonly Delta[]; readonly messages: readonly Message[] };
@@ -38,6 +40,10 @@ export function createTracker(tokenizer: Tokenizer, recipients: readonly string[
       ];
     });
   return {
+    get thinking() {
+      const header = parser.current;
+      return header?.role === 'assistant' && header.channel === 'analysis' && header.recipient === undefined;
+    },
     push: (token) => deltas(parser.push(token)),
     end() {
       const rest = deltas(parser.finish());

@@ -85,6 +85,8 @@ export interface DoneEvent {
   readonly usage: {
     readonly promptTokens: number;
     readonly completionTokens: number;
+    /** Of them, those of analysis messages: the text and what ends it. */
+    readonly reasoningTokens: number;
     readonly prefillMs: number;
     readonly decodeMs: number;
   };

@@ -49,6 +49,8 @@ interface Active {
   readonly logprobs: number[];
   readonly startMs: number;
   firstMs: number;
+  /** Tokens of analysis messages. */
+  reasoning: number;
 }
 
 export class Runner implements Disposable {
@@ -220,6 +222,7 @@ export class Runner implements Disposable {
         logprobs: [],
         startMs,
         firstMs: startMs,
+        reasoning: 0,
       };
       this.#active.set(sequence, active);
       signal.addEventListener('abort', () => {
@@ -238,6 +241,7 @@ export class Runner implements Disposable {
     // Whatever ends the turn ends its message, and is no text: an end by the model's own word may be any token.
     const { special } = this.#loaded.tokenizer;
     const read = finish !== 'stop' || token === special['<|call|>'] ? token : (special['<|return|>'] ?? token);
+    if (tracker.thinking) active.reasoning++;
     for (const delta of tracker.push(read)) emit({ kind: 'text', ...delta });
     if (!finish) return;
     this.#end(active);
@@ -252,6 +256,7 @@ export class Runner implements Disposable {
       usage: {
         promptTokens: active.promptTokens,
         completionTokens: active.tokens.length,
+        reasoningTokens: active.reasoning,
         prefillMs: active.firstMs - active.startMs,
         decodeMs: performance.now() - active.firstMs,
       },

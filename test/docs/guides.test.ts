@@ -64,7 +64,8 @@ function surroundings(page: string): string {
 
 function run(command: string, cwd: string): Promise<{ code: number | null; output: string }> {
   const line = command
-    .replace('--port 6060', '--port 0')
+    .replace(/--port \d+/, '--port 0')
+    .replace(/^temper serve (?!.*--port)/, 'temper serve --port 0 ')
     .replaceAll('http://127.0.0.1:8000/v1', judge.url)
     .replace(/^temper bench/, 'temper bench --seconds 0.05 --prefill 64 --depths 0 --batches 1 --lora ""');
   const temper = `temper() { "${process.execPath}" "${join(packageRoot, 'dist', 'cli', 'main.js')}" "$@"; }`;
@@ -79,17 +80,23 @@ function run(command: string, cwd: string): Promise<{ code: number | null; outpu
     stream.on('data', (chunk: Buffer) => {
       output += chunk.toString();
     });
-  if (command.startsWith('temper watch ')) void lookedAt(child, () => output);
+  const served = SERVES.find(([name]) => command.startsWith(`temper ${name} `));
+  if (served) void lookedAt(child, () => output, served[1], served[2]);
   return new Promise((resolve) => {
     child.on('close', (code) => resolve({ code, output }));
   });
 }
 
-/** What serves goes on until it is ended: its page is asked for, and then it gets a Ctrl-C. */
-async function lookedAt(child: ChildProcess, output: () => string): Promise<void> {
-  await expect.poll(output, { timeout: 20_000 }).toMatch(/^http:\S+\n/m);
-  const page = await fetch(/^http:\S+/m.exec(output())?.[0] ?? '');
-  expect(await page.text()).toContain('Temper run');
+/** Commands that go on until they are ended, what is asked of them, and what they answer. */
+const SERVES: readonly (readonly [name: string, path: string, says: string])[] = [
+  ['watch', '', 'Temper run'],
+  ['serve', '/models', '"object":"list"'],
+];
+/** It is asked for something, and then it gets a Ctrl-C. */
+async function lookedAt(child: ChildProcess, output: () => string, path: string, says: string): Promise<void> {
+  await expect.poll(output, { timeout: 60_000 }).toMatch(/^http:\S+.*\n/m);
+  const page = await fetch((/^http:\S+/m.exec(output())?.[0] ?? '') + path);
+  expect(await page.text()).toContain(says);
   process.kill(-(child.pid ?? 0), 'SIGINT');
 }
 

@@ -1,0 +1,59 @@
+// What a client is told when something is not done: OpenAI's shape, always, and nothing of this machine in it.
+import { TemperError } from '../base/errors.js';
+
+export type ErrorType =
+  | 'invalid_request_error'
+  | 'authentication_error'
+  | 'permission_error'
+  | 'rate_limit_error'
+  | 'server_error';
+
+export class ApiError extends Error {
+  /**
+   * @param code  stable name, as `model_not_found`
+   * @param param the field it is about
+   * @param retryAfter seconds after which it may work
+   */
+  constructor(
+    readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 421 | 429 | 500 | 503,
+    readonly type: ErrorType,
+    readonly code: string,
+    message: string,
+    readonly param: string | null = null,
+    readonly retryAfter: number | null = null,
+  ) {
+    super(message);
+  }
+}
+export const badRequest = (code: string, message: string, param: string | null = null): ApiError =>
+  new ApiError(400, 'invalid_request_error', code, message, param);
+
+/** Faults of the request; any other fault is the server's own, whose text stays here. */
+const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: string]>> = {
+  prompt_too_long: ['context_length_exceeded', 'messages'],
+  max_tokens: ['invalid_value', 'max_completion_tokens'],
+  sampling_range: ['invalid_value', 'temperature'],
+  cache_full: ['context_length_exceeded', 'messages'],
+};
+
+/** @param log told of what the client is not */
+export function asApiError(error: unknown, log: (error: unknown) => void): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof TemperError) {
+    const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
+    if (own) return badRequest(own[0], error.message, own[1]);
+    if (error.name === 'DataError') return badRequest(error.code, error.message, 'messages');
+    if (error.code === 'adapter_unknown')
+      return new ApiError(404, 'invalid_request_error', 'model_not_found', 'the model was unloaded', 'model');
+    if (error.code === 'engine_closed' || error.code === 'worker_exit') {
+      log(error);
+      return new ApiError(503, 'server_error', 'unavailable', 'the engine is not running');
+    }
+  }
+  log(error);
+  return new ApiError(500, 'server_error', 'internal_error', 'the server failed; its log says why');
+}
+
+export const errorBody = (e: ApiError): Record<string, unknown> => ({
+  error: { message: e.message, type: e.type, param: e.param, code: e.code },
+});

@@ -1,0 +1,73 @@
+// What a server counts, as Prometheus reads it.
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { DoneEvent } from '../infer/protocol.js';
+import type { Admission } from './admission.js';
+
+export interface Meter {
+  request(route: string, status: number, seconds: number): void;
+  turn(done: DoneEvent, withheld: boolean): void;
+  /** Text exposition format. */
+  text(): Promise<string>;
+  readonly contentType: string;
+}
+
+export function createMeter(admission: Admission): Meter {
+  const registry = new Registry();
+  const registers = [registry];
+  const requests = new Counter({
+    name: 'temper_requests_total',
+    help: 'Requests answered, by route and status.',
+    labelNames: ['route', 'status'],
+    registers,
+  });
+  const seconds = new Histogram({
+    name: 'temper_request_seconds',
+    help: 'Time from the head of a request to the end of its answer.',
+    labelNames: ['route'],
+    buckets: [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300],
+    registers,
+  });
+  const tokens = new Counter({
+    name: 'temper_tokens_total',
+    help: 'Tokens read (prompt) and written (completion).',
+    labelNames: ['kind'],
+    registers,
+  });
+  const first = new Histogram({
+    name: 'temper_time_to_first_token_seconds',
+    help: 'Time from the engine taking a request to its first token.',
+    buckets: [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30],
+    registers,
+  });
+  const withheld = new Counter({
+    name: 'temper_withheld_total',
+    help: 'Answers of which a verdict, or the lack of one, kept something back.',
+    registers,
+  });
+  const gauge = (name: string, help: string, value: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(value());
+      },
+    });
+  };
+  gauge('temper_requests_running', 'Requests that hold a place.', () => admission.running);
+  gauge('temper_requests_waiting', 'Requests that wait for one.', () => admission.waiting);
+  return {
+    request(route, status, took) {
+      requests.inc({ route, status: String(status) });
+      seconds.observe({ route }, took);
+    },
+    turn({ usage }, kept) {
+      tokens.inc({ kind: 'prompt' }, usage.promptTokens);
+      tokens.inc({ kind: 'completion' }, usage.completionTokens);
+      first.observe(usage.prefillMs / 1000);
+      if (kept) withheld.inc();
+    },
+    text: () => registry.metrics(),
+    contentType: registry.contentType,
+  };
+}
