@@ -52,12 +52,56 @@ function numberEnd(text: string, at: number): number {
   return String(Number(token)) === token ? at + token.length : -(at + token.length);
 }
 
+const isPlainSpace = (c: number): boolean => c <= 0x20;
+/** Keys in a value, those of inner objects included; −1: nested too deep. */
+function countKeys(value: unknown, depth = 0): number {
+  if (typeof value !== 'object' || value === null) return 0;
+  if (depth === MAX_DEPTH) return -1;
+  let count = 0;
+  if (Array.isArray(value))
+    for (const v of value) {
+      const inside = countKeys(v, depth + 1);
+      if (inside < 0) return -1;
+      count += inside;
+    }
+  else
+    for (const key in value) {
+      const inside = countKeys((value as Record<string, unknown>)[key], depth + 1);
+      if (inside < 0) return -1;
+      count += 1 + inside;
+    }
+  return count;
+}
+/**
+ * Whether a text is one whose value has lost nothing: no numbers, no keys that look like them, as many keys in the text
+ * as in the value. Most rows of conversations are; others are looked at letter by letter.
+ */
+function isSimple(text: string, value: unknown): boolean {
+  let keys = 0;
+  for (let i = 0; ; ) {
+    const quote = text.indexOf('"', i);
+    for (const end = quote < 0 ? text.length : quote; i < end; i++) {
+      const c = text.charCodeAt(i);
+      if (c === 0x2d || isDigit(c)) return false;
+    }
+    if (quote < 0) return keys === countKeys(value);
+    const end = stringEnd(text, quote);
+    for (i = end; isPlainSpace(text.charCodeAt(i)); ) i++;
+    if (text.charCodeAt(i) !== 0x3a) continue;
+    const first = text.charCodeAt(quote + 1);
+    if (isDigit(first) || first === 0x5c) return false;
+    keys++;
+    i++;
+  }
+}
+
 /**
  * What JSON.parse gives, checked against the text; `jsonText` knows what was lost.
  * @throws {SyntaxError} not JSON, two equal keys in one object, nested deeper than 256
  */
 export function parseJson(text: string): unknown {
   const root: unknown = JSON.parse(text);
+  if (isSimple(text, root)) return root;
   const stack: Open[] = [];
   const child = (): unknown => {
     const top = stack.at(-1);

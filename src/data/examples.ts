@@ -176,6 +176,7 @@ class NoteCounter {
     this.#row.add(note);
   };
   endRow(line: number): void {
+    if (this.#row.size === 0) return;
     for (const note of this.#row) {
       const { rows = 0, line: first = line } = this.counts[note] ?? {};
       this.counts[note] = { rows: rows + 1, line: first };

@@ -60,21 +60,32 @@ export function weightedRendering(
 }
 
 const PLAIN_ROLES: ReadonlySet<unknown> = new Set(['system', 'developer', 'user', 'assistant']);
+const PLAIN_FIELDS: ReadonlySet<string> = new Set(['role', 'content', 'thinking', 'reasoning_content']);
 
-/** Most rows: messages of a role and a text, and nothing else. */
+/** Most rows: messages of a role and texts, and nothing else. */
 function isPlainChat(row: unknown): row is ChatRow {
   if (typeof row !== 'object' || row === null) return false;
   const { messages } = row as { readonly messages?: unknown };
   if (!Array.isArray(messages) || messages.length === 0) return false;
   for (const key in row) if (key !== 'messages') return false;
-  for (const m of messages as unknown[]) {
-    if (typeof m !== 'object' || m === null) return false;
-    const { role, content } = m as { readonly role?: unknown; readonly content?: unknown };
-    if (!PLAIN_ROLES.has(role) || typeof content !== 'string') return false;
-    for (const key in m) if (key !== 'role' && key !== 'content') return false;
+  for (const m of messages as Readonly<Record<string, unknown>>[]) {
+    if (typeof m !== 'object' || m === null || !PLAIN_ROLES.has(m.role) || typeof m.content !== 'string') return false;
+    for (const key in m) if (!PLAIN_FIELDS.has(key) || typeof m[key] !== 'string') return false;
   }
   return true;
 }
+
+const BLANK = /^\s*$/;
+/** Of such a row: whether nothing in it could be wrong or doubtful, so that it need not be made a conversation. */
+function isRight({ messages }: ChatRow): boolean {
+  return messages.every(({ role, content, thinking, reasoning_content: reasoning }) => {
+    if (typeof content !== 'string' || content.includes('<')) return false;
+    if (role === 'assistant') return !BLANK.test(content) && isThought(thinking) && isThought(reasoning);
+    return thinking === undefined && reasoning === undefined && (role === 'user' || content !== '');
+  });
+}
+const isThought = (t: string | null | undefined): boolean =>
+  t === undefined || (typeof t === 'string' && !t.includes('<') && !BLANK.test(t));
 
 export const chat: Format<ChatRow> = {
   name: 'chat',
@@ -82,7 +93,8 @@ export const chat: Format<ChatRow> = {
   recognise: (r) => (Array.isArray(r.messages) ? 'messages' : null),
   isPlain: isPlainChat,
   check(row, context) {
-    conversationOf(row, context);
+    if (!isPlainChat(row) || !isRight(row) || row.messages.some((m) => m.thinking && m.reasoning_content))
+      conversationOf(row, context);
   },
   toChat: (row) => row,
   *toExamples(row, context): Generator<RowExample> {

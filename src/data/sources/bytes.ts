@@ -1,5 +1,6 @@
 // What the sources of text share: the bytes of a file in pieces, hashed as they pass, and one row's bytes as a value.
 
+import { isAscii } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { DataError } from '../../base/errors.js';
 import { inputPieces } from '../../base/inputs.js';
@@ -53,6 +54,7 @@ const BOM = '\ufeff';
 
 /** Text of bytes. Most have no U+FFFD; where there is one, it is looked up whether it was there. @throws not UTF-8 */
 function textOf(bytes: Buffer): string {
+  if (isAscii(bytes)) return bytes.toString('latin1');
   const text = bytes.toString('utf8');
   return text.includes('\ufffd') ? decoder.decode(bytes) : text;
 }

@@ -4,6 +4,8 @@ import { DataError } from '../../base/errors.js';
 import { MAX_ROW_BYTES, type Reading, type Row, type Source } from '../source.js';
 import { hashedBytes, rowOfText } from './bytes.js';
 
+/** Rows given at a time: few enough that the collector finds them gone when it comes. */
+const AT_ONCE = 64;
 const WANTED = 'one JSON object per line';
 
 /** Rows of the lines in `chunks`, the bytes of `file` however they came. @throws {DataError} line_too_long */
@@ -23,11 +25,14 @@ export async function* readLines(
     if (row) into.push(row);
   };
   for await (const chunk of chunks) {
-    const rows: Row[] = [];
+    let rows: Row[] = [];
     let from = 0;
     for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, from)) {
       take(chunk.subarray(from, at), rows);
       from = at + 1;
+      if (rows.length < AT_ONCE) continue;
+      yield rows;
+      rows = [];
     }
     if (from < chunk.length) {
       pending.push(chunk.subarray(from));

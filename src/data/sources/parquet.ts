@@ -1,13 +1,19 @@
 // Parquet, a page of each column at a time.
+import { readSync } from 'node:fs';
 import { openInput } from '../../base/inputs.js';
 import type { Source } from '../source.js';
 import { readTable } from './table.js';
 
 async function* groups(file: string): AsyncGenerator<{ readonly rows: number; at(row: number): unknown }> {
   // Loaded when a Parquet file is met: most runs never do.
-  const { rowGroups } = await import('./parquet/rows.js');
+  const [{ rowGroups }, { FileBytes }] = await Promise.all([
+    import('./parquet/rows.js'),
+    import('./parquet/column.js'),
+  ]);
   await using handle = await openInput(file);
-  yield* rowGroups(file, handle);
+  const { size } = await handle.stat();
+  const read = (into: Buffer, at: number): number => readSync(handle.fd, into, 0, into.length, at);
+  yield* rowGroups(new FileBytes(file, size, read));
 }
 
 /** PARE: with encrypted metadata. */

@@ -42,3 +42,52 @@ write("chat", [chat_row(i) for i in range(301)])
 tokens = pa.schema([("tokens", pa.list_(pa.int64())), ("weights", pa.list_(pa.float32()))])
 write("tokens", [{"tokens": [i, 2 * i + 1, 3], "weights": [0.0, 0.5, 1.0]} for i in range(7)], tokens)
 feather.write_feather(pa.table({"tokens": [[1, 2]]}), HERE / "lz4.feather", compression="lz4")
+
+
+def kinds():
+    """Every kind of column and encoding that these files are read with, in few bytes: what the fuzz tests damage."""
+    import datetime
+    import decimal
+
+    rows = range(6)
+    table = pa.table(
+        {
+            "flag": pa.array([None, True, False, True, None, False]),
+            "small": pa.array([-1, 2, None, 4, 5, 6], pa.int8()),
+            "large": pa.array([2**62, -1, None, 4, 5, 6], pa.int64()),
+            "half": pa.array([0.5, 1, 2, 3, 4, 5], pa.float16()),
+            "real": pa.array([i / 3 for i in rows], pa.float64()),
+            "text": pa.array(["a", "", None, "漢字", "a", "a"]),
+            "again": pa.array(["x", "y", "x", None, "y", "x"]).dictionary_encode(),
+            "bytes": pa.array([b"\x00\xff", b"", None, b"a", b"b", b"c"], pa.binary()),
+            "fixed": pa.array([b"ab", b"cd", None, b"ef", b"gh", b"ij"], pa.binary(2)),
+            "price": pa.array([decimal.Decimal(f"{i}.25") for i in rows], pa.decimal128(9, 2)),
+            "day": pa.array([datetime.date(2024, 1, 1 + i) for i in rows]),
+            "when": pa.array([datetime.datetime(2024, 1, 1, 0, 0, i, i) for i in rows], pa.timestamp("us")),
+            "numbers": pa.array([[1, None, 3], [], None, [4], [5, 6], [7]], pa.list_(pa.int32())),
+            "deep": pa.array([[[1], []], [], None, [[2, 3]], [None], [[4]]], pa.list_(pa.list_(pa.int16()))),
+            "person": pa.array([{"name": f"n{i}", "tags": ["t"] * i} if i % 2 else None for i in rows]),
+            "map": pa.array([[("a", 1)], [], None, [("b", None)], [("c", 3), ("d", 4)], []], pa.map_("string", "int32")),
+        }
+    )
+    plain = table.set_column(6, "again", table["again"].cast("string"))
+    ways = [("kinds.arrow", None, pa.ipc.new_file), ("kinds.stream.arrow", "zstd", pa.ipc.new_stream)]
+    for name, options, write_it in ways:
+        with pa.OSFile(str(HERE / name), "wb") as f:
+            with write_it(f, table.schema, options=pa.ipc.IpcWriteOptions(compression=options)) as w:
+                w.write_table(table, max_chunksize=4)
+    pq.write_table(plain, HERE / "kinds.snappy.parquet", row_group_size=4)
+    encodings = {"small": "DELTA_BINARY_PACKED", "large": "DELTA_BINARY_PACKED", "real": "BYTE_STREAM_SPLIT"}
+    encodings |= {"text": "DELTA_BYTE_ARRAY", "bytes": "DELTA_LENGTH_BYTE_ARRAY", "flag": "RLE"}
+    pq.write_table(
+        plain,
+        HERE / "kinds.gzip.parquet",
+        compression="gzip",
+        use_dictionary=False,
+        column_encoding=encodings,
+        data_page_version="2.0",
+        write_page_checksum=True,
+    )
+
+
+kinds()

@@ -1,5 +1,4 @@
 // A column chunk, an entry at a time: its levels and, where they say that there is one, its value. One page is held.
-import { readSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { DataError } from '../../../base/errors.js';
 import { parseJson } from '../../../base/json.js';
@@ -20,8 +19,9 @@ export class FileBytes {
   #from = 0;
   constructor(
     readonly file: string,
-    readonly fd: number,
     readonly size: number,
+    /** Fills the beginning of `into` from a place on. @returns how many bytes there were */
+    readonly read: (into: Buffer, at: number) => number,
   ) {}
   /** At most `length` bytes; fewer at the end of the file. */
   some(at: number, length: number): Buffer {
@@ -30,7 +30,7 @@ export class FileBytes {
       return this.#window.subarray(at - this.#from, end - this.#from);
     const window = Buffer.allocUnsafe(Math.min(Math.max(length, WINDOW), Math.max(0, this.size - at)));
     for (let got = 0; got < window.length; ) {
-      const n = readSync(this.fd, window, got, window.length - got, at + got);
+      const n = this.read(window.subarray(got), at + got);
       if (n === 0) throw new Error('it became shorter while it was read');
       got += n;
     }

@@ -1,6 +1,5 @@
 // Rows of a Parquet file: the entries of its columns put together again, a row at a time. Columns that do not agree on
 // what is there are an error, as is a row group with more or fewer rows than it says.
-import type { FileHandle } from 'node:fs/promises';
 import { put } from '../arrow/columns.js';
 import { codecs } from './codecs.js';
 import { ColumnCursor, FileBytes } from './column.js';
@@ -114,10 +113,8 @@ async function metadataOf(bytes: FileBytes): Promise<Metadata> {
 
 /** Row groups in order; `at` gives their rows in order, whatever it is asked for. */
 export async function* rowGroups(
-  file: string,
-  handle: FileHandle,
+  bytes: FileBytes,
 ): AsyncGenerator<{ readonly rows: number; at(row: number): unknown }, void, void> {
-  const bytes = new FileBytes(file, handle.fd, (await handle.stat()).size);
   const metadata = await metadataOf(bytes);
   const unpackers = await codecs();
   let rows = 0;
@@ -141,7 +138,7 @@ export async function* rowGroups(
 }
 
 function readerOf(
-  { file, fd, size }: FileBytes,
+  { file, size, read }: FileBytes,
   { root, leaves }: Metadata,
   { chunks }: RowGroup,
   unpackers: Awaited<ReturnType<typeof codecs>>,
@@ -151,7 +148,7 @@ function readerOf(
     const unpack = chunk && unpackers[chunk.codec];
     if (!unpack) throw new Error(`a column is compressed in the way ${chunk?.codec}, which cannot be read`);
     // A window on the file of its own: columns are read in turn.
-    return new ColumnCursor(new FileBytes(file, fd, size), leaf, chunk, unpack);
+    return new ColumnCursor(new FileBytes(file, size, read), leaf, chunk, unpack);
   });
   return new RowReader(root, columns);
 }
