@@ -113,7 +113,7 @@ function folderFiles(folder: string): string[] {
   const splits = [...new Set(files.map((f) => splitOf(f) ?? 'unnamed'))];
   if (splits.length > 1) {
     const first = files.find((f) => splitOf(f) === 'train') ?? files[0] ?? '';
-    const pattern = first.replace(SHARD, '-*').replace(/(train(?:ing)?).*$/i, '$1*');
+    const pattern = first.replace(SHARD, '-*').replace(/(train(?:ing)?)(?!-\*).*$/i, '$1*');
     fail(
       'data_splits',
       folder,

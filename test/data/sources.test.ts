@@ -92,7 +92,7 @@ describe.each(['chat', 'tokens'])('the rows of %s', (name) => {
     expect((await sourceOf(written('json', text))).name).toBe('jsonl');
   });
   it('counts what was tested', () => {
-    expect(Object.keys(files)).toHaveLength(8);
+    expect(Object.keys(files)).toHaveLength(9);
   });
 });
 

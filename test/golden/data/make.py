@@ -4,6 +4,7 @@ python3 make.py, with pyarrow 22 or later.
 """
 
 import json
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,3 +92,17 @@ def kinds():
 
 
 kinds()
+
+
+def packed():
+    """The rows of chat.jsonl and tokens.jsonl in Zstandard, as it is streamed; a frame with a checksum (zstd --check)."""
+    for name in ("chat", "tokens"):
+        text = (HERE / f"{name}.jsonl").read_bytes()
+        with pa.CompressedOutputStream(pa.OSFile(str(HERE / f"{name}.zstd.jsonl.zst"), "wb"), "zstd") as f:
+            f.write(text)
+    text = (HERE / "chat.jsonl").read_bytes()
+    frame = subprocess.run(["zstd", "-19", "--check", "-c"], input=text, stdout=subprocess.PIPE, check=True).stdout
+    (HERE / "checksum.zst").write_bytes(frame)
+
+
+packed()
