@@ -132,6 +132,7 @@ export const ERROR_CODES = [
   'not_a_run',
   'not_finite',
   'not_json',
+  'not_mxfp4',
   'not_trainable',
   'not_utf8',
   'nothing_to_train',

@@ -6,10 +6,11 @@ import { CheckpointError, ConfigError, IntegrityError } from '../base/errors.js'
 import { CHANNELS, type ChannelName, samplesAt } from '../data/example.js';
 import { type FileSummary, loadDataset, rowSettings } from '../data/load.js';
 import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
+import { applyAdapter } from '../lora/apply.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
-import type { ModelAdapter } from '../model/types.js';
+import type { ModelAdapter, ModelWeights } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import type { Device } from '../native/device.js';
 import { type Objective, objectiveOf } from '../objectives/objective.js';
@@ -200,8 +201,9 @@ export async function evaluateLoss(
         examplesPerSample: per,
         ...(hooks.signal ? { signal: hooks.signal } : {}),
       });
-      const nllOf = (packed: PackedBatch, with_: ModelAdapter | null): Float32Array =>
-        lossAndGradients(base, with_, packed.batch, packed.targets, {
+      using applied = applyAdapter(base, adapter);
+      const nllOf = (packed: PackedBatch, model: ModelWeights, added: ModelAdapter | null): Float32Array =>
+        lossAndGradients(model, added, packed.batch, packed.targets, {
           precision: recipe.train.precision,
           seed: 0,
           grads: null,
@@ -217,9 +219,9 @@ export async function evaluateLoss(
         await setImmediate(); // lets messages in; native calls block this thread
         hooks.signal?.throwIfAborted();
         const packed = packBatch(samplesAt(data.examples, bin, per));
-        const nll = nllOf(packed, adapter?.model ?? null);
+        const nll = nllOf(packed, applied.model, applied.adapter);
         requireFinite(nll, packed, request.path);
-        tally.add(packed, nll, () => (adapter ? nllOf(packed, null) : nll));
+        tally.add(packed, nll, () => (adapter ? nllOf(packed, base, null) : nll));
         hooks.onProgress?.({ done: b + 1, total: bins.length });
       }
       return { ...tally.result(), files: data.files, model, adapter: adapterAt, device };

@@ -1,6 +1,7 @@
 // `temper logits` on the thread it is called on (worker.ts puts it off the main one).
 import { DataError } from '../base/errors.js';
 import { checkOutputs } from '../base/outputs.js';
+import { applyAdapter } from '../lora/apply.js';
 import { readPeft } from '../lora/peft.js';
 import { openCheckpoint } from '../model/checkpoint.js';
 import { type LogitsSummary, readTokens, writeLogits } from '../model/logits-file.js';
@@ -45,7 +46,8 @@ export async function logitsOf(
   const adapter = request.adapter === undefined ? null : readPeft(request.adapter, model.config);
   try {
     if (request.adapter !== undefined) await checkAdapterBase(request.adapter, request.model, hooks.signal);
-    return writeLogits(model, adapter?.model ?? null, sequences, request.out, {
+    using applied = applyAdapter(model, adapter);
+    return writeLogits(applied.model, applied.adapter, sequences, request.out, {
       precision: request.precision,
       ...(hooks.signal ? { signal: hooks.signal } : {}),
       onProgress: (done) => hooks.onProgress?.({ done, total: sequences.length }),

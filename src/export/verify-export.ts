@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { CheckpointError, ConfigError, IntegrityError } from '../base/errors.js';
 import type { Adapter } from '../lora/adapter.js';
+import { applyAdapter } from '../lora/apply.js';
 import { adapterOf } from '../lora/peft.js';
 import { type Provenance, readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
@@ -150,8 +151,9 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
   const trained = await trainedAdapter(source, signal);
   try {
     using exported = format.reload(dir, source.base);
+    using wantedModel = applyAdapter(source.base, trained);
     const sequences = await probes(source, request.rows, signal);
-    const found = await compareLogits(source.base, exported, trained?.model ?? null, sequences, signal);
+    const found = await compareLogits(source.base, exported, wantedModel, sequences, signal);
     const weights = (await format.checkWeights?.(source, dir, signal)) ?? null;
     const consumers: ConsumerResult[] = [];
     for (const kind of ['peft', 'transformers'] as const) {

@@ -1,6 +1,7 @@
 // Logits of an export beside those of what was trained, every element, on held-out rows and on made-up ones.
 import { setImmediate } from 'node:timers/promises';
 import { epochOrder } from '../data/order.js';
+import type { Applied } from '../lora/apply.js';
 import { forwardHidden, logits } from '../model/gpt-oss.js';
 import type { Batch, ModelAdapter, ModelWeights } from '../model/types.js';
 import { Scope } from '../native/tensor.js';
@@ -84,18 +85,23 @@ export class Comparer {
 export async function compareLogits(
   base: ModelWeights,
   exported: Reloaded,
-  trained: ModelAdapter | null,
+  trained: Applied,
   sequences: readonly Int32Array[],
   signal?: AbortSignal,
 ): Promise<Comparison> {
   const comparer = new Comparer();
+  const effect = trained.adapter !== null || trained.model !== base;
   for (const tokens of sequences) {
     await setImmediate(); // lets messages in; native calls block this thread
     const run = (model: ModelWeights, adapter: ModelAdapter | null): Float32Array => {
       signal?.throwIfAborted();
       return logitsOf(model, adapter, tokens);
     };
-    comparer.add(run(exported.model, exported.adapter), run(base, trained), trained ? run(base, null) : null);
+    comparer.add(
+      run(exported.model, exported.adapter),
+      run(trained.model, trained.adapter),
+      effect ? run(base, null) : null,
+    );
   }
   return comparer.result();
 }

@@ -77,6 +77,15 @@ export class Adapters implements Disposable {
       this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place: this.place, storage })),
     );
     try {
+      // Rows of several adapters share one base, which a merge would change.
+      if (resident.adapter.spec.mergeAware)
+        throw new ConfigError(
+          'adapter_unsupported',
+          `${folder}: was trained merge-aware (${resident.adapter.spec.mergeAware}), so the model it makes is the base ` +
+            'with it merged in and rounded, and not the base with it added: an engine takes it when it opens, as its only ' +
+            'adapter',
+          { folder },
+        );
       await checkAdapterBase(folder, this.base);
       if (state(folder) !== before)
         throw new CheckpointError(
@@ -169,7 +178,7 @@ function state(folder: string): string {
     return s ? `${s.ino}:${s.size}:${s.mtimeNs}` : '';
   }).join();
 }
-async function digestAdapter(folder: string): Promise<string> {
+export async function digestAdapter(folder: string): Promise<string> {
   let text = '';
   for (const name of FILES)
     if (existsSync(join(folder, name))) text += `${name} ${await sha256File(join(folder, name))}\n`;

@@ -14,9 +14,10 @@ import { placeOf } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import { loadOnDevice } from '../native/device.js';
 import { getThreads, setThreads } from '../native/tensor.js';
-import { Adapters, type Lease } from './adapters.js';
+import { type AdapterInfo, Adapters, type Lease } from './adapters.js';
 import { createTracker, type Tracker } from './channels.js';
 import { cacheFor, type LoadedModel, loadModel } from './load.js';
+import { findMerged, type MergedAdapter, mergedInfo, mergeLoaded } from './merged-adapter.js';
 import type {
   DoneEvent,
   EngineCalls,
@@ -58,14 +59,20 @@ export class Runner implements Disposable {
   readonly #loaded: LoadedModel;
   readonly #session: Session;
   readonly #adapters: Adapters;
+  /** Of an adapter that is merged into the model; null: there is none. */
+  #merged: AdapterInfo | null = null;
+  #counted = { pairs: 0, bytes: 0 };
   readonly #active = new Map<Sequence, Active>();
   readonly #precision: 'f32' | 'bf16';
 
   /** @throws what loading refuses */
   static async open(options: EngineOptions): Promise<Runner> {
-    const runner = new Runner(options, await cacheFor(options));
+    const merged = findMerged(options.adapters);
+    const runner = new Runner(options, await cacheFor(options), merged);
     try {
-      for (const [name, folder] of Object.entries(options.adapters ?? {})) await runner.#adapters.load(name, folder);
+      if (merged) runner.#merged = await mergedInfo(merged, runner.#counted, options.model);
+      else
+        for (const [name, folder] of Object.entries(options.adapters ?? {})) await runner.#adapters.load(name, folder);
       return runner;
     } catch (e) {
       runner.close();
@@ -75,6 +82,7 @@ export class Runner implements Disposable {
   private constructor(
     readonly options: EngineOptions,
     digests: CacheDigests | null,
+    merged: MergedAdapter | null,
   ) {
     if (options.threads) setThreads(options.threads);
     this.#precision = options.precision ?? 'bf16';
@@ -82,8 +90,13 @@ export class Runner implements Disposable {
       options.device ?? HOST,
       options.memoryLimit ?? 0,
       (on) => {
-        const opened = loadModel(options, on.place, digests);
+        let opened = loadModel(options, on.place, digests);
         try {
+          if (merged) {
+            const whole = mergeLoaded(opened, merged);
+            this.#counted = whole.info;
+            opened = whole;
+          }
           return { loaded: opened, device: on, ...this.#open(opened) };
         } catch (e) {
           opened.close();
@@ -137,13 +150,37 @@ export class Runner implements Disposable {
     score: (request) => this.#score(request),
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
-    load: ({ name, folder }) => this.#adapters.load(name, folder),
+    load: ({ name, folder }) => {
+      this.#requireUnmerged();
+      return this.#adapters.load(name, folder);
+    },
     unload: (name) => {
+      this.#requireUnmerged();
       this.#adapters.unload(name);
       return null;
     },
-    adapters: () => this.#adapters.list(),
+    adapters: () => (this.#merged ? [this.#merged] : this.#adapters.list()),
   };
+
+  #requireUnmerged(): void {
+    if (!this.#merged) return;
+    throw new ConfigError(
+      'adapter_unsupported',
+      `adapter ${this.#merged.name}: is merged into the weights of this engine, so that no other can come or go; open ` +
+        'another engine',
+    );
+  }
+  /** @throws {ConfigError} adapter_unknown; adapter_unsupported: the base alone is asked for, which is not there */
+  #use(name: string | undefined): Lease | null {
+    if (!this.#merged) return name === undefined ? null : this.#adapters.use(name);
+    if (name === this.#merged.name) return null;
+    if (name !== undefined) return this.#adapters.use(name); // which knows none
+    throw new ConfigError(
+      'adapter_unsupported',
+      `adapter ${this.#merged.name}: was trained merge-aware and is merged into the weights of this engine; requests ` +
+        'name it, for the base alone open another engine',
+    );
+  }
 
   /** Steps until nothing is left to do, and lets messages in between two steps. */
   #run = (): void => {
@@ -189,7 +226,7 @@ export class Runner implements Disposable {
     const prompt = renderPrompt({ messages: request.messages }, tokenizer);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
     checkSampling(sampling);
-    const adapter = request.adapter === undefined ? null : this.#adapters.use(request.adapter);
+    const adapter = this.#use(request.adapter);
     let sequence: Sequence;
     try {
       sequence = this.#session.start({
@@ -271,7 +308,7 @@ export class Runner implements Disposable {
         'token_range',
         `score: token ${bad} is not in the model's vocabulary of ${model.config.vocab_size}`,
       );
-    const lease = adapter === undefined ? null : this.#adapters.use(adapter);
+    const lease = this.#use(adapter);
     try {
       using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), placeOf(model));
       return scoreTokens(model, lease?.adapter ?? null, tokens, { precision: this.#precision, cache });

@@ -33,6 +33,14 @@ export function adapterParameters(config: ModelConfig, spec: AdapterSpec): numbe
 }
 
 export function modelCard({ spec, config }: Pick<Adapter, 'spec' | 'config'>, meta: PeftMeta): string {
+  const merged = spec.mergeAware
+    ? `
+Trained merge-aware: each forward pass ran on the base with this adapter merged in and rounded, experts to MXFP4,
+attention and router to bf16. The model that was trained is that merged checkpoint (\`temper export RUN --format
+merged-mxfp4\`). Loaded as an adapter, as below, B·A is added without that rounding: logits differ from those it was
+trained with.
+`
+    : '';
   const parameters = adapterParameters(config, spec);
   const experts = spec.layers.some((t) => t.gateUp || t.down);
   const scaled = spec.rsLora ? ', scaled by alpha / √rank (rsLoRA)' : '';
@@ -45,7 +53,7 @@ tags: [lora, gpt-oss, temper]
 # LoRA adapter for ${meta.baseModel}
 ${meta.about ? `\n${meta.about}\n` : ''}
 Trained with Temper through the released MXFP4 weights. ${parameters.toLocaleString('en-US')} parameters${scaled}.
-
+${merged}
 ${adapterTable(config, spec)}
 
 Beside the base checkpoint (its folder, or its name on the hub, is the first argument), in this folder:

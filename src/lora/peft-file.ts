@@ -11,7 +11,7 @@ import { foreignAdapter } from './peft-foreign.js';
 import type { Orientation } from './peft-layout.js';
 import { pairsOf } from './peft-pairs.js';
 import type { PeftPair } from './peft-slots.js';
-import { type AdapterSpec, LORA_TARGETS, type TargetSpec } from './spec.js';
+import { type AdapterSpec, LORA_TARGETS, MERGES, type MergeAware, type TargetSpec } from './spec.js';
 import { readFloatFile } from './tensor-reader.js';
 
 export const CONFIG_FILE = 'adapter_config.json';
@@ -32,8 +32,32 @@ export interface PeftFile extends Disposable {
 export interface OpenPeftOptions {
   /** Dropout on attention when it is trained further. */
   readonly dropout?: number;
+  /** How it is trained further, whatever the file says; null: as any other. Default: what the file says. */
+  readonly mergeAware?: MergeAware | null;
   /** How stacked experts lie where nothing in the folder tells. */
   readonly expertLayout?: Orientation | undefined;
+}
+
+/** In the file's metadata of an adapter that was trained to be merged: AdapterSpec.mergeAware. */
+export const MERGE_KEY = 'merge_aware';
+function mergeOf(metadata: ReadonlyMap<string, string>, file: string): MergeAware | undefined {
+  const written = metadata.get(MERGE_KEY);
+  if (written === undefined) return undefined;
+  const known = MERGES.find((m) => m === written);
+  if (known) return known;
+  throw new CheckpointError(
+    'bad_adapter_config',
+    `${file}: metadata ${MERGE_KEY} is ${JSON.stringify(written.slice(0, 40))}, wanted ${MERGES.join(' or ')}; a newer ` +
+      'version may have written it',
+    { file },
+  );
+}
+/** What the adapter in `folder` was trained to be merged into; null: nothing, or no adapter is there. */
+export function readMergeAware(folder: string): MergeAware | null {
+  const file = join(folder, TENSOR_FILE);
+  if (!existsSync(file)) return null;
+  using tensors = readFloatFile(file);
+  return mergeOf(tensors.metadata, file) ?? null;
 }
 
 function readConfig(folder: string): PeftConfig {
@@ -99,11 +123,18 @@ export function openPeft(folder: string, config: ModelConfig, options: OpenPeftO
     const order = [...pairs].sort((a, b) => LORA_TARGETS.indexOf(a.target) - LORA_TARGETS.indexOf(b.target));
     for (const { layer, target, rank, alpha } of order)
       (layers[layer] as Partial<Record<LoraTarget, TargetSpec>>)[target] = { rank, alpha };
+    const mergeAware =
+      options.mergeAware === undefined ? mergeOf(tensors.metadata, file) : (options.mergeAware ?? undefined);
     const by = new Map(pairs.map((p) => [`${p.layer}.${p.target}`, p]));
     return {
       folder,
       config,
-      spec: { layers, rsLora: peft.use_rslora, dropout: options.dropout ?? 0 },
+      spec: {
+        layers,
+        rsLora: peft.use_rslora,
+        dropout: options.dropout ?? 0,
+        ...(mergeAware ? { mergeAware } : {}),
+      },
       pairs,
       baseModel: peft.base_model_name_or_path ?? null,
       pair: (layer, target) => by.get(`${layer}.${target}`),

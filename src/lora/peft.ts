@@ -9,11 +9,11 @@ import type { Place, Tensor } from '../native/tensor.js';
 import { type Adapter, type AdapterStorage, adapterLayout, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
 import { peftConfigOf } from './peft-config.js';
-import { CONFIG_FILE, type OpenPeftOptions, openPeft, type PeftFile, TENSOR_FILE } from './peft-file.js';
+import { CONFIG_FILE, MERGE_KEY, type OpenPeftOptions, openPeft, type PeftFile, TENSOR_FILE } from './peft-file.js';
 import { peftKey, peftShape, stackB } from './peft-layout.js';
 import { type AdapterSpec, isExpertTarget, matrixShape } from './spec.js';
 
-export { CONFIG_FILE, TENSOR_FILE } from './peft-file.js';
+export { CONFIG_FILE, readMergeAware, TENSOR_FILE } from './peft-file.js';
 
 /** In the file's metadata: a reader need not guess the orientation of a square down_proj. */
 const LAYOUT = { expert_layout: 'natural' } as const;
@@ -54,7 +54,8 @@ export function writePeftFiles(source: PeftSource, folder: string, meta: PeftMet
     };
   });
   tensors.sort((a, b) => (a.name < b.name ? -1 : 1));
-  writeSafetensors(join(folder, TENSOR_FILE), tensors, { format: 'pt', ...LAYOUT });
+  const merge = spec.mergeAware ? { [MERGE_KEY]: spec.mergeAware } : {};
+  writeSafetensors(join(folder, TENSOR_FILE), tensors, { format: 'pt', ...LAYOUT, ...merge });
   const peft = peftConfigOf(config, spec, meta.baseModel);
   writeFlushed(join(folder, CONFIG_FILE), `${JSON.stringify(peft, null, 2)}\n`);
 }

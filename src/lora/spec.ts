@@ -34,7 +34,12 @@ export interface AdapterSpec {
   readonly rsLora: boolean;
   /** On attention only: experts share their input, which takes none. */
   readonly dropout: number;
+  /** Trained through the rounding of this merge: the model is the base with it merged in, not added. */
+  readonly mergeAware?: MergeAware;
 }
+/** What an adapter may be trained to be merged into: the released layout, experts in MXFP4. */
+export const MERGES = ['mxfp4'] as const;
+export type MergeAware = (typeof MERGES)[number];
 
 /** The `adapter` section of a recipe, as far as it describes an adapter. */
 export interface AdapterChoice {
@@ -48,6 +53,7 @@ export interface AdapterChoice {
   readonly layers?: readonly number[] | undefined;
   readonly rsLora: boolean;
   readonly dropout: number;
+  readonly mergeAware?: MergeAware | undefined;
 }
 
 /** @throws {ConfigError} a layer the model does not have, or no target at all */
@@ -81,7 +87,8 @@ export function adapterSpec(config: ModelConfig, choice: AdapterChoice): Adapter
       got: wrong,
     });
   const layers = Array.from({ length: all }, (_, i) => (!choice.layers || choice.layers.includes(i) ? targets : {}));
-  return { layers, rsLora: choice.rsLora, dropout: choice.dropout };
+  const { rsLora, dropout, mergeAware } = choice;
+  return { layers, rsLora, dropout, ...(mergeAware ? { mergeAware } : {}) };
 }
 
 export const loraScale = (target: TargetSpec, rsLora: boolean): number =>

@@ -10,6 +10,7 @@ import { ropeParameters } from './config.js';
 import type { CachePlan, KvCache } from './kv-cache.js';
 import {
   type Batch,
+  type ExpertWeights,
   type LayerAdapter,
   type LayerGrads,
   type LayerWeights,
@@ -269,6 +270,9 @@ function layerOf(p: Pass, i: number): { readonly w: LayerWeights; readonly a: La
   if (!w) throw new NativeError('bad_layer', `layer ${i} of ${p.model.layers.length}`);
   return { w, a: p.adapter?.layers[i] ?? NO_ADAPTER };
 }
+/** Pair of a target that the weights hold merged. */
+const mergedPair = (p: Pass, i: number, target: LoraTarget): LoraPair | undefined =>
+  p.model.merged?.layers[i]?.[target];
 
 /** A seed per (pass, layer, target, chunk), so that recomputation drops the same elements. 48 bits, splitmix-like. */
 function dropoutSeed(p: Pass, layer: number, target: LoraTarget, chunk: number): number {
@@ -373,6 +377,69 @@ function linearBackward(
     dropoutOf(p, lora),
     dropoutSeed(p, i, target, chunk),
     accumulate,
+    p.precision,
+  );
+  const pair = mergedPair(p, i, target);
+  if (!pair?.dA || !pair.dB) return;
+  // As if w + ΔW had not been rounded (straight through, arXiv:1308.3432): dx went through the rounded weights above.
+  using s = new Scope('workspace', placeOf(p.model));
+  const rankR = s.empty('f32', [x.rows, pair.A.rows]);
+  ops.linear_fwd(rankR, null, x, pair.A, null, null, null, 0, 0, 0, p.precision, 0);
+  ops.linear_bwd(
+    null,
+    null,
+    null,
+    pair.dA,
+    pair.dB,
+    dy,
+    x,
+    rankR,
+    w.w,
+    pair.A,
+    pair.B,
+    pair.scale,
+    0,
+    0,
+    0,
+    p.precision,
+  );
+}
+
+/** As in linearBackward, for the merged pair of experts whose product's arguments these are. */
+function mergedExpertsBackward(
+  p: Pass,
+  pair: LoraPair | undefined,
+  dy: Tensor,
+  dyRows: Tensor | null,
+  rowWeight: Tensor | null,
+  x: Tensor,
+  xRows: Tensor | null,
+  offsets: Tensor,
+  w: ExpertWeights,
+): void {
+  if (!pair?.dA || !pair.dB) return;
+  using s = new Scope('workspace', placeOf(p.model));
+  const rankR = s.empty('f32', [(dyRows ?? dy).rows, pair.A.shape[1] ?? 0]);
+  ops.grouped_linear_fwd(rankR, null, x, xRows, offsets, pair.A, null, null, null, null, 0, 1, p.precision, 0);
+  ops.grouped_linear_bwd(
+    null,
+    null,
+    null,
+    pair.dA,
+    pair.dB,
+    dy,
+    dyRows,
+    rowWeight,
+    x,
+    xRows,
+    rankR,
+    offsets,
+    w.w,
+    w.scales,
+    pair.A,
+    pair.B,
+    pair.scale,
+    w.layout,
     p.precision,
   );
 }
@@ -633,6 +700,7 @@ function expertsBackward(
     w.down.layout,
     p.precision,
   );
+  mergedExpertsBackward(p, mergedPair(p, i, 'down'), dout, m.rowToken, m.rowWeight, m.act, null, m.offsets, w.down);
   const dz = s.empty('f32', [P, 2 * F]);
   ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
   wide.close();
@@ -658,6 +726,7 @@ function expertsBackward(
     w.gateUp.layout,
     p.precision,
   );
+  mergedExpertsBackward(p, mergedPair(p, i, 'gateUp'), dz, null, null, xn, m.rowToken, m.offsets, w.gateUp);
   ops.moe_combine(dxn, dRows, null, m.slotRow, 0);
   // The router is frozen or not: its input's gradient flows on either way.
   const dweights = s.empty('f32', [t, K]),
@@ -822,7 +891,9 @@ export function logits(
 
 /** Whether any of attention and head is in 8 bits. */
 export const isQ8 = (model: ModelWeights): boolean =>
-  model.headScales !== undefined || model.layers.some((l) => [l.q, l.k, l.v, l.o].some((w) => w.scales));
+  // A merged model is none, and asking its layers would merge them all.
+  !model.merged &&
+  (model.headScales !== undefined || model.layers.some((l) => [l.q, l.k, l.v, l.o].some((w) => w.scales)));
 
 /**
  * log p(targets[i]) under logits of hidden row i, a few rows at a time: sampling where only the target is allowed
@@ -885,13 +956,10 @@ export interface LossOptions {
 
 const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
 /** Below the lowest trained layer nothing needs a gradient. */
-const lowestTrained = (model: ModelWeights, adapter: ModelAdapter | null): number =>
-  adapter
-    ? Math.max(
-        0,
-        model.layers.findIndex((_, i) => trains(adapter.layers[i])),
-      )
-    : 0;
+function lowestTrained(model: ModelWeights, adapter: ModelAdapter | null): number {
+  const trained = adapter ?? model.merged;
+  return trained ? Math.max(0, trained.layers.findIndex(trains)) : 0;
+}
 
 /** From this many bytes of kept activations on, a trainer that is free to choose puts them on disk. */
 export const OFFLOAD_FROM_BYTES = 2 ** 30;

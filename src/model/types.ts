@@ -52,6 +52,8 @@ export interface ModelWeights {
   readonly headScales?: Tensor; // bf16 [V, D/32]: the head is q8
   /** The experts lie on the host and come to the device layer by layer: passes may not be recorded. */
   readonly streamsExperts?: boolean;
+  /** Pairs whose products are in the weights already: none is added to them, and gradients pass their rounding. */
+  readonly merged?: ModelAdapter;
   /** Ends the mappings and frees what was allocated; using a tensor afterwards throws. A second close does nothing. */
   close(): void;
 }

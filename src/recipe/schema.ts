@@ -57,6 +57,14 @@ const Adapter = z.strictObject({
     .string()
     .optional()
     .describe('folder of a PEFT adapter to go on from; its ranks, alphas and targets are then taken from there'),
+  mergeAware: z
+    .enum(['mxfp4'])
+    .optional()
+    .describe(
+      'train through the rounding of a merge: each pass runs on the base with the adapter merged in, experts ' +
+        'quantised to MXFP4 again, attention and router rounded to their dtype, so that the merged checkpoint is the ' +
+        'trained model. Absent: the adapter is added unrounded',
+    ),
 });
 
 const HeldOutFile = z.strictObject({
@@ -262,13 +270,14 @@ interface Written {
     readonly loss?: { readonly [channel: string]: unknown } | null;
   } | null;
   readonly train?: { readonly [field: string]: unknown } | null;
+  readonly adapter?: { readonly [field: string]: unknown } | null;
 }
 export interface Conflict {
   readonly path: readonly string[];
   readonly message: string;
 }
 /** What fields say against each other. */
-export function conflictsOf({ model, data, train }: Written): readonly Conflict[] {
+export function conflictsOf({ model, data, train, adapter }: Written): readonly Conflict[] {
   const found: Conflict[] = [];
   const wrong = (path: readonly string[], message: string): void => void found.push({ path, message });
   const given = (field: string): boolean => train?.[field] !== undefined;
@@ -291,6 +300,10 @@ export function conflictsOf({ model, data, train }: Written): readonly Conflict[
   const heldOut = data?.split !== undefined || (Array.isArray(data?.eval) ? data.eval.length > 0 : Boolean(data?.eval));
   if (given('evalEvery') && !heldOut)
     wrong(['train', 'evalEvery'], 'needs held-out rows: give data.eval or data.split');
+  if (adapter?.mergeAware !== undefined && Number(adapter.dropout ?? 0) !== 0)
+    wrong(['adapter', 'dropout'], 'must be 0 with adapter.mergeAware: merged weights drop no inputs');
+  if (adapter?.mergeAware !== undefined && method === 'pretrain')
+    wrong(['adapter', 'mergeAware'], 'is for methods sft and dpo: what pretrain trains is in MXFP4 already');
   if (given('patience') && !given('evalEvery')) wrong(['train', 'patience'], 'needs evaluations: give train.evalEvery');
   const { analysis = 1, commentary = 1, final = 1 } = data?.loss ?? {};
   if (analysis === 0 && commentary === 0 && final === 0)

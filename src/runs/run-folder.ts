@@ -7,6 +7,7 @@ import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
 import { readInputText } from '../base/inputs.js';
 import { asWriteError } from '../base/system-error.js';
+import type { MergeAware } from '../lora/spec.js';
 import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
 import type { Recipe } from '../recipe/schema.js';
 
@@ -38,6 +39,8 @@ export interface RunRecord {
   /** The commits that hf:// references of the recipe meant when it began; absent: it has none. */
   readonly hub?: Readonly<Record<string, string>>;
   readonly trainedParameters: number;
+  /** The model that it trains is the base with the adapter merged in like this; absent: added to it. */
+  readonly mergeAware?: MergeAware;
   readonly output: string;
   /** Of its evaluations (train.evalEvery) the one with the lowest held-out loss; its checkpoint is kept. */
   readonly best?: {

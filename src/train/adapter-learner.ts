@@ -1,6 +1,7 @@
 // What can be trained: an adapter on a frozen base.
 import { CheckpointError } from '../base/errors.js';
 import type { Adapter } from '../lora/adapter.js';
+import { applyAdapter } from '../lora/apply.js';
 import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
 import { type Batch, type ModelAdapter, type ModelWeights, placeOf, type Targets } from '../model/types.js';
 import type { Place } from '../native/tensor.js';
@@ -28,16 +29,18 @@ export interface PlacedLearner extends Learner {
 export function learnAdapter(base: ModelWeights, adapter: Adapter, options: LearnOptions): PlacedLearner {
   const { grads } = adapter;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
+  const applied = applyAdapter(base, adapter);
   const offloadBytes = offloadRule(options.offloadActivations ?? 'auto', placeOf(base), (tokens) =>
-    keptActivationBytes(base, adapter.model, tokens),
+    keptActivationBytes(applied.model, applied.adapter, tokens),
   );
   const forward = (
+    model: ModelWeights,
     adapted: ModelAdapter | null,
     batch: Batch,
     targets: Targets,
     hits: Uint8Array | null = null,
   ): Float32Array =>
-    lossAndGradients(base, adapted, batch, targets, {
+    lossAndGradients(model, adapted, batch, targets, {
       hits,
       precision: options.precision,
       seed: 0,
@@ -51,7 +54,7 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
     grads,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
     lossAndGradients: (batch, targets, seed, weigh) =>
-      lossAndGradients(base, adapter.model, batch, targets, {
+      lossAndGradients(applied.model, applied.adapter, batch, targets, {
         precision: options.precision,
         seed,
         grads: null,
@@ -59,13 +62,10 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
         offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
         ...(weigh ? { weigh } : {}),
       }).nll,
-    nll: (batch, targets, hits) => forward(adapter.model, batch, targets, hits),
-    reference: (batch, targets) => forward(null, batch, targets),
-    refresh() {
-      /* the pairs are views of params */
-    },
-    close() {
-      /* nothing is its own */
-    },
+    nll: (batch, targets, hits) => forward(applied.model, applied.adapter, batch, targets, hits),
+    reference: (batch, targets) => forward(base, null, batch, targets),
+    // The pairs are views of params; what was merged of them is not.
+    refresh: () => applied.refresh(),
+    close: () => applied.close(),
   };
 }

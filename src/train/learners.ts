@@ -47,8 +47,8 @@ const learnOptions = ({ train: t }: Recipe, folder: string): LearnOptions => ({
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
 function recipeAdapter(recipe: Recipe, config: ModelConfig, place: Place): Adapter {
-  const { from, dropout } = recipe.adapter;
-  if (from) return readPeft(from, config, { trainable: true, dropout, place });
+  const { from, dropout, mergeAware = null } = recipe.adapter;
+  if (from) return readPeft(from, config, { trainable: true, dropout, place, mergeAware });
   return createAdapter(config, adapterSpec(config, recipe.adapter), {
     seed: recipe.train.seed,
     trainable: true,
@@ -106,22 +106,26 @@ function adapterLearner(recipe: Recipe, run: string, device: Device): TrainedLea
     { place } = device;
   // Training reads a few rows of the embedding per batch: on a device its bytes are better spent.
   const base = openCheckpoint(folder, { place, embed: HOST });
-  let adapter: Adapter;
+  let adapter: Adapter | undefined, learner: PlacedLearner;
   try {
     adapter = recipeAdapter(recipe, base.config, place);
+    learner = learnAdapter(base, adapter, learnOptions(recipe, run));
   } catch (e) {
+    adapter?.close();
     base.close();
     throw e;
   }
+  const made = adapter;
   return {
-    ...learnAdapter(base, adapter, learnOptions(recipe, run)),
+    ...learner,
     device,
     config: base.config,
     checkpointName: 'adapter',
-    spec: adapter.spec,
-    save: (to) => writePeft(adapter, to, { baseModel: basename(folder), about: recipe.about }),
+    spec: made.spec,
+    save: (to) => writePeft(made, to, { baseModel: basename(folder), about: recipe.about }),
     close() {
-      adapter.close();
+      learner.close();
+      made.close();
       base.close();
     },
   };

@@ -200,6 +200,7 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
     versions: versions(),
     machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
     trainedParameters: learner.trainedParameters,
+    ...(learner.spec?.mergeAware ? { mergeAware: learner.spec.mergeAware } : {}),
     output: t.method === 'pretrain' ? 'model' : 'adapter',
   };
 }

@@ -47,8 +47,10 @@ function surroundings(page: string): string {
   cpSync(join(packageRoot, 'policies', 'contact', 'policy.md'), join(folder, 'p.md'));
   const rows = read('datasets/tickets/train.jsonl').split('\n').slice(0, 8);
   writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
-  const recipe = read('recipes/nano-lora.yaml').replace('../datasets/tickets/train.jsonl', '../rows.jsonl');
-  writeFileSync(join(folder, 'recipes', 'nano-lora.yaml'), recipe);
+  for (const name of ['nano-lora', 'nano-merge-aware']) {
+    const recipe = read(`recipes/${name}.yaml`).replace('../datasets/tickets/train.jsonl', '../rows.jsonl');
+    writeFileSync(join(folder, 'recipes', `${name}.yaml`), recipe);
+  }
   const pairs = read('datasets/discretion/train.jsonl').split('\n').slice(0, 8);
   writeFileSync(join(folder, 'pairs.jsonl'), `${pairs.join('\n')}\n`);
   const dpo = read('recipes/nano-dpo.yaml').replaceAll(/\.\.\/datasets\/discretion\/\w+\.jsonl/g, '../pairs.jsonl');

@@ -41,6 +41,7 @@ const RECIPES: Readonly<Record<string, readonly string[]>> = {
   'nano-judge': [few('screening/heldout-chat.jsonl', 16)],
   // Its device is `auto`, and the emulated GPU would be taken: minutes for what the CPU does in a second.
   'nano-lora': [few('tickets/train.jsonl', 8), 'device=cpu'],
+  'nano-merge-aware': [few('tickets/train.jsonl', 8), 'device=cpu'],
 };
 const fileOf = (name: string): string => join(packageRoot, 'recipes', `${name}.yaml`);
 
@@ -49,7 +50,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 test('every recipe is among them', () => {
   const all = readdirSync(join(packageRoot, 'recipes')).filter((f) => f.endsWith('.yaml'));
   expect(all.map((f) => f.replace('.yaml', ''))).toEqual(Object.keys(RECIPES));
-  expect(all).toHaveLength(6);
+  expect(all).toHaveLength(7);
 });
 
 /** The rows of the first step. */
@@ -92,7 +93,7 @@ async function twoSteps(name: string, set: readonly string[]) {
   return { plan, result, losses };
 }
 
-test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-lora'])(
+test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-lora', 'nano-merge-aware'])(
   '%s',
   async (name) => {
     const set = RECIPES[name] ?? [];

@@ -1,4 +1,6 @@
 // A run's adapter, or one made elsewhere, as peft writes it: natural layout, f32.
+
+import { applyAdapter } from '../../lora/apply.js';
 import { adapterParameters } from '../../lora/model-card.js';
 import { readPeft, rewritePeft } from '../../lora/peft.js';
 import { type AdapterSpec, isExpertTarget, LORA_TARGETS } from '../../lora/spec.js';
@@ -72,7 +74,16 @@ export const peft: ExportFormat = {
   },
   reload(folder, base) {
     const adapter = readPeft(folder, base.config);
-    return { model: base, adapter: adapter.model, [Symbol.dispose]: () => adapter.close() };
+    const applied = applyAdapter(base, adapter);
+    const { model, adapter: added } = applied;
+    return {
+      model,
+      adapter: added,
+      [Symbol.dispose]: () => {
+        applied.close();
+        adapter.close();
+      },
+    };
   },
   // An export holds the trainer's f32 values in another order, and the kernels are the same: so are the bits.
   tolerance: 0,
