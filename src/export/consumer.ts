@@ -21,11 +21,14 @@ export interface ConsumerRequest {
 }
 export interface ConsumerResult extends Comparison {
   readonly ok: boolean;
-  readonly consumer: 'peft' | 'transformers';
+  readonly consumer: 'peft' | 'transformers' | 'llama.cpp';
   /** As `peft 0.21.0, transformers 5.18.0, torch 2.13.0`. */
   readonly versions: string;
-  /** Of the largest logit. */
+  /** What the error may be: the largest difference of the largest logit, or `relative` where that is there. */
   readonly tolerance: number;
+  readonly relative?: number;
+  /** A line about what was compared. */
+  readonly note?: string;
 }
 /** Two orders of summing in f32 over the layers of a model. */
 const TOLERANCE = 1e-4;

@@ -67,6 +67,14 @@ export interface Reloaded extends Disposable {
   readonly adapter: ModelAdapter | null;
 }
 
+/** A file for llama.cpp: a model, or an adapter that it loads beside its base. */
+export interface LlamaFile {
+  readonly kind: 'model' | 'adapter';
+  readonly path: string;
+  /** All weights are f32: nothing but the order of sums lies between it and us. */
+  readonly f32: boolean;
+}
+
 /** Who loads the format. */
 export interface Consumer {
   /** As `--for` takes it: peft, vllm, llama.cpp. */
@@ -99,6 +107,8 @@ export interface ExportFormat {
   reload(folder: string, base: Checkpoint): Reloaded;
   /** What a logit may differ by from the trained model's, of the largest one; 0: the same bits; null: rounding decides. */
   readonly tolerance: number | null;
+  /** What llama.cpp loads of it, where it does. */
+  llama?(folder: string): LlamaFile;
   /** Looks at the weights themselves, where logits may differ: what is wrong, one line each. */
   checkWeights?(source: ExportSource, folder: string, signal?: AbortSignal): Promise<WeightCheck>;
   /** Fields of the model card's head beside base_model and tags. */

@@ -13,8 +13,9 @@ import { loadTrainedAdapter } from '../runs/checkpoint.js';
 import { checkpointSteps, readRun } from '../runs/run-folder.js';
 import { recipeOf, runAround } from '../runs/trained.js';
 import { askConsumer, type ConsumerResult } from './consumer.js';
-import type { ExportFormat, ExportSource, WeightCheck } from './format.js';
+import type { ExportFormat, ExportSource, LlamaFile, WeightCheck } from './format.js';
 import { FORMATS } from './formats/index.js';
+import { askLlama } from './gguf/llama-consumer.js';
 import { openSource, type SourceRequest } from './source.js';
 import { type Comparison, compareLogits, probes } from './verify-logits.js';
 
@@ -29,6 +30,8 @@ export interface VerifyRequest {
   /** A Python with peft, and one with transformers: their logits are compared with ours. */
   readonly peft?: string | undefined;
   readonly transformers?: string | undefined;
+  /** llama.cpp's llama-server, or the folder it is in: its log-probabilities are compared with ours. */
+  readonly llama?: string | undefined;
 }
 export interface VerifyResult extends Comparison {
   readonly ok: boolean;
@@ -124,6 +127,16 @@ function formatOf(dir: string, name: string): ExportFormat {
   );
 }
 
+/** @throws {ConfigError} consumer_failed */
+function llamaFile(format: ExportFormat, dir: string): LlamaFile {
+  const file = format.llama?.(dir);
+  if (file) return file;
+  const names = FORMATS.filter((f) => f.llama).map((f) => f.name);
+  throw new ConfigError('consumer_failed', `--llama: loads ${names.join(', ')}, this export is ${format.name}`, {
+    format: format.name,
+  });
+}
+
 /** The adapter as the trainer holds it: its own flat parameters, in its own layout; one made elsewhere as it is. */
 async function trainedAdapter(source: ExportSource, signal?: AbortSignal): Promise<Adapter | null> {
   const { origin, base, adapter } = source;
@@ -168,6 +181,8 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
           ),
         );
     }
+    if (request.llama !== undefined)
+      consumers.push(await askLlama(request.llama, llamaFile(format, dir), source, exported, sequences, signal));
     const { tolerance } = format;
     const close =
       tolerance === null ? Number.isFinite(found.maxDifference) : found.maxDifference <= tolerance * found.maxLogit;

@@ -2,7 +2,7 @@
 // them is on this path. Small tensors are looked at whole, large ones in rows spread over them.
 import { setImmediate } from 'node:timers/promises';
 import { isExpertTarget, LORA_TARGETS, loraScale, MATRIX_NAME, matrixShape } from '../lora/spec.js';
-import { type Checkpoint, openCheckpoint } from '../model/checkpoint.js';
+import { openCheckpoint } from '../model/checkpoint.js';
 import type { LoraTarget } from '../model/types.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { ExportSource, WeightCheck } from './format.js';
@@ -16,6 +16,10 @@ const MAX_WRONG = 20;
 const GROUP = 32;
 const CODES = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0, -0.5, -1, -1.5, -2, -3, -4, -6] as const;
 
+/** Weights by the names of a checkpoint. */
+export interface WeightsByName {
+  readonly tensors: { get(name: string): Tensor | undefined };
+}
 /** A pair of one layer, read once. */
 interface Delta {
   readonly A: Float32Array;
@@ -134,7 +138,7 @@ function matrixNames(layer: number, target: LoraTarget): string {
 }
 
 /** One matrix that the adapter may sit on. */
-function checkMatrix(source: ExportSource, merged: Checkpoint, layer: number, target: LoraTarget): WeightCheck {
+function checkMatrix(source: ExportSource, merged: WeightsByName, layer: number, target: LoraTarget): WeightCheck {
   const { base, adapter } = source;
   const { inputs: C, outputs: N } = matrixShape(base.config, target);
   const E = isExpertTarget(target) ? base.config.num_local_experts : 1;
@@ -211,6 +215,14 @@ function checkCopied(name: string, was: Tensor, is: Tensor | undefined): WeightC
 /** @returns what is wrong, tensor by tensor; the first twenty */
 export async function checkWeights(source: ExportSource, folder: string, signal?: AbortSignal): Promise<WeightCheck> {
   using merged = openCheckpoint(folder);
+  return await compareWeights(source, merged, signal);
+}
+/** The same of weights by the names of a checkpoint, wherever they lie. */
+export async function compareWeights(
+  source: ExportSource,
+  merged: WeightsByName,
+  signal?: AbortSignal,
+): Promise<WeightCheck> {
   const { config } = source.base;
   const wrong: string[] = [];
   let checked = 0;

@@ -27,6 +27,8 @@ afterAll(() => {
 });
 const base = join(goldenRoot, 'odd');
 const config = readConfig(base);
+/** These bases have no tokenizer, without which there is no whole model in GGUF: gguf.test.ts. */
+const HERE = FORMATS.filter((f) => !['gguf', 'gguf-f32'].includes(f.name));
 let count = 0;
 const fresh = (): string => join(root, `o${count++}`);
 const failing = async (promise: Promise<unknown>): Promise<TemperError> =>
@@ -162,7 +164,7 @@ describe('who can load it', () => {
 describe('all or nothing', () => {
   it('several formats make one folder', async () => {
     const out = fresh();
-    const formats = FORMATS.map((f) => f.name);
+    const formats = HERE.map((f) => f.name);
     if (formats.length < 2) return;
     const result = await exportRun({ run: join(dir, 'runs', 'a'), out, format: formats });
     expect(readdirSync(out).sort()).toEqual([...formats].sort());
@@ -193,7 +195,7 @@ describe('all or nothing', () => {
     const bytes = readFileSync(file);
     bytes.writeUInt32LE(0x7fc00000, bytes.length - 4);
     writeFileSync(file, bytes);
-    for (const f of FORMATS) {
+    for (const f of HERE) {
       const error = await failing(exportRun({ adapter, model: base, out, format: [f.name] }));
       expect(error, f.name).toMatchObject({ code: 'not_finite' });
     }

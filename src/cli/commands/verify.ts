@@ -8,6 +8,7 @@ interface Options {
   readonly rows?: string;
   readonly peft?: string;
   readonly transformers?: string;
+  readonly llama?: string;
   readonly json?: boolean;
 }
 
@@ -26,11 +27,16 @@ function print(r: VerifyResult): void {
         ? `  weights: ${r.weights.checked} computed again, each as near as its format can hold it\n`
         : `  weights: WRONG\n${r.weights.wrong.map((w) => `    ${w}\n`).join('')}`,
     );
-  for (const c of r.consumers)
+  for (const c of r.consumers) {
+    const error =
+      c.relative === undefined
+        ? `${small(c.maxDifference / (c.maxLogit || 1))} of the largest`
+        : `${small(c.relative)} of their spread in the root mean square`;
     process.stdout.write(
       `  ${c.versions}: ${c.ok ? 'same' : 'NOT THE SAME'}, ${c.compared} logits, largest difference ` +
-        `${small(c.maxDifference)} (${small(c.maxDifference / (c.maxLogit || 1))} of the largest, allowed ${small(c.tolerance)})\n`,
+        `${small(c.maxDifference)} (${error}, allowed ${small(c.tolerance)})\n${c.note ? `    ${c.note}\n` : ''}`,
     );
+  }
 }
 
 export const command: Command = {
@@ -50,6 +56,7 @@ export const command: Command = {
       .option('--rows <file>', "held-out rows to compare on, in place of the run's own data.eval")
       .option('--peft <python>', 'a Python with peft and transformers: its logits too, on the base')
       .option('--transformers <python>', 'a Python with transformers: its logits of a merged model too')
+      .option('--llama <path>', "llama.cpp's llama-server, or the folder it is in: what it says of a GGUF export too")
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -57,6 +64,7 @@ export const command: Command = {
           'temper verify out/nano-lora',
           'temper verify out/nano-lora --run runs/nano-lora --json',
           'temper verify out/nano-lora --peft /opt/venv/bin/python',
+          'temper verify out/nano-gguf --llama ~/llama.cpp/build/bin',
         ) + '\nExit codes: 0 the same, 40 not what was trained.\n',
       )
       .action(async (dir: string, { json, ...options }: Options) => {

@@ -39,12 +39,7 @@ export function chatTemplate(files: SmallFiles): string | null {
 export function tokenizerKeys(files: SmallFiles, dir: string, vocabSize: number): Map<string, Value> {
   const json = textOf(files, 'tokenizer.json'),
     file = join(dir, 'tokenizer.json');
-  if (json === null)
-    throw new ConfigError(
-      'format_unfit',
-      `${dir}: has no tokenizer.json, without which a GGUF file reads and writes no text; put that of the model there`,
-      { format: 'gguf', file },
-    );
+  if (json === null) throw new ConfigError('format_unfit', `${file}: is missing`, { format: 'gguf', file });
   const v = parseTokenizerJson(json, file),
     ordinary = v.offsets.length - 1;
   if (ordinary + v.special.size > vocabSize)
