@@ -33,6 +33,7 @@ export const ERROR_CODES = [
   'bad_logits',
   'bad_loss',
   'bad_memory_limit',
+  'bad_metadata',
   'bad_option',
   'bad_preference',
   'bad_provenance',

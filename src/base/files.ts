@@ -1,10 +1,11 @@
 // Files and folders appear whole or not at all: written under a temporary name beside their place, flushed, renamed. A
-// FIFO or a device takes the bytes as they come.
+// FIFO, a device or a descriptor (/dev/stdout) takes the bytes as they come.
 import {
   closeSync,
   constants,
   createReadStream,
   existsSync,
+  fstatSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -25,6 +26,22 @@ const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(do
 const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 const isAgain = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'EAGAIN';
 
+/**
+ * A stream, open for writing without waiting. A descriptor of this process that leads to a file or a socket is taken as
+ * it is: opened anew, the file would be written from its beginning, and a socket cannot be opened.
+ */
+function openStream({ target, descriptor }: Place): number {
+  const anew = (): number => openSync(target, constants.O_WRONLY | constants.O_NONBLOCK);
+  if (descriptor === undefined) return anew();
+  const s = fstatSync(descriptor);
+  if (!s.isFIFO() && !s.isCharacterDevice()) return descriptor;
+  try {
+    return anew();
+  } catch {
+    return descriptor; // a pipe whose reader has left, a terminal of another user
+  }
+}
+
 /** A file being written: there as a whole after `commit`, untouched after `discard`. A stream has it as it comes. */
 export class OutputFile {
   readonly #fd: number;
@@ -42,8 +59,7 @@ export class OutputFile {
   static #try(path: string): OutputFile | null {
     const place = placeOf(path);
     try {
-      if (place.stream)
-        return new OutputFile(path, place, null, openSync(place.target, constants.O_WRONLY | constants.O_NONBLOCK));
+      if (place.stream) return new OutputFile(path, place, null, openStream(place));
       removeLeftovers(place.target);
       const temporary = temporaryName(place.target);
       return new OutputFile(path, place, temporary, openSync(temporary, 'wx', place.mode ?? 0o666));
@@ -77,7 +93,7 @@ export class OutputFile {
       return writeSync(this.#fd, bytes, at, Math.min(bytes.length - at, 1 << 26));
     } catch (e) {
       if (isAgain(e)) return 0;
-      throw asWriteError(e, this.path);
+      throw asWriteError(e, this.path, this.temporary === null);
     }
   }
   async write(data: string | Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -100,7 +116,8 @@ export class OutputFile {
   }
 
   #close(): void {
-    if (this.#open) closeSync(this.#fd);
+    // A descriptor that was there before is not ours to close.
+    if (this.#open && this.#fd !== this.place.descriptor) closeSync(this.#fd);
     this.#open = false;
   }
   /** Flushes it and puts it in its place. @throws {ConfigError} output_unwritable · {CheckpointError} disk_full */

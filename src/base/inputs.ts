@@ -108,8 +108,16 @@ export function readInput(path: string, kind: InputKind): Buffer {
     closeSync(fd);
   }
 }
-/** The same as text; what is no UTF-8 becomes U+FFFD. */
-export const readInputText = (path: string, kind: InputKind): string => readInput(path, kind).toString('utf8');
+const decoder = new TextDecoder('utf-8', { fatal: true });
+/** The same as text. @throws {DataError} not_utf8, and as readInput */
+export function readInputText(path: string, kind: InputKind): string {
+  const bytes = readInput(path, kind);
+  try {
+    return decoder.decode(bytes);
+  } catch (e) {
+    throw new DataError('not_utf8', `${path}: is not UTF-8; save it as UTF-8`, { file: path }, { cause: e });
+  }
+}
 
 /** The first bytes of a regular file, at most `most`. @throws as readInput */
 export function readHead(path: string, most: number, from = 0): Buffer {

@@ -106,6 +106,8 @@ export function parseJson(text: string): unknown {
   const child = (): unknown => {
     const top = stack.at(-1);
     if (!top) return root;
+    // The first of two equal keys: what JSON.parse kept is the last one's value.
+    if (typeof top.value !== 'object' || top.value === null) return undefined;
     return (top.value as Record<string | number, unknown>)[top.keys ? top.key : top.index];
   };
   for (let i = 0; i < text.length; ) {
@@ -127,7 +129,8 @@ export function parseJson(text: string): unknown {
       i++;
       stack.pop();
       if (!top || top.exact) continue;
-      asWritten.set(top.value as object, () => compact(text, top.at).text);
+      if (typeof top.value === 'object' && top.value !== null)
+        asWritten.set(top.value, () => compact(text, top.at).text);
       const parent = stack.at(-1);
       if (parent) parent.exact = false;
     } else if (c === 0x2d || isDigit(c)) {
@@ -251,4 +254,35 @@ function keepText<T extends object>(from: object, to: T): T {
   const written = asWritten.get(from);
   if (written) asWritten.set(to, written);
   return to;
+}
+
+/** Columns that hold conversations. */
+const CONVERSATIONS = ['messages', 'conversations', 'conversation', 'chosen', 'rejected', 'prompt'] as const;
+const isMessage = (v: unknown): boolean => typeof v === 'object' && v !== null && ('role' in v || 'from' in v);
+
+/**
+ * A row whose conversations are JSON text, as a table without nested columns keeps them, with the lists that they say.
+ * Any other text stays text: a prompt or an answer may be one. @param onParsed told of each
+ */
+export function withParsedConversations(row: unknown, onParsed: () => void = () => {}): unknown {
+  if (typeof row !== 'object' || row === null || Array.isArray(row)) return row;
+  const fields = row as Readonly<Record<string, unknown>>;
+  const parsed: Record<string, unknown> = {};
+  for (const name of CONVERSATIONS) {
+    const text = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    if (typeof text !== 'string' || !/^\s*\[\s*\{/.test(text)) continue;
+    let value: unknown;
+    try {
+      value = parseJson(text);
+    } catch {
+      continue;
+    }
+    if (!Array.isArray(value) || !value.every(isMessage)) continue;
+    parsed[name] = value;
+    onParsed();
+  }
+  // The order of the fields is that of the row.
+  return Object.keys(parsed).length === 0
+    ? row
+    : Object.fromEntries(Object.entries(fields).map(([k, v]) => [k, parsed[k] ?? v]));
 }

@@ -1,10 +1,13 @@
-// Where a command writes: a link is followed to what it points to, a FIFO or a device stays the node that it is, and
-// what must not be written over is refused before the work begins. files.ts does the writing.
+// Where a command writes: a link is followed to what it points to, a FIFO or a device stays the node that it is, a
+// descriptor (/dev/stdout) is written to as it is open, and what must not be written over is refused before the work
+// begins. files.ts does the writing.
 import {
   accessSync,
   constants,
   existsSync,
+  fstatSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   realpathSync,
   type Stats,
@@ -18,8 +21,10 @@ const MAX_LINKS = 40;
 export interface Place {
   /** What is written or replaced: behind all links, of which the last may point to nothing yet. */
   readonly target: string;
-  /** A FIFO, a device, a socket: written to, never replaced. */
+  /** A FIFO, a device, a socket, a descriptor of this process: written to, never replaced. */
   readonly stream: boolean;
+  /** The descriptor of this process that the path names; what it leads to may be a regular file (`> file`). */
+  readonly descriptor?: number;
   /** Permission bits of the file that is there. */
   readonly mode: number | null;
 }
@@ -36,11 +41,50 @@ const statOf = (path: string): Stats | undefined => {
   }
 };
 
-/** @throws {ConfigError} output_unwritable: links in a circle */
+const STANDARD = ['stdin', 'stdout', 'stderr'];
+/**
+ * `/dev/stdout`, `/dev/fd/N`, `/proc/self/fd/N`: its link names a file that is open already, perhaps at its end and
+ * for others too, so that file is not what is meant.
+ * @throws {ConfigError} output_unwritable: a file that another process has open
+ */
+function descriptorAt(target: string, path: string): number | null {
+  const name = basename(target);
+  if (dirname(target) === '/dev' && STANDARD.includes(name)) return STANDARD.indexOf(name);
+  if (!/^[0-9]{1,9}$/.test(name)) return null;
+  const folder = real(dirname(target));
+  if (folder === '/dev/fd') return Number(name);
+  const pid = /^\/proc\/([0-9]+)\/(?:task\/[0-9]+\/)?fd$/.exec(folder)?.[1];
+  if (pid === undefined) return null;
+  if (Number(pid) === process.pid) return Number(name);
+  if (statOf(target)?.isFile())
+    throw unwritable(path, `it is a file that process ${pid} has open, which only that process can write on`);
+  return null;
+}
+/** Why a descriptor cannot be written to, or null. */
+function descriptorRefusal(fd: number): string | null {
+  try {
+    if (fstatSync(fd).isDirectory()) return 'it is a folder';
+  } catch (e) {
+    return `descriptor ${fd} is not open (${(e as NodeJS.ErrnoException).code ?? 'error'})`;
+  }
+  try {
+    const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+    // O_RDONLY is 0 of the two bits that say how it was opened.
+    return flags !== undefined && (Number.parseInt(flags, 8) & 3) === 0
+      ? `descriptor ${fd} is open for reading only`
+      : null;
+  } catch {
+    return null; // no Linux: writing will tell
+  }
+}
+
+/** @throws {ConfigError} output_unwritable: links in a circle; a file that another process has open */
 export function placeOf(path: string): Place {
   let target = resolve(path);
   for (let links = 0; ; links++) {
     if (links > MAX_LINKS) throw unwritable(path, 'its links go in a circle');
+    const descriptor = descriptorAt(target, path);
+    if (descriptor !== null) return { target, stream: true, descriptor, mode: null };
     let link: string;
     try {
       link = readlinkSync(target);
@@ -84,7 +128,8 @@ function* filesOf(folder: string, depth = 3): Generator<string> {
 }
 
 /** Why the place cannot be written, or null. */
-function refusal({ target, stream }: Place, folder: boolean): string | null {
+function refusal({ target, stream, descriptor }: Place, folder: boolean): string | null {
+  if (descriptor !== undefined) return folder ? 'it is a file' : descriptorRefusal(descriptor);
   let parent = dirname(target);
   // Folders on the way to a new folder are made.
   if (folder) while (!existsSync(parent) && dirname(parent) !== parent) parent = dirname(parent);
@@ -132,8 +177,8 @@ export function checkOutputs(
     const place = placeOf(path);
     const why = refusal(place, kind === 'folder');
     if (why !== null) throw unwritable(`${name} ${path}`, why);
-    if (place.stream) continue;
-    const s = statOf(place.target);
+    const s = place.descriptor === undefined ? statOf(place.target) : fstatSync(place.descriptor);
+    if (place.stream && !(place.descriptor !== undefined && s?.isFile())) continue;
     const at = join(real(dirname(place.target)), basename(place.target));
     const keys = [at, ...(s ? [identity(s)] : [])];
     const clash = (what: string): ConfigError =>

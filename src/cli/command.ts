@@ -13,9 +13,12 @@ export interface Command {
 
 export { interruptSignal } from './interrupt.js';
 
-/** JSON that cannot drive a terminal: DEL and the C1 controls are escaped as the C0 ones are. */
+/** JSON that cannot drive a terminal: DEL, the C1 controls and those of direction are escaped as the C0 ones are. */
 export const safeJson = (value: unknown): string =>
-  JSON.stringify(value).replaceAll(/[\u007f-\u009f]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`);
+  JSON.stringify(value).replaceAll(
+    /[\u007f-\u009f\u202a-\u202e\u2066-\u2069\u2028\u2029]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 
 /** One machine-readable result on stdout. */
 export function printJson(value: unknown): void {

@@ -7,7 +7,7 @@ import type { GenerateRequest } from '../infer/protocol.js';
 import { DEVICE_NAMES } from '../native/backends.js';
 import { collect, integerIn, numberIn } from './command.js';
 import { sayDevice } from './progress.js';
-import { printable } from './terminal.js';
+import { tell } from './terminal.js';
 
 export interface ModelOptions {
   readonly model: string;
@@ -96,7 +96,7 @@ export function addScreenOptions(command: Command): Command {
 }
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {
-  for (const notice of notices) process.stderr.write(`temper: ${printable(notice)}\n`);
+  tell(...notices.map((notice) => `temper: ${notice}`));
 }
 function fraction(text: string): number {
   const value = Number(text);

@@ -8,7 +8,7 @@ import { asTypedError } from '../base/system-error.js';
 import { examples, printJson } from './command.js';
 import { endInterrupted, interruptedExitCode } from './interrupt.js';
 import { guardStreams, lostOutput } from './streams.js';
-import { printable } from './terminal.js';
+import { printable, tell, tellOwn } from './terminal.js';
 
 const wantsJson = (argv: readonly string[]): boolean => argv.includes('--json');
 
@@ -26,7 +26,7 @@ export function reportError(error: unknown, json: boolean, help = 'temper --help
     return 2;
   }
   const debug = process.env.TEMPER_DEBUG ? `\n${error instanceof Error ? error.stack : ''}\n` : '';
-  if (debug) process.stderr.write(debug);
+  if (debug) tellOwn(printable(debug));
   if (error instanceof TemperError) {
     print(error.code, error.message, error.details, json);
     return error.exitCode;
@@ -48,7 +48,7 @@ export function reportError(error: unknown, json: boolean, help = 'temper --help
 function print(code: string, message: string, details: Readonly<Record<string, unknown>>, json: boolean): void {
   if (json) printJson({ error: { code, message, details } });
   // Messages name files and quote rows: neither may drive the terminal.
-  else process.stderr.write(`temper: ${printable(message)}\n`);
+  else tell(`temper: ${message}`);
 }
 
 /** The help of the command that was typed, as far as it is one. */

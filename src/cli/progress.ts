@@ -1,10 +1,11 @@
 // One line of progress on stderr: rewritten in place on a terminal, a line every few seconds elsewhere.
 import { formatBytes, formatRate, formatSeconds } from '../base/units.js';
 import { type Device, describeDevice, HOST } from '../native/backends.js';
+import { printable, tell } from './terminal.js';
 
 /** Names a device that is not the CPU, and on a terminal why it is the CPU; scripts' stderr stays as it was. */
 export function sayDevice(device: Device): void {
-  if (device.place !== HOST || process.stderr.isTTY) process.stderr.write(`device: ${describeDevice(device)}\n`);
+  if (device.place !== HOST || process.stderr.isTTY) tell(`device: ${describeDevice(device)}`);
 }
 
 export interface Progress {
@@ -42,7 +43,9 @@ const LEFT_AFTER_SHARE = 0.01;
 function fitting(head: string, parts: readonly string[], columns: number): string {
   let line = head;
   for (const part of parts) if (part && line.length + 2 + part.length < columns) line += `  ${part}`;
-  return line.slice(0, columns - 1);
+  return printable(line)
+    .replaceAll('\n', ' ')
+    .slice(0, columns - 1);
 }
 
 const counted = (done: number, unit: string): string => (unit === 'bytes' ? formatBytes(done) : `${done} ${unit}`);

@@ -2,6 +2,7 @@
 import type { Command as CommanderCommand } from 'commander';
 import { isReference } from '../hub/reference.js';
 import { interruptSignal } from './command.js';
+import { tell } from './terminal.js';
 
 /** Commands whose arguments name a repo and not what is in it; a plan needs no weights. */
 const OF_REPOS: ReadonlySet<string> = new Set(['pull', 'push', 'plan']);
@@ -32,5 +33,5 @@ export async function resolveReferences(action: CommanderCommand): Promise<void>
     if (typeof value === 'string' && found[value]) action.processedArgs[i] = found[value].local;
   if (!quiet)
     for (const [reference, { commit }] of Object.entries(found))
-      if (!reference.includes(commit)) process.stderr.write(`${reference} is commit ${commit}\n`);
+      if (!reference.includes(commit)) tell(`${reference} is commit ${commit}`);
 }

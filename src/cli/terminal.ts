@@ -6,9 +6,6 @@ import { channelLabel } from '../safeguard/contract.js';
 
 type Style = Parameters<typeof styleText>[0];
 type Stream = NodeJS.WriteStream;
-/** `text` in that style, or as it is where the stream shows no colours. */
-export const styled = (style: Style, text: string, stream: Stream = process.stdout): string =>
-  styleText(style, text, { stream, validateStream: true });
 
 /**
  * Text of a model, a file or a name must not drive the terminal, nor change the order of what stands beside it: control
@@ -19,6 +16,24 @@ export const printable = (text: string): string =>
     const code = c.charCodeAt(0);
     return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`;
   });
+
+/** `text` made printable and in that style, or without it where the stream shows no colours. */
+export const styled = (style: Style, text: string, stream: Stream = process.stdout): string =>
+  styleText(style, printable(text), { stream, validateStream: true });
+
+const write = (stream: Stream, lines: readonly string[]): void =>
+  void stream.write(lines.map((line) => `${printable(line).replaceAll('\n', '\\n')}\n`).join(''));
+/**
+ * Lines for people on stdout. They hold names and texts of files: these drive no terminal, and make no line that looks
+ * like one of ours. No command writes to a stream by itself; a test looks.
+ */
+export const print = (...lines: readonly string[]): void => write(process.stdout, lines);
+/** The same on stderr. */
+export const tell = (...lines: readonly string[]): void => write(process.stderr, lines);
+/** Text whose every piece of data `styled` or `printable` has made safe. */
+export const printStyled = (text: string): void => void process.stdout.write(text);
+/** Text of our own alone, as it is. */
+export const tellOwn = (text: string): void => void process.stderr.write(text);
 
 /** Analysis and other channels go to stderr, dimmed on a terminal; final goes to stdout, a notice for it in yellow. */
 export function createShow(): { readonly show: Show; end(): void } {
@@ -34,14 +49,14 @@ export function createShow(): { readonly show: Show; end(): void } {
       const to = streamOf(channel);
       const say = (piece: string): void => {
         const style: Style | null = channel !== 'final' ? 'dim' : withheld ? 'yellow' : null;
-        to.write(style ? styled(style, piece, to) : piece);
+        to.write(style ? styled(style, piece, to) : printable(piece));
       };
       if (channel !== current) {
         end();
         if (channel !== 'final') say(`${channelLabel(channel)}: `);
         current = channel;
       }
-      say(printable(text));
+      say(text);
     },
   };
 }

@@ -8,9 +8,9 @@ import { sha256 } from '../base/digest.js';
 import { ConfigError, DataError } from '../base/errors.js';
 import { putInPlace } from '../base/files.js';
 import { inputPieces, readStream } from '../base/inputs.js';
-import { parseJson } from '../base/json.js';
+import { parseJson, withParsedConversations } from '../base/json.js';
 import { checkOutputs, placeOf } from '../base/outputs.js';
-import { asWriteError } from '../base/system-error.js';
+import { asReadError, asWriteError } from '../base/system-error.js';
 import { type ChatRow, chatRow } from '../harmony/chat-row.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
@@ -55,7 +55,14 @@ export interface FileSummary {
 /** All rows, before the first is answered. @throws {DataError} row_json, row_schema, no_rows, what reading refuses */
 async function readPrompts(input: string): Promise<readonly PromptLine[]> {
   const name = input === '-' ? 'stdin' : input;
-  const text = await readStream(input === '-' ? process.stdin : inputPieces(input), name);
+  let text: string;
+  try {
+    text = await readStream(input === '-' ? process.stdin : inputPieces(input), name);
+  } catch (e) {
+    throw asReadError(e, name, 'give a file of JSON lines {"id"?, "prompt"} or {"id"?, "messages"}', (message) => {
+      return new DataError('file_unreadable', message, { file: name });
+    });
+  }
   const rows = text.split('\n').flatMap((source, at): PromptLine[] => {
     if (source.trim() === '') return [];
     const line = at + 1;
@@ -66,7 +73,7 @@ async function readPrompts(input: string): Promise<readonly PromptLine[]> {
       });
     let json: unknown;
     try {
-      json = parseJson(source);
+      json = withParsedConversations(parseJson(source));
     } catch (e) {
       throw bad('row_json', `not JSON (${(e as Error).message})`);
     }

@@ -1,6 +1,8 @@
 // Policies and a judge, as files, folders and URLs, become a screen.
+import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { ConfigError } from '../base/errors.js';
+import { asReadError } from '../base/system-error.js';
 import type { Effort } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import { isReference } from '../hub/reference.js';
@@ -96,6 +98,22 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
 }
 
 const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where) && !isReference(where);
+/** @throws {ConfigError} judge_unreadable: no folder of a judge, nor a URL */
+async function requireFolder(where: string): Promise<void> {
+  // A URL as people say it, without its protocol.
+  const hint = /^(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+|\[[0-9a-f:]+\])(?::[0-9]+)?(?:\/|$)/i.test(where)
+    ? `if it is a URL, begin it with http:// or https://`
+    : 'wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1';
+  const fail = (message: string): ConfigError => new ConfigError('judge_unreadable', message);
+  let found: Stats;
+  try {
+    found = await stat(where);
+  } catch (e) {
+    throw asReadError(e, `--judge ${where}`, hint, fail);
+  }
+  if (!found.isDirectory()) throw fail(`--judge ${where}: neither a folder nor a URL; ${hint}`);
+}
+
 
 const wanted = (check: JudgeCheck): string =>
   check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
@@ -119,11 +137,7 @@ async function openJudge(
     });
     return { judge, close: async () => {} };
   }
-  if (!(await stat(where).catch(() => null))?.isDirectory())
-    throw new ConfigError(
-      'judge_unreadable',
-      `--judge ${where}: neither a folder nor a URL; wanted a checkpoint folder or e.g. http://127.0.0.1:8000/v1`,
-    );
+  await requireFolder(where);
   // Each policy heads its own kind of conversation.
   const engine = await openEngine(
     {

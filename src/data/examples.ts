@@ -106,7 +106,7 @@ export async function formatOf(
   return { format };
 }
 
-function contextFor(context: LoadContext, note: (note: Note) => void): FormatContext {
+export function contextFor(context: LoadContext, note: (note: Note) => void): FormatContext {
   return {
     vocabSize: context.vocabSize,
     loss: context.loss,

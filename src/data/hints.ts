@@ -22,6 +22,12 @@ const KINDS: readonly (readonly [format: string | null, is: (row: Fields) => boo
     'a conversation that is rendered already: give format harmony',
   ],
   ['text', (r) => typeof r.text === 'string', 'plain text: give format text'],
+  [
+    null,
+    (r) => [r.messages, r.conversations, r.conversation].some((v) => typeof v === 'string' && /^\s*\[/.test(v)),
+    'a conversation as text that is no JSON, such as what Python prints of a list: write it with json.dumps, or as a ' +
+      'list',
+  ],
   [null, (r) => Array.isArray(r.data) || Array.isArray(r.rows), 'a list of rows in an object: write each on its line'],
 ];
 

@@ -2,7 +2,16 @@
 import { ConfigError, DataError } from '../base/errors.js';
 import type { Example, Prompt } from './example.js';
 import { ExampleStore } from './example-store.js';
-import { type DataFile, type FileSummary, formatOf, hasTrained, type LoadContext, streamExamples } from './examples.js';
+import {
+  contextFor,
+  type DataFile,
+  type FileSummary,
+  formatOf,
+  hasTrained,
+  type LoadContext,
+  streamExamples,
+} from './examples.js';
+import type { Format } from './format.js';
 import { FORMATS } from './formats/index.js';
 import { epochOrder } from './order.js';
 import { AUTO } from './recognise.js';
@@ -106,8 +115,26 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
   return { examples, files: summaries };
 }
 
-/** Questions with known answers, for exact match; files whose format holds none give none. */
-export async function loadPrompts(files: readonly DataFile[], signal?: AbortSignal): Promise<Prompt[]> {
+/** Whether all of the last example of a row, which holds its last answer, is read under `context`. */
+function fitsWhole(row: unknown, format: Format, context: LoadContext): boolean {
+  const most = Math.min(context.maxTokens, (context.positions ?? Infinity) + 1);
+  let length = 0;
+  for (const one of format.toExamples(row, contextFor(context, () => {}))) length = one.length ?? one.tokens.length;
+  return length <= most;
+}
+
+/**
+ * Questions with known answers, for exact match; files whose format holds none give none.
+ * @param context of a recipe: rows that it would cut or drop (data.onLong) are left out, as their answer is not the
+ * row's; markup that it refuses is refused
+ * @param onLong told of each row that is left out
+ */
+export async function loadPrompts(
+  files: readonly DataFile[],
+  signal?: AbortSignal,
+  context?: LoadContext,
+  onLong: () => void = () => {},
+): Promise<Prompt[]> {
   const prompts: Prompt[] = [];
   for (const file of files) {
     const { format } = await formatOf(file, signal);
@@ -116,9 +143,14 @@ export async function loadPrompts(files: readonly DataFile[], signal?: AbortSign
     for await (const row of rowsOf(file, signal)) {
       if (row.error) throw row.error;
       const { place } = row;
-      const value = parsedRow(row, format, { ignore: file.ignore });
+      const value = parsedRow(row, format, { ignore: file.ignore ?? context?.ignore });
       try {
-        for (const p of toPrompts(value)) prompts.push({ ...p, source: { file: place.file, line: place.line } });
+        const asked = toPrompts(value);
+        if (context && asked.length > 0 && !fitsWhole(value, format, context)) {
+          onLong();
+          continue;
+        }
+        for (const p of asked) prompts.push({ ...p, source: { file: place.file, line: place.line } });
       } catch (e) {
         throw placed(e, place);
       }

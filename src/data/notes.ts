@@ -1,12 +1,13 @@
 // What is doubtful in rows and no error: counted by row, shown by `data check` and at the start of a training.
 import type { ChatNote } from '../harmony/chat-row.js';
 
-export type Note = ChatNote | 'completion_as_text' | 'markup_as_text' | 'pair_prompts_differ' | 'replacement_character';
+export type Note = ChatNote | 'completion_as_text' | 'json_text' | 'markup_as_text' | 'pair_prompts_differ' | 'replacement_character';
 /** After "N rows". */
 export const NOTES: Readonly<Record<Note, string>> = {
   annotations_unused: 'have annotations, which are not used',
   blank_reasoning: 'have blank reasoning, which is left out',
   completion_as_text: 'are continued as plain text, with no conversation around them; messages would have one',
+  json_text: 'have conversations as JSON text, which are read as the lists they say',
   markup_as_text: 'hold <|…|> or reasoning markup as plain text',
   name_unused: 'have messages with a name that is not a tool’s; it is not used',
   null_argument: 'have null members in tools or in arguments given as objects, which are left out',

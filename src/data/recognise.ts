@@ -1,6 +1,6 @@
 // Format `auto`: the first rows say which format they are of, by their fields. What fits two, or none, is an error.
 import { DataError } from '../base/errors.js';
-import { withoutNulls } from '../base/json.js';
+import { withoutNulls, withParsedConversations } from '../base/json.js';
 import type { Format } from './format.js';
 import { FORMATS } from './formats/index.js';
 import { rowHint } from './hints.js';
@@ -50,7 +50,7 @@ export async function recognised(
   let [rows, looked] = [0, 0];
   for await (const { place, value, error } of rowsOf(file, signal)) {
     if (rows === FIRST || ++looked > MOST) break;
-    const plain = error ? null : withoutNulls(withoutFields(value, file.ignore));
+    const plain = error ? null : withoutNulls(withoutFields(withParsedConversations(value), file.ignore));
     if (!isFields(plain)) continue;
     rows++;
     const seen = candidates(plain, place.name);

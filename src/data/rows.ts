@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { DataError, TemperError } from '../base/errors.js';
-import { hasLoneSurrogate, withoutNulls } from '../base/json.js';
+import { hasLoneSurrogate, withoutNulls, withParsedConversations } from '../base/json.js';
 import { dataFiles } from './files.js';
 import { type Format, RECIPE_SETTINGS, type SettingNames } from './format.js';
 import { rowHint } from './hints.js';
@@ -114,14 +114,15 @@ export interface RowContext {
 /** What the format's schema makes of a row. @throws {DataError} lone_surrogate, bad_row, with the row's place */
 export function parsedRow({ place, value, isClean }: PlacedRow, format: Format, context: RowContext): unknown {
   const { file, line, name } = place;
-  if (!isClean && hasLoneSurrogate(value))
+  const read = withParsedConversations(value, () => context.note?.('json_text'));
+  if (!isClean && hasLoneSurrogate(read))
     throw new DataError(
       'lone_surrogate',
       `${name}: a text holds half of a surrogate pair (\\ud800…\\udfff), which no UTF-8 has; ` +
         'repair the row or leave it out',
       { file, line },
     );
-  const wanted = withoutFields(value, context.ignore);
+  const wanted = withoutFields(read, context.ignore);
   if (format.isPlain?.(wanted)) return wanted;
   const plain = withoutNulls(wanted, (path) => {
     if (path[0] === 'tools' || path.includes('arguments')) context.note?.('null_argument');

@@ -4,6 +4,7 @@ import { localOf } from '../hub/pull.js';
 import type { LogitsSummary } from '../model/logits-file.js';
 import { pullForRecipe } from '../runs/references.js';
 import type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
+import type { HeldOutPrompts, PromptsRequest } from './held-out-prompts.js';
 import type { LogitsRequest } from './logits.js';
 
 export type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
@@ -11,6 +12,7 @@ export type { EvalLoss, EvalProgress, EvalRequest } from './held-out-loss.js';
 /** What the evaluation thread answers. */
 export type EvaluateCalls = {
   readonly eval: { readonly request: EvalRequest; readonly event: EvalProgress; readonly result: EvalLoss };
+  readonly prompts: { readonly request: PromptsRequest; readonly event: never; readonly result: HeldOutPrompts };
   readonly logits: { readonly request: LogitsRequest; readonly event: EvalProgress; readonly result: LogitsSummary };
 };
 
@@ -32,6 +34,13 @@ export async function evaluate(path: string, options: EvaluateOptions = {}): Pro
     },
   );
 }
+
+/** The questions of the held-out rows, for `exactMatch`. @throws {TemperError} · the signal's reason */
+export const promptsOf = (
+  request: PromptsRequest,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<HeldOutPrompts> =>
+  runInThread<EvaluateCalls, 'prompts'>('evaluate/worker.js', 'prompts', request, { signal: options.signal });
 
 export interface LogitsOptions extends LogitsRequest {
   /** Sequences so far, and in all. */

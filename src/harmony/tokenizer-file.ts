@@ -5,7 +5,8 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, type ErrorCode } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
-import { readInputText } from '../base/inputs.js';
+import { parseJson } from '../base/json.js';
+import { readJsonFile } from '../base/json-file.js';
 import type { BpeTables } from '../native/bpe.js';
 
 /** A tokenizer's tables and its control tokens. Ordinary ids are 0…n−1, control ids follow without a gap. */
@@ -97,46 +98,45 @@ function show(value: unknown): string {
  */
 export function readTokenizerJson(dirOrFile: string): Vocabulary & { readonly file: string } {
   let file = dirOrFile;
-  let text: string;
+  let size = 0;
   try {
     if (statSync(file).isDirectory()) file = join(file, 'tokenizer.json');
-    const { size } = statSync(file);
-    if (size > MAX_FILE_BYTES)
-      throw new CheckpointError(
-        'tokenizer_too_large',
-        `${file}: ${size} bytes, at most ${MAX_FILE_BYTES} are read; is this a tokenizer.json?`,
-        { file },
-      );
-    text = readInputText(file, 'tokenizer');
-  } catch (cause) {
-    if (cause instanceof CheckpointError) throw cause;
-    throw new CheckpointError(
-      'tokenizer_missing',
-      `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? String(cause)}); a ` +
-        'checkpoint folder needs its tokenizer.json',
-      { file },
-      { cause },
-    );
+    size = statSync(file).size;
+  } catch {
+    // reading it says why
   }
-  return { ...parseTokenizerJson(text, file), file };
+  if (size > MAX_FILE_BYTES)
+    throw new CheckpointError(
+      'tokenizer_too_large',
+      `${file}: ${size} bytes, at most ${MAX_FILE_BYTES} are read; is this a tokenizer.json?`,
+      { file },
+    );
+  const value = readJsonFile(file, 'tokenizer', {
+    next: 'a checkpoint folder needs its tokenizer.json',
+    missing: (message) => new CheckpointError('tokenizer_missing', message, { file }),
+    bad: (what) => notJson(file, what),
+  });
+  return { ...vocabularyOf(value, file), file };
 }
+
+const notJson = (file: string, what: string): CheckpointError =>
+  new CheckpointError('tokenizer_json', `${file}: ${what}; download it again`, { file });
 
 /** @param file for messages only. @throws CheckpointError as readTokenizerJson */
 export function parseTokenizerJson(text: string, file: string): Vocabulary {
+  let value: unknown;
+  try {
+    value = parseJson(text);
+  } catch (e) {
+    throw notJson(file, `not JSON: ${(e as Error).message}`);
+  }
+  return vocabularyOf(value, file);
+}
+
+function vocabularyOf(root: unknown, file: string): Vocabulary {
   const fail = (code: ErrorCode, message: string): never => {
     throw new CheckpointError(code, `${file}: ${message}`, { file });
   };
-  let root: unknown;
-  try {
-    root = JSON.parse(text);
-  } catch (cause) {
-    throw new CheckpointError(
-      'tokenizer_json',
-      `${file}: not JSON (${(cause as Error).message}); download it again`,
-      { file },
-      { cause },
-    );
-  }
   if (!isObject(root))
     return fail('tokenizer_type', `is ${show(root)}, wanted an object with "model" and "added_tokens"`);
   const model = root.model;
@@ -246,6 +246,7 @@ function checkPipeline(root: Json, model: Json, fail: Fail): void {
     fail('tokenizer_unsupported', `normalizer is ${show(root.normalizer)}, wanted null`);
   for (const key of ['post_processor', 'decoder']) {
     const v = root[key];
+    if (isObject(v) && v.type === 'ByteLevel') checkKeys(`${key}.`, v, STEP_KEYS, fail);
     if (v !== undefined && v !== null && !(isObject(v) && v.type === 'ByteLevel'))
       fail('tokenizer_unsupported', `${key} is ${show(isObject(v) ? v.type : v)}, wanted ByteLevel or null`);
   }
@@ -256,6 +257,7 @@ function checkPipeline(root: Json, model: Json, fail: Fail): void {
       : [];
   for (const [i, step] of steps.entries())
     if (isObject(step)) checkKeys(`pre_tokenizer.pretokenizers[${i}].`, step, STEP_KEYS, fail);
+  if (isObject(pre)) checkKeys('pre_tokenizer.', pre, { type: READ, pretokenizers: READ }, fail);
   const [split, level] = steps;
   if (
     steps.length !== 2 ||
@@ -266,6 +268,7 @@ function checkPipeline(root: Json, model: Json, fail: Fail): void {
   ) {
     fail('tokenizer_unsupported', "pre_tokenizer: wanted a Sequence of Split (o200k's pattern) and ByteLevel");
   }
+  if (isObject(split.pattern)) checkKeys('pre_tokenizer Split pattern.', split.pattern, { Regex: READ }, fail);
   const pattern = isObject(split.pattern) ? split.pattern.Regex : undefined;
   if (pattern !== O200K_PATTERN)
     fail('tokenizer_pattern', `the split pattern is ${show(pattern)}, wanted o200k's; no other pattern is supported`);

@@ -122,17 +122,18 @@ export function checkPeftConfig(value: unknown, file: string): PeftConfig {
       key,
     });
   }
-  const unknown = Object.keys(c).find(
+  const given = value as Readonly<Record<string, unknown>>;
+  const unknown = Object.keys(given).find(
     (key) =>
       !Object.hasOwn(PeftConfig.shape, key) &&
       !Object.hasOwn(MUST_BE_OFF, key) &&
       !Object.hasOwn(WITHOUT_EFFECT, key) &&
       key !== 'init_lora_weights' &&
-      c[key] !== null,
+      given[key] !== null,
   );
   if (unknown !== undefined)
     throw unsupported(
-      `${unknown} is not known here (it is ${JSON.stringify(c[unknown])?.slice(0, 60)}), and ` +
+      `${unknown} is not known here (it is ${JSON.stringify(given[unknown])?.slice(0, 60)}), and ` +
         'what it would change is not ' +
         'guessed; remove it if it changes nothing, or export the adapter without it',
       { key: unknown },

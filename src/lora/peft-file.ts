@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
 import { checkPeftConfig, type PeftConfig } from './peft-config.js';
@@ -62,30 +62,15 @@ export function readMergeAware(folder: string): MergeAware | null {
 
 function readConfig(folder: string): PeftConfig {
   const file = join(folder, CONFIG_FILE);
-  let text: string;
-  try {
-    text = readInputText(file, 'config');
-  } catch (e) {
-    const what = foreignAdapter(folder);
-    throw new CheckpointError(
-      'adapter_missing',
-      `${file}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'unknown'}); ` +
-        (what === null ? 'wanted the folder of a PEFT adapter' : `${folder} is ${what}`),
-      { file },
-      { cause: e },
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (e) {
-    throw new CheckpointError(
-      'bad_adapter_config',
-      `${file}: not JSON: ${(e as Error).message}`,
-      { file },
-      { cause: e },
-    );
-  }
+  const value = readJsonFile(file, 'config', {
+    get next() {
+      const what = foreignAdapter(folder);
+      return what === null ? 'give the folder of a PEFT adapter' : `${folder} is ${what}`;
+    },
+    missing: (message) => new CheckpointError('adapter_missing', message, { file }),
+    bad: (why) =>
+      new CheckpointError('bad_adapter_config', `${file}: ${why}; wanted the file that peft wrote`, { file }),
+  });
   return checkPeftConfig(value, file);
 }
 

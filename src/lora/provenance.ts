@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 
-const Provenance = z.object({
+/** A key more may say what nobody here honours: it is refused. */
+const Provenance = z.strictObject({
   version: z.literal(1),
   /** Name of the export's format; absent: peft, which was the only one. */
   format: z.string().default('peft'),
@@ -18,7 +19,7 @@ const Provenance = z.object({
   /** Folder of the base, relative to the export; absent: the one that the run names. */
   model: z.string().optional(),
   /** What the base is called abroad, and the commit of its repository where that is known. */
-  base: z.object({ name: z.string(), commit: z.string().optional() }).optional(),
+  base: z.strictObject({ name: z.string(), commit: z.string().optional() }).optional(),
   /** Steps that its weights had; absent: those of the run's last checkpoint. */
   step: z.int().optional(),
   /** sha256 of the base; of a run also of recipe, data and tokenizer, of a foreign adapter of its tensors. */
@@ -40,14 +41,19 @@ export const writeProvenance = (dir: string, provenance: Provenance): void =>
 export function readProvenance(dir: string): Provenance | null {
   const file = join(dir, PROVENANCE_FILE);
   if (!existsSync(file)) return null;
-  try {
-    return Provenance.parse(JSON.parse(readInputText(file, 'record')));
-  } catch (e) {
-    throw new IntegrityError(
+  const bad = (what: string): IntegrityError =>
+    new IntegrityError(
       'bad_provenance',
-      `${file}: not what an export writes, so neither base nor files can be checked; export the adapter again`,
+      `${file}: ${what}: not what an export writes, so neither base nor files can be checked; export the adapter again`,
       { file },
-      { cause: e },
     );
-  }
+  const value = readJsonFile(file, 'record', {
+    next: 'export the adapter again',
+    missing: (message) => new IntegrityError('bad_provenance', message, { file }),
+    bad,
+  });
+  const parsed = Provenance.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw bad(`${issue?.path.length ? `${issue.path.join('.')}: ` : ''}${issue?.message ?? 'of another kind'}`);
 }

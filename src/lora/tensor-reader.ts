@@ -1,5 +1,6 @@
 // Float tensors of a safetensors file by name, read as f32 whatever float they are stored in.
 import { CheckpointError } from '../base/errors.js';
+import { checkMetadata } from '../model/file-keys.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 
 export interface FloatEntry {
@@ -39,9 +40,15 @@ function readFloats(file: SafetensorsFile, name: string): Float32Array {
   return out;
 }
 
-/** @throws {CheckpointError} not a safetensors file, or a tensor that is not F32, BF16 or F16 */
+/** @throws {CheckpointError} not a safetensors file, metadata that nobody knows, a tensor that is not F32, BF16 or F16 */
 export function readFloatFile(path: string): FloatFile {
   const file = openSafetensors(path);
+  try {
+    checkMetadata(path, file.metadata);
+  } catch (e) {
+    file.close();
+    throw e;
+  }
   const entries = new Map<string, FloatEntry>();
   for (const [name, e] of file.tensors) {
     if (!['F32', 'BF16', 'F16'].includes(e.dtype)) {

@@ -5,13 +5,14 @@ import { existsSync, readdirSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { type DigestOptions, digestFolder } from '../base/folder-digest.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceRoom } from '../native/device.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
 import { type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig, readConfig } from './config.js';
 import { ExpertStream } from './expert-stream.js';
+import { checkIndexKeys, checkMetadata } from './file-keys.js';
 import { looseShards, refuseForeignFolder, refuseForeignTensors, refuseLfsPointer } from './foreign.js';
 import { checkpointTensors, fitsMxfp4, layerPrefix, type TensorSpec } from './layout.js';
 import type { ExpertWeights, LayerWeights, LinearWeights, ModelWeights } from './types.js';
@@ -64,12 +65,12 @@ function listFiles(dir: string): {
   }
   const bad = (what: string): CheckpointError =>
     new CheckpointError('bad_index', `${path}: ${what}; download it again`, { file: path });
-  let map: unknown;
-  try {
-    map = (JSON.parse(readInputText(path, 'index')) as { weight_map?: unknown } | null)?.weight_map;
-  } catch (e) {
-    throw bad(`not JSON (${(e as Error).message})`);
-  }
+  const index = readJsonFile(path, 'index', {
+    next: 'download it again',
+    missing: (message) => new CheckpointError('file_missing', message, { file: path }),
+    bad,
+  });
+  const map = checkIndexKeys(index, bad);
   if (typeof map !== 'object' || map === null || Array.isArray(map) || Object.keys(map).length === 0)
     throw bad('weight_map is missing or empty');
   const entries = Object.entries(map as Record<string, unknown>).map(([name, file]): [string, string] => {
@@ -276,7 +277,11 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
     for (const f of open) f.close();
   };
   try {
-    for (const name of names) open.push(openSafetensors(join(dir, name)));
+    for (const name of names) {
+      const file = openSafetensors(join(dir, name));
+      open.push(file);
+      checkMetadata(file.path, file.metadata);
+    }
     const files = open.map((f, i) => ({
       name: names[i] ?? '',
       bytes: Math.max(0, ...[...f.tensors.values()].map((t) => t.end)),

@@ -3,7 +3,7 @@
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { foreignConfig, MUST_BE, QUANTIZATION_KEYS, WITHOUT_EFFECT } from './config-keys.js';
 import { refuseForeignFolder } from './foreign.js';
 
@@ -183,25 +183,14 @@ function checkKeys(raw: Readonly<Record<string, unknown>>, where: string): void 
 export const readConfig = (dir: string): ModelConfig => readConfigFile(join(dir, 'config.json'));
 /** readConfig, of a file by whatever name. */
 export function readConfigFile(path: string): ModelConfig {
-  let text: string;
-  try {
-    text = readInputText(path, 'config');
-  } catch (e) {
-    refuseForeignFolder(dirname(path));
-    throw new CheckpointError(
-      'file_missing',
-      `${path}: cannot be read (${(e as NodeJS.ErrnoException).code ?? 'error'}); give the ` +
-        'folder of a gpt-oss checkpoint',
-      { file: path },
-      { cause: e },
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (e) {
-    throw bad(path, `not JSON (${(e as Error).message})`, 'copy the file again');
-  }
+  const value = readJsonFile(path, 'config', {
+    next: 'give the folder of a gpt-oss checkpoint',
+    missing: (message) => {
+      refuseForeignFolder(dirname(path));
+      return new CheckpointError('file_missing', message, { file: path });
+    },
+    bad: (what) => bad(path, what, 'copy the file again'),
+  });
   return parseConfig(value, path);
 }
 

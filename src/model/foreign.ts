@@ -34,7 +34,9 @@ function foreignPath(path: string, names: readonly string[]): string | null {
     return `Hugging Face's cache of a repository; give ${join(path, 'snapshots', revision ?? 'REVISION')}`;
   }
   const other = OTHER_WEIGHTS.find(([ending]) => names.some((n) => ending.test(n)));
-  if (other && !names.some((n) => n.endsWith('.safetensors'))) return `a folder of weights as ${other[1]}; ${RELEASED}`;
+  if (other && !names.some((n) => n.endsWith('.safetensors'))) {
+    return `a checkpoint with its weights as ${other[1]}: none of that is read here; ${RELEASED}`;
+  }
   if (holds('original') && !names.some((n) => n.endsWith('.safetensors')))
     return (
       `a download of original/ alone, OpenAI's own layout; download the files beside it as well ` +

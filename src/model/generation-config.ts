@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import type { ModelConfig } from './config.js';
 
 const FILE = 'generation_config.json';
@@ -99,7 +99,7 @@ const Ends = z.union([z.int(), z.array(z.int())]).nullish();
  */
 export function endTokens(dir: string, config: ModelConfig): readonly number[] {
   const file = join(dir, FILE);
-  const ids = [config.eos_token_id ?? [], existsSync(file) ? readEnds(file) : []].flat();
+  const ids = [config.eos_token_id ?? [], existsSync(file) ? generationEnds(file) : []].flat();
   const odd = ids.find((id) => id < 0 || id >= config.vocab_size);
   if (odd !== undefined)
     throw new CheckpointError(
@@ -112,14 +112,14 @@ export function endTokens(dir: string, config: ModelConfig): readonly number[] {
   return [...new Set(ids)];
 }
 
-function readEnds(file: string): readonly number[] {
+/** eos_token_id of the file itself. @throws as endTokens */
+export function generationEnds(file: string): readonly number[] {
   const bad = (what: string): CheckpointError => new CheckpointError('bad_config', `${file}: ${what}`, { file });
-  let value: unknown;
-  try {
-    value = JSON.parse(readInputText(file, 'config'));
-  } catch (e) {
-    throw bad(`cannot be read (${(e as Error).message}); download it again`);
-  }
+  const value = readJsonFile(file, 'config', {
+    next: 'download it again, or remove it',
+    missing: (message) => new CheckpointError('bad_config', message, { file }),
+    bad: (what) => bad(`${what}; download it again`),
+  });
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw bad('is no object; use the file that was released with the weights');
   const unknown = Object.keys(value).find((key) => key !== 'eos_token_id' && !Object.hasOwn(NOT_TAKEN, key));

@@ -3,11 +3,12 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { readInputText } from '../base/inputs.js';
+import { TemperError } from '../base/errors.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { type Checkpoint, type CheckpointFile, DENSE_CACHE, digestCheckpoint, openCheckpoint } from './checkpoint.js';
 import { layerWindow, type ModelConfig } from './config.js';
+import { generationEnds } from './generation-config.js';
 import { checkpointTensors, specBytes } from './layout.js';
 
 export interface TensorSummary {
@@ -96,12 +97,11 @@ function oddities(dir: string, model: Checkpoint, signal?: AbortSignal): string[
   const generation = join(dir, 'generation_config.json');
   if (existsSync(generation)) {
     try {
-      const eos = (JSON.parse(readInputText(generation, 'config')) as { eos_token_id?: number | number[] })
-        .eos_token_id;
-      if (c.vocab_size > 200012 && ![eos].flat().includes(200012))
+      if (c.vocab_size > 200012 && !generationEnds(generation).includes(200012))
         odd.push('generation_config.json does not stop at <|call|> (200012), as the first public revision did');
-    } catch {
-      odd.push('generation_config.json is not JSON');
+    } catch (e) {
+      if (!(e instanceof TemperError)) throw e;
+      odd.push(e.message);
     }
   }
   const used = new Set(model.files.map((f) => f.name));

@@ -2,7 +2,7 @@
 // the file formats.
 import { z } from 'zod';
 import { DataError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { type WriteEntry, writeSafetensors } from '../native/safetensors.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { forwardHidden, logits } from './gpt-oss.js';
@@ -30,16 +30,11 @@ export function readTokens(path: string, vocabSize: number): readonly TokenSeque
     new DataError('bad_tokens', `${path}: ${what}; wanted {"tokens": [[ids], …], "positions": [rows]?}`, {
       file: path,
     });
-  let value: unknown;
-  try {
-    value = JSON.parse(readInputText(path, 'tokens'));
-  } catch (e) {
-    throw bad(
-      e instanceof SyntaxError
-        ? `not JSON (${e.message})`
-        : `cannot be read (${(e as NodeJS.ErrnoException).code ?? 'error'})`,
-    );
-  }
+  const value = readJsonFile(path, 'tokens', {
+    next: 'give a file with {"tokens": [[ids], …], "positions": [rows]?}',
+    missing: (message) => new DataError('bad_tokens', message, { file: path }),
+    bad,
+  });
   const parsed = TokensFile.safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];

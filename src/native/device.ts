@@ -123,11 +123,12 @@ export interface BackendReport {
 const versionText = (v: number): string | null =>
   v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null;
 function report({ name, library }: (typeof DEVICE_BACKENDS)[number]): BackendReport {
-  const path = libraryPath(library);
+  let path: string = library.file;
   let info: ReturnType<typeof addon.backendInfo> | null = null,
     devices: readonly DeviceDescription[] = [],
     problem: BackendReport['problem'] = null;
   try {
+    path = libraryPath(library); // a package of another version is refused here
     info = addon.backendInfo(...libraryArgs(library));
     devices = addon.listDevices();
   } catch (e) {

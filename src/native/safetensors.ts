@@ -3,6 +3,8 @@
 // huggingface/safetensors, README "Format".
 import { CheckpointError } from '../base/errors.js';
 import { OutputFile } from '../base/files.js';
+import { readHead } from '../base/inputs.js';
+import { asReadError } from '../base/system-error.js';
 import { addon } from './addon.js';
 import { FILE_DTYPES, type FileDType, parseHeader, type TensorEntry } from './safetensors-header.js';
 import { DTYPES, type DType, Scope, Tensor } from './tensor.js';
@@ -92,6 +94,18 @@ export class SafetensorsFile implements Disposable {
   }
 }
 
+/** What the system says of a file, before native code maps it. @throws {CheckpointError} file_missing, file_unreadable */
+function requireReadable(path: string): void {
+  try {
+    readHead(path, 1);
+  } catch (e) {
+    const missing = (e as NodeJS.ErrnoException).code === 'ENOENT';
+    throw asReadError(e, path, missing ? 'complete the download' : 'give a safetensors file', (message) => {
+      return new CheckpointError(missing ? 'file_missing' : 'file_unreadable', message, { file: path });
+    });
+  }
+}
+
 /**
  * Opens a file and checks all of its header: every tensor's range is its shape's size, ranges follow each other without
  * gap or overlap, and the file ends where the last one ends.
@@ -99,6 +113,7 @@ export class SafetensorsFile implements Disposable {
  * duplicate_tensor, tensor_size, tensor_overlap, tensor_gap, file_trailing
  */
 export function openSafetensors(path: string): SafetensorsFile {
+  requireReadable(path);
   const file = addon.mapFile(path);
   try {
     const size = addon.fileSize(file);

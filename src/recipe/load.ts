@@ -10,6 +10,7 @@ import { readInputText } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { cachedPath, referenceOf } from '../hub/cached.js';
 import { isReference, parseReference, repoText } from '../hub/reference.js';
+import { asReadError } from '../base/system-error.js';
 import { applyEdit } from './edits.js';
 import { dotted, type Path, Positions } from './positions.js';
 import { nearest, type Problem, problemsError, schemaProblems } from './problems.js';
@@ -199,14 +200,11 @@ export function loadRecipe(path: string, options: LoadOptions = {}): LoadedRecip
   try {
     text = readInputText(path, 'recipe');
   } catch (e) {
-    const code = (e as NodeJS.ErrnoException).code ?? String(e);
-    const what = code === 'ENOENT' ? 'no such recipe' : `cannot read the recipe: ${code}`;
-    throw new ConfigError(
-      'recipe_unreadable',
-      `${path}: ${what}; ${nextStep(path, code)}`,
-      { file: path },
-      { cause: e },
-    );
+    const code = (e as NodeJS.ErrnoException).code ?? '';
+    throw asReadError(e, path, nextStep(path, code), (message) => {
+      const what = code === 'ENOENT' ? `${path}: no such recipe; ${nextStep(path, code)}` : message;
+      return new ConfigError('recipe_unreadable', what, { file: path });
+    });
   }
   return parseRecipe(text, resolve(path), options);
 }

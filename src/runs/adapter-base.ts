@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { IntegrityError } from '../base/errors.js';
-import { TENSOR_FILE } from '../lora/peft.js';
+import { CONFIG_FILE, TENSOR_FILE } from '../lora/peft.js';
 import { PROVENANCE_FILE, readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { readRun } from './run-folder.js';
@@ -33,23 +33,25 @@ async function refuseOther(what: string, wanted: string, base: string, signal?: 
 /**
  * @param base folder of the checkpoint that the adapter is put on; its digest is taken, or remembered, only where the
  * adapter says what it was
- * @throws {IntegrityError} base_changed; export_changed: its temper.json is of other tensors
+ * @throws {IntegrityError} base_changed; export_changed: its temper.json is of other tensors or another config
  */
 export async function checkAdapterBase(adapter: string, base: string, signal?: AbortSignal): Promise<void> {
   const provenance = readProvenance(adapter);
   if (provenance) {
-    const wanted = provenance.files[TENSOR_FILE],
-      file = join(adapter, TENSOR_FILE),
-      got = await sha256File(file, signal ? { signal } : {});
-    if (got !== wanted)
-      throw new IntegrityError(
-        'export_changed',
-        `${file}: digest is ${got.slice(0, 12)}, ${PROVENANCE_FILE} beside it says ` +
-          `${(wanted ?? 'nothing').slice(0, 12)}: ` +
-          'these are not the tensors that were exported; export it again, or remove ' +
-          `${PROVENANCE_FILE} if they are meant`,
-        { file, got, wanted },
-      );
+    // Ranks and scales stand in the config: an edit of it is another adapter as much as one of the tensors.
+    for (const name of [CONFIG_FILE, TENSOR_FILE]) {
+      const wanted = provenance.files[name],
+        file = join(adapter, name),
+        got = await sha256File(file, signal ? { signal } : {});
+      if (got !== wanted)
+        throw new IntegrityError(
+          'export_changed',
+          `${file}: digest is ${got.slice(0, 12)}, ${PROVENANCE_FILE} beside it says ` +
+            `${(wanted ?? 'nothing').slice(0, 12)}: this is not what was exported; export it again, or remove ` +
+            `${PROVENANCE_FILE} if the change is meant`,
+          { file, got, wanted },
+        );
+    }
     return refuseOther(`${adapter}: the adapter (${PROVENANCE_FILE})`, provenance.digests.base, base, signal);
   }
   const run = runOf(adapter);

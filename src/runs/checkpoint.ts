@@ -4,10 +4,11 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { sha256File } from '../base/digest.js';
 import { CheckpointError, IntegrityError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import type { AdapterSpec } from '../lora/spec.js';
 import { readFloatFile } from '../lora/tensor-reader.js';
@@ -38,6 +39,15 @@ interface StateRecord {
   /** What the parameters are, for methods sft and dpo: ranks, scales and places as the trainer had them. */
   readonly adapter?: AdapterSpec;
 }
+const Known = z.looseObject({
+  version: z.literal(1),
+  step: z.int().min(0),
+  digests: z.looseObject({}),
+  sha256: z.string(),
+  adapter: z
+    .looseObject({ layers: z.array(z.record(z.string(), z.looseObject({ rank: z.int(), alpha: z.number() }))) })
+    .optional(),
+});
 const PARTS = ['params', 'm', 'v'] as const;
 
 export async function saveCheckpoint(
@@ -106,16 +116,18 @@ export async function loadTrainedAdapter(
 
 const REMEDY = 'remove this folder to go on from the one before';
 function readRecord(folder: string): StateRecord {
-  try {
-    return JSON.parse(readInputText(join(folder, 'state.json'), 'record')) as StateRecord;
-  } catch (e) {
-    throw new IntegrityError(
-      'bad_checkpoint',
-      `${folder}/state.json: cannot be read; ${REMEDY}`,
-      { folder },
-      { cause: e },
-    );
-  }
+  const file = join(folder, 'state.json');
+  const damaged = (what: string): IntegrityError =>
+    new IntegrityError('bad_checkpoint', `${file}: ${what}; ${REMEDY}`, { folder });
+  const value = readJsonFile(file, 'record', {
+    next: REMEDY,
+    missing: (message) => new IntegrityError('bad_checkpoint', message, { folder }),
+    bad: damaged,
+  });
+  const parsed = Known.safeParse(value);
+  if (parsed.success) return value as StateRecord;
+  const { path, message } = parsed.error.issues[0] ?? { path: [], message: 'of another kind' };
+  throw damaged(`${path.join('.') || 'the record'}: ${message}`);
 }
 
 async function readParts(

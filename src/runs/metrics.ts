@@ -25,7 +25,10 @@ export interface StepMetrics {
   readonly rewardRejected?: number;
   /** Where the step was evaluated on the held-out rows (train.evalEvery), after the update: nats per weighted token. */
   readonly evalLoss?: number;
-  /** Share of the held-out rows whose trained tokens are each the most probable: greedy decoding writes them. */
+  /**
+   * Share of the held-out answers (the final message; of text and tokens all that is trained) whose tokens are each the
+   * most probable, what comes before them given.
+   */
   readonly evalMatch?: number;
   /** Method dpo: evalLoss is that of the pairs, and these are as above over the held-out pairs. */
   readonly evalAccuracy?: number;

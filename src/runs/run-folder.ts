@@ -3,9 +3,10 @@
 
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
+import { z } from 'zod';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { asWriteError } from '../base/system-error.js';
 import type { MergeAware } from '../lora/spec.js';
 import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
@@ -72,21 +73,42 @@ export interface RunDigests {
 }
 
 export const defaultRunFolder = (recipeName: string): string => resolve('runs', recipeName);
+
+/** What a record must say for anything to go by it. */
+const Known = z.looseObject({
+  version: z.literal(1),
+  status: z.enum(['running', 'stopped', 'failed', 'done']),
+  method: z.string(),
+  steps: z.int(),
+  digests: z.looseObject({ recipe: z.string(), data: z.string(), base: z.string(), tokenizer: z.string() }),
+  machine: z.looseObject({ isa: z.string() }),
+  best: z.looseObject({ step: z.int(), evalLoss: z.number() }).optional(),
+  earlier: z.array(z.looseObject({ recipe: z.string(), steps: z.int(), done: z.int(), exact: z.boolean() })).optional(),
+});
+
 const runFile = (run: string): string => join(run, 'run.json');
 export const checkpointsFolder = (run: string): string => join(run, 'checkpoints');
 
 export function readRun(run: string): RunRecord | null {
   if (!existsSync(runFile(run))) return null;
-  try {
-    return JSON.parse(readInputText(runFile(run), 'record')) as RunRecord;
-  } catch (e) {
-    throw new IntegrityError(
+  const file = runFile(run);
+  const damaged = (what: string): IntegrityError =>
+    new IntegrityError(
       'bad_run',
-      `${runFile(run)}: not JSON; the run's record is damaged, start the run again in another folder`,
-      { file: runFile(run) },
-      { cause: e },
+      `${file}: ${what}; the run's record is damaged, start the run again in another folder`,
+      {
+        file,
+      },
     );
-  }
+  const value = readJsonFile(file, 'record', {
+    next: 'give the folder of a run',
+    missing: (message) => new IntegrityError('bad_run', message, { file }),
+    bad: damaged,
+  });
+  const parsed = Known.safeParse(value);
+  if (parsed.success) return value as RunRecord;
+  const { path, message } = parsed.error.issues[0] ?? { path: [], message: 'of another kind' };
+  throw damaged(`${path.join('.') || 'the record'}: ${message}`);
 }
 export const writeRun = (run: string, record: RunRecord): void =>
   writeFileAtomic(runFile(run), `${JSON.stringify(record, null, 2)}\n`);

@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
 import { referenceOf } from '../hub/cached.js';
 import { type LoadedRecipe, loadRecipe, notCached } from '../recipe/load.js';
+import { asReadError } from '../base/system-error.js';
 import type { Recipe } from '../recipe/schema.js';
 import { checkpointFolder, checkpointSteps, readRun } from './run-folder.js';
 
@@ -17,13 +18,26 @@ export interface Trained {
   readonly run: string | null;
 }
 
+/** @throws {ConfigError} path_not_found */
+function isFolder(path: string): boolean {
+  const next = 'give a recipe (.yaml) or the folder of a run';
+  try {
+    return statSync(path).isDirectory();
+  } catch (e) {
+    const gone = (e as NodeJS.ErrnoException).code === 'ENOENT';
+    throw asReadError(e, path, next, (message) => {
+      const what = gone ? `${path}: no such recipe or run folder; ${next}` : message;
+      return new ConfigError('path_not_found', what, { path });
+    });
+  }
+}
+
 /** @throws {ConfigError} no such path, or a folder that is no run */
 export function recipeOf(
   path: string,
   set: readonly string[] = [],
 ): { readonly loaded: LoadedRecipe; readonly run: string | null } {
-  if (!existsSync(path)) throw new ConfigError('path_not_found', `${path}: no such recipe or run folder`, { path });
-  const run = statSync(path).isDirectory() ? resolve(path) : null;
+  const run = isFolder(path) ? resolve(path) : null;
   if (run && !readRun(run))
     throw new ConfigError('not_a_run', `${path}: holds no run.json; wanted a run folder or a recipe`, { path });
   // What a run trained stands without the rows it was trained on.

@@ -8,8 +8,9 @@ import { z } from 'zod';
 import { ConfigError, DataError, type ErrorCode, ScreeningError } from '../base/errors.js';
 import { putInPlace } from '../base/files.js';
 import { inputPieces } from '../base/inputs.js';
-import { hasLoneSurrogate, parseJson } from '../base/json.js';
+import { hasLoneSurrogate, parseJson, withParsedConversations } from '../base/json.js';
 import { checkOutputs, placeOf } from '../base/outputs.js';
+import { asReadError } from '../base/system-error.js';
 import type { Message } from '../harmony/types.js';
 import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
 import { keptPath, ownPart, readKept } from './kept.js';
@@ -112,13 +113,9 @@ async function* readLines(file: string): AsyncGenerator<{ readonly line: number;
         });
     }
   } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(
-      'file_unreadable',
-      `${file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`,
-      { file },
-      { cause },
-    );
+    throw asReadError(cause, file, 'give a file with one JSON object per line', (message) => {
+      return new DataError('file_unreadable', message, { file });
+    });
   }
   const text = decode(rest, ++line);
   if (text.trim() !== '') yield { line, text };
@@ -138,7 +135,7 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
     new DataError(code, `${file}:${line}: ${message}`, { file, line });
   let json: unknown;
   try {
-    json = parseJson(text);
+    json = withParsedConversations(parseJson(text));
   } catch (cause) {
     throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`);
   }

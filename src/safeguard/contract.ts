@@ -85,7 +85,7 @@ export type ParsedVerdict =
 const VERDICT = new RegExp(
   String.raw`^[ \t\r\n]*${[
     String.raw`\{ "violation" : ([01]) ,`,
-    ' "rule" : (?:null|"([A-Za-z0-9][A-Za-z0-9._-]{0,31})") ,',
+    ' "rule" : (?:null|"([A-Za-z0-9][A-Za-z0-9._/-]{0,31})") ,',
     String.raw` "nonce" : "([0-9a-z]{1,32})" \}`,
   ]
     .join('')

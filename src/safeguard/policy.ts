@@ -1,11 +1,13 @@
 // A policy is a text file. Its rules are the lines that begin with an id (rules.ts).
-import { stat } from 'node:fs/promises';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
+import { packageRoot } from '../base/machine.js';
+import { asReadError } from '../base/system-error.js';
 import { readRows } from './batch.js';
-import { findRules } from './rules.js';
+import { readRules } from './rules.js';
 import type { GoldenRow, Policy } from './types.js';
 
 const MAX_POLICY_BYTES = 64 * 1024;
@@ -20,13 +22,13 @@ export function definePolicy(name: string, text: string): Policy {
       'policy_empty',
       `policy ${name}: the text is empty, wanted instructions and rules; an empty policy would allow everything`,
     );
-  const rules = findRules(text).map((rule) => rule.id);
+  const { rules: found, doubt } = readRules(text);
+  const rules = found.map((rule) => rule.id);
   if (rules.length === 0)
     throw new ConfigError(
       'policy_no_rule',
-      `policy ${name}: no rule is visible, so any that a judge cites would count; begin the ` +
-        'line of each rule with an ' +
-        'id, as in "R1: a phone number" or "1. a phone number"',
+      `policy ${name}: no rule is visible, so any that a judge cites would count; ` +
+        (doubt ?? 'begin the line of each rule with an id, as in "R1: a phone number" or "1. a phone number"'),
     );
   return { name, text, rules, digest: sha256(text) };
 }
@@ -47,9 +49,29 @@ export function goldenPath(path: string): string {
   return join(dirname(whole), stem.toLowerCase() === 'policy' ? 'golden.jsonl' : `${stem}.golden.jsonl`);
 }
 
-/** The golden rows of a policy; null if there are none of it. @throws {DataError} a bad row */
+/** What to do about a policy that is a folder, or not there. */
+function nextStep(path: string): string {
+  const inside = join(path, 'policy.md');
+  if (existsSync(inside)) return `give ${inside}`;
+  const names = readable(dirname(resolve(path))).filter((n) => /\.(?:md|txt)$/i.test(n));
+  return names.length > 0 && names.length <= 12
+    ? `policies are text files; in ${dirname(path)} there are ${names.join(', ')}`
+    : `a policy is a text file; those that ship are in ${join(packageRoot, 'policies')}`;
+}
+const readable = (folder: string): readonly string[] => {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+};
+
+/**
+ * The golden rows of a policy; null if there are none of it. @throws {DataError} a bad row, a node that is no file, no
+ * permission: rows that are there and cannot be read must not pass for none
+ */
 async function goldenRows(file: string, name: string): Promise<readonly GoldenRow[] | null> {
-  if (!(await stat(file).catch(() => null))?.isFile()) return null;
+  if (!lstatSync(file, { throwIfNoEntry: false })) return null;
   const rows = (await readRows(file)).filter((row) => row.policy === null || row.policy === name);
   const golden = rows.flatMap((row) =>
     Object.entries(row.channels).flatMap(([channel, text]): GoldenRow[] => {
@@ -72,8 +94,9 @@ export async function loadPolicy(path: string, options: { readonly golden?: bool
   try {
     bytes = readInput(path, 'policy');
   } catch (cause) {
-    if (cause instanceof ConfigError) throw cause;
-    throw unreadable(`cannot be read (${(cause as NodeJS.ErrnoException).code ?? 'error'}); check the path`, cause);
+    throw asReadError(cause, `policy ${path}`, nextStep(path), (message) => {
+      return new ConfigError('policy_unreadable', message, { file: path });
+    });
   }
   if (bytes.length > MAX_POLICY_BYTES) {
     throw new ConfigError(

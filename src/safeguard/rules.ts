@@ -1,6 +1,8 @@
 // The rules of a policy as people write them: lines that begin with an id. `R1: …`, `- R1. …`, `**R1** …`, `## R1 …`,
 // `H2.f …`, `` - `P1`: … ``, `| SP2.a | …`, `[C1] …`, `Rule 1: …`; where no line begins with such an id, a numbered
-// list: `1. …`, `2) …`. Ids of what the policy allows are no rules, nor is what stands under its examples.
+// list: `1. …`, `2) …`; where there is none either, words and letters (rule-words.ts). Ids of what the policy allows are
+// no rules, nor is what stands under its examples.
+import { chooseNamed, type Named, namedBy } from './rule-words.js';
 
 export interface Rule {
   /** As a judge cites it. */
@@ -90,12 +92,17 @@ const clean = (text: string): string =>
 const NAMED_BY_HEADING = new RegExp(`\\((${ID})(?:\\)|:|[ \\t]+[–—-])|^\\(([A-Z]{2,8})\\)`, 'u');
 
 /** The rules of a policy in the order they stand, each id once. Empty if none is visible. */
-export function findRules(policy: string): readonly Rule[] {
+export const findRules = (policy: string): readonly Rule[] => readRules(policy).rules;
+
+/** The same; where there are none, which lines may be some and why that is not sure. */
+export function readRules(policy: string): { readonly rules: readonly Rule[]; readonly doubt: string | null } {
   const sections: { readonly level: number; readonly section: Section; readonly about?: string }[] = [];
   const here = (): Section => sections.at(-1)?.section ?? 'rules';
   const found: (Rule & { readonly numbered: boolean; readonly section: Section })[] = [];
   const allowed = new Set<string>();
-  for (const line of policy.split(/\r\n|\r|\n/)) {
+  const named: Named[] = [];
+  const sectionOfNamed = new Map<Named, Section>();
+  for (const [at, line] of policy.split(/\r\n|\r|\n/).entries()) {
     const own = WITH_ID.exec(line) ?? NAMED_NUMBER.exec(line);
     const number = own ? null : NUMBERED.exec(line);
     const match = own ?? number;
@@ -116,6 +123,12 @@ export function findRules(policy: string): readonly Rule[] {
           found.push({ id: about, says: clean(said.replace(/\(.*\)/, '')), numbered: false, section: here() });
       }
     }
+    const byWord = match ? null : namedBy(line, at + 1);
+    // A line that heads a section of its own, `Violations:`, is no rule.
+    if (byWord && !(byWord.kind === 'word' && said !== null && said !== undefined && sectionOf(said) !== null)) {
+      named.push(byWord);
+      sectionOfNamed.set(byWord, here());
+    }
     if (!match) continue;
     const id = match[1] ?? '';
     const says = clean(match[2] ?? '');
@@ -135,8 +148,14 @@ export function findRules(policy: string): readonly Rule[] {
   const rules = found.filter((r) => !isAllowed(r.id));
   const withIds = rules.filter((r) => !r.numbered);
   // Steps and definitions are numbered too: numbers are rules where nothing else is, and only among the rules.
-  const chosen = withIds.length > 0 ? withIds : rules.filter((r) => r.section === 'rules');
-  return chosen
-    .filter((r, i) => chosen.findIndex((other) => other.id === r.id) === i)
-    .map(({ id, says }) => ({ id, says }));
+  const numbers = rules.filter((r) => r.section === 'rules');
+  const words =
+    withIds.length > 0 || numbers.length > 0 ? null : chooseNamed(named, (n) => sectionOfNamed.get(n) === 'rules');
+  const chosen = withIds.length > 0 ? withIds : words ? words.rules : numbers;
+  return {
+    rules: chosen
+      .filter((r, i) => chosen.findIndex((other) => other.id === r.id) === i)
+      .map(({ id, says }) => ({ id, says: clean(says) })),
+    doubt: words?.doubt ?? null,
+  };
 }

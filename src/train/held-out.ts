@@ -1,10 +1,11 @@
-// Held-out rows during training: loss, and how many rows greedy decoding would answer token for token. The batches and
-// sums are those of `temper eval`, so that the loss is its loss.
+// Held-out rows during training: loss, and of how many answers every token is the most probable one. The batches and
+// sums are those of `temper eval`, so that the loss is its loss; its exact match is stricter, as there the model writes
+// the analysis before the answer itself.
 import { setImmediate } from 'node:timers/promises';
 import { TrainError } from '../base/errors.js';
-import { samplesAt } from '../data/example.js';
+import { CHANNELS, samplesAt } from '../data/example.js';
 import type { Dataset } from '../data/load.js';
-import { packBatch, packLengths } from '../data/pack.js';
+import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
 import type { Learner } from '../objectives/learner.js';
 import type { BatchLimits, Objective } from '../objectives/objective.js';
 import { exampleOfTargets } from '../objectives/pairs.js';
@@ -65,13 +66,9 @@ export async function measureHeldOut(
       for (const name of Object.keys(judged) as (keyof typeof judged)[]) judged[name] += figures?.[name] ?? 0;
     }
     if (!hits) continue;
-    const missed = new Set<number>();
-    const of = exampleOfTargets(batch.starts, targets.rows);
-    of.forEach((example, i) => {
-      if (!hits[i]) missed.add(example);
-    });
-    rows += packed.examples.length;
-    matched += packed.examples.length - missed.size;
+    const found = matchedAnswers(packed, hits);
+    rows += found.answers;
+    matched += found.matched;
   }
   return judge
     ? {
@@ -81,7 +78,35 @@ export async function measureHeldOut(
         evalRewardChosen: judged.rewardChosen / pairs,
         evalRewardRejected: judged.rewardRejected / pairs,
       }
-    : { evalLoss: weighted / weights, evalMatch: matched / rows };
+    : { evalLoss: weighted / weights, ...(rows > 0 ? { evalMatch: matched / rows } : {}) };
+}
+
+const [NONE, FINAL] = [CHANNELS.indexOf('none'), CHANNELS.indexOf('final')];
+/**
+ * Of each example the tokens of its last final message, up to the one that ends it; of an example without channels
+ * (text, tokens) all that are trained. One of tool calls alone has no answer, as for `temper eval`.
+ * @param hits of each target: whether it is the most probable token
+ */
+export function matchedAnswers(
+  { batch, targets: { rows }, channels }: Pick<PackedBatch, 'batch' | 'targets' | 'channels'>,
+  hits: Uint8Array,
+): { readonly answers: number; readonly matched: number } {
+  const of = exampleOfTargets(batch.starts, rows);
+  let [answers, matched] = [0, 0];
+  for (let from = 0, end = 0; from < rows.length; from = end) {
+    while (end < rows.length && of[end] === of[from]) end++;
+    let first = from;
+    const last = channels.lastIndexOf(FINAL, end - 1);
+    let stop = end;
+    if (last >= from) {
+      stop = last + 1;
+      first = last;
+      while (first > from && channels[first - 1] === FINAL && rows[first - 1] === (rows[first] ?? 0) - 1) first--;
+    } else if (channels.subarray(from, end).some((c) => c !== NONE)) continue;
+    answers++;
+    if (hits.subarray(first, stop).every((hit) => hit === 1)) matched++;
+  }
+  return { answers, matched };
 }
 
 /** The evaluation with the lowest loss, and how many there were after it. */

@@ -78,7 +78,7 @@ function figuresNow(follower: RunFollower): readonly Figure[] {
       : ([[short(evaluated.evalLoss), `held-out loss, step ${evaluated.step}`]] as const)),
     ...(evaluated?.evalMatch === undefined || evaluated.step === bestStep
       ? []
-      : ([[percent(evaluated.evalMatch), 'held-out rows token for token, then']] as const)),
+      : ([[percent(evaluated.evalMatch), 'held-out answers token for token, then']] as const)),
     ...figuresOf(record, tally).filter(([, label]) => label !== 'steps'),
     ...(bestStep === undefined
       ? []

@@ -91,6 +91,7 @@ const OWN = [
   'base/inputs.ts',
   'base/files.ts',
   'base/machine.ts',
+  'base/outputs.ts',
   'base/temporary.ts',
   'base/folder-digest.ts',
   'bench/private-memory.ts',

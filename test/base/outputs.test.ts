@@ -1,23 +1,27 @@
 // Every kind of node an output may be, and every input that it must not be.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
+  closeSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { OutputFile, putInPlace, writeFileAtomic, writeFolderAtomic } from '../../src/base/files.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { checkOutputs, placeOf } from '../../src/base/outputs.js';
 import { processSpace, temporaryName } from '../../src/base/temporary.js';
 
@@ -180,6 +184,115 @@ describe('what must not be written over', () => {
     chmodSync(at('out'), 0o755);
   });
 });
+
+describe('a descriptor of this process that leads to a file', () => {
+  const names = (fd: number): string[] => [`/dev/fd/${fd}`, `/proc/self/fd/${fd}`, `/proc/${process.pid}/fd/${fd}`];
+  it.each(Object.entries(writers))('is written on, the file stays: %s', async (_, write) => {
+    writeFileSync(at('log'), 'before ');
+    const { ino } = statSync(at('log'));
+    for (const mode of ['a', 'w'] as const) {
+      const fd = openSync(at('log'), mode);
+      try {
+        if (mode === 'w') writeSync(fd, 'first ');
+        for (const name of names(fd)) {
+          expect(placeOf(name)).toMatchObject({ stream: true, descriptor: fd });
+          await write(name, 'x');
+        }
+        symlinkSync(names(fd)[0] ?? '', at(`link-${mode}`));
+        await write(at(`link-${mode}`), 'y');
+        writeSync(fd, ' after'); // it is open still
+      } finally {
+        closeSync(fd);
+      }
+      expect(readFileSync(at('log'), 'utf8')).toBe(mode === 'a' ? 'before xxxy after' : 'first xxxy after');
+      expect(statSync(at('log')).ino).toBe(ino);
+    }
+    expect(readdirSync(dir).filter((n) => !n.startsWith('link'))).toEqual(['log']);
+  });
+  it('is refused before the work where it cannot be written on, or is an input', async () => {
+    writeFileSync(at('rows'), 'rows');
+    const [read, write] = [openSync(at('rows'), 'r'), openSync(at('rows'), 'a')];
+    const told = (path: string): string => {
+      try {
+        checkOutputs({ '--out': path }, { files: [at('rows')] });
+        return 'passed';
+      } catch (e) {
+        return (e as Error).message;
+      }
+    };
+    try {
+      expect(told(`/dev/fd/${read}`)).toMatch(/open for reading only/);
+      expect(told(`/dev/fd/${write}`)).toMatch(/is an input/);
+      expect(told('/dev/fd/987654')).toMatch(/descriptor 987654 is not open/);
+      expect(codeOf(() => checkOutputs({ '--out': `/dev/fd/${write}` }, {}, 'folder'))).toBe('output_unwritable');
+      const two = { '--out': `/dev/fd/${write}`, '--junit': at('rows') };
+      expect(codeOf(() => checkOutputs(two))).toBe('output_clash');
+      await expect(OutputFile.open('/dev/fd/987654')).rejects.toMatchObject({ code: 'output_unwritable' });
+    } finally {
+      closeSync(read);
+      closeSync(write);
+    }
+  });
+  it('of another process is refused where it is a file', async () => {
+    const fd = openSync(at('theirs'), 'w');
+    const child = spawn('sleep', ['30'], { stdio: ['ignore', fd, 'ignore'] });
+    try {
+      expect(codeOf(() => placeOf(`/proc/${child.pid}/fd/1`))).toBe('output_unwritable');
+    } finally {
+      child.kill();
+      closeSync(fd);
+    }
+  });
+});
+
+it.each([
+  ['>', 'new', ''],
+  ['>>', 'old', 'old\n'],
+])('a command under a shell redirection %s writes on its stdout', (redirection, name, before) => {
+  if (before) writeFileSync(at(name), before);
+  writeFileSync(at('prompts'), '{"prompt": "hi"}\n');
+  const main = join(packageRoot, 'dist', 'cli', 'main.js');
+  const script = `exec "$0" "$1" generate --model "$2" --max-tokens 4 --prompts prompts --out /dev/stdout ${redirection} ${name}`;
+  const ran = spawnSync('bash', ['-c', script, process.execPath, main, join(packageRoot, 'models', 'nano')], {
+    cwd: dir,
+  });
+  expect(ran.stderr.toString()).toContain('answers in /dev/stdout');
+  const lines = readFileSync(at(name), 'utf8').slice(before.length).trim().split('\n');
+  expect(readFileSync(at(name), 'utf8').startsWith(before)).toBe(true);
+  expect(lines).toHaveLength(1);
+  expect(JSON.parse(lines[0] ?? '')).toMatchObject({ id: '1' });
+});
+
+it('stdout that is a socket, or a pipe whose reader left, is no wait for ever', async () => {
+  writeFileSync(at('prompts'), '{"prompt": "hi"}\n');
+  const args = [
+    'generate',
+    '--model',
+    join(packageRoot, 'models', 'nano'),
+    '--max-tokens',
+    '4',
+    '--prompts',
+    'prompts',
+  ];
+  // Node gives its children sockets.
+  const child = spawn(process.execPath, [join(packageRoot, 'dist/cli/main.js'), ...args, '--out', '/dev/stdout'], {
+    cwd: dir,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  let got = '';
+  child.stdout.on('data', (piece: Buffer) => {
+    got += piece.toString();
+  });
+  expect(await new Promise((done) => child.on('close', done))).toBe(20);
+  expect(JSON.parse(got)).toMatchObject({ id: '1' });
+  const script = `"$0" "$@" --out /dev/stdout | true; exit \${PIPESTATUS[0]}`;
+  const ran = spawnSync('bash', ['-c', script, process.execPath, join(packageRoot, 'dist/cli/main.js'), ...args], {
+    cwd: dir,
+    timeout: 20_000,
+  });
+  expect(ran.status).toBe(2);
+  expect(ran.stderr.toString()).toMatch(/\/dev\/stdout: cannot be written \(EPIPE\)/);
+}, 40_000);
 
 it('the mode of a file that is replaced stays', () => {
   writeFileSync(at('x'), 'old');

@@ -309,6 +309,45 @@ it('format harmony trains what chat trains of the same conversation', async () =
   }
 });
 
+describe('conversations as JSON text, as tables without nested columns keep them', () => {
+  const tools = [{ type: 'function', function: { name: 'f', parameters: { type: 'object', properties: {} } } }];
+  const same = async (row: object, text: object, format: string): Promise<void> => {
+    const per = format === 'preference' ? 2 : 1;
+    const [of, over] = await Promise.all(
+      [row, text].map((r) =>
+        loadDataset([{ path: written(JSON.stringify(r)), format }], { ...context, examplesPerSample: per }),
+      ),
+    );
+    expect([...(over?.examples ?? [])].map((e) => [...e.tokens])).toEqual(
+      [...(of?.examples ?? [])].map((e) => [...e.tokens]),
+    );
+    expect(over?.files[0]?.notes.json_text).toEqual({ rows: 1, line: 1 });
+    expect(of?.files[0]?.notes.json_text).toBeUndefined();
+  };
+  const text = (v: unknown): string => JSON.stringify(v);
+  it('are the lists that they say, and counted', async () => {
+    await same({ messages: [q, a], tools }, { messages: text([q, a]), tools: text(tools) }, 'chat');
+    const [chosen, rejected] = [[a], [{ ...a, content: 'no' }]];
+    await same(
+      { prompt: 'q', chosen, rejected },
+      { prompt: 'q', chosen: text(chosen), rejected: ` ${text(rejected)}` },
+      'preference',
+    );
+    await same({ prompt: [q], chosen, rejected }, { prompt: text([q]), chosen, rejected }, 'preference');
+  });
+  it('any other text is text, a key twice or half a surrogate in it is refused, Python’s print is named', async () => {
+    for (const chosen of ['[{"x": 1}]', '[1]', '[{"role": "assistant"', '{"role": "assistant"}']) {
+      const { errors, notes } = await check({ prompt: 'q', chosen, rejected: 'b' }, { format: 'preference' });
+      expect(errors).toEqual([]);
+      expect(notes.json_text).toBeUndefined();
+    }
+    const said = async (messages: string): Promise<string> => (await check({ messages })).errors[0]?.message ?? '';
+    expect(await said("[{'role': 'user', 'content': 'q'}]")).toMatch(/json\.dumps/);
+    expect(await said('[{"role": "user", "role": "assistant", "content": "q"}]')).toMatch(/no JSON/);
+    expect(await said('[{"role": "user", "content": "\\ud800"}]')).toMatch(/surrogate/);
+  });
+});
+
 describe('fields that are not known', () => {
   const row = {
     id: '7',

@@ -34,6 +34,39 @@ const install = (version: string, addon: string | null): void => {
   if (addon === '') writeFileSync(join(platform, 'temper.node'), 'no library');
 };
 
+const doctor = (): Promise<{ readonly code: number; readonly out: string; readonly err: string }> =>
+  new Promise((resolve) =>
+    execFile(
+      process.execPath,
+      [join(own, 'dist', 'cli', 'main.js'), 'doctor', '--no-measure'],
+      { cwd: project, env: { ...process.env, TEMPER_CUDA_LIBRARY: '' } },
+      (error, out, err) => resolve({ code: typeof error?.code === 'number' ? error.code : 0, out, err }),
+    ),
+  );
+it('the doctor tells of packages that do not fit in a line, and goes on', async () => {
+  install(versions().temper, 'whole');
+  const cuda = `${platform}-cuda`;
+  mkdirSync(cuda, { recursive: true });
+  writeFileSync(join(cuda, 'package.json'), JSON.stringify({ name: 'x', version: '0.0.1' }));
+  const other = await doctor();
+  expect(other.err).toBe('');
+  expect(other.code).toBe(0);
+  expect(other.out).toMatch(/^cuda {6}a package of another version\n {10}.* 0\.0\.1, wanted .*npm install/m);
+  expect(other.out).toMatch(/^auto {6}cpu/m);
+  rmSync(cuda, { recursive: true });
+  // Without the addon there is less to tell, and what is wrong with it is told.
+  for (const [version, said] of [
+    ['0.0.1', /^addon {5}.* 0\.0\.1, wanted .*npm install/m],
+    [versions().temper, /^addon {5}.*cannot be loaded .*npx temper build-native/m],
+  ] as const) {
+    install(version, '');
+    const without = await doctor();
+    expect(without).toMatchObject({ code: 2, err: '' });
+    expect(without.out).toMatch(/^node .*\ncpu .*\nmemory /);
+    expect(without.out).toMatch(said);
+  }
+}, 30_000);
+
 it.each([
   ['none', () => {}, /^addon_missing 2 .*npx temper build-native/],
   ['of another version', () => install('0.0.1', 'whole'), /^addon_version 2 .*is .* 0\.0\.1, wanted .*npm install/],

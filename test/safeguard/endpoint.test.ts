@@ -90,6 +90,20 @@ describe('a sound allow passes in the dialect of', () => {
     ['the model with the day of its release', (q, r) => json(r, 200, whole(q, { model: 'm-2025-08-05' }))],
     ['408 once', (q, r, call) => (call === 1 ? json(r, 408, {}) : completion(r, { content: allow(q) }))],
     [
+      'a router that writes 502 into a 200, once',
+      (q, r, call) =>
+        call === 1 ? json(r, 200, { error: { code: 502, message: 'busy' } }) : completion(r, { content: allow(q) }),
+    ],
+    [
+      'an overloaded error in a 200, and one in its choice',
+      (q, r, call) =>
+        call === 1
+          ? json(r, 200, { error: { type: 'overloaded_error', message: 'busy' } })
+          : call === 2
+            ? json(r, 200, whole(q, { choices: [{ error: { code: 'rate_limit_exceeded' } }] }))
+            : completion(r, { content: allow(q) }),
+    ],
+    [
       'an idle connection that broke',
       (q, r, call) => {
         if (call === 1) r.destroy();
@@ -236,6 +250,23 @@ describe('what must not leave by a detail', () => {
     expect(verdict).toMatchObject({ outcome: 'unjudged', cause: 'http_status' });
     expect(verdict.detail).not.toMatch(/Rossi|0171|sk-live/);
     expect(verdict.detail).toContain('answered 400');
+  });
+  it.each([
+    ['an error in a 200', (q: string) => ({ error: { message: q } })],
+    ['a message', (q: string) => ({ object: 'error', message: q })],
+    [
+      'an error of the choice',
+      (q: string) => ({ choices: [{ finish_reason: 'stop', message: { role: 'assistant' }, error: q }] }),
+    ],
+    ['a role', (q: string) => ({ choices: [{ finish_reason: 'stop', message: { role: q, content: 'x' } }] })],
+    ['the end', (q: string) => ({ choices: [{ finish_reason: q, message: { role: 'assistant', content: 'x' } }] })],
+    ['another object', (q: string) => ({ object: q, choices: [] })],
+  ])('nor by what is odd in a completion: %s', async (_, body) => {
+    for (const words of [`Bearer ${SECRET}`, TEXT]) {
+      const { verdict } = await judged((_q, r) => json(r, 200, body(words)), { apiKey: SECRET });
+      expect(verdict.outcome).toBe('unjudged');
+      expect(verdict.detail).not.toMatch(/Rossi|0171|sk-live|4f9a8b/);
+    }
   });
   it('an answer off the contract that repeats the text', async () => {
     const { verdict } = await judged((_, r) => completion(r, { content: `You said: ${TEXT}` }));

@@ -134,6 +134,21 @@ const written: readonly (readonly [string, string, readonly string[]])[] = [
     ['3'],
   ],
   ['Windows line ends', 'R1: a\r\nR2: b\r\n', ['R1', 'R2']],
+  [
+    'words in back-ticks',
+    '# Rules\n- `spam`: bulk\n- **`self-harm/intent`** a plan\n`hate` – slurs',
+    ['spam', 'self-harm/intent', 'hate'],
+  ],
+  ['one word in back-ticks', 'It breaks a rule when it tells:\n- `phone`: a number', ['phone']],
+  ['words and colons', '- spam: bulk mail\n- self-harm: a plan\n- note: be strict', ['spam', 'self-harm']],
+  ['bold words', '**spam** – bulk\n**hate_speech**: slurs', ['spam', 'hate_speech']],
+  ['a table of words', '| rule | meaning |\n|---|---|\n| spam | bulk |\n| scam | fraud |', ['spam', 'scam']],
+  ['words without any mark', 'spam: bulk\nscam: fraud', ['spam', 'scam']],
+  ['letters', 'It must not tell\na) a phone\nb) an email', ['a', 'b']],
+  ['letters in brackets', '(a) a phone\n(b) an email\n(c) a card', ['a', 'b', 'c']],
+  ['capital letters', 'A. a phone\nB. an email', ['A', 'B']],
+  ['letters under numbers', '1. Contact\n a) a phone\n b) an email\n2. Money\n a) a card', ['1', '2']],
+  ['words beside ids', 'R1: a\n- spam: b\n- scam: c', ['R1']],
   ['an id in a sentence is none', 'R1: a\nSee R9 there. (R8)\nand R7: not at the head', ['R1']],
 ];
 const allowed: readonly (readonly [string, string, readonly string[]])[] = [
@@ -145,6 +160,8 @@ const allowed: readonly (readonly [string, string, readonly string[]])[] = [
   ['a colon', 'Violations:\nV1: x\nExceptions:\nV9: y', ['V1']],
   ['level 0 that says so', 'S0 – Safe or no hate\nS0.a news reports\nS1 – hate\nS1.a slurs', ['S1', 'S1.a']],
   ['unsafe is not safe', '## Unsafe content\nU1: x\n## Safe content\nU2: y', ['U1']],
+  ['words', '# Allowed\n- `thanks`: x\n# Violates\n- `spam`: y\n- `scam`: z', ['spam', 'scam']],
+  ['letters', 'Allowed:\na) names\nb) days\nViolations:\nc) a phone\nd) a card', ['c', 'd']],
   ['an id allowed in one place is none in another', '# Allowed\nS0 fine\n# Violates\nS1 x\nS0.a y', ['S1']],
 ];
 
@@ -164,7 +181,8 @@ describe('findRules', () => {
   });
   it('takes time that grows with the text alone', () => {
     const began = performance.now();
-    for (const unit of ['- ', '**', '#', 'A-', '1.', '`|[( ', 'R1 ', ' ']) findRules(unit.repeat(65536 / unit.length));
+    for (const unit of ['a-', 'a ', '`a', '| a ', '- ', '**', '#', 'A-', '1.', '`|[( ', 'R1 ', ' '])
+      findRules(unit.repeat(65536 / unit.length));
     expect(performance.now() - began).toBeLessThan(2000);
   });
 });
@@ -186,6 +204,18 @@ describe('a policy', () => {
     ['only definitions', '# Definitions\n1. Guest: a person'],
   ])('without a visible rule is refused: %s', (_, text) => {
     expect(() => definePolicy('p', text)).toThrow(expect.objectContaining({ code: 'policy_no_rule', exitCode: 2 }));
+  });
+  it.each([
+    ['words of which one may be a remark', 'Be strict.\nspam: unsolicited bulk', /line 2 may be rules \("spam"\)/],
+    ['words with capitals', '- Spam: x\n- Harassment: y', /lines 1, 2 may be .*"Spam", "Harassment".*capitals/],
+    ['names of several words', '- Hate speech: x\n- Self harm: y', /lines 1, 2 .*several words/],
+    ['words alone', '# Not allowed\n- spam\n- scam', /lines 2, 3 .*a word alone/],
+    ['letters that begin again', 'One\na) x\nb) y\nTwo\na) z', /lines 2, 3, 5 .*letters/],
+    ['letters from b on', 'b) x\nc) y', /lines 1, 2 .*letters/],
+    ['a list without ids', '- a phone number\n- an email address', /lines 1, 2 .*begin each with an id/],
+  ])('in doubt about its rules names the lines: %s', (_, text, said) => {
+    expect(() => definePolicy('p', text)).toThrow(expect.objectContaining({ code: 'policy_no_rule' }));
+    expect(() => definePolicy('p', text)).toThrow(said);
   });
   it.each([
     ['/a/contact/policy.md', 'contact', '/a/contact/golden.jsonl'],

@@ -112,6 +112,17 @@ describe('on another base', () => {
     expect(await codeOf(checkAdapterBase(base, at('base')))).toBe('base_changed');
     expect(await codeOf(checkAdapterBase(files, at('base')))).toBe('export_changed');
     expect(await codeOf(checkAdapterBase(at('says-nothing'), at('base')))).toBe('bad_provenance');
+    const more = copy('says-more', (j) => Object.assign(j, { scale: 2 }));
+    expect(await codeOf(checkAdapterBase(more, at('base')))).toBe('bad_provenance');
+    // An alpha is as much a part of an adapter as its tensors are.
+    const config = join(
+      copy('scaled', () => {}),
+      'adapter_config.json',
+    );
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/"lora_alpha": \d+/, '"lora_alpha": 1234'));
+    expect(await codeOf(checkAdapterBase(at('scaled'), at('base')))).toBe('export_changed');
+    expect(await codeOf(evaluate(at('run'), { adapter: at('scaled') }))).toBe('export_changed');
+    expect(await codeOf(logits(at('scaled'), at('base')))).toBe('export_changed');
     // Made elsewhere: nothing can be checked.
     rmSync(join(base, 'temper.json'));
     expect(await codeOf(checkAdapterBase(base, at('base')))).toBe('works');

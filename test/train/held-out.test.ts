@@ -10,6 +10,7 @@ import { exactMatch } from '../../src/evaluate/exact-match.js';
 import { exportRun, verify } from '../../src/export/export.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { readRun } from '../../src/runs/run-folder.js';
+import { matchedAnswers } from '../../src/train/held-out.js';
 import { runTraining, type TrainHooks } from '../../src/train/session.js';
 import { tinyRun } from './tiny.js';
 
@@ -110,6 +111,27 @@ describe('train.evalEvery', () => {
     expect(found?.evalMatch).toBeGreaterThan(0.5);
     expect(Math.abs((found?.evalMatch ?? 0) - match.rate)).toBeLessThan(0.1);
   }, 120_000);
+
+  it('looks at the last answer of each example alone', () => {
+    // Two rows: analysis, a final, a question, analysis, a final; a call and nothing else. One of plain tokens.
+    const [none, analysis, commentary, final] = [0, 1, 2, 3];
+    const channels = Uint8Array.of(analysis, final, final, analysis, final, final, commentary, commentary, none, none);
+    const targets = Int32Array.of(1, 2, 3, 7, 8, 9, 11, 12, 20, 21);
+    const packed = {
+      batch: { tokens: new Int32Array(30), positions: new Int32Array(30), starts: Int32Array.of(0, 10, 18, 30) },
+      targets: { rows: targets, targets: new Int32Array(10), weights: new Float32Array(10).fill(1) },
+      channels,
+    };
+    const found = (...missed: number[]): number =>
+      matchedAnswers(
+        packed,
+        Uint8Array.from(targets, (_, i) => (missed.includes(i) ? 0 : 1)),
+      ).matched;
+    expect(matchedAnswers(packed, new Uint8Array(10))).toEqual({ answers: 2, matched: 0 });
+    expect(found()).toBe(2);
+    expect(found(0, 1, 2, 3, 6, 7)).toBe(2);
+    for (const i of [4, 5, 8, 9]) expect(found(i)).toBe(1);
+  });
 
   it.each<[string, readonly string[], string, RegExp]>([
     [

@@ -5,6 +5,7 @@ import { ConfigError } from '../../base/errors.js';
 import type { Preset } from '../../model/init.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { print, tell } from '../terminal.js';
 
 interface Options {
   readonly model?: string;
@@ -109,8 +110,8 @@ export const command: Command = {
         const memoryLimit = o.memoryLimit === undefined ? undefined : parseBytes(o.memoryLimit);
         const device = useDevice(o.device, memoryLimit ?? 0);
         if (!o.json) {
-          process.stderr.write(`device: ${describeDevice(device)}\n`);
-          process.stdout.write(`${line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])])}\n`);
+          tell(`device: ${describeDevice(device)}`);
+          print(line([...head, ...(o.peerGguf ? ['peer tok/s', 'ratio'] : [])]));
         }
         const result = await benchInThread(o.model ?? PRESETS[o.preset ?? 'nano'], {
           device: o.device,
@@ -130,8 +131,8 @@ export const command: Command = {
           ...peer,
           onRow(r) {
             if (!o.json)
-              process.stdout.write(
-                `${line([
+              print(
+                line([
                   r.name,
                   r.tokensPerSecond.toFixed(1),
                   (r.seconds * 1000).toFixed(1),
@@ -140,30 +141,30 @@ export const command: Command = {
                   `${r.percentOfLimit.toFixed(0)} ${r.bound === 'arithmetic' ? 'ari' : 'mem'}`,
                   ...[r.peakBytes, r.privateBytes, r.runtimeBytes].map((b) => (b / 2 ** 20).toFixed(1)),
                   ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)]),
-                ])}\n`,
+                ]),
               );
             if (!o.json && r.deviceBytes)
-              process.stdout.write(
+              print(
                 `  device memory: ${Object.entries(r.deviceBytes)
                   .filter(([, b]) => b > 0)
                   .map(([c, b]) => `${c} ${(b / 2 ** 20).toFixed(1)}`)
-                  .join(', ')} MiB\n`,
+                  .join(', ')} MiB`,
               );
             if (!o.json)
               for (const p of r.byOp ?? [])
-                process.stdout.write(
+                print(
                   `  ${p.op.padEnd(24)}${String(p.calls).padStart(6)} ` +
                     `calls${(p.seconds * 1000).toFixed(2).padStart(12)} ` +
-                    `ms${p.percentOfLimit.toFixed(0).padStart(6)} % of limit\n`,
+                    `ms${p.percentOfLimit.toFixed(0).padStart(6)} % of limit`,
                 );
           },
         });
         if (o.json) printJson(result);
         else
-          process.stdout.write(
+          print(
             `limits: ${result.limits.gflops.toFixed(0)} GFLOP/s and ` +
               `${result.limits.gbPerSecond.toFixed(1)} GB/s with ${result.limits.threads} threads ` +
-              `(${result.isa}); loaded in ${result.loadSeconds.toFixed(2)} s\n`,
+              `(${result.isa}); loaded in ${result.loadSeconds.toFixed(2)} s`,
           );
       });
   },

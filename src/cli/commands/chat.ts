@@ -13,6 +13,7 @@ import {
   sayNotices,
 } from '../engine-options.js';
 import { handleInterrupts, interrupt } from '../interrupt.js';
+import { tell, tellOwn } from '../terminal.js';
 
 type Options = ModelOptions & SamplingOptions & ScreenOptions;
 const HELP = `  /reset           forget the conversation
@@ -21,9 +22,7 @@ const HELP = `  /reset           forget the conversation
   /quit            end (also Ctrl-D)
 Ctrl-C ends an answer, twice the conversation.
 `;
-const say = (text: string): void => {
-  process.stderr.write(`temper: ${text}\n`);
-};
+const say = (text: string): void => tell(`temper: ${text}`);
 
 /** Ctrl-C ends the answer under way, or asks for a second one; a second one in a row ends the session. */
 export class TurnInterrupts {
@@ -107,14 +106,14 @@ export const command: Command = {
           try {
             let options = given;
             let history: readonly Message[] = [];
-            if (tty) process.stderr.write('/help lists the commands\n');
+            if (tty) tell('/help lists the commands');
             lines.setPrompt('> ');
             if (tty) lines.prompt();
             for await (const line of lines) {
               interrupts.typed();
               const [word = '', ...rest] = line.trim().split(/\s+/);
               if (word === '/quit' || word === '/exit') break;
-              if (word === '/help') process.stderr.write(HELP);
+              if (word === '/help') tellOwn(HELP);
               else if (word === '/reset') {
                 history = [];
                 say('the conversation is forgotten');

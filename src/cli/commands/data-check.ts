@@ -6,7 +6,7 @@ import { noticesOf } from '../../data/notes.js';
 import { overlapText } from '../../data/overlap.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { printable, styled } from '../terminal.js';
+import { printable, printStyled, styled } from '../terminal.js';
 
 interface Options {
   readonly format: string;
@@ -24,7 +24,7 @@ interface Options {
 
 /** Green, or in ⟦ ⟧ where there are no colours. */
 const trained = (text: string): string => {
-  const green = styled('green', printable(text));
+  const green = styled('green', text);
   return green === printable(text) ? `⟦${green}⟧` : green;
 };
 
@@ -167,7 +167,7 @@ export const command: Command = {
           printJson({ files });
           return;
         }
-        process.stdout.write(`${files.map(show).join('\n')}\n`);
+        printStyled(`${files.map(show).join('\n')}\n`);
       });
   },
 };

@@ -3,7 +3,7 @@ import { Option } from 'commander';
 import type { ConvertRequest } from '../../train/train.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { printable } from '../terminal.js';
+import { print } from '../terminal.js';
 
 interface Options extends Omit<ConvertRequest, 'paths'> {
   readonly json?: boolean;
@@ -65,8 +65,8 @@ export const command: Command = {
           printJson(done);
           return;
         }
-        const from = done.files.map((f) => `${printable(f.path)} (${f.format})`).join(', ');
-        process.stdout.write(`${printable(done.out)}: ${done.rows} rows of ${from}\n`);
+        const from = done.files.map((f) => `${f.path} (${f.format})`).join(', ');
+        print(`${done.out}: ${done.rows} rows of ${from}`);
       });
   },
 };

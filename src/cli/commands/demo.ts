@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 import { goOnWithoutReader } from '../streams.js';
-import { printable } from '../terminal.js';
+import { print } from '../terminal.js';
 
 export const command: Command = {
   name: 'demo',
@@ -28,8 +28,8 @@ export const command: Command = {
         const { runDemo } = await import('../../demo/story.js');
         goOnWithoutReader();
         const quiet = options.json === true;
-        const say = (text: string): void => {
-          if (!quiet) process.stdout.write(text);
+        const say = (...lines: readonly string[]): void => {
+          if (!quiet) print(...lines);
         };
         let progress: { readonly label: string; readonly bar: ReturnType<typeof createProgress> } | undefined;
         const settle = (): void => {
@@ -37,7 +37,7 @@ export const command: Command = {
           progress = undefined;
         };
         let chapter = 0;
-        say('Temper demo: a gpt-oss in miniature is fine-tuned, screened and exported.\n');
+        say('Temper demo: a gpt-oss in miniature is fine-tuned, screened and exported.');
         const result = await runDemo({
           out: options.out,
           signal: interruptSignal(),
@@ -45,11 +45,11 @@ export const command: Command = {
           hooks: {
             chapter: (title) => {
               settle();
-              say(`\n${++chapter}  ${title}\n`);
+              say('', `${++chapter}  ${title}`);
             },
             line: (text) => {
               settle();
-              say(`   ${printable(text)}\n`);
+              say(...text.split('\n').map((line) => `   ${line}`));
             },
             progress(label, unit, done, total, note) {
               if (progress?.label !== label) {
@@ -70,8 +70,10 @@ export const command: Command = {
           (c) => `   ${c.ok ? '✓' : '✗'} ${c.name}: ${Number(c.value.toFixed(4))} (wanted ${c.wanted})`,
         );
         say(
-          `\n${checks.join('\n')}\n\n` +
-            `   ${result.seconds.toFixed(0)} s in all. Report: ${relative(process.cwd(), result.report)}\n`,
+          '',
+          ...checks,
+          '',
+          `   ${result.seconds.toFixed(0)} s in all. Report: ${relative(process.cwd(), result.report)}`,
         );
       });
   },

@@ -1,7 +1,7 @@
 // `temper eval`: held-out loss per channel, and exact match of generated answers.
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, sayDevice } from '../progress.js';
-import { printable } from '../terminal.js';
+import { print } from '../terminal.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -53,7 +53,7 @@ export const command: Command = {
         });
         losses.finish();
         if (!quiet) sayDevice(result.device);
-        const match = options.match ? await generateAndMatch(result, options, signal) : null;
+        const match = options.match ? await generateAndMatch(path, result, options, signal) : null;
         if (options.json) {
           printJson({ ...result, exactMatch: match });
           return;
@@ -73,28 +73,26 @@ export const command: Command = {
           );
         if (match)
           lines.push(
-            `exact match ${(100 * match.rate).toFixed(1)} % (${match.matches} of ${match.rows})`,
+            `exact match ${(100 * match.rate).toFixed(1)} % (${match.matches} of ${match.rows})` +
+              (match.tooLong > 0 ? `; ${match.tooLong} rows longer than the recipe reads were not asked` : ''),
             ...match.misses
               .slice(0, 3)
               .map((m) => `  line ${m.line}: got ${JSON.stringify(m.got)}, wanted ${JSON.stringify(m.expected)}`),
           );
-        process.stdout.write(`${printable(lines.join('\n'))}\n`);
+        print(...lines);
       });
   },
 };
 
 async function generateAndMatch(
-  result: {
-    readonly model: string;
-    readonly adapter: string | null;
-    readonly files: readonly { readonly path: string; readonly format: string }[];
-  },
+  path: string,
+  result: { readonly model: string; readonly adapter: string | null },
   options: Options,
   signal: AbortSignal,
-): Promise<import('../../evaluate/exact-match.js').ExactMatch | null> {
-  const { loadPrompts } = await import('../../data/load.js');
+): Promise<(import('../../evaluate/exact-match.js').ExactMatch & { readonly tooLong: number }) | null> {
+  const { promptsOf } = await import('../../evaluate/evaluate.js');
   const { exactMatch } = await import('../../evaluate/exact-match.js');
-  const all = await loadPrompts(result.files, signal);
+  const { prompts: all, tooLong } = await promptsOf({ path, set: options.set }, { signal });
   const prompts = options.limit === undefined ? all : all.slice(0, options.limit);
   if (prompts.length === 0) return null;
   const { createGenerator } = await import('../../compose/generator.js');
@@ -111,11 +109,12 @@ async function generateAndMatch(
     quiet: options.json === true,
   });
   try {
-    return await exactMatch(prompts, generator.final, {
+    const match = await exactMatch(prompts, generator.final, {
       signal,
       concurrency: generator.slots,
       onProgress: (done, matches) => progress.update(done, `${matches} match`),
     });
+    return { ...match, tooLong };
   } finally {
     progress.finish();
     await generator.close();

@@ -4,6 +4,7 @@ import { formatBytes } from '../../base/units.js';
 import type { ExportProgress, ExportResult } from '../../export/export.js';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { print } from '../terminal.js';
 
 interface Options {
   readonly adapter?: string;
@@ -48,16 +49,14 @@ function reporter(quiet: boolean): { readonly tell: (p: ExportProgress) => void;
   };
 }
 
-function print(result: ExportResult): void {
+function show(result: ExportResult): void {
   for (const e of result.exports) {
-    process.stdout.write(
-      `${e.folder}  (${e.format}, ${formatBytes(e.bytes)}${result.step === null ? '' : `, step ${result.step}`})\n` +
-        `${Object.entries(e.files)
-          .map(([name, digest]) => `  ${name}  ${digest}`)
-          .join('\n')}\n`,
+    print(
+      `${e.folder}  (${e.format}, ${formatBytes(e.bytes)}${result.step === null ? '' : `, step ${result.step}`})`,
+      ...Object.entries(e.files).map(([name, digest]) => `  ${name}  ${digest}`),
+      ...e.warnings.map((w) => `WARNING: ${w}`),
+      `prove it with: temper verify ${e.folder}`,
     );
-    for (const w of e.warnings) process.stdout.write(`WARNING: ${w}\n`);
-    process.stdout.write(`prove it with: temper verify ${e.folder}\n`);
   }
 }
 
@@ -125,7 +124,7 @@ export const command: Command = {
         );
         progress.end();
         if (json) printJson(result);
-        else print(result);
+        else show(result);
       });
   },
 };

@@ -12,6 +12,7 @@ import {
   sayNotices,
 } from '../engine-options.js';
 import { createProgress } from '../progress.js';
+import { tell } from '../terminal.js';
 
 type Options = ModelOptions &
   SamplingOptions &
@@ -67,9 +68,7 @@ async function fromFile(input: string, options: Options): Promise<void> {
       process.exitCode = summary.exitCode;
       if (options.json) printJson({ ...summary, out: output });
       else
-        process.stderr.write(
-          `${summary.rows} rows, ${summary.kept} answered before, ${summary.errors} errors; answers in ${output}\n`,
-        );
+        tell(`${summary.rows} rows, ${summary.kept} answered before, ${summary.errors} errors; answers in ${output}`);
     } finally {
       await engine.close();
     }

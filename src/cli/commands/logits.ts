@@ -2,6 +2,7 @@
 import { Option } from 'commander';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { print } from '../terminal.js';
 
 interface Options {
   readonly model: string;
@@ -60,10 +61,7 @@ export const command: Command = {
         });
         progress?.finish();
         if (json) printJson({ ...summary, out: options.out, precision: options.precision });
-        else
-          process.stdout.write(
-            `${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes\n`,
-          );
+        else print(`${options.out}: ${summary.rows} rows of ${summary.sequences} sequences, ${summary.bytes} bytes`);
       });
   },
 };

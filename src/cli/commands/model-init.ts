@@ -2,6 +2,7 @@
 import { Option } from 'commander';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
+import { print } from '../terminal.js';
 
 const PRESETS = ['nano', 'slice', '20b', '120b'] as const;
 
@@ -43,8 +44,8 @@ export const command: Command = {
           printJson({ dir, preset: options.preset, seed: options.seed, weightBytes: total });
           return;
         }
-        process.stdout.write(
-          `${dir}: ${(total / 1e6).toFixed(1)} MB of random weights, preset ${options.preset}, seed ${options.seed}\n`,
+        print(
+          `${dir}: ${(total / 1e6).toFixed(1)} MB of random weights, preset ${options.preset}, seed ${options.seed}`,
         );
       });
   },

@@ -1,7 +1,7 @@
 // `temper model inspect`: what a checkpoint holds, and what is odd about it.
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { printable } from '../terminal.js';
+import { print } from '../terminal.js';
 
 export const command: Command = {
   name: 'model inspect',
@@ -49,7 +49,7 @@ export const command: Command = {
             : []),
           ...(r.odd.length ? ['odd:', ...r.odd.map((o) => `  ${o}`)] : ['nothing odd']),
         ];
-        process.stdout.write(`${printable(lines.join('\n'))}\n`);
+        print(...lines);
       });
   },
 };

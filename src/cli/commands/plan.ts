@@ -3,6 +3,7 @@ import { Option } from 'commander';
 import { ConfigError } from '../../base/errors.js';
 import { formatRate, formatSeconds, formatBytes as size } from '../../base/units.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { print } from '../terminal.js';
 
 interface Options {
   readonly set: readonly string[];
@@ -30,26 +31,23 @@ async function serving(dir: string, o: Options): Promise<void> {
   });
   if (o.json) printJson(plan);
   else {
-    process.stdout.write(
-      [
-        ...plan.notes,
-        `serving ${o.sequences} sequence${o.sequences > 1 ? 's' : ''} of up to ${o.context} ` +
-          `tokens: ${size(plan.kvBytesPerSequence)} of keys and values each`,
-        'peak memory, by category (each at its own peak):',
-        ...Object.entries(plan.peakBytes)
-          .filter(([, bytes]) => bytes > 0)
-          .map(category),
-        `${category(['together', plan.totalPeakBytes])}   beside ${size(plan.mappedBytes)} of ` +
-          `mapped files; ${size(plan.availableBytes)} available`,
-        ...(plan.offloadedBytes > 0
-          ? [
-              `${category(['offloaded', plan.offloadedBytes])}   8-bit weights, in a file without a ` +
-                'name beside the model',
-            ]
-          : []),
-        plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
-        '',
-      ].join('\n'),
+    print(
+      ...plan.notes,
+      `serving ${o.sequences} sequence${o.sequences > 1 ? 's' : ''} of up to ${o.context} ` +
+        `tokens: ${size(plan.kvBytesPerSequence)} of keys and values each`,
+      'peak memory, by category (each at its own peak):',
+      ...Object.entries(plan.peakBytes)
+        .filter(([, bytes]) => bytes > 0)
+        .map(category),
+      `${category(['together', plan.totalPeakBytes])}   beside ${size(plan.mappedBytes)} of ` +
+        `mapped files; ${size(plan.availableBytes)} available`,
+      ...(plan.offloadedBytes > 0
+        ? [
+            `${category(['offloaded', plan.offloadedBytes])}   8-bit weights, in a file without a ` +
+              'name beside the model',
+          ]
+        : []),
+      plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
     );
   }
   if (!plan.fits) process.exitCode = 2;
@@ -114,54 +112,51 @@ export const command: Command = {
           const parts = Object.entries(plan.peakBytes)
             .filter(([, bytes]) => bytes > 0)
             .map(category);
-          process.stdout.write(
-            [
-              ...plan.notes,
-              `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
-                `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
-              `device: ${plan.computesOn}`,
-              'peak memory, by category (each at its own peak):',
-              ...parts,
-              `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
-                `${size(plan.mappedBytes)} of mapped files and ${size(plan.runtimeBytes)} of the runtime; ` +
-                `${size(plan.availableBytes)} available`,
-              ...(plan.rereadBytes > 0
-                ? [
-                    '  the mapped files do not stay in memory beside it: each pass, forward or backward, may ' +
-                      `read ${size(plan.rereadBytes)} from disk`,
-                  ]
-                : []),
-              ...(plan.offloadedBytes > 0
-                ? [
-                    `  ${'offloaded'.padEnd(12)}${size(plan.offloadedBytes).padStart(12)}   on disk beside ` +
-                      `the run, ${size(plan.diskFreeBytes)} free`,
-                  ]
-                : []),
-              ...(plan.device
-                ? [
-                    'device memory, by category (each at its own peak):',
-                    ...Object.entries(plan.device.peakBytes)
-                      .filter(([, bytes]) => bytes > 0)
-                      .map(category),
-                    `${category(['together', plan.device.totalPeakBytes])}   ` +
-                      (Number.isNaN(plan.device.limitBytes)
-                        ? 'how much it has is not known; '
-                        : `of a limit of ${size(plan.device.limitBytes)}; `) +
-                      'beside it the driver takes about half a GiB',
-                  ]
-                : []),
-              ...(options.time && !plan.device
-                ? [
-                    `time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ` +
-                      `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all` +
-                      (plan.referenceSeconds > 0
-                        ? `, ${formatSeconds(plan.referenceSeconds)} of it for the base without the adapter`
-                        : ''),
-                  ]
-                : []),
-              plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
-              '',
-            ].join('\n'),
+          print(
+            ...plan.notes,
+            `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
+              `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
+            `device: ${plan.computesOn}`,
+            'peak memory, by category (each at its own peak):',
+            ...parts,
+            `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
+              `${size(plan.mappedBytes)} of mapped files and ${size(plan.runtimeBytes)} of the runtime; ` +
+              `${size(plan.availableBytes)} available`,
+            ...(plan.rereadBytes > 0
+              ? [
+                  '  the mapped files do not stay in memory beside it: each pass, forward or backward, may ' +
+                    `read ${size(plan.rereadBytes)} from disk`,
+                ]
+              : []),
+            ...(plan.offloadedBytes > 0
+              ? [
+                  `  ${'offloaded'.padEnd(12)}${size(plan.offloadedBytes).padStart(12)}   on disk beside ` +
+                    `the run, ${size(plan.diskFreeBytes)} free`,
+                ]
+              : []),
+            ...(plan.device
+              ? [
+                  'device memory, by category (each at its own peak):',
+                  ...Object.entries(plan.device.peakBytes)
+                    .filter(([, bytes]) => bytes > 0)
+                    .map(category),
+                  `${category(['together', plan.device.totalPeakBytes])}   ` +
+                    (Number.isNaN(plan.device.limitBytes)
+                      ? 'how much it has is not known; '
+                      : `of a limit of ${size(plan.device.limitBytes)}; `) +
+                    'beside it the driver takes about half a GiB',
+                ]
+              : []),
+            ...(options.time && !plan.device
+              ? [
+                  `time: ${plan.stepSeconds.toFixed(plan.stepSeconds < 10 ? 2 : 0)} s a step, ` +
+                    `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all` +
+                    (plan.referenceSeconds > 0
+                      ? `, ${formatSeconds(plan.referenceSeconds)} of it for the base without the adapter`
+                      : ''),
+                ]
+              : []),
+            plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
           );
         }
         if (!plan.fits) process.exitCode = 2;

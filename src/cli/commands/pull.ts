@@ -3,7 +3,7 @@ import { formatBytes, formatSeconds } from '../../base/units.js';
 import type { PullProgress } from '../../hub/pull.js';
 import { type Command, collect, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 import { createProgress, type Progress } from '../progress.js';
-import { printable } from '../terminal.js';
+import { print, tell } from '../terminal.js';
 
 interface Options {
   readonly include: readonly string[];
@@ -38,7 +38,7 @@ export function pullProgress(quiet: boolean, label = 'pull'): { update(p: PullPr
   };
 }
 /** Notices of a pull on stderr. */
-export const sayPullNotice = (notice: string): void => void process.stderr.write(`temper: ${printable(notice)}\n`);
+export const sayPullNotice = (notice: string): void => tell(`temper: ${notice}`);
 
 export const command: Command = {
   name: 'pull',
@@ -104,13 +104,11 @@ export const command: Command = {
         }
         const { files, bytes, fetchedBytes, seconds, commit } = result;
         const fetched = files.filter((f) => f.fetched).length;
-        process.stdout.write(
-          `${printable(dir)}: complete, ${files.length} file${files.length === 1 ? '' : 's'}, ${formatBytes(bytes)}, ` +
-            `commit ${commit}\n${
-              fetched === 0
-                ? 'all of it was there\n'
-                : `${fetched} fetched, ${formatBytes(fetchedBytes)} in ${formatSeconds(seconds)}\n`
-            }`,
+        print(
+          `${dir}: complete, ${files.length} file${files.length === 1 ? '' : 's'}, ${formatBytes(bytes)}, commit ${commit}`,
+          fetched === 0
+            ? 'all of it was there'
+            : `${fetched} fetched, ${formatBytes(fetchedBytes)} in ${formatSeconds(seconds)}`,
         );
       });
   },

@@ -4,7 +4,7 @@ import { type Command, examples, integerIn, interruptSignal, printJson } from '.
 import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { goOnWithoutReader } from '../streams.js';
-import { printable } from '../terminal.js';
+import { print, tell } from '../terminal.js';
 
 type Options = ScreenOptions & {
   readonly out: string;
@@ -73,9 +73,7 @@ export const command: Command = {
             },
             ...(reports ? { onVerdict: (row) => reported.push({ ...row, rationale: '' }) } : {}),
             onKept: (file, verdicts) =>
-              process.stderr.write(
-                `\ntemper: ${verdicts} verdicts are kept in ${file}; the same command goes on from there\n`,
-              ),
+              tell('', `temper: ${verdicts} verdicts are kept in ${file}; the same command goes on from there`),
           });
           progress.finish();
           if (reports) {
@@ -99,7 +97,7 @@ export const command: Command = {
           ];
           if (summary.kept > 0) lines.push(`  ${summary.kept} verdicts are those of a run that was stopped`);
           for (const [cause, n] of Object.entries(summary.causes))
-            lines.push(`  unjudged by ${cause}: ${n}, first: ${printable(summary.samples[cause] ?? '')}`);
+            lines.push(`  unjudged by ${cause}: ${n}, first: ${summary.samples[cause] ?? ''}`);
           for (const [name, a] of Object.entries(summary.agreement ?? {})) {
             lines.push(
               `  ${name === 'all' ? 'expected' : `expected, ${name}`}: precision ` +
@@ -108,7 +106,7 @@ export const command: Command = {
                 (a.unjudged > 0 ? `; ${a.unjudged} of the verdicts expected are missing` : ''),
             );
           }
-          process.stdout.write(`${lines.join('\n')}\nverdicts in ${options.out}\n`);
+          print(...lines, `verdicts in ${options.out}`);
         } finally {
           await open.close();
         }

@@ -7,7 +7,7 @@ import { type Command, collect, examples, integerIn, interruptSignal, printJson 
 import { interruptedExitCode } from '../interrupt.js';
 import { createProgress } from '../progress.js';
 import { goOnWithoutReader } from '../streams.js';
-import { printable } from '../terminal.js';
+import { print, tell } from '../terminal.js';
 import { pullProgress } from './pull.js';
 
 interface Options {
@@ -76,8 +76,8 @@ export const command: Command = {
         const folder = options.out === undefined ? defaultRunFolder(recipeName(recipe)) : resolve(options.out);
         // The signal ends the training, and the page shows how it ended.
         const watch = await openWatch(folder, options.port === undefined ? {} : { port: options.port });
-        process.stderr.write(`watch: ${watch.url}\n`);
-        watch.closed.catch((e: Error) => process.stderr.write(`note: nobody can watch any more: ${e.message}\n`));
+        tell(`watch: ${watch.url}`);
+        watch.closed.catch((e: Error) => tell(`note: nobody can watch any more: ${e.message}`));
         if (options.open) openBrowser(watch.url);
         try {
           await run(recipe, options, signal);
@@ -107,7 +107,7 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     signal,
     onPull: pulling.update,
-    onNotice: (notice) => void process.stderr.write(`note: ${printable(notice)}\n`),
+    onNotice: (notice) => tell(`note: ${notice}`),
     onReference(p) {
       pulling.finish();
       reference ??= createProgress({
@@ -122,7 +122,7 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
       pulling.finish();
       reference?.finish();
       reference = undefined;
-      if (!progress && !options.json) process.stderr.write(`device: ${p.device}\n`);
+      if (!progress && !options.json) tell(`device: ${p.device}`);
       progress ??= createProgress({
         label: 'train',
         total: p.steps,
@@ -146,18 +146,22 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
   }
   const at = (path: string): string => relative(process.cwd(), path) || '.';
   const { best, endedEarly } = result;
-  if (endedEarly !== null) process.stdout.write(`ended after step ${endedEarly} of ${result.steps}: train.patience\n`);
+  if (endedEarly !== null) print(`ended after step ${endedEarly} of ${result.steps}: train.patience`);
   if (best)
-    process.stdout.write(
+    print(
       `best held-out loss ${heldOutText(best.evalLoss, best.evalMatch ?? best.evalAccuracy)} after step ` +
-        `${best.step}: ${at(best.checkpoint)}\n`,
+        `${best.step}: ${at(best.checkpoint)}`,
     );
-  process.stdout.write(
-    result.status === 'done'
-      ? `${result.step} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
-          `${result.firstLoss.toFixed(4)} → ` +
-          `${result.lastLoss.toFixed(4)}\n${result.output ? `${at(result.output)}\n` : ''}${at(result.report)}\n`
-      : `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +
-          `--resume${options.out ? ` --out ${options.out}` : ''}\n`,
-  );
+  if (result.status === 'done')
+    print(
+      `${result.step} steps, ${result.tokens} tokens in ${formatSeconds(result.seconds)}; loss ` +
+        `${result.firstLoss.toFixed(4)} → ${result.lastLoss.toFixed(4)}`,
+      ...(result.output ? [at(result.output)] : []),
+      at(result.report),
+    );
+  else
+    print(
+      `stopped after step ${result.step} of ${result.steps}; go on with: temper train ${recipe} ` +
+        `--resume${options.out ? ` --out ${options.out}` : ''}`,
+    );
 }

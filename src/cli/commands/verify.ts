@@ -1,6 +1,7 @@
 // `temper verify`: an export is what was trained, shown on its weights and on every logit.
 import type { VerifyResult } from '../../export/export.js';
 import { type Command, examples, interruptSignal, printJson } from '../command.js';
+import { print } from '../terminal.js';
 
 interface Options {
   readonly run?: string;
@@ -13,28 +14,29 @@ interface Options {
 }
 
 const small = (x: number): string => x.toExponential(2);
-function print(r: VerifyResult): void {
+function show(r: VerifyResult): void {
   const relative = r.maxLogit > 0 ? r.maxDifference / r.maxLogit : 0;
   const than = r.step === null ? 'what it was made of' : `step ${r.step}`;
-  process.stdout.write(
+  print(
     `${r.ok ? (r.maxDifference === 0 ? 'same' : 'good') : 'NOT THE SAME'}: ${r.compared} logits compared with ${than}, ` +
       `largest difference ${small(r.maxDifference)} (${small(relative)} of the largest logit ` +
-      `${r.maxLogit.toFixed(2)}; training moves logits by up to ${r.maxEffect.toFixed(2)})\n`,
+      `${r.maxLogit.toFixed(2)}; training moves logits by up to ${r.maxEffect.toFixed(2)})`,
   );
   if (r.weights)
-    process.stdout.write(
-      r.weights.wrong.length === 0
-        ? `  weights: ${r.weights.checked} computed again, each as near as its format can hold it\n`
-        : `  weights: WRONG\n${r.weights.wrong.map((w) => `    ${w}\n`).join('')}`,
+    print(
+      ...(r.weights.wrong.length === 0
+        ? [`  weights: ${r.weights.checked} computed again, each as near as its format can hold it`]
+        : ['  weights: WRONG', ...r.weights.wrong.map((w) => `    ${w}`)]),
     );
   for (const c of r.consumers) {
     const error =
       c.relative === undefined
         ? `${small(c.maxDifference / (c.maxLogit || 1))} of the largest`
         : `${small(c.relative)} of their spread in the root mean square`;
-    process.stdout.write(
+    print(
       `  ${c.versions}: ${c.ok ? 'same' : 'NOT THE SAME'}, ${c.compared} logits, largest difference ` +
-        `${small(c.maxDifference)} (${error}, allowed ${small(c.tolerance)})\n${c.note ? `    ${c.note}\n` : ''}`,
+        `${small(c.maxDifference)} (${error}, allowed ${small(c.tolerance)})`,
+      ...(c.note ? [`    ${c.note}`] : []),
     );
   }
 }
@@ -72,7 +74,7 @@ export const command: Command = {
         const r = await verify(dir, { ...options, signal: interruptSignal() });
         if (!r.ok) process.exitCode = 40;
         if (json) printJson(r);
-        else print(r);
+        else show(r);
       });
   },
 };

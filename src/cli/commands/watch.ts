@@ -1,7 +1,7 @@
 // `temper watch`: the curves of a run in a browser, as it goes on.
 import { openBrowser } from '../browser.js';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import { printable } from '../terminal.js';
+import { print, tell } from '../terminal.js';
 
 interface Options {
   readonly port?: number;
@@ -35,8 +35,8 @@ export const command: Command = {
         const signal = interruptSignal('closing');
         const watch = await watchRun(run, { signal, ...(options.port === undefined ? {} : { port: options.port }) });
         if (options.json) printJson({ url: watch.url, run });
-        else process.stdout.write(`${watch.url}\n`);
-        process.stderr.write(`watching ${printable(run)}; Ctrl-C closes it\n`);
+        else print(watch.url);
+        tell(`watching ${run}; Ctrl-C closes it`);
         if (options.open) openBrowser(watch.url);
         await watch.closed;
       });

@@ -2,20 +2,32 @@
 
 import { isAscii } from 'node:buffer';
 import { createHash } from 'node:crypto';
+import { readdirSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DataError } from '../../base/errors.js';
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
+import { asReadError } from '../../base/system-error.js';
 import type { Row } from '../source.js';
 
+/** What is thrown for a file that cannot be read; errors that say what is wrong by themselves stay. */
 export const unreadable = (file: string, cause: unknown): unknown =>
-  cause instanceof DataError || (cause instanceof Error && cause.name === 'AbortError')
-    ? cause
-    : new DataError(
-        'unreadable',
-        `${file}: cannot read: ${(cause as NodeJS.ErrnoException).code ?? String(cause)}`,
-        { file },
-        { cause },
-      );
+  asReadError(cause, file, nextStep(file), (message) => new DataError('unreadable', message, { file }));
+
+/** Rows by the names that they mostly have, for a path that is a folder or that nothing is at. */
+function nextStep(file: string): string {
+  let [folder, isFolder] = [dirname(file), false];
+  let names: readonly string[] = [];
+  try {
+    isFolder = statSync(file, { throwIfNoEntry: false })?.isDirectory() === true;
+    if (isFolder) folder = file;
+    names = readdirSync(folder).filter((n) => /\.(?:jsonl?|ndjson|parquet|arrow|feather)(?:\.gz)?$/i.test(n));
+  } catch {
+    // what the path says of itself is enough
+  }
+  const found = names.length > 0 && names.length <= 12 ? `; in ${folder} there are ${names.join(', ')}` : '';
+  return `${isFolder ? 'give a file in it' : 'check the path'}${found}`;
+}
 
 /** @throws {DataError} unreadable · {DOMException} AbortError */
 export function hashedBytes(

@@ -2,6 +2,7 @@
 // that is a token as a whole is merged there all the same.
 import { join } from 'node:path';
 import { ConfigError } from '../../base/errors.js';
+import { parseJson } from '../../base/json.js';
 import { parseTokenizerJson, tokenName } from '../../harmony/tokenizer-file.js';
 import { bool, i32s, text, texts, u32, type Value } from './types.js';
 
@@ -23,9 +24,10 @@ export function chatTemplate(files: SmallFiles): string | null {
   if (own !== null || config === null) return own;
   let value: unknown;
   try {
-    value = JSON.parse(config);
+    value = parseJson(config);
   } catch (cause) {
-    throw new ConfigError('not_json', 'tokenizer_config.json: not JSON; copy it again', {}, { cause });
+    const why = (cause as Error).message;
+    throw new ConfigError('not_json', `tokenizer_config.json: not JSON: ${why}; copy it again`, {}, { cause });
   }
   const template = (value as { readonly chat_template?: unknown } | null)?.chat_template;
   return typeof template === 'string' ? template : null;

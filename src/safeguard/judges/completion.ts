@@ -160,6 +160,67 @@ function sameModel(asked: string, answered: string): boolean {
   return [answered, bare].some((name) => name === asked || owned(name, asked) || owned(asked, name));
 }
 
+/** Worth another try: busy, or broken for the moment. */
+export const passing = (status: number): boolean => status === 408 || status === 429 || (status >= 500 && status < 600);
+/** The same in words, as OpenAI, Anthropic, Google, vLLM and LiteLLM write `code`, `type` or `status`, bare. */
+const PASSING: ReadonlySet<string> = new Set([
+  'apierror',
+  'apiconnectionerror',
+  'badgateway',
+  'deadlineexceeded',
+  'engineoverloaded',
+  'gatewaytimeout',
+  'internal',
+  'internalerror',
+  'internalservererror',
+  'overloaded',
+  'overloadederror',
+  'ratelimit',
+  'ratelimiterror',
+  'ratelimitexceeded',
+  'resourceexhausted',
+  'servererror',
+  'serviceunavailable',
+  'serviceunavailableerror',
+  'timeout',
+  'timeouterror',
+  'toomanyrequests',
+  'unavailable',
+]);
+const ErrorObject = z.looseObject({
+  code: z.union([z.string(), z.number()]).nullish(),
+  type: z.string().nullish(),
+  status: z.union([z.string(), z.number()]).nullish(),
+});
+const WithErrors = z.looseObject({
+  error: ErrorObject.nullish().catch(null),
+  choices: z
+    .array(z.looseObject({ error: ErrorObject.nullish().catch(null) }))
+    .nullish()
+    .catch(null),
+});
+/**
+ * Whether a body of status 200 holds an error that may pass by itself, as routers between a client and a model write
+ * it. Nothing else of such a body counts.
+ */
+export function holdsPassingError({ body }: Reply): boolean {
+  let json: unknown;
+  try {
+    json = JSON.parse(body.toString('utf8'));
+  } catch {
+    return false;
+  }
+  const { error, choices } = WithErrors.safeParse(json).data ?? {};
+  return [error, ...(choices ?? []).map((c) => c.error)].some((e) =>
+    [e?.code, e?.type, e?.status].some((said) => {
+      const number = typeof said === 'number' ? said : /^[0-9]{3}$/.test(said ?? '') ? Number(said) : null;
+      return number !== null
+        ? passing(number)
+        : PASSING.has((said as string | null | undefined)?.toLowerCase().replaceAll(/[^a-z]/g, '') ?? '');
+    }),
+  );
+}
+
 const Said = z.looseObject({ message: z.string() });
 /**
  * What a server's body says went wrong, as one line; null where it says nothing. Forms: OpenAI `{error: {message}}`,

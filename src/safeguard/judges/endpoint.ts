@@ -6,7 +6,7 @@ import { ConfigError } from '../../base/errors.js';
 import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
 import { oneLine, repeats } from '../sentence.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
-import { errorSentence, readCompletion } from './completion.js';
+import { errorSentence, holdsPassingError, passing, readCompletion } from './completion.js';
 import { HttpFailure, postJson, type Reply } from './http.js';
 
 export interface EndpointJudgeOptions {
@@ -18,7 +18,7 @@ export interface EndpointJudgeOptions {
   readonly effort?: 'low' | 'medium' | 'high';
   /** Room for reasoning and verdict; a tight cap turns verdicts into `truncated`. */
   readonly maxTokens?: number;
-  /** Tries in all, on 408, 429, 5xx and a connection that broke before any answer. */
+  /** Tries in all, on 408, 429, 5xx, by status or in a body of status 200, and a connection that broke before any answer. */
   readonly attempts?: number;
   /**
    * First pause before another try, doubled each time; a Retry-After header may lengthen it to at most MAX_PAUSE_MS.
@@ -30,9 +30,6 @@ const MAX_BODY_BYTES = 4 * 2 ** 20;
 const MAX_PAUSE_MS = 20_000;
 /** Answers under which no call of this judge can succeed. */
 const HOPELESS: readonly number[] = [401, 403, 404, 405];
-/** Worth another try: busy, or broken for the moment. */
-const passing = (status: number): boolean => status === 408 || status === 429 || status >= 500;
-
 export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
   const { model, effort, maxTokens = 4096, attempts = 3, backoffMs = 500 } = options;
   const url = completionsUrl(options.url);
@@ -68,13 +65,14 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
       for (let attempt = 1; ; attempt++) {
         const limit = limitName;
         const reply = await once(url, headers, bodyOf(prompt, limit), request.signal, attempt < attempts);
-        if (reply?.status === 200) return readCompletion(url.host, model, reply);
+        const busy = reply?.status === 200 && attempt < attempts && holdsPassingError(reply);
+        if (reply?.status === 200 && !busy) return completed(url, model, reply, apiKey);
         const sentence = reply ? said(reply, request.content, apiKey) : '';
         if (reply?.status === 400 && limit === 'max_tokens' && sentence.includes('max_completion_tokens')) {
           limitName = 'max_completion_tokens';
           continue;
         }
-        if (reply && (!passing(reply.status) || attempt >= attempts))
+        if (reply && !busy && (!passing(reply.status) || attempt >= attempts))
           throw refusal(url, model, reply, sentence, attempt);
         const seconds = Number(reply?.headers['retry-after'] ?? '0');
         const wanted = Math.max(Number.isFinite(seconds) ? seconds * 1000 : 0, backoffMs * 2 ** (attempt - 1));
@@ -152,6 +150,19 @@ async function once(
 }
 /** A server that closed an idle connection just as it was used again. */
 const RESET: readonly string[] = ['ECONNRESET', 'EPIPE'];
+
+/** readCompletion, whose complaints quote the server: without the key. (The judged text is left out by the screen.) */
+function completed(url: URL, model: string, reply: Reply, apiKey: string): JudgeAnswer {
+  const leaks = (text = ''): boolean => apiKey !== '' && repeats(text, apiKey);
+  const withheld = `judge ${url.host}: what it says repeats the key and is left out`;
+  try {
+    const answer = readCompletion(url.host, model, reply);
+    if (leaks(answer.ended) || leaks(answer.allowVoid?.detail)) throw new JudgeFailure('bad_response', withheld);
+    return answer;
+  } catch (e) {
+    throw e instanceof JudgeFailure && leaks(e.message) ? new JudgeFailure(e.reason, withheld) : e;
+  }
+}
 
 /** The server's own sentence, without what must not be told on: the text under judgement, the key. */
 function said(reply: Reply, content: string, apiKey: string): string {
