@@ -66,7 +66,7 @@ export function figuresOf(run: RunRecord | null, tally: Tally): readonly Figure[
       : ([[short(best.evalLoss), `best held-out loss, step ${best.step}`]] as const)),
     ...(best?.evalMatch === undefined
       ? []
-      : ([[percent(best.evalMatch), 'held-out rows token for token, there']] as const)),
+      : ([[percent(best.evalMatch), 'held-out answers token for token, there']] as const)),
     ...(best?.evalAccuracy === undefined
       ? []
       : ([[percent(best.evalAccuracy), 'held-out pairs preferred, there']] as const)),

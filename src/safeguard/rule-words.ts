@@ -48,7 +48,8 @@ export function namedBy(text: string, line: number): Named | null {
   const quoted = open !== '' && close !== '';
   const ends = sign !== undefined || dash !== undefined || more !== undefined;
   // Text goes on after it: a name only where it was written as one.
-  if (more !== undefined && !(quoted && /[*_\x60][ \t]+$/.test(text.slice(0, text.length - says.length - 1)))) return null;
+  if (more !== undefined && !(quoted && /[*_\x60][ \t]+$/.test(text.slice(0, text.length - says.length - 1))))
+    return null;
   if (OTHER_HEADS.has(id.toLowerCase()) || (!mark && !quoted && !ends) || (open === '') !== (close === '')) return null;
   const table = sign === '|' || mark?.startsWith('|') === true;
   const doubt =

@@ -144,20 +144,32 @@ async function oneLine(args: readonly string[]): Promise<string> {
 }
 
 describe('a path that cannot be read', () => {
-  it.each(Object.entries(readings))('%s', async (_, line) => {
-    for (const path of [...Object.values(PATHS), 'folder', 'file', '/dev/null']) await oneLine(line(path));
-  });
+  // Each line with a path that is not there and with the next one of the others.
+  const others = [...Object.values(PATHS), 'folder', 'file', '/dev/null'].slice(1);
+  it.each(Object.entries(readings).map(([name, line], i) => [name, line, others[i % others.length] ?? ''] as const))(
+    '%s',
+    async (_, line, other) => {
+      for (const path of ['none/x', other]) await oneLine(line(path));
+    },
+    60_000,
+  );
 });
 describe('a path that cannot be written', () => {
-  it.each(Object.entries(writings))('%s', async (name, line) => {
-    const folder = ['train --out', 'model init', 'demo --out'].includes(name);
-    const { 'not there': missing, ...never } = PATHS;
-    const more = folder ? ['file'] : ['folder', missing, '/dev/full'];
-    for (const path of [...Object.values(never), ...more, '/proc/none/x', '/sys/kernel/none']) {
-      if (path === '' && name === 'train --out') continue; // as if it were not given
-      await oneLine(line(path));
-    }
-  });
+  const { 'not there': missing, ...never } = PATHS;
+  it.each(Object.entries(writings).map(([name, line], i) => [name, line, i] as const))(
+    '%s',
+    async (name, line, i) => {
+      const folder = ['train --out', 'model init', 'demo --out'].includes(name);
+      const paths = [...Object.values(never).filter((p) => p !== ''), '/proc/none/x', '/sys/kernel/none'];
+      for (const path of [folder ? 'file' : 'folder', folder ? 'file/x' : missing, paths[i % paths.length] ?? ''])
+        await oneLine(line(path));
+    },
+    60_000,
+  );
+  it('a full disk', async () => {
+    for (const name of ['logits --out', 'generate --out', 'screen --out', 'screen --junit'])
+      expect(await oneLine(writings[name]?.('/dev/full') ?? [])).toMatch(/no room left while writing \(ENOSPC\)/);
+  }, 60_000);
 });
 
 it('no descriptors left: every door says so', () => {
