@@ -36,7 +36,7 @@ const show = (value: unknown): string => (JSON.stringify(value) ?? 'nothing').sl
  * @returns its weight_map, as it is
  */
 export function checkIndexKeys(index: unknown, bad: (what: string) => CheckpointError): unknown {
-  if (typeof index !== 'object' || index === null || Array.isArray(index)) throw bad('is no object with a weight_map');
+  if (typeof index !== 'object' || index === null || Array.isArray(index)) return undefined;
   const { metadata, weight_map, ...others } = index as Readonly<Record<string, unknown>>;
   const [unknown] = Object.keys(others);
   if (unknown !== undefined)

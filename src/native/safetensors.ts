@@ -99,9 +99,13 @@ function requireReadable(path: string): void {
   try {
     readHead(path, 1);
   } catch (e) {
-    const missing = (e as NodeJS.ErrnoException).code === 'ENOENT';
+    const { code } = e as NodeJS.ErrnoException;
+    const missing = code === 'ENOENT' || code === 'ENOTDIR';
     throw asReadError(e, path, missing ? 'complete the download' : 'give a safetensors file', (message) => {
-      return new CheckpointError(missing ? 'file_missing' : 'file_unreadable', message, { file: path });
+      const details = { file: path };
+      if (missing) return new CheckpointError('file_missing', message, details);
+      if (code === 'EISDIR') return new CheckpointError('file_not_regular', message, details);
+      return new CheckpointError('file_unreadable', message, details);
     });
   }
 }
