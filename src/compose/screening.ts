@@ -114,7 +114,6 @@ async function requireFolder(where: string): Promise<void> {
   if (!found.isDirectory()) throw fail(`--judge ${where}: neither a folder nor a URL; ${hint}`);
 }
 
-
 const wanted = (check: JudgeCheck): string =>
   check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
 

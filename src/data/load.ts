@@ -119,7 +119,11 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
 function fitsWhole(row: unknown, format: Format, context: LoadContext): boolean {
   const most = Math.min(context.maxTokens, (context.positions ?? Infinity) + 1);
   let length = 0;
-  for (const one of format.toExamples(row, contextFor(context, () => {}))) length = one.length ?? one.tokens.length;
+  for (const one of format.toExamples(
+    row,
+    contextFor(context, () => {}),
+  ))
+    length = one.length ?? one.tokens.length;
   return length <= most;
 }
 

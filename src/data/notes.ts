@@ -1,7 +1,13 @@
 // What is doubtful in rows and no error: counted by row, shown by `data check` and at the start of a training.
 import type { ChatNote } from '../harmony/chat-row.js';
 
-export type Note = ChatNote | 'completion_as_text' | 'json_text' | 'markup_as_text' | 'pair_prompts_differ' | 'replacement_character';
+export type Note =
+  | ChatNote
+  | 'completion_as_text'
+  | 'json_text'
+  | 'markup_as_text'
+  | 'pair_prompts_differ'
+  | 'replacement_character';
 /** After "N rows". */
 export const NOTES: Readonly<Record<Note, string>> = {
   annotations_unused: 'have annotations, which are not used',

@@ -2,9 +2,9 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
+import { asReadError } from '../base/system-error.js';
 import { referenceOf } from '../hub/cached.js';
 import { type LoadedRecipe, loadRecipe, notCached } from '../recipe/load.js';
-import { asReadError } from '../base/system-error.js';
 import type { Recipe } from '../recipe/schema.js';
 import { checkpointFolder, checkpointSteps, readRun } from './run-folder.js';
 

@@ -8,7 +8,7 @@ import {
   sayNotices,
 } from '../engine-options.js';
 import { sayDevice } from '../progress.js';
-import { printable } from '../terminal.js';
+import { print, tell } from '../terminal.js';
 
 type Options = Omit<ModelOptions, 'adapter'> &
   ScreenOptions & {
@@ -105,7 +105,7 @@ export const command: Command = {
             apiKeyFile: options.apiKeyFile,
             queue: options.queue,
             maxTokens: options.maxTokens,
-            log: (line) => void process.stderr.write(`temper: ${printable(line)}\n`),
+            log: (line) => tell(`temper: ${line}`),
           },
           signal,
         );
@@ -113,7 +113,7 @@ export const command: Command = {
         sayNotices(server.notices);
         const names = server.models.map((m) => m.id);
         if (options.json) printJson({ url: server.url, models: server.models, device: server.info.device });
-        else process.stdout.write(`${server.url}/v1 serves ${names.map(printable).join(', ')}\n`);
+        else print(`${server.url}/v1 serves ${names.join(', ')}`);
         if (!signal.aborted)
           await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
         await server.close();
