@@ -94,6 +94,7 @@ const OWN = [
   'base/outputs.ts',
   'base/temporary.ts',
   'base/folder-digest.ts',
+  'data/sources/parquet/column.ts',
   'bench/private-memory.ts',
   'cli/main.ts',
   'base/lock.ts',
