@@ -22,6 +22,7 @@ export { type DemoResult, runDemo } from './demo/story.js';
 export { type EvalLoss, evaluate } from './evaluate/evaluate.js';
 export { type ExactMatch, exactMatch } from './evaluate/exact-match.js';
 export { exportRun, type VerifyResult, verify } from './export/export.js';
+export { type PushRequest, type PushResult, push } from './export/push.js';
 export { type ChatRow, toConversation } from './harmony/chat.js';
 export { HarmonyParser, type ParseEvent, parseTokens } from './harmony/parse.js';
 export { type Conversation, renderConversation, renderPrompt, renderTraining, stopTokens } from './harmony/render.js';

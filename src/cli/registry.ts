@@ -15,6 +15,7 @@ import { command as modelInit } from './commands/model-init.js';
 import { command as modelInspect } from './commands/model-inspect.js';
 import { command as plan } from './commands/plan.js';
 import { command as pull } from './commands/pull.js';
+import { command as push } from './commands/push.js';
 import { command as screen } from './commands/screen.js';
 import { command as serve } from './commands/serve.js';
 import { command as train } from './commands/train.js';
@@ -32,6 +33,7 @@ export const commands: readonly Command[] = [
   evaluate,
   exportCommand,
   verify,
+  push,
   generate,
   chat,
   serve,

@@ -3,14 +3,17 @@ import { runInThread } from '../base/channel.js';
 import type { PullProgress } from './folder.js';
 import { isReference } from './reference.js';
 import type { CacheRequest, CacheResult, PullRequest, PullResult } from './run-pull.js';
+import type { PushFiles, PushResult } from './run-push.js';
 
 export type { PullProgress } from './folder.js';
 export type { PullRequest, PullResult } from './run-pull.js';
+export type { PushFiles, PushResult } from './run-push.js';
 
 export type HubEvent = { readonly progress: PullProgress } | { readonly notice: string };
 /** What the hub's thread answers. */
 export type HubCalls = {
   readonly pull: { readonly request: PullRequest; readonly event: HubEvent; readonly result: PullResult };
+  readonly push: { readonly request: PushFiles; readonly event: HubEvent; readonly result: PushResult };
   readonly cache: { readonly request: CacheRequest; readonly event: HubEvent; readonly result: CacheResult };
 };
 const ENTRY = 'hub/worker.js';
@@ -34,6 +37,13 @@ const onEvent =
  */
 export const pull = (request: PullRequest, hooks: PullHooks = {}): Promise<PullResult> =>
   runInThread<HubCalls, 'pull'>(ENTRY, 'pull', request, { signal: hooks.signal, onEvent: onEvent(hooks) });
+
+/**
+ * Pushes files whose digests are known to a hub, as one commit.
+ * @throws as pull · {IntegrityError} export_changed: a file is not the one whose digest was given
+ */
+export const pushFiles = (request: PushFiles, hooks: PullHooks = {}): Promise<PushResult> =>
+  runInThread<HubCalls, 'push'>(ENTRY, 'push', request, { signal: hooks.signal, onEvent: onEvent(hooks) });
 
 /** Brings what hf:// references mean into the cache. @throws as pull */
 export const pullReferences = (request: CacheRequest, hooks: PullHooks = {}): Promise<CacheResult> =>

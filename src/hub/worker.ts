@@ -26,6 +26,10 @@ await serve<HubCalls, null>(async () => {
     info: null,
     handlers: {
       pull: (request, { signal, emit }) => runPull(request, hooksOf(signal, emit)),
+      async push(request, { signal, emit }) {
+        const { runPush } = await import('./run-push.js');
+        return runPush(request, hooksOf(signal, emit));
+      },
       cache: (request, { signal, emit }) => pullIntoCache(request, hooksOf(signal, emit)),
     },
   };

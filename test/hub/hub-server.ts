@@ -162,6 +162,10 @@ export async function startHubServer(options: HubServerOptions): Promise<HubServ
       return;
     }
     const { repo, rest, body } = found;
+    if (rest === '' && !body && path.startsWith('/api/')) {
+      sendJson(response, { id: path.slice('/api/models/'.length), sha: repo.commit, private: repo.private === true });
+      return;
+    }
     const revision = /^\/revision\/([^/?]+)/.exec(rest)?.[1];
     if (revision !== undefined) {
       const name = decodeURIComponent(revision);
