@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
+import { pulledFrom } from '../hub/manifest.js';
 import { openPeft } from '../lora/peft-file.js';
 import type { Orientation } from '../lora/peft-layout.js';
 import { digestCheckpoint, openCheckpoint } from '../model/checkpoint.js';
@@ -119,12 +120,13 @@ export async function openSource(request: SourceRequest, signal?: AbortSignal): 
     try {
       if (folder !== null) await checkAdapterBase(folder, model, signal);
       const baseDigest = await digestCheckpoint(model, signal ? { signal } : {});
+      const pulled = pulledFrom(model);
       return {
         base,
         adapter,
         origin,
-        baseModel: request.baseModel ?? basename(resolve(model)),
-        commit: null,
+        baseModel: request.baseModel ?? pulled?.name ?? basename(resolve(model)),
+        commit: pulled?.commit ?? null,
         baseDigest,
         [Symbol.dispose]: close,
       };

@@ -81,5 +81,17 @@ export function readManifest(folder: string): Manifest | null {
     );
   }
 }
+/**
+ * The repo and commit that a folder is of, as far as nobody has touched a file of it since it was pulled; null: it was
+ * not pulled, or is no longer what was.
+ */
+export function pulledFrom(folder: string): Pick<Manifest, 'kind' | 'name' | 'commit'> | null {
+  try {
+    const manifest = readManifest(folder);
+    return manifest?.files.every((f) => isUntouched(folder, f, manifest.at)) ? manifest : null;
+  } catch {
+    return null;
+  }
+}
 export const writeManifest = (folder: string, manifest: Manifest): void =>
   writeFileAtomic(join(folder, MANIFEST_FILE), `${JSON.stringify(manifest, null, 1)}\n`);

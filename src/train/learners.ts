@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import { ConfigError } from '../base/errors.js';
 import { writeFlushed } from '../base/files.js';
 import { readInput } from '../base/inputs.js';
+import { pulledFrom } from '../hub/manifest.js';
 import { type Adapter, createAdapter } from '../lora/adapter.js';
 import { readPeft, writePeft } from '../lora/peft.js';
 import { type AdapterSpec, adapterSpec, LORA_TARGETS } from '../lora/spec.js';
@@ -122,7 +123,7 @@ function adapterLearner(recipe: Recipe, run: string, device: Device): TrainedLea
     config: base.config,
     checkpointName: 'adapter',
     spec: made.spec,
-    save: (to) => writePeft(made, to, { baseModel: basename(folder), about: recipe.about }),
+    save: (to) => writePeft(made, to, { baseModel: pulledFrom(folder)?.name ?? basename(folder), about: recipe.about }),
     close() {
       learner.close();
       made.close();

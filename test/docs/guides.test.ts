@@ -1,6 +1,6 @@
 // Every shell command of the guides, README and the model cards runs as it is written, in a folder that looks like this
-// one. What stands in for what is not here: models/nano for gpt-oss-20b, a local server for the endpoint of a judge,
-// and little work for bench and for the recipe.
+// one. What stands in for what is not here: models/nano for gpt-oss-20b, a local server for the endpoint of a judge
+// and one for the hub, and little work for bench and for the recipe.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
+import { COMMIT, type HubServer, startHubServer } from '../hub/hub-server.js';
+import { pushStore } from '../hub/push-server.js';
 import { completion, type JudgeServer, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
 
 const PAGES = [
@@ -26,15 +28,35 @@ const commandsOf = (page: string): string[] =>
 
 const root = mkdtempSync(join(tmpdir(), 'temper-guides-'));
 let judge: JudgeServer;
+let hub: HubServer;
 beforeAll(async () => {
+  hub = await startHub();
   judge = await startJudgeServer((request, response) =>
     completion(response, { content: renderVerdict({ rule: null, nonce: nonceOf(request) }) }),
   );
 });
 afterAll(async () => {
   await judge.close();
+  await hub.close();
   rmSync(root, { recursive: true, force: true });
 });
+
+/** A hub with what the pages pull, which takes what they push. */
+async function startHub(): Promise<HubServer> {
+  const nano = join(packageRoot, 'models', 'nano');
+  const model = Object.fromEntries(readdirSync(nano).map((name) => [name, readFileSync(join(nano, name))]));
+  const rows = { 'train.jsonl': readFileSync(join(packageRoot, 'datasets', 'tickets', 'train.jsonl')) };
+  const lfsBytes = 100_000;
+  const store = pushStore({ server: () => hub, lfsBytes });
+  return startHubServer({
+    lfsBytes,
+    repos: {
+      'model openai/gpt-oss-20b': { files: model, commit: COMMIT },
+      'dataset acme/tickets': { files: rows, commit: COMMIT },
+    },
+    fault: (request) => store.handle(request),
+  });
+}
 
 /** A folder with what a command may name. */
 function surroundings(page: string): string {
@@ -73,6 +95,7 @@ function run(command: string, cwd: string): Promise<{ code: number | null; outpu
   const temper = `temper() { "${process.execPath}" "${join(packageRoot, 'dist', 'cli', 'main.js')}" "$@"; }`;
   const child = spawn('bash', ['-c', `${temper}\n${line}`], {
     cwd,
+    env: { ...process.env, HF_ENDPOINT: hub.url, HF_TOKEN: 'hf_ofTheTest', HF_HOME: join(cwd, 'hf') },
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: true,
   });
