@@ -121,6 +121,55 @@ describe('DPO', () => {
     for (const a of [adapter, want]) a.close();
   });
 
+  it('are what TRL computes of the same pairs: loss, rewards, gradient of every tensor', async () => {
+    const trl = JSON.parse(readFileSync(join(root, 'trl.json'), 'utf8')) as {
+      readonly rows: readonly object[];
+      readonly cases: readonly {
+        readonly loss: 'sigmoid' | 'ipo';
+        readonly beta: number;
+        readonly value: number;
+        readonly chosen: number;
+        readonly rejected: number;
+        readonly accuracies: number;
+        readonly margins: number;
+      }[];
+    };
+    const dir = mkdtempSync(join(tmpdir(), 'temper-trl-'));
+    const path = join(dir, 'pairs.jsonl');
+    writeFileSync(path, trl.rows.map((row) => JSON.stringify(row)).join('\n'));
+    const pairs = await loadDataset([{ path, format: 'preference' }], {
+      tokenizer: null,
+      vocabSize: base.config.vocab_size,
+      maxTokens: 64,
+      loss: { analysis: 1, commentary: 1, final: 1 },
+      examplesPerSample: 2,
+    });
+    rmSync(dir, { recursive: true });
+    expect(trl.cases.map((c) => c.loss)).toEqual(['sigmoid', 'ipo']);
+    for (const { loss, beta, ...want } of trl.cases) {
+      const [adapter, grads] = [open(), open(`grads.trl-${loss}`)];
+      const objective = dpo({ beta, loss });
+      const [packed] = objective.batches([...pairs.examples], { tokensPerBatch: 500, packing: true });
+      if (!packed) throw new Error('no batch');
+      const share = objective.gradients(learnerOf(adapter), packed, 1);
+      const { accuracy, margin = 0, rewardChosen = 0, rewardRejected = 0 } = share.figures ?? {};
+      expect(accuracy).toBe(want.accuracies);
+      for (const [got, of] of [
+        [share.loss, want.value],
+        [margin, want.margins],
+        [rewardChosen, want.chosen],
+        [rewardRejected, want.rejected],
+      ] as const)
+        expect(Math.abs(got / of - 1)).toBeLessThan(1e-4);
+      const flat = gradsOf(adapter);
+      adapter.entries.forEach(({ offset, shape, layer, target, part }, i) => {
+        const got = flat.subarray(offset, offset + shape.reduce((a, b) => a * b, 1));
+        expect(distance(got, grads.tensors[i]?.toFloat32()), `layer ${layer} ${target} ${part}`).toBeLessThan(1e-4);
+      });
+      for (const a of [adapter, grads]) a.close();
+    }
+  });
+
   it.each<DpoSettings>([{ beta: 0.3 }, { beta: 0.3, labelSmoothing: 0.3 }, { beta: 0.3, loss: 'ipo' }])(
     'its weights are the derivative of its loss, by finite differences in the nll: %o',
     (settings) => {
