@@ -19,7 +19,7 @@ export interface ConsumerRequest {
   readonly dir: string;
   readonly base: string;
 }
-export interface ConsumerResult extends Comparison {
+export interface ConsumerResult extends Omit<Comparison, 'rmsDifference' | 'rmsEffect'> {
   readonly ok: boolean;
   readonly consumer: 'peft' | 'transformers' | 'llama.cpp';
   /** As `peft 0.21.0, transformers 5.18.0, torch 2.13.0`. */

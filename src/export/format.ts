@@ -107,6 +107,8 @@ export interface ExportFormat {
   reload(folder: string, base: Checkpoint): Reloaded;
   /** What a logit may differ by from the trained model's, of the largest one; 0: the same bits; null: rounding decides. */
   readonly tolerance: number | null;
+  /** Where rounding decides: share of what training moves the logits by, in the root mean square, that may be lost. */
+  readonly effectLost?: number;
   /** What llama.cpp loads of it, where it does. */
   llama?(folder: string): LlamaFile;
   /** Looks at the weights themselves, where logits may differ: what is wrong, one line each. */

@@ -179,6 +179,15 @@ export async function runExport(request: ExportRequest, hooks: ExportHooks = {})
   };
 }
 
+/** An adapter that was trained through the rounding of a merge is another model where it is added without it. */
+const mergeAwareWarning = ({ adapter }: ExportSource, { name }: ExportFormat): string[] =>
+  adapter?.spec.mergeAware && !name.startsWith('merged-')
+    ? [
+        `${name}: the run was trained with adapter.mergeAware, so its model is base and adapter merged and rounded; ` +
+          'added to the base without that, it gives other logits: export merged-mxfp4 or merged-bf16',
+      ]
+    : [];
+
 async function writeOne(
   source: ExportSource,
   format: ExportFormat,
@@ -210,6 +219,6 @@ async function writeOne(
     bytes: Object.keys(files).reduce((n, name) => n + statSync(join(folder, name)).size, 0),
     files,
     report: written.report ?? {},
-    warnings: written.warnings ?? [],
+    warnings: [...(written.warnings ?? []), ...mergeAwareWarning(source, format)],
   };
 }

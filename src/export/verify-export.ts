@@ -19,6 +19,9 @@ import { askLlama } from './gguf/llama-consumer.js';
 import { openSource, type SourceRequest } from './source.js';
 import { type Comparison, compareLogits, probes } from './verify-logits.js';
 
+/** Of the largest logit: two orders of summing in f32. */
+const MERGED_TOLERANCE = 1e-4;
+
 export interface VerifyRequest {
   readonly dir: string;
   /** Run it was exported from; found through temper.json or the folders around it if absent. */
@@ -183,9 +186,14 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
     }
     if (request.llama !== undefined)
       consumers.push(await askLlama(request.llama, llamaFile(format, dir), source, exported, sequences, signal));
-    const { tolerance } = format;
+    // A model trained through the rounding of this merge is what the merge gives.
+    const exact = source.adapter?.spec.mergeAware !== undefined && format.name.startsWith('merged-');
+    const tolerance = exact ? MERGED_TOLERANCE : format.tolerance,
+      { effectLost = Infinity } = format;
     const close =
-      tolerance === null ? Number.isFinite(found.maxDifference) : found.maxDifference <= tolerance * found.maxLogit;
+      tolerance === null
+        ? Number.isFinite(found.rmsDifference) && (!trained || found.rmsDifference <= effectLost * found.rmsEffect)
+        : found.maxDifference <= tolerance * found.maxLogit;
     return {
       ok: close && (weights?.wrong.length ?? 0) === 0 && consumers.every((c) => c.ok),
       dir: resolve(dir),

@@ -54,6 +54,9 @@ export interface Comparison {
   readonly maxLogit: number;
   /** How far the logits are from those of the base alone: 0 would mean that nothing was trained. */
   readonly maxEffect: number;
+  /** The same two as root mean squares over all logits. */
+  readonly rmsDifference: number;
+  readonly rmsEffect: number;
 }
 /** Takes two sides, and what is between them and nothing, element by element. NaN counts as an infinite difference. */
 export class Comparer {
@@ -61,13 +64,19 @@ export class Comparer {
   #difference = 0;
   #logit = 0;
   #effect = 0;
+  #squares = 0;
+  #effectSquares = 0;
   add(got: Float32Array, want: Float32Array, bare: Float32Array | null = null): void {
     for (let i = 0; i < Math.max(got.length, want.length); i++) {
       const w = want[i] ?? Number.NaN;
       const d = Math.abs((got[i] ?? Number.NaN) - w);
       if (!(d <= this.#difference)) this.#difference = Number.isNaN(d) ? Infinity : d;
+      this.#squares += d * d;
       this.#logit = Math.max(this.#logit, Math.abs(w));
-      if (bare) this.#effect = Math.max(this.#effect, Math.abs(w - (bare[i] ?? 0)));
+      if (!bare) continue;
+      const moved = Math.abs(w - (bare[i] ?? 0));
+      this.#effect = Math.max(this.#effect, moved);
+      this.#effectSquares += moved * moved;
     }
     this.#compared += want.length;
   }
@@ -77,6 +86,8 @@ export class Comparer {
       maxDifference: this.#difference,
       maxLogit: this.#logit,
       maxEffect: this.#effect,
+      rmsDifference: Math.sqrt(this.#squares / (this.#compared || 1)),
+      rmsEffect: Math.sqrt(this.#effectSquares / (this.#compared || 1)),
     };
   }
 }

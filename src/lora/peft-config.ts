@@ -154,25 +154,41 @@ export function peftName(layer: number, target: LoraTarget): string {
 
 /** Most steps that all patterns of one file together may have: what matching a name costs. */
 const MAX_PATTERN_STEPS = 50_000;
-const compiled = new Map<string, PythonPattern>();
-function compile(pattern: string, file: string): PythonPattern {
-  const known = compiled.get(pattern);
-  if (known) return known;
-  try {
-    const made = pythonPattern(pattern);
-    if (compiled.size >= 1000) compiled.clear();
-    compiled.set(pattern, made);
-    return made;
-  } catch (e) {
-    if (!(e instanceof PatternError)) throw e;
-    throw new CheckpointError(
-      'bad_adapter_config',
-      `${file}: ${JSON.stringify(pattern).slice(0, 200)} is not a pattern that can be read: ${e.message}; ` +
-        'write the names out in a list',
-      { file },
-      { cause: e },
-    );
+/** Patterns and what they said of names: a file asks about the same few names for every pair of every layer. */
+const compiled = new Map<string, { readonly pattern: PythonPattern; readonly said: Map<string, boolean> }>();
+const MAX_COMPILED = 1000;
+const MAX_SAID = 10_000;
+function compile(pattern: string, file: string): { readonly size: number; matches(name: string): boolean } {
+  let found = compiled.get(pattern);
+  if (!found) {
+    try {
+      found = { pattern: pythonPattern(pattern), said: new Map() };
+    } catch (e) {
+      if (!(e instanceof PatternError)) throw e;
+      throw new CheckpointError(
+        'bad_adapter_config',
+        `${file}: ${JSON.stringify(pattern).slice(0, 200)} is not a pattern that can be read: ${e.message}; ` +
+          'write the names out in a list',
+        { file },
+        { cause: e },
+      );
+    }
+    if (compiled.size >= MAX_COMPILED) compiled.clear();
+    compiled.set(pattern, found);
   }
+  const { pattern: program, said } = found;
+  return {
+    size: program.size,
+    matches(name) {
+      let answer = said.get(name);
+      if (answer === undefined) {
+        answer = program.matches(name);
+        if (said.size >= MAX_SAID) said.clear();
+        said.set(name, answer);
+      }
+      return answer;
+    },
+  };
 }
 const ofKey = (key: string): string => `(?:.*\\.)?(?:${key})`;
 function checkPatterns(c: PeftConfig, file: string): void {

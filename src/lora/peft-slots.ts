@@ -112,8 +112,9 @@ export function slotsOf({ config, entries, file }: PairsInput): Map<string, Slot
 /** The values of a tensor; one that is no number makes an answer of every model that takes it none either. */
 export function finite({ key, entry }: Named, file: string): Float32Array {
   const values = entry.read();
-  const at = values.findIndex((v) => !Number.isFinite(v));
-  if (at < 0) return values;
+  let at = 0;
+  while (at < values.length && Number.isFinite(values[at] as number)) at++;
+  if (at === values.length) return values;
   throw new CheckpointError(
     'not_finite',
     `${file}: ${key} holds ${values[at]} at element ${at}; the training that wrote it went wrong: take an earlier ` +

@@ -72,7 +72,7 @@ async function digestsHold(folder: string): Promise<void> {
 beforeAll(async () => {
   dir = await tinyRun();
   await train(join(dir, 'recipe.yaml'), { out: join(dir, 'runs', 'a') });
-}, 60_000);
+}, 180_000);
 
 describe('an adapter made elsewhere', () => {
   it('is exported on its base, carries a card and digests, and verifies', async () => {
@@ -173,7 +173,7 @@ describe('all or nothing', () => {
       await digestsHold(join(out, f));
       expect(await verify(join(out, f)), f).toMatchObject({ ok: true, format: f, step: 12 });
     }
-  }, 60_000);
+  }, 180_000);
   it('an unknown format, a place that is taken and one inside an input are refused before anything is written', async () => {
     const run = join(dir, 'runs', 'a');
     expect(await failing(exportRun({ run, out: fresh(), format: ['peft', 'onnx'] }))).toMatchObject({
@@ -201,7 +201,7 @@ describe('all or nothing', () => {
     }
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(dirname(out)).filter((n) => n.startsWith('.'))).toEqual([]);
-  }, 60_000);
+  }, 180_000);
   it('kill -9 leaves no folder that looks whole, and the next export sweeps up', async () => {
     const format = FORMATS.some((f) => f.name === 'merged-bf16') ? 'merged-bf16' : 'peft';
     const cli = join(packageRoot, 'dist', 'cli', 'main.js');
@@ -223,5 +223,5 @@ describe('all or nothing', () => {
       else killed++;
     }
     expect(killed).toBeGreaterThan(0);
-  }, 60_000);
+  }, 180_000);
 });

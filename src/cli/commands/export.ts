@@ -70,7 +70,11 @@ export const command: Command = {
       .description(
         `${this.summary}; or an adapter made elsewhere, with --adapter and --model.\n\n` +
           'Formats (several make subfolders):\n' +
-          '  peft           the adapter, as peft 0.17 and later read it (f32)\n\n' +
+          '  peft           the adapter, as peft 0.17 and later read it (f32)\n' +
+          '  merged-bf16    the whole model, experts dequantised, for transformers and others\n' +
+          '  merged-mxfp4   the whole model in the released layout; says what rounding cost\n' +
+          '  gguf           one file for llama.cpp and Ollama; gguf-f32: nothing rounded\n' +
+          '  gguf-lora      the adapter for llama.cpp, experts included\n\n' +
           'Each folder has a model card and the digests of its files; temper verify proves it. The folder appears whole ' +
           'or not at all.',
       )

@@ -2,6 +2,8 @@
 import type { ExportFormat } from '../format.js';
 import { gguf, ggufF32 } from './gguf.js';
 import { ggufLora } from './gguf-lora.js';
+import { mergedBf16 } from './merged-bf16.js';
+import { mergedMxfp4 } from './merged-mxfp4.js';
 import { peft } from './peft.js';
 
-export const FORMATS: readonly ExportFormat[] = [peft, gguf, ggufF32, ggufLora];
+export const FORMATS: readonly ExportFormat[] = [peft, mergedBf16, mergedMxfp4, gguf, ggufF32, ggufLora];
