@@ -107,7 +107,7 @@ it('values of several kinds, and objects whose keys have an order, stay JSON', (
   expect(shape(null, {})).toEqual({ kind: 'json' });
 });
 
-it('data check writes a page: every token under its weight, names escaped, rows that are trained on and held out', async () => {
+it('data check writes a page: tokens under their weight, names escaped, rows trained on and held out', async () => {
   const [train, held, html] = ['train.jsonl', 'held <b>.jsonl', 'check.html'].map((f) => join(dir, f)) as [
     string,
     string,

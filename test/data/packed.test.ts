@@ -97,7 +97,8 @@ describe('what unpacks to a thousand times its size', () => {
       let code = '';
       try {
         const file = ${JSON.stringify(file)};
-        for await (const batch of (await sourceOf(file)).read(file).batches) for (const r of batch) code ||= r.error?.code ?? '';
+        const source = await sourceOf(file);
+        for await (const batch of source.read(file).batches) for (const r of batch) code ||= r.error?.code ?? '';
       } catch (e) { code = e.code ?? String(e); }
       const { readFileSync } = await import('node:fs');
       const mib = Number(/VmHWM:\\s*(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024;
