@@ -184,6 +184,9 @@ export async function openInput(path: string): Promise<FileHandle> {
     throw e;
   }
 }
+/** Bytes of an open file from a place on, read in this thread. @returns how many there were */
+export const readAt = (handle: FileHandle, into: Uint8Array, at: number): number =>
+  readSync(handle.fd, into, 0, into.length, at);
 /** The bytes of a regular file in pieces. @throws as openInput */
 export async function* inputPieces(path: string, pieceBytes = MIB): AsyncGenerator<Buffer, void, void> {
   // The stream closes the file when it ends or is left.

@@ -1,6 +1,5 @@
 // Parquet, a page of each column at a time.
-import { readSync } from 'node:fs';
-import { openInput } from '../../base/inputs.js';
+import { openInput, readAt } from '../../base/inputs.js';
 import type { Source } from '../source.js';
 import { readTable } from './table.js';
 
@@ -12,8 +11,7 @@ async function* groups(file: string): AsyncGenerator<{ readonly rows: number; at
   ]);
   await using handle = await openInput(file);
   const { size } = await handle.stat();
-  const read = (into: Buffer, at: number): number => readSync(handle.fd, into, 0, into.length, at);
-  yield* rowGroups(new FileBytes(file, size, read));
+  yield* rowGroups(new FileBytes(file, size, (into, at) => readAt(handle, into, at)));
 }
 
 /** PARE: with encrypted metadata. */
