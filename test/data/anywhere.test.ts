@@ -214,6 +214,24 @@ describe('tables', () => {
   });
 });
 
+describe('dictionaries of an Arrow stream', () => {
+  it.each([
+    ['grow', 'words.delta.arrow', ['a', 'b', undefined, 'c', 'a', 'd'], ['a', 'b', 'a', 'a', 'd', 'a']],
+    [
+      'are replaced',
+      'words.replaced.arrow',
+      ['a', 'b', undefined, 'c', 'a', 'd', 'z', 'y', 'z'],
+      ['a', 'b', 'a', 'a', 'd', 'a', 'z', 'y', 'z'],
+    ],
+  ])('%s between batches', async (_, name, words, lists) => {
+    const rows: { w?: string; l: string[] }[] = [];
+    for await (const batch of (await sourceOf(golden(name))).read(golden(name)).batches)
+      rows.push(...batch.map((r) => r.value as (typeof rows)[number]));
+    expect(rows.map((r) => r.w)).toEqual(words);
+    expect(rows.map((r) => r.l[0])).toEqual(lists);
+  });
+});
+
 describe('several datasets', () => {
   const a = (): DataFile => ({
     path: join(folder('mix', { 'a.jsonl': lines(Array.from({ length: 10 }, (_, i) => tokensRow(i, 1))) }), 'a.jsonl'),

@@ -106,3 +106,27 @@ def packed():
 
 
 packed()
+
+
+def words():
+    """Dictionaries that grow, and that are replaced, between the batches of a stream."""
+    column = pa.dictionary(pa.int8(), pa.string())
+    inner = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([("w", column), ("l", pa.list_(inner))])
+
+    def batch(said, known):
+        places = pa.array([known.index(w) if w else None for w in said], pa.int8())
+        listed = pa.DictionaryArray.from_arrays(pa.array([0, len(known) - 1, 0], pa.int32()), pa.array(known))
+        lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), listed)
+        return pa.record_batch([pa.DictionaryArray.from_arrays(places, pa.array(known)), lists], schema=schema)
+
+    for name, deltas in (("words.delta.arrow", True), ("words.replaced.arrow", False)):
+        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
+        with pa.OSFile(str(HERE / name), "wb") as f, pa.ipc.new_stream(f, schema, options=options) as w:
+            w.write_batch(batch(["a", "b", None], ["a", "b"]))
+            w.write_batch(batch(["c", "a", "d"], ["a", "b", "c", "d"]))
+            if not deltas:
+                w.write_batch(batch(["z", "y", "z"], ["z", "y"]))
+
+
+words()
