@@ -19,6 +19,8 @@ import { askLlama } from './gguf/llama-consumer.js';
 import { openSource, type SourceRequest } from './source.js';
 import { type Comparison, compareLogits, probes } from './verify-logits.js';
 
+/** Of the largest logit: what rounding may always cost, however little was trained. */
+const LEAST_LOST = 0.02;
 /** Of the largest logit: two orders of summing in f32. */
 const MERGED_TOLERANCE = 1e-4;
 
@@ -189,10 +191,12 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
     // A model trained through the rounding of this merge is what the merge gives.
     const exact = source.adapter?.spec.mergeAware !== undefined && format.name.startsWith('merged-');
     const tolerance = exact ? MERGED_TOLERANCE : format.tolerance,
-      { effectLost = Infinity } = format;
+      { effectLost } = format;
+    const most =
+      effectLost === undefined ? Infinity : Math.max(effectLost * found.rmsEffect, LEAST_LOST * found.maxLogit);
     const close =
       tolerance === null
-        ? Number.isFinite(found.rmsDifference) && (!trained || found.rmsDifference <= effectLost * found.rmsEffect)
+        ? Number.isFinite(found.rmsDifference) && found.rmsDifference <= most
         : found.maxDifference <= tolerance * found.maxLogit;
     return {
       ok: close && (weights?.wrong.length ?? 0) === 0 && consumers.every((c) => c.ok),
