@@ -45,7 +45,8 @@ const kindOf = (s: Stats): string =>
 
 function requireRegular(path: string, s: Stats): void {
   if (s.isFile()) return;
-  if (s.isDirectory()) throw Object.assign(new Error(`EISDIR: ${path} is a folder`), { code: 'EISDIR', path });
+  if (s.isDirectory())
+    throw Object.assign(new Error(`EISDIR: ${path} is a folder`), { code: 'EISDIR', syscall: 'open', path });
   throw new DataError('file_not_regular', `${path}: is ${kindOf(s)}, wanted a regular file; write it to one first`, {
     file: path,
   });

@@ -52,9 +52,11 @@ export function asTypedError(e: unknown): unknown {
   const known = asSystemError(e);
   const code = errnoOf(known);
   if (known instanceof TemperError || code === null || !(known instanceof Error) || !('syscall' in known)) return known;
+  const why = READ_FAILURES[code]?.[0];
   return new NativeError(
     'system_error',
-    `${pathOf(known)}${String(known.syscall)} failed (${code}); check the path, its permissions and the limits`,
+    `${pathOf(known)}${String(known.syscall)} failed${why === undefined ? '' : `: ${why}`} (${code}); check the path, ` +
+      'its permissions and the limits',
     { code },
     { cause: known },
   );

@@ -21,8 +21,10 @@ export const printable = (text: string): string =>
 export const styled = (style: Style, text: string, stream: Stream = process.stdout): string =>
   styleText(style, printable(text), { stream, validateStream: true });
 
+/** Printable, and without a line break: one in a name makes no line that looks like one of ours. */
+export const oneLine = (text: string): string => printable(text).replaceAll('\n', '\\n');
 const write = (stream: Stream, lines: readonly string[]): void =>
-  void stream.write(lines.map((line) => `${printable(line).replaceAll('\n', '\\n')}\n`).join(''));
+  void stream.write(lines.map((line) => `${oneLine(line)}\n`).join(''));
 /**
  * Lines for people on stdout. They hold names and texts of files: these drive no terminal, and make no line that looks
  * like one of ours. No command writes to a stream by itself; a test looks.
@@ -30,7 +32,7 @@ const write = (stream: Stream, lines: readonly string[]): void =>
 export const print = (...lines: readonly string[]): void => write(process.stdout, lines);
 /** The same on stderr. */
 export const tell = (...lines: readonly string[]): void => write(process.stderr, lines);
-/** Text whose every piece of data `styled` or `printable` has made safe. */
+/** Text whose every piece of data `styled`, `printable` or `oneLine` has made safe. */
 export const printStyled = (text: string): void => void process.stdout.write(text);
 /** Text of our own alone, as it is. */
 export const tellOwn = (text: string): void => void process.stderr.write(text);

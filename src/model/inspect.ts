@@ -97,7 +97,8 @@ function oddities(dir: string, model: Checkpoint, signal?: AbortSignal): string[
   const generation = join(dir, 'generation_config.json');
   if (existsSync(generation)) {
     try {
-      if (c.vocab_size > 200012 && !generationEnds(generation).includes(200012))
+      const ends = generationEnds(generation);
+      if (c.vocab_size > 200012 && !ends.includes(200012))
         odd.push('generation_config.json does not stop at <|call|> (200012), as the first public revision did');
     } catch (e) {
       if (!(e instanceof TemperError)) throw e;

@@ -100,13 +100,17 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['bench', '--model', `none${EVIL}`],
   ['bench', '--model', EVIL, '--seconds', '0.01', '--prefill', '8', '--depths', '8', '--batches', '1', '--lora', '1'],
   ['doctor', '--no-measure'],
+  ['serve', '--model', `none${EVIL}`],
+  ['pull', `${EVIL}/x`, 'p'],
+  ['data convert', `${EVIL}.jsonl`, '--out', `c${EVIL}.jsonl`],
+  ['data convert', `none${EVIL}.jsonl`, '--out', 'c.jsonl'],
   ['chat', '--model', `none${EVIL}`],
   ['demo', '--out', `r${EVIL}.yaml`],
   [EVIL],
   ['train', R, `--${EVIL}`],
 ];
-/** Runs programs of others, whose output is theirs. */
-const APART = ['build-native'];
+/** Runs a program of others, whose output is theirs; waits for browsers. */
+const APART = ['build-native', 'watch'];
 
 it('every command is here', () => {
   const names = new Set(lines.map(([name]) => name));

@@ -62,7 +62,7 @@ it.each([
   ['prompts', 'prompts.jsonl', ['generate', '--model', 'm', '--prompts', 'prompts.jsonl', '--out', 'v']],
   ['rows of a recipe', 'train.jsonl', ['train', 'good.yaml']],
   ['a record of a run', 'run/run.json', ['export', 'run', '--out', 'x']],
-  ['what an export says', 'a/temper.json', [...generate, '--adapter', 'a']],
+  ['what an export says', 'b/temper.json', ['verify', 'b']],
   ['tokens', 'tokens.json', ['logits', '--model', 'm', '--tokens', 'tokens.json', '--out', 'l']],
 ])('%s', async (_, file, args) => {
   const before = process.cwd();
@@ -75,7 +75,10 @@ it.each([
     model('m');
     // Writing to the FIFO of the round before would wait for its reader.
     rmSync(at(file), { recursive: true, force: true });
-    if (file !== 'rows.jsonl') writeFileSync(at('rows.jsonl'), rows);
+    if (file !== 'rows.jsonl') {
+      rmSync(at('rows.jsonl'), { recursive: true, force: true });
+      writeFileSync(at('rows.jsonl'), rows);
+    }
     mkdirSync(dirname(at(file)), { recursive: true });
     make(at(file));
     process.chdir(dir);
@@ -84,7 +87,7 @@ it.each([
       // Notices may come before the error; what is odd about a model is told and no error.
       const told = file.endsWith('generation_config.json') ? ended.stdout : ended.stderr.trim().split('\n').at(-1);
       expect(told).toContain(file.split('/').at(-1));
-      expect(told).toMatch(/regular file|is a folder/);
+      expect(told).toMatch(/regular file|a folder/);
       expect([2, 40]).toContain(file.endsWith('generation_config.json') ? 2 : ended.code);
     } finally {
       process.chdir(before);

@@ -6,7 +6,7 @@ import { noticesOf } from '../../data/notes.js';
 import { overlapText } from '../../data/overlap.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { printable, printStyled, styled } from '../terminal.js';
+import { oneLine, printable, printStyled, styled } from '../terminal.js';
 
 interface Options {
   readonly format: string;
@@ -53,8 +53,7 @@ function leaks({ leakage: l }: FileCheck): string[] {
   return [
     `  held out: ${l.exact} of ${l.rows} rows are trained on to the letter, ${l.near} nearly:`,
     ...l.first.map(
-      (f) =>
-        `    ${printable(f.heldOut)} is ${f.likeness === 1 ? '' : `${percent(f.likeness)} `}${printable(f.trained)}`,
+      (f) => `    ${oneLine(f.heldOut)} is ${f.likeness === 1 ? '' : `${percent(f.likeness)} `}${oneLine(f.trained)}`,
     ),
   ];
 }
@@ -63,7 +62,7 @@ function show(file: FileCheck): string {
   const l = file.lengths;
   const tokenised = file.unit === 'tokens';
   const lines = [
-    `${printable(file.path)} (${file.format}${file.because ? `: ${printable(file.because)}` : ''}): ${file.rows} rows` +
+    `${oneLine(file.path)} (${file.format}${file.because ? `: ${oneLine(file.because)}` : ''}): ${file.rows} rows` +
       (tokenised
         ? `, ${file.examples} examples, ${file.tokens} tokens, ${file.trainedTokens} trained` +
           (file.trainedShare === null ? '' : ` (${percent(file.trainedShare)})`)
@@ -88,7 +87,7 @@ function show(file: FileCheck): string {
       `  ${d.rows} rows stand twice: ${d.first.map((x) => `${x.line} says what ${x.of} says`).join(', ')}` +
         `${d.rows > d.first.length ? ', …' : ''}`,
     );
-  const notes = [...noticesOf(file), ...(file.overlap ? [printable(overlapText(file.overlap))] : [])];
+  const notes = [...noticesOf(file), ...(file.overlap ? [oneLine(overlapText(file.overlap))] : [])];
   lines.push(...leaks(file), ...notes.map((line) => `  note: ${line}`), `  sha256 ${file.sha256}`);
   for (const s of file.samples)
     lines.push(
@@ -101,7 +100,7 @@ function show(file: FileCheck): string {
   if (file.badRows)
     lines.push(
       `  ${file.badRows} bad rows:`,
-      ...file.errors.map((e) => `    ${printable(e.message)}`),
+      ...file.errors.map((e) => `    ${oneLine(e.message)}`),
       ...(file.badRows > file.errors.length ? [`    and ${file.badRows - file.errors.length} more`] : []),
     );
   return lines.join('\n');
