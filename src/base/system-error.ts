@@ -51,11 +51,14 @@ export function asReadError(e: unknown, path: string, next: string, make: (messa
 export function asTypedError(e: unknown): unknown {
   const known = asSystemError(e);
   const code = errnoOf(known);
-  if (known instanceof TemperError || code === null || !(known instanceof Error) || !('syscall' in known)) return known;
+  if (known instanceof TemperError || code === null || !(known instanceof Error)) return known;
+  // Of Node's own refusals only that of a path with a zero byte is one of the system.
+  const call = 'syscall' in known ? String(known.syscall) : /null bytes/.test(known.message) ? 'opening a path' : null;
+  if (call === null) return known;
   const why = READ_FAILURES[code]?.[0];
   return new NativeError(
     'system_error',
-    `${pathOf(known)}${String(known.syscall)} failed${why === undefined ? '' : `: ${why}`} (${code}); check the path, ` +
+    `${pathOf(known)}${call} failed${why === undefined ? '' : `: ${why}`} (${code}); check the path, ` +
       'its permissions and the limits',
     { code },
     { cause: known },
