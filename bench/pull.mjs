@@ -34,7 +34,9 @@ function serve(file, digest) {
     });
     createReadStream(file, { start, end, highWaterMark: 1 << 20 }).pipe(response);
   });
-  server.listen(0, '127.0.0.1', () => process.send(server.address().port));
+  server.listen(0, '127.0.0.1', () =>
+    process.send?.(/** @type {import('node:net').AddressInfo} */ (server.address()).port),
+  );
 }
 
 async function makeFile(file, bytes) {

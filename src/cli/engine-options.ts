@@ -36,7 +36,7 @@ export type ScreenOptions = ScreeningOptions;
 export const ADAPTER = 'adapter';
 /** @param adapters what --adapter says where it may be given several times; absent: one folder */
 export function addModelOptions(command: Command, adapters?: string): Command {
-  command.requiredOption('--model <dir>', 'checkpoint folder');
+  command.requiredOption('--model <dir>', 'checkpoint folder, or hf://OWNER/NAME[@REVISION]');
   if (adapters === undefined) command.option('--adapter <dir>', 'PEFT adapter folder');
   else command.option('--adapter <name=dir>', adapters, collect, []);
   return command

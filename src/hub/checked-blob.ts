@@ -107,7 +107,7 @@ export class CheckedBlob extends Blob {
     if (this.size > MOST_AT_ONCE)
       throw new HubError(
         'hub_answer',
-        `${this.file.name}: the hub wants ${this.size} bytes of it inside the commit; it takes no files of that size so`,
+        `${this.file.name}: the hub wants ${this.size} bytes of it inside the commit, which takes none of that size`,
         { file: this.file.name },
       );
     const out = new Uint8Array(this.size);

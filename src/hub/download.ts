@@ -117,7 +117,7 @@ export class Job {
     return hash.digest('hex');
   }
   /**
-   * Of a file that is whole. @returns false: it is not what was promised and is fetched once more, or another call looks
+   * Of a file that is whole. @returns false: it is not what was promised and is fetched again, or another call looks
    * @throws {IntegrityError} hub_digest
    */
   async check(): Promise<boolean> {
@@ -141,8 +141,8 @@ export class Job {
     this.part.remove();
     throw new IntegrityError(
       'hub_digest',
-      `${JSON.stringify(path)}: its ${algorithm} is ${got.slice(0, 12)}…, the hub says ${digest.slice(0, 12)}…, twice; ` +
-        'what came was thrown away',
+      `${JSON.stringify(path)}: its ${algorithm} is ${got.slice(0, 12)}…, the hub says ${digest.slice(0, 12)}…, ` +
+        'twice; what came was thrown away',
       { path, got, wanted: digest },
     );
   }

@@ -76,8 +76,8 @@ function sayReplaced(folder: string, surveyed: readonly Surveyed[], replace: boo
   if (foreign.length > 0 && !replace)
     throw new ConfigError(
       'hub_folder',
-      `${folder}: has ${list(foreign)} with other bytes, which no pull put there; nothing was written; choose another ` +
-        'folder, or have them replaced with --replace',
+      `${folder}: has ${list(foreign)} with other bytes, which no pull put there; nothing was written; choose ` +
+        'another folder, or have them replaced with --replace',
       { folder, files: foreign },
     );
   if (foreign.length > 0) hooks.onNotice?.(`replaced: ${list(foreign)}`);

@@ -50,10 +50,11 @@ function namesIn(dir: string, below = ''): string[] {
       const s = lstatSync(join(dir, name));
       if (s.isDirectory()) return namesIn(dir, name);
       if (s.isFile() && nameProblem(name) === null) return [name];
+      const kind = s.isSymbolicLink() ? 'a symbolic link' : 'no regular file';
       throw new ConfigError(
         'hub_push',
-        `${join(dir, name)}: is ${s.isSymbolicLink() ? 'a symbolic link' : s.isFile() ? 'named as no file of a repo may be' : 'no regular file'}; ` +
-          'only regular files of the folder are pushed; take it away',
+        `${join(dir, name)}: is ${s.isFile() ? 'named as no file of a repo may be' : kind}; only regular files of ` +
+          'the folder are pushed; take it away',
         { file: name },
       );
     });
@@ -73,8 +74,8 @@ function checkNames(dir: string, names: readonly string[], files: PushFiles['fil
   if (gone.length > 0)
     throw new IntegrityError(
       'export_changed',
-      `${dir}: ${gone.map((n) => JSON.stringify(n)).join(', ')} ${gone.length === 1 ? 'is' : 'are'} gone since it was ` +
-        'exported; export it again',
+      `${dir}: ${gone.map((n) => JSON.stringify(n)).join(', ')} ${gone.length === 1 ? 'is' : 'are'} gone since it ` +
+        'was exported; export it again',
       { files: gone },
     );
 }
@@ -277,7 +278,8 @@ async function publish(client: HubClient, { fetch: ask }: Hub, at: RepoRevision)
   if (!response.ok)
     throw new HubError(
       'hub_answer',
-      `${repoText(at)}: everything is pushed, but it could not be made public (${response.status}); do so in its settings`,
+      `${repoText(at)}: everything is pushed, but it could not be made public (${response.status}); do so in its ` +
+        'settings',
       { status: response.status },
     );
 }

@@ -72,7 +72,8 @@ const HeldOutFile = z.strictObject({
     .string()
     .describe(
       'rows: a file (JSON lines or a JSON array, also in gzip or Zstandard, Parquet, Arrow, told apart by what is in ' +
-        'it), a pattern such as data/train-*.parquet, or a folder of such files, also one that `datasets` wrote',
+        'it), a pattern such as data/train-*.parquet, or a folder of such files, also one that `datasets` wrote; ' +
+        'each of them also as hf://datasets/OWNER/NAME[@REVISION]/PATH',
     ),
   format: z
     .string()

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import * as temper from '../../src/index.js';
+import { COMMIT, type HubServer, noise, startHubServer } from '../hub/hub-server.js';
 import { tinyRun } from '../train/tiny.js';
 
 const nano = join(packageRoot, 'models', 'nano');
@@ -12,7 +13,10 @@ const dir = mkdtempSync(join(tmpdir(), 'temper-abort-'));
 let folder: string;
 let run: string;
 let engine: temper.Engine;
+let hub: HubServer;
+let pulls = 0;
 beforeAll(async () => {
+  hub = await startHubServer({ repos: { 'model o/n': { files: { a: noise(20 << 20) }, commit: COMMIT } } });
   folder = await tinyRun({ train: 'steps: 2, rowsPerStep: 6, lr: 1.0e-2' });
   run = join(folder, 'run');
   await temper.train(join(folder, 'recipe.yaml'), { out: run });
@@ -20,6 +24,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await engine.close();
+  await hub.close();
   for (const d of [dir, folder]) rmSync(d, { recursive: true, force: true });
 });
 
@@ -43,6 +48,7 @@ const calls: readonly (readonly [string, Work])[] = [
   ['checkDataset', (s) => temper.checkDataset(join(folder, 'recipe.yaml'), checkOptions(s))],
   ['evaluate', (s) => temper.evaluate(run, withSignal(s))],
   ['verify', (s) => temper.verify(join(run, 'adapter'), { run, ...withSignal(s) })],
+  ['pull', (s) => temper.pull({ repo: 'o/n', dir: join(dir, `pulled-${pulls++}`), endpoint: hub.url }, withSignal(s))],
   ['inspectCheckpoint', (s) => temper.inspectCheckpoint(nano, { full: true, ...withSignal(s) })],
   ['measureLimits', (s) => temper.measureLimits(1, withSignal(s))],
 ];

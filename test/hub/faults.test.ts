@@ -1,5 +1,5 @@
-// A hub, or what it sends on to, that fails, lies or is hostile: nothing wrong is ever used, the token goes nowhere else,
-// and a pull ends, in a typed error, with what came kept.
+// A hub, or what it sends on to, that fails, lies or is hostile: nothing wrong is ever used, the token goes nowhere
+// else, and a pull ends, in a typed error, with what came kept.
 import {
   existsSync,
   mkdtempSync,

@@ -69,7 +69,7 @@ function expectWhole(folder: string, names: readonly string[] = wanted): void {
     expect(readFileSync(join(folder, name)).equals(files[name as keyof typeof files])).toBe(true);
 }
 
-it('fetches every file of one commit, large ones in ranges from where the hub sends, and says what it did', async () => {
+it('fetches every file of one commit, large ones in ranges from where the hub sends, and says so', async () => {
   await open({ pageSize: 2 });
   const r = await pull({ repo: 'openai/tiny', dir: at('m'), endpoint: server.url, segmentBytes: 2 ** 16 });
   expectWhole(at('m'));

@@ -48,8 +48,8 @@ export const command: Command = {
       .command('pull')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nEvery file is of one commit and has the digest that the hub lists, or it is not there. A ` +
-          'pull that ends early goes on\nwhen it is run again. HF_TOKEN (or the file of `hf auth login`), HF_ENDPOINT, ' +
+        `${this.summary}.\n\nEvery file is of one commit and has the digest that the hub lists, or it is not there. ` +
+          'A pull that ends early goes on\nwhen it is run again. HF_TOKEN (or the file of `hf auth login`), HF_ENDPOINT, ' +
           'HF_HOME, HF_HUB_OFFLINE and the proxies of\nHTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.',
       )
       .argument('<repo>', 'OWNER/NAME[@REVISION], or datasets/OWNER/NAME[@REVISION]')

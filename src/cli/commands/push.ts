@@ -24,8 +24,8 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nEvery file is hashed again and held against temper.json, also while it is uploaded; ` +
-          'afterwards what the hub lists is\nheld against it too. A repo that is not there is made, private. The token ' +
-          'is read from HF_TOKEN, or from the file of\n`hf auth login`, and must be one that may write.',
+          'afterwards what the hub lists is\nheld against it too. A repo that is not there is made, private. The ' +
+          'token is read from HF_TOKEN, or from the file of\n`hf auth login`, and must be one that may write.',
       )
       .argument('<dir>', 'folder made by temper export')
       .argument('<repo>', 'OWNER/NAME')
