@@ -14,6 +14,7 @@ const INDEX_METADATA: Readonly<Record<string, string>> = {
 const METADATA: Readonly<Record<string, string>> = {
   format: 'which framework saved it; see FORMATS',
   expert_layout: 'our own: how the experts of an adapter lie, honoured where it is read',
+  merge_aware: 'our own: an adapter trained through a merge, honoured where it is read',
   step: 'our own: of a state of training',
   total_size: 'a sum of bytes',
   total_parameters: 'a count',

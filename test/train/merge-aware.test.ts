@@ -111,7 +111,7 @@ describe('a merge-aware run', () => {
     );
   });
 
-  it('goes on from an adapter as the recipe says; a preference run compares with the base', async () => {
+  it('goes on from an adapter as the recipe says', async () => {
     const from = at('runs', 'whole', 'adapter');
     const set = [`adapter.from=${from}`, 'adapter.targets=null', 'train.steps=1', 'train.lr=1e-9'];
     const first = async (name: string, more: readonly string[]): Promise<number> =>

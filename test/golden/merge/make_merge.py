@@ -179,7 +179,8 @@ def make_gradients():
     print("loss", loss.item())
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in lora.values())
     (HERE / "grads").mkdir(exist_ok=True)
-    save_torch({k: p.grad for k, p in lora.items()}, HERE / "grads" / "adapter_model.safetensors", {"loss": repr(loss.item())})
+    save_torch({k: p.grad for k, p in lora.items()}, HERE / "grads" / "adapter_model.safetensors")
+    (HERE / "grads" / "loss.json").write_text(json.dumps(dict(loss=loss.item())) + "\n")
     shutil.copy(ADAPTER / "adapter_config.json", HERE / "grads")
 
 
