@@ -15,9 +15,10 @@ import { wholeBytes, writeWholeGguf } from './whole.js';
 
 /**
  * f32 weights: sums in another order, and probabilities that pass through f32. Otherwise llama.cpp on the CPU rounds the
- * inputs of a product to bf16, and of MXFP4 to 8 bits in groups of 32; measured in docs/interop.md.
+ * inputs of a product to bf16, and of MXFP4 to 8 bits in groups of 32; on miniature
+ * models that was 0.01 to 0.11 (docs/guides/gguf.md). gguf-f32 is the proof, this a look at what a user gets.
  */
-const TOLERANCE = { f32: 1e-4, rounded: 0.1 } as const;
+const TOLERANCE = { f32: 1e-4, rounded: 0.25 } as const;
 /** Log-probabilities that are asked for at most. */
 const MOST_LOGITS = 2 ** 22;
 /** A base of an adapter with no more bytes than this is written in f32. */
