@@ -14,7 +14,8 @@ import { asLlamaRotates } from './model.js';
 import { wholeBytes, writeWholeGguf } from './whole.js';
 
 /**
- * f32 weights: sums in another order, and probabilities that pass through f32. Otherwise llama.cpp on the CPU rounds the
+ * f32 weights: sums in another order, and probabilities that pass through f32. Otherwise llama.cpp on the CPU rounds
+ * the
  * inputs of a product to bf16, and of MXFP4 to 8 bits in groups of 32; on miniature
  * models that was 0.01 to 0.11 (docs/guides/gguf.md). gguf-f32 is the proof, this a look at what a user gets.
  */
