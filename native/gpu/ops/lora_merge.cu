@@ -58,9 +58,10 @@ TEMPER_DEVICE uint32_t encode(const float (&w)[kEach], uint32_t exponent) {
   uint32_t codes = 0;
 #pragma unroll
   for (int k = 0; k < kEach; ++k) {
-    const float a = fabsf(w[k] * inverse);
+    const float v = w[k], a = fabsf(v * inverse);
+    const uint32_t sign = v < 0 ? 8u : 0u;
     const uint32_t c = (a > 0.25f) + (a > 0.75f) + (a > 1.25f) + (a > 1.75f) + (a > 2.5f) + (a > 3.5f) + (a > 5.0f);
-    codes |= (c ? c | (w[k] < 0 ? 8u : 0u) : 0u) << (4 * k);
+    codes |= (c ? c | sign : 0u) << (4 * k);
   }
   return codes;
 }
