@@ -1,5 +1,5 @@
-// node bench/gguf.mjs [--model /data/random-20b] [--adapter DIR] [--format gguf] [--out DIR]: writes a model as GGUF and
-// says how fast, with which private memory, beside a plain sequential write of as many bytes to the same disk. The
+// node bench/gguf.mjs [--model /data/random-20b] [--adapter DIR] [--format gguf] [--out DIR]: writes a model as GGUF
+// and says how fast, with which private memory, beside a plain sequential write of as many bytes to the same disk. The
 // export is removed afterwards. Needs the build.
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
-// node bench/merge.mjs --work DIR [--preset 20b] [--layers N] [--rank 8] [--formats merged-bf16,merged-mxfp4] [--dense]:
-// speed and memory of merged exports, beside dd writing as many bytes to the same disk in the same run. The checkpoint
-// and the adapter are made up. RssAnon is the private memory: the mapped base is not in it. Needs the build.
+// node bench/merge.mjs --work DIR [--preset 20b] [--layers N] [--rank 8] [--formats merged-bf16,merged-mxfp4]
+// [--dense]: speed and memory of merged exports, beside dd writing as many bytes to the same disk in the same run. The
+// checkpoint and the adapter are made up. RssAnon is the private memory: the mapped base is not in it. Needs the build.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';

@@ -182,8 +182,10 @@ async function rowsPage() {
     'library\nshows them, which has no words for `$ref`, `anyOf`, `allOf`, `const`, enums of numbers and maps: those ' +
     'are `any`,\nand counted.\n\n' +
     'A conversation (`messages`, `prompt`, `chosen`, `rejected`) may be a list or, as tables without nested columns ' +
-    'keep it,\nthe JSON text of one; that is counted. Numbers in JSON and in JSON text stay as they are written. A table ' +
-    'holds no spelling:\na whole number in a column of floating-point numbers is written without `.0`, 1.0 as 1; keep ' +
+    'keep it,\nthe JSON text of one; that is counted. Numbers in JSON and in JSON text stay ' +
+    'as they are written. A table ' +
+    'holds no spelling:\na whole number in a column of floating-point numbers is written ' +
+    'without `.0`, 1.0 as 1; keep ' +
     'arguments as JSON text\nwhere that matters.\n\n' +
     `${sections.join('\n')}\n## What is counted\n\nDoubtful and no error; \`data check\` and \`train\` say how many ` +
     `rows, and the first.\n\n| note | says |\n|---|---|\n${notes.join('\n')}\n`

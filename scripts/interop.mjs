@@ -1,6 +1,6 @@
-// node scripts/interop.mjs --python PYTHON [--only WORD] [--check]: writes docs/interop.md, where every row is measured:
-// an export of an adapter on a checkpoint, loaded by its real consumer, every logit compared. PYTHON has torch,
-// transformers and peft. Needs the build.
+// node scripts/interop.mjs --python PYTHON [--only WORD] [--check]: writes docs/interop.md, where every row is
+// measured: an export of an adapter on a checkpoint, loaded by its real consumer, every logit compared. PYTHON has
+// torch, transformers and peft. Needs the build.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

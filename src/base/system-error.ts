@@ -76,7 +76,8 @@ export function asWriteError(e: unknown, path: string, stream = false): unknown 
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG')
     return new CheckpointError(
       'disk_full',
-      `${path}: no room left while writing (${code}); ${stream ? 'what came before stays' : 'nothing was left behind'}; ` +
+      `${path}: no room left while writing (${code}); ` +
+        `${stream ? 'what came before stays' : 'nothing was left behind'}; ` +
         'free some space and run it again',
       { file: path },
       { cause: e },

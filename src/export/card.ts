@@ -25,7 +25,8 @@ function facts({ origin, base, adapter, baseModel, commit, baseDigest }: ExportS
       ['recipe digest', `\`${record.digests.recipe}\``],
       ...record.data.map((d): [string, string] => [
         `rows of ${cell(d.file)}`,
-        `${d.rows.toLocaleString('en-US')}, ${d.trainedTokens.toLocaleString('en-US')} trained tokens, sha256 \`${d.sha256}\``,
+        `${d.rows.toLocaleString('en-US')}, ${d.trainedTokens.toLocaleString('en-US')} trained ` +
+          `tokens, sha256 \`${d.sha256}\``,
       ]),
     );
     if (record.best)

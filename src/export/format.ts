@@ -105,7 +105,9 @@ export interface ExportFormat {
    * @param base the export's base; the export's own weights need not use it
    */
   reload(folder: string, base: Checkpoint): Reloaded;
-  /** What a logit may differ by from the trained model's, of the largest one; 0: the same bits; null: rounding decides. */
+  /**
+   * What a logit may differ by from the trained model's, of the largest one; 0: the same bits; null: rounding decides.
+   */
   readonly tolerance: number | null;
   /** Where rounding decides: share of what training moves the logits by, in the root mean square, that may be lost. */
   readonly effectLost?: number;

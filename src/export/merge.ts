@@ -21,7 +21,9 @@ export interface MergedTensors {
   readonly specs: readonly TensorSpec[];
   /** The bytes of one of them, in order. */
   pieces(spec: TensorSpec): Iterable<Uint8Array>;
-  /** By layer, of the tensors asked for so far: what rounding left of the experts' and of the other matrices' change. */
+  /**
+   * By layer, of the tensors asked for so far: what rounding left of the experts' and of the other matrices' change.
+   */
   readonly survived: readonly { readonly experts: Survived; readonly dense: Survived }[];
 }
 

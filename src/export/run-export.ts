@@ -1,5 +1,5 @@
-// `temper export` on the thread it is called on (worker.ts puts it off the main one): opens the source, asks each format
-// whether it can, writes all of them beside their place and renames once.
+// `temper export` on the thread it is called on (worker.ts puts it off the main one): opens the source, asks each
+// format whether it can, writes all of them beside their place and renames once.
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';

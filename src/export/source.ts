@@ -16,7 +16,10 @@ export interface SourceRequest {
   readonly run?: string | undefined;
   readonly adapter?: string | undefined;
   readonly model?: string | undefined;
-  /** Name of the base for those who load the export, e.g. openai/gpt-oss-20b; default: the repo it was pulled from, or its folder's name. */
+  /**
+   * Name of the base for those who load the export, e.g. openai/gpt-oss-20b; default: the repo it was pulled from, or
+   * its folder's name.
+   */
   readonly baseModel?: string | undefined;
   /** A checkpoint in place of what the finished run wrote: the last one, the best of its evaluations, or a step. */
   readonly checkpoint?: 'last' | 'best' | number | undefined;
@@ -70,7 +73,8 @@ function ofRun(run: string, { checkpoint }: SourceRequest): Found {
   if (trained.adapter === null && checkpoint !== undefined)
     throw new ConfigError(
       'no_weights',
-      `${run}: trained a whole model, whose checkpoints hold the trainer's numbers only; export it without --checkpoint`,
+      `${run}: trained a whole model, whose checkpoints hold the trainer's numbers only; export ` +
+        'it without --checkpoint',
       { run },
     );
   const { recipe, model } = trained;

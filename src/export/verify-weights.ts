@@ -7,7 +7,9 @@ import type { LoraTarget } from '../model/types.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { ExportSource, WeightCheck } from './format.js';
 
-/** Rows of a matrix are looked at in groups of neighbours, so many of them over all its experts; all if there are fewer. */
+/**
+ * Rows of a matrix are looked at in groups of neighbours, so many of them over all its experts; all if there are fewer.
+ */
 const TILE = 8;
 const TILES = 16;
 /** Of tensors that are copied. */

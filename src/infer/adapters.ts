@@ -81,8 +81,10 @@ export class Adapters implements Disposable {
       if (resident.adapter.spec.mergeAware)
         throw new ConfigError(
           'adapter_unsupported',
-          `${folder}: was trained merge-aware (${resident.adapter.spec.mergeAware}), so the model it makes is the base ` +
-            'with it merged in and rounded, and not the base with it added: an engine takes it when it opens, as its only ' +
+          `${folder}: was trained merge-aware (${resident.adapter.spec.mergeAware}), so the model ` +
+            'it makes is the base ' +
+            'with it merged in and rounded, and not the base with it added: an engine takes it when ' +
+            'it opens, as its only ' +
             'adapter',
           { folder },
         );

@@ -25,7 +25,8 @@ export function findMerged(adapters: Readonly<Record<string, string>> = {}): Mer
   if (all.length > 1)
     throw new ConfigError(
       'adapter_unsupported',
-      `${folder}: was trained merge-aware, so it is merged into the base, which ${all.length - 1} other adapters are to ` +
+      `${folder}: was trained merge-aware, so it is merged into the base, which ` +
+        `${all.length - 1} other adapters are to ` +
         'share; give it an engine of its own',
       { folder },
     );

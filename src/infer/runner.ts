@@ -166,7 +166,8 @@ export class Runner implements Disposable {
     if (!this.#merged) return;
     throw new ConfigError(
       'adapter_unsupported',
-      `adapter ${this.#merged.name}: is merged into the weights of this engine, so that no other can come or go; open ` +
+      `adapter ${this.#merged.name}: is merged into the weights of this engine, so that no ` +
+        'other can come or go; open ' +
         'another engine',
     );
   }

@@ -1,5 +1,5 @@
-// Experts that are modules of their own: one linear for each (Unsloth's 4-bit form), or gate, up and down by an expert's
-// number (the 2-D form of vLLM and SGLang). Together they are the pair of the matrix that holds all experts.
+// Experts that are modules of their own: one linear for each (Unsloth's 4-bit form), or gate, up and down by an
+// expert's number (the 2-D form of vLLM and SGLang). Together they are the pair of the matrix that holds all experts.
 import { CheckpointError } from '../base/errors.js';
 import type { LoraTarget } from '../model/types.js';
 import { isTargeted, patternAlpha, patternRank, peftName } from './peft-config.js';

@@ -47,7 +47,8 @@ function mergeOf(metadata: ReadonlyMap<string, string>, file: string): MergeAwar
   if (known) return known;
   throw new CheckpointError(
     'bad_adapter_config',
-    `${file}: metadata ${MERGE_KEY} is ${JSON.stringify(written.slice(0, 40))}, wanted ${MERGES.join(' or ')}; a newer ` +
+    `${file}: metadata ${MERGE_KEY} is ${JSON.stringify(written.slice(0, 40))}, wanted ` +
+      `${MERGES.join(' or ')}; a newer ` +
       'version may have written it',
     { file },
   );

@@ -38,8 +38,8 @@ export interface PeftKey {
 const PREFIX = 'base_model.model.model.layers.';
 /**
  * Modules a pair may hang on: those of the released layout, a router as a linear of its own and a linear for each
- * expert (Unsloth's 4-bit form: `gate_up_projs.E`, `down_projs.E`), experts by number with gate and up apart (vLLM's and
- * SGLang's 2-D form).
+ * expert (Unsloth's 4-bit form: `gate_up_projs.E`, `down_projs.E`), experts by number with gate and up apart (vLLM's
+ * and SGLang's 2-D form).
  */
 const MODULE = [
   String.raw`self_attn\.(?<linear>[qkvo])_proj`,

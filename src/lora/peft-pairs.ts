@@ -92,7 +92,8 @@ function orientationOf(
     if (known) return known;
     throw ambiguous(
       file,
-      `${s.A.key} [${s.A.entry.shape.join(',')}] and its B [${s.B.entry.shape.join(',')}] fit ${peftName(s.layer, target)} ` +
+      `${s.A.key} [${s.A.entry.shape.join(',')}] and its B [${s.B.entry.shape.join(',')}] fit ` +
+        `${peftName(s.layer, target)} ` +
         `with A on the inputs (natural) and on the outputs (swapped): the matrix is square, the file holds no other ` +
         `expert matrix that would tell, and peft ${peft.peft_version} writes either, by the transformers beside it; ` +
         'say which with temper export --adapter … --format peft --expert-layout natural (or swapped)',

@@ -1,5 +1,5 @@
-// The modules that the tensors of a PEFT file hang on: every key is part of a pair on a matrix that the model has, or the
-// file is refused.
+// The modules that the tensors of a PEFT file hang on: every key is part of a pair on a matrix that the model has, or
+// the file is refused.
 import { CheckpointError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';

@@ -1,5 +1,5 @@
-// PEFT adapters: adapter_config.json + adapter_model.safetensors, read into memory and written. Everything in the file is
-// applied or the file is refused (peft-file.ts).
+// PEFT adapters: adapter_config.json + adapter_model.safetensors, read into memory and written. Everything in the file
+// is applied or the file is refused (peft-file.ts).
 import { join, resolve } from 'node:path';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import type { ModelConfig } from '../model/config.js';

@@ -40,7 +40,9 @@ function readFloats(file: SafetensorsFile, name: string): Float32Array {
   return out;
 }
 
-/** @throws {CheckpointError} not a safetensors file, metadata that nobody knows, a tensor that is not F32, BF16 or F16 */
+/**
+ * @throws {CheckpointError} not a safetensors file, metadata that nobody knows, a tensor that is not F32, BF16 or F16
+ */
 export function readFloatFile(path: string): FloatFile {
   const file = openSafetensors(path);
   try {

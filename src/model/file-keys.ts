@@ -69,14 +69,16 @@ export function checkMetadata(file: string, metadata: ReadonlyMap<string, string
     if (key === 'format' && !FORMATS.includes(value))
       throw new CheckpointError(
         'layout_unsupported',
-        `${file}: was saved by ${value === 'mlx' ? 'MLX' : show(value)}, wanted "pt": other frameworks lay matrices out ` +
+        `${file}: was saved by ${value === 'mlx' ? 'MLX' : show(value)}, wanted "pt": other ` +
+          'frameworks lay matrices out ' +
           'otherwise; use the file that was released, or convert it',
         { file, format: value },
       );
     if (key === 'expert_layout' && value !== 'natural')
       throw new CheckpointError(
         'bad_metadata',
-        `${file}: expert_layout is ${show(value)}, wanted "natural", the only one that is written here; export it again`,
+        `${file}: expert_layout is ${show(value)}, wanted "natural", the only one that is written ` +
+          'here; export it again',
         { file, key },
       );
   }

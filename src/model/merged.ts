@@ -26,8 +26,8 @@ type Target = (typeof LINEAR)[number] | (typeof EXPERTS)[number];
 const TARGETS: readonly Target[] = [...LINEAR, ...EXPERTS];
 
 /**
- * y = round(w + scale·B·A), in y's dtype (f32 is not rounded). w, y wf [N,C]; A f32 [R,C], B f32 [N,R]. The same bits on
- * every backend and at every thread count.
+ * y = round(w + scale·B·A), in y's dtype (f32 is not rounded). w, y wf [N,C]; A f32 [R,C], B f32 [N,R]. The same bits
+ * on every backend and at every thread count.
  * @throws {NativeError} not_finite
  */
 export function mergeLinear(y: Tensor, w: Tensor, pair: Pick<LoraPair, 'A' | 'B' | 'scale'>): void {
@@ -36,7 +36,8 @@ export function mergeLinear(y: Tensor, w: Tensor, pair: Pick<LoraPair, 'A' | 'B'
   ops.lora_merge(one(y), one(w), null, one(pair.A), one(pair.B), pair.scale, 1, 1);
 }
 /**
- * Experts quantised again (op mxfp4_merge). blocks u8 [E,N,C/32,16], scales u8 [E,N,C/32]; A f32 [E,R,C], B f32 [E,N,R].
+ * Experts quantised again (op mxfp4_merge). blocks u8 [E,N,C/32,16], scales u8 [E,N,C/32]; A f32 [E,R,C], B f32
+ * [E,N,R].
  * @param kept receives of each expert Σ ΔW'·ΔW and Σ ΔW², f32 [E,2]
  * @throws {NativeError} not_finite, bad_scale
  */
@@ -75,8 +76,8 @@ function layerBytes(w: LayerWeights, a: LayerAdapter): number {
 }
 
 /**
- * The model that `base` becomes with `adapter` merged in; `merged` of it names the adapter, so that a backward pass adds
- * to its dA and dB. Base and adapter stay the caller's; close() frees what the merge made.
+ * The model that `base` becomes with `adapter` merged in; `merged` of it names the adapter, so that a backward pass
+ * adds to its dA and dB. Base and adapter stay the caller's; close() frees what the merge made.
  * @param keep all layers at once (default: where they take at most KEEP_MERGED_BYTES)
  * @throws {CheckpointError} not_mxfp4: the base's experts are no MXFP4
  */

@@ -94,7 +94,9 @@ export class SafetensorsFile implements Disposable {
   }
 }
 
-/** What the system says of a file, before native code maps it. @throws {CheckpointError} file_missing, file_unreadable */
+/**
+ * What the system says of a file, before native code maps it. @throws {CheckpointError} file_missing, file_unreadable
+ */
 function requireReadable(path: string): void {
   try {
     readHead(path, 1);

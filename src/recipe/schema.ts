@@ -246,7 +246,8 @@ const Train = z.strictObject({
     .optional()
     .describe(
       'steps between evaluations on data.eval, with one at the end: loss, and the share of answers (the last final ' +
-        'message of an example) whose every token is the most probable, the analysis before it given. The checkpoint of the lowest loss is kept and named in run.json; absent: none',
+        'message of an example) whose every token is the most probable, the analysis before it ' +
+        'given. The checkpoint of the lowest loss is kept and named in run.json; absent: none',
     ),
   patience: z
     .int()

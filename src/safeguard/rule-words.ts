@@ -28,12 +28,16 @@ const OTHER_HEADS = new Set(
   (
     'a an and answer allow allowed also always analysis assistant author background be block blocked but categories ' +
     'category caution channel commentary content context criteria date decide decision definition definitions ' +
-    'description developer do else example examples exception exceptions exclude excludes false final flag for format ' +
+    'description developer do else example examples exception exceptions exclude excludes ' +
+    'false final flag for format ' +
     'goal guideline guidelines hint if important in include includes input instruction instructions invalid it json ' +
-    'label labels level likewise meaning message method must name never no nonce none not note notes null of or other ' +
+    'label labels level likewise meaning message method must name never no nonce none not ' +
+    'note notes null of or other ' +
     'otherwise output overview policies policy procedure process prompt purpose question rationale reason reasoning ' +
-    'reference references response role rule rules safe scope score section see severity so step steps summary system ' +
-    'task terms text that the then there these they this tip title todo tool true type unsafe user valid value verdict ' +
+    'reference references response role rule rules safe scope score section see severity so ' +
+    'step steps summary system ' +
+    'task terms text that the then there these they this tip title todo tool true type unsafe ' +
+    'user valid value verdict ' +
     'version violates violation violations warning we when where yes you'
   ).split(' '),
 );

@@ -1,7 +1,7 @@
 // The rules of a policy as people write them: lines that begin with an id. `R1: …`, `- R1. …`, `**R1** …`, `## R1 …`,
 // `H2.f …`, `` - `P1`: … ``, `| SP2.a | …`, `[C1] …`, `Rule 1: …`; where no line begins with such an id, a numbered
-// list: `1. …`, `2) …`; where there is none either, words and letters (rule-words.ts). Ids of what the policy allows are
-// no rules, nor is what stands under its examples.
+// list: `1. …`, `2) …`; where there is none either, words and letters (rule-words.ts). Ids of what the policy allows
+// are no rules, nor is what stands under its examples.
 import { chooseNamed, type Named, namedBy } from './rule-words.js';
 
 export interface Rule {

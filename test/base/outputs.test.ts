@@ -252,7 +252,9 @@ it.each([
   if (before) writeFileSync(at(name), before);
   writeFileSync(at('prompts'), '{"prompt": "hi"}\n');
   const main = join(packageRoot, 'dist', 'cli', 'main.js');
-  const script = `exec "$0" "$1" generate --model "$2" --max-tokens 4 --prompts prompts --out /dev/stdout ${redirection} ${name}`;
+  const script =
+    'exec "$0" "$1" generate --model "$2" --max-tokens 4 --prompts prompts --out /dev/stdout ' +
+    `${redirection} ${name}`;
   const ran = spawnSync('bash', ['-c', script, process.execPath, main, join(packageRoot, 'models', 'nano')], {
     cwd: dir,
   });

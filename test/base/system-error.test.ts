@@ -68,7 +68,8 @@ beforeAll(() => {
   writeFileSync('prompts.jsonl', '{"prompt": "a"}\n');
   writeFileSync(
     'r.yaml',
-    `model: { base: ${NANO} }\ndata: { train: [{ path: rows.jsonl }] }\ntrain: { steps: 1, rowsPerStep: 1, lr: 1e-3 }\n`,
+    `model: { base: ${NANO} }\ndata: { train: [{ path: rows.jsonl }] }\ntrain: { steps: 1, ` +
+      'rowsPerStep: 1, lr: 1e-3 }\n',
   );
 });
 afterAll(() => {

@@ -36,7 +36,8 @@ beforeAll(() => {
   writeFileSync('tokens.json', '{"tokens": [[1, 2, 3]]}');
   writeFileSync(
     `r${EVIL}.yaml`,
-    `about: ${q(EVIL)}\nmodel: { base: m }\ndata: { train: [{ path: ${q(`${EVIL}.jsonl`)} }], eval: [{ path: ${q(`${EVIL}.jsonl`)} }] }\n` +
+    `about: ${q(EVIL)}\nmodel: { base: m }\ndata: { train: [{ path: ${q(`${EVIL}.jsonl`)} }], ` +
+      `eval: [{ path: ${q(`${EVIL}.jsonl`)} }] }\n` +
       'train: { rowsPerStep: 2, lr: 1e-3, steps: 1 }\n',
   );
   writeFileSync(`unknown${EVIL}.yaml`, `${q(EVIL)}: 1\nmodel: { ${q(EVIL)}: 2 }\n`);

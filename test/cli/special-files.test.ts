@@ -18,7 +18,8 @@ beforeAll(() => {
   mkdirSync(join(dir, 'a'));
   writeFileSync(
     join(dir, 'good.yaml'),
-    `model: { base: ${NANO} }\ndata: { train: [{ path: train.jsonl }] }\ntrain: { steps: 1, rowsPerStep: 1, lr: 1e-3 }\n`,
+    `model: { base: ${NANO} }\ndata: { train: [{ path: train.jsonl }] }\ntrain: { steps: 1, ` +
+      'rowsPerStep: 1, lr: 1e-3 }\n',
   );
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));

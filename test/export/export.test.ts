@@ -174,17 +174,20 @@ describe('all or nothing', () => {
       expect(await verify(join(out, f)), f).toMatchObject({ ok: true, format: f, step: 12 });
     }
   }, 180_000);
-  it('an unknown format, a place that is taken and one inside an input are refused before anything is written', async () => {
-    const run = join(dir, 'runs', 'a');
-    expect(await failing(exportRun({ run, out: fresh(), format: ['peft', 'onnx'] }))).toMatchObject({
-      code: 'unknown_format',
-    });
-    const taken = fresh();
-    mkdirSync(taken);
-    expect(await failing(exportRun({ run, out: taken }))).toMatchObject({ code: 'path_exists' });
-    expect(await failing(exportRun({ run, out: join(dir, 'base', 'x') }))).toMatchObject({ code: 'output_clash' });
-    expect(readdirSync(join(dir, 'base'))).not.toContain('x');
-  });
+  it(
+    'an unknown format, a place that is taken and one inside an input are refused before ' + 'anything is written',
+    async () => {
+      const run = join(dir, 'runs', 'a');
+      expect(await failing(exportRun({ run, out: fresh(), format: ['peft', 'onnx'] }))).toMatchObject({
+        code: 'unknown_format',
+      });
+      const taken = fresh();
+      mkdirSync(taken);
+      expect(await failing(exportRun({ run, out: taken }))).toMatchObject({ code: 'path_exists' });
+      expect(await failing(exportRun({ run, out: join(dir, 'base', 'x') }))).toMatchObject({ code: 'output_clash' });
+      expect(readdirSync(join(dir, 'base'))).not.toContain('x');
+    },
+  );
   it('one that is aborted or whose adapter is broken leaves nothing', async () => {
     const out = fresh();
     await expect(

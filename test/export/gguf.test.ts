@@ -140,17 +140,20 @@ describe('gguf of a model alone', () => {
 });
 
 describe('gguf with an adapter', () => {
-  it('leaves blocks alone that the adapter does not change: those of the checkpoint, in the order of ggml', async () => {
-    using file = GgufFile.open(join(await exported('gguf', await adapter({ targets: ['attention'] })), 'model.gguf'));
-    for (const layer of base.layers.keys()) {
-      const { w, scales } = base.layers[layer]?.down ?? { w: null, scales: null };
-      const want = packBlocks(w?.read() as Uint8Array, scales?.read() as Uint8Array);
-      expect(Buffer.compare(file.bytes(`blk.${layer}.ffn_down_exps.weight`), want)).toBe(0);
-    }
-    const q = file.bytes('blk.1.attn_q.weight'),
-      was = base.layers[1]?.q.w.read() as Uint16Array;
-    expect(Buffer.compare(q, new Uint8Array(was.buffer))).not.toBe(0);
-  });
+  it(
+    'leaves blocks alone that the adapter does not change: those of the checkpoint, in the ' + 'order of ggml',
+    async () => {
+      using file = GgufFile.open(join(await exported('gguf', await adapter({ targets: ['attention'] })), 'model.gguf'));
+      for (const layer of base.layers.keys()) {
+        const { w, scales } = base.layers[layer]?.down ?? { w: null, scales: null };
+        const want = packBlocks(w?.read() as Uint8Array, scales?.read() as Uint8Array);
+        expect(Buffer.compare(file.bytes(`blk.${layer}.ffn_down_exps.weight`), want)).toBe(0);
+      }
+      const q = file.bytes('blk.1.attn_q.weight'),
+        was = base.layers[1]?.q.w.read() as Uint16Array;
+      expect(Buffer.compare(q, new Uint8Array(was.buffer))).not.toBe(0);
+    },
+  );
   it('experts too: near what was trained, weights as near as MXFP4 holds them, and what is lost is said', async () => {
     const from = await adapter(),
       out = join(root, 'merged');

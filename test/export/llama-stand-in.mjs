@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Stands in for llama.cpp's server in tests of how it is started, asked and ended. LLAMA_STAND_IN says what it does
-// wrong; its answers are a function of the prompt's last token and length, or stand in the file LLAMA_ANSWERS by prompt.
+// wrong; its answers are a function of the prompt's last token and length, or stand in the file LLAMA_ANSWERS by
+// prompt.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 

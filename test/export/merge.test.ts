@@ -1,4 +1,5 @@
-// Merged checkpoints: every weight against plain arithmetic, on bases of every layout, and what is said of the rounding.
+// Merged checkpoints: every weight against plain arithmetic, on bases of every layout, and what is said of the
+// rounding.
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

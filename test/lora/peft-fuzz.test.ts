@@ -1,5 +1,5 @@
-// 20,000 damaged adapters: each is read, or refused with a typed error of one line; none crashes, hangs, or takes memory
-// for what it merely claims. What is read holds finite numbers and every tensor of the file.
+// 20,000 damaged adapters: each is read, or refused with a typed error of one line; none crashes, hangs, or takes
+// memory for what it merely claims. What is read holds finite numbers and every tensor of the file.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -65,7 +65,9 @@ async function look(measure: boolean) {
 }
 
 function linesOf(report: Awaited<ReturnType<typeof look>>): string[] {
-  const memory = `memory    ${(report.memory.totalBytes / GIB).toFixed(1)} GiB, ${(report.memory.freeBytes / GIB).toFixed(1)} GiB free`;
+  const memory =
+    `memory    ${(report.memory.totalBytes / GIB).toFixed(1)} GiB, ` +
+    `${(report.memory.freeBytes / GIB).toFixed(1)} GiB free`;
   const head = `node      ${report.node} on ${report.platform}`;
   if (!('cpu' in report))
     return [

@@ -75,7 +75,8 @@ export const command: Command = {
           '  merged-mxfp4   the whole model in the released layout; says what rounding cost\n' +
           '  gguf           one file for llama.cpp and Ollama; gguf-f32: nothing rounded\n' +
           '  gguf-lora      the adapter for llama.cpp, experts included\n\n' +
-          'Each folder has a model card and the digests of its files; temper verify proves it. The folder appears whole ' +
+          'Each folder has a model card and the digests of its files; temper verify proves it. The ' +
+          'folder appears whole ' +
           'or not at all.',
       )
       .argument('[run]', 'run folder')

@@ -49,7 +49,8 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nEvery file is of one commit and has the digest that the hub lists, or it is not there. ` +
-          'A pull that ends early goes on\nwhen it is run again. HF_TOKEN (or the file of `hf auth login`), HF_ENDPOINT, ' +
+          'A pull that ends early goes on\nwhen it is run again. HF_TOKEN (or the file of `hf auth ' +
+          'login`), HF_ENDPOINT, ' +
           'HF_HOME, HF_HUB_OFFLINE and the proxies of\nHTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.',
       )
       .argument('<repo>', 'OWNER/NAME[@REVISION], or datasets/OWNER/NAME[@REVISION]')
@@ -105,7 +106,8 @@ export const command: Command = {
         const { files, bytes, fetchedBytes, seconds, commit } = result;
         const fetched = files.filter((f) => f.fetched).length;
         print(
-          `${dir}: complete, ${files.length} file${files.length === 1 ? '' : 's'}, ${formatBytes(bytes)}, commit ${commit}`,
+          `${dir}: complete, ${files.length} file${files.length === 1 ? '' : 's'}, ` +
+            `${formatBytes(bytes)}, commit ${commit}`,
           fetched === 0
             ? 'all of it was there'
             : `${fetched} fetched, ${formatBytes(fetchedBytes)} in ${formatSeconds(seconds)}`,

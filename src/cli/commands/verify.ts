@@ -18,7 +18,8 @@ function show(r: VerifyResult): void {
   const relative = r.maxLogit > 0 ? r.maxDifference / r.maxLogit : 0;
   const than = r.step === null ? 'what it was made of' : `step ${r.step}`;
   print(
-    `${r.ok ? (r.maxDifference === 0 ? 'same' : 'good') : 'NOT THE SAME'}: ${r.compared} logits compared with ${than}, ` +
+    `${r.ok ? (r.maxDifference === 0 ? 'same' : 'good') : 'NOT THE SAME'}: ${r.compared} ` +
+      `logits compared with ${than}, ` +
       `largest difference ${small(r.maxDifference)} (${small(relative)} of the largest logit ` +
       `${r.maxLogit.toFixed(2)}; training moves logits by up to ${r.maxEffect.toFixed(2)})`,
   );
@@ -49,7 +50,8 @@ export const command: Command = {
       .command('verify')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nAn adapter gives the same bits. A merged model is rounded: its weights are computed again ` +
+        `${this.summary}.\n\nAn adapter gives the same bits. A merged model is rounded: its ` +
+          'weights are computed again ' +
           'in plain arithmetic, and how far its logits went is said.',
       )
       .argument('<dir>', 'folder made by temper export, or the adapter of a run')

@@ -30,7 +30,10 @@ const vllm: Consumer = {
     const spec = specOf(source);
     const mixed = unequal(spec);
     if (mixed)
-      return `vLLM reads one rank and one alpha and ignores rank_pattern and alpha_pattern (${mixed}): ${MERGE}, or train with one rank and alpha`;
+      return (
+        `vLLM reads one rank and one alpha and ignores rank_pattern and alpha_pattern (${mixed}): ` +
+        `${MERGE}, or train with one rank and alpha`
+      );
     if (has(spec, 'router')) return `vLLM applies no adapter to the router: ${MERGE}`;
     if (has(spec, 'gateUp') !== has(spec, 'down'))
       return `vLLM wants both expert matrices adapted or neither: ${MERGE}, or train both`;
@@ -59,7 +62,8 @@ export const peft: ExportFormat = {
   refuses: ({ adapter, origin, base }) =>
     adapter !== null
       ? null
-      : `${origin.kind === 'run' ? origin.run : base.dir}: trained no adapter; only a run of method sft or dpo can be ` +
+      : `${origin.kind === 'run' ? origin.run : base.dir}: trained no adapter; only a run of ` +
+        'method sft or dpo can be ' +
         'exported as peft: take merged-bf16 or merged-mxfp4',
   estimateBytes: (source) => 4 * adapterParameters(source.base.config, specOf(source)) + (1 << 16),
   async write(source, folder, { signal, progress }) {
@@ -102,6 +106,10 @@ from transformers import AutoModelForCausalLM${dequantized ? ', Mxfp4Config' : '
 base = AutoModelForCausalLM.from_pretrained(${JSON.stringify(source.baseModel)}${quantization})
 model = PeftModel.from_pretrained(base, ".")
 \`\`\`
-${dequantized ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later). Rank is per expert.\n' : ''}`;
+${
+  dequantized
+    ? '\nExpert matrices are adapted through `target_parameters` (peft 0.17 or later). Rank is ' + 'per expert.\n'
+    : ''
+}`;
   },
 };

@@ -1,5 +1,6 @@
-// llama.cpp's own server as a program beside us: it loads the file as its users do, and is asked for the log-probability
-// of every token after a prompt of token ids. On the CPU, with f32 keys and values. It listens on 127.0.0.1 alone.
+// llama.cpp's own server as a program beside us: it loads the file as its users do, and is asked for the
+// log-probability of every token after a prompt of token ids. On the CPU, with f32 keys and values. It listens on
+// 127.0.0.1 alone.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
 import { request } from 'node:http';
@@ -146,7 +147,9 @@ class Output {
   }
 }
 
-/** One request on a connection of its own: one that was kept may be closed by the server in the very moment it is used. */
+/**
+ * One request on a connection of its own: one that was kept may be closed by the server in the very moment it is used.
+ */
 function exchange(
   port: number,
   path: string,

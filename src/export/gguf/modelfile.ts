@@ -26,6 +26,7 @@ export const modelfile = (file: string): string =>
 /** For an adapter beside its base. */
 export const adapterModelfile = (file: string, base: string): string =>
   '# ollama create NAME -f Modelfile\n' +
-  '# Put the base beside it, as `temper export --format gguf` writes it. An Ollama whose engine takes no adapters for\n' +
+  '# Put the base beside it, as `temper export --format gguf` writes it. An Ollama whose ' +
+  'engine takes no adapters for\n' +
   '# this architecture says so: export the merged model (gguf) for it.\n' +
   `FROM ./${base}\nADAPTER ./${file}\n${TEMPLATE}${PARAMETERS}`;

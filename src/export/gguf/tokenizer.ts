@@ -17,7 +17,9 @@ const textOf = (files: SmallFiles, name: string): string | null => {
   return bytes ? Buffer.from(bytes).toString('utf8') : null;
 };
 
-/** The Jinja template of a checkpoint: a file of its own, or in tokenizer_config.json. @throws {ConfigError} not_json */
+/**
+ * The Jinja template of a checkpoint: a file of its own, or in tokenizer_config.json. @throws {ConfigError} not_json
+ */
 export function chatTemplate(files: SmallFiles): string | null {
   const own = textOf(files, 'chat_template.jinja'),
     config = textOf(files, 'tokenizer_config.json');

@@ -18,7 +18,10 @@ export interface EndpointJudgeOptions {
   readonly effort?: 'low' | 'medium' | 'high';
   /** Room for reasoning and verdict; a tight cap turns verdicts into `truncated`. */
   readonly maxTokens?: number;
-  /** Tries in all, on 408, 429, 5xx, by status or in a body of status 200, and a connection that broke before any answer. */
+  /**
+   * Tries in all, on 408, 429, 5xx, by status or in a body of status 200, and a connection that broke before any
+   * answer.
+   */
   readonly attempts?: number;
   /**
    * First pause before another try, doubled each time; a Retry-After header may lengthen it to at most MAX_PAUSE_MS.
