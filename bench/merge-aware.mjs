@@ -57,7 +57,11 @@ async function speed() {
     const learner = learnAdapter(base, adapter, { precision: t.precision, folder: tmpdir() });
     const scope = new Scope('optimizer');
     const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
-    return { step: new OptimizerStep(learner, moments, objective, { ...t, ...t.optimizer }), ms: [], peak: 0 };
+    return {
+      step: new OptimizerStep(learner, moments, objective, /** @type {any} */ ({ ...t, ...t.optimizer })),
+      ms: [],
+      peak: 0,
+    };
   });
   const steps = Math.min(Number(o.steps), plan.steps);
   let tokens = 0;

@@ -25,6 +25,7 @@ const fresh = () => join(work, `f${count++}`);
 
 const ALL = { targets: ['attention', 'experts', 'router'] };
 const OWN = { rsLora: true, targets: { attention: { rank: 2, alpha: 7 }, gate_up_proj: {}, down_proj: { rank: 3 } } };
+/** @type {[string, any, string[]][]} what, choice of targets, formats */
 const CASES = [
   ['none', null, ['gguf', 'gguf-f32']],
   ['attention, experts, router', ALL, ['gguf', 'gguf-f32', 'gguf-lora']],

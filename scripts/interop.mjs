@@ -152,11 +152,12 @@ writeFileSync(
   join(root, 'docs', 'interop.md'),
   `# Exports in their consumers' hands
 
-Made by \`node scripts/interop.mjs --python PYTHON\` with ${versions}; every row is measured. Checkpoints: models/nano and
-two of test/golden/model, of other widths, windows and limits. Adapters are random. All logits of two sequences are
-compared, in f32: the largest difference, and the same as a share of the largest logit. A consumer is compared with what
-Temper computes from the same files; Temper's own reload is compared with base and adapter as they were before the
-export, so its rows say what rounding to bf16 or MXFP4 costs on random adapters, and 0 where nothing is rounded.
+Made by \`node scripts/interop.mjs --python PYTHON\` with ${versions}; every row is
+measured. Checkpoints: models/nano and two of test/golden/model, of other widths, windows and limits. Adapters are
+random. All logits of two sequences are compared, in f32: the largest difference, and the same as a share of the largest
+logit. A consumer is compared with what Temper computes from the same files; Temper's own reload is compared with base
+and adapter as they were before the export, so its rows say what rounding to bf16 or MXFP4 costs on random adapters, and
+0 where nothing is rounded.
 
 | checkpoint | adapter | export | consumer | logits | largest difference | relative |
 |---|---|---|---|---|---|---|

@@ -96,7 +96,7 @@ export class Comparer {
 export async function compareLogits(
   base: ModelWeights,
   exported: Reloaded,
-  trained: Applied,
+  trained: Pick<Applied, 'model' | 'adapter'>,
   sequences: readonly Int32Array[],
   signal?: AbortSignal,
 ): Promise<Comparison> {

@@ -176,29 +176,36 @@ it('no descriptors left: every door says so', () => {
   const script = `
     const { openSync, closeSync } = await import('node:fs');
     const from = (name) => import(${JSON.stringify(`${packageRoot}/dist/`)} + name);
-    const inputs = await from('base/inputs.js'), files = await from('base/files.js'), digest = await from('base/digest.js');
+    const inputs = await from('base/inputs.js'), files = await from('base/files.js');
+    const digest = await from('base/digest.js');
     const { openSafetensors } = await from('native/safetensors.js');
     const { readConfig } = await from('model/config.js'), { openCheckpoint } = await from('model/checkpoint.js');
     const { readPeft } = await from('lora/peft.js'), { loadRecipe } = await from('recipe/load.js');
-    const { loadPolicy } = await from('safeguard/policy.js'), { readTokenizerJson } = await from('harmony/tokenizer-file.js');
-    const { readRows } = await from('safeguard/batch.js'), { sourceOf } = await from('data/sources/index.js');
+    const { loadPolicy } = await from('safeguard/policy.js'), { sourceOf } = await from('data/sources/index.js');
+    const { readTokenizerJson } = await from('harmony/tokenizer-file.js');
+    const { readRows } = await from('safeguard/batch.js');
     const { digestFolder } = await from('base/folder-digest.js'), { reportError } = await from('cli/main.js');
     const { asTypedError } = await from('base/system-error.js'), { readRun } = await from('runs/run-folder.js');
     const m = ${JSON.stringify(NANO)}, w = m + '/model.safetensors', config = readConfig(m);
     const doors = {
       readInput: () => inputs.readInput(m + '/config.json', 'config'), readHead: () => inputs.readHead(w, 4),
       openInput: () => inputs.openInput(w), sha256File: () => digest.sha256File(w),
-      writeFileAtomic: () => files.writeFileAtomic('e', 'x'), writeFolderAtomic: () => files.writeFolderAtomic('d', () => {}),
-      openSafetensors: () => openSafetensors(w), readConfig: () => readConfig(m), openCheckpoint: () => openCheckpoint(m),
-      readPeft: () => readPeft(m, config), loadRecipe: () => loadRecipe('r.yaml'), loadPolicy: () => loadPolicy(${JSON.stringify(POLICY)}),
-      readTokenizerJson: () => readTokenizerJson(m), readRows: () => readRows('texts.jsonl'), sourceOf: () => sourceOf('rows.jsonl'),
+      writeFileAtomic: () => files.writeFileAtomic('e', 'x'),
+      writeFolderAtomic: () => files.writeFolderAtomic('d', () => {}),
+      openSafetensors: () => openSafetensors(w), readConfig: () => readConfig(m), 
+      openCheckpoint: () => openCheckpoint(m),
+      readPeft: () => readPeft(m, config), loadRecipe: () => loadRecipe('r.yaml'),
+      loadPolicy: () => loadPolicy(${JSON.stringify(POLICY)}),
+      readTokenizerJson: () => readTokenizerJson(m), readRows: () => readRows('texts.jsonl'),
+      sourceOf: () => sourceOf('rows.jsonl'),
       digestFolder: () => digestFolder(m, ['config.json'], { fresh: true }),
     };
     const held = [];
     try { for (;;) held.push(openSync('/dev/null')); } catch {}
     const out = {};
     for (const [name, door] of Object.entries(doors)) {
-      try { await door(); out[name] = 'works'; } catch (e) { const t = asTypedError(e); out[name] = t.code + ' ' + t.exitCode; }
+      try { await door(); out[name] = 'works'; }
+      catch (e) { const t = asTypedError(e); out[name] = t.code + ' ' + t.exitCode; }
     }
     held.forEach((fd) => closeSync(fd));
     console.log(JSON.stringify(out));`;

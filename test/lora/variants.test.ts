@@ -154,7 +154,9 @@ const UNSLOTH = { gateUp: 'gate_up_projs', down: 'down_projs' } as const;
 const unsloth = (target: 'gateUp' | 'down', e: number): string => `${UNSLOTH[target]}.${e}`;
 const unslothConfig = ({ target_parameters: _, ...c }: Json): Json => ({
   ...c,
-  target_modules: String.raw`(?:.*?(?:self_attn|experts).*?(?:q_proj|k_proj|v_proj|o_proj|gate_up_projs\.\d+|down_projs\.\d+))`,
+  target_modules:
+    String.raw`(?:.*?(?:self_attn|experts).*?(?:q_proj|k_proj|v_proj|o_proj|gate_up_projs\.\d+|` +
+    String.raw`down_projs\.\d+))`,
 });
 const floats = (a: Adapter): Float32Array => a.params.toFloat32();
 
