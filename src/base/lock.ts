@@ -10,6 +10,7 @@ import {
   renameSync,
   rmdirSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -67,10 +68,12 @@ const read = (file: string): string | null => {
     return null;
   }
 };
-/** Who holds a folder's lock now, as something that can be compared; null: nobody. */
-export function holderOf(folder: string): string | null {
-  const seen = read(lockFile(folder));
-  return seen !== null && isHeld(seen) ? seen : null;
+/** Since when somebody holds a folder's lock, ns since 1970 as its file system has it; null: nobody does. */
+export function heldSince(folder: string): bigint | null {
+  const file = lockFile(folder);
+  const seen = read(file);
+  if (seen === null || !isHeld(seen)) return null;
+  return statSync(file, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? null;
 }
 /** Takes away a lock that nobody holds, unless it has become another one's meanwhile. */
 function takeAway(file: string, seen: string): void {

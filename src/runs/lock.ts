@@ -1,6 +1,6 @@
 // One writer per run folder.
 import { ConfigError } from '../base/errors.js';
-import { holderOf, lockFolder } from '../base/lock.js';
+import { heldSince, lockFolder } from '../base/lock.js';
 
 /**
  * Locks a run folder, which need not exist yet, until it is disposed of.
@@ -17,5 +17,5 @@ export const lockRun = (run: string): Disposable =>
       ),
   );
 
-/** Who writes to a run now, as something that can be compared; null: nobody. */
-export const writerOf = (run: string): string | null => holderOf(run);
+/** Since when somebody writes to a run, ns since 1970 as its file system has it; null: nobody does. */
+export const writtenSince = (run: string): bigint | null => heldSince(run);

@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { openInput } from '../base/inputs.js';
 import { Curves } from '../runs/curves.js';
-import { writerOf } from '../runs/lock.js';
+import { writtenSince } from '../runs/lock.js';
 import type { StepMetrics } from '../runs/metrics.js';
 import { checkpointSteps, type RunRecord, readRun } from '../runs/run-folder.js';
 import { Tally } from '../runs/summary.js';
@@ -94,8 +94,7 @@ export class RunFollower {
   restarts = 0;
   #metrics: Metrics | null = null;
   #recordSeen: string | null = null;
-  /** The writer that was seen at work: what the record says is its word, not that of an earlier one. */
-  #writer: string | null = null;
+  #recordAt = 0n;
   /** When how many steps were done. */
   #pace: { readonly at: number; readonly step: number }[] = [];
   #seen = '';
@@ -126,9 +125,9 @@ export class RunFollower {
   }
 
   async #readState(): Promise<void> {
-    const writer = writerOf(this.run);
+    const since = writtenSince(this.run);
     const readable = await this.#readRecord();
-    this.state = readable ? this.#stateOf(writer) : 'damaged';
+    this.state = readable ? this.#stateOf(since) : 'damaged';
   }
 
   /** @returns false: it is there and no record */
@@ -143,6 +142,7 @@ export class RunFollower {
       this.record = null;
     }
     this.#recordSeen = seen;
+    this.#recordAt = now?.mtimeNs ?? 0n;
     return seen === null || this.record !== null;
   }
 
@@ -154,15 +154,12 @@ export class RunFollower {
     }
   }
 
-  #stateOf(writer: string | null): RunState {
-    const status = this.record?.status;
-    if (status === undefined) return writer === null ? 'waiting' : 'preparing';
-    if (status === 'running') {
-      if (writer !== null) this.#writer = writer;
-      return writer === null ? 'gone' : 'running';
-    }
-    // A writer that was not seen at work is one that is about to go on.
-    return writer !== null && writer !== this.#writer ? 'preparing' : status;
+  /** @param since when somebody began to write to it; null: nobody does */
+  #stateOf(since: bigint | null): RunState {
+    if (!this.record) return since === null ? 'waiting' : 'preparing';
+    // What was written before is the word of another one.
+    if (since !== null && this.#recordAt < since) return 'preparing';
+    return this.record.status === 'running' && since === null ? 'gone' : this.record.status;
   }
 
   async #forget(): Promise<void> {
@@ -184,8 +181,8 @@ export class RunFollower {
     if (old && (!now || identity(now) !== old.identity || Number(now.size) < old.offset)) await this.#forget();
     if (!now?.isFile()) return;
     try {
-      this.#metrics ??= await opened(path);
-      await this.#readOn(this.#metrics);
+      this.#metrics ??= await opened(path, identity(now));
+      if (this.#metrics) await this.#readOn(this.#metrics);
     } catch {
       // It went away under our hands, or cannot be read yet.
       return;
@@ -234,12 +231,12 @@ export class RunFollower {
   }
 }
 
-async function opened(path: string): Promise<Metrics> {
+/** @returns null: another file took its place meanwhile */
+async function opened(path: string, expected: string): Promise<Metrics | null> {
   const handle = await openInput(path);
-  return {
-    handle,
-    identity: identity(await handle.stat({ bigint: true })),
-    lines: new LineReader(),
-    offset: 0,
-  };
+  const now = await statOrNull(path);
+  // By name both times: some file systems call an open file by other numbers.
+  if (now && identity(now) === expected) return { handle, identity: expected, lines: new LineReader(), offset: 0 };
+  await handle.close();
+  return null;
 }

@@ -1,6 +1,6 @@
 // `temper watch` and `temper train --watch` as users have them: compiled code, a process each.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -13,7 +13,12 @@ let dir: string;
 beforeAll(async () => {
   dir = await tinyRun();
 });
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
+const children: ChildProcess[] = [];
+afterAll(() => {
+  // What a failed test left.
+  for (const child of children) child.kill('SIGKILL');
+  rmSync(dir, { recursive: true, force: true });
+});
 
 interface Started {
   readonly child: ChildProcess;
@@ -22,7 +27,9 @@ interface Started {
   readonly ended: Promise<number>;
 }
 function start(...args: readonly string[]): Started {
-  const child = spawn(process.execPath, [join(packageRoot, 'dist', 'cli', 'main.js'), ...args], { cwd: dir });
+  const env = { ...process.env, PATH: `${dir}:${process.env.PATH}` };
+  const child = spawn(process.execPath, [join(packageRoot, 'dist', 'cli', 'main.js'), ...args], { cwd: dir, env });
+  children.push(child);
   let said = '';
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => {
@@ -36,9 +43,13 @@ async function urlOf(s: Started): Promise<string> {
 }
 /** Views until one is as wanted, or the server ends. */
 async function seen(url: string, wanted: (view: View) => boolean): Promise<readonly View[]> {
-  const stop = AbortSignal.timeout(60_000);
-  const response = await fetch(`${url}events`, { signal: stop });
   const all: View[] = [];
+  const stop = new AbortController();
+  const timer = setTimeout(() => {
+    const { state, detail, step, lastAt } = all.at(-1) ?? {};
+    stop.abort(new Error(`last seen: ${JSON.stringify({ state, detail, step, lastAt })}`));
+  }, 60_000);
+  const response = await fetch(`${url}events`, { signal: stop.signal });
   let rest = '';
   for await (const piece of (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream())) {
     const events = (rest + piece).split('\n\n');
@@ -47,6 +58,7 @@ async function seen(url: string, wanted: (view: View) => boolean): Promise<reado
     const last = all.at(-1);
     if (last && wanted(last)) break;
   }
+  clearTimeout(timer);
   return all;
 }
 
@@ -91,7 +103,9 @@ describe('temper watch', () => {
     const died = (await seen(url, (v) => v.state === 'gone')).at(-1);
     expect(died?.detail).toMatch(/The checkpoint of step \d+ is whole/);
     const again = start(...train, '--resume');
-    await seen(url, (v) => v.state === 'running' && v.step > 8);
+    await seen(url, (v) => v.state === 'running' && v.step > 8).catch((e: Error) => {
+      throw new Error(`${e.message}; ${again.said()}`);
+    });
     again.child.kill('SIGTERM');
     expect(await again.ended).toBe(143);
     expect((await seen(url, (v) => v.state === 'stopped')).at(-1)?.word).toBe('stopped');
@@ -103,6 +117,17 @@ describe('temper watch', () => {
     expect(performance.now() - from).toBeLessThan(1500);
     await reading.catch(() => {});
   }, 90_000);
+  it('opens a browser where there is one', async () => {
+    const opened = join(dir, 'opened');
+    writeFileSync(join(dir, 'xdg-open'), `#!/bin/sh\necho "$1" > '${opened}.tmp' && mv '${opened}.tmp' '${opened}'\n`);
+    chmodSync(join(dir, 'xdg-open'), 0o755);
+    const w = start('watch', 'runs/nothing', '--open');
+    const url = await urlOf(w);
+    await expect.poll(() => existsSync(opened), { timeout: 20_000 }).toBe(true);
+    expect(readFileSync(opened, 'utf8')).toBe(`${url}\n`);
+    w.child.kill('SIGINT');
+    expect(await w.ended).toBe(0);
+  }, 60_000);
   it('refuses what is no run, and says its address as JSON', async () => {
     const none = start('watch', 'base');
     expect(await none.ended).toBe(2);
@@ -111,5 +136,5 @@ describe('temper watch', () => {
     expect(await urlOf(json)).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/",/);
     json.child.kill('SIGTERM');
     expect(await json.ended).toBe(0);
-  }, 30_000);
+  }, 60_000);
 });

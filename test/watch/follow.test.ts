@@ -44,10 +44,11 @@ describe('the state of a run', () => {
     lock[Symbol.dispose]();
     expect(await state()).toBe('done');
     // Another one begins: it goes on.
+    await new Promise((tick) => setTimeout(tick, 30));
     using _again = lockRun(run);
-    const later = follow(run);
-    await later.poll();
-    expect(later.state).toBe('preparing');
+    expect(await state()).toBe('preparing');
+    begin(run);
+    expect(await state()).toBe('running');
   });
   it('that was killed', async () => {
     const run = newRun();
@@ -57,6 +58,12 @@ describe('the state of a run', () => {
     await f.poll();
     expect(f.state).toBe('gone');
     expect(viewOf(f, 0).detail).toContain('There is no checkpoint');
+    // Whoever goes on has read nothing yet: the record is still that of the dead one.
+    await new Promise((tick) => setTimeout(tick, 30));
+    const lock = lockRun(run);
+    await f.poll();
+    expect(f.state).toBe('preparing');
+    lock[Symbol.dispose]();
     checkpoint(run, 2);
     await f.poll();
     expect(viewOf(f, 0).detail).toContain('The checkpoint of step 2 is whole; temper train RECIPE --resume');
