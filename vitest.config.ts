@@ -6,7 +6,9 @@
 import { defineConfig } from 'vitest/config';
 
 export const SLOW = [
+  'test/base/system-error.test.ts',
   'test/bench/**',
+  'test/cli/hostile-names.test.ts',
   'test/cli/machine.test.ts',
   'test/cli/model-commands.test.ts',
   'test/cli/screen-command.test.ts',
@@ -14,7 +16,11 @@ export const SLOW = [
   'test/compose/abort.test.ts',
   'test/cuda/**',
   'test/docs/**',
+  'test/export/export.test.ts',
+  'test/export/merge.test.ts',
   'test/harmony/tokenizer.test.ts',
+  'test/hub/faults.test.ts',
+  'test/hub/kill.test.ts',
   'test/model/large.test.ts',
   'test/model/trainable.test.ts',
   'test/demo/**',

@@ -7,7 +7,6 @@ import {
   existsSync,
   fstatSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -16,6 +15,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { makeFolders } from './folders.js';
 import { type Place, placeOf } from './outputs.js';
 import { asWriteError } from './system-error.js';
 import { removeLeftovers, replacedName, syncPath, temporaryName } from './temporary.js';
@@ -196,7 +196,7 @@ export async function writeFolderAtomic(given: string, fill: (folder: string) =>
   const temporary = temporaryName(path);
   try {
     removeLeftovers(path);
-    mkdirSync(temporary, { recursive: true });
+    makeFolders(temporary);
     await fill(temporary);
     syncTree(temporary);
     if (existsSync(path)) {

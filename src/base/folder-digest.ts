@@ -10,12 +10,13 @@
 // read every byte (`fresh`).
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';
+import { chmod, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { cacheFolder } from './cache.js';
 import { sha256 } from './digest.js';
 import { writeFileAtomic } from './files.js';
+import { makeFolders } from './folders.js';
 import { inputPieces } from './inputs.js';
 
 export interface FileDigest {
@@ -160,7 +161,7 @@ async function prune(cache: string): Promise<void> {
 /** A cache that cannot be written to costs time, nothing else. */
 async function writeRecord(file: string, cache: string, record: Manifest): Promise<void> {
   try {
-    await mkdir(cache, { recursive: true, mode: 0o700 });
+    makeFolders(cache, 0o700);
     writeFileAtomic(file, JSON.stringify({ ...record, check: sha256(JSON.stringify(record)) }));
     await chmod(file, 0o600);
     await prune(cache);

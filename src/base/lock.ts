@@ -3,7 +3,6 @@
 import {
   closeSync,
   linkSync,
-  mkdirSync,
   openSync,
   readFileSync,
   readlinkSync,
@@ -14,6 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { makeFolders } from './folders.js';
 import { placeOf } from './outputs.js';
 import { asWriteError } from './system-error.js';
 import { isAlive, processSpace } from './temporary.js';
@@ -104,7 +104,7 @@ export function lockFolder(folder: string, held: (by: Held) => Error): Disposabl
   const file = lockFile(folder);
   let made: string | undefined;
   try {
-    made = mkdirSync(dirname(file), { recursive: true });
+    made = makeFolders(dirname(file));
     for (let tries = 0; ; tries++) {
       let fd: number;
       try {

@@ -1,9 +1,10 @@
 // The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → verified
 // adapter. Start reading at `runDemo`. Every line a model says is generated here and now; every figure is counted from
 // it.
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
 import { packageRoot } from '../base/machine.js';
 import { checkOutputs } from '../base/outputs.js';
 import { openScreen } from '../compose/screening.js';
@@ -205,7 +206,7 @@ function freshFolder(folder: string): string {
     const candidate = i === 1 ? folder : `${folder}-${i}`;
     if (existsSync(candidate)) continue;
     checkOutputs({ '--out': candidate }, {}, 'folder');
-    mkdirSync(candidate, { recursive: true });
+    makeFolders(candidate);
     return candidate;
   }
 }

@@ -1,10 +1,11 @@
 // `temper export` on the thread it is called on (worker.ts puts it off the main one): opens the source, asks each
 // format whether it can, writes all of them beside their place and renames once.
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
 import { checkOutputs } from '../base/outputs.js';
 import { TENSOR_FILE } from '../lora/peft-file.js';
 import { PROVENANCE_FILE, type Provenance, writeProvenance } from '../lora/provenance.js';
@@ -166,7 +167,7 @@ export async function runExport(request: ExportRequest, hooks: ExportHooks = {})
       const part = formats.length > 1 ? format.name : '.';
       const folder = join(temporary, part),
         finalFolder = join(out, part);
-      mkdirSync(folder, { recursive: true });
+      makeFolders(folder);
       exports.push(await writeOne(source, format, folder, finalFolder, request, hooks));
     }
   });

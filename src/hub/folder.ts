@@ -1,9 +1,10 @@
 // A folder that becomes what a repo holds at one commit: what is there stays, what is not comes, and nothing is in its
 // place before its digest is right.
-import { constants, copyFileSync, existsSync, lstatSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { constants, copyFileSync, existsSync, lstatSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { ConfigError } from '../base/errors.js';
+import { makeFolders } from '../base/folders.js';
 import { asWriteError } from '../base/system-error.js';
 import { syncPath } from '../base/temporary.js';
 import { download, missingError } from './download.js';
@@ -109,7 +110,7 @@ function publish(folder: string, parts: string, files: readonly HubFile[]): void
   for (const file of files) {
     const path = join(folder, file.path);
     checkWay(folder, file.path);
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolders(dirname(path));
     let from = partFile(parts, file);
     const more = (left.get(file.digest) ?? 1) - 1;
     left.set(file.digest, more);
@@ -168,9 +169,9 @@ export async function fillFolder(client: HubClient, request: FillRequest, hooks:
   const gone = staleFiles(folder, manifest, commit, listing, chosen);
 
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolders(folder);
     if (wanted.length > 0) {
-      mkdirSync(parts, { recursive: true });
+      makeFolders(parts);
       await fetchAll(client, request, wanted, parts, what, chosen.length, hooks);
       // Until the new one is written nobody may believe that the folder is whole.
       if (manifest) writeManifest(folder, { ...manifest, covered: [] });

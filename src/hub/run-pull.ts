@@ -1,10 +1,11 @@
 // A pull into a folder that somebody names, or into the cache for hf:// references. Runs in the hub's thread.
 import { setMaxListeners } from 'node:events';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { ConfigError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
 import { type Held, lockFolder } from '../base/lock.js';
 import { placeOf } from '../base/outputs.js';
 import { commitFolder, knownCommit, localPath, revisionFile } from './cached.js';
@@ -190,7 +191,7 @@ async function currentCommit(client: HubClient, at: HubReference, hooks: FillHoo
 }
 function remember(at: HubReference, commit: string): void {
   const file = revisionFile(at, at.revision);
-  mkdirSync(dirname(file), { recursive: true });
+  makeFolders(dirname(file));
   writeFileAtomic(file, `${commit}\n`);
 }
 

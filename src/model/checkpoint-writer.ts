@@ -1,11 +1,12 @@
 // Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index.
 // Streamed; the folder appears whole or not at all.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, statfsSync } from 'node:fs';
+import { existsSync, readdirSync, statfsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
 import { checkOutputs } from '../base/outputs.js';
 import { layoutFile } from '../native/safetensors.js';
 import { layerWindow, type ModelConfig } from './config.js';
@@ -217,7 +218,7 @@ export async function writeCheckpoint(
     });
   checkOutputs({ 'the folder': dir }, {}, 'folder');
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
-  mkdirSync(dirname(path), { recursive: true });
+  makeFolders(dirname(path));
   checkDiskSpace(dirname(path), needed);
   await writeFolderAtomic(path, async (folder) => {
     await writeCheckpointInto(folder, config, source, options);

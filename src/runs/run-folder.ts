@@ -1,11 +1,12 @@
 // A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/step-N, then adapter/ (or model/) and report.html.
 // Whatever is in it is whole: files and folders appear by renaming.
 
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
 import { readJsonFile } from '../base/json-file.js';
 import { asWriteError } from '../base/system-error.js';
 import type { MergeAware } from '../lora/spec.js';
@@ -146,7 +147,7 @@ export function requireRunPlace(run: string, resume: boolean): void {
 /** Makes the folder ready. @throws as requireRunPlace */
 export function openRunFolder(run: string, resume: boolean): void {
   requireRunPlace(run, resume);
-  mkdirSync(checkpointsFolder(run), { recursive: true });
+  makeFolders(checkpointsFolder(run));
   removeTemporaries(run);
   removeTemporaries(checkpointsFolder(run));
 }
