@@ -1,7 +1,7 @@
 // The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → verified
 // adapter. Start reading at `runDemo`. Every line a model says is generated here and now; every figure is counted from
 // it.
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
@@ -204,7 +204,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
 function freshFolder(folder: string): string {
   for (let i = 1; ; i++) {
     const candidate = i === 1 ? folder : `${folder}-${i}`;
-    if (existsSync(candidate)) continue;
+    if (existsSync(candidate) && statSync(candidate).isDirectory()) continue;
     checkOutputs({ '--out': candidate }, {}, 'folder');
     makeFolders(candidate);
     return candidate;

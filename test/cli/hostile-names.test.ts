@@ -103,6 +103,7 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['doctor', '--no-measure'],
   ['serve', '--model', `none${EVIL}`],
   ['pull', `${EVIL}/x`, 'p'],
+  ['push', `none${EVIL}`, 'owner/name'],
   ['data convert', `${EVIL}.jsonl`, '--out', `c${EVIL}.jsonl`],
   ['data convert', `none${EVIL}.jsonl`, '--out', 'c.jsonl'],
   ['chat', '--model', `none${EVIL}`],

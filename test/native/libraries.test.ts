@@ -68,7 +68,7 @@ it('the doctor tells of packages that do not fit in a line, and goes on', async 
 }, 30_000);
 
 it.each([
-  ['none', () => {}, /^addon_missing 2 .*npx temper build-native/],
+  ['none', () => rmSync(platform, { recursive: true, force: true }), /^addon_missing 2 .*npx temper build-native/],
   ['of another version', () => install('0.0.1', 'whole'), /^addon_version 2 .*is .* 0\.0\.1, wanted .*npm install/],
   ['without its library', () => install(versions().temper, null), /^addon_missing 2 .*npx temper build-native/],
   ['that cannot be loaded', () => install(versions().temper, ''), /^addon_unusable 2 .*npx temper build-native/],

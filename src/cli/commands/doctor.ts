@@ -69,7 +69,7 @@ function linesOf(report: Awaited<ReturnType<typeof look>>): string[] {
     `memory    ${(report.memory.totalBytes / GIB).toFixed(1)} GiB, ` +
     `${(report.memory.freeBytes / GIB).toFixed(1)} GiB free`;
   const head = `node      ${report.node} on ${report.platform}`;
-  if (!('cpu' in report))
+  if (!('backends' in report))
     return [
       head,
       `cpu       ${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} cores`,

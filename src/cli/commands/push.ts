@@ -1,7 +1,7 @@
 // `temper push`: an export on Hugging Face.
 import { formatBytes } from '../../base/units.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
-import { printable } from '../terminal.js';
+import { print } from '../terminal.js';
 import { pullProgress, sayPullNotice } from './pull.js';
 
 interface Options {
@@ -67,12 +67,10 @@ export const command: Command = {
           return;
         }
         const bytes = result.files.reduce((n, f) => n + f.size, 0);
-        process.stdout.write(
-          printable(
-            `${result.url}  (${result.private ? 'private' : 'public'}${result.created ? ', new' : ''})\n` +
-              `${result.files.length} files, ${formatBytes(bytes)}, commit ${result.commit} on ${result.revision}\n` +
-              `${result.pullRequest ? `${result.pullRequest}\n` : ''}`,
-          ),
+        print(
+          `${result.url}  (${result.private ? 'private' : 'public'}${result.created ? ', new' : ''})`,
+          `${result.files.length} files, ${formatBytes(bytes)}, commit ${result.commit} on ${result.revision}`,
+          ...(result.pullRequest ? [result.pullRequest] : []),
         );
       });
   },
