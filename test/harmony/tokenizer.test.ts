@@ -452,7 +452,7 @@ describe('tokenizer.json', () => {
     expect(code(() => tokenizerFromJson('['.repeat(200_000)))).toBe('tokenizer_json');
     expect(code(() => tokenizerFromJson(good, 'x', { vocabSize: 10 }))).toBe('tokenizer_vocab_size');
     expect(code(() => tokenizerFromJson(''))).toBe('tokenizer_json');
-    expect(code(() => loadTokenizer('/dev/null'))).toBe('tokenizer_missing');
+    expect(() => loadTokenizer('/dev/null')).toThrow(expect.objectContaining({ code: 'file_not_regular' }));
   });
 
   test('writing refuses tables that would not load, and leaves no file', () => {

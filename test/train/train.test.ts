@@ -254,7 +254,12 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
       'cuda_library_missing',
       /nowhere\.so.*npx temper build-native --cuda/,
     ],
-    ['an unknown format', ['data.train.0.format=chatml'], 'unknown_format', /wanted one of chat, harmony, tokens/],
+    [
+      'an unknown format',
+      ['data.train.0.format=chatml'],
+      'unknown_format',
+      /wanted one of chat, sharegpt, alpaca, completion, harmony, tokens/,
+    ],
     [
       'text without tokenizer',
       ['data.train.0.format=text', 'data.train.0.path=text.jsonl'],
