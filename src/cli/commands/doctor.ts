@@ -59,7 +59,8 @@ async function look(measure: boolean) {
       device: useDevice('auto'),
     };
   } catch (e) {
-    if (!(e instanceof TemperError)) throw e;
+    // What the user set wrong is no fact of the machine.
+    if (!(e instanceof TemperError && e.code.startsWith('addon_'))) throw e;
     return { ...machine(), addon: { problem: { code: e.code, message: e.message } } };
   }
 }
