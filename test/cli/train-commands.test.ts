@@ -55,7 +55,7 @@ describe('train, eval, export, verify', () => {
     ['a recipe that is not there', ['train', 'nowhere.yaml'], /nowhere\.yaml: no such recipe/, 2],
     ['an unknown key', ['train', 'bad.yaml'], /bad\.yaml:1:24: unknown key model\.bas/, 2],
     ['a run that is none', ['eval', '.'], /holds no run\.json/, 2],
-    ['an export of nothing', ['export', 'recipe.yaml', '--out', 'x'], /trained no adapter/, 2],
+    ['an export of nothing', ['export', 'recipe.yaml', '--out', 'x'], /holds no run\.json; wanted a run folder/, 2],
     ['an export nobody knows the run of', ['verify', 'base'], /name it with --run/, 2],
   ])('%s', async (_name, [command = '', path = '', ...rest], message, code) => {
     writeFileSync(at('bad.yaml'), 'model: { base: "base", bas: x }\n');
