@@ -133,7 +133,7 @@ async function oneLine(args: readonly string[]): Promise<string> {
   const lines = stderr
     .trim()
     .split('\n')
-    .filter((l) => !/^(?:device|note): |^screen [0-9]/.test(l));
+    .filter((l) => !/^(?:device|note): |^(?:screen|generate|pull) [0-9]/.test(l));
   expect([2, 40], stderr).toContain(code);
   expect(lines, stderr).toHaveLength(1);
   const [line = ''] = lines;
