@@ -39,6 +39,9 @@ const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: string]
 /** @param log told of what the client is not */
 export function asApiError(error: unknown, log: (error: unknown) => void): ApiError {
   if (error instanceof ApiError) return error;
+  // Nobody is there to read it, and nothing failed.
+  if (error instanceof Error && error.name === 'AbortError')
+    return new ApiError(408, 'invalid_request_error', 'client_closed', 'the request was given up');
   if (error instanceof TemperError) {
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
     if (own) return badRequest(own[0], error.message, own[1]);

@@ -153,6 +153,12 @@ describe('the official client', () => {
       const stream = await client.chat.completions.create({ ...greedy, messages: user(ASK), stream: true });
       for await (const _ of stream) break;
     }
+    // Whole answers too: under way, and waiting for a place. The log stays empty, as a test below asks.
+    const long = { ...greedy, model: 'odd', temperature: 1, seed: 1, max_completion_tokens: 400, messages: user(ASK) };
+    const given = Array.from({ length: 6 }, () =>
+      client.chat.completions.create(long, { signal: AbortSignal.timeout(60) }),
+    );
+    for (const answer of await Promise.allSettled(given)) expect(answer.status).toBe('rejected');
     const running = async (): Promise<string | undefined> =>
       /^temper_requests_running (\d+)$/m.exec(await (await fetch(`${server.url}/metrics`)).text())?.[1];
     await expect.poll(running, { timeout: 2000, interval: 20 }).toBe('0');
