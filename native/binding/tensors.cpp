@@ -1,4 +1,6 @@
 // Tensors and mapped files as JavaScript sees them.
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cstring>
 #include <memory>
 
@@ -168,6 +170,19 @@ void read_file(const Napi::CallbackInfo& info) {
 void unmap_file(const Napi::CallbackInfo& info) {
   files().take("unmapFile", static_cast<Handle>(Call(info, "unmapFile", 1).integer(0)));
 }
+// A wish: that what a host tensor is mapped from is read ahead of its use.
+void will_need(const Napi::CallbackInfo& info) {
+  refuse_while_recording("willNeed");
+  Pins pins;
+  const double handle = Call(info, "willNeed", 1).number(0);
+  pins.take("willNeed", &handle, 1, 0);
+  TensorRef t = pins.tensors()[0];
+  require(t != nullptr, "stale_tensor", "willNeed: 0 is no tensor handle");
+  if (pins.place(0) || t->bytes() == 0) return;
+  const auto first = reinterpret_cast<uintptr_t>(t->data), page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t from = first / page * page;
+  madvise(reinterpret_cast<void*>(from), first + t->bytes() - from, MADV_WILLNEED);
+}
 // Whether there is memory behind a tensor: not in a dry run.
 Napi::Value has_contents(const Napi::CallbackInfo& info) {
   Pins pins;
@@ -190,6 +205,7 @@ void define_tensors(Napi::Object exports) {
   define<borrow_one>(exports, "borrow");
   define<write>(exports, "write");
   define<read>(exports, "read");
+  define<will_need>(exports, "willNeed");
   define<zero>(exports, "zero");
   define<copy>(exports, "copy");
   define<map_file>(exports, "mapFile");

@@ -4,6 +4,7 @@
 import { isExpertTarget, LORA_TARGETS, loraScale, MATRIX_NAME, matrixShape } from '../lora/spec.js';
 import { checkpointTensors, type TensorSpec } from '../model/layout.js';
 import type { LoraTarget } from '../model/types.js';
+import { borrow } from '../native/borrow.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { ExportSource } from './format.js';
@@ -19,13 +20,17 @@ export interface Survived {
 export interface MergedTensors {
   /** Names, dtypes and shapes in the order they are written. */
   readonly specs: readonly TensorSpec[];
-  /** The bytes of one of them, in order. */
+  /** The bytes of one of them, in order; a piece may be overwritten when the next is asked for. */
   pieces(spec: TensorSpec): Iterable<Uint8Array>;
   /**
-   * By layer, of the tensors asked for so far: what rounding left of the experts' and of the other matrices' change.
+   * By layer, of the tensors asked for so far: what rounding left of the experts' and of the other matrices' change; in
+   * mxfp4.
    */
   readonly survived: readonly { readonly experts: Survived; readonly dense: Survived }[];
 }
+
+/** Experts that are read from the disk while one is merged. */
+const EXPERTS_AHEAD = 2;
 
 const bytesOf = (a: ArrayBufferView): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 
@@ -68,20 +73,30 @@ const noPair = (scope: Scope, E: number, N: number, C: number): { A: Tensor; B: 
   scale: 0,
 });
 
+/** Asks for the expert that comes some turns later, and at the first for all until then. */
+function readAhead(w: Tensor, e: number, scope: Scope): void {
+  const from = e === 0 ? 1 : e + EXPERTS_AHEAD,
+    to = Math.min(e + EXPERTS_AHEAD + 1, w.rows);
+  if (from < to) w.slice(scope, from, to).willNeed();
+}
+
 /** A tensor as it is, or rounded to bf16. */
 function* copied(tensor: Tensor, spec: TensorSpec): Generator<Uint8Array> {
   const dtype = spec.dtype === 'BF16' ? 'bf16' : spec.dtype === 'F32' ? 'f32' : 'u8';
+  const width = spec.dtype === 'BF16' ? 2 : spec.dtype === 'F32' ? 4 : 1;
+  const piece = new Uint8Array(Math.min(PIECE_ELEMENTS, tensor.numel) * width);
   for (let from = 0; from < tensor.numel; from += PIECE_ELEMENTS) {
     using s = new Scope('workspace');
-    const n = Math.min(PIECE_ELEMENTS, tensor.numel - from);
-    const part = tensor.view(s, [n], from);
-    if (tensor.dtype === dtype) {
-      yield bytesOf(part.read());
-      continue;
+    const n = Math.min(PIECE_ELEMENTS, tensor.numel - from),
+      next = Math.min(PIECE_ELEMENTS, tensor.numel - from - n);
+    if (next > 0) tensor.view(s, [next], from + n).willNeed();
+    let part = tensor.view(s, [n], from);
+    if (tensor.dtype !== dtype) {
+      const rounded = s.empty(dtype, [n]);
+      ops.cast(rounded, part);
+      part = rounded;
     }
-    const rounded = s.empty(dtype, [n]);
-    ops.cast(rounded, part);
-    yield bytesOf(rounded.read());
+    yield part.readInto(piece.subarray(0, n * width));
   }
 }
 
@@ -91,7 +106,7 @@ function* mergedLinear(
   matrix: Matrix,
   w: Tensor,
   spec: TensorSpec,
-  survived: Survived,
+  survived: Survived | null,
 ): Generator<Uint8Array> {
   using s = new Scope('workspace');
   const pair = pairTensors(source, matrix, s);
@@ -103,7 +118,7 @@ function* mergedLinear(
   const y = s.empty(spec.dtype === 'F32' ? 'f32' : 'bf16', [1, N, C]);
   const one = w.view(s, [1, N, C]);
   ops.lora_merge(y, one, null, pair.A, pair.B, pair.scale, 1, 1);
-  addSurvived(survived, one, y, pair, s);
+  if (survived) addSurvived(survived, one, y, pair, s);
   yield bytesOf(y.read());
 }
 
@@ -143,9 +158,11 @@ function* mergedDenseExperts(source: ExportSource, matrix: Matrix, spec: TensorS
     yield* copied(w, spec);
     return;
   }
+  const piece = new Uint16Array(C * N);
   for (let e = 0; e < E; e++) {
     using step = new Scope('workspace');
-    const y = step.empty('bf16', [1, C, N]);
+    readAhead(w, e, step);
+    const y = borrow(step, piece, [1, C, N]);
     const one = pair
       ? { A: pair.A.slice(step, e, e + 1), B: pair.B.slice(step, e, e + 1), scale: pair.scale }
       : noPair(step, 1, N, C);
@@ -158,7 +175,7 @@ function* mergedDenseExperts(source: ExportSource, matrix: Matrix, spec: TensorS
       const nothing = noPair(step, 1, N, C);
       ops.lora_merge(y, blocks, made, nothing.A, nothing.B, 0, 0, 2);
     } else ops.lora_merge(y, part, exponents, one.A, one.B, one.scale, blocks ? 0 : 2, 2);
-    yield bytesOf(y.read());
+    yield bytesOf(piece);
   }
 }
 
@@ -178,11 +195,14 @@ function* mergedBlocks(
   using s = new Scope('workspace');
   const pair = pairTensors(source, matrix, s);
   if (!pair) return;
-  const made: Uint8Array[] = [];
+  const piece = new Uint8Array(N * G * 16),
+    made: Uint8Array[] = [];
   for (let e = 0; e < E; e++) {
     using step = new Scope('workspace');
-    const blocks = step.empty('u8', [1, N, G, 16]),
-      exponents = step.empty('u8', [1, N, G]),
+    readAhead(w, e, step);
+    const scalesPiece = new Uint8Array(N * G);
+    const blocks = borrow(step, piece, [1, N, G, 16]),
+      exponents = borrow(step, scalesPiece, [1, N, G]),
       kept = step.empty('f32', [1, 2]);
     ops.mxfp4_merge(
       blocks,
@@ -197,8 +217,8 @@ function* mergedBlocks(
     const [some = 0, all = 0] = kept.toFloat32();
     survived.kept += some;
     survived.whole += all;
-    made.push(bytesOf(exponents.read()));
-    yield bytesOf(blocks.read());
+    made.push(scalesPiece);
+    yield piece;
   }
   scalesOf.set(name, made);
 }
@@ -237,8 +257,8 @@ export function mergedTensors(source: ExportSource, experts: 'mxfp4' | 'dense'):
       return;
     }
     if (!tensor) return;
-    const at = matrix && survived[matrix.layer]?.dense;
-    if (matrix && at) yield* mergedLinear(source, matrix, tensor, spec, at);
+    const at = experts === 'mxfp4' && matrix ? survived[matrix.layer]?.dense : undefined;
+    if (matrix) yield* mergedLinear(source, matrix, tensor, spec, at ?? null);
     else yield* copied(tensor, spec);
   }
   return { specs, pieces, survived };

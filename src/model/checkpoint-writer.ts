@@ -1,12 +1,11 @@
 // Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index.
 // Streamed; the folder appears whole or not at all.
-import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, statfsSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
+import { LargeFile } from '../base/large-file.js';
 import { checkOutputs } from '../base/outputs.js';
 import { layoutFile } from '../native/safetensors.js';
 import { layerWindow, type ModelConfig } from './config.js';
@@ -26,7 +25,7 @@ export interface WriteOptions {
   readonly signal?: AbortSignal;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
-/** Yields the bytes of one tensor, in order, in pieces. */
+/** Yields the bytes of one tensor, in order, in pieces; each is taken before the next is asked for. */
 export type TensorSource = (spec: TensorSpec) => Iterable<Uint8Array>;
 
 /** config.json with the keys of the released files. */
@@ -104,7 +103,7 @@ export function planShards(tensors: readonly TensorSpec[], maxBytes: number): re
 const NO_DATA = new Uint8Array(0);
 const five = (n: number): string => String(n).padStart(5, '0');
 
-/** One shard, its bytes hashed on their way; while a piece is being written the next one is made. */
+/** One shard, its bytes hashed on their way; while some are being written the next ones are made. */
 async function writeShard(
   path: string,
   shard: readonly TensorSpec[],
@@ -118,19 +117,16 @@ async function writeShard(
     { format: 'pt' },
   );
   const byName = new Map(shard.map((t) => [t.name, t]));
-  const hash = createHash('sha256').update(header);
-  const file = await open(path, 'w');
-  let writing = writeAll(file, header);
+  const file = await LargeFile.create(path, { expectedBytes: shard.reduce((n, t) => n + specBytes(t), header.length) });
   try {
+    await file.write(header);
     for (const { name } of ordered) {
       const spec = byName.get(name);
       if (!spec) continue;
       let bytes = 0;
       for (const piece of source(spec)) {
         signal?.throwIfAborted();
-        await writing;
-        writing = writeAll(file, piece);
-        hash.update(piece);
+        await file.write(piece);
         bytes += piece.length;
         onBytes(piece.length);
       }
@@ -143,11 +139,8 @@ async function writeShard(
           },
         );
     }
-    await writing;
-    await file.sync();
-    return hash.digest('hex');
+    return await file.finish();
   } finally {
-    await writing.catch(() => {}); // its own error, if it had one, is thrown where it was waited for
     await file.close();
   }
 }
@@ -193,10 +186,6 @@ export async function writeCheckpointInto(
   );
   for (const [name, data] of Object.entries(options.files ?? {})) writeFlushed(join(folder, name), data);
   return digests;
-}
-
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
 }
 
 /**

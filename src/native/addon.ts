@@ -95,6 +95,7 @@ interface Addon {
   /** Copies bytes from `offset` of a mapped file into `into`, as many as it holds. */
   readFile(file: number, offset: number, into: ArrayBufferView): void;
   /** Whether there is memory behind a tensor: not in a dry run. */
+  willNeed(handle: number): void;
   hasContents(handle: number): boolean;
   /** From here to endPlan this thread's tensors have no memory and its ops only say what they cost. */
   beginPlan(): void;

@@ -80,6 +80,15 @@ export class Tensor {
     addon.read(this.handle, out);
     return out;
   }
+  /** Of a tensor mapped from a file: the system is asked to read it from the disk while something else is done. */
+  willNeed(): void {
+    addon.willNeed(this.handle);
+  }
+  /** Copies the bytes out. @throws {NativeError} shape_mismatch: `out` is of another size */
+  readInto(out: Uint8Array): Uint8Array {
+    addon.read(this.handle, out);
+    return out;
+  }
   /** f32 contents (dtype must be f32). */
   toFloat32(): Float32Array {
     if (this.dtype !== 'f32')

@@ -226,6 +226,47 @@ struct AddScaled {
   }
 };
 
+// A tile's columns as rows of `to`, ld apart, in bf16; its sums are finite numbers. Eight by eight where it is whole.
+struct StoreColumns {
+  typedef uint16_t Eight __attribute__((vector_size(16)));
+  static TEMPER_INLINE void transpose(uint16_t* to, int64_t ld, const uint16_t* from) {
+    Eight a[8], b[8];
+    for (int i = 0; i < 8; ++i) std::memcpy(&a[i], from + i * kCols, sizeof a[i]);
+    for (int i = 0; i < 4; ++i) {
+      b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 4; ++i) {
+      a[2 * i] = __builtin_shufflevector(b[i], b[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 4; ++i) {
+      b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; ++i) std::memcpy(to + i * ld, &b[i], sizeof b[i]);
+  }
+  template <int>
+  static TEMPER_INLINE void run(uint16_t* to, int64_t ld, const Row* w, int count, int cols) {
+    uint16_t bits[kRows][kCols];
+    for (int i = 0; i < count; ++i) {
+      uint32_t wide[kCols];
+#pragma omp simd
+      for (int j = 0; j < kCols; ++j) {
+        const uint32_t x = __builtin_bit_cast(uint32_t, w[i][j]);
+        wide[j] = (x + 0x7fffu + (x >> 16 & 1u)) >> 16;
+      }
+#pragma omp simd
+      for (int j = 0; j < kCols; ++j) bits[i][j] = static_cast<uint16_t>(wide[j]);
+    }
+    const int rows = count & ~7, columns = cols & ~7;
+    for (int j = 0; j < columns; j += 8)
+      for (int i = 0; i < rows; i += 8) transpose(to + j * ld + i, ld, &bits[i][j]);
+    for (int j = 0; j < cols; ++j)
+      for (int i = j < columns ? rows : 0; i < count; ++i) to[j * ld + i] = bits[i][j];
+  }
+};
+
 struct Shape {
   int64_t E, N, C, R;
   int64_t tiles() const { return (N + kRows - 1) / kRows; }
@@ -335,7 +376,9 @@ struct Dense {
           for (int i = 0; i < count; ++i) to[(e * s.C + c + j) * s.N + n + i] = as(w[i][j]);
       }
     };
-    if (a.y->dtype == DType::bf16) put(a.y->bf16(), float_to_bf16);
+    if (a.y->dtype == DType::bf16 && a.to == 2)
+      run_kernel<StoreColumns>(a.y->bf16() + (e * s.C + c) * s.N + n, s.N, w, count, cols);
+    else if (a.y->dtype == DType::bf16) put(a.y->bf16(), float_to_bf16);
     else put(a.y->f32(), [](float x) { return x; });
   }
 };

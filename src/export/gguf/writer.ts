@@ -1,7 +1,6 @@
 // Writes a GGUF file in one pass: every size is known before the first byte, tensors come in pieces.
-import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
 import { CheckpointError } from '../../base/errors.js';
+import { LargeFile } from '../../base/large-file.js';
 import { asWriteError } from '../../base/system-error.js';
 import {
   ALIGNMENT,
@@ -181,10 +180,6 @@ export interface WriteGgufOptions {
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
-}
-
 /** A file that was written. */
 export interface Written {
   readonly bytes: number;
@@ -192,7 +187,7 @@ export interface Written {
 }
 
 /**
- * Writes and flushes the file, hashed on its way; while a piece is being written the next one is made. Not atomic by
+ * Writes and flushes the file, hashed on its way; while some bytes are written the next ones are made. Not atomic by
  * itself: for a folder that is renamed as a whole.
  * @throws {CheckpointError} tensor_shape, duplicate_tensor, tensor_size, disk_full · the signal's reason
  */
@@ -203,20 +198,16 @@ export async function writeGguf(
   { signal, onProgress }: WriteGgufOptions = {},
 ): Promise<Written> {
   const { header, total } = layoutGguf(path, metadata, tensors);
-  const hash = createHash('sha256');
-  let file: FileHandle | undefined,
-    writing: Promise<void> = Promise.resolve(),
+  let file: LargeFile | undefined,
     done = 0;
-  const put = async (into: FileHandle, piece: Uint8Array): Promise<void> => {
+  const put = async (into: LargeFile, piece: Uint8Array): Promise<void> => {
     signal?.throwIfAborted();
-    await writing;
-    writing = writeAll(into, piece);
-    hash.update(piece);
+    await into.write(piece);
     done += piece.length;
     onProgress?.(done, total);
   };
   try {
-    file = await open(path, 'w');
+    file = await LargeFile.create(path, { expectedBytes: total });
     await put(file, header);
     for (const t of tensors) {
       const wanted = tensorBytes(t);
@@ -233,13 +224,10 @@ export async function writeGguf(
         );
       await put(file, new Uint8Array(alignTo(wanted, ALIGNMENT) - wanted));
     }
-    await writing;
-    await file.sync();
-    return { bytes: total, sha256: hash.digest('hex') };
+    return { bytes: total, sha256: await file.finish() };
   } catch (e) {
     throw asWriteError(e, path);
   } finally {
-    await writing.catch(() => {}); // its own error, if it had one, was thrown where it was waited for
     await file?.close();
   }
 }
