@@ -1,7 +1,8 @@
 // What passes between the main thread and the inference thread, and what a caller of the engine sees.
-import type { Message } from '../harmony/types.js';
+import type { Message, Role } from '../harmony/types.js';
 import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
+import type { Structure } from './grammar/turn.js';
 import type { Sampling } from './sequence.js';
 
 export interface EngineOptions {
@@ -59,6 +60,26 @@ export interface GenerateRequest {
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;
+  /** Texts that end the turn where its answer has one; it is cut off before that. At most MAX_STOPS. */
+  readonly stop?: readonly string[];
+  /** Added to the logits of tokens. */
+  readonly logitBias?: ReadonlyMap<number, number>;
+  /** Taken off the logit of a token that the turn's text has: once, and once for each time it has it. */
+  readonly presencePenalty?: number;
+  readonly frequencyPenalty?: number;
+  /** Log-probabilities of the answer's tokens are told, and so many of the most probable ones beside each. */
+  readonly topLogprobs?: number;
+  /** The turn ends when the last tokens are one block so many times in a row (repetition.ts). */
+  readonly repetitionStop?: number;
+  /** What the turn must be: answers and calls that keep to schemas, calls that must come. */
+  readonly structure?: Structure;
+}
+/** A token of an answer, with log-softmax of the raw logits. */
+export interface TokenInfo {
+  readonly token: number;
+  readonly bytes: Uint8Array;
+  readonly logprob: number;
+  readonly top: readonly { readonly token: number; readonly bytes: Uint8Array; readonly logprob: number }[];
 }
 /** Log-probabilities of a text given as tokens. */
 export interface ScoreRequest {
@@ -71,14 +92,23 @@ export interface TextEvent {
   readonly kind: 'text';
   /** Which message of the turn, from 0: two of one channel are two texts. */
   readonly message: number;
+  readonly role: Role;
   readonly channel: string;
   readonly recipient: string | null;
   readonly text: string;
+  /** With `topLogprobs`: tokens since the last event, of the answer alone; the text may have waited for more. */
+  readonly tokens?: readonly TokenInfo[];
 }
-/** The turn is over. `call`: it ended by a tool call. */
+/**
+ * The turn is over. `call`: it ended by a tool call. `cut`: something else than the model ended it; `stuck`: no token
+ * was left that its structure allows.
+ */
 export interface DoneEvent {
   readonly kind: 'done';
   readonly finish: 'stop' | 'call' | 'length';
+  readonly cut: 'stop_string' | 'repetition' | 'stuck' | null;
+  /** With `topLogprobs`: the tokens of its answer. */
+  readonly answer?: readonly TokenInfo[];
   readonly messages: readonly Message[];
   readonly tokens: Int32Array;
   readonly logprobs: Float32Array;

@@ -15,7 +15,9 @@ import { HOST } from '../native/backends.js';
 import { loadOnDevice } from '../native/device.js';
 import { getThreads, setThreads } from '../native/tensor.js';
 import { type AdapterInfo, Adapters, type Lease } from './adapters.js';
-import { createTracker, type Tracker } from './channels.js';
+import { createTracker, type Delta, type Tracker } from './channels.js';
+import { Content, isAnswer } from './content.js';
+import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel, loadModel } from './load.js';
 import { findMerged, type MergedAdapter, mergedInfo, mergeLoaded } from './merged-adapter.js';
 import type {
@@ -27,15 +29,42 @@ import type {
   ScoreRequest,
   TextEvent,
 } from './protocol.js';
-import { checkSampling, type Finish, type Sampling, type Sequence } from './sequence.js';
+import { Repetition } from './repetition.js';
+import { checkSampling, type Finish, type Sampled, type Sampling, type Sequence } from './sequence.js';
 import { Session } from './session.js';
+import { createSteer } from './steer.js';
 
 export const DEFAULT_SLOTS = 8;
 export const DEFAULT_PREFIXES = 2;
 export const DEFAULT_CONTEXT_TOKENS = 4096;
 export const DEFAULT_MAX_TOKENS = 1024;
+/** Control tokens that may be among the most probable ones. */
+const CONTROL_TOKENS = 8;
+export const MAX_STOPS = 16;
+export const MAX_TOP_LOGPROBS = 20;
 /** What the released checkpoints recommend. */
 export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 0 };
+
+/** @throws {ConfigError} request_range */
+function checkRequest(r: GenerateRequest, vocabSize: number): void {
+  const check = (name: string, ok: boolean, wanted: string): void => {
+    if (!ok) throw new ConfigError('request_range', `${name}: wanted ${wanted}`);
+  };
+  const { stop = [], topLogprobs = 0, repetitionStop = 2 } = r;
+  check('stop', stop.length <= MAX_STOPS && stop.every((s) => s !== ''), `at most ${MAX_STOPS} texts, none empty`);
+  for (const [token, by] of r.logitBias ?? []) {
+    const known = Number.isInteger(token) && token >= 0 && token < vocabSize;
+    check('logitBias', known && Math.abs(by) <= 100, `tokens below ${vocabSize}, numbers from -100 to 100`);
+  }
+  for (const name of ['presencePenalty', 'frequencyPenalty'] as const)
+    check(name, Math.abs(r[name] ?? 0) <= 2, 'a number from -2 to 2');
+  check(
+    'topLogprobs',
+    Number.isInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MAX_TOP_LOGPROBS,
+    `an integer from 0 to ${MAX_TOP_LOGPROBS}`,
+  );
+  check('repetitionStop', Number.isInteger(repetitionStop) && repetitionStop >= 2, 'an integer from 2');
+}
 
 /** A turn under way. */
 interface Active {
@@ -45,6 +74,9 @@ interface Active {
   readonly sequence: Sequence;
   readonly adapter: Lease | null;
   readonly tracker: Tracker;
+  readonly content: Content;
+  readonly repetition: Repetition | null;
+  readonly turn: TurnConstraint | null;
   readonly promptTokens: number;
   readonly tokens: number[];
   readonly logprobs: number[];
@@ -52,6 +84,8 @@ interface Active {
   firstMs: number;
   /** Tokens of analysis messages. */
   reasoning: number;
+  /** The last piece of the answer, some of which may wait. */
+  last: Delta | null;
 }
 
 export class Runner implements Disposable {
@@ -197,9 +231,9 @@ export class Runner implements Disposable {
    */
   #step(): void {
     try {
-      for (const { sequence, token, logprob, finish } of this.#session.step()) {
-        const active = this.#active.get(sequence);
-        if (active) this.#take(active, token, logprob, finish);
+      for (const sampled of this.#session.step()) {
+        const active = this.#active.get(sampled.sequence);
+        if (active) this.#take(active, sampled);
       }
     } catch (error) {
       for (const active of this.#active.values()) {
@@ -227,6 +261,8 @@ export class Runner implements Disposable {
     const prompt = renderPrompt({ messages: request.messages }, tokenizer);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
     checkSampling(sampling);
+    checkRequest(request, this.info.vocabSize);
+    const turn = request.structure ? new TurnConstraint(request.structure, tokenizer) : null;
     const adapter = this.#use(request.adapter);
     let sequence: Sequence;
     try {
@@ -237,6 +273,14 @@ export class Runner implements Disposable {
         sampling,
         adapter: adapter?.adapter ?? null,
         sharedTokens: this.#openingTokens(request.messages),
+        steer: createSteer(tokenizer, {
+          bias: request.logitBias,
+          presencePenalty: request.presencePenalty,
+          frequencyPenalty: request.frequencyPenalty,
+          // Some of them may be control tokens, which are not told.
+          top: request.topLogprobs ? request.topLogprobs + CONTROL_TOKENS : 0,
+          constraint: turn ?? undefined,
+        }),
       });
     } catch (e) {
       adapter?.release();
@@ -255,12 +299,16 @@ export class Runner implements Disposable {
         sequence,
         adapter,
         tracker: createTracker(tokenizer, declaredTools(request.messages)),
+        content: new Content(tokenizer, request.stop ?? [], request.topLogprobs ?? null),
+        repetition: request.repetitionStop === undefined ? null : new Repetition(request.repetitionStop),
+        turn,
         promptTokens: prompt.length,
         tokens: [],
         logprobs: [],
         startMs,
         firstMs: startMs,
         reasoning: 0,
+        last: null,
       };
       this.#active.set(sequence, active);
       signal.addEventListener('abort', () => {
@@ -271,8 +319,8 @@ export class Runner implements Disposable {
     });
   }
 
-  #take(active: Active, token: number, logprob: number, finish: Finish | null): void {
-    const { emit, tracker } = active;
+  #take(active: Active, { token, logprob, finish, top = [] }: Sampled): void {
+    const { tracker, content } = active;
     if (active.tokens.length === 0) active.firstMs = performance.now();
     active.tokens.push(token);
     active.logprobs.push(logprob);
@@ -280,15 +328,51 @@ export class Runner implements Disposable {
     const { special } = this.#loaded.tokenizer;
     const read = finish !== 'stop' || token === special['<|call|>'] ? token : (special['<|return|>'] ?? token);
     if (tracker.thinking) active.reasoning++;
-    for (const delta of tracker.push(read)) emit({ kind: 'text', ...delta });
-    if (!finish) return;
+    if (tracker.current && isAnswer(tracker.current)) content.token(token, logprob, top);
+    for (const delta of tracker.push(read)) this.#emit(active, delta);
+    const stuck = active.turn?.stuck === true;
+    const cut = content.stopped
+      ? 'stop_string'
+      : stuck
+        ? 'stuck'
+        : !finish && active.repetition?.push(token)
+          ? 'repetition'
+          : null;
+    if (finish || cut) this.#done(active, token, finish, cut);
+  }
+  /** Text leaves as far as no ending may have begun in it. */
+  #emit(active: Active, delta: Delta): void {
+    const { emit, content } = active;
+    if (content.stopped) return;
+    if (active.last !== null && active.last.message !== delta.message) this.#flush(active);
+    if (!isAnswer(delta)) {
+      emit({ kind: 'text', ...delta });
+      return;
+    }
+    active.last = delta;
+    const now = content.delta(delta);
+    if (now.text !== '' || now.tokens) emit({ kind: 'text', ...now });
+  }
+  #flush(active: Active): void {
+    if (active.last === null || active.content.stopped) return;
+    const rest = active.content.rest(active.last);
+    active.last = null;
+    if (rest.text !== '' || 'tokens' in rest) active.emit({ kind: 'text', ...rest });
+  }
+  #done(active: Active, token: number, finish: Finish | null, cut: DoneEvent['cut']): void {
+    const { tracker, content } = active;
+    const { special } = this.#loaded.tokenizer;
     this.#end(active);
     const rest = tracker.end();
-    for (const delta of rest.deltas) emit({ kind: 'text', ...delta });
+    for (const delta of rest.deltas) this.#emit(active, delta);
+    this.#flush(active);
+    const ended = cut === 'stop_string' ? 'stop' : cut !== null || finish === 'length' ? 'length' : 'stop';
     active.done({
       kind: 'done',
-      finish: finish === 'length' ? 'length' : token === special['<|call|>'] ? 'call' : 'stop',
-      messages: rest.messages,
+      finish: ended === 'stop' && cut === null && token === special['<|call|>'] ? 'call' : ended,
+      cut,
+      messages: content.cut(rest.messages),
+      ...(content.top === null ? {} : { answer: content.tokens }),
       tokens: Int32Array.from(active.tokens),
       logprobs: Float32Array.from(active.logprobs),
       usage: {

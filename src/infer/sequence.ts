@@ -1,6 +1,7 @@
 // What a session is asked for and what it answers: prompts, sampling, sampled tokens.
 import { ConfigError } from '../base/errors.js';
 import type { ModelAdapter } from '../model/types.js';
+import type { Steer } from './steer.js';
 
 export interface Sampling {
   /** 0 takes the most probable token. */
@@ -42,6 +43,8 @@ export interface SequenceOptions {
    * computed once for all of them.
    */
   readonly sharedTokens?: number;
+  /** Decides beside the sampling; null or absent: nobody does. */
+  readonly steer?: Steer | null;
 }
 
 /** @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens */
@@ -71,10 +74,17 @@ export type Finish = 'stop' | 'length';
 export interface Sequence {
   readonly options: SequenceOptions;
 }
+/** A token that could have come, and its log-softmax of the raw logits. */
+export interface Candidate {
+  readonly token: number;
+  readonly logprob: number;
+}
 /** One sampled token. logprob: log-softmax of the raw logits, nats. */
 export interface Sampled {
   readonly sequence: Sequence;
   readonly token: number;
   readonly logprob: number;
   readonly finish: Finish | null;
+  /** The most probable ones, falling, as many as were wished for. */
+  readonly top?: readonly Candidate[];
 }

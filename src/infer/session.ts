@@ -12,11 +12,19 @@ import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { ops, type PRECISION } from '../native/ops.js';
-import { Scope } from '../native/tensor.js';
+import { Scope, type Tensor } from '../native/tensor.js';
 import { Prefixes } from './prefixes.js';
 import { uniform } from './random.js';
 import { admit, type Job, prompts, streams } from './scheduler.js';
-import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
+import {
+  type Candidate,
+  checkSequence,
+  type Finish,
+  type Sampled,
+  type Sequence,
+  type SequenceOptions,
+} from './sequence.js';
+import { largest, type Wish } from './steer.js';
 
 interface State extends Sequence, Job {
   readonly adapter: ModelAdapter | null;
@@ -56,6 +64,12 @@ const valuesOf = (states: readonly State[]): { readonly params: Float32Array; re
   params: Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP])),
   u: Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled)),
 });
+
+/** null: none of them is steered now. */
+function wishesOf(states: readonly State[]): readonly (Wish | null)[] | null {
+  const wishes = states.map((q) => q.options.steer?.wish() ?? null);
+  return wishes.some((w) => w !== null) ? wishes : null;
+}
 
 export class Session implements Disposable {
   readonly capacity: number;
@@ -215,7 +229,8 @@ export class Session implements Disposable {
         slots: Int32Array.from(states, (s) => s.slot),
       };
       const values = { ...valuesOf(states), adapterRows: Int32Array.from(states, rowOf) };
-      return this.#take(states, this.#steps.run(adapter, batch, values));
+      const wishes = wishesOf(states);
+      return this.#take(states, this.#steps.run(adapter, batch, values, wishes !== null), wishes);
     });
   }
 
@@ -231,19 +246,57 @@ export class Session implements Disposable {
       logprobs = s.empty('f32', [1]);
     const z = logits(s, this.model, hidden, precision, true);
     ops.sample(tokens, logprobs, z, s.from(params, [1, 4]), s.from(u), null);
-    return this.#take(states, { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32() });
+    const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
+    return this.#take(states, result, wishesOf(states));
   }
-  #take(states: readonly State[], { tokens, logprobs }: StepResult): readonly Sampled[] {
+  #take(
+    states: readonly State[],
+    { tokens, logprobs, logits: rows }: StepResult,
+    wishes: readonly (Wish | null)[] | null,
+  ): readonly Sampled[] {
     return states.map((state, b) => {
-      const token = tokens[b] as number;
+      const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
+      const wish = wishes?.[b] ?? null;
+      const { token, logprob, top } = wish && rows ? this.#steered(state, wish, rows, b, plain) : { ...plain, top: [] };
       state.last = token;
       state.sampled++;
+      state.options.steer?.took(token);
       const { stop, maxTokens } = state.options;
       const full = this.#cache.length(state.slot) >= this.capacity;
       const finish: Finish | null = stop.has(token) ? 'stop' : state.sampled >= maxTokens || full ? 'length' : null;
       if (finish) this.#release(state);
-      return { sequence: state, token, logprob: logprobs[b] as number, finish };
+      return { sequence: state, token, logprob, finish, ...(top.length > 0 ? { top } : {}) };
     });
+  }
+  /** Takes a row's token again, as it is wished. @param plain what the row gave by itself */
+  #steered(
+    state: State,
+    { mask, add, top }: Wish,
+    rows: Tensor,
+    b: number,
+    plain: Candidate,
+  ): Candidate & { readonly top: readonly Candidate[] } {
+    using s = new Scope('workspace', placeOf(this.model));
+    const row = rows.slice(s, b, b + 1);
+    const raw = add || top > 0 ? row.toFloat32() : null;
+    // log Σ exp of the row, as the op found it for the token that it took.
+    const normal = raw ? (raw[plain.token] as number) - plain.logprob : 0;
+    const told = raw ? largest(raw, top).map((t) => ({ token: t, logprob: Math.fround(raw[t]! - normal) })) : [];
+    if (!mask && !add) return { ...plain, top: told };
+    const { params, u } = valuesOf([state]);
+    let from = row;
+    if (raw && add) {
+      const changed = raw.slice();
+      for (const [token, by] of add) if (token < changed.length) changed[token] = changed[token]! + by;
+      from = s.from(changed, [1, changed.length]);
+    }
+    const token = s.empty('i32', [1]),
+      logprob = s.empty('f32', [1]);
+    ops.sample(token, logprob, from, s.from(params, [1, 4]), s.from(u), mask ? s.from(mask, [1, mask.length]) : null);
+    const taken = (token.read() as Int32Array)[0] as number;
+    if (taken === plain.token) return { ...plain, top: told };
+    const own = raw && add ? Math.fround(raw[taken]! - normal) : (logprob.toFloat32()[0] as number);
+    return { token: taken, logprob: own, top: told };
   }
   #release(state: State): void {
     this.#running.splice(this.#running.indexOf(state), 1);

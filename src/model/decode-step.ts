@@ -26,6 +26,8 @@ export interface StepValues {
 export interface StepResult {
   readonly tokens: Int32Array;
   readonly logprobs: Float32Array;
+  /** f32 [B,V], good until the next step; null: not kept. */
+  readonly logits: Tensor | null;
 }
 
 /**
@@ -41,12 +43,14 @@ export class DecodeStep implements Disposable {
   readonly #adapterRows: Tensor | null;
   readonly #tokens: Tensor;
   readonly #logprobs: Tensor;
+  readonly #logits: Tensor | null;
   #graph: Graph | null = null;
   #runs = 0;
 
   /**
    * @param record false: every step runs op by op, for comparison and for models whose passes may not be recorded
    * @param shares where recordings share memory: steps that never run at once with this one, whose memory it uses too
+   * @param keepsLogits the result has them
    */
   constructor(
     readonly model: ModelWeights,
@@ -56,6 +60,7 @@ export class DecodeStep implements Disposable {
     batch: Batch,
     readonly record: boolean,
     readonly shares: readonly DecodeStep[] = [],
+    readonly keepsLogits = false,
   ) {
     const B = batch.tokens.length;
     this.batchSize = B;
@@ -67,6 +72,7 @@ export class DecodeStep implements Disposable {
       this.#adapterRows = isPool(adapter) ? this.#scope.empty('i32', [B]) : null;
       this.#tokens = this.#scope.empty('i32', [B]);
       this.#logprobs = this.#scope.empty('f32', [B]);
+      this.#logits = keepsLogits ? this.#scope.empty('f32', [B, model.config.vocab_size]) : null;
     } catch (e) {
       this.close();
       throw e;
@@ -90,7 +96,11 @@ export class DecodeStep implements Disposable {
       this.#graph.launch();
     } else this.#step(batch);
     this.#runs++;
-    return { tokens: this.#tokens.read() as Int32Array, logprobs: this.#logprobs.toFloat32() };
+    return {
+      tokens: this.#tokens.read() as Int32Array,
+      logprobs: this.#logprobs.toFloat32(),
+      logits: this.#logits,
+    };
   }
 
   #step(batch: Batch): void {
@@ -107,7 +117,7 @@ export class DecodeStep implements Disposable {
     ops.sample(
       this.#tokens,
       this.#logprobs,
-      logits(s, this.model, hidden, this.precision, true),
+      logits(s, this.model, hidden, this.precision, true, this.#logits ?? undefined),
       this.#params,
       this.#u,
       null,
@@ -139,14 +149,14 @@ export class DecodeSteps implements Disposable {
     readonly most = 16,
   ) {}
 
-  run(adapter: StepAdapter, batch: Batch, values: StepValues): StepResult {
+  run(adapter: StepAdapter, batch: Batch, values: StepValues, keeps = false): StepResult {
     const B = batch.tokens.length;
-    const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B);
+    const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B && s.keepsLogits === keeps);
     if (backendOf(placeOf(this.model)).sharesRecordings && this.#steps.every((s) => s.batchSize < B)) this.close();
     const step =
       at >= 0
         ? (this.#steps.splice(at, 1)[0] as DecodeStep)
-        : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record, this.#steps);
+        : new DecodeStep(this.model, adapter, this.cache, this.precision, batch, this.record, this.#steps, keeps);
     this.#steps.push(step);
     if (this.#steps.length > this.most) this.#steps.shift()?.close();
     try {

@@ -868,9 +868,9 @@ export function logits(
   hidden: Tensor,
   precision: keyof typeof PRECISION,
   byRow = false,
+  out = scope.empty('f32', [hidden.rows, model.config.vocab_size]),
 ): Tensor {
-  const out = scope.empty('f32', [hidden.rows, model.config.vocab_size]),
-    alone = byRow ? 1 : 0;
+  const alone = byRow ? 1 : 0;
   if (model.headScales)
     ops.linear_q8_fwd(
       out,
