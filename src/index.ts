@@ -53,7 +53,7 @@ export { memoryStats, Scope, setThreads, Tensor } from './native/tensor.js';
 export { loadRecipe } from './recipe/load.js';
 export { Recipe, recipeJsonSchema } from './recipe/schema.js';
 export { type BatchOptions, type BatchSummary, screenFile } from './safeguard/batch.js';
-export { checkJudge } from './safeguard/check-judge.js';
+export { checkJudge, withCheck } from './safeguard/check-judge.js';
 export { type CheckpointJudgeOptions, createCheckpointJudge } from './safeguard/judges/checkpoint.js';
 export { createEndpointJudge, type EndpointJudgeOptions } from './safeguard/judges/endpoint.js';
 export { definePolicy, loadPolicy } from './safeguard/policy.js';

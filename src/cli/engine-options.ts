@@ -92,6 +92,10 @@ export function addScreenOptions(command: Command): Command {
       '--judge-unchecked',
       "count a local judge's allow although neither golden rows nor a probe show that it can follow the policy",
     )
+    .option(
+      '--judge-check',
+      'try a judge behind a URL as a local one is: golden rows, or the words of the rules; without it nobody does',
+    )
     .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8);
 }
 /** Says on stderr what nobody checked. */

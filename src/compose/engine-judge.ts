@@ -1,11 +1,10 @@
 // A judge over an open engine: the place where the safeguard and inference, which know nothing of each other, meet.
-import { sha256 } from '../base/digest.js';
 import { toConversation } from '../harmony/chat.js';
 import type { Effort } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
-import { checkJudge } from '../safeguard/check-judge.js';
+import { withCheck } from '../safeguard/check-judge.js';
 import { createCheckpointJudge } from '../safeguard/judges/checkpoint.js';
-import type { Judge, JudgeCheck } from '../safeguard/types.js';
+import type { Judge } from '../safeguard/types.js';
 
 export interface EngineJudgeOptions {
   /** How verdict logs call the judge. */
@@ -57,16 +56,5 @@ export async function createEngineJudge(
       return { final: '', analysis: '', finish: 'other' };
     },
   });
-  // A check is a handful of calls: once for each policy and its golden rows.
-  const checked = new Map<string, Promise<JudgeCheck>>();
-  return {
-    ...judge,
-    check(policy, limits) {
-      const key = sha256(JSON.stringify([policy.name, policy.digest, policy.golden ?? null]));
-      const found = checked.get(key) ?? checkJudge(judge, policy, limits);
-      checked.set(key, found);
-      found.catch(() => checked.delete(key)); // stopped: another call may try again
-      return found;
-    },
-  };
+  return withCheck(judge);
 }

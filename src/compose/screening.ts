@@ -7,6 +7,7 @@ import type { Effort } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import { isReference } from '../hub/reference.js';
 import { openEngine } from '../infer/engine.js';
+import { withCheck } from '../safeguard/check-judge.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
@@ -37,13 +38,15 @@ export interface ScreeningOptions {
    * notices say so.
    */
   readonly judgeUnchecked?: boolean;
+  /** Try a judge behind a URL as a local one is tried; else the notices say that nobody checked it. */
+  readonly judgeCheck?: boolean;
   /** CPU threads of a local judge. */
   readonly threads?: number;
 }
 export interface OpenScreen {
   readonly screen: Screen;
   readonly judge: Judge;
-  /** What a local judge showed for each policy; none for a judge behind a URL. */
+  /** What the judge showed for each policy; none for one behind a URL that was not tried. */
   readonly checks: readonly JudgeCheck[];
   /** To be told: under which policies nobody checked that the judge can follow them, and what that means here. */
   readonly notices: readonly string[];
@@ -67,8 +70,8 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'judge_missing',
       '--policy without --judge: nothing would pass unjudged; add --judge DIR or --judge URL',
     );
-  // Golden rows try local judges only.
-  const golden = !isUrl(options.judge);
+  // A judge that is not tried needs no golden rows.
+  const golden = !isUrl(options.judge) || options.judgeCheck === true;
   const policies = await Promise.all(options.policy.map((path) => loadPolicy(path, { golden })));
   const names = policies.map((p) => p.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
@@ -86,9 +89,14 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
         checks.push(await judge.check(policy, { ...limits, ...(signal ? { signal } : {}) }));
     const unchecked = options.judgeUnchecked === true;
     const so = unchecked ? 'NOBODY CHECKED the judge, and its allow counts all the same' : 'its allow does not count';
-    const notices = checks
-      .filter((check) => !check.passed)
-      .map((check) => `judge ${judge.name}: ${doubtOf(check)}: ${so}; wanted ${wanted(check)}`);
+    const notices = judge.check
+      ? checks
+          .filter((check) => !check.passed)
+          .map((check) => `judge ${judge.name}: ${doubtOf(check)}: ${so}; wanted ${wanted(check)}`)
+      : [
+          `judge ${judge.name}: NOBODY CHECKED that it can follow ${names.join(', ')}, and its allow counts all the ` +
+            'same; --judge-check tries it first',
+        ];
     const screen = createScreen({ policies, judge, ...limits, unchecked });
     return { screen, judge, checks, notices, close };
   } catch (error) {
@@ -134,7 +142,7 @@ async function openJudge(
       ...(apiKey ? { apiKey } : {}),
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, close: async () => {} };
+    return { judge: options.judgeCheck ? withCheck(judge) : judge, close: async () => {} };
   }
   await requireFolder(where);
   // Each policy heads its own kind of conversation.

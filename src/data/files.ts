@@ -4,7 +4,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { DataError } from '../base/errors.js';
 import { byName, matching } from '../base/globs.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 
 const DATA = /\.(jsonl|ndjson|json|parquet|arrow|arrows|feather)(\.(gz|zst))?$/i;
 /** Files of such an ending that hold no rows. */
@@ -78,13 +78,15 @@ function savedFiles(folder: string, names: readonly string[]): string[] | null {
   });
 }
 function readJson(path: string): object {
-  try {
-    const value: unknown = JSON.parse(readInputText(path, 'record'));
-    if (typeof value === 'object' && value !== null) return value;
-  } catch (e) {
-    if (e instanceof DataError) throw e;
-  }
-  throw new DataError('file_kind', `${path}: is no JSON object; copy it again`, { file: path });
+  const bad = (what: string): DataError =>
+    new DataError('file_kind', `${path}: ${what}; copy it again`, { file: path });
+  const value = readJsonFile(path, 'record', {
+    next: 'copy it again',
+    missing: (message) => new DataError('unreadable', message, { file: path }),
+    bad,
+  });
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('is no JSON object');
+  return value;
 }
 
 /** Shards that a name counts must all be there. */

@@ -141,24 +141,30 @@ export async function loadPrompts(
 ): Promise<Prompt[]> {
   const prompts: Prompt[] = [];
   for (const file of files) {
-    const { format } = await formatOf(file, signal);
+    const { limit, shuffle } = file;
+    const ignore = file.ignore ?? context?.ignore;
+    const { format } = await formatOf({ ...file, ignore }, signal);
     const { toPrompts } = format;
     if (!toPrompts) continue;
-    for await (const row of rowsOf(file, signal)) {
+    const rows: Prompt[][] = [];
+    for await (const row of rowsOf({ ...file, limit: shuffle === undefined ? limit : undefined }, signal)) {
       if (row.error) throw row.error;
       const { place } = row;
-      const value = parsedRow(row, format, { ignore: file.ignore ?? context?.ignore });
+      const value = parsedRow(row, format, { ignore });
       try {
         const asked = toPrompts(value);
         if (context && asked.length > 0 && !fitsWhole(value, format, context)) {
           onLong();
           continue;
         }
-        for (const p of asked) prompts.push({ ...p, source: { file: place.file, line: place.line } });
+        rows.push(asked.map((p) => ({ ...p, source: { file: place.file, line: place.line } })));
       } catch (e) {
         throw placed(e, place);
       }
     }
+    // As `chosen` takes them.
+    const order = shuffle === undefined ? rows.keys() : epochOrder(rows.length, shuffle, 0).slice(0, limit);
+    for (const i of order) prompts.push(...(rows[i] ?? []));
   }
   return prompts;
 }

@@ -3,6 +3,7 @@
 import type { Prompt } from '../data/example.js';
 import { loadPrompts, rowSettings } from '../data/load.js';
 import { readConfig } from '../model/config.js';
+import { heldOutFiles } from '../recipe/data-files.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import { resolveTrained } from '../runs/trained.js';
 
@@ -24,7 +25,7 @@ export async function heldOutPrompts(request: PromptsRequest, signal?: AbortSign
   let tooLong = 0;
   try {
     const context = { tokenizer: tokenizer.get, vocabSize, ...rowSettings(recipe.data), positions };
-    const prompts = await loadPrompts(recipe.data.eval, signal, context, () => {
+    const prompts = await loadPrompts(heldOutFiles(recipe.data), signal, context, () => {
       tooLong++;
     });
     return { prompts, tooLong };

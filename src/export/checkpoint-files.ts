@@ -1,7 +1,9 @@
 // The small files of a checkpoint that a merged one takes along, and its config.json.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readInput, readInputText } from '../base/inputs.js';
+import { CheckpointError } from '../base/errors.js';
+import { readInput } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import type { ExportSource } from './format.js';
 
 /** What tokenizes, renders and samples; licences. Weights and their index are written anew. */
@@ -32,7 +34,12 @@ export function smallFiles({ base, origin }: ExportSource): Record<string, Uint8
 
 /** The base's config.json with what the merged weights are: every other key stays as it was written. */
 export function mergedConfig({ base }: ExportSource, experts: 'mxfp4' | 'dense'): Record<string, unknown> {
-  const json = JSON.parse(readInputText(join(base.dir, 'config.json'), 'config')) as Record<string, unknown>;
+  const file = join(base.dir, 'config.json');
+  const json = readJsonFile(file, 'config', {
+    next: 'bring the base back',
+    missing: (message) => new CheckpointError('file_missing', message, { file }),
+    bad: (what) => new CheckpointError('bad_config', `${file}: ${what}`, { file }),
+  }) as Record<string, unknown>;
   const { quantization_config: quantization, ...rest } = json;
   if (experts === 'mxfp4') return json;
   // transformers 4 reads torch_dtype, 5 reads it too where dtype is not there.

@@ -14,6 +14,7 @@ import { lossAndGradients } from '../model/gpt-oss.js';
 import type { ModelAdapter, ModelWeights } from '../model/types.js';
 import { type Objective, objectiveOf, sft } from '../objectives/objective.js';
 import { answerSums } from '../objectives/pairs.js';
+import { heldOutFiles } from '../recipe/data-files.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import type { ExportSource } from './format.js';
 
@@ -54,7 +55,7 @@ const PLAIN: Omit<LoadContext, 'tokenizer' | 'vocabSize'> = {
 };
 
 /**
- * Rows of the run's data.eval, or of `rows`, up to `maxTokens` tokens in whole batches.
+ * Rows that the run held out (data.eval, data.split), or those of `rows`, up to `maxTokens` tokens in whole batches.
  * @returns null: there are none, or none are wanted
  */
 export async function heldOutRows(
@@ -67,7 +68,7 @@ export async function heldOutRows(
   const { origin, base } = source;
   const recipe = origin.kind === 'run' ? origin.recipe : null;
   const files: readonly DataFile[] =
-    rows === undefined ? (recipe?.data.eval ?? []) : [{ path: rows, format: rowFormat(rows) }];
+    rows !== undefined ? [{ path: rows, format: rowFormat(rows) }] : recipe ? heldOutFiles(recipe.data) : [];
   // What was trained stands without its rows: then there is nothing to measure with.
   if (files.length === 0 || files.some((f) => !existsSync(f.path))) return null;
   const vocabSize = base.config.vocab_size;

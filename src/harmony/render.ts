@@ -45,7 +45,10 @@ export function controlIds({ special }: Tokenizer): ControlIds {
   const id = (name: string): number => {
     const found = special[`<|${name}|>`];
     if (found === undefined)
-      throw new DataError('control_token_missing', `the tokenizer has no <|${name}|>; harmony needs it`);
+      throw new DataError(
+        'control_token_missing',
+        `the tokenizer has no <|${name}|>, which harmony needs; use the tokenizer.json released with gpt-oss`,
+      );
     return found;
   };
   return {

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as wait } from 'node:timers/promises';
 import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 import { ConfigError, HubError, TemperError } from '../base/errors.js';
+import { parseJson } from '../base/json.js';
 import { formatSeconds } from '../base/units.js';
 import { type HubSettings, mayHaveToken } from './settings.js';
 
@@ -236,7 +237,7 @@ export class HubClient {
         if (answer.status !== 200) throw await this.refusal(what, answer);
         const text = await this.#text(answer, signal);
         try {
-          return { value: JSON.parse(text) as unknown, header: answer.header };
+          return { value: parseJson(text), header: answer.header };
         } catch {
           throw new HubError('hub_answer', `${what}: ${answer.url.host} answers what is no JSON; is it a hub?`, {
             host: answer.url.host,

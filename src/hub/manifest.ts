@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
-import { readInputText } from '../base/inputs.js';
+import { readInput } from '../base/inputs.js';
+import { decodeJson } from '../base/json-file.js';
 import { MANIFEST_FILE } from './names.js';
 
 const Identity = z.tuple([z.string(), z.string(), z.string(), z.string(), z.string()]);
@@ -70,7 +71,7 @@ export function readManifest(folder: string): Manifest | null {
   if (s === undefined) return null;
   try {
     if (!s.isFile()) throw new Error('no regular file');
-    return Manifest.parse(JSON.parse(readInputText(file, 'manifest')));
+    return Manifest.parse(decodeJson(readInput(file, 'manifest')));
   } catch (e) {
     throw new ConfigError(
       'hub_folder',

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { NativeError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
 import { packageRoot, versions } from '../base/machine.js';
 
 /** Platforms with a prebuilt package. They need glibc 2.31 or newer. */
@@ -35,16 +35,16 @@ export function findLibrary(file: string, part: string): string {
   const name = packageName(part),
     folder = installed(name);
   if (folder === null) return own;
-  const { version } = JSON.parse(readInputText(join(folder, 'package.json'), 'config')) as {
-      readonly version?: string;
-    },
-    wanted = versions().temper;
-  if (version !== wanted)
-    throw new NativeError(
-      'addon_version',
-      `${folder}: is ${name} ${version ?? 'without a version'}, wanted ${wanted}; ` +
-        `run \`npm install ${name}@${wanted}\``,
-    );
+  const wanted = versions().temper,
+    next = `run \`npm install ${name}@${wanted}\``;
+  const fail = (message: string): NativeError => new NativeError('addon_version', message);
+  const said = readJsonFile(join(folder, 'package.json'), 'config', {
+    next,
+    missing: fail,
+    bad: (what) => fail(`${join(folder, 'package.json')}: ${what}; ${next}`),
+  }) as { readonly version?: unknown } | null;
+  if (said?.version !== wanted)
+    throw fail(`${folder}: is ${name} ${String(said?.version ?? 'without a version')}, wanted ${wanted}; ${next}`);
   return join(folder, file);
 }
 

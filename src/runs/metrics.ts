@@ -4,6 +4,7 @@ import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
 import { readInputText } from '../base/inputs.js';
+import { parseJson } from '../base/json.js';
 
 /** A line of metrics.jsonl. */
 export interface StepMetrics {
@@ -50,7 +51,7 @@ export function readMetrics(run: string): StepMetrics[] {
     .flatMap((line) => {
       if (!line) return [];
       try {
-        return [JSON.parse(line) as StepMetrics];
+        return [parseJson(line) as StepMetrics];
       } catch {
         return [];
       }

@@ -6,6 +6,7 @@ import { sha256 } from '../base/digest.js';
 import { IntegrityError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
 import { readInput } from '../base/inputs.js';
+import { decodeJson } from '../base/json-file.js';
 import { rowSettings } from '../data/load.js';
 import type { Place } from '../native/tensor.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -62,7 +63,7 @@ export function readReferences(run: string, of: string, values: Float64Array): b
     readonly sha256?: unknown;
   };
   try {
-    header = JSON.parse(all.subarray(0, Math.max(0, end)).toString('utf8')) as typeof header;
+    header = decodeJson(all.subarray(0, Math.max(0, end))) as typeof header;
   } catch {
     throw wrong('does not begin with a line of JSON');
   }

@@ -1,5 +1,6 @@
 // Whether a judge can follow a policy at all, asked before its allow counts: a model that never learnt to judge, or
 // knows other policies only, answers in form and allows everything.
+import { sha256 } from '../base/digest.js';
 import { findRules } from './rules.js';
 import { createScreen } from './screen.js';
 import type { CheckLimits, GoldenRow, Judge, JudgeCheck, Policy, UnjudgedCause, Verdict } from './types.js';
@@ -83,4 +84,19 @@ export async function checkJudge(
   const clean = results.filter((r) => r.row.expect === null);
   if (missed.length > (by === 'golden' ? 0 : breaking.length - 1)) return done(told(missed[0] as (typeof results)[0]));
   return clean.some((r) => r.verdict?.outcome === 'allow') ? done('') : done(told(clean[0] as (typeof results)[0]));
+}
+
+/** The judge with `check`: a handful of calls, made once for each policy and its golden rows. */
+export function withCheck(judge: Judge): Judge {
+  const checked = new Map<string, Promise<JudgeCheck>>();
+  return {
+    ...judge,
+    check(policy, limits) {
+      const key = sha256(JSON.stringify([policy.name, policy.digest, policy.golden ?? null]));
+      const found = checked.get(key) ?? checkJudge(judge, policy, limits);
+      checked.set(key, found);
+      found.catch(() => checked.delete(key)); // stopped: another call may try again
+      return found;
+    },
+  };
 }

@@ -3,6 +3,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { parseJson } from '../base/json.js';
 import { isAlive } from '../base/temporary.js';
 import type { VerdictRow } from './agreement.js';
 import type { KnownVerdict } from './screen.js';
@@ -74,7 +75,7 @@ export async function readKept(output: string): Promise<KeptVerdicts> {
 
 function parse(line: string): Verdict | null {
   try {
-    const { id: _, line: __, expect: ___, ...verdict } = Kept.parse(JSON.parse(line)) satisfies VerdictRowLike;
+    const { id: _, line: __, expect: ___, ...verdict } = Kept.parse(parseJson(line)) satisfies VerdictRowLike;
     return (verdict.outcome === 'block') === (verdict.rule !== null) ? verdict : null;
   } catch {
     return null;

@@ -1,12 +1,14 @@
 // Ctrl-C and SIGTERM in every command that takes long, and streams that fail, as users have them: compiled code, a
 // process each.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { TurnInterrupts } from '../../src/cli/commands/chat.js';
+import type { ModelConfig } from '../../src/model/config.js';
+import { initCheckpoint, PRESETS } from '../../src/model/init.js';
 
 const NANO = join(packageRoot, 'models', 'nano');
 let dir: string;
@@ -154,6 +156,50 @@ describe('chat', () => {
     const ended = interrupts.run(session.signal, answer);
     session.abort(new Error('ended'));
     await expect(ended).rejects.toThrow('ended');
+  });
+  describe('in the middle of an answer', () => {
+    beforeAll(async () => {
+      // A random model that would talk for minutes.
+      const { rope_scaling, ...rest } = PRESETS.nano;
+      const shape = { ...rest, rope_scaling: { ...rope_scaling, factor: 512 }, max_position_embeddings: 131072 };
+      await initCheckpoint(at('talker'), shape as ModelConfig, { seed: 11 });
+      copyFileSync(join(NANO, 'tokenizer.json'), at('talker/tokenizer.json'));
+    });
+    const talking = async (): Promise<{ readonly s: Started; ask(): Promise<void> }> => {
+      const s = start(['chat', '--model', 'talker', '--temperature', '0', '--max-tokens', '100000']);
+      return {
+        s,
+        async ask() {
+          const before = s.err().length + s.out().length;
+          s.child.stdin?.write('hello\n');
+          await until(() => s.err().length + s.out().length > before + 20);
+        },
+      };
+    };
+    it('Ctrl-C ends it and the session goes on', async () => {
+      const { s, ask } = await talking();
+      for (let turn = 1; turn <= 2; turn++) {
+        await ask();
+        s.child.kill('SIGINT');
+        await until(() => s.err().match(/stopped; this turn is left out/g)?.length === turn);
+      }
+      s.child.stdin?.write('/reset\n/quit\n');
+      expect(await s.ended).toBe(0);
+      expect(s.err()).toContain('the conversation is forgotten');
+    });
+    it('twice ends the session, SIGTERM at once', async () => {
+      const { s, ask } = await talking();
+      await ask();
+      s.child.kill('SIGINT');
+      await until(() => s.err().includes('this turn is left out'));
+      await sleep(100);
+      s.child.kill('SIGINT');
+      expect(await s.ended).toBe(130);
+      const other = await talking();
+      await other.ask();
+      other.s.child.kill('SIGTERM');
+      expect(await other.s.ended).toBe(143);
+    });
   });
   it('commands confirm; at the prompt Ctrl-C asks for a second one', async () => {
     const s = start(['chat', '--model', NANO]);

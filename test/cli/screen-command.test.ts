@@ -259,7 +259,7 @@ describe('temper screen', () => {
     await withServer(verdict(null), async (judge) => {
       const ran = await temper(['screen', input, ...policy, ...judge, '--out', out]);
       expect(ran).toMatchObject({ code: 2, stdout: '' });
-      expect(ran.stderr).toMatch(/^temper: .*bad\.jsonl:3: [^\n]*\n$/);
+      expect(ran.stderr).toMatch(/^temper: judge .*NOBODY CHECKED.*\ntemper: .*bad\.jsonl:3: [^\n]*\n$/);
       expect(existsSync(out)).toBe(false);
     });
   });

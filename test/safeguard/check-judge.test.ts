@@ -1,4 +1,5 @@
 // A judge shows that it can follow a policy before its allow counts.
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { renderVerdict } from '../../src/safeguard/contract.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { GoldenRow, Judge } from '../../src/safeguard/types.js';
+import { completion, nonceOf, startJudgeServer } from './judge-server.js';
 
 const policy = definePolicy('money', 'D1: a discount\nD2: a refund\nAll else is allowed.');
 const golden: readonly GoldenRow[] = [
@@ -183,5 +185,50 @@ describe('the nano judge', () => {
     } finally {
       await loud.close();
     }
+  });
+});
+
+describe('a judge behind a URL', () => {
+  const screened = async (rule: (text: string) => string | null, judgeCheck?: boolean) => {
+    const server = await startJudgeServer((request, response) => {
+      const text = request.body.messages[1]?.content ?? '';
+      completion(response, { content: renderVerdict({ rule: rule(text), nonce: nonceOf(request) }) });
+    });
+    const opened = await openScreen({
+      policy: [join(packageRoot, 'policies', 'contact', 'policy.md')],
+      judge: server.url,
+      judgeModel: 'm',
+      judgeTimeout: 60,
+      judgeMaxTokens: 96,
+      judgeConcurrency: 8,
+      ...(judgeCheck === undefined ? {} : { judgeCheck }),
+    });
+    if (!opened) throw new Error('no screen');
+    const asked = server.requests.length;
+    const { outcome } = await opened.screen.screen({ final: 'Your table is booked' });
+    await opened.close();
+    await server.close();
+    return { notices: opened.notices, checks: opened.checks, asked, outcome };
+  };
+  const allows = (): null => null;
+  it('is not tried unless that is asked for, and the run says loudly that nobody did', async () => {
+    const { notices, checks, asked, outcome } = await screened(allows);
+    expect(notices).toEqual([expect.stringMatching(/NOBODY CHECKED that it can follow contact.*--judge-check/)]);
+    expect([checks, asked, outcome]).toEqual([[], 0, 'allow']);
+  });
+  it('is tried as a local one where it is', async () => {
+    const bad = await screened(allows, true);
+    expect(bad.notices).toEqual([expect.stringContaining('its allow does not count')]);
+    expect(bad).toMatchObject({ checks: [{ passed: false, by: 'golden' }], outcome: 'unjudged' });
+    expect(bad.asked).toBeGreaterThan(2);
+    const rows = readFileSync(join(packageRoot, 'policies', 'contact', 'golden.jsonl'), 'utf8')
+      .trim()
+      .split('\n');
+    const golden = rows.map((line) => JSON.parse(line) as GoldenRow);
+    const good = await screened(
+      (text) => golden.find((row) => row.expect !== null && text.includes(row.text))?.expect ?? null,
+      true,
+    );
+    expect(good).toMatchObject({ checks: [{ passed: true }], notices: [], outcome: 'allow' });
   });
 });

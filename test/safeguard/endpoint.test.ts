@@ -1,6 +1,9 @@
 // Judges behind servers as they are: dialects that are read, sentences that are shown, secrets that are not.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createEndpointJudge, type EndpointJudgeOptions } from '../../src/safeguard/judges/endpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
@@ -318,4 +321,11 @@ describe('a judge that cannot be used at all', () => {
     // Too long for the judge: another text may fit.
     expect(await ask((_, r) => json(r, 400, {}), HOPELESS_CALLS + 3)).toBeNull();
   });
+});
+
+it('no client decides when a judge is too slow: fetch gives up after 300 s', () => {
+  const folder = join(packageRoot, 'src', 'safeguard');
+  const files = (readdirSync(folder, { recursive: true }) as string[]).filter((name) => name.endsWith('.ts'));
+  expect(files).toContain(join('judges', 'http.ts'));
+  for (const name of files) expect(readFileSync(join(folder, name), 'utf8')).not.toMatch(/\bfetch\(|undici|\btimeout:/);
 });

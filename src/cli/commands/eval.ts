@@ -1,4 +1,5 @@
 // `temper eval`: held-out loss per channel, and exact match of generated answers.
+import { basename } from 'node:path';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress, sayDevice } from '../progress.js';
 import { print } from '../terminal.js';
@@ -41,7 +42,10 @@ export const command: Command = {
         ),
       )
       .action(async (path: string, options: Options) => {
-        const { evaluate } = await import('../../evaluate/evaluate.js');
+        const [{ evaluate }, { noticesOf }] = await Promise.all([
+          import('../../evaluate/evaluate.js'),
+          import('../../data/notes.js'),
+        ]);
         const signal = interruptSignal();
         const quiet = options.json === true;
         const losses = createProgress({ label: 'loss', unit: 'batches', quiet });
@@ -64,6 +68,8 @@ export const command: Command = {
         ];
         for (const [name, c] of Object.entries(result.channels))
           lines.push(`  ${name}: ${c.loss.toFixed(4)} over ${c.tokens} tokens`);
+        for (const file of result.files)
+          lines.push(...noticesOf(file).map((notice) => `  note: ${basename(file.path)}: ${notice}`));
         if (result.preference)
           lines.push(
             `pairs ${result.preference.pairs}: loss ${result.preference.loss.toFixed(4)}, ` +

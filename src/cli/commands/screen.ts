@@ -86,6 +86,7 @@ export const command: Command = {
             printJson({
               ...summary,
               judge: { name: open.judge.name, digest: open.judge.digest, checks: open.checks },
+              notices: open.notices,
               policies: open.screen.policies.map(({ name, digest, rules }) => ({ name, digest, rules })),
               out: options.out,
             });

@@ -55,7 +55,10 @@ function textExample(texts: { prompt: string; completion: string }, context: For
   const tokenizer = context.tokenizer();
   const end = tokenizer.special['<|return|>'];
   if (end === undefined)
-    throw new DataError('no_end_of_text', 'the tokenizer has no <|return|>, which ends a completion');
+    throw new DataError(
+      'no_end_of_text',
+      'the tokenizer has no <|return|>, which ends a completion; use the tokenizer.json released with gpt-oss',
+    );
   const prompt = tokenizer.encode(beginning(texts.prompt, context.maxTokens, tokenizer));
   const completion = tokenizer.encode(beginning(texts.completion, context.maxTokens, tokenizer));
   const tokens = new Int32Array(prompt.length + completion.length + 1);

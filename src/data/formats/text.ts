@@ -20,7 +20,10 @@ export const text: Format<z.infer<typeof Row>> = {
     const tokenizer = context.tokenizer();
     const end = tokenizer.special['<|endoftext|>'];
     if (end === undefined)
-      throw new DataError('no_end_of_text', 'the tokenizer has no <|endoftext|>, which ends a text row');
+      throw new DataError(
+        'no_end_of_text',
+        'the tokenizer has no <|endoftext|>, which ends a text row; use the tokenizer.json released with gpt-oss',
+      );
     const body = tokenizer.encode(beginning(row.text, context.maxTokens, tokenizer));
     const ids = new Int32Array(body.length + 1);
     ids.set(body);
