@@ -1,6 +1,7 @@
 // Sampled tokens of one turn → text by channel, over harmony's parser.
 import type { Header } from '../harmony/header.js';
 import { HarmonyParser, type ParseEvent } from '../harmony/parse.js';
+import { controlIds } from '../harmony/render.js';
 import type { Message, Role, Tokenizer } from '../harmony/types.js';
 
 /**
@@ -16,6 +17,7 @@ export interface Delta {
   readonly role: Role;
   readonly channel: string;
   readonly recipient: string | null;
+  /** Empty where a message with a recipient begins: a call is known before its arguments. */
   readonly text: string;
 }
 export interface Tracker {
@@ -28,20 +30,46 @@ export interface Tracker {
   end(): { readonly deltas: readonly Delta[]; readonly messages: readonly Message[] };
 }
 
-/** @param recipients tools that were declared, as `functions.get_weather` */
-export function createTracker(tokenizer: Tokenizer, recipients: readonly string[] = []): Tracker {
-  const parser = new HarmonyParser(tokenizer, { recipients });
+/** Ids that make a conversation of a prompt. */
+function makesConversation(tokenizer: Tokenizer): ReadonlySet<number> {
+  const { endoftext: _, ...ids } = controlIds(tokenizer);
+  return new Set(Object.values(ids));
+}
+/** Whether tokens given as a prompt are a conversation; else they are text to go on with. */
+export function isConversation(tokens: Int32Array, tokenizer: Tokenizer): boolean {
+  const ids = makesConversation(tokenizer);
+  return tokens.some((t) => ids.has(t));
+}
+
+/**
+ * @param recipients tools that were declared, as `functions.get_weather`
+ * @param before     tokens of the prompt, where it was given as tokens: what is written goes on from there
+ */
+export function createTracker(
+  tokenizer: Tokenizer,
+  recipients: readonly string[] = [],
+  before: Int32Array | null = null,
+): Tracker {
+  const parser = new HarmonyParser(tokenizer, { recipients, completion: before === null });
+  for (const token of before ?? []) parser.push(token);
+  const first = parser.messages.length;
+  // A message that the prompt began has its text from the prompt too; what was written is what came since.
+  const open: Message | null = parser.current ? { ...parser.current, content: '' } : null;
+  const began: string[] = [];
   const deltas = (events: readonly ParseEvent[]): readonly Delta[] =>
     events.flatMap((event) => {
-      if (event.type !== 'delta' || event.text === '') return [];
+      if (event.type === 'end') return [];
       const { role, channel, recipient } = event.header;
+      const text = event.type === 'delta' ? event.text : '';
+      if (text === '' && (event.type === 'delta' || recipient === undefined)) return [];
+      if (open && event.message === first) began.push(text);
       return [
         {
-          message: event.message,
+          message: event.message - first,
           role,
           channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL,
           recipient: recipient ?? null,
-          text: event.text,
+          text,
         },
       ];
     });
@@ -56,7 +84,30 @@ export function createTracker(tokenizer: Tokenizer, recipients: readonly string[
     push: (token) => deltas(parser.push(token)),
     end() {
       const rest = deltas(parser.finish());
-      return { deltas: rest, messages: parser.messages.map(({ terminator: _, ...message }) => message) };
+      const written = parser.messages.slice(first).map(({ terminator: _, ...message }): Message => message);
+      if (open && written.length > 0) written[0] = { ...open, content: began.join('') };
+      return { deltas: rest, messages: written };
+    },
+  };
+}
+
+/** Text that goes on with a text: no channels, one message, which passes for a final. */
+export function createTextTracker(tokenizer: Tokenizer): Tracker {
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  const pieces: string[] = [];
+  const deltas = (text: string): readonly Delta[] => {
+    if (text === '') return [];
+    pieces.push(text);
+    return [{ message: 0, role: 'assistant', channel: 'final', recipient: null, text }];
+  };
+  return {
+    thinking: false,
+    current: { role: 'assistant', channel: 'final' },
+    push: (token) => deltas(decoder.decode(tokenizer.bytes(token), { stream: true })),
+    end() {
+      const rest = deltas(decoder.decode());
+      const content = pieces.join('');
+      return { deltas: rest, messages: content === '' ? [] : [{ role: 'assistant', channel: 'final', content }] };
     },
   };
 }

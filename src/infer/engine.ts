@@ -1,6 +1,7 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
 import { openChannel } from '../base/channel.js';
+import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
 import type { EngineCalls, EngineEvent, EngineInfo, EngineOptions, GenerateRequest, ScoreRequest } from './protocol.js';
@@ -11,6 +12,8 @@ export interface Engine {
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
   /** Element i: log p(tokens[i+1] | tokens[0…i]), nats; the trainer's bits, unless denseDtype is q8. */
   score(request: ScoreRequest, signal?: AbortSignal): Promise<Float32Array>;
+  /** Tokens of the prompt that a conversation makes. @throws {DataError} bad_header */
+  count(messages: readonly Message[], signal?: AbortSignal): Promise<number>;
   /** sha256 over weights, config and tokenizer, hex; computed at the first call. */
   digest(signal?: AbortSignal): Promise<string>;
   /**
@@ -45,6 +48,7 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
       yield yield* channel.stream('generate', request, stop);
     },
     score: (request, stop) => channel.call('score', request, { signal: stop }),
+    count: (messages, stop) => channel.call('count', messages, { signal: stop }),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),
     loadAdapter: (name, folder, stop) => channel.call('load', { name, folder }, { signal: stop }),
     async unloadAdapter(name) {

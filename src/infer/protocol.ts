@@ -57,6 +57,11 @@ export interface GenerateRequest {
    * turn is generated.
    */
   readonly messages: readonly Message[];
+  /**
+   * In place of `messages`, which are not read then: a text to go on with, ended by the first control token; or tokens.
+   * Tokens with harmony's own among them are a conversation, and what is written is read as one.
+   */
+  readonly prompt?: string | Int32Array;
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;
@@ -87,7 +92,7 @@ export interface ScoreRequest {
   readonly adapter?: string;
 }
 
-/** New text on a channel; whole characters only. */
+/** New text on a channel; whole characters only. Empty where a message with a recipient begins. */
 export interface TextEvent {
   readonly kind: 'text';
   /** Which message of the turn, from 0: two of one channel are two texts. */
@@ -127,6 +132,8 @@ export type EngineEvent = TextEvent | DoneEvent;
 export type EngineCalls = {
   readonly generate: { readonly request: GenerateRequest; readonly event: TextEvent; readonly result: DoneEvent };
   readonly score: { readonly request: ScoreRequest; readonly event: never; readonly result: Float32Array };
+  /** Tokens that a conversation is read as. */
+  readonly count: { readonly request: readonly Message[]; readonly event: never; readonly result: number };
   readonly digest: { readonly request: null; readonly event: never; readonly result: string };
   readonly load: {
     readonly request: { readonly name: string; readonly folder: string };

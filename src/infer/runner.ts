@@ -4,7 +4,7 @@ import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { declaredTools } from '../harmony/declared-tools.js';
-import { renderConversation, renderPrompt } from '../harmony/render.js';
+import { controlIds, renderConversation, renderPrompt } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
@@ -15,7 +15,7 @@ import { HOST } from '../native/backends.js';
 import { loadOnDevice } from '../native/device.js';
 import { getThreads, setThreads } from '../native/tensor.js';
 import { type AdapterInfo, Adapters, type Lease } from './adapters.js';
-import { createTracker, type Delta, type Tracker } from './channels.js';
+import { createTextTracker, createTracker, type Delta, isConversation, type Tracker } from './channels.js';
 import { Content, isAnswer } from './content.js';
 import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel, loadModel } from './load.js';
@@ -182,6 +182,7 @@ export class Runner implements Disposable {
   readonly handlers: Handlers<EngineCalls> = {
     generate: (request, call) => this.#generate(request, call),
     score: (request) => this.#score(request),
+    count: (messages) => renderPrompt({ messages }, this.#loaded.tokenizer).length,
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
     load: ({ name, folder }) => {
@@ -255,10 +256,42 @@ export class Runner implements Disposable {
     return opening.length === 0 ? 0 : renderConversation({ messages: opening }, this.#loaded.tokenizer).length;
   }
 
+  /** What a request makes of its conversation, its text or its tokens, and how what is written is read. */
+  #read({ messages, prompt: given }: GenerateRequest): {
+    readonly prompt: Int32Array;
+    readonly shared: number;
+    readonly stop: ReadonlySet<number>;
+    readonly tracker: Tracker;
+  } {
+    const { tokenizer, ends } = this.#loaded;
+    if (given === undefined)
+      return {
+        prompt: renderPrompt({ messages }, tokenizer),
+        shared: this.#openingTokens(messages),
+        stop: ends,
+        tracker: createTracker(tokenizer, declaredTools(messages)),
+      };
+    // No text: as a document begins.
+    const prompt =
+      typeof given !== 'string'
+        ? given
+        : given === ''
+          ? Int32Array.of(controlIds(tokenizer).endoftext)
+          : tokenizer.encode(given);
+    if (isConversation(prompt, tokenizer))
+      return { prompt, shared: 0, stop: ends, tracker: createTracker(tokenizer, [], prompt) };
+    this.#controls ??= new Set(
+      Array.from({ length: this.info.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id)),
+    );
+    return { prompt, shared: 0, stop: this.#controls, tracker: createTextTracker(tokenizer) };
+  }
+  /** Every id that is no text. */
+  #controls: ReadonlySet<number> | null = null;
+
   #generate(request: GenerateRequest, { signal, emit }: Call<TextEvent>): Promise<DoneEvent> {
     signal.throwIfAborted();
     const { tokenizer } = this.#loaded;
-    const prompt = renderPrompt({ messages: request.messages }, tokenizer);
+    const { prompt, shared, stop, tracker } = this.#read(request);
     const sampling = { ...DEFAULT_SAMPLING, ...request.sampling };
     checkSampling(sampling);
     checkRequest(request, this.info.vocabSize);
@@ -269,10 +302,10 @@ export class Runner implements Disposable {
       sequence = this.#session.start({
         tokens: prompt,
         maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS,
-        stop: this.#loaded.ends,
+        stop,
         sampling,
         adapter: adapter?.adapter ?? null,
-        sharedTokens: this.#openingTokens(request.messages),
+        sharedTokens: shared,
         steer: createSteer(tokenizer, {
           bias: request.logitBias,
           presencePenalty: request.presencePenalty,
@@ -298,7 +331,7 @@ export class Runner implements Disposable {
         fail,
         sequence,
         adapter,
-        tracker: createTracker(tokenizer, declaredTools(request.messages)),
+        tracker,
         content: new Content(tokenizer, request.stop ?? [], request.topLogprobs ?? null),
         repetition: request.repetitionStop === undefined ? null : new Repetition(request.repetitionStop),
         turn,

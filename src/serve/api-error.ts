@@ -29,23 +29,32 @@ export const badRequest = (code: string, message: string, param: string | null =
   new ApiError(400, 'invalid_request_error', code, message, param);
 
 /** Faults of the request; any other fault is the server's own, whose text stays here. */
-const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: string]>> = {
-  prompt_too_long: ['context_length_exceeded', 'messages'],
-  max_tokens: ['invalid_value', 'max_completion_tokens'],
+const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: 'prompt' | 'maxTokens' | 'temperature']>> = {
+  prompt_too_long: ['context_length_exceeded', 'prompt'],
+  prompt_empty: ['invalid_value', 'prompt'],
+  token_range: ['invalid_value', 'prompt'],
+  max_tokens: ['invalid_value', 'maxTokens'],
   sampling_range: ['invalid_value', 'temperature'],
-  cache_full: ['context_length_exceeded', 'messages'],
+  cache_full: ['context_length_exceeded', 'prompt'],
 };
 
-/** @param log told of what the client is not */
-export function asApiError(error: unknown, log: (error: unknown) => void): ApiError {
+/**
+ * @param log    told of what the client is not
+ * @param fields what the conversation, and the limit of its answer, are called in the body
+ */
+export function asApiError(
+  error: unknown,
+  log: (error: unknown) => void,
+  fields: { readonly prompt: string; readonly maxTokens: string },
+): ApiError {
   if (error instanceof ApiError) return error;
   // Nobody is there to read it, and nothing failed.
   if (error instanceof Error && error.name === 'AbortError')
     return new ApiError(408, 'invalid_request_error', 'client_closed', 'the request was given up');
   if (error instanceof TemperError) {
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
-    if (own) return badRequest(own[0], error.message, own[1]);
-    if (error.name === 'DataError') return badRequest(error.code, error.message, 'messages');
+    if (own) return badRequest(own[0], error.message, { ...fields, temperature: 'temperature' }[own[1]]);
+    if (error.name === 'DataError') return badRequest(error.code, error.message, fields.prompt);
     if (error.code === 'adapter_unknown')
       return new ApiError(404, 'invalid_request_error', 'model_not_found', 'the model was unloaded', 'model');
     if (error.code === 'engine_closed' || error.code === 'worker_exit') {

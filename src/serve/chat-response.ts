@@ -1,6 +1,7 @@
-// What a turn is in OpenAI's shape: whole, or as chunks of a stream.
-import type { Message } from '../harmony/types.js';
-import type { DoneEvent, TextEvent } from '../infer/protocol.js';
+// What is released of a turn in the shape of chat completions: whole, or as chunks of a stream.
+import type { DoneEvent } from '../infer/protocol.js';
+import type { Answer, FinishReason, Released } from './generation.js';
+import type { Part, PartHead, PartKind } from './parts.js';
 
 export interface Head {
   readonly id: string;
@@ -8,150 +9,95 @@ export interface Head {
   readonly created: number;
   readonly model: string;
 }
-export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
-export interface ToolCall {
-  readonly id: string;
-  readonly type: 'function';
-  readonly function: { readonly name: string; readonly arguments: string };
-}
+type Body = Record<string, unknown>;
 
-/** `functions.get_weather` is called get_weather abroad. */
-export const toolName = (recipient: string): string => recipient.replace(/^functions\./, '');
 /** Of one call: the id of the answer and the place of its message, so that a stream and its whole agree. */
-const callId = ({ id }: Head, message: number): string => `call_${id.replace(/^chatcmpl-/, '').slice(0, 24)}${message}`;
+const callId = ({ id }: Head, { index }: PartHead): string =>
+  `call_${id.replace(/^chatcmpl-/, '').slice(0, 24)}${index}`;
 
-export const usageOf = ({ usage }: DoneEvent): Record<string, unknown> => ({
+const usageOf = (usage: DoneEvent['usage']): Body => ({
   prompt_tokens: usage.promptTokens,
   completion_tokens: usage.completionTokens,
   total_tokens: usage.promptTokens + usage.completionTokens,
   completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
 });
-
-/** Why it ended, as a client needs to know it. */
-export const finishOf = ({ finish }: DoneEvent): FinishReason => (finish === 'call' ? 'tool_calls' : finish);
-
-/** What a client sees of a message: thoughts, what is said, or a call. Other roles' messages are nobody's to see. */
-type Kind = 'reasoning' | 'content' | 'call';
-const kindOf = (m: { readonly channel?: string; readonly recipient?: string | null }): Kind =>
-  m.recipient !== undefined && m.recipient !== null ? 'call' : m.channel === 'analysis' ? 'reasoning' : 'content';
-
-export interface Parts {
-  readonly reasoning: string;
-  readonly content: string;
-  readonly calls: readonly ToolCall[];
-}
+const callOf = (head: Head, part: Part): Body => ({
+  id: callId(head, part),
+  type: 'function',
+  function: { name: part.name, arguments: part.text },
+});
 /** Messages of one kind each begin on a line of their own. */
-export function partsOf(head: Head, messages: readonly Message[]): Parts {
-  const of = (kind: Kind): readonly string[] =>
-    messages.filter((m) => m.role === 'assistant' && kindOf(m) === kind && m.content !== '').map((m) => m.content);
+const textOf = (parts: readonly Part[], kind: PartKind): string =>
+  parts
+    .filter((p) => p.kind === kind)
+    .map((p) => p.text)
+    .join('\n');
+const reasoningFields = (text: string): Body => ({ reasoning: text, reasoning_content: text });
+const screeningFields = ({ screening }: Answer): Body => (screening ? { temper: screening } : {});
+
+export function completionBody(head: Head, answer: Answer): Body {
+  const { parts, refusal, finish, usage } = answer;
+  const reasoning = textOf(parts, 'reasoning');
+  const calls = parts.filter((p) => p.kind === 'call').map((p) => callOf(head, p));
+  const message = {
+    role: 'assistant',
+    content: textOf(parts, 'content') || null,
+    refusal,
+    ...(reasoning === '' ? {} : reasoningFields(reasoning)),
+    ...(calls.length > 0 ? { tool_calls: calls } : {}),
+  };
   return {
-    reasoning: of('reasoning').join('\n'),
-    content: of('content').join('\n'),
-    calls: messages.flatMap((m, i): ToolCall[] =>
-      m.role === 'assistant' && m.recipient !== undefined
-        ? [{ id: callId(head, i), type: 'function', function: { name: toolName(m.recipient), arguments: m.content } }]
-        : [],
-    ),
+    id: head.id,
+    object: 'chat.completion',
+    created: head.created,
+    model: head.model,
+    choices: [{ index: 0, message, logprobs: null, finish_reason: finish }],
+    usage: usageOf(usage),
+    ...screeningFields(answer),
   };
 }
 
-export interface Whole {
-  readonly parts: Parts;
-  /** In place of what was withheld. */
-  readonly refusal: string | null;
-  readonly finish: FinishReason;
-}
-const message = ({ parts, refusal }: Whole): Record<string, unknown> => ({
-  role: 'assistant',
-  content: parts.content === '' ? null : parts.content,
-  refusal,
-  ...(parts.reasoning === '' ? {} : { reasoning: parts.reasoning, reasoning_content: parts.reasoning }),
-  ...(parts.calls.length > 0 ? { tool_calls: parts.calls } : {}),
-});
-
-export const completionBody = (
-  head: Head,
-  whole: Whole,
-  usage: Record<string, unknown>,
-  more: Record<string, unknown>,
-): Record<string, unknown> => ({
-  id: head.id,
-  object: 'chat.completion',
-  created: head.created,
-  model: head.model,
-  choices: [{ index: 0, message: message(whole), logprobs: null, finish_reason: whole.finish }],
-  usage,
-  ...more,
-});
-
-const chunk = (
-  head: Head,
-  delta: Record<string, unknown>,
-  finish: FinishReason | null = null,
-): Record<string, unknown> => ({
+const chunk = (head: Head, delta: Body, finish: FinishReason | null = null): Body => ({
   id: head.id,
   object: 'chat.completion.chunk',
   created: head.created,
   model: head.model,
   choices: [{ index: 0, delta, logprobs: null, finish_reason: finish }],
 });
-export const firstChunk = (head: Head): Record<string, unknown> => chunk(head, { role: 'assistant', content: '' });
-export const lastChunk = (
-  head: Head,
-  finish: FinishReason,
-  more: Record<string, unknown>,
-): Record<string, unknown> => ({
-  ...chunk(head, {}, finish),
-  ...more,
-});
-export const usageChunk = (head: Head, usage: Record<string, unknown>): Record<string, unknown> => ({
-  id: head.id,
-  object: 'chat.completion.chunk',
-  created: head.created,
-  model: head.model,
-  choices: [],
-  usage,
-});
 
-/** Makes chunks of text as it comes. Joined, they are what `partsOf` says of the whole. */
-export class Deltas {
+/** Chunks of one answer; joined, they are what `completionBody` says of the whole. */
+export class Chunks {
   readonly #calls = new Map<number, number>();
-  readonly #last = new Map<Kind, number>();
-  constructor(readonly head: Head) {}
+  readonly #last = new Map<PartKind, number>();
+  constructor(
+    readonly head: Head,
+    /** A last chunk tells the tokens of the whole. */
+    readonly usage: boolean,
+  ) {}
 
-  chunk(event: TextEvent): Record<string, unknown> {
-    const kind = kindOf(event);
-    if (kind === 'call') return chunk(this.head, { tool_calls: [this.#call(event)] });
-    const last = this.#last.get(kind);
-    this.#last.set(kind, event.message);
-    const text = last !== undefined && last !== event.message ? `\n${event.text}` : event.text;
-    return chunk(this.head, kind === 'reasoning' ? { reasoning: text, reasoning_content: text } : { content: text });
+  of(event: Released): readonly Body[] {
+    if (event.kind === 'begin') return [chunk(this.head, { role: 'assistant', content: '' })];
+    if (event.kind === 'piece') return [chunk(this.head, this.#delta(event.part, event.text))];
+    if (event.kind === 'sealed') return []; // has no place in this form, and is not asked for
+    const { refusal, finish, usage } = event.answer;
+    return [
+      ...(refusal === null ? [] : [chunk(this.head, { refusal })]),
+      { ...chunk(this.head, {}, finish), ...screeningFields(event.answer) },
+      ...(this.usage ? [{ ...chunk(this.head, {}), choices: [], usage: usageOf(usage) }] : []),
+    ];
   }
-  #call({ message: at, recipient, text }: TextEvent): Record<string, unknown> {
-    const known = this.#calls.get(at);
-    if (known !== undefined) return { index: known, function: { arguments: text } };
+  #delta(part: PartHead, text: string): Body {
+    if (part.kind === 'call') return { tool_calls: [this.#call({ ...part, text })] };
+    const last = this.#last.get(part.kind);
+    this.#last.set(part.kind, part.index);
+    const apart = last !== undefined && last !== part.index ? `\n${text}` : text;
+    return part.kind === 'reasoning' ? reasoningFields(apart) : { content: apart };
+  }
+  #call(part: Part): Body {
+    const known = this.#calls.get(part.index);
+    if (known !== undefined) return { index: known, function: { arguments: part.text } };
     const index = this.#calls.size;
-    this.#calls.set(at, index);
-    return {
-      index,
-      id: callId(this.head, at),
-      type: 'function',
-      function: { name: toolName(recipient ?? ''), arguments: text },
-    };
+    this.#calls.set(part.index, index);
+    return { index, ...callOf(this.head, part) };
   }
-  /** A call without arguments has no text: it is told at the end. */
-  rest(parts: Parts): readonly Record<string, unknown>[] {
-    return parts.calls
-      .slice(this.#calls.size)
-      .map((call, i) => chunk(this.head, { tool_calls: [{ index: this.#calls.size + i, ...call }] }));
-  }
-}
-/** A whole as chunks, for what is given out after its verdicts. */
-export function wholeChunks(head: Head, { parts, refusal }: Whole): readonly Record<string, unknown>[] {
-  return [
-    ...(parts.reasoning === '' ? [] : [{ reasoning: parts.reasoning, reasoning_content: parts.reasoning }]),
-    ...(parts.content === '' ? [] : [{ content: parts.content }]),
-    ...parts.calls.map((call, index) => ({ tool_calls: [{ index, ...call }] })),
-    ...(refusal === null ? [] : [{ refusal }]),
-  ].map((delta) => chunk(head, delta));
 }

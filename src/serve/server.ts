@@ -6,8 +6,10 @@ import { openScreen, type ScreeningOptions } from '../compose/screening.js';
 import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
 import { Admission } from './admission.js';
 import { createApp } from './app.js';
+import type { ReasoningRule } from './generation.js';
 import { readApiKeys } from './keys.js';
 import { createMeter } from './meter.js';
+import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { openServed, type ServedModel } from './served.js';
 
 export interface ServeOptions {
@@ -17,6 +19,8 @@ export interface ServeOptions {
   readonly name?: string | undefined;
   /** Policies and judge; no policy: nothing is judged. */
   readonly screening?: ScreeningOptions | undefined;
+  /** When a model's thoughts leave, default `auto`: where there is no policy. */
+  readonly reasoning?: ReasoningRule | undefined;
   /** Default 127.0.0.1; another one that is not loopback needs `apiKeyFile`. */
   readonly host?: string | undefined;
   /** 0: one that is free. Default 8080. */
@@ -72,10 +76,14 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const slots = options.engine.slots ?? 16;
     const served = await openServed({ ...options.engine, slots, name: options.name }, signal);
     closers.push(() => served.engine.close());
+    const responses = createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB });
+    closers.push(async () => responses.close());
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
     const app = createApp({
       served,
       screen: opened?.screen ?? null,
+      reasoning: options.reasoning ?? 'auto',
+      responses,
       admission,
       meter: createMeter(admission),
       keys,

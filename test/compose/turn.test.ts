@@ -37,10 +37,18 @@ function engineOf(messages: readonly Message[], finish: DoneEvent['finish'] = 's
   async function* generate(): AsyncGenerator<EngineEvent> {
     for (const [message, m] of messages.entries())
       for (const text of m.content)
-        yield { kind: 'text', message, channel: m.channel ?? 'unknown', recipient: m.recipient ?? null, text };
+        yield {
+          kind: 'text',
+          message,
+          role: m.role,
+          channel: m.channel ?? 'unknown',
+          recipient: m.recipient ?? null,
+          text,
+        };
     yield {
       kind: 'done',
       finish,
+      cut: null,
       messages,
       tokens: Int32Array.of(1),
       logprobs: Float32Array.of(0),

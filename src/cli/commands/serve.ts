@@ -1,4 +1,5 @@
 // `temper serve`: base and adapters behind an OpenAI-compatible port.
+import { Option } from 'commander';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import {
   addModelOptions,
@@ -20,6 +21,7 @@ type Options = Omit<ModelOptions, 'adapter'> &
     readonly slots: number;
     readonly queue: number;
     readonly maxTokens?: number;
+    readonly reasoning: 'auto' | 'allowed' | 'never';
     readonly json?: boolean;
   };
 
@@ -66,6 +68,15 @@ export const command: Command = {
         64,
       )
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
+      .addOption(
+        new Option(
+          '--reasoning <when>',
+          "when the model's thoughts leave: auto: where there is no policy; allowed: with policies too, once they are " +
+            'allowed; never',
+        )
+          .choices(['auto', 'allowed', 'never'])
+          .default('auto'),
+      )
       .option('--json', 'one line on stdout when it is ready: url, models, device')
       .addHelpText(
         'after',
@@ -105,6 +116,7 @@ export const command: Command = {
             apiKeyFile: options.apiKeyFile,
             queue: options.queue,
             maxTokens: options.maxTokens,
+            reasoning: options.reasoning,
             log: (line) => tell(`temper: ${line}`),
           },
           signal,

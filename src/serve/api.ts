@@ -1,0 +1,73 @@
+// What an API is: routes that make a `Generation` of a body and a wire form of what is released (generation.ts). To add
+// one: a file that exports an `Api`, and a line in apis.ts. /openapi.json, metrics and the form of errors follow.
+import type { Context, Hono } from 'hono';
+import type { z } from 'zod';
+import { type ApiError, errorBody } from './api-error.js';
+import type { GenerationService } from './generation.js';
+import type { ResponseStore } from './response-store.js';
+
+/** What every request has been given before its route. */
+export type Env = { Variables: { /** Name of the key it came with; null: none is needed. */ key: string | null } };
+export type ApiApp = Hono<Env>;
+export type ApiRequest = Context<Env>;
+
+export interface ApiService extends GenerationService {
+  /** Most tokens of an answer where a request does not say. */
+  readonly maxTokens: number;
+  readonly responses: ResponseStore;
+  /** The body of a request, as parseJson makes it. @throws {ApiError} 400, 413, 415 */
+  body(c: ApiRequest): Promise<unknown>;
+  /** Told of faults of the server's own. */
+  readonly log: (error: unknown) => void;
+}
+
+/** A route as /openapi.json tells it. */
+export interface Operation {
+  readonly method: 'get' | 'post' | 'delete';
+  /** Parameters in braces. */
+  readonly path: string;
+  readonly summary: string;
+  readonly body?: z.ZodType;
+  /** Answers a stream of events where the body says `stream: true`. */
+  readonly streams?: boolean;
+}
+
+export interface Api {
+  readonly operations: readonly Operation[];
+  register(app: ApiApp, service: ApiService): void;
+  /** Default: OpenAI's shape. */
+  readonly errorBody?: (error: ApiError) => Record<string, unknown>;
+  /** What the conversation and the limit of its answer are called in a body; errors of the engine name them. */
+  readonly fields?: { readonly prompt: string; readonly maxTokens: string };
+}
+
+const FIELDS = { prompt: 'messages', maxTokens: 'max_completion_tokens' };
+const pattern = (path: string): RegExp =>
+  new RegExp(
+    `^${path
+      .replaceAll('.', '\\.')
+      .replaceAll(/\{\w+\}$/g, '.+')
+      .replaceAll(/\{\w+\}/g, '[^/]+')}$`,
+  );
+
+/** Finds the API of a path. */
+export class Routes {
+  readonly #routes: readonly { readonly path: string; readonly pattern: RegExp; readonly api: Api }[];
+  constructor(readonly apis: readonly Api[]) {
+    const paths = apis.flatMap((api) => [...new Set(api.operations.map((o) => o.path))].map((path) => ({ path, api })));
+    // The longest first: /v1/responses/{id}/input_items is not an id.
+    this.#routes = paths
+      .sort((a, b) => b.path.length - a.path.length)
+      .map(({ path, api }) => ({ path, api, pattern: pattern(path) }));
+  }
+  find(path: string): { readonly path: string; readonly api: Api } | undefined {
+    return this.#routes.find((r) => r.pattern.test(path));
+  }
+  /** An error as the API of the path tells it. */
+  errorBody(path: string, error: ApiError): Record<string, unknown> {
+    return (this.find(path)?.api.errorBody ?? errorBody)(error);
+  }
+  fields(path: string): { readonly prompt: string; readonly maxTokens: string } {
+    return this.find(path)?.api.fields ?? FIELDS;
+  }
+}

@@ -1,0 +1,145 @@
+// POST /v1/completions: goes on with a text, or with tokens.
+import { randomUUID } from 'node:crypto';
+import { z } from 'zod';
+import type { DoneEvent } from '../infer/protocol.js';
+import type { Api, ApiService } from './api.js';
+import { asApiError, badRequest, errorBody } from './api-error.js';
+import { type Answer, answer, type FinishReason, type Generation, generate } from './generation.js';
+import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { eventStream, type ServerEvent, stopWith } from './sse.js';
+
+const text = z.string();
+const tokens = z
+  .array(
+    z
+      .int()
+      .min(0)
+      .max(2 ** 31 - 1),
+  )
+  .min(1);
+const CompletionBody = z.strictObject({
+  model: z.string(),
+  prompt: z
+    .union([text, tokens, z.array(text), z.array(tokens)])
+    .nullish()
+    .describe('one text or one list of tokens; none: as a document begins'),
+  max_tokens: z.int().min(1).nullish().describe('default 16'),
+  ...samplingFields,
+  stream: flag,
+  stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
+});
+const UNSUPPORTED = {
+  nothing: {
+    n: [1],
+    best_of: [1],
+    echo: [false],
+    logprobs: [0],
+    suffix: [''],
+    stop: [[], ''],
+    presence_penalty: [0],
+    frequency_penalty: [0],
+    logit_bias: [{}],
+  },
+  readPast: ['user'],
+};
+/** OpenAI's own default: a text has no end that a model would have to find. */
+const DEFAULT_TOKENS = 16;
+const fields = { prompt: 'prompt', maxTokens: 'max_tokens' };
+
+interface CompletionRequest extends Generation {
+  readonly stream: boolean;
+  readonly streamUsage: boolean;
+}
+/** @throws {ApiError} 400 */
+function readRequest(json: unknown): CompletionRequest {
+  const body = parseBody(json, CompletionBody, UNSUPPORTED);
+  const given = body.prompt ?? '';
+  const isList = typeof given !== 'string' && typeof given[0] !== 'number';
+  if (isList && given.length !== 1)
+    throw badRequest('unsupported_parameter', 'prompt: one at a time can be gone on with here', 'prompt');
+  const prompt = (isList ? given[0] : given) as string | readonly number[];
+  return {
+    model: body.model,
+    stream: body.stream === true,
+    streamUsage: body.stream_options?.include_usage === true,
+    request: {
+      messages: [],
+      prompt: typeof prompt === 'string' ? prompt : Int32Array.from(prompt),
+      maxTokens: body.max_tokens ?? DEFAULT_TOKENS,
+      sampling: samplingOf(body),
+    },
+  };
+}
+
+const usageOf = (usage: DoneEvent['usage']): Record<string, unknown> => ({
+  prompt_tokens: usage.promptTokens,
+  completion_tokens: usage.completionTokens,
+  total_tokens: usage.promptTokens + usage.completionTokens,
+  completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+});
+/** Thoughts have no place in this form, nor have calls. */
+const finishOf = ({ finish }: Answer): FinishReason => (finish === 'tool_calls' ? 'stop' : finish);
+
+/** Bodies of one answer: `text_completion` objects, whole or in pieces. */
+function bodies(model: string) {
+  const head = {
+    id: `cmpl-${randomUUID().replaceAll('-', '')}`,
+    object: 'text_completion',
+    created: Math.floor(Date.now() / 1000),
+    model,
+  };
+  return (text: string, finish: FinishReason | null, more: Record<string, unknown> = {}): Record<string, unknown> => ({
+    ...head,
+    choices: [{ index: 0, text, logprobs: null, finish_reason: finish }],
+    ...more,
+  });
+}
+const screeningFields = ({ screening }: Answer): Record<string, unknown> => (screening ? { temper: screening } : {});
+
+async function* stream(
+  service: ApiService,
+  request: CompletionRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ServerEvent, void, void> {
+  const body = bodies(request.model);
+  for await (const event of generate(service, request, signal)) {
+    // Nothing to say, but that it has begun: its status leaves with it.
+    if (event.kind === 'begin') yield { data: body('', null) };
+    else if (event.kind === 'piece' && event.part.kind === 'content') yield { data: body(event.text, null) };
+    else if (event.kind === 'end') {
+      yield { data: body('', finishOf(event.answer), screeningFields(event.answer)) };
+      if (request.streamUsage) yield { data: { ...body('', null), choices: [], usage: usageOf(event.answer.usage) } };
+    }
+  }
+  yield { data: '[DONE]' };
+}
+
+export const completions: Api = {
+  operations: [
+    {
+      method: 'post',
+      path: '/v1/completions',
+      summary: 'Goes on with a text or with tokens.',
+      body: CompletionBody,
+      streams: true,
+    },
+  ],
+  fields,
+  register(app, service) {
+    app.post('/v1/completions', async (c) => {
+      const request = readRequest(await service.body(c));
+      const stop = stopWith(c);
+      if (request.stream) {
+        const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
+        return eventStream(stream(service, request, stop.signal), stop, failed);
+      }
+      const whole = await answer(service, request, stop.signal);
+      const text = whole.parts
+        .filter((p) => p.kind === 'content')
+        .map((p) => p.text)
+        .join('');
+      const more = { usage: usageOf(whole.usage), ...screeningFields(whole) };
+      return c.json(bodies(request.model)(text, finishOf(whole), more));
+    });
+  },
+};

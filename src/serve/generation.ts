@@ -1,0 +1,188 @@
+// The seam between APIs and the engine. An API makes one `Generation` of a body and its own form of the `Released` that
+// come back; admission, adapters, screening, reasoning and metering are decided here, once, for all of them. With
+// policies nothing is released before its verdict, so no API can leak by its form.
+//
+// A new API is one file that exports an `Api` (api.ts), and a line in apis.ts.
+import { randomInt } from 'node:crypto';
+import { runTurn, type Turn, wasWithheld } from '../compose/turn.js';
+import type { DoneEvent, GenerateRequest } from '../infer/protocol.js';
+import type { Screen } from '../safeguard/screen.js';
+import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
+import type { Admission } from './admission.js';
+import type { Meter } from './meter.js';
+import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
+import { seal } from './seal.js';
+import type { Served } from './served.js';
+
+/**
+ * When a model's thoughts leave. `auto`: where there is no policy · `allowed`: with policies too, once every verdict
+ * over them allows it · `never`.
+ */
+export type ReasoningRule = 'auto' | 'allowed' | 'never';
+
+export interface GenerationService {
+  readonly served: Served;
+  /** null: no policy was given. */
+  readonly screen: Screen | null;
+  readonly reasoning: ReasoningRule;
+  readonly admission: Admission;
+  readonly meter: Meter;
+}
+
+/** What any API's body becomes. */
+export interface Generation {
+  /** As the request names it. */
+  readonly model: string;
+  readonly request: GenerateRequest;
+  /** Thoughts that are not shown are given sealed, for the client to hand back between the calls of a turn. */
+  readonly sealed?: boolean;
+}
+
+export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
+/** What was decided, without a word of what is withheld. */
+export interface Screening {
+  readonly outcome: Verdict['outcome'];
+  readonly verdicts: readonly {
+    readonly policy: string;
+    readonly channel: string;
+    readonly outcome: Verdict['outcome'];
+    readonly rule: string | null;
+    readonly cause: UnjudgedCause | null;
+  }[];
+}
+export interface Answer {
+  readonly finish: FinishReason;
+  /** All that leaves. */
+  readonly parts: readonly Part[];
+  /** In place of what was withheld; then there are no parts. */
+  readonly refusal: string | null;
+  readonly usage: DoneEvent['usage'];
+  /** null: no policy was given. */
+  readonly screening: Screening | null;
+  /**
+   * Thoughts that are not shown, and all that is: what a conversation goes on with on this side. Empty where something
+   * was withheld, as it must not come back by way of the context. Never sent.
+   */
+  readonly kept: readonly Part[];
+}
+/**
+ * `begin`: the engine has taken it, or its verdicts are there; what fails before has a status of its own. Pieces of a
+ * part follow each other and are its text when joined; a call begins with a piece that may be empty. `sealed`: a whole
+ * part that only this process can read (seal.ts). `end` comes last.
+ */
+export type Released =
+  | { readonly kind: 'begin' }
+  | { readonly kind: 'piece'; readonly part: PartHead; readonly text: string }
+  | { readonly kind: 'sealed'; readonly part: PartHead; readonly text: string }
+  | { readonly kind: 'end'; readonly answer: Answer };
+
+/** A seed where the request says none. */
+export const randomSeed = (): number => randomInt(2 ** 48 - 1);
+
+function screeningOf({ screened }: Turn): Screening | null {
+  if (!screened) return null;
+  const { outcome, verdicts } = screened.result;
+  return {
+    outcome,
+    verdicts: verdicts.map((v) => ({
+      policy: v.policy,
+      channel: v.channel,
+      outcome: v.outcome,
+      rule: v.rule,
+      cause: v.cause,
+    })),
+  };
+}
+
+function answerOf(turn: Turn, sort: Sorter, shown: (part: PartHead) => boolean): Answer {
+  const { done, screened } = turn;
+  const base = { usage: done.usage, screening: screeningOf(turn) };
+  // A channel that is not allowed takes the whole answer with it: what is left would be half of it.
+  if (wasWithheld(turn)) {
+    const held = screened?.channels.filter((c) => c.withheld) ?? [];
+    return { ...base, finish: 'content_filter', parts: [], refusal: held.map((c) => c.text).join(' '), kept: [] };
+  }
+  const kept = partsOf(done.messages, sort);
+  const calls = kept.some((p) => p.kind === 'call');
+  const finish = done.finish === 'length' ? 'length' : calls ? 'tool_calls' : 'stop';
+  return { ...base, finish, parts: kept.filter(shown), refusal: null, kept };
+}
+
+/** What leaves of each part, in order. */
+class Gate {
+  /** A part that is being sealed: it leaves when it is whole. */
+  #held: { readonly part: PartHead; text: string } | null = null;
+  constructor(
+    /** Thoughts may be shown. */
+    readonly open: boolean,
+    /** Thoughts that are not shown are given sealed. */
+    readonly seals: boolean,
+  ) {}
+  shows = (part: PartHead): boolean => this.open || part.kind !== 'reasoning';
+
+  *pass(part: PartHead, text: string): Generator<Released, void, void> {
+    if (this.#held && this.#held.part.index !== part.index) yield* this.rest();
+    if (this.shows(part)) {
+      if (text !== '' || part.kind === 'call') yield { kind: 'piece', part, text };
+    } else if (this.seals && isKept(part)) {
+      this.#held ??= { part, text: '' };
+      this.#held.text += text;
+    }
+  }
+  *rest(): Generator<Released, void, void> {
+    const held = this.#held;
+    this.#held = null;
+    if (held) yield { kind: 'sealed', part: held.part, text: seal(held.text) };
+  }
+}
+
+/**
+ * Runs one request. Leaving the loop, or the signal, ends it: its place, slot and pages come back.
+ * @throws {ApiError} 404, 429, 503 · what the engine refuses · the signal's reason
+ */
+export async function* generate(
+  service: GenerationService,
+  { model, request: given, sealed = false }: Generation,
+  signal: AbortSignal,
+): AsyncGenerator<Released, void, void> {
+  const { served, screen, reasoning, meter } = service;
+  const { adapter } = served.find(model);
+  const request = adapter === null ? given : { ...given, adapter };
+  const gate = new Gate(screen ? reasoning === 'allowed' : reasoning !== 'never', sealed);
+  const sort = sorter(request.messages);
+  const leave = await service.admission.enter(signal);
+  try {
+    let turn: Turn;
+    if (screen) {
+      turn = await runTurn(served.engine, request, screen, () => {}, signal);
+      yield { kind: 'begin' };
+      if (!wasWithheld(turn))
+        for (const { text, ...part } of partsOf(turn.done.messages, sort)) yield* gate.pass(part, text);
+    } else {
+      let done: DoneEvent | undefined;
+      let begun = false;
+      for await (const event of served.engine.generate(request, signal)) {
+        if (!begun) yield { kind: 'begin' };
+        begun = true;
+        if (event.kind === 'done') done = event;
+        else yield* gate.pass(sort(event, event.message), event.text);
+      }
+      if (!done) throw new Error('the engine ended a turn without its last event');
+      turn = { done, screened: null };
+    }
+    yield* gate.rest();
+    meter.turn(turn.done, wasWithheld(turn));
+    yield { kind: 'end', answer: answerOf(turn, sort, gate.shows) };
+  } finally {
+    leave();
+  }
+}
+
+/** The whole of it. @throws as `generate` */
+export async function answer(service: GenerationService, generation: Generation, signal: AbortSignal): Promise<Answer> {
+  for await (const event of generate(service, generation, signal)) if (event.kind === 'end') return event.answer;
+  throw new Error('a generation ended without its end');
+}
+
+/** Channels of messages that a conversation keeps; the rest is no part of one. */
+export const isKept = (part: PartHead): boolean => part.kind !== 'reasoning' || part.channel === 'analysis';

@@ -1,0 +1,193 @@
+// The body of POST /v1/messages, as Anthropic's API has it.
+import { z } from 'zod';
+import { jsonText } from '../base/json.js';
+import { toConversation } from '../harmony/chat.js';
+import type { ChatRow } from '../harmony/chat-row.js';
+import type { Effort } from '../harmony/types.js';
+import { badRequest } from './api-error.js';
+import type { Generation } from './generation.js';
+import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { type InputItem, itemsToMessages } from './responses-items.js';
+
+const cache_control = z.unknown().optional();
+const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
+  error: 'wanted an object',
+});
+const textBlock = z.strictObject({
+  type: z.literal('text'),
+  text: z.string(),
+  citations: z.union([z.null(), z.array(z.unknown()).max(0)]).optional(),
+  cache_control,
+});
+const block = z.discriminatedUnion(
+  'type',
+  [
+    textBlock,
+    z.strictObject({ type: z.literal('thinking'), thinking: z.string(), signature: z.string().nullish() }),
+    z.strictObject({ type: z.literal('redacted_thinking'), data: z.string() }),
+    z.strictObject({
+      type: z.literal('tool_use'),
+      id: z.string(),
+      name: z.string(),
+      input: jsonObject,
+      caller: z.looseObject({ type: z.literal('direct') }).nullish(),
+      cache_control,
+    }),
+    z.strictObject({
+      type: z.literal('tool_result'),
+      tool_use_id: z.string(),
+      content: z.union([z.string(), z.array(textBlock)]).nullish(),
+      is_error: flag,
+      cache_control,
+    }),
+  ],
+  { error: 'wanted a block of type text, thinking, redacted_thinking, tool_use or tool_result' },
+);
+const effort = z.enum(['low', 'medium', 'high']);
+const conversation = {
+  model: z.string(),
+  messages: z
+    .array(z.strictObject({ role: z.enum(['user', 'assistant']), content: z.union([z.string(), z.array(block)]) }))
+    .min(1),
+  system: z.union([z.string(), z.array(textBlock)]).nullish(),
+  tools: z
+    .array(
+      z.strictObject({
+        type: z.literal('custom', { error: 'only tools of the client can be called here' }).nullish(),
+        name: z.string(),
+        description: z.string().nullish(),
+        input_schema: jsonObject,
+        strict: flag,
+        cache_control,
+      }),
+    )
+    .nullish(),
+  tool_choice: z
+    .strictObject({
+      type: z.enum(['auto', 'none'], { error: 'this server forces no call yet; auto and none can be had' }),
+      disable_parallel_tool_use: flag.describe('a turn ends with its first call; read past'),
+    })
+    .nullish(),
+  thinking: z
+    .discriminatedUnion('type', [
+      z.strictObject({
+        type: z.literal('enabled'),
+        budget_tokens: z.int().min(1024).describe('below 4,096: low effort, below 16,384: medium, else high'),
+        display: z.enum(['summarized', 'omitted']).nullish(),
+      }),
+      z.strictObject({ type: z.literal('adaptive'), display: z.enum(['summarized', 'omitted']).nullish() }),
+      z.strictObject({ type: z.literal('disabled') }),
+    ])
+    .nullish()
+    .describe('enabled, adaptive: thoughts are shown where the server shows any; disabled: low effort'),
+  output_config: z.strictObject({ effort: effort.nullish(), format: z.null().optional() }).nullish(),
+};
+export const CountBody = z.strictObject(conversation);
+export const MessagesBody = z.strictObject({
+  ...conversation,
+  max_tokens: z.int().min(1),
+  temperature: z.number().min(0).max(1).nullish(),
+  top_p: samplingFields.top_p,
+  top_k: samplingFields.top_k,
+  stream: flag,
+});
+const UNSUPPORTED = {
+  nothing: { stop_sequences: [[]], mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
+  readPast: ['metadata', 'service_tier', 'cache_control'],
+};
+type Body = z.infer<typeof CountBody>;
+
+type Block = z.infer<typeof block>;
+/** Texts of a user that follow each other are one message. */
+const joined = (blocks: readonly Block[], role: string): readonly Block[] =>
+  blocks.reduce<Block[]>((all, b) => {
+    const last = all.at(-1);
+    if (role === 'user' && b.type === 'text' && last?.type === 'text')
+      all[all.length - 1] = { type: 'text', text: `${last.text}\n${b.text}` };
+    else all.push(b);
+    return all;
+  }, []);
+
+/** Blocks as items: thoughts, texts, calls and results in their order. */
+function itemsOf({ messages }: Body): readonly InputItem[] {
+  return messages.flatMap(({ role, content }, at): InputItem[] => {
+    const blocks = typeof content === 'string' ? [{ type: 'text' as const, text: content }] : joined(content, role);
+    // A last text is the answer; what comes before another text, or before a call, is said on the way to it.
+    const last = blocks.findLastIndex((b) => b.type === 'text' || b.type === 'tool_use');
+    return blocks.map((b, i): InputItem => {
+      const where = `messages.${at}.content.${i}`;
+      const wrong = (wanted: 'user' | 'assistant'): void => {
+        if (role !== wanted)
+          throw badRequest('invalid_value', `${where}: ${b.type} has no place in a message of role ${role}`, where);
+      };
+      if (b.type === 'text')
+        return { type: 'message', role, content: b.text, phase: i === last ? 'final_answer' : 'commentary' };
+      if (b.type === 'tool_result') {
+        wrong('user');
+        const output = typeof b.content === 'string' ? b.content : (b.content ?? []).map((t) => t.text).join('\n');
+        return { type: 'function_call_output', call_id: b.tool_use_id, output };
+      }
+      wrong('assistant');
+      if (b.type === 'thinking') return { type: 'reasoning', content: [{ type: 'reasoning_text', text: b.thinking }] };
+      if (b.type === 'redacted_thinking') return { type: 'reasoning', encrypted_content: b.data };
+      return { type: 'function_call', call_id: b.id, name: b.name, arguments: jsonText(b.input) };
+    });
+  });
+}
+
+const LOW_BUDGET = 4096,
+  MEDIUM_BUDGET = 16_384;
+function effortOf({ thinking, output_config }: Body): Effort {
+  if (output_config?.effort) return output_config.effort;
+  if (thinking?.type === 'disabled') return 'low';
+  if (thinking?.type !== 'enabled') return 'medium';
+  return thinking.budget_tokens < LOW_BUDGET ? 'low' : thinking.budget_tokens < MEDIUM_BUDGET ? 'medium' : 'high';
+}
+/** @throws {ApiError} 400 · {DataError} what makes no conversation */
+function conversationOf(body: Body): Generation['request']['messages'] {
+  if (body.messages.at(-1)?.role === 'assistant')
+    throw badRequest(
+      'unsupported_parameter',
+      "messages: the last one is the assistant's; an answer that was begun cannot be gone on with here",
+      'messages',
+    );
+  const { system, tools, tool_choice } = body;
+  const instructions = typeof system === 'string' ? system : (system ?? []).map((t) => t.text).join('\n');
+  const row: ChatRow = {
+    messages: [
+      ...(instructions === '' ? [] : [{ role: 'system', content: instructions }]),
+      ...itemsToMessages(itemsOf(body)),
+    ],
+    reasoning_effort: effortOf(body),
+    tools: (tool_choice?.type === 'none' ? [] : (tools ?? [])).map((t) => ({
+      type: 'function',
+      function: { name: t.name, description: t.description, parameters: t.input_schema, strict: t.strict },
+    })),
+  };
+  return toConversation(row).messages;
+}
+
+export interface MessagesRequest extends Generation {
+  readonly stream: boolean;
+  /** Thoughts were asked for. */
+  readonly thinking: boolean;
+}
+/** @throws as `conversationOf` */
+export function readMessagesRequest(json: unknown): MessagesRequest {
+  const body = parseBody(json, MessagesBody, UNSUPPORTED);
+  const thinking = body.thinking?.type === 'enabled' || body.thinking?.type === 'adaptive';
+  return {
+    model: body.model,
+    stream: body.stream === true,
+    thinking,
+    sealed: thinking,
+    request: { messages: conversationOf(body), maxTokens: body.max_tokens, sampling: samplingOf(body) },
+  };
+}
+/** @throws as `conversationOf` */
+export function readCountRequest(
+  json: unknown,
+): Pick<Generation, 'model'> & { messages: Generation['request']['messages'] } {
+  const body = parseBody(json, CountBody, UNSUPPORTED);
+  return { model: body.model, messages: conversationOf(body) };
+}

@@ -1,0 +1,84 @@
+// POST /v1/messages: the conversation in Anthropic's shape, with its errors.
+import { randomUUID } from 'node:crypto';
+import type { Api, ApiService } from './api.js';
+import { type ApiError, asApiError } from './api-error.js';
+import { generate } from './generation.js';
+import {
+  CountBody,
+  MessagesBody,
+  type MessagesRequest,
+  readCountRequest,
+  readMessagesRequest,
+} from './messages-request.js';
+import { MessageWriter } from './messages-response.js';
+import { eventStream, type ServerEvent, stopWith } from './sse.js';
+
+const fields = { prompt: 'messages', maxTokens: 'max_tokens' };
+const ERROR_TYPES: Readonly<Record<number, string>> = {
+  401: 'authentication_error',
+  403: 'permission_error',
+  404: 'not_found_error',
+  413: 'request_too_large',
+  429: 'rate_limit_error',
+  500: 'api_error',
+  503: 'overloaded_error',
+};
+const errorBody = (error: ApiError): Record<string, unknown> => ({
+  type: 'error',
+  error: { type: ERROR_TYPES[error.status] ?? 'invalid_request_error', message: error.message },
+  request_id: null,
+});
+
+const writerOf = ({ model, thinking }: MessagesRequest): MessageWriter =>
+  new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking);
+
+async function* stream(
+  service: ApiService,
+  request: MessagesRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ServerEvent, void, void> {
+  const writer = writerOf(request);
+  for await (const released of generate(service, request, signal))
+    for (const event of writer.of(released)) yield { event: event.type, data: event };
+}
+
+export const messages: Api = {
+  operations: [
+    {
+      method: 'post',
+      path: '/v1/messages',
+      summary: "Answers a conversation, in Anthropic's shape.",
+      body: MessagesBody,
+      streams: true,
+    },
+    {
+      method: 'post',
+      path: '/v1/messages/count_tokens',
+      summary: 'Tokens that a conversation is read as.',
+      body: CountBody,
+    },
+  ],
+  fields,
+  errorBody,
+  register(app, service) {
+    app.post('/v1/messages', async (c) => {
+      const request = readMessagesRequest(await service.body(c));
+      const stop = stopWith(c);
+      if (request.stream) {
+        const failed = (e: unknown): ServerEvent => ({
+          event: 'error',
+          data: errorBody(asApiError(e, service.log, fields)),
+        });
+        return eventStream(stream(service, request, stop.signal), stop, failed);
+      }
+      const writer = writerOf(request);
+      for await (const released of generate(service, request, stop.signal)) writer.of(released);
+      return c.json(writer.message);
+    });
+    app.post('/v1/messages/count_tokens', async (c) => {
+      const { model, messages } = readCountRequest(await service.body(c));
+      service.served.find(model);
+      return c.json({ input_tokens: await service.served.engine.count(messages, stopWith(c).signal) });
+    });
+  },
+};

@@ -1,0 +1,75 @@
+// What bodies of all APIs have in common: fields that are refused by name, fields that change nothing, sampling.
+import { z } from 'zod';
+import type { Sampling } from '../infer/sequence.js';
+import { badRequest } from './api-error.js';
+import { randomSeed } from './generation.js';
+
+export const flag = z.boolean().nullish();
+/** Sampling as all APIs name it; each takes of it what its own has. */
+export const samplingFields = {
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  top_k: z.int().min(0).nullish(),
+  min_p: z.number().min(0).lt(1).nullish(),
+  seed: z.int().nullish(),
+};
+type SamplingFields = {
+  readonly [K in keyof typeof samplingFields]?: number | null | undefined;
+};
+export const samplingOf = ({ temperature, top_p, top_k, min_p, seed }: SamplingFields): Partial<Sampling> => ({
+  temperature: temperature ?? 1,
+  topP: top_p ?? 1,
+  topK: top_k ?? 0,
+  minP: min_p ?? 0,
+  // Any integer is a seed to the API; here it is one of 53 bits.
+  seed: seed === null || seed === undefined ? randomSeed() : Math.abs(seed),
+});
+
+export interface Unsupported {
+  /** Fields that ask for what is not built, with the values by which they ask for nothing. */
+  readonly nothing: Readonly<Record<string, readonly unknown[]>>;
+  /** Fields that say who asks, or how it is to be paid: they change nothing. */
+  readonly readPast: readonly string[];
+}
+const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v);
+
+/**
+ * A body by its schema, without what changes nothing.
+ * @throws {ApiError} 400 invalid_json · unsupported_parameter, unknown_parameter, invalid_value: names the field
+ */
+export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, readPast }: Unsupported): T {
+  if (!isObject(json)) throw badRequest('invalid_json', 'the body is no JSON object');
+  const rest: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(json)) {
+    if (readPast.includes(name)) continue;
+    if (!Object.hasOwn(nothing, name)) rest[name] = value;
+    else if (value !== null && !nothing[name]?.some((v) => JSON.stringify(v) === JSON.stringify(value)))
+      throw badRequest('unsupported_parameter', `${name}: this server does not do that yet; leave it out`, name);
+  }
+  const parsed = schema.safeParse(rest);
+  if (parsed.success) return parsed.data;
+  throw issueError(parsed.error);
+}
+
+/** The first thing that is wrong, of the reading that came furthest. */
+function issueError(error: z.ZodError): Error {
+  let [issue] = error.issues;
+  const path: PropertyKey[] = [];
+  while (issue?.code === 'invalid_union' && issue.errors.length > 0) {
+    path.push(...issue.path);
+    // Of several forms of a value: the one that its own `type` chose, then the one that was read furthest.
+    const chosen = issue.errors.filter((e) => !e.some((i) => i.path.length === 1 && i.path[0] === 'type'));
+    const depth = (e: readonly { readonly path: readonly unknown[] }[]): number => e[0]?.path.length ?? 0;
+    const [fitting] = (chosen.length > 0 ? chosen : issue.errors).toSorted((a, b) => depth(b) - depth(a));
+    const [inner] = fitting ?? [];
+    if (!inner) break;
+    issue = inner;
+  }
+  const unknown = issue?.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
+  const where = [...path, ...(issue?.path ?? []), ...(unknown === undefined ? [] : [unknown])].map(String).join('.');
+  return badRequest(
+    unknown === undefined ? 'invalid_value' : 'unknown_parameter',
+    `${where}: ${unknown === undefined ? issue?.message : 'not known'}`,
+    where,
+  );
+}

@@ -1,0 +1,129 @@
+// The body of POST /v1/responses.
+import { z } from 'zod';
+import { toConversation } from '../harmony/chat.js';
+import type { ChatMessage, ChatRow } from '../harmony/chat-row.js';
+import { badRequest } from './api-error.js';
+import type { Generation } from './generation.js';
+import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { type InputItem, inputItem, itemsToMessages } from './responses-items.js';
+
+/** Keeps its identity, so that numbers are told as they were written. */
+const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
+  error: 'wanted an object',
+});
+const functionTool = z.strictObject({
+  type: z.literal('function', { error: 'only functions can be called here' }),
+  name: z.string(),
+  description: z.string().nullish(),
+  parameters: jsonObject.nullish(),
+  strict: flag,
+});
+export const ResponsesBody = z.strictObject({
+  model: z.string(),
+  input: z.union([z.string(), z.array(inputItem)]),
+  instructions: z.string().nullish(),
+  previous_response_id: z.string().nullish(),
+  store: flag.describe('default true'),
+  max_output_tokens: z.int().min(1).nullish(),
+  ...samplingFields,
+  reasoning: z
+    .strictObject({
+      effort: z.enum(['low', 'medium', 'high']).nullish(),
+      summary: z.enum(['auto', 'concise', 'detailed']).nullish().describe('there are none; read past'),
+      generate_summary: z.enum(['auto', 'concise', 'detailed']).nullish(),
+    })
+    .nullish(),
+  tools: z.array(functionTool).nullish(),
+  tool_choice: z
+    .enum(['auto', 'none'], { error: 'this server forces no call yet; auto and none can be had' })
+    .nullish(),
+  parallel_tool_calls: flag.describe('a turn ends with its first call; read past'),
+  text: z
+    .strictObject({
+      format: z
+        .strictObject({
+          type: z.literal('text', { error: 'this server holds no answer to a schema yet; ask for text' }),
+        })
+        .nullish(),
+      verbosity: z.literal('medium').nullish(),
+    })
+    .nullish(),
+  include: z.array(z.enum(['reasoning.encrypted_content'])).nullish(),
+  metadata: z
+    .record(z.string().max(64), z.string().max(512))
+    .refine((m) => Object.keys(m).length <= 16, { error: 'at most 16 pairs' })
+    .nullish(),
+  stream: flag,
+  stream_options: z.strictObject({ include_obfuscation: flag }).nullish(),
+});
+const UNSUPPORTED = {
+  nothing: {
+    background: [false],
+    conversation: [],
+    prompt: [],
+    top_logprobs: [0],
+    truncation: ['disabled'],
+    service_tier: ['auto', 'default'],
+    max_tool_calls: [],
+    context_management: [[]],
+    moderation: [],
+  },
+  readPast: ['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options'],
+};
+type Body = z.infer<typeof ResponsesBody>;
+
+export interface ResponsesRequest {
+  readonly model: string;
+  readonly stream: boolean;
+  readonly store: boolean;
+  readonly previous: string | null;
+  /** As items, each with what the API's own have beside an id. */
+  readonly input: readonly InputItem[];
+  readonly body: Body;
+}
+/** @throws {ApiError} 400 */
+export function readResponsesRequest(json: unknown): ResponsesRequest {
+  const body = parseBody(json, ResponsesBody, UNSUPPORTED);
+  const { input } = body;
+  if (input.length === 0) throw badRequest('invalid_value', 'input: says nothing', 'input');
+  return {
+    model: body.model,
+    stream: body.stream === true,
+    store: body.store !== false,
+    previous: body.previous_response_id ?? null,
+    input: typeof input === 'string' ? [{ type: 'message', role: 'user', content: input }] : input,
+    body,
+  };
+}
+
+/** The conversation so far with what the request brings. */
+export const conversationOf = (request: ResponsesRequest, history: readonly ChatMessage[]): readonly ChatMessage[] => [
+  ...history,
+  ...itemsToMessages(request.input),
+];
+
+/** @param tokens most of an answer where the request does not say @throws {DataError} what makes no conversation */
+export function generationOf(
+  { model, body }: ResponsesRequest,
+  conversation: readonly ChatMessage[],
+  tokens: number,
+): Generation {
+  const { instructions, reasoning, tools, tool_choice } = body;
+  const row: ChatRow = {
+    messages: [...(instructions ? [{ role: 'developer', content: instructions }] : []), ...conversation],
+    reasoning_effort: reasoning?.effort,
+    tools: (tool_choice === 'none' ? [] : (tools ?? [])).map(({ name, description, parameters, strict }) => ({
+      type: 'function',
+      function: { name, description, parameters, strict },
+    })),
+  };
+  return {
+    model,
+    request: {
+      messages: toConversation(row).messages,
+      maxTokens: body.max_output_tokens ?? tokens,
+      sampling: samplingOf(body),
+    },
+    sealed: body.include?.includes('reasoning.encrypted_content') === true,
+  };
+}

@@ -1,0 +1,473 @@
+// What each API makes of what a model writes: shapes, streams that are their wholes, what is kept, what stays here.
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import type { z } from 'zod';
+import { renderVerdict } from '../../src/safeguard/contract.js';
+import { createScreen } from '../../src/safeguard/screen.js';
+import type { Judge } from '../../src/safeguard/types.js';
+import { createMemoryStore } from '../../src/serve/response-store.js';
+import { type ScriptedApp, scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
+import {
+  AnthropicError,
+  AnthropicEvent,
+  AnthropicMessage,
+  ChatCompletion,
+  ChatCompletionChunk,
+  Completion,
+  OpenAiError,
+  ResponseObject,
+  ResponseStreamEvent,
+} from './shapes.js';
+
+const SAYS =
+  '<|channel|>analysis<|message|>It asks for 4.<|end|><|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
+const CALLS =
+  '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
+  '<|constrain|>json<|message|>{"at": "Rome"}<|call|>';
+const schema = { type: 'object', properties: { at: { type: 'string' } } };
+const chatBody = {
+  model: 'm',
+  messages: [{ role: 'user', content: 'hi' }],
+  tools: [{ type: 'function', function: { name: 'look', parameters: schema } }],
+};
+const responsesBody = {
+  model: 'm',
+  input: 'hi',
+  tools: [{ type: 'function', name: 'look', parameters: schema, strict: false }],
+};
+const messagesBody = {
+  model: 'm',
+  max_tokens: 100,
+  messages: [{ role: 'user', content: 'hi' }],
+  thinking: { type: 'enabled', budget_tokens: 2000 },
+  tools: [{ name: 'look', input_schema: schema }],
+};
+const writes = (text: string): ScriptedApp => scriptedApp(scriptedEngine(() => tokensOf(text)).engine);
+const policy = { name: 'p', text: 'P1: no Rome', rules: ['P1'], digest: 'x' };
+const screenWith = (blocks: RegExp) => {
+  const seen: string[] = [];
+  const judge: Judge = {
+    name: 'j',
+    digest: 'j',
+    judge: async ({ content, nonce }) => {
+      seen.push(content);
+      return { text: renderVerdict({ rule: blocks.test(content) ? 'P1' : null, nonce }), finish: 'stop' };
+    },
+  };
+  return { screen: createScreen({ policies: [policy], judge }), seen };
+};
+
+type Json = Record<string, unknown>;
+/** Each event is of the published shape, numbers go up by one, and the last response is what its items said. */
+function checkResponseEvents(events: readonly Json[]): z.infer<typeof ResponseObject> {
+  const read = events.map((e) => ResponseStreamEvent.parse(e));
+  expect(read.map((e) => e.sequence_number)).toEqual(read.map((_, i) => i));
+  expect(read.slice(0, 2).map((e) => e.type)).toEqual(['response.created', 'response.in_progress']);
+  const last = read.at(-1);
+  if (!last || !('response' in last)) throw new Error('no last response');
+  const text = new Map<string, string>();
+  const done: unknown[] = [];
+  for (const e of read) {
+    if ('delta' in e) text.set(e.item_id, (text.get(e.item_id) ?? '') + e.delta);
+    if (e.type === 'response.output_text.done' || e.type === 'response.reasoning_text.done')
+      expect(text.get(e.item_id) ?? '').toBe(e.text);
+    if (e.type === 'response.function_call_arguments.done') expect(text.get(e.item_id) ?? '').toBe(e.arguments);
+    if (e.type === 'response.output_item.added') expect(e.output_index).toBe(done.length);
+    if (e.type === 'response.output_item.done') done.push(e.item);
+  }
+  expect(last.response.output).toEqual(done);
+  return last.response;
+}
+/** Blocks begin and end in order, and make up the message. */
+function messageOf(events: readonly Json[]): z.infer<typeof AnthropicMessage> {
+  const read = events.map((e) => AnthropicEvent.parse(e));
+  const content: Json[] = [];
+  let message: Json = {};
+  for (const e of read) {
+    if (e.type === 'message_start') message = { ...e.message };
+    if (e.type === 'content_block_start') {
+      expect(e.index).toBe(content.length);
+      content.push({ ...e.content_block });
+    }
+    if (e.type === 'content_block_delta') {
+      const block = content[e.index] as Json;
+      const d = e.delta;
+      if (d.type === 'text_delta') block.text = `${String(block.text)}${d.text}`;
+      if (d.type === 'thinking_delta') block.thinking = `${String(block.thinking)}${d.thinking}`;
+      if (d.type === 'signature_delta') block.signature = d.signature;
+      if (d.type === 'input_json_delta') block.input = JSON.parse(d.partial_json);
+    }
+    if (e.type === 'message_delta') message = { ...message, ...e.delta, usage: e.usage };
+  }
+  expect(read.at(-1)?.type).toBe('message_stop');
+  return AnthropicMessage.parse({ ...message, content });
+}
+/** Without names and times, which differ from request to request. */
+const unnamed = (json: unknown): unknown =>
+  JSON.parse(
+    JSON.stringify(json)
+      .replaceAll(/"(id|call_id|item_id|encrypted_content|data)":"[^"]*"/g, '"$1":""')
+      .replaceAll(/"(created|created_at|completed_at)":\d+/g, '"$1":0'),
+  );
+
+/** Asks every API, whole and streamed; what a stream adds up to is the whole. */
+async function askAll(app: ScriptedApp): Promise<Record<'chat' | 'responses' | 'messages' | 'completions', Json>> {
+  const chat = ChatCompletion.parse(await app.json('/v1/chat/completions', chatBody));
+  const chunks = await app.events('/v1/chat/completions', chatBody);
+  expect(chunks.at(-1)).toEqual({ type: '[DONE]' });
+  const read = chunks.slice(0, -1).map((c) => ChatCompletionChunk.parse(c));
+  const joined = read.map((c) => c.choices[0]?.delta.content ?? '').join('');
+  expect(joined).toBe(chat.choices[0]?.message.content ?? '');
+  expect(read.at(-1)?.choices[0]?.finish_reason).toBe(chat.choices[0]?.finish_reason);
+  const calls: string[] = [];
+  for (const call of read.flatMap((c) => c.choices[0]?.delta.tool_calls ?? []))
+    calls[call.index] = (calls[call.index] ?? '') + (call.function?.arguments ?? '');
+  expect(calls).toEqual((chat.choices[0]?.message.tool_calls ?? []).map((c) => c.function.arguments));
+  const responses = ResponseObject.parse(await app.json('/v1/responses', responsesBody));
+  expect(unnamed(checkResponseEvents(await app.events('/v1/responses', responsesBody)))).toEqual(unnamed(responses));
+  const messages = AnthropicMessage.parse(await app.json('/v1/messages', messagesBody));
+  const { temper: _, ...streamed } = messages;
+  expect(unnamed(messageOf(await app.events('/v1/messages', messagesBody)))).toEqual(unnamed(streamed));
+  const completions = Completion.parse(await app.json('/v1/completions', { model: 'm', prompt: 'a' }));
+  const pieces = (await app.events('/v1/completions', { model: 'm', prompt: 'a' })).slice(0, -1);
+  expect(pieces.map((p) => Completion.parse(p).choices[0]?.text ?? '').join('')).toBe(completions.choices[0]?.text);
+  return { chat, responses, messages, completions };
+}
+
+describe('each API', () => {
+  it('says what was said, thoughts apart', async () => {
+    const { chat, responses, messages } = await askAll(writes(SAYS));
+    expect(chat).toMatchObject({ choices: [{ message: { content: 'Four, then.', reasoning: 'It asks for 4.' } }] });
+    expect(responses).toMatchObject({
+      status: 'completed',
+      output: [
+        { type: 'reasoning', content: [{ text: 'It asks for 4.' }] },
+        { type: 'message', phase: 'final_answer', content: [{ text: 'Four, then.' }] },
+      ],
+      usage: { input_tokens: 7, output_tokens: tokensOf(SAYS).length },
+    });
+    expect(messages).toMatchObject({
+      stop_reason: 'end_turn',
+      content: [
+        { type: 'thinking', thinking: 'It asks for 4.' },
+        { type: 'text', text: 'Four, then.' },
+      ],
+    });
+  });
+  it('tells a call by the name that the client declared', async () => {
+    const { chat, responses, messages } = await askAll(writes(CALLS));
+    const call = { name: 'look', arguments: '{"at": "Rome"}' };
+    expect(chat).toMatchObject({
+      choices: [{ finish_reason: 'tool_calls', message: { tool_calls: [{ function: call }] } }],
+    });
+    expect(responses).toMatchObject({ output: [{ type: 'reasoning' }, { type: 'function_call', ...call }] });
+    expect(messages).toMatchObject({
+      stop_reason: 'tool_use',
+      content: [{ type: 'thinking' }, { type: 'tool_use', name: 'look', input: { at: 'Rome' } }],
+    });
+  });
+  it('takes no call of what nobody declared, no foreign voice and no unknown channel for an answer', async () => {
+    for (const text of [
+      '<|channel|>commentary to=functions.other<|message|>{"x":1}<|call|>',
+      '<|channel|>finale<|message|>{"x":1}<|return|>',
+      '<|message|>{"x":1}<|return|>',
+      '<|channel|>final<|message|>a<|end|><|start|>functions.look to=assistant<|channel|>commentary<|message|>{"x":1}<|return|>',
+    ]) {
+      const { chat, responses, messages } = await askAll(writes(text));
+      const [choice] = (chat as z.infer<typeof ChatCompletion>).choices;
+      expect(choice?.finish_reason).toBe('stop');
+      expect([choice?.message.content ?? '', choice?.message.tool_calls]).toEqual([
+        text.includes('>a<') ? 'a' : '',
+        undefined,
+      ]);
+      expect((responses as z.infer<typeof ResponseObject>).output.some((i) => i.type === 'function_call')).toBe(false);
+      expect((messages as z.infer<typeof AnthropicMessage>).content.some((b) => b.type === 'tool_use')).toBe(false);
+    }
+  });
+  it('says when an answer was cut off', async () => {
+    const { chat, responses, messages } = await askAll(writes(CALLS.slice(0, -12)));
+    expect(chat).toMatchObject({ choices: [{ finish_reason: 'length' }] });
+    expect(responses).toMatchObject({
+      status: 'incomplete',
+      incomplete_details: { reason: 'max_output_tokens' },
+      output: [{}, { type: 'function_call', status: 'incomplete' }],
+    });
+    // Half of a call is none where its input has to be an object.
+    expect(messages).toMatchObject({ stop_reason: 'max_tokens', content: [{ type: 'thinking' }] });
+  });
+  it('takes arguments that are no JSON', async () => {
+    const { messages } = await askAll(writes(CALLS.replace('{"at": "Rome"}', '{"at": Rome')));
+    expect(messages).toMatchObject({ content: [{}, { input: { invalid_json: '{"at": Rome' } }] });
+  });
+});
+
+describe('nothing leaves before its verdict', () => {
+  it.each(['auto', 'allowed', 'never'] as const)('reasoning %s', async (reasoning) => {
+    const engine = scriptedEngine(() => tokensOf(SAYS)).engine;
+    const open = await askAll(scriptedApp(engine, { screen: screenWith(/never/).screen, reasoning }));
+    expect(JSON.stringify(open).includes('It asks')).toBe(reasoning === 'allowed');
+    expect(JSON.stringify(open)).toContain('Four, then.');
+    for (const blocks of [/asks/, /Four/]) {
+      const held = await askAll(scriptedApp(engine, { screen: screenWith(blocks).screen, reasoning }));
+      expect(JSON.stringify(held)).not.toMatch(/It asks|Four/);
+      expect(held.chat).toMatchObject({ choices: [{ finish_reason: 'content_filter' }] });
+      expect(held.responses).toMatchObject({
+        status: 'incomplete',
+        incomplete_details: { reason: 'content_filter' },
+        output: [{ type: 'message', content: [{ type: 'refusal' }] }],
+      });
+      expect(held.messages).toMatchObject({ stop_reason: 'refusal', content: [] });
+    }
+    const silent = await askAll(scriptedApp(engine, { reasoning }));
+    expect(JSON.stringify(silent).includes('It asks')).toBe(reasoning !== 'never');
+  });
+  it('a judge that is silent lets nothing out of any API', async () => {
+    const judge: Judge = { name: 'j', digest: 'j', judge: async () => ({ text: '', finish: 'stop' }) };
+    const screen = createScreen({ policies: [policy], judge });
+    const all = await askAll(
+      scriptedApp(scriptedEngine(() => tokensOf(CALLS)).engine, { screen, reasoning: 'allowed' }),
+    );
+    expect(JSON.stringify(all)).not.toMatch(/Rome|look it up/);
+  });
+  it('a text that goes on with a text is judged as an answer', async () => {
+    const { screen, seen } = screenWith(/Rome/);
+    const app = scriptedApp(scriptedEngine(() => tokensOf(' to Rome<|endoftext|>')).engine, { screen });
+    const body = Completion.parse(await app.json('/v1/completions', { model: 'm', prompt: 'All roads lead' }));
+    expect(seen).toEqual([' to Rome']);
+    expect(body.choices[0]).toMatchObject({ text: '', finish_reason: 'content_filter' });
+  });
+});
+
+describe('/v1/responses goes on from what is kept', () => {
+  const turns = (...texts: readonly string[]) => {
+    let turn = 0;
+    const scripted = scriptedEngine(() => tokensOf(texts[Math.min(turn++, texts.length - 1)] ?? ''));
+    return { ...scripted, app: scriptedApp(scripted.engine, { reasoning: 'never' }) };
+  };
+  const on = (messages: readonly { readonly channel?: string; readonly content: string }[], channel: string): string =>
+    messages
+      .filter((m) => m.channel === channel)
+      .map((m) => m.content)
+      .join('|');
+
+  it('with thoughts between the calls of a turn, though nobody was shown them, and without after it', async () => {
+    const { app, requests } = turns(CALLS, SAYS, SAYS);
+    const first = ResponseObject.parse(await app.json('/v1/responses', responsesBody));
+    const [call] = first.output;
+    if (call?.type !== 'function_call') throw new Error('no call');
+    expect(JSON.stringify(first)).not.toContain('I look it up');
+    const result = { type: 'function_call_output', call_id: call.call_id, output: '12 C' };
+    const second = await app.json('/v1/responses', {
+      ...responsesBody,
+      input: [result],
+      previous_response_id: first.id,
+    });
+    expect(second.previous_response_id).toBe(first.id);
+    const looped = requests[1]?.messages ?? [];
+    expect(on(looped, 'analysis')).toBe('I look it up.');
+    expect(looped.at(-1)).toMatchObject({ role: 'tool', name: 'functions.look', content: '12 C' });
+    await app.json('/v1/responses', {
+      model: 'm',
+      input: 'and?',
+      previous_response_id: second.id,
+      instructions: 'Brief.',
+    });
+    const third = requests[2]?.messages ?? [];
+    expect(on(third, 'final')).toBe('Four, then.');
+    expect(third.filter((m) => m.role === 'user').map((m) => m.content)).toEqual(['hi', 'and?']);
+    // Instructions are of one request alone; tools of it too.
+    expect(third.filter((m) => m.role === 'developer').map((m) => m.content)).toEqual(['# Instructions\n\nBrief.']);
+  });
+  it('takes its own items back: an answer handed over by the client is the answer that is kept', async () => {
+    const { app, requests } = turns(CALLS, SAYS);
+    const include = ['reasoning.encrypted_content'];
+    const first = ResponseObject.parse(await app.json('/v1/responses', { ...responsesBody, store: false, include }));
+    expect(first.output.map((i) => i.type)).toEqual(['reasoning', 'function_call']);
+    const call = first.output[1] as { call_id: string };
+    const result = {
+      type: 'function_call_output',
+      call_id: call.call_id,
+      output: [{ type: 'input_text', text: '12 C' }],
+    };
+    const input = [{ role: 'user', content: 'hi' }, ...first.output, result];
+    expect(await app.json('/v1/responses', { ...responsesBody, input })).toMatchObject({ status: 'completed' });
+    expect(on(requests[1]?.messages ?? [], 'analysis')).toBe('I look it up.');
+  });
+  it('is found, listed and forgotten, by the key that it was made with', async () => {
+    const keys = { nameOf: (key: string) => (/^(ann|bob)$/.test(key) ? key : null) };
+    const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, { keys });
+    const ask = (key: string, path: string, method = 'GET', body?: unknown) =>
+      app.app.request(path, {
+        method,
+        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+        ...(body ? { body: JSON.stringify(body) } : {}),
+      });
+    const input = [
+      { role: 'system', content: 'Be kind.' },
+      { role: 'user', content: [{ type: 'input_text', text: 'hi' }] },
+    ];
+    const made = (await (await ask('ann', '/v1/responses', 'POST', { model: 'm', input })).json()) as { id: string };
+    expect(await (await ask('ann', `/v1/responses/${made.id}`)).json()).toEqual(made);
+    for (const [path, method] of [
+      ['', 'GET'],
+      ['', 'DELETE'],
+      ['/input_items', 'GET'],
+    ] as const)
+      expect((await ask('bob', `/v1/responses/${made.id}${path}`, method)).status).toBe(404);
+    const next = { model: 'm', input: 'x', previous_response_id: made.id };
+    expect((await ask('bob', '/v1/responses', 'POST', next)).status).toBe(400);
+    const list = (await (await ask('ann', `/v1/responses/${made.id}/input_items?order=asc&limit=1`)).json()) as {
+      data: { id: string }[];
+    };
+    expect(list).toMatchObject({ object: 'list', has_more: true, data: [{ role: 'system', type: 'message' }] });
+    const rest = await ask('ann', `/v1/responses/${made.id}/input_items?order=asc&after=${list.data[0]?.id}`);
+    expect(await rest.json()).toMatchObject({ has_more: false, data: [{ content: [{ text: 'hi' }] }] });
+    expect(await (await ask('ann', `/v1/responses/${made.id}`, 'DELETE')).json()).toMatchObject({ deleted: true });
+    expect((await ask('ann', `/v1/responses/${made.id}`)).status).toBe(404);
+    const unkept = await ask('ann', '/v1/responses', 'POST', { model: 'm', input, store: false });
+    expect((await ask('ann', `/v1/responses/${((await unkept.json()) as { id: string }).id}`)).status).toBe(404);
+  });
+  it('leaves out a turn of which something was withheld', async () => {
+    let turn = 0;
+    const scripted = scriptedEngine(() => tokensOf(turn++ === 0 ? CALLS : SAYS));
+    const app = scriptedApp(scripted.engine, { screen: screenWith(/Rome/).screen });
+    const { id } = await app.json('/v1/responses', responsesBody);
+    await app.json('/v1/responses', { model: 'm', input: 'again', previous_response_id: id });
+    expect(JSON.stringify(scripted.requests[1])).not.toMatch(/Rome|look it up/);
+  });
+  it('is bounded and expires', () => {
+    let now = 0;
+    const store = createMemoryStore({ entries: 3, bytes: 1000, keepMs: 100 }, () => now);
+    const put = (id: string, size = 1): void =>
+      store.put({
+        id,
+        owner: null,
+        response: { id },
+        input: [],
+        history: [{ role: 'user', content: 'x'.repeat(size) }],
+      });
+    const there = (): string => ['a', 'b', 'c', 'd', 'e', 'f'].filter((id) => store.get(id, null)).join('');
+    for (const id of ['a', 'b', 'c', 'd']) put(id);
+    expect(there()).toBe('bcd');
+    put('e', 800);
+    expect(there()).toBe('de');
+    put('f', 2000);
+    expect(there()).toBe('de');
+    now = 100;
+    expect(there()).toBe('');
+  });
+});
+
+describe('what is refused, in the shape of the API', () => {
+  it.each<[string, Json, string]>([
+    ['/v1/completions', { model: 'm', prompt: 'a', n: 2 }, 'n'],
+    ['/v1/completions', { model: 'm', prompt: ['a', 'b'] }, 'prompt'],
+    ['/v1/completions', { model: 'm', prompt: 'a', echo: true }, 'echo'],
+    ['/v1/responses', { model: 'm', input: 'a', background: true }, 'background'],
+    ['/v1/responses', { model: 'm', input: 'a', colour: 1 }, 'colour'],
+    ['/v1/responses', { model: 'm', input: [{ type: 'web_search_call' }] }, 'input.0.type'],
+    [
+      '/v1/responses',
+      { model: 'm', input: [{ role: 'user', content: [{ type: 'input_image' }] }] },
+      'input.0.content.0.type',
+    ],
+    ['/v1/responses', { model: 'm', input: 'a', tools: [{ type: 'web_search' }] }, 'tools.0.type'],
+    ['/v1/responses', { model: 'm', input: 'a', text: { format: { type: 'json_object' } } }, 'text.format.type'],
+    ['/v1/responses', { model: 'm', input: 'a', previous_response_id: 'resp_no' }, 'previous_response_id'],
+    ['/v1/responses', { model: 'm', input: [{ type: 'function_call_output', call_id: 'c', output: 'x' }] }, 'input'],
+  ])('%s %j', async (path, body, param) => {
+    for (const stream of [false, true]) {
+      const response = await writes(SAYS).post(path, { ...body, stream });
+      expect(response.status).toBe(400);
+      expect(OpenAiError.parse(await response.json()).error.param).toBe(param);
+    }
+  });
+  it.each<[Json, RegExp]>([
+    [{ ...messagesBody, max_tokens: undefined }, /max_tokens/],
+    [{ ...messagesBody, stop_sequences: ['x'] }, /stop_sequences/],
+    [{ ...messagesBody, messages: [{ role: 'assistant', content: 'Well,' }] }, /messages: the last one/],
+    [{ ...messagesBody, messages: [{ role: 'user', content: [{ type: 'image' }] }] }, /messages\.0\.content/],
+    [{ ...messagesBody, tool_choice: { type: 'any' } }, /tool_choice\.type: this server forces no call/],
+  ])('/v1/messages %j', async (body, says) => {
+    const response = await writes(SAYS).post('/v1/messages', body);
+    expect(response.status).toBe(400);
+    const { error } = AnthropicError.parse(await response.json());
+    expect(error).toMatchObject({ type: 'invalid_request_error', message: expect.stringMatching(says) as string });
+  });
+  it('a model that there is not, a key that is none', async () => {
+    const app = scriptedApp(scriptedEngine(() => []).engine, { keys: { nameOf: (k) => (k === 'right' ? 'k' : null) } });
+    const wrong = await app.post('/v1/messages', messagesBody, { 'x-api-key': 'wrong' });
+    expect([wrong.status, AnthropicError.parse(await wrong.json()).error.type]).toEqual([401, 'authentication_error']);
+    const right = await app.post(
+      '/v1/messages/count_tokens',
+      { model: 'm', messages: messagesBody.messages },
+      {
+        'x-api-key': 'right',
+      },
+    );
+    expect(await right.json()).toEqual({ input_tokens: 7 });
+  });
+  it('describes itself', async () => {
+    const document = (await (await writes('').app.request('/openapi.json')).json()) as { paths: Record<string, Json> };
+    expect(Object.keys(document.paths)).toEqual([
+      '/v1/chat/completions',
+      '/v1/completions',
+      '/v1/responses',
+      '/v1/responses/{id}',
+      '/v1/responses/{id}/input_items',
+      '/v1/messages',
+      '/v1/messages/count_tokens',
+      '/v1/models',
+      '/v1/models/{model}',
+    ]);
+    expect(JSON.stringify(document.paths['/v1/responses'])).toContain('previous_response_id');
+  });
+});
+
+describe('whatever a model writes', () => {
+  const words = [
+    'analysis',
+    'final',
+    'commentary',
+    ' to=functions.look',
+    ' to=',
+    'functions.look',
+    'json',
+    '{"at":',
+    '"Rome"}',
+  ];
+  const more = ['[[[[', '\\ud800', '\n', ' ', 'user', 'assistant', '7', 'a"b', '\u0000', 'é漢🦊'];
+  const ids = Object.values(tokenizer.special);
+  const token = fc.oneof(
+    { weight: 3, arbitrary: fc.constantFrom(...ids).map((id) => [id]) },
+    { weight: 3, arbitrary: fc.constantFrom(...words, ...more).map((w) => [...tokenizer.encode(w)]) },
+    // Whole beginnings of messages, so that bodies are reached; and half characters.
+    {
+      weight: 2,
+      arbitrary: fc
+        .constantFrom(
+          '<|channel|>final<|message|>',
+          '<|channel|>analysis<|message|>',
+          '<|end|><|start|>assistant to=functions.look<|channel|>commentary <|constrain|>json<|message|>',
+        )
+        .map((t) => [...tokensOf(t)]),
+    },
+    { weight: 1, arbitrary: fc.integer({ min: 0, max: 400 }).map((id) => [id]) },
+  );
+  it('is answered in the shape of each API, whole and streamed, and the next turn can be had', async () => {
+    let asked = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(token, { maxLength: 24 }), async (tokens) => {
+        const app = scriptedApp(scriptedEngine(() => tokens.flat()).engine, { reasoning: 'never' });
+        const { responses } = await askAll(app);
+        const next = { model: 'm', input: 'go on', previous_response_id: responses.id };
+        ResponseObject.parse(await app.json('/v1/responses', next));
+        expect(app.log).toEqual([]);
+        expect(app.admission.running).toBe(0);
+        asked++;
+      }),
+      { numRuns: 200 },
+    );
+    expect(asked).toBe(200);
+  });
+});

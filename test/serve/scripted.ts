@@ -1,0 +1,142 @@
+// An engine that writes what a test says, and the server's routes over it: no model, no port.
+import { join } from 'node:path';
+import type { Hono } from 'hono';
+import { packageRoot } from '../../src/base/machine.js';
+import { declaredTools } from '../../src/harmony/declared-tools.js';
+import { loadTokenizer } from '../../src/harmony/tokenizer.js';
+import { createTextTracker, createTracker } from '../../src/infer/channels.js';
+import type { Engine } from '../../src/infer/engine.js';
+import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
+import type { Screen } from '../../src/safeguard/screen.js';
+import { Admission } from '../../src/serve/admission.js';
+import type { Env } from '../../src/serve/api.js';
+import { createApp } from '../../src/serve/app.js';
+import type { ReasoningRule } from '../../src/serve/generation.js';
+import type { ApiKeys } from '../../src/serve/keys.js';
+import { createMeter } from '../../src/serve/meter.js';
+import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
+import type { ServedModel } from '../../src/serve/served.js';
+
+export const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));
+/** Text with control tokens by name: `<|channel|>final<|message|>Hello<|return|>`. */
+export const tokensOf = (text: string): readonly number[] =>
+  text
+    .split(/(<\|\w+\|>)/)
+    .filter((s) => s !== '')
+    .flatMap((s) => (tokenizer.special[s] === undefined ? [...tokenizer.encode(s)] : [tokenizer.special[s] as number]));
+
+export interface Scripted {
+  readonly engine: Engine;
+  readonly requests: GenerateRequest[];
+}
+/** @param next what the model writes; fewer tokens than it wanted end by length */
+export function scriptedEngine(next: (request: GenerateRequest) => readonly number[]): Scripted {
+  const requests: GenerateRequest[] = [];
+  async function* generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<EngineEvent, void, void> {
+    signal?.throwIfAborted();
+    requests.push(request);
+    const tokens = next(request);
+    const raw = request.prompt !== undefined;
+    const tracker = raw ? createTextTracker(tokenizer) : createTracker(tokenizer, declaredTools(request.messages));
+    const ends = ['<|return|>', '<|call|>', '<|endoftext|>'].map((name) => tokenizer.special[name]);
+    const at = tokens.findIndex((t) => ends.includes(t) || (raw && tokenizer.isSpecial(t)));
+    const written = at < 0 ? tokens : tokens.slice(0, at + 1);
+    let reasoning = 0;
+    for (const token of written) {
+      if (tracker.thinking) reasoning++;
+      for (const delta of tracker.push(token)) yield { kind: 'text', ...delta };
+      await null;
+      signal?.throwIfAborted();
+    }
+    const { deltas, messages } = tracker.end();
+    for (const delta of deltas) yield { kind: 'text', ...delta };
+    yield {
+      kind: 'done',
+      finish: at < 0 ? 'length' : tokens[at] === tokenizer.special['<|call|>'] ? 'call' : 'stop',
+      cut: null,
+      messages,
+      tokens: Int32Array.from(written),
+      logprobs: new Float32Array(written.length),
+      usage: {
+        promptTokens: 7,
+        completionTokens: written.length,
+        reasoningTokens: reasoning,
+        prefillMs: 1,
+        decodeMs: 1,
+      },
+    };
+  }
+  return { engine: { generate, count: async () => 7 } as unknown as Engine, requests };
+}
+
+export interface ScriptedApp {
+  readonly app: Hono<Env>;
+  readonly log: unknown[];
+  readonly admission: Admission;
+  readonly responses: ResponseStore;
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
+  json(path: string, body: unknown): Promise<Record<string, unknown>>;
+  /** Events of a stream: what stands behind `data:`, parsed but for `[DONE]`. */
+  events(path: string, body: unknown): Promise<readonly Record<string, unknown>[]>;
+}
+export function scriptedApp(
+  engine: Engine,
+  options: {
+    readonly screen?: Screen;
+    readonly reasoning?: ReasoningRule;
+    readonly keys?: ApiKeys;
+    readonly responses?: ResponseStore;
+  } = {},
+): ScriptedApp {
+  const models: readonly ServedModel[] = [{ id: 'm', adapter: null, digest: 'd', pairs: 0 }];
+  const log: unknown[] = [];
+  const admission = new Admission({ slots: 4, queue: 4, queueMs: 1000 });
+  const responses = options.responses ?? createMemoryStore();
+  const find = (id: string): ServedModel => {
+    const found = models.find((m) => m.id === id);
+    if (!found) throw new Error(`no model ${id}`);
+    return found;
+  };
+  const app = createApp({
+    served: { engine, models, created: 1, find },
+    screen: options.screen ?? null,
+    reasoning: options.reasoning ?? 'auto',
+    admission,
+    responses,
+    meter: createMeter(admission),
+    keys: options.keys ?? null,
+    hosts: null,
+    maxBodyBytes: 1 << 20,
+    maxTokens: 100,
+    log: (e) => log.push(e),
+  });
+  const post = async (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
+    app.request(path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...headers },
+      body: JSON.stringify(body),
+    });
+  return {
+    app,
+    log,
+    admission,
+    responses,
+    post,
+    json: async (path, body) => (await (await post(path, body)).json()) as Record<string, unknown>,
+    async events(path, body) {
+      const text = await (await post(path, { ...(body as object), stream: true })).text();
+      return text
+        .split('\n\n')
+        .filter((e) => e !== '')
+        .map((e) => {
+          const data = /^(?:event: (.*)\n)?data: (.*)$/.exec(e);
+          if (!data) throw new Error(`no event: ${e}`);
+          if (data[2] === '[DONE]') return { type: '[DONE]' };
+          const json = JSON.parse(data[2] ?? '') as Record<string, unknown>;
+          if (data[1] !== undefined && json.type !== data[1])
+            throw new Error(`event ${data[1]} holds ${String(json.type)}`);
+          return json;
+        });
+    },
+  };
+}
