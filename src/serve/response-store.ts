@@ -14,13 +14,12 @@ export interface StoredResponse {
   readonly history: readonly ChatMessage[];
 }
 export interface ResponseStore {
-  /** Keeps it whole, or not at all. */
-  put(response: StoredResponse): void;
+  /** Keeps it whole, or not at all. @throws {ConfigError} {CheckpointError} what writing refuses */
+  put(response: StoredResponse): Promise<void>;
   /** null: not there, no longer, or another key's */
-  get(id: string, owner: string | null): StoredResponse | null;
+  get(id: string, owner: string | null): Promise<StoredResponse | null>;
   /** @returns whether it was there */
-  delete(id: string, owner: string | null): boolean;
-  close(): void;
+  delete(id: string, owner: string | null): Promise<boolean>;
 }
 export interface StoreLimits {
   readonly entries: number;
@@ -39,14 +38,14 @@ export function createMemoryStore(limits: StoreLimits = DEFAULT_STORE, now: () =
     bytes -= kept.get(id)?.json.length ?? 0;
     return kept.delete(id);
   };
-  const get = (id: string, owner: string | null): StoredResponse | null => {
+  const get = async (id: string, owner: string | null): Promise<StoredResponse | null> => {
     const found = kept.get(id);
     if (!found || found.expires <= now()) return null;
     const response = JSON.parse(found.json) as StoredResponse;
     return response.owner === owner ? response : null;
   };
   return {
-    put(response) {
+    async put(response) {
       const json = JSON.stringify(response);
       if (json.length > limits.bytes) return;
       drop(response.id);
@@ -59,9 +58,6 @@ export function createMemoryStore(limits: StoreLimits = DEFAULT_STORE, now: () =
       bytes += json.length;
     },
     get,
-    delete: (id, owner) => get(id, owner) !== null && drop(id),
-    close() {
-      kept.clear();
-    },
+    delete: async (id, owner) => (await get(id, owner)) !== null && drop(id),
   };
 }

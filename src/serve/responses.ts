@@ -45,21 +45,25 @@ class Turn {
   readonly #history: StoredResponse['history'];
   readonly #conversation: StoredResponse['history'];
 
-  /** @throws {ApiError} 400, 404 · {DataError} */
-  constructor(
-    readonly service: ApiService,
-    readonly request: ResponsesRequest,
-    readonly owner: string | null,
-  ) {
+  /** @throws {ApiError} 400 · {DataError} */
+  static async begin(service: ApiService, request: ResponsesRequest, owner: string | null): Promise<Turn> {
     const { previous } = request;
-    const before = previous === null ? null : service.responses.get(previous, owner);
+    const before = previous === null ? null : await service.responses.get(previous, owner);
     if (previous !== null && !before)
       throw badRequest(
         'previous_response_not_found',
         `previous_response_id: ${JSON.stringify(previous.slice(0, 100))} is not kept here`,
         'previous_response_id',
       );
-    this.#history = before?.history ?? [];
+    return new Turn(service, request, owner, before?.history ?? []);
+  }
+  private constructor(
+    readonly service: ApiService,
+    readonly request: ResponsesRequest,
+    readonly owner: string | null,
+    history: StoredResponse['history'],
+  ) {
+    this.#history = history;
     this.#conversation = conversationOf(request, this.#history);
     this.generation = generationOf(request, this.#conversation, service.maxTokens);
     this.writer = new ResponseWriter(newId(), request);
@@ -76,7 +80,7 @@ class Turn {
           continue;
         }
         const closing = writer.end(event.answer);
-        this.#keep(event.answer);
+        await this.#keep(event.answer);
         yield* closing;
         yield writer.last();
       }
@@ -91,20 +95,20 @@ class Turn {
       if (event.kind !== 'end') this.writer.of(event);
       else {
         this.writer.end(event.answer);
-        this.#keep(event.answer);
+        await this.#keep(event.answer);
       }
     }
     return this.writer.response;
   }
 
-  #keep(answer: Answer): void {
+  async #keep(answer: Answer): Promise<void> {
     if (!this.request.store) return;
     const { writer, request, owner } = this;
     const suffix = writer.id.slice('resp_'.length);
     // A turn of which something was withheld is left out whole: it must not come back by way of the context.
     const history =
       answer.refusal !== null ? this.#history : [...this.#conversation, ...itemsToMessages(writer.kept(answer))];
-    this.service.responses.put({
+    await this.service.responses.put({
       id: writer.id,
       owner,
       response: writer.response,
@@ -115,17 +119,17 @@ class Turn {
 }
 
 /** @throws {ApiError} 404 */
-function find(service: ApiService, c: ApiRequest): StoredResponse {
+async function find(service: ApiService, c: ApiRequest): Promise<StoredResponse> {
   const id = c.req.param('id') ?? '';
-  const found = service.responses.get(id, c.get('key'));
+  const found = await service.responses.get(id, c.get('key'));
   if (found) return found;
   const named = JSON.stringify(id.slice(0, 100));
   throw new ApiError(404, 'invalid_request_error', 'not_found', `the response ${named} is not kept here`, 'id');
 }
 
 /** A page of the input items, the newest first where nothing else is asked for. @throws {ApiError} 400 */
-function inputItems(service: ApiService, c: ApiRequest): Record<string, unknown> {
-  const { input } = find(service, c);
+async function inputItems(service: ApiService, c: ApiRequest): Promise<Record<string, unknown>> {
+  const { input } = await find(service, c);
   const limit = Number(c.req.query('limit') ?? 20);
   if (!Number.isInteger(limit) || limit < 1 || limit > 100)
     throw badRequest('invalid_value', 'limit: wanted 1 to 100', 'limit');
@@ -161,7 +165,7 @@ export const responses: Api = {
   fields,
   register(app, service) {
     app.post('/v1/responses', async (c) => {
-      const turn = new Turn(service, readResponsesRequest(await service.body(c)), c.get('key'));
+      const turn = await Turn.begin(service, readResponsesRequest(await service.body(c)), c.get('key'));
       const stop = stopWith(c);
       if (!turn.request.stream) return c.json(await turn.whole(stop.signal));
       const failed = (e: unknown): ServerEvent => ({
@@ -170,16 +174,16 @@ export const responses: Api = {
       });
       return eventStream(sent(turn.events(stop.signal)), stop, failed);
     });
-    app.get('/v1/responses/:id', (c) => {
+    app.get('/v1/responses/:id', async (c) => {
       if (c.req.query('stream') === 'true')
         throw badRequest('unsupported_parameter', 'stream: a response that is kept is given whole', 'stream');
-      return c.json(find(service, c).response);
+      return c.json((await find(service, c)).response);
     });
-    app.delete('/v1/responses/:id', (c) => {
-      const { id } = find(service, c);
-      service.responses.delete(id, c.get('key'));
+    app.delete('/v1/responses/:id', async (c) => {
+      const { id } = await find(service, c);
+      await service.responses.delete(id, c.get('key'));
       return c.json({ id, object: 'response', deleted: true });
     });
-    app.get('/v1/responses/:id/input_items', (c) => c.json(inputItems(service, c)));
+    app.get('/v1/responses/:id/input_items', async (c) => c.json(await inputItems(service, c)));
   },
 };

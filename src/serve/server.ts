@@ -9,6 +9,7 @@ import { createApp } from './app.js';
 import type { ReasoningRule } from './generation.js';
 import { readApiKeys } from './keys.js';
 import { createMeter } from './meter.js';
+import { createFileStore } from './response-files.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { openServed, type ServedModel } from './served.js';
 
@@ -26,6 +27,8 @@ export interface ServeOptions {
   /** 0: one that is free. Default 8080. */
   readonly port?: number | undefined;
   readonly apiKeyFile?: string | undefined;
+  /** Folder where answers of /v1/responses are kept; default: in memory, gone with the server. */
+  readonly state?: string | undefined;
   /** Requests that may wait for a slot, default 64, and how long, default 60,000 ms. */
   readonly queue?: number | undefined;
   readonly queueMs?: number | undefined;
@@ -76,8 +79,10 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const slots = options.engine.slots ?? 16;
     const served = await openServed({ ...options.engine, slots, name: options.name }, signal);
     closers.push(() => served.engine.close());
-    const responses = createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB });
-    closers.push(async () => responses.close());
+    const responses =
+      options.state === undefined
+        ? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB })
+        : createFileStore(options.state);
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
     const app = createApp({
       served,

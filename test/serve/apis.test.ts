@@ -1,11 +1,20 @@
 // What each API makes of what a model writes: shapes, streams that are their wholes, what is kept, what stays here.
+import { mkdtempSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
-import { createMemoryStore } from '../../src/serve/response-store.js';
+import { createFileStore } from '../../src/serve/response-files.js';
+import {
+  createMemoryStore,
+  type ResponseStore,
+  type StoredResponse,
+  type StoreLimits,
+} from '../../src/serve/response-store.js';
 import { type ScriptedApp, scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
 import {
   AnthropicError,
@@ -335,26 +344,68 @@ describe('/v1/responses goes on from what is kept', () => {
     await app.json('/v1/responses', { model: 'm', input: 'again', previous_response_id: id });
     expect(JSON.stringify(scripted.requests[1])).not.toMatch(/Rome|look it up/);
   });
-  it('is bounded and expires', () => {
-    let now = 0;
-    const store = createMemoryStore({ entries: 3, bytes: 1000, keepMs: 100 }, () => now);
-    const put = (id: string, size = 1): void =>
-      store.put({
-        id,
-        owner: null,
-        response: { id },
-        input: [],
-        history: [{ role: 'user', content: 'x'.repeat(size) }],
-      });
-    const there = (): string => ['a', 'b', 'c', 'd', 'e', 'f'].filter((id) => store.get(id, null)).join('');
-    for (const id of ['a', 'b', 'c', 'd']) put(id);
-    expect(there()).toBe('bcd');
-    put('e', 800);
-    expect(there()).toBe('de');
-    put('f', 2000);
-    expect(there()).toBe('de');
-    now = 100;
-    expect(there()).toBe('');
+  const folder = mkdtempSync(join(tmpdir(), 'responses-'));
+  const stores: [string, (limits: StoreLimits, now: () => number) => ResponseStore][] = [
+    ['in memory', createMemoryStore],
+    ['in files', (limits, now) => createFileStore(join(folder, 'bounded'), limits, now)],
+  ];
+  const idOf = (letter: string): string => `resp_${letter.repeat(32)}`;
+  const entry = (letter: string, size = 1): StoredResponse => ({
+    id: idOf(letter),
+    owner: null,
+    response: {},
+    input: [],
+    history: [{ role: 'user', content: 'x'.repeat(size) }],
+  });
+  it.each(stores)('is bounded and expires: %s', async (_, make) => {
+    let now = Date.now();
+    const store = make({ entries: 3, bytes: 1000, keepMs: 100_000 }, () => now);
+    const there = async (): Promise<string> => {
+      const all = ['a', 'b', 'c', 'd', 'e', 'f'];
+      const found = await Promise.all(all.map((id) => store.get(idOf(id), null)));
+      return all.filter((_, i) => found[i]).join('');
+    };
+    for (const id of ['a', 'b', 'c', 'd']) await store.put(entry(id));
+    expect(await there()).toBe('bcd');
+    await store.put(entry('e', 720));
+    expect(await there()).toBe('de');
+    await store.put(entry('f', 2000));
+    expect(await there()).toBe('de');
+    expect([await store.get(idOf('d'), 'bob'), await store.delete(idOf('d'), 'bob')]).toEqual([null, false]);
+    expect([await store.delete(idOf('d'), null), await there()]).toEqual([true, 'e']);
+    now += 100_000;
+    expect(await there()).toBe('');
+  });
+  it('files are there for the next server, and only those that are whole', async () => {
+    const dir = join(folder, 'next');
+    const store = createFileStore(dir);
+    await store.put(entry('a'));
+    await store.put(entry('b'));
+    // What a death leaves: a file under way. What others do: half a file, a name that is none.
+    writeFileSync(join(dir, `.${idOf('c')}.json.1.x.0-0-0.tmp`), '{"id"');
+    writeFileSync(join(dir, `${idOf('b')}.json`), '{"id"');
+    writeFileSync(join(dir, 'notes.json'), JSON.stringify(entry('n')));
+    const next = createFileStore(dir);
+    expect(await next.get(idOf('a'), null)).toEqual(entry('a'));
+    for (const id of [idOf('b'), idOf('c'), 'notes', '../next/notes', '__proto__'])
+      expect(await next.get(id, null)).toBeNull();
+    expect(readdirSync(dir).filter((f) => f.endsWith('.tmp'))).toEqual([]);
+    expect(statSync(dir).mode & 0o077).toBe(0);
+  });
+  it('an answer that cannot be kept is a failure, not one that is said to be kept', async () => {
+    const responses: ResponseStore = {
+      ...createMemoryStore(),
+      put: () => Promise.reject(new Error('the disk is full')),
+    };
+    const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, { responses });
+    expect((await app.post('/v1/responses', responsesBody)).status).toBe(500);
+    const events = await app.events('/v1/responses', responsesBody);
+    expect(ResponseStreamEvent.parse(events.at(-1))).toMatchObject({
+      type: 'response.failed',
+      response: { status: 'failed' },
+    });
+    expect(JSON.stringify(events)).not.toContain('disk');
+    expect(app.admission.running).toBe(0);
   });
 });
 

@@ -21,6 +21,7 @@ type Options = Omit<ModelOptions, 'adapter'> &
     readonly slots: number;
     readonly queue: number;
     readonly maxTokens?: number;
+    readonly state?: string;
     readonly reasoning: 'auto' | 'allowed' | 'never';
     readonly json?: boolean;
   };
@@ -50,8 +51,8 @@ export const command: Command = {
           .command('serve')
           .summary(this.summary)
           .description(
-            `${this.summary}.\nPOST /v1/chat/completions, GET /v1/models, /health, /ready, /metrics. SIGTERM and ` +
-              'Ctrl-C end what runs and then the server; a second one ends it at once.',
+            `${this.summary}.\nPOST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, GET /v1/models, ` +
+              '/openapi.json, /health, /ready, /metrics. SIGTERM and Ctrl-C end what runs and then the server; a second one ends it at once.',
           ),
         'NAME=DIR of a PEFT adapter, served under that name; may be given several times',
       ),
@@ -68,6 +69,7 @@ export const command: Command = {
         64,
       )
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
+      .option('--state <dir>', 'folder that keeps the answers of /v1/responses (default: in memory)')
       .addOption(
         new Option(
           '--reasoning <when>',
@@ -117,6 +119,7 @@ export const command: Command = {
             queue: options.queue,
             maxTokens: options.maxTokens,
             reasoning: options.reasoning,
+            state: options.state,
             log: (line) => tell(`temper: ${line}`),
           },
           signal,
