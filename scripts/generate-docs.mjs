@@ -1,4 +1,5 @@
-// Writes what is generated and committed: docs/errors.md, docs/recipe.md, docs/rows.md and the op table's two files.
+// Writes what is generated and committed: docs/errors.md, docs/recipe.md, docs/rows.md, docs/serve.schema.json and the
+// op table's two files.
 // `--check` compares instead and fails on a difference. Needs the TypeScript build (dist/) for the schemas.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -192,11 +193,18 @@ async function rowsPage() {
   );
 }
 
+/** What editors know of a server's configuration. */
+async function serveSchema() {
+  const { serveJsonSchema } = await import(pathToFileURL(join(root, 'dist/serve/config.js')).href);
+  return `${JSON.stringify(serveJsonSchema(), null, 2)}\n`;
+}
+
 const pages = {
   ...generateOps(),
   'docs/errors.md': errorsPage(),
   'docs/recipe.md': await recipePage(),
   'docs/rows.md': await rowsPage(),
+  'docs/serve.schema.json': await serveSchema(),
 };
 let stale = 0;
 for (const [file, text] of Object.entries(pages)) {

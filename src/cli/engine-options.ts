@@ -34,11 +34,14 @@ export interface SamplingOptions {
 export type ScreenOptions = ScreeningOptions;
 /** The name under which --adapter is loaded. */
 export const ADAPTER = 'adapter';
-/** @param adapters what --adapter says where it may be given several times; absent: one folder */
+/**
+ * @param adapters what --adapter says where it may be given several times, and --model may stand in a file; absent: one
+ * folder
+ */
 export function addModelOptions(command: Command, adapters?: string): Command {
-  command.requiredOption('--model <dir>', 'checkpoint folder, or hf://OWNER/NAME[@REVISION]');
-  if (adapters === undefined) command.option('--adapter <dir>', 'PEFT adapter folder');
-  else command.option('--adapter <name=dir>', adapters, collect, []);
+  const model = ['--model <dir>', 'checkpoint folder, or hf://OWNER/NAME[@REVISION]'] as const;
+  if (adapters === undefined) command.requiredOption(...model).option('--adapter <dir>', 'PEFT adapter folder');
+  else command.option(...model).option('--adapter <name=dir>', adapters, collect, []);
   return command
     .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
     .option('--device <name>', `${DEVICE_NAMES}; auto: a GPU that is usable, else cpu`, 'auto')

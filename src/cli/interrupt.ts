@@ -15,6 +15,7 @@ let saying = 'stopping';
 let received: Signal | undefined;
 let receivedAt = Number.NEGATIVE_INFINITY;
 let ownHandler: (() => boolean) | undefined;
+let onHangup: (() => void) | undefined;
 
 /**
  * Ends the process as the signal would have, whatever threads or files are waited for: process.exit() waits for native
@@ -27,6 +28,10 @@ function die(signal: Signal): void {
 }
 
 function onSignal(signal: Signal): void {
+  if (signal === 'SIGHUP' && onHangup && !controller?.signal.aborted) {
+    onHangup();
+    return;
+  }
   const now = performance.now();
   const again = now - receivedAt < SAME_MS;
   receivedAt = now;
@@ -62,6 +67,10 @@ export function handleInterrupts(handle: () => boolean): () => void {
   return () => {
     ownHandler = undefined;
   };
+}
+/** SIGHUP is no end but asks for something, as a service takes it. */
+export function handleHangups(handle: () => void): void {
+  onHangup = handle;
 }
 /** As if the user had pressed Ctrl-C: for readline, which takes it from the terminal. */
 export const interrupt = (): void => onSignal('SIGINT');

@@ -4,7 +4,15 @@ import { openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
-import type { EngineCalls, EngineEvent, EngineInfo, EngineOptions, GenerateRequest, ScoreRequest } from './protocol.js';
+import type {
+  EngineCalls,
+  EngineEvent,
+  EngineInfo,
+  EngineOptions,
+  EngineState,
+  GenerateRequest,
+  ScoreRequest,
+} from './protocol.js';
 
 export interface Engine {
   readonly info: EngineInfo;
@@ -14,6 +22,8 @@ export interface Engine {
   score(request: ScoreRequest, signal?: AbortSignal): Promise<Float32Array>;
   /** Tokens of the prompt that a conversation makes. @throws {DataError} bad_header */
   count(messages: readonly Message[], signal?: AbortSignal): Promise<number>;
+  /** Slots, pages and memory that are taken now. */
+  state(): Promise<EngineState>;
   /** sha256 over weights, config and tokenizer, hex; computed at the first call. */
   digest(signal?: AbortSignal): Promise<string>;
   /**
@@ -49,6 +59,7 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
     },
     score: (request, stop) => channel.call('score', request, { signal: stop }),
     count: (messages, stop) => channel.call('count', messages, { signal: stop }),
+    state: () => channel.call('state', null),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),
     loadAdapter: (name, folder, stop) => channel.call('load', { name, folder }, { signal: stop }),
     async unloadAdapter(name) {

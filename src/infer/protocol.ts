@@ -4,6 +4,7 @@ import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
 import type { Structure } from './grammar/turn.js';
 import type { Sampling } from './sequence.js';
+import type { SessionUsage } from './session.js';
 
 export interface EngineOptions {
   /** Checkpoint folder. */
@@ -78,6 +79,8 @@ export interface GenerateRequest {
   readonly repetitionStop?: number;
   /** What the turn must be: answers and calls that keep to schemas, calls that must come. */
   readonly structure?: Structure;
+  /** Longest wait for a slot and for room in the cache, ms; then it is `cache_busy`. Absent: as long as it takes. */
+  readonly waitMs?: number;
 }
 /** A token of an answer, with log-softmax of the raw logits. */
 export interface TokenInfo {
@@ -119,6 +122,8 @@ export interface DoneEvent {
   readonly logprobs: Float32Array;
   readonly usage: {
     readonly promptTokens: number;
+    /** Of them, those that were computed before for another request. */
+    readonly cachedTokens: number;
     readonly completionTokens: number;
     /** Of them, those of analysis messages: the text and what ends it. */
     readonly reasoningTokens: number;
@@ -128,12 +133,20 @@ export interface DoneEvent {
 }
 export type EngineEvent = TextEvent | DoneEvent;
 
+/** What is taken now. */
+export interface EngineState extends SessionUsage {
+  readonly adapters: number;
+  /** Native memory that is held, bytes. */
+  readonly nativeBytes: number;
+}
+
 /** What the inference thread answers. */
 export type EngineCalls = {
   readonly generate: { readonly request: GenerateRequest; readonly event: TextEvent; readonly result: DoneEvent };
   readonly score: { readonly request: ScoreRequest; readonly event: never; readonly result: Float32Array };
   /** Tokens that a conversation is read as. */
   readonly count: { readonly request: readonly Message[]; readonly event: never; readonly result: number };
+  readonly state: { readonly request: null; readonly event: never; readonly result: EngineState };
   readonly digest: { readonly request: null; readonly event: never; readonly result: string };
   readonly load: {
     readonly request: { readonly name: string; readonly folder: string };

@@ -2,7 +2,7 @@
 // puts it behind a channel; tests may call it as well.
 import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
-import { ConfigError } from '../base/errors.js';
+import { ConfigError, NativeError } from '../base/errors.js';
 import { declaredTools } from '../harmony/declared-tools.js';
 import { controlIds, renderConversation, renderPrompt } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
@@ -13,10 +13,11 @@ import type { CacheDigests } from '../model/q8.js';
 import { placeOf } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import { loadOnDevice } from '../native/device.js';
-import { getThreads, setThreads } from '../native/tensor.js';
+import { getThreads, memoryStats, setThreads } from '../native/tensor.js';
 import { type AdapterInfo, Adapters, type Lease } from './adapters.js';
 import { createTextTracker, createTracker, type Delta, isConversation, type Tracker } from './channels.js';
 import { Content, isAnswer } from './content.js';
+import { turnCuts } from './cuts.js';
 import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel, loadModel } from './load.js';
 import { findMerged, type MergedAdapter, mergedInfo, mergeLoaded } from './merged-adapter.js';
@@ -86,6 +87,10 @@ interface Active {
   reasoning: number;
   /** The last piece of the answer, some of which may wait. */
   last: Delta | null;
+  /** Of prompt tokens. */
+  cached: number;
+  /** Until it has begun. */
+  late: NodeJS.Timeout | undefined;
 }
 
 export class Runner implements Disposable {
@@ -183,6 +188,11 @@ export class Runner implements Disposable {
     generate: (request, call) => this.#generate(request, call),
     score: (request) => this.#score(request),
     count: (messages) => renderPrompt({ messages }, this.#loaded.tokenizer).length,
+    state: () => ({
+      ...this.#session.usage,
+      adapters: this.#adapters.list().length,
+      nativeBytes: memoryStats().totalLive,
+    }),
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),
     load: ({ name, folder }) => {
@@ -244,6 +254,7 @@ export class Runner implements Disposable {
     }
   }
   #end(active: Active): void {
+    clearTimeout(active.late);
     this.#session.cancel(active.sequence);
     this.#active.delete(active.sequence);
     active.adapter?.release();
@@ -314,6 +325,7 @@ export class Runner implements Disposable {
           top: request.topLogprobs ? request.topLogprobs + CONTROL_TOKENS : 0,
           constraint: turn ?? undefined,
         }),
+        cuts: turnCuts(prompt, tokenizer, shared),
       });
     } catch (e) {
       adapter?.release();
@@ -342,6 +354,8 @@ export class Runner implements Disposable {
         firstMs: startMs,
         reasoning: 0,
         last: null,
+        cached: 0,
+        late: undefined,
       };
       this.#active.set(sequence, active);
       signal.addEventListener('abort', () => {
@@ -349,12 +363,23 @@ export class Runner implements Disposable {
         this.#end(active);
         fail(signal.reason);
       });
+      if (request.waitMs !== undefined) active.late = setTimeout(() => this.#requireBegun(active), request.waitMs);
     });
+  }
+  /** Ends a request that nothing was computed for yet. */
+  #requireBegun(active: Active): void {
+    if (!this.#active.has(active.sequence) || this.#session.progress(active.sequence).begun) return;
+    this.#end(active);
+    active.fail(new NativeError('cache_busy', 'no room became free for prompt and answer in time; try again later'));
   }
 
   #take(active: Active, { token, logprob, finish, top = [] }: Sampled): void {
     const { tracker, content } = active;
-    if (active.tokens.length === 0) active.firstMs = performance.now();
+    if (active.tokens.length === 0) {
+      active.firstMs = performance.now();
+      active.cached = this.#session.progress(active.sequence).cached;
+      clearTimeout(active.late);
+    }
     active.tokens.push(token);
     active.logprobs.push(logprob);
     // Whatever ends the turn ends its message, and is no text: an end by the model's own word may be any token.
@@ -410,6 +435,7 @@ export class Runner implements Disposable {
       logprobs: Float32Array.from(active.logprobs),
       usage: {
         promptTokens: active.promptTokens,
+        cachedTokens: active.cached,
         completionTokens: active.tokens.length,
         reasoningTokens: active.reasoning,
         prefillMs: active.firstMs - active.startMs,

@@ -45,6 +45,11 @@ export interface SequenceOptions {
   readonly sharedTokens?: number;
   /** Decides beside the sampling; null or absent: nobody does. */
   readonly steer?: Steer | null;
+  /**
+   * Later places, ascending, up to the prompt's end: others that begin with the same tokens and cuts may go on from
+   * there. The prompt is computed in pieces that end at its cuts, whether they are kept or not.
+   */
+  readonly cuts?: readonly number[];
 }
 
 /** @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens */

@@ -13,7 +13,7 @@ import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import { Prefixes } from './prefixes.js';
+import { type Cut, Prefixes } from './prefixes.js';
 import { uniform } from './random.js';
 import { admit, type Job, prompts, streams } from './scheduler.js';
 import {
@@ -30,12 +30,29 @@ interface State extends Sequence, Job {
   readonly adapter: ModelAdapter | null;
   /** −1 while waiting for a slot. */
   slot: number;
+  /** Where pieces of the prompt end that others may share: all others go from cut to cut, a budget at a time. */
+  readonly cuts: readonly number[];
   /** Prompt tokens in the cache. */
   prefilled: number;
+  /** Of them, those that were there before it began. */
+  cached: number;
   sampled: number;
   last: number;
 }
 
+/** Pages are of PAGE_TOKENS tokens. When nothing runs, those in use are those of kept prefixes. */
+export interface SessionUsage {
+  readonly running: number;
+  readonly waiting: number;
+  readonly freeSlots: number;
+  readonly pages: number;
+  readonly usedPages: number;
+  /** Neither in use nor promised. */
+  readonly freePages: number;
+  /** Held by kept prefixes, shared ones once. */
+  readonly keptPages: number;
+  readonly prefixes: number;
+}
 export interface SessionOptions {
   readonly precision: keyof typeof PRECISION;
   /** Sequences that run at once; more wait. */
@@ -57,6 +74,8 @@ export interface SessionOptions {
   readonly graphs?: boolean;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;
+/** Kept prefixes that the cache has room of their own for, where its size is not given. */
+const ROOMY_PREFIXES = 2;
 
 const rowOf = ({ adapter }: State): number => (isPooled(adapter) ? adapter.row : -1);
 /** Sampling of each: the parameters and the uniform number. */
@@ -90,7 +109,11 @@ export class Session implements Disposable {
     this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
     const { slots, prefixes = 0 } = options;
     this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model), {
-      ...(options.cacheTokens === undefined ? {} : { pages: pagesFor(options.cacheTokens) }),
+      // What is kept takes what sequences leave.
+      pages:
+        options.cacheTokens === undefined
+          ? (slots + Math.min(prefixes, ROOMY_PREFIXES)) * pagesFor(options.capacity)
+          : pagesFor(options.cacheTokens),
       ...(options.kvDtype === undefined ? {} : { dtype: options.kvDtype }),
     });
     this.#prefixes = new Prefixes(
@@ -117,11 +140,17 @@ export class Session implements Disposable {
           'maxTokens or make the cache larger',
         { need: pages, limit: this.#cache.pages },
       );
+    const { sharedTokens = 0, tokens } = options;
     const state: State = {
       options,
       adapter: options.adapter ?? null,
       slot: -1,
+      // The last token is always run, as its row is what is sampled from.
+      cuts: [Math.min(sharedTokens, tokens.length - 1), ...(options.cuts ?? [])].filter(
+        (c, i, all) => c > (i === 0 ? 0 : (all[i - 1] ?? 0)) && c <= tokens.length,
+      ),
       prefilled: 0,
+      cached: 0,
       sampled: 0,
       last: -1,
       get decoding() {
@@ -167,6 +196,26 @@ export class Session implements Disposable {
   get cachePages(): { readonly all: number; readonly free: number; readonly pageTokens: number } {
     return { all: this.#cache.pages, free: this.#cache.freePages, pageTokens: PAGE_TOKENS };
   }
+  /** What is taken now. */
+  get usage(): SessionUsage {
+    const { pages, usedPages, freePages } = this.#cache,
+      kept = this.#prefixes.slots;
+    return {
+      running: this.#running.length,
+      waiting: this.#waiting.length,
+      freeSlots: this.#free.length,
+      pages,
+      usedPages,
+      freePages,
+      keptPages: this.#cache.pagesOf(kept),
+      prefixes: kept.length,
+    };
+  }
+  /** Prompt tokens of a sequence that were in the cache before it began, and whether it has begun. */
+  progress(sequence: Sequence): { readonly begun: boolean; readonly cached: number } {
+    const { slot, prefilled, cached } = sequence as State;
+    return { begun: slot >= 0 || prefilled > 0, cached };
+  }
   /** Counts the whole cache as in use from now on. */
   commitCache(): void {
     this.#cache.commitAll();
@@ -184,18 +233,17 @@ export class Session implements Disposable {
     this.#free.pop();
     return true;
   }
-  /** Tokens that are shared with others. The last token is always run, as its row is what is sampled from. */
-  #shared({ options: { sharedTokens = 0, tokens } }: State): number {
-    return Math.min(sharedTokens, tokens.length - 1);
+  /** The prompt as it is cut. */
+  #cut({ options: { tokens }, cuts, adapter }: State): Cut {
+    return { tokens, cuts, adapter };
   }
-  /** Tokens of the next piece; takes a kept prefix first. It ends where the shared tokens end, or the prompt. */
+  /** Tokens of the next piece; takes a kept prefix first. It ends at the next cut, or where the prompt does. */
   #piece(state: State): number {
-    const { tokens } = state.options,
-      shared = this.#shared(state);
-    if (state.prefilled === 0 && this.#prefixes.take(state.slot, tokens, shared, state.adapter))
-      state.prefilled = shared;
+    const { tokens } = state.options;
+    if (state.prefilled === 0 && state.cuts.length > 0)
+      state.prefilled = state.cached = this.#prefixes.take(state.slot, this.#cut(state));
     const from = state.prefilled;
-    return Math.min((from < shared ? shared : tokens.length) - from, this.#prefillTokens);
+    return Math.min((state.cuts.find((c) => c > from) ?? tokens.length) - from, this.#prefillTokens);
   }
   #prefill(state: State): readonly Sampled[] {
     const { tokens } = state.options;
@@ -211,7 +259,9 @@ export class Session implements Disposable {
     const last = to === tokens.length;
     const sampled = this.#run(batch, state.adapter, last ? [state] : []);
     state.prefilled = to;
-    if (to === this.#shared(state)) this.#prefixes.keep(state.slot, tokens, to, state.adapter);
+    // An answer of one token has given its slot back. Of the cuts, the first is many prompts' and the last the next's.
+    if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
+      this.#prefixes.keep(state.slot, this.#cut(state), to);
     return sampled;
   }
 

@@ -118,6 +118,10 @@ export class KvCache implements Disposable {
   get freePages(): number {
     return this.#table.free;
   }
+  /** Pages that these slots hold, shared ones once. */
+  pagesOf(slots: readonly number[]): number {
+    return new Set(slots.flatMap((slot) => this.#table.pagesOf(slot))).size;
+  }
   /**
    * Keeps room for `slot` to grow to `tokens` tokens, until it is reset or truncated: no `cache_full` up to there.
    * Pages that it shares count once. @returns false: there is none, nothing was kept

@@ -143,6 +143,11 @@ export class PageTable {
   row(slot: number, position: number): number {
     return (this.#pages[this.#at(slot, position)] ?? 0) * PAGE_TOKENS + (position % PAGE_TOKENS);
   }
+  /** Numbers of the pages that a slot holds. */
+  pagesOf(slot: number): readonly number[] {
+    const from = slot * this.perSequence;
+    return [...this.#pages.subarray(from, from + this.#heldBy(slot))];
+  }
   /** The first `columns` pages of each of these: [slots.length, columns]. */
   table(slots: readonly number[], columns: number): Int32Array {
     const out = new Int32Array(slots.length * columns);

@@ -1,5 +1,7 @@
-// How many requests are under way. Who finds no place waits in order of arrival; who finds no place to wait is told so
-// at once, before anything is computed for him.
+// How many requests are under way. Who finds no place waits; who finds no place to wait is told so at once, before
+// anything is computed for him. A place that becomes free goes to the highest priority, then to the key that has the
+// fewest, then to who came first. One key cannot fill the queue against the others: when it is full, the newest of the
+// key that waits with most makes room for one that waits with fewer.
 import { ApiError } from './api-error.js';
 
 export interface AdmissionLimits {
@@ -10,19 +12,39 @@ export interface AdmissionLimits {
   /** Longest wait, ms. */
   readonly queueMs: number;
 }
-interface Waiting {
-  readonly enter: () => void;
+/** Who wants a place. */
+export interface Applicant {
+  /** Name of its key. */
+  readonly key: string;
+  readonly priority: number;
 }
+interface Waiting extends Applicant {
+  readonly enter: () => void;
+  readonly leave: (reason: unknown) => void;
+}
+const NOBODY: Applicant = { key: '', priority: 0 };
 
 export class Admission {
+  #limits: AdmissionLimits;
   #running = 0;
   #closed = false;
+  /** In the order of arrival. */
   readonly #waiting: Waiting[] = [];
+  readonly #held = new Map<string, number>();
   #idle: (() => void)[] = [];
   /** Mean length of the last requests, s: what `Retry-After` goes by. */
   #seconds = 1;
 
-  constructor(readonly limits: AdmissionLimits) {}
+  constructor(limits: AdmissionLimits) {
+    this.#limits = limits;
+  }
+  get limits(): AdmissionLimits {
+    return this.#limits;
+  }
+  /** Those who wait stay. */
+  setQueue(queue: number, queueMs: number): void {
+    this.#limits = { ...this.#limits, queue, queueMs };
+  }
 
   get running(): number {
     return this.#running;
@@ -30,35 +52,55 @@ export class Admission {
   get waiting(): number {
     return this.#waiting.length;
   }
-  get #retryAfter(): number {
-    return Math.min(600, Math.max(1, Math.ceil((this.#seconds * (this.#waiting.length + 1)) / this.limits.slots)));
-  }
   #full(code: 'queue_full' | 'queue_timeout'): ApiError {
     const why = code === 'queue_full' ? 'too many requests wait' : 'no place became free in time';
-    return new ApiError(429, 'rate_limit_error', code, `${why}; try again later`, null, this.#retryAfter);
+    return new ApiError(429, 'rate_limit_error', code, `${why}; try again later`, null, this.retryAfter);
+  }
+  /** Seconds until somebody who comes now may have a place. */
+  get retryAfter(): number {
+    return Math.min(600, Math.max(1, Math.ceil((this.#seconds * (this.#waiting.length + 1)) / this.limits.slots)));
   }
 
   /**
    * A place; to be given back by the function returned, which may be called again.
    * @throws {ApiError} 429 queue_full, queue_timeout · 503 draining · the signal's reason
    */
-  async enter(signal: AbortSignal): Promise<() => void> {
+  async enter(signal: AbortSignal, who: Applicant = NOBODY): Promise<() => void> {
     signal.throwIfAborted();
     if (this.#closed) throw new ApiError(503, 'server_error', 'draining', 'the server is stopping', null, 5);
     if (this.#running >= this.limits.slots) {
-      if (this.#waiting.length >= this.limits.queue) throw this.#full('queue_full');
-      await this.#wait(signal);
-    } else this.#running++;
+      if (this.#waiting.length >= this.limits.queue && !this.#makeRoom(who)) throw this.#full('queue_full');
+      await this.#wait(signal, who);
+    } else {
+      this.#running++;
+      this.#count(who.key, 1);
+    }
     const since = performance.now();
     let open = true;
     return () => {
       if (!open) return;
       open = false;
       this.#seconds += 0.1 * ((performance.now() - since) / 1000 - this.#seconds);
-      this.#leave();
+      this.#leave(who);
     };
   }
-  #wait(signal: AbortSignal): Promise<void> {
+  #count(key: string, n: number): void {
+    const held = (this.#held.get(key) ?? 0) + n;
+    if (held > 0) this.#held.set(key, held);
+    else this.#held.delete(key);
+  }
+  /** Sends away whoever waits with less right than `who`. @returns whether there was one */
+  #makeRoom({ key, priority }: Applicant): boolean {
+    const waits = new Map<string, number>();
+    for (const w of this.#waiting) waits.set(w.key, (waits.get(w.key) ?? 0) + 1);
+    const least = Math.min(priority, ...this.#waiting.map((w) => w.priority));
+    const most = Math.max(0, ...this.#waiting.filter((w) => w.priority === least).map((w) => waits.get(w.key) ?? 0));
+    if (least === priority && most < (waits.get(key) ?? 0) + 2) return false;
+    const victim = this.#waiting.findLast((w) => w.priority === least && waits.get(w.key) === most);
+    victim?.leave(this.#full('queue_full'));
+    return victim !== undefined;
+  }
+  #wait(signal: AbortSignal, who: Applicant): Promise<void> {
     return new Promise((enter, fail) => {
       const leave = (reason: unknown): void => {
         const at = this.#waiting.indexOf(place);
@@ -74,6 +116,8 @@ export class Admission {
         signal.removeEventListener('abort', aborted);
       };
       const place: Waiting = {
+        ...who,
+        leave,
         enter: () => {
           done();
           enter();
@@ -84,10 +128,17 @@ export class Admission {
     });
   }
   /** The place goes to the next who waits, so nobody who comes now gets in between. */
-  #leave(): void {
-    const next = this.#waiting.shift();
-    if (next) next.enter();
-    else this.#running--;
+  #leave({ key }: Applicant): void {
+    this.#count(key, -1);
+    const rank = (w: Waiting): number => this.#held.get(w.key) ?? 0;
+    let next: Waiting | undefined;
+    for (const w of this.#waiting)
+      if (!next || w.priority > next.priority || (w.priority === next.priority && rank(w) < rank(next))) next = w;
+    if (next) {
+      this.#waiting.splice(this.#waiting.indexOf(next), 1);
+      this.#count(next.key, 1);
+      next.enter();
+    } else this.#running--;
     this.#tellIdle();
   }
   #tellIdle(): void {

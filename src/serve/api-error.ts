@@ -55,6 +55,8 @@ export function asApiError(
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
     if (own) return badRequest(own[0], error.message, { ...fields, temperature: 'temperature' }[own[1]]);
     if (error.name === 'DataError') return badRequest(error.code, error.message, fields.prompt);
+    if (error.code === 'cache_busy')
+      return new ApiError(429, 'rate_limit_error', 'queue_timeout', error.message, null, 5);
     if (error.code === 'adapter_unknown')
       return new ApiError(404, 'invalid_request_error', 'model_not_found', 'the model was unloaded', 'model');
     if (error.code === 'engine_closed' || error.code === 'worker_exit') {

@@ -4,10 +4,18 @@ import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
 import { type ApiError, errorBody } from './api-error.js';
 import type { GenerationService } from './generation.js';
+import type { ApiKey } from './keys.js';
 import type { ResponseStore } from './response-store.js';
 
 /** What every request has been given before its route. */
-export type Env = { Variables: { /** Name of the key it came with; null: none is needed. */ key: string | null } };
+export type Env = {
+  Variables: {
+    /** Name of the key it came with; null: none is needed. */
+    key: string | null;
+    /** That key, and what its owner may ask for. */
+    caller: ApiKey;
+  };
+};
 export type ApiApp = Hono<Env>;
 export type ApiRequest = Context<Env>;
 
@@ -34,7 +42,8 @@ export interface Operation {
 
 export interface Api {
   readonly operations: readonly Operation[];
-  register(app: ApiApp, service: ApiService): void;
+  /** @param serviceOf the server as the owner of a request's key may use it */
+  register(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void;
   /** Default: OpenAI's shape. */
   readonly errorBody?: (error: ApiError) => Record<string, unknown>;
   /** What the conversation and the limit of its answer are called in a body; errors of the engine name them. */

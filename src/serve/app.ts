@@ -1,16 +1,25 @@
 // What every request passes before its route: host, key. Everything that fails is told in the shape of the API that was
 // asked.
 import { Hono } from 'hono';
-import { type ApiService, type Env, Routes } from './api.js';
+import { addAdminRoutes } from './admin.js';
+import { type ApiRequest, type ApiService, type Env, Routes } from './api.js';
 import { ApiError, asApiError, errorBody } from './api-error.js';
 import { APIS } from './apis.js';
-import { readBody } from './body.js';
-import type { ApiKeys } from './keys.js';
+import { Bodies } from './body.js';
+import type { Callers } from './callers.js';
+import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
+import type { ServedModels } from './served.js';
 
-export interface AppOptions extends Omit<ApiService, 'body'> {
-  /** null: everybody who reaches the port may ask. */
-  readonly keys: ApiKeys | null;
+export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
+  readonly served: ServedModels;
+  readonly callers: Callers;
+  /** As they are now; null: there are no admin routes. */
+  readonly adminKeys: () => ApiKeys | null;
+  /** Of an answer where a request does not say, as it is now. */
+  readonly maxTokens: () => number;
+  /** Told what admins did. */
+  readonly note: (line: string) => void;
   /** Host names that a request may give; null: any. Keeps web pages of others away from a server on loopback. */
   readonly hosts: ReadonlySet<string> | null;
   readonly maxBodyBytes: number;
@@ -20,9 +29,18 @@ const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { keys, hosts, meter, admission, log, maxBodyBytes } = options;
-  const routes = new Routes(APIS);
-  const service: ApiService = { ...options, body: (c) => readBody(c, maxBodyBytes) };
+  const { served, callers, hosts, log, responses } = options;
+  const { meter, admission } = callers.parts;
+  const routes = new Routes(APIS),
+    bodies = new Bodies(options.maxBodyBytes);
+  const body = (c: ApiRequest): Promise<unknown> => bodies.read(c);
+  const serviceOf = (c: ApiRequest): ApiService => ({
+    ...callers.serviceFor(c.get('caller')),
+    maxTokens: options.maxTokens(),
+    responses,
+    body,
+    log,
+  });
   const app = new Hono<Env>();
   app.use(async (c, next) => {
     const began = performance.now();
@@ -42,13 +60,10 @@ export function createApp(options: AppOptions): Hono<Env> {
         'this server does not answer under that host name',
       );
     c.set('key', null);
-    if (keys && !OPEN.includes(c.req.path)) {
-      // Anthropic's clients send it by itself.
-      const key = /^Bearer (\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1] ?? c.req.header('x-api-key');
-      const name = key === undefined ? null : keys.nameOf(key);
-      if (name === null)
-        throw new ApiError(401, 'authentication_error', 'invalid_api_key', 'wanted a key: Authorization: Bearer KEY');
-      c.set('key', name);
+    if (!OPEN.includes(c.req.path) && !c.req.path.startsWith('/admin/')) {
+      const caller = callers.identify((name) => c.req.header(name));
+      c.set('caller', caller);
+      c.set('key', caller === ANYBODY ? null : caller.name);
     }
     await next();
   });
@@ -70,6 +85,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));
   app.get('/metrics', async (c) => c.text(await meter.text(), 200, { 'content-type': meter.contentType }));
   app.get('/openapi.json', (c) => c.json(openApiDocument(APIS)));
-  for (const api of APIS) api.register(app, service);
+  for (const api of APIS) api.register(app, serviceOf);
+  addAdminRoutes(app, { served, callers, keys: options.adminKeys, readBody: body, log: options.note });
   return app;
 }

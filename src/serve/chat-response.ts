@@ -19,6 +19,7 @@ const usageOf = (usage: DoneEvent['usage']): Body => ({
   prompt_tokens: usage.promptTokens,
   completion_tokens: usage.completionTokens,
   total_tokens: usage.promptTokens + usage.completionTokens,
+  prompt_tokens_details: { cached_tokens: usage.cachedTokens },
   completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
 });
 const callOf = (head: Head, part: Part): Body => ({

@@ -35,8 +35,9 @@ export const chat: Api = {
     },
   ],
   fields,
-  register(app, service) {
+  register(app, serviceOf) {
     app.post('/v1/chat/completions', async (c) => {
+      const service = serviceOf(c);
       const request = readChatRequest(await service.body(c), service.maxTokens);
       const stop = stopWith(c);
       if (!request.stream)

@@ -125,8 +125,9 @@ export const completions: Api = {
     },
   ],
   fields,
-  register(app, service) {
+  register(app, serviceOf) {
     app.post('/v1/completions', async (c) => {
+      const service = serviceOf(c);
       const request = readRequest(await service.body(c));
       const stop = stopWith(c);
       if (request.stream) {

@@ -8,7 +8,6 @@ import { runTurn, type Turn, wasWithheld } from '../compose/turn.js';
 import type { DoneEvent, GenerateRequest } from '../infer/protocol.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
-import type { Admission } from './admission.js';
 import type { Meter } from './meter.js';
 import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
 import { seal } from './seal.js';
@@ -25,7 +24,10 @@ export interface GenerationService {
   /** null: no policy was given. */
   readonly screen: Screen | null;
   readonly reasoning: ReasoningRule;
-  readonly admission: Admission;
+  readonly admission: {
+    /** A place, to be given back. @throws {ApiError} 429, 503 · the signal's reason */
+    enter(signal: AbortSignal): Promise<() => void>;
+  };
   readonly meter: Meter;
 }
 

@@ -14,11 +14,12 @@ const STOP_REASONS = {
   tool_calls: 'tool_use',
   content_filter: 'refusal',
 } as const;
+/** Tokens that were read from the cache are counted by themselves here. */
 const usageOf = (usage: DoneEvent['usage'] | null): Body => ({
-  input_tokens: usage?.promptTokens ?? 0,
+  input_tokens: (usage?.promptTokens ?? 0) - (usage?.cachedTokens ?? 0),
   output_tokens: usage?.completionTokens ?? 0,
   cache_creation_input_tokens: 0,
-  cache_read_input_tokens: 0,
+  cache_read_input_tokens: usage?.cachedTokens ?? 0,
 });
 
 /** A call's input: an object. What a model wrote and is none is told as it is, under a name that no tool declares. */

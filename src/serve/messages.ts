@@ -60,8 +60,9 @@ export const messages: Api = {
   ],
   fields,
   errorBody,
-  register(app, service) {
+  register(app, serviceOf) {
     app.post('/v1/messages', async (c) => {
+      const service = serviceOf(c);
       const request = readMessagesRequest(await service.body(c));
       const stop = stopWith(c);
       if (request.stream) {
@@ -76,6 +77,7 @@ export const messages: Api = {
       return c.json(writer.message);
     });
     app.post('/v1/messages/count_tokens', async (c) => {
+      const service = serviceOf(c);
       const { model, messages } = readCountRequest(await service.body(c));
       service.served.find(model);
       return c.json({ input_tokens: await service.served.engine.count(messages, stopWith(c).signal) });

@@ -1,4 +1,5 @@
 // GET /v1/models: base and adapters by the names that requests give.
+import { describeModel } from './admin.js';
 import type { Api } from './api.js';
 import type { Served, ServedModel } from './served.js';
 
@@ -7,7 +8,7 @@ const described = (served: Served, m: ServedModel): Record<string, unknown> => (
   object: 'model',
   created: served.created,
   owned_by: 'temper',
-  temper: { digest: m.digest, adapter: m.adapter !== null, pairs: m.pairs },
+  temper: describeModel(m),
 });
 
 export const models: Api = {
@@ -15,8 +16,14 @@ export const models: Api = {
     { method: 'get', path: '/v1/models', summary: 'Base and adapters, with their digests.' },
     { method: 'get', path: '/v1/models/{model}', summary: 'One of them.' },
   ],
-  register(app, { served }) {
-    app.get('/v1/models', (c) => c.json({ object: 'list', data: served.models.map((m) => described(served, m)) }));
-    app.get('/v1/models/:model{.+}', (c) => c.json(described(served, served.find(c.req.param('model')))));
+  register(app, serviceOf) {
+    app.get('/v1/models', (c) => {
+      const { served } = serviceOf(c);
+      return c.json({ object: 'list', data: served.models.map((m) => described(served, m)) });
+    });
+    app.get('/v1/models/:model{.+}', (c) => {
+      const { served } = serviceOf(c);
+      return c.json(described(served, served.find(c.req.param('model'))));
+    });
   },
 };

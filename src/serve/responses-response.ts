@@ -94,7 +94,7 @@ export class ResponseWriter {
       incomplete_details: cut ? { reason: finish === 'length' ? 'max_output_tokens' : 'content_filter' } : null,
       usage: {
         input_tokens: usage.promptTokens,
-        input_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 },
+        input_tokens_details: { cached_tokens: usage.cachedTokens, cache_write_tokens: 0 },
         output_tokens: usage.completionTokens,
         output_tokens_details: { reasoning_tokens: usage.reasoningTokens },
         total_tokens: usage.promptTokens + usage.completionTokens,

@@ -163,8 +163,9 @@ export const responses: Api = {
     { method: 'get', path: `${PATH}/input_items`, summary: 'What its request brought.' },
   ],
   fields,
-  register(app, service) {
+  register(app, serviceOf) {
     app.post('/v1/responses', async (c) => {
+      const service = serviceOf(c);
       const turn = await Turn.begin(service, readResponsesRequest(await service.body(c)), c.get('key'));
       const stop = stopWith(c);
       if (!turn.request.stream) return c.json(await turn.whole(stop.signal));
@@ -175,15 +176,17 @@ export const responses: Api = {
       return eventStream(sent(turn.events(stop.signal)), stop, failed);
     });
     app.get('/v1/responses/:id', async (c) => {
+      const service = serviceOf(c);
       if (c.req.query('stream') === 'true')
         throw badRequest('unsupported_parameter', 'stream: a response that is kept is given whole', 'stream');
       return c.json((await find(service, c)).response);
     });
     app.delete('/v1/responses/:id', async (c) => {
+      const service = serviceOf(c);
       const { id } = await find(service, c);
       await service.responses.delete(id, c.get('key'));
       return c.json({ id, object: 'response', deleted: true });
     });
-    app.get('/v1/responses/:id/input_items', async (c) => c.json(await inputItems(service, c)));
+    app.get('/v1/responses/:id/input_items', async (c) => c.json(await inputItems(serviceOf(c), c)));
   },
 };

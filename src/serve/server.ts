@@ -1,34 +1,48 @@
-// The server: engine, screen and routes behind one port. It drains before it ends.
+// The server: engine, screen and routes behind one port. It takes new settings while it runs, and drains before it
+// ends.
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
 import { ConfigError } from '../base/errors.js';
+import { readInputText } from '../base/inputs.js';
 import { openScreen, type ScreeningOptions } from '../compose/screening.js';
 import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
 import { Admission } from './admission.js';
 import { createApp } from './app.js';
+import { Callers } from './callers.js';
 import type { ReasoningRule } from './generation.js';
-import { readApiKeys } from './keys.js';
+import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
 import { createMeter } from './meter.js';
 import { createFileStore } from './response-files.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
-import { openServed, type ServedModel } from './served.js';
+import { type AdapterStatus, openServed, type ServedModel } from './served.js';
+import { applySettings } from './settings.js';
 
 export interface ServeOptions {
   /** Model, adapters by name, slots; the engine's options. */
   readonly engine: EngineOptions;
+  /** Of adapters by name: who may use them. Default approved. */
+  readonly adapterStatus?: Readonly<Record<string, AdapterStatus>> | undefined;
   /** Name of the base in requests; default its folder's. */
   readonly name?: string | undefined;
   /** Policies and judge; no policy: nothing is judged. */
   readonly screening?: ScreeningOptions | undefined;
   /** When a model's thoughts leave, default `auto`: where there is no policy. */
   readonly reasoning?: ReasoningRule | undefined;
-  /** Default 127.0.0.1; another one that is not loopback needs `apiKeyFile`. */
+  /** Default 127.0.0.1; another one that is not loopback needs keys. */
   readonly host?: string | undefined;
   /** 0: one that is free. Default 8080. */
   readonly port?: number | undefined;
+  /** PEM files. */
+  readonly tls?: { readonly cert: string; readonly key: string } | undefined;
+  /** Who may ask, with limits; beside those of `apiKeyFile`. */
+  readonly keys?: readonly KeyEntry[] | undefined;
   readonly apiKeyFile?: string | undefined;
   /** Folder where answers of /v1/responses are kept; default: in memory, gone with the server. */
   readonly state?: string | undefined;
+  /** Who may use /admin; none: there are no such routes. */
+  readonly adminKeys?: readonly KeyEntry[] | undefined;
+  readonly adminKeyFile?: string | undefined;
   /** Requests that may wait for a slot, default 64, and how long, default 60,000 ms. */
   readonly queue?: number | undefined;
   readonly queueMs?: number | undefined;
@@ -36,7 +50,7 @@ export interface ServeOptions {
   readonly maxBodyBytes?: number | undefined;
   /** Most tokens of an answer where a request does not say; default: what the context holds. */
   readonly maxTokens?: number | undefined;
-  /** Told of faults of the server's own, one line each; default stderr. */
+  /** Told of faults of the server's own and of what admins did, one line each; default stderr. */
   readonly log?: ((line: string) => void) | undefined;
 }
 export interface TemperServer {
@@ -45,6 +59,12 @@ export interface TemperServer {
   readonly info: EngineInfo;
   /** What nobody checked about the judge. */
   readonly notices: readonly string[];
+  /**
+   * Takes new settings; requests under way go on. What cannot change while it runs stays as it was.
+   * @returns one line for each thing that changed, or did not
+   * @throws {ConfigError} what is refused; then nothing has changed
+   */
+  reload(options: ServeOptions): Promise<readonly string[]>;
   /** Takes no new requests, ends those under way, then closes. @param signal ends them at once */
   close(signal?: AbortSignal): Promise<void>;
 }
@@ -54,20 +74,56 @@ const MIB = 1 << 20;
 /** A head that is not there by then is not coming. */
 const HEADERS_MS = 10_000;
 const BODY_MS = 60_000;
+/** How often it is looked for those that are late. */
+const CHECK_MS = 2000;
+/** Beyond that, connections are closed at once. */
+const MOST_CONNECTIONS = 4096;
 /** How often connections that nothing comes on are looked for, while the server ends. */
 const IDLE_MS = 20;
+/** Beginnings of conversations that are kept computed. */
+const PREFIXES = 16;
 
 const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
+/** @throws {ConfigError} bad_keys */
+export function keysOf(given: readonly KeyEntry[] | undefined, file: string | undefined): ApiKeys | null {
+  if (given === undefined && file === undefined) return null;
+  const entries = [...(given ?? []), ...(file === undefined ? [] : readKeyFile(file))];
+  const twice = entries.find((k, i) => entries.findIndex((other) => other.name === k.name) !== i);
+  if (twice) throw new ConfigError('bad_keys', `the key ${JSON.stringify(twice.name)} is given twice`);
+  return apiKeys(entries);
+}
+
+/** @throws what reading refuses */
+export const readTls = ({
+  cert,
+  key,
+}: {
+  readonly cert: string;
+  readonly key: string;
+}): {
+  readonly cert: string;
+  readonly key: string;
+} => ({ cert: readInputText(cert, 'config'), key: readInputText(key, 'config') });
+
+const serverOptions = {
+  headersTimeout: HEADERS_MS,
+  requestTimeout: BODY_MS,
+  connectionsCheckingInterval: CHECK_MS,
+  maxHeaderSize: 16 << 10,
+};
+
 /**
- * @throws {ConfigError} bad_option, port_taken, bad_keys · what loading refuses; nothing stays open then
+ * @throws {ConfigError} bad_option, bad_keys · what loading refuses; nothing stays open then
  */
 export async function serve(options: ServeOptions, signal?: AbortSignal): Promise<TemperServer> {
   const { host = '127.0.0.1', port = 8080 } = options;
   const loopback = LOOPBACK.includes(host);
-  if (!loopback && options.apiKeyFile === undefined)
+  const keys = keysOf(options.keys, options.apiKeyFile);
+  if (!loopback && keys === null)
     throw new ConfigError('bad_option', `--host ${host}: others can reach it; give --api-key-file FILE`);
-  const keys = options.apiKeyFile === undefined ? null : readApiKeys(options.apiKeyFile);
+  let adminKeys = keysOf(options.adminKeys, options.adminKeyFile);
+  const tls = options.tls ? readTls(options.tls) : null;
   const log = options.log ?? ((line) => void process.stderr.write(`temper: ${line}\n`));
   const closers: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
@@ -77,30 +133,46 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const opened = options.screening ? await openScreen(options.screening, signal) : null;
     if (opened) closers.push(() => opened.close());
     const slots = options.engine.slots ?? 16;
-    const served = await openServed({ ...options.engine, slots, name: options.name }, signal);
+    const served = await openServed(
+      { prefixes: PREFIXES, ...options.engine, slots, name: options.name, status: options.adapterStatus },
+      signal,
+    );
     closers.push(() => served.engine.close());
     const responses =
       options.state === undefined
         ? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB })
         : createFileStore(options.state);
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
+    const callers = new Callers(
+      {
+        served,
+        screen: opened?.screen ?? null,
+        reasoning: options.reasoning ?? 'auto',
+        admission,
+        meter: createMeter(admission),
+      },
+      keys,
+    );
+    let maxTokens = options.maxTokens;
     const app = createApp({
       served,
-      screen: opened?.screen ?? null,
-      reasoning: options.reasoning ?? 'auto',
+      callers,
       responses,
-      admission,
-      meter: createMeter(admission),
-      keys,
+      adminKeys: () => adminKeys,
       hosts: loopback ? new Set(['127.0.0.1', '[::1]', 'localhost']) : null,
       maxBodyBytes: options.maxBodyBytes ?? 8 * MIB,
-      maxTokens: options.maxTokens ?? served.engine.info.contextTokens,
+      maxTokens: () => maxTokens ?? served.engine.info.contextTokens,
       log: (e) => log(`request failed: ${messageOf(e)}`),
+      note: log,
     });
-    const server = createAdaptorServer({
-      fetch: app.fetch,
-      serverOptions: { headersTimeout: HEADERS_MS, requestTimeout: BODY_MS, maxHeaderSize: 16 << 10 },
-    });
+    const server = tls
+      ? createAdaptorServer({
+          fetch: app.fetch,
+          createServer: createTlsServer,
+          serverOptions: { ...serverOptions, ...tls },
+        })
+      : createAdaptorServer({ fetch: app.fetch, serverOptions });
+    if ('maxConnections' in server) server.maxConnections = MOST_CONNECTIONS;
     const address = await new Promise<AddressInfo>((done, fail) => {
       server.once('error', (e: NodeJS.ErrnoException) =>
         fail(
@@ -113,12 +185,38 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       server.listen(port, host, () => done(server.address() as AddressInfo));
     });
     const shut = (): Promise<void> => new Promise((done) => void server.close(() => done()));
-    let closing: Promise<void> | undefined;
+    let closing: Promise<void> | undefined,
+      current = options;
+    const setTls = (pem: { readonly cert: string; readonly key: string }): void => {
+      if ('setSecureContext' in server) server.setSecureContext(pem);
+    };
+    const set = (next: ServeOptions): void => {
+      const fresh = keysOf(next.keys, next.apiKeyFile);
+      if (!loopback && fresh === null)
+        throw new ConfigError('bad_option', 'keys: others can reach this server; it cannot do without keys');
+      const admins = keysOf(next.adminKeys, next.adminKeyFile),
+        pem = tls && next.tls ? readTls(next.tls) : null;
+      if (pem) setTls(pem); // throws where key and certificate are no pair
+      callers.setKeys(fresh);
+      adminKeys = admins;
+      maxTokens = next.maxTokens;
+      admission.setQueue(next.queue ?? 64, next.queueMs ?? 60_000);
+    };
     return {
-      url: `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`,
-      models: served.models,
+      url:
+        `http${tls ? 's' : ''}://` +
+        `${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`,
+      get models() {
+        return served.models;
+      },
       info: served.engine.info,
       notices: opened?.notices ?? [],
+      async reload(next) {
+        set(next);
+        const told = await applySettings(served, current, next);
+        current = next;
+        return told;
+      },
       close(stop) {
         closing ??= (async () => {
           const closed = shut();

@@ -9,6 +9,8 @@ export interface ServerEvent {
 }
 /** While a stream waits for verdicts, a comment tells proxies that it lives. */
 const KEEPALIVE_MS = 15_000;
+/** A client that takes nothing for so long is given up, ms: it holds a place. */
+const STALL_MS = 30_000;
 
 const gone = (): DOMException => new DOMException('the client went away', 'AbortError');
 
@@ -30,18 +32,28 @@ const encoded = ({ event, data }: ServerEvent): Uint8Array =>
 
 /**
  * Answers a stream. The first event is waited for before anything is sent, so that what fails before it has a status of
- * its own; what fails later is told by `failed`, as a last event. A reader that is slow is not read ahead of.
+ * its own; what fails later is told by `failed`, as a last event. A reader that is slow is not read ahead of, and one that reads
+ * nothing is given up.
+ * @param stallMs how long it may read nothing
  */
 export async function eventStream(
   events: AsyncGenerator<ServerEvent, void, void>,
   stop: AbortController,
   failed: (error: unknown) => ServerEvent,
+  stallMs = STALL_MS,
 ): Promise<Response> {
   const first = await events.next();
   let next: Promise<IteratorResult<ServerEvent, void>> | null = Promise.resolve(first);
+  let stall: NodeJS.Timeout | undefined;
+  const giveUp = (): void => {
+    clearTimeout(stall);
+    stop.abort(gone());
+    void events.return().catch(() => {});
+  };
   const body = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
+        clearTimeout(stall);
         next ??= events.next();
         let timer: NodeJS.Timeout | undefined;
         try {
@@ -49,13 +61,17 @@ export async function eventStream(
             timer = setTimeout(tell, KEEPALIVE_MS, null);
           });
           const got = await Promise.race([next, beat]);
-          if (got === null) {
-            controller.enqueue(encoder.encode(': waiting\n\n'));
+          if (got !== null) next = null;
+          if (got?.done) {
+            controller.close();
             return;
           }
-          next = null;
-          if (got.done) controller.close();
-          else controller.enqueue(encoded(got.value));
+          // It asks for more as soon as it has taken this.
+          stall = setTimeout(() => {
+            giveUp();
+            controller.error(gone());
+          }, stallMs);
+          controller.enqueue(got === null ? encoder.encode(': waiting\n\n') : encoded(got.value));
         } catch (e) {
           if (!stop.signal.aborted) controller.enqueue(encoded(failed(e)));
           controller.close();
@@ -63,10 +79,7 @@ export async function eventStream(
           clearTimeout(timer);
         }
       },
-      cancel() {
-        stop.abort(gone());
-        void events.return().catch(() => {});
-      },
+      cancel: giveUp,
     },
     { highWaterMark: 0 },
   );

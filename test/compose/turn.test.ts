@@ -52,7 +52,7 @@ function engineOf(messages: readonly Message[], finish: DoneEvent['finish'] = 's
       messages,
       tokens: Int32Array.of(1),
       logprobs: Float32Array.of(0),
-      usage: { promptTokens: 1, completionTokens: 1, reasoningTokens: 0, prefillMs: 0, decodeMs: 0 },
+      usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0, reasoningTokens: 0, prefillMs: 0, decodeMs: 0 },
     };
   }
   return { generate } as unknown as Engine;

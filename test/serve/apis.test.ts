@@ -303,7 +303,7 @@ describe('/v1/responses goes on from what is kept', () => {
     expect(on(requests[1]?.messages ?? [], 'analysis')).toBe('I look it up.');
   });
   it('is found, listed and forgotten, by the key that it was made with', async () => {
-    const keys = { nameOf: (key: string) => (/^(ann|bob)$/.test(key) ? key : null) };
+    const keys = { find: (key: string) => (/^(ann|bob)$/.test(key) ? { name: key } : null) };
     const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, { keys });
     const ask = (key: string, path: string, method = 'GET', body?: unknown) =>
       app.app.request(path, {
@@ -446,7 +446,9 @@ describe('what is refused, in the shape of the API', () => {
     expect(error).toMatchObject({ type: 'invalid_request_error', message: expect.stringMatching(says) as string });
   });
   it('a model that there is not, a key that is none', async () => {
-    const app = scriptedApp(scriptedEngine(() => []).engine, { keys: { nameOf: (k) => (k === 'right' ? 'k' : null) } });
+    const app = scriptedApp(scriptedEngine(() => []).engine, {
+      keys: { find: (k) => (k === 'right' ? { name: 'k' } : null) },
+    });
     const wrong = await app.post('/v1/messages', messagesBody, { 'x-api-key': 'wrong' });
     expect([wrong.status, AnthropicError.parse(await wrong.json()).error.type]).toEqual([401, 'authentication_error']);
     const right = await app.post(

@@ -11,11 +11,12 @@ import type { Screen } from '../../src/safeguard/screen.js';
 import { Admission } from '../../src/serve/admission.js';
 import type { Env } from '../../src/serve/api.js';
 import { createApp } from '../../src/serve/app.js';
+import { Callers } from '../../src/serve/callers.js';
 import type { ReasoningRule } from '../../src/serve/generation.js';
 import type { ApiKeys } from '../../src/serve/keys.js';
 import { createMeter } from '../../src/serve/meter.js';
 import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
-import type { ServedModel } from '../../src/serve/served.js';
+import type { ServedModel, ServedModels } from '../../src/serve/served.js';
 
 export const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));
 /** Text with control tokens by name: `<|channel|>final<|message|>Hello<|return|>`. */
@@ -59,6 +60,7 @@ export function scriptedEngine(next: (request: GenerateRequest) => readonly numb
       logprobs: new Float32Array(written.length),
       usage: {
         promptTokens: 7,
+        cachedTokens: 0,
         completionTokens: written.length,
         reasoningTokens: reasoning,
         prefillMs: 1,
@@ -88,7 +90,9 @@ export function scriptedApp(
     readonly responses?: ResponseStore;
   } = {},
 ): ScriptedApp {
-  const models: readonly ServedModel[] = [{ id: 'm', adapter: null, digest: 'd', pairs: 0 }];
+  const models: readonly ServedModel[] = [
+    { id: 'm', adapter: null, digest: 'd', pairs: 0, status: 'approved', folder: null },
+  ];
   const log: unknown[] = [];
   const admission = new Admission({ slots: 4, queue: 4, queueMs: 1000 });
   const responses = options.responses ?? createMemoryStore();
@@ -97,17 +101,23 @@ export function scriptedApp(
     if (!found) throw new Error(`no model ${id}`);
     return found;
   };
-  const app = createApp({
-    served: { engine, models, created: 1, find },
+  const served = { engine, models, created: 1, find };
+  const parts = {
+    served,
     screen: options.screen ?? null,
     reasoning: options.reasoning ?? 'auto',
     admission,
-    responses,
     meter: createMeter(admission),
-    keys: options.keys ?? null,
+  };
+  const app = createApp({
+    served: served as unknown as ServedModels, // nobody is an admin here
+    callers: new Callers(parts, options.keys ?? null),
+    adminKeys: () => null,
+    note: () => {},
+    responses,
     hosts: null,
     maxBodyBytes: 1 << 20,
-    maxTokens: 100,
+    maxTokens: () => 100,
     log: (e) => log.push(e),
   });
   const post = async (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>

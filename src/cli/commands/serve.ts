@@ -1,44 +1,26 @@
 // `temper serve`: base and adapters behind an OpenAI-compatible port.
 import { Option } from 'commander';
-import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
-import {
-  addModelOptions,
-  addScreenOptions,
-  type ModelOptions,
-  type ScreenOptions,
-  sayNotices,
-} from '../engine-options.js';
+import type { ServeOptions, TemperServer } from '../../serve/server.js';
+import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { addModelOptions, addScreenOptions, sayNotices } from '../engine-options.js';
+import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
+import type { CommandOptions } from '../serve-options.js';
 import { print, tell } from '../terminal.js';
 
-type Options = Omit<ModelOptions, 'adapter'> &
-  ScreenOptions & {
-    readonly adapter: readonly string[];
-    readonly name?: string;
-    readonly host: string;
-    readonly port: number;
-    readonly apiKeyFile?: string;
-    readonly slots: number;
-    readonly queue: number;
-    readonly maxTokens?: number;
-    readonly state?: string;
-    readonly reasoning: 'auto' | 'allowed' | 'never';
-    readonly json?: boolean;
+/** Reads the settings again, one time after the other; what is refused leaves all as it was. */
+function reloading(server: TemperServer, read: () => ServeOptions): () => void {
+  let turn: Promise<void> = Promise.resolve();
+  return () => {
+    turn = turn.then(async () => {
+      try {
+        const told = await server.reload(read());
+        tell('temper: settings read again', ...told.map((line) => `temper: ${line}`));
+      } catch (e) {
+        tell(`temper: settings stay as they were: ${e instanceof Error ? e.message : String(e)}`);
+      }
+    });
   };
-
-/** NAME=DIR, each name once. */
-async function adaptersOf(given: readonly string[]): Promise<Record<string, string>> {
-  const { ConfigError } = await import('../../base/errors.js');
-  const adapters: Record<string, string> = {};
-  for (const text of given) {
-    const at = text.indexOf('=');
-    const name = text.slice(0, at),
-      folder = text.slice(at + 1);
-    if (at < 1 || folder === '' || Object.hasOwn(adapters, name))
-      throw new ConfigError('bad_option', `--adapter ${text}: wanted NAME=DIR, each name once`);
-    adapters[name] = folder;
-  }
-  return adapters;
 }
 
 export const command: Command = {
@@ -51,16 +33,21 @@ export const command: Command = {
           .command('serve')
           .summary(this.summary)
           .description(
-            `${this.summary}.\nPOST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, GET /v1/models, ` +
-              '/openapi.json, /health, /ready, /metrics. SIGTERM and Ctrl-C end what runs and then the server; a second one ends it at once.',
+            `${this.summary}.\nPOST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, ` +
+              'GET /v1/models, /openapi.json, /health, /ready, /metrics. SIGTERM and Ctrl-C end what runs and then ' +
+              'the server; a second one ends it at once.',
           ),
         'NAME=DIR of a PEFT adapter, served under that name; may be given several times',
       ),
     )
+      .option('--config <file>', 'YAML file of all this, keys with limits, and TLS; read again on SIGHUP')
       .option('--name <name>', "name of the base in requests (default: its folder's)")
-      .option('--host <address>', 'address to listen on; one that is not loopback needs --api-key-file', '127.0.0.1')
+      .option('--host <address>', 'address to listen on; one that is not loopback needs keys', '127.0.0.1')
       .option('--port <n>', 'port to listen on; 0: any that is free', integerIn(0, 65535), 8080)
+      .option('--tls-cert <file>', 'serve TLS with this certificate (PEM); with --tls-key')
+      .option('--tls-key <file>', 'its private key (PEM)')
       .option('--api-key-file <file>', 'who may ask: lines NAME KEY, or NAME sha256:HEX')
+      .option('--admin-key-file <file>', 'who may load and unload adapters at /admin: lines as of --api-key-file')
       .option('--slots <n>', 'requests that run at once', integerIn(1, 256), 16)
       .option(
         '--queue <n>',
@@ -68,13 +55,17 @@ export const command: Command = {
         integerIn(0, 100_000),
         64,
       )
+      .option('--queue-seconds <s>', 'longest wait', numberIn(0.001, 86_400), 60)
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
       .option('--state <dir>', 'folder that keeps the answers of /v1/responses (default: in memory)')
+      .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 8 << 20)
+      .option('--cache-tokens <n>', 'tokens that the cache holds of all requests together', integerIn(64, 2 ** 40))
+      .option('--prefixes <n>', 'beginnings of conversations that are kept computed', integerIn(0, 4096), 16)
       .addOption(
         new Option(
           '--reasoning <when>',
-          "when the model's thoughts leave: auto: where there is no policy; allowed: with policies too, once they are " +
-            'allowed; never',
+          "when the model's thoughts leave: auto: where there is no policy; allowed: with policies too, once they " +
+            'are allowed; never',
         )
           .choices(['auto', 'allowed', 'never'])
           .default('auto'),
@@ -85,45 +76,24 @@ export const command: Command = {
         examples(
           'temper serve --model models/nano',
           'temper serve --model models/nano --adapter tickets=runs/nano-lora/adapter --port 9000',
+          'temper serve --config serve.yaml',
           'temper serve --model models/nano --policy policies/contact/policy.md --judge models/nano-judge',
         ),
       )
-      .action(async (options: Options) => {
-        const [{ serve }, { parseBytes }] = await Promise.all([
+      .action(async (options: CommandOptions, command: { getOptionValueSource(name: string): string | undefined }) => {
+        const [{ serve }, { serveOptions }] = await Promise.all([
           import('../../serve/server.js'),
-          import('../../base/units.js'),
+          import('../serve-options.js'),
         ]);
         const signal = interruptSignal('no new requests; ending those under way');
-        const { model, threads, device, precision, denseDtype, denseCache, kvDtype, context, slots } = options;
-        const { memoryLimit } = options;
-        const server = await serve(
-          {
-            engine: {
-              model,
-              slots,
-              adapters: await adaptersOf(options.adapter),
-              ...(threads === undefined ? {} : { threads }),
-              ...(device === undefined ? {} : { device }),
-              ...(memoryLimit === undefined ? {} : { memoryLimit: parseBytes(memoryLimit) }),
-              ...(precision === undefined ? {} : { precision }),
-              ...(denseDtype === undefined ? {} : { denseDtype }),
-              ...(denseCache === undefined ? {} : { denseCache }),
-              ...(kvDtype === undefined ? {} : { kvDtype }),
-              ...(context === undefined ? {} : { contextTokens: context }),
-            },
-            name: options.name,
-            screening: options.policy.length > 0 || options.judge !== undefined ? options : undefined,
-            host: options.host,
-            port: options.port,
-            apiKeyFile: options.apiKeyFile,
-            queue: options.queue,
-            maxTokens: options.maxTokens,
-            reasoning: options.reasoning,
-            state: options.state,
-            log: (line) => tell(`temper: ${line}`),
-          },
-          signal,
-        );
+        const read = (): ReturnType<typeof serveOptions> =>
+          serveOptions(
+            options,
+            (name) => command.getOptionValueSource(name) === 'cli',
+            (line) => tell(`temper: ${line}`),
+          );
+        const server = await serve(read(), signal);
+        if (options.config !== undefined) handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);
         const names = server.models.map((m) => m.id);

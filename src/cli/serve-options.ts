@@ -1,0 +1,120 @@
+// What `temper serve` serves: the command line over the configuration file over the defaults.
+import { ConfigError } from '../base/errors.js';
+import { parseBytes } from '../base/units.js';
+import { readServeConfig, type ServeConfig } from '../serve/config.js';
+import type { AdapterStatus } from '../serve/served.js';
+import type { ServeOptions } from '../serve/server.js';
+import type { ModelOptions, ScreenOptions } from './engine-options.js';
+
+export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
+  ScreenOptions & {
+    readonly model?: string;
+    readonly adapter: readonly string[];
+    readonly config?: string;
+    readonly name?: string;
+    readonly host: string;
+    readonly port: number;
+    readonly tlsCert?: string;
+    readonly tlsKey?: string;
+    readonly apiKeyFile?: string;
+    readonly adminKeyFile?: string;
+    readonly slots: number;
+    readonly queue: number;
+    readonly queueSeconds: number;
+    readonly maxTokens?: number;
+    readonly state?: string;
+    readonly maxBodyBytes: number;
+    readonly cacheTokens?: number;
+    readonly prefixes: number;
+    readonly reasoning: 'auto' | 'allowed' | 'never';
+    readonly json?: boolean;
+  };
+type Adapters = Readonly<Record<string, { readonly path: string; readonly status: AdapterStatus }>>;
+
+/** NAME=DIR, each name once. */
+function adaptersOf(given: readonly string[]): Adapters {
+  const adapters: Record<string, { path: string; status: AdapterStatus }> = {};
+  for (const text of given) {
+    const at = text.indexOf('=');
+    const name = text.slice(0, at),
+      path = text.slice(at + 1);
+    if (at < 1 || path === '' || Object.hasOwn(adapters, name))
+      throw new ConfigError('bad_option', `--adapter ${text}: wanted NAME=DIR, each name once`);
+    adapters[name] = { path, status: 'approved' };
+  }
+  return adapters;
+}
+const adaptersIn = (config: ServeConfig): Adapters =>
+  Object.fromEntries(
+    Object.entries(config.adapters ?? {}).map(([name, a]) => [
+      name,
+      typeof a === 'string' ? { path: a, status: 'approved' as const } : a,
+    ]),
+  );
+
+/** Fields that are there: an absent one must not stand as undefined over one below it. */
+const given = <T extends object>(o: T): Partial<T> =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as Partial<T>;
+
+/**
+ * Reads the file, where there is one: called again, it has what stands there now.
+ * @param isGiven whether an option stood on the command line
+ * @throws {ConfigError} bad_option, bad_serve_config
+ */
+export function serveOptions(
+  options: CommandOptions,
+  isGiven: (name: string) => boolean,
+  log: (line: string) => void,
+): ServeOptions {
+  const config: ServeConfig = options.config === undefined ? {} : readServeConfig(options.config);
+  const { adapters: _, tls, keys, adminKeys, ...plain } = config;
+  const typed = Object.fromEntries(Object.entries(options).filter(([name]) => isGiven(name)));
+  const all = { ...options, ...given(plain), ...typed } as CommandOptions;
+  if (all.model === undefined)
+    throw new ConfigError('bad_option', 'wanted --model DIR, or a --config FILE with a line `model: DIR`');
+  if ((all.tlsCert === undefined) !== (all.tlsKey === undefined))
+    throw new ConfigError('bad_option', '--tls-cert FILE and --tls-key FILE go together');
+  const adapters = { ...adaptersIn(config), ...adaptersOf(options.adapter) };
+  const { threads, device, precision, denseDtype, denseCache, kvDtype, context, cacheTokens, memoryLimit } = all;
+  return {
+    engine: {
+      model: all.model,
+      slots: all.slots,
+      prefixes: all.prefixes,
+      adapters: Object.fromEntries(Object.entries(adapters).map(([name, { path }]) => [name, path])),
+      ...given({ threads, device, precision, denseDtype, denseCache, kvDtype, contextTokens: context, cacheTokens }),
+      ...(memoryLimit === undefined ? {} : { memoryLimit: parseBytes(memoryLimit) }),
+    } as ServeOptions['engine'],
+    adapterStatus: Object.fromEntries(Object.entries(adapters).map(([name, { status }]) => [name, status])),
+    name: all.name,
+    screening: all.policy.length > 0 || all.judge !== undefined ? screeningOf(all) : undefined,
+    reasoning: all.reasoning,
+    host: all.host,
+    port: all.port,
+    tls: all.tlsCert !== undefined && all.tlsKey !== undefined ? { cert: all.tlsCert, key: all.tlsKey } : tls,
+    keys,
+    apiKeyFile: all.apiKeyFile,
+    adminKeys,
+    adminKeyFile: all.adminKeyFile,
+    queue: all.queue,
+    queueMs: all.queueSeconds * 1000,
+    state: all.state,
+    maxBodyBytes: all.maxBodyBytes,
+    maxTokens: all.maxTokens,
+    log,
+  };
+}
+const screeningOf = (all: CommandOptions): ScreenOptions => ({
+  policy: all.policy,
+  judgeTimeout: all.judgeTimeout,
+  judgeMaxTokens: all.judgeMaxTokens,
+  judgeConcurrency: all.judgeConcurrency,
+  ...(given({
+    judge: all.judge,
+    judgeModel: all.judgeModel,
+    judgeEffort: all.judgeEffort,
+    judgeContext: all.judgeContext,
+    judgeUnchecked: all.judgeUnchecked,
+    threads: all.threads,
+  }) as Partial<ScreenOptions>),
+});

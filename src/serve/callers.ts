@@ -1,0 +1,114 @@
+// Who asks, and what he is given for it: the server as his key lets him see it. Routes take it and need not know of
+// keys, limits or statuses.
+import type { Engine } from '../infer/engine.js';
+import type { Admission } from './admission.js';
+import { ApiError } from './api-error.js';
+import type { GenerationService } from './generation.js';
+import { ANYBODY, type ApiKey, type ApiKeys } from './keys.js';
+import { type KeyUsage, Limits } from './limits.js';
+import type { ServedModel } from './served.js';
+
+/** The whole server, before it is anybody's. */
+export interface ServerParts extends GenerationService {
+  readonly admission: Admission;
+}
+
+const forbidden = (code: string, message: string): ApiError =>
+  new ApiError(403, 'permission_error', code, message, 'model');
+
+/** @throws {ApiError} 403 model_not_allowed, adapter_quarantined, adapter_not_approved */
+function requireAllowed(key: ApiKey, model: ServedModel): void {
+  const name = JSON.stringify(model.id);
+  if (key.models && !key.models.includes(model.id))
+    throw forbidden('model_not_allowed', `this key may not use the model ${name}`);
+  if (model.status === 'quarantined')
+    throw forbidden('adapter_quarantined', `the model ${name} is quarantined: nobody may use it`);
+  if (model.status === 'candidate' && key.candidates !== true)
+    throw forbidden('adapter_not_approved', `the model ${name} is a candidate: this key may use approved ones only`);
+}
+
+/** Counts what it generates for the key, aborted or not; an answer is as long as the key lets it. */
+const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): Engine => ({
+  ...engine,
+  async *generate(request, signal) {
+    let pieces = 0,
+      whole: number | null = null;
+    const { maxTokens = Number.POSITIVE_INFINITY } = request,
+      most = Math.min(maxTokens, key.maxTokens ?? Number.POSITIVE_INFINITY);
+    const bounded = { ...request, waitMs, ...(Number.isFinite(most) ? { maxTokens: most } : {}) };
+    try {
+      for await (const event of engine.generate(bounded, signal)) {
+        if (event.kind === 'done') whole = event.usage.promptTokens + event.usage.completionTokens;
+        else pieces++;
+        yield event;
+      }
+    } finally {
+      usage.spend(whole ?? pieces);
+    }
+  },
+});
+
+export class Callers {
+  #keys: ApiKeys | null;
+  readonly limits = new Limits();
+  /** @param keys null: everybody who reaches the port may ask */
+  constructor(
+    readonly parts: ServerParts,
+    keys: ApiKeys | null,
+  ) {
+    this.#keys = keys;
+  }
+  /** From now on. What keys of the same name have used counts on. */
+  setKeys(keys: ApiKeys | null): void {
+    this.#keys = keys;
+  }
+
+  /**
+   * @param header value of a header by its name in small letters
+   * @throws {ApiError} 401 invalid_api_key
+   */
+  identify(header: (name: string) => string | undefined): ApiKey {
+    if (this.#keys === null) return ANYBODY;
+    const given = /^Bearer (\S+)$/i.exec(header('authorization') ?? '')?.[1] ?? header('x-api-key');
+    const key = given === undefined ? null : this.#keys.find(given);
+    if (key === null)
+      throw new ApiError(401, 'authentication_error', 'invalid_api_key', 'wanted a key: Authorization: Bearer KEY');
+    return key;
+  }
+
+  /** The server as the owner of `key` sees it. */
+  serviceFor(key: ApiKey): GenerationService {
+    const { served, admission } = this.parts,
+      usage = this.limits.of(key);
+    return {
+      ...this.parts,
+      admission: {
+        async enter(signal) {
+          const end = usage.begin();
+          try {
+            const leave = await admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
+            return () => {
+              end();
+              leave();
+            };
+          } catch (e) {
+            end();
+            throw e;
+          }
+        },
+      },
+      served: {
+        engine: counted(served.engine, key, usage, admission.limits.queueMs),
+        created: served.created,
+        get models() {
+          return served.models.filter((m) => !key.models || key.models.includes(m.id));
+        },
+        find(id) {
+          const model = served.find(id);
+          requireAllowed(key, model);
+          return model;
+        },
+      },
+    };
+  }
+}

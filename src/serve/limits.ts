@@ -1,0 +1,112 @@
+// What each key has used of what it may: requests and tokens of the last minute, requests at once. A key that has none
+// left is told when it will have some, before anything is computed for it.
+import { ApiError } from './api-error.js';
+import type { ApiKey } from './keys.js';
+
+/** Seconds. */
+export type Clock = () => number;
+const clock: Clock = () => performance.now() / 1000;
+
+/** Fills at `perMinute`, to one minute's worth; may be overdrawn by what is known afterwards only. */
+class Bucket {
+  #level: number;
+  #at: number;
+  constructor(
+    readonly perMinute: number,
+    readonly now: Clock,
+  ) {
+    this.#level = perMinute;
+    this.#at = now();
+  }
+  get level(): number {
+    const now = this.now();
+    this.#level = Math.min(this.perMinute, this.#level + ((now - this.#at) * this.perMinute) / 60);
+    this.#at = now;
+    return this.#level;
+  }
+  take(n: number): void {
+    this.#level = this.level - n;
+  }
+  /** Seconds until the level is `wanted`. */
+  wait(wanted: number): number {
+    return Math.max(0, ((wanted - this.level) * 60) / this.perMinute);
+  }
+}
+
+const refused = (code: string, what: string, seconds: number): ApiError =>
+  new ApiError(
+    429,
+    'rate_limit_error',
+    code,
+    `${what}; try again later`,
+    null,
+    Math.min(600, Math.max(1, Math.ceil(seconds))),
+  );
+
+/** One key's. */
+export class KeyUsage {
+  running = 0;
+  #key: ApiKey;
+  #requests: Bucket | null = null;
+  #tokens: Bucket | null = null;
+
+  constructor(
+    key: ApiKey,
+    readonly now: Clock,
+  ) {
+    this.#key = key;
+    this.update(key);
+  }
+  /** New limits; what was used counts on where a limit stayed. */
+  update(key: ApiKey): void {
+    this.#key = key;
+    const { requestsPerMinute: requests, tokensPerMinute: tokens } = key;
+    const bucket = (old: Bucket | null, perMinute: number | undefined): Bucket | null =>
+      perMinute === undefined ? null : old?.perMinute === perMinute ? old : new Bucket(perMinute, this.now);
+    this.#requests = bucket(this.#requests, requests);
+    this.#tokens = bucket(this.#tokens, tokens);
+  }
+  /**
+   * A request begins, or waits to. @returns how it ends, which may be called again
+   * @throws {ApiError} 429 request_limit, token_limit, concurrency_limit
+   */
+  begin(): () => void {
+    const { concurrent, requestsPerMinute, tokensPerMinute } = this.#key;
+    if (concurrent !== undefined && this.running >= concurrent)
+      throw refused('concurrency_limit', `this key may have ${concurrent} requests at once`, 1);
+    if (this.#tokens && this.#tokens.level < 1)
+      throw refused('token_limit', `this key may use ${tokensPerMinute} tokens a minute`, this.#tokens.wait(1));
+    if (this.#requests && this.#requests.level < 1)
+      throw refused('request_limit', `this key may ask ${requestsPerMinute} times a minute`, this.#requests.wait(1));
+    this.#requests?.take(1);
+    this.running++;
+    let open = true;
+    return () => {
+      if (open) this.running--;
+      open = false;
+    };
+  }
+  /** Tokens that a request used. */
+  spend(tokens: number): void {
+    this.#tokens?.take(tokens);
+  }
+}
+
+export class Limits {
+  readonly #usage = new Map<string, KeyUsage>();
+  constructor(readonly now: Clock = clock) {}
+
+  of(key: ApiKey): KeyUsage {
+    let usage = this.#usage.get(key.name);
+    if (!usage) {
+      usage = new KeyUsage(key, this.now);
+      this.#usage.set(key.name, usage);
+    }
+    usage.update(key);
+    return usage;
+  }
+  /** Requests under way of each key that has any. */
+  get running(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#usage].filter(([, u]) => u.running > 0).map(([name, u]) => [name, u.running]));
+  }
+}

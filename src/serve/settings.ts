@@ -1,0 +1,53 @@
+// New settings of a server that runs: which adapters come, go or change, and what would need a restart.
+import { digestAdapter } from '../infer/adapters.js';
+import type { ServedModels } from './served.js';
+import type { ServeOptions } from './server.js';
+
+/** What is decided once, by the names that configuration and command line give them. */
+const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
+  ['engine', ({ engine: { adapters: _, ...rest } }) => rest],
+  ['name', (o) => o.name],
+  ['policies and judge', (o) => o.screening],
+  ['reasoning', (o) => o.reasoning],
+  ['state', (o) => o.state],
+  ['host', (o) => o.host],
+  ['port', (o) => o.port],
+  ['TLS on or off', (o) => o.tls !== undefined],
+  ['maxBodyBytes', (o) => o.maxBodyBytes],
+];
+
+/**
+ * Brings the adapters to what `next` names. Those that admins loaded stay, as no settings named them.
+ * @returns one line for each thing that changed, was refused, or waits for a restart
+ */
+export async function applySettings(
+  served: ServedModels,
+  before: ServeOptions,
+  next: ServeOptions,
+): Promise<readonly string[]> {
+  const told: string[] = [];
+  const wanted = next.engine.adapters ?? {};
+  for (const name of Object.keys(before.engine.adapters ?? {}))
+    if (!Object.hasOwn(wanted, name) && served.models.some((m) => m.id === name)) {
+      await served.unload(name);
+      told.push(`adapter ${name}: unloaded`);
+    }
+  for (const [name, folder] of Object.entries(wanted)) {
+    const status = next.adapterStatus?.[name] ?? 'approved',
+      known = served.models.find((m) => m.id === name);
+    try {
+      if (known?.folder !== folder || known.digest !== (await digestAdapter(folder))) {
+        await served.load(name, folder, status);
+        told.push(`adapter ${name}: ${known ? 'replaced' : 'loaded'}, ${status}`);
+      } else if (known.status !== status) {
+        served.setStatus(name, status);
+        told.push(`adapter ${name}: ${status}`);
+      }
+    } catch (e) {
+      told.push(`adapter ${name}: not loaded, ${known ? 'the one before stays' : 'it is not there'}: ${String(e)}`);
+    }
+  }
+  const same = (of: (o: ServeOptions) => unknown): boolean => JSON.stringify(of(before)) === JSON.stringify(of(next));
+  for (const [what, of] of FIXED) if (!same(of)) told.push(`${what}: changed, which needs a restart`);
+  return told;
+}
