@@ -1,69 +1,145 @@
-// node scripts/interop-llama.mjs --llama PATH: exports of adapters on two checkpoints, loaded by llama.cpp's
-// llama-server, log-probabilities of all tokens compared; a Markdown row for each on stdout. Needs the build.
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+// Exports in llama.cpp's hands: what scripts/interop.mjs asks a llama-server, and what it makes of the answers.
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { smallFiles } from '../dist/export/checkpoint-files.js';
 import { FORMATS } from '../dist/export/formats/index.js';
 import { askLlama } from '../dist/export/gguf/llama-consumer.js';
+import { loadGguf } from '../dist/export/gguf/load.js';
+import { modelKeys, plannedTensors } from '../dist/export/gguf/model.js';
+import { tensorData } from '../dist/export/gguf/source.js';
+import { tokenizerKeys } from '../dist/export/gguf/tokenizer.js';
+import { writeGguf } from '../dist/export/gguf/writer.js';
 import { runExport } from '../dist/export/run-export.js';
 import { openSource } from '../dist/export/source.js';
-import { createAdapter } from '../dist/lora/adapter.js';
-import { writePeft } from '../dist/lora/peft.js';
-import { adapterSpec } from '../dist/lora/spec.js';
-import { readConfig } from '../dist/model/config.js';
-import { ops } from '../dist/native/ops.js';
+import { parseConfig } from '../dist/model/config.js';
+import { initCheckpoint, PRESETS } from '../dist/model/init.js';
 
-const models = join(dirname(dirname(fileURLToPath(import.meta.url))), 'models');
-const { values: o } = parseArgs({ options: { llama: { type: 'string' } } });
-if (!o.llama) throw new Error('--llama is missing: llama-server, or the folder it is in');
-const work = mkdtempSync(join(tmpdir(), 'temper-interop-'));
-process.on('exit', () => rmSync(work, { recursive: true, force: true }));
-let count = 0;
-const fresh = () => join(work, `f${count++}`);
+/** Random models of other shapes: plain rotary positions and odd numbers of everything; the released widths. */
+const MADE = {
+  'plain positions': parseConfig({
+    vocab_size: 1024,
+    hidden_size: 192,
+    intermediate_size: 96,
+    num_hidden_layers: 3,
+    num_attention_heads: 6,
+    num_key_value_heads: 3,
+    head_dim: 64,
+    num_local_experts: 5,
+    num_experts_per_tok: 3,
+    sliding_window: 16,
+    max_position_embeddings: 512,
+    rope_theta: 10000,
+    eos_token_id: 1007,
+    pad_token_id: 1004,
+  }),
+  'released widths': {
+    ...PRESETS.slice,
+    vocab_size: 1024,
+    num_local_experts: 3,
+    num_experts_per_tok: 2,
+    eos_token_id: 1007,
+    pad_token_id: 1004,
+  },
+};
+const SHIPPED = ['nano', 'nano-judge'];
+const tokens = (lengths) =>
+  lengths.map((length, r) => Int32Array.from({ length }, (_, i) => (i * 37 + 11 + 80 * r) % 1024));
+/** Beyond every window; a few tokens. */
+const LONG = tokens([140]),
+  SHORT = tokens([36, 4]);
 
-const ALL = { targets: ['attention', 'experts', 'router'] };
-const OWN = { rsLora: true, targets: { attention: { rank: 2, alpha: 7 }, gate_up_proj: {}, down_proj: { rank: 3 } } };
-/** @type {[string, any, string[]][]} what, choice of targets, formats */
-const CASES = [
-  ['none', null, ['gguf', 'gguf-f32']],
-  ['attention, experts, router', ALL, ['gguf', 'gguf-f32', 'gguf-lora']],
-  ['rsLoRA, ranks and alphas of their own', OWN, ['gguf-f32', 'gguf-lora']],
-];
-async function adapterOn(model, choice) {
-  const config = readConfig(model);
-  const spec = adapterSpec(config, { rank: 4, alpha: 8, rsLora: false, dropout: 0, ...choice });
-  const a = createAdapter(config, spec, { seed: 1 });
-  a.entries.forEach((e, i) => {
-    if (e.part === 'B') ops.random_uniform(a.tensors[i], 100 + i, -0.1, 0.1);
-  });
-  const folder = fresh();
-  await writePeft(a, folder, { baseModel: 'base' });
-  a.close();
-  return folder;
+/** The folder of a checkpoint by its name; one that is made up is written into a new one. */
+async function checkpointOf(name, models, fresh) {
+  if (!(name in MADE)) return join(models, name);
+  const dir = fresh();
+  await initCheckpoint(dir, MADE[name], { seed: 11 });
+  copyFileSync(join(models, 'nano', 'tokenizer.json'), join(dir, 'tokenizer.json'));
+  return dir;
 }
-let bad = 0;
-for (const name of ['nano', 'nano-judge'])
-  for (const [what, choice, formats] of CASES) {
-    const model = join(models, name),
-      adapter = choice && (await adapterOn(model, choice)),
-      from = { model, ...(adapter ? { adapter } : {}) };
-    for (const format of formats) {
-      const out = fresh();
-      await runExport({ ...from, format: [format], out, evalTokens: 0 });
-      const source = await openSource(from),
-        f = FORMATS.find((x) => x.name === format),
-        exported = f.reload(out, source.base),
-        rows = [5, 2].map((length, r) => Int32Array.from({ length }, (_, i) => (i * 37 + 11 + 80 * r) % 1024));
-      const r = await askLlama(o.llama, f.llama(out), source, exported, rows);
-      if (!r.ok) bad++;
-      process.stdout.write(
-        `| ${name} | ${what} | ${format} | ${r.compared} | ${r.maxDifference.toExponential(1)} | ` +
-          `${r.relative.toExponential(1)} |\n`,
-      );
-      exported[Symbol.dispose]();
-      source[Symbol.dispose]();
+
+/**
+ * Every export of every adapter on every checkpoint, in llama.cpp.
+ * @param o program: llama-server; adapters: by name, what createAdapter is told; adapterOn, fresh: of interop.mjs
+ */
+export async function llamaRows({ program, models, adapters, adapterOn, fresh, only }) {
+  const rows = [];
+  for (const checkpoint of [...SHIPPED, ...Object.keys(MADE)]) {
+    const large = checkpoint === 'released widths';
+    const model = await checkpointOf(checkpoint, models, fresh);
+    for (const [name, choice] of [['none', null], ...Object.entries(adapters)]) {
+      if (only && !`${checkpoint} ${name}`.includes(only)) continue;
+      if (large && name !== 'none' && name !== 'attention, experts') continue;
+      const adapter = choice && (await adapterOn(model, choice)),
+        from = { model, ...(adapter ? { adapter } : {}) };
+      for (const format of adapter ? ['gguf', 'gguf-f32', 'gguf-lora'] : ['gguf', 'gguf-f32']) {
+        const out = fresh();
+        await runExport({ ...from, format: [format], out, evalTokens: 0 });
+        const source = await openSource(from),
+          f = FORMATS.find((x) => x.name === format),
+          exported = f.reload(out, source.base);
+        const sequences = adapter ? SHORT : LONG;
+        const r = await askLlama(program, f.llama(out), source, exported, sequences);
+        rows.push({ checkpoint, name, format, ...r });
+        exported[Symbol.dispose]();
+        source[Symbol.dispose]();
+      }
     }
   }
-process.exitCode = bad > 0 ? 1 : 0;
+  return rows;
+}
+
+/** The same values in other types, so that one kind of rounding is left: where the distance comes from. */
+export async function isolationRows({ program, models, fresh }) {
+  const rows = [];
+  for (const checkpoint of ['nano', 'nano-judge', 'plain positions']) {
+    const model = await checkpointOf(checkpoint, models, fresh);
+    const source = await openSource({ model });
+    const { base, baseModel } = source;
+    for (const [dense, experts] of [
+      ['F32', 'F32'],
+      ['BF16', 'F32'],
+      ['F32', 'MXFP4'],
+      ['BF16', 'MXFP4'],
+    ]) {
+      const path = `${fresh()}.gguf`;
+      const keys = modelKeys(base.config, baseModel, experts === 'F32' ? 'f32' : 'mxfp4');
+      for (const [key, value] of tokenizerKeys(smallFiles(source), base.dir, base.config.vocab_size))
+        keys.set(key, value);
+      const from = { base, pair: () => undefined, throughMerge: false };
+      const tensors = plannedTensors(base.config, dense, experts).map((t) => ({
+        ...t,
+        data: () => tensorData(from, t),
+      }));
+      await writeGguf(path, keys, tensors);
+      const reloaded = loadGguf(path, false);
+      const file = { kind: 'model', path, f32: dense === 'F32' && experts === 'F32' };
+      const exported = { model: reloaded, adapter: null };
+      rows.push({ checkpoint, dense, experts, ...(await askLlama(program, file, source, exported, SHORT)) });
+      reloaded.close();
+    }
+    source[Symbol.dispose]();
+  }
+  return rows;
+}
+
+const power = (x) => (x === 0 ? '0' : x.toExponential(1));
+export const llamaTable = (rows) =>
+  `| checkpoint | adapter | export | compared | largest difference | relative | allowed |
+|---|---|---|---|---|---|---|
+${rows
+  .map(
+    (r) =>
+      `| ${r.checkpoint} | ${r.name} | ${r.format} | ${r.compared} | ${power(r.maxDifference)} | ` +
+      `${power(r.relative)} | ${power(r.tolerance)} |`,
+  )
+  .join('\n')}`;
+export const isolationTable = (rows) =>
+  `| checkpoint | dense | experts | beside our exact model | what rounding moves ours by | beside ours rounded so |
+|---|---|---|---|---|---|
+${rows
+  .map(
+    (r) =>
+      `| ${r.checkpoint} | ${r.dense} | ${r.experts} | ${power(r.rounding?.apart ?? r.relative)} | ` +
+      `${power(r.rounding?.moves ?? 0)} | ${power(r.relative)} |`,
+  )
+  .join('\n')}`;

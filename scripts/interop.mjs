@@ -1,8 +1,9 @@
-// node scripts/interop.mjs --python PYTHON [--only WORD] [--check]: writes docs/interop.md, where every row is
+// node scripts/interop.mjs --python PYTHON --llama PATH [--only WORD]: writes docs/interop.md, where every row is
 // measured: an export of an adapter on a checkpoint, loaded by its real consumer, every logit compared. PYTHON has
-// torch, transformers and peft. Needs the build.
+// torch, transformers and peft, PATH is llama.cpp's llama-server. With --only the rows are printed, the page stays as it
+// is. Needs the build.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,10 +19,14 @@ import { readFloatFile } from '../dist/lora/tensor-reader.js';
 import { openCheckpoint } from '../dist/model/checkpoint.js';
 import { readConfig } from '../dist/model/config.js';
 import { ops } from '../dist/native/ops.js';
+import { isolationRows, isolationTable, llamaRows, llamaTable } from './interop-llama.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const { values: o } = parseArgs({ options: { python: { type: 'string' }, only: { type: 'string' } } });
+const { values: o } = parseArgs({
+  options: { python: { type: 'string' }, llama: { type: 'string' }, only: { type: 'string' } },
+});
 if (!o.python) throw new Error('--python is missing: a Python with torch, transformers and peft');
+if (!o.llama) throw new Error("--llama is missing: llama.cpp's llama-server, or the folder it is in");
 
 const CHECKPOINTS = {
   nano: join(root, 'models', 'nano'),
@@ -138,6 +143,17 @@ for (const release of readdirSync(golden, { withFileTypes: true }).filter((d) =>
     written.push({ release: release.name, variant, base: made.base, versions: made.versions, ...result });
   }
 
+const llamaJob = {
+  program: o.llama,
+  models: join(root, 'models'),
+  adapters: ADAPTERS,
+  adapterOn,
+  fresh,
+  only: o.only,
+};
+const llama = await llamaRows(llamaJob);
+const isolated = o.only ? [] : await isolationRows(llamaJob);
+
 const line = (r) =>
   `| ${r.checkpoint} | ${r.name} | ${r.format} | ${r.consumer} | ${r.compared} | ${power(r.maxDifference)} | ` +
   `${power(r.maxDifference / r.maxLogit)} |`;
@@ -147,13 +163,14 @@ const readLine = (w) =>
     ? 'refused: adapter_ambiguous | |'
     : `${power(w.maxDifference)} | ${power(w.maxDifference / w.maxLogit)} |`);
 const bad = rows.filter((r) => !r.consumer.startsWith('temper') && !(r.maxDifference <= 1e-4 * r.maxLogit));
-mkdirSync(join(root, 'docs'), { recursive: true });
-writeFileSync(
-  join(root, 'docs', 'interop.md'),
-  `# Exports in their consumers' hands
+const page = `# Exports in their consumers' hands
 
-Made by \`node scripts/interop.mjs --python PYTHON\` with ${versions}; every row is
-measured. Checkpoints: models/nano and two of test/golden/model, of other widths, windows and limits. Adapters are
+Made by \`node scripts/interop.mjs --python PYTHON --llama PATH\` with ${versions},
+${llama[0]?.versions}; every row is measured.
+
+## peft and transformers
+
+Checkpoints: models/nano and two of test/golden/model, of other widths, windows and limits. Adapters are
 random. All logits of two sequences are compared, in f32: the largest difference, and the same as a share of the largest
 logit. A consumer is compared with what Temper computes from the same files; Temper's own reload is compared with base
 and adapter as they were before the export, so its rows say what rounding to bf16 or MXFP4 costs on random adapters, and
@@ -171,10 +188,35 @@ square model can lie in two ways from peft 0.19 on; it is refused until \`--expe
 | peft | transformers | variant | checkpoint | largest difference | relative |
 |---|---|---|---|---|---|
 ${written.map(readLine).join('\n')}
-`,
+
+## llama.cpp
+
+llama-server on a CPU, keys and values in f32: the log-probability of every token after every prefix, beside our model
+read back from the same file. Checkpoints: models/nano and models/nano-judge; a random one with plain rotary positions
+and odd numbers of heads, experts and layers; a random one of the released widths (2,880; 64 heads; two layers, three
+experts). All but the one with plain positions have YaRN, whose bounds llama.cpp rounds to whole numbers, whatever the
+model says: ours are rounded in the same way for this comparison. In gguf it rounds the inputs of products, to bf16
+beside bf16 and to 8 bits beside MXFP4, and ours do so too. With no adapter 140 tokens, beyond every window; else 36 and
+4. Relative is the root mean square of the differences beside the spread of our log-probabilities. Allowed is what
+\`temper verify --llama\` lets pass (docs/guides/gguf.md says why). gguf-lora lies on a base in f32, but for the released
+widths, whose base stays as it was released.
+
+${llamaTable(llama)}
+
+## Where the distance of gguf comes from
+
+The same values in other types, so that llama.cpp rounds other inputs: none beside f32, to bf16 beside bf16, to 8 bits in
+groups of 32 beside MXFP4. Bases alone, 36 and 4 tokens, relative as above.
+
+${isolationTable(isolated)}
+`;
+console.log(
+  `${rows.length} rows of exports, ${written.length} of adapters that peft wrote, ${llama.length} of llama.cpp`,
 );
-console.log(`docs/interop.md: ${rows.length} rows of exports, ${written.length} of adapters that peft wrote`);
-if (bad.length > 0) {
-  console.error(`${bad.length} rows above 1e-4:\n${bad.map(line).join('\n')}`);
+if (o.only) console.log(page);
+else writeFileSync(join(root, 'docs', 'interop.md'), page);
+const wrong = llama.filter((r) => !r.ok);
+if (bad.length + wrong.length > 0) {
+  console.error(`${bad.length} rows above 1e-4:\n${bad.map(line).join('\n')}\n${llamaTable(wrong)}`);
   process.exitCode = 1;
 }

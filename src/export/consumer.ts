@@ -27,6 +27,11 @@ export interface ConsumerResult extends Omit<Comparison, 'rmsDifference' | 'rmsE
   /** What the error may be: the largest difference of the largest logit, or `relative` where that is there. */
   readonly tolerance: number;
   readonly relative?: number;
+  /**
+   * Of llama.cpp, where it rounds inputs and is compared with our model that does so too: how far that moves our
+   * answers, and how far its own lie from those without it.
+   */
+  readonly rounding?: { readonly moves: number; readonly apart: number };
   /** A line about what was compared. */
   readonly note?: string;
 }

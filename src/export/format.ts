@@ -111,6 +111,8 @@ export interface ExportFormat {
   readonly tolerance: number | null;
   /** Where rounding decides: share of what training moves the logits by, in the root mean square, that may be lost. */
   readonly effectLost?: number;
+  /** What was trained through the rounding of a merge (adapter.mergeAware) is what this computes, to the bit. */
+  readonly mergeAware?: true;
   /** What llama.cpp loads of it, where it does. */
   llama?(folder: string): LlamaFile;
   /** Looks at the weights themselves, where logits may differ: what is wrong, one line each. */

@@ -8,15 +8,11 @@ import { borrow } from '../native/borrow.js';
 import { ops } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import type { ExportSource } from './format.js';
+import { type LayerSurvived, nothingSurvived, type Survived } from './gain.js';
 
 /** Elements of a piece of a tensor that is only copied or rounded: 32 MiB of bf16. */
 const PIECE_ELEMENTS = 1 << 24;
 
-/** What is left of ΔW after rounding: Σ ΔW'·ΔW and Σ ΔW², ΔW' = what is written − base. */
-export interface Survived {
-  kept: number;
-  whole: number;
-}
 export interface MergedTensors {
   /** Names, dtypes and shapes in the order they are written. */
   readonly specs: readonly TensorSpec[];
@@ -26,7 +22,7 @@ export interface MergedTensors {
    * By layer, of the tensors asked for so far: what rounding left of the experts' and of the other matrices' change; in
    * mxfp4.
    */
-  readonly survived: readonly { readonly experts: Survived; readonly dense: Survived }[];
+  readonly survived: readonly LayerSurvived[];
 }
 
 /** Experts that are read from the disk while one is merged. */
@@ -122,8 +118,8 @@ function* mergedLinear(
   yield bytesOf(y.read());
 }
 
-/** Of a dense matrix of one expert, by plain sums in double. */
-function addSurvived(
+/** Of a dense matrix of one expert, w and y [1, N, C], by plain sums in double. */
+export function addSurvived(
   to: Survived,
   w: Tensor,
   y: Tensor,
@@ -229,10 +225,7 @@ function* mergedBlocks(
  */
 export function mergedTensors(source: ExportSource, experts: 'mxfp4' | 'dense'): MergedTensors {
   const { base } = source;
-  const survived = Array.from({ length: base.config.num_hidden_layers }, () => ({
-    experts: { kept: 0, whole: 0 },
-    dense: { kept: 0, whole: 0 },
-  }));
+  const survived = nothingSurvived(base.config.num_hidden_layers);
   const scalesOf = new Map<string, Uint8Array[]>();
   const specs = checkpointTensors(base.config, experts).map((spec): TensorSpec => {
     const f32 = experts === 'mxfp4' && base.tensors.get(spec.name)?.dtype === 'f32';

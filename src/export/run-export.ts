@@ -181,11 +181,11 @@ export async function runExport(request: ExportRequest, hooks: ExportHooks = {})
 }
 
 /** An adapter that was trained through the rounding of a merge is another model where it is added without it. */
-const mergeAwareWarning = ({ adapter }: ExportSource, { name }: ExportFormat): string[] =>
-  adapter?.spec.mergeAware && !name.startsWith('merged-')
+const mergeAwareWarning = ({ adapter }: ExportSource, { name, mergeAware }: ExportFormat): string[] =>
+  adapter?.spec.mergeAware && !mergeAware
     ? [
         `${name}: the run was trained with adapter.mergeAware, so its model is base and adapter merged and rounded; ` +
-          'added to the base without that, it gives other logits: export merged-mxfp4 or merged-bf16',
+          'added to the base without that, it gives other logits: export merged-mxfp4, merged-bf16 or gguf',
       ]
     : [];
 

@@ -188,7 +188,7 @@ function checkMatrix(source: ExportSource, merged: WeightsByName, layer: number,
     }
     return rows;
   };
-  // Of a model that was trained through this rounding, the dense experts hold the rounded values.
+  // Of a model that was trained through this rounding, wider types hold the rounded values.
   const throughRounding = delta !== null && adapter?.spec.mergeAware !== undefined;
   const perExpert = Math.ceil(N / TILE);
   let checked = 0;
@@ -209,7 +209,8 @@ function checkMatrix(source: ExportSource, merged: WeightsByName, layer: number,
         const w = old?.values ?? Float64Array.from(before?.[i] ?? []);
         const want = w.map((x, c) => x + (d.sum[c] as number)),
           size = w.map((x, c) => Math.abs(x) + (d.size[c] as number));
-        wrong = floatWrong(got, want, size, newFloats.dtype === 'bf16' ? 8 : 24);
+        const bf16 = newFloats.dtype === 'bf16' || (throughRounding && oldFloats?.dtype === 'bf16');
+        wrong = floatWrong(got, want, size, bf16 ? 8 : 24);
       }
       checked += C;
       if (wrong !== null) return { checked, wrong: [`${name}, expert ${e}, row ${n + i}: ${wrong}`] };

@@ -310,6 +310,11 @@ function linear(
   w: LinearWeights,
   lora: LoraPair | undefined,
 ): Linear {
+  if (w.inputs) {
+    using s = new Scope('workspace', placeOf(p.model));
+    const { inputs, ...plain } = w;
+    return linear(p, i, target, chunk, out, inputs(s, x), plain, lora);
+  }
   if (w.scales)
     ops.linear_q8_fwd(
       out.y,
@@ -553,7 +558,7 @@ function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
   ops.grouped_linear_fwd(
     z,
     h,
-    xn,
+    w.gateUp.inputs?.(s, xn) ?? xn,
     rowToken,
     offsets,
     w.gateUp.w,
@@ -629,7 +634,7 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
       ops.grouped_linear_fwd(
         y,
         h,
-        e.act,
+        w.down.inputs?.(m, e.act) ?? e.act,
         null,
         e.offsets,
         w.down.w,
@@ -885,7 +890,10 @@ export function logits(
       PRECISION[precision],
       alone,
     );
-  else ops.linear_fwd(out, null, hidden, model.head, null, null, null, 0, 0, 0, PRECISION[precision], alone);
+  else {
+    const x = model.headInputs?.(scope, hidden) ?? hidden;
+    ops.linear_fwd(out, null, x, model.head, null, null, null, 0, 0, 0, PRECISION[precision], alone);
+  }
   return out;
 }
 

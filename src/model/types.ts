@@ -1,8 +1,14 @@
 // The shapes everything above the ops agrees on: weights, adapters, gradients and batches of gpt-oss. Names of
 // dimensions: native/include/temper/ops.h.
 import type { ExpertLayout } from '../native/ops.js';
-import type { Place, Tensor } from '../native/tensor.js';
+import type { Place, Scope, Tensor } from '../native/tensor.js';
 import type { ModelConfig } from './config.js';
+
+/**
+ * What a program that is not this one makes of the inputs of a product before it multiplies: f32, x's shape. For
+ * comparisons; forward only.
+ */
+export type InputRounding = (scope: Scope, x: Tensor) => Tensor;
 
 /**
  * w wf [N, C], bias wf [N] or absent. With `scales` (bf16 [N, C/32]) w is q8, u8 [N, C]: for serving only
@@ -12,6 +18,7 @@ export interface LinearWeights {
   readonly w: Tensor;
   readonly bias: Tensor | null;
   readonly scales?: Tensor;
+  readonly inputs?: InputRounding;
 }
 /**
  * One matrix per expert. layout 0: w u8 [E,N,C/32,16] + scales u8 [E,N,C/32]; 1: w wf [E,N,C]; 2: w wf [E,C,N]. bias wf
@@ -22,6 +29,7 @@ export interface ExpertWeights {
   readonly scales: Tensor | null;
   readonly bias: Tensor | null;
   readonly layout: ExpertLayout;
+  readonly inputs?: InputRounding;
 }
 
 export interface LayerWeights {
@@ -50,6 +58,7 @@ export interface ModelWeights {
   readonly norm: Tensor; // wf [D]
   readonly head: Tensor; // wf [V, D]; u8 where headScales is there
   readonly headScales?: Tensor; // bf16 [V, D/32]: the head is q8
+  readonly headInputs?: InputRounding;
   /** The experts lie on the host and come to the device layer by layer: passes may not be recorded. */
   readonly streamsExperts?: boolean;
   /** Pairs whose products are in the weights already: none is added to them, and gradients pass their rounding. */

@@ -9,6 +9,7 @@ import { packageRoot } from '../../src/base/machine.js';
 import type { ExportSource } from '../../src/export/format.js';
 import { FORMATS } from '../../src/export/formats/index.js';
 import { askLlama, prefixLengths } from '../../src/export/gguf/llama-consumer.js';
+import { asLlamaRounds, f16, q8Values } from '../../src/export/gguf/llama-rounding.js';
 import { asLlamaRotates } from '../../src/export/gguf/model.js';
 import { GgufFile } from '../../src/export/gguf/reader.js';
 import { packBlocks } from '../../src/export/gguf/repack.js';
@@ -20,6 +21,7 @@ import { adapterOf, writePeft } from '../../src/lora/peft.js';
 import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { ropeParameters, ropeSettings } from '../../src/model/config.js';
+import type { ModelWeights } from '../../src/model/types.js';
 import { ops } from '../../src/native/ops.js';
 
 const root = mkdtempSync(join(tmpdir(), 'temper-gguf-'));
@@ -158,9 +160,13 @@ describe('gguf with an adapter', () => {
     const from = await adapter(),
       out = join(root, 'merged');
     const { exports } = await runExport({ model: nano, adapter: from, format: ['gguf'], out });
-    const kept = exports[0]?.report.keptByLayer as { kept: number }[];
+    const kept = exports[0]?.report.survived as { experts: number; dense: number }[];
     expect(kept.length).toBe(4);
-    for (const { kept: k } of kept) expect(k).toBeGreaterThan(0.2);
+    for (const { experts, dense } of kept) {
+      expect(experts).toBeGreaterThan(0.2);
+      expect(experts).toBeLessThan(1.2);
+      expect(dense).toBeGreaterThan(0.98);
+    }
     expect(await distance('gguf', out, from)).toBeLessThan(0.5);
     using source = await openSource({ model: nano, adapter: from });
     const check = await formatOf('gguf').checkWeights?.(source, out);
@@ -295,6 +301,19 @@ describe('rotary positions as llama.cpp computes them', () => {
   };
 });
 
+describe('inputs as llama.cpp rounds them', () => {
+  it('in 8 bits, by the groups and scales of Q8_0: what the gguf package makes of them', () => {
+    const golden = join(packageRoot, 'test', 'golden', 'gguf', 'q8_0.json');
+    const { x, y } = JSON.parse(readFileSync(golden, 'utf8')) as { x: number[]; y: number[] };
+    expect([...q8Values(Float32Array.from(x))].map((v) => v + 0)).toEqual(y);
+    expect([...q8Values(new Float32Array(32))]).toEqual(Array(32).fill(0));
+  });
+  it('scales are f16', () => {
+    const cases = [0, 1, 1 + 2 ** -11, 1 + 3 * 2 ** -11, 65504, 2 ** -14, 2 ** -24, 2 ** -25, 0.1];
+    expect(cases.map(f16)).toEqual([0, 1, 1, 1 + 2 ** -9, 65504, 2 ** -14, 2 ** -24, 0, 0.0999755859375]);
+  });
+});
+
 describe('llama.cpp as a consumer', () => {
   const program = join(dirname(fileURLToPath(import.meta.url)), 'llama-stand-in.mjs');
   afterEach(() => {
@@ -311,10 +330,11 @@ describe('llama.cpp as a consumer', () => {
     source: ExportSource,
     rows: readonly Int32Array[],
     change?: (row: number[]) => void,
+    as: (model: ModelWeights) => ModelWeights = (model) => model,
   ): Promise<string> {
     const all: Record<string, number[]> = {};
     for (const row of rows) {
-      const logits = logitsOf({ ...source.base, config: asLlamaRotates(config) }, null, row);
+      const logits = logitsOf(as({ ...source.base, config: asLlamaRotates(config) }), null, row);
       for (let n = 1; n <= row.length; n++) {
         const part = logits.subarray((n - 1) * V, n * V),
           sum = Math.log(part.reduce((a, x) => a + Math.exp(x), 0));
@@ -343,6 +363,28 @@ describe('llama.cpp as a consumer', () => {
     expect(wrong.ok).toBe(false);
     expect(wrong.maxDifference).toBeCloseTo(1, 4);
     expect(wrong.note).toMatch(/after 5 prefixes.*moves them by [1-9]/);
+  });
+  it('that rounds inputs is compared with us rounding them, and what that costs is said', async () => {
+    const out = await exported('gguf');
+    using source = await openSource({ model: nano });
+    using reloaded = formatOf('gguf').reload(out, source.base);
+    const ask = (): ReturnType<typeof askLlama> =>
+      askLlama(program, { kind: 'model', path: join(out, 'model.gguf'), f32: false }, source, reloaded, rows);
+    process.env.LLAMA_ANSWERS = await answers(source, rows, undefined, asLlamaRounds);
+    const alike = await ask();
+    expect(alike).toMatchObject({ ok: true });
+    expect(alike.relative).toBeLessThan(1e-6);
+    const { moves = 0, apart = 0 } = alike.rounding ?? {};
+    expect(apart).toBeCloseTo(moves, 6);
+    expect(moves).toBeGreaterThan(1e-3);
+    expect(alike.tolerance).toBeCloseTo(1e-4 + 1.5 * moves, 9);
+    expect(alike.note).toMatch(/inputs of products are rounded .* without it llama\.cpp lies \d/);
+    // One that does not round them is within what rounding does; one of other weights is not.
+    process.env.LLAMA_ANSWERS = await answers(source, rows);
+    expect(await ask()).toMatchObject({ ok: true });
+    const turned = (m: ModelWeights): ModelWeights => ({ ...m, layers: m.layers.toReversed() });
+    process.env.LLAMA_ANSWERS = await answers(source, rows, undefined, turned);
+    expect(await ask()).toMatchObject({ ok: false });
   });
   it('that ends half-way is an error, and its base is gone', async () => {
     process.env.LLAMA_STAND_IN = 'crash';

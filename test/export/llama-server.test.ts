@@ -67,6 +67,12 @@ describe("llama.cpp's server", () => {
       message: expect.stringContaining("ended with code 1, its last words: error: failed to load model 'x'") as string,
     });
   });
+  it('that knows no token for a character is an error', async () => {
+    await expect(start('no token')).rejects.toMatchObject({
+      code: 'consumer_failed',
+      message: expect.stringContaining('answered /tokenize') as string,
+    });
+  });
   it('is ended where the caller no longer waits, while it loads and while it is asked', async () => {
     const stop = new AbortController();
     const loading = start('loading', stop.signal);

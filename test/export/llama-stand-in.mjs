@@ -57,13 +57,16 @@ createServer((request, response) => {
   let text = '';
   request.on('data', (piece) => (text += piece));
   request.on('end', () => {
-    const { prompt, n_probs: n } = JSON.parse(text),
+    if (request.url === '/tokenize')
+      return send(response, 200, { tokens: process.env.LLAMA_STAND_IN === 'no token' ? [] : [7] });
+    const { prompt, n_probs: n, logit_bias: bias } = JSON.parse(text),
       mode = FAULTS[prompt[0] - 100] ?? process.env.LLAMA_STAND_IN;
     if (mode === 'crash') process.exit(3);
     if (mode === 'silent') return;
     if (mode === 'no json') return send(response, 200, 'once upon a time');
     if (mode === 'refuses') return send(response, 400, { error: { message: 'context too small' } });
-    if (mode === 'no probabilities') return send(response, 200, { content: 'x' });
+    // Nor has the real one any where the token it takes is half a character: here, all but 7.
+    if (mode === 'no probabilities' || bias?.[0]?.[0] !== 7) return send(response, 200, { content: 'x' });
     let top = expected(prompt, n).map((logprob, id) => ({ id, token: 'x', logprob }));
     if (mode === 'short') top = top.slice(0, n / 2);
     if (mode === 'other vocabulary') top[0].id = n;

@@ -2,9 +2,11 @@
 // change keep their values bit for bit.
 import { join } from 'node:path';
 import { writeFlushed } from '../../base/files.js';
+import type { Checkpoint } from '../../model/checkpoint.js';
 import { ropeSettings } from '../../model/config.js';
 import { smallFiles } from '../checkpoint-files.js';
-import type { Consumer, ExportFormat, ExportSource, WriteHooks, Written } from '../format.js';
+import type { Consumer, ExportFormat, ExportSource, Reloaded, WriteHooks, Written } from '../format.js';
+import { gainKept, nothingSurvived } from '../gain.js';
 import { loadGguf } from '../gguf/load.js';
 import { requireLlamaFits } from '../gguf/model.js';
 import { modelfile } from '../gguf/modelfile.js';
@@ -14,36 +16,31 @@ import { compareWeights } from '../verify-weights.js';
 
 export const MODEL_FILE = 'model.gguf';
 
-/** What rounding left of ΔW, by layer: ⟨ΔW', ΔW⟩ / ⟨ΔW, ΔW⟩ of all its experts. */
-class Kept {
-  readonly #left = new Map<number, number>();
-  readonly #of = new Map<number, number>();
-  add(layer: number, left: number, of: number): void {
-    this.#left.set(layer, (this.#left.get(layer) ?? 0) + left);
-    this.#of.set(layer, (this.#of.get(layer) ?? 0) + of);
-  }
-  byLayer(): { readonly layer: number; readonly kept: number }[] {
-    return [...this.#of]
-      .filter(([, of]) => of > 0)
-      .map(([layer, of]) => ({ layer, kept: (this.#left.get(layer) ?? 0) / of }));
-  }
+const BETTER =
+  'export gguf-lora and load it beside a gguf of the base, or train with adapter.mergeAware: mxfp4, whose merge is exact';
+
+function reload(folder: string, base: Checkpoint): Reloaded {
+  const model = loadGguf(join(folder, MODEL_FILE), ropeSettings(base.config).yarn?.truncate ?? true);
+  return { model, adapter: null, [Symbol.dispose]: () => model.close() };
 }
 
 async function write(source: ExportSource, folder: string, hooks: WriteHooks, precision: Precision): Promise<Written> {
-  const kept = new Kept(),
-    { signal, progress } = hooks;
+  const { signal, progress } = hooks,
+    survived = source.adapter && precision === 'as stored' && nothingSurvived(source.base.config.num_hidden_layers);
   const { sha256 } = await writeWholeGguf(join(folder, MODEL_FILE), source, precision, {
     signal,
     onProgress: progress,
-    onRounded: (layer, _, left, of) => kept.add(layer, left, of),
+    ...(survived ? { survived } : {}),
   });
   writeFlushed(join(folder, 'Modelfile'), modelfile(MODEL_FILE));
   const warnings =
     chatTemplate(smallFiles(source)) === null
       ? [`${source.base.dir}: has no chat_template.jinja, so the file has no template: a server needs one given to it`]
       : [];
-  const layers = kept.byLayer();
-  return { digests: { [MODEL_FILE]: sha256 }, warnings, report: layers.length > 0 ? { keptByLayer: layers } : {} };
+  const digests = { [MODEL_FILE]: sha256 };
+  if (!survived) return { digests, warnings };
+  const gain = await gainKept(source, survived, () => reload(folder, source.base), hooks, BETTER);
+  return { digests, ...gain, warnings: [...warnings, ...gain.warnings] };
 }
 
 const loads: readonly Consumer[] = [
@@ -78,10 +75,8 @@ const whole = (name: string, summary: string, precision: Precision): ExportForma
     requireLlamaFits(source.base.config);
     return write(source, folder, hooks, precision);
   },
-  reload(folder, base) {
-    const model = loadGguf(join(folder, MODEL_FILE), ropeSettings(base.config).yarn?.truncate ?? true);
-    return { model, adapter: null, [Symbol.dispose]: () => model.close() };
-  },
+  reload,
+  mergeAware: true,
   llama: (folder) => ({ kind: 'model', path: join(folder, MODEL_FILE), f32: precision === 'f32' }),
   // Sums of a merge in f32 lie apart from those of an adapter beside its base; in MXFP4 and bf16 rounding decides.
   tolerance: precision === 'f32' ? 1e-4 : null,

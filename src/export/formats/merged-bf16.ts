@@ -36,6 +36,7 @@ export const mergedBf16: ExportFormat = {
   // may go far. The weights themselves are checked to half a unit in the last place.
   tolerance: null,
   effectLost: 0.25,
+  mergeAware: true,
   checkWeights,
   cardHead: () => ({ library_name: 'transformers', pipeline_tag: 'text-generation' }),
   usage: () => `## How to load it

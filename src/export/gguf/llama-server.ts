@@ -39,6 +39,8 @@ const LOAD_MS = 600_000,
   POLL_MS = 50,
   /** Until it has ended by itself. */
   GRACE_MS = 2000;
+/** Added to a logit: more than all others have. */
+const TAKEN = 1e6;
 /** Its lowest float stands for a probability of 0. */
 const ZERO_BELOW = -1e30;
 
@@ -213,10 +215,21 @@ export async function startLlamaServer(wanted: LlamaRequest): Promise<LlamaServe
       throw e;
     }
   };
-  let version = 'unknown';
+  /** One request of a server that is ready. */
+  const surely = (path: string, body: unknown): Promise<{ status: number; value: unknown }> =>
+    ask(path, body, ANSWER_MS).catch(async (e: unknown) => {
+      if (e instanceof TemperError || signal?.aborted) throw e;
+      // A connection that breaks is seen before the end of the process that held it.
+      await Promise.race([new Promise((resolve) => dead.signal.addEventListener('abort', resolve)), sleep(GRACE_MS)]);
+      dead.signal.throwIfAborted();
+      throw failed(program, 'closed the connection', e);
+    });
+  let version = 'unknown',
+    plain = 0;
   try {
     await untilReady(ask, program, dead.signal, signal);
-    const { value } = await ask('/props', undefined, ANSWER_MS);
+    plain = await plainToken(surely, program);
+    const { value } = await surely('/props', undefined);
     version = String((value as { readonly build_info?: unknown } | null)?.build_info ?? version).slice(0, 80);
   } catch (e) {
     await end(child);
@@ -225,20 +238,37 @@ export async function startLlamaServer(wanted: LlamaRequest): Promise<LlamaServe
   return {
     version,
     async logProbabilities(prompt) {
-      const body = { prompt, n_predict: 1, n_probs: vocabSize, temperature: 0, cache_prompt: true, seed: 0 };
-      const { status, value } = await ask('/completion', body, ANSWER_MS).catch(async (e: unknown) => {
-        if (e instanceof TemperError || signal?.aborted) throw e;
-        // A connection that breaks is seen before the end of the process that held it.
-        await Promise.race([new Promise((resolve) => dead.signal.addEventListener('abort', resolve)), sleep(GRACE_MS)]);
-        dead.signal.throwIfAborted();
-        throw failed(program, 'closed the connection', e);
-      });
+      // It says nothing of a token that is half a character, and ends at others: so the one it takes is given. What it
+      // says are the probabilities before that.
+      const logit_bias = [[plain, TAKEN]];
+      const body = {
+        prompt,
+        n_predict: 1,
+        n_probs: vocabSize,
+        temperature: 0,
+        logit_bias,
+        cache_prompt: true,
+        seed: 0,
+      };
+      const { status, value } = await surely('/completion', body);
       if (status !== 200 || typeof value !== 'object' || value === null)
         throw failed(program, `answered with status ${status}: ${JSON.stringify(value).slice(0, 200)}`);
       return readAnswer(value as Answer, vocabSize, program);
     },
     close: () => end(child),
   };
+}
+
+/** A token that is a character by itself. @throws {ConfigError} consumer_failed */
+async function plainToken(
+  ask: (path: string, body: unknown) => Promise<{ status: number; value: unknown }>,
+  program: string,
+): Promise<number> {
+  const { status, value } = await ask('/tokenize', { content: 'a' });
+  const [token] = (value as { readonly tokens?: readonly unknown[] } | null)?.tokens ?? [];
+  if (status !== 200 || typeof token !== 'number' || !Number.isInteger(token) || token < 0)
+    throw failed(program, `answered /tokenize with status ${status}: ${JSON.stringify(value).slice(0, 200)}`);
+  return token;
 }
 
 async function untilReady(

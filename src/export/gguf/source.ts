@@ -5,6 +5,8 @@ import type { Checkpoint } from '../../model/checkpoint.js';
 import type { ExpertWeights, LoraTarget } from '../../model/types.js';
 import { ops } from '../../native/ops.js';
 import { Scope, type Tensor } from '../../native/tensor.js';
+import type { LayerSurvived, Survived } from '../gain.js';
+import { addSurvived } from '../merge.js';
 import type { PlannedTensor } from './model.js';
 import { everySecondRow, packBlocks } from './repack.js';
 
@@ -19,8 +21,10 @@ export interface TensorSource {
   readonly base: Checkpoint;
   /** Reads the pair of a target; undefined: it is not adapted. */
   pair(layer: number, target: LoraTarget): Pair | undefined;
-  /** What rounding to MXFP4 left of one expert's ΔW: Σ ΔW'·ΔW and Σ ΔW². */
-  onRounded?(layer: number, target: LoraTarget, kept: number, of: number): void;
+  /** Trained through the rounding of a merge: what is written are its values, in whatever type. */
+  readonly throughMerge: boolean;
+  /** Of each layer: what rounding left of its change; added up while tensors are read. Absent: nobody asks. */
+  readonly survived?: readonly LayerSurvived[];
 }
 
 /** Elements that are converted at a time. */
@@ -42,7 +46,13 @@ function castTo(scope: Scope, t: Tensor, dtype: 'f32' | 'bf16'): Tensor {
 }
 
 /** Some rows of a matrix [N, C], with the pair's product added. */
-function* denseRows(w: Tensor, pair: Pair | undefined, type: Float): Iterable<Uint8Array> {
+function* denseRows(
+  w: Tensor,
+  pair: Pair | undefined,
+  type: Float,
+  throughMerge = false,
+  survived?: Survived,
+): Iterable<Uint8Array> {
   const N = w.rows,
     C = w.numel / N,
     step = Math.max(1, Math.floor(CHUNK / C));
@@ -54,11 +64,15 @@ function* denseRows(w: Tensor, pair: Pair | undefined, type: Float): Iterable<Ui
       yield convert(rows, type);
       continue;
     }
-    const { A, B, rank, scale } = pair,
-      y = s.empty(type === 'F32' ? 'f32' : 'bf16', [1, n, C]);
-    const b = s.from(B.subarray(from * rank, (from + n) * rank), [1, n, rank]);
-    ops.lora_merge(y, rows.view(s, [1, n, C]), null, s.from(A, [1, rank, C]), b, scale, 1, 1);
-    yield asBytes(y.read());
+    const { rank, scale } = pair,
+      // A merge rounds to the base's own type.
+      y = s.empty(throughMerge ? w.dtype : type === 'F32' ? 'f32' : 'bf16', [1, n, C]),
+      one = rows.view(s, [1, n, C]),
+      A = s.from(pair.A, [1, rank, C]),
+      B = s.from(pair.B.subarray(from * rank, (from + n) * rank), [1, n, rank]);
+    ops.lora_merge(y, one, null, A, B, scale, 1, 1);
+    if (survived) addSurvived(survived, one, y, { A, B, scale }, s);
+    yield convert(y, type);
   }
 }
 
@@ -113,8 +127,12 @@ class Expert {
       kept = s.empty('f32', [1, 2]);
     const [A, B, scale] = this.#pairOf(s, e, true);
     ops.mxfp4_merge(to, toScales, kept, s.from(blocks, [1, N, G, 16]), s.from(scales, [1, N, G]), A, B, scale);
-    const [left = 0, of = 0] = kept.toFloat32();
-    this.source.onRounded?.(this.plan.layer, this.plan.of as LoraTarget, left, of);
+    const [left = 0, of = 0] = kept.toFloat32(),
+      survived = this.source.survived?.[this.plan.layer]?.experts;
+    if (survived) {
+      survived.kept += left;
+      survived.whole += of;
+    }
     return packBlocks(asBytes(to.read()), asBytes(toScales.read()));
   }
   floats(e: number, type: Float): Uint8Array {
@@ -127,7 +145,12 @@ class Expert {
         N = scales.length / G,
         y = s.empty(dtype, [1, N, C]);
       const [A, B, scale] = this.#pairOf(s, e, true);
-      ops.lora_merge(y, s.from(blocks, [1, N, G, 16]), s.from(scales, [1, N, G]), A, B, scale, 0, 1);
+      const [w4, exponents] = [s.from(blocks, [1, N, G, 16]), s.from(scales, [1, N, G])];
+      if (this.pair && this.source.throughMerge) {
+        const [merged, made] = [s.empty('u8', w4.shape), s.empty('u8', exponents.shape)];
+        ops.mxfp4_merge(merged, made, null, w4, exponents, A, B, scale);
+        ops.lora_merge(y, merged, made, s.empty('f32', [1, 0, C]), s.empty('f32', [1, N, 0]), 0, 0, 1);
+      } else ops.lora_merge(y, w4, exponents, A, B, scale, 0, 1);
       return asBytes(y.read());
     }
     const [, first = 0, second = 0] = w.shape,
@@ -179,7 +202,10 @@ export function* tensorData(source: TensorSource, plan: PlannedTensor): Iterable
     case 'o':
     case 'router':
       if (plan.bias) yield biasBytes(layer[plan.of].bias, plan);
-      else yield* denseRows(layer[plan.of].w, source.pair(plan.layer, plan.of), type);
+      else {
+        const pair = source.pair(plan.layer, plan.of);
+        yield* denseRows(layer[plan.of].w, pair, type, source.throughMerge, source.survived?.[plan.layer]?.dense);
+      }
       break;
     default:
       plan.of satisfies never;

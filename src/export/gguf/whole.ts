@@ -63,7 +63,7 @@ export async function writeWholeGguf(
   path: string,
   source: ExportSource,
   precision: Precision,
-  options: WriteGgufOptions & Pick<TensorSource, 'onRounded'> = {},
+  options: WriteGgufOptions & Pick<TensorSource, 'survived'> = {},
 ): Promise<Written> {
   const { base, baseModel } = source;
   requireLlamaFits(base.config);
@@ -73,7 +73,8 @@ export async function writeWholeGguf(
   const from: TensorSource = {
     base,
     pair: pairs(source),
-    ...(options.onRounded ? { onRounded: options.onRounded } : {}),
+    throughMerge: source.adapter?.spec.mergeAware !== undefined,
+    ...(options.survived ? { survived: options.survived } : {}),
   };
   const tensors = plan.tensors.map((t) => ({ ...t, data: () => tensorData(from, t) }));
   return await writeGguf(path, keys, tensors, options);
