@@ -1,7 +1,7 @@
 // node scripts/interop.mjs --python PYTHON --llama PATH [--only WORD]: writes docs/interop.md, where every row is
 // measured: an export of an adapter on a checkpoint, loaded by its real consumer, every logit compared. PYTHON has
-// torch, transformers and peft, PATH is llama.cpp's llama-server. With --only the rows are printed, the page stays as it
-// is. Needs the build.
+// torch, transformers and peft, PATH is llama.cpp's llama-server. With --only the rows are printed, and the page stays as
+// it is. Needs the build.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -198,15 +198,14 @@ experts). All but the one with plain positions have YaRN, whose bounds llama.cpp
 model says: ours are rounded in the same way for this comparison. In gguf it rounds the inputs of products, to bf16
 beside bf16 and to 8 bits beside MXFP4, and ours do so too. With no adapter 140 tokens, beyond every window; else 36 and
 4. Relative is the root mean square of the differences beside the spread of our log-probabilities. Allowed is what
-\`temper verify --llama\` lets pass (docs/guides/gguf.md says why). gguf-lora lies on a base in f32, but for the released
-widths, whose base stays as it was released.
+\`temper verify --llama\` lets pass (docs/guides/gguf.md says why). gguf-lora lies on a base in f32.
 
 ${llamaTable(llama)}
 
 ## Where the distance of gguf comes from
 
-The same values in other types, so that llama.cpp rounds other inputs: none beside f32, to bf16 beside bf16, to 8 bits in
-groups of 32 beside MXFP4. Bases alone, 36 and 4 tokens, relative as above.
+The same values in other types, so that llama.cpp rounds other inputs: none beside f32, to bf16 beside bf16, to 8 bits
+in groups of 32 beside MXFP4. Bases alone, 36 and 4 tokens, relative as above.
 
 ${isolationTable(isolated)}
 `;

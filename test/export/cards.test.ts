@@ -1,6 +1,6 @@
-// The card of every export: what it says of base, run and figures, and its snippets, run as they stand. In the place of
-// transformers, peft, llama-server and ollama are stand-ins that check how they are called; TEMPER_PYTHON, a Python that
-// has the real ones, runs the Python snippets with them.
+// The card of every export: what it says of base, run and figures, and its snippets, run as they stand. In the place
+// of transformers, peft, llama-server and ollama are stand-ins that check how they are called; TEMPER_PYTHON, a Python
+// that has the real ones, runs the Python snippets with them.
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
-// GGUF files as llama.cpp's own Python package reads them: every name, shape, type and value is the checkpoint's. What it
-// read lies in test/golden/gguf (scripts/gguf_values.py); where a Python with gguf is at hand (TEMPER_PYTHON), it reads
-// again.
+// GGUF files as llama.cpp's own Python package reads them: every name, shape, type and value is the checkpoint's. What
+// it read lies in test/golden/gguf (scripts/gguf_values.py); where a Python with gguf is at hand (TEMPER_PYTHON), it
+// reads again.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

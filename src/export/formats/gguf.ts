@@ -17,7 +17,8 @@ import { compareWeights } from '../verify-weights.js';
 export const MODEL_FILE = 'model.gguf';
 
 const BETTER =
-  'export gguf-lora and load it beside a gguf of the base, or train with adapter.mergeAware: mxfp4, whose merge is exact';
+  'export gguf-lora and load it beside a gguf of the base, or train with adapter.mergeAware: mxfp4, whose merge is ' +
+  'exact';
 
 function reload(folder: string, base: Checkpoint): Reloaded {
   const model = loadGguf(join(folder, MODEL_FILE), ropeSettings(base.config).yarn?.truncate ?? true);

@@ -17,10 +17,10 @@ import { wholeBytes, writeWholeGguf } from './whole.js';
 /** f32 weights: sums in another order, and probabilities that pass through f32. */
 const TOLERANCE = 1e-4;
 /**
- * llama.cpp on the CPU rounds the inputs of products (llama-rounding.ts); it is compared with our model that does so too.
- * Sums in another order let an input fall to the other code here and there, and where that happened in early layers, two
- * runs end up apart like two draws of the same noise: √2 of what the rounding itself does to the model, which is
- * computed here. A little more than that is allowed.
+ * llama.cpp on the CPU rounds the inputs of products (llama-rounding.ts); it is compared with our model that does so
+ * too. Sums in another order let an input fall to the other code here and there, and where that happened in early
+ * layers, two runs end up apart like two draws of the same noise: √2 of what the rounding itself does to the model,
+ * which is computed here. A little more than that is allowed.
  */
 const DRAWS = 1.5;
 /** Log-probabilities that are asked for at most. */

@@ -1,6 +1,6 @@
-// What llama.cpp's CPU backend makes of the inputs of a product, by the type of its matrix: bf16 beside bf16, and beside
-// MXFP4 its Q8_0, 8 bits in groups of 32 with one scale in f16. Sums are f32 in both. Facts: ggml-cpu's table of types
-// (vec_dot_type) and quantize_row_q8_0.
+// What llama.cpp's CPU backend makes of the inputs of a product, by the type of its matrix: bf16 beside bf16, and
+// beside MXFP4 its Q8_0, 8 bits in groups of 32 with one scale in f16. Sums are f32 in both. Facts: ggml-cpu's table of
+// types (vec_dot_type) and quantize_row_q8_0.
 import type { ExpertWeights, InputRounding, LayerWeights, LinearWeights, ModelWeights } from '../../model/types.js';
 import { ops } from '../../native/ops.js';
 import type { Tensor } from '../../native/tensor.js';
