@@ -1,4 +1,4 @@
-// Exports in llama.cpp's hands: what scripts/interop.mjs asks a llama-server, and what it makes of the answers.
+// Exports in llama.cpp's hands: sections of docs/interop.md.
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { smallFiles } from '../dist/export/checkpoint-files.js';
@@ -47,6 +47,8 @@ const tokens = (lengths) =>
 /** Beyond every window; a few tokens. */
 const LONG = tokens([140]),
   SHORT = tokens([36, 4]);
+/** Prefixes of a sequence that are asked for. */
+const PREFIXES = 6;
 
 /** The folder of a checkpoint by its name; one that is made up is written into a new one. */
 async function checkpointOf(name, models, fresh) {
@@ -61,7 +63,7 @@ async function checkpointOf(name, models, fresh) {
  * Every export of every adapter on every checkpoint, in llama.cpp.
  * @param o program: llama-server; adapters: by name, what createAdapter is told; adapterOn, fresh: of interop.mjs
  */
-export async function llamaRows({ program, models, adapters, adapterOn, fresh, only }) {
+async function llamaRows({ program, models, adapters, adapterOn, fresh, only }) {
   const rows = [];
   for (const checkpoint of [...SHIPPED, ...Object.keys(MADE)]) {
     const large = checkpoint === 'released widths';
@@ -78,7 +80,7 @@ export async function llamaRows({ program, models, adapters, adapterOn, fresh, o
           f = FORMATS.find((x) => x.name === format),
           exported = f.reload(out, source.base);
         const sequences = adapter ? SHORT : LONG;
-        const r = await askLlama(program, f.llama(out), source, exported, sequences);
+        const r = await askLlama(program, f.llama(out), source, exported, sequences, { prefixes: PREFIXES });
         rows.push({ checkpoint, name, format, ...r });
         exported[Symbol.dispose]();
         source[Symbol.dispose]();
@@ -89,7 +91,7 @@ export async function llamaRows({ program, models, adapters, adapterOn, fresh, o
 }
 
 /** The same values in other types, so that one kind of rounding is left: where the distance comes from. */
-export async function isolationRows({ program, models, fresh }) {
+async function isolationRows({ program, models, fresh }) {
   const rows = [];
   for (const checkpoint of ['nano', 'nano-judge', 'plain positions']) {
     const model = await checkpointOf(checkpoint, models, fresh);
@@ -114,7 +116,12 @@ export async function isolationRows({ program, models, fresh }) {
       const reloaded = loadGguf(path, false);
       const file = { kind: 'model', path, f32: dense === 'F32' && experts === 'F32' };
       const exported = { model: reloaded, adapter: null };
-      rows.push({ checkpoint, dense, experts, ...(await askLlama(program, file, source, exported, SHORT)) });
+      rows.push({
+        checkpoint,
+        dense,
+        experts,
+        ...(await askLlama(program, file, source, exported, SHORT, { prefixes: PREFIXES })),
+      });
       reloaded.close();
     }
     source[Symbol.dispose]();
@@ -123,7 +130,7 @@ export async function isolationRows({ program, models, fresh }) {
 }
 
 const power = (x) => (x === 0 ? '0' : x.toExponential(1));
-export const llamaTable = (rows) =>
+const llamaTable = (rows) =>
   `| checkpoint | adapter | export | compared | largest difference | relative | allowed |
 |---|---|---|---|---|---|---|
 ${rows
@@ -133,7 +140,7 @@ ${rows
       `${power(r.relative)} | ${power(r.tolerance)} |`,
   )
   .join('\n')}`;
-export const isolationTable = (rows) =>
+const isolationTable = (rows) =>
   `| checkpoint | dense | experts | beside our exact model | what rounding moves ours by | beside ours rounded so |
 |---|---|---|---|---|---|
 ${rows
@@ -143,3 +150,31 @@ ${rows
       `${power(r.rounding?.moves ?? 0)} | ${power(r.relative)} |`,
   )
   .join('\n')}`;
+
+/** @param o program, models, adapters by name, adapterOn and fresh of interop.mjs */
+export async function llamaSections(o) {
+  const llama = await llamaRows(o),
+    isolated = o.only ? [] : await isolationRows(o);
+  const text = `## llama.cpp
+
+With ${llama[0]?.versions}: llama-server on a CPU, keys and values in f32: the log-probability of every token after some prefixes, beside our
+model read back from the same file. Checkpoints: models/nano and models/nano-judge; a random one with plain rotary positions
+and odd numbers of heads, experts and layers; a random one of the released widths (2,880; 64 heads; two layers, three
+experts). All but the one with plain positions have YaRN, whose bounds llama.cpp rounds to whole numbers, whatever the
+model says: ours are rounded in the same way for this comparison. In gguf it rounds the inputs of products, to bf16
+beside bf16 and to 8 bits beside MXFP4, and ours do so too. With no adapter six prefixes
+of 140 tokens, beyond every window; else six of 36 tokens and four of 4. Relative is the root mean square of the differences beside the spread of our log-probabilities. Allowed is what
+\`temper verify --llama\` lets pass (docs/guides/gguf.md says why). gguf-lora lies on a base in f32.
+
+${llamaTable(llama)}
+
+## Where the distance of gguf comes from
+
+The same values in other types, so that llama.cpp rounds other inputs: none beside f32, to bf16 beside bf16, to 8 bits
+in groups of 32 beside MXFP4. Bases alone, prefixes of 36 and 4 tokens, relative as above.
+
+${isolationTable(isolated)}
+`;
+  const wrong = llama.filter((r) => !r.ok).map((r) => `${r.checkpoint}, ${r.name}, ${r.format}: ${r.relative}`);
+  return { text, wrong };
+}

@@ -187,7 +187,7 @@ export async function verifyExport(request: VerifyRequest, signal?: AbortSignal)
         );
     }
     if (request.llama !== undefined)
-      consumers.push(await askLlama(request.llama, llamaFile(format, dir), source, exported, sequences, signal));
+      consumers.push(await askLlama(request.llama, llamaFile(format, dir), source, exported, sequences, { signal }));
     // A model trained through the rounding of this merge is what the merge gives.
     const exact = source.adapter?.spec.mergeAware !== undefined && format.mergeAware === true;
     const tolerance = exact ? MERGED_TOLERANCE : format.tolerance,

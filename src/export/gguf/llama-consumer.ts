@@ -73,6 +73,11 @@ export function prefixLengths(length: number, most: number): number[] {
 const rowOf = (logits: Float32Array, position: number, V: number): Float32Array =>
   logits.subarray(position * V, (position + 1) * V);
 
+export interface AskOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Of each sequence, at most so many (default: all that MOST_LOGITS leave). */
+  readonly prefixes?: number;
+}
 /**
  * @throws {ConfigError} consumer_failed, format_unfit · the signal's reason
  */
@@ -82,7 +87,7 @@ export async function askLlama(
   source: ExportSource,
   exported: Reloaded,
   sequences: readonly Int32Array[],
-  signal?: AbortSignal,
+  { signal, prefixes = Infinity }: AskOptions = {},
 ): Promise<ConsumerResult> {
   const { config } = source.base,
     { vocab_size: V } = config;
@@ -106,7 +111,7 @@ export async function askLlama(
     const asRounded = model.f32 ? null : asLlamaRounds(asTheirs);
     let positions = 0;
     try {
-      const each = Math.ceil(MOST_LOGITS / V / sequences.length);
+      const each = Math.min(prefixes, Math.ceil(MOST_LOGITS / V / sequences.length));
       for (const tokens of sequences) {
         const want = logitsOf(asTheirs, exported.adapter, tokens),
           own = logitsOf(asOurs, exported.adapter, tokens),
