@@ -52,6 +52,9 @@ export interface EngineInfo {
   readonly adapters: readonly string[];
 }
 
+export const MAX_STOPS = 16;
+export const MAX_TOP_LOGPROBS = 20;
+
 export interface GenerateRequest {
   /**
    * The whole conversation, system message included (harmony/chat.ts makes it from OpenAI's form); the assistant's next

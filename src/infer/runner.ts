@@ -21,14 +21,16 @@ import { turnCuts } from './cuts.js';
 import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel, loadModel } from './load.js';
 import { findMerged, type MergedAdapter, mergedInfo, mergeLoaded } from './merged-adapter.js';
-import type {
-  DoneEvent,
-  EngineCalls,
-  EngineInfo,
-  EngineOptions,
-  GenerateRequest,
-  ScoreRequest,
-  TextEvent,
+import {
+  type DoneEvent,
+  type EngineCalls,
+  type EngineInfo,
+  type EngineOptions,
+  type GenerateRequest,
+  MAX_STOPS,
+  MAX_TOP_LOGPROBS,
+  type ScoreRequest,
+  type TextEvent,
 } from './protocol.js';
 import { Repetition } from './repetition.js';
 import { checkSampling, type Finish, type Sampled, type Sampling, type Sequence } from './sequence.js';
@@ -41,8 +43,6 @@ export const DEFAULT_CONTEXT_TOKENS = 4096;
 export const DEFAULT_MAX_TOKENS = 1024;
 /** Control tokens that may be among the most probable ones. */
 const CONTROL_TOKENS = 8;
-export const MAX_STOPS = 16;
-export const MAX_TOP_LOGPROBS = 20;
 /** What the released checkpoints recommend. */
 export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 0 };
 

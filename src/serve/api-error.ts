@@ -54,6 +54,7 @@ export function asApiError(
   if (error instanceof TemperError) {
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
     if (own) return badRequest(own[0], error.message, { ...fields, temperature: 'temperature' }[own[1]]);
+    if (error.code === 'request_range') return badRequest('invalid_value', error.message);
     if (error.name === 'DataError') return badRequest(error.code, error.message, fields.prompt);
     if (error.code === 'cache_busy')
       return new ApiError(429, 'rate_limit_error', 'queue_timeout', error.message, null, 5);

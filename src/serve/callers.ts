@@ -99,6 +99,7 @@ export class Callers {
       },
       served: {
         engine: counted(served.engine, key, usage, admission.limits.queueMs),
+        structures: served.structures,
         created: served.created,
         get models() {
           return served.models.filter((m) => !key.models || key.models.includes(m.id));

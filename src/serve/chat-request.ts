@@ -3,22 +3,16 @@
 import { z } from 'zod';
 import { toConversation } from '../harmony/chat.js';
 import { chatRow } from '../harmony/chat-row.js';
+import type { TurnWish } from '../infer/structures.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { flag, parseBody, samplingFields, samplingOf, steeringFields, steeringOf } from './request-fields.js';
 
 /** Accepted where they ask for nothing. */
 const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
-  n: [1],
-  logprobs: [false],
-  top_logprobs: [0],
-  presence_penalty: [0],
-  frequency_penalty: [0],
   store: [false],
   modalities: [['text']],
   service_tier: ['auto', 'default'],
-  stop: [[], ''],
-  logit_bias: [{}],
   functions: [[]],
   function_call: ['none', 'auto'],
   audio: [],
@@ -28,45 +22,71 @@ const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
 };
 /** They say who asks, and change nothing. */
 const READ_PAST = ['user', 'metadata', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention'] as const;
+/** Answers to one request. */
+export const MOST_CHOICES = 16;
 
+const schemaFormat = chatRow.shape.response_format;
 export const ChatBody = chatRow.extend({
   model: z.string(),
   max_completion_tokens: z.int().min(1).nullish(),
   max_tokens: z.int().min(1).nullish(),
+  n: z.int().min(1).max(MOST_CHOICES).nullish().describe('answers, each with a seed of its own'),
   ...samplingFields,
+  ...steeringFields,
   stream: flag,
   stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
-  tool_choice: z.enum(['auto', 'none']).nullish(),
+  response_format: z.union([z.strictObject({ type: z.literal('json_object') }), schemaFormat]),
+  tool_choice: z
+    .union([
+      z.enum(['auto', 'none', 'required']),
+      z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: z.string() }) }),
+    ])
+    .nullish(),
 });
+type Body = z.infer<typeof ChatBody>;
 
 export interface ChatRequest extends Generation {
   readonly stream: boolean;
   /** A last chunk tells the tokens of the whole. */
   readonly streamUsage: boolean;
+  /** Answers that are asked for. */
+  readonly n: number;
 }
 
-/** Values that ask for what is not built. */
-function checkValues(body: Readonly<Record<string, unknown>>): void {
-  const format = body.response_format as { readonly type?: unknown } | null | undefined;
-  if (format && typeof format === 'object' && format.type !== 'text')
-    throw badRequest(
-      'unsupported_parameter',
-      'response_format: this server holds no answer to a schema yet; ask for text',
-      'response_format',
-    );
-  const choice = body.tool_choice;
-  if (choice !== null && choice !== undefined && choice !== 'auto' && choice !== 'none')
-    throw badRequest(
-      'unsupported_parameter',
-      'tool_choice: this server forces no call yet; auto and none can be had',
-      'tool_choice',
-    );
-  if (body.parallel_tool_calls === true)
-    throw badRequest(
-      'unsupported_parameter',
-      'parallel_tool_calls: a turn ends with its first call here; leave it out',
-      'parallel_tool_calls',
-    );
+/** The answer's schema; undefined: none. */
+function answerSchema({ response_format: format }: Body): unknown {
+  if (format?.type === 'json_object') return { type: 'object' };
+  if (format?.type !== 'json_schema') return undefined;
+  const { schema } = format.json_schema;
+  if (!schema) throw badRequest('invalid_value', 'response_format: wanted json_schema.schema', 'response_format');
+  return schema;
+}
+
+/** What the turn is held to; undefined: nothing, and it is generated as ever. @throws {ApiError} 400 */
+function wishOf(body: Body, tools: NonNullable<Body['tools']>): TurnWish | undefined {
+  const { tool_choice: choice } = body;
+  const named = typeof choice === 'object' && choice !== null ? choice.function.name : null;
+  if (named !== null && !tools.some((t) => t.function.name === named))
+    throw badRequest('invalid_value', `tool_choice: no tool is named ${JSON.stringify(named)}`, 'tool_choice');
+  const mustCall = named !== null || choice === 'required';
+  if (mustCall && tools.length === 0)
+    throw badRequest('invalid_value', 'tool_choice: there are no tools to call', 'tool_choice');
+  const answer = answerSchema(body);
+  const stop = typeof body.stop === 'string' ? body.stop : (body.stop?.length ?? 0) > 0;
+  if (answer !== undefined && stop)
+    throw badRequest('invalid_value', 'stop: an answer that is cut keeps to no schema; leave one of them out', 'stop');
+  if (answer === undefined && !mustCall && !tools.some((t) => t.function.strict)) return undefined;
+  return {
+    ...(answer === undefined ? {} : { answer }),
+    calls: tools
+      .filter((t) => named === null || t.function.name === named)
+      .map(({ function: { name, parameters, strict } }) => ({
+        recipient: `functions.${name}`,
+        ...(parameters ? { schema: parameters } : {}),
+        strict: strict === true,
+      })),
+    mustCall,
+  };
 }
 
 /**
@@ -75,19 +95,27 @@ function checkValues(body: Readonly<Record<string, unknown>>): void {
  * @throws {ApiError} 400 · {DataError} what makes no conversation
  */
 export function readChatRequest(json: unknown, tokens: number): ChatRequest {
-  if (typeof json === 'object' && json !== null) checkValues(json as Record<string, unknown>);
   const body = parseBody(json, ChatBody, { nothing: NOTHING, readPast: READ_PAST });
-  const { model, stream, stream_options, tool_choice, tools, max_completion_tokens, max_tokens, ...rest } = body;
-  const { temperature, top_p, top_k, min_p, seed, ...row } = rest;
-  const { messages } = toConversation({ ...row, tools: tool_choice === 'none' ? [] : tools });
+  const { messages: dialogue, reasoning_effort, response_format: format, max_completion_tokens, max_tokens } = body;
+  const tools = body.tool_choice === 'none' ? [] : (body.tools ?? []);
+  const { messages } = toConversation({
+    messages: dialogue,
+    tools,
+    reasoning_effort,
+    ...(format?.type === 'json_schema' ? { response_format: format } : {}),
+  });
+  const wish = wishOf(body, tools);
   return {
-    model,
-    stream: stream === true,
-    streamUsage: stream_options?.include_usage === true,
+    model: body.model,
+    stream: body.stream === true,
+    streamUsage: body.stream_options?.include_usage === true,
+    n: body.n ?? 1,
     request: {
       messages,
       maxTokens: max_completion_tokens ?? max_tokens ?? tokens,
-      sampling: samplingOf({ temperature, top_p, top_k, min_p, seed }),
+      sampling: samplingOf(body),
+      ...steeringOf(body),
     },
+    ...(wish ? { wish } : {}),
   };
 }

@@ -1,5 +1,5 @@
 // What is released of a turn in the shape of chat completions: whole, or as chunks of a stream.
-import type { DoneEvent } from '../infer/protocol.js';
+import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
 import type { Answer, FinishReason, Released } from './generation.js';
 import type { Part, PartHead, PartKind } from './parts.js';
 
@@ -12,18 +12,39 @@ export interface Head {
 type Body = Record<string, unknown>;
 
 /** Of one call: the id of the answer and the place of its message, so that a stream and its whole agree. */
-const callId = ({ id }: Head, { index }: PartHead): string =>
-  `call_${id.replace(/^chatcmpl-/, '').slice(0, 24)}${index}`;
+const callId = ({ id }: Head, { index }: PartHead, choice: number): string =>
+  `call_${id.replace(/^chatcmpl-/, '').slice(0, 24)}${choice === 0 ? '' : `c${choice}m`}${index}`;
 
-const usageOf = (usage: DoneEvent['usage']): Body => ({
-  prompt_tokens: usage.promptTokens,
-  completion_tokens: usage.completionTokens,
-  total_tokens: usage.promptTokens + usage.completionTokens,
-  prompt_tokens_details: { cached_tokens: usage.cachedTokens },
-  completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+/** Of all answers; the prompt is read once. */
+function usageOf(answers: readonly Answer[]): Body {
+  const sum = (of: (usage: DoneEvent['usage']) => number): number => answers.reduce((n, a) => n + of(a.usage), 0);
+  const prompt = answers[0]?.usage.promptTokens ?? 0;
+  const completion = sum((u) => u.completionTokens);
+  return {
+    prompt_tokens: prompt,
+    completion_tokens: completion,
+    total_tokens: prompt + completion,
+    prompt_tokens_details: { cached_tokens: answers[0]?.usage.cachedTokens ?? 0 },
+    completion_tokens_details: { reasoning_tokens: sum((u) => u.reasoningTokens) },
+  };
+}
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+/** A token that is no text by itself is told by its bytes. */
+function tokenText(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return `bytes:${Array.from(bytes, (b) => `\\x${b.toString(16).padStart(2, '0')}`).join('')}`;
+  }
+}
+type Likely = Pick<TokenInfo, 'bytes' | 'logprob'>;
+const likely = ({ bytes, logprob }: Likely): Body => ({ token: tokenText(bytes), logprob, bytes: Array.from(bytes) });
+const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({
+  content: tokens.map((t) => ({ ...likely(t), top_logprobs: t.top.map(likely) })),
+  refusal: null,
 });
-const callOf = (head: Head, part: Part): Body => ({
-  id: callId(head, part),
+const callOf = (head: Head, part: Part, choice: number): Body => ({
+  id: callId(head, part, choice),
   type: 'function',
   function: { name: part.name, arguments: part.text },
 });
@@ -36,10 +57,10 @@ const textOf = (parts: readonly Part[], kind: PartKind): string =>
 const reasoningFields = (text: string): Body => ({ reasoning: text, reasoning_content: text });
 const screeningFields = ({ screening }: Answer): Body => (screening ? { temper: screening } : {});
 
-export function completionBody(head: Head, answer: Answer): Body {
-  const { parts, refusal, finish, usage } = answer;
+function choiceOf(head: Head, answer: Answer, index: number, logprobs: boolean): Body {
+  const { parts, refusal, finish } = answer;
   const reasoning = textOf(parts, 'reasoning');
-  const calls = parts.filter((p) => p.kind === 'call').map((p) => callOf(head, p));
+  const calls = parts.filter((p) => p.kind === 'call').map((p) => callOf(head, p, index));
   const message = {
     role: 'assistant',
     content: textOf(parts, 'content') || null,
@@ -47,23 +68,32 @@ export function completionBody(head: Head, answer: Answer): Body {
     ...(reasoning === '' ? {} : reasoningFields(reasoning)),
     ...(calls.length > 0 ? { tool_calls: calls } : {}),
   };
+  return { index, message, logprobs: logprobs ? logprobsOf(answer.tokens) : null, finish_reason: finish };
+}
+export function completionBody(head: Head, answers: readonly Answer[], logprobs: boolean): Body {
+  const screened = answers.length === 1 && answers[0] ? screeningFields(answers[0]) : {};
+  const all = answers.length > 1 && answers.some((a) => a.screening);
   return {
     id: head.id,
     object: 'chat.completion',
     created: head.created,
     model: head.model,
-    choices: [{ index: 0, message, logprobs: null, finish_reason: finish }],
-    usage: usageOf(usage),
-    ...screeningFields(answer),
+    choices: answers.map((a, i) => choiceOf(head, a, i, logprobs)),
+    usage: usageOf(answers),
+    ...(all ? { temper: { choices: answers.map((a) => a.screening) } } : screened),
   };
 }
 
-const chunk = (head: Head, delta: Body, finish: FinishReason | null = null): Body => ({
+const chunkBase = (head: Head): Body => ({
   id: head.id,
   object: 'chat.completion.chunk',
   created: head.created,
   model: head.model,
-  choices: [{ index: 0, delta, logprobs: null, finish_reason: finish }],
+});
+export const usageChunk = (head: Head, answers: readonly Answer[]): Body => ({
+  ...chunkBase(head),
+  choices: [],
+  usage: usageOf(answers),
 });
 
 /** Chunks of one answer; joined, they are what `completionBody` says of the whole. */
@@ -72,20 +102,23 @@ export class Chunks {
   readonly #last = new Map<PartKind, number>();
   constructor(
     readonly head: Head,
-    /** A last chunk tells the tokens of the whole. */
-    readonly usage: boolean,
+    /** Which of the answers it is. */
+    readonly index: number,
   ) {}
 
   of(event: Released): readonly Body[] {
-    if (event.kind === 'begin') return [chunk(this.head, { role: 'assistant', content: '' })];
-    if (event.kind === 'piece') return [chunk(this.head, this.#delta(event.part, event.text))];
+    if (event.kind === 'begin') return [this.#chunk({ role: 'assistant', content: '' })];
+    if (event.kind === 'piece') return [this.#chunk(this.#delta(event.part, event.text), null, event.tokens)];
     if (event.kind === 'sealed') return []; // has no place in this form, and is not asked for
-    const { refusal, finish, usage } = event.answer;
+    const { refusal, finish } = event.answer;
     return [
-      ...(refusal === null ? [] : [chunk(this.head, { refusal })]),
-      { ...chunk(this.head, {}, finish), ...screeningFields(event.answer) },
-      ...(this.usage ? [{ ...chunk(this.head, {}), choices: [], usage: usageOf(usage) }] : []),
+      ...(refusal === null ? [] : [this.#chunk({ refusal })]),
+      { ...this.#chunk({}, finish), ...screeningFields(event.answer) },
     ];
+  }
+  #chunk(delta: Body, finish: FinishReason | null = null, tokens: readonly TokenInfo[] | null = null): Body {
+    const logprobs = tokens && tokens.length > 0 ? logprobsOf(tokens) : null;
+    return { ...chunkBase(this.head), choices: [{ index: this.index, delta, logprobs, finish_reason: finish }] };
   }
   #delta(part: PartHead, text: string): Body {
     if (part.kind === 'call') return { tool_calls: [this.#call({ ...part, text })] };
@@ -99,6 +132,6 @@ export class Chunks {
     if (known !== undefined) return { index: known, function: { arguments: part.text } };
     const index = this.#calls.size;
     this.#calls.set(part.index, index);
-    return { index, ...callOf(this.head, part) };
+    return { index, ...callOf(this.head, part, this.index) };
   }
 }

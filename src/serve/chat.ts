@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
 import { ChatBody, type ChatRequest, readChatRequest } from './chat-request.js';
-import { Chunks, completionBody, type Head } from './chat-response.js';
-import { answer, generate } from './generation.js';
+import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
+import { type Answer, answer, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const newHead = (model: string): Head => ({
@@ -14,14 +14,61 @@ const newHead = (model: string): Head => ({
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens' };
 
+/** Answers begin with seeds of their own; the first has the request's. */
+const choices = (request: ChatRequest): readonly ChatRequest[] =>
+  Array.from({ length: request.n }, (_, i) => {
+    const { sampling = {} } = request.request;
+    const seed = ((sampling.seed ?? 0) + i * SEED_STEP) % Number.MAX_SAFE_INTEGER;
+    return i === 0 ? request : { ...request, request: { ...request.request, sampling: { ...sampling, seed } } };
+  });
+const SEED_STEP = 0x9e3779b97f5;
+
+async function answers(service: ApiService, request: ChatRequest, stop: AbortController): Promise<readonly Answer[]> {
+  try {
+    return await Promise.all(choices(request).map((r) => answer(service, r, stop.signal)));
+  } catch (e) {
+    // One that failed takes the others with it.
+    stop.abort(e);
+    throw e;
+  }
+}
+
 async function* stream(
   service: ApiService,
   request: ChatRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
-  const chunks = new Chunks(newHead(request.model), request.streamUsage);
-  for await (const event of generate(service, request, signal)) for (const data of chunks.of(event)) yield { data };
+  const head = newHead(request.model);
+  const of = choices(request).map((r, i) => ({ chunks: new Chunks(head, i), events: generate(service, r, signal) }));
+  const ended: Answer[] = [];
+  for await (const { from, value } of merged(of.map((o) => o.events))) {
+    if (value.kind === 'end') ended[from] = value.answer;
+    for (const data of of[from]?.chunks.of(value) ?? []) yield { data };
+  }
+  if (request.streamUsage) yield { data: usageChunk(head, ended) };
   yield { data: '[DONE]' };
+}
+
+/** What several give, as it comes; leaving the loop, or one that fails, ends all. */
+async function* merged<T>(
+  all: readonly AsyncGenerator<T, void, void>[],
+): AsyncGenerator<{ readonly from: number; readonly value: T }, void, void> {
+  const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> =>
+    (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
+  const open = new Map(all.map((_, i) => [i, next(i)]));
+  try {
+    while (open.size > 0) {
+      const { from, got } = await Promise.race(open.values());
+      if (got.done) open.delete(from);
+      else {
+        open.set(from, next(from));
+        yield { from, value: got.value };
+      }
+    }
+  } finally {
+    for (const p of open.values()) p.catch(() => {});
+    for (const g of all) void g.return().catch(() => {});
+  }
 }
 
 export const chat: Api = {
@@ -41,7 +88,13 @@ export const chat: Api = {
       const request = readChatRequest(await service.body(c), service.maxTokens);
       const stop = stopWith(c);
       if (!request.stream)
-        return c.json(completionBody(newHead(request.model), await answer(service, request, stop.signal)));
+        return c.json(
+          completionBody(
+            newHead(request.model),
+            await answers(service, request, stop),
+            request.request.topLogprobs !== undefined,
+          ),
+        );
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
       return eventStream(stream(service, request, stop.signal), stop, failed);
     });

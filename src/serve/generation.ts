@@ -4,10 +4,13 @@
 //
 // A new API is one file that exports an `Api` (api.ts), and a line in apis.ts.
 import { randomInt } from 'node:crypto';
+import { TemperError } from '../base/errors.js';
 import { runTurn, type Turn, wasWithheld } from '../compose/turn.js';
-import type { DoneEvent, GenerateRequest } from '../infer/protocol.js';
+import type { DoneEvent, GenerateRequest, TokenInfo } from '../infer/protocol.js';
+import type { Prepared, TurnWish } from '../infer/structures.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
+import { badRequest } from './api-error.js';
 import type { Meter } from './meter.js';
 import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
 import { seal } from './seal.js';
@@ -38,6 +41,8 @@ export interface Generation {
   readonly request: GenerateRequest;
   /** Thoughts that are not shown are given sealed, for the client to hand back between the calls of a turn. */
   readonly sealed?: boolean;
+  /** What its answer and its calls keep to. Nothing leaves that breaks it. */
+  readonly wish?: TurnWish;
 }
 
 export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
@@ -66,6 +71,10 @@ export interface Answer {
    * was withheld, as it must not come back by way of the context. Never sent.
    */
   readonly kept: readonly Part[];
+  /** Of what is said, where the request asks for log-probabilities. */
+  readonly tokens: readonly TokenInfo[];
+  /** Something else than the model ended it. */
+  readonly cut: DoneEvent['cut'];
 }
 /**
  * `begin`: the engine has taken it, or its verdicts are there; what fails before has a status of its own. Pieces of a
@@ -74,7 +83,13 @@ export interface Answer {
  */
 export type Released =
   | { readonly kind: 'begin' }
-  | { readonly kind: 'piece'; readonly part: PartHead; readonly text: string }
+  | {
+      readonly kind: 'piece';
+      readonly part: PartHead;
+      readonly text: string;
+      /** Of what is said, where log-probabilities are asked for: since the last piece. */
+      readonly tokens?: readonly TokenInfo[];
+    }
   | { readonly kind: 'sealed'; readonly part: PartHead; readonly text: string }
   | { readonly kind: 'end'; readonly answer: Answer };
 
@@ -96,18 +111,37 @@ function screeningOf({ screened }: Turn): Screening | null {
   };
 }
 
-function answerOf(turn: Turn, sort: Sorter, shown: (part: PartHead) => boolean): Answer {
+function answerOf(turn: Turn, sort: Sorter, shown: (part: PartHead) => boolean, broken: string | null): Answer {
   const { done, screened } = turn;
-  const base = { usage: done.usage, screening: screeningOf(turn) };
+  const base = { usage: done.usage, screening: screeningOf(turn), tokens: [], cut: done.cut };
   // A channel that is not allowed takes the whole answer with it: what is left would be half of it.
   if (wasWithheld(turn)) {
     const held = screened?.channels.filter((c) => c.withheld) ?? [];
     return { ...base, finish: 'content_filter', parts: [], refusal: held.map((c) => c.text).join(' '), kept: [] };
   }
+  if (broken !== null) return { ...base, finish: 'content_filter', parts: [], refusal: broken, kept: [] };
   const kept = partsOf(done.messages, sort);
   const calls = kept.some((p) => p.kind === 'call');
   const finish = done.finish === 'length' ? 'length' : calls ? 'tool_calls' : 'stop';
-  return { ...base, finish, parts: kept.filter(shown), refusal: null, kept };
+  return { ...base, tokens: done.answer ?? [], finish, parts: kept.filter(shown), refusal: null, kept };
+}
+
+/** What is to be kept to, ready. @throws {ApiError} 400 schema_unsupported, schema_invalid */
+async function prepared({ served }: GenerationService, wish: TurnWish, signal: AbortSignal): Promise<Prepared> {
+  try {
+    return await served.structures.prepare(wish, signal);
+  } catch (e) {
+    if (e instanceof TemperError && (e.code === 'schema_unsupported' || e.code === 'schema_invalid'))
+      throw badRequest(e.code, `schema: ${e.message}`, wish.answer === undefined ? 'tools' : 'response_format');
+    throw e;
+  }
+}
+/** @returns why nothing of a turn may leave; null: it may */
+async function brokenBy(held: Prepared | null, { done }: Turn, signal: AbortSignal): Promise<string | null> {
+  // Cut off, it claims nothing.
+  if (!held || done.finish === 'length') return null;
+  const broken = await held.check(done.messages, signal);
+  return broken === null ? null : `[withheld: it does not keep to its schema: ${broken}]`;
 }
 
 /** What leaves of each part, in order. */
@@ -122,10 +156,10 @@ class Gate {
   ) {}
   shows = (part: PartHead): boolean => this.open || part.kind !== 'reasoning';
 
-  *pass(part: PartHead, text: string): Generator<Released, void, void> {
+  *pass(part: PartHead, text: string, tokens?: readonly TokenInfo[]): Generator<Released, void, void> {
     if (this.#held && this.#held.part.index !== part.index) yield* this.rest();
     if (this.shows(part)) {
-      if (text !== '' || part.kind === 'call') yield { kind: 'piece', part, text };
+      if (text !== '' || part.kind === 'call' || tokens) yield { kind: 'piece', part, text, ...(tokens && { tokens }) };
     } else if (this.seals && isKept(part)) {
       this.#held ??= { part, text: '' };
       this.#held.text += text;
@@ -144,39 +178,59 @@ class Gate {
  */
 export async function* generate(
   service: GenerationService,
-  { model, request: given, sealed = false }: Generation,
+  { model, request: given, sealed = false, wish }: Generation,
   signal: AbortSignal,
 ): AsyncGenerator<Released, void, void> {
   const { served, screen, reasoning, meter } = service;
   const { adapter } = served.find(model);
-  const request = adapter === null ? given : { ...given, adapter };
+  const held = wish ? await prepared(service, wish, signal) : null;
+  const request: GenerateRequest = {
+    ...given,
+    ...(adapter === null ? {} : { adapter }),
+    ...(held ? { structure: held.structure } : {}),
+  };
   const gate = new Gate(screen ? reasoning === 'allowed' : reasoning !== 'never', sealed);
   const sort = sorter(request.messages);
   const leave = await service.admission.enter(signal);
   try {
     let turn: Turn;
+    let broken: string | null;
     if (screen) {
       turn = await runTurn(served.engine, request, screen, () => {}, signal);
+      broken = await brokenBy(held, turn, signal);
       yield { kind: 'begin' };
-      if (!wasWithheld(turn))
-        for (const { text, ...part } of partsOf(turn.done.messages, sort)) yield* gate.pass(part, text);
+      if (!wasWithheld(turn) && broken === null) yield* wholeOf(turn.done, sort, gate);
     } else {
       let done: DoneEvent | undefined;
       let begun = false;
+      // What the grammar alone does not keep to leaves after the check.
+      const waits = held !== null && held.checked.length > 0;
       for await (const event of served.engine.generate(request, signal)) {
         if (!begun) yield { kind: 'begin' };
         begun = true;
         if (event.kind === 'done') done = event;
-        else yield* gate.pass(sort(event, event.message), event.text);
+        else if (!waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
       }
       if (!done) throw new Error('the engine ended a turn without its last event');
       turn = { done, screened: null };
+      broken = await brokenBy(held, turn, signal);
+      if (waits && broken === null) yield* wholeOf(done, sort, gate);
     }
     yield* gate.rest();
     meter.turn(turn.done, wasWithheld(turn));
-    yield { kind: 'end', answer: answerOf(turn, sort, gate.shows) };
+    yield { kind: 'end', answer: answerOf(turn, sort, gate.shows, broken) };
   } finally {
     leave();
+  }
+}
+
+/** A turn that is there, as pieces. */
+function* wholeOf(done: DoneEvent, sort: Sorter, gate: Gate): Generator<Released, void, void> {
+  let told = false;
+  for (const { text, ...part } of partsOf(done.messages, sort)) {
+    const tokens = part.kind === 'content' && !told ? done.answer : undefined;
+    told ||= part.kind === 'content';
+    yield* gate.pass(part, text, tokens);
   }
 }
 

@@ -1,5 +1,6 @@
 // What bodies of all APIs have in common: fields that are refused by name, fields that change nothing, sampling.
 import { z } from 'zod';
+import { type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import type { Sampling } from '../infer/sequence.js';
 import { badRequest } from './api-error.js';
 import { randomSeed } from './generation.js';
@@ -24,6 +25,47 @@ export const samplingOf = ({ temperature, top_p, top_k, min_p, seed }: SamplingF
   // Any integer is a seed to the API; here it is one of 53 bits.
   seed: seed === null || seed === undefined ? randomSeed() : Math.abs(seed),
 });
+
+const MOST_BIASES = 1024;
+const penalty = z.number().min(-2).max(2).nullish();
+/** What decides beside the sampling, and what ends an answer before the model does. */
+export const steeringFields = {
+  stop: z
+    .union([z.string(), z.array(z.string()).max(MAX_STOPS)])
+    .nullish()
+    .describe('texts before which the answer ends'),
+  logit_bias: z
+    .record(z.string().regex(/^\d{1,7}$/, 'wanted tokens'), z.number().min(-100).max(100))
+    .refine((bias) => Object.keys(bias).length <= MOST_BIASES, `wanted at most ${MOST_BIASES} tokens`)
+    .nullish()
+    .describe('added to the logits of tokens'),
+  presence_penalty: penalty,
+  frequency_penalty: penalty,
+  logprobs: flag,
+  top_logprobs: z.int().min(0).max(MAX_TOP_LOGPROBS).nullish(),
+  repetition_stop: z
+    .int()
+    .min(2)
+    .max(1000)
+    .nullish()
+    .describe('ends when the last tokens are one block so many times in a row'),
+};
+type SteeringFields = { readonly [K in keyof typeof steeringFields]?: z.infer<(typeof steeringFields)[K]> };
+/** @throws {ApiError} 400 invalid_value */
+export function steeringOf(body: SteeringFields): Partial<GenerateRequest> {
+  const { stop, logit_bias, presence_penalty, frequency_penalty, logprobs, top_logprobs, repetition_stop } = body;
+  const stops = (typeof stop === 'string' ? [stop] : (stop ?? [])).filter((s) => s !== '');
+  if (top_logprobs && !logprobs) throw badRequest('invalid_value', 'top_logprobs: wanted logprobs too', 'top_logprobs');
+  const bias = Object.entries(logit_bias ?? {}).map(([token, by]) => [Number(token), by] as const);
+  return {
+    ...(stops.length > 0 ? { stop: stops } : {}),
+    ...(bias.length > 0 ? { logitBias: new Map(bias) } : {}),
+    ...(presence_penalty ? { presencePenalty: presence_penalty } : {}),
+    ...(frequency_penalty ? { frequencyPenalty: frequency_penalty } : {}),
+    ...(logprobs ? { topLogprobs: top_logprobs ?? 0 } : {}),
+    ...(repetition_stop ? { repetitionStop: repetition_stop } : {}),
+  };
+}
 
 export interface Unsupported {
   /** Fields that ask for what is not built, with the values by which they ask for nothing. */
@@ -51,11 +93,6 @@ export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, rea
   throw issueError(parsed.error);
 }
 
-const saidOf = (issue: z.core.$ZodIssue | undefined): string =>
-  (issue?.message ?? 'Invalid input')
-    .replace(/^Invalid input: expected (.+), received undefined$/, 'it is not there; wanted $1')
-    .replace(/^Invalid input: expected /, 'wanted ');
-
 /** The first thing that is wrong, of the reading that came furthest. */
 function issueError(error: z.ZodError): Error {
   let [issue] = error.issues;
@@ -74,7 +111,7 @@ function issueError(error: z.ZodError): Error {
   const where = [...path, ...(issue?.path ?? []), ...(unknown === undefined ? [] : [unknown])].map(String).join('.');
   return badRequest(
     unknown === undefined ? 'invalid_value' : 'unknown_parameter',
-    `${where}: ${unknown === undefined ? saidOf(issue) : 'not known'}`,
+    `${where}: ${unknown === undefined ? issue?.message : 'not known'}`,
     where,
   );
 }

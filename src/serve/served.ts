@@ -2,8 +2,10 @@
 // change their status while it runs.
 import { basename, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
+import { localOf } from '../hub/pull.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import type { EngineOptions } from '../infer/protocol.js';
+import { openStructures, type Structures } from '../infer/structures.js';
 import { ApiError } from './api-error.js';
 
 /**
@@ -28,6 +30,7 @@ export interface ServedModel {
 /** What a request sees of it. */
 export interface Served {
   readonly engine: Engine;
+  readonly structures: Structures;
   readonly models: readonly ServedModel[];
   /** Seconds since 1970. */
   readonly created: number;
@@ -58,6 +61,7 @@ export class ServedModels implements Served {
   #models: readonly ServedModel[];
   constructor(
     readonly engine: Engine,
+    readonly structures: Structures,
     readonly base: ServedModel,
     adapters: readonly ServedModel[],
   ) {
@@ -146,7 +150,8 @@ export async function openServed(options: ServedOptions, signal?: AbortSignal): 
         folder: a.folder,
       }),
     );
-    return new ServedModels(engine, base, adapters);
+    const structures = openStructures({ model: await localOf(options.model), vocabSize: engine.info.vocabSize });
+    return new ServedModels(engine, structures, base, adapters);
   } catch (e) {
     await engine.close();
     throw e;

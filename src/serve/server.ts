@@ -138,6 +138,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       signal,
     );
     closers.push(() => served.engine.close());
+    closers.push(() => served.structures.close());
     const responses =
       options.state === undefined
         ? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB })

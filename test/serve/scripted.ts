@@ -7,10 +7,10 @@ import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { createTextTracker, createTracker } from '../../src/infer/channels.js';
 import type { Engine } from '../../src/infer/engine.js';
 import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
+import { openStructures } from '../../src/infer/structures.js';
 import type { Screen } from '../../src/safeguard/screen.js';
 import { Admission } from '../../src/serve/admission.js';
 import type { Env } from '../../src/serve/api.js';
-import { ApiError } from '../../src/serve/api-error.js';
 import { createApp } from '../../src/serve/app.js';
 import { Callers } from '../../src/serve/callers.js';
 import type { ReasoningRule } from '../../src/serve/generation.js';
@@ -19,7 +19,8 @@ import { createMeter } from '../../src/serve/meter.js';
 import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
 import type { ServedModel, ServedModels } from '../../src/serve/served.js';
 
-export const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'));
+const MODEL = join(packageRoot, 'models', 'nano');
+export const tokenizer = loadTokenizer(MODEL);
 /** Text with control tokens by name: `<|channel|>final<|message|>Hello<|return|>`. */
 export const tokensOf = (text: string): readonly number[] =>
   text
@@ -99,10 +100,11 @@ export function scriptedApp(
   const responses = options.responses ?? createMemoryStore();
   const find = (id: string): ServedModel => {
     const found = models.find((m) => m.id === id);
-    if (!found) throw new ApiError(404, 'invalid_request_error', 'model_not_found', 'no such model', 'model');
+    if (!found) throw new Error(`no model ${id}`);
     return found;
   };
-  const served = { engine, models, created: 1, find };
+  const structures = openStructures({ model: MODEL, vocabSize: 1024 });
+  const served = { engine, models, created: 1, find, structures };
   const parts = {
     served,
     screen: options.screen ?? null,

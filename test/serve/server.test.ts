@@ -175,9 +175,9 @@ describe('what is refused', () => {
     ['no messages', { model: 'nano', messages: [] }, '400 invalid_value'],
     ['a field nobody knows', { model: 'nano', messages, temprature: 1 }, '400 unknown_parameter'],
     ['temperature out of range', { model: 'nano', messages, temperature: 3 }, '400 invalid_value'],
-    ['what is not built', { model: 'nano', messages, n: 2 }, '400 unsupported_parameter'],
-    ['a schema', { model: 'nano', messages, response_format: { type: 'json_object' } }, '400 unsupported_parameter'],
-    ['a forced call', { model: 'nano', messages, tool_choice: 'required' }, '400 unsupported_parameter'],
+    ['what is not built', { model: 'nano', messages, modalities: ['audio'] }, '400 unsupported_parameter'],
+    ['too many answers', { model: 'nano', messages, n: 17 }, '400 invalid_value'],
+    ['a forced call of nothing', { model: 'nano', messages, tool_choice: 'required' }, '400 invalid_value'],
     [
       'a prompt longer than the context',
       { model: 'nano', messages: user('word '.repeat(2000)) },

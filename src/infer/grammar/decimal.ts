@@ -38,6 +38,9 @@ const FINER = 12;
 const FREE_DIGITS = 15;
 const MOST_DIGITS = 400;
 
+/** Steps of one unit are no rule. */
+const wholeStep = (step: bigint): bigint | null => (step === 1n ? null : step);
+
 /** Bounds in units of 10^−scale, both within. */
 export interface NumberPlan {
   readonly scale: number;
@@ -48,6 +51,11 @@ export interface NumberPlan {
   readonly digits: number;
   /** Neither bounds nor multiples: exponents may be written. */
   readonly free: boolean;
+  /** Nothing is asked of the digits. */
+  readonly loose: boolean;
+  readonly start: NumberState;
+  /** Of a loose plan, by counts. */
+  readonly states: Map<string, NumberState>;
 }
 export function planOf(rule: NumberRule): NumberPlan {
   const { integer, least, most, multiples } = rule;
@@ -58,14 +66,19 @@ export function planOf(rule: NumberRule): NumberPlan {
   const units = ({ whole, scale: own }: Decimal): bigint => whole * tenTo(scale - own);
   const steps = multiples.map(units);
   if (integer) steps.push(tenTo(scale));
+  const multiple = steps.length === 0 ? null : wholeStep(steps.reduce(lcm));
+  const loose = !least && !most && multiple === null;
   const size = Math.max(...bounds.map((d) => String(d.whole < 0n ? -d.whole : d.whole).length - d.scale), 0);
   return {
     scale,
     least: least ? units(least) + (rule.above ? 1n : 0n) : null,
     most: most ? units(most) - (rule.below ? 1n : 0n) : null,
-    multiple: steps.length === 0 ? null : steps.reduce(lcm),
+    multiple,
     digits: Math.min(MOST_DIGITS, Math.max(size + 1, FREE_DIGITS)),
     free,
+    loose,
+    start: stateOf(false, 'sign', '', 0, 0, 0),
+    states: new Map(),
   };
 }
 
@@ -79,90 +92,117 @@ function holds({ least, most, multiple }: NumberPlan, low: bigint, high: bigint)
   return over === 0n || from + multiple - over <= to;
 }
 
+type Phase = 'sign' | 'zero' | 'digits' | 'point' | 'fraction' | 'e' | 'esign' | 'exponent';
 /** What is written of a number. */
 export interface NumberState {
   readonly negative: boolean;
-  readonly phase: 'sign' | 'zero' | 'digits' | 'point' | 'fraction' | 'e' | 'esign' | 'exponent';
-  readonly value: bigint;
+  readonly phase: Phase;
+  /** Without it states of equal counts are one: nothing is asked of the digits. */
   readonly text: string;
-  /** Digits before and after the point, of the exponent. */
+  /** Digits before and after the point; the exponent so far. */
   readonly whole: number;
   readonly fraction: number;
+  readonly exponent: number;
+  /** By byte: what comes next, as far as it was asked for. */
+  readonly next: Map<number, NumberState | null>;
 }
-export const NUMBER_START: NumberState = {
-  negative: false,
-  phase: 'sign',
-  value: 0n,
-  text: '',
-  whole: 0,
-  fraction: 0,
-};
+const stateOf = (
+  negative: boolean,
+  phase: Phase,
+  text: string,
+  whole: number,
+  fraction: number,
+  exponent: number,
+): NumberState => ({ negative, phase, text, whole, fraction, exponent, next: new Map() });
+
+/** The digits without sign and point. */
+const digitsOf = (s: NumberState): bigint => BigInt(s.text.replace(/[-.]/g, ''));
 
 /** Some number within the plan begins like that. */
 function alive(plan: NumberPlan, s: NumberState): boolean {
-  if (plan.free) return true;
+  if (plan.loose) return true;
+  // Nothing to keep to on that side: the usual case, and there are a thousand tokens of digits.
+  if (plan.multiple === null && (s.negative ? plan.least === null : plan.most === null)) {
+    const other = s.negative ? plan.most : plan.least;
+    if (other === null || (s.negative ? other >= 0n : other <= 0n)) return true;
+  }
   const both = (low: bigint, high: bigint): boolean => (s.negative ? holds(plan, -high, -low) : holds(plan, low, high));
   if (s.phase === 'sign') return plan.least === null || plan.least <= 0n;
+  const value = digitsOf(s);
   if (s.phase === 'point' || s.phase === 'fraction') {
     const rest = tenTo(plan.scale - s.fraction);
-    return both(s.value * rest, (s.value + 1n) * rest - 1n);
+    return both(value * rest, (value + 1n) * rest - 1n);
   }
   const unit = tenTo(plan.scale);
   for (let more = 0; more <= (s.phase === 'zero' ? 0 : plan.digits - s.whole); more++) {
     const wide = tenTo(more);
-    if (both(s.value * wide * unit, (s.value + 1n) * wide * unit - 1n)) return true;
+    if (both(value * wide * unit, (value + 1n) * wide * unit - 1n)) return true;
   }
   return false;
 }
 
+/** Longer prefixes than that are not remembered. */
+const REMEMBERED = 3;
+/** Larger exponents could make a number that JavaScript takes for infinity. */
+const MOST_EXPONENT = 289;
+
 /** @returns null: no number of the plan goes on with that byte */
 export function nextNumber(plan: NumberPlan, s: NumberState, byte: number): NumberState | null {
-  const text = s.text + String.fromCharCode(byte);
+  const known = s.next.get(byte);
+  if (known !== undefined) return known;
+  const made = makeNext(plan, s, byte);
+  const to = made && alive(plan, made) ? made : null;
+  if (plan.loose || s.text.length < REMEMBERED) s.next.set(byte, to);
+  return to;
+}
+function makeNext(plan: NumberPlan, s: NumberState, byte: number): NumberState | null {
   const digit = byte >= 0x30 && byte <= 0x39;
-  let to: NumberState | null = null;
-  const value = s.value * 10n + BigInt(digit ? byte - 0x30 : 0);
+  const to = (phase: Phase, more: Partial<Pick<NumberState, 'negative' | 'whole' | 'fraction' | 'exponent'>> = {}) => {
+    const { negative, whole, fraction, exponent } = { ...s, ...more };
+    if (!plan.loose) return stateOf(negative, phase, s.text + String.fromCharCode(byte), whole, fraction, exponent);
+    const key = `${negative} ${phase} ${whole} ${fraction} ${exponent}`;
+    let state = plan.states.get(key);
+    if (!state) {
+      state = stateOf(negative, phase, '', whole, fraction, exponent);
+      plan.states.set(key, state);
+    }
+    return state;
+  };
+  const isE = plan.free && (byte === 0x65 || byte === 0x45);
   switch (s.phase) {
     case 'sign':
-      if (byte === 0x2d && !s.negative) to = { ...s, negative: true, text };
-      else if (byte === 0x30) to = { ...s, phase: 'zero', whole: 1, text };
-      else if (digit) to = { ...s, phase: 'digits', value, whole: 1, text };
-      break;
+      if (byte === 0x2d) return s.negative ? null : to('sign', { negative: true });
+      return digit ? to(byte === 0x30 ? 'zero' : 'digits', { whole: 1 }) : null;
     case 'zero':
     case 'digits':
-      if (s.phase === 'digits' && digit && s.whole < plan.digits) to = { ...s, value, whole: s.whole + 1, text };
-      else if (byte === 0x2e && (plan.free || plan.scale > 0)) to = { ...s, phase: 'point', text };
-      else if (plan.free && (byte === 0x65 || byte === 0x45)) to = { ...s, phase: 'e', text };
-      break;
+      if (s.phase === 'digits' && digit && s.whole < plan.digits) return to('digits', { whole: s.whole + 1 });
+      if (byte === 0x2e && (plan.free || plan.scale > 0)) return to('point');
+      return isE ? to('e') : null;
     case 'point':
     case 'fraction':
       if (digit && s.fraction < (plan.free ? FREE_DIGITS : plan.scale))
-        to = { ...s, phase: 'fraction', value, fraction: s.fraction + 1, text };
-      else if (s.phase === 'fraction' && plan.free && (byte === 0x65 || byte === 0x45)) to = { ...s, phase: 'e', text };
-      break;
+        return to('fraction', { fraction: s.fraction + 1 });
+      return isE && s.phase === 'fraction' ? to('e') : null;
     case 'e':
-      if (byte === 0x2b || byte === 0x2d) to = { ...s, phase: 'esign', text };
-      else if (digit) to = { ...s, phase: 'exponent', text };
-      break;
+      if (byte === 0x2b || byte === 0x2d) return to('esign');
+      return digit ? to('exponent', { exponent: byte - 0x30 }) : null;
     case 'esign':
-      if (digit) to = { ...s, phase: 'exponent', text };
-      break;
-    case 'exponent':
-      // A number that JavaScript holds: infinity is none.
-      if (digit && /[eE][+-]?\d{1,2}$/.test(s.text) && Number.isFinite(Number(text))) to = { ...s, text };
-      break;
+      return digit ? to('exponent', { exponent: byte - 0x30 }) : null;
+    case 'exponent': {
+      const exponent = s.exponent * 10 + byte - 0x30;
+      return digit && s.exponent > 0 && exponent <= MOST_EXPONENT ? to('exponent', { exponent }) : null;
+    }
   }
-  return to && alive(plan, to) ? to : null;
 }
 /** It may end here. */
 export function isNumber(plan: NumberPlan, s: NumberState): boolean {
   if (s.phase === 'sign' || s.phase === 'point' || s.phase === 'e' || s.phase === 'esign') return false;
-  if (plan.free) return true;
-  const units = s.value * tenTo(plan.scale - s.fraction);
+  if (plan.loose) return true;
+  const units = digitsOf(s) * tenTo(plan.scale - s.fraction);
   return holds(plan, s.negative ? -units : units, s.negative ? -units : units);
 }
 /** Some number keeps to it. */
 export const hasNumber = (plan: NumberPlan): boolean => {
-  const start = { ...NUMBER_START };
-  for (let b = 0x2d; b <= 0x39; b++) if (nextNumber(plan, start, b)) return true;
+  for (let b = 0x2d; b <= 0x39; b++) if (nextNumber(plan, plan.start, b)) return true;
   return false;
 };

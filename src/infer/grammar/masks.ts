@@ -1,11 +1,22 @@
 // Which tokens may come next in a JSON text. Where little may, the vocabulary's trie is walked with the state; in a
 // string, where nearly all may, a mask made beforehand is taken and only tokens that end the string are looked at.
-import { type State, stepState, type TextFrame } from './values.js';
+import type { Characters } from './characters.js';
+import { bitsAfter, type Frame, mayGoOn, type State, stepState, TextFrame } from './values.js';
 import { CLOSED, IN, IN_STATES, STRING_STEP, type Trie, type Vocabulary } from './vocabulary.js';
 
 type Found = (id: number) => void;
 /** Longer than any token and what is walked below one. */
 const DEEP = 300;
+
+/** What a set of characters does to the vocabulary, from one of its states. */
+interface SetMask {
+  /** Tokens that stay in the string. */
+  readonly stay: Int32Array;
+  /** By place among the closers: 1, the string may end where the token ends it. */
+  readonly closes: Uint8Array;
+}
+/** Bytes that cached masks of sets may take. */
+const MOST_CACHED = 64 << 20;
 
 /** Masks of one vocabulary. */
 export class Masks {
@@ -13,12 +24,20 @@ export class Masks {
   readonly #short = new Map<number, Int32Array>();
   /** Tokens that end a string in which they write an escape. */
   readonly #escaped: Int32Array;
+  /** Groups of closers that may come before a frame. */
+  readonly #groups = new WeakMap<Frame, readonly number[]>();
+  #sets = new WeakMap<Characters, Map<number, SetMask>>();
+  #cached = 0;
+  readonly #placeOf: Int32Array;
 
   constructor(
     readonly vocabulary: Vocabulary,
     readonly bytesOf: (token: number) => Uint8Array,
   ) {
-    this.#escaped = vocabulary.closers.filter((t) => bytesOf(t).includes(0x5c));
+    const { closers, vocabSize } = vocabulary;
+    this.#escaped = closers.filter((t) => bytesOf(t).includes(0x5c));
+    this.#placeOf = new Int32Array(vocabSize).fill(-1);
+    for (const [i, t] of closers.entries()) this.#placeOf[t] = i;
   }
 
   /** Adds the tokens that may come. */
@@ -29,8 +48,12 @@ export class Masks {
     };
     for (const frame of state) {
       const { text } = frame;
-      if (!text || text.set !== null) walk(trie, 0, trie.byte.length, 0, [frame], found);
-      else if (text.state === IN.plain) this.#plain(mask, text, found);
+      if (!text) walk(trie, 0, trie.byte.length, 0, [frame], found);
+      else if (text.state === IN.plain && text.set === null) this.#plain(mask, text, found);
+      else if (text.state === IN.plain && text.set?.texts === null && text.end.sameForAll)
+        this.#inSet(mask, text, text.set, found);
+      else if (text.set === null && text.end.sameForAll && text.most - text.count >= DEEP)
+        this.#within(mask, text, found);
       else walkText(trie, 0, trie.byte.length, 0, text, found);
     }
   }
@@ -52,10 +75,69 @@ export class Masks {
     }
     return mask;
   }
+  /** Within a character or an escape. */
+  #within(mask: Int32Array, frame: TextFrame, found: Found): void {
+    const { words, stay, closersWithin, withinFrom } = this.vocabulary;
+    const from = frame.state * words;
+    for (let w = 0; w < words; w++) mask[w]! |= stay[from + w]!;
+    for (let i = withinFrom[frame.state]!; i < withinFrom[frame.state + 1]!; i++) {
+      const token = closersWithin[i]!;
+      if (this.#takes(frame, token)) found(token);
+    }
+  }
+
+  /** In a string of a set of texts. */
+  #inSet(mask: Int32Array, frame: TextFrame, set: Characters, found: Found): void {
+    let states = this.#sets.get(set);
+    if (!states) {
+      states = new Map();
+      this.#sets.set(set, states);
+    }
+    let known = states.get(frame.inSet);
+    if (!known) {
+      known = this.#makeInSet(frame);
+      this.#cached += known.stay.byteLength + known.closes.byteLength;
+      if (this.#cached > MOST_CACHED) {
+        this.#sets = new WeakMap();
+        this.#cached = 0;
+      } else states.set(frame.inSet, known);
+    }
+    const { stay, closes } = known;
+    for (let w = 0; w < stay.length; w++) mask[w]! |= stay[w]!;
+    const { closers, groups } = this.vocabulary;
+    for (const group of this.#after(frame.end.close('')))
+      for (let i = groups[group]!; i < groups[group + 1]!; i++) if (closes[i]) found(closers[i]!);
+  }
+  #makeInSet(frame: TextFrame): SetMask {
+    const { trie, words, closers } = this.vocabulary;
+    const stay = new Int32Array(words);
+    const closes = new Uint8Array(closers.length);
+    // A string after which anything may come: its tokens are told apart by whether they end it.
+    const end = { close: () => [ANYTHING], sameForAll: true };
+    const free = new TextFrame(0, Number.POSITIVE_INFINITY, frame.set, end, frame.state, 0, frame.inSet);
+    walkText(trie, 0, trie.byte.length, 0, free, (token) => {
+      const place = this.#placeOf[token]!;
+      if (place >= 0) closes[place] = 1;
+      else stay[token >> 5]! |= 1 << (token & 31);
+    });
+    return { stay, closes };
+  }
+
+  /** Groups of closers that may come before that. */
+  #after(state: State): readonly number[] {
+    const [only] = state;
+    const known = state.length === 1 ? this.#groups.get(only!) : undefined;
+    if (known) return known;
+    const { suffixes, endsBare } = this.vocabulary;
+    const out: number[] = endsBare && state.length > 0 ? [0] : [];
+    walk(suffixes, 0, suffixes.byte.length, 0, state, (group) => out.push(group));
+    if (state.length === 1) this.#groups.set(only!, out);
+    return out;
+  }
 
   /** Tokens that end the string, by what they write after it. */
   #closers(mask: Int32Array, frame: TextFrame, found: Found): void {
-    const { closers, suffixes, groups, endsBare, chars, trie } = this.vocabulary;
+    const { closers, groups, chars, trie } = this.vocabulary;
     const { end, least, most, count, written } = frame;
     if (!end.sameForAll && !end.known) {
       for (const token of closers) if (this.#takes(frame, token)) found(token);
@@ -63,25 +145,19 @@ export class Masks {
     }
     const special = end.sameForAll ? [] : [...end.known!].filter((t) => t.startsWith(written));
     const other = end.close(special.length === 0 ? written : unlike(written, special));
-    if (other.length > 0) {
-      const add = (group: number): void => {
-        for (let i = groups[group]!; i < groups[group + 1]!; i++) {
-          const token = closers[i]!;
-          const n = count + chars[token]!;
-          if (n >= least && n <= most) found(token);
-        }
-      };
-      if (endsBare) add(0);
-      walk(suffixes, 0, suffixes.byte.length, 0, other, add);
-    }
+    for (const group of this.#after(other))
+      for (let i = groups[group]!; i < groups[group + 1]!; i++) {
+        const token = closers[i]!;
+        const n = count + chars[token]!;
+        if (n >= least && n <= most) found(token);
+      }
     if (special.length === 0) return;
     // Names that mean something of their own, however they are spelt.
     const forget = (token: number): void => {
       mask[token >> 5]! &= ~(1 << (token & 31));
     };
     for (const text of special) {
-      const rest = Buffer.from(`${text.slice(written.length)}"`);
-      const node = find(trie, rest);
+      const node = find(trie, Buffer.from(`${text.slice(written.length)}"`));
       if (node < 0) continue;
       const after = end.close(text);
       if (trie.token[node]! >= 0) forget(trie.token[node]!);
@@ -103,6 +179,7 @@ export class Masks {
     return true;
   }
 }
+const ANYTHING: Frame = { ends: true, step: () => [ANYTHING] };
 
 /** A text that goes on as the first, and is none of the others. */
 function unlike(written: string, others: readonly string[]): string {
@@ -142,7 +219,7 @@ function walk(trie: Trie, from: number, last: number, top: number, state: State,
     }
     if (token[i]! >= 0) found(token[i]!);
     const text = to.length === 1 ? to[0]!.text : undefined;
-    if (text && text.set === null && end[i]! > i + 1) {
+    if (text && end[i]! > i + 1) {
       walkText(trie, i + 1, end[i]!, depth[i]!, text, found);
       i = end[i]!;
       continue;
@@ -151,14 +228,27 @@ function walk(trie: Trie, from: number, last: number, top: number, state: State,
     i++;
   }
 }
-/** The same in a string of any characters: no states are made until it ends. */
+/** The same in a string: no states are made until it ends. */
 function walkText(trie: Trie, from: number, last: number, top: number, frame: TextFrame, found: Found): void {
   const { byte, end, token, depth } = trie;
+  const { set, most, least } = frame;
   const inside = new Uint8Array(DEEP),
     counts = new Int32Array(DEEP),
-    path = new Uint8Array(DEEP);
+    path = new Uint8Array(DEEP),
+    bits = new Int32Array(DEEP),
+    inSet = new Int32Array(DEEP);
   inside[0] = frame.state;
   counts[0] = frame.count;
+  bits[0] = frame.bits;
+  inSet[0] = frame.inSet;
+  const goes = (d: number, at: number, to: number, b: number): boolean => {
+    if (!set) return true;
+    const code = bitsAfter(at, bits[d - 1]!, b, to);
+    bits[d] = code;
+    const before = inSet[d - 1]!;
+    inSet[d] = to === IN.plain ? set.next(before, code) : before;
+    return to === IN.plain ? inSet[d]! >= 0 : mayGoOn(set, before, to, code);
+  };
   for (let i = from; i < last; ) {
     const d = depth[i]! - top;
     const b = byte[i]!;
@@ -167,14 +257,14 @@ function walkText(trie: Trie, from: number, last: number, top: number, frame: Te
     path[d] = b;
     if (to < IN_STATES) {
       const n = counts[d - 1]! + (at === IN.plain ? 1 : 0);
-      if (n <= frame.most) {
+      if (n <= most && goes(d, at, to, b)) {
         inside[d] = to;
         counts[d] = n;
         if (token[i]! >= 0) found(token[i]!);
         i++;
         continue;
       }
-    } else if (to === CLOSED && counts[d - 1]! >= frame.least) {
+    } else if (to === CLOSED && counts[d - 1]! >= least && (!set || set.accepts(inSet[d - 1]!))) {
       let after: State = frame.end.sameForAll ? frame.end.close('') : [frame];
       if (!frame.end.sameForAll) for (let k = 1; k <= d && after.length > 0; k++) after = stepState(after, path[k]!);
       if (after.length > 0) {

@@ -38,6 +38,18 @@ const WORD: Ranges = [
   [0x5f, 0x5f],
   [0x61, 0x7a],
 ];
+const SPACES: Ranges = [
+  [9, 13],
+  [0x20, 0x20],
+  [0xa0, 0xa0],
+  [0x1680, 0x1680],
+  [0x2000, 0x200a],
+  [0x2028, 0x2029],
+  [0x202f, 0x202f],
+  [0x205f, 0x205f],
+  [0x3000, 0x3000],
+  [0xfeff, 0xfeff],
+];
 const BREAKS: Ranges = [
   [0x0a, 0x0a],
   [0x0d, 0x0d],
@@ -162,9 +174,9 @@ class Reader {
       case 'W':
         return without(WORD);
       case 's':
-        return rangesOf('\\s');
+        return SPACES;
       case 'S':
-        return without(rangesOf('\\s'));
+        return without(SPACES);
       case 'n':
         return one(10);
       case 'r':
@@ -327,7 +339,7 @@ export function patternMachine(source: string): Machine<readonly number[]> {
   const endOfEmpty = ((): boolean => {
     const seen = new Set([0]);
     for (const s of seen) for (const { to, on } of net.edges[s]!) if (typeof on === 'string') seen.add(to);
-    return seen.has(found);
+    return seen.has(tail);
   })();
   return {
     // The start is a state of its own: only there the text may be empty.
@@ -335,7 +347,7 @@ export function patternMachine(source: string): Machine<readonly number[]> {
     key: (s) => s.join(),
     classes: [...cuts].sort((a, b) => a - b),
     accepts: (s) =>
-      s[0] === -1 ? endOfEmpty || close(s.slice(1), 'end').includes(found) : close(s, 'end').includes(found),
+      s[0] === -1 ? endOfEmpty || close(s.slice(1), 'end').includes(tail) : close(s, 'end').includes(tail),
     next(s, code) {
       const to = new Set<number>();
       for (const q of s)

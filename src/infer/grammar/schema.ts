@@ -38,6 +38,8 @@ const CHECKED = [
   'unevaluatedItems',
 ] as const;
 const REFUSED = ['$dynamicRef', '$recursiveRef', 'dependencies', 'additionalItems', '$vocabulary'] as const;
+/** Those of before say the same where they say what is read here; zod names draft 7. */
+const DIALECTS = /^https?:\/\/json-schema\.org\/(?:draft\/(?:2020-12|2019-09)|draft-0[4-7])\/schema#?$/;
 const ANY_NUMBER = Number.POSITIVE_INFINITY;
 /** Members and alternatives of a whole schema. */
 const MOST_SCHEMAS = 20_000;
@@ -112,14 +114,9 @@ class Reader {
 
   #make(s: Json, at: string): Node {
     for (const k of REFUSED) if (k in s) this.refuse(at, k, 'not supported');
+    if ('$schema' in s && !DIALECTS.test(String(s.$schema))) this.refuse(at, '$schema', 'wanted draft 2020-12');
     if ('$id' in s && at !== '#') this.refuse(at, '$id', 'only the whole schema may have one');
-    for (const k of CHECKED) {
-      const value = s[k];
-      if (value === undefined || value === (k === 'uniqueItems' ? false : true)) continue;
-      if (k === 'not') continue;
-      if (k === 'if' && s.then === undefined && s.else === undefined) continue;
-      this.checked.add(`${at}/${k}`);
-    }
+    for (const k of CHECKED) if (k !== 'not' && says(s, k)) this.checked.add(`${at}/${k}`);
     let node: Node = { alts: this.#types(s, at).flatMap((t) => this.#typed(t, s, at)) };
     if (node.alts.length === ANY.alts.length && !this.#hasKeywords(s)) node = ANY;
     const also = (other: Node): void => {
@@ -297,6 +294,23 @@ class Reader {
       return { alts: ALL_TYPES.filter((t) => !types.includes(t)).flatMap(anyOfType) };
     this.checked.add(at);
     return ANY;
+  }
+}
+/** Whether it asks for anything. */
+function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
+  const value = s[keyword];
+  if (value === undefined) return false;
+  switch (keyword) {
+    case 'uniqueItems':
+      return value !== false;
+    case 'if':
+      return s.then !== undefined || s.else !== undefined;
+    case 'propertyNames':
+    case 'unevaluatedItems':
+    case 'unevaluatedProperties':
+      return value !== true;
+    default:
+      return true;
   }
 }
 const NOTES: readonly string[] = ['title', 'description', '$comment', 'default', 'examples'];

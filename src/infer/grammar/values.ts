@@ -1,7 +1,7 @@
 // How far a JSON text has come, and what may follow. A state is a list of ways to read it, each a chain of frames that
 // never change; what comes after a value is made once per frame, so ways that meet again are one.
 import { type Characters, textsOf } from './characters.js';
-import { isNumber, NUMBER_START, type NumberPlan, type NumberState, nextNumber } from './decimal.js';
+import { isNumber, type NumberPlan, type NumberState, nextNumber } from './decimal.js';
 import {
   type Alt,
   type ArrayAlt,
@@ -90,7 +90,7 @@ function begin(alt: Alt, parent: Parent, byte: number): readonly Frame[] {
       return byte === alt.word.charCodeAt(0) ? [new Word(alt.word, 1, parent)] : NONE;
     case 'number': {
       const plan = numberPlan(alt);
-      const to = nextNumber(plan, NUMBER_START, byte);
+      const to = nextNumber(plan, plan.start, byte);
       return to ? [new NumberFrame(plan, to, parent)] : NONE;
     }
     case 'string': {
@@ -190,7 +190,10 @@ export class TextFrame implements Frame {
     const keeps = this.set !== null || !this.end.sameForAll;
     if (!keeps) return [this.#to(to, count, 0, 0, '')];
     const bits = bitsAfter(state, this.bits, byte, to);
-    if (to !== IN.plain) return this.#mayGoOn(to, bits) ? [this.#to(to, count, this.inSet, bits, this.written)] : NONE;
+    if (to !== IN.plain)
+      return !this.set || mayGoOn(this.set, this.inSet, to, bits)
+        ? [this.#to(to, count, this.inSet, bits, this.written)]
+        : NONE;
     const inSet = this.set ? this.set.next(this.inSet, bits) : 0;
     if (inSet < 0) return NONE;
     const written = this.end.sameForAll ? '' : this.written + String.fromCodePoint(bits);
@@ -199,45 +202,43 @@ export class TextFrame implements Frame {
   #to(state: number, count: number, inSet: number, bits: number, written: string): TextFrame {
     return new TextFrame(this.least, this.most, this.set, this.end, state, count, inSet, bits, written);
   }
-  /** Some character that begins like that is one of the set's. */
-  #mayGoOn(to: number, bits: number): boolean {
-    if (!this.set) return true;
-    const { set, inSet } = this;
-    const range = (more: number, from = 0, end = 2 ** more - 1): boolean =>
-      set.goesOn(inSet, bits * 2 ** more + from, bits * 2 ** more + end);
-    switch (to) {
-      case IN.escape:
-        return set.goesOn(inSet, 0, 0xffff);
-      case IN.hex1:
-        return set.goesOn(inSet, 0, 0xffff);
-      case IN.hexD:
-        return range(12, 0, 0x7ff);
-      case IN.hex2:
-        return range(12);
-      case IN.hex3:
-        return range(8);
-      case IN.hex4:
-        return range(4);
-      case IN.one:
-        return range(6);
-      case IN.two:
-        return range(12);
-      case IN.three:
-        return range(18);
-      case IN.afterE0:
-        return range(12, 0x800, 0xfff);
-      case IN.afterED:
-        return range(12, 0, 0x7ff);
-      case IN.afterF0:
-        return range(18, 0x10000, 0x3ffff);
-      default:
-        return range(18, 0, 0xffff); // after F4
-    }
+}
+/** Some character that begins like that is one that the set goes on with. */
+export function mayGoOn(set: Characters, inSet: number, to: number, bits: number): boolean {
+  const range = (more: number, from = 0, end = 2 ** more - 1): boolean =>
+    set.goesOn(inSet, bits * 2 ** more + from, bits * 2 ** more + end);
+  switch (to) {
+    case IN.escape:
+      return set.goesOn(inSet, 0, 0xffff);
+    case IN.hex1:
+      return set.goesOn(inSet, 0, 0xffff);
+    case IN.hexD:
+      return range(12, 0, 0x7ff);
+    case IN.hex2:
+      return range(12);
+    case IN.hex3:
+      return range(8);
+    case IN.hex4:
+      return range(4);
+    case IN.one:
+      return range(6);
+    case IN.two:
+      return range(12);
+    case IN.three:
+      return range(18);
+    case IN.afterE0:
+      return range(12, 0x800, 0xfff);
+    case IN.afterED:
+      return range(12, 0, 0x7ff);
+    case IN.afterF0:
+      return range(18, 0x10000, 0x3ffff);
+    default:
+      return range(18, 0, 0xffff); // after F4
   }
 }
 const ESCAPES: Readonly<Record<number, number>> = { 98: 8, 102: 12, 110: 10, 114: 13, 116: 9 };
 const hexOf = (b: number): number => (b <= 0x39 ? b - 0x30 : (b | 0x20) - 0x57);
-function bitsAfter(state: number, bits: number, byte: number, to: number): number {
+export function bitsAfter(state: number, bits: number, byte: number, to: number): number {
   if (state === IN.plain) {
     if (byte < 0x80) return byte;
     return to === IN.one

@@ -88,6 +88,9 @@ export interface Vocabulary {
   readonly chars: Uint8Array;
   /** Tokens that end a string from state plain, ordered by what they write after the quote. */
   readonly closers: Int32Array;
+  /** Tokens that end a string from state s: [withinFrom[s], withinFrom[s + 1]). */
+  readonly closersWithin: Int32Array;
+  readonly withinFrom: Int32Array;
   /** The texts after the quote as a trie; `token` is their place in `groups`. */
   readonly suffixes: Trie;
   /** Group g of closers is [groups[g], groups[g + 1]). */
@@ -106,8 +109,21 @@ const shared = <T extends Int32Array | Uint8Array | Uint16Array>(
   return out;
 };
 
+interface Text {
+  readonly bytes: Uint8Array;
+  readonly id: number;
+  /** The bytes again: texts are sorted and compared faster by it. */
+  readonly key: string;
+}
+const textOf = (bytes: Uint8Array, id: number): Text => ({
+  bytes,
+  id,
+  key: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1'),
+});
+const order = (a: Text, b: Text): number => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);
+
 /** @param texts sorted by their bytes, no two equal */
-function trieOf(texts: readonly { readonly bytes: Uint8Array; readonly id: number }[]): Trie {
+function trieOf(texts: readonly Text[]): Trie {
   const [byte, depth, token, end]: [number[], number[], number[], number[]] = [[], [], [], []];
   const open: number[] = [];
   let before: Uint8Array = new Uint8Array(0);
@@ -140,19 +156,18 @@ function trieOf(texts: readonly { readonly bytes: Uint8Array; readonly id: numbe
 /** Of 200,000 tokens: half a second, 20 MiB. */
 export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabulary {
   const words = Math.ceil(vocabSize / 32);
-  const all: { readonly bytes: Uint8Array; readonly id: number }[] = [];
+  const all: Text[] = [];
   for (let id = 0; id < vocabSize; id++) {
     const bytes = tokenizer.isSpecial(id) ? new Uint8Array(0) : tokenizer.bytes(id);
-    if (bytes.length > 0) all.push({ bytes, id });
+    if (bytes.length > 0) all.push(textOf(bytes, id));
   }
-  const order = (a: { readonly bytes: Uint8Array }, b: { readonly bytes: Uint8Array }): number =>
-    Buffer.compare(a.bytes, b.bytes);
   all.sort(order);
-  const unique = all.filter((t, i) => i === 0 || order(t, all[i - 1]!) !== 0);
+  const unique = all.filter((t, i) => i === 0 || t.key !== all[i - 1]!.key);
   const stay = new Int32Array(new SharedArrayBuffer(4 * words * IN_STATES));
   const ordinary = new Int32Array(new SharedArrayBuffer(4 * words));
   const chars = new Uint8Array(new SharedArrayBuffer(vocabSize));
-  const closing: { readonly bytes: Uint8Array; readonly id: number }[] = [];
+  const closing: Text[] = [];
+  const within: number[][] = Array.from({ length: IN_STATES }, () => []);
   for (const { id } of all) ordinary[id >> 5]! |= 1 << (id & 31);
   for (const { bytes, id } of unique) {
     for (let from = 0; from < IN_STATES; from++) {
@@ -164,17 +179,18 @@ export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabular
         state = STRING_STEP[state * 256 + bytes[i]!]!;
       }
       if (state < IN_STATES) stay[from * words + (id >> 5)]! |= 1 << (id & 31);
+      if (state === CLOSED) within[from]!.push(id);
       if (from !== IN.plain) continue;
       chars[id] = Math.min(255, begun);
-      if (state === CLOSED) closing.push({ bytes: bytes.subarray(i), id });
+      if (state === CLOSED) closing.push(textOf(bytes.subarray(i), id));
     }
   }
   closing.sort((a, b) => order(a, b) || a.id - b.id);
   const groups: number[] = [];
-  const suffixes: { readonly bytes: Uint8Array; readonly id: number }[] = [];
+  const suffixes: Text[] = [];
   for (const [i, c] of closing.entries()) {
-    if (i > 0 && order(c, closing[i - 1]!) === 0) continue;
-    suffixes.push({ bytes: c.bytes, id: groups.length });
+    if (i > 0 && c.key === closing[i - 1]!.key) continue;
+    suffixes.push(textOf(c.bytes, groups.length));
     groups.push(i);
   }
   groups.push(closing.length);
@@ -189,6 +205,12 @@ export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabular
     closers: shared(
       Int32Array,
       closing.map((c) => c.id),
+      4,
+    ),
+    closersWithin: shared(Int32Array, within.flat(), 4),
+    withinFrom: shared(
+      Int32Array,
+      within.reduce<number[]>((at, list) => [...at, at[at.length - 1]! + list.length], [0]),
       4,
     ),
     suffixes: trieOf(suffixes),
