@@ -4,7 +4,8 @@ import { jsonText } from '../base/json.js';
 import type { ChatMessage, ChatRow } from '../harmony/chat-row.js';
 import type { FormatContext } from './format.js';
 
-const TOKEN = /<\|[a-z_]{2,24}\|>/;
+/** Control tokens, of harmony and of other templates. */
+const TOKEN = /<\|[a-z_]{2,24}\|>|\[\/?INST\]|<(?:start|end)_of_turn>/;
 /** What only a rendered conversation holds; a control token alone may be what a text speaks of. */
 export const RENDERED = new RegExp(
   [
@@ -15,11 +16,11 @@ export const RENDERED = new RegExp(
   ].join('|'),
 );
 /** Reasoning inside the answer, as other models write it. */
-const THINKING = /^\s*<(think|thinking|reasoning|thought)>|<\/(think|thinking)>/i;
+const THINKING = /^\s*(?:<(?:think|thinking|reasoning|thought)>|\[THINK\])|<\/(?:think|thinking)>|\[\/THINK\]/i;
 
 /** Says what to do about a text that is trained. @throws {DataError} markup */
 function checkTrained(text: string, where: string, context: FormatContext): void {
-  if (!text.includes('<')) return;
+  if (!text.includes('<') && !text.includes('[')) return;
   const found = RENDERED.exec(text) ?? THINKING.exec(text);
   if (found && context.markup === 'refuse') {
     const harmony = found[0].includes('<|');

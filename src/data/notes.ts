@@ -11,10 +11,11 @@ export type Note =
 /** After "N rows". */
 export const NOTES: Readonly<Record<Note, string>> = {
   annotations_unused: 'have annotations, which are not used',
+  arguments_not_json: 'have arguments of calls that are no JSON object, which are trained as they stand',
   blank_reasoning: 'have blank reasoning, which is left out',
   completion_as_text: 'are continued as plain text, with no conversation around them; messages would have one',
   json_text: 'have conversations as JSON text, which are read as the lists they say',
-  markup_as_text: 'hold <|…|> or reasoning markup as plain text',
+  markup_as_text: 'hold <|…|>, [INST] or reasoning markup as plain text',
   name_unused: 'have messages with a name that is not a tool’s; it is not used',
   null_argument: 'have null members in tools or in arguments given as objects, which are left out',
   pair_prompts_differ: 'have pairs of tokens that differ before the first token of weight above 0: not one prompt',

@@ -39,7 +39,7 @@ const toolCall = z.strictObject({
 export const chatMessage = z.strictObject({
   role: z.string().describe('system, developer, user, assistant or tool'),
   content: z
-    .union([z.string(), z.array(contentPart)])
+    .union([z.string(), z.array(contentPart)], { error: 'wanted text, a list of parts, or null' })
     .nullish()
     .describe('text, or parts of type text, input_text, output_text or refusal'),
   thinking: z.string().nullish().describe('assistant: the analysis before the answer; blank: left out and counted'),
@@ -112,6 +112,7 @@ export type ChatTool = NonNullable<ChatRow['tools']>[number];
 /** What is left out or doubtful and no error: counted, so that it is seen. */
 export type ChatNote =
   | 'annotations_unused'
+  | 'arguments_not_json'
   | 'blank_reasoning'
   | 'name_unused'
   | 'null_argument'

@@ -1,6 +1,6 @@
 // OpenAI-style chat rows → harmony messages. Text stays as it was given; only its place and channel are decided here.
 import { DataError, type ErrorCode } from '../base/errors.js';
-import { isRounded, jsonText } from '../base/json.js';
+import { isRounded, jsonText, parseJson } from '../base/json.js';
 import type { ChatMessage, ChatNote, ChatRow, ChatTool } from './chat-row.js';
 import { developerText, type SystemText, systemText } from './prompt-text.js';
 import { CONSTRAIN, type Conversation } from './render.js';
@@ -21,6 +21,16 @@ const fail = (code: ErrorCode, message: string, details: Record<string, unknown>
   throw new DataError(code, message, details);
 };
 const NAME = /^[A-Za-z0-9_.-]{1,128}$/;
+/** Roles by the names that others give them. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  human: 'user',
+  ai: 'assistant',
+  bot: 'assistant',
+  gpt: 'assistant',
+  model: 'assistant',
+  function: 'tool',
+  observation: 'tool',
+};
 
 /**
  * System message, developer message (leading system and developer texts, tools, response format), then the dialogue. An
@@ -92,7 +102,8 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
       default:
         fail(
           'unknown_role',
-          `${where}: role ${JSON.stringify(m.role)} is not known; wanted system, developer, user, assistant or tool`,
+          `${where}: role ${JSON.stringify(m.role)} is not known; wanted system, developer, user, assistant or tool` +
+            (Object.hasOwn(ELSEWHERE, m.role) ? `; it may be ${ELSEWHERE[m.role]}` : ''),
           { role: m.role },
         );
     }
@@ -188,6 +199,15 @@ function answerOf(m: ChatMessage, where: string): string | undefined {
   return content?.trim() || refusal === '' ? content : refusal;
 }
 
+function isJsonObject(text: string): boolean {
+  try {
+    const value = parseJson(text);
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
+
 function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (note: ChatNote) => void): Message[] {
   const out: Message[] = [];
   const thinking = thinkingOf(m, where, note);
@@ -204,6 +224,7 @@ function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (n
   }
   for (const [i, recipient] of calls.add(m, where).entries()) {
     const args = toolCalls[i]?.function.arguments ?? '';
+    if (typeof args === 'string' && !isJsonObject(args)) note('arguments_not_json');
     out.push({
       role: 'assistant',
       channel: 'commentary',

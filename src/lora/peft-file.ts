@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
+import { hubHint } from '../base/hub-hint.js';
 import { readJsonFile } from '../base/json-file.js';
 import type { ModelConfig } from '../model/config.js';
 import type { LoraTarget } from '../model/types.js';
@@ -66,7 +67,7 @@ function readConfig(folder: string): PeftConfig {
   const value = readJsonFile(file, 'config', {
     get next() {
       const what = foreignAdapter(folder);
-      return what === null ? 'give the folder of a PEFT adapter' : `${folder} is ${what}`;
+      return what === null ? `give the folder of a PEFT adapter${hubHint(folder)}` : `${folder} is ${what}`;
     },
     missing: (message) => new CheckpointError('adapter_missing', message, { file }),
     bad: (why) =>

@@ -3,6 +3,7 @@
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
+import { hubHint } from '../base/hub-hint.js';
 import { readJsonFile } from '../base/json-file.js';
 import { foreignConfig, MUST_BE, QUANTIZATION_KEYS, WITHOUT_EFFECT } from './config-keys.js';
 import { refuseForeignFolder } from './foreign.js';
@@ -165,7 +166,7 @@ function checkKeys(raw: Readonly<Record<string, unknown>>, where: string): void 
     if (value !== null && !allowed.some((v) => JSON.stringify(v) === JSON.stringify(value)))
       throw bad(
         where,
-        `${key} is ${shown}, wanted ${allowed.map((v) => JSON.stringify(v)).join(' or ')} or nothing`,
+        `${key} is ${shown}, wanted ${[...allowed.map((v) => JSON.stringify(v)), 'nothing'].join(' or ')}`,
         'the model it describes is not the gpt-oss that is computed here',
       );
   }
@@ -184,7 +185,7 @@ export const readConfig = (dir: string): ModelConfig => readConfigFile(join(dir,
 /** readConfig, of a file by whatever name. */
 export function readConfigFile(path: string): ModelConfig {
   const value = readJsonFile(path, 'config', {
-    next: 'give the folder of a gpt-oss checkpoint',
+    next: `give the folder of a gpt-oss checkpoint${hubHint(dirname(path))}`,
     missing: (message) => {
       refuseForeignFolder(dirname(path));
       return new CheckpointError('file_missing', message, { file: path });

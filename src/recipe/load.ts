@@ -6,6 +6,7 @@ import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:pat
 import { LineCounter, parseDocument, stringify } from 'yaml';
 import { ConfigError } from '../base/errors.js';
 import { isThere } from '../base/globs.js';
+import { hubHint } from '../base/hub-hint.js';
 import { readInputText } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
@@ -92,11 +93,13 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
   const bad = doc.errors[0];
   if (bad) {
     const { line, col } = lines.linePos(bad.pos[0]);
-    throw new ConfigError('bad_yaml', `${file}:${line}:${col}: not YAML: ${bad.message.split('\n')[0]}`, {
-      file,
-      line,
-      column: col,
-    });
+    const rows = /\.(?:jsonl?|ndjson|parquet|arrow|csv)$/i.test(file);
+    throw new ConfigError(
+      'bad_yaml',
+      `${file}:${line}:${col}: not YAML: ${bad.message.split('\n')[0]}` +
+        (rows ? '; are these rows? A recipe (docs/recipe.md) names them as data.train' : ''),
+      { file, line, column: col },
+    );
   }
   let value: unknown;
   try {
@@ -178,7 +181,9 @@ const pathProblems = (
       const missing = `${positions.at(path)}: ${dotted(path)} is ${given}, which ${notCached(given, full)}`;
       return [{ code: 'path_not_found', message: missing, path: dotted(path) }];
     }
-    const message = `${positions.at(path)}: ${dotted(path)} is ${given}, no such file or folder (looked at ${full})`;
+    const hint = path[0] === 'data' ? '' : hubHint(given, full);
+    const message =
+      `${positions.at(path)}: ${dotted(path)} is ${given}, no such file or folder (looked at ${full})` + hint;
     return [{ code: 'path_not_found', message, path: dotted(path) }];
   });
 

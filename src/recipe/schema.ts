@@ -355,7 +355,7 @@ export const Recipe = z
       .optional()
       .describe('most device memory to take, as in 15.2GiB; absent: all there is'),
     export: z
-      .array(z.enum(['peft']))
+      .array(z.enum(['peft'], { error: 'expected "peft"; other formats: temper export RUN --format NAME' }))
       .max(1)
       .default(['peft'])
       .describe(

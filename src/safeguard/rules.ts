@@ -14,16 +14,23 @@ export interface Rule {
 /** `C1`, `SP-2`, `PII-EU-3`, `H2.f`, `SP2.a.1`, `A1b`. */
 const ID = String.raw`[A-Z]{1,8}(?:[-_][A-Z]{1,8})*[-_]?[0-9]{1,3}[a-z]?(?:\.[A-Za-z0-9]{1,4})*`;
 const NUMBER = String.raw`[0-9]{1,3}(?:\.[0-9]{1,3}){0,2}`;
-const LEAD = String.raw`^[ \t]*(?:(?:[-*+•>]|#{1,6})[ \t]+)*`;
+const LEAD = String.raw`^\ufeff?[ \t]*(?:(?:[-*+•>]|#{1,6}|\p{Extended_Pictographic}\ufe0f?)[ \t]+)*`;
 const OPEN = '[*_`|[( \\t]{0,5}';
 const CLOSE = '[*_`]{0,3}';
-const END = String.raw`(?:[\])]?[:.]|[\])]|[ \t]*\||[ \t]+[–—-]|[*_\x60]{1,3}|[ \t]|$)`;
+const END = String.raw`(?:[\])]?[:.：]|[\])]|[ \t]*\||[ \t]+[–—-]|[*_\x60]{1,3}|[ \t]|$)`;
 const WITH_ID = new RegExp(
   `${LEAD}(?:[0-9]{1,3}[.)][ \\t]+)?${OPEN}(?:[Rr]ule[ \\t]+)?${OPEN}(${ID})${CLOSE}${END}(.*)$`,
   'u',
 );
-const NAMED_NUMBER = new RegExp(`${LEAD}${OPEN}[Rr]ule[ \\t]+(${NUMBER})${CLOSE}${END}(.*)$`, 'u');
-const NUMBERED = new RegExp(`${LEAD}${OPEN}(${NUMBER})${CLOSE}[.):]${CLOSE}[ \\t]+(.+)$`, 'u');
+const NAMED_NUMBER = new RegExp(
+  `${LEAD}${OPEN}(?:(?:[Rr]ule|Regel|R[eè]gle|Regla)[ \\t]+|(?:规则|規則|§)[ \\t]*)(${NUMBER})${CLOSE}${END}(.*)$`,
+  'u',
+);
+const NUMBERED = new RegExp(`${LEAD}${OPEN}(${NUMBER})${CLOSE}(?:[.):]${CLOSE}[ \\t]+|[：、])(.+)$`, 'u');
+/** `### 1.1 Slurs`. In running text a number with a point is a quantity. */
+const SUBHEADING = /^[ \t]*#{1,6}[ \t]+([0-9]{1,3}(?:\.[0-9]{1,3}){1,2})[ \t]+(.+)$/u;
+/** Rules as YAML: `- id: R1`. */
+const KEYED = new RegExp(`^[ \\t]*(?:-[ \\t]+)?(?:id|code|rule)[ \\t]*:[ \\t]*["']?(${ID})["']?[ \\t]*()$`, 'u');
 
 type Section = 'rules' | 'allowed' | 'examples' | 'other';
 const words = (...list: readonly string[]): string => String.raw`\b(?:${list.join('|')})\b`;
@@ -103,8 +110,8 @@ export function readRules(policy: string): { readonly rules: readonly Rule[]; re
   const named: Named[] = [];
   const sectionOfNamed = new Map<Named, Section>();
   for (const [at, line] of policy.split(/\r\n|\r|\n/).entries()) {
-    const own = WITH_ID.exec(line) ?? NAMED_NUMBER.exec(line);
-    const number = own ? null : NUMBERED.exec(line);
+    const own = WITH_ID.exec(line) ?? NAMED_NUMBER.exec(line) ?? KEYED.exec(line);
+    const number = own ? null : (NUMBERED.exec(line) ?? SUBHEADING.exec(line));
     const match = own ?? number;
     const heading = /^[ \t]*(#{1,6})[ \t]+(.*)$/.exec(line);
     const said = heading?.[2] ?? (match ? null : plainHeading(line));

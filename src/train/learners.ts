@@ -85,9 +85,10 @@ export function checkFrom(recipe: Recipe, given: readonly DecidedByFrom[], { con
     layers: () => pairs(asked).join() === pairs(spec).join(),
     rsLora: () => asked.rsLora === spec.rsLora,
   };
-  const key = given.find((k) => !same[k]());
-  if (key === undefined) return;
-  const has =
+  const wrong = given.filter((k) => !same[k]());
+  const [first] = wrong;
+  if (first === undefined) return;
+  const has = (key: DecidedByFrom): string =>
     key === 'rank' || key === 'alpha'
       ? held(key)
       : key === 'rsLora'
@@ -95,10 +96,10 @@ export function checkFrom(recipe: Recipe, given: readonly DecidedByFrom[], { con
         : [...new Set(pairs(spec).map((p) => p.replace(/^\d+\./, '')))].join(', ');
   throw new ConfigError(
     'bad_recipe',
-    `adapter.${key} is ${JSON.stringify(recipe.adapter[key])}, but the adapter to go on from ` +
-      `(${from}) has ${has}; remove ` +
-      `adapter.${key} to go on with it as it is, or adapter.from for a new adapter`,
-    { path: `adapter.${key}` },
+    `the adapter to go on from (${from}) has ` +
+      `${wrong.map((k) => `adapter.${k} ${has(k)}, not ${JSON.stringify(recipe.adapter[k])}`).join('; ')}; remove ` +
+      `${wrong.map((k) => `adapter.${k}`).join(', ')} to go on with it as it is, or adapter.from for a new adapter`,
+    { path: `adapter.${first}` },
   );
 }
 

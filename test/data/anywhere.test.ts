@@ -165,6 +165,13 @@ describe('format auto', () => {
     const e = await failing(() => recognised({ path: written([{ question: 'q', answer: 'a' }]) }));
     expect(e).toMatchObject({ code: 'format_unknown' });
     expect(e.message).toMatch(/fields: question, answer\); it looks like a question and its answer/);
+    for (const [row, said] of [
+      [{ id: 'x', choices: [{ message: { role: 'assistant', content: 'a' } }] }, /an answer of an API without its q/],
+      [{ custom_id: 'a', url: '/v1/x', body: { messages: [] } }, /a request of a batch/],
+      [{ contents: [{ role: 'user', parts: [{ text: 'q' }] }] }, /as Gemini has it/],
+      [{ input: 'q', output: [{ type: 'message' }] }, /items of the Responses API/],
+    ] as const)
+      expect((await failing(() => recognised({ path: written([row]) }))).message).toMatch(said);
     const path = join(dir, 'bad.jsonl');
     writeFileSync(path, `{\n${lines([{ text: 'a' }])}`);
     expect(await recognised({ path })).toMatchObject({ format: { name: 'text' }, because: 'its first row has text' });

@@ -220,11 +220,24 @@ describe('blank and lossy texts', () => {
     ['tool_name_builtin', { messages: [q, a], tools: [{ type: 'function', function: { name: 'python' } }] }],
     ['tool_schema_rounded', { messages: [q, a], tools: [{ function: { name: 'f', parameters: { default: 1e21 } } }] }],
     ['markup_as_text', { messages: [{ ...q, content: 'Say <|end|>' }, a] }],
+    ['markup_as_text', { messages: [q, { ...a, content: '[INST] a [/INST] b' }] }],
+    ['markup_as_text', { messages: [q, { ...a, content: 'b<end_of_turn>' }] }],
+    ['arguments_not_json', { messages: [q, calls(call('f', null, '{a: 1'))] }],
+    ['arguments_not_json', { messages: [q, calls(call('f', null, '[1]'))] }],
   ])('%s is counted', async (note, row) => {
     const text = JSON.stringify(row).replace('1e+21', '1.0');
     const c = await check(text);
     expect(c.errors).toEqual([]);
     expect(c.notes).toEqual({ [note]: { rows: 1, line: 1 } });
+  });
+  it.each<[string, object, RegExp]>([
+    ['system', { messages: [q, a], system: 'be brief' }, /as the first one, \{"role": "system"/],
+    ['instructions', { messages: [q, a], instructions: 'be brief' }, /as the first one, \{"role": "developer"/],
+    ['functions', { messages: [q, a], functions: [] }, /old form of tools/],
+    ['a role of others', { messages: [{ role: 'human', content: 'q' }, a] }, /"human" is not known.*it may be user$/],
+    ['a number', { messages: [q, { ...a, content: 5 }] }, /content: wanted text, a list of parts, or null/],
+  ])('%s: the message says where it belongs', async (_, row, said) => {
+    expect((await check(row)).errors[0]?.message).toMatch(said);
   });
   it('two equal keys are refused', async () => {
     const row = '{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","content":"c"}]}';
@@ -259,6 +272,7 @@ describe('markup as text', () => {
     ['<think>', 'chat', '<think>hmm</think>b'],
     ['<think> after white space', 'chat', '\n<thinking>\nhmm'],
     ['an end of thinking alone', 'chat', 'hmm</think>b'],
+    ['[THINK]', 'chat', '[THINK]hmm[/THINK]b'],
     ['a rendered conversation', 'text', `<|start|>user<|message|>q<|end|><|start|>assistant${rendered}<|return|>`],
   ])('%s is refused, or trained as text when asked', async (_, format, text) => {
     const row = format === 'text' ? { text } : { messages: [q, { ...a, content: text }] };

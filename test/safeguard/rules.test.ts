@@ -234,3 +234,20 @@ describe('a policy', () => {
     expect(policyName('policies/contact/policy.md')).toBe('contact');
   });
 });
+
+it.each<[string, string, readonly string[]]>([
+  ['a picture before each', '🔴 R1: a phone number\n⚠️ R2: a mail address\n', ['R1', 'R2']],
+  ['colons of other scripts', 'R1：电话号码\nR2：邮箱\n', ['R1', 'R2']],
+  ['numbers and colons of other scripts', '1：电话号码\n2、邮箱\n', ['1', '2']],
+  ['rules by their word in another language', '规则1：电话号码\n规则2：邮箱\n', ['1', '2']],
+  ['section signs', '§1 a phone number\n§ 2 a mail address\n', ['1', '2']],
+  ['numbered headings', '## 1. Hate\nNo hate.\n### 1.1 Slurs\n## 2. Violence\n', ['1', '1.1', '2']],
+  ['YAML', 'rules:\n  - id: R1\n    text: a phone number\n  - id: "R2"\n    text: mail\n', ['R1', 'R2']],
+  ['a byte order mark', '\ufeffR1: a phone number\nR2: mail\n', ['R1', 'R2']],
+  ['a quantity at the beginning of a line', 'R1: a sum above\n1.5 million\n', ['R1']],
+])('%s', (_, text, ids) => {
+  expect(definePolicy('p', text).rules).toEqual(ids);
+});
+it('a name that YAML gives every rule is none', () => {
+  expect(() => definePolicy('p', '- id: hate\n  text: a\n- id: spam\n  text: b\n')).toThrow(/no rule is visible/);
+});
