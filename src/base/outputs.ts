@@ -143,9 +143,19 @@ function refusal({ target, stream, descriptor }: Place, folder: boolean): string
     accessSync(parent, constants.W_OK | constants.X_OK);
     return null;
   } catch (e) {
-    return (e as NodeJS.ErrnoException).code ?? String(e);
+    const { code } = e as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return `its folder ${parent} is not there (${code})`;
+    return code === undefined ? String(e) : `${SAYS[code] ?? 'the system refuses'} (${code})`;
   }
 }
+const SAYS: Readonly<Record<string, string>> = {
+  EACCES: 'no permission',
+  EPERM: 'no permission',
+  EROFS: 'the file system is read-only',
+  ENOTDIR: 'what the path takes for a folder is a file',
+  ELOOP: 'its links go in a circle',
+  ENAMETOOLONG: 'a name in the path is too long',
+};
 
 /**
  * Refuses outputs that could not be written at the end, or that would overwrite an input or one another. Call it before

@@ -48,6 +48,10 @@ export interface FileSummary {
   readonly kept: number;
   readonly answered: number;
   readonly errors: number;
+  /** Of those answered: without a final message, blocked, and not judged. */
+  readonly none: number;
+  readonly blocked: number;
+  readonly unjudged: number;
   /** 10 something blocked, 30 something unjudged, 20 something without an answer, else 0. */
   readonly exitCode: 0 | 10 | 20 | 30;
 }
@@ -209,5 +213,15 @@ async function answerInto(
   }
   await putInPlace(path, output, signal);
   const exitCode = ([10, 30, 20] as const).find((code) => exits.includes(code)) ?? 0;
-  return { rows: rows.length, kept: lines.length, answered: rows.length - errors, errors, exitCode };
+  const of = (code: FileSummary['exitCode']): number => exits.filter((x) => x === code).length;
+  return {
+    rows: rows.length,
+    kept: lines.length,
+    answered: rows.length - errors,
+    errors,
+    none: of(20) - errors,
+    blocked: of(10),
+    unjudged: of(30),
+    exitCode,
+  };
 }

@@ -1,6 +1,6 @@
 // Writes a checkpoint in the released layout: config.json, shards of at most 4.8·10⁹ bytes named from zero, index.
 // Streamed; the folder appears whole or not at all.
-import { existsSync, readdirSync, statfsSync } from 'node:fs';
+import { existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
@@ -201,10 +201,14 @@ export async function writeCheckpoint(
   options: WriteOptions & { readonly replace?: boolean } = {},
 ): Promise<void> {
   const path = resolve(dir);
-  if (!options.replace && existsSync(path) && readdirSync(path).length > 0)
-    throw new CheckpointError('path_exists', `${dir}: exists and is not empty; give a new folder or remove it first`, {
-      file: dir,
-    });
+  if (!options.replace && existsSync(path) && (!statSync(path).isDirectory() || readdirSync(path).length > 0))
+    throw new CheckpointError(
+      'path_exists',
+      `${dir}: exists and is no empty folder; give a new one or remove it first`,
+      {
+        file: dir,
+      },
+    );
   checkOutputs({ 'the folder': dir }, {}, 'folder');
   const needed = checkpointTensors(config, options.experts ?? 'mxfp4').reduce((n, t) => n + specBytes(t), 1 << 20);
   makeFolders(dirname(path));

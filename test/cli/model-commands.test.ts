@@ -33,7 +33,7 @@ it('model init, model inspect, logits', async () => {
 });
 
 it.each([
-  [['model', 'init', dir, '--preset', 'nano'], /exists and is not empty/],
+  [['model', 'init', dir, '--preset', 'nano'], /exists and is no empty folder/],
   [['model', 'init', join(root, 'x'), '--preset', '7b'], /--preset/],
   [['model', 'inspect', join(root, 'none')], /config\.json: cannot be read/],
   [

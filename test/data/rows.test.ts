@@ -474,6 +474,8 @@ describe('files', () => {
   });
   it.each<[string, string | Buffer, RegExp]>([
     ['a zip archive', Buffer.from('PK\x03\x04'), /zip archive.*unpack/],
+    ['weights', Buffer.from('\x80\x01\0\0\0\0\0\0{"a":{"dtype":"F32"}}', 'latin1'), /safetensors file: weights/],
+    ['weights with other lengths', Buffer.from('{\0\0\0\0\0\0\0{"a":{}}', 'latin1'), /safetensors/],
     ['LZ4', Buffer.from('04224d1800', 'hex'), /LZ4/],
     ['UTF-16', Buffer.from('\ufeff{}', 'utf16le'), /UTF-16.*save it as UTF-8/],
     ['gzip twice', gzipSync(gzipSync(row)), /another packed file/],

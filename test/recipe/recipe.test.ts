@@ -262,6 +262,13 @@ train: { steps: 1, epochs: 2, lr: fast, sede: 3 }
     writeFileSync(join(dir, 'train.jsonl'), '');
     expect(loadRecipe(join(dir, 'x.yaml')).recipe.model.base).toBe(join(dir, 'base'));
     expect(() => loadRecipe(join(dir, 'y.yaml'))).toThrow(expect.objectContaining({ code: 'recipe_unreadable' }));
+    // OWNER/NAME of a hub is no path, but where there is a folder of that owner.
+    const hub = ['model.base=openai/gpt-oss-20b'];
+    expect(() => loadRecipe(join(dir, 'x.yaml'), { set: hub })).toThrow(/give hf:\/\/openai\/gpt-oss-20b/);
+    mkdirSync(join(dir, 'openai'));
+    expect(() => loadRecipe(join(dir, 'x.yaml'), { set: hub })).toThrow(/^(?!.*hf:).*no such file or folder/);
+    writeFileSync(join(dir, 'rows.jsonl'), '{"text": "a"}\n{"text": "b"}\n');
+    expect(() => loadRecipe(join(dir, 'rows.jsonl'))).toThrow(/not YAML: .*are these rows\?.*data\.train/);
   });
 
   it('survives being written resolved into another folder, with the same digest', () => {

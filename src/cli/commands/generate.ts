@@ -68,7 +68,14 @@ async function fromFile(input: string, options: Options): Promise<void> {
       process.exitCode = summary.exitCode;
       if (options.json) printJson({ ...summary, out: output });
       else
-        tell(`${summary.rows} rows, ${summary.kept} answered before, ${summary.errors} errors; answers in ${output}`);
+        tell(
+          `${summary.rows} rows, ${summary.kept} answered before, ${summary.errors} errors` +
+            (summary.none > 0 ? `, ${summary.none} without a final message` : '') +
+            (summary.blocked + summary.unjudged > 0
+              ? `, ${summary.blocked} blocked, ${summary.unjudged} unjudged`
+              : '') +
+            `; answers in ${output}`,
+        );
     } finally {
       await engine.close();
     }

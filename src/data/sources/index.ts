@@ -26,6 +26,11 @@ const OTHERS: readonly (readonly [mark: string, kind: string, next: string])[] =
   ['feff', 'text in UTF-16', 'save it as UTF-8'],
 ];
 
+const SAFETENSORS = ['', 'a safetensors file: weights, no rows', 'give a file of rows'] as const;
+/** 8 bytes that say how long a header of JSON is, then that. */
+const isSafetensors = (head: Buffer): boolean =>
+  head.length > 9 && head.readBigUInt64LE(0) < 2n ** 27n && /^\{\s*"/.test(head.toString('latin1', 8));
+
 /** @throws {DataError} unreadable, file_kind */
 export async function sourceOf(file: string): Promise<Source> {
   try {
@@ -34,7 +39,8 @@ export async function sourceOf(file: string): Promise<Source> {
     const { bytesRead } = await handle.read(head, 0, HEAD_BYTES, 0);
     const source = SOURCES.find((s) => s.accepts(file, head.subarray(0, bytesRead))) ?? jsonl;
     const mark = head.toString('hex', 0, bytesRead);
-    const other = source === jsonl ? OTHERS.find(([m]) => mark.startsWith(m)) : undefined;
+    const others = isSafetensors(head.subarray(0, bytesRead)) ? [SAFETENSORS] : OTHERS;
+    const other = source === jsonl ? others.find(([m]) => mark.startsWith(m)) : undefined;
     if (other)
       throw new DataError(
         'file_kind',
