@@ -207,7 +207,9 @@ describe('sampling', () => {
   });
   const greedy = { model: 'nano', temperature: 0, messages: user(ASK), max_completion_tokens: 300 };
   const written = async (more: object): Promise<string> =>
-    JSON.stringify((await client.chat.completions.create({ ...greedy, temperature: 2, seed: 5, ...more })).choices[0]?.message);
+    JSON.stringify(
+      (await client.chat.completions.create({ ...greedy, temperature: 2, seed: 5, ...more })).choices[0]?.message,
+    );
   it('log-probabilities of the tokens of the answer, which are its text', async () => {
     const answer = await client.chat.completions.create({ ...greedy, logprobs: true, top_logprobs: 3 });
     const [choice] = answer.choices;
