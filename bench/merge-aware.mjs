@@ -1,8 +1,9 @@
 // node bench/merge-aware.mjs [--steps 40] [--recipe recipes/nano-merge-aware.yaml] [--train]: what training through a
 // merge costs and gains. Speed: a plain and a merge-aware trainer take turns on the same batches in one process; the
-// ratio is the median over the pairs. With --train both are trained as the recipe says, and base, adapter and merged
-// models are evaluated on its held-out rows: share = (base loss − merged loss) / (base loss − adapter's loss), the
-// adapter being that of the plain run. Needs the build.
+// ratio is the median over the pairs; --steps 0 leaves it out. With --train both are trained as the recipe says, and
+// base, adapter and merged models are evaluated on its held-out rows: share of the gain = (base loss − merged loss) /
+// (base loss − adapter's loss), the adapter being that of the plain run; share of ΔW = Σ ΔW'·ΔW / Σ ΔW² over all
+// experts, ΔW' what the merge changes. Needs the build.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +18,7 @@ import { readPeft } from '../dist/lora/peft.js';
 import { adapterSpec } from '../dist/lora/spec.js';
 import { openCheckpoint } from '../dist/model/checkpoint.js';
 import { lossAndGradients } from '../dist/model/gpt-oss.js';
+import { mergeExperts } from '../dist/model/merged.js';
 import { getThreads, memoryStats, resetPeaks, Scope } from '../dist/native/tensor.js';
 import { objectiveOf } from '../dist/objectives/objective.js';
 import { loadRecipe } from '../dist/recipe/load.js';
@@ -112,6 +114,29 @@ async function lossOf(adapter) {
   return sum / weights;
 }
 
+/** What the rounding of a merge leaves of the experts' ΔW; NaN where the adapter is not on experts. */
+function survived(adapter) {
+  let [kept, whole] = [0, 0];
+  base.layers.forEach((layer, i) => {
+    for (const target of /** @type {const} */ (['gateUp', 'down'])) {
+      const pair = adapter.model.layers[i]?.[target],
+        from = layer[target];
+      if (!pair || !from.scales) continue;
+      const scope = new Scope('workspace');
+      const to = { w: scope.empty('u8', from.w.shape), scales: scope.empty('u8', from.scales.shape) };
+      const sums = scope.empty('f32', [pair.A.shape[0] ?? 0, 2]);
+      mergeExperts(to, { w: from.w, scales: from.scales }, pair, sums);
+      sums.toFloat32().forEach((x, k) => {
+        if (k % 2) whole += x;
+        else kept += x;
+      });
+      scope.close();
+    }
+  });
+  adapter.close();
+  return kept / whole;
+}
+
 async function gain() {
   const folder = mkdtempSync(join(tmpdir(), 'temper-merge-aware-'));
   try {
@@ -133,13 +158,15 @@ async function gain() {
       merged = await lossOf(aware('mxfp4'));
     print({ work: 'held-out loss', base: base_, adapter, naiveMerge: naive, mergeAware: merged });
     print({ work: 'share of the gain', naiveMerge: share(naive), mergeAware: share(merged) });
+    const kept = { naiveMerge: survived(plain(null)), mergeAware: survived(aware(null)) };
+    print({ work: 'share of the change of experts', ...kept });
     print({ work: 'merge-aware adapter added unrounded', loss: await lossOf(aware(null)) });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-await speed();
+if (Number(o.steps) > 0) await speed();
 if (o.train) await gain();
 tokenizer.close();
 base.close();

@@ -39,7 +39,7 @@ function checkFits(file: DataFile, format: string, per: 1 | 2): void {
     throw new ConfigError(
       'format_unfit',
       `${file.path}: rows of format ${format} are ${of === 2 ? 'pairs' : 'single examples'}, ` +
-        `wanted ${per === 2 ? 'pairs (format preference)' : 'single examples; pairs are for train.method dpo'}`,
+        `wanted ${per === 2 ? 'pairs (format preference)' : 'single examples; pairs are for train.method dpo or orpo'}`,
       { file: file.path, format },
     );
 }

@@ -38,8 +38,8 @@ export interface EvalLoss {
   readonly tokens: number;
   readonly weightedTokens: number;
   /**
-   * Method dpo: loss of the pairs, share of those preferred as wanted, mean margin and rewards of both answers, as in
-   * metrics.jsonl; null for other methods.
+   * Methods on pairs: loss of the pairs, share of those preferred as wanted, mean margin and rewards of both answers,
+   * as in metrics.jsonl; null for other methods.
    */
   readonly preference: {
     readonly pairs: number;

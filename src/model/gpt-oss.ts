@@ -7,6 +7,7 @@ import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
+import { type ExpertInputs, expertProduct, expertProductBackward, routed, scoresBackward } from './experts.js';
 import type { CachePlan, KvCache } from './kv-cache.js';
 import {
   type Batch,
@@ -414,39 +415,15 @@ function linearBackward(
 function mergedExpertsBackward(
   p: Pass,
   pair: LoraPair | undefined,
-  dy: Tensor,
-  dyRows: Tensor | null,
-  rowWeight: Tensor | null,
-  x: Tensor,
-  xRows: Tensor | null,
-  offsets: Tensor,
+  dy: Parameters<typeof expertProductBackward>[2],
+  at: ExpertInputs,
   w: ExpertWeights,
 ): void {
   if (!pair?.dA || !pair.dB) return;
   using s = new Scope('workspace', placeOf(p.model));
-  const rankR = s.empty('f32', [(dyRows ?? dy).rows, pair.A.shape[1] ?? 0]);
-  ops.grouped_linear_fwd(rankR, null, x, xRows, offsets, pair.A, null, null, null, null, 0, 1, p.precision, 0);
-  ops.grouped_linear_bwd(
-    null,
-    null,
-    null,
-    pair.dA,
-    pair.dB,
-    dy,
-    dyRows,
-    rowWeight,
-    x,
-    xRows,
-    rankR,
-    offsets,
-    w.w,
-    w.scales,
-    pair.A,
-    pair.B,
-    pair.scale,
-    w.layout,
-    p.precision,
-  );
+  const rankR = s.empty('f32', [(dy.rows ?? dy.of).rows, pair.A.shape[1] ?? 0]);
+  expertProduct(rankR, null, at, { w: pair.A, scales: null, bias: null, layout: 1 }, undefined, p.precision);
+  expertProductBackward(null, undefined, dy, at, rankR, w, pair, p.precision);
 }
 
 interface Normed {
@@ -532,48 +509,22 @@ function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysV
  */
 function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
   const { w, a } = layerOf(p, i);
-  const {
-    num_experts_per_tok: K,
-    num_local_experts: E,
-    intermediate_size: F,
-    swiglu_alpha,
-    swiglu_limit,
-  } = p.model.config;
+  const { num_experts_per_tok: K, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = xn.rows,
     P = t * K;
   const router = linear(p, i, 'router', 0, newLinear(s, t, w.router, a.router), xn, w.router, a.router);
-  const weights = s.empty('f32', [t, K]),
-    ids = s.empty('i32', [t, K]);
-  ops.topk_fwd(weights, ids, router.y);
-  const offsets = s.empty('i32', [E + 1]),
-    rowToken = s.empty('i32', [P]),
-    slotRow = s.empty('i32', [t, K]),
-    rowWeight = s.empty('f32', [P]);
-  ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
+  const routing = routed(s, p.model.config, router.y),
+    { offsets, rowToken } = routing;
   const rowAdapter = p.mixed && s.empty('i32', [P]);
   if (p.mixed && rowAdapter) ops.gather_rows(rowAdapter, p.mixed.rows, rowToken);
   const z = wide.empty('f32', [P, 2 * F]),
     act = wide.empty('f32', [P, F]);
   const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
-  ops.grouped_linear_fwd(
-    z,
-    h,
-    w.gateUp.inputs?.(s, xn) ?? xn,
-    rowToken,
-    offsets,
-    w.gateUp.w,
-    w.gateUp.scales,
-    w.gateUp.bias,
-    a.gateUp?.A ?? null,
-    a.gateUp?.B ?? null,
-    a.gateUp?.scale ?? 0,
-    w.gateUp.layout,
-    p.precision,
-    p.byRow,
-  );
+  const x = w.gateUp.inputs?.(s, xn) ?? xn;
+  expertProduct(z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp, p.precision, p.byRow);
   addExpertPairs(p, i, 'gateUp', z, xn, rowToken, offsets, rowAdapter);
   ops.swiglu_fwd(act, z, swiglu_alpha, swiglu_limit);
-  return { router, weights, ids, offsets, rowToken, slotRow, rowWeight, rowAdapter, z, act, h };
+  return { router, ...routing, rowAdapter, z, act, h };
 }
 
 /** Adds to y f32 [P,N] the pairs of the adapters of its rows, where a pass has several. */
@@ -631,22 +582,8 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
         : keepH
           ? keepH.slice(m, from * K, to * K)
           : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
-      ops.grouped_linear_fwd(
-        y,
-        h,
-        w.down.inputs?.(m, e.act) ?? e.act,
-        null,
-        e.offsets,
-        w.down.w,
-        w.down.scales,
-        w.down.bias,
-        a.down?.A ?? null,
-        a.down?.B ?? null,
-        a.down?.scale ?? 0,
-        w.down.layout,
-        p.precision,
-        p.byRow,
-      );
+      const act = w.down.inputs?.(m, e.act) ?? e.act;
+      expertProduct(y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down, p.precision, p.byRow);
       addExpertPairs(p, i, 'down', y, e.act, null, e.offsets, e.rowAdapter);
       ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
     }
@@ -684,60 +621,23 @@ function expertsBackward(
   const m = experts(s, wide, p, i, xn);
   const dact = wide.empty('f32', [P, F]),
     rowDot = s.empty('f32', [P]);
-  ops.grouped_linear_bwd(
-    dact,
-    g?.down.w ?? null,
-    g?.down.bias ?? null,
-    a.down?.dA ?? null,
-    a.down?.dB ?? null,
-    dout,
-    m.rowToken,
-    m.rowWeight,
-    m.act,
-    null,
-    keptH?.slice(s, from * K, to * K) ?? null,
-    m.offsets,
-    w.down.w,
-    w.down.scales,
-    a.down?.A ?? null,
-    a.down?.B ?? null,
-    a.down?.scale ?? 0,
-    w.down.layout,
-    p.precision,
-  );
-  mergedExpertsBackward(p, mergedPair(p, i, 'down'), dout, m.rowToken, m.rowWeight, m.act, null, m.offsets, w.down);
+  const dy = { of: dout, rows: m.rowToken, weight: m.rowWeight },
+    downIn = { x: m.act, rows: null, offsets: m.offsets },
+    downH = keptH?.slice(s, from * K, to * K) ?? null;
+  expertProductBackward(dact, g?.down, dy, downIn, downH, w.down, a.down, p.precision);
+  mergedExpertsBackward(p, mergedPair(p, i, 'down'), dy, downIn, w.down);
   const dz = s.empty('f32', [P, 2 * F]);
   ops.swiglu_bwd(dz, rowDot, dact, m.z, m.rowWeight, swiglu_alpha, swiglu_limit);
   wide.close();
   const dRows = s.empty('f32', [P, D]);
-  ops.grouped_linear_bwd(
-    dRows,
-    g?.gateUp.w ?? null,
-    g?.gateUp.bias ?? null,
-    a.gateUp?.dA ?? null,
-    a.gateUp?.dB ?? null,
-    dz,
-    null,
-    null,
-    xn,
-    m.rowToken,
-    m.h,
-    m.offsets,
-    w.gateUp.w,
-    w.gateUp.scales,
-    a.gateUp?.A ?? null,
-    a.gateUp?.B ?? null,
-    a.gateUp?.scale ?? 0,
-    w.gateUp.layout,
-    p.precision,
-  );
-  mergedExpertsBackward(p, mergedPair(p, i, 'gateUp'), dz, null, null, xn, m.rowToken, m.offsets, w.gateUp);
+  const dyz = { of: dz, rows: null, weight: null },
+    gateUpIn = { x: xn, rows: m.rowToken, offsets: m.offsets };
+  expertProductBackward(dRows, g?.gateUp, dyz, gateUpIn, m.h, w.gateUp, a.gateUp, p.precision);
+  mergedExpertsBackward(p, mergedPair(p, i, 'gateUp'), dyz, gateUpIn, w.gateUp);
   ops.moe_combine(dxn, dRows, null, m.slotRow, 0);
   // The router is frozen or not: its input's gradient flows on either way.
-  const dweights = s.empty('f32', [t, K]),
-    dlogits = s.empty('f32', [t, E]);
-  ops.moe_weight_bwd(dweights, rowDot, dout, w.down.bias, m.ids, m.slotRow);
-  ops.topk_bwd(dlogits, dweights, m.weights, m.ids);
+  const dlogits = s.empty('f32', [t, E]);
+  scoresBackward(s, dlogits, rowDot, dout, w.down.bias, m);
   linearBackward(p, i, 'router', 0, dxn, 1, dlogits, xn, m.router.h, w.router, a.router, g?.router);
 }
 

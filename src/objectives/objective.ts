@@ -6,6 +6,7 @@ import { fillBins, type PackedBatch, packBatch, weightSum } from '../data/pack.j
 import type { Recipe } from '../recipe/schema.js';
 import { DEFAULT_BETA, dpo } from './dpo.js';
 import type { Learner } from './learner.js';
+import { orpo } from './orpo.js';
 
 export interface BatchLimits {
   /** Inputs of a batch at most; a longer sample has one to itself. */
@@ -70,5 +71,6 @@ const OBJECTIVES: Readonly<Record<Recipe['train']['method'], (train: Recipe['tra
   sft: () => sft,
   pretrain: () => pretrain,
   dpo: (train) => dpo({ ...train, beta: train.beta ?? train.dpo?.beta ?? DEFAULT_BETA }),
+  orpo: (train) => orpo({ beta: train.beta ?? DEFAULT_BETA }),
 };
 export const objectiveOf = (recipe: Recipe): Objective => OBJECTIVES[recipe.train.method](recipe.train);

@@ -158,7 +158,7 @@ function adapterProblems(value: unknown, positions: Positions, ofRun: boolean): 
   if ((train as { readonly method?: unknown } | null | undefined)?.method !== 'pretrain') return [];
   const wrong = (path: string): Problem => ({
     code: 'bad_recipe',
-    message: `${positions.at([path])}: ${path} is for methods sft and dpo; pretrain trains all weights`,
+    message: `${positions.at([path])}: ${path} is for methods sft, dpo and orpo; pretrain trains all weights`,
     path,
   });
   // Runs of before wrote the default into their recipe.

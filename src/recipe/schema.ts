@@ -79,8 +79,8 @@ const HeldOutFile = z.strictObject({
     .string()
     .default('chat')
     .describe(
-      'row format by name: chat, sharegpt, alpaca, completion, harmony, tokens, text, or preference (for method ' +
-        'dpo), see docs/rows.md; auto: told by the first rows',
+      'row format by name: chat, sharegpt, alpaca, completion, harmony, tokens, text, or preference (for methods ' +
+        'dpo and orpo), see docs/rows.md; auto: told by the first rows',
     ),
   limit: z.int().min(1).optional().describe('most rows: the first ones, or with shuffle such as it chooses'),
   shuffle: z
@@ -147,15 +147,20 @@ const Data = z.strictObject({
 const betas = z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]);
 const Train = z.strictObject({
   method: z
-    .enum(['sft', 'pretrain', 'dpo'])
+    .enum(['sft', 'pretrain', 'dpo', 'orpo'])
     .default('sft')
     .describe(
       'sft: train an adapter on answers; dpo: train an adapter on pairs of answers, the better one over the worse ' +
-        '(arXiv:2305.18290), relative to the base; pretrain: train all weights of a new model from scratch',
+        '(arXiv:2305.18290), relative to the base; orpo: on such pairs too, without a reference: the better answer is ' +
+        'trained as in sft, and its odds raised over those of the worse (arXiv:2403.07691); pretrain: train all ' +
+        'weights of a new model from scratch',
     ),
   beta: positive()
     .optional()
-    .describe('method dpo: how strongly the base holds the adapter back, of ipo its tau; absent: 0.1'),
+    .describe(
+      'method dpo: how strongly the base holds the adapter back, of ipo its tau; method orpo: how much the odds ' +
+        'count beside the better answer, its lambda; absent: 0.1',
+    ),
   loss: z
     .enum(['sigmoid', 'ipo'])
     .optional()
@@ -284,8 +289,9 @@ export function conflictsOf({ model, data, train, adapter }: Written): readonly 
   const wrong = (path: readonly string[], message: string): void => void found.push({ path, message });
   const given = (field: string): boolean => train?.[field] !== undefined;
   const method = train?.method ?? 'sft';
-  for (const field of ['beta', 'loss', 'labelSmoothing', 'precomputeReference', 'dpo'])
+  for (const field of ['loss', 'labelSmoothing', 'precomputeReference', 'dpo'])
     if (given(field) && method !== 'dpo') wrong(['train', field], 'is for method dpo');
+  if (given('beta') && method !== 'dpo' && method !== 'orpo') wrong(['train', 'beta'], 'is for methods dpo and orpo');
   if (given('dpo') && given('beta')) wrong(['train', 'dpo'], 'and beta cannot both be given; keep beta');
   if (given('labelSmoothing') && train?.loss === 'ipo')
     wrong(['train', 'labelSmoothing'], 'is for loss sigmoid; loss ipo has none');
@@ -293,7 +299,7 @@ export function conflictsOf({ model, data, train, adapter }: Written): readonly 
     if (model?.init) wrong(['model', 'init'], `is for method pretrain; for ${String(method)} give model.base`);
     else if (!model?.base) wrong(['model'], 'base is missing; give the folder of the checkpoint to adapt');
   } else {
-    if (model?.base) wrong(['model', 'base'], 'is for methods sft and dpo; for pretrain give model.init');
+    if (model?.base) wrong(['model', 'base'], 'is for methods sft, dpo and orpo; for pretrain give model.init');
     else if (!model?.init) wrong(['model'], 'init is missing; give the configuration of the new model');
   }
   if (given('steps') && given('epochs')) wrong(['train', 'epochs'], 'and steps cannot both be given; keep one');
@@ -305,7 +311,7 @@ export function conflictsOf({ model, data, train, adapter }: Written): readonly 
   if (adapter?.mergeAware !== undefined && Number(adapter.dropout ?? 0) !== 0)
     wrong(['adapter', 'dropout'], 'must be 0 with adapter.mergeAware: merged weights drop no inputs');
   if (adapter?.mergeAware !== undefined && method === 'pretrain')
-    wrong(['adapter', 'mergeAware'], 'is for methods sft and dpo: what pretrain trains is in MXFP4 already');
+    wrong(['adapter', 'mergeAware'], 'is for methods sft, dpo and orpo: what pretrain trains is in MXFP4 already');
   if (given('patience') && !given('evalEvery')) wrong(['train', 'patience'], 'needs evaluations: give train.evalEvery');
   const { analysis = 1, commentary = 1, final = 1 } = data?.loss ?? {};
   if (analysis === 0 && commentary === 0 && final === 0)
@@ -317,7 +323,7 @@ const Model = z.strictObject({
   base: z
     .string()
     .optional()
-    .describe('checkpoint to adapt (methods sft and dpo): a folder, or hf://OWNER/NAME[@REVISION], pulled once'),
+    .describe('checkpoint to adapt (methods sft, dpo and orpo): a folder, or hf://OWNER/NAME[@REVISION], pulled once'),
   init: z
     .strictObject(ModelConfig.shape)
     .optional()
@@ -339,7 +345,7 @@ export const Recipe = z
     about: z.string().default('').describe('one sentence: what this teaches'),
     expect: Expect.optional().describe('hardware, minutes and memory it takes, and the metric it reaches'),
     model: Model.describe('where the weights come from'),
-    adapter: Adapter.prefault({}).describe('the adapter to train (methods sft and dpo)'),
+    adapter: Adapter.prefault({}).describe('the adapter to train (methods sft, dpo and orpo)'),
     data: Data.describe('what it learns from'),
     train: Train.prefault({}).describe('how it learns'),
     device: z
@@ -360,7 +366,7 @@ export const Recipe = z
       .default(['peft'])
       .describe(
         'forms of the adapter written into the run folder at the end: peft is adapter/; [] leaves it in the last ' +
-          'checkpoint, from where `temper export` takes it (methods sft and dpo)',
+          'checkpoint, from where `temper export` takes it (methods sft, dpo and orpo)',
       ),
   })
   .superRefine((r, ctx) => {

@@ -36,7 +36,7 @@ interface StateRecord {
   readonly step: number;
   readonly digests: RunDigests;
   readonly sha256: string;
-  /** What the parameters are, for methods sft and dpo: ranks, scales and places as the trainer had them. */
+  /** What the parameters are, for methods sft, dpo and orpo: ranks, scales and places as the trainer had them. */
   readonly adapter?: AdapterSpec;
 }
 const Known = z.looseObject({

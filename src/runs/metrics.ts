@@ -17,8 +17,9 @@ export interface StepMetrics {
   readonly tokensPerSecond: number;
   readonly peakBytes: number;
   /**
-   * Method dpo: the reward of an answer is beta · (its weighted log-probability − that under the base), nats. Share of
-   * the pairs whose chosen answer has the higher one; means over the pairs of the difference, and of both.
+   * Methods on pairs. The reward of an answer is, of dpo, beta · (its weighted log-probability − that under the base),
+   * of orpo beta · its log-probability per weight, nats. Share of the pairs whose chosen answer has the higher one;
+   * means over the pairs of the difference, and of both.
    */
   readonly accuracy?: number;
   readonly margin?: number;
@@ -31,7 +32,7 @@ export interface StepMetrics {
    * most probable, what comes before them given.
    */
   readonly evalMatch?: number;
-  /** Method dpo: evalLoss is that of the pairs, and these are as above over the held-out pairs. */
+  /** Methods on pairs: evalLoss is that of the pairs, and these are as above over the held-out pairs. */
   readonly evalAccuracy?: number;
   readonly evalMargin?: number;
   readonly evalRewardChosen?: number;

@@ -1,12 +1,20 @@
-// The experts of a layer, MXFP4 as released, as one differentiable op of tfjs. Forward and backward are the chain of
-// ops that src/model/gpt-oss.ts runs for its own layers. The backward computes the forward again: kept are the inputs,
-// and of a pair on the down projection its rank-R products.
+// The experts of a layer, MXFP4 as released, as one differentiable op of tfjs, made of the products that
+// src/model/gpt-oss.ts runs for its own layers. The backward computes the forward again: kept are the inputs, and of a
+// pair on the down projection its rank-R products.
 import type { Tensor as TfTensor } from '@tensorflow/tfjs-core';
 import { NativeError } from '../base/errors.js';
 import type { ModelConfig } from '../model/config.js';
+import {
+  type ExpertPair,
+  expertProduct,
+  expertProductBackward,
+  type Routing,
+  routed,
+  scoresBackward,
+} from '../model/experts.js';
 import { MOE_CHUNK_TOKENS } from '../model/gpt-oss.js';
 import type { ExpertWeights, LinearWeights } from '../model/types.js';
-import { ops, PRECISION } from '../native/ops.js';
+import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { requirePair, requireShape, type TfPair } from './lora.js';
 import type { TfMemory } from './memory.js';
@@ -32,13 +40,7 @@ type Part = (typeof PARTS)[number];
 type Named<T> = { [P in Part]?: T };
 
 /** Of a chunk of tokens, all but the down projection. */
-interface Routed {
-  readonly weights: Tensor;
-  readonly ids: Tensor;
-  readonly offsets: Tensor;
-  readonly rowToken: Tensor;
-  readonly slotRow: Tensor;
-  readonly rowWeight: Tensor;
+interface Routed extends Routing {
   readonly z: Tensor;
   readonly act: Tensor;
   readonly h: Tensor | null;
@@ -46,18 +48,27 @@ interface Routed {
 
 /** One call: shapes and settings, forward and backward of a chunk of its tokens. */
 class Moe {
-  readonly #p: (typeof PRECISION)[keyof typeof PRECISION];
+  readonly #p: Precision;
   constructor(
     readonly w: MoeWeights,
     precision: keyof typeof PRECISION,
-    readonly gateUpScale: number,
-    readonly downScale: number,
+    readonly scales: Readonly<Record<'gateUp' | 'down', number>>,
   ) {
     this.#p = PRECISION[precision];
   }
 
+  /** The frozen experts of a projection, with the bias that is given in place of theirs. */
+  #weights(of: 'gateUp' | 'down', on: Named<Tensor>): ExpertWeights {
+    const bias = on[`${of}Bias`];
+    return bias ? { ...this.w[of], bias } : this.w[of];
+  }
+  #pair(of: 'gateUp' | 'down', on: Named<Tensor>, d: Named<Tensor> = {}): ExpertPair | undefined {
+    const [A, B] = [on[`${of}A`], on[`${of}B`]];
+    return A && B ? { A, B, scale: this.scales[of], dA: d[`${of}A`] ?? null, dB: d[`${of}B`] ?? null } : undefined;
+  }
+
   #routed(s: Scope, on: Named<Tensor>): Routed {
-    const { config, router, gateUp } = this.w;
+    const { config, router } = this.w;
     const { num_experts_per_tok: K, num_local_experts: E, intermediate_size: F } = config;
     const x = on.x as Tensor;
     const [t, P] = [x.rows, x.rows * K];
@@ -66,123 +77,64 @@ class Moe {
       scores = s.empty('f32', [t, E]);
       ops.linear_fwd(scores, null, x, router.w, router.bias, null, null, 0, 0, 0, this.#p, 0);
     }
-    const weights = s.empty('f32', [t, K]),
-      ids = s.empty('i32', [t, K]);
-    ops.topk_fwd(weights, ids, scores);
-    const offsets = s.empty('i32', [E + 1]),
-      rowToken = s.empty('i32', [P]),
-      slotRow = s.empty('i32', [t, K]),
-      rowWeight = s.empty('f32', [P]);
-    ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
+    const routing = routed(s, config, scores);
     const z = s.empty('f32', [P, 2 * F]),
       act = s.empty('f32', [P, F]);
     const h = on.gateUpA ? s.empty('f32', [P, on.gateUpA.shape[1] ?? 0]) : null;
-    ops.grouped_linear_fwd(
-      z,
-      h,
-      x,
-      rowToken,
-      offsets,
-      gateUp.w,
-      gateUp.scales,
-      on.gateUpBias ?? gateUp.bias,
-      on.gateUpA ?? null,
-      on.gateUpB ?? null,
-      this.gateUpScale,
-      gateUp.layout,
-      this.#p,
-      0,
-    );
+    const at = { x, rows: routing.rowToken, offsets: routing.offsets };
+    expertProduct(z, h, at, this.#weights('gateUp', on), this.#pair('gateUp', on), this.#p);
     ops.swiglu_fwd(act, z, config.swiglu_alpha, config.swiglu_limit);
-    return { weights, ids, offsets, rowToken, slotRow, rowWeight, z, act, h };
+    return { ...routing, z, act, h };
   }
 
   /** y f32 [t,D]; downH f32 [t·K,R] receives the products of the down pair's A. */
   forward(y: Tensor, downH: Tensor | null, on: Named<Tensor>): void {
     using s = new Scope('workspace');
-    const { config, down } = this.w;
     const r = this.#routed(s, on);
-    const rows = s.empty('f32', [r.act.rows, config.hidden_size]);
-    ops.grouped_linear_fwd(
-      rows,
-      downH,
-      r.act,
-      null,
-      r.offsets,
-      down.w,
-      down.scales,
-      on.downBias ?? down.bias,
-      on.downA ?? null,
-      on.downB ?? null,
-      this.downScale,
-      down.layout,
-      this.#p,
-      0,
-    );
+    const rows = s.empty('f32', [r.act.rows, this.w.config.hidden_size]);
+    const at = { x: r.act, rows: null, offsets: r.offsets };
+    expertProduct(rows, downH, at, this.#weights('down', on), this.#pair('down', on), this.#p);
     ops.moe_combine(y, rows, r.weights, r.slotRow, 0);
   }
 
   /** dx and dscores are overwritten, all else accumulates. */
   backward(d: Named<Tensor>, dy: Tensor, downH: Tensor | null, on: Named<Tensor>): void {
     using s = new Scope('workspace');
-    const { config, gateUp, down, router } = this.w;
-    const { hidden_size: D, num_experts_per_tok: K, num_local_experts: E, intermediate_size: F } = config;
+    const { config, router } = this.w;
+    const { hidden_size: D, num_local_experts: E, intermediate_size: F } = config;
     const x = on.x as Tensor,
       dx = d.x as Tensor;
     const r = this.#routed(s, on);
     const P = r.act.rows;
+    const biasOf = (bias: Tensor | undefined): { readonly bias?: Tensor } => (bias ? { bias } : {});
     const dact = s.empty('f32', [P, F]),
       rowDot = s.empty('f32', [P]);
-    ops.grouped_linear_bwd(
+    expertProductBackward(
       dact,
-      null,
-      d.downBias ?? null,
-      d.downA ?? null,
-      d.downB ?? null,
-      dy,
-      r.rowToken,
-      r.rowWeight,
-      r.act,
-      null,
+      biasOf(d.downBias),
+      { of: dy, rows: r.rowToken, weight: r.rowWeight },
+      { x: r.act, rows: null, offsets: r.offsets },
       downH,
-      r.offsets,
-      down.w,
-      down.scales,
-      on.downA ?? null,
-      on.downB ?? null,
-      this.downScale,
-      down.layout,
+      this.w.down,
+      this.#pair('down', on, d),
       this.#p,
     );
     const dz = s.empty('f32', [P, 2 * F]);
     ops.swiglu_bwd(dz, rowDot, dact, r.z, r.rowWeight, config.swiglu_alpha, config.swiglu_limit);
     const dRows = s.empty('f32', [P, D]);
-    ops.grouped_linear_bwd(
+    expertProductBackward(
       dRows,
-      null,
-      d.gateUpBias ?? null,
-      d.gateUpA ?? null,
-      d.gateUpB ?? null,
-      dz,
-      null,
-      null,
-      x,
-      r.rowToken,
+      biasOf(d.gateUpBias),
+      { of: dz, rows: null, weight: null },
+      { x, rows: r.rowToken, offsets: r.offsets },
       r.h,
-      r.offsets,
-      gateUp.w,
-      gateUp.scales,
-      on.gateUpA ?? null,
-      on.gateUpB ?? null,
-      this.gateUpScale,
-      gateUp.layout,
+      this.w.gateUp,
+      this.#pair('gateUp', on, d),
       this.#p,
     );
     ops.moe_combine(dx, dRows, null, r.slotRow, 0);
-    const dweights = s.empty('f32', [x.rows, K]),
-      dscores = d.scores ?? s.empty('f32', [x.rows, E]);
-    ops.moe_weight_bwd(dweights, rowDot, dy, on.downBias ?? down.bias, r.ids, r.slotRow);
-    ops.topk_bwd(dscores, dweights, r.weights, r.ids);
+    const dscores = d.scores ?? s.empty('f32', [x.rows, E]);
+    scoresBackward(s, dscores, rowDot, dy, this.#weights('down', on).bias, r);
     if (on.scores) return;
     ops.linear_bwd(dx, null, null, null, null, dscores, x, null, router.w, null, null, 0, 0, 0, 1, this.#p);
   }
@@ -246,7 +198,10 @@ export function moe(
   const inputs = parts.map((p) => given[p] as TfTensor);
   const K = weights.config.num_experts_per_tok,
     T = x.shape[0] ?? 0;
-  const layer = new Moe(weights, precision, options.gateUp?.scale ?? 1, options.down?.scale ?? 1);
+  const layer = new Moe(weights, precision, {
+    gateUp: options.gateUp?.scale ?? 1,
+    down: options.down?.scale ?? 1,
+  });
   const rank = options.down?.A.shape[1];
   const eachChunk = (work: (s: Scope, from: number, to: number) => void): void => {
     for (let from = 0; from < T; from += MOE_CHUNK_TOKENS) {

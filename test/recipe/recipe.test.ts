@@ -97,14 +97,14 @@ describe('recipe', () => {
       'adapter with pretrain',
       `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`)}  method: pretrain\n`,
       'bad_recipe',
-      '/r/x.yaml:3:1: adapter is for methods sft and dpo',
+      '/r/x.yaml:3:1: adapter is for methods sft, dpo and orpo',
     ],
     [
       'export with pretrain',
       `${GOOD.replace('{ base: base }', `{ init: { ${SMALLEST} } }`).replace(/adapter:[\s\S]*data:/, 'data:')}` +
         '  method: pretrain\nexport: [peft]\n',
       'bad_recipe',
-      'export is for methods sft and dpo',
+      'export is for methods sft, dpo and orpo',
     ],
     ['YAML syntax', 'model: { base: b\ndata: [\n', 'bad_yaml', '/r/x.yaml:'],
     ['duplicate key', `${GOOD}about: y\n`, 'bad_yaml', '/r/x.yaml:12:1'],

@@ -8,27 +8,17 @@ import { packageRoot } from '../../src/base/machine.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { runTraining, type TrainRequest } from '../../src/train/session.js';
 import { planTraining } from '../../src/train/train.js';
-import { tinyRun } from './tiny.js';
+import { tinyPairs, tinyRun } from './tiny.js';
 
 let dir = '';
 const at = (...p: string[]): string => join(dir, ...p);
 const SETTINGS = 'method: dpo, beta: 0.3, epochs: 2, rowsPerStep: 4, tokensPerBatch: 120, lr: 1.0e-2, precision: f32';
-/** Pairs of token rows: an arithmetic progression over one that breaks off. */
-const pairs = (count: number, from = 0): string =>
-  Array.from({ length: count }, (_, n) => {
-    const i = n + from;
-    const side = (step: number) => {
-      const tokens = Array.from({ length: 8 + ((i * 7) % 20) }, (_, j) => (i * 3 + (j < 4 ? j : j * step)) % 96);
-      return { tokens, weights: tokens.map((_, j) => (j < 4 ? 0 : 1 + (j % 2))) };
-    };
-    return `${JSON.stringify({ chosen: side(1), rejected: side(2 + (i % 3)) })}\n`;
-  }).join('');
 beforeAll(async () => {
   dir = await tinyRun({ train: SETTINGS, adapter: ', dropout: 0.1' });
   const text = readFileSync(at('recipe.yaml'), 'utf8').replaceAll('format: tokens', 'format: preference');
   writeFileSync(at('recipe.yaml'), text);
-  writeFileSync(at('train.jsonl'), pairs(26));
-  writeFileSync(at('eval.jsonl'), pairs(6, 100));
+  writeFileSync(at('train.jsonl'), tinyPairs(26));
+  writeFileSync(at('eval.jsonl'), tinyPairs(6, 100));
   await train('as-it-goes');
 });
 const train = (out: string, set: readonly string[] = [], more: Partial<TrainRequest> = {}, hooks = {}) =>
@@ -165,6 +155,22 @@ describe('the reference', () => {
   });
 });
 
+describe('a run that goes on from an adapter', () => {
+  it('compares with the base all the same', async () => {
+    const from = at('runs', 'as-it-goes', 'adapter');
+    const step = ['train.rowsPerStep=26', 'train.epochs=null', 'train.steps=1'];
+    await train('from', [`adapter.from=${from}`, 'adapter.dropout=0', ...step]);
+    const [first] = readMetrics(at('runs', 'from'));
+    const { evaluateLoss } = await import('../../src/evaluate/held-out-loss.js');
+    const rows = ['data.eval=[{ path: train.jsonl, format: preference }]'];
+    const { preference } = await evaluateLoss({ path: at('recipe.yaml'), set: rows, adapter: from });
+    expect(preference?.pairs).toBe(26);
+    expect(preference?.margin).toBeGreaterThan(0.01);
+    for (const key of ['loss', 'margin', 'rewardChosen', 'rewardRejected', 'accuracy'] as const)
+      expect(first?.[key], key).toBeCloseTo(preference?.[key] ?? Number.NaN, 4);
+  });
+});
+
 describe('the plan', () => {
   it('counts the passes over the base in the first epoch alone', async () => {
     const plan = (...set: string[]) => planTraining(at('recipe.yaml'), { set });
@@ -184,7 +190,9 @@ describe('the plan', () => {
 
 describe('settings', () => {
   it.each([
-    [['train.method=sft'], 'is for method dpo'],
+    [['train.method=sft'], 'is for methods dpo and orpo'],
+    [['train.method=orpo', 'train.precomputeReference=true'], 'is for method dpo'],
+    [['train.method=orpo', 'train.labelSmoothing=0.1'], 'is for method dpo'],
     [['train.loss=ipo', 'train.labelSmoothing=0.1'], 'is for loss sigmoid'],
     [['train.dpo.beta=0.1'], 'cannot both be given'],
     [['train.labelSmoothing=0.5'], 'labelSmoothing'],

@@ -20,8 +20,9 @@ import { memoryStats, Scope, type Tensor } from '../../src/native/tensor.js';
 import { loadRecipe } from '../../src/recipe/load.js';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { readRun } from '../../src/runs/run-folder.js';
+import { planRecipe } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
-import { tinyRun } from './tiny.js';
+import { tinyPairs, tinyRun } from './tiny.js';
 
 const tokens = Int32Array.from({ length: 40 }, (_, i) => (i * i * 7 + 3) % 96);
 function logitsOf(model: ModelWeights, adapter: ModelAdapter | null): Float32Array {
@@ -124,6 +125,34 @@ describe('a merge-aware run', () => {
     expect(readRun(at('runs', 'plain'))?.mergeAware).toBeUndefined();
     expect(readMergeAware(at('runs', 'plain', 'adapter'))).toBeNull();
   });
+
+  it.each(['dpo', 'orpo'])(
+    'tunes on pairs (%s): the reference is the base, not what the merge makes',
+    async (method) => {
+      writeFileSync(at('pairs.jsonl'), tinyPairs(12));
+      const rows = '[{ path: pairs.jsonl, format: preference }]';
+      const request = {
+        recipe: at('recipe.yaml'),
+        set: [`train.method=${method}`, 'train.beta=0.3', `data.train=${rows}`, `data.eval=${rows}`],
+        out: at('runs', method),
+      };
+      const { run, peakBytes } = await runTraining(request);
+      const [metrics, last] = [readMetrics(run), readMetrics(run).at(-1)];
+      // B begins at zero: nothing is rounded, and no answer has gained anything.
+      if (method === 'dpo') expect(Math.abs((metrics[0]?.loss ?? Number.NaN) - Math.log(2))).toBeLessThan(1e-6);
+      expect(last?.loss).toBeLessThan((metrics[0]?.loss ?? 0) - 0.05);
+      expect((await evaluateLoss({ path: run })).preference?.loss).toBe(last?.evalLoss);
+      const plan = await planRecipe({ path: request.recipe, set: request.set, measure: false });
+      expect(plan.totalPeakBytes).toBeGreaterThanOrEqual(peakBytes); // as if every thread had work; see recipes.test.ts
+
+      const stop = new AbortController();
+      const cut = { ...request, out: at('runs', `${method}-cut`) };
+      await runTraining(cut, { signal: stop.signal, onProgress: (p) => p.step === 5 && stop.abort() });
+      await runTraining({ ...cut, resume: true });
+      const adapterOf = (out: string): Buffer => readFileSync(join(out, 'adapter', 'adapter_model.safetensors'));
+      expect(adapterOf(cut.out).equals(adapterOf(request.out))).toBe(true);
+    },
+  );
 
   it('refuses dropout and pretraining by name', () => {
     expect(() => loadRecipe(at('recipe.yaml'), { set: ['adapter.dropout=0.1'] })).toThrow(/adapter\.dropout must be 0/);

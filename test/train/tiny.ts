@@ -30,6 +30,17 @@ export function rows(count: number, from = 0): string {
   return out;
 }
 
+/** Pairs of token rows: an arithmetic progression over one that breaks off. */
+export const tinyPairs = (count: number, from = 0): string =>
+  Array.from({ length: count }, (_, n) => {
+    const i = n + from;
+    const side = (step: number) => {
+      const tokens = Array.from({ length: 8 + ((i * 7) % 20) }, (_, j) => (i * 3 + (j < 4 ? j : j * step)) % 96);
+      return { tokens, weights: tokens.map((_, j) => (j < 4 ? 0 : 1 + (j % 2))) };
+    };
+    return `${JSON.stringify({ chosen: side(1), rejected: side(2 + (i % 3)) })}\n`;
+  }).join('');
+
 /** @returns the folder, with base/, train.jsonl, eval.jsonl and recipe.yaml */
 export async function tinyRun(
   recipe: { readonly train?: string; readonly adapter?: string; readonly data?: string } = {},

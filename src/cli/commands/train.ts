@@ -24,7 +24,7 @@ interface Options {
   readonly json?: boolean;
 }
 
-/** Of method dpo: the pairs that are preferred as wanted, and by how much. */
+/** Of methods on pairs: those that are preferred as wanted, and by how much. */
 const pairsText = (accuracy: number | undefined, margin: number | undefined): string =>
   accuracy === undefined ? '' : `pairs ${(100 * accuracy).toFixed(0)}% margin ${(margin ?? Number.NaN).toFixed(3)}  `;
 const heldOutText = (loss: number, match: number | undefined): string =>

@@ -63,7 +63,7 @@ export const peft: ExportFormat = {
     adapter !== null
       ? null
       : `${origin.kind === 'run' ? origin.run : base.dir}: trained no adapter; only a run of ` +
-        'method sft or dpo can be ' +
+        'method sft, dpo or orpo can be ' +
         'exported as peft: take merged-bf16 or merged-mxfp4',
   estimateBytes: (source) => 4 * adapterParameters(source.base.config, specOf(source)) + (1 << 16),
   async write(source, folder, { signal, progress }) {

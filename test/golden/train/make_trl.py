@@ -21,7 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+# loss: beta. Its loss "sigmoid" looks at no label_smoothing; that is in make_dpo.py.
 CASES = {"sigmoid": 0.05, "ipo": 0.4}
+# tokens of prompt, chosen and rejected answer
+LENGTHS = ((9, 14, 6), (5, 4, 21), (1, 1, 9), (3, 17, 1))
 
 
 def trainer_of(model, loss, beta, vocab):
@@ -44,7 +47,7 @@ def main():
     vocab = json.loads((HERE.parent / "model" / "odd" / "config.json").read_text())["vocab_size"]
     rng = np.random.default_rng(11)
     draw = lambda n: rng.integers(0, vocab, n).tolist()  # noqa: E731
-    pairs = [dict(prompt_ids=draw(p), chosen_ids=draw(c), rejected_ids=draw(r)) for p, c, r in ((9, 14, 6), (5, 4, 21))]
+    pairs = [dict(prompt_ids=draw(p), chosen_ids=draw(c), rejected_ids=draw(r)) for p, c, r in LENGTHS]
     side = lambda p, key: dict(  # noqa: E731
         tokens=p["prompt_ids"] + p[key], weights=[0] * len(p["prompt_ids"]) + [1] * len(p[key])
     )
