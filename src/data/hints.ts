@@ -9,7 +9,11 @@ const KINDS: readonly (readonly [format: string | null, is: (row: Fields) => boo
     'a ShareGPT row: give format sharegpt',
   ],
   ['alpaca', (r) => 'instruction' in r && 'output' in r, 'an Alpaca row: give format alpaca'],
-  ['preference', (r) => 'chosen' in r && 'rejected' in r, 'a pair of answers: give format preference, for methods dpo and orpo'],
+  [
+    'preference',
+    (r) => 'chosen' in r && 'rejected' in r,
+    'a pair of answers: give format preference, for methods dpo and orpo',
+  ],
   ['completion', (r) => 'prompt' in r && 'completion' in r, 'a prompt and its completion: give format completion'],
   [null, (r) => 'prompt' in r && 'response' in r, 'a prompt and its response: rename response, give format completion'],
   [null, (r) => 'question' in r && 'answer' in r, `a question and its answer: write it as ${CHAT}`],
