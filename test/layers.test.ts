@@ -244,3 +244,38 @@ it('finds planted violations', () => {
     ),
   ).toEqual([]);
 });
+
+/**
+ * Where JSON.parse stands in src, and why a key that is there twice does not matter there; elsewhere it is parseJson, or
+ * readJsonFile of src/base/json-file.ts.
+ */
+const PLAIN_JSON: Readonly<Record<string, string>> = {
+  'base/error-data.ts': 'a copy of what this process made',
+  'base/folder-digest.ts': 'what this program wrote, under a digest',
+  'base/json.ts': 'the door',
+  'base/lock.ts': 'what this program wrote; a lock that cannot be read holds nothing',
+  'base/machine.ts': 'of this package',
+  'bench/peer.ts': 'what another program measured, shown beside ours',
+  'cli/main.ts': 'of this package',
+  'demo/rows.ts': 'of this package',
+  'export/consumer.ts': 'what a script of this package prints',
+  'export/gguf/llama-server.ts': 'what a server says that was started here; only its figures are compared',
+  'native/safetensors-header.ts': 'single strings; objects are read letter by letter',
+  'safeguard/contract.ts': 'to say how an answer strayed, after it was refused',
+  'safeguard/judges/completion.ts': 'before parseJson, for another message; and to try again, by which nothing passes',
+  'safeguard/judges/endpoint.ts': 'the sentence of a refusal',
+  'serve/messages-response.ts': 'arguments that a model wrote, as an object for its client',
+  'serve/openapi.ts': 'of this package',
+  'serve/response-files.ts': 'what this server wrote',
+  'serve/response-store.ts': 'what this process wrote',
+  'watch/lines.ts': 'figures of steps, which are shown',
+  'watch/page.ts': 'in a browser, of our own server',
+};
+it('no file of src reads JSON by itself but those that say why', () => {
+  const plain = [...read('src', /\.ts$/)].filter(([, text]) => text.includes('JSON.parse(')).map(([path]) => path);
+  expect(plain.sort()).toEqual(
+    Object.keys(PLAIN_JSON)
+      .map((name) => `src/${name}`)
+      .sort(),
+  );
+});

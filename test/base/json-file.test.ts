@@ -1,5 +1,5 @@
 // JSON that models, adapters, exports and runs bring: what one reader takes and another does not is refused by name.
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -267,31 +267,4 @@ describe('__metadata__ of safetensors', () => {
 it('an adapter config is held to what was given, also where a parser would drop a key', () => {
   const value: unknown = JSON.parse('{"peft_type": "LORA", "__proto__": {"r": 4}}');
   expect(failure(() => checkPeftConfig(value, 'f'))).toMatchObject({ code: 'adapter_unsupported' });
-});
-
-/** Where JSON.parse stands in src, and why no key that is there twice matters there. */
-const PLAIN: Readonly<Record<string, string>> = {
-  'base/error-data.ts': 'a copy of what this process made',
-  'base/folder-digest.ts': 'what this program wrote, under a digest',
-  'base/json.ts': 'the door',
-  'base/lock.ts': 'what this program wrote; a lock that cannot be read holds nothing',
-  'base/machine.ts': 'of this package',
-  'bench/peer.ts': 'what another program measured, shown beside ours',
-  'cli/main.ts': 'of this package',
-  'demo/rows.ts': 'of this package',
-  'export/consumer.ts': 'what a script of this package prints',
-  'export/gguf/llama-server.ts': 'what a server says that was started here; only its figures are compared',
-  'native/safetensors-header.ts': 'single strings; objects are read letter by letter',
-  'safeguard/contract.ts': 'to say how an answer strayed, after it was refused',
-  'safeguard/judges/completion.ts': 'before parseJson, for another message; and to try again, by which nothing passes',
-  'safeguard/judges/endpoint.ts': 'the sentence of a refusal',
-  'watch/lines.ts': 'figures of steps, which are shown',
-  'watch/page.ts': 'in a browser, of our own server',
-};
-it('no other file of src reads JSON by itself', () => {
-  const src = join(packageRoot, 'src');
-  const files = (readdirSync(src, { recursive: true }) as string[]).filter((name) => name.endsWith('.ts'));
-  expect(files.length).toBeGreaterThan(200);
-  const plain = files.filter((name) => readFileSync(join(src, name), 'utf8').includes('JSON.parse('));
-  expect(plain.sort()).toEqual(Object.keys(PLAIN).sort());
 });
