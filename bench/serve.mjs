@@ -2,7 +2,7 @@
 // on loopback. The load comes from a process of its own, which ends by itself; engine alone and server run in turns in
 // one process, so that both have the same threads. One JSON row per figure on stdout. Needs the build (npm run build).
 import { fork, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -95,7 +95,7 @@ async function main() {
   const folder = mkdtempSync(join(tmpdir(), 'serve-bench-'));
   const adapters = await makeAdapters(values.model, folder, 8);
   const options = {
-    model: values.model,
+    model: longer(values.model, folder),
     threads: Number(values.threads),
     device: 'cpu',
     slots: 16,
@@ -245,6 +245,17 @@ async function main() {
     row('start', { readyMs: round(median(times)), bestMs: round(Math.min(...times)) });
   }
   rmSync(folder, { recursive: true });
+}
+
+/** The same weights with positions for 4,096 tokens, where the model has fewer: prompts are as long as they are to be. */
+function longer(model, folder) {
+  const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
+  if (config.max_position_embeddings >= 4096) return model;
+  const copy = join(folder, 'model');
+  cpSync(model, copy, { recursive: true });
+  const rope_scaling = { ...config.rope_scaling, factor: 4096 / config.rope_scaling.original_max_position_embeddings };
+  writeFileSync(join(copy, 'config.json'), JSON.stringify({ ...config, max_position_embeddings: 4096, rope_scaling }));
+  return copy;
 }
 
 /** From the start of the process to its line on stdout. */

@@ -1,6 +1,6 @@
 // The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
-import { parentPort, workerData } from 'node:worker_threads';
-import type { Contract, FromWorker, ToWorker } from './channel-protocol.js';
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import type { Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorToData } from './error-data.js';
 import { asTypedError } from './system-error.js';
 
@@ -19,7 +19,29 @@ export type Handlers<C extends Contract> = {
 export interface Served<C extends Contract, Info> {
   readonly info: Info;
   readonly handlers: Handlers<C>;
+  /**
+   * What is told in one go, without an `await` in between, is sent as one message: for a thread that tells many callers
+   * something in each step. Default: everything at once.
+   */
+  readonly gathers?: boolean;
   close?(): void | Promise<void>;
+}
+
+/** Sends messages, or what of them comes in one go together. */
+function sender(port: MessagePort): { readonly send: (message: OneFromWorker) => void; gathers: boolean } {
+  let waiting: OneFromWorker[] = [];
+  const flush = (): void => {
+    const messages = waiting;
+    waiting = [];
+    port.postMessage(messages.length === 1 ? messages[0] : { kind: 'all', messages });
+  };
+  return {
+    gathers: false,
+    send(message) {
+      if (!this.gathers) port.postMessage(message);
+      else if (waiting.push(message) === 1) queueMicrotask(flush);
+    },
+  };
 }
 
 const isAborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get;
@@ -52,7 +74,8 @@ export async function serve<C extends Contract, Info, Data = unknown>(
 ): Promise<void> {
   const port = parentPort;
   if (!port) throw new Error('this file is the entry of a thread; it is opened by openChannel()');
-  const send = (message: FromWorker): void => port.postMessage(message);
+  const out = sender(port);
+  const send = (message: OneFromWorker): void => out.send(message);
   let served: Served<C, Info>;
   try {
     served = await open(workerData as Data);
@@ -60,6 +83,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
     send({ kind: 'error', id: -1, error: errorToData(asTypedError(error)) });
     return;
   }
+  out.gathers = served.gathers === true;
   const running = new Map<number, () => void>();
   const answer = async (message: Extract<ToWorker, { readonly kind: 'call' }>): Promise<void> => {
     const { id, name, request, stop } = message;

@@ -5,7 +5,7 @@ import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { CallMessage, Contract, FromWorker, ToWorker } from './channel-protocol.js';
+import type { CallMessage, Contract, FromWorker, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorFromData } from './error-data.js';
 import { NativeError } from './errors.js';
 import { packageRoot } from './machine.js';
@@ -80,7 +80,7 @@ class Connection {
     this.ready = new Promise((resolve, reject) => {
       this.#pending.set(-1, { onEvent: () => {}, onResult: resolve, onError: reject });
     });
-    this.#worker.on('message', (m: FromWorker) => {
+    const take = (m: OneFromWorker): void => {
       const pending = this.#pending.get(m.id);
       if (m.kind === 'event') pending?.onEvent(m.event);
       else {
@@ -88,6 +88,10 @@ class Connection {
         if (m.kind === 'result') pending?.onResult(m.value);
         else pending?.onError(errorFromData(m.error));
       }
+    };
+    this.#worker.on('message', (m: FromWorker) => {
+      if (m.kind === 'all') m.messages.forEach(take);
+      else take(m);
     });
     this.#worker.on('error', (error) => this.#fail(asTypedError(error)));
     this.exited = new Promise((resolve) => {

@@ -5,5 +5,5 @@ import type { EngineCalls, EngineInfo, EngineOptions } from './protocol.js';
 await serve<EngineCalls, EngineInfo, EngineOptions>(async (options) => {
   const { Runner } = await import('./runner.js');
   const runner = await Runner.open(options);
-  return { info: runner.info, handlers: runner.handlers, close: () => runner.close() };
+  return { info: runner.info, handlers: runner.handlers, gathers: true, close: () => runner.close() };
 });
