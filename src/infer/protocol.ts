@@ -139,8 +139,9 @@ export type EngineEvent = TextEvent | DoneEvent;
 /** What is taken now. */
 export interface EngineState extends SessionUsage {
   readonly adapters: number;
-  /** Native memory that is held, bytes. */
+  /** Native memory that is held, and JavaScript's of the engine's thread, bytes. */
   readonly nativeBytes: number;
+  readonly heapBytes: number;
 }
 
 /** What the inference thread answers. */

@@ -192,6 +192,7 @@ export class Runner implements Disposable {
       ...this.#session.usage,
       adapters: this.#adapters.list().length,
       nativeBytes: memoryStats().totalLive,
+      heapBytes: process.memoryUsage().heapUsed,
     }),
     digest: async (_, { signal }) =>
       sha256(`${await digestCheckpoint(this.options.model, { signal })}\n${this.#loaded.tokenizer.digest}`),

@@ -83,6 +83,9 @@ function surroundings(page: string): string {
     join(folder, 'prompts.jsonl'),
     '{"prompt": "Please book a table for 4 people on friday at 19:30 for Rossi"}\n',
   );
+  // Files that the page shows, by the name in their first line.
+  for (const [, name = '', text = ''] of read(page).matchAll(/^```yaml\n# (\w+\.yaml)\n([\s\S]*?)^```/gm))
+    writeFileSync(join(folder, name), text);
   return folder;
 }
 
@@ -120,7 +123,8 @@ const SERVES: readonly (readonly [name: string, path: string, says: string])[] =
 /** It is asked for something, and then it gets a Ctrl-C. */
 async function lookedAt(child: ChildProcess, output: () => string, path: string, says: string): Promise<void> {
   await expect.poll(output, { timeout: 60_000 }).toMatch(/^http:\S+.*\n/m);
-  const page = await fetch((/^http:\S+/m.exec(output())?.[0] ?? '') + path);
+  const headers = { authorization: 'Bearer change-me-to-something-long' };
+  const page = await fetch((/^http:\S+/m.exec(output())?.[0] ?? '') + path, { headers });
   expect(await page.text()).toContain(says);
   process.kill(-(child.pid ?? 0), 'SIGINT');
 }

@@ -1,0 +1,73 @@
+// `temper serve --config` as a service runs it: SIGHUP reads the file again, a second SIGTERM ends it at once.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
+
+const root = mkdtempSync(join(tmpdir(), 'serve-config-'));
+const file = join(root, 'serve.yaml');
+const KEYS = ['the-first-of-the-keys', 'the-second-of-the-keys'] as const;
+const write = (key: string): void =>
+  writeFileSync(
+    file,
+    `model: ${join(packageRoot, 'models', 'nano')}\nport: 0\nthreads: 1\ndevice: cpu\nkeys: [{name: a, key: ${key}}]\n`,
+  );
+write(KEYS[0]);
+let child: ChildProcess | undefined;
+afterAll(() => {
+  child?.kill('SIGKILL');
+  rmSync(root, { recursive: true });
+});
+
+it('reads its file again on SIGHUP, keeps what it had where that is wrong, and ends at the second SIGTERM', async () => {
+  child = spawn(process.execPath, [join(packageRoot, 'dist', 'cli', 'main.js'), 'serve', '--config', file, '--json']);
+  let out = '',
+    said = '';
+  child.stdout?.on('data', (d: Buffer) => {
+    out += d.toString();
+  });
+  child.stderr?.on('data', (d: Buffer) => {
+    said += d.toString();
+  });
+  await expect.poll(() => out, { timeout: 60_000 }).toContain('\n');
+  const { url } = JSON.parse(out) as { url: string };
+  const status = async (key: string): Promise<number> =>
+    (await fetch(`${url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status;
+  expect(await Promise.all(KEYS.map(status))).toEqual([200, 401]);
+
+  write(KEYS[1]);
+  child.kill('SIGHUP');
+  await expect.poll(() => Promise.all(KEYS.map(status)), { timeout: 20_000 }).toEqual([401, 200]);
+  writeFileSync(file, 'modle: x\n');
+  child.kill('SIGHUP');
+  await expect.poll(() => said, { timeout: 20_000 }).toMatch(/settings stay as they were: .*serve\.yaml:1:1: modle is/);
+  expect(await status(KEYS[1])).toBe(200);
+
+  const ended = new Promise((done) => child?.once('exit', (_, signal) => done(signal)));
+  // More than can end in between.
+  const streams = await Promise.all(
+    Array.from({ length: 16 }, (_, seed) =>
+      fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${KEYS[1]}` },
+        body: JSON.stringify({
+          model: 'nano',
+          messages: [{ role: 'user', content: 'Hi' }],
+          temperature: 2,
+          seed,
+          max_completion_tokens: 900,
+          stream: true,
+        }),
+      }),
+    ),
+  );
+  child.kill('SIGTERM');
+  await expect.poll(() => said).toContain('no new requests');
+  await new Promise((later) => setTimeout(later, 100)); // sooner it would be the same one
+  child.kill('SIGTERM');
+  expect(await ended).toBe('SIGTERM');
+  const texts = await Promise.all(streams.map((stream) => stream.text().catch(() => 'cut')));
+  expect(texts.filter((text) => !text.includes('[DONE]')).length).toBeGreaterThan(0);
+}, 120_000);
