@@ -91,7 +91,7 @@ export function bothMachines<A, B>(a: Machine<A>, b: Machine<B>): Machine<readon
 }
 
 /** States of a set, times classes of characters: what a schema may ask for. */
-export const MOST_CELLS = 1 << 20;
+export const MOST_CELLS = 1 << 17;
 
 /**
  * All states of a machine, but for those that lead nowhere.

@@ -15,13 +15,17 @@ export interface Checker {
 }
 
 const engine = Object.assign(
-  (pattern: string): { readonly test: (text: string) => boolean } => {
+  (pattern: string): { readonly test: (text: string) => boolean; readonly toString: () => string } => {
     const set = patternSet([pattern], 0, Number.POSITIVE_INFINITY);
     if (set === 'too_large') throw new ConfigError('schema_unsupported', `pattern ${pattern}: too large`);
-    return { test: (text) => set !== null && allows(set, text) };
+    // Ajv tells patterns apart by their text.
+    return { test: (text) => set !== null && allows(set, text), toString: () => `/${pattern}/u` };
   },
   { code: '' },
 );
+
+/** Knows what a schema is. */
+let meta: Ajv2020 | undefined;
 
 /** @throws {ConfigError} schema_unsupported, schema_invalid */
 export function createChecker(schema: unknown): Checker {
@@ -29,6 +33,10 @@ export function createChecker(schema: unknown): Checker {
   // One for each schema: its names are its own, and it goes with it.
   const ajv = new Ajv2020({
     strict: false,
+    // The schema was looked at by `meta`, which is made once.
+    meta: false,
+    validateSchema: false,
+    ownProperties: true,
     // `format` says what a text is for; it refuses nothing.
     validateFormats: false,
     // As decimals: 0.3 is a multiple of 0.1.
@@ -42,6 +50,11 @@ export function createChecker(schema: unknown): Checker {
       string,
       unknown
     >;
+    meta ??= new Ajv2020({ strict: false, validateFormats: false, logger: false });
+    if (meta.validateSchema(own) !== true) {
+      const [error] = meta.errors ?? [];
+      throw new ConfigError('schema_invalid', `#${error?.instancePath ?? ''}: ${error?.message ?? 'is no schema'}`);
+    }
     validate = ajv.compile(own);
   } catch (e) {
     if (e instanceof TemperError) throw e;

@@ -27,16 +27,7 @@ export interface CompiledSchema {
 }
 
 /** The grammar lets more through than they do. */
-const CHECKED = [
-  'not',
-  'if',
-  'contains',
-  'uniqueItems',
-  'propertyNames',
-  'dependentSchemas',
-  'unevaluatedProperties',
-  'unevaluatedItems',
-] as const;
+const CHECKED = ['not', 'if', 'contains', 'uniqueItems', 'propertyNames', 'dependentSchemas'] as const;
 const REFUSED = ['$dynamicRef', '$recursiveRef', 'dependencies', 'additionalItems', '$vocabulary'] as const;
 /** Those of before say the same where they say what is read here; zod names draft 7. */
 const DIALECTS = /^https?:\/\/json-schema\.org\/(?:draft\/(?:2020-12|2019-09)|draft-0[4-7])\/schema#?$/;
@@ -69,6 +60,9 @@ class Reader {
   #findAnchors(value: unknown, at: string, depth: number): void {
     if (depth > 100 || typeof value !== 'object' || value === null) return;
     if (isObject(value)) {
+      for (const k of UNEVALUATED)
+        if (k in value && value[k] !== true) this.refuse(at, k, 'not supported; use additionalProperties or items');
+      for (const k of REFUSED) if (typeof value[k] === 'string') this.refuse(at, k, 'not supported');
       for (const k of ['$anchor', '$dynamicAnchor']) {
         const name = value[k];
         if (typeof name === 'string' && !this.#anchors.has(`#${name}`))
@@ -296,6 +290,8 @@ class Reader {
     return ANY;
   }
 }
+/** They depend on what other keywords looked at, wherever those stand: nothing here keeps track of that. */
+const UNEVALUATED = ['unevaluatedProperties', 'unevaluatedItems'] as const;
 /** Whether it asks for anything. */
 function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
   const value = s[keyword];
@@ -306,8 +302,6 @@ function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
     case 'if':
       return s.then !== undefined || s.else !== undefined;
     case 'propertyNames':
-    case 'unevaluatedItems':
-    case 'unevaluatedProperties':
       return value !== true;
     default:
       return true;

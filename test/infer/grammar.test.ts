@@ -1,0 +1,200 @@
+// Schemas as grammars: what keeps to one can be written, what breaks it cannot, and a mask says what trying each token
+// says.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
+import { loadTokenizer } from '../../src/harmony/tokenizer.js';
+import { createChecker } from '../../src/infer/grammar/check.js';
+import { Masks } from '../../src/infer/grammar/masks.js';
+import { compileSchema } from '../../src/infer/grammar/schema.js';
+import { beginText, mayEnd, type State, stepState } from '../../src/infer/grammar/values.js';
+import { vocabularyOf } from '../../src/infer/grammar/vocabulary.js';
+
+const tokenizer = loadTokenizer(join(packageRoot, 'models', 'nano'), { vocabSize: 1024 });
+afterAll(() => tokenizer.close());
+const vocabulary = vocabularyOf(tokenizer, 1024);
+const masks = new Masks(vocabulary, (t) => tokenizer.bytes(t));
+const follow = (state: State, bytes: Iterable<number>): State => {
+  let at = state;
+  for (const b of bytes) at = stepState(at, b);
+  return at;
+};
+const writable = (schema: unknown, text: string): boolean =>
+  mayEnd(follow(beginText(compileSchema(schema).root), Buffer.from(text)));
+const maskOf = (state: State): Int32Array => {
+  const mask = new Int32Array(vocabulary.words);
+  masks.add(mask, state);
+  return mask;
+};
+const has = (mask: Int32Array, token: number): boolean => ((mask[token >> 5]! >> (token & 31)) & 1) === 1;
+const ordinary = Array.from({ length: 1024 }, (_, t) => t).filter((t) => tokenizer.bytes(t).length > 0);
+
+describe('the suite of JSON Schema, every fourth group', () => {
+  interface Group {
+    readonly file: string;
+    readonly description: string;
+    readonly schema: unknown;
+    readonly tests: readonly { readonly description: string; readonly data: unknown; readonly valid: boolean }[];
+  }
+  const groups = JSON.parse(
+    readFileSync(join(packageRoot, 'test/golden/json-schema/sample.json'), 'utf8'),
+  ) as readonly Group[];
+  it('valid instances can be written, invalid ones pass nowhere, the rest is refused by name', () => {
+    const seen = { held: 0, refused: 0, valid: 0, invalid: 0 };
+    const wrong: string[] = [];
+    for (const { file, description, schema, tests } of groups) {
+      let checker: ReturnType<typeof createChecker>;
+      try {
+        checker = createChecker(schema);
+      } catch (e) {
+        expect(e).toMatchObject({ code: expect.stringMatching(/^schema_(unsupported|invalid)$/) as string });
+        seen.refused++;
+        continue;
+      }
+      seen.held++;
+      for (const t of tests)
+        for (const text of [JSON.stringify(t.data), JSON.stringify(t.data, null, 2)]) {
+          const [reached, kept] = [writable(schema, text), checker.check(text) === null];
+          seen[t.valid ? 'valid' : 'invalid']++;
+          const where = `${file}: ${description}: ${t.description}`;
+          if (t.valid && !(reached && kept)) wrong.push(where);
+          if (!t.valid && reached && (kept || checker.checked.length === 0)) wrong.push(`accepted: ${where}`);
+        }
+    }
+    // Integers are written without exponents.
+    expect(wrong.filter((w) => !/^optional\/(?:bignum|float-overflow)/.test(w))).toEqual([]);
+    expect(seen.held).toBeGreaterThan(60);
+    expect(seen.refused).toBeGreaterThan(10);
+    expect(Math.min(seen.valid, seen.invalid)).toBeGreaterThan(150);
+  });
+});
+
+const closed = (properties: object): object => ({
+  type: 'object',
+  properties,
+  required: Object.keys(properties),
+  additionalProperties: false,
+});
+const text = { type: 'string' };
+/** Schemas and a value that keeps to each. */
+const cases: readonly (readonly [unknown, unknown])[] = [
+  [closed({ city: text, days: { type: 'integer', minimum: 1, maximum: 14 } }), { days: 7, city: 'Bern "x" \\ é\n☃' }],
+  [closed({ a: { type: 'string', minLength: 2, maxLength: 5 } }), { a: 'a"é\n' }],
+  [
+    { type: 'object', properties: { name: text, n: { type: 'number' } } },
+    { nam: 'x', name: 'y', n: -0.5, names: [1] },
+  ],
+  [{}, { any: ['x', 1e-7, true, null, { deep: [[], {}] }] }],
+  [closed({ id: { type: 'string', pattern: '^[A-Z]{2}-\\d{2}$' } }), { id: 'AB-12' }],
+  [closed({ s: { type: 'string', pattern: '^[\\w.]+@\\S+$' } }), { s: 'a.b@cé' }],
+  [{ enum: ['red', 're"d', 3, null, [1, { a: 'b' }]] }, [1, { a: 'b' }]],
+  [
+    { anyOf: [closed({ t: { const: 'a' }, x: text }), closed({ t: { const: 'b' }, y: { type: 'integer' } })] },
+    { y: 12, t: 'b' },
+  ],
+  [{ type: 'number', exclusiveMinimum: 0, maximum: 2.5, multipleOf: 0.25 }, 1.75],
+  [{ type: 'integer', minimum: -120, maximum: -7 }, -98],
+  [
+    { type: 'array', prefixItems: [{ type: 'boolean' }], items: { type: 'integer' }, minItems: 2, maxItems: 4 },
+    [true, 1],
+  ],
+  [
+    { type: 'object', patternProperties: { '^x': { type: 'integer' } }, additionalProperties: false },
+    { xa: 1, x: 2 },
+  ],
+  [
+    { type: 'object', additionalProperties: { type: 'integer' }, minProperties: 1, maxProperties: 2 },
+    { ab: 1, c: 2 },
+  ],
+  [
+    { $defs: { t: { type: 'object', properties: { next: { $ref: '#/$defs/t' } } } }, $ref: '#/$defs/t' },
+    { next: { next: {} } },
+  ],
+  [
+    { type: 'object', properties: { a: text }, dependentRequired: { a: ['b'] }, maxProperties: 2 },
+    { a: 'x', b: 1 },
+  ],
+];
+
+describe('masks', () => {
+  it('allow the tokens that trying each of them allows, and no others', () => {
+    let compared = 0;
+    for (const [schema, value] of cases) {
+      const { root } = compileSchema(schema);
+      for (const written of [JSON.stringify(value), JSON.stringify(value, null, 1)]) {
+        let state = beginText(root);
+        for (const token of tokenizer.encode(written)) {
+          const mask = maskOf(state);
+          const wrong = ordinary.filter((t) => has(mask, t) !== follow(state, tokenizer.bytes(t)).length > 0);
+          expect([written, wrong.map((t) => tokenizer.decode([t]))]).toEqual([written, []]);
+          expect(has(mask, token)).toBe(true);
+          state = follow(state, tokenizer.bytes(token));
+          compared++;
+        }
+        expect(mayEnd(state)).toBe(true);
+      }
+    }
+    expect(compared).toBeGreaterThan(300);
+  });
+  it('whatever is chosen of them ends in a value that keeps to its schema', () => {
+    let seed = 3;
+    const next = (n: number): number => {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      return (seed >>> 8) % n;
+    };
+    let whole = 0;
+    for (let round = 0; round < 4; round++)
+      for (const [schema] of cases) {
+        const { root, checked } = compileSchema(schema);
+        expect(checked).toEqual([]);
+        const checker = createChecker(schema);
+        let state = beginText(root);
+        let out = Buffer.alloc(0);
+        for (let i = 0; i < 150 && !(mayEnd(state) && next(4) === 0); i++) {
+          const mask = maskOf(state);
+          const may = ordinary.filter((t) => has(mask, t));
+          if (may.length === 0) break;
+          // Short tokens of structure now and then, so that some of them come to an end.
+          const ends = may.filter((t) => /^["\]},:]/.test(tokenizer.decode([t])));
+          const from = ends.length > 0 && next(3) > 0 ? ends : may;
+          const bytes = tokenizer.bytes(from[next(from.length)]!);
+          out = Buffer.concat([out, bytes]);
+          state = follow(state, bytes);
+        }
+        expect(state.length).toBeGreaterThan(0);
+        if (!mayEnd(state)) continue;
+        whole++;
+        expect([out.toString(), checker.check(out.toString())]).toEqual([out.toString(), null]);
+      }
+    expect(whole).toBeGreaterThan(25);
+  });
+});
+
+describe('what is refused, and what is left to the check', () => {
+  it.each([
+    [{ properties: { a: { $ref: '#/$defs/none' } } }, '#/properties/a: $ref'],
+    [{ allOf: [{ $ref: '#' }] }, '#: $ref'],
+    [{ items: [{}] }, '#: items'],
+    [{ properties: { x: { properties: { y: { unevaluatedProperties: false } } } } }, '#/properties/x/properties/y'],
+    [{ pattern: '(a)\\1' }, 'pattern'],
+    [{ pattern: '^a{9999}$' }, 'pattern'],
+    [{ type: 'string', pattern: '^(a|b)*c(a|b){12}$', maxLength: 100_000 }, 'pattern'],
+    [{ minLength: -1 }, 'minLength'],
+    [{ type: 'object', required: ['a'], properties: { a: false } }, 'no value'],
+    [{ $schema: 'https://example.org/mine' }, '$schema'],
+    [{ type: 'object', required: ['a'], properties: { a: { $ref: '#' } } }, 'no value'],
+  ])('%j', (schema, named) => {
+    expect(() => createChecker(schema)).toThrow(named);
+  });
+  it('keywords of the check are named with their places', () => {
+    const schema = { properties: { a: { not: { const: 1 } }, b: { uniqueItems: true } }, oneOf: [{}, { minimum: 3 }] };
+    expect(new Set(compileSchema(schema).checked)).toEqual(
+      new Set(['#/properties/a/not', '#/properties/b/uniqueItems', '#/oneOf']),
+    );
+    const { check } = createChecker(schema);
+    expect(check('{"a": 2, "b": [1]}')).toMatch(/oneOf/);
+    expect(check('{"a": 1')).toBe('no JSON');
+    expect(check('{"a": 2, "a": 3}')).toBe('no JSON'); // equal names
+  });
+});
