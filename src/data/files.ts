@@ -30,11 +30,29 @@ const fail = (code: 'no_data_files' | 'data_splits' | 'file_missing', folder: st
   throw new DataError(code, `${folder}: ${message}`, { file: folder });
 };
 
-const splitOf = (path: string): string | undefined => {
-  const words = path.toLowerCase().split(/[/._-]+/);
-  const found = words.find((w) => Object.hasOwn(SPLITS, w));
-  return found === undefined ? undefined : SPLITS[found];
-};
+const known = (word: string): string | undefined => (Object.hasOwn(SPLITS, word) ? SPLITS[word] : undefined);
+/**
+ * The split that a file is of. `datasets` writes NAME-SPLIT and shards SPLIT-00000-of-00002, where SPLIT may be
+ * `train_sft`: the end of the name comes before what else it says, which may be the dataset's (my-test-train).
+ * @param named splits that dataset_info.json lists
+ */
+function splitOf(path: string, named: readonly string[] = []): string | undefined {
+  const isShard = SHARD.test(path);
+  const stem = basename(path).replace(SHARD, '').replace(DATA, '').toLowerCase();
+  const listed = named.filter((s) => stem === s.toLowerCase() || stem.endsWith(`-${s.toLowerCase()}`));
+  if (listed.length > 0) return listed.reduce((a, b) => (a.length >= b.length ? a : b));
+  const end = stem.split(/[.-]/).at(-1) ?? '';
+  if (known(end)) return known(end);
+  if (isShard && known(end.split('_')[0] ?? '')) return end;
+  for (const word of path.toLowerCase().split(/[/._-]+/)) if (known(word)) return known(word);
+  return undefined;
+}
+/** Splits that `datasets` writes down beside its files; none: it did not. */
+function namedSplits(folder: string, names: readonly string[]): string[] {
+  if (!names.includes('dataset_info.json')) return [];
+  const { splits } = readJson(join(folder, 'dataset_info.json')) as { readonly splits?: unknown };
+  return typeof splits === 'object' && splits !== null ? Object.keys(splits) : [];
+}
 
 /** All files of data below a folder, as paths in it. */
 function filesBelow(folder: string, inside = '', depth = 0): string[] {
@@ -52,6 +70,8 @@ function filesBelow(folder: string, inside = '', depth = 0): string[] {
 
 interface State {
   readonly _data_files?: readonly { readonly filename?: unknown }[];
+  /** Of old versions: files that say which of the rows are meant. */
+  readonly _indices_data_files?: unknown;
 }
 /** The files that save_to_disk names, in its order; null: it is no such folder. */
 function savedFiles(folder: string, names: readonly string[]): string[] | null {
@@ -65,8 +85,15 @@ function savedFiles(folder: string, names: readonly string[]): string[] | null {
     );
   }
   if (!names.includes('state.json')) return null;
-  const listed = (readJson(join(folder, 'state.json')) as State)._data_files;
+  const { _data_files: listed, _indices_data_files: picked } = readJson(join(folder, 'state.json')) as State;
   if (!Array.isArray(listed)) return null;
+  if (Array.isArray(picked) && picked.length > 0)
+    throw new DataError(
+      'file_kind',
+      `${folder}: an index says which of its rows are meant, as old versions of datasets wrote it; save it again ` +
+        'with load_from_disk(…).save_to_disk(…) of today',
+      { file: folder },
+    );
   return (listed as NonNullable<State['_data_files']>).map(({ filename }) => {
     if (typeof filename !== 'string' || filename !== basename(filename) || !names.includes(filename))
       return fail(
@@ -105,6 +132,12 @@ function checkShards(folder: string, files: readonly string[]): void {
       fail('file_missing', folder, `has ${seen.size} of the ${wanted} shards ${key}; copy the others as well`);
 }
 
+/** Of the files beside one that is called after its split, or lies in a folder that is. */
+const patternOf = (file: string): string =>
+  file.replace(/(train(?:ing)?)[^/]*(\/.*)?$/i, (_, word: string, inside?: string) =>
+    inside === undefined ? `${word}*` : `${word}/*`,
+  );
+
 function folderFiles(folder: string): string[] {
   const names = readdirSync(folder);
   const saved = savedFiles(folder, names);
@@ -112,10 +145,13 @@ function folderFiles(folder: string): string[] {
   const files = filesBelow(folder).sort(byName);
   if (files.length === 0)
     fail('no_data_files', folder, 'a folder without rows; wanted .jsonl, .json, .parquet or .arrow files in it');
-  const splits = [...new Set(files.map((f) => splitOf(f) ?? 'unnamed'))];
+  const named = namedSplits(folder, names);
+  const of = new Map(files.map((f) => [f, splitOf(f, named) ?? 'unnamed']));
+  const splits = [...new Set(of.values())];
   if (splits.length > 1) {
-    const first = files.find((f) => splitOf(f) === 'train') ?? files[0] ?? '';
-    const pattern = first.replace(SHARD, '-*').replace(/(train(?:ing)?)(?!-\*).*$/i, '$1*');
+    const wanted = splits.find((s) => s.startsWith('train')) ?? splits[0];
+    const [first = '', ...more] = files.filter((f) => of.get(f) === wanted);
+    const pattern = SHARD.test(first) ? first.replace(SHARD, '-*') : more.length === 0 ? first : patternOf(first);
     fail(
       'data_splits',
       folder,

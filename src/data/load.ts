@@ -78,6 +78,20 @@ function chosen(file: DataFile, rowOf: readonly number[]): number[] {
   return [...Array.from({ length: whole }, () => samples).flat(), ...samples.filter((_, i) => part.has(i))];
 }
 
+function nothingThere(files: readonly DataFile[], summaries: readonly FileSummary[]): string {
+  const part = files.find((f) => f.part)?.part;
+  if (summaries.some((s) => s.rows > 0))
+    return (
+      'no row has a token to train (an assistant message on a channel whose data.loss is above 0); check with temper ' +
+      'data check'
+    );
+  if (!part) return 'has no rows';
+  return (
+    `data.split ${part.take === 'eval' ? 'holds out none of the rows' : 'leaves no row to train on'} (share ` +
+    `${part.share}, seed ${part.seed}); change them, or give held-out rows as data.eval`
+  );
+}
+
 /** Reads all files. @throws {DataError} a bad row, or nothing to train in any of them */
 export async function loadDataset(files: readonly DataFile[], context: LoadContext): Promise<Dataset> {
   const examples = new ExampleStore();
@@ -108,8 +122,7 @@ export async function loadDataset(files: readonly DataFile[], context: LoadConte
   if (examples.length === 0)
     throw new DataError(
       'nothing_to_train',
-      `${files.map((f) => f.path).join(', ')}: no row has a token to train (an assistant ` +
-        'message on a channel whose data.loss is above 0); check with temper data check',
+      `${files.map((f) => f.path).join(', ')}: ${nothingThere(files, summaries)}`,
       { files: files.map((f) => f.path) },
     );
   return { examples, files: summaries };

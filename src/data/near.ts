@@ -1,14 +1,13 @@
 // Rows that say nearly the same: MinHash signatures over shingles of three words, found by bands of them
-// (Broder 1997; Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.3–3.4). 256 bytes a row that is kept.
+// (Broder 1997; Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.3–3.4). Of each value of a signature 8 bits
+// are kept (Li, König: b-Bit Minwise Hashing, 2010): 200 bytes a row with the chains of its bands.
 
-/** Values of a signature, cut into bands of so many. */
+/** Values of a signature, cut into bands of so many: four bytes, one word. */
 const SIZE = 64;
-const BAND = 4;
+const BANDS = SIZE / 4;
 const WORDS = 3;
-/** Shingles of a row that are looked at. */
-const MOST_SHINGLES = 4096;
-/** Rows that are kept: signatures of 12 MB, bands of a few times that. */
-const MOST_ROWS = 50_000;
+/** Shingles of a row that are looked at, from its beginning. */
+const MOST_SHINGLES = 65_536;
 /** Estimated share of common shingles from which on two rows are nearly the same. */
 export const NEAR = 0.8;
 
@@ -46,63 +45,110 @@ function hashOf(words: readonly string[], from: number): number {
   return (h ^ (h >>> 13)) >>> 0;
 }
 
-/** The least hash of all shingles, under 64 hash functions. */
-export function signatureOf(text: string): Uint32Array {
-  const words = text.toLowerCase().match(/[\p{L}\p{N}]+|[^\s\p{L}\p{N}]/gu) ?? [];
-  const signature = new Uint32Array(SIZE).fill(0xffffffff);
-  const count = Math.min(Math.max(1, words.length - WORDS + 1), MOST_SHINGLES);
+const WORD = /[\p{L}\p{N}]+|[^\s\p{L}\p{N}]/gu;
+/** The least hash of all shingles, under 64 hash functions: 8 bits of each. */
+export function signatureOf(text: string): Uint8Array {
+  const words: string[] = [];
+  for (const [word] of text.matchAll(WORD)) if (words.push(word.toLowerCase()) === MOST_SHINGLES + WORDS - 1) break;
+  const least = new Uint32Array(SIZE).fill(0xffffffff);
+  const count = Math.max(1, words.length - WORDS + 1);
   for (let s = 0; s < count; s++) {
     const h = hashOf(words, s);
     for (let i = 0; i < SIZE; i++) {
       let v = Math.imul(h ^ (h >>> 16), FACTORS[i] as number) + (FACTORS[SIZE - 1 - i] as number);
       v = (v ^ (v >>> 15)) >>> 0;
-      if (v < (signature[i] as number)) signature[i] = v;
+      if (v < (least[i] as number)) least[i] = v;
     }
   }
-  return signature;
+  return Uint8Array.from(least, (v) => (Math.imul(v ^ (v >>> 16), 0x45d9f3b) >>> 13) & 0xff);
 }
-const likeness = (a: Uint32Array, b: Uint32Array): number => {
-  let same = 0;
-  for (let i = 0; i < SIZE; i++) if (a[i] === b[i]) same++;
-  return same / SIZE;
-};
 
-/** Rows by what they say; of another one it tells those that are nearly the same. */
+const wordAt = (bytes: Uint8Array, at: number): number =>
+  (bytes[at] as number) |
+  ((bytes[at + 1] as number) << 8) |
+  ((bytes[at + 2] as number) << 16) |
+  ((bytes[at + 3] as number) << 24);
+/** Two values agree by chance once in 256. */
+const likenessOf = (agreeing: number): number => Math.max(0, (256 * agreeing - SIZE) / (255 * SIZE));
+const FEWEST = Array.from({ length: SIZE + 1 }, (_, n) => n).findIndex((n) => likenessOf(n) >= NEAR);
+
+/** Rows by what they say; of another one it tells those that are nearly the same. At most `capacity` of them. */
 export class NearRows {
-  readonly #signatures: Uint32Array[] = [];
-  readonly #bands = new Map<string, number[]>();
-  get isFull(): boolean {
-    return this.#signatures.length >= MOST_ROWS;
+  #size = 0;
+  #room = 1024;
+  #signatures = new Uint8Array(SIZE * this.#room);
+  /** Of a row the next one of the same band, by BANDS · number + band; −1: the last. */
+  #next = new Int32Array(BANDS * this.#room);
+  #heads = new Int32Array(BANDS * this.#room).fill(-1);
+  /** The question in which a row was last looked at. */
+  #looked = new Uint32Array(this.#room);
+  #question = 0;
+  constructor(readonly capacity = Infinity) {}
+  get size(): number {
+    return this.#size;
   }
-  *#keys(signature: Uint32Array): Generator<string> {
-    for (let b = 0; b < SIZE; b += BAND) {
-      let [x, y] = [b, 0x5bd1e995];
-      for (let k = 0; k < BAND; k++) {
-        x = Math.imul(x ^ (signature[b + k] as number), 0x85ebca6b);
-        y = Math.imul(y ^ (signature[b + k] as number) ^ (x >>> 13), 0xc2b2ae35);
-      }
-      yield `${b}:${x}:${y}`;
+
+  #bucket(signature: Uint8Array, from: number, band: number): number {
+    const word = wordAt(signature, from + 4 * band) ^ Math.imul(band + 1, 0x9e3779b1);
+    const mixed = Math.imul(word ^ (word >>> 15), 0x85ebca6b);
+    return (mixed ^ (mixed >>> 13)) & (this.#heads.length - 1);
+  }
+  #link(number: number): void {
+    for (let band = 0; band < BANDS; band++) {
+      const at = this.#bucket(this.#signatures, SIZE * number, band);
+      this.#next[BANDS * number + band] = this.#heads[at] as number;
+      this.#heads[at] = BANDS * number + band;
     }
   }
+  #grow(): void {
+    this.#room *= 2;
+    const grown = <T extends Uint8Array | Uint32Array>(into: T, from: T): T => {
+      into.set(from);
+      return into;
+    };
+    this.#signatures = grown(new Uint8Array(SIZE * this.#room), this.#signatures);
+    this.#looked = grown(new Uint32Array(this.#room), this.#looked);
+    this.#next = new Int32Array(BANDS * this.#room);
+    this.#heads = new Int32Array(BANDS * this.#room).fill(-1);
+    for (let n = 0; n < this.#size; n++) this.#link(n);
+  }
+
   /** @returns its number, from 0; −1: there is no more room */
   add(value: unknown): number {
-    if (this.isFull) return -1;
-    const signature = signatureOf(saidIn(value));
-    const number = this.#signatures.push(signature) - 1;
-    for (const key of this.#keys(signature)) {
-      const known = this.#bands.get(key);
-      if (known) known.push(number);
-      else this.#bands.set(key, [number]);
-    }
-    return number;
+    if (this.#size >= this.capacity) return -1;
+    if (this.#size === this.#room) this.#grow();
+    this.#signatures.set(signatureOf(saidIn(value)), SIZE * this.#size);
+    this.#link(this.#size);
+    return this.#size++;
   }
-  /** Rows that are nearly the same, with the estimated share of what they have in common. */
-  like(value: unknown): { readonly number: number; readonly likeness: number }[] {
+  /**
+   * Rows that are nearly the same, with the estimated share of what they have in common.
+   * @param isWanted rows that are not are passed over
+   */
+  like(
+    value: unknown,
+    isWanted: (number: number) => boolean = () => true,
+  ): { readonly number: number; readonly likeness: number }[] {
+    const found: { readonly number: number; readonly likeness: number }[] = [];
+    if (this.#size === 0) return found;
     const signature = signatureOf(saidIn(value));
-    const numbers = new Set<number>();
-    for (const key of this.#keys(signature)) for (const n of this.#bands.get(key) ?? []) numbers.add(n);
-    return [...numbers]
-      .map((number) => ({ number, likeness: likeness(signature, this.#signatures[number] as Uint32Array) }))
-      .filter((f) => f.likeness >= NEAR);
+    this.#question = (this.#question + 1) >>> 0;
+    for (let band = 0; band < BANDS; band++) {
+      const word = wordAt(signature, 4 * band);
+      for (let at = this.#heads[this.#bucket(signature, 0, band)] as number; at >= 0; at = this.#next[at] as number) {
+        const number = Math.floor(at / BANDS);
+        if (at % BANDS !== band || wordAt(this.#signatures, SIZE * number + 4 * band) !== word) continue;
+        if (this.#looked[number] === this.#question) continue;
+        this.#looked[number] = this.#question;
+        const agreeing = this.#agreeing(signature, SIZE * number);
+        if (agreeing >= FEWEST && isWanted(number)) found.push({ number, likeness: likenessOf(agreeing) });
+      }
+    }
+    return found;
+  }
+  #agreeing(signature: Uint8Array, from: number): number {
+    let same = 0;
+    for (let i = 0; i < SIZE; i++) if (signature[i] === this.#signatures[from + i]) same++;
+    return same;
   }
 }

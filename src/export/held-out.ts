@@ -2,12 +2,13 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { CheckpointError, ConfigError } from '../base/errors.js';
-import { readHead } from '../base/inputs.js';
+import { CheckpointError } from '../base/errors.js';
 import { samplesAt } from '../data/example.js';
-import { FORMATS as ROW_FORMATS } from '../data/formats/index.js';
+import { formatOf } from '../data/examples.js';
+import { dataFiles } from '../data/files.js';
 import { type DataFile, type LoadContext, loadDataset, rowSettings } from '../data/load.js';
 import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
+import { AUTO } from '../data/recognise.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
@@ -15,6 +16,7 @@ import type { ModelAdapter, ModelWeights } from '../model/types.js';
 import { type Objective, objectiveOf, sft } from '../objectives/objective.js';
 import { answerSums } from '../objectives/pairs.js';
 import { heldOutFiles } from '../recipe/data-files.js';
+import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
 import type { ExportSource } from './format.js';
 
@@ -30,23 +32,6 @@ export interface HeldOut {
   readonly from: string;
 }
 
-/** The format of a file of rows, by what its first row holds. @throws {ConfigError} unknown_format */
-function rowFormat(path: string): string {
-  const head = readHead(path, 1 << 16).toString('utf8');
-  const key = (['messages', 'tokens', 'chosen', 'text', 'harmony'] as const).find((k) =>
-    new RegExp(`^\\s*\\[?\\s*\\{[\\s\\S]*?"${k}"\\s*:`).test(head.split('\n')[0] ?? ''),
-  );
-  const name = { messages: 'chat', tokens: 'tokens', chosen: 'preference', text: 'text', harmony: 'harmony' }[
-    key ?? 'messages'
-  ];
-  if (key && ROW_FORMATS.some((f) => f.name === name)) return name;
-  throw new ConfigError(
-    'unknown_format',
-    `--rows ${path}: its first row has none of messages, tokens, chosen, text; wanted rows as temper train reads them`,
-    { file: path },
-  );
-}
-
 /** How rows are read where there is no run to say. */
 const PLAIN: Omit<LoadContext, 'tokenizer' | 'vocabSize'> = {
   maxTokens: DEFAULT_TOKENS,
@@ -54,9 +39,28 @@ const PLAIN: Omit<LoadContext, 'tokenizer' | 'vocabSize'> = {
   onLong: 'drop',
 };
 
+/** Files that the path names are there. */
+function isThere(path: string): boolean {
+  try {
+    return dataFiles(path).every((file) => existsSync(file));
+  } catch {
+    return false;
+  }
+}
+
+/** That of the run where the rows are of its kind, pairs or not. */
+async function objectiveFor(recipe: Recipe | null, rows: string | undefined, signal?: AbortSignal): Promise<Objective> {
+  const own = recipe ? objectiveOf(recipe) : sft;
+  if (rows === undefined) return own;
+  const { format } = await formatOf({ path: rows, format: AUTO }, signal);
+  return own.examplesPerSample === (format.examplesPerSample ?? 1) ? own : sft;
+}
+
 /**
- * Rows that the run held out (data.eval, data.split), or those of `rows`, up to `maxTokens` tokens in whole batches.
+ * Rows that the run holds out (data.eval, data.split), or those of `rows`, whose format is told by the first ones, up
+ * to `maxTokens` tokens in whole batches.
  * @returns null: there are none, or none are wanted
+ * @throws {DataError} `rows` cannot be read, or are of no format
  */
 export async function heldOutRows(
   source: ExportSource,
@@ -68,13 +72,13 @@ export async function heldOutRows(
   const { origin, base } = source;
   const recipe = origin.kind === 'run' ? origin.recipe : null;
   const files: readonly DataFile[] =
-    rows !== undefined ? [{ path: rows, format: rowFormat(rows) }] : recipe ? heldOutFiles(recipe.data) : [];
+    rows === undefined ? (recipe ? heldOutFiles(recipe.data) : []) : [{ path: rows, format: AUTO }];
   // What was trained stands without its rows: then there is nothing to measure with.
-  if (files.length === 0 || files.some((f) => !existsSync(f.path))) return null;
+  if (files.length === 0 || (rows === undefined && !files.every((f) => isThere(f.path)))) return null;
+  const objective = await objectiveFor(recipe, rows, signal);
+  const per = objective.examplesPerSample;
   const vocabSize = base.config.vocab_size;
   const own = recipe ? lazyTokenizer(recipe, vocabSize) : folderTokenizer(base.dir, vocabSize);
-  const objective = recipe && rows === undefined ? objectiveOf(recipe) : sft;
-  const per = objective.examplesPerSample;
   try {
     const { examples } = await loadDataset(files, {
       tokenizer: own.get,

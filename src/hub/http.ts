@@ -6,6 +6,7 @@ import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 import { ConfigError, HubError, TemperError } from '../base/errors.js';
 import { parseJson } from '../base/json.js';
 import { formatSeconds } from '../base/units.js';
+import { type Proxies, proxiesOf, proxyVariable, refusedByProxy } from './proxy.js';
 import { type HubSettings, mayHaveToken } from './settings.js';
 
 const MAX_REDIRECTS = 10;
@@ -67,9 +68,15 @@ function askedWait(header: (name: string) => string | undefined): number {
 export class HubClient {
   readonly dispatcher: Dispatcher;
   readonly isHttps: boolean;
+  readonly #proxies: Proxies;
+  /** @throws {ConfigError} hub_proxy */
   constructor(readonly settings: HubSettings) {
     this.isHttps = settings.endpoint.startsWith('https:');
+    this.#proxies = proxiesOf();
+    const { http, https } = this.#proxies;
     this.dispatcher = new EnvHttpProxyAgent({
+      ...(http === undefined ? {} : { httpProxy: http }),
+      ...(https === undefined ? {} : { httpsProxy: https }),
       connect: { timeout: CONNECT_MS },
       headersTimeout: settings.stallMs,
       bodyTimeout: settings.stallMs,
@@ -87,6 +94,22 @@ export class HubClient {
   }
   urlOf(path: string): URL {
     return new URL(`${this.settings.endpoint}${path}`);
+  }
+
+  /** Why a request came to no answer. @returns {ConfigError} hub_proxy: the proxy wants to know who asks */
+  unreached(url: URL, e: unknown): Error {
+    const variable = proxyVariable(this.#proxies, url);
+    const status = variable === null ? 0 : refusedByProxy(e);
+    if (status === 407)
+      return new ConfigError(
+        'hub_proxy',
+        `the proxy that ${variable} names wants a user and a password, or others (407); give them as ` +
+          'http://USER:PASSWORD@HOST:PORT',
+        { variable, status },
+      );
+    if (status > 0) return new PassingFault(`the proxy that ${variable} names refuses ${url.host} with ${status}`);
+    const by = variable === null ? '' : `; ${variable} names a proxy`;
+    return new PassingFault(`${url.host} cannot be reached (${faultName(e)}${by})`);
   }
 
   /**
@@ -121,7 +144,7 @@ export class HubClient {
         });
       } catch (e) {
         if (isAbort(signal)) throw signal?.reason;
-        throw new PassingFault(`${url.host} cannot be reached (${faultName(e)})`);
+        throw this.unreached(url, e);
       }
       const header = (name: string): string | undefined => {
         const value = response.headers[name];

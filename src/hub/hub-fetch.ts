@@ -1,7 +1,7 @@
 // The fetch that @huggingface/hub is given: our proxies, our timeouts, and our rules about where the token goes.
 import { fetch as undiciFetch } from 'undici';
 import { HubError, TemperError } from '../base/errors.js';
-import { faultName, type HubClient, PassingFault } from './http.js';
+import type { HubClient } from './http.js';
 import { mayHaveToken } from './settings.js';
 
 const MAX_REDIRECTS = 10;
@@ -59,7 +59,8 @@ export function hubFetch(client: HubClient, what: string, signal?: AbortSignal):
         signal?.throwIfAborted();
         const own = ownError(e);
         if (own) throw own;
-        const fault = new PassingFault(`${url.host} cannot be reached (${faultName(e)})`);
+        const fault = client.unreached(url, e);
+        if (fault instanceof TemperError) throw fault;
         if (!ONCE.test(url.pathname)) throw fault;
         throw new HubError('hub_unreachable', `${what}: ${fault.message}; look whether it was done`, {
           host: url.host,

@@ -10,7 +10,7 @@ import { digestOf } from './file-digest.js';
 import type { FillHooks } from './folder.js';
 import { HubClient } from './http.js';
 import { hubFetch, ownError } from './hub-fetch.js';
-import { filesOf } from './listing.js';
+import { commitOf, filesOf } from './listing.js';
 import { nameProblem } from './names.js';
 import { isCommit, parseRepo, type RepoRevision, repoText } from './reference.js';
 import { type HubOptions, hubSettings } from './settings.js';
@@ -181,7 +181,8 @@ export async function runPush(request: PushFiles, hooks: FillHooks = {}): Promis
       hooks.onNotice?.(`${what} was made, private`);
     }
     await needBranch(client, hub, at, request.pullRequest === true, hooks);
-    const answer = await commitTo({
+    const head = request.pullRequest === true ? null : await commitOf(client, at, signal);
+    const made = commitTo({
       ...hub,
       title: request.message ?? 'Upload with temper push',
       branch: at.revision,
@@ -192,6 +193,12 @@ export async function runPush(request: PushFiles, hooks: FillHooks = {}): Promis
         content: new CheckedBlob(file),
       })),
       ...(signal ? { abortSignal: signal } : {}),
+    });
+    const answer = await made.catch(async (e: unknown) => {
+      const oid = head === null ? null : await landed(client, at, head, files, signal);
+      if (oid === null) throw e;
+      hooks.onNotice?.(`${what}: the answer to the commit got lost, but it is there`);
+      return { commit: { oid }, pullRequestUrl: undefined };
     });
     committed = answer?.commit.oid ?? '';
     if (!answer || !isCommit(committed))
@@ -264,6 +271,24 @@ async function checkPushed(
         `${commit.slice(0, 12)}; do not use that commit, and push again`,
       { file: file.name, got: found?.digest ?? null, wanted },
     );
+  }
+}
+
+/** The commit where one was made in spite of an answer that says otherwise, or none; null: it was not, or who knows. */
+async function landed(
+  client: HubClient,
+  at: RepoRevision,
+  head: string,
+  files: readonly HashedFile[],
+  signal?: AbortSignal,
+): Promise<string | null> {
+  try {
+    const now = await commitOf(client, at, signal);
+    if (now === head) return null;
+    await checkPushed(client, at, now, files, signal);
+    return now;
+  } catch {
+    return null;
   }
 }
 

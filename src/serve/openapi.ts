@@ -16,6 +16,12 @@ const schemaOf = (schema: z.ZodType): Json => {
   return json;
 };
 
+/** `post /v1/chat/completions` is postV1ChatCompletions. */
+const operationId = ({ method, path }: Operation): string =>
+  [method, ...path.split(/\W+/).filter((w) => w !== '')]
+    .map((w, i) => (i === 0 ? w : w.slice(0, 1).toUpperCase() + w.slice(1)))
+    .join('');
+
 function operation(o: Operation): Json {
   const parameters = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
@@ -27,7 +33,7 @@ function operation(o: Operation): Json {
   if (o.streams) content['text/event-stream'] = { schema: { type: 'string' } };
   return {
     summary: o.summary,
-    operationId: `${o.method}${o.path.replaceAll(/[^a-zA-Z]+(\w)/g, (_, c: string) => c.toUpperCase()).replaceAll(/\W/g, '')}`,
+    operationId: operationId(o),
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(o.body
       ? { requestBody: { required: true, content: { 'application/json': { schema: schemaOf(o.body) } } } }

@@ -26,7 +26,7 @@ export type Sorter = (written: Written, index: number) => PartHead;
 
 const ANSWERS: readonly (string | undefined)[] = ['final', 'commentary'];
 
-/** Names as the engine reads them and as the client wrote them: `functions.get_weather` is called get_weather abroad. */
+/** Calls go by the name that the client wrote: `functions.get_weather` is called get_weather abroad. */
 export function sorter(messages: readonly Message[]): Sorter {
   const names = new Map(declaredTools(messages).map((name) => [name, name.replace(/^functions\./, '')]));
   return ({ role, channel = 'unknown', recipient }, index) => {

@@ -93,6 +93,11 @@ export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, rea
   throw issueError(parsed.error);
 }
 
+const saidOf = (issue: z.core.$ZodIssue | undefined): string =>
+  (issue?.message ?? 'Invalid input')
+    .replace(/^Invalid input: expected (.+), received undefined$/, 'it is not there; wanted $1')
+    .replace(/^Invalid input: expected /, 'wanted ');
+
 /** The first thing that is wrong, of the reading that came furthest. */
 function issueError(error: z.ZodError): Error {
   let [issue] = error.issues;
@@ -111,7 +116,7 @@ function issueError(error: z.ZodError): Error {
   const where = [...path, ...(issue?.path ?? []), ...(unknown === undefined ? [] : [unknown])].map(String).join('.');
   return badRequest(
     unknown === undefined ? 'invalid_value' : 'unknown_parameter',
-    `${where}: ${unknown === undefined ? issue?.message : 'not known'}`,
+    `${where}: ${unknown === undefined ? saidOf(issue) : 'not known'}`,
     where,
   );
 }

@@ -1,5 +1,5 @@
-// Answers of /v1/responses that a later request may go on from. Bounded in number and bytes, each for a time, the oldest
-// go first; whoever asks sees only those of the key that they were made with.
+// Answers of /v1/responses that a later request may go on from. Bounded in number and bytes, each for a time, the
+// oldest go first; whoever asks sees only those of the key that they were made with.
 import type { ChatMessage } from '../harmony/chat-row.js';
 
 export interface StoredResponse {

@@ -25,10 +25,10 @@ export function stopWith(c: ApiRequest): AbortController {
 }
 
 const encoder = new TextEncoder();
-const encoded = ({ event, data }: ServerEvent): Uint8Array =>
-  encoder.encode(
-    `${event === undefined ? '' : `event: ${event}\n`}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`,
-  );
+function encoded({ event, data }: ServerEvent): Uint8Array {
+  const name = event === undefined ? '' : `event: ${event}\n`;
+  return encoder.encode(`${name}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`);
+}
 
 /**
  * Answers a stream. The first event is waited for before anything is sent, so that what fails before it has a status of

@@ -6,11 +6,11 @@ import { writeFileAtomic } from '../base/files.js';
 import { checkOutputs } from '../base/outputs.js';
 import { checkFile, type FileCheck } from '../data/check.js';
 import type { DataFile, LoadContext, RowSettings } from '../data/examples.js';
-import { rowSettings } from '../data/examples.js';
+import { type RowHooks, rowSettings, streamExamples } from '../data/examples.js';
 import { FLAG_SETTINGS } from '../data/format.js';
-import { LeakFinder } from '../data/leakage.js';
-import { NearRows } from '../data/near.js';
-import { rowHash, SeenRows } from '../data/seen.js';
+import { type Leakage, LeakSearch } from '../data/leakage.js';
+import type { PlacedRow } from '../data/rows.js';
+import { rowHash } from '../data/seen.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { readConfig } from '../model/config.js';
@@ -100,9 +100,11 @@ function ofFiles(options: CheckDataRequest, signal: { readonly signal?: AbortSig
 /** What is quick needs no progress. */
 const SAID_AFTER_MS = 2000;
 
+/** @param remembered held-out rows that are held at a time; where there are more, all rows are read again */
 export async function checkFiles(
   options: CheckDataRequest,
   { signal, emit }: { readonly signal?: AbortSignal; readonly emit?: (event: { readonly rows: number }) => void } = {},
+  remembered?: number,
 ): Promise<FileCheck[]> {
   const [first = '', ...more] = options.paths;
   const isRecipe = more.length === 0 && /\.ya?ml$/i.test(first);
@@ -128,16 +130,18 @@ export async function checkFiles(
   const { train, heldOut, context } = wanted;
   try {
     // Held-out rows first: those to train on are compared with them as they go by.
-    const compared = heldOut.length > 0;
-    const hash = await rowHash(true);
-    const finders = heldOut.map(() => new LeakFinder(hash, new SeenRows(), new NearRows()));
-    const check = (file: DataFile, onRow: NonNullable<Parameters<typeof checkFile>[2]>['onRow']): Promise<FileCheck> =>
+    const search = heldOut.length > 0 ? new LeakSearch(await rowHash(true), heldOut.length, remembered) : null;
+    const check = (file: DataFile, onRow: RowHooks['onRow']): Promise<FileCheck> =>
       checkFile(file, context, { samples: options.samples, onProgress: progress(), ...(onRow ? { onRow } : {}) });
     const [outs, ins]: [FileCheck[], FileCheck[]] = [[], []];
-    for (const [i, file] of heldOut.entries()) outs.push(await check(file, (row) => finders[i]?.heldOut(row)));
-    for (const file of train)
-      ins.push(await check(file, compared ? (row) => finders.forEach((f) => void f.trained(row)) : undefined));
-    const files = [...ins, ...outs.map((out, i) => withLeakage(out, finders[i] as LeakFinder))];
+    for (const [i, file] of heldOut.entries()) outs.push(await check(file, (row) => search?.heldOut(i, row)));
+    for (const file of train) ins.push(await check(file, search ? (row) => search.trained(row) : undefined));
+    while (search?.more()) {
+      for (const [i, file] of heldOut.entries())
+        await rowsAgain(file, context, progress(), (r) => search.heldOut(i, r));
+      for (const file of train) await rowsAgain(file, context, progress(), (row) => search.trained(row));
+    }
+    const files = [...ins, ...outs.map((out, i) => withLeakage(out, (search as LeakSearch).result(i)))];
     if (options.html !== undefined) writeFileAtomic(options.html, checkPage(files));
     return files;
   } finally {
@@ -145,8 +149,26 @@ export async function checkFiles(
   }
 }
 
-function withLeakage(out: FileCheck, finder: LeakFinder): FileCheck {
-  const leakage = finder.result();
+/** Good rows of a file that was checked before. */
+async function rowsAgain(
+  file: DataFile,
+  context: LoadContext,
+  onProgress: (rows: number) => void,
+  onRow: (row: PlacedRow) => void,
+): Promise<void> {
+  let rows = 0;
+  const stream = streamExamples(file, context, {
+    withoutTokens: context.tokenizer === null,
+    onBad: () => {},
+    onRow: (row) => {
+      onRow(row);
+      if (++rows % 4096 === 0) onProgress(rows);
+    },
+  });
+  while (!(await stream.next()).done);
+}
+
+function withLeakage(out: FileCheck, leakage: Leakage): FileCheck {
   const { same, exact: count, rows: of } = leakage;
   return { ...out, leakage, overlap: same && { count, of, first: same } };
 }

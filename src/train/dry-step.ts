@@ -24,13 +24,16 @@ export interface DryStep {
 }
 /**
  * Allocations and op calls of one step over the given batches: the loop's own step, run dry.
- * @param part `known`: what the reference says is known already; `reference`: the passes alone that tell
+ * @param part `known`: what the reference says is known already; `reference`: the passes alone that tell;
+ * `evaluation`: no step, the batches are held out
+ * @param heldOut batches that are evaluated after the step
  */
 export function dryStep(
   recipe: Recipe,
   run: string,
   batches: readonly PackedBatch[],
-  part: 'whole' | 'known' | 'reference' = 'whole',
+  part: 'whole' | 'known' | 'reference' | 'evaluation' = 'whole',
+  heldOut: readonly PackedBatch[] = [],
 ): DryStep {
   let trainedParameters = 0;
   const { report } = dryRun(() => {
@@ -43,14 +46,20 @@ export function dryStep(
     using optimizer = new OptimizerStep(learner, moments, objectiveOf(recipe), { ...t, ...t.optimizer });
     // Everything called so far is set-up; a mark among the calls tells where the step begins.
     ops.fill(small.empty('f32', [1]), 0);
-    if (part !== 'reference') optimizer.begin();
+    const { judge } = objectiveOf(recipe);
+    const evaluate = ({ batch, targets }: PackedBatch): void => {
+      learner.nll(batch, targets, judge ? null : new Uint8Array(targets.rows.length));
+    };
+    if (part === 'whole' || part === 'known') optimizer.begin();
     const known: ReferenceSums = ({ examples }) => new Float64Array(examples.length);
     if (part === 'reference') for (const batch of batches) referenceSums(learner, batch);
+    else if (part === 'evaluation') batches.forEach(evaluate);
     else {
       for (const batch of batches) optimizer.add(batch, 1, part === 'known' ? known : undefined);
       optimizer.gradNorm();
       optimizer.update(1, 1e-3, 1);
     }
+    heldOut.forEach(evaluate);
     learner.close();
   });
   const mark = report.ops.findIndex(
@@ -98,15 +107,17 @@ export function dryStepOnDevice(
   recipe: Recipe,
   run: string,
   batches: readonly PackedBatch[],
+  heldOut: readonly PackedBatch[] = [],
 ): { readonly recipe: Recipe; readonly computesOn: string; readonly dry: DryStep } {
-  if (recipe.device !== 'auto') return { recipe, computesOn: recipe.device, dry: dryStep(recipe, run, batches) };
+  const dryOf = (there: Recipe): DryStep => dryStep(there, run, batches, 'whole', heldOut);
+  if (recipe.device !== 'auto') return { recipe, computesOn: recipe.device, dry: dryOf(recipe) };
   const found = useDevice('auto', memoryLimitOf(recipe));
   const on = (device: Device, limit: number): ReturnType<typeof dryStepOnDevice> => {
     const there =
       device.place === HOST
         ? onHost(recipe)
         : { ...recipe, device: device.name, ...(limit > 0 ? { memoryLimit: `${limit}` } : {}) };
-    return { recipe: there, computesOn: describeDevice(device), dry: dryStep(there, run, batches) };
+    return { recipe: there, computesOn: describeDevice(device), dry: dryOf(there) };
   };
   if (!backendOf(found.place).ownMemory) return on(found, 0);
   const limit = limitOf(),

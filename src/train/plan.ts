@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { ConfigError } from '../base/errors.js';
 import { anonymousBytes, availableBytes, embedded } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
-import { loadDataset, rowSettings } from '../data/load.js';
+import { samplesAt } from '../data/example.js';
+import { type LoadContext, loadDataset, rowSettings } from '../data/load.js';
 import { planSteps } from '../data/order.js';
-import type { PackedBatch } from '../data/pack.js';
+import { type PackedBatch, packBatch, packLengths } from '../data/pack.js';
 import { parseConfig, readConfig } from '../model/config.js';
 import { besideModel, standIn } from '../model/stand-in.js';
 import { type Backend, backendOf, HOST, parseDevice } from '../native/backends.js';
@@ -15,7 +16,7 @@ import { type Timing, timeCalls } from '../native/op-timing.js';
 import type { DryRunReport } from '../native/plan.js';
 import type { Category } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
-import { trainFiles } from '../recipe/data-files.js';
+import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
 import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -68,6 +69,9 @@ export interface TrainPlan {
   readonly tokensPerSecond: number;
   /** Of all passes over the base without the adapter (method dpo), each pair once; 0: there are none. */
   readonly referenceSeconds: number;
+  /** Evaluations on held-out rows (train.evalEvery), and what all of them take. */
+  readonly evaluations: number;
+  readonly evalSeconds: number;
   readonly totalSeconds: number;
   readonly byOp: Timing['byOp'];
 }
@@ -106,6 +110,31 @@ interface PlannedSteps {
   readonly typical: readonly PackedBatch[];
   /** The largest batch of the first steps: it gives the memory. */
   readonly largest: readonly PackedBatch[];
+  readonly evaluations: number;
+  readonly heldOut: HeldOutPlan;
+}
+/** Of one evaluation: inputs in all, its middle batch, its largest one. */
+interface HeldOutPlan {
+  readonly tokens: number;
+  readonly middle: readonly PackedBatch[];
+  readonly largest: readonly PackedBatch[];
+}
+/** Batches of one evaluation, as training packs them; none where a run is not evaluated. */
+async function heldOutPlan(recipe: Recipe, context: LoadContext): Promise<HeldOutPlan> {
+  const files = heldOutFiles(recipe.data);
+  if (recipe.train.evalEvery === undefined || files.length === 0) return { tokens: 0, middle: [], largest: [] };
+  const per = objectiveOf(recipe).examplesPerSample;
+  const { examples } = await loadDataset(files, context);
+  const lengths = examples.inputLengths(per);
+  const most = recipe.train.tokensPerBatch ?? recipe.data.maxTokens;
+  const bins = packLengths(lengths, most, recipe.data.packing);
+  const sizes = bins.map((bin) => bin.reduce((n, i) => n + (lengths[i] ?? 0), 0));
+  const batch = (at: number): PackedBatch[] => (bins[at] ? [packBatch(samplesAt(examples, bins[at], per))] : []);
+  return {
+    tokens: sizes.reduce((a, b) => a + b, 0),
+    middle: batch(Math.floor(bins.length / 2)),
+    largest: batch(sizes.indexOf(sizes.reduce((a, b) => Math.max(a, b), 0))),
+  };
 }
 async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Promise<PlannedSteps> {
   const t = recipe.train;
@@ -113,14 +142,16 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   const config =
     t.method === 'pretrain' ? parseConfig(recipe.model.init, 'model.init') : readConfig(recipe.model.base ?? '');
   const tokenizer = lazyTokenizer(recipe, config.vocab_size);
-  const data = await loadDataset(trainFiles(recipe.data), {
+  const context: LoadContext = {
     tokenizer: tokenizer.get,
     vocabSize: config.vocab_size,
     ...rowSettings(recipe.data),
     positions: config.max_position_embeddings,
     examplesPerSample: objective.examplesPerSample,
     ...(signal ? { signal } : {}),
-  });
+  };
+  const data = await loadDataset(trainFiles(recipe.data), context);
+  const heldOut = await heldOutPlan(recipe, context);
   tokenizer.close();
   const steps = planSteps(data.examples.inputLengths(objective.examplesPerSample), {
     seed: t.seed,
@@ -134,7 +165,9 @@ async function planned(recipe: Recipe, file: string, signal?: AbortSignal): Prom
   let firstSteps = steps.steps;
   if (objective.compares)
     for (firstSteps = 0; firstSteps < steps.steps; firstSteps++) if (steps.rows(firstSteps).epoch > 0) break;
-  return { steps: steps.steps, firstSteps, ...plannedBatches(recipe, data.examples, steps, signal) };
+  const evaluations = heldOut.tokens > 0 ? Math.ceil(steps.steps / (t.evalEvery ?? Infinity)) : 0;
+  const batches = plannedBatches(recipe, data.examples, steps, signal);
+  return { steps: steps.steps, firstSteps, ...batches, evaluations, heldOut };
 }
 
 /** Seconds of a step on this machine's CPU: its distinct op calls timed, and what TypeScript needs between them. */
@@ -158,25 +191,44 @@ function timeStep(
   return { seconds: timed.seconds + Math.max(0, step.ms - idle.ms) / 1000, byOp: timed.byOp };
 }
 
-interface Times extends Pick<TrainPlan, 'stepSeconds' | 'referenceSeconds' | 'totalSeconds'> {
+interface Times extends Pick<TrainPlan, 'stepSeconds' | 'referenceSeconds' | 'evalSeconds' | 'totalSeconds'> {
   readonly byOp: Timing['byOp'];
 }
+/** Of all evaluations, by their middle batch. */
+function evalTime(recipe: Recipe, run: string, { evaluations, heldOut }: PlannedSteps, signal?: AbortSignal): number {
+  if (evaluations === 0) return 0;
+  const { seconds } = timeStep(recipe, run, heldOut.middle, 'evaluation', signal);
+  const tokens = heldOut.middle.reduce((n, b) => n + b.batch.tokens.length, 0);
+  return evaluations * seconds * (heldOut.tokens / tokens);
+}
+
 /** Of all steps, those of the first epoch with what they ask of the reference. */
-function timesOf(
-  recipe: Recipe,
-  run: string,
-  { steps, firstSteps, typical }: PlannedSteps,
-  signal?: AbortSignal,
-): Times {
+function timesOf(recipe: Recipe, run: string, found: PlannedSteps, signal?: AbortSignal): Times {
+  const { steps, firstSteps, typical } = found;
   const step = timeStep(recipe, run, typical, 'known', signal);
-  if (!objectiveOf(recipe).compares)
-    return { stepSeconds: step.seconds, referenceSeconds: 0, totalSeconds: steps * step.seconds, byOp: step.byOp };
+  const evalSeconds = evalTime(recipe, run, found, signal);
+  const withEval = (t: Omit<Times, 'evalSeconds'>): Times => ({
+    ...t,
+    evalSeconds,
+    totalSeconds: t.totalSeconds + evalSeconds,
+  });
+  if (!objectiveOf(recipe).compares) {
+    const { seconds: stepSeconds, byOp } = step;
+    return withEval({ stepSeconds, referenceSeconds: 0, totalSeconds: steps * stepSeconds, byOp });
+  }
   const reference = timeStep(recipe, run, typical, 'reference', signal);
   const referenceSeconds = firstSteps * reference.seconds;
   const totalSeconds = steps * step.seconds + referenceSeconds;
-  return recipe.train.precomputeReference
-    ? { stepSeconds: step.seconds, referenceSeconds, totalSeconds, byOp: step.byOp }
-    : { stepSeconds: totalSeconds / steps, referenceSeconds, totalSeconds, byOp: together(step.byOp, reference.byOp) };
+  return withEval(
+    recipe.train.precomputeReference
+      ? { stepSeconds: step.seconds, referenceSeconds, totalSeconds, byOp: step.byOp }
+      : {
+          stepSeconds: totalSeconds / steps,
+          referenceSeconds,
+          totalSeconds,
+          byOp: together(step.byOp, reference.byOp),
+        },
+  );
 }
 /** Both, by op. */
 function together(a: Timing['byOp'], b: Timing['byOp']): Timing['byOp'] {
@@ -204,6 +256,8 @@ type Memory = Omit<
   | 'stepSeconds'
   | 'tokensPerSecond'
   | 'referenceSeconds'
+  | 'evaluations'
+  | 'evalSeconds'
   | 'totalSeconds'
   | 'byOp'
 >;
@@ -283,18 +337,25 @@ async function planWith(
   const { recipe: written, file, name } = loadRecipe(options.path, { set });
   const run = options.out ?? defaultRunFolder(name);
   const found = await planned(written, file, signal);
-  const { steps, typical, largest } = found;
-  const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest);
+  const { steps, typical, largest, evaluations, heldOut } = found;
+  const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest, heldOut.largest);
   const { report, trainedParameters } = dry;
   const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
   const times: Times = timed
     ? timesOf(recipe, run, found, signal)
-    : { stepSeconds: Number.NaN, referenceSeconds: Number.NaN, totalSeconds: Number.NaN, byOp: {} };
+    : {
+        stepSeconds: Number.NaN,
+        referenceSeconds: Number.NaN,
+        evalSeconds: evaluations === 0 ? 0 : Number.NaN,
+        totalSeconds: Number.NaN,
+        byOp: {},
+      };
   return {
     notes,
     steps,
+    evaluations,
     tokensPerStep,
     trainedParameters,
     computesOn,

@@ -102,6 +102,55 @@ describe('a path', () => {
       code: 'no_data_files',
     });
   });
+  it.each([
+    // A cache of datasets: NAME-SPLIT, whatever NAME says.
+    [['my-test-train.arrow', 'my-test-test.arrow'], ['train', 'test'], 'my-test-train.arrow'],
+    [['my-test-train-00000-of-00001.arrow', 'my-test-test.arrow'], ['train', 'test'], 'my-test-train-*'],
+    [
+      ['train_sft-00000-of-00001.parquet', 'train_gen-00000-of-00001.parquet'],
+      ['train_gen', 'train_sft'],
+      'train_gen-*',
+    ],
+    [['a/train.jsonl', 'a/dev.jsonl'], ['train', 'validation'], 'a/train.jsonl'],
+    [['train/0.jsonl', 'train/1.jsonl', 'test/0.jsonl'], ['test', 'train'], 'train/*'],
+    [['imdb-train.arrow', 'imdb-unsupervised.arrow'], ['train', 'unsupervised'], 'imdb-train.arrow'],
+    [['x-train.arrow', 'x-trainer.arrow'], ['train', 'unnamed'], 'x-train.arrow'],
+  ])('%j are several splits', async (names, splits, pattern) => {
+    const info = names.some((n) => n.startsWith('imdb'))
+      ? { splits: { train: {}, unsupervised: {} } }
+      : { splits: null };
+    const at = folder(`splits-${names.join('-').replaceAll('/', '_')}`, {
+      'dataset_info.json': JSON.stringify(info),
+      'cache-0123.arrow': 'x',
+      ...Object.fromEntries(names.map((n) => [n, 'x'])),
+    });
+    const e = await failing(() => dataFiles(at));
+    expect(e).toMatchObject({ code: 'data_splits' });
+    for (const split of splits) expect(e.message).toContain(split);
+    expect(e.message).toContain(`pattern such as ${join(at, pattern)}`);
+    expect(dataFiles(join(at, pattern)).length).toBeGreaterThan(0);
+  });
+  it.each([
+    [['my-test-train.arrow']],
+    [['my-test-train-00000-of-00002.arrow', 'my-test-train-00001-of-00002.arrow']],
+    [['train-0.jsonl', 'train-1.jsonl']],
+    [['train/a.jsonl', 'train/b.jsonl']],
+    [['part-a-00000-of-00001.parquet', 'part-b-00000-of-00001.parquet']],
+  ])('%j are one', (names) => {
+    const at = folder(`one-${names.join('-').replaceAll('/', '_')}`, Object.fromEntries(names.map((n) => [n, 'x'])));
+    expect(dataFiles(at)).toEqual([...names].sort().map((n) => join(at, n)));
+  });
+  it('of old versions of datasets that says which rows are meant is refused', async () => {
+    const at = folder('picked', {
+      'state.json': JSON.stringify({
+        _data_files: [{ filename: 'dataset.arrow' }],
+        _indices_data_files: [{ filename: 'indices.arrow' }],
+      }),
+      'dataset.arrow': 'x',
+      'indices.arrow': 'x',
+    });
+    expect(await failing(() => dataFiles(at))).toMatchObject({ code: 'file_kind' });
+  });
   it('may be what datasets saved: its files in their order, a split by its folder', async () => {
     const state = {
       _data_files: [{ filename: 'data-00001-of-00002.arrow' }, { filename: 'data-00000-of-00002.arrow' }],
@@ -340,7 +389,7 @@ describe('rows that stand twice, or nearly', () => {
     const shared = { role: 'system', content: 'You are the desk of a house by the sea. '.repeat(20) };
     near.add({ messages: [shared, { role: 'user', content: 'Open on sunday?' }] });
     expect(near.like({ messages: [shared, { role: 'user', content: 'Where is the key of room nine?' }] })).toEqual([]);
-    expect(signatureOf('').every((v) => v > 0)).toBe(true);
+    expect(signatureOf('')).toHaveLength(64);
   });
   it('copyFileSync of a golden is a duplicate of itself row by row', async () => {
     const twice = join(dir, 'twice.jsonl');

@@ -15,6 +15,7 @@ export interface JsonField {
   readonly name: string;
   readonly type: JsonType;
   readonly children: readonly JsonField[];
+  readonly metadata?: readonly { readonly key: string; readonly value: string }[];
   readonly dictionary?: { readonly id: number; readonly indexType: JsonType };
 }
 interface JsonColumn {
@@ -106,6 +107,10 @@ function valueAt(
     );
   }
   if (c.VALIDITY?.[i] === 0) return undefined;
+  if (field.metadata?.some((m) => m.key === 'ARROW:extension:name' && m.value === 'arrow.uuid'))
+    return String(c.DATA?.[i])
+      .toLowerCase()
+      .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
   const range = (from: number, to: number): unknown[] =>
     Array.from({ length: to - from }, (_, k) => child(0, from + k) ?? null);
   switch (type.name) {

@@ -10,8 +10,9 @@ import { DataError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { sourceOf } from '../../src/data/sources/index.js';
 import { type JsonFile, rowsOfJson } from './arrow-json.js';
+import { rowsDigest } from './canon.js';
 
-const shared = join(packageRoot, '../shared/data');
+const shared = process.env.TEMPER_SHARED_DATA ?? join(packageRoot, '../shared/data');
 const filesOf = (folder: string, pattern: RegExp): string[] =>
   existsSync(join(shared, folder))
     ? readdirSync(join(shared, folder), { recursive: true, encoding: 'utf8' })
@@ -165,5 +166,31 @@ describe.skipIf(arrow.length === 0)('Arrow: apache/arrow-testing, skipped where 
     console.log(`Arrow conformance: ${counts.read} read, ${counts.refused} refused, of ${arrow.length}`);
     expect(counts.read).toBeGreaterThanOrEqual(70);
     expect(counts.read + counts.refused).toBe(arrow.length);
+  });
+});
+
+type Oracle = Readonly<
+  Record<string, { readonly rows: number; readonly sha256: string } | { readonly refused: string }>
+>;
+const oracle = JSON.parse(readFileSync(join(packageRoot, 'test/golden/conformance/rows.json'), 'utf8')) as Oracle;
+/** What pyarrow gives otherwise, or nothing at all, and why. */
+const NOT_AS_PYARROW: readonly (readonly [RegExp, string])[] = [
+  [/int96_from_spark/, 'its last moment is beyond 64 bits of microseconds, and beyond the calendar'],
+  [/map_no_value/, 'a map without values is one of nulls; pyarrow makes a list of it'],
+];
+describe.skipIf(parquet.length === 0)('each of them as pyarrow reads it, value by value', () => {
+  let compared = 0;
+  it.each([...parquet, ...arrow].map((f) => [f.slice(shared.length + 1), f]))('%s', async (name, file) => {
+    const wanted = oracle[name];
+    expect(wanted, 'make test/golden/conformance/rows.json again').toBeDefined();
+    const rows = await read(file);
+    if (!wanted || 'refused' in wanted || NOT_AS_PYARROW.some(([n]) => n.test(name)) || rows instanceof DataError)
+      return;
+    compared++;
+    expect(rowsDigest(rows)).toEqual(wanted);
+  });
+  it('says how many', () => {
+    console.log(`as pyarrow: ${compared} of ${Object.keys(oracle).length}`);
+    expect(compared).toBeGreaterThanOrEqual(100);
   });
 });

@@ -107,6 +107,36 @@ it('values of several kinds, and objects whose keys have an order, stay JSON', (
   expect(shape(null, {})).toEqual({ kind: 'json' });
 });
 
+it('held-out rows are all looked for, however few are held at a time', async () => {
+  const said = (i: number): string =>
+    Array.from({ length: 30 }, (_, k) => `w${Math.imul(31 * i + k, 0x9e3779b1) >>> 8}`).join(' ');
+  const rows = (from: number, to: number, more = ''): string[] =>
+    Array.from({ length: to - from }, (_, i) => JSON.stringify({ text: `${said(from + i)}${more}` }));
+  const [train, held, other] = ['leak.jsonl', 'leak-held.jsonl', 'leak-other.jsonl'].map((f) => join(dir, f)) as [
+    string,
+    string,
+    string,
+  ];
+  // Of the held-out ones the first and the last two are trained on, one twice there, and the others changed by a word.
+  writeFileSync(
+    train,
+    `${[...rows(0, 1), ...rows(98, 100), ...rows(40, 43, ' more'), ...rows(200, 240)].join('\n')}\n`,
+  );
+  writeFileSync(held, `${[...rows(0, 100), ...rows(99, 100), 'no JSON'].join('\n')}\n`);
+  writeFileSync(other, `${[...rows(99, 100), ...rows(300, 310)].join('\n')}\n`);
+  const request = { paths: [train], heldOut: [held, other], maxTokens: 1024, samples: 0 };
+  const [, whole, second] = await checkFiles(request);
+  expect(whole?.leakage).toMatchObject({ rows: 101, exact: 4, near: 3, passes: 1 });
+  expect(second?.leakage).toMatchObject({ rows: 11, exact: 1, near: 0 });
+  expect(second?.leakage?.same).toEqual({ heldOut: 'leak-other.jsonl:1', trained: 'leak.jsonl:3' });
+  for (const remembered of [1, 50, 111, 112]) {
+    const [, again, more] = await checkFiles(request, {}, remembered);
+    const passes = Math.ceil(112 / remembered);
+    expect(again?.leakage, `${remembered}`).toMatchObject({ rows: 101, exact: 4, near: 3, passes });
+    expect(more?.leakage).toMatchObject({ rows: 11, exact: 1, near: 0, passes });
+  }
+}, 30_000);
+
 it('data check writes a page: tokens under their weight, names escaped, rows trained on and held out', async () => {
   const [train, held, html] = ['train.jsonl', 'held <b>.jsonl', 'check.html'].map((f) => join(dir, f)) as [
     string,

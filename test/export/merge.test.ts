@@ -3,6 +3,7 @@
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
 import { exportRun, verify } from '../../src/export/export.js';
@@ -178,6 +179,24 @@ describe('what rounding cost', () => {
     const held = exports[0]?.report.heldOut as { base: number; adapter: number };
     expect(held.adapter).toBeCloseTo((await evaluate(join(dir, 'runs', 'a'))).loss, 5);
     expect(held.base).toBeCloseTo((await evaluate(join(dir, 'recipe.yaml'))).loss, 5);
+  }, 120_000);
+  it('rows by a format that is told, those that data.split holds out, and rows that are not there', async () => {
+    const run = join(dir, 'runs', 'a');
+    const held = async (rows: string): Promise<unknown> => {
+      const { exports } = await exportRun({ run, out: fresh(), format: ['merged-mxfp4'], rows });
+      return exports[0]?.report.heldOut;
+    };
+    const packed = join(dir, 'some.json.gz');
+    writeFileSync(packed, gzipSync(JSON.stringify([{ tokens: [1, 2, 3, 4], weights: [0, 1, 1, 1] }])));
+    expect(await held(packed)).toMatchObject({ rows: packed, tokens: 3 });
+    await expect(held(join(dir, 'gone.jsonl'))).rejects.toMatchObject({ exitCode: 2 });
+    const split = join(dir, 'split.yaml');
+    const text = readFileSync(join(dir, 'recipe.yaml'), 'utf8');
+    writeFileSync(split, text.replace(/^( *)eval: .*$/m, '$1split: { eval: 0.3 }'));
+    expect(readFileSync(split, 'utf8')).toContain('split:');
+    const other = await train(split, { out: join(dir, 'runs', 'split'), set: ['train.steps=2'] });
+    const { exports } = await exportRun({ run: other.run, out: fresh(), format: ['merged-mxfp4'] });
+    expect(exports[0]?.report.heldOut).toMatchObject({ rows: join(dir, 'train.jsonl') });
   }, 120_000);
   it('rows of one choice, none, or a base that is not MXFP4', async () => {
     const run = join(dir, 'runs', 'a');

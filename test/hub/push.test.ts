@@ -347,6 +347,83 @@ describe('a hub that fails or lies', () => {
   });
 });
 
+describe('one that fails at any of its requests', () => {
+  const KINDS: Readonly<Record<string, (r: Request) => void>> = {
+    'answered 500': (r) => sendJson(r.response, { error: `no ${TOKEN}` }, 500),
+    'answered 403': (r) => sendJson(r.response, { error: `no ${TOKEN}` }, 403),
+    'cut off': (r) => void r.response.destroy(),
+  };
+  const visible = (): boolean => server.options.repos?.['model me/adapter']?.private === false;
+  it.each([
+    ['a new repo', {}, ['answered 403', 'cut off']],
+    ['a new public repo', { public: true }, ['answered 500']],
+    ['a new branch', { revision: 'next' }, ['cut off']],
+    ['a pull request', { pullRequest: true }, ['answered 500']],
+  ] as const)(
+    '%s: all of it is there, or nothing, and the next push goes on',
+    async (_, more, kinds) => {
+      await open();
+      await send(more);
+      const requests = server.seen.length;
+      expect(requests).toBeGreaterThan(7);
+      for (const kind of kinds)
+        for (let k = 0; k < requests; k++) {
+          await server.close();
+          let [asked, failing] = [0, 'none yet'];
+          await open({
+            fault: (r) => {
+              const path = `${r.seen.method} ${r.seen.path.split('?')[0]}`;
+              if (asked++ === k) failing = path;
+              if (failing !== path) return false;
+              KINDS[kind]?.(r);
+              return true;
+            },
+          });
+          const e = await failed(() => send({ ...more, retries: 0 }));
+          const at = `${kind} at ${failing}: ${e.message}`;
+          if (store.commits.length === 0) expect(holds(), at).toEqual({});
+          else expectPushed();
+          expect(e.message, at).toMatch(
+            store.commits.length > 0
+              ? /commit [0-9a-f]{12} is there/
+              : /nothing was changed there|was made and is empty/,
+          );
+          expect(store.settings, at).toEqual([]);
+          expect(visible(), at).toBe(false);
+          asked = Infinity;
+          failing = 'none';
+          await send({ ...more, ...(visible() ? { public: true } : {}) });
+          expectPushed();
+        }
+    },
+    60_000,
+  );
+  it.each([500, 0])('a commit that was made, and whose answer is %i, is found to be there', async (status) => {
+    await open();
+    const { handle } = store;
+    server.options = {
+      ...server.options,
+      fault: async (r) => {
+        if (!/\/commit\//.test(r.seen.path)) return handle(r);
+        const { response } = r;
+        const [head, end] = [response.writeHead.bind(response), response.end.bind(response)];
+        response.writeHead = (() => response) as never;
+        response.end = (() => response) as never;
+        await handle(r);
+        [response.writeHead, response.end] = [head, end];
+        if (status > 0) response.writeHead(status).end();
+        else response.destroy();
+        return true;
+      },
+    };
+    const result = await send();
+    expectPushed();
+    expect(result.commit).toBe(server.options.repos?.['model me/adapter']?.commit);
+    expect(store.commits).toHaveLength(1);
+    expect(notices.join()).toContain('the answer to the commit got lost, but it is there');
+  });
+});
+
 it('an abort ends it', async () => {
   await open({ fault: (r) => r.seen.method === 'PUT' });
   const stop = new AbortController();

@@ -29,7 +29,8 @@ import {
 } from './shapes.js';
 
 const SAYS =
-  '<|channel|>analysis<|message|>It asks for 4.<|end|><|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
+  '<|channel|>analysis<|message|>It asks for 4.<|end|>' +
+  '<|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
 const CALLS =
   '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
   '<|constrain|>json<|message|>{"at": "Rome"}<|call|>';
@@ -180,7 +181,8 @@ describe('each API', () => {
       '<|channel|>commentary to=functions.other<|message|>{"x":1}<|call|>',
       '<|channel|>finale<|message|>{"x":1}<|return|>',
       '<|message|>{"x":1}<|return|>',
-      '<|channel|>final<|message|>a<|end|><|start|>functions.look to=assistant<|channel|>commentary<|message|>{"x":1}<|return|>',
+      '<|channel|>final<|message|>a<|end|>' +
+        '<|start|>functions.look to=assistant<|channel|>commentary<|message|>{"x":1}<|return|>',
     ]) {
       const { chat, responses, messages } = await askAll(writes(text));
       const [choice] = (chat as z.infer<typeof ChatCompletion>).choices;
@@ -477,6 +479,9 @@ describe('what is refused, in the shape of the API', () => {
   });
 });
 
+/** More of them once in a while: TEMPER_HOSTILE_RUNS=1200 are 10,800 answers. */
+const RUNS = Number(process.env.TEMPER_HOSTILE_RUNS ?? 150);
+
 describe('whatever a model writes', () => {
   const words = [
     'analysis',
@@ -519,8 +524,8 @@ describe('whatever a model writes', () => {
         expect(app.admission.running).toBe(0);
         asked++;
       }),
-      { numRuns: 200 },
+      { numRuns: RUNS },
     );
-    expect(asked).toBe(200);
+    expect(asked).toBe(RUNS);
   });
 });

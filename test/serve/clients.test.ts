@@ -1,4 +1,5 @@
-// The clients that people have, unchanged, over a port: OpenAI's for responses, Anthropic's, the AI SDK, the Agents SDK.
+// The clients that people have, unchanged, over a port: OpenAI's for responses, Anthropic's, the AI SDK, the Agents
+// SDK.
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
@@ -118,7 +119,7 @@ describe('anthropic', () => {
     expect(streamed.content).toEqual(whole.content.map((b) => expect.objectContaining(b) as unknown));
     expect(streamed.usage.output_tokens).toBe(whole.usage.output_tokens);
     const { input_tokens } = await client.messages.countTokens({ model: 'nano', messages: body.messages });
-    expect(input_tokens).toBe(whole.usage.input_tokens);
+    expect(input_tokens).toBe(whole.usage.input_tokens + (whole.usage.cache_read_input_tokens ?? 0));
     const stream = client.messages.stream(body);
     for await (const event of stream) if (event.type === 'content_block_delta') break;
     await expect.poll(running, { timeout: 2000, interval: 20 }).toBe('0');

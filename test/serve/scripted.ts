@@ -11,6 +11,7 @@ import { openStructures } from '../../src/infer/structures.js';
 import type { Screen } from '../../src/safeguard/screen.js';
 import { Admission } from '../../src/serve/admission.js';
 import type { Env } from '../../src/serve/api.js';
+import { ApiError } from '../../src/serve/api-error.js';
 import { createApp } from '../../src/serve/app.js';
 import { Callers } from '../../src/serve/callers.js';
 import type { ReasoningRule } from '../../src/serve/generation.js';
@@ -100,7 +101,7 @@ export function scriptedApp(
   const responses = options.responses ?? createMemoryStore();
   const find = (id: string): ServedModel => {
     const found = models.find((m) => m.id === id);
-    if (!found) throw new Error(`no model ${id}`);
+    if (!found) throw new ApiError(404, 'invalid_request_error', 'model_not_found', 'no such model', 'model');
     return found;
   };
   const structures = openStructures({ model: MODEL, vocabSize: 1024 });

@@ -1,5 +1,6 @@
-// The published shapes of answers, as zod reads them: of OpenAI's API (its client's types, version 6) and of Anthropic's
-// (its client's types). Strict, so that a field nobody declared is a failure, but for those of this server's own.
+// The published shapes of answers, as zod reads them: of OpenAI's API (the types of its client, version 6) and of
+// Anthropic's (of its client too). Strict, so that a field nobody declared is a failure, but for those of this server's
+// own.
 import { z } from 'zod';
 
 const own = { temper: z.object({ outcome: z.string(), verdicts: z.array(z.unknown()) }).optional() };

@@ -48,6 +48,27 @@ test('adapter training: predicted peak within 5 % of the allocator', async () =>
   expect(plan.mappedBytes).toBeGreaterThan(1e6);
 }, 120_000);
 
+test('held-out rows, those of data.split too: how often they are evaluated, and the memory of long ones', async () => {
+  await initCheckpoint(join(folder, 'base'), 'nano', { seed: 1 });
+  const file = await recipe(
+    'split',
+    'model: { base: base }\nadapter: { rank: 2, targets: [attention] }\n' +
+      'train: { steps: 7, rowsPerStep: 2, evalEvery: 3 }',
+  );
+  const split = ['data.split.eval=0.3', 'data.split.seed=1'];
+  const plan = await planTraining(file, { set: split });
+  expect(plan.evaluations).toBe(3);
+  expect(plan.evalSeconds).toBeGreaterThan(0);
+  expect(plan.totalSeconds).toBeCloseTo(plan.steps * plan.stepSeconds + plan.evalSeconds, 6);
+  const none = await planTraining(file, { set: [...split, 'train.evalEvery=null'], measure: false });
+  expect(none).toMatchObject({ evaluations: 0, evalSeconds: 0 });
+  const long = { tokens: Array.from({ length: 1000 }, (_, i) => i % 1000) };
+  writeFileSync(join(folder, 'long.jsonl'), `${JSON.stringify(long)}\n`);
+  const set = ['data.eval=long.jsonl', 'data.maxTokens=1024'];
+  const wide = await planTraining(file, { set, measure: false });
+  expect(wide.totalPeakBytes).toBeGreaterThan(none.totalPeakBytes);
+}, 120_000);
+
 /** Calls of each op while `work` runs. */
 async function countCalls(work: () => Promise<unknown>): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};

@@ -49,7 +49,10 @@ function histogram({ histogram: bars, unit }: FileCheck): string[] {
 function leaks({ leakage: l }: FileCheck): string[] {
   if (!l) return [];
   if (l.exact + l.near === 0)
-    return [`  held out: none of these rows is trained on, to the letter or nearly (${l.rows} rows)`];
+    return [
+      `  held out: none of these rows is trained on, to the letter or nearly (all ${l.rows} looked for` +
+        `${l.passes > 1 ? `, in ${l.passes} passes` : ''})`,
+    ];
   return [
     `  held out: ${l.exact} of ${l.rows} rows are trained on to the letter, ${l.near} nearly:`,
     ...l.first.map(
@@ -87,6 +90,8 @@ function show(file: FileCheck): string {
       `  ${d.rows} rows stand twice: ${d.first.map((x) => `${x.line} says what ${x.of} says`).join(', ')}` +
         `${d.rows > d.first.length ? ', …' : ''}`,
     );
+  if (d.compared < file.rows - file.badRows)
+    lines.push(`  rows that stand twice were looked for among the first ${d.compared} alone`);
   const notes = [...noticesOf(file), ...(file.overlap ? [oneLine(overlapText(file.overlap))] : [])];
   lines.push(...leaks(file), ...notes.map((line) => `  note: ${line}`), `  sha256 ${file.sha256}`);
   for (const s of file.samples)

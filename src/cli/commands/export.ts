@@ -107,7 +107,10 @@ export const command: Command = {
           'how stacked experts of --adapter lie, where neither shapes nor its config tell',
         ).choices(['natural', 'swapped']),
       )
-      .option('--rows <file>', "held-out rows to measure with, in place of the run's own data.eval")
+      .option(
+        '--rows <file>',
+        "held-out rows to measure with, in place of the run's own; their format is told by the first ones",
+      )
       .option('--eval-tokens <n>', 'held-out tokens to measure with at most; 0: none', integerIn(0, 1e9))
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(

@@ -153,6 +153,9 @@ export const command: Command = {
                     `${formatRate(plan.tokensPerSecond)} tokens/s, ${formatSeconds(plan.totalSeconds)} in all` +
                     (plan.referenceSeconds > 0
                       ? `, ${formatSeconds(plan.referenceSeconds)} of it for the base without the adapter`
+                      : '') +
+                    (plan.evaluations > 0
+                      ? `, ${formatSeconds(plan.evalSeconds)} of it for ${plan.evaluations} evaluations`
                       : ''),
                 ]
               : []),

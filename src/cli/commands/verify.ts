@@ -57,7 +57,10 @@ export const command: Command = {
       .argument('<dir>', 'folder made by temper export, or the adapter of a run')
       .option('--run <dir>', 'run it was exported from (found by itself where it can be)')
       .option('--model <dir>', 'base of an adapter made elsewhere (found by itself where it can be)')
-      .option('--rows <file>', "held-out rows to compare on, in place of the run's own data.eval")
+      .option(
+        '--rows <file>',
+        "held-out rows to compare on, in place of the run's own; their format is told by the first ones",
+      )
       .option('--peft <python>', 'a Python with peft and transformers: its logits too, on the base')
       .option('--transformers <python>', 'a Python with transformers: its logits of a merged model too')
       .option('--llama <path>', "llama.cpp's llama-server, or the folder it is in: what it says of a GGUF export too")

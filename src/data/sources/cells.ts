@@ -60,6 +60,10 @@ export function half(bits: number): number {
   return sign * 2 ** (exponent - 15) * (1 + fraction / 1024);
 }
 
+/** Of 16 bytes. */
+export const uuid = (bytes: Buffer): string =>
+  bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 /** @throws {Error} the bytes are not UTF-8 */
 export function utf8(bytes: Buffer): string {

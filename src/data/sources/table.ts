@@ -5,6 +5,16 @@ import { DataError } from '../../base/errors.js';
 import type { Reading, Row } from '../source.js';
 import { unreadable } from './bytes.js';
 
+/** A column of a type that is known and not read: the file is sound. */
+export class UnreadType extends Error {
+  constructor(
+    readonly column: string,
+    readonly type: string,
+  ) {
+    super(`column ${column} is of type ${type}`);
+  }
+}
+
 /** Rows that are equal take next to no bytes; a table that claims more than this for each of its bytes is damaged. */
 const MAX_ROWS_PER_BYTE = 64;
 /** @throws {Error} before anything is made of so many rows */
@@ -50,6 +60,14 @@ export function readTable(
     } catch (e) {
       if (e instanceof DataError || (e instanceof Error && ('syscall' in e || e.name === 'AbortError')))
         throw unreadable(file, e);
+      if (e instanceof UnreadType)
+        throw new DataError(
+          'column_type_unread',
+          `${file}: column ${JSON.stringify(e.column.slice(0, 120))} is of type ${e.type}, which is not read; write ` +
+            'it as text, as JSON or as columns of its own, or leave it out',
+          { file, column: e.column, type: e.type },
+          { cause: e },
+        );
       const reason = (e instanceof Error ? e.message : String(e)).replace(/\s+/g, ' ').slice(0, 120);
       throw new DataError(
         'bad_table',

@@ -1,7 +1,8 @@
 // A record batch as columns that give one value at a time. All lengths, offsets and places are checked against the
 // buffers that they point into before the first value is asked for: a damaged batch throws, it gives no other rows.
-import { type Budget, day, decimal, half, integer, moment, signedBytes, utf8 } from '../cells.js';
-import type { Field, Schema } from './schema.js';
+import { parseJson } from '../../../base/json.js';
+import { type Budget, day, decimal, half, integer, moment, signedBytes, utf8, uuid } from '../cells.js';
+import type { Extension, Field, Schema } from './schema.js';
 
 export interface Column {
   readonly length: number;
@@ -40,6 +41,12 @@ export class Dictionary implements Column {
 const PER_UNIT = [0, 3, 6, 9] as const;
 const damaged = (what: string): Error => new Error(`${what}, the batch is damaged`);
 
+const MEANT: Readonly<Record<Extension, (stored: unknown) => unknown>> = {
+  json: (text) => parseJson(text as string),
+  uuid: (bytes) => uuid(Buffer.from(bytes as readonly number[])),
+  bool: (byte) => byte !== 0,
+};
+
 export class BatchColumns {
   #node = 0;
   #buffer = 0;
@@ -75,7 +82,9 @@ export class BatchColumns {
         return this.#runs(field, length);
       default: {
         const valid = this.#validity(length, node.nulls);
-        const at = this.#values(field, length);
+        const stored = this.#values(field, length);
+        const meant = field.extension && MEANT[field.extension];
+        const at = meant ? (i: number): unknown => meant(stored(i)) : stored;
         const { budget } = this;
         return {
           length,

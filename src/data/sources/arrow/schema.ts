@@ -1,4 +1,5 @@
 // Arrow's schema: fields with their types, from the metadata of a file or stream.
+import { UnreadType } from '../table.js';
 import type { FlatTable } from './flatbuffer.js';
 
 const KINDS = [
@@ -32,9 +33,19 @@ const KINDS = [
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
+/** Canonical extension types that say what their storage means; others stand for their storage. */
+const EXTENSIONS: Readonly<Record<string, { readonly of: readonly Kind[]; readonly as: Extension }>> = {
+  'arrow.json': { of: ['utf8', 'largeUtf8', 'utf8View'], as: 'json' },
+  'arrow.uuid': { of: ['fixedBinary'], as: 'uuid' },
+  'arrow.bool8': { of: ['int'], as: 'bool' },
+};
+export type Extension = 'json' | 'uuid' | 'bool';
+
 export interface Field {
   readonly name: string;
   readonly kind: Kind;
+  /** What the values mean where their type does not say it. */
+  readonly extension: Extension | null;
   /** Of int, decimal, time: bits of a value; of fixedBinary: bytes; of fixedList: entries. */
   readonly width: number;
   readonly signed: boolean;
@@ -57,16 +68,23 @@ export interface Schema {
 /** Fields may share their metadata, so that few bytes could say any number of them. */
 const MAX_FIELDS = 10_000;
 const MAX_DEPTH = 64;
+const MAX_NOTES = 100_000;
 
 /** @throws {Error} it is damaged, or of a kind that cannot be read */
 export function readSchema(table: FlatTable): Schema {
   if (table.i16(0) !== 0) throw new Error('its numbers are big-endian');
-  let count = 0;
+  let [count, notes] = [0, 0];
   const dictionaries = new Map<bigint, Field>();
   const read = (f: FlatTable, depth: number): Field => {
     if (++count > MAX_FIELDS || depth > MAX_DEPTH) throw new Error('its schema has too many fields');
     const children = f.tables(5).map((c) => read(c, depth + 1));
-    const field = { name: f.text(0), children, ...typeOf(f), dictionary: dictionaryOf(f.table(4)) };
+    const name = f.text(0);
+    const type = typeOf(f);
+    const said = f.tables(6);
+    notes += said.length;
+    if (notes > MAX_NOTES) throw new Error('its schema has too much metadata');
+    const extension = extensionOf(name, type, said);
+    const field = { name, children, ...type, extension, dictionary: dictionaryOf(f.table(4)) };
     checkChildren(field);
     if (field.dictionary) {
       const { dictionary, ...values } = field;
@@ -77,6 +95,17 @@ export function readSchema(table: FlatTable): Schema {
   const fields = table.tables(1).map((f) => read(f, 0));
   checkNames(fields, 'columns');
   return { fields, dictionaries };
+}
+
+/** @param said metadata of the column, keys and values · @throws {UnreadType} VARIANT */
+function extensionOf(name: string, { kind, width }: TypeFields, said: readonly FlatTable[]): Extension | null {
+  const extension = said.find((kv) => kv.text(0) === 'ARROW:extension:name')?.text(1);
+  if (extension === undefined) return null;
+  if (/^(arrow\.)?parquet\.variant$/.test(extension)) throw new UnreadType(name, 'VARIANT');
+  const known = Object.hasOwn(EXTENSIONS, extension) ? EXTENSIONS[extension] : undefined;
+  if (!known?.of.includes(kind)) return null;
+  const bytes = { json: 0, uuid: 16, bool: 8 }[known.as];
+  return bytes === 0 || width === bytes ? known.as : null;
 }
 
 function dictionaryOf(d: FlatTable | null): Field['dictionary'] {

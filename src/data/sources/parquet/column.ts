@@ -2,7 +2,7 @@
 import { crc32 } from 'node:zlib';
 import { DataError } from '../../../base/errors.js';
 import { parseJson } from '../../../base/json.js';
-import { day, decimal, half, integer, moment, signedBytes, utf8 } from '../cells.js';
+import { day, decimal, half, integer, moment, signedBytes, utf8, uuid } from '../cells.js';
 import type { Unpack } from './codecs.js';
 import { Deltas, damaged, deltaLengths, deltaTexts, Hybrid, plain, type Raw, streamSplit } from './encodings.js';
 import type { Chunk, Leaf } from './schema.js';
@@ -67,7 +67,7 @@ function converter(leaf: Leaf): (raw: Raw) => unknown {
         ? (raw) => (raw as number) >>> 0
         : (raw) => integer(BigInt.asUintN(64, raw as bigint));
     case 'uuid':
-      return (raw) => (raw as Buffer).toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+      return (raw) => uuid(raw as Buffer);
     case 'half':
       return (raw) => half((raw as Buffer).readUInt16LE(0));
     case 'interval':
@@ -82,8 +82,8 @@ function converter(leaf: Leaf): (raw: Raw) => unknown {
   if (physical === 'int96')
     return (raw) => {
       const b = raw as Buffer;
-      const days = BigInt(b.readUInt32LE(8)) - 2_440_588n;
-      return moment(days * 86_400_000_000_000n + b.readBigUInt64LE(0), 9);
+      const days = BigInt(b.readInt32LE(8)) - 2_440_588n;
+      return moment(days * 86_400_000_000_000n + b.readBigInt64LE(0), 9);
     };
   // Bytes of no stated meaning are text where they are any: most writers of before stated none.
   if (physical === 'bytes' && meaning === 'plain')

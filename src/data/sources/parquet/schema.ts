@@ -1,4 +1,5 @@
 // Parquet's schema as a tree, and its row groups, from the metadata at the end of a file.
+import { UnreadType } from '../table.js';
 import { ThriftReader, type ThriftStruct } from './thrift.js';
 
 export type Physical = 'boolean' | 'int32' | 'int64' | 'int96' | 'float' | 'double' | 'bytes' | 'fixed';
@@ -63,6 +64,8 @@ export interface Metadata {
 }
 
 const MAX_DEPTH = 64;
+/** Logical type of values that say their own type, as a group of two columns of bytes. */
+const VARIANT = 16;
 const REPETITION = ['required', 'optional', 'repeated'] as const;
 /** Converted types, by number. */
 const CONVERTED: Readonly<Record<number, Meaning>> = {
@@ -103,7 +106,6 @@ function meaningOf(e: ThriftStruct, physical: Physical): Pick<Leaf, 'meaning' | 
   const scale = key === 5 ? (type?.int(1, 0) ?? 0) : e.int(7, 0);
   let meaning = (key === undefined ? undefined : LOGICAL[key]) ?? CONVERTED[converted] ?? 'plain';
   if (key === 10 && type && !type.bool(2, true)) meaning = 'unsigned';
-  if (key === 16) throw new Error('a column is of type VARIANT, which cannot be read');
   const fits: Partial<Record<Meaning, readonly Physical[]>> = {
     text: ['bytes', 'fixed'],
     json: ['bytes'],
@@ -147,6 +149,7 @@ function treeOf(elements: readonly ThriftStruct[]): Pick<Metadata, 'root' | 'lea
     const maxRep = rep + (repetition === 'repeated' ? 1 : 0);
     const name = isRoot ? '' : e.text(4);
     const own = isRoot ? [] : [...path, name];
+    if (e.struct(10)?.has(VARIANT)) throw new UnreadType(own.join('.'), 'VARIANT');
     const first = leaves.length;
     const count = e.count(5, 0);
     if (count === 0 && !e.has(1)) {
