@@ -269,57 +269,61 @@ export async function* streamExamples(
   const tally = new Tally();
   const per = format.examplesPerSample ?? 1;
   const check = withoutTokens ? format.check : undefined;
-  let next = await reading.next();
-  for (; !next.done; next = await reading.next()) {
-    const row = next.value;
-    const { place } = row;
-    tally.rows++;
-    try {
-      if (row.error) throw row.error;
-      if (!row.isClean && holdsReplacement(row.value)) notes.note('replacement_character');
-      const value = parsedRow(row, format, rowContext);
-      if (check) {
-        try {
-          check(value, formatContext);
-        } catch (e) {
-          throw placed(e, place);
-        }
-        onRow?.(row);
-      } else {
-        let isTold = false;
-        const told = (): void => {
-          if (!isTold) onRow?.(row);
-          isTold = true;
-        };
-        const examples = fittedExamples(row, examplesOf(format, value, formatContext, place), per, context, tally);
-        for (let step = examples.next(); ; step = examples.next()) {
-          if (step.done) {
-            if (step.value === 0) tally.untrainedRows++;
-            break;
+  try {
+    let next = await reading.next();
+    for (; !next.done; next = await reading.next()) {
+      const row = next.value;
+      const { place } = row;
+      tally.rows++;
+      try {
+        if (row.error) throw row.error;
+        if (!row.isClean && holdsReplacement(row.value)) notes.note('replacement_character');
+        const value = parsedRow(row, format, rowContext);
+        if (check) {
+          try {
+            check(value, formatContext);
+          } catch (e) {
+            throw placed(e, place);
+          }
+          onRow?.(row);
+        } else {
+          let isTold = false;
+          const told = (): void => {
+            if (!isTold) onRow?.(row);
+            isTold = true;
+          };
+          const examples = fittedExamples(row, examplesOf(format, value, formatContext, place), per, context, tally);
+          for (let step = examples.next(); ; step = examples.next()) {
+            if (step.done) {
+              if (step.value === 0) tally.untrainedRows++;
+              break;
+            }
+            told();
+            tally.add(step.value);
+            yield { ...step.value, source: { file: place.file, line: place.line } };
           }
           told();
-          tally.add(step.value);
-          yield { ...step.value, source: { file: place.file, line: place.line } };
         }
-        told();
+      } catch (e) {
+        if (!onBad || !(e instanceof DataError)) throw e;
+        onBad(e);
       }
-    } catch (e) {
-      if (!onBad || !(e instanceof DataError)) throw e;
-      onBad(e);
+      notes.endRow(place.line);
     }
-    notes.endRow(place.line);
+    return {
+      path: file.path,
+      format: format.name,
+      sha256: next.value,
+      ...tally,
+      notes: notes.counts,
+      ...(because ? { because } : {}),
+      ...(part ? { part } : {}),
+      ...(file.limit === undefined ? {} : { limit: file.limit }),
+      ...(context.ignore ? { ignore: context.ignore } : {}),
+    };
+  } finally {
+    await reading.return(''); // lets go of the file, also where a bad row or the caller ends it
   }
-  return {
-    path: file.path,
-    format: format.name,
-    sha256: next.value,
-    ...tally,
-    notes: notes.counts,
-    ...(because ? { because } : {}),
-    ...(part ? { part } : {}),
-    ...(file.limit === undefined ? {} : { limit: file.limit }),
-    ...(context.ignore ? { ignore: context.ignore } : {}),
-  };
 }
 
 function examplesOf(format: Format, value: unknown, context: FormatContext, place: RowPlace): Iterable<RowExample> {
@@ -327,6 +331,20 @@ function examplesOf(format: Format, value: unknown, context: FormatContext, plac
     return format.toExamples(value, context);
   } catch (e) {
     throw placed(e, place);
+  }
+}
+
+async function* asTokens(
+  stream: AsyncGenerator<Example, FileSummary, void>,
+): AsyncGenerator<object, FileSummary, void> {
+  try {
+    for (;;) {
+      const next = await stream.next();
+      if (next.done) return next.value;
+      yield { tokens: [...next.value.tokens], weights: [...next.value.weights] };
+    }
+  } finally {
+    await stream.return(undefined as never);
   }
 }
 
@@ -342,12 +360,7 @@ export async function* rowsAs(
 ): AsyncGenerator<object, Pick<FileSummary, 'path' | 'format' | 'sha256'>, void> {
   const { format } = await formatOf({ ...file, ignore: context.ignore }, context.signal);
   if (to === 'tokens') {
-    const stream = streamExamples({ ...file, format: format.name }, context);
-    for (;;) {
-      const next = await stream.next();
-      if (next.done) return next.value;
-      yield { tokens: [...next.value.tokens], weights: [...next.value.weights] };
-    }
+    return yield* asTokens(streamExamples({ ...file, format: format.name }, context));
   }
   if (to === 'chat' && !format.toChat)
     throw new ConfigError('format_unfit', `${file.path}: rows of format ${format.name} are no conversations`, {
@@ -357,19 +370,23 @@ export async function* rowsAs(
   const formatContext = contextFor(context, () => {});
   const rowContext = { ignore: context.ignore, settings: formatContext.settings };
   const reading = rowsOf(file, context.signal);
-  for (;;) {
-    const next = await reading.next();
-    if (next.done) return { path: file.path, format: format.name, sha256: next.value };
-    const row = next.value;
-    if (row.error) throw row.error;
-    const parsed = parsedRow(row, format, rowContext);
-    try {
-      format.check?.(parsed, formatContext);
-      yield to === 'chat'
-        ? (format.toChat?.(parsed) as object)
-        : (withoutNulls(withoutFields(row.value, context.ignore)) as object);
-    } catch (e) {
-      throw placed(e, row.place);
+  try {
+    for (;;) {
+      const next = await reading.next();
+      if (next.done) return { path: file.path, format: format.name, sha256: next.value };
+      const row = next.value;
+      if (row.error) throw row.error;
+      const parsed = parsedRow(row, format, rowContext);
+      try {
+        format.check?.(parsed, formatContext);
+        yield to === 'chat'
+          ? (format.toChat?.(parsed) as object)
+          : (withoutNulls(withoutFields(row.value, context.ignore)) as object);
+      } catch (e) {
+        throw placed(e, row.place);
+      }
     }
+  } finally {
+    await reading.return('');
   }
 }

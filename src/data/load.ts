@@ -54,13 +54,17 @@ async function* samplesOf(file: DataFile, context: LoadContext): AsyncGenerator<
   checkFits(file, format, per);
   const stream = streamExamples(file, context);
   let sample: Example[] = [];
-  for (;;) {
-    const next = await stream.next();
-    if (next.done) return next.value;
-    sample.push(next.value);
-    if (sample.length < per) continue;
-    if (sample.every((e) => hasTrained(e.weights))) yield sample;
-    sample = [];
+  try {
+    for (;;) {
+      const next = await stream.next();
+      if (next.done) return next.value;
+      sample.push(next.value);
+      if (sample.length < per) continue;
+      if (sample.every((e) => hasTrained(e.weights))) yield sample;
+      sample = [];
+    }
+  } finally {
+    await stream.return(undefined as never);
   }
 }
 

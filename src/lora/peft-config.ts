@@ -84,6 +84,9 @@ export const WITHOUT_EFFECT: Readonly<Record<string, string>> = {
  */
 const INIT_KEEPS_BASE: readonly unknown[] = [undefined, null, true, false, 'gaussian', 'eva', 'orthogonal'];
 
+/** Parameters that gpt-oss has beside its matrices; other names are of no model here and match nothing, as in peft. */
+const NO_MATRIX = /(?:^|\.)(?:(?:gate_up_proj|down_proj)_bias|bias|sinks|(?:\w*norm|embed_tokens|lm_head)\.weight)$/;
+
 /** MLX writes its own adapter_config.json: what tells it. */
 const MLX_KEYS = ['fine_tune_type', 'lora_parameters', 'lora_layers'];
 
@@ -122,6 +125,13 @@ export function checkPeftConfig(value: unknown, file: string): PeftConfig {
       key,
     });
   }
+  const foreign = c.target_parameters?.find((name) => NO_MATRIX.test(name));
+  if (foreign !== undefined)
+    throw unsupported(
+      `target_parameters names ${JSON.stringify(foreign)}, no matrix of attention, experts or router; only those are ` +
+        'adapted here; train the adapter without it',
+      { key: 'target_parameters' },
+    );
   const given = value as Readonly<Record<string, unknown>>;
   const unknown = Object.keys(given).find(
     (key) =>

@@ -53,14 +53,18 @@ async function* rowsOf(work: Work): AsyncGenerator<object, readonly Summary[], v
   let rows = 0;
   for (const file of work.files) {
     const stream = rowsAs(file, work.context, work.to);
-    for (;;) {
-      const next = await stream.next();
-      if (next.done) {
-        summaries.push(next.value);
-        break;
+    try {
+      for (;;) {
+        const next = await stream.next();
+        if (next.done) {
+          summaries.push(next.value);
+          break;
+        }
+        if (++rows % 4096 === 0) work.emit({ rows });
+        yield next.value;
       }
-      if (++rows % 4096 === 0) work.emit({ rows });
-      yield next.value;
+    } finally {
+      await stream.return(undefined as never);
     }
   }
   return summaries;
@@ -74,19 +78,23 @@ async function writeLines(work: Work, out: string): Promise<{ rows: number; file
     const source = rowsOf(work);
     let lines: string[] = [];
     let size = 0;
-    for (;;) {
-      const next = await source.next();
-      if (next.done) {
-        files = next.value;
-        break;
+    try {
+      for (;;) {
+        const next = await source.next();
+        if (next.done) {
+          files = next.value;
+          break;
+        }
+        const line = `${jsonText(next.value)}\n`;
+        lines.push(line);
+        rows++;
+        size += line.length;
+        if (size < 2 ** 18) continue;
+        yield Buffer.from(lines.join(''));
+        [lines, size] = [[], 0];
       }
-      const line = `${jsonText(next.value)}\n`;
-      lines.push(line);
-      rows++;
-      size += line.length;
-      if (size < 2 ** 18) continue;
-      yield Buffer.from(lines.join(''));
-      [lines, size] = [[], 0];
+    } finally {
+      await source.return([]);
     }
     yield Buffer.from(lines.join(''));
   }

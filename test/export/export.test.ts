@@ -9,6 +9,7 @@ import type { TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { exportRun, verify } from '../../src/export/export.js';
 import { FORMATS } from '../../src/export/formats/index.js';
+import { runExport } from '../../src/export/run-export.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { readPeft, writePeft } from '../../src/lora/peft.js';
 import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
@@ -205,6 +206,19 @@ describe('all or nothing', () => {
     expect(existsSync(out)).toBe(false);
     expect(readdirSync(dirname(out)).filter((n) => n.startsWith('.'))).toEqual([]);
   }, 180_000);
+  it('nothing is in its place before all of it is, whatever the format and however many', async () => {
+    const names = HERE.map((f) => f.name);
+    const out = fresh();
+    const told = new Map<string, number>();
+    const onProgress = ({ format }: { readonly format: string }): void => {
+      told.set(format, (told.get(format) ?? 0) + 1);
+      expect(existsSync(out)).toBe(false);
+    };
+    // In this thread: what is told is told at that moment.
+    await runExport({ run: join(dir, 'runs', 'a'), out, format: names, evalTokens: 0 }, { onProgress });
+    for (const name of names) await digestsHold(join(out, name));
+    expect([...told.keys()].sort()).toEqual([...names].sort());
+  }, 120_000);
   it('kill -9 leaves no folder that looks whole, and the next export sweeps up', async () => {
     const format = FORMATS.some((f) => f.name === 'merged-bf16') ? 'merged-bf16' : 'peft';
     const cli = join(packageRoot, 'dist', 'cli', 'main.js');

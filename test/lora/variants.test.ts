@@ -31,7 +31,7 @@ interface Made {
   readonly versions: Readonly<Record<string, string>>;
 }
 const written = readdirSync(golden, { withFileTypes: true })
-  .filter((d) => d.isDirectory())
+  .filter((d) => d.isDirectory() && d.name !== 'refused')
   .flatMap((d) => readdirSync(join(golden, d.name)).map((v) => join(d.name, v)));
 
 /** Largest error of a logit, of the largest logit. */
@@ -51,6 +51,24 @@ function logitError(folder: string, options: ReadOptions = {}): number {
     adapter.close();
   }
 }
+
+describe('what peft wrote and no reader may take is refused by name', () => {
+  it.each(readdirSync(join(golden, 'refused')))('%s', (name) => {
+    const config = readConfig(BASES.odd ?? '');
+    const [word = ''] = { pissa: ['init_lora_weights'], 'bias-parameter': ['gate_up_proj_bias'] }[name] ?? [
+      name.split('-')[0],
+    ];
+    let error: unknown;
+    try {
+      readPeft(join(golden, 'refused', name), config).close();
+    } catch (e) {
+      error = e;
+    }
+    expect(error).toBeInstanceOf(CheckpointError);
+    expect((error as CheckpointError).code).toMatch(/^adapter_(unsupported|tensor_unknown)$/);
+    expect((error as CheckpointError).message).toContain(word);
+  });
+});
 
 describe('what peft wrote gives its logits', () => {
   it('releases 0.17 to 0.21', () => {

@@ -6,6 +6,7 @@ import type { Reading, Row, Source } from '../source.js';
 import { hashedBytes } from './bytes.js';
 import { beginsArray, readArray } from './json.js';
 import { readLines } from './jsonl.js';
+import { otherKind } from './kinds.js';
 
 type Pieces = AsyncGenerator<Buffer, void, void>;
 
@@ -68,15 +69,27 @@ const PACKED = ['PAR1', 'ARROW1', '\x1f\x8b', '\x28\xb5\x2f\xfd', '\xff\xff\xff\
 async function* rowsIn(file: string, pieces: Pieces): AsyncGenerator<readonly Row[], void, void> {
   const first = await pieces.next();
   if (first.done) return;
+  try {
+    yield* rowsOfPieces(file, first.value, pieces);
+  } finally {
+    await pieces.return();
+  }
+}
+async function* rowsOfPieces(file: string, first: Buffer, pieces: Pieces): AsyncGenerator<readonly Row[], void, void> {
   async function* all(): Pieces {
-    yield first.value as Buffer;
+    yield first;
     yield* pieces;
   }
-  if (PACKED.some((mark) => first.value.subarray(0, mark.length).equals(mark)) || first.value.includes('ustar\0'))
+  if (PACKED.some((mark) => first.subarray(0, mark.length).equals(mark)) || first.includes('ustar\0'))
     throw new DataError('file_kind', `${file}: holds no text but another packed file; unpack it and give that`, {
       file,
     });
-  const array = beginsArray(first.value) && !/\.(jsonl|ndjson)\.(gz|zst)$/i.test(file);
+  const other = otherKind(first);
+  if (other)
+    throw new DataError('file_kind', `${file}: holds ${other.kind}, wanted JSON lines or an array; ${other.next}`, {
+      file,
+    });
+  const array = beginsArray(first) && !/\.(jsonl|ndjson)\.(gz|zst)$/i.test(file);
   yield* array ? readArray(file, all()) : readLines(file, all());
 }
 
