@@ -228,15 +228,24 @@ function walk(trie: Trie, from: number, last: number, top: number, state: State,
     i++;
   }
 }
+const makeScratch = () => ({
+  inside: new Uint8Array(DEEP),
+  counts: new Int32Array(DEEP),
+  path: new Uint8Array(DEEP),
+  bits: new Int32Array(DEEP),
+  inSet: new Int32Array(DEEP),
+});
+const SCRATCH: ReturnType<typeof makeScratch>[] = [];
+let inUse = 0;
+
 /** The same in a string: no states are made until it ends. */
 function walkText(trie: Trie, from: number, last: number, top: number, frame: TextFrame, found: Found): void {
   const { byte, end, token, depth } = trie;
   const { set, most, least } = frame;
-  const inside = new Uint8Array(DEEP),
-    counts = new Int32Array(DEEP),
-    path = new Uint8Array(DEEP),
-    bits = new Int32Array(DEEP),
-    inSet = new Int32Array(DEEP);
+  // One walk may be inside another: a string that ends, and one that begins in the same token.
+  const scratch = SCRATCH[inUse] ?? makeScratch();
+  SCRATCH[inUse++] = scratch;
+  const { inside, counts, path, bits, inSet } = scratch;
   inside[0] = frame.state;
   counts[0] = frame.count;
   bits[0] = frame.bits;
@@ -274,4 +283,5 @@ function walkText(trie: Trie, from: number, last: number, top: number, frame: Te
     }
     i = end[i]!;
   }
+  inUse--;
 }

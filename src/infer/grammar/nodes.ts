@@ -339,6 +339,45 @@ function isEmptyAlt(alt: Alt, path: readonly Node[]): boolean {
     }
   }
 }
+const emptyAlts = new WeakMap<Alt, boolean>();
+/** The same of one alternative. */
+export function isEmptyOne(alt: Alt): boolean {
+  let empty = emptyAlts.get(alt);
+  if (empty === undefined) {
+    empty = isEmpty({ alts: [alt] });
+    emptyAlts.set(alt, empty);
+  }
+  return empty;
+}
+
+const firsts = new WeakMap<Node, readonly (readonly Alt[])[]>();
+const NO_ALTS: readonly Alt[] = [];
+/** Alternatives that may begin with a byte. */
+export function altsAt(node: Node, byte: number): readonly Alt[] {
+  let known = firsts.get(node);
+  if (!known) {
+    const table: Alt[][] = [];
+    for (const alt of node.alts) for (const b of Buffer.from(beginnings(alt))) table[b] = [...(table[b] ?? []), alt];
+    known = table;
+    firsts.set(node, known);
+  }
+  return known[byte] ?? NO_ALTS;
+}
+const beginnings = (alt: Alt): string => {
+  switch (alt.kind) {
+    case 'word':
+      return alt.word[0] as string;
+    case 'number':
+      return '-0123456789';
+    case 'string':
+      return '"';
+    case 'array':
+      return isEmptyOne(alt) ? '' : '[';
+    case 'object':
+      return isEmptyOne(alt) ? '' : '{';
+  }
+};
+
 /** Those, and what they need. */
 export function requiredOf(alt: ObjectAlt, names: Iterable<string>): ReadonlySet<string> {
   const all = new Set(names);

@@ -5,6 +5,7 @@ import { isNumber, type NumberPlan, type NumberState, nextNumber } from './decim
 import {
   type Alt,
   type ArrayAlt,
+  altsAt,
   isEmpty,
   itemNode,
   memberNode,
@@ -80,21 +81,24 @@ class Value extends Spaced {
     return new Value(this.node, this.parent, spaces);
   }
   other(byte: number): readonly Frame[] {
-    return this.node.alts.flatMap((alt) => begin(alt, this.parent, byte));
+    const alts = altsAt(this.node, byte);
+    if (alts.length === 0) return NONE;
+    if (alts.length === 1) return begin(alts[0]!, this.parent, byte);
+    return alts.flatMap((alt) => begin(alt, this.parent, byte));
   }
 }
 
+/** @param byte one that the alternative begins with */
 function begin(alt: Alt, parent: Parent, byte: number): readonly Frame[] {
   switch (alt.kind) {
     case 'word':
-      return byte === alt.word.charCodeAt(0) ? [new Word(alt.word, 1, parent)] : NONE;
+      return [new Word(alt.word, 1, parent)];
     case 'number': {
       const plan = numberPlan(alt);
       const to = nextNumber(plan, plan.start, byte);
       return to ? [new NumberFrame(plan, to, parent)] : NONE;
     }
     case 'string': {
-      if (byte !== QUOTE) return NONE;
       const plan = stringPlan(alt);
       if (typeof plan === 'string') return NONE;
       const end: TextEnd = { close: () => [parent.after()], sameForAll: true };
@@ -105,13 +109,9 @@ function begin(alt: Alt, parent: Parent, byte: number): readonly Frame[] {
       ];
     }
     case 'array':
-      return byte === 0x5b && parent.depth < MOST_DEPTH && !isEmpty({ alts: [alt] })
-        ? [new ArrayFrame(alt, 'first', 0, parent)]
-        : NONE;
+      return parent.depth < MOST_DEPTH ? [new ArrayFrame(alt, 'first', 0, parent)] : NONE;
     case 'object':
-      return byte === 0x7b && parent.depth < MOST_DEPTH && !isEmpty({ alts: [alt] })
-        ? [new ObjectFrame(alt, 'first', [], parent)]
-        : NONE;
+      return parent.depth < MOST_DEPTH ? [new ObjectFrame(alt, 'first', [], parent)] : NONE;
   }
 }
 
