@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+const ADMIN = 'key-of-the-benchmark';
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 
 /** One streamed request. @returns ms of each chunk that brings text, from the request's own begin, and its tokens */
@@ -102,7 +103,13 @@ async function main() {
     contextTokens: 4096,
     adapters,
   };
-  const server = await serve({ engine: { ...options, prefixes: 16 }, name: 'base', port: 0, queueMs: 600_000 });
+  const server = await serve({
+    engine: { ...options, prefixes: 16 },
+    name: 'base',
+    adminKeys: [{ name: 'bench', key: ADMIN }],
+    port: 0,
+    queueMs: 600_000,
+  });
   const engine = await openEngine(options);
   const client = fork(fileURLToPath(import.meta.url), ['--client']);
   const load = (bodies, delays) =>
@@ -221,7 +228,7 @@ async function main() {
   if (wants('gap')) {
     const ratios = [];
     for (let i = 0; i < rounds; i++) {
-      const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(205)}`);
+      const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
       const { answers } = await load([...bodies(4), { ...long, max_completion_tokens: 2 }], [0, 0, 0, 0, 60]);
       const gaps = answers.slice(0, 4).map(({ times }) => times.slice(1).map((t, j) => t - times[j]));
       ratios.push(Math.max(...gaps.map((g) => Math.max(...g))) / median(gaps.flat()));
@@ -235,6 +242,34 @@ async function main() {
     const gain = [];
     for (let i = 0; i < rounds; i++) gain.push((await alone(all)) / (await alone(one)));
     row('batching', { streams: 16, ofOneStream: round(median(gain)) });
+  }
+  if (wants('abort')) {
+    const state = async () =>
+      /** @type {any} */ (
+        await (await fetch(`${server.url}/admin/state`, { headers: { authorization: `Bearer ${ADMIN}` } })).json()
+      );
+    const times = [];
+    for (let i = 0; i < 10 * rounds; i++) {
+      const r = httpRequest(`${server.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+      });
+      r.on('error', () => {});
+      r.on('response', (response) => response.on('error', () => {}).resume());
+      r.end(
+        JSON.stringify(body(`Read this ${i}. ${'One of many words. '.repeat(i * 5)}`, { max_completion_tokens: 2000 })),
+      );
+      // Before its prompt is read, while it is, between tokens.
+      await new Promise((later) => setTimeout(later, (i * 7) % 120));
+      r.destroy();
+      const began = performance.now();
+      for (;;) {
+        const { running, engine: e } = await state();
+        if (running === 0 && e.freeSlots === 16 && e.usedPages === e.keptPages) break;
+      }
+      times.push(performance.now() - began);
+    }
+    row('abort', { aborts: times.length, backMs: round(median(times)), worstMs: round(Math.max(...times)) });
   }
   client.disconnect();
   await server.close();

@@ -46,7 +46,7 @@ export interface ServeOptions {
   /** Requests that may wait for a slot, default 64, and how long, default 60,000 ms. */
   readonly queue?: number | undefined;
   readonly queueMs?: number | undefined;
-  /** Default 8 MiB. */
+  /** Default 2 MiB: reading a larger one would hold up the streams of others. */
   readonly maxBodyBytes?: number | undefined;
   /** Most tokens of an answer where a request does not say; default: what the context holds. */
   readonly maxTokens?: number | undefined;
@@ -161,7 +161,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       responses,
       adminKeys: () => adminKeys,
       hosts: loopback ? new Set(['127.0.0.1', '[::1]', 'localhost']) : null,
-      maxBodyBytes: options.maxBodyBytes ?? 8 * MIB,
+      maxBodyBytes: options.maxBodyBytes ?? 2 * MIB,
       maxTokens: () => maxTokens ?? served.engine.info.contextTokens,
       log: (e) => log(`request failed: ${messageOf(e)}`),
       note: log,

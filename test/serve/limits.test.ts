@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Admission, type Applicant } from '../../src/serve/admission.js';
 import { ApiError } from '../../src/serve/api-error.js';
+import { depthOf } from '../../src/serve/body.js';
 import { Limits } from '../../src/serve/limits.js';
 
 const refusal = (work: () => unknown): [string, number | null] | null => {
@@ -116,5 +117,21 @@ describe('who gets a place', () => {
       ),
       { numRuns: 200, seed: 4 },
     );
+  });
+});
+
+describe('how deep a body is nested', () => {
+  it.each([
+    ['', 0],
+    ['{}', 1],
+    ['[[1],{"a":[]}]', 3],
+    ['{"a":"[[[\\"[[[","b":"\\\\"}', 1],
+    ['["\\\\\\"[",[]]', 2],
+    ['[[["', 3],
+    ['["', 1],
+    ['"\\', 0],
+    [']]][[', 0],
+  ])('%s', (text, depth) => {
+    expect(depthOf(text)).toBe(depth);
   });
 });

@@ -58,7 +58,7 @@ export const command: Command = {
       .option('--queue-seconds <s>', 'longest wait', numberIn(0.001, 86_400), 60)
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
       .option('--state <dir>', 'folder that keeps the answers of /v1/responses (default: in memory)')
-      .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 8 << 20)
+      .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 2 << 20)
       .option('--cache-tokens <n>', 'tokens that the cache holds of all requests together', integerIn(64, 2 ** 40))
       .option('--prefixes <n>', 'beginnings of conversations that are kept computed', integerIn(0, 4096), 16)
       .addOption(
