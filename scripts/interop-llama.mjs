@@ -97,12 +97,12 @@ async function isolationRows({ program, models, fresh }) {
     const model = await checkpointOf(checkpoint, models, fresh);
     const source = await openSource({ model });
     const { base, baseModel } = source;
-    for (const [dense, experts] of [
+    for (const [dense, experts] of /** @type {['F32' | 'BF16', 'F32' | 'MXFP4'][]} */ ([
       ['F32', 'F32'],
       ['BF16', 'F32'],
       ['F32', 'MXFP4'],
       ['BF16', 'MXFP4'],
-    ]) {
+    ])) {
       const path = `${fresh()}.gguf`;
       const keys = modelKeys(base.config, baseModel, experts === 'F32' ? 'f32' : 'mxfp4');
       for (const [key, value] of tokenizerKeys(smallFiles(source), base.dir, base.config.vocab_size))
@@ -114,15 +114,15 @@ async function isolationRows({ program, models, fresh }) {
       }));
       await writeGguf(path, keys, tensors);
       const reloaded = loadGguf(path, false);
-      const file = { kind: 'model', path, f32: dense === 'F32' && experts === 'F32' };
-      const exported = { model: reloaded, adapter: null };
+      const file = { kind: /** @type {const} */ ('model'), path, f32: dense === 'F32' && experts === 'F32' };
+      const exported = { model: reloaded, adapter: null, [Symbol.dispose]: () => reloaded.close() };
       rows.push({
         checkpoint,
         dense,
         experts,
         ...(await askLlama(program, file, source, exported, SHORT, { prefixes: PREFIXES })),
       });
-      reloaded.close();
+      exported[Symbol.dispose]();
     }
     source[Symbol.dispose]();
   }
@@ -157,14 +157,15 @@ export async function llamaSections(o) {
     isolated = o.only ? [] : await isolationRows(o);
   const text = `## llama.cpp
 
-With ${llama[0]?.versions}: llama-server on a CPU, keys and values in f32: the log-probability of every token after some prefixes, beside our
-model read back from the same file. Checkpoints: models/nano and models/nano-judge; a random one with plain rotary positions
-and odd numbers of heads, experts and layers; a random one of the released widths (2,880; 64 heads; two layers, three
-experts). All but the one with plain positions have YaRN, whose bounds llama.cpp rounds to whole numbers, whatever the
-model says: ours are rounded in the same way for this comparison. In gguf it rounds the inputs of products, to bf16
-beside bf16 and to 8 bits beside MXFP4, and ours do so too. With no adapter six prefixes
-of 140 tokens, beyond every window; else six of 36 tokens and four of 4. Relative is the root mean square of the differences beside the spread of our log-probabilities. Allowed is what
-\`temper verify --llama\` lets pass (docs/guides/gguf.md says why). gguf-lora lies on a base in f32.
+With ${llama[0]?.versions}: llama-server on a CPU, keys and values in f32: the log-probability of every token after some
+prefixes, beside our model read back from the same file. Checkpoints: models/nano and models/nano-judge; a random one
+with plain rotary positions and odd numbers of heads, experts and layers; a random one of the released widths (2,880; 64
+heads; two layers, three experts). All but the one with plain positions have YaRN, whose bounds llama.cpp rounds to
+whole numbers, whatever the model says: ours are rounded in the same way for this comparison. In gguf it rounds the
+inputs of products, to bf16 beside bf16 and to 8 bits beside MXFP4, and ours do so too. With no adapter six prefixes of
+140 tokens, beyond every window; else six of 36 tokens and four of 4. Relative is the root mean square of the
+differences beside the spread of our log-probabilities. Allowed is what \`temper verify --llama\` lets pass
+(docs/guides/gguf.md says why). gguf-lora lies on a base in f32.
 
 ${llamaTable(llama)}
 

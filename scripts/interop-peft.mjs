@@ -121,11 +121,11 @@ export async function peftSections(o) {
   const bad = rows.filter((r) => !r.consumer.startsWith('temper') && !(r.maxDifference <= 1e-4 * r.maxLogit));
   const text = `## peft and transformers
 
-With ${versions}. Checkpoints: models/nano and two of test/golden/model, of other widths, windows and limits. Adapters are
-random. All logits of two sequences are compared, in f32: the largest difference, and the same as a share of the largest
-logit. A consumer is compared with what Temper computes from the same files; Temper's own reload is compared with base
-and adapter as they were before the export, so its rows say what rounding to bf16 or MXFP4 costs on random adapters, and
-0 where nothing is rounded.
+With ${versions}. Checkpoints: models/nano and two of test/golden/model, of other widths, windows and
+limits. Adapters are random. All logits of two sequences are compared, in f32: the largest difference, and the same as a
+share of the largest logit. A consumer is compared with what Temper computes from the same files; Temper's own reload is
+compared with base and adapter as they were before the export, so its rows say what rounding to bf16 or MXFP4 costs on
+random adapters, and 0 where nothing is rounded.
 
 | checkpoint | adapter | export | consumer | logits | largest difference | relative |
 |---|---|---|---|---|---|---|

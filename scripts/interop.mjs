@@ -56,6 +56,14 @@ async function adapterOn(base, choice) {
   return folder;
 }
 
+/** Prose within 120 columns. */
+const folded = (markdown) =>
+  markdown
+    .split('\n\n')
+    .map((p) => (/^[|#]/.test(p) ? p : p.replace(/\s+/g, ' ').replace(/(.{1,118})(?: |$)/g, '$1\n')).trim())
+    .join('\n\n')
+    .concat('\n');
+
 const page = join(root, 'docs', 'interop.md');
 const was = readFileSync(page, 'utf8');
 const at = was.indexOf('## llama.cpp');
@@ -73,7 +81,7 @@ ${peft.text.trim()}
 ${llama.text.trim()}
 `;
 if (o.only) console.log(text);
-else writeFileSync(page, text);
+else writeFileSync(page, folded(text));
 const wrong = [...peft.wrong, ...llama.wrong];
 console.log(`docs/interop.md: ${text.split('\n').filter((l) => l.startsWith('| ')).length} lines of tables`);
 if (wrong.length > 0) {

@@ -8,6 +8,8 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { FORMATS } from '../../src/export/formats/index.js';
+import { PLAIN_TEMPLATE } from '../../src/export/gguf/chat-template.js';
+import { GgufFile } from '../../src/export/gguf/reader.js';
 import { type ExportedFormat, runExport } from '../../src/export/run-export.js';
 import { verifyExport } from '../../src/export/verify-export.js';
 import { toConversation } from '../../src/harmony/chat.js';
@@ -239,6 +241,46 @@ describe('the Modelfile', () => {
         expect(rendered(template ?? '', { System: system, ThinkLevel: effort, Messages: messages })).toBe(want);
       }
     tokenizer.close();
+  });
+});
+
+describe('the chat template of a base that has none', () => {
+  const script = `import json, sys, jinja2
+def fail(message): raise jinja2.TemplateError(message)
+environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+environment.globals["raise_exception"] = fail
+template = environment.from_string(open(sys.argv[1]).read())
+print(json.dumps([template.render(**x) for x in json.load(sys.stdin)]))`;
+  const hasJinja = spawnSync(python, ['-c', 'import jinja2']).status === 0;
+  const user = { role: 'user', content: 'Book a table.' },
+    answer = { role: 'assistant', content: 'For whom?' },
+    brief = { role: 'system', content: 'Be brief.' },
+    kind = { role: 'developer', content: 'Be kind.' };
+  const CASES = [
+    { messages: [user] },
+    { messages: [brief, user], reasoning_effort: 'high' },
+    { messages: [brief, kind, user, answer, user] },
+    { messages: [user, answer, kind, { role: 'user', content: 'For "Rossi"\\\n' }] },
+  ] as const;
+  it.skipIf(!hasJinja)('renders a conversation as harmony does (needs a Python with jinja2)', () => {
+    const file = join(root, 'template.jinja');
+    writeFileSync(file, PLAIN_TEMPLATE);
+    const input = JSON.stringify(CASES.map((c) => ({ ...c, add_generation_prompt: true })));
+    const ran = spawnSync(python, ['-c', script, file], { input, encoding: 'utf8' });
+    expect(ran.stderr).toBe('');
+    const tokenizer = loadTokenizer(base, { vocabSize: 1024 });
+    const want = CASES.map((c) => tokenizer.decode(renderPrompt(toConversation(chatRow.parse(c)), tokenizer)));
+    tokenizer.close();
+    expect(JSON.parse(ran.stdout)).toEqual(want);
+    const tools = spawnSync(python, ['-c', script, file], {
+      input: '[{"messages": [], "tools": [1]}]',
+      encoding: 'utf8',
+    });
+    expect(tools.stderr).toContain('has no tools');
+  });
+  it('is in the file', () => {
+    using file = GgufFile.open(join(out, 'gguf', 'model.gguf'));
+    expect(file.header.metadata.get('tokenizer.chat_template')?.value).toBe(PLAIN_TEMPLATE);
   });
 });
 

@@ -36,7 +36,7 @@ async function write(source: ExportSource, folder: string, hooks: WriteHooks, pr
   writeFlushed(join(folder, 'Modelfile'), modelfile(MODEL_FILE));
   const warnings =
     chatTemplate(smallFiles(source)) === null
-      ? [`${source.base.dir}: has no chat_template.jinja, so the file has no template: a server needs one given to it`]
+      ? [`${source.base.dir}: has no chat_template.jinja; the file has a plain one, without tools`]
       : [];
   const digests = { [MODEL_FILE]: sha256 };
   if (!survived) return { digests, warnings };

@@ -1,14 +1,12 @@
 // A Modelfile for Ollama. What it says of prompts is harmony as src/harmony/render.ts writes it, without tools: Ollama
 // takes a template with harmony's marks for its own renderer where it has one.
+import { systemText } from '../../harmony/prompt-text.js';
 
 /** Sampling as gpt-oss was released with. */
 const PARAMETERS = 'PARAMETER temperature 1\nPARAMETER top_p 1\n';
-const TEMPLATE = `TEMPLATE """<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.
-Knowledge cutoff: 2024-06
-
-Reasoning: {{ if .ThinkLevel }}{{ .ThinkLevel }}{{ else }}medium{{ end }}
-
-# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>
+const [BEFORE = '', AFTER = ''] = systemText().split('medium');
+const EFFORT = '{{ if .ThinkLevel }}{{ .ThinkLevel }}{{ else }}medium{{ end }}';
+const TEMPLATE = `TEMPLATE """<|start|>system<|message|>${BEFORE}${EFFORT}${AFTER}<|end|>
 {{- if .System }}<|start|>developer<|message|># Instructions
 
 {{ .System }}<|end|>{{ end }}

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ConfigError } from '../../base/errors.js';
 import { parseJson } from '../../base/json.js';
 import { parseTokenizerJson, tokenName } from '../../harmony/tokenizer-file.js';
+import { PLAIN_TEMPLATE } from './chat-template.js';
 import { bool, i32s, text, texts, u32, type Value } from './types.js';
 
 const NORMAL = 1,
@@ -65,7 +66,7 @@ export function tokenizerKeys(files: SmallFiles, dir: string, vocabSize: number)
   }
   for (let id = 0; id < vocabSize; id++) tokens[id] ??= `[PAD${id}]`;
   const id = (name: string): number => v.special.get(name) ?? 0; // parseTokenizerJson requires them
-  const template = chatTemplate(files);
+  const template = chatTemplate(files) ?? PLAIN_TEMPLATE;
   return new Map<string, Value>([
     ['tokenizer.ggml.model', text('gpt2')],
     ['tokenizer.ggml.pre', text('gpt-4o')],
@@ -76,6 +77,6 @@ export function tokenizerKeys(files: SmallFiles, dir: string, vocabSize: number)
     ['tokenizer.ggml.eos_token_id', u32(id('<|return|>'))],
     ['tokenizer.ggml.padding_token_id', u32(id('<|endoftext|>'))],
     ['tokenizer.ggml.add_bos_token', bool(false)],
-    ...(template === null ? [] : [['tokenizer.chat_template', text(template)] as const]),
+    ['tokenizer.chat_template', text(template)],
   ]);
 }
