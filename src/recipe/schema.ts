@@ -151,8 +151,8 @@ const Train = z.strictObject({
     .default('sft')
     .describe(
       'sft: train an adapter on answers; dpo: train an adapter on pairs of answers, the better one over the worse ' +
-        '(arXiv:2305.18290), relative to the base; orpo: on such pairs too, without a reference: the better answer is ' +
-        'trained as in sft, and its odds raised over those of the worse (arXiv:2403.07691); pretrain: train all ' +
+        '(arXiv:2305.18290), relative to the base; orpo: on such pairs too, without a reference: the better answer ' +
+        'is trained as in sft, and its odds raised over those of the worse (arXiv:2403.07691); pretrain: train all ' +
         'weights of a new model from scratch',
     ),
   beta: positive()

@@ -1,5 +1,5 @@
 // Training through a merge on the (emulated) device: the weights that the CPU merges, to the bit, its loss and
-// gradients; a run that is gone on with has the same bits, also of preference tuning; the plan counts what a step takes.
+// gradients; a run that is gone on with has the same bits, also on pairs; the plan counts what a step takes.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

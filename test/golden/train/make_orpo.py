@@ -3,9 +3,10 @@
     pip install torch==2.13 transformers==5.18 peft==0.21 trl==1.13 safetensors numpy
     OMP_NUM_THREADS=1 python test/golden/train/make_orpo.py
 
-Rows 0 and 1 are one pair, rows 2 and 3 another, the chosen answer first. Of an answer a = -sum(weight * nll) / sum(weight);
-the loss of a pair is -a of the chosen one minus what ORPOTrainer.odds_ratio_loss of TRL gives for both. (The trainer's
-own first term is over prompt and answer, over all tokens of a batch at once; the paper's, as here, over the answer.)
+Rows 0 and 1 are one pair, rows 2 and 3 another, the chosen answer first. Of an answer a = -sum(weight * nll) /
+sum(weight); the loss of a pair is -a of the chosen one minus what ORPOTrainer.odds_ratio_loss of TRL gives for both.
+(The trainer's own first term is over prompt and answer, over all tokens of a batch at once; the paper's, as here, over
+the answer.)
 adapter.orpo/ is the adapter after the steps, grads.orpo/ the gradient of the first step, before clipping.
 """
 import json
