@@ -11,8 +11,10 @@ import OpenAI from 'openai';
 import { afterAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { packageRoot } from '../../src/base/machine.js';
+import { toConversation } from '../../src/harmony/chat.js';
+import { renderPrompt } from '../../src/harmony/render.js';
 import { serve } from '../../src/serve/server.js';
-import { scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
+import { scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
 
 const CALLS =
   '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
@@ -99,6 +101,15 @@ describe('openai, responses', () => {
       text += part.choices[0]?.text ?? '';
     expect(text).toBe(completion.choices[0]?.text);
     expect(completion.usage?.completion_tokens).toBeGreaterThan(0);
+  });
+  it('goes on with a conversation in tokens, and says none of its thoughts', async () => {
+    const { messages } = toConversation({ messages: [{ role: 'user', content: ASK }] });
+    const prompt = [...renderPrompt({ messages }, tokenizer)];
+    const asked = { model: 'nano', prompt, max_tokens: 120, temperature: 0 };
+    const completion = await client.completions.create(asked);
+    const { output_text } = await client.responses.create(body);
+    expect(completion.choices).toMatchObject([{ text: output_text, finish_reason: 'stop' }]);
+    expect(completion.usage?.completion_tokens_details?.reasoning_tokens).toBeGreaterThan(0);
   });
 });
 
