@@ -24,7 +24,20 @@ export class ApiError extends Error {
   ) {
     super(message);
   }
+  /** The same, of another field. */
+  about(param: string): ApiError {
+    return new ApiError(this.status, this.type, this.code, this.message, param, this.retryAfter);
+  }
 }
+/** What parts of a request are called in the body of an API. */
+export interface BodyFields {
+  readonly prompt: string;
+  readonly maxTokens: string;
+  /** The schema of the answer. */
+  readonly answer: string;
+}
+/** What the schema of an answer is called where nobody knows the API. */
+export const ANSWER_FIELD = 'response_format';
 export const badRequest = (code: string, message: string, param: string | null = null): ApiError =>
   new ApiError(400, 'invalid_request_error', code, message, param);
 
@@ -40,14 +53,10 @@ const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: 'prompt
 
 /**
  * @param log    told of what the client is not
- * @param fields what the conversation, and the limit of its answer, are called in the body
+ * @param fields what parts of the request are called in the body
  */
-export function asApiError(
-  error: unknown,
-  log: (error: unknown) => void,
-  fields: { readonly prompt: string; readonly maxTokens: string },
-): ApiError {
-  if (error instanceof ApiError) return error;
+export function asApiError(error: unknown, log: (error: unknown) => void, fields: BodyFields): ApiError {
+  if (error instanceof ApiError) return error.param === ANSWER_FIELD ? error.about(fields.answer) : error;
   // Nobody is there to read it, and nothing failed.
   if (error instanceof Error && error.name === 'AbortError')
     return new ApiError(408, 'invalid_request_error', 'client_closed', 'the request was given up');

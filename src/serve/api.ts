@@ -2,7 +2,7 @@
 // one: a file that exports an `Api`, and a line in apis.ts. /openapi.json, metrics and the form of errors follow.
 import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
-import { type ApiError, errorBody } from './api-error.js';
+import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import type { ApiKey } from './keys.js';
 import type { ResponseStore } from './response-store.js';
@@ -46,11 +46,11 @@ export interface Api {
   register(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void;
   /** Default: OpenAI's shape. */
   readonly errorBody?: (error: ApiError) => Record<string, unknown>;
-  /** What the conversation and the limit of its answer are called in a body; errors of the engine name them. */
-  readonly fields?: { readonly prompt: string; readonly maxTokens: string };
+  /** Errors of the engine name them. Default: those of chat completions. */
+  readonly fields?: BodyFields;
 }
 
-const FIELDS = { prompt: 'messages', maxTokens: 'max_completion_tokens' };
+const FIELDS: BodyFields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: ANSWER_FIELD };
 const pattern = (path: string): RegExp =>
   new RegExp(
     `^${path
@@ -76,7 +76,7 @@ export class Routes {
   errorBody(path: string, error: ApiError): Record<string, unknown> {
     return (this.find(path)?.api.errorBody ?? errorBody)(error);
   }
-  fields(path: string): { readonly prompt: string; readonly maxTokens: string } {
+  fields(path: string): BodyFields {
     return this.find(path)?.api.fields ?? FIELDS;
   }
 }

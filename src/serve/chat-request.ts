@@ -3,10 +3,10 @@
 import { z } from 'zod';
 import { toConversation } from '../harmony/chat.js';
 import { chatRow } from '../harmony/chat-row.js';
-import type { TurnWish } from '../infer/structures.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
 import { flag, parseBody, samplingFields, samplingOf, steeringFields, steeringOf } from './request-fields.js';
+import { wishOf } from './wish.js';
 
 /** Accepted where they ask for nothing. */
 const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
@@ -62,33 +62,6 @@ function answerSchema({ response_format: format }: Body): unknown {
   return schema;
 }
 
-/** What the turn is held to; undefined: nothing, and it is generated as ever. @throws {ApiError} 400 */
-function wishOf(body: Body, tools: NonNullable<Body['tools']>): TurnWish | undefined {
-  const { tool_choice: choice } = body;
-  const named = typeof choice === 'object' && choice !== null ? choice.function.name : null;
-  if (named !== null && !tools.some((t) => t.function.name === named))
-    throw badRequest('invalid_value', `tool_choice: no tool is named ${JSON.stringify(named)}`, 'tool_choice');
-  const mustCall = named !== null || choice === 'required';
-  if (mustCall && tools.length === 0)
-    throw badRequest('invalid_value', 'tool_choice: there are no tools to call', 'tool_choice');
-  const answer = answerSchema(body);
-  const stop = typeof body.stop === 'string' ? body.stop : (body.stop?.length ?? 0) > 0;
-  if (answer !== undefined && stop)
-    throw badRequest('invalid_value', 'stop: an answer that is cut keeps to no schema; leave one of them out', 'stop');
-  if (answer === undefined && !mustCall && !tools.some((t) => t.function.strict)) return undefined;
-  return {
-    ...(answer === undefined ? {} : { answer }),
-    calls: tools
-      .filter((t) => named === null || t.function.name === named)
-      .map(({ function: { name, parameters, strict } }) => ({
-        recipient: `functions.${name}`,
-        ...(parameters ? { schema: parameters } : {}),
-        strict: strict === true,
-      })),
-    mustCall,
-  };
-}
-
 /**
  * @param json   of the body, as parseJson makes it
  * @param tokens most tokens of an answer where the request does not say
@@ -104,7 +77,14 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     reasoning_effort,
     ...(format?.type === 'json_schema' ? { response_format: format } : {}),
   });
-  const wish = wishOf(body, tools);
+  const { tool_choice: choice, stop } = body;
+  const wish = wishOf({
+    schema: answerSchema(body),
+    choice: typeof choice === 'object' && choice !== null ? choice.function : (choice ?? 'auto'),
+    tools: tools.map((t) => t.function),
+    stops: typeof stop === 'string' ? stop !== '' : (stop?.length ?? 0) > 0,
+    fields: { choice: 'tool_choice', stop: 'stop' },
+  });
   return {
     model: body.model,
     stream: body.stream === true,

@@ -30,7 +30,7 @@ function usageOf(answers: readonly Answer[]): Body {
 }
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 /** A token that is no text by itself is told by its bytes. */
-function tokenText(bytes: Uint8Array): string {
+export function tokenText(bytes: Uint8Array): string {
   try {
     return utf8.decode(bytes);
   } catch {

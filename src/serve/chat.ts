@@ -12,7 +12,7 @@ const newHead = (model: string): Head => ({
   created: Math.floor(Date.now() / 1000),
   model,
 });
-const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens' };
+const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 
 /** Answers begin with seeds of their own; the first has the request's. */
 const choices = (request: ChatRequest): readonly ChatRequest[] =>

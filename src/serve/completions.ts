@@ -1,11 +1,12 @@
 // POST /v1/completions: goes on with a text, or with tokens.
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import type { DoneEvent } from '../infer/protocol.js';
+import { type DoneEvent, MAX_TOP_LOGPROBS, type TokenInfo } from '../infer/protocol.js';
 import type { Api, ApiService } from './api.js';
 import { asApiError, badRequest, errorBody } from './api-error.js';
+import { tokenText } from './chat-response.js';
 import { type Answer, answer, type FinishReason, type Generation, generate } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { flag, parseBody, samplingFields, samplingOf, steeringFields, steeringOf } from './request-fields.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const text = z.string();
@@ -25,6 +26,9 @@ const CompletionBody = z.strictObject({
     .describe('one text or one list of tokens; none: as a document begins'),
   max_tokens: z.int().min(1).nullish().describe('default 16'),
   ...samplingFields,
+  stop: steeringFields.stop,
+  logit_bias: steeringFields.logit_bias,
+  logprobs: z.int().min(0).max(MAX_TOP_LOGPROBS).nullish().describe('so many others beside each token'),
   stream: flag,
   stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
 });
@@ -33,18 +37,15 @@ const UNSUPPORTED = {
     n: [1],
     best_of: [1],
     echo: [false],
-    logprobs: [0],
     suffix: [''],
-    stop: [[], ''],
     presence_penalty: [0],
     frequency_penalty: [0],
-    logit_bias: [{}],
   },
   readPast: ['user'],
 };
 /** OpenAI's own default: a text has no end that a model would have to find. */
 const DEFAULT_TOKENS = 16;
-const fields = { prompt: 'prompt', maxTokens: 'max_tokens' };
+const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
 
 interface CompletionRequest extends Generation {
   readonly stream: boolean;
@@ -67,7 +68,24 @@ function readRequest(json: unknown): CompletionRequest {
       prompt: typeof prompt === 'string' ? prompt : Int32Array.from(prompt),
       maxTokens: body.max_tokens ?? DEFAULT_TOKENS,
       sampling: samplingOf(body),
+      ...steeringOf({ stop: body.stop, logit_bias: body.logit_bias }),
+      ...(typeof body.logprobs === 'number' ? { topLogprobs: body.logprobs } : {}),
     },
+  };
+}
+
+/** Log-probabilities as this form has had them from of old; offsets go on from `from`, in UTF-16 units. */
+function logprobsOf(tokens: readonly TokenInfo[], from: number): Record<string, unknown> {
+  const texts = tokens.map((t) => tokenText(t.bytes));
+  let at = from;
+  return {
+    tokens: texts,
+    token_logprobs: tokens.map((t) => t.logprob),
+    top_logprobs: tokens.map((t) => Object.fromEntries(t.top.map((o) => [tokenText(o.bytes), o.logprob]))),
+    text_offset: texts.map((text) => {
+      at += text.length;
+      return at - text.length;
+    }),
   };
 }
 
@@ -88,11 +106,17 @@ function bodies(model: string) {
     created: Math.floor(Date.now() / 1000),
     model,
   };
-  return (text: string, finish: FinishReason | null, more: Record<string, unknown> = {}): Record<string, unknown> => ({
-    ...head,
-    choices: [{ index: 0, text, logprobs: null, finish_reason: finish }],
-    ...more,
-  });
+  let told = 0;
+  return (
+    text: string,
+    finish: FinishReason | null,
+    more: Record<string, unknown> = {},
+    tokens: readonly TokenInfo[] = [],
+  ): Record<string, unknown> => {
+    const logprobs = tokens.length === 0 ? null : logprobsOf(tokens, told);
+    told += text.length;
+    return { ...head, choices: [{ index: 0, text, logprobs, finish_reason: finish }], ...more };
+  };
 }
 const screeningFields = ({ screening }: Answer): Record<string, unknown> => (screening ? { temper: screening } : {});
 
@@ -105,7 +129,8 @@ async function* stream(
   for await (const event of generate(service, request, signal)) {
     // Nothing to say, but that it has begun: its status leaves with it.
     if (event.kind === 'begin') yield { data: body('', null) };
-    else if (event.kind === 'piece' && event.part.kind === 'content') yield { data: body(event.text, null) };
+    else if (event.kind === 'piece' && event.part.kind === 'content')
+      yield { data: body(event.text, null, {}, event.tokens) };
     else if (event.kind === 'end') {
       yield { data: body('', finishOf(event.answer), screeningFields(event.answer)) };
       if (request.streamUsage) yield { data: { ...body('', null), choices: [], usage: usageOf(event.answer.usage) } };
@@ -140,7 +165,7 @@ export const completions: Api = {
         .map((p) => p.text)
         .join('');
       const more = { usage: usageOf(whole.usage), ...screeningFields(whole) };
-      return c.json(bodies(request.model)(text, finishOf(whole), more));
+      return c.json(bodies(request.model)(text, finishOf(whole), more, whole.tokens));
     });
   },
 };

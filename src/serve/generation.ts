@@ -10,7 +10,7 @@ import type { DoneEvent, GenerateRequest, TokenInfo } from '../infer/protocol.js
 import type { Prepared, TurnWish } from '../infer/structures.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
-import { badRequest } from './api-error.js';
+import { ANSWER_FIELD, badRequest } from './api-error.js';
 import type { Meter } from './meter.js';
 import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
 import { seal } from './seal.js';
@@ -132,7 +132,7 @@ async function prepared({ served }: GenerationService, wish: TurnWish, signal: A
     return await served.structures.prepare(wish, signal);
   } catch (e) {
     if (e instanceof TemperError && (e.code === 'schema_unsupported' || e.code === 'schema_invalid'))
-      throw badRequest(e.code, `schema: ${e.message}`, wish.answer === undefined ? 'tools' : 'response_format');
+      throw badRequest(e.code, `schema: ${e.message}`, wish.answer === undefined ? 'tools' : ANSWER_FIELD);
     throw e;
   }
 }

@@ -3,11 +3,14 @@ import { z } from 'zod';
 import { jsonText } from '../base/json.js';
 import { toConversation } from '../harmony/chat.js';
 import type { ChatRow } from '../harmony/chat-row.js';
-import type { Effort } from '../harmony/types.js';
+import type { Effort, Message } from '../harmony/types.js';
+import { MAX_STOPS } from '../infer/protocol.js';
+import type { TurnWish } from '../infer/structures.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { flag, parseBody, samplingFields, samplingOf, steeringOf } from './request-fields.js';
 import { type InputItem, itemsToMessages } from './responses-items.js';
+import { wishOf } from './wish.js';
 
 const cache_control = z.unknown().optional();
 const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
@@ -43,7 +46,9 @@ const block = z.discriminatedUnion(
   ],
   { error: 'wanted a block of type text, thinking, redacted_thinking, tool_use or tool_result' },
 );
-const effort = z.enum(['low', 'medium', 'high']);
+/** There is nothing above high here. */
+const EFFORTS = { low: 'low', medium: 'medium', high: 'high', xhigh: 'high', max: 'high' } as const;
+const effort = z.enum(['low', 'medium', 'high', 'xhigh', 'max']);
 const conversation = {
   model: z.string(),
   messages: z
@@ -63,11 +68,12 @@ const conversation = {
     )
     .nullish(),
   tool_choice: z
-    .strictObject({
-      type: z.enum(['auto', 'none'], { error: 'this server forces no call yet; auto and none can be had' }),
-      disable_parallel_tool_use: flag.describe('a turn ends with its first call; read past'),
-    })
-    .nullish(),
+    .discriminatedUnion('type', [
+      z.strictObject({ type: z.enum(['auto', 'any', 'none']), disable_parallel_tool_use: flag }),
+      z.strictObject({ type: z.literal('tool'), name: z.string(), disable_parallel_tool_use: flag }),
+    ])
+    .nullish()
+    .describe('a turn ends with its first call, so that nothing is parallel'),
   thinking: z
     .discriminatedUnion('type', [
       z.strictObject({
@@ -80,7 +86,12 @@ const conversation = {
     ])
     .nullish()
     .describe('enabled, adaptive: thoughts are shown where the server shows any; disabled: low effort'),
-  output_config: z.strictObject({ effort: effort.nullish(), format: z.null().optional() }).nullish(),
+  output_config: z
+    .strictObject({
+      effort: effort.nullish(),
+      format: z.strictObject({ type: z.literal('json_schema'), schema: jsonObject }).nullish(),
+    })
+    .nullish(),
 };
 export const CountBody = z.strictObject(conversation);
 export const MessagesBody = z.strictObject({
@@ -89,13 +100,14 @@ export const MessagesBody = z.strictObject({
   temperature: z.number().min(0).max(1).nullish(),
   top_p: samplingFields.top_p,
   top_k: samplingFields.top_k,
+  stop_sequences: z.array(z.string()).max(MAX_STOPS).nullish(),
   stream: flag,
 });
 const UNSUPPORTED = {
-  nothing: { stop_sequences: [[]], mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
+  nothing: { mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
   readPast: ['metadata', 'service_tier', 'cache_control'],
 };
-type Body = z.infer<typeof CountBody>;
+type Body = z.infer<typeof CountBody> & { readonly stop_sequences?: readonly string[] | null | undefined };
 
 type Block = z.infer<typeof block>;
 /** Texts of a user that follow each other are one message. */
@@ -138,20 +150,22 @@ function itemsOf({ messages }: Body): readonly InputItem[] {
 const LOW_BUDGET = 4096,
   MEDIUM_BUDGET = 16_384;
 function effortOf({ thinking, output_config }: Body): Effort {
-  if (output_config?.effort) return output_config.effort;
+  if (output_config?.effort) return EFFORTS[output_config.effort];
   if (thinking?.type === 'disabled') return 'low';
   if (thinking?.type !== 'enabled') return 'medium';
   return thinking.budget_tokens < LOW_BUDGET ? 'low' : thinking.budget_tokens < MEDIUM_BUDGET ? 'medium' : 'high';
 }
 /** @throws {ApiError} 400 · {DataError} what makes no conversation */
-function conversationOf(body: Body): Generation['request']['messages'] {
+function conversationOf(body: Body): { readonly messages: readonly Message[]; readonly wish?: TurnWish } {
   if (body.messages.at(-1)?.role === 'assistant')
     throw badRequest(
       'unsupported_parameter',
       "messages: the last one is the assistant's; an answer that was begun cannot be gone on with here",
       'messages',
     );
-  const { system, tools, tool_choice } = body;
+  const { system, tool_choice: choice, output_config } = body;
+  const tools = choice?.type === 'none' ? [] : (body.tools ?? []);
+  const schema = output_config?.format?.schema;
   const instructions = typeof system === 'string' ? system : (system ?? []).map((t) => t.text).join('\n');
   const row: ChatRow = {
     messages: [
@@ -159,12 +173,20 @@ function conversationOf(body: Body): Generation['request']['messages'] {
       ...itemsToMessages(itemsOf(body)),
     ],
     reasoning_effort: effortOf(body),
-    tools: (tool_choice?.type === 'none' ? [] : (tools ?? [])).map((t) => ({
+    tools: tools.map((t) => ({
       type: 'function',
       function: { name: t.name, description: t.description, parameters: t.input_schema, strict: t.strict },
     })),
+    ...(schema ? { response_format: { type: 'json_schema', json_schema: { name: 'answer', schema } } } : {}),
   };
-  return toConversation(row).messages;
+  const wish = wishOf({
+    schema,
+    choice: choice?.type === 'any' ? 'required' : choice?.type === 'tool' ? choice : 'auto',
+    tools: tools.map((t) => ({ name: t.name, parameters: t.input_schema, strict: t.strict })),
+    stops: (body.stop_sequences?.length ?? 0) > 0,
+    fields: { choice: 'tool_choice', stop: 'stop_sequences' },
+  });
+  return { messages: toConversation(row).messages, ...(wish ? { wish } : {}) };
 }
 
 export interface MessagesRequest extends Generation {
@@ -176,18 +198,23 @@ export interface MessagesRequest extends Generation {
 export function readMessagesRequest(json: unknown): MessagesRequest {
   const body = parseBody(json, MessagesBody, UNSUPPORTED);
   const thinking = body.thinking?.type === 'enabled' || body.thinking?.type === 'adaptive';
+  const { messages, wish } = conversationOf(body);
   return {
     model: body.model,
     stream: body.stream === true,
     thinking,
     sealed: thinking,
-    request: { messages: conversationOf(body), maxTokens: body.max_tokens, sampling: samplingOf(body) },
+    request: {
+      messages,
+      maxTokens: body.max_tokens,
+      sampling: samplingOf(body),
+      ...steeringOf({ stop: body.stop_sequences }),
+    },
+    ...(wish ? { wish } : {}),
   };
 }
 /** @throws as `conversationOf` */
-export function readCountRequest(
-  json: unknown,
-): Pick<Generation, 'model'> & { messages: Generation['request']['messages'] } {
+export function readCountRequest(json: unknown): { readonly model: string; readonly messages: readonly Message[] } {
   const body = parseBody(json, CountBody, UNSUPPORTED);
-  return { model: body.model, messages: conversationOf(body) };
+  return { model: body.model, messages: conversationOf(body).messages };
 }

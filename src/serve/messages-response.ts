@@ -15,11 +15,20 @@ const STOP_REASONS = {
   content_filter: 'refusal',
 } as const;
 /** Tokens that were read from the cache are counted by themselves here. */
-const usageOf = (usage: DoneEvent['usage'] | null): Body => ({
+const deltaUsageOf = (usage: DoneEvent['usage'] | null): Body => ({
   input_tokens: (usage?.promptTokens ?? 0) - (usage?.cachedTokens ?? 0),
   output_tokens: usage?.completionTokens ?? 0,
   cache_creation_input_tokens: 0,
   cache_read_input_tokens: usage?.cachedTokens ?? 0,
+  output_tokens_details: usage ? { thinking_tokens: usage.reasoningTokens } : null,
+  server_tool_use: null,
+});
+const usageOf = (usage: DoneEvent['usage'] | null): Body => ({
+  ...deltaUsageOf(usage),
+  cache_creation: null,
+  inference_geo: null,
+  service_tier: 'standard',
+  speed: null,
 });
 
 /** A call's input: an object. What a model wrote and is none is told as it is, under a name that no tool declares. */
@@ -43,18 +52,29 @@ interface Open {
 export class MessageWriter {
   readonly #content: Body[] = [];
   #open: Open | null = null;
-  #end: Body = { stop_reason: null, stop_sequence: null, usage: usageOf(null) };
+  #end: Body = { stop_reason: null, stop_sequence: null, stop_details: null, usage: usageOf(null) };
 
   constructor(
     readonly id: string,
     readonly model: string,
     /** Thoughts were asked for. */
     readonly thinking: boolean,
+    /** Texts that end it. */
+    readonly stops: readonly string[] = [],
   ) {}
 
   get message(): Body {
     const { id, model } = this;
-    return { id, type: 'message', role: 'assistant', model, content: [...this.#content], ...this.#end };
+    return {
+      id,
+      type: 'message',
+      role: 'assistant',
+      model,
+      container: null,
+      diagnostics: null,
+      content: [...this.#content],
+      ...this.#end,
+    };
   }
 
   of(event: Released): readonly MessagesEvent[] {
@@ -71,6 +91,12 @@ export class MessageWriter {
       case 'end':
         return this.#last(event.answer);
     }
+  }
+
+  /** Forgets what was released so far, where nothing of it was sent. */
+  clear(): void {
+    this.#open = null;
+    this.#content.length = 0;
   }
 
   #piece(part: PartHead, text: string): readonly MessagesEvent[] {
@@ -113,7 +139,7 @@ export class MessageWriter {
     if (cut) return [];
     const input = inputOf(text);
     const id = `toolu_${this.id.slice('msg_'.length)}${part.index}`;
-    return this.#block({ type: 'tool_use', id, name: part.name, input }, [
+    return this.#block({ type: 'tool_use', id, name: part.name, input, caller: { type: 'direct' } }, [
       { type: 'input_json_delta', partial_json: JSON.stringify(input) },
     ]);
   }
@@ -128,11 +154,20 @@ export class MessageWriter {
       { type: 'content_block_stop', index },
     ];
   }
-  #last({ finish, usage, screening }: Answer): readonly MessagesEvent[] {
+  #last({ finish, refusal, usage, screening, cut }: Answer): readonly MessagesEvent[] {
     const events = [...this.#close(finish === 'length')];
-    const end = { stop_reason: STOP_REASONS[finish], stop_sequence: null };
+    const end = {
+      stop_reason: cut === 'stop_string' ? 'stop_sequence' : STOP_REASONS[finish],
+      // Which one it was nobody noted where there are several.
+      stop_sequence: cut === 'stop_string' && this.stops.length === 1 ? this.stops[0] : null,
+      stop_details: refusal === null ? null : { type: 'refusal', category: null, explanation: refusal },
+    };
     const more = screening ? { temper: screening } : {};
     this.#end = { ...end, usage: usageOf(usage), ...more };
-    return [...events, { type: 'message_delta', delta: end, usage: usageOf(usage), ...more }, { type: 'message_stop' }];
+    return [
+      ...events,
+      { type: 'message_delta', delta: { ...end, container: null }, usage: deltaUsageOf(usage), ...more },
+      { type: 'message_stop' },
+    ];
   }
 }

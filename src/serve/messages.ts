@@ -13,7 +13,7 @@ import {
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
-const fields = { prompt: 'messages', maxTokens: 'max_tokens' };
+const fields = { prompt: 'messages', maxTokens: 'max_tokens', answer: 'output_config.format' };
 const ERROR_TYPES: Readonly<Record<number, string>> = {
   401: 'authentication_error',
   403: 'permission_error',
@@ -29,8 +29,8 @@ const errorBody = (error: ApiError): Record<string, unknown> => ({
   request_id: null,
 });
 
-const writerOf = ({ model, thinking }: MessagesRequest): MessageWriter =>
-  new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking);
+const writerOf = ({ model, thinking, request }: MessagesRequest): MessageWriter =>
+  new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking, request.stop);
 
 async function* stream(
   service: ApiService,
@@ -73,7 +73,10 @@ export const messages: Api = {
         return eventStream(stream(service, request, stop.signal), stop, failed);
       }
       const writer = writerOf(request);
-      for await (const released of generate(service, request, stop.signal)) writer.of(released);
+      for await (const released of generate(service, request, stop.signal)) {
+        if (released.kind === 'end' && released.answer.refusal !== null) writer.clear();
+        writer.of(released);
+      }
       return c.json(writer.message);
     });
     app.post('/v1/messages/count_tokens', async (c) => {

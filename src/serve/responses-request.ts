@@ -6,6 +6,7 @@ import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
 import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
 import { type InputItem, inputItem, itemsToMessages } from './responses-items.js';
+import { wishOf } from './wish.js';
 
 /** Keeps its identity, so that numbers are told as they were written. */
 const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
@@ -18,6 +19,17 @@ const functionTool = z.strictObject({
   parameters: jsonObject.nullish(),
   strict: flag,
 });
+const format = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('text') }),
+  z.strictObject({ type: z.literal('json_object') }),
+  z.strictObject({
+    type: z.literal('json_schema'),
+    name: z.string(),
+    description: z.string().nullish(),
+    schema: jsonObject,
+    strict: flag,
+  }),
+]);
 export const ResponsesBody = z.strictObject({
   model: z.string(),
   input: z.union([z.string(), z.array(inputItem)]),
@@ -35,16 +47,12 @@ export const ResponsesBody = z.strictObject({
     .nullish(),
   tools: z.array(functionTool).nullish(),
   tool_choice: z
-    .enum(['auto', 'none'], { error: 'this server forces no call yet; auto and none can be had' })
+    .union([z.enum(['auto', 'none', 'required']), z.strictObject({ type: z.literal('function'), name: z.string() })])
     .nullish(),
   parallel_tool_calls: flag.describe('a turn ends with its first call; read past'),
   text: z
     .strictObject({
-      format: z
-        .strictObject({
-          type: z.literal('text', { error: 'this server holds no answer to a schema yet; ask for text' }),
-        })
-        .nullish(),
+      format: format.nullish(),
       verbosity: z.literal('medium').nullish(),
     })
     .nullish(),
@@ -102,21 +110,37 @@ export const conversationOf = (request: ResponsesRequest, history: readonly Chat
   ...itemsToMessages(request.input),
 ];
 
-/** @param tokens most of an answer where the request does not say @throws {DataError} what makes no conversation */
+/**
+ * @param tokens most of an answer where the request does not say
+ * @throws {ApiError} 400 · {DataError} what makes no conversation
+ */
 export function generationOf(
   { model, body }: ResponsesRequest,
   conversation: readonly ChatMessage[],
   tokens: number,
 ): Generation {
-  const { instructions, reasoning, tools, tool_choice } = body;
+  const { instructions, reasoning, tool_choice: choice } = body;
+  const tools = choice === 'none' ? [] : (body.tools ?? []);
+  const asked = body.text?.format;
   const row: ChatRow = {
     messages: [...(instructions ? [{ role: 'developer', content: instructions }] : []), ...conversation],
     reasoning_effort: reasoning?.effort,
-    tools: (tool_choice === 'none' ? [] : (tools ?? [])).map(({ name, description, parameters, strict }) => ({
+    tools: tools.map(({ name, description, parameters, strict }) => ({
       type: 'function',
       function: { name, description, parameters, strict },
     })),
+    ...(asked?.type === 'json_schema'
+      ? { response_format: { type: 'json_schema', json_schema: withoutType(asked) } }
+      : {}),
   };
+  const wish = wishOf({
+    schema:
+      asked?.type === 'json_schema' ? asked.schema : asked?.type === 'json_object' ? { type: 'object' } : undefined,
+    choice: choice ?? 'auto',
+    tools,
+    stops: false,
+    fields: { choice: 'tool_choice', stop: 'stop' },
+  });
   return {
     model,
     request: {
@@ -125,5 +149,7 @@ export function generationOf(
       sampling: samplingOf(body),
     },
     sealed: body.include?.includes('reasoning.encrypted_content') === true,
+    ...(wish ? { wish } : {}),
   };
 }
+const withoutType = <T extends { readonly type: string }>({ type: _, ...rest }: T): Omit<T, 'type'> => rest;

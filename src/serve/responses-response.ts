@@ -51,7 +51,7 @@ export class ResponseWriter {
       service_tier: 'default',
       store,
       temperature: body.temperature ?? 1,
-      text: { format: { type: 'text' }, verbosity: 'medium' },
+      text: { format: body.text?.format ?? { type: 'text' }, verbosity: 'medium' },
       tool_choice: body.tool_choice ?? 'auto',
       tools: (body.tools ?? []).map((t) => ({
         type: 'function',
@@ -80,6 +80,12 @@ export class ResponseWriter {
     if (event.kind === 'sealed') return [...closed, ...this.#sealed(event.part, event.text)];
     const opened = this.#open ? [] : this.#begin(event.part);
     return [...closed, ...opened, ...this.#delta(event.text)];
+  }
+
+  /** Forgets what was released so far, where nothing of it was sent. */
+  clear(): void {
+    this.#open = null;
+    this.#output.length = 0;
   }
 
   /** The answer is there: what is open is closed, and the response says how it ended. */

@@ -15,7 +15,7 @@ import {
 import { type ResponseEvent, ResponseWriter } from './responses-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
-const fields = { prompt: 'input', maxTokens: 'max_output_tokens' };
+const fields = { prompt: 'input', maxTokens: 'max_output_tokens', answer: 'text.format' };
 const newId = (): string => `resp_${randomUUID().replaceAll('-', '')}`;
 
 /** An input item as the API lists it: with an id, and content in parts. */
@@ -94,6 +94,8 @@ class Turn {
     for await (const event of generate(this.service, this.generation, signal)) {
       if (event.kind !== 'end') this.writer.of(event);
       else {
+        // Nothing has been sent yet: what is withheld now takes with it what was released before.
+        if (event.answer.refusal !== null) this.writer.clear();
         this.writer.end(event.answer);
         await this.#keep(event.answer);
       }

@@ -107,7 +107,8 @@ function messageOf(events: readonly Json[]): z.infer<typeof AnthropicMessage> {
       if (d.type === 'signature_delta') block.signature = d.signature;
       if (d.type === 'input_json_delta') block.input = JSON.parse(d.partial_json);
     }
-    if (e.type === 'message_delta') message = { ...message, ...e.delta, usage: e.usage };
+    if (e.type === 'message_delta')
+      message = { ...message, ...e.delta, usage: { ...(message.usage as Json), ...e.usage } };
   }
   expect(read.at(-1)?.type).toBe('message_stop');
   return AnthropicMessage.parse({ ...message, content });
@@ -209,6 +210,72 @@ describe('each API', () => {
   it('takes arguments that are no JSON', async () => {
     const { messages } = await askAll(writes(CALLS.replace('{"at": "Rome"}', '{"at": Rome')));
     expect(messages).toMatchObject({ content: [{}, { input: { invalid_json: '{"at": Rome' } }] });
+  });
+});
+
+describe('what a turn is held to', () => {
+  const held = {
+    type: 'object',
+    properties: { at: { type: 'integer' } },
+    required: ['at'],
+    additionalProperties: false,
+  };
+  it('is the same in each form: a call that must come', async () => {
+    const { engine, requests } = scriptedEngine(() => tokensOf(CALLS.replace('"Rome"', '5')));
+    const app = scriptedApp(engine);
+    const tool = { name: 'look', parameters: held, strict: true };
+    const chat = await app.json('/v1/chat/completions', {
+      ...chatBody,
+      tools: [{ type: 'function', function: tool }],
+      tool_choice: { type: 'function', function: { name: 'look' } },
+    });
+    const responses = await app.json('/v1/responses', {
+      ...responsesBody,
+      tools: [{ type: 'function', ...tool }],
+      tool_choice: { type: 'function', name: 'look' },
+    });
+    const messages = await app.json('/v1/messages', {
+      ...messagesBody,
+      tools: [{ name: 'look', input_schema: held, strict: true }],
+      tool_choice: { type: 'tool', name: 'look' },
+    });
+    expect(requests).toHaveLength(3);
+    for (const { structure } of requests) {
+      expect(structure).toMatchObject({ mustCall: true, calls: [{ recipient: 'functions.look', schema: held }] });
+      expect(structure).toEqual(requests[0]?.structure);
+    }
+    expect(chat).toMatchObject({ choices: [{ finish_reason: 'tool_calls' }] });
+    expect(responses).toMatchObject({ output: [{}, { arguments: '{"at": 5}' }] });
+    expect(messages).toMatchObject({ content: [{}, { input: { at: 5 } }] });
+  });
+  it('does not leave where it breaks its schema, in any form', async () => {
+    const says = SAYS.replace('Four, then.', '{"at": "x"}');
+    const { engine, requests } = scriptedEngine(() => tokensOf(says));
+    const app = scriptedApp(engine);
+    const format = { type: 'json_schema', name: 'a', schema: held };
+    // Uniqueness is nothing that a grammar keeps to: the whole is checked.
+    const checked = { ...held, properties: { at: { type: 'array', uniqueItems: true } } };
+    for (const schema of [held, checked]) {
+      const all = [
+        await app.json('/v1/chat/completions', {
+          ...chatBody,
+          tools: [],
+          response_format: { type: 'json_schema', json_schema: { name: 'a', schema } },
+        }),
+        await app.json('/v1/responses', { model: 'm', input: 'a', text: { format: { ...format, schema } } }),
+        await app.json('/v1/messages', {
+          ...messagesBody,
+          tools: [],
+          output_config: { format: { type: 'json_schema', schema } },
+        }),
+      ];
+      expect(all).toMatchObject([
+        { choices: [{ finish_reason: 'content_filter', message: { content: null } }] },
+        { status: 'incomplete', output: [{ content: [{ type: 'refusal' }] }] },
+        { stop_reason: 'refusal', content: [] },
+      ]);
+    }
+    expect(requests.every((r) => r.structure !== undefined)).toBe(true);
   });
 });
 
@@ -425,7 +492,13 @@ describe('what is refused, in the shape of the API', () => {
       'input.0.content.0.type',
     ],
     ['/v1/responses', { model: 'm', input: 'a', tools: [{ type: 'web_search' }] }, 'tools.0.type'],
-    ['/v1/responses', { model: 'm', input: 'a', text: { format: { type: 'json_object' } } }, 'text.format.type'],
+    ['/v1/responses', { model: 'm', input: 'a', text: { format: { type: 'xml' } } }, 'text.format.type'],
+    ['/v1/responses', { model: 'm', input: 'a', tool_choice: 'required' }, 'tool_choice'],
+    [
+      '/v1/responses',
+      { model: 'm', input: 'a', text: { format: { type: 'json_schema', name: 'a', schema: { type: 5 } } } },
+      'text.format',
+    ],
     ['/v1/responses', { model: 'm', input: 'a', previous_response_id: 'resp_no' }, 'previous_response_id'],
     ['/v1/responses', { model: 'm', input: [{ type: 'function_call_output', call_id: 'c', output: 'x' }] }, 'input'],
   ])('%s %j', async (path, body, param) => {
@@ -437,10 +510,11 @@ describe('what is refused, in the shape of the API', () => {
   });
   it.each<[Json, RegExp]>([
     [{ ...messagesBody, max_tokens: undefined }, /max_tokens/],
-    [{ ...messagesBody, stop_sequences: ['x'] }, /stop_sequences/],
+    [{ ...messagesBody, mcp_servers: [{}] }, /mcp_servers/],
     [{ ...messagesBody, messages: [{ role: 'assistant', content: 'Well,' }] }, /messages: the last one/],
     [{ ...messagesBody, messages: [{ role: 'user', content: [{ type: 'image' }] }] }, /messages\.0\.content/],
-    [{ ...messagesBody, tool_choice: { type: 'any' } }, /tool_choice\.type: this server forces no call/],
+    [{ ...messagesBody, tool_choice: { type: 'tool', name: 'none' } }, /tool_choice: no tool is named/],
+    [{ ...messagesBody, output_config: { format: { type: 'json_schema', schema: { type: 5 } } } }, /schema/],
   ])('/v1/messages %j', async (body, says) => {
     const response = await writes(SAYS).post('/v1/messages', body);
     expect(response.status).toBe(400);

@@ -113,6 +113,59 @@ describe('openai, responses', () => {
   });
 });
 
+const weather = {
+  type: 'object',
+  properties: { city: { type: 'string', maxLength: 8 }, days: { type: 'integer', minimum: 1, maximum: 9 } },
+  required: ['city', 'days'],
+  additionalProperties: false,
+};
+const Weather = z.strictObject({ city: z.string().max(8), days: z.int().min(1).max(9) });
+// Their newest types have no temperature; the API has one.
+const greedy = { temperature: 0, max_tokens: 300, model: 'nano', messages: [{ role: 'user' as const, content: ASK }] };
+describe('what a turn is held to, in each form', () => {
+  it('an answer of a schema', async () => {
+    const responses = await openai(nano.url).responses.create({
+      model: 'nano',
+      input: ASK,
+      temperature: 0,
+      max_output_tokens: 300,
+      text: { format: { type: 'json_schema', name: 'weather', schema: weather, strict: true } },
+    });
+    expect(responses.status).toBe('completed');
+    expect(Weather.parse(JSON.parse(responses.output_text))).toBeDefined();
+    expect(responses.text?.format).toMatchObject({ type: 'json_schema', name: 'weather' });
+    const message = await anthropic(nano.url).messages.create({
+      ...greedy,
+      output_config: { format: { type: 'json_schema', schema: weather } },
+    });
+    const [text] = message.content;
+    expect(Weather.parse(JSON.parse(text?.type === 'text' ? text.text : ''))).toBeDefined();
+  });
+  it('a text that ends it, and what the tokens were worth', async () => {
+    const whole = await openai(nano.url).responses.create({ model: 'nano', input: ASK, temperature: 0 });
+    const word = whole.output_text.split(' ')[2] ?? '';
+    const message = await anthropic(nano.url).messages.create({
+      ...greedy,
+      stop_sequences: [word],
+    });
+    expect([message.stop_reason, message.stop_sequence]).toEqual(['stop_sequence', word]);
+    const [said] = message.content;
+    expect(said).toMatchObject({ type: 'text', text: whole.output_text.slice(0, whole.output_text.indexOf(word)) });
+    const completion = await openai(nano.url).completions.create({
+      model: 'nano',
+      prompt: 'Please book a',
+      max_tokens: 4,
+      temperature: 0,
+      logprobs: 2,
+    });
+    const [choice] = completion.choices;
+    expect(choice?.logprobs?.tokens?.join('')).toBe(choice?.text);
+    expect(choice?.logprobs?.text_offset?.[0]).toBe(0);
+    expect(choice?.logprobs?.token_logprobs?.every((l) => l <= 0)).toBe(true);
+    expect(Object.keys(choice?.logprobs?.top_logprobs?.[0] ?? {}).length).toBeLessThanOrEqual(2);
+  });
+});
+
 describe('anthropic', () => {
   it('answers, streams, counts and stops', async () => {
     const client = anthropic(nano.url);

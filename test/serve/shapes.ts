@@ -75,7 +75,14 @@ export const Completion = z.strictObject({
     z.strictObject({
       index: z.int(),
       text: z.string(),
-      logprobs: z.null(),
+      logprobs: z
+        .strictObject({
+          tokens: z.array(z.string()),
+          token_logprobs: z.array(z.number()),
+          top_logprobs: z.array(z.record(z.string(), z.number())),
+          text_offset: z.array(z.int()),
+        })
+        .nullable(),
       finish_reason: z.enum(['stop', 'length', 'content_filter']).nullable(),
     }),
   ),
@@ -198,11 +205,20 @@ export const ResponseStreamEvent = z.discriminatedUnion('type', [
 ]);
 export type ResponseStreamEvent = z.infer<typeof ResponseStreamEvent>;
 
-const anthropicUsage = z.strictObject({
+const deltaUsage = {
   input_tokens: z.int(),
   output_tokens: z.int(),
-  cache_creation_input_tokens: z.int().nullish(),
-  cache_read_input_tokens: z.int().nullish(),
+  cache_creation_input_tokens: z.int().nullable(),
+  cache_read_input_tokens: z.int().nullable(),
+  output_tokens_details: z.strictObject({ thinking_tokens: z.int() }).nullable(),
+  server_tool_use: z.null(),
+};
+const anthropicUsage = z.strictObject({
+  ...deltaUsage,
+  cache_creation: z.null(),
+  inference_geo: z.string().nullable(),
+  service_tier: z.enum(['standard', 'priority', 'batch']).nullable(),
+  speed: z.enum(['standard', 'fast']).nullable(),
 });
 const Block = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('text'), text: z.string(), citations: z.null() }),
@@ -213,17 +229,23 @@ const Block = z.discriminatedUnion('type', [
     id: z.string().regex(/^[a-zA-Z0-9_-]+$/),
     name: z.string(),
     input: z.record(z.string(), z.unknown()),
+    caller: z.strictObject({ type: z.literal('direct') }),
   }),
 ]);
 const stop = {
   stop_reason: z.enum(['end_turn', 'max_tokens', 'stop_sequence', 'tool_use', 'pause_turn', 'refusal']).nullable(),
   stop_sequence: z.string().nullable(),
+  stop_details: z
+    .strictObject({ type: z.literal('refusal'), category: z.null(), explanation: z.string().nullable() })
+    .nullable(),
 };
 export const AnthropicMessage = z.strictObject({
   id: z.string(),
   type: z.literal('message'),
   role: z.literal('assistant'),
   model: z.string(),
+  container: z.null(),
+  diagnostics: z.null(),
   content: z.array(Block),
   ...stop,
   usage: anthropicUsage,
@@ -240,7 +262,12 @@ export const AnthropicEvent = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('content_block_start'), index: z.int(), content_block: Block }),
   z.strictObject({ type: z.literal('content_block_delta'), index: z.int(), delta }),
   z.strictObject({ type: z.literal('content_block_stop'), index: z.int() }),
-  z.strictObject({ type: z.literal('message_delta'), delta: z.strictObject(stop), usage: anthropicUsage, ...own }),
+  z.strictObject({
+    type: z.literal('message_delta'),
+    delta: z.strictObject({ ...stop, container: z.null() }),
+    usage: z.strictObject(deltaUsage),
+    ...own,
+  }),
   z.strictObject({ type: z.literal('message_stop') }),
 ]);
 export const AnthropicError = z.strictObject({

@@ -1,0 +1,44 @@
+// What a request holds its turn to, in whichever API: calls that must come, an answer and arguments that keep to
+// schemas.
+import type { TurnWish } from '../infer/structures.js';
+import { badRequest } from './api-error.js';
+
+export interface Asked {
+  /** Of the answer; undefined: none. */
+  readonly schema: unknown;
+  /** `auto`: as it likes · `required`: some tool · a name: that one. */
+  readonly choice: 'auto' | 'none' | 'required' | { readonly name: string };
+  readonly tools: readonly {
+    readonly name: string;
+    readonly parameters?: object | null | undefined;
+    readonly strict?: boolean | null | undefined;
+  }[];
+  /** A text ends it. */
+  readonly stops: boolean;
+  /** What the body calls these. */
+  readonly fields: { readonly choice: string; readonly stop: string };
+}
+
+/** @returns undefined: nothing, and it is generated as ever @throws {ApiError} 400 invalid_value */
+export function wishOf({ schema, choice, tools, stops, fields }: Asked): TurnWish | undefined {
+  const refuse = (field: string, why: string): Error => badRequest('invalid_value', `${field}: ${why}`, field);
+  const named = typeof choice === 'object' ? choice.name : null;
+  if (named !== null && !tools.some((t) => t.name === named))
+    throw refuse(fields.choice, `no tool is named ${JSON.stringify(named)}`);
+  const mustCall = named !== null || choice === 'required';
+  if (mustCall && tools.length === 0) throw refuse(fields.choice, 'there are no tools to call');
+  if (schema !== undefined && stops)
+    throw refuse(fields.stop, 'an answer that is cut keeps to no schema; leave one of them out');
+  if (schema === undefined && !mustCall && !tools.some((t) => t.strict)) return undefined;
+  return {
+    ...(schema === undefined ? {} : { answer: schema }),
+    calls: tools
+      .filter((t) => named === null || t.name === named)
+      .map(({ name, parameters, strict }) => ({
+        recipient: `functions.${name}`,
+        ...(parameters ? { schema: parameters } : {}),
+        strict: strict === true,
+      })),
+    mustCall,
+  };
+}
