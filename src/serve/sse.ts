@@ -32,8 +32,8 @@ function encoded({ event, data }: ServerEvent): Uint8Array {
 
 /**
  * Answers a stream. The first event is waited for before anything is sent, so that what fails before it has a status of
- * its own; what fails later is told by `failed`, as a last event. A reader that is slow is not read ahead of, and one that reads
- * nothing is given up.
+ * its own; what fails later is told by `failed`, as a last event. A reader that is slow is not read ahead of, and one
+ * that reads nothing is given up.
  * @param stallMs how long it may read nothing
  */
 export async function eventStream(
