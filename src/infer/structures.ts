@@ -10,7 +10,7 @@ import type { Vocabulary } from './grammar/vocabulary.js';
 export interface TurnWish {
   /** JSON schema that the answer keeps to; absent: any text is an answer. */
   readonly answer?: unknown;
-  /** Tools that may be called, as `functions.get_weather`. Arguments of strict ones keep to their schema for certain. */
+  /** Tools that may be called, as `functions.get_weather`. Arguments of strict ones keep to their schema, always. */
   readonly calls: readonly { readonly recipient: string; readonly schema?: unknown; readonly strict: boolean }[];
   /** The turn ends with a call. */
   readonly mustCall: boolean;

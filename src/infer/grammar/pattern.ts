@@ -1,5 +1,5 @@
-// Regular expressions of JSON Schema as machines over characters: what JavaScript reads with the flag u, without what is
-// no regular language (references back) or looks around. Matching takes one step a character, whatever the pattern.
+// Regular expressions of JSON Schema as machines over characters: what JavaScript reads with flag u, without what is no
+// regular language (references back) or looks around. Matching takes one step a character, whatever the pattern.
 import { LAST, type Machine, type Ranges } from './characters.js';
 
 /** What a pattern has and this does not read. */

@@ -1,4 +1,4 @@
-// JSON Schema (draft 2020-12) → nodes. Every keyword is of one of three kinds: the grammar keeps to it, or it is left to
+// JSON Schema (draft 2020-12) → nodes. Every keyword is of one of three kinds: the grammar keeps to it, it is left to
 // the check of the finished value (`checked`), or it is refused by name.
 import { ConfigError } from '../../base/errors.js';
 import { decimalOf, type NumberRule } from './decimal.js';

@@ -2,7 +2,7 @@
 // string. All of it lies in shared memory: made once in a thread of its own, read in the one that samples.
 import type { Tokenizer } from '../../harmony/types.js';
 
-/** Syntax inside a JSON string, by byte. Escapes of surrogates are left out: such characters are written as they are. */
+/** Syntax in a JSON string, by byte. Escapes of surrogates are left out: such characters are written as they are. */
 export const IN = {
   plain: 0,
   escape: 1,
@@ -210,7 +210,7 @@ export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabular
     closersWithin: shared(Int32Array, within.flat(), 4),
     withinFrom: shared(
       Int32Array,
-      within.reduce<number[]>((at, list) => [...at, at[at.length - 1]! + list.length], [0]),
+      Array.from({ length: IN_STATES + 1 }, (_, i) => within.slice(0, i).flat().length),
       4,
     ),
     suffixes: trieOf(suffixes),
