@@ -11,7 +11,7 @@ import { deviceOf, isBegun, type RunRecord, readRun } from './run-folder.js';
 /** The run that --resume means; null: one that was ended before its record was written. @throws run_not_found */
 export function runToResume(run: string): RunRecord | null {
   const record = readRun(run);
-  if (record || isBegun(run)) return record;
+  if (record || (isBegun(run) && readdirSync(run).length > 0)) return record;
   const beside = dirname(run);
   const others = existsSync(beside) ? readdirSync(beside).filter((n) => existsSync(join(beside, n, 'run.json'))) : [];
   throw new ConfigError(

@@ -189,6 +189,7 @@ describe('train', () => {
 
   it.each([
     ['nothing', () => {}],
+    ['an empty folder', (run: string) => void mkdirSync(run)],
     [
       'a folder of other things',
       (run: string) => {
