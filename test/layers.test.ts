@@ -246,8 +246,8 @@ it('finds planted violations', () => {
 });
 
 /**
- * Where JSON.parse stands in src, and why a key that is there twice does not matter there; elsewhere it is parseJson, or
- * readJsonFile of src/base/json-file.ts.
+ * Where JSON.parse stands in src, and why a key that is there twice does not matter there; elsewhere it is parseJson,
+ * or readJsonFile of src/base/json-file.ts.
  */
 const PLAIN_JSON: Readonly<Record<string, string>> = {
   'base/error-data.ts': 'a copy of what this process made',

@@ -30,7 +30,8 @@ const OTHER_HEADS = new Set(
     'category caution channel commentary content context criteria date decide decision definition definitions ' +
     'description developer do else example examples exception exceptions exclude excludes ' +
     'false final flag for format ' +
-    'goal guideline guidelines hint id if important in include includes input instruction instructions invalid it json ' +
+    'goal guideline guidelines hint id if important in include includes ' +
+    'input instruction instructions invalid it json ' +
     'key kind label labels level likewise meaning message method must name never no nonce none not ' +
     'note notes null of or other ' +
     'otherwise output overview policies policy procedure process prompt purpose question rationale reason reasoning ' +

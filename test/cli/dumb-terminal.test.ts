@@ -1,5 +1,5 @@
-// What takes long says how far it is, on every terminal: without colours under NO_COLOR, without moving the cursor where
-// TERM is dumb, and always within the width.
+// What takes long says how far it is, on every terminal: without colours under NO_COLOR, without moving the cursor
+// where TERM is dumb, and always within the width.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,7 +31,8 @@ beforeAll(async () => {
   writeFileSync(
     'dpo.yaml',
     `model: { base: ${NANO} }\ndata: { train: [{ path: pairs.jsonl, format: preference }] }\n` +
-      'train: { method: dpo, precomputeReference: true, rowsPerStep: 4, lr: 1e-4, steps: 1 }\ndevice: cpu\nexport: []\n',
+      'train: { method: dpo, precomputeReference: true, rowsPerStep: 4, lr: 1e-4, steps: 1 }\n' +
+      'device: cpu\nexport: []\n',
   );
   writeFileSync('prompts.jsonl', '{"prompt": "hi"}\n{"prompt": "ho"}\n');
   writeFileSync('texts.jsonl', '{"id": "a", "text": "Your table is booked"}\n');
