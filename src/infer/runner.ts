@@ -178,6 +178,7 @@ export class Runner implements Disposable {
       slots: options.slots ?? DEFAULT_SLOTS,
       capacity: contextTokens,
       prefixes: options.prefixes ?? DEFAULT_PREFIXES,
+      yields: !model.streamsExperts,
       ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
     });

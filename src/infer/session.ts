@@ -7,7 +7,7 @@
 
 import { NativeError } from '../base/errors.js';
 import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-step.js';
-import { forwardHidden, logits } from '../model/gpt-oss.js';
+import { forwardLayers, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
@@ -70,6 +70,11 @@ export interface SessionOptions {
   readonly cacheTokens?: number;
   /** What keys and values of full layers are kept in; bf16 halves them and rounds. Default f32. */
   readonly kvDtype?: 'f32' | 'bf16';
+  /**
+   * A piece of a prompt stops between two of its layers when it has taken as long as the streams beside it, and goes on
+   * in the next step. Bits stay. Default: false, a step ends with its pieces.
+   */
+  readonly yields?: boolean;
   /** Decode steps are recorded once and launched whole. Default: true. */
   readonly graphs?: boolean;
 }
@@ -100,6 +105,10 @@ export class Session implements Disposable {
   readonly #prefillTokens: number;
   readonly #prefixes: Prefixes;
   readonly #steps: DecodeSteps;
+  /** A piece of a prompt, some layers of which are computed. */
+  #reading: { readonly state: State; readonly work: Generator<void, readonly Sampled[]> } | null = null;
+  /** Sampled between two steps: told by the next. */
+  readonly #late: Sampled[] = [];
 
   constructor(
     readonly model: ModelWeights,
@@ -168,6 +177,10 @@ export class Session implements Disposable {
       this.#waiting.splice(waiting, 1);
       return;
     }
+    if (this.#reading?.state === sequence) {
+      this.#reading.work.return([]);
+      this.#reading = null;
+    }
     const running = this.#running.indexOf(sequence as State);
     if (running >= 0) this.#release(this.#running[running] as State);
   }
@@ -178,18 +191,46 @@ export class Session implements Disposable {
   }
   /** Drops recorded steps, before tensors of adapters are freed as they move. */
   forgetSteps(): void {
+    // A piece that is being read has these tensors too, and cannot begin anew: rings have its keys already.
+    this.#read(this.#late, Number.POSITIVE_INFINITY);
     this.#steps.close();
   }
   get idle(): boolean {
-    return this.#waiting.length + this.#running.length === 0;
+    return this.#waiting.length + this.#running.length + this.#late.length === 0;
   }
 
   /** One token of every stream, and beside them pieces of prompts; the last piece of a prompt gives a first token. */
   step(): readonly Sampled[] {
     this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
-    const sampled = [...this.#decode(streams(this.#running))];
-    for (const state of prompts([...this.#running], this.#prefillTokens)) sampled.push(...this.#prefill(state));
+    const since = performance.now(),
+      decoding = streams(this.#running);
+    const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
+    const until = this.options.yields && decoding.length > 0 ? 2 * performance.now() - since : Number.POSITIVE_INFINITY;
+    if (!this.#read(sampled, until)) return sampled;
+    for (const state of prompts([...this.#running], this.#prefillTokens)) {
+      this.#reading = { state, work: this.#prefill(state) };
+      if (!this.#read(sampled, until) || performance.now() >= until) break;
+    }
     return sampled;
+  }
+  /** Goes on with the piece that is being read, until it is done or it is time. @returns whether it is done */
+  #read(sampled: Sampled[], until: number): boolean {
+    if (!this.#reading) return true;
+    const { work } = this.#reading;
+    try {
+      for (;;) {
+        const part = work.next();
+        if (!part.done && performance.now() < until) continue;
+        if (!part.done) return false;
+        sampled.push(...part.value);
+        break;
+      }
+    } catch (e) {
+      this.#reading = null;
+      throw e;
+    }
+    this.#reading = null;
+    return true;
   }
 
   /** Pages of the cache: all of them, and those that nothing runs in and nobody was promised. */
@@ -245,7 +286,7 @@ export class Session implements Disposable {
     const from = state.prefilled;
     return Math.min((state.cuts.find((c) => c > from) ?? tokens.length) - from, this.#prefillTokens);
   }
-  #prefill(state: State): readonly Sampled[] {
+  *#prefill(state: State): Generator<void, readonly Sampled[]> {
     const { tokens } = state.options;
     const from = state.prefilled,
       n = this.#piece(state),
@@ -257,7 +298,7 @@ export class Session implements Disposable {
       slots: Int32Array.of(state.slot),
     };
     const last = to === tokens.length;
-    const sampled = this.#run(batch, state.adapter, last ? [state] : []);
+    const sampled = yield* this.#run(batch, state.adapter, last ? [state] : []);
     state.prefilled = to;
     // An answer of one token has given its slot back. Of the cuts, the first is many prompts' and the last the next's.
     if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
@@ -285,12 +326,12 @@ export class Session implements Disposable {
   }
 
   /** Runs the end of a prompt or a part before it, and samples a token for each of `states`: one, or none. */
-  #run(batch: Batch, adapter: ModelAdapter | null, states: readonly State[]): readonly Sampled[] {
+  *#run(batch: Batch, adapter: ModelAdapter | null, states: readonly State[]): Generator<void, readonly Sampled[]> {
     using s = new Scope('workspace', placeOf(this.model));
     const { precision } = this.options,
       { params, u } = valuesOf(states);
     const rows = Int32Array.of(batch.tokens.length - 1);
-    const hidden = forwardHidden(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
+    const hidden = yield* forwardLayers(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
     if (states.length === 0) return [];
     const tokens = s.empty('i32', [1]),
       logprobs = s.empty('f32', [1]);
@@ -356,6 +397,8 @@ export class Session implements Disposable {
   }
 
   close(): void {
+    this.#reading?.work.return([]);
+    this.#reading = null;
     this.#steps.close();
     this.#cache.close();
     this.#running.length = 0;

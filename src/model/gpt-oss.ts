@@ -751,6 +751,20 @@ export function forwardHidden(
   batch: Batch,
   options: ForwardOptions,
 ): Tensor {
+  const layers = forwardLayers(scope, model, adapter, batch, options);
+  for (let layer = layers.next(); ; layer = layers.next()) if (layer.done) return layer.value;
+}
+/**
+ * forwardHidden, which stops after each layer. Other passes may run meanwhile, over other slots of the cache; the
+ * tensors of model and adapter must stay.
+ */
+export function* forwardLayers(
+  scope: Scope,
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  options: ForwardOptions,
+): Generator<void, Tensor> {
   using s = new Scope('activations', placeOf(model));
   const p = startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
@@ -758,6 +772,7 @@ export function forwardHidden(
   for (let i = 0; i < model.layers.length; i++) {
     options.signal?.throwIfAborted();
     layerForward(p, i, x, x, null);
+    yield;
   }
   p.cache?.store.advance(p.cache.plan);
   const { hidden } = finalNorm(s, p, x, options.rows ?? null);

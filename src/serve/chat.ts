@@ -53,8 +53,12 @@ async function* stream(
 async function* merged<T>(
   all: readonly AsyncGenerator<T, void, void>[],
 ): AsyncGenerator<{ readonly from: number; readonly value: T }, void, void> {
-  const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> =>
-    (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
+  const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> => {
+    const asked = (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
+    // It may fail while nobody waits, as this loop stands at its `yield`: that is told by the next race.
+    asked.catch(() => {});
+    return asked;
+  };
   const open = new Map(all.map((_, i) => [i, next(i)]));
   try {
     while (open.size > 0) {
@@ -66,7 +70,6 @@ async function* merged<T>(
       }
     }
   } finally {
-    for (const p of open.values()) p.catch(() => {});
     for (const g of all) void g.return().catch(() => {});
   }
 }

@@ -154,6 +154,15 @@ describe.each([
   });
 });
 
+it('pieces of prompts that stop between layers change nothing', () => {
+  const asks = Array.from({ length: 12 }, (_, i): Ask => {
+    return { adapter: i % 4, length: 20 + 11 * i, shared: 0, salt: i % 3, maxTokens: 8, greedy: i % 2 === 0, at: i };
+  });
+  const options = { precision: 'bf16', prefillTokens: 48 } as const;
+  const [got] = together(bf16, asks, { ...options, slots: 12, yields: true });
+  expect(got).toEqual(asks.map((a) => alone(bf16, a, options)));
+});
+
 it('an adapter that lies in a pool gives the bits of one that lies by itself', () => {
   const own = resident(9, { targets: ['attention', 'experts', 'router'] });
   const plain: ModelAdapter = { layers: own.layers };
