@@ -282,7 +282,7 @@ async function main() {
   rmSync(folder, { recursive: true });
 }
 
-/** The same weights with positions for 4,096 tokens, where the model has fewer: prompts are as long as they are to be. */
+/** The same weights with positions for 4,096 tokens, where the model has fewer. */
 function longer(model, folder) {
   const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
   if (config.max_position_embeddings >= 4096) return model;

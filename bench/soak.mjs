@@ -1,7 +1,7 @@
 // node bench/soak.mjs [--requests 2000] [--threads N] [--at-once 24]: a server on models/nano under mixed requests, of
 // which 2 % go away and 1 % are hostile. It ends by itself, says how memory went, and fails where something is left:
-// pages, slots, places, files, timers, or RSS that is more than 5 % larger in the last third than in the middle one. The
-// load comes from a process of its own. Needs the build (npm run build).
+// pages, slots, places, files, timers, or RSS more than 5 % larger in the last third than in the middle one. The load
+// comes from a process of its own. Needs the build (npm run build).
 import { fork } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
@@ -180,9 +180,8 @@ async function main() {
       const name = ['a', 'b', 'c'][turn++ % 3];
       // Adapters are replaced under the requests that use them.
       void admin('POST', '/admin/adapters', { name, path: adapters[name], status: 'approved' }).catch(fail);
-      process.stderr.write(
-        `\r${m.sent} of ${values.requests}, ${Math.round((m.sent * 1000) / (performance.now() - began))}/s, RSS ${rss.at(-1)} MiB `,
-      );
+      const rate = Math.round((m.sent * 1000) / (performance.now() - began));
+      process.stderr.write(`\r${m.sent} of ${values.requests}, ${rate}/s, RSS ${rss.at(-1)} MiB `);
       if (m.counts) done(m.counts);
     });
     child.on('error', fail);
