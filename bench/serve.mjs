@@ -1,4 +1,4 @@
-// node bench/serve.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what the server costs over its engine,
+// node bench/serve.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what the server costs,
 // on loopback. The load comes from a process of its own, which ends by itself; engine alone and server run in turns in
 // one process, so that both have the same threads. One JSON row per figure on stdout. Needs the build (npm run build).
 import { fork, spawn } from 'node:child_process';

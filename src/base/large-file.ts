@@ -88,7 +88,7 @@ export class LargeFile {
     }
   }
 
-  /** Takes the bytes: they may be overwritten once this resolves. @throws the system's error, of this or earlier bytes */
+  /** Takes the bytes: they may be overwritten once this resolves. @throws the system's error, also of earlier bytes */
   async write(bytes: Uint8Array): Promise<void> {
     for (let from = 0; from < bytes.length; ) {
       const buffer = this.buffers[this.#at] as Uint8Array;

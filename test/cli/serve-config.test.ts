@@ -21,7 +21,7 @@ afterAll(() => {
   rmSync(root, { recursive: true });
 });
 
-it('reads its file again on SIGHUP, keeps what it had where that is wrong, and ends at the second SIGTERM', async () => {
+it('reads its file again on SIGHUP, keeps what it had where it is wrong, ends at the second SIGTERM', async () => {
   child = spawn(process.execPath, [join(packageRoot, 'dist', 'cli', 'main.js'), 'serve', '--config', file, '--json']);
   let out = '',
     said = '';
