@@ -86,7 +86,7 @@ it('a stated stream has a limit too', async () => {
   await expect(readStream(endless, 'stdin')).rejects.toMatchObject({ code: 'file_too_large' });
 });
 
-/** Files of the package or of the machine itself, and places that lock.ts, folder-digest.ts and hub/ have written. */
+/** Files of the package or of the machine itself, and what lock.ts, folder-digest.ts, hub/ and serve/ have written. */
 const OWN = [
   'base/inputs.ts',
   'base/files.ts',
@@ -106,6 +106,8 @@ const OWN = [
   'report/plots.ts',
   'safeguard/batch.ts',
   'safeguard/kept.ts',
+  'serve/openapi.ts',
+  'serve/response-files.ts',
 ];
 it('no file opens another one for reading by itself', () => {
   const src = join(packageRoot, 'src');

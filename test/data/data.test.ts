@@ -138,7 +138,7 @@ describe('bad rows', () => {
       'nothing_to_train',
       /no row has a token to train/,
     ],
-    ['empty file', '', 'tokens', 'nothing_to_train', /no row has a token to train/],
+    ['empty file', '', 'tokens', 'nothing_to_train', /has no rows/],
     [
       'unknown role',
       `${JSON.stringify({ messages: [user('a'), { role: 'robot', content: 'b' }] })}\n`,

@@ -49,10 +49,10 @@ test('adapter training: predicted peak within 5 % of the allocator', async () =>
 }, 120_000);
 
 test('held-out rows, those of data.split too: how often they are evaluated, and the memory of long ones', async () => {
-  await initCheckpoint(join(folder, 'base'), 'nano', { seed: 1 });
+  await initCheckpoint(join(folder, 'split-base'), 'nano', { seed: 1 });
   const file = await recipe(
     'split',
-    'model: { base: base }\nadapter: { rank: 2, targets: [attention] }\n' +
+    'model: { base: split-base }\nadapter: { rank: 2, targets: [attention] }\n' +
       'train: { steps: 7, rowsPerStep: 2, evalEvery: 3 }',
   );
   const split = ['data.split.eval=0.3', 'data.split.seed=1'];
