@@ -81,6 +81,8 @@ export class LargeFile {
     const buffers = takeBuffers();
     try {
       const direct = expectedBytes >= directFrom ? await openDirect(path, buffers[0] as Uint8Array) : null;
+      // Writes that make a file longer wait for one another; those inside it do not.
+      await direct?.truncate(expectedBytes);
       return new LargeFile(path, direct !== null, direct ?? (await open(path, 'w')), buffers);
     } catch (e) {
       idle.push(buffers);

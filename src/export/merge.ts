@@ -26,7 +26,7 @@ export interface MergedTensors {
 }
 
 /** Experts that are read from the disk while one is merged. */
-const EXPERTS_AHEAD = 2;
+const EXPERTS_AHEAD = 8;
 
 const bytesOf = (a: ArrayBufferView): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 
