@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python test/golden/train/make_trl.py
 
 trl.json holds the pairs as rows of format `preference` (the prompt weighs 0, the answer 1), and for each loss what
-DPOTrainer's own collator and _compute_loss give: loss, accuracies, margins and rewards. grads.trl-LOSS/ is the gradient of
-every adapter tensor, in the adapter's layout. The reference is the base without an adapter; no router loss.
+DPOTrainer's own collator and _compute_loss give: loss, accuracies, margins and rewards. grads.trl-LOSS/ is the gradient
+of every adapter tensor, in the adapter's layout. The reference is the base without an adapter; no router loss.
 """
 import json
 import tempfile
