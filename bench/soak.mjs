@@ -1,7 +1,7 @@
 // node bench/soak.mjs [--requests 2000] [--threads N] [--at-once 24]: a server on models/nano under mixed requests, of
 // which 2 % go away and 1 % are hostile. It ends by itself, says how memory went, and fails where something is left:
-// pages, slots, places, files, timers, or RSS more than 5 % larger in the last third than in the middle one. The load
-// comes from a process of its own. Needs the build (npm run build).
+// pages, slots, places, files, timers, or a least RSS over 5 % larger in the last third than in the middle one (peaks
+// are the collector's). The load comes from a process of its own. Needs the build (npm run build).
 import { fork } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';

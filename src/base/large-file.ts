@@ -34,12 +34,14 @@ function takeBuffers(): Uint8Array[] {
 const isInvalid = (e: unknown): boolean => e instanceof Error && 'code' in e && e.code === 'EINVAL';
 
 /** The file, past the page cache; null: not on this system, or not on this file system. */
-async function openDirect(path: string, buffer: Uint8Array): Promise<FileHandle | null> {
+async function openDirect(path: string, buffer: Uint8Array, expectedBytes: number): Promise<FileHandle | null> {
   if (process.platform !== 'linux' || constants.O_DIRECT === undefined) return null;
   let file: FileHandle | undefined;
   try {
     file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_DIRECT);
     await file.write(buffer, 0, BLOCK_BYTES, 0); // some systems open it and refuse the first write
+    // Writes that make a file longer wait for one another; those inside it do not.
+    await file.truncate(expectedBytes);
     return file;
   } catch (e) {
     await file?.close();
@@ -80,9 +82,8 @@ export class LargeFile {
   ): Promise<LargeFile> {
     const buffers = takeBuffers();
     try {
-      const direct = expectedBytes >= directFrom ? await openDirect(path, buffers[0] as Uint8Array) : null;
-      // Writes that make a file longer wait for one another; those inside it do not.
-      await direct?.truncate(expectedBytes);
+      const direct =
+        expectedBytes >= directFrom ? await openDirect(path, buffers[0] as Uint8Array, expectedBytes) : null;
       return new LargeFile(path, direct !== null, direct ?? (await open(path, 'w')), buffers);
     } catch (e) {
       idle.push(buffers);
