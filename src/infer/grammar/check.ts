@@ -4,7 +4,7 @@ import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { ConfigError, TemperError } from '../../base/errors.js';
 import { parseJson } from '../../base/json.js';
 import { allows } from './characters.js';
-import { patternSet } from './nodes.js';
+import { patternSet } from './plans.js';
 import { compileSchema } from './schema.js';
 
 export interface Checker {

@@ -3,11 +3,12 @@
 // nowhere else.
 import type { Tokenizer } from '../../harmony/types.js';
 import type { Constraint } from '../steer.js';
-import { find, Masks } from './masks.js';
+import { Masks } from './masks.js';
 import type { Node } from './nodes.js';
 import { compileSchema } from './schema.js';
 import { beginText, mayEnd, type State, stepState } from './values.js';
 import type { Vocabulary } from './vocabulary.js';
+import { find } from './walk.js';
 
 /** What a turn must be; passes between threads. */
 export interface Structure {

@@ -1,73 +1,17 @@
 // How far a JSON text has come, and what may follow. A state is a list of ways to read it, each a chain of frames that
 // never change; what comes after a value is made once per frame, so ways that meet again are one.
-import { type Characters, textsOf } from './characters.js';
-import { isNumber, type NumberPlan, type NumberState, nextNumber } from './decimal.js';
-import {
-  type Alt,
-  type ArrayAlt,
-  altsAt,
-  isEmpty,
-  itemNode,
-  memberNode,
-  type Node,
-  namesOf,
-  numberPlan,
-  type ObjectAlt,
-  patternSet,
-  requiredOf,
-  stringPlan,
-} from './nodes.js';
-import { CLOSED, DEAD, IN, STRING_STEP } from './vocabulary.js';
+import { textsOf } from './characters.js';
+import { nextNumber } from './decimal.js';
+import { Done, type Frame, NONE, NumberFrame, type Parent, Spaced, Word } from './frames.js';
+import { itemNode, memberNode, namesOf, requiredOf } from './members.js';
+import type { Alt, ArrayAlt, Node, ObjectAlt } from './nodes.js';
+import { numberPlan, patternSet, stringPlan } from './plans.js';
+import { altsAt, isEmpty } from './reachable.js';
+import { type TextEnd, TextFrame } from './text.js';
 
-export interface Frame {
-  /** @returns the ways in which it goes on; none: the byte may not come */
-  step(byte: number): readonly Frame[];
-  /** The whole text may end here. */
-  readonly ends: boolean;
-  /** Inside a string: what masks are made by. */
-  readonly text?: TextFrame;
-}
-/** What waits for a value. */
-interface Parent {
-  /** The value is there. */
-  after(): Frame;
-  readonly depth: number;
-}
-
-const NONE: readonly Frame[] = [];
 const QUOTE = 0x22;
-/** White space in a row: enough to be indented deeply, and no text is nothing else for long. */
-const MOST_SPACE = 48;
 /** How deep values may be nested. */
 const MOST_DEPTH = 60;
-const isSpace = (b: number): boolean => b === 0x20 || b === 0x0a || b === 0x0d || b === 0x09;
-
-/** White space may come, so often. */
-abstract class Spaced implements Frame {
-  readonly ends: boolean = false;
-  #next: Frame | null = null;
-  constructor(readonly spaces: number) {}
-  abstract spaced(spaces: number): Frame;
-  abstract other(byte: number): readonly Frame[];
-  step(byte: number): readonly Frame[] {
-    if (!isSpace(byte)) return this.other(byte);
-    if (this.spaces >= MOST_SPACE) return NONE;
-    this.#next ??= this.spaced(this.spaces + 1);
-    return [this.#next];
-  }
-}
-
-/** The text is whole: nothing follows. */
-class Done implements Frame, Parent {
-  readonly ends = true;
-  readonly depth = 0;
-  after(): Frame {
-    return this;
-  }
-  step(): readonly Frame[] {
-    return NONE;
-  }
-}
 
 class Value extends Spaced {
   constructor(
@@ -113,143 +57,6 @@ function begin(alt: Alt, parent: Parent, byte: number): readonly Frame[] {
     case 'object':
       return parent.depth < MOST_DEPTH ? [new ObjectFrame(alt, 'first', [], parent)] : NONE;
   }
-}
-
-class Word implements Frame {
-  readonly ends = false;
-  constructor(
-    readonly word: string,
-    readonly at: number,
-    readonly parent: Parent,
-  ) {}
-  step(byte: number): readonly Frame[] {
-    if (byte !== this.word.charCodeAt(this.at)) return NONE;
-    return this.at + 1 === this.word.length ? [this.parent.after()] : [new Word(this.word, this.at + 1, this.parent)];
-  }
-}
-
-class NumberFrame implements Frame {
-  readonly ends: boolean;
-  readonly #whole: boolean;
-  constructor(
-    readonly plan: NumberPlan,
-    readonly state: NumberState,
-    readonly parent: Parent,
-  ) {
-    this.#whole = isNumber(plan, state);
-    this.ends = this.#whole && parent.after().ends;
-  }
-  step(byte: number): readonly Frame[] {
-    const to = nextNumber(this.plan, this.state, byte);
-    if (to) return [new NumberFrame(this.plan, to, this.parent)];
-    return this.#whole ? this.parent.after().step(byte) : NONE;
-  }
-}
-
-/** What comes after a string: for a name of an object it depends on what the name is. */
-export interface TextEnd {
-  close(text: string): readonly Frame[];
-  /** `close` gives the same for any text. */
-  readonly sameForAll: boolean;
-  /** Otherwise: texts for which it gives something of its own; null: it may for any. */
-  readonly known?: ReadonlySet<string> | null;
-}
-
-/** In a string. The text is kept only where what comes after depends on it. */
-export class TextFrame implements Frame {
-  readonly ends = false;
-  readonly text = this;
-  constructor(
-    readonly least: number,
-    readonly most: number,
-    /** null: any characters. */
-    readonly set: Characters | null,
-    readonly end: TextEnd,
-    /** In IN. */
-    readonly state: number = IN.plain,
-    /** Characters begun. */
-    readonly count = 0,
-    /** Of the set. */
-    readonly inSet = 0,
-    /** Of the character that is being written: its bits so far, as UTF-8 or hexadecimal digits. */
-    readonly bits = 0,
-    readonly written = '',
-  ) {}
-
-  step(byte: number): readonly Frame[] {
-    const { state } = this;
-    const to = STRING_STEP[state * 256 + byte]!;
-    if (to === DEAD) return NONE;
-    if (to === CLOSED) {
-      if (this.count < this.least || this.count > this.most) return NONE;
-      if (this.set && !this.set.accepts(this.inSet)) return NONE;
-      return this.end.close(this.written);
-    }
-    const count = state === IN.plain ? this.count + 1 : this.count;
-    if (count > this.most) return NONE;
-    const keeps = this.set !== null || !this.end.sameForAll;
-    if (!keeps) return [this.#to(to, count, 0, 0, '')];
-    const bits = bitsAfter(state, this.bits, byte, to);
-    if (to !== IN.plain)
-      return !this.set || mayGoOn(this.set, this.inSet, to, bits)
-        ? [this.#to(to, count, this.inSet, bits, this.written)]
-        : NONE;
-    const inSet = this.set ? this.set.next(this.inSet, bits) : 0;
-    if (inSet < 0) return NONE;
-    const written = this.end.sameForAll ? '' : this.written + String.fromCodePoint(bits);
-    return [this.#to(to, count, inSet, 0, written)];
-  }
-  #to(state: number, count: number, inSet: number, bits: number, written: string): TextFrame {
-    return new TextFrame(this.least, this.most, this.set, this.end, state, count, inSet, bits, written);
-  }
-}
-/** Some character that begins like that is one that the set goes on with. */
-export function mayGoOn(set: Characters, inSet: number, to: number, bits: number): boolean {
-  const range = (more: number, from = 0, end = 2 ** more - 1): boolean =>
-    set.goesOn(inSet, bits * 2 ** more + from, bits * 2 ** more + end);
-  switch (to) {
-    case IN.escape:
-      return set.goesOn(inSet, 0, 0xffff);
-    case IN.hex1:
-      return set.goesOn(inSet, 0, 0xffff);
-    case IN.hexD:
-      return range(12, 0, 0x7ff);
-    case IN.hex2:
-      return range(12);
-    case IN.hex3:
-      return range(8);
-    case IN.hex4:
-      return range(4);
-    case IN.one:
-      return range(6);
-    case IN.two:
-      return range(12);
-    case IN.three:
-      return range(18);
-    case IN.afterE0:
-      return range(12, 0x800, 0xfff);
-    case IN.afterED:
-      return range(12, 0, 0x7ff);
-    case IN.afterF0:
-      return range(18, 0x10000, 0x3ffff);
-    default:
-      return range(18, 0, 0xffff); // after F4
-  }
-}
-const ESCAPES: Readonly<Record<number, number>> = { 98: 8, 102: 12, 110: 10, 114: 13, 116: 9 };
-const hexOf = (b: number): number => (b <= 0x39 ? b - 0x30 : (b | 0x20) - 0x57);
-export function bitsAfter(state: number, bits: number, byte: number, to: number): number {
-  if (state === IN.plain) {
-    if (byte < 0x80) return byte;
-    return to === IN.one
-      ? byte & 0x1f
-      : to === IN.two || to === IN.afterE0 || to === IN.afterED
-        ? byte & 0x0f
-        : byte & 7;
-  }
-  if (state === IN.escape) return byte === 0x75 ? 0 : (ESCAPES[byte] ?? byte);
-  if (state >= IN.hex1 && state <= IN.hex4) return bits * 16 + hexOf(byte);
-  return bits * 64 + (byte & 0x3f);
 }
 
 class ArrayFrame extends Spaced implements Parent {
