@@ -3,10 +3,10 @@
 // one process, so that both have the same threads. One JSON row per figure on stdout. Needs the build (npm run build).
 import { fork, spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, request as httpRequest } from 'node:http';
+import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -14,59 +14,101 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 
-/** One streamed request. @returns ms of each chunk that brings text, from the request's own begin, and its tokens */
-function ask(url, body, agent) {
-  return new Promise((done, fail) => {
-    const began = performance.now();
-    const r = httpRequest(
-      `${url}/v1/chat/completions`,
-      { method: 'POST', agent, headers: { 'content-type': 'application/json' } },
-      (response) => {
-        const times = [];
-        let tokens = 0,
-          cached = 0,
-          rest = '',
-          text = '';
-        response.setEncoding('utf8');
-        response.on('data', (piece) => {
-          const lines = (rest + piece).split('\n\n');
-          rest = lines.pop() ?? '';
-          for (const line of lines) {
-            if (!line.startsWith('data: {')) continue;
-            const chunk = JSON.parse(line.slice(6));
-            if (chunk.error) fail(new Error(chunk.error.message));
-            tokens = chunk.usage?.completion_tokens ?? tokens;
-            cached = chunk.usage?.prompt_tokens_details?.cached_tokens ?? cached;
-            const delta = chunk.choices?.[0]?.delta ?? {};
-            if (delta.content || delta.reasoning_content || delta.tool_calls) times.push(performance.now() - began);
-            text += (delta.content ?? '') + (delta.reasoning_content ?? '');
-          }
-        });
-        response.on('end', () =>
-          response.statusCode === 200
-            ? done({ times, tokens, cached, ms: performance.now() - began, text })
-            : fail(new Error(`status ${response.statusCode}: ${rest}`)),
-        );
-        response.on('error', fail);
-      },
-    );
-    r.on('error', fail);
-    r.end(JSON.stringify(body));
-  });
+/**
+ * A connection of the load, kept for the next request. It shares two cores with the server, so it reads as little as
+ * can be: pieces are counted, and of an answer only its end is looked at. Times are noted where they are asked for.
+ */
+class Line {
+  /** @type {((piece: Buffer) => void) | null} */
+  #take = null;
+  /** @type {((e: Error) => void) | null} */
+  #fail = null;
+  constructor(url) {
+    const { hostname, port } = new URL(url);
+    this.host = `${hostname}:${port}`;
+    const buffer = Buffer.allocUnsafe(1 << 16);
+    const callback = (n) => {
+      this.#take?.(buffer.subarray(0, n));
+      return true;
+    };
+    this.socket = connect({ host: hostname, port: Number(port), noDelay: true, onread: { buffer, callback } });
+    const over = (e) => this.#fail?.(e ?? new Error('the server closed the connection'));
+    this.socket.on('error', over).on('close', over);
+  }
+  /** @returns ms of each piece that brings text, from the request's own begin, and its tokens */
+  ask(body, timed) {
+    return new Promise((done, fail) => {
+      const json = JSON.stringify(body);
+      const began = performance.now();
+      const times = [];
+      let end = '',
+        text = 0;
+      this.#fail = fail;
+      this.#take = (piece) => {
+        text += piece.length;
+        const said = piece.latin1Slice(Math.max(0, piece.length - 1024));
+        end = said.length < 1024 ? (end + said).slice(-1024) : said;
+        if (timed && /"(content|reasoning|arguments)":"[^"]/.test(piece.latin1Slice()))
+          times.push(performance.now() - began);
+        if (!end.endsWith('0\r\n\r\n')) {
+          if (end.startsWith('HTTP/1.1 ') && !end.startsWith('HTTP/1.1 200')) fail(new Error(end));
+          return;
+        }
+        const tokens = Number(/"completion_tokens":(\d+)/.exec(end)?.[1] ?? Number.NaN),
+          cached = Number(/"cached_tokens":(\d+)/.exec(end)?.[1] ?? 0);
+        this.#fail = this.#take = null;
+        if (Number.isNaN(tokens)) fail(new Error(`no usage: ${end}`));
+        else done({ times, tokens, cached, ms: performance.now() - began, bytes: text });
+      };
+      this.socket.write(
+        `POST /v1/chat/completions HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\n` +
+          `content-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
+      );
+    });
+  }
 }
+/** One request whose answer nobody looks at. @returns its status */
+const statusOf = (url, { path, body }) =>
+  new Promise((done, fail) => {
+    const r = httpRequest(`${url}${path}`, {
+      method: body === undefined ? 'GET' : 'POST',
+      headers: { 'content-type': 'application/json' },
+    });
+    r.on('error', fail).on('response', (response) => {
+      response
+        .resume()
+        .on('end', () => done(response.statusCode))
+        .on('error', fail);
+    });
+    r.end(body);
+  });
+/** CPU time of this process since then, µs. */
+const cpuSince = (from) => {
+  const { user, system } = process.cpuUsage(from);
+  return user + system;
+};
 
 if (process.argv[2] === '--client') {
-  const agent = new Agent({ keepAlive: true, maxSockets: 256 });
-  process.on('message', async ({ url, bodies, delays = [] }) => {
+  /** @type {Line[]} */
+  const free = [];
+  process.on('message', async ({ url, bodies, delays = [], timed, plain }) => {
     try {
-      const began = performance.now();
+      if (plain) {
+        process.send({ status: await statusOf(url, plain) });
+        return;
+      }
+      const began = performance.now(),
+        cpu = process.cpuUsage();
       const answers = await Promise.all(
         bodies.map(async (body, i) => {
-          await new Promise((later) => setTimeout(later, delays[i] ?? 0));
-          return ask(url, body, agent);
+          if (delays[i]) await new Promise((later) => setTimeout(later, delays[i]));
+          const line = free.pop() ?? new Line(url);
+          const answer = await line.ask(body, timed);
+          free.push(line);
+          return answer;
         }),
       );
-      process.send({ answers, seconds: (performance.now() - began) / 1000 });
+      process.send({ answers, seconds: (performance.now() - began) / 1000, cpuUs: cpuSince(cpu) });
     } catch (e) {
       process.send({ error: String(e) });
     }
@@ -112,10 +154,10 @@ async function main() {
   });
   const engine = await openEngine(options);
   const client = fork(fileURLToPath(import.meta.url), ['--client']);
-  const load = (bodies, delays) =>
+  const load = (bodies, { delays = /** @type {number[]} */ ([]), timed = true } = {}) =>
     new Promise((done, fail) => {
       client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m)));
-      client.send({ url: server.url, bodies, delays });
+      client.send({ url: server.url, bodies, delays, timed });
     });
   const row = (name, figures) =>
     process.stdout.write(
@@ -154,31 +196,54 @@ async function main() {
     return (done.reduce((a, b) => a + b, 0) * 1000) / (performance.now() - began);
   };
   const rateOf = ({ answers, seconds }) => answers.reduce((sum, a) => sum + a.tokens, 0) / seconds;
-  const http = async (given) => rateOf(await load(given));
-  const loop = monitorEventLoopDelay({ resolution: 1 });
-  const held = () => {
-    loop.disable();
-    const ms = round(loop.max / 1e6 - 1);
-    loop.reset();
-    return ms;
-  };
+  const http = async (given) => rateOf(await load(given, { timed: false }));
+  const held = holdingOf();
 
+  if (wants('loop')) {
+    const send = (plain) =>
+      new Promise((done, fail) => {
+        client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m.status)));
+        client.send({ url: server.url, bodies: [], plain });
+      });
+    for (const { name, path, body: text } of holders(body)) {
+      held.start();
+      const status = await send({ path, body: text });
+      await new Promise((later) => setTimeout(later, 50));
+      const { heldMs, ownMs } = held.stop();
+      row('loop', { request: name, status, heldMs: round(heldMs), heldOwnMs: round(ownMs) });
+    }
+  }
   if (wants('http'))
     for (const n of [1, 4, 16]) {
       const given = bodies(n);
       await alone(given);
       await http(given);
-      const pairs = [];
+      const rows = [];
       for (let i = 0; i < rounds; i++) {
-        const a = await alone(given);
-        loop.enable();
-        pairs.push([a, await http(given), held()]);
+        const engineRate = await alone(given);
+        held.start();
+        const cpu = process.cpuUsage();
+        const { answers, seconds, cpuUs } = await load(given, { timed: false });
+        const serverUs = cpuSince(cpu);
+        const total = answers.reduce((sum, a) => sum + a.tokens, 0);
+        rows.push({
+          engineRate,
+          rate: total / seconds,
+          serverUs: serverUs / total,
+          clientUs: cpuUs / total,
+          ...held.stop(),
+        });
       }
+      const of = (figure) => round(median(rows.map(figure)));
       row('http', {
         streams: n,
-        tokensPerSecond: round(median(pairs.map((p) => p[1]))),
-        ofEngine: round(median(pairs.map(([a, b]) => b / a))),
-        heldMs: Math.max(...pairs.map((p) => p[2])),
+        tokensPerSecond: of((r) => r.rate),
+        ofEngine: of((r) => r.rate / r.engineRate),
+        // CPU time for a token: of the server with its engine's threads, and of what asks.
+        serverUs: of((r) => r.serverUs),
+        clientUs: of((r) => r.clientUs),
+        heldMs: round(Math.max(...rows.map((r) => r.heldMs))),
+        heldOwnMs: round(Math.max(...rows.map((r) => r.ownMs))),
       });
     }
   if (wants('prefix')) {
@@ -229,7 +294,9 @@ async function main() {
     const ratios = [];
     for (let i = 0; i < rounds; i++) {
       const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
-      const { answers } = await load([...bodies(4), { ...long, max_completion_tokens: 2 }], [0, 0, 0, 0, 60]);
+      const { answers } = await load([...bodies(4), { ...long, max_completion_tokens: 2 }], {
+        delays: [0, 0, 0, 0, 60],
+      });
       const gaps = answers.slice(0, 4).map(({ times }) => times.slice(1).map((t, j) => t - times[j]));
       ratios.push(Math.max(...gaps.map((g) => Math.max(...g))) / median(gaps.flat()));
     }
@@ -280,6 +347,100 @@ async function main() {
     row('start', { readyMs: round(median(times)), bestMs: round(Math.min(...times)) });
   }
   rmSync(folder, { recursive: true });
+}
+
+/** Requests that are much work: the first of their kind, large ones, odd ones. */
+function holders(body) {
+  const chat = (more) => JSON.stringify({ ...body('Hello', { max_completion_tokens: 4, stream: false }), ...more });
+  const path = '/v1/chat/completions';
+  const of = (n, make) => Array.from({ length: n }, (_, i) => make(i));
+  const schema = {
+    type: 'object',
+    properties: Object.fromEntries(of(40, (i) => [`field${i}`, { type: 'string', description: 'what it says' }])),
+    required: ['field0'],
+    additionalProperties: false,
+  };
+  const tools = of(64, (i) => ({ type: 'function', function: { name: `tool${i}`, parameters: schema } }));
+  const messages = of(40_000, (i) => ({ role: i % 2 ? 'assistant' : 'user', content: `word ${i}` }));
+  const lines = `namespace functions {\n${'\n'.repeat(1_500_000)}`;
+  const responses = { model: 'base', input: 'Hello', max_output_tokens: 4 };
+  const message = { model: 'base', max_tokens: 4, messages: [{ role: 'user', content: 'Hello' }] };
+  const many = { ...responses, input: messages.map(({ role, content }) => ({ role, content })) };
+  return [
+    { name: 'first chat', path, body: chat({}) },
+    { name: 'first responses', path: '/v1/responses', body: JSON.stringify(responses) },
+    { name: 'first messages', path: '/v1/messages', body: JSON.stringify(message) },
+    { name: 'first completions', path: '/v1/completions', body: JSON.stringify({ model: 'base', prompt: 'Hello' }) },
+    { name: 'first openapi.json', path: '/openapi.json' },
+    { name: 'openapi.json', path: '/openapi.json' },
+    { name: 'metrics', path: '/metrics' },
+    {
+      name: 'a schema',
+      path,
+      body: chat({ response_format: { type: 'json_schema', json_schema: { name: 'a', schema } } }),
+    },
+    { name: '64 tools', path, body: chat({ tools }) },
+    {
+      name: '64 strict tools',
+      path,
+      body: chat({ tools: tools.map((t) => ({ ...t, function: { ...t.function, strict: true } })) }),
+    },
+    { name: '30 KiB of brackets', path, body: chat({ x: of(15_000, () => []) }) },
+    {
+      name: '2 MB of text',
+      path,
+      body: chat({ messages: [{ role: 'user', content: 'some words '.repeat(180_000) }] }),
+    },
+    { name: '2 MB of messages', path, body: chat({ messages }) },
+    { name: '2 MB of input items', path: '/v1/responses', body: JSON.stringify(many) },
+    { name: '2 MB of numbers', path, body: chat({ x: of(300_000, (i) => i) }) },
+    { name: '2 MB of brackets', path, body: chat({ x: of(600_000, () => []) }) },
+    {
+      name: '2 MB of lines',
+      path,
+      body: chat({
+        messages: [
+          { role: 'system', content: lines },
+          { role: 'user', content: 'Hi' },
+        ],
+      }),
+    },
+    { name: '2 MB of no JSON', path, body: '['.repeat(2_000_000) },
+  ];
+}
+
+/**
+ * How long the event loop was held, ms: as a clock saw it, and without the time for which the thread had no core, where
+ * the system tells that.
+ */
+function holdingOf() {
+  const waited = () => {
+    try {
+      return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ')[1]) / 1e6;
+    } catch {
+      return Number.NaN;
+    }
+  };
+  let timer, heldMs, ownMs, last, lastWaited;
+  const tick = () => {
+    const now = performance.now(),
+      w = waited(),
+      took = now - last - 1;
+    heldMs = Math.max(heldMs, took);
+    ownMs = Math.max(ownMs, took - (Number.isNaN(w) ? 0 : w - lastWaited));
+    [last, lastWaited] = [now, w];
+    timer = setTimeout(tick, 1);
+  };
+  return {
+    start() {
+      [heldMs, ownMs, last, lastWaited] = [0, 0, performance.now(), waited()];
+      timer = setTimeout(tick, 1);
+    },
+    stop() {
+      clearTimeout(timer);
+      return { heldMs, ownMs };
+    },
+  };
 }
 
 /** The same weights with positions for 4,096 tokens, where the model has fewer. */

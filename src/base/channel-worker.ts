@@ -1,7 +1,8 @@
 // The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
-import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import type { Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorToData } from './error-data.js';
+import { type Gathering, Sender } from './gathering.js';
 import { asTypedError } from './system-error.js';
 
 /** What a handler gets beside its request. */
@@ -19,29 +20,9 @@ export type Handlers<C extends Contract> = {
 export interface Served<C extends Contract, Info> {
   readonly info: Info;
   readonly handlers: Handlers<C>;
-  /**
-   * What is told in one go, without an `await` in between, is sent as one message: for a thread that tells many callers
-   * something in each step. Default: everything at once.
-   */
-  readonly gathers?: boolean;
+  /** For a thread that tells many callers something in each step. Default: a message for each thing that is told. */
+  readonly gathers?: Gathering;
   close?(): void | Promise<void>;
-}
-
-/** Sends messages, or what of them comes in one go together. */
-function sender(port: MessagePort): { readonly send: (message: OneFromWorker) => void; gathers: boolean } {
-  let waiting: OneFromWorker[] = [];
-  const flush = (): void => {
-    const messages = waiting;
-    waiting = [];
-    port.postMessage(messages.length === 1 ? messages[0] : { kind: 'all', messages });
-  };
-  return {
-    gathers: false,
-    send(message) {
-      if (!this.gathers) port.postMessage(message);
-      else if (waiting.push(message) === 1) queueMicrotask(flush);
-    },
-  };
 }
 
 const isAborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get;
@@ -74,7 +55,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
 ): Promise<void> {
   const port = parentPort;
   if (!port) throw new Error('this file is the entry of a thread; it is opened by openChannel()');
-  const out = sender(port);
+  const out = new Sender((message) => port.postMessage(message));
   const send = (message: OneFromWorker): void => out.send(message);
   let served: Served<C, Info>;
   try {
@@ -83,7 +64,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
     send({ kind: 'error', id: -1, error: errorToData(asTypedError(error)) });
     return;
   }
-  out.gathers = served.gathers === true;
+  if (served.gathers) out.gather(served.gathers);
   const running = new Map<number, () => void>();
   const answer = async (message: Extract<ToWorker, { readonly kind: 'call' }>): Promise<void> => {
     const { id, name, request, stop } = message;

@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 // Entry point of the `temper` command: parses, runs one command, turns every error into one line and an exit code.
 // The commands are listed in registry.ts.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { extname } from 'node:path';
 import { Command as CommanderCommand, CommanderError } from 'commander';
 import { ConfigError, TemperError } from '../base/errors.js';
 import { asTypedError } from '../base/system-error.js';
-import { examples, printJson } from './command.js';
+import { type Command, examples, printJson } from './command.js';
 import { endInterrupted, interruptedExitCode } from './interrupt.js';
 import { guardStreams, lostOutput } from './streams.js';
 import { printable, tell, tellOwn } from './terminal.js';
@@ -64,8 +65,27 @@ function helpOf(program: CommanderCommand | undefined, argv: readonly string[]):
   return [...names, '--help'].join(' ');
 }
 
-/** The whole command line as a commander program; nothing runs before it is parsed. */
-export async function createProgram(): Promise<CommanderCommand> {
+/**
+ * The command that was typed, where that is plain: reading the files of all others takes longer than many a command.
+ * Its file is called after it.
+ * @returns null: all of them are needed
+ */
+export async function typedCommand([first = '', second = '']: readonly string[]): Promise<Command | null> {
+  for (const name of [first, `${first} ${second}`]) {
+    if (!/^[a-z]+(-[a-z]+)?( [a-z]+)?$/.test(name)) continue;
+    const file = new URL(`./commands/${name.replace(' ', '-')}${extname(import.meta.url)}`, import.meta.url);
+    if (!existsSync(file)) continue;
+    const { command } = (await import(file.href)) as { readonly command: Command };
+    if (command.name === name) return command;
+  }
+  return null;
+}
+
+/**
+ * The command line as a commander program; nothing runs before it is parsed.
+ * @param argv what was typed: commands that it cannot mean are left out; default all are in
+ */
+export async function createProgram(argv: readonly string[] = []): Promise<CommanderCommand> {
   const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
     version: string;
   };
@@ -91,7 +111,8 @@ export async function createProgram(): Promise<CommanderCommand> {
         '\nExit codes: 0 done, 1 unexpected, 2 usage or bad input, 10 violation, 20 inconclusive, ' +
         '30 judge or hub failure, 40 integrity.\n',
     );
-  const { commands } = await import('./registry.js');
+  const typed = await typedCommand(argv);
+  const commands = typed ? [typed] : (await import('./registry.js')).commands;
   for (const command of commands) command.register(program);
   // Wherever a folder or a file may stand, so may what hf:// names.
   program.hook('preAction', async (_, action) => {
@@ -106,7 +127,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   process.exitCode = undefined;
   let program: CommanderCommand | undefined;
   try {
-    program = await createProgram();
+    program = await createProgram(argv);
     if (argv.length === 0) {
       program.outputHelp({ error: true });
       return 2;

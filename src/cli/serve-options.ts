@@ -1,7 +1,7 @@
 // What `temper serve` serves: the command line over the configuration file over the defaults.
 import { ConfigError } from '../base/errors.js';
 import { parseBytes } from '../base/units.js';
-import { readServeConfig, type ServeConfig } from '../serve/config.js';
+import type { ServeConfig } from '../serve/config.js';
 import type { AdapterStatus } from '../serve/served.js';
 import type { ServeOptions } from '../serve/server.js';
 import type { ModelOptions, ScreenOptions } from './engine-options.js';
@@ -61,12 +61,13 @@ const given = <T extends object>(o: T): Partial<T> =>
  * @param isGiven whether an option stood on the command line
  * @throws {ConfigError} bad_option, bad_serve_config
  */
-export function serveOptions(
+export async function serveOptions(
   options: CommandOptions,
   isGiven: (name: string) => boolean,
   log: (line: string) => void,
-): ServeOptions {
-  const config: ServeConfig = options.config === undefined ? {} : readServeConfig(options.config);
+): Promise<ServeOptions> {
+  const config: ServeConfig =
+    options.config === undefined ? {} : (await import('../serve/config.js')).readServeConfig(options.config);
   const { adapters: _, tls, keys, adminKeys, ...plain } = config;
   const typed = Object.fromEntries(Object.entries(options).filter(([name]) => isGiven(name)));
   const all = { ...options, ...given(plain), ...typed } as CommandOptions;

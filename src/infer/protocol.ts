@@ -107,6 +107,8 @@ export interface TextEvent {
   readonly channel: string;
   readonly recipient: string | null;
   readonly text: string;
+  /** Steps that it is the text of; absent: one. */
+  readonly pieces?: number;
   /** With `topLogprobs`: tokens since the last event, of the answer alone; the text may have waited for more. */
   readonly tokens?: readonly TokenInfo[];
 }

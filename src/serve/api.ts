@@ -1,14 +1,18 @@
 // What an API is: routes that make a `Generation` of a body and a wire form of what is released (generation.ts). To add
 // one: a file that exports an `Api`, and a line in apis.ts. /openapi.json, metrics and the form of errors follow.
+import type { ServerResponse } from 'node:http';
 import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
 import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import type { ApiKey } from './keys.js';
+import type { ReadBody, ReaderName } from './readers.js';
 import type { ResponseStore } from './response-store.js';
 
 /** What every request has been given before its route. */
 export type Env = {
+  /** Node's own response, behind a port. */
+  Bindings: { readonly outgoing?: ServerResponse };
   Variables: {
     /** Name of the key it came with; null: none is needed. */
     key: string | null;
@@ -23,8 +27,8 @@ export interface ApiService extends GenerationService {
   /** Most tokens of an answer where a request does not say. */
   readonly maxTokens: number;
   readonly responses: ResponseStore;
-  /** The body of a request, as parseJson makes it. @throws {ApiError} 400, 413, 415 */
-  body(c: ApiRequest): Promise<unknown>;
+  /** The body of a request, as the reader of that name makes it. @throws {ApiError} 400, 413, 415 · {DataError} */
+  read<K extends ReaderName>(c: ApiRequest, name: K): Promise<ReadBody<K>>;
   /** Told of faults of the server's own. */
   readonly log: (error: unknown) => void;
 }

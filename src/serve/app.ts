@@ -5,7 +5,7 @@ import { addAdminRoutes } from './admin.js';
 import { type ApiRequest, type ApiService, type Env, Routes } from './api.js';
 import { ApiError, asApiError, errorBody } from './api-error.js';
 import { APIS } from './apis.js';
-import { Bodies } from './body.js';
+import type { Bodies } from './bodies.js';
 import type { Callers } from './callers.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
@@ -22,30 +22,28 @@ export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
   readonly note: (line: string) => void;
   /** Host names that a request may give; null: any. Keeps web pages of others away from a server on loopback. */
   readonly hosts: ReadonlySet<string> | null;
-  readonly maxBodyBytes: number;
+  readonly bodies: Bodies;
 }
 /** They say nothing of models, and probes have no keys. */
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { served, callers, hosts, log, responses } = options;
+  const { served, callers, hosts, log, responses, bodies } = options;
   const { meter, admission } = callers.parts;
-  const routes = new Routes(APIS),
-    bodies = new Bodies(options.maxBodyBytes);
-  const body = (c: ApiRequest): Promise<unknown> => bodies.read(c);
+  const routes = new Routes(APIS);
   const serviceOf = (c: ApiRequest): ApiService => ({
     ...callers.serviceFor(c.get('caller')),
     maxTokens: options.maxTokens(),
     responses,
-    body,
+    read: (request, name) => bodies.readAs(request, name, options.maxTokens(), () => served.engine.info.contextTokens),
     log,
   });
   const app = new Hono<Env>();
   app.use(async (c, next) => {
     const began = performance.now();
-    await next();
     c.header('x-content-type-options', 'nosniff');
+    await next();
     const { path } = c.req;
     const route = OTHERS.find((r) => r === path) ?? routes.find(path)?.path ?? 'other';
     meter.request(route, c.res.status, (performance.now() - began) / 1000);
@@ -84,8 +82,12 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.get('/health', (c) => c.json({ status: 'ok' }));
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));
   app.get('/metrics', async (c) => c.text(await meter.text(), 200, { 'content-type': meter.contentType }));
-  app.get('/openapi.json', (c) => c.json(openApiDocument(APIS)));
+  let description: ReturnType<typeof openApiDocument> | undefined;
+  app.get('/openapi.json', async (c) => {
+    description ??= openApiDocument(APIS);
+    return c.json(await description);
+  });
   for (const api of APIS) api.register(app, serviceOf);
-  addAdminRoutes(app, { served, callers, keys: options.adminKeys, readBody: body, log: options.note });
+  addAdminRoutes(app, { served, callers, keys: options.adminKeys, readBody: (c) => bodies.read(c), log: options.note });
   return app;
 }

@@ -39,7 +39,7 @@ const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): 
     try {
       for await (const event of engine.generate(bounded, signal)) {
         if (event.kind === 'done') whole = event.usage.promptTokens + event.usage.completionTokens;
-        else pieces++;
+        else pieces += event.pieces ?? 1;
         yield event;
       }
     } finally {

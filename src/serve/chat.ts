@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
-import { ChatBody, type ChatRequest, readChatRequest } from './chat-request.js';
+import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { type Answer, answer, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
@@ -53,6 +53,10 @@ async function* stream(
 async function* merged<T>(
   all: readonly AsyncGenerator<T, void, void>[],
 ): AsyncGenerator<{ readonly from: number; readonly value: T }, void, void> {
+  if (all.length === 1 && all[0]) {
+    for await (const value of all[0]) yield { from: 0, value };
+    return;
+  }
   const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> => {
     const asked = (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
     // It may fail while nobody waits, as this loop stands at its `yield`: that is told by the next race.
@@ -88,7 +92,7 @@ export const chat: Api = {
   register(app, serviceOf) {
     app.post('/v1/chat/completions', async (c) => {
       const service = serviceOf(c);
-      const request = readChatRequest(await service.body(c), service.maxTokens);
+      const request = await service.read(c, 'chat');
       const stop = stopWith(c);
       if (!request.stream)
         return c.json(
@@ -99,7 +103,7 @@ export const chat: Api = {
           ),
         );
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
-      return eventStream(stream(service, request, stop.signal), stop, failed);
+      return eventStream(c, stream(service, request, stop.signal), stop, failed);
     });
   },
 };

@@ -3,13 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Api, ApiService } from './api.js';
 import { type ApiError, asApiError } from './api-error.js';
 import { generate } from './generation.js';
-import {
-  CountBody,
-  MessagesBody,
-  type MessagesRequest,
-  readCountRequest,
-  readMessagesRequest,
-} from './messages-request.js';
+import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
@@ -63,14 +57,14 @@ export const messages: Api = {
   register(app, serviceOf) {
     app.post('/v1/messages', async (c) => {
       const service = serviceOf(c);
-      const request = readMessagesRequest(await service.body(c));
+      const request = await service.read(c, 'messages');
       const stop = stopWith(c);
       if (request.stream) {
         const failed = (e: unknown): ServerEvent => ({
           event: 'error',
           data: errorBody(asApiError(e, service.log, fields)),
         });
-        return eventStream(stream(service, request, stop.signal), stop, failed);
+        return eventStream(c, stream(service, request, stop.signal), stop, failed);
       }
       const writer = writerOf(request);
       for await (const released of generate(service, request, stop.signal)) {
@@ -81,7 +75,7 @@ export const messages: Api = {
     });
     app.post('/v1/messages/count_tokens', async (c) => {
       const service = serviceOf(c);
-      const { model, messages } = readCountRequest(await service.body(c));
+      const { model, messages } = await service.read(c, 'count');
       service.served.find(model);
       return c.json({ input_tokens: await service.served.engine.count(messages, stopWith(c).signal) });
     });

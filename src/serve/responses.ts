@@ -5,13 +5,7 @@ import { ApiError, asApiError, badRequest, errorBody } from './api-error.js';
 import { type Answer, type Generation, generate } from './generation.js';
 import type { StoredResponse } from './response-store.js';
 import { type InputItem, itemsToMessages } from './responses-items.js';
-import {
-  conversationOf,
-  generationOf,
-  ResponsesBody,
-  type ResponsesRequest,
-  readResponsesRequest,
-} from './responses-request.js';
+import { conversationOf, generationOf, ResponsesBody, type ResponsesRequest } from './responses-request.js';
 import { type ResponseEvent, ResponseWriter } from './responses-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
@@ -168,14 +162,14 @@ export const responses: Api = {
   register(app, serviceOf) {
     app.post('/v1/responses', async (c) => {
       const service = serviceOf(c);
-      const turn = await Turn.begin(service, readResponsesRequest(await service.body(c)), c.get('key'));
+      const turn = await Turn.begin(service, await service.read(c, 'responses'), c.get('key'));
       const stop = stopWith(c);
       if (!turn.request.stream) return c.json(await turn.whole(stop.signal));
       const failed = (e: unknown): ServerEvent => ({
         event: 'error',
         data: { type: 'error', sequence_number: 0, ...(errorBody(asApiError(e, service.log, fields)).error as object) },
       });
-      return eventStream(sent(turn.events(stop.signal)), stop, failed);
+      return eventStream(c, sent(turn.events(stop.signal)), stop, failed);
     });
     app.get('/v1/responses/:id', async (c) => {
       const service = serviceOf(c);

@@ -2,21 +2,16 @@
 // ends.
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { createAdaptorServer } from '@hono/node-server';
 import { ConfigError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
-import { openScreen, type ScreeningOptions } from '../compose/screening.js';
+import type { ScreeningOptions } from '../compose/screening.js';
 import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
 import { Admission } from './admission.js';
-import { createApp } from './app.js';
 import { Callers } from './callers.js';
 import type { ReasoningRule } from './generation.js';
 import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
-import { createMeter } from './meter.js';
-import { createFileStore } from './response-files.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { type AdapterStatus, openServed, type ServedModel } from './served.js';
-import { applySettings } from './settings.js';
 
 export interface ServeOptions {
   /** Model, adapters by name, slots; the engine's options. */
@@ -46,7 +41,7 @@ export interface ServeOptions {
   /** Requests that may wait for a slot, default 64, and how long, default 60,000 ms. */
   readonly queue?: number | undefined;
   readonly queueMs?: number | undefined;
-  /** Default 2 MiB: reading a larger one would hold up the streams of others. */
+  /** Default 2 MiB. */
   readonly maxBodyBytes?: number | undefined;
   /** Most tokens of an answer where a request does not say; default: what the context holds. */
   readonly maxTokens?: number | undefined;
@@ -106,6 +101,11 @@ export const readTls = ({
   readonly key: string;
 } => ({ cert: readInputText(cert, 'config'), key: readInputText(key, 'config') });
 
+const openScreening = async (
+  ...given: Parameters<typeof import('../compose/screening.js').openScreen>
+): ReturnType<typeof import('../compose/screening.js').openScreen> =>
+  (await import('../compose/screening.js')).openScreen(...given);
+
 const serverOptions = {
   headersTimeout: HEADERS_MS,
   requestTimeout: BODY_MS,
@@ -129,8 +129,16 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
   const closeAll = async (): Promise<void> => {
     for (const c of closers.splice(0).reverse()) await c();
   };
+  // What it answers with is read while the engine's thread reads the model.
+  const code = Promise.all([
+    import('./app.js'),
+    import('./bodies.js'),
+    import('./meter.js'),
+    import('@hono/node-server'),
+  ]);
+  code.catch(() => {}); // told where it is waited for
   try {
-    const opened = options.screening ? await openScreen(options.screening, signal) : null;
+    const opened = options.screening ? await openScreening(options.screening, signal) : null;
     if (opened) closers.push(() => opened.close());
     const slots = options.engine.slots ?? 16;
     const served = await openServed(
@@ -142,7 +150,10 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const responses =
       options.state === undefined
         ? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB })
-        : createFileStore(options.state);
+        : (await import('./response-files.js')).createFileStore(options.state);
+    const [{ createApp }, { Bodies }, { createMeter }, { createAdaptorServer }] = await code;
+    const bodies = new Bodies(options.maxBodyBytes ?? 2 * MIB);
+    closers.push(() => bodies.close());
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
     const callers = new Callers(
       {
@@ -161,7 +172,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       responses,
       adminKeys: () => adminKeys,
       hosts: loopback ? new Set(['127.0.0.1', '[::1]', 'localhost']) : null,
-      maxBodyBytes: options.maxBodyBytes ?? 2 * MIB,
+      bodies,
       maxTokens: () => maxTokens ?? served.engine.info.contextTokens,
       log: (e) => log(`request failed: ${messageOf(e)}`),
       note: log,
@@ -214,6 +225,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       notices: opened?.notices ?? [],
       async reload(next) {
         set(next);
+        const { applySettings } = await import('./settings.js');
         const told = await applySettings(served, current, next);
         current = next;
         return told;

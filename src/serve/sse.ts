@@ -1,4 +1,7 @@
-// Server-sent events, and the signal that says that a client has gone.
+// Server-sent events, and the signal that says that a client has gone. Behind a port they are written into node's own
+// response: a web stream between would cost as much as all the rest of a token.
+import type { ServerResponse } from 'node:http';
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import type { ApiRequest } from './api.js';
 
 export interface ServerEvent {
@@ -11,6 +14,12 @@ export interface ServerEvent {
 const KEEPALIVE_MS = 15_000;
 /** A client that takes nothing for so long is given up, ms: it holds a place. */
 const STALL_MS = 30_000;
+const HEADERS = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-cache, no-transform',
+  'x-accel-buffering': 'no',
+  'x-content-type-options': 'nosniff',
+};
 
 const gone = (): DOMException => new DOMException('the client went away', 'AbortError');
 
@@ -24,70 +33,144 @@ export function stopWith(c: ApiRequest): AbortController {
   return stop;
 }
 
-const encoder = new TextEncoder();
-function encoded({ event, data }: ServerEvent): Uint8Array {
+function written({ event, data }: ServerEvent): string {
   const name = event === undefined ? '' : `event: ${event}\n`;
-  return encoder.encode(`${name}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`);
+  return `${name}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
 }
+
+/** Where a stream goes. */
+interface Sink {
+  write(text: string): void;
+  /** The reader has not taken enough for more. */
+  readonly full: boolean;
+  /** Calls back when it has. */
+  room(then: () => void): void;
+  end(): void;
+  /** The reader is given up. */
+  drop(): void;
+}
+
+/** A reader that is slow is not read ahead of, and one that takes nothing is given up. */
+async function pump(
+  first: IteratorResult<ServerEvent, void>,
+  events: AsyncGenerator<ServerEvent, void, void>,
+  sink: Sink,
+  stop: AbortController,
+  failed: (error: unknown) => ServerEvent,
+  stallMs: number,
+): Promise<void> {
+  const { signal } = stop;
+  const room = (): Promise<void> =>
+    new Promise((done) => {
+      const stall = setTimeout(() => {
+        sink.drop();
+        stop.abort(gone());
+      }, stallMs);
+      const over = (): void => {
+        clearTimeout(stall);
+        signal.removeEventListener('abort', over);
+        done();
+      };
+      signal.addEventListener('abort', over);
+      if (signal.aborted) over();
+      else sink.room(over);
+    });
+  const beat = setInterval(() => {
+    if (!sink.full) sink.write(': waiting\n\n');
+  }, KEEPALIVE_MS);
+  try {
+    for (let got = first; !got.done && !signal.aborted; got = await events.next()) {
+      sink.write(written(got.value));
+      beat.refresh();
+      if (sink.full) await room();
+    }
+  } catch (e) {
+    if (!signal.aborted) sink.write(written(failed(e)));
+  } finally {
+    clearInterval(beat);
+    void events.return().catch(() => {});
+    sink.end();
+  }
+}
+
+const nodeSink = (out: ServerResponse): Sink => ({
+  write(text) {
+    if (!out.destroyed) out.write(text);
+  },
+  get full() {
+    return out.writableNeedDrain;
+  },
+  room: (then) => void out.once('drain', then),
+  end: () => void out.end(),
+  drop: () => void out.destroy(),
+});
+
+/** Not behind a port: a body for whoever asked, a piece each time he asks. */
+class WebSink implements Sink {
+  readonly body: ReadableStream<Uint8Array>;
+  full = false;
+  #controller: ReadableStreamDefaultController<Uint8Array> | null = null;
+  #asked = (): void => {};
+
+  constructor(cancelled: () => void) {
+    this.body = new ReadableStream(
+      {
+        start: (controller) => {
+          this.#controller = controller;
+        },
+        pull: () => {
+          this.full = false;
+          this.#asked();
+        },
+        cancel: () => {
+          this.#controller = null;
+          cancelled();
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+  write(text: string): void {
+    this.full = true;
+    this.#controller?.enqueue(encoder.encode(text));
+  }
+  room(then: () => void): void {
+    this.#asked = then;
+  }
+  end(): void {
+    this.#controller?.close();
+    this.#controller = null;
+  }
+  drop(): void {
+    this.#controller?.error(gone());
+    this.#controller = null;
+  }
+}
+const encoder = new TextEncoder();
 
 /**
  * Answers a stream. The first event is waited for before anything is sent, so that what fails before it has a status of
- * its own; what fails later is told by `failed`, as a last event. A reader that is slow is not read ahead of, and one
- * that reads nothing is given up.
- * @param stallMs how long it may read nothing
+ * its own; what fails later is told by `failed`, as a last event. Behind a port the answer has been sent when this
+ * returns.
+ * @param c       the request
+ * @param stallMs how long a reader may take nothing
  */
 export async function eventStream(
+  c: Pick<ApiRequest, 'env'>,
   events: AsyncGenerator<ServerEvent, void, void>,
   stop: AbortController,
   failed: (error: unknown) => ServerEvent,
   stallMs = STALL_MS,
 ): Promise<Response> {
   const first = await events.next();
-  let next: Promise<IteratorResult<ServerEvent, void>> | null = Promise.resolve(first);
-  let stall: NodeJS.Timeout | undefined;
-  const giveUp = (): void => {
-    clearTimeout(stall);
-    stop.abort(gone());
-    void events.return().catch(() => {});
-  };
-  const body = new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        clearTimeout(stall);
-        next ??= events.next();
-        let timer: NodeJS.Timeout | undefined;
-        try {
-          const beat = new Promise<null>((tell) => {
-            timer = setTimeout(tell, KEEPALIVE_MS, null);
-          });
-          const got = await Promise.race([next, beat]);
-          if (got !== null) next = null;
-          if (got?.done) {
-            controller.close();
-            return;
-          }
-          // It asks for more as soon as it has taken this.
-          stall = setTimeout(() => {
-            giveUp();
-            controller.error(gone());
-          }, stallMs);
-          controller.enqueue(got === null ? encoder.encode(': waiting\n\n') : encoded(got.value));
-        } catch (e) {
-          if (!stop.signal.aborted) controller.enqueue(encoded(failed(e)));
-          controller.close();
-        } finally {
-          clearTimeout(timer);
-        }
-      },
-      cancel: giveUp,
-    },
-    { highWaterMark: 0 },
-  );
-  return new Response(body, {
-    headers: {
-      'content-type': 'text/event-stream; charset=utf-8',
-      'cache-control': 'no-cache, no-transform',
-      'x-accel-buffering': 'no',
-    },
-  });
+  const out = c.env?.outgoing;
+  if (!out) {
+    const sink = new WebSink(() => stop.abort(gone()));
+    void pump(first, events, sink, stop, failed, stallMs);
+    return new Response(sink.body, { headers: HEADERS });
+  }
+  out.on('error', () => {}); // of a socket that is gone: the request's signal tells
+  out.writeHead(200, HEADERS);
+  await pump(first, events, nodeSink(out), stop, failed, stallMs);
+  return RESPONSE_ALREADY_SENT;
 }

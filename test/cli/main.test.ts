@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createProgram, reportError } from '../../src/cli/main.js';
+import { createProgram, reportError, typedCommand } from '../../src/cli/main.js';
 import { createProgress } from '../../src/cli/progress.js';
 import { commands } from '../../src/cli/registry.js';
 import { temper, temperProcess } from './run.js';
@@ -36,6 +36,26 @@ describe('temper', () => {
       checked++;
     }
     expect(checked).toBe(commands.length);
+  });
+  it('reads the file of the command that was typed alone, and all where it may be any', async () => {
+    for (const command of commands) {
+      const typed = command.name.split(' ');
+      expect((await typedCommand([...typed, '--help']))?.name, command.name).toBe(command.name);
+      const program = await createProgram(typed);
+      expect(program.commands.map((c) => c.name())).toEqual([typed[0]]);
+    }
+    for (const argv of [
+      [],
+      ['--help'],
+      ['frob'],
+      ['model'],
+      ['help', 'train'],
+      ['../main'],
+      ['model-init'],
+      ['data', 'frob'],
+    ])
+      expect(await typedCommand(argv), argv.join(' ')).toBeNull();
+    expect((await createProgram(['model'])).commands.length).toBeGreaterThan(10);
   });
   it('usage errors name the help of their command, which marks what is required', async () => {
     for (const [argv, help] of [

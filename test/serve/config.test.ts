@@ -65,12 +65,12 @@ describe('a configuration file', () => {
         expect((e as Error).message).not.toContain(KEY);
       }
   });
-  it('is under the command line, and over the defaults', () => {
+  it('is under the command line, and over the defaults', async () => {
     const defaults = { adapter: ['b=dir'], policy: [], host: '127.0.0.1', port: 8080, slots: 16, queue: 64 };
     const options = (given: object): CommandOptions =>
       ({ ...defaults, queueSeconds: 60, config: file, ...given }) as unknown as CommandOptions;
     write(WHOLE);
-    const got = serveOptions(
+    const got = await serveOptions(
       options({ port: 1 }),
       (name) => name === 'port' || name === 'adapter',
       () => {},
@@ -85,13 +85,13 @@ describe('a configuration file', () => {
       keys: [{ name: 'app', requestsPerMinute: 60 }, { name: 'dev' }],
     });
     write('port: 9');
-    expect(() =>
+    await expect(
       serveOptions(
         options({}),
         () => false,
         () => {},
       ),
-    ).toThrow(/--model DIR/);
+    ).rejects.toThrow(/--model DIR/);
   });
   it('editors are told the same schema', () => {
     const stored: unknown = JSON.parse(readFileSync(join(packageRoot, 'docs', 'serve.schema.json'), 'utf8'));

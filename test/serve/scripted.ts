@@ -13,6 +13,7 @@ import { Admission } from '../../src/serve/admission.js';
 import type { Env } from '../../src/serve/api.js';
 import { ApiError } from '../../src/serve/api-error.js';
 import { createApp } from '../../src/serve/app.js';
+import { Bodies } from '../../src/serve/bodies.js';
 import { Callers } from '../../src/serve/callers.js';
 import type { ReasoningRule } from '../../src/serve/generation.js';
 import type { ApiKeys } from '../../src/serve/keys.js';
@@ -120,7 +121,7 @@ export function scriptedApp(
     note: () => {},
     responses,
     hosts: null,
-    maxBodyBytes: 1 << 20,
+    bodies: new Bodies(1 << 20),
     maxTokens: () => 100,
     log: (e) => log.push(e),
   });

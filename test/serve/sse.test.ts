@@ -14,7 +14,7 @@ it('a reader that reads nothing is given up; one that reads gets all', async () 
   }
   const failed = (): ServerEvent => ({ data: 'failed' });
   const stop = new AbortController();
-  const stalled = await eventStream(events(), stop, failed, 5);
+  const stalled = await eventStream({ env: {} }, events(), stop, failed, 5);
   const reader = stalled.body?.getReader();
   await reader?.read();
   await expect.poll(() => stop.signal.aborted, { timeout: 5000 }).toBe(true);
@@ -23,6 +23,6 @@ it('a reader that reads nothing is given up; one that reads gets all', async () 
   await expect(reader?.read()).rejects.toThrow();
 
   written = 0;
-  const whole = await eventStream(events(), new AbortController(), failed, 60_000);
+  const whole = await eventStream({ env: {} }, events(), new AbortController(), failed, 60_000);
   expect((await whole.text()).match(/data: /g)).toHaveLength(100);
 });

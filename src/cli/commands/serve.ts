@@ -9,12 +9,12 @@ import type { CommandOptions } from '../serve-options.js';
 import { print, tell } from '../terminal.js';
 
 /** Reads the settings again, one time after the other; what is refused leaves all as it was. */
-function reloading(server: TemperServer, read: () => ServeOptions): () => void {
+function reloading(server: TemperServer, read: () => Promise<ServeOptions>): () => void {
   let turn: Promise<void> = Promise.resolve();
   return () => {
     turn = turn.then(async () => {
       try {
-        const told = await server.reload(read());
+        const told = await server.reload(await read());
         tell('temper: settings read again', ...told.map((line) => `temper: ${line}`));
       } catch (e) {
         tell(`temper: settings stay as they were: ${e instanceof Error ? e.message : String(e)}`);
@@ -92,7 +92,7 @@ export const command: Command = {
             (name) => command.getOptionValueSource(name) === 'cli',
             (line) => tell(`temper: ${line}`),
           );
-        const server = await serve(read(), signal);
+        const server = await serve(await read(), signal);
         if (options.config !== undefined) handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);

@@ -1,0 +1,62 @@
+// The body of a request, read once and within bounds: its own, and one of all bodies that are being read.
+import type { ApiRequest } from './api.js';
+import { ApiError } from './api-error.js';
+import { jsonOf } from './body.js';
+import { BodyThread } from './body-thread.js';
+import { READERS, type ReadBody, type ReaderName } from './readers.js';
+
+/** Bodies of so many times the largest one may be read at once. */
+const AT_ONCE = 8;
+/** Larger ones are read in a thread of their own. */
+const LARGE_BYTES = 32 << 10;
+
+/** Reads bodies of at most `most` bytes each. */
+export class Bodies {
+  #held = 0;
+  readonly #thread = new BodyThread();
+  constructor(readonly most: number) {}
+
+  /** @throws {ApiError} 400 invalid_json · 413 body_too_large · 415 content_type · 429 too_many_bodies */
+  async read(c: ApiRequest): Promise<unknown> {
+    return this.#with(c, jsonOf);
+  }
+  /**
+   * @param tokens  most of an answer where the request does not say
+   * @param context tokens that prompt and answer may have
+   * @throws as `read` · what the reader of that name throws
+   */
+  readAs<K extends ReaderName>(c: ApiRequest, name: K, tokens: number, context: () => number): Promise<ReadBody<K>> {
+    return this.#with(c, (bytes) =>
+      bytes.length > LARGE_BYTES
+        ? this.#thread.read(name, bytes, tokens, context())
+        : (READERS[name](jsonOf(bytes), tokens) as ReadBody<K>),
+    );
+  }
+  close(): Promise<void> {
+    return this.#thread.close();
+  }
+  async #with<T>(c: ApiRequest, use: (bytes: Uint8Array) => T | Promise<T>): Promise<T> {
+    const type = c.req.header('content-type') ?? '';
+    if (!/^application\/json\s*(;|$)/i.test(type))
+      throw new ApiError(415, 'invalid_request_error', 'content_type', 'content-type: wanted application/json');
+    const { most } = this;
+    const tooLarge = (): ApiError =>
+      new ApiError(413, 'invalid_request_error', 'body_too_large', `the body has more than ${most} bytes`);
+    if (Number(c.req.header('content-length') ?? 0) > most) throw tooLarge();
+    const pieces: Uint8Array[] = [];
+    let bytes = 0;
+    try {
+      for await (const piece of (c.req.raw.body ?? []) as AsyncIterable<Uint8Array>) {
+        bytes += piece.length;
+        this.#held += piece.length;
+        if (bytes > most) throw tooLarge();
+        if (this.#held > AT_ONCE * most)
+          throw new ApiError(429, 'rate_limit_error', 'too_many_bodies', 'too many bodies are being read', null, 1);
+        pieces.push(piece);
+      }
+      return await use(Buffer.concat(pieces));
+    } finally {
+      this.#held -= bytes;
+    }
+  }
+}

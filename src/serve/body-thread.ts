@@ -1,0 +1,58 @@
+// Large bodies are read in a thread of their own, which the first one starts: 2 MiB of JSON that is looked at letter by
+// letter would hold up every stream for as long.
+import { type Channel, openChannel } from '../base/channel.js';
+import { ApiError } from './api-error.js';
+import type { ReadBody, ReaderName } from './readers.js';
+
+/** An ApiError on its way between threads. */
+export interface Refusal {
+  readonly refused: Pick<ApiError, 'status' | 'type' | 'code' | 'message' | 'param' | 'retryAfter'>;
+}
+export type BodyCalls = {
+  readonly read: {
+    readonly request: {
+      readonly name: ReaderName;
+      readonly bytes: Uint8Array;
+      readonly tokens: number;
+      readonly context: number;
+    };
+    readonly event: never;
+    readonly result: { readonly request: unknown } | Refusal;
+  };
+};
+
+export class BodyThread {
+  #opened: Promise<Channel<BodyCalls, null>> | null = null;
+  #closed = false;
+
+  /**
+   * @param tokens  most of an answer where the request does not say
+   * @param context tokens that prompt and answer may have
+   * @throws what the reader of that name throws
+   */
+  async read<K extends ReaderName>(name: K, bytes: Uint8Array, tokens: number, context: number): Promise<ReadBody<K>> {
+    try {
+      const got = await (await this.#channel()).call('read', { name, bytes, tokens, context });
+      if ('request' in got) return got.request as ReadBody<K>;
+      const { status, type, code, message, param, retryAfter } = got.refused;
+      throw new ApiError(status, type, code, message, param, retryAfter);
+    } catch (e) {
+      // One that ended is started again by the next.
+      if ((e as { readonly code?: unknown }).code === 'worker_exit' && !this.#closed) this.#opened = null;
+      throw e;
+    }
+  }
+  #channel(): Promise<Channel<BodyCalls, null>> {
+    if (!this.#opened) {
+      this.#opened = openChannel<BodyCalls, null>('serve/body-worker.js', null, { name: 'bodies' });
+      this.#opened.catch(() => {
+        this.#opened = null;
+      });
+    }
+    return this.#opened;
+  }
+  async close(): Promise<void> {
+    this.#closed = true;
+    await (await this.#opened?.catch(() => null))?.close();
+  }
+}

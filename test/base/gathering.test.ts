@@ -1,0 +1,120 @@
+// What a thread tells in few messages: nothing is lost, nothing changes places within a call, nothing waits longer than
+// it may.
+import { describe, expect, it, vi } from 'vitest';
+import type { OneFromWorker } from '../../src/base/channel-protocol.js';
+import { type Gathering, Sender } from '../../src/base/gathering.js';
+import { GATHER_MS, joinText } from '../../src/infer/gather-text.js';
+import type { TextEvent, TokenInfo } from '../../src/infer/protocol.js';
+
+const event = (id: number, value: unknown): OneFromWorker => ({ kind: 'event', id, event: value });
+const done = (id: number): OneFromWorker => ({ kind: 'result', id, value: null });
+/** A sender whose clock a test moves; `go` is what a thread tells without an `await` in between. */
+function make(gathering: Gathering | null) {
+  const sent: OneFromWorker[][] = [];
+  let now = 1000;
+  const sender = new Sender(
+    (message) => {
+      const m = message as OneFromWorker | { readonly kind: 'all'; readonly messages: readonly OneFromWorker[] };
+      sent.push(m.kind === 'all' ? [...m.messages] : [m]);
+    },
+    () => now,
+  );
+  if (gathering) sender.gather(gathering);
+  const go = async (ms: number, ...messages: OneFromWorker[]): Promise<void> => {
+    now += ms;
+    for (const m of messages) sender.send(m);
+    await Promise.resolve();
+  };
+  return { sent, go };
+}
+const pairs = (a: unknown, b: unknown): unknown => (a === 'apart' || b === 'apart' ? null : `${a}${b}`);
+
+describe('messages of a thread', () => {
+  it('leave one by one where nothing is gathered', async () => {
+    const { sent, go } = make(null);
+    await go(0, event(1, 'a'), event(1, 'b'), done(1));
+    expect(sent).toEqual([[event(1, 'a')], [event(1, 'b')], [done(1)]]);
+  });
+
+  it('are one message for one go, at once where steps take as long as the wait', async () => {
+    const { sent, go } = make({ ms: 10 });
+    await go(0, event(1, 'a'), event(2, 'A'));
+    for (let i = 0; i < 5; i++) await go(6, event(1, i), event(2, i));
+    expect(sent).toHaveLength(6);
+    expect(sent.every((m) => m.length === 2)).toBe(true);
+  });
+
+  it('wait for those of the next steps, and no longer than they may', async () => {
+    const { sent, go } = make({ ms: 10, join: pairs });
+    await go(0, event(1, 'first')); // at once
+    for (let i = 0; i < 30; i++) await go(1, event(1, `${i} `));
+    const times = sent.map((m) => m.length);
+    expect(times).toEqual([1, 1, 1, 1]); // 30 steps of 1 ms: each message holds what 9 or 10 of them gave, joined
+    const text = sent.slice(1).flatMap((m) => m.map((one) => (one.kind === 'event' ? one.event : '')));
+    expect(text.join('')).toBe(
+      Array.from({ length: 30 }, (_, i) => `${i} `)
+        .slice(0, text.join('').split(' ').length - 1)
+        .join(''),
+    );
+  });
+
+  it('the first event of a call, results and errors take along what waits, in order', async () => {
+    const { sent, go } = make({ ms: 10, join: pairs });
+    await go(0, event(1, 'a'));
+    await go(1, event(1, 'b'));
+    await go(1, event(1, 'c'), event(1, 'apart'), event(1, 'd'));
+    expect(sent).toHaveLength(1);
+    await go(1, event(2, 'A'));
+    expect(sent[1]).toEqual([event(1, 'bc'), event(1, 'apart'), event(1, 'd'), event(2, 'A')]);
+    await go(1, event(2, 'B'));
+    await go(1, event(1, 'e'), done(1));
+    expect(sent[2]).toEqual([event(2, 'B'), event(1, 'e'), done(1)]);
+    // Its id comes again: that is another call, whose first event does not wait.
+    await go(1, event(1, 'new'));
+    expect(sent[3]).toEqual([event(1, 'new')]);
+  });
+
+  it('leave without another step too', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const { sent, go } = make({ ms: 10 });
+      await go(0, event(1, 'a'));
+      await go(1, event(1, 'b'));
+      expect(sent).toHaveLength(1);
+      vi.advanceTimersByTime(10);
+      expect(sent[1]).toEqual([event(1, 'b')]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
+describe('text of several steps', () => {
+  const text = (more: Partial<TextEvent>): TextEvent => ({
+    kind: 'text',
+    message: 0,
+    role: 'assistant',
+    channel: 'final',
+    recipient: null,
+    text: 'a',
+    ...more,
+  });
+  const token = (n: number): TokenInfo => ({ token: n, bytes: Uint8Array.of(n), logprob: -1, top: [] });
+
+  it('is one event of one message, with all its tokens and the count of its pieces', () => {
+    const two = joinText(text({ tokens: [token(1)] }), text({ text: 'b', tokens: [token(2)] })) as TextEvent;
+    expect(two).toEqual(text({ text: 'ab', pieces: 2, tokens: [token(1), token(2)] }));
+    expect(joinText(two, text({ text: 'c' }))).toEqual(text({ text: 'abc', pieces: 3, tokens: [token(1), token(2)] }));
+    expect(joinText(text({}), text({ text: 'b' }))).toEqual(text({ text: 'ab', pieces: 2 }));
+    expect(GATHER_MS).toBeLessThanOrEqual(10);
+  });
+  it('stays apart where it is of two messages', () => {
+    for (const other of [
+      { message: 1 },
+      { role: 'user' },
+      { channel: 'analysis' },
+      { recipient: 'functions.f' },
+    ] as const)
+      expect(joinText(text({}), text(other))).toBeNull();
+  });
+});
