@@ -38,7 +38,7 @@ describe.each([
     ['one byte', [1]],
     ['a block', [4096]],
     ['odd pieces over several buffers', [5, 8 * MIB - 5, 3, 12 * MIB + 1, 0, 4095]],
-    ['more than all buffers hold', [40 * MIB + 17, 9]],
+    ['more than all buffers hold', [104 * MIB + 17, 9]],
   ])('%s', async (name, sizes) => {
     const path = join(folder, `${name} ${directFrom}`);
     writeFileSync(path, 'what was there before, and longer than one byte');
