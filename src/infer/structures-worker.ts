@@ -1,38 +1,67 @@
-// Entry of the thread that compiles schemas and checks what claims them.
+// Entry of the thread that compiles schemas and checks what claims them. It gives way to the one that computes.
+import { setPriority } from 'node:os';
+import { join } from 'node:path';
+import { cacheFolder } from '../base/cache.js';
 import { serve } from '../base/channel-worker.js';
+import { sha256File } from '../base/digest.js';
+import { makeFolders } from '../base/folders.js';
 import type { Checker } from './grammar/check.js';
 import type { Vocabulary } from './grammar/vocabulary.js';
 import type { StructureCalls, StructureOptions } from './structures.js';
 
 /** Schemas that are remembered. */
 const MOST = 128;
+/** Lower than any other thread of this process; only Linux counts it by thread. */
+const NICE = 5;
 
-await serve<StructureCalls, null, StructureOptions>(async ({ model, vocabSize }) => {
+/** Where the arrays of a tokenizer are kept; null: nowhere. */
+async function vocabularyFile(model: string, vocabSize: number): Promise<string | null> {
+  const folder = cacheFolder('vocabularies');
+  if (folder === null) return null;
+  try {
+    makeFolders(folder, 0o700);
+    return join(folder, `${await sha256File(join(model, 'tokenizer.json'))}-${vocabSize}.bin`);
+  } catch {
+    return null;
+  }
+}
+async function makeVocabulary({ model, vocabSize }: StructureOptions): Promise<Vocabulary> {
+  const { keepVocabulary, readVocabulary } = await import('./grammar/vocabulary-file.js');
+  const file = await vocabularyFile(model, vocabSize);
+  const known = file === null ? null : readVocabulary(file);
+  if (known) return known;
+  const { vocabularyOf } = await import('./grammar/vocabulary.js');
+  const { loadTokenizer } = await import('../harmony/tokenizer.js');
+  const tokenizer = loadTokenizer(model, { vocabSize });
+  try {
+    const vocabulary = vocabularyOf(tokenizer, vocabSize);
+    if (file !== null) keepVocabulary(file, vocabulary);
+    return vocabulary;
+  } finally {
+    tokenizer.close();
+  }
+}
+
+await serve<StructureCalls, null, StructureOptions>(async (options) => {
+  if (process.platform === 'linux') setPriority(0, NICE);
   const { createChecker } = await import('./grammar/check.js');
   const known = new Map<string, Checker>();
-  const checkerOf = (schema: unknown): Checker => {
-    const key = JSON.stringify(schema);
-    const checker = known.get(key) ?? createChecker(schema);
-    known.delete(key);
-    known.set(key, checker);
+  const checkerOf = (text: string): Checker => {
+    const checker = known.get(text) ?? createChecker(JSON.parse(text));
+    known.delete(text);
+    known.set(text, checker);
     if (known.size > MOST) known.delete(known.keys().next().value!);
     return checker;
   };
-  let vocabulary: Vocabulary | undefined;
+  let vocabulary: Promise<Vocabulary> | undefined;
   return {
     info: null,
     handlers: {
-      async vocabulary() {
-        if (!vocabulary) {
-          const { vocabularyOf } = await import('./grammar/vocabulary.js');
-          const { loadTokenizer } = await import('../harmony/tokenizer.js');
-          const tokenizer = loadTokenizer(model, { vocabSize });
-          vocabulary = vocabularyOf(tokenizer, vocabSize);
-          tokenizer.close();
-        }
+      vocabulary() {
+        vocabulary ??= makeVocabulary(options);
         return vocabulary;
       },
-      compile: (schema) => checkerOf(schema).checked,
+      compile: (text) => checkerOf(text).grammar,
       check: ({ schema, text }) => checkerOf(schema).check(text),
     },
   };

@@ -3,6 +3,7 @@
 import { type Channel, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { isAnswer } from './content.js';
+import type { Grammar } from './grammar/grammar.js';
 import type { Structure } from './grammar/turn.js';
 import type { Vocabulary } from './grammar/vocabulary.js';
 
@@ -31,10 +32,10 @@ export interface Structures {
 /** What the thread answers. */
 export type StructureCalls = {
   readonly vocabulary: { readonly request: null; readonly event: never; readonly result: Vocabulary };
-  /** Keywords that the check alone keeps to. */
-  readonly compile: { readonly request: unknown; readonly event: never; readonly result: readonly string[] };
+  /** Of a schema, as JSON. */
+  readonly compile: { readonly request: string; readonly event: never; readonly result: Grammar };
   readonly check: {
-    readonly request: { readonly schema: unknown; readonly text: string };
+    readonly request: { readonly schema: string; readonly text: string };
     readonly event: never;
     readonly result: string | null;
   };
@@ -44,6 +45,8 @@ export interface StructureOptions {
   readonly model: string;
   readonly vocabSize: number;
 }
+
+const ANY_OBJECT = { type: 'object' };
 
 /** A thread is started at the first `prepare`. */
 export function openStructures(options: StructureOptions): Structures {
@@ -78,19 +81,26 @@ export function openStructures(options: StructureOptions): Structures {
   };
   return {
     async prepare({ answer, calls, mustCall }, signal) {
-      const answerChecked = answer === undefined ? [] : await call('compile', answer, signal);
-      const checked = [...answerChecked];
-      const held: { readonly recipient: string; readonly schema?: unknown }[] = [];
+      const compile = (schema: unknown): Promise<Grammar> => call('compile', JSON.stringify(schema), signal);
+      const final = answer === undefined ? null : await compile(answer);
+      const held: { readonly recipient: string; readonly grammar: Grammar; readonly strict: boolean }[] = [];
       for (const { recipient, schema, strict } of calls) {
-        if (strict) checked.push(...(await call('compile', schema ?? { type: 'object' }, signal)));
-        const known = strict || (mustCall && schema !== undefined && (await compiles(call, schema, signal)));
-        held.push(known ? { recipient, schema } : { recipient });
+        const own = strict
+          ? await compile(schema ?? ANY_OBJECT)
+          : mustCall && schema !== undefined
+            ? await unlessUnsupported(compile(schema))
+            : null;
+        held.push({ recipient, strict, grammar: own ?? (await compile(ANY_OBJECT)) });
       }
-      vocabulary ??= call('vocabulary', null);
+      const checked = [...(final?.checked ?? []), ...held.flatMap((h) => (h.strict ? h.grammar.checked : []))];
+      vocabulary ??= call('vocabulary', null).catch((e: unknown) => {
+        vocabulary = null; // the next request asks again
+        throw e;
+      });
       const structure: Structure = {
         vocabulary: await vocabulary,
-        final: mustCall ? 'none' : answer === undefined ? 'free' : { schema: answer },
-        calls: held,
+        final: mustCall ? 'none' : (final ?? 'free'),
+        calls: held.map(({ recipient, grammar }) => ({ recipient, grammar })),
         mustCall,
       };
       return {
@@ -99,11 +109,8 @@ export function openStructures(options: StructureOptions): Structures {
         async check(messages, stop) {
           for (const m of messages) {
             const tool = calls.find((c) => m.role === 'assistant' && c.recipient === m.recipient);
-            const schema = tool?.strict
-              ? (tool.schema ?? { type: 'object' })
-              : answer !== undefined && isAnswer(m)
-                ? answer
-                : undefined;
+            const own = tool ? held.find((h) => h.recipient === tool.recipient) : undefined;
+            const schema = own?.strict ? own.grammar.text : final && isAnswer(m) ? final.text : undefined;
             if (schema === undefined) continue;
             const broken = await call('check', { schema, text: m.content }, stop);
             if (broken !== null) return broken;
@@ -123,17 +130,12 @@ export function openStructures(options: StructureOptions): Structures {
 }
 
 /** A schema of a tool that is not strict is kept to where that can be done. */
-async function compiles(
-  call: (name: 'compile', request: unknown, signal?: AbortSignal) => Promise<readonly string[]>,
-  schema: unknown,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
+async function unlessUnsupported(grammar: Promise<Grammar>): Promise<Grammar | null> {
   try {
-    await call('compile', schema, signal);
-    return true;
+    return await grammar;
   } catch (e) {
     const { code } = e as { readonly code?: unknown };
-    if (code === 'schema_unsupported' || code === 'schema_invalid') return false;
+    if (code === 'schema_unsupported' || code === 'schema_invalid') return null;
     throw e;
   }
 }

@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { createChecker } from '../../src/infer/grammar/check.js';
+import { Evaluator } from '../../src/infer/grammar/evaluate.js';
 import { Masks } from '../../src/infer/grammar/masks.js';
 import { compileSchema } from '../../src/infer/grammar/schema.js';
 import { beginText, mayEnd, type State, stepState } from '../../src/infer/grammar/values.js';
@@ -53,9 +54,13 @@ describe('the suite of JSON Schema, every fourth group', () => {
         continue;
       }
       seen.held++;
+      const own = new Evaluator(schema, compileSchema(schema).references);
       for (const t of tests)
         for (const text of [JSON.stringify(t.data), JSON.stringify(t.data, null, 2)]) {
           const [reached, kept] = [writable(schema, text), checker.check(text) === null];
+          // The second opinion is right by itself; of JSON Schema's own documents it knows nothing.
+          if (!JSON.stringify(schema).includes('"$ref":"https://json-schema.org'))
+            expect([description, t.description, own.allows(t.data)]).toEqual([description, t.description, t.valid]);
           seen[t.valid ? 'valid' : 'invalid']++;
           const where = `${file}: ${description}: ${t.description}`;
           if (t.valid && !(reached && kept)) wrong.push(where);
@@ -64,8 +69,7 @@ describe('the suite of JSON Schema, every fourth group', () => {
     }
     // Integers are written without exponents.
     expect(wrong.filter((w) => !/^optional\/(?:bignum|float-overflow)/.test(w))).toEqual([]);
-    expect(seen.held).toBeGreaterThan(60);
-    expect(seen.refused).toBeGreaterThan(10);
+    expect(seen).toMatchObject({ held: groups.length - 7, refused: 7 });
     expect(Math.min(seen.valid, seen.invalid)).toBeGreaterThan(150);
   });
 });
@@ -171,12 +175,101 @@ describe('masks', () => {
   });
 });
 
+describe('patterns that look ahead from the beginning', () => {
+  it.each([
+    ['^(?!foo)[a-z]+$', ['fo', 'barfoo', 'x'], ['foo', 'foob', '']],
+    ['^(?=.*[A-Z])(?=.*\\d).{4,}$', ['aB3x', '1234Z'], ['abcd', 'AB3', 'ABCD', '1234']],
+    ['^(?!.*[)]$)(?!a|b)', ['c', ''], ['c)', 'a', 'bc']],
+  ])('%s', (pattern, good, bad) => {
+    const schema = { type: 'string', pattern };
+    const { check, checked } = createChecker(schema);
+    expect(checked).toEqual([]);
+    for (const [texts, may] of [
+      [good, true],
+      [bad, false],
+    ] as const)
+      for (const t of texts) {
+        expect([t, new RegExp(pattern, 'u').test(t)]).toEqual([t, may]);
+        expect([t, writable(schema, JSON.stringify(t)), check(JSON.stringify(t)) === null]).toEqual([t, may, may]);
+      }
+  });
+});
+
+describe('resources inside a schema', () => {
+  const schema = {
+    $id: 'https://example.org/tree',
+    type: 'object',
+    properties: { leaf: { $ref: 'parts/leaf' }, n: { $ref: '#count' }, sub: { $ref: 'https://example.org/tree' } },
+    additionalProperties: false,
+    $defs: {
+      l: {
+        $id: '/parts/leaf',
+        properties: { v: { $ref: '#/$defs/v' } },
+        $defs: { v: { type: 'string', maxLength: 3 } },
+      },
+      c: { $anchor: 'count', type: 'integer' },
+    },
+  };
+  it('are found by their URIs, and references in them are read against their own', () => {
+    const { check, checked } = createChecker(schema);
+    expect(checked).toEqual([]);
+    for (const [value, may] of [
+      [{ leaf: { v: 'abc' }, n: 3, sub: { n: 4 } }, true],
+      [{ leaf: { v: 'abcd' } }, false],
+      [{ sub: { n: 'x' } }, false],
+    ] as const) {
+      const text = JSON.stringify(value);
+      expect([text, writable(schema, text), check(text) === null]).toEqual([text, may, may]);
+    }
+  });
+});
+
+describe('what is left unevaluated', () => {
+  const base = { $defs: { base: { properties: { a: { type: 'integer' } }, required: ['a'] } } };
+  it.each([
+    // Whatever the value: the grammar keeps to it.
+    [
+      { ...base, allOf: [{ $ref: '#/$defs/base' }], properties: { b: {} }, unevaluatedProperties: false },
+      [],
+      '{"a":1,"b":2}',
+      '{"a":1,"c":2}',
+    ],
+    [{ prefixItems: [{}, {}], unevaluatedItems: { type: 'string' } }, [], '[1,2,"x"]', '[1,2,3]'],
+    // Not so: a name that no case knows cannot be written, the rest is checked.
+    [
+      {
+        anyOf: [{ properties: { a: { const: 1 } }, required: ['a'] }, { properties: { b: {} } }],
+        unevaluatedProperties: false,
+      },
+      ['#/unevaluatedProperties'],
+      '{"a":1}',
+      '{"c":1}',
+    ],
+    [
+      { if: { properties: { a: { const: 1 } }, required: ['a'] }, unevaluatedProperties: false },
+      ['#/unevaluatedProperties'],
+      '{"a":1}',
+      '{"a":2}',
+    ],
+  ])('%j', (schema, checked, good, bad) => {
+    const checker = createChecker(schema);
+    expect(checker.checked).toEqual(checked);
+    expect([writable(schema, good), checker.check(good)]).toEqual([true, null]);
+    expect(writable(schema, bad) && checker.check(bad) === null).toBe(false);
+    if (checked.length === 0) expect(writable(schema, bad)).toBe(false);
+  });
+});
+
 describe('what is refused, and what is left to the check', () => {
   it.each([
     [{ properties: { a: { $ref: '#/$defs/none' } } }, '#/properties/a: $ref'],
     [{ allOf: [{ $ref: '#' }] }, '#: $ref'],
     [{ items: [{}] }, '#: items'],
-    [{ properties: { x: { properties: { y: { unevaluatedProperties: false } } } } }, '#/properties/x/properties/y'],
+    [{ $ref: 'other.json' }, '#: $ref'],
+    [{ $ref: 'https://example.org/x#/a' }, '#: $ref'],
+    [{ $defs: { a: { $id: 'x' }, b: { $id: 'x' } } }, '#/$defs/b: $id'],
+    [{ pattern: '^(?!a)b|c' }, 'pattern'],
+    [{ pattern: 'a(?=b)' }, 'pattern'],
     [{ pattern: '(a)\\1' }, 'pattern'],
     [{ pattern: '^a{9999}$' }, 'pattern'],
     [{ type: 'string', pattern: '^(a|b)*c(a|b){12}$', maxLength: 100_000 }, 'pattern'],

@@ -1,5 +1,6 @@
 // Sets of texts that are decided character by character: a few given ones, or what a pattern and a length allow. Every
 // state that can be reached leads to a text of the set, so a mask made of them never ends in nothing.
+import { inTime } from './deadline.js';
 
 /** Code points [from, to]; sorted, apart from each other. */
 export type Ranges = readonly (readonly [from: number, to: number])[];
@@ -14,6 +15,17 @@ export interface Characters {
   goesOn(state: number, from: number, to: number): boolean;
   /** The texts, where they are given ones. */
   readonly texts: readonly string[] | null;
+  /** What it is made of, where that is a table. */
+  readonly table?: CharacterTable;
+}
+/** States by classes of characters, in shared memory: what one thread worked out another reads. */
+export interface CharacterTable {
+  /** First code points of the classes; the first is 0. */
+  readonly classes: Int32Array;
+  /** State by class: the next one; −1: none. */
+  readonly next: Int32Array;
+  /** By state: 1, the text may end there. */
+  readonly accepts: Uint8Array;
 }
 
 export const allows = (set: Characters, text: string): boolean => {
@@ -90,6 +102,15 @@ export function bothMachines<A, B>(a: Machine<A>, b: Machine<B>): Machine<readon
   };
 }
 
+/** The texts that are none of the machine's. */
+export const complementOf = <S>(machine: Machine<S>): Machine<{ readonly in: S | null }> => ({
+  start: { in: machine.start },
+  key: (s) => (s.in === null ? '' : `=${machine.key(s.in)}`),
+  classes: machine.classes,
+  accepts: (s) => s.in === null || !machine.accepts(s.in),
+  next: (s, code) => ({ in: s.in === null ? null : machine.next(s.in, code) }),
+});
+
 /** States of a set, times classes of characters: what a schema may ask for. */
 export const MOST_CELLS = 1 << 17;
 
@@ -103,6 +124,7 @@ export function charactersOf<S>(machine: Machine<S>): Characters | null | 'too_l
   const ids = new Map([[machine.key(machine.start), 0]]);
   const rows: Int32Array[] = [];
   for (let at = 0; at < states.length; at++) {
+    inTime();
     const row = new Int32Array(classes.length).fill(-1);
     for (const [c, code] of classes.entries()) {
       const to = machine.next(states[at]!, code);
@@ -131,10 +153,26 @@ export function charactersOf<S>(machine: Machine<S>): Characters | null | 'too_l
         open.push(f);
       }
   if (!live[0]) return null;
-  for (const row of rows) for (let c = 0; c < row.length; c++) if (row[c]! >= 0 && !live[row[c]!]) row[c] = -1;
+  const width = classes.length;
+  const table: CharacterTable = {
+    classes: new Int32Array(new SharedArrayBuffer(4 * width)),
+    next: new Int32Array(new SharedArrayBuffer(4 * width * states.length)),
+    accepts: new Uint8Array(new SharedArrayBuffer(states.length)),
+  };
+  table.classes.set(classes);
+  for (const [s, row] of rows.entries()) {
+    table.accepts[s] = accepting[s] ? 1 : 0;
+    for (let k = 0; k < width; k++) table.next[s * width + k] = row[k]! >= 0 && live[row[k]!] ? row[k]! : -1;
+  }
+  return fromTable(table);
+}
+
+export function fromTable(table: CharacterTable): Characters {
+  const { classes, next, accepts } = table;
+  const width = classes.length;
   const classOf = (code: number): number => {
     let low = 0,
-      high = classes.length - 1;
+      high = width - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       if (classes[middle]! <= code) low = middle;
@@ -143,13 +181,14 @@ export function charactersOf<S>(machine: Machine<S>): Characters | null | 'too_l
     return low;
   };
   return {
+    table,
     texts: null,
-    next: (state, code) => rows[state]![classOf(code)]!,
-    accepts: (state) => accepting[state]!,
+    next: (state, code) => next[state * width + classOf(code)]!,
+    accepts: (state) => accepts[state] === 1,
     goesOn(state, low, high) {
-      const row = rows[state]!;
-      for (let c = classOf(low); c < classes.length && (classes[c]! <= high || c === classOf(low)); c++)
-        if (row[c]! >= 0) return true;
+      const first = classOf(low);
+      for (let c = first; c < width && (c === first || classes[c]! <= high); c++)
+        if (next[state * width + c]! >= 0) return true;
       return false;
     },
   };

@@ -21,23 +21,15 @@ const MOST_CACHED = 64 << 20;
 export class Masks {
   /** Tokens that stay in a string, by the most characters that they may have. */
   readonly #short = new Map<number, Int32Array>();
-  /** Tokens that end a string in which they write an escape. */
-  readonly #escaped: Int32Array;
   /** Groups of closers that may come before a frame. */
   readonly #groups = new WeakMap<Frame, readonly number[]>();
   #sets = new WeakMap<Characters, Map<number, SetMask>>();
   #cached = 0;
-  readonly #placeOf: Int32Array;
 
   constructor(
     readonly vocabulary: Vocabulary,
     readonly bytesOf: (token: number) => Uint8Array,
-  ) {
-    const { closers, vocabSize } = vocabulary;
-    this.#escaped = closers.filter((t) => bytesOf(t).includes(0x5c));
-    this.#placeOf = new Int32Array(vocabSize).fill(-1);
-    for (const [i, t] of closers.entries()) this.#placeOf[t] = i;
-  }
+  ) {}
 
   /** Adds the tokens that may come. */
   add(mask: Int32Array, state: State): void {
@@ -108,14 +100,14 @@ export class Masks {
       for (let i = groups[group]!; i < groups[group + 1]!; i++) if (closes[i]) found(closers[i]!);
   }
   #makeInSet(frame: TextFrame): SetMask {
-    const { trie, words, closers } = this.vocabulary;
+    const { trie, words, closers, placeOf } = this.vocabulary;
     const stay = new Int32Array(words);
     const closes = new Uint8Array(closers.length);
     // A string after which anything may come: its tokens are told apart by whether they end it.
     const end = { close: () => [ANYTHING], sameForAll: true };
     const free = new TextFrame(0, Number.POSITIVE_INFINITY, frame.set, end, frame.state, 0, frame.inSet);
     walkText(trie, 0, trie.byte.length, 0, free, (token) => {
-      const place = this.#placeOf[token]!;
+      const place = placeOf[token]!;
       if (place >= 0) closes[place] = 1;
       else stay[token >> 5]! |= 1 << (token & 31);
     });
@@ -165,7 +157,7 @@ export class Masks {
       if (trie.token[node]! >= 0) found(trie.token[node]!);
       walk(trie, node + 1, trie.end[node]!, trie.depth[node]!, after, found);
     }
-    for (const token of this.#escaped)
+    for (const token of this.vocabulary.escaped)
       if (this.#takes(frame, token)) found(token);
       else forget(token);
   }

@@ -1,14 +1,22 @@
 // What two nodes both allow.
+import { ConfigError } from '../../base/errors.js';
+import { inTime } from './deadline.js';
 import type { NumberRule } from './decimal.js';
 import { type Alt, ANY, type Node } from './nodes.js';
 
-/** What both allow. */
-export const meet = (a: Node, b: Node): Node =>
-  a === ANY
-    ? b
-    : b === ANY
-      ? a
-      : { alts: a.alts.flatMap((x) => b.alts.flatMap((y): readonly Alt[] => meetAlts(x, y))) };
+/** Cases of anyOf, times those of another. */
+const MOST_ALTS = 2000;
+
+/** @throws {ConfigError} schema_unsupported */
+export function meet(a: Node, b: Node): Node {
+  if (a === ANY) return b;
+  if (b === ANY) return a;
+  inTime();
+  const alts = a.alts.flatMap((x) => b.alts.flatMap((y): readonly Alt[] => meetAlts(x, y)));
+  if (alts.length > MOST_ALTS)
+    throw new ConfigError('schema_unsupported', `#: anyOf: more than ${MOST_ALTS} cases of it come together`);
+  return { alts };
+}
 
 function meetAlts(a: Alt, b: Alt): readonly Alt[] {
   if (a.kind === 'word') return b.kind === 'word' && a.word === b.word ? [a] : [];

@@ -54,10 +54,18 @@ export interface Node {
 export type JsonType = 'string' | 'number' | 'integer' | 'array' | 'object' | 'boolean' | 'null';
 
 export const NOTHING: Node = { alts: [] };
-const anyLazy: Lazy = () => ANY;
+export const anyLazy: Lazy = () => ANY;
 const nothing: Lazy = () => NOTHING;
 const WORDS = ['true', 'false', 'null'] as const;
-export const ANY_PART: ObjectPart = { members: new Map(), patterns: [], rest: anyLazy };
+export const anyArray = (parts: readonly ArrayPart[]): ArrayAlt => ({ kind: 'array', parts, least: 0, most: Infinity });
+export const anyObject = (parts: readonly ObjectPart[]): ObjectAlt => ({
+  kind: 'object',
+  parts,
+  required: new Set(),
+  least: 0,
+  most: Infinity,
+  needs: new Map(),
+});
 export const anyOfType = (type: JsonType): readonly Alt[] => {
   switch (type) {
     case 'string':
@@ -66,9 +74,9 @@ export const anyOfType = (type: JsonType): readonly Alt[] => {
     case 'integer':
       return [{ kind: 'number', rule: { integer: type === 'integer', multiples: [] } }];
     case 'array':
-      return [{ kind: 'array', parts: [], least: 0, most: Infinity }];
+      return [anyArray([])];
     case 'object':
-      return [{ kind: 'object', parts: [], required: new Set(), least: 0, most: Infinity, needs: new Map() }];
+      return [anyObject([])];
     case 'boolean':
       return WORDS.slice(0, 2).map((word) => ({ kind: 'word', word }));
     case 'null':

@@ -198,3 +198,40 @@ class Reader {
 
 /** @throws {PatternUnsupported} */
 export const treeOf = (source: string): Tree => new Reader(source).whole();
+
+/** A look ahead from the beginning of the text: what follows is such a text, or is none. */
+export interface Look {
+  readonly inside: string;
+  readonly not: boolean;
+}
+/**
+ * Looks ahead that stand right after a first ^ ask something of the whole text, beside what the rest asks; no others
+ * are read. @throws {PatternUnsupported}
+ */
+export function looksOf(source: string): { readonly looks: readonly Look[]; readonly rest: string } {
+  const looks: Look[] = [];
+  let at = 1;
+  while (source.startsWith('(?=', at) || source.startsWith('(?!', at)) {
+    const end = closeOf(source, at);
+    looks.push({ inside: source.slice(at + 3, end), not: source[at + 2] === '!' });
+    at = end + 1;
+  }
+  if (!source.startsWith('^') || looks.length === 0) return { looks: [], rest: source };
+  const rest = `^${source.slice(at)}`;
+  if (/^[*+?{]/.test(source.slice(at))) throw new PatternUnsupported('a repeated look ahead');
+  if (treeOf(rest).kind === 'any') throw new PatternUnsupported('a look ahead in one case of several');
+  return { looks, rest };
+}
+/** Where the group that opens there is closed. */
+function closeOf(source: string, from: number): number {
+  let [depth, inSet] = [0, false];
+  for (let i = from; i < source.length; i++) {
+    const c = source[i];
+    if (c === '\\') i++;
+    else if (inSet) inSet = c !== ']';
+    else if (c === '[') inSet = true;
+    else if (c === '(') depth++;
+    else if (c === ')' && --depth === 0) return i;
+  }
+  throw new PatternUnsupported('a ( without its )');
+}

@@ -1,6 +1,6 @@
 // Patterns as machines over characters: matching takes one step a character, whatever the pattern.
-import { LAST, type Machine, type Ranges } from './characters.js';
-import { MOST_NODES, type Tree, treeOf } from './pattern-reader.js';
+import { bothMachines, complementOf, LAST, type Machine, type Ranges } from './characters.js';
+import { looksOf, MOST_NODES, type Tree, treeOf } from './pattern-reader.js';
 import { PatternUnsupported } from './pattern-sets.js';
 
 type Edge = { readonly to: number; readonly on: Ranges | 'free' | 'start' | 'end' };
@@ -56,7 +56,17 @@ class Net {
 }
 
 /** The texts in which the pattern is found. @throws {PatternUnsupported} */
-export function patternMachine(source: string): Machine<readonly number[]> {
+export function patternMachine(source: string): Machine<unknown> {
+  const { looks, rest } = looksOf(source);
+  return looks.reduce<Machine<unknown>>(
+    (machine, { inside, not }) => {
+      const own = plainMachine(`^(?:${inside})`);
+      return bothMachines(machine, (not ? complementOf(own) : own) as Machine<unknown>) as Machine<unknown>;
+    },
+    plainMachine(rest) as Machine<unknown>,
+  );
+}
+function plainMachine(source: string): Machine<readonly number[]> {
   const net = new Net();
   const begin = net.node();
   const all: Ranges = [[0, LAST]];

@@ -3,7 +3,9 @@ import {
   allows,
   bothMachines,
   type Characters,
+  type CharacterTable,
   charactersOf,
+  fromTable,
   lengthMachine,
   type Machine,
   textsOf,
@@ -27,22 +29,63 @@ export function stringPlan(alt: StringAlt): StringPlan {
   }
   return plan;
 }
-/** By their text: the same pattern stands in a schema many times. */
-const sets = new Map<string, Characters | null | 'too_large'>();
-export function patternSet(patterns: readonly string[], least: number, most: number): Characters | null | 'too_large' {
+/** What patterns and lengths allow. null: no text */
+export type PatternSet = Characters | null | 'too_large';
+/** The same as it passes between threads. */
+export type PatternTable = CharacterTable | null | 'too_large';
+/** By their text: the same pattern stands in a schema many times. The latest ones. */
+const sets = new Map<string, PatternSet>();
+const MOST_SETS = 512;
+/** Keys that were asked for while something was recorded. */
+let asked: Set<string> | null = null;
+let worked = 0;
+/** How many sets this thread has worked out itself: for tests. */
+export const setsWorkedOut = (): number => worked;
+
+export function patternSet(patterns: readonly string[], least: number, most: number): PatternSet {
   const key = JSON.stringify([patterns, least, most === Infinity ? -1 : most]);
+  asked?.add(key);
   let set = sets.get(key);
   if (set === undefined) {
+    worked++;
     let machine: Machine<unknown> | null = least > 0 || most < Infinity ? lengthMachine(least, most) : null;
     for (const p of patterns) {
-      const own: Machine<unknown> = patternMachine(p) as Machine<unknown>;
+      const own = patternMachine(p);
       machine = machine ? (bothMachines(machine, own) as Machine<unknown>) : own;
     }
     set = machine ? charactersOf(machine) : null;
-    if (sets.size > 256) sets.clear();
-    sets.set(key, set);
+    keep(key, set);
   }
   return set;
+}
+function keep(key: string, set: PatternSet): void {
+  sets.delete(key);
+  sets.set(key, set);
+  if (sets.size > MOST_SETS) sets.delete(sets.keys().next().value!);
+}
+/** Takes what another thread worked out. */
+export function takeSets(tables: Iterable<readonly [string, PatternTable]>): void {
+  for (const [key, table] of tables)
+    keep(key, sets.get(key) ?? (table === null || table === 'too_large' ? table : fromTable(table)));
+}
+/** @returns beside what the work gave: every set that it asked for, to be taken by another thread */
+export function recordSets<T>(work: () => T): {
+  readonly result: T;
+  readonly sets: readonly (readonly [string, PatternTable])[];
+} {
+  const outer = asked;
+  asked = new Set();
+  try {
+    const result = work();
+    const kept = [...asked].flatMap((key): readonly (readonly [string, PatternTable])[] => {
+      const set = sets.get(key);
+      if (set === undefined) return [];
+      return [[key, set === null || set === 'too_large' ? set : set.table!]];
+    });
+    return { result, sets: kept };
+  } finally {
+    asked = outer;
+  }
 }
 function makeStringPlan({ least, most, patterns, texts }: StringAlt): StringPlan {
   if (texts) {

@@ -1,4 +1,5 @@
 // Whether any value keeps to a node, and by which bytes one may begin: nothing is begun that cannot come to an end.
+import { inTime } from './deadline.js';
 import { hasNumber } from './decimal.js';
 import { itemNode, memberNode, namesOf, requiredOf } from './members.js';
 import type { Alt, Node } from './nodes.js';
@@ -11,6 +12,7 @@ const emptiness = new WeakMap<Node, boolean>();
 export function isEmpty(node: Node, inside: readonly Node[] = []): boolean {
   const known = emptiness.get(node);
   if (known !== undefined) return known;
+  inTime();
   if (inside.includes(node)) return true; // a value that holds itself never ends
   if (inside.length > DEEPEST) return false;
   const path = [...inside, node];

@@ -1,20 +1,38 @@
 // JSON Schema (draft 2020-12) → nodes. Every keyword is of one of three kinds: the grammar keeps to it, it is left to
 // the check of the finished value (`checked`), or it is refused by name.
 import { ConfigError } from '../../base/errors.js';
+import { inTime } from './deadline.js';
+import { evaluatedBy, type Follow } from './evaluated.js';
 import { meet } from './meet.js';
-import { ALL_TYPES, ANY, anyOfType, type JsonType, type Lazy, lazily, NOTHING, type Node, valueNode } from './nodes.js';
+import {
+  ALL_TYPES,
+  type Alt,
+  ANY,
+  anyArray,
+  anyLazy,
+  anyObject,
+  anyOfType,
+  type JsonType,
+  type Lazy,
+  lazily,
+  NOTHING,
+  type Node,
+  valueNode,
+} from './nodes.js';
 import { isEmpty } from './reachable.js';
-import { REFUSED, References } from './references.js';
-import { isObject, type Json, listOf, type Reading, TYPED, typed } from './typed.js';
+import { References } from './references.js';
+import { checkPatterns, isObject, type Json, listOf, patternOf, type Reading, TYPED, typed } from './typed.js';
 
 export interface CompiledSchema {
   readonly root: Node;
   /** Keywords that the check alone keeps to, with their places: `#/properties/a/not`. */
   readonly checked: readonly string[];
+  readonly references: References;
 }
 
 /** The grammar lets more through than they do. */
-const CHECKED = ['not', 'if', 'contains', 'uniqueItems', 'propertyNames', 'dependentSchemas'] as const;
+const CHECKED = ['if', 'contains', 'uniqueItems', 'propertyNames', 'dependentSchemas', 'dependencies'] as const;
+const REFUSED = ['$recursiveRef', 'additionalItems', '$vocabulary'] as const;
 /** Those of before say the same where they say what is read here; zod names draft 7. */
 const DIALECTS = /^https?:\/\/json-schema\.org\/(?:draft\/(?:2020-12|2019-09)|draft-0[4-7])\/schema#?$/;
 /** Members and alternatives of a whole schema. */
@@ -24,13 +42,13 @@ class Reader implements Reading {
   readonly checked = new Set<string>();
   readonly #nodes = new Map<unknown, Node>();
   readonly #open = new Set<unknown>();
-  readonly #references: References;
+  readonly references: References;
   /** What was put off until somebody asks. */
   readonly #later: (() => void)[] = [];
   #schemas = 0;
 
   constructor(readonly root: unknown) {
-    this.#references = new References(root, this);
+    this.references = new References(root, this);
   }
   refuse(at: string, keyword: string, why: string): never {
     throw new ConfigError('schema_unsupported', `${at}: ${keyword}: ${why}`, { at, keyword });
@@ -43,6 +61,8 @@ class Reader implements Reading {
   read(): Node {
     const node = this.node(this.root, '#');
     for (let next = this.#later.pop(); next; next = this.#later.pop()) next();
+    // Of schemas that the check alone looks at, too.
+    for (const { schema, at } of this.references.places) if (isObject(schema)) checkPatterns(this, schema, at);
     return node;
   }
 
@@ -59,6 +79,7 @@ class Reader implements Reading {
     const known = this.#nodes.get(schema);
     if (known) return known;
     if (this.#open.has(schema)) return this.refuse(at, '$ref', 'it leads back to itself without a value between');
+    inTime();
     if (++this.#schemas > MOST_SCHEMAS) return this.refuse(at, 'schema', `more than ${MOST_SCHEMAS} of them`);
     this.#open.add(schema);
     try {
@@ -73,17 +94,15 @@ class Reader implements Reading {
   #make(s: Json, at: string): Node {
     for (const k of REFUSED) if (k in s) this.refuse(at, k, 'not supported');
     if ('$schema' in s && !DIALECTS.test(String(s.$schema))) this.refuse(at, '$schema', 'wanted draft 2020-12');
-    if ('$id' in s && at !== '#') this.refuse(at, '$id', 'only the whole schema may have one');
-    for (const k of CHECKED) if (k !== 'not' && says(s, k)) this.checked.add(`${at}/${k}`);
+    for (const k of CHECKED) if (says(s, k)) this.checked.add(`${at}/${k}`);
     let node: Node = { alts: this.#types(s, at).flatMap((t) => typed(this, t, s, at)) };
     if (node.alts.length === ANY.alts.length && !this.#hasKeywords(s)) node = ANY;
     const also = (other: Node): void => {
       node = meet(node, other);
     };
-    if (s.$ref !== undefined) {
-      const to = this.#references.find(s.$ref, at);
-      also(this.node(to.schema, to.at));
-    }
+    for (const { keyword, to } of this.references.of(s, at))
+      if (to) also(this.node(to.schema, to.at));
+      else this.checked.add(`${at}/${keyword}`);
     if ('const' in s) also(valueNode(s.const));
     if (s.enum !== undefined) {
       if (!Array.isArray(s.enum)) this.wrong(at, 'enum', 'a list');
@@ -98,7 +117,33 @@ class Reader implements Reading {
       also(union(of));
     }
     if (s.not !== undefined) also(this.#not(s.not, `${at}/not`));
+    if (left(s.unevaluatedProperties)) also(this.#unevaluated(s, 'members', `${at}/unevaluatedProperties`));
+    if (left(s.unevaluatedItems)) also(this.#unevaluated(s, 'items', `${at}/unevaluatedItems`));
     return node;
+  }
+  /** What is certainly left keeps to it; what may be is left to the check. */
+  #unevaluated(s: Json, kind: 'members' | 'items', at: string): Node {
+    const follow: Follow = (of) => this.references.of(of, at).map(({ to }) => (to ? to.schema : null));
+    const by = evaluatedBy(s, kind, follow);
+    if (by?.all) return ANY;
+    if (!by?.certain) this.checked.add(at);
+    if (!by) return ANY;
+    const alt: Alt =
+      kind === 'items'
+        ? anyArray([
+            { first: Array.from({ length: by.first }, () => anyLazy), rest: this.lazy(s.unevaluatedItems, at) },
+          ])
+        : anyObject([
+            {
+              members: new Map([...by.names].map((name) => [name, anyLazy])),
+              patterns: [...by.patterns].map((p) => ({
+                source: patternOf(this, p, at, 'patternProperties'),
+                value: anyLazy,
+              })),
+              rest: this.lazy(s.unevaluatedProperties, at),
+            },
+          ]);
+    return { alts: ALL_TYPES.flatMap((t) => (t === alt.kind ? [alt] : anyOfType(t))) };
   }
   #hasKeywords(s: Json): boolean {
     return TYPED.some((k) => s[k] !== undefined);
@@ -128,6 +173,7 @@ class Reader implements Reading {
     return ANY;
   }
 }
+const left = (unevaluated: unknown): boolean => unevaluated !== undefined && unevaluated !== true;
 /** Whether it asks for anything. */
 function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
   const value = s[keyword];
@@ -139,6 +185,8 @@ function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
       return s.then !== undefined || s.else !== undefined;
     case 'propertyNames':
       return value !== true;
+    case 'dependencies':
+      return !isObject(value) || Object.values(value).some((v) => !Array.isArray(v));
     default:
       return true;
   }
@@ -158,5 +206,7 @@ export function compileSchema(schema: unknown): CompiledSchema {
   const reader = new Reader(schema);
   const root = reader.read();
   if (isEmpty(root)) throw new ConfigError('schema_unsupported', '#: no value keeps to this schema', { at: '#' });
-  return { root, checked: [...reader.checked] };
+  return { root, checked: [...reader.checked], references: reader.references };
 }
+/** The root of a schema that was compiled before: what is inside is read when it is asked for. */
+export const openSchema = (schema: unknown): Node => new Reader(schema).node(schema, '#');

@@ -1,11 +1,12 @@
 // A whole turn in harmony's form, held to what was asked for: thoughts are free, an answer keeps to its schema, calls
 // go to declared tools with arguments of theirs. Works token by token; control tokens come where the form has them and
 // nowhere else.
+import { TemperError } from '../../base/errors.js';
 import type { Tokenizer } from '../../harmony/types.js';
 import type { Constraint } from '../steer.js';
+import { type Grammar, openGrammar } from './grammar.js';
 import { Masks } from './masks.js';
 import type { Node } from './nodes.js';
-import { compileSchema } from './schema.js';
 import { beginText, mayEnd, type State, stepState } from './values.js';
 import type { Vocabulary } from './vocabulary.js';
 import { find } from './walk.js';
@@ -13,10 +14,10 @@ import { find } from './walk.js';
 /** What a turn must be; passes between threads. */
 export interface Structure {
   readonly vocabulary: Vocabulary;
-  /** Of the final message: a JSON schema, anything, or there is none. */
-  readonly final: { readonly schema: unknown } | 'free' | 'none';
-  /** Tools that may be called, as `functions.get_weather`; without a schema any object is an argument. */
-  readonly calls: readonly { readonly recipient: string; readonly schema?: unknown }[];
+  /** Of the final message: what it keeps to, anything, or there is none. */
+  readonly final: Grammar | 'free' | 'none';
+  /** Tools that may be called, as `functions.get_weather`, and what their arguments keep to. */
+  readonly calls: readonly { readonly recipient: string; readonly grammar: Grammar }[];
   /** The turn ends with a call. */
   readonly mustCall: boolean;
 }
@@ -39,18 +40,6 @@ interface Way {
   readonly bytes: number;
 }
 
-/** Compiled schemas, the latest ones. */
-const compiled = new Map<string, Node>();
-const MOST_COMPILED = 64;
-function rootOf(schema: unknown): Node {
-  const key = JSON.stringify(schema);
-  let root = compiled.get(key);
-  if (root) compiled.delete(key);
-  else root = compileSchema(schema).root;
-  compiled.set(key, root);
-  if (compiled.size > MOST_COMPILED) compiled.delete(compiled.keys().next().value!);
-  return root;
-}
 let masks: Masks | null = null;
 const masksOf = (vocabulary: Vocabulary, tokenizer: Tokenizer): Masks => {
   if (masks?.vocabulary.id !== vocabulary.id) masks = new Masks(vocabulary, (t) => tokenizer.bytes(t));
@@ -69,7 +58,6 @@ export class TurnConstraint implements Constraint {
   #before = 0;
   #stuck = false;
 
-  /** @throws {ConfigError} schema_unsupported, schema_invalid */
   constructor(
     readonly structure: Structure,
     tokenizer: Tokenizer,
@@ -103,14 +91,24 @@ export class TurnConstraint implements Constraint {
     }
     mask.fill(0);
     if (body) {
-      this.#masks.add(mask, this.#state);
-      if (mayEnd(this.#state)) set(mask, body.end);
+      this.#json(mask, body.end);
     } else this.#headers(mask);
-    if (mask.every((w) => w === 0)) {
+    if (isEmptyMask(mask)) {
       this.#stuck = true;
       set(mask, this.#ids.return);
     }
     return mask;
+  }
+  #json(mask: Int32Array, end: number): void {
+    try {
+      this.#masks.add(mask, this.#state);
+    } catch (e) {
+      // Deep inside a value its cases became too many: it is not gone on with, and its end is none.
+      if (!(e instanceof TemperError)) throw e;
+      mask.fill(0);
+      return;
+    }
+    if (mayEnd(this.#state)) set(mask, end);
   }
   #headers(mask: Int32Array): void {
     const { trie } = this.structure.vocabulary;
@@ -163,6 +161,11 @@ export class TurnConstraint implements Constraint {
 const set = (mask: Int32Array, token: number): void => {
   mask[token >> 5]! |= 1 << (token & 31);
 };
+/** A loop: it goes over thousands of words for each token. */
+function isEmptyMask(mask: Int32Array): boolean {
+  for (let i = 0; i < mask.length; i++) if (mask[i] !== 0) return false;
+  return true;
+}
 const isLast = (body: Body): boolean => body.kind === 'json' || body.kind === 'answer';
 
 /** The headers that messages of the turn may have, in the forms that models write. */
@@ -176,14 +179,14 @@ function openingsOf(structure: Structure, id: (name: string) => number): readonl
   add({ kind: 'thought' }, channel, 'analysis', message);
   if (!mustCall && final === 'free') add({ kind: 'answer' }, channel, 'final', message);
   else if (!mustCall && final !== 'none' && final !== 'free') {
-    const body: Body = { kind: 'json', root: rootOf(final.schema), end: id('return') };
+    const body: Body = { kind: 'json', root: openGrammar(final), end: id('return') };
     add(body, channel, 'final', message);
     add(body, channel, 'final ', constrain, 'json', message);
   }
   // Where the answer keeps to a schema nothing else may look like one.
   if (calls.length > 0 && (final === 'free' || mustCall)) add({ kind: 'words' }, channel, 'commentary', message);
-  for (const { recipient, schema } of calls) {
-    const body: Body = { kind: 'json', root: rootOf(schema ?? { type: 'object' }), end: id('call') };
+  for (const { recipient, grammar } of calls) {
+    const body: Body = { kind: 'json', root: openGrammar(grammar), end: id('call') };
     add(body, channel, `commentary to=${recipient} `, constrain, 'json', message);
     add(body, channel, `commentary to=${recipient}`, message);
     add(body, channel, `commentary to=${recipient} json`, message);

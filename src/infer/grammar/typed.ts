@@ -39,6 +39,7 @@ export const TYPED: readonly string[] = [
   'additionalProperties',
   'required',
   'dependentRequired',
+  'dependencies',
   'minProperties',
   'maxProperties',
 ];
@@ -77,10 +78,17 @@ function bounds(r: Reading, s: Json, low: string, high: string, at: string): [nu
   };
   return [of(low, 0), of(high, ANY_NUMBER)];
 }
-function patternOf(r: Reading, value: unknown, at: string, keyword: string): string {
+/** @throws {ConfigError} schema_unsupported, schema_invalid */
+export function patternOf(r: Reading, value: unknown, at: string, keyword: string): string {
   if (typeof value !== 'string') return r.wrong(at, keyword, 'a text');
   checkSize(r, [value], 0, ANY_NUMBER, at, keyword);
   return value;
+}
+/** @throws {ConfigError} schema_unsupported, schema_invalid */
+export function checkPatterns(r: Reading, s: Json, at: string): void {
+  if (s.pattern !== undefined) patternOf(r, s.pattern, at, 'pattern');
+  for (const p of Object.keys(isObject(s.patternProperties) ? s.patternProperties : {}))
+    patternOf(r, p, at, 'patternProperties');
 }
 function checkSize(
   r: Reading,
@@ -141,7 +149,11 @@ function objectOf(r: Reading, s: Json, at: string): readonly Alt[] {
   const names = (k: string, v: unknown): readonly string[] =>
     Array.isArray(v) && v.every((n) => typeof n === 'string') ? (v as string[]) : r.wrong(at, k, 'names');
   const required = new Set(s.required === undefined ? [] : names('required', s.required));
-  const needs = new Map(map('dependentRequired').map(([k, v]) => [k, names('dependentRequired', v)] as const));
+  // As drafts before 2019-09 have it: names, or a schema, which is left to the check.
+  const before = map('dependencies').filter(([, v]) => Array.isArray(v));
+  const needs = new Map(before.map(([k, v]) => [k, names('dependencies', v)] as const));
+  for (const [k, v] of map('dependentRequired'))
+    needs.set(k, [...(needs.get(k) ?? []), ...names('dependentRequired', v)]);
   const any = members.size === 0 && patterns.length === 0 && s.additionalProperties === undefined;
   return [{ kind: 'object', parts: any ? [] : [{ members, patterns, rest }], required, least, most, needs }];
 }

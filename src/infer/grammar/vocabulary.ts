@@ -88,6 +88,10 @@ export interface Vocabulary {
   readonly chars: Uint8Array;
   /** Tokens that end a string from state plain, ordered by what they write after the quote. */
   readonly closers: Int32Array;
+  /** Those of them that write an escape. */
+  readonly escaped: Int32Array;
+  /** By token: its place among the closers; −1: it is none. */
+  readonly placeOf: Int32Array;
   /** Tokens that end a string from state s: [withinFrom[s], withinFrom[s + 1]). */
   readonly closersWithin: Int32Array;
   readonly withinFrom: Int32Array;
@@ -194,6 +198,9 @@ export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabular
     groups.push(i);
   }
   groups.push(closing.length);
+  const placeOf = new Int32Array(new SharedArrayBuffer(4 * vocabSize)).fill(-1);
+  for (const [i, c] of closing.entries()) placeOf[c.id] = i;
+  const escapes = new Set(unique.filter((t) => t.bytes.includes(0x5c)).map((t) => t.id));
   return {
     id: `${tokenizer.digest} ${vocabSize}`,
     ordinary,
@@ -207,6 +214,12 @@ export function vocabularyOf(tokenizer: Tokenizer, vocabSize: number): Vocabular
       closing.map((c) => c.id),
       4,
     ),
+    escaped: shared(
+      Int32Array,
+      closing.map((c) => c.id).filter((id) => escapes.has(id)),
+      4,
+    ),
+    placeOf,
     closersWithin: shared(Int32Array, within.flat(), 4),
     withinFrom: shared(
       Int32Array,
