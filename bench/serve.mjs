@@ -2,13 +2,14 @@
 // on loopback. The load comes from a process of its own, which ends by itself; engine alone and server run in turns in
 // one process, so that both have the same threads. One JSON row per figure on stdout. Needs the build (npm run build).
 import { fork, spawn } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { longer, makeAdapters } from './serving.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
@@ -58,7 +59,7 @@ class Line {
           cached = Number(/"cached_tokens":(\d+)/.exec(end)?.[1] ?? 0);
         this.#fail = this.#take = null;
         if (Number.isNaN(tokens)) fail(new Error(`no usage: ${end}`));
-        else done({ times, tokens, cached, ms: performance.now() - began, bytes: text });
+        else done({ began, times, tokens, cached, ms: performance.now() - began, bytes: text });
       };
       this.socket.write(
         `POST /v1/chat/completions HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\n` +
@@ -291,16 +292,33 @@ async function main() {
     row('adapters', { streams: 16, adapters: 8, ofBase: round(median(ratios)) });
   }
   if (wants('gap')) {
-    const ratios = [];
+    // Of each stream its longest wait while the prompt is read: of its own median, and of the median of that time.
+    const all = [];
     for (let i = 0; i < rounds; i++) {
       const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
-      const { answers } = await load([...bodies(4), { ...long, max_completion_tokens: 2 }], {
-        delays: [0, 0, 0, 0, 60],
+      const streams = bodies(4, () => ({ max_completion_tokens: 1200 }));
+      const { answers } = await load([...streams, { ...long, max_completion_tokens: 2 }], {
+        delays: [0, 0, 0, 0, 200],
       });
-      const gaps = answers.slice(0, 4).map(({ times }) => times.slice(1).map((t, j) => t - times[j]));
-      ratios.push(Math.max(...gaps.map((g) => Math.max(...g))) / median(gaps.flat()));
+      const read = answers[4],
+        until = read.began + (read.times[0] ?? read.ms);
+      for (const { began, times } of answers.slice(0, 4)) {
+        const gaps = times.slice(1).map((t, j) => ({ ms: t - times[j], from: began + times[j], to: began + t }));
+        const beside = gaps.filter((g) => g.to > read.began && g.from < until).map((g) => g.ms);
+        const worst = Math.max(...beside);
+        all.push({
+          own: worst / median(gaps.map((g) => g.ms)),
+          meanwhile: worst / median(beside),
+          firstMs: until - read.began,
+        });
+      }
     }
-    row('gap', { streams: 4, worstOfMedian: round(median(ratios)) });
+    row('gap', {
+      streams: 4,
+      worstOfMedian: round(median(all.map((a) => a.own))),
+      worstOfMedianMeanwhile: round(median(all.map((a) => a.meanwhile))),
+      promptMs: round(median(all.map((a) => a.firstMs))),
+    });
   }
   if (wants('invariance')) {
     // A row of a product alone in its pass, and sixteen in one: what streams gain by each other in spite of by_row.
@@ -443,17 +461,6 @@ function holdingOf() {
   };
 }
 
-/** The same weights with positions for 4,096 tokens, where the model has fewer. */
-function longer(model, folder) {
-  const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
-  if (config.max_position_embeddings >= 4096) return model;
-  const copy = join(folder, 'model');
-  cpSync(model, copy, { recursive: true });
-  const rope_scaling = { ...config.rope_scaling, factor: 4096 / config.rope_scaling.original_max_position_embeddings };
-  writeFileSync(join(copy, 'config.json'), JSON.stringify({ ...config, max_position_embeddings: 4096, rope_scaling }));
-  return copy;
-}
-
 /** From the start of the process to its line on stdout. */
 function startMs(model) {
   return new Promise((done, fail) => {
@@ -472,32 +479,4 @@ function startMs(model) {
       child.kill('SIGTERM');
     });
   });
-}
-
-/** Adapters that change what is answered, of rank 8 on attention and experts. */
-async function makeAdapters(model, folder, n) {
-  const [{ openCheckpoint }, { createAdapter }, { adapterSpec }, { writePeft }] = await Promise.all([
-    import('../dist/model/checkpoint.js'),
-    import('../dist/lora/adapter.js'),
-    import('../dist/lora/spec.js'),
-    import('../dist/lora/peft.js'),
-  ]);
-  const checkpoint = openCheckpoint(model);
-  const names = {};
-  for (let i = 0; i < n; i++) {
-    const spec = adapterSpec(checkpoint.config, {
-      rank: 8,
-      alpha: 16,
-      targets: ['attention', 'experts'],
-      rsLora: false,
-      dropout: 0,
-    });
-    const adapter = createAdapter(checkpoint.config, spec, { seed: i });
-    adapter.params.write(adapter.params.toFloat32().map((x, j) => x || Math.sin(i + j) * 0.01));
-    names[`a${i}`] = join(folder, `a${i}`);
-    await writePeft(adapter, names[`a${i}`], { baseModel: 'base' });
-    adapter.close();
-  }
-  checkpoint.close();
-  return names;
 }

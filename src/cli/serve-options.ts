@@ -26,6 +26,8 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly maxBodyBytes: number;
     readonly cacheTokens?: number;
     readonly prefixes: number;
+    readonly prefixCache?: string;
+    readonly prefixCacheBytes: string;
     readonly reasoning: 'auto' | 'allowed' | 'never';
     readonly json?: boolean;
   };
@@ -76,6 +78,8 @@ export async function serveOptions(
   if ((all.tlsCert === undefined) !== (all.tlsKey === undefined))
     throw new ConfigError('bad_option', '--tls-cert FILE and --tls-key FILE go together');
   const adapters = { ...adaptersIn(config), ...adaptersOf(options.adapter) };
+  const prefixCache =
+    all.prefixCache === undefined ? undefined : { folder: all.prefixCache, bytes: parseBytes(all.prefixCacheBytes) };
   const { threads, device, precision, denseDtype, denseCache, kvDtype, context, cacheTokens, memoryLimit } = all;
   return {
     engine: {
@@ -83,12 +87,25 @@ export async function serveOptions(
       slots: all.slots,
       prefixes: all.prefixes,
       adapters: Object.fromEntries(Object.entries(adapters).map(([name, { path }]) => [name, path])),
-      ...given({ threads, device, precision, denseDtype, denseCache, kvDtype, contextTokens: context, cacheTokens }),
+      ...given({
+        threads,
+        device,
+        precision,
+        denseDtype,
+        denseCache,
+        kvDtype,
+        contextTokens: context,
+        cacheTokens,
+        prefixCache,
+      }),
       ...(memoryLimit === undefined ? {} : { memoryLimit: parseBytes(memoryLimit) }),
     } as ServeOptions['engine'],
     adapterStatus: Object.fromEntries(Object.entries(adapters).map(([name, { status }]) => [name, status])),
     name: all.name,
-    screening: all.policy.length > 0 || all.judge !== undefined ? screeningOf(all) : undefined,
+    screening:
+      all.policy.length > 0 || all.judge !== undefined
+        ? { ...screeningOf(all), ...(prefixCache ? { prefixCache } : {}) }
+        : undefined,
     reasoning: all.reasoning,
     host: all.host,
     port: all.port,

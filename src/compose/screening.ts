@@ -40,6 +40,8 @@ export interface ScreeningOptions {
   readonly judgeUnchecked?: boolean;
   /** Try a judge behind a URL as a local one is tried; else the notices say that nobody checked it. */
   readonly judgeCheck?: boolean;
+  /** As an engine takes it, for a local judge: its policies are computed once for all. */
+  readonly prefixCache?: { readonly folder: string; readonly bytes: number };
   /** CPU threads of a local judge. */
   readonly threads?: number;
 }
@@ -150,9 +152,11 @@ async function openJudge(
     {
       model: where,
       slots: options.judgeConcurrency,
-      prefixes: options.policy.length,
+      // Half of them are for openings, whatever else is kept.
+      prefixes: 2 * options.policy.length,
       ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
+      ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),
     },
     signal,
   );

@@ -8,6 +8,7 @@ import { CheckpointError, ConfigError } from '../base/errors.js';
 import { CONFIG_FILE, readPeftInPieces, TENSOR_FILE } from '../lora/peft.js';
 import { LoraPool, type Resident } from '../lora/pool.js';
 import type { ModelConfig } from '../model/config.js';
+import type { ModelAdapter } from '../model/types.js';
 import type { Place } from '../native/tensor.js';
 import { checkAdapterBase } from '../runs/adapter-base.js';
 
@@ -42,6 +43,8 @@ export interface AdapterEvents {
 export class Adapters implements Disposable {
   readonly #named = new Map<string, Held>();
   readonly #pool: LoraPool;
+  /** Of all that are in the pool. */
+  readonly #digests = new WeakMap<ModelAdapter, string>();
   /** Loading takes turns, so that the last of two loads of a name is the one that was asked for last. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -106,10 +109,15 @@ export class Adapters implements Disposable {
       pairs: resident.adapter.entries.length / 2,
       bytes: resident.bytes,
     };
+    this.#digests.set(resident, digest);
     const old = this.#named.get(name);
     this.#named.set(name, { info, resident, uses: 1 });
     if (old) this.#drop(old);
     return info;
+  }
+  /** Of an adapter that requests may have; null: it is none of these. */
+  digestOf(adapter: ModelAdapter): string | null {
+    return this.#digests.get(adapter) ?? null;
   }
   /**
    * Takes the name away; requests under way go on with it, its memory goes with the last of them.
@@ -147,6 +155,7 @@ export class Adapters implements Disposable {
     if (--held.uses === 0) this.#free(held.resident);
   }
   #free(resident: Resident): void {
+    this.#digests.delete(resident);
     this.events.gone(resident);
     this.#pool.remove(resident);
   }

@@ -7,7 +7,8 @@ import { standIn } from '../model/stand-in.js';
 import { dryRun } from '../native/plan.js';
 import type { Category } from '../native/tensor.js';
 import { GREEDY } from './sequence.js';
-import { DEFAULT_PREFILL_TOKENS, Session } from './session.js';
+import { Session } from './session.js';
+import { DEFAULT_PREFILL_TOKENS } from './session-options.js';
 
 export interface ServingPlanOptions {
   /** Most tokens of one sequence, prompt and answer. */

@@ -1,26 +1,35 @@
 // Beginnings of prompts that are kept computed, each in a cache slot of its own; the least recently used makes room.
+// Openings, which end at the first cut, are many requests', ends of conversations one user's: neither kind takes the
+// other's half of the slots.
 // Keys and values of full layers are pages that are shared, those of window layers a copy of their rings.
-import type { KvCache } from '../model/kv-cache.js';
+import type { KvCache, SlotRows } from '../model/kv-cache.js';
 import type { ModelAdapter } from '../model/types.js';
 
 /** Shorter prefixes are not worth a slot. */
-const MIN_PREFIX_TOKENS = 32;
+export const MIN_PREFIX_TOKENS = 32;
 
 /** A prompt as it is computed. */
 export interface Cut {
   readonly tokens: Int32Array;
   /** Where pieces of it end that others may share, ascending. */
   readonly cuts: readonly number[];
+  /** The cut that ends its opening; 0: it has none. */
+  readonly opening: number;
   readonly adapter: ModelAdapter | null;
 }
-interface Prefix extends Cut {
+/** One that is kept. */
+export interface Prefix extends Cut {
   readonly slot: number;
 }
+
+export const isOpening = ({ tokens, opening }: Cut): boolean => tokens.length === opening;
 
 export class Prefixes {
   /** Least recently used first. */
   readonly #kept: Prefix[] = [];
   readonly #free: number[];
+  /** Told of each that was computed and is kept from now on. */
+  onKept: (prefix: Prefix) => void = () => {};
 
   /** @param slots of the cache, for prefixes alone */
   constructor(
@@ -32,6 +41,10 @@ export class Prefixes {
 
   get count(): number {
     return this.#kept.length;
+  }
+  /** How many there may be. */
+  get most(): number {
+    return this.#kept.length + this.#free.length;
   }
   /** Cache slots that hold one. */
   get slots(): readonly number[] {
@@ -59,38 +72,80 @@ export class Prefixes {
   }
   /** Drops what was computed with an adapter. */
   forget(adapter: ModelAdapter): void {
-    for (const prefix of this.#kept.filter((p) => p.adapter === adapter)) {
-      this.#kept.splice(this.#kept.indexOf(prefix), 1);
-      this.cache.reset(prefix.slot);
-      this.#free.push(prefix.slot);
-    }
+    for (const prefix of this.#kept.filter((p) => p.adapter === adapter)) this.#let(prefix);
   }
   /** Gives the least recently used one's room back. @returns whether there was one */
   drop(): boolean {
-    const prefix = this.#kept.shift();
-    if (!prefix) return false;
+    const [prefix] = this.#kept;
+    this.#let(prefix);
+    return prefix !== undefined;
+  }
+  #let(prefix: Prefix | undefined): void {
+    if (!prefix) return;
+    this.#kept.splice(this.#kept.indexOf(prefix), 1);
     this.cache.reset(prefix.slot);
     this.#free.push(prefix.slot);
-    return true;
   }
   /** Keeps what `slot` holds: the prompt up to `length`, one of its cuts. */
-  keep(slot: number, { tokens, cuts, adapter }: Cut, length: number): void {
+  keep(slot: number, { tokens, cuts, opening, adapter }: Cut, length: number): void {
     // The slot goes on in a page that is then shared: it needs another one.
     if (length < MIN_PREFIX_TOKENS || this.cache.freePages < 1) return;
     const upTo = cuts.slice(0, cuts.indexOf(length) + 1);
-    const known = this.#kept.find(
-      (p) =>
-        p.adapter === adapter &&
-        p.tokens.length === length &&
-        p.cuts.length === upTo.length &&
-        p.cuts.every((c, i) => c === upTo[i]) &&
-        p.tokens.every((t, i) => t === tokens[i]),
-    );
-    if (known) return;
-    if (this.#free.length === 0) this.drop();
-    const to = this.#free.pop();
+    const prefix = { tokens: tokens.slice(0, length), cuts: upTo, opening, adapter };
+    if (this.has(prefix)) return;
+    const to = this.#slot(isOpening(prefix));
     if (to === undefined) return;
     this.cache.copy(slot, to);
-    this.#kept.push({ slot: to, tokens: tokens.slice(0, length), cuts: upTo, adapter });
+    const kept = { slot: to, ...prefix };
+    this.#kept.push(kept);
+    this.onKept(kept);
+  }
+  /** undefined: there is none for it. */
+  #slot(opening: boolean): number | undefined {
+    if (this.#free.length === 0) {
+      const half = Math.floor(this.#kept.length / 2),
+        ends = this.#kept.filter((p) => !isOpening(p)).length;
+      const others = this.#kept.filter((p) => isOpening(p) === (opening ? ends <= half : ends < half));
+      this.#let(others[0]);
+    }
+    return this.#free.pop();
+  }
+  /** Whether just that is kept. */
+  has({ tokens, cuts, adapter }: Cut): boolean {
+    return this.#kept.some(
+      (p) =>
+        p.adapter === adapter &&
+        p.tokens.length === tokens.length &&
+        p.cuts.length === cuts.length &&
+        p.cuts.every((c, i) => c === cuts[i]) &&
+        p.tokens.every((t, i) => t === tokens[i]),
+    );
+  }
+  /** Where its keys and values lie; null: it is kept no more. */
+  rowsOf(prefix: Prefix): readonly SlotRows[] | null {
+    return this.#kept.includes(prefix) ? this.cache.rowsOf(prefix.slot) : null;
+  }
+  /**
+   * Keeps what was computed elsewhere, where there is room.
+   * @param write puts its keys and values into these rows · @returns whether it is kept
+   */
+  put(prefix: Cut, write: (rows: readonly SlotRows[]) => void): boolean {
+    if (this.has(prefix)) return true;
+    const { cache } = this,
+      length = prefix.tokens.length;
+    // Requests that were promised pages come first; other prefixes are not worth more than this one.
+    while (cache.freePages < cache.pagesFor(length)) if (!this.drop()) return false;
+    const slot = this.#slot(isOpening(prefix));
+    if (slot === undefined) return false;
+    try {
+      cache.fill(slot, length);
+      write(cache.rowsOf(slot));
+    } catch (e) {
+      cache.reset(slot);
+      this.#free.push(slot);
+      throw e;
+    }
+    this.#kept.push({ slot, ...prefix });
+    return true;
   }
 }

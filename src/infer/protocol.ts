@@ -3,8 +3,9 @@ import type { Message, Role } from '../harmony/types.js';
 import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
 import type { Structure } from './grammar/turn.js';
+import type { PrefixCounts } from './prefix-files.js';
 import type { Sampling } from './sequence.js';
-import type { SessionUsage } from './session.js';
+import type { SessionUsage } from './session-options.js';
 
 export interface EngineOptions {
   /** Checkpoint folder. */
@@ -39,6 +40,11 @@ export interface EngineOptions {
   readonly slots?: number;
   /** Openings of conversations (system and developer messages) that are kept computed. */
   readonly prefixes?: number;
+  /**
+   * Folder where openings are kept, for the next engine with the same model, adapter and settings; and the most bytes
+   * of all of them. Default: in memory alone.
+   */
+  readonly prefixCache?: { readonly folder: string; readonly bytes: number };
   /** Most tokens of one sequence, prompt and answer; default the model's own limit, at most 4096. */
   readonly contextTokens?: number;
 }
@@ -144,6 +150,8 @@ export interface EngineState extends SessionUsage {
   /** Native memory that is held, and JavaScript's of the engine's thread, bytes. */
   readonly nativeBytes: number;
   readonly heapBytes: number;
+  /** Openings that came from files, went to files, and files that were not used. */
+  readonly prefixFiles?: PrefixCounts;
 }
 
 /** What the inference thread answers. */

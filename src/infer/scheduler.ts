@@ -1,9 +1,10 @@
 // Who takes part in the next step: the whole policy of serving. Pure: it knows neither model nor cache.
 //
-// A step gives every running stream its next token, and beside them runs pieces of prompts worth at most `tokens`. So a
-// stream waits for one budget of prompt tokens between two of its own, however long the prompts are and however many
-// wait. First come, first served: a job begins when there is room and nobody before it waits, and prompts are read in
-// the order of arrival. The prompt that is being read gets a piece in each step, so every prompt ends.
+// A step gives every running stream its next token, and beside them runs pieces of prompts worth at most `tokens`, for
+// as long as `readingMs` says where a pass can stop. So what a stream waits for between two of its own tokens is
+// bounded, however long the prompts are and however many wait. First come, first served: a job begins when there is
+// room and nobody before it waits, and prompts are read in the order of arrival. The prompt that is being read gets a
+// piece in each step, so every prompt ends.
 
 export interface Job {
   /** All of its prompt is read: it takes a token in each step. */
@@ -23,6 +24,17 @@ export function admit<J>(waiting: J[], begin: (job: J) => boolean): readonly J[]
 
 /** Those that take a token in this step: all whose prompt was read before it began. */
 export const streams = <J extends Job>(running: readonly J[]): readonly J[] => running.filter((job) => job.decoding);
+
+/** Of a decode step's time: what reading takes beside it for each prompt, and for all of them. */
+const PROMPT_SHARE = 0.5,
+  MOST_SHARE = 1.5;
+/**
+ * How long prompts are read beside streams in a step. A stream's tokens are then 1.5 decode steps apart while one
+ * prompt is read, 2.5 at the most; the prompt takes three times as long as alone, less where several share the wait.
+ * @param decodeMs what the streams' tokens took · @param waiting prompts that are not read to the end
+ */
+export const readingMs = (decodeMs: number, waiting: number): number =>
+  decodeMs * Math.min(MOST_SHARE, PROMPT_SHARE * waiting);
 
 /**
  * Whose prompts are read in this step: the caller runs a piece of each job that comes before it asks for the next one.

@@ -7,93 +7,24 @@
 
 import { NativeError } from '../base/errors.js';
 import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-step.js';
-import { forwardLayers, logits } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
-import { ops, type PRECISION } from '../native/ops.js';
-import { Scope, type Tensor } from '../native/tensor.js';
-import { type Cut, Prefixes } from './prefixes.js';
-import { uniform } from './random.js';
-import { admit, type Job, prompts, streams } from './scheduler.js';
-import {
-  type Candidate,
-  checkSequence,
-  type Finish,
-  type Sampled,
-  type Sequence,
-  type SequenceOptions,
-} from './sequence.js';
-import { largest, type Wish } from './steer.js';
+import { Prefixes } from './prefixes.js';
+import { PromptPass } from './prompt-pass.js';
+import { admit, prompts, readingMs, streams } from './scheduler.js';
+import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
+import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from './session-options.js';
+import { createState, rowOf, type State, valuesOf, wishesOf } from './state.js';
+import type { Wish } from './steer.js';
+import { steered } from './steered.js';
 
-interface State extends Sequence, Job {
-  readonly adapter: ModelAdapter | null;
-  /** −1 while waiting for a slot. */
-  slot: number;
-  /** Where pieces of the prompt end that others may share: all others go from cut to cut, a budget at a time. */
-  readonly cuts: readonly number[];
-  /** Prompt tokens in the cache. */
-  prefilled: number;
-  /** Of them, those that were there before it began. */
-  cached: number;
-  sampled: number;
-  last: number;
-}
-
-/** Pages are of PAGE_TOKENS tokens. When nothing runs, those in use are those of kept prefixes. */
-export interface SessionUsage {
-  readonly running: number;
-  readonly waiting: number;
-  readonly freeSlots: number;
-  readonly pages: number;
-  readonly usedPages: number;
-  /** Neither in use nor promised. */
-  readonly freePages: number;
-  /** Held by kept prefixes, shared ones once. */
-  readonly keptPages: number;
-  readonly prefixes: number;
-}
-export interface SessionOptions {
-  readonly precision: keyof typeof PRECISION;
-  /** Sequences that run at once; more wait. */
-  readonly slots: number;
-  /** Most tokens of one sequence, prompt and answer. */
-  readonly capacity: number;
-  /** Prompt tokens per step, and of one piece: bounds the workspace and how long others wait. */
-  readonly prefillTokens?: number;
-  /** Shared prefixes that are kept, each in a slot of its own. */
-  readonly prefixes?: number;
-  /**
-   * Tokens that the cache holds of all sequences and prefixes together; a sequence begins when there is room for all of
-   * it. Default: enough for each to be as long as it may.
-   */
-  readonly cacheTokens?: number;
-  /** What keys and values of full layers are kept in; bf16 halves them and rounds. Default f32. */
-  readonly kvDtype?: 'f32' | 'bf16';
-  /**
-   * A piece of a prompt stops between two of its layers when it has taken as long as the streams beside it, and goes on
-   * in the next step. Bits stay. Default: false, a step ends with its pieces.
-   */
-  readonly yields?: boolean;
-  /** Decode steps are recorded once and launched whole. Default: true. */
-  readonly graphs?: boolean;
-}
-export const DEFAULT_PREFILL_TOKENS = 512;
 /** Kept prefixes that the cache has room of their own for, where its size is not given. */
 const ROOMY_PREFIXES = 2;
-
-const rowOf = ({ adapter }: State): number => (isPooled(adapter) ? adapter.row : -1);
-/** Sampling of each: the parameters and the uniform number. */
-const valuesOf = (states: readonly State[]): { readonly params: Float32Array; readonly u: Float32Array } => ({
-  params: Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP])),
-  u: Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled)),
-});
-
-/** null: none of them is steered now. */
-function wishesOf(states: readonly State[]): readonly (Wish | null)[] | null {
-  const wishes = states.map((q) => q.options.steer?.wish() ?? null);
-  return wishes.some((w) => w !== null) ? wishes : null;
-}
+/** A step that no stream waits for ends after that all the same: requests come and go between two steps. */
+const LONGEST_STEP_MS = 10;
+/** Weight of the last decode step in what they take of late. */
+const RECENT = 0.2;
 
 export class Session implements Disposable {
   readonly capacity: number;
@@ -102,11 +33,12 @@ export class Session implements Disposable {
   readonly #waiting: State[] = [];
   /** In the order of arrival. */
   readonly #running: State[] = [];
-  readonly #prefillTokens: number;
-  readonly #prefixes: Prefixes;
+  /** Beginnings of prompts that are kept. */
+  readonly prefixes: Prefixes;
   readonly #steps: DecodeSteps;
-  /** A piece of a prompt, some layers of which are computed. */
-  #reading: { readonly state: State; readonly work: Generator<void, readonly Sampled[]> } | null = null;
+  readonly #pass: PromptPass;
+  /** What a decode step took of late. */
+  #decodeMs = 0;
   /** Sampled between two steps: told by the next. */
   readonly #late: Sampled[] = [];
 
@@ -115,7 +47,6 @@ export class Session implements Disposable {
     readonly options: SessionOptions,
   ) {
     this.capacity = options.capacity;
-    this.#prefillTokens = options.prefillTokens ?? DEFAULT_PREFILL_TOKENS;
     const { slots, prefixes = 0 } = options;
     this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model), {
       // What is kept takes what sequences leave.
@@ -125,10 +56,15 @@ export class Session implements Disposable {
           : pagesFor(options.cacheTokens),
       ...(options.kvDtype === undefined ? {} : { dtype: options.kvDtype }),
     });
-    this.#prefixes = new Prefixes(
+    this.prefixes = new Prefixes(
       this.#cache,
       Array.from({ length: prefixes }, (_, i) => slots + i),
     );
+    this.#pass = new PromptPass(model, this.#cache, this.prefixes, {
+      precision: options.precision,
+      tokens: options.prefillTokens ?? DEFAULT_PREFILL_TOKENS,
+      take: (state, result) => this.#take([state], result, wishesOf([state])),
+    });
     const record = !model.streamsExperts && (options.graphs ?? true);
     this.#steps = new DecodeSteps(model, this.#cache, options.precision, record);
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
@@ -149,24 +85,7 @@ export class Session implements Disposable {
           'maxTokens or make the cache larger',
         { need: pages, limit: this.#cache.pages },
       );
-    const { sharedTokens = 0, tokens } = options;
-    const state: State = {
-      options,
-      adapter: options.adapter ?? null,
-      slot: -1,
-      // The last token is always run, as its row is what is sampled from.
-      cuts: [Math.min(sharedTokens, tokens.length - 1), ...(options.cuts ?? [])].filter(
-        (c, i, all) => c > (i === 0 ? 0 : (all[i - 1] ?? 0)) && c <= tokens.length,
-      ),
-      prefilled: 0,
-      cached: 0,
-      sampled: 0,
-      last: -1,
-      get decoding() {
-        return this.prefilled === options.tokens.length;
-      },
-      piece: () => this.#piece(state),
-    };
+    const state = createState(options, (of) => this.#pass.piece(of));
     this.#waiting.push(state);
     return state;
   }
@@ -177,22 +96,19 @@ export class Session implements Disposable {
       this.#waiting.splice(waiting, 1);
       return;
     }
-    if (this.#reading?.state === sequence) {
-      this.#reading.work.return([]);
-      this.#reading = null;
-    }
+    this.#pass.drop(sequence as State);
     const running = this.#running.indexOf(sequence as State);
     if (running >= 0) this.#release(this.#running[running] as State);
   }
   /** Drops all that was kept of an adapter, before it is freed; no sequence may run with it any more. */
   forget(adapter: ModelAdapter): void {
-    this.#prefixes.forget(adapter);
+    this.prefixes.forget(adapter);
     this.#steps.forget(adapter);
   }
   /** Drops recorded steps, before tensors of adapters are freed as they move. */
   forgetSteps(): void {
     // A piece that is being read has these tensors too, and cannot begin anew: rings have its keys already.
-    this.#read(this.#late, Number.POSITIVE_INFINITY);
+    this.#pass.run(this.#late, Number.POSITIVE_INFINITY, false);
     this.#steps.close();
   }
   get idle(): boolean {
@@ -203,34 +119,24 @@ export class Session implements Disposable {
   step(): readonly Sampled[] {
     this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
     const since = performance.now(),
-      decoding = streams(this.#running);
+      decoding = streams(this.#running),
+      beside = decoding.length > 0;
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
-    const until = this.options.yields && decoding.length > 0 ? 2 * performance.now() - since : Number.POSITIVE_INFINITY;
-    if (!this.#read(sampled, until)) return sampled;
-    for (const state of prompts([...this.#running], this.#prefillTokens)) {
-      this.#reading = { state, work: this.#prefill(state) };
-      if (!this.#read(sampled, until) || performance.now() >= until) break;
+    const until = this.options.yields ? this.#readingEnds(since, beside) : Number.POSITIVE_INFINITY;
+    if (!this.#pass.run(sampled, until, beside)) return sampled;
+    for (const state of prompts([...this.#running], this.#pass.options.tokens)) {
+      this.#pass.begin(state);
+      if (!this.#pass.run(sampled, until, beside) || performance.now() >= until) break;
     }
     return sampled;
   }
-  /** Goes on with the piece that is being read, until it is done or it is time. @returns whether it is done */
-  #read(sampled: Sampled[], until: number): boolean {
-    if (!this.#reading) return true;
-    const { work } = this.#reading;
-    try {
-      for (;;) {
-        const part = work.next();
-        if (!part.done && performance.now() < until) continue;
-        if (!part.done) return false;
-        sampled.push(...part.value);
-        break;
-      }
-    } catch (e) {
-      this.#reading = null;
-      throw e;
-    }
-    this.#reading = null;
-    return true;
+  /** When streams, if there are any, want their next token. */
+  #readingEnds(since: number, beside: boolean): number {
+    const now = performance.now();
+    if (!beside) return now + LONGEST_STEP_MS;
+    this.#decodeMs += RECENT * (now - since - this.#decodeMs);
+    const unread = this.#running.filter((q) => !q.decoding).length;
+    return now + readingMs(Math.min(now - since, this.#decodeMs), unread);
   }
 
   /** Pages of the cache: all of them, and those that nothing runs in and nobody was promised. */
@@ -240,7 +146,7 @@ export class Session implements Disposable {
   /** What is taken now. */
   get usage(): SessionUsage {
     const { pages, usedPages, freePages } = this.#cache,
-      kept = this.#prefixes.slots;
+      kept = this.prefixes.slots;
     return {
       running: this.#running.length,
       waiting: this.#waiting.length,
@@ -269,41 +175,10 @@ export class Session implements Disposable {
   #begin(state: State): boolean {
     const slot = this.#free.at(-1);
     if (slot === undefined) return false;
-    while (!this.#cache.promise(slot, this.#mostTokens(state.options))) if (!this.#prefixes.drop()) return false;
+    while (!this.#cache.promise(slot, this.#mostTokens(state.options))) if (!this.prefixes.drop()) return false;
     state.slot = slot;
     this.#free.pop();
     return true;
-  }
-  /** The prompt as it is cut. */
-  #cut({ options: { tokens }, cuts, adapter }: State): Cut {
-    return { tokens, cuts, adapter };
-  }
-  /** Tokens of the next piece; takes a kept prefix first. It ends at the next cut, or where the prompt does. */
-  #piece(state: State): number {
-    const { tokens } = state.options;
-    if (state.prefilled === 0 && state.cuts.length > 0)
-      state.prefilled = state.cached = this.#prefixes.take(state.slot, this.#cut(state));
-    const from = state.prefilled;
-    return Math.min((state.cuts.find((c) => c > from) ?? tokens.length) - from, this.#prefillTokens);
-  }
-  *#prefill(state: State): Generator<void, readonly Sampled[]> {
-    const { tokens } = state.options;
-    const from = state.prefilled,
-      n = this.#piece(state),
-      to = from + n;
-    const batch: Batch = {
-      tokens: tokens.slice(from, to),
-      positions: Int32Array.from({ length: n }, (_, i) => from + i),
-      starts: Int32Array.of(0, n),
-      slots: Int32Array.of(state.slot),
-    };
-    const last = to === tokens.length;
-    const sampled = yield* this.#run(batch, state.adapter, last ? [state] : []);
-    state.prefilled = to;
-    // An answer of one token has given its slot back. Of the cuts, the first is many prompts' and the last the next's.
-    if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
-      this.#prefixes.keep(state.slot, this.#cut(state), to);
-    return sampled;
   }
 
   /** One token of each: a pass, and one for each adapter that lies in no pool. */
@@ -325,21 +200,6 @@ export class Session implements Disposable {
     });
   }
 
-  /** Runs the end of a prompt or a part before it, and samples a token for each of `states`: one, or none. */
-  *#run(batch: Batch, adapter: ModelAdapter | null, states: readonly State[]): Generator<void, readonly Sampled[]> {
-    using s = new Scope('workspace', placeOf(this.model));
-    const { precision } = this.options,
-      { params, u } = valuesOf(states);
-    const rows = Int32Array.of(batch.tokens.length - 1);
-    const hidden = yield* forwardLayers(s, this.model, adapter, batch, { precision, cache: this.#cache, rows });
-    if (states.length === 0) return [];
-    const tokens = s.empty('i32', [1]),
-      logprobs = s.empty('f32', [1]);
-    const z = logits(s, this.model, hidden, precision, true);
-    ops.sample(tokens, logprobs, z, s.from(params, [1, 4]), s.from(u), null);
-    const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
-    return this.#take(states, result, wishesOf(states));
-  }
   #take(
     states: readonly State[],
     { tokens, logprobs, logits: rows }: StepResult,
@@ -348,7 +208,8 @@ export class Session implements Disposable {
     return states.map((state, b) => {
       const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
       const wish = wishes?.[b] ?? null;
-      const { token, logprob, top } = wish && rows ? this.#steered(state, wish, rows, b, plain) : { ...plain, top: [] };
+      const { token, logprob, top } =
+        wish && rows ? steered(this.model, state, wish, rows, b, plain) : { ...plain, top: [] };
       state.last = token;
       state.sampled++;
       state.options.steer?.took(token);
@@ -359,36 +220,6 @@ export class Session implements Disposable {
       return { sequence: state, token, logprob, finish, ...(top.length > 0 ? { top } : {}) };
     });
   }
-  /** Takes a row's token again, as it is wished. @param plain what the row gave by itself */
-  #steered(
-    state: State,
-    { mask, add, top }: Wish,
-    rows: Tensor,
-    b: number,
-    plain: Candidate,
-  ): Candidate & { readonly top: readonly Candidate[] } {
-    using s = new Scope('workspace', placeOf(this.model));
-    const row = rows.slice(s, b, b + 1);
-    const raw = add || top > 0 ? row.toFloat32() : null;
-    // log Σ exp of the row, as the op found it for the token that it took.
-    const normal = raw ? (raw[plain.token] as number) - plain.logprob : 0;
-    const told = raw ? largest(raw, top).map((t) => ({ token: t, logprob: Math.fround(raw[t]! - normal) })) : [];
-    if (!mask && !add) return { ...plain, top: told };
-    const { params, u } = valuesOf([state]);
-    let from = row;
-    if (raw && add) {
-      const changed = raw.slice();
-      for (const [token, by] of add) if (token < changed.length) changed[token] = changed[token]! + by;
-      from = s.from(changed, [1, changed.length]);
-    }
-    const token = s.empty('i32', [1]),
-      logprob = s.empty('f32', [1]);
-    ops.sample(token, logprob, from, s.from(params, [1, 4]), s.from(u), mask ? s.from(mask, [1, mask.length]) : null);
-    const taken = (token.read() as Int32Array)[0] as number;
-    if (taken === plain.token) return { ...plain, top: told };
-    const own = raw && add ? Math.fround(raw[taken]! - normal) : (logprob.toFloat32()[0] as number);
-    return { token: taken, logprob: own, top: told };
-  }
   #release(state: State): void {
     this.#running.splice(this.#running.indexOf(state), 1);
     this.#cache.reset(state.slot);
@@ -397,8 +228,7 @@ export class Session implements Disposable {
   }
 
   close(): void {
-    this.#reading?.work.return([]);
-    this.#reading = null;
+    this.#pass.drop();
     this.#steps.close();
     this.#cache.close();
     this.#running.length = 0;

@@ -7,5 +7,5 @@ await serve<EngineCalls, EngineInfo, EngineOptions>(async (options) => {
   const { Runner } = await import('./runner.js');
   const runner = await Runner.open(options);
   const gathers = { ms: GATHER_MS, join: joinText };
-  return { info: runner.info, handlers: runner.handlers, gathers, close: () => runner.close() };
+  return { info: runner.info, handlers: runner.handlers, gathers, close: () => runner.settle() };
 });

@@ -51,6 +51,7 @@ export class DecodeStep implements Disposable {
    * @param record false: every step runs op by op, for comparison and for models whose passes may not be recorded
    * @param shares where recordings share memory: steps that never run at once with this one, whose memory it uses too
    * @param keepsLogits the result has them
+   * @param byRow false: a row's bits may depend on the others, for comparison
    */
   constructor(
     readonly model: ModelWeights,
@@ -61,6 +62,7 @@ export class DecodeStep implements Disposable {
     readonly record: boolean,
     readonly shares: readonly DecodeStep[] = [],
     readonly keepsLogits = false,
+    readonly byRow = true,
   ) {
     const B = batch.tokens.length;
     this.batchSize = B;
@@ -111,13 +113,13 @@ export class DecodeStep implements Disposable {
       precision: this.precision,
       cache: this.cache,
       inputs: this.#inputs,
-      byRow: true,
+      byRow: this.byRow,
       mixed: isPool(adapter) && rows ? { pool: adapter, rows } : null,
     });
     ops.sample(
       this.#tokens,
       this.#logprobs,
-      logits(s, this.model, hidden, this.precision, true, this.#logits ?? undefined),
+      logits(s, this.model, hidden, this.precision, this.byRow, this.#logits ?? undefined),
       this.#params,
       this.#u,
       null,

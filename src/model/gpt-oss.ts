@@ -7,8 +7,16 @@ import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
-import { type ExpertInputs, expertProduct, expertProductBackward, routed, scoresBackward } from './experts.js';
-import type { CachePlan, KvCache } from './kv-cache.js';
+import {
+  type ExpertInputs,
+  expertProduct,
+  expertProductBackward,
+  type Routing,
+  routed,
+  scoresBackward,
+} from './experts.js';
+import type { CachePlan, KeysAt, KvCache } from './kv-cache.js';
+import { FEW_QUERIES, MANY_ROWS, type Pace, paced, pacedExperts } from './pace.js';
 import {
   type Batch,
   type ExpertWeights,
@@ -59,6 +67,8 @@ export interface ForwardOptions {
   readonly mixed?: MixedAdapters | null;
   /** Looked at before each layer; what was done by then is lost. Not for passes that are recorded. */
   readonly signal?: AbortSignal;
+  /** forwardLayers also stops within a layer, as often as this says; of one sequence on a cache, on the host. */
+  readonly pace?: Pace | null;
 }
 
 /** What a pass reads of its batch. */
@@ -159,6 +169,7 @@ interface Pass {
   readonly cache: { readonly store: KvCache; readonly plan: CachePlan } | null;
   readonly seed: number;
   readonly train: boolean;
+  readonly pace: Pace | null;
 }
 const NO_ADAPTER: LayerAdapter = {};
 const TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];
@@ -263,6 +274,7 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
     cache: o.cache && plan ? { store: o.cache, plan } : null,
     seed: o.seed ?? 0,
     train: o.train ?? false,
+    pace: plan && B === 1 && !mixed && !o.byRow && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null,
   };
 }
 
@@ -293,6 +305,14 @@ interface Linear {
 /** Rows [from, to) of t; t itself where that is all of it. */
 const rowsOf = (s: Scope, t: Tensor, from: number, to: number): Tensor =>
   from === 0 && to === t.rows ? t : t.slice(s, from, to);
+const partOf = (s: Scope, { y, h }: Linear, from: number, to: number): Linear => ({
+  y: rowsOf(s, y, from, to),
+  h: h && rowsOf(s, h, from, to),
+});
+/** Ends a pass, or a part of one, that nobody waits beside. */
+function atOnce<T>(work: Generator<void, T>): T {
+  for (let part = work.next(); ; part = work.next()) if (part.done) return part.value;
+}
 const newLinear = (s: Scope, rows: number, w: LinearWeights, lora: LoraPair | undefined): Linear => ({
   y: s.empty('f32', [rows, w.w.rows]),
   h: lora ? s.empty('f32', [rows, lora.A.rows]) : null,
@@ -445,9 +465,12 @@ interface KeysValues {
   readonly k: Linear;
   readonly v: Linear;
   readonly normed: Normed | null;
+  /** Where a pass on a cache finds those of all its tokens, the earlier ones too. */
+  readonly cached: KeysAt | null;
 }
-function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
+function* keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): Generator<void, KeysValues> {
   const { w, a } = layerOf(p, i);
+  const { num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
   const k = newLinear(s, p.T, w.k, a.k),
     v = newLinear(s, p.T, w.v, a.v);
   let normed: Normed | null = null;
@@ -456,31 +479,56 @@ function keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): KeysValues {
     const whole = p.chunks.length === 1;
     const own = whole ? inputNorm(s, p, i, x) : inputNorm(inner, p, i, rowsOf(inner, x, c.from, c.to));
     if (whole) normed = own;
-    const part = (of: Linear): Linear => ({
-      y: rowsOf(inner, of.y, c.from, c.to),
-      h: of.h && rowsOf(inner, of.h, c.from, c.to),
+    const kc = partOf(inner, k, c.from, c.to),
+      vc = partOf(inner, v, c.from, c.to);
+    yield* paced(p.pace, 'dense', c.to - c.from, 2 * w.k.w.numel, MANY_ROWS, (from, to) => {
+      using part = new Scope('activations', placeOf(p.model));
+      const xn = rowsOf(part, own.xn, from, to);
+      const { y } = linear(p, i, 'k', c.index, partOf(part, kc, from, to), xn, w.k, a.k);
+      linear(p, i, 'v', c.index, partOf(part, vc, from, to), xn, w.v, a.v);
+      ops.rope(y, rowsOf(part, c.cos, from, to), rowsOf(part, c.sin, from, to), Hkv, 1);
     });
-    const kc = linear(p, i, 'k', c.index, part(k), own.xn, w.k, a.k);
-    linear(p, i, 'v', c.index, part(v), own.xn, w.v, a.v);
-    ops.rope(kc.y, c.cos, c.sin, p.model.config.num_key_value_heads, 1);
   }
-  return { k, v, normed };
+  const rows = (t: Tensor): Tensor => t.view(s, [p.T, Hkv, Dh]);
+  const cached = p.cache ? p.cache.store.write(s, p.cache.plan, i, rows(k.y), rows(v.y)) : null;
+  return { k, v, normed, cached };
 }
 
+interface Attended {
+  readonly q: Linear;
+  readonly heads: { readonly q: Tensor; readonly k: Tensor; readonly v: Tensor };
+  readonly o: Tensor;
+  readonly oFlat: Tensor;
+  readonly lse: Tensor | null;
+  readonly out: Linear;
+}
 /**
  * Query projection, rotary, attention and output projection of a chunk: everything of the first half-layer but the
  * residual sum. `xn` f32 [t,D].
  */
-function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysValues, save: boolean) {
+function* attention(
+  s: Scope,
+  p: Pass,
+  i: number,
+  c: Chunk,
+  xn: Tensor,
+  kv: KeysValues,
+  save: boolean,
+): Generator<void, Attended> {
   const { w, a } = layerOf(p, i);
   const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
-  const t = c.to - c.from;
-  const q = linear(p, i, 'q', c.index, newLinear(s, t, w.q, a.q), xn, w.q, a.q);
-  ops.rope(q.y, c.cos, c.sin, H, 1);
+  const t = c.to - c.from,
+    scale = Dh ** -0.5;
+  const q = newLinear(s, t, w.q, a.q);
+  yield* paced(p.pace, 'dense', t, w.q.w.numel, MANY_ROWS, (from, to) => {
+    using part = new Scope('activations', placeOf(p.model));
+    const { y } = linear(p, i, 'q', c.index, partOf(part, q, from, to), rowsOf(part, xn, from, to), w.q, a.q);
+    ops.rope(y, rowsOf(part, c.cos, from, to), rowsOf(part, c.sin, from, to), H, 1);
+  });
   const heads = { q: q.y.view(s, [t, H, Dh]), k: kv.k.y.view(s, [p.T, Hkv, Dh]), v: kv.v.y.view(s, [p.T, Hkv, Dh]) };
   const o = s.empty('f32', [t, H, Dh]),
     lse = save ? s.empty('f32', [t, H]) : null;
-  if (p.cache) p.cache.store.attend(p.cache.plan, i, o, heads.q, heads.k, heads.v, w.sinks, Dh ** -0.5, p.precision);
+  if (kv.cached) yield* attendOnCache(p, c, kv.cached, o, heads.q, w.sinks, scale);
   else
     ops.attention_fwd(
       o,
@@ -496,18 +544,69 @@ function attention(s: Scope, p: Pass, i: number, c: Chunk, xn: Tensor, kv: KeysV
       w.window,
       0,
       0,
-      Dh ** -0.5,
+      scale,
       p.precision,
     );
   const oFlat = o.view(s, [t, H * Dh]);
-  return { q, heads, o, oFlat, lse, out: linear(p, i, 'o', c.index, newLinear(s, t, w.o, a.o), oFlat, w.o, a.o) };
+  const out = newLinear(s, t, w.o, a.o);
+  yield* paced(p.pace, 'dense', t, w.o.w.numel, MANY_ROWS, (from, to) => {
+    using part = new Scope('activations', placeOf(p.model));
+    linear(p, i, 'o', c.index, partOf(part, out, from, to), rowsOf(part, oFlat, from, to), w.o, a.o);
+  });
+  return { q, heads, o, oFlat, lse, out };
+}
+/** o and q f32 [t,H,Dh]. A slice of the queries of one sequence sees the keys up to its last. */
+function* attendOnCache(
+  p: Pass,
+  c: Chunk,
+  at: KeysAt,
+  o: Tensor,
+  q: Tensor,
+  sinks: Tensor,
+  scale: number,
+): Generator<void> {
+  const t = q.rows,
+    before = at.keys - t,
+    seen = at.window > 0 ? Math.min(at.window, at.keys) : at.keys;
+  yield* paced(p.pace, 'attention', t, seen, FEW_QUERIES, (from, to) => {
+    using s = new Scope('workspace', placeOf(p.model));
+    const all = from === 0 && to === t,
+      qStart = all ? c.qStart : s.from(Int32Array.of(0, to - from)),
+      kLen = all ? at.kLen : s.from(Int32Array.of(before + to));
+    const { k, v, kStart, pages, window, ring, page } = at,
+      part = rowsOf(s, q, from, to);
+    ops.attention_fwd(
+      rowsOf(s, o, from, to),
+      null,
+      part,
+      k,
+      v,
+      sinks,
+      qStart,
+      kStart,
+      kLen,
+      pages,
+      window,
+      ring,
+      page,
+      scale,
+      p.precision,
+    );
+  });
 }
 
 /**
  * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K
  * routed pairs, sorted by expert. `wide` receives z and act, by far the largest, so that they can go first.
  */
-function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
+interface Expertise extends Routing {
+  readonly router: Linear;
+  readonly rowAdapter: Tensor | null;
+  readonly z: Tensor;
+  readonly act: Tensor;
+  readonly h: Tensor | null;
+}
+function* experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor): Generator<void, Expertise> {
   const { w, a } = layerOf(p, i);
   const { num_experts_per_tok: K, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = xn.rows,
@@ -521,10 +620,35 @@ function experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor) {
     act = wide.empty('f32', [P, F]);
   const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
   const x = w.gateUp.inputs?.(s, xn) ?? xn;
-  expertProduct(z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp, p.precision, p.byRow);
+  yield* expertRows(p, z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp);
   addExpertPairs(p, i, 'gateUp', z, xn, rowToken, offsets, rowAdapter);
-  ops.swiglu_fwd(act, z, swiglu_alpha, swiglu_limit);
+  yield* paced(p.pace, 'swiglu', P, F, MANY_ROWS, (from, to) => {
+    using part = new Scope('workspace', placeOf(p.model));
+    ops.swiglu_fwd(rowsOf(part, act, from, to), rowsOf(part, z, from, to), swiglu_alpha, swiglu_limit);
+  });
   return { router, ...routing, rowAdapter, z, act, h };
+}
+
+/** expertProduct, a slice of the rows at a time. */
+function* expertRows(
+  p: Pass,
+  y: Tensor,
+  h: Tensor | null,
+  { x, rows, offsets }: ExpertInputs,
+  w: ExpertWeights,
+  lora: LoraPair | undefined,
+): Generator<void> {
+  const P = y.rows,
+    [N = 0, C = 0] = [y.shape[1], x.shape[1]];
+  yield* pacedExperts(p.pace, P, offsets, N * C, (from, to, within) => {
+    using s = new Scope('workspace', placeOf(p.model));
+    const part = {
+      x: rows ? x : rowsOf(s, x, from, to),
+      rows: rows && rowsOf(s, rows, from, to),
+      offsets: within ? s.from(within) : offsets,
+    };
+    expertProduct(rowsOf(s, y, from, to), h && rowsOf(s, h, from, to), part, w, lora, p.precision, p.byRow);
+  });
 }
 
 /** Adds to y f32 [P,N] the pairs of the adapters of its rows, where a pass has several. */
@@ -556,12 +680,12 @@ function* moeChunks(model: ModelWeights, from: number, to: number): Generator<re
  * One layer, from x into out (which may be x). With `keepH`, the rank-R products of the down projection, f32 [T·K,R],
  * are kept there for the backward, which then need not run that projection again.
  */
-function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): void {
+function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): Generator<void> {
   using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, rms_norm_eps: eps } = p.model.config;
   w.verify?.();
-  const kv = keysAndValues(s, p, i, x);
+  const kv = yield* keysAndValues(s, p, i, x);
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
     const t = c.to - c.from,
@@ -570,12 +694,12 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
     const xn = inner.empty('f32', [t, D]);
     {
       using half = new Scope('activations', placeOf(p.model));
-      const att = attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
+      const att = yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
       ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
     }
     for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
       using m = new Scope('workspace', placeOf(p.model));
-      const e = experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
+      const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
       const y = m.empty('f32', [(to - from) * K, D]);
       const h = !a.down
         ? null
@@ -583,7 +707,7 @@ function layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor 
           ? keepH.slice(m, from * K, to * K)
           : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
       const act = w.down.inputs?.(m, e.act) ?? e.act;
-      expertProduct(y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down, p.precision, p.byRow);
+      yield* expertRows(p, y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down);
       addExpertPairs(p, i, 'down', y, e.act, null, e.offsets, e.rowAdapter);
       ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
     }
@@ -618,7 +742,7 @@ function expertsBackward(
   } = p.model.config;
   const t = to - from,
     P = t * K;
-  const m = experts(s, wide, p, i, xn);
+  const m = atOnce(experts(s, wide, p, i, xn));
   const dact = wide.empty('f32', [P, F]),
     rowDot = s.empty('f32', [P]);
   const dy = { of: dout, rows: m.rowToken, weight: m.rowWeight },
@@ -663,7 +787,7 @@ function layerBackward(
     hidden_size: D,
     rms_norm_eps: eps,
   } = p.model.config;
-  const kv = keysAndValues(s, p, i, x);
+  const kv = atOnce(keysAndValues(s, p, i, x));
   const dk = s.zeros('f32', [p.T, Hkv * Dh]),
     dv = s.zeros('f32', [p.T, Hkv * Dh]);
   for (const c of p.chunks.toReversed()) {
@@ -673,7 +797,7 @@ function layerBackward(
     const xc = part(x),
       dxc = part(dx);
     const { xn, rstd } = kv.normed ?? inputNorm(inner, p, i, xc);
-    const att = attention(inner, p, i, c, xn, kv, true);
+    const att = atOnce(attention(inner, p, i, c, xn, kv, true));
     if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
     const mid = att.out.y,
       dxn = inner.empty('f32', [t, D]);
@@ -751,12 +875,11 @@ export function forwardHidden(
   batch: Batch,
   options: ForwardOptions,
 ): Tensor {
-  const layers = forwardLayers(scope, model, adapter, batch, options);
-  for (let layer = layers.next(); ; layer = layers.next()) if (layer.done) return layer.value;
+  return atOnce(forwardLayers(scope, model, adapter, batch, options));
 }
 /**
- * forwardHidden, which stops after each layer. Other passes may run meanwhile, over other slots of the cache; the
- * tensors of model and adapter must stay.
+ * forwardHidden, which stops after each layer, and within it where there is a pace. Other passes may run meanwhile,
+ * over other slots of the cache; the tensors of model and adapter must stay.
  */
 export function* forwardLayers(
   scope: Scope,
@@ -771,7 +894,7 @@ export function* forwardLayers(
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
   for (let i = 0; i < model.layers.length; i++) {
     options.signal?.throwIfAborted();
-    layerForward(p, i, x, x, null);
+    yield* layerForward(p, i, x, x, null);
     yield;
   }
   p.cache?.store.advance(p.cache.plan);
@@ -1022,7 +1145,7 @@ export function lossAndGradients(
     const h = keep && down ? keepable(scope, [p.T * K, down.A.shape[1] ?? 0]) : null;
     const next = keep ? s.open() : scope;
     const out = keep ? newX(next) : x;
-    layerForward(p, i, x, out, h);
+    atOnce(layerForward(p, i, x, out, h));
     if (parks && keep) {
       const host = s.open('activations', HOST);
       const park = (t: Tensor): Tensor => host.empty(t.dtype, t.shape).copy(t);

@@ -2,8 +2,8 @@
 // of `sliding_window` rows, token p in slot p mod window.
 import { NativeError } from '../base/errors.js';
 import { HOST } from '../native/backends.js';
-import { ops, type Precision } from '../native/ops.js';
-import { type Place, Scope, type Tensor } from '../native/tensor.js';
+import { ops } from '../native/ops.js';
+import { dtypeBytes, type Place, Scope, type Tensor } from '../native/tensor.js';
 import { layerWindow, type ModelConfig } from './config.js';
 import { PAGE_TOKENS, PageTable, pagesFor } from './kv-pages.js';
 import type { Batch } from './types.js';
@@ -11,6 +11,24 @@ import type { Batch } from './types.js';
 interface LayerCache {
   readonly k: Tensor;
   readonly v: Tensor;
+}
+/** Rows [from, from + rows) of one of the cache's tensors. */
+export interface SlotRows {
+  readonly of: Tensor;
+  readonly from: number;
+  readonly rows: number;
+}
+/** The keys and values of a layer that a batch's queries see, as op attention_fwd takes them. */
+export interface KeysAt extends LayerCache {
+  readonly kStart: Tensor | null;
+  /** i32 [B] */
+  readonly kLen: Tensor;
+  /** The same of a batch of one sequence. */
+  readonly keys: number;
+  readonly pages: Tensor | null;
+  readonly window: number;
+  readonly ring: number;
+  readonly page: number;
 }
 /** Row numbers of one batch, made once and used by every layer. */
 export interface CachePlan {
@@ -197,6 +215,44 @@ export class KvCache implements Disposable {
     });
   }
 
+  /** Rows that hold the tokens of a slot, layer after layer, in an order that their number alone decides. */
+  rowsOf(slot: number): readonly SlotRows[] {
+    const length = this.length(slot),
+      pages = this.#table.pagesOf(slot);
+    return this.#layers.flatMap(({ k, v }, i) => {
+      const window = this.#windows[i] ?? 0;
+      if (window > 0) return [k, v].map((of) => ({ of, from: slot * window, rows: Math.min(length, window) }));
+      return [k, v].flatMap((of) =>
+        pages.map((page, at) => ({
+          of,
+          from: page * PAGE_TOKENS,
+          rows: Math.min(PAGE_TOKENS, length - at * PAGE_TOKENS),
+        })),
+      );
+    });
+  }
+  /** Bytes of all rows of `tokens` tokens. */
+  bytesFor(tokens: number): number {
+    const { num_key_value_heads: Hkv, head_dim: Dh } = this.config;
+    return this.#layers.reduce((sum, { k }, i) => {
+      const window = this.#windows[i] ?? 0;
+      return sum + 2 * (window > 0 ? Math.min(tokens, window) : tokens) * Hkv * Dh * dtypeBytes(k.dtype);
+    }, 0);
+  }
+  /**
+   * An empty slot holds `tokens` tokens from now on, whose rows (rowsOf) the caller writes.
+   * @throws {NativeError} cache_full: it is then still empty
+   */
+  fill(slot: number, tokens: number): void {
+    try {
+      this.#grow(slot, tokens);
+    } catch (e) {
+      this.reset(slot);
+      throw e;
+    }
+    this.#table.advance(slot, tokens);
+  }
+
   /**
    * Lays out where a batch's keys and values go.
    * @throws {NativeError} bad_batch: positions do not continue their slots; cache_full: a slot would exceed its
@@ -312,104 +368,48 @@ export class KvCache implements Disposable {
   }
 
   /**
-   * Writes the new keys and values of `layer` and attends: o, q f32 [T,H,Dh]; k, v f32 [T,Hkv,Dh], rotary already
-   * applied.
+   * Writes the new keys and values of `layer`, k and v f32 [T,Hkv,Dh], rotary already applied.
+   * @param scope holds what attention then reads · @returns where that is
    */
-  attend(
-    plan: CachePlan,
-    layer: number,
-    o: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sinks: Tensor,
-    scale: number,
-    precision: Precision,
-  ): void {
+  write(scope: Scope, plan: CachePlan, layer: number, k: Tensor, v: Tensor): KeysAt {
     const cache = this.#layers[layer],
       window = this.#windows[layer] ?? 0;
     if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
+    const { kLen } = plan.full,
+      keys = (plan.batch.positions[0] ?? 0) + k.rows;
     if (window === 0) {
-      const { rows, pages, kLen } = plan.full;
+      const { rows, pages } = plan.full;
       ops.scatter_rows(cache.k, k, rows);
       ops.scatter_rows(cache.v, v, rows);
-      ops.attention_fwd(
-        o,
-        null,
-        q,
-        cache.k,
-        cache.v,
-        sinks,
-        plan.qStart,
-        null,
-        kLen,
-        pages,
-        0,
-        0,
-        PAGE_TOKENS,
-        scale,
-        precision,
-      );
-      return;
+      return { ...cache, kStart: null, kLen, keys, pages, window, ring: 0, page: PAGE_TOKENS };
     }
     const w = plan.window;
     if (w.kind === 'ring') {
       ops.scatter_rows(cache.k, k, w.rows);
       ops.scatter_rows(cache.v, v, w.rows);
-      ops.attention_fwd(
-        o,
-        null,
-        q,
-        cache.k,
-        cache.v,
-        sinks,
-        plan.qStart,
-        w.kStart,
-        w.kLen,
-        null,
-        window,
-        window,
-        0,
-        scale,
-        precision,
-      );
-      return;
+      return { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: window, page: 0 };
     }
-    using s = new Scope('workspace', this.place);
     const inLine = (ring: Tensor, fresh: Tensor): Tensor => {
       if (!w.oldRows) return fresh; // a first prefill: the new rows are the line
-      const all = s.empty('f32', [w.lineRows, ...fresh.shape.slice(1)]);
+      using s = new Scope('workspace', this.place);
+      const all = scope.empty('f32', [w.lineRows, ...fresh.shape.slice(1)]);
       const old = s.empty('f32', [w.oldRows.rows, ...fresh.shape.slice(1)]);
       ops.gather_rows(old, ring, w.oldRows);
       ops.scatter_rows(all, old, w.oldTo);
       ops.scatter_rows(all, fresh, w.newTo);
       return all;
     };
-    ops.attention_fwd(
-      o,
-      null,
-      q,
-      inLine(cache.k, k),
-      inLine(cache.v, v),
-      sinks,
-      plan.qStart,
-      w.kStart,
-      w.kLen,
-      null,
-      window,
-      0,
-      0,
-      scale,
-      precision,
-    );
+    const line = { k: inLine(cache.k, k), v: inLine(cache.v, v) };
     for (const [ring, fresh] of [
       [cache.k, k],
       [cache.v, v],
     ] as const) {
+      using s = new Scope('workspace', this.place);
       const last = s.empty('f32', [w.lastFrom.rows, ...fresh.shape.slice(1)]);
       ops.gather_rows(last, fresh, w.lastFrom);
       ops.scatter_rows(ring, last, w.lastTo);
     }
+    return { ...line, kStart: w.kStart, kLen: w.kLen, keys: w.lineRows, pages: null, window, ring: 0, page: 0 };
   }
 
   /**

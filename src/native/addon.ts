@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { CheckpointError, type ErrorCode, NativeError, TemperError } from '../base/errors.js';
 import { lazy } from '../base/lazy.js';
-import { addonAdvice, BUILD_ADDON, findLibrary } from './libraries.js';
+import { addonAdvice, addonFile, BUILD_ADDON } from './libraries.js';
 
 /** A GPU as its driver describes it; `memory` in bytes. */
 export interface DeviceDescription {
@@ -129,7 +129,7 @@ interface Addon {
 
 function load(): Addon {
   const named = process.env.TEMPER_ADDON;
-  const path = named || findLibrary('temper.node', '');
+  const path = addonFile();
   if (!existsSync(path))
     throw new NativeError(
       'addon_missing',

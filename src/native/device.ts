@@ -14,7 +14,7 @@ import {
   type Place,
   parseDevice,
 } from './backends.js';
-import { findLibrary } from './libraries.js';
+import { addonFile, findLibrary } from './libraries.js';
 import { CATEGORIES, type Category, memoryStats, type Tensor } from './tensor.js';
 
 export { type Device, type DeviceName, describeDevice } from './backends.js';
@@ -22,6 +22,11 @@ export type { DeviceDescription };
 
 /** The library that is used: what the backend's variable names, what its command builds, or the prebuilt one. */
 const libraryPath = (l: BackendLibrary): string => process.env[l.variable] || findLibrary(l.file, l.part);
+/** Files of the native code that computes there. @throws as findLibrary */
+export function nativeFiles(place: Place): readonly string[] {
+  const { library } = backendOf(place);
+  return [addonFile(), ...(library ? [libraryPath(library)] : [])];
+}
 /** Path, driver and how to build it. A library that is named on purpose may need no driver: the tests' emulation. */
 const libraryArgs = (l: BackendLibrary): readonly [string, string, string] => [
   libraryPath(l),

@@ -48,6 +48,9 @@ export function findLibrary(file: string, part: string): string {
   return join(folder, file);
 }
 
+/** The addon: what TEMPER_ADDON names, the one built here, or the prebuilt one. @throws as findLibrary */
+export const addonFile = (): string => process.env.TEMPER_ADDON || findLibrary('temper.node', '');
+
 /** What to do where there is no addon. */
 export function addonAdvice(): string {
   const build = `build it here with \`${BUILD_ADDON}\` (needs cmake and g++)`;

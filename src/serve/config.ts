@@ -59,6 +59,8 @@ export const ServeConfig = z.strictObject({
     .optional()
     .describe('tokens that the cache holds of all requests together'),
   prefixes: z.int().min(0).max(4096).optional().describe('beginnings of conversations that are kept computed'),
+  prefixCache: z.string().optional().describe('folder where they outlive the server; absent: in memory alone'),
+  prefixCacheBytes: z.string().optional().describe('most bytes of that folder, as in 4GiB'),
   precision: z.enum(['bf16', 'f32']).optional(),
   denseDtype: z.enum(['bf16', 'q8']).optional(),
   denseCache: z.boolean().optional(),
@@ -142,11 +144,12 @@ const URL_LIKE = /^https?:\/\//i;
 function absolute(config: ServeConfig, folder: string): ServeConfig {
   const at = (path: string): string =>
     isAbsolute(path) || isReference(path) || URL_LIKE.test(path) ? path : resolve(folder, path);
-  const { model, judge, adapters, policy, tls, state } = config;
+  const { model, judge, adapters, policy, tls, state, prefixCache } = config;
   return {
     ...config,
     ...(model === undefined ? {} : { model: at(model) }),
     ...(state === undefined ? {} : { state: at(state) }),
+    ...(prefixCache === undefined ? {} : { prefixCache: at(prefixCache) }),
     ...(judge === undefined ? {} : { judge: at(judge) }),
     ...(policy === undefined ? {} : { policy: policy.map(at) }),
     ...(tls === undefined ? {} : { tls: { cert: at(tls.cert), key: at(tls.key) } }),

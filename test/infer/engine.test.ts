@@ -10,7 +10,7 @@ import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { openEngine } from '../../src/infer/engine.js';
 import { generateAll } from '../../src/infer/generate-all.js';
 import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
-import { DEFAULT_SAMPLING } from '../../src/infer/runner.js';
+import { DEFAULT_SAMPLING } from '../../src/infer/request.js';
 import { GREEDY } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { createAdapter } from '../../src/lora/adapter.js';

@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { generateAll } from '../../src/infer/generate-all.js';
 import { GREEDY, type Sampled, type Sequence, type SequenceOptions } from '../../src/infer/sequence.js';
-import { Session, type SessionOptions } from '../../src/infer/session.js';
+import { Session } from '../../src/infer/session.js';
+import type { SessionOptions } from '../../src/infer/session-options.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { LoraPool, type Resident } from '../../src/lora/pool.js';
 import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
@@ -160,6 +161,15 @@ it('pieces of prompts that stop between layers change nothing', () => {
   });
   const options = { precision: 'bf16', prefillTokens: 48 } as const;
   const [got] = together(bf16, asks, { ...options, slots: 12, yields: true });
+  expect(got).toEqual(asks.map((a) => alone(bf16, a, options)));
+});
+
+it('nor do long pieces that stop within a layer', () => {
+  const asks = Array.from({ length: 6 }, (_, i): Ask => {
+    return { adapter: i % 4, length: 60 + 90 * i, shared: 0, salt: i % 3, maxTokens: 30, greedy: i % 2 === 0, at: i };
+  });
+  const options = { precision: 'bf16', prefillTokens: 512, capacity: 600 } as const;
+  const [got] = together(bf16, asks, { ...options, slots: 6, yields: true });
   expect(got).toEqual(asks.map((a) => alone(bf16, a, options)));
 });
 

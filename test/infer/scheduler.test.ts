@@ -1,7 +1,7 @@
 // The policy over random loads, with a clock that counts what a step costs.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { admit, type Job, prompts, streams } from '../../src/infer/scheduler.js';
+import { admit, type Job, prompts, readingMs, streams } from '../../src/infer/scheduler.js';
 
 interface Load {
   readonly at: number;
@@ -131,4 +131,8 @@ describe('the policy', () => {
     expect(admit(waiting, begin)).toEqual([3]);
     expect(waiting).toEqual([9, 1]);
   });
+});
+
+it('streams wait half a step for one prompt, more for several, never three steps', () => {
+  expect([0, 1, 2, 3, 4, 100].map((waiting) => readingMs(10, waiting))).toEqual([0, 5, 10, 15, 15, 15]);
 });

@@ -2,10 +2,10 @@
 // finds them without pages and without a ring; KvCache must give the same bits.
 import { layerWindow, type ModelConfig } from '../../src/model/config.js';
 import { forwardHidden } from '../../src/model/gpt-oss.js';
-import { type CachePlan, KvCache, type KvCacheOptions } from '../../src/model/kv-cache.js';
+import { type CachePlan, type KeysAt, KvCache, type KvCacheOptions } from '../../src/model/kv-cache.js';
 import type { Batch, ModelWeights } from '../../src/model/types.js';
 import { placeOf } from '../../src/model/types.js';
-import { ops, type Precision } from '../../src/native/ops.js';
+import { ops } from '../../src/native/ops.js';
 import { type Place, Scope, type Tensor } from '../../src/native/tensor.js';
 
 export class PlainCache {
@@ -50,17 +50,7 @@ export class PlainCache {
       window: { kind: 'ring', rows: all, kStart, kLen },
     };
   }
-  attend(
-    plan: CachePlan,
-    layer: number,
-    o: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sinks: Tensor,
-    scale: number,
-    precision: Precision,
-  ): void {
+  write(_scope: Scope, plan: CachePlan, layer: number, k: Tensor, v: Tensor): KeysAt {
     const own = this.#layers[layer];
     if (!own) throw new Error(`no layer ${layer}`);
     const { kStart, kLen } = plan.window;
@@ -76,7 +66,8 @@ export class PlainCache {
     };
     ops.scatter_rows(own.k, kept(k), plan.full.rows);
     ops.scatter_rows(own.v, kept(v), plan.full.rows);
-    ops.attention_fwd(o, null, q, own.k, own.v, sinks, plan.qStart, kStart, kLen, null, window, 0, 0, scale, precision);
+    const keys = (plan.batch.positions[0] ?? 0) + k.rows;
+    return { ...own, kStart, kLen, keys, pages: null, window, ring: 0, page: 0 };
   }
   advance({ batch: { starts, slots } }: CachePlan): void {
     for (let b = 0; b + 1 < starts.length; b++)

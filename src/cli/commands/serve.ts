@@ -61,6 +61,8 @@ export const command: Command = {
       .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 2 << 20)
       .option('--cache-tokens <n>', 'tokens that the cache holds of all requests together', integerIn(64, 2 ** 40))
       .option('--prefixes <n>', 'beginnings of conversations that are kept computed', integerIn(0, 4096), 16)
+      .option('--prefix-cache <dir>', 'folder where they outlive the server (default: in memory alone)')
+      .option('--prefix-cache-bytes <bytes>', 'most bytes of that folder', '4GiB')
       .addOption(
         new Option(
           '--reasoning <when>',

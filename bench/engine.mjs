@@ -1,0 +1,171 @@
+// node bench/engine.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what serving many costs the
+// engine, without a server. Things that are compared run in turns in one process; `cpu` is of the CPU time of all threads, which
+// other work on the machine changes least, `wall` of the time that passed. One JSON row per figure on stdout. Needs the
+// build (npm run build).
+import { mkdtempSync, rmSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { longer, makeAdapters } from './serving.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string', default: join(root, 'models', 'nano') },
+    threads: { type: 'string', default: '2' },
+    only: { type: 'string', default: '' },
+    rounds: { type: 'string', default: '9' },
+  },
+});
+const only = values.only === '' ? null : values.only.split(',');
+const wants = (name) => only === null || only.includes(name);
+const rounds = Number(values.rounds);
+const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
+const round = (x) => Number(x.toPrecision(4));
+const row = (name, figures) =>
+  process.stdout.write(
+    `${JSON.stringify({ bench: 'engine', name, ...figures, node: process.versions.node, cpu: cpus()[0]?.model })}\n`,
+  );
+
+const [{ Session }, { GREEDY }, { openCheckpoint }, { DecodeStep }, { KvCache }, { LoraPool }, { readPeft }, tensor] =
+  await Promise.all([
+    import('../dist/infer/session.js'),
+    import('../dist/infer/sequence.js'),
+    import('../dist/model/checkpoint.js'),
+    import('../dist/model/decode-step.js'),
+    import('../dist/model/kv-cache.js'),
+    import('../dist/lora/pool.js'),
+    import('../dist/lora/peft.js'),
+    import('../dist/native/tensor.js'),
+  ]);
+tensor.setThreads(Number(values.threads));
+const folder = mkdtempSync(join(tmpdir(), 'engine-bench-'));
+const model = openCheckpoint(longer(values.model, folder));
+const V = model.config.vocab_size;
+const prompt = (length, salt) => Int32Array.from({ length }, (_, i) => 7 + ((i * 37 + salt * 101) % (V - 24)));
+
+/** Milliseconds of `work`, of CPU and of the clock. */
+function timed(work) {
+  const cpu = process.cpuUsage(),
+    began = performance.now();
+  work();
+  const { user, system } = process.cpuUsage(cpu);
+  return { cpu: (user + system) / 1000, wall: performance.now() - began };
+}
+/** Medians of b/a of pairs that ran in turns. */
+function compare(a, b) {
+  a();
+  b();
+  const ratios = [];
+  for (let i = 0; i < rounds; i++) {
+    const [x, y] = i % 2 === 0 ? [timed(a), timed(b)] : [timed(b), timed(a)].reverse();
+    ratios.push({ cpu: y.cpu / x.cpu, wall: y.wall / x.wall });
+  }
+  return { cpu: round(median(ratios.map((r) => r.cpu))), wall: round(median(ratios.map((r) => r.wall))) };
+}
+
+if (wants('invariance'))
+  for (const B of [1, 4, 8, 16]) {
+    const STEPS = 60;
+    using cache = new KvCache(model.config, B, 2048);
+    const batchAt = (at) => ({
+      tokens: Int32Array.from({ length: B }, (_, b) => 7 + ((at * 31 + b * 17) % (V - 24))),
+      positions: new Int32Array(B).fill(at),
+      starts: Int32Array.from({ length: B + 1 }, (_, b) => b),
+      slots: Int32Array.from({ length: B }, (_, b) => b),
+    });
+    const params = new Float32Array(4 * B),
+      u = new Float32Array(B);
+    const steps = [false, true].map(
+      (byRow) => new DecodeStep(model, null, cache, 'bf16', batchAt(0), true, [], false, byRow),
+    );
+    const run = (step) => () => {
+      for (let b = 0; b < B; b++) cache.reset(b);
+      for (let at = 0; at < STEPS; at++) step.run(batchAt(at), { params, u });
+    };
+    const { cpu, wall } = compare(run(steps[0]), run(steps[1]));
+    row('invariance', { streams: B, timeOfFree: { cpu, wall } });
+    for (const step of steps) step.close();
+  }
+
+const SLOTS = 16;
+const open = (prefixes = 0) =>
+  new Session(model, { precision: 'bf16', slots: SLOTS, capacity: 4096, prefixes, yields: true });
+const request = (salt, more = {}) => ({
+  tokens: prompt(12, salt),
+  maxTokens: 120,
+  stop: new Set(),
+  sampling: { ...GREEDY, temperature: 2, seed: salt },
+  ...more,
+});
+
+if (wants('adapters')) {
+  const pool = new LoraPool(model.config);
+  const names = await makeAdapters(values.model, folder, 8);
+  const adapters = Object.values(names).map((dir) => pool.add((storage) => readPeft(dir, model.config, { storage })));
+  using session = open();
+  const run = (adapterOf) => () => {
+    for (let i = 0; i < SLOTS; i++) session.start(request(i, { adapter: adapterOf(i) }));
+    while (!session.idle) session.step();
+  };
+  const { cpu, wall } = compare(
+    run(() => null),
+    run((i) => adapters[i % 8]),
+  );
+  row('adapters', { streams: SLOTS, adapters: 8, rateOfBase: { cpu: round(1 / cpu), wall: round(1 / wall) } });
+  session.close();
+  pool.close();
+}
+
+if (wants('gap'))
+  for (const streams of [1, 4, 15]) {
+    using session = open();
+    /** Clock at each token of each sequence, from the begin on. */
+    const run = (beside, tokens) => {
+      const times = new Map();
+      for (let i = 0; i < beside; i++) times.set(session.start(request(i, { maxTokens: 1500 })), []);
+      const told = () => {
+        const sampled = session.step(),
+          now = performance.now();
+        for (const { sequence } of sampled) times.get(sequence)?.push(now);
+      };
+      for (let i = 0; i < 100; i++) told();
+      const asked = performance.now();
+      const long = session.start({ ...request(99), tokens: prompt(tokens, 5), maxTokens: 1 });
+      times.set(long, []);
+      while (times.get(long).length === 0) told();
+      const answered = times.get(long)[0];
+      for (let i = 0; i < 100 && beside > 0; i++) told();
+      times.delete(long);
+      for (const sequence of times.keys()) session.cancel(sequence);
+      const figures = [...times.values()].map((at) => {
+        const gaps = at.slice(1).map((t, i) => ({ ms: t - at[i], reading: t > asked && at[i] <= answered }));
+        const all = median(gaps.filter((g) => !g.reading).map((g) => g.ms)),
+          reading = gaps.filter((g) => g.reading).map((g) => g.ms);
+        const p99 = reading.toSorted((a, b) => a - b)[Math.floor(0.99 * reading.length)];
+        return { worst: Math.max(...reading) / all, p99: p99 / all, typical: median(reading) / all };
+      });
+      const worst = (of) => Math.max(...figures.map((f) => f[of]));
+      return { firstMs: answered - asked, worst: worst('worst'), p99: worst('p99'), typical: worst('typical') };
+    };
+    run(streams, 2048);
+    const alone = [],
+      beside = [];
+    for (let i = 0; i < rounds; i++) {
+      alone.push(run(0, 2048).firstMs);
+      beside.push(run(streams, 2048));
+    }
+    const of = (name) => round(median(beside.map((b) => b[name])));
+    row('gap', {
+      streams,
+      // Of the stream's own median without the prompt.
+      worst: of('worst'),
+      p99: of('p99'),
+      median: of('typical'),
+      promptMs: of('firstMs'),
+      promptAloneMs: round(median(alone)),
+    });
+  }
+model.close();
+rmSync(folder, { recursive: true });

@@ -1,0 +1,69 @@
+// The model of an engine and the session over it, opened on their device: what does not fit there goes to the next one.
+import { ConfigError } from '../base/errors.js';
+import type { CacheDigests } from '../model/q8.js';
+import { HOST } from '../native/backends.js';
+import { type Device, loadOnDevice } from '../native/device.js';
+import type { AdapterInfo } from './adapters.js';
+import { type LoadedModel, loadModel } from './load.js';
+import { type MergedAdapter, mergeLoaded } from './merged-adapter.js';
+import type { EngineOptions } from './protocol.js';
+import { Session } from './session.js';
+
+export const DEFAULT_SLOTS = 8;
+export const DEFAULT_PREFIXES = 2;
+export const DEFAULT_CONTEXT_TOKENS = 4096;
+export const DEFAULT_PRECISION = 'bf16';
+
+export interface OpenedModel {
+  readonly loaded: LoadedModel;
+  readonly session: Session;
+  readonly contextTokens: number;
+  readonly device: Device;
+  /** Of the adapter that is merged into it. */
+  readonly counted: Pick<AdapterInfo, 'pairs' | 'bytes'>;
+}
+
+/** @throws what loading refuses; {ConfigError} context_too_long. Nothing stays open then */
+export function openModel(
+  options: EngineOptions,
+  digests: CacheDigests | null,
+  merged: MergedAdapter | null,
+): OpenedModel {
+  return loadOnDevice(options.device ?? HOST, options.memoryLimit ?? 0, (device) => {
+    let loaded = loadModel(options, device.place, digests),
+      counted = { pairs: 0, bytes: 0 };
+    try {
+      if (merged) {
+        const whole = mergeLoaded(loaded, merged);
+        counted = whole.info;
+        loaded = whole;
+      }
+      return { loaded, device, counted, ...openSession(options, loaded) };
+    } catch (e) {
+      loaded.close();
+      throw e;
+    }
+  });
+}
+function openSession(
+  options: EngineOptions,
+  { model }: LoadedModel,
+): { readonly session: Session; readonly contextTokens: number } {
+  const limit = model.config.max_position_embeddings;
+  const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
+  if (contextTokens > limit)
+    throw new ConfigError(
+      'context_too_long',
+      `context: got ${contextTokens} tokens, the model knows ${limit} positions; wanted at most that`,
+    );
+  const session = new Session(model, {
+    precision: options.precision ?? DEFAULT_PRECISION,
+    slots: options.slots ?? DEFAULT_SLOTS,
+    capacity: contextTokens,
+    prefixes: options.prefixes ?? DEFAULT_PREFIXES,
+    yields: !model.streamsExperts,
+    ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
+    ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
+  });
+  return { session, contextTokens };
+}

@@ -1,0 +1,85 @@
+// What a request asks for, checked, and the prompt that its conversation, its text or its tokens make.
+import { ConfigError } from '../base/errors.js';
+import { declaredTools } from '../harmony/declared-tools.js';
+import { controlIds, renderConversation, renderPrompt } from '../harmony/render.js';
+import type { Message, Tokenizer } from '../harmony/types.js';
+import { createTextTracker, createTracker, isConversation, type Tracker } from './channels.js';
+import { type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from './protocol.js';
+import type { Sampling } from './sequence.js';
+
+export const DEFAULT_MAX_TOKENS = 1024;
+/** What the released checkpoints recommend. */
+export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 0 };
+
+/** @throws {ConfigError} request_range */
+export function checkRequest(r: GenerateRequest, vocabSize: number): void {
+  const check = (name: string, ok: boolean, wanted: string): void => {
+    if (!ok) throw new ConfigError('request_range', `${name}: wanted ${wanted}`);
+  };
+  const { stop = [], topLogprobs = 0, repetitionStop = 2 } = r;
+  check('stop', stop.length <= MAX_STOPS && stop.every((s) => s !== ''), `at most ${MAX_STOPS} texts, none empty`);
+  for (const [token, by] of r.logitBias ?? []) {
+    const known = Number.isInteger(token) && token >= 0 && token < vocabSize;
+    check('logitBias', known && Math.abs(by) <= 100, `tokens below ${vocabSize}, numbers from -100 to 100`);
+  }
+  for (const name of ['presencePenalty', 'frequencyPenalty'] as const)
+    check(name, Math.abs(r[name] ?? 0) <= 2, 'a number from -2 to 2');
+  check(
+    'topLogprobs',
+    Number.isInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MAX_TOP_LOGPROBS,
+    `an integer from 0 to ${MAX_TOP_LOGPROBS}`,
+  );
+  check('repetitionStop', Number.isInteger(repetitionStop) && repetitionStop >= 2, 'an integer from 2');
+}
+
+export interface Prompt {
+  readonly tokens: Int32Array;
+  /** Of them, those of the leading system and developer messages: what conversations of one kind have in common. */
+  readonly shared: number;
+  /** What ends the turn. */
+  readonly stop: ReadonlySet<number>;
+  /** How what is written is read. */
+  readonly tracker: Tracker;
+}
+
+export class PromptReader {
+  /** Every id that is no text. */
+  #controls: ReadonlySet<number> | null = null;
+
+  constructor(
+    readonly tokenizer: Tokenizer,
+    /** Tokens that end a turn. */
+    readonly ends: ReadonlySet<number>,
+    readonly vocabSize: number,
+  ) {}
+
+  /** @throws {DataError} bad_header */
+  read({ messages, prompt: given }: GenerateRequest): Prompt {
+    const { tokenizer, ends } = this;
+    if (given === undefined)
+      return {
+        tokens: renderPrompt({ messages }, tokenizer),
+        shared: this.#openingTokens(messages),
+        stop: ends,
+        tracker: createTracker(tokenizer, declaredTools(messages)),
+      };
+    // No text: as a document begins.
+    const tokens =
+      typeof given !== 'string'
+        ? given
+        : given === ''
+          ? Int32Array.of(controlIds(tokenizer).endoftext)
+          : tokenizer.encode(given);
+    if (isConversation(tokens, tokenizer))
+      return { tokens, shared: 0, stop: ends, tracker: createTracker(tokenizer, [], tokens) };
+    this.#controls ??= new Set(
+      Array.from({ length: this.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id)),
+    );
+    return { tokens, shared: 0, stop: this.#controls, tracker: createTextTracker(tokenizer) };
+  }
+  #openingTokens(messages: readonly Message[]): number {
+    const dialogue = messages.findIndex((m) => m.role !== 'system' && m.role !== 'developer');
+    const opening = dialogue < 0 ? messages : messages.slice(0, dialogue);
+    return opening.length === 0 ? 0 : renderConversation({ messages: opening }, this.tokenizer).length;
+  }
+}
