@@ -21,6 +21,7 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly slots: number;
     readonly queue: number;
     readonly queueSeconds: number;
+    readonly drainSeconds?: number;
     readonly maxTokens?: number;
     readonly state?: string;
     readonly maxBodyBytes: number;
@@ -116,6 +117,7 @@ export async function serveOptions(
     adminKeyFile: all.adminKeyFile,
     queue: all.queue,
     queueMs: all.queueSeconds * 1000,
+    drainMs: all.drainSeconds === undefined ? undefined : all.drainSeconds * 1000,
     state: all.state,
     maxBodyBytes: all.maxBodyBytes,
     maxTokens: all.maxTokens,

@@ -1,6 +1,6 @@
 // The body of a request, read once and within bounds: its own, and one of all bodies that are being read.
 import type { ApiRequest } from './api.js';
-import { ApiError } from './api-error.js';
+import { ApiError, badRequest } from './api-error.js';
 import { jsonOf } from './body.js';
 import { BodyThread } from './body-thread.js';
 import { READERS, type ReadBody, type ReaderName } from './readers.js';
@@ -10,13 +10,22 @@ const AT_ONCE = 8;
 /** Larger ones are read in a thread of their own. */
 const LARGE_BYTES = 32 << 10;
 
+/** Of a client that goes away, or is too slow, there is less than it announced: no fault of the server. */
+async function* piecesOf(c: ApiRequest): AsyncGenerator<Uint8Array, void, void> {
+  try {
+    yield* (c.req.raw.body ?? []) as AsyncIterable<Uint8Array>;
+  } catch {
+    throw badRequest('body_incomplete', 'the body ended before all of it was there');
+  }
+}
+
 /** Reads bodies of at most `most` bytes each. */
 export class Bodies {
   #held = 0;
   readonly #thread = new BodyThread();
   constructor(readonly most: number) {}
 
-  /** @throws {ApiError} 400 invalid_json · 413 body_too_large · 415 content_type · 429 too_many_bodies */
+  /** @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type · 429 too_many_bodies */
   async read(c: ApiRequest): Promise<unknown> {
     return this.#with(c, jsonOf);
   }
@@ -46,7 +55,7 @@ export class Bodies {
     const pieces: Uint8Array[] = [];
     let bytes = 0;
     try {
-      for await (const piece of (c.req.raw.body ?? []) as AsyncIterable<Uint8Array>) {
+      for await (const piece of piecesOf(c)) {
         bytes += piece.length;
         this.#held += piece.length;
         if (bytes > most) throw tooLarge();

@@ -86,6 +86,12 @@ export const ServeConfig = z.strictObject({
   slots: count(256).optional().describe('requests that run at once'),
   queue: z.int().min(0).max(100_000).optional().describe('requests that may wait'),
   queueSeconds: z.number().positive().max(86_400).optional().describe('longest wait'),
+  drainSeconds: z
+    .number()
+    .positive()
+    .max(86_400)
+    .optional()
+    .describe('longest time that requests under way may take when it ends; absent: all they need'),
   maxTokens: count(1 << 20)
     .optional()
     .describe('most tokens of an answer where a request does not say'),

@@ -12,6 +12,7 @@ import type { ReasoningRule } from './generation.js';
 import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { type AdapterStatus, openServed, type ServedModel } from './served.js';
+import { endSlowReaders, httpOptions, TIMEOUTS, type Timeouts } from './timeouts.js';
 
 export interface ServeOptions {
   /** Model, adapters by name, slots; the engine's options. */
@@ -45,6 +46,10 @@ export interface ServeOptions {
   readonly maxBodyBytes?: number | undefined;
   /** Most tokens of an answer where a request does not say; default: what the context holds. */
   readonly maxTokens?: number | undefined;
+  /** Longest time that requests under way may take when it ends, ms; then they are cut off. Default: all they need. */
+  readonly drainMs?: number | undefined;
+  /** How long clients are waited for. */
+  readonly timeouts?: Partial<Timeouts> | undefined;
   /** Told of faults of the server's own and of what admins did, one line each; default stderr. */
   readonly log?: ((line: string) => void) | undefined;
 }
@@ -66,11 +71,6 @@ export interface TemperServer {
 
 const LOOPBACK: readonly string[] = ['127.0.0.1', '::1', 'localhost'];
 const MIB = 1 << 20;
-/** A head that is not there by then is not coming. */
-const HEADERS_MS = 10_000;
-const BODY_MS = 60_000;
-/** How often it is looked for those that are late. */
-const CHECK_MS = 2000;
 /** Beyond that, connections are closed at once. */
 const MOST_CONNECTIONS = 4096;
 /** How often connections that nothing comes on are looked for, while the server ends. */
@@ -105,13 +105,6 @@ const openScreening = async (
   ...given: Parameters<typeof import('../compose/screening.js').openScreen>
 ): ReturnType<typeof import('../compose/screening.js').openScreen> =>
   (await import('../compose/screening.js')).openScreen(...given);
-
-const serverOptions = {
-  headersTimeout: HEADERS_MS,
-  requestTimeout: BODY_MS,
-  connectionsCheckingInterval: CHECK_MS,
-  maxHeaderSize: 16 << 10,
-};
 
 /**
  * @throws {ConfigError} bad_option, bad_keys · what loading refuses; nothing stays open then
@@ -177,6 +170,8 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       log: (e) => log(`request failed: ${messageOf(e)}`),
       note: log,
     });
+    const timeouts = { ...TIMEOUTS, ...options.timeouts },
+      serverOptions = httpOptions(timeouts);
     const server = tls
       ? createAdaptorServer({
           fetch: app.fetch,
@@ -185,6 +180,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         })
       : createAdaptorServer({ fetch: app.fetch, serverOptions });
     if ('maxConnections' in server) server.maxConnections = MOST_CONNECTIONS;
+    endSlowReaders(server, timeouts);
     const address = await new Promise<AddressInfo>((done, fail) => {
       server.once('error', (e: NodeJS.ErrnoException) =>
         fail(
@@ -238,13 +234,15 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
           };
           stop?.addEventListener('abort', now, { once: true });
           if (stop?.aborted) now();
+          const late = current.drainMs === undefined ? undefined : setTimeout(now, current.drainMs);
           await Promise.race([admission.drain(), closed]);
           // Answers still leave; kept alive by their clients, but nothing is asked on them any more.
           const idle = setInterval(() => {
             if ('closeIdleConnections' in server) server.closeIdleConnections();
           }, IDLE_MS);
-          closed.finally(() => clearInterval(idle));
           await closed;
+          clearInterval(idle);
+          clearTimeout(late);
           await closeAll();
         })();
         return closing;

@@ -6,6 +6,7 @@ import { addModelOptions, addScreenOptions, sayNotices } from '../engine-options
 import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
 import type { CommandOptions } from '../serve-options.js';
+import { tellService } from '../service.js';
 import { print, tell } from '../terminal.js';
 
 /** Reads the settings again, one time after the other; what is refused leaves all as it was. */
@@ -56,6 +57,11 @@ export const command: Command = {
         64,
       )
       .option('--queue-seconds <s>', 'longest wait', numberIn(0.001, 86_400), 60)
+      .option(
+        '--drain-seconds <s>',
+        'longest time that requests under way may take when it ends (default: all they need)',
+        numberIn(0.001, 86_400),
+      )
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
       .option('--state <dir>', 'folder that keeps the answers of /v1/responses (default: in memory)')
       .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 2 << 20)
@@ -101,8 +107,10 @@ export const command: Command = {
         const names = server.models.map((m) => m.id);
         if (options.json) printJson({ url: server.url, models: server.models, device: server.info.device });
         else print(`${server.url}/v1 serves ${names.join(', ')}`);
+        await tellService('READY=1', `STATUS=serving ${names.length} models`);
         if (!signal.aborted)
           await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
+        void tellService('STOPPING=1');
         await server.close();
       });
   },
