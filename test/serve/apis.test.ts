@@ -586,7 +586,9 @@ describe('whatever a model writes', () => {
     },
     { weight: 1, arbitrary: fc.integer({ min: 0, max: 400 }).map((id) => [id]) },
   );
-  it('is answered in the shape of each API, whole and streamed, and the next turn can be had', async () => {
+  it('is answered in the shape of each API, whole and streamed, and the next turn can be had', {
+    timeout: 3_600_000,
+  }, async () => {
     let asked = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(token, { maxLength: 24 }), async (tokens) => {

@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { afterAll, expect, it } from 'vitest';
 import { serve } from '../../src/serve/server.js';
 import { hostileBytes } from './hostile.js';
+import { faultOf, hostileRequest } from './hostile-apis.js';
 import { NANO, oddAdapter } from './odd-adapter.js';
 
 const root = mkdtempSync(join(tmpdir(), 'serve-fuzz-'));
@@ -29,11 +30,15 @@ afterAll(async () => {
   await server.close();
   rmSync(root, { recursive: true });
 });
-const RUNS = Number(process.env.TEMPER_FUZZ_REQUESTS ?? 400);
+/** More of them, and others: scripts/fuzz.mjs. */
+const RUNS = Number(process.env.TEMPER_FUZZ_REQUESTS ?? 200),
+  SEED = Number(process.env.TEMPER_FUZZ_SEED ?? 11);
 
-it(`${RUNS} odd bodies: a status below 500, an error in its shape, a stream that ends`, async () => {
+it(`${RUNS} odd bodies: a status below 500, an error in its shape, a stream that ends`, {
+  timeout: 3_600_000,
+}, async () => {
   const statuses = new Map<number, number>();
-  const bodies = fc.sample(hostileBytes, { numRuns: RUNS, seed: 11 });
+  const bodies = fc.sample(hostileBytes, { numRuns: RUNS, seed: SEED });
   const one = async (body: Buffer): Promise<void> => {
     const response = await fetch(`${server.url}/v1/chat/completions`, {
       method: 'POST',
@@ -60,6 +65,25 @@ it(`${RUNS} odd bodies: a status below 500, an error in its shape, a stream that
   expect(log).toEqual([]);
   expect(statuses.get(200) ?? 0).toBeGreaterThan(RUNS / 8);
   expect(statuses.get(400) ?? 0).toBeGreaterThan(RUNS / 10);
+});
+
+it(`${RUNS} bodies of all APIs that are wrong in a place or three`, { timeout: 3_600_000 }, async () => {
+  const statuses = new Map<number, number>();
+  const asks = fc.sample(hostileRequest('nano'), { numRuns: RUNS, seed: SEED });
+  const one = async ({ path, body }: (typeof asks)[number]): Promise<void> => {
+    const response = await fetch(`${server.url}${path}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+    });
+    const fault = faultOf(path, response.status, response.headers.get('content-type'), await response.text());
+    if (fault !== null) expect.unreachable(`${path} ${body.slice(0, 2000)}: ${fault}`);
+    statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1);
+  };
+  for (let i = 0; i < asks.length; i += 8) await Promise.all(asks.slice(i, i + 8).map(one));
+  expect(log).toEqual([]);
+  expect(statuses.get(200) ?? 0).toBeGreaterThan(RUNS / 25);
+  expect(statuses.get(400) ?? 0).toBeGreaterThan(RUNS / 5);
 });
 
 /** Sends bytes on a socket of its own. @returns what came back until it was closed */
