@@ -23,7 +23,7 @@ const server = await serve({
     device: 'cpu',
     contextTokens: 1024,
     // Room for all slots where answers are short, not for a long one beside them.
-    cacheTokens: 1024 + 512,
+    cacheTokens: 1024 + 128,
     slots: SLOTS,
     prefixes: 4,
     adapters: { odd: await oddAdapter(join(root, 'odd'), 1) },
@@ -77,7 +77,7 @@ const body = (i: number, more: object = {}): object => ({
   messages: [{ role: 'user', content: `Please book a table for ${i} people` }],
   temperature: 2,
   seed: i,
-  max_completion_tokens: 250,
+  max_completion_tokens: 150,
   logit_bias: ENDS,
   ...more,
 });

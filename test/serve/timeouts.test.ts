@@ -66,7 +66,7 @@ describe('bombs', () => {
   });
   it('one without end is not read on', async () => {
     // Whoever writes on at once may not come to read why.
-    expect(await slow(`${CHUNKED}${chunk.repeat(12)}`, chunk, 1)).toMatch(/^$|^HTTP\/1\.1 413 /);
+    expect(await slow(`${CHUNKED}${chunk.repeat(12)}`, chunk, 1)).toMatch(/^$|^HTTP\/1\.1 4\d\d /);
   });
   it('a body that would be large if it were unpacked is not unpacked', async () => {
     const { gzipSync } = await import('node:zlib');
