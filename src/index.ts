@@ -54,6 +54,15 @@ export { loadRecipe } from './recipe/load.js';
 export { Recipe, recipeJsonSchema } from './recipe/schema.js';
 export { type BatchOptions, type BatchSummary, screenFile } from './safeguard/batch.js';
 export { checkJudge, withCheck } from './safeguard/check-judge.js';
+export type { Contract, ContractName } from './safeguard/contracts/contract.js';
+export { judgeMessages } from './safeguard/contracts/index.js';
+export {
+  createDetectors,
+  type Detection,
+  type DetectorOptions,
+  type DetectorSet,
+  type DetectorStream,
+} from './safeguard/detectors/index.js';
 export { type CheckpointJudgeOptions, createCheckpointJudge } from './safeguard/judges/checkpoint.js';
 export { createEndpointJudge, type EndpointJudgeOptions } from './safeguard/judges/endpoint.js';
 export { definePolicy, loadPolicy } from './safeguard/policy.js';

@@ -265,6 +265,7 @@ const PLAIN_JSON: Readonly<Record<string, string>> = {
   'infer/structures-worker.ts': 'a schema, as this process wrote it',
   'native/safetensors-header.ts': 'single strings; objects are read letter by letter',
   'safeguard/contract.ts': 'to say how an answer strayed, after it was refused',
+  'safeguard/detectors/secrets.ts': 'the head of a token: one with a key twice is a token too',
   'safeguard/judges/completion.ts': 'before parseJson, for another message; and to try again, by which nothing passes',
   'safeguard/judges/endpoint.ts': 'the sentence of a refusal',
   'serve/messages-response.ts': 'arguments that a model wrote, as an object for its client',

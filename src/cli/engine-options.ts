@@ -5,6 +5,7 @@ import type { ScreeningOptions } from '../compose/screening.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
 import { DEVICE_NAMES } from '../native/backends.js';
+import { CONTRACT_NAMES } from '../safeguard/contracts/contract.js';
 import { collect, integerIn, numberIn } from './command.js';
 import { sayDevice } from './progress.js';
 import { tell } from './terminal.js';
@@ -99,7 +100,21 @@ export function addScreenOptions(command: Command): Command {
       '--judge-check',
       'try a judge behind a URL as a local one is: golden rows, or the words of the rules; without it nobody does',
     )
-    .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8);
+    .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8)
+    .addOption(
+      new Option(
+        '--judge-contract <name>',
+        'how the judge is asked and read, whatever the front matter of the policies says',
+      ).choices([...CONTRACT_NAMES]),
+    )
+    .option(
+      '--detector <name[=rules|off]>',
+      'what looks beside the judge, can block and never allows: secrets, personal, control, invisible, repetition, ' +
+        'canary=FILE; =off turns one off, off all of them; may be given several times',
+      collect,
+      [],
+    )
+    .option('--detectors <file>', 'the same as YAML, detectors: {NAME: off | all | [RULE, …]}');
 }
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {

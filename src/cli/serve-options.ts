@@ -1,4 +1,5 @@
 // What `temper serve` serves: the command line over the configuration file over the defaults.
+import { dirname, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';
 import { parseBytes } from '../base/units.js';
 import type { ServeConfig } from '../serve/config.js';
@@ -71,9 +72,15 @@ export async function serveOptions(
 ): Promise<ServeOptions> {
   const config: ServeConfig =
     options.config === undefined ? {} : (await import('../serve/config.js')).readServeConfig(options.config);
-  const { adapters: _, tls, keys, adminKeys, ...plain } = config;
+  const { adapters: _, tls, keys, adminKeys, detectors, ...plain } = config;
   const typed = Object.fromEntries(Object.entries(options).filter(([name]) => isGiven(name)));
-  const all = { ...options, ...given(plain), ...typed } as CommandOptions;
+  const looked = detectors && {
+    detectors: (await import('../safeguard/detectors/options.js')).detectorOptions(
+      detectors,
+      dirname(resolve(options.config ?? '')),
+    ),
+  };
+  const all = { ...options, ...given(plain), ...looked, ...typed } as CommandOptions;
   if (all.model === undefined)
     throw new ConfigError('bad_option', 'wanted --model DIR, or a --config FILE with a line `model: DIR`');
   if ((all.tlsCert === undefined) !== (all.tlsKey === undefined))
@@ -103,10 +110,7 @@ export async function serveOptions(
     } as ServeOptions['engine'],
     adapterStatus: Object.fromEntries(Object.entries(adapters).map(([name, { status }]) => [name, status])),
     name: all.name,
-    screening:
-      all.policy.length > 0 || all.judge !== undefined
-        ? { ...screeningOf(all), ...(prefixCache ? { prefixCache } : {}) }
-        : undefined,
+    screening: asksForScreening(all) ? { ...screeningOf(all), ...(prefixCache ? { prefixCache } : {}) } : undefined,
     reasoning: all.reasoning,
     host: all.host,
     port: all.port,
@@ -124,6 +128,9 @@ export async function serveOptions(
     log,
   };
 }
+/** Something of it is asked for; that what it lacks is missing is told where it is opened. */
+const asksForScreening = ({ policy, judge, detector = [], detectors }: CommandOptions): boolean =>
+  policy.length > 0 || judge !== undefined || detector.length > 0 || detectors !== undefined;
 const screeningOf = (all: CommandOptions): ScreenOptions => ({
   policy: all.policy,
   judgeTimeout: all.judgeTimeout,
@@ -135,6 +142,10 @@ const screeningOf = (all: CommandOptions): ScreenOptions => ({
     judgeEffort: all.judgeEffort,
     judgeContext: all.judgeContext,
     judgeUnchecked: all.judgeUnchecked,
+    judgeCheck: all.judgeCheck,
+    judgeContract: all.judgeContract,
+    detector: all.detector,
+    detectors: all.detectors,
     threads: all.threads,
   }) as Partial<ScreenOptions>),
 });

@@ -126,7 +126,8 @@ export async function generateFile(options: FileOptions): Promise<FileSummary> {
   const base = JSON.stringify([
     await engine.digest(signal),
     (await engine.adapters()).map((a) => a.digest),
-    screen?.policies.map((p) => p.digest) ?? null,
+    screen?.policies.map((p) => [p.digest, p.contract ?? null]) ?? null,
+    screen?.detectors?.digest ?? null,
     options.settings,
   ]);
   const digestOf = (row: PromptLine, index: number): string =>

@@ -8,6 +8,10 @@ import { localOf } from '../hub/pull.js';
 import { isReference } from '../hub/reference.js';
 import { openEngine } from '../infer/engine.js';
 import { withCheck } from '../safeguard/check-judge.js';
+import type { ContractName } from '../safeguard/contracts/contract.js';
+import { contractOf } from '../safeguard/contracts/index.js';
+import { createDetectors, type DetectorOptions, type DetectorSet } from '../safeguard/detectors/index.js';
+import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
@@ -42,6 +46,12 @@ export interface ScreeningOptions {
   readonly judgeCheck?: boolean;
   /** As an engine takes it, for a local judge: its policies are computed once for all. */
   readonly prefixCache?: { readonly folder: string; readonly bytes: number };
+  /** How the judge is asked and read, whatever the policies say; absent: as each says, else ours. */
+  readonly judgeContract?: ContractName;
+  /** What looks beside the judge, as `--detector` has it: NAME, NAME=RULES, NAME=off, off. Absent: the usual ones. */
+  readonly detector?: readonly string[];
+  /** The same as a file of YAML, or as it was read from one; `detector` is said after it. */
+  readonly detectors?: string | DetectorOptions;
   /** CPU threads of a local judge. */
   readonly threads?: number;
 }
@@ -65,6 +75,11 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
         'policy_missing',
         '--judge without --policy: a judge needs a policy to judge by; add --policy FILE',
       );
+    if ((options.detector?.length ?? 0) > 0 || options.detectors !== undefined)
+      throw new ConfigError(
+        'policy_missing',
+        '--detector without --policy: a detector blocks and never allows, so nothing would pass; add --policy FILE',
+      );
     return null;
   }
   if (options.judge === undefined)
@@ -74,7 +89,10 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
     );
   // A judge that is not tried needs no golden rows.
   const golden = !isUrl(options.judge) || options.judgeCheck === true;
-  const policies = await Promise.all(options.policy.map((path) => loadPolicy(path, { golden })));
+  const contract = options.judgeContract;
+  const policies = await Promise.all(
+    options.policy.map((path) => loadPolicy(path, { golden, ...(contract ? { contract } : {}) })),
+  );
   const names = policies.map((p) => p.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined)
@@ -82,6 +100,14 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'policy_twice',
       `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
     );
+  const foreign = isUrl(options.judge) ? undefined : policies.find((p) => contractOf(p.contract).ownPolicy);
+  if (foreign)
+    throw new ConfigError(
+      'policy_contract',
+      `--judge ${options.judge}: policy ${foreign.name} goes by contract ${foreign.contract}, of judges with a ` +
+        'template of their own; serve that judge and give its URL',
+    );
+  const detectors = detectorsOf(options);
   const { judge, close } = await openJudge(options.judge, options, signal);
   try {
     const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: options.judgeConcurrency };
@@ -99,12 +125,17 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
           `judge ${judge.name}: NOBODY CHECKED that it can follow ${names.join(', ')}, and its allow counts all the ` +
             'same; --judge-check tries it first',
         ];
-    const screen = createScreen({ policies, judge, ...limits, unchecked });
+    const screen = createScreen({ policies, judge, detectors, ...limits, unchecked });
     return { screen, judge, checks, notices, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+function detectorsOf({ detector = [], detectors }: ScreeningOptions): DetectorSet {
+  const base = typeof detectors === 'string' ? readDetectors(detectors) : detectors;
+  return createDetectors(detectorFlags(detector, base));
 }
 
 const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where) && !isReference(where);

@@ -104,6 +104,9 @@ export function turnJson(turn: Turn): Record<string, unknown> {
     detail: detailOf(v),
     digests: v.digests,
     latencyMs: v.latencyMs,
+    ...(v.contract ? { contract: v.contract } : {}),
+    ...(v.detectors ? { detectors: v.detectors } : {}),
+    ...(v.findings ? { findings: v.findings } : {}),
   }));
   return { ...base, outcome: screened.result.outcome, channels, verdicts };
 }

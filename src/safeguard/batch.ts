@@ -13,6 +13,8 @@ import { checkOutputs, placeOf } from '../base/outputs.js';
 import { asReadError } from '../base/system-error.js';
 import type { Message } from '../harmony/types.js';
 import { type Agreement, agreementOf, type VerdictRow } from './agreement.js';
+import { type Columns, type Passed, readColumns } from './columns.js';
+import { isDetectorVerdict } from './detectors/index.js';
 import { keptPath, ownPart, readKept } from './kept.js';
 import { type Channels, HOPELESS_CALLS, type Screen, type ScreenResult } from './screen.js';
 import { transcript } from './transcript.js';
@@ -245,6 +247,8 @@ export interface BatchSummary {
   readonly samples: Readonly<Record<string, string>>;
   /** Verdicts that a run before had reached and this one did not ask for again. */
   readonly kept: number;
+  /** Rows that were passed over, as the column of their text is empty. */
+  readonly blank: number;
   /** Overall and by channel, over the verdicts with an expectation; absent if there is none. */
   readonly agreement?: { readonly all: Agreement } & Readonly<Record<string, Agreement>>;
 }
@@ -252,6 +256,8 @@ export interface BatchOptions {
   readonly input: string;
   readonly output: string;
   readonly screen: Screen;
+  /** Which columns to read where rows are not ours; files may then be CSV, Parquet and others. */
+  readonly columns?: Columns;
   /** Rows in flight. */
   readonly window?: number;
   readonly signal?: AbortSignal;
@@ -269,19 +275,33 @@ export async function readRows(file: string): Promise<readonly ScreenRow[]> {
   return rows;
 }
 
+type Rows = Pick<BatchOptions, 'input' | 'columns' | 'screen' | 'signal'>;
+async function* rowsOf({ input, columns, screen, signal }: Rows, passed: Passed): AsyncGenerator<ScreenRow> {
+  if (columns) yield* readColumns(input, columns, screen.policies, passed, signal);
+  else for await (const { line, text } of readLines(input)) yield parseRow(input, line, text);
+}
+
 /**
  * Reads every row, so that a bad one costs no call of the judge. @returns how many there are
  * @throws {DataError} a bad row, none, no file
  */
-async function checkRows(input: string, signal: AbortSignal | undefined): Promise<number> {
+async function checkRows(options: Rows): Promise<{ readonly rows: number; readonly blank: number }> {
+  const { input, columns, signal } = options;
+  const passed: Passed = { blank: 0 };
   let rows = 0;
-  for await (const { line, text } of readLines(input)) {
+  for await (const _ of rowsOf(options, passed)) {
     signal?.throwIfAborted();
-    parseRow(input, line, text);
     rows++;
   }
-  if (rows === 0) throw new DataError('no_rows', `${input}: no rows; wanted one JSON object per line`, { file: input });
-  return rows;
+  if (rows === 0)
+    throw new DataError(
+      'no_rows',
+      columns
+        ? `${input}: no row has text in column ${JSON.stringify(columns.text)}`
+        : `${input}: no rows; wanted one JSON object per line`,
+      { file: input },
+    );
+  return { rows, blank: passed.blank };
 }
 
 /** Where verdicts lie until they are complete: beside what the output links to; those of a stream by themselves. */
@@ -331,10 +351,9 @@ class Tally {
 
   async add(row: ScreenRow, result: ScreenResult): Promise<void> {
     for (const verdict of result.verdicts) {
-      const expected =
-        (row.policy === null || row.policy === verdict.policy) && Object.hasOwn(row.expect, verdict.channel)
-          ? row.expect[verdict.channel]
-          : undefined;
+      // Reviewers speak of policies, of a detector only where they name it.
+      const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
+      const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
       const line: VerdictRow = {
         id: row.id,
         line: row.line,
@@ -347,7 +366,8 @@ class Tally {
       this.onVerdict?.(line);
       this.verdicts++;
       this.count[verdict.outcome]++;
-      if (verdict.cause === null || !UNANSWERED.includes(verdict.cause)) this.answered++;
+      if (!isDetectorVerdict(verdict) && (verdict.cause === null || !UNANSWERED.includes(verdict.cause)))
+        this.answered++;
       if (verdict.cause) {
         this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
         this.samples[verdict.cause] ??= verdict.detail;
@@ -372,6 +392,7 @@ class Tally {
       causes,
       samples,
       kept,
+      blank: 0,
       ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}),
     };
   }
@@ -386,10 +407,10 @@ class Tally {
  */
 export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
   checkOutputs({ '--out': options.output }, { files: [options.input] });
-  const total = await checkRows(options.input, options.signal);
+  const { rows, blank } = await checkRows(options);
   const work = await workPath(options.output);
   try {
-    return await screenInto(work.path, total, options);
+    return { ...(await screenInto(work.path, rows, options)), blank };
   } finally {
     await work.remove();
   }
@@ -435,9 +456,8 @@ async function screenInto(path: string, total: number, options: BatchOptions): P
   };
 
   try {
-    for await (const { line, text } of readLines(input)) {
+    for await (const row of rowsOf(options, { blank: 0 })) {
       signal?.throwIfAborted();
-      const row = parseRow(input, line, text);
       pending.push({ row, result: screen.screen(row.channels, both, find) });
       if (pending.length >= window) await settle();
     }

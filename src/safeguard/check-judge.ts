@@ -92,7 +92,7 @@ export function withCheck(judge: Judge): Judge {
   return {
     ...judge,
     check(policy, limits) {
-      const key = sha256(JSON.stringify([policy.name, policy.digest, policy.golden ?? null]));
+      const key = sha256(JSON.stringify([policy.name, policy.digest, policy.contract ?? null, policy.golden ?? null]));
       const found = checked.get(key) ?? checkJudge(judge, policy, limits);
       checked.set(key, found);
       found.catch(() => checked.delete(key)); // stopped: another call may try again

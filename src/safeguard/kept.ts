@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { parseJson } from '../base/json.js';
 import { isAlive } from '../base/temporary.js';
-import type { VerdictRow } from './agreement.js';
+import { CONTRACT_NAMES } from './contracts/contract.js';
 import type { KnownVerdict } from './screen.js';
 import type { Verdict } from './types.js';
 
@@ -17,13 +17,15 @@ const Kept = z.strictObject({
   expect: z.string().nullish(),
   policy: z.string(),
   channel: z.string(),
-  digests: z.strictObject({ policy: digest, content: digest, judge: digest }),
+  digests: z.strictObject({ policy: digest, content: digest, judge: digest, detectors: digest.optional() }),
   outcome: z.enum(['allow', 'block']),
   rule: z.string().nullable(),
   rationale: z.string(),
   cause: z.null(),
   detail: z.literal(''),
   latencyMs: z.number(),
+  contract: z.enum(CONTRACT_NAMES).optional(),
+  detectors: z.record(z.string(), z.enum(['clear', 'block', 'off'])).optional(),
 });
 
 /** Where verdicts of a stopped run lie. */
@@ -75,10 +77,13 @@ export async function readKept(output: string): Promise<KeptVerdicts> {
 
 function parse(line: string): Verdict | null {
   try {
-    const { id: _, line: __, expect: ___, ...verdict } = Kept.parse(parseJson(line)) satisfies VerdictRowLike;
+    // Detectors look again: what they said then is theirs.
+    const { id: _, line: __, expect: ___, detectors: ____, ...kept } = Kept.parse(parseJson(line));
+    const { policy, channel, digests, contract, ...rest } = kept;
+    const { detectors: _____, ...own } = digests;
+    const verdict: Verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest };
     return (verdict.outcome === 'block') === (verdict.rule !== null) ? verdict : null;
   } catch {
     return null;
   }
 }
-type VerdictRowLike = Omit<VerdictRow, 'expect'> & { readonly expect?: string | null | undefined };

@@ -1,36 +1,80 @@
-// A policy is a text file. Its rules are the lines that begin with an id (rules.ts).
+// A policy is a text file. Its rules are the lines that begin with an id (rules.ts); front matter of YAML may say by
+// which contract it is judged.
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
+import { parseDocument } from 'yaml';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
 import { readRows } from './batch.js';
+import { CONTRACT_NAMES, type ContractName } from './contracts/contract.js';
+import { contractOf } from './contracts/index.js';
 import { readRules } from './rules.js';
 import type { GoldenRow, Policy } from './types.js';
 
 const MAX_POLICY_BYTES = 64 * 1024;
 
+/** What is between two lines of three dashes at the very beginning, if that is a mapping of YAML, and what follows. */
+function frontMatter(text: string): { readonly fields: Readonly<Record<string, unknown>>; readonly body: string } {
+  const plain = { fields: {}, body: text };
+  const open = /^\ufeff?---[ \t]*\r?\n/.exec(text)?.[0];
+  if (open === undefined) return plain;
+  const close = /^(?:---|\.\.\.)[ \t]*(?:\r?\n|$)/m.exec(text.slice(open.length));
+  if (!close) return plain;
+  const doc = parseDocument(text.slice(open.length, open.length + close.index), { uniqueKeys: true });
+  if (doc.errors.length > 0) return plain;
+  const value: unknown = doc.toJS({ maxAliasCount: 10 });
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return plain;
+  return { fields: value as Record<string, unknown>, body: text.slice(open.length + close.index + close[0].length) };
+}
+
+/** @throws {ConfigError} policy_contract */
+function contractIn(name: string, fields: Readonly<Record<string, unknown>>): ContractName | undefined {
+  const { contract } = fields;
+  if (contract === undefined) return undefined;
+  const known = CONTRACT_NAMES.find((n) => n === contract);
+  if (known === undefined)
+    throw new ConfigError(
+      'policy_contract',
+      `policy ${name}: contract ${JSON.stringify(contract)} is unknown; wanted one of ${CONTRACT_NAMES.join(', ')}`,
+    );
+  return known;
+}
+
 /**
  * @param name how verdicts call it
- * @throws {ConfigError} empty, or without a rule that a judge could cite
+ * @param asked the contract, whatever its front matter says
+ * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract
  */
-export function definePolicy(name: string, text: string): Policy {
+export function definePolicy(name: string, file: string, asked?: ContractName): Policy {
+  const { fields, body: text } = frontMatter(file);
+  const contract = asked ?? contractIn(name, fields);
   if (text.trim() === '')
     throw new ConfigError(
       'policy_empty',
       `policy ${name}: the text is empty, wanted instructions and rules; an empty policy would allow everything`,
     );
   const { rules: found, doubt } = readRules(text);
-  const rules = found.map((rule) => rule.id);
+  const own = contractOf(contract).rules;
+  const seen = found.map((rule) => rule.id);
+  // Where judges have categories of their own a policy may say which of them count.
+  const fits = contractOf(contract).ownPolicy ? seen.filter((id) => own?.includes(id)) : seen;
+  const rules = fits.length > 0 ? fits : (own ?? []);
   if (rules.length === 0)
     throw new ConfigError(
       'policy_no_rule',
       `policy ${name}: no rule is visible, so any that a judge cites would count; ` +
         (doubt ?? 'begin the line of each rule with an id, as in "R1: a phone number" or "1. a phone number"'),
     );
-  return { name, text, rules, digest: sha256(text) };
+  return {
+    name,
+    text,
+    rules,
+    digest: sha256(file),
+    ...(contract === undefined || contract === 'temper' ? {} : { contract }),
+  };
 }
 
 /** `policies/NAME/policy.md` is called NAME, wherever it is called from; any other file goes by its own name. */
@@ -87,7 +131,10 @@ async function goldenRows(file: string, name: string): Promise<readonly GoldenRo
  * @throws {ConfigError} missing, no regular file, not UTF-8, empty, without a rule, larger than 64 KiB
  * @throws {DataError} a bad golden row
  */
-export async function loadPolicy(path: string, options: { readonly golden?: boolean } = {}): Promise<Policy> {
+export async function loadPolicy(
+  path: string,
+  options: { readonly golden?: boolean; readonly contract?: ContractName } = {},
+): Promise<Policy> {
   const unreadable = (why: string, cause?: unknown): ConfigError =>
     new ConfigError('policy_unreadable', `policy ${path}: ${why}`, { file: path }, { cause });
   let bytes: Buffer;
@@ -111,7 +158,7 @@ export async function loadPolicy(path: string, options: { readonly golden?: bool
   } catch (cause) {
     throw unreadable('not valid UTF-8; convert it first', cause);
   }
-  const policy = definePolicy(policyName(path), text);
+  const policy = definePolicy(policyName(path), text, options.contract);
   if (options.golden === false) return policy;
   const golden = await goldenRows(goldenPath(path), policy.name);
   return golden ? { ...policy, golden } : policy;

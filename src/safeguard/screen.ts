@@ -3,7 +3,9 @@ import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
 import { TemperError } from '../base/errors.js';
-import { makeNonce, parseVerdict } from './contract.js';
+import { makeNonce } from './contract.js';
+import { contractOf, judgeDigest } from './contracts/index.js';
+import type { Detection, DetectorSet } from './detectors/index.js';
 import { oneLine, repeats } from './sentence.js';
 import {
   doubtOf,
@@ -22,6 +24,8 @@ export type Channels = Readonly<Record<string, string>>;
 export interface ScreenOptions {
   readonly policies: readonly Policy[];
   readonly judge: Judge | null;
+  /** What looks at every text beside the judge; it can block, and never allow. */
+  readonly detectors?: DetectorSet;
   /** Deadline of one judge call, all its retries included. */
   readonly timeoutMs?: number;
   /** Judge calls in flight at once. */
@@ -41,7 +45,11 @@ export interface ScreenResult {
 }
 export interface Screen {
   readonly policies: readonly Policy[];
-  /** Never rejects: what goes wrong is in the verdicts. Verdicts come in the order channel, then policy. */
+  readonly detectors?: DetectorSet | undefined;
+  /**
+   * Never rejects: what goes wrong is in the verdicts. Verdicts come in the order channel, then policy; after those of
+   * a channel come the blocks of its detectors.
+   */
   screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
   /**
    * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last HOPELESS_CALLS calls
@@ -58,7 +66,8 @@ export const HOPELESS_CALLS = 8;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export function createScreen(options: ScreenOptions): Screen {
-  const { policies, judge, timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY, onVerdict } = options;
+  const { policies, judge, detectors, onVerdict } = options;
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY } = options;
   const slots = pLimit(Math.max(1, concurrency));
   const checks = new Map<string, Promise<string | null>>();
   /** Why an allow under the policy does not count; null: it does. */
@@ -84,10 +93,16 @@ export function createScreen(options: ScreenOptions): Screen {
     known: KnownVerdict | undefined,
   ): Promise<Verdict> {
     const start = performance.now();
+    const contract = contractOf(policy.contract);
     const base = {
       policy: policy.name,
       channel,
-      digests: { policy: policy.digest, content: sha256(content), judge: judge?.digest ?? '' },
+      digests: {
+        policy: policy.digest,
+        content: sha256(content),
+        judge: judge ? judgeDigest(judge.digest, contract.name) : '',
+      },
+      ...(contract.name === 'temper' ? {} : { contract: contract.name }),
     };
     const unjudged = (cause: UnjudgedCause, detail: string, rationale = ''): Verdict => ({
       ...base,
@@ -108,7 +123,14 @@ export function createScreen(options: ScreenOptions): Screen {
     let answer: JudgeAnswer;
     try {
       answer = await withDeadline(timeoutMs, signal, (s) =>
-        judge.judge({ policy: policy.text, content, channel, nonce, signal: s }),
+        judge.judge({
+          policy: policy.text,
+          content,
+          channel,
+          nonce,
+          ...(contract.name === 'temper' ? {} : { contract: contract.name }),
+          signal: s,
+        }),
       );
     } catch (error) {
       if (!(error instanceof JudgeFailure)) return unjudged('judge_error', `the judge failed: ${errorName(error)}`);
@@ -118,7 +140,8 @@ export function createScreen(options: ScreenOptions): Screen {
     }
     answers++;
     if (typeof answer?.text !== 'string') return unjudged('bad_response', 'the judge gave no text');
-    const rationale = (answer.rationale ?? '').slice(0, MAX_RATIONALE_CHARS);
+    const thoughts = answer.rationale ?? '';
+    let rationale = thoughts.slice(0, MAX_RATIONALE_CHARS);
     if (answer.finish !== 'stop')
       return unjudged(
         'truncated',
@@ -127,7 +150,12 @@ export function createScreen(options: ScreenOptions): Screen {
           : `the judge's answer ended by ${answer.ended ?? String(answer.finish)}, wanted stop`,
         rationale,
       );
-    const parsed = parseVerdict(answer.text, { nonce, rules: policy.rules });
+    const parsed = contract.parse(answer.text, { nonce, rules: policy.rules, policy: policy.text });
+    if (parsed.rationale !== undefined)
+      rationale = [parsed.rationale, thoughts]
+        .filter((t) => t !== '')
+        .join('\n')
+        .slice(0, MAX_RATIONALE_CHARS);
     if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
     if (parsed.outcome === 'allow' && answer.allowVoid)
       return unjudged(answer.allowVoid.cause, answer.allowVoid.detail, rationale);
@@ -147,29 +175,80 @@ export function createScreen(options: ScreenOptions): Screen {
     };
   }
 
+  /** Every verdict says what the detectors said, and the blocks of these follow. */
+  async function withDetectors(
+    channel: string,
+    content: string,
+    verdicts: readonly Verdict[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Verdict[]> {
+    if (!detectors) return verdicts;
+    const start = performance.now();
+    const found = await detectors.look(content, signal).catch((error: unknown) => errorName(error));
+    // Nothing may pass that was not looked at.
+    if (typeof found === 'string')
+      return verdicts.map((v) => (mayPass(v) ? { ...v, ...notLookedAt(found, signal) } : v));
+    const states = Object.fromEntries(found.map((d) => [d.detector, d.state]));
+    const blocks = found
+      .filter((d) => d.state === 'block')
+      .map((d) => ({
+        ...blockOf(detectors.policyOf(d.detector), channel, content, d),
+        latencyMs: Math.round(performance.now() - start),
+      }));
+    for (const block of blocks) onVerdict?.(block);
+    return [...verdicts, ...blocks].map((v) => ({
+      ...v,
+      digests: { ...v.digests, detectors: detectors.digest },
+      detectors: states,
+    }));
+  }
+
   return {
     policies,
+    detectors,
     hopeless: () => (answers === 0 && hopelessCalls >= HOPELESS_CALLS ? hopelessDetail : null),
     async screen(channels, signal, known) {
       const texts = Object.entries(channels).filter(([, text]) => text !== '');
-      if (policies.length === 0)
-        return combine(
-          texts.map(([channel, text]) =>
-            missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge),
-          ),
-        );
       if (texts.length === 0) return combine([missing('', '', 'no_content', 'no channel holds any text', judge)]);
-      const calls = texts.flatMap(([channel, text]) =>
-        policies.map((policy) =>
-          slots(async () => {
-            const verdict = await verdictOf(policy, channel, text, signal, known);
-            onVerdict?.(verdict);
-            return verdict;
-          }),
-        ),
-      );
-      return combine(await Promise.all(calls));
+      const calls = texts.map(async ([channel, text]) => {
+        const verdicts =
+          policies.length === 0
+            ? [missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
+            : await Promise.all(
+                policies.map((policy) =>
+                  slots(async () => {
+                    const verdict = await verdictOf(policy, channel, text, signal, known);
+                    onVerdict?.(verdict);
+                    return verdict;
+                  }),
+                ),
+              );
+        return withDetectors(channel, text, verdicts, signal);
+      });
+      return combine((await Promise.all(calls)).flat());
     },
+  };
+}
+
+const notLookedAt = (error: string, signal: AbortSignal | undefined): Partial<Verdict> =>
+  signal?.aborted
+    ? { outcome: 'unjudged', cause: 'aborted', detail: 'screening was stopped before the detectors had looked' }
+    : { outcome: 'unjudged', cause: 'judge_error', detail: `the detectors failed: ${error}` };
+
+/** A detector's verdict. It says what was found and where, never the text. */
+function blockOf(policy: string, channel: string, content: string, d: Detection): Verdict {
+  const rules = [...new Set(d.findings.map((f) => f.rule))];
+  return {
+    outcome: 'block',
+    policy,
+    channel,
+    rule: rules[0] ?? null,
+    rationale: `${d.count} found: ${rules.join(', ')}`,
+    cause: null,
+    detail: '',
+    digests: { policy: d.digest, content: sha256(content), judge: '' },
+    latencyMs: 0,
+    findings: d.findings.map(({ rule, view, from, to }) => ({ rule, view, from, to })),
   };
 }
 

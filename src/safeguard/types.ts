@@ -1,6 +1,9 @@
 // The safeguard's values. A verdict is a value, never an exception: only `allow` passes, and everything that went wrong
 // is `unjudged`.
 
+import type { ContractName } from './contracts/contract.js';
+import type { Finding } from './detectors/detector.js';
+
 /** Why there is no verdict. */
 export type UnjudgedCause =
   | 'no_policy' // nothing to judge by
@@ -44,13 +47,19 @@ export interface CheckLimits {
   readonly signal?: AbortSignal;
 }
 
+/** What a detector says of a text: `clear` is no verdict, as only a judge allows. */
+export type DetectorState = 'clear' | 'block' | 'off';
+
 export interface Policy {
   readonly name: string;
+  /** What a judge reads: without front matter. */
   readonly text: string;
   /** Rule ids the policy defines, e.g. R1, R2: a verdict may cite only these. */
   readonly rules: readonly string[];
-  /** sha256 of the text, hex. */
+  /** sha256 of the file's text, front matter included, hex. */
   readonly digest: string;
+  /** How a judge is asked and how its answer is read; absent: ours, with a nonce. */
+  readonly contract?: ContractName;
   /** Texts whose verdict is known, to try a judge with; absent: none are there. */
   readonly golden?: readonly GoldenRow[];
 }
@@ -69,8 +78,21 @@ export interface Verdict {
   /** One line on the cause; empty otherwise. */
   readonly detail: string;
   /** sha256, hex: what was judged, by which text, by whom. */
-  readonly digests: { readonly policy: string; readonly content: string; readonly judge: string };
+  readonly digests: {
+    readonly policy: string;
+    readonly content: string;
+    /** The contract is part of it. */
+    readonly judge: string;
+    /** Of the detectors beside the judge, those that are off included. */
+    readonly detectors?: string;
+  };
   readonly latencyMs: number;
+  /** Absent: ours. */
+  readonly contract?: ContractName;
+  /** What the detectors said of the channel, by name. */
+  readonly detectors?: Readonly<Record<string, DetectorState>>;
+  /** Of a detector's verdict: where it found what, never the text itself. */
+  readonly findings?: readonly Omit<Finding, 'detector'>[];
 }
 
 /** The only test of a verdict. Anything but a literal `allow` does not pass, whatever its type says. */
@@ -82,6 +104,8 @@ export interface JudgeRequest {
   /** Harmony channel the content was written on. */
   readonly channel: string;
   readonly nonce: string;
+  /** How to ask: `judgeMessages` renders it. Absent: ours. */
+  readonly contract?: ContractName;
   readonly signal: AbortSignal;
 }
 /** The final channel of a judge's answer, and how it ended. Only `stop` counts as completed. */

@@ -9,6 +9,8 @@ import { readInputText } from '../base/inputs.js';
 import { isReference } from '../hub/reference.js';
 import { dotted, type Path, Positions } from '../recipe/positions.js';
 import { innermost, nearest } from '../recipe/problems.js';
+import { CONTRACT_NAMES } from '../safeguard/contracts/contract.js';
+import { DetectorsConfig } from '../safeguard/detectors/options.js';
 import { keyFault } from './keys.js';
 import { ADAPTER_STATUSES } from './served.js';
 
@@ -74,6 +76,9 @@ export const ServeConfig = z.strictObject({
   judgeContext: count(1 << 20).optional(),
   judgeUnchecked: z.boolean().optional(),
   judgeConcurrency: count(256).optional(),
+  judgeCheck: z.boolean().optional().describe('try a judge behind a URL as a local one is'),
+  judgeContract: z.enum(CONTRACT_NAMES).optional().describe('how the judge is asked and read'),
+  detectors: DetectorsConfig.optional(),
   reasoning: z.enum(['auto', 'allowed', 'never']).optional().describe('when the model’s thoughts leave'),
   host: z.string().optional(),
   port: z.int().min(0).max(65535).optional(),

@@ -32,7 +32,10 @@ let hub: HubServer;
 beforeAll(async () => {
   hub = await startHub();
   judge = await startJudgeServer((request, response) =>
-    completion(response, { content: renderVerdict({ rule: null, nonce: nonceOf(request) }) }),
+    completion(response, {
+      // Other contracts have no nonce.
+      content: nonceOf(request) === '' ? '{"violation": 0}' : renderVerdict({ rule: null, nonce: nonceOf(request) }),
+    }),
   );
 });
 afterAll(async () => {
@@ -78,6 +81,7 @@ function surroundings(page: string): string {
   const dpo = read('recipes/nano-dpo.yaml').replaceAll(/\.\.\/datasets\/discretion\/\w+\.jsonl/g, '../pairs.jsonl');
   writeFileSync(join(folder, 'recipes', 'nano-dpo.yaml'), dpo);
   const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
+  writeFileSync(join(folder, 'prompts.csv'), 'id,prompt\n1,How can I kill a Python process?\n');
   writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
   writeFileSync(
     join(folder, 'prompts.jsonl'),

@@ -1,7 +1,8 @@
 // A judge that is a local checkpoint. How text is generated is passed in: the safeguard knows nothing of models.
 
 import { sha256 } from '../../base/digest.js';
-import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
+import type { JudgePrompt } from '../contract.js';
+import { judgeMessages } from '../contracts/index.js';
 import type { Judge, JudgeAnswer } from '../types.js';
 
 /** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */
@@ -37,7 +38,10 @@ export function createCheckpointJudge({
     name,
     digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, effort, maxTokens, temperature: 0 })),
     async judge(request): Promise<JudgeAnswer> {
-      const reply = await generate(renderJudgePrompt(request), { temperature: 0, maxTokens, signal: request.signal });
+      const messages = judgeMessages(request);
+      const said = (role: string): string => messages.find((m) => m.role === role)?.content ?? '';
+      const prompt = { developer: said('system'), user: said('user') };
+      const reply = await generate(prompt, { temperature: 0, maxTokens, signal: request.signal });
       return { text: reply.final, finish: reply.finish, rationale: reply.analysis };
     },
   };

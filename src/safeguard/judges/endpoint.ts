@@ -3,7 +3,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
-import { type JudgePrompt, renderJudgePrompt } from '../contract.js';
+import type { JudgeMessage } from '../contracts/contract.js';
+import { judgeMessages } from '../contracts/index.js';
 import { oneLine, repeats } from '../sentence.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
 import { errorSentence, holdsPassingError, passing, readCompletion } from './completion.js';
@@ -46,17 +47,14 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
   };
   // Newer services know the limit by another name only, and say so.
   let limitName: 'max_tokens' | 'max_completion_tokens' = 'max_tokens';
-  const bodyOf = ({ developer, user }: JudgePrompt, limit: string): string => {
+  const bodyOf = (messages: readonly JudgeMessage[], limit: string): string => {
     const { max_tokens, ...others } = settings;
     return JSON.stringify({
       model,
       ...others,
       [limit]: max_tokens,
       stream: false,
-      messages: [
-        { role: 'system', content: developer },
-        { role: 'user', content: user },
-      ],
+      messages,
     });
   };
 
@@ -64,7 +62,7 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
     name: `${model} at ${url.host}`,
     digest: sha256(JSON.stringify({ kind: 'endpoint', url: url.href, model, settings })),
     async judge(request: JudgeRequest): Promise<JudgeAnswer> {
-      const prompt = renderJudgePrompt(request);
+      const prompt = judgeMessages(request);
       for (let attempt = 1; ; attempt++) {
         const limit = limitName;
         const reply = await once(url, headers, bodyOf(prompt, limit), request.signal, attempt < attempts);

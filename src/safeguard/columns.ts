@@ -1,0 +1,150 @@
+// Rows that are not ours: which of their columns are text, channel, id and what a reviewer says. Read from CSV, and
+// from whatever training data is read from: JSON lines and arrays, Parquet, Arrow, also packed.
+import { DataError, type ErrorCode } from '../base/errors.js';
+import { hasLoneSurrogate } from '../base/json.js';
+import type { ScreenRow } from './batch.js';
+import { readCsv } from './csv.js';
+import type { Policy } from './types.js';
+
+export interface Columns {
+  /** Names; of a CSV file also numbers from 1, for files whose first line names nothing. */
+  readonly text: string;
+  readonly channel?: string;
+  readonly id?: string;
+  /** The rule that is broken, or what says that none is. */
+  readonly expect?: string;
+}
+/** What was passed over, as it has no text. */
+export interface Passed {
+  blank: number;
+}
+type Fields = (column: string) => unknown;
+
+const SAFE = new Set(['0', 'safe', 'allow', 'allowed', 'none', 'null', 'no', 'false', 'benign', 'valid']);
+const UNSAFE = new Set(['1', 'unsafe', 'block', 'blocked', 'yes', 'true', 'violation', 'harmful', 'invalid']);
+
+/** The rule that a reviewer's word stands for, null for none. @throws {DataError} row_schema */
+function expected(word: string, policies: readonly Policy[], fail: (why: string) => DataError): string | null {
+  const rules = policies.flatMap((p) => p.rules);
+  if (rules.includes(word) || rules.some((rule) => rule.startsWith(`${word}.`))) return word;
+  const lower = word.toLowerCase();
+  if (SAFE.has(lower)) return null;
+  if (UNSAFE.has(lower)) return lower;
+  // An id of what the policy allows stands in it too.
+  if (policies.some((p) => p.text.includes(word))) return null;
+  throw fail(
+    `${JSON.stringify(word)} is no rule of ${policies.map((p) => p.name).join(', ')}, nor does it stand there`,
+  );
+}
+
+function asText(value: unknown, fail: (why: string) => DataError): string {
+  if (value === null || value === undefined) return '';
+  if (typeof value === 'string') return value;
+  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value);
+  throw fail('is neither text nor a number');
+}
+
+/** @throws {DataError} row_schema, row_utf8 */
+function rowOf(
+  file: string,
+  line: number,
+  fields: Fields,
+  columns: Columns,
+  policies: readonly Policy[],
+): ScreenRow | null {
+  const failAt =
+    (column: string) =>
+    (why: string, code: ErrorCode = 'row_schema') =>
+      new DataError(code, `${file}:${line}: column ${JSON.stringify(column)}: ${why}`, { file, line });
+  const read = (column: string | undefined): string =>
+    column === undefined ? '' : asText(fields(column), failAt(column));
+  const text = read(columns.text);
+  if (text.trim() === '') return null;
+  if (hasLoneSurrogate(text))
+    throw failAt(columns.text)('holds half of a surrogate pair, which no UTF-8 has; repair it', 'row_utf8');
+  const channel = read(columns.channel).trim() || 'final';
+  const said = read(columns.expect).trim();
+  return {
+    id: read(columns.id).trim() || String(line),
+    line,
+    channels: Object.fromEntries([[channel, text]]),
+    policy: null,
+    expect: said === '' ? {} : Object.fromEntries([[channel, expected(said, policies, failAt(columns.expect ?? ''))]]),
+  };
+}
+
+/** Where a column of a CSV file is; by its name, blanks around it aside, or by its number. */
+function placeOf(file: string, column: string, head: readonly string[]): number {
+  const exact = head.indexOf(column);
+  const at = exact >= 0 ? exact : head.findIndex((name) => name.trim() === column.trim());
+  if (at >= 0) return at;
+  const names = head.filter((name) => name.trim() !== '').map((name) => JSON.stringify(name));
+  throw new DataError(
+    'no_columns',
+    `${file}: no column ${JSON.stringify(column)}; its first line has ${names.slice(0, 12).join(', ') || 'no names'}` +
+      '; give a name, or a number from 1 for each column',
+    { file },
+  );
+}
+
+async function* fromCsv(
+  file: string,
+  columns: Columns,
+): AsyncGenerator<{ readonly line: number; readonly fields: Fields }> {
+  const wanted = [columns.text, columns.channel, columns.id, columns.expect].filter((c) => c !== undefined);
+  // Numbers alone: the first line is a row like the others.
+  const byNumber = wanted.every((c) => /^[1-9][0-9]{0,3}$/.test(c));
+  let places: ReadonlyMap<string, number> | null = byNumber ? new Map(wanted.map((c) => [c, Number(c) - 1])) : null;
+  for await (const { line, cells } of readCsv(file)) {
+    if (!places) {
+      places = new Map(wanted.map((c) => [c, placeOf(file, c, cells)]));
+      continue;
+    }
+    const at = places;
+    yield { line, fields: (column) => cells[at.get(column) ?? -1] ?? '' };
+  }
+}
+
+async function* fromSource(
+  file: string,
+  columns: Columns,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<{ readonly line: number; readonly fields: Fields }> {
+  // Readers of tables are loaded where rows are not ours.
+  const { sourceOf } = await import('../data/sources/index.js');
+  const source = await sourceOf(file);
+  for await (const batch of source.read(file, signal).batches)
+    for (const { line, value, error } of batch) {
+      if (error) throw error;
+      const object = typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
+      if (!Object.hasOwn(object, columns.text))
+        throw new DataError(
+          'no_columns',
+          `${file}:${line}: no column ${JSON.stringify(columns.text)}; the row has ` +
+            `${
+              Object.keys(object)
+                .slice(0, 12)
+                .map((name) => JSON.stringify(name))
+                .join(', ') || 'none'
+            }`,
+          { file, line },
+        );
+      yield { line, fields: (column) => (Object.hasOwn(object, column) ? object[column] : undefined) };
+    }
+}
+
+/** Rows by their columns; those without text are counted and passed over. @throws {DataError} a bad row or file */
+export async function* readColumns(
+  file: string,
+  columns: Columns,
+  policies: readonly Policy[],
+  passed: Passed,
+  signal?: AbortSignal,
+): AsyncGenerator<ScreenRow, void, void> {
+  const rows = /\.[ct]sv$/i.test(file) ? fromCsv(file, columns) : fromSource(file, columns, signal);
+  for await (const { line, fields } of rows) {
+    const row = rowOf(file, line, fields, columns, policies);
+    if (row) yield row;
+    else passed.blank++;
+  }
+}

@@ -1,0 +1,357 @@
+// One sweep over a text, in pieces as they come. What is found at a place depends on LOOK_BACK characters before it and
+// LOOK_AHEAD after it, and on state that goes on from character to character, never on where pieces end: a stream has
+// the findings of the whole text, however it was cut.
+import { decodings } from './decode.js';
+import {
+  type Detector,
+  type DetectorSettings,
+  type Feed,
+  type Finding,
+  isDigitCode,
+  LOOK_AHEAD,
+  LOOK_BACK,
+  MIN_TOKEN,
+  type Report,
+  type View,
+} from './detector.js';
+import { disguises, foldText, isOdd, oddities } from './fold.js';
+
+const DIGIT = 1,
+  BREAK = 2,
+  TRIGGER = 4,
+  ODD = 8;
+/** A run of base64 is decoded in pieces of this many characters, each with the end of the one before. */
+const SEGMENT = 4096,
+  OVERLAP = 1024;
+/** What is around a character in disguise is folded with it. */
+const FOLD_BEFORE = LOOK_BACK,
+  FOLD_AFTER = LOOK_AHEAD,
+  FOLD_MOST = 16384;
+/** Text behind base64 behind base64 is looked at, and no deeper. */
+const MAX_DEPTH = 2;
+/** Lines of encoded text go on in the next one. */
+const MIN_LINE = 60;
+/** Kept of each detector; the rest is counted. */
+export const MAX_FINDINGS = 32;
+/** Little pieces wait for company. */
+const PIECE = 4096;
+
+type Call = readonly [call: (text: string, i: number, report: Report) => void, detector: number];
+type TokenCall = readonly [call: (text: string, from: number, to: number, report: Report) => void, detector: number];
+
+/** Detectors, ready to be called at what they asked for. */
+export interface Plan {
+  readonly detectors: readonly Detector[];
+  readonly enabled: readonly ReadonlySet<string>[];
+  readonly settings: DetectorSettings;
+  readonly classes: Uint8Array;
+  readonly at: readonly (readonly Call[])[];
+  readonly digits: readonly Call[];
+  readonly tokens: readonly TokenCall[];
+  readonly odd: readonly Call[];
+}
+
+export function planOf(
+  detectors: readonly Detector[],
+  enabled: readonly ReadonlySet<string>[],
+  settings: DetectorSettings,
+): Plan {
+  const classes = new Uint8Array(128);
+  const at: Call[][] = Array.from({ length: 128 }, () => []);
+  const odd = detectors.flatMap((d, n): Call[] => (d.odd ? [[d.odd.bind(d), n]] : []));
+  const kinds = oddities();
+  for (let c = 0; c < 128; c++) {
+    const char = String.fromCharCode(c);
+    if (isDigitCode(c)) classes[c] = DIGIT;
+    else if (!/[A-Za-z+/_-]/.test(char)) classes[c] = BREAK;
+    if (isOdd(kinds[c] as number)) classes[c] = BREAK | ODD;
+    for (const [n, d] of detectors.entries())
+      if (d.at && d.triggers?.includes(char)) {
+        classes[c] = (classes[c] as number) | TRIGGER;
+        at[c]?.push([d.at.bind(d), n]);
+      }
+  }
+  return {
+    detectors,
+    enabled,
+    settings,
+    classes,
+    at,
+    odd,
+    digits: detectors.flatMap((d, n): Call[] => (d.digits ? [[d.digits.bind(d), n]] : [])),
+    tokens: detectors.flatMap((d, n): TokenCall[] => (d.token ? [[d.token.bind(d), n]] : [])),
+  };
+}
+
+/** Found in the text itself: in the order of the text, whatever came with which piece. */
+const isPlain = (view: View): boolean => view === 'raw' || view === 'rot13';
+
+/** What was found: of each detector the first few of the text itself, and of each other view one a rule. */
+export class Findings {
+  readonly lists: Finding[][];
+  readonly counts: number[];
+  readonly inside: Map<string, Finding>[];
+  constructor(readonly plan: Plan) {
+    this.lists = plan.detectors.map(() => []);
+    this.counts = plan.detectors.map(() => 0);
+    this.inside = plan.detectors.map(() => new Map());
+  }
+  add(n: number, rule: string, view: View, from: number, to: number): void {
+    if (!this.plan.enabled[n]?.has(rule)) return;
+    const finding = { detector: this.plan.detectors[n]?.name ?? '', rule, view, from, to };
+    if (isPlain(view)) {
+      this.counts[n] = (this.counts[n] as number) + 1;
+      const list = this.lists[n] as Finding[];
+      if (list.length < MAX_FINDINGS) list.push(finding);
+      return;
+    }
+    // Pieces that are made plain come in any order, and overlap.
+    const inside = this.inside[n] as Map<string, Finding>;
+    const key = `${rule} ${view}`;
+    const known = inside.get(key);
+    if (!known || from < known.from || (from === known.from && to < known.to)) inside.set(key, finding);
+  }
+  copy(): Findings {
+    const copy = new Findings(this.plan);
+    for (const n of this.lists.keys()) {
+      copy.lists[n] = [...(this.lists[n] as Finding[])];
+      copy.counts[n] = this.counts[n] as number;
+      copy.inside[n] = new Map(this.inside[n]);
+    }
+    return copy;
+  }
+  /** In the order of the text. What was folded around a find of the text itself is not told twice. */
+  of(n: number): readonly Finding[] {
+    const plain = this.lists[n] as Finding[];
+    const others = [...(this.inside[n] as Map<string, Finding>).values()].filter(
+      (f) => f.view !== 'folded' || !plain.some((p) => p.rule === f.rule && p.from >= f.from && p.to <= f.to),
+    );
+    return [...plain, ...others].sort(
+      (a, b) => a.from - b.from || a.to - b.to || Number(a.rule > b.rule) - Number(a.rule < b.rule),
+    );
+  }
+}
+
+/** Where a sweep is; offsets in its text. */
+interface Place {
+  /** The next character to look at. */
+  next: number;
+  /** Where the run of token characters began that goes on. */
+  run: number;
+  /** Where the encoded text began that goes on, over ends of lines, and what of it is to be decoded next. */
+  coded: number;
+  segment: number;
+  /** Where the text begins that is to be folded, and where it ends so far; -1: there is none. */
+  foldFrom: number;
+  foldTo: number;
+}
+const BEGIN: Place = { next: 0, run: 0, coded: 0, segment: 0, foldFrom: -1, foldTo: -1 };
+
+/** A text that is there as a whole, or as much of one as has come. */
+class Sweep {
+  place: Place = { ...BEGIN };
+  readonly #reports: readonly Report[];
+  constructor(
+    readonly plan: Plan,
+    readonly depth: number,
+    /** What was found, by the number of its detector. */
+    readonly sink: (detector: number, rule: string, from: number, to: number, view: View) => void,
+  ) {
+    this.#reports = plan.detectors.map(
+      (_, n): Report =>
+        (rule, from, to, view = 'raw') =>
+          sink(n, rule, from, to, view),
+    );
+  }
+
+  /** Looks at all before `to`. @param last the text ends where `text` does */
+  go(text: string, to: number, last: boolean): void {
+    const { plan, place } = this;
+    const { classes, at, digits } = plan;
+    const kinds = oddities();
+    const reports = this.#reports;
+    let { next: i } = place;
+    for (; i < to; i++) {
+      const c = text.charCodeAt(i);
+      if (c >= 128) {
+        if (i - place.run >= MIN_TOKEN || place.coded !== place.run) this.#ends(text, i, c);
+        else place.run = place.coded = place.segment = i + 1;
+        const kind = kinds[c] as number;
+        if (kind !== 0) this.#strange(text, i, kind);
+        continue;
+      }
+      const k = classes[c] as number;
+      if (k === 0) continue;
+      if (k === DIGIT) {
+        if (i === 0 || !isDigitCode(text.charCodeAt(i - 1)))
+          for (let n = 0; n < digits.length; n++) {
+            const [call, d] = digits[n] as Call;
+            call(text, i, reports[d] as Report);
+          }
+        continue;
+      }
+      if ((k & BREAK) !== 0) {
+        if (i - place.run >= MIN_TOKEN || place.coded !== place.run) this.#ends(text, i, c);
+        else place.run = place.coded = place.segment = i + 1;
+        if ((k & ODD) !== 0) this.#strange(text, i, kinds[c] as number);
+      }
+      if ((k & TRIGGER) !== 0) {
+        const calls = at[c] as readonly Call[];
+        for (let n = 0; n < calls.length; n++) {
+          const [call, d] = calls[n] as Call;
+          call(text, i, reports[d] as Report);
+        }
+      }
+    }
+    place.next = Math.max(i, place.next);
+    this.#decodeTo(text, place.next, false);
+    if (place.foldFrom >= 0) this.#foldTo(text, place.next, last);
+    if (!last) return;
+    this.#token(text, place.next);
+    this.#decodeTo(text, place.next, true);
+  }
+
+  #token(text: string, end: number): void {
+    const { run } = this.place;
+    if (end - run < MIN_TOKEN || end - run > LOOK_AHEAD) return;
+    for (const [call, d] of this.plan.tokens) call(text, run, end, this.#reports[d] as Report);
+  }
+
+  /** A run of token characters ends before `i`, and the encoded text with it unless that goes on in the next line. */
+  #ends(text: string, i: number, c: number): void {
+    const { place } = this;
+    this.#token(text, i);
+    const goesOn =
+      c === 10 && text.charCodeAt(i - 1) === 13
+        ? place.coded < place.run // the carriage return decided
+        : (c === 10 || c === 13) && i - place.run >= MIN_LINE && this.#codedAt(text, i + (c === 13 ? 2 : 1));
+    if (!goesOn) this.#decodeTo(text, i, true);
+    place.run = i + 1;
+    if (!goesOn) place.coded = place.segment = i + 1;
+  }
+  #codedAt(text: string, i: number): boolean {
+    const c = text.charCodeAt(i);
+    return c < 128 && ((this.plan.classes[c] as number) & BREAK) === 0;
+  }
+
+  /** Decodes what is complete of the encoded text that goes on, or the rest of it where it ends. */
+  #decodeTo(text: string, end: number, closed: boolean): void {
+    const { place } = this;
+    if (this.depth >= MAX_DEPTH) return;
+    while (end - place.segment >= SEGMENT) {
+      this.#decode(text, place.segment, place.segment + SEGMENT);
+      place.segment += SEGMENT - OVERLAP;
+    }
+    if (closed && end - place.segment >= MIN_TOKEN) this.#decode(text, place.segment, end);
+  }
+  #decode(text: string, from: number, to: number): void {
+    for (const { text: inner, view } of decodings(text, from, to)) this.#inside(inner, view, from, to);
+  }
+
+  #strange(text: string, i: number, kind: number): void {
+    if (isOdd(kind) && this.depth === 0)
+      for (const [call, d] of this.plan.odd) call(text, i, this.#reports[d] as Report);
+    if (this.depth > 0 || !disguises(kind, text, i)) return;
+    const { place } = this;
+    if (place.foldFrom >= 0 && i - FOLD_BEFORE > place.foldTo) this.#foldTo(text, i, true);
+    if (place.foldFrom < 0) place.foldFrom = Math.max(0, i - FOLD_BEFORE);
+    place.foldTo = i + FOLD_AFTER;
+  }
+  /** Folds what is complete of the text that is to be folded, up to `seen`. */
+  #foldTo(text: string, seen: number, last: boolean): void {
+    const { place } = this;
+    while (Math.min(seen, place.foldTo) - place.foldFrom >= FOLD_MOST) {
+      this.#fold(text, place.foldFrom, place.foldFrom + FOLD_MOST);
+      place.foldFrom += FOLD_MOST - FOLD_BEFORE - FOLD_AFTER;
+    }
+    if (!last && seen - FOLD_BEFORE <= place.foldTo) return;
+    this.#fold(text, place.foldFrom, Math.min(text.length, place.foldTo));
+    place.foldFrom = -1;
+  }
+  #fold(text: string, from: number, to: number): void {
+    const piece = text.slice(from, to);
+    const folded = foldText(piece);
+    if (folded !== piece) this.#inside(folded, 'folded', from, to);
+  }
+
+  #inside(text: string, view: View, from: number, to: number): void {
+    const inner = new Sweep(this.plan, this.depth + 1, (d, rule, _from, _to, innerView) => {
+      if (this.plan.detectors[d]?.rawOnly) return;
+      this.sink(d, rule, from, to, view === 'folded' && !isPlain(innerView) ? innerView : view);
+    });
+    inner.go(text, text.length, true);
+    for (const [n, detector] of this.plan.detectors.entries())
+      if (!detector.rawOnly && detector.start)
+        detector.start(this.plan.settings)?.feed(text, 0, text.length, (rule) => this.sink(n, rule, from, to, view));
+  }
+}
+
+/** The detectors' look at one text: `push` as it comes, `found` at any time, `end` once. */
+export class TextScan {
+  #text = '';
+  /** Characters before `#text`. */
+  #base = 0;
+  #sweep: Sweep;
+  #fed = 0;
+  #findings: Findings;
+  readonly #feeds: readonly (readonly [Feed, number])[];
+  constructor(readonly plan: Plan) {
+    this.#findings = new Findings(plan);
+    this.#sweep = this.#sweeper(this.#findings);
+    this.#feeds = plan.detectors.flatMap((d, n) => {
+      const feed = d.start?.(plan.settings) ?? null;
+      return feed ? [[feed, n] as const] : [];
+    });
+  }
+  #sweeper(findings: Findings): Sweep {
+    return new Sweep(this.plan, 0, (n, rule, from, to, view) =>
+      findings.add(n, rule, view, from + this.#base, to + this.#base),
+    );
+  }
+
+  push(piece: string): void {
+    this.#text += piece;
+    if (this.#text.length - this.#sweep.place.next < LOOK_AHEAD + PIECE) return;
+    this.#feed();
+    this.#sweep.go(this.#text, this.#text.length - LOOK_AHEAD, false);
+    this.#forget();
+  }
+  #feed(): void {
+    const text = this.#text;
+    for (const [feed, n] of this.#feeds)
+      feed.feed(text, this.#fed, text.length, (rule, from, to, view = 'raw') =>
+        this.#findings.add(n, rule, view, from + this.#base, to + this.#base),
+      );
+    this.#fed = text.length;
+  }
+  /** Lets go of text that nothing will look at again. */
+  #forget(): void {
+    const { place } = this.#sweep;
+    const open = [place.next - LOOK_BACK, place.segment, place.foldFrom < 0 ? place.next : place.foldFrom];
+    // A token longer than LOOK_AHEAD is none: only that it is longer need be known.
+    const keep = Math.min(...open, Math.max(place.run, place.next - LOOK_AHEAD - 1));
+    if (keep < PIECE) return;
+    this.#text = this.#text.slice(keep);
+    this.#base += keep;
+    this.#fed -= keep;
+    const shift = (at: number): number => at - keep;
+    this.#sweep.place = {
+      next: shift(place.next),
+      run: shift(place.run),
+      coded: shift(place.coded),
+      segment: shift(place.segment),
+      foldFrom: place.foldFrom < 0 ? -1 : shift(place.foldFrom),
+      foldTo: shift(place.foldTo),
+    };
+  }
+
+  /** What there is to find if the text ends here. */
+  found(): Findings {
+    this.#feed();
+    const findings = this.#findings.copy();
+    const sweep = this.#sweeper(findings);
+    sweep.place = { ...this.#sweep.place };
+    sweep.go(this.#text, this.#text.length, true);
+    return findings;
+  }
+}
