@@ -14,6 +14,7 @@ const { values } = parseArgs({
 });
 const engine = await openEngine({ model: values.model, slots: 16 });
 const structures = openStructures({ model: values.model, vocabSize: engine.info.vocabSize });
+/** @returns {import('../dist/harmony/types.js').Message[]} */
 const message = (content) => [{ role: 'user', content }];
 let made = 0;
 /** Patterns, members and names that no other has. */

@@ -102,6 +102,7 @@ export class ActiveTurn {
       kind: 'done',
       finish: call ? 'call' : ended,
       cut,
+      ...(content.stop === null ? {} : { stop: content.stop }),
       messages: content.cut(rest.messages),
       ...(content.top === null ? {} : { answer: content.tokens }),
       tokens: Int32Array.from(this.#tokens),

@@ -42,6 +42,10 @@ export class Content {
   get stopped(): boolean {
     return this.#strings.stopped;
   }
+  /** The text that ended it. */
+  get stop(): string | null {
+    return this.#strings.found;
+  }
 
   /** A token of the answer's text, before the text that it brings. */
   token(token: number, logprob: number, top: readonly Candidate[]): void {

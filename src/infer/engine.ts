@@ -11,6 +11,8 @@ import type {
   EngineOptions,
   EngineState,
   GenerateRequest,
+  PromptInfo,
+  ReadRequest,
   ScoreRequest,
 } from './protocol.js';
 
@@ -20,6 +22,11 @@ export interface Engine {
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncIterable<EngineEvent>;
   /** Element i: log p(tokens[i+1] | tokens[0…i]), nats; the trainer's bits, unless denseDtype is q8. */
   score(request: ScoreRequest, signal?: AbortSignal): Promise<Float32Array>;
+  /**
+   * What a prompt says, and its log-probabilities in pieces that others' streams go on between.
+   * @throws {ConfigError} token_range, prompt_too_long
+   */
+  read(request: ReadRequest, signal?: AbortSignal): Promise<PromptInfo>;
   /** Tokens of the prompt that a conversation makes. @throws {DataError} bad_header */
   count(messages: readonly Message[], signal?: AbortSignal): Promise<number>;
   /** Slots, pages and memory that are taken now. */
@@ -58,6 +65,7 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
       yield yield* channel.stream('generate', request, stop);
     },
     score: (request, stop) => channel.call('score', request, { signal: stop }),
+    read: (request, stop) => channel.call('read', request, { signal: stop }),
     count: (messages, stop) => channel.call('count', messages, { signal: stop }),
     state: () => channel.call('state', null),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),

@@ -104,6 +104,22 @@ export interface ScoreRequest {
   readonly adapter?: string;
 }
 
+/** A prompt, as `GenerateRequest` has it. */
+export interface ReadRequest {
+  readonly prompt: string | Int32Array;
+  /** So many of the most probable tokens beside each; null: no log-probabilities. */
+  readonly top: number | null;
+  readonly adapter?: string;
+}
+/** What a prompt says. */
+export interface PromptInfo {
+  readonly text: string;
+  /** How many tokens it has. */
+  readonly count: number;
+  /** With log-probabilities: all of them, NaN for the first. */
+  readonly tokens: readonly TokenInfo[];
+}
+
 /** New text on a channel; whole characters only. Empty where a message with a recipient begins. */
 export interface TextEvent {
   readonly kind: 'text';
@@ -126,6 +142,8 @@ export interface DoneEvent {
   readonly kind: 'done';
   readonly finish: 'stop' | 'call' | 'length';
   readonly cut: 'stop_string' | 'repetition' | 'stuck' | null;
+  /** The text that ended it, of those of the request. */
+  readonly stop?: string;
   /** With `topLogprobs`: the tokens of its answer. */
   readonly answer?: readonly TokenInfo[];
   readonly messages: readonly Message[];
@@ -158,6 +176,7 @@ export interface EngineState extends SessionUsage {
 export type EngineCalls = {
   readonly generate: { readonly request: GenerateRequest; readonly event: TextEvent; readonly result: DoneEvent };
   readonly score: { readonly request: ScoreRequest; readonly event: never; readonly result: Float32Array };
+  readonly read: { readonly request: ReadRequest; readonly event: never; readonly result: PromptInfo };
   /** Tokens that a conversation is read as. */
   readonly count: { readonly request: readonly Message[]; readonly event: never; readonly result: number };
   readonly state: { readonly request: null; readonly event: never; readonly result: EngineState };

@@ -24,9 +24,12 @@ import type {
   EngineInfo,
   EngineOptions,
   GenerateRequest,
+  PromptInfo,
+  ReadRequest,
   ScoreRequest,
   TextEvent,
 } from './protocol.js';
+import { readPrompt } from './read-prompt.js';
 import { remembering } from './remembered.js';
 import { checkRequest, DEFAULT_MAX_TOKENS, DEFAULT_SAMPLING, type Prompt, PromptReader } from './request.js';
 import { checkSampling, type Sampled, type Sequence } from './sequence.js';
@@ -109,6 +112,7 @@ export class Runner implements Disposable {
   readonly handlers: Handlers<EngineCalls> = {
     generate: (request, call) => this.#generate(request, call),
     score: (request) => this.#score(request),
+    read: (request, { signal }) => this.#readPrompt(request, signal),
     count: (messages) => renderPrompt({ messages }, this.#loaded.tokenizer).length,
     state: () => ({
       ...this.#session.usage,
@@ -200,6 +204,7 @@ export class Runner implements Disposable {
           // Some of them may be control tokens, which are not told.
           top: request.topLogprobs ? request.topLogprobs + CONTROL_TOKENS : 0,
           constraint: constraint ?? undefined,
+          plain: prompt.stop !== this.#loaded.ends,
         }),
         cuts: turnCuts(prompt.tokens, tokenizer, prompt.shared),
       });
@@ -241,6 +246,21 @@ export class Runner implements Disposable {
     if (!done) return;
     this.#end(active);
     active.done(done);
+  }
+
+  async #readPrompt(request: ReadRequest, signal: AbortSignal): Promise<PromptInfo> {
+    const lease = request.top === null ? null : this.#adapters.use(request.adapter);
+    try {
+      return await readPrompt(request, {
+        ...this.#loaded,
+        adapter: lease?.adapter ?? null,
+        precision: this.options.precision ?? DEFAULT_PRECISION,
+        contextTokens: this.info.contextTokens,
+        signal,
+      });
+    } finally {
+      lease?.release();
+    }
   }
 
   #score({ tokens, adapter }: ScoreRequest): Float32Array {

@@ -33,6 +33,8 @@ export interface SteerOptions {
   readonly frequencyPenalty?: number | undefined;
   readonly top?: number | undefined;
   readonly constraint?: Constraint | undefined;
+  /** All of it is text, without messages. */
+  readonly plain?: boolean | undefined;
 }
 
 /**
@@ -47,7 +49,7 @@ export function createSteer(tokenizer: Tokenizer, options: SteerOptions): Steer 
   const add = new Map(bias);
   const counts = new Map<number, number>();
   const opens = tokenizer.special['<|message|>'];
-  let inBody = false;
+  let inBody = options.plain === true;
   return {
     wish() {
       const mask = constraint?.mask() ?? null;

@@ -3,7 +3,7 @@
 
 export class StopStrings {
   #held = '';
-  #stopped = false;
+  #found: string | null = null;
   readonly #longest: number;
 
   constructor(readonly stops: readonly string[]) {
@@ -11,12 +11,16 @@ export class StopStrings {
   }
   /** One of them was found: no more text comes. */
   get stopped(): boolean {
-    return this.#stopped;
+    return this.#found !== null;
+  }
+  /** Which one it was. */
+  get found(): string | null {
+    return this.#found;
   }
 
   /** @returns text that certainly stands before any of them */
   push(text: string): string {
-    if (this.#stopped) return '';
+    if (this.stopped) return '';
     if (this.#longest === 0) return text;
     const all = this.#held + text;
     // The one that is complete first; of those that end together the longest.
@@ -28,7 +32,7 @@ export class StopStrings {
         [from, end] = [at, at + stop.length];
     }
     if (from >= 0) {
-      this.#stopped = true;
+      this.#found = all.slice(from, end);
       this.#held = '';
       return all.slice(0, from);
     }

@@ -40,8 +40,20 @@ export interface Operation {
   readonly path: string;
   readonly summary: string;
   readonly body?: z.ZodType;
-  /** Answers a stream of events where the body says `stream: true`. */
-  readonly streams?: boolean;
+  /** What a URL may ask for beside its path; anything else is refused. */
+  readonly query?: Readonly<Record<string, z.ZodType>>;
+  /** Of status 200; its `meta` has an id. */
+  readonly answer: z.ZodType;
+  /** Where the body says `stream: true` it answers with a stream of such events. */
+  readonly event?: StreamedEvent;
+}
+export interface StreamedEvent {
+  /** What an event's data says; its `meta` has an id. */
+  readonly data: z.ZodType;
+  /** Events have names, which are the types of their data. */
+  readonly named?: boolean;
+  /** A last event says `[DONE]`. */
+  readonly done?: boolean;
 }
 
 export interface Api {
@@ -50,6 +62,8 @@ export interface Api {
   register(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void;
   /** Default: OpenAI's shape. */
   readonly errorBody?: (error: ApiError) => Record<string, unknown>;
+  /** As /openapi.json tells it; default OpenAI's. */
+  readonly errorShape?: z.ZodType;
   /** Errors of the engine name them. Default: those of chat completions. */
   readonly fields?: BodyFields;
 }

@@ -12,7 +12,8 @@ const refusalOf = ({ status, type, code, message, param, retryAfter }: ApiError)
 });
 /** More than the context holds is not handed on: each message costs the threads after this one more than this one. */
 function requireFew(request: unknown, context: number): void {
-  const { request: asked, messages, input } = request as Record<string, unknown>;
+  const { request: asked, messages, input, truncates } = request as Record<string, unknown>;
+  if (truncates === true) return;
   const list = (asked as { readonly messages?: unknown } | undefined)?.messages ?? messages ?? input;
   if (Array.isArray(list) && list.length * LEAST_TOKENS > context)
     throw badRequest(

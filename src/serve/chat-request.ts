@@ -5,7 +5,16 @@ import { toConversation } from '../harmony/chat.js';
 import { chatRow } from '../harmony/chat-row.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf, steeringFields, steeringOf } from './request-fields.js';
+import {
+  effortField,
+  effortOf,
+  flag,
+  parseBody,
+  samplingFields,
+  samplingOf,
+  steeringFields,
+  steeringOf,
+} from './request-fields.js';
 import { wishOf } from './wish.js';
 
 /** Accepted where they ask for nothing. */
@@ -30,6 +39,7 @@ export const ChatBody = chatRow.extend({
   model: z.string(),
   max_completion_tokens: z.int().min(1).nullish(),
   max_tokens: z.int().min(1).nullish(),
+  reasoning_effort: effortField,
   n: z.int().min(1).max(MOST_CHOICES).nullish().describe('answers, each with a seed of its own'),
   ...samplingFields,
   ...steeringFields,
@@ -70,11 +80,13 @@ function answerSchema({ response_format: format }: Body): unknown {
 export function readChatRequest(json: unknown, tokens: number): ChatRequest {
   const body = parseBody(json, ChatBody, { nothing: NOTHING, readPast: READ_PAST });
   const { messages: dialogue, reasoning_effort, response_format: format, max_completion_tokens, max_tokens } = body;
+  if (body.stream_options && !body.stream)
+    throw badRequest('invalid_value', 'stream_options: wanted stream too', 'stream_options');
   const tools = body.tool_choice === 'none' ? [] : (body.tools ?? []);
   const { messages } = toConversation({
     messages: dialogue,
     tools,
-    reasoning_effort,
+    reasoning_effort: effortOf(reasoning_effort),
     ...(format?.type === 'json_schema' ? { response_format: format } : {}),
   });
   const { tool_choice: choice, stop } = body;

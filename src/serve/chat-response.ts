@@ -39,7 +39,7 @@ export function tokenText(bytes: Uint8Array): string {
 }
 type Likely = Pick<TokenInfo, 'bytes' | 'logprob'>;
 const likely = ({ bytes, logprob }: Likely): Body => ({ token: tokenText(bytes), logprob, bytes: Array.from(bytes) });
-const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({
+export const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({
   content: tokens.map((t) => ({ ...likely(t), top_logprobs: t.top.map(likely) })),
   refusal: null,
 });

@@ -4,8 +4,10 @@ import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
 import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
+import { merged, withSeed } from './choices.js';
 import { type Answer, answer, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
+import { ChatChunkShape, ChatShape } from './wire-chat.js';
 
 const newHead = (model: string): Head => ({
   id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
@@ -14,14 +16,8 @@ const newHead = (model: string): Head => ({
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 
-/** Answers begin with seeds of their own; the first has the request's. */
 const choices = (request: ChatRequest): readonly ChatRequest[] =>
-  Array.from({ length: request.n }, (_, i) => {
-    const { sampling = {} } = request.request;
-    const seed = ((sampling.seed ?? 0) + i * SEED_STEP) % Number.MAX_SAFE_INTEGER;
-    return i === 0 ? request : { ...request, request: { ...request.request, sampling: { ...sampling, seed } } };
-  });
-const SEED_STEP = 0x9e3779b97f5;
+  Array.from({ length: request.n }, (_, i) => ({ ...request, request: withSeed(request.request, i) }));
 
 async function answers(service: ApiService, request: ChatRequest, stop: AbortController): Promise<readonly Answer[]> {
   try {
@@ -49,35 +45,6 @@ async function* stream(
   yield { data: '[DONE]' };
 }
 
-/** What several give, as it comes; leaving the loop, or one that fails, ends all. */
-async function* merged<T>(
-  all: readonly AsyncGenerator<T, void, void>[],
-): AsyncGenerator<{ readonly from: number; readonly value: T }, void, void> {
-  if (all.length === 1 && all[0]) {
-    for await (const value of all[0]) yield { from: 0, value };
-    return;
-  }
-  const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> => {
-    const asked = (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
-    // It may fail while nobody waits, as this loop stands at its `yield`: that is told by the next race.
-    asked.catch(() => {});
-    return asked;
-  };
-  const open = new Map(all.map((_, i) => [i, next(i)]));
-  try {
-    while (open.size > 0) {
-      const { from, got } = await Promise.race(open.values());
-      if (got.done) open.delete(from);
-      else {
-        open.set(from, next(from));
-        yield { from, value: got.value };
-      }
-    }
-  } finally {
-    for (const g of all) void g.return().catch(() => {});
-  }
-}
-
 export const chat: Api = {
   operations: [
     {
@@ -85,7 +52,8 @@ export const chat: Api = {
       path: '/v1/chat/completions',
       summary: 'Answers a conversation.',
       body: ChatBody,
-      streams: true,
+      answer: ChatShape,
+      event: { data: ChatChunkShape, done: true },
     },
   ],
   fields,

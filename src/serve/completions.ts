@@ -1,77 +1,148 @@
-// POST /v1/completions: goes on with a text, or with tokens.
-import { randomUUID } from 'node:crypto';
-import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
+// POST /v1/completions: goes on with texts, or with lists of tokens.
+import type { DoneEvent, PromptInfo } from '../infer/protocol.js';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
-import { tokenText } from './chat-response.js';
-import { CompletionBody, type CompletionRequest } from './completions-request.js';
-import { type Answer, answer, type FinishReason, generate } from './generation.js';
+import { merged, withSeed } from './choices.js';
+import { CompletionBody, type CompletionRequest, generationOf, type Prompt } from './completions-request.js';
+import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
+import { type Answer, generate, type Released } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
+import { CompletionShape } from './wire-completions.js';
 
 const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
+/** Answers of one request that run at once; the others wait here, and take no room of anybody's in the queue. */
+const AT_ONCE = 8;
 
-/** Log-probabilities as this form has had them from of old; offsets go on from `from`, in UTF-16 units. */
-function logprobsOf(tokens: readonly TokenInfo[], from: number): Record<string, unknown> {
-  const texts = tokens.map((t) => tokenText(t.bytes));
-  let at = from;
-  return {
-    tokens: texts,
-    token_logprobs: tokens.map((t) => t.logprob),
-    top_logprobs: tokens.map((t) => Object.fromEntries(t.top.map((o) => [tokenText(o.bytes), o.logprob]))),
-    text_offset: texts.map((text) => {
-      at += text.length;
-      return at - text.length;
-    }),
-  };
+/** What a prompt says; its log-probabilities where they are asked for. */
+async function echoed(
+  service: ApiService,
+  request: CompletionRequest,
+  prompt: Prompt,
+  signal: AbortSignal,
+): Promise<PromptInfo> {
+  if (request.logprobs === null && typeof prompt === 'string') return { text: prompt, tokens: [], count: 0 };
+  const { adapter } = service.served.find(request.model);
+  const leave = await service.admission.enter(signal);
+  try {
+    const top = request.logprobs;
+    return await service.served.engine.read({ prompt, top, ...(adapter === null ? {} : { adapter }) }, signal);
+  } finally {
+    leave();
+  }
 }
 
-const usageOf = (usage: DoneEvent['usage']): Record<string, unknown> => ({
-  prompt_tokens: usage.promptTokens,
-  completion_tokens: usage.completionTokens,
-  total_tokens: usage.promptTokens + usage.completionTokens,
-  completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+/** One answer, its prompt before it where that is asked for: once it is taken, so that a refusal has its own status. */
+async function* one(
+  service: ApiService,
+  request: CompletionRequest,
+  at: { readonly prompt: Prompt; readonly choice: number },
+  signal: AbortSignal,
+): AsyncGenerator<Released | { readonly kind: 'echo'; readonly echo: PromptInfo }, void, void> {
+  let echo = request.echo ? await echoed(service, request, at.prompt, signal) : null;
+  if (echo && request.maxTokens === 0) {
+    yield { kind: 'echo', echo };
+    return;
+  }
+  const generation = generationOf(request, at.prompt);
+  const seeded = { ...generation, request: withSeed(generation.request, at.choice) };
+  for await (const released of generate(service, seeded, signal)) {
+    if (echo) yield { kind: 'echo', echo };
+    echo = null;
+    yield released;
+  }
+}
+const jobsOf = ({ prompts, bestOf }: CompletionRequest) =>
+  prompts.flatMap((prompt, p) => Array.from({ length: bestOf }, (_, choice) => ({ prompt, p, choice })));
+
+/** What one answer has come to. */
+interface Made {
+  echo: PromptInfo | null;
+  answer: Answer | null;
+}
+/** Where nothing is written, the prompt alone is counted. */
+const nothing = (promptTokens: number): DoneEvent['usage'] => ({
+  promptTokens,
+  cachedTokens: 0,
+  completionTokens: 0,
+  reasoningTokens: 0,
+  prefillMs: 0,
+  decodeMs: 0,
 });
-/** Thoughts have no place in this form, nor have calls. */
-const finishOf = ({ finish }: Answer): FinishReason => (finish === 'tool_calls' ? 'stop' : finish);
+const usagesOf = (made: readonly Made[]): readonly DoneEvent['usage'][] =>
+  made.map(({ answer, echo }) => answer?.usage ?? nothing(echo?.count ?? 0));
+const usageBody = (request: CompletionRequest, made: readonly Made[]): Record<string, unknown> =>
+  usageOf(usagesOf(made.filter((_, i) => i % request.bestOf === 0)), usagesOf(made));
 
-/** Bodies of one answer: `text_completion` objects, whole or in pieces. */
-function bodies(model: string) {
-  const head = {
-    id: `cmpl-${randomUUID().replaceAll('-', '')}`,
-    object: 'text_completion',
-    created: Math.floor(Date.now() / 1000),
-    model,
-  };
-  let told = 0;
-  return (
-    text: string,
-    finish: FinishReason | null,
-    more: Record<string, unknown> = {},
-    tokens: readonly TokenInfo[] = [],
-  ): Record<string, unknown> => {
-    const logprobs = tokens.length === 0 ? null : logprobsOf(tokens, told);
-    told += text.length;
-    return { ...head, choices: [{ index: 0, text, logprobs, finish_reason: finish }], ...more };
-  };
+async function whole(
+  service: ApiService,
+  request: CompletionRequest,
+  stop: AbortController,
+): Promise<Record<string, unknown>> {
+  const jobs = jobsOf(request);
+  const made = jobs.map((): Made => ({ echo: null, answer: null }));
+  try {
+    const all = jobs.map((job) => one(service, request, job, stop.signal));
+    for await (const { from, value } of merged(all, AT_ONCE)) {
+      const own = made[from]!;
+      if (value.kind === 'echo') own.echo = value.echo;
+      else if (value.kind === 'end') own.answer = value.answer;
+    }
+  } catch (e) {
+    // One that failed takes the others with it.
+    stop.abort(e);
+    throw e;
+  }
+  const { n, bestOf, prompts } = request;
+  const best = prompts.flatMap((_, p) => {
+    const own = made.slice(p * bestOf, (p + 1) * bestOf);
+    const byRank = bestOf > n ? own.toSorted((a, b) => rank(b) - rank(a)) : own;
+    return byRank.slice(0, n);
+  });
+  const choices = best.map(({ echo, answer }, index) =>
+    new Choices(index, request.logprobs !== null).of(
+      (echo?.text ?? '') + (answer ? textOf(answer) : ''),
+      answer ? finishOf(answer) : 'length',
+      [...(echo?.tokens ?? []), ...(answer?.tokens ?? [])],
+    ),
+  );
+  const [only] = best;
+  const screened = best.length === 1 && only?.answer ? screeningFields(only.answer) : {};
+  const all = best.length > 1 && best.some((b) => b.answer?.screening);
+  const more = all ? { temper: { choices: best.map((b) => b.answer?.screening ?? null) } } : screened;
+  return { ...newHead(request.model), choices, usage: usageBody(request, made), ...more };
 }
-const screeningFields = ({ screening }: Answer): Record<string, unknown> => (screening ? { temper: screening } : {});
+const rank = ({ answer }: Made): number => (answer ? likelihoodOf(answer) : -Infinity);
 
 async function* stream(
   service: ApiService,
   request: CompletionRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
-  const body = bodies(request.model);
-  for await (const event of generate(service, request, signal)) {
-    // Nothing to say, but that it has begun: its status leaves with it.
-    if (event.kind === 'begin') yield { data: body('', null) };
-    else if (event.kind === 'piece' && event.part.kind === 'content')
-      yield { data: body(event.text, null, {}, event.tokens) };
-    else if (event.kind === 'end') {
-      yield { data: body('', finishOf(event.answer), screeningFields(event.answer)) };
-      if (request.streamUsage) yield { data: { ...body('', null), choices: [], usage: usageOf(event.answer.usage) } };
+  const head = newHead(request.model);
+  const jobs = jobsOf(request);
+  const choices = jobs.map((_, i) => new Choices(i, request.logprobs !== null));
+  const made = jobs.map((): Made => ({ echo: null, answer: null }));
+  const said = (from: number, ...of: Parameters<Choices['of']>): Record<string, unknown> => ({
+    ...head,
+    choices: [choices[from]!.of(...of)],
+  });
+  const all = jobs.map((job) => one(service, request, job, signal));
+  for await (const { from, value } of merged(all, AT_ONCE)) {
+    const own = made[from]!;
+    if (value.kind === 'echo') {
+      own.echo = value.echo;
+      const { text, tokens } = value.echo;
+      yield { data: said(from, text, request.maxTokens === 0 ? 'length' : null, tokens) };
+    } // Nothing to say, but that it has begun: its status leaves with it.
+    else if (value.kind === 'begin') yield { data: said(from, '', null) };
+    else if (value.kind === 'piece' && value.part.kind === 'content')
+      yield { data: said(from, value.text, null, value.tokens) };
+    else if (value.kind === 'end') {
+      own.answer = value.answer;
+      yield { data: { ...said(from, '', finishOf(value.answer)), ...screeningFields(value.answer) } };
     }
   }
+  if (request.streamUsage) yield { data: { ...head, choices: [], usage: usageBody(request, made) } };
   yield { data: '[DONE]' };
 }
 
@@ -80,9 +151,10 @@ export const completions: Api = {
     {
       method: 'post',
       path: '/v1/completions',
-      summary: 'Goes on with a text or with tokens.',
+      summary: 'Goes on with texts or with lists of tokens.',
       body: CompletionBody,
-      streams: true,
+      answer: CompletionShape,
+      event: { data: CompletionShape, done: true },
     },
   ],
   fields,
@@ -91,17 +163,9 @@ export const completions: Api = {
       const service = serviceOf(c);
       const request = await service.read(c, 'completions');
       const stop = stopWith(c);
-      if (request.stream) {
-        const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
-        return eventStream(c, stream(service, request, stop.signal), stop, failed);
-      }
-      const whole = await answer(service, request, stop.signal);
-      const text = whole.parts
-        .filter((p) => p.kind === 'content')
-        .map((p) => p.text)
-        .join('');
-      const more = { usage: usageOf(whole.usage), ...screeningFields(whole) };
-      return c.json(bodies(request.model)(text, finishOf(whole), more, whole.tokens));
+      if (!request.stream) return c.json(await whole(service, request, stop));
+      const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
+      return eventStream(c, stream(service, request, stop.signal), stop, failed);
     });
   },
 };

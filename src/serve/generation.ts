@@ -73,8 +73,8 @@ export interface Answer {
   readonly kept: readonly Part[];
   /** Of what is said, where the request asks for log-probabilities. */
   readonly tokens: readonly TokenInfo[];
-  /** Something else than the model ended it. */
-  readonly cut: DoneEvent['cut'];
+  /** The text of the request that ended it; null: none did. */
+  readonly stop: string | null;
 }
 /**
  * `begin`: the engine has taken it, or its verdicts are there; what fails before has a status of its own. Pieces of a
@@ -113,7 +113,7 @@ function screeningOf({ screened }: Turn): Screening | null {
 
 function answerOf(turn: Turn, sort: Sorter, shown: (part: PartHead) => boolean, broken: string | null): Answer {
   const { done, screened } = turn;
-  const base = { usage: done.usage, screening: screeningOf(turn), tokens: [], cut: done.cut };
+  const base = { usage: done.usage, screening: screeningOf(turn), tokens: [], stop: done.stop ?? null };
   // A channel that is not allowed takes the whole answer with it: what is left would be half of it.
   if (wasWithheld(turn)) {
     const held = screened?.channels.filter((c) => c.withheld) ?? [];

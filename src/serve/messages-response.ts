@@ -59,8 +59,6 @@ export class MessageWriter {
     readonly model: string,
     /** Thoughts were asked for. */
     readonly thinking: boolean,
-    /** Texts that end it. */
-    readonly stops: readonly string[] = [],
   ) {}
 
   get message(): Body {
@@ -154,12 +152,11 @@ export class MessageWriter {
       { type: 'content_block_stop', index },
     ];
   }
-  #last({ finish, refusal, usage, screening, cut }: Answer): readonly MessagesEvent[] {
+  #last({ finish, refusal, usage, screening, stop }: Answer): readonly MessagesEvent[] {
     const events = [...this.#close(finish === 'length')];
     const end = {
-      stop_reason: cut === 'stop_string' ? 'stop_sequence' : STOP_REASONS[finish],
-      // Which one it was nobody noted where there are several.
-      stop_sequence: cut === 'stop_string' && this.stops.length === 1 ? this.stops[0] : null,
+      stop_reason: stop !== null && refusal === null ? 'stop_sequence' : STOP_REASONS[finish],
+      stop_sequence: refusal === null ? stop : null,
       stop_details: refusal === null ? null : { type: 'refusal', category: null, explanation: refusal },
     };
     const more = screening ? { temper: screening } : {};

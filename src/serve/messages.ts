@@ -6,6 +6,7 @@ import { generate } from './generation.js';
 import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
+import { CountShape, MessageErrorShape, MessageEventShape, MessageShape } from './wire-messages.js';
 
 const fields = { prompt: 'messages', maxTokens: 'max_tokens', answer: 'output_config.format' };
 const ERROR_TYPES: Readonly<Record<number, string>> = {
@@ -23,8 +24,8 @@ const errorBody = (error: ApiError): Record<string, unknown> => ({
   request_id: null,
 });
 
-const writerOf = ({ model, thinking, request }: MessagesRequest): MessageWriter =>
-  new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking, request.stop);
+const writerOf = ({ model, thinking }: MessagesRequest): MessageWriter =>
+  new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking);
 
 async function* stream(
   service: ApiService,
@@ -43,17 +44,20 @@ export const messages: Api = {
       path: '/v1/messages',
       summary: "Answers a conversation, in Anthropic's shape.",
       body: MessagesBody,
-      streams: true,
+      answer: MessageShape,
+      event: { data: MessageEventShape, named: true },
     },
     {
       method: 'post',
       path: '/v1/messages/count_tokens',
       summary: 'Tokens that a conversation is read as.',
       body: CountBody,
+      answer: CountShape,
     },
   ],
   fields,
   errorBody,
+  errorShape: MessageErrorShape,
   register(app, serviceOf) {
     app.post('/v1/messages', async (c) => {
       const service = serviceOf(c);

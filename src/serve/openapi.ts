@@ -1,48 +1,127 @@
-// /openapi.json: made of the schemas that requests are read by.
+// /openapi.json: made of the schemas that requests are read by and of those that tests hold answers to.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { packageRoot } from '../base/machine.js';
 import type { Api, Operation } from './api.js';
+import { HealthShape, ReadyShape } from './wire-models.js';
+import { ErrorShape } from './wire-shared.js';
 
 type Json = Record<string, unknown>;
+const SCHEMAS = '#/components/schemas/';
 
-const error = {
-  description: 'What went wrong.',
-  content: { 'application/json': { schema: { type: 'object', required: ['error'] } } },
-};
-const schemaOf = (schema: z.ZodType): Json => {
-  const { $schema: _, ...json } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as Json;
-  return json;
-};
+/** Schemas of a document; those with an id stand in it once. */
+class Components {
+  readonly schemas: Json = {};
+
+  /** @returns a reference, where it has an id */
+  of(schema: z.ZodType, io: 'input' | 'output'): Json {
+    const { $schema: _, $defs, ...json } = z.toJSONSchema(schema, { io, unrepresentable: 'any' }) as Json;
+    for (const [name, def] of Object.entries(($defs ?? {}) as Json)) this.schemas[name] ??= local(def);
+    return local(json) as Json;
+  }
+}
+/** References lead to where the document has them. */
+function local(json: unknown): unknown {
+  if (Array.isArray(json)) return json.map(local);
+  if (typeof json !== 'object' || json === null) return json;
+  return Object.fromEntries(
+    Object.entries(json).map(([k, v]) => [
+      k,
+      k === '$ref' && typeof v === 'string' ? v.replace('#/$defs/', SCHEMAS) : local(v),
+    ]),
+  );
+}
 
 /** `post /v1/chat/completions` is postV1ChatCompletions. */
 const operationId = ({ method, path }: Operation): string =>
   [method, ...path.split(/\W+/).filter((w) => w !== '')]
     .map((w, i) => (i === 0 ? w : w.slice(0, 1).toUpperCase() + w.slice(1)))
     .join('');
+const tagOf = ({ path }: Operation): string => path.split('/')[2] ?? path.slice(1);
+const json = (schema: Json): Json => ({ 'application/json': { schema } });
 
-function operation(o: Operation): Json {
-  const parameters = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+/** A stream as OpenAPI 3.1 can tell it: a text, and what the data of each event is. */
+function streamOf({ data, named, done }: NonNullable<Operation['event']>, components: Components): Json {
+  const said = [
+    'Server-sent events: the `data` of each is JSON of the schema in `x-event-data`',
+    named ? ', its name is the `type` in it' : '',
+    done ? '; the last one says `[DONE]`' : '',
+    '. Comments may come between them.',
+  ];
+  return { schema: { type: 'string', description: said.join('') }, 'x-event-data': components.of(data, 'output') };
+}
+
+const FAILURES: Readonly<Record<string, string>> = {
+  400: 'The request asks for what cannot be, or is not built: `param` names the field.',
+  401: 'No key, or one that nobody has.',
+  403: 'The key may not do that.',
+  404: 'The model, or what the path names, is not there.',
+  413: 'The body is too large.',
+  429: 'No room now; `Retry-After` says when to come again.',
+  503: 'The server is stopping, or its engine is not running.',
+  default: 'Any other failure.',
+};
+
+function operation(o: Operation, error: z.ZodType, components: Components): Json {
+  const path = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
     required: true,
     schema: { type: 'string' },
   }));
-  const content: Json = { 'application/json': { schema: { type: 'object' } } };
-  if (o.streams) content['text/event-stream'] = { schema: { type: 'string' } };
+  const query = Object.entries(o.query ?? {}).map(([name, schema]) => {
+    const { description, ...own } = components.of(schema, 'input');
+    return { name, in: 'query', required: false, ...(description ? { description } : {}), schema: own };
+  });
+  const parameters = [...path, ...query];
+  const content = {
+    ...json(components.of(o.answer, 'output')),
+    ...(o.event ? { 'text/event-stream': streamOf(o.event, components) } : {}),
+  };
+  const failed = json(components.of(error, 'output'));
   return {
+    tags: [tagOf(o)],
     summary: o.summary,
     operationId: operationId(o),
     ...(parameters.length > 0 ? { parameters } : {}),
-    ...(o.body
-      ? { requestBody: { required: true, content: { 'application/json': { schema: schemaOf(o.body) } } } }
-      : {}),
-    responses: { 200: { description: 'OK', content }, default: error },
-    security: [{}, { key: [] }],
+    ...(o.body ? { requestBody: { required: true, content: json(components.of(o.body, 'input')) } } : {}),
+    responses: {
+      200: { description: 'OK', content },
+      ...Object.fromEntries(
+        Object.entries(FAILURES).map(([status, description]) => [status, { description, content: failed }]),
+      ),
+    },
+    security: [{ bearer: [] }, { apiKey: [] }, {}],
   };
 }
+
+/** Routes that no key is asked for. */
+function openRoutes(components: Components): Json {
+  const get = (id: string, summary: string, responses: Json): Json => ({
+    get: { tags: ['probes'], summary, operationId: id, responses, security: [{}] },
+  });
+  const ready = json(components.of(ReadyShape, 'output'));
+  return {
+    '/health': get('getHealth', 'The process lives.', {
+      200: { description: 'OK', content: json(components.of(HealthShape, 'output')) },
+    }),
+    '/ready': get('getReady', 'It takes requests.', {
+      200: { description: 'OK', content: ready },
+      503: { description: 'It is stopping.', content: ready },
+    }),
+  };
+}
+const metrics = {
+  get: {
+    tags: ['probes'],
+    summary: 'Figures, as Prometheus reads them.',
+    operationId: 'getMetrics',
+    responses: { 200: { description: 'OK', content: { 'text/plain': { schema: { type: 'string' } } } } },
+    security: [{ bearer: [] }, { apiKey: [] }, {}],
+  },
+};
 
 let version: string | undefined;
 const packageVersion = (): string =>
@@ -50,15 +129,29 @@ const packageVersion = (): string =>
 
 /** An OpenAPI 3.1 document of all routes of some APIs, made a route in each turn of the event loop: all take long. */
 export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
+  const components = new Components();
   const paths: Record<string, Json> = {};
-  for (const o of apis.flatMap((api) => api.operations)) {
-    paths[o.path] = { ...paths[o.path], [o.method]: operation(o) };
-    await setImmediate();
-  }
+  for (const api of apis)
+    for (const o of api.operations) {
+      paths[o.path] = { ...paths[o.path], [o.method]: operation(o, api.errorShape ?? ErrorShape, components) };
+      await setImmediate();
+    }
   return {
     openapi: '3.1.0',
-    info: { title: 'Temper', version: packageVersion(), license: { name: 'Apache-2.0' } },
-    paths,
-    components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+    info: {
+      title: 'Temper',
+      version: packageVersion(),
+      description: 'gpt-oss and its adapters, behind the APIs that clients know.',
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
+    servers: [{ url: '/' }],
+    paths: { ...paths, ...openRoutes(components), '/metrics': metrics },
+    components: {
+      schemas: components.schemas,
+      securitySchemes: {
+        bearer: { type: 'http', scheme: 'bearer', description: 'Where the server has keys.' },
+        apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key', description: 'The same, as /v1/messages has it.' },
+      },
+    },
   };
 }

@@ -1,5 +1,6 @@
 // What bodies of all APIs have in common: fields that are refused by name, fields that change nothing, sampling.
 import { z } from 'zod';
+import type { Effort } from '../harmony/types.js';
 import { type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import type { Sampling } from '../infer/sequence.js';
 import { badRequest } from './api-error.js';
@@ -25,6 +26,14 @@ export const samplingOf = ({ temperature, top_p, top_k, min_p, seed }: SamplingF
   // Any integer is a seed to the API; here it is one of 53 bits.
   seed: seed === null || seed === undefined ? randomSeed() : Math.abs(seed),
 });
+
+/** Clients have more words for it than harmony: there is nothing below low and nothing above high. */
+const EFFORTS = { none: 'low', minimal: 'low', low: 'low', medium: 'medium', high: 'high', xhigh: 'high' } as const;
+export const effortField = z
+  .enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh'])
+  .nullish()
+  .describe('none and minimal are low, xhigh is high; default medium');
+export const effortOf = (effort: z.infer<typeof effortField>): Effort => EFFORTS[effort ?? 'medium'];
 
 const MOST_BIASES = 1024;
 const penalty = z.number().min(-2).max(2).nullish();
@@ -119,4 +128,14 @@ function issueError(error: z.ZodError): Error {
     `${where}: ${unknown === undefined ? saidOf(issue) : 'not known'}`,
     where,
   );
+}
+
+/** Parameters of a URL, all of them strings. @throws {ApiError} 400 unknown_parameter, invalid_value */
+export function parseQuery<T extends z.ZodRawShape>(
+  given: Readonly<Record<string, string>>,
+  fields: T,
+): z.infer<z.ZodObject<T>> {
+  const parsed = z.strictObject(fields).safeParse(given);
+  if (parsed.success) return parsed.data as z.infer<z.ZodObject<T>>;
+  throw issueError(parsed.error);
 }

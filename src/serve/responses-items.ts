@@ -42,6 +42,9 @@ const outputItem = z.strictObject({
   status,
   caller: z.looseObject({ type: z.literal('direct') }).nullish(),
 });
+/** Names an item of a response that is kept. */
+export const referenceItem = z.strictObject({ type: z.literal('item_reference'), id: z.string() });
+export type ReferenceItem = z.infer<typeof referenceItem>;
 export const inputItem = z.union([messageItem, reasoningItem, callItem, outputItem]);
 export type InputItem = z.infer<typeof inputItem>;
 

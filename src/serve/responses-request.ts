@@ -2,10 +2,12 @@
 import { z } from 'zod';
 import { toConversation } from '../harmony/chat.js';
 import type { ChatMessage, ChatRow } from '../harmony/chat-row.js';
+import type { Effort } from '../harmony/types.js';
+import { MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
-import { type InputItem, inputItem, itemsToMessages } from './responses-items.js';
+import { effortField, effortOf, flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { type InputItem, inputItem, type ReferenceItem, referenceItem } from './responses-items.js';
 import { wishOf } from './wish.js';
 
 /** Keeps its identity, so that numbers are told as they were written. */
@@ -32,7 +34,7 @@ const format = z.discriminatedUnion('type', [
 ]);
 export const ResponsesBody = z.strictObject({
   model: z.string(),
-  input: z.union([z.string(), z.array(inputItem)]),
+  input: z.union([z.string(), z.array(z.union([inputItem, referenceItem]))]),
   instructions: z.string().nullish(),
   previous_response_id: z.string().nullish(),
   store: flag.describe('default true'),
@@ -40,7 +42,7 @@ export const ResponsesBody = z.strictObject({
   ...samplingFields,
   reasoning: z
     .strictObject({
-      effort: z.enum(['low', 'medium', 'high']).nullish(),
+      effort: effortField,
       summary: z.enum(['auto', 'concise', 'detailed']).nullish().describe('there are none; read past'),
       generate_summary: z.enum(['auto', 'concise', 'detailed']).nullish(),
     })
@@ -56,7 +58,13 @@ export const ResponsesBody = z.strictObject({
       verbosity: z.literal('medium').nullish(),
     })
     .nullish(),
-  include: z.array(z.enum(['reasoning.encrypted_content'])).nullish(),
+  include: z.array(z.enum(['reasoning.encrypted_content', 'message.output_text.logprobs'])).nullish(),
+  top_logprobs: z.int().min(0).max(MAX_TOP_LOGPROBS).nullish(),
+  background: flag.describe('it is made while nobody waits; it must be stored'),
+  truncation: z
+    .enum(['auto', 'disabled'])
+    .nullish()
+    .describe('auto: the oldest turns are left out where all do not fit'),
   metadata: z
     .record(z.string().max(64), z.string().max(512))
     .refine((m) => Object.keys(m).length <= 16, { error: 'at most 16 pairs' })
@@ -66,11 +74,8 @@ export const ResponsesBody = z.strictObject({
 });
 const UNSUPPORTED = {
   nothing: {
-    background: [false],
     conversation: [],
     prompt: [],
-    top_logprobs: [0],
-    truncation: ['disabled'],
     service_tier: ['auto', 'default'],
     max_tool_calls: [],
     context_management: [[]],
@@ -84,47 +89,51 @@ export interface ResponsesRequest {
   readonly model: string;
   readonly stream: boolean;
   readonly store: boolean;
+  readonly background: boolean;
+  /** The oldest turns may be left out. */
+  readonly truncates: boolean;
+  readonly effort: Effort;
   readonly previous: string | null;
   /** As items, each with what the API's own have beside an id. */
-  readonly input: readonly InputItem[];
+  readonly input: readonly (InputItem | ReferenceItem)[];
   readonly body: Body;
 }
 /** @throws {ApiError} 400 */
 export function readResponsesRequest(json: unknown): ResponsesRequest {
   const body = parseBody(json, ResponsesBody, UNSUPPORTED);
   const { input } = body;
+  if (body.background && body.store === false)
+    throw badRequest('invalid_value', 'background: it is asked for by its id; leave store out', 'background');
   if (input.length === 0) throw badRequest('invalid_value', 'input: says nothing', 'input');
   return {
     model: body.model,
     stream: body.stream === true,
     store: body.store !== false,
+    background: body.background === true,
+    truncates: body.truncation === 'auto',
+    effort: effortOf(body.reasoning?.effort),
     previous: body.previous_response_id ?? null,
     input: typeof input === 'string' ? [{ type: 'message', role: 'user', content: input }] : input,
     body,
   };
 }
 
-/** The conversation so far with what the request brings. */
-export const conversationOf = (request: ResponsesRequest, history: readonly ChatMessage[]): readonly ChatMessage[] => [
-  ...history,
-  ...itemsToMessages(request.input),
-];
-
 /**
  * @param tokens most of an answer where the request does not say
  * @throws {ApiError} 400 · {DataError} what makes no conversation
  */
 export function generationOf(
-  { model, body }: ResponsesRequest,
+  { model, body, effort }: ResponsesRequest,
   conversation: readonly ChatMessage[],
   tokens: number,
 ): Generation {
-  const { instructions, reasoning, tool_choice: choice } = body;
+  const { instructions, tool_choice: choice, include } = body;
   const tools = choice === 'none' ? [] : (body.tools ?? []);
   const asked = body.text?.format;
+  const tells = (body.top_logprobs ?? 0) > 0 || include?.includes('message.output_text.logprobs') === true;
   const row: ChatRow = {
     messages: [...(instructions ? [{ role: 'developer', content: instructions }] : []), ...conversation],
-    reasoning_effort: reasoning?.effort,
+    reasoning_effort: effort,
     tools: tools.map(({ name, description, parameters, strict }) => ({
       type: 'function',
       function: { name, description, parameters, strict },
@@ -147,8 +156,9 @@ export function generationOf(
       messages: toConversation(row).messages,
       maxTokens: body.max_output_tokens ?? tokens,
       sampling: samplingOf(body),
+      ...(tells ? { topLogprobs: body.top_logprobs ?? 0 } : {}),
     },
-    sealed: body.include?.includes('reasoning.encrypted_content') === true,
+    sealed: include?.includes('reasoning.encrypted_content') === true,
     ...(wish ? { wish } : {}),
   };
 }

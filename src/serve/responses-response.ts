@@ -1,5 +1,7 @@
 // What is released of a turn as the Responses API tells it: a response that grows, and an event for each thing that is
 // added. A stream and its whole are made by the same writer.
+import type { TokenInfo } from '../infer/protocol.js';
+import { logprobsOf } from './chat-response.js';
 import type { Answer, Released } from './generation.js';
 import { isKept } from './generation.js';
 import type { PartHead } from './parts.js';
@@ -17,29 +19,34 @@ interface Open {
   readonly part: PartHead;
   readonly item: Body;
   text: string;
+  /** Log-probabilities, where they are asked for. */
+  readonly tokens: Body[];
 }
 
 export class ResponseWriter {
   readonly #output: Body[] = [];
   #open: Open | null = null;
   #sequence = 0;
-  #state: Body = { status: 'in_progress', completed_at: null, error: null, incomplete_details: null, usage: null };
+  #state: Body;
 
   constructor(
     readonly id: string,
     readonly request: ResponsesRequest,
     readonly created: number = Math.floor(Date.now() / 1000),
-  ) {}
+  ) {
+    const status = request.background ? 'queued' : 'in_progress';
+    this.#state = { status, completed_at: null, error: null, incomplete_details: null, usage: null };
+  }
 
   /** As it stands. */
   get response(): Body {
-    const { body, store, previous } = this.request;
+    const { body, store, previous, background, truncates, effort } = this.request;
     return {
       id: this.id,
       object: 'response',
       created_at: this.created,
       ...this.#state,
-      background: false,
+      background,
       instructions: body.instructions ?? null,
       max_output_tokens: body.max_output_tokens ?? null,
       metadata: body.metadata ?? {},
@@ -47,7 +54,7 @@ export class ResponseWriter {
       output: structuredClone(this.#output),
       parallel_tool_calls: body.parallel_tool_calls ?? true,
       previous_response_id: previous,
-      reasoning: { effort: body.reasoning?.effort ?? 'medium', summary: null },
+      reasoning: { effort, summary: null },
       service_tier: 'default',
       store,
       temperature: body.temperature ?? 1,
@@ -60,9 +67,9 @@ export class ResponseWriter {
         parameters: t.parameters ?? null,
         strict: t.strict ?? false,
       })),
-      top_logprobs: 0,
+      top_logprobs: body.top_logprobs ?? 0,
       top_p: body.top_p ?? 1,
-      truncation: 'disabled',
+      truncation: truncates ? 'auto' : 'disabled',
     };
   }
 
@@ -73,13 +80,21 @@ export class ResponseWriter {
     return this.#event(type, { response: this.response });
   }
 
+  /** In the background: it waits. */
+  queued(): readonly ResponseEvent[] {
+    return [this.#whole('response.created'), this.#whole('response.queued')];
+  }
   /** Events of what was released. `end` is told by `finish`, after it was stored. */
   of(event: Exclude<Released, { readonly kind: 'end' }>): readonly ResponseEvent[] {
-    if (event.kind === 'begin') return [this.#whole('response.created'), this.#whole('response.in_progress')];
+    if (event.kind === 'begin') {
+      const { background } = this.request;
+      this.#state = { ...this.#state, status: 'in_progress' };
+      return [...(background ? [] : [this.#whole('response.created')]), this.#whole('response.in_progress')];
+    }
     const closed = this.#open?.part.index === event.part.index ? [] : this.#close('completed');
     if (event.kind === 'sealed') return [...closed, ...this.#sealed(event.part, event.text)];
     const opened = this.#open ? [] : this.#begin(event.part);
-    return [...closed, ...opened, ...this.#delta(event.text)];
+    return [...closed, ...opened, ...this.#delta(event.text, event.tokens)];
   }
 
   /** Forgets what was released so far, where nothing of it was sent. */
@@ -117,6 +132,11 @@ export class ResponseWriter {
     this.#close('incomplete');
     this.#state = { ...this.#state, status: 'failed', error: { code: 'server_error', message } };
     return this.#whole('response.failed');
+  }
+  cancelled(): ResponseEvent {
+    this.#close('incomplete');
+    this.#state = { ...this.#state, status: 'cancelled' };
+    return this.#whole('response.cancelled');
   }
 
   /** The items of an answer that a conversation keeps, thoughts among them: not to be sent. */
@@ -177,39 +197,42 @@ export class ResponseWriter {
               phase: phaseOf(part),
             };
     const added = this.#add(item);
-    this.#open = { part, item, text: '' };
+    this.#open = { part, item, text: '', tokens: [] };
     if (part.kind === 'call') return [added];
     return [
       added,
       this.#event('response.content_part.added', { ...this.#at, content_index: 0, part: partOf(part, '') }),
     ];
   }
-  #delta(delta: string): readonly ResponseEvent[] {
+  #delta(delta: string, tokens: readonly TokenInfo[] = []): readonly ResponseEvent[] {
     const open = this.#open;
-    if (!open || delta === '') return [];
+    if (!open) return [];
+    const logprobs = tokensOf(tokens);
+    open.tokens.push(...logprobs);
+    if (delta === '' && logprobs.length === 0) return [];
     open.text += delta;
     if (open.part.kind === 'call')
       return [this.#event('response.function_call_arguments.delta', { ...this.#at, delta })];
     if (open.part.kind === 'reasoning')
       return [this.#event('response.reasoning_text.delta', { ...this.#at, content_index: 0, delta })];
-    return [this.#event('response.output_text.delta', { ...this.#at, content_index: 0, delta, logprobs: [] })];
+    return [this.#event('response.output_text.delta', { ...this.#at, content_index: 0, delta, logprobs })];
   }
   #close(status: 'completed' | 'incomplete'): readonly ResponseEvent[] {
     const open = this.#open;
     if (!open) return [];
     this.#open = null;
-    const { part, item, text } = open;
+    const { part, item, text, tokens } = open;
     if (part.kind === 'call') {
       item.arguments = text;
       const fields = { ...this.#at, name: part.name, arguments: text };
       return [this.#event('response.function_call_arguments.done', fields), this.#done(item, status)];
     }
-    const whole = partOf(part, text);
+    const whole = partOf(part, text, tokens);
     item.content = [whole];
     const said =
       part.kind === 'reasoning'
         ? this.#event('response.reasoning_text.done', { ...this.#at, content_index: 0, text })
-        : this.#event('response.output_text.done', { ...this.#at, content_index: 0, text, logprobs: [] });
+        : this.#event('response.output_text.done', { ...this.#at, content_index: 0, text, logprobs: tokens });
     const over = this.#event('response.content_part.done', { ...this.#at, content_index: 0, part: whole });
     return [said, over, this.#done(item, status)];
   }
@@ -236,9 +259,10 @@ export class ResponseWriter {
   }
 }
 
+const tokensOf = (tokens: readonly TokenInfo[]): readonly Body[] => logprobsOf(tokens).content as readonly Body[];
 const phaseOf = (part: PartHead): 'commentary' | 'final_answer' =>
   part.channel === 'commentary' ? 'commentary' : 'final_answer';
-const partOf = (part: PartHead, text: string): Body =>
+const partOf = (part: PartHead, text: string, logprobs: readonly Body[] = []): Body =>
   part.kind === 'reasoning'
     ? { type: 'reasoning_text', text }
-    : { type: 'output_text', text, annotations: [], logprobs: [] };
+    : { type: 'output_text', text, annotations: [], logprobs };

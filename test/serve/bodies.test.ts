@@ -42,7 +42,7 @@ const BAD: readonly (readonly [ReaderName, unknown])[] = [
   ['chat', { model: 'm', messages: [{ role: 'user', content: '\ud800' }] }],
   ['messages', { model: 'm', messages: [{ role: 'assistant', content: long }], max_tokens: 4 }],
   ['responses', { model: 'm', input: [] }],
-  ['completions', { model: 'm', prompt: ['a', 'b'] }],
+  ['completions', { model: 'm', prompt: ['a', 'b'], suffix: 'c' }],
 ];
 
 describe('a body that is read in a thread', () => {
@@ -59,7 +59,7 @@ describe('a body that is read in a thread', () => {
     const chat = await thread.read('chat', bytes(GOOD[0]?.[1]), 100, 4096);
     expect(chat.request.logitBias).toEqual(new Map([[5, 1]]));
     const completion = await thread.read('completions', bytes(GOOD[2]?.[1]), 100, 4096);
-    expect(completion.request.prompt).toEqual(Int32Array.of(1, 2, 3));
+    expect(completion.prompts).toEqual([Int32Array.of(1, 2, 3)]);
   });
   it('is refused where its messages alone are more than the context', async () => {
     const messages = Array.from({ length: 1025 }, () => ({ role: 'user', content: 'a' }));

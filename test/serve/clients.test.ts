@@ -146,7 +146,7 @@ describe('what a turn is held to, in each form', () => {
     const word = whole.output_text.split(' ')[2] ?? '';
     const message = await anthropic(nano.url).messages.create({
       ...greedy,
-      stop_sequences: [word],
+      stop_sequences: ['that nobody says', word],
     });
     expect([message.stop_reason, message.stop_sequence]).toEqual(['stop_sequence', word]);
     const [said] = message.content;

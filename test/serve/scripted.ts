@@ -4,9 +4,10 @@ import type { Hono } from 'hono';
 import { packageRoot } from '../../src/base/machine.js';
 import { declaredTools } from '../../src/harmony/declared-tools.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
+import type { Message } from '../../src/harmony/types.js';
 import { createTextTracker, createTracker } from '../../src/infer/channels.js';
 import type { Engine } from '../../src/infer/engine.js';
-import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
+import type { EngineEvent, GenerateRequest, PromptInfo, ReadRequest, TokenInfo } from '../../src/infer/protocol.js';
 import { openStructures } from '../../src/infer/structures.js';
 import type { Screen } from '../../src/safeguard/screen.js';
 import { Admission } from '../../src/serve/admission.js';
@@ -29,6 +30,14 @@ export const tokensOf = (text: string): readonly number[] =>
     .split(/(<\|\w+\|>)/)
     .filter((s) => s !== '')
     .flatMap((s) => (tokenizer.special[s] === undefined ? [...tokenizer.encode(s)] : [tokenizer.special[s] as number]));
+
+/** Log-probabilities that differ. */
+const infoOf = (token: number): TokenInfo => ({
+  token,
+  bytes: tokenizer.bytes(token),
+  logprob: -(token % 7) - 1,
+  top: [],
+});
 
 export interface Scripted {
   readonly engine: Engine;
@@ -59,6 +68,7 @@ export function scriptedEngine(next: (request: GenerateRequest) => readonly numb
       kind: 'done',
       finish: at < 0 ? 'length' : tokens[at] === tokenizer.special['<|call|>'] ? 'call' : 'stop',
       cut: null,
+      ...(raw && request.topLogprobs !== undefined ? { answer: written.map(infoOf) } : {}),
       messages,
       tokens: Int32Array.from(written),
       logprobs: new Float32Array(written.length),
@@ -72,7 +82,14 @@ export function scriptedEngine(next: (request: GenerateRequest) => readonly numb
       },
     };
   }
-  return { engine: { generate, count: async () => 7 } as unknown as Engine, requests };
+  const read = async ({ prompt, top }: ReadRequest): Promise<PromptInfo> => {
+    const tokens = [...(typeof prompt === 'string' ? tokenizer.encode(prompt) : prompt)];
+    const infos = tokens.map((t, i) => (i === 0 ? { ...infoOf(t), logprob: Number.NaN } : infoOf(t)));
+    return { text: tokenizer.decode(tokens), count: tokens.length, tokens: top === null ? [] : infos };
+  };
+  /** Long conversations have more tokens than there is room for. */
+  const count = async (messages: readonly Message[]): Promise<number> => 7 * messages.length;
+  return { engine: { generate, count, read, info: { contextTokens: 1100 } } as unknown as Engine, requests };
 }
 
 export interface ScriptedApp {

@@ -1,0 +1,193 @@
+// One request of /v1/responses: what it goes on from, what is generated, what is kept of it.
+import { randomUUID } from 'node:crypto';
+import type { ChatMessage } from '../harmony/chat-row.js';
+import type { ApiService } from './api.js';
+import { asApiError, badRequest } from './api-error.js';
+import { type Answer, type Generation, generate } from './generation.js';
+import type { StoredResponse } from './response-store.js';
+import { type InputItem, inputItem, itemsToMessages, type ReferenceItem } from './responses-items.js';
+import { generationOf, type ResponsesRequest } from './responses-request.js';
+import { type ResponseEvent, ResponseWriter } from './responses-response.js';
+
+export const fields = { prompt: 'input', maxTokens: 'max_output_tokens', answer: 'text.format' };
+/** Messages of a conversation that is gone on with: each answer keeps all of those before it. */
+const MOST_HISTORY = 2000;
+
+const newId = (): string => `resp_${randomUUID().replaceAll('-', '')}`;
+
+/** An input item as the API lists it: with an id, and content in parts. */
+function listed(item: InputItem, id: string): Record<string, unknown> {
+  const given = Object.fromEntries(Object.entries(item).filter(([, v]) => v !== null && v !== undefined));
+  if (item.type === 'reasoning') return { summary: [], ...given, id: item.id ?? `rs_${id}` };
+  if (item.type === 'function_call') return { status: 'completed', ...given, id: item.id ?? `fc_${id}` };
+  if (item.type === 'function_call_output') return { status: 'completed', ...given, id: item.id ?? `fco_${id}` };
+  const assistant = item.role === 'assistant';
+  const content =
+    typeof item.content !== 'string'
+      ? item.content
+      : [
+          {
+            type: assistant ? 'output_text' : 'input_text',
+            text: item.content,
+            ...(assistant ? { annotations: [] } : {}),
+          },
+        ];
+  return { status: 'completed', ...given, id: item.id ?? `msg_${id}`, type: 'message', content };
+}
+
+/** The item that a reference names: of a response that is kept here. @throws {ApiError} 400 */
+async function referred(
+  service: ApiService,
+  { id }: ReferenceItem,
+  owner: string | null,
+  at: number,
+): Promise<InputItem> {
+  // Items are named after their response.
+  const suffix = /^[a-z]+_([0-9a-f]{32})/.exec(id)?.[1];
+  const stored = suffix === undefined ? null : await service.responses.get(`resp_${suffix}`, owner);
+  const output = (stored?.response.output ?? []) as readonly Readonly<Record<string, unknown>>[];
+  const found = inputItem.safeParse([...output, ...(stored?.input ?? [])].find((i) => i.id === id));
+  if (found.success) return found.data;
+  const where = `input.${at}.id`;
+  throw badRequest('item_not_found', `${where}: ${JSON.stringify(id.slice(0, 100))} is not kept here`, where);
+}
+
+/** The beginnings of turns that may be left out so that the rest fits: never the last one. */
+const turnsOf = (conversation: readonly ChatMessage[]): readonly number[] =>
+  conversation.flatMap((m, i) => (i > 0 && m.role === 'user' ? [i] : []));
+
+/** The oldest turns are left out until the rest can be read. */
+async function fitted(
+  service: ApiService,
+  request: ResponsesRequest,
+  conversation: readonly ChatMessage[],
+  signal: AbortSignal,
+): Promise<readonly ChatMessage[]> {
+  const { engine } = service.served;
+  const fits = async (from: number): Promise<boolean> => {
+    const { messages, maxTokens = 0 } = generationOf(request, conversation.slice(from), service.maxTokens).request;
+    return (await engine.count(messages, signal)) + Math.min(maxTokens, ROOM) <= engine.info.contextTokens;
+  };
+  // So many of the last turns fit; from few to more, as counting costs what is counted.
+  const from = [0, ...turnsOf(conversation)].reverse();
+  let [most, tooMany] = [1, from.length + 1];
+  for (let n = 2; n < tooMany; n *= 2)
+    if (await fits(from[n - 1]!)) most = n;
+    else tooMany = n;
+  while (tooMany - most > 1) {
+    const middle = (most + tooMany) >> 1;
+    if (await fits(from[middle - 1]!)) most = middle;
+    else tooMany = middle;
+  }
+  return conversation.slice(from[most - 1]);
+}
+/** Tokens of an answer that are left room for. */
+const ROOM = 1024;
+
+export class Turn {
+  readonly writer: ResponseWriter;
+  readonly generation: Generation;
+  /** Items of the request, as they are listed. */
+  readonly input: StoredResponse['input'];
+  /** It is not to be kept any more. */
+  forgotten = false;
+
+  /** @throws {ApiError} 400 · {DataError} */
+  static async begin(
+    service: ApiService,
+    request: ResponsesRequest,
+    owner: string | null,
+    signal: AbortSignal,
+  ): Promise<Turn> {
+    const { previous } = request;
+    const before = previous === null ? null : await service.responses.get(previous, owner);
+    if (previous !== null && !before)
+      throw badRequest(
+        'previous_response_not_found',
+        `previous_response_id: ${JSON.stringify(previous.slice(0, 100))} is not kept here`,
+        'previous_response_id',
+      );
+    const items = await Promise.all(
+      request.input.map((item, i) => (item.type === 'item_reference' ? referred(service, item, owner, i) : item)),
+    );
+    const history = before?.history ?? [];
+    const conversation = [...history, ...itemsToMessages(items)];
+    if (conversation.length > MOST_HISTORY)
+      throw badRequest(
+        'conversation_too_long',
+        `previous_response_id: ${conversation.length} messages, at most ${MOST_HISTORY} are gone on with`,
+        'previous_response_id',
+      );
+    const read = request.truncates ? await fitted(service, request, conversation, signal) : conversation;
+    return new Turn(service, request, { owner, history, conversation, read, items });
+  }
+  private constructor(
+    readonly service: ApiService,
+    readonly request: ResponsesRequest,
+    readonly from: {
+      readonly owner: string | null;
+      readonly history: StoredResponse['history'];
+      readonly conversation: StoredResponse['history'];
+      /** What of it the model reads. */
+      readonly read: StoredResponse['history'];
+      readonly items: readonly InputItem[];
+    },
+  ) {
+    this.generation = generationOf(request, from.read, service.maxTokens);
+    this.writer = new ResponseWriter(newId(), request);
+    const suffix = this.writer.id.slice('resp_'.length);
+    this.input = from.items.map((item, i) => listed(item, `${suffix}i${i}`));
+  }
+  get owner(): string | null {
+    return this.from.owner;
+  }
+
+  /** @throws what failed before anything was released; in the background: whatever failed */
+  async *events(signal: AbortSignal): AsyncGenerator<ResponseEvent, void, void> {
+    const { writer } = this;
+    let begun = false;
+    try {
+      for await (const event of generate(this.service, this.generation, signal)) {
+        if (event.kind !== 'end') {
+          begun = true;
+          yield* writer.of(event);
+          continue;
+        }
+        const closing = writer.end(event.answer);
+        await this.#keep(event.answer);
+        yield* closing;
+        yield writer.last();
+      }
+    } catch (e) {
+      // Before it began it has a status of its own; a client that went away is told nothing.
+      if (!begun || signal.aborted || this.request.background) throw e;
+      yield writer.failed(asApiError(e, this.service.log, fields).message);
+    }
+  }
+  async whole(signal: AbortSignal): Promise<Record<string, unknown>> {
+    for await (const event of generate(this.service, this.generation, signal)) {
+      if (event.kind !== 'end') this.writer.of(event);
+      else {
+        // Nothing has been sent yet: what is withheld now takes with it what was released before.
+        if (event.answer.refusal !== null) this.writer.clear();
+        this.writer.end(event.answer);
+        await this.#keep(event.answer);
+      }
+    }
+    return this.writer.response;
+  }
+
+  async #keep(answer: Answer): Promise<void> {
+    const { history, conversation } = this.from;
+    // A turn of which something was withheld is left out whole: it must not come back by way of the context.
+    await this.keepAs(
+      answer.refusal !== null ? history : [...conversation, ...itemsToMessages(this.writer.kept(answer))],
+    );
+  }
+  /** Keeps the response as it stands. */
+  async keepAs(history: StoredResponse['history'] = this.from.history): Promise<void> {
+    if (!this.request.store || this.forgotten) return;
+    const { writer, owner, input } = this;
+    await this.service.responses.put({ id: writer.id, owner, response: writer.response, input, history });
+  }
+}
