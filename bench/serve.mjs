@@ -166,7 +166,7 @@ async function main() {
     );
   const round = (x) => Number(x.toPrecision(4));
 
-  // Hot enough to go on to the last token.
+  // Hot enough to go on to the last token, with `longer`'s weights.
   const body = (content, more = {}) => ({
     model: 'base',
     messages: [{ role: 'user', content }],
@@ -222,29 +222,37 @@ async function main() {
       const rows = [];
       for (let i = 0; i < rounds; i++) {
         const engineRate = await alone(given);
-        held.start();
-        const cpu = process.cpuUsage();
+        const cpu = process.cpuUsage(),
+          main = threadTimes().ran;
         const { answers, seconds, cpuUs } = await load(given, { timed: false });
-        const serverUs = cpuSince(cpu);
+        const serverUs = cpuSince(cpu),
+          mainUs = 1000 * (threadTimes().ran - main);
         const total = answers.reduce((sum, a) => sum + a.tokens, 0);
         rows.push({
           engineRate,
           rate: total / seconds,
+          tokens: total / n,
           serverUs: serverUs / total,
+          mainUs: mainUs / total,
           clientUs: cpuUs / total,
-          ...held.stop(),
         });
       }
+      // By itself: to look a thousand times a second is work too.
+      held.start();
+      await load(given, { timed: false });
+      const { heldMs, ownMs } = held.stop();
       const of = (figure) => round(median(rows.map(figure)));
       row('http', {
         streams: n,
+        tokens: of((r) => r.tokens),
         tokensPerSecond: of((r) => r.rate),
         ofEngine: of((r) => r.rate / r.engineRate),
-        // CPU time for a token: of the server with its engine's threads, and of what asks.
+        // CPU time for a token: of the server with its engine's threads, of its main thread alone, and of what asks.
         serverUs: of((r) => r.serverUs),
+        mainUs: of((r) => r.mainUs),
         clientUs: of((r) => r.clientUs),
-        heldMs: round(Math.max(...rows.map((r) => r.heldMs))),
-        heldOwnMs: round(Math.max(...rows.map((r) => r.ownMs))),
+        heldMs: round(heldMs),
+        heldOwnMs: round(ownMs),
       });
     }
   if (wants('prefix')) {
@@ -427,18 +435,21 @@ function holders(body) {
   ];
 }
 
+/** Of this thread, ms: on a core, and waiting for one; NaN where the system does not tell. */
+function threadTimes() {
+  try {
+    const [ran, waited] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ');
+    return { ran: Number(ran) / 1e6, waited: Number(waited) / 1e6 };
+  } catch {
+    return { ran: Number.NaN, waited: Number.NaN };
+  }
+}
 /**
  * How long the event loop was held, ms: as a clock saw it, and without the time for which the thread had no core, where
  * the system tells that.
  */
 function holdingOf() {
-  const waited = () => {
-    try {
-      return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ')[1]) / 1e6;
-    } catch {
-      return Number.NaN;
-    }
-  };
+  const waited = () => threadTimes().waited;
   let timer, heldMs, ownMs, last, lastWaited;
   const tick = () => {
     const now = performance.now(),

@@ -2,7 +2,10 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** The same weights with positions for 4,096 tokens, where the model has fewer. */
+/**
+ * The same weights with positions for 4,096 tokens, where the model has fewer, and without a leaning to what ends a
+ * turn: a stream of 20 tokens is a measurement of requests.
+ */
 export function longer(model, folder) {
   const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
   if (config.max_position_embeddings >= 4096) return model;
@@ -10,6 +13,19 @@ export function longer(model, folder) {
   cpSync(model, copy, { recursive: true });
   const rope_scaling = { ...config.rope_scaling, factor: 4096 / config.rope_scaling.original_max_position_embeddings };
   writeFileSync(join(copy, 'config.json'), JSON.stringify({ ...config, max_position_embeddings: 4096, rope_scaling }));
+  const weights = join(copy, 'model.safetensors'),
+    bytes = readFileSync(weights),
+    header = Number(bytes.readBigUInt64LE());
+  const { data_offsets: at, shape } = JSON.parse(bytes.toString('utf8', 8, 8 + header))['lm_head.weight'];
+  const row = (at[1] - at[0]) / shape[0];
+  const { added_tokens } = JSON.parse(readFileSync(join(copy, 'tokenizer.json'), 'utf8'));
+  // No text has a reserved one: its row stands for "never".
+  const idOf = (name) => added_tokens.find((t) => name.test(t.content)).id,
+    rowAt = (id) => 8 + header + at[0] + id * row;
+  const never = idOf(/^<.reserved_/);
+  for (const name of [/return/, /call/, /endoftext/])
+    bytes.copy(bytes, rowAt(idOf(name)), rowAt(never), rowAt(never) + row);
+  writeFileSync(weights, bytes);
   return copy;
 }
 

@@ -16,7 +16,14 @@ export interface CallMessage {
 }
 export type ToWorker = CallMessage | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'close' };
 /** id −1: the thread as a whole, ready or not to be opened. */
-export type FromWorker = OneFromWorker | { readonly kind: 'all'; readonly messages: readonly OneFromWorker[] };
+export type FromWorker = OneFromWorker | GatheredFromWorker;
+/** Events side by side with the calls they are of, then all else. */
+export interface GatheredFromWorker {
+  readonly kind: 'all';
+  readonly ids: readonly number[];
+  readonly events: readonly unknown[];
+  readonly rest: readonly OneFromWorker[];
+}
 export type OneFromWorker =
   | { readonly kind: 'event'; readonly id: number; readonly event: unknown }
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }

@@ -90,8 +90,12 @@ class Connection {
       }
     };
     this.#worker.on('message', (m: FromWorker) => {
-      if (m.kind === 'all') m.messages.forEach(take);
-      else take(m);
+      if (m.kind !== 'all') {
+        take(m);
+        return;
+      }
+      for (const [i, id] of m.ids.entries()) this.#pending.get(id)?.onEvent(m.events[i]);
+      m.rest.forEach(take);
     });
     this.#worker.on('error', (error) => this.#fail(asTypedError(error)));
     this.exited = new Promise((resolve) => {

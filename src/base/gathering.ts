@@ -1,6 +1,6 @@
 // What a thread tells its callers, in few messages: each costs both threads more than what is in it. What is told in
 // one go is one message; where a step takes a fraction of a wait that nobody sees, events of several steps are.
-import type { OneFromWorker } from './channel-protocol.js';
+import type { FromWorker, OneFromWorker } from './channel-protocol.js';
 
 export interface Gathering {
   /** No event waits longer, ms, but for a step that takes longer than those before it. 0: none waits. */
@@ -12,7 +12,11 @@ export interface Gathering {
 /** Sends messages by `post`, or what of them comes within the time together. */
 export class Sender {
   #gathering: Gathering | null = null;
-  #waiting: OneFromWorker[] = [];
+  /** Events that wait, and the calls they are of. */
+  #ids: number[] = [];
+  #events: unknown[] = [];
+  /** Results and errors; a call has no event after its own. */
+  #rest: OneFromWorker[] = [];
   /** Calls that have had an event, with the place of the last one that waits; −1: none does. */
   readonly #calls = new Map<number, number>();
   /** It must leave with the end of this go. */
@@ -23,7 +27,7 @@ export class Sender {
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
-    readonly post: (message: unknown) => void,
+    readonly post: (message: FromWorker) => void,
     readonly clock: () => number = () => performance.now(),
   ) {}
 
@@ -37,28 +41,29 @@ export class Sender {
       this.post(message);
       return;
     }
-    const { id } = message;
-    if (message.kind !== 'event') {
-      this.#calls.delete(id);
-      this.#waiting.push(message);
+    if (message.kind === 'event') this.#event(message.id, message.event);
+    else {
+      this.#calls.delete(message.id);
+      this.#rest.push(message);
       this.#now = true;
-    } else if (!this.#joined(id, message.event)) {
-      this.#now ||= !this.#calls.has(id);
-      this.#calls.set(id, this.#waiting.push(message) - 1);
     }
     if (this.#looking) return;
     this.#looking = true;
     queueMicrotask(this.#look);
   }
-  /** Whether it now is part of the event that waits. */
-  #joined(id: number, event: unknown): boolean {
-    const at = this.#calls.get(id) ?? -1;
-    const before = at < 0 ? undefined : this.#waiting[at];
-    if (before?.kind !== 'event') return false;
-    const joined = this.#gathering?.join?.(before.event, event) ?? null;
-    if (joined === null) return false;
-    this.#waiting[at] = { kind: 'event', id, event: joined };
-    return true;
+  #event(id: number, event: unknown): void {
+    const at = this.#calls.get(id);
+    if (at !== undefined && at >= 0) {
+      const joined = this.#gathering?.join?.(this.#events[at], event) ?? null;
+      if (joined !== null) {
+        this.#events[at] = joined;
+        return;
+      }
+    }
+    this.#now ||= at === undefined;
+    this.#calls.set(id, this.#ids.length);
+    this.#ids.push(id);
+    this.#events.push(event);
   }
 
   /** What was told in one go is there: it leaves, or waits for the next step if that is likely to come in time. */
@@ -76,9 +81,9 @@ export class Sender {
     this.#timer = undefined;
     this.#now = false;
     this.#sentAt = this.clock();
-    const messages = this.#waiting;
-    this.#waiting = [];
-    for (const m of messages) if (m.kind === 'event' && this.#calls.has(m.id)) this.#calls.set(m.id, -1);
-    this.post(messages.length === 1 ? messages[0] : { kind: 'all', messages });
+    const [ids, events, rest] = [this.#ids, this.#events, this.#rest];
+    [this.#ids, this.#events, this.#rest] = [[], [], []];
+    for (const id of ids) if (this.#calls.has(id)) this.#calls.set(id, -1);
+    this.post({ kind: 'all', ids, events, rest });
   }
 }

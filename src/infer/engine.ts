@@ -4,16 +4,19 @@ import { openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
+import { type PackedText, unpackText } from './gather-text.js';
 import type {
-  EngineCalls,
+  DoneEvent,
   EngineEvent,
   EngineInfo,
   EngineOptions,
   EngineState,
   GenerateRequest,
+  PackedCalls,
   PromptInfo,
   ReadRequest,
   ScoreRequest,
+  TextEvent,
 } from './protocol.js';
 
 export interface Engine {
@@ -46,6 +49,23 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+async function* turnOf(packed: AsyncGenerator<PackedText, DoneEvent, void>): AsyncGenerator<EngineEvent, void, void> {
+  let last: TextEvent | null = null;
+  try {
+    for (;;) {
+      const { done, value } = await packed.next();
+      if (done) {
+        yield value;
+        return;
+      }
+      last = unpackText(value, last);
+      yield last;
+    }
+  } finally {
+    await packed.return(undefined as never);
+  }
+}
+
 /**
  * Loads a model in its own thread; one that is named by hf:// is brought into the cache first.
  * @param signal ends the loading
@@ -53,7 +73,7 @@ export interface Engine {
  */
 export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<Engine> {
   const model = await localOf(options.model, { signal });
-  const channel = await openChannel<EngineCalls, EngineInfo>(
+  const channel = await openChannel<PackedCalls, EngineInfo>(
     'infer/worker.js',
     { ...options, model },
     { name: 'infer', signal },
@@ -61,9 +81,7 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   let digest: string | undefined;
   return {
     info: channel.info,
-    async *generate(request, stop) {
-      yield yield* channel.stream('generate', request, stop);
-    },
+    generate: (request, stop) => turnOf(channel.stream('generate', request, stop)),
     score: (request, stop) => channel.call('score', request, { signal: stop }),
     read: (request, stop) => channel.call('read', request, { signal: stop }),
     count: (messages, stop) => channel.call('count', messages, { signal: stop }),

@@ -1,15 +1,45 @@
-// Text of several steps as one event. A small model makes a token faster than it can be told.
+// How text goes from the engine's thread: in few words, as a small model makes a token faster than it can be told.
 import type { TextEvent } from './protocol.js';
 
 /** Text waits no longer for that of the next steps, ms; a model that takes so long for a token has each told at once. */
 export const GATHER_MS = 10;
 
-/** Two pieces of one message, one after the other; null: they are of two. */
-export function joinText(before: unknown, after: unknown): TextEvent | null {
-  const a = before as TextEvent,
-    b = after as TextEvent;
-  if (a.message !== b.message || a.role !== b.role || a.channel !== b.channel || a.recipient !== b.recipient)
-    return null;
-  const tokens = a.tokens && b.tokens ? [...a.tokens, ...b.tokens] : (a.tokens ?? b.tokens);
-  return { ...a, text: a.text + b.text, pieces: (a.pieces ?? 1) + (b.pieces ?? 1), ...(tokens && { tokens }) };
+/** What goes on where the last event of its turn stood, of one step or of several; or an event with all its fields. */
+export type PackedText = string | readonly [text: string, pieces: number] | TextEvent;
+
+const goesOn = (a: TextEvent, b: TextEvent): boolean =>
+  a.message === b.message && a.channel === b.channel && a.role === b.role && a.recipient === b.recipient;
+
+/** Packs the events of one turn, in their order. */
+export function packer(emit: (packed: PackedText) => void): (event: TextEvent) => void {
+  let last: TextEvent | null = null;
+  return (event) => {
+    const plain = last !== null && event.tokens === undefined && event.pieces === undefined && goesOn(last, event);
+    last = event;
+    emit(plain ? event.text : event);
+  };
+}
+/** @param last the event before it */
+export function unpackText(packed: PackedText, last: TextEvent | null): TextEvent {
+  if (typeof packed === 'object' && 'kind' in packed) return packed;
+  if (last === null) throw new Error('a turn began with text that goes on');
+  const { kind, message, role, channel, recipient } = last;
+  const head = { kind, message, role, channel, recipient };
+  return typeof packed === 'string' ? { ...head, text: packed } : { ...head, text: packed[0], pieces: packed[1] };
+}
+
+const isWhole = (packed: PackedText): packed is TextEvent => typeof packed === 'object' && 'kind' in packed;
+/** Two pieces of one message, one after the other; null: they stay two. */
+export function joinText(before: PackedText, after: PackedText): PackedText | null {
+  if (isWhole(after)) {
+    if (!isWhole(before) || !goesOn(before, after)) return null;
+    const tokens =
+      before.tokens && after.tokens ? [...before.tokens, ...after.tokens] : (before.tokens ?? after.tokens);
+    const pieces = (before.pieces ?? 1) + (after.pieces ?? 1);
+    return { ...before, text: before.text + after.text, pieces, ...(tokens && { tokens }) };
+  }
+  const [text, pieces] = typeof after === 'string' ? [after, 1] : after;
+  if (typeof before === 'string') return [before + text, 1 + pieces];
+  if (!isWhole(before)) return [before[0] + text, before[1] + pieces];
+  return { ...before, text: before.text + text, pieces: (before.pieces ?? 1) + pieces };
 }

@@ -2,6 +2,7 @@
 import type { Message, Role } from '../harmony/types.js';
 import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
+import type { PackedText } from './gather-text.js';
 import type { Structure } from './grammar/turn.js';
 import type { PrefixCounts } from './prefix-files.js';
 import type { Sampling } from './sequence.js';
@@ -188,4 +189,8 @@ export type EngineCalls = {
   };
   readonly unload: { readonly request: string; readonly event: never; readonly result: null };
   readonly adapters: { readonly request: null; readonly event: never; readonly result: readonly AdapterInfo[] };
+};
+/** The same as it goes between the threads. */
+export type PackedCalls = Omit<EngineCalls, 'generate'> & {
+  readonly generate: { readonly request: GenerateRequest; readonly event: PackedText; readonly result: DoneEvent };
 };

@@ -1,6 +1,6 @@
 // What an API is: routes that make a `Generation` of a body and a wire form of what is released (generation.ts). To add
 // one: a file that exports an `Api`, and a line in apis.ts. /openapi.json, metrics and the form of errors follow.
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
 import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-error.js';
@@ -11,8 +11,8 @@ import type { ResponseStore } from './response-store.js';
 
 /** What every request has been given before its route. */
 export type Env = {
-  /** Node's own response, behind a port. */
-  Bindings: { readonly outgoing?: ServerResponse };
+  /** Node's own request and response, behind a port. */
+  Bindings: { readonly incoming?: IncomingMessage; readonly outgoing?: ServerResponse };
   Variables: {
     /** Name of the key it came with; null: none is needed. */
     key: string | null;

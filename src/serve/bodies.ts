@@ -10,10 +10,16 @@ const AT_ONCE = 8;
 /** Larger ones are read in a thread of their own. */
 const LARGE_BYTES = 32 << 10;
 
-/** Of a client that goes away, or is too slow, there is less than it announced: no fault of the server. */
+/**
+ * Behind a port from node's own stream: the web's over it costs more than to read it. One that is refused half-way stays
+ * open for the answer. Of a client that goes away, or is too slow, there is less than it announced: no fault of the
+ * server.
+ */
 async function* piecesOf(c: ApiRequest): AsyncGenerator<Uint8Array, void, void> {
+  const { incoming } = c.env ?? {};
+  const source: unknown = incoming ? incoming.iterator({ destroyOnReturn: false }) : (c.req.raw.body ?? []);
   try {
-    yield* (c.req.raw.body ?? []) as AsyncIterable<Uint8Array>;
+    yield* source as AsyncIterable<Uint8Array>;
   } catch {
     throw badRequest('body_incomplete', 'the body ended before all of it was there');
   }

@@ -96,25 +96,38 @@ export const usageChunk = (head: Head, answers: readonly Answer[]): Body => ({
   usage: usageOf(answers),
 });
 
-/** Chunks of one answer; joined, they are what `completionBody` says of the whole. */
+/** Chunks of one answer, as bodies or as their JSON; joined, they are what `completionBody` says of the whole. */
 export class Chunks {
   readonly #calls = new Map<number, number>();
   readonly #last = new Map<PartKind, number>();
+  /** What stands before and after the delta of a plain chunk. */
+  #around: readonly [string, string] | null = null;
   constructor(
     readonly head: Head,
     /** Which of the answers it is. */
     readonly index: number,
   ) {}
 
-  of(event: Released): readonly Body[] {
+  of(event: Released): readonly (Body | string)[] {
     if (event.kind === 'begin') return [this.#chunk({ role: 'assistant', content: '' })];
-    if (event.kind === 'piece') return [this.#chunk(this.#delta(event.part, event.text), null, event.tokens)];
+    if (event.kind === 'piece') {
+      const delta = this.#delta(event.part, event.text);
+      return [event.tokens ? this.#chunk(delta, null, event.tokens) : this.#plain(delta)];
+    }
     if (event.kind === 'sealed') return []; // has no place in this form, and is not asked for
     const { refusal, finish } = event.answer;
     return [
       ...(refusal === null ? [] : [this.#chunk({ refusal })]),
       { ...this.#chunk({}, finish), ...screeningFields(event.answer) },
     ];
+  }
+  /** Most chunks are: all but the delta is written once. */
+  #plain(delta: Body): string {
+    if (!this.#around) {
+      const [before = '', after = ''] = JSON.stringify(this.#chunk({})).split('"delta":{}');
+      this.#around = [`${before}"delta":`, after];
+    }
+    return this.#around[0] + JSON.stringify(delta) + this.#around[1];
   }
   #chunk(delta: Body, finish: FinishReason | null = null, tokens: readonly TokenInfo[] | null = null): Body {
     const logprobs = tokens && tokens.length > 0 ? logprobsOf(tokens) : null;

@@ -93,17 +93,23 @@ async function pump(
   }
 }
 
-const nodeSink = (out: ServerResponse): Sink => ({
-  write(text) {
-    if (!out.destroyed) out.write(text);
-  },
-  get full() {
-    return out.writableNeedDrain;
-  },
-  room: (then) => void out.once('drain', then),
-  end: () => void out.end(),
-  drop: () => void out.destroy(),
-});
+/** @param out its head is written */
+function nodeSink(out: ServerResponse): Sink {
+  // Node hands a chunk to the socket in four pieces; framed here it is one string, and half the work.
+  const framed = out.chunkedEncoding;
+  if (framed) out.chunkedEncoding = false;
+  return {
+    write(text) {
+      if (!out.destroyed) out.write(framed ? `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n` : text);
+    },
+    get full() {
+      return out.writableNeedDrain;
+    },
+    room: (then) => void out.once('drain', then),
+    end: () => void out.end(framed ? '0\r\n\r\n' : undefined),
+    drop: () => void out.destroy(),
+  };
+}
 
 /** Not behind a port: a body for whoever asked, a piece each time he asks. */
 class WebSink implements Sink {

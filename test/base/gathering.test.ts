@@ -3,7 +3,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import type { OneFromWorker } from '../../src/base/channel-protocol.js';
 import { type Gathering, Sender } from '../../src/base/gathering.js';
-import { GATHER_MS, joinText } from '../../src/infer/gather-text.js';
+import { GATHER_MS, joinText, type PackedText, packer, unpackText } from '../../src/infer/gather-text.js';
 import type { TextEvent, TokenInfo } from '../../src/infer/protocol.js';
 
 const event = (id: number, value: unknown): OneFromWorker => ({ kind: 'event', id, event: value });
@@ -14,8 +14,11 @@ function make(gathering: Gathering | null) {
   let now = 1000;
   const sender = new Sender(
     (message) => {
-      const m = message as OneFromWorker | { readonly kind: 'all'; readonly messages: readonly OneFromWorker[] };
-      sent.push(m.kind === 'all' ? [...m.messages] : [m]);
+      sent.push(
+        message.kind === 'all'
+          ? [...message.ids.map((id, i) => event(id, message.events[i])), ...message.rest]
+          : [message],
+      );
     },
     () => now,
   );
@@ -89,7 +92,7 @@ describe('messages of a thread', () => {
   });
 });
 
-describe('text of several steps', () => {
+describe('text between the threads', () => {
   const text = (more: Partial<TextEvent>): TextEvent => ({
     kind: 'text',
     message: 0,
@@ -100,21 +103,54 @@ describe('text of several steps', () => {
     ...more,
   });
   const token = (n: number): TokenInfo => ({ token: n, bytes: Uint8Array.of(n), logprob: -1, top: [] });
+  const others = [{ message: 1 }, { role: 'user' }, { channel: 'analysis' }, { recipient: 'functions.f' }] as const;
+  /** All of it as one call, joined as far as it can be, and as the other end sees it. */
+  function through(events: readonly TextEvent[]): readonly TextEvent[] {
+    const sent: PackedText[] = [];
+    const emit = packer((packed) => {
+      const before = sent.at(-1);
+      const joined = before === undefined ? null : joinText(before, packed);
+      if (joined === null) sent.push(packed);
+      else sent[sent.length - 1] = joined;
+    });
+    events.forEach(emit);
+    let last: TextEvent | null = null;
+    return sent.map((packed) => {
+      last = unpackText(packed, last);
+      return last;
+    });
+  }
 
   it('is one event of one message, with all its tokens and the count of its pieces', () => {
-    const two = joinText(text({ tokens: [token(1)] }), text({ text: 'b', tokens: [token(2)] })) as TextEvent;
-    expect(two).toEqual(text({ text: 'ab', pieces: 2, tokens: [token(1), token(2)] }));
-    expect(joinText(two, text({ text: 'c' }))).toEqual(text({ text: 'abc', pieces: 3, tokens: [token(1), token(2)] }));
-    expect(joinText(text({}), text({ text: 'b' }))).toEqual(text({ text: 'ab', pieces: 2 }));
+    expect(through([text({}), text({ text: 'b' }), text({ text: 'c' })])).toEqual([text({ text: 'abc', pieces: 3 })]);
+    const told = through([text({ tokens: [token(1)] }), text({ text: 'b', tokens: [token(2)] }), text({ text: 'c' })]);
+    expect(told).toEqual([text({ text: 'abc', pieces: 3, tokens: [token(1), token(2)] })]);
     expect(GATHER_MS).toBeLessThanOrEqual(10);
   });
   it('stays apart where it is of two messages', () => {
-    for (const other of [
-      { message: 1 },
-      { role: 'user' },
-      { channel: 'analysis' },
-      { recipient: 'functions.f' },
-    ] as const)
-      expect(joinText(text({}), text(other))).toBeNull();
+    for (const other of others) {
+      const events = [text({}), text({ ...other, text: 'b' }), text({ ...other, text: 'c' }), text({ text: 'd' })];
+      expect(through(events)).toEqual([events[0], text({ ...other, text: 'bc', pieces: 2 }), events[3]]);
+    }
+  });
+  it('is what it was without joining, however often its place changes', () => {
+    const events = Array.from({ length: 200 }, (_, i) =>
+      text({ ...others[(i * i) % 7], text: `${i}`, ...(i % 11 === 0 ? { tokens: [token(i)] } : {}) }),
+    );
+    const packed: PackedText[] = [];
+    events.forEach(packer((p) => packed.push(p)));
+    expect(packed.filter((p) => typeof p === 'string').length).toBeGreaterThan(20);
+    let last: TextEvent | null = null;
+    const back = packed.map((p) => {
+      last = unpackText(p, last);
+      return last;
+    });
+    expect(back).toEqual(events);
+    const whole = (list: readonly TextEvent[]): string => list.map((e) => `${e.message}${e.channel}:${e.text}`).join();
+    const joined = through(events);
+    expect(joined.reduce((n, e) => n + (e.pieces ?? 1), 0)).toBe(events.length);
+    expect(joined.map((e) => e.text).join('')).toBe(events.map((e) => e.text).join(''));
+    expect(joined.flatMap((e) => e.tokens ?? [])).toEqual(events.flatMap((e) => e.tokens ?? []));
+    expect(whole(joined).length).toBeLessThan(whole(events).length);
   });
 });
