@@ -58,6 +58,7 @@ export const ERROR_CODES = [
   'column_type_unread',
   'consumer_failed',
   'context_too_long',
+  'draft_vocabulary',
   'control_token_missing',
   'cuda_library_missing',
   'cuda_library_version',

@@ -21,6 +21,8 @@ export interface ModelOptions {
   readonly denseCache?: boolean;
   readonly kvDtype?: 'f32' | 'bf16';
   readonly context?: number;
+  readonly speculation?: 'auto' | 'always' | 'off';
+  readonly draft?: string;
 }
 export interface SamplingOptions {
   readonly temperature: number;
@@ -63,7 +65,13 @@ export function addModelOptions(command: Command, adapters?: string): Command {
       new Option('--kv-dtype <t>', 'keys and values of full layers in f32, or rounded to bf16 in half the memory')
         .choices(['f32', 'bf16'])
         .default('f32'),
-    );
+    )
+    .addOption(
+      new Option('--speculation <when>', 'guess tokens and check several at a time, where that is faster; same answers')
+        .choices(['auto', 'always', 'off'])
+        .default('auto'),
+    )
+    .option('--draft <dir>', 'a smaller checkpoint with the same tokenizer, which guesses too');
 }
 export function addSamplingOptions(command: Command): Command {
   return command
@@ -147,6 +155,8 @@ export async function openModel(options: ModelOptions, signal?: AbortSignal, slo
       ...(options.denseCache === undefined ? {} : { denseCache: options.denseCache }),
       ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
       ...(options.context === undefined ? {} : { contextTokens: options.context }),
+      ...(options.speculation === undefined ? {} : { speculation: options.speculation }),
+      ...(options.draft === undefined ? {} : { draft: options.draft }),
     },
     signal,
   );

@@ -89,6 +89,7 @@ export async function serveOptions(
   const prefixCache =
     all.prefixCache === undefined ? undefined : { folder: all.prefixCache, bytes: parseBytes(all.prefixCacheBytes) };
   const { threads, device, precision, denseDtype, denseCache, kvDtype, context, cacheTokens, memoryLimit } = all;
+  const { speculation, draft } = all;
   return {
     engine: {
       model: all.model,
@@ -106,6 +107,7 @@ export async function serveOptions(
         cacheTokens,
         prefixCache,
       }),
+      ...given({ speculation, draft }),
       ...(memoryLimit === undefined ? {} : { memoryLimit: parseBytes(memoryLimit) }),
     } as ServeOptions['engine'],
     adapterStatus: Object.fromEntries(Object.entries(adapters).map(([name, { status }]) => [name, status])),

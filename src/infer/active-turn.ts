@@ -16,6 +16,12 @@ export interface ActiveTurnOptions {
   readonly emit: (event: TextEvent) => void;
 }
 
+/** Tokens of it that were guessed, and those that came. */
+export interface Guesses {
+  readonly drafted: number;
+  readonly accepted: number;
+}
+
 export class ActiveTurn {
   readonly #content: Content;
   readonly #repetition: Repetition | null;
@@ -50,7 +56,7 @@ export class ActiveTurn {
   }
 
   /** @returns what the turn was, when it is over */
-  take({ token, logprob, finish, top = [] }: Sampled): DoneEvent | null {
+  take({ token, logprob, finish, top = [] }: Sampled, guesses: Guesses): DoneEvent | null {
     const content = this.#content,
       { tracker, constraint } = this.options;
     this.#tokens.push(token);
@@ -61,7 +67,8 @@ export class ActiveTurn {
     if (tracker.thinking) this.#reasoning++;
     if (tracker.current && isAnswer(tracker.current)) content.token(token, logprob, top);
     for (const delta of tracker.push(read)) this.#emit(delta);
-    const stuck = constraint?.stuck === true;
+    // With guesses it is some tokens ahead; where it is stuck, it lets the turn end and nothing else.
+    const stuck = finish === 'stop' && constraint?.stuck === true;
     const cut = content.stopped
       ? 'stop_string'
       : stuck
@@ -69,7 +76,7 @@ export class ActiveTurn {
         : !finish && this.#repetition?.push(token)
           ? 'repetition'
           : null;
-    return finish || cut ? this.#done(token, finish, cut) : null;
+    return finish || cut ? this.#done(token, finish, cut, guesses) : null;
   }
   #emit(delta: Delta): void {
     const content = this.#content,
@@ -90,7 +97,7 @@ export class ActiveTurn {
     this.#last = null;
     if (rest.text !== '' || 'tokens' in rest) this.options.emit({ kind: 'text', ...rest });
   }
-  #done(token: number, finish: Finish | null, cut: DoneEvent['cut']): DoneEvent {
+  #done(token: number, finish: Finish | null, cut: DoneEvent['cut'], guesses: Guesses): DoneEvent {
     const content = this.#content,
       { tracker, promptTokens } = this.options;
     const rest = tracker.end();
@@ -112,6 +119,7 @@ export class ActiveTurn {
         cachedTokens: this.#cached,
         completionTokens: this.#tokens.length,
         reasoningTokens: this.#reasoning,
+        ...(guesses.drafted > 0 ? { draftedTokens: guesses.drafted, acceptedTokens: guesses.accepted } : {}),
         prefillMs: this.#firstMs - this.#startMs,
         decodeMs: performance.now() - this.#firstMs,
       },

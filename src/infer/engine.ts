@@ -72,10 +72,11 @@ async function* turnOf(packed: AsyncGenerator<PackedText, DoneEvent, void>): Asy
  * @throws {CheckpointError} {ConfigError} what loading refuses
  */
 export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<Engine> {
-  const model = await localOf(options.model, { signal });
+  const model = await localOf(options.model, { signal }),
+    draft = options.draft === undefined ? undefined : await localOf(options.draft, { signal });
   const channel = await openChannel<PackedCalls, EngineInfo>(
     'infer/worker.js',
-    { ...options, model },
+    { ...options, model, ...(draft === undefined ? {} : { draft }) },
     { name: 'infer', signal },
   );
   let digest: string | undefined;

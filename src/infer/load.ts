@@ -1,8 +1,10 @@
 // What one engine holds: checkpoint and tokenizer; opened together and closed together.
+
+import { ConfigError } from '../base/errors.js';
 import { stopTokens } from '../harmony/render.js';
 import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Tokenizer } from '../harmony/types.js';
-import { openCheckpoint } from '../model/checkpoint.js';
+import { type Checkpoint, openCheckpoint } from '../model/checkpoint.js';
 import { endTokens } from '../model/generation-config.js';
 import { type CacheDigests, cacheDigests, cachedDense, quantizeDense } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
@@ -15,6 +17,32 @@ export interface LoadedModel {
   /** Ids that end a turn. */
   readonly ends: ReadonlySet<number>;
   close(): void;
+}
+
+/**
+ * A smaller model that guesses for another.
+ * @throws {ConfigError} draft_vocabulary · {CheckpointError} what a file is refused for
+ */
+export function loadDraft(folder: string, { model, tokenizer }: LoadedModel, place: Place): Checkpoint {
+  const draft = openCheckpoint(folder, { place });
+  try {
+    const { vocab_size: wanted } = model.config,
+      { vocab_size: got } = draft.config;
+    const own = loadTokenizer(folder, { vocabSize: got }),
+      { digest } = own;
+    own.close();
+    if (got !== wanted || digest !== tokenizer.digest)
+      throw new ConfigError(
+        'draft_vocabulary',
+        `${folder}: guesses in a vocabulary of ${got} tokens (tokenizer ${digest.slice(0, 12)}), the model has ` +
+          `${wanted} (${tokenizer.digest.slice(0, 12)}); wanted a checkpoint with the same tokenizer`,
+        { folder },
+      );
+    return draft;
+  } catch (e) {
+    draft.close();
+    throw e;
+  }
 }
 
 /** Digests that a cache of 8-bit weights is held to; null: none is wanted. */

@@ -1,10 +1,11 @@
 // The model of an engine and the session over it, opened on their device: what does not fit there goes to the next one.
 import { ConfigError } from '../base/errors.js';
 import type { CacheDigests } from '../model/q8.js';
+import type { ModelWeights } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import { type Device, loadOnDevice } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
-import { type LoadedModel, loadModel } from './load.js';
+import { type LoadedModel, loadDraft, loadModel } from './load.js';
 import { type MergedAdapter, mergeLoaded } from './merged-adapter.js';
 import type { EngineOptions } from './protocol.js';
 import { Session } from './session.js';
@@ -29,6 +30,8 @@ export function openModel(
   digests: CacheDigests | null,
   merged: MergedAdapter | null,
 ): OpenedModel {
+  if (options.draft !== undefined && options.speculation === 'off')
+    throw new ConfigError('bad_option', `draft ${options.draft}: guesses, and speculation is off; leave one of them`);
   return loadOnDevice(options.device ?? HOST, options.memoryLimit ?? 0, (device) => {
     let loaded = loadModel(options, device.place, digests),
       counted = { pairs: 0, bytes: 0 };
@@ -38,16 +41,26 @@ export function openModel(
         counted = whole.info;
         loaded = whole;
       }
-      return { loaded, device, counted, ...openSession(options, loaded) };
+      const draft = options.draft === undefined ? null : loadDraft(options.draft, loaded, device.place);
+      if (draft) loaded = closedWith(loaded, draft);
+      return { loaded, device, counted, ...openSession(options, loaded, draft) };
     } catch (e) {
       loaded.close();
       throw e;
     }
   });
 }
+const closedWith = (loaded: LoadedModel, draft: { close(): void }): LoadedModel => ({
+  ...loaded,
+  close() {
+    draft.close();
+    loaded.close();
+  },
+});
 function openSession(
   options: EngineOptions,
   { model }: LoadedModel,
+  draft: ModelWeights | null,
 ): { readonly session: Session; readonly contextTokens: number } {
   const limit = model.config.max_position_embeddings;
   const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
@@ -64,6 +77,8 @@ function openSession(
     yields: !model.streamsExperts,
     ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
     ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
+    speculation: options.speculation === 'off' ? null : { when: options.speculation ?? 'auto' },
+    draft,
   });
   return { session, contextTokens };
 }

@@ -9,6 +9,7 @@ import type { Category } from '../native/tensor.js';
 import { GREEDY } from './sequence.js';
 import { Session } from './session.js';
 import { DEFAULT_PREFILL_TOKENS } from './session-options.js';
+import { MOST_DRAFTS } from './speculation.js';
 
 export interface ServingPlanOptions {
   /** Most tokens of one sequence, prompt and answer. */
@@ -18,6 +19,10 @@ export interface ServingPlanOptions {
   readonly denseDtype?: 'bf16' | 'q8';
   readonly kvDtype?: 'f32' | 'bf16';
   readonly precision?: 'f32' | 'bf16';
+  /** Tokens are guessed: rings and passes are larger. Default false. */
+  readonly speculation?: boolean;
+  /** Checkpoint that guesses too, a folder. */
+  readonly draft?: string;
   /** Default: what the system has available. */
   readonly availableBytes?: number;
 }
@@ -48,7 +53,7 @@ export function dryServing(model: string, options: ServingPlanOptions): ServingP
   return { notes, ...servingPlan(shape?.dir ?? model, options) };
 }
 function servingPlan(dir: string, options: ServingPlanOptions): Omit<ServingPlan, 'notes'> {
-  const { context, sequences } = options;
+  const { context, sequences, speculation = false } = options;
   const { report } = dryRun(() => {
     const checkpoint = openCheckpoint(dir);
     try {
@@ -59,23 +64,28 @@ function servingPlan(dir: string, options: ServingPlanOptions): Omit<ServingPlan
           `context: ${context} tokens, the model has positions for ${most}; lower --context`,
           { context, most },
         );
-      const model = options.denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint;
+      const model = options.denseDtype === 'q8' ? quantizeDense(checkpoint) : checkpoint,
+        draft = options.draft === undefined ? null : openCheckpoint(options.draft);
       using session = new Session(model, {
         precision: options.precision ?? 'bf16',
         slots: sequences,
         capacity: context,
         ...(options.kvDtype === undefined ? {} : { kvDtype: options.kvDtype }),
+        // What a dry run samples is all the same, so all guesses come and steps are as large as they may be.
+        ...(speculation ? { speculation: { when: 'always' as const }, draft } : {}),
       });
       session.commitCache(); // sequences as long as they may be
       // Two pieces of a prompt (the second one meets full window rings), all sequences together until their step is
       // recorded, and a prompt beside what the recording keeps: no later step is larger.
-      const prompt = new Int32Array(Math.max(1, Math.min(context - 3, 2 * DEFAULT_PREFILL_TOKENS)));
+      const answer = speculation ? 4 * (MOST_DRAFTS + 1) : 3;
+      const prompt = new Int32Array(Math.max(1, Math.min(context - answer, 2 * DEFAULT_PREFILL_TOKENS)));
       const run = (tokens: readonly Int32Array[], maxTokens: number): void => {
         for (const t of tokens) session.start({ tokens: t, maxTokens, stop: new Set(), sampling: GREEDY });
         while (!session.idle) session.step();
       };
-      run([prompt, ...Array.from({ length: sequences - 1 }, () => new Int32Array(1))], 3);
+      run([prompt, ...Array.from({ length: sequences - 1 }, () => new Int32Array(speculation ? 4 : 1))], answer);
       run([prompt], 1);
+      draft?.close();
       if (model !== checkpoint) model.close();
     } finally {
       checkpoint.close();

@@ -106,7 +106,7 @@ export class PromptPass {
       pace: this.#pace,
     });
     if (!last) return [];
-    const { params, u } = valuesOf([state]);
+    const { params, u } = valuesOf([{ state, ahead: 0 }]);
     const tokens = s.empty('i32', [1]),
       logprobs = s.empty('f32', [1]);
     const z = logits(s, this.model, hidden, precision, true);

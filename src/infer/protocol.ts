@@ -48,6 +48,13 @@ export interface EngineOptions {
   readonly prefixCache?: { readonly folder: string; readonly bytes: number };
   /** Most tokens of one sequence, prompt and answer; default the model's own limit, at most 4096. */
   readonly contextTokens?: number;
+  /**
+   * Next tokens are guessed by what prompt and answer have already, and checked several at a time; no token and no bit
+   * depends on it. auto (default): where measured times say that it is faster; always: wherever there is a guess.
+   */
+  readonly speculation?: 'auto' | 'always' | 'off';
+  /** Checkpoint folder of a smaller model of the same vocabulary, which guesses too. */
+  readonly draft?: string;
 }
 export interface EngineInfo {
   readonly contextTokens: number;
@@ -157,6 +164,9 @@ export interface DoneEvent {
     readonly completionTokens: number;
     /** Of them, those of analysis messages: the text and what ends it. */
     readonly reasoningTokens: number;
+    /** Tokens that were guessed, and those of them that came. Absent: none were. */
+    readonly draftedTokens?: number;
+    readonly acceptedTokens?: number;
     readonly prefillMs: number;
     readonly decodeMs: number;
   };

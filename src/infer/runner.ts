@@ -242,7 +242,7 @@ export class Runner implements Disposable {
       turn.begin(this.#session.progress(active.sequence).cached);
       clearTimeout(active.late);
     }
-    const done = turn.take(sampled);
+    const done = turn.take(sampled, this.#session.progress(active.sequence));
     if (!done) return;
     this.#end(active);
     active.done(done);

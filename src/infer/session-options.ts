@@ -1,5 +1,7 @@
 // What a session is opened with, and what of it is taken.
+import type { ModelWeights } from '../model/types.js';
 import type { PRECISION } from '../native/ops.js';
+import type { SpeculationOptions } from './speculation.js';
 
 /** Pages are of PAGE_TOKENS tokens. When nothing runs, those in use are those of kept prefixes. */
 export interface SessionUsage {
@@ -13,6 +15,9 @@ export interface SessionUsage {
   /** Held by kept prefixes, shared ones once. */
   readonly keptPages: number;
   readonly prefixes: number;
+  /** Since it was opened: tokens that were guessed, and those of them that came. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
 }
 export interface SessionOptions {
   readonly precision: keyof typeof PRECISION;
@@ -38,5 +43,9 @@ export interface SessionOptions {
   readonly yields?: boolean;
   /** Decode steps are recorded once and launched whole. Default: true. */
   readonly graphs?: boolean;
+  /** Next tokens are guessed and several checked in one pass; no bit depends on it. Absent: they are not. */
+  readonly speculation?: Omit<SpeculationOptions, 'mostRows'> | null;
+  /** Guesses too, where nothing like it was written before: a smaller model of the same vocabulary. */
+  readonly draft?: ModelWeights | null;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;

@@ -10,17 +10,26 @@ import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-
 import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
 import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
+import { backendOf } from '../native/backends.js';
+import { DraftModel } from './draft-model.js';
 import { Prefixes } from './prefixes.js';
 import { PromptPass } from './prompt-pass.js';
 import { admit, prompts, readingMs, streams } from './scheduler.js';
 import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
 import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from './session-options.js';
-import { createState, rowOf, type State, valuesOf, wishesOf } from './state.js';
+import { MOST_DRAFTS, Speculation } from './speculation.js';
+import { createState, outcomeOf, type Row, rowOf, rowsOf, type State, streamOf, valuesOf, wishesOf } from './state.js';
 import type { Wish } from './steer.js';
 import { steered } from './steered.js';
 
 /** Kept prefixes that the cache has room of their own for, where its size is not given. */
 const ROOMY_PREFIXES = 2;
+/** Sizes of steps that stay recorded where there are guesses. */
+const GUESSING_SIZES = 48;
+/** Tokens of a text that a draft model reads between two steps. */
+const DRAFT_PIECE = 256;
+/** What passes without an adapter are timed as. */
+const BASE = {};
 /** A step that no stream waits for ends after that all the same: requests come and go between two steps. */
 const LONGEST_STEP_MS = 10;
 /** Weight of the last decode step in what they take of late. */
@@ -37,6 +46,8 @@ export class Session implements Disposable {
   readonly prefixes: Prefixes;
   readonly #steps: DecodeSteps;
   readonly #pass: PromptPass;
+  readonly #speculation: Speculation | null;
+  readonly #drafter: DraftModel | null;
   /** What a decode step took of late. */
   #decodeMs = 0;
   /** Sampled between two steps: told by the next. */
@@ -55,6 +66,7 @@ export class Session implements Disposable {
           ? (slots + Math.min(prefixes, ROOMY_PREFIXES)) * pagesFor(options.capacity)
           : pagesFor(options.cacheTokens),
       ...(options.kvDtype === undefined ? {} : { dtype: options.kvDtype }),
+      lookahead: options.speculation ? MOST_DRAFTS : 0,
     });
     this.prefixes = new Prefixes(
       this.#cache,
@@ -63,11 +75,27 @@ export class Session implements Disposable {
     this.#pass = new PromptPass(model, this.#cache, this.prefixes, {
       precision: options.precision,
       tokens: options.prefillTokens ?? DEFAULT_PREFILL_TOKENS,
-      take: (state, result) => this.#take([state], result, wishesOf([state])),
+      take: (state, result) => this.#take(state, result, 0, [], wishesOf([state])?.[0] ?? null),
     });
     const record = !model.streamsExperts && (options.graphs ?? true);
-    this.#steps = new DecodeSteps(model, this.#cache, options.precision, record);
+    const { rowsAlone, sharesRecordings } = backendOf(placeOf(model));
+    const sizes = options.speculation && sharesRecordings ? GUESSING_SIZES : undefined;
+    this.#steps = new DecodeSteps(model, this.#cache, options.precision, record, sizes);
+    this.#drafter = options.draft && options.speculation ? this.#openDrafter(options.draft) : null;
+    this.#speculation = options.speculation
+      ? new Speculation({
+          ...options.speculation,
+          drafter: this.#drafter ?? options.speculation.drafter ?? null,
+          ...(rowsAlone === null ? {} : { mostRows: rowsAlone }),
+        })
+      : null;
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
+  }
+
+  #openDrafter(draft: ModelWeights): DraftModel {
+    const { precision, slots, capacity, kvDtype = 'f32', graphs = true } = this.options;
+    const pages = Math.min(this.#cache.pages, slots * pagesFor(capacity));
+    return new DraftModel(draft, { precision, slots, capacity, pages, kvDtype, graphs, pieceTokens: DRAFT_PIECE });
   }
 
   /**
@@ -156,16 +184,27 @@ export class Session implements Disposable {
       freePages,
       keptPages: this.#cache.pagesOf(kept),
       prefixes: kept.length,
+      draftedTokens: this.#speculation?.counts.drafted ?? 0,
+      acceptedTokens: this.#speculation?.counts.accepted ?? 0,
     };
   }
-  /** Prompt tokens of a sequence that were in the cache before it began, and whether it has begun. */
-  progress(sequence: Sequence): { readonly begun: boolean; readonly cached: number } {
-    const { slot, prefilled, cached } = sequence as State;
-    return { begun: slot >= 0 || prefilled > 0, cached };
+  /**
+   * Prompt tokens of a sequence that were in the cache before it began, and whether it has begun; of its tokens those
+   * that were guessed, and those guesses that came.
+   */
+  progress(sequence: Sequence): {
+    readonly begun: boolean;
+    readonly cached: number;
+    readonly drafted: number;
+    readonly accepted: number;
+  } {
+    const { slot, prefilled, cached, track } = sequence as State;
+    return { begun: slot >= 0 || prefilled > 0, cached, drafted: track.drafted, accepted: track.accepted };
   }
   /** Counts the whole cache as in use from now on. */
   commitCache(): void {
     this.#cache.commitAll();
+    this.#drafter?.commitCache();
   }
 
   /** Tokens of a sequence when it is over. */
@@ -181,48 +220,98 @@ export class Session implements Disposable {
     return true;
   }
 
-  /** One token of each: a pass, and one for each adapter that lies in no pool. */
+  /** One token of each, or more where guesses are right: a pass, and one for each adapter that lies in no pool. */
   #decode(all: readonly State[]): readonly Sampled[] {
     const base = all.map((s) => s.adapter).find(isPooled)?.pool ?? null; // where those without an adapter go along
     const keyOf = ({ adapter }: State): StepAdapter => (isPooled(adapter) ? adapter.pool : (adapter ?? base));
     return [...new Set(all.map(keyOf))].flatMap((adapter) => {
       // Rows of one adapter side by side: they are one product in each op.
       const states = all.filter((s) => keyOf(s) === adapter).sort((a, b) => rowOf(a) - rowOf(b));
-      const batch: Batch = {
-        tokens: Int32Array.from(states, (s) => s.last),
-        positions: Int32Array.from(states, (s) => this.#cache.length(s.slot)),
-        starts: Int32Array.from({ length: states.length + 1 }, (_, i) => i),
-        slots: Int32Array.from(states, (s) => s.slot),
-      };
-      const values = { ...valuesOf(states), adapterRows: Int32Array.from(states, rowOf) };
-      const wishes = wishesOf(states);
-      return this.#take(states, this.#steps.run(adapter, batch, values, wishes !== null), wishes);
+      const speculation = this.#speculation,
+        kind = adapter ?? BASE;
+      const guessed = speculation ? states.map((s) => streamOf(s, this.capacity - this.#cache.length(s.slot))) : [];
+      const drafts = speculation?.drafts(kind, guessed) ?? states.map(() => []);
+      const rows = rowsOf(states, drafts);
+      const wishes = wishesOf(states),
+        // What is wished for after a guess is known when that was right.
+        keeps = wishes !== null || rows.some((r) => r.ahead > 0 && r.state.options.steer);
+      const values = { ...valuesOf(rows), adapterRows: Int32Array.from(rows, (r) => rowOf(r.state)) };
+      const since = speculation?.clock() ?? 0;
+      const result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
+      const took = (speculation?.clock() ?? 0) - since;
+      let first = 0;
+      const told = states.map((state, i) => {
+        const sampled = this.#take(state, result, first, drafts[i] ?? [], wishes?.[i] ?? null);
+        first += 1 + (drafts[i]?.length ?? 0);
+        return sampled;
+      });
+      speculation?.ran(
+        kind,
+        guessed,
+        drafts,
+        told.map((t, i) => outcomeOf(t, drafts[i] ?? [])),
+        took,
+      );
+      return told.flat();
     });
   }
+  #batchOf(rows: readonly Row[]): Batch {
+    return {
+      tokens: Int32Array.from(rows, (r) => r.token),
+      positions: Int32Array.from(rows, (r) => this.#cache.length(r.state.slot) + r.ahead),
+      starts: Int32Array.from({ length: rows.length + 1 }, (_, i) => i),
+      slots: Int32Array.from(rows, (r) => r.state.slot),
+    };
+  }
 
+  /**
+   * The next token of a sequence, whose row of a pass is `first`, and one more for each guess after it that was right;
+   * the others are taken back. @param wish of the first token
+   */
   #take(
-    states: readonly State[],
-    { tokens, logprobs, logits: rows }: StepResult,
-    wishes: readonly (Wish | null)[] | null,
+    state: State,
+    result: StepResult,
+    first: number,
+    drafts: readonly number[],
+    wish: Wish | null,
   ): readonly Sampled[] {
-    return states.map((state, b) => {
-      const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
-      const wish = wishes?.[b] ?? null;
-      const { token, logprob, top } =
-        wish && rows ? steered(this.model, state, wish, rows, b, plain) : { ...plain, top: [] };
-      state.last = token;
-      state.sampled++;
-      state.options.steer?.took(token);
-      const { stop, maxTokens } = state.options;
-      const full = this.#cache.length(state.slot) >= this.capacity;
-      const finish: Finish | null = stop.has(token) ? 'stop' : state.sampled >= maxTokens || full ? 'length' : null;
-      if (finish) this.#release(state);
-      return { sequence: state, token, logprob, finish, ...(top.length > 0 ? { top } : {}) };
-    });
+    const before = this.#cache.length(state.slot) - drafts.length;
+    const told: Sampled[] = [];
+    for (let i = 0; ; i++) {
+      const wished = i === 0 ? wish : (state.options.steer?.wish() ?? null);
+      const sampled = this.#takeRow(state, result, first + i, before + i, wished);
+      told.push(sampled);
+      if (sampled.finish || i === drafts.length) return told;
+      if (drafts[i] === sampled.token) continue;
+      this.#cache.rewind(state.slot, before + i);
+      return told;
+    }
+  }
+  /** @param length tokens of the sequence up to that row */
+  #takeRow(
+    state: State,
+    { tokens, logprobs, logits: rows }: StepResult,
+    b: number,
+    length: number,
+    wish: Wish | null,
+  ): Sampled {
+    const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
+    const { token, logprob, top } =
+      wish && rows ? steered(this.model, state, wish, rows, b, plain) : { ...plain, top: [] };
+    state.last = token;
+    state.sampled++;
+    state.options.steer?.took(token);
+    if (this.#speculation) state.track.took(token);
+    const { stop, maxTokens } = state.options;
+    const full = length >= this.capacity;
+    const finish: Finish | null = stop.has(token) ? 'stop' : state.sampled >= maxTokens || full ? 'length' : null;
+    if (finish) this.#release(state);
+    return { sequence: state, token, logprob, finish, ...(top.length > 0 ? { top } : {}) };
   }
   #release(state: State): void {
     this.#running.splice(this.#running.indexOf(state), 1);
     this.#cache.reset(state.slot);
+    this.#drafter?.end(state.slot);
     this.#free.push(state.slot);
     state.slot = -1;
   }
@@ -230,6 +319,7 @@ export class Session implements Disposable {
   close(): void {
     this.#pass.drop();
     this.#steps.close();
+    this.#drafter?.close();
     this.#cache.close();
     this.#running.length = 0;
     this.#waiting.length = 0;

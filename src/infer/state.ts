@@ -3,8 +3,10 @@ import { isPooled, type ModelAdapter } from '../model/types.js';
 import type { Cut } from './prefixes.js';
 import { uniform } from './random.js';
 import type { Job } from './scheduler.js';
-import type { Sequence, SequenceOptions } from './sequence.js';
+import type { Sampled, Sequence, SequenceOptions } from './sequence.js';
+import type { Drafts, Outcome, Stream } from './speculation.js';
 import type { Wish } from './steer.js';
+import { Track } from './track.js';
 
 export interface State extends Sequence, Job {
   readonly adapter: ModelAdapter | null;
@@ -18,6 +20,14 @@ export interface State extends Sequence, Job {
   cached: number;
   sampled: number;
   last: number;
+  readonly track: Track;
+}
+/** A row of a pass: of each stream its last token, and after it guesses of those to come. */
+export interface Row {
+  readonly state: State;
+  readonly token: number;
+  /** Guesses up to it. */
+  readonly ahead: number;
 }
 
 /** @param piece tokens of the next piece of its prompt */
@@ -35,6 +45,7 @@ export function createState(options: SequenceOptions, piece: (state: State) => n
     cached: 0,
     sampled: 0,
     last: -1,
+    track: new Track(tokens),
     get decoding() {
       return this.prefilled === options.tokens.length;
     },
@@ -49,13 +60,34 @@ export const cutOf = ({ options: { tokens, sharedTokens = 0 }, cuts, adapter }: 
   opening: Math.min(sharedTokens, tokens.length - 1),
   adapter,
 });
+/** @param drafts guesses of each */
+export const rowsOf = (states: readonly State[], drafts: Drafts): readonly Row[] =>
+  states.flatMap((state, i) => [state.last, ...(drafts[i] ?? [])].map((token, ahead) => ({ state, token, ahead })));
+/** What came of a stream's guesses. */
+export const outcomeOf = (told: readonly Sampled[], drafts: readonly number[]): Outcome => ({
+  tokens: told.length,
+  missed: told.length <= drafts.length && told.at(-1)?.finish === null,
+});
 /** Row of its adapter in the pool; −1: it lies in none. */
 export const rowOf = ({ adapter }: State): number => (isPooled(adapter) ? adapter.row : -1);
 
-/** Sampling of each: the parameters and the uniform number. */
-export const valuesOf = (states: readonly State[]): { readonly params: Float32Array; readonly u: Float32Array } => ({
-  params: Float32Array.from(states.flatMap(({ options: { sampling: p } }) => [p.temperature, p.topK, p.topP, p.minP])),
-  u: Float32Array.from(states, (q) => uniform(q.options.sampling.seed, q.sampled)),
+const paramsOf = ({ options: { sampling: p } }: State): readonly number[] => [p.temperature, p.topK, p.topP, p.minP];
+const uniformOf = ({ options, sampled }: State, later: number): number =>
+  uniform(options.sampling.seed, sampled + later);
+/** Sampling of each row: the parameters and the uniform number. */
+export const valuesOf = (
+  rows: readonly Pick<Row, 'state' | 'ahead'>[],
+): { readonly params: Float32Array; readonly u: Float32Array } => ({
+  params: Float32Array.from(rows.flatMap(({ state }) => paramsOf(state))),
+  u: Float32Array.from(rows, ({ state, ahead }) => uniformOf(state, ahead)),
+});
+/** A stream as guesses are made for it. @param room tokens that the cache has left for it */
+export const streamOf = (state: State, room: number): Stream => ({
+  track: state.track,
+  slot: state.slot,
+  room: Math.min(room - 1, state.options.maxTokens - state.sampled - 1),
+  params: paramsOf(state),
+  uniform: (later) => uniformOf(state, later),
 });
 /** null: none of them is steered now. */
 export function wishesOf(states: readonly State[]): readonly (Wish | null)[] | null {

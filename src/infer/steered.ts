@@ -22,7 +22,7 @@ export function steered(
   const normal = raw ? (raw[plain.token] as number) - plain.logprob : 0;
   const told = raw ? largest(raw, top).map((t) => ({ token: t, logprob: Math.fround(raw[t]! - normal) })) : [];
   if (!mask && !add) return { ...plain, top: told };
-  const { params, u } = valuesOf([state]);
+  const { params, u } = valuesOf([{ state, ahead: 0 }]);
   let from = row;
   if (raw && add) {
     const changed = raw.slice();

@@ -1,5 +1,5 @@
 // Keys and values of running sequences. Full layers keep every token, in pages (kv-pages.ts); window layers keep a ring
-// of `sliding_window` rows, token p in slot p mod window.
+// rows, token p in row p mod ring: as many as the window has, and some more where tokens may be taken back.
 import { NativeError } from '../base/errors.js';
 import { HOST } from '../native/backends.js';
 import { ops } from '../native/ops.js';
@@ -59,6 +59,11 @@ type WindowPlan =
       readonly lastTo: Tensor;
     };
 
+const mostOften = (values: readonly number[]): number => {
+  const times = new Map<number, number>();
+  for (const v of values) times.set(v, (times.get(v) ?? 0) + 1);
+  return Math.max(0, ...times.values());
+};
 const i32 = (scope: Scope, values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values));
 
 export interface KvCacheOptions {
@@ -66,10 +71,18 @@ export interface KvCacheOptions {
   readonly pages?: number;
   /** What keys and values of full layers are kept in; bf16 rounds them to nearest even. Default f32. */
   readonly dtype?: 'f32' | 'bf16';
+  /**
+   * Most tokens of a slot that `rewind` takes back, and of those that it gets beside one in a pass of single tokens.
+   * Rings are so much longer, in whole blocks. Default 0.
+   */
+  readonly lookahead?: number;
 }
 
 export class KvCache implements Disposable {
   readonly window: number;
+  /** Rows of a ring. */
+  readonly ring: number;
+  readonly lookahead: number;
   readonly dtype: 'f32' | 'bf16';
   readonly #scope: Scope;
   readonly #layers: LayerCache[] = [];
@@ -94,13 +107,16 @@ export class KvCache implements Disposable {
     this.#scope = new Scope('kv', place);
     this.#windows = Array.from({ length: config.num_hidden_layers }, (_, i) => layerWindow(config, i));
     this.window = Math.max(0, ...this.#windows);
+    this.lookahead = options.lookahead ?? 0;
+    const tight = this.lookahead === 0 || this.window === 0;
+    this.ring = tight ? this.window : pagesFor(this.window + this.lookahead) * PAGE_TOKENS;
     this.#table = new PageTable(sequences, capacity, options.pages ?? sequences * pagesFor(capacity));
     const { num_key_value_heads: Hkv, head_dim: Dh } = config;
     try {
       for (const window of this.#windows) {
         const make = (): Tensor =>
           window > 0
-            ? this.#scope.zeros('f32', [sequences * window, Hkv, Dh])
+            ? this.#scope.zeros('f32', [sequences * this.ring, Hkv, Dh])
             : this.#scope.reserved(this.dtype, [this.#table.limit * PAGE_TOKENS, Hkv, Dh]);
         this.#layers.push({ k: make(), v: make() });
       }
@@ -186,6 +202,19 @@ export class KvCache implements Disposable {
     }
     this.#table.cut(slot, length);
   }
+  /**
+   * Takes the last tokens back, as if they had never come; what the slot was promised stays.
+   * @throws {NativeError} cache_truncate: more of them than `lookahead`
+   */
+  rewind(slot: number, length: number): void {
+    const held = this.length(slot);
+    if (length < 0 || length > held || held - length > this.lookahead)
+      throw new NativeError(
+        'cache_truncate',
+        `KvCache.rewind: slot ${slot} to ${length} of ${held} tokens; at most ${this.lookahead} can be taken back`,
+      );
+    this.#table.advance(slot, length);
+  }
 
   /**
    * Makes slot `to` the same as slot `from`: a prefilled prefix (a policy, a system message) is computed once and
@@ -197,7 +226,8 @@ export class KvCache implements Disposable {
     this.#table.share(from, to);
     this.#layers.forEach((layer, i) => {
       const window = this.#windows[i] ?? 0;
-      if (window > 0) this.#copyRows(layer, from * window, to * window, Math.min(this.length(from), window));
+      const { ring } = this;
+      if (window > 0) this.#copyRows(layer, from * ring, to * ring, Math.min(this.length(from), ring));
     });
   }
   #copyRows({ k, v }: LayerCache, from: number, to: number, rows: number): void {
@@ -221,7 +251,7 @@ export class KvCache implements Disposable {
       pages = this.#table.pagesOf(slot);
     return this.#layers.flatMap(({ k, v }, i) => {
       const window = this.#windows[i] ?? 0;
-      if (window > 0) return [k, v].map((of) => ({ of, from: slot * window, rows: Math.min(length, window) }));
+      if (window > 0) return [k, v].map((of) => ({ of, from: slot * this.ring, rows: Math.min(length, this.ring) }));
       return [k, v].flatMap((of) =>
         pages.map((page, at) => ({
           of,
@@ -236,7 +266,7 @@ export class KvCache implements Disposable {
     const { num_key_value_heads: Hkv, head_dim: Dh } = this.config;
     return this.#layers.reduce((sum, { k }, i) => {
       const window = this.#windows[i] ?? 0;
-      return sum + 2 * (window > 0 ? Math.min(tokens, window) : tokens) * Hkv * Dh * dtypeBytes(k.dtype);
+      return sum + 2 * (window > 0 ? Math.min(tokens, this.ring) : tokens) * Hkv * Dh * dtypeBytes(k.dtype);
     }, 0);
   }
   /**
@@ -254,19 +284,24 @@ export class KvCache implements Disposable {
   }
 
   /**
-   * Lays out where a batch's keys and values go.
+   * Lays out where a batch's keys and values go. A slot may stand in it several times with one token each, one after
+   * the other: each sees those before it.
    * @throws {NativeError} bad_batch: positions do not continue their slots; cache_full: a slot would exceed its
    * capacity, or no page is left
    */
   plan(scope: Scope, batch: Batch): CachePlan {
     const { starts, positions } = batch;
     const B = starts.length - 1,
-      W = this.window;
+      W = this.window,
+      R = this.ring;
     const slots = Array.from({ length: B }, (_, b) => batch.slots?.[b] ?? b);
-    if (new Set(slots).size !== B || slots.some((s) => s < 0 || s >= this.sequences))
+    /** Tokens of each slot up to the row that is laid out. */
+    const stands = new Map<number, number>();
+    const most = batch.tokens.length === B ? this.lookahead + 1 : 1;
+    if (slots.some((s) => s < 0 || s >= this.sequences) || mostOften(slots) > most)
       throw new NativeError(
         'bad_batch',
-        `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted distinct slots that exist`,
+        `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted slots that exist, each at most ${most}×`,
       );
     const fullRows: number[] = [],
       kLen: number[] = [];
@@ -284,7 +319,7 @@ export class KvCache implements Disposable {
     slots.forEach((slot, b) => {
       const from = starts[b] ?? 0,
         n = (starts[b + 1] ?? 0) - from,
-        held = this.length(slot);
+        held = stands.get(slot) ?? this.length(slot);
       if (positions[from] !== held)
         throw new NativeError(
           'bad_batch',
@@ -292,26 +327,27 @@ export class KvCache implements Disposable {
             `${held} tokens; positions must go on where the slot stands`,
         );
       this.#grow(slot, held + n);
+      stands.set(slot, held + n);
       if (n !== 1) single = false;
       kLen.push(held + n);
-      ringStart.push(slot * W);
+      ringStart.push(slot * R);
       const old = Math.min(held, Math.max(W - 1, 0)),
         before = old > 0 ? (held - old) % PAGE_TOKENS : 0; // rows that no query sees
       lineStart.push(line);
       lineLen.push(before + old + n);
       line += before;
       for (let j = held - old; j < held; j++) {
-        oldRows.push(slot * W + (j % (W || 1)));
+        oldRows.push(slot * R + (j % (R || 1)));
         oldTo.push(line++);
       }
       for (let t = 0; t < n; t++) {
         const p = held + t;
         fullRows.push(this.#table.row(slot, p));
         newTo.push(line++);
-        if (t >= n - W) {
+        if (t >= n - R) {
           lastFrom.push(from + t);
-          lastTo.push(slot * W + (p % (W || 1)));
-          ringRows.push(slot * W + (p % (W || 1)));
+          lastTo.push(slot * R + (p % (R || 1)));
+          ringRows.push(slot * R + (p % (R || 1)));
         }
       }
     });
@@ -387,7 +423,7 @@ export class KvCache implements Disposable {
     if (w.kind === 'ring') {
       ops.scatter_rows(cache.k, k, w.rows);
       ops.scatter_rows(cache.v, v, w.rows);
-      return { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: window, page: 0 };
+      return { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: this.ring, page: 0 };
     }
     const inLine = (ring: Tensor, fresh: Tensor): Tensor => {
       if (!w.oldRows) return fresh; // a first prefill: the new rows are the line

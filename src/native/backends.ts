@@ -34,6 +34,8 @@ export interface Backend {
   readonly recordsSteps: boolean;
   /** Recordings of one session may use the same memory. */
   readonly sharesRecordings: boolean;
+  /** Most rows of a pass `byRow` of which each has the bits that it has alone; null: any. */
+  readonly rowsAlone: number | null;
   /**
    * Rows that an expert gets on average in a chunk, as fewer fill its tiles badly and more cost memory; null: as many
    * as MOE_CHUNK_TOKENS gives.
@@ -52,6 +54,7 @@ export const BACKENDS = [
     streamsExperts: false,
     recordsSteps: true,
     sharesRecordings: true,
+    rowsAlone: null,
     expertRows: null,
     timedByPlan: true,
   },
@@ -70,6 +73,7 @@ export const BACKENDS = [
     streamsExperts: true,
     recordsSteps: true,
     sharesRecordings: false,
+    rowsAlone: 8,
     expertRows: 256, // two of its tiles of 128 rows: chunks of 2,048 tokens of 20b, 8,192 of 120b
     timedByPlan: false,
   },

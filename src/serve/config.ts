@@ -67,6 +67,11 @@ export const ServeConfig = z.strictObject({
   denseDtype: z.enum(['bf16', 'q8']).optional(),
   denseCache: z.boolean().optional(),
   kvDtype: z.enum(['f32', 'bf16']).optional(),
+  speculation: z
+    .enum(['auto', 'always', 'off'])
+    .optional()
+    .describe('tokens are guessed and several checked at a time, where that is faster; answers are the same'),
+  draft: z.string().optional().describe('a smaller checkpoint with the same tokenizer, which guesses too'),
   policy: z.array(z.string()).optional().describe('policies that every answer must pass'),
   judge: z.string().optional(),
   judgeModel: z.string().optional(),
@@ -155,10 +160,11 @@ const URL_LIKE = /^https?:\/\//i;
 function absolute(config: ServeConfig, folder: string): ServeConfig {
   const at = (path: string): string =>
     isAbsolute(path) || isReference(path) || URL_LIKE.test(path) ? path : resolve(folder, path);
-  const { model, judge, adapters, policy, tls, state, prefixCache } = config;
+  const { model, draft, judge, adapters, policy, tls, state, prefixCache } = config;
   return {
     ...config,
     ...(model === undefined ? {} : { model: at(model) }),
+    ...(draft === undefined ? {} : { draft: at(draft) }),
     ...(state === undefined ? {} : { state: at(state) }),
     ...(prefixCache === undefined ? {} : { prefixCache: at(prefixCache) }),
     ...(judge === undefined ? {} : { judge: at(judge) }),

@@ -33,6 +33,12 @@ export function createMeter(admission: Admission): Meter {
     labelNames: ['kind'],
     registers,
   });
+  const guesses = new Counter({
+    name: 'temper_draft_tokens_total',
+    help: 'Tokens that were guessed and checked (drafted), and those of them that came (accepted).',
+    labelNames: ['kind'],
+    registers,
+  });
   const first = new Histogram({
     name: 'temper_time_to_first_token_seconds',
     help: 'Time from the engine taking a request to its first token.',
@@ -64,6 +70,8 @@ export function createMeter(admission: Admission): Meter {
     turn({ usage }, kept) {
       tokens.inc({ kind: 'prompt' }, usage.promptTokens);
       tokens.inc({ kind: 'completion' }, usage.completionTokens);
+      guesses.inc({ kind: 'drafted' }, usage.draftedTokens ?? 0);
+      guesses.inc({ kind: 'accepted' }, usage.acceptedTokens ?? 0);
       first.observe(usage.prefillMs / 1000);
       if (kept) withheld.inc();
     },

@@ -212,6 +212,71 @@ describe('pages', async () => {
     both([[3, rows(90, 3)]]);
   });
 
+  it.each(['f32', 'bf16'] as const)('tokens that are taken back have never been there (%s)', (dtype) => {
+    const L = 5;
+    using ahead = new KvCache(config, 3, 256, 'cpu', { lookahead: L, dtype });
+    using plain = new KvCache(config, 3, 256, 'cpu', { dtype });
+    let state = 3;
+    const pick = (n: number): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((state / 2 ** 32) * n);
+    };
+    /** One token a row, as decode steps run them. @returns the rows' hidden states */
+    const run = (cache: KvCache, rows: readonly (readonly [slot: number, token: number])[]): Float32Array[] => {
+      using s = new Scope();
+      const stands = [...cache.lengths];
+      const batch: Batch = {
+        tokens: Int32Array.from(rows, ([, token]) => token),
+        positions: Int32Array.from(rows, ([slot]) => stands[slot]!++),
+        starts: Int32Array.from({ length: rows.length + 1 }, (_, i) => i),
+        slots: Int32Array.from(rows, ([slot]) => slot),
+      };
+      const all = forwardHidden(s, model, null, batch, { precision: 'bf16', cache, byRow: true }).toFloat32();
+      return rows.map((_, i) => all.slice(i * config.hidden_size, (i + 1) * config.hidden_size));
+    };
+    for (const cache of [ahead, plain]) {
+      expect(cache.promise(0, 250)).toBe(true);
+      hidden(model, cache, batchOf(cache, [[0, rows(50)]]));
+      cache.copy(0, 1);
+    }
+    // Past the window of 64, over the borders of pages, and in a page that two slots read.
+    let taken = 0;
+    for (let step = 0; step < 35; step++) {
+      const right = [0, 1].map(() => Array.from({ length: 1 + pick(L + 1) }, () => 7 + pick(900)));
+      const wrong = right.map((of) => Array.from({ length: L + 1 - of.length }, () => 7 + pick(900)));
+      const told = run(
+        ahead,
+        [0, 1].flatMap((slot) => [...right[slot]!, ...wrong[slot]!].map((token) => [slot, token] as const)),
+      );
+      for (const slot of [0, 1]) {
+        const n = right[slot]!.length;
+        for (const [i, token] of right[slot]!.entries())
+          expect(told[slot * (L + 1) + i]).toEqual(run(plain, [[slot, token]])[0]);
+        ahead.rewind(slot, ahead.length(slot) - (L + 1 - n));
+        taken += L + 1 - n;
+      }
+      expect(ahead.lengths).toEqual(plain.lengths);
+    }
+    expect(taken).toBeGreaterThan(100);
+    expect(ahead.length(0)).toBeGreaterThan(150);
+    // The promise stays, and so does the way on: a prompt's piece in a line, and a copy.
+    expect(ahead.freePages).toBeLessThanOrEqual(plain.freePages);
+    for (const cache of [ahead, plain]) cache.copy(1, 2);
+    expect(hidden(model, ahead, batchOf(ahead, [[2, rows(20, 4)]]))).toEqual(
+      hidden(model, plain, batchOf(plain, [[2, rows(20, 4)]])),
+    );
+    expect(() => ahead.rewind(0, ahead.length(0) - L - 1)).toThrow(/at most 5/);
+    expect(() => plain.rewind(0, plain.length(0) - 1)).toThrow(/at most 0/);
+    const twice = (cache: KvCache): unknown =>
+      run(cache, [
+        [1, 9],
+        [1, 9],
+      ]);
+    expect(() => twice(plain)).toThrow(/each at most 1×/);
+    for (let slot = 0; slot < 3; slot++) ahead.reset(slot);
+    expect(ahead.usedPages).toBe(0);
+  });
+
   it('refuses what no page is left for, and goes on', () => {
     using cache = new KvCache(config, 3, 512, 'cpu', { pages: 4 });
     hidden(model, cache, batchOf(cache, [[0, rows(100)]]));

@@ -16,6 +16,8 @@ interface Options {
   readonly sequences: number;
   readonly denseDtype: 'bf16' | 'q8';
   readonly kvDtype: 'f32' | 'bf16';
+  readonly speculation: boolean;
+  readonly draft?: string;
 }
 const category = ([name, bytes]: readonly [string, number]): string =>
   `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
@@ -27,6 +29,8 @@ async function serving(dir: string, o: Options): Promise<void> {
     sequences: o.sequences,
     denseDtype: o.denseDtype,
     kvDtype: o.kvDtype,
+    speculation: o.speculation,
+    ...(o.draft === undefined ? {} : { draft: o.draft }),
     signal: interruptSignal(),
   });
   if (o.json) printJson(plan);
@@ -82,6 +86,8 @@ export const command: Command = {
           .choices(['f32', 'bf16'])
           .default('f32'),
       )
+      .option('--draft <dir>', 'serving: a smaller checkpoint that guesses')
+      .option('--no-speculation', 'serving: no tokens are guessed')
       .option('--set <a.b=c>', 'edit a field of the recipe; may be given several times', collect, [])
       .option('--out <dir>', 'run folder, on whose disk activations may be put; default: as for train')
       .option('--no-time', 'memory only; needs no measuring')

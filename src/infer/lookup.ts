@@ -1,0 +1,83 @@
+// What may come next by what came before: the place in prompt and answer where the last tokens stood already, the
+// longest such match, and what followed there (prompt lookup; LZ77's search with its chains of earlier places).
+
+/** Places that are compared, the latest first, and tokens of one that are. */
+const MOST_PLACES = 16;
+const MOST_MATCHED = 32;
+/** Fewer tokens that are alike say nothing. */
+export const LEAST_MATCHED = 2;
+const MOST_HEADS = 2 ** 16;
+
+export interface Guess {
+  readonly tokens: readonly number[];
+  /** Last tokens that stood before them there too. */
+  readonly matched: number;
+}
+export const NO_GUESS: Guess = { tokens: [], matched: 0 };
+
+export class Lookup {
+  #text: Int32Array;
+  #length = 0;
+  /** Latest place by the hash of the pair that ends there; for each place the one before with the same. −1: none. */
+  readonly #heads: Int32Array;
+  #before: Int32Array;
+
+  constructor(prompt: Int32Array) {
+    this.#text = new Int32Array(prompt.length + 64);
+    this.#before = new Int32Array(prompt.length + 64);
+    let heads = 256;
+    while (heads < 2 * prompt.length && heads < MOST_HEADS) heads *= 2;
+    this.#heads = new Int32Array(heads).fill(-1);
+    for (const token of prompt) this.push(token);
+  }
+
+  /** All tokens so far; good until the next one. */
+  get text(): Int32Array {
+    return this.#text.subarray(0, this.#length);
+  }
+  push(token: number): void {
+    const at = this.#length;
+    if (at === this.#text.length) {
+      this.#text = grown(this.#text);
+      this.#before = grown(this.#before);
+    }
+    this.#text[at] = token;
+    this.#length++;
+    if (at === 0) return;
+    const head = this.#headOf(this.#text[at - 1]!, token);
+    this.#before[at] = this.#heads[head]!;
+    this.#heads[head] = at;
+  }
+  #headOf(a: number, b: number): number {
+    const h = Math.imul(a, 0x9e3779b1) ^ Math.imul(b, 0x85ebca6b);
+    return (h ^ (h >>> 15)) & (this.#heads.length - 1);
+  }
+
+  /** At most `most` tokens that followed where the text's end stood before. */
+  guess(most: number): Guess {
+    const text = this.#text,
+      end = this.#length - 1;
+    if (end < 2 || most < 1) return NO_GUESS;
+    let best = 0,
+      from = -1;
+    for (let at = this.#before[end]!, places = 0; at > 0 && places < MOST_PLACES; at = this.#before[at]!, places++) {
+      let n = 0;
+      while (n < MOST_MATCHED && n <= at && text[at - n] === text[end - n]) n++;
+      if (n > best) {
+        best = n;
+        from = at;
+      }
+      if (n === MOST_MATCHED) break;
+    }
+    if (best < LEAST_MATCHED) return NO_GUESS;
+    const tokens: number[] = [];
+    // Beyond the end it goes on with itself: what repeats goes on repeating.
+    for (let at = from + 1; tokens.length < most; at++) tokens.push(at <= end ? text[at]! : tokens[at - end - 1]!);
+    return { tokens, matched: best };
+  }
+}
+const grown = (old: Int32Array): Int32Array => {
+  const larger = new Int32Array(2 * old.length);
+  larger.set(old);
+  return larger;
+};
