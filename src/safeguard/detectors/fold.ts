@@ -104,14 +104,19 @@ function tables(): Tables {
   return made;
 }
 
-const isPrintable = (c: number): boolean => c > 0x20 && c < 0x7f;
+/** Letters, digits and what tokens are written with: a comma after a Cyrillic word disguises nothing. */
+const COMPANY = Uint8Array.from({ length: 128 }, (_, c) => (/[\w<>|@]/.test(String.fromCharCode(c)) ? 1 : 0));
+const isCompany = (c: number): boolean => c < 128 && COMPANY[c] === 1;
 /** Bits per UTF-16 unit; 0: nothing to do. Look it up once per sweep, as it is made lazily. */
 export const oddities = (): Uint8Array => tables().kinds;
+/** A look-alike among its own: most letters of some scripts are one. */
+export const isAtHome = (kind: number, text: string, i: number): boolean =>
+  kind === BESIDE_ASCII && !isCompany(text.charCodeAt(i - 1)) && !isCompany(text.charCodeAt(i + 1));
 export const isOdd = (kind: number): boolean => (kind & ODD) !== 0;
 /** Whether folding may bring out something at `i`: a letter in disguise, or what is hidden in a word. */
 export function disguises(kind: number, text: string, i: number): boolean {
   if ((kind & ALWAYS) !== 0) return true;
-  return (kind & BESIDE_ASCII) !== 0 && (isPrintable(text.charCodeAt(i - 1)) || isPrintable(text.charCodeAt(i + 1)));
+  return (kind & BESIDE_ASCII) !== 0 && (isCompany(text.charCodeAt(i - 1)) || isCompany(text.charCodeAt(i + 1)));
 }
 
 const astral = new Map<number, string>();

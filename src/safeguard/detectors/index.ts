@@ -11,7 +11,7 @@ import { invisible } from './invisible.js';
 import { personal } from './personal.js';
 import { repetition } from './repetition.js';
 import { secrets } from './secrets.js';
-import { type Findings, type Plan, planOf, TextScan } from './sweep.js';
+import { type Findings, findingsIn, planOf, TextScan } from './sweep.js';
 
 /** A new detector is a line here. */
 export const DETECTORS: readonly Detector[] = [secrets, personal, control, invisible, repetition, canary];
@@ -119,23 +119,18 @@ export function createDetectors({ choices = {}, canaries = [] }: DetectorOptions
     used.map((one) => one.rules),
     settings,
   );
+  const places = new Map(plan.detectors.map((d, n) => [d.name, n]));
   const say = (found: Findings): readonly Detection[] => {
-    const byName = new Map(plan.detectors.map((d, n) => [d.name, n]));
     return all.map(({ detector, digest }): Detection => {
-      const n = byName.get(detector.name);
+      const n = places.get(detector.name);
       if (n === undefined) return { detector: detector.name, state: 'off', digest, findings: [], count: 0 };
+      if (found.isEmpty(n)) return { detector: detector.name, state: 'clear', digest, findings: [], count: 0 };
       const findings = found.of(n);
       const inside = findings.filter((f) => f.view !== 'raw' && f.view !== 'rot13').length;
-      return {
-        detector: detector.name,
-        state: findings.length > 0 ? 'block' : 'clear',
-        digest,
-        findings,
-        count: (found.counts[n] as number) + inside,
-      };
+      return { detector: detector.name, state: 'block', digest, findings, count: (found.counts[n] as number) + inside };
     });
   };
-  const lookNow = (text: string): readonly Detection[] => say(whole(plan, text));
+  const lookNow = (text: string): readonly Detection[] => say(findingsIn(plan, text));
   return {
     digest: sha256(all.map((one) => one.digest).join()),
     on: used.map((one) => one.detector.name),
@@ -156,10 +151,4 @@ export function createDetectors({ choices = {}, canaries = [] }: DetectorOptions
       return { push: (piece) => scan.push(piece), so: () => say(scan.found()) };
     },
   };
-}
-
-function whole(plan: Plan, text: string): Findings {
-  const scan = new TextScan(plan);
-  scan.push(text);
-  return scan.found();
 }

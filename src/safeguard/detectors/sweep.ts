@@ -14,7 +14,7 @@ import {
   type Report,
   type View,
 } from './detector.js';
-import { disguises, foldText, isOdd, oddities } from './fold.js';
+import { disguises, foldText, isAtHome, isOdd, oddities } from './fold.js';
 
 const DIGIT = 1,
   BREAK = 2,
@@ -90,11 +90,11 @@ const isPlain = (view: View): boolean => view === 'raw' || view === 'rot13';
 export class Findings {
   readonly lists: Finding[][];
   readonly counts: number[];
-  readonly inside: Map<string, Finding>[];
+  readonly inside: (Map<string, Finding> | undefined)[];
   constructor(readonly plan: Plan) {
     this.lists = plan.detectors.map(() => []);
     this.counts = plan.detectors.map(() => 0);
-    this.inside = plan.detectors.map(() => new Map());
+    this.inside = plan.detectors.map(() => undefined);
   }
   add(n: number, rule: string, view: View, from: number, to: number): void {
     if (!this.plan.enabled[n]?.has(rule)) return;
@@ -106,24 +106,28 @@ export class Findings {
       return;
     }
     // Pieces that are made plain come in any order, and overlap.
-    const inside = this.inside[n] as Map<string, Finding>;
+    const inside = this.inside[n] ?? new Map<string, Finding>();
+    this.inside[n] = inside;
     const key = `${rule} ${view}`;
     const known = inside.get(key);
     if (!known || from < known.from || (from === known.from && to < known.to)) inside.set(key, finding);
+  }
+  isEmpty(n: number): boolean {
+    return this.counts[n] === 0 && this.inside[n] === undefined;
   }
   copy(): Findings {
     const copy = new Findings(this.plan);
     for (const n of this.lists.keys()) {
       copy.lists[n] = [...(this.lists[n] as Finding[])];
       copy.counts[n] = this.counts[n] as number;
-      copy.inside[n] = new Map(this.inside[n]);
+      copy.inside[n] = this.inside[n] && new Map(this.inside[n]);
     }
     return copy;
   }
   /** In the order of the text. What was folded around a find of the text itself is not told twice. */
   of(n: number): readonly Finding[] {
     const plain = this.lists[n] as Finding[];
-    const others = [...(this.inside[n] as Map<string, Finding>).values()].filter(
+    const others = [...(this.inside[n]?.values() ?? [])].filter(
       (f) => f.view !== 'folded' || !plain.some((p) => p.rule === f.rule && p.from >= f.from && p.to <= f.to),
     );
     return [...plain, ...others].sort(
@@ -170,17 +174,12 @@ class Sweep {
     const { classes, at, digits } = plan;
     const kinds = oddities();
     const reports = this.#reports;
-    let { next: i } = place;
+    let { next: i, run } = place;
+    // Encoded text goes on from a line before.
+    let goesOn = place.coded !== run;
     for (; i < to; i++) {
       const c = text.charCodeAt(i);
-      if (c >= 128) {
-        if (i - place.run >= MIN_TOKEN || place.coded !== place.run) this.#ends(text, i, c);
-        else place.run = place.coded = place.segment = i + 1;
-        const kind = kinds[c] as number;
-        if (kind !== 0) this.#strange(text, i, kind);
-        continue;
-      }
-      const k = classes[c] as number;
+      const k = c < 128 ? (classes[c] as number) : BREAK;
       if (k === 0) continue;
       if (k === DIGIT) {
         if (i === 0 || !isDigitCode(text.charCodeAt(i - 1)))
@@ -191,9 +190,19 @@ class Sweep {
         continue;
       }
       if ((k & BREAK) !== 0) {
-        if (i - place.run >= MIN_TOKEN || place.coded !== place.run) this.#ends(text, i, c);
-        else place.run = place.coded = place.segment = i + 1;
-        if ((k & ODD) !== 0) this.#strange(text, i, kinds[c] as number);
+        if (i - run >= MIN_TOKEN || goesOn) {
+          place.run = run;
+          // A run that began in this piece; of one that went on some may be decoded.
+          if (!goesOn && run > place.coded) place.coded = place.segment = run;
+          this.#ends(text, i, c);
+          goesOn = place.coded !== place.run;
+        }
+        run = i + 1;
+        if (c >= 128 || (k & ODD) !== 0) {
+          const kind = kinds[c] as number;
+          if (kind !== 0 && !isAtHome(kind, text, i)) this.#strange(text, i, kind);
+          continue;
+        }
       }
       if ((k & TRIGGER) !== 0) {
         const calls = at[c] as readonly Call[];
@@ -204,6 +213,8 @@ class Sweep {
       }
     }
     place.next = Math.max(i, place.next);
+    if (!goesOn && run > place.coded) place.coded = place.segment = run;
+    place.run = run;
     this.#decodeTo(text, place.next, false);
     if (place.foldFrom >= 0) this.#foldTo(text, place.next, last);
     if (!last) return;
@@ -284,6 +295,18 @@ class Sweep {
       if (!detector.rawOnly && detector.start)
         detector.start(this.plan.settings)?.feed(text, 0, text.length, (rule) => this.sink(n, rule, from, to, view));
   }
+}
+
+/** What there is to find in a text that is there as a whole. */
+export function findingsIn(plan: Plan, text: string): Findings {
+  const findings = new Findings(plan);
+  for (const [n, d] of plan.detectors.entries())
+    d.start?.(plan.settings)?.feed(text, 0, text.length, (rule, from, to, view = 'raw') =>
+      findings.add(n, rule, view, from, to),
+    );
+  const sweep = new Sweep(plan, 0, (n, rule, from, to, view) => findings.add(n, rule, view, from, to));
+  sweep.go(text, text.length, true);
+  return findings;
 }
 
 /** The detectors' look at one text: `push` as it comes, `found` at any time, `end` once. */
