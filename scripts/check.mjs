@@ -72,7 +72,8 @@ export function checks(fix = false) {
   return {
     TypeScript: () => quiet('typescript/bin/tsc', ['-b']),
     'types of tests': () => quiet('typescript/bin/tsc', ['-b', 'tsconfig.tests.json']),
-    'names and calls in scripts': () => quiet('typescript/bin/tsc', ['-b', 'tsconfig.scripts.json']),
+    'names and calls in scripts': () =>
+      quiet('typescript/bin/tsc', ['-b', 'tsconfig.scripts.json', 'tsconfig.playground.json']),
     'lint and format': () =>
       quiet('@biomejs/biome/bin/biome', ['check', '--error-on-warnings', ...(fix ? ['--write'] : []), '.']),
     'format of native code': () => {

@@ -31,6 +31,7 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly prefixCache?: string;
     readonly prefixCacheBytes: string;
     readonly reasoning: 'auto' | 'allowed' | 'never';
+    readonly playground: boolean;
     readonly json?: boolean;
   };
 type Adapters = Readonly<Record<string, { readonly path: string; readonly status: AdapterStatus }>>;
@@ -127,6 +128,7 @@ export async function serveOptions(
     state: all.state,
     maxBodyBytes: all.maxBodyBytes,
     maxTokens: all.maxTokens,
+    playground: all.playground,
     log,
   };
 }

@@ -40,7 +40,7 @@ export const page = (title: string, style: string, body: Html): string =>
 `.text;
 
 /** Colours of every page; a page says where it uses them. */
-const COLOURS = `
+export const COLOURS = `
 :root {
   --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e;
   --good: #2e7d4f; --bad: #b4311e; color-scheme: light dark;

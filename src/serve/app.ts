@@ -9,6 +9,7 @@ import type { Bodies } from './bodies.js';
 import type { Callers } from './callers.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
+import { createPlayground } from './playground.js';
 import type { ServedModels } from './served.js';
 
 export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
@@ -23,6 +24,8 @@ export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
   /** Host names that a request may give; null: any. Keeps web pages of others away from a server on loopback. */
   readonly hosts: ReadonlySet<string> | null;
   readonly bodies: Bodies;
+  /** There is a page at `/`, as it is now. Where anybody may ask without a key, it is for this machine alone. */
+  readonly playground: () => boolean;
 }
 /** They say nothing of models, and probes have no keys. */
 const OPEN: readonly string[] = ['/health', '/ready'];
@@ -32,6 +35,10 @@ export function createApp(options: AppOptions): Hono<Env> {
   const { served, callers, hosts, log, responses, bodies } = options;
   const { meter, admission } = callers.parts;
   const routes = new Routes(APIS);
+  const page = createPlayground({
+    shown: () => options.playground() && (hosts !== null || callers.wantsKeys),
+    keysWanted: () => callers.wantsKeys,
+  });
   const serviceOf = (c: ApiRequest): ApiService => ({
     ...callers.serviceFor(c.get('caller')),
     maxTokens: options.maxTokens(),
@@ -45,7 +52,8 @@ export function createApp(options: AppOptions): Hono<Env> {
     c.header('x-content-type-options', 'nosniff');
     await next();
     const { path } = c.req;
-    const route = OTHERS.find((r) => r === path) ?? routes.find(path)?.path ?? 'other';
+    const route =
+      OTHERS.find((r) => r === path) ?? (page.has(path) ? '/' : undefined) ?? routes.find(path)?.path ?? 'other';
     meter.request(route, c.res.status, (performance.now() - began) / 1000);
   });
   app.use(async (c, next) => {
@@ -58,7 +66,7 @@ export function createApp(options: AppOptions): Hono<Env> {
         'this server does not answer under that host name',
       );
     c.set('key', null);
-    if (!OPEN.includes(c.req.path) && !c.req.path.startsWith('/admin/')) {
+    if (!OPEN.includes(c.req.path) && !page.has(c.req.path) && !c.req.path.startsWith('/admin/')) {
       const caller = callers.identify((name) => c.req.header(name));
       c.set('caller', caller);
       c.set('key', caller === ANYBODY ? null : caller.name);
@@ -87,6 +95,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     description ??= openApiDocument(APIS);
     return c.json(await description);
   });
+  page.register(app);
   for (const api of APIS) api.register(app, serviceOf);
   addAdminRoutes(app, { served, callers, keys: options.adminKeys, readBody: (c) => bodies.read(c), log: options.note });
   return app;

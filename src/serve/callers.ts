@@ -58,6 +58,10 @@ export class Callers {
   ) {
     this.#keys = keys;
   }
+  /** Who asks needs a key. */
+  get wantsKeys(): boolean {
+    return this.#keys !== null;
+  }
   /** From now on. What keys of the same name have used counts on. */
   setKeys(keys: ApiKeys | null): void {
     this.#keys = keys;

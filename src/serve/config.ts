@@ -107,6 +107,7 @@ export const ServeConfig = z.strictObject({
     .describe('most tokens of an answer where a request does not say'),
   maxBodyBytes: count(2 ** 30).optional(),
   state: z.string().optional().describe('folder that keeps the answers of /v1/responses; absent: in memory'),
+  playground: z.boolean().optional().describe('a page at / to talk to it; absent: there is one'),
   keys: z.array(Key).min(1).refine(once, 'have one name twice').optional(),
   adminKeys: z.array(AdminKey).min(1).refine(once, 'have one name twice').optional().describe('who may use /admin'),
 });

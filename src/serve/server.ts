@@ -50,6 +50,8 @@ export interface ServeOptions {
   readonly drainMs?: number | undefined;
   /** How long clients are waited for. */
   readonly timeouts?: Partial<Timeouts> | undefined;
+  /** A page at `/` to talk to it, for who has a key, or sits at this machine. Default: there is one. */
+  readonly playground?: boolean | undefined;
   /** Told of faults of the server's own and of what admins did, one line each; default stderr. */
   readonly log?: ((line: string) => void) | undefined;
 }
@@ -158,7 +160,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       },
       keys,
     );
-    let maxTokens = options.maxTokens;
+    let { maxTokens, playground = true } = options;
     const app = createApp({
       served,
       callers,
@@ -167,6 +169,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       hosts: loopback ? new Set(['127.0.0.1', '[::1]', 'localhost']) : null,
       bodies,
       maxTokens: () => maxTokens ?? served.engine.info.contextTokens,
+      playground: () => playground,
       log: (e) => log(`request failed: ${messageOf(e)}`),
       note: log,
     });
@@ -207,7 +210,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       if (pem) setTls(pem); // throws where key and certificate are no pair
       callers.setKeys(fresh);
       adminKeys = admins;
-      maxTokens = next.maxTokens;
+      ({ maxTokens, playground = true } = next);
       admission.setQueue(next.queue ?? 64, next.queueMs ?? 60_000);
     };
     return {

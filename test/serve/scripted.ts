@@ -109,10 +109,15 @@ export function scriptedApp(
     readonly reasoning?: ReasoningRule;
     readonly keys?: ApiKeys;
     readonly responses?: ResponseStore;
+    /** Beside the base. */
+    readonly models?: readonly ServedModel[];
+    readonly hosts?: ReadonlySet<string>;
+    readonly playground?: () => boolean;
   } = {},
 ): ScriptedApp {
   const models: readonly ServedModel[] = [
     { id: 'm', adapter: null, digest: 'd', pairs: 0, status: 'approved', folder: null },
+    ...(options.models ?? []),
   ];
   const log: unknown[] = [];
   const admission = new Admission({ slots: 4, queue: 4, queueMs: 1000 });
@@ -137,7 +142,8 @@ export function scriptedApp(
     adminKeys: () => null,
     note: () => {},
     responses,
-    hosts: null,
+    hosts: options.hosts ?? null,
+    playground: options.playground ?? (() => true),
     bodies: new Bodies(1 << 20),
     maxTokens: () => 100,
     log: (e) => log.push(e),

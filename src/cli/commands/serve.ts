@@ -78,6 +78,7 @@ export const command: Command = {
           .choices(['auto', 'allowed', 'never'])
           .default('auto'),
       )
+      .option('--no-playground', 'no page at / to talk to it')
       .option('--json', 'one line on stdout when it is ready: url, models, device')
       .addHelpText(
         'after',
@@ -100,7 +101,8 @@ export const command: Command = {
             (name) => command.getOptionValueSource(name) === 'cli',
             (line) => tell(`temper: ${line}`),
           );
-        const server = await serve(await read(), signal);
+        const settings = await read();
+        const server = await serve(settings, signal);
         if (options.config !== undefined) handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);
@@ -108,6 +110,7 @@ export const command: Command = {
         if (options.json) printJson({ url: server.url, models: server.models, device: server.info.device });
         else print(`${server.url}/v1 serves ${names.join(', ')}`);
         await tellService('READY=1', `STATUS=serving ${names.length} models`);
+        if (settings.playground !== false) tell(`temper: playground at ${server.url}/`);
         if (!signal.aborted)
           await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
         void tellService('STOPPING=1');
