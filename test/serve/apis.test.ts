@@ -23,6 +23,7 @@ import {
   ChatCompletion,
   ChatCompletionChunk,
   Completion,
+  CompletionChunk,
   OpenAiError,
   ResponseObject,
   ResponseStreamEvent,
@@ -141,7 +142,9 @@ async function askAll(app: ScriptedApp): Promise<Record<'chat' | 'responses' | '
   expect(unnamed(messageOf(await app.events('/v1/messages', messagesBody)))).toEqual(unnamed(streamed));
   const completions = Completion.parse(await app.json('/v1/completions', { model: 'm', prompt: 'a' }));
   const pieces = (await app.events('/v1/completions', { model: 'm', prompt: 'a' })).slice(0, -1);
-  expect(pieces.map((p) => Completion.parse(p).choices[0]?.text ?? '').join('')).toBe(completions.choices[0]?.text);
+  expect(pieces.map((p) => CompletionChunk.parse(p).choices[0]?.text ?? '').join('')).toBe(
+    completions.choices[0]?.text,
+  );
   return { chat, responses, messages, completions };
 }
 

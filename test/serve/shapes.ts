@@ -1,23 +1,40 @@
-// The published shapes of answers, as zod reads them: of OpenAI's API (the types of its client, version 6) and of
-// Anthropic's (of its client too). Strict, so that a field nobody declared is a failure, but for those of this server's
-// own.
+// The published shapes of answers, as zod reads them: of OpenAI's API and of Anthropic's. Strict, so that a field nobody
+// declared is a failure, but for those of this server's own. What they accept is what the types of the official clients
+// accept: `Published`, at the end, does not compile where it is not.
+import type Anthropic from '@anthropic-ai/sdk';
+import type OpenAI from 'openai';
 import { z } from 'zod';
 
-const own = { temper: z.object({ outcome: z.string(), verdicts: z.array(z.unknown()) }).optional() };
+const screening = z.strictObject({
+  outcome: z.enum(['allow', 'block', 'unjudged']),
+  verdicts: z.array(
+    z.strictObject({
+      policy: z.string(),
+      channel: z.string(),
+      outcome: z.enum(['allow', 'block', 'unjudged']),
+      rule: z.string().nullable(),
+      cause: z.string().nullable(),
+    }),
+  ),
+});
+const own = { temper: screening.exactOptional() };
 const usage = z.strictObject({
   prompt_tokens: z.int(),
   completion_tokens: z.int(),
   total_tokens: z.int(),
-  completion_tokens_details: z.object({ reasoning_tokens: z.int() }).optional(),
-  prompt_tokens_details: z.object({ cached_tokens: z.int() }).optional(),
+  completion_tokens_details: z.object({ reasoning_tokens: z.int() }).exactOptional(),
+  prompt_tokens_details: z.object({ cached_tokens: z.int() }).exactOptional(),
 });
 const finish = z.enum(['stop', 'length', 'tool_calls', 'content_filter']);
-const reasoning = { reasoning: z.string().optional(), reasoning_content: z.string().optional() };
+const reasoning = { reasoning: z.string().exactOptional(), reasoning_content: z.string().exactOptional() };
 const toolCall = z.strictObject({
   id: z.string(),
   type: z.literal('function'),
   function: z.strictObject({ name: z.string(), arguments: z.string() }),
 });
+const likely = { token: z.string(), logprob: z.number(), bytes: z.array(z.int()).nullable() };
+const tokens = z.array(z.strictObject({ ...likely, top_logprobs: z.array(z.strictObject(likely)) })).nullable();
+const logprobs = z.strictObject({ content: tokens, refusal: tokens }).nullable();
 const chatHead = { id: z.string(), created: z.int(), model: z.string() };
 export const ChatCompletion = z.strictObject({
   ...chatHead,
@@ -26,18 +43,19 @@ export const ChatCompletion = z.strictObject({
     z.strictObject({
       index: z.int(),
       finish_reason: finish,
-      logprobs: z.null(),
+      logprobs,
       message: z.strictObject({
         role: z.literal('assistant'),
         content: z.string().nullable(),
         refusal: z.string().nullable(),
-        tool_calls: z.array(toolCall).optional(),
+        tool_calls: z.array(toolCall).exactOptional(),
         ...reasoning,
       }),
     }),
   ),
   usage,
-  ...own,
+  // Of several answers: those of each.
+  temper: z.union([screening, z.strictObject({ choices: z.array(screening) })]).exactOptional(),
 });
 export const ChatCompletionChunk = z.strictObject({
   ...chatHead,
@@ -46,49 +64,67 @@ export const ChatCompletionChunk = z.strictObject({
     z.strictObject({
       index: z.int(),
       finish_reason: finish.nullable(),
-      logprobs: z.null(),
+      logprobs,
       delta: z.strictObject({
-        role: z.literal('assistant').optional(),
-        content: z.string().nullish(),
-        refusal: z.string().nullish(),
+        role: z.literal('assistant').exactOptional(),
+        content: z.string().nullable().exactOptional(),
+        refusal: z.string().nullable().exactOptional(),
         tool_calls: z
           .array(
             z.strictObject({
               index: z.int(),
-              id: z.string().optional(),
-              type: z.literal('function').optional(),
-              function: z.strictObject({ name: z.string().optional(), arguments: z.string().optional() }).optional(),
+              id: z.string().exactOptional(),
+              type: z.literal('function').exactOptional(),
+              function: z
+                .strictObject({ name: z.string().exactOptional(), arguments: z.string().exactOptional() })
+                .exactOptional(),
             }),
           )
-          .optional(),
+          .exactOptional(),
         ...reasoning,
       }),
     }),
   ),
-  usage: usage.nullish(),
+  usage: usage.nullable().exactOptional(),
   ...own,
 });
+const textChoice = {
+  index: z.int(),
+  text: z.string(),
+  logprobs: z
+    .strictObject({
+      tokens: z.array(z.string()),
+      token_logprobs: z.array(z.number()),
+      top_logprobs: z.array(z.record(z.string(), z.number())),
+      text_offset: z.array(z.int()),
+    })
+    .nullable(),
+};
+const textFinish = z.enum(['stop', 'length', 'content_filter']);
+const text = { ...chatHead, object: z.literal('text_completion'), usage: usage.exactOptional(), ...own };
 export const Completion = z.strictObject({
-  ...chatHead,
-  object: z.literal('text_completion'),
-  choices: z.array(
-    z.strictObject({
-      index: z.int(),
-      text: z.string(),
-      logprobs: z
-        .strictObject({
-          tokens: z.array(z.string()),
-          token_logprobs: z.array(z.number()),
-          top_logprobs: z.array(z.record(z.string(), z.number())),
-          text_offset: z.array(z.int()),
-        })
-        .nullable(),
-      finish_reason: z.enum(['stop', 'length', 'content_filter']).nullable(),
-    }),
-  ),
-  usage: usage.optional(),
-  ...own,
+  ...text,
+  choices: z.array(z.strictObject({ ...textChoice, finish_reason: textFinish })),
 });
+/** The client's type has no word for one that goes on; the API has null. */
+export const CompletionChunk = z.strictObject({
+  ...text,
+  choices: z.array(z.strictObject({ ...textChoice, finish_reason: textFinish.nullable() })),
+});
+export const Model = z.strictObject({
+  id: z.string(),
+  object: z.literal('model'),
+  created: z.int(),
+  owned_by: z.string(),
+  temper: z.strictObject({
+    digest: z.string(),
+    adapter: z.boolean(),
+    pairs: z.int(),
+    tensors: z.int(),
+    status: z.enum(['approved', 'candidate', 'quarantined']),
+  }),
+});
+export const ModelList = z.strictObject({ object: z.literal('list'), data: z.array(Model) });
 export const OpenAiError = z.strictObject({
   error: z.strictObject({
     message: z.string(),
@@ -103,7 +139,7 @@ const outputText = z.strictObject({
   type: z.literal('output_text'),
   text: z.string(),
   annotations: z.array(z.never()),
-  logprobs: z.array(z.never()).optional(),
+  logprobs: z.array(z.never()).exactOptional(),
 });
 const refusal = z.strictObject({ type: z.literal('refusal'), refusal: z.string() });
 const reasoningText = z.strictObject({ type: z.literal('reasoning_text'), text: z.string() });
@@ -114,59 +150,80 @@ const OutputItem = z.discriminatedUnion('type', [
     role: z.literal('assistant'),
     status,
     content: z.array(z.union([outputText, refusal])),
-    phase: z.enum(['commentary', 'final_answer']).nullish(),
+    phase: z.enum(['commentary', 'final_answer']).nullable().exactOptional(),
   }),
   z.strictObject({
     type: z.literal('reasoning'),
     id: z.string(),
     summary: z.array(z.strictObject({ type: z.literal('summary_text'), text: z.string() })),
-    content: z.array(reasoningText).optional(),
-    encrypted_content: z.string().nullish(),
-    status: status.optional(),
+    content: z.array(reasoningText).exactOptional(),
+    encrypted_content: z.string().nullable().exactOptional(),
+    status: status.exactOptional(),
   }),
   z.strictObject({
     type: z.literal('function_call'),
-    id: z.string().optional(),
+    id: z.string(),
     call_id: z.string(),
     name: z.string(),
     arguments: z.string(),
-    status: status.optional(),
+    status,
   }),
 ]);
 export const ResponseObject = z.strictObject({
   id: z.string().startsWith('resp_'),
   object: z.literal('response'),
   created_at: z.int(),
-  completed_at: z.int().nullish(),
+  completed_at: z.int().nullable().exactOptional(),
   status: z.enum(['completed', 'failed', 'in_progress', 'cancelled', 'queued', 'incomplete']),
-  background: z.boolean().nullish(),
+  background: z.boolean().nullable().exactOptional(),
   error: z.strictObject({ code: z.literal('server_error'), message: z.string() }).nullable(),
   incomplete_details: z.strictObject({ reason: z.enum(['max_output_tokens', 'content_filter']) }).nullable(),
   instructions: z.string().nullable(),
-  max_output_tokens: z.int().nullish(),
+  max_output_tokens: z.int().nullable().exactOptional(),
   metadata: z.record(z.string(), z.string()).nullable(),
   model: z.string(),
   output: z.array(OutputItem),
   parallel_tool_calls: z.boolean(),
-  previous_response_id: z.string().nullish(),
-  reasoning: z.strictObject({ effort: z.enum(['low', 'medium', 'high']), summary: z.null() }).nullish(),
-  service_tier: z.enum(['auto', 'default', 'flex', 'scale', 'priority']).nullish(),
+  previous_response_id: z.string().nullable().exactOptional(),
+  reasoning: z
+    .strictObject({ effort: z.enum(['low', 'medium', 'high']), summary: z.null() })
+    .nullable()
+    .exactOptional(),
+  service_tier: z.enum(['auto', 'default', 'flex', 'scale', 'priority']).nullable().exactOptional(),
   store: z.boolean(),
   temperature: z.number().nullable(),
-  text: z.strictObject({ format: z.looseObject({ type: z.string() }), verbosity: z.string().nullish() }).optional(),
-  tool_choice: z.union([z.enum(['none', 'auto', 'required']), z.looseObject({ type: z.string() })]),
+  text: z
+    .strictObject({
+      format: z.discriminatedUnion('type', [
+        z.strictObject({ type: z.literal('text') }),
+        z.strictObject({ type: z.literal('json_object') }),
+        z.strictObject({
+          type: z.literal('json_schema'),
+          name: z.string(),
+          schema: z.record(z.string(), z.unknown()),
+          description: z.string().exactOptional(),
+          strict: z.boolean().nullable().exactOptional(),
+        }),
+      ]),
+      verbosity: z.enum(['low', 'medium', 'high']).nullable().exactOptional(),
+    })
+    .exactOptional(),
+  tool_choice: z.union([
+    z.enum(['none', 'auto', 'required']),
+    z.strictObject({ type: z.literal('function'), name: z.string() }),
+  ]),
   tools: z.array(
     z.strictObject({
       type: z.literal('function'),
       name: z.string(),
-      description: z.string().nullish(),
+      description: z.string().nullable().exactOptional(),
       parameters: z.record(z.string(), z.unknown()).nullable(),
       strict: z.boolean().nullable(),
     }),
   ),
-  top_logprobs: z.int().nullish(),
+  top_logprobs: z.int().nullable().exactOptional(),
   top_p: z.number().nullable(),
-  truncation: z.enum(['auto', 'disabled']).nullish(),
+  truncation: z.enum(['auto', 'disabled']).nullable().exactOptional(),
   usage: z
     .strictObject({
       input_tokens: z.int(),
@@ -177,6 +234,38 @@ export const ResponseObject = z.strictObject({
     })
     .nullable(),
   ...own,
+});
+export const ResponseDeleted = z.strictObject({
+  id: z.string().startsWith('resp_'),
+  object: z.literal('response'),
+  deleted: z.literal(true),
+});
+const inputText = z.strictObject({ type: z.literal('input_text'), text: z.string() });
+/** What a request brought, as it is listed. */
+export const ResponseItemList = z.strictObject({
+  object: z.literal('list'),
+  data: z.array(
+    z.union([
+      z.strictObject({
+        type: z.literal('message'),
+        id: z.string(),
+        role: z.enum(['user', 'system', 'developer']),
+        status: status.exactOptional(),
+        content: z.array(inputText),
+      }),
+      z.strictObject({
+        type: z.literal('function_call_output'),
+        id: z.string(),
+        call_id: z.string(),
+        output: z.union([z.string(), z.array(inputText)]),
+        status,
+      }),
+      OutputItem,
+    ]),
+  ),
+  first_id: z.string(),
+  last_id: z.string(),
+  has_more: z.boolean(),
 });
 const event = <N extends string, T extends z.ZodRawShape>(type: N, shape: T) =>
   z.strictObject({ type: z.literal(type), sequence_number: z.int(), ...shape });
@@ -275,3 +364,27 @@ export const AnthropicError = z.strictObject({
   error: z.strictObject({ type: z.string(), message: z.string() }),
   request_id: z.string().nullable(),
 });
+export const MessageTokensCount = z.strictObject({ input_tokens: z.int() });
+
+type Fits<Wide, Narrow extends Wide> = Narrow;
+type Read<T extends z.ZodType> = z.infer<T>;
+/** As it is sent: `output_text` is the client's own, and `usage` is null until there is some. */
+type Sent<R> = R extends OpenAI.Responses.Response
+  ? Omit<R, 'output_text' | 'usage'> & { readonly usage?: OpenAI.Responses.ResponseUsage | null }
+  : R;
+type SentEvent<E> = E extends { response: OpenAI.Responses.Response }
+  ? Omit<E, 'response'> & { readonly response: Sent<OpenAI.Responses.Response> }
+  : E;
+/** What these accept, the clients' types accept. */
+export type Published = [
+  Fits<OpenAI.ChatCompletion, Read<typeof ChatCompletion>>,
+  Fits<OpenAI.ChatCompletionChunk, Read<typeof ChatCompletionChunk>>,
+  Fits<OpenAI.Completion, Read<typeof Completion>>,
+  Fits<OpenAI.Model, Read<typeof Model>>,
+  Fits<Sent<OpenAI.Responses.Response>, Read<typeof ResponseObject>>,
+  Fits<SentEvent<OpenAI.Responses.ResponseStreamEvent>, ResponseStreamEvent>,
+  Fits<OpenAI.Responses.ResponseItemList, Read<typeof ResponseItemList>>,
+  Fits<Anthropic.Message, Read<typeof AnthropicMessage>>,
+  Fits<Anthropic.RawMessageStreamEvent, Read<typeof AnthropicEvent>>,
+  Fits<Anthropic.MessageTokensCount, Read<typeof MessageTokensCount>>,
+];
