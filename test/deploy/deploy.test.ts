@@ -89,7 +89,7 @@ describe.each(Object.entries(WAYS))('%s', (name, { args, config, grace, written 
   it('listens where it is looked for, and writes where it may', () => {
     expect(settings.port).toBe(8080);
     expect(settings.host).toBe(name === 'systemd' ? '127.0.0.1' : '0.0.0.0');
-    expect(written).toContainEqual(expect.toSatisfy((w: string) => settings.state?.startsWith(`${w}/`)));
+    expect(written).toContainEqual(expect.toSatisfy((w: string) => settings.state?.startsWith(`${w}/`) === true));
     expect(written).toContain('/var/cache/temper'); // TEMPER_CACHE
   });
 });

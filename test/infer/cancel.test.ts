@@ -2,7 +2,8 @@
 // are back at once, and the others have the bits that they have without it.
 import { afterAll, expect, it } from 'vitest';
 import { GREEDY, type Sequence, type SequenceOptions } from '../../src/infer/sequence.js';
-import { Session, type SessionOptions } from '../../src/infer/session.js';
+import { Session } from '../../src/infer/session.js';
+import type { SessionOptions } from '../../src/infer/session-options.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
