@@ -6,13 +6,20 @@ import { serve } from '../base/channel-worker.js';
 import { sha256File } from '../base/digest.js';
 import { makeFolders } from '../base/folders.js';
 import type { Checker } from './grammar/check.js';
+import type { Grammar } from './grammar/grammar.js';
 import type { Vocabulary } from './grammar/vocabulary.js';
 import type { StructureCalls, StructureOptions } from './structures.js';
 
 /** Schemas that are remembered. */
-const MOST = 128;
+const MOST = 64;
 /** Lower than any other thread of this process; only Linux counts it by thread. */
 const NICE = 5;
+
+interface Known {
+  readonly checker: Checker;
+  /** With its masks. */
+  grammar: Grammar | null;
+}
 
 /** Where the arrays of a tokenizer are kept; null: nowhere. */
 async function vocabularyFile(model: string, vocabSize: number): Promise<string | null> {
@@ -45,13 +52,14 @@ async function makeVocabulary({ model, vocabSize }: StructureOptions): Promise<V
 await serve<StructureCalls, null, StructureOptions>(async (options) => {
   if (process.platform === 'linux') setPriority(0, NICE);
   const { createChecker } = await import('./grammar/check.js');
-  const known = new Map<string, Checker>();
-  const checkerOf = (text: string): Checker => {
-    const checker = known.get(text) ?? createChecker(JSON.parse(text));
+  const { withMasks } = await import('./grammar/grammar.js');
+  const known = new Map<string, Known>();
+  const knownOf = (text: string): Known => {
+    const own = known.get(text) ?? { checker: createChecker(JSON.parse(text)), grammar: null };
     known.delete(text);
-    known.set(text, checker);
+    known.set(text, own);
     if (known.size > MOST) known.delete(known.keys().next().value!);
-    return checker;
+    return own;
   };
   let vocabulary: Promise<Vocabulary> | undefined;
   return {
@@ -61,8 +69,13 @@ await serve<StructureCalls, null, StructureOptions>(async (options) => {
         vocabulary ??= makeVocabulary(options);
         return vocabulary;
       },
-      compile: (text) => checkerOf(text).grammar,
-      check: ({ schema, text }) => checkerOf(schema).check(text),
+      async compile(text) {
+        const own = knownOf(text);
+        vocabulary ??= makeVocabulary(options);
+        own.grammar ??= withMasks(own.checker.grammar, await vocabulary);
+        return own.grammar;
+      },
+      check: ({ schema, text }) => knownOf(schema).checker.check(text),
     },
   };
 });

@@ -201,3 +201,14 @@ describe('going round in circles', () => {
     ).toBe(-1);
   });
 });
+
+it('penalties count the tokens of plain text from the first, and of messages those of their bodies', () => {
+  const penalties = { presencePenalty: 0.25, frequencyPenalty: 0.5 };
+  const [plain, messages] = [createSteer(tokenizer, { ...penalties, plain: true }), createSteer(tokenizer, penalties)];
+  for (const steer of [plain, messages]) for (const token of [300, 301, 300]) steer?.took(token);
+  expect([...(plain?.wish()?.add ?? [])]).toEqual([
+    [300, -1.25],
+    [301, -0.75],
+  ]);
+  expect(messages?.wish()).toBe(null);
+});

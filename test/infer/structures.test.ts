@@ -6,6 +6,9 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
+import { type CharacterTable, fromTable } from '../../src/infer/grammar/characters.js';
+import type { Grammar } from '../../src/infer/grammar/grammar.js';
+import { setMasks } from '../../src/infer/grammar/masks.js';
 import { setsWorkedOut } from '../../src/infer/grammar/plans.js';
 import { TurnConstraint } from '../../src/infer/grammar/turn.js';
 import { vocabularyOf } from '../../src/infer/grammar/vocabulary.js';
@@ -65,6 +68,14 @@ describe('a new schema', () => {
       special('return'),
     ]);
     expect(setsWorkedOut() - worked).toBe(0);
+    // What its sets do to the vocabulary comes with them, too.
+    const { sets, masks } = structure.final as Grammar;
+    expect(masks.length).toBeGreaterThan(2);
+    for (const [key, own] of masks) {
+      const table = new Map(sets).get(key) as CharacterTable;
+      expect(own.states).toBe(Math.min(32, table.accepts.length));
+      expect(setMasks(structure.vocabulary, fromTable(table), own.states)).toEqual(own);
+    }
   });
   it('that takes too long, or has too many cases, is refused; the next one is not', async () => {
     const cases = { anyOf: Array.from({ length: 60 }, (_, i) => ({ properties: { [`p${i}`]: { const: i } } })) };

@@ -1,13 +1,16 @@
 // A schema made ready in one thread and held to in another: what is costly (patterns, a look at all of it) is done
 // where it is compiled; where tokens are sampled a node is made when a value reaches it.
 import { sha256 } from '../../base/digest.js';
+import type { Characters } from './characters.js';
 import { within } from './deadline.js';
+import { type Masks, type SetMasks, setMasks } from './masks.js';
 import { itemNode, memberNode, namesOf } from './members.js';
 import type { Alt, Node } from './nodes.js';
-import { type PatternTable, patternSet, recordSets, stringPlan, takeSets } from './plans.js';
+import { knownSet, type PatternTable, patternSet, recordSets, stringPlan, takeSets } from './plans.js';
 import { isEmpty } from './reachable.js';
 import type { References } from './references.js';
 import { compileSchema, openSchema } from './schema.js';
+import type { Vocabulary } from './vocabulary.js';
 
 /** What passes between threads. */
 export interface Grammar {
@@ -17,6 +20,8 @@ export interface Grammar {
   readonly text: string;
   /** Sets of characters that its patterns and lengths make. */
   readonly sets: readonly (readonly [string, PatternTable])[];
+  /** By set: what it does to the vocabulary, from the states that a text comes to first. */
+  readonly masks: readonly (readonly [string, SetMasks])[];
   /** Keywords that the check alone keeps to, with their places. */
   readonly checked: readonly string[];
 }
@@ -53,6 +58,24 @@ function visit(root: Node): void {
   }
 }
 
+/** Bytes of masks that a grammar brings, and the states of one set that are looked at. */
+const MASK_BYTES = 2 << 20,
+  MASK_STATES = 32;
+/** The same grammar with the masks of its sets. @throws {ConfigError} schema_unsupported: it takes too long */
+export function withMasks(grammar: Grammar, vocabulary: Vocabulary): Grammar {
+  const ofState = 4 * vocabulary.words + vocabulary.closers.length;
+  let left = Math.floor(MASK_BYTES / ofState);
+  const masks: [string, SetMasks][] = [];
+  for (const [key] of grammar.sets) {
+    const set = knownSet(key);
+    const states = set && set !== 'too_large' ? Math.min(left, MASK_STATES, set.table?.accepts.length ?? 0) : 0;
+    if (states === 0) continue;
+    masks.push([key, setMasks(vocabulary, set as Characters, states)]);
+    left -= states;
+  }
+  return { ...grammar, masks };
+}
+
 /** @throws {ConfigError} schema_unsupported, schema_invalid */
 export function makeGrammar(schema: unknown): { readonly grammar: Grammar; readonly references: References } {
   const text = JSON.stringify(schema);
@@ -62,7 +85,10 @@ export function makeGrammar(schema: unknown): { readonly grammar: Grammar; reado
       visit(made.root);
       return made;
     });
-    return { grammar: { id: sha256(text), text, sets, checked: result.checked }, references: result.references };
+    return {
+      grammar: { id: sha256(text), text, sets, masks: [], checked: result.checked },
+      references: result.references,
+    };
   });
 }
 
@@ -70,8 +96,12 @@ export function makeGrammar(schema: unknown): { readonly grammar: Grammar; reado
 const opened = new Map<string, Node>();
 const MOST_OPENED = 64;
 /** The node of its values, made of what `makeGrammar` found. */
-export function openGrammar({ id, text, sets }: Grammar): Node {
+export function openGrammar({ id, text, sets, masks: made }: Grammar, masks: Masks): Node {
   takeSets(sets);
+  for (const [key, own] of made) {
+    const set = knownSet(key);
+    if (set && set !== 'too_large') masks.adopt(set, own);
+  }
   const root = opened.get(id) ?? openSchema(JSON.parse(text));
   opened.delete(id);
   opened.set(id, root);

@@ -8,7 +8,7 @@ import { IN, type Vocabulary } from './vocabulary.js';
 import { DEEP, type Found, find, walk, walkText } from './walk.js';
 
 /** What a set of characters does to the vocabulary, from one of its states. */
-interface SetMask {
+export interface SetMask {
   /** Tokens that stay in the string. */
   readonly stay: Int32Array;
   /** By place among the closers: 1, the string may end where the token ends it. */
@@ -86,7 +86,7 @@ export class Masks {
     }
     let known = states.get(frame.inSet);
     if (!known) {
-      known = this.#makeInSet(frame);
+      known = setMask(this.vocabulary, set, frame.inSet);
       this.#cached += known.stay.byteLength + known.closes.byteLength;
       if (this.#cached > MOST_CACHED) {
         this.#sets = new WeakMap();
@@ -99,19 +99,17 @@ export class Masks {
     for (const group of this.#after(frame.end.close('')))
       for (let i = groups[group]!; i < groups[group + 1]!; i++) if (closes[i]) found(closers[i]!);
   }
-  #makeInSet(frame: TextFrame): SetMask {
-    const { trie, words, closers, placeOf } = this.vocabulary;
-    const stay = new Int32Array(words);
-    const closes = new Uint8Array(closers.length);
-    // A string after which anything may come: its tokens are told apart by whether they end it.
-    const end = { close: () => [ANYTHING], sameForAll: true };
-    const free = new TextFrame(0, Number.POSITIVE_INFINITY, frame.set, end, frame.state, 0, frame.inSet);
-    walkText(trie, 0, trie.byte.length, 0, free, (token) => {
-      const place = placeOf[token]!;
-      if (place >= 0) closes[place] = 1;
-      else stay[token >> 5]! |= 1 << (token & 31);
-    });
-    return { stay, closes };
+  /** Takes what another thread worked out of a set. */
+  adopt(set: Characters, { stay, closes, states: count }: SetMasks): void {
+    if (this.#sets.has(set)) return;
+    const { words, closers } = this.vocabulary;
+    const states = new Map<number, SetMask>();
+    for (let i = 0; i < count; i++)
+      states.set(i, {
+        stay: stay.subarray(i * words, (i + 1) * words),
+        closes: closes.subarray(i * closers.length, (i + 1) * closers.length),
+      });
+    this.#sets.set(set, states);
   }
 
   /** Groups of closers that may come before that. */
@@ -169,6 +167,37 @@ export class Masks {
     }
     return true;
   }
+}
+/** Of the first states of a set, in shared memory, one after the other. */
+export interface SetMasks {
+  readonly states: number;
+  readonly stay: Int32Array;
+  readonly closes: Uint8Array;
+}
+/** @param states so many; the first ones are those that a text comes to first */
+export function setMasks(vocabulary: Vocabulary, set: Characters, states: number): SetMasks {
+  const { words, closers } = vocabulary;
+  const stay = new Int32Array(new SharedArrayBuffer(4 * states * words));
+  const closes = new Uint8Array(new SharedArrayBuffer(states * closers.length));
+  for (let i = 0; i < states; i++) {
+    const own = setMask(vocabulary, set, i);
+    stay.set(own.stay, i * words);
+    closes.set(own.closes, i * closers.length);
+  }
+  return { states, stay, closes };
+}
+function setMask({ trie, words, closers, placeOf }: Vocabulary, set: Characters, state: number): SetMask {
+  const stay = new Int32Array(words);
+  const closes = new Uint8Array(closers.length);
+  // A string after which anything may come: its tokens are told apart by whether they end it.
+  const end = { close: () => [ANYTHING], sameForAll: true };
+  const free = new TextFrame(0, Number.POSITIVE_INFINITY, set, end, IN.plain, 0, state);
+  walkText(trie, 0, trie.byte.length, 0, free, (token) => {
+    const place = placeOf[token]!;
+    if (place >= 0) closes[place] = 1;
+    else stay[token >> 5]! |= 1 << (token & 31);
+  });
+  return { stay, closes };
 }
 const ANYTHING: Frame = { ends: true, step: () => [ANYTHING] };
 

@@ -3,6 +3,19 @@ import { bothMachines, complementOf, LAST, type Machine, type Ranges } from './c
 import { looksOf, MOST_NODES, type Tree, treeOf } from './pattern-reader.js';
 import { PatternUnsupported } from './pattern-sets.js';
 
+/** Ranges are sorted and apart from each other. */
+function within(ranges: Ranges, code: number): boolean {
+  let [low, high] = [0, ranges.length - 1];
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const [from, to] = ranges[middle]!;
+    if (code < from) high = middle - 1;
+    else if (code > to) low = middle + 1;
+    else return true;
+  }
+  return false;
+}
+
 type Edge = { readonly to: number; readonly on: Ranges | 'free' | 'start' | 'end' };
 /** Thompson's construction. */
 class Net {
@@ -90,7 +103,6 @@ function plainMachine(source: string): Machine<readonly number[]> {
       for (const { to, on } of net.edges[s]!) if (on === 'free' || (at !== null && on === at)) seen.add(to);
     return [...seen].sort((a, b) => a - b);
   };
-  const within = (ranges: Ranges, code: number): boolean => ranges.some(([from, to]) => code >= from && code <= to);
   const start = close([0], 'start');
   // An end before any character: the beginning and the end of an empty text are one place.
   const endOfEmpty = ((): boolean => {

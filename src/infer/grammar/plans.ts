@@ -63,6 +63,8 @@ function keep(key: string, set: PatternSet): void {
   sets.set(key, set);
   if (sets.size > MOST_SETS) sets.delete(sets.keys().next().value!);
 }
+/** One that was worked out or taken; undefined: not lately. */
+export const knownSet = (key: string): PatternSet | undefined => sets.get(key);
 /** Takes what another thread worked out. */
 export function takeSets(tables: Iterable<readonly [string, PatternTable]>): void {
   for (const [key, table] of tables)

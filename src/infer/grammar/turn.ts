@@ -68,7 +68,7 @@ export class TurnConstraint implements Constraint {
     this.#ordinary = vocabulary.ordinary;
     const id = (name: string): number => tokenizer.special[`<|${name}|>`]!;
     this.#ids = { start: id('start'), end: id('end'), return: id('return'), call: id('call') };
-    this.#openings = openingsOf(structure, id);
+    this.#openings = openingsOf(structure, this.#masks, id);
     this.#ways = this.#begin([]);
   }
   /** No token may come: the turn cannot be what it must. */
@@ -169,7 +169,7 @@ function isEmptyMask(mask: Int32Array): boolean {
 const isLast = (body: Body): boolean => body.kind === 'json' || body.kind === 'answer';
 
 /** The headers that messages of the turn may have, in the forms that models write. */
-function openingsOf(structure: Structure, id: (name: string) => number): readonly Opening[] {
+function openingsOf(structure: Structure, masks: Masks, id: (name: string) => number): readonly Opening[] {
   const { final, calls, mustCall } = structure;
   const [channel, message, constrain] = [id('channel'), id('message'), id('constrain')];
   const out: Opening[] = [];
@@ -179,14 +179,14 @@ function openingsOf(structure: Structure, id: (name: string) => number): readonl
   add({ kind: 'thought' }, channel, 'analysis', message);
   if (!mustCall && final === 'free') add({ kind: 'answer' }, channel, 'final', message);
   else if (!mustCall && final !== 'none' && final !== 'free') {
-    const body: Body = { kind: 'json', root: openGrammar(final), end: id('return') };
+    const body: Body = { kind: 'json', root: openGrammar(final, masks), end: id('return') };
     add(body, channel, 'final', message);
     add(body, channel, 'final ', constrain, 'json', message);
   }
   // Where the answer keeps to a schema nothing else may look like one.
   if (calls.length > 0 && (final === 'free' || mustCall)) add({ kind: 'words' }, channel, 'commentary', message);
   for (const { recipient, grammar } of calls) {
-    const body: Body = { kind: 'json', root: openGrammar(grammar), end: id('call') };
+    const body: Body = { kind: 'json', root: openGrammar(grammar, masks), end: id('call') };
     add(body, channel, `commentary to=${recipient} `, constrain, 'json', message);
     add(body, channel, `commentary to=${recipient}`, message);
     add(body, channel, `commentary to=${recipient} json`, message);
