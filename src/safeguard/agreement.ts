@@ -14,7 +14,7 @@ export interface Agreement {
   readonly falseNegatives: number;
   readonly trueNegatives: number;
   readonly unjudged: number;
-  /** Blocks that cite the expected rule. */
+  /** Blocks that cite the expected rule, or a case of it: C2.a where C2 is expected. */
   readonly sameRule: number;
   readonly precision: number | null;
   readonly recall: number | null;
@@ -33,7 +33,7 @@ export function agreementOf(rows: readonly VerdictRow[]): Agreement {
     if (v.outcome === 'unjudged') unjudged++;
     if (v.outcome === 'block' && violates) {
       tp++;
-      if (v.rule === v.expect) sameRule++;
+      if (v.rule === v.expect || v.rule?.startsWith(`${v.expect}.`)) sameRule++;
     } else if (violates) fn++;
     else if (v.outcome === 'allow') tn++;
     else fp++;

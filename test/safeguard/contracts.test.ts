@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { batchExitCode, screenFile } from '../../src/safeguard/batch.js';
 import { CONTRACT_NAMES, type ContractName } from '../../src/safeguard/contracts/contract.js';
 import { CONTRACTS, judgeDigest, judgeMessages } from '../../src/safeguard/contracts/index.js';
+import { createCheckpointJudge } from '../../src/safeguard/judges/checkpoint.js';
 import { createEndpointJudge } from '../../src/safeguard/judges/endpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { HeldResponse } from '../../src/safeguard/release.js';
@@ -144,6 +145,20 @@ describe('which contract', () => {
     expect(new Set([...digests, judgeDigest('d', 'temper')]).size).toBe(CONTRACT_NAMES.length);
     expect(judgeDigest('d', 'temper')).toBe('d');
   });
+  it('a local judge gets the system message as developer', async () => {
+    const asked: unknown[] = [];
+    const judge = createCheckpointJudge({
+      name: 'local',
+      modelDigest: 'd',
+      generate: async (prompt) => {
+        asked.push(prompt);
+        return { final: '1', analysis: 'hm', finish: 'stop' };
+      },
+    });
+    const { verdicts } = await createScreen({ policies: [policyOf('label')], judge }).screen({ final: 'x' });
+    expect(verdicts).toMatchObject([{ outcome: 'block', rule: 'violation', contract: 'label', rationale: 'hm' }]);
+    expect(asked).toMatchObject([{ developer: expect.stringContaining(TEXT), user: 'x' }]);
+  });
   it('judges with categories of their own may cite those that the policy lists', () => {
     expect(definePolicy('p', 'S1: violence\nS4: children', 'llama-guard').rules).toEqual(['S1', 'S4']);
     expect(definePolicy('p', 'Whatever it says.', 'llama-guard').rules).toHaveLength(14);
@@ -202,6 +217,7 @@ const envelope = (content: string): string =>
     object: 'chat.completion',
     choices: [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content } }],
   });
+const ofAnother = (content: string): string => JSON.stringify({ ...JSON.parse(envelope(content)), model: 'another' });
 const JSON_TYPE = { 'content-type': 'application/json' };
 /** Writes and writes until nobody listens, or `most` bytes are out. */
 function pour(response: ServerResponse, most: number): void {
@@ -273,6 +289,11 @@ const FAULTS: readonly Fault[] = [
     name: 'the verdict in its reasoning only',
     answer: (r, s) => completion(r, { reasoning_content: s.allow }),
     cause: 'empty',
+  },
+  {
+    name: 'an allow of another model',
+    answer: (r, s) => r.writeHead(200, JSON_TYPE).end(ofAnother(s.allow)),
+    cause: 'wrong_model',
   },
   { name: 'an empty answer', answer: say(() => ''), cause: 'empty' },
   { name: 'blanks', answer: say(() => ' \n\t'), cause: 'empty' },

@@ -15,14 +15,12 @@ export interface SecretKind {
   /** A checksum makes sure: it may stand in the middle of a word. */
   readonly sure?: boolean;
 }
-export type Alphabet = 'base62' | 'url' | 'hex' | 'lower' | 'base32' | 'letters' | 'dotted' | 'base64';
+export type Alphabet = 'base62' | 'url' | 'hex' | 'capitals' | 'dotted' | 'base64';
 const SETS: Readonly<Record<Alphabet, RegExp>> = {
   base62: /[A-Za-z0-9]/,
   url: /[A-Za-z0-9_-]/,
   hex: /[0-9a-fA-F]/,
-  lower: /[a-z0-9]/,
-  base32: /[A-Z2-7]/,
-  letters: /[A-Za-z]/,
+  capitals: /[A-Z0-9]/,
   dotted: /[A-Za-z0-9_.-]/,
   base64: /[A-Za-z0-9+/=]/,
 };
@@ -65,7 +63,8 @@ function isOpenAi(body: string): boolean {
   if (/^(?:ant|or)-/.test(body)) return false;
   if (body.includes('T3BlbkFJ')) return body.length >= 40;
   if (/^(?:proj|svcacct|admin|None)-/.test(body)) return body.length >= 48;
-  return (body.length === 32 && onlyHex(body)) || (body.length === 48 && !/[_-]/.test(body));
+  if (/[_-]/.test(body) || body.length > 64) return false;
+  return (body.length === 32 && onlyHex(body)) || (/[0-9]/.test(body) && /[a-z]/.test(body) && /[A-Z]/.test(body));
 }
 /** `glsa_` 32 `_` 8: CRC-32 of all before it, in hexadecimal. */
 const isGrafana = (body: string): boolean =>
@@ -103,7 +102,13 @@ export const SECRET_KINDS: readonly SecretKind[] = [
   },
   ...['gldt-', 'glrt-', 'glft-', 'glsoat-', 'glagent-', 'glimt-'].map((p) => simple('gitlab-token', p, 'url', 20, 64)),
   simple('gitlab-token', 'glptt-', 'hex', 40),
-  { rule: 'slack-token', prefix: 'xoxb-', of: 'url', length: [40, 80], holds: parts([9, 14], [9, 14], [18, 34]) },
+  {
+    rule: 'slack-token',
+    prefix: 'xoxb-',
+    of: 'url',
+    length: [27, 80],
+    holds: (b) => parts([9, 14], [9, 14], [18, 34])(b) || parts([8, 14], [18, 26])(b),
+  },
   ...['xoxp-', 'xoxa-', 'xoxr-', 'xoxs-', 'xoxo-', 'xoxe-', 'xoxe.xoxp-', 'xoxe.xoxb-'].map(slack),
   {
     rule: 'slack-token',
@@ -130,8 +135,17 @@ export const SECRET_KINDS: readonly SecretKind[] = [
     holds: (b) => /^[a-z]{2,8}[0-9]{2}-/.test(b),
   },
   { rule: 'openrouter-key', prefix: 'sk-or-v1-', of: 'hex', length: [64, 64] },
-  simple('huggingface-token', 'hf_', 'letters', 34),
-  simple('huggingface-token', 'api_org_', 'letters', 34),
+  simple('huggingface-token', 'hf_', 'base62', 34, 40),
+  simple('huggingface-token', 'api_org_', 'base62', 34, 40),
+  simple('together-key', 'tgp_v1_', 'url', 43),
+  simple('langsmith-key', 'lsv2_pt_', 'url', 43),
+  simple('langsmith-key', 'lsv2_sk_', 'url', 43),
+  simple('mailgun-key', 'key-', 'hex', 32),
+  simple('dropbox-token', 'sl.', 'url', 130, 900),
+  simple('heroku-key', 'HRKU-', 'url', 36, 64),
+  simple('sourcegraph-token', 'sgp_', 'hex', 40),
+  simple('figma-token', 'figd_', 'url', 40, 48),
+  simple('contentful-token', 'CFPAT-', 'url', 43),
   simple('groq-key', 'gsk_', 'base62', 52),
   simple('xai-key', 'xai-', 'base62', 80),
   simple('perplexity-key', 'pplx-', 'base62', 48),
@@ -159,6 +173,7 @@ export const SECRET_KINDS: readonly SecretKind[] = [
   simple('planetscale-token', 'pscale_tkn_', 'dotted', 32, 64),
   simple('planetscale-token', 'pscale_pw_', 'dotted', 32, 64),
   simple('sentry-token', 'sntryu_', 'hex', 64),
+  simple('sentry-token', 'sntrys_', 'url', 80, 900),
   simple('square-secret', 'sq0csp-', 'url', 43),
   simple('tailscale-key', 'tskey-auth-', 'url', 20, 80),
   simple('tailscale-key', 'tskey-api-', 'url', 20, 80),

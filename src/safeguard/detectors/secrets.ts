@@ -4,7 +4,7 @@ import { base58Check } from './checks.js';
 import { alnumAt, type Detector, isAlnumCode, isDigitCode, type Report, type Rule } from './detector.js';
 import { alphabets, SECRET_KINDS, type SecretKind } from './secret-kinds.js';
 
-const { base62, url, base64, base32 } = alphabets;
+const { base62, url, base64, capitals } = alphabets;
 const inSet = (set: Uint8Array, c: number): boolean => c < 128 && set[c] === 1;
 /** Place after the characters of a set from `i`, at most `most` of them. */
 function runOf(text: string, i: number, set: Uint8Array, most: number): number {
@@ -102,7 +102,7 @@ function byCapitalA(text: string, i: number, report: Report): void {
   if (alnumAt(text, i - 1)) return;
   const head = text.slice(i, i + 4);
   if (AWS_HEADS.includes(head)) {
-    const end = runOf(text, i + 4, base32, 17);
+    const end = runOf(text, i + 4, capitals, 17);
     const body = text.slice(i + 4, end);
     if (end - i === 20 && !alnumAt(text, end) && !body.endsWith('EXAMPLE') && !isPlaceholder(body))
       report('aws-access-key', i, end);
@@ -226,7 +226,22 @@ function byContext(text: string, from: number, to: number, report: Report): void
     if (key?.[0] === 0x80 && key.length >= 33) report('bitcoin-key', from, to);
   } else if (length === 111 && text.startsWith('xprv', from)) {
     if (base58Check(text.slice(from, to))) report('bitcoin-key', from, to);
-  }
+  } else byHead(text, from, to, report);
+}
+
+/** What begins with letters alone, so that only the whole token tells it. */
+const HEADS: readonly (readonly [head: string, rule: string, form: RegExp])[] = [
+  ['SK', 'twilio-key', /^SK[0-9a-f]{32}$/],
+  ['dapi', 'databricks-token', /^dapi[0-9a-f]{32}(?:-[0-9])?$/],
+  ['ATATT3', 'atlassian-token', /^ATATT3[A-Za-z0-9_-]{150,250}$/],
+];
+function byHead(text: string, from: number, to: number, report: Report): void {
+  for (const [head, rule, form] of HEADS)
+    if (text.startsWith(head, from) && form.test(text.slice(from, to)) && !isPlaceholder(text.slice(from, to)))
+      report(rule, from, to);
+  if (to - from >= 36 && to - from <= 37 && text.startsWith('-us', from + 32))
+    if (/^[0-9a-f]{32}-us[0-9]{1,2}$/.test(text.slice(from, to))) report('mailchimp-key', from, to);
+  if (to - from === 84 && text.slice(from, to).includes('JQQJ99')) report('azure-key', from, to);
 }
 
 const finds = (id: string, what: string): Rule => ({ id, finds: what });
@@ -249,6 +264,11 @@ export const secrets: Detector = {
     finds('telegram-token', 'a token of a Telegram bot'),
     finds('entra-secret', 'a client secret of Microsoft Entra'),
     finds('azure-storage-key', 'an account key of Azure storage, after words that say so'),
+    finds('azure-key', 'a key of Azure services, by the mark within it'),
+    finds('twilio-key', 'an API key of Twilio'),
+    finds('mailchimp-key', 'a key of Mailchimp'),
+    finds('databricks-token', 'a token of Databricks'),
+    finds('atlassian-token', 'a token of Atlassian'),
     finds('bitcoin-key', 'a private key of Bitcoin (WIF, xprv), its checksum right'),
     finds('url-password', 'a password in an address'),
   ],
