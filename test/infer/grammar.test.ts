@@ -280,6 +280,18 @@ describe('what is refused, and what is left to the check', () => {
   ])('%j', (schema, named) => {
     expect(() => createChecker(schema)).toThrow(named);
   });
+  it('what leads on for ever, or nearly', () => {
+    const chain = Object.fromEntries(
+      Array.from({ length: 15_000 }, (_, i) => [`d${i}`, { allOf: [{ $ref: `#/$defs/d${i + 1}` }] }]),
+    );
+    const deep = { $ref: '#/$defs/d0', $defs: { ...chain, d15000: { type: 'integer' } } };
+    expect(() => createChecker(deep)).toThrow('$ref: more than 500');
+    let nested: object = {};
+    for (let i = 0; i < 300; i++) nested = { items: nested };
+    expect(() => createChecker(nested)).toThrow('nested deeper');
+    const cases = { anyOf: Array.from({ length: 60 }, (_, i) => ({ properties: { [`p${i}`]: { const: i } } })) };
+    expect(() => createChecker({ allOf: [cases, cases] })).toThrow('#: anyOf');
+  });
   it('keywords of the check are named with their places', () => {
     const schema = { properties: { a: { not: { const: 1 } }, b: { uniqueItems: true } }, oneOf: [{}, { minimum: 3 }] };
     expect(new Set(compileSchema(schema).checked)).toEqual(

@@ -102,6 +102,47 @@ describe('openai, responses', () => {
     expect(text).toBe(completion.choices[0]?.text);
     expect(completion.usage?.completion_tokens).toBeGreaterThan(0);
   });
+  it('makes one in the background, watches it from any event on, and cancels it', async () => {
+    const begun = await client.responses.create({ ...body, background: true });
+    expect(begun).toMatchObject({ status: 'queued', background: true });
+    const events = await client.responses.retrieve(begun.id, { stream: true });
+    const types: string[] = [];
+    let text = '';
+    for await (const e of events) {
+      types.push(e.type);
+      if (e.type === 'response.output_text.delta') text += e.delta;
+    }
+    expect(types.slice(0, 2)).toEqual(['response.created', 'response.queued']);
+    expect(types.at(-1)).toBe('response.completed');
+    const kept = await client.responses.retrieve(begun.id);
+    expect([kept.status, kept.output_text]).toEqual(['completed', text]);
+    const rest = await client.responses.retrieve(begun.id, { stream: true, starting_after: types.length - 2 });
+    const last: string[] = [];
+    for await (const e of rest) last.push(e.type);
+    expect(last).toEqual(['response.completed']);
+    const long = await client.responses.create({ ...body, background: true, max_output_tokens: 400 });
+    expect(['cancelled', 'completed']).toContain((await client.responses.cancel(long.id)).status);
+    const items = await client.responses.inputItems.list(begun.id, { order: 'asc', limit: 1 });
+    expect(items.data).toMatchObject([{ type: 'message', role: 'user' }]);
+    await client.responses.delete(begun.id);
+    await expect(client.responses.retrieve(begun.id)).rejects.toMatchObject({ status: 404 });
+  });
+  it('goes on with several texts, each so many times, as with each alone; a prompt has its own log-probabilities', async () => {
+    const ask = { model: 'nano', max_tokens: 8, seed: 3, n: 2 } as const;
+    const both = await client.completions.create({ ...ask, prompt: ['The table is', 'Rossi'] });
+    const alone = await client.completions.create({ ...ask, prompt: 'Rossi' });
+    expect(both.choices.map((c) => c.index)).toEqual([0, 1, 2, 3]);
+    expect(both.choices.slice(2).map((c) => c.text)).toEqual(alone.choices.map((c) => c.text));
+    const prompt = [...tokenizer.encode('for 4 people on friday')];
+    const read = await client.completions.create({ model: 'nano', prompt, echo: true, max_tokens: 0, logprobs: 1 });
+    const [choice] = read.choices;
+    expect(choice?.text).toBe('for 4 people on friday');
+    expect(choice?.logprobs?.token_logprobs?.length).toBe(prompt.length);
+    expect(choice?.logprobs?.token_logprobs?.slice(1).every((p) => p < 0)).toBe(true);
+    const best = await client.completions.create({ ...ask, n: 1, best_of: 3, prompt: 'Rossi', logprobs: 0 });
+    expect(best.choices).toHaveLength(1);
+    expect(best.usage?.completion_tokens).toBeGreaterThan(8);
+  });
   it('goes on with a conversation in tokens, and says none of its thoughts', async () => {
     const { messages } = toConversation({ messages: [{ role: 'user', content: ASK }] });
     const prompt = [...renderPrompt({ messages }, tokenizer)];

@@ -41,6 +41,9 @@ const bodies = (model: string): Readonly<Record<string, Json>> => ({
     metadata: { a: 'b' },
     store: false,
     max_output_tokens: 16,
+    truncation: 'auto',
+    top_logprobs: 1,
+    background: false,
   },
   '/v1/messages': {
     model,
@@ -61,7 +64,17 @@ const bodies = (model: string): Readonly<Record<string, Json>> => ({
     tools: [{ name: 'look', input_schema: parameters }],
     thinking: { type: 'enabled', budget_tokens: 1024 },
   },
-  '/v1/completions': { model, prompt: [1, 2, 3], max_tokens: 5, top_p: 0.5 },
+  '/v1/completions': {
+    model,
+    prompt: [[1, 2, 3], [4]],
+    max_tokens: 5,
+    top_p: 0.5,
+    n: 2,
+    best_of: 2,
+    echo: true,
+    logprobs: 1,
+    frequency_penalty: 0.5,
+  },
 });
 
 /** Places of a value, itself among them. */

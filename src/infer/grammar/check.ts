@@ -97,6 +97,14 @@ function judges(schema: unknown, { grammar, references }: ReturnType<typeof make
 
 /** @throws {ConfigError} schema_unsupported, schema_invalid */
 export function createChecker(schema: unknown): Checker {
+  try {
+    return checkerOf(schema);
+  } catch (e) {
+    if (!(e instanceof RangeError)) throw e;
+    throw new ConfigError('schema_unsupported', `#: it could not be compiled: ${e.message}`.slice(0, 400));
+  }
+}
+function checkerOf(schema: unknown): Checker {
   const made = makeGrammar(schema);
   const { validate, evaluator }: { readonly validate?: ValidateFunction; readonly evaluator?: Evaluator } = judges(
     schema,

@@ -37,6 +37,8 @@ const REFUSED = ['$recursiveRef', 'additionalItems', '$vocabulary'] as const;
 const DIALECTS = /^https?:\/\/json-schema\.org\/(?:draft\/(?:2020-12|2019-09)|draft-0[4-7])\/schema#?$/;
 /** Members and alternatives of a whole schema. */
 const MOST_SCHEMAS = 20_000;
+/** Schemas that hold for one value, each leading to the next. */
+const DEEPEST = 500;
 
 class Reader implements Reading {
   readonly checked = new Set<string>();
@@ -80,6 +82,7 @@ class Reader implements Reading {
     if (known) return known;
     if (this.#open.has(schema)) return this.refuse(at, '$ref', 'it leads back to itself without a value between');
     inTime();
+    if (this.#open.size > DEEPEST) return this.refuse(at, '$ref', `more than ${DEEPEST} schemas in one place`);
     if (++this.#schemas > MOST_SCHEMAS) return this.refuse(at, 'schema', `more than ${MOST_SCHEMAS} of them`);
     this.#open.add(schema);
     try {
