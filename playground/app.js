@@ -181,6 +181,7 @@ function tellLink(said = ready, kind = said === ready ? 'good' : '') {
 /** The key is none, or none any more. */
 function refused() {
   byId('gate').hidden = false;
+  byId('settings').hidden = true;
   byId('empty').hidden = true;
   byId('key-kept').hidden = true;
   byId('composer').hidden = true;
@@ -200,6 +201,7 @@ async function connect() {
     setModels(models);
     ready = models.length === 1 ? '1 model' : `${models.length} models`;
     byId('gate').hidden = true;
+    byId('settings').hidden = false;
     byId('composer').hidden = false;
     byId('key-kept').hidden = key.get() === null;
     byId('empty').hidden = exchanges.length > 0;

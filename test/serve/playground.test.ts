@@ -77,7 +77,8 @@ const HOSTILE = `<img src=x onerror="document.title='taken'"><script>document.ti
 const channels = (analysis: string, final: string): string =>
   `<|channel|>analysis<|message|>${analysis}<|end|><|start|>assistant<|channel|>final<|message|>${final}<|return|>`;
 const call = (args: string): string =>
-  '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.get_weather<|channel|>commentary ' +
+  '<|channel|>analysis<|message|>I look it up.<|end|>' +
+  '<|start|>assistant to=functions.get_weather<|channel|>commentary ' +
   `<|constrain|>json<|message|>${args}<|call|>`;
 
 /** What the last message asks for decides what is written. */
@@ -287,7 +288,9 @@ describe.skipIf(program === null)(`in a browser${why}`, () => {
     expect(await page.locator('main img, main script, main b').count()).toBe(0);
     expect(await page.title()).toBe('Temper playground');
     // What would read markup is forbidden in this page.
-    const forbidden = `(() => { try { document.body.insertAdjacentHTML('beforeend', '<i>'); } catch (e) { return e.name; } })()`;
+    const forbidden = `(() => {
+      try { document.body.insertAdjacentHTML('beforeend', '<i>'); } catch (e) { return e.name; }
+    })()`;
     expect(await page.evaluate(forbidden)).toBe('TypeError');
     complaints.splice(0); // the browser says so
     await page.getByRole('button', { name: 'Copy as curl' }).click();

@@ -1,6 +1,6 @@
-// The published shapes of answers, as zod reads them: of OpenAI's API and of Anthropic's. Strict, so that a field nobody
-// declared is a failure, but for those of this server's own. What they accept is what the types of the official clients
-// accept: `Published`, at the end, does not compile where it is not.
+// The published shapes of answers, as zod reads them: of OpenAI's API and of Anthropic's. Strict, so that a field
+// nobody declared is a failure, but for those of this server's own. What they accept is what the types of the official
+// clients accept: `Published`, at the end, does not compile where it is not.
 import type Anthropic from '@anthropic-ai/sdk';
 import type OpenAI from 'openai';
 import { z } from 'zod';
