@@ -7,7 +7,7 @@ import { ConfigError } from '../base/errors.js';
 import { writeFlushed, writeFolderAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { checkOutputs } from '../base/outputs.js';
-import { TENSOR_FILE } from '../lora/peft-file.js';
+import { TENSOR_FILE } from '../lora/peft-names.js';
 import { PROVENANCE_FILE, type Provenance, writeProvenance } from '../lora/provenance.js';
 import { checkDiskSpace } from '../model/checkpoint-writer.js';
 import { exportCard } from './card.js';

@@ -5,12 +5,11 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { sha256, sha256File } from '../base/digest.js';
 import { CheckpointError, ConfigError } from '../base/errors.js';
-import { CONFIG_FILE, readPeftInPieces, TENSOR_FILE } from '../lora/peft.js';
+import { CONFIG_FILE, TENSOR_FILE } from '../lora/peft-names.js';
 import { LoraPool, type Resident } from '../lora/pool.js';
 import type { ModelConfig } from '../model/config.js';
 import type { ModelAdapter } from '../model/types.js';
 import type { Place } from '../native/tensor.js';
-import { checkAdapterBase } from '../runs/adapter-base.js';
 
 export interface AdapterInfo {
   readonly name: string;
@@ -74,6 +73,11 @@ export class Adapters implements Disposable {
     return done;
   }
   async #load(name: string, folder: string): Promise<AdapterInfo> {
+    // An engine without adapters starts without what reads them.
+    const [{ readPeftInPieces }, { checkAdapterBase }] = await Promise.all([
+      import('../lora/peft.js'),
+      import('../runs/adapter-base.js'),
+    ]);
     const before = state(folder),
       digest = await digestAdapter(folder);
     const resident = await withBreaks(

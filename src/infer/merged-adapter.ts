@@ -54,7 +54,7 @@ export function mergeLoaded(loaded: LoadedModel, { folder }: MergedAdapter): Loa
   const { merged: _, ...weights } = model;
   return { ...loaded, model: weights, close, info: { pairs: adapter.entries.length / 2, bytes: adapter.params.bytes } };
 }
-type Counted = Pick<AdapterInfo, 'pairs' | 'bytes'>;
+export type Counted = Pick<AdapterInfo, 'pairs' | 'bytes'>;
 
 /** @throws {IntegrityError} as checkAdapterBase */
 export async function mergedInfo(

@@ -4,9 +4,8 @@ import type { CacheDigests } from '../model/q8.js';
 import type { ModelWeights } from '../model/types.js';
 import { HOST } from '../native/backends.js';
 import { type Device, loadOnDevice } from '../native/device.js';
-import type { AdapterInfo } from './adapters.js';
 import { type LoadedModel, loadDraft, loadModel } from './load.js';
-import { type MergedAdapter, mergeLoaded } from './merged-adapter.js';
+import type { Counted } from './merged-adapter.js';
 import type { EngineOptions } from './protocol.js';
 import { Session } from './session.js';
 
@@ -21,14 +20,17 @@ export interface OpenedModel {
   readonly contextTokens: number;
   readonly device: Device;
   /** Of the adapter that is merged into it. */
-  readonly counted: Pick<AdapterInfo, 'pairs' | 'bytes'>;
+  readonly counted: Counted;
 }
 
-/** @throws what loading refuses; {ConfigError} context_too_long. Nothing stays open then */
+/**
+ * @param merge puts an adapter into the weights; null: none
+ * @throws what loading and merging refuse; {ConfigError} context_too_long. Nothing stays open then
+ */
 export function openModel(
   options: EngineOptions,
   digests: CacheDigests | null,
-  merged: MergedAdapter | null,
+  merge: ((loaded: LoadedModel) => LoadedModel & { readonly info: Counted }) | null,
 ): OpenedModel {
   if (options.draft !== undefined && options.speculation === 'off')
     throw new ConfigError('bad_option', `draft ${options.draft}: guesses, and speculation is off; leave one of them`);
@@ -36,8 +38,8 @@ export function openModel(
     let loaded = loadModel(options, device.place, digests),
       counted = { pairs: 0, bytes: 0 };
     try {
-      if (merged) {
-        const whole = mergeLoaded(loaded, merged);
+      if (merge) {
+        const whole = merge(loaded);
         counted = whole.info;
         loaded = whole;
       }

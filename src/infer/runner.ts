@@ -15,7 +15,6 @@ import { turnCuts } from './cuts.js';
 import { EngineAdapters } from './engine-adapters.js';
 import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel } from './load.js';
-import { findMerged, mergedInfo } from './merged-adapter.js';
 import { DEFAULT_PRECISION, type OpenedModel, openModel } from './open-model.js';
 import { openPrefixDisk, type PrefixDisk } from './prefix-disk.js';
 import type {
@@ -62,10 +61,11 @@ export class Runner implements Disposable {
 
   /** @throws what loading refuses */
   static async open(options: EngineOptions): Promise<Runner> {
-    const merged = findMerged(options.adapters),
+    const merging = Object.keys(options.adapters ?? {}).length > 0 ? await import('./merged-adapter.js') : null,
+      merged = merging?.findMerged(options.adapters) ?? null,
       digests = await cacheFor(options);
     if (options.threads) setThreads(options.threads);
-    const opened = openModel(options, digests, merged);
+    const opened = openModel(options, digests, merging && merged && ((base) => merging.mergeLoaded(base, merged)));
     const { session, loaded, device } = opened;
     const pooled = new Adapters(
       loaded.model.config,
@@ -75,7 +75,7 @@ export class Runner implements Disposable {
     );
     let disk: PrefixDisk | null = null;
     try {
-      const info = merged ? await mergedInfo(merged, opened.counted, options.model) : null;
+      const info = merging && merged ? await merging.mergedInfo(merged, opened.counted, options.model) : null;
       if (!merged) for (const [name, folder] of Object.entries(options.adapters ?? {})) await pooled.load(name, folder);
       if (options.prefixCache)
         disk = await openPrefixDisk(options.prefixCache, options, opened, pooled, info?.digest ?? null);

@@ -10,13 +10,11 @@ import type { LoraTarget } from '../model/types.js';
 import { checkPeftConfig, type PeftConfig } from './peft-config.js';
 import { foreignAdapter } from './peft-foreign.js';
 import type { Orientation } from './peft-layout.js';
+import { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 import { pairsOf } from './peft-pairs.js';
 import type { PeftPair } from './peft-slots.js';
 import { type AdapterSpec, LORA_TARGETS, MERGES, type MergeAware, type TargetSpec } from './spec.js';
 import { readFloatFile } from './tensor-reader.js';
-
-export const CONFIG_FILE = 'adapter_config.json';
-export const TENSOR_FILE = 'adapter_model.safetensors';
 
 export interface PeftFile extends Disposable {
   readonly folder: string;

@@ -9,11 +9,13 @@ import type { Place, Tensor } from '../native/tensor.js';
 import { type Adapter, type AdapterStorage, adapterLayout, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
 import { peftConfigOf } from './peft-config.js';
-import { CONFIG_FILE, MERGE_KEY, type OpenPeftOptions, openPeft, type PeftFile, TENSOR_FILE } from './peft-file.js';
+import { MERGE_KEY, type OpenPeftOptions, openPeft, type PeftFile } from './peft-file.js';
 import { peftKey, peftShape, stackB } from './peft-layout.js';
+import { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 import { type AdapterSpec, isExpertTarget, matrixShape } from './spec.js';
 
-export { CONFIG_FILE, readMergeAware, TENSOR_FILE } from './peft-file.js';
+export { readMergeAware } from './peft-file.js';
+export { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 
 /** In the file's metadata: a reader need not guess the orientation of a square down_proj. */
 const LAYOUT = { expert_layout: 'natural' } as const;

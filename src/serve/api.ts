@@ -42,14 +42,14 @@ export interface Operation {
   readonly body?: z.ZodType;
   /** What a URL may ask for beside its path; anything else is refused. */
   readonly query?: Readonly<Record<string, z.ZodType>>;
-  /** Of status 200; its `meta` has an id. */
-  readonly answer: z.ZodType;
+  /** Of status 200: its name among the API's shapes. */
+  readonly answer: string;
   /** Where the body says `stream: true` it answers with a stream of such events. */
   readonly event?: StreamedEvent;
 }
 export interface StreamedEvent {
-  /** What an event's data says; its `meta` has an id. */
-  readonly data: z.ZodType;
+  /** What an event's data says: its name among the API's shapes. */
+  readonly data: string;
   /** Events have names, which are the types of their data. */
   readonly named?: boolean;
   /** A last event says `[DONE]`. */
@@ -62,8 +62,10 @@ export interface Api {
   register(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void;
   /** Default: OpenAI's shape. */
   readonly errorBody?: (error: ApiError) => Record<string, unknown>;
-  /** As /openapi.json tells it; default OpenAI's. */
-  readonly errorShape?: z.ZodType;
+  /** What it answers, by name, as /openapi.json tells it: read when that is asked for. The `meta` of each has an id. */
+  readonly shapes: () => Promise<Readonly<Record<string, unknown>>>;
+  /** Of an error: its name among the shapes; default OpenAI's. */
+  readonly errorShape?: string;
   /** Errors of the engine name them. Default: those of chat completions. */
   readonly fields?: BodyFields;
 }

@@ -7,7 +7,6 @@ import { Chunks, completionBody, type Head, usageChunk } from './chat-response.j
 import { merged, withSeed } from './choices.js';
 import { type Answer, answer, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
-import { ChatChunkShape, ChatShape } from './wire-chat.js';
 
 const newHead = (model: string): Head => ({
   id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
@@ -46,14 +45,15 @@ async function* stream(
 }
 
 export const chat: Api = {
+  shapes: () => import('./wire-chat.js'),
   operations: [
     {
       method: 'post',
       path: '/v1/chat/completions',
       summary: 'Answers a conversation.',
       body: ChatBody,
-      answer: ChatShape,
-      event: { data: ChatChunkShape, done: true },
+      answer: 'ChatShape',
+      event: { data: 'ChatChunkShape', done: true },
     },
   ],
   fields,

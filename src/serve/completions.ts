@@ -7,7 +7,6 @@ import { CompletionBody, type CompletionRequest, generationOf, type Prompt } fro
 import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
 import { type Answer, generate, type Released } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
-import { CompletionShape } from './wire-completions.js';
 
 const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
 /** Answers of one request that run at once; the others wait here, and take no room of anybody's in the queue. */
@@ -147,14 +146,15 @@ async function* stream(
 }
 
 export const completions: Api = {
+  shapes: () => import('./wire-completions.js'),
   operations: [
     {
       method: 'post',
       path: '/v1/completions',
       summary: 'Goes on with texts or with lists of tokens.',
       body: CompletionBody,
-      answer: CompletionShape,
-      event: { data: CompletionShape, done: true },
+      answer: 'CompletionShape',
+      event: { data: 'CompletionShape', done: true },
     },
   ],
   fields,

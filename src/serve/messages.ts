@@ -6,7 +6,6 @@ import { generate } from './generation.js';
 import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
-import { CountShape, MessageErrorShape, MessageEventShape, MessageShape } from './wire-messages.js';
 
 const fields = { prompt: 'messages', maxTokens: 'max_tokens', answer: 'output_config.format' };
 const ERROR_TYPES: Readonly<Record<number, string>> = {
@@ -38,26 +37,27 @@ async function* stream(
 }
 
 export const messages: Api = {
+  shapes: () => import('./wire-messages.js'),
   operations: [
     {
       method: 'post',
       path: '/v1/messages',
       summary: "Answers a conversation, in Anthropic's shape.",
       body: MessagesBody,
-      answer: MessageShape,
-      event: { data: MessageEventShape, named: true },
+      answer: 'MessageShape',
+      event: { data: 'MessageEventShape', named: true },
     },
     {
       method: 'post',
       path: '/v1/messages/count_tokens',
       summary: 'Tokens that a conversation is read as.',
       body: CountBody,
-      answer: CountShape,
+      answer: 'CountShape',
     },
   ],
   fields,
   errorBody,
-  errorShape: MessageErrorShape,
+  errorShape: 'MessageErrorShape',
   register(app, serviceOf) {
     app.post('/v1/messages', async (c) => {
       const service = serviceOf(c);

@@ -2,7 +2,6 @@
 import { describeModel } from './admin.js';
 import type { Api } from './api.js';
 import type { Served, ServedModel } from './served.js';
-import { ModelShape, ModelsShape } from './wire-models.js';
 
 const described = (served: Served, m: ServedModel): Record<string, unknown> => ({
   id: m.id,
@@ -13,9 +12,10 @@ const described = (served: Served, m: ServedModel): Record<string, unknown> => (
 });
 
 export const models: Api = {
+  shapes: () => import('./wire-models.js'),
   operations: [
-    { method: 'get', path: '/v1/models', summary: 'Base and adapters, with their digests.', answer: ModelsShape },
-    { method: 'get', path: '/v1/models/{model}', summary: 'One of them.', answer: ModelShape },
+    { method: 'get', path: '/v1/models', summary: 'Base and adapters, with their digests.', answer: 'ModelsShape' },
+    { method: 'get', path: '/v1/models/{model}', summary: 'One of them.', answer: 'ModelShape' },
   ],
   register(app, serviceOf) {
     app.get('/v1/models', (c) => {

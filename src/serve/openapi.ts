@@ -5,11 +5,12 @@ import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { packageRoot } from '../base/machine.js';
 import type { Api, Operation } from './api.js';
-import { HealthShape, ReadyShape } from './wire-models.js';
-import { ErrorShape } from './wire-shared.js';
 
 type Json = Record<string, unknown>;
 const SCHEMAS = '#/components/schemas/';
+
+/** A shape of an API by its name. */
+type Shape = (name: string) => z.ZodType;
 
 /** Schemas of a document; those with an id stand in it once. */
 class Components {
@@ -43,14 +44,17 @@ const tagOf = ({ path }: Operation): string => path.split('/')[2] ?? path.slice(
 const json = (schema: Json): Json => ({ 'application/json': { schema } });
 
 /** A stream as OpenAPI 3.1 can tell it: a text, and what the data of each event is. */
-function streamOf({ data, named, done }: NonNullable<Operation['event']>, components: Components): Json {
+function streamOf({ data, named, done }: NonNullable<Operation['event']>, shape: Shape, components: Components): Json {
   const said = [
     'Server-sent events: the `data` of each is JSON of the schema in `x-event-data`',
     named ? ', its name is the `type` in it' : '',
     done ? '; the last one says `[DONE]`' : '',
     '. Comments may come between them.',
   ];
-  return { schema: { type: 'string', description: said.join('') }, 'x-event-data': components.of(data, 'output') };
+  return {
+    schema: { type: 'string', description: said.join('') },
+    'x-event-data': components.of(shape(data), 'output'),
+  };
 }
 
 const FAILURES: Readonly<Record<string, string>> = {
@@ -64,7 +68,7 @@ const FAILURES: Readonly<Record<string, string>> = {
   default: 'Any other failure.',
 };
 
-function operation(o: Operation, error: z.ZodType, components: Components): Json {
+function operation(o: Operation, shape: Shape, error: z.ZodType, components: Components): Json {
   const path = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
@@ -77,8 +81,8 @@ function operation(o: Operation, error: z.ZodType, components: Components): Json
   });
   const parameters = [...path, ...query];
   const content = {
-    ...json(components.of(o.answer, 'output')),
-    ...(o.event ? { 'text/event-stream': streamOf(o.event, components) } : {}),
+    ...json(components.of(shape(o.answer), 'output')),
+    ...(o.event ? { 'text/event-stream': streamOf(o.event, shape, components) } : {}),
   };
   const failed = json(components.of(error, 'output'));
   return {
@@ -98,7 +102,8 @@ function operation(o: Operation, error: z.ZodType, components: Components): Json
 }
 
 /** Routes that no key is asked for. */
-function openRoutes(components: Components): Json {
+async function openRoutes(components: Components): Promise<Json> {
+  const { HealthShape, ReadyShape } = await import('./wire-models.js');
   const get = (id: string, summary: string, responses: Json): Json => ({
     get: { tags: ['probes'], summary, operationId: id, responses, security: [{}] },
   });
@@ -131,11 +136,16 @@ const packageVersion = (): string =>
 export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
   const components = new Components();
   const paths: Record<string, Json> = {};
-  for (const api of apis)
+  const { ErrorShape } = await import('./wire-shared.js');
+  for (const api of apis) {
+    const shapes = await api.shapes(),
+      shape: Shape = (name) => shapes[name] as z.ZodType,
+      error = api.errorShape === undefined ? ErrorShape : shape(api.errorShape);
     for (const o of api.operations) {
-      paths[o.path] = { ...paths[o.path], [o.method]: operation(o, api.errorShape ?? ErrorShape, components) };
+      paths[o.path] = { ...paths[o.path], [o.method]: operation(o, shape, error, components) };
       await setImmediate();
     }
+  }
   return {
     openapi: '3.1.0',
     info: {
@@ -145,7 +155,7 @@ export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
-    paths: { ...paths, ...openRoutes(components), '/metrics': metrics },
+    paths: { ...paths, ...(await openRoutes(components)), '/metrics': metrics },
     components: {
       schemas: components.schemas,
       securitySchemes: {

@@ -9,7 +9,6 @@ import { ResponsesBody } from './responses-request.js';
 import type { ResponseEvent } from './responses-response.js';
 import { fields, Turn } from './responses-turn.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
-import { DeletedShape, InputItemsShape, ResponseEventShape, ResponseShape } from './wire-responses.js';
 
 type Found = Pick<StoredResponse, 'id' | 'input'> & { readonly response: Readonly<Record<string, unknown>> };
 
@@ -72,15 +71,16 @@ function streamed(service: ApiService, c: ApiRequest, events: AsyncGenerator<Res
 }
 
 const PATH = '/v1/responses/{id}';
-const events = { data: ResponseEventShape, named: true };
+const events = { data: 'ResponseEventShape', named: true };
 export const responses: Api = {
+  shapes: () => import('./wire-responses.js'),
   operations: [
     {
       method: 'post',
       path: '/v1/responses',
       summary: 'Answers input.',
       body: ResponsesBody,
-      answer: ResponseShape,
+      answer: 'ResponseShape',
       event: events,
     },
     {
@@ -88,22 +88,22 @@ export const responses: Api = {
       path: PATH,
       summary: 'A response that was kept, or is made in the background.',
       query: getQuery,
-      answer: ResponseShape,
+      answer: 'ResponseShape',
       event: events,
     },
-    { method: 'delete', path: PATH, summary: 'Forgets it.', answer: DeletedShape },
+    { method: 'delete', path: PATH, summary: 'Forgets it.', answer: 'DeletedShape' },
     {
       method: 'post',
       path: `${PATH}/cancel`,
       summary: 'Ends one that is made in the background.',
-      answer: ResponseShape,
+      answer: 'ResponseShape',
     },
     {
       method: 'get',
       path: `${PATH}/input_items`,
       summary: 'What its request brought.',
       query: itemsQuery,
-      answer: InputItemsShape,
+      answer: 'InputItemsShape',
     },
   ],
   fields,
