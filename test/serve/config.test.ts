@@ -84,6 +84,19 @@ describe('a configuration file', () => {
       screening: { policy: [join(root, 'policies/a.md')] },
       keys: [{ name: 'app', requestsPerMinute: 60 }, { name: 'dev' }],
     });
+    write('model: m\npolicy: [p.md]\njudgeContract: label\ndetectors: { secrets: off, personal: [card] }\n');
+    const looked = await serveOptions(
+      options({ detector: ['control'] }),
+      (name) => name === 'detector',
+      () => {},
+    );
+    expect(looked.screening).toMatchObject({
+      judgeContract: 'label',
+      detector: ['control'],
+      detectors: { choices: { secrets: false, personal: ['card'] } },
+    });
+    write('detectors: { secret: off }');
+    expect(() => readServeConfig(file)).toThrow(expect.objectContaining({ code: 'bad_serve_config' }));
     write('port: 9');
     await expect(
       serveOptions(

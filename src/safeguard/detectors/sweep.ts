@@ -136,6 +136,18 @@ export class Findings {
   }
 }
 
+/** A sweep reads units from memory, a block at a time: a string says where its characters are each time it is asked. */
+const BLOCK = 8192;
+interface Block {
+  readonly bytes: Buffer;
+  readonly units: Uint16Array;
+}
+/** One for each depth, as a sweep calls those inside. */
+const BLOCKS: readonly Block[] = Array.from({ length: MAX_DEPTH + 1 }, () => {
+  const units = new Uint16Array(BLOCK);
+  return { units, bytes: Buffer.from(units.buffer) };
+});
+
 /** Where a sweep is; offsets in its text. */
 interface Place {
   /** The next character to look at. */
@@ -174,45 +186,53 @@ class Sweep {
     const { classes, at, digits } = plan;
     const kinds = oddities();
     const reports = this.#reports;
-    let { next: i, run } = place;
+    const { bytes, units } = BLOCKS[this.depth] as Block;
+    let { run } = place;
     // Encoded text goes on from a line before.
     let goesOn = place.coded !== run;
-    for (; i < to; i++) {
-      const c = text.charCodeAt(i);
-      const k = c < 128 ? (classes[c] as number) : BREAK;
-      if (k === 0) continue;
-      if (k === DIGIT) {
-        if (i === 0 || !isDigitCode(text.charCodeAt(i - 1)))
-          for (let n = 0; n < digits.length; n++) {
-            const [call, d] = digits[n] as Call;
-            call(text, i, reports[d] as Report);
-          }
-        continue;
-      }
-      if ((k & BREAK) !== 0) {
-        if (i - run >= MIN_TOKEN || goesOn) {
-          place.run = run;
-          // A run that began in this piece; of one that went on some may be decoded.
-          if (!goesOn && run > place.coded) place.coded = place.segment = run;
-          this.#ends(text, i, c);
-          goesOn = place.coded !== place.run;
-        }
-        run = i + 1;
-        if (c >= 128 || (k & ODD) !== 0) {
-          const kind = kinds[c] as number;
-          if (kind !== 0 && !isAtHome(kind, text, i)) this.#strange(text, i, kind);
+    let before = place.next > 0 ? text.charCodeAt(place.next - 1) : 0;
+    for (let start = place.next; start < to; start += BLOCK) {
+      const count = Math.min(BLOCK, to - start);
+      bytes.write(text.slice(start, start + count), 'utf16le');
+      for (let j = 0; j < count; j++) {
+        const c = units[j] as number;
+        const k = c < 128 ? (classes[c] as number) : BREAK;
+        if (k === 0) continue;
+        const i = start + j;
+        if (k === DIGIT) {
+          if (!isDigitCode(j > 0 ? (units[j - 1] as number) : before))
+            for (let n = 0; n < digits.length; n++) {
+              const [call, d] = digits[n] as Call;
+              call(text, i, reports[d] as Report);
+            }
           continue;
         }
-      }
-      if ((k & TRIGGER) !== 0) {
-        const calls = at[c] as readonly Call[];
-        for (let n = 0; n < calls.length; n++) {
-          const [call, d] = calls[n] as Call;
-          call(text, i, reports[d] as Report);
+        if ((k & BREAK) !== 0) {
+          if (i - run >= MIN_TOKEN || goesOn) {
+            place.run = run;
+            // A run that began in this piece; of one that went on some may be decoded.
+            if (!goesOn && run > place.coded) place.coded = place.segment = run;
+            this.#ends(text, i, c);
+            goesOn = place.coded !== place.run;
+          }
+          run = i + 1;
+          if (c >= 128 || (k & ODD) !== 0) {
+            const kind = kinds[c] as number;
+            if (kind !== 0 && !isAtHome(kind, text, i)) this.#strange(text, i, kind);
+            continue;
+          }
+        }
+        if ((k & TRIGGER) !== 0) {
+          const calls = at[c] as readonly Call[];
+          for (let n = 0; n < calls.length; n++) {
+            const [call, d] = calls[n] as Call;
+            call(text, i, reports[d] as Report);
+          }
         }
       }
+      before = units[count - 1] as number;
     }
-    place.next = Math.max(i, place.next);
+    place.next = Math.max(to, place.next);
     if (!goesOn && run > place.coded) place.coded = place.segment = run;
     place.run = run;
     this.#decodeTo(text, place.next, false);
