@@ -53,22 +53,23 @@ function timed(work) {
   const { user, system } = process.cpuUsage(cpu);
   return { cpu: (user + system) / 1000, wall: performance.now() - began };
 }
-/** Medians of b/a of pairs that ran in turns. */
+/** Medians of b/a of pairs that ran in turns, and CPU milliseconds of each. */
 function compare(a, b) {
   a();
   b();
   const ratios = [];
   for (let i = 0; i < rounds; i++) {
     const [x, y] = i % 2 === 0 ? [timed(a), timed(b)] : [timed(b), timed(a)].reverse();
-    ratios.push({ cpu: y.cpu / x.cpu, wall: y.wall / x.wall });
+    ratios.push({ cpu: y.cpu / x.cpu, wall: y.wall / x.wall, a: x.cpu, b: y.cpu });
   }
-  return { cpu: round(median(ratios.map((r) => r.cpu))), wall: round(median(ratios.map((r) => r.wall))) };
+  const of = (name) => median(ratios.map((r) => r[name]));
+  return { cpu: round(of('cpu')), wall: round(of('wall')), aMs: round(of('a')), bMs: round(of('b')) };
 }
 
 if (wants('invariance'))
   for (const B of [1, 4, 8, 16]) {
     const STEPS = 60;
-    using cache = new KvCache(model.config, B, 2048);
+    const cache = new KvCache(model.config, B, 2048);
     const batchAt = (at) => ({
       tokens: Int32Array.from({ length: B }, (_, b) => 7 + ((at * 31 + b * 17) % (V - 24))),
       positions: new Int32Array(B).fill(at),
@@ -87,6 +88,7 @@ if (wants('invariance'))
     const { cpu, wall } = compare(run(steps[0]), run(steps[1]));
     row('invariance', { streams: B, timeOfFree: { cpu, wall } });
     for (const step of steps) step.close();
+    cache.close();
   }
 
 const SLOTS = 16;
@@ -104,23 +106,29 @@ if (wants('adapters')) {
   const pool = new LoraPool(model.config);
   const names = await makeAdapters(values.model, folder, 8);
   const adapters = Object.values(names).map((dir) => pool.add((storage) => readPeft(dir, model.config, { storage })));
-  using session = open();
+  const session = open();
   const run = (adapterOf) => () => {
     for (let i = 0; i < SLOTS; i++) session.start(request(i, { adapter: adapterOf(i) }));
     while (!session.idle) session.step();
   };
-  const { cpu, wall } = compare(
+  const { cpu, wall, aMs, bMs } = compare(
     run(() => null),
     run((i) => adapters[i % 8]),
   );
-  row('adapters', { streams: SLOTS, adapters: 8, rateOfBase: { cpu: round(1 / cpu), wall: round(1 / wall) } });
+  row('adapters', {
+    streams: SLOTS,
+    adapters: 8,
+    rateOfBase: { cpu: round(1 / cpu), wall: round(1 / wall) },
+    aMs,
+    bMs,
+  });
   session.close();
   pool.close();
 }
 
 if (wants('gap'))
   for (const streams of [1, 4, 15]) {
-    using session = open();
+    const session = open();
     /** Clock at each token of each sequence, from the begin on. */
     const run = (beside, tokens) => {
       const times = new Map();
@@ -166,6 +174,7 @@ if (wants('gap'))
       promptMs: of('firstMs'),
       promptAloneMs: round(median(alone)),
     });
+    session.close();
   }
 model.close();
 rmSync(folder, { recursive: true });

@@ -1,5 +1,6 @@
 // Few rows with AVX2. MXFP4: one byte shuffle looks up the upper and one the lower byte of a bf16; the group's scale is
-// applied once, to the sum of its 32 products. f32 weights take the general form.
+// applied once, to the sum of its 32 products. f32 weights have the sums of the general form, few_rows_any, to the bit:
+// of pairs of adapters they are short, thousands in a step, and it spent its time on what is around a sum.
 #include "cpu/host/vector_avx2.h"
 #include "cpu/matmul/few_rows.h"
 
@@ -140,10 +141,141 @@ void dots_at(float* out, int64_t ld, const float* x, const Source& b, int64_t n,
       [](int, int64_t) { return 0.0f; });  // rows are whole groups of 32
 }
 
+// round_lanes of any f32: NaN stays one, as in to_bf16_and_back.
+__m256 quiet_lanes(__m256 v) {
+  const __m256 upper = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000))),
+               quiet = _mm256_or_ps(_mm256_and_ps(v, upper), _mm256_castsi256_ps(_mm256_set1_epi32(0x00400000)));
+  return _mm256_blendv_ps(round_lanes(v), quiet, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+}
+template <bool Round>
+__m256 weights(const float* w) {
+  const __m256 v = _mm256_loadu_ps(w);
+  if constexpr (!Round) return v;
+  if (_mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q))) [[unlikely]]
+    return quiet_lanes(v);
+  return round_lanes(v);
+}
+template <bool Round>
+float weight(float w) {
+  return Round ? to_bf16_and_back(w) : w;
+}
+
+// One output of M rows: sixteen sums each, then what is over.
+template <int M, bool Round>
+void dots_f32(float* out, int64_t ld, const float* x, const float* w, int64_t k) {
+  __m256 first[M], second[M];
+  for (int i = 0; i < M; ++i) first[i] = second[i] = _mm256_setzero_ps();
+  int64_t at = 0;
+  for (; at + 16 <= k; at += 16) {
+    const __m256 w0 = weights<Round>(w + at), w1 = weights<Round>(w + at + 8);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      first[i] = _mm256_fmadd_ps(w0, _mm256_loadu_ps(x + i * k + at), first[i]);
+      second[i] = _mm256_fmadd_ps(w1, _mm256_loadu_ps(x + i * k + at + 8), second[i]);
+    }
+  }
+  for (int i = 0; i < M; ++i) {
+    float total = 0.0f;
+    for (int64_t j = at; j < k; ++j) total += weight<Round>(w[j]) * x[i * k + j];
+    out[i * ld] = total + sum_of(_mm256_add_ps(first[i], second[i]));
+  }
+}
+
+constexpr int64_t kShort = 64;  // most of k in the form below
+
+// t[j] lane o = w[o·ld + j], of 8 outputs o and 8 j.
+template <bool Round>
+inline void turn_eight(__m256 (&t)[8], const float* w, int64_t ld) {
+  __m256 r[8], s[8];
+#pragma GCC unroll 8
+  for (int o = 0; o < 8; ++o) r[o] = weights<Round>(w + o * ld);
+#pragma GCC unroll 4
+  for (int o = 0; o < 4; ++o) {
+    s[2 * o] = _mm256_unpacklo_ps(r[2 * o], r[2 * o + 1]);
+    s[2 * o + 1] = _mm256_unpackhi_ps(r[2 * o], r[2 * o + 1]);
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h)
+    for (int o = 0; o < 2; ++o) {
+      r[4 * h + 2 * o] = _mm256_shuffle_ps(s[4 * h + o], s[4 * h + o + 2], 0x44);
+      r[4 * h + 2 * o + 1] = _mm256_shuffle_ps(s[4 * h + o], s[4 * h + o + 2], 0xee);
+    }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    t[j] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x20);
+    t[j + 4] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x31);
+  }
+}
+template <bool Round>
+void turn(float (*t)[8], const float* w, int64_t ld, int64_t k) {
+  int64_t at = 0;
+  for (; at + 8 <= k; at += 8) {
+    __m256 eight[8];
+    turn_eight<Round>(eight, w + at, ld);
+    for (int j = 0; j < 8; ++j) _mm256_store_ps(t[at + j], eight[j]);
+  }
+  for (; at < k; ++at)
+    for (int o = 0; o < 8; ++o) t[at][o] = weight<Round>(w[o * ld + at]);
+}
+// As below for k = 8, in registers.
+template <bool Round>
+void dots_eight(float* out, int64_t ld, int m, const float* x, const float* w, int64_t w_ld) {
+  __m256 t[8];
+  turn_eight<Round>(t, w, w_ld);
+  for (int i = 0; i < m; ++i, x += 8) {
+    __m256 total = _mm256_setzero_ps();
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) total = _mm256_add_ps(total, _mm256_mul_ps(t[j], _mm256_set1_ps(x[j])));
+    _mm256_storeu_ps(out + i * ld, total);
+  }
+}
+// Eight outputs side by side, the lanes of a sum one after another.
+template <bool Round>
+void dots_short(float* out, int64_t ld, int m, const float* x, const float* w, int64_t w_ld, int64_t k) {
+  alignas(32) float t[kShort][8];
+  turn<Round>(t, w, w_ld, k);
+  const int64_t whole = k / 16 * 16;
+  for (int i = 0; i < m; ++i, x += k) {
+    __m256 total = _mm256_setzero_ps(), s[8];
+    for (int64_t j = whole; j < k; ++j)
+      total = _mm256_add_ps(total, _mm256_mul_ps(_mm256_load_ps(t[j]), _mm256_set1_ps(x[j])));
+    if (whole > 0) {
+      for (int l = 0; l < 8; ++l) {
+        __m256 first = _mm256_setzero_ps(), second = _mm256_setzero_ps();
+        for (int64_t j = l; j < whole; j += 16) {
+          first = _mm256_fmadd_ps(_mm256_load_ps(t[j]), _mm256_set1_ps(x[j]), first);
+          second = _mm256_fmadd_ps(_mm256_load_ps(t[j + 8]), _mm256_set1_ps(x[j + 8]), second);
+        }
+        s[l] = _mm256_add_ps(first, second);
+      }
+      for (int half = 4; half; half /= 2)
+        for (int l = 0; l < half; ++l) s[l] = _mm256_add_ps(s[l], s[l + half]);
+      total = _mm256_add_ps(total, s[0]);
+    }
+    _mm256_storeu_ps(out + i * ld, total);
+  }
+}
+template <bool Round>
+void dots_of_f32(float* out, int64_t ld, int m, const float* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const float* w = static_cast<const float*>(b.data);
+  int64_t n = n0;
+  if (k == 8)
+    for (; n + 8 <= n1; n += 8) {
+      for (int line = 0; line < 256; line += 64)  // pairs are read once, from a cache far away, a few KiB each
+        _mm_prefetch(reinterpret_cast<const char*>(w + n * b.ld) + 1024 + line, _MM_HINT_T0);
+      dots_eight<Round>(out + n - n0, ld, m, x, w + n * b.ld, b.ld);
+    }
+  else if (k <= kShort)
+    for (; n + 8 <= n1; n += 8) dots_short<Round>(out + n - n0, ld, m, x, w + n * b.ld, b.ld, k);
+  with_rows<kFewRows>(m, [&]<int M>() {
+    for (; n < n1; ++n) dots_f32<M, Round>(out + n - n0, ld, x, w + n * b.ld, k);
+  });
+}
+
 template <bool Round>
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  if (b.kind == Kind::f32) return few_rows_any<Vector, Round>(out, ld, m, x, b, n0, n1, k);
   const float* rows = reinterpret_cast<const float*>(x);
+  if (b.kind == Kind::f32) return dots_of_f32<Round>(out, ld, m, rows, b, n0, n1, k);
   with_rows<kFewRows>(m, [&]<int M>() {
     constexpr int cols = M <= 3 ? 2 : 1;  // as many sums as registers hold
     const int64_t apart = (n1 - n0) / cols;

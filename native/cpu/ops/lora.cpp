@@ -42,23 +42,69 @@ class Runs {
       up.terms[0] = {{.data = h, .ld = R}, {.data = p.B + expert * N * p.rank, .ld = p.rank}, p.rank, p.scale};
       down_[static_cast<size_t>(count_)] = down;
       up_[static_cast<size_t>(count_++)] = up;
+      work_ += m * p.rank * (N + C);
     }
   }
   void run(int64_t precision) const {
+    if (work_ < kDirectMultiplies) return run_directly(precision);
     multiply(down_.data(), count_, precision);
     multiply(up_.data(), count_, precision);
   }
   // Bytes that run takes, and the products beside it.
   size_t workspace(int64_t precision) const {
-    return (down_.size() + up_.size()) * sizeof(Product) + std::max(multiply_workspace(down_.data(), count_, precision),
-                                                                    multiply_workspace(up_.data(), count_, precision));
+    const size_t products = (down_.size() + up_.size()) * sizeof(Product);
+    if (work_ < kDirectMultiplies)
+      return products + static_cast<size_t>(prepared_units(few_rows(precision))) * sizeof(uint32_t);
+    return products + std::max(multiply_workspace(down_.data(), count_, precision),
+                               multiply_workspace(up_.data(), count_, precision));
   }
 
  private:
+  // Below this the pairs of a decode step go one after another in this thread: laying out products for others costs
+  // more than their work. Their bits are those of multiply with by_row.
+  static constexpr int64_t kDirectMultiplies = 1 << 19, kCols = 512;
+
+  static const FewRows& few_rows(int64_t precision) { return precision ? kernels().few_rounded : kernels().few_exact; }
+  int64_t prepared_units(const FewRows& few) const {
+    return few.rows * std::max(few.units(Kind::f32, pool_.C), few.units(Kind::f32, h_->shape[1]));
+  }
+  void run_directly(int64_t precision) const {
+    const FewRows& few = few_rows(precision);
+    Scratch<uint32_t> prepared(static_cast<size_t>(prepared_units(few)));
+    const auto fetch = [](const Product& p) {  // its weights are few, and come from far away
+      const char* from = static_cast<const char*>(p.terms[0].b.data);
+      const int64_t bytes = std::min<int64_t>(4096, p.n * p.terms[0].k * 4);
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+    };
+    for (int64_t i = 0; i < count_; ++i) {
+      fetch(up_[static_cast<size_t>(i)]);
+      direct(down_[static_cast<size_t>(i)], few, prepared.data());
+      if (i + 1 < count_) fetch(down_[static_cast<size_t>(i + 1)]);
+      direct(up_[static_cast<size_t>(i)], few, prepared.data());
+    }
+  }
+  static void direct(const Product& p, const FewRows& few, uint32_t* prepared) {
+    alignas(64) float out[kMostFewRows * kCols];
+    const Term& t = p.terms[0];
+    const int64_t units = few.units(Kind::f32, t.k);
+    for (int64_t row = 0; row < p.m; row += few.rows) {
+      const int64_t rows = std::min<int64_t>(few.rows, p.m - row);
+      for (int64_t r = 0; r < rows; ++r) few.prepare(prepared + r * units, t.a, row + r, t.k, Kind::f32);
+      for (int64_t col = 0; col < p.n; col += kCols) {
+        const int64_t cols = std::min(kCols, p.n - col);
+        few.dots(out, kCols, static_cast<int>(rows), prepared, t.b, col, col + cols, t.k);
+        for (int64_t r = 0; r < rows; ++r) {
+          float* c = p.c + (row + r) * p.ldc + col;
+          for (int64_t j = 0; j < cols; ++j) c[j] = (p.accumulate ? c[j] : 0.0f) + t.alpha * out[r * kCols + j];
+        }
+      }
+    }
+  }
+
   TensorRef y_, h_, x_, x_rows_;
   const LoraPool& pool_;
   Scratch<Product> down_, up_;
-  int64_t count_ = 0;
+  int64_t count_ = 0, work_ = 0;
 };
 
 // Of P rows through pairs of rank R; each row reads a pair of its own at the worst.
