@@ -18,20 +18,23 @@ const { values } = parseArgs({
     draft: { type: 'string' },
   },
 });
-const [{ openCheckpoint }, { Session }, { setThreads }] = await Promise.all([
+const [{ openCheckpoint }, { Session }, { setThreads }, { loadTokenizer }] = await Promise.all([
   import('../dist/model/checkpoint.js'),
   import('../dist/infer/session.js'),
   import('../dist/native/tensor.js'),
+  import('../dist/harmony/tokenizer.js'),
 ]);
 setThreads(Number(values.threads));
 const model = openCheckpoint(values.model),
   draft = values.draft === undefined ? null : openCheckpoint(values.draft);
+const tokenizer = loadTokenizer(values.model, { vocabSize: model.config.vocab_size });
 const tokens = Number(values.tokens),
   V = model.config.vocab_size - 24,
   capacity = Math.min(model.config.max_position_embeddings, 2 * tokens + 64);
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 const round = (x) => Number(x.toPrecision(4));
 
+const WORDS = ['one', 'two', 'three', 'table', 'friday', 'garden', 'quartz', 'daisy', 'falcon', 'we will', 'a', 'to'];
 let salt = 1;
 const chance = (n) => {
   salt = (Math.imul(salt, 1664525) + 1013904223) >>> 0;
@@ -39,8 +42,8 @@ const chance = (n) => {
 };
 const texts = {
   repeats: () => {
-    const block = Array.from({ length: 12 }, () => chance(V));
-    return { tokens: Int32Array.from({ length: 120 }, (_, i) => block[i % 12]), temperature: 0 };
+    const line = Array.from({ length: 3 }, () => WORDS[chance(WORDS.length) - 7]).join(' ');
+    return { tokens: tokenizer.encode(`${line} `.repeat(12)), temperature: 0 };
   },
   random: () => ({ tokens: Int32Array.from({ length: 120 }, () => chance(V)), temperature: 2 }),
 };
@@ -106,5 +109,6 @@ for (const streams of values.streams.split(',').map(Number))
     plain.close();
     guessing.close();
   }
+tokenizer.close();
 draft?.close();
 model.close();

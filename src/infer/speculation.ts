@@ -24,6 +24,8 @@ const MOST_READING = 0.01;
 const UNSEEN_DRAFT = 0.125;
 /** That a guess is right of which nothing is known. */
 const HOPE = 0.6;
+/** Of the time of a step whose rows all cost the same: more is put down to chance. */
+const MOST_PRICE = 1.5;
 /** Steps after which a guess is thought as good as if nothing were known. */
 const ASK_AGAIN = 24;
 /** What is left of everybody's experience after one more guess, and of a stream's after a step. */
@@ -237,14 +239,22 @@ export class Speculation {
     return took;
   }
 
+  /**
+   * What a step is said to have cost, ms: what its size takes of late, as chance holds up any step. While that is not
+   * known it is what it took, but not much more than if its rows cost as much as those of a step without guesses.
+   */
+  #price(times: StepTimes, rows: number, B: number, ms: number): number {
+    const plain = times.known(B);
+    return times.known(rows) ?? (plain === null ? ms : Math.min(ms, MOST_PRICE * wholePrice(plain, B, rows - B)));
+  }
   /** A step is done. @param ms what its pass took */
   ran(kind: object, streams: readonly Stream[], drafts: Drafts, outcomes: readonly Outcome[], ms: number): void {
     const times = this.#timesOf(kind),
       rows = streams.length + sum(drafts.map((d) => d.length)),
       plain = times.known(streams.length),
       more = rows - streams.length,
-      counted = times.add(rows, ms) || plain === null ? ms : Math.min(ms, wholePrice(plain, streams.length, more)),
-      took = counted + this.#draftMs;
+      took = this.#price(times, rows, streams.length, ms) + this.#draftMs;
+    times.add(rows, ms);
     this.#stepMs += took;
     times.guessed = more > 0 ? times.guessed + 1 : 0;
     streams.forEach(({ track }, i) => {
