@@ -119,6 +119,7 @@ const FORMS: readonly Form[] = [
     bodies: [
       { model: 'm', prompt: 'a' },
       { model: 'm', prompt: [1, 2], logprobs: 2, max_tokens: 9, stream_options: { include_usage: true } },
+      { model: 'm', prompt: ['a', 'b'], n: 2, stop: ['never'], seed: 1 },
     ],
   },
 ];

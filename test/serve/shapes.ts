@@ -18,6 +18,10 @@ const screening = z.strictObject({
   ),
 });
 const own = { temper: screening.exactOptional() };
+/** Of several answers: those of each. */
+const ownOfSeveral = {
+  temper: z.union([screening, z.strictObject({ choices: z.array(screening) })]).exactOptional(),
+};
 const usage = z.strictObject({
   prompt_tokens: z.int(),
   completion_tokens: z.int(),
@@ -54,8 +58,7 @@ export const ChatCompletion = z.strictObject({
     }),
   ),
   usage,
-  // Of several answers: those of each.
-  temper: z.union([screening, z.strictObject({ choices: z.array(screening) })]).exactOptional(),
+  ...ownOfSeveral,
 });
 export const ChatCompletionChunk = z.strictObject({
   ...chatHead,
@@ -101,7 +104,7 @@ const textChoice = {
     .nullable(),
 };
 const textFinish = z.enum(['stop', 'length', 'content_filter']);
-const text = { ...chatHead, object: z.literal('text_completion'), usage: usage.exactOptional(), ...own };
+const text = { ...chatHead, object: z.literal('text_completion'), usage: usage.exactOptional(), ...ownOfSeveral };
 export const Completion = z.strictObject({
   ...text,
   choices: z.array(z.strictObject({ ...textChoice, finish_reason: textFinish })),
