@@ -82,6 +82,7 @@ export function openStructures(options: StructureOptions): Structures {
   return {
     async prepare({ answer, calls, mustCall }, signal) {
       const compile = (schema: unknown): Promise<Grammar> => call('compile', JSON.stringify(schema), signal);
+      let anyObject: Grammar | undefined;
       const final = answer === undefined ? null : await compile(answer);
       const held: { readonly recipient: string; readonly grammar: Grammar; readonly strict: boolean }[] = [];
       for (const { recipient, schema, strict } of calls) {
@@ -90,7 +91,8 @@ export function openStructures(options: StructureOptions): Structures {
           : mustCall && schema !== undefined
             ? await unlessUnsupported(compile(schema))
             : null;
-        held.push({ recipient, strict, grammar: own ?? (await compile(ANY_OBJECT)) });
+        if (!own) anyObject ??= await compile(ANY_OBJECT);
+        held.push({ recipient, strict, grammar: (own ?? anyObject) as Grammar });
       }
       const checked = [...(final?.checked ?? []), ...held.flatMap((h) => (h.strict ? h.grammar.checked : []))];
       vocabulary ??= call('vocabulary', null).catch((e: unknown) => {

@@ -127,7 +127,7 @@ describe('openai, responses', () => {
     await client.responses.delete(begun.id);
     await expect(client.responses.retrieve(begun.id)).rejects.toMatchObject({ status: 404 });
   });
-  it('goes on with several texts, each so many times, as with each alone; a prompt has its own log-probabilities', async () => {
+  it('goes on with several texts as with each alone; a prompt has its own log-probabilities', async () => {
     const ask = { model: 'nano', max_tokens: 8, seed: 3, n: 2 } as const;
     const both = await client.completions.create({ ...ask, prompt: ['The table is', 'Rossi'] });
     const alone = await client.completions.create({ ...ask, prompt: 'Rossi' });
