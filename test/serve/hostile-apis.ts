@@ -121,6 +121,50 @@ const anything = fc.oneof(
   fc.jsonValue({ maxDepth: 3 }),
 );
 
+const schema = { ...parameters, additionalProperties: false };
+/** Fields that may stand beside those, with values that are good where they stand alone. */
+const MORE: Readonly<Record<string, Readonly<Record<string, Json>>>> = {
+  '/v1/chat/completions': {
+    n: 2,
+    logprobs: true,
+    top_logprobs: 2,
+    stop: ['o'],
+    logit_bias: { 7: 5 },
+    presence_penalty: 1,
+    repetition_stop: 4,
+    reasoning_effort: 'low',
+    tool_choice: 'required',
+    response_format: { type: 'json_schema', json_schema: { name: 'a', schema, strict: true } },
+    stream_options: { include_usage: true },
+  },
+  '/v1/responses': {
+    store: true,
+    background: true,
+    include: ['message.output_text.logprobs'],
+    top_logprobs: 2,
+    tool_choice: 'required',
+    text: { format: { type: 'json_schema', name: 'a', schema, strict: true } },
+    truncation: 'auto',
+    previous_response_id: `resp_${'0'.repeat(32)}`,
+  },
+  '/v1/messages': {
+    stop_sequences: ['o'],
+    top_k: 5,
+    tool_choice: { type: 'any' },
+    output_config: { effort: 'low', format: { type: 'json_schema', schema } },
+  },
+  '/v1/completions': {
+    prompt: ['Hello', 'Good day'],
+    n: 2,
+    best_of: 3,
+    echo: true,
+    logprobs: 2,
+    stop: 'o',
+    logit_bias: { 7: 5 },
+    stream_options: { include_usage: true },
+  },
+};
+
 /** A body of one of the APIs that answer, as it is sent. @param model a name that the server knows */
 export function hostileRequest(model: string): fc.Arbitrary<{ readonly path: string; readonly body: string }> {
   const good = bodies(model);
@@ -128,10 +172,13 @@ export function hostileRequest(model: string): fc.Arbitrary<{ readonly path: str
     .tuple(
       fc.constantFrom(...Object.keys(good)),
       fc.boolean(),
+      fc.array(fc.nat(), { maxLength: 2 }),
       fc.array(fc.tuple(fc.nat(), anything), { maxLength: 3 }),
     )
-    .map(([path, stream, changes]) => {
-      let body: Json = { ...(good[path] as object), stream };
+    .map(([path, stream, more, changes]) => {
+      const fields = Object.entries(MORE[path] ?? {});
+      const beside = Object.fromEntries(more.map((n) => fields[n % fields.length] as [string, Json]));
+      let body: Json = { ...(good[path] as object), stream, ...beside };
       for (const [n, to] of changes) {
         const all = places(body);
         body = changed(body, all[n % all.length] ?? [], to);
