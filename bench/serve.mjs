@@ -47,9 +47,9 @@ class Line {
       this.#fail = fail;
       this.#take = (piece) => {
         text += piece.length;
-        const said = piece.latin1Slice(Math.max(0, piece.length - 1024));
+        const said = piece.toString('latin1', Math.max(0, piece.length - 1024));
         end = said.length < 1024 ? (end + said).slice(-1024) : said;
-        if (timed && /"(content|reasoning|arguments)":"[^"]/.test(piece.latin1Slice()))
+        if (timed && /"(content|reasoning|arguments)":"[^"]/.test(piece.toString('latin1')))
           times.push(performance.now() - began);
         if (!end.endsWith('0\r\n\r\n')) {
           if (end.startsWith('HTTP/1.1 ') && !end.startsWith('HTTP/1.1 200')) fail(new Error(end));

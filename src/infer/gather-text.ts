@@ -1,7 +1,7 @@
 // How text goes from the engine's thread: in few words, as a small model makes a token faster than it can be told.
 import type { TextEvent } from './protocol.js';
 
-/** Text waits no longer for that of the next steps, ms; a model that takes so long for a token has each told at once. */
+/** Longest that text waits for that of the next steps, ms: where a token takes as long, each is told at once. */
 export const GATHER_MS = 10;
 
 /** What goes on where the last event of its turn stood, of one step or of several; or an event with all its fields. */
