@@ -173,6 +173,23 @@ it('nor do long pieces that stop within a layer', () => {
   expect(got).toEqual(asks.map((a) => alone(bf16, a, options)));
 });
 
+it('tokens that are guessed, right and wrong, change nothing, whatever adapters are beside each other', () => {
+  const asks = Array.from({ length: 12 }, (_, i): Ask => {
+    const shared = i % 3 === 0 ? 40 : 0;
+    return { adapter: i % 4, length: 50 + 9 * i, shared, salt: i % 3, maxTokens: 12, greedy: i % 2 === 0, at: i % 5 };
+  });
+  // The base guesses: right where it is asked itself, now and then where an adapter is.
+  for (const options of [
+    { precision: 'bf16', prefillTokens: 48, slots: 12 },
+    { precision: 'f32', prefillTokens: 48, slots: 3, yields: true },
+  ] as const) {
+    const guessed = { ...options, draft: bf16, speculation: { when: 'always' } } as const;
+    const [got] = together(bf16, asks, guessed);
+    const { precision, prefillTokens } = options;
+    expect(got).toEqual(asks.map((a) => alone(bf16, a, { precision, prefillTokens })));
+  }
+});
+
 it('an adapter that lies in a pool gives the bits of one that lies by itself', () => {
   const own = resident(9, { targets: ['attention', 'experts', 'router'] });
   const plain: ModelAdapter = { layers: own.layers };
