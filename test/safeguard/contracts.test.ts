@@ -40,7 +40,7 @@ describe('what is read', () => {
     ['gpt-oss-safeguard', '{"violation":1,"policy_category":"C2"}', 'C2'],
     [
       'gpt-oss-safeguard',
-      '\n{"rationale": "a card",\n "rule_ids": ["C2.a", "C1"], "confidence": 0.9, "policy_category": "C2", "violation":1}\n',
+      '\n{"rationale": "a",\n "rule_ids": ["C2.a", "C1"], "confidence": 0.9, "policy_category": "C2","violation":1}\n',
       'C2.a',
     ],
     ['label', '0', null],

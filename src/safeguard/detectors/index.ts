@@ -72,12 +72,13 @@ function rulesOf(detector: Detector, choice: DetectorChoice | undefined): Readon
   if (typeof choice === 'boolean') return new Set(choice ? all : []);
   const plain = choice.map((id) => id.replace(/^-/, ''));
   const unknown = plain.find((id) => id !== 'all' && !all.includes(id));
-  if (unknown !== undefined || choice.length === 0)
+  if (unknown !== undefined || choice.length === 0) {
+    const what = unknown === undefined ? 'no rules' : `rule ${JSON.stringify(unknown)} is unknown`;
     throw new ConfigError(
       'bad_option',
-      `detector ${detector.name}: ${unknown === undefined ? 'no rules' : `rule ${JSON.stringify(unknown)} is unknown`}` +
-        `; wanted off, all or some of ${all.join(', ')}`,
+      `detector ${detector.name}: ${what}; wanted off, all or some of ${all.join(', ')}`,
     );
+  }
   const wanted = choice.filter((id) => !id.startsWith('-'));
   const base = wanted.length === 0 ? usual : wanted.includes('all') ? all : wanted;
   return new Set(base.filter((id) => !choice.includes(`-${id}`)));
