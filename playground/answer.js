@@ -49,6 +49,7 @@ function wordOf(step) {
   if (step.state === 'streaming') return 'writing';
   if (step.state !== 'done') return step.state;
   if (step.finish === 'tool_calls' && !isCalling(step)) return '';
+  if (step.finish === 'stop' && step.content === '') return 'ended without an answer';
   return FINISHES[step.finish ?? ''] ?? '';
 }
 
