@@ -55,9 +55,14 @@ export class PromptPass {
     const { work } = this.#reading;
     this.#pace.sliceMs = beside ? Math.max(0, until - performance.now()) / SLICES : Number.POSITIVE_INFINITY;
     try {
-      for (;;) {
-        const part = work.next();
-        if (!part.done && performance.now() < until) continue;
+      for (let since = performance.now(); ; ) {
+        const part = work.next(),
+          now = performance.now();
+        // The next slice takes as long as this one, more or less: streams do not wait for most of it.
+        if (!part.done && now + (now - since) / 2 < until) {
+          since = now;
+          continue;
+        }
         if (!part.done) return false;
         sampled.push(...part.value);
         break;

@@ -162,7 +162,9 @@ export class Session implements Disposable {
   #readingEnds(since: number, beside: boolean): number {
     const now = performance.now();
     if (!beside) return now + LONGEST_STEP_MS;
-    this.#decodeMs += RECENT * (now - since - this.#decodeMs);
+    // One that was held up by others on the machine says little of the next.
+    const took = this.#decodeMs === 0 ? now - since : Math.min(now - since, 2 * this.#decodeMs);
+    this.#decodeMs += (this.#decodeMs === 0 ? 1 : RECENT) * (took - this.#decodeMs);
     const unread = this.#running.filter((q) => !q.decoding).length;
     return now + readingMs(Math.min(now - since, this.#decodeMs), unread);
   }

@@ -491,6 +491,7 @@ function* keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): Generator<void
   }
   const rows = (t: Tensor): Tensor => t.view(s, [p.T, Hkv, Dh]);
   const cached = p.cache ? p.cache.store.write(s, p.cache.plan, i, rows(k.y), rows(v.y)) : null;
+  if (p.pace) yield;
   return { k, v, normed, cached };
 }
 
@@ -614,6 +615,7 @@ function* experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor): Genera
   const router = linear(p, i, 'router', 0, newLinear(s, t, w.router, a.router), xn, w.router, a.router);
   const routing = routed(s, p.model.config, router.y),
     { offsets, rowToken } = routing;
+  if (p.pace) yield;
   const rowAdapter = p.mixed && s.empty('i32', [P]);
   if (p.mixed && rowAdapter) ops.gather_rows(rowAdapter, p.mixed.rows, rowToken);
   const z = wide.empty('f32', [P, 2 * F]),
@@ -697,6 +699,7 @@ function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor
       const att = yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
       ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
     }
+    if (p.pace) yield;
     for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
       using m = new Scope('workspace', placeOf(p.model));
       const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
@@ -892,6 +895,7 @@ export function* forwardLayers(
   const p = startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
+  if (p.pace) yield;
   for (let i = 0; i < model.layers.length; i++) {
     options.signal?.throwIfAborted();
     yield* layerForward(p, i, x, x, null);
