@@ -33,6 +33,7 @@ it('says that it is ready and that it stops, and cuts off what takes longer than
   });
   try {
     await expect.poll(said, { timeout: 60_000 }).toBe('/run/notify READY=1 STATUS=serving 1 models\n');
+    await expect.poll(() => out).toMatch(/\/v1 /);
     const url = /^(http:\S+)\/v1 /m.exec(out)?.[1];
     // More than a twentieth of a second of work, and of what waits for it.
     const streams = await Promise.all(
