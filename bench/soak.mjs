@@ -1,11 +1,11 @@
-// node bench/soak.mjs [--requests 2000] [--threads N] [--at-once 24]: a server on models/nano under mixed requests of all
-// APIs, of which 2 % go away and 1 % are hostile; adapters are replaced under it. It ends by itself, says how memory
-// went, and fails where something is left: pages, slots, places, files, timers, or memory.
+// node bench/soak.mjs [--requests 2000] [--threads N] [--at-once 24]: a server on models/nano under mixed requests of
+// all APIs, of which 2 % go away and 1 % are hostile; adapters are replaced under it. It ends by itself, says how
+// memory went, and fails where something is left: pages, slots, places, files, timers, or memory.
 //
 // Memory is flat when the median of the last quarter is at most 5 % above that of the second one: of the RSS but for
-// mapped files (weights and libraries), which the system takes and gives back as it likes. RSS is told as well. The first
-// quarter is left out: the server fills what is bounded then (kept beginnings, compiled schemas, heaps up to their
-// working size). A run of fewer than 20,000 requests tells how memory went and does not fail for it.
+// mapped files (weights and libraries), which the system takes and gives back as it likes. RSS is told as well. The
+// first quarter is left out: the server fills what is bounded then (kept beginnings, compiled schemas, heaps up to
+// their working size). A run of fewer than 20,000 requests tells how memory went and does not fail for it.
 //
 // The load comes from a process of its own. Needs the build (npm run build).
 import { fork } from 'node:child_process';

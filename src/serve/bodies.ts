@@ -12,8 +12,8 @@ const LARGE_BYTES = 32 << 10;
 
 /**
  * Behind a port from node's own stream: the web's over it costs more than to read it. One that is refused half-way
- * stays open for the answer. Of a client that goes away, or is too slow, there is less than it announced: no fault of the
- * server.
+ * stays open for the answer. Of a client that goes away, or is too slow, there is less than it announced: no fault of
+ * the server.
  */
 async function* piecesOf(c: ApiRequest): AsyncGenerator<Uint8Array, void, void> {
   const { incoming } = c.env ?? {};
@@ -31,7 +31,9 @@ export class Bodies {
   readonly #thread = new BodyThread();
   constructor(readonly most: number) {}
 
-  /** @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 · 429 too_many_bodies */
+  /**
+   * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type · 429 too_many_bodies
+   */
   async read(c: ApiRequest): Promise<unknown> {
     return this.#with(c, jsonOf);
   }

@@ -61,8 +61,15 @@ describe.skipIf(!has('yamllint'))('YAML (needs yamllint)', () => {
   it('is in order', () => {
     const files = names.filter((n) => /\.ya?ml$/.test(n));
     expect(files.length).toBeGreaterThan(15);
-    const rules =
-      '{extends: default, rules: {document-start: disable, line-length: {max: 140}, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}}}';
+    const rules = JSON.stringify({
+      extends: 'default',
+      rules: {
+        'document-start': 'disable',
+        'line-length': { max: 120 },
+        braces: { 'max-spaces-inside': 1 },
+        comments: { 'min-spaces-from-content': 1 },
+      },
+    });
     expect(said('yamllint', ['--strict', '-d', rules, ...files])).toBe('');
   });
 });

@@ -31,9 +31,10 @@ async function front(name: string, replicas: readonly string[]): Promise<string>
   const [cert, key, socket] = [at('pem'), at('key'), at('sock')];
   execFileSync(
     'openssl',
-    `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=${name} -keyout ${key} -out ${cert}`.split(
-      ' ',
-    ),
+    [
+      ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
+      ...['-subj', `/CN=${name}`, '-keyout', key, '-out', cert],
+    ],
     { stdio: 'ignore' },
   );
   let conf = read('nginx/temper.conf')

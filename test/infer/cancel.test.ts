@@ -1,5 +1,5 @@
-// A sequence that is cancelled at any step: waiting, in its prompt, between any two of its tokens. Its pages and its slot
-// are back at once, and the others have the bits that they have without it.
+// A sequence that is cancelled at any step: waiting, in its prompt, between any two of its tokens. Its pages and its
+// slot are back at once, and the others have the bits that they have without it.
 import { afterAll, expect, it } from 'vitest';
 import { GREEDY, type Sequence, type SequenceOptions } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
@@ -21,7 +21,6 @@ const ask = (length: number, salt: number, maxTokens: number): SequenceOptions =
 const COMPANY = [ask(20, 0, 22), ask(45, 1, 20), ask(70, 2, 16)];
 /** Its prompt is seven pieces, and those of the others come first. */
 const VICTIM = ask(140, 3, 12);
-const PIECES = 7;
 
 interface Run {
   readonly bits: readonly string[];

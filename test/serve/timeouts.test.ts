@@ -83,7 +83,7 @@ describe('bombs', () => {
   });
 });
 
-it('a reader that takes nothing of a whole answer is given up, and one that takes a little now and then is not', async () => {
+it('a reader that takes nothing of a whole answer is given up, one that takes some now and then is not', async () => {
   const bytes = 24 << 20;
   const ended: string[] = [];
   const whole = createServer((asked, answer) => {
