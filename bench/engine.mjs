@@ -1,7 +1,7 @@
-// node bench/engine.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what serving many costs the
-// engine, without a server. Things that are compared run in turns in one process; `cpu` is of the CPU time of all threads, which
-// other work on the machine changes least, `wall` of the time that passed. One JSON row per figure on stdout. Needs the
-// build (npm run build).
+// node bench/engine.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what serving many costs the engine,
+// without a server. Things that are compared run in turns in one process; `cpu` is of the CPU time of all threads,
+// which other work on the machine changes least, `wall` of the time that passed. One JSON row per figure on stdout.
+// Needs the build (npm run build).
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -27,7 +27,7 @@ export interface MergedTensors {
   readonly survived: readonly LayerSurvived[];
 }
 
-/** Experts that are read from the disk at once, while as many are merged: few large turns between reading and writing. */
+/** Experts that are read from the disk at once, while as many are merged: few large turns of reading and writing. */
 const EXPERTS_AHEAD = 16;
 
 const bytesOf = (a: ArrayBufferView): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
