@@ -86,7 +86,7 @@ it('a stated stream has a limit too', async () => {
   await expect(readStream(endless, 'stdin')).rejects.toMatchObject({ code: 'file_too_large' });
 });
 
-/** Files of the package or of the machine itself, and what lock.ts, folder-digest.ts, hub/ and serve/ have written. */
+/** Files of the package or of the machine, and what lock.ts, folder-digest.ts, hub/, infer/ and serve/ have written. */
 const OWN = [
   'base/inputs.ts',
   'base/files.ts',
@@ -103,10 +103,12 @@ const OWN = [
   'hub/folder.ts',
   'hub/hash-worker.ts',
   'hub/part.ts',
+  'infer/prefix-files.ts', // of the size it wrote, and with its own checksum
   'report/plots.ts',
   'safeguard/batch.ts',
   'safeguard/kept.ts',
   'serve/openapi.ts',
+  'serve/playground.ts',
   'serve/response-files.ts',
 ];
 it('no file opens another one for reading by itself', () => {

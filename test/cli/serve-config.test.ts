@@ -57,6 +57,7 @@ it('reads its file again on SIGHUP, keeps what it had where it is wrong, ends at
           messages: [{ role: 'user', content: 'Hi' }],
           temperature: 2,
           seed,
+          n: 8,
           max_completion_tokens: 900,
           stream: true,
         }),
