@@ -16,6 +16,8 @@ const COUNTS: readonly number[] = [1, 3, 7, 15];
 const MOST_LOSS = 0.02;
 /** By how much a step must promise to be better. */
 const LEAST_GAIN = 1.03;
+/** Of shorter steps what is around a guess takes too large a share, ms. */
+const LEAST_STEP_MS = 2;
 /** Steps with guesses after which one goes without, so that it stays known what such a step takes. */
 const PLAIN_AFTER = 32;
 /** Share of the time of all steps in which a drafter may read that does not promise to pay. */
@@ -120,8 +122,12 @@ export class Speculation {
    */
   drafts(kind: object, streams: readonly Stream[]): Drafts {
     const { when, mostRows = Number.POSITIVE_INFINITY } = this.options;
-    const rows = Math.min(MOST_DRAFT_ROWS, mostRows - streams.length);
     this.#draftMs = 0;
+    if (when === 'auto' && (this.#timesOf(kind).known(streams.length) ?? LEAST_STEP_MS) < LEAST_STEP_MS) {
+      this.#offers = [];
+      return streams.map(() => []);
+    }
+    const rows = Math.min(MOST_DRAFT_ROWS, mostRows - streams.length);
     this.#read(kind, streams, rows);
     this.#offers = streams.map((s) => this.#offer(s, Math.min(MOST_DRAFTS, rows, s.room)));
     if (this.#offers.every((o) => o.most < 1)) return streams.map(() => []);
