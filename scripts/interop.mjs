@@ -2,6 +2,7 @@
 // measured: an export of an adapter on a checkpoint, loaded by its real consumer, every logit compared. PYTHON has
 // torch, transformers and peft, PATH is llama.cpp's llama-server; sections of the one that is not given stay as they
 // are. With --only the sections are printed, and the page stays as it is. Needs the build.
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -81,7 +82,11 @@ ${peft.text.trim()}
 ${llama.text.trim()}
 `;
 if (o.only) console.log(text);
-else writeFileSync(page, folded(text));
+else {
+  writeFileSync(page, folded(text));
+  const biome = join(root, 'node_modules', '@biomejs', 'biome', 'bin', 'biome');
+  spawnSync(process.execPath, [biome, 'format', '--write', page]);
+}
 const wrong = [...peft.wrong, ...llama.wrong];
 console.log(`docs/interop.md: ${text.split('\n').filter((l) => l.startsWith('| ')).length} lines of tables`);
 if (wrong.length > 0) {
