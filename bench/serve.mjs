@@ -377,7 +377,8 @@ async function main() {
 
 /** Requests that are much work: the first of their kind, large ones, odd ones. */
 function holders(body) {
-  const chat = (more) => JSON.stringify({ ...body('Hello', { max_completion_tokens: 4, stream: false }), ...more });
+  const whole = { max_completion_tokens: 4, stream: false, stream_options: undefined };
+  const chat = (more) => JSON.stringify({ ...body('Hello', whole), ...more });
   const path = '/v1/chat/completions';
   const of = (n, make) => Array.from({ length: n }, (_, i) => make(i));
   const schema = {
