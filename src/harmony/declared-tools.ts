@@ -9,27 +9,35 @@ export function declaredTools(messages: readonly Message[]): readonly string[] {
   for (const { role, content } of messages) {
     if (role !== 'system' && role !== 'developer') continue;
     let namespace: string | null = null;
-    for (let at = nextNamespace(content, 0); at >= 0; ) {
-      const end = content.indexOf('\n', at);
-      // Of long texts most lines are none of ours: these are not cut out.
-      if (LETTERS.includes(content.charCodeAt(at))) {
-        const line = content.slice(at, end < 0 ? content.length : end);
-        const opens = /^namespace (\w+) \{$/.exec(line);
-        if (opens) namespace = opens[1] ?? null;
-        else if (line === `} // namespace ${namespace}`) namespace = null;
-        const tool = namespace === null ? null : /^type ([^\s=]+) = \(/.exec(line);
-        if (tool) names.add(`${namespace}.${tool[1]}`);
+    // Of long texts most lines are none of ours: what begins one is looked for, and these are not cut out.
+    const text = `\n${content}`,
+      next = BEGINNINGS.map((b) => text.indexOf(b));
+    for (;;) {
+      const which = earliest(next);
+      if (which < 0) break;
+      const at = next[which]!,
+        opening = next[0]!;
+      if (namespace === null && which !== 0) {
+        next[which] = opening < 0 ? -1 : text.indexOf(BEGINNINGS[which]!, opening);
+        continue;
       }
-      at = end < 0 ? -1 : namespace === null ? nextNamespace(content, end) : end + 1;
+      next[which] = text.indexOf(BEGINNINGS[which]!, at + 1);
+      const end = text.indexOf('\n', at + 1),
+        line = text.slice(at + 1, end < 0 ? text.length : end);
+      const opens = /^namespace (\w+) \{$/.exec(line);
+      if (opens) namespace = opens[1] ?? null;
+      else if (line === `} // namespace ${namespace}`) namespace = null;
+      const tool = namespace === null ? null : /^type ([^\s=]+) = \(/.exec(line);
+      if (tool) names.add(`${namespace}.${tool[1]}`);
     }
   }
   return [...names];
 }
-/** First letters of `namespace`, `}` and `type`. */
-const LETTERS: readonly number[] = [0x6e, 0x7d, 0x74];
-/** Where a line begins with one, at `from` or after; −1: nowhere. */
-function nextNamespace(content: string, from: number): number {
-  if (from === 0 && content.startsWith('namespace ')) return 0;
-  const at = content.indexOf('\nnamespace ', from);
-  return at < 0 ? -1 : at + 1;
+/** Beginnings of lines that matter: the first opens a namespace, without which the others say nothing. */
+const BEGINNINGS: readonly string[] = ['\nnamespace ', '\n}', '\ntype '];
+/** Which of the places comes first; −1 is no place, and the answer where there is none. */
+function earliest(places: readonly number[]): number {
+  let first = -1;
+  for (const [i, at] of places.entries()) if (at >= 0 && (first < 0 || at < places[first]!)) first = i;
+  return first;
 }
