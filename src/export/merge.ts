@@ -12,8 +12,6 @@ import { type LayerSurvived, nothingSurvived, type Survived } from './gain.js';
 
 /** Elements of a piece of a tensor that is only copied or rounded: 32 MiB of bf16. */
 const PIECE_ELEMENTS = 1 << 24;
-/** What of it is read from the disk at once, while as much is written. */
-const AHEAD_ELEMENTS = 4 * PIECE_ELEMENTS;
 
 export interface MergedTensors {
   /** Names, dtypes and shapes in the order they are written. */
@@ -27,8 +25,8 @@ export interface MergedTensors {
   readonly survived: readonly LayerSurvived[];
 }
 
-/** Experts that are read from the disk at once, while as many are merged: few large turns of reading and writing. */
-const EXPERTS_AHEAD = 16;
+/** Experts that are read from the disk while one is merged. */
+const EXPERTS_AHEAD = 8;
 
 const bytesOf = (a: ArrayBufferView): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 
@@ -71,14 +69,11 @@ const noPair = (scope: Scope, E: number, N: number, C: number): { A: Tensor; B: 
   scale: 0,
 });
 
-/** Where a group of experts begins: asks for the group after it, which may be the first of the experts that follow. */
-function readAhead(w: Tensor, e: number, following: Tensor | undefined, scope: Scope): void {
-  if (e % EXPERTS_AHEAD !== 0) return;
-  const ask = (of: Tensor, from: number, to: number): void => {
-    if (from < to) of.slice(scope, from, to).willNeed();
-  };
-  ask(w, e === 0 ? 0 : e + EXPERTS_AHEAD, Math.min(e + 2 * EXPERTS_AHEAD, w.rows));
-  if (following && e + EXPERTS_AHEAD >= w.rows) ask(following, 0, Math.min(EXPERTS_AHEAD, following.rows));
+/** Asks for the expert that comes some turns later, and at the first for all until then. */
+function readAhead(w: Tensor, e: number, scope: Scope): void {
+  const from = e === 0 ? 1 : e + EXPERTS_AHEAD,
+    to = Math.min(e + EXPERTS_AHEAD + 1, w.rows);
+  if (from < to) w.slice(scope, from, to).willNeed();
 }
 
 /** A tensor as it is, or rounded to bf16. */
@@ -88,12 +83,9 @@ function* copied(tensor: Tensor, spec: TensorSpec): Generator<Uint8Array> {
   const piece = new Uint8Array(Math.min(PIECE_ELEMENTS, tensor.numel) * width);
   for (let from = 0; from < tensor.numel; from += PIECE_ELEMENTS) {
     using s = new Scope('workspace');
-    const n = Math.min(PIECE_ELEMENTS, tensor.numel - from);
-    if (from % AHEAD_ELEMENTS === 0) {
-      const ask = from === 0 ? 0 : from + AHEAD_ELEMENTS,
-        end = Math.min(from + 2 * AHEAD_ELEMENTS, tensor.numel);
-      if (ask < end) tensor.view(s, [end - ask], ask).willNeed();
-    }
+    const n = Math.min(PIECE_ELEMENTS, tensor.numel - from),
+      next = Math.min(PIECE_ELEMENTS, tensor.numel - from - n);
+    if (next > 0) tensor.view(s, [next], from + n).willNeed();
     let part = tensor.view(s, [n], from);
     if (tensor.dtype !== dtype) {
       const rounded = s.empty(dtype, [n]);
@@ -149,12 +141,7 @@ export function addSurvived(
 }
 
 /** Experts as Hugging Face's bf16 files hold them: [E, C, N], an expert at a time. */
-function* mergedDenseExperts(
-  source: ExportSource,
-  matrix: Matrix,
-  spec: TensorSpec,
-  following: Tensor | undefined,
-): Generator<Uint8Array> {
+function* mergedDenseExperts(source: ExportSource, matrix: Matrix, spec: TensorSpec): Generator<Uint8Array> {
   const { base } = source;
   const [E = 1, C = 1, N = 1] = spec.shape;
   const blocks = base.tensors.get(`${spec.name}_blocks`),
@@ -170,7 +157,7 @@ function* mergedDenseExperts(
   const piece = new Uint16Array(C * N);
   for (let e = 0; e < E; e++) {
     using step = new Scope('workspace');
-    readAhead(w, e, following, step);
+    readAhead(w, e, step);
     const y = borrow(step, piece, [1, C, N]);
     const one = pair
       ? { A: pair.A.slice(step, e, e + 1), B: pair.B.slice(step, e, e + 1), scale: pair.scale }
@@ -195,7 +182,6 @@ function* mergedBlocks(
   name: string,
   survived: Survived,
   scalesOf: Map<string, Uint8Array[]>,
-  following: Tensor | undefined,
 ): Generator<Uint8Array> {
   const { base } = source;
   const w = base.tensors.get(`${name}_blocks`),
@@ -209,7 +195,7 @@ function* mergedBlocks(
     made: Uint8Array[] = [];
   for (let e = 0; e < E; e++) {
     using step = new Scope('workspace');
-    readAhead(w, e, following, step);
+    readAhead(w, e, step);
     const scalesPiece = new Uint8Array(N * G);
     const blocks = borrow(step, piece, [1, N, G, 16]),
       exponents = borrow(step, scalesPiece, [1, N, G]),
@@ -245,10 +231,6 @@ export function mergedTensors(source: ExportSource, experts: 'mxfp4' | 'dense'):
     const f32 = experts === 'mxfp4' && base.tensors.get(spec.name)?.dtype === 'f32';
     return f32 ? { ...spec, dtype: 'F32' } : spec;
   });
-  const stored = specs.map(({ name }) => base.tensors.get(name) ?? base.tensors.get(`${name}_blocks`));
-  /** The large tensor of experts that is read after one. */
-  const following = (spec: TensorSpec): Tensor | undefined =>
-    stored.slice(specs.indexOf(spec) + 1).find((t) => t && t.shape.length >= 3 && t.bytes > 1 << 20);
   function* pieces(spec: TensorSpec): Generator<Uint8Array> {
     const matrix = matrixOf(spec.name);
     const tensor = base.tensors.get(spec.name);
@@ -256,12 +238,12 @@ export function mergedTensors(source: ExportSource, experts: 'mxfp4' | 'dense'):
       const at = survived[matrix.layer]?.experts ?? { kept: 0, whole: 0 };
       const name = spec.name.replace(/_(?:blocks|scales)$/, '');
       const adapted = source.adapter?.pair(matrix.layer, matrix.target) !== undefined;
-      if (matrix.part === null) yield* mergedDenseExperts(source, matrix, spec, following(spec));
+      if (matrix.part === null) yield* mergedDenseExperts(source, matrix, spec);
       else if (!adapted && tensor) yield* copied(tensor, spec);
-      else if (matrix.part === 'blocks') yield* mergedBlocks(source, matrix, name, at, scalesOf, following(spec));
+      else if (matrix.part === 'blocks') yield* mergedBlocks(source, matrix, name, at, scalesOf);
       else {
         // Blocks come first wherever a file is written in order; for one who asks otherwise they are made again.
-        if (!scalesOf.has(name)) for (const _ of mergedBlocks(source, matrix, name, at, scalesOf, undefined));
+        if (!scalesOf.has(name)) for (const _ of mergedBlocks(source, matrix, name, at, scalesOf));
         yield* scalesOf.get(name) ?? [];
         scalesOf.delete(name);
       }
