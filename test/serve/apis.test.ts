@@ -15,7 +15,7 @@ import {
   type StoredResponse,
   type StoreLimits,
 } from '../../src/serve/response-store.js';
-import { type ScriptedApp, scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
+import { CALLS, SAYS, type ScriptedApp, scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
 import {
   AnthropicError,
   AnthropicEvent,
@@ -29,12 +29,6 @@ import {
   ResponseStreamEvent,
 } from './shapes.js';
 
-const SAYS =
-  '<|channel|>analysis<|message|>It asks for 4.<|end|>' +
-  '<|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
-const CALLS =
-  '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
-  '<|constrain|>json<|message|>{"at": "Rome"}<|call|>';
 const schema = { type: 'object', properties: { at: { type: 'string' } } };
 const chatBody = {
   model: 'm',

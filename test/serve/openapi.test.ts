@@ -4,7 +4,7 @@ import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { describe, expect, it } from 'vitest';
 import { APIS } from '../../src/serve/apis.js';
 import { openApiDocument } from '../../src/serve/openapi.js';
-import { type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
+import { CALLS, SAYS, type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
 
 type Json = Record<string, unknown>;
 interface Response {
@@ -43,12 +43,6 @@ const find = (method: string, path: string): Operation => {
   return found;
 };
 
-const SAYS =
-  '<|channel|>analysis<|message|>It asks for 4.<|end|>' +
-  '<|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
-const CALLS =
-  '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
-  '<|constrain|>json<|message|>{"at": "Rome"}<|call|>';
 const parameters = { type: 'object', properties: { at: { type: 'string' } } };
 const messages = [{ role: 'user', content: 'hi' }];
 /** Of every route that takes a body, some that it answers. */

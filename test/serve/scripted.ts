@@ -22,6 +22,15 @@ import { createMeter } from '../../src/serve/meter.js';
 import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
 import type { ServedModel, ServedModels } from '../../src/serve/served.js';
 
+/** Thoughts and an answer. */
+export const SAYS =
+  '<|channel|>analysis<|message|>It asks for 4.<|end|>' +
+  '<|start|>assistant<|channel|>final<|message|>Four, then.<|return|>';
+/** Thoughts and a call of the tool `look`. */
+export const CALLS =
+  '<|channel|>analysis<|message|>I look it up.<|end|><|start|>assistant to=functions.look<|channel|>commentary ' +
+  '<|constrain|>json<|message|>{"at": "Rome"}<|call|>';
+
 const MODEL = join(packageRoot, 'models', 'nano');
 export const tokenizer = loadTokenizer(MODEL);
 /** Text with control tokens by name: `<|channel|>final<|message|>Hello<|return|>`. */
