@@ -8,7 +8,7 @@ import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
-import { readRows } from './batch.js';
+import { readRows } from './batch/read.js';
 import { CONTRACT_NAMES, type ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
 import { readRules } from './rules.js';

@@ -105,8 +105,8 @@ const OWN = [
   'hub/part.ts',
   'infer/prefix-files.ts', // of the size it wrote, and with its own checksum
   'report/plots.ts',
-  'safeguard/batch.ts',
-  'safeguard/kept.ts',
+  'safeguard/batch/screen-file.ts',
+  'safeguard/batch/kept.ts',
   'serve/openapi.ts',
   'serve/playground.ts',
   'serve/response-files.ts',

@@ -183,7 +183,7 @@ it('no descriptors left: every door says so', () => {
     const { readPeft } = await from('lora/peft.js'), { loadRecipe } = await from('recipe/load.js');
     const { loadPolicy } = await from('safeguard/policy.js'), { sourceOf } = await from('data/sources/index.js');
     const { readTokenizerJson } = await from('harmony/tokenizer-file.js');
-    const { readRows } = await from('safeguard/batch.js');
+    const { readRows } = await from('safeguard/batch/read.js');
     const { digestFolder } = await from('base/folder-digest.js'), { reportError } = await from('cli/main.js');
     const { asTypedError } = await from('base/system-error.js'), { readRun } = await from('runs/run-folder.js');
     const m = ${JSON.stringify(NANO)}, w = m + '/model.safetensors', config = readConfig(m);

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseRow } from '../../src/safeguard/batch.js';
+import { parseRow } from '../../src/safeguard/batch/row.js';
 import {
   breakControlSpellings,
   CONTRACT_BOTTOM,

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { batchExitCode, screenFile } from '../../src/safeguard/batch.js';
+import { batchExitCode, screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { CONTRACT_NAMES, type ContractName } from '../../src/safeguard/contracts/contract.js';
 import { CONTRACTS, judgeDigest, judgeMessages } from '../../src/safeguard/contracts/index.js';
 import { createCheckpointJudge } from '../../src/safeguard/judges/checkpoint.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { VerdictRow } from '../../src/safeguard/agreement.js';
-import { screenFile } from '../../src/safeguard/batch.js';
+import { screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createDetectors } from '../../src/safeguard/detectors/index.js';
 import { detectorFlags, readDetectors } from '../../src/safeguard/detectors/options.js';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { VerdictRow } from '../../src/safeguard/agreement.js';
-import { batchExitCode, screenFile } from '../../src/safeguard/batch.js';
+import { batchExitCode, screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createEndpointJudge } from '../../src/safeguard/judges/endpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';

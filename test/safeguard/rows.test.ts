@@ -1,7 +1,7 @@
 // Rows of `screen` as clients dump them: what the assistant wrote is judged, all of it; the rest is passed over.
 import { expect, it } from 'vitest';
 import { sha256 } from '../../src/base/digest.js';
-import { parseRow } from '../../src/safeguard/batch.js';
+import { parseRow } from '../../src/safeguard/batch/row.js';
 
 const channels = (row: object | string): unknown =>
   parseRow('r.jsonl', 1, typeof row === 'string' ? row : JSON.stringify(row)).channels;

@@ -5,7 +5,7 @@ import { tokenizerFromJson } from '../../src/harmony/tokenizer.js';
 import { tokenizerJson } from '../../src/harmony/tokenizer-file.js';
 import type { Message } from '../../src/harmony/types.js';
 import { createTracker } from '../../src/infer/channels.js';
-import { parseRow } from '../../src/safeguard/batch.js';
+import { parseRow } from '../../src/safeguard/batch/row.js';
 import { transcript } from '../../src/safeguard/transcript.js';
 import { smallVocabulary } from '../harmony/small.js';
 

@@ -1,6 +1,6 @@
 // `temper screen`: judges a file of answers and traces, writes every verdict.
 import type { VerdictRow } from '../../safeguard/agreement.js';
-import type { Columns } from '../../safeguard/columns.js';
+import type { Columns } from '../../safeguard/batch/columns.js';
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
@@ -74,7 +74,7 @@ export const command: Command = {
         const { checkOutputs } = await import('../../base/outputs.js');
         const outputs = { '--out': options.out, '--junit': options.junit, '--sarif': options.sarif };
         checkOutputs(outputs, { files: [file, ...options.policy], folders: [options.judge] });
-        const { batchExitCode, screenFile } = await import('../../safeguard/batch.js');
+        const { batchExitCode, screenFile } = await import('../../safeguard/batch/screen-file.js');
         const { ratioText } = await import('../../safeguard/agreement.js');
         const { openScreen } = await import('../../compose/screening.js');
         const open = await openScreen(options, interruptSignal());

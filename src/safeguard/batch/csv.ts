@@ -1,8 +1,8 @@
 // CSV as RFC 4180 has it, read as a stream: quotes, line ends of either kind, cells over several lines. Rows may be of
 // different lengths, as spreadsheets leave them.
-import { DataError } from '../base/errors.js';
-import { inputPieces } from '../base/inputs.js';
-import { asReadError } from '../base/system-error.js';
+import { DataError } from '../../base/errors.js';
+import { inputPieces } from '../../base/inputs.js';
+import { asReadError } from '../../base/system-error.js';
 
 const MAX_CELL = 16 * 2 ** 20;
 

@@ -1,10 +1,10 @@
 // Rows that are not ours: which of their columns are text, channel, id and what a reviewer says. Read from CSV, and
 // from whatever training data is read from: JSON lines and arrays, Parquet, Arrow, also packed.
-import { DataError, type ErrorCode } from '../base/errors.js';
-import { hasLoneSurrogate } from '../base/json.js';
-import type { ScreenRow } from './batch.js';
+import { DataError, type ErrorCode } from '../../base/errors.js';
+import { hasLoneSurrogate } from '../../base/json.js';
+import type { Policy } from '../types.js';
 import { readCsv } from './csv.js';
-import type { Policy } from './types.js';
+import type { ScreenRow } from './row.js';
 
 export interface Columns {
   /** Names; of a CSV file also numbers from 1, for files whose first line names nothing. */
@@ -111,7 +111,7 @@ async function* fromSource(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<{ readonly line: number; readonly fields: Fields }> {
   // Readers of tables are loaded where rows are not ours.
-  const { sourceOf } = await import('../data/sources/index.js');
+  const { sourceOf } = await import('../../data/sources/index.js');
   const source = await sourceOf(file);
   for await (const batch of source.read(file, signal).batches)
     for (const { line, value, error } of batch) {

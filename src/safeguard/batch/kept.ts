@@ -3,11 +3,11 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { parseJson } from '../base/json.js';
-import { isAlive } from '../base/temporary.js';
-import { CONTRACT_NAMES } from './contracts/contract.js';
-import type { KnownVerdict } from './screen.js';
-import type { Verdict } from './types.js';
+import { parseJson } from '../../base/json.js';
+import { isAlive } from '../../base/temporary.js';
+import { CONTRACT_NAMES } from '../contracts/contract.js';
+import type { KnownVerdict } from '../screen.js';
+import type { Verdict } from '../types.js';
 
 const digest = z.string().min(1);
 /** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict. */

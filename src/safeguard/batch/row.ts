@@ -1,0 +1,101 @@
+// A row that is to be screened: its form, and what of it is judged on which channel.
+import { z } from 'zod';
+import { DataError, type ErrorCode } from '../../base/errors.js';
+import { hasLoneSurrogate, parseJson, withParsedConversations } from '../../base/json.js';
+import type { Channels } from '../screen.js';
+import { transcript } from '../transcript.js';
+import { RowMessage, written } from './written.js';
+
+const Expect = z.string().nullable().describe('rule that the text breaks, or null: what a reviewer says');
+/** Strict, as a misspelt field would be text that nobody judged. */
+const Row = z.strictObject({
+  id: z.union([z.string(), z.number()]).nullish().describe('names the row in verdicts; the line number if absent'),
+  text: z.string().nullish().describe('one text, on `channel`'),
+  channel: z.string().nullish().describe('channel of `text`, final if absent'),
+  channels: z.record(z.string(), z.string().nullish()).nullish().describe('text by channel'),
+  messages: z.array(RowMessage).nullish().describe('a conversation; what the assistant wrote is judged'),
+  tools: z.unknown().optional().describe('what the assistant was offered; not judged'),
+  reasoning_effort: z.string().nullish().describe('not judged'),
+  parallel_tool_calls: z.boolean().nullish().describe('not judged'),
+  response_format: z.unknown().optional().describe('not judged'),
+  policy: z.string().nullish().describe('the policy that `expect` speaks of; with one policy it may be absent'),
+  expect: z
+    .union([Expect, z.record(z.string(), Expect)])
+    .optional()
+    .describe('for `text` the rule or null, for `channels` the same by channel'),
+});
+type Row = z.infer<typeof Row>;
+
+export interface ScreenRow {
+  readonly id: string;
+  readonly line: number;
+  readonly channels: Channels;
+  readonly policy: string | null;
+  readonly expect: Readonly<Record<string, string | null>>;
+}
+
+/** Reads one row. @throws {DataError} not JSON, unknown field, not exactly one of text, channels and messages */
+export function parseRow(file: string, line: number, text: string): ScreenRow {
+  const fail = (code: ErrorCode, message: string): DataError =>
+    new DataError(code, `${file}:${line}: ${message}`, { file, line });
+  let json: unknown;
+  try {
+    json = withParsedConversations(parseJson(text));
+  } catch (cause) {
+    throw fail('row_json', `not JSON (${(cause as Error).message}); wanted one object per line`);
+  }
+  if (hasLoneSurrogate(json))
+    throw fail(
+      'row_utf8',
+      'a text holds half of a surrogate pair, which no UTF-8 has: no digest could name it; repair it',
+    );
+  const parsed = Row.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw fail(
+      'row_schema',
+      `${issue?.path.length ? `${issue.path.join('.')}: ` : ''}${issue?.message ?? 'bad row'}; ` +
+        'wanted {id?, text, channel?} or {id?, channels} or {id?, messages}',
+    );
+  }
+  const row = parsed.data;
+  if ([row.text, row.channels, row.messages].filter((v) => v !== undefined && v !== null).length !== 1) {
+    throw fail('row_schema', 'wanted exactly one of text, channels and messages');
+  }
+  const channels = channelsOf(row);
+  return {
+    id: String(row.id ?? line),
+    line,
+    channels,
+    policy: row.policy ?? null,
+    expect: expectOf(row, channels, fail),
+  };
+}
+
+function channelsOf(row: Row): Channels {
+  if (typeof row.text === 'string') return Object.fromEntries([[row.channel ?? 'final', row.text]]);
+  if (row.channels)
+    return Object.fromEntries(
+      Object.entries(row.channels).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+    );
+  return transcript((row.messages ?? []).flatMap(written));
+}
+
+function expectOf(
+  row: Row,
+  channels: Channels,
+  fail: (code: ErrorCode, message: string) => DataError,
+): Readonly<Record<string, string | null>> {
+  if (row.expect === undefined) return {};
+  if (row.expect === null || typeof row.expect === 'string') {
+    if (typeof row.text !== 'string')
+      throw fail(
+        'row_schema',
+        'expect: one rule or null goes with text; with channels or messages wanted {channel: rule or null}',
+      );
+    return Object.fromEntries([[row.channel ?? 'final', row.expect]]);
+  }
+  const unknown = Object.keys(row.expect).find((channel) => !Object.hasOwn(channels, channel));
+  if (unknown !== undefined) throw fail('row_schema', `expect: channel ${JSON.stringify(unknown)} is not in the row`);
+  return row.expect;
+}
