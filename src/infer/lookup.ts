@@ -14,26 +14,35 @@ export interface Guess {
   readonly matched: number;
 }
 export const NO_GUESS: Guess = { tokens: [], matched: 0 };
+/** Parts two texts: no token, and there is one of it, so no match goes beyond it. */
+const APART = -1;
 
 export class Lookup {
   #text: Int32Array;
   #length = 0;
+  /** Where the text begins; before it stands what is foreseen. */
+  readonly #from: number;
   /** Latest place by the hash of the pair that ends there; for each place the one before with the same. −1: none. */
   readonly #heads: Int32Array;
   #before: Int32Array;
 
-  constructor(prompt: Int32Array) {
-    this.#text = new Int32Array(prompt.length + 64);
-    this.#before = new Int32Array(prompt.length + 64);
+  /** @param foreseen what the answer is thought to be like: looked at as if it stood before the prompt */
+  constructor(prompt: Int32Array, foreseen: Int32Array = new Int32Array(0)) {
+    this.#from = foreseen.length === 0 ? 0 : foreseen.length + 1;
+    const known = prompt.length + this.#from;
+    this.#text = new Int32Array(known + 64);
+    this.#before = new Int32Array(known + 64);
     let heads = 256;
-    while (heads < 2 * prompt.length && heads < MOST_HEADS) heads *= 2;
+    while (heads < 2 * known && heads < MOST_HEADS) heads *= 2;
     this.#heads = new Int32Array(heads).fill(-1);
+    for (const token of foreseen) this.push(token);
+    if (this.#from > 0) this.push(APART);
     for (const token of prompt) this.push(token);
   }
 
   /** All tokens so far; good until the next one. */
   get text(): Int32Array {
-    return this.#text.subarray(0, this.#length);
+    return this.#text.subarray(this.#from, this.#length);
   }
   push(token: number): void {
     const at = this.#length;
@@ -57,7 +66,7 @@ export class Lookup {
   guess(most: number): Guess {
     const text = this.#text,
       end = this.#length - 1;
-    if (end < 2 || most < 1) return NO_GUESS;
+    if (end < Math.max(2, this.#from + 1) || most < 1) return NO_GUESS;
     let best = 0,
       from = -1;
     for (let at = this.#before[end]!, places = 0; at > 0 && places < MOST_PLACES; at = this.#before[at]!, places++) {
@@ -72,8 +81,12 @@ export class Lookup {
     if (best < LEAST_MATCHED) return NO_GUESS;
     const tokens: number[] = [];
     // Beyond the end it goes on with itself: what repeats goes on repeating.
-    for (let at = from + 1; tokens.length < most; at++) tokens.push(at <= end ? text[at]! : tokens[at - end - 1]!);
-    return { tokens, matched: best };
+    for (let at = from + 1; tokens.length < most; at++) {
+      const token = at <= end ? text[at]! : tokens[at - end - 1]!;
+      if (token === APART) break;
+      tokens.push(token);
+    }
+    return tokens.length === 0 ? NO_GUESS : { tokens, matched: best };
   }
 }
 const grown = (old: Int32Array): Int32Array => {

@@ -96,6 +96,11 @@ export interface GenerateRequest {
   readonly repetitionStop?: number;
   /** What the turn must be: answers and calls that keep to schemas, calls that must come. */
   readonly structure?: Structure;
+  /**
+   * What the answer is thought to say, for the most part: next tokens are guessed by it where they are guessed at all
+   * (`speculation`); no token depends on it.
+   */
+  readonly prediction?: string;
   /** Longest wait for a slot and for room in the cache, ms; then it is `cache_busy`. Absent: as long as it takes. */
   readonly waitMs?: number;
 }

@@ -32,6 +32,9 @@ export function checkRequest(r: GenerateRequest, vocabSize: number): void {
   check('repetitionStop', Number.isInteger(repetitionStop) && repetitionStop >= 2, 'an integer from 2');
 }
 
+/** UTF-16 units of a prediction that are looked at. */
+const MOST_FORESEEN = 1 << 17;
+
 export interface Prompt {
   readonly tokens: Int32Array;
   /** Of them, those of the leading system and developer messages: what conversations of one kind have in common. */
@@ -76,6 +79,15 @@ export class PromptReader {
       Array.from({ length: this.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id)),
     );
     return { tokens, shared: 0, stop: this.#controls, tracker: createTextTracker(tokenizer) };
+  }
+  /** The answer that a request foresees, as a turn would have it. undefined: none */
+  foreseen({ prediction, messages }: GenerateRequest): Int32Array | undefined {
+    if (!prediction) return undefined;
+    const { tokenizer } = this,
+      said = tokenizer.encode(prediction.slice(0, MOST_FORESEEN).toWellFormed());
+    if (messages.length === 0) return said;
+    const { channel, message } = controlIds(tokenizer);
+    return Int32Array.from([channel, ...tokenizer.encode('final'), message, ...said]);
   }
   #openingTokens(messages: readonly Message[]): number {
     const dialogue = messages.findIndex((m) => m.role !== 'system' && m.role !== 'developer');

@@ -207,6 +207,7 @@ export class Runner implements Disposable {
           plain: prompt.stop !== this.#loaded.ends,
         }),
         cuts: turnCuts(prompt.tokens, tokenizer, prompt.shared),
+        foreseen: this.#prompts.foreseen(request),
       });
     } catch (e) {
       adapter?.release();

@@ -50,6 +50,8 @@ export interface SequenceOptions {
    * there. The prompt is computed in pieces that end at its cuts, whether they are kept or not.
    */
   readonly cuts?: readonly number[];
+  /** What the answer is thought to be like: guesses are taken from it too, and no token depends on it. */
+  readonly foreseen?: Int32Array | undefined;
 }
 
 /** @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens */

@@ -45,7 +45,7 @@ export function createState(options: SequenceOptions, piece: (state: State) => n
     cached: 0,
     sampled: 0,
     last: -1,
-    track: new Track(tokens),
+    track: new Track(tokens, options.foreseen),
     get decoding() {
       return this.prefilled === options.tokens.length;
     },

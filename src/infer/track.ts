@@ -57,7 +57,11 @@ export class Track {
   spent = 0;
   lost = 0;
 
-  constructor(readonly prompt: Int32Array) {}
+  /** @param foreseen what the answer is thought to be like */
+  constructor(
+    readonly prompt: Int32Array,
+    readonly foreseen?: Int32Array,
+  ) {}
 
   took(token: number): void {
     this.#waiting.push(token);
@@ -70,7 +74,7 @@ export class Track {
     return most < 1 ? NO_GUESS : this.#read().guess(most);
   }
   #read(): Lookup {
-    this.#lookup ??= new Lookup(this.prompt);
+    this.#lookup ??= new Lookup(this.prompt, this.foreseen);
     const lookup = this.#lookup;
     for (const token of this.#waiting) lookup.push(token);
     this.#waiting.length = 0;

@@ -62,19 +62,23 @@ export class Admission {
   }
 
   /**
-   * A place; to be given back by the function returned, which may be called again.
+   * A place; to be given back by the function returned, which may be called again. Who is refused at once is told
+   * before this returns; the promise rejects for who waited in vain.
    * @throws {ApiError} 429 queue_full, queue_timeout · 503 draining · the signal's reason
    */
-  async enter(signal: AbortSignal, who: Applicant = NOBODY): Promise<() => void> {
+  enter(signal: AbortSignal, who: Applicant = NOBODY): Promise<() => void> {
     signal.throwIfAborted();
     if (this.#closed) throw new ApiError(503, 'server_error', 'draining', 'the server is stopping', null, 5);
     if (this.#running >= this.limits.slots) {
       if (this.#waiting.length >= this.limits.queue && !this.#makeRoom(who)) throw this.#full('queue_full');
-      await this.#wait(signal, who);
-    } else {
-      this.#running++;
-      this.#count(who.key, 1);
+      return this.#wait(signal, who).then(() => this.#place(who));
     }
+    this.#running++;
+    this.#count(who.key, 1);
+    return Promise.resolve(this.#place(who));
+  }
+  /** @returns how it is given back */
+  #place(who: Applicant): () => void {
     const since = performance.now();
     let open = true;
     return () => {

@@ -87,17 +87,23 @@ export class Callers {
     return {
       ...this.parts,
       admission: {
-        async enter(signal) {
+        enter(signal) {
           const end = usage.begin();
-          try {
-            const leave = await admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
-            return () => {
-              end();
-              leave();
-            };
-          } catch (e) {
+          const failed = (e: unknown): never => {
             end();
             throw e;
+          };
+          try {
+            const entering = admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
+            return entering.then(
+              (leave) => () => {
+                end();
+                leave();
+              },
+              failed,
+            );
+          } catch (e) {
+            return failed(e);
           }
         },
       },

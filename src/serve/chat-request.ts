@@ -25,7 +25,6 @@ const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
   functions: [[]],
   function_call: ['none', 'auto'],
   audio: [],
-  prediction: [],
   web_search_options: [],
   verbosity: ['medium'],
 };
@@ -46,6 +45,13 @@ export const ChatBody = chatRow.extend({
   stream: flag,
   stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
   response_format: z.union([z.strictObject({ type: z.literal('json_object') }), schemaFormat]),
+  prediction: z
+    .strictObject({
+      type: z.literal('content'),
+      content: z.union([z.string(), z.array(z.strictObject({ type: z.literal('text'), text: z.string() }))]),
+    })
+    .nullish()
+    .describe('what the answer is thought to say: it may come faster, and is the same'),
   tool_choice: z
     .union([
       z.enum(['auto', 'none', 'required']),
@@ -72,6 +78,13 @@ function answerSchema({ response_format: format }: Body): unknown {
   return schema;
 }
 
+/** What it foresees; undefined: nothing. */
+function predictionOf({ prediction }: Body): string | undefined {
+  if (!prediction) return undefined;
+  const { content } = prediction;
+  return typeof content === 'string' ? content : content.map((c) => c.text).join('');
+}
+
 /**
  * @param json   of the body, as parseJson makes it
  * @param tokens most tokens of an answer where the request does not say
@@ -89,7 +102,8 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     reasoning_effort: effortOf(reasoning_effort),
     ...(format?.type === 'json_schema' ? { response_format: format } : {}),
   });
-  const { tool_choice: choice, stop } = body;
+  const { tool_choice: choice, stop } = body,
+    prediction = predictionOf(body);
   const wish = wishOf({
     schema: answerSchema(body),
     choice: typeof choice === 'object' && choice !== null ? choice.function : (choice ?? 'auto'),
@@ -107,6 +121,7 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
       maxTokens: max_completion_tokens ?? max_tokens ?? tokens,
       sampling: samplingOf(body),
       ...steeringOf(body),
+      ...(prediction ? { prediction } : {}),
     },
     ...(wish ? { wish } : {}),
   };

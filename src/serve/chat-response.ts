@@ -20,12 +20,17 @@ function usageOf(answers: readonly Answer[]): Body {
   const sum = (of: (usage: DoneEvent['usage']) => number): number => answers.reduce((n, a) => n + of(a.usage), 0);
   const prompt = answers[0]?.usage.promptTokens ?? 0;
   const completion = sum((u) => u.completionTokens);
+  const drafted = sum((u) => u.draftedTokens ?? 0),
+    accepted = sum((u) => u.acceptedTokens ?? 0);
+  // Guesses of all kinds: what was predicted is not told apart from what was looked up.
+  const guessed =
+    drafted > 0 ? { accepted_prediction_tokens: accepted, rejected_prediction_tokens: drafted - accepted } : {};
   return {
     prompt_tokens: prompt,
     completion_tokens: completion,
     total_tokens: prompt + completion,
     prompt_tokens_details: { cached_tokens: answers[0]?.usage.cachedTokens ?? 0 },
-    completion_tokens_details: { reasoning_tokens: sum((u) => u.reasoningTokens) },
+    completion_tokens_details: { reasoning_tokens: sum((u) => u.reasoningTokens), ...guessed },
   };
 }
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

@@ -28,7 +28,10 @@ export interface GenerationService {
   readonly screen: Screen | null;
   readonly reasoning: ReasoningRule;
   readonly admission: {
-    /** A place, to be given back. @throws {ApiError} 429, 503 · the signal's reason */
+    /**
+     * A place, to be given back. Who finds none to wait for is told before it returns.
+     * @throws {ApiError} 429, 503 · the signal's reason
+     */
     enter(signal: AbortSignal): Promise<() => void>;
   };
   readonly meter: Meter;

@@ -87,8 +87,9 @@ export function createFileStore(
         await rm(temporary, { force: true });
         throw asWriteError(e, file);
       }
+      bytes += text.length - (kept.get(response.id)?.bytes ?? 0);
+      kept.delete(response.id); // the last that came stands last
       kept.set(response.id, { bytes: text.length, since: now() });
-      bytes += text.length;
     },
     get,
     async delete(id, owner) {

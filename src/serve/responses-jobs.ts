@@ -16,14 +16,21 @@ export class Job {
   /** Events before the first that is remembered. */
   #gone = 0;
   #over = false;
+  readonly #leave: () => void;
   #told: () => void = () => {};
   #more: Promise<void> = Promise.resolve();
+  /** It is known to the next server too, should this one die. */
+  readonly kept: Promise<void>;
   readonly done: Promise<void>;
 
+  /** @throws {ApiError} 429, 503 */
   constructor(readonly turn: Turn) {
+    this.#leave = turn.apply(this.#stop.signal);
     this.#renew();
     for (const event of turn.writer.queued()) this.#push(event);
-    this.done = this.#run();
+    const kept = turn.keepAs();
+    this.kept = kept.catch(() => {}); // it fails, and says so
+    this.done = this.#run(kept);
   }
   get over(): boolean {
     return this.#over;
@@ -46,10 +53,11 @@ export class Job {
     this.#renew();
     told();
   }
-  async #run(): Promise<void> {
+  async #run(kept: Promise<void>): Promise<void> {
     const { turn } = this;
     const { signal } = this.#stop;
     try {
+      await kept;
       for await (const event of turn.events(signal)) this.#push(event);
     } catch (e) {
       const { writer, service } = turn;
@@ -57,6 +65,7 @@ export class Job {
       await turn.keepAs().catch(service.log);
       this.#push(last);
     } finally {
+      this.#leave();
       this.#over = true;
       this.#told();
     }
@@ -85,7 +94,7 @@ export class Job {
 export class Jobs {
   readonly #jobs = new Map<string, Job>();
 
-  /** @throws {ApiError} 429 */
+  /** @throws {ApiError} 429, 503 */
   start(turn: Turn): Job {
     const ended = [...this.#jobs].filter(([, job]) => job.over);
     for (const [id] of ended.slice(0, Math.max(0, ended.length - MOST_ENDED))) this.#jobs.delete(id);

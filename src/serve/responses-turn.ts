@@ -15,6 +15,10 @@ const MOST_HISTORY = 2000;
 
 const newId = (): string => `resp_${randomUUID().replaceAll('-', '')}`;
 
+/** It was kept before it was made, and nothing since. */
+export const isUnfinished = ({ response: { status } }: Pick<StoredResponse, 'response'>): boolean =>
+  status === 'queued' || status === 'in_progress';
+
 /** An input item as the API lists it: with an id, and content in parts. */
 function listed(item: InputItem, id: string): Record<string, unknown> {
   const given = Object.fromEntries(Object.entries(item).filter(([, v]) => v !== null && v !== undefined));
@@ -91,6 +95,8 @@ export class Turn {
   readonly input: StoredResponse['input'];
   /** It is not to be kept any more. */
   forgotten = false;
+  /** Applied for before it is generated. */
+  #place: Promise<() => void> | null = null;
 
   /** @throws {ApiError} 400 · {DataError} */
   static async begin(
@@ -101,22 +107,21 @@ export class Turn {
   ): Promise<Turn> {
     const { previous } = request;
     const before = previous === null ? null : await service.responses.get(previous, owner);
+    const refuse = (code: string, why: string): Error =>
+      badRequest(code, `previous_response_id: ${why}`, 'previous_response_id');
     if (previous !== null && !before)
-      throw badRequest(
-        'previous_response_not_found',
-        `previous_response_id: ${JSON.stringify(previous.slice(0, 100))} is not kept here`,
-        'previous_response_id',
-      );
+      throw refuse('previous_response_not_found', `${JSON.stringify(previous.slice(0, 100))} is not kept here`);
+    if (before && isUnfinished(before))
+      throw refuse('previous_response_not_finished', `${JSON.stringify(before.id)} is not finished`);
     const items = await Promise.all(
       request.input.map((item, i) => (item.type === 'item_reference' ? referred(service, item, owner, i) : item)),
     );
     const history = before?.history ?? [];
     const conversation = [...history, ...itemsToMessages(items)];
     if (conversation.length > MOST_HISTORY)
-      throw badRequest(
+      throw refuse(
         'conversation_too_long',
-        `previous_response_id: ${conversation.length} messages, at most ${MOST_HISTORY} are gone on with`,
-        'previous_response_id',
+        `${conversation.length} messages, at most ${MOST_HISTORY} are gone on with`,
       );
     const read = request.truncates ? await fitted(service, request, conversation, signal) : conversation;
     return new Turn(service, request, { owner, history, conversation, read, items });
@@ -142,12 +147,25 @@ export class Turn {
     return this.from.owner;
   }
 
+  /**
+   * Takes its place, or one in the queue, before anybody is told that it will be made.
+   * @returns how it is given back, whether it was generated or not · @throws {ApiError} 429, 503
+   */
+  apply(signal: AbortSignal): () => void {
+    const place = this.service.admission.enter(signal);
+    this.#place = place;
+    const leave = (): void => void place.then((l) => l()).catch(() => {}); // where it was waited for that is told
+    place.catch(() => {});
+    return leave;
+  }
   /** @throws what failed before anything was released; in the background: whatever failed */
   async *events(signal: AbortSignal): AsyncGenerator<ResponseEvent, void, void> {
-    const { writer } = this;
+    const { writer } = this,
+      place = this.#place;
     let begun = false;
     try {
-      for await (const event of generate(this.service, this.generation, signal)) {
+      const service = place ? { ...this.service, admission: { enter: () => place } } : this.service;
+      for await (const event of generate(service, this.generation, signal)) {
         if (event.kind !== 'end') {
           begun = true;
           yield* writer.of(event);

@@ -7,7 +7,7 @@ import type { StoredResponse } from './response-store.js';
 import { Jobs } from './responses-jobs.js';
 import { ResponsesBody } from './responses-request.js';
 import type { ResponseEvent } from './responses-response.js';
-import { fields, Turn } from './responses-turn.js';
+import { fields, isUnfinished, Turn } from './responses-turn.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 type Found = Pick<StoredResponse, 'id' | 'input'> & { readonly response: Readonly<Record<string, unknown>> };
@@ -18,10 +18,18 @@ async function find(service: ApiService, jobs: Jobs, c: ApiRequest): Promise<Fou
   const job = jobs.find(id, c.get('key'));
   if (job && !job.over) return { id, input: job.turn.input, response: job.response };
   const found = await service.responses.get(id, c.get('key'));
+  if (found && isUnfinished(found)) return { ...found, response: job ? job.response : lostOf(found.response) };
   if (found) return found;
   const named = JSON.stringify(id.slice(0, 100));
   throw new ApiError(404, 'invalid_request_error', 'not_found', `the response ${named} is not kept here`, 'id');
 }
+
+/** One that a server took on, which ended before it was made. */
+const lostOf = (response: Found['response']): Found['response'] => ({
+  ...response,
+  status: 'failed',
+  error: { code: 'server_error', message: 'the server ended before the response was made; ask again' },
+});
 
 const bool = z.enum(['true', 'false']).optional();
 const getQuery = {
@@ -120,6 +128,7 @@ export const responses: Api = {
           : c.json(await turn.whole(stop.signal));
       service.served.find(request.model);
       const job = jobs.start(turn);
+      await job.kept;
       // Whoever watches may leave: it goes on.
       return request.stream ? streamed(service, c, job.events(-1))() : c.json(job.response);
     });

@@ -29,7 +29,11 @@ export const UsageShape = z
     completion_tokens: z.int(),
     total_tokens: z.int(),
     prompt_tokens_details: z.object({ cached_tokens: z.int() }),
-    completion_tokens_details: z.object({ reasoning_tokens: z.int() }),
+    completion_tokens_details: z.object({
+      reasoning_tokens: z.int(),
+      accepted_prediction_tokens: z.int().optional().describe('tokens that were guessed, and came'),
+      rejected_prediction_tokens: z.int().optional(),
+    }),
   })
   .meta({ id: 'Usage' });
 

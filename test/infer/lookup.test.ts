@@ -19,6 +19,17 @@ it('what repeats goes on repeating, beyond the end', () => {
   expect(guess([4, 4, 4], 5)).toEqual({ tokens: [4, 4, 4, 4, 4], matched: 2 });
   expect(guess([7, 1, 2, 3, 1, 2, 3, 1, 2, 3], 7)).toEqual({ tokens: [1, 2, 3, 1, 2, 3, 1], matched: 6 });
 });
+it('what is foreseen counts as if it stood before, up to its end, and is no part of the text', () => {
+  const after = (foreseen: readonly number[], text: readonly number[], most = 4): unknown =>
+    new Lookup(Int32Array.from(text), Int32Array.from(foreseen)).guess(most);
+  expect(after([1, 2, 3, 4], [9, 1, 2])).toEqual({ tokens: [3, 4], matched: 2 });
+  expect(after([1, 2, 3, 4], [1, 2])).toEqual({ tokens: [3, 4], matched: 2 });
+  expect(after([9, 1, 2], [9, 1, 2])).toEqual({ tokens: [], matched: 0 });
+  expect(after([1, 2, 3], [8, 1, 2, 7, 7, 8, 1, 2])).toEqual({ tokens: [7, 7, 8, 1], matched: 3 });
+  expect(after([1, 2, 3], [2])).toEqual({ tokens: [], matched: 0 });
+  expect(after([1, 2, 3], [])).toEqual({ tokens: [], matched: 0 });
+  expect([...new Lookup(Int32Array.of(5, 6), Int32Array.of(1, 2)).text]).toEqual([5, 6]);
+});
 it('is what a plain search finds, grown token by token', () => {
   fc.assert(
     fc.property(fc.array(fc.nat({ max: 2 }), { maxLength: 30 }), fc.nat({ max: 30 }), (text, first) => {

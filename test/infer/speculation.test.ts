@@ -214,6 +214,17 @@ describe('a turn that is guessed', async () => {
     expect(usage.completionTokens).toBe(wanted.completionTokens);
     expect(wanted).not.toHaveProperty('draftedTokens');
   });
+  it('is the same with a prediction, right or wrong, and a right one is taken', async () => {
+    const [, said] = await ask(plain, {});
+    const answer = (await ask(plain, {}))[0].messages.find((m) => m.channel === 'final')?.content ?? said;
+    const accepted = async (prediction: string): Promise<number> => {
+      const [done, text] = await ask(guessing, { prediction });
+      expect(text).toBe(said);
+      return done.usage.acceptedTokens ?? 0;
+    };
+    const [right, wrong] = [await accepted(answer), await accepted('Bread and butter. '.repeat(9))];
+    expect(right).toBeGreaterThan(wrong);
+  });
   it('says how many guesses were right', async () => {
     const [{ usage }] = await ask(guessing, { prompt: 'ab ab ab ab ab ab', maxTokens: 60 });
     expect(usage.draftedTokens).toBeGreaterThan(0);

@@ -1,5 +1,6 @@
 // Responses that are made while nobody waits, and what else a request may name: items, turns that are left out.
 import { describe, expect, it } from 'vitest';
+import { createMemoryStore } from '../../src/serve/response-store.js';
 import { ResponseEventShape, ResponseShape } from '../../src/serve/wire-responses.js';
 import { type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
 
@@ -11,7 +12,7 @@ const PATH = '/v1/responses';
 const body = { model: 'm', input: 'hi', background: true };
 
 /** Writes its first half, and the rest when it is let. */
-function held(): { readonly app: ScriptedApp; readonly go: () => void } {
+function held(responses = createMemoryStore()): { readonly app: ScriptedApp; readonly go: () => void } {
   let go = (): void => {};
   const gate = new Promise<void>((open) => {
     go = open;
@@ -34,7 +35,7 @@ function held(): { readonly app: ScriptedApp; readonly go: () => void } {
       }
     },
   };
-  return { app: scriptedApp(slow), go };
+  return { app: scriptedApp(slow, { responses }), go };
 }
 const get = async (app: ScriptedApp, path: string): Promise<Json> =>
   (await (await app.app.request(path)).json()) as Json;
@@ -102,6 +103,44 @@ describe('a response in the background', () => {
     }
     expect(app.admission.running).toBe(0);
     expect(app.log).toEqual([]);
+  });
+  it('is refused where it would find no place, before it is promised', async () => {
+    const { app, go } = held();
+    const all = await Promise.all(Array.from({ length: 10 }, () => app.post(PATH, body)));
+    expect(all.map((r) => r.status).toSorted()).toEqual([...Array(8).fill(200), 429, 429]);
+    const refused = all.filter((r) => r.status === 429);
+    expect(refused.every((r) => Number(r.headers.get('retry-after')) >= 1)).toBe(true);
+    expect(await refused[0]!.json()).toMatchObject({ error: { code: 'queue_full', type: 'rate_limit_error' } });
+    const ids = await Promise.all(all.filter((r) => r.status === 200).map(async (r) => ((await r.json()) as Json).id));
+    go();
+    for (const id of ids) expect((await ended(app, id)).status).toBe('completed');
+    expect([app.admission.running, app.admission.waiting, app.log]).toEqual([0, 0, []]);
+  });
+  it('gives its place back when it is cancelled while it waits for one', async () => {
+    const { app } = held();
+    const ids = [];
+    for (let i = 0; i < 8; i++) ids.push((await app.json(PATH, body)).id);
+    expect([app.admission.running, app.admission.waiting]).toEqual([4, 4]);
+    for (const id of ids.toReversed())
+      expect(await (await app.post(`${PATH}/${String(id)}/cancel`, {})).json()).toMatchObject({ status: 'cancelled' });
+    expect([app.admission.running, app.admission.waiting, app.log]).toEqual([0, 0, []]);
+  });
+  it('that a server did not end is failed for the next one', async () => {
+    const responses = createMemoryStore();
+    const first = held(responses);
+    const { id } = await first.app.json(PATH, body);
+    expect(await get(first.app, `${PATH}/${String(id)}`)).toMatchObject({ background: true, output: [] });
+    // Its server is gone; what it kept is there.
+    const { app } = held(responses);
+    const failed = ResponseShape.parse(await get(app, `${PATH}/${String(id)}`));
+    expect(failed).toMatchObject({ id, status: 'failed', background: true, output: [] });
+    expect(failed.error).toMatchObject({ code: 'server_error' });
+    expect((await get(app, `${PATH}/${String(id)}/input_items`)).data).toMatchObject([{ role: 'user' }]);
+    const after = await app.post(PATH, { model: 'm', input: 'go on', previous_response_id: id });
+    expect(await after.json()).toMatchObject({ error: { code: 'previous_response_not_finished' } });
+    expect(await (await app.post(`${PATH}/${String(id)}/cancel`, {})).json()).toMatchObject({ status: 'failed' });
+    await app.app.request(`${PATH}/${String(id)}`, { method: 'DELETE' });
+    expect((await app.app.request(`${PATH}/${String(id)}`)).status).toBe(404);
   });
   it.each([
     ['get', '?stream=maybe', 'stream'],

@@ -28,17 +28,20 @@ const gone = (child: ChildProcess): Promise<void> => new Promise((done) => child
 
 it('leaves kept answers whole', async () => {
   const first = await start();
+  const post = (url: string, body: object): Promise<Response> =>
+    fetch(`${url}/v1/responses`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'nano', input: 'Please book a table', ...body }),
+    });
+  const promised = await post(first.url, { background: true, max_output_tokens: 400 });
+  const { id: background } = (await promised.json()) as { id: string };
   const kept: string[] = [];
   const begun = new Set<string>();
   let kill: (() => void) | null = () => void first.child.kill('SIGKILL');
   // Answers of many lengths: some are at their end while others are under way.
   const answers = Array.from({ length: 16 }, async (_, i) => {
-    const body = { model: 'nano', input: 'Please book a table', seed: i, max_output_tokens: 4 + 12 * i, stream: true };
-    const response = await fetch(`${first.url}/v1/responses`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    });
+    const response = await post(first.url, { seed: i, max_output_tokens: 4 + 12 * i, stream: true });
     let text = '';
     for await (const piece of response.body as AsyncIterable<Uint8Array>) {
       text += Buffer.from(piece).toString();
@@ -65,12 +68,11 @@ it('leaves kept answers whole', async () => {
       expect(['completed', 'incomplete']).toContain(ResponseObject.parse(await response.json()).status);
     else expect([response.status, names.includes(`${id}.json`)]).toEqual([404, false]);
   }
+  // What was promised is never absent: it was made before, or it failed.
+  const later = await fetch(`${second.url}/v1/responses/${background}`);
+  expect(['completed', 'incomplete', 'failed']).toContain(ResponseObject.parse(await later.json()).status);
   for (const name of names) expect(() => JSON.parse(readFileSync(join(state, name), 'utf8')) as unknown).not.toThrow();
-  const next = await fetch(`${second.url}/v1/responses`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ model: 'nano', input: 'and?', previous_response_id: kept[0], max_output_tokens: 4 }),
-  });
+  const next = await post(second.url, { input: 'and?', previous_response_id: kept[0], max_output_tokens: 4 });
   expect(next.status).toBe(200);
   const ended = gone(second.child);
   second.child.kill('SIGTERM');
