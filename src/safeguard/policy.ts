@@ -2,55 +2,30 @@
 // which contract it is judged.
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
-import { parseDocument } from 'yaml';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
 import { packageRoot } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
 import { readRows } from './batch/read.js';
-import { CONTRACT_NAMES, type ContractName } from './contracts/contract.js';
+import { readCalibrations } from './calibration.js';
+import type { ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
+import { contractIn, frontMatter, settingsIn } from './front-matter.js';
 import { readRules } from './rules.js';
 import type { GoldenRow, Policy } from './types.js';
 
 const MAX_POLICY_BYTES = 64 * 1024;
 
-/** What is between two lines of three dashes at the very beginning, if that is a mapping of YAML, and what follows. */
-function frontMatter(text: string): { readonly fields: Readonly<Record<string, unknown>>; readonly body: string } {
-  const plain = { fields: {}, body: text };
-  const open = /^\ufeff?---[ \t]*\r?\n/.exec(text)?.[0];
-  if (open === undefined) return plain;
-  const close = /^(?:---|\.\.\.)[ \t]*(?:\r?\n|$)/m.exec(text.slice(open.length));
-  if (!close) return plain;
-  const doc = parseDocument(text.slice(open.length, open.length + close.index), { uniqueKeys: true });
-  if (doc.errors.length > 0) return plain;
-  const value: unknown = doc.toJS({ maxAliasCount: 10 });
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return plain;
-  return { fields: value as Record<string, unknown>, body: text.slice(open.length + close.index + close[0].length) };
-}
-
-/** @throws {ConfigError} policy_contract */
-function contractIn(name: string, fields: Readonly<Record<string, unknown>>): ContractName | undefined {
-  const { contract } = fields;
-  if (contract === undefined) return undefined;
-  const known = CONTRACT_NAMES.find((n) => n === contract);
-  if (known === undefined)
-    throw new ConfigError(
-      'policy_contract',
-      `policy ${name}: contract ${JSON.stringify(contract)} is unknown; wanted one of ${CONTRACT_NAMES.join(', ')}`,
-    );
-  return known;
-}
-
 /**
  * @param name how verdicts call it
  * @param asked the contract, whatever its front matter says
- * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract
+ * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract, bad front matter
  */
 export function definePolicy(name: string, file: string, asked?: ContractName): Policy {
   const { fields, body: text } = frontMatter(file);
   const contract = asked ?? contractIn(name, fields);
+  const { buffer, channels, thresholds } = settingsIn(name, fields);
   if (text.trim() === '')
     throw new ConfigError(
       'policy_empty',
@@ -74,6 +49,9 @@ export function definePolicy(name: string, file: string, asked?: ContractName): 
     rules,
     digest: sha256(file),
     ...(contract === undefined || contract === 'temper' ? {} : { contract }),
+    ...(buffer === undefined ? {} : { buffer }),
+    ...(channels === undefined ? {} : { channels }),
+    ...(thresholds === undefined ? {} : { thresholds }),
   };
 }
 
@@ -92,6 +70,9 @@ export function goldenPath(path: string): string {
   const stem = basename(whole, extname(whole));
   return join(dirname(whole), stem.toLowerCase() === 'policy' ? 'golden.jsonl' : `${stem}.golden.jsonl`);
 }
+
+/** Where the thresholds of judges are: `calibration.json` beside `policy.md`, or `NAME.calibration.json`. */
+export const calibrationPath = (path: string): string => goldenPath(path).replace(/golden\.jsonl$/, 'calibration.json');
 
 /** What to do about a policy that is a folder, or not there. */
 function nextStep(path: string): string {
@@ -127,7 +108,7 @@ async function goldenRows(file: string, name: string): Promise<readonly GoldenRo
 }
 
 /**
- * A policy with its golden rows, unless `golden` is false.
+ * A policy with its golden rows, unless `golden` is false, and the thresholds that lie beside it.
  * @throws {ConfigError} missing, no regular file, not UTF-8, empty, without a rule, larger than 64 KiB
  * @throws {DataError} a bad golden row
  */
@@ -158,7 +139,9 @@ export async function loadPolicy(
   } catch (cause) {
     throw unreadable('not valid UTF-8; convert it first', cause);
   }
-  const policy = definePolicy(policyName(path), text, options.contract);
+  const defined = definePolicy(policyName(path), text, options.contract);
+  const calibrations = readCalibrations(calibrationPath(path)).filter((c) => c.policy.digest === defined.digest);
+  const policy = calibrations.length === 0 ? defined : { ...defined, calibrations };
   if (options.golden === false) return policy;
   const golden = await goldenRows(goldenPath(path), policy.name);
   return golden ? { ...policy, golden } : policy;

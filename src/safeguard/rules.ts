@@ -9,6 +9,21 @@ export interface Rule {
   readonly id: string;
   /** The rest of its line, marks and quotes taken off; may be empty. */
   readonly says: string;
+  /** Of the policy's text, from 1. */
+  readonly line: number;
+}
+/** What a line of a policy is part of. */
+export type PolicySection = Section;
+export interface PolicyRules {
+  readonly rules: readonly Rule[];
+  /** Where there are no rules: which lines may be some, and why that is not sure. */
+  readonly doubt: string | null;
+  /** Lines that begin with the id of a rule that was there before. */
+  readonly again: readonly Rule[];
+  /** Ids of what the policy allows. */
+  readonly allowed: readonly string[];
+  /** What each line is part of, the first line first. */
+  readonly sections: readonly Section[];
 }
 
 /** `C1`, `SP-2`, `PII-EU-3`, `H2.f`, `SP2.a.1`, `A1b`. */
@@ -101,14 +116,15 @@ const NAMED_BY_HEADING = new RegExp(`\\((${ID})(?:\\)|:|[ \\t]+[–—-])|^\\(([
 /** The rules of a policy in the order they stand, each id once. Empty if none is visible. */
 export const findRules = (policy: string): readonly Rule[] => readRules(policy).rules;
 
-/** The same; where there are none, which lines may be some and why that is not sure. */
-export function readRules(policy: string): { readonly rules: readonly Rule[]; readonly doubt: string | null } {
+/** The same, with what else the lines are. */
+export function readRules(policy: string): PolicyRules {
   const sections: { readonly level: number; readonly section: Section; readonly about?: string }[] = [];
   const here = (): Section => sections.at(-1)?.section ?? 'rules';
   const found: (Rule & { readonly numbered: boolean; readonly section: Section })[] = [];
   const allowed = new Set<string>();
   const named: Named[] = [];
   const sectionOfNamed = new Map<Named, Section>();
+  const sectionOfLine: Section[] = [];
   for (const [at, line] of policy.split(/\r\n|\r|\n/).entries()) {
     const own = WITH_ID.exec(line) ?? NAMED_NUMBER.exec(line) ?? KEYED.exec(line);
     const number = own ? null : (NUMBERED.exec(line) ?? SUBHEADING.exec(line));
@@ -127,9 +143,16 @@ export function readRules(policy: string): { readonly rules: readonly Rule[]; re
       if (about && !match) {
         if (here() === 'allowed') allowed.add(about);
         else if (here() !== 'examples')
-          found.push({ id: about, says: clean(said.replace(/\(.*\)/, '')), numbered: false, section: here() });
+          found.push({
+            id: about,
+            says: clean(said.replace(/\(.*\)/, '')),
+            line: at + 1,
+            numbered: false,
+            section: here(),
+          });
       }
     }
+    sectionOfLine.push(here());
     const byWord = match ? null : namedBy(line, at + 1);
     // A line that heads a section of its own, `Violations:`, is no rule.
     if (byWord && !(byWord.kind === 'word' && said !== null && said !== undefined && sectionOf(said) !== null)) {
@@ -148,7 +171,7 @@ export function readRules(policy: string): { readonly rules: readonly Rule[]; re
     const section = category?.section ?? (foreign && here() === 'allowed' ? 'rules' : here());
     const allows = section === 'allowed' || (/^[A-Z_-]+0(?:\.|$)/.test(id) && sectionOf(says) === 'allowed');
     if (allows) allowed.add(id);
-    else if (section !== 'examples') found.push({ id, says, numbered: number !== null, section });
+    else if (section !== 'examples') found.push({ id, says, line: at + 1, numbered: number !== null, section });
   }
   const isAllowed = (id: string): boolean =>
     allowed.has(id) || [...allowed].some((parent) => id.startsWith(`${parent}.`));
@@ -159,10 +182,14 @@ export function readRules(policy: string): { readonly rules: readonly Rule[]; re
   const words =
     withIds.length > 0 || numbers.length > 0 ? null : chooseNamed(named, (n) => sectionOfNamed.get(n) === 'rules');
   const chosen = withIds.length > 0 ? withIds : words ? words.rules : numbers;
+  const plain = ({ id, says, line }: Rule): Rule => ({ id, says: clean(says), line });
+  const first = new Map<string, Rule>();
+  for (const rule of chosen) if (!first.has(rule.id)) first.set(rule.id, rule);
   return {
-    rules: chosen
-      .filter((r, i) => chosen.findIndex((other) => other.id === r.id) === i)
-      .map(({ id, says }) => ({ id, says: clean(says) })),
+    rules: [...first.values()].map(plain),
     doubt: words?.doubt ?? null,
+    again: chosen.filter((rule) => first.get(rule.id) !== rule).map(plain),
+    allowed: [...allowed],
+    sections: sectionOfLine,
   };
 }

@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
 import { TemperError } from '../base/errors.js';
+import { held, thresholdFor } from './calibration.js';
 import { makeNonce } from './contract.js';
 import { contractOf, judgeDigest } from './contracts/index.js';
 import type { Detection, DetectorSet } from './detectors/index.js';
@@ -94,13 +95,16 @@ export function createScreen(options: ScreenOptions): Screen {
   ): Promise<Verdict> {
     const start = performance.now();
     const contract = contractOf(policy.contract);
+    const asked = judge ? judgeDigest(judge.digest, contract.name) : '';
+    const threshold = thresholdFor(policy, asked);
     const base = {
       policy: policy.name,
       channel,
       digests: {
         policy: policy.digest,
         content: sha256(content),
-        judge: judge ? judgeDigest(judge.digest, contract.name) : '',
+        // Who judges with another threshold is another judge.
+        judge: threshold === undefined ? asked : sha256(JSON.stringify([asked, 'threshold', threshold])),
       },
       ...(contract.name === 'temper' ? {} : { contract: contract.name }),
     };
@@ -157,21 +161,27 @@ export function createScreen(options: ScreenOptions): Screen {
         .join('\n')
         .slice(0, MAX_RATIONALE_CHARS);
     if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
-    if (parsed.outcome === 'allow' && answer.allowVoid)
+    const { score } = answer;
+    const decided = threshold === undefined ? parsed : held(parsed, score, threshold);
+    if (decided === null)
+      return unjudged('judge_error', 'the judge gave no score to hold to its calibrated threshold', rationale);
+    if (decided.outcome === 'allow' && answer.allowVoid)
       return unjudged(answer.allowVoid.cause, answer.allowVoid.detail, rationale);
-    if (parsed.outcome === 'allow') {
+    if (decided.outcome === 'allow') {
       const why = await unproven().catch((error: unknown) => error);
       if (why instanceof JudgeFailure) return unjudged(why.reason, why.message, rationale);
       if (why !== null) return unjudged('unproven', String(why), rationale);
     }
     return {
       ...base,
-      outcome: parsed.outcome,
-      rule: parsed.rule,
+      outcome: decided.outcome,
+      rule: decided.rule,
       rationale,
       cause: null,
       detail: '',
       latencyMs: Math.round(performance.now() - start),
+      ...(score === undefined ? {} : { score }),
+      ...(threshold === undefined ? {} : { threshold }),
     };
   }
 

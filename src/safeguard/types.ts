@@ -1,8 +1,10 @@
 // The safeguard's values. A verdict is a value, never an exception: only `allow` passes, and everything that went wrong
 // is `unjudged`.
 
+import type { Calibration } from './calibration.js';
 import type { ContractName } from './contracts/contract.js';
 import type { Finding } from './detectors/detector.js';
+import type { PolicyChannel, Thresholds } from './front-matter.js';
 
 /** Why there is no verdict. */
 export type UnjudgedCause =
@@ -62,6 +64,14 @@ export interface Policy {
   readonly contract?: ContractName;
   /** Texts whose verdict is known, to try a judge with; absent: none are there. */
   readonly golden?: readonly GoldenRow[];
+  /** A rule speaks of the whole answer: nothing of a stream may leave before all of it was judged. */
+  readonly buffer?: 'whole';
+  /** Channels that it was written for and its golden set covers; screening asks it about every channel all the same. */
+  readonly channels?: readonly PolicyChannel[];
+  /** What its golden run must reach. */
+  readonly thresholds?: Thresholds;
+  /** Thresholds of judges, found on its golden set; only those of this very text. */
+  readonly calibrations?: readonly Calibration[];
 }
 
 /** What one judge said of one channel under one policy. */
@@ -87,6 +97,10 @@ export interface Verdict {
     readonly detectors?: string;
   };
   readonly latencyMs: number;
+  /** Log-odds of a violation at the verdict token, nats; absent: the judge gave none. */
+  readonly score?: number;
+  /** The calibrated threshold that the score was held to, nats; absent: none, so that the judge's own word counted. */
+  readonly threshold?: number;
   /** Absent: ours. */
   readonly contract?: ContractName;
   /** What the detectors said of the channel, by name. */
@@ -116,6 +130,8 @@ export interface JudgeAnswer {
   readonly ended?: string;
   /** The judge's analysis channel. */
   readonly rationale?: string;
+  /** Log-odds of a violation at the verdict token, nats: ln p(1) − ln p(0); absent: not known. */
+  readonly score?: number;
   /** Why an allow does not count; a block stands all the same, as nothing passes by it. */
   readonly allowVoid?: { readonly cause: UnjudgedCause; readonly detail: string };
 }

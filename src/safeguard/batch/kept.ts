@@ -24,6 +24,8 @@ const Kept = z.strictObject({
   cause: z.null(),
   detail: z.literal(''),
   latencyMs: z.number(),
+  score: z.number().optional(),
+  threshold: z.number().optional(),
   contract: z.enum(CONTRACT_NAMES).optional(),
   detectors: z.record(z.string(), z.enum(['clear', 'block', 'off'])).optional(),
 });
@@ -79,9 +81,10 @@ function parse(line: string): Verdict | null {
   try {
     // Detectors look again: what they said then is theirs.
     const { id: _, line: __, expect: ___, detectors: ____, ...kept } = Kept.parse(parseJson(line));
-    const { policy, channel, digests, contract, ...rest } = kept;
+    const { policy, channel, digests, contract, score, threshold, ...rest } = kept;
     const { detectors: _____, ...own } = digests;
-    const verdict: Verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest };
+    const scored = { ...(score === undefined ? {} : { score }), ...(threshold === undefined ? {} : { threshold }) };
+    const verdict: Verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest, ...scored };
     return (verdict.outcome === 'block') === (verdict.rule !== null) ? verdict : null;
   } catch {
     return null;
