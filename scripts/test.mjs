@@ -89,42 +89,77 @@ async function built(tier, args) {
   return status === 0;
 }
 
-function vitest() {
-  const from = Date.now();
-  const report = join(root, 'build', 'vitest.json');
-  rmSync(coverageFolder, { recursive: true, force: true });
-  mkdirSync(processes, { recursive: true });
-  rmSync(report, { force: true });
+/** Runs vitest. @returns whether it said that all is well, and its report; null: there is none */
+function ranVitest(name, args, env = {}) {
+  const file = join(root, 'build', `${name}.json`);
+  rmSync(file, { force: true });
   const ok = run(
     process.execPath,
     [
       join('node_modules', 'vitest', 'vitest.mjs'),
       'run',
-      ...(fast ? ['--project', 'fast'] : []),
-      ...(counting ? ['--coverage'] : []),
+      ...args,
       '--reporter=default',
       '--reporter=json',
-      `--outputFile.json=${report}`,
+      `--outputFile.json=${file}`,
     ],
-    counting ? { env: { ...process.env, TEMPER_COVERAGE: processes } } : {},
+    { env: { ...process.env, ...env } },
   );
-  if (!existsSync(report)) return note('vitest', 0, 1, from, ', no report');
-  const r = JSON.parse(readFileSync(report, 'utf8'));
-  // A file that could not be loaded, or whose preparation failed, has no failed test of its own.
-  const loadFailures = r.testResults.filter(
-    (f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed'),
-  ).length;
-  const failed = r.numFailedTests + loadFailures;
+  if (!existsSync(file)) return { ok, report: null };
+  const report = JSON.parse(readFileSync(file, 'utf8'));
+  for (const f of report.testResults) f.file = relative(root, f.name);
+  return { ok, report };
+}
+/** Names of what failed, with the file; a file that could not be loaded or prepared has no failed test of its own. */
+const failuresOf = ({ testResults }) =>
+  testResults.flatMap(({ file, status, assertionResults }) => {
+    const failed = assertionResults.filter((a) => a.status === 'failed').map((a) => `${file}, ${a.fullName}`);
+    return status === 'failed' && failed.length === 0 ? [file] : failed;
+  });
+/** More files than that do not fail by chance. */
+const MOST_UNSTEADY = 3;
+
+/**
+ * What fails in a few files runs once more, by itself: a failure is what fails twice. What passes then is named as
+ * unsteady, for somebody to mend.
+ */
+function again(failures) {
+  const files = [...new Set(failures.map((name) => name.split(', ')[0]))];
+  if (failures.length === 0 || files.length > MOST_UNSTEADY) return failures;
+  say(`· once more, alone: ${files.join(', ')}`);
+  const { ok, report } = ranVitest('vitest-again', [...files, '--maxWorkers=1']);
+  const twice = report ? failuresOf(report) : failures;
+  if (!ok && twice.length === 0) return failures;
+  for (const name of failures.filter((f) => !twice.includes(f)))
+    lines.push(`! unsteady, passed when run alone: ${name}`);
+  return twice;
+}
+
+function vitest() {
+  const from = Date.now();
+  rmSync(coverageFolder, { recursive: true, force: true });
+  mkdirSync(processes, { recursive: true });
+  const { ok, report } = ranVitest(
+    'vitest',
+    [...(fast ? ['--project', 'fast'] : []), ...(counting ? ['--coverage'] : [])],
+    counting ? { TEMPER_COVERAGE: processes } : {},
+  );
+  if (!report) return note('vitest', 0, 1, from, ', no report');
+  const once = failuresOf(report),
+    failed = again(once);
   const isSkipped = (a) => a.status === 'skipped' || a.status === 'pending' || a.status === 'todo';
-  const named = r.testResults.map((f) => ({
-    ...f,
-    file: relative(root, f.name),
-    seconds: (f.endTime - f.startTime) / 1000,
-  }));
-  note('vitest', r.numPassedTests, ok || failed > 0 ? failed : 1, from);
-  for (const { file, assertionResults } of named)
+  note(
+    'vitest',
+    report.numPassedTests + Math.max(0, once.length - failed.length),
+    ok || once.length > 0 ? failed.length : 1,
+    from,
+  );
+  for (const { file, assertionResults } of report.testResults)
     for (const a of assertionResults.filter(isSkipped)) skip(`${file}, ${a.fullName}`, 'the file says what it needs');
-  const slowest = named.sort((a, b) => b.seconds - a.seconds).slice(0, fast ? 5 : 8);
+  const slowest = report.testResults
+    .map(({ file, startTime, endTime }) => ({ file, seconds: (endTime - startTime) / 1000 }))
+    .sort((a, b) => b.seconds - a.seconds)
+    .slice(0, fast ? 5 : 8);
   lines.push(`  slowest files: ${slowest.map((f) => `${f.file} ${f.seconds.toFixed(0)} s`).join(', ')}`);
   if (counting) lines.push(...coverageReport());
 }

@@ -1,14 +1,15 @@
 // A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/step-N, then adapter/ (or model/) and report.html.
 // Whatever is in it is whole: files and folders appear by renaming.
 
-import { accessSync, constants, existsSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
 import { z } from 'zod';
 import { ConfigError, IntegrityError, TrainError } from '../base/errors.js';
 import { removeTemporaries, writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { readJsonFile } from '../base/json-file.js';
 import { asWriteError } from '../base/system-error.js';
+import { removeLeftovers, temporaryName } from '../base/temporary.js';
 import type { MergeAware } from '../lora/spec.js';
 import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
 import type { Recipe } from '../recipe/schema.js';
@@ -144,9 +145,17 @@ export function requireRunPlace(run: string, resume: boolean): void {
   }
 }
 
-/** Makes the folder ready. @throws as requireRunPlace */
+/** Makes the folder ready; it is never seen empty, which is no run to go on with. @throws as requireRunPlace */
 export function openRunFolder(run: string, resume: boolean): void {
   requireRunPlace(run, resume);
+  if (!existsSync(run)) {
+    makeFolders(dirname(run));
+    removeLeftovers(run);
+    const made = temporaryName(run);
+    mkdirSync(made);
+    mkdirSync(checkpointsFolder(made));
+    renameSync(made, run);
+  }
   makeFolders(checkpointsFolder(run));
   removeTemporaries(run);
   removeTemporaries(checkpointsFolder(run));

@@ -30,9 +30,11 @@ const finished = (child: ChildProcess): Promise<string> =>
     child.on('exit', (code) => (code === 0 ? resolve(out) : reject(new Error(`exit ${code}: ${err}`))));
   });
 
-// In a process of its own: this one holds the test runner.
+// In a process of its own: this one holds the test runner. The peak is what a thread of it saw that looks again and
+// again; on a busy machine it may get no turn while memory is at its highest, so it has three goes.
 test.skipIf(process.platform !== 'linux')(
   "RssAnon is what the allocator counts and the runtime's own, within 5 %",
+  { retry: 2, timeout: 180_000 },
   async () => {
     const out = await finished(
       spawn(process.execPath, [
@@ -71,7 +73,6 @@ test.skipIf(process.platform !== 'linux')(
     // the step that the claim is about: far above the runtime
     expect(rows[3]?.peakBytes).toBeGreaterThan(200 * 2 ** 20);
   },
-  180_000,
 );
 
 // Reads every page of the file, reports what the kernel says of the mapping while the other process has it too, and
