@@ -29,6 +29,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   data: 3,
   recipe: 3,
   hub: 2,
+  store: 2,
   model: 2,
   harmony: 2,
   report: 2,

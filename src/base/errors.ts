@@ -48,3 +48,7 @@ export class IntegrityError extends TemperError {
 export class HubError extends TemperError {
   override readonly exitCode = 30;
 }
+/** What outlives a server (src/store) cannot be reached, or refuses. */
+export class StoreError extends TemperError {
+  override readonly exitCode = 30;
+}
