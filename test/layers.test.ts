@@ -23,6 +23,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   safeguard: 5,
   gate: 5,
   watch: 5,
+  'verdict-log': 4,
   runs: 4,
   objectives: 4,
   lora: 3,
