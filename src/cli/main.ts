@@ -71,7 +71,7 @@ function helpOf(program: CommanderCommand | undefined, argv: readonly string[]):
  * @returns null: all of them are needed
  */
 export async function typedCommand([first = '', second = '']: readonly string[]): Promise<Command | null> {
-  for (const name of [first, `${first} ${second}`]) {
+  for (const name of [`${first} ${second}`, first]) {
     if (!/^[a-z]+(-[a-z]+)?( [a-z]+)?$/.test(name)) continue;
     const file = new URL(`./commands/${name.replace(' ', '-')}${extname(import.meta.url)}`, import.meta.url);
     if (!existsSync(file)) continue;

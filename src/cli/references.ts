@@ -11,7 +11,7 @@ const OF_REPOS: ReadonlySet<string> = new Set(['pull', 'push', 'plan']);
 export async function resolveReferences(action: CommanderCommand): Promise<void> {
   if (OF_REPOS.has(action.name())) return;
   const options = Object.entries(action.opts<Record<string, unknown>>());
-  const given = [...action.processedArgs, ...options.map(([, value]) => value)].filter(
+  const given = [...action.processedArgs.flat(), ...options.map(([, value]) => value)].filter(
     (value): value is string => typeof value === 'string' && isReference(value),
   );
   if (given.length === 0) return;
@@ -31,6 +31,7 @@ export async function resolveReferences(action: CommanderCommand): Promise<void>
   }
   for (const [i, value] of action.processedArgs.entries())
     if (typeof value === 'string' && found[value]) action.processedArgs[i] = found[value].local;
+    else if (Array.isArray(value)) action.processedArgs[i] = value.map((v: string) => found[v]?.local ?? v);
   if (!quiet)
     for (const [reference, { commit }] of Object.entries(found))
       if (!reference.includes(commit)) tell(`${reference} is commit ${commit}`);

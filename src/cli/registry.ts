@@ -17,6 +17,7 @@ import { command as plan } from './commands/plan.js';
 import { command as pull } from './commands/pull.js';
 import { command as push } from './commands/push.js';
 import { command as screen } from './commands/screen.js';
+import { command as screenMerge } from './commands/screen-merge.js';
 import { command as serve } from './commands/serve.js';
 import { command as train } from './commands/train.js';
 import { command as verify } from './commands/verify.js';
@@ -38,6 +39,7 @@ export const commands: readonly Command[] = [
   chat,
   serve,
   screen,
+  screenMerge,
   logits,
   modelInit,
   modelInspect,

@@ -10,6 +10,7 @@ import type { PolicyChannel, Thresholds } from './front-matter.js';
 export type UnjudgedCause =
   | 'no_policy' // nothing to judge by
   | 'no_content' // nothing to judge
+  | 'bad_row' // a row of a batch that could not be read
   | 'timeout'
   | 'aborted'
   | 'unreachable' // connection refused, reset, TLS, DNS

@@ -105,7 +105,6 @@ const OWN = [
   'hub/part.ts',
   'infer/prefix-files.ts', // of the size it wrote, and with its own checksum
   'report/plots.ts',
-  'safeguard/batch/screen-file.ts',
   'safeguard/batch/kept.ts',
   'serve/openapi.ts',
   'serve/playground.ts',

@@ -1,10 +1,14 @@
 // Rows that are not ours: which of their columns are text, channel, id and what a reviewer says. Read from CSV, and
 // from whatever training data is read from: JSON lines and arrays, Parquet, Arrow, also packed.
+import { z } from 'zod';
 import { DataError, type ErrorCode } from '../../base/errors.js';
 import { hasLoneSurrogate } from '../../base/json.js';
+import type { Channels } from '../screen.js';
+import { transcript } from '../transcript.js';
 import type { Policy } from '../types.js';
 import { readCsv } from './csv.js';
-import type { ScreenRow } from './row.js';
+import { badRow, type ScreenRow } from './row.js';
+import { RowMessage, written } from './written.js';
 
 export interface Columns {
   /** Names; of a CSV file also numbers from 1, for files whose first line names nothing. */
@@ -44,6 +48,16 @@ function asText(value: unknown, fail: (why: string) => DataError): string {
   throw fail('is neither text nor a number');
 }
 
+/** What a conversation says that is judged, as `messages` of a row of ours. */
+function spoken(value: readonly unknown[], fail: (why: string) => DataError): Channels {
+  const parsed = z.array(RowMessage).safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw fail(`is a list, and no conversation: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'odd'}`);
+  }
+  return transcript(parsed.data.flatMap(written));
+}
+
 /** @throws {DataError} row_schema, row_utf8 */
 function rowOf(
   file: string,
@@ -58,16 +72,17 @@ function rowOf(
       new DataError(code, `${file}:${line}: column ${JSON.stringify(column)}: ${why}`, { file, line });
   const read = (column: string | undefined): string =>
     column === undefined ? '' : asText(fields(column), failAt(column));
-  const text = read(columns.text);
-  if (text.trim() === '') return null;
-  if (hasLoneSurrogate(text))
+  const value = fields(columns.text);
+  const text = Array.isArray(value) ? '' : read(columns.text);
+  if (!Array.isArray(value) && text.trim() === '') return null;
+  if (hasLoneSurrogate(value))
     throw failAt(columns.text)('holds half of a surrogate pair, which no UTF-8 has; repair it', 'row_utf8');
   const channel = read(columns.channel).trim() || 'final';
   const said = read(columns.expect).trim();
   return {
     id: read(columns.id).trim() || String(line),
     line,
-    channels: Object.fromEntries([[channel, text]]),
+    channels: Array.isArray(value) ? spoken(value, failAt(columns.text)) : Object.fromEntries([[channel, text]]),
     policy: null,
     expect: said === '' ? {} : Object.fromEntries([[channel, expected(said, policies, failAt(columns.expect ?? ''))]]),
   };
@@ -87,10 +102,14 @@ function placeOf(file: string, column: string, head: readonly string[]): number 
   );
 }
 
-async function* fromCsv(
-  file: string,
-  columns: Columns,
-): AsyncGenerator<{ readonly line: number; readonly fields: Fields }> {
+/** A row by its columns, or what is wrong with all of it. */
+interface Found {
+  readonly line: number;
+  readonly fields: Fields;
+  readonly error?: DataError;
+}
+
+async function* fromCsv(file: string, columns: Columns): AsyncGenerator<Found> {
   const wanted = [columns.text, columns.channel, columns.id, columns.expect].filter((c) => c !== undefined);
   // Numbers alone: the first line is a row like the others.
   const byNumber = wanted.every((c) => /^[1-9][0-9]{0,3}$/.test(c));
@@ -105,45 +124,67 @@ async function* fromCsv(
   }
 }
 
-async function* fromSource(
-  file: string,
-  columns: Columns,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<{ readonly line: number; readonly fields: Fields }> {
+const noColumn = (file: string, line: number, column: string, row: object): DataError =>
+  new DataError(
+    'no_columns',
+    `${file}:${line}: no column ${JSON.stringify(column)}; the row has ` +
+      `${
+        Object.keys(row)
+          .slice(0, 12)
+          .map((name) => JSON.stringify(name))
+          .join(', ') || 'none'
+      }`,
+    { file, line },
+  );
+
+async function* fromSource(file: string, columns: Columns, signal: AbortSignal | undefined): AsyncGenerator<Found> {
   // Readers of tables are loaded where rows are not ours.
   const { sourceOf } = await import('../../data/sources/index.js');
   const source = await sourceOf(file);
+  // A table leaves out what is null; its columns are those of all its rows.
+  const isTable = source.name === 'parquet' || source.name === 'arrow';
+  let first: DataError | undefined;
+  let some = false;
   for await (const batch of source.read(file, signal).batches)
     for (const { line, value, error } of batch) {
-      if (error) throw error;
       const object = typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
-      if (!Object.hasOwn(object, columns.text))
-        throw new DataError(
-          'no_columns',
-          `${file}:${line}: no column ${JSON.stringify(columns.text)}; the row has ` +
-            `${
-              Object.keys(object)
-                .slice(0, 12)
-                .map((name) => JSON.stringify(name))
-                .join(', ') || 'none'
-            }`,
-          { file, line },
-        );
-      yield { line, fields: (column) => (Object.hasOwn(object, column) ? object[column] : undefined) };
+      const isThere = Object.hasOwn(object, columns.text);
+      some ||= isThere;
+      const missing = error || isThere ? undefined : noColumn(file, line, columns.text, object);
+      first ??= missing;
+      const wrong = error ?? (isTable ? undefined : missing);
+      yield {
+        line,
+        fields: (column) => (Object.hasOwn(object, column) ? object[column] : undefined),
+        ...(wrong ? { error: wrong } : {}),
+      };
     }
+  if (isTable && !some && first) throw first;
 }
 
+export interface ColumnsOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Gives a row that is bad as one, instead of throwing. */
+  readonly tolerant?: boolean | undefined;
+}
 /** Rows by their columns; those without text are counted and passed over. @throws {DataError} a bad row or file */
 export async function* readColumns(
   file: string,
   columns: Columns,
   policies: readonly Policy[],
   passed: Passed,
-  signal?: AbortSignal,
+  { signal, tolerant }: ColumnsOptions = {},
 ): AsyncGenerator<ScreenRow, void, void> {
   const rows = /\.[ct]sv$/i.test(file) ? fromCsv(file, columns) : fromSource(file, columns, signal);
-  for await (const { line, fields } of rows) {
-    const row = rowOf(file, line, fields, columns, policies);
+  for await (const { line, fields, error } of rows) {
+    let row: ScreenRow | null;
+    try {
+      if (error) throw error;
+      row = rowOf(file, line, fields, columns, policies);
+    } catch (cause) {
+      if (!tolerant || !(cause instanceof DataError)) throw cause;
+      row = badRow(line, cause);
+    }
     if (row) yield row;
     else passed.blank++;
   }

@@ -1,6 +1,8 @@
-// Verdicts of a screening that was stopped: kept beside the output, and taken again by the next run where policy, text
-// and judge are the same by their digests. Nothing that was paid for is asked twice.
-import { readdir, readFile, rm } from 'node:fs/promises';
+// Verdicts of runs before: of one that was stopped or killed, in parts beside the output, and of one that was complete,
+// in the output itself. The next run takes those whose policy, text and judge are the same by their digests. Nothing
+// that was paid for is asked twice. Of each verdict 16 bytes are held: where it stands.
+import { closeSync, openSync, readSync } from 'node:fs';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { parseJson } from '../../base/json.js';
@@ -8,12 +10,16 @@ import { isAlive } from '../../base/temporary.js';
 import { CONTRACT_NAMES } from '../contracts/contract.js';
 import type { KnownVerdict } from '../screen.js';
 import type { Verdict } from '../types.js';
+import { lineBatches } from './lines.js';
+import { VerdictIndex } from './verdict-index.js';
 
 const digest = z.string().min(1);
-/** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict. */
-const Kept = z.strictObject({
+/** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict; others are kept. */
+const Kept = z.looseObject({
+  row: z.int().optional(),
   id: z.string(),
   line: z.int(),
+  file: z.string().optional(),
   expect: z.string().nullish(),
   policy: z.string(),
   channel: z.string(),
@@ -50,43 +56,137 @@ async function leftovers(output: string): Promise<readonly string[]> {
 }
 
 export interface KeptVerdicts {
+  /** How many there are. */
   readonly count: number;
-  /** The verdict over that text, wherever in the file it stood. */
+  /** The verdict over that text, wherever in the files it stands. */
   readonly find: KnownVerdict;
-  /** Removes the files they came from: the output, or a new part, holds them now. */
+  /** Removes the parts: the output holds them now. */
   remove(): Promise<void>;
+  close(): void;
 }
 
-/** What runs that were stopped left of `output`. Lines that were cut, or are no verdict, are passed over. */
-export async function readKept(output: string): Promise<KeptVerdicts> {
-  const files = await leftovers(output);
-  const found = new Map<string, Verdict>();
-  const key = (policy: string, channel: string, digests: Verdict['digests']): string =>
-    JSON.stringify([policy, channel, digests.policy, digests.content, digests.judge]);
-  for (const file of files)
-    for (const line of (await readFile(file, 'utf8').catch(() => '')).split('\n')) {
-      const row = parse(line);
-      if (row) found.set(key(row.policy, row.channel, row.digests), row);
+type Key = readonly [policy: string, channel: string, digests: Verdict['digests']];
+const isSame = ([policy, channel, digests]: Key, v: Verdict): boolean =>
+  v.policy === policy &&
+  v.channel === channel &&
+  v.digests.policy === digests.policy &&
+  v.digests.content === digests.content &&
+  v.digests.judge === digests.judge;
+
+/**
+ * What runs before left of `output`. Lines that were cut, or are no verdict, are passed over.
+ * @param whole takes the output of a complete run, too
+ */
+export async function readKept(output: string, whole: boolean, signal?: AbortSignal): Promise<KeptVerdicts> {
+  const parts = await leftovers(output);
+  const isFile =
+    whole &&
+    (await stat(output).then(
+      (s) => s.isFile(),
+      () => false,
+    ));
+  const files: { readonly path: string; readonly fd: number }[] = [];
+  const index = new VerdictIndex();
+  for (const path of [...(isFile ? [output] : []), ...parts]) {
+    let fd: number;
+    try {
+      fd = openSync(path, 'r');
+    } catch {
+      continue; // what cannot be read is not there
     }
+    files.push({ path, fd });
+    await scan(path, (verdict, at) => index.set(verdict, files.length - 1, at), signal);
+  }
+  const window = new Window(files.map((f) => f.fd));
   return {
-    count: found.size,
-    find: (policy, channel, digests) => found.get(key(policy, channel, digests)),
+    count: index.size,
+    find(policy, channel, digests) {
+      const key: Key = [policy, channel, digests];
+      const place = index.get({ policy, channel, digests });
+      if (!place) return undefined;
+      const found = verdictIn(window.lineAt(place.file, place.at));
+      return found && isSame(key, found) ? found : undefined;
+    },
     async remove() {
-      for (const file of files) await rm(file, { force: true });
+      for (const part of parts) await rm(part, { force: true });
+    },
+    close() {
+      for (const { fd } of files.splice(0)) closeSync(fd);
     },
   };
 }
 
-function parse(line: string): Verdict | null {
+/** Every verdict that may count, with the place of its line. */
+async function scan(
+  path: string,
+  found: (verdict: Pick<Verdict, 'policy' | 'channel' | 'digests'>, at: number) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let at = 0;
   try {
-    // Detectors look again: what they said then is theirs.
-    const { id: _, line: __, expect: ___, detectors: ____, ...kept } = Kept.parse(parseJson(line));
-    const { policy, channel, digests, contract, score, threshold, ...rest } = kept;
-    const { detectors: _____, ...own } = digests;
-    const scored = { ...(score === undefined ? {} : { score }), ...(threshold === undefined ? {} : { threshold }) };
-    const verdict: Verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest, ...scored };
-    return (verdict.outcome === 'block') === (verdict.rule !== null) ? verdict : null;
+    for await (const batch of lineBatches(path, { signal }))
+      for (const { bytes, error } of batch) {
+        if (error || !bytes) return; // no file of verdicts
+        const from = at;
+        at += bytes.length + 1;
+        const verdict = glance(bytes);
+        if (verdict) found(verdict, from);
+      }
+  } catch {
+    signal?.throwIfAborted();
+  }
+}
+/** What a line is a verdict on, if it looks like one; `verdictIn` decides when it is asked for. */
+function glance(bytes: Buffer): Pick<Verdict, 'policy' | 'channel' | 'digests'> | null {
+  if (bytes[0] !== 0x7b) return null;
+  let value: Partial<Verdict> | null;
+  try {
+    value = JSON.parse(bytes.toString('utf8')) as Partial<Verdict> | null;
   } catch {
     return null;
+  }
+  const { outcome, policy, channel, digests } = value ?? {};
+  const isJudged = outcome === 'allow' || outcome === 'block';
+  if (!isJudged || typeof policy !== 'string' || typeof channel !== 'string') return null;
+  if (typeof digests !== 'object' || digests === null) return null;
+  const parts: readonly unknown[] = [digests.policy, digests.content, digests.judge];
+  return parts.every((d) => typeof d === 'string') ? { policy, channel, digests } : null;
+}
+
+function verdictIn(line: string): Verdict | undefined {
+  try {
+    // Detectors look again: what they said then is theirs.
+    const { row: _r, id: _, line: __, file: _f, expect: ___, detectors: ____, ...kept } = Kept.parse(parseJson(line));
+    const { policy, channel, digests, contract, ...rest } = kept;
+    const { detectors: _____, ...own } = digests;
+    const verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest } as Verdict;
+    return (verdict.outcome === 'block') === (verdict.rule !== null) ? verdict : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const WINDOW = 1 << 20;
+/** Lines of files by their places, which mostly follow one another. */
+class Window {
+  readonly #bytes = Buffer.allocUnsafe(WINDOW);
+  #file = -1;
+  #from = 0;
+  #length = 0;
+  constructor(readonly fds: readonly number[]) {}
+
+  /** '' where the line is longer than a window. */
+  lineAt(file: number, at: number): string {
+    for (let tries = 0; tries < 2; tries++) {
+      const from = at - this.#from;
+      if (file === this.#file && from >= 0 && from < this.#length) {
+        const end = this.#bytes.subarray(0, this.#length).indexOf(10, from);
+        if (end >= 0) return this.#bytes.toString('utf8', from, end);
+        if (this.#length < WINDOW && tries > 0) return this.#bytes.toString('utf8', from, this.#length);
+      }
+      this.#length = readSync(this.fds[file] as number, this.#bytes, 0, WINDOW, at);
+      [this.#file, this.#from] = [file, at];
+    }
+    return '';
   }
 }

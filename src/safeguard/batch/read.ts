@@ -1,51 +1,196 @@
-// The rows of an input, ours or others' by their columns, and the check of all of them before the judge is asked.
-import { DataError } from '../../base/errors.js';
-import type { Screen } from '../screen.js';
-import { type Columns, type Passed, readColumns } from './columns.js';
-import { readLines } from './lines.js';
-import { parseRow, type ScreenRow } from './row.js';
+// The rows of what is to be screened, in order: files, folders and patterns, of ours or of others by their columns; of
+// all of them, or of one shard.
+import { createHash } from 'node:crypto';
+import { isAbsolute, relative, resolve } from 'node:path';
+import { ConfigError, DataError } from '../../base/errors.js';
+import { dataFiles } from '../../data/files.js';
+import type { Policy } from '../types.js';
+import { type Columns, readColumns } from './columns.js';
+import { lineBatches, textOfLine } from './lines.js';
+import { badRow, parseRow, rowOf, type ScreenRow } from './row.js';
+import { isOwn, type Shard } from './shard.js';
 
 /** All rows of a small file, such as a golden set. @throws {DataError} a bad row, no file */
 export async function readRows(file: string): Promise<readonly ScreenRow[]> {
   const rows: ScreenRow[] = [];
-  for await (const { line, text } of readLines(file)) rows.push(parseRow(file, line, text));
+  for await (const batch of lineBatches(file))
+    for (const line of batch) {
+      if (line.error) throw line.error;
+      const text = textOfLine(file, line);
+      if (text !== undefined) rows.push(parseRow(file, line.line, text));
+    }
   return rows;
 }
 
 export interface RowsOptions {
-  readonly input: string;
-  /** Which columns to read where rows are not ours; files may then be CSV, Parquet and others. */
-  readonly columns?: Columns;
-  readonly screen: Screen;
-  readonly signal?: AbortSignal;
+  readonly files: readonly string[];
+  /** Which columns to read where rows are not ours; files may then be CSV, too. */
+  readonly columns?: Columns | undefined;
+  /** What a reviewer expects is of these. */
+  readonly policies: readonly Policy[];
+  /** Gives a row that cannot be read as `bad`, instead of throwing. */
+  readonly tolerant?: boolean | undefined;
+  /** Only the rows of one; every file is read all the same. */
+  readonly shard?: Shard | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
-export async function* rowsOf(
-  { input, columns, screen, signal }: RowsOptions,
-  passed: Passed,
-): AsyncGenerator<ScreenRow> {
-  if (columns) yield* readColumns(input, columns, screen.policies, passed, signal);
-  else for await (const { line, text } of readLines(input)) yield parseRow(input, line, text);
+/** What there is to know of the rows once all were read. */
+export interface RowsRead {
+  /** In all shards. */
+  readonly rows: number;
+  /** In this one. */
+  readonly own: number;
+  /** Rows without text in their column, passed over. */
+  readonly blank: number;
+  /** sha256 of the files' bytes, hex, in their order. */
+  readonly digests: readonly string[];
 }
 
+const ROWS_AT_ONCE = 256;
+
 /**
- * Reads every row, so that a bad one costs no call of the judge. @returns how many there are
- * @throws {DataError} a bad row, none, no file
+ * The files that paths, folders and patterns name, each once, as they are called from here.
+ * @throws {DataError} no_data_files, data_splits, file_missing
  */
-export async function checkRows(options: RowsOptions): Promise<{ readonly rows: number; readonly blank: number }> {
-  const { input, columns, signal } = options;
-  const passed: Passed = { blank: 0 };
-  let rows = 0;
-  for await (const _ of rowsOf(options, passed)) {
-    signal?.throwIfAborted();
-    rows++;
+export function inputFiles(inputs: readonly string[]): readonly string[] {
+  const seen = new Map<string, string>();
+  for (const input of inputs)
+    for (const file of dataFiles(input)) {
+      const near = isAbsolute(file) && !isAbsolute(input) ? relative('', file) : file;
+      if (!seen.has(resolve(file))) seen.set(resolve(file), near);
+    }
+  return [...seen.values()];
+}
+
+/** The rows, some at a time. @returns what all of them are · @throws {DataError} a bad row or file */
+export async function* rowBatches(options: RowsOptions): AsyncGenerator<readonly ScreenRow[], RowsRead, void> {
+  const { files, columns, shard } = options;
+  const place = { row: 0, own: 0, blank: 0 };
+  const digests: string[] = [];
+  for (const file of files) {
+    const several = files.length > 1 ? { file } : {};
+    const named = (row: ScreenRow, ordinal: number): ScreenRow =>
+      shard || files.length > 1
+        ? {
+            ...row,
+            ...several,
+            ...(files.length > 1 && row.id === String(row.line) ? { id: `${file}:${row.line}` } : {}),
+            row: ordinal,
+          }
+        : row;
+    const batches = columns ? byColumns(file, columns, options, place) : ours(file, options, place);
+    for (;;) {
+      const next = await batches.next();
+      if (next.done) {
+        digests.push(next.value);
+        break;
+      }
+      const own: ScreenRow[] = [];
+      // What is not this shard's is null: it counts, and nothing else of it is needed.
+      for (const row of next.value) {
+        const ordinal = place.row++;
+        if (row && isOwn(shard, ordinal)) own.push(named(row, ordinal));
+      }
+      place.own += own.length;
+      if (own.length > 0) yield own;
+    }
   }
-  if (rows === 0)
-    throw new DataError(
-      'no_rows',
-      columns
-        ? `${input}: no row has text in column ${JSON.stringify(columns.text)}`
-        : `${input}: no rows; wanted one JSON object per line`,
-      { file: input },
+  return { rows: place.row, own: place.own, blank: place.blank, digests };
+}
+
+type Place = { row: number; own: number; blank: number };
+type Batches = AsyncGenerator<readonly (ScreenRow | null)[], string, void>;
+
+async function* byColumns(file: string, columns: Columns, options: RowsOptions, place: Place): Batches {
+  const { policies, signal, tolerant } = options;
+  const { sha256File } = await import('../../base/digest.js');
+  const digest = await sha256File(file, signal ? { signal } : {}).catch(() => ''); // the reader says what is wrong
+  let rows: ScreenRow[] = [];
+  const passed = { blank: 0 };
+  for await (const row of readColumns(file, columns, policies, passed, { signal, tolerant })) {
+    rows.push(row);
+    if (rows.length < ROWS_AT_ONCE) continue;
+    signal?.throwIfAborted();
+    yield rows;
+    rows = [];
+  }
+  place.blank += passed.blank;
+  if (rows.length > 0) yield rows;
+  return digest;
+}
+
+async function* ours(file: string, options: RowsOptions, place: Place): Batches {
+  if (/\.[ct]sv$/i.test(file))
+    throw new ConfigError('bad_option', `${file}: rows of a table by their columns; add --text-column NAME`);
+  // Readers of other kinds are loaded where there is one.
+  if (/\.(?:jsonl|ndjson)$/i.test(file)) return yield* fromLines(file, options, place);
+  const { sourceOf } = await import('../../data/sources/index.js');
+  const source = await sourceOf(file).catch((cause: unknown) => {
+    if (cause instanceof DataError && cause.code === 'unreadable') return null;
+    throw cause;
+  });
+  if (source === null || source.name === 'jsonl') return yield* fromLines(file, options, place);
+  const reading = source.read(file, options.signal);
+  for await (const batch of reading.batches)
+    yield batch.map(({ line, value, error }) =>
+      tolerated(line, options, () => {
+        if (error) throw error;
+        return rowOf(file, line, plainNumbers(value));
+      }),
     );
-  return { rows, blank: passed.blank };
+  return reading.digest();
+}
+
+async function* fromLines(file: string, options: RowsOptions, place: Place): Batches {
+  const { shard, signal } = options;
+  const hash = createHash('sha256');
+  for await (const lines of lineBatches(file, { hash, signal })) {
+    const rows: (ScreenRow | null)[] = [];
+    for (const line of lines) {
+      const isCheap = shard !== undefined && line.bytes?.[0] === 0x7b;
+      if (isCheap && !isOwn(shard, place.row + rows.length)) {
+        rows.push(null);
+        continue;
+      }
+      let text: string | undefined = '';
+      const row = tolerated(
+        line.line,
+        options,
+        () => {
+          if (line.error) throw line.error;
+          text = textOfLine(file, line);
+          return text === undefined ? null : parseRow(file, line.line, text);
+        },
+        () => isOwn(shard, place.row + rows.length),
+      );
+      if (text !== undefined) rows.push(row);
+    }
+    if (rows.length > 0) yield rows;
+  }
+  return hash.digest('hex');
+}
+
+/** @param own whether what is wrong with it matters here */
+function tolerated(
+  line: number,
+  options: RowsOptions,
+  read: () => ScreenRow | null,
+  own: () => boolean = () => true,
+): ScreenRow | null {
+  try {
+    return read();
+  } catch (cause) {
+    if (!(cause instanceof DataError)) throw cause;
+    if (options.tolerant) return badRow(line, cause);
+    if (own()) throw cause;
+    return null;
+  }
+}
+
+/** 64-bit integers of tables as the schema of rows has numbers; an id keeps all its digits. */
+function plainNumbers(value: unknown, key = ''): unknown {
+  if (typeof value === 'bigint') return key === 'id' ? String(value) : Number(value);
+  if (Array.isArray(value)) return value.map((v) => plainNumbers(v));
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, plainNumbers(v, k)]));
 }

@@ -1,32 +1,54 @@
-// Screening a JSONL file: rows in, one verdict row per channel and policy out, whole or not at all. Rows may carry what
-// a reviewer expects. Every row is read before the first is judged, and what a run that stops has judged is kept for
-// the next.
-import { appendFile, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+// Screening files: rows in, one verdict row per channel and policy out, whole or not at all. Rows may carry what a
+// reviewer expects. Every row is read before the first is judged, and what a run that stops has judged is kept for the
+// next.
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ScreeningError } from '../../base/errors.js';
+import { DataError, ScreeningError } from '../../base/errors.js';
 import { putInPlace } from '../../base/files.js';
 import { checkOutputs, placeOf } from '../../base/outputs.js';
 import type { VerdictRow } from '../agreement.js';
 import { HOPELESS_CALLS, type Screen, type ScreenResult } from '../screen.js';
+import type { VerdictSink } from '../verdict-sink.js';
 import type { Columns } from './columns.js';
-import { keptPath, ownPart, readKept } from './kept.js';
-import { checkRows, rowsOf } from './read.js';
+import { keepParts } from './keep.js';
+import { type KeptVerdicts, keptPath, ownPart, readKept } from './kept.js';
+import { DigestsSeen, footerLine } from './part.js';
+import { inputFiles, type RowsOptions, type RowsRead, rowBatches } from './read.js';
 import type { ScreenRow } from './row.js';
-import { type BatchSummary, Tally, unwritable } from './tally.js';
+import type { Shard } from './shard.js';
+import { type BatchSummary, badResult, Tally, verdictRows } from './tally.js';
+import { VerdictFile } from './verdict-file.js';
 
 export interface BatchOptions {
-  readonly input: string;
+  /** Files, folders and patterns of JSON lines and arrays, Parquet and Arrow, also in gzip and Zstandard. */
+  readonly input: string | readonly string[];
   readonly output: string;
   readonly screen: Screen;
-  /** Which columns to read where rows are not ours; files may then be CSV, Parquet and others. */
+  /** Which columns to read where rows are not ours; files may then be CSV, too. */
   readonly columns?: Columns;
+  /** What a row that cannot be read is: the end of the run before the judge is asked, or `unjudged`. */
+  readonly onBadRow?: 'error' | 'unjudged';
+  /** Judges only this part of the rows; `mergeParts` joins what the parts leave. */
+  readonly shard?: Shard;
+  /** Asks again for what a run before could not judge, or for everything. */
+  readonly rejudge?: 'unjudged' | 'all';
+  /** Most verdicts to ask the judge for; when they are spent, the run ends and keeps them. */
+  readonly budget?: number;
   /** Rows in flight. */
   readonly window?: number;
+  /** Has every verdict on record before the output is there. */
+  readonly sink?: VerdictSink;
   readonly signal?: AbortSignal;
-  readonly onRow?: (rowsDone: number, result: ScreenResult) => void;
+  /** Told once how many rows are to be judged: all were read and are good. */
+  readonly onChecked?: (rows: number) => void;
+  /** @param asked verdicts that the judge was asked for so far */
+  readonly onRow?: (rowsDone: number, result: ScreenResult, asked: number) => void;
   /** Every verdict as it is written. */
   readonly onVerdict?: (row: VerdictRow) => void;
+  /** The complete file of verdicts, before it is put in its place; reports are made of it. */
+  readonly onComplete?: (file: string) => Promise<void>;
   /** Told when a run that stops leaves verdicts for the next one. */
   readonly onKept?: (file: string, verdicts: number) => void;
 }
@@ -40,107 +62,235 @@ async function workPath(output: string): Promise<{ readonly path: string; readon
 }
 
 /**
+ * Reads every row, so that a bad one costs no call of the judge.
+ * @throws {DataError} a bad row, none, no file
+ */
+async function checkRows(rows: RowsOptions): Promise<RowsRead> {
+  const batches = rowBatches(rows);
+  for (;;) {
+    const next = await batches.next();
+    rows.signal?.throwIfAborted();
+    if (!next.done) continue;
+    const [file = ''] = rows.files;
+    if (next.value.rows === 0)
+      throw new DataError(
+        'no_rows',
+        rows.columns
+          ? `${rows.files.join(', ')}: no row has text in column ${JSON.stringify(rows.columns.text)}`
+          : `${rows.files.join(', ')}: no rows; wanted one JSON object per line`,
+        { file },
+      );
+    return next.value;
+  }
+}
+
+/**
  * Screens every row of `input` and writes the verdicts to `output`, in the order of the rows, by way of a file beside
- * it. A run that stops leaves what was judged in `output.part`; the next one takes it from there.
+ * it. A run that stops leaves what was judged in `output.part`; the next one takes it from there, and from a complete
+ * output what policy, text and judge have the same digests for.
  * @throws {DataError} a bad row (before the judge is asked), no row at all
  * @throws {ConfigError} the output cannot be written (before the judge is asked, unless the disk fills up)
- * @throws {ScreeningError} the judge cannot be reached or run at all
+ * @throws {ScreeningError} the judge cannot be reached or run at all; budget_spent
  */
 export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
-  checkOutputs({ '--out': options.output }, { files: [options.input] });
-  const { rows, blank } = await checkRows(options);
+  const files = inputFiles(typeof options.input === 'string' ? [options.input] : options.input);
+  checkOutputs({ '--out': options.output }, { files });
+  const rows: RowsOptions = {
+    files,
+    columns: options.columns,
+    policies: options.screen.policies,
+    tolerant: options.onBadRow === 'unjudged',
+    shard: options.shard,
+    signal: options.signal,
+  };
+  const read = await checkRows(rows);
+  options.onChecked?.(read.own);
   const work = await workPath(options.output);
   try {
-    return { ...(await screenInto(work.path, rows, options)), blank };
+    return await new Run(options, rows, read, work.path).run();
   } finally {
     await work.remove();
   }
 }
 
-/**
- * @param path where the verdicts lie until they are complete
- * @param total rows of the input
- */
-async function screenInto(path: string, total: number, options: BatchOptions): Promise<BatchSummary> {
-  const { input, output, screen, window = 16, signal, onRow, onKept } = options;
-  const kept = await readKept(path);
-  const temporary = ownPart(path);
-  const out = await open(temporary, 'w').catch((cause: unknown) => {
-    throw unwritable(output, cause);
-  });
-  const tally = new Tally(out, output, path, options.onVerdict);
-  let taken = 0;
-  const find: typeof kept.find = (...asked) => {
-    const found = kept.find(...asked);
-    if (found) taken++;
-    return found;
-  };
-  const stop = new AbortController();
-  const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-  const pending: { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[] = [];
+interface Pending {
+  readonly row: ScreenRow;
+  readonly result: Promise<ScreenResult>;
+}
+/** Records under way at the sink. */
+const MOST_RECORDS = 4096;
 
-  const settle = async (): Promise<void> => {
-    const head = pending.shift();
+class Run {
+  readonly #tally = new Tally();
+  readonly #digests = new DigestsSeen();
+  readonly #pending: Pending[] = [];
+  #records: Promise<unknown>[] = [];
+  #taken = 0;
+  #asked = 0;
+
+  /** @param path where the verdicts lie until they are complete */
+  constructor(
+    readonly options: BatchOptions,
+    readonly rows: RowsOptions,
+    readonly read: RowsRead,
+    readonly path: string,
+  ) {}
+
+  async run(): Promise<BatchSummary> {
+    const { output, signal, shard, onKept } = this.options;
+    const kept = await readKept(this.path, this.options.rejudge !== 'all', signal);
+    const stop = new AbortController();
+    let out: VerdictFile | undefined;
+    try {
+      out = await VerdictFile.create(ownPart(this.path), output, shard ? createHash('sha256') : null);
+      await this.#judgeAll(out, kept, signal ? AbortSignal.any([signal, stop.signal]) : stop.signal);
+      if (shard) await this.#sign(out, shard);
+      await out.finish();
+      await Promise.all(this.#records);
+      await this.options.onComplete?.(out.path);
+      await putInPlace(out.path, output, signal);
+      await kept.remove();
+    } catch (error) {
+      stop.abort();
+      const judged = out ? await this.#keep(out, kept) : 0;
+      // What a stream was to get is not kept.
+      if (judged > 0 && this.path === placeOf(output).target) onKept?.(keptPath(this.path), judged);
+      throw error;
+    } finally {
+      kept.close();
+    }
+    return this.#tally.summary(this.#taken, this.read.blank);
+  }
+
+  async #judgeAll(out: VerdictFile, kept: KeptVerdicts, signal: AbortSignal): Promise<void> {
+    const { screen, window = 16, budget = Infinity } = this.options;
+    const find: typeof kept.find = (...asked) => {
+      const found = kept.find(...asked);
+      if (found) this.#taken++;
+      else if (this.#asked >= budget) throw this.#spent(budget);
+      else this.#asked++;
+      return found;
+    };
+    const batches = rowBatches(this.rows);
+    for (;;) {
+      const next = await batches.next();
+      if (next.done) {
+        this.#sameFiles(next.value);
+        break;
+      }
+      for (const row of next.value) {
+        this.options.signal?.throwIfAborted();
+        const result = row.bad ? Promise.resolve(badResult(row)) : screen.screen(row.channels, signal, find);
+        // One that rejects is met in its turn.
+        result.catch(() => {});
+        this.#pending.push({ row, result });
+        if (this.#pending.length >= window) await this.#settle(out);
+      }
+    }
+    while (this.#pending.length > 0) await this.#settle(out);
+  }
+
+  async #settle(out: VerdictFile): Promise<void> {
+    const head = this.#pending.shift();
     if (!head) return;
     const result = await head.result;
     // A stop is no finding: leave no rows marked `aborted`.
-    signal?.throwIfAborted();
-    await tally.add(head.row, result);
-    onRow?.(tally.rows, result);
-    const why = screen.hopeless?.() ?? null;
-    if (why !== null && tally.rows < total)
+    this.options.signal?.throwIfAborted();
+    this.#add(out, head.row, result);
+    if (out.room) await out.room;
+    if (this.#records.length >= MOST_RECORDS) await Promise.all(this.#records.splice(0));
+    this.options.onRow?.(this.#tally.rows, result, this.#asked);
+    const why = this.options.screen.hopeless?.() ?? null;
+    if (why !== null && this.#tally.rows < this.read.own)
       throw new ScreeningError(
         'judge_unusable',
-        `screen: ${why}; stopped at row ${tally.rows} of ${input}, as the first ${HOPELESS_CALLS} calls failed so`,
-        { file: input, rows: tally.rows },
+        `screen: ${why}; stopped at row ${this.#tally.rows} of ${this.rows.files.join(', ')}, as the first ` +
+          `${HOPELESS_CALLS} calls failed so`,
+        { file: this.rows.files[0], rows: this.#tally.rows },
       );
-  };
+  }
 
-  try {
-    for await (const row of rowsOf(options, { blank: 0 })) {
-      signal?.throwIfAborted();
-      pending.push({ row, result: screen.screen(row.channels, both, find) });
-      if (pending.length >= window) await settle();
+  #add(out: VerdictFile, row: ScreenRow, result: ScreenResult): void {
+    const { shard, sink, onVerdict } = this.options;
+    for (const verdict of verdictRows(row, result, shard !== undefined)) {
+      if (shard && !this.#digests.add(verdict)) throw new DataError('part_mixed', mixedText(verdict.policy));
+      out.add(JSON.stringify(verdict));
+      this.#tally.add(verdict);
+      onVerdict?.(verdict);
     }
-    while (pending.length > 0) await settle();
-    await out.sync().catch((cause: unknown) => {
-      throw unwritable(output, cause);
+    this.#tally.rows++;
+    if (!sink) return;
+    const recorded = sink.append({
+      verdicts: result.verdicts,
+      action: 'report',
+      subject: { row: row.row ?? row.line },
     });
+    recorded.catch(() => {}); // told where they are awaited
+    this.#records.push(recorded);
+  }
+
+  /** A file that was changed between the two readings would have rows that nobody checked. */
+  #sameFiles(now: RowsRead): void {
+    const changed = now.digests.findIndex((digest, i) => digest !== this.read.digests[i]);
+    if (changed < 0) return;
+    const file = this.rows.files[changed] ?? '';
+    throw new DataError('file_changed', `${file}: it changed while it was screened; run it again`, { file });
+  }
+  #spent(budget: number): ScreeningError {
+    const { rows } = this.#tally;
+    return new ScreeningError(
+      'budget_spent',
+      `screen: the budget of ${budget} verdicts is spent, ${rows} of ${this.read.own} rows are judged; the same ` +
+        'command goes on from there',
+      { budget, rows },
+    );
+  }
+
+  async #sign(out: VerdictFile, { index, of }: Shard): Promise<void> {
+    await out.flush();
+    const { rows, own, blank, digests } = this.read;
+    const { verdicts } = this.#tally;
+    const sha256 = (out.hash as NonNullable<typeof out.hash>).copy().digest('hex');
+    out.add(
+      footerLine({
+        version: 1,
+        shard: index,
+        of,
+        rows,
+        own,
+        verdicts,
+        blank,
+        inputs: [...digests],
+        policies: this.#digests.all(),
+        sha256,
+      }),
+    );
+  }
+
+  /** Keeps what was judged, rows under way included. @returns how many verdicts; with none nothing is left */
+  async #keep(out: VerdictFile, kept: KeptVerdicts): Promise<number> {
+    try {
+      // Calls that were stopped end at once; what others found meanwhile is paid for too.
+      for (const { row, result } of this.#pending) {
+        const ended = await result.catch(() => null);
+        if (ended) this.#add(out, row, ended);
+      }
+      await out.flush();
+    } catch {
+      // The error that ended the run is the one to tell; what is written is kept.
+    }
     await out.close();
-    await putInPlace(temporary, output, signal);
-    await kept.remove();
-  } catch (error) {
-    stop.abort();
-    const judged = await keepJudged(tally, pending);
-    // What a stream was to get is not kept.
-    if (judged > 0 && path === placeOf(output).target) onKept?.(keptPath(path), judged);
-    throw error;
-  }
-  return tally.summary(taken);
-}
-
-/**
- * Adds what was judged to `output.part`, rows under way included. @returns how many verdicts; with none nothing is left
- */
-async function keepJudged(
-  tally: Tally,
-  pending: readonly { readonly row: ScreenRow; readonly result: Promise<ScreenResult> }[],
-): Promise<number> {
-  const { out, part } = tally;
-  const temporary = ownPart(part);
-  try {
-    // Calls that were stopped end at once; what others found meanwhile is paid for too.
-    for (const { row, result } of pending) await tally.add(row, await result);
-    if (tally.answered > 0) await appendFile(keptPath(part), `\n${await readFile(temporary, 'utf8')}`);
-    return tally.answered;
-  } catch {
-    return 0; // the error that ended the run is the one to tell
-  } finally {
-    await out.close().catch(() => {});
-    await rm(temporary, { force: true });
+    if (this.#tally.answered === 0) {
+      await rm(out.path, { force: true });
+      return 0;
+    }
+    const isKept = await keepParts(out.path, keptPath(this.path), kept).then(
+      () => true,
+      () => false,
+    );
+    return isKept ? this.#tally.answered : 0;
   }
 }
 
-/** 10 if anything is blocked, else 30 if anything is unjudged, else 0. */
-export const batchExitCode = (summary: Pick<BatchSummary, 'block' | 'unjudged'>): 0 | 10 | 30 =>
-  summary.block > 0 ? 10 : summary.unjudged > 0 ? 30 : 0;
+const mixedText = (policy: string): string =>
+  `policy ${policy}: its verdicts fell under two digests in one run; run it again`;

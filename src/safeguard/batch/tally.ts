@@ -1,10 +1,8 @@
-// Verdicts as they fall: written in the order of the rows, and counted.
-import type { FileHandle } from 'node:fs/promises';
-import { ConfigError } from '../../base/errors.js';
-import { type Agreement, agreementOf, type VerdictRow } from '../agreement.js';
+// Verdicts as they are counted: of a batch that is judged, and of parts that are joined.
+import { type Agreement, AgreementCount, type VerdictRow } from '../agreement.js';
 import { isDetectorVerdict } from '../detectors/index.js';
 import type { ScreenResult } from '../screen.js';
-import type { UnjudgedCause } from '../types.js';
+import type { UnjudgedCause, Verdict } from '../types.js';
 import type { ScreenRow } from './row.js';
 
 export interface BatchSummary {
@@ -24,16 +22,9 @@ export interface BatchSummary {
   readonly agreement?: { readonly all: Agreement } & Readonly<Record<string, Agreement>>;
 }
 
-export const unwritable = (output: string, cause: unknown): ConfigError =>
-  new ConfigError(
-    'output_unwritable',
-    `${output}: cannot be written (${(cause as NodeJS.ErrnoException).code ?? 'error'}); choose another --out`,
-    { file: output },
-    { cause },
-  );
-
 /** Nothing came back from the judge. */
 const UNANSWERED: readonly UnjudgedCause[] = [
+  'bad_row',
   'no_policy',
   'no_content',
   'timeout',
@@ -43,60 +34,72 @@ const UNANSWERED: readonly UnjudgedCause[] = [
   'judge_error',
 ];
 
-/** Writes verdicts as rows settle, and counts them. */
+/** The verdicts of a row as they are written. @param sharded each says which row it is of */
+export function* verdictRows(row: ScreenRow, result: ScreenResult, sharded: boolean): Generator<VerdictRow> {
+  for (const verdict of result.verdicts) {
+    // Reviewers speak of policies, of a detector only where they name it.
+    const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
+    const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
+    yield {
+      ...(sharded && row.row !== undefined ? { row: row.row } : {}),
+      id: row.id,
+      line: row.line,
+      ...(row.file === undefined ? {} : { file: row.file }),
+      ...(expected === undefined ? {} : { expect: expected }),
+      ...verdict,
+    };
+  }
+}
+
+/** What stands for the verdicts on a row that could not be read. It says which rule of form it breaks, never its text. */
+export function badResult(row: ScreenRow): ScreenResult {
+  const verdict: Verdict = {
+    outcome: 'unjudged',
+    policy: '',
+    channel: '',
+    rule: null,
+    rationale: '',
+    cause: 'bad_row',
+    detail: `the row cannot be read (${row.bad?.code ?? 'bad_row'}); without --on-bad-row the first such row is told`,
+    digests: { policy: '', content: '', judge: '' },
+    latencyMs: 0,
+  };
+  return { outcome: 'unjudged', channels: {}, verdicts: [verdict] };
+}
+
+/** Most causes there are; what a file holds beyond them is not counted one by one. */
+const MOST_CHANNELS = 1000;
+
 export class Tally {
   readonly causes: Record<string, number> = {};
   readonly samples: Record<string, string> = {};
   readonly count = { allow: 0, block: 0, unjudged: 0 };
-  readonly judged: VerdictRow[] = [];
+  readonly #all = new AgreementCount();
+  readonly #byChannel = new Map<string, AgreementCount>();
   rows = 0;
   verdicts = 0;
   /** Verdicts that the judge answered for, off the contract or not: what was paid for. */
   answered = 0;
 
-  constructor(
-    readonly out: FileHandle,
-    readonly output: string,
-    readonly part: string,
-    readonly onVerdict: ((row: VerdictRow) => void) | undefined,
-  ) {}
-
-  async add(row: ScreenRow, result: ScreenResult): Promise<void> {
-    for (const verdict of result.verdicts) {
-      // Reviewers speak of policies, of a detector only where they name it.
-      const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
-      const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
-      const line: VerdictRow = {
-        id: row.id,
-        line: row.line,
-        ...(expected === undefined ? {} : { expect: expected }),
-        ...verdict,
-      };
-      await this.out.write(`${JSON.stringify(line)}\n`).catch((cause: unknown) => {
-        throw unwritable(this.output, cause);
-      });
-      this.onVerdict?.(line);
-      this.verdicts++;
-      this.count[verdict.outcome]++;
-      if (!isDetectorVerdict(verdict) && (verdict.cause === null || !UNANSWERED.includes(verdict.cause)))
-        this.answered++;
-      if (verdict.cause) {
-        this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
-        this.samples[verdict.cause] ??= verdict.detail;
-      }
-      if (expected !== undefined) this.judged.push({ ...line, rationale: '' });
+  add(verdict: VerdictRow): void {
+    this.verdicts++;
+    this.count[verdict.outcome]++;
+    if (!isDetectorVerdict(verdict) && (verdict.cause === null || !UNANSWERED.includes(verdict.cause))) this.answered++;
+    if (verdict.cause) {
+      this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
+      this.samples[verdict.cause] ??= verdict.detail;
     }
-    this.rows++;
+    if (verdict.expect === undefined) return;
+    this.#all.add(verdict);
+    const { channel } = verdict;
+    const own = this.#byChannel.get(channel) ?? new AgreementCount();
+    if (this.#byChannel.size < MOST_CHANNELS) this.#byChannel.set(channel, own);
+    own.add(verdict);
   }
 
-  summary(kept: number): BatchSummary {
-    const { rows, verdicts, count, causes, samples, judged } = this;
-    const byChannel = Object.fromEntries(
-      [...new Set(judged.map((v) => v.channel))].map((channel) => [
-        channel,
-        agreementOf(judged.filter((v) => v.channel === channel)),
-      ]),
-    );
+  summary(kept: number, blank: number): BatchSummary {
+    const { rows, verdicts, count, causes, samples } = this;
+    const byChannel = Object.fromEntries([...this.#byChannel].map(([channel, own]) => [channel, own.result()]));
     return {
       rows,
       verdicts,
@@ -104,8 +107,12 @@ export class Tally {
       causes,
       samples,
       kept,
-      blank: 0,
-      ...(judged.length > 0 ? { agreement: { ...byChannel, all: agreementOf(judged) } } : {}),
+      blank,
+      ...(this.#all.counted > 0 ? { agreement: { ...byChannel, all: this.#all.result() } } : {}),
     };
   }
 }
+
+/** 10 if anything is blocked, else 30 if anything is unjudged, else 0. */
+export const batchExitCode = (summary: Pick<BatchSummary, 'block' | 'unjudged'>): 0 | 10 | 30 =>
+  summary.block > 0 ? 10 : summary.unjudged > 0 ? 30 : 0;

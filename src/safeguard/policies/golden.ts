@@ -42,7 +42,8 @@ export async function readGolden(policy: Policy, path: string, source: GoldenSou
   if (source.file === undefined && !lstatSync(file, { throwIfNoEntry: false })) return null;
   const rows: ScreenRow[] = [];
   if (source.columns)
-    for await (const row of readColumns(file, source.columns, [policy], { blank: 0 }, source.signal)) rows.push(row);
+    for await (const row of readColumns(file, source.columns, [policy], { blank: 0 }, { signal: source.signal }))
+      rows.push(row);
   else rows.push(...(await readRows(file)));
   const cases = rows.filter((row) => row.policy === null || row.policy === policy.name).flatMap(casesOf);
   if (cases.length === 0 && source.file !== undefined)

@@ -1,0 +1,71 @@
+// `temper screen merge`: joins what the shards of a screening left.
+import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
+import { createProgress } from '../progress.js';
+import { addReportOptions, failCount, type ReportOptions, report, reportFiles, settle } from '../screen-reports.js';
+import { goOnWithoutReader } from '../streams.js';
+import { print } from '../terminal.js';
+
+interface Options extends ReportOptions {
+  readonly out: string;
+  readonly input?: string;
+  readonly json?: boolean;
+}
+
+export const command: Command = {
+  name: 'screen merge',
+  summary: 'join the verdicts of all shards, and report on them',
+  register(program) {
+    const screen = group(program, 'screen', this.summary);
+    if (screen.commands.some((c) => c.name() === 'merge')) return;
+    addReportOptions(
+      screen
+        .command('merge')
+        .summary(this.summary)
+        .description(
+          `${this.summary}.\n\nPARTs are what \`temper screen --shard i/n --out PART\` leaves, one of each shard. A shard ` +
+            'that is missing or there twice, a part that was\ncut or changed, other inputs, policies or judges: exit ' +
+            'code 40, and nothing is written.',
+        ),
+    )
+      .argument('<part...>', 'one file of each shard, in any order')
+      .requiredOption('--out <file>', 'verdicts, one JSON object per line, as one run would have written them')
+      .option('--input <file>', 'what reports call the file that was screened, where it was one')
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText('after', examples('temper screen merge part-1.jsonl part-2.jsonl --out verdicts.jsonl'))
+      .action(async (parts: string[], options: Options) => {
+        goOnWithoutReader();
+        const fail = failCount(options.failOn);
+        const { checkOutputs } = await import('../../base/outputs.js');
+        checkOutputs({ '--out': options.out, ...reportFiles(options) }, { files: parts });
+        const { mergeParts } = await import('../../safeguard/batch/merge.js');
+        const { batchExitCode } = await import('../../safeguard/batch/tally.js');
+        const progress = createProgress({ label: 'screen merge', unit: 'rows', quiet: options.json === true });
+        const signal = interruptSignal();
+        const version = program.version() ?? '';
+        let files: readonly string[] = [];
+        const summary = await mergeParts({
+          parts,
+          output: options.out,
+          signal,
+          onRow: (row, rows) => progress.update(row, '', rows),
+          onVerdict: (row) => fail.add(row),
+          onComplete: async (file) => {
+            progress.finish();
+            files = await report(file, { options, input: options.input ?? 'the input', version, signal });
+          },
+        });
+        const lines = settle(summary, fail, batchExitCode(summary));
+        if (options.json) {
+          printJson({ ...summary, parts: parts.length, out: options.out, reports: files });
+          return;
+        }
+        print(
+          `${parts.length} parts, ${summary.rows} rows, ${summary.verdicts} verdicts: ${summary.allow} allow, ` +
+            `${summary.block} block, ${summary.unjudged} unjudged`,
+          ...lines,
+          ...files.map((file) => `report in ${file}`),
+          `verdicts in ${options.out}`,
+        );
+      });
+  },
+};
