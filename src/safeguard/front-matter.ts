@@ -4,6 +4,7 @@ import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { ConfigError } from '../base/errors.js';
 import { CONTRACT_NAMES, type ContractName } from './contracts/contract.js';
+import { RELEASE_FIELDS } from './holdback/rules.js';
 
 export const POLICY_CHANNELS = ['final', 'analysis', 'commentary'] as const;
 export type PolicyChannel = (typeof POLICY_CHANNELS)[number];
@@ -33,7 +34,7 @@ const Settings = z.object({
   thresholds: Thresholds.optional(),
 });
 export type PolicySettings = z.infer<typeof Settings>;
-export const KNOWN_FIELDS: readonly string[] = ['contract', ...Object.keys(Settings.shape)];
+export const KNOWN_FIELDS: readonly string[] = ['contract', ...Object.keys(Settings.shape), ...RELEASE_FIELDS];
 /** Fields that say something to people. */
 export const FIELDS_FOR_PEOPLE: readonly string[] = ['title', 'description', 'version', 'author', 'licence', 'license'];
 

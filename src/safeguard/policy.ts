@@ -12,6 +12,7 @@ import { readCalibrations } from './calibration.js';
 import type { ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
 import { contractIn, frontMatter, settingsIn } from './front-matter.js';
+import { releaseIn } from './holdback/rules.js';
 import { readRules } from './rules.js';
 import type { GoldenRow, Policy } from './types.js';
 
@@ -21,6 +22,7 @@ const MAX_POLICY_BYTES = 64 * 1024;
  * @param name how verdicts call it
  * @param asked the contract, whatever its front matter says
  * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract, bad front matter
+ * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract, a bad policy_release
  */
 export function definePolicy(name: string, file: string, asked?: ContractName): Policy {
   const { fields, body: text } = frontMatter(file);
@@ -52,6 +54,7 @@ export function definePolicy(name: string, file: string, asked?: ContractName): 
     ...(buffer === undefined ? {} : { buffer }),
     ...(channels === undefined ? {} : { channels }),
     ...(thresholds === undefined ? {} : { thresholds }),
+    ...releaseIn(name, fields),
   };
 }
 

@@ -10,13 +10,15 @@ import type { Channels } from './screen.js';
 const PLAIN_TYPES: readonly (string | undefined)[] = [undefined, 'json', `${CONSTRAIN}json`];
 
 /** A message that is not the assistant's, or of no known channel, belongs to none of these: it is no final. */
-const channelOf = (m: Message): string => (m.role === 'assistant' ? channelLabel(m.channel ?? '') : 'other');
+export const channelOf = (m: Pick<Message, 'role' | 'channel'>): string =>
+  m.role === 'assistant' ? channelLabel(m.channel ?? '') : 'other';
 
 /**
- * A message with what its header says beyond a known channel: who else than the assistant speaks, an unknown channel,
- * the recipient of a tool call, an odd content type. All of it is the model's to write.
+ * What the header of a message says beyond a known channel: who else than the assistant speaks, an unknown channel, the
+ * recipient of a tool call, an odd content type. All of it is the model's to write, and stands before its text; empty,
+ * or with a blank at its end.
  */
-function renderMessage(m: Message): string {
+export function headOf(m: Omit<Message, 'content'>): string {
   const head = [
     m.role === 'assistant' ? undefined : m.role,
     m.name,
@@ -24,8 +26,9 @@ function renderMessage(m: Message): string {
     m.recipient === undefined ? undefined : `to=${m.recipient}`,
     PLAIN_TYPES.includes(m.contentType) ? undefined : m.contentType,
   ].filter((part) => part !== undefined && part !== '');
-  return [...head, m.content].join(' ');
+  return head.map((part) => `${part} `).join('');
 }
+const renderMessage = (m: Message): string => headOf(m) + m.content;
 
 /**
  * Text by channel (analysis, commentary, final, other), messages of one channel in order, each from a line of its own.

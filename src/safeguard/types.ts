@@ -5,6 +5,7 @@ import type { Calibration } from './calibration.js';
 import type { ContractName } from './contracts/contract.js';
 import type { Finding } from './detectors/detector.js';
 import type { PolicyChannel, Thresholds } from './front-matter.js';
+import type { PolicyRelease } from './holdback/rules.js';
 
 /** Why there is no verdict. */
 export type UnjudgedCause =
@@ -53,7 +54,7 @@ export interface CheckLimits {
 /** What a detector says of a text: `clear` is no verdict, as only a judge allows. */
 export type DetectorState = 'clear' | 'block' | 'off';
 
-export interface Policy {
+export interface Policy extends PolicyRelease {
   readonly name: string;
   /** What a judge reads: without front matter. */
   readonly text: string;

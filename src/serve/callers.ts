@@ -86,6 +86,7 @@ export class Callers {
       usage = this.limits.of(key);
     return {
       ...this.parts,
+      owner: key === ANYBODY ? null : key.name,
       admission: {
         enter(signal) {
           const end = usage.begin();

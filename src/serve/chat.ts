@@ -5,7 +5,7 @@ import { asApiError, errorBody } from './api-error.js';
 import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { merged, withSeed } from './choices.js';
-import { type Answer, answer, generate } from './generation.js';
+import { type Answer, answer, type Generation, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const newHead = (model: string): Head => ({
@@ -15,12 +15,22 @@ const newHead = (model: string): Head => ({
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 
-const choices = (request: ChatRequest): readonly ChatRequest[] =>
-  Array.from({ length: request.n }, (_, i) => ({ ...request, request: withSeed(request.request, i) }));
+const choices = (request: ChatRequest, { id }: Head): readonly (ChatRequest & Pick<Generation, 'id' | 'choice'>)[] =>
+  Array.from({ length: request.n }, (_, choice) => ({
+    ...request,
+    request: withSeed(request.request, choice),
+    id,
+    choice,
+  }));
 
-async function answers(service: ApiService, request: ChatRequest, stop: AbortController): Promise<readonly Answer[]> {
+async function answers(
+  service: ApiService,
+  request: ChatRequest,
+  head: Head,
+  stop: AbortController,
+): Promise<readonly Answer[]> {
   try {
-    return await Promise.all(choices(request).map((r) => answer(service, r, stop.signal)));
+    return await Promise.all(choices(request, head).map((r) => answer(service, r, stop.signal)));
   } catch (e) {
     // One that failed takes the others with it.
     stop.abort(e);
@@ -34,7 +44,10 @@ async function* stream(
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
   const head = newHead(request.model);
-  const of = choices(request).map((r, i) => ({ chunks: new Chunks(head, i), events: generate(service, r, signal) }));
+  const of = choices(request, head).map((r, i) => ({
+    chunks: new Chunks(head, i),
+    events: generate(service, r, signal),
+  }));
   const ended: Answer[] = [];
   for await (const { from, value } of merged(of.map((o) => o.events))) {
     if (value.kind === 'end') ended[from] = value.answer;
@@ -62,14 +75,11 @@ export const chat: Api = {
       const service = serviceOf(c);
       const request = await service.read(c, 'chat');
       const stop = stopWith(c);
-      if (!request.stream)
-        return c.json(
-          completionBody(
-            newHead(request.model),
-            await answers(service, request, stop),
-            request.request.topLogprobs !== undefined,
-          ),
-        );
+      if (!request.stream) {
+        const head = newHead(request.model);
+        const all = await answers(service, request, head, stop);
+        return c.json(completionBody(head, all, request.request.topLogprobs !== undefined));
+      }
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
       return eventStream(c, stream(service, request, stop.signal), stop, failed);
     });

@@ -34,7 +34,8 @@ async function echoed(
 async function* one(
   service: ApiService,
   request: CompletionRequest,
-  at: { readonly prompt: Prompt; readonly choice: number },
+  at: { readonly prompt: Prompt; readonly choice: number; readonly index: number },
+  { id, whole }: { readonly id: string; readonly whole: boolean },
   signal: AbortSignal,
 ): AsyncGenerator<Released | { readonly kind: 'echo'; readonly echo: PromptInfo }, void, void> {
   let echo = request.echo ? await echoed(service, request, at.prompt, signal) : null;
@@ -43,15 +44,17 @@ async function* one(
     return;
   }
   const generation = generationOf(request, at.prompt);
-  const seeded = { ...generation, request: withSeed(generation.request, at.choice) };
-  for await (const released of generate(service, seeded, signal)) {
+  const seeded = { ...generation, request: withSeed(generation.request, at.choice), id, choice: at.index };
+  for await (const released of generate(service, seeded, signal, whole)) {
     if (echo) yield { kind: 'echo', echo };
     echo = null;
     yield released;
   }
 }
 const jobsOf = ({ prompts, bestOf }: CompletionRequest) =>
-  prompts.flatMap((prompt, p) => Array.from({ length: bestOf }, (_, choice) => ({ prompt, p, choice })));
+  prompts.flatMap((prompt, p) =>
+    Array.from({ length: bestOf }, (_, choice) => ({ prompt, p, choice, index: p * bestOf + choice })),
+  );
 
 /** What one answer has come to. */
 interface Made {
@@ -77,10 +80,11 @@ async function whole(
   request: CompletionRequest,
   stop: AbortController,
 ): Promise<Record<string, unknown>> {
+  const head = newHead(request.model);
   const jobs = jobsOf(request);
   const made = jobs.map((): Made => ({ echo: null, answer: null }));
   try {
-    const all = jobs.map((job) => one(service, request, job, stop.signal));
+    const all = jobs.map((job) => one(service, request, job, { id: head.id, whole: true }, stop.signal));
     for await (const { from, value } of merged(all, AT_ONCE)) {
       const own = made[from]!;
       if (value.kind === 'echo') own.echo = value.echo;
@@ -108,7 +112,7 @@ async function whole(
   const screened = best.length === 1 && only?.answer ? screeningFields(only.answer) : {};
   const all = best.length > 1 && best.some((b) => b.answer?.screening);
   const more = all ? { temper: { choices: best.map((b) => b.answer?.screening ?? null) } } : screened;
-  return { ...newHead(request.model), choices, usage: usageBody(request, made), ...more };
+  return { ...head, choices, usage: usageBody(request, made), ...more };
 }
 const rank = ({ answer }: Made): number => (answer ? likelihoodOf(answer) : -Infinity);
 
@@ -125,7 +129,7 @@ async function* stream(
     ...head,
     choices: [choices[from]!.of(...of)],
   });
-  const all = jobs.map((job) => one(service, request, job, signal));
+  const all = jobs.map((job) => one(service, request, job, { id: head.id, whole: false }, signal));
   for await (const { from, value } of merged(all, AT_ONCE)) {
     const own = made[from]!;
     if (value.kind === 'echo') {

@@ -5,9 +5,11 @@
 // A new API is one file that exports an `Api` (api.ts), and a line in apis.ts.
 import { randomInt } from 'node:crypto';
 import { TemperError } from '../base/errors.js';
-import { runTurn, type Turn, wasWithheld } from '../compose/turn.js';
+import { type AnswerName, type HeldDone, type Holding, heldTurn } from '../compose/held-turn.js';
 import type { DoneEvent, GenerateRequest, TokenInfo } from '../infer/protocol.js';
 import type { Prepared, TurnWish } from '../infer/structures.js';
+import { releaseRules } from '../safeguard/holdback/rules.js';
+import type { ScreeningMode } from '../safeguard/holdback/sink.js';
 import type { Screen } from '../safeguard/screen.js';
 import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
 import { ANSWER_FIELD, badRequest } from './api-error.js';
@@ -17,8 +19,8 @@ import { seal } from './seal.js';
 import type { Served } from './served.js';
 
 /**
- * When a model's thoughts leave. `auto`: where there is no policy · `allowed`: with policies too, once every verdict
- * over them allows it · `never`.
+ * When a model's thoughts leave. `auto`: where there is no policy, or all policies say `analysis: release` · `allowed`:
+ * with policies too, once every verdict over them allows it · `never`.
  */
 export type ReasoningRule = 'auto' | 'allowed' | 'never';
 
@@ -26,7 +28,11 @@ export interface GenerationService {
   readonly served: Served;
   /** null: no policy was given. */
   readonly screen: Screen | null;
+  /** Of the screen. Absent: what is not allowed is withheld, and nothing is logged. */
+  readonly holding?: Holding | undefined;
   readonly reasoning: ReasoningRule;
+  /** Name of the key that asks; absent: none is needed. */
+  readonly owner?: string | null;
   readonly admission: {
     /**
      * A place, to be given back. Who finds none to wait for is told before it returns.
@@ -46,12 +52,19 @@ export interface Generation {
   readonly sealed?: boolean;
   /** What its answer and its calls keep to. Nothing leaves that breaks it. */
   readonly wish?: TurnWish;
+  /** Id of the answer, as its client gets it, and which of several it is. */
+  readonly id?: string;
+  readonly choice?: number;
 }
 
 export type FinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
 /** What was decided, without a word of what is withheld. */
 export interface Screening {
+  /** Set where what is not allowed leaves all the same. */
+  readonly mode?: Extract<ScreeningMode, 'shadow'>;
   readonly outcome: Verdict['outcome'];
+  /** Of the last verdict in the log. */
+  readonly receipt?: string;
   readonly verdicts: readonly {
     readonly policy: string;
     readonly channel: string;
@@ -64,7 +77,10 @@ export interface Answer {
   readonly finish: FinishReason;
   /** All that leaves. */
   readonly parts: readonly Part[];
-  /** In place of what was withheld; then there are no parts. */
+  /**
+   * In place of what was withheld; then there are no parts, though a stream may have brought what was allowed before.
+   * null with `content_filter`: the answer ends where it was still allowed.
+   */
   readonly refusal: string | null;
   readonly usage: DoneEvent['usage'];
   /** null: no policy was given. */
@@ -80,7 +96,7 @@ export interface Answer {
   readonly stop: string | null;
 }
 /**
- * `begin`: the engine has taken it, or its verdicts are there; what fails before has a status of its own. Pieces of a
+ * `begin`: the engine has taken it, or its first verdicts are there; what fails before has a status of its own. Pieces of a
  * part follow each other and are its text when joined; a call begins with a piece that may be empty. `sealed`: a whole
  * part that only this process can read (seal.ts). `end` comes last.
  */
@@ -99,10 +115,11 @@ export type Released =
 /** A seed where the request says none. */
 export const randomSeed = (): number => randomInt(2 ** 48 - 1);
 
-function screeningOf({ screened }: Turn): Screening | null {
-  if (!screened) return null;
-  const { outcome, verdicts } = screened.result;
+function screeningOf({ turn, receipt }: Pick<HeldDone, 'turn' | 'receipt'>, holding: Holding): Screening | null {
+  if (!turn.screened) return null;
+  const { outcome, verdicts } = turn.screened.result;
   return {
+    ...(holding.mode === 'shadow' ? { mode: holding.mode } : {}),
     outcome,
     verdicts: verdicts.map((v) => ({
       policy: v.policy,
@@ -111,18 +128,31 @@ function screeningOf({ screened }: Turn): Screening | null {
       rule: v.rule,
       cause: v.cause,
     })),
+    ...(receipt === null ? {} : { receipt }),
   };
 }
 
-function answerOf(turn: Turn, sort: Sorter, shown: (part: PartHead) => boolean, broken: string | null): Answer {
-  const { done, screened } = turn;
-  const base = { usage: done.usage, screening: screeningOf(turn), tokens: [], stop: done.stop ?? null };
-  // A channel that is not allowed takes the whole answer with it: what is left would be half of it.
-  if (wasWithheld(turn)) {
-    const held = screened?.channels.filter((c) => c.withheld) ?? [];
-    return { ...base, finish: 'content_filter', parts: [], refusal: held.map((c) => c.text).join(' '), kept: [] };
+type Ending = Pick<HeldDone, 'turn' | 'withheld' | 'released' | 'tokens' | 'receipt'>;
+function answerOf(ending: Ending, sort: Sorter, shown: (part: PartHead) => boolean, holding: Holding): Answer {
+  const { turn, withheld, released, tokens } = ending;
+  const { done } = turn;
+  const base = { usage: done.usage, screening: screeningOf(ending, holding), stop: done.stop ?? null };
+  if (withheld) {
+    // What is left would be half of an answer; where it is cut off, that is what it shows.
+    const parts =
+      withheld.action === 'truncate'
+        ? released.map((r) => ({ ...sort(r.message, r.index), text: r.message.content }))
+        : [];
+    const told = withheld.action === 'truncate' ? tokens : [];
+    return {
+      ...base,
+      tokens: told,
+      finish: 'content_filter',
+      parts: parts.filter(shown),
+      refusal: withheld.refusal,
+      kept: [],
+    };
   }
-  if (broken !== null) return { ...base, finish: 'content_filter', parts: [], refusal: broken, kept: [] };
   const kept = partsOf(done.messages, sort);
   const calls = kept.some((p) => p.kind === 'call');
   const finish = done.finish === 'length' ? 'length' : calls ? 'tool_calls' : 'stop';
@@ -140,7 +170,7 @@ async function prepared({ served }: GenerationService, wish: TurnWish, signal: A
   }
 }
 /** @returns why nothing of a turn may leave; null: it may */
-async function brokenBy(held: Prepared | null, { done }: Turn, signal: AbortSignal): Promise<string | null> {
+async function brokenBy(held: Prepared | null, done: DoneEvent, signal: AbortSignal): Promise<string | null> {
   // Cut off, it claims nothing.
   if (!held || done.finish === 'length') return null;
   const broken = await held.check(done.messages, signal);
@@ -177,14 +207,16 @@ class Gate {
 
 /**
  * Runs one request. Leaving the loop, or the signal, ends it: its place, slot and pages come back.
+ * @param whole nothing is wanted before all of it is there, so that with policies all of it is judged once
  * @throws {ApiError} 404, 429, 503 · what the engine refuses · the signal's reason
  */
 export async function* generate(
   service: GenerationService,
-  { model, request: given, sealed = false, wish }: Generation,
+  { model, request: given, sealed = false, wish, id = '', choice = 0 }: Generation,
   signal: AbortSignal,
+  whole = false,
 ): AsyncGenerator<Released, void, void> {
-  const { served, screen, reasoning, meter } = service;
+  const { served, screen, meter, holding = {}, owner = null } = service;
   const { adapter } = served.find(model);
   const held = wish ? await prepared(service, wish, signal) : null;
   const request: GenerateRequest = {
@@ -192,39 +224,76 @@ export async function* generate(
     ...(adapter === null ? {} : { adapter }),
     ...(held ? { structure: held.structure } : {}),
   };
-  const gate = new Gate(screen ? reasoning === 'allowed' : reasoning !== 'never', sealed);
+  const gate = new Gate(thoughtsLeave(service), sealed);
   const sort = sorter(request.messages);
+  const name: AnswerName = { request: id, choice, owner, model };
   const leave = await service.admission.enter(signal);
   try {
-    let turn: Turn;
-    let broken: string | null;
-    if (screen) {
-      turn = await runTurn(served.engine, request, screen, () => {}, signal);
-      broken = await brokenBy(held, turn, signal);
-      yield { kind: 'begin' };
-      if (!wasWithheld(turn) && broken === null) yield* wholeOf(turn.done, sort, gate);
-    } else {
-      let done: DoneEvent | undefined;
-      let begun = false;
-      // What the grammar alone does not keep to leaves after the check.
-      const waits = held !== null && held.checked.length > 0;
-      for await (const event of served.engine.generate(request, signal)) {
-        if (!begun) yield { kind: 'begin' };
-        begun = true;
-        if (event.kind === 'done') done = event;
-        else if (!waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
-      }
-      if (!done) throw new Error('the engine ended a turn without its last event');
-      turn = { done, screened: null };
-      broken = await brokenBy(held, turn, signal);
-      if (waits && broken === null) yield* wholeOf(done, sort, gate);
-    }
+    const ending = screen
+      ? yield* judged({ served, screen, holding }, request, { held, whole, name, gate, sort }, signal)
+      : yield* unjudged(served, request, { held, gate, sort }, signal);
     yield* gate.rest();
-    meter.turn(turn.done, wasWithheld(turn));
-    yield { kind: 'end', answer: answerOf(turn, sort, gate.shows, broken) };
+    meter.turn(ending.turn.done, ending.withheld !== null);
+    yield { kind: 'end', answer: answerOf(ending, sort, gate.shows, holding) };
   } finally {
     leave();
   }
+}
+
+function thoughtsLeave({ screen, reasoning }: GenerationService): boolean {
+  if (!screen || reasoning === 'never') return reasoning !== 'never';
+  return reasoning === 'allowed' || releaseRules(screen.policies).analysis === 'release';
+}
+
+interface Turning {
+  readonly held: Prepared | null;
+  readonly gate: Gate;
+  readonly sort: Sorter;
+}
+const schemaRefusal = (broken: string | null): HeldDone['withheld'] =>
+  broken === null ? null : { action: 'refuse', refusal: broken };
+
+async function* judged(
+  { served, screen, holding }: { readonly served: Served; readonly screen: Screen; readonly holding: Holding },
+  request: GenerateRequest,
+  { held, whole, name, gate, sort }: Turning & { readonly whole: boolean; readonly name: AnswerName },
+  signal: AbortSignal,
+): AsyncGenerator<Released, Ending, void> {
+  const waits = held !== null && held.checked.length > 0;
+  const check = waits ? (done: DoneEvent): Promise<string | null> => brokenBy(held, done, signal) : undefined;
+  let ending: HeldDone | undefined;
+  let begun = false;
+  for await (const event of heldTurn(served.engine, request, screen, { ...holding, whole, name, check }, signal)) {
+    if (!begun) yield { kind: 'begin' };
+    begun = true;
+    if (event.kind === 'done') ending = event;
+    else yield* gate.pass(sort(event.piece, event.piece.message), event.piece.text, event.tokens);
+  }
+  if (!ending) throw new Error('a turn ended without its end');
+  if (waits || ending.withheld) return ending;
+  return { ...ending, withheld: schemaRefusal(await brokenBy(held, ending.turn.done, signal)) };
+}
+
+async function* unjudged(
+  served: Served,
+  request: GenerateRequest,
+  { held, gate, sort }: Turning,
+  signal: AbortSignal,
+): AsyncGenerator<Released, Ending, void> {
+  let done: DoneEvent | undefined;
+  let begun = false;
+  // What the grammar alone does not keep to leaves after the check.
+  const waits = held !== null && held.checked.length > 0;
+  for await (const event of served.engine.generate(request, signal)) {
+    if (!begun) yield { kind: 'begin' };
+    begun = true;
+    if (event.kind === 'done') done = event;
+    else if (!waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
+  }
+  if (!done) throw new Error('the engine ended a turn without its last event');
+  const withheld = schemaRefusal(await brokenBy(held, done, signal));
+  if (waits && withheld === null) yield* wholeOf(done, sort, gate);
+  return { turn: { done, screened: null }, withheld, released: [], tokens: [], receipt: null };
 }
 
 /** A turn that is there, as pieces. */
@@ -239,7 +308,7 @@ function* wholeOf(done: DoneEvent, sort: Sorter, gate: Gate): Generator<Released
 
 /** The whole of it. @throws as `generate` */
 export async function answer(service: GenerationService, generation: Generation, signal: AbortSignal): Promise<Answer> {
-  for await (const event of generate(service, generation, signal)) if (event.kind === 'end') return event.answer;
+  for await (const event of generate(service, generation, signal, true)) if (event.kind === 'end') return event.answer;
   throw new Error('a generation ended without its end');
 }
 

@@ -32,7 +32,7 @@ async function* stream(
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
   const writer = writerOf(request);
-  for await (const released of generate(service, request, signal))
+  for await (const released of generate(service, { ...request, id: writer.id }, signal))
     for (const event of writer.of(released)) yield { event: event.type, data: event };
 }
 
@@ -71,7 +71,7 @@ export const messages: Api = {
         return eventStream(c, stream(service, request, stop.signal), stop, failed);
       }
       const writer = writerOf(request);
-      for await (const released of generate(service, request, stop.signal)) {
+      for await (const released of generate(service, { ...request, id: writer.id }, stop.signal, true)) {
         if (released.kind === 'end' && released.answer.refusal !== null) writer.clear();
         writer.of(released);
       }

@@ -106,7 +106,7 @@ export class ResponseWriter {
   /** The answer is there: what is open is closed, and the response says how it ended. */
   end({ finish, refusal, usage, screening }: Answer): readonly ResponseEvent[] {
     const cut = finish === 'length' || finish === 'content_filter';
-    const events = [...this.#close(finish === 'length' ? 'incomplete' : 'completed')];
+    const events = [...this.#close(cut ? 'incomplete' : 'completed')];
     if (refusal !== null) events.push(...this.#refusal(refusal));
     this.#state = {
       status: cut ? 'incomplete' : 'completed',

@@ -138,8 +138,8 @@ export class Turn {
       readonly items: readonly InputItem[];
     },
   ) {
-    this.generation = generationOf(request, from.read, service.maxTokens);
     this.writer = new ResponseWriter(newId(), request);
+    this.generation = { ...generationOf(request, from.read, service.maxTokens), id: this.writer.id };
     const suffix = this.writer.id.slice('resp_'.length);
     this.input = from.items.map((item, i) => listed(item, `${suffix}i${i}`));
   }
@@ -183,7 +183,7 @@ export class Turn {
     }
   }
   async whole(signal: AbortSignal): Promise<Record<string, unknown>> {
-    for await (const event of generate(this.service, this.generation, signal)) {
+    for await (const event of generate(this.service, this.generation, signal, true)) {
       if (event.kind !== 'end') this.writer.of(event);
       else {
         // Nothing has been sent yet: what is withheld now takes with it what was released before.
@@ -199,7 +199,7 @@ export class Turn {
     const { history, conversation } = this.from;
     // A turn of which something was withheld is left out whole: it must not come back by way of the context.
     await this.keepAs(
-      answer.refusal !== null ? history : [...conversation, ...itemsToMessages(this.writer.kept(answer))],
+      answer.finish === 'content_filter' ? history : [...conversation, ...itemsToMessages(this.writer.kept(answer))],
     );
   }
   /** Keeps the response as it stands. */

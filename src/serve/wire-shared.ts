@@ -5,6 +5,7 @@ const outcome = z.enum(['allow', 'block', 'unjudged']);
 /** This server's own member of an answer: what was decided over it, where there are policies. */
 export const ScreeningShape = z
   .object({
+    mode: z.literal('shadow').optional().describe('what is not allowed leaves all the same'),
     outcome,
     verdicts: z.array(
       z.object({
@@ -15,6 +16,7 @@ export const ScreeningShape = z
         cause: z.string().nullable(),
       }),
     ),
+    receipt: z.string().optional().describe('of the last verdict in the log'),
   })
   .meta({ id: 'Screening', description: 'What policies decided, where the server has some.' });
 export const own = { temper: ScreeningShape.optional() };

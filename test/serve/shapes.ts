@@ -6,6 +6,8 @@ import type OpenAI from 'openai';
 import { z } from 'zod';
 
 const screening = z.strictObject({
+  mode: z.literal('shadow').exactOptional(),
+  receipt: z.string().exactOptional(),
   outcome: z.enum(['allow', 'block', 'unjudged']),
   verdicts: z.array(
     z.strictObject({

@@ -1,0 +1,293 @@
+// One turn of the assistant that is released as far as it is allowed while it is sampled (safeguard/holdback). What is
+// done about a block is the policy's to say: the turn ends there, or is taken to its end for people to look at.
+import { isAnswer, isCall } from '../infer/content.js';
+import type { Engine } from '../infer/engine.js';
+import type { DoneEvent, GenerateRequest, TextEvent, TokenInfo } from '../infer/protocol.js';
+import { type HeldPiece, Holder, type ReleasedMessage } from '../safeguard/holdback/holder.js';
+import { type BlockAction, type ReleaseRules, releaseRules } from '../safeguard/holdback/rules.js';
+import type { OnHeld, ScreeningMode, VerdictSink } from '../safeguard/holdback/sink.js';
+import { type ReleasedChannel, releaseChannels, withheldNotice } from '../safeguard/release.js';
+import type { Screen, ScreenResult } from '../safeguard/screen.js';
+import { transcript } from '../safeguard/transcript.js';
+import { review } from './review.js';
+import type { Turn } from './turn.js';
+
+/** How answers are held. */
+export interface Holding {
+  /** Default enforce. `shadow`: judged and logged, and released whatever the verdict: asked for by name alone. */
+  readonly mode?: ScreeningMode;
+  /** Takes each verdict before anything is released by it. */
+  readonly log?: VerdictSink;
+  /** Where goes what a policy wants people to decide on; without it such a block is a refusal. */
+  readonly onHeld?: OnHeld;
+  /** Told how long a sentence waited for its verdict, ms. */
+  readonly onSentence?: (ms: number) => void;
+}
+/** Which answer it is. */
+export interface AnswerName {
+  /** As its client knows it. */
+  readonly request: string;
+  readonly choice: number;
+  /** Name of the key that asked; null: none is needed. */
+  readonly owner: string | null;
+  readonly model: string;
+}
+export interface HeldTurnOptions extends Holding {
+  /** Nothing leaves before all of it was judged. */
+  readonly whole: boolean;
+  /** Each channel is withheld by itself, and the turn goes on where others may follow. Default: all ends at a block. */
+  readonly apart?: boolean;
+  readonly name?: AnswerName;
+  /** Why nothing of a turn may leave that was allowed; null: it may. Where there is such a check nothing leaves before. */
+  readonly check?: ((done: DoneEvent) => Promise<string | null>) | undefined;
+}
+
+/** What stands in the place of what was not released. */
+export interface Withheld {
+  readonly action: BlockAction;
+  /** null: nothing does, the answer just ends. */
+  readonly refusal: string | null;
+}
+export interface HeldDone {
+  readonly kind: 'done';
+  readonly turn: Turn;
+  /** null: all of it was released, or each channel was withheld by itself. */
+  readonly withheld: Withheld | null;
+  /** What has left. */
+  readonly released: readonly ReleasedMessage[];
+  /** Log-probabilities that have left. */
+  readonly tokens: readonly TokenInfo[];
+  /** Of the last verdict in the log; null: there is none. */
+  readonly receipt: string | null;
+}
+export type HeldEvent =
+  | { readonly kind: 'text'; readonly piece: HeldPiece; readonly tokens?: readonly TokenInfo[] }
+  | HeldDone;
+
+/** Wakes whoever waits; a ring before the wait counts. */
+class Bell {
+  #wake = (): void => {};
+  #rung = false;
+  readonly ring = (): void => {
+    this.#rung = true;
+    this.#wake();
+  };
+  async wait(): Promise<void> {
+    if (!this.#rung)
+      await new Promise<void>((done) => {
+        this.#wake = done;
+      });
+    this.#rung = false;
+  }
+}
+
+/** Tokens of the answer: they leave with the last of their bytes. */
+class Tokens {
+  #waiting: { readonly info: TokenInfo; readonly end: number }[] = [];
+  readonly told: TokenInfo[] = [];
+  #bytes = 0;
+  #left = 0;
+  add(tokens: readonly TokenInfo[]): void {
+    for (const info of tokens) {
+      this.#bytes += info.bytes.length;
+      this.#waiting.push({ info, end: this.#bytes });
+    }
+  }
+  /** All of them, where the turn is over. */
+  all(tokens: readonly TokenInfo[]): void {
+    this.#waiting = [];
+    this.#bytes = this.told.reduce((n, t) => n + t.bytes.length, 0);
+    this.add(tokens.slice(this.told.length));
+  }
+  /** Those that leave with a piece of the answer. */
+  with(text: string): readonly TokenInfo[] {
+    this.#left += Buffer.byteLength(text);
+    const count = this.#waiting.findIndex((t) => t.end > this.#left);
+    return this.rest(count < 0 ? this.#waiting.length : count);
+  }
+  rest(count = this.#waiting.length): readonly TokenInfo[] {
+    const taken = this.#waiting.splice(0, count).map((t) => t.info);
+    this.told.push(...taken);
+    return taken;
+  }
+}
+
+/** What is known of a turn that was stopped. */
+class Sampled {
+  readonly #began = performance.now();
+  #first: number | null = null;
+  #steps = 0;
+  #thoughts = 0;
+  add({ channel, recipient, pieces = 1 }: TextEvent): void {
+    this.#first ??= performance.now();
+    this.#steps += pieces;
+    if (channel === 'analysis' && recipient === null) this.#thoughts += pieces;
+  }
+  async asDone(engine: Engine, request: GenerateRequest, messages: DoneEvent['messages']): Promise<DoneEvent> {
+    const { prompt, adapter } = request;
+    const asked =
+      prompt === undefined
+        ? engine.count(request.messages)
+        : engine.read({ prompt, top: null, ...(adapter === undefined ? {} : { adapter }) }).then((p) => p.count);
+    const now = performance.now(),
+      first = this.#first ?? now;
+    return {
+      kind: 'done',
+      finish: 'stop',
+      cut: null,
+      messages,
+      tokens: new Int32Array(0),
+      logprobs: new Float32Array(0),
+      usage: {
+        // Counts are not worth a failure.
+        promptTokens: await asked.catch(() => 0),
+        cachedTokens: 0,
+        completionTokens: this.#steps,
+        reasoningTokens: this.#thoughts,
+        prefillMs: first - this.#began,
+        decodeMs: now - first,
+      },
+    };
+  }
+}
+
+/**
+ * Runs one turn. Leaving the loop, or the signal, ends it and what is being judged of it.
+ * @throws what the engine refuses · {ScreeningError} verdict_not_logged · the signal's reason
+ */
+export async function* heldTurn(
+  engine: Engine,
+  request: GenerateRequest,
+  screen: Screen,
+  options: HeldTurnOptions,
+  signal: AbortSignal,
+): AsyncGenerator<HeldEvent, void, void> {
+  const { mode = 'enforce', apart = false, name, log, onSentence, check } = options;
+  const rules = releaseRules(screen.policies);
+  const bell = new Bell(),
+    stop = new AbortController(),
+    tokens = new Tokens(),
+    sampled = new Sampled();
+  const whole = options.whole || rules.whole || check !== undefined;
+  const names = { log, subject: name?.request, choice: name?.choice };
+  const holder = new Holder({ screen, mode, apart, isCall, signal, whole, wake: bell.ring, onSentence, ...names });
+  let done: DoneEvent | null = null,
+    over = false,
+    failure: unknown = null;
+  const sampling = (async () => {
+    try {
+      for await (const event of engine.generate(request, AbortSignal.any([signal, stop.signal]))) {
+        if (event.kind === 'done') done = event;
+        else {
+          sampled.add(event);
+          tokens.add(event.tokens ?? []);
+          holder.push(event);
+          bell.ring();
+        }
+      }
+      if (done === null) failure = new Error('the engine ended a turn without its last event');
+    } catch (e) {
+      failure = e;
+    }
+    over = true;
+    bell.ring();
+  })();
+  let answer: HeldPiece | null = null;
+  function* leaving(): Generator<HeldEvent, void, void> {
+    for (const piece of holder.take()) {
+      if (isAnswer(piece) && !piece.withheld) answer = piece;
+      const told = answer === piece ? tokens.with(piece.text) : [];
+      yield { kind: 'text', piece, ...(told.length > 0 ? { tokens: told } : {}) };
+      signal.throwIfAborted();
+    }
+  }
+  /** A token whose text is cut off within it is told all the same. */
+  function* lastTokens(): Generator<HeldEvent, void, void> {
+    const rest = tokens.rest();
+    if (answer !== null && rest.length > 0) yield { kind: 'text', piece: { ...answer, text: '' }, tokens: rest };
+  }
+  // People see the whole of it; of a channel by itself the last one is the answer.
+  const isOver = (): boolean =>
+    apart
+      ? holder.blocked.includes('final')
+      : holder.blocked.length > 0 && actionOn(rules, holder.blockedBy, options) !== 'review';
+  try {
+    for (;;) {
+      yield* leaving();
+      if (over || isOver()) break;
+      await bell.wait();
+    }
+    const stopped = isOver();
+    // Nothing more is wanted of it: its slot is free as soon as it has noticed.
+    if (stopped) stop.abort(new DOMException('the answer was blocked', 'AbortError'));
+    await sampling;
+    if (!stopped && failure !== null) throw failure;
+    const last: DoneEvent = done ?? (await sampled.asDone(engine, request, holder.written));
+    const result = stopped ? holder.stop() : await holder.end(last.messages);
+    tokens.all(last.answer ?? []);
+    let withheld = apart ? null : withheldBy(rules, result, mode, options);
+    if (withheld?.action === 'truncate') await holder.truncate();
+    if (withheld?.action === 'review' && options.onHeld) {
+      const held = { request, messages: last.messages, result, receipt: holder.receipt, name };
+      const { approved, notice } = await review(options.onHeld, held, signal);
+      if (approved) holder.releaseAll();
+      withheld = approved ? null : { action: 'review', refusal: withheld.refusal ?? notice };
+    }
+    const broken = withheld === null && check ? await check(last) : null;
+    if (broken !== null) withheld = { action: 'refuse', refusal: broken };
+    else yield* leaving();
+    if (withheld === null) yield* lastTokens();
+    const { receipt, released } = holder;
+    const channels = channelsOf(last.messages, result, withheld === null && !apart, released, stopped);
+    yield {
+      kind: 'done',
+      turn: { done: last, screened: { channels, result } },
+      withheld,
+      released: broken === null ? released : [],
+      tokens: tokens.told,
+      receipt,
+    };
+  } finally {
+    stop.abort(new DOMException('the turn is not wanted any more', 'AbortError'));
+    holder.close();
+    await sampling;
+  }
+}
+
+const actionOn = (rules: ReleaseRules, verdicts: ScreenResult['verdicts'], { onHeld }: Holding): BlockAction => {
+  const action = rules.actionOn(verdicts);
+  return action === 'review' && onHeld === undefined ? 'refuse' : action;
+};
+/** @returns null: all of it may leave */
+function withheldBy(rules: ReleaseRules, result: ScreenResult, mode: ScreeningMode, options: Holding): Withheld | null {
+  const labels = Object.keys(result.channels).filter((label) => result.channels[label] !== 'allow');
+  if (mode === 'shadow' || labels.length === 0) return null;
+  const action = actionOn(rules, result.verdicts, options);
+  const own = rules.refusalOf(result.verdicts);
+  if (action === 'truncate') return { action, refusal: null };
+  if (action === 'review') return { action, refusal: own };
+  return { action, refusal: own ?? labels.map((label) => withheldNotice(label, result.verdicts)).join(' ') };
+}
+/** What is said of each channel where the turn is shown by channels. */
+function channelsOf(
+  messages: DoneEvent['messages'],
+  result: ScreenResult,
+  all: boolean,
+  released: readonly ReleasedMessage[],
+  stopped: boolean,
+): readonly ReleasedChannel[] {
+  const texts = transcript(messages);
+  if (all) return Object.entries(texts).map(([channel, text]) => ({ channel, text, withheld: false }));
+  const left = transcript(released.map((r) => r.message));
+  // Of a turn that was stopped nobody judged the rest.
+  return releaseChannels(
+    stopped ? { ...left, ...blockedOf(texts, result) } : texts,
+    stopped ? asLeft(left, result) : result,
+  );
+}
+const blockedOf = (texts: Readonly<Record<string, string>>, result: ScreenResult): Readonly<Record<string, string>> =>
+  Object.fromEntries(Object.entries(texts).filter(([label]) => (result.channels[label] ?? 'allow') !== 'allow'));
+const asLeft = (left: Readonly<Record<string, string>>, result: ScreenResult): ScreenResult => ({
+  ...result,
+  channels: { ...Object.fromEntries(Object.keys(left).map((label) => [label, 'allow' as const])), ...result.channels },
+});
