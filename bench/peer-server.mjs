@@ -1,0 +1,146 @@
+// node bench/peer-server.mjs --llama-server FILE [--work DIR] [--layers N] [--streams 1,16] [--tokens N] [--rounds N]
+// [--threads N]: tokens a second through HTTP of this server and of llama.cpp's, on the same weights: the released
+// 20b's shapes with so many layers and o200k's vocabulary, made up, bf16 and MXFP4 in both. Requests go to one and the
+// other in turns, the same ones, each a text of its own. Checkpoint and GGUF stay in --work. One JSON row for each
+// number of streams. Needs the build.
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { exportRun } from '../dist/export/export.js';
+import { initCheckpoint, PRESETS } from '../dist/model/init.js';
+import { writeO200k } from './o200k.mjs';
+
+const { values: o } = parseArgs({
+  options: {
+    'llama-server': { type: 'string' },
+    work: { type: 'string', default: join(tmpdir(), 'temper-peer-server') },
+    layers: { type: 'string', default: '6' },
+    streams: { type: 'string', default: '1,16' },
+    tokens: { type: 'string', default: '24' },
+    rounds: { type: 'string', default: '3' },
+    threads: { type: 'string', default: String(cpus().length) },
+  },
+});
+if (!o['llama-server']) throw new Error("--llama-server: wanted the path of llama.cpp's server");
+const rounds = Number(o.rounds),
+  tokens = Number(o.tokens),
+  most = Math.max(...o.streams.split(',').map(Number)),
+  context = 512;
+const say = (text) => process.stderr.write(`${text}\n`);
+const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
+
+const model = join(o.work, `20b-${o.layers}`),
+  exported = join(o.work, `20b-${o.layers}-gguf`);
+if (!existsSync(join(model, 'tokenizer.json'))) {
+  say(`making ${model}`);
+  await initCheckpoint(model, { ...PRESETS['20b'], num_hidden_layers: Number(o.layers) }, { seed: 1 });
+  writeO200k(model);
+}
+if (!existsSync(exported)) {
+  say(`making ${exported}`);
+  await exportRun({ model, format: ['gguf'], out: exported });
+}
+const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('.gguf')) ?? '');
+
+const freePort = () =>
+  new Promise((done) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+const children = [];
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+});
+async function started(name, tool, args) {
+  const port = await freePort();
+  const child = spawn(tool, [...args, '--host', '127.0.0.1', '--port', String(port)], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  children.push(child);
+  let said = '';
+  child.stderr.on('data', (d) => {
+    said = (said + d).slice(-4000);
+  });
+  for (const end = Date.now() + 600_000; Date.now() < end; ) {
+    if (child.exitCode !== null) throw new Error(`${name} ended: ${said}`);
+    const ready = await fetch(`http://127.0.0.1:${port}/health`).catch(() => null);
+    if (ready?.ok) return `http://127.0.0.1:${port}`;
+    await new Promise((later) => setTimeout(later, 250));
+  }
+  throw new Error(`${name}: not ready after ten minutes: ${said}`);
+}
+const ours = await started('temper', process.execPath, [
+  join('dist', 'cli', 'main.js'),
+  'serve',
+  ...['--model', model, '--name', 'base', '--device', 'cpu', '--threads', o.threads],
+  ...['--slots', String(most), '--context', String(context)],
+]);
+const theirs = await started('llama-server', o['llama-server'], [
+  ...['-m', gguf, '--threads', o.threads, '--threads-batch', o.threads, '--parallel', String(most)],
+  ...['-c', String(context * most), '--no-webui', '--alias', 'base'],
+]);
+
+/** Tokens a second of so many requests at once. @param salt makes texts that no cache has */
+async function rate(url, streams, salt) {
+  const began = performance.now();
+  const counts = await Promise.all(
+    Array.from({ length: streams }, async (_, i) => {
+      const response = await fetch(`${url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({
+          model: 'base',
+          prompt: `${salt * 100 + i} tables were laid`,
+          max_tokens: tokens,
+          temperature: 0,
+        }),
+      });
+      const answer = await response.json();
+      if (!response.ok) throw new Error(JSON.stringify(answer));
+      return answer.usage.completion_tokens;
+    }),
+  );
+  const seconds = (performance.now() - began) / 1000;
+  return counts.reduce((a, b) => a + b, 0) / seconds;
+}
+let salt = 1;
+for (const streams of o.streams.split(',').map(Number)) {
+  await rate(ours, streams, salt++); // pages, caches, recordings
+  await rate(theirs, streams, salt++);
+  const pairs = [];
+  for (let round = 0; round < rounds; round++) {
+    salt++;
+    const turns = [
+      ['ours', ours],
+      ['theirs', theirs],
+    ];
+    if (round % 2) turns.reverse();
+    const of = {};
+    for (const [name, url] of turns) of[name] = await rate(url, streams, salt);
+    pairs.push(of);
+    say(`${streams} streams: ${of.ours.toFixed(2)} and ${of.theirs.toFixed(2)} tokens/s`);
+  }
+  const round = (x) => Number(x.toPrecision(4));
+  process.stdout.write(
+    `${JSON.stringify({
+      bench: 'peer-server',
+      shapes: '20b',
+      layers: Number(o.layers),
+      streams,
+      tokens,
+      rounds,
+      ours: round(median(pairs.map((p) => p.ours))),
+      theirs: round(median(pairs.map((p) => p.theirs))),
+      ratio: round(median(pairs.map((p) => p.ours / p.theirs))),
+      threads: Number(o.threads),
+      node: process.versions.node,
+      cpu: cpus()[0]?.model,
+    })}\n`,
+  );
+}
+process.exit(0);
