@@ -1,7 +1,7 @@
-// node bench/engine.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N]: what serving many costs the engine,
-// without a server. Things that are compared run in turns in one process; `cpu` is of the CPU time of all threads,
-// which other work on the machine changes least, `wall` of the time that passed. One JSON row per figure on stdout.
-// Needs the build (npm run build).
+// node bench/engine.mjs [--model DIR] [--threads N] [--only NAME,…] [--rounds N] [--tokens N]: what serving many costs
+// the engine, without a server. Things that are compared run in turns in one process; `cpu` is of the CPU time of all
+// threads, which other work on the machine changes least, `wall` of the time that passed. One JSON row per figure on
+// stdout. Needs the build (npm run build).
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ const { values } = parseArgs({
     threads: { type: 'string', default: '2' },
     only: { type: 'string', default: '' },
     rounds: { type: 'string', default: '9' },
+    tokens: { type: 'string', default: '120' },
   },
 });
 const only = values.only === '' ? null : values.only.split(',');
@@ -96,7 +97,7 @@ const open = (prefixes = 0) =>
   new Session(model, { precision: 'bf16', slots: SLOTS, capacity: 4096, prefixes, yields: true });
 const request = (salt, more = {}) => ({
   tokens: prompt(12, salt),
-  maxTokens: 120,
+  maxTokens: Number(values.tokens),
   stop: new Set(),
   sampling: { ...GREEDY, temperature: 2, seed: salt },
   ...more,

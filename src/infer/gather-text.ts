@@ -1,8 +1,11 @@
 // How text goes from the engine's thread: in few words, as a small model makes a token faster than it can be told.
 import type { TextEvent } from './protocol.js';
 
-/** Longest that text waits for that of the next steps, ms: where a token takes as long, each is told at once. */
-export const GATHER_MS = 10;
+/**
+ * Longest that text waits for that of the next steps, ms, a picture of a screen: where a token takes as long, each is
+ * told at once.
+ */
+export const GATHER_MS = 16;
 
 /** What goes on where the last event of its turn stood, of one step or of several; or an event with all its fields. */
 export type PackedText = string | readonly [text: string, pieces: number] | TextEvent;
