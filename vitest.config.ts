@@ -3,7 +3,9 @@
 //
 // Two projects: `fast` takes a minute or two (npm run test:fast), `slow` the rest; both together are everything. A file
 // is slow when it trains, times, emulates a GPU or reads megabytes of text.
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 export const SLOW = [
   'test/base/system-error.test.ts',
@@ -28,6 +30,15 @@ export const SLOW = [
   'test/safeguard/faults.test.ts',
   'test/train/**',
 ];
+/** They take minutes. Begun last, one of them would run while the other core waits. */
+const LONGEST = ['test/docs/guides.test.ts', 'test/demo/demo.test.ts', 'test/bench/memory.test.ts'];
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const others = await super.sort(files);
+    const first = LONGEST.flatMap((file) => others.filter((f) => f.moduleId === join(this.ctx.config.root, file)));
+    return [...first, ...others.filter((f) => !first.includes(f))];
+  }
+}
 const ALL = 'test/**/*.test.ts';
 const slow = SLOW.map((p) => p.replace('/**', '/**/*.test.ts'));
 
@@ -35,6 +46,7 @@ export default defineConfig({
   test: {
     pool: 'forks',
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     globalSetup: ['test/temporary-folder.ts'],
     coverage: {
       provider: 'v8',

@@ -2,13 +2,16 @@
 // all APIs, of which 2 % go away and 1 % are hostile; adapters are replaced under it. It ends by itself, says how
 // memory went, and fails where something is left: pages, slots, places, files, timers, or memory.
 //
-// Memory is flat when the median of the last quarter is at most 5 % above that of the second one: of the RSS but for
-// mapped files (weights and libraries), which the system takes and gives back as it likes. RSS is told as well. The
-// first quarter is left out: the server fills what is bounded then (kept beginnings, compiled schemas, heaps up to
-// their working size). A run of fewer than 20,000 requests tells how memory went and does not fail for it.
+// Memory is flat when the end of the last quarter is at most 5 % above the end of the first one: of the RSS but for
+// mapped files (weights and libraries), which the system takes and gives back as it likes. It is read after all threads
+// have collected their garbage: V8 lets it lie for as long as a heap may grow, by a factor of what is alive and longer
+// the busier a thread is, so what a reading in between says is when it last collected. What lives in the heaps after it
+// is held to the same. The readings in between, and RSS, are told by quarters. The first quarter is left out: the server
+// fills what is bounded then (kept beginnings, compiled schemas, code that was made fast). A run of fewer than 20,000
+// requests tells how memory went and does not fail for it.
 //
 // The load comes from a process of its own. Needs the build (npm run build).
-import { fork } from 'node:child_process';
+import { fork, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { Agent, request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
@@ -16,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { BroadcastChannel } from 'node:worker_threads';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const KEY = 'key-of-the-soak-test';
@@ -40,6 +44,8 @@ const HOSTILE = [
 /** Memory is judged from so many requests on, and by how much it may grow. */
 const JUDGED = 20_000;
 const FLAT = 0.05;
+/** A thread that says nothing for so long has none to collect. */
+const COLLECT_MS = 2000;
 
 const schemaOf = (n) => ({
   type: 'object',
@@ -94,7 +100,38 @@ const ENDS = {
 };
 
 if (process.argv[2] === '--client') await client(process.argv[3], Number(process.argv[4]), Number(process.argv[5]));
-else await main();
+else if (globalThis.gc) await main();
+else {
+  // Threads collect when they are told to (collect.mjs), for which node must have been started so.
+  const flags = ['--expose-gc', '--import', new URL('./collect.mjs', import.meta.url).href];
+  const child = spawnSync(process.execPath, [...flags, ...process.argv.slice(1)], { stdio: 'inherit' });
+  process.exitCode = child.status ?? 1;
+}
+
+/** All threads of this process collect; what is then in their heaps, bytes of each by its number. */
+function collected() {
+  const channel = new BroadcastChannel('temper-collect');
+  return new Promise((/** @type {(of: Record<number, number>) => void} */ done) => {
+    /** @type {Record<number, number>} */
+    const of = {};
+    let timer;
+    const later = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        channel.close();
+        done(of);
+      }, COLLECT_MS);
+    };
+    channel.onmessage = (message) => {
+      const { done: answered, threadId, bytes } = /** @type {any} */ (message).data;
+      if (answered === undefined) return;
+      of[threadId] = bytes;
+      later();
+    };
+    channel.postMessage({ collect: true });
+    later();
+  });
+}
 
 async function client(url, requests, atOnce) {
   const agent = new Agent({ keepAlive: true, maxSockets: 256 });
@@ -228,12 +265,21 @@ async function main() {
     });
   const at = { files: files(), timers: timers() };
 
-  const child = fork(fileURLToPath(import.meta.url), ['--client', server.url, values.requests, values['at-once']]);
+  const child = fork(fileURLToPath(import.meta.url), ['--client', server.url, values.requests, values['at-once']], {
+    execArgv: [],
+  });
   const rss = [],
-    own = [];
+    own = [],
+    held = [];
   let turn = 0;
   const began = performance.now();
+  /** Once all is collected: what this process has, and what lives in its heaps. */
+  const settle = async () => {
+    const heaps = await collected();
+    held.push({ own: mib(anonymous()), live: mib(Object.values(heaps).reduce((a, b) => a + b, 0)) });
+  };
   const counts = await new Promise((done, fail) => {
+    let settling = Promise.resolve();
     child.on('message', (/** @type {any} */ m) => {
       rss.push(mib(process.memoryUsage.rss()));
       own.push(mib(anonymous()));
@@ -244,7 +290,8 @@ async function main() {
       process.stderr.write(
         `\r${m.sent} of ${values.requests}, ${rate}/s, RSS ${rss.at(-1)} MiB, ${own.at(-1)} without files `,
       );
-      if (m.counts) done(m.counts);
+      if (rss.length % 10 === 0 && held.length < 4) settling = settling.then(settle);
+      if (m.counts) void settling.then(() => done(m.counts));
     });
     child.on('error', fail);
   });
@@ -258,8 +305,8 @@ async function main() {
   const quarter = Math.floor(rss.length / 4);
   const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
   const quarters = (list) => [0, 1, 2, 3].map((q) => median(list.slice(q * quarter, (q + 1) * quarter)));
-  const [, second, , last] = quarters(own);
-  const grown = last / second - 1;
+  const [first, last] = [held[0], held.at(-1)];
+  const grown = Math.max(last.own / first.own, last.live / first.live) - 1;
   const { engine } = await admin('GET', '/admin/state');
   const { heapUsed, heapTotal, external } = process.memoryUsage();
   const after = { files: files() - at.files, timers: timers() - at.timers };
@@ -272,6 +319,9 @@ async function main() {
     ...after,
     rssMiB: quarters(rss),
     ownMiB: quarters(own),
+    // At the end of each quarter, after all threads have collected.
+    collectedMiB: held.map((h) => h.own),
+    liveMiB: held.map((h) => h.live),
     heapsMiB: [heapUsed, heapTotal, external, engine.heapBytes, engine.nativeBytes].map(mib),
     grown: Number(grown.toFixed(4)),
     log: log.filter((l) => !l.startsWith('admin ')).slice(0, 5),

@@ -22,6 +22,8 @@ export interface CallOptions<Event> {
   readonly onEvent?: ((event: Event) => void) | undefined;
   /** The call settles only when the work has: its result says how far it came. Default: an abort rejects at once. */
   readonly waits?: boolean;
+  /** Memory of the request that goes over as it is, not as a copy: it is gone here. */
+  readonly transfer?: readonly ArrayBuffer[];
 }
 /** An open thread. Its calls run side by side as far as the other end lets them. */
 export interface Channel<C extends Contract, Info> {
@@ -118,18 +120,23 @@ class Connection {
     for (const p of this.#pending.values()) p.onError(this.#failure.error);
     this.#pending.clear();
   }
-  send(message: ToWorker): void {
-    this.#worker.postMessage(message);
+  send(message: ToWorker, transfer: readonly ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, transfer);
   }
 
   /** @returns how to stop the call, and how to forget it */
-  start(name: string, request: unknown, pending: Pending): { readonly stop: () => void; readonly forget: () => void } {
+  start(
+    name: string,
+    request: unknown,
+    pending: Pending,
+    transfer?: readonly ArrayBuffer[],
+  ): { readonly stop: () => void; readonly forget: () => void } {
     if (this.#closing) throw new NativeError('engine_closed', `the ${this.name} thread is closed; open another one`);
     if (this.#failure) throw this.#failure.error;
     const id = this.#nextId++;
     const stop = new Int32Array(new SharedArrayBuffer(4));
     this.#pending.set(id, pending);
-    this.send({ kind: 'call', id, name, request, stop } satisfies CallMessage);
+    this.send({ kind: 'call', id, name, request, stop } satisfies CallMessage, transfer);
     return {
       stop: () => {
         Atomics.store(stop, 0, 1);
@@ -181,7 +188,7 @@ function callOn<R, E>(
   connection: Connection,
   name: string,
   request: unknown,
-  { signal, onEvent, waits = false }: CallOptions<E>,
+  { signal, onEvent, waits = false, transfer }: CallOptions<E>,
 ): Promise<R> {
   return new Promise<R>((resolve, reject) => {
     if (!waits) signal?.throwIfAborted();
@@ -202,13 +209,14 @@ function callOn<R, E>(
       settle(() => reject(error));
     };
     const tell = guard(onEvent, fail);
-    const call = connection.start(name, request, {
-      onEvent: (event) => {
+    const pending = {
+      onEvent: (event: unknown): void => {
         if (!thrown) tell(event as E);
       },
-      onResult: (value) => settle(() => (thrown ? reject(thrown.error) : resolve(value as R))),
-      onError: (error) => settle(() => reject(thrown ? thrown.error : error)),
-    });
+      onResult: (value: unknown): void => settle(() => (thrown ? reject(thrown.error) : resolve(value as R))),
+      onError: (error: unknown): void => settle(() => reject(thrown ? thrown.error : error)),
+    };
+    const call = connection.start(name, request, pending, transfer);
     const unlisten = listen(signal, (reason) => {
       call.stop();
       if (!waits) {

@@ -26,13 +26,20 @@ export class BodyThread {
   #closed = false;
 
   /**
+   * @param bytes   gone afterwards, where nothing else lies in their memory
    * @param tokens  most of an answer where the request does not say
    * @param context tokens that prompt and answer may have
    * @throws what the reader of that name throws
    */
   async read<K extends ReaderName>(name: K, bytes: Uint8Array, tokens: number, context: number): Promise<ReadBody<K>> {
     try {
-      const got = await (await this.#channel()).call('read', { name, bytes, tokens, context });
+      const { buffer } = bytes,
+        whole = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength;
+      const got = await (await this.#channel()).call(
+        'read',
+        { name, bytes, tokens, context },
+        whole ? { transfer: [buffer] } : {},
+      );
       if ('request' in got) return got.request as ReadBody<K>;
       const { status, type, code, message, param, retryAfter } = got.refused;
       throw new ApiError(status, type, code, message, param, retryAfter);

@@ -93,6 +93,11 @@ describe('an open channel', () => {
     expect(since(from)).toBeLessThan(5000);
   });
 
+  it('memory that is handed over is gone here', async () => {
+    const bytes = new Uint8Array(8);
+    await channel.call('double', bytes as never, { transfer: [bytes.buffer] });
+    expect(bytes.byteLength).toBe(0);
+  });
   it('errors come as the class they were, and what cannot be sent is an error too', async () => {
     await expect(channel.call('fail', null)).rejects.toMatchObject({
       name: 'DataError',
