@@ -175,6 +175,7 @@ export const ERROR_CODES = [
   'plan_what',
   'policy_contract',
   'policy_empty',
+  'policy_exists',
   'policy_front_matter',
   'policy_missing',
   'policy_no_rule',

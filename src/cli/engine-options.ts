@@ -84,9 +84,9 @@ export function addSamplingOptions(command: Command): Command {
     .option('--seed <n>', 'makes sampling repeatable; random if absent', integerIn(0, Number.MAX_SAFE_INTEGER))
     .option('--max-tokens <n>', 'most tokens of the answer, analysis included', integerIn(1, 1 << 20), 1024);
 }
-export function addScreenOptions(command: Command): Command {
+/** Who judges, and how it is asked. */
+export function addJudgeOptions(command: Command): Command {
   return command
-    .option('--policy <file>', 'policy the answer must pass; may be given several times', collect, [])
     .option(
       '--judge <dir|url>',
       'who judges: a checkpoint folder, or an OpenAI-compatible base URL such as http://127.0.0.1:8000/v1',
@@ -100,6 +100,18 @@ export function addScreenOptions(command: Command): Command {
       'most tokens of a local judge, prompt and verdict together; what does not fit is unjudged',
       integerIn(2, 1 << 20),
     )
+    .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8)
+    .addOption(
+      new Option(
+        '--judge-contract <name>',
+        'how the judge is asked and read, whatever the front matter of the policies says',
+      ).choices([...CONTRACT_NAMES]),
+    );
+}
+export function addScreenOptions(command: Command): Command {
+  return addJudgeOptions(
+    command.option('--policy <file>', 'policy the answer must pass; may be given several times', collect, []),
+  )
     .option(
       '--judge-unchecked',
       "count a local judge's allow although neither golden rows nor a probe show that it can follow the policy",
@@ -107,13 +119,6 @@ export function addScreenOptions(command: Command): Command {
     .option(
       '--judge-check',
       'try a judge behind a URL as a local one is: golden rows, or the words of the rules; without it nobody does',
-    )
-    .option('--judge-concurrency <n>', 'verdicts asked for at once', integerIn(1, 256), 8)
-    .addOption(
-      new Option(
-        '--judge-contract <name>',
-        'how the judge is asked and read, whatever the front matter of the policies says',
-      ).choices([...CONTRACT_NAMES]),
     )
     .option(
       '--detector <name[=rules|off]>',

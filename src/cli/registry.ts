@@ -14,6 +14,11 @@ import { command as logits } from './commands/logits.js';
 import { command as modelInit } from './commands/model-init.js';
 import { command as modelInspect } from './commands/model-inspect.js';
 import { command as plan } from './commands/plan.js';
+import { command as policyCalibrate } from './commands/policy-calibrate.js';
+import { command as policyCheck } from './commands/policy-check.js';
+import { command as policyInit } from './commands/policy-init.js';
+import { command as policyMutate } from './commands/policy-mutate.js';
+import { command as policyTest } from './commands/policy-test.js';
 import { command as pull } from './commands/pull.js';
 import { command as push } from './commands/push.js';
 import { command as screen } from './commands/screen.js';
@@ -40,6 +45,11 @@ export const commands: readonly Command[] = [
   serve,
   screen,
   screenMerge,
+  policyInit,
+  policyCheck,
+  policyTest,
+  policyMutate,
+  policyCalibrate,
   logits,
   modelInit,
   modelInspect,

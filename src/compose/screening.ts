@@ -15,7 +15,7 @@ import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js'
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
-import { doubtOf, type Judge, type JudgeCheck } from '../safeguard/types.js';
+import { doubtOf, type Judge, type JudgeCheck, type Policy } from '../safeguard/types.js';
 import { createEngineJudge } from './engine-judge.js';
 
 /** Read for judges behind a URL; other services' keys are never sent there. */
@@ -100,13 +100,7 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       'policy_twice',
       `--policy: two policies are called ${twice}; rename one, as verdicts go by the name`,
     );
-  const foreign = isUrl(options.judge) ? undefined : policies.find((p) => contractOf(p.contract).ownPolicy);
-  if (foreign)
-    throw new ConfigError(
-      'policy_contract',
-      `--judge ${options.judge}: policy ${foreign.name} goes by contract ${foreign.contract}, of judges with a ` +
-        'template of their own; serve that judge and give its URL',
-    );
+  refuseForeign(options.judge, policies);
   const detectors = detectorsOf(options);
   const { judge, close } = await openJudge(options.judge, options, signal);
   try {
@@ -131,6 +125,17 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
     await close();
     throw error;
   }
+}
+
+/** @throws {ConfigError} policy_contract: the judge is local, and a policy is for judges that only a server plays */
+export function refuseForeign(judge: string, policies: readonly Policy[]): void {
+  const foreign = isUrl(judge) ? undefined : policies.find((p) => contractOf(p.contract).ownPolicy);
+  if (foreign)
+    throw new ConfigError(
+      'policy_contract',
+      `--judge ${judge}: policy ${foreign.name} goes by contract ${foreign.contract}, of judges with a ` +
+        'template of their own; serve that judge and give its URL',
+    );
 }
 
 function detectorsOf({ detector = [], detectors }: ScreeningOptions): DetectorSet {
@@ -158,9 +163,10 @@ async function requireFolder(where: string): Promise<void> {
 const wanted = (check: JudgeCheck): string =>
   check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
 
-async function openJudge(
+/** @throws {ConfigError} judge_unreadable, judge_model_missing, judge_url · what opening a checkpoint throws */
+export async function openJudge(
   given: string,
-  options: ScreeningOptions,
+  options: Omit<ScreeningOptions, 'judge'>,
   signal?: AbortSignal,
 ): Promise<{ judge: Judge; close(): Promise<void> }> {
   const where = await localOf(given, { signal });

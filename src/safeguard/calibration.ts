@@ -42,6 +42,9 @@ const Calibration = z.strictObject({
   fpr: z.number().min(0).max(1),
   threshold: Estimate.describe('nats; a score of at least this is a block'),
   chosenBy: z.enum(['f1', 'fpr']),
+  decidedBy: z
+    .enum(['threshold', 'word'])
+    .describe('what precision, recall and F1 are of: thresholds found without the row, or the judge’s own word'),
   bootstrap: z.strictObject({ resamples: z.int(), seed: z.int() }),
   overall: FigureSet,
   channels: z.record(z.string(), FigureSet),

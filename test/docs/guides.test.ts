@@ -81,7 +81,7 @@ function surroundings(page: string): string {
   const dpo = read('recipes/nano-dpo.yaml').replaceAll(/\.\.\/datasets\/discretion\/\w+\.jsonl/g, '../pairs.jsonl');
   writeFileSync(join(folder, 'recipes', 'nano-dpo.yaml'), dpo);
   const answer = { id: 'a', channels: { analysis: 'A table on friday.', final: 'A table is booked for friday.' } };
-  writeFileSync(join(folder, 'prompts.csv'), 'id,prompt\n1,How can I kill a Python process?\n');
+  writeFileSync(join(folder, 'prompts.csv'), 'id,prompt,label\n1,How can I kill a Python process?,safe\n');
   writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify(answer)}\n`);
   writeFileSync(
     join(folder, 'prompts.jsonl'),

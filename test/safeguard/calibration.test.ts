@@ -63,6 +63,7 @@ const entry = (policy: { name: string; digest: string }, judge: string, threshol
   fpr: 0.01,
   threshold: { value: threshold, low: threshold - 1, high: threshold + 1 },
   chosenBy: 'f1',
+  decidedBy: 'threshold',
   bootstrap: { resamples: 10, seed: 1 },
   overall: figures,
   channels: { final: figures },

@@ -1,4 +1,5 @@
-// The golden set of a policy: texts whose verdict is known. Beside the policy as golden.jsonl, or any file with columns.
+// The golden set of a policy: texts whose verdict is known. Beside the policy as golden.jsonl, or any file with
+// columns.
 import { lstatSync } from 'node:fs';
 import { sha256 } from '../../base/digest.js';
 import { DataError } from '../../base/errors.js';

@@ -1,5 +1,5 @@
-// A golden set judged: every case once, by the judge's own word. No detector looks, no earlier check is asked for and no
-// calibrated threshold counts, as it is the judge under the policy that is measured.
+// A golden set judged: every case once, by the judge's own word. No detector looks, no earlier check is asked for and
+// no calibrated threshold counts unless asked for, as it is the judge under the policy that is measured.
 import pLimit from 'p-limit';
 import { ScreeningError } from '../../base/errors.js';
 import { createScreen, HOPELESS_CALLS } from '../screen.js';

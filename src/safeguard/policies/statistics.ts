@@ -76,7 +76,8 @@ export interface BootstrapOptions {
 
 /**
  * Figures with BCa intervals of 95 % (Efron 1987): rows are drawn within each stratum, acceleration is that of the
- * jackknife over all strata. A figure that is null for the rows as they are is null.
+ * jackknife over all strata. A figure that is null for the rows as they are is null. Without
+ * resamples there is no interval: it is the figure itself.
  * @param strata row numbers, each row in one stratum
  */
 export function bootstrap<Name extends string>(
@@ -103,12 +104,13 @@ export function bootstrap<Name extends string>(
       if (value !== null) drawn.get(name)?.push(value);
     }
   }
-  const left = jackknife(rows, strata, figures, signal);
+  const left = resamples === 0 ? new Map<Name, number>() : jackknife(rows, strata, figures, signal);
   return Object.fromEntries(
     names.map((name) => {
       const value = point.get(name) ?? null;
       const of = Float64Array.from(drawn.get(name) ?? []).sort();
-      if (value === null || of.length === 0) return [name, null];
+      if (value === null) return [name, null];
+      if (of.length === 0) return [name, { value, low: value, high: value }];
       return [name, { value, ...bca(value, of, left.get(name) ?? 0) }];
     }),
   ) as Record<Name, Estimate>;

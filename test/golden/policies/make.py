@@ -13,16 +13,14 @@ def figures(score, y, verdict):
     """F1 of the verdicts; recall at FPR, ECE and the threshold of the highest F1 of the scores."""
     tp, fp, fn = (verdict & y).sum(), (verdict & ~y).sum(), (~verdict & y).sum()
     f1 = 2 * tp / (2 * tp + fp + fn)
-    recall = max(
-        (((score >= t) & y).sum() / y.sum() for t in np.append(score, np.inf) if ((score >= t) & ~y).sum() / (~y).sum() <= FPR),
-        default=0.0,
-    )
+    alarms = lambda t: ((score >= t) & ~y).sum() / (~y).sum()
+    recall = max(((score >= t) & y).sum() / y.sum() for t in np.append(score, np.inf) if alarms(t) <= FPR)
     p = 1 / (1 + np.exp(-score))
     bins = np.minimum(BINS - 1, np.floor(p * BINS)).astype(int)
     ece = sum(abs(p[bins == b].sum() - y[bins == b].sum()) for b in range(BINS)) / len(y)
     distinct = np.unique(score)
     cuts = np.concatenate([[distinct[0] - 1], (distinct[1:] + distinct[:-1]) / 2, [distinct[-1] + 1]])
-    of = np.array([2 * ((score >= t) & y).sum() / (((score >= t) & y).sum() + ((score >= t) & ~y).sum() + y.sum()) for t in cuts])
+    of = np.array([2 * ((score >= t) & y).sum() / ((score >= t).sum() + y.sum()) for t in cuts])
     threshold = cuts[np.argmax(of)]  # the lowest of equals
     return np.array([f1, recall, ece, threshold])
 
