@@ -25,6 +25,10 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly drainSeconds?: number;
     readonly maxTokens?: number;
     readonly state?: string;
+    readonly store?: string;
+    readonly reviewKeyFile?: string;
+    readonly reviewTwoPersons?: boolean;
+    readonly reviewWaitSeconds: number;
     readonly maxBodyBytes: number;
     readonly cacheTokens?: number;
     readonly prefixes: number;
@@ -73,7 +77,7 @@ export async function serveOptions(
 ): Promise<ServeOptions> {
   const config: ServeConfig =
     options.config === undefined ? {} : (await import('../serve/config.js')).readServeConfig(options.config);
-  const { adapters: _, tls, keys, adminKeys, detectors, ...plain } = config;
+  const { adapters: _, tls, keys, adminKeys, reviewKeys, detectors, ...plain } = config;
   const typed = Object.fromEntries(Object.entries(options).filter(([name]) => isGiven(name)));
   const looked = detectors && {
     detectors: (await import('../safeguard/detectors/options.js')).detectorOptions(
@@ -126,6 +130,11 @@ export async function serveOptions(
     queueMs: all.queueSeconds * 1000,
     drainMs: all.drainSeconds === undefined ? undefined : all.drainSeconds * 1000,
     state: all.state,
+    store: all.store,
+    reviewKeys,
+    reviewKeyFile: all.reviewKeyFile,
+    reviewTwoPersons: all.reviewTwoPersons,
+    reviewWaitMs: all.reviewWaitSeconds * 1000,
     maxBodyBytes: all.maxBodyBytes,
     maxTokens: all.maxTokens,
     playground: all.playground,

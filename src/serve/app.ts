@@ -10,6 +10,7 @@ import type { Callers } from './callers.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
 import { createPlayground } from './playground.js';
+import type { ReviewConsole } from './review/console.js';
 import type { ServedModels } from './served.js';
 
 export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
@@ -26,13 +27,15 @@ export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
   readonly bodies: Bodies;
   /** There is a page at `/`, as it is now. Where anybody may ask without a key, it is for this machine alone. */
   readonly playground: () => boolean;
+  /** At /review, with keys of its own; absent: there is none. */
+  readonly review?: ReviewConsole | null;
 }
 /** They say nothing of models, and probes have no keys. */
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { served, callers, hosts, log, responses, bodies } = options;
+  const { served, callers, hosts, log, responses, bodies, review = null } = options;
   const { meter, admission } = callers.parts;
   const routes = new Routes(APIS);
   const page = createPlayground({
@@ -53,7 +56,10 @@ export function createApp(options: AppOptions): Hono<Env> {
     await next();
     const { path } = c.req;
     const route =
-      OTHERS.find((r) => r === path) ?? (page.has(path) ? '/' : undefined) ?? routes.find(path)?.path ?? 'other';
+      OTHERS.find((r) => r === path) ??
+      (page.has(path) ? '/' : review?.has(path) ? '/review' : undefined) ??
+      routes.find(path)?.path ??
+      'other';
     meter.request(route, c.res.status, (performance.now() - began) / 1000);
   });
   app.use(async (c, next) => {
@@ -66,7 +72,8 @@ export function createApp(options: AppOptions): Hono<Env> {
         'this server does not answer under that host name',
       );
     c.set('key', null);
-    if (!OPEN.includes(c.req.path) && !page.has(c.req.path) && !c.req.path.startsWith('/admin/')) {
+    const { path } = c.req;
+    if (!OPEN.includes(path) && !page.has(path) && !path.startsWith('/admin/') && !review?.has(path)) {
       const caller = callers.identify((name) => c.req.header(name));
       c.set('caller', caller);
       c.set('key', caller === ANYBODY ? null : caller.name);
@@ -96,6 +103,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     return c.json(await description);
   });
   page.register(app);
+  review?.register(app);
   for (const api of APIS) api.register(app, serviceOf);
   addAdminRoutes(app, { served, callers, keys: options.adminKeys, readBody: (c) => bodies.read(c), log: options.note });
   return app;

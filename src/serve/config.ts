@@ -107,9 +107,26 @@ export const ServeConfig = z.strictObject({
     .describe('most tokens of an answer where a request does not say'),
   maxBodyBytes: count(2 ** 30).optional(),
   state: z.string().optional().describe('folder that keeps the answers of /v1/responses; absent: in memory'),
+  store: z
+    .string()
+    .optional()
+    .describe('what outlives the server: a file of SQLite, or postgres://USER@HOST/DATABASE for several servers'),
   playground: z.boolean().optional().describe('a page at / to talk to it; absent: there is one'),
   keys: z.array(Key).min(1).refine(once, 'have one name twice').optional(),
   adminKeys: z.array(AdminKey).min(1).refine(once, 'have one name twice').optional().describe('who may use /admin'),
+  reviewKeys: z
+    .array(AdminKey)
+    .min(1)
+    .refine(once, 'have one name twice')
+    .optional()
+    .describe('who may review at /review what was held; needs a store'),
+  reviewTwoPersons: z.boolean().optional().describe('two people must approve each item; absent: one'),
+  reviewWaitSeconds: z
+    .number()
+    .min(0)
+    .max(86_400)
+    .optional()
+    .describe('how long a held request waits for a decision; absent: 0, what is decided is recorded alone'),
 });
 export type ServeConfig = z.infer<typeof ServeConfig>;
 
@@ -161,12 +178,13 @@ const URL_LIKE = /^https?:\/\//i;
 function absolute(config: ServeConfig, folder: string): ServeConfig {
   const at = (path: string): string =>
     isAbsolute(path) || isReference(path) || URL_LIKE.test(path) ? path : resolve(folder, path);
-  const { model, draft, judge, adapters, policy, tls, state, prefixCache } = config;
+  const { model, draft, judge, adapters, policy, tls, state, store, prefixCache } = config;
   return {
     ...config,
     ...(model === undefined ? {} : { model: at(model) }),
     ...(draft === undefined ? {} : { draft: at(draft) }),
     ...(state === undefined ? {} : { state: at(state) }),
+    ...(store === undefined ? {} : { store: /^[a-z]+:\/\//i.test(store) ? store : at(store) }),
     ...(prefixCache === undefined ? {} : { prefixCache: at(prefixCache) }),
     ...(judge === undefined ? {} : { judge: at(judge) }),
     ...(policy === undefined ? {} : { policy: policy.map(at) }),

@@ -36,6 +36,18 @@ export interface ServeOptions {
   readonly apiKeyFile?: string | undefined;
   /** Folder where answers of /v1/responses are kept; default: in memory, gone with the server. */
   readonly state?: string | undefined;
+  /**
+   * What outlives the server and may be shared by several: a file of SQLite, or postgres://USER@HOST/DATABASE. Keeps
+   * reviews, and the answers of /v1/responses where there is no `state`.
+   */
+  readonly store?: string | undefined;
+  /** Who may review what was held, at /review; none: there is no such page. Needs `store`. */
+  readonly reviewKeys?: readonly KeyEntry[] | undefined;
+  readonly reviewKeyFile?: string | undefined;
+  /** Two people must approve each item. Default: one. */
+  readonly reviewTwoPersons?: boolean | undefined;
+  /** How long a held request waits for a decision, ms. Default 0: what is decided is recorded alone. */
+  readonly reviewWaitMs?: number | undefined;
   /** Who may use /admin; none: there are no such routes. */
   readonly adminKeys?: readonly KeyEntry[] | undefined;
   readonly adminKeyFile?: string | undefined;
@@ -82,13 +94,29 @@ const PREFIXES = 16;
 
 const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
-/** @throws {ConfigError} bad_keys */
-export function keysOf(given: readonly KeyEntry[] | undefined, file: string | undefined): ApiKeys | null {
+/** null: there are none. @throws {ConfigError} bad_keys */
+function entriesOf(given: readonly KeyEntry[] | undefined, file: string | undefined): readonly KeyEntry[] | null {
   if (given === undefined && file === undefined) return null;
   const entries = [...(given ?? []), ...(file === undefined ? [] : readKeyFile(file))];
   const twice = entries.find((k, i) => entries.findIndex((other) => other.name === k.name) !== i);
   if (twice) throw new ConfigError('bad_keys', `the key ${JSON.stringify(twice.name)} is given twice`);
-  return apiKeys(entries);
+  return entries;
+}
+/** @throws {ConfigError} bad_keys */
+export function keysOf(given: readonly KeyEntry[] | undefined, file: string | undefined): ApiKeys | null {
+  const entries = entriesOf(given, file);
+  return entries && apiKeys(entries);
+}
+/** @throws {ConfigError} bad_keys · bad_option: a console without a place for what it shows */
+function reviewersOf({ store, reviewKeys, reviewKeyFile }: ServeOptions): readonly KeyEntry[] | null {
+  const entries = entriesOf(reviewKeys, reviewKeyFile);
+  if (entries !== null && store === undefined)
+    throw new ConfigError(
+      'bad_option',
+      'keys of reviewers without a store: there is nowhere to keep what is held; add --store FILE, or ' +
+        '--store postgres://USER@HOST/DATABASE',
+    );
+  return entries;
 }
 
 /** @throws what reading refuses */
@@ -118,6 +146,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
   if (!loopback && keys === null)
     throw new ConfigError('bad_option', `--host ${host}: others can reach it; give --api-key-file FILE`);
   let adminKeys = keysOf(options.adminKeys, options.adminKeyFile);
+  let reviewers = reviewersOf(options);
   const tls = options.tls ? readTls(options.tls) : null;
   const log = options.log ?? ((line) => void process.stderr.write(`temper: ${line}\n`));
   const closers: (() => Promise<void>)[] = [];
@@ -142,13 +171,32 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     );
     closers.push(() => served.engine.close());
     closers.push(() => served.structures.close());
-    const responses =
-      options.state === undefined
-        ? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB })
-        : (await import('./response-files.js')).createFileStore(options.state);
     const [{ createApp }, { Bodies }, { createMeter }, { createAdaptorServer }] = await code;
     const bodies = new Bodies(options.maxBodyBytes ?? 2 * MIB);
     closers.push(() => bodies.close());
+    const note = (e: unknown): void => log(`request failed: ${messageOf(e)}`);
+    const review =
+      options.store === undefined
+        ? null
+        : await (await import('./review/open.js')).openReview(
+            {
+              where: options.store,
+              twoPersons: options.reviewTwoPersons ?? false,
+              waitMs: options.reviewWaitMs ?? 0,
+              keys: () => reviewers,
+              tls: tls !== null,
+              readBody: (c) => bodies.read(c),
+              log: null,
+              note: log,
+              fault: note,
+            },
+            signal,
+          );
+    if (review) closers.push(() => review.close());
+    const responses =
+      options.state !== undefined
+        ? (await import('./response-files.js')).createFileStore(options.state)
+        : (review?.responses ?? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB }));
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
     const callers = new Callers(
       {
@@ -157,6 +205,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         reasoning: options.reasoning ?? 'auto',
         admission,
         meter: createMeter(admission),
+        ...(review ? { holding: { onHeld: review.onHeld } } : {}),
       },
       keys,
     );
@@ -170,7 +219,8 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       bodies,
       maxTokens: () => maxTokens ?? served.engine.info.contextTokens,
       playground: () => playground,
-      log: (e) => log(`request failed: ${messageOf(e)}`),
+      review: review?.console ?? null,
+      log: note,
       note: log,
     });
     const timeouts = { ...TIMEOUTS, ...options.timeouts },
@@ -206,10 +256,12 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       if (!loopback && fresh === null)
         throw new ConfigError('bad_option', 'keys: others can reach this server; it cannot do without keys');
       const admins = keysOf(next.adminKeys, next.adminKeyFile),
+        asked = reviewersOf(next),
         pem = tls && next.tls ? readTls(next.tls) : null;
       if (pem) setTls(pem); // throws where key and certificate are no pair
       callers.setKeys(fresh);
       adminKeys = admins;
+      reviewers = review ? asked : null;
       ({ maxTokens, playground = true } = next);
       admission.setQueue(next.queue ?? 64, next.queueMs ?? 60_000);
     };

@@ -66,5 +66,9 @@ export interface ReviewDesk {
 }
 /** Takes each action before it counts; what it refuses does not happen. */
 export interface ReviewLog {
-  append(record: Readonly<Record<string, unknown>>): Promise<{ readonly receipt: string }>;
+  append(record: ReviewRecord): Promise<{ readonly receipt: string }>;
+  /** A digest by which nobody can guess a content; absent: the record has none. */
+  digest?(nonce: string, sha256: string): string;
 }
+/** An action as it is logged: who did what to which text, and what that made of it. No word of a model or a user. */
+export type ReviewRecord = Readonly<Record<string, string | boolean | null>>;

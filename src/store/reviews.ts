@@ -10,6 +10,7 @@ import type {
   HeldVerdict,
   ReviewDesk,
   ReviewLog,
+  ReviewRecord,
   ReviewState,
   Ticket,
 } from './review-types.js';
@@ -147,7 +148,7 @@ export class Reviews implements ReviewDesk {
   async act(id: string, act: Act): Promise<Acted> {
     const now = this.#now();
     const { log } = this.options;
-    let logged: Readonly<Record<string, unknown>> | null = null;
+    let logged: ReviewRecord | null = null;
     try {
       const acted = await this.store.change(async (db): Promise<Acted> => {
         const query = db.selectFrom('reviews').selectAll().where('id', '=', id);
@@ -155,7 +156,7 @@ export class Reviews implements ReviewDesk {
         if (!row) throw new ConfigError('review_unknown', `there is no item ${JSON.stringify(id.slice(0, 64))}`);
         const { patch, label, rule } = outcomeOf(row, act, now);
         const after = { ...row, ...patch };
-        const record = recordOf(row, act, { state: after.state, label, rule, at: now });
+        const record = recordOf(row, act, { state: after.state, label, rule, at: now }, log ?? null);
         const receipt = log ? (await log.append(record)).receipt : null;
         if (log) logged = record;
         await db.updateTable('reviews').set(patch).where('id', '=', id).execute();
@@ -171,7 +172,7 @@ export class Reviews implements ReviewDesk {
       return acted;
     } catch (e) {
       // What the log says must not stand where nothing happened.
-      if (logged && log) await log.append({ ...(logged as object), applied: false }).catch(this.options.fault);
+      if (logged && log) await log.append({ ...(logged as ReviewRecord), applied: false }).catch(this.options.fault);
       throw e;
     }
   }
@@ -232,31 +233,35 @@ export class Reviews implements ReviewDesk {
   }
 }
 
-/** An action as the log has it: who did what to which text, by its digest, and what that made of it. */
-const recordOf = (
+/** A model may name a channel as it likes: what is none of harmony's is `other`. */
+const channelName = (channel: string): string => (/^(?:analysis|commentary|final)$/.test(channel) ? channel : 'other');
+
+function recordOf(
   row: ReviewsTable,
-  { who, action, note = '' }: Act,
+  { who, action }: Act,
   after: {
     readonly state: ReviewState;
     readonly label: string | null;
     readonly rule: string | null;
     readonly at: number;
   },
-): Readonly<Record<string, unknown>> => ({
-  kind: 'review',
-  action,
-  who,
-  item: row.id,
-  request: row.request,
-  channel: row.channel,
-  policy: row.policy,
-  policyDigest: row.policy_digest,
-  contentSha256: row.content_sha256,
-  verdictReceipt: row.receipt,
-  before: row.state,
-  after: after.state,
-  label: after.label,
-  rule: after.rule,
-  ...(note === '' ? {} : { noteSha256: sha256(note) }),
-  at: new Date(after.at).toISOString(),
-});
+  log: ReviewLog | null,
+): ReviewRecord {
+  const nonce = randomBytes(12).toString('base64url');
+  return {
+    at: new Date(after.at).toISOString(),
+    action,
+    who,
+    item: row.id,
+    request: row.request,
+    channel: channelName(row.channel),
+    policy: row.policy,
+    policyDigest: row.policy_digest,
+    ...(log?.digest ? { nonce, content: log.digest(nonce, row.content_sha256) } : {}),
+    verdict: row.receipt,
+    before: row.state,
+    after: after.state,
+    label: after.label,
+    rule: after.rule,
+  };
+}

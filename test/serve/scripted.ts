@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Hono } from 'hono';
 import { packageRoot } from '../../src/base/machine.js';
+import type { Holding } from '../../src/compose/held-turn.js';
 import { declaredTools } from '../../src/harmony/declared-tools.js';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import type { Message } from '../../src/harmony/types.js';
@@ -20,6 +21,7 @@ import type { ReasoningRule } from '../../src/serve/generation.js';
 import type { ApiKeys } from '../../src/serve/keys.js';
 import { createMeter } from '../../src/serve/meter.js';
 import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
+import type { ReviewConsole } from '../../src/serve/review/console.js';
 import type { ServedModel, ServedModels } from '../../src/serve/served.js';
 
 /** Thoughts and an answer. */
@@ -122,6 +124,8 @@ export function scriptedApp(
     readonly models?: readonly ServedModel[];
     readonly hosts?: ReadonlySet<string>;
     readonly playground?: () => boolean;
+    readonly review?: ReviewConsole;
+    readonly holding?: Holding;
   } = {},
 ): ScriptedApp {
   const models: readonly ServedModel[] = [
@@ -144,6 +148,7 @@ export function scriptedApp(
     reasoning: options.reasoning ?? 'auto',
     admission,
     meter: createMeter(admission),
+    ...(options.holding ? { holding: options.holding } : {}),
   };
   const app = createApp({
     served: served as unknown as ServedModels, // nobody is an admin here
@@ -153,6 +158,7 @@ export function scriptedApp(
     responses,
     hosts: options.hosts ?? null,
     playground: options.playground ?? (() => true),
+    review: options.review ?? null,
     bodies: new Bodies(1 << 20),
     maxTokens: () => 100,
     log: (e) => log.push(e),

@@ -44,6 +44,7 @@ const logOf = (records: Record<string, unknown>[], refuses: () => boolean = () =
     records.push({ ...record });
     return { receipt: `r${records.length}` };
   },
+  digest: () => 'of it',
 });
 
 onEachStore((place) => {
@@ -212,7 +213,13 @@ onEachStore((place) => {
       ['ben', 'approve', 'escalated'],
       ['cy', 'approve', 'approved'],
     ]);
-    expect(records[0]).toMatchObject({ item: id, policy: 'contact', channel: 'final', verdictReceipt: 'v1' });
+    expect(records[0]).toMatchObject({
+      item: id,
+      policy: 'contact',
+      channel: 'final',
+      verdict: 'v1',
+      content: 'of it',
+    });
     expect(JSON.stringify(records)).not.toContain('secret');
     const whole = await itemOf(store, id);
     expect(whole?.actions.map((a) => a.receipt)).toEqual(['r1', 'r2', 'r3', 'r4']);

@@ -64,6 +64,13 @@ export const command: Command = {
       )
       .option('--max-tokens <n>', 'most tokens of an answer where a request does not say', integerIn(1, 1 << 20))
       .option('--state <dir>', 'folder that keeps the answers of /v1/responses (default: in memory)')
+      .option(
+        '--store <where>',
+        'what outlives the server: a file of SQLite, or postgres://USER@HOST/DATABASE for several servers',
+      )
+      .option('--review-key-file <file>', 'who may review what was held, at /review: lines as of --api-key-file')
+      .option('--review-two-persons', 'two people must approve each item')
+      .option('--review-wait-seconds <s>', 'how long a held request waits for a decision', numberIn(0, 86_400), 0)
       .option('--max-body-bytes <n>', 'largest body of a request', integerIn(1, 2 ** 30), 2 << 20)
       .option('--cache-tokens <n>', 'tokens that the cache holds of all requests together', integerIn(64, 2 ** 40))
       .option('--prefixes <n>', 'beginnings of conversations that are kept computed', integerIn(0, 4096), 16)
@@ -111,6 +118,7 @@ export const command: Command = {
         else print(`${server.url}/v1 serves ${names.join(', ')}`);
         await tellService('READY=1', `STATUS=serving ${names.length} models`);
         if (settings.playground !== false) tell(`temper: playground at ${server.url}/`);
+        if (settings.reviewKeys ?? settings.reviewKeyFile) tell(`temper: reviews at ${server.url}/review`);
         if (!signal.aborted)
           await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
         void tellService('STOPPING=1');
