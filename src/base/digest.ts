@@ -1,5 +1,5 @@
 // sha256, hex, of text, bytes and files: what identifies recipes, data, checkpoints and judged text.
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { inputPieces } from './inputs.js';
 
 /**
@@ -7,9 +7,8 @@ import { inputPieces } from './inputs.js';
  * such a text counts as its UTF-16 code units, after a byte that no UTF-8 has.
  */
 export const sha256 = (data: string | Uint8Array): string => {
-  const hash = createHash('sha256');
-  if (typeof data !== 'string' || data.isWellFormed()) return hash.update(data).digest('hex');
-  return hash.update(Uint8Array.of(0xff)).update(Buffer.from(data, 'utf16le')).digest('hex');
+  if (typeof data !== 'string' || data.isWellFormed()) return hash('sha256', data, 'hex');
+  return createHash('sha256').update(Uint8Array.of(0xff)).update(Buffer.from(data, 'utf16le')).digest('hex');
 };
 
 /** Bytes hashed between two turns of the event loop: a few milliseconds of a thread. */
@@ -17,10 +16,10 @@ const PIECE_BYTES = 1 << 20;
 
 /** @throws the signal's reason, or what the file system says */
 export async function sha256File(path: string, options: { readonly signal?: AbortSignal } = {}): Promise<string> {
-  const hash = createHash('sha256');
+  const sum = createHash('sha256');
   for await (const piece of inputPieces(path, PIECE_BYTES)) {
     options.signal?.throwIfAborted();
-    hash.update(piece);
+    sum.update(piece);
   }
-  return hash.digest('hex');
+  return sum.digest('hex');
 }

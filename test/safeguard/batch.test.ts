@@ -468,6 +468,15 @@ describe('processes that end at once', () => {
     expect(timeless(output)).toBe(timeless(at('kill.whole')));
     expect(readdirSync(dir).filter((name) => name.startsWith('kill.out.'))).toEqual([]);
   }, 60_000);
+  it('a process before may have had the same number, as in a container', async () => {
+    const input = file('same.jsonl', distinct(6));
+    const [whole] = await run({ input });
+    const output = at('same.out');
+    writeFileSync(`${output}.${process.pid}.part`, readFileSync(whole, 'utf8').split('\n').slice(0, 9).join('\n'));
+    const [, summary] = await run({ input, output });
+    expect(summary.kept).toBe(9);
+    expect(readdirSync(dir).filter((name) => name.startsWith('same.out'))).toEqual(['same.out']);
+  });
   it('a disk that is full: no output, what was judged is kept, and gone on from', () => {
     const input = file('full.jsonl', distinct(200));
     expect(child(input, at('full.whole'), 0)).toMatchObject({ calls: 400 });

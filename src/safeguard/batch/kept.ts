@@ -1,7 +1,7 @@
 // Verdicts of runs before: of one that was stopped or killed, in parts beside the output, and of one that was complete,
 // in the output itself. The next run takes those whose policy, text and judge are the same by their digests. Nothing
 // that was paid for is asked twice. Of each verdict 16 bytes are held: where it stands.
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
@@ -11,7 +11,7 @@ import { CONTRACT_NAMES } from '../contracts/contract.js';
 import type { KnownVerdict } from '../screen.js';
 import type { Verdict } from '../types.js';
 import { lineBatches } from './lines.js';
-import { VerdictIndex } from './verdict-index.js';
+import { type Asked, VerdictIndex } from './verdict-index.js';
 
 const digest = z.string().min(1);
 /** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict; others are kept. */
@@ -23,7 +23,7 @@ const Kept = z.looseObject({
   expect: z.string().nullish(),
   policy: z.string(),
   channel: z.string(),
-  digests: z.strictObject({ policy: digest, content: digest, judge: digest, detectors: digest.optional() }),
+  digests: z.looseObject({ policy: digest, content: digest, judge: digest, detectors: digest.optional() }),
   outcome: z.enum(['allow', 'block']),
   rule: z.string().nullable(),
   rationale: z.string(),
@@ -38,8 +38,21 @@ const Kept = z.looseObject({
 
 /** Where verdicts of a stopped run lie. */
 export const keptPath = (output: string): string => `${output}.part`;
-/** Where this process writes before it is done. */
-export const ownPart = (output: string): string => `${output}.${process.pid}.part`;
+const own = new Set<string>();
+/**
+ * Where this process writes before it is done: a name that is not there. A process before it may have had the same
+ * number, as in containers they all do.
+ */
+export function ownPart(output: string): string {
+  for (let n = 0; ; n++) {
+    const name = `${output}.${process.pid}${n === 0 ? '' : `-${n}`}.part`;
+    if (own.has(name) || existsSync(name)) continue;
+    own.add(name);
+    return name;
+  }
+}
+/** It is done, or what it left is the next run's. */
+export const letGo = (part: string): void => void own.delete(part);
 
 /** Parts of `output` that no living process writes: those of a run that was stopped, or killed. */
 async function leftovers(output: string): Promise<readonly string[]> {
@@ -49,8 +62,9 @@ async function leftovers(output: string): Promise<readonly string[]> {
     .filter((entry) => {
       if (entry === `${name}.part`) return true;
       if (!entry.startsWith(`${name}.`) || !entry.endsWith('.part')) return false;
-      const pid = entry.slice(name.length + 1, -5);
-      return /^[0-9]{1,10}$/.test(pid) && !isAlive(Number(pid));
+      const pid = /^([0-9]{1,10})(?:-[0-9]{1,6})?$/.exec(entry.slice(name.length + 1, -5))?.[1];
+      if (pid === undefined) return false;
+      return Number(pid) === process.pid ? !own.has(join(folder, entry)) : !isAlive(Number(pid));
     })
     .map((entry) => join(folder, entry));
 }
@@ -65,13 +79,16 @@ export interface KeptVerdicts {
   close(): void;
 }
 
-type Key = readonly [policy: string, channel: string, digests: Verdict['digests']];
-const isSame = ([policy, channel, digests]: Key, v: Verdict): boolean =>
-  v.policy === policy &&
-  v.channel === channel &&
-  v.digests.policy === digests.policy &&
-  v.digests.content === digests.content &&
-  v.digests.judge === digests.judge;
+/** Whether a verdict is one on that: all digests that are asked for, whatever they are of, are its. */
+function isSame(asked: Asked, v: Verdict): boolean {
+  if (v.policy !== asked.policy || v.channel !== asked.channel) return false;
+  const own: Readonly<Record<string, unknown>> = v.digests;
+  const names = Object.keys(asked.digests);
+  return (
+    names.length === Object.keys(own).length &&
+    names.every((name) => own[name] === (asked.digests as Readonly<Record<string, unknown>>)[name])
+  );
+}
 
 /**
  * What runs before left of `output`. Lines that were cut, or are no verdict, are passed over.
@@ -101,11 +118,11 @@ export async function readKept(output: string, whole: boolean, signal?: AbortSig
   return {
     count: index.size,
     find(policy, channel, digests) {
-      const key: Key = [policy, channel, digests];
-      const place = index.get({ policy, channel, digests });
+      const asked: Asked = { policy, channel, digests };
+      const place = index.get(asked);
       if (!place) return undefined;
       const found = verdictIn(window.lineAt(place.file, place.at));
-      return found && isSame(key, found) ? found : undefined;
+      return found && isSame(asked, found) ? found : undefined;
     },
     async remove() {
       for (const part of parts) await rm(part, { force: true });
@@ -153,10 +170,16 @@ function glance(bytes: Buffer): Pick<Verdict, 'policy' | 'channel' | 'digests'> 
   return parts.every((d) => typeof d === 'string') ? { policy, channel, digests } : null;
 }
 
+/** As parseJson, but at once where the text is what JSON.stringify makes of its value, as what is written here is. */
+function parseLine(line: string): unknown {
+  const value: unknown = JSON.parse(line);
+  return JSON.stringify(value) === line ? value : parseJson(line);
+}
+
 function verdictIn(line: string): Verdict | undefined {
   try {
     // Detectors look again: what they said then is theirs.
-    const { row: _r, id: _, line: __, file: _f, expect: ___, detectors: ____, ...kept } = Kept.parse(parseJson(line));
+    const { row: _r, id: _, line: __, file: _f, expect: ___, detectors: ____, ...kept } = Kept.parse(parseLine(line));
     const { policy, channel, digests, contract, ...rest } = kept;
     const { detectors: _____, ...own } = digests;
     const verdict = { policy, channel, digests: own, ...(contract ? { contract } : {}), ...rest } as Verdict;

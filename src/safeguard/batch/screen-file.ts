@@ -13,7 +13,7 @@ import { HOPELESS_CALLS, type Screen, type ScreenResult } from '../screen.js';
 import type { VerdictSink } from '../verdict-sink.js';
 import type { Columns } from './columns.js';
 import { keepParts } from './keep.js';
-import { type KeptVerdicts, keptPath, ownPart, readKept } from './kept.js';
+import { type KeptVerdicts, keptPath, letGo, ownPart, readKept } from './kept.js';
 import { DigestsSeen, footerLine } from './part.js';
 import { inputFiles, type RowsOptions, type RowsRead, rowBatches } from './read.js';
 import type { ScreenRow } from './row.js';
@@ -158,6 +158,7 @@ class Run {
       throw error;
     } finally {
       kept.close();
+      if (out) letGo(out.path);
     }
     return this.#tally.summary(this.#taken, this.read.blank);
   }

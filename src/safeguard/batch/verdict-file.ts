@@ -27,7 +27,7 @@ export class VerdictFile {
   /** @throws {ConfigError} output_unwritable */
   static async create(path: string, name: string, hash: Hash | null = null): Promise<VerdictFile> {
     try {
-      return new VerdictFile(path, name, await open(path, 'w'), hash);
+      return new VerdictFile(path, name, await open(path, 'wx'), hash);
     } catch (cause) {
       throw asWriteError(cause, name);
     }

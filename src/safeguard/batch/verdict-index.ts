@@ -2,7 +2,7 @@
 // are equal are taken for one on the same; whoever reads the line sees whether it is.
 import type { Verdict } from '../types.js';
 
-type Asked = Pick<Verdict, 'policy' | 'channel' | 'digests'>;
+export type Asked = Pick<Verdict, 'policy' | 'channel' | 'digests'>;
 /** Places of one file, bytes: 16 TiB; 512 files in the 53 bits of a number. */
 const FILE = 2 ** 44;
 const EMPTY = -1;
@@ -23,14 +23,14 @@ export class VerdictIndex {
   size = 0;
 
   #hash({ policy, channel, digests }: Asked): readonly [number, number] {
-    const head = `${policy.length}:${policy}${channel.length}:${channel}${digests.policy}${digests.judge}`;
+    const { content, detectors: _, ...who } = digests;
+    const head = JSON.stringify([policy, channel, who]);
     let hashed = this.#heads.get(head);
     if (!hashed) {
       hashed = [hashOf(head, 0x811c9dc5), hashOf(head, 0x5bd1e995)];
       if (this.#heads.size < 4096) this.#heads.set(head, hashed);
     }
     // Halves of a digest, as one hash of two seeds is not two.
-    const { content } = digests;
     return [hashOf(content.slice(0, 32), hashed[0]), hashOf(content.slice(32), hashed[1])];
   }
   /** Slot of the key, or the empty one where it would be. */
