@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Channel, openChannel, runInThread } from '../../src/base/channel.js';
 import { packageRoot } from '../../src/base/machine.js';
+import { held } from '../held.js';
 
 type Calls = {
   readonly double: { readonly request: number; readonly event: never; readonly result: number };
@@ -112,15 +113,18 @@ describe('an open channel', () => {
   it('an abort rejects at once with its reason, and stops the work behind it', async () => {
     for (const name of ['spin', 'deaf'] as const) {
       const stop = new AbortController();
-      const from = performance.now();
-      const call = channel.call(name, name === 'deaf' ? 600 : 60_000, { signal: stop.signal });
+      let after = false;
+      const call = channel.call(name, name === 'deaf' ? 1500 : 60_000, { signal: stop.signal });
+      // The thread answers this when it has done with that.
+      const next = channel.call('double', 1).then((two) => {
+        after = true;
+        return two;
+      });
       setTimeout(() => stop.abort(new DOMException('enough', 'AbortError')), 50);
       await expect(call).rejects.toThrow('enough');
-      expect(since(from)).toBeLessThan(500);
+      if (name === 'deaf') expect(after).toBe(false);
+      expect(await next).toBe(2);
     }
-    const from = performance.now();
-    expect(await channel.call('double', 1)).toBe(2);
-    expect(since(from)).toBeLessThan(5000);
     const aborted = AbortSignal.abort();
     await expect(channel.call('double', 1, { signal: aborted })).rejects.toHaveProperty('name', 'AbortError');
     await expect(channel.stream('count', 1, aborted).next()).rejects.toHaveProperty('name', 'AbortError');
@@ -140,10 +144,10 @@ it('what the other end refuses is thrown where it is opened', async () => {
   });
   const stop = new AbortController();
   const from = performance.now();
-  const opening = open({ slow: 1500 }, stop.signal);
+  const opening = open({ slow: 4000 }, stop.signal);
   setTimeout(() => stop.abort(), 100);
   await expect(opening).rejects.toHaveProperty('name', 'AbortError');
-  expect(since(from)).toBeLessThan(1000);
+  expect(since(from)).toBeLessThan(3500);
 });
 
 it('a thread that dies fails what was under way with a typed error, and refuses what comes after', async () => {
@@ -176,7 +180,7 @@ describe('one call in a thread of its own', () => {
 
   it('has ended when an abort rejects; a thread that does not listen is ended by force', async () => {
     for (const [name, graceMs] of [
-      ['spin', 5000],
+      ['spin', 20_000],
       ['deaf', 300],
     ] as const) {
       const stop = new AbortController();
@@ -185,20 +189,13 @@ describe('one call in a thread of its own', () => {
       const from = performance.now();
       stop.abort(new DOMException('enough', 'AbortError'));
       await expect(call).rejects.toThrow('enough');
-      expect(since(from)).toBeLessThan(2500);
+      expect(since(from)).toBeLessThan(10_000); // by itself it would take 20 s, or 60
     }
   });
 
   it('does not hold up its caller', async () => {
-    let longest = 0;
-    let last = performance.now();
-    const timer = setInterval(() => {
-      longest = Math.max(longest, since(last));
-      last = performance.now();
-    }, 1);
-    await runInThread<Calls, 'deaf'>(entry, 'deaf', 500);
-    clearInterval(timer);
-    expect(longest).toBeLessThan(100); // 500 if it did
+    const { longest } = await held(() => runInThread<Calls, 'deaf'>(entry, 'deaf', 500));
+    expect(longest).toBeLessThan(250); // 500 if it did
   });
 
   it.each([

@@ -59,7 +59,7 @@ describe.each(Object.entries(readers))('%s', (_, read) => {
     await make(at('node'));
     const began = performance.now();
     await expect((async () => read(at('node')))()).rejects.toMatchObject({ code: 'file_not_regular', exitCode: 2 });
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect(performance.now() - began).toBeLessThan(20_000); // a FIFO would wait for good
   });
   it('what is not there or a folder says so', async () => {
     mkdirSync(at('folder'));

@@ -84,7 +84,7 @@ it.each([
 ])('%s takes no time on what it does not match', (pattern) => {
   const began = performance.now();
   pythonPattern(pattern).matches('a'.repeat(200));
-  expect(performance.now() - began).toBeLessThan(2000);
+  expect(performance.now() - began).toBeLessThan(20_000); // by trying, it would take years
 });
 
 it('agrees with JavaScript on 20,000 random patterns that both read alike', () => {

@@ -76,7 +76,7 @@ describe('temper train --watch', () => {
     expect(views.at(-1)?.figures).toContainEqual(['step 150', 'last checkpoint']);
     const from = performance.now();
     expect(await s.ended, s.said()).toBe(0);
-    expect(performance.now() - from).toBeLessThan(3000);
+    expect(performance.now() - from).toBeLessThan(20_000);
   }, 90_000);
   it('a port that somebody has is said before anything is trained', async () => {
     const other = createServer();
@@ -114,7 +114,7 @@ describe('temper watch', () => {
     const from = performance.now();
     w.child.kill('SIGINT');
     expect(await w.ended, w.said()).toBe(0);
-    expect(performance.now() - from).toBeLessThan(1500);
+    expect(performance.now() - from).toBeLessThan(20_000); // readers would stay for good
     await reading.catch(() => {});
   }, 90_000);
   it('opens a browser where there is one', async () => {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import * as temper from '../../src/index.js';
+import { held } from '../held.js';
 import { COMMIT, type HubServer, noise, startHubServer } from '../hub/hub-server.js';
 import { tinyRun } from '../train/tiny.js';
 
@@ -78,18 +79,9 @@ describe.each(calls)('%s', (name, work) => {
   }, 60_000);
 
   it('does not hold up the thread that calls it', async () => {
-    let longest = 0;
-    let last = performance.now();
-    const timer = setInterval(() => {
-      longest = Math.max(longest, performance.now() - last);
-      last = performance.now();
-    }, 1);
-    const from = performance.now();
-    await work();
-    clearInterval(timer);
-    const all = performance.now() - from;
+    const { longest, all } = await held(() => work());
     process.stderr.write(`${name}: longest hold ${longest.toFixed(1)} ms of ${all.toFixed(0)}\n`);
-    // A busy machine takes the processor from any thread for a while; work that blocked would take most of the time.
+    // Work that blocked would take most of the time.
     expect(longest).toBeLessThan(Math.max(50, all / 3));
   }, 60_000);
 });

@@ -1,7 +1,6 @@
 // The engine over its real worker thread (compiled code in dist/).
 
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterAll, describe, expect, it } from 'vitest';
 import { CheckpointError, ConfigError } from '../../src/base/errors.js';
 import { toConversation } from '../../src/harmony/chat.js';
@@ -19,6 +18,7 @@ import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { scoreTokens } from '../../src/model/gpt-oss.js';
 import { PRESETS } from '../../src/model/init.js';
+import { held } from '../held.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
 const { dir, root, config } = await tinyCheckpoint();
@@ -229,23 +229,17 @@ describe('Engine', () => {
 
   it('never holds up the main thread for 20 ms', async () => {
     const long = toConversation({ messages: [{ role: 'user', content: 'please book it '.repeat(60) }] }).messages;
-    const measure = async (work: () => Promise<unknown>): Promise<number> => {
-      const delay = monitorEventLoopDelay({ resolution: 1 });
-      delay.enable();
-      await work();
-      delay.disable();
-      return delay.max / 1e6;
-    };
+    const measure = async (work: () => Promise<unknown>): Promise<number> => (await held(work)).longest;
     // The measurement sees a main thread that is held up.
     expect(
       await measure(async () => {
         await new Promise((resolve) => setTimeout(resolve, 20));
-        const end = performance.now() + 60;
-        while (performance.now() < end);
+        const from = process.cpuUsage().user;
+        while (process.cpuUsage().user - from < 60_000);
         await new Promise((resolve) => setTimeout(resolve, 20));
       }),
     ).toBeGreaterThan(40);
-    // Other processes may take the core away; that is not the engine's doing, hence the best of several rounds.
+    // A busy machine makes all of it slower; that is not the engine's doing, hence the best of several rounds.
     let best = Infinity;
     for (let round = 0; round < 10 && best >= 20; round++) {
       best = Math.min(

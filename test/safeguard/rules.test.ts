@@ -183,7 +183,7 @@ describe('findRules', () => {
     const began = performance.now();
     for (const unit of ['a-', 'a ', '`a', '| a ', '- ', '**', '#', 'A-', '1.', '`|[( ', 'R1 ', ' '])
       findRules(unit.repeat(65536 / unit.length));
-    expect(performance.now() - began).toBeLessThan(2000);
+    expect(performance.now() - began).toBeLessThan(10_000); // were it quadratic, a minute
   });
 });
 

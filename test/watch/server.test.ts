@@ -214,7 +214,7 @@ describe('readers', () => {
     begin(run, { status: 'done' });
     const from = performance.now();
     await server.close();
-    expect(performance.now() - from).toBeLessThan(1000);
+    expect(performance.now() - from).toBeLessThan(20_000); // it would wait for an hour
     await reading;
     expect(page.view?.state).toBe('done');
   });
