@@ -114,6 +114,7 @@ export const ERROR_CODES = [
   'hub_unreachable',
   'index_outside',
   'internal',
+  'judge_fooled',
   'judge_key',
   'judge_missing',
   'judge_model_missing',

@@ -106,6 +106,27 @@ export function addJudgeOptions(command: Command): Command {
         '--judge-contract <name>',
         'how the judge is asked and read, whatever the front matter of the policies says',
       ).choices([...CONTRACT_NAMES]),
+    )
+    .option('--votes <k>', 'votes on each text; every second one is asked the other way round', integerIn(1, 15), 1)
+    .addOption(
+      new Option(
+        '--judge-views <which>',
+        'what is judged: the text as it is alone, or also made plain, decoded and turned back where that differs',
+      )
+        .choices(['all', 'raw'])
+        .default('all'),
+    )
+    .option(
+      '--judge-window <characters>',
+      'most characters judged at once; longer texts in overlapping windows',
+      integerIn(256, 1 << 20),
+      16_000,
+    )
+    .option(
+      '--judge-hedge <share>',
+      'of the calls to a URL, those that may be sent twice, as they take longer than most; 0: none',
+      numberIn(0, 1),
+      0.05,
     );
 }
 export function addScreenOptions(command: Command): Command {
@@ -120,6 +141,13 @@ export function addScreenOptions(command: Command): Command {
       '--judge-check',
       'try a judge behind a URL as a local one is: golden rows, or the words of the rules; without it nobody does',
     )
+    .option(
+      '--judge-canaries <n>',
+      'verdicts of a batch; each has a text in it that the judge blocked before, and is void if that is missed; 0: none',
+      integerIn(0, 1 << 20),
+      64,
+    )
+    .option('--no-judge-probe', 'do not try a judge behind a URL with forged verdicts and control tokens')
     .option(
       '--detector <name[=rules|off]>',
       'what looks beside the judge, can block and never allows: secrets, personal, control, invisible, repetition, ' +

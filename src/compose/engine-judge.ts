@@ -1,8 +1,9 @@
 // A judge over an open engine: the place where the safeguard and inference, which know nothing of each other, meet.
 import { toConversation } from '../harmony/chat.js';
-import type { Effort } from '../harmony/types.js';
+import type { Effort, Message } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
 import { withCheck } from '../safeguard/check-judge.js';
+import type { JudgePrompt } from '../safeguard/contract.js';
 import { createCheckpointJudge } from '../safeguard/judges/checkpoint.js';
 import type { Judge } from '../safeguard/types.js';
 
@@ -16,6 +17,9 @@ export interface EngineJudgeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Others told beside each token of a verdict. */
+const TOP = 20;
+
 /**
  * The judge does not own the engine: close that when the judge is no longer needed. Its allow counts only under
  * policies that it showed it can follow (`check`).
@@ -24,22 +28,26 @@ export async function createEngineJudge(
   engine: Engine,
   { name, maxTokens, effort = 'medium', signal }: EngineJudgeOptions,
 ): Promise<Judge> {
+  const messagesOf = (prompt: JudgePrompt): readonly Message[] =>
+    toConversation({
+      messages: [
+        { role: 'developer', content: prompt.developer },
+        { role: 'user', content: prompt.user },
+      ],
+      reasoning_effort: effort,
+    }).messages;
   const judge = createCheckpointJudge({
     name,
     effort,
     modelDigest: await engine.digest(signal),
     ...(maxTokens === undefined ? {} : { maxTokens }),
-    async generate(prompt, settings) {
-      const { messages } = toConversation({
-        messages: [
-          { role: 'developer', content: prompt.developer },
-          { role: 'user', content: prompt.user },
-        ],
-        reasoning_effort: effort,
-      });
+    contextTokens: engine.info.contextTokens,
+    count: (prompt, stop) => engine.count(messagesOf(prompt), stop),
+    async generate(prompt, { temperature, seed, maxTokens: most, signal: stop }) {
+      const sampling = { temperature, ...(seed === undefined ? {} : { seed }) };
       for await (const event of engine.generate(
-        { messages, maxTokens: settings.maxTokens, sampling: { temperature: 0 } },
-        settings.signal,
+        { messages: messagesOf(prompt), maxTokens: most, sampling, topLogprobs: TOP },
+        stop,
       )) {
         if (event.kind !== 'done') continue;
         const on = (channel: string): string =>
@@ -51,6 +59,7 @@ export async function createEngineJudge(
           final: on('final'),
           analysis: on('analysis'),
           finish: event.finish === 'call' ? 'other' : event.finish,
+          tokens: event.answer ?? [],
         };
       }
       return { final: '', analysis: '', finish: 'other' };

@@ -1,7 +1,7 @@
 // Policies and a judge, as files, folders and URLs, become a screen.
 import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { ConfigError } from '../base/errors.js';
+import { ConfigError, ScreeningError } from '../base/errors.js';
 import { asReadError } from '../base/system-error.js';
 import type { Effort } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
@@ -44,6 +44,20 @@ export interface ScreeningOptions {
   readonly judgeUnchecked?: boolean;
   /** Try a judge behind a URL as a local one is tried; else the notices say that nobody checked it. */
   readonly judgeCheck?: boolean;
+  /** Votes on each text, every second one with its labels changed over; absent: 1. */
+  readonly votes?: number;
+  /** What is judged of a text: as it is alone, or all its views that differ. Absent: all. */
+  readonly judgeViews?: 'raw' | 'all';
+  /** Most characters that are judged at once; longer texts in overlapping windows. */
+  readonly judgeWindow?: number;
+  /** Share of the calls to a URL that may be sent twice, as they take long; 0: none. */
+  readonly judgeHedge?: number;
+  /** Verdicts of a batch with one canary, a text that the judge blocked before; 0: none. */
+  readonly judgeCanaries?: number;
+  /** Whether a judge behind a URL is tried with forged verdicts; absent: yes. */
+  readonly judgeProbe?: boolean;
+  /** Try it with them now, not before its first allow: a server that begins. */
+  readonly probeNow?: boolean;
   /** As an engine takes it, for a local judge: its policies are computed once for all. */
   readonly prefixCache?: { readonly folder: string; readonly bytes: number };
   /** How the judge is asked and read, whatever the policies say; absent: as each says, else ours. */
@@ -55,6 +69,7 @@ export interface ScreeningOptions {
   /** CPU threads of a local judge. */
   readonly threads?: number;
 }
+export const DEFAULT_CANARIES = 64;
 export interface OpenScreen {
   readonly screen: Screen;
   readonly judge: Judge;
@@ -91,7 +106,12 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
   const golden = !isUrl(options.judge) || options.judgeCheck === true;
   const contract = options.judgeContract;
   const policies = await Promise.all(
-    options.policy.map((path) => loadPolicy(path, { golden, ...(contract ? { contract } : {}) })),
+    options.policy.map(async (path) => {
+      const load = (rows: boolean): Promise<Policy> =>
+        loadPolicy(path, { golden: rows, ...(contract ? { contract } : {}) });
+      // They find a canary, too; but nothing hangs on them.
+      return golden ? load(true) : load(true).catch(() => load(false));
+    }),
   );
   const names = policies.map((p) => p.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
@@ -119,7 +139,17 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
           `judge ${judge.name}: NOBODY CHECKED that it can follow ${names.join(', ')}, and its allow counts all the ` +
             'same; --judge-check tries it first',
         ];
-    const screen = createScreen({ policies, judge, detectors, ...limits, unchecked });
+    const { votes, judgeViews: views, judgeWindow: window, judgeCanaries: canaries = DEFAULT_CANARIES } = options;
+    const judging = {
+      ...(votes === undefined ? {} : { votes }),
+      ...(views === undefined ? {} : { views }),
+      ...(window === undefined ? {} : { window }),
+    };
+    // An engine of ours keeps text apart from control tokens by itself.
+    const probe = isUrl(options.judge) && options.judgeProbe !== false;
+    const screen = createScreen({ policies, judge, detectors, ...limits, unchecked, judging, probe, canaries });
+    const fooled = options.probeNow ? await screen.ready?.(signal) : null;
+    if (fooled) throw new ScreeningError('judge_fooled', `judge ${judge.name}: ${fooled}`);
     return { screen, judge, checks, notices, close };
   } catch (error) {
     await close();
@@ -180,6 +210,7 @@ export async function openJudge(
       maxTokens: options.judgeMaxTokens,
       ...(apiKey ? { apiKey } : {}),
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
+      ...(options.judgeHedge === undefined ? {} : { hedge: options.judgeHedge }),
     });
     return { judge: options.judgeCheck ? withCheck(judge) : judge, close: async () => {} };
   }

@@ -67,7 +67,9 @@ export async function checkJudge(
     );
   // This very judgement is not checked again.
   const asked: Judge = { name: judge.name, digest: judge.digest, judge: (request) => judge.judge(request) };
-  const screen = createScreen({ policies: [policy], judge: asked, ...screenLimits });
+  // Known texts as they are: nothing of them is disguised, and tries are counted here.
+  const judging = { retries: 0, views: 'raw' as const };
+  const screen = createScreen({ policies: [policy], judge: asked, judging, ...screenLimits });
   const ask = async (row: GoldenRow): Promise<Verdict | undefined> => {
     for (let tries = 1; ; tries++) {
       const verdict = (await screen.screen({ [row.channel]: row.text }, signal)).verdicts[0];

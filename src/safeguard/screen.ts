@@ -1,23 +1,17 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
-import { setMaxListeners } from 'node:events';
 import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
-import { TemperError } from '../base/errors.js';
-import { held, thresholdFor } from './calibration.js';
-import { makeNonce } from './contract.js';
-import { contractOf, judgeDigest } from './contracts/index.js';
+import { Acquaintance, type Doubt, Unasked } from './acquaintance.js';
+import { createAsker, errorName, withDeadline } from './asking.js';
+import { thresholdFor } from './calibration.js';
+import { contractOf } from './contracts/index.js';
 import type { Detection, DetectorSet } from './detectors/index.js';
-import { oneLine, repeats } from './sentence.js';
-import {
-  doubtOf,
-  type Judge,
-  type JudgeAnswer,
-  JudgeFailure,
-  mayPass,
-  type Policy,
-  type UnjudgedCause,
-  type Verdict,
-} from './types.js';
+import { createHope } from './hope.js';
+import { Judging, type JudgingOptions } from './judging.js';
+import { repeats } from './sentence.js';
+import { doubtOf, type Judge, JudgeFailure, mayPass, type Policy, type UnjudgedCause, type Verdict } from './types.js';
+
+export { HOPELESS_CALLS } from './hope.js';
 
 /** Text by channel; empty channels hold nothing to release and are not judged. */
 export type Channels = Readonly<Record<string, string>>;
@@ -33,6 +27,15 @@ export interface ScreenOptions {
   readonly concurrency?: number;
   /** Count an allow although the judge's own check of the policy failed. Its blocks stand in any case. */
   readonly unchecked?: boolean;
+  /** Votes, views, windows, thresholds. */
+  readonly judging?: JudgingOptions;
+  /**
+   * Before its first allow under a policy counts, a text is looked for that the judge blocks; it must not fall for it
+   * with a forged verdict or forged control tokens behind it. Absent: no.
+   */
+  readonly probe?: boolean;
+  /** So many verdicts of a policy are a batch, with one text among them that the judge blocked before; 0: no such. */
+  readonly canaries?: number;
   /** Called once for each verdict as it falls. */
   readonly onVerdict?: (verdict: Verdict) => void;
 }
@@ -53,18 +56,23 @@ export interface Screen {
    */
   screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
   /**
-   * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last HOPELESS_CALLS calls
-   * showed and none before. Null while it may be.
+   * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last calls showed (see
+   * hope.ts), or it fell for a forged verdict. Null while it may be.
    */
   hopeless?(): string | null;
+  /**
+   * Tries the judge with forged verdicts now, where that is asked for, instead of before its first allow. @returns what
+   * it fell for, null: nothing
+   */
+  ready?(signal?: AbortSignal): Promise<string | null>;
 }
 
 export const DEFAULT_TIMEOUT_MS = 60_000;
 const DEFAULT_CONCURRENCY = 8;
-const MAX_RATIONALE_CHARS = 4000;
-export const HOPELESS_CALLS = 8;
 /** A check has deadlines of its own, one for each call. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
+
+type Found = Omit<Verdict, 'policy' | 'channel' | 'digests' | 'latencyMs' | 'contract'>;
 
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, detectors, onVerdict } = options;
@@ -84,7 +92,11 @@ export function createScreen(options: ScreenOptions): Screen {
     checks.set(key, found);
     return found;
   };
-  let [answers, hopelessCalls, hopelessDetail] = [0, 0, ''];
+  const asker = judge && createAsker({ judge, timeoutMs, retries: options.judging?.retries ?? 1, slots });
+  const judging = judge && asker && new Judging(judge, asker, options.judging ?? {});
+  const acquaintance =
+    asker && new Acquaintance({ asker, probe: options.probe ?? false, canaries: options.canaries ?? 0 });
+  const hope = createHope();
 
   async function verdictOf(
     policy: Policy,
@@ -95,7 +107,7 @@ export function createScreen(options: ScreenOptions): Screen {
   ): Promise<Verdict> {
     const start = performance.now();
     const contract = contractOf(policy.contract);
-    const asked = judge ? judgeDigest(judge.digest, contract.name) : '';
+    const asked = judging?.judgeDigest(policy) ?? '';
     const threshold = thresholdFor(policy, asked);
     const base = {
       policy: policy.name,
@@ -105,84 +117,47 @@ export function createScreen(options: ScreenOptions): Screen {
         content: sha256(content),
         // Who judges with another threshold is another judge.
         judge: threshold === undefined ? asked : sha256(JSON.stringify([asked, 'threshold', threshold])),
+        ...(judging ? { judging: judging.digest() } : {}),
       },
       ...(contract.name === 'temper' ? {} : { contract: contract.name }),
     };
-    const unjudged = (cause: UnjudgedCause, detail: string, rationale = ''): Verdict => ({
+    const verdict = ({ outcome, rule, rationale, cause, detail, score, ...more }: Found): Verdict => ({
       ...base,
-      outcome: 'unjudged',
-      rule: null,
+      outcome,
+      rule,
       rationale,
       cause,
       // What did not pass must not leave by the words about it.
       detail: repeats(detail, content) ? 'what there is to say of it repeats the judged text' : detail,
       latencyMs: Math.round(performance.now() - start),
+      ...(score === undefined ? {} : { score }),
+      ...(threshold === undefined || cause !== null ? {} : { threshold }),
+      ...more,
     });
+    const unjudged = (cause: UnjudgedCause, detail: string): Verdict =>
+      verdict({ outcome: 'unjudged', rule: null, cause, detail, rationale: '' });
     const before = known?.(policy.name, channel, base.digests);
     if (before?.outcome === 'block') return before;
     const unproven = async (): Promise<string | null> => withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
     if (before?.outcome === 'allow' && (await unproven().catch(() => '')) === null) return before;
-    if (!judge) return unjudged('judge_error', 'no judge is configured');
-    const nonce = makeNonce(content + policy.text);
-    let answer: JudgeAnswer;
+    if (!judging || !acquaintance) return unjudged('judge_error', 'no judge is configured');
+    const batch = acquaintance.join(policy);
+    const { answered, hopeless, ...judged } = await judging.run(policy, channel, content, threshold, signal);
+    hope.note(answered, hopeless ? judged.detail : null);
+    const changed = answered ? acquaintance.saw(judged.backend) : null;
+    if (judged.outcome !== 'allow') return verdict(judged);
+    const void_ = ({ cause, detail }: Doubt): Verdict => verdict({ ...judged, outcome: 'unjudged', cause, detail });
+    if (changed) return void_(changed);
     try {
-      answer = await withDeadline(timeoutMs, signal, (s) =>
-        judge.judge({
-          policy: policy.text,
-          content,
-          channel,
-          nonce,
-          ...(contract.name === 'temper' ? {} : { contract: contract.name }),
-          signal: s,
-        }),
-      );
+      const why = await unproven();
+      if (why !== null) return void_({ cause: 'unproven', detail: why });
+      const doubted = await withDeadline(MAX_TIMER_MS, signal, () => batch.doubt());
+      return doubted ? void_(doubted) : verdict(judged);
     } catch (error) {
-      if (!(error instanceof JudgeFailure)) return unjudged('judge_error', `the judge failed: ${errorName(error)}`);
-      if (error.hopeless) hopelessCalls++;
-      if (error.hopeless) hopelessDetail = error.message;
-      return unjudged(error.reason, error.message);
+      if (error instanceof JudgeFailure) return void_({ cause: error.reason, detail: error.message });
+      if (error instanceof Unasked) return void_(error.doubt);
+      return void_({ cause: 'unproven', detail: `the judge could not be tried (${errorName(error)})` });
     }
-    answers++;
-    if (typeof answer?.text !== 'string') return unjudged('bad_response', 'the judge gave no text');
-    const thoughts = answer.rationale ?? '';
-    let rationale = thoughts.slice(0, MAX_RATIONALE_CHARS);
-    if (answer.finish !== 'stop')
-      return unjudged(
-        'truncated',
-        answer.finish === 'length'
-          ? "the judge's answer ended by length, wanted stop; give it more tokens"
-          : `the judge's answer ended by ${answer.ended ?? String(answer.finish)}, wanted stop`,
-        rationale,
-      );
-    const parsed = contract.parse(answer.text, { nonce, rules: policy.rules, policy: policy.text });
-    if (parsed.rationale !== undefined)
-      rationale = [parsed.rationale, thoughts]
-        .filter((t) => t !== '')
-        .join('\n')
-        .slice(0, MAX_RATIONALE_CHARS);
-    if (parsed.outcome === 'unjudged') return unjudged(parsed.cause, parsed.detail, rationale);
-    const { score } = answer;
-    const decided = threshold === undefined ? parsed : held(parsed, score, threshold);
-    if (decided === null)
-      return unjudged('judge_error', 'the judge gave no score to hold to its calibrated threshold', rationale);
-    if (decided.outcome === 'allow' && answer.allowVoid)
-      return unjudged(answer.allowVoid.cause, answer.allowVoid.detail, rationale);
-    if (decided.outcome === 'allow') {
-      const why = await unproven().catch((error: unknown) => error);
-      if (why instanceof JudgeFailure) return unjudged(why.reason, why.message, rationale);
-      if (why !== null) return unjudged('unproven', String(why), rationale);
-    }
-    return {
-      ...base,
-      outcome: decided.outcome,
-      rule: decided.rule,
-      rationale,
-      cause: null,
-      detail: '',
-      latencyMs: Math.round(performance.now() - start),
-      ...(score === undefined ? {} : { score }),
-      ...(threshold === undefined ? {} : { threshold }),
-    };
   }
 
   /** Every verdict says what the detectors said, and the blocks of these follow. */
@@ -216,7 +191,20 @@ export function createScreen(options: ScreenOptions): Screen {
   return {
     policies,
     detectors,
-    hopeless: () => (answers === 0 && hopelessCalls >= HOPELESS_CALLS ? hopelessDetail : null),
+    hopeless: () => acquaintance?.fooled?.detail ?? hope.lost(),
+    async ready(signal) {
+      if (!acquaintance) return null;
+      for (const policy of policies) {
+        const found = await withDeadline(MAX_TIMER_MS, signal, () => acquaintance.meet(policy)).catch(
+          (error: unknown) => {
+            if (error instanceof JudgeFailure) throw signal?.reason ?? error;
+            return null; // not to be asked now: found out before its first allow counts
+          },
+        );
+        if (found?.cause === 'fooled') return found.detail;
+      }
+      return null;
+    },
     async screen(channels, signal, known) {
       const texts = Object.entries(channels).filter(([, text]) => text !== '');
       if (texts.length === 0) return combine([missing('', '', 'no_content', 'no channel holds any text', judge)]);
@@ -225,13 +213,11 @@ export function createScreen(options: ScreenOptions): Screen {
           policies.length === 0
             ? [missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
             : await Promise.all(
-                policies.map((policy) =>
-                  slots(async () => {
-                    const verdict = await verdictOf(policy, channel, text, signal, known);
-                    onVerdict?.(verdict);
-                    return verdict;
-                  }),
-                ),
+                policies.map(async (policy) => {
+                  const verdict = await verdictOf(policy, channel, text, signal, known);
+                  onVerdict?.(verdict);
+                  return verdict;
+                }),
               );
         return withDetectors(channel, text, verdicts, signal);
       });
@@ -262,14 +248,6 @@ function blockOf(policy: string, channel: string, content: string, d: Detection)
   };
 }
 
-/** What a judge threw, without what a library put into its message: that may quote a key or the text. */
-function errorName(error: unknown): string {
-  if (error instanceof TemperError) return oneLine(error.message);
-  const name = error instanceof Error ? error.name : typeof error;
-  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return [name, code].filter((word) => /^[A-Za-z][A-Za-z0-9_]{0,60}$/.test(word)).join(' ') || 'an error';
-}
-
 function missing(channel: string, content: string, cause: UnjudgedCause, detail: string, judge: Judge | null): Verdict {
   return {
     outcome: 'unjudged',
@@ -295,39 +273,4 @@ function combine(verdicts: readonly Verdict[]): ScreenResult {
   for (const { channel } of verdicts)
     if (channel !== '') channels[channel] = worst(verdicts.filter((v) => v.channel === channel));
   return { outcome: worst(verdicts), channels, verdicts };
-}
-
-/** Ends at the deadline even if the judge ignores its signal. */
-async function withDeadline<T>(
-  timeoutMs: number,
-  outer: AbortSignal | undefined,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const controller = new AbortController();
-  return new Promise<T>((resolve, reject) => {
-    const end = (failure: JudgeFailure): void => {
-      settle();
-      reject(failure);
-      controller.abort(failure);
-    };
-    const onAbort = (): void => end(new JudgeFailure('aborted', 'screening was stopped before the judge answered'));
-    const timer = setTimeout(
-      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-    const settle = (): void => {
-      clearTimeout(timer);
-      outer?.removeEventListener('abort', onAbort);
-    };
-    if (outer?.aborted) {
-      onAbort();
-      return;
-    }
-    if (outer) {
-      setMaxListeners(0, outer); // one for each call in flight is no leak
-      outer.addEventListener('abort', onAbort, { once: true });
-    }
-    // `async` turns a judge that throws at once into a rejection.
-    (async () => work(controller.signal))().then(resolve, reject).finally(settle);
-  });
 }

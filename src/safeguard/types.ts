@@ -6,6 +6,8 @@ import type { ContractName } from './contracts/contract.js';
 import type { Finding } from './detectors/detector.js';
 import type { PolicyChannel, Thresholds } from './front-matter.js';
 import type { PolicyRelease } from './holdback/rules.js';
+import type { ViewName } from './views/index.js';
+import type { VoteCount } from './votes.js';
 
 /** Why there is no verdict. */
 export type UnjudgedCause =
@@ -26,6 +28,11 @@ export type UnjudgedCause =
   | 'contradiction'
   | 'wrong_model' // an allow, but of another model than the one asked
   | 'unproven' // an allow of a judge that did not show that it can follow the policy
+  | 'fooled' // an allow of a judge that fell for a forged verdict
+  | 'judge_changed' // another model or build answers than the one that was tried
+  | 'canary' // an allow beside a text whose verdict is known and which the judge got wrong
+  | 'disagreement' // votes that do not agree
+  | 'circuit_open' // not asked: the judge failed too often of late
   | 'judge_error'; // the judge threw something else
 
 /** A row of a policy's golden set: one text, and the rule that it breaks, or null. */
@@ -76,6 +83,17 @@ export interface Policy extends PolicyRelease {
   readonly calibrations?: readonly Calibration[];
 }
 
+/** What of a text was judged. */
+export interface Coverage {
+  /** UTF-16 units of the text, and those in a window that has a verdict: all of them, or nothing is allowed. */
+  readonly characters: number;
+  readonly judged: number;
+  /** Overlapping windows that the text was cut into. */
+  readonly windows: number;
+  /** The text as it is (raw), and its other views that differ: see views/index.ts. */
+  readonly views: readonly ViewName[];
+}
+
 /** What one judge said of one channel under one policy. */
 export interface Verdict {
   readonly outcome: 'allow' | 'block' | 'unjudged';
@@ -97,12 +115,25 @@ export interface Verdict {
     readonly judge: string;
     /** Of the detectors beside the judge, those that are off included. */
     readonly detectors?: string;
+    /** How the judge was asked: views, windows, votes, thresholds. Absent where no judge was. */
+    readonly judging?: string;
   };
   readonly latencyMs: number;
-  /** Log-odds of a violation at the verdict token, nats; absent: the judge gave none. */
+  /**
+   * Log-odds of a violation, nats: at the verdict token where the judge tells it, with several votes their mean, or those
+   * of the votes themselves where it does not; of several windows and views the highest. Absent: there is none.
+   */
   readonly score?: number;
   /** The calibrated threshold that the score was held to, nats; absent: none, so that the judge's own word counted. */
   readonly threshold?: number;
+  /** Absent where no judge was asked. */
+  readonly coverage?: Coverage;
+  /** The view that decided, if it was not the raw text. */
+  readonly view?: ViewName;
+  /** With several votes: those on the text that decided. */
+  readonly votes?: VoteCount;
+  /** Model and build that answered, as an endpoint names them. */
+  readonly backend?: string;
   /** Absent: ours. */
   readonly contract?: ContractName;
   /** What the detectors said of the channel, by name. */
@@ -122,6 +153,12 @@ export interface JudgeRequest {
   readonly nonce: string;
   /** How to ask: `judgeMessages` renders it. Absent: ours. */
   readonly contract?: ContractName;
+  /** Asked the other way round, where the contract can be: `compliant` for `violation`, or 1 and 0 changed over. */
+  readonly swapped?: boolean;
+  /** How the answer is sampled; absent: the most probable one. */
+  readonly sampling?: { readonly temperature: number; readonly seed: number };
+  /** Control-token spellings are sent as they are: to find out what the backend makes of them. */
+  readonly verbatim?: boolean;
   readonly signal: AbortSignal;
 }
 /** The final channel of a judge's answer, and how it ended. Only `stop` counts as completed. */
@@ -136,12 +173,18 @@ export interface JudgeAnswer {
   readonly score?: number;
   /** Why an allow does not count; a block stands all the same, as nothing passes by it. */
   readonly allowVoid?: { readonly cause: UnjudgedCause; readonly detail: string };
+  /** Model and build that answered, as the backend names them. */
+  readonly backend?: string;
 }
 export interface Judge {
   readonly name: string;
   /** sha256 over what decides its answers: model digest or endpoint and model name, and the sampling settings. */
   readonly digest: string;
   judge(request: JudgeRequest): Promise<JudgeAnswer>;
+  /** Most tokens of prompt and answer, of a local one. */
+  readonly contextTokens?: number;
+  /** Whether a request leaves room for an answer; absent: nobody knows, it is tried. */
+  fits?(request: Omit<JudgeRequest, 'nonce' | 'signal'>, signal: AbortSignal): Promise<boolean>;
   /**
    * Whether it can follow the policy, found by trying; asked before an allow of it counts, once for each policy.
    * Absent: it is taken at its word.
@@ -160,13 +203,16 @@ export const doubtOf = (check: JudgeCheck): string =>
 export class JudgeFailure extends Error {
   /** No other call of this judge can fare better: a wrong key, a wrong address. */
   readonly hopeless: boolean;
+  /** The judge is busy or broken for the moment. */
+  readonly passing: boolean;
   constructor(
     readonly reason: UnjudgedCause,
     message: string,
-    options: { readonly cause?: unknown; readonly hopeless?: boolean } = {},
+    options: { readonly cause?: unknown; readonly hopeless?: boolean; readonly passing?: boolean } = {},
   ) {
     super(message.replaceAll(/\s*\n\s*/g, ' '), options);
     this.name = 'JudgeFailure';
     this.hopeless = options.hopeless ?? false;
+    this.passing = options.passing ?? false;
   }
 }

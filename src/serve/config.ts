@@ -83,6 +83,22 @@ export const ServeConfig = z.strictObject({
   judgeConcurrency: count(256).optional(),
   judgeCheck: z.boolean().optional().describe('try a judge behind a URL as a local one is'),
   judgeContract: z.enum(CONTRACT_NAMES).optional().describe('how the judge is asked and read'),
+  votes: count(15).optional().describe('votes on each text; every second one is asked the other way round'),
+  judgeViews: z.enum(['all', 'raw']).optional().describe('all: texts also made plain, decoded and turned back'),
+  judgeWindow: z
+    .int()
+    .min(256)
+    .max(1 << 20)
+    .optional()
+    .describe('most characters judged at once; longer texts in overlapping windows'),
+  judgeHedge: z.number().min(0).max(1).optional().describe('share of the calls to a URL that may be sent twice'),
+  judgeCanaries: z
+    .int()
+    .min(0)
+    .max(1 << 20)
+    .optional()
+    .describe('verdicts of a batch, which has a text in it that the judge blocked before; 0: none'),
+  judgeProbe: z.boolean().optional().describe('try a judge behind a URL with forged verdicts; absent: yes'),
   detectors: DetectorsConfig.optional(),
   reasoning: z.enum(['auto', 'allowed', 'never']).optional().describe('when the model’s thoughts leave'),
   host: z.string().optional(),

@@ -162,7 +162,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
   ]);
   code.catch(() => {}); // told where it is waited for
   try {
-    const opened = options.screening ? await openScreening(options.screening, signal) : null;
+    const opened = options.screening ? await openScreening({ ...options.screening, probeNow: true }, signal) : null;
     if (opened) closers.push(() => opened.close());
     const slots = options.engine.slots ?? 16;
     const served = await openServed(

@@ -10,6 +10,7 @@ import { isAlive } from '../../base/temporary.js';
 import { CONTRACT_NAMES } from '../contracts/contract.js';
 import type { KnownVerdict } from '../screen.js';
 import type { Verdict } from '../types.js';
+import { VIEW_NAMES } from '../views/index.js';
 import { lineBatches } from './lines.js';
 import { type Asked, VerdictIndex } from './verdict-index.js';
 
@@ -32,6 +33,12 @@ const Kept = z.looseObject({
   latencyMs: z.number(),
   score: z.number().optional(),
   threshold: z.number().optional(),
+  coverage: z
+    .strictObject({ characters: z.int(), judged: z.int(), windows: z.int(), views: z.array(z.enum(VIEW_NAMES)) })
+    .optional(),
+  view: z.enum(VIEW_NAMES).optional(),
+  votes: z.strictObject({ allow: z.int(), block: z.int(), unjudged: z.int() }).optional(),
+  backend: z.string().optional(),
   contract: z.enum(CONTRACT_NAMES).optional(),
   detectors: z.record(z.string(), z.enum(['clear', 'block', 'off'])).optional(),
 });

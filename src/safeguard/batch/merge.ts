@@ -79,7 +79,7 @@ function differenceOf(a: Part, b: Part): string | null {
   for (const [policy, digests] of Object.entries(x.policies)) {
     const other = Object.hasOwn(y.policies, policy) ? y.policies[policy] : undefined;
     if (!other) continue; // no row of that shard had anything to judge, or to find
-    for (const what of ['policy', 'judge', 'detectors'] as const)
+    for (const what of ['policy', 'judge', 'detectors', 'judging'] as const)
       if (digests[what] !== other[what]) return `policy ${policy}: they differ in the digest of the ${what}`;
   }
   return null;

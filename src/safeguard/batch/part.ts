@@ -6,7 +6,12 @@ import { InputFile } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
 import type { VerdictRow } from '../agreement.js';
 
-const Digests = z.strictObject({ policy: z.string(), judge: z.string(), detectors: z.string().optional() });
+const Digests = z.strictObject({
+  policy: z.string(),
+  judge: z.string(),
+  detectors: z.string().optional(),
+  judging: z.string().optional(),
+});
 const Footer = z.strictObject({
   version: z.literal(1),
   shard: z.int().min(1),
@@ -70,12 +75,18 @@ export class DigestsSeen {
     if (policy === '') return true;
     const before = this.#seen.get(policy);
     if (before) return before.policy === digests.policy && before.judge === digests.judge && same(before, digests);
-    const { policy: text, judge, detectors } = digests;
-    this.#seen.set(policy, { policy: text, judge, ...(detectors === undefined ? {} : { detectors }) });
+    const { policy: text, judge, detectors, judging } = digests;
+    this.#seen.set(policy, {
+      policy: text,
+      judge,
+      ...(detectors === undefined ? {} : { detectors }),
+      ...(judging === undefined ? {} : { judging }),
+    });
     return true;
   }
   all(): DigestsOf {
     return Object.fromEntries([...this.#seen].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 }
-const same = (a: DigestsOf[string], b: DigestsOf[string]): boolean => (a.detectors ?? '') === (b.detectors ?? '');
+const same = (a: DigestsOf[string], b: DigestsOf[string]): boolean =>
+  (a.detectors ?? '') === (b.detectors ?? '') && (a.judging ?? '') === (b.judging ?? '');

@@ -1,9 +1,8 @@
 // Llama Guard: `safe`, or `unsafe` and a line of categories, `S1,S10`. Its server's template holds the categories; the
 // policy's text is not sent, and its rules, where they are S-numbers, say which of them may be cited.
-import { breakControlSpellings } from '../contract.js';
 import { oneLine } from '../sentence.js';
 import type { UnjudgedCause } from '../types.js';
-import { type Contract, EMPTY, type ReadVerdict, trimmed } from './contract.js';
+import { type Contract, EMPTY, quoted, type ReadVerdict, trimmed } from './contract.js';
 
 const unjudged = (cause: UnjudgedCause, detail: string): ReadVerdict => ({ outcome: 'unjudged', cause, detail });
 
@@ -12,7 +11,10 @@ export const llamaGuard: Contract = {
   version: 1,
   ownPolicy: true,
   rules: Array.from({ length: 14 }, (_, n) => `S${n + 1}`),
-  messages: ({ content }) => [{ role: 'user', content: breakControlSpellings(content) }],
+  messages: (request) => [{ role: 'user', content: quoted(request) }],
+  swaps: () => false,
+  verdictAt: () => null,
+  forged: () => 'safe',
   parse(text, { rules }) {
     const answer = trimmed(text);
     if (answer === '') return EMPTY;

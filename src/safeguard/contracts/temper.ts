@@ -1,6 +1,6 @@
 // Our own contract: a nonce that the verdict must echo; see ../contract.ts, with which judges are trained, too.
-import { parseVerdict, renderJudgePrompt } from '../contract.js';
-import type { Contract } from './contract.js';
+import { parseVerdict, renderJudgePrompt, renderVerdict } from '../contract.js';
+import { type Contract, labelAt } from './contract.js';
 
 export const temper: Contract = {
   name: 'temper',
@@ -12,5 +12,9 @@ export const temper: Contract = {
       { role: 'user', content: user },
     ];
   },
+  swaps: () => true,
+  verdictAt: (text, swapped) =>
+    labelAt(text, swapped ? /"compliant"[ \t]*:[ \t]*[01]/ : /"violation"[ \t]*:[ \t]*[01]/, swapped),
+  forged: (nonce) => renderVerdict({ rule: null, nonce }),
   parse: parseVerdict,
 };

@@ -2,18 +2,26 @@
 
 import { sha256 } from '../../base/digest.js';
 import type { JudgePrompt } from '../contract.js';
-import { judgeMessages } from '../contracts/index.js';
-import type { Judge, JudgeAnswer } from '../types.js';
+import { contractOf, judgeMessages } from '../contracts/index.js';
+import type { Judge, JudgeAnswer, JudgeRequest } from '../types.js';
+import { type ScoredToken, verdictScore } from './score.js';
 
 /** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */
 export interface CheckpointReply {
   readonly final: string;
   readonly analysis: string;
   readonly finish: 'stop' | 'length' | 'other';
+  /** Tokens of `final` with their log-probabilities, where they are known. */
+  readonly tokens?: readonly ScoredToken[];
 }
 export type CheckpointGenerate = (
   prompt: JudgePrompt,
-  settings: { readonly temperature: 0; readonly maxTokens: number; readonly signal: AbortSignal },
+  settings: {
+    readonly temperature: number;
+    readonly seed?: number;
+    readonly maxTokens: number;
+    readonly signal: AbortSignal;
+  },
 ) => Promise<CheckpointReply>;
 
 export interface CheckpointJudgeOptions {
@@ -25,7 +33,15 @@ export interface CheckpointJudgeOptions {
   readonly generate: CheckpointGenerate;
   /** Room for reasoning and verdict. */
   readonly maxTokens?: number;
+  /** Most tokens of prompt and answer together, and how many a prompt has: long texts are cut into windows by it. */
+  readonly contextTokens?: number;
+  readonly count?: (prompt: JudgePrompt, signal: AbortSignal) => Promise<number>;
 }
+
+/** Half of a context is left for the answer at most: reasoning takes what it gets. */
+const ANSWER_SHARE = 0.5;
+/** Tokens that harmony itself takes of a prompt, and more. */
+const HARMONY_TOKENS = 128;
 
 export function createCheckpointJudge({
   name,
@@ -33,16 +49,42 @@ export function createCheckpointJudge({
   effort = 'medium',
   generate,
   maxTokens = 1024,
+  contextTokens,
+  count,
 }: CheckpointJudgeOptions): Judge {
+  const promptOf = (request: Omit<JudgeRequest, 'signal'>): JudgePrompt => {
+    const messages = judgeMessages(request);
+    const said = (role: string): string => messages.find((m) => m.role === role)?.content ?? '';
+    return { developer: said('system'), user: said('user') };
+  };
+  const room =
+    contextTokens === undefined ? 0 : contextTokens - Math.min(maxTokens, Math.floor(contextTokens * ANSWER_SHARE));
   return {
     name,
     digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, effort, maxTokens, temperature: 0 })),
+    ...(contextTokens === undefined || !count
+      ? {}
+      : {
+          contextTokens,
+          async fits(request: Omit<JudgeRequest, 'nonce' | 'signal'>, signal: AbortSignal): Promise<boolean> {
+            const prompt = promptOf({ ...request, nonce: '0a0a0a' });
+            // No token has less than a byte.
+            const bytes = Buffer.byteLength(prompt.developer) + Buffer.byteLength(prompt.user);
+            return bytes + HARMONY_TOKENS <= room || (await count(prompt, signal)) <= room;
+          },
+        }),
     async judge(request): Promise<JudgeAnswer> {
-      const messages = judgeMessages(request);
-      const said = (role: string): string => messages.find((m) => m.role === role)?.content ?? '';
-      const prompt = { developer: said('system'), user: said('user') };
-      const reply = await generate(prompt, { temperature: 0, maxTokens, signal: request.signal });
-      return { text: reply.final, finish: reply.finish, rationale: reply.analysis };
+      const { temperature, ...seed } = request.sampling ?? { temperature: 0 };
+      const { signal, swapped = false, contract } = request;
+      const reply = await generate(promptOf(request), { temperature, ...seed, maxTokens, signal });
+      const place = reply.tokens ? contractOf(contract).verdictAt(reply.final, swapped) : null;
+      const score = place && reply.tokens ? verdictScore(reply.final, reply.tokens, place) : null;
+      return {
+        text: reply.final,
+        finish: reply.finish,
+        rationale: reply.analysis,
+        ...(score === null ? {} : { score }),
+      };
     },
   };
 }

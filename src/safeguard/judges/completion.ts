@@ -12,6 +12,7 @@ const Part = z.looseObject({ type: z.string(), text: z.string().optional(), thin
 const Completion = z.looseObject({
   object: z.string().nullish(),
   model: z.string().nullish(),
+  system_fingerprint: z.string().nullish(),
   choices: z.array(
     z.looseObject({
       index: z.number().nullish(),
@@ -53,7 +54,10 @@ export function readCompletion(who: string, asked: string, reply: Reply): JudgeA
     const at = parsed.error.issues[0]?.path.join('.') ?? '';
     throw fail(`status 200, but not a chat completion: ${at || 'the body'} is missing or of another type`);
   }
-  const { object, model, choices } = parsed.data;
+  const { object, model, choices, system_fingerprint: build } = parsed.data;
+  const backend = [model, build]
+    .filter((word) => typeof word === 'string' && word !== '')
+    .map((w) => oneLine(w as string, 80));
   if (object !== undefined && object !== null && object !== 'chat.completion')
     throw fail(`the answer is a ${JSON.stringify(oneLine(object, 40))}, wanted a chat.completion`);
   const choice = choices[0];
@@ -75,6 +79,7 @@ export function readCompletion(who: string, asked: string, reply: Reply): JudgeA
     rationale: [message.reasoning ?? message.reasoning_content ?? message.thinking ?? '', ...thoughts]
       .filter((t) => t !== '')
       .join('\n'),
+    ...(backend.length === 0 ? {} : { backend: backend.join(' ') }),
     ...(typeof model !== 'string' || sameModel(asked, model)
       ? {}
       : {

@@ -9,6 +9,7 @@ import { oneLine, repeats } from '../sentence.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
 import { errorSentence, holdsPassingError, passing, readCompletion } from './completion.js';
 import { HttpFailure, postJson, type Reply } from './http.js';
+import { Breaker, Budget, hedged, Latencies } from './resilience.js';
 
 export interface EndpointJudgeOptions {
   /** Base URL up to and including the version, e.g. http://127.0.0.1:8000/v1 */
@@ -28,14 +29,25 @@ export interface EndpointJudgeOptions {
    * First pause before another try, doubled each time; a Retry-After header may lengthen it to at most MAX_PAUSE_MS.
    */
   readonly backoffMs?: number;
+  /**
+   * A second request is sent where the first takes longer than most of late (HEDGE_QUANTILE) did, for at most this share
+   * of the calls; 0: never.
+   */
+  readonly hedge?: number;
 }
+
+/** Other tries than the first, as a share of the calls, and how many may come at once. */
+const RETRY_SHARE = 0.2;
+const RETRY_BURST = 40;
+const HEDGE_QUANTILE = 0.95;
+export const DEFAULT_HEDGE = 0.05;
 
 const MAX_BODY_BYTES = 4 * 2 ** 20;
 const MAX_PAUSE_MS = 20_000;
 /** Answers under which no call of this judge can succeed. */
 const HOPELESS: readonly number[] = [401, 403, 404, 405];
 export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
-  const { model, effort, maxTokens = 4096, attempts = 3, backoffMs = 500 } = options;
+  const { model, effort, maxTokens = 4096, attempts = 3, backoffMs = 500, hedge = DEFAULT_HEDGE } = options;
   const url = completionsUrl(options.url);
   const apiKey = options.apiKey === undefined ? '' : checkedKey(options.apiKey);
   const settings = { temperature: 0, max_tokens: maxTokens, ...(effort ? { reasoning_effort: effort } : {}) };
@@ -45,42 +57,102 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
     'accept-encoding': 'identity',
     ...(apiKey === '' ? {} : { authorization: `Bearer ${apiKey}` }),
   };
+  const breaker = new Breaker(),
+    retries = new Budget(RETRY_SHARE, RETRY_BURST),
+    hedges = new Budget(hedge, Math.max(1, 20 * hedge)),
+    latencies = new Latencies();
   // Newer services know the limit by another name only, and say so.
   let limitName: 'max_tokens' | 'max_completion_tokens' = 'max_tokens';
-  const bodyOf = (messages: readonly JudgeMessage[], limit: string): string => {
+  const bodyOf = (messages: readonly JudgeMessage[], limit: string, sampling: JudgeRequest['sampling']): string => {
     const { max_tokens, ...others } = settings;
     return JSON.stringify({
       model,
       ...others,
+      ...sampling,
       [limit]: max_tokens,
       stream: false,
       messages,
     });
   };
+  /** One reply, of two requests where one takes long. */
+  async function send(body: string, signal: AbortSignal, again: boolean): Promise<Reply | null> {
+    const delayMs = hedge > 0 ? latencies.quantile(HEDGE_QUANTILE) : null;
+    const since = performance.now();
+    const reply = await hedged(
+      (s) => once(url, headers, body, s, again),
+      signal,
+      delayMs === null
+        ? null
+        : {
+            delayMs,
+            may: () => hedges.spend(),
+            good: (r) => r?.status === 200,
+          },
+    );
+    if (reply?.status === 200) latencies.add(performance.now() - since);
+    return reply;
+  }
+
+  async function ask(request: JudgeRequest): Promise<JudgeAnswer> {
+    const prompt = judgeMessages(request);
+    retries.earn();
+    hedges.earn();
+    for (let attempt = 1; ; attempt++) {
+      const limit = limitName;
+      const more = attempt < attempts;
+      const reply = await send(bodyOf(prompt, limit, request.sampling), request.signal, more);
+      const busy = reply?.status === 200 && more && holdsPassingError(reply);
+      if (reply?.status === 200 && !busy) return completed(url, model, reply, apiKey);
+      const sentence = reply ? said(reply, request.content, apiKey) : '';
+      if (reply?.status === 400 && limit === 'max_tokens' && sentence.includes('max_completion_tokens')) {
+        limitName = 'max_completion_tokens';
+        continue;
+      }
+      if (reply && !busy && !passing(reply.status)) throw refusal(url, model, reply, sentence, attempt);
+      if (!more || !retries.spend()) {
+        if (reply && !busy) throw refusal(url, model, reply, sentence, attempt);
+        throw new JudgeFailure('unreachable', `judge ${url.host}: failed, and too many calls were repeated of late`);
+      }
+      const wanted = Math.max(reply ? retryAfterMs(reply.headers) : 0, backoffMs * 2 ** (attempt - 1));
+      await pause(Math.min(MAX_PAUSE_MS, wanted), request.signal);
+    }
+  }
 
   return {
     name: `${model} at ${url.host}`,
     digest: sha256(JSON.stringify({ kind: 'endpoint', url: url.href, model, settings })),
     async judge(request: JudgeRequest): Promise<JudgeAnswer> {
-      const prompt = judgeMessages(request);
-      for (let attempt = 1; ; attempt++) {
-        const limit = limitName;
-        const reply = await once(url, headers, bodyOf(prompt, limit), request.signal, attempt < attempts);
-        const busy = reply?.status === 200 && attempt < attempts && holdsPassingError(reply);
-        if (reply?.status === 200 && !busy) return completed(url, model, reply, apiKey);
-        const sentence = reply ? said(reply, request.content, apiKey) : '';
-        if (reply?.status === 400 && limit === 'max_tokens' && sentence.includes('max_completion_tokens')) {
-          limitName = 'max_completion_tokens';
-          continue;
-        }
-        if (reply && !busy && (!passing(reply.status) || attempt >= attempts))
-          throw refusal(url, model, reply, sentence, attempt);
-        const seconds = Number(reply?.headers['retry-after'] ?? '0');
-        const wanted = Math.max(Number.isFinite(seconds) ? seconds * 1000 : 0, backoffMs * 2 ** (attempt - 1));
-        await pause(Math.min(MAX_PAUSE_MS, wanted), request.signal);
+      const closed = breaker.refuses();
+      if (closed !== null) throw new JudgeFailure('circuit_open', `judge ${url.host}: ${closed}`);
+      try {
+        const answer = await ask(request);
+        breaker.succeeded();
+        return answer;
+      } catch (error) {
+        noteFailure(breaker, error, request.signal);
+        throw error;
       }
     },
   };
+}
+
+/** An answer, of whatever form, and a request that is wrong by itself say that the judge is there. */
+function noteFailure(breaker: Breaker, error: unknown, signal: AbortSignal): void {
+  const late: unknown = signal.aborted ? signal.reason : null;
+  if (signal.aborted && !(late instanceof JudgeFailure && late.reason === 'timeout')) breaker.stopped();
+  else if (signal.aborted) breaker.failed('no answer in time');
+  else if (!(error instanceof JudgeFailure)) breaker.failed('an error');
+  else if (error.reason === 'unreachable' || error.hopeless || error.passing) breaker.failed(error.message);
+  else breaker.succeeded();
+}
+
+/** Seconds, or a time by the server's own clock: ours may be wrong. */
+function retryAfterMs(headers: Reply['headers']): number {
+  const after = headers['retry-after'] ?? '';
+  const seconds = /^[0-9]+(?:\.[0-9]+)?$/.test(after) ? Number(after) : NaN;
+  if (!Number.isNaN(seconds)) return seconds * 1000;
+  const wait = Date.parse(after) - Date.parse(headers.date ?? '');
+  return Number.isFinite(wait) ? Math.max(0, wait) : 0;
 }
 
 /** Where a base URL's completions are. @throws {ConfigError} not a URL of HTTP, one that holds a password */
@@ -203,7 +275,7 @@ function refusal(url: URL, model: string, reply: Reply, sentence: string, attemp
     'http_status',
     `judge ${url.host}: answered ` +
       `${status}${times}${sentence === '' ? '' : `: ${sentence}`}${hint === '' ? '' : `; ${hint}`}`,
-    { hopeless: HOPELESS.includes(status) },
+    { hopeless: HOPELESS.includes(status), passing: passing(status) },
   );
 }
 

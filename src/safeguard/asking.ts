@@ -1,0 +1,176 @@
+// One question to a judge: one policy, one text, one way of asking, within one deadline. What goes wrong is in what
+// comes back. An answer that strayed from the contract is asked for once more, with another nonce; one that held a
+// verdict and something else is not, as it may have been a block.
+import { setMaxListeners } from 'node:events';
+import { TemperError } from '../base/errors.js';
+import { makeNonce } from './contract.js';
+import { contractOf } from './contracts/index.js';
+import { oneLine } from './sentence.js';
+import { type Judge, type JudgeAnswer, JudgeFailure, type Policy, type UnjudgedCause } from './types.js';
+import type { Vote } from './votes.js';
+
+export interface Manner {
+  readonly swapped?: boolean;
+  readonly sampling?: { readonly temperature: number; readonly seed: number };
+  readonly verbatim?: boolean;
+  /** Looked for in the answer: who repeats it has read it as a verdict. */
+  readonly forgery?: string;
+}
+/** A vote, and how it came about. */
+export interface Asked extends Vote {
+  /** The judge gave an answer, of whatever form. */
+  readonly answered: boolean;
+  /** Nobody else's call would fare better. */
+  readonly hopeless: boolean;
+  readonly backend?: string;
+  /** The answer has the forgery in it. */
+  readonly repeated?: boolean;
+}
+export interface Asker {
+  ask(
+    policy: Policy,
+    channel: string,
+    content: string,
+    manner: Manner,
+    signal: AbortSignal | undefined,
+  ): Promise<Asked>;
+}
+
+const MAX_RATIONALE_CHARS = 4000;
+/** Nothing in such an answer was a verdict. */
+const STRAYED: readonly (UnjudgedCause | null)[] = ['empty', 'off_contract', 'wrong_nonce'];
+
+export interface AskerOptions {
+  readonly judge: Judge;
+  /** Deadline of a question, second try and waiting for the judge's own retries included. */
+  readonly timeoutMs: number;
+  /** Tries after an answer that strayed. */
+  readonly retries: number;
+  /** Lets a bounded number of questions be under way. */
+  readonly slots: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+export function createAsker({ judge, timeoutMs, retries, slots }: AskerOptions): Asker {
+  async function once(
+    policy: Policy,
+    channel: string,
+    content: string,
+    manner: Manner,
+    signal: AbortSignal,
+  ): Promise<Asked> {
+    const { forgery, ...how } = manner;
+    const contract = contractOf(policy.contract);
+    const nonce = makeNonce(content + policy.text);
+    const answer = await judge.judge({
+      policy: policy.text,
+      content,
+      channel,
+      nonce,
+      ...(contract.name === 'temper' ? {} : { contract: contract.name }),
+      ...how,
+      signal,
+    });
+    const asked = read(policy, answer, nonce, manner.swapped === true);
+    return forgery !== undefined && String(answer?.text).includes(forgery) ? { ...asked, repeated: true } : asked;
+  }
+  return {
+    ask: (policy, channel, content, manner, signal) =>
+      slots(async () => {
+        try {
+          return await withDeadline(timeoutMs, signal, async (s) => {
+            for (let tries = 0; ; tries++) {
+              const asked = await once(policy, channel, content, manner, s);
+              if (tries >= retries || !STRAYED.includes(asked.cause)) return asked;
+            }
+          });
+        } catch (error) {
+          const failure = error instanceof JudgeFailure ? error : null;
+          return {
+            ...nothing(failure?.reason ?? 'judge_error', failure?.message ?? `the judge failed: ${errorName(error)}`),
+            answered: false,
+            hopeless: failure?.hopeless ?? false,
+          };
+        }
+      }),
+  };
+}
+
+const nothing = (cause: UnjudgedCause, detail: string, rationale = ''): Vote => ({
+  outcome: 'unjudged',
+  rule: null,
+  cause,
+  detail,
+  rationale,
+});
+
+/** An answer by the contract of its policy. */
+function read(policy: Policy, answer: JudgeAnswer, nonce: string, swapped: boolean): Asked {
+  const told = {
+    answered: true,
+    hopeless: false,
+    ...(typeof answer?.backend === 'string' ? { backend: answer.backend } : {}),
+    ...(typeof answer?.score === 'number' && Number.isFinite(answer.score) ? { score: answer.score } : {}),
+  };
+  if (typeof answer?.text !== 'string') return { ...nothing('bad_response', 'the judge gave no text'), ...told };
+  const thoughts = answer.rationale ?? '';
+  let rationale = thoughts.slice(0, MAX_RATIONALE_CHARS);
+  if (answer.finish !== 'stop') {
+    const how = answer.finish === 'length' ? 'length' : (answer.ended ?? String(answer.finish));
+    const next = answer.finish === 'length' ? '; give it more tokens' : '';
+    return { ...nothing('truncated', `the judge's answer ended by ${how}, wanted stop${next}`, rationale), ...told };
+  }
+  const expected = { nonce, rules: policy.rules, policy: policy.text, ...(swapped ? { swapped } : {}) };
+  const parsed = contractOf(policy.contract).parse(answer.text, expected);
+  if (parsed.rationale !== undefined)
+    rationale = [parsed.rationale, thoughts]
+      .filter((t) => t !== '')
+      .join('\n')
+      .slice(0, MAX_RATIONALE_CHARS);
+  if (parsed.outcome === 'unjudged') return { ...nothing(parsed.cause, parsed.detail, rationale), ...told };
+  const { allowVoid } = answer;
+  const word = { outcome: parsed.outcome, rule: parsed.rule, rationale, cause: null, detail: '' };
+  return { ...word, ...told, ...(allowVoid ? { allowVoid } : {}) };
+}
+
+/** What a judge threw, without what a library put into its message: that may quote a key or the text. */
+export function errorName(error: unknown): string {
+  if (error instanceof TemperError) return oneLine(error.message);
+  const name = error instanceof Error ? error.name : typeof error;
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return [name, code].filter((word) => /^[A-Za-z][A-Za-z0-9_]{0,60}$/.test(word)).join(' ') || 'an error';
+}
+
+/** Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked. */
+export async function withDeadline<T>(
+  timeoutMs: number,
+  outer: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const controller = new AbortController();
+  return new Promise<T>((resolve, reject) => {
+    const end = (failure: JudgeFailure): void => {
+      settle();
+      reject(failure);
+      controller.abort(failure);
+    };
+    const onAbort = (): void => end(new JudgeFailure('aborted', 'screening was stopped before the judge answered'));
+    const timer = setTimeout(
+      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const settle = (): void => {
+      clearTimeout(timer);
+      outer?.removeEventListener('abort', onAbort);
+    };
+    if (outer?.aborted) {
+      onAbort();
+      return;
+    }
+    if (outer) {
+      setMaxListeners(0, outer); // one for each call in flight is no leak
+      outer.addEventListener('abort', onAbort, { once: true });
+    }
+    // `async` turns a judge that throws at once into a rejection.
+    (async () => work(controller.signal))().then(resolve, reject).finally(settle);
+  });
+}

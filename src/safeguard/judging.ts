@@ -1,0 +1,221 @@
+// The judgement of one text under one policy: the text in windows, each window in its views, each view by so many
+// votes. The strictest counts: a block anywhere is a block, and what has no verdict anywhere is not allowed.
+import { sha256 } from '../base/digest.js';
+import type { Asker, Manner } from './asking.js';
+import { contractOf, judgeDigest } from './contracts/index.js';
+import type { Coverage, Judge, Policy } from './types.js';
+import { VIEWS_VERSION, type ViewName, viewsOf } from './views/index.js';
+import { countVotes, decide, type Vote, type VoteCount, voteSettings } from './votes.js';
+import { covered, DEFAULT_WINDOW, MIN_WINDOW, type Window, windowSize, windowsOf } from './windows.js';
+
+export interface JudgingOptions {
+  /** Votes on each text; absent: 1. */
+  readonly votes?: number;
+  /** `raw`: the text as it is alone. Absent: all views that differ. */
+  readonly views?: 'raw' | 'all';
+  /** Most characters of a window. */
+  readonly window?: number;
+  /** Tries after an answer that strayed from the contract; absent: 1. */
+  readonly retries?: number;
+}
+/** What was found, and what of the text it stands on. */
+export interface Judged extends Vote {
+  readonly coverage: Coverage;
+  readonly view?: ViewName;
+  readonly votes?: VoteCount;
+  readonly backend?: string;
+  /** The judge answered at least once; all of its failures are such that nobody's call fares better. */
+  readonly answered: boolean;
+  readonly hopeless: boolean;
+}
+
+/** Raised when the same settings may give another verdict. */
+const VERSION = 1;
+export const MAX_VOTES = 15;
+
+interface Part {
+  readonly window: Window;
+  readonly view: ViewName;
+  readonly text: string;
+}
+type PartVerdict = Vote & Pick<Judged, 'answered' | 'hopeless' | 'backend' | 'votes'>;
+
+export class Judging {
+  readonly #votes: number;
+  readonly #views: 'raw' | 'all';
+  readonly #window: number;
+  constructor(
+    readonly judge: Judge,
+    readonly asker: Asker,
+    readonly options: JudgingOptions,
+  ) {
+    this.#votes = Math.min(MAX_VOTES, Math.max(1, options.votes ?? 1));
+    this.#views = options.views ?? 'all';
+    this.#window = Math.max(MIN_WINDOW, options.window ?? DEFAULT_WINDOW);
+  }
+
+  /** sha256 over all that decides how a text is judged, but for policy, judge, contract and threshold, hex. */
+  digest(): string {
+    return sha256(
+      JSON.stringify([
+        VERSION,
+        this.#votes,
+        this.#views === 'raw' ? 'raw' : VIEWS_VERSION,
+        windowSize(this.#window),
+        this.options.retries ?? 1,
+        this.judge.contextTokens ?? null,
+      ]),
+    );
+  }
+
+  /** Who judges, by how many votes: what thresholds are calibrated for. */
+  judgeDigest(policy: Policy): string {
+    const one = judgeDigest(this.judge.digest, policy.contract);
+    return this.#votes === 1 ? one : sha256(JSON.stringify([one, 'votes', this.#votes]));
+  }
+
+  async run(
+    policy: Policy,
+    channel: string,
+    text: string,
+    threshold: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Judged> {
+    const parts = await this.#parts(policy, channel, text, signal);
+    // A block ends what comes after it in the order of the parts, so that the same block is told each time.
+    const stops = parts.map(() => new AbortController());
+    let first = parts.length;
+    const verdicts = await Promise.all(
+      parts.map(async (part, i) => {
+        const stop = stops[i] as AbortController;
+        const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+        const verdict = await this.#vote(policy, channel, part.text, threshold, parts.length === 1 ? signal : both);
+        if (verdict.outcome === 'block' && i < first) {
+          first = i;
+          for (const later of stops.slice(i + 1)) later.abort();
+        }
+        return verdict;
+      }),
+    );
+    return combined(text, parts, verdicts);
+  }
+
+  /** Windows and views to judge. */
+  async #parts(
+    policy: Policy,
+    channel: string,
+    text: string,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Part[]> {
+    const windows = await this.#windows(policy, channel, text, signal);
+    const parts: Part[] = [];
+    for (const window of windows) {
+      const own = text.slice(window.from, window.to);
+      for (const { view, text: seen } of this.#views === 'raw' ? [{ view: 'raw' as const, text: own }] : viewsOf(own)) {
+        // What was decoded may be longer than what encoded it.
+        const inside =
+          view === 'raw' ? [{ from: 0, to: seen.length }] : await this.#windows(policy, channel, seen, signal);
+        for (const { from, to } of inside) parts.push({ window, view, text: seen.slice(from, to) });
+      }
+    }
+    return parts;
+  }
+
+  async #windows(
+    policy: Policy,
+    channel: string,
+    text: string,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Window[]> {
+    const { fits } = this.judge;
+    for (let size = Math.min(this.#window, Math.max(text.length, MIN_WINDOW)); ; ) {
+      const windows = windowsOf(text, windowSize(size));
+      if (!fits) return windows;
+      const { contract } = policy;
+      const each = await Promise.all(
+        windows.map(({ from, to }) =>
+          fits.call(
+            this.judge,
+            { policy: policy.text, content: text.slice(from, to), channel, ...(contract ? { contract } : {}) },
+            signal ?? new AbortController().signal,
+          ),
+        ),
+      ).catch(() => null);
+      // Who cannot tell is asked, and says what is wrong.
+      if (each === null || each.every(Boolean)) return windows;
+      // Not even little ones: the judge says by how much.
+      if (size <= MIN_WINDOW) return windowsOf(text, windowSize(text.length));
+      size = Math.max(MIN_WINDOW, Math.floor(size * 0.7));
+    }
+  }
+
+  async #vote(
+    policy: Policy,
+    channel: string,
+    text: string,
+    threshold: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<PartVerdict> {
+    const swaps = contractOf(policy.contract).swaps(policy.text);
+    const asked = await Promise.all(
+      Array.from({ length: this.#votes }, (_, i) => this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal)),
+    );
+    const backends = new Set(asked.flatMap((a) => a.backend ?? []));
+    const { outcome, rule, rationale, cause, detail, score } = decide(asked, threshold);
+    return {
+      outcome,
+      rule,
+      rationale,
+      cause,
+      detail,
+      ...(score === undefined ? {} : { score }),
+      answered: asked.some((a) => a.answered),
+      hopeless: asked.every((a) => a.hopeless),
+      ...(backends.size === 0 ? {} : { backend: [...backends].join(', ') }),
+      ...(this.#votes === 1 ? {} : { votes: countVotes(asked) }),
+    };
+  }
+}
+
+function mannerOf(index: number, swaps: boolean): Manner {
+  const { swapped, temperature, seed } = voteSettings(index, swaps);
+  return { ...(swapped ? { swapped } : {}), ...(temperature > 0 ? { sampling: { temperature, seed } } : {}) };
+}
+
+const severity = { block: 0, unjudged: 1, allow: 2 } as const;
+function combined(text: string, parts: readonly Part[], verdicts: readonly PartVerdict[]): Judged {
+  const at = verdicts.reduce(
+    (best, v, i) => (severity[v.outcome] < severity[(verdicts[best] as PartVerdict).outcome] ? i : best),
+    0,
+  );
+  const deciding = verdicts[at] as PartVerdict;
+  const scores = verdicts.flatMap((v) => v.score ?? []);
+  const view = (parts[at] as Part).view;
+  const judged = parts.filter((p, i) => p.view === 'raw' && verdicts[i]?.outcome !== 'unjudged').map((p) => p.window);
+  const windows = new Set(parts.map((p) => p.window)).size;
+  const where = deciding.outcome === 'unjudged' && parts.length > 1 ? ` (${placeOf(parts[at] as Part, windows)})` : '';
+  const { outcome, rule, rationale, cause, detail, votes, backend } = deciding;
+  return {
+    outcome,
+    rule,
+    rationale,
+    cause,
+    detail: detail + where,
+    ...(scores.length > 0 ? { score: Math.max(...scores) } : {}),
+    coverage: {
+      characters: text.length,
+      judged: covered(judged),
+      windows,
+      views: [...new Set(parts.map((p) => p.view))],
+    },
+    ...(view === 'raw' ? {} : { view }),
+    ...(votes ? { votes } : {}),
+    ...(backend === undefined ? {} : { backend }),
+    answered: verdicts.some((v) => v.answered),
+    hopeless: verdicts.every((v) => v.hopeless),
+  };
+}
+const placeOf = ({ window, view }: Part, windows: number): string =>
+  [windows > 1 ? `characters ${window.from} to ${window.to}` : '', view === 'raw' ? '' : `view ${view}`]
+    .filter((t) => t !== '')
+    .join(', ');
