@@ -71,6 +71,12 @@ export class Acquaintance {
   #changed: Doubt | null = null;
   constructor(readonly options: AcquaintanceOptions) {}
 
+  /** Nothing is asked of the judge, and nothing is held against it. */
+  get isIdle(): boolean {
+    const { probe, canaries } = this.options;
+    return !probe && canaries === 0 && this.#changed === null;
+  }
+
   /** Called for each verdict as it begins. */
   join(policy: Policy): Batch {
     const standing = this.#of(policy);

@@ -51,38 +51,29 @@ export interface AskerOptions {
 }
 
 export function createAsker({ judge, timeoutMs, retries, slots }: AskerOptions): Asker {
-  async function once(
-    policy: Policy,
-    channel: string,
-    content: string,
-    manner: Manner,
-    signal: AbortSignal,
-  ): Promise<Asked> {
-    const { forgery, ...how } = manner;
-    const contract = contractOf(policy.contract);
-    const nonce = makeNonce(content + policy.text);
-    const answer = await judge.judge({
-      policy: policy.text,
-      content,
-      channel,
-      nonce,
-      ...(contract.name === 'temper' ? {} : { contract: contract.name }),
-      ...how,
-      signal,
-    });
-    const asked = read(policy, answer, nonce, manner.swapped === true);
-    return forgery !== undefined && String(answer?.text).includes(forgery) ? { ...asked, repeated: true } : asked;
-  }
   return {
-    ask: (policy, channel, content, manner, signal) =>
+    ask: (policy, channel, content, { forgery, ...manner }, signal) =>
       slots(async () => {
+        const contract = contractOf(policy.contract);
+        const until = performance.now() + timeoutMs;
         try {
-          return await withDeadline(timeoutMs, signal, async (s) => {
-            for (let tries = 0; ; tries++) {
-              const asked = await once(policy, channel, content, manner, s);
-              if (tries >= retries || !STRAYED.includes(asked.cause)) return asked;
-            }
-          });
+          for (let tries = 0; ; tries++) {
+            const nonce = makeNonce(content + policy.text);
+            const request = {
+              policy: policy.text,
+              content,
+              channel,
+              nonce,
+              ...(contract.name === 'temper' ? {} : { contract: contract.name }),
+              ...manner,
+            };
+            const left = tries === 0 ? timeoutMs : Math.max(0, until - performance.now());
+            const answer = await withDeadline(left, signal, (s) => judge.judge({ ...request, signal: s }), timeoutMs);
+            const asked = read(policy, answer, nonce, manner.swapped === true);
+            if (tries < retries && STRAYED.includes(asked.cause)) continue;
+            const repeated = forgery !== undefined && String(answer?.text).includes(forgery);
+            return repeated ? { ...asked, repeated } : asked;
+          }
         } catch (error) {
           const failure = error instanceof JudgeFailure ? error : null;
           return {
@@ -140,11 +131,15 @@ export function errorName(error: unknown): string {
   return [name, code].filter((word) => /^[A-Za-z][A-Za-z0-9_]{0,60}$/.test(word)).join(' ') || 'an error';
 }
 
-/** Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked. */
+/**
+ * Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked.
+ * @param whole the deadline that is told, of which `timeoutMs` may be the rest
+ */
 export async function withDeadline<T>(
   timeoutMs: number,
   outer: AbortSignal | undefined,
   work: (signal: AbortSignal) => Promise<T>,
+  whole = timeoutMs,
 ): Promise<T> {
   const controller = new AbortController();
   return new Promise<T>((resolve, reject) => {
@@ -155,7 +150,7 @@ export async function withDeadline<T>(
     };
     const onAbort = (): void => end(new JudgeFailure('aborted', 'screening was stopped before the judge answered'));
     const timer = setTimeout(
-      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${timeoutMs} ms`)),
+      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${whole} ms`)),
       timeoutMs,
     );
     const settle = (): void => {

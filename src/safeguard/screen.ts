@@ -149,8 +149,10 @@ export function createScreen(options: ScreenOptions): Screen {
     const void_ = ({ cause, detail }: Doubt): Verdict => verdict({ ...judged, outcome: 'unjudged', cause, detail });
     if (changed) return void_(changed);
     try {
-      const why = await unproven();
+      // Nothing is waited for where nobody asks: what was judged before a stop is not lost.
+      const why = judge?.check && !options.unchecked ? await unproven() : null;
       if (why !== null) return void_({ cause: 'unproven', detail: why });
+      if (acquaintance.isIdle) return verdict(judged);
       const doubted = await withDeadline(MAX_TIMER_MS, signal, () => batch.doubt());
       return doubted ? void_(doubted) : verdict(judged);
     } catch (error) {

@@ -349,15 +349,16 @@ describe('runs before', () => {
       });
       return [calls.n, summary];
     };
+    // What is answered off the contract is asked once more.
     const text = '{"text":"a"}\n{"text":"has 5"}\n{"text":"unclear"}\n';
-    expect((await ask(text))[0]).toBe(6);
+    expect((await ask(text))[0]).toBe(8);
     const bytes = readFileSync(output, 'utf8');
-    expect(await ask(text)).toMatchObject([2, { kept: 4, unjudged: 2 }]);
+    expect(await ask(text)).toMatchObject([4, { kept: 4, unjudged: 2 }]);
     expect(timeless(output)).toBe(bytes.replaceAll(/"latencyMs":\d+/g, '"latencyMs":0'));
     // Rows that moved, that came and that went.
     expect((await ask(`{"text":"new"}\n{"text":"has 5"}\n{"text":"a"}\n`))[0]).toBe(2);
-    expect((await ask(text, 'another judge'))[0]).toBe(6);
-    expect((await ask(text, 'another judge', { rejudge: 'all' }))[0]).toBe(6);
+    expect((await ask(text, 'another judge'))[0]).toBe(8);
+    expect((await ask(text, 'another judge', { rejudge: 'all' }))[0]).toBe(8);
     expect(readdirSync(dir).filter((name) => name.startsWith('again.jsonl.'))).toEqual([]);
   });
   it('a budget ends the run, is never gone over, and is gone on from', async () => {
