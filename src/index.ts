@@ -92,4 +92,6 @@ export {
   type TrainResult,
   train,
 } from './train/train.js';
+export { type LogOptions, openVerdictLog, type VerdictLog } from './verdict-log/log.js';
+export { logCheckpoints, proveLogGrowth, proveVerdict, showLog, verifyVerdictLog } from './verdict-log/threads.js';
 export { type Watch, type WatchOptions, watchRun } from './watch/watch.js';

@@ -1,7 +1,8 @@
 // The options that generate, chat and screen share, and how they open a model.
 import type { Command } from 'commander';
 import { InvalidArgumentError, Option } from 'commander';
-import type { ScreeningOptions } from '../compose/screening.js';
+import type { OpenScreen, ScreeningOptions } from '../compose/screening.js';
+import type { OnRecord } from '../compose/turn.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
 import { DEVICE_NAMES } from '../native/backends.js';
@@ -155,8 +156,16 @@ export function addScreenOptions(command: Command): Command {
       collect,
       [],
     )
-    .option('--detectors <file>', 'the same as YAML, detectors: {NAME: off | all | [RULE, …]}');
+    .option('--detectors <file>', 'the same as YAML, detectors: {NAME: off | all | [RULE, …]}')
+    .option(
+      '--log <dir>',
+      'folder of signed records that cannot be altered unseen: every verdict is in it before anything leaves by it',
+    )
+    .option('--log-key <file>', 'private key that signs it (`temper key new`); absent: one that is made in the folder');
 }
+/** Where a turn's verdicts go on record; nothing without --log. */
+export const onRecord = (screen: OpenScreen | null, subject: OnRecord['subject'] = {}): [onRecord?: OnRecord] =>
+  screen?.log ? [{ sink: screen.log, subject }] : [];
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {
   tell(...notices.map((notice) => `temper: ${notice}`));

@@ -10,6 +10,12 @@ import { command as doctor } from './commands/doctor.js';
 import { command as evaluate } from './commands/eval.js';
 import { command as exportCommand } from './commands/export.js';
 import { command as generate } from './commands/generate.js';
+import { command as keyNew } from './commands/key-new.js';
+import { command as logCheck } from './commands/log-check.js';
+import { command as logCheckpoint } from './commands/log-checkpoint.js';
+import { command as logProve } from './commands/log-prove.js';
+import { command as logShow } from './commands/log-show.js';
+import { command as logVerify } from './commands/log-verify.js';
 import { command as logits } from './commands/logits.js';
 import { command as modelInit } from './commands/model-init.js';
 import { command as modelInspect } from './commands/model-inspect.js';
@@ -50,6 +56,12 @@ export const commands: readonly Command[] = [
   policyTest,
   policyMutate,
   policyCalibrate,
+  logVerify,
+  logShow,
+  logProve,
+  logCheck,
+  logCheckpoint,
+  keyNew,
   logits,
   modelInit,
   modelInspect,

@@ -142,8 +142,8 @@ export async function serveOptions(
   };
 }
 /** Something of it is asked for; that what it lacks is missing is told where it is opened. */
-const asksForScreening = ({ policy, judge, detector = [], detectors }: CommandOptions): boolean =>
-  policy.length > 0 || judge !== undefined || detector.length > 0 || detectors !== undefined;
+const asksForScreening = ({ policy, judge, detector = [], detectors, log }: CommandOptions): boolean =>
+  policy.length > 0 || [judge, detectors, log].some((o) => o !== undefined) || detector.length > 0;
 const screeningOf = (all: CommandOptions): ScreenOptions => ({
   policy: all.policy,
   judgeTimeout: all.judgeTimeout,
@@ -166,5 +166,7 @@ const screeningOf = (all: CommandOptions): ScreenOptions => ({
     detector: all.detector,
     detectors: all.detectors,
     threads: all.threads,
+    log: all.log,
+    logKey: all.logKey,
   }) as Partial<ScreenOptions>),
 });

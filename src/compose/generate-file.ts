@@ -15,6 +15,7 @@ import { type ChatRow, chatRow } from '../harmony/chat-row.js';
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
 import type { Screen } from '../safeguard/screen.js';
+import type { VerdictSink } from '../safeguard/verdict-sink.js';
 import { runTurn, turnExitCode, turnJson } from './turn.js';
 
 const Id = z.union([z.string(), z.number()]).nullish();
@@ -33,6 +34,8 @@ export interface FileOptions {
   readonly output: string;
   readonly engine: Engine;
   readonly screen: Screen | null;
+  /** Where the verdicts over each answer go on record before it is written. */
+  readonly sink?: VerdictSink;
   /** Answers at once. */
   readonly slots: number;
   /** What the answers depend on beside model, adapters, policies and prompt, as JSON has it. */
@@ -171,7 +174,8 @@ async function answerInto(
   const answer = async (row: PromptLine, index: number): Promise<string> => {
     const head = { id: row.id, line: row.line, request: digestOf(row, index) };
     try {
-      const turn = await runTurn(engine, options.request(row.body, index), screen, () => {}, signal);
+      const onRecord = options.sink ? { sink: options.sink, subject: { row: index + 1, line: row.line } } : undefined;
+      const turn = await runTurn(engine, options.request(row.body, index), screen, () => {}, signal, onRecord);
       const { promptTokens, completionTokens } = turn.done.usage; // times would differ from run to run
       return JSON.stringify({
         ...head,

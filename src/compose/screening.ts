@@ -15,13 +15,15 @@ import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js'
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
-import { doubtOf, type Judge, type JudgeCheck, type Policy } from '../safeguard/types.js';
+import { doubtOf, type Judge, type JudgeCheck, type Policy, type Verdict } from '../safeguard/types.js';
+import type { CommitInfo } from '../verdict-log/log.js';
 import { createEngineJudge } from './engine-judge.js';
+import { type LogOptions, type OpenLog, openLog } from './verdict-log.js';
 
 /** Read for judges behind a URL; other services' keys are never sent there. */
 export const JUDGE_KEY_VARIABLE = 'TEMPER_JUDGE_API_KEY';
 
-export interface ScreeningOptions {
+export interface ScreeningOptions extends LogOptions {
   /** Policy files. */
   readonly policy: readonly string[];
   /** Who judges: a checkpoint folder, or an OpenAI-compatible base URL. */
@@ -70,6 +72,11 @@ export interface ScreeningOptions {
   readonly threads?: number;
 }
 export const DEFAULT_CANARIES = 64;
+export interface ScreeningHooks {
+  readonly by?: string;
+  readonly onVerdict?: (verdict: Verdict) => void;
+  readonly onCommit?: (commit: CommitInfo) => void;
+}
 export interface OpenScreen {
   readonly screen: Screen;
   readonly judge: Judge;
@@ -77,13 +84,20 @@ export interface OpenScreen {
   readonly checks: readonly JudgeCheck[];
   /** To be told: under which policies nobody checked that the judge can follow them, and what that means here. */
   readonly notices: readonly string[];
+  /** Where verdicts go on record before anything leaves by them; null: nowhere. */
+  readonly log: OpenLog | null;
   close(): Promise<void>;
 }
 /**
  * Opens the judge and the policies; null if there is no policy.
- * @throws {ConfigError} --policy without --judge or the reverse, a judge that is neither folder nor URL
+ * @param hooks who asks, as its log calls it, and who is told of verdicts and of what the log wrote
+ * @throws {ConfigError} --policy without --judge or the reverse, a judge that is neither folder nor URL · as openLog
  */
-export async function openScreen(options: ScreeningOptions, signal?: AbortSignal): Promise<OpenScreen | null> {
+export async function openScreen(
+  options: ScreeningOptions,
+  signal?: AbortSignal,
+  { by = 'temper', onVerdict, onCommit }: ScreeningHooks = {},
+): Promise<OpenScreen | null> {
   if (options.policy.length === 0) {
     if (options.judge !== undefined)
       throw new ConfigError(
@@ -94,6 +108,11 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
       throw new ConfigError(
         'policy_missing',
         '--detector without --policy: a detector blocks and never allows, so nothing would pass; add --policy FILE',
+      );
+    if (options.log !== undefined)
+      throw new ConfigError(
+        'policy_missing',
+        '--log without --policy: there is no verdict to record; add --policy FILE',
       );
     return null;
   }
@@ -147,10 +166,25 @@ export async function openScreen(options: ScreeningOptions, signal?: AbortSignal
     };
     // An engine of ours keeps text apart from control tokens by itself.
     const probe = isUrl(options.judge) && options.judgeProbe !== false;
-    const screen = createScreen({ policies, judge, detectors, ...limits, unchecked, judging, probe, canaries });
+    const screen = createScreen({
+      ...{ policies, judge, detectors, unchecked, judging, probe, canaries },
+      ...limits,
+      ...(onVerdict ? { onVerdict } : {}),
+    });
     const fooled = options.probeNow ? await screen.ready?.(signal) : null;
     if (fooled) throw new ScreeningError('judge_fooled', `judge ${judge.name}: ${fooled}`);
-    return { screen, judge, checks, notices, close };
+    const log = await openLog(options, by, onCommit);
+    return {
+      screen,
+      judge,
+      checks,
+      notices: [...notices, ...(log?.notices ?? [])],
+      log,
+      async close() {
+        await log?.close();
+        await close();
+      },
+    };
   } catch (error) {
     await close();
     throw error;

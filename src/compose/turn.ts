@@ -9,11 +9,22 @@ import { HeldResponse, type ReleasedChannel } from '../safeguard/release.js';
 import type { Screen, ScreenResult } from '../safeguard/screen.js';
 import { transcript } from '../safeguard/transcript.js';
 import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
+import type { VerdictEntry, VerdictSink } from '../safeguard/verdict-sink.js';
 
 export interface Turn {
   readonly done: DoneEvent;
   /** null: no policy was given, everything was shown as it came. */
-  readonly screened: { readonly channels: readonly ReleasedChannel[]; readonly result: ScreenResult } | null;
+  readonly screened: {
+    readonly channels: readonly ReleasedChannel[];
+    readonly result: ScreenResult;
+    /** Of the verdicts in a log; absent: there is none. */
+    readonly receipt?: string;
+  } | null;
+}
+/** Where the verdicts over a turn go on record before anything of it is shown. */
+export interface OnRecord {
+  readonly sink: VerdictSink;
+  readonly subject: NonNullable<VerdictEntry['subject']>;
 }
 /** Where text goes. Called with a piece of a channel; a new channel begins whenever the name changes. */
 export type Show = (channel: string, text: string, withheld: boolean) => void;
@@ -21,6 +32,7 @@ export type Show = (channel: string, text: string, withheld: boolean) => void;
 /**
  * Runs one turn. With a screen, `show` is called only after the verdicts, once per channel, with released text or a
  * notice.
+ * @throws {ScreeningError} log_failed: its verdicts are not on record, and nothing was shown
  */
 export async function runTurn(
   engine: Engine,
@@ -28,6 +40,7 @@ export async function runTurn(
   screen: Screen | null,
   show: Show,
   signal: AbortSignal,
+  onRecord?: OnRecord,
 ): Promise<Turn> {
   let done: DoneEvent | undefined;
   let last: { readonly message: number; readonly channel: string } | null = null;
@@ -48,8 +61,15 @@ export async function runTurn(
   for (const [channel, text] of Object.entries(transcript(done.messages))) held.push(channel, text);
   const screened = await held.release(signal);
   signal.throwIfAborted();
+  const receipt = await recorded(onRecord, screened.result);
   for (const c of screened.channels) show(c.channel, c.text, c.withheld);
-  return { done, screened };
+  return { done, screened: { ...screened, ...(receipt === null ? {} : { receipt }) } };
+}
+
+async function recorded(onRecord: OnRecord | undefined, { outcome, verdicts }: ScreenResult): Promise<string | null> {
+  if (!onRecord) return null;
+  const action = outcome === 'allow' ? 'release' : 'withhold';
+  return (await onRecord.sink.append({ verdicts, action, subject: onRecord.subject })).receipt;
 }
 
 /** The model answered: a final message that says something, or a call of a tool that it named. */
@@ -108,7 +128,8 @@ export function turnJson(turn: Turn): Record<string, unknown> {
     ...(v.detectors ? { detectors: v.detectors } : {}),
     ...(v.findings ? { findings: v.findings } : {}),
   }));
-  return { ...base, outcome: screened.result.outcome, channels, verdicts };
+  const receipt = screened.receipt === undefined ? {} : { receipt: screened.receipt };
+  return { ...base, outcome: screened.result.outcome, ...receipt, channels, verdicts };
 }
 
 /** A conversation's opening as training data has it, then the turns so far. */

@@ -69,6 +69,10 @@ export function asApiError(error: unknown, log: (error: unknown) => void, fields
       return new ApiError(429, 'rate_limit_error', 'queue_timeout', error.message, null, 5);
     if (error.code === 'adapter_unknown')
       return new ApiError(404, 'invalid_request_error', 'model_not_found', 'the model was unloaded', 'model');
+    if (error.code === 'verdict_not_logged' || error.code === 'log_failed') {
+      log(error);
+      return new ApiError(503, 'server_error', 'verdict_not_logged', 'a verdict could not be recorded: nothing leaves');
+    }
     if (error.code === 'engine_closed' || error.code === 'worker_exit') {
       log(error);
       return new ApiError(503, 'server_error', 'unavailable', 'the engine is not running');

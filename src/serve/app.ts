@@ -7,6 +7,7 @@ import { ApiError, asApiError, errorBody } from './api-error.js';
 import { APIS } from './apis.js';
 import type { Bodies } from './bodies.js';
 import type { Callers } from './callers.js';
+import type { GenerationService } from './generation.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
 import { createPlayground } from './playground.js';
@@ -30,6 +31,19 @@ export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
   /** At /review, with keys of its own; absent: there is none. */
   readonly review?: ReviewConsole | null;
 }
+/** Tells the receipt of the last verdict in the log in a header too, where the head of the answer waits for it. */
+function withReceipts(service: GenerationService, c: ApiRequest): GenerationService {
+  const log = service.holding?.log;
+  if (!log) return service;
+  const append: typeof log.append = async (record) => {
+    const told = await log.append(record);
+    if (!c.finalized) c.header(RECEIPT_HEADER, told.receipt);
+    return told;
+  };
+  return { ...service, holding: { ...service.holding, log: { append } } };
+}
+export const RECEIPT_HEADER = 'x-temper-receipt';
+
 /** They say nothing of models, and probes have no keys. */
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
@@ -43,7 +57,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     keysWanted: () => callers.wantsKeys,
   });
   const serviceOf = (c: ApiRequest): ApiService => ({
-    ...callers.serviceFor(c.get('caller')),
+    ...withReceipts(callers.serviceFor(c.get('caller')), c),
     maxTokens: options.maxTokens(),
     responses,
     read: (request, name) => bodies.readAs(request, name, options.maxTokens(), () => served.engine.info.contextTokens),

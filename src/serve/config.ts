@@ -100,6 +100,8 @@ export const ServeConfig = z.strictObject({
     .describe('verdicts of a batch, which has a text in it that the judge blocked before; 0: none'),
   judgeProbe: z.boolean().optional().describe('try a judge behind a URL with forged verdicts; absent: yes'),
   detectors: DetectorsConfig.optional(),
+  log: z.string().optional().describe('folder of signed records: every verdict is in it before anything leaves by it'),
+  logKey: z.string().optional().describe('private key that signs it, as `temper key new` makes one'),
   reasoning: z.enum(['auto', 'allowed', 'never']).optional().describe('when the model’s thoughts leave'),
   host: z.string().optional(),
   port: z.int().min(0).max(65535).optional(),
@@ -194,13 +196,15 @@ const URL_LIKE = /^https?:\/\//i;
 function absolute(config: ServeConfig, folder: string): ServeConfig {
   const at = (path: string): string =>
     isAbsolute(path) || isReference(path) || URL_LIKE.test(path) ? path : resolve(folder, path);
-  const { model, draft, judge, adapters, policy, tls, state, store, prefixCache } = config;
+  const { model, draft, judge, adapters, policy, tls, state, store, prefixCache, log, logKey } = config;
   return {
     ...config,
     ...(model === undefined ? {} : { model: at(model) }),
     ...(draft === undefined ? {} : { draft: at(draft) }),
     ...(state === undefined ? {} : { state: at(state) }),
     ...(store === undefined ? {} : { store: /^[a-z]+:\/\//i.test(store) ? store : at(store) }),
+    ...(log === undefined ? {} : { log: at(log) }),
+    ...(logKey === undefined ? {} : { logKey: at(logKey) }),
     ...(prefixCache === undefined ? {} : { prefixCache: at(prefixCache) }),
     ...(judge === undefined ? {} : { judge: at(judge) }),
     ...(policy === undefined ? {} : { policy: policy.map(at) }),

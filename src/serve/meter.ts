@@ -1,17 +1,32 @@
 // What a server counts, as Prometheus reads it.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DoneEvent } from '../infer/protocol.js';
+import type { JudgeHealth } from '../safeguard/judge-health.js';
+import type { Verdict } from '../safeguard/types.js';
+import type { CommitInfo } from '../verdict-log/log.js';
 import type { Admission } from './admission.js';
+import { screeningMetrics } from './screening-metrics.js';
 
 export interface Meter {
   request(route: string, status: number, seconds: number): void;
   turn(done: DoneEvent, withheld: boolean): void;
+  /** Where there are policies; absent without. */
+  readonly screening?: ScreeningMeter;
   /** Text exposition format. */
   text(): Promise<string>;
   readonly contentType: string;
 }
 
-export function createMeter(admission: Admission): Meter {
+export interface ScreeningMeter {
+  verdict(verdict: Verdict): void;
+  /** A sentence of a stream waited so long for its verdict. */
+  held(ms: number): void;
+  /** The log wrote a group of records, or could not. */
+  commit(commit: CommitInfo): void;
+}
+
+/** @param judge of a server with policies: how its judge fares, null where it does not say */
+export function createMeter(admission: Admission, judge?: () => JudgeHealth | null): Meter {
   const registry = new Registry();
   const registers = [registry];
   const requests = new Counter({
@@ -63,6 +78,7 @@ export function createMeter(admission: Admission): Meter {
   gauge('temper_requests_running', 'Requests that hold a place.', () => admission.running);
   gauge('temper_requests_waiting', 'Requests that wait for one.', () => admission.waiting);
   return {
+    ...(judge ? { screening: screeningMetrics(registry, judge) } : {}),
     request(route, status, took) {
       requests.inc({ route, status: String(status) });
       seconds.observe({ route }, took);

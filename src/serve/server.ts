@@ -4,15 +4,20 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { ConfigError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
+import { versions } from '../base/machine.js';
+import type { Holding } from '../compose/held-turn.js';
 import type { ScreeningOptions } from '../compose/screening.js';
 import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
+import { healthOf } from '../safeguard/judge-health.js';
 import { Admission } from './admission.js';
 import { Callers } from './callers.js';
 import type { ReasoningRule } from './generation.js';
 import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
+import type { ScreeningMeter } from './meter.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { type AdapterStatus, openServed, type ServedModel } from './served.js';
 import { endSlowReaders, httpOptions, TIMEOUTS, type Timeouts } from './timeouts.js';
+import { createTracing } from './tracing.js';
 
 export interface ServeOptions {
   /** Model, adapters by name, slots; the engine's options. */
@@ -162,7 +167,21 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
   ]);
   code.catch(() => {}); // told where it is waited for
   try {
-    const opened = options.screening ? await openScreening({ ...options.screening, probeNow: true }, signal) : null;
+    let screeningMeter: ScreeningMeter | undefined;
+    const tracing = options.screening ? await createTracing(versions().temper) : null;
+    const opened = options.screening
+      ? await openScreening({ ...options.screening, probeNow: true }, signal, {
+          by: 'serve',
+          onVerdict: (verdict) => {
+            screeningMeter?.verdict(verdict);
+            tracing?.verdict(verdict);
+          },
+          onCommit: (commit) => {
+            screeningMeter?.commit(commit);
+            tracing?.commit(commit);
+          },
+        })
+      : null;
     if (opened) closers.push(() => opened.close());
     const slots = options.engine.slots ?? 16;
     const served = await openServed(
@@ -186,7 +205,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
               keys: () => reviewers,
               tls: tls !== null,
               readBody: (c) => bodies.read(c),
-              log: null,
+              log: opened?.log?.reviews ?? null,
               note: log,
               fault: note,
             },
@@ -198,14 +217,21 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         ? (await import('./response-files.js')).createFileStore(options.state)
         : (review?.responses ?? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB }));
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
+    const meter = opened ? createMeter(admission, () => healthOf(opened.judge)) : createMeter(admission);
+    screeningMeter = meter.screening;
+    const holding: Holding = {
+      ...(opened?.log ? { log: opened.log.held } : {}),
+      ...(review ? { onHeld: review.onHeld } : {}),
+      onSentence: (ms) => meter.screening?.held(ms),
+    };
     const callers = new Callers(
       {
         served,
         screen: opened?.screen ?? null,
+        holding,
         reasoning: options.reasoning ?? 'auto',
         admission,
-        meter: createMeter(admission),
-        ...(review ? { holding: { onHeld: review.onHeld } } : {}),
+        meter,
       },
       keys,
     );

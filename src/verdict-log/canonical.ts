@@ -7,7 +7,10 @@ export interface JsonObject {
 
 const MAX_DEPTH = 64;
 
-/** Members that are undefined are left out. @throws {TypeError} what no JSON has: half a surrogate pair, NaN, infinity */
+/**
+ * Members that are undefined are left out.
+ * @throws {TypeError} what no JSON has: half a surrogate pair, NaN, infinity
+ */
 export function canonicalJson(value: Json, depth = 0): string {
   if (depth > MAX_DEPTH) throw new TypeError(`nested deeper than ${MAX_DEPTH}`);
   if (typeof value === 'string') {

@@ -77,7 +77,10 @@ export function readSigner(file: string): Signer {
 export const isOpenToOthers = (file: string): boolean =>
   process.platform !== 'win32' && ((statSync(file, { throwIfNoEntry: false })?.mode ?? 0) & 0o077) !== 0;
 
-/** A public key in PEM, or on one line as notes have it; of a private one its public half. @throws {ConfigError} log_key */
+/**
+ * A public key in PEM, or on one line as notes have it; of a private one its public half.
+ * @throws {ConfigError} log_key
+ */
 export function readVerifier(file: string): Verifier {
   const text = readText(file);
   const line = parseVerifierLine(text.trim());

@@ -1,5 +1,5 @@
-// The stream of one writer: found or made when it opens, gone on with from its last signed checkpoint. What follows that
-// was never acknowledged; it is cut off, and kept beside the log.
+// The stream of one writer: found or made when it opens, gone on with from its last signed checkpoint. What follows
+// that was never acknowledged; it is cut off, and kept beside the log.
 import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// A log of verdicts, open for writing. `append` resolves when the record is on the disk under a signed checkpoint; those
-// that come while one group is being written make up the next, so that many cost one write and one flush.
+// A log of verdicts, open for writing. `append` resolves when the record is on the disk under a signed checkpoint;
+// those that come while one group is being written make up the next, so that many cost one write and one flush.
 
 import { randomBytes } from 'node:crypto';
 import { existsSync, linkSync, rmSync } from 'node:fs';
@@ -29,7 +29,7 @@ import {
 export interface LogOptions {
   /** Made where it is not there. */
   readonly dir: string;
-  /** Private key, PEM. Default: one that is made in the folder itself, and protects from those alone who cannot read it. */
+  /** Private key, PEM. Default: one that is made in the folder, and protects from those alone who cannot read it. */
   readonly key?: string | undefined;
   /** What writes: a command. */
   readonly by: string;

@@ -1,6 +1,6 @@
-// The Merkle tree of RFC 6962, section 2.1 (SHA-256; leaves and nodes are told apart by their first byte), and its proofs
-// as RFC 9162, sections 2.1.3 and 2.1.4, checks them. Hashes are hex. A log is never held: what is kept of it are the
-// roots of its perfect subtrees, and what a proof needs is collected while leaves pass by.
+// The Merkle tree of RFC 6962, section 2.1 (SHA-256; leaves and nodes are told apart by their first byte), and its
+// proofs as RFC 9162, sections 2.1.3 and 2.1.4, checks them. Hashes are hex. A log is never held: what is kept of it
+// are the roots of its perfect subtrees, and what a proof needs is collected while leaves pass by.
 import { hash } from 'node:crypto';
 
 const PAIR = Buffer.alloc(65);

@@ -1,5 +1,5 @@
-// A checkpoint: how large a log is and its root, signed. Its form is that of transparency logs (C2SP tlog-checkpoint in a
-// signed-note), so that other tools can read, countersign and keep it.
+// A checkpoint: how large a log is and its root, signed. Its form is that of transparency logs (C2SP tlog-checkpoint
+// in a signed-note), so that other tools can read, countersign and keep it.
 import { sign, verify } from 'node:crypto';
 import { keyHash, type Signer, type Verifier } from './keys.js';
 

@@ -1,5 +1,5 @@
-// Proofs that stand alone: that a record is in a log, and that a log goes on from what it was. Whoever has the public key
-// checks them without the log.
+// Proofs that stand alone: that a record is in a log, and that a log goes on from what it was. Whoever has the
+// public key checks them without the log.
 
 import { DataError, IntegrityError } from '../base/errors.js';
 import { canonicalJson, type JsonObject } from './canonical.js';
@@ -269,7 +269,10 @@ function checkGrowth(first: string, second: string, path: readonly string[], key
   return { kind: 'growth', origin: b.origin, lane: laneName(b.lane), size: b.size, time: b.time };
 }
 
-/** The last signed checkpoint of each stream, as notes. @throws {DataError} log_missing · {IntegrityError} log_altered */
+/**
+ * The last signed checkpoint of each stream, as notes.
+ * @throws {DataError} log_missing · {IntegrityError} log_altered
+ */
 export function checkpointsOf(dir: string, watch: Watch = {}): string {
   const { descriptor, verifier } = readDescriptor(dir);
   return lanesOf(dir)

@@ -86,7 +86,7 @@ export class LaneScan {
 
   /**
    * Reads one file.
-   * @param trusted  nothing before it was read: what its first line says of that is taken where a signature bears it out
+   * @param trusted  nothing before it was read: what its first line says of that is taken if a signature bears it out
    * @returns what is wrong; `unsigned` where bytes follow the last checkpoint
    */
   scan(segment: SegmentFile, trusted = false): Fault | null {

@@ -49,5 +49,8 @@ export const proveVerdict = call('prove');
 export const proveLogGrowth = call('grow');
 /** checkpointsOf in a thread. @throws as checkpointsOf · the signal's reason */
 export const logCheckpoints = call('checkpoints');
-/** The last records of a log, the newest last. @throws {DataError} log_missing, log_receipt · {IntegrityError} log_altered */
+/**
+ * The last records of a log, the newest last.
+ * @throws {DataError} log_missing, log_receipt · {IntegrityError} log_altered
+ */
 export const showLog = call('show');

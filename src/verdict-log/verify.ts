@@ -15,7 +15,7 @@ import { type Fault, LaneScan, type ScannedRecord, type Signed } from './scan.js
 
 export interface VerifyLogRequest {
   readonly dir: string;
-  /** File of the public key; default: the one that the log says it has, which proves no more than that it is one log. */
+  /** File of the public key; default: the one that the log names, which proves no more than that it is one log. */
   readonly key?: string;
   /** Files of checkpoints that were kept elsewhere: the log must go on from each. */
   readonly since?: readonly string[];
@@ -231,7 +231,8 @@ class LogCheck {
 
 /**
  * Reads the whole log.
- * @throws {DataError} log_missing, log_proof · {IntegrityError} log_altered: log.json is not as it was · {ConfigError} log_key
+ * @throws {DataError} log_missing, log_proof · {ConfigError} log_key
+ * @throws {IntegrityError} log_altered: log.json is not as it was
  */
 export function verifyLog(request: VerifyLogRequest, watch: Watch = {}): LogReport {
   const from = performance.now();

@@ -117,6 +117,7 @@ export function scriptedApp(
   engine: Engine,
   options: {
     readonly screen?: Screen;
+    readonly holding?: Holding;
     readonly reasoning?: ReasoningRule;
     readonly keys?: ApiKeys;
     readonly responses?: ResponseStore;
@@ -145,6 +146,7 @@ export function scriptedApp(
   const parts = {
     served,
     screen: options.screen ?? null,
+    holding: options.holding,
     reasoning: options.reasoning ?? 'auto',
     admission,
     meter: createMeter(admission),

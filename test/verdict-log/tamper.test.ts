@@ -90,7 +90,7 @@ it('every line dropped, doubled, swapped with the next, moved to the end', () =>
   expect(cases).toBeGreaterThan(40);
 }, 60_000);
 
-it('an end that is cut off: at once, but at a checkpoint; there by what was kept of the log, and as it was not closed', () => {
+it('an end that is cut off: at once, but at a checkpoint; there by what was kept, and as it was not closed', () => {
   const file = filesOf(dir).at(-1) as string;
   const good = readFileSync(join(dir, file));
   const ends = [...good.entries()].flatMap(([i, b]) => (b === 10 ? [i + 1] : []));

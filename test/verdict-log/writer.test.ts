@@ -88,7 +88,7 @@ function faulty(fails: (call: 'write' | 'datasync' | 'truncate') => NodeJS.Errno
 }
 const errno = (code: string): NodeJS.ErrnoException => Object.assign(new Error(code), { code, syscall: 'write' });
 
-it('a full disk: what did not fit is refused, what was acknowledged is there, and it goes on when there is room', async () => {
+it('a full disk: what did not fit is refused, what was acknowledged is there; with more room it goes on', async () => {
   for (const segmentBytes of [1 << 20, 1]) {
     const dir = at(`full-${segmentBytes}`);
     let writes = 0,
@@ -113,7 +113,7 @@ it('a full disk: what did not fit is refused, what was acknowledged is there, an
   }
 });
 
-it('a flush that fails, or a disk that does not even take back: nothing is taken any more; a new writer goes on', async () => {
+it('a flush that fails, a write that cannot be taken back: nothing more is taken; a new writer goes on', async () => {
   for (const bad of ['datasync', 'truncate'] as const) {
     const dir = at(`broken-${bad}`);
     let broken = false;

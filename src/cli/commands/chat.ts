@@ -6,6 +6,7 @@ import {
   addSamplingOptions,
   addScreenOptions,
   type ModelOptions,
+  onRecord,
   openModel,
   requestOf,
   type SamplingOptions,
@@ -92,7 +93,7 @@ export const command: Command = {
           import('../../base/errors.js'),
         ]);
         const signal = interruptSignal();
-        const screen = await openScreen(given, signal);
+        const screen = await openScreen(given, signal, { by: 'chat' });
         try {
           sayNotices(screen?.notices ?? []);
           const engine = await openModel(given, signal);
@@ -134,7 +135,14 @@ export const command: Command = {
                 try {
                   const request = requestOf(conversation(options, [...history, user]), options);
                   const turn = await interrupts.run(signal, (stop) =>
-                    runTurn(engine, request, screen?.screen ?? null, output.show, stop),
+                    runTurn(
+                      engine,
+                      request,
+                      screen?.screen ?? null,
+                      output.show,
+                      stop,
+                      ...onRecord(screen, { model: given.model }),
+                    ),
                   );
                   output.end();
                   if (turn === null) say('stopped; this turn is left out of the conversation');

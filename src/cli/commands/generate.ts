@@ -5,6 +5,7 @@ import {
   addSamplingOptions,
   addScreenOptions,
   type ModelOptions,
+  onRecord,
   openModel,
   requestOf,
   type SamplingOptions,
@@ -36,7 +37,7 @@ async function fromFile(input: string, options: Options): Promise<void> {
   if (output === undefined)
     throw new ConfigError('bad_option', 'generate: --prompts needs --out FILE (/dev/stdout is one)');
   const signal = interruptSignal();
-  const screen = await openScreen(options, signal);
+  const screen = await openScreen(options, signal, { by: 'generate' });
   try {
     sayNotices(screen?.notices ?? []);
     const engine = await openModel(options, signal, options.slots);
@@ -49,6 +50,7 @@ async function fromFile(input: string, options: Options): Promise<void> {
         output,
         engine,
         screen: screen?.screen ?? null,
+        ...(screen?.log ? { sink: screen.log } : {}),
         slots: options.slots,
         settings: [
           { precision, denseDtype, kvDtype, context, system, effort, seed },
@@ -142,7 +144,7 @@ export const command: Command = {
         if (prompt.trim() === '')
           throw new ConfigError('prompt_empty', 'generate: the prompt is empty; wanted text, or - with text on stdin');
         const signal = interruptSignal();
-        const screen = await openScreen(options, signal);
+        const screen = await openScreen(options, signal, { by: 'generate' });
         try {
           sayNotices(screen?.notices ?? []);
           const engine = await openModel(options, signal);
@@ -155,6 +157,7 @@ export const command: Command = {
               screen?.screen ?? null,
               options.json ? () => {} : output.show,
               signal,
+              ...onRecord(screen, { model: options.model, adapter: options.adapter ?? null }),
             );
             output.end();
             process.exitCode = turnExitCode(turn);

@@ -111,7 +111,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
   const { batchExitCode } = await import('../../safeguard/batch/tally.js');
   const { openScreen } = await import('../../compose/screening.js');
   const signal = interruptSignal();
-  const open = await openScreen(options, signal);
+  const open = await openScreen(options, signal, { by: 'screen' });
   if (!open) return;
   try {
     const fail = failCount(options.failOn, open.screen.policies);
@@ -123,6 +123,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
       input: inputs,
       output: options.out,
       screen: open.screen,
+      ...(open.log ? { sink: open.log } : {}),
       ...(columns ? { columns } : {}),
       ...(shard ? { shard } : {}),
       onBadRow: options.onBadRow,

@@ -1,0 +1,28 @@
+// `temper key new`: a pair of keys that signs logs.
+import { type Command, examples, group, printJson } from '../command.js';
+import { print } from '../terminal.js';
+
+export const command: Command = {
+  name: 'key new',
+  summary: 'make an Ed25519 key that signs logs: FILE for its owner alone, FILE.pub for everybody',
+  register(program) {
+    group(program, 'key', 'keys that sign logs of verdicts')
+      .command('new')
+      .summary(this.summary)
+      .description(`${this.summary}.\nA file that is there is never written over.`)
+      .argument('<file>', 'where the private key goes, as PEM with mode 0600')
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText('after', examples('temper key new log-key.pem'))
+      .action(async (file: string, options: { readonly json?: boolean }) => {
+        const { makeKey, publicFile } = await import('../../verdict-log/keys.js');
+        const { raw } = makeKey(file);
+        const result = { private: file, public: publicFile(file), key: raw.toString('base64') };
+        if (options.json) printJson(result);
+        else
+          print(
+            `private key in ${result.private}: keep it where nobody else can read it`,
+            `public key in ${result.public}`,
+          );
+      });
+  },
+};
