@@ -27,6 +27,8 @@ import { command as policyMutate } from './commands/policy-mutate.js';
 import { command as policyTest } from './commands/policy-test.js';
 import { command as pull } from './commands/pull.js';
 import { command as push } from './commands/push.js';
+import { command as reviewGolden } from './commands/review-golden.js';
+import { command as reviewList } from './commands/review-list.js';
 import { command as screen } from './commands/screen.js';
 import { command as screenMerge } from './commands/screen-merge.js';
 import { command as serve } from './commands/serve.js';
@@ -62,6 +64,8 @@ export const commands: readonly Command[] = [
   logCheck,
   logCheckpoint,
   keyNew,
+  reviewList,
+  reviewGolden,
   logits,
   modelInit,
   modelInspect,

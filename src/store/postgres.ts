@@ -8,7 +8,7 @@ const CONNECTIONS = 10;
 const CONNECT_MS = 10_000;
 const STATEMENT_MS = 15_000;
 
-/** @param log told of connections that break while nobody uses them: the next one that is needed is a new one */
+/** @param log told of connections that break between statements: the next one that is needed is a new one */
 export async function openPool(url: string, log: (message: string) => void): Promise<Dialect> {
   const { default: pg } = await import('pg');
   const pool = new pg.Pool({
@@ -24,6 +24,9 @@ export async function openPool(url: string, log: (message: string) => void): Pro
         oid === INT8 ? Number : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
     },
   });
-  pool.on('error', (e) => log(`a connection of the store broke: ${e.message}`));
+  const broke = (e: Error): void => log(`a connection of the store broke: ${e.message}`);
+  pool.on('error', broke);
+  // One that is in use breaks between two statements: the next one fails, and nobody else hears of it.
+  pool.on('connect', (client) => client.on('error', broke));
   return new PostgresDialect({ pool });
 }

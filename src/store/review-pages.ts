@@ -3,21 +3,10 @@
 import { type ExpressionBuilder, sql } from 'kysely';
 import { ConfigError } from '../base/errors.js';
 import { parseJson } from '../base/json.js';
-import type { ContextMessage, HeldVerdict, Label, ReviewState } from './review-types.js';
+import type { ContextMessage, HeldVerdict, Label, Queue, ReviewState } from './review-types.js';
 import type { Store } from './store.js';
 import type { ActionsTable, ReviewsTable, Tables } from './tables.js';
 
-export const QUEUES = [
-  'open',
-  'waiting',
-  'held',
-  'escalated',
-  'approved',
-  'rejected',
-  'decided',
-  'relabelled',
-] as const;
-export type Queue = (typeof QUEUES)[number];
 export interface PageOptions {
   /** Default open: held and escalated. */
   readonly queue?: Queue | undefined;

@@ -3,6 +3,18 @@
 /** held: nobody has decided · escalated: handed on, and two must agree · the others are decided. */
 export type ReviewState = 'held' | 'escalated' | 'approved' | 'rejected';
 export const REVIEW_STATES: readonly ReviewState[] = ['held', 'escalated', 'approved', 'rejected'];
+/** What may be looked at: open is held and escalated, decided approved and rejected. */
+export const QUEUES = [
+  'open',
+  'waiting',
+  'held',
+  'escalated',
+  'approved',
+  'rejected',
+  'decided',
+  'relabelled',
+] as const;
+export type Queue = (typeof QUEUES)[number];
 export type Label = 'allow' | 'block';
 export const REVIEW_ACTIONS = ['approve', 'reject', 'relabel', 'escalate'] as const;
 export type ReviewAction = (typeof REVIEW_ACTIONS)[number];

@@ -1,5 +1,6 @@
 // What outlives a server and is shared by several: reviews, kept answers, verdicts that may be used again. One file of
 // SQLite for one machine, PostgreSQL for several; both hold the same tables, brought up to date when they are opened.
+import { existsSync } from 'node:fs';
 import { Kysely, Migrator, type Transaction } from 'kysely';
 import { ConfigError, StoreError, TemperError } from '../base/errors.js';
 import { MIGRATIONS } from './migrations.js';
@@ -19,6 +20,8 @@ export interface Store {
   close(): Promise<void>;
 }
 export interface StoreOptions {
+  /** A file that is not there is refused, not made. */
+  readonly existing?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told of faults that nobody waits for, one line each. */
   readonly log?: ((line: string) => void) | undefined;
@@ -55,10 +58,15 @@ async function migrate(db: Kysely<Tables>, shown: string): Promise<void> {
  * @param where a file, or postgres://USER@HOST/DATABASE; a password may stand in it, in PGPASSWORD or in ~/.pgpass
  * @throws {ConfigError} bad_store, sqlite_missing, store_newer, output_unwritable · {StoreError} store_failed, store_busy
  */
-export async function openStore(where: string, { signal, log = () => {} }: StoreOptions = {}): Promise<Store> {
+export async function openStore(
+  where: string,
+  { existing = false, signal, log = () => {} }: StoreOptions = {},
+): Promise<Store> {
   signal?.throwIfAborted();
   const place = storePlace(where);
   const { shown, kind } = place;
+  if (existing && place.kind === 'sqlite' && !existsSync(place.file))
+    throw new ConfigError('bad_store', `${shown}: the store is not there; give the one that temper serve has`);
   let dialect: ConstructorParameters<typeof Kysely>[0]['dialect'];
   let driver = 'pg';
   let closeThread = async (): Promise<void> => {};

@@ -107,6 +107,8 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['policy mutate', POLICY, '--judge', `none${EVIL}`],
   ['policy calibrate', POLICY, '--judge', `none${EVIL}`, '--out', `c${EVIL}`],
   ['screen merge', `none${EVIL}`, '--out', 'x'],
+  ['review list', '--store', `none${EVIL}`],
+  ['review golden', '--store', `none${EVIL}`, '--out', `g${EVIL}`],
   ['bench', '--model', `none${EVIL}`],
   ['bench', '--model', EVIL, '--seconds', '0.01', '--prefill', '8', '--depths', '8', '--batches', '1', '--lora', '1'],
   ['doctor', '--no-measure'],

@@ -8,6 +8,7 @@ import type { z } from 'zod';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
+import { createDocumentStore } from '../../src/serve/response-documents.js';
 import { createFileStore } from '../../src/serve/response-files.js';
 import {
   createMemoryStore,
@@ -15,6 +16,8 @@ import {
   type StoredResponse,
   type StoreLimits,
 } from '../../src/serve/response-store.js';
+import { openStore } from '../../src/store/store.js';
+import { WITHOUT_SQLITE } from '../store/places.js';
 import { CALLS, SAYS, type ScriptedApp, scriptedApp, scriptedEngine, tokenizer, tokensOf } from './scripted.js';
 import {
   AnthropicError,
@@ -439,9 +442,19 @@ describe('/v1/responses goes on from what is kept', () => {
     expect(JSON.stringify(scripted.requests[1])).not.toMatch(/Rome|look it up/);
   });
   const folder = mkdtempSync(join(tmpdir(), 'responses-'));
-  const stores: [string, (limits: StoreLimits, now: () => number) => ResponseStore][] = [
+  type Make = (limits: StoreLimits, now: () => number) => ResponseStore | Promise<ResponseStore>;
+  const stores: (readonly [string, Make])[] = [
     ['in memory', createMemoryStore],
     ['in files', (limits, now) => createFileStore(join(folder, 'bounded'), limits, now)],
+    ...(WITHOUT_SQLITE === null
+      ? [
+          [
+            'in the store',
+            async (limits: StoreLimits, now: () => number) =>
+              createDocumentStore(await openStore(join(folder, 'store.db')), limits, now),
+          ] as const,
+        ]
+      : []),
   ];
   const idOf = (letter: string): string => `resp_${letter.repeat(32)}`;
   const entry = (letter: string, size = 1): StoredResponse => ({
@@ -453,7 +466,7 @@ describe('/v1/responses goes on from what is kept', () => {
   });
   it.each(stores)('is bounded and expires: %s', async (_, make) => {
     let now = Date.now();
-    const store = make({ entries: 3, bytes: 1000, keepMs: 100_000 }, () => now);
+    const store = await make({ entries: 3, bytes: 1000, keepMs: 100_000 }, () => now);
     const there = async (): Promise<string> => {
       const all = ['a', 'b', 'c', 'd', 'e', 'f'];
       const found = await Promise.all(all.map((id) => store.get(idOf(id), null)));

@@ -1,5 +1,10 @@
 // The queue: who may do what, what is released and what is only recorded, whichever database and server it comes by.
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { parseRow } from '../../src/safeguard/batch/row.js';
+import { exportGolden } from '../../src/store/golden.js';
 import {
   agreementOf,
   countsOf,
@@ -188,6 +193,32 @@ onEachStore((place) => {
       ...{ id: a.id, policy: 'contact', channel: 'final', text: 'a', expect: null },
     });
     for await (const _ of goldenRows(store, 'other')) throw new Error('of another policy');
+    await reviews.close();
+    await store.close();
+  });
+
+  it('adds what was relabelled to a golden set, each row once, and leaves the rest of the file as it is', async () => {
+    const { store, reviews, where } = await opened();
+    const [a, b] = [await reviews.hold(item('a')), await reviews.hold(item('b \u2028 "q"'))];
+    await act(reviews, a.id, 'ann', 'relabel', 'allow');
+    const out = join(mkdtempSync(join(tmpdir(), 'temper-golden-')), 'golden.jsonl');
+    const before = '{"id": "by-hand",  "policy": "contact", "channel": "final", "text": "x", "expect": null}';
+    writeFileSync(out, `${before}\n`);
+    expect(await exportGolden({ where, policy: 'contact', out, append: true })).toEqual({ added: 1, kept: 1 });
+    await act(reviews, b.id, 'ann', 'relabel', 'block');
+    expect(await exportGolden({ where, policy: 'contact', out, append: true })).toEqual({ added: 1, kept: 2 });
+    const lines = readFileSync(out, 'utf8').trim().split('\n');
+    expect(lines[0]).toBe(before);
+    // They are rows that screening reads.
+    const rows = lines.map((line, i) => parseRow(out, i + 1, line));
+    expect(rows.map((r) => [r.id, r.expect])).toEqual([
+      ['by-hand', { final: null }],
+      [a.id, { final: null }],
+      [b.id, { final: 'C1' }],
+    ]);
+    writeFileSync(out, 'not a row\n');
+    await expect(exportGolden({ where, out, append: true })).rejects.toMatchObject({ code: 'row_json' });
+    expect(readFileSync(out, 'utf8')).toBe('not a row\n');
     await reviews.close();
     await store.close();
   });

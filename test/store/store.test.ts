@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { storePlace } from '../../src/store/place.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { onEachStore, WITHOUT_SQLITE } from './places.js';
+import { startPostgres, WITHOUT_POSTGRES } from './postgres.js';
 
 const put = (store: Store, id: string, bytes = 1): Promise<unknown> =>
   store.change((db) =>
@@ -64,6 +65,27 @@ onEachStore((place) => {
   });
 });
 
+describe.skipIf(WITHOUT_POSTGRES !== null)('PostgreSQL that dies', () => {
+  it('is a refusal of one line, ends nobody, and works again when it is back', async () => {
+    const server = await startPostgres();
+    const told: string[] = [];
+    const store = await openStore(await server.database(), { log: (line) => told.push(line) });
+    await put(store, 'a');
+    const slow = store.change(async (db) => {
+      await db.deleteFrom('documents').execute();
+      await server.kill();
+      await db.selectFrom('documents').select('id').execute();
+    });
+    await expect(slow).rejects.toMatchObject({ code: 'store_failed' });
+    await expect(put(store, 'b')).rejects.toMatchObject({ code: 'store_failed' });
+    await server.start();
+    await put(store, 'c');
+    expect(await ids(store)).toEqual(['a', 'c']);
+    await store.close();
+    await server.close();
+  });
+});
+
 describe('where a store is', () => {
   it('is a file or a URL, and no password is shown', async () => {
     expect(storePlace('a/b.db')).toEqual({ kind: 'sqlite', file: 'a/b.db', shown: 'a/b.db' });
@@ -86,6 +108,7 @@ describe('where a store is', () => {
       mkdirSync(join(folder, 'dir'));
       for (const name of ['text', 'dir'])
         await expect(openStore(join(folder, name))).rejects.toMatchObject({ code: 'bad_store' });
+      await expect(openStore(join(folder, 'none.db'), { existing: true })).rejects.toMatchObject({ code: 'bad_store' });
       const store = await openStore(join(folder, 'new', 'store.db'));
       expect(statSync(join(folder, 'new', 'store.db')).mode & 0o777).toBe(0o600);
       expect(statSync(join(folder, 'new')).mode & 0o777).toBe(0o700);

@@ -2,8 +2,8 @@
 // given. Texts that were held stand in the answers of `items/ID` and `golden.jsonl` alone.
 import { z } from 'zod';
 import { StoreError, TemperError } from '../../base/errors.js';
-import { agreementOf, countsOf, goldenRows, itemOf, pageOf, QUEUES } from '../../store/review-pages.js';
-import { REVIEW_ACTIONS } from '../../store/review-types.js';
+import { agreementOf, countsOf, goldenRows, itemOf, pageOf } from '../../store/review-pages.js';
+import { QUEUES, REVIEW_ACTIONS } from '../../store/review-types.js';
 import type { Reviews } from '../../store/reviews.js';
 import { createSessions } from '../../store/sessions.js';
 import type { ApiApp, ApiRequest } from '../api.js';
