@@ -166,6 +166,13 @@ export function addScreenOptions(command: Command): Command {
 /** Where a turn's verdicts go on record; nothing without --log. */
 export const onRecord = (screen: OpenScreen | null, subject: OnRecord['subject'] = {}): [onRecord?: OnRecord] =>
   screen?.log ? [{ sink: screen.log, subject }] : [];
+/** Of commands that release what a model says. */
+export function addShadowOption(command: Command): Command {
+  return command.option(
+    '--shadow',
+    'judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so',
+  );
+}
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {
   tell(...notices.map((notice) => `temper: ${notice}`));

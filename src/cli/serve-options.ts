@@ -142,8 +142,8 @@ export async function serveOptions(
   };
 }
 /** Something of it is asked for; that what it lacks is missing is told where it is opened. */
-const asksForScreening = ({ policy, judge, detector = [], detectors, log }: CommandOptions): boolean =>
-  policy.length > 0 || [judge, detectors, log].some((o) => o !== undefined) || detector.length > 0;
+const asksForScreening = ({ policy, judge, detector = [], detectors, log, shadow }: CommandOptions): boolean =>
+  shadow === true || policy.length > 0 || [judge, detectors, log].some((o) => o !== undefined) || detector.length > 0;
 const screeningOf = (all: CommandOptions): ScreenOptions => ({
   policy: all.policy,
   judgeTimeout: all.judgeTimeout,
@@ -163,6 +163,7 @@ const screeningOf = (all: CommandOptions): ScreenOptions => ({
     judgeHedge: all.judgeHedge,
     judgeCanaries: all.judgeCanaries,
     judgeProbe: all.judgeProbe,
+    shadow: all.shadow,
     detector: all.detector,
     detectors: all.detectors,
     threads: all.threads,

@@ -12,6 +12,7 @@ import type { ContractName } from '../safeguard/contracts/contract.js';
 import { contractOf } from '../safeguard/contracts/index.js';
 import { createDetectors, type DetectorOptions, type DetectorSet } from '../safeguard/detectors/index.js';
 import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
+import type { ScreeningMode } from '../safeguard/holdback/sink.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
@@ -39,6 +40,8 @@ export interface ScreeningOptions extends LogOptions {
   readonly judgeContext?: number;
   /** Verdicts asked for at once. */
   readonly judgeConcurrency: number;
+  /** Judge and log, and release whatever the verdict. */
+  readonly shadow?: boolean;
   /**
    * Count a local judge's allow although neither golden rows nor a probe showed that it can follow the policy; the
    * notices say so.
@@ -77,8 +80,12 @@ export interface ScreeningHooks {
   readonly onVerdict?: (verdict: Verdict) => void;
   readonly onCommit?: (commit: CommitInfo) => void;
 }
+/** Said wherever it holds. */
+const SHADOW_NOTICE =
+  'SHADOW: answers are judged, and released WHATEVER THE VERDICT; start without --shadow to withhold what is not allowed';
 export interface OpenScreen {
   readonly screen: Screen;
+  readonly mode: ScreeningMode;
   readonly judge: Judge;
   /** What the judge showed for each policy; none for one behind a URL that was not tried. */
   readonly checks: readonly JudgeCheck[];
@@ -113,6 +120,11 @@ export async function openScreen(
       throw new ConfigError(
         'policy_missing',
         '--log without --policy: there is no verdict to record; add --policy FILE',
+      );
+    if (options.shadow === true)
+      throw new ConfigError(
+        'policy_missing',
+        '--shadow without --policy: there is nothing to judge by; add --policy FILE',
       );
     return null;
   }
@@ -173,12 +185,14 @@ export async function openScreen(
     });
     const fooled = options.probeNow ? await screen.ready?.(signal) : null;
     if (fooled) throw new ScreeningError('judge_fooled', `judge ${judge.name}: ${fooled}`);
+    const mode = options.shadow === true ? 'shadow' : 'enforce';
     const log = await openLog(options, by, onCommit);
     return {
       screen,
+      mode,
       judge,
       checks,
-      notices: [...notices, ...(log?.notices ?? [])],
+      notices: [...(mode === 'shadow' ? [SHADOW_NOTICE] : []), ...notices, ...(log?.notices ?? [])],
       log,
       async close() {
         await log?.close();

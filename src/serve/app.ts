@@ -44,13 +44,16 @@ function withReceipts(service: GenerationService, c: ApiRequest): GenerationServ
 }
 export const RECEIPT_HEADER = 'x-temper-receipt';
 
+/** On every answer of a server that releases what is not allowed. */
+export const SHADOW_HEADER = ['temper-screening', 'shadow'] as const;
 /** They say nothing of models, and probes have no keys. */
 const OPEN: readonly string[] = ['/health', '/ready'];
 const OTHERS: readonly string[] = [...OPEN, '/metrics', '/openapi.json'];
 
 export function createApp(options: AppOptions): Hono<Env> {
   const { served, callers, hosts, log, responses, bodies, review = null } = options;
-  const { meter, admission } = callers.parts;
+  const { meter, admission, holding } = callers.parts;
+  const shadow = holding?.mode === 'shadow';
   const routes = new Routes(APIS);
   const page = createPlayground({
     shown: () => options.playground() && (hosts !== null || callers.wantsKeys),
@@ -67,7 +70,14 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.use(async (c, next) => {
     const began = performance.now();
     c.header('x-content-type-options', 'nosniff');
+    if (shadow) {
+      c.header(...SHADOW_HEADER);
+      // Streams write their own heads.
+      c.env?.outgoing?.setHeader(...SHADOW_HEADER);
+    }
     await next();
+    // An answer that a route made by itself has none of the headers that were set before.
+    if (shadow && !c.env?.outgoing) c.header(...SHADOW_HEADER);
     const { path } = c.req;
     const route =
       OTHERS.find((r) => r === path) ??

@@ -99,6 +99,10 @@ export const ServeConfig = z.strictObject({
     .optional()
     .describe('verdicts of a batch, which has a text in it that the judge blocked before; 0: none'),
   judgeProbe: z.boolean().optional().describe('try a judge behind a URL with forged verdicts; absent: yes'),
+  shadow: z
+    .boolean()
+    .optional()
+    .describe('judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so'),
   detectors: DetectorsConfig.optional(),
   log: z.string().optional().describe('folder of signed records: every verdict is in it before anything leaves by it'),
   logKey: z.string().optional().describe('private key that signs it, as `temper key new` makes one'),

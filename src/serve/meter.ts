@@ -1,6 +1,7 @@
 // What a server counts, as Prometheus reads it.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DoneEvent } from '../infer/protocol.js';
+import type { ScreeningMode } from '../safeguard/holdback/sink.js';
 import type { JudgeHealth } from '../safeguard/judge-health.js';
 import type { Verdict } from '../safeguard/types.js';
 import type { CommitInfo } from '../verdict-log/log.js';
@@ -25,9 +26,17 @@ export interface ScreeningMeter {
   commit(commit: CommitInfo): void;
 }
 
-/** @param judge of a server with policies: how its judge fares, null where it does not say */
-export function createMeter(admission: Admission, judge?: () => JudgeHealth | null): Meter {
+/**
+ * @param judge of a server with policies: how its judge fares, null where it does not say
+ * @param mode  in shadow every metric is labelled with it
+ */
+export function createMeter(
+  admission: Admission,
+  judge?: () => JudgeHealth | null,
+  mode: ScreeningMode = 'enforce',
+): Meter {
   const registry = new Registry();
+  if (mode === 'shadow') registry.setDefaultLabels({ screening: mode });
   const registers = [registry];
   const requests = new Counter({
     name: 'temper_requests_total',

@@ -153,7 +153,8 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
   let adminKeys = keysOf(options.adminKeys, options.adminKeyFile);
   let reviewers = reviewersOf(options);
   const tls = options.tls ? readTls(options.tls) : null;
-  const log = options.log ?? ((line) => void process.stderr.write(`temper: ${line}\n`));
+  const write = options.log ?? ((line) => void process.stderr.write(`temper: ${line}\n`));
+  const log = options.screening?.shadow === true ? (line: string): void => write(`shadow: ${line}`) : write;
   const closers: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
     for (const c of closers.splice(0).reverse()) await c();
@@ -217,9 +218,10 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         ? (await import('./response-files.js')).createFileStore(options.state)
         : (review?.responses ?? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB }));
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
-    const meter = opened ? createMeter(admission, () => healthOf(opened.judge)) : createMeter(admission);
+    const meter = opened ? createMeter(admission, () => healthOf(opened.judge), opened.mode) : createMeter(admission);
     screeningMeter = meter.screening;
     const holding: Holding = {
+      ...(opened ? { mode: opened.mode } : {}),
       ...(opened?.log ? { log: opened.log.held } : {}),
       ...(review ? { onHeld: review.onHeld } : {}),
       onSentence: (ms) => meter.screening?.held(ms),

@@ -149,8 +149,7 @@ export function scriptedApp(
     holding: options.holding,
     reasoning: options.reasoning ?? 'auto',
     admission,
-    meter: createMeter(admission),
-    ...(options.holding ? { holding: options.holding } : {}),
+    meter: createMeter(admission, undefined, options.holding?.mode),
   };
   const app = createApp({
     served: served as unknown as ServedModels, // nobody is an admin here

@@ -2,7 +2,7 @@
 import { Option } from 'commander';
 import type { ServeOptions, TemperServer } from '../../serve/server.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
-import { addModelOptions, addScreenOptions, sayNotices } from '../engine-options.js';
+import { addModelOptions, addScreenOptions, addShadowOption, sayNotices } from '../engine-options.js';
 import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
 import type { CommandOptions } from '../serve-options.js';
@@ -28,17 +28,19 @@ export const command: Command = {
   name: 'serve',
   summary: 'serve a model and its adapters behind an OpenAI-compatible API; with --policy nothing leaves unjudged',
   register(program) {
-    addScreenOptions(
-      addModelOptions(
-        program
-          .command('serve')
-          .summary(this.summary)
-          .description(
-            `${this.summary}.\nPOST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, ` +
-              'GET /v1/models, /openapi.json, /health, /ready, /metrics. SIGTERM and Ctrl-C end what runs and then ' +
-              'the server; a second one ends it at once.',
-          ),
-        'NAME=DIR of a PEFT adapter, served under that name; may be given several times',
+    addShadowOption(
+      addScreenOptions(
+        addModelOptions(
+          program
+            .command('serve')
+            .summary(this.summary)
+            .description(
+              `${this.summary}.\nPOST /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, ` +
+                'GET /v1/models, /openapi.json, /health, /ready, /metrics. SIGTERM and Ctrl-C end what runs and then ' +
+                'the server; a second one ends it at once.',
+            ),
+          'NAME=DIR of a PEFT adapter, served under that name; may be given several times',
+        ),
       ),
     )
       .option('--config <file>', 'YAML file of all this, keys with limits, and TLS; read again on SIGHUP')
