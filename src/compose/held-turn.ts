@@ -238,10 +238,16 @@ export async function* heldTurn(
     else yield* leaving();
     if (withheld === null) yield* lastTokens();
     const { receipt, released } = holder;
-    const channels = channelsOf(last.messages, result, withheld === null && !apart, released, stopped);
+    const channels = channelsOf(
+      last.messages,
+      result,
+      mode === 'shadow' || (withheld === null && !apart),
+      released,
+      stopped,
+    );
     yield {
       kind: 'done',
-      turn: { done: last, screened: { channels, result } },
+      turn: { done: last, screened: { channels, result, ...(receipt === null ? {} : { receipt }) } },
       withheld,
       released: broken === null ? released : [],
       tokens: tokens.told,

@@ -126,7 +126,6 @@ export function scriptedApp(
     readonly hosts?: ReadonlySet<string>;
     readonly playground?: () => boolean;
     readonly review?: ReviewConsole;
-    readonly holding?: Holding;
   } = {},
 ): ScriptedApp {
   const models: readonly ServedModel[] = [

@@ -5,8 +5,8 @@ import {
   addModelOptions,
   addSamplingOptions,
   addScreenOptions,
+  addShadowOption,
   type ModelOptions,
-  onRecord,
   openModel,
   requestOf,
   type SamplingOptions,
@@ -64,10 +64,12 @@ export const command: Command = {
   name: 'chat',
   summary: 'talk to a model; analysis is shown apart from the answer, dimmed',
   register(program) {
-    addScreenOptions(
-      addSamplingOptions(
-        addModelOptions(
-          program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`),
+    addShadowOption(
+      addScreenOptions(
+        addSamplingOptions(
+          addModelOptions(
+            program.command('chat').summary(this.summary).description(`${this.summary}.\nCommands:\n${HELP}`),
+          ),
         ),
       ),
     )
@@ -81,7 +83,7 @@ export const command: Command = {
       .action(async (given: Options) => {
         const [
           { createInterface },
-          { createShow, runTurn, sayTurn },
+          { createShow, sayTurn, showTurn },
           { continued, conversation, wasWithheld },
           { openScreen },
           { TemperError },
@@ -135,14 +137,7 @@ export const command: Command = {
                 try {
                   const request = requestOf(conversation(options, [...history, user]), options);
                   const turn = await interrupts.run(signal, (stop) =>
-                    runTurn(
-                      engine,
-                      request,
-                      screen?.screen ?? null,
-                      output.show,
-                      stop,
-                      ...onRecord(screen, { model: given.model }),
-                    ),
+                    showTurn(engine, request, screen, output.show, stop),
                   );
                   output.end();
                   if (turn === null) say('stopped; this turn is left out of the conversation');

@@ -4,6 +4,7 @@ import {
   addModelOptions,
   addSamplingOptions,
   addScreenOptions,
+  addShadowOption,
   type ModelOptions,
   onRecord,
   openModel,
@@ -36,6 +37,11 @@ async function fromFile(input: string, options: Options): Promise<void> {
   const output = options.out;
   if (output === undefined)
     throw new ConfigError('bad_option', 'generate: --prompts needs --out FILE (/dev/stdout is one)');
+  if (options.shadow === true)
+    throw new ConfigError(
+      'bad_option',
+      'generate: --shadow is for answers that are shown; screen the answers of --prompts with `temper screen`',
+    );
   const signal = interruptSignal();
   const screen = await openScreen(options, signal, { by: 'generate' });
   try {
@@ -91,13 +97,15 @@ export const command: Command = {
   summary:
     'answer a prompt, or a file of them; with --policy nothing is shown that is not allowed, analysis and final apart',
   register(program) {
-    addScreenOptions(
-      addSamplingOptions(
-        addModelOptions(
-          program
-            .command('generate')
-            .summary(this.summary)
-            .description(`${this.summary}.\nThe final answer goes to stdout, the analysis to stderr.`),
+    addShadowOption(
+      addScreenOptions(
+        addSamplingOptions(
+          addModelOptions(
+            program
+              .command('generate')
+              .summary(this.summary)
+              .description(`${this.summary}.\nThe final answer goes to stdout, the analysis to stderr.`),
+          ),
         ),
       ),
     )
@@ -125,7 +133,7 @@ export const command: Command = {
       )
       .action(async (argument: string | undefined, options: Options) => {
         const [
-          { createShow, runTurn, sayTurn, turnExitCode, turnJson },
+          { createShow, runTurn, sayTurn, showTurn, turnExitCode, turnJson },
           { conversation },
           { openScreen },
           { readStream },
@@ -151,14 +159,19 @@ export const command: Command = {
           try {
             const output = createShow();
             const request = requestOf(conversation(options, [{ role: 'user', content: prompt }]), options);
-            const turn = await runTurn(
-              engine,
-              request,
-              screen?.screen ?? null,
-              options.json ? () => {} : output.show,
-              signal,
-              ...onRecord(screen, { model: options.model, adapter: options.adapter ?? null }),
-            );
+            const { model, adapter = null } = options;
+            // What is printed as one result is judged once.
+            const turn =
+              options.json && screen?.mode === 'enforce'
+                ? await runTurn(
+                    engine,
+                    request,
+                    screen.screen,
+                    () => {},
+                    signal,
+                    ...onRecord(screen, { model, adapter }),
+                  )
+                : await showTurn(engine, request, screen, options.json ? () => {} : output.show, signal);
             output.end();
             process.exitCode = turnExitCode(turn);
             if (options.json) printJson(turnJson(turn));
