@@ -12,6 +12,7 @@ export function createDocumentStore(
 ): ResponseStore {
   const documents = createDocuments(store, limits, now);
   return {
+    shared: store.kind === 'postgres',
     put: (response) => documents.put(response.id, response.owner, JSON.stringify(response)),
     async get(id, owner) {
       const text = await documents.get(id, owner);

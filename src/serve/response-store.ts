@@ -14,6 +14,8 @@ export interface StoredResponse {
   readonly history: readonly ChatMessage[];
 }
 export interface ResponseStore {
+  /** Other servers may keep answers in it at the same time. */
+  readonly shared?: boolean;
   /** Keeps it whole, or not at all. @throws {ConfigError} {CheckpointError} what writing refuses */
   put(response: StoredResponse): Promise<void>;
   /** null: not there, no longer, or another key's */

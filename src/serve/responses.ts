@@ -18,12 +18,18 @@ async function find(service: ApiService, jobs: Jobs, c: ApiRequest): Promise<Fou
   const job = jobs.find(id, c.get('key'));
   if (job && !job.over) return { id, input: job.turn.input, response: job.response };
   const found = await service.responses.get(id, c.get('key'));
-  if (found && isUnfinished(found)) return { ...found, response: job ? job.response : lostOf(found.response) };
+  if (found && isUnfinished(found)) {
+    const elsewhere = service.responses.shared === true && !isOld(found.response);
+    return { ...found, response: job ? job.response : elsewhere ? found.response : lostOf(found.response) };
+  }
   if (found) return found;
   const named = JSON.stringify(id.slice(0, 100));
   throw new ApiError(404, 'invalid_request_error', 'not_found', `the response ${named} is not kept here`, 'id');
 }
 
+/** Of one that another server has taken on: longer none takes, s. */
+const LONGEST = 3600;
+const isOld = ({ created_at: since }: Found['response']): boolean => Number(since) + LONGEST < Date.now() / 1000;
 /** One that a server took on, which ended before it was made. */
 const lostOf = (response: Found['response']): Found['response'] => ({
   ...response,

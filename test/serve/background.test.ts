@@ -142,6 +142,15 @@ describe('a response in the background', () => {
     await app.app.request(`${PATH}/${String(id)}`, { method: 'DELETE' });
     expect((await app.app.request(`${PATH}/${String(id)}`)).status).toBe(404);
   });
+  it("of a store that servers share, is another one's for as long as any takes", async () => {
+    const responses = { ...createMemoryStore(), shared: true };
+    const { id } = await held(responses).app.json(PATH, body);
+    const { app } = held(responses);
+    expect(await get(app, `${PATH}/${String(id)}`)).toMatchObject({ status: 'queued' });
+    const kept = await responses.get(String(id), null);
+    await responses.put({ ...kept!, response: { ...kept!.response, created_at: 1 } });
+    expect(await get(app, `${PATH}/${String(id)}`)).toMatchObject({ status: 'failed' });
+  });
   it.each([
     ['get', '?stream=maybe', 'stream'],
     ['get', '?starting_after=1', 'starting_after'],
