@@ -32,8 +32,8 @@ export interface OpenLog extends VerdictSink {
 }
 
 /** Fields of a verdict that are figures or words of ours, as far as it has them. */
-const FIGURES = ['score', 'threshold', 'coverage', 'view', 'votes', 'contract', 'detectors'] as const;
-type Told = Pick<Verdict, 'policy' | 'channel' | 'outcome' | 'rule' | 'cause' | 'digests' | 'latencyMs'>;
+const FIGURES = ['score', 'threshold', 'coverage', 'view', 'votes', 'contract'] as const;
+type Told = Pick<Verdict, 'policy' | 'channel' | 'outcome' | 'rule' | 'cause' | 'digests' | 'latencyMs' | 'detectors'>;
 
 /** What the log says of verdicts over one text or several. */
 export function recordOf(
@@ -71,6 +71,7 @@ export function recordOf(
       ...(v.rule === null ? {} : { rule: v.rule }),
       ...(v.cause === null ? {} : { cause: v.cause }),
       ms: v.latencyMs,
+      ...detectorsOf(v),
       ...Object.fromEntries(FIGURES.flatMap((name) => (figures[name] === undefined ? [] : [[name, figures[name]]]))),
     };
   });
@@ -84,6 +85,12 @@ export function recordOf(
     subject: { ...subject },
     verdicts: told,
   };
+}
+
+/** What detectors found, or that they are off; those that found nothing are told by their digest. */
+function detectorsOf({ detectors = {} }: Pick<Verdict, 'detectors'>): JsonObject {
+  const said = Object.entries(detectors).filter(([, state]) => state !== 'clear');
+  return said.length === 0 ? {} : { detectors: Object.fromEntries(said) };
 }
 
 type Entry = Parameters<typeof recordOf>[0];
