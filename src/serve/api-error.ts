@@ -1,5 +1,5 @@
 // What a client is told when something is not done: OpenAI's shape, always, and nothing of this machine in it.
-import { ScreeningError, TemperError } from '../base/errors.js';
+import { TemperError } from '../base/errors.js';
 
 export type ErrorType =
   | 'invalid_request_error'

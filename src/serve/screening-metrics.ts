@@ -59,7 +59,7 @@ export function screeningMetrics(registry: Registry, judge: () => JudgeHealth | 
       collect() {
         const now = judge();
         const said = now === null ? undefined : value(now);
-        if (said === undefined) this.reset();
+        if (said === undefined) this.remove();
         else this.set(said);
       },
     });

@@ -22,6 +22,9 @@ beforeAll(async () => {
   run = join(folder, 'run');
   await temper.train(join(folder, 'recipe.yaml'), { out: run });
   engine = await temper.openEngine({ model: nano });
+  const log = await temper.openVerdictLog({ dir: join(dir, 'log'), by: 'test' });
+  await Promise.all(Array.from({ length: 4000 }, (_, n) => log.append('verdict', { n })));
+  await log.close();
 });
 afterAll(async () => {
   await engine.close();
@@ -51,6 +54,7 @@ const calls: readonly (readonly [string, Work])[] = [
   ['verify', (s) => temper.verify(join(run, 'adapter'), { run, ...withSignal(s) })],
   ['pull', (s) => temper.pull({ repo: 'o/n', dir: join(dir, `pulled-${pulls++}`), endpoint: hub.url }, withSignal(s))],
   ['inspectCheckpoint', (s) => temper.inspectCheckpoint(nano, { full: true, ...withSignal(s) })],
+  ['verifyVerdictLog', (s) => temper.verifyVerdictLog({ dir: join(dir, 'log') }, withSignal(s))],
   ['measureLimits', (s) => temper.measureLimits(1, withSignal(s))],
 ];
 const checkOptions = (s?: AbortSignal): temper.CheckDataOptions => ({

@@ -5,6 +5,7 @@ import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
 import type { JudgeMessage } from '../contracts/contract.js';
 import { judgeMessages } from '../contracts/index.js';
+import type { HasHealth } from '../judge-health.js';
 import { oneLine, repeats } from '../sentence.js';
 import { type Judge, type JudgeAnswer, JudgeFailure, type JudgeRequest } from '../types.js';
 import { errorSentence, holdsPassingError, passing, readCompletion } from './completion.js';
@@ -46,7 +47,7 @@ const MAX_BODY_BYTES = 4 * 2 ** 20;
 const MAX_PAUSE_MS = 20_000;
 /** Answers under which no call of this judge can succeed. */
 const HOPELESS: readonly number[] = [401, 403, 404, 405];
-export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
+export function createEndpointJudge(options: EndpointJudgeOptions): Judge & HasHealth {
   const { model, effort, maxTokens = 4096, attempts = 3, backoffMs = 500, hedge = DEFAULT_HEDGE } = options;
   const url = completionsUrl(options.url);
   const apiKey = options.apiKey === undefined ? '' : checkedKey(options.apiKey);
@@ -61,6 +62,7 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
     retries = new Budget(RETRY_SHARE, RETRY_BURST),
     hedges = new Budget(hedge, Math.max(1, 20 * hedge)),
     latencies = new Latencies();
+  let calls = 0;
   // Newer services know the limit by another name only, and say so.
   let limitName: 'max_tokens' | 'max_completion_tokens' = 'max_tokens';
   const bodyOf = (messages: readonly JudgeMessage[], limit: string, sampling: JudgeRequest['sampling']): string => {
@@ -95,6 +97,7 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
 
   async function ask(request: JudgeRequest): Promise<JudgeAnswer> {
     const prompt = judgeMessages(request);
+    calls++;
     retries.earn();
     hedges.earn();
     for (let attempt = 1; ; attempt++) {
@@ -121,6 +124,7 @@ export function createEndpointJudge(options: EndpointJudgeOptions): Judge {
   return {
     name: `${model} at ${url.host}`,
     digest: sha256(JSON.stringify({ kind: 'endpoint', url: url.href, model, settings })),
+    health: () => ({ breaker: breaker.state, calls, retries: retries.spent, hedges: hedges.spent }),
     async judge(request: JudgeRequest): Promise<JudgeAnswer> {
       const closed = breaker.refuses();
       if (closed !== null) throw new JudgeFailure('circuit_open', `judge ${url.host}: ${closed}`);

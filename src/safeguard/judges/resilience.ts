@@ -4,6 +4,8 @@
 /** A share of the calls may be spent, and a few at the beginning. */
 export class Budget {
   #left: number;
+  /** Calls that were made of it. */
+  spent = 0;
   constructor(
     readonly share: number,
     readonly most: number,
@@ -18,6 +20,7 @@ export class Budget {
   spend(): boolean {
     if (this.#left < 1) return false;
     this.#left--;
+    this.spent++;
     return true;
   }
 }
@@ -55,6 +58,10 @@ export class Breaker {
   #why = '';
   constructor(readonly now: () => number = () => performance.now()) {}
 
+  get state(): 'closed' | 'half_open' | 'open' {
+    if (this.#openSince === null) return 'closed';
+    return this.#trying || this.#openSince + this.#restMs <= this.now() ? 'half_open' : 'open';
+  }
   /** Why nothing may be asked now; null: it may, and `succeeded` or `failed` is to be told. */
   refuses(): string | null {
     if (this.#openSince === null) return null;
