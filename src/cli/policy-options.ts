@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { TemperError } from '../base/errors.js';
 import { integerIn } from './command.js';
 import type { ScreenOptions } from './engine-options.js';
 import { addJudgeOptions } from './engine-options.js';
@@ -73,8 +74,26 @@ export async function* runs(
     while ((await all()) === before) await sleep(intervalMs, undefined, { signal });
   }
 }
-/** Says on stderr that a run is over and another one may come. */
-export const sayWatching = (): void => tell('temper: looking for changes; Ctrl-C ends it');
+/**
+ * Runs once, and with `watch` again after each change; then an error of a file that is being written is told, and not
+ * the end.
+ */
+export async function rerun(
+  files: () => readonly string[],
+  watch: boolean,
+  signal: AbortSignal,
+  once: () => Promise<void>,
+): Promise<void> {
+  for await (const _ of runs(files, watch, signal)) {
+    try {
+      await once();
+    } catch (error) {
+      if (!watch || signal.aborted || !(error instanceof TemperError)) throw error;
+      tell(`temper: ${error.message}`);
+    }
+    if (watch) tell('temper: looking for changes; Ctrl-C ends it');
+  }
+}
 
 /** 0.912 [0.83, 0.96]; a ratio of nothing in words. */
 export const estimateText = (

@@ -4,7 +4,7 @@ import type { ContractName } from '../../safeguard/contracts/contract.js';
 import { CONTRACT_NAMES } from '../../safeguard/contracts/contract.js';
 import type { Severity } from '../../safeguard/policies/lint/finding.js';
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
-import { addGoldenOptions, type GoldenOptions, goldenSource, runs, sayWatching } from '../policy-options.js';
+import { addGoldenOptions, type GoldenOptions, goldenSource, rerun } from '../policy-options.js';
 import { print } from '../terminal.js';
 
 type Options = GoldenOptions & {
@@ -56,7 +56,7 @@ export const command: Command = {
         const countTokens = options.tokenizer === undefined ? undefined : await counter(options.tokenizer);
         const files = (): string[] => paths.map(policyFile);
         const watched = (): string[] => files().flatMap((f) => [f, golden.file ?? goldenPath(f), calibrationPath(f)]);
-        for await (const _ of runs(watched, options.watch === true, interruptSignal())) {
+        await rerun(watched, options.watch === true, interruptSignal(), async () => {
           const checks = [];
           for (const file of files())
             checks.push(await checkPolicy(file, { contract: options.judgeContract, golden, countTokens }));
@@ -72,8 +72,7 @@ export const command: Command = {
                   (f) => `  ${f.line === null ? '' : `line ${f.line}: `}${f.severity} ${f.id}: ${f.message}`,
                 ),
               );
-          if (options.watch) sayWatching();
-        }
+        });
       });
   },
 };

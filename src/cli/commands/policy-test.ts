@@ -7,8 +7,7 @@ import {
   figureRows,
   goldenSource,
   type PolicyJudgeOptions,
-  runs,
-  sayWatching,
+  rerun,
   table,
 } from '../policy-options.js';
 import { createProgress } from '../progress.js';
@@ -51,7 +50,8 @@ export const command: Command = {
         const bench = await openPolicyBench(path, { ...options, golden: source }, signal);
         const file = policyFile(path);
         try {
-          for await (const _ of runs(() => [file, source.file ?? goldenPath(file)], options.watch === true, signal)) {
+          const watched = (): string[] => [file, source.file ?? goldenPath(file)];
+          await rerun(watched, options.watch === true, signal, async () => {
             const policy = await loadPolicy(file, {
               golden: false,
               ...(options.judgeContract ? { contract: options.judgeContract } : {}),
@@ -71,8 +71,7 @@ export const command: Command = {
             process.exitCode = exitCodeOf(run);
             if (options.json) printJson(resultOf(bench.judge, policy.digest, rows.digest, run));
             else say(policy.name, bench.judge.name, run);
-            if (options.watch) sayWatching();
-          }
+          });
         } finally {
           await bench.close();
         }
@@ -108,9 +107,13 @@ function resultOf(
 
 function say(policy: string, judge: string, run: GoldenRun): void {
   const { overall, channels, rules, misses, wrong } = run;
-  const causes = new Map<string, number>();
-  for (const { verdict } of wrong)
-    if (verdict.cause !== null) causes.set(verdict.cause, (causes.get(verdict.cause) ?? 0) + 1);
+  const causes = new Map<string, { n: number; readonly first: string }>();
+  for (const { verdict } of wrong) {
+    if (verdict.cause === null) continue;
+    const seen = causes.get(verdict.cause);
+    if (seen) seen.n++;
+    else causes.set(verdict.cause, { n: 1, first: verdict.detail });
+  }
   print(
     `${policy} by ${judge}, with 95 % intervals:`,
     ...figureRows(overall, channels),
@@ -118,7 +121,7 @@ function say(policy: string, judge: string, run: GoldenRun): void {
       ['rule', 'rows', 'recall', 'by this rule'],
       ...Object.entries(rules).map(([rule, f]) => [rule, String(f.rows), estimateText(f.recall), String(f.byRule)]),
     ]),
-    ...[...causes].map(([cause, n]) => `  ${n} rows unjudged by ${cause}`),
+    ...[...causes].map(([cause, { n, first }]) => `  unjudged by ${cause}: ${n}, first: ${first}`),
     ...wrong.slice(0, SHOWN).map(({ case: c, verdict }) => {
       const got = verdict.rule ?? verdict.cause ?? verdict.outcome;
       return `  wrong: ${c.id} (${c.channel}): got ${got}, wanted ${c.expect ?? 'allow'}`;
