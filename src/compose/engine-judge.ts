@@ -17,9 +17,6 @@ export interface EngineJudgeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Others told beside each token of a verdict. */
-const TOP = 20;
-
 /**
  * The judge does not own the engine: close that when the judge is no longer needed. Its allow counts only under
  * policies that it showed it can follow (`check`).
@@ -44,9 +41,10 @@ export async function createEngineJudge(
     contextTokens: engine.info.contextTokens,
     count: (prompt, stop) => engine.count(messagesOf(prompt), stop),
     async generate(prompt, { temperature, seed, maxTokens: most, signal: stop }) {
+      // The probability of the verdict's own token says enough: others would be sorted out of all, for every token.
       const sampling = { temperature, ...(seed === undefined ? {} : { seed }) };
       for await (const event of engine.generate(
-        { messages: messagesOf(prompt), maxTokens: most, sampling, topLogprobs: TOP },
+        { messages: messagesOf(prompt), maxTokens: most, sampling, topLogprobs: 0 },
         stop,
       )) {
         if (event.kind !== 'done') continue;

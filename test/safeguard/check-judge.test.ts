@@ -155,9 +155,15 @@ describe('the nano judge', () => {
     try {
       expect(opened.checks).toMatchObject([{ policy: name, by: 'golden', passed: true }]);
       expect(opened.notices).toEqual([]);
-      expect(
-        (await opened.screen.screen({ final: 'Your table for 4 people on friday is booked, Rossi' })).outcome,
-      ).toBe('allow');
+      const fine = await opened.screen.screen({ final: 'Your table for 4 people on friday is booked, Rossi' });
+      expect(fine.outcome).toBe('allow');
+      // Its log-odds are those of what it says.
+      expect(fine.verdicts[0]?.score).toBeLessThan(0);
+      const { golden = [] } = opened.screen.policies[0] ?? {};
+      const broken = golden.find((row) => row.expect !== null) ?? { channel: '', text: '' };
+      const [verdict] = (await opened.screen.screen({ [broken.channel]: broken.text })).verdicts;
+      expect(verdict?.outcome).toBe('block');
+      expect(verdict?.score).toBeGreaterThan(0);
     } finally {
       await opened.close();
     }

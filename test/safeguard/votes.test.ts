@@ -165,19 +165,11 @@ describe('the score', () => {
     ).toBeCloseTo(-2.3);
     const joined = [token('{"viol'), token('ation":0,', -0.5, [['ation":1,', -1.5]]), token('"rule":null}')];
     expect(verdictScore(said, joined, at(said))).toBeCloseTo(-1);
-    // The other one is not among those that are told: at least as far as the last of them.
-    expect(
-      verdictScore(
-        said,
-        tokens(
-          token('0', -0.1, [
-            ['0', -0.1],
-            ['2', -6],
-          ]),
-        ),
-        at(said),
-      ),
-    ).toBeCloseTo(-5.9);
+    // The other one is not told: it gets what is left over.
+    expect(verdictScore(said, tokens(token('0', Math.log(0.9))), at(said))).toBeCloseTo(-Math.log(9));
+    const some: readonly (readonly [string, number])[] = [['2', Math.log(0.04)]];
+    expect(verdictScore(said, tokens(token('0', Math.log(0.9), some)), at(said))).toBeCloseTo(-Math.log(0.9 / 0.06));
+    expect(verdictScore(said, tokens(token('0', 0)), at(said))).toBeCloseTo(24 * -Math.LN2);
     const block = '{"violation":1,"rule":"R1"}';
     expect(verdictScore(block, tokens(token('1', -0.1, [['0', -3.1]])), at(block))).toBeCloseTo(3);
   });

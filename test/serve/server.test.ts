@@ -288,6 +288,7 @@ describe('screening in the path', () => {
       });
       const guarded = new OpenAI({ baseURL: `${screened.url}/v1`, apiKey: 'none', maxRetries: 0 });
       const done = await direct(ASK);
+      asked = 0; // it was tried when the server began
       const allowed = (await guarded.chat.completions.create({ ...greedy, messages: user(ASK) })).choices[0];
       expect(allowed?.message.content).toBe(textOn(done, 'final'));
       expect((allowed?.message as Message | undefined)?.reasoning_content).toBeUndefined();

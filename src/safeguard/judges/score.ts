@@ -8,10 +8,13 @@ export interface ScoredToken {
   readonly top: readonly { readonly bytes: Uint8Array; readonly logprob: number }[];
 }
 
+/** What a probability in 32 bits can tell from 1. */
+const LEAST = 2 ** -24;
+
 /**
- * log p(violation) - log p(no violation) where the answer says the one or the other, nats. Where the other is not among
- * the tokens that are told, it is taken to be as likely as the last of them: the log-odds are then at least as far from
- * 0. @returns null: no token is the verdict
+ * log p(violation) - log p(no violation) where the answer says the one or the other, nats. Where the other one is not
+ * among the tokens that are told, it gets all that is left over by those that are: the log-odds are then at least as far
+ * from 0, and what is left over is mostly its. @returns null: no token is the verdict
  */
 export function verdictScore(text: string, tokens: readonly ScoredToken[], place: VerdictPlace): number | null {
   const target = Buffer.byteLength(text.slice(0, place.at));
@@ -30,8 +33,9 @@ export function verdictScore(text: string, tokens: readonly ScoredToken[], place
   // The same token but for the verdict's character.
   const other = Buffer.from(here);
   other[at] = (isViolation ? place.clean : place.violation).charCodeAt(0);
-  const found = token.top.find(({ bytes }) => other.equals(bytes));
-  const least = Math.min(token.logprob, ...token.top.map((t) => t.logprob));
-  const odds = token.logprob - (found ?? { logprob: least }).logprob;
+  const told = token.top.filter(({ bytes }) => !here.equals(bytes));
+  const found = told.find(({ bytes }) => other.equals(bytes));
+  const left = 1 - Math.exp(token.logprob) - told.reduce((sum, t) => sum + Math.exp(t.logprob), 0);
+  const odds = token.logprob - (found ? found.logprob : Math.log(Math.max(left, LEAST)));
   return Number.isFinite(odds) ? (isViolation ? odds : -odds) : null;
 }
