@@ -36,7 +36,8 @@ const [{ openEngine }, { heldTurn }, { createEngineJudge }, { createScreen }, { 
 const { renderVerdict } = await load('safeguard/contract');
 const policies = [await loadPolicy(join(root, 'policies', 'contact', 'policy.md'))];
 
-const quantile = (xs, q) => xs.toSorted((a, b) => a - b)[Math.min(xs.length - 1, Math.floor(xs.length * q))] ?? Number.NaN;
+const quantile = (xs, q) =>
+  xs.toSorted((a, b) => a - b)[Math.min(xs.length - 1, Math.floor(xs.length * q))] ?? Number.NaN;
 const round = (x, places = 1) => Math.round(x * 10 ** places) / 10 ** places;
 const row = (name, figures) =>
   console.log(JSON.stringify({ bench: 'hold', name, streams, cores: cpus().length, ...figures }));
