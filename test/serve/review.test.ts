@@ -1,18 +1,22 @@
 // The review console: who gets in, what other sites cannot do, and what it does in headless Chromium, where there is
 // one.
-import { existsSync, mkdtempSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sha256 } from '../../src/base/digest.js';
+import { openLog } from '../../src/compose/verdict-log.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen, type Screen } from '../../src/safeguard/screen.js';
 import { Attempts } from '../../src/serve/review/attempts.js';
 import { type OpenReview, openReview } from '../../src/serve/review/open.js';
 import { itemOf, pageOf } from '../../src/store/review-pages.js';
-import type { HeldItem } from '../../src/store/review-types.js';
+import type { HeldItem, ReviewLog } from '../../src/store/review-types.js';
+import { showRecords } from '../../src/verdict-log/show.js';
+import { verifyLog } from '../../src/verdict-log/verify.js';
 import { WITHOUT_SQLITE } from '../store/places.js';
 import { CHROMIUM } from '../watch/browser.js';
 import { SAYS, type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
@@ -55,7 +59,7 @@ interface Console {
   /** The log refuses. */
   full: boolean;
 }
-async function consoleOf(twoPersons = false, waitMs = 0): Promise<Console> {
+async function consoleOf(twoPersons = false, waitMs = 0, log?: ReviewLog): Promise<Console> {
   let keys: typeof entries | null = entries;
   const made = { full: false, notes: [] as string[], logged: [] as Record<string, unknown>[], faults: [] as unknown[] };
   const review = await openReview({
@@ -63,7 +67,7 @@ async function consoleOf(twoPersons = false, waitMs = 0): Promise<Console> {
     ...{ twoPersons, waitMs, tls: false },
     keys: () => keys,
     readBody: async (c) => (await c.req.json()) as unknown,
-    log: {
+    log: log ?? {
       async append(record) {
         if (made.full) throw new Error('the disk is full');
         made.logged.push({ ...record });
@@ -303,6 +307,46 @@ describe.skipIf(WITHOUT_SQLITE !== null)('a request that is held', () => {
     const failed = await app('review').post('/v1/chat/completions', ask);
     expect(failed.status).toBeGreaterThanOrEqual(500);
     expect(await failed.text()).not.toContain('Four');
+  });
+});
+
+describe.skipIf(WITHOUT_SQLITE !== null)('the verdict log', () => {
+  it('has every action with who did it, in order, and no word of what was held', async () => {
+    const dir = join(mkdtempSync(join(tmpdir(), 'temper-review-')), 'log');
+    const log = await openLog({ log: dir }, 'serve');
+    if (!log) throw new Error('opened');
+    const c = await consoleOf(true, 0, log.reviews);
+    const [ann, ben] = [await signIn(c), await signIn(c, BEN)];
+    const text = 'a text that nobody is to see';
+    const { id } = await c.review.onHeld(item(text, { channel: 'to=functions.secret', receipt: 'v-1' }));
+    const receipts: unknown[] = [];
+    for (const [who, action, body] of [
+      [ann, 'escalate', { note: 'a private note' }],
+      [ann, 'approve', {}],
+      [ben, 'approve', {}],
+      [ben, 'relabel', { label: 'block', rule: 'C2' }],
+    ] as const) {
+      const response = await send(c, 'POST', `/items/${id}/${action}`, { ...OWN, ...who }, body);
+      receipts.push(((await response.json()) as { receipt: string }).receipt);
+    }
+    await c.review.close();
+    await log.close();
+    expect(verifyLog({ dir, closed: true })).toMatchObject({ ok: true, faults: [] });
+    const shown = showRecords({ dir, last: 100, kind: 'review' });
+    expect(shown.map(({ record }) => [record.who, record.action, record.after, record.rule])).toEqual([
+      ['ann', 'escalate', 'escalated', null],
+      ['ann', 'approve', 'escalated', null],
+      ['ben', 'approve', 'approved', null],
+      ['ben', 'relabel', 'approved', 'C2'],
+    ]);
+    expect(shown.map((s) => s.receipt)).toEqual(receipts);
+    expect(shown[0]?.record).toMatchObject({ item: id, verdict: 'v-1', channel: 'other', policy: 'contact' });
+    const bytes = readdirSync(dir, { recursive: true, withFileTypes: true })
+      .filter((f) => f.isFile())
+      .map((f) => readFileSync(join(f.parentPath, f.name), 'utf8'))
+      .join('');
+    for (const word of [text, 'private note', 'functions.secret', sha256(text), sha256('a private note')])
+      expect(bytes).not.toContain(word);
   });
 });
 

@@ -51,6 +51,7 @@ export async function startPostgres(): Promise<PostgresServer> {
   const start = async (): Promise<void> => {
     says = '';
     const settings = [
+      'fsync=off', // processes die here, machines do not
       'listen_addresses=',
       `unix_socket_directories=${folder}`,
       'max_connections=60',
