@@ -1,5 +1,5 @@
 // The few things that must work on every supported Node: load the addon here and in a worker, run an op, tokenise, one
-// forward pass.
+// forward pass, a store.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,6 +12,7 @@ import { scoreTokens } from '../dist/model/gpt-oss.js';
 import { initCheckpoint } from '../dist/model/init.js';
 import { ops } from '../dist/native/ops.js';
 import { Scope } from '../dist/native/tensor.js';
+import { openStore } from '../dist/store/store.js';
 
 function runOp() {
   const s = new Scope();
@@ -49,12 +50,32 @@ async function forward(ids) {
   }
 }
 
+/** SQLite as this Node has it, or better-sqlite3; a Node that has neither says so. */
+async function keep() {
+  const folder = mkdtempSync(join(tmpdir(), 'temper-smoke-'));
+  try {
+    const store = await openStore(join(folder, 'store.db'));
+    const { rows } = await store.change(async (db) => ({ rows: await db.selectFrom('reviews').selectAll().execute() }));
+    assert.deepEqual(rows, []);
+    await store.close();
+    return store.driver;
+  } catch (e) {
+    assert.equal(e.code, 'sqlite_missing');
+    return 'no SQLite';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 runOp();
 if (isMainThread) {
   await forward(tokenise());
+  const driver = await keep();
+  const [major = 0] = process.versions.node.split('.').map(Number);
+  if (major >= 22) assert.equal(driver === 'no SQLite', false);
   const code = await new Promise((done, fail) =>
     new Worker(new URL(import.meta.url)).on('error', fail).on('exit', done),
   );
   assert.equal(code, 0);
-  process.stdout.write(`Node ${process.versions.node}: addon, op, tokenizer, forward pass, worker\n`);
+  process.stdout.write(`Node ${process.versions.node}: addon, op, tokenizer, forward pass, worker, ${driver}\n`);
 }
