@@ -30,8 +30,8 @@ export class VerdictIndex {
       hashed = [hashOf(head, 0x811c9dc5), hashOf(head, 0x5bd1e995)];
       if (this.#heads.size < 4096) this.#heads.set(head, hashed);
     }
-    // Halves of a digest, as one hash of two seeds is not two.
-    return [hashOf(content.slice(0, 32), hashed[0]), hashOf(content.slice(32), hashed[1])];
+    // Of half a digest as well, as one hash of two seeds is not two.
+    return [hashOf(content, hashed[0]), hashOf(content.slice(32), hashed[1])];
   }
   /** Slot of the key, or the empty one where it would be. */
   #slot(low: number, high: number): number {

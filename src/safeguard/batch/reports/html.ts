@@ -2,10 +2,12 @@
 // offline, in light and dark; no script.
 import { writeFileAtomic } from '../../../base/files.js';
 import { type Html, html, page } from '../../../report/html.js';
-import { type Counts, type Finding, OUTCOMES, type Overview, policyLabel, STATES } from './overview.js';
+import { type Counts, type Finding, OUTCOMES, type Overview, policyLabel, STATES, type State } from './overview.js';
 import { channelOf, fileOf, type ReportSource, shortId } from './source.js';
 
 const STYLE = `
+:root { --wait: #8a6a00; }
+@media (prefers-color-scheme: dark) { :root { --wait: #e3bd5b; } }
 main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 15px; margin: 34px 0 10px; }
@@ -17,6 +19,7 @@ h2 { font-size: 15px; margin: 34px 0 10px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 14px; }
 .panel { overflow-x: auto; min-width: 0; }
 .panel h2 { margin: 0 0 8px; }
+.panels > :last-child:nth-child(odd) { grid-column: 1 / -1; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 :is(th, td) { text-align: right; padding: 5px 0 5px 14px; border-bottom: 1px solid var(--line); }
 :is(th, td):first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
@@ -24,9 +27,9 @@ tr:last-child > * { border-bottom: 0; }
 th { color: var(--soft); font-weight: 500; }
 .bar { display: flex; height: 6px; border-radius: 3px; overflow: hidden; margin-top: 4px; background: var(--line); }
 .bar i { display: block; }
-.allow { color: var(--good); } .block { color: var(--bad); } .unjudged { color: var(--accent); } .zero { opacity: 0.35; }
+.allow { color: var(--good); } .block { color: var(--bad); } .unjudged { color: var(--wait); } .zero { opacity: 0.35; }
 .bar .allow { background: var(--good); } .bar .block { background: var(--bad); }
-.bar .unjudged { background: var(--accent); }
+.bar .unjudged { background: var(--wait); }
 details { border-bottom: 1px solid var(--line); padding: 7px 0; }
 details:last-child { border-bottom: 0; }
 summary { cursor: pointer; display: flex; gap: 12px; align-items: baseline; overflow-wrap: anywhere; }
@@ -51,10 +54,12 @@ const countTable = (what: string, rows: readonly (readonly [string, Counts])[]):
   html`<table><tr><th>${what}</th>${OUTCOMES.map((o) => html`<th>${o}</th>`)}</tr>${rows.map(
     ([name, c]) => html`<tr><td>${name}${bar(c)}</td>${OUTCOMES.map((o) => number(c[o], o))}</tr>`,
   )}</table>`;
+/** What a row is, by its two channels. */
+const worstOf = (...states: readonly State[]): State =>
+  (['block', 'unjudged', 'allow'] as const).find((s) => states.includes(s)) ?? 'none';
 const matrixTable = ({ matrix }: Overview): Html =>
   html`<table class="matrix"><tr><th>analysis ↓ final →</th>${STATES.map((s) => html`<th>${s}</th>`)}</tr>${STATES.map(
-    (a) =>
-      html`<tr><th>${a}</th>${STATES.map((f) => number(matrix[a][f], a === 'none' ? f : a === 'block' ? a : f))}</tr>`,
+    (a) => html`<tr><th>${a}</th>${STATES.map((f) => number(matrix[a][f], worstOf(a, f)))}</tr>`,
   )}</table>`;
 
 const finding = (f: Finding, source: ReportSource): Html =>
