@@ -1,7 +1,6 @@
 // One question to a judge: one policy, one text, one way of asking, within one deadline. What goes wrong is in what
 // comes back. An answer that strayed from the contract is asked for once more, with another nonce; one that held a
 // verdict and something else is not, as it may have been a block.
-import { setMaxListeners } from 'node:events';
 import { TemperError } from '../base/errors.js';
 import { makeNonce } from './contract.js';
 import { contractOf } from './contracts/index.js';
@@ -68,7 +67,14 @@ export function createAsker({ judge, timeoutMs, retries, slots }: AskerOptions):
               ...manner,
             };
             const left = tries === 0 ? timeoutMs : Math.max(0, until - performance.now());
-            const answer = await withDeadline(left, signal, (s) => judge.judge({ ...request, signal: s }), timeoutMs);
+            const ask = (deadline: Deadline): Promise<JudgeAnswer> =>
+              judge.judge({
+                ...request,
+                get signal() {
+                  return deadline.signal;
+                },
+              });
+            const answer = await withDeadline(left, signal, ask, timeoutMs);
             const asked = read(policy, answer, nonce, manner.swapped === true);
             if (tries < retries && STRAYED.includes(asked.cause)) continue;
             const repeated = forgery !== undefined && String(answer?.text).includes(forgery);
@@ -131,41 +137,74 @@ export function errorName(error: unknown): string {
   return [name, code].filter((word) => /^[A-Za-z][A-Za-z0-9_]{0,60}$/.test(word)).join(' ') || 'an error';
 }
 
+/** Who waits for the end of a signal: one listener for all of them, as adding one costs more than many an answer. */
+const waiting = new WeakMap<AbortSignal, Set<() => void>>();
+function waitersOf(signal: AbortSignal): Set<() => void> {
+  const known = waiting.get(signal);
+  if (known) return known;
+  const own = new Set<() => void>();
+  waiting.set(signal, own);
+  const endAll = (): void => {
+    for (const end of [...own]) end();
+  };
+  signal.addEventListener('abort', endAll, { once: true });
+  return own;
+}
+
+/** Has the signal of a question; it is made when it is first asked for. */
+export interface Deadline {
+  readonly signal: AbortSignal;
+}
+const stopped = (): JudgeFailure => new JudgeFailure('aborted', 'screening was stopped before the judge answered');
+
 /**
  * Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked.
- * @param whole the deadline that is told, of which `timeoutMs` may be the rest
+ * @param whole the deadline as it is told, where this is what is left of it
  */
 export async function withDeadline<T>(
   timeoutMs: number,
   outer: AbortSignal | undefined,
-  work: (signal: AbortSignal) => Promise<T>,
+  work: (deadline: Deadline) => Promise<T>,
   whole = timeoutMs,
 ): Promise<T> {
-  const controller = new AbortController();
+  if (outer?.aborted) throw stopped();
+  let controller: AbortController | undefined;
+  let failed: JudgeFailure | undefined;
+  const deadline: Deadline = {
+    get signal() {
+      controller ??= new AbortController();
+      if (failed) controller.abort(failed);
+      return controller.signal;
+    },
+  };
   return new Promise<T>((resolve, reject) => {
+    const waiters = outer && waitersOf(outer);
+    const settle = (): void => {
+      clearTimeout(timer);
+      waiters?.delete(onAbort);
+    };
     const end = (failure: JudgeFailure): void => {
+      failed = failure;
       settle();
       reject(failure);
-      controller.abort(failure);
+      controller?.abort(failure);
     };
-    const onAbort = (): void => end(new JudgeFailure('aborted', 'screening was stopped before the judge answered'));
+    const onAbort = (): void => end(stopped());
     const timer = setTimeout(
       () => end(new JudgeFailure('timeout', `the judge gave no answer within ${whole} ms`)),
       timeoutMs,
     );
-    const settle = (): void => {
-      clearTimeout(timer);
-      outer?.removeEventListener('abort', onAbort);
-    };
-    if (outer?.aborted) {
-      onAbort();
-      return;
-    }
-    if (outer) {
-      setMaxListeners(0, outer); // one for each call in flight is no leak
-      outer.addEventListener('abort', onAbort, { once: true });
-    }
+    waiters?.add(onAbort);
     // `async` turns a judge that throws at once into a rejection.
-    (async () => work(controller.signal))().then(resolve, reject).finally(settle);
+    (async () => work(deadline))().then(
+      (value) => {
+        settle();
+        resolve(value);
+      },
+      (error: unknown) => {
+        settle();
+        reject(error);
+      },
+    );
   });
 }

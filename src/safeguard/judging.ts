@@ -44,6 +44,8 @@ export class Judging {
   readonly #votes: number;
   readonly #views: 'raw' | 'all';
   readonly #window: number;
+  #digest: string | undefined;
+  readonly #judges = new Map<string, string>();
   constructor(
     readonly judge: Judge,
     readonly asker: Asker,
@@ -56,7 +58,7 @@ export class Judging {
 
   /** sha256 over all that decides how a text is judged, but for policy, judge, contract and threshold, hex. */
   digest(): string {
-    return sha256(
+    this.#digest ??= sha256(
       JSON.stringify([
         VERSION,
         this.#votes,
@@ -66,12 +68,18 @@ export class Judging {
         this.judge.contextTokens ?? null,
       ]),
     );
+    return this.#digest;
   }
 
   /** Who judges, by how many votes: what thresholds are calibrated for. */
   judgeDigest(policy: Policy): string {
+    const name = policy.contract ?? '';
+    const known = this.#judges.get(name);
+    if (known !== undefined) return known;
     const one = judgeDigest(this.judge.digest, policy.contract);
-    return this.#votes === 1 ? one : sha256(JSON.stringify([one, 'votes', this.#votes]));
+    const digest = this.#votes === 1 ? one : sha256(JSON.stringify([one, 'votes', this.#votes]));
+    this.#judges.set(name, digest);
+    return digest;
   }
 
   async run(
@@ -82,6 +90,9 @@ export class Judging {
     signal: AbortSignal | undefined,
   ): Promise<Judged> {
     const parts = await this.#parts(policy, channel, text, signal);
+    const [only] = parts;
+    if (only && parts.length === 1)
+      return combined(text, parts, [await this.#vote(policy, channel, only.text, threshold, signal)]);
     // A block ends what comes after it in the order of the parts, so that the same block is told each time.
     const stops = parts.map(() => new AbortController());
     let first = parts.length;
@@ -89,7 +100,7 @@ export class Judging {
       parts.map(async (part, i) => {
         const stop = stops[i] as AbortController;
         const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-        const verdict = await this.#vote(policy, channel, part.text, threshold, parts.length === 1 ? signal : both);
+        const verdict = await this.#vote(policy, channel, part.text, threshold, both);
         if (verdict.outcome === 'block' && i < first) {
           first = i;
           for (const later of stops.slice(i + 1)) later.abort();

@@ -128,7 +128,7 @@ export function createScreen(options: ScreenOptions): Screen {
       rationale,
       cause,
       // What did not pass must not leave by the words about it.
-      detail: repeats(detail, content) ? 'what there is to say of it repeats the judged text' : detail,
+      detail: detail !== '' && repeats(detail, content) ? 'what there is to say of it repeats the judged text' : detail,
       latencyMs: Math.round(performance.now() - start),
       ...(score === undefined ? {} : { score }),
       ...(threshold === undefined || cause !== null ? {} : { threshold }),
@@ -138,7 +138,8 @@ export function createScreen(options: ScreenOptions): Screen {
       verdict({ outcome: 'unjudged', rule: null, cause, detail, rationale: '' });
     const before = known?.(policy.name, channel, base.digests);
     if (before?.outcome === 'block') return before;
-    const unproven = async (): Promise<string | null> => withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
+    const unproven = async (): Promise<string | null> =>
+      judge?.check && !options.unchecked ? withDeadline(MAX_TIMER_MS, signal, () => doubt(policy)) : null;
     if (before?.outcome === 'allow' && (await unproven().catch(() => '')) === null) return before;
     if (!judging || !acquaintance) return unjudged('judge_error', 'no judge is configured');
     const batch = acquaintance.join(policy);
@@ -150,7 +151,7 @@ export function createScreen(options: ScreenOptions): Screen {
     if (changed) return void_(changed);
     try {
       // Nothing is waited for where nobody asks: what was judged before a stop is not lost.
-      const why = judge?.check && !options.unchecked ? await unproven() : null;
+      const why = await unproven();
       if (why !== null) return void_({ cause: 'unproven', detail: why });
       if (acquaintance.isIdle) return verdict(judged);
       const doubted = await withDeadline(MAX_TIMER_MS, signal, () => batch.doubt());

@@ -143,7 +143,7 @@ export async function mergeParts(options: MergeOptions): Promise<BatchSummary> {
       for (const text of next.value.lines) {
         const line = `{${text.slice((ROW.exec(text) as RegExpExecArray)[0].length)}`;
         const verdict = verdictOf(part, line);
-        tally.add(verdict);
+        tally.add(verdict, verdict.expect);
         onVerdict?.(verdict);
         out.add(line);
       }

@@ -34,21 +34,18 @@ const UNANSWERED: readonly UnjudgedCause[] = [
   'judge_error',
 ];
 
-/** The verdicts of a row as they are written. @param sharded each says which row it is of */
-export function* verdictRows(row: ScreenRow, result: ScreenResult, sharded: boolean): Generator<VerdictRow> {
-  for (const verdict of result.verdicts) {
-    // Reviewers speak of policies, of a detector only where they name it.
-    const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
-    const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
-    yield {
-      ...(sharded && row.row !== undefined ? { row: row.row } : {}),
-      id: row.id,
-      line: row.line,
-      ...(row.file === undefined ? {} : { file: row.file }),
-      ...(expected === undefined ? {} : { expect: expected }),
-      ...verdict,
-    };
-  }
+/** A verdict of a row as it is written, before its own fields. @param sharded it says which row it is of */
+export function headOf(row: ScreenRow, verdict: Verdict, sharded: boolean): Omit<VerdictRow, keyof Verdict> {
+  // Reviewers speak of policies, of a detector only where they name it.
+  const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
+  const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
+  return {
+    ...(sharded && row.row !== undefined ? { row: row.row } : {}),
+    id: row.id,
+    line: row.line,
+    ...(row.file === undefined ? {} : { file: row.file }),
+    ...(expected === undefined ? {} : { expect: expected }),
+  };
 }
 
 /** What stands for the verdicts on a row that could not be read. It says which rule of form it breaks, never its text. */
@@ -81,7 +78,7 @@ export class Tally {
   /** Verdicts that the judge answered for, off the contract or not: what was paid for. */
   answered = 0;
 
-  add(verdict: VerdictRow): void {
+  add(verdict: Verdict, expect: string | null | undefined): void {
     this.verdicts++;
     this.count[verdict.outcome]++;
     if (!isDetectorVerdict(verdict) && (verdict.cause === null || !UNANSWERED.includes(verdict.cause))) this.answered++;
@@ -89,12 +86,13 @@ export class Tally {
       this.causes[verdict.cause] = (this.causes[verdict.cause] ?? 0) + 1;
       this.samples[verdict.cause] ??= verdict.detail;
     }
-    if (verdict.expect === undefined) return;
-    this.#all.add(verdict);
-    const { channel } = verdict;
+    if (expect === undefined) return;
+    const { channel, outcome, rule } = verdict;
+    const counted = { expect, outcome, rule };
+    this.#all.add(counted);
     const own = this.#byChannel.get(channel) ?? new AgreementCount();
     if (this.#byChannel.size < MOST_CHANNELS) this.#byChannel.set(channel, own);
-    own.add(verdict);
+    own.add(counted);
   }
 
   summary(kept: number, blank: number): BatchSummary {
