@@ -3,10 +3,11 @@ import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { ConfigError, DataError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
+import type { JudgingOptions } from '../safeguard/judging.js';
 import { type Golden, type GoldenSource, readGolden } from '../safeguard/policies/golden.js';
 import { goldenPath, loadPolicy } from '../safeguard/policy.js';
 import type { Judge, Policy } from '../safeguard/types.js';
-import { openJudge, refuseForeign, type ScreeningOptions } from './screening.js';
+import { judgingOf, openJudge, refuseForeign, type ScreeningOptions } from './screening.js';
 
 export type PolicyBenchOptions = Omit<ScreeningOptions, 'policy' | 'detector' | 'detectors'> & {
   readonly golden?: GoldenSource;
@@ -19,7 +20,7 @@ export interface PolicyBench {
   readonly policy: Policy;
   readonly golden: Golden;
   readonly judge: Judge;
-  readonly limits: { readonly timeoutMs: number; readonly concurrency: number };
+  readonly limits: { readonly timeoutMs: number; readonly concurrency: number; readonly judging: JudgingOptions };
   /** As verdicts are bound to it; null: the judge's own. */
   readonly effort: string | null;
   close(): Promise<void>;
@@ -61,7 +62,11 @@ export async function openPolicyBench(
     policy,
     golden,
     judge,
-    limits: { timeoutMs: options.judgeTimeout * 1000, concurrency: options.judgeConcurrency },
+    limits: {
+      timeoutMs: options.judgeTimeout * 1000,
+      concurrency: options.judgeConcurrency,
+      judging: judgingOf(options),
+    },
     // A local judge is asked with medium where nothing is said.
     effort: options.judgeEffort ?? (/^[a-z]+:\/\//i.test(options.judge) ? null : 'medium'),
     close,

@@ -14,6 +14,7 @@ import { createDetectors, type DetectorOptions, type DetectorSet } from '../safe
 import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
 import type { ScreeningMode } from '../safeguard/holdback/sink.js';
 import { createEndpointJudge } from '../safeguard/judges/endpoint.js';
+import type { JudgingOptions } from '../safeguard/judging.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
 import { doubtOf, type Judge, type JudgeCheck, type Policy, type Verdict } from '../safeguard/types.js';
@@ -170,12 +171,8 @@ export async function openScreen(
           `judge ${judge.name}: NOBODY CHECKED that it can follow ${names.join(', ')}, and its allow counts all the ` +
             'same; --judge-check tries it first',
         ];
-    const { votes, judgeViews: views, judgeWindow: window, judgeCanaries: canaries = DEFAULT_CANARIES } = options;
-    const judging = {
-      ...(votes === undefined ? {} : { votes }),
-      ...(views === undefined ? {} : { views }),
-      ...(window === undefined ? {} : { window }),
-    };
+    const { judgeCanaries: canaries = DEFAULT_CANARIES } = options;
+    const judging = judgingOf(options);
     // An engine of ours keeps text apart from control tokens by itself.
     const probe = isUrl(options.judge) && options.judgeProbe !== false;
     const screen = createScreen({
@@ -204,6 +201,17 @@ export async function openScreen(
     throw error;
   }
 }
+
+/** How each text is judged. */
+export const judgingOf = ({
+  votes,
+  judgeViews: views,
+  judgeWindow: window,
+}: Pick<ScreeningOptions, 'votes' | 'judgeViews' | 'judgeWindow'>): JudgingOptions => ({
+  ...(votes === undefined ? {} : { votes }),
+  ...(views === undefined ? {} : { views }),
+  ...(window === undefined ? {} : { window }),
+});
 
 /** @throws {ConfigError} policy_contract: the judge is local, and a policy is for judges that only a server plays */
 export function refuseForeign(judge: string, policies: readonly Policy[]): void {

@@ -237,6 +237,15 @@ describe('calibrate', () => {
     const alarms = measured.filter((m) => !m.violates && m.outcome === 'block').length;
     expect(alarms / 60).toBeLessThanOrEqual(0.02);
   });
+  it('counts for as many votes as it was found with', async () => {
+    const judging = { votes: 3 };
+    const { entry } = await calibrate(policy, judge, rows, { resamples }, { judging });
+    expect(entry.judge.digest).not.toBe('d');
+    const calibrated = { ...policy, calibrations: [entry] };
+    const [three] = await measureAll(calibrated, judge, rows.cases.slice(0, 1), { judging }, true);
+    const [one] = await measureAll(calibrated, judge, rows.cases.slice(0, 1), {}, true);
+    expect([three?.verdict.threshold, one?.verdict.threshold]).toEqual([entry.threshold?.value, undefined]);
+  });
   it("without scores the figures are of the judge's word, and there is no threshold", async () => {
     const { entry } = await calibrate(policy, judgeOf(reads), rows, { resamples });
     expect(entry).toMatchObject({ decidedBy: 'word', threshold: null });

@@ -66,7 +66,8 @@ export const command: Command = {
             for (const c of checks)
               print(
                 `${c.file}: ${c.rules.length} rules, ` +
-                  `${c.tokens === null ? 'no' : `${c.exact ? '' : 'about '}${c.tokens}`} tokens, contract ${c.contract}, ${c.goldenRows ?? 'no'} golden rows: ` +
+                  `${c.tokens === null ? 'no' : `${c.exact ? '' : 'about '}${c.tokens}`} tokens, ` +
+                  `contract ${c.contract}, ${c.goldenRows ?? 'no'} golden rows: ` +
                   (c.findings.length === 0 ? 'nothing found' : `${c.findings.length} findings`),
                 ...c.findings.map(
                   (f) => `  ${f.line === null ? '' : `line ${f.line}: `}${f.severity} ${f.id}: ${f.message}`,

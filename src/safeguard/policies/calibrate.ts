@@ -1,6 +1,5 @@
 // The threshold of a judge under a policy, found on its golden set, and how well it does there.
 import type { Calibration, FigureSet } from '../calibration.js';
-import { judgeDigest } from '../contracts/index.js';
 import type { Judge, Policy } from '../types.js';
 import { figuresOf, type Judged, underThreshold } from './figures.js';
 import type { Golden } from './golden.js';
@@ -48,7 +47,8 @@ export async function calibrate(
     rows,
     entry: {
       policy: { name: policy.name, digest: policy.digest },
-      judge: { name: judge.name, digest: judgeDigest(judge.digest, policy.contract) },
+      // As verdicts have it: contract, effort and votes are part of it.
+      judge: { name: judge.name, digest: rows[0]?.verdict.digests.judge ?? judge.digest },
       contract: policy.contract ?? 'temper',
       effort,
       golden: { digest: golden.digest, rows: golden.cases.length },

@@ -2,6 +2,7 @@
 // no calibrated threshold counts unless asked for, as it is the judge under the policy that is measured.
 import pLimit from 'p-limit';
 import { ScreeningError } from '../../base/errors.js';
+import type { JudgingOptions } from '../judging.js';
 import { createScreen, HOPELESS_CALLS } from '../screen.js';
 import type { Judge, Policy, Verdict } from '../types.js';
 import type { Judged } from './figures.js';
@@ -10,6 +11,8 @@ import { type GoldenCase, isExpectedRule } from './golden.js';
 export interface MeasureLimits {
   readonly timeoutMs?: number;
   readonly concurrency?: number;
+  /** Votes, views and windows, as screening has them. */
+  readonly judging?: JudgingOptions;
   readonly signal?: AbortSignal | undefined;
   readonly onCase?: (done: number) => void;
 }
@@ -32,11 +35,13 @@ export interface Bench {
 export function createBench(policy: Policy, judge: Judge, limits: MeasureLimits = {}, calibrated = false): Bench {
   const { golden: _, calibrations: __, ...bare } = policy;
   const asked: Policy = calibrated ? policy : bare;
+  const { check: ___, ...unchecked } = judge;
   const screen = createScreen({
     policies: [asked],
-    judge: { name: judge.name, digest: judge.digest, judge: (request) => judge.judge(request) },
+    judge: unchecked,
     ...(limits.timeoutMs === undefined ? {} : { timeoutMs: limits.timeoutMs }),
     ...(limits.concurrency === undefined ? {} : { concurrency: limits.concurrency }),
+    ...(limits.judging === undefined ? {} : { judging: limits.judging }),
     unchecked: true,
   });
   return {
