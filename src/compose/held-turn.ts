@@ -38,7 +38,7 @@ export interface HeldTurnOptions extends Holding {
   /** Each channel is withheld by itself, and the turn goes on where others may follow. Default: all ends at a block. */
   readonly apart?: boolean;
   readonly name?: AnswerName;
-  /** Why nothing of a turn may leave that was allowed; null: it may. Where there is such a check nothing leaves before. */
+  /** Why nothing of a turn may leave that was allowed; null: it may. With such a check nothing leaves before it. */
   readonly check?: ((done: DoneEvent) => Promise<string | null>) | undefined;
 }
 

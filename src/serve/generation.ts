@@ -96,9 +96,9 @@ export interface Answer {
   readonly stop: string | null;
 }
 /**
- * `begin`: the engine has taken it, or its first verdicts are there; what fails before has a status of its own. Pieces of a
- * part follow each other and are its text when joined; a call begins with a piece that may be empty. `sealed`: a whole
- * part that only this process can read (seal.ts). `end` comes last.
+ * `begin`: the engine has taken it, or its first verdicts are there; what fails before has a status of its own. Pieces
+ * of a part follow each other and are its text when joined; a call begins with a piece that may be empty. `sealed`: a
+ * whole part that only this process can read (seal.ts). `end` comes last.
  */
 export type Released =
   | { readonly kind: 'begin' }

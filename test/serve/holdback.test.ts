@@ -17,7 +17,8 @@ const turn = (final: string): string =>
   `<|channel|>analysis<|message|>${THOUGHTS}<|end|><|start|>assistant<|channel|>final<|message|>${final}<|return|>`;
 const CALLS =
   '<|channel|>commentary<|message|>I look it up in two places.<|end|>' +
-  '<|start|>assistant to=functions.look<|channel|>commentary <|constrain|>json<|message|>{"at": "Oslo. And so on, here."}' +
+  '<|start|>assistant to=functions.look<|channel|>commentary <|constrain|>json<|message|>' +
+  '{"at": "Oslo. And so on, here."}' +
   '<|end|><|start|>assistant to=functions.look<|channel|>commentary <|constrain|>json<|message|>{"at": "Rome"}<|call|>';
 
 /** Verdicts fall between its tokens. @param seen told of each text that is sampled, and when it is over */
