@@ -1,10 +1,10 @@
 // node bench/judge.mjs [--judge DIR] [--policy FILE] [--texts N] [--slots N,…] [--rounds N] [--threads N]
-//                      [--shapes 20b --layers N --work DIR --answer N]
+//                      [--times N] [--shapes 20b --layers N --work DIR --answer N]
 // Verdicts a second of a local judge: the policy computed once and several texts at once, beside one text after another
 // with the policy computed anew for each. In turns in one process. With --shapes the weights are made up, with so many
 // layers of those shapes and o200k's vocabulary; what they answer is no verdict, so that each answer is as long as
-// --answer says, and the policy is one of 500 tokens, as full-size judges like them. One JSON row for each number of
-// slots on stdout. Needs the build.
+// --answer says. --times N has the policy's text N times over: policies for full-size judges have 400 to 600 tokens, the
+// embedded judge's a hundred. One JSON row for each number of slots on stdout. Needs the build.
 import { existsSync, readFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,6 +28,7 @@ const { values: o } = parseArgs({
     slots: { type: 'string' },
     rounds: { type: 'string', default: '3' },
     threads: { type: 'string', default: String(cpus().length) },
+    times: { type: 'string' },
     shapes: { type: 'string' },
     layers: { type: 'string', default: '2' },
     answer: { type: 'string', default: '24' },
@@ -54,9 +55,9 @@ if (shapes) {
     writeO200k(model);
   }
 }
-const policy = await loadPolicy(o.policy, { golden: false });
-/** As long as the guide of gpt-oss-safeguard has them. */
-const long = Array.from({ length: 6 }, () => policy.text).join('\n');
+const one = await loadPolicy(o.policy, { golden: false });
+const long = Array.from({ length: Number(o.times ?? (shapes ? 6 : 1)) }, () => one.text).join('\n');
+const policy = { ...one, text: long };
 const rows = readFileSync(join(root, 'datasets', 'screening', 'heldout.jsonl'), 'utf8')
   .trim()
   .split('\n')
@@ -67,7 +68,7 @@ const contents = Array.from({ length: texts }, (_, i) => rows[i % rows.length].t
 async function judge(engine, slots) {
   if (shapes) {
     const queue = [...contents.keys()];
-    const one = async () => {
+    const worker = async () => {
       for (let i = queue.shift(); i !== undefined; i = queue.shift()) {
         const prompt = renderJudgePrompt({ policy: long, content: contents[i], channel: 'final', nonce: '7k3f9q' });
         const { messages } = toConversation({
@@ -81,7 +82,7 @@ async function judge(engine, slots) {
         for await (const _ of engine.generate(request, signal));
       }
     };
-    await Promise.all(Array.from({ length: slots }, one));
+    await Promise.all(Array.from({ length: slots }, worker));
     return [];
   }
   const asked = await createEngineJudge(engine, { name: 'judge', maxTokens: 96 });
@@ -91,7 +92,7 @@ async function judge(engine, slots) {
 }
 
 const open = (slots, prefixes) =>
-  openEngine({ model, slots, prefixes, threads, contextTokens: shapes ? 1024 : 512, speculation: 'auto' });
+  openEngine({ model, slots, prefixes, threads, contextTokens: 1024, speculation: 'auto' });
 for (const slots of slotCounts) {
   const [alone, batched] = [await open(1, 0), await open(slots, 4)];
   const seconds = { alone: [], batched: [] };
@@ -118,6 +119,7 @@ for (const slots of slotCounts) {
       slots,
       threads,
       texts,
+      policyCharacters: long.length,
       oneByOne: round(before),
       cachedBatched: round(now),
       times: round(now / before),

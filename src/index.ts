@@ -66,6 +66,7 @@ export {
 } from './safeguard/detectors/index.js';
 export { type CheckpointJudgeOptions, createCheckpointJudge } from './safeguard/judges/checkpoint.js';
 export { createEndpointJudge, type EndpointJudgeOptions } from './safeguard/judges/endpoint.js';
+export type { JudgingOptions } from './safeguard/judging.js';
 export { definePolicy, loadPolicy } from './safeguard/policy.js';
 export { HeldResponse, releaseChannels } from './safeguard/release.js';
 // Safeguard
