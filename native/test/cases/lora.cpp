@@ -68,22 +68,23 @@ void dense_cases(Registry& reg) {
                       {0, 5, 7, {2}, false},         {16, 66, 130, {8, 1, 4, 5}, false},
                       {23, 530, 96, {16, 2}, false}, {8, 512, 2880, {16, 8, 32}, true}};
   for (const Size& s : all)
-    for (int kind : {0, 1, 2, 3})
-      for (int precision : {0, 1}) {
-        const int32_t S = static_cast<int32_t>(s.ranks.size());
-        const int64_t R = *std::max_element(s.ranks.begin(), s.ranks.end()) + (s.T == 5);
-        const Pool pool = pool_of(s.ranks, 1, s.N, s.C, 3);
-        reg.check({"lora_fwd",
-                   std::to_string(s.T) + "×" + std::to_string(s.C) + "×" + std::to_string(s.N) + ", " + kMixes[kind] +
-                       (precision ? ", bf16" : ", f32"),
-                   {update(floats({s.T, s.N}, 1)), untouched({s.T, R}), floats({s.T, s.C}, 2), pool.params, pool.table,
-                    pool.scales, mix(s.T, S, kind), precision},
-                   pair_sums(static_cast<double>(s.C + R), precision != 0),
-                   0,
-                   0,
-                   "",
-                   s.slow});
-      }
+    if (!reg.leaves_out(s.slow))
+      for (int kind : {0, 1, 2, 3})
+        for (int precision : {0, 1}) {
+          const int32_t S = static_cast<int32_t>(s.ranks.size());
+          const int64_t R = *std::max_element(s.ranks.begin(), s.ranks.end()) + (s.T == 5);
+          const Pool pool = pool_of(s.ranks, 1, s.N, s.C, 3);
+          reg.check({"lora_fwd",
+                     std::to_string(s.T) + "×" + std::to_string(s.C) + "×" + std::to_string(s.N) + ", " + kMixes[kind] +
+                         (precision ? ", bf16" : ", f32"),
+                     {update(floats({s.T, s.N}, 1)), untouched({s.T, R}), floats({s.T, s.C}, 2), pool.params,
+                      pool.table, pool.scales, mix(s.T, S, kind), precision},
+                     pair_sums(static_cast<double>(s.C + R), precision != 0),
+                     0,
+                     0,
+                     "",
+                     s.slow});
+        }
 }
 
 void grouped_cases(Registry& reg) {
@@ -99,24 +100,25 @@ void grouped_cases(Registry& reg) {
                       {{0, 14, 20}, 66, 96, {4, 2}, false, false},
                       {{0, 4, 8}, 96, 2880, {16, 4}, true, true}};
   for (const Size& s : all)
-    for (int kind : {0, 1, 2, 3})
-      for (int precision : {0, 1}) {
-        const int32_t S = static_cast<int32_t>(s.ranks.size());
-        const int64_t E = static_cast<int64_t>(s.offsets.size()) - 1, P = s.offsets.back(),
-                      R = *std::max_element(s.ranks.begin(), s.ranks.end()), X = s.gather ? P / 2 + 3 : P;
-        const Pool pool = pool_of(s.ranks, E, s.N, s.C, 4);
-        reg.check({"grouped_lora_fwd",
-                   std::to_string(E) + " experts, " + std::to_string(P) + " rows, " + kMixes[kind] +
-                       (precision ? ", bf16" : ", f32"),
-                   {update(floats({P, s.N}, 1)), untouched({P, R}), floats({X, s.C}, 2),
-                    s.gather ? indices({P}, 6, X) : Value(nullptr), values_i32({E + 1}, s.offsets), pool.params,
-                    pool.table, pool.scales, mix(P, S, kind), precision},
-                   pair_sums(static_cast<double>(s.C + R), precision != 0),
-                   0,
-                   0,
-                   "",
-                   s.slow});
-      }
+    if (!reg.leaves_out(s.slow))
+      for (int kind : {0, 1, 2, 3})
+        for (int precision : {0, 1}) {
+          const int32_t S = static_cast<int32_t>(s.ranks.size());
+          const int64_t E = static_cast<int64_t>(s.offsets.size()) - 1, P = s.offsets.back(),
+                        R = *std::max_element(s.ranks.begin(), s.ranks.end()), X = s.gather ? P / 2 + 3 : P;
+          const Pool pool = pool_of(s.ranks, E, s.N, s.C, 4);
+          reg.check({"grouped_lora_fwd",
+                     std::to_string(E) + " experts, " + std::to_string(P) + " rows, " + kMixes[kind] +
+                         (precision ? ", bf16" : ", f32"),
+                     {update(floats({P, s.N}, 1)), untouched({P, R}), floats({X, s.C}, 2),
+                      s.gather ? indices({P}, 6, X) : Value(nullptr), values_i32({E + 1}, s.offsets), pool.params,
+                      pool.table, pool.scales, mix(P, S, kind), precision},
+                     pair_sums(static_cast<double>(s.C + R), precision != 0),
+                     0,
+                     0,
+                     "",
+                     s.slow});
+        }
 }
 
 void hostile_cases(Registry& reg) {

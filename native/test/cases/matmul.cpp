@@ -78,42 +78,45 @@ void linear_cases(Registry& reg) {
       {"tiles, long k in parts", 100, 104, 8200, 0, DType::bf16, 0, true},
   };
   for (const Linear& s : all)
-    for (int precision : {0, 1}) {
-      const std::string name = std::string(s.name) + (precision ? ", bf16" : ", f32");
-      const bool lora = s.R > 0;
-      const double terms = static_cast<double>(s.C + s.R);
-      const Value x = floats({s.T, s.C}, 1), w = floats({s.N, s.C}, 2, 1, s.w), bias = floats({s.N}, 3, 1, s.w),
-                  dy = floats({s.T, s.N}, 6);
-      const Value A = lora ? floats({s.R, s.C}, 4) : Value(nullptr), B = lora ? floats({s.N, s.R}, 5) : Value(nullptr);
-      std::vector<size_t> rounded_y, rounded_bwd;
-      if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
-      for (int by_row : {0, 1}) {
-        if (by_row && (s.T <= 8 || s.T > 20)) continue;
-        reg.check({"linear_fwd",
-                   name + (by_row ? ", by row" : ""),
-                   {out({s.T, s.N}), lora ? out({s.T, s.R}) : Value(nullptr), x, w, bias, A, B, 0.7, s.dropout, 11,
-                    precision, by_row},
-                   products(terms, -1, rounded_y),
-                   0,
-                   0,
-                   "",
-                   s.slow});
+    if (!reg.leaves_out(s.slow))
+      for (int precision : {0, 1}) {
+        const std::string name = std::string(s.name) + (precision ? ", bf16" : ", f32");
+        const bool lora = s.R > 0;
+        const double terms = static_cast<double>(s.C + s.R);
+        const Value x = floats({s.T, s.C}, 1), w = floats({s.N, s.C}, 2, 1, s.w), bias = floats({s.N}, 3, 1, s.w),
+                    dy = floats({s.T, s.N}, 6);
+        const Value A = lora ? floats({s.R, s.C}, 4) : Value(nullptr),
+                    B = lora ? floats({s.N, s.R}, 5) : Value(nullptr);
+        std::vector<size_t> rounded_y, rounded_bwd;
+        if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
+        for (int by_row : {0, 1}) {
+          if (by_row && (s.T <= 8 || s.T > 20)) continue;
+          reg.check({"linear_fwd",
+                     name + (by_row ? ", by row" : ""),
+                     {out({s.T, s.N}), lora ? out({s.T, s.R}) : Value(nullptr), x, w, bias, A, B, 0.7, s.dropout, 11,
+                      precision, by_row},
+                     products(terms, -1, rounded_y),
+                     0,
+                     0,
+                     "",
+                     s.slow});
+        }
+        for (int accumulate : {0, 1}) {
+          const Value dx = accumulate ? update(floats({s.T, s.C}, 7)) : out({s.T, s.C});
+          reg.check(
+              {"linear_bwd",
+               name + (accumulate ? ", dx added" : ""),
+               {dx, update(floats({s.N, s.C}, 8)), update(floats({s.N}, 9)),
+                lora ? update(floats({s.R, s.C}, 10)) : Value(nullptr),
+                lora ? update(floats({s.N, s.R}, 11)) : Value(nullptr), dy, x,
+                lora ? floats({s.T, s.R}, 12) : Value(nullptr), w, A, B, 0.7, s.dropout, 11, accumulate, precision},
+               products(static_cast<double>(s.T + s.N + s.R), -1, rounded_bwd),
+               0,
+               0,
+               "",
+               s.slow});
+        }
       }
-      for (int accumulate : {0, 1}) {
-        const Value dx = accumulate ? update(floats({s.T, s.C}, 7)) : out({s.T, s.C});
-        reg.check({"linear_bwd",
-                   name + (accumulate ? ", dx added" : ""),
-                   {dx, update(floats({s.N, s.C}, 8)), update(floats({s.N}, 9)),
-                    lora ? update(floats({s.R, s.C}, 10)) : Value(nullptr),
-                    lora ? update(floats({s.N, s.R}, 11)) : Value(nullptr), dy, x,
-                    lora ? floats({s.T, s.R}, 12) : Value(nullptr), w, A, B, 0.7, s.dropout, 11, accumulate, precision},
-                   products(static_cast<double>(s.T + s.N + s.R), -1, rounded_bwd),
-                   0,
-                   0,
-                   "",
-                   s.slow});
-      }
-    }
   for (int precision : {0, 1}) {
     reg.check({"linear_fwd",
                "integers, to the bit",
@@ -229,52 +232,53 @@ void grouped_cases(Registry& reg) {
       {"tiles, k over many rows", {10, 300}, 72, 160, 4, false},
   };
   for (const Grouped& s : all)
-    for (int layout : {0, 1, 2})
-      for (int precision : {0, 1}) {
-        if (layout != 0 && s.scale_low != 120) continue;
-        const std::string name =
-            std::string(s.name) + ", layout " + std::to_string(layout) + (precision ? ", bf16" : ", f32");
-        int64_t P = 0;
-        const int64_t E = static_cast<int64_t>(s.rows.size());
-        for (int64_t r : s.rows) P += r;
-        const bool lora = s.R > 0;
-        const int64_t X = s.gather ? P / 2 + 3 : P, C = layout == 0 ? s.C : s.C - 3;
-        const DType dtype = layout == 1 ? DType::bf16 : DType::f32;
-        const Value offsets = offsets_of(s.rows), x = floats({X, C}, 1, s.x), dy = floats({X, s.N}, 2, s.x),
-                    none(nullptr);
-        const Value w = layout == 0 ? bytes_u8({E, s.N, C / 32, 16}, 3)
-                                    : floats(layout == 1 ? Shape{E, s.N, C} : Shape{E, C, s.N}, 3, 1, dtype);
-        const Value scales = layout == 0 ? bytes_u8({E, s.N, C / 32}, 4, s.scale_low, s.scale_high) : none;
-        const Value A = lora ? floats({E, s.R, C}, 5) : none, B = lora ? floats({E, s.N, s.R}, 6) : none,
-                    bias = floats({E, s.N}, 7, 1, DType::bf16);
-        const Value rows = s.gather ? indices({P}, 8, X) : none, rows2 = s.gather ? indices({P}, 9, X) : none;
-        std::vector<size_t> rounded_y, rounded_bwd;
-        if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
-        const int64_t most = *std::max_element(s.rows.begin(), s.rows.end());
-        for (int by_row : {0, 1}) {
-          if (by_row && (most <= 8 || most > 30)) continue;
-          reg.check({"grouped_linear_fwd",
-                     name + (by_row ? ", by row" : ""),
-                     {out({P, s.N}), lora ? out({P, s.R}) : none, x, rows, offsets, w, scales, bias, A, B, 0.7, layout,
-                      precision, by_row},
-                     products(static_cast<double>(C + s.R), 5, rounded_y),
+    if (!reg.leaves_out(s.slow))
+      for (int layout : {0, 1, 2})
+        for (int precision : {0, 1}) {
+          if (layout != 0 && s.scale_low != 120) continue;
+          const std::string name =
+              std::string(s.name) + ", layout " + std::to_string(layout) + (precision ? ", bf16" : ", f32");
+          int64_t P = 0;
+          const int64_t E = static_cast<int64_t>(s.rows.size());
+          for (int64_t r : s.rows) P += r;
+          const bool lora = s.R > 0;
+          const int64_t X = s.gather ? P / 2 + 3 : P, C = layout == 0 ? s.C : s.C - 3;
+          const DType dtype = layout == 1 ? DType::bf16 : DType::f32;
+          const Value offsets = offsets_of(s.rows), x = floats({X, C}, 1, s.x), dy = floats({X, s.N}, 2, s.x),
+                      none(nullptr);
+          const Value w = layout == 0 ? bytes_u8({E, s.N, C / 32, 16}, 3)
+                                      : floats(layout == 1 ? Shape{E, s.N, C} : Shape{E, C, s.N}, 3, 1, dtype);
+          const Value scales = layout == 0 ? bytes_u8({E, s.N, C / 32}, 4, s.scale_low, s.scale_high) : none;
+          const Value A = lora ? floats({E, s.R, C}, 5) : none, B = lora ? floats({E, s.N, s.R}, 6) : none,
+                      bias = floats({E, s.N}, 7, 1, DType::bf16);
+          const Value rows = s.gather ? indices({P}, 8, X) : none, rows2 = s.gather ? indices({P}, 9, X) : none;
+          std::vector<size_t> rounded_y, rounded_bwd;
+          if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
+          const int64_t most = *std::max_element(s.rows.begin(), s.rows.end());
+          for (int by_row : {0, 1}) {
+            if (by_row && (most <= 8 || most > 30)) continue;
+            reg.check({"grouped_linear_fwd",
+                       name + (by_row ? ", by row" : ""),
+                       {out({P, s.N}), lora ? out({P, s.R}) : none, x, rows, offsets, w, scales, bias, A, B, 0.7,
+                        layout, precision, by_row},
+                       products(static_cast<double>(C + s.R), 5, rounded_y),
+                       0,
+                       0,
+                       "",
+                       s.slow});
+          }
+          reg.check({"grouped_linear_bwd",
+                     name,
+                     {out({P, C}), update(floats({E, s.N, C}, 10)), update(floats({E, s.N}, 11)),
+                      lora ? update(floats({E, s.R, C}, 12)) : none, lora ? update(floats({E, s.N, s.R}, 13)) : none,
+                      dy, rows2, floats({P}, 14), floats({X, C}, 1), rows, lora ? floats({P, s.R}, 15) : none, offsets,
+                      w, scales, A, B, 0.7, layout, precision},
+                     products(static_cast<double>(P + s.N + s.R), 12, rounded_bwd),
                      0,
                      0,
                      "",
                      s.slow});
         }
-        reg.check({"grouped_linear_bwd",
-                   name,
-                   {out({P, C}), update(floats({E, s.N, C}, 10)), update(floats({E, s.N}, 11)),
-                    lora ? update(floats({E, s.R, C}, 12)) : none, lora ? update(floats({E, s.N, s.R}, 13)) : none, dy,
-                    rows2, floats({P}, 14), floats({X, C}, 1), rows, lora ? floats({P, s.R}, 15) : none, offsets, w,
-                    scales, A, B, 0.7, layout, precision},
-                   products(static_cast<double>(P + s.N + s.R), 12, rounded_bwd),
-                   0,
-                   0,
-                   "",
-                   s.slow});
-      }
   // Scale 127 ± 1 and small integers: every product is a multiple of 1/4, every sum exact.
   for (int precision : {0, 1})
     for (const std::vector<int64_t>& rows : {std::vector<int64_t>{13, 25}, std::vector<int64_t>{1, 3}}) {
@@ -488,18 +492,19 @@ void cross_entropy_cases(Registry& reg) {
                       {"tiles, long k in parts", 70, 2100, 100, DType::bf16, 0.1, true, false},
                       {"more rows than a chunk", 2100, 3, 2, DType::f32, 1, true, true}};
   for (const Size& s : all)
-    for (int precision : {0, 1})
-      reg.check({"linear_cross_entropy",
-                 std::string(s.name) + (precision ? ", bf16" : ", f32"),
-                 {out({s.S}), s.gradients ? out({s.S, s.D}) : Value(nullptr),
-                  s.gradients ? update(smooth({s.V, s.D}, 1)) : Value(nullptr), smooth({s.S, s.D}, 2, s.scale),
-                  smooth({s.V, s.D}, 3, 1, s.w), indices({s.S}, 4, s.V),
-                  s.gradients ? positive({s.S}, 5, 0, 2) : Value(nullptr), precision},
-                 cross_entropy_bound,
-                 0,
-                 0,
-                 "",
-                 s.slow});
+    if (!reg.leaves_out(s.slow))
+      for (int precision : {0, 1})
+        reg.check({"linear_cross_entropy",
+                   std::string(s.name) + (precision ? ", bf16" : ", f32"),
+                   {out({s.S}), s.gradients ? out({s.S, s.D}) : Value(nullptr),
+                    s.gradients ? update(smooth({s.V, s.D}, 1)) : Value(nullptr), smooth({s.S, s.D}, 2, s.scale),
+                    smooth({s.V, s.D}, 3, 1, s.w), indices({s.S}, 4, s.V),
+                    s.gradients ? positive({s.S}, 5, 0, 2) : Value(nullptr), precision},
+                   cross_entropy_bound,
+                   0,
+                   0,
+                   "",
+                   s.slow});
   for (int32_t target : {-1, 6}) {
     Case c{
         "linear_cross_entropy",

@@ -144,12 +144,15 @@ class Registry {
   void check(Case c) { cases.push_back(std::move(c)); }
   void grad(GradCase g) { grads.push_back(std::move(g)); }
   bool for_bench = false;  // the large cases that only the bench runs are not even built for the tests
+  bool for_quick = false;  // nor, where nothing but --quick asks for cases, the slow ones
+  bool leaves_out(bool slow) const { return slow && for_quick; }
   std::vector<Case> cases;
   std::vector<GradCase> grads;
 };
 struct Suite {
   explicit Suite(void (*fill)(Registry&));
 };
+void build_quick_cases_alone();              // before the first call of registry
 Registry& registry(bool for_bench = false);  // filled at the first call by every Suite linked in
 
 // A backend under test: its table, its memory and the variants its results are checked in.
@@ -190,6 +193,7 @@ struct Tally {
 };
 void report(Tally& tally, bool ok, const std::string& what);
 void check_cases(const Backend& backend, bool quick, const std::string& filter, Tally& tally);
+void work_out_answers(bool quick);  // what the reference says of every case, and how near a result must come
 void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in

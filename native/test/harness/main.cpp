@@ -1,6 +1,11 @@
-// temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]: one line per failure, then "N passed, N
-// failed". Without --backend: the CPU and CUDA's emulation. TEMPER_ISA=NAME tests that path of the CPU alone.
-// TEMPER_TEST_TIMES=1 prints what each part and each case took.
+// temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda] [--answers FILE]: one line per failure,
+// then "N passed, N failed". Without --backend: the CPU and CUDA's emulation. TEMPER_ISA=NAME tests that path of the
+// CPU alone. TEMPER_TEST_TIMES=1 prints what each part and each case took.
+//
+// temper_native_test [--quick] --keep-answers FILE: asks the reference of every case what it says, and nothing else;
+// with --answers FILE that is taken and not worked out, where it would take most of the time: on an emulated CPU, under
+// the sanitizers. What tests the reference or its bounds and no kernel is then left out: the bounds of attention, and,
+// but for the sanitizers, the gradients.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +14,7 @@
 #include <functional>
 #include <string>
 #include <vector>
+#include "test/harness/answers.h"
 #include "test/harness/harness.h"
 
 namespace temper::test {
@@ -26,8 +32,14 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
     return {{"comparer", [&] { check_comparer(t); }},
             {"sweep", [&] { check_sweep(t); }},
             {kEach, [&, quick] { check_cases(cpu_backend(quick), quick, filter, t); }},
-            {kEach, [&] { check_gradients(filter, t); }},
-            {"attention", [&] { check_attention_tolerances(t); }},
+            {kEach,
+             [&] {
+               if (kSanitized || !answers_given()) check_gradients(filter, t);
+             }},
+            {"attention",
+             [&] {
+               if (!answers_given()) check_attention_tolerances(t);
+             }},
             {"attention", [&] { check_invariance(t); }},
             {"few_rows", [&, quick] { check_few_rows(cpu_backend(quick), t); }},
             {"numeric", [&] { check_numeric(t); }},
@@ -69,19 +81,34 @@ void check_backend(const std::string& backend, bool quick, const std::string& fi
 int main(int argc, char** argv) {
   using namespace temper::test;
   bool quick = false, usage = false;
-  std::string filter, backend;
+  std::string filter, backend, answers, keep;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--quick")) quick = true;
     else if (!std::strcmp(argv[i], "--filter") && i + 1 < argc) filter = argv[++i];
     else if (!std::strcmp(argv[i], "--backend") && i + 1 < argc) backend = argv[++i];
+    else if (!std::strcmp(argv[i], "--answers") && i + 1 < argc) answers = argv[++i];
+    else if (!std::strcmp(argv[i], "--keep-answers") && i + 1 < argc) keep = argv[++i];
     else usage = true;
   }
   if (usage || (!backend.empty() && backend != "cpu" && backend != "emulation" && backend != "cuda")) {
-    std::fprintf(stderr, "usage: temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]\n");
+    std::fprintf(stderr,
+                 "usage: temper_native_test [--quick] [--filter TEXT] [--backend cpu|emulation|cuda]\n"
+                 "                          [--answers FILE | --keep-answers FILE]\n");
     return 2;
   }
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   Tally tally;
   try {
+    // The tiles of the emulated device take slow cases too.
+    const bool tiles = backend != "cpu" && keep.empty() && (filter.empty() || filter == "tiles");
+    if (quick && !tiles) build_quick_cases_alone();
+    if (!keep.empty()) {
+      keep_answers();
+      work_out_answers(quick);
+      std::printf("%zu answers\n", write_answers(keep));
+      return 0;
+    }
+    if (!answers.empty()) take_answers(answers);
     if (backend.empty()) {
       check_backend("cpu", quick, filter, tally);
       check_backend("emulation", quick, filter, tally);

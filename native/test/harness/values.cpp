@@ -4,6 +4,7 @@
 #include <map>
 #include <stdexcept>
 #include "cpu/ops.h"
+#include "test/harness/answers.h"
 #include "test/harness/harness.h"
 
 namespace temper::test {
@@ -169,7 +170,19 @@ int invoke(const TemperOps& ops, const std::string& op, const Values& args, cons
   return found->second(ops, args, tensors);
 }
 
+static bool is_answer(const Value& v) { return v.is_tensor() && v.role != Role::in; }
+
 Values run_reference(const std::string& op, Values args) {
+  const Question question(op, args);
+  if (const std::vector<uint8_t>* known = question.answer()) {
+    size_t at = 0;
+    for (Value& v : args) {
+      if (!is_answer(v) || v.bytes.empty()) continue;
+      std::memcpy(v.bytes.data(), known->data() + at, v.bytes.size());
+      at += v.bytes.size();
+    }
+    return args;
+  }
   std::vector<Tensor> storage(args.size());
   std::vector<Tensor*> tensors(args.size(), nullptr);
   for (size_t i = 0; i < args.size(); ++i) {
@@ -180,6 +193,10 @@ Values run_reference(const std::string& op, Values args) {
   }
   if (invoke(cpu::reference_table(), op, args, tensors) != 0)
     throw std::runtime_error(op + ": the reference failed: " + last_error().message);
+  std::vector<uint8_t> said;
+  for (const Value& v : args)
+    if (is_answer(v)) said.insert(said.end(), v.bytes.begin(), v.bytes.end());
+  question.note(std::move(said));
   return args;
 }
 
@@ -189,10 +206,14 @@ static std::vector<void (*)(Registry&)>& suites() {
 }
 Suite::Suite(void (*fill)(Registry&)) { suites().push_back(fill); }
 
+static bool quick_alone = false;
+void build_quick_cases_alone() { quick_alone = true; }
+
 Registry& registry(bool for_bench) {
   static Registry all = [for_bench] {
     Registry r;
     r.for_bench = for_bench;
+    r.for_quick = quick_alone;
     for (auto fill : suites()) fill(r);
     return r;
   }();
