@@ -35,6 +35,16 @@ export interface OpenLog extends VerdictSink {
 const FIGURES = ['score', 'threshold', 'coverage', 'view', 'votes', 'contract'] as const;
 type Told = Pick<Verdict, 'policy' | 'channel' | 'outcome' | 'rule' | 'cause' | 'digests' | 'latencyMs' | 'detectors'>;
 
+const NONCE = 12;
+let pool: Buffer = Buffer.alloc(0);
+/** Of a record; drawn many at once, as a draw costs more than all the rest of it. */
+function newNonce(): string {
+  if (pool.length === 0) pool = randomBytes(256 * NONCE);
+  const nonce = pool.toString('base64url', 0, NONCE);
+  pool = pool.subarray(NONCE);
+  return nonce;
+}
+
 /** What the log says of verdicts over one text or several. */
 export function recordOf(
   {
@@ -44,7 +54,7 @@ export function recordOf(
   }: VerdictEntry | (Omit<VerdictEntry, 'verdicts'> & { readonly verdicts: readonly Told[] }),
   digest: VerdictLog['digest'],
 ): JsonObject {
-  const nonce = randomBytes(12).toString('base64url');
+  const nonce = newNonce();
   const contents: Record<string, string> = {};
   const policies: Record<string, JsonObject> = {};
   const named = new Map<string, string>();
@@ -66,18 +76,18 @@ export function recordOf(
     const figures = v as unknown as Readonly<Record<string, Json | undefined>>;
     return {
       channel,
-      policy: v.policy,
+      ms: v.latencyMs,
       outcome: v.outcome,
+      policy: v.policy,
       ...(v.rule === null ? {} : { rule: v.rule }),
       ...(v.cause === null ? {} : { cause: v.cause }),
-      ms: v.latencyMs,
       ...detectorsOf(v),
       ...Object.fromEntries(FIGURES.flatMap((name) => (figures[name] === undefined ? [] : [[name, figures[name]]]))),
     };
   });
   return {
-    at: new Date().toISOString(),
     action,
+    at: new Date().toISOString(),
     contents,
     nonce,
     outcome: worst(verdicts),

@@ -6,28 +6,40 @@ export interface JsonObject {
 }
 
 const MAX_DEPTH = 64;
+/** Strings that are written as they are. */
+const PLAIN = /^[ !#-[\]-~]*$/;
+
+function quoted(text: string): string {
+  if (PLAIN.test(text)) return `"${text}"`;
+  if (!text.isWellFormed()) throw new TypeError('a text holds half of a surrogate pair');
+  return JSON.stringify(text);
+}
+function sortedKeys(value: object): readonly string[] {
+  const keys = Object.keys(value);
+  // Most objects are made in order.
+  for (let i = 1; i < keys.length; i++) if ((keys[i - 1] as string) > (keys[i] as string)) return keys.sort();
+  return keys;
+}
 
 /**
  * Members that are undefined are left out.
  * @throws {TypeError} what no JSON has: half a surrogate pair, NaN, infinity
  */
 export function canonicalJson(value: Json, depth = 0): string {
+  if (typeof value === 'string') return quoted(value);
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) throw new TypeError(`a number is ${value}`);
+    return String(value);
+  }
+  if (value === null || value === true || value === false) return String(value);
+  if (typeof value !== 'object') throw new TypeError(`a value is ${typeof value}`);
   if (depth > MAX_DEPTH) throw new TypeError(`nested deeper than ${MAX_DEPTH}`);
-  if (typeof value === 'string') {
-    if (!value.isWellFormed()) throw new TypeError('a text holds half of a surrogate pair');
-    return JSON.stringify(value);
-  }
-  if (typeof value === 'number' && !Number.isFinite(value)) throw new TypeError(`a number is ${value}`);
-  if (value === null || typeof value !== 'object') {
-    const text = JSON.stringify(value) as string | undefined;
-    if (text === undefined) throw new TypeError(`a value is ${typeof value}`);
-    return text;
-  }
   if (Array.isArray(value)) return `[${value.map((v: Json) => canonicalJson(v, depth + 1)).join(',')}]`;
-  const members: string[] = [];
-  for (const key of Object.keys(value).sort()) {
+  let members = '';
+  for (const key of sortedKeys(value)) {
     const member = (value as JsonObject)[key];
-    if (member !== undefined) members.push(`${canonicalJson(key)}:${canonicalJson(member, depth + 1)}`);
+    if (member !== undefined)
+      members += `${members === '' ? '' : ','}${quoted(key)}:${canonicalJson(member, depth + 1)}`;
   }
-  return `{${members.join(',')}}`;
+  return `{${members}}`;
 }

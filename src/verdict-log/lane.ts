@@ -90,11 +90,10 @@ export function findPlace(dir: string, lane: string, origin: string, signer: Sig
   const segments = segmentsOf(dir, lane);
   const last = segments.at(-1);
   if (!last) return NOWHERE;
-  let ended: Place['ended'] = 'open';
+  let closedAt = -1;
   const scan = new LaneScan(origin, lane, signer, {
-    all: true,
     record: (r) => {
-      ended = r.text().includes('"kind":"close"') ? 'closed' : 'open';
+      if (r.text().includes('"kind":"close"')) closedAt = r.index;
     },
   });
   const fault = scan.scan(last, true);
@@ -106,6 +105,7 @@ export function findPlace(dir: string, lane: string, origin: string, signer: Sig
       { file: last.path },
     );
   const { signed } = scan;
+  const ended = signed && closedAt === signed.size - 1 ? 'closed' : 'open';
   if (!fault && signed)
     return {
       segment: last,

@@ -34,7 +34,7 @@ export interface LogOptions {
   /** What writes: a command. */
   readonly by: string;
   readonly version?: string;
-  /** A file that has as many is followed by another. Default 32 MiB. */
+  /** A file that has as many is followed by another; a writer that opens reads the last one. Default 16 MiB. */
   readonly segmentBytes?: number;
   /** Told of each group that was written, or was not. */
   readonly onCommit?: (commit: CommitInfo) => void;
@@ -66,7 +66,7 @@ export interface VerdictLog {
   close(): Promise<void>;
 }
 
-const SEGMENT_BYTES = 32 << 20;
+const SEGMENT_BYTES = 16 << 20;
 /** Of one record. */
 const MAX_RECORD = 256 << 10;
 /** Records of one group. */

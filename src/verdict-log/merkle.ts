@@ -2,12 +2,13 @@
 // proofs as RFC 9162, sections 2.1.3 and 2.1.4, checks them. Hashes are hex. A log is never held: what is kept of it
 // are the roots of its perfect subtrees, and what a proof needs is collected while leaves pass by.
 import { hash } from 'node:crypto';
+import { writeHex } from './fast-buffer.js';
 
 const PAIR = Buffer.alloc(65);
 PAIR[0] = 1;
 export function nodeHash(left: string, right: string): string {
-  PAIR.write(left, 1, 32, 'hex');
-  PAIR.write(right, 33, 32, 'hex');
+  writeHex(PAIR, left, 1, 32);
+  writeHex(PAIR, right, 33, 32);
   return hash('sha256', PAIR);
 }
 /** @param prefixed the leaf's bytes after a byte 0, which the caller puts there: no copy is made */

@@ -1,8 +1,9 @@
 // Reads a stream line by line and follows its chain and its tree: the one reader of verify, prove, show and of a writer
 // that goes on. It parses what it must: a line is found by its beginning and hashed as it lies.
 import { InputFile } from '../base/inputs.js';
+import { latin1At } from './fast-buffer.js';
 import type { Verifier } from './keys.js';
-import { checkpointHead, NO_LINE, parseLine, recordHead, type SegmentFile, segmentLine } from './layout.js';
+import { checkpointHead, NO_LINE, parseLine, type SegmentFile, segmentLine } from './layout.js';
 import { Frontier, prefixedLeafHash, type Range } from './merkle.js';
 import { openCheckpoint } from './note.js';
 
@@ -58,10 +59,9 @@ const [RECORD, CHECKPOINT] = ['i'.charCodeAt(0), 'c'.charCodeAt(0)];
 const [OPEN, CLOSE] = ['o'.charCodeAt(0), 'c'.charCodeAt(0)];
 /** Where the name of what a line holds begins: after `{"chain":"…","`. */
 const NAME_AT = 77;
-
-/** Without the ways round of `toString`: this is done for every line. */
-const sliceOf = (buffer: Buffer, from: number, length: number): string =>
-  (buffer as Buffer & { latin1Slice(from: number, to: number): string }).latin1Slice(from, from + length);
+/** Where the hash before it, its length, and the number of a record: after `index":`; of its kind: after `,"kind":"`. */
+const [CHAIN_AT, HASH, INDEX_AT, KIND_AFTER] = [10, 64, 84, 9];
+const [ZERO, NINE] = [48, 57];
 
 export class LaneScan {
   chain = NO_LINE;
@@ -153,9 +153,13 @@ export class LaneScan {
     const name = buffer[from + NAME_AT];
     const index = this.tree.size;
     if (name === RECORD) {
-      const head = recordHead(this.chain, index);
-      if (sliceOf(buffer, from, head.length) !== head) return this.#astray(buffer.toString('utf8', from, to));
-      const kind = buffer[from + head.length];
+      // What stands around its number and the hash is bound by its own hash, which the next line holds.
+      let at = from + INDEX_AT,
+        number = 0;
+      for (let c = buffer[at] ?? 0; c >= ZERO && c <= NINE; c = buffer[++at] ?? 0) number = number * 10 + c - ZERO;
+      if (number !== index || latin1At(buffer, from + CHAIN_AT, HASH) !== this.chain)
+        return this.#astray(buffer.toString('utf8', from, to));
+      const kind = buffer[at + KIND_AFTER];
       this.#next(buffer, from, to);
       this.tree.push(this.chain, this.hooks.node);
       this.records++;
@@ -165,7 +169,7 @@ export class LaneScan {
       return wrong === null ? null : this.#fault('altered', wrong, index);
     }
     const head = checkpointHead(this.chain, this.origin, this.lane, index);
-    if (name !== CHECKPOINT || sliceOf(buffer, from, head.length) !== head)
+    if (name !== CHECKPOINT || latin1At(buffer, from, head.length) !== head)
       return this.#astray(buffer.toString('utf8', from, to));
     const text = buffer.toString('utf8', from, to);
     this.#next(buffer, from, to);

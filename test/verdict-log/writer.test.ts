@@ -245,7 +245,7 @@ it('two writers at once: a stream each, nothing lost, none can vanish', async ()
   await b.close();
   await a.close();
   expect(verifyLog({ dir, closed: true })).toMatchObject({ ok: true });
-}, 60_000);
+}, 200_000);
 
 it('killed while it writes, again and again: all that it said it had is there', async () => {
   const dir = at('killed');
@@ -268,7 +268,7 @@ it('killed while it writes, again and again: all that it said it had is there', 
     const there = recordsOf(dir).length;
     expect(there).toBeGreaterThanOrEqual(acknowledged.reduce((a, b) => a + b, 0));
   }
-}, 120_000);
+}, 300_000);
 
 it('a process whose files may not grow: it refuses what does not fit, and what it said it had is there', () => {
   const dir = at('limited');
