@@ -16,7 +16,7 @@ import { basename, dirname, join } from 'node:path';
 import { makeFolders } from './folders.js';
 import { placeOf } from './outputs.js';
 import { asWriteError } from './system-error.js';
-import { isAlive, processSpace } from './temporary.js';
+import { isAlive, processSpace, temporaryName } from './temporary.js';
 
 interface Holder {
   readonly pid: number;
@@ -87,6 +87,33 @@ function takeAway(file: string, seen: string): void {
   rmSync(aside, { force: true });
 }
 
+/** File systems that know no hard links say so. */
+const NO_LINKS: readonly unknown[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK', 'EXDEV'];
+function writeNew(file: string, text: string): void {
+  const fd = openSync(file, 'wx');
+  try {
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
+}
+/**
+ * A new file that is there with its text or not at all: one that is empty for a moment looks like that of a process that
+ * was killed meanwhile, and is taken away. @throws EEXIST
+ */
+function create(file: string, text: string): void {
+  const whole = temporaryName(file);
+  writeNew(whole, text);
+  try {
+    linkSync(whole, file);
+  } catch (e) {
+    if (!NO_LINKS.includes((e as NodeJS.ErrnoException).code)) throw e;
+    writeNew(file, text);
+  } finally {
+    rmSync(whole, { force: true });
+  }
+}
+
 /** Who holds a lock, and where it is. */
 export interface Held {
   readonly pid: number;
@@ -106,20 +133,14 @@ export function lockFolder(folder: string, held: (by: Held) => Error): Disposabl
   try {
     made = makeFolders(dirname(file));
     for (let tries = 0; ; tries++) {
-      let fd: number;
       try {
-        fd = openSync(file, 'wx');
+        create(file, JSON.stringify(self()));
       } catch (e) {
         if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
         const seen = read(file);
         if (seen !== null && (isHeld(seen) || tries > 8)) throw held(heldBy(file, seen));
         if (seen !== null) takeAway(file, seen);
         continue;
-      }
-      try {
-        writeSync(fd, JSON.stringify(self()));
-      } finally {
-        closeSync(fd);
       }
       break;
     }

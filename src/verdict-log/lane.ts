@@ -1,6 +1,6 @@
 // The stream of one writer: found or made when it opens, gone on with from its last signed checkpoint. What follows
 // that was never acknowledged; it is cut off, and kept beside the log.
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sha256 } from '../base/digest.js';
@@ -259,6 +259,15 @@ export class Lane {
   }
   async #append({ path }: SegmentFile, at: number, data: Buffer): Promise<void> {
     this.#file ??= await this.files.open(path);
+    // Whoever else writes to it took the lock away from this process.
+    const { size } = fstatSync(this.#file.fd);
+    if (size !== at) {
+      this.#broken = new ScreeningError(
+        'log_failed',
+        `${path}: has ${size} bytes, wanted ${at}: somebody else writes it`,
+      );
+      throw this.#broken;
+    }
     try {
       await writeAll(this.#file, data, at);
     } catch (e) {

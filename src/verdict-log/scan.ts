@@ -71,6 +71,8 @@ export class LaneScan {
   bytes = 0;
   /** Up to where it is signed; what follows is no part of the log. */
   signed: Signed | null = null;
+  /** Bytes of the file that was read last. */
+  fileBytes = 0;
   #line = 0;
   #file = '';
   /** The last checkpoint, as long as nobody has looked at its signature. */
@@ -97,6 +99,7 @@ export class LaneScan {
   scan(segment: SegmentFile, trusted = false): Fault | null {
     using file = InputFile.open(segment.path);
     this.#file = segment.name;
+    this.fileBytes = file.size;
     this.#line = 0;
     this.#last = null;
     const before = this.signed;

@@ -9,7 +9,7 @@ import { asReadError } from '../base/system-error.js';
 import { canonicalJson, type JsonObject } from './canonical.js';
 import { readVerifier, type Verifier, verifierLine } from './keys.js';
 import type { Head } from './lane.js';
-import { type Descriptor, lanesOf, parseLine, readDescriptor, segmentsOf } from './layout.js';
+import { type Descriptor, lanesOf, parseLine, readDescriptor, type SegmentFile, segmentsOf } from './layout.js';
 import { laneName, notesIn, openCheckpoint } from './note.js';
 import { type Fault, LaneScan, type ScannedRecord, type Signed } from './scan.js';
 
@@ -106,6 +106,9 @@ export function readCheckpoints(
   return heads;
 }
 
+/** How often, and how long apart, one looks whether what is being written is signed. */
+const [LOOKS, LOOK_MS] = [20, 100];
+
 class LogCheck {
   readonly faults: Fault[] = [];
   readonly notes: string[] = [];
@@ -163,11 +166,10 @@ class LogCheck {
         if (next < 0) next = claims.length;
         if (!only) this.notes.push(`${lane}: records 0 to ${first - 1} are not here; where they end is signed`);
       }
-      const held = segment === last ? heldSince(join(dir, lane)) : null;
       fault = scan.scan(segment, pruned);
       signed = scan.signed ?? signed;
-      if (fault?.kind === 'unsigned' && held !== null) {
-        if (!only) this.notes.push(`${lane}: ${fault.message}: its writer is at work`);
+      if (fault?.kind === 'unsigned' && segment === last && this.#isBeingWritten(lane, segment, scan.fileBytes)) {
+        if (!only) this.notes.push(`${lane}: its writer is at work; what it wrote meanwhile was not read`);
         fault = null;
       }
       if (fault) break;
@@ -203,6 +205,23 @@ class LogCheck {
       ended,
       first,
     });
+  }
+
+  /**
+   * What follows the last checkpoint may be under way: then it is signed soon. That somebody holds the lock says
+   * nothing by itself, as anybody can put one there.
+   */
+  #isBeingWritten(lane: string, segment: SegmentFile, bytes: number): boolean {
+    if (heldSince(join(this.request.dir, lane)) === null) return false;
+    for (let look = 0; look < LOOKS; look++) {
+      this.watch.signal?.throwIfAborted();
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+      const scan = new LaneScan(this.descriptor.origin, lane, this.verifier);
+      const fault = scan.scan(segment, true);
+      if (fault && fault.kind !== 'unsigned') return false;
+      if ((scan.signed?.offset ?? 0) >= bytes) return true;
+    }
+    return false;
   }
 
   /** What a log says of itself. @returns how the stream stands after it */

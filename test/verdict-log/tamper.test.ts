@@ -175,3 +175,16 @@ it('says what and where', () => {
   mkdirSync(at('none'));
   expect(check(at('none'))).toMatchObject({ code: 'log_missing' });
 });
+
+it('an end that was altered while a writer holds the log, or seems to', async () => {
+  const held = at('held');
+  const log = await open(held, { key });
+  await fill(log, 2);
+  expect(check(held)).toMatchObject({ ok: true, notes: [] });
+  const file = join(held, filesOf(held)[1] as string);
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, text.slice(0, -20));
+  expect(found(check(held))).toBe(true);
+  writeFileSync(file, text);
+  await log.close();
+});
