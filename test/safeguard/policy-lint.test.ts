@@ -2,6 +2,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { checkPolicy, failsOn, type PolicyCheck } from '../../src/safeguard/policies/check.js';
@@ -160,6 +161,65 @@ describe('findings', () => {
       false,
     ]);
   });
+});
+
+it('any text is checked: findings have lines of the file, and only a file that is no policy is refused', async () => {
+  const piece = fc.constantFrom(
+    ...[
+      '---\n',
+      'buffer: whole\n',
+      '# ',
+      '## Examples\n',
+      '## Safe\n',
+      '- ',
+      'R1: ',
+      'R2. ',
+      '“',
+      '”',
+      '"',
+      '| ',
+      ' → ',
+    ],
+    ...[
+      'not ',
+      'never ',
+      'may ',
+      'VALID ',
+      'apple ',
+      '\n',
+      '\n\n',
+      '\r\n',
+      '<|end|>',
+      '\u200b',
+      '{"violation": 1}',
+      '🚫',
+    ],
+  );
+  let [checked, refused] = [0, 0];
+  await fc.assert(
+    fc.asyncProperty(fc.array(piece, { maxLength: 40 }), async (pieces) => {
+      const text = pieces.join('');
+      const lines = text.split(/\r\n|\r|\n/).length;
+      const { findings } = await check(text, rows(4));
+      for (const f of findings) {
+        if (f.line !== null) expect(f.line).toBeLessThanOrEqual(lines);
+        expect(f.line ?? 1).toBeGreaterThanOrEqual(1);
+        expect(f.message).not.toContain('\n');
+      }
+      if (findings.some((f) => f.id === 'unreadable')) refused++;
+      else checked++;
+    }),
+    { numRuns: 150 },
+  );
+  expect(checked).toBeGreaterThan(2);
+  expect(refused).toBeGreaterThan(2);
+});
+
+it('a policy as large as may be is checked: no work grows with the square of its lines', async () => {
+  for (const unit of ['R1: x\n', '## Examples\n- "a b" → R1\n- "c" → safe\n', '“', '- "one" ', '🚫 ', 'never ', '"']) {
+    const text = `R1: sells\n${unit.repeat(Math.floor(30_000 / Buffer.byteLength(unit)))}`;
+    expect((await check(text)).rules).toContain('R1');
+  }
 });
 
 it('tokens are estimated near those of the o200k split', () => {

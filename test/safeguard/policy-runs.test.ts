@@ -1,14 +1,17 @@
 // Golden sets that are judged: held to thresholds, noticing mutants, giving a threshold; by a scripted judge that reads
 // the policy, and by those that do not.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { calibrationFor, held } from '../../src/safeguard/calibration.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { calibrate } from '../../src/safeguard/policies/calibrate.js';
-import type { Golden } from '../../src/safeguard/policies/golden.js';
+import { type Golden, readGolden } from '../../src/safeguard/policies/golden.js';
 import { goldenRun } from '../../src/safeguard/policies/golden-run.js';
 import { measureAll } from '../../src/safeguard/policies/measure.js';
 import { mutantsOf, mutate } from '../../src/safeguard/policies/mutate.js';
-import { definePolicy } from '../../src/safeguard/policy.js';
+import { definePolicy, loadPolicy } from '../../src/safeguard/policy.js';
 import { type Judge, JudgeFailure, type JudgeRequest } from '../../src/safeguard/types.js';
 
 const TEXT = `---
@@ -119,6 +122,39 @@ describe('test', () => {
     await expect(measureAll(policy, stopping, ROWS.cases, { signal: stop.signal })).rejects.toThrow('enough');
   });
 });
+
+const spam = join(
+  process.env.TEMPER_SHARED_DATA ?? join(packageRoot, '../shared/data'),
+  'safeguard/example_policies/spam',
+);
+it.skipIf(!existsSync(spam))(
+  'policy and golden set as published are judged, mutated and calibrated as they are',
+  async () => {
+    const file = join(spam, 'policy.txt');
+    const published = await loadPolicy(file, { golden: false, contract: 'gpt-oss-safeguard' });
+    const columns = { text: '2', id: '1', expect: '10' };
+    const set = await readGolden(published, file, { file: join(spam, 'golden_dataset.csv'), columns });
+    if (!set) expect.fail('no golden set');
+    // Blocks by the first rule of the policy that the golden set expects, as long as it stands there.
+    const expected = new Map(set.cases.map((c) => [c.text, c.expect]));
+    const json: Judge = {
+      name: 'scripted',
+      digest: 'd',
+      judge: async ({ content, policy: text }) => {
+        const rule = expected.get(content) ?? null;
+        const stands = rule !== null && text.includes(rule);
+        return { text: JSON.stringify(stands ? { violation: 1, rule_ids: [rule] } : { violation: 0 }), finish: 'stop' };
+      },
+    };
+    const run = goldenRun(published, await measureAll(published, json, set.cases), { resamples: 50 });
+    expect(run.overall).toMatchObject({ rows: 40, unjudged: 0, precision: { value: 1 } });
+    expect(run.misses).toEqual([]);
+    const mutated = await mutate(published, readFileSync(file, 'utf8'), json, set, { examples: false });
+    expect(mutated.mutants.length).toBe(2 * published.rules.length);
+    const { entry } = await calibrate(published, json, set, { resamples: 50 });
+    expect(entry).toMatchObject({ contract: 'gpt-oss-safeguard', decidedBy: 'word', golden: { rows: 40 } });
+  },
+);
 
 describe('mutate', () => {
   it('drops and inverts each rule with all of its lines, and each example', () => {

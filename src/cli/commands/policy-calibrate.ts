@@ -30,7 +30,7 @@ export const command: Command = {
         .summary(this.summary)
         .description(
           `${this.summary}, overall and by channel, with 95 % intervals.\n\nThe threshold goes into a file ` +
-            'beside the policy, bound to policy, judge, effort and golden set\nby digests; screening holds scores to it.',
+            'beside the policy, bound to policy, judge, effort and\ngolden set by digests; screening holds scores to it.',
         )
         .argument('<policy>', 'file, or folder with a policy.md'),
     )

@@ -66,7 +66,7 @@ const FORMS: readonly (readonly [Form, RegExp])[] = [
 ];
 const ASKS = new RegExp(
   [
-    String.raw`^\W*(?:\p{Extended_Pictographic}\W*)?(?:output|label format|answer format|response format)\b`,
+    String.raw`^\W*(?:output|label format|answer format|response format)\b`,
     String.raw`\b(?:answer|reply|respond|return|output)\b[^.\n]{0,40}` +
       String.raw`\b(?:json|exactly|only|one (?:word|line|label)|label)\b`,
     String.raw`\bclassify\b[^.\n]{0,60}\bas\b`,

@@ -103,13 +103,17 @@ export function contradictions(
 ): readonly Found[] {
   const findings: Found[] = [];
   const isRule = (label: string): boolean => rules.some((r) => label.split(' ').includes(r.id));
-  examples.forEach((example, i) => {
-    const other = examples.slice(0, i).find((e) => normalised(e.text) === normalised(example.text));
-    if (other && normalised(other.label) !== normalised(example.label))
+  const first = new Map<string, Example>();
+  const rows = new Map(golden?.cases.map((c) => [normalised(c.text), c]));
+  examples.forEach((example) => {
+    const text = normalised(example.text);
+    const other = first.get(text);
+    if (!other) first.set(text, example);
+    else if (normalised(other.label) !== normalised(example.label))
       findings.push(
         found('example-contradiction', 'error', example.line, `this example has another label in line ${other.line}`),
       );
-    const row = golden?.cases.find((c) => normalised(c.text) === normalised(example.text));
+    const row = rows.get(text);
     if (!row) return;
     const [breaks, allows] = [isRule(example.label), labelAllows(example.label)];
     if ((row.expect === null && breaks) || (row.expect !== null && !breaks && allows))

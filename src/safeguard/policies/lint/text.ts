@@ -27,7 +27,15 @@ export interface PolicyLine {
   readonly text: string;
   readonly section: PolicySection;
 }
-const QUOTED = /“[^”]*”|„[^“”]*[“”]|«[^»]*»|"[^"]*"|`[^`]*`|(?<=[\s(])'[^']*'(?=[\s.,;:)]|$)/gu;
+/** Bounded, as a text of opening quotes alone would otherwise be searched to its end from each of them. */
+const UP_TO = '{0,1000}';
+const QUOTED = new RegExp(
+  [
+    ...[`“[^”]${UP_TO}”`, `„[^“”]${UP_TO}[“”]`, `«[^»]${UP_TO}»`, '"[^"]*"', '`[^`]*`'],
+    String.raw`(?<=[\s(])'[^']${UP_TO}'(?=[\s.,;:)]|$)`,
+  ].join('|'),
+  'gu',
+);
 export const quotesIn = (line: string): readonly string[] => line.match(QUOTED) ?? [];
 
 /** @param before lines of front matter */
