@@ -86,6 +86,7 @@ function reported(folder: string): void {
   const files = ['verdicts.jsonl', 'junit.xml', 'verdicts.sarif', 'code-quality.json', 'verdicts.csv', 'report.html'];
   for (const file of files) expect(existsSync(join(folder, file)), file).toBe(true);
   expect(readFileSync(join(folder, 'junit.xml'), 'utf8')).toContain('tests="5" failures="1"');
+  expect(readFileSync(join(folder, 'junit.xml'), 'utf8')).toContain('file="answers.jsonl" line="4"');
 }
 
 describe('action.yml', () => {

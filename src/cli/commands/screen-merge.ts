@@ -29,7 +29,7 @@ export const command: Command = {
     )
       .argument('<part...>', 'one file of each shard, in any order')
       .requiredOption('--out <file>', 'verdicts, one JSON object per line, as one run would have written them')
-      .option('--input <file>', 'what reports call the file that was screened, where it was one')
+      .option('--input <file>', 'what reports call the file that was screened, where it was one; as the parts say')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper screen merge part-1.jsonl part-2.jsonl --out verdicts.jsonl'))
       .action(async (parts: string[], options: Options) => {
@@ -37,7 +37,8 @@ export const command: Command = {
         const fail = failCount(options.failOn);
         const { checkOutputs } = await import('../../base/outputs.js');
         checkOutputs({ '--out': options.out, ...reportFiles(options) }, { files: parts });
-        const { mergeParts } = await import('../../safeguard/batch/merge.js');
+        const { inputName, mergeParts } = await import('../../safeguard/batch/merge.js');
+        const input = options.input ?? inputName(parts) ?? 'the input';
         const { batchExitCode } = await import('../../safeguard/batch/tally.js');
         const progress = createProgress({ label: 'screen merge', unit: 'rows', quiet: options.json === true });
         const signal = interruptSignal();
@@ -51,7 +52,7 @@ export const command: Command = {
           onVerdict: (row) => fail.add(row),
           onComplete: async (file) => {
             progress.finish();
-            files = await report(file, { options, input: options.input ?? 'the input', version, signal });
+            files = await report(file, { options, input, version, signal });
           },
         });
         const lines = settle(summary, fail, batchExitCode(summary));

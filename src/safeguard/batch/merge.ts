@@ -70,6 +70,12 @@ function readParts(files: readonly string[]): readonly Part[] {
   return ordered;
 }
 
+/** What the input is called, where it is one file; reports name it. @throws {IntegrityError} part_damaged */
+export function inputName([part]: readonly string[]): string | undefined {
+  const { names } = part === undefined ? { names: [] } : readFooter(part).footer;
+  return names.length === 1 ? names[0] : undefined;
+}
+
 /** What two parts differ in that all must share; null: nothing. */
 function differenceOf(a: Part, b: Part): string | null {
   const [x, y] = [a.footer, b.footer];

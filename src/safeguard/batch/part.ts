@@ -24,6 +24,8 @@ const Footer = z.strictObject({
   blank: z.int().min(0),
   /** sha256 of the files that were read, in their order. */
   inputs: z.array(z.string()),
+  /** What they are called where the shard was judged. */
+  names: z.array(z.string()),
   /** By policy: digests of it, of the judge and of the detectors. */
   policies: z.record(z.string(), Digests),
   /** sha256 of all bytes before this line. */

@@ -264,6 +264,7 @@ class Run {
         verdicts,
         blank,
         inputs: [...digests],
+        names: [...this.rows.files],
         policies: this.#digests.all(),
         sha256,
       }),
