@@ -6,7 +6,7 @@ import { renderVerdict } from '../../src/safeguard/contract.js';
 import type { HeldItem, ReviewDecision, VerdictRecord } from '../../src/safeguard/holdback/sink.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen, type Screen } from '../../src/safeguard/screen.js';
-import type { Judge } from '../../src/safeguard/types.js';
+import { type Judge, JudgeFailure } from '../../src/safeguard/types.js';
 import { type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
 
 const FIRST = 'Here is a first sentence.',
@@ -264,6 +264,24 @@ describe('before allow nothing leaves', () => {
     expect([content, reasoning, finish]).toEqual(['', '', 'content_filter']);
     expect(refusal).toContain('not judged (timeout)');
     expect(app.admission.running).toBe(0);
+  });
+  it('where the judge fails: it is not asked again and again for where it could be cut', async () => {
+    let asked = 0;
+    const failing: Judge = {
+      name: 'f',
+      digest: 'f',
+      judge: async () => {
+        asked++;
+        throw new JudgeFailure('http_status', 'answered 400');
+      },
+    };
+    const app = appOf(turn(FIRST + SECOND.repeat(30)), screenOf('onBlock: truncate', failing));
+    expect(await streamed(app)).toMatchObject({ content: '', refusal: null, finish: 'content_filter' });
+    // Two beginnings of each channel, and the whole.
+    expect(asked).toBeLessThanOrEqual(6);
+    asked = 0;
+    expect(await whole(app)).toMatchObject({ content: '', finish: 'content_filter' });
+    expect(asked).toBe(2);
   });
   it('where the client is gone: what is judged is given up, and the engine ends', async () => {
     const seen = { text: '', open: 0 };

@@ -313,22 +313,25 @@ export class Holder {
       const end = c.blocked ? c.blockedAt - 1 : c.text.length;
       const places = c.cuts.filter((at) => at > c.approved && at <= end);
       // Of a channel that was not blocked when the answer was stopped all is likely to be allowed.
-      const last = places.at(-1);
-      if (!c.blocked && last !== undefined && (await this.#allowsTo(c, last))) places.length = 0;
-      for (let [low, high] = [0, places.length]; low < high; ) {
-        const middle = (low + high) >> 1;
-        if (await this.#allowsTo(c, places[middle]!)) low = middle + 1;
-        else high = middle;
+      let next = c.blocked ? places.length >> 1 : places.length - 1;
+      // A judge that cannot judge the whole is not asked for pieces of it.
+      let over = c.blocked && c.result?.outcome !== 'block';
+      for (let [low, high] = [0, places.length]; low < high && !over; next = (low + high) >> 1) {
+        const outcome = await this.#outcomeTo(c, places[next]!);
+        over = outcome === 'unjudged';
+        if (outcome === 'allow') low = next + 1;
+        else high = next;
       }
       c.blocked = false;
     }
   }
-  async #allowsTo(channel: HeldChannel, at: number): Promise<boolean> {
+  async #outcomeTo(channel: HeldChannel, at: number): Promise<Verdict['outcome']> {
     const channels = { [channel.label]: channel.text.slice(0, at) };
-    const allowed = allows(await this.#asker.ask(channels, false, this.#closed.signal), channel.label);
+    const result = await this.#asker.ask(channels, false, this.#closed.signal);
     this.options.signal.throwIfAborted();
-    if (allowed) channel.approved = at;
-    return allowed;
+    if (allows(result, channel.label)) channel.approved = at;
+    else if (result.outcome === 'allow') return 'unjudged';
+    return result.outcome;
   }
   /** The last word over what was pushed. @throws the engine said something else than it streamed */
   #adopt(messages: readonly Message[]): void {
