@@ -9,7 +9,7 @@ import { DataError, ScreeningError } from '../../base/errors.js';
 import { putInPlace } from '../../base/files.js';
 import { checkOutputs, placeOf } from '../../base/outputs.js';
 import type { VerdictRow } from '../agreement.js';
-import { HOPELESS_CALLS, type Screen, type ScreenResult } from '../screen.js';
+import type { Screen, ScreenResult } from '../screen.js';
 import type { VerdictSink } from '../verdict-sink.js';
 import type { Columns } from './columns.js';
 import { keepParts } from './keep.js';
@@ -205,8 +205,7 @@ class Run {
     if (why !== null && this.#tally.rows < this.read.own)
       throw new ScreeningError(
         'judge_unusable',
-        `screen: ${why}; stopped at row ${this.#tally.rows} of ${this.rows.files.join(', ')}, as the first ` +
-          `${HOPELESS_CALLS} calls failed so`,
+        `screen: ${why}; stopped at row ${this.#tally.rows} of ${this.rows.files.join(', ')}`,
         { file: this.rows.files[0], rows: this.#tally.rows },
       );
   }
