@@ -30,7 +30,7 @@ export const command: Command = {
         .summary(this.summary)
         .description(
           `${this.summary}, overall and by channel, with 95 % intervals.\n\nThe threshold goes into a file ` +
-            'beside the policy, bound to policy, judge, effort and\ngolden set by digests; screening holds scores to it.',
+            'beside the policy, bound by digests to policy, judge and\ngolden set; screening holds scores to it.',
         )
         .argument('<policy>', 'file, or folder with a policy.md'),
     )
@@ -93,7 +93,7 @@ export const command: Command = {
           const { overall, channels, threshold } = entry;
           print(
             `${entry.policy.name} by ${entry.judge.name}, with 95 % intervals, ` +
-              `${entry.decidedBy === 'threshold' ? 'rows under thresholds found without them' : "by the judge's word"}:`,
+              `${entry.decidedBy === 'threshold' ? 'rows under thresholds of others' : "by the judge's word"}:`,
             ...figureRows(overall, channels),
             ...table([
               ['', `recall at ${100 * fpr} % false positives`, 'calibration error'],
