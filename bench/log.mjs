@@ -20,6 +20,7 @@ const round = (x) => Number(x.toPrecision(3));
 const hex = () => randomBytes(32).toString('hex');
 const [policy, judge, detectors] = [hex(), hex(), hex()];
 /** One verdict over one channel, as a batch has them; or two over two. */
+/** @returns {any} */
 const entry = (n, channels) => ({
   verdicts: channels.map((channel) => ({
     policy: 'contact',

@@ -98,8 +98,8 @@ function writeNew(file: string, text: string): void {
   }
 }
 /**
- * A new file that is there with its text or not at all: one that is empty for a moment looks like that of a process that
- * was killed meanwhile, and is taken away. @throws EEXIST
+ * A new file that is there with its text or not at all: one that is empty for a moment looks like that of a process
+ * that was killed meanwhile, and is taken away. @throws EEXIST
  */
 function create(file: string, text: string): void {
   const whole = temporaryName(file);

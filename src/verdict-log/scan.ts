@@ -59,7 +59,7 @@ const [RECORD, CHECKPOINT] = ['i'.charCodeAt(0), 'c'.charCodeAt(0)];
 const [OPEN, CLOSE] = ['o'.charCodeAt(0), 'c'.charCodeAt(0)];
 /** Where the name of what a line holds begins: after `{"chain":"…","`. */
 const NAME_AT = 77;
-/** Where the hash before it, its length, and the number of a record: after `index":`; of its kind: after `,"kind":"`. */
+/** Where its hash begins and how long it is, its number, after `"index":`, and its kind, after `,"kind":"`. */
 const [CHAIN_AT, HASH, INDEX_AT, KIND_AFTER] = [10, 64, 84, 9];
 const [ZERO, NINE] = [48, 57];
 
