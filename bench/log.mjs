@@ -34,7 +34,7 @@ const entry = (n, channels) => ({
     latencyMs: 120 + (n % 50),
     detectors: { secrets: 'clear', personal: 'clear', control: 'clear', invisible: 'clear', repetition: 'clear' },
   })),
-  action: 'report',
+  action: /** @type {const} */ ('report'),
   subject: { row: n },
 });
 const add = (log, n, channels) => log.append('verdict', recordOf(entry(n, channels), log.digest));

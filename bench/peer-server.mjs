@@ -48,7 +48,7 @@ const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('
 const freePort = () =>
   new Promise((done) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
+      const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
       server.close(() => done(port));
     });
   });
@@ -100,7 +100,7 @@ async function rate(url, streams, salt) {
           temperature: 0,
         }),
       });
-      const answer = await response.json();
+      const answer = /** @type {{usage: {completion_tokens: number}}} */ (await response.json());
       if (!response.ok) throw new Error(JSON.stringify(answer));
       return answer.usage.completion_tokens;
     }),

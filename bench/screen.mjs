@@ -45,7 +45,7 @@ const judge = {
   digest: 'null',
   judge: async ({ nonce }) => {
     calls++;
-    return { text: `{"violation":0,"rule":null,"nonce":"${nonce}"}`, finish: 'stop' };
+    return { text: `{"violation":0,"rule":null,"nonce":"${nonce}"}`, finish: /** @type {const} */ ('stop') };
   },
 };
 /** Microseconds of one answer of the judge, awaited as the screen does. */

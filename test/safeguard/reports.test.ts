@@ -110,7 +110,8 @@ describe('SARIF', () => {
     meta: false,
     validateSchema: false,
   });
-  const isValid = ajv.compile({ ...schema, id: undefined, $schema: undefined });
+  const { id: _id, $schema: _draft, ...rest } = schema as Record<string, unknown>;
+  const isValid = ajv.compile(rest);
   interface Run {
     readonly tool: { readonly driver: { readonly rules: readonly { readonly id: string }[] } };
     readonly automationDetails: { readonly id: string };
