@@ -3,8 +3,8 @@
 // Verdicts a second of a local judge: the policy computed once and several texts at once, beside one text after another
 // with the policy computed anew for each. In turns in one process. With --shapes the weights are made up, with so many
 // layers of those shapes and o200k's vocabulary; what they answer is no verdict, so that each answer is as long as
-// --answer says. --times N has the policy's text N times over: policies for full-size judges have 400 to 600 tokens, the
-// embedded judge's a hundred. One JSON row for each number of slots on stdout. Needs the build.
+// --answer says. --times N has the policy's text N times over: policies for full-size judges have 400 to 600 tokens,
+// the embedded judge's a hundred. One JSON row for each number of slots on stdout. Needs the build.
 import { existsSync, readFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';

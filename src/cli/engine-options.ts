@@ -144,7 +144,7 @@ export function addScreenOptions(command: Command): Command {
     )
     .option(
       '--judge-canaries <n>',
-      'verdicts of a batch; each has a text in it that the judge blocked before, and is void if that is missed; 0: none',
+      'verdicts of a batch; each has a text in it that the judge blocked before, void if that is missed; 0: none',
       integerIn(0, 1 << 20),
       64,
     )

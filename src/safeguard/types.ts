@@ -120,8 +120,8 @@ export interface Verdict {
   };
   readonly latencyMs: number;
   /**
-   * Log-odds of a violation, nats: at the verdict token where the judge tells it, with several votes their mean, or those
-   * of the votes themselves where it does not; of several windows and views the highest. Absent: there is none.
+   * Log-odds of a violation, nats: at the verdict token where the judge tells it, with several votes their mean, or
+   * those of the votes themselves where it does not; of several windows and views the highest. Absent: there is none.
    */
   readonly score?: number;
   /** The calibrated threshold that the score was held to, nats; absent: none, so that the judge's own word counted. */

@@ -1,5 +1,5 @@
-// What a judge must show beside its verdicts: forged verdicts that it does not fall for, canaries that it does not miss,
-// and that it is still the one that was tried.
+// What a judge must show beside its verdicts: forged verdicts that it does not fall for, canaries that it does not
+// miss, and that it is still the one that was tried.
 import { describe, expect, it } from 'vitest';
 import { openScreen } from '../../src/compose/screening.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
@@ -96,11 +96,11 @@ describe('a forged verdict', () => {
       expect((await screen.screen({ final: 'hello' })).verdicts).toMatchObject([{ cause: 'fooled' }]);
     },
   );
-  it('a judge that blocks nothing known is not refused for that: others ask whether it can follow the policy', async () => {
+  it('a judge that blocks nothing known is not refused for that: the check of the policy asks that', async () => {
     const screen = createScreen({ policies: [policy], judge: judgeOf(() => null), probe: true, canaries: 4 });
     expect((await screen.screen({ final: 'hello' })).outcome).toBe('allow');
   });
-  it('a server refuses to begin with a backend that falls for it, and does without a judge that is not there', async () => {
+  it('a server refuses to begin with a backend that falls for it, and begins where none is there', async () => {
     let rule: Rule = fallen[1]?.[1] as Rule;
     const server = await startJudgeServer((request, response) => {
       const text = request.body.messages[1]?.content ?? '';

@@ -31,8 +31,8 @@ export interface EndpointJudgeOptions {
    */
   readonly backoffMs?: number;
   /**
-   * A second request is sent where the first takes longer than most of late (HEDGE_QUANTILE) did, for at most this share
-   * of the calls; 0: never.
+   * A second request is sent where the first takes longer than most of late (HEDGE_QUANTILE) did, for at most this
+   * share of the calls; 0: never.
    */
   readonly hedge?: number;
 }

@@ -13,8 +13,8 @@ const LEAST = 2 ** -24;
 
 /**
  * log p(violation) - log p(no violation) where the answer says the one or the other, nats. Where the other one is not
- * among the tokens that are told, it gets all that is left over by those that are: the log-odds are then at least as far
- * from 0, and what is left over is mostly its. @returns null: no token is the verdict
+ * among the tokens that are told, it gets all that is left over by those that are: the log-odds are then at least as
+ * far from 0, and what is left over is mostly its. @returns null: no token is the verdict
  */
 export function verdictScore(text: string, tokens: readonly ScoredToken[], place: VerdictPlace): number | null {
   const target = Buffer.byteLength(text.slice(0, place.at));

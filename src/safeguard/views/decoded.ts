@@ -15,8 +15,8 @@ const UNICODE = /(?:\\u[0-9A-Fa-f]{4}){3,}/g;
 const ENTITIES = /(?:&#(?:[0-9]{1,7}|x[0-9A-Fa-f]{1,6});){3,}/gi;
 
 /**
- * Bytes that nobody wrote as text hardly are such: a row of ASCII characters, or of UTF-8's longer ones. Short ones must
- * be words, as digits may happen to be bytes of letters.
+ * Bytes that nobody wrote as text hardly are such: a row of ASCII characters, or of UTF-8's longer ones. Short ones
+ * must be words, as digits may happen to be bytes of letters.
  */
 function isSaying(text: string): boolean {
   const characters = [...text];
