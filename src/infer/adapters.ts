@@ -9,6 +9,8 @@ import { CONFIG_FILE, TENSOR_FILE } from '../lora/peft-names.js';
 import { LoraPool, type Resident } from '../lora/pool.js';
 import type { ModelConfig } from '../model/config.js';
 import type { ModelAdapter } from '../model/types.js';
+import { HOST } from '../native/backends.js';
+import type { PRECISION } from '../native/ops.js';
 import type { Place } from '../native/tensor.js';
 
 export interface AdapterInfo {
@@ -53,8 +55,10 @@ export class Adapters implements Disposable {
     readonly events: AdapterEvents,
     /** Checkpoint folder of the model they are put on. */
     readonly base: string,
+    readonly precision: keyof typeof PRECISION,
   ) {
-    this.#pool = new LoraPool(config, place, events.moving);
+    // A GPU rounds them as it reads them.
+    this.#pool = new LoraPool(config, place, events.moving, precision === 'bf16' && place === HOST);
   }
 
   list(): readonly AdapterInfo[] {

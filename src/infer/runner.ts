@@ -72,6 +72,7 @@ export class Runner implements Disposable {
       device.place,
       { gone: (adapter) => session.forget(adapter), moving: () => session.forgetSteps() },
       options.model,
+      options.precision ?? DEFAULT_PRECISION,
     );
     let disk: PrefixDisk | null = null;
     try {

@@ -12,6 +12,8 @@ import { LORA_TARGETS } from './spec.js';
 
 /** Elements of a table's unit; what adapters are aligned to. */
 const UNIT = 16;
+/** Elements that are rounded in one go. */
+const PIECE = 1 << 22;
 
 /** An adapter in a pool. It stays what it is when the pool moves; its tensors do not. */
 export interface Resident extends PooledAdapter {
@@ -26,6 +28,7 @@ interface Entry extends Resident {
 interface Memory {
   readonly scope: Scope;
   readonly params: Tensor;
+  readonly rounded: Tensor | null;
 }
 interface Tables extends AdapterPool {
   readonly scope: Scope;
@@ -43,16 +46,20 @@ export class LoraPool implements Disposable {
   /** One is being added: its memory, which no entry has yet, stays. */
   #coming = false;
 
-  /** @param moving is called before tensors of the pool are freed: what was recorded with them must go */
+  /**
+   * @param moving is called before tensors of the pool are freed: what was recorded with them must go
+   * @param rounds keeps the parameters rounded to bf16 as well, for passes at that precision
+   */
   constructor(
     readonly config: ModelConfig,
     readonly place: Place = HOST,
     readonly moving: () => void = () => {},
+    readonly rounds = false,
   ) {}
 
-  /** Bytes of all parameters, gaps included. */
+  /** Bytes of all parameters in all forms, gaps included. */
   get bytes(): number {
-    return this.#memory?.params.bytes ?? 0;
+    return (this.#memory?.params.bytes ?? 0) + (this.#memory?.rounded?.bytes ?? 0);
   }
 
   /**
@@ -69,16 +76,29 @@ export class LoraPool implements Disposable {
     if (this.#coming)
       throw new NativeError('bad_argument', 'LoraPool: another adapter is being added; wanted one at a time');
     this.#coming = true;
+    let adapter: Adapter | null = null;
     try {
       let offset = 0;
-      const adapter = yield* read((scope, numel) => {
+      adapter = yield* read((scope, numel) => {
         offset = this.#reserve(numel);
         return (this.#memory as Memory).params.slice(scope, offset, offset + numel);
       });
-      return this.#take(adapter, offset);
+      yield* this.#round(offset, offset + adapter.params.numel);
+      const whole = adapter;
+      adapter = null; // what comes now closes it
+      return this.#take(whole, offset);
     } finally {
+      adapter?.close();
       this.#coming = false;
       this.#tidy();
+    }
+  }
+  *#round(from: number, to: number): Generator<void> {
+    const { params, rounded } = this.#memory as Memory;
+    for (let at = from; rounded && at < to; at += PIECE, yield) {
+      using s = new Scope('workspace', this.place);
+      const end = Math.min(to, at + PIECE);
+      ops.cast(rounded.slice(s, at, end), params.slice(s, at, end));
     }
   }
   #take(adapter: Adapter, offset: number): Resident {
@@ -137,13 +157,15 @@ export class LoraPool implements Disposable {
     const scope = new Scope('adapter', this.place);
     let at = 0;
     try {
-      const params = scope.empty('f32', [live + numel]);
+      const params = scope.empty('f32', [live + numel]),
+        rounded = this.rounds ? scope.empty('bf16', [live + numel]) : null;
       using s = new Scope('workspace', this.place);
       for (const e of entries) {
         ops.cast(params.slice(s, at, at + e.numel), e.adapter.params);
+        if (rounded) ops.cast(rounded.slice(s, at, at + e.numel), e.adapter.params);
         at += e.numel;
       }
-      this.#memory = { scope, params };
+      this.#memory = { scope, params, rounded };
     } catch (e) {
       scope.close();
       throw e;
@@ -172,14 +194,15 @@ export class LoraPool implements Disposable {
       has = (layer: number, target: LoraTarget): boolean => this.#entries.some((e) => e.layers[layer]?.[target]);
     const L = this.config.num_hidden_layers,
       old = this.#tables,
-      params = (this.#memory as Memory).params;
+      memory = this.#memory as Memory,
+      { params } = memory;
     const fits =
       old !== null &&
       old.params === params &&
       old.rows >= wanted &&
       old.rank >= rank &&
       old.layers.every((l, i) => LORA_TARGETS.every((t) => l[t] || !has(i, t)));
-    const tables = fits ? old : this.#newTables(params, Math.max(4, 2 ** Math.ceil(Math.log2(wanted))), rank, has);
+    const tables = fits ? old : this.#newTables(memory, Math.max(4, 2 ** Math.ceil(Math.log2(wanted))), rank, has);
     const n = tables.rows,
       table = new Int32Array(L * LORA_TARGETS.length * n * 3),
       scales = new Float32Array(L * LORA_TARGETS.length * n);
@@ -198,7 +221,12 @@ export class LoraPool implements Disposable {
     this.#tables = tables;
     old?.scope.close();
   }
-  #newTables(params: Tensor, rows: number, rank: number, has: (layer: number, target: LoraTarget) => boolean): Tables {
+  #newTables(
+    { params, rounded }: Memory,
+    rows: number,
+    rank: number,
+    has: (layer: number, target: LoraTarget) => boolean,
+  ): Tables {
     const scope = new Scope('adapter', this.place),
       L = this.config.num_hidden_layers,
       J = LORA_TARGETS.length;
@@ -220,7 +248,7 @@ export class LoraPool implements Disposable {
           }),
         ),
       );
-      return { scope, params, rank, rows, layers, all, scales };
+      return { scope, params, rounded, rank, rows, layers, all, scales };
     } catch (e) {
       scope.close();
       throw e;

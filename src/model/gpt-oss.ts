@@ -18,6 +18,7 @@ import {
 import type { CachePlan, KeysAt, KvCache } from './kv-cache.js';
 import { FEW_QUERIES, MANY_ROWS, type Pace, paced, pacedExperts } from './pace.js';
 import {
+  type AdapterPool,
   type Batch,
   type ExpertWeights,
   type LayerAdapter,
@@ -369,10 +370,14 @@ function linear(
   if (p.mixed && at) {
     const { pool, rows } = p.mixed;
     using s = new Scope('workspace', placeOf(p.model));
-    ops.lora_fwd(out.y, s.empty('f32', [x.rows, pool.rank]), x, pool.params, at.table, at.scales, rows, p.precision);
+    const h = s.empty('f32', [x.rows, pool.rank]);
+    ops.lora_fwd(out.y, h, x, paramsOf(pool, p.precision), at.table, at.scales, rows, p.precision);
   }
   return out;
 }
+/** Of its two forms the one that is read faster; they give the same bits. */
+const paramsOf = ({ params, rounded }: AdapterPool, precision: Precision): Tensor =>
+  precision === PRECISION.bf16 ? (rounded ?? params) : params;
 function linearBackward(
   p: Pass,
   i: number,
@@ -666,9 +671,10 @@ function addExpertPairs(
 ): void {
   const at = p.mixed?.pool.layers[i]?.[target];
   if (!p.mixed || !at || !rowAdapter) return;
-  const { params, rank } = p.mixed.pool;
+  const { pool } = p.mixed;
   using s = new Scope('workspace', placeOf(p.model));
-  const h = s.empty('f32', [y.rows, rank]);
+  const h = s.empty('f32', [y.rows, pool.rank]);
+  const params = paramsOf(pool, p.precision);
   ops.grouped_lora_fwd(y, h, x, xRows, offsets, params, at.table, at.scales, rowAdapter, p.precision);
 }
 

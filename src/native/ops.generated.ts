@@ -107,8 +107,9 @@ export interface Ops {
   /**
    * y[t] += scales[a]·B_a·h[t], h[t] = A_a·x[t], with a = rows[t]; a row with a = −1 stays as it is. For serving: rows of
    * several adapters in one pass, each with the bits that it has alone, which are those of linear_fwd with that pair and
-   * by_row on the CPU. A_a f32 [r,C] begins at element 16·table[a][0] of pool, B_a f32 [N,r] at 16·table[a][1];
-   * r = table[a][2] ≤ R. h beyond r, and of rows without an adapter, is undefined.
+   * by_row on the CPU. A_a [r,C] begins at element 16·table[a][0] of pool, B_a [N,r] at 16·table[a][1];
+   * r = table[a][2] ≤ R. h beyond r, and of rows without an adapter, is undefined. At precision 1 a pool rounded to bf16
+   * changes no bit.
    */
   lora_fwd(
     y: Tensor,
@@ -222,7 +223,7 @@ export interface Ops {
     byRow: Flag,
   ): void;
   /**
-   * As lora_fwd with a pair per expert, A_a f32 [E,r,C] and B_a f32 [E,N,r], for rows sorted by expert as in
+   * As lora_fwd with a pair per expert, A_a [E,r,C] and B_a [E,N,r], for rows sorted by expert as in
    * grouped_linear_fwd; a = rows[p].
    */
   grouped_lora_fwd(

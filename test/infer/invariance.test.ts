@@ -12,13 +12,14 @@ import { type AdapterChoice, adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { quantizeDense } from '../../src/model/q8.js';
 import type { ModelAdapter, ModelWeights } from '../../src/model/types.js';
+import { HOST } from '../../src/native/backends.js';
 import { getThreads, setThreads } from '../../src/native/tensor.js';
 import { prompt, tinyCheckpoint } from './tiny.js';
 
 const { dir, config } = await tinyCheckpoint();
 const bf16 = openCheckpoint(dir),
   q8 = quantizeDense(openCheckpoint(dir)),
-  pool = new LoraPool(config);
+  pool = new LoraPool(config, HOST, () => {}, true);
 afterAll(() => {
   pool.close();
   q8.close();

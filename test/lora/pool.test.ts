@@ -9,7 +9,8 @@ import { readPeft, readPeftInPieces, writePeft } from '../../src/lora/peft.js';
 import { LoraPool, type Resident } from '../../src/lora/pool.js';
 import { type AdapterChoice, adapterSpec, LORA_TARGETS } from '../../src/lora/spec.js';
 import { PRESETS } from '../../src/model/init.js';
-import { memoryStats } from '../../src/native/tensor.js';
+import { ops } from '../../src/native/ops.js';
+import { memoryStats, Scope } from '../../src/native/tensor.js';
 
 const config = PRESETS.nano;
 const root = mkdtempSync(join(tmpdir(), 'temper-pool-'));
@@ -40,7 +41,7 @@ afterAll(() => {
   for (const a of alone) a.close();
 });
 
-const same = (a: Float32Array, b: Float32Array): boolean =>
+const same = (a: ArrayBufferView, b: ArrayBufferView): boolean =>
   Buffer.from(a.buffer, a.byteOffset, a.byteLength).equals(Buffer.from(b.buffer, b.byteOffset, b.byteLength));
 const pairs: readonly (readonly { readonly A: Float32Array; readonly B: Float32Array }[])[] = alone.map((a) =>
   a.model.layers.flatMap((l) =>
@@ -48,6 +49,14 @@ const pairs: readonly (readonly { readonly A: Float32Array; readonly B: Float32A
   ),
 );
 
+/** The same as bf16, to nearest even. */
+function rounded(values: Float32Array): Uint16Array {
+  using s = new Scope('workspace');
+  const [from, to] = [s.empty('f32', [values.length]), s.empty('bf16', [values.length])];
+  from.write(values);
+  ops.cast(to, from);
+  return to.read() as Uint16Array;
+}
 /** What an op reads of a resident through the tables, against the adapter by itself. */
 function check(resident: Resident, i: number, params = resident.pool.params.toFloat32()): void {
   const { pool, row } = resident,
@@ -66,6 +75,11 @@ function check(resident: Resident, i: number, params = resident.pool.params.toFl
       expect(at?.scales.toFloat32()[row]).toBe(Math.fround(pair.scale));
       expect(same(params.subarray(16 * a, 16 * a + pair.A.numel), bits.A)).toBe(true);
       expect(same(params.subarray(16 * b, 16 * b + pair.B.numel), bits.B)).toBe(true);
+      if (pool.rounded) {
+        const narrow = pool.rounded.read() as Uint16Array;
+        expect(same(narrow.slice(16 * a, 16 * a + pair.A.numel), rounded(bits.A))).toBe(true);
+        expect(same(narrow.slice(16 * b, 16 * b + pair.B.numel), rounded(bits.B))).toBe(true);
+      }
       expect(same(own.A.toFloat32(), bits.A)).toBe(true);
       expect(same(own.B.toFloat32(), bits.B)).toBe(true);
     }
@@ -76,7 +90,7 @@ describe('LoraPool', () => {
     fc.assert(
       fc.property(fc.array(fc.nat({ max: 7 }), { minLength: 4, maxLength: 10 }), (steps) => {
         const before = memoryStats().live.adapter;
-        using pool = new LoraPool(config);
+        using pool = new LoraPool(config, 'cpu', () => {}, steps.length % 2 === 0);
         const held: (readonly [Resident, number])[] = [];
         for (const step of steps) {
           if (step < 4) {

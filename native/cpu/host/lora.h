@@ -10,7 +10,7 @@ class LoraPool {
  public:
   static constexpr int64_t kUnit = 16;  // elements
   struct Pair {
-    const float *A, *B;  // [E, rank, C] and [E, N, rank]
+    int64_t A, B;  // elements of the pool at which [E, rank, C] and [E, N, rank] begin
     int64_t rank;
     float scale;
   };
@@ -35,9 +35,10 @@ class LoraPool {
                 params.numel());
     }
   }
+  const Tensor& params() const { return params_; }
   Pair pair(int32_t adapter) const {
     const int32_t* at = table_.i32() + 3 * adapter;
-    return {params_.f32() + at[0] * kUnit, params_.f32() + at[1] * kUnit, at[2], scales_.f32()[adapter]};
+    return {at[0] * kUnit, at[1] * kUnit, at[2], scales_.f32()[adapter]};
   }
 
  private:

@@ -159,10 +159,22 @@ template <bool Round>
 float weight(float w) {
   return Round ? to_bf16_and_back(w) : w;
 }
+template <bool>
+__m256 weights(const uint16_t* w) {  // bf16
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w))), 16));
+}
+template <bool>
+float weight(uint16_t w) {
+  const uint32_t bits = static_cast<uint32_t>(w) << 16;
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
 
 // One output of M rows: sixteen sums each, then what is over.
-template <int M, bool Round>
-void dots_f32(float* out, int64_t ld, const float* x, const float* w, int64_t k) {
+template <int M, bool Round, class W>
+void dots_f32(float* out, int64_t ld, const float* x, const W* w, int64_t k) {
   __m256 first[M], second[M];
   for (int i = 0; i < M; ++i) first[i] = second[i] = _mm256_setzero_ps();
   int64_t at = 0;
@@ -184,8 +196,8 @@ void dots_f32(float* out, int64_t ld, const float* x, const float* w, int64_t k)
 constexpr int64_t kShort = 64;  // most of k in the form below
 
 // t[j] lane o = w[o·ld + j], of 8 outputs o and 8 j.
-template <bool Round>
-inline void turn_eight(__m256 (&t)[8], const float* w, int64_t ld) {
+template <bool Round, class W>
+inline void turn_eight(__m256 (&t)[8], const W* w, int64_t ld) {
   __m256 r[8], s[8];
 #pragma GCC unroll 8
   for (int o = 0; o < 8; ++o) r[o] = weights<Round>(w + o * ld);
@@ -206,22 +218,22 @@ inline void turn_eight(__m256 (&t)[8], const float* w, int64_t ld) {
     t[j + 4] = _mm256_permute2f128_ps(r[j], r[j + 4], 0x31);
   }
 }
-template <bool Round>
-void turn(float (*t)[8], const float* w, int64_t ld, int64_t k) {
+template <bool Round, class W>
+void turn(float (*t)[8], const W* w, int64_t ld, int64_t k) {
   int64_t at = 0;
   for (; at + 8 <= k; at += 8) {
     __m256 eight[8];
-    turn_eight<Round>(eight, w + at, ld);
+    turn_eight<Round, W>(eight, w + at, ld);
     for (int j = 0; j < 8; ++j) _mm256_store_ps(t[at + j], eight[j]);
   }
   for (; at < k; ++at)
     for (int o = 0; o < 8; ++o) t[at][o] = weight<Round>(w[o * ld + at]);
 }
 // As below for k = 8, in registers.
-template <bool Round>
-void dots_eight(float* out, int64_t ld, int m, const float* x, const float* w, int64_t w_ld) {
+template <bool Round, class W>
+void dots_eight(float* out, int64_t ld, int m, const float* x, const W* w, int64_t w_ld) {
   __m256 t[8];
-  turn_eight<Round>(t, w, w_ld);
+  turn_eight<Round, W>(t, w, w_ld);
   for (int i = 0; i < m; ++i, x += 8) {
     __m256 total = _mm256_setzero_ps();
 #pragma GCC unroll 8
@@ -230,10 +242,10 @@ void dots_eight(float* out, int64_t ld, int m, const float* x, const float* w, i
   }
 }
 // Eight outputs side by side, the lanes of a sum one after another.
-template <bool Round>
-void dots_short(float* out, int64_t ld, int m, const float* x, const float* w, int64_t w_ld, int64_t k) {
+template <bool Round, class W>
+void dots_short(float* out, int64_t ld, int m, const float* x, const W* w, int64_t w_ld, int64_t k) {
   alignas(32) float t[kShort][8];
-  turn<Round>(t, w, w_ld, k);
+  turn<Round, W>(t, w, w_ld, k);
   const int64_t whole = k / 16 * 16;
   for (int i = 0; i < m; ++i, x += k) {
     __m256 total = _mm256_setzero_ps(), s[8];
@@ -255,27 +267,29 @@ void dots_short(float* out, int64_t ld, int m, const float* x, const float* w, i
     _mm256_storeu_ps(out + i * ld, total);
   }
 }
-template <bool Round>
+template <bool Round, class W>
 void dots_of_f32(float* out, int64_t ld, int m, const float* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  const float* w = static_cast<const float*>(b.data);
+  const W* w = static_cast<const W*>(b.data);
   int64_t n = n0;
   if (k == 8)
     for (; n + 8 <= n1; n += 8) {
-      for (int line = 0; line < 256; line += 64)  // pairs are read once, from a cache far away, a few KiB each
+      for (size_t line = 0; line < 64 * sizeof(W);
+           line += 64)  // pairs are read once, from a cache far away, a few KiB each
         _mm_prefetch(reinterpret_cast<const char*>(w + n * b.ld) + 1024 + line, _MM_HINT_T0);
-      dots_eight<Round>(out + n - n0, ld, m, x, w + n * b.ld, b.ld);
+      dots_eight<Round, W>(out + n - n0, ld, m, x, w + n * b.ld, b.ld);
     }
   else if (k <= kShort)
-    for (; n + 8 <= n1; n += 8) dots_short<Round>(out + n - n0, ld, m, x, w + n * b.ld, b.ld, k);
+    for (; n + 8 <= n1; n += 8) dots_short<Round, W>(out + n - n0, ld, m, x, w + n * b.ld, b.ld, k);
   with_rows<kFewRows>(m, [&]<int M>() {
-    for (; n < n1; ++n) dots_f32<M, Round>(out + n - n0, ld, x, w + n * b.ld, k);
+    for (; n < n1; ++n) dots_f32<M, Round, W>(out + n - n0, ld, x, w + n * b.ld, k);
   });
 }
 
 template <bool Round>
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   const float* rows = reinterpret_cast<const float*>(x);
-  if (b.kind == Kind::f32) return dots_of_f32<Round>(out, ld, m, rows, b, n0, n1, k);
+  if (b.kind == Kind::f32) return dots_of_f32<Round, float>(out, ld, m, rows, b, n0, n1, k);
+  if (b.as_f32) return dots_of_f32<Round, uint16_t>(out, ld, m, rows, b, n0, n1, k);
   with_rows<kFewRows>(m, [&]<int M>() {
     constexpr int cols = M <= 3 ? 2 : 1;  // as many sums as registers hold
     const int64_t apart = (n1 - n0) / cols;

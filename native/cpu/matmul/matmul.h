@@ -29,6 +29,7 @@ struct Source {
   const float* row_scale = nullptr;  // row r is taken times row_scale[r] (null: 1); f32 only
   Kind kind = Kind::f32;
   bool k_inner = true;
+  bool as_f32 = false;  // bf16 whose sums are those of the same numbers as f32, to the bit
 };
 
 // alpha·A·B with A m×k and B k×n.

@@ -14,16 +14,16 @@ struct Pairs {
   float *y, *h;
   const float* x;
   const int32_t *x_rows, *offsets;  // null: row p of x; no experts
-  const float *pool, *scales;
+  const float* scales;
   const int32_t *table, *rows;
   int64_t P, N, C, R, X, E, M, S;
   bool rounded;
   Fault* fault;
   FaultName op;
 };
-// The pair of one row: A [rank,C], B [N,rank] of its expert. rank 0: none.
+// The pair of one row: A [rank,C], B [N,rank] of its expert, elements of the pool. rank 0: none.
 struct Pair {
-  const float *A, *B;
+  int64_t A, B;
   int64_t rank;
   float scale;
 };
@@ -40,10 +40,10 @@ TEMPER_DEVICE int64_t expert_of(const Pairs& q, int64_t p) {
 }
 TEMPER_DEVICE Pair pair_of(const Pairs& q, int64_t p) {
   const int64_t a = q.rows[p];
-  if (a == -1) return {nullptr, nullptr, 0, 0};
+  if (a == -1) return {0, 0, 0, 0};
   if (a < 0 || a >= q.S) {
     report_fault(q.fault, FaultCode::bad_index, q.op, "rows", p, a, q.S);
-    return {nullptr, nullptr, 0, 0};
+    return {0, 0, 0, 0};
   }
   const int32_t* at = q.table + 3 * a;
   const int64_t rank = at[2], of_a = q.E * rank * q.C, of_b = q.E * q.N * rank;
@@ -54,9 +54,9 @@ TEMPER_DEVICE Pair pair_of(const Pairs& q, int64_t p) {
     report_fault(q.fault, FaultCode::bad_index, q.op, "table", 3 * a + 1, at[1], (q.M - of_b) / kUnit + 1);
   else {
     const int64_t e = q.offsets ? expert_of(q, p) : 0;
-    return {q.pool + at[0] * kUnit + e * rank * q.C, q.pool + at[1] * kUnit + e * q.N * rank, rank, q.scales[a]};
+    return {at[0] * kUnit + e * rank * q.C, at[1] * kUnit + e * q.N * rank, rank, q.scales[a]};
   }
-  return {nullptr, nullptr, 0, 0};
+  return {0, 0, 0, 0};
 }
 
 TEMPER_DEVICE float operand(const Pairs& q, float x) { return q.rounded ? bf16_to_float(float_to_bf16(x)) : x; }
@@ -71,8 +71,8 @@ TEMPER_DEVICE void check_offsets(const Pairs& q) {
 }
 
 // h[p,r] = A[r]·x[p]: a warp each.
-template <int W>
-__global__ void __launch_bounds__(kThreads) lora_down_kernel(Pairs q) {
+template <int W, class T>
+__global__ void __launch_bounds__(kThreads) lora_down_kernel(Pairs q, const T* pool) {
   wait_for_previous();
   const int64_t p = blockIdx.y, r = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kThreads) lora_down_kernel(Pairs q) {
   if (q.x_rows) from = checked_index(q.fault, q.op, "x_rows", p, q.x_rows[p], q.X);
   const Pair pair = pair_of(q, p);
   if (r >= pair.rank) return;
-  const float *x = q.x + from * q.C, *a = pair.A + r * q.C;
+  const float* x = q.x + from * q.C;
+  const T* a = pool + pair.A + r * q.C;
   float sum = 0;
   for (int64_t c = static_cast<int64_t>(lane) * W; c < q.C; c += kWarp * W) {
     const Floats<W> u = load<W>(x + c), v = load<W>(a + c);
@@ -93,26 +94,31 @@ __global__ void __launch_bounds__(kThreads) lora_down_kernel(Pairs q) {
 }
 
 // y[p,n] += scale·B[n]·h[p]: a thread each.
-__global__ void __launch_bounds__(kThreads) lora_up_kernel(Pairs q) {
+template <class T>
+__global__ void __launch_bounds__(kThreads) lora_up_kernel(Pairs q, const T* pool) {
   wait_for_previous();
   const int64_t p = blockIdx.y, n = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (n >= q.N) return;
   const Pair pair = pair_of(q, p);
   if (pair.rank == 0) return;
-  const float *h = q.h + p * q.R, *b = pair.B + n * pair.rank;
+  const float* h = q.h + p * q.R;
+  const T* b = pool + pair.B + n * pair.rank;
   float sum = 0;
-  for (int64_t r = 0; r < pair.rank; ++r) sum = fused(operand(q, h[r]), operand(q, b[r]), sum);
+  for (int64_t r = 0; r < pair.rank; ++r) sum = fused(operand(q, h[r]), operand(q, load_wf(b + r)), sum);
   q.y[p * q.N + n] = fused(pair.scale, sum, q.y[p * q.N + n]);
 }
 
-void add_pairs(const Pairs& q) {
+void add_pairs(const Pairs& q, const Tensor& pool) {
   constexpr int64_t kMost = 65535;  // of a grid's second dimension
   require(q.P <= kMost, "bad_argument", "lora: got ", q.P, " rows, wanted at most ", kMost, "; it is for decode steps");
-  with_width(q.C % 4 == 0 && aligned(16, {q.x, q.pool}), [&](auto width) {
-    launch(lora_down_kernel<decltype(width)::value>, dim3(blocks_for(q.R, kThreads / kWarp), q.P), dim3(kThreads), 0,
-           q);
+  with_wf(pool, [&](auto* p) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(p)>>;
+    with_width(q.C % 4 == 0 && aligned(16, {q.x, p}), [&](auto width) {
+      launch(lora_down_kernel<decltype(width)::value, T>, dim3(blocks_for(q.R, kThreads / kWarp), q.P), dim3(kThreads),
+             0, q, p);
+    });
+    launch(lora_up_kernel<T>, dim3(blocks_for(q.N, kThreads), q.P), dim3(kThreads), 0, q, p);
   });
-  launch(lora_up_kernel, dim3(blocks_for(q.N, kThreads), q.P), dim3(kThreads), 0, q);
 }
 
 }  // namespace
@@ -124,7 +130,6 @@ void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef t
              .x = x->f32(),
              .x_rows = nullptr,
              .offsets = nullptr,
-             .pool = pool->f32(),
              .scales = scales->f32(),
              .table = table->i32(),
              .rows = rows->i32(),
@@ -138,7 +143,8 @@ void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef t
              .S = scales->numel(),
              .rounded = precision != 0,
              .fault = fault(),
-             .op = "lora_fwd"});
+             .op = "lora_fwd"},
+            *pool);
 }
 
 void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool,
@@ -148,7 +154,6 @@ void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, T
              .x = x->f32(),
              .x_rows = x_rows ? x_rows->i32() : nullptr,
              .offsets = offsets->i32(),
-             .pool = pool->f32(),
              .scales = scales->f32(),
              .table = table->i32(),
              .rows = rows->i32(),
@@ -162,7 +167,8 @@ void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, T
              .S = scales->numel(),
              .rounded = precision != 0,
              .fault = fault(),
-             .op = "grouped_lora_fwd"});
+             .op = "grouped_lora_fwd"},
+            *pool);
 }
 
 }  // namespace temper::gpu

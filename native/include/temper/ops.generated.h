@@ -116,7 +116,7 @@ struct TemperOps {
     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]?" \
     " scale:num[,] precision:int{0,1} by_row:int{0,1}", linear_q8) \
   X(lora_fwd, \
-    "=y:f32[T,N] =h:f32[T,R] x:f32[T,C] pool:f32[M] table:i32[S,3] scales:f32[S] rows:i32[T] precision:int{0,1}", none) \
+    "=y:f32[T,N] =h:f32[T,R] x:f32[T,C] pool:wf[M] table:i32[S,3] scales:f32[S] rows:i32[T] precision:int{0,1}", none) \
   X(linear_cross_entropy, \
     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S]<V weights:f32[S]?" \
     " precision:int{0,1}", none) \
@@ -139,8 +139,8 @@ struct TemperOps {
     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
     " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1}", grouped_fwd) \
   X(grouped_lora_fwd, \
-    "=y:f32[P,N] =h:f32[P,R] x:f32[X,C] x_rows:i32[P]?<X offsets:i32[E+1]/P pool:f32[M] table:i32[S,3]" \
-    " scales:f32[S] rows:i32[P] precision:int{0,1}", grouped_lora) \
+    "=y:f32[P,N] =h:f32[P,R] x:f32[X,C] x_rows:i32[P]?<X offsets:i32[E+1]/P pool:wf[M] table:i32[S,3] scales:f32[S]" \
+    " rows:i32[P] precision:int{0,1}", grouped_lora) \
   X(grouped_linear_bwd, \
     "=dx:f32[P,C]? =dw:f32[E,N,C]? =dbias:f32[E,N]? =dA:f32[E,R,C]? =dB:f32[E,N,R]? dy:f32[Y,N] dy_rows:i32[P]?<Y" \
     " row_weight:f32[P]? x:f32[X,C] x_rows:i32[P]?<X h:f32[P,R]? offsets:i32[E+1]/P w:any[...w]" \

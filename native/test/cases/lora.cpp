@@ -15,7 +15,7 @@ Bound pair_sums(double terms, bool rounded) {
   return [=](const Case& c, const Values& before, const Values&, Tolerance& tolerance) {
     Values magnitude = before;
     for (Value& v : magnitude)
-      if (v.is_tensor() && v.tensor.dtype == DType::f32)
+      if (v.is_tensor() && (v.tensor.dtype == DType::f32 || v.tensor.dtype == DType::bf16))
         for (int64_t i = 0; i < v.numel(); ++i) v.set(i, std::fabs(v.at(i)));
     magnitude = run_reference(c.op, std::move(magnitude));
     for (size_t a = 0; a < 2; ++a) {
@@ -31,7 +31,8 @@ struct Pool {
   Value params, table, scales;
 };
 // Pairs of these ranks, the last first in memory; rank 0: a row of the table that is not used.
-Pool pool_of(const std::vector<int32_t>& ranks, int64_t E, int64_t N, int64_t C, uint64_t seed) {
+Pool pool_of(const std::vector<int32_t>& ranks, int64_t E, int64_t N, int64_t C, uint64_t seed,
+             DType dtype = DType::f32) {
   std::vector<int32_t> table(3 * ranks.size());
   int64_t units = 1;
   for (size_t a = ranks.size(); a-- > 0;) {
@@ -42,7 +43,7 @@ Pool pool_of(const std::vector<int32_t>& ranks, int64_t E, int64_t N, int64_t C,
     table[3 * a + 2] = ranks[a];
   }
   const int64_t S = static_cast<int64_t>(ranks.size());
-  return {floats({units * kUnit}, seed), values_i32({S, 3}, table), positive({S}, seed + 1, 0.25, 2)};
+  return {floats({units * kUnit}, seed, 1, dtype), values_i32({S, 3}, table), positive({S}, seed + 1, 0.25, 2)};
 }
 // h begins as NaN would not do: what no pair writes is undefined, so it is given and compared as it was.
 Value untouched(const Shape& shape) { return update(floats(shape, 99)); }
@@ -70,13 +71,16 @@ void dense_cases(Registry& reg) {
   for (const Size& s : all)
     if (!reg.leaves_out(s.slow))
       for (int kind : {0, 1, 2, 3})
-        for (int precision : {0, 1}) {
+        for (int form : {0, 1, 2, 3}) {
+          const int precision = form & 1;
+          const bool narrow = form > 1;  // the pool
+          if (narrow && kind < 3) continue;
           const int32_t S = static_cast<int32_t>(s.ranks.size());
           const int64_t R = *std::max_element(s.ranks.begin(), s.ranks.end()) + (s.T == 5);
-          const Pool pool = pool_of(s.ranks, 1, s.N, s.C, 3);
+          const Pool pool = pool_of(s.ranks, 1, s.N, s.C, 3, narrow ? DType::bf16 : DType::f32);
           reg.check({"lora_fwd",
                      std::to_string(s.T) + "×" + std::to_string(s.C) + "×" + std::to_string(s.N) + ", " + kMixes[kind] +
-                         (precision ? ", bf16" : ", f32"),
+                         (precision ? ", bf16" : ", f32") + (narrow ? ", pool bf16" : ""),
                      {update(floats({s.T, s.N}, 1)), untouched({s.T, R}), floats({s.T, s.C}, 2), pool.params,
                       pool.table, pool.scales, mix(s.T, S, kind), precision},
                      pair_sums(static_cast<double>(s.C + R), precision != 0),
@@ -102,14 +106,17 @@ void grouped_cases(Registry& reg) {
   for (const Size& s : all)
     if (!reg.leaves_out(s.slow))
       for (int kind : {0, 1, 2, 3})
-        for (int precision : {0, 1}) {
+        for (int form : {0, 1, 2, 3}) {
+          const int precision = form & 1;
+          const bool narrow = form > 1;  // the pool
+          if (narrow && kind < 3) continue;
           const int32_t S = static_cast<int32_t>(s.ranks.size());
           const int64_t E = static_cast<int64_t>(s.offsets.size()) - 1, P = s.offsets.back(),
                         R = *std::max_element(s.ranks.begin(), s.ranks.end()), X = s.gather ? P / 2 + 3 : P;
-          const Pool pool = pool_of(s.ranks, E, s.N, s.C, 4);
+          const Pool pool = pool_of(s.ranks, E, s.N, s.C, 4, narrow ? DType::bf16 : DType::f32);
           reg.check({"grouped_lora_fwd",
                      std::to_string(E) + " experts, " + std::to_string(P) + " rows, " + kMixes[kind] +
-                         (precision ? ", bf16" : ", f32"),
+                         (precision ? ", bf16" : ", f32") + (narrow ? ", pool bf16" : ""),
                      {update(floats({P, s.N}, 1)), untouched({P, R}), floats({X, s.C}, 2),
                       s.gather ? indices({P}, 6, X) : Value(nullptr), values_i32({E + 1}, s.offsets), pool.params,
                       pool.table, pool.scales, mix(P, S, kind), precision},
