@@ -1,8 +1,8 @@
 // What a batch costs beside its judge: rows of conversations, a judge that answers at once, verdicts written whole;
 // `npm run build` first.
 // node bench/screen.mjs [--rows N] [--detectors] [--window N]
-//   JSON on stdout: microseconds a row of wall and CPU time, what the null judge itself takes of them, RSS after a tenth of
-//   the rows and at its highest; then of a second run that finds everything judged
+//   JSON on stdout: microseconds a row of wall and CPU time, what the null judge itself takes of them, RSS after a
+// tenth of   the rows and at its highest; then of a second run that finds everything judged
 
 import { once } from 'node:events';
 import { createWriteStream, mkdtempSync, rmSync, statSync } from 'node:fs';
@@ -29,7 +29,7 @@ async function writeRows(path) {
   const out = createWriteStream(path);
   let piece = [];
   for (let i = 0; i < rows; i++) {
-    const text = `The table for ${2 + (i % 7)} people is booked for friday at 19:30, number ${i}; a mail will follow soon.`;
+    const text = `The table for ${2 + (i % 7)} people is laid for friday at 19:30, number ${i}; more will follow soon.`;
     piece.push(`${JSON.stringify({ id: `row-${i}`, text })}\n`);
     if (piece.length < 4096) continue;
     if (!out.write(piece.join(''))) await once(out, 'drain');

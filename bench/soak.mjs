@@ -6,9 +6,9 @@
 // mapped files (weights and libraries), which the system takes and gives back as it likes. It is read after all threads
 // have collected their garbage: V8 lets it lie for as long as a heap may grow, by a factor of what is alive and longer
 // the busier a thread is, so what a reading in between says is when it last collected. What lives in the heaps after it
-// is held to the same. The readings in between, and RSS, are told by quarters. The first quarter is left out: the server
-// fills what is bounded then (kept beginnings, compiled schemas, code that was made fast). A run of fewer than 20,000
-// requests tells how memory went and does not fail for it.
+// is held to the same. The readings in between, and RSS, are told by quarters. The first quarter is left out: the
+// server fills what is bounded then (kept beginnings, compiled schemas, code that was made fast). A run of fewer than
+// 20,000 requests tells how memory went and does not fail for it.
 //
 // The load comes from a process of its own. Needs the build (npm run build).
 import { fork, spawnSync } from 'node:child_process';

@@ -83,7 +83,8 @@ export interface ScreeningHooks {
 }
 /** Said wherever it holds. */
 const SHADOW_NOTICE =
-  'SHADOW: answers are judged, and released WHATEVER THE VERDICT; start without --shadow to withhold what is not allowed';
+  'SHADOW: answers are judged, and released WHATEVER THE VERDICT; start without --shadow to withhold what is not ' +
+  'allowed';
 export interface OpenScreen {
   readonly screen: Screen;
   readonly mode: ScreeningMode;

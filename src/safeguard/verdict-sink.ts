@@ -8,7 +8,9 @@ export interface VerdictEntry {
   readonly verdicts: readonly Verdict[];
   /** `report`: a verdict is all that comes of it, as in a batch. */
   readonly action: VerdictAction;
-  /** What it is about, in words of the operator's: model, adapter, API, row. Never anything that a model or user wrote. */
+  /**
+   * What it is about, in words of the operator's: model, adapter, API, row. Never anything that a model or user wrote.
+   */
   readonly subject?: Readonly<Record<string, string | number | boolean | null>>;
 }
 export interface VerdictSink {

@@ -1,5 +1,5 @@
-// The page at `/`: the files of the folder `playground`. What it shows it asks of the API, with its reader's key, as any
-// client does.
+// The page at `/`: the files of the folder `playground`. What it shows it asks of the API, with its reader's key, as
+// any client does.
 import type { ApiApp } from './api.js';
 import { PAGE_HEADERS, readPageFiles } from './page-files.js';
 

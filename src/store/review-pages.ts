@@ -110,7 +110,9 @@ const stateOf: Readonly<Record<Queue, readonly ReviewState[] | null>> = {
   relabelled: null,
 };
 
-/** The oldest first, as they wait longest; of decided ones the last decision first. @throws {ConfigError} review_page */
+/**
+ * The oldest first, as they wait longest; of decided ones the last decision first. @throws {ConfigError} review_page
+ */
 export async function pageOf(store: Store, options: PageOptions, now = Date.now()): Promise<Page> {
   const { queue = 'open', policy, channel, after, limit = MOST } = options;
   const states = stateOf[queue];

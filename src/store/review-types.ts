@@ -66,8 +66,8 @@ export type Decision = 'approved' | 'rejected' | 'expired';
 export interface Ticket {
   readonly id: string;
   /**
-   * Settles once: with what people decided, or expired when the time is over, the signal aborts, or the store fails. What
-   * is approved later is recorded and releases nothing.
+   * Settles once: with what people decided, or expired when the time is over, the signal aborts, or the store fails.
+   * What is approved later is recorded and releases nothing.
    */
   wait(signal?: AbortSignal): Promise<Decision>;
 }

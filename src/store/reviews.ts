@@ -142,8 +142,8 @@ export class Reviews implements ReviewDesk {
 
   /**
    * Decided, and in the log, or as it was.
-   * @throws {ConfigError} review_unknown, review_decided, review_second, review_label, review_note · {StoreError} · what
-   * the log refuses
+   * @throws {ConfigError} review_unknown, review_decided, review_second, review_label, review_note · {StoreError} ·
+   * what the log refuses
    */
   async act(id: string, act: Act): Promise<Acted> {
     const now = this.#now();

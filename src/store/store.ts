@@ -56,7 +56,8 @@ async function migrate(db: Kysely<Tables>, shown: string): Promise<void> {
 
 /**
  * @param where a file, or postgres://USER@HOST/DATABASE; a password may stand in it, in PGPASSWORD or in ~/.pgpass
- * @throws {ConfigError} bad_store, sqlite_missing, store_newer, output_unwritable · {StoreError} store_failed, store_busy
+ * @throws {ConfigError} bad_store, sqlite_missing, store_newer, output_unwritable · {StoreError} store_failed,
+ * store_busy
  */
 export async function openStore(
   where: string,

@@ -1,5 +1,5 @@
-// The pieces for pipelines: each runs here as it runs there, with the variables that its scheduler sets, in a folder where
-// temper-oss is installed; only the services themselves are not here.
+// The pieces for pipelines: each runs here as it runs there, with the variables that its scheduler sets, in a folder
+// where temper-oss is installed; only the services themselves are not here.
 import { execFileSync, spawn } from 'node:child_process';
 import {
   chmodSync,

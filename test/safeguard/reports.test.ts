@@ -67,7 +67,7 @@ const JUNIT: Readonly<
 };
 
 describe('JUnit', () => {
-  it('allow passes, block fails, unjudged is an error; counts are those of the cases; hostile names stay names', async () => {
+  it('allow passes, block fails, unjudged is an error; counts are of the cases; hostile names stay names', async () => {
     await writeReports({ junit: path('v.xml') }, source);
     const found = elementsOf(read('v.xml'));
     noText(read('v.xml'));
@@ -147,7 +147,7 @@ describe('SARIF', () => {
     expect(isValid(JSON.parse(read('none.sarif')))).toBe(true);
     expect(runsOf(read('none.sarif'))[0]?.results).toEqual([]);
   });
-  it('is split where it is over the limits, each file with its own category; longer reports before leave nothing', async () => {
+  it('is split where it is over the limits, each with its category; longer ones before leave nothing', async () => {
     const many = Array.from({ length: SARIF_RESULTS + 10 }, (_, i) =>
       row({
         id: `${i}`.padStart(90, 'x'),

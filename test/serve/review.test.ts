@@ -294,7 +294,7 @@ describe.skipIf(WITHOUT_SQLITE !== null)('a request that is held', () => {
       await c.review.close();
     }
   });
-  it('is refused without a word in the queue where its policy does not ask for people, or where the store is gone', async () => {
+  it('is refused, not held, where its policy does not ask for people, and where the store is gone', async () => {
     const c = await consoleOf(false, 60_000);
     const app = (onBlock: 'review' | 'refuse'): ScriptedApp =>
       scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, {

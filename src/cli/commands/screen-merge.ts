@@ -22,7 +22,8 @@ export const command: Command = {
         .command('merge')
         .summary(this.summary)
         .description(
-          `${this.summary}.\n\nPARTs are what \`temper screen --shard i/n --out PART\` leaves, one of each shard. A shard ` +
+          `${this.summary}.\n\nPARTs are what \`temper screen --shard i/n --out PART\` leaves, one of each shard. A ` +
+            'shard ' +
             'that is missing or there twice, a part that was\ncut or changed, other inputs, policies or judges: exit ' +
             'code 40, and nothing is written.',
         ),

@@ -93,7 +93,9 @@ function differenceOf(a: Part, b: Part): string | null {
 
 const ROW = /^\{"row":([0-9]{1,15}),/;
 
-/** The lines of a part by their rows, hashed and counted. @throws {IntegrityError} part_damaged, part_gap, part_mixed */
+/**
+ * The lines of a part by their rows, hashed and counted. @throws {IntegrityError} part_damaged, part_gap, part_mixed
+ */
 async function* rowsOf(
   part: Part,
   signal: AbortSignal | undefined,

@@ -1,5 +1,5 @@
-// The file that one shard leaves: its verdicts, each with the place of its row among all rows, and a last line that says
-// what it is a part of. `merge` believes nothing else.
+// The file that one shard leaves: its verdicts, each with the place of its row among all rows, and a last line that
+// says what it is a part of. `merge` believes nothing else.
 import { z } from 'zod';
 import { IntegrityError } from '../../base/errors.js';
 import { InputFile } from '../../base/inputs.js';

@@ -1,5 +1,5 @@
-// Which rows a run is to judge where several share the work: a flag, or what Slurm, Kubernetes, AWS Batch and GitLab say
-// to the tasks of an array.
+// Which rows a run is to judge where several share the work: a flag, or what Slurm, Kubernetes, AWS Batch and GitLab
+// say to the tasks of an array.
 import { ConfigError } from '../../base/errors.js';
 
 /** One of `of` shards, from 1: rows i − 1, i − 1 + n, … */

@@ -48,7 +48,9 @@ export function headOf(row: ScreenRow, verdict: Verdict, sharded: boolean): Omit
   };
 }
 
-/** What stands for the verdicts on a row that could not be read. It says which rule of form it breaks, never its text. */
+/**
+ * What stands for the verdicts on a row that could not be read. It says which rule of form it breaks, never its text.
+ */
 export function badResult(row: ScreenRow): ScreenResult {
   const verdict: Verdict = {
     outcome: 'unjudged',

@@ -1,5 +1,5 @@
-// The file of verdicts under way: lines are gathered while a write runs, so that a verdict costs no write of its own, and
-// written within a turn of the event loop, so that a process that is killed has lost next to nothing.
+// The file of verdicts under way: lines are gathered while a write runs, so that a verdict costs no write of its own,
+// and written within a turn of the event loop, so that a process that is killed has lost next to nothing.
 import type { Hash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { asWriteError } from '../../base/system-error.js';

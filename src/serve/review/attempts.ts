@@ -1,5 +1,6 @@
-// How often somebody may try to sign in: a handful at once from one address, then one every few seconds, and a bound for
-// all addresses together. Guessing a key of 16 characters is hopeless anyway; this keeps the log and the store quiet.
+// How often somebody may try to sign in: a handful at once from one address, then one every few seconds, and a bound
+// for all addresses together. Guessing a key of 16 characters is hopeless anyway; this keeps the log and the store
+// quiet.
 
 interface Bucket {
   left: number;

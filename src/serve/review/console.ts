@@ -1,5 +1,5 @@
-// The review console at /review: a page, and what it asks for. It is there where a key file of reviewers and a store are
-// given. Texts that were held stand in the answers of `items/ID` and `golden.jsonl` alone.
+// The review console at /review: a page, and what it asks for. It is there where a key file of reviewers and a store
+// are given. Texts that were held stand in the answers of `items/ID` and `golden.jsonl` alone.
 import { z } from 'zod';
 import { StoreError, TemperError } from '../../base/errors.js';
 import { agreementOf, countsOf, goldenRows, itemOf, pageOf } from '../../store/review-pages.js';

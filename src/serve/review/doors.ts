@@ -107,7 +107,8 @@ export function createDoors(sessions: Sessions, keys: () => ReviewerKeys, tls: b
       // Behind a proxy that ends TLS the browser says so itself.
       const secure = tls || (c.req.header('origin') ?? '').startsWith('https://');
       const age = token === null ? 0 : LONGEST_MS / 1000;
-      return `${COOKIE}=${token ?? ''}; Path=/review; Max-Age=${age}; HttpOnly; SameSite=Strict${secure ? '; Secure' : ''}`;
+      const fields = [`${COOKIE}=${token ?? ''}`, 'Path=/review', `Max-Age=${age}`, 'HttpOnly', 'SameSite=Strict'];
+      return [...fields, ...(secure ? ['Secure'] : [])].join('; ');
     },
     async end(c) {
       const token = tokenOf(c);

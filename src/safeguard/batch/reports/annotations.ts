@@ -1,5 +1,5 @@
-// GitHub annotations: workflow commands on a step's output. GitHub shows 10 errors and 10 warnings of a step, so no more
-// are printed; a notice says how many there are.
+// GitHub annotations: workflow commands on a step's output. GitHub shows 10 errors and 10 warnings of a step, so no
+// more are printed; a notice says how many there are.
 import type { VerdictRow } from '../../agreement.js';
 import type { Overview } from './overview.js';
 import { fileOf, findingOf, type ReportSource, sentenceOf } from './source.js';

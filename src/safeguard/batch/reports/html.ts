@@ -62,13 +62,14 @@ const matrixTable = ({ matrix }: Overview): Html =>
     (a) => html`<tr><th>${a}</th>${STATES.map((f) => number(matrix[a][f], worstOf(a, f)))}</tr>`,
   )}</table>`;
 
+const more = (n: number): Html | false => n > 0 && html`<p class="about">and ${n} more</p>`;
 const finding = (f: Finding, source: ReportSource): Html =>
   html`<details><summary><span class="${f.outcome}">${f.outcome}</span><code>${f.key}</code><b>${f.count}</b></summary>
 <table><tr><th>row</th><th>where</th><th>channel</th><th>text, sha256</th></tr>${f.examples.map(
     (v) =>
       html`<tr><td>${shortId(v)}</td><td><code>${fileOf(v, source)}:${v.line}</code></td><td>${channelOf(v)}</td>
 <td><code>${v.digests.content.slice(0, 12)}</code></td></tr>`,
-  )}</table>${f.count > f.examples.length && html`<p class="about">and ${f.count - f.examples.length} more</p>`}</details>`;
+  )}</table>${more(f.count - f.examples.length)}</details>`;
 
 export function htmlOf(overview: Overview, source: ReportSource): string {
   const { byOutcome, rows, findings } = overview;

@@ -1,5 +1,5 @@
-// JUnit XML: a suite for each policy, a case for each verdict. Blocked is a failure, unjudged an error; only an allow is a
-// pass.
+// JUnit XML: a suite for each policy, a case for each verdict. Blocked is a failure, unjudged an error; only an allow
+// is a pass.
 import { OutputFile } from '../../../base/files.js';
 import type { VerdictRow } from '../../agreement.js';
 import { channelOf, fileOf, type ReportSource, shortId, verdictsOf } from './source.js';

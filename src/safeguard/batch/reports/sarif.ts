@@ -1,6 +1,6 @@
-// SARIF 2.1.0: one result for each verdict that is not an allow; blocks first, as readers cut long lists. Files are kept
-// within what GitHub takes (docs.github.com, SARIF support for code scanning): 25,000 results and 25,000 rules a run, 10
-// MB a file. What is over goes to files of its own, each with a category of its own, as GitHub wants it.
+// SARIF 2.1.0: one result for each verdict that is not an allow; blocks first, as readers cut long lists. Files are
+// kept within what GitHub takes (docs.github.com, SARIF support for code scanning): 25,000 results and 25,000 rules a
+// run, 10 MB a file. What is over goes to files of its own, each with a category of its own, as GitHub wants it.
 import { existsSync, rmSync } from 'node:fs';
 import { isAbsolute, join, parse as parsePath } from 'node:path';
 import { sha256 } from '../../../base/digest.js';

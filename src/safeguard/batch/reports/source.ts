@@ -1,5 +1,6 @@
-// What reports are made of: a complete file of verdicts, read as often as a report needs, never held as a whole. Reports
-// repeat neither judged text nor the judge's words, which may quote it; ids and names are data, cut and escaped.
+// What reports are made of: a complete file of verdicts, read as often as a report needs, never held as a whole.
+// Reports repeat neither judged text nor the judge's words, which may quote it; ids and names are data, cut and
+// escaped.
 import { relative, resolve } from 'node:path';
 import type { VerdictRow } from '../../agreement.js';
 import { channelLabel } from '../../contract.js';
