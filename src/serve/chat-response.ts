@@ -8,6 +8,8 @@ export interface Head {
   /** Seconds since 1970. */
   readonly created: number;
   readonly model: string;
+  /** The request came with a prediction: its guesses are counted. */
+  readonly predicted: boolean;
 }
 type Body = Record<string, unknown>;
 
@@ -16,7 +18,7 @@ const callId = ({ id }: Head, { index }: PartHead, choice: number): string =>
   `call_${id.replace(/^chatcmpl-/, '').slice(0, 24)}${choice === 0 ? '' : `c${choice}m`}${index}`;
 
 /** Of all answers; the prompt is read once. */
-function usageOf(answers: readonly Answer[]): Body {
+function usageOf({ predicted }: Head, answers: readonly Answer[]): Body {
   const sum = (of: (usage: DoneEvent['usage']) => number): number => answers.reduce((n, a) => n + of(a.usage), 0);
   const prompt = answers[0]?.usage.promptTokens ?? 0;
   const completion = sum((u) => u.completionTokens);
@@ -24,7 +26,9 @@ function usageOf(answers: readonly Answer[]): Body {
     accepted = sum((u) => u.acceptedTokens ?? 0);
   // Guesses of all kinds: what was predicted is not told apart from what was looked up.
   const guessed =
-    drafted > 0 ? { accepted_prediction_tokens: accepted, rejected_prediction_tokens: drafted - accepted } : {};
+    predicted && drafted > 0
+      ? { accepted_prediction_tokens: accepted, rejected_prediction_tokens: drafted - accepted }
+      : {};
   return {
     prompt_tokens: prompt,
     completion_tokens: completion,
@@ -84,7 +88,7 @@ export function completionBody(head: Head, answers: readonly Answer[], logprobs:
     created: head.created,
     model: head.model,
     choices: answers.map((a, i) => choiceOf(head, a, i, logprobs)),
-    usage: usageOf(answers),
+    usage: usageOf(head, answers),
     ...(all ? { temper: { choices: answers.map((a) => a.screening) } } : screened),
   };
 }
@@ -98,7 +102,7 @@ const chunkBase = (head: Head): Body => ({
 export const usageChunk = (head: Head, answers: readonly Answer[]): Body => ({
   ...chunkBase(head),
   choices: [],
-  usage: usageOf(answers),
+  usage: usageOf(head, answers),
 });
 
 /** Chunks of one answer, as bodies or as their JSON; joined, they are what `completionBody` says of the whole. */

@@ -8,10 +8,11 @@ import { merged, withSeed } from './choices.js';
 import { type Answer, answer, type Generation, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
-const newHead = (model: string): Head => ({
+const newHead = ({ model, request }: ChatRequest): Head => ({
   id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
   created: Math.floor(Date.now() / 1000),
   model,
+  predicted: request.prediction !== undefined,
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 
@@ -43,7 +44,7 @@ async function* stream(
   request: ChatRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
-  const head = newHead(request.model);
+  const head = newHead(request);
   const of = choices(request, head).map((r, i) => ({
     chunks: new Chunks(head, i),
     events: generate(service, r, signal),
@@ -76,7 +77,7 @@ export const chat: Api = {
       const request = await service.read(c, 'chat');
       const stop = stopWith(c);
       if (!request.stream) {
-        const head = newHead(request.model);
+        const head = newHead(request);
         const all = await answers(service, request, head, stop);
         return c.json(completionBody(head, all, request.request.topLogprobs !== undefined));
       }

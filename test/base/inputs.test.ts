@@ -106,8 +106,9 @@ const OWN = [
   'infer/prefix-files.ts', // of the size it wrote, and with its own checksum
   'report/plots.ts',
   'safeguard/batch/kept.ts',
+  'safeguard/policies/init.ts',
   'serve/openapi.ts',
-  'serve/playground.ts',
+  'serve/page-files.ts',
   'serve/response-files.ts',
 ];
 it('no file opens another one for reading by itself', () => {

@@ -65,8 +65,18 @@ const lines: readonly (readonly [file: string, label: RegExp, ...args: string[]]
   ['model-inspect.ts', /^digest /m, 'model', 'inspect', 'fresh', '--full'],
   ['pull.ts', /^pull /m, 'pull', 'acme/tiny', 'pulled'],
 ];
-/** Runs for minutes; say it after two seconds. Their lines are made by the same door. */
-const APART = ['demo.ts', 'data-check.ts', 'data-convert.ts'];
+/** Runs for minutes, or looks at a log or a golden set first. Their lines are made by the same door. */
+const APART = [
+  'demo.ts',
+  'data-check.ts',
+  'data-convert.ts',
+  'log-prove.ts',
+  'log-verify.ts',
+  'policy-calibrate.ts',
+  'policy-mutate.ts',
+  'policy-test.ts',
+  'screen-merge.ts',
+];
 
 it('every command that shows progress is here', () => {
   const commands = join(packageRoot, 'src', 'cli', 'commands');

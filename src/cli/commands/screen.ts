@@ -149,7 +149,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
         reports = await report(file, { options, input: files[0] ?? '', version, signal });
       },
       onKept: (file, verdicts) =>
-        tell('', `temper: ${verdicts} verdicts are kept in ${file}; the same command goes on from there`),
+        tell(`note: ${verdicts} verdicts are kept in ${file}; the same command goes on from there`),
     });
     const settled = settle(summary, fail, batchExitCode(summary));
     const { detectors } = open.screen;

@@ -31,23 +31,21 @@ interface Part {
   readonly at: number;
 }
 
-const refuse = (code: 'part_overlap' | 'part_gap' | 'part_mixed' | 'part_damaged', message: string): IntegrityError =>
-  new IntegrityError(code, message);
-
 /** The parts in the order of their shards. @throws {IntegrityError} part_damaged, part_overlap, part_gap, part_mixed */
 function readParts(files: readonly string[]): readonly Part[] {
   const parts = files.map((file): Part => ({ file, ...readFooter(file) }));
   const [first] = parts;
-  if (!first) throw refuse('part_gap', 'screen merge: no part is given');
+  if (!first) throw new IntegrityError('part_gap', 'screen merge: no part is given');
   const { of, rows } = first.footer;
   const byShard = new Map<number, Part>();
   for (const part of parts) {
     const { footer, file } = part;
     const differs = differenceOf(first, part);
-    if (differs) throw refuse('part_mixed', `${file} and ${first.file}: ${differs}; screen all shards alike`);
+    if (differs)
+      throw new IntegrityError('part_mixed', `${file} and ${first.file}: ${differs}; screen all shards alike`);
     const twice = byShard.get(footer.shard);
     if (twice)
-      throw refuse(
+      throw new IntegrityError(
         'part_overlap',
         `${file} and ${twice.file}: both are shard ${footer.shard} of ${of}; give each once`,
       );
@@ -55,7 +53,7 @@ function readParts(files: readonly string[]): readonly Part[] {
   }
   const missing = Array.from({ length: of }, (_, i) => i + 1).filter((i) => !byShard.has(i));
   if (missing.length > 0)
-    throw refuse(
+    throw new IntegrityError(
       'part_gap',
       `screen merge: of ${of} shards ${missing.slice(0, 12).join(', ')}${missing.length > 12 ? ', …' : ''} ` +
         `${missing.length === 1 ? 'is' : 'are'} missing; screen what is missing and give all parts`,
@@ -63,7 +61,7 @@ function readParts(files: readonly string[]): readonly Part[] {
   const ordered = Array.from({ length: of }, (_, i) => byShard.get(i + 1) as Part);
   for (const { file, footer } of ordered)
     if (footer.own !== Math.max(0, Math.ceil((rows - footer.shard + 1) / of)))
-      throw refuse(
+      throw new IntegrityError(
         'part_damaged',
         `${file}: ${footer.own} rows are too many or too few for shard ${footer.shard}/${of}`,
       );
@@ -106,7 +104,7 @@ async function* rowsOf(
   let open: { row: number; lines: string[] } | null = null;
   for await (const batch of lineBatches(file, { signal }))
     for (const { bytes, error } of batch) {
-      if (error || !bytes) throw refuse('part_damaged', `${file}: a line is too long`);
+      if (error || !bytes) throw new IntegrityError('part_damaged', `${file}: a line is too long`);
       if (at >= part.at) break;
       at += bytes.length + 1;
       hash.update(bytes).update('\n');
@@ -118,13 +116,19 @@ async function* rowsOf(
         continue;
       }
       if (row !== wanted)
-        throw refuse('part_gap', `${file}: row ${row} where row ${wanted} of shard ${footer.shard} was to come`);
+        throw new IntegrityError(
+          'part_gap',
+          `${file}: row ${row} where row ${wanted} of shard ${footer.shard} was to come`,
+        );
       wanted += footer.of;
       if (open) yield open;
       open = { row, lines: [text] };
     }
   if (at !== part.at || verdicts !== footer.verdicts || hash.digest('hex') !== footer.sha256)
-    throw refuse('part_damaged', `${file}: its bytes are not those that its last line speaks of; copy it again`);
+    throw new IntegrityError(
+      'part_damaged',
+      `${file}: its bytes are not those that its last line speaks of; copy it again`,
+    );
   if (open) yield open;
 }
 
@@ -147,7 +151,8 @@ export async function mergeParts(options: MergeOptions): Promise<BatchSummary> {
     for (let row = 0; row < total; row++) {
       const part = parts[row % parts.length] as Part;
       const next = await (readers[row % parts.length] as (typeof readers)[number]).next();
-      if (next.done || next.value.row !== row) throw refuse('part_gap', `${part.file}: row ${row} is missing`);
+      if (next.done || next.value.row !== row)
+        throw new IntegrityError('part_gap', `${part.file}: row ${row} is missing`);
       for (const text of next.value.lines) {
         const line = `{${text.slice((ROW.exec(text) as RegExpExecArray)[0].length)}`;
         const verdict = verdictOf(part, line);
@@ -160,7 +165,8 @@ export async function mergeParts(options: MergeOptions): Promise<BatchSummary> {
       if (out.room) await out.room;
     }
     for (const [i, reader] of readers.entries())
-      if (!(await reader.next()).done) throw refuse('part_damaged', `${parts[i]?.file}: has more rows than it says`);
+      if (!(await reader.next()).done)
+        throw new IntegrityError('part_damaged', `${parts[i]?.file}: has more rows than it says`);
     await out.finish();
     await options.onComplete?.(out.path);
     await putInPlace(out.path, output, signal);
@@ -178,13 +184,16 @@ function verdictOf({ file, footer }: Part, line: string): VerdictRow {
   try {
     verdict = JSON.parse(line) as VerdictRow;
   } catch {
-    throw refuse('part_damaged', `${file}: a line is not JSON`);
+    throw new IntegrityError('part_damaged', `${file}: a line is not JSON`);
   }
   const { policy, digests, outcome } = verdict;
   if (outcome !== 'allow' && outcome !== 'block' && outcome !== 'unjudged')
-    throw refuse('part_damaged', `${file}: a line is no verdict`);
+    throw new IntegrityError('part_damaged', `${file}: a line is no verdict`);
   const said = Object.hasOwn(footer.policies, policy) ? footer.policies[policy] : undefined;
   if (policy !== '' && (said?.policy !== digests?.policy || said?.judge !== digests?.judge))
-    throw refuse('part_mixed', `${file}: a verdict of policy ${policy} has other digests than its last line says`);
+    throw new IntegrityError(
+      'part_mixed',
+      `${file}: a verdict of policy ${policy} has other digests than its last line says`,
+    );
   return verdict;
 }
