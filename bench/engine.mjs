@@ -104,7 +104,7 @@ const request = (salt, more = {}) => ({
 });
 
 if (wants('adapters')) {
-  const pool = new LoraPool(model.config);
+  const pool = new LoraPool(model.config, 'cpu', () => {}, true); // as the engine has it
   const names = await makeAdapters(values.model, folder, 8);
   const adapters = Object.values(names).map((dir) => pool.add((storage) => readPeft(dir, model.config, { storage })));
   const session = open();
