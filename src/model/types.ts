@@ -101,7 +101,7 @@ export interface PoolTarget {
 export interface AdapterPool {
   /** f32 [M] */
   readonly params: Tensor;
-  /** bf16 [M]: the same rounded, which passes at precision bf16 read in half the time; null: it is not kept. */
+  /** bf16 [M]: the same rounded, which passes at precision bf16 read, half the bytes; null: it is not kept. */
   readonly rounded: Tensor | null;
   /** The highest rank in it. */
   readonly rank: number;
