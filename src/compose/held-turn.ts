@@ -5,7 +5,7 @@ import type { Engine } from '../infer/engine.js';
 import type { DoneEvent, GenerateRequest, TextEvent, TokenInfo } from '../infer/protocol.js';
 import { type HeldPiece, Holder, type ReleasedMessage } from '../safeguard/holdback/holder.js';
 import { type BlockAction, type ReleaseRules, releaseRules } from '../safeguard/holdback/rules.js';
-import type { OnHeld, ScreeningMode, VerdictSink } from '../safeguard/holdback/sink.js';
+import type { HeldSink, OnHeld, ScreeningMode } from '../safeguard/holdback/sink.js';
 import { type ReleasedChannel, releaseChannels, withheldNotice } from '../safeguard/release.js';
 import type { Screen, ScreenResult } from '../safeguard/screen.js';
 import { transcript } from '../safeguard/transcript.js';
@@ -17,7 +17,7 @@ export interface Holding {
   /** Default enforce. `shadow`: judged and logged, and released whatever the verdict: asked for by name alone. */
   readonly mode?: ScreeningMode;
   /** Takes each verdict before anything is released by it. */
-  readonly log?: VerdictSink;
+  readonly log?: HeldSink;
   /** Where goes what a policy wants people to decide on; without it such a block is a refusal. */
   readonly onHeld?: OnHeld;
   /** Told how long a sentence waited for its verdict, ms. */

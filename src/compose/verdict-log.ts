@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { versions } from '../base/machine.js';
 import { channelLabel } from '../safeguard/contract.js';
-import type { VerdictSink as HeldSink, VerdictRecord } from '../safeguard/holdback/sink.js';
+import type { HeldSink, VerdictRecord } from '../safeguard/holdback/sink.js';
 import { worst } from '../safeguard/screen.js';
 import type { Verdict } from '../safeguard/types.js';
 import type { VerdictEntry, VerdictSink } from '../safeguard/verdict-sink.js';

@@ -3,12 +3,12 @@ import { ScreeningError } from '../../base/errors.js';
 import { channelLabel } from '../contract.js';
 import type { Channels, KnownVerdict, Screen, ScreenResult } from '../screen.js';
 import type { Verdict } from '../types.js';
-import type { ScreeningMode, VerdictSink } from './sink.js';
+import type { HeldSink, ScreeningMode } from './sink.js';
 
 export interface AskerOptions {
   readonly screen: Screen;
   readonly mode: ScreeningMode;
-  readonly log?: VerdictSink | undefined;
+  readonly log?: HeldSink | undefined;
   /** Id of the answer, as its client knows it. */
   readonly subject?: string | undefined;
   readonly choice?: number | undefined;

@@ -26,8 +26,8 @@ export interface VerdictRecord {
   readonly contract?: ContractName;
   readonly detectors?: Readonly<Record<string, DetectorState>>;
 }
-/** Takes each verdict before it counts. */
-export interface VerdictSink {
+/** Takes each verdict of a turn that is held back, before it counts; ../verdict-sink.ts has that of whole texts. */
+export interface HeldSink {
   /** Resolves when the record cannot be lost any more. @throws then nothing is released by it */
   append(record: VerdictRecord): Promise<{ readonly receipt: string }>;
 }
