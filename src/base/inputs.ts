@@ -29,6 +29,10 @@ export const INPUT_BYTES = {
   metrics: 256 * MIB,
   /** stdin where a prompt is read from it. */
   prompt: 16 * MIB,
+  /** outcomes.jsonl of a gate, which is hashed and decided on as the same bytes. */
+  outcomes: 1024 * MIB,
+  /** Files that a suite of the gate names. */
+  prompts: 256 * MIB,
 } as const;
 export type InputKind = keyof typeof INPUT_BYTES;
 
