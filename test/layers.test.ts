@@ -22,6 +22,7 @@ const SOURCE_RANK: Readonly<Record<string, number>> = {
   tfjs: 5, // an entry of its own: temper-oss/tfjs
   safeguard: 5,
   gate: 5,
+  attest: 5,
   watch: 5,
   'verdict-log': 4,
   runs: 4,

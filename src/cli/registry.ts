@@ -32,6 +32,7 @@ import { command as reviewList } from './commands/review-list.js';
 import { command as screen } from './commands/screen.js';
 import { command as screenMerge } from './commands/screen-merge.js';
 import { command as serve } from './commands/serve.js';
+import { command as sign } from './commands/sign.js';
 import { command as train } from './commands/train.js';
 import { command as verify } from './commands/verify.js';
 import { command as watch } from './commands/watch.js';
@@ -47,6 +48,7 @@ export const commands: readonly Command[] = [
   evaluate,
   exportCommand,
   verify,
+  sign,
   push,
   generate,
   chat,

@@ -136,9 +136,7 @@ export const publicFile = (file: string): string => `${file}.pub`;
  * A pair: the private key at `file`, for its owner alone (0600), the public one at `file`.pub.
  * @throws {ConfigError} path_exists, output_unwritable; then neither was written
  */
-export function makeKey(file: string): Signer {
-  const { privateKey } = generateKeyPairSync('ed25519');
-  const signer = signerOf(privateKey);
+export function writePair(file: string, privateKey: KeyObject): void {
   try {
     makeFolders(dirname(file));
   } catch (e) {
@@ -146,11 +144,16 @@ export function makeKey(file: string): Signer {
   }
   writeNew(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(), 0o600);
   try {
-    writeNew(publicFile(file), signer.key.export({ type: 'spki', format: 'pem' }).toString(), 0o644);
+    writeNew(publicFile(file), createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }).toString(), 0o644);
   } catch (e) {
     rmSync(file, { force: true });
     throw e;
   }
   syncPath(dirname(file));
-  return signer;
+}
+/** A new Ed25519 pair. @throws as writePair */
+export function makeKey(file: string): Signer {
+  const { privateKey } = generateKeyPairSync('ed25519');
+  writePair(file, privateKey);
+  return signerOf(privateKey);
 }

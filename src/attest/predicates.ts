@@ -1,0 +1,172 @@
+// What is said of a gate and of a training run, in the words of others: in-toto test-result and Simple Verification
+// Result, eval-result as it is proposed, SLSA provenance v1; and, in our own words, that somebody overrode a gate.
+import type { JsonObject } from '../verdict-log/canonical.js';
+import type { DecidedMetric, Evidence } from './evidence.js';
+import { type Resource, resource } from './statement.js';
+
+export const TEST_RESULT = 'https://in-toto.io/attestation/test-result/v0.1';
+export const SVR = 'https://in-toto.io/attestation/svr/v0.2';
+/** A proposal (in-toto/attestation, pull request 575): its form may change. */
+export const EVAL_RESULT = 'https://in-toto.io/attestation/eval-result/v0.1';
+export const PROVENANCE = 'https://slsa.dev/provenance/v1';
+export const BOM = 'https://cyclonedx.org/bom';
+const OWN = 'https://www.npmjs.com/package/temper-oss';
+export const OVERRIDE = `${OWN}/gate-override/v1`;
+export const BUILD_TYPE = `${OWN}/fine-tuning/v1`;
+/** Who verifies and builds, for those who take such names for addresses. */
+export const VERIFIER = `${OWN}/gate/v1`;
+const BUILDER = `${OWN}/train`;
+export const PASS_PROPERTY = 'TEMPER_GATE_V1_PASS';
+
+export const testName = ({ metric, slice }: DecidedMetric): string =>
+  slice === null || slice === undefined || slice === '' ? metric : `${metric} [${slice}]`;
+const hex = (digest: string): string => digest.replace(/^sha256:/, '');
+const isDigest = (value: unknown): value is string =>
+  typeof value === 'string' && /^(?:sha256:)?[0-9a-f]{64}$/.test(value);
+
+/** What the gate went by, each by its digest: files as they lie in its folder, and the base. */
+export async function configurationOf({ folder, decision }: Evidence, files: readonly string[]): Promise<Resource[]> {
+  const resources: Resource[] = [];
+  for (const name of files) resources.push(resource(name, await folder.sha256(name)));
+  for (const key of ['base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const) {
+    const digest = decision.subject[key];
+    if (isDigest(digest)) resources.push(resource(`subject:${key}`, digest));
+  }
+  return resources;
+}
+
+const RESULT = { PASS: 'PASSED', FAIL: 'FAILED', INCONCLUSIVE: 'WARNED', ERROR: 'FAILED' } as const;
+export const resultOf = ({ decision }: Evidence): string => RESULT[decision.decision];
+export const testResult = (evidence: Evidence, configuration: readonly Resource[]): JsonObject => {
+  const by = (verdicts: readonly string[]): string[] =>
+    evidence.decision.metrics.filter((m) => verdicts.includes(m.verdict)).map(testName);
+  const passed = by(['PASS']),
+    failed = by(['FAIL', 'ERROR']);
+  const known = new Set([...passed, ...failed]);
+  return {
+    result: resultOf(evidence),
+    configuration: configuration.map((r) => ({ ...r, digest: { ...r.digest } })),
+    passedTests: passed,
+    warnedTests: evidence.decision.metrics.map(testName).filter((name) => !known.has(name)),
+    failedTests: failed,
+  };
+};
+
+/** Of a gate that passed alone: what it names are properties that hold. */
+export const simpleVerification = ({ lock }: Evidence, time: string): JsonObject => ({
+  verifier: { id: VERIFIER, policies: lock === null ? [] : [{ uri: 'gate.lock.json', digest: { sha256: lock } }] },
+  timeCreated: time,
+  properties: [PASS_PROPERTY],
+});
+
+/** A number as a decimal text, which no reader rounds. */
+const decimal = (x: number): string => {
+  const text = String(x);
+  return text.includes('e') ? x.toFixed(20).replace(/\.?0+$/, '') : text;
+};
+function claimsOf(metric: DecidedMetric): JsonObject[] {
+  const higher = metric.direction === 'higher';
+  const passed = metric.verdict === 'PASS';
+  const claims: JsonObject[] = [];
+  if (typeof metric.margin === 'number')
+    claims.push({
+      metric: `${testName(metric)}: ${higher ? 'lower' : 'upper'} bound of adapter − base`,
+      comparator: higher ? '>=' : '<=',
+      threshold: decimal(higher ? -Math.abs(metric.margin) : metric.margin),
+      passed,
+    });
+  if (typeof metric.cap === 'number')
+    claims.push({
+      metric: `${testName(metric)}: upper bound of adapter`,
+      comparator: '<=',
+      threshold: decimal(metric.cap),
+      passed,
+    });
+  return claims;
+}
+export const evalResult = ({ decision, outcomes, lock }: Evidence, suite: SuiteName, time: string): JsonObject => ({
+  verifier: { id: VERIFIER },
+  evaluatedAt: time,
+  suite: { name: suite.name, version: suite.version },
+  claims: decision.metrics.flatMap(claimsOf),
+  sampleSize: outcomes?.rows ?? 0,
+  commitments: {
+    model: { alg: 'sha256', value: hex(decision.subject.adapter ?? ''), salted: false },
+    dataset: { alg: 'sha256', value: suite.digest, salted: false },
+  },
+  assuranceLevel: 'self_attested',
+  subjectProfile: 'public-model',
+  ...(lock === null ? {} : { preRegistration: { alg: 'sha256', value: lock } }),
+  ...(outcomes === null
+    ? {}
+    : {
+        receipt: {
+          schema: 'temper/outcomes.jsonl: RFC 6962 over its lines',
+          merkleRootB64: Buffer.from(outcomes.root, 'hex').toString('base64'),
+        },
+      }),
+  harness: { name: 'temper', version: suite.harness },
+});
+export interface SuiteName {
+  readonly name: string;
+  readonly version: string;
+  /** SHA-256 of its file, hex. */
+  readonly digest: string;
+  /** Version of the tool that ran it. */
+  readonly harness: string;
+}
+
+/** What a run was made of. All digests are SHA-256 in hex. */
+export interface TrainingRun {
+  readonly name: string;
+  readonly method: string;
+  readonly seed: number | null;
+  readonly steps: number | null;
+  readonly digests: {
+    readonly recipe: string;
+    readonly data: string;
+    readonly base: string;
+    readonly tokenizer: string;
+  };
+  readonly data: readonly { readonly file: string; readonly sha256: string }[];
+  readonly versions: Readonly<Record<string, string>>;
+  readonly baseName: string;
+}
+export const provenance = (run: TrainingRun): JsonObject => ({
+  buildDefinition: {
+    buildType: BUILD_TYPE,
+    externalParameters: { recipe: { name: 'recipe.yaml', digest: { sha256: run.digests.recipe } }, method: run.method },
+    internalParameters: { seed: run.seed, steps: run.steps },
+    resolvedDependencies: [
+      { name: 'recipe', digest: { sha256: run.digests.recipe } },
+      { name: 'base', annotations: { model: run.baseName }, digest: { sha256: run.digests.base } },
+      ...(run.digests.tokenizer === '' ? [] : [{ name: 'tokenizer', digest: { sha256: run.digests.tokenizer } }]),
+      { name: 'data', digest: { sha256: run.digests.data } },
+      ...run.data.map((d) => ({ name: `data:${d.file}`, digest: { sha256: d.sha256 } })),
+    ],
+  },
+  runDetails: {
+    builder: { id: BUILDER, version: { ...run.versions } },
+    metadata: { invocationId: run.name },
+  },
+});
+
+export interface Override {
+  /** Who answers for it. */
+  readonly by: string;
+  readonly reason: string;
+  readonly time: string;
+  /** What the gate had decided; absent: it was not run. */
+  readonly decision?: string | undefined;
+  /** SHA-256 of decision.json, hex. */
+  readonly decisionDigest?: string | undefined;
+}
+export const override = ({ by, reason, time, decision, decisionDigest }: Override): JsonObject => ({
+  overriddenBy: by,
+  reason,
+  timeCreated: time,
+  ...(decision === undefined ? {} : { decision }),
+  ...(decisionDigest === undefined
+    ? {}
+    : { decisionFile: { name: 'decision.json', digest: { sha256: decisionDigest } } }),
+});
