@@ -68,17 +68,23 @@ class Line {
     });
   }
 }
-/** One request whose answer nobody looks at. @returns its status */
+/** One request whose answer nobody looks at. @returns its status, and how many bytes it answered */
 const statusOf = (url, { path, body }) =>
   new Promise((done, fail) => {
     const r = httpRequest(`${url}${path}`, {
       method: body === undefined ? 'GET' : 'POST',
       headers: { 'content-type': 'application/json' },
     });
-    r.on('error', fail).on('response', (response) => {
+    // One that is refused early may be cut off while it is sent.
+    let status = 0;
+    r.on('error', (e) => (status === 0 ? fail(e) : done({ status, bytes: 0 }))).on('response', (response) => {
+      status = response.statusCode ?? 0;
+      let bytes = 0;
       response
-        .resume()
-        .on('end', () => done(response.statusCode))
+        .on('data', (piece) => {
+          bytes += piece.length;
+        })
+        .on('end', () => done({ status, bytes }))
         .on('error', fail);
     });
     r.end(body);
@@ -92,10 +98,17 @@ const cpuSince = (from) => {
 if (process.argv[2] === '--client') {
   /** @type {Line[]} */
   const free = [];
-  process.on('message', async ({ url, bodies, delays = [], timed, plain }) => {
+  /** @type {Holder[]} */
+  let odd = [];
+  process.on('message', async ({ url, bodies, delays = [], timed, plain, ids }) => {
     try {
-      if (plain) {
-        process.send({ status: await statusOf(url, plain) });
+      if (ids) {
+        odd = holders();
+        process.send({ names: odd.map((h) => h.name) });
+        return;
+      }
+      if (plain !== undefined) {
+        process.send(await statusOf(url, odd[plain]));
         return;
       }
       const began = performance.now(),
@@ -201,17 +214,19 @@ async function main() {
   const held = holdingOf();
 
   if (wants('loop')) {
-    const send = (plain) =>
+    // What is asked is made where it is asked from: to make it, or to hand it over, would hold this thread too.
+    const told = (message) =>
       new Promise((done, fail) => {
-        client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m.status)));
-        client.send({ url: server.url, bodies: [], plain });
+        client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m)));
+        client.send({ url: server.url, bodies: [], ...message });
       });
-    for (const { name, path, body: text } of holders(body)) {
+    const { names } = await told({ ids: true });
+    for (const [plain, name] of names.entries()) {
       held.start();
-      const status = await send({ path, body: text });
+      const { status, bytes } = await told({ plain });
       await new Promise((later) => setTimeout(later, 50));
       const { heldMs, ownMs } = held.stop();
-      row('loop', { request: name, status, heldMs: round(heldMs), heldOwnMs: round(ownMs) });
+      row('loop', { request: name, status, answered: bytes, heldMs: round(heldMs), heldOwnMs: round(ownMs) });
     }
   }
   if (wants('http'))
@@ -375,65 +390,158 @@ async function main() {
   rmSync(folder, { recursive: true });
 }
 
-/** Requests that are much work: the first of their kind, large ones, odd ones. */
-function holders(body) {
-  const whole = { max_completion_tokens: 4, stream: false, stream_options: undefined };
-  const chat = (more) => JSON.stringify({ ...body('Hello', whole), ...more });
-  const path = '/v1/chat/completions';
+/** A request that is much work: the first of its kind, a large one, an odd one. @typedef {{name: string, path: string, body?: string}} Holder */
+/** @returns {Holder[]} */
+function holders() {
   const of = (n, make) => Array.from({ length: n }, (_, i) => make(i));
-  const schema = {
-    type: 'object',
-    properties: Object.fromEntries(of(40, (i) => [`field${i}`, { type: 'string', description: 'what it says' }])),
-    required: ['field0'],
-    additionalProperties: false,
-  };
-  const tools = of(64, (i) => ({ type: 'function', function: { name: `tool${i}`, parameters: schema } }));
-  const messages = of(40_000, (i) => ({ role: i % 2 ? 'assistant' : 'user', content: `word ${i}` }));
-  const lines = `namespace functions {\n${'\n'.repeat(1_500_000)}`;
-  const responses = { model: 'base', input: 'Hello', max_output_tokens: 4 };
-  const message = { model: 'base', max_tokens: 4, messages: [{ role: 'user', content: 'Hello' }] };
-  const many = { ...responses, input: messages.map(({ role, content }) => ({ role, content })) };
-  return [
-    { name: 'first chat', path, body: chat({}) },
-    { name: 'first responses', path: '/v1/responses', body: JSON.stringify(responses) },
-    { name: 'first messages', path: '/v1/messages', body: JSON.stringify(message) },
-    { name: 'first completions', path: '/v1/completions', body: JSON.stringify({ model: 'base', prompt: 'Hello' }) },
-    { name: 'first openapi.json', path: '/openapi.json' },
-    { name: 'openapi.json', path: '/openapi.json' },
-    { name: 'metrics', path: '/metrics' },
-    {
-      name: 'a schema',
-      path,
-      body: chat({ response_format: { type: 'json_schema', json_schema: { name: 'a', schema } } }),
-    },
-    { name: '64 tools', path, body: chat({ tools }) },
-    {
-      name: '64 strict tools',
-      path,
-      body: chat({ tools: tools.map((t) => ({ ...t, function: { ...t.function, strict: true } })) }),
-    },
-    { name: '30 KiB of brackets', path, body: chat({ x: of(15_000, () => []) }) },
-    {
-      name: '2 MB of text',
-      path,
-      body: chat({ messages: [{ role: 'user', content: 'some words '.repeat(180_000) }] }),
-    },
-    { name: '2 MB of messages', path, body: chat({ messages }) },
-    { name: '2 MB of input items', path: '/v1/responses', body: JSON.stringify(many) },
-    { name: '2 MB of numbers', path, body: chat({ x: of(300_000, (i) => i) }) },
-    { name: '2 MB of brackets', path, body: chat({ x: of(600_000, () => []) }) },
-    {
-      name: '2 MB of lines',
-      path,
-      body: chat({
-        messages: [
-          { role: 'system', content: lines },
-          { role: 'user', content: 'Hi' },
-        ],
+  const CHAT = '/v1/chat/completions',
+    TEXT = '/v1/completions',
+    RESPONSES = '/v1/responses';
+  const user = (content) => [{ role: 'user', content }];
+  const chat = (more) => ({
+    model: 'base',
+    messages: user('Hello'),
+    max_completion_tokens: 4,
+    temperature: 2,
+    ...more,
+  });
+  const completion = (more) => ({ model: 'base', prompt: 'Hello', max_tokens: 4, ...more });
+  const response = (more) => ({ model: 'base', input: 'Hello', max_output_tokens: 4, ...more });
+  const message = (more) => ({ model: 'base', max_tokens: 4, messages: user('Hello'), ...more });
+  const members = (n, make) => Object.fromEntries(of(n, (i) => [`field${i}`, make(i)]));
+  const object = (properties) => ({ type: 'object', properties, required: ['field0'], additionalProperties: false });
+  const schema = object(members(40, () => ({ type: 'string', description: 'what it says' })));
+  const deep = (n) => (n === 0 ? { type: 'string' } : { type: 'object', properties: { inner: deep(n - 1) } });
+  const tools = (n, more = {}) =>
+    of(n, (i) => ({ type: 'function', function: { name: `tool${i}`, parameters: schema, ...more } }));
+  const format = (of) => ({ response_format: { type: 'json_schema', json_schema: { name: 'a', schema: of } } });
+  const many = of(40_000, (i) => ({ role: i % 2 ? 'assistant' : 'user', content: `word ${i}` }));
+  const fitting = of(400, (i) => ({ role: i % 2 ? 'assistant' : 'user', content: `w ${i}` }));
+  const whole = { max_completion_tokens: 1500, logprobs: true, top_logprobs: 20 };
+  const rows = [
+    ['first chat', CHAT, chat({})],
+    ['first responses', RESPONSES, response({})],
+    ['first messages', '/v1/messages', message({})],
+    ['first completions', TEXT, completion({})],
+    ['first openapi.json', '/openapi.json'],
+    ['openapi.json', '/openapi.json'],
+    ['metrics', '/metrics'],
+    ['a schema', CHAT, chat(format(schema))],
+    [
+      'a schema of 2,000 members',
+      CHAT,
+      chat(format(object(members(2000, (i) => ({ type: 'string', maxLength: i + 1 }))))),
+    ],
+    ['a schema of 40,000 values', CHAT, chat(format(object({ field0: { enum: of(40_000, (i) => `value ${i}`) } })))],
+    ['a schema 28 deep', CHAT, chat(format(deep(28)))],
+    ['64 tools', CHAT, chat({ tools: tools(64) })],
+    ['64 strict tools', CHAT, chat({ tools: tools(64, { strict: true }) })],
+    ['600 tools', CHAT, chat({ tools: tools(600) })],
+    ['600 strict tools', CHAT, chat({ tools: tools(600, { strict: true }) })],
+    ['1,024 biases', CHAT, chat({ logit_bias: Object.fromEntries(of(1024, (i) => [i, 1])) })],
+    ['2 MB of biases', CHAT, chat({ logit_bias: Object.fromEntries(of(180_000, (i) => [i, 1])) })],
+    ['30 KiB of brackets', CHAT, chat({ x: of(15_000, () => []) })],
+    ['2 MB of text', CHAT, chat({ messages: user('some words '.repeat(180_000)) })],
+    ['2 MB of Japanese', CHAT, chat({ messages: user('日本語の文'.repeat(130_000)) })],
+    ['2 MB of emoji', CHAT, chat({ messages: user('👩‍🚀🚀'.repeat(130_000)) })],
+    ['2 MB of escapes', CHAT, chat({ messages: user('"\\\t'.repeat(330_000)) })],
+    ['2 MB of one letter', CHAT, chat({ messages: user('a'.repeat(2_000_000)) })],
+    ['2 MB of parts', CHAT, chat({ messages: user(of(50_000, (i) => ({ type: 'text', text: `part ${i}` }))) })],
+    ['2 MB of messages', CHAT, chat({ messages: many })],
+    ['400 messages', CHAT, chat({ messages: fitting })],
+    ['400 messages, stored', CHAT, chat({ messages: fitting, store: true })],
+    [
+      '2 MB of lines',
+      CHAT,
+      chat({
+        messages: [{ role: 'system', content: `namespace functions {\n${'\n'.repeat(900_000)}` }, ...user('Hi')],
       }),
-    },
-    { name: '2 MB of no JSON', path, body: '['.repeat(2_000_000) },
+    ],
+    ['3 MB of lines', CHAT, chat({ messages: user('\n'.repeat(1_500_000)) })],
+    ['2 MB of prediction', CHAT, chat({ prediction: { type: 'content', content: 'some words '.repeat(180_000) } })],
+    ['2 MB of numbers', CHAT, chat({ x: of(300_000, (i) => i) })],
+    ['2 MB of brackets', CHAT, chat({ x: of(600_000, () => []) })],
+    ['2 MB of keys', CHAT, chat({ x: members(120_000, () => 1) })],
+    [
+      '2 MB of arguments',
+      CHAT,
+      chat({
+        messages: [
+          ...user('Hi'),
+          {
+            role: 'assistant',
+            tool_calls: [
+              {
+                id: 'c',
+                type: 'function',
+                function: { name: 'tool0', arguments: JSON.stringify(of(200_000, (i) => i)) },
+              },
+            ],
+          },
+          { role: 'tool', tool_call_id: 'c', content: '1' },
+        ],
+        tools: tools(1),
+      }),
+    ],
+    ['2 MB of no JSON', CHAT, '['.repeat(2_000_000)],
+    ['2 MB of text, responses', RESPONSES, response({ input: 'some words '.repeat(180_000) })],
+    ['2 MB of input items', RESPONSES, response({ input: many })],
+    ['2 MB of input items, truncated', RESPONSES, response({ input: many, truncation: 'auto' })],
+    ['400 input items', RESPONSES, response({ input: fitting })],
+    [
+      '1,900 input items, truncated',
+      RESPONSES,
+      response({ input: of(1900, (i) => ({ role: 'user', content: `w ${i}` })), truncation: 'auto' }),
+    ],
+    [
+      '1.8 MB in 1,900 input items, truncated',
+      RESPONSES,
+      response({
+        input: of(1900, (i) => ({ role: 'user', content: `${i} ${'long words '.repeat(85)}` })),
+        truncation: 'auto',
+      }),
+    ],
+    ['2 MB of text, messages', '/v1/messages', message({ messages: user('some words '.repeat(180_000)) })],
+    ['2 MB of messages, messages', '/v1/messages', message({ messages: many })],
+    [
+      '2 MB of text, counted',
+      '/v1/messages/count_tokens',
+      { model: 'base', messages: user('some words '.repeat(180_000)) },
+    ],
+    ['2 MB of text, completions', TEXT, completion({ prompt: 'some words '.repeat(180_000) })],
+    ['2 MB of tokens', TEXT, completion({ prompt: of(500_000, (i) => i % 900) })],
+    ['128 prompts', TEXT, completion({ prompt: of(128, (i) => `Prompt ${i}`) })],
+    [
+      '64 prompts with log-probabilities',
+      TEXT,
+      completion({ prompt: of(64, (i) => `Prompt ${i}`), max_tokens: 64, logprobs: 5 }),
+    ],
+    [
+      '3,000 tokens of echo',
+      TEXT,
+      completion({ prompt: of(3000, (i) => 7 + (i % 900)), max_tokens: 0, echo: true, logprobs: 5 }),
+    ],
+    ['1,500 tokens with log-probabilities', CHAT, chat(whole)],
+    ['4 of them', CHAT, chat({ ...whole, n: 4 })],
+    ['4 of them, stored', CHAT, chat({ ...whole, n: 4, store: true })],
+    ['4 of them, streamed', CHAT, chat({ ...whole, n: 4, stream: true })],
+    [
+      '1,500 tokens with log-probabilities, responses',
+      RESPONSES,
+      response({ max_output_tokens: 1500, top_logprobs: 20, include: ['message.output_text.logprobs'] }),
+    ],
+    [
+      'the same, streamed',
+      RESPONSES,
+      response({ max_output_tokens: 1500, top_logprobs: 20, include: ['message.output_text.logprobs'], stream: true }),
+    ],
+    ['stored chats, listed', '/v1/chat/completions?limit=100'],
   ];
+  return rows.map(([name, path, body]) => ({
+    name,
+    path,
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  }));
 }
 
 /** Of this thread, ms: on a core, and waiting for one; NaN where the system does not tell. */

@@ -1,10 +1,11 @@
 // What a request asks for, checked, and the prompt that its conversation, its text or its tokens make.
 import { ConfigError } from '../base/errors.js';
 import { declaredTools } from '../harmony/declared-tools.js';
-import { controlIds, renderConversation, renderPrompt } from '../harmony/render.js';
-import type { Message, Tokenizer } from '../harmony/types.js';
+import { controlIds, keptMessages, renderConversation, renderPrompt } from '../harmony/render.js';
+import type { Message } from '../harmony/types.js';
 import { createTextTracker, createTracker, isConversation, type Tracker } from './channels.js';
 import { type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from './protocol.js';
+import type { Remembering } from './remembered.js';
 import type { Sampling } from './sequence.js';
 
 export const DEFAULT_MAX_TOKENS = 1024;
@@ -34,6 +35,7 @@ export function checkRequest(r: GenerateRequest, vocabSize: number): void {
 
 /** UTF-16 units of a prediction that are looked at. */
 const MOST_FORESEEN = 1 << 17;
+const seen = (prediction: string): string => prediction.slice(0, MOST_FORESEEN).toWellFormed();
 
 export interface Prompt {
   readonly tokens: Int32Array;
@@ -50,12 +52,38 @@ export class PromptReader {
   #controls: ReadonlySet<number> | null = null;
 
   constructor(
-    readonly tokenizer: Tokenizer,
+    readonly tokenizer: Remembering,
     /** Tokens that end a turn. */
     readonly ends: ReadonlySet<number>,
     readonly vocabSize: number,
+    /** Tokens that prompt and answer may have. */
+    readonly contextTokens: number,
   ) {}
 
+  /**
+   * Encodes what is long of a request, a part at a time: `read` then takes no longer than for short ones. Several long
+   * ones may go on by turns.
+   * @throws {ConfigError} prompt_too_long: for certain, however its text is cut into tokens
+   */
+  *learn({ messages, prompt, prediction }: GenerateRequest): Generator<void, void> {
+    const kept = prompt === undefined ? keptMessages(messages, 'earlier-turns', true) : [];
+    const texts = typeof prompt === 'string' ? [prompt] : kept.map((i) => messages[i]!.content);
+    const { tokenizer, contextTokens } = this,
+      least = Math.ceil(texts.reduce((n, t) => n + t.length, 0) / (tokenizer.longestToken ?? Number.POSITIVE_INFINITY));
+    if (least > contextTokens)
+      throw new ConfigError(
+        'prompt_too_long',
+        `prompt: at least ${least} tokens, the context holds ${contextTokens} with the answer; shorten the prompt or ` +
+          'raise the context',
+        { tokens: least, context: contextTokens },
+      );
+    for (const text of prediction ? [...texts, seen(prediction)] : texts) yield* tokenizer.learn(text);
+  }
+  /** Tokens that a conversation is read as, a part of a long text at a time. @throws {DataError} bad_header */
+  *count(messages: readonly Message[]): Generator<void, number> {
+    for (const { content } of messages) yield* this.tokenizer.learn(content);
+    return renderPrompt({ messages }, this.tokenizer).length;
+  }
   /** @throws {DataError} bad_header */
   read({ messages, prompt: given }: GenerateRequest): Prompt {
     const { tokenizer, ends } = this;
@@ -84,7 +112,7 @@ export class PromptReader {
   foreseen({ prediction, messages }: GenerateRequest): Int32Array | undefined {
     if (!prediction) return undefined;
     const { tokenizer } = this,
-      said = tokenizer.encode(prediction.slice(0, MOST_FORESEEN).toWellFormed());
+      said = tokenizer.encode(seen(prediction));
     if (messages.length === 0) return said;
     const { channel, message } = controlIds(tokenizer);
     return Int32Array.from([channel, ...tokenizer.encode('final'), message, ...said]);

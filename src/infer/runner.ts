@@ -1,9 +1,9 @@
 // The engine's inside, free of threads: takes requests, steps the session while there is work, sends events. worker.ts
 // puts it behind a channel; tests may call it as well.
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
 import { ConfigError, NativeError } from '../base/errors.js';
-import { renderPrompt } from '../harmony/render.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
@@ -37,6 +37,15 @@ import { createSteer } from './steer.js';
 
 /** Control tokens that may be among the most probable ones. */
 const CONTROL_TOKENS = 8;
+
+/** Does some work a part at a time: streams go on. @throws the signal's reason */
+async function beside<T>(work: Generator<void, T>, signal: AbortSignal): Promise<T> {
+  for (let part = work.next(); ; part = work.next()) {
+    if (part.done) return part.value;
+    await nextTurn();
+    signal.throwIfAborted();
+  }
+}
 
 /** A request under way. */
 interface Active {
@@ -99,7 +108,7 @@ export class Runner implements Disposable {
     this.#adapters = adapters;
     this.#disk = disk;
     const { config } = loaded.model;
-    this.#prompts = new PromptReader(remembering(loaded.tokenizer), loaded.ends, config.vocab_size);
+    this.#prompts = new PromptReader(remembering(loaded.tokenizer), loaded.ends, config.vocab_size, contextTokens);
     this.info = {
       contextTokens,
       vocabSize: config.vocab_size,
@@ -114,7 +123,7 @@ export class Runner implements Disposable {
     generate: (request, call) => this.#generate(request, call),
     score: (request) => this.#score(request),
     read: (request, { signal }) => this.#readPrompt(request, signal),
-    count: (messages) => renderPrompt({ messages }, this.#loaded.tokenizer).length,
+    count: (messages, { signal }) => beside(this.#prompts.count(messages), signal),
     state: () => ({
       ...this.#session.usage,
       adapters: this.#adapters.pooled.list().length,
@@ -164,8 +173,12 @@ export class Runner implements Disposable {
     active.adapter?.release();
   }
 
-  #generate(request: GenerateRequest, call: Call<TextEvent>): Promise<DoneEvent> {
+  async #generate(request: GenerateRequest, call: Call<TextEvent>): Promise<DoneEvent> {
     call.signal.throwIfAborted();
+    await beside(this.#prompts.learn(request), call.signal);
+    return this.#begin(request, call);
+  }
+  #begin(request: GenerateRequest, call: Call<TextEvent>): Promise<DoneEvent> {
     const prompt = this.#prompts.read(request);
     checkSampling({ ...DEFAULT_SAMPLING, ...request.sampling });
     checkRequest(request, this.info.vocabSize);
@@ -252,9 +265,12 @@ export class Runner implements Disposable {
 
   async #readPrompt(request: ReadRequest, signal: AbortSignal): Promise<PromptInfo> {
     const lease = request.top === null ? null : this.#adapters.use(request.adapter);
+    const { tokenizer } = this.#prompts;
     try {
+      await beside(this.#prompts.learn({ prompt: request.prompt, messages: [] }), signal);
       return await readPrompt(request, {
         ...this.#loaded,
+        tokenizer,
         adapter: lease?.adapter ?? null,
         precision: this.options.precision ?? DEFAULT_PRECISION,
         contextTokens: this.info.contextTokens,

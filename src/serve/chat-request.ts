@@ -2,24 +2,25 @@
 // changes nothing is read past, and stands below.
 import { z } from 'zod';
 import { toConversation } from '../harmony/chat.js';
-import { chatRow } from '../harmony/chat-row.js';
+import { type ChatMessage, chatRow } from '../harmony/chat-row.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
 import {
   effortField,
   effortOf,
   flag,
+  metadataField,
   parseBody,
   samplingFields,
   samplingOf,
   steeringFields,
   steeringOf,
 } from './request-fields.js';
+import type { StoredChat } from './response-store.js';
 import { wishOf } from './wish.js';
 
 /** Accepted where they ask for nothing. */
 const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
-  store: [false],
   modalities: [['text']],
   service_tier: ['auto', 'default'],
   functions: [[]],
@@ -29,7 +30,7 @@ const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
   verbosity: ['medium'],
 };
 /** They say who asks, and change nothing. */
-const READ_PAST = ['user', 'metadata', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention'] as const;
+const READ_PAST = ['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention'] as const;
 /** Answers to one request. */
 export const MOST_CHOICES = 16;
 
@@ -42,6 +43,8 @@ export const ChatBody = chatRow.extend({
   n: z.int().min(1).max(MOST_CHOICES).nullish().describe('answers, each with a seed of its own'),
   ...samplingFields,
   ...steeringFields,
+  store: flag.describe('the answer is kept, to be asked for again: GET /v1/chat/completions/ID'),
+  metadata: metadataField.nullish().describe('of one that is kept'),
   stream: flag,
   stream_options: z.strictObject({ include_usage: flag, include_obfuscation: flag }).nullish(),
   response_format: z.union([z.strictObject({ type: z.literal('json_object') }), schemaFormat]),
@@ -67,6 +70,22 @@ export interface ChatRequest extends Generation {
   readonly streamUsage: boolean;
   /** Answers that are asked for. */
   readonly n: number;
+  /** What is kept beside the answer; null: it is not kept. */
+  readonly keeps: (Pick<StoredChat, 'messages'> & Pick<StoredChat['completion'], 'metadata'>) | null;
+}
+
+/** A message of a request as stored ones are listed; text in parts is told twice. */
+function listed({ role, content, name, tool_calls, tool_call_id, refusal }: ChatMessage): Record<string, unknown> {
+  const parts = typeof content === 'object' ? content : null;
+  return {
+    role,
+    content: parts ? parts.map((p) => p.text ?? p.refusal ?? '').join('') : (content ?? null),
+    refusal: refusal ?? null,
+    name: name ?? null,
+    content_parts: parts,
+    ...(tool_calls ? { tool_calls } : {}),
+    ...(tool_call_id ? { tool_call_id } : {}),
+  };
 }
 
 /** The answer's schema; undefined: none. */
@@ -116,6 +135,7 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     stream: body.stream === true,
     streamUsage: body.stream_options?.include_usage === true,
     n: body.n ?? 1,
+    keeps: body.store ? { messages: dialogue.map(listed), metadata: body.metadata ?? {} } : null,
     request: {
       messages,
       maxTokens: max_completion_tokens ?? max_tokens ?? tokens,
@@ -126,3 +146,9 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     ...(wish ? { wish } : {}),
   };
 }
+
+export const LabelBody = z.strictObject({ metadata: metadataField.nullable() });
+/** New labels of a stored one. @throws {ApiError} 400 */
+export const readLabels = (json: unknown): Pick<StoredChat['completion'], 'metadata'> => ({
+  metadata: parseBody(json, LabelBody, { nothing: {}, readPast: [] }).metadata ?? {},
+});

@@ -1,4 +1,4 @@
-// POST /v1/chat/completions.
+// /v1/chat/completions. What of it is kept is asked for again in stored-chats.ts.
 import { randomUUID } from 'node:crypto';
 import type { Api, ApiService } from './api.js';
 import { asApiError, errorBody } from './api-error.js';
@@ -7,6 +7,7 @@ import { Chunks, completionBody, type Head, usageChunk } from './chat-response.j
 import { merged, withSeed } from './choices.js';
 import { type Answer, answer, type Generation, generate } from './generation.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
+import { registerStoredChats, storedChatOperations } from './stored-chats.js';
 
 const newHead = ({ model, request }: ChatRequest): Head => ({
   id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
@@ -39,9 +40,25 @@ async function answers(
   }
 }
 
+/** Keeps an answer that was to be stored, before its end is told. @throws what keeping refuses */
+async function keep(
+  service: ApiService,
+  { keeps, request }: ChatRequest,
+  owner: string | null,
+  head: Head,
+  all: readonly Answer[],
+): Promise<void> {
+  if (!keeps) return;
+  const { metadata, messages } = keeps;
+  const whole = completionBody(head, all, request.topLogprobs !== undefined);
+  const completion = { ...whole, id: head.id, model: head.model, metadata };
+  await service.responses.put({ id: head.id, owner, completion, messages });
+}
+
 async function* stream(
   service: ApiService,
   request: ChatRequest,
+  owner: string | null,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
   const head = newHead(request);
@@ -54,6 +71,7 @@ async function* stream(
     if (value.kind === 'end') ended[from] = value.answer;
     for (const data of of[from]?.chunks.of(value) ?? []) yield { data };
   }
+  await keep(service, request, owner, head, ended);
   if (request.streamUsage) yield { data: usageChunk(head, ended) };
   yield { data: '[DONE]' };
 }
@@ -69,6 +87,7 @@ export const chat: Api = {
       answer: 'ChatShape',
       event: { data: 'ChatChunkShape', done: true },
     },
+    ...storedChatOperations,
   ],
   fields,
   register(app, serviceOf) {
@@ -79,10 +98,12 @@ export const chat: Api = {
       if (!request.stream) {
         const head = newHead(request);
         const all = await answers(service, request, head, stop);
+        await keep(service, request, c.get('key'), head, all);
         return c.json(completionBody(head, all, request.request.topLogprobs !== undefined));
       }
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
-      return eventStream(c, stream(service, request, stop.signal), stop, failed);
+      return eventStream(c, stream(service, request, c.get('key'), stop.signal), stop, failed);
     });
+    registerStoredChats(app, serviceOf);
   },
 };

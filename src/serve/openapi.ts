@@ -77,7 +77,9 @@ function operation(o: Operation, shape: Shape, error: z.ZodType, components: Com
   }));
   const query = Object.entries(o.query ?? {}).map(([name, schema]) => {
     const { description, ...own } = components.of(schema, 'input');
-    return { name, in: 'query', required: false, ...(description ? { description } : {}), schema: own };
+    // As in metadata[NAME]=VALUE.
+    const style = own.type === 'object' ? { style: 'deepObject', explode: true } : {};
+    return { name, in: 'query', required: false, ...style, ...(description ? { description } : {}), schema: own };
   });
   const parameters = [...path, ...query];
   const content = {

@@ -1,6 +1,6 @@
 // How the body of each route becomes a request: without anything of the server, so that large ones are read in a thread
 // of their own (body-thread.ts).
-import { readChatRequest } from './chat-request.js';
+import { readChatRequest, readLabels } from './chat-request.js';
 import { readCompletionRequest } from './completions-request.js';
 import { readCountRequest, readMessagesRequest } from './messages-request.js';
 import { readResponsesRequest } from './responses-request.js';
@@ -10,6 +10,7 @@ export const READERS = {
   chat: (json: unknown, tokens: number) => readChatRequest(json, tokens),
   completions: (json: unknown) => readCompletionRequest(json),
   count: (json: unknown) => readCountRequest(json),
+  labels: (json: unknown) => readLabels(json),
   messages: (json: unknown) => readMessagesRequest(json),
   responses: (json: unknown) => readResponsesRequest(json),
 };

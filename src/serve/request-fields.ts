@@ -7,6 +7,10 @@ import { badRequest } from './api-error.js';
 import { randomSeed } from './generation.js';
 
 export const flag = z.boolean().nullish();
+/** What an answer that is kept is labelled with. */
+export const metadataField = z
+  .record(z.string().max(64), z.string().max(512))
+  .refine((m) => Object.keys(m).length <= 16, { error: 'at most 16 pairs' });
 /** Sampling as all APIs name it; each takes of it what its own has. */
 export const samplingFields = {
   temperature: z.number().min(0).max(2).nullish(),

@@ -2,7 +2,15 @@
 import { parseJson } from '../base/json.js';
 import { createDocuments } from '../store/documents.js';
 import type { Store } from '../store/store.js';
-import { DEFAULT_STORE, type ResponseStore, type StoredResponse, type StoreLimits } from './response-store.js';
+import {
+  byKind,
+  CHAT_PREFIX,
+  chatsOf,
+  DEFAULT_STORE,
+  type ResponseStore,
+  type StoredAnswer,
+  type StoreLimits,
+} from './response-store.js';
 
 /** @param now for tests */
 export function createDocumentStore(
@@ -11,13 +19,19 @@ export function createDocumentStore(
   now: () => number = Date.now,
 ): ResponseStore {
   const documents = createDocuments(store, limits, now);
+  const { get, chat } = byKind(async (id, owner) => {
+    const text = await documents.get(id, owner);
+    return text === null ? null : (parseJson(text) as StoredAnswer);
+  });
   return {
     shared: store.kind === 'postgres',
-    put: (response) => documents.put(response.id, response.owner, JSON.stringify(response)),
-    async get(id, owner) {
-      const text = await documents.get(id, owner);
-      return text === null ? null : (parseJson(text) as StoredResponse);
+    get,
+    chat,
+    put: (answer) => documents.put(answer.id, answer.owner, JSON.stringify(answer)),
+    async *chats(owner, order) {
+      yield* chatsOf(await documents.ids(owner, CHAT_PREFIX), order, (id) => chat(id, owner));
     },
+    replace: (answer) => documents.replace(answer.id, answer.owner, JSON.stringify(answer)),
     delete: (id, owner) => documents.delete(id, owner),
   };
 }

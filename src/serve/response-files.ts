@@ -7,14 +7,24 @@ import { removeTemporaries } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { asWriteError } from '../base/system-error.js';
 import { temporaryName } from '../base/temporary.js';
-import { DEFAULT_STORE, type ResponseStore, type StoredResponse, type StoreLimits } from './response-store.js';
+import {
+  byKind,
+  CHAT_PREFIX,
+  chatsOf,
+  DEFAULT_STORE,
+  type ResponseStore,
+  type StoredAnswer,
+  type StoreLimits,
+} from './response-store.js';
 
-const NAME = /^(resp_[0-9a-f]{32})\.json$/;
+const NAME = /^((?:resp_|chatcmpl-)[0-9a-f]{32})\.json$/;
 
 interface Kept {
   readonly bytes: number;
   /** ms since 1970 */
   readonly since: number;
+  /** Of whom it is; undefined: it was not read yet. */
+  readonly owner?: string | null;
 }
 /** What of a folder is kept answers, the oldest first. */
 function survey(folder: string): Map<string, Kept> {
@@ -52,48 +62,74 @@ export function createFileStore(
     await rm(fileOf(id), { force: true });
   };
   const isOver = ({ since }: Kept): boolean => since + limits.keepMs <= now();
-  const get = async (id: string, owner: string | null): Promise<StoredResponse | null> => {
+  const { get, chat } = byKind(async (id, owner) => {
     // Only what is there by its name becomes a path.
     const found = kept.get(id);
     if (!found || isOver(found)) return null;
-    let response: StoredResponse;
+    let answer: StoredAnswer;
     try {
-      response = JSON.parse(await readFile(fileOf(id), 'utf8')) as StoredResponse;
+      answer = JSON.parse(await readFile(fileOf(id), 'utf8')) as StoredAnswer;
     } catch {
       return null; // taken away, or written over, by somebody else
     }
-    return response.id === id && response.owner === owner ? response : null;
+    if (answer.id !== id) return null;
+    if (kept.get(id) === found) kept.set(id, { ...found, owner: answer.owner });
+    return answer.owner === owner ? answer : null;
+  });
+  /** @param since of the file, ms */
+  const write = async (id: string, text: Buffer, since: number): Promise<void> => {
+    const file = fileOf(id),
+      temporary = temporaryName(file);
+    try {
+      const handle = await open(temporary, 'wx', 0o600);
+      try {
+        await handle.writeFile(text);
+        await handle.utimes(since / 1000, since / 1000);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, file);
+    } catch (e) {
+      await rm(temporary, { force: true });
+      throw asWriteError(e, file);
+    }
+  };
+  const note = (id: string, as: Kept): void => {
+    bytes += as.bytes - (kept.get(id)?.bytes ?? 0);
+    kept.set(id, as);
   };
   return {
-    async put(response) {
-      const text = Buffer.from(JSON.stringify(response));
-      if (text.length > limits.bytes || !NAME.test(`${response.id}.json`)) return;
+    get,
+    chat,
+    async put(answer) {
+      const text = Buffer.from(JSON.stringify(answer));
+      if (text.length > limits.bytes || !NAME.test(`${answer.id}.json`)) return;
       for (const [id, k] of kept) {
         if (!isOver(k) && kept.size < limits.entries && bytes + text.length <= limits.bytes) break;
         await drop(id);
       }
-      const file = fileOf(response.id);
-      const temporary = temporaryName(file);
-      try {
-        const handle = await open(temporary, 'wx', 0o600);
-        try {
-          await handle.writeFile(text);
-          await handle.sync();
-        } finally {
-          await handle.close();
-        }
-        await rename(temporary, file);
-      } catch (e) {
-        await rm(temporary, { force: true });
-        throw asWriteError(e, file);
-      }
-      bytes += text.length - (kept.get(response.id)?.bytes ?? 0);
-      kept.delete(response.id); // the last that came stands last
-      kept.set(response.id, { bytes: text.length, since: now() });
+      const since = now();
+      await write(answer.id, text, since);
+      note(answer.id, { bytes: 0, since });
+      kept.delete(answer.id); // the last that came stands last
+      note(answer.id, { bytes: text.length, since, owner: answer.owner });
     },
-    get,
+    chats(owner, order) {
+      const may = (k: Kept): boolean => !isOver(k) && (k.owner === undefined || k.owner === owner);
+      const ids = [...kept].filter(([id, k]) => id.startsWith(CHAT_PREFIX) && may(k)).map(([id]) => id);
+      return chatsOf(ids, order, (id) => chat(id, owner));
+    },
+    async replace(answer) {
+      const before = kept.get(answer.id);
+      if (!before || isOver(before)) return;
+      const text = Buffer.from(JSON.stringify(answer));
+      await write(answer.id, text, before.since);
+      if (kept.has(answer.id)) note(answer.id, { ...before, bytes: text.length });
+      else await rm(fileOf(answer.id), { force: true }); // forgotten meanwhile
+    },
     async delete(id, owner) {
-      if ((await get(id, owner)) === null) return false;
+      if ((await get(id, owner)) === null && (await chat(id, owner)) === null) return false;
       await drop(id);
       return true;
     },

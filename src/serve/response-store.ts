@@ -1,11 +1,15 @@
-// Answers of /v1/responses that a later request may go on from. Bounded in number and bytes, each for a time, the
-// oldest go first; whoever asks sees only those of the key that they were made with.
+// Answers that a later request may go on from or ask for again: of /v1/responses, and of chat completions that were to
+// be stored. Bounded in number and bytes, each for a time, the oldest go first; whoever asks sees only those of the key
+// that they were made with.
+import { setImmediate } from 'node:timers/promises';
 import type { ChatMessage } from '../harmony/chat-row.js';
 
-export interface StoredResponse {
+interface Stored {
   readonly id: string;
   /** Name of the key; null: no keys. */
   readonly owner: string | null;
+}
+export interface StoredResponse extends Stored {
   /** As the client got it. */
   readonly response: Readonly<Record<string, unknown>>;
   /** Items that the request brought, in order. */
@@ -13,13 +17,36 @@ export interface StoredResponse {
   /** The whole conversation up to and with the answer, thoughts that were not shown among it; without instructions. */
   readonly history: readonly ChatMessage[];
 }
+export interface StoredChat extends Stored {
+  /** As the client got it, and what it is labelled with. */
+  readonly completion: Readonly<Record<string, unknown>> & {
+    readonly id: string;
+    readonly model: string;
+    readonly metadata: Readonly<Record<string, string>>;
+  };
+  /** Messages that the request brought, as they are listed. */
+  readonly messages: readonly Readonly<Record<string, unknown>>[];
+}
+export type StoredAnswer = StoredResponse | StoredChat;
+
+/** Which chat completions of an owner, in the order of their coming. */
+export interface ChatOrder {
+  /** Those after that one, which is there; null: from the first on. */
+  readonly after: string | null;
+  readonly newestFirst: boolean;
+}
 export interface ResponseStore {
   /** Other servers may keep answers in it at the same time. */
   readonly shared?: boolean;
   /** Keeps it whole, or not at all. @throws {ConfigError} {CheckpointError} what writing refuses */
-  put(response: StoredResponse): Promise<void>;
-  /** null: not there, no longer, or another key's */
+  put(answer: StoredAnswer): Promise<void>;
+  /** null: not there, no longer, another key's, or no response */
   get(id: string, owner: string | null): Promise<StoredResponse | null>;
+  /** The same of chat completions. */
+  chat(id: string, owner: string | null): Promise<StoredChat | null>;
+  chats(owner: string | null, order: ChatOrder): AsyncGenerator<StoredChat, void, void>;
+  /** In place of one that is kept: it keeps its place among the others, and its time. @throws as `put` */
+  replace(chat: StoredChat): Promise<void>;
   /** @returns whether it was there */
   delete(id: string, owner: string | null): Promise<boolean>;
 }
@@ -31,35 +58,87 @@ export interface StoreLimits {
   readonly keepMs: number;
 }
 export const DEFAULT_STORE: StoreLimits = { entries: 10_000, bytes: 256 << 20, keepMs: 30 * 24 * 3600 * 1000 };
+/** What ids of chat completions begin with. */
+export const CHAT_PREFIX = 'chatcmpl-';
+
+/** The two kinds of what is found under an id. */
+export function byKind(
+  find: (id: string, owner: string | null) => Promise<StoredAnswer | null>,
+): Pick<ResponseStore, 'get' | 'chat'> {
+  return {
+    async get(id, owner) {
+      const found = await find(id, owner);
+      return found && 'response' in found ? found : null;
+    },
+    async chat(id, owner) {
+      const found = await find(id, owner);
+      return found && 'completion' in found ? found : null;
+    },
+  };
+}
+/**
+ * Chat completions one after the other, read when they are asked for; those that went meanwhile are left out.
+ * @param ids oldest first
+ */
+export async function* chatsOf(
+  ids: readonly string[],
+  { after, newestFirst }: ChatOrder,
+  read: (id: string) => Promise<StoredChat | null>,
+): AsyncGenerator<StoredChat, void, void> {
+  const ordered = newestFirst ? ids.toReversed() : ids;
+  for (const id of ordered.slice(after === null ? 0 : ordered.indexOf(after) + 1)) {
+    const chat = await read(id);
+    if (chat) yield chat;
+    await setImmediate(); // a page may look through many
+  }
+}
 
 /** In memory: gone with the process. @param now for tests */
 export function createMemoryStore(limits: StoreLimits = DEFAULT_STORE, now: () => number = Date.now): ResponseStore {
-  const kept = new Map<string, { readonly json: string; readonly expires: number }>();
+  interface Kept {
+    readonly json: string;
+    readonly owner: string | null;
+    readonly expires: number;
+  }
+  const kept = new Map<string, Kept>();
   let bytes = 0;
   const drop = (id: string): boolean => {
     bytes -= kept.get(id)?.json.length ?? 0;
     return kept.delete(id);
   };
-  const get = async (id: string, owner: string | null): Promise<StoredResponse | null> => {
+  const has = (id: string, owner: string | null): boolean => {
     const found = kept.get(id);
-    if (!found || found.expires <= now()) return null;
-    const response = JSON.parse(found.json) as StoredResponse;
-    return response.owner === owner ? response : null;
+    return found !== undefined && found.owner === owner && found.expires > now();
   };
+  const { get, chat } = byKind(async (id, owner) =>
+    has(id, owner) ? (JSON.parse(kept.get(id)?.json ?? 'null') as StoredAnswer) : null,
+  );
   return {
-    async put(response) {
-      const json = JSON.stringify(response);
+    get,
+    chat,
+    async put(answer) {
+      const json = JSON.stringify(answer);
       if (json.length > limits.bytes) return;
-      drop(response.id);
+      drop(answer.id);
       // In the order of their coming, so of their going too.
       for (const [id, { expires }] of kept) {
         if (expires > now() && kept.size < limits.entries && bytes + json.length <= limits.bytes) break;
         drop(id);
       }
-      kept.set(response.id, { json, expires: now() + limits.keepMs });
+      kept.set(answer.id, { json, owner: answer.owner, expires: now() + limits.keepMs });
       bytes += json.length;
     },
-    get,
-    delete: async (id, owner) => (await get(id, owner)) !== null && drop(id),
+    chats(owner, order) {
+      const ids = [...kept.keys()].filter((id) => id.startsWith(CHAT_PREFIX) && has(id, owner));
+      return chatsOf(ids, order, (id) => chat(id, owner));
+    },
+    async replace(answer) {
+      const before = kept.get(answer.id);
+      if (!before || !has(answer.id, answer.owner)) return;
+      const json = JSON.stringify(answer);
+      bytes += json.length - before.json.length;
+      kept.set(answer.id, { ...before, json }); // where it stood
+    },
+    delete: async (id, owner) => has(id, owner) && drop(id),
   };
 }

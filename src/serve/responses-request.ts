@@ -6,7 +6,7 @@ import type { Effort } from '../harmony/types.js';
 import { MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { effortField, effortOf, flag, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import { effortField, effortOf, flag, metadataField, parseBody, samplingFields, samplingOf } from './request-fields.js';
 import { type InputItem, inputItem, type ReferenceItem, referenceItem } from './responses-items.js';
 import { wishOf } from './wish.js';
 
@@ -65,10 +65,7 @@ export const ResponsesBody = z.strictObject({
     .enum(['auto', 'disabled'])
     .nullish()
     .describe('auto: the oldest turns are left out where all do not fit'),
-  metadata: z
-    .record(z.string().max(64), z.string().max(512))
-    .refine((m) => Object.keys(m).length <= 16, { error: 'at most 16 pairs' })
-    .nullish(),
+  metadata: metadataField.nullish(),
   stream: flag,
   stream_options: z.strictObject({ include_obfuscation: flag }).nullish(),
 });

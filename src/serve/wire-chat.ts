@@ -34,6 +34,32 @@ export const ChatShape = z
   })
   .meta({ id: 'ChatCompletion' });
 
+const labelled = { metadata: z.record(z.string(), z.string()) };
+export const StoredChatShape = ChatShape.extend(labelled).meta({ id: 'StoredChatCompletion' });
+const page = { first_id: z.string().nullable(), last_id: z.string().nullable(), has_more: z.boolean() };
+export const StoredChatsShape = z
+  .object({ object: z.literal('list'), data: z.array(StoredChatShape), ...page })
+  .meta({ id: 'StoredChatCompletions' });
+export const StoredMessagesShape = z
+  .object({
+    object: z.literal('list'),
+    data: z.array(
+      z.looseObject({
+        id: z.string(),
+        role: z.string(),
+        content: z.string().nullable(),
+        refusal: z.string().nullable(),
+        name: z.string().nullable(),
+        content_parts: z.array(z.looseObject({ type: z.string() })).nullable(),
+      }),
+    ),
+    ...page,
+  })
+  .meta({ id: 'StoredChatMessages' });
+export const ChatDeletedShape = z
+  .object({ id: z.string(), object: z.literal('chat.completion.deleted'), deleted: z.literal(true) })
+  .meta({ id: 'ChatCompletionDeleted' });
+
 export const ChatChunkShape = z
   .object({
     ...head,

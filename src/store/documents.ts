@@ -15,6 +15,10 @@ export interface Documents {
   put(id: string, owner: string | null, body: string): Promise<void>;
   /** null: not there, no longer, or another owner's. @throws {StoreError} */
   get(id: string, owner: string | null): Promise<string | null>;
+  /** In place of one that is there: its place among the others and its time stay. @throws {StoreError} */
+  replace(id: string, owner: string | null, body: string): Promise<void>;
+  /** Of an owner, those that begin so, the oldest first. @param prefix of letters and - @throws {StoreError} */
+  ids(owner: string | null, prefix: string): Promise<readonly string[]>;
   /** @returns whether it was there. @throws {StoreError} */
   delete(id: string, owner: string | null): Promise<boolean>;
 }
@@ -75,6 +79,32 @@ export function createDocuments(store: Store, limits: DocumentLimits, now: () =>
       });
     },
     get,
+    async replace(id, owner, body) {
+      const bytes = Buffer.byteLength(body);
+      await store.change((db) =>
+        db
+          .updateTable('documents')
+          .set({ body, bytes })
+          .where('id', '=', id)
+          .where('owner', owner === null ? 'is' : '=', owner)
+          .where('expires_at', '>', now())
+          .execute(),
+      );
+    },
+    async ids(owner, prefix) {
+      const rows = await store.read((db) =>
+        db
+          .selectFrom('documents')
+          .select('id')
+          .where('id', 'like', `${prefix}%`)
+          .where('owner', owner === null ? 'is' : '=', owner)
+          .where('expires_at', '>', now())
+          .orderBy('at')
+          .orderBy('id')
+          .execute(),
+      );
+      return rows.map((r) => r.id);
+    },
     async delete(id, owner) {
       if (await expired(id, owner)) return false;
       const gone = await store.change((db) => db.deleteFrom('documents').where('id', '=', id).executeTakeFirst());

@@ -26,3 +26,40 @@ it('texts have the tokens that they have, are encoded once, and go when there ar
   for (let i = 0; i < 2; i++) remembers.encode('long '.repeat(300));
   expect(encoded).toBe(8);
 });
+
+it('a long text that is learnt part by part has the tokens of the whole', () => {
+  const parts = [
+    "it's",
+    'IT’S 12',
+    '3,456.7',
+    '\n\n  ',
+    '\r\n/',
+    ' // x',
+    '日本語の文。',
+    'é\u0301a',
+    '👩‍🚀',
+    '<|end|>',
+    '_a1',
+    '\t',
+  ];
+  let state = 1;
+  const random = (n: number): number => {
+    state = (state * 48271) % 2147483647;
+    return state % n;
+  };
+  for (let round = 0; round < 20; round++) {
+    const remembers = remembering(tokenizer);
+    let text = '';
+    while (text.length < 30_000) {
+      const part = parts[random(parts.length)]!.repeat(random(8) === 0 ? 1 + random(900) : 1);
+      text += random(3) === 0 ? ` ${part}` : part;
+    }
+    let pauses = 0;
+    for (const _ of remembers.learn(text)) pauses++;
+    expect(pauses).toBeGreaterThan(2);
+    expect(remembers.encode(text).join() === tokenizer.encode(text).join()).toBe(true);
+  }
+  // Nothing to cut at: in one go.
+  const remembers = remembering(tokenizer);
+  expect([...remembers.learn('a'.repeat(20_000))]).toHaveLength(1);
+});

@@ -518,7 +518,6 @@ describe('/v1/responses goes on from what is kept', () => {
 
 describe('what is refused, in the shape of the API', () => {
   it.each<[string, Json, string]>([
-    ['/v1/chat/completions', { ...chatBody, store: true }, 'store'],
     ['/v1/chat/completions', { ...chatBody, reasoning_effort: 'most' }, 'reasoning_effort'],
     ['/v1/chat/completions', { ...chatBody, modalities: ['audio'] }, 'modalities'],
     ['/v1/completions', { model: 'm', prompt: 'a', suffix: 'b' }, 'suffix'],

@@ -140,9 +140,10 @@ describe('what is answered', () => {
   it('keeps to it where nothing is posted, too', async () => {
     const [, app] = apps[0]!;
     const { id } = await app.json('/v1/responses', { model: 'm', input: 'hi' });
+    const chat = await app.json('/v1/chat/completions', { model: 'm', messages, store: true, metadata: { a: 'b' } });
     const asked = operations.filter((o) => o.method === 'get' && o.path !== '/metrics');
     for (const { method, path, responses } of asked) {
-      const url = path.replace('{id}', String(id)).replace('{model}', 'm');
+      const url = path.replace('{id}', String(path.includes('/chat/') ? chat.id : id)).replace('{model}', 'm');
       const response = await app.app.request(url);
       expect([url, response.status]).toEqual([url, 200]);
       const { schema } = find(method, path).responses[200]!.content['application/json']!;
@@ -153,6 +154,9 @@ describe('what is answered', () => {
       expect([path, none.status, wrong(failed!, await none.json())]).toEqual([path, 404, null]);
     }
     expect(asked.length).toBeGreaterThan(5);
+    const relabelled = find('post', '/v1/chat/completions/{id}').responses[200]!.content['application/json']!.schema;
+    const path = `/v1/chat/completions/${String(chat.id)}`;
+    expect(wrong(relabelled, await app.json(path, { metadata: null }))).toBe(null);
     const deleted = await (await app.app.request(`/v1/responses/${String(id)}`, { method: 'DELETE' })).json();
     const { schema } = find('delete', '/v1/responses/{id}').responses[200]!.content['application/json']!;
     expect(wrong(schema, deleted)).toBe(null);

@@ -1,0 +1,125 @@
+// Chat completions that were kept: found, listed, labelled anew, forgotten, each by the key that it was made with.
+import { z } from 'zod';
+import type { ApiApp, ApiRequest, ApiService, Operation } from './api.js';
+import { ApiError, badRequest } from './api-error.js';
+import { LabelBody } from './chat-request.js';
+import { parseQuery } from './request-fields.js';
+import type { StoredChat } from './response-store.js';
+
+const pageQuery = {
+  limit: z
+    .string()
+    .regex(/^([1-9]\d?|100)$/, 'wanted 1 to 100')
+    .optional()
+    .describe('default 20'),
+  order: z.enum(['asc', 'desc'], { error: 'wanted asc or desc' }).optional().describe('default asc: the oldest first'),
+  after: z.string().optional().describe('id of one: those after it'),
+};
+const listQuery = {
+  ...pageQuery,
+  model: z.string().optional().describe('those that it answered'),
+  metadata: z.record(z.string(), z.string()).optional().describe('those with these labels, as metadata[NAME]=VALUE'),
+};
+type PageQuery = z.infer<z.ZodObject<typeof pageQuery>>;
+const limitOf = ({ limit }: PageQuery): number => Number(limit ?? 20);
+
+const PATH = '/v1/chat/completions/{id}';
+export const storedChatOperations: readonly Operation[] = [
+  {
+    method: 'get',
+    path: '/v1/chat/completions',
+    summary: 'Chat completions that were stored.',
+    query: listQuery,
+    answer: 'StoredChatsShape',
+  },
+  { method: 'get', path: PATH, summary: 'One that was stored.', answer: 'StoredChatShape' },
+  { method: 'post', path: PATH, summary: 'Labels it anew.', body: LabelBody, answer: 'StoredChatShape' },
+  { method: 'delete', path: PATH, summary: 'Forgets it.', answer: 'ChatDeletedShape' },
+  {
+    method: 'get',
+    path: `${PATH}/messages`,
+    summary: 'What its request brought.',
+    query: pageQuery,
+    answer: 'StoredMessagesShape',
+  },
+];
+
+/** @throws {ApiError} 404 */
+async function find(service: ApiService, c: ApiRequest): Promise<StoredChat> {
+  const id = c.req.param('id') ?? '';
+  const found = await service.responses.chat(id, c.get('key'));
+  if (found) return found;
+  const named = JSON.stringify(id.slice(0, 100));
+  throw new ApiError(404, 'invalid_request_error', 'not_found', `the chat completion ${named} is not kept here`, 'id');
+}
+const pageOf = (data: readonly { readonly id?: unknown }[], more: boolean): Record<string, unknown> => ({
+  object: 'list',
+  data,
+  first_id: data[0]?.id ?? null,
+  last_id: data.at(-1)?.id ?? null,
+  has_more: more,
+});
+const afterError = (what: string): ApiError => badRequest('invalid_value', `after: names no ${what}`, 'after');
+
+const LABEL = /^metadata\[(.{1,64})\]$/s;
+/** The query of a list, its labels apart. @throws {ApiError} 400 */
+function listQueryOf(c: ApiRequest): {
+  readonly query: PageQuery & { readonly model?: string | undefined };
+  readonly labels: [string, string][];
+} {
+  const given = Object.entries(c.req.query());
+  const labels = given.flatMap(([name, value]): [string, string][] => {
+    const label = LABEL.exec(name)?.[1];
+    return label === undefined ? [] : [[label, value]];
+  });
+  const { metadata: _, ...plain } = listQuery;
+  return { query: parseQuery(Object.fromEntries(given.filter(([name]) => !LABEL.test(name))), plain), labels };
+}
+async function list(service: ApiService, c: ApiRequest): Promise<Record<string, unknown>> {
+  const { query, labels } = listQueryOf(c),
+    { after = null, model } = query;
+  const owner = c.get('key'),
+    limit = limitOf(query);
+  if (after !== null && !(await service.responses.chat(after, owner))) throw afterError('chat completion');
+  const data: StoredChat['completion'][] = [];
+  for await (const { completion } of service.responses.chats(owner, { after, newestFirst: query.order === 'desc' })) {
+    if (model !== undefined && completion.model !== model) continue;
+    if (!labels.every(([k, v]) => Object.hasOwn(completion.metadata, k) && completion.metadata[k] === v)) continue;
+    if (data.length === limit) return pageOf(data, true);
+    data.push(completion);
+  }
+  return pageOf(data, false);
+}
+/** @throws {ApiError} 400 */
+function messagesOf({ id, messages }: StoredChat, query: PageQuery): Record<string, unknown> {
+  const named = messages.map((m, i) => ({ id: `${id}-${i}`, ...m }));
+  const ordered = query.order === 'desc' ? named.reverse() : named;
+  const { after } = query;
+  const from = after === undefined ? 0 : ordered.findIndex((m) => m.id === after) + 1;
+  if (after !== undefined && from === 0) throw afterError('message');
+  const to = from + limitOf(query);
+  return pageOf(ordered.slice(from, to), to < ordered.length);
+}
+
+export function registerStoredChats(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void {
+  app.get('/v1/chat/completions', async (c) => c.json(await list(serviceOf(c), c)));
+  app.get('/v1/chat/completions/:id', async (c) => c.json((await find(serviceOf(c), c)).completion));
+  app.post('/v1/chat/completions/:id', async (c) => {
+    const service = serviceOf(c),
+      { metadata } = await service.read(c, 'labels');
+    const found = await find(service, c),
+      completion = { ...found.completion, metadata };
+    await service.responses.replace({ ...found, completion });
+    return c.json(completion);
+  });
+  app.delete('/v1/chat/completions/:id', async (c) => {
+    const service = serviceOf(c),
+      { id } = await find(service, c);
+    await service.responses.delete(id, c.get('key'));
+    return c.json({ id, object: 'chat.completion.deleted', deleted: true });
+  });
+  app.get('/v1/chat/completions/:id/messages', async (c) => {
+    const query = parseQuery(c.req.query(), pageQuery);
+    return c.json(messagesOf(await find(serviceOf(c), c), query));
+  });
+}
