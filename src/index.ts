@@ -8,6 +8,7 @@ export {
   DataError,
   type ErrorCode,
   type ExitCode,
+  GateError,
   IntegrityError,
   NativeError,
   ScreeningError,
@@ -18,11 +19,12 @@ export { embedded } from './base/machine.js';
 export type { BenchResult } from './bench/bench.js';
 export { benchInThread as bench, limitsInThread as measureLimits } from './bench/threads.js';
 export { createEngineJudge } from './compose/engine-judge.js';
+export { exportReleased as exportRun, pushReleased as push, type ReleaseResult } from './compose/release.js';
 export { type DemoResult, runDemo } from './demo/story.js';
 export { type EvalLoss, evaluate } from './evaluate/evaluate.js';
 export { type ExactMatch, exactMatch } from './evaluate/exact-match.js';
-export { exportRun, type VerifyResult, verify } from './export/export.js';
-export { type PushRequest, type PushResult, push } from './export/push.js';
+export { type VerifyResult, verify } from './export/export.js';
+export type { PushRequest, PushResult } from './export/push.js';
 export { type ChatRow, toConversation } from './harmony/chat.js';
 export { HarmonyParser, type ParseEvent, parseTokens } from './harmony/parse.js';
 export { type Conversation, renderConversation, renderPrompt, renderTraining, stopTokens } from './harmony/render.js';

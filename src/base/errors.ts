@@ -44,6 +44,10 @@ export class ScreeningError extends TemperError {
 export class IntegrityError extends TemperError {
   override readonly exitCode = 40;
 }
+/** No release gate let this out: nothing judged it, or it did not pass. */
+export class GateError extends TemperError {
+  override readonly exitCode = 10;
+}
 /** A hub of models cannot be reached, or answers what it must not. */
 export class HubError extends TemperError {
   override readonly exitCode = 30;

@@ -9,6 +9,7 @@ import { command as demo } from './commands/demo.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as evaluate } from './commands/eval.js';
 import { command as exportCommand } from './commands/export.js';
+import { command as gateRevoke } from './commands/gate-revoke.js';
 import { command as generate } from './commands/generate.js';
 import { command as keyNew } from './commands/key-new.js';
 import { command as logCheck } from './commands/log-check.js';
@@ -50,6 +51,7 @@ export const commands: readonly Command[] = [
   verify,
   sign,
   push,
+  gateRevoke,
   generate,
   chat,
   serve,

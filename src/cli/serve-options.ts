@@ -36,6 +36,9 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly prefixCacheBytes: string;
     readonly reasoning: 'auto' | 'allowed' | 'never';
     readonly playground: boolean;
+    readonly requireGate?: boolean;
+    readonly revocations?: string;
+    readonly revocationKey?: string;
     readonly json?: boolean;
   };
 type Adapters = Readonly<Record<string, { readonly path: string; readonly status: AdapterStatus }>>;
@@ -90,6 +93,8 @@ export async function serveOptions(
     throw new ConfigError('bad_option', 'wanted --model DIR, or a --config FILE with a line `model: DIR`');
   if ((all.tlsCert === undefined) !== (all.tlsKey === undefined))
     throw new ConfigError('bad_option', '--tls-cert FILE and --tls-key FILE go together');
+  if ((all.revocations === undefined) !== (all.revocationKey === undefined))
+    throw new ConfigError('bad_option', '--revocations FILE and --revocation-key FILE go together');
   const adapters = { ...adaptersIn(config), ...adaptersOf(options.adapter) };
   const prefixCache =
     all.prefixCache === undefined ? undefined : { folder: all.prefixCache, bytes: parseBytes(all.prefixCacheBytes) };
@@ -138,6 +143,10 @@ export async function serveOptions(
     maxBodyBytes: all.maxBodyBytes,
     maxTokens: all.maxTokens,
     playground: all.playground,
+    ...(all.requireGate === true ? { requireGate: true } : {}),
+    ...(all.revocations !== undefined && all.revocationKey !== undefined
+      ? { revocations: { list: all.revocations, key: all.revocationKey } }
+      : {}),
     log,
   };
 }

@@ -1,6 +1,7 @@
 // README.md of an export: what it is made of, what it measured, and how it is loaded. Names come from data.
 import { adapterParameters, adapterTable } from '../lora/model-card.js';
 import type { ExportFormat, ExportSource, Written } from './format.js';
+import { type GateNote, gateCard } from './gate-note.js';
 
 /** As a cell of a table, on one line, without markup of its own. */
 const cell = (text: string): string => text.replaceAll(/\s+/g, ' ').replaceAll(/[\\`*_{}[\]<>|#]/g, (c) => `\\${c}`);
@@ -47,7 +48,7 @@ function consumers(source: ExportSource, format: ExportFormat): string {
   return rows.length === 0 ? '' : `## What loads it\n\n| consumer | |\n|---|---|\n${rows.join('\n')}\n`;
 }
 
-export function exportCard(source: ExportSource, format: ExportFormat, written: Written): string {
+export function exportCard(source: ExportSource, format: ExportFormat, written: Written, note?: GateNote): string {
   const { adapter, base, origin, baseModel } = source;
   const head = { base_model: baseModel, ...format.cardHead(source) };
   const about = origin.kind === 'run' ? origin.recipe.about : '';
@@ -66,7 +67,7 @@ Export format: ${format.name}, ${format.summary}.
 ${facts(source)}
 ${adapter ? `\n${adapterTable(base.config, adapter.spec)}\n` : ''}
 ${format.usage(source)}
-${consumers(source, format)}${written.notes ? `\n${written.notes.trimEnd()}\n` : ''}
+${consumers(source, format)}${note ? gateCard(note, cell) : ''}${written.notes ? `\n${written.notes.trimEnd()}\n` : ''}
 The digests of all files are in temper.json; \`temper verify\` checks them and the weights.
 `;
 }

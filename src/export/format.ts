@@ -94,6 +94,11 @@ export interface ExportFormat {
   /** What it is, a line for --help. */
   readonly summary: string;
   readonly consumers: readonly Consumer[];
+  /**
+   * What it merges the adapter into, for the release gate, which judges what will run: null: nothing, the adapter is
+   * added to the base; absent: what it was trained to be merged into, if anything.
+   */
+  readonly merge?: string | null;
   /** Why this source cannot be written in this form, and what to do instead, one line; null: it can. */
   refuses(source: ExportSource): string | null;
   /** Bytes on disk, at least those it will take. */

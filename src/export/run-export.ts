@@ -13,6 +13,7 @@ import { checkDiskSpace } from '../model/checkpoint-writer.js';
 import { exportCard } from './card.js';
 import type { ExportFormat, ExportSource } from './format.js';
 import { FORMATS } from './formats/index.js';
+import { checkNote, copyEvidence, type GateNotes, gateProvenance } from './gate-note.js';
 import { openSource, type SourceRequest } from './source.js';
 
 export interface ExportRequest extends SourceRequest {
@@ -25,6 +26,8 @@ export interface ExportRequest extends SourceRequest {
   readonly rows?: string | undefined;
   /** Tokens of them that are measured at most (default 4,096); 0: nothing is measured. */
   readonly evalTokens?: number | undefined;
+  /** How it stands before the release gate, by name of the format; absent: nobody asked the gate. */
+  readonly gate?: GateNotes | undefined;
 }
 /** One format's folder. */
 export interface ExportedFormat {
@@ -127,6 +130,7 @@ async function provenanceOf(
       : origin.kind === 'adapter'
         ? { adapter: await sha256File(join(origin.folder, TENSOR_FILE), signal ? { signal } : {}) }
         : {};
+  const note = request.gate?.[format];
   return {
     version: 1,
     format,
@@ -136,6 +140,7 @@ async function provenanceOf(
     base: { name: baseModel, ...(commit === null ? {} : { commit }) },
     digests: { ...digests, base: baseDigest },
     ...(report && Object.keys(report).length > 0 ? { report } : {}),
+    ...(note ? { gate: gateProvenance(note) } : {}),
   };
 }
 
@@ -198,6 +203,8 @@ async function writeOne(
   { signal, onProgress }: ExportHooks,
 ): Promise<ExportedFormat> {
   signal?.throwIfAborted();
+  const note = request.gate?.[format.name];
+  if (note) await checkNote(source, format, note, signal);
   let total = format.estimateBytes(source);
   const tell = (doneBytes: number, stage: string): void =>
     onProgress?.({ format: format.name, doneBytes, totalBytes: total, stage });
@@ -210,7 +217,8 @@ async function writeOne(
     stage: (what) => tell(total, what),
     options: { rows: request.rows, evalTokens: request.evalTokens ?? DEFAULT_EVAL_TOKENS },
   });
-  writeFlushed(join(folder, 'README.md'), exportCard(source, format, written));
+  writeFlushed(join(folder, 'README.md'), exportCard(source, format, written, note));
+  if (note) copyEvidence(note, folder);
   const files = await digestsOf(folder, written.digests ?? {}, signal);
   const about = await provenanceOf(source, format.name, finalFolder, request, written.report, signal);
   writeProvenance(folder, { ...about, files });

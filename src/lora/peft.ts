@@ -18,7 +18,7 @@ export { readMergeAware } from './peft-file.js';
 export { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 
 /** In the file's metadata: a reader need not guess the orientation of a square down_proj. */
-const LAYOUT = { expert_layout: 'natural' } as const;
+export const LAYOUT = { expert_layout: 'natural' } as const;
 
 export interface PeftMeta {
   /** Hugging Face name or folder of the base, as loaders should be told. */
@@ -34,11 +34,14 @@ interface PeftSource {
   read(entry: number): Tensor | Float32Array;
 }
 
-/** Config and tensors, in f32 and in PEFT's natural layout, into a folder that is there. */
-export function writePeftFiles(source: PeftSource, folder: string, meta: PeftMeta): void {
+/** As a file holds them: f32, in PEFT's natural layout, by name; each is made when it is asked for. */
+interface PeftTensor extends Omit<WriteEntry, 'data'> {
+  readonly data: () => readonly (Tensor | Float32Array)[];
+}
+function tensorsOf(source: PeftSource): PeftTensor[] {
   const { config, spec } = source;
   const { entries } = adapterLayout(config, spec);
-  const tensors: WriteEntry[] = entries.map(({ layer, target, part }, i) => {
+  const tensors = entries.map(({ layer, target, part }, i): PeftTensor => {
     const targets = spec.layers[layer] ?? {};
     const rank = targets[target]?.rank ?? 0;
     const data = (): Tensor | Float32Array => {
@@ -55,7 +58,15 @@ export function writePeftFiles(source: PeftSource, folder: string, meta: PeftMet
       data: () => [data()],
     };
   });
-  tensors.sort((a, b) => (a.name < b.name ? -1 : 1));
+  return tensors.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+/** Of an adapter that is open: one pair of it is in memory at a time. */
+export const peftTensors = (file: PeftFile): readonly PeftTensor[] => tensorsOf(sourceOf(file));
+
+/** Config and tensors, in f32 and in PEFT's natural layout, into a folder that is there. */
+export function writePeftFiles(source: PeftSource, folder: string, meta: PeftMeta): void {
+  const { config, spec } = source;
+  const tensors = tensorsOf(source);
   const merge = spec.mergeAware ? { [MERGE_KEY]: spec.mergeAware } : {};
   writeSafetensors(join(folder, TENSOR_FILE), tensors, { format: 'pt', ...LAYOUT, ...merge });
   const peft = peftConfigOf(config, spec, meta.baseModel);
@@ -71,8 +82,7 @@ export async function writePeft(adapter: Adapter, folder: string, meta: PeftMeta
   });
 }
 
-/** As writePeftFiles, of an adapter that is open: one pair of it is in memory at a time. */
-export function rewritePeft(file: PeftFile, folder: string, meta: PeftMeta): void {
+function sourceOf(file: PeftFile): PeftSource {
   const { config, spec } = file;
   const { entries } = adapterLayout(config, spec);
   let held: { readonly id: string; readonly values: { readonly A: Float32Array; readonly B: Float32Array } } | null =
@@ -88,8 +98,11 @@ export function rewritePeft(file: PeftFile, folder: string, meta: PeftMeta): voi
     }
     return held.values[entry.part];
   };
-  writePeftFiles({ config, spec, read }, folder, meta);
+  return { config, spec, read };
 }
+/** As writePeftFiles, of an adapter that is open: one pair of it is in memory at a time. */
+export const rewritePeft = (file: PeftFile, folder: string, meta: PeftMeta): void =>
+  writePeftFiles(sourceOf(file), folder, meta);
 
 export interface ReadOptions extends OpenPeftOptions {
   readonly trainable?: boolean;

@@ -6,6 +6,29 @@ import { IntegrityError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
 import { readJsonFile } from '../base/json-file.js';
 
+const named = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+/** How it stood before the release gate when it was exported; what shows it is in gate/. */
+const Gate = z.strictObject({
+  /** none: a whole model, which has no base to be compared with. */
+  status: z.enum(['passed', 'overridden', 'off', 'none']),
+  /** What was judged: the digests of runs/subject.ts. */
+  subject: z
+    .strictObject({
+      adapter: named,
+      base: named,
+      tokenizer: named.nullable(),
+      chatFormat: named,
+      mergeRecipe: named.nullable(),
+    })
+    .optional(),
+  decision: named.optional(),
+  outcomes: named.optional(),
+  suite: named.optional(),
+  lock: named.optional(),
+  override: z.strictObject({ signer: z.string(), reason: z.string(), time: z.string() }).optional(),
+});
+export type GateProvenance = z.infer<typeof Gate>;
+
 /** A key more may say what nobody here honours: it is refused. */
 const Provenance = z.strictObject({
   version: z.literal(1),
@@ -26,6 +49,8 @@ const Provenance = z.strictObject({
   digests: z.looseObject({ base: z.string() }),
   /** What the format says of this export, such as what rounding cost. */
   report: z.record(z.string(), z.unknown()).optional(),
+  /** Absent: written before there was a gate, or by who did not ask it. */
+  gate: Gate.optional(),
   /** sha256 by name. */
   files: z.record(z.string(), z.string()),
 });

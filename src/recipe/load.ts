@@ -243,8 +243,10 @@ export function recipeDigest(recipe: Recipe): string {
         : v;
   // Where memory goes, and when the reference is computed, changes no bit of the result: a run that ran out of it may
   // be resumed with other settings. What `device` came to is compared by itself (runs/run-folder.ts).
+  // How it is judged afterwards changes nothing about it.
   const {
     memoryLimit: _limit,
+    gate: _gate,
     train: { offloadActivations: _offload, precomputeReference: _precompute, ...train },
     ...rest
   } = { ...recipe, device: 'auto' };

@@ -56,12 +56,6 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   modelname: 'model.base',
   basemodel: 'model.base',
 };
-/** What is no field, for a reason. */
-const GONE: Readonly<Record<string, string>> = {
-  gate:
-    'a recipe has no release gate: take it out, and screen held-out answers before a release (temper generate, then ' +
-    'temper screen --policy)',
-};
 
 const plain = (key: string): string => key.toLowerCase().replaceAll(/[_\s-]/g, '');
 const lastOf = (field: string): string => field.slice(field.lastIndexOf('.') + 1);
@@ -95,8 +89,6 @@ export function nearest(word: string, candidates: readonly string[], nameOf = (c
 function suggestion(path: Path, key: string): string {
   const fields = knownFields();
   const parent = dotted(path.map((p) => (typeof p === 'number' ? '*' : p)));
-  const gone = parent === '' ? GONE[key] : undefined;
-  if (gone) return gone;
   const siblings = fields.filter((f) => f.slice(0, Math.max(0, f.lastIndexOf('.'))) === parent);
   const meant =
     nearest(key, siblings, lastOf) ??

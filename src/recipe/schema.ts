@@ -340,6 +340,17 @@ const Expect = z.strictObject({
   tolerance: z.number().min(0).optional().describe('largest distance from value that still counts as reproduced'),
 });
 
+const Gate = z.union(
+  [
+    z.literal('off'),
+    z.strictObject({
+      suite: z.string().describe('suite file of `temper gate`, which decides over what is trained'),
+      lock: z.string().optional().describe('gate.lock.json that `temper gate lock` made; the gate is held under it'),
+    }),
+  ],
+  { error: 'wanted off, or {suite: FILE}' },
+);
+
 export const Recipe = z
   .strictObject({
     about: z.string().default('').describe('one sentence: what this teaches'),
@@ -368,6 +379,10 @@ export const Recipe = z
         'forms of the adapter written into the run folder at the end: peft is adapter/; [] leaves it in the last ' +
           'checkpoint, from where `temper export` takes it (methods sft, dpo and orpo)',
       ),
+    gate: Gate.optional().describe(
+      'the release gate, without whose PASS `temper export` and `temper push` let no adapter out: its suite; or off, ' +
+        'which the model card then says. Absent: any suite will do, and none is not enough',
+    ),
   })
   .superRefine((r, ctx) => {
     for (const { path, message } of conflictsOf(r)) ctx.addIssue({ code: 'custom', path: [...path], message });
@@ -387,6 +402,8 @@ export const PATH_FIELDS: readonly (readonly [pattern: readonly string[], mustEx
   [['model', 'base'], true],
   [['model', 'tokenizer'], true],
   [['adapter', 'from'], true],
+  [['gate', 'suite'], true],
+  [['gate', 'lock'], false],
   ...['train', 'eval'].flatMap((of): readonly (readonly [readonly string[], boolean])[] => [
     [['data', of], true],
     [['data', of, '*'], true],

@@ -10,7 +10,7 @@ import { digestCheckpoint } from '../model/checkpoint.js';
 import { readRun } from './run-folder.js';
 
 /** The run whose `adapter/` or `checkpoints/step-N/adapter/` this folder is. */
-function runOf(adapter: string): string | null {
+export function runOf(adapter: string): string | null {
   const at = resolve(adapter);
   if (basename(at) !== 'adapter') return null;
   const above = dirname(at);

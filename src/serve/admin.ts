@@ -33,6 +33,7 @@ export const describeModel = (m: ServedModel): Record<string, unknown> => ({
   pairs: m.pairs,
   tensors: 2 * m.pairs,
   status: m.status,
+  ...(m.gate ? { gate: m.gate } : {}),
 });
 const adapterOf = (m: ServedModel): Record<string, unknown> => ({ name: m.id, path: m.folder, ...describeModel(m) });
 

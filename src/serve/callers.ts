@@ -115,6 +115,7 @@ export class Callers {
         get models() {
           return served.models.filter((m) => !key.models || key.models.includes(m.id));
         },
+        onRevoked: served.onRevoked,
         find(id) {
           const model = served.find(id);
           requireAllowed(key, model);

@@ -210,11 +210,36 @@ class Gate {
  * @param whole nothing is wanted before all of it is there, so that with policies all of it is judged once
  * @throws {ApiError} 404, 429, 503 · what the engine refuses · the signal's reason
  */
-export async function* generate(
+export function generate(
+  service: GenerationService,
+  generation: Generation,
+  signal: AbortSignal,
+  whole = false,
+): AsyncGenerator<Released, void, void> {
+  const { onRevoked } = service.served;
+  return onRevoked ? revocable(onRevoked, service, generation, signal, whole) : run(service, generation, signal, whole);
+}
+/** Ends at once when what answers is revoked. */
+async function* revocable(
+  onRevoked: NonNullable<Served['onRevoked']>,
+  service: GenerationService,
+  generation: Generation,
+  ended: AbortSignal,
+  whole: boolean,
+): AsyncGenerator<Released, void, void> {
+  const revoked = new AbortController();
+  const untold = onRevoked(generation.model, (why) => revoked.abort(why));
+  try {
+    yield* run(service, generation, AbortSignal.any([ended, revoked.signal]), whole);
+  } finally {
+    untold();
+  }
+}
+async function* run(
   service: GenerationService,
   { model, request: given, sealed = false, wish, id = '', choice = 0 }: Generation,
   signal: AbortSignal,
-  whole = false,
+  whole: boolean,
 ): AsyncGenerator<Released, void, void> {
   const { served, screen, meter, holding = {}, owner = null } = service;
   const { adapter } = served.find(model);

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { ConfigError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
 import { versions } from '../base/machine.js';
+import type { Guard } from '../compose/gate-guard.js';
 import type { Holding } from '../compose/held-turn.js';
 import type { ScreeningOptions } from '../compose/screening.js';
 import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
@@ -24,6 +25,10 @@ export interface ServeOptions {
   readonly engine: EngineOptions;
   /** Of adapters by name: who may use them. Default approved. */
   readonly adapterStatus?: Readonly<Record<string, AdapterStatus>> | undefined;
+  /** Only adapters are loaded that have a PASS of the release gate for exactly what is at hand. */
+  readonly requireGate?: boolean | undefined;
+  /** Signed list of adapters that may no longer be used, as `temper gate revoke` makes it; read again on reload. */
+  readonly revocations?: { readonly list: string; readonly key: string } | undefined;
   /** Name of the base in requests; default its folder's. */
   readonly name?: string | undefined;
   /** Policies and judge; no policy: nothing is judged. */
@@ -141,6 +146,11 @@ const openScreening = async (
 ): ReturnType<typeof import('../compose/screening.js').openScreen> =>
   (await import('../compose/screening.js')).openScreen(...given);
 
+const guardOf = async ({ requireGate = false, revocations }: ServeOptions): Promise<Guard | undefined> =>
+  requireGate || revocations !== undefined
+    ? (await import('../compose/gate-guard.js')).openGuard({ required: requireGate, revocations })
+    : undefined;
+
 /**
  * @throws {ConfigError} bad_option, bad_keys · what loading refuses; nothing stays open then
  */
@@ -185,8 +195,9 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       : null;
     if (opened) closers.push(() => opened.close());
     const slots = options.engine.slots ?? 16;
+    const guard = await guardOf(options);
     const served = await openServed(
-      { prefixes: PREFIXES, ...options.engine, slots, name: options.name, status: options.adapterStatus },
+      { prefixes: PREFIXES, ...options.engine, slots, name: options.name, status: options.adapterStatus, guard },
       signal,
     );
     closers.push(() => served.engine.close());

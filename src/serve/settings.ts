@@ -5,6 +5,8 @@ import type { ServeOptions } from './server.js';
 
 /** What is decided once, by the names that configuration and command line give them. */
 const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
+  ['requireGate', (o) => o.requireGate === true],
+  ['revocations', (o) => o.revocations],
   ['engine', ({ engine: { adapters: _, ...rest } }) => rest],
   ['name', (o) => o.name],
   ['policies and judge', (o) => o.screening],
@@ -29,6 +31,15 @@ export async function applySettings(
   next: ServeOptions,
 ): Promise<readonly string[]> {
   const told: string[] = [];
+  if (served.guard) {
+    try {
+      const line = served.guard.reload();
+      if (line !== '') told.push(line);
+    } catch (e) {
+      told.push(`revocations: the list before holds: ${e instanceof Error ? e.message : String(e)}`);
+    }
+    told.push(...(await served.applyRevocations()));
+  }
   const wanted = next.engine.adapters ?? {};
   for (const name of Object.keys(before.engine.adapters ?? {}))
     if (!Object.hasOwn(wanted, name) && served.models.some((m) => m.id === name)) {

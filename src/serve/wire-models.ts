@@ -13,6 +13,15 @@ export const ModelShape = z
       pairs: z.int().describe('low-rank pairs that are applied'),
       tensors: z.int(),
       status: z.enum(['approved', 'candidate', 'quarantined']),
+      gate: z
+        .object({
+          status: z.enum(['passed', 'failed', 'absent', 'stale', 'damaged', 'revoked', 'overridden', 'off']),
+          decision: z.enum(['PASS', 'FAIL', 'INCONCLUSIVE', 'ERROR']).nullable(),
+          adapter: z.string().nullable().describe('sha256 of the adapter as the gate names it; null: a base'),
+          lock: z.string().nullable().describe('sha256 of the lock that it was judged under'),
+        })
+        .optional()
+        .describe('how it stands before the release gate; absent: the server does not ask'),
     }),
   })
   .meta({ id: 'Model' });

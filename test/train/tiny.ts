@@ -57,6 +57,7 @@ export async function tinyRun(
     `about: arithmetic progressions
 model: { base: base }
 adapter: { rank: 2, alpha: 4${recipe.adapter ?? ''} }
+gate: off
 device: cpu
 data:
   train: [{ path: train.jsonl, format: tokens }]

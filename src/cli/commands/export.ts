@@ -1,8 +1,10 @@
 // `temper export`: what a run trained, or an adapter made elsewhere, for others to load.
 import { InvalidArgumentError, Option } from 'commander';
+import { ConfigError } from '../../base/errors.js';
 import { formatBytes } from '../../base/units.js';
-import type { ExportProgress, ExportResult } from '../../export/export.js';
-import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import type { ReleaseResult } from '../../compose/release.js';
+import type { ExportProgress } from '../../export/export.js';
+import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';
 
@@ -17,6 +19,10 @@ interface Options {
   readonly expertLayout?: 'natural' | 'swapped';
   readonly rows?: string;
   readonly evalTokens?: number;
+  readonly gate?: readonly string[];
+  readonly overrideGate?: boolean;
+  readonly signer?: string;
+  readonly reason?: string;
   readonly json?: boolean;
 }
 
@@ -49,12 +55,30 @@ function reporter(quiet: boolean): { readonly tell: (p: ExportProgress) => void;
   };
 }
 
-function show(result: ExportResult): void {
+/** @throws {ConfigError} bad_option: one without the others */
+function overrideOf({ overrideGate, signer, reason }: Options): { signer: string; reason: string } | undefined {
+  if (overrideGate !== true && signer === undefined && reason === undefined) return undefined;
+  if (overrideGate === true && signer !== undefined && reason !== undefined) return { signer, reason };
+  throw new ConfigError(
+    'bad_option',
+    '--override-gate, --signer KEY and --reason TEXT go together: who releases against the gate says who and why',
+  );
+}
+
+function gateLine({ status, reasons, override }: ReleaseResult['gate'][string]): readonly string[] {
+  if (status === 'passed') return ['release gate: passed, with its evidence in gate/'];
+  if (status === 'off') return reasons.length > 0 ? [`release gate: none (${reasons.join('; ')})`] : [];
+  return [`WARNING: released against the gate by key ${override?.signer.slice(0, 12)}: ${reasons.join('; ')}`];
+}
+
+function show(result: ReleaseResult): void {
   for (const e of result.exports) {
+    const gate = result.gate[e.format];
     print(
       `${e.folder}  (${e.format}, ${formatBytes(e.bytes)}${result.step === null ? '' : `, step ${result.step}`})`,
       ...Object.entries(e.files).map(([name, digest]) => `  ${name}  ${digest}`),
       ...e.warnings.map((w) => `WARNING: ${w}`),
+      ...(gate ? gateLine(gate) : []),
       `prove it with: temper verify ${e.folder}`,
     );
   }
@@ -75,9 +99,11 @@ export const command: Command = {
           '  merged-mxfp4   the whole model in the released layout; says what rounding cost\n' +
           '  gguf           one file for llama.cpp and Ollama; gguf-f32: nothing rounded\n' +
           '  gguf-lora      the adapter for llama.cpp, experts included\n\n' +
-          'Each folder has a model card and the digests of its files; temper verify proves it. The ' +
-          'folder appears whole ' +
-          'or not at all.',
+          'Each folder has a model card and the digests of its files; temper verify proves it. The folder appears ' +
+          'whole or not at all.\n\n' +
+          'An adapter leaves with a PASS of the release gate for exactly these digests (adapter, base, tokenizer, chat ' +
+          'format, merge), whose evidence goes with it into gate/. A recipe that says `gate: off` wants none, and the ' +
+          'card says so. Whoever releases one all the same signs for it.',
       )
       .argument('[run]', 'run folder')
       .option('--adapter <dir>', 'PEFT folder made elsewhere, in place of a run; needs --model')
@@ -112,6 +138,14 @@ export const command: Command = {
         "held-out rows to measure with, in place of the run's own; their format is told by the first ones",
       )
       .option('--eval-tokens <n>', 'held-out tokens to measure with at most; 0: none', integerIn(0, 1e9))
+      .option(
+        '--gate <dir>',
+        'folder of the gate that judged it, may be given several times (default: gate/ in the run, or beside the adapter)',
+        collect,
+      )
+      .option('--override-gate', 'release it without a PASS; with --signer and --reason, which the card states')
+      .option('--signer <key>', 'private key of who answers for it, as temper key new makes one')
+      .option('--reason <text>', 'why')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -120,14 +154,16 @@ export const command: Command = {
           'temper export runs/nano-lora --checkpoint best --out out/nano-lora-best',
           'temper export runs/tickets --format peft --for vllm --base-model openai/gpt-oss-20b --out out/tickets',
           'temper export --adapter theirs --model models/gpt-oss-20b --format peft --out out/theirs',
-        ),
+          "temper export runs/tickets --out out/tickets --override-gate --signer me.pem --reason 'Demo for one client'",
+        ) + '\nExit codes: 0 exported, 2 to be mended, 10 the gate did not pass it, 40 not what the gate judged.\n',
       )
       .action(async (run: string | undefined, options: Options) => {
-        const { exportRun } = await import('../../export/export.js');
-        const { json, for: consumers, ...rest } = options;
+        const { exportReleased } = await import('../../compose/release.js');
+        const { json, for: consumers, overrideGate: _, signer: _s, reason: _r, ...rest } = options;
+        const override = overrideOf(options);
         const progress = reporter(json === true);
-        const result = await exportRun(
-          { ...rest, run, consumers },
+        const result = await exportReleased(
+          { ...rest, run, consumers, override },
           { signal: interruptSignal(), onProgress: progress.tell },
         );
         progress.end();

@@ -87,6 +87,9 @@ export const command: Command = {
           .choices(['auto', 'allowed', 'never'])
           .default('auto'),
       )
+      .option('--require-gate', 'load only adapters with a PASS of the release gate for exactly what is at hand')
+      .option('--revocations <file>', 'signed list of adapters that nobody may use any more; read again on SIGHUP')
+      .option('--revocation-key <file>', 'public key of who signs it')
       .option('--no-playground', 'no page at / to talk to it')
       .option('--json', 'one line on stdout when it is ready: url, models, device')
       .addHelpText(
@@ -112,7 +115,7 @@ export const command: Command = {
           );
         const settings = await read();
         const server = await serve(settings, signal);
-        if (options.config !== undefined) handleHangups(reloading(server, read));
+        if (options.config !== undefined || settings.revocations) handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);
         const names = server.models.map((m) => m.id);

@@ -12,6 +12,7 @@ export const ADAPTER_FILE = 'adapter.gguf';
 
 export const ggufLora: ExportFormat = {
   name: 'gguf-lora',
+  merge: null,
   summary: 'the adapter alone for llama.cpp (--lora), beside a GGUF file of its base, f32',
   consumers: [
     { name: 'llama.cpp', refuses: ({ base }) => llamaRefuses(base.config) },

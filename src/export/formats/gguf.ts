@@ -62,6 +62,7 @@ differ a little from those of other servers, the more the longer the text. \`tem
 /** A format of a whole model in GGUF. */
 const whole = (name: string, summary: string, precision: Precision): ExportFormat => ({
   name,
+  merge: precision === 'f32' ? 'f32' : 'mxfp4',
   summary,
   consumers: loads,
   refuses: (source) =>

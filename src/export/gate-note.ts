@@ -1,0 +1,111 @@
+// What an export says of the release gate: in its card, in temper.json, and in gate/, where the evidence lies.
+import { copyFileSync, existsSync, lstatSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { IntegrityError } from '../base/errors.js';
+import { writeFlushed } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
+import type { GateProvenance } from '../lora/provenance.js';
+import type { Standing } from '../runs/standing.js';
+import { type Subject, subjectOf } from '../runs/subject.js';
+import type { ExportFormat, ExportSource } from './format.js';
+
+export interface GateNote {
+  readonly standing: Standing;
+  /** What was judged; null: a whole model, which no gate judges. */
+  readonly subject: Subject | null;
+  /** A signed override, as it is written into gate/. */
+  readonly override?: string | undefined;
+}
+/** By name of the format: what is merged is another model than what is added. */
+export type GateNotes = Readonly<Record<string, GateNote>>;
+
+export const GATE_FOLDER = 'gate';
+export const OVERRIDE_FILE = 'override.json';
+
+/**
+ * What is about to be written is what was judged.
+ * @throws {IntegrityError} gate_stale: it changed since
+ */
+export async function checkNote(
+  source: ExportSource,
+  format: ExportFormat,
+  { subject }: GateNote,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { adapter, base, baseDigest } = source;
+  if (subject === null || adapter === null) return;
+  const { merge } = format;
+  const now = await subjectOf({ model: base.dir, adapter, merge, baseDigest, signal });
+  const part = (Object.keys(now) as (keyof Subject)[]).find((key) => now[key] !== subject[key]);
+  if (part !== undefined)
+    throw new IntegrityError(
+      'gate_stale',
+      `${adapter.folder}: its ${part} changed while it was exported; export it again when nothing writes to it`,
+      { part, got: now[part], wanted: subject[part] },
+    );
+}
+
+export function gateProvenance({ standing, subject }: GateNote): GateProvenance {
+  const { status, digests, override } = standing;
+  if (subject === null) return { status: 'none' };
+  if (status !== 'passed' && status !== 'overridden' && status !== 'off')
+    throw new TypeError(`an adapter that is ${status} is not exported`);
+  return {
+    status,
+    subject: { ...subject },
+    ...(digests ?? {}),
+    ...(override ? { override: { ...override } } : {}),
+  };
+}
+
+/** Names of what makes and shows a decision; anything else in the folder stays where it is. */
+const EVIDENCE =
+  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|suite|attestations)$/;
+function copyFolder(from: string, to: string, wanted: (name: string) => boolean): void {
+  makeFolders(to);
+  for (const name of readdirSync(from).sort()) {
+    const path = join(from, name);
+    if (!wanted(name)) continue;
+    const s = lstatSync(path);
+    if (s.isDirectory()) copyFolder(path, join(to, name), () => true);
+    else if (s.isFile()) copyFileSync(path, join(to, name));
+    else
+      throw new IntegrityError('gate_damaged', `${path}: is no regular file, which no gate writes; hold it again`, {
+        file: path,
+      });
+  }
+}
+/** @throws {IntegrityError} gate_damaged: a link or a device among it */
+export function copyEvidence({ standing, override }: GateNote, folder: string): void {
+  const { folder: from } = standing;
+  if (from === null && override === undefined) return;
+  const to = join(folder, GATE_FOLDER);
+  makeFolders(to);
+  if (from !== null && existsSync(from)) copyFolder(from, to, (name) => EVIDENCE.test(name));
+  if (override !== undefined) writeFlushed(join(to, OVERRIDE_FILE), override);
+}
+
+/** @param cell makes text of data harmless */
+export function gateCard({ standing, subject }: GateNote, cell: (text: string) => string): string {
+  const { status, reasons, digests, override } = standing;
+  if (subject === null) return '';
+  const head = '\n## Release gate\n\n';
+  if (status === 'off')
+    return `${head}**None.** The recipe says \`gate: off\`: nobody compared this adapter with its base for safety.\n`;
+  const shown = digests
+    ? `\n| | sha256 |\n|---|---|\n| adapter | \`${subject.adapter}\` |\n${Object.entries(digests)
+        .map(([name, digest]) => `| ${name} | \`${digest}\` |\n`)
+        .join('')}`
+    : '';
+  if (status === 'passed')
+    return (
+      `${head}**Passed**: compared with its base on the same prompts, every metric within its margin and below its ` +
+      `cap. The evidence is in gate/; gate/report.html tells it.\n${shown}`
+    );
+  return (
+    `${head}**Released against the gate.** It stood as ${status === 'overridden' ? 'follows' : status}: ` +
+    `${reasons.map(cell).join('; ')}. Key \`${override?.signer ?? 'unknown'}\` answers for it, ${cell(
+      override?.time ?? '',
+    )}: ${cell(override?.reason ?? '')}. The signed statement is gate/${OVERRIDE_FILE}.\n${shown}`
+  );
+}

@@ -1,0 +1,159 @@
+// The evidence of a gate beside an adapter: a folder with decision.json and what it was decided on. Nothing in it is
+// believed. Digests are taken anew, the decision is made anew from the outcomes, and all of it must say what the record
+// says, of exactly the adapter, base, tokenizer, chat format and merge that are at hand.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { sha256, sha256File } from '../base/digest.js';
+import { TemperError } from '../base/errors.js';
+import { readInput } from '../base/inputs.js';
+import { decodeJson } from '../base/json-file.js';
+import { GATE_DECISIONS, type GateDigests, type Standing } from '../runs/standing.js';
+import { SUBJECT_PARTS, type Subject } from '../runs/subject.js';
+import { canonicalJson, type Json } from '../verdict-log/canonical.js';
+
+export const DECISION_FILE = 'decision.json';
+export const OUTCOMES_FILE = 'outcomes.jsonl';
+
+const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/, 'wanted sha256: and 64 hex digits');
+/** What a decision says about itself; its metrics are compared as they stand. */
+const Recorded = z.looseObject({
+  decision: z.enum(GATE_DECISIONS),
+  reasons: z.array(z.string()).default([]),
+  subject: z.looseObject({
+    adapter: digest,
+    base: digest,
+    tokenizer: digest.nullish(),
+    chatFormat: digest,
+    mergeRecipe: digest.nullish(),
+  }),
+  lock: digest,
+  suite: digest,
+  outcomes: digest,
+});
+export type Recorded = z.infer<typeof Recorded>;
+
+/**
+ * Decides anew from outcomes, suite and lock of a gate's folder.
+ * @returns what decision.json must say, as far as it follows from them: decision, metrics, digests
+ * @throws {TemperError} evidence that is not whole
+ */
+export type Redecide = (folder: string, signal?: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+
+interface Judged {
+  readonly folder: string;
+  readonly record: Recorded;
+  readonly digests: GateDigests;
+}
+class Damaged extends Error {}
+
+function readRecord(folder: string): { readonly record: Recorded; readonly own: string } {
+  const file = join(folder, DECISION_FILE);
+  const bytes = readInput(file, 'record');
+  let value: unknown;
+  try {
+    value = decodeJson(bytes);
+  } catch (e) {
+    throw new Damaged(`${file}: ${e instanceof Error ? e.message : String(e)}`);
+  }
+  const parsed = Recorded.safeParse(value);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new Damaged(`${file}: ${issue?.path.join('.') || 'the file'}: ${issue?.message ?? 'of another kind'}`);
+  }
+  return { record: parsed.data, own: `sha256:${sha256(bytes)}` };
+}
+
+/** Where two values differ first, as a path; null: nowhere. Members that `made` does not have are not compared. */
+function difference(made: unknown, written: unknown, at: string): string | null {
+  if (typeof made !== 'object' || made === null || Array.isArray(made))
+    return canonicalJson((made ?? null) as Json) === canonicalJson((written ?? null) as Json)
+      ? null
+      : at || 'the record';
+  for (const [key, value] of Object.entries(made)) {
+    const found = difference(
+      value,
+      typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined,
+      at === '' ? key : `${at}.${key}`,
+    );
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+async function judge(folder: string, redecide: Redecide, signal?: AbortSignal): Promise<Judged> {
+  const { record, own } = readRecord(folder);
+  const outcomes = join(folder, OUTCOMES_FILE);
+  if (!existsSync(outcomes)) throw new Damaged(`${outcomes}: is not there, so nothing shows what was decided on`);
+  const got = `sha256:${await sha256File(outcomes, signal ? { signal } : {})}`;
+  if (got !== record.outcomes)
+    throw new Damaged(`${outcomes}: digest is ${short(got)}, decided on was ${short(record.outcomes)}`);
+  let made: Readonly<Record<string, unknown>>;
+  try {
+    made = await redecide(folder, signal);
+  } catch (e) {
+    if (e instanceof TemperError) throw new Damaged(e.message);
+    throw e;
+  }
+  const differs = difference(made, record, '');
+  if (differs !== null)
+    throw new Damaged(`${join(folder, DECISION_FILE)}: ${differs} is not what the outcomes, suite and lock give`);
+  const { lock, suite } = record;
+  return { folder, record, digests: { decision: own, outcomes: got, suite, lock } };
+}
+/** Enough of a digest for a person to tell two apart. */
+export const short = (text: string): string => text.replace(/^sha256:/, '').slice(0, 12);
+
+const PART_NAMES: Readonly<Record<(typeof SUBJECT_PARTS)[number], string>> = {
+  adapter: 'adapter',
+  base: 'base',
+  tokenizer: 'tokenizer',
+  chatFormat: 'chat format',
+  mergeRecipe: 'merge recipe',
+};
+const told = (value: string | null): string => (value === null ? 'none' : short(value));
+/** What of the subject is not what was judged, one line each. */
+function otherParts(record: Recorded, subject: Subject): readonly string[] {
+  return SUBJECT_PARTS.filter((part) => (record.subject[part] ?? null) !== subject[part]).map(
+    (part) =>
+      `the gate judged ${PART_NAMES[part]} ${told(record.subject[part] ?? null)}, this is ${told(subject[part])}`,
+  );
+}
+
+export interface StandingRequest {
+  /** Folder of the evidence; null, or not there: there is none. */
+  readonly folder: string | null;
+  readonly subject: Subject;
+  readonly redecide: Redecide;
+  /** Digests that the gate must have been held under, where the project says them. */
+  readonly wanted?: { readonly lock?: string | undefined; readonly suite?: string | undefined } | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+const nothing = { decision: null, digests: null, override: null } as const;
+
+/** @throws the signal's reason, or what the file system says */
+export async function gateStandingOf(request: StandingRequest): Promise<Standing> {
+  const { folder, subject, redecide, wanted, signal } = request;
+  if (folder === null || !existsSync(join(folder, DECISION_FILE)))
+    return { ...nothing, status: 'absent', folder: null, reasons: ['no gate has judged it'] };
+  let judged: Judged;
+  try {
+    judged = await judge(folder, redecide, signal);
+  } catch (e) {
+    if (e instanceof Damaged || (e instanceof TemperError && e.exitCode !== 1))
+      return { ...nothing, status: 'damaged', folder, reasons: [e.message] };
+    throw e;
+  }
+  const { record, digests } = judged;
+  const rest = { decision: record.decision, folder, digests, override: null };
+  const other = [
+    ...otherParts(record, subject),
+    ...(['lock', 'suite'] as const)
+      .filter((part) => wanted?.[part] !== undefined && wanted[part] !== record[part])
+      .map((part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${short(record[part])}`),
+  ];
+  if (other.length > 0) return { ...rest, status: 'stale', reasons: other };
+  if (record.decision !== 'PASS')
+    return { ...rest, status: 'failed', reasons: [`the gate decided ${record.decision}`, ...record.reasons] };
+  return { ...rest, status: 'passed', reasons: [] };
+}
