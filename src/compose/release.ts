@@ -9,7 +9,7 @@ import type { ExportRequest, ExportResult } from '../export/run-export.js';
 import type { PullHooks } from '../hub/pull.js';
 import { localOf } from '../hub/pull.js';
 import { pullForRecipe } from '../runs/references.js';
-import { type GateStatus, isReleased, type Standing } from '../runs/standing.js';
+import { isReleased, type Standing } from '../runs/standing.js';
 import type { StandingRequest, Stands } from './gate-standing.js';
 
 /** What the thread answers. */
@@ -56,23 +56,14 @@ export const standings = (request: StandingRequest, signal?: AbortSignal): Promi
 export const standingOfExport = (dir: string, signal?: AbortSignal): Promise<Stands | null> =>
   inThread('export', { dir }, signal);
 
-const CODE: Readonly<Partial<Record<GateStatus, 'gate_absent' | 'gate_failed' | 'gate_stale' | 'gate_damaged'>>> = {
-  absent: 'gate_absent',
-  failed: 'gate_failed',
-  stale: 'gate_stale',
-  damaged: 'gate_damaged',
-};
 /** Why it stays, as an error. @param next what to do, a clause */
 export function refusal(what: string, { status, reasons, decision, folder }: Standing, next: string): TemperError {
-  const why = reasons.join('; ') || status;
-  const code = CODE[status] ?? 'gate_failed';
-  const Kind = status === 'stale' || status === 'damaged' ? IntegrityError : GateError;
-  return new Kind(code, `${what}: has no PASS of the release gate: ${why}; ${next}`, {
-    status,
-    decision,
-    folder,
-    reasons,
-  });
+  const message = `${what}: has no PASS of the release gate: ${reasons.join('; ') || status}; ${next}`;
+  const details = { status, decision, folder, reasons };
+  if (status === 'stale') return new IntegrityError('gate_stale', message, details);
+  if (status === 'damaged') return new IntegrityError('gate_damaged', message, details);
+  if (status === 'absent') return new GateError('gate_absent', message, details);
+  return new GateError('gate_failed', message, details);
 }
 
 function nextStep(what: string, { status }: Standing, ofRun: boolean): string {

@@ -103,7 +103,7 @@ export function gateCard({ standing, subject }: GateNote, cell: (text: string) =
       `cap. The evidence is in gate/; gate/report.html tells it.\n${shown}`
     );
   return (
-    `${head}**Released against the gate.** It stood as ${status === 'overridden' ? 'follows' : status}: ` +
+    `${head}**Released against the gate**, which it did not pass: ` +
     `${reasons.map(cell).join('; ')}. Key \`${override?.signer ?? 'unknown'}\` answers for it, ${cell(
       override?.time ?? '',
     )}: ${cell(override?.reason ?? '')}. The signed statement is gate/${OVERRIDE_FILE}.\n${shown}`

@@ -29,7 +29,7 @@ const Statement = z.strictObject({
     subject: z.strictObject({
       adapter: named,
       base: named,
-      tokenizer: named.nullable(),
+      tokenizer: named,
       chatFormat: named,
       mergeRecipe: named.nullable(),
     }),

@@ -23,7 +23,7 @@ const Recorded = z.looseObject({
   subject: z.looseObject({
     adapter: digest,
     base: digest,
-    tokenizer: digest.nullish(),
+    tokenizer: digest,
     chatFormat: digest,
     mergeRecipe: digest.nullish(),
   }),

@@ -16,7 +16,7 @@ const Gate = z.strictObject({
     .strictObject({
       adapter: named,
       base: named,
-      tokenizer: named.nullable(),
+      tokenizer: named,
       chatFormat: named,
       mergeRecipe: named.nullable(),
     })

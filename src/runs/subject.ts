@@ -17,8 +17,8 @@ export interface Subject {
   readonly adapter: string;
   /** digestCheckpoint. */
   readonly base: string;
-  /** Of the base's tokenizer.json; null: it has none. */
-  readonly tokenizer: string | null;
+  /** Of the base's tokenizer.json; of nothing where it has none. */
+  readonly tokenizer: string;
   readonly chatFormat: string;
   /** Of how it is merged and rounded; null: it is added to the base as it is. */
   readonly mergeRecipe: string | null;
@@ -56,7 +56,7 @@ export async function subjectOf(options: SubjectOptions): Promise<Subject> {
   return {
     adapter: named(await digestPeft(adapter, signal)),
     base: named(baseDigest ?? (await digestCheckpoint(model, hooks))),
-    tokenizer: existsSync(tokenizer) ? named(await sha256File(tokenizer, hooks)) : null,
+    tokenizer: named(existsSync(tokenizer) ? await sha256File(tokenizer, hooks) : sha256('')),
     chatFormat: named(chatFormatDigest()),
     mergeRecipe: mergeRecipeDigest(merge === undefined ? (adapter.spec.mergeAware ?? null) : merge),
   };

@@ -24,7 +24,7 @@ beforeAll(async () => {
   writeFileSync(
     'r.yaml',
     `model: { base: ${NANO} }\ndata: { train: [{ path: rows.jsonl }], eval: [{ path: rows.jsonl }] }\n` +
-      'train: { rowsPerStep: 4, lr: 1e-3, steps: 2, evalEvery: 2 }\ndevice: cpu\nexport: [peft]\n',
+      'train: { rowsPerStep: 4, lr: 1e-3, steps: 2, evalEvery: 2 }\ndevice: cpu\nexport: [peft]\ngate: off\n',
   );
   const pair = (i: number): string => JSON.stringify({ prompt: `q${i}`, chosen: 'yes', rejected: 'no' });
   writeFileSync('pairs.jsonl', `${[1, 2, 3, 4].map(pair).join('\n')}\n`);

@@ -38,7 +38,7 @@ beforeAll(() => {
     `r${EVIL}.yaml`,
     `about: ${q(EVIL)}\nmodel: { base: m }\ndata: { train: [{ path: ${q(`${EVIL}.jsonl`)} }], ` +
       `eval: [{ path: ${q(`${EVIL}.jsonl`)} }] }\n` +
-      'train: { rowsPerStep: 2, lr: 1e-3, steps: 1 }\n',
+      'train: { rowsPerStep: 2, lr: 1e-3, steps: 1 }\ngate: off\n',
   );
   writeFileSync(`unknown${EVIL}.yaml`, `${q(EVIL)}: 1\nmodel: { ${q(EVIL)}: 2 }\n`);
 });
@@ -63,6 +63,7 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['export', OUT, '--out', `e${EVIL}`],
   ['export', OUT, '--out', `e${EVIL}`],
   ['export', `none${EVIL}`, '--out', 'x'],
+  ['gate revoke', `none${EVIL}`, '--key', `k${EVIL}`, '--reason', EVIL, '--list', `l${EVIL}`],
   ['verify', `e${EVIL}`],
   ['verify', `none${EVIL}`],
   ['plan', R, '--no-time'],

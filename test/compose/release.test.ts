@@ -1,0 +1,116 @@
+// Nothing leaves without the gate: exports and pushes with no PASS for exactly these digests are refused, and who
+// wants none, or answers for it, is told of in card and record.
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { sha256 } from '../../src/base/digest.js';
+import type { TemperError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
+import { exportStanding } from '../../src/compose/gate-standing.js';
+import { exportReleased, pushReleased, type ReleaseRequest } from '../../src/compose/release.js';
+import { exportRun } from '../../src/export/export.js';
+import { createAdapter } from '../../src/lora/adapter.js';
+import { writePeft } from '../../src/lora/peft.js';
+import { adapterSpec } from '../../src/lora/spec.js';
+import { readConfig } from '../../src/model/config.js';
+import { ops } from '../../src/native/ops.js';
+import type { Tensor } from '../../src/native/tensor.js';
+import { makeKey } from '../../src/verdict-log/keys.js';
+import { temperProcess } from '../cli/run.js';
+
+const NANO = join(packageRoot, 'models', 'nano');
+const root = mkdtempSync(join(tmpdir(), 'temper-release-'));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+const adapter = join(root, 'adapter'),
+  key = join(root, 'signer.pem');
+let count = 0;
+const fresh = (): string => join(root, `o${count++}`);
+const failing = async (promise: Promise<unknown>): Promise<TemperError> =>
+  promise.then(
+    () => {
+      throw new Error('it did not fail');
+    },
+    (e: unknown) => e as TemperError,
+  );
+const release = (more: Partial<ReleaseRequest>): ReturnType<typeof exportReleased> =>
+  exportReleased({ adapter, model: NANO, out: fresh(), ...more });
+const push = (dir: string): Promise<unknown> =>
+  pushReleased({ dir, repo: 'me/x', endpoint: 'http://127.0.0.1:9', retries: 0, stallSeconds: 1 });
+const gateOf = (out: string): Record<string, unknown> =>
+  (JSON.parse(readFileSync(join(out, 'temper.json'), 'utf8')) as { gate: Record<string, unknown> }).gate;
+
+beforeAll(async () => {
+  const config = readConfig(NANO);
+  const choice = { rank: 2, alpha: 4, targets: ['attention', 'experts'], rsLora: false, dropout: 0 };
+  const a = createAdapter(config, adapterSpec(config, choice), { seed: 1 });
+  a.entries.forEach((e, i) => {
+    if (e.part === 'B') ops.random_uniform(a.tensors[i] as Tensor, 7 + i, -0.2, 0.2);
+  });
+  await writePeft(a, adapter, { baseModel: 'them/nano' });
+  a.close();
+  makeKey(key);
+});
+
+it('an adapter that no gate judged stays, and the next step is named', async () => {
+  const out = fresh();
+  const e = await failing(release({ out }));
+  expect([e.name, e.code, e.exitCode]).toEqual(['GateError', 'gate_absent', 10]);
+  expect(e.message).toContain(`temper gate ${adapter} --suite FILE`);
+  expect(e.message).toContain('--override-gate --signer KEY --reason TEXT');
+  expect(existsSync(out)).toBe(false);
+  const cli = await temperProcess(['export', '--adapter', adapter, '--model', NANO, '--out', out]);
+  expect(cli.code).toBe(10);
+});
+
+it('evidence that cannot be decided anew is not believed', async () => {
+  const gate = fresh();
+  const hex = `sha256:${sha256('x')}`;
+  const at = join(root, 'forged');
+  cpSync(adapter, at, { recursive: true });
+  const decision = { decision: 'PASS', lock: hex, suite: hex, outcomes: `sha256:${sha256('')}` };
+  const subject = { adapter: hex, base: hex, tokenizer: hex, chatFormat: hex, mergeRecipe: null };
+  cpSync(adapter, gate, { recursive: true });
+  writeFileSync(join(gate, 'decision.json'), JSON.stringify({ ...decision, subject }));
+  writeFileSync(join(gate, 'outcomes.jsonl'), '');
+  const e = await failing(release({ gate: [gate] }));
+  expect([e.name, e.code, e.exitCode]).toEqual(['IntegrityError', 'gate_damaged', 40]);
+});
+
+it('who answers for it is named in card, record and a signed statement', async () => {
+  const out = fresh();
+  const args = ['export', '--adapter', adapter, '--model', NANO, '--out', out, '--override-gate', '--signer', key];
+  const cli = await temperProcess([...args, '--reason', 'For <one> client']);
+  expect(cli.code).toBe(0);
+  expect(cli.stdout).toContain('released against the gate by key');
+  const card = readFileSync(join(out, 'README.md'), 'utf8');
+  expect(card).toContain('**Released against the gate**, which it did not pass: no gate has judged it');
+  expect(card).toContain('For \\<one\\> client');
+  expect(gateOf(out)).toMatchObject({ status: 'overridden', override: { reason: 'For <one> client' } });
+  const stands = await exportStanding(out);
+  expect(stands?.standing).toMatchObject({ status: 'overridden', override: { reason: 'For <one> client' } });
+  // It is good for this adapter alone, and an edit of the folder is another one.
+  const config = join(out, 'adapter_config.json');
+  writeFileSync(config, readFileSync(config, 'utf8').replace('"lora_alpha": 4', '"lora_alpha": 5'));
+  expect((await failing(push(out))).code).toBe('gate_stale');
+  rmSync(join(out, 'gate'), { recursive: true });
+  writeFileSync(config, readFileSync(config, 'utf8').replace('"lora_alpha": 5', '"lora_alpha": 4'));
+  expect((await failing(push(out))).code).toBe('gate_absent');
+  const half = await temperProcess([...args, '--out', fresh()]);
+  expect([half.code, half.stderr.includes('go together')]).toEqual([2, true]);
+}, 30_000);
+
+it('an export of before, or of who did not ask, is not pushed', async () => {
+  const out = fresh();
+  await exportRun({ adapter, model: NANO, out });
+  const e = await failing(push(out));
+  expect([e.code, e.exitCode]).toEqual(['gate_absent', 10]);
+});
+
+it('a whole model has no base to be compared with, and leaves', async () => {
+  const out = fresh();
+  await exportReleased({ model: NANO, out, format: ['merged-mxfp4'] });
+  expect(gateOf(out)).toEqual({ status: 'none' });
+  // It gets as far as the hub, where nobody is.
+  expect((await failing(push(out))).code).not.toMatch(/^gate/);
+});
