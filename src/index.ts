@@ -96,5 +96,6 @@ export {
   train,
 } from './train/train.js';
 export { type LogOptions, openVerdictLog, type VerdictLog } from './verdict-log/log.js';
+export { type RotateOptions, rotateLogKey } from './verdict-log/rotate.js';
 export { logCheckpoints, proveLogGrowth, proveVerdict, showLog, verifyVerdictLog } from './verdict-log/threads.js';
 export { type Watch, type WatchOptions, watchRun } from './watch/watch.js';

@@ -12,6 +12,7 @@ import { command as exportCommand } from './commands/export.js';
 import { command as gateRevoke } from './commands/gate-revoke.js';
 import { command as generate } from './commands/generate.js';
 import { command as keyNew } from './commands/key-new.js';
+import { command as keyRotate } from './commands/key-rotate.js';
 import { command as logCheck } from './commands/log-check.js';
 import { command as logCheckpoint } from './commands/log-checkpoint.js';
 import { command as logProve } from './commands/log-prove.js';
@@ -68,6 +69,7 @@ export const commands: readonly Command[] = [
   logCheck,
   logCheckpoint,
   keyNew,
+  keyRotate,
   reviewList,
   reviewGolden,
   logits,

@@ -10,6 +10,7 @@ import { InputFile } from '../base/inputs.js';
 import { lockFolder } from '../base/lock.js';
 import { syncPath } from '../base/temporary.js';
 import type { JsonObject } from './canonical.js';
+import type { KeyRing } from './key-ring.js';
 import type { Signer } from './keys.js';
 import {
   checkpointLine,
@@ -21,7 +22,7 @@ import {
   segmentsOf,
 } from './layout.js';
 import { Frontier, leafHash } from './merkle.js';
-import { laneName, openCheckpoint, signCheckpoint } from './note.js';
+import { laneName, type NoteReader, signCheckpoint } from './note.js';
 import { LaneScan, noteOf } from './scan.js';
 
 const MOST_LANES = 10_000;
@@ -74,24 +75,24 @@ const NOWHERE: Place = {
 };
 
 /** Of the bytes from `from` on: whether they hold a checkpoint that was signed, so that they were acknowledged. */
-function holdsSigned(bytes: Buffer, lane: string, signer: Signer): boolean {
+function holdsSigned(bytes: Buffer, lane: string, keys: NoteReader): boolean {
   return bytes
     .toString('utf8')
     .split('\n')
     .some((line) => {
       const note = /^\{"chain":"[0-9a-f]{64}","checkpoint":/.test(line) ? noteOf(line) : null;
-      const checkpoint = note === null ? null : openCheckpoint(note, signer);
+      const checkpoint = note === null ? null : keys.open(note);
       return checkpoint !== null && laneName(checkpoint.lane) === lane;
     });
 }
 
 /** @throws {IntegrityError} log_altered: what was signed is not there as it was */
-export function findPlace(dir: string, lane: string, origin: string, signer: Signer): Place {
+export function findPlace(dir: string, lane: string, origin: string, keys: NoteReader): Place {
   const segments = segmentsOf(dir, lane);
   const last = segments.at(-1);
   if (!last) return NOWHERE;
   let closedAt = -1;
-  const scan = new LaneScan(origin, lane, signer, {
+  const scan = new LaneScan(origin, lane, keys, {
     record: (r) => {
       if (r.text().includes('"kind":"close"')) closedAt = r.index;
     },
@@ -121,17 +122,17 @@ export function findPlace(dir: string, lane: string, origin: string, signer: Sig
   const from = signed?.offset ?? 0;
   const rest = Buffer.alloc(file.size - from);
   file.read(from, rest);
-  if (holdsSigned(rest, lane, signer)) {
+  if (holdsSigned(rest, lane, keys)) {
     // Whole but for the end of its line.
     if (fault?.kind === 'unsigned' && rest.at(-1) !== 10) {
       finishLine(last.path);
-      return findPlace(dir, lane, origin, signer);
+      return findPlace(dir, lane, origin, keys);
     }
     throw refuse(fault?.message ?? 'it was altered');
   }
   const cut = { bytes: rest.length, sha256: sha256(rest) };
   keepCut(last.path, from, rest, signed === null);
-  if (signed === null) return { ...findPlace(dir, lane, origin, signer), cut };
+  if (signed === null) return { ...findPlace(dir, lane, origin, keys), cut };
   return { segment: last, bytes: from, chain: signed.chain, tree: signed.tree, note: signed.note, ended: 'open', cut };
 }
 function finishLine(path: string): void {
@@ -185,12 +186,13 @@ export class Lane {
     readonly lane: number,
     readonly origin: string,
     readonly signer: Signer,
+    readonly keys: KeyRing,
     readonly segmentBytes: number,
     readonly files: LaneFiles = FILES,
   ) {
     this.name = laneName(lane);
     makeFolders(join(dir, this.name));
-    this.#place = findPlace(dir, this.name, origin, signer);
+    this.#place = findPlace(dir, this.name, origin, keys);
   }
   get place(): Pick<Place, 'ended' | 'cut' | 'note'> & { readonly size: number } {
     const { ended, cut, note, tree } = this.#place;
@@ -313,7 +315,7 @@ export function headsOf(
   dir: string,
   lanes: readonly string[],
   own: string,
-  signer: Signer,
+  keys: NoteReader,
 ): readonly (Head & JsonObject)[] {
   return lanes.flatMap((lane) => {
     if (lane === own) return [];
@@ -325,7 +327,7 @@ export function headsOf(
     const lines = tail.toString('utf8').split('\n');
     for (const line of lines.slice(0, -1).reverse()) {
       const note = line.includes('"checkpoint":') ? noteOf(line) : null;
-      const checkpoint = note === null ? null : openCheckpoint(note, signer);
+      const checkpoint = note === null ? null : keys.open(note);
       if (checkpoint) return [{ lane: checkpoint.lane, size: checkpoint.size, root: checkpoint.root }];
     }
     return [];

@@ -12,6 +12,7 @@ import { asWriteError } from '../base/system-error.js';
 import { syncPath, temporaryName } from '../base/temporary.js';
 import { canonicalJson, type JsonObject } from './canonical.js';
 import { contentDigest } from './content.js';
+import { type KeyRing, readLog } from './key-ring.js';
 import { isOpenToOthers, makeKey, readSigner, type Signer, verifierLine } from './keys.js';
 import { type Head, headsOf, Lane, type LaneFiles, type NewRecord, takeLane } from './lane.js';
 import {
@@ -21,7 +22,6 @@ import {
   FORMAT,
   lanesOf,
   ownKeyFile,
-  readDescriptor,
   receiptText,
   shortOrigin,
 } from './layout.js';
@@ -76,8 +76,8 @@ const LOCK_MS = 10_000;
 /** Kinds that are the log's own. */
 const OWN: readonly string[] = ['open', 'close'];
 
-/** One at a time: who makes a log, or its key. */
-async function alone<T>(dir: string, work: () => T): Promise<T> {
+/** One at a time: who makes a log, takes a stream of it, or hands its key over. */
+export async function alone<T>(dir: string, work: () => T): Promise<T> {
   const until = performance.now() + LOCK_MS;
   for (;;) {
     let lock: Disposable | undefined;
@@ -100,7 +100,7 @@ async function alone<T>(dir: string, work: () => T): Promise<T> {
 function openOrMake(
   dir: string,
   key: string | undefined,
-): { readonly descriptor: Descriptor; readonly signer: Signer } {
+): { readonly descriptor: Descriptor; readonly signer: Signer; readonly ring: KeyRing } {
   const file = key ?? ownKeyFile(dir);
   const there = existsSync(descriptorFile(dir));
   if (!there && existsSync(dir) && lanesOf(dir).length > 0)
@@ -125,14 +125,21 @@ function openOrMake(
     }
     syncPath(dir);
   }
-  const { descriptor, verifier } = readDescriptor(dir);
-  if (!verifier.raw.equals(signer.raw))
-    throw new ConfigError(
-      'log_key',
-      `${file}: is not the key of the log ${dir}, which is ${descriptor.key}; give that one, or another --log DIR`,
-      { file },
-    );
-  return { descriptor, signer };
+  const { descriptor, ring } = readLog(dir);
+  requireLast(dir, file, ring, signer);
+  return { descriptor, signer, ring };
+}
+/** @throws {ConfigError} log_key: it is not the key that signs now */
+export function requireLast(dir: string, file: string, ring: KeyRing, signer: Signer): void {
+  if (ring.last.raw.equals(signer.raw)) return;
+  const now = verifierLine(ring.origin, ring.last);
+  throw new ConfigError(
+    'log_key',
+    ring.has(signer)
+      ? `${file}: was a key of the log ${dir} and is handed over; give the one of ${now}`
+      : `${file}: is not the key of the log ${dir}, which is ${now}; give that one, or another --log DIR`,
+    { file },
+  );
 }
 
 const failed = (dir: string, e: unknown): ScreeningError => {
@@ -162,20 +169,26 @@ export async function openVerdictLog(options: LogOptions): Promise<VerdictLog> {
   } catch (e) {
     throw asWriteError(e, dir);
   }
-  const { descriptor, signer } = await alone(dir, () => openOrMake(dir, options.key)).catch((e: unknown) => {
+  const { descriptor, signer, ring, taken } = await alone(dir, () => ({
+    ...openOrMake(dir, options.key),
+    // In the same moment, that no key is handed over in between.
+    taken: takeLane(dir),
+  })).catch((e: unknown) => {
     throw e instanceof TemperError ? e : asWriteError(e, dir);
   });
   const { origin } = descriptor;
-  const { lane: number, lock } = takeLane(dir);
+  const { lane: number, lock } = taken;
   try {
-    const lane = new Lane(dir, number, origin, signer, options.segmentBytes ?? SEGMENT_BYTES, options.files);
-    const others = (): readonly (Head & JsonObject)[] => headsOf(dir, lanesOf(dir), lane.name, signer);
+    const lane = new Lane(dir, number, origin, signer, ring, options.segmentBytes ?? SEGMENT_BYTES, options.files);
+    const others = (): readonly (Head & JsonObject)[] => headsOf(dir, lanesOf(dir), lane.name, ring);
+    const handover = ring.digests.at(-1);
     const { ended, cut } = lane.place;
     const opened: JsonObject = {
       at: new Date().toISOString(),
       by,
       before: ended,
       ...(cut ? { cut: { ...cut } } : {}),
+      ...(handover === undefined ? {} : { handover }),
       log: { ...descriptor },
       others: others(),
       version,
@@ -261,7 +274,7 @@ function writerOf({ lane, lock, others, descriptor, signer, options, notices }: 
     origin,
     lane: lane.lane,
     notices,
-    key: descriptor.key,
+    key: verifierLine(origin, signer),
     get broken() {
       return broken;
     },

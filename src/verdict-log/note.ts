@@ -29,8 +29,16 @@ export function signCheckpoint(checkpoint: Checkpoint, signer: Signer): string {
 const FORM =
   /^([^\s+/]+\/[^\s+/]+)\/([0-9]{4})\n(0|[1-9][0-9]{0,14})\n([A-Za-z0-9+/]{43}=)\ntime ([0-9TZ:.-]{20,30})\n$/;
 
-/** null: no checkpoint that this key signed. Signatures of others beside it are passed over. */
-export function openCheckpoint(note: string, verifier: Verifier): Checkpoint | null {
+/** Knows which key signs what. */
+export interface NoteReader {
+  /** null: no checkpoint that the key signed which is due there. */
+  open(note: string): Checkpoint | null;
+}
+
+/** What a note says, and who signed it; null: it is no checkpoint. */
+export function parseNote(
+  note: string,
+): { readonly checkpoint: Checkpoint; isSignedBy(verifier: Verifier): boolean } | null {
   const end = note.indexOf('\n\n');
   if (end < 0) return null;
   const body = note.slice(0, end + 1);
@@ -45,14 +53,27 @@ export function openCheckpoint(note: string, verifier: Verifier): Checkpoint | n
   };
   // What it says, written again, is what is signed: no second form of the same.
   if (bodyOf(checkpoint) !== body) return null;
-  const name = keyHash(origin, verifier);
-  for (const line of note.slice(end + 2).split('\n')) {
-    const [, by, text = ''] = /^— (\S+) ([A-Za-z0-9+/]{91}=)$/.exec(line) ?? [];
-    const signature = Buffer.from(text, 'base64');
-    if (by !== origin || signature.toString('base64') !== text || !signature.subarray(0, 4).equals(name)) continue;
-    if (verify(null, Buffer.from(body), verifier.key, signature.subarray(4))) return checkpoint;
-  }
-  return null;
+  return {
+    checkpoint,
+    isSignedBy(verifier) {
+      const name = keyHash(origin, verifier);
+      return note
+        .slice(end + 2)
+        .split('\n')
+        .some((line) => {
+          const [, by, text = ''] = /^— (\S+) ([A-Za-z0-9+/]{91}=)$/.exec(line) ?? [];
+          const signature = Buffer.from(text, 'base64');
+          if (by !== origin || signature.toString('base64') !== text || !signature.subarray(0, 4).equals(name))
+            return false;
+          return verify(null, Buffer.from(body), verifier.key, signature.subarray(4));
+        });
+    },
+  };
+}
+/** null: no checkpoint that this key signed. Signatures of others beside it are passed over. */
+export function openCheckpoint(note: string, verifier: Verifier): Checkpoint | null {
+  const parsed = parseNote(note);
+  return parsed?.isSignedBy(verifier) ? parsed.checkpoint : null;
 }
 
 /** Notes that stand one after the other in a text. */

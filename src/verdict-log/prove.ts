@@ -1,16 +1,17 @@
 // Proofs that stand alone: that a record is in a log, and that a log goes on from what it was. Whoever has the
 // public key checks them without the log.
 
-import { DataError, IntegrityError } from '../base/errors.js';
+import { ConfigError, DataError, IntegrityError } from '../base/errors.js';
 import { canonicalJson, type JsonObject } from './canonical.js';
 import { contentDigest } from './content.js';
+import { type KeyRing, readLog, ringOf } from './key-ring.js';
 import { parseVerifierLine, readSigner, type Verifier, verifierLine } from './keys.js';
 import {
   type Descriptor,
   lanesOf,
   parseLine,
   parseReceipt,
-  readDescriptor,
+  type Receipt,
   receiptText,
   recordLine,
   segmentsOf,
@@ -26,7 +27,7 @@ import {
   leafHash,
   type Range,
 } from './merkle.js';
-import { laneName, openCheckpoint } from './note.js';
+import { type Checkpoint, laneName, parseNote } from './note.js';
 import { LaneScan, type ScannedRecord, type Signed } from './scan.js';
 import { readCheckpoints, type Watch } from './verify.js';
 
@@ -43,12 +44,15 @@ export interface InclusionProof {
   readonly checkpoint: string;
   /** Under which the digests of its contents were made; hex. Opens this record alone. */
   readonly salt?: string;
+  /** Handovers of the log's key, where it had several. */
+  readonly keys?: readonly string[];
 }
 export interface ConsistencyProof {
   readonly format: typeof CONSISTENCY;
   readonly first: string;
   readonly second: string;
   readonly path: readonly string[];
+  readonly keys?: readonly string[];
 }
 
 const altered = (what: string): IntegrityError =>
@@ -60,13 +64,13 @@ interface Read {
 }
 /** Reads a stream from the file that holds record `from` on, and collects hashes. */
 function readLane(
-  at: { readonly dir: string; readonly lane: string; readonly descriptor: Descriptor; readonly verifier: Verifier },
+  at: { readonly dir: string; readonly lane: string; readonly descriptor: Descriptor; readonly ring: KeyRing },
   from: number,
   ranges: (size: number) => readonly Range[],
   watch: Watch,
   onRecord?: (record: ScannedRecord) => void,
 ): Read {
-  const { dir, lane, descriptor, verifier } = at;
+  const { dir, lane, descriptor, ring } = at;
   const all = segmentsOf(dir, lane);
   const begin = all.findLastIndex((s) => s.first <= from);
   const segments = all.slice(Math.max(0, begin));
@@ -78,14 +82,14 @@ function readLane(
     watch.signal?.throwIfAborted();
     watch.onProgress?.(bytes);
   };
-  const sizing = new LaneScan(descriptor.origin, lane, verifier, { pause });
+  const sizing = new LaneScan(descriptor.origin, lane, ring, { pause });
   const fault = sizing.scan(tail, true);
   if (fault && fault.kind !== 'unsigned') throw altered(`${fault.file}: ${fault.message}`);
   let { signed } = sizing;
   size = signed?.size ?? 0;
   const collector = new Collector(ranges(size));
   let reached = new Frontier();
-  const scan = new LaneScan(descriptor.origin, lane, verifier, {
+  const scan = new LaneScan(descriptor.origin, lane, ring, {
     pause,
     all: true,
     began: (tree) => collector.seed(tree),
@@ -118,7 +122,7 @@ export function proveRecord(
 ): InclusionProof {
   const { dir } = request;
   const receipt = parseReceipt(request.receipt);
-  const { descriptor, verifier } = readDescriptor(dir);
+  const { descriptor, ring } = readLog(dir);
   const unknown = (why: string): DataError =>
     new DataError('log_receipt', `${receiptText(receipt)}: ${why}`, { file: dir });
   if (receipt.log !== shortOrigin(descriptor.origin)) throw unknown(`is of another log than ${dir}`);
@@ -127,7 +131,7 @@ export function proveRecord(
   let line: string | null = null,
     hash = '';
   const { signed, hashes } = readLane(
-    { dir, lane, descriptor, verifier },
+    { dir, lane, descriptor, ring },
     receipt.index,
     (size) => {
       if (receipt.index >= size) throw unknown(`stream ${lane} has ${size} signed records`);
@@ -149,8 +153,22 @@ export function proveRecord(
     checkpoint: signed.note,
     ...(request.open === undefined || nonce === null
       ? {}
-      : { salt: readSigner(request.open).salt(nonce).toString('hex') }),
+      : { salt: saltOf(request.open, ring, receipt, nonce).toString('hex') }),
+    ...keysOf(ring),
   };
+}
+const keysOf = ({ lines }: KeyRing): { readonly keys?: readonly string[] } =>
+  lines.length === 0 ? {} : { keys: lines };
+/** By the key that signed the record: salts follow from it. @throws {ConfigError} log_key: that is another one */
+function saltOf(file: string, ring: KeyRing, { lane, index }: Receipt, nonce: string): Buffer {
+  const signer = readSigner(file);
+  const due = ring.keyFor(lane, index + 1);
+  if (due.raw.equals(signer.raw)) return signer.salt(nonce);
+  throw new ConfigError(
+    'log_key',
+    `${file}: is not the key under which record ${index} was written, ${verifierLine(ring.origin, due)}; give that one`,
+    { file },
+  );
 }
 function nonceOf(line: string): string | null {
   const nonce = parseLine(line).record?.nonce;
@@ -167,12 +185,12 @@ export function proveGrowth(
   watch: Watch = {},
 ): readonly ConsistencyProof[] {
   const { dir } = request;
-  const { descriptor, verifier } = readDescriptor(dir);
-  return readCheckpoints(request.since, descriptor, verifier).map((first) => {
+  const { descriptor, ring } = readLog(dir);
+  return readCheckpoints(request.since, descriptor, ring).map((first) => {
     const lane = laneName(first.lane);
     if (!lanesOf(dir).includes(lane)) throw altered(`${dir}: stream ${lane} is gone`);
     const { signed, hashes } = readLane(
-      { dir, lane, descriptor, verifier },
+      { dir, lane, descriptor, ring },
       Math.max(0, first.size - 1),
       (size) => {
         if (size < first.size) throw altered(`${dir}/${lane}: has ${size} signed records, it had ${first.size}`);
@@ -183,7 +201,7 @@ export function proveGrowth(
     const second = { size: signed.size, root: signed.tree.root() };
     if (!(first.size === 0 || isConsistent(first.size, second.size, hashes, first.root, second.root)))
       throw altered(`${dir}/${lane}: its first ${first.size} records are not those of ${request.since}`);
-    return { format: CONSISTENCY, first: first.note, second: signed.note, path: hashes };
+    return { format: CONSISTENCY, first: first.note, second: signed.note, path: hashes, ...keysOf(ring) };
   });
 }
 
@@ -213,14 +231,19 @@ export function checkProof(proof: unknown, key: Verifier, text?: string): Checke
   const p = (typeof proof === 'object' && proof !== null ? proof : {}) as Partial<
     Readonly<Record<keyof InclusionProof | keyof ConsistencyProof, unknown>>
   >;
-  if (!isPath(p.path)) throw new DataError('log_proof', 'it is no proof of a log');
+  const areLines = p.keys === undefined || (Array.isArray(p.keys) && p.keys.length <= 1000 && p.keys.every(isText));
+  if (!isPath(p.path) || !areLines) throw new DataError('log_proof', 'it is no proof of a log');
+  const opened = (note: string): Checkpoint | null => {
+    const origin = parseNote(note)?.checkpoint.origin;
+    return origin === undefined ? null : (ringOf(origin, key, (p.keys ?? []) as readonly string[])?.open(note) ?? null);
+  };
   if (p.format === CONSISTENCY && isText(p.first) && isText(p.second))
-    return checkGrowth(p.first, p.second, p.path, key);
+    return checkGrowth(opened(p.first), opened(p.second), p.path);
   if (p.format !== INCLUSION || !isText(p.receipt) || !isText(p.line) || !isText(p.checkpoint))
     throw new DataError('log_proof', 'it is no proof of a log');
   const fails = (why: string): IntegrityError => new IntegrityError('log_altered', `the proof does not hold: ${why}`);
   const receipt = parseReceipt(p.receipt);
-  const checkpoint = openCheckpoint(p.checkpoint, key);
+  const checkpoint = opened(p.checkpoint);
   if (!checkpoint) throw fails('its checkpoint is not signed by the key');
   if (shortOrigin(checkpoint.origin) !== receipt.log || checkpoint.lane !== receipt.lane)
     throw fails('its checkpoint is of another log, or of another stream');
@@ -259,9 +282,8 @@ function matchesOf(record: JsonObject, salt: unknown, text: string): readonly st
   const contents = (record.contents ?? {}) as Readonly<Record<string, unknown>>;
   return Object.entries(contents).flatMap(([channel, d]) => (d === digest ? [channel] : []));
 }
-function checkGrowth(first: string, second: string, path: readonly string[], key: Verifier): CheckedProof {
+function checkGrowth(a: Checkpoint | null, b: Checkpoint | null, path: readonly string[]): CheckedProof {
   const fails = (why: string): IntegrityError => new IntegrityError('log_altered', `the proof does not hold: ${why}`);
-  const [a, b] = [openCheckpoint(first, key), openCheckpoint(second, key)];
   if (!a || !b) throw fails('a checkpoint is not signed by the key');
   if (a.origin !== b.origin || a.lane !== b.lane) throw fails('its checkpoints are of two logs, or of two streams');
   if (!(a.size === 0 || isConsistent(a.size, b.size, path, a.root, b.root)))
@@ -274,12 +296,12 @@ function checkGrowth(first: string, second: string, path: readonly string[], key
  * @throws {DataError} log_missing · {IntegrityError} log_altered
  */
 export function checkpointsOf(dir: string, watch: Watch = {}): string {
-  const { descriptor, verifier } = readDescriptor(dir);
+  const { descriptor, ring } = readLog(dir);
   return lanesOf(dir)
     .flatMap((lane) => {
       const last = segmentsOf(dir, lane).at(-1);
       if (!last) return [];
-      const scan = new LaneScan(descriptor.origin, lane, verifier, {
+      const scan = new LaneScan(descriptor.origin, lane, ring, {
         pause: () => watch.signal?.throwIfAborted(),
       });
       const fault = scan.scan(last, true);
@@ -290,8 +312,8 @@ export function checkpointsOf(dir: string, watch: Watch = {}): string {
 }
 /** The key of a log, as notes have it. */
 export const keyOf = (dir: string): string => {
-  const { descriptor, verifier } = readDescriptor(dir);
-  return verifierLine(descriptor.origin, verifier);
+  const { descriptor, ring } = readLog(dir);
+  return verifierLine(descriptor.origin, ring.last);
 };
 /** A key on one line. @throws {DataError} log_proof */
 export function verifierIn(line: string): Verifier {

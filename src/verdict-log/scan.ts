@@ -2,10 +2,9 @@
 // that goes on. It parses what it must: a line is found by its beginning and hashed as it lies.
 import { InputFile } from '../base/inputs.js';
 import { latin1At } from './fast-buffer.js';
-import type { Verifier } from './keys.js';
 import { checkpointHead, NO_LINE, parseLine, type SegmentFile, segmentLine } from './layout.js';
 import { Frontier, prefixedLeafHash, type Range } from './merkle.js';
-import { openCheckpoint } from './note.js';
+import type { NoteReader } from './note.js';
 
 /** Why a stream is not what was signed: the first thing that is wrong with it. */
 export interface Fault {
@@ -83,7 +82,7 @@ export class LaneScan {
   constructor(
     readonly origin: string,
     readonly lane: string,
-    readonly verifier: Verifier,
+    readonly keys: NoteReader,
     readonly hooks: ScanHooks = {},
   ) {}
 
@@ -195,7 +194,7 @@ export class LaneScan {
     const { offset, chain, tree } = last;
     this.#looked = tree.size;
     const note = noteOf(last.text);
-    const checkpoint = note === null ? null : openCheckpoint(note, this.verifier);
+    const checkpoint = note === null ? null : this.keys.open(note);
     if (note === null || !checkpoint)
       return this.#fault('altered', 'a checkpoint is not signed by the key of this log', tree.size);
     if (checkpoint.root !== tree.root())
@@ -216,7 +215,7 @@ export class LaneScan {
       if (!s || typeof chain !== 'string' || segmentLine(chain, s.first, s.peaks, s.checkpoint) !== text)
         return this.#fault('altered', 'it does not begin as a file of a log does');
       const tree = new Frontier(s.first, s.peaks);
-      const signed = s.checkpoint === null ? null : openCheckpoint(s.checkpoint, this.verifier);
+      const signed = s.checkpoint === null ? null : this.keys.open(s.checkpoint);
       const born = s.first === 0 && s.checkpoint === null && chain === NO_LINE && s.peaks.length === 0;
       const borne =
         signed?.origin === this.origin &&

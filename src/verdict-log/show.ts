@@ -1,6 +1,7 @@
 // Records of a log, to be read.
 import { IntegrityError } from '../base/errors.js';
-import { lanesOf, parseLine, parseReceipt, readDescriptor, receiptText, segmentsOf, shortOrigin } from './layout.js';
+import { readLog } from './key-ring.js';
+import { lanesOf, parseLine, parseReceipt, receiptText, segmentsOf, shortOrigin } from './layout.js';
 import { LaneScan } from './scan.js';
 import type { ShownRecord, ShowRequest } from './threads.js';
 import type { Watch } from './verify.js';
@@ -8,7 +9,7 @@ import type { Watch } from './verify.js';
 /** @throws as showLog */
 export function showRecords(request: ShowRequest, watch: Watch = {}): readonly ShownRecord[] {
   const { dir, last, kind } = request;
-  const { descriptor, verifier } = readDescriptor(dir);
+  const { descriptor, ring } = readLog(dir);
   const log = shortOrigin(descriptor.origin);
   const asked = request.receipt === undefined ? null : parseReceipt(request.receipt);
   const found: { readonly at: string; readonly shown: ShownRecord }[] = [];
@@ -19,7 +20,7 @@ export function showRecords(request: ShowRequest, watch: Watch = {}): readonly S
     // The newest files first, until there are enough.
     for (const segment of [...segments].reverse()) {
       const here: (typeof found)[number][] = [];
-      const scan = new LaneScan(descriptor.origin, lane, verifier, {
+      const scan = new LaneScan(descriptor.origin, lane, ring, {
         all: true,
         pause: (bytes) => {
           watch.signal?.throwIfAborted();

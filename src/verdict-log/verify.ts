@@ -7,10 +7,11 @@ import { readInputText } from '../base/inputs.js';
 import { heldSince } from '../base/lock.js';
 import { asReadError } from '../base/system-error.js';
 import { canonicalJson, type JsonObject } from './canonical.js';
-import { readVerifier, type Verifier, verifierLine } from './keys.js';
+import { type KeyRing, readLog } from './key-ring.js';
+import { readVerifier, verifierLine } from './keys.js';
 import type { Head } from './lane.js';
-import { type Descriptor, lanesOf, parseLine, readDescriptor, type SegmentFile, segmentsOf } from './layout.js';
-import { laneName, notesIn, openCheckpoint } from './note.js';
+import { type Descriptor, lanesOf, parseLine, type SegmentFile, segmentsOf } from './layout.js';
+import { laneName, notesIn } from './note.js';
 import { type Fault, LaneScan, type ScannedRecord, type Signed } from './scan.js';
 
 export interface VerifyLogRequest {
@@ -45,7 +46,15 @@ export interface LogReport {
   readonly ok: boolean;
   readonly dir: string;
   readonly origin: string;
+  /** The one that signs now. */
   readonly key: string;
+  /** How the key before it came to be that one. */
+  readonly handovers: readonly {
+    readonly number: number;
+    readonly at: string;
+    readonly from: string;
+    readonly to: string;
+  }[];
   /** `own`: no key was given. */
   readonly trust: 'given' | 'own';
   readonly records: number;
@@ -76,7 +85,7 @@ const isHead = (v: unknown): v is Head => {
 export function readCheckpoints(
   file: string,
   descriptor: Descriptor,
-  verifier: Verifier,
+  ring: KeyRing,
 ): readonly (Head & { readonly note: string })[] {
   let text: string;
   try {
@@ -90,7 +99,7 @@ export function readCheckpoints(
     );
   }
   const heads = notesIn(text).map((note) => {
-    const checkpoint = openCheckpoint(note, verifier);
+    const checkpoint = ring.open(note);
     if (checkpoint?.origin !== descriptor.origin)
       throw new DataError(
         'log_proof',
@@ -117,7 +126,7 @@ class LogCheck {
   constructor(
     readonly request: VerifyLogRequest,
     readonly descriptor: Descriptor,
-    readonly verifier: Verifier,
+    readonly ring: KeyRing,
     readonly watch: Watch,
   ) {}
   fault(file: string, message: string, kind: Fault['kind'] = 'altered'): void {
@@ -126,7 +135,7 @@ class LogCheck {
 
   /** @param only claims alone: the stream was read before */
   lane(lane: string, only = false): void {
-    const { request, descriptor, verifier, watch } = this;
+    const { request, descriptor, ring, watch } = this;
     const { dir } = request;
     const segments = segmentsOf(dir, lane);
     const mine = (): Claim[] =>
@@ -134,7 +143,7 @@ class LogCheck {
     const claims = mine();
     let next = 0;
     let ended = 'open' as LaneReport['ended'];
-    const scan = new LaneScan(descriptor.origin, lane, verifier, {
+    const scan = new LaneScan(descriptor.origin, lane, ring, {
       everySignature: request.everySignature === true,
       pause: (bytes) => {
         watch.signal?.throwIfAborted();
@@ -216,7 +225,7 @@ class LogCheck {
     for (let look = 0; look < LOOKS; look++) {
       this.watch.signal?.throwIfAborted();
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
-      const scan = new LaneScan(this.descriptor.origin, lane, this.verifier);
+      const scan = new LaneScan(this.descriptor.origin, lane, this.ring);
       const fault = scan.scan(segment, true);
       if (fault && fault.kind !== 'unsigned') return false;
       if ((scan.signed?.offset ?? 0) >= bytes) return true;
@@ -240,6 +249,9 @@ class LogCheck {
       canonicalJson((said.log ?? null) as JsonObject) !== canonicalJson({ ...this.descriptor })
     )
       this.fault('log.json', `is not what record ${record.index} of stream ${lane} says of the log`);
+    const { handover } = said;
+    if (kind === 'open' && !only && handover !== undefined && !this.ring.digests.includes(String(handover)))
+      this.fault('keys.jsonl', `record ${record.index} of stream ${lane} knows a handover of keys that is not there`);
     const others: unknown = said.others;
     if (!only && Array.isArray(others))
       for (const other of others as readonly unknown[])
@@ -251,17 +263,25 @@ class LogCheck {
 /**
  * Reads the whole log.
  * @throws {DataError} log_missing, log_proof · {ConfigError} log_key
- * @throws {IntegrityError} log_altered: log.json is not as it was
+ * @throws {IntegrityError} log_altered: log.json or keys.jsonl is not as it was
  */
 export function verifyLog(request: VerifyLogRequest, watch: Watch = {}): LogReport {
   const from = performance.now();
   const { dir } = request;
-  const { descriptor, verifier: own } = readDescriptor(dir);
+  const { descriptor, ring } = readLog(dir);
   const given = request.key === undefined ? null : readVerifier(request.key);
-  const check = new LogCheck(request, descriptor, given ?? own, watch);
-  if (given && !given.raw.equals(own.raw)) check.fault('log.json', 'names another key than the one given');
+  const check = new LogCheck(request, descriptor, ring, watch);
+  if (given && !ring.has(given)) check.fault('log.json', 'names another key than the one given');
+  else if (given && !given.raw.equals(ring.last.raw))
+    check.notes.push(
+      `the key given was handed over: its owner signed for ${verifierLine(descriptor.origin, ring.last)}, which signs ` +
+        'now; whoever has the old key could have signed for another, so give --key of the new one',
+    );
+  for (const { number, heads } of ring.handovers)
+    for (const { lane, root, size } of heads)
+      check.claims.push({ lane, root, size, who: `handover ${number} of keys.jsonl` });
   for (const file of request.since ?? [])
-    for (const head of readCheckpoints(file, descriptor, check.verifier)) check.claims.push({ ...head, who: file });
+    for (const head of readCheckpoints(file, descriptor, ring)) check.claims.push({ ...head, who: file });
   const lanes = lanesOf(dir);
   if (lanes.length === 0) check.fault(dir, 'holds no stream', 'missing');
   const read = new Map<string, number>();
@@ -286,7 +306,8 @@ export function verifyLog(request: VerifyLogRequest, watch: Watch = {}): LogRepo
     ok: check.faults.length === 0,
     dir,
     origin: descriptor.origin,
-    key: verifierLine(descriptor.origin, check.verifier),
+    key: verifierLine(descriptor.origin, ring.last),
+    handovers: ring.handovers.map(({ number, at, from, to }) => ({ number, at, from, to })),
     trust: given ? 'given' : 'own',
     records: sum((l) => l.records),
     bytes: sum((l) => l.bytes),
