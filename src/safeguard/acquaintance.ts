@@ -47,7 +47,14 @@ interface Standing {
   count: number;
 }
 
-const keyOf = (policy: Policy): string => `${policy.name} ${policy.digest} ${policy.contract ?? ''}`;
+const keys = new WeakMap<Policy, string>();
+function keyOf(policy: Policy): string {
+  const known = keys.get(policy);
+  if (known !== undefined) return known;
+  const key = `${policy.name} ${policy.digest} ${policy.contract ?? ''}`;
+  keys.set(policy, key);
+  return key;
+}
 
 /** Rows that break a rule, the first of each rule before others. */
 function candidatesOf(policy: Policy): readonly GoldenRow[] {

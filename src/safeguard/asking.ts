@@ -5,7 +5,14 @@ import { TemperError } from '../base/errors.js';
 import { makeNonce } from './contract.js';
 import { contractOf } from './contracts/index.js';
 import { oneLine } from './sentence.js';
-import { type Judge, type JudgeAnswer, JudgeFailure, type Policy, type UnjudgedCause } from './types.js';
+import {
+  type Judge,
+  type JudgeAnswer,
+  JudgeFailure,
+  type JudgeRequest,
+  type Policy,
+  type UnjudgedCause,
+} from './types.js';
 import type { Vote } from './votes.js';
 
 export interface Manner {
@@ -49,33 +56,37 @@ export interface AskerOptions {
   readonly slots: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
+type Question = { -readonly [K in keyof JudgeRequest]: JudgeRequest[K] };
+
 export function createAsker({ judge, timeoutMs, retries, slots }: AskerOptions): Asker {
   return {
-    ask: (policy, channel, content, { forgery, ...manner }, signal) =>
+    ask: (policy, channel, content, manner, signal) =>
       slots(async () => {
+        const { forgery, swapped, sampling, verbatim } = manner;
         const contract = contractOf(policy.contract);
         const until = performance.now() + timeoutMs;
         try {
           for (let tries = 0; ; tries++) {
             const nonce = makeNonce(content + policy.text);
-            const request = {
-              policy: policy.text,
-              content,
-              channel,
-              nonce,
-              ...(contract.name === 'temper' ? {} : { contract: contract.name }),
-              ...manner,
-            };
             const left = tries === 0 ? timeoutMs : Math.max(0, until - performance.now());
-            const ask = (deadline: Deadline): Promise<JudgeAnswer> =>
-              judge.judge({
-                ...request,
+            const ask = (deadline: Deadline): Promise<JudgeAnswer> => {
+              const request: Question = {
+                policy: policy.text,
+                content,
+                channel,
+                nonce,
                 get signal() {
                   return deadline.signal;
                 },
-              });
+              };
+              if (contract.name !== 'temper') request.contract = contract.name;
+              if (swapped !== undefined) request.swapped = swapped;
+              if (sampling !== undefined) request.sampling = sampling;
+              if (verbatim !== undefined) request.verbatim = verbatim;
+              return judge.judge(request);
+            };
             const answer = await withDeadline(left, signal, ask, timeoutMs);
-            const asked = read(policy, answer, nonce, manner.swapped === true);
+            const asked = read(policy, answer, nonce, swapped === true);
             if (tries < retries && STRAYED.includes(asked.cause)) continue;
             const repeated = forgery !== undefined && String(answer?.text).includes(forgery);
             return repeated ? { ...asked, repeated } : asked;
@@ -100,33 +111,38 @@ const nothing = (cause: UnjudgedCause, detail: string, rationale = ''): Vote => 
   rationale,
 });
 
+type Told = { -readonly [K in keyof Asked]: Asked[K] };
+/** A vote with what the answer says beside it. */
+function told({ outcome, rule, cause, detail, rationale }: Vote, answer: JudgeAnswer | undefined): Told {
+  // Field by field: copies of objects cost more than all the rest of a verdict.
+  const asked: Told = { outcome, rule, cause, detail, rationale, answered: true, hopeless: false };
+  if (typeof answer?.backend === 'string') asked.backend = answer.backend;
+  if (typeof answer?.score === 'number' && Number.isFinite(answer.score)) asked.score = answer.score;
+  return asked;
+}
+
 /** An answer by the contract of its policy. */
 function read(policy: Policy, answer: JudgeAnswer, nonce: string, swapped: boolean): Asked {
-  const told = {
-    answered: true,
-    hopeless: false,
-    ...(typeof answer?.backend === 'string' ? { backend: answer.backend } : {}),
-    ...(typeof answer?.score === 'number' && Number.isFinite(answer.score) ? { score: answer.score } : {}),
-  };
-  if (typeof answer?.text !== 'string') return { ...nothing('bad_response', 'the judge gave no text'), ...told };
+  if (typeof answer?.text !== 'string') return told(nothing('bad_response', 'the judge gave no text'), answer);
   const thoughts = answer.rationale ?? '';
   let rationale = thoughts.slice(0, MAX_RATIONALE_CHARS);
   if (answer.finish !== 'stop') {
     const how = answer.finish === 'length' ? 'length' : (answer.ended ?? String(answer.finish));
     const next = answer.finish === 'length' ? '; give it more tokens' : '';
-    return { ...nothing('truncated', `the judge's answer ended by ${how}, wanted stop${next}`, rationale), ...told };
+    return told(nothing('truncated', `the judge's answer ended by ${how}, wanted stop${next}`, rationale), answer);
   }
-  const expected = { nonce, rules: policy.rules, policy: policy.text, ...(swapped ? { swapped } : {}) };
+  const expected = { nonce, rules: policy.rules, policy: policy.text, swapped };
   const parsed = contractOf(policy.contract).parse(answer.text, expected);
   if (parsed.rationale !== undefined)
     rationale = [parsed.rationale, thoughts]
       .filter((t) => t !== '')
       .join('\n')
       .slice(0, MAX_RATIONALE_CHARS);
-  if (parsed.outcome === 'unjudged') return { ...nothing(parsed.cause, parsed.detail, rationale), ...told };
-  const { allowVoid } = answer;
-  const word = { outcome: parsed.outcome, rule: parsed.rule, rationale, cause: null, detail: '' };
-  return { ...word, ...told, ...(allowVoid ? { allowVoid } : {}) };
+  if (parsed.outcome === 'unjudged') return told(nothing(parsed.cause, parsed.detail, rationale), answer);
+  const { outcome, rule } = parsed;
+  const asked = told({ outcome, rule, rationale, cause: null, detail: '' }, answer);
+  if (answer.allowVoid) asked.allowVoid = answer.allowVoid;
+  return asked;
 }
 
 /** What a judge threw, without what a library put into its message: that may quote a key or the text. */

@@ -1,10 +1,10 @@
 // The judgement of one text under one policy: the text in windows, each window in its views, each view by so many
 // votes. The strictest counts: a block anywhere is a block, and what has no verdict anywhere is not allowed.
 import { sha256 } from '../base/digest.js';
-import type { Asker, Manner } from './asking.js';
+import type { Asked, Asker, Manner } from './asking.js';
 import { contractOf, judgeDigest } from './contracts/index.js';
 import type { Coverage, Judge, Policy } from './types.js';
-import { VIEWS_VERSION, type ViewName, viewsOf } from './views/index.js';
+import { VIEWS_VERSION, type View, type ViewName, viewsOf } from './views/index.js';
 import { countVotes, decide, type Vote, type VoteCount, voteSettings } from './votes.js';
 import { covered, DEFAULT_WINDOW, MIN_WINDOW, type Window, windowSize, windowsOf } from './windows.js';
 
@@ -38,6 +38,7 @@ interface Part {
   readonly view: ViewName;
   readonly text: string;
 }
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type PartVerdict = Vote & Pick<Judged, 'answered' | 'hopeless' | 'backend' | 'votes'>;
 
 export class Judging {
@@ -89,7 +90,8 @@ export class Judging {
     threshold: number | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Judged> {
-    const parts = await this.#parts(policy, channel, text, signal);
+    // Most texts are one part, and where the judge need not be asked what fits nothing is waited for.
+    const parts = this.judge.fits ? await this.#fitting(policy, channel, text, signal) : this.#parts(text);
     const [only] = parts;
     if (only && parts.length === 1)
       return combined(text, parts, [await this.#vote(policy, channel, only.text, threshold, signal)]);
@@ -111,19 +113,32 @@ export class Judging {
     return combined(text, parts, verdicts);
   }
 
+  #viewsOf(text: string): readonly View[] {
+    return this.#views === 'raw' ? [{ view: 'raw', text }] : viewsOf(text);
+  }
   /** Windows and views to judge. */
-  async #parts(
+  #parts(text: string): readonly Part[] {
+    const size = windowSize(this.#window);
+    return windowsOf(text, size).flatMap((window) => {
+      const own = window.to - window.from === text.length ? text : text.slice(window.from, window.to);
+      return this.#viewsOf(own).flatMap(({ view, text: seen }): readonly Part[] =>
+        // What was decoded may be longer than what encoded it.
+        view === 'raw'
+          ? [{ window, view, text: seen }]
+          : windowsOf(seen, size).map(({ from, to }) => ({ window, view, text: seen.slice(from, to) })),
+      );
+    });
+  }
+  /** The same, as much at once as the judge has room for. */
+  async #fitting(
     policy: Policy,
     channel: string,
     text: string,
     signal: AbortSignal | undefined,
   ): Promise<readonly Part[]> {
-    const windows = await this.#windows(policy, channel, text, signal);
     const parts: Part[] = [];
-    for (const window of windows) {
-      const own = text.slice(window.from, window.to);
-      for (const { view, text: seen } of this.#views === 'raw' ? [{ view: 'raw' as const, text: own }] : viewsOf(own)) {
-        // What was decoded may be longer than what encoded it.
+    for (const window of await this.#windows(policy, channel, text, signal)) {
+      for (const { view, text: seen } of this.#viewsOf(text.slice(window.from, window.to))) {
         const inside =
           view === 'raw' ? [{ from: 0, to: seen.length }] : await this.#windows(policy, channel, seen, signal);
         for (const { from, to } of inside) parts.push({ window, view, text: seen.slice(from, to) });
@@ -168,23 +183,24 @@ export class Judging {
     signal: AbortSignal | undefined,
   ): Promise<PartVerdict> {
     const swaps = contractOf(policy.contract).swaps(policy.text);
-    const asked = await Promise.all(
-      Array.from({ length: this.#votes }, (_, i) => this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal)),
-    );
-    const backends = new Set(asked.flatMap((a) => a.backend ?? []));
+    const one = (i: number): Promise<Asked> => this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal);
+    const asked =
+      this.#votes === 1 ? [await one(0)] : await Promise.all(Array.from({ length: this.#votes }, (_, i) => one(i)));
     const { outcome, rule, rationale, cause, detail, score } = decide(asked, threshold);
-    return {
+    const verdict: Mutable<PartVerdict> = {
       outcome,
       rule,
       rationale,
       cause,
       detail,
-      ...(score === undefined ? {} : { score }),
       answered: asked.some((a) => a.answered),
       hopeless: asked.every((a) => a.hopeless),
-      ...(backends.size === 0 ? {} : { backend: [...backends].join(', ') }),
-      ...(this.#votes === 1 ? {} : { votes: countVotes(asked) }),
     };
+    if (score !== undefined) verdict.score = score;
+    const backends = new Set(asked.flatMap((a) => a.backend ?? []));
+    if (backends.size > 0) verdict.backend = [...backends].join(', ');
+    if (this.#votes > 1) verdict.votes = countVotes(asked);
+    return verdict;
   }
 }
 
@@ -199,32 +215,34 @@ function combined(text: string, parts: readonly Part[], verdicts: readonly PartV
     (best, v, i) => (severity[v.outcome] < severity[(verdicts[best] as PartVerdict).outcome] ? i : best),
     0,
   );
-  const deciding = verdicts[at] as PartVerdict;
-  const scores = verdicts.flatMap((v) => v.score ?? []);
-  const view = (parts[at] as Part).view;
-  const judged = parts.filter((p, i) => p.view === 'raw' && verdicts[i]?.outcome !== 'unjudged').map((p) => p.window);
-  const windows = new Set(parts.map((p) => p.window)).size;
-  const where = deciding.outcome === 'unjudged' && parts.length > 1 ? ` (${placeOf(parts[at] as Part, windows)})` : '';
-  const { outcome, rule, rationale, cause, detail, votes, backend } = deciding;
-  return {
+  const { outcome, rule, rationale, cause, detail, votes, backend } = verdicts[at] as PartVerdict;
+  const part = parts[at] as Part;
+  const windows = parts.length === 1 ? 1 : new Set(parts.map((p) => p.window)).size;
+  const where = outcome === 'unjudged' && parts.length > 1 ? ` (${placeOf(part, windows)})` : '';
+  const judged: Mutable<Judged> = {
     outcome,
     rule,
     rationale,
     cause,
     detail: detail + where,
-    ...(scores.length > 0 ? { score: Math.max(...scores) } : {}),
-    coverage: {
-      characters: text.length,
-      judged: covered(judged),
-      windows,
-      views: [...new Set(parts.map((p) => p.view))],
-    },
-    ...(view === 'raw' ? {} : { view }),
-    ...(votes ? { votes } : {}),
-    ...(backend === undefined ? {} : { backend }),
+    coverage: coverageOf(text, parts, verdicts, windows),
     answered: verdicts.some((v) => v.answered),
     hopeless: verdicts.every((v) => v.hopeless),
   };
+  const score = Math.max(...verdicts.flatMap((v) => v.score ?? []));
+  if (score !== Number.NEGATIVE_INFINITY) judged.score = score;
+  if (part.view !== 'raw') judged.view = part.view;
+  if (votes) judged.votes = votes;
+  if (backend !== undefined) judged.backend = backend;
+  return judged;
+}
+const RAW: readonly ViewName[] = ['raw'];
+function coverageOf(text: string, parts: readonly Part[], verdicts: readonly PartVerdict[], windows: number): Coverage {
+  const characters = text.length;
+  if (parts.length === 1)
+    return { characters, judged: verdicts[0]?.outcome === 'unjudged' ? 0 : characters, windows, views: RAW };
+  const judged = parts.filter((p, i) => p.view === 'raw' && verdicts[i]?.outcome !== 'unjudged').map((p) => p.window);
+  return { characters, judged: covered(judged), windows, views: [...new Set(parts.map((p) => p.view))] };
 }
 const placeOf = ({ window, view }: Part, windows: number): string =>
   [windows > 1 ? `characters ${window.from} to ${window.to}` : '', view === 'raw' ? '' : `view ${view}`]

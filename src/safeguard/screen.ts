@@ -1,6 +1,6 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
-import pLimit from 'p-limit';
 import { sha256 } from '../base/digest.js';
+import { createSlots } from '../base/slots.js';
 import { Acquaintance, type Doubt, Unasked } from './acquaintance.js';
 import { createAsker, errorName, withDeadline } from './asking.js';
 import { thresholdFor } from './calibration.js';
@@ -55,6 +55,8 @@ export interface Screen {
    * a channel come the blocks of its detectors.
    */
   screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
+  /** What it will ask `known` for, without what detectors say. */
+  asks?(channels: Channels): readonly Pick<Verdict, 'policy' | 'channel' | 'digests'>[];
   /**
    * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last calls showed (see
    * hope.ts), or it fell for a forged verdict. Null while it may be.
@@ -72,12 +74,13 @@ const DEFAULT_CONCURRENCY = 8;
 /** A check has deadlines of its own, one for each call. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type Found = Omit<Verdict, 'policy' | 'channel' | 'digests' | 'latencyMs' | 'contract'>;
 
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, detectors, onVerdict } = options;
   const { timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY } = options;
-  const slots = pLimit(Math.max(1, concurrency));
+  const slots = createSlots(concurrency);
   const checks = new Map<string, Promise<string | null>>();
   /** Why an allow under the policy does not count; null: it does. */
   const doubt = (policy: Policy): Promise<string | null> => {
@@ -98,60 +101,78 @@ export function createScreen(options: ScreenOptions): Screen {
     asker && new Acquaintance({ asker, probe: options.probe ?? false, canaries: options.canaries ?? 0 });
   const hope = createHope();
 
+  /** Of each policy, what its verdicts have in common. */
+  const standing = policies.map((policy) => {
+    const asked = judging?.judgeDigest(policy) ?? '';
+    const threshold = thresholdFor(policy, asked);
+    // Who judges with another threshold is another judge.
+    const who = threshold === undefined ? asked : sha256(JSON.stringify([asked, 'threshold', threshold]));
+    const contract = contractOf(policy.contract).name;
+    return { policy, threshold, who, contract: contract === 'temper' ? null : contract };
+  });
+  const digestsFor = ({ policy, who }: (typeof standing)[number], content: string): Verdict['digests'] =>
+    judging
+      ? { policy: policy.digest, content, judge: who, judging: judging.digest() }
+      : { policy: policy.digest, content, judge: who };
+
+  /** @param digest of the content */
   async function verdictOf(
-    policy: Policy,
+    of: (typeof standing)[number],
     channel: string,
     content: string,
+    digest: string,
     signal: AbortSignal | undefined,
     known: KnownVerdict | undefined,
   ): Promise<Verdict> {
     const start = performance.now();
-    const contract = contractOf(policy.contract);
-    const asked = judging?.judgeDigest(policy) ?? '';
-    const threshold = thresholdFor(policy, asked);
-    const base = {
-      policy: policy.name,
-      channel,
-      digests: {
-        policy: policy.digest,
-        content: sha256(content),
-        // Who judges with another threshold is another judge.
-        judge: threshold === undefined ? asked : sha256(JSON.stringify([asked, 'threshold', threshold])),
-        ...(judging ? { judging: judging.digest() } : {}),
-      },
-      ...(contract.name === 'temper' ? {} : { contract: contract.name }),
-    };
-    const verdict = ({ outcome, rule, rationale, cause, detail, score, ...more }: Found): Verdict => ({
-      ...base,
+    const { policy, threshold, contract } = of;
+    const digests = digestsFor(of, digest);
+    const verdict = ({
       outcome,
       rule,
       rationale,
       cause,
+      detail,
+      score,
+      coverage,
+      view,
+      votes,
+      backend,
+    }: Found): Verdict => {
       // What did not pass must not leave by the words about it.
-      detail: detail !== '' && repeats(detail, content) ? 'what there is to say of it repeats the judged text' : detail,
-      latencyMs: Math.round(performance.now() - start),
-      ...(score === undefined ? {} : { score }),
-      ...(threshold === undefined || cause !== null ? {} : { threshold }),
-      ...more,
-    });
+      const isSaid = detail !== '' && repeats(detail, content);
+      const words = isSaid ? 'what there is to say of it repeats the judged text' : detail;
+      const latencyMs = Math.round(performance.now() - start);
+      // Field by field, in the order in which they are written: copies of objects cost more than all the rest.
+      const said: Mutable<Verdict> = contract
+        ? { policy: policy.name, channel, digests, contract, outcome, rule, rationale, cause, detail: words, latencyMs }
+        : { policy: policy.name, channel, digests, outcome, rule, rationale, cause, detail: words, latencyMs };
+      if (score !== undefined) said.score = score;
+      if (threshold !== undefined && cause === null) said.threshold = threshold;
+      if (coverage) said.coverage = coverage;
+      if (view) said.view = view;
+      if (votes) said.votes = votes;
+      if (backend !== undefined) said.backend = backend;
+      return said;
+    };
     const unjudged = (cause: UnjudgedCause, detail: string): Verdict =>
       verdict({ outcome: 'unjudged', rule: null, cause, detail, rationale: '' });
-    const before = known?.(policy.name, channel, base.digests);
+    const before = known?.(policy.name, channel, digests);
     if (before?.outcome === 'block') return before;
-    const unproven = async (): Promise<string | null> =>
-      judge?.check && !options.unchecked ? withDeadline(MAX_TIMER_MS, signal, () => doubt(policy)) : null;
-    if (before?.outcome === 'allow' && (await unproven().catch(() => '')) === null) return before;
+    const isTried = judge?.check !== undefined && !options.unchecked;
+    const unproven = (): Promise<string | null> => withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
+    if (before?.outcome === 'allow' && (!isTried || (await unproven().catch(() => '')) === null)) return before;
     if (!judging || !acquaintance) return unjudged('judge_error', 'no judge is configured');
     const batch = acquaintance.join(policy);
-    const { answered, hopeless, ...judged } = await judging.run(policy, channel, content, threshold, signal);
-    hope.note(answered, hopeless ? judged.detail : null);
-    const changed = answered ? acquaintance.saw(judged.backend) : null;
+    const judged = await judging.run(policy, channel, content, threshold, signal);
+    hope.note(judged.answered, judged.hopeless ? judged.detail : null);
+    const changed = judged.answered ? acquaintance.saw(judged.backend) : null;
     if (judged.outcome !== 'allow') return verdict(judged);
     const void_ = ({ cause, detail }: Doubt): Verdict => verdict({ ...judged, outcome: 'unjudged', cause, detail });
     if (changed) return void_(changed);
     try {
       // Nothing is waited for where nobody asks: what was judged before a stop is not lost.
-      const why = await unproven();
+      const why = isTried ? await unproven() : null;
       if (why !== null) return void_({ cause: 'unproven', detail: why });
       if (acquaintance.isIdle) return verdict(judged);
       const doubted = await withDeadline(MAX_TIMER_MS, signal, () => batch.doubt());
@@ -165,12 +186,13 @@ export function createScreen(options: ScreenOptions): Screen {
 
   /** Every verdict says what the detectors said, and the blocks of these follow. */
   async function withDetectors(
+    detectors: DetectorSet,
     channel: string,
     content: string,
+    digest: string,
     verdicts: readonly Verdict[],
     signal: AbortSignal | undefined,
   ): Promise<readonly Verdict[]> {
-    if (!detectors) return verdicts;
     const start = performance.now();
     const found = await detectors.look(content, signal).catch((error: unknown) => errorName(error));
     // Nothing may pass that was not looked at.
@@ -180,7 +202,7 @@ export function createScreen(options: ScreenOptions): Screen {
     const blocks = found
       .filter((d) => d.state === 'block')
       .map((d) => ({
-        ...blockOf(detectors.policyOf(d.detector), channel, content, d),
+        ...blockOf(detectors.policyOf(d.detector), channel, digest, d),
         latencyMs: Math.round(performance.now() - start),
       }));
     for (const block of blocks) onVerdict?.(block);
@@ -210,21 +232,32 @@ export function createScreen(options: ScreenOptions): Screen {
     },
     async screen(channels, signal, known) {
       const texts = Object.entries(channels).filter(([, text]) => text !== '');
-      if (texts.length === 0) return combine([missing('', '', 'no_content', 'no channel holds any text', judge)]);
+      if (texts.length === 0)
+        return combine([missing('', sha256(''), 'no_content', 'no channel holds any text', judge)]);
+      const judged = async (of: (typeof standing)[number], channel: string, text: string, digest: string) => {
+        const verdict = await verdictOf(of, channel, text, digest, signal, known);
+        onVerdict?.(verdict);
+        return verdict;
+      };
       const calls = texts.map(async ([channel, text]) => {
-        const verdicts =
-          policies.length === 0
-            ? [missing(channel, text, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
-            : await Promise.all(
-                policies.map(async (policy) => {
-                  const verdict = await verdictOf(policy, channel, text, signal, known);
-                  onVerdict?.(verdict);
-                  return verdict;
-                }),
-              );
-        return withDetectors(channel, text, verdicts, signal);
+        const [only] = standing;
+        const digest = sha256(text);
+        const verdicts = !only
+          ? [missing(channel, digest, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
+          : standing.length === 1
+            ? [await judged(only, channel, text, digest)]
+            : await Promise.all(standing.map((of) => judged(of, channel, text, digest)));
+        return detectors ? withDetectors(detectors, channel, text, digest, verdicts, signal) : verdicts;
       });
-      return combine((await Promise.all(calls)).flat());
+      const [first] = calls;
+      return combine(first && calls.length === 1 ? await first : (await Promise.all(calls)).flat());
+    },
+    asks(channels) {
+      return Object.entries(channels).flatMap(([channel, text]) => {
+        if (text === '') return [];
+        const digest = sha256(text);
+        return standing.map((of) => ({ policy: of.policy.name, channel, digests: digestsFor(of, digest) }));
+      });
     },
   };
 }
@@ -234,7 +267,7 @@ const notLookedAt = (error: string, signal: AbortSignal | undefined): Partial<Ve
     ? { outcome: 'unjudged', cause: 'aborted', detail: 'screening was stopped before the detectors had looked' }
     : { outcome: 'unjudged', cause: 'judge_error', detail: `the detectors failed: ${error}` };
 
-/** A detector's verdict. It says what was found and where, never the text. */
+/** A detector's verdict. It says what was found and where, never the text. @param content its digest */
 function blockOf(policy: string, channel: string, content: string, d: Detection): Verdict {
   const rules = [...new Set(d.findings.map((f) => f.rule))];
   return {
@@ -245,12 +278,13 @@ function blockOf(policy: string, channel: string, content: string, d: Detection)
     rationale: `${d.count} found: ${rules.join(', ')}`,
     cause: null,
     detail: '',
-    digests: { policy: d.digest, content: sha256(content), judge: '' },
+    digests: { policy: d.digest, content, judge: '' },
     latencyMs: 0,
     findings: d.findings.map(({ rule, view, from, to }) => ({ rule, view, from, to })),
   };
 }
 
+/** @param content its digest */
 function missing(channel: string, content: string, cause: UnjudgedCause, detail: string, judge: Judge | null): Verdict {
   return {
     outcome: 'unjudged',
@@ -260,7 +294,7 @@ function missing(channel: string, content: string, cause: UnjudgedCause, detail:
     rationale: '',
     cause,
     detail,
-    digests: { policy: '', content: sha256(content), judge: judge?.digest ?? '' },
+    digests: { policy: '', content, judge: judge?.digest ?? '' },
     latencyMs: 0,
   };
 }
@@ -273,6 +307,12 @@ export function worst(verdicts: readonly Pick<Verdict, 'outcome'>[]): Verdict['o
 
 function combine(verdicts: readonly Verdict[]): ScreenResult {
   const channels: Record<string, Verdict['outcome']> = Object.create(null) as Record<string, Verdict['outcome']>;
+  const [only] = verdicts;
+  if (only && verdicts.length === 1) {
+    const outcome = worst(verdicts);
+    if (only.channel !== '') channels[only.channel] = outcome;
+    return { outcome, channels, verdicts };
+  }
   for (const { channel } of verdicts)
     if (channel !== '') channels[channel] = worst(verdicts.filter((v) => v.channel === channel));
   return { outcome: worst(verdicts), channels, verdicts };

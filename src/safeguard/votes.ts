@@ -84,6 +84,10 @@ function counted(votes: readonly Vote[], threshold: number | undefined): Vote {
 
 /** The votes as one; its words are those of a vote that says the same. */
 export function decide(votes: readonly Vote[], threshold?: number): Vote {
+  const [only] = votes;
+  // One vote whose word counts, as most are.
+  if (only && votes.length === 1 && threshold === undefined && !(only.outcome === 'allow' && only.allowVoid))
+    return only.outcome === 'block' && only.rule === null ? { ...only, rule: ANY_RULE } : only;
   const one = counted(votes, threshold);
   const void_ = one.outcome === 'allow' ? votes.find((v) => v.allowVoid)?.allowVoid : undefined;
   const { allowVoid: _, ...vote } = one;

@@ -10,6 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { writeParquet } from '../../src/data/parquet-writer.js';
 import { merged, type Shape, shapeOf } from '../../src/data/shape.js';
 import type { VerdictRow } from '../../src/safeguard/agreement.js';
+import { lineBatches, textBatches, textOfLine } from '../../src/safeguard/batch/lines.js';
 import { mergeParts } from '../../src/safeguard/batch/merge.js';
 import { inputFiles } from '../../src/safeguard/batch/read.js';
 import { isPlainRow, rowOf, schemaRow } from '../../src/safeguard/batch/row.js';
@@ -17,6 +18,7 @@ import { type BatchOptions, screenFile } from '../../src/safeguard/batch/screen-
 import { parseShard, shardOf } from '../../src/safeguard/batch/shard.js';
 import type { BatchSummary } from '../../src/safeguard/batch/tally.js';
 import { VerdictIndex } from '../../src/safeguard/batch/verdict-index.js';
+import { verdictLine } from '../../src/safeguard/batch/verdict-line.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createDetectors } from '../../src/safeguard/detectors/index.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
@@ -206,19 +208,103 @@ it('the plainest rows are what the schema says of them', () => {
     fc.constant(Number.POSITIVE_INFINITY),
     fc.constant([]),
   );
+  const text = fc.oneof(fc.string(), fc.constant(null), fc.integer());
+  const inner = fc.array(
+    fc.tuple(fc.constantFrom('role', 'content', 'thinking', 'tool_calls', 'audio', '__proto__', 'final'), value),
+    { maxLength: 3 },
+  );
+  const role = fc.constantFrom('assistant', 'user', 'tool', 'robot');
+  const message = fc
+    .tuple(role, text, inner)
+    .map(([role, content, more]) => Object.fromEntries([['role', role], ['content', content], ...more]));
   const keys = fc.constantFrom('id', 'text', 'channel', 'policy', 'expect', 'channels', 'x', '__proto__');
-  let plain = 0;
+  const entry = fc.oneof(
+    { weight: 4, arbitrary: fc.tuple(keys, value) },
+    fc.tuple(fc.constant('messages'), fc.array(message, { maxLength: 3 })),
+    fc.tuple(fc.constant('channels'), inner.map(Object.fromEntries)),
+  );
+  const plain = { text: 0, channels: 0, messages: 0 };
   fc.assert(
-    fc.property(fc.array(fc.tuple(keys, value), { maxLength: 5 }), (entries) => {
-      const row: unknown = JSON.parse(JSON.stringify(Object.fromEntries([['text', 'a'], ...entries])));
+    fc.property(fc.array(entry, { maxLength: 5 }), fc.constantFrom('text', 'id'), (entries, first) => {
+      const row: unknown = JSON.parse(JSON.stringify(Object.fromEntries([[first, 'a'], ...entries])));
       if (!isPlainRow(row)) return;
-      plain++;
+      for (const name of ['text', 'channels', 'messages'] as const) if (row[name]) plain[name]++;
       expect(schemaRow(row)).toEqual(row);
-      expect(rowOf('f', 1, row)).toBeDefined();
+      try {
+        expect(rowOf('f', 1, row)).toBeDefined();
+      } catch (e) {
+        expect(e).toMatchObject({ code: 'row_schema' });
+      }
+    }),
+    { numRuns: 4000 },
+  );
+  for (const count of Object.values(plain)) expect(count).toBeGreaterThan(100);
+});
+
+it('a verdict is written as JSON.stringify has it', () => {
+  const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.constantFrom('', 'é "\\', '\u2028', '\ud800'));
+  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined });
+  const verdict = fc.record({
+    policy: text,
+    channel: text,
+    digests: fc.record({ policy: text, content: text, judge: text, judging: optional(text) }),
+    outcome: fc.constantFrom('allow', 'block', 'unjudged'),
+    rule: fc.option(text),
+    rationale: text,
+    cause: fc.option(text),
+    detail: text,
+    latencyMs: fc.oneof(fc.nat(), fc.double()),
+    score: optional(fc.double()),
+    coverage: optional(
+      fc.record({ characters: fc.nat(), judged: fc.nat(), views: fc.array(fc.constantFrom('raw', 'plain')) }),
+    ),
+    detectors: optional(fc.dictionary(text, text)),
+    findings: optional(fc.array(fc.record({ rule: text, from: fc.nat() }))),
+    [`odd "name"`]: optional(fc.anything()),
+  });
+  const head = fc.record({ row: optional(fc.nat()), id: text, line: fc.nat(), expect: optional(fc.option(text)) });
+  fc.assert(
+    fc.property(head, verdict, (h, given) => {
+      // What may stand in a file.
+      const v = JSON.parse(JSON.stringify(given)) as typeof given;
+      expect(verdictLine(h as never, v as never)).toBe(JSON.stringify({ ...h, ...v }));
     }),
     { numRuns: 2000 },
   );
-  expect(plain).toBeGreaterThan(100);
+});
+
+it('lines are the same lines whether they come as bytes or as text', async () => {
+  const piece = fc.oneof(
+    fc.constantFrom('', '{"text":"a"}', '\r', ' ', '\ufeff{}', 'é\ufffd', '日本', 'x'.repeat(70_000)),
+    fc.string({ unit: 'binary' }),
+  );
+  const bytes = fc.oneof(
+    { weight: 8, arbitrary: piece.map((text) => Buffer.from(text)) },
+    fc.constantFrom(Buffer.from([0xff]), Buffer.from([0xe6, 0x97]), Buffer.from([0x80, 0x41])),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(bytes, { maxLength: 40 }), fc.boolean(), async (lines, isEnded) => {
+      const path = file(
+        'lines.jsonl',
+        Buffer.concat(lines.flatMap((line, i) => [...(i > 0 ? [Buffer.from('\n')] : []), line])),
+      );
+      if (isEnded) writeFileSync(path, '\n', { flag: 'a' });
+      const all = async (batches: AsyncGenerator<readonly Parameters<typeof textOfLine>[1][]>): Promise<unknown[]> => {
+        const found: unknown[] = [];
+        for await (const batch of batches)
+          for (const line of batch) {
+            try {
+              found.push([line.line, textOfLine(path, line)]);
+            } catch (e) {
+              found.push([line.line, (e as Error).message]);
+            }
+          }
+        return found;
+      };
+      expect(await all(textBatches(path))).toEqual(await all(lineBatches(path)));
+    }),
+    { numRuns: 150 },
+  );
 });
 
 describe('shards', () => {

@@ -8,7 +8,8 @@ import { renderVerdict } from '../../src/safeguard/contract.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
-import { viewsOf } from '../../src/safeguard/views/index.js';
+import { allViews, viewsOf } from '../../src/safeguard/views/index.js';
+import { isOrdinary } from '../../src/safeguard/views/ordinary.js';
 
 const SAID = 'tell me the secret of the golden garden';
 const bytes = (text: string): number[] => [...Buffer.from(text)];
@@ -151,6 +152,77 @@ describe('an ordinary text has no other view', () => {
     const odd = paragraphs.filter((p) => viewsOf(p).length > 1);
     expect(paragraphs.length).toBeGreaterThan(150);
     expect(odd.length / paragraphs.length).toBeLessThan(0.03);
+  });
+});
+
+describe('the first look', () => {
+  const same = (text: string): boolean => {
+    expect(viewsOf(text), JSON.stringify(text)).toEqual(allViews(text));
+    return isOrdinary(text);
+  };
+  it('passes over most texts', () => {
+    const names = readdirSync(join(packageRoot, 'docs', 'guides')).map((f) => join('docs', 'guides', f));
+    const files = [
+      ...names,
+      'datasets/tickets/train.jsonl',
+      'policies/contact/golden.jsonl',
+      'policies/secrets/golden.jsonl',
+    ];
+    const pieces = files.flatMap((f) => readFileSync(join(packageRoot, f), 'utf8').split(/(?<=[.:,}]\s)/));
+    expect(pieces.length).toBeGreaterThan(3000);
+    expect(pieces.filter(same).length / pieces.length).toBeGreaterThan(0.7);
+  });
+  it('and over none that has a view', () => {
+    const words = [
+      'the',
+      'gur',
+      'frperg',
+      'b0mb',
+      '19th',
+      'added',
+      'de',
+      'ad be',
+      'JavaScript',
+      'aGVsbG8',
+      'x1',
+      '41 42',
+      '0x41',
+    ];
+    const signs = [
+      ' ',
+      '\n',
+      '\r\n',
+      '\r',
+      '=',
+      '==',
+      '%41',
+      '&#65;',
+      '\\u0041',
+      '\\x41',
+      '01000001',
+      '-',
+      '_',
+      '/',
+      ',',
+      '!',
+      '$',
+      'é',
+      '\u200b',
+    ];
+    const word = fc.oneof(
+      fc.constantFrom(...words, ...signs),
+      fc.constantFrom(...Object.values(DISGUISES).map((disguise) => disguise(SAID))),
+      fc.constantFrom(...['hello world', 'meet me', 'abc'].map((t) => Buffer.from(t).toString('base64').slice(0, 12))),
+      fc.string({ minLength: 1, maxLength: 9 }),
+      fc.string({ unit: fc.constantFrom(...'abcdefABCDEF0123456789=+/_- \n'), maxLength: 12 }),
+    );
+    const ordinary = fc
+      .sample(fc.array(word, { maxLength: 9 }), { numRuns: 6000, seed: 5 })
+      .filter((parts) => same(parts.join('')));
+    expect(ordinary.length).toBeGreaterThan(1000);
+    let cut = 0;
+    for (const disguise of Object.values(DISGUISES))
+      for (const text = disguise(SAID); cut < text.length; cut += 3) same(text.slice(cut, cut + 60));
   });
 });
 

@@ -6,7 +6,7 @@ import { ConfigError, DataError } from '../../base/errors.js';
 import { dataFiles } from '../../data/files.js';
 import type { Policy } from '../types.js';
 import { type Columns, readColumns } from './columns.js';
-import { lineBatches, textOfLine } from './lines.js';
+import { lineBatches, textBatches, textOfLine } from './lines.js';
 import { badRow, parseRow, rowOf, type ScreenRow } from './row.js';
 import { isOwn, type Shard } from './shard.js';
 
@@ -132,59 +132,47 @@ async function* ours(file: string, options: RowsOptions, place: Place): Batches 
   if (source === null || source.name === 'jsonl') return yield* fromLines(file, options, place);
   const reading = source.read(file, options.signal);
   for await (const batch of reading.batches)
-    yield batch.map(({ line, value, error }) =>
-      tolerated(line, options, () => {
+    yield batch.map(({ line, value, error }) => {
+      try {
         if (error) throw error;
         return rowOf(file, line, plainNumbers(value));
-      }),
-    );
+      } catch (cause) {
+        return excused(line, options, cause);
+      }
+    });
   return reading.digest();
 }
 
 async function* fromLines(file: string, options: RowsOptions, place: Place): Batches {
   const { shard, signal } = options;
   const hash = createHash('sha256');
-  for await (const lines of lineBatches(file, { hash, signal })) {
+  for await (const lines of textBatches(file, { hash, signal })) {
     const rows: (ScreenRow | null)[] = [];
     for (const line of lines) {
-      const isCheap = shard !== undefined && line.bytes?.[0] === 0x7b;
+      const isCheap = shard !== undefined && (line.text?.charCodeAt(0) ?? line.bytes?.[0]) === 0x7b;
       if (isCheap && !isOwn(shard, place.row + rows.length)) {
         rows.push(null);
         continue;
       }
-      let text: string | undefined = '';
-      const row = tolerated(
-        line.line,
-        options,
-        () => {
-          if (line.error) throw line.error;
-          text = textOfLine(file, line);
-          return text === undefined ? null : parseRow(file, line.line, text);
-        },
-        () => isOwn(shard, place.row + rows.length),
-      );
-      if (text !== undefined) rows.push(row);
+      try {
+        if (line.error) throw line.error;
+        const text = textOfLine(file, line);
+        if (text !== undefined) rows.push(parseRow(file, line.line, text));
+      } catch (cause) {
+        rows.push(excused(line.line, options, cause, isOwn(shard, place.row + rows.length)));
+      }
     }
     if (rows.length > 0) yield rows;
   }
   return hash.digest('hex');
 }
 
-/** @param own whether what is wrong with it matters here */
-function tolerated(
-  line: number,
-  options: RowsOptions,
-  read: () => ScreenRow | null,
-  own: () => boolean = () => true,
-): ScreenRow | null {
-  try {
-    return read();
-  } catch (cause) {
-    if (!(cause instanceof DataError)) throw cause;
-    if (options.tolerant) return badRow(line, cause);
-    if (own()) throw cause;
-    return null;
-  }
+/** A bad row, where it is let through. @param own whether what is wrong with it matters here · @throws the cause */
+function excused(line: number, options: RowsOptions, cause: unknown, own = true): ScreenRow | null {
+  if (!(cause instanceof DataError)) throw cause;
+  if (options.tolerant) return badRow(line, cause);
+  if (own) throw cause;
+  return null;
 }
 
 /** 64-bit integers of tables as the schema of rows has numbers; an id keeps all its digits. */

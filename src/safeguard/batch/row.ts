@@ -52,22 +52,42 @@ export const badRow = (line: number, error: DataError): ScreenRow => ({
 
 const WANTED = 'wanted {id?, text, channel?} or {id?, channels} or {id?, messages}';
 const isText = (value: unknown): boolean => value === undefined || value === null || typeof value === 'string';
-const PLAIN: ReadonlySet<string> = new Set(['id', 'text', 'channel', 'policy', 'expect']);
+const PLAIN: ReadonlySet<string> = new Set(['id', 'text', 'channel', 'policy', 'expect', 'channels', 'messages']);
+const PLAIN_MESSAGE: ReadonlySet<string> = new Set([
+  ...['role', 'content', 'channel', 'thinking', 'reasoning', 'reasoning_content', 'refusal', 'name', 'tool_call_id'],
+]);
+const ROLES: ReadonlySet<unknown> = new Set(['assistant', 'system', 'developer', 'user', 'tool']);
+type Fields = Readonly<Record<string, unknown>>;
+/** An object of JSON, no list. */
+const isFields = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function isPlainMessage(value: unknown): boolean {
+  if (!isFields(value) || !ROLES.has(value.role)) return false;
+  for (const key in value) if (!(key === 'role' || (PLAIN_MESSAGE.has(key) && isText(value[key])))) return false;
+  return true;
+}
+/** `__proto__` as a key of its own is for the schema to say. */
+function areTexts(value: Fields): boolean {
+  for (const key in value) if (key === '__proto__' || !isText(value[key])) return false;
+  return true;
+}
 /**
- * Whether a value is a row of the plainest form, as most are: what the schema says of it, some 20 times as fast.
- * `test/safeguard/rows.test.ts` holds it to the schema.
+ * Whether a value is a row of a plain form, as most are: what the schema says of it, some 20 times as fast.
+ * `test/safeguard/batch.test.ts` holds it to the schema.
  */
 export function isPlainRow(value: unknown): value is Row {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
-  const row = value as Readonly<Record<string, unknown>>;
-  for (const key in row) if (!PLAIN.has(key)) return false;
-  const id = row.id;
+  if (!isFields(value)) return false;
+  for (const key in value) if (!PLAIN.has(key)) return false;
+  const { id, text, channels, messages } = value;
   return (
     (isText(id) || (typeof id === 'number' && Number.isFinite(id))) &&
-    typeof row.text === 'string' &&
-    isText(row.channel) &&
-    isText(row.policy) &&
-    isText(row.expect)
+    isText(text) &&
+    isText(value.channel) &&
+    isText(value.policy) &&
+    isText(value.expect) &&
+    (channels === undefined || channels === null || (isFields(channels) && areTexts(channels))) &&
+    (messages === undefined || messages === null || (Array.isArray(messages) && messages.every(isPlainMessage)))
   );
 }
 /** What the schema says of a value, or what is wrong with it. */
@@ -90,24 +110,31 @@ export function parseRow(file: string, line: number, text: string): ScreenRow {
       { file, line },
     );
   }
-  return rowOf(file, line, json);
+  // Half of a surrogate pair comes by an escape alone.
+  return rowOf(file, line, json, !text.includes('\\u'));
 }
 
-/** Reads one row. @throws {DataError} row_schema: unknown field, not exactly one of text, channels and messages */
-export function rowOf(file: string, line: number, value: unknown): ScreenRow {
+/**
+ * Reads one row.
+ * @param isWell it holds no half of a surrogate pair
+ * @throws {DataError} row_schema: unknown field, not exactly one of text, channels and messages · row_utf8
+ */
+export function rowOf(file: string, line: number, value: unknown, isWell = false): ScreenRow {
   const fail = (code: ErrorCode, message: string): DataError =>
     new DataError(code, `${file}:${line}: ${message}`, { file, line });
-  const json = isPlainRow(value) ? value : withParsedConversations(value);
-  if (hasLoneSurrogate(json))
+  const isPlain = isPlainRow(value);
+  const json = isPlain ? value : withParsedConversations(value);
+  // What was text in a text has escapes of its own.
+  if (!(isWell && json === value) && hasLoneSurrogate(json))
     throw fail(
       'row_utf8',
       'a text holds half of a surrogate pair, which no UTF-8 has: no digest could name it; repair it',
     );
-  const row = isPlainRow(json) ? json : schemaRow(json);
+  const row = isPlain ? value : schemaRow(json);
   if (typeof row === 'string') throw fail('row_schema', `${row}; ${WANTED}`);
-  if ([row.text, row.channels, row.messages].filter((v) => v !== undefined && v !== null).length !== 1) {
+  const given = (v: unknown): number => (v === undefined || v === null ? 0 : 1);
+  if (given(row.text) + given(row.channels) + given(row.messages) !== 1)
     throw fail('row_schema', 'wanted exactly one of text, channels and messages');
-  }
   const channels = channelsOf(row);
   return {
     id: String(row.id ?? line),

@@ -20,6 +20,7 @@ import type { ScreenRow } from './row.js';
 import type { Shard } from './shard.js';
 import { type BatchSummary, badResult, headOf, Tally } from './tally.js';
 import { VerdictFile } from './verdict-file.js';
+import { verdictLine } from './verdict-line.js';
 
 export interface BatchOptions {
   /** Files, folders and patterns of JSON lines and arrays, Parquet and Arrow, also in gzip and Zstandard. */
@@ -215,8 +216,7 @@ class Run {
     for (const verdict of result.verdicts) {
       if (shard && !this.#digests.add(verdict)) throw new DataError('part_mixed', mixedText(verdict.policy));
       const head = headOf(row, verdict, shard !== undefined);
-      // One object with the fields of both, without making it.
-      out.add(`${JSON.stringify(head).slice(0, -1)},${JSON.stringify(verdict).slice(1)}`);
+      out.add(verdictLine(head, verdict));
       this.#tally.add(verdict, head.expect);
       onVerdict?.({ ...head, ...verdict });
     }

@@ -39,14 +39,13 @@ export function headOf(row: ScreenRow, verdict: Verdict, sharded: boolean): Omit
   // Reviewers speak of policies, of a detector only where they name it.
   const own = row.policy === null ? !isDetectorVerdict(verdict) : row.policy === verdict.policy;
   const expected = own && Object.hasOwn(row.expect, verdict.channel) ? row.expect[verdict.channel] : undefined;
-  return {
-    ...(sharded && row.row !== undefined ? { row: row.row } : {}),
-    id: row.id,
-    line: row.line,
-    ...(row.file === undefined ? {} : { file: row.file }),
-    ...(expected === undefined ? {} : { expect: expected }),
-  };
+  const head: Head =
+    sharded && row.row !== undefined ? { row: row.row, id: row.id, line: row.line } : { id: row.id, line: row.line };
+  if (row.file !== undefined) head.file = row.file;
+  if (expected !== undefined) head.expect = expected;
+  return head;
 }
+type Head = { -readonly [K in keyof Omit<VerdictRow, keyof Verdict>]: VerdictRow[K] };
 
 /**
  * What stands for the verdicts on a row that could not be read. It says which rule of form it breaks, never its text.

@@ -110,6 +110,9 @@ function once(text: string): string {
   return seen;
 }
 
+/** Whether a run of hexadecimal digits in it says something. */
+export const decodesHex = (text: string): boolean => text.replaceAll(HEX, ofHex) !== text;
+
 export function decodedView(text: string): string {
   let seen = text;
   for (let depth = 0; depth < MAX_DEPTH; depth++) {

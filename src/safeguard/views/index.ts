@@ -5,6 +5,7 @@
 import { decodedView } from './decoded.js';
 import { revealed } from './hidden.js';
 import { leetView } from './leet.js';
+import { isOrdinary } from './ordinary.js';
 import { plainView } from './plain.js';
 import { rot13View } from './rot13.js';
 
@@ -21,7 +22,10 @@ export interface View {
  * The text itself, then its other views, each read from the one before, so that disguises on top of each other come
  * off: what base64 gave may be rot13. Only those that differ from all before them.
  */
-export function viewsOf(text: string): readonly View[] {
+export const viewsOf = (text: string): readonly View[] => (isOrdinary(text) ? [{ view: 'raw', text }] : allViews(text));
+
+/** The same without the first look. */
+export function allViews(text: string): readonly View[] {
   const views: View[] = [{ view: 'raw', text }];
   const add = (view: ViewName, seen: string): string => {
     if (seen.trim() !== '' && !views.some((v) => v.text === seen)) views.push({ view, text: seen });

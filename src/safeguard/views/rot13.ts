@@ -8,12 +8,12 @@ const SHARE = [
 ];
 /** Nats that a letter gains by being turned; no letter says more than that. */
 const MOST = 2;
-const GAIN = SHARE.map((share, i) =>
+export const GAIN = SHARE.map((share, i) =>
   Math.max(-MOST, Math.min(MOST, Math.log(SHARE[(i + 13) % 26] as number) - Math.log(share))),
 );
 /** Words in a row gain so much together. */
-const ENOUGH = 9;
-const MIN_LETTERS = 9;
+export const ENOUGH = 9;
+export const MIN_LETTERS = 9;
 
 export const rot13 = (text: string): string =>
   text.replaceAll(/[A-Za-z]/g, (c) => {
