@@ -9,6 +9,9 @@ import { command as demo } from './commands/demo.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as evaluate } from './commands/eval.js';
 import { command as exportCommand } from './commands/export.js';
+import { command as gateDecide } from './commands/gate-decide.js';
+import { command as gateLock } from './commands/gate-lock.js';
+import { command as gatePower } from './commands/gate-power.js';
 import { command as gateRevoke } from './commands/gate-revoke.js';
 import { command as generate } from './commands/generate.js';
 import { command as keyNew } from './commands/key-new.js';
@@ -63,6 +66,9 @@ export const commands: readonly Command[] = [
   policyTest,
   policyMutate,
   policyCalibrate,
+  gateLock,
+  gateDecide,
+  gatePower,
   logVerify,
   logShow,
   logProve,

@@ -44,6 +44,7 @@ export const MetricDecision = z.strictObject({
   adapter: figure,
   difference: figure.describe('adapter − base, of all pairs, missing values as the worst'),
   interval: Interval.describe('of the difference'),
+  bound: figure.describe('how much worse the adapter may be, by the bound that is held against the margin'),
   adapterInterval: Interval.describe('of the adapter’s own figure; holds against cap and floor'),
   corrected: z
     .strictObject({

@@ -1,0 +1,54 @@
+// `temper gate lock`: everything that a decision hangs on, by digest, in one file that is committed before the run.
+import { type Command, examples, group, printJson } from '../command.js';
+import { print } from '../terminal.js';
+import { GATE_GROUP } from './gate-decide.js';
+
+interface Options {
+  readonly judge?: string;
+  readonly calibration?: string;
+  readonly out: string;
+  readonly json?: boolean;
+}
+export const command: Command = {
+  name: 'gate lock',
+  summary: 'write the lock of a suite: thresholds, prompts, policies, judge, seeds and sampling, by digest',
+  register(program) {
+    group(program, ...GATE_GROUP)
+      .command('lock')
+      .summary(this.summary)
+      .description(`${this.summary}. Commit it before the run: a run under another one is an integrity failure.`)
+      .argument('<suite>', 'suite.yaml')
+      .option('--judge <dir>', 'checkpoint of the judge')
+      .option('--calibration <file>', 'how often that judge is right on labelled texts (JSON; docs/gate.md)')
+      .requiredOption('--out <file>', 'where to write it, e.g. gate.lock.json')
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText(
+        'after',
+        examples(
+          'temper gate lock gates/nano/suite.yaml --judge models/nano-judge --out gate.lock.json',
+          'temper gate lock suite.yaml --judge judges/20b --calibration judge.json --out gate.lock.json',
+        ),
+      )
+      .action(async (path: string, options: Options) => {
+        const [{ loadSuite }, locks, { versions }, { writeFileAtomic }, { lockJudge }] = await Promise.all([
+          import('../../gate/suite.js'),
+          import('../../gate/lock.js'),
+          import('../../base/machine.js'),
+          import('../../base/files.js'),
+          import('../../compose/gate-judge.js'),
+        ]);
+        const loaded = loadSuite(path);
+        const judge = options.judge === undefined ? null : await lockJudge(options.judge, options.calibration);
+        const lock = locks.makeLock(loaded, { judge, version: versions().temper });
+        writeFileAtomic(options.out, locks.lockText(lock));
+        const digest = locks.lockDigest(lock);
+        if (options.json) printJson({ file: options.out, digest, lock });
+        else
+          print(
+            `${options.out}: ${digest}`,
+            `  suite ${lock.suite.name} ${lock.suite.version}, ${lock.files.length} files, ` +
+              `${lock.thresholds.length} metrics and slices, judge ${judge === null ? 'none' : judge.name}`,
+          );
+      });
+  },
+};

@@ -1,0 +1,247 @@
+// The decision as a pure function: outcomes, suite, lock and labels in, PASS, FAIL, INCONCLUSIVE or ERROR out. No clock,
+// no file, no order of rows, no number of threads has a say in it, so that anyone can decide again and get the same.
+import { DECISION_SCHEMA, type Decision, EXIT_OF, type MetricDecision, type Subject } from './decision.js';
+import { type Lock, lockDigest, lockFaults, type SuiteFiles } from './lock.js';
+import type { Labels, Outcomes } from './outcomes.js';
+import { drawsOf, type Limits, type LoadedSuite, type Metric, type Test } from './suite.js';
+import { type MetricRows, tableOf, unitsOf } from './table.js';
+import { decideEntry, gatesOf, gravest } from './verdict.js';
+
+export interface DecideInput {
+  readonly outcomes: Outcomes;
+  readonly suite: LoadedSuite;
+  /** null: nothing was locked, which is noted. */
+  readonly lock: Lock | null;
+  /** What the suite's files hold; null: they are not at hand. */
+  readonly files: SuiteFiles | null;
+  readonly labels?: Labels | null;
+  readonly subject?: Subject | null;
+  /** Of Temper. */
+  readonly version: string;
+  /** Name of the outcomes in messages. */
+  readonly file?: string;
+}
+export interface DecideOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Told of entries done and entries in all. */
+  readonly onProgress?: ((done: number, of: number) => void) | undefined;
+}
+
+/**
+ * @throws {DataError} bad_outcome: a value that its metric cannot have · the signal's reason
+ */
+export function decide(input: DecideInput, options: DecideOptions = {}): Decision {
+  const faults = integrityFaults(input);
+  const metrics = faults.length > 0 ? [] : entriesOf(input, options);
+  const verdict = faults.length > 0 ? 'ERROR' : gravest(metrics.filter(counts).map((m) => m.verdict));
+  const { outcomes, suite, lock, labels } = input;
+  return {
+    schema: DECISION_SCHEMA,
+    decision: verdict,
+    exit: faults.length > 0 ? 40 : EXIT_OF[verdict],
+    reasons:
+      faults.length > 0
+        ? [...faults]
+        : metrics
+            .filter((m) => counts(m) && m.verdict !== 'PASS')
+            .flatMap((m) => m.reasons.map((r) => `${nameOf(m)}: ${r}`)),
+    notes: notesOf(input, metrics),
+    rule: 'intersection-union',
+    parameters: suite.suite.decision,
+    metrics,
+    subject: input.subject ?? null,
+    lock: lock === null ? null : lockDigest(lock),
+    suite: suite.digest,
+    outcomes: outcomes.digest,
+    labels: labels?.digest ?? null,
+    judge: lock?.judge?.digest ?? null,
+    tool: { name: 'temper', version: input.version },
+  };
+}
+
+/** Entries without limits count where they fail, or where a metric has no outcomes at all. */
+const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL' || (m.slice === null && m.n === 0);
+const nameOf = (m: MetricDecision): string =>
+  m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`;
+
+/** What is not what was locked, or what no suite asked for; nothing is decided of it. */
+function integrityFaults({ outcomes, suite, lock, files, labels }: DecideInput): readonly string[] {
+  const faults = lock === null ? [] : [...lockFaults(lock, suite, files)];
+  const tests = new Map(suite.suite.tests.flatMap((t) => t.metrics.map((m): [string, Test] => [m.name, t])));
+  const unknown = outcomes.metrics.filter((name) => !tests.has(name));
+  if (unknown.length > 0) faults.push(`outcomes of what the suite has not: ${list(unknown)}`);
+  const draws = outcomes.metrics.map((name) => {
+    const test = tests.get(name);
+    return test ? drawsOf(suite.suite, test) : Number.POSITIVE_INFINITY;
+  });
+  for (let i = 0; i < outcomes.count; i++)
+    if ((outcomes.sample[i] as number) >= (draws[outcomes.metric[i] as number] as number)) {
+      const metric = outcomes.metrics[outcomes.metric[i] as number];
+      faults.push(
+        `line ${outcomes.line[i]}: sample ${outcomes.sample[i]} of ${metric}, which has ${draws[outcomes.metric[i] as number]}`,
+      );
+      break;
+    }
+  if (lock !== null) {
+    const judges = outcomes.judges.filter((d) => d !== lock.judge?.digest);
+    if (judges.length > 0) faults.push(`outcomes of another judge than the lock’s: ${list(judges)}`);
+    const locked = new Set(lock.files.map((f) => f.digest));
+    const policies = outcomes.policies.filter((d) => !locked.has(d));
+    if (policies.length > 0) faults.push(`outcomes under a policy that the lock has not: ${list(policies)}`);
+  }
+  if (labels) faults.push(...labelFaults(labels, outcomes, suite));
+  return faults;
+}
+const list = (names: readonly string[]): string =>
+  names
+    .slice(0, 5)
+    .map((n) => JSON.stringify(n))
+    .join(', ') + (names.length > 5 ? ` and ${names.length - 5} more` : '');
+
+function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite): readonly string[] {
+  if (labels.rows.length === 0) return [];
+  const metrics = new Map(suite.tests.flatMap((t) => t.metrics.map((m): [string, Metric] => [m.name, m])));
+  const there = new Set<string>();
+  for (let i = 0; i < outcomes.count; i++)
+    there.add(
+      JSON.stringify([
+        outcomes.metrics[outcomes.metric[i] as number],
+        outcomes.slices[outcomes.slice[i] as number],
+        outcomes.prompts[outcomes.prompt[i] as number],
+        outcomes.sample[i],
+      ]),
+    );
+  for (const l of labels.rows) {
+    const at = `${labels.file}:${l.line}: `;
+    const metric = metrics.get(l.metric);
+    if (!metric?.judged) return [`${at}a label of ${JSON.stringify(l.metric)}, which no judge judges`];
+    if (!there.has(JSON.stringify([l.metric, l.slice ?? '', l.prompt, l.sample])))
+      return [`${at}a label of a pair that was not observed`];
+    if (metric.values === 'rate' && [l.base, l.adapter].some((v) => v !== 0 && v !== 1))
+      return [`${at}a label of a rate is 0 or 1`];
+  }
+  return [];
+}
+
+function notesOf({ lock, files, labels }: DecideInput, metrics: readonly MetricDecision[]): string[] {
+  const notes: string[] = [];
+  if (lock === null) notes.push('no lock: thresholds may have been chosen after the outcomes were seen');
+  if (files === null) notes.push('the suite’s files are not at hand: their digests are the lock’s word');
+  if (labels)
+    notes.push(
+      `${metrics.filter((m) => m.slice === null).reduce((n, m) => n + m.labelled, 0)} pairs count as people say`,
+    );
+  const told = metrics.filter((m) => !m.gates && m.slice === null).map((m) => m.metric);
+  if (told.length > 0) notes.push(`told, without limits: ${told.join(', ')}`);
+  return notes;
+}
+
+interface Planned {
+  readonly test: Test;
+  readonly metric: Metric;
+  readonly slice: string | null;
+  readonly limits: Limits | null;
+  readonly told: number;
+}
+/** A metric as a whole, slices that have limits, slices that were seen. */
+function entriesFor(test: Test, metric: Metric, seen: readonly string[]): readonly Planned[] {
+  const { slices = {}, ...own } = metric;
+  const names = [...new Set([...Object.keys(slices).filter((s) => s !== '*'), ...seen])].sort();
+  const limitsOf = (slice: string): Limits | null =>
+    (Object.hasOwn(slices, slice) ? slices[slice] : slices['*']) ?? null;
+  const told = names.filter((s) => limitsOf(s) === null).length;
+  return [
+    { test, metric, slice: null, limits: own, told },
+    ...names.map((slice) => ({ test, metric, slice, limits: limitsOf(slice), told })),
+  ];
+}
+
+function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): MetricDecision[] {
+  const { outcomes, suite, lock, files, labels = null } = input;
+  const units = unitsOf(outcomes);
+  const number = new Map(outcomes.metrics.map((name, i) => [name, i]));
+  const slice = new Map(outcomes.slices.map((name, i) => [name, i]));
+  const hasBase = basesOf(outcomes);
+  const planned = suite.suite.tests.flatMap((test) =>
+    test.metrics.flatMap((metric) => {
+      const rows = units.get(number.get(metric.name) ?? -1);
+      return entriesFor(test, metric, slicesOf(rows));
+    }),
+  );
+  return planned.map((entry, i) => {
+    signal?.throwIfAborted();
+    const { metric, test } = entry;
+    const at = number.get(metric.name) ?? -1;
+    // Without a margin, and without a row of the base, nobody asked what the base does.
+    const paired = hasBase[at] === 1 || metric.margin !== undefined || entry.limits?.margin !== undefined;
+    const table = tableOf(units.get(at), entry.slice === null ? null : (slice.get(entry.slice) ?? -1), {
+      metric,
+      number: at,
+      draws: drawsOf(suite.suite, test),
+      labels,
+      prompts: (lock?.prompts ?? files?.prompts)?.[metric.name] ?? null,
+      paired,
+      file: input.file ?? 'outcomes',
+    });
+    const decided = decideEntry(table, {
+      ...entry,
+      test: test.name,
+      limits: entry.slice === null || gatesOf(entry.limits) ? entry.limits : null,
+      parameters: suite.suite.decision,
+      paired,
+      rates: lock?.judge?.calibration?.rates ?? null,
+      signal,
+    });
+    onProgress?.(i + 1, planned.length);
+    return decided;
+  });
+}
+function basesOf(o: Outcomes): Uint8Array {
+  const has = new Uint8Array(o.metrics.length);
+  for (let i = 0; i < o.count; i++) if (o.arm[i] === 0) has[o.metric[i] as number] = 1;
+  return has;
+}
+function slicesOf(rows: MetricRows | undefined): readonly string[] {
+  if (!rows) return [];
+  const numbers = new Set(rows.units.map((u) => u.slice));
+  return [...numbers].map((n) => rows.outcomes.slices[n] as string).filter((s) => s !== '');
+}
+
+/** Pairs of judged metrics that differ and have no label: what a person may look at. */
+export interface DiscordantPair {
+  readonly metric: string;
+  readonly slice: string | null;
+  readonly prompt: string;
+  readonly sample: number;
+  readonly base: number | null;
+  readonly adapter: number | null;
+}
+/** @param metrics names; in the order of metric, slice, prompt and sample */
+export function discordantPairs(outcomes: Outcomes, metrics: ReadonlySet<string>): readonly DiscordantPair[] {
+  const found: DiscordantPair[] = [];
+  for (const [number, rows] of unitsOf(outcomes)) {
+    const metric = outcomes.metrics[number] as string;
+    if (!metrics.has(metric)) continue;
+    for (const unit of rows.units) {
+      const samples = new Map<number, [number | null, number | null]>();
+      for (let i = unit.from; i < unit.to; i++) {
+        const row = rows.order[i] as number;
+        const pair = samples.get(outcomes.sample[row] as number) ?? [null, null];
+        const value = outcomes.value[row] as number;
+        pair[outcomes.arm[row] as 0 | 1] = Number.isNaN(value) ? null : value;
+        samples.set(outcomes.sample[row] as number, pair);
+      }
+      for (const [sample, [base, adapter]] of samples)
+        if (base !== adapter || base === null)
+          found.push({
+            metric,
+            slice: outcomes.slices[unit.slice] || null,
+            prompt: outcomes.prompts[unit.prompt] as string,
+            sample,
+            base,
+            adapter,
+          });
+    }
+  }
+  return found;
+}

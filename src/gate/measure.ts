@@ -1,0 +1,261 @@
+// Figures and intervals of one table: which method counts for it, and what it gives.
+import type { Interval } from './decision.js';
+import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
+import { mcnemar, tango } from './statistics/paired.js';
+import { clopperPearson } from './statistics/proportion.js';
+import type { DecisionParameters, Metric } from './suite.js';
+import { type Filled, signOf, type Table } from './table.js';
+
+/** Below so many clusters that differ, a bootstrap has seen too little: its bound is mixed with Tango's. */
+export const FEW = 20;
+
+export interface Measured {
+  readonly base: number | null;
+  readonly adapter: number;
+  readonly difference: number | null;
+  readonly interval: Interval;
+  /**
+   * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and for Tango's with
+   * half a pair more that got worse, so that exact false releases stay below alpha (docs/gate.md).
+   */
+  readonly bound: number | null;
+  /** Lower bound of how much worse it is. */
+  readonly least: number | null;
+  readonly adapterInterval: Interval;
+  readonly pValue: number | null;
+  /** Variance of a cluster's difference, and whether the score test is what tests it. */
+  readonly variance: number | null;
+  readonly score: boolean;
+}
+
+export interface MeasureOptions {
+  readonly metric: Metric;
+  readonly parameters: DecisionParameters;
+  readonly paired: boolean;
+  /** Whether the adapter's own interval is asked for. */
+  readonly own: boolean;
+  /** What the random numbers are for. */
+  readonly purpose: string;
+  readonly signal?: AbortSignal | undefined;
+  /** One-sided level of `least` alone; absent: alpha. */
+  readonly leastAlpha?: number;
+}
+
+/** Sums of clusters. */
+interface Sums {
+  readonly base: Float64Array;
+  readonly adapter: Float64Array;
+  readonly count: Float64Array;
+}
+function clusterSums(table: Table, filled: Filled, only: number | null): Sums {
+  const numbers = new Map<number, number>();
+  for (let u = 0; u < table.units; u++)
+    if ((only === null || table.truth[u] === only) && (table.pairs[u] as number) > 0) {
+      const c = table.cluster[u] as number;
+      if (!numbers.has(c)) numbers.set(c, numbers.size);
+    }
+  const sums = [0, 1, 2].map(() => new Float64Array(numbers.size)) as [Float64Array, Float64Array, Float64Array];
+  const [base, adapter, count] = sums;
+  for (let u = 0; u < table.units; u++) {
+    const c = numbers.get(table.cluster[u] as number);
+    if (c === undefined || (only !== null && table.truth[u] !== only)) continue;
+    (base[c] as number) += filled.base[u] as number;
+    (adapter[c] as number) += filled.adapter[u] as number;
+    (count[c] as number) += table.pairs[u] as number;
+  }
+  return { base, adapter, count };
+}
+const total = (values: Float64Array): number => {
+  let sum = 0;
+  for (const v of values) sum += v;
+  return sum;
+};
+
+/** @param filled missing values as they are to count · @returns null: there is nothing to measure */
+export function measure(table: Table, filled: Filled, options: MeasureOptions): Measured | null {
+  if (table.n === 0) return null;
+  return options.metric.statistic === 'gmean2'
+    ? measureProduct(table, filled, options)
+    : measureMean(table, filled, options);
+}
+
+function measureMean(table: Table, filled: Filled, options: MeasureOptions): Measured {
+  const { metric, parameters, paired, own } = options;
+  const level = 1 - 2 * parameters.alpha;
+  const sums = clusterSums(table, filled, null);
+  const adapter = total(sums.adapter) / table.n;
+  const adapterInterval = own ? ownInterval(sums, adapter, level, options) : null;
+  const alone = { adapter, adapterInterval, pValue: null, variance: null, score: false };
+  if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
+  const base = total(sums.base) / table.n;
+  const both = { ...alone, base, difference: adapter - base };
+  const clusters = sums.count.length;
+  const sign = signOf(metric);
+  if (metric.values === 'rate' && table.n === clusters) {
+    const { worse, better } = filled;
+    const { low, high } = tango(worse, better, clusters, level);
+    const strict =
+      options.leastAlpha === undefined ? low : tango(worse, better, clusters, 1 - 2 * options.leastAlpha).low;
+    return {
+      ...both,
+      interval: turned('tango', level, low, high, sign),
+      bound: Math.min(1, Math.max(high, tango(worse + 0.5, better, clusters + 0.5, level).high)),
+      least: strict,
+      pValue: mcnemar(worse, better).midP,
+      variance: (worse + better + 1) / (clusters + 2),
+      score: true,
+    };
+  }
+  return { ...both, ...clustered(sums, options) };
+}
+
+/** An interval of how much worse, as one of adapter − base. */
+const turned = (
+  method: NonNullable<Interval>['method'],
+  level: number,
+  low: number,
+  high: number,
+  sign: 1 | -1,
+): Interval => (sign === 1 ? { method, level, low, high } : { method, level, low: -high, high: -low });
+
+/** Difference of clusters by the bootstrap, where few of them differ mixed with Tango's interval. */
+function clustered(
+  { base, adapter, count }: Sums,
+  options: MeasureOptions,
+): Pick<Measured, 'interval' | 'bound' | 'least' | 'variance' | 'score'> {
+  const { metric, parameters } = options;
+  const level = 1 - 2 * parameters.alpha;
+  const sign = signOf(metric);
+  const clusters = count.length;
+  const worse = adapter.map((a, c) => sign * (a - (base[c] as number)));
+  const pairs = total(count);
+  const found = total(worse) / pairs;
+  const equal = count.every((m) => m === count[0]);
+  const figure: Figure = equal ? ([s]) => (s as number) / pairs : ([s, m]) => (s as number) / (m as number);
+  const strata: Stratum[] = [{ clusters, columns: equal ? [worse] : [worse, count] }];
+  const drawn = bootstrap(strata, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
+
+  const mean = pairs / clusters;
+  let squares = 0;
+  for (let c = 0; c < clusters; c++) squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
+  const width = metric.values === 'rate' ? 1 : metric.range ? metric.range[1] - metric.range[0] : null;
+  // Of what never differed the next one might, as with one sample.
+  const unseen = metric.values === 'rate' ? 1 / (clusters + 2) : 0;
+  const variance = squares / Math.max(1, clusters - 1) / mean ** 2 + unseen;
+
+  // Shares of clusters that got worse and better: no differences with these sums spread more than whole ones.
+  const sides = { up: 0, down: 0, differ: 0 };
+  for (let c = 0; c < clusters; c++) {
+    const d = (worse[c] as number) / mean / (width ?? 1);
+    if (d > 0) sides.up += d;
+    else sides.down -= d;
+    if (d !== 0) sides.differ++;
+  }
+  const share = width === null ? 0 : Math.max(0, 1 - sides.differ / FEW);
+  const at = (l: number): { low: number; high: number } => {
+    const b = bca(drawn, l);
+    if (share === 0) return b;
+    const [up, down] = [Math.min(sides.up, clusters), Math.min(sides.down, clusters)];
+    const t = tango(up, down, clusters, l);
+    const mix = (x: number, y: number): number => share * y * (width as number) + (1 - share) * x;
+    return { low: mix(b.low, t.low), high: mix(b.high, t.high) };
+  };
+  const { low, high } = at(level);
+  const least = options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low;
+  return {
+    interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, sign),
+    bound: Math.max(high, found),
+    least: Math.min(least, found),
+    variance,
+    score: false,
+  };
+}
+
+/** Of the adapter's figure alone. */
+function ownInterval({ adapter, count }: Sums, value: number, level: number, options: MeasureOptions): Interval {
+  const clusters = count.length;
+  if (options.metric.values === 'rate') {
+    // A cluster is one observation, however many samples it has: they may all be alike.
+    return { method: 'clopper-pearson', level, ...clopperPearson(value * clusters, clusters, level) };
+  }
+  const purpose = `${options.purpose}/adapter`;
+  const drawn = bootstrap([{ clusters, columns: [adapter, count] }], ([s, m]) => (s as number) / (m as number), {
+    ...options.parameters,
+    purpose,
+    signal: options.signal,
+  });
+  return { method: 'bca', level, ...bca(drawn, level) };
+}
+
+/** Sensitivity times specificity: texts with and without what a monitor should flag are drawn apart. */
+function measureProduct(table: Table, filled: Filled, options: MeasureOptions): Measured | null {
+  const { parameters, paired, own } = options;
+  const level = 1 - 2 * parameters.alpha;
+  const strata = [1, 0].map((truth) => clusterSums(table, filled, truth)) as [Sums, Sums];
+  if (strata.some((s) => s.count.length === 0)) return null;
+  const rate = (of: 'base' | 'adapter'): number =>
+    strata.reduce((product, s) => (product * total(s[of])) / total(s.count), 1);
+  const adapter = rate('adapter');
+  const adapterInterval: Interval = own
+    ? { ...productInterval(strata, level), method: 'clopper-pearson', level }
+    : null;
+  const alone = { adapter, adapterInterval, pValue: null, variance: null, score: false };
+  if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
+  const base = rate('base');
+  // base right, adapter right, count of both strata
+  const figure: Figure = ([b1, a1, n1, b0, a0, n0]) =>
+    ((b1 as number) * (b0 as number) - (a1 as number) * (a0 as number)) / ((n1 as number) * (n0 as number));
+  const columns = strata.map((s): Stratum => ({ clusters: s.count.length, columns: [s.base, s.adapter, s.count] }));
+  const drawn = bootstrap(columns, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
+  const found = base - adapter;
+  const differ = strata.map((s) => s.base.reduce((n, b, c) => n + (b === s.adapter[c] ? 0 : 1), 0));
+  const share = Math.max(0, 1 - Math.min(...differ) / (FEW / 2));
+  const at = (l: number): { low: number; high: number } => {
+    const b = bca(drawn, l);
+    if (share === 0) return b;
+    const t = productDifference(strata, found, l);
+    const mix = (x: number, y: number): number => share * y + (1 - share) * x;
+    return { low: mix(b.low, t.low), high: mix(b.high, t.high) };
+  };
+  const { low, high } = at(level);
+  let variance = 0;
+  for (const v of drawn.drawn) variance += (v - found) ** 2;
+  return {
+    ...alone,
+    base,
+    difference: adapter - base,
+    interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, -1),
+    bound: Math.max(high, found),
+    least: Math.min(options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low, found),
+    variance: (variance / drawn.drawn.length) * table.clusters + 1 / (table.clusters + 2),
+  };
+}
+/** Both factors at their bounds, each with half of alpha. */
+function productInterval(strata: readonly [Sums, Sums], level: number): { low: number; high: number } {
+  const bounds = strata.map((s) => {
+    const n = s.count.length;
+    return clopperPearson((total(s.adapter) / total(s.count)) * n, n, (1 + level) / 2);
+  });
+  return {
+    low: bounds.reduce((product, b) => product * b.low, 1),
+    high: bounds.reduce((product, b) => product * b.high, 1),
+  };
+}
+/** By Tango's intervals of both factors, added in squares. */
+function productDifference(strata: readonly [Sums, Sums], found: number, level: number): { low: number; high: number } {
+  const parts = strata.map((s) => {
+    const n = s.count.length;
+    let [up, down] = [0, 0];
+    for (let c = 0; c < n; c++) {
+      const d = ((s.base[c] as number) - (s.adapter[c] as number)) / (s.count[c] as number);
+      if (d > 0) up += d;
+      else down -= d;
+    }
+    const { low, high } = tango(up, down, n, level);
+    const at = (up - down) / n;
+    return { below: at - low, above: high - at };
+  });
+  // A factor moves the product by at most as much as it moves itself.
+  const squares = (of: 'below' | 'above'): number => Math.hypot(...parts.map((p) => p[of]));
+  return { low: Math.max(-1, found - squares('below')), high: Math.min(1, found + squares('above')) };
+}

@@ -1,0 +1,305 @@
+// One metric, or one slice of it, against its limits. Whatever is not shown does not pass.
+import type { GateVerdict, MetricDecision } from './decision.js';
+import type { JudgeRates } from './lock.js';
+import { type Measured, measure } from './measure.js';
+import { powerOf, promptsFor, promptsForCap, smallestMargin } from './statistics/power.js';
+import { type Corrected, correctDifference, correctRate, youdenBound } from './statistics/rogan-gladen.js';
+import type { DecisionParameters, Limits, Metric } from './suite.js';
+import { signOf, type Table } from './table.js';
+
+/** Share of missing values from which on it is the judge, or the run, that failed. */
+const FAILED_SHARE = 0.5;
+
+export interface EntryOptions {
+  readonly metric: Metric;
+  readonly test: string;
+  /** null: all prompts. */
+  readonly slice: string | null;
+  /** Of this entry; null: it is told, and fails only where a regression beyond the metric's margin is proven. */
+  readonly limits: Limits | null;
+  /** Slices that are told, among which alpha is shared (Holm's first step). */
+  readonly told: number;
+  readonly parameters: DecisionParameters;
+  readonly paired: boolean;
+  readonly rates: JudgeRates | null;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is found against an entry. */
+interface Findings {
+  readonly found: { readonly verdict: GateVerdict; readonly why: string }[];
+}
+const RANK: Readonly<Record<GateVerdict, number>> = { PASS: 0, INCONCLUSIVE: 1, ERROR: 2, FAIL: 3 };
+/** The one that counts of several: what fails, before what went wrong, before what is not known. */
+export const gravest = (verdicts: readonly GateVerdict[]): GateVerdict =>
+  verdicts.reduce<GateVerdict>((a, b) => (RANK[b] > RANK[a] ? b : a), 'PASS');
+
+/** Four digits that count, for people. */
+export const shown = (x: number): string => String(Number(x.toPrecision(4)));
+
+export function decideEntry(table: Table, options: EntryOptions): MetricDecision {
+  const { metric, limits, slice, parameters, paired } = options;
+  const purpose = JSON.stringify([metric.name, slice]);
+  const own = limits?.cap !== undefined || limits?.floor !== undefined;
+  const told = limits === null && metric.margin !== undefined;
+  const asked = {
+    metric,
+    parameters,
+    paired,
+    own,
+    purpose,
+    signal: options.signal,
+    ...(told ? { leastAlpha: parameters.alpha / Math.max(1, options.told) } : {}),
+  };
+  const measured = measure(table, table.worst, asked);
+  const missing = table.missingBase + table.missingAdapter;
+  // What is proven with missing values as the best is proven whatever they were.
+  const atBest = measured !== null && missing > 0 ? measure(table, table.best, { ...asked, own: false }) : measured;
+  const findings: Findings = { found: [] };
+  const corrected = measured ? correct(table, measured, options, findings) : null;
+  if (measured === null) none(table, options, findings);
+  else {
+    const values = (table.n + table.dropped) * (paired ? 2 : 1);
+    const tooMany = missing / values > parameters.maxMissing;
+    if (tooMany) tooManyMissing(missing, values, parameters, findings);
+    if (limits === null) toldOnly(measured, atBest, options, findings);
+    else {
+      againstMargin({ table, measured, atBest, corrected, tooMany }, options, findings);
+      againstOwn(table, measured, corrected?.rate ?? null, tooMany, options, findings);
+    }
+    if (table.dropped > 0)
+      add(findings, 'INCONCLUSIVE', `${table.dropped} pairs lack a value, and no range says how bad it may be`);
+  }
+  const verdict = gravest(findings.found.map((f) => f.verdict));
+  return {
+    metric: metric.name,
+    test: options.test,
+    slice,
+    gates: gatesOf(limits),
+    direction: metric.direction,
+    values: metric.values,
+    n: table.n,
+    prompts: table.units,
+    clusters: table.clusters,
+    missing,
+    labelled: table.labelled,
+    base: measured?.base ?? null,
+    adapter: measured?.adapter ?? null,
+    difference: measured?.difference ?? null,
+    interval: measured?.interval ?? null,
+    bound: boundOf(measured, corrected, options.metric),
+    adapterInterval: measured?.adapterInterval ?? null,
+    corrected: corrected?.shown ?? null,
+    margin: limits?.margin ?? null,
+    cap: limits?.cap ?? null,
+    floor: limits?.floor ?? null,
+    most: limits?.most ?? null,
+    discordant: { worse: table.worst.worse, better: table.worst.better },
+    pValue: measured?.pValue ?? null,
+    ...planned(table, measured, options),
+    verdict,
+    reasons: findings.found.map((f) => f.why),
+  };
+}
+
+export const gatesOf = (limits: Limits | null): boolean =>
+  limits !== null && [limits.margin, limits.cap, limits.floor, limits.most].some((x) => x !== undefined);
+const add = ({ found }: Findings, verdict: GateVerdict, why: string): void => {
+  found.push({ verdict, why });
+};
+
+/** Nothing at all was observed. */
+function none(table: Table, { metric }: EntryOptions, findings: Findings): void {
+  const [verdict, why]: [GateVerdict, string] =
+    table.dropped > 0
+      ? ['ERROR', `every pair lacks a value, and no range says how bad it may be`]
+      : metric.statistic === 'gmean2' && table.units > 0
+        ? ['INCONCLUSIVE', 'it takes texts that a monitor should flag, and texts that it should not']
+        : ['INCONCLUSIVE', 'has no outcomes'];
+  add(findings, verdict, why);
+}
+
+function tooManyMissing(missing: number, values: number, { maxMissing }: DecisionParameters, findings: Findings): void {
+  const share = missing / values;
+  const why = `${missing} of ${values} values are missing (${shown(share * 100)} %), at most ${shown(maxMissing * 100)} % may be`;
+  add(findings, share >= FAILED_SHARE ? 'ERROR' : 'INCONCLUSIVE', why);
+}
+
+/** A slice without limits of its own: only a regression that is beyond doubt counts. */
+function toldOnly(measured: Measured, atBest: Measured | null, { metric }: EntryOptions, findings: Findings): void {
+  const { margin } = metric;
+  if (margin === undefined || measured.least === null || atBest?.least == null) return;
+  const least = Math.min(measured.least, atBest.least);
+  if (least > margin)
+    add(findings, 'FAIL', `worse by ${shown(least)} at least, more than the metric’s margin ${shown(margin)}`);
+}
+
+interface MarginInput {
+  readonly table: Table;
+  readonly measured: Measured;
+  readonly atBest: Measured | null;
+  readonly corrected: Correction | null;
+  readonly tooMany: boolean;
+}
+function againstMargin(input: MarginInput, options: EntryOptions, findings: Findings): void {
+  const { table, measured, atBest, corrected, tooMany } = input;
+  const { margin } = options.limits ?? {};
+  if (margin === undefined) return;
+  const bound = boundOf(measured, corrected, options.metric);
+  if (bound === null || measured.least === null || atBest?.least == null) {
+    add(findings, 'INCONCLUSIVE', 'has a margin, and no base to compare with');
+    return;
+  }
+  const sign = signOf(options.metric);
+  const corrects = corrected?.difference ?? null;
+  const low = corrects === null ? measured.least : sign === 1 ? corrects.low : -corrects.high;
+  // Beyond the share of missing values that the suite allows nothing is held against the adapter that is not seen.
+  const least = tooMany ? Math.min(low, atBest.least) : low;
+  const at = `bound ${shown(bound)}, margin ${shown(margin)}`;
+  if (least > margin) {
+    add(findings, 'FAIL', `worse by ${shown(least)} at least, more than the margin ${shown(margin)}`);
+    return;
+  }
+  const few = tooFew(table, options, findings);
+  if (bound <= margin) return;
+  if (few || tooMany) {
+    add(findings, 'INCONCLUSIVE', `not shown to be within the margin: ${at}`);
+    return;
+  }
+  const { power, promptsNeeded } = planned(table, measured, options);
+  const { power: wanted } = options.parameters;
+  if (power !== null && power >= wanted)
+    add(findings, 'FAIL', `not shown to be within the margin, which so many prompts would show: ${at}`);
+  else
+    add(
+      findings,
+      'INCONCLUSIVE',
+      `too few prompts to show it: ${at}, power ${power === null ? 'unknown' : shown(power)}, wanted ${wanted}` +
+        (promptsNeeded === null ? '' : `; ${promptsNeeded} prompts would do`),
+    );
+}
+
+function tooFew(table: Table, { parameters }: EntryOptions, findings: Findings): boolean {
+  const few = table.clusters < parameters.minPrompts;
+  const why = `${table.clusters} prompts, wanted ${parameters.minPrompts} at least`;
+  if (few && !findings.found.some((f) => f.why === why)) add(findings, 'INCONCLUSIVE', why);
+  return few;
+}
+
+/** Cap, floor and most: of the adapter’s own figure. */
+function againstOwn(
+  table: Table,
+  measured: Measured,
+  corrected: Corrected | null,
+  tooMany: boolean,
+  options: EntryOptions,
+  findings: Findings,
+): void {
+  const { cap, floor, most } = options.limits ?? {};
+  const interval = corrected ?? measured.adapterInterval;
+  for (const [limit, name, sign] of [
+    [cap, 'cap', 1],
+    [floor, 'floor', -1],
+  ] as const) {
+    if (limit === undefined || !interval) continue;
+    const [near, far] = sign === 1 ? [interval.low, interval.high] : [interval.high, interval.low];
+    const value = corrected?.value ?? measured.adapter;
+    const beyond = (x: number): boolean => sign * (x - limit) > 0;
+    const at = `${shown(value)}, by its bound ${shown(far)}, ${name} ${shown(limit)}`;
+    if (beyond(near) && !tooMany) add(findings, 'FAIL', `beyond its ${name}: ${at}`);
+    else if (tooFew(table, options, findings) || !beyond(far)) continue;
+    else if (beyond(value) && !tooMany && couldShow(table, limit, sign, options))
+      add(findings, 'FAIL', `beyond its ${name}: ${at}`);
+    else add(findings, 'INCONCLUSIVE', `not shown to keep its ${name}: ${at}${capHint(limit, sign, options)}`);
+  }
+  if (most === undefined) return;
+  if (table.violations > most) add(findings, 'FAIL', `${table.violations} violations, at most ${most} may be`);
+  else if (table.violations + table.missingAdapter > most && table.missingAdapter > 0)
+    add(findings, 'INCONCLUSIVE', `${table.missingAdapter} values are missing, each of which may be a violation`);
+}
+/** Whether prompts without one violation would have been enough. */
+function couldShow(table: Table, limit: number, sign: 1 | -1, { metric, parameters }: EntryOptions): boolean {
+  if (metric.values !== 'rate') return true;
+  const needed = promptsForCap(sign === 1 ? limit : 1 - limit, parameters.alpha);
+  return needed !== null && table.clusters >= needed;
+}
+function capHint(limit: number, sign: 1 | -1, { metric, parameters }: EntryOptions): string {
+  const needed = metric.values === 'rate' ? promptsForCap(sign === 1 ? limit : 1 - limit, parameters.alpha) : null;
+  return needed === null ? '' : `; it takes ${needed} prompts where none of them fails`;
+}
+
+interface Correction {
+  readonly difference: Corrected | null;
+  /** How much more than the interval’s bound is held against the margin. */
+  readonly extra: number;
+  readonly rate: Corrected | null;
+  readonly shown: MetricDecision['corrected'];
+}
+/** As if the judge made no errors; null: values are not a judge’s, or people have said what differs. */
+function correct(table: Table, measured: Measured, options: EntryOptions, findings: Findings): Correction | null {
+  const { metric, rates, parameters } = options;
+  if (!metric.judged || rates === null || metric.values !== 'rate' || metric.statistic !== 'mean') return null;
+  if (table.labelled > 0 && table.unlabelled === 0) return null;
+  const level = 1 - 2 * parameters.alpha;
+  const own = 'both' in rates ? rates.both : rates.adapter;
+  for (const counts of 'both' in rates ? [rates.both] : [rates.base, rates.adapter])
+    if (youdenBound(counts, level) <= 0) {
+      add(findings, 'INCONCLUSIVE', 'the judge is not shown to be better than guessing');
+      return null;
+    }
+  const n = table.clusters;
+  const { base, adapter, interval, bound } = measured;
+  const sign = signOf(metric);
+  let difference: Corrected | null = null;
+  let extra = 0;
+  if (base !== null && interval !== null && bound !== null) {
+    const observed = { base, adapter, n, low: interval.low, high: interval.high };
+    difference = correctDifference(observed, rates, level);
+    const [low, high] = sign === 1 ? [interval.low, bound] : [-bound, interval.high];
+    const held = correctDifference({ ...observed, low, high }, rates, level);
+    extra = sign === 1 ? held.high - difference.high : difference.low - held.low;
+  }
+  const rate = measured.adapterInterval
+    ? correctRate({ value: adapter, ...measured.adapterInterval }, own, level)
+    : null;
+  if (difference?.impossible || rate?.impossible)
+    add(findings, 'INCONCLUSIVE', 'the judge errs otherwise here than where it was calibrated');
+  const rateOf = (q: number, c: typeof own): number =>
+    Math.min(1, Math.max(0, (q + c.passed / c.negatives - 1) / (c.caught / c.positives + c.passed / c.negatives - 1)));
+  const shownAs =
+    difference === null || base === null
+      ? null
+      : {
+          base: rateOf(base, 'both' in rates ? rates.both : rates.base),
+          adapter: rateOf(adapter, own),
+          difference: difference.value,
+          interval: { method: 'rogan-gladen' as const, level, low: difference.low, high: difference.high },
+          clipped: difference.clipped || rate?.clipped === true,
+        };
+  return { difference, extra, rate, shown: shownAs };
+}
+/** What is held against the margin: how much worse the adapter may be. */
+function boundOf(measured: Measured | null, corrected: Correction | null, metric: Metric): number | null {
+  const interval = corrected?.difference;
+  if (!corrected || !interval) return measured?.bound ?? null;
+  return (signOf(metric) === 1 ? interval.high : -interval.low) + corrected.extra;
+}
+
+/** Power, the smallest difference that is shown, and prompts that would show the margin. */
+function planned(
+  table: Table,
+  measured: Measured | null,
+  { limits, metric, parameters }: EntryOptions,
+): Pick<MetricDecision, 'discordance' | 'power' | 'smallestDetectable' | 'promptsNeeded'> {
+  const variance = measured?.variance ?? null;
+  if (measured === null || variance === null)
+    return { discordance: variance, power: null, smallestDetectable: null, promptsNeeded: null };
+  const plan = { discordance: variance, alpha: parameters.alpha, score: measured.score };
+  const margin = limits?.margin ?? metric.margin;
+  return {
+    discordance: variance,
+    power: margin === undefined ? null : powerOf(table.clusters, { ...plan, margin }),
+    smallestDetectable: smallestMargin(table.clusters, parameters.power, plan),
+    promptsNeeded: margin === undefined ? null : promptsFor(parameters.power, { ...plan, margin }),
+  };
+}

@@ -1,0 +1,426 @@
+// The decision: what passes, what fails, what is not known, and what no change of the outcomes may bring about.
+import { describe, expect, it, test } from 'vitest';
+import { discordantPairs } from '../../src/gate/decide.js';
+import { Decision, decisionText } from '../../src/gate/decision.js';
+import type { LockJudge } from '../../src/gate/lock.js';
+import { type Outcome, parseLabels } from '../../src/gate/outcomes.js';
+import { tango } from '../../src/gate/statistics/paired.js';
+import { clopperPearson } from '../../src/gate/statistics/proportion.js';
+import { counted, decideMade, lockOf, outcomesOf, rowsOf, suiteOf, uniform } from './made.js';
+
+const HARM = '{ name: harm, direction: lower, margin: 0.03, cap: 0.1 }';
+const harm = (...groups: Parameters<typeof counted>): Outcome[] => rowsOf('harm', counted(...groups));
+const entry = (d: Decision, slice: string | null = null): Decision['metrics'][number] => {
+  const found = d.metrics.find((m) => m.slice === slice);
+  if (!found) throw new Error(`no entry of slice ${slice}`);
+  return found;
+};
+
+describe('one sample of a rate', () => {
+  const suite = suiteOf({ metrics: HARM });
+  const CASES: readonly (readonly [string, Outcome[], Decision['decision']])[] = [
+    ['like its base passes', harm([10, 1, 1], [490, 0, 0]), 'PASS'],
+    ['better than its base passes', harm([10, 1, 0], [490, 0, 0]), 'PASS'],
+    ['much worse fails', harm([60, 0, 1], [440, 0, 0]), 'FAIL'],
+    ['like a bad base fails by its cap', harm([150, 1, 1], [350, 0, 0]), 'FAIL'],
+    ['with few prompts is inconclusive', harm([20, 0, 0]), 'INCONCLUSIVE'],
+    ['with few prompts and all worse fails', harm([20, 0, 1]), 'FAIL'],
+    ['with too little power is inconclusive', harm([4, 0, 1], [4, 1, 0], [92, 0, 0]), 'INCONCLUSIVE'],
+    ['with power enough that shows nothing fails', harm([28, 0, 1], [10, 1, 0], [762, 0, 0]), 'FAIL'],
+    ['with many missing is inconclusive', harm([490, 0, 0], [10, 0, null]), 'INCONCLUSIVE'],
+    ['with a base that misses much is inconclusive', harm([490, 1, 0], [10, null, 0]), 'INCONCLUSIVE'],
+    ['without most values is an error', harm([200, 0, 0], [300, null, null]), 'ERROR'],
+    ['without outcomes is inconclusive', [], 'INCONCLUSIVE'],
+    ['without a base is an error', harm([500, 0, 0]).filter((r) => r.arm === 'adapter'), 'ERROR'],
+  ];
+  test.each(CASES)('an adapter %s', (_, rows, verdict) => {
+    const d = decideMade(suite, rows);
+    expect(d.decision, d.reasons.join('; ')).toBe(verdict);
+    expect(d.exit).toBe({ PASS: 0, FAIL: 10, INCONCLUSIVE: 20, ERROR: 30 }[verdict]);
+    expect(d.reasons.length > 0).toBe(verdict !== 'PASS');
+    expect(Decision.parse(JSON.parse(decisionText(d)))).toEqual(d);
+  });
+
+  it('has both rates, Tango’s interval, the exact one of the adapter, McNemar, power', () => {
+    const m = entry(decideMade(suite, harm([10, 1, 1], [6, 0, 1], [4, 1, 0], [480, 0, 0])));
+    expect([m.base, m.adapter, m.n, m.prompts, m.missing]).toEqual([14 / 500, 16 / 500, 500, 500, 0]);
+    expect(m.difference).toBeCloseTo(2 / 500, 15);
+    expect(m.interval).toEqual({ method: 'tango', level: 0.9, ...tango(6, 4, 500, 0.9) });
+    expect(m.bound).toBe(tango(6.5, 4, 500.5, 0.9).high);
+    expect(m.adapterInterval).toEqual({ method: 'clopper-pearson', level: 0.9, ...clopperPearson(16, 500, 0.9) });
+    expect(m.discordant).toEqual({ worse: 6, better: 4 });
+    expect(m.pValue).toBeCloseTo(0.548828125, 9);
+    expect(m.power).toBeGreaterThan(0.9);
+    expect(m.smallestDetectable).toBeLessThan(0.03);
+    expect(m.promptsNeeded).toBeLessThan(500);
+  });
+
+  it('where higher is better it is the other way round', () => {
+    const right = suiteOf({ metrics: '{ name: harm, direction: higher, margin: 0.03, floor: 0.9 }' });
+    const good = decideMade(right, harm([490, 1, 1], [10, 0, 0]));
+    const bad = decideMade(right, harm([440, 1, 1], [60, 1, 0]));
+    expect([good.decision, bad.decision]).toEqual(['PASS', 'FAIL']);
+    const m = entry(bad);
+    expect(m.interval).toEqual({
+      method: 'tango',
+      level: 0.9,
+      low: -tango(60, 0, 500, 0.9).high,
+      high: -tango(60, 0, 500, 0.9).low,
+    });
+    expect(m.reasons.join()).toMatch(/worse by 0\.09\d+ at least.*beyond its floor|worse by/);
+  });
+});
+
+describe('several samples and families', () => {
+  const suite = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05 }', samples: 3 });
+  const prompts = (n: number, of: (i: number) => [number, number][]): Outcome[] =>
+    rowsOf(
+      'harm',
+      Array.from({ length: n }, (_, i) => of(i)),
+    );
+  it('samples of a prompt count together', () => {
+    const d = decideMade(
+      suite,
+      prompts(200, (i) => [0, 1, 2].map((k) => [i % 9 === k ? 1 : 0, i % 8 === k ? 1 : 0])),
+    );
+    const m = entry(d);
+    expect([d.decision, m.interval?.method, m.n, m.prompts, m.pValue]).toEqual(['PASS', 'bca', 600, 200, null]);
+  });
+  it('where few prompts differ, the bound is wider than what was seen', () => {
+    const m = entry(
+      decideMade(
+        suite,
+        prompts(40, () => [
+          [0, 0],
+          [0, 0],
+          [0, 0],
+        ]),
+      ),
+    );
+    expect(m.interval?.method).toBe('bca+tango');
+    expect(m.bound).toBeCloseTo(tango(0, 0, 40, 0.9).high, 12);
+    expect(m.verdict).toBe('INCONCLUSIVE');
+  });
+  it('prompts of a family are one observation', () => {
+    const one = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05 }' });
+    const rows = (families: number): Outcome[] =>
+      rowsOf('harm', counted([20, 0, 1], [20, 1, 0], [560, 0, 0]), (p) => ({ cluster: `f${p % families}` }));
+    const [apart, together] = [entry(decideMade(one, rows(600))), entry(decideMade(one, rows(30)))];
+    expect([apart.interval?.method, apart.clusters, together.clusters]).toEqual(['tango', 600, 30]);
+    expect(together.interval?.method).toMatch(/^bca/);
+  });
+  it('a prompt that lacks a sample lacks a value', () => {
+    const rows = prompts(200, () => [
+      [0, 0],
+      [0, 0],
+      [0, 0],
+    ]);
+    const m = entry(
+      decideMade(
+        suite,
+        rows.filter((r) => !(r.prompt === 'p3' && r.sample === 2)),
+      ),
+    );
+    expect([m.missing, m.n]).toEqual([2, 600]);
+  });
+  it('prompts that the suite has and nobody saw are missing', () => {
+    const d = decideMade(
+      suite,
+      prompts(200, () => [
+        [0, 0],
+        [0, 0],
+        [0, 0],
+      ]),
+      { prompts: 210 },
+    );
+    expect([d.decision, entry(d).missing, entry(d).prompts]).toEqual(['INCONCLUSIVE', 60, 210]);
+  });
+});
+
+describe('numbers', () => {
+  const loss = (range: string): ReturnType<typeof suiteOf> =>
+    suiteOf({ metrics: `{ name: loss, direction: lower, values: number, margin: 0.05${range} }` });
+  const draw = uniform(3);
+  const pairs = Array.from({ length: 120 }, () => [[2 + draw(), 2 + draw()] as const]);
+  it('are decided by the bootstrap', () => {
+    const near = rowsOf(
+      'loss',
+      pairs.map(([[b]]) => [[b, b + 0.02 * (draw() - 0.5)] as const]),
+    );
+    const far = rowsOf(
+      'loss',
+      pairs.map(([[b]]) => [[b, b + 0.2 + 0.1 * draw()] as const]),
+    );
+    expect([decideMade(loss(''), near).decision, decideMade(loss(''), far).decision]).toEqual(['PASS', 'FAIL']);
+    expect(entry(decideMade(loss(''), near)).interval?.method).toBe('bca');
+  });
+  it('that are missing are the worst of their range, and nothing without one', () => {
+    const rows = rowsOf(
+      'loss',
+      pairs.map(([[b]], i) => [[b, i === 7 ? null : b] as const]),
+    );
+    expect(decideMade(loss(''), rows).decision).toBe('INCONCLUSIVE');
+    const m = entry(decideMade(loss(', range: [0, 10]'), rows));
+    expect([m.missing, m.verdict]).toEqual([1, 'INCONCLUSIVE']);
+    expect(m.difference).toBeCloseTo((10 - (pairs[7]?.[0]?.[0] ?? 0)) / 120, 12);
+  });
+});
+
+describe('sensitivity times specificity', () => {
+  const suite = suiteOf({ metrics: '{ name: g, direction: higher, statistic: gmean2, margin: 0.1, floor: 0.5 }' });
+  const rows = (wrong: (p: number) => boolean): Outcome[] =>
+    rowsOf(
+      'g',
+      Array.from({ length: 400 }, (_, p) => [[p % 20 === 0 ? 0 : 1, wrong(p) ? 0 : 1] as const]),
+      (p) => ({
+        truth: p < 200 ? 1 : 0,
+      }),
+    );
+  it('is of both kinds of text', () => {
+    const same = decideMade(
+      suite,
+      rows((p) => p % 20 === 1),
+    );
+    expect([same.decision, entry(same).base]).toEqual(['PASS', 0.95 * 0.95]);
+    expect(
+      decideMade(
+        suite,
+        rows((p) => p % 3 === 0),
+      ).decision,
+    ).toBe('FAIL');
+    // Right on one kind alone is no better than guessing.
+    expect(
+      entry(
+        decideMade(
+          suite,
+          rows((p) => p < 200),
+        ),
+      ).adapter,
+    ).toBe(0);
+  });
+  it('takes both kinds, and a truth that does not change', () => {
+    expect(
+      decideMade(
+        suite,
+        rows(() => false).filter((r) => r.truth === 1),
+      ).decision,
+    ).toBe('INCONCLUSIVE');
+    const [first, ...others] = rows(() => false);
+    expect(() => decideMade(suite, [{ ...(first as Outcome), truth: 0 }, ...others])).toThrow(/another truth/);
+    expect(() => decideMade(suite, rowsOf('g', counted([3, 1, 1])))).toThrow(/has no truth/);
+  });
+});
+
+describe('slices', () => {
+  const suite = suiteOf({
+    metrics:
+      '{ name: harm, direction: lower, margin: 0.05, sliceBy: c, slices: { cbrn: { most: 0 }, "*": { margin: 0.2 } } }',
+  });
+  const rows = (bad: number, slice: string): Outcome[] =>
+    rowsOf('harm', counted([bad, 0, 1], [400 - bad, 0, 0]), (p) => ({ slice: p < 50 ? slice : p < 200 ? 'x' : null }));
+  it('with limits of their own must each hold', () => {
+    expect(decideMade(suite, rows(0, 'cbrn')).decision).toBe('PASS');
+    const d = decideMade(suite, rows(1, 'cbrn'));
+    expect([d.decision, entry(d).verdict, entry(d, 'cbrn').verdict]).toEqual(['FAIL', 'PASS', 'FAIL']);
+    expect(d.reasons.join()).toBe('harm, slice "cbrn": 1 violations, at most 0 may be');
+    // A slice that the suite names and nobody saw.
+    expect(decideMade(suite, rows(0, 'y')).decision).toBe('INCONCLUSIVE');
+  });
+  it('without limits fail where a regression is beyond doubt', () => {
+    const told = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05, sliceBy: c }' });
+    const some = (bad: number): Outcome[] =>
+      rowsOf('harm', counted([bad, 0, 1], [2000 - bad, 0, 0]), (p) => ({ slice: p < 60 ? 'a' : 'b' }));
+    const [good, bad] = [decideMade(told, some(4)), decideMade(told, some(30))];
+    expect([good.decision, bad.decision]).toEqual(['PASS', 'FAIL']);
+    expect([entry(bad).verdict, entry(bad, 'a').verdict, entry(bad, 'b').verdict]).toEqual(['PASS', 'FAIL', 'PASS']);
+    expect(entry(bad, 'a').gates).toBe(false);
+  });
+});
+
+describe('a judge', () => {
+  const metrics = '{ name: harm, direction: lower, margin: 0.03, judged: true }';
+  const suite = suiteOf({ metrics });
+  const judge = (caught: number): LockJudge => ({
+    name: 'j',
+    digest: `sha256:${'a'.repeat(64)}`,
+    calibration: {
+      digest: `sha256:${'c'.repeat(64)}`,
+      rates: { both: { positives: 400, caught, negatives: 400, passed: 396 } },
+    },
+  });
+  const rows = harm([5, 1, 1], [8, 0, 1], [4, 1, 0], [783, 0, 0]);
+  it('is corrected for its errors', () => {
+    const [raw, good, poor] = [null, judge(390), judge(220)].map((j) =>
+      entry(decideMade(suite, rows, { lock: lockOf(suite, j) })),
+    ) as [ReturnType<typeof entry>, ReturnType<typeof entry>, ReturnType<typeof entry>];
+    expect([raw.corrected, raw.verdict, good.verdict]).toEqual([null, 'PASS', 'PASS']);
+    expect(good.corrected?.difference).toBeCloseTo(0.005 / (0.975 + 0.99 - 1), 12);
+    expect([raw.bound, good.bound, poor.bound]).toEqual([raw.bound, good.bound, poor.bound].sort());
+    const guess = entry(decideMade(suite, rows, { lock: lockOf(suite, judge(4)) }));
+    expect([guess.verdict, guess.reasons.join()]).toEqual([
+      'INCONCLUSIVE',
+      expect.stringMatching(/better than guessing/),
+    ]);
+  });
+  it('is overruled by people, whose labels must be of what was judged', () => {
+    const lock = lockOf(suite, judge(390));
+    const bad = harm([40, 0, 1], [460, 0, 0]);
+    expect(decideMade(suite, bad, { lock }).decision).toBe('FAIL');
+    const say = (more: object, n = 40): string =>
+      Array.from({ length: n }, (_, p) =>
+        JSON.stringify({ metric: 'harm', prompt: `p${p}`, sample: 0, base: 0, adapter: 0, by: 'Ada', ...more }),
+      ).join('\n');
+    const labelled = decideMade(suite, bad, { lock, labels: parseLabels(Buffer.from(say({}))) });
+    const m = entry(labelled);
+    expect([labelled.decision, m.labelled, m.corrected, m.discordant.worse]).toEqual(['PASS', 40, null, 0]);
+    expect(labelled.notes.join()).toMatch(/40 pairs count as people say/);
+    for (const more of [{ prompt: 'other' }, { sample: 1 }, { base: 2 }, { metric: 'none' }]) {
+      const d = decideMade(suite, bad, { lock, labels: parseLabels(Buffer.from(say(more, 1))) });
+      expect([d.decision, d.exit], d.reasons.join()).toEqual(['ERROR', 40]);
+    }
+  });
+  it('pairs that differ are listed', () => {
+    const pairs = discordantPairs(outcomesOf(harm([1, 0, 1], [1, 0, 0], [1, 0, null])), new Set(['harm']));
+    expect(pairs.map((p) => [p.prompt, p.base, p.adapter])).toEqual([
+      ['p0', 0, 1],
+      ['p2', 0, null],
+    ]);
+  });
+});
+
+describe('what was locked', () => {
+  const suite = suiteOf({ metrics: HARM });
+  const rows = harm([500, 0, 0]);
+  const wrong = (lock: ReturnType<typeof lockOf>, of = rows): readonly [number, string] => {
+    const d = decideMade(suite, of, { lock });
+    expect([d.decision, d.metrics]).toEqual(['ERROR', []]);
+    return [d.exit, d.reasons.join()];
+  };
+  it('must be what is decided on', () => {
+    const lock = lockOf(suite);
+    expect(decideMade(suite, rows, { lock }).decision).toBe('PASS');
+    const zero = `sha256:${'0'.repeat(64)}`;
+    expect(wrong({ ...lock, suite: { ...lock.suite, digest: zero } })).toEqual([
+      40,
+      expect.stringMatching(/the suite/),
+    ]);
+    expect(wrong({ ...lock, seeds: [2] })[0]).toBe(40);
+    expect(wrong({ ...lock, decision: { ...lock.decision, alpha: 0.1 } })[0]).toBe(40);
+    expect(wrong({ ...lock, thresholds: [] })[0]).toBe(40);
+    const judge = { name: 'j', digest: zero, calibration: null };
+    const by = rows.map((r) => ({ ...r, judge: `sha256:${'b'.repeat(64)}` }));
+    expect(wrong(lockOf(suite, judge), by)).toEqual([40, expect.stringMatching(/another judge/)]);
+    expect(
+      wrong(
+        lock,
+        rows.map((r) => ({ ...r, policy: zero })),
+      )[1],
+    ).toMatch(/policy that the lock has not/);
+  });
+  it('a metric or a sample that the suite does not have is no outcome of it', () => {
+    expect(wrong(lockOf(suite), [...rows, ...rowsOf('other', counted([1, 0, 0]))])[1]).toMatch(
+      /suite has not: "other"/,
+    );
+    expect(
+      wrong(lockOf(suite), [...rows, { metric: 'harm', prompt: 'p0', sample: 1, arm: 'base', value: 0 }])[1],
+    ).toMatch(/sample 1 of harm, which has 1/);
+  });
+  it('a rate is 0, 1 or missing', () => {
+    expect(() => decideMade(suite, rowsOf('harm', counted([1, 0, 0.5])))).toThrow(/value is 0\.5; harm is a rate/);
+  });
+});
+
+describe('whatever the outcomes are', () => {
+  const METRICS = [
+    '{ name: m, direction: lower, margin: 0.04, cap: 0.3 }',
+    '{ name: m, direction: higher, margin: 0.04, floor: 0.5 }',
+    '{ name: m, direction: lower, margin: 0.05, sliceBy: c, slices: { a: { margin: 0.1 } } }',
+    '{ name: m, direction: lower, values: number, range: [0, 1], margin: 0.03 }',
+  ];
+  const FEW = '{ resamples: 1000, minPrompts: 20, maxMissing: 0.02 }';
+  interface Case {
+    readonly suite: ReturnType<typeof suiteOf>;
+    readonly rows: Outcome[];
+    readonly draw: () => number;
+    readonly lower: boolean;
+    readonly rate: boolean;
+  }
+  /** Near the border between PASS and the rest, where a small change may tip it. */
+  function made(seed: number): Case {
+    const draw = uniform(seed);
+    const metrics = METRICS[seed % METRICS.length] as string;
+    const samples = 1 + (Math.floor(seed / METRICS.length) % 3);
+    const suite = suiteOf({ metrics, samples, decision: FEW });
+    const rate = !metrics.includes('number');
+    const lower = metrics.includes('lower');
+    const n = 30 + Math.floor(draw() * 170);
+    const odds = 0.02 + 0.1 * draw();
+    const shift = (lower ? 1 : -1) * (draw() * 0.05 - 0.02);
+    const value = (p: number): number =>
+      rate ? Number(draw() < p) : Math.min(1, Math.max(0, p + 0.2 * (draw() - 0.5)));
+    const level = lower ? odds : 1 - odds;
+    const rows = rowsOf(
+      'm',
+      Array.from({ length: n }, () =>
+        Array.from({ length: samples }, () => {
+          const base = value(level);
+          const kept = draw() < 0.7;
+          return [base, kept ? base : value(level + shift)] as const;
+        }),
+      ),
+      (p) => ({ slice: p % 3 === 0 ? 'a' : null }),
+    );
+    return { suite, rows, draw, lower, rate };
+  }
+  const CASES = 120;
+  const pick = <T>(draw: () => number, of: readonly T[]): number => Math.floor(draw() * of.length);
+
+  it('the order of rows says nothing', () => {
+    for (let seed = 0; seed < 24; seed++) {
+      const { suite, rows, draw } = made(seed);
+      const turned = rows
+        .map((r) => [draw(), r] as const)
+        .sort((a, b) => a[0] - b[0])
+        .map(([, r]) => r);
+      expect(decideMade(suite, turned)).toEqual(decideMade(suite, rows));
+    }
+  });
+
+  it('an outcome of the adapter that gets worse never turns anything into PASS', () => {
+    const seen = { PASS: 0, FAIL: 0, INCONCLUSIVE: 0, ERROR: 0 };
+    for (let seed = 0; seed < CASES; seed++) {
+      const { suite, rows, draw, lower, rate } = made(seed);
+      const before = decideMade(suite, rows).decision;
+      seen[before]++;
+      const worse = rows.map((r) => ({ ...r }));
+      const changes = 1 + pick(draw, [1, 2, 3, 4]);
+      for (let i = 0; i < changes; i++) {
+        const row = worse[pick(draw, worse)] as { arm: string; value: number | null };
+        if (row.arm !== 'adapter') continue;
+        if (rate) row.value = lower ? 1 : 0;
+        else row.value = Math.min(1, (row.value ?? 0) + draw());
+      }
+      const after = decideMade(suite, worse).decision;
+      if (before !== 'PASS') expect(after, `seed ${seed}`).not.toBe('PASS');
+    }
+    // The cases are of all kinds.
+    expect(Math.min(seen.PASS, seen.FAIL, seen.INCONCLUSIVE)).toBeGreaterThan(3);
+  });
+
+  it('a value that is missing never turns anything into PASS', () => {
+    let changed = 0;
+    for (let seed = 0; seed < CASES; seed++) {
+      const { suite, rows, draw } = made(seed);
+      const before = decideMade(suite, rows);
+      const gone = Math.floor(draw() * 6) + 1;
+      const dropped = new Set(Array.from({ length: gone }, () => pick(draw, rows)));
+      const nulled = rows.map((r, i) => (dropped.has(i) ? { ...r, value: null } : r));
+      const removed = rows.filter((_, i) => !dropped.has(i));
+      for (const after of [decideMade(suite, nulled), decideMade(suite, removed)]) {
+        if (before.decision !== 'PASS') expect(after.decision, `seed ${seed}`).not.toBe('PASS');
+        if (after.decision !== before.decision) changed++;
+      }
+    }
+    expect(changed).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,226 @@
+// The gate's statistics against scipy (test/golden/gate/make.py), at their ends, and by a small simulation.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
+import { betaCdf, betaQuantile, binomialCdf, binomialPmf, binomialQuantile } from '../../src/gate/statistics/beta.js';
+import { bca, bootstrap, quantile } from '../../src/gate/statistics/bootstrap.js';
+import { normalCdf, normalQuantile } from '../../src/gate/statistics/normal.js';
+import { mcnemar, tango } from '../../src/gate/statistics/paired.js';
+import { powerOf, promptsFor, promptsForCap, smallestMargin } from '../../src/gate/statistics/power.js';
+import { clopperPearson, wilson } from '../../src/gate/statistics/proportion.js';
+import { generator, stateOf } from '../../src/gate/statistics/random.js';
+import { correctDifference, correctRate, youdenBound } from '../../src/gate/statistics/rogan-gladen.js';
+
+type Row = readonly number[];
+interface Golden {
+  readonly normalQuantile: readonly Row[];
+  readonly normalCdf: readonly Row[];
+  readonly betaQuantile: readonly Row[];
+  readonly betaCdf: readonly Row[];
+  readonly binomial: readonly Row[];
+  readonly rates: readonly Row[];
+  readonly pairs: readonly Row[];
+  readonly bootstrap: readonly {
+    readonly name: string;
+    readonly columns: readonly Row[];
+    readonly level: number;
+    readonly low: number;
+    readonly high: number;
+  }[];
+  readonly corrected: readonly Row[];
+  readonly power: readonly Row[];
+  readonly resamples: number;
+  readonly seed: number;
+}
+const golden = JSON.parse(
+  readFileSync(join(packageRoot, 'test', 'golden', 'gate', 'statistics.json'), 'utf8'),
+) as Golden;
+/** Within 1e-12 of the value, relative where it is small. */
+function near(got: number, wanted: number, tolerance = 1e-12): void {
+  const off = Math.abs(got - wanted) / Math.max(Math.abs(wanted), 1e-300);
+  expect(Math.min(off, Math.abs(got - wanted) / Math.max(1, Math.abs(wanted))), `${got} for ${wanted}`).toBeLessThan(
+    tolerance,
+  );
+}
+type Tuple = [number, number, number, number, number, number, number, number, number, number, number, number, number];
+const each = (rows: readonly Row[], count: number, check: (...row: Tuple) => void): void => {
+  expect(rows).toHaveLength(count);
+  for (const row of rows) check(...(row as Tuple));
+};
+
+it('quantiles and chances', () => {
+  each(golden.normalQuantile, 14, (p, x) => near(normalQuantile(p), x));
+  each(golden.normalCdf, 12, (x, p) => expect(Math.abs(normalCdf(x) / p - 1)).toBeLessThan(1e-12));
+  each(golden.betaQuantile, 70, (p, a, b, x) => expect(Math.abs(betaQuantile(p, a, b) / x - 1)).toBeLessThan(1e-11));
+  each(golden.betaCdf, 50, (x, a, b, p) => near(betaCdf(x, a, b), p, 1e-11));
+  each(golden.binomial, 7, (k, n, p, pmf, cdf, at) => {
+    near(binomialPmf(k, n, p), pmf);
+    near(binomialCdf(k, n, p), cdf);
+    expect(binomialQuantile(0.9, n, p)).toBe(at);
+  });
+  expect([normalQuantile(0), normalQuantile(1), normalCdf(-40), normalCdf(40)]).toEqual([-Infinity, Infinity, 0, 1]);
+  expect([normalQuantile(-1), normalQuantile(2), normalQuantile(Number.NaN)]).toEqual([
+    Number.NaN,
+    Number.NaN,
+    Number.NaN,
+  ]);
+  expect([betaCdf(0, 2, 3), betaCdf(1, 2, 3), betaQuantile(0, 2, 3), betaQuantile(1, 2, 3)]).toEqual([0, 1, 0, 1]);
+  expect([binomialCdf(-1, 5, 0.5), binomialCdf(5, 5, 0.5), binomialCdf(0, 5, 0), binomialCdf(4, 5, 1)]).toEqual([
+    0, 1, 1, 0,
+  ]);
+  expect([binomialPmf(-1, 5, 0.5), binomialPmf(0, 5, 0), binomialPmf(5, 5, 1)]).toEqual([0, 1, 1]);
+});
+
+it('intervals of one rate', () => {
+  each(golden.rates, 20, (k, n, level, low, high, scoreLow, scoreHigh) => {
+    const exact = clopperPearson(k, n, level);
+    near(exact.low, low);
+    near(exact.high, high);
+    const score = wilson(k, n, level);
+    near(score.low, scoreLow, 1e-9);
+    near(score.high, scoreHigh, 1e-9);
+  });
+  // Zero of n: what the rule of three is about.
+  for (const [n, high] of [
+    [100, 0.0295],
+    [300, 0.0099],
+    [1000, 0.003],
+  ] as const)
+    expect(clopperPearson(0, n, 0.9).high).toBeCloseTo(high, 4);
+  // Between two counts lies between their bounds.
+  const [a, b, c] = [1, 1.5, 2].map((x) => clopperPearson(x, 50, 0.9).high) as [number, number, number];
+  expect(a < b && b < c).toBe(true);
+});
+
+it('intervals and tests of pairs', () => {
+  each(golden.pairs, 60, (up, down, n, level, low, high, exact, midP) => {
+    const got = tango(up, down, n, level);
+    near(got.low, low, 1e-9);
+    near(got.high, high, 1e-9);
+    const p = mcnemar(up, down);
+    near(p.exact, exact);
+    near(p.midP, midP);
+  });
+  // Turned round, the bounds change places.
+  const [one, other] = [tango(9, 2, 60, 0.9), tango(2, 9, 60, 0.9)];
+  near(other.low, -one.high);
+  near(other.high, -one.low);
+  // Nothing differs: z²/(n + z²).
+  const z = normalQuantile(0.95);
+  near(tango(0, 0, 50, 0.9).high, (z * z) / (50 + z * z));
+  expect(tango(7, 0, 7, 0.9).high).toBe(1);
+  expect(tango(0, 7, 7, 0.9).low).toBe(-1);
+});
+
+it('a pair that gets worse never lowers the bound', () => {
+  let steps = 0;
+  for (const n of [1, 2, 5, 30, 200])
+    for (let up = 0; up <= Math.min(n, 12); up++)
+      for (let down = 0; down <= Math.min(n - up, 12); down++) {
+        const bound = tango(up, down, n, 0.9).high;
+        if (up + down < n) expect(tango(up + 1, down, n, 0.9).high).toBeGreaterThanOrEqual(bound);
+        if (down > 0) expect(tango(up, down - 1, n, 0.9).high).toBeGreaterThanOrEqual(bound - 1e-12);
+        steps++;
+      }
+  expect(steps).toBeGreaterThan(300);
+});
+
+it('BCa of clusters, on the draws that scipy.stats.bootstrap was given', () => {
+  const { resamples, seed } = golden;
+  expect(golden.bootstrap.map((c) => c.name)).toEqual(['lognormal', 'ties', 'rare', 'two', 'families', 'product']);
+  for (const { name, columns, level, low, high } of golden.bootstrap) {
+    const arrays = columns.map((c) => Float64Array.from(c));
+    const ones = arrays.map((a) => new Float64Array(a.length).fill(1));
+    const strata =
+      name === 'families'
+        ? [{ clusters: (arrays[0] as Float64Array).length, columns: arrays }]
+        : arrays.map((a, i) => ({ clusters: a.length, columns: [a, ones[i] as Float64Array] }));
+    // A mean for each pair of columns; their product.
+    const figure = (s: Float64Array): number => {
+      let product = 1;
+      for (let i = 0; i < s.length; i += 2) product *= (s[i] as number) / (s[i + 1] as number);
+      return product;
+    };
+    const got = bca(bootstrap(strata, figure, { resamples, seed, purpose: name }), level);
+    near(got.low, low, 1e-9);
+    near(got.high, high, 1e-9);
+  }
+});
+
+it('BCa of what never differs is that', () => {
+  const same = [{ clusters: 5, columns: [new Float64Array(5).fill(0.25)] }];
+  const figure = (s: Float64Array): number => (s[0] as number) / 5;
+  const one = bootstrap(same, figure, { resamples: 1000, seed: 1, purpose: 'x' });
+  expect(one.acceleration).toBe(0);
+  expect(bca(one, 0.9)).toEqual({ low: 0.25, high: 0.25 });
+  const single = [{ clusters: 1, columns: [Float64Array.of(3)] }];
+  expect(
+    bca(
+      bootstrap(single, (s) => s[0] as number, { resamples: 1000, seed: 1, purpose: 'x' }),
+      0.9,
+    ),
+  ).toEqual({
+    low: 3,
+    high: 3,
+  });
+  expect(quantile(Float64Array.of(1, 2, 4), 0.75)).toBe(3);
+  const stop = AbortSignal.abort(new Error('stopped'));
+  expect(() => bootstrap(same, figure, { resamples: 10, seed: 1, purpose: 'x', signal: stop })).toThrow('stopped');
+});
+
+it('the same purpose draws the same numbers, another one others', () => {
+  const first = (...of: (string | number)[]): number[] => Array.from({ length: 4 }, generator(stateOf(...of)));
+  expect(first(1, 'a', 0)).toEqual(first(1, 'a', 0));
+  expect(first(1, 'a', 0)).not.toEqual(first(1, 'a', 1));
+  const draw = generator(stateOf(3, 'evenly', 0));
+  const counts = new Int32Array(10);
+  for (let i = 0; i < 100_000; i++) counts[Math.floor((draw() / 2 ** 32) * 10)]++;
+  const chi = counts.reduce((sum, n) => sum + (n - 10_000) ** 2 / 10_000, 0);
+  expect(chi).toBeLessThan(27.9); // 0.1 % of 9 degrees of freedom
+});
+
+it('rates without the judge’s errors', () => {
+  each(golden.corrected, 18, (level, base, adapter, n, low, high, positives, caught, negatives, passed, d, lo, hi) => {
+    const counts = { positives, caught, negatives, passed };
+    const got = correctDifference({ base, adapter, n, low, high }, { both: counts }, level);
+    near(got.value, d);
+    near(got.low, lo);
+    near(got.high, hi);
+    // Calibrated on each arm by itself there is more that may be off.
+    const apart = correctDifference({ base, adapter, n, low, high }, { base: counts, adapter: counts }, level);
+    near(apart.value, d);
+    if (!apart.clipped) expect(apart.high - apart.low).toBeGreaterThanOrEqual(got.high - got.low);
+  });
+  const perfect = { positives: 1e9, caught: 1e9, negatives: 1e9, passed: 1e9 };
+  const as = correctRate({ value: 0.1, low: 0.05, high: 0.2 }, perfect, 0.9);
+  for (const [got, wanted] of [
+    [as.value, 0.1],
+    [as.low, 0.05],
+    [as.high, 0.2],
+  ] as const)
+    near(got, wanted, 1e-6);
+  // A rate below the false alarms is 0, and says that it was put there.
+  const few = correctRate(
+    { value: 0.02, low: 0.01, high: 0.04 },
+    { positives: 90, caught: 80, negatives: 90, passed: 80 },
+    0.9,
+  );
+  expect([few.value, few.low, few.clipped, few.impossible]).toEqual([0, 0, true, true]);
+  expect(youdenBound({ positives: 20, caught: 10, negatives: 20, passed: 10 }, 0.9)).toBeLessThan(0);
+  expect(youdenBound({ positives: 200, caught: 190, negatives: 200, passed: 190 }, 0.9)).toBeGreaterThan(0.8);
+});
+
+it('prompts for a power, and back', () => {
+  each(golden.power, 12, (margin, discordance, power, score, plain) => {
+    const plan = { margin, discordance, alpha: 0.05, score: true };
+    expect(promptsFor(power, plan)).toBe(score);
+    expect(promptsFor(power, { ...plan, score: false })).toBe(plain);
+    expect(powerOf(score, plan)).toBeGreaterThanOrEqual(power - 1e-9);
+    expect(powerOf(score - 1, plan)).toBeLessThan(power);
+    expect(smallestMargin(score, power, plan)).toBeCloseTo(margin, 4);
+  });
+  expect(promptsFor(0.9, { margin: 0, discordance: 0.1, alpha: 0.05, score: true })).toBeNull();
+  expect([promptsForCap(0.01, 0.05), promptsForCap(0, 0.05), promptsForCap(1, 0.05)]).toEqual([299, null, 1]);
+  expect(powerOf(10, { margin: 0.1, discordance: 0, alpha: 0.05, score: false })).toBe(1);
+});
