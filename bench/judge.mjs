@@ -1,10 +1,16 @@
-// node bench/judge.mjs [--judge DIR] [--policy FILE] [--texts N] [--slots N,…] [--rounds N] [--threads N]
-//                      [--times N] [--shapes 20b --layers N --work DIR --answer N]
-// Verdicts a second of a local judge: the policy computed once and several texts at once, beside one text after another
-// with the policy computed anew for each. In turns in one process. With --shapes the weights are made up, with so many
-// layers of those shapes and o200k's vocabulary; what they answer is no verdict, so that each answer is as long as
-// --answer says. --times N has the policy's text N times over: policies for full-size judges have 400 to 600 tokens,
-// the embedded judge's a hundred. One JSON row for each number of slots on stdout. Needs the build.
+// node bench/judge.mjs [--only nano,20b] [--rounds N] [--threads N] [--texts N] [--slots N,…] [--policy FILE,…]
+//                      [--shapes 20b|120b --layers N --experts N --work DIR --answer N]
+// Verdicts a second of a local judge: its policy computed once, several texts at once, what it mostly answers foreseen,
+// beside one text after another with the policy computed anew for each and nothing foreseen. In turns in one process;
+// the verdicts of both must be the same. `wall` is of the clock, `cpu` of the CPU time of all threads, which other work
+// on the machine changes least. `forms` tells what each part brings.
+//   nano  the embedded judge, with the policy it knows (a hundred tokens), and with one of the length that policies for
+//         full-size judges have: of that its verdicts mean nothing, but what they cost does
+//   20b   made-up weights of those shapes with so many layers and experts, and o200k's vocabulary. What they answer is
+//         no verdict: each answer is as long as --answer says, and foreseen as a judge's form is; but for a token of
+//         every tenth answer, where the guess is wrong. The tail of a whole checkpoint, its head, weighs more here than
+//         in all of its layers: with --layers 24 --experts 32 it is one.
+// One JSON row for each number of slots on stdout. Needs the build.
 import { existsSync, readFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,8 +18,14 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { createEngineJudge } from '../dist/compose/engine-judge.js';
 import { toConversation } from '../dist/harmony/chat.js';
+import { renderPrompt } from '../dist/harmony/render.js';
+import { loadTokenizer } from '../dist/harmony/tokenizer.js';
 import { openEngine } from '../dist/infer/engine.js';
+import { GREEDY } from '../dist/infer/sequence.js';
+import { Session } from '../dist/infer/session.js';
+import { openCheckpoint } from '../dist/model/checkpoint.js';
 import { initCheckpoint, PRESETS } from '../dist/model/init.js';
+import { setThreads } from '../dist/native/tensor.js';
 import { renderJudgePrompt } from '../dist/safeguard/contract.js';
 import { loadPolicy } from '../dist/safeguard/policy.js';
 import { createScreen } from '../dist/safeguard/screen.js';
@@ -22,107 +34,188 @@ import { writeO200k } from './o200k.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values: o } = parseArgs({
   options: {
+    only: { type: 'string', default: 'nano,20b' },
     judge: { type: 'string', default: join(root, 'models', 'nano-judge') },
-    policy: { type: 'string', default: join(root, 'policies', 'contact', 'policy.md') },
+    policy: { type: 'string', default: 'contact,personal-data' },
     texts: { type: 'string' },
     slots: { type: 'string' },
-    rounds: { type: 'string', default: '3' },
+    rounds: { type: 'string' },
     threads: { type: 'string', default: String(cpus().length) },
-    times: { type: 'string' },
-    shapes: { type: 'string' },
+    shapes: { type: 'string', default: '20b' },
     layers: { type: 'string', default: '2' },
-    answer: { type: 'string', default: '24' },
+    experts: { type: 'string', default: '8' },
+    answer: { type: 'string', default: '28' },
     work: { type: 'string', default: join(tmpdir(), 'temper-judge') },
   },
 });
-const shapes = o.shapes;
-if (shapes !== undefined && shapes !== '20b' && shapes !== '120b')
-  throw new Error(`--shapes ${shapes}: wanted 20b or 120b`);
-const rounds = Number(o.rounds),
-  threads = Number(o.threads),
-  texts = Number(o.texts ?? (shapes ? 16 : 96)),
-  slotCounts = (o.slots ?? (shapes ? '8' : '8,16,32')).split(',').map(Number);
+const threads = Number(o.threads);
+const only = o.only.split(',');
 const median = (xs) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)] ?? Number.NaN;
 const round = (x) => Number(x.toPrecision(4));
-const signal = new AbortController().signal;
-
-let model = o.judge;
-if (shapes) {
-  model = join(o.work, `${shapes}-${o.layers}`);
-  if (!existsSync(join(model, 'tokenizer.json'))) {
-    process.stderr.write(`making ${model}\n`);
-    await initCheckpoint(model, { ...PRESETS[shapes], num_hidden_layers: Number(o.layers) }, { seed: 1 });
-    writeO200k(model);
-  }
-}
-const one = await loadPolicy(o.policy, { golden: false });
-const long = Array.from({ length: Number(o.times ?? (shapes ? 6 : 1)) }, () => one.text).join('\n');
-const policy = { ...one, text: long };
+const policyFile = (name) => (existsSync(name) ? name : join(root, 'policies', name, 'policy.md'));
 const rows = readFileSync(join(root, 'datasets', 'screening', 'heldout.jsonl'), 'utf8')
   .trim()
   .split('\n')
   .map((line) => JSON.parse(line));
-const contents = Array.from({ length: texts }, (_, i) => rows[i % rows.length].text);
 
-/** @returns verdicts, one for each text */
-async function judge(engine, slots) {
-  if (shapes) {
-    const queue = [...contents.keys()];
-    const worker = async () => {
-      for (let i = queue.shift(); i !== undefined; i = queue.shift()) {
-        const prompt = renderJudgePrompt({ policy: long, content: contents[i], channel: 'final', nonce: '7k3f9q' });
-        const { messages } = toConversation({
-          messages: [
-            { role: 'developer', content: prompt.developer },
-            { role: 'user', content: prompt.user },
-          ],
-          reasoning_effort: 'low',
-        });
-        const request = { messages, maxTokens: Number(o.answer), sampling: { temperature: 0 }, topLogprobs: 20 };
-        for await (const _ of engine.generate(request, signal));
-      }
-    };
-    await Promise.all(Array.from({ length: slots }, worker));
-    return [];
-  }
-  const asked = await createEngineJudge(engine, { name: 'judge', maxTokens: 96 });
-  const { check: _, ...plain } = asked;
-  const screen = createScreen({ policies: [policy], judge: plain, concurrency: slots, judging: { views: 'raw' } });
-  return (await Promise.all(contents.map((final) => screen.screen({ final })))).map((r) => r.outcome);
+/** Seconds of the clock and of CPU. */
+async function timed(work) {
+  const cpu = process.cpuUsage(),
+    since = performance.now();
+  const result = await work();
+  const { user, system } = process.cpuUsage(cpu);
+  return { result, wall: (performance.now() - since) / 1000, cpu: (user + system) / 1e6 };
 }
-
-const open = (slots, prefixes) =>
-  openEngine({ model, slots, prefixes, threads, contextTokens: 1024, speculation: 'auto' });
-for (const slots of slotCounts) {
-  const [alone, batched] = [await open(1, 0), await open(slots, 4)];
-  const seconds = { alone: [], batched: [] };
-  let outcomes = [];
-  for (let r = -1; r < rounds; r++) {
-    for (const [name, engine, n] of [
-      ['alone', alone, 1],
-      ['batched', batched, slots],
-    ]) {
-      const since = performance.now();
-      const got = await judge(engine, n);
-      // The first round warms up.
-      if (r >= 0) seconds[name].push((performance.now() - since) / 1000);
-      if (name === 'alone') outcomes = got;
-      else if (got.join() !== outcomes.join()) throw new Error('batched verdicts are others');
+/**
+ * Runs forms in turns; the first round warms up. @param forms by name, each gives its answers; the first is the measure
+ */
+async function compare(figures, texts, rounds, forms) {
+  const took = new Map(Object.keys(forms).map((name) => [name, { wall: [], cpu: [] }]));
+  let wanted;
+  for (let r = -1; r < rounds; r++)
+    for (const [name, work] of Object.entries(forms)) {
+      const { result, wall, cpu } = await timed(work);
+      wanted ??= result;
+      // None where a judge miscopied a nonce, which is a new one each time.
+      if (result.some((told, i) => told !== wanted[i] && told !== '' && wanted[i] !== ''))
+        throw new Error(`${name}: other verdicts`);
+      if (r < 0) continue;
+      took.get(name).wall.push(wall);
+      took.get(name).cpu.push(cpu);
     }
-  }
-  await alone.close();
-  await batched.close();
-  const [before, now] = [texts / median(seconds.alone), texts / median(seconds.batched)];
-  console.log(
-    JSON.stringify({
-      judge: shapes ? `${shapes}, ${o.layers} layers` : 'nano-judge',
-      slots,
-      threads,
-      texts,
-      policyCharacters: long.length,
-      oneByOne: round(before),
-      cachedBatched: round(now),
-      times: round(now / before),
-    }),
+  const [first] = took.values();
+  const of = (form, what) => median(form[what]) / texts;
+  const told = Object.fromEntries(
+    [...took].map(([name, form]) => [
+      name,
+      {
+        verdictsPerSecond: round(1 / of(form, 'wall')),
+        cpuMs: round(1000 * of(form, 'cpu')),
+        times: round(of(first, 'wall') / of(form, 'wall')),
+        timesCpu: round(of(first, 'cpu') / of(form, 'cpu')),
+      },
+    ]),
   );
+  const { times, timesCpu } = Object.values(told).at(-1);
+  console.log(JSON.stringify({ bench: 'judge', ...figures, threads, texts, times, timesCpu, forms: told }));
 }
+
+async function nano(name, slots) {
+  const policy = await loadPolicy(policyFile(name), { golden: false });
+  const texts = Number(o.texts ?? 64);
+  const contents = Array.from({ length: texts }, (_, i) => rows[i % rows.length].text);
+  const judge = (engine, n, foresees) => async () => {
+    const {
+      check: _,
+      judge: ask,
+      ...asked
+    } = await createEngineJudge(foresees ? engine : blind(engine), { name: 'j', maxTokens: 96 });
+    const screen = createScreen({
+      policies: [policy],
+      judge: { ...asked, judge: ask },
+      concurrency: n,
+      judging: { views: 'raw', retries: 0 },
+    });
+    const outcomes = await Promise.all(contents.map((final) => screen.screen({ final })));
+    return outcomes.map((r) => (r.verdicts[0].cause === null ? r.outcome : ''));
+  };
+  const open = (count, prefixes, speculation) =>
+    openEngine({ model: o.judge, slots: count, prefixes, threads, contextTokens: 1024, speculation });
+  const engines = [await open(1, 0, 'off'), await open(1, 4, 'off'), await open(slots, 4, 'auto')];
+  const [alone, cached, batched] = engines;
+  const blank = (of) => async () => (await of()).map((x) => (judgesIt ? x : ''));
+  const judgesIt = name === 'contact';
+  await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 5), {
+    alone: blank(judge(alone, 1, false)),
+    cached: blank(judge(cached, 1, false)),
+    batched: blank(judge(batched, slots, false)),
+    foreseen: blank(judge(batched, slots, true)),
+  });
+  await Promise.all(engines.map((e) => e.close()));
+}
+/** The same without what it is told of the answer. */
+const blind = (engine) => ({
+  ...engine,
+  generate: ({ prediction: _, ...request }, stop) => engine.generate(request, stop),
+});
+
+async function shapes(slots) {
+  const model = join(o.work, `${o.shapes}-${o.layers}-${o.experts}`);
+  if (!existsSync(join(model, 'tokenizer.json'))) {
+    process.stderr.write(`making ${model}\n`);
+    const config = {
+      ...PRESETS[o.shapes],
+      num_hidden_layers: Number(o.layers),
+      num_local_experts: Number(o.experts),
+    };
+    await initCheckpoint(model, config, { seed: 1 });
+    writeO200k(model);
+  }
+  setThreads(threads);
+  const checkpoint = openCheckpoint(model);
+  const tokenizer = loadTokenizer(model, { vocabSize: checkpoint.config.vocab_size });
+  const policy = await loadPolicy(policyFile('personal-data'), { golden: false });
+  const texts = Number(o.texts ?? 2 * slots),
+    answer = Number(o.answer);
+  const promptOf = (content, nonce) => {
+    const { developer, user } = renderJudgePrompt({ policy: policy.text, content, channel: 'final', nonce });
+    const messages = [
+      { role: 'developer', content: developer },
+      { role: 'user', content: user },
+    ];
+    return renderPrompt(toConversation({ messages, reasoning_effort: 'low' }), tokenizer);
+  };
+  const prompts = rows.slice(0, texts).map((row, i) => promptOf(row.text, `${i % 10}a0b${i % 7}c`));
+  // All have in common what stands before the nonce.
+  const shared = prompts[0].findIndex((t, i) => prompts.some((p) => p[i] !== t));
+  const session = (count, prefixes, guesses) =>
+    new Session(checkpoint, {
+      precision: 'bf16',
+      slots: count,
+      capacity: 1024,
+      prefixes,
+      yields: true,
+      speculation: guesses ? { when: 'auto' } : null,
+    });
+  let answers = null;
+  const run = (of, foresees) => () => {
+    const said = prompts.map(() => []);
+    const sequences = prompts.map((tokens, i) =>
+      of.start({
+        tokens,
+        sharedTokens: shared,
+        maxTokens: answer,
+        stop: new Set(),
+        sampling: GREEDY,
+        ...(foresees ? { foreseen: formOf(tokens, answers[i], i) } : {}),
+      }),
+    );
+    while (!of.idle) for (const { sequence, token } of of.step()) said[sequences.indexOf(sequence)].push(token);
+    answers ??= said;
+    return said.map((tokens) => tokens.join(' '));
+  };
+  const formOf = (prompt, said, i) =>
+    Int32Array.from([...prompt.slice(-2), ...said.map((t, at) => (i % 10 === 9 && at === 9 ? t ^ 1 : t))]);
+  const sessions = [session(1, 0, false), session(1, 2, false), session(slots, 2, true)];
+  const [alone, cached, batched] = sessions;
+  const about = { judge: o.shapes, layers: Number(o.layers), experts: Number(o.experts), slots };
+  const lengths = {
+    policyTokens: shared,
+    textTokens: Math.round(median(prompts.map((p) => p.length)) - shared),
+    answer,
+  };
+  await compare({ ...about, ...lengths }, texts, Number(o.rounds ?? 1), {
+    alone: run(alone, false),
+    cached: run(cached, false),
+    batched: run(batched, false),
+    foreseen: run(batched, true),
+  });
+  for (const s of sessions) s.close();
+  tokenizer.close();
+  checkpoint.close();
+}
+
+if (only.includes('nano'))
+  for (const name of o.policy.split(','))
+    for (const slots of (o.slots ?? '8,16').split(',').map(Number)) await nano(name, slots);
+if (only.includes('20b')) for (const slots of (o.slots ?? '8').split(',').map(Number)) await shapes(slots);

@@ -40,11 +40,18 @@ export async function createEngineJudge(
     ...(maxTokens === undefined ? {} : { maxTokens }),
     contextTokens: engine.info.contextTokens,
     count: (prompt, stop) => engine.count(messagesOf(prompt), stop),
-    async generate(prompt, { temperature, seed, maxTokens: most, signal: stop }) {
+    async generate(prompt, { temperature, seed, maxTokens: most, expected, signal: stop }) {
       // The probability of the verdict's own token says enough: others would be sorted out of all, for every token.
       const sampling = { temperature, ...(seed === undefined ? {} : { seed }) };
       for await (const event of engine.generate(
-        { messages: messagesOf(prompt), maxTokens: most, sampling, topLogprobs: 0 },
+        {
+          messages: messagesOf(prompt),
+          shared: prompt.head,
+          maxTokens: most,
+          sampling,
+          topLogprobs: 0,
+          prediction: expected,
+        },
         stop,
       )) {
         if (event.kind !== 'done') continue;

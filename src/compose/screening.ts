@@ -76,6 +76,8 @@ export interface ScreeningOptions extends LogOptions {
   readonly threads?: number;
 }
 export const DEFAULT_CANARIES = 64;
+/** A policy's prompt is kept by itself for each channel. A judge's texts are no conversations, so nothing else is. */
+const PREFIXES_A_POLICY = 4;
 export interface ScreeningHooks {
   readonly by?: string;
   readonly onVerdict?: (verdict: Verdict) => void;
@@ -277,8 +279,7 @@ export async function openJudge(
     {
       model: where,
       slots: options.judgeConcurrency,
-      // Half of them are for openings, whatever else is kept.
-      prefixes: 2 * options.policy.length,
+      prefixes: PREFIXES_A_POLICY * options.policy.length,
       ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
       ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),

@@ -9,7 +9,7 @@ import type { Category } from '../native/tensor.js';
 import { GREEDY } from './sequence.js';
 import { Session } from './session.js';
 import { DEFAULT_PREFILL_TOKENS } from './session-options.js';
-import { MOST_DRAFTS } from './speculation.js';
+import { MOST_DRAFTS, MOST_FORESEEN_ROWS } from './speculation.js';
 
 export interface ServingPlanOptions {
   /** Most tokens of one sequence, prompt and answer. */
@@ -79,11 +79,18 @@ function servingPlan(dir: string, options: ServingPlanOptions): Omit<ServingPlan
       // recorded, and a prompt beside what the recording keeps: no later step is larger.
       const answer = speculation ? 4 * (MOST_DRAFTS + 1) : 3;
       const prompt = new Int32Array(Math.max(1, Math.min(context - answer, 2 * DEFAULT_PREFILL_TOKENS)));
-      const run = (tokens: readonly Int32Array[], maxTokens: number): void => {
-        for (const t of tokens) session.start({ tokens: t, maxTokens, stop: new Set(), sampling: GREEDY });
+      const run = (tokens: readonly Int32Array[], maxTokens: number, foreseen?: Int32Array): void => {
+        for (const t of tokens) session.start({ tokens: t, maxTokens, stop: new Set(), sampling: GREEDY, foreseen });
         while (!session.idle) session.step();
       };
       run([prompt, ...Array.from({ length: sequences - 1 }, () => new Int32Array(speculation ? 4 : 1))], answer);
+      // What is sampled is 0, so all of this comes.
+      if (speculation && context > 4 * MOST_FORESEEN_ROWS)
+        run(
+          Array.from({ length: sequences }, () => Int32Array.of(1)),
+          2 * MOST_FORESEEN_ROWS,
+          new Int32Array(2 * MOST_FORESEEN_ROWS),
+        );
       run([prompt], 1);
       draft?.close();
       if (model !== checkpoint) model.close();

@@ -80,6 +80,11 @@ export interface GenerateRequest {
    * Tokens with harmony's own among them are a conversation, and what is written is read as one.
    */
   readonly prompt?: string | Int32Array;
+  /**
+   * How the last message begins in other requests too, which are no turns of one conversation: kept computed with what
+   * stands before it, and nothing beyond. Absent: openings and conversations are kept.
+   */
+  readonly shared?: string;
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;
@@ -97,13 +102,15 @@ export interface GenerateRequest {
   /** What the turn must be: answers and calls that keep to schemas, calls that must come. */
   readonly structure?: Structure;
   /**
-   * What the answer is thought to say, for the most part: next tokens are guessed by it where they are guessed at all
-   * (`speculation`); no token depends on it.
+   * What the answer is thought to say, for the most part; or whole turns, one of which it is thought to be: next tokens
+   * are guessed by it where they are guessed at all (`speculation`); no token depends on it.
    */
-  readonly prediction?: string;
+  readonly prediction?: string | readonly ForeseenTurn[];
   /** Longest wait for a slot and for room in the cache, ms; then it is `cache_busy`. Absent: as long as it takes. */
   readonly waitMs?: number;
 }
+/** Messages of a turn, one after the other, as it is foreseen. */
+export type ForeseenTurn = readonly { readonly channel: string; readonly content: string }[];
 /** A token of an answer, with log-softmax of the raw logits. */
 export interface TokenInfo {
   readonly token: number;

@@ -4,7 +4,8 @@ import { declaredTools } from '../harmony/declared-tools.js';
 import { controlIds, keptMessages, renderConversation, renderPrompt } from '../harmony/render.js';
 import type { Message } from '../harmony/types.js';
 import { createTextTracker, createTracker, isConversation, type Tracker } from './channels.js';
-import { type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from './protocol.js';
+import { APART } from './lookup.js';
+import { type ForeseenTurn, type GenerateRequest, MAX_STOPS, MAX_TOP_LOGPROBS } from './protocol.js';
 import type { Remembering } from './remembered.js';
 import type { Sampling } from './sequence.js';
 
@@ -77,7 +78,8 @@ export class PromptReader {
           'raise the context',
         { tokens: least, context: contextTokens },
       );
-    for (const text of prediction ? [...texts, seen(prediction)] : texts) yield* tokenizer.learn(text);
+    for (const text of typeof prediction === 'string' && prediction !== '' ? [...texts, seen(prediction)] : texts)
+      yield* tokenizer.learn(text);
   }
   /** Tokens that a conversation is read as, a part of a long text at a time. @throws {DataError} bad_header */
   *count(messages: readonly Message[]): Generator<void, number> {
@@ -85,15 +87,17 @@ export class PromptReader {
     return renderPrompt({ messages }, this.tokenizer).length;
   }
   /** @throws {DataError} bad_header */
-  read({ messages, prompt: given }: GenerateRequest): Prompt {
+  read({ messages, prompt: given, shared }: GenerateRequest): Prompt {
     const { tokenizer, ends } = this;
-    if (given === undefined)
+    if (given === undefined) {
+      const tokens = renderPrompt({ messages }, tokenizer);
       return {
-        tokens: renderPrompt({ messages }, tokenizer),
-        shared: this.#openingTokens(messages),
+        tokens,
+        shared: shared === undefined ? this.#openingTokens(messages) : this.#sharedTokens(messages, shared, tokens),
         stop: ends,
         tracker: createTracker(tokenizer, declaredTools(messages)),
       };
+    }
     // No text: as a document begins.
     const tokens =
       typeof given !== 'string'
@@ -110,12 +114,41 @@ export class PromptReader {
   }
   /** The answer that a request foresees, as a turn would have it. undefined: none */
   foreseen({ prediction, messages }: GenerateRequest): Int32Array | undefined {
-    if (!prediction) return undefined;
+    if (!prediction || prediction.length === 0) return undefined;
     const { tokenizer } = this,
-      said = tokenizer.encode(seen(prediction));
-    if (messages.length === 0) return said;
-    const { channel, message } = controlIds(tokenizer);
-    return Int32Array.from([channel, ...tokenizer.encode('final'), message, ...said]);
+      encode = (text: string): Int32Array => tokenizer.encode(seen(text));
+    if (typeof prediction === 'string') {
+      const said = encode(prediction);
+      if (messages.length === 0) return said;
+      const { channel, message } = controlIds(tokenizer);
+      return Int32Array.from([channel, ...tokenizer.encode('final'), message, ...said]);
+    }
+    return Int32Array.from(prediction.flatMap((turn, i) => [...(i > 0 ? [APART] : []), ...this.#turn(turn, encode)]));
+  }
+  /** As it would be sampled, behind what ends a prompt. */
+  #turn(turn: ForeseenTurn, encode: (text: string) => Int32Array): readonly number[] {
+    const ids = controlIds(this.tokenizer);
+    return turn.flatMap(({ channel, content }, i) => [
+      ids.start,
+      ...this.tokenizer.encode('assistant'),
+      ids.channel,
+      ...encode(channel),
+      ids.message,
+      ...encode(content),
+      i + 1 < turn.length ? ids.end : ids.return,
+    ]);
+  }
+  /** The prompt's as far as they are those of the same with nothing else in its last message. */
+  #sharedTokens(messages: readonly Message[], shared: string, tokens: Int32Array): number {
+    const last = messages.at(-1);
+    if (!last) return 0;
+    const head = renderConversation(
+      { messages: [...messages.slice(0, -1), { ...last, content: shared }] },
+      this.tokenizer,
+    );
+    let n = 0;
+    while (n < head.length && n < tokens.length && head[n] === tokens[n]) n++;
+    return n;
   }
   #openingTokens(messages: readonly Message[]): number {
     const dialogue = messages.findIndex((m) => m.role !== 'system' && m.role !== 'developer');

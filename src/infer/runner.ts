@@ -220,7 +220,7 @@ export class Runner implements Disposable {
           constraint: constraint ?? undefined,
           plain: prompt.stop !== this.#loaded.ends,
         }),
-        cuts: turnCuts(prompt.tokens, tokenizer, prompt.shared),
+        cuts: request.shared === undefined ? turnCuts(prompt.tokens, tokenizer, prompt.shared) : [],
         foreseen: this.#prompts.foreseen(request),
       });
     } catch (e) {

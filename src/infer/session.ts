@@ -17,7 +17,7 @@ import { PromptPass } from './prompt-pass.js';
 import { admit, prompts, readingMs, streams } from './scheduler.js';
 import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
 import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from './session-options.js';
-import { MOST_DRAFTS, Speculation } from './speculation.js';
+import { MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './speculation.js';
 import { createState, outcomeOf, type Row, rowOf, rowsOf, type State, streamOf, valuesOf, wishesOf } from './state.js';
 import type { Wish } from './steer.js';
 import { steered } from './steered.js';
@@ -66,7 +66,7 @@ export class Session implements Disposable {
           ? (slots + Math.min(prefixes, ROOMY_PREFIXES)) * pagesFor(options.capacity)
           : pagesFor(options.cacheTokens),
       ...(options.kvDtype === undefined ? {} : { dtype: options.kvDtype }),
-      lookahead: options.speculation ? MOST_DRAFTS : 0,
+      lookahead: options.speculation ? MOST_FORESEEN : 0,
     });
     this.prefixes = new Prefixes(
       this.#cache,
@@ -80,7 +80,7 @@ export class Session implements Disposable {
     const record = !model.streamsExperts && (options.graphs ?? true);
     const { rowsAlone, sharesRecordings } = backendOf(placeOf(model));
     const sizes = options.speculation && sharesRecordings ? GUESSING_SIZES : undefined;
-    this.#steps = new DecodeSteps(model, this.#cache, options.precision, record, sizes);
+    this.#steps = new DecodeSteps(model, this.#cache, options.precision, record, sizes, slots + MOST_DRAFT_ROWS);
     this.#drafter = options.draft && options.speculation ? this.#openDrafter(options.draft) : null;
     this.#speculation = options.speculation
       ? new Speculation({

@@ -4,12 +4,21 @@
 // the first that is not ends the stream's part, and its rows are taken back. So no token depends on what was guessed.
 //
 // This file decides how many guesses are worth their rows: the whole policy. It knows neither model nor cache.
+import { NO_GUESS } from './lookup.js';
 import { StepTimes } from './step-times.js';
-import { Experience, kindOf, MODEL_KIND, type Track } from './track.js';
+import { Experience, FORESEEN_KIND, kindOf, MODEL_KIND, type Track } from './track.js';
 
 /** Most guesses of one stream in a step, and of all together. */
 export const MOST_DRAFTS = 7;
 export const MOST_DRAFT_ROWS = 16;
+/** The same where every stream's request says what will come, and that mostly comes. */
+export const MOST_FORESEEN = 63;
+export const MOST_FORESEEN_ROWS = 64;
+/** That such a guess is right: where nothing is known of it, and the least that is worth a row. */
+const FORESEEN_HOPE = 0.9,
+  LEAST_FORESEEN_CHANCE = 0.7;
+/** So many of them are checked at once that all of them come as often as not. */
+const ALL_COME = 0.5;
 /** Guesses of all together in a step: a size that is new must be run some times until it is as fast as it can be. */
 const COUNTS: readonly number[] = [1, 3, 7, 15];
 /** Share of a stream's decoding time that guesses may have cost it, all in all. */
@@ -31,7 +40,7 @@ const MOST_PRICE = 1.5;
 /** Steps after which a guess is thought as good as if nothing were known. */
 const ASK_AGAIN = 24;
 /** What is left of everybody's experience after one more guess, and of a stream's after a step. */
-const KEEPS = { all: 0.995, step: 0.998 };
+const KEEPS = { all: 0.995, step: 0.998, foreseen: 0.99 };
 
 /** Guesses that take time: a smaller model's. */
 export interface Drafter {
@@ -91,6 +100,8 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 export class Speculation {
   readonly clock: () => number;
   readonly #all = new Experience(KEEPS.all);
+  /** Of what requests foresaw alone; it fades, so that it is tried again. */
+  readonly #foresight = new Experience(KEEPS.all);
   /** By what a pass is made with, as adapters take time. */
   readonly #times = new WeakMap<object, StepTimes>();
   /** Of one token more of the drafter's, by streams. */
@@ -123,6 +134,8 @@ export class Speculation {
   drafts(kind: object, streams: readonly Stream[]): Drafts {
     const { when, mostRows = Number.POSITIVE_INFINITY } = this.options;
     this.#draftMs = 0;
+    const foreseen = this.#foreseen(streams, mostRows);
+    if (foreseen) return foreseen;
     if (when === 'auto' && (this.#timesOf(kind).known(streams.length) ?? LEAST_STEP_MS) < LEAST_STEP_MS) {
       this.#offers = [];
       return streams.map(() => []);
@@ -133,6 +146,27 @@ export class Speculation {
     if (this.#offers.every((o) => o.most < 1)) return streams.map(() => []);
     const counts = when === 'always' ? this.#shared(rows) : this.#worthwhile(this.#timesOf(kind), streams, rows);
     return this.#made(streams, counts);
+  }
+  /**
+   * Where every request foresees its answer nobody waits for what another one guesses, and times are not asked: what
+   * was foreseen is checked as far as there are rows. null: it is as with any other stream.
+   */
+  #foreseen(streams: readonly Stream[], mostRows: number): Drafts | null {
+    const rows = Math.min(MOST_FORESEEN_ROWS, mostRows - streams.length);
+    if (rows <= MOST_DRAFTS || !streams.every(({ track }) => track.foreseen)) return null;
+    const offers = streams.map(({ track, room }): Offer => {
+      const most = Math.min(MOST_FORESEEN, rows, room, this.#likely(track)),
+        guess = most > 0 ? track.guess(most) : NO_GUESS;
+      return guess.foreseen ? { kind: FORESEEN_KIND, most: guess.tokens.length, tokens: guess.tokens } : NO_OFFER;
+    });
+    if (offers.every((o) => o.most < 1)) return null;
+    this.#offers = offers;
+    return this.#made(streams, this.#shared(rows));
+  }
+  /** How many that were foreseen come in a row, more or less. */
+  #likely({ experience }: Track): number {
+    const chance = experience.chance(FORESEEN_KIND, this.#foresight.chance(FORESEEN_KIND, FORESEEN_HOPE));
+    return chance < LEAST_FORESEEN_CHANCE ? 0 : Math.floor(Math.log(ALL_COME) / Math.log(Math.min(chance, 0.999)));
   }
   /** Lets the drafter read on. Reading is an outlay for all that follows, and not counted against the stream. */
   #read(kind: object, streams: readonly Stream[], rows: number): void {
@@ -177,7 +211,7 @@ export class Speculation {
   /** As many of each as come to their turn, one after the other. */
   #shared(rows: number): number[] {
     const counts = this.#offers.map(() => 0);
-    for (let left = rows, depth = 0; left > 0 && depth < MOST_DRAFTS; depth++)
+    for (let left = rows, depth = 0; left > 0 && depth < MOST_FORESEEN; depth++)
       this.#offers.forEach(({ most }, i) => {
         if (left < 1 || most <= depth) return;
         counts[i]!++;
@@ -263,6 +297,7 @@ export class Speculation {
     times.add(rows, ms);
     this.#stepMs += took;
     times.guessed = more > 0 ? times.guessed + 1 : 0;
+    this.#foresight.fade(KEEPS.foreseen);
     streams.forEach(({ track }, i) => {
       track.idle++;
       const { tokens, missed } = outcomes[i]!,
@@ -277,7 +312,9 @@ export class Speculation {
       track.accepted += right;
       this.#drafted += drafted;
       this.#accepted += right;
-      for (const e of [track.experience, this.#all]) e.add(this.#offers[i]!.kind, right, missed ? 1 : 0);
+      const { kind: guessed } = this.#offers[i]!;
+      for (const e of [track.experience, guessed === FORESEEN_KIND ? this.#foresight : this.#all])
+        e.add(guessed, right, missed ? 1 : 0);
     });
   }
 }

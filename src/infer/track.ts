@@ -3,10 +3,11 @@ import { type Guess, Lookup, NO_GUESS } from './lookup.js';
 
 /** Guesses are as good as the tokens before them that match: from so many on they are counted apart. */
 const MATCHES = [2, 3, 5, 9] as const;
-/** A kind of guess: by how much matched, and a model's own. */
+/** A kind of guess: by how much matched, a model's own, and what the request foresaw. */
 export const kindOf = (matched: number): number => MATCHES.findLastIndex((least) => matched >= least);
 export const MODEL_KIND = MATCHES.length;
-const KINDS = MATCHES.length + 1;
+export const FORESEEN_KIND = MATCHES.length + 1;
+const KINDS = MATCHES.length + 2;
 /** How many guesses the knowledge from elsewhere weighs as much as. */
 const WEIGHT = 3;
 

@@ -143,16 +143,25 @@ export class DecodeStep implements Disposable {
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
+  /** The last one of more rows than are kept. */
+  #large: DecodeStep | null = null;
+  /** @param mostRows larger steps are rare and run op by op; what they take is given back with the next step */
   constructor(
     readonly model: ModelWeights,
     readonly cache: KvCache,
     readonly precision: keyof typeof PRECISION,
     readonly record = true,
     readonly most = 16,
+    readonly mostRows = Number.POSITIVE_INFINITY,
   ) {}
 
   run(adapter: StepAdapter, batch: Batch, values: StepValues, keeps = false): StepResult {
     const B = batch.tokens.length;
+    this.#closeLarge();
+    if (B > this.mostRows) {
+      this.#large = new DecodeStep(this.model, adapter, this.cache, this.precision, batch, false, [], keeps);
+      return this.#large.run(batch, values);
+    }
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B && s.keepsLogits === keeps);
     if (backendOf(placeOf(this.model)).sharesRecordings && this.#steps.every((s) => s.batchSize < B)) this.close();
     const step =
@@ -172,12 +181,18 @@ export class DecodeSteps implements Disposable {
   }
   /** Drops what was recorded with an adapter, before its tensors are freed. */
   forget(adapter: ModelAdapter): void {
+    if (this.#large?.adapter === adapter) this.#closeLarge();
     for (const step of this.#steps.filter((s) => s.adapter === adapter)) {
       this.#steps.splice(this.#steps.indexOf(step), 1);
       step.close();
     }
   }
+  #closeLarge(): void {
+    this.#large?.close();
+    this.#large = null;
+  }
   close(): void {
+    this.#closeLarge();
     for (const step of this.#steps.splice(0)) step.close();
   }
   [Symbol.dispose](): void {

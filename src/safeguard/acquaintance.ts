@@ -74,6 +74,8 @@ export class Acquaintance {
   fooled: Doubt | null = null;
   /** Texts that the judge blocked, by policy: whoever comes in its place must do so too. */
   readonly #canaries = new Map<string, GoldenRow>();
+  /** Known texts that the judge got wrong when it was asked again, since the start. */
+  misses = 0;
   /** Set when another backend came. */
   #changed: Doubt | null = null;
   constructor(readonly options: AcquaintanceOptions) {}
@@ -139,7 +141,7 @@ export class Acquaintance {
       if (this.fooled) return this.fooled;
       const { canary, doubt } = await this.#known(policy);
       if (doubt || !again || !canary || this.options.canaries === 0) return doubt;
-      return (await this.#blocks(policy, canary, TRIES)) ? null : missed(canary);
+      return (await this.#blocks(policy, canary, TRIES)) ? null : this.#missed(canary);
     };
     return {
       doubt: () => {
@@ -171,7 +173,7 @@ export class Acquaintance {
     const blocked = await Promise.all(rows.map((row) => this.#blocks(policy, row, before ? TRIES : 1)));
     const canary = rows[blocked.indexOf(true)] ?? null;
     // The words of rules are no examples: a judge may well allow them. Whoever comes later has no such excuse.
-    if (!canary) return { canary, doubt: before ? missed(before) : changed };
+    if (!canary) return { canary, doubt: before ? this.#missed(before) : changed };
     this.#canaries.set(keyOf(policy), canary);
     const fell = probe ? await this.#fallsFor(policy, canary) : null;
     if (fell) this.fooled = fell;
@@ -196,6 +198,11 @@ export class Acquaintance {
       if (outcome === 'block') return true;
       if (tries >= most) return false;
     }
+  }
+  #missed(row: GoldenRow): Doubt {
+    this.misses++;
+    const detail = `the judge missed a text whose verdict is known (${row.id}): the allows of this batch do not count`;
+    return { cause: 'canary', detail };
   }
   /** The known text with an allow behind it that somebody else wrote: as text, and by way of control tokens. */
   async #fallsFor(policy: Policy, { id, text, ...row }: GoldenRow): Promise<Doubt | null> {
@@ -232,7 +239,3 @@ export class Unasked extends Error {
     this.name = 'Unasked';
   }
 }
-const missed = (row: GoldenRow): Doubt => ({
-  cause: 'canary',
-  detail: `the judge missed a text whose verdict is known (${row.id}): the allows of this batch do not count`,
-});

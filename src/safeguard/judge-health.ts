@@ -14,5 +14,9 @@ export interface JudgeHealth {
 export interface HasHealth {
   health(): JudgeHealth;
 }
-export const healthOf = (judge: object): JudgeHealth | null =>
-  'health' in judge && typeof judge.health === 'function' ? (judge as HasHealth).health() : null;
+/** @param screen that asks it: knows of its canaries */
+export function healthOf(judge: object, screen: { canaryMisses?(): number } = {}): JudgeHealth | null {
+  const own = 'health' in judge && typeof judge.health === 'function' ? (judge as HasHealth).health() : null;
+  const canaryMisses = screen.canaryMisses?.();
+  return canaryMisses === undefined ? own : { ...own, canaryMisses };
+}

@@ -57,6 +57,8 @@ export interface Screen {
   screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
   /** What it will ask `known` for, without what detectors say. */
   asks?(channels: Channels): readonly Pick<Verdict, 'policy' | 'channel' | 'digests'>[];
+  /** Canaries that the judge missed since the start; absent: none are mixed in. */
+  canaryMisses?(): number;
   /**
    * Why it is of no use to go on asking: the judge cannot be reached or run at all, as the last calls showed (see
    * hope.ts), or it fell for a forged verdict. Null while it may be.
@@ -216,6 +218,7 @@ export function createScreen(options: ScreenOptions): Screen {
   return {
     policies,
     detectors,
+    ...(acquaintance && (options.canaries ?? 0) > 0 ? { canaryMisses: () => acquaintance.misses } : {}),
     hopeless: () => acquaintance?.fooled?.detail ?? hope.lost(),
     async ready(signal) {
       if (!acquaintance) return null;

@@ -229,7 +229,9 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         ? (await import('./response-files.js')).createFileStore(options.state)
         : (review?.responses ?? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB }));
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
-    const meter = opened ? createMeter(admission, () => healthOf(opened.judge), opened.mode) : createMeter(admission);
+    const meter = opened
+      ? createMeter(admission, () => healthOf(opened.judge, opened.screen), opened.mode)
+      : createMeter(admission);
     screeningMeter = meter.screening;
     const holding: Holding = {
       ...(opened ? { mode: opened.mode } : {}),

@@ -7,12 +7,19 @@ import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { makeGrammar } from '../../src/infer/grammar/grammar.js';
 import { TurnConstraint } from '../../src/infer/grammar/turn.js';
 import { vocabularyOf } from '../../src/infer/grammar/vocabulary.js';
+import { APART } from '../../src/infer/lookup.js';
 import type { DoneEvent, GenerateRequest, TextEvent } from '../../src/infer/protocol.js';
 import { Runner } from '../../src/infer/runner.js';
 import { GREEDY, type Sampled, type Sampling, type SequenceOptions } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import type { SessionOptions } from '../../src/infer/session-options.js';
-import { type Drafter, MOST_DRAFTS, Speculation, type Stream } from '../../src/infer/speculation.js';
+import {
+  type Drafter,
+  MOST_DRAFTS,
+  MOST_FORESEEN_ROWS,
+  Speculation,
+  type Stream,
+} from '../../src/infer/speculation.js';
 import { createSteer, type SteerOptions } from '../../src/infer/steer.js';
 import { Track } from '../../src/infer/track.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
@@ -164,6 +171,44 @@ describe('a stream that is guessed has the bits of one that is not', () => {
     const text = answers.map((a) => tokenizer.decode(a.map((t) => t.token)));
     expect(text.filter((t) => /"(alpha|beta)"/.test(t)).length).toBeGreaterThan(0);
   });
+  it.each([
+    ['one at a time', { slots: 1 }],
+    ['four at once', {}],
+    ['keys in bf16, no recorded steps', { kvDtype: 'bf16', graphs: false }],
+    ['no room to spare', { cacheTokens: 256 }],
+  ] as readonly (readonly [string, Partial<SessionOptions>])[])(
+    'of which the whole turn was foreseen: %s',
+    (_, options) => {
+      const make = (foreseen?: (i: number) => readonly number[]): readonly SequenceOptions[] =>
+        SAMPLINGS.map((s, i) =>
+          request(prompt(20 + i, i), s, {
+            maxTokens: 40,
+            ...(foreseen ? { foreseen: Int32Array.from(foreseen(i)) } : {}),
+          }),
+        );
+      const plain = run(() => make(), options);
+      const said = (i: number): readonly number[] => [
+        ...prompt(20 + i, i).slice(-2),
+        ...plain.answers[i]!.map((a) => a.token),
+      ];
+      // Just that; wrong in a place; wrong from a place on; two ways, the other one last.
+      const ways: readonly ((i: number) => readonly number[])[] = [
+        said,
+        (i) => said(i).map((t, j) => (j === 12 ? t ^ 1 : t)),
+        (i) => said(i).map((t, j) => (j < 9 ? t : t ^ 1)),
+        (i) => [...said(i), APART, ...said(i).map((t, j) => (j < 15 ? t : t ^ 1))],
+      ];
+      for (const [n, way] of ways.entries())
+        for (const when of ['auto', 'always'] as const) {
+          const guessed = run(() => make(way), { ...options, speculation: { when } });
+          expect(guessed.answers).toEqual(plain.answers);
+          expect(guessed.usage.usedPages).toBe(guessed.usage.keptPages);
+          // Six answers of 40 tokens in a few steps.
+          if (n === 0) expect(guessed.usage.acceptedTokens).toBeGreaterThan(200);
+          if (n === 0 && options.slots === 1) expect(guessed.steps).toBeLessThan(6 * 8);
+        }
+    },
+  );
   it('ends at once, and leaves nothing', () => {
     using session = open(ALWAYS);
     const make: Make = () => [0, 1, 2].map((i) => request(repeating(40, 4, i), {}, { maxTokens: 60 }));
@@ -224,6 +269,16 @@ describe('a turn that is guessed', async () => {
     };
     const [right, wrong] = [await accepted(answer), await accepted('Bread and butter. '.repeat(9))];
     expect(right).toBeGreaterThan(wrong);
+  });
+  it('is the same with turns foreseen, and the whole of one comes in a few steps', async () => {
+    const [{ messages, usage }, said] = await ask(plain, {});
+    const turn = messages.map(({ channel = '', content }) => ({ channel, content }));
+    const other = turn.map(({ channel, content }) => ({ channel, content: content.replace(/[0-9]/, '?') }));
+    for (const prediction of [[turn], [other, turn], [turn, other], [other], [[]], []]) {
+      const [done, text] = await ask(guessing, { prediction });
+      expect(text).toBe(said);
+      if (prediction.at(-1) === turn) expect(done.usage.acceptedTokens).toBeGreaterThan(0.7 * usage.completionTokens);
+    }
   });
   it('says how many guesses were right', async () => {
     const [{ usage }] = await ask(guessing, { prompt: 'ab ab ab ab ab ab', maxTokens: 60 });
@@ -322,5 +377,42 @@ describe('guesses are made where they pay', () => {
     expect(lengths([stream(50), stream(50), stream(50)])).toEqual([6, 5, 5]);
     expect(lengths([stream(50), stream(50), stream(50)], 8)).toEqual([2, 2, 1]);
     expect(lengths([stream(50)], 1)).toEqual([0]);
+  });
+  describe('what is foreseen', () => {
+    const said = prompt(60, 5);
+    const stream = (foresees = true): Stream => ({
+      track: new Track(Int32Array.from([...prompt(30, 1), ...said.slice(0, 3)]), foresees ? said : undefined),
+      room: 100,
+      slot: 0,
+      params: [],
+      uniform: () => 0,
+    });
+    const speculation = (mostRows?: number): Speculation =>
+      new Speculation({ when: 'auto', clock: () => 0, ...(mostRows === undefined ? {} : { mostRows }) });
+    const lengths = (of: Speculation, streams: readonly Stream[], right: number): number[] => {
+      const drafts = of.drafts(KIND, streams);
+      const outcomes = drafts.map((d) => ({ tokens: 1 + Math.min(right, d.length), missed: right < d.length }));
+      of.ran(KIND, streams, drafts, outcomes, 1);
+      return drafts.map((d) => d.length);
+    };
+    it('is checked at once, more of it the surer it is, whatever a step takes', () => {
+      const sure = speculation();
+      const [first = 0] = lengths(sure, [stream()], 99);
+      expect(first).toBeGreaterThan(3);
+      for (let i = 0; i < 12; i++) lengths(sure, [stream()], 99);
+      expect(lengths(sure, [stream()], 99)).toEqual([57]);
+      const several = lengths(sure, [stream(), stream(), stream()], 99);
+      expect(several.reduce((a, b) => a + b)).toBe(MOST_FORESEEN_ROWS);
+    });
+    it('is let be where it does not come, and tried again', () => {
+      const unsure = speculation();
+      const tried = Array.from({ length: 400 }, () => lengths(unsure, [stream()], 0)[0]!);
+      expect(tried.filter((n) => n > 0).length).toBeLessThan(40);
+      expect(tried.slice(200).some((n) => n > 0)).toBe(true);
+    });
+    it('waits for nobody: beside a stream that foresees nothing times decide', () => {
+      expect(lengths(speculation(), [stream(), stream(false)], 99)).toEqual([0, 0]);
+      expect(lengths(speculation(8), [stream()], 99)).toEqual([0]);
+    });
   });
 });

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { openScreen } from '../../src/compose/screening.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { CONTRACTS } from '../../src/safeguard/contracts/index.js';
+import { healthOf } from '../../src/safeguard/judge-health.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge, JudgeRequest, Policy } from '../../src/safeguard/types.js';
@@ -143,9 +144,15 @@ describe('canaries', () => {
     };
     expect(await run(8)).toEqual(Array(8).fill('allow'));
     numb = true;
+    expect(screen.canaryMisses?.()).toBe(0);
     expect(await run(8)).toEqual(Array(8).fill('canary'));
     numb = false;
     expect(await run(4)).toEqual(Array(4).fill('allow'));
+    // One for each batch; watchers read it with the judge's own figures.
+    expect(screen.canaryMisses?.()).toBe(2);
+    expect(healthOf(judge, screen)).toEqual({ canaryMisses: 2 });
+    expect(healthOf({ health: () => ({ calls: 4 }) }, screen)).toEqual({ calls: 4, canaryMisses: 2 });
+    expect(healthOf(judge, createScreen({ policies: [policy], judge }))).toBeNull();
   });
   it('go along with many at once: one for each batch', async () => {
     const judge = judgeOf(byNumbers);

@@ -55,6 +55,8 @@ export interface Contract {
   swaps(policy: string): boolean;
   /** Where in an answer its verdict stands, and what says violation and no violation there; null: nowhere. */
   verdictAt(text: string, swapped: boolean): VerdictPlace | null;
+  /** An allow as most judges write it, asked this way round: what a local one is likely to say. */
+  allowed(nonce: string, swapped: boolean): string;
   /** An allow as a text may forge it, for a judge to be tried with. */
   forged(nonce: string): string;
   /** The judge has categories and a template of its own: it never sees the policy, and no gpt-oss can play it. */

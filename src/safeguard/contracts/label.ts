@@ -20,6 +20,7 @@ export const label: Contract = {
   ],
   swaps: (policy) => !SAYS_HOW.test(policy),
   verdictAt: (text, swapped) => labelAt(text, /^[ \t\r\n]*[01]/, swapped),
+  allowed: (_, swapped) => (swapped ? '1' : '0'),
   forged: () => '0',
   parse(text, { rules, swapped }) {
     const answer = trimmed(text);

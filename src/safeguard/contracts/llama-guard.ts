@@ -14,6 +14,7 @@ export const llamaGuard: Contract = {
   messages: (request) => [{ role: 'user', content: quoted(request) }],
   swaps: () => false,
   verdictAt: () => null,
+  allowed: () => 'safe',
   forged: () => 'safe',
   parse(text, { rules }) {
     const answer = trimmed(text);

@@ -15,6 +15,10 @@ export const temper: Contract = {
   swaps: () => true,
   verdictAt: (text, swapped) =>
     labelAt(text, swapped ? /"compliant"[ \t]*:[ \t]*[01]/ : /"violation"[ \t]*:[ \t]*[01]/, swapped),
+  allowed(nonce, swapped) {
+    const said = renderVerdict({ rule: null, nonce });
+    return swapped ? said.replace('{"violation":0,', '{"compliant":1,') : said;
+  },
   forged: (nonce) => renderVerdict({ rule: null, nonce }),
   parse: parseVerdict,
 };

@@ -4,6 +4,7 @@ import { sha256 } from '../../base/digest.js';
 import type { JudgePrompt } from '../contract.js';
 import { contractOf, judgeMessages } from '../contracts/index.js';
 import type { Judge, JudgeAnswer, JudgeRequest } from '../types.js';
+import { Expectation, type ExpectedTurn } from './expectation.js';
 import { type ScoredToken, verdictScore } from './score.js';
 
 /** One completed turn by channel. `finish` is `stop` only when the model ended its turn itself. */
@@ -15,11 +16,16 @@ export interface CheckpointReply {
   readonly tokens?: readonly ScoredToken[];
 }
 export type CheckpointGenerate = (
-  prompt: JudgePrompt,
+  prompt: JudgePrompt & {
+    /** How `user` begins in all questions of this policy about this channel; empty: as the text does. */
+    readonly head: string;
+  },
   settings: {
     readonly temperature: number;
     readonly seed?: number;
     readonly maxTokens: number;
+    /** Turns that it is likely to answer with, for guesses alone. */
+    readonly expected: readonly ExpectedTurn[];
     readonly signal: AbortSignal;
   },
 ) => Promise<CheckpointReply>;
@@ -52,13 +58,16 @@ export function createCheckpointJudge({
   contextTokens,
   count,
 }: CheckpointJudgeOptions): Judge {
-  const promptOf = (request: Omit<JudgeRequest, 'signal'>): JudgePrompt => {
+  const promptOf = (request: Omit<JudgeRequest, 'signal'>): Parameters<CheckpointGenerate>[0] => {
     const messages = judgeMessages(request);
     const said = (role: string): string => messages.find((m) => m.role === role)?.content ?? '';
-    return { developer: said('system'), user: said('user') };
+    const user = said('user');
+    // The nonce stands nowhere in the text.
+    return { developer: said('system'), user, head: user.slice(0, Math.max(0, user.indexOf(request.nonce))) };
   };
   const room =
     contextTokens === undefined ? 0 : contextTokens - Math.min(maxTokens, Math.floor(contextTokens * ANSWER_SHARE));
+  const expectation = new Expectation();
   return {
     name,
     digest: sha256(JSON.stringify({ kind: 'checkpoint', modelDigest, effort, maxTokens, temperature: 0 })),
@@ -76,7 +85,9 @@ export function createCheckpointJudge({
     async judge(request): Promise<JudgeAnswer> {
       const { temperature, ...seed } = request.sampling ?? { temperature: 0 };
       const { signal, swapped = false, contract } = request;
-      const reply = await generate(promptOf(request), { temperature, ...seed, maxTokens, signal });
+      const expected = expectation.expect(request);
+      const reply = await generate(promptOf(request), { temperature, ...seed, maxTokens, expected, signal });
+      expectation.learn(request, reply);
       const place = reply.tokens ? contractOf(contract).verdictAt(reply.final, swapped) : null;
       const score = place && reply.tokens ? verdictScore(reply.final, reply.tokens, place) : null;
       return {
