@@ -1,0 +1,97 @@
+// What a judge is thought to answer: for guesses alone, learnt from what it answered last.
+import { expect, it } from 'vitest';
+import { renderVerdict } from '../../src/safeguard/contract.js';
+import { CONTRACT_NAMES } from '../../src/safeguard/contracts/contract.js';
+import { CONTRACTS } from '../../src/safeguard/contracts/index.js';
+import { type CheckpointReply, createCheckpointJudge } from '../../src/safeguard/judges/checkpoint.js';
+import { Expectation } from '../../src/safeguard/judges/expectation.js';
+import type { JudgeRequest } from '../../src/safeguard/types.js';
+
+const { signal } = new AbortController();
+const request = (nonce: string, more: Partial<JudgeRequest> = {}): JudgeRequest => ({
+  policy: 'C1: a phone number',
+  content: 'a text',
+  channel: 'final',
+  nonce,
+  signal,
+  ...more,
+});
+const reply = (final: string, analysis = '', finish: CheckpointReply['finish'] = 'stop'): CheckpointReply => ({
+  final,
+  analysis,
+  finish,
+});
+
+it('at first the allow of the contract, in each of them one that it reads as such', () => {
+  for (const name of CONTRACT_NAMES)
+    for (const swapped of [false, true]) {
+      const turns = new Expectation().expect(request('1a2b3c', { contract: name, swapped }));
+      expect(turns).toHaveLength(1);
+      const said = turns[0]?.at(-1)?.content ?? '';
+      const contract = CONTRACTS[name];
+      const asked = swapped && contract.swaps('C1: a phone number');
+      const parsed = contract.parse(contract.allowed('1a2b3c', asked), {
+        nonce: '1a2b3c',
+        rules: contract.rules ?? [],
+        policy: 'C1: a phone number',
+        swapped: asked,
+      });
+      expect([name, parsed.outcome]).toEqual([name, 'allow']);
+      if (asked === swapped) expect(said).toBe(contract.allowed('1a2b3c', swapped));
+    }
+});
+it('then what it said last, with this nonce: a block first, the likelier allow after it', () => {
+  const expectation = new Expectation();
+  expectation.learn(request('1a2b3c'), reply(renderVerdict({ rule: null, nonce: '1a2b3c' }), 'it tells nothing'));
+  expect(expectation.expect(request('9z8y7x'))).toEqual([
+    [
+      { channel: 'analysis', content: 'it tells nothing' },
+      { channel: 'final', content: '{"violation":0,"rule":null,"nonce":"9z8y7x"}' },
+    ],
+  ]);
+  expectation.learn(request('4d5e6f'), reply('{ "violation": 1, "rule": "C1", "nonce": "4d5e6f" }'));
+  const [block, allow] = expectation.expect(request('9z8y7x'));
+  expect(block).toEqual([{ channel: 'final', content: '{ "violation": 1, "rule": "C1", "nonce": "9z8y7x" }' }]);
+  expect(allow?.[0]?.content).toBe('it tells nothing');
+});
+it('of one policy and way of asking nothing is taken for another, and nothing from what is no verdict', () => {
+  const expectation = new Expectation();
+  const usual = expectation.expect(request('9z8y7x'));
+  const said = renderVerdict({ rule: null, nonce: '1a2b3c' });
+  expectation.learn(request('1a2b3c', { policy: 'another' }), reply(said, 'thoughts'));
+  expectation.learn(request('1a2b3c', { swapped: true }), reply(said.replace('"violation":0', '"compliant":1'), 'so'));
+  expectation.learn(request('1a2b3c'), reply(said, 'cut off', 'length'));
+  expectation.learn(request('1a2b3c'), reply('I cannot judge that.', 'no'));
+  expectation.learn(request('1a2b3c'), reply(renderVerdict({ rule: null, nonce: '4d5e6f' }), 'of another text'));
+  expectation.learn(request('1a2b3c'), reply(said, 'long '.repeat(1000)));
+  expect(expectation.expect(request('9z8y7x'))).toEqual(usual);
+  expect(expectation.expect(request('9z8y7x', { policy: 'another' }))[0]?.[0]?.content).toBe('thoughts');
+});
+it('so many ways are remembered, those asked last', () => {
+  const expectation = new Expectation();
+  for (let i = 0; i < 100; i++) {
+    const policy = `policy ${i}`;
+    expectation.learn(request('1a2b3c', { policy }), reply(renderVerdict({ rule: null, nonce: '1a2b3c' }), `of ${i}`));
+  }
+  expect(expectation.expect(request('1a2b3c', { policy: 'policy 99' }))[0]).toHaveLength(2);
+  expect(expectation.expect(request('1a2b3c', { policy: 'policy 3' }))[0]).toHaveLength(1);
+});
+it('a checkpoint judge tells its engine, and where the nonce stands in its prompt', async () => {
+  const told: unknown[] = [];
+  const judge = createCheckpointJudge({
+    name: 'j',
+    modelDigest: 'm',
+    async generate({ user, head }, { expected }) {
+      told.push([expected.map((turn) => turn.map((m) => m.content)), head]);
+      const nonce = /^BEGIN (\S+)$/m.exec(user)?.[1] ?? '';
+      return reply(renderVerdict({ rule: null, nonce }), 'nothing in it');
+    },
+  });
+  for (const nonce of ['1a2b3c', '9z8y7x']) await judge.judge(request(nonce));
+  await judge.judge(request('1a2b3c', { contract: 'label', channel: 'analysis' }));
+  expect(told).toEqual([
+    [[['{"violation":0,"rule":null,"nonce":"1a2b3c"}']], 'channel: final\nBEGIN '],
+    [[['nothing in it', '{"violation":0,"rule":null,"nonce":"9z8y7x"}']], 'channel: final\nBEGIN '],
+    [[['0']], ''],
+  ]);
+});
