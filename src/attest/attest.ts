@@ -8,7 +8,8 @@ import { versions } from '../base/machine.js';
 import { canonicalJson, type JsonObject } from '../verdict-log/canonical.js';
 import { BOM_FILE, bomOf } from './bom.js';
 import { signBundle } from './bundle.js';
-import { ATTESTATIONS, type Evidence, readEvidence } from './evidence.js';
+import { IS_MODEL } from './check-signature.js';
+import { ATTESTATIONS, OVERRIDE_FILE, readEvidence } from './evidence.js';
 import { Folder, type HashOptions, isBelow } from './folder.js';
 import type { SigningKey } from './keys.js';
 import { manifestStatement, SIGNATURE_FILE } from './model-signature.js';
@@ -16,10 +17,8 @@ import { originOf } from './origin.js';
 import * as predicates from './predicates.js';
 import { type Subject, statementOf } from './statement.js';
 
-/** Files by which a model is what it is; a card or a record beside them is not part of it. */
-const IS_MODEL = /(?:\.safetensors|\.gguf|^(?:adapter_config|config|tokenizer|model\.safetensors\.index)\.json)$/;
 /** Of reports and statements, which are made of the evidence. */
-const MADE = [ATTESTATIONS] as const;
+const MADE = [ATTESTATIONS, OVERRIDE_FILE] as const;
 
 /** @throws {ConfigError} sign_refused: it holds no model */
 export async function subjectsOf(folder: Folder, adapter: string | null): Promise<Subject[]> {
@@ -52,27 +51,7 @@ export interface AttestOptions extends HashOptions {
   readonly adapter: string | null;
   /** When it is said, ISO 8601; default: now. */
   readonly time?: string | undefined;
-  readonly override?: Omit<predicates.Override, 'time'> | undefined;
-  /** Name and version of the suite; default: as the decision has them. */
-  readonly suite?: { readonly name: string; readonly version: string } | undefined;
 }
-
-function suiteOf(evidence: Evidence, digest: string, options: AttestOptions): predicates.SuiteName {
-  const { suite } = evidence.decision;
-  const said = typeof suite === 'object' && suite !== null ? (suite as Readonly<Record<string, unknown>>) : {};
-  const text = (value: unknown, other: string): string =>
-    typeof value === 'string' || typeof value === 'number' ? String(value) : other;
-  return {
-    name: options.suite?.name ?? text(said.name, 'suite'),
-    version: options.suite?.version ?? text(said.version, '0'),
-    digest,
-    harness: versions().temper,
-  };
-}
-/** The suite's own file, wherever the gate copied it. */
-const suiteFile = ({ folder }: Evidence): string | undefined =>
-  ['suite/suite.yaml', 'suite.yaml'].find((name) => folder.has(name)) ??
-  folder.below('suite').find((name) => name.endsWith('.yaml'));
 
 /**
  * Statements about a folder, by the names of their files: what its gate decided, what it was trained from, and a bill of
@@ -101,17 +80,10 @@ export async function attestGate(
       predicates.TEST_RESULT,
       predicates.testResult(evidence, await predicates.configurationOf(evidence, names)),
     );
-    const file = suiteFile(evidence);
-    const digest = file === undefined ? '' : await evidence.folder.sha256(file);
-    say(
-      'eval-result',
-      predicates.EVAL_RESULT,
-      predicates.evalResult(evidence, suiteOf(evidence, digest, options), time),
-    );
+    say('eval-result', predicates.EVAL_RESULT, predicates.evalResult(evidence, versions().temper, time));
     if (evidence.decision.decision === 'PASS')
       say('svr', predicates.SVR, predicates.simpleVerification(evidence, time));
   }
-  if (options.override) say('override', predicates.OVERRIDE, predicates.override({ ...options.override, time }));
   if (origin.training) say('provenance', predicates.PROVENANCE, predicates.provenance(origin.training));
   const bom = bomOf({
     name: options.name ?? basename(resolve(subject)),

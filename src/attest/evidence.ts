@@ -14,6 +14,8 @@ import { Folder, type HashOptions } from './folder.js';
 export const DECISION_FILE = 'decision.json';
 export const LOCK_FILE = 'gate.lock.json';
 export const OUTCOMES_FILE = 'outcomes.jsonl';
+/** A release against the gate, signed. */
+export const OVERRIDE_FILE = 'override.json';
 export const ATTESTATIONS = 'attestations';
 /** Where an export keeps the evidence of its gate. */
 export const GATE_FOLDER = 'gate';
@@ -32,6 +34,8 @@ const Metric = z.looseObject({
     .optional(),
   margin: MaybeNumber,
   cap: MaybeNumber,
+  floor: MaybeNumber,
+  most: MaybeNumber,
   verdict: z.string(),
   direction: z.string().optional(),
 });
@@ -42,15 +46,17 @@ export const Decision = z.looseObject({
   exit: z.number(),
   reasons: z.array(z.unknown()),
   metrics: z.array(Metric),
-  subject: z.looseObject({
-    adapter: MaybeText,
-    base: MaybeText,
-    tokenizer: MaybeText,
-    chatFormat: MaybeText,
-    mergeRecipe: MaybeText,
-  }),
+  subject: z
+    .looseObject({
+      adapter: MaybeText,
+      base: MaybeText,
+      tokenizer: MaybeText,
+      chatFormat: MaybeText,
+      mergeRecipe: MaybeText,
+    })
+    .nullable(),
   lock: MaybeText,
-  suite: z.unknown(),
+  suite: MaybeText,
   outcomes: MaybeText,
   judge: z.unknown(),
   tool: z.unknown(),
@@ -60,8 +66,7 @@ export type Decision = z.infer<typeof Decision>;
 export interface Evidence {
   readonly folder: Folder;
   readonly decision: Decision;
-  /** SHA-256 of the canonical JSON of the lock; null: there is none. */
-  readonly lock: string | null;
+  readonly lock: LockFacts | null;
   readonly outcomes: Outcomes | null;
 }
 export interface Outcomes {
@@ -88,12 +93,23 @@ export function readDecision(gate: string): Decision {
   const [issue] = parsed.error.issues;
   throw bad(file, `${issue?.path.join('.') || 'it'}: ${issue?.message ?? 'is of another form'}`);
 }
-/** The digest by which a lock is named; null: there is none. @throws {IntegrityError} gate_evidence */
-export function lockDigestOf(gate: string): string | null {
+const Lock = z.looseObject({ suite: z.looseObject({ name: z.string(), version: z.string() }).optional() });
+export interface LockFacts {
+  /** By which a lock is named: SHA-256 of its canonical JSON, hex. */
+  readonly digest: string;
+  /** Of its suite; empty: it says none. */
+  readonly suite: { readonly name: string; readonly version: string };
+}
+/** null: there is none. @throws {IntegrityError} gate_evidence */
+export function readLockFacts(gate: string): LockFacts | null {
   const file = join(gate, LOCK_FILE);
   if (!existsSync(file)) return null;
+  const value = readEvidenceJson(file);
+  const parsed = Lock.safeParse(value);
+  if (!parsed.success) throw bad(file, 'is no gate lock');
   try {
-    return sha256(canonicalJson(readEvidenceJson(file) as Json));
+    const { name = '', version = '' } = parsed.data.suite ?? {};
+    return { digest: sha256(canonicalJson(value as Json)), suite: { name, version } };
   } catch (e) {
     if (!(e instanceof TypeError)) throw e;
     throw bad(file, e.message);
@@ -127,5 +143,5 @@ export async function readOutcomes(
 export async function readEvidence(gate: string, options: HashOptions = {}): Promise<Evidence> {
   const decision = readDecision(gate);
   const folder = new Folder(gate, options);
-  return { folder, decision, lock: lockDigestOf(gate), outcomes: await readOutcomes(gate, folder, options) };
+  return { folder, decision, lock: readLockFacts(gate), outcomes: await readOutcomes(gate, folder, options) };
 }

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, readdirSync, realpathSync, statSync } from 'node:fs';
 import { join, sep } from 'node:path';
-import { inputPieces } from '../base/inputs.js';
+import { InputFile, inputPieces } from '../base/inputs.js';
 
 export type EntryKind = 'file' | 'link' | 'other';
 export interface FolderEntry {
@@ -96,6 +96,14 @@ export class Folder {
   /** Of the bytes from `start` up to, not including, `end`. @param algorithm as node:crypto names it */
   async hash(name: string, algorithm: string, start = 0, end = Infinity): Promise<string> {
     const sum = createHash(algorithm);
+    this.options.signal?.throwIfAborted();
+    using small = InputFile.open(this.path(name));
+    if (small.size <= PIECE_BYTES) {
+      const bytes = new Uint8Array(small.size);
+      small.read(0, bytes);
+      this.options.onProgress?.(bytes.length);
+      return sum.update(bytes.subarray(start, Math.min(end, bytes.length))).digest('hex');
+    }
     let at = 0;
     for await (const piece of inputPieces(this.path(name), PIECE_BYTES)) {
       this.options.signal?.throwIfAborted();

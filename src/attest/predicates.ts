@@ -1,5 +1,5 @@
 // What is said of a gate and of a training run, in the words of others: in-toto test-result and Simple Verification
-// Result, eval-result as it is proposed, SLSA provenance v1; and, in our own words, that somebody overrode a gate.
+// Result, eval-result as it is proposed, and SLSA provenance v1.
 import type { JsonObject } from '../verdict-log/canonical.js';
 import type { DecidedMetric, Evidence } from './evidence.js';
 import { type Resource, resource } from './statement.js';
@@ -10,12 +10,12 @@ export const SVR = 'https://in-toto.io/attestation/svr/v0.2';
 export const EVAL_RESULT = 'https://in-toto.io/attestation/eval-result/v0.1';
 export const PROVENANCE = 'https://slsa.dev/provenance/v1';
 export const BOM = 'https://cyclonedx.org/bom';
-const OWN = 'https://www.npmjs.com/package/temper-oss';
-export const OVERRIDE = `${OWN}/gate-override/v1`;
-export const BUILD_TYPE = `${OWN}/fine-tuning/v1`;
-/** Who verifies and builds, for those who take such names for addresses. */
-export const VERIFIER = `${OWN}/gate/v1`;
-const BUILDER = `${OWN}/train`;
+export const BUILD_TYPE = 'urn:temper:fine-tuning:v1';
+/** Who verifies and builds, as a URI. */
+export const VERIFIER = 'urn:temper:gate:v1';
+const BUILDER = 'urn:temper:train:v1';
+/** What the Merkle root is of: the lines of outcomes.jsonl, RFC 6962. */
+export const OUTCOMES_TREE = 'urn:temper:outcomes:v1';
 export const PASS_PROPERTY = 'TEMPER_GATE_V1_PASS';
 
 export const testName = ({ metric, slice }: DecidedMetric): string =>
@@ -29,7 +29,7 @@ export async function configurationOf({ folder, decision }: Evidence, files: rea
   const resources: Resource[] = [];
   for (const name of files) resources.push(resource(name, await folder.sha256(name)));
   for (const key of ['base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const) {
-    const digest = decision.subject[key];
+    const digest = decision.subject?.[key];
     if (isDigest(digest)) resources.push(resource(`subject:${key}`, digest));
   }
   return resources;
@@ -54,7 +54,10 @@ export const testResult = (evidence: Evidence, configuration: readonly Resource[
 
 /** Of a gate that passed alone: what it names are properties that hold. */
 export const simpleVerification = ({ lock }: Evidence, time: string): JsonObject => ({
-  verifier: { id: VERIFIER, policies: lock === null ? [] : [{ uri: 'gate.lock.json', digest: { sha256: lock } }] },
+  verifier: {
+    id: VERIFIER,
+    policies: lock === null ? [] : [{ uri: 'urn:temper:gate-lock:v1', digest: { sha256: lock.digest } }],
+  },
   timeCreated: time,
   properties: [PASS_PROPERTY],
 });
@@ -66,55 +69,45 @@ const decimal = (x: number): string => {
 };
 function claimsOf(metric: DecidedMetric): JsonObject[] {
   const higher = metric.direction === 'higher';
-  const passed = metric.verdict === 'PASS';
-  const claims: JsonObject[] = [];
-  if (typeof metric.margin === 'number')
-    claims.push({
-      metric: `${testName(metric)}: ${higher ? 'lower' : 'upper'} bound of adapter − base`,
-      comparator: higher ? '>=' : '<=',
-      threshold: decimal(higher ? -Math.abs(metric.margin) : metric.margin),
-      passed,
-    });
-  if (typeof metric.cap === 'number')
-    claims.push({
-      metric: `${testName(metric)}: upper bound of adapter`,
-      comparator: '<=',
-      threshold: decimal(metric.cap),
-      passed,
-    });
-  return claims;
+  const name = testName(metric);
+  const { margin, cap, floor, most } = metric;
+  const claim = (what: string, comparator: string, threshold: number | null | undefined): JsonObject[] =>
+    typeof threshold === 'number'
+      ? [{ metric: `${name}: ${what}`, comparator, threshold: decimal(threshold), passed: metric.verdict === 'PASS' }]
+      : [];
+  return [
+    ...(higher
+      ? claim('lower bound of adapter − base', '>=', typeof margin === 'number' ? -margin : null)
+      : claim('upper bound of adapter − base', '<=', margin)),
+    ...claim('upper bound of adapter', '<=', cap),
+    ...claim('lower bound of adapter', '>=', floor),
+    ...claim('violations of adapter', '<=', most),
+  ];
 }
-export const evalResult = ({ decision, outcomes, lock }: Evidence, suite: SuiteName, time: string): JsonObject => ({
+/** @param harness version of the tool that ran the suite */
+export const evalResult = ({ decision, outcomes, lock }: Evidence, harness: string, time: string): JsonObject => ({
   verifier: { id: VERIFIER },
   evaluatedAt: time,
-  suite: { name: suite.name, version: suite.version },
+  suite: { name: lock?.suite.name || 'suite', version: lock?.suite.version || '0' },
   claims: decision.metrics.flatMap(claimsOf),
   sampleSize: outcomes?.rows ?? 0,
   commitments: {
-    model: { alg: 'sha256', value: hex(decision.subject.adapter ?? ''), salted: false },
-    dataset: { alg: 'sha256', value: suite.digest, salted: false },
+    model: { alg: 'sha256', value: hex(decision.subject?.adapter ?? ''), salted: false },
+    dataset: { alg: 'sha256', value: hex(decision.suite ?? ''), salted: false },
   },
   assuranceLevel: 'self_attested',
   subjectProfile: 'public-model',
-  ...(lock === null ? {} : { preRegistration: { alg: 'sha256', value: lock } }),
+  ...(lock === null ? {} : { preRegistration: { alg: 'sha256', value: lock.digest } }),
   ...(outcomes === null
     ? {}
     : {
         receipt: {
-          schema: 'temper/outcomes.jsonl: RFC 6962 over its lines',
+          schema: OUTCOMES_TREE,
           merkleRootB64: Buffer.from(outcomes.root, 'hex').toString('base64'),
         },
       }),
-  harness: { name: 'temper', version: suite.harness },
+  harness: { name: 'temper', version: harness },
 });
-export interface SuiteName {
-  readonly name: string;
-  readonly version: string;
-  /** SHA-256 of its file, hex. */
-  readonly digest: string;
-  /** Version of the tool that ran it. */
-  readonly harness: string;
-}
 
 /** What a run was made of. All digests are SHA-256 in hex. */
 export interface TrainingRun {
@@ -149,24 +142,4 @@ export const provenance = (run: TrainingRun): JsonObject => ({
     builder: { id: BUILDER, version: { ...run.versions } },
     metadata: { invocationId: run.name },
   },
-});
-
-export interface Override {
-  /** Who answers for it. */
-  readonly by: string;
-  readonly reason: string;
-  readonly time: string;
-  /** What the gate had decided; absent: it was not run. */
-  readonly decision?: string | undefined;
-  /** SHA-256 of decision.json, hex. */
-  readonly decisionDigest?: string | undefined;
-}
-export const override = ({ by, reason, time, decision, decisionDigest }: Override): JsonObject => ({
-  overriddenBy: by,
-  reason,
-  timeCreated: time,
-  ...(decision === undefined ? {} : { decision }),
-  ...(decisionDigest === undefined
-    ? {}
-    : { decisionFile: { name: 'decision.json', digest: { sha256: decisionDigest } } }),
 });

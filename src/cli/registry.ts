@@ -1,5 +1,6 @@
 // All commands, in the order of `temper --help`. Adding one: a file in commands/ and a line here.
 import type { Command } from './command.js';
+import { command as audit } from './commands/audit.js';
 import { command as bench } from './commands/bench.js';
 import { command as buildNative } from './commands/build-native.js';
 import { command as chat } from './commands/chat.js';
@@ -54,6 +55,7 @@ export const commands: readonly Command[] = [
   exportCommand,
   verify,
   sign,
+  audit,
   push,
   gateRevoke,
   generate,

@@ -1,11 +1,22 @@
 // What the thread of attestations does: keys, folders and the gate's decision brought together.
-import { statSync } from 'node:fs';
-import { type SignedFolder, signFolder } from '../attest/attest.js';
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type SignedFolder, signFolder, writeAttestations } from '../attest/attest.js';
+import { type Audit, auditOf, auditPage } from '../attest/audit.js';
+import { DECISION_FILE, GATE_FOLDER } from '../attest/evidence.js';
 import type { HashOptions } from '../attest/folder.js';
-import { readSigningKey } from '../attest/keys.js';
-import { ConfigError } from '../base/errors.js';
+import { readSigningKey, readTrust } from '../attest/keys.js';
+import { type OverrideFacts, type VerifiedFolder, verifyAttestations } from '../attest/verify.js';
+import { ConfigError, IntegrityError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
+import { versions } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
-import type { SignRequest } from './attest.js';
+import { readOverride } from '../gate/override.js';
+import { CONFIG_FILE } from '../lora/peft-names.js';
+import { readProvenance } from '../lora/provenance.js';
+import { exportedAdapterDigest } from '../runs/subject.js';
+import type { AttestRequest, AuditRequest, SignRequest, VerifyFolderRequest } from './attest.js';
+import { redecide } from './gate-tools.js';
 
 /** @throws {ConfigError} path_not_found */
 export function requireFolder(dir: string): void {
@@ -31,4 +42,61 @@ export async function sign(
     );
   requireFolder(dir);
   return signFolder(dir, readSigningKey(key, certificates ?? []), { ...options, out });
+}
+
+/** null: it holds no adapter. */
+const adapterDigest = async (dir: string, signal?: AbortSignal): Promise<string | null> =>
+  existsSync(join(dir, CONFIG_FILE)) ? exportedAdapterDigest(dir, signal) : null;
+/** @throws {IntegrityError} gate_override, gate_evidence, bad_provenance */
+function overrideOf(dir: string, gate: string): OverrideFacts | null {
+  const subject = readProvenance(dir)?.gate?.subject;
+  if (!subject)
+    throw new IntegrityError(
+      'gate_override',
+      `${gate}: holds an override, and temper.json says not of what; export again`,
+      {
+        gate,
+      },
+    );
+  const found = readOverride(gate, subject);
+  return found && { by: found.signer, reason: found.reason, time: found.time, against: found.against };
+}
+
+export async function attest(
+  { dir, key, certificates, gate, run }: AttestRequest,
+  options: HashOptions,
+): Promise<readonly string[]> {
+  requireFolder(dir);
+  const own = join(dir, GATE_FOLDER);
+  const evidence = gate ?? (existsSync(join(own, DECISION_FILE)) ? own : null);
+  return writeAttestations(evidence, dir, readSigningKey(key, certificates ?? []), {
+    ...options,
+    adapter: await adapterDigest(dir, options.signal),
+    ...(run === undefined ? {} : { run }),
+  });
+}
+
+export async function verify(request: VerifyFolderRequest, options: HashOptions): Promise<VerifiedFolder> {
+  const { dir, keys, identity, model } = request;
+  requireFolder(dir);
+  return verifyAttestations(dir, {
+    ...options,
+    trust: readTrust(keys ?? []),
+    identity,
+    adapterDigest,
+    redecide,
+    readOverride: (gate) => overrideOf(dir, gate),
+    base: model,
+  });
+}
+
+export async function audit(request: AuditRequest, options: HashOptions): Promise<Audit> {
+  const result = auditOf(await verify(request, options), request.strict === true);
+  if (request.html !== undefined) {
+    const keys = request.keys ?? [];
+    const trusted = keys.length === 0 ? 'No key was trusted.' : `Trusted: ${keys.join(', ')}.`;
+    const when = new Date().toISOString();
+    writeFileAtomic(request.html, auditPage(result, `Temper ${versions().temper}, ${when}. ${trusted}`));
+  }
+  return result;
 }

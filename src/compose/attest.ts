@@ -2,6 +2,8 @@
 // folder, has a thread of its own.
 
 import type { SignedFolder } from '../attest/attest.js';
+import type { Audit } from '../attest/audit.js';
+import type { VerifiedFolder } from '../attest/verify.js';
 import { runInThread } from '../base/channel.js';
 
 export interface SignRequest {
@@ -12,7 +14,34 @@ export interface SignRequest {
   readonly out?: string | undefined;
   readonly sigstore?: boolean | undefined;
 }
+export interface VerifyFolderRequest {
+  readonly dir: string;
+  /** Files with public keys and certificates that are trusted. */
+  readonly keys?: readonly string[] | undefined;
+  /** Who must have signed, of certificates. */
+  readonly identity?: string | undefined;
+  /** Folder of the base, where temper.json does not lead to it. */
+  readonly model?: string | undefined;
+}
+export interface AuditRequest extends VerifyFolderRequest {
+  /** What is missing or cannot be checked counts. */
+  readonly strict?: boolean | undefined;
+  /** Where the page goes. */
+  readonly html?: string | undefined;
+}
+export interface AttestRequest {
+  readonly dir: string;
+  readonly key: string;
+  readonly certificates?: readonly string[] | undefined;
+  /** Folder of the gate's evidence; default: gate/ in the folder, where there is one. */
+  readonly gate?: string | undefined;
+  /** The run that trained it, where temper.json does not lead to it. */
+  readonly run?: string | undefined;
+}
 export type AttestCalls = {
+  readonly attest: { readonly request: AttestRequest; readonly event: number; readonly result: readonly string[] };
+  readonly verify: { readonly request: VerifyFolderRequest; readonly event: number; readonly result: VerifiedFolder };
+  readonly audit: { readonly request: AuditRequest; readonly event: number; readonly result: Audit };
   readonly sign: { readonly request: SignRequest; readonly event: number; readonly result: SignedFolder };
 };
 export interface AttestCallOptions {
@@ -33,3 +62,17 @@ const call =
  * @throws {ConfigError} sign_key, sign_refused, path_not_found, output_unwritable · the signal's reason
  */
 export const sign = call('sign');
+/**
+ * Writes signed statements about a folder into its `attestations`: its gate's result and figures, where it comes from, a
+ * bill of materials.
+ * @returns names of the files
+ * @throws as sign, and {IntegrityError} gate_evidence, bad_provenance, bad_run
+ */
+export const attest = call('attest');
+/**
+ * Checks what a folder that was released says of itself, offline. What is wrong is a finding, never thrown.
+ * @throws {ConfigError} sign_key, path_not_found · the signal's reason
+ */
+export const verifyRelease = call('verify');
+/** The same as one page. @throws as verifyRelease, and output_unwritable */
+export const audit = call('audit');

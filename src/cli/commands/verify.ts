@@ -1,7 +1,9 @@
-// `temper verify`: an export is what was trained, shown on its weights and on every logit.
+// `temper verify`: an export is what was trained, shown on its weights and on every logit; and what it says of its gate
+// and its signers holds.
+import type { VerifiedFolder } from '../../attest/verify.js';
 import type { VerifyResult } from '../../export/export.js';
-import { type Command, examples, interruptSignal, printJson } from '../command.js';
-import { print } from '../terminal.js';
+import { type Command, collect, examples, interruptSignal, printJson } from '../command.js';
+import { print, tell } from '../terminal.js';
 
 interface Options {
   readonly run?: string;
@@ -10,6 +12,8 @@ interface Options {
   readonly peft?: string;
   readonly transformers?: string;
   readonly llama?: string;
+  readonly key: readonly string[];
+  readonly identity?: string;
   readonly json?: boolean;
 }
 
@@ -42,9 +46,21 @@ function show(r: VerifyResult): void {
   }
 }
 
+function showRelease({ dir, findings, ok, signed, decision, override }: VerifiedFolder): void {
+  const failed = findings.filter((f) => f.status === 'failed');
+  if (!ok) tell(`NOT AS IT WAS RELEASED: ${dir}`, ...failed.map((f) => `  ${f.what}: ${f.why}`));
+  const gate = override
+    ? `released against its gate by ${override.by}`
+    : decision === null
+      ? 'no gate'
+      : `gate: ${decision}`;
+  const by = signed ? 'signed by a key that is trusted' : 'not signed by a key that is trusted';
+  print(`release: ${gate}, ${by}; temper audit tells line by line`);
+}
+
 export const command: Command = {
   name: 'verify',
-  summary: 'load an export again and compare it with what was trained; check digests',
+  summary: 'load an export again and compare it with what was trained; check digests, signatures and gate',
   register(program) {
     program
       .command('verify')
@@ -64,6 +80,13 @@ export const command: Command = {
       .option('--peft <python>', 'a Python with peft and transformers: its logits too, on the base')
       .option('--transformers <python>', 'a Python with transformers: its logits of a merged model too')
       .option('--llama <path>', "llama.cpp's llama-server, or the folder it is in: what it says of a GGUF export too")
+      .option(
+        '--key <file>',
+        'public key or certificate of who may have signed it, PEM; may be given several times',
+        collect,
+        [],
+      )
+      .option('--identity <name>', 'who must have signed it, of certificates')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -72,14 +95,22 @@ export const command: Command = {
           'temper verify out/nano-lora --run runs/nano-lora --json',
           'temper verify out/nano-lora --peft /opt/venv/bin/python',
           'temper verify out/nano-gguf --llama ~/llama.cpp/build/bin',
-        ) + '\nExit codes: 0 the same, 40 not what was trained.\n',
+        ) + '\nExit codes: 0 the same, 40 not what was trained, or not what was signed and judged.\n',
       )
-      .action(async (dir: string, { json, ...options }: Options) => {
-        const { verify } = await import('../../export/export.js');
-        const r = await verify(dir, { ...options, signal: interruptSignal() });
-        if (!r.ok) process.exitCode = 40;
-        if (json) printJson(r);
-        else show(r);
+      .action(async (dir: string, { json, key: keys, identity, ...options }: Options) => {
+        const [{ verify }, { verifyRelease }] = await Promise.all([
+          import('../../export/export.js'),
+          import('../../compose/attest.js'),
+        ]);
+        const signal = interruptSignal();
+        const r = await verify(dir, { ...options, signal });
+        const release = await verifyRelease({ dir, keys, identity, model: options.model }, { signal });
+        if (!r.ok || !release.ok) process.exitCode = 40;
+        if (json) printJson({ ...r, release });
+        else {
+          show(r);
+          showRelease(release);
+        }
       });
   },
 };

@@ -1,0 +1,140 @@
+// The evidence of a gate: that its parts are of each other, that it was about this model, and that the decision follows
+// from it.
+import { canonicalJson, type Json } from '../verdict-log/canonical.js';
+import { DECISION_FILE, type Evidence } from './evidence.js';
+import { type Finding, Findings, short } from './findings.js';
+import type { Origin } from './origin.js';
+
+/**
+ * Decides anew from outcomes, suite and lock.
+ * @param gate the folder of the evidence
+ * @returns what decision.json must say, as far as it follows from them
+ * @throws {TemperError} the evidence is not whole, or not of each other
+ */
+export type Redecide = (gate: string, signal?: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+
+export interface GateContext {
+  readonly evidence: Evidence | null;
+  readonly origin: Origin | null;
+  readonly adapter: string | null;
+  readonly redecide: Redecide | null;
+  /** There is an override, and it holds. */
+  readonly overridden: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Where two values differ first; null: nowhere. What `made` does not have is not compared. */
+function difference(made: unknown, written: unknown, at: string): string | null {
+  if (typeof made !== 'object' || made === null || Array.isArray(made))
+    return canonicalJson((made ?? null) as Json) === canonicalJson((written ?? null) as Json)
+      ? null
+      : at || 'the decision';
+  for (const [key, value] of Object.entries(made)) {
+    const other =
+      typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined;
+    const found = difference(value, other, at === '' ? key : `${at}.${key}`);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+/** What temper.json says of the gate, against what is there. */
+async function checkRecord(findings: Findings, { evidence, origin, overridden }: GateContext): Promise<void> {
+  const said = origin?.record?.gate;
+  if (!said) return;
+  const what = `temper.json: gate ${said.status}`;
+  if (said.status === 'off') findings.add('missing', 'record', what, 'the recipe says that it has no gate');
+  if (said.status === 'none')
+    findings.add('missing', 'record', what, 'a whole model, which no gate compares with a base');
+  if (said.status === 'off' || said.status === 'none') return;
+  const wrong: string[] = [];
+  if (said.status === 'passed' && evidence?.decision.decision !== 'PASS') wrong.push('no PASS is there');
+  if (said.status === 'overridden' && !overridden) wrong.push('no override is there that holds');
+  const has: Readonly<Record<string, string | null | undefined>> = {
+    decision: evidence?.folder.has(DECISION_FILE) ? await evidence.folder.sha256(DECISION_FILE) : null,
+    outcomes: evidence?.outcomes?.sha256,
+    lock: evidence?.lock?.digest,
+    suite: evidence?.decision.suite,
+  };
+  for (const key of ['decision', 'outcomes', 'lock', 'suite'] as const) {
+    const wanted = said[key];
+    if (wanted !== undefined && `sha256:${(has[key] ?? '').replace(/^sha256:/, '')}` !== wanted)
+      wrong.push(`its ${key} is ${has[key] ? short(has[key]) : 'not here'}, wanted ${short(wanted)}`);
+  }
+  for (const key of ['adapter', 'base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const)
+    if (evidence && said.subject && (evidence.decision.subject?.[key] ?? null) !== said.subject[key])
+      wrong.push(`it was about another ${key}`);
+  if (wrong.length > 0) findings.add('failed', 'record', what, wrong.join('; '));
+  else findings.add('ok', 'record', what, 'as its evidence');
+}
+
+export async function checkGate(context: GateContext): Promise<readonly Finding[]> {
+  const { evidence, origin, adapter, redecide, signal } = context;
+  const findings = new Findings('gate');
+  await checkRecord(findings, context);
+  if (!evidence) {
+    findings.add(
+      'missing',
+      'decision',
+      'the release gate',
+      'no gate compared it with its base: there is no gate/decision.json',
+    );
+    return findings.list;
+  }
+  const { decision, lock, outcomes, folder } = evidence;
+  const is = (
+    id: string,
+    what: string,
+    got: string | null | undefined,
+    wanted: string | null | undefined,
+    about: string,
+  ): void => {
+    if (!got) findings.add('missing', id, what, 'it is not there');
+    else if (!wanted) findings.add('unchecked', id, what, `decision.json names none`);
+    else if (`sha256:${got.replace(/^sha256:/, '')}` === wanted)
+      findings.add('ok', id, what, `${about}, ${short(got)}`);
+    else findings.add('failed', id, what, `is ${short(got)}, the decision is about ${short(wanted)}`);
+  };
+  is(
+    'outcomes',
+    `outcomes.jsonl${outcomes ? `, ${outcomes.rows} rows` : ''}`,
+    outcomes?.sha256,
+    decision.outcomes,
+    'those that were decided on',
+  );
+  is('lock', 'gate.lock.json', lock?.digest, decision.lock, 'the lock that it was decided under');
+  const { subject } = decision;
+  if (!subject) findings.add('failed', 'subject', 'what was judged', 'decision.json names no adapter');
+  else if (adapter === null)
+    findings.add(
+      'unchecked',
+      'subject',
+      'what was judged',
+      `adapter ${short(subject.adapter ?? '')}; here is no adapter to hold it against`,
+    );
+  else is('subject', 'the adapter that was judged', adapter, subject.adapter, 'this one');
+  const base = origin?.base.digest;
+  if (subject && base) is('base', 'the base it was compared with', base, subject.base, 'the one it is for');
+  if (!redecide) findings.add('unchecked', 'recomputed', `decision ${decision.decision}`, 'nothing here decides again');
+  else {
+    const made = await findings.attempt('recomputed', `decision ${decision.decision}`, () =>
+      redecide(folder.dir, signal),
+    );
+    const differs = made && difference(made, decision, '');
+    if (differs)
+      findings.add(
+        'failed',
+        'recomputed',
+        `decision ${decision.decision}`,
+        `its ${differs} is not what outcomes, suite and lock give`,
+      );
+    else if (made)
+      findings.add(
+        'ok',
+        'recomputed',
+        `decision ${decision.decision}`,
+        'what outcomes, suite and lock give, decided again',
+      );
+  }
+  return findings.list;
+}

@@ -1,0 +1,124 @@
+// The chain behind a model: recipe, data, base, run, export. What of it is at hand is held against what temper.json
+// says; what is not is said to be not.
+import { existsSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { sha256File } from '../base/digest.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
+import { readRun } from '../runs/run-folder.js';
+import { ATTESTATIONS, type Evidence, GATE_FOLDER } from './evidence.js';
+import { type Finding, Findings, short, some } from './findings.js';
+import { type Folder, isBelow } from './folder.js';
+import type { Origin } from './origin.js';
+
+export interface OriginContext {
+  readonly origin: Origin | null;
+  readonly evidence: Evidence | null;
+  /** Folder of the base, where the caller knows it. */
+  readonly base?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The files of an export against temper.json. */
+export async function checkFiles(folder: Folder, origin: Origin | null): Promise<readonly Finding[]> {
+  const findings = new Findings('files');
+  const files = origin?.record?.files;
+  if (!files) {
+    findings.add('missing', 'record', 'temper.json', 'the folder does not say what it holds and where it comes from');
+    return findings.list;
+  }
+  const wrong: string[] = [];
+  for (const [name, wanted] of Object.entries(files)) {
+    const got = folder.has(name) ? await folder.sha256(name) : null;
+    if (got === wanted) continue;
+    wrong.push(name);
+    findings.add(
+      'failed',
+      'digest',
+      name,
+      got === null ? 'was exported and is not there' : `digest is ${short(got)}, exported was ${short(wanted)}`,
+    );
+  }
+  if (wrong.length === 0) findings.add('ok', 'digest', `${Object.keys(files).length} files`, 'as temper.json says');
+  const known = new Set([...Object.keys(files), 'temper.json']);
+  const more = folder.entries.filter(
+    ({ name }) =>
+      !known.has(name) &&
+      !isBelow(name, [ATTESTATIONS, GATE_FOLDER, '.git', '.gitattributes', '.github', '.gitignore']) &&
+      !/^[^/]+\.sig$/.test(name),
+  );
+  if (more.length > 0) findings.add('unchecked', 'more', some(more.map((e) => e.name)), 'temper.json does not name it');
+  return findings.list;
+}
+
+async function checkData(findings: Findings, run: string, signal?: AbortSignal): Promise<void> {
+  const hooks = signal ? { signal } : {};
+  for (const { file, sha256 } of readRun(run)?.data ?? []) {
+    const path = resolve(file);
+    if (!existsSync(path) || !statSync(path).isFile())
+      findings.add('unchecked', 'data', `rows of ${file}`, `sha256 ${short(sha256)}; the file is not at hand`);
+    else if ((await sha256File(path, hooks)) === sha256)
+      findings.add('ok', 'data', `rows of ${file}`, `those that were trained on, sha256 ${short(sha256)}`);
+    else findings.add('failed', 'data', `rows of ${file}`, 'changed since they were trained on');
+  }
+}
+async function checkBase(findings: Findings, dir: string, { origin, base, signal }: OriginContext): Promise<void> {
+  const wanted = origin?.base.digest ?? null,
+    what = `base ${origin?.base.name ?? ''}`;
+  if (wanted === null) {
+    findings.add('missing', 'base', what, 'nothing names the base that it is for');
+    return;
+  }
+  const said = origin?.record?.model;
+  const at = base ?? (said === undefined ? null : resolve(dir, said));
+  if (at === null || !existsSync(at)) {
+    findings.add('unchecked', 'base', what, `digest ${short(wanted)}; the base is not at hand, name it with --model`);
+    return;
+  }
+  const got = await digestCheckpoint(at, signal ? { signal } : {});
+  if (got === wanted) findings.add('ok', 'base', what, `the one that it was made for, digest ${short(wanted)}`);
+  else findings.add('failed', 'base', what, `${at} has digest ${short(got)}, it was made for ${short(wanted)}`);
+}
+
+/** Where it comes from, link by link. */
+export async function checkOrigin(folder: Folder, context: OriginContext): Promise<readonly Finding[]> {
+  const findings = new Findings('chain');
+  const { origin, evidence, signal } = context;
+  const training = origin?.training ?? null;
+  if (!training)
+    findings.add(
+      'missing',
+      'recipe',
+      'recipe and data',
+      origin?.record?.adapter === undefined ? 'nothing says how it was trained' : 'it was made elsewhere',
+    );
+  if (origin?.run) {
+    const run = origin.run;
+    const digests = readRun(run)?.digests;
+    for (const key of ['recipe', 'data', 'tokenizer'] as const) {
+      const [said, own] = [origin.record?.digests[key], digests?.[key]];
+      if (said === undefined || own === undefined) continue;
+      if (said === own) findings.add('ok', key, key, `${short(String(said))}, as the run in ${run} says`);
+      else
+        findings.add(
+          'failed',
+          key,
+          key,
+          `is ${short(String(said))} in temper.json, ${short(own)} in ${join(run, 'run.json')}`,
+        );
+    }
+    await findings.attempt('data', 'the rows that were trained on', () => checkData(findings, run, signal));
+  } else if (training)
+    for (const key of ['recipe', 'data', 'tokenizer'] as const)
+      if (training.digests[key] !== '')
+        findings.add('unchecked', key, key, `digest ${short(training.digests[key])}; the run is not at hand`);
+  await findings.attempt('base', 'the base', () => checkBase(findings, folder.dir, context));
+  const judged = evidence?.decision.subject?.base?.replace(/^sha256:/, '');
+  if (judged !== undefined && origin?.base.digest && judged !== origin.base.digest)
+    findings.add(
+      'failed',
+      'gate',
+      'the gate',
+      `compared it with base ${short(judged)}, it is for ${short(origin.base.digest)}`,
+    );
+  return findings.list;
+}
