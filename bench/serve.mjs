@@ -554,24 +554,23 @@ function threadTimes() {
   }
 }
 /**
- * How long the event loop was held, ms: as a clock saw it, and without the time for which the thread had no core, where
- * the system tells that.
+ * How long the event loop was held, ms: as a clock saw it, and by the time that the thread was on a core, where the
+ * system tells that: on a machine that does other work a thread waits for a core, for memory, for a disk.
  */
 function holdingOf() {
-  const waited = () => threadTimes().waited;
-  let timer, heldMs, ownMs, last, lastWaited;
+  const onCore = () => threadTimes().ran;
+  let timer, heldMs, ownMs, last, lastRan;
   const tick = () => {
     const now = performance.now(),
-      w = waited(),
-      took = now - last - 1;
-    heldMs = Math.max(heldMs, took);
-    ownMs = Math.max(ownMs, took - (Number.isNaN(w) ? 0 : w - lastWaited));
-    [last, lastWaited] = [now, w];
+      ran = onCore();
+    heldMs = Math.max(heldMs, now - last - 1);
+    ownMs = Math.max(ownMs, ran - lastRan);
+    [last, lastRan] = [now, ran];
     timer = setTimeout(tick, 1);
   };
   return {
     start() {
-      [heldMs, ownMs, last, lastWaited] = [0, 0, performance.now(), waited()];
+      [heldMs, ownMs, last, lastRan] = [0, 0, performance.now(), onCore()];
       timer = setTimeout(tick, 1);
     },
     stop() {

@@ -275,6 +275,7 @@ const PLAIN_JSON: Readonly<Record<string, string>> = {
   'safeguard/detectors/secrets.ts': 'the head of a token: one with a key twice is a token too',
   'safeguard/judges/completion.ts': 'before parseJson, for another message; and to try again, by which nothing passes',
   'safeguard/judges/endpoint.ts': 'the sentence of a refusal',
+  'serve/json-pieces.ts': 'JSON of its own making',
   'serve/messages-response.ts': 'arguments that a model wrote, as an object for its client',
   'serve/openapi.ts': 'of this package',
   'serve/response-files.ts': 'what this server wrote',

@@ -5,6 +5,7 @@ import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
 import { type PackedText, unpackText } from './gather-text.js';
+import { type PackedTokens, type TokenBytes, unpackTokens } from './pack-tokens.js';
 import type {
   DoneEvent,
   EngineEvent,
@@ -17,6 +18,7 @@ import type {
   ReadRequest,
   ScoreRequest,
   TextEvent,
+  TokenInfo,
 } from './protocol.js';
 
 export interface Engine {
@@ -49,16 +51,23 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-async function* turnOf(packed: AsyncGenerator<PackedText, DoneEvent, void>): AsyncGenerator<EngineEvent, void, void> {
+/** @param told log-probabilities are */
+async function* turnOf(
+  packed: AsyncGenerator<PackedText, Omit<DoneEvent, 'answer'>, void>,
+  bytes: TokenBytes,
+  told: boolean,
+): AsyncGenerator<EngineEvent, void, void> {
   let last: TextEvent | null = null;
+  const answer: TokenInfo[] = [];
   try {
     for (;;) {
       const { done, value } = await packed.next();
       if (done) {
-        yield value;
+        yield told ? { ...value, answer } : value;
         return;
       }
-      last = unpackText(value, last);
+      last = unpackText(value, last, bytes);
+      if (last.tokens) answer.push(...last.tokens);
       yield last;
     }
   } finally {
@@ -80,11 +89,17 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
     { name: 'infer', signal },
   );
   let digest: string | undefined;
+  const bytes: TokenBytes = new Map();
   return {
     info: channel.info,
-    generate: (request, stop) => turnOf(channel.stream('generate', request, stop)),
+    generate: (request, stop) =>
+      turnOf(channel.stream('generate', request, stop), bytes, request.topLogprobs !== undefined),
     score: (request, stop) => channel.call('score', request, { signal: stop }),
-    read: (request, stop) => channel.call('read', request, { signal: stop }),
+    async read(request, stop) {
+      const tokens: TokenInfo[] = [];
+      const onEvent = (some: PackedTokens): void => void tokens.push(...unpackTokens(some, bytes));
+      return { ...(await channel.call('read', request, { signal: stop, onEvent })), tokens };
+    },
     count: (messages, stop) => channel.call('count', messages, { signal: stop }),
     state: () => channel.call('state', null),
     digest: async (stop) => (digest ??= await channel.call('digest', null, { signal: stop })),

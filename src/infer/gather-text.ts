@@ -1,4 +1,5 @@
 // How text goes from the engine's thread: in few words, as a small model makes a token faster than it can be told.
+import { joinTokens, type PackedTokens, packTokens, type TokenBytes, unpackTokens } from './pack-tokens.js';
 import type { TextEvent } from './protocol.js';
 
 /**
@@ -7,10 +8,12 @@ import type { TextEvent } from './protocol.js';
  */
 export const GATHER_MS = 16;
 
+type WholeEvent = Omit<TextEvent, 'tokens'> & { readonly tokens?: PackedTokens };
 /** What goes on where the last event of its turn stood, of one step or of several; or an event with all its fields. */
-export type PackedText = string | readonly [text: string, pieces: number] | TextEvent;
+export type PackedText = string | readonly [text: string, pieces: number] | WholeEvent;
 
-const goesOn = (a: TextEvent, b: TextEvent): boolean =>
+type Head = Pick<TextEvent, 'message' | 'channel' | 'role' | 'recipient'>;
+const goesOn = (a: Head, b: Head): boolean =>
   a.message === b.message && a.channel === b.channel && a.role === b.role && a.recipient === b.recipient;
 
 /** Packs the events of one turn, in their order. */
@@ -19,25 +22,29 @@ export function packer(emit: (packed: PackedText) => void): (event: TextEvent) =
   return (event) => {
     const plain = last !== null && event.tokens === undefined && event.pieces === undefined && goesOn(last, event);
     last = event;
-    emit(plain ? event.text : event);
+    const { tokens, ...rest } = event;
+    emit(plain ? event.text : tokens ? { ...rest, tokens: packTokens(tokens) } : rest);
   };
 }
 /** @param last the event before it */
-export function unpackText(packed: PackedText, last: TextEvent | null): TextEvent {
-  if (typeof packed === 'object' && 'kind' in packed) return packed;
+export function unpackText(packed: PackedText, last: TextEvent | null, bytes: TokenBytes): TextEvent {
+  if (isWhole(packed)) {
+    const { tokens, ...rest } = packed;
+    return tokens ? { ...rest, tokens: unpackTokens(tokens, bytes) } : rest;
+  }
   if (last === null) throw new Error('a turn began with text that goes on');
   const { kind, message, role, channel, recipient } = last;
   const head = { kind, message, role, channel, recipient };
   return typeof packed === 'string' ? { ...head, text: packed } : { ...head, text: packed[0], pieces: packed[1] };
 }
 
-const isWhole = (packed: PackedText): packed is TextEvent => typeof packed === 'object' && 'kind' in packed;
+const isWhole = (packed: PackedText): packed is WholeEvent => typeof packed === 'object' && 'kind' in packed;
 /** Two pieces of one message, one after the other; null: they stay two. */
 export function joinText(before: PackedText, after: PackedText): PackedText | null {
   if (isWhole(after)) {
     if (!isWhole(before) || !goesOn(before, after)) return null;
     const tokens =
-      before.tokens && after.tokens ? [...before.tokens, ...after.tokens] : (before.tokens ?? after.tokens);
+      before.tokens && after.tokens ? joinTokens(before.tokens, after.tokens) : (before.tokens ?? after.tokens);
     const pieces = (before.pieces ?? 1) + (after.pieces ?? 1);
     return { ...before, text: before.text + after.text, pieces, ...(tokens && { tokens }) };
   }

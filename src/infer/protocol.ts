@@ -4,6 +4,7 @@ import type { Device } from '../native/device.js';
 import type { AdapterInfo } from './adapters.js';
 import type { PackedText } from './gather-text.js';
 import type { Structure } from './grammar/turn.js';
+import type { PackedTokens } from './pack-tokens.js';
 import type { PrefixCounts } from './prefix-files.js';
 import type { Sampling } from './sequence.js';
 import type { SessionUsage } from './session-options.js';
@@ -59,6 +60,8 @@ export interface EngineOptions {
 export interface EngineInfo {
   readonly contextTokens: number;
   readonly vocabSize: number;
+  /** Characters of a text that are more tokens than the context holds, however it is cut into them. */
+  readonly mostText: number;
   readonly layers: number;
   readonly threads: number;
   readonly device: Device;
@@ -199,7 +202,12 @@ export interface EngineState extends SessionUsage {
 export type EngineCalls = {
   readonly generate: { readonly request: GenerateRequest; readonly event: TextEvent; readonly result: DoneEvent };
   readonly score: { readonly request: ScoreRequest; readonly event: never; readonly result: Float32Array };
-  readonly read: { readonly request: ReadRequest; readonly event: never; readonly result: PromptInfo };
+  readonly read: {
+    readonly request: ReadRequest;
+    /** Some more of the tokens. */
+    readonly event: PackedTokens;
+    readonly result: Omit<PromptInfo, 'tokens'>;
+  };
   /** Tokens that a conversation is read as. */
   readonly count: { readonly request: readonly Message[]; readonly event: never; readonly result: number };
   readonly state: { readonly request: null; readonly event: never; readonly result: EngineState };
@@ -214,5 +222,9 @@ export type EngineCalls = {
 };
 /** The same as it goes between the threads. */
 export type PackedCalls = Omit<EngineCalls, 'generate'> & {
-  readonly generate: { readonly request: GenerateRequest; readonly event: PackedText; readonly result: DoneEvent };
+  readonly generate: {
+    readonly request: GenerateRequest;
+    readonly event: PackedText;
+    readonly result: Omit<DoneEvent, 'answer'>;
+  };
 };

@@ -8,6 +8,7 @@ import { KvCache } from '../model/kv-cache.js';
 import { type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import type { PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
+import { type PackedTokens, packTokens } from './pack-tokens.js';
 import type { PromptInfo, ReadRequest, TokenInfo } from './protocol.js';
 import { largest } from './steer.js';
 
@@ -25,13 +26,18 @@ export interface ReadOptions {
   /** Longest prompt. */
   readonly contextTokens: number;
   readonly signal: AbortSignal;
+  /** Told of its tokens, some at a time. */
+  readonly tell: (some: PackedTokens) => void;
 }
 
 /** One is read at a time: each has keys and values of its own, which nobody promised. */
 let last: Promise<unknown> = Promise.resolve();
 
 /** @throws {ConfigError} token_range, prompt_too_long · the signal's reason */
-export async function readPrompt({ prompt, top }: ReadRequest, options: ReadOptions): Promise<PromptInfo> {
+export async function readPrompt(
+  { prompt, top }: ReadRequest,
+  options: ReadOptions,
+): Promise<Omit<PromptInfo, 'tokens'>> {
   const { tokenizer, contextTokens } = options;
   const tokens = typeof prompt === 'string' ? tokenizer.encode(prompt) : prompt;
   const bad = tokens.find((t) => t < 0 || t >= tokenizer.vocabSize);
@@ -40,18 +46,20 @@ export async function readPrompt({ prompt, top }: ReadRequest, options: ReadOpti
   if (tokens.length > contextTokens)
     throw new ConfigError('prompt_too_long', `a prompt of ${tokens.length} tokens, at most ${contextTokens} are read`);
   const text = typeof prompt === 'string' ? prompt : tokenizer.decode(tokens);
-  if (top === null) return { text, count: tokens.length, tokens: [] };
-  const own = last.then(() => readTokens(tokens, top, options));
-  last = own.catch(() => {});
-  return { text, count: tokens.length, tokens: await own };
+  if (top !== null) {
+    const own = last.then(() => readTokens(tokens, top, options));
+    last = own.catch(() => {});
+    await own;
+  }
+  return { text, count: tokens.length };
 }
 
 /** One entry a token; the first, which nothing comes before, has log-probability NaN. */
-async function readTokens(tokens: Int32Array, top: number, options: ReadOptions): Promise<readonly TokenInfo[]> {
-  const { model, tokenizer, adapter, precision, signal } = options;
+async function readTokens(tokens: Int32Array, top: number, options: ReadOptions): Promise<void> {
+  const { model, tokenizer, adapter, precision, signal, tell } = options;
   const bytes = (token: number): Uint8Array => tokenizer.bytes(token);
-  const out: TokenInfo[] =
-    tokens.length === 0 ? [] : [{ token: tokens[0]!, bytes: bytes(tokens[0]!), logprob: NaN, top: [] }];
+  const first = tokens[0];
+  if (first !== undefined) tell(packTokens([{ token: first, bytes: bytes(first), logprob: NaN, top: [] }]));
   const place = placeOf(model);
   using cache = new KvCache(model.config, 1, Math.max(1, tokens.length), place);
   for (let from = 0; from < tokens.length - 1; from += PIECE) {
@@ -71,15 +79,16 @@ async function readTokens(tokens: Int32Array, top: number, options: ReadOptions)
       const some = Math.min(ROWS, piece.length - row);
       const values = logits(t, model, hidden.slice(t, row, row + some), precision).toFloat32();
       const width = values.length / some;
+      const out: TokenInfo[] = [];
       for (let i = 0; i < some; i++) {
         const likely = likelyOf(values.subarray(i * width, (i + 1) * width), tokenizer, top);
         const token = tokens[from + row + i + 1]!;
         out.push({ token, bytes: bytes(token), ...likely(token) });
       }
+      tell(packTokens(out));
       await between(signal);
     }
   }
-  return out;
 }
 
 /** Others step. */

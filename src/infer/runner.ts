@@ -16,6 +16,7 @@ import { EngineAdapters } from './engine-adapters.js';
 import { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel } from './load.js';
 import { DEFAULT_PRECISION, type OpenedModel, openModel } from './open-model.js';
+import type { PackedTokens } from './pack-tokens.js';
 import { openPrefixDisk, type PrefixDisk } from './prefix-disk.js';
 import type {
   DoneEvent,
@@ -112,6 +113,7 @@ export class Runner implements Disposable {
     this.info = {
       contextTokens,
       vocabSize: config.vocab_size,
+      mostText: contextTokens * (loaded.tokenizer.longestToken ?? Number.POSITIVE_INFINITY),
       layers: config.num_hidden_layers,
       threads: getThreads(),
       device,
@@ -122,7 +124,7 @@ export class Runner implements Disposable {
   readonly handlers: Handlers<EngineCalls> = {
     generate: (request, call) => this.#generate(request, call),
     score: (request) => this.#score(request),
-    read: (request, { signal }) => this.#readPrompt(request, signal),
+    read: (request, call) => this.#readPrompt(request, call),
     count: (messages, { signal }) => beside(this.#prompts.count(messages), signal),
     state: () => ({
       ...this.#session.usage,
@@ -263,7 +265,7 @@ export class Runner implements Disposable {
     active.done(done);
   }
 
-  async #readPrompt(request: ReadRequest, signal: AbortSignal): Promise<PromptInfo> {
+  async #readPrompt(request: ReadRequest, { signal, emit }: Call<PackedTokens>): Promise<Omit<PromptInfo, 'tokens'>> {
     const lease = request.top === null ? null : this.#adapters.use(request.adapter);
     const { tokenizer } = this.#prompts;
     try {
@@ -275,6 +277,7 @@ export class Runner implements Disposable {
         precision: this.options.precision ?? DEFAULT_PRECISION,
         contextTokens: this.info.contextTokens,
         signal,
+        tell: emit,
       });
     } finally {
       lease?.release();

@@ -1,7 +1,16 @@
 // Entry of the inference thread: steps the runner while there is work, and looks at the mailbox between two steps.
 import { serve } from '../base/channel-worker.js';
 import { GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
+import type { PackedTokens } from './pack-tokens.js';
 import type { EngineInfo, EngineOptions, PackedCalls } from './protocol.js';
+
+type Told = PackedText | PackedTokens;
+const isTokens = (told: Told): told is PackedTokens => typeof told === 'object' && 'numbers' in told;
+/** Tokens of a prompt stay apart: all at once they would hold who reads them. */
+function join(before: unknown, after: unknown): PackedText | null {
+  const [a, b] = [before as Told, after as Told];
+  return isTokens(a) || isTokens(b) ? null : joinText(a, b);
+}
 
 await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
   const { Runner } = await import('./runner.js');
@@ -11,9 +20,13 @@ await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
     info: runner.info,
     handlers: {
       ...handlers,
-      generate: (request, { signal, emit }) => handlers.generate(request, { signal, emit: packer(emit) }),
+      async generate(request, { signal, emit }) {
+        // The tokens of its answer have been told.
+        const { answer: _, ...done } = await handlers.generate(request, { signal, emit: packer(emit) });
+        return done;
+      },
     },
-    gathers: { ms: GATHER_MS, join: (a, b) => joinText(a as PackedText, b as PackedText) },
+    gathers: { ms: GATHER_MS, join },
     close: () => runner.settle(),
   };
 });

@@ -63,7 +63,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     ...withReceipts(callers.serviceFor(c.get('caller')), c),
     maxTokens: options.maxTokens(),
     responses,
-    read: (request, name) => bodies.readAs(request, name, options.maxTokens(), () => served.engine.info.contextTokens),
+    read: (request, name) => bodies.readAs(request, name, options.maxTokens(), () => served.engine.info),
     log,
   });
   const app = new Hono<Env>();

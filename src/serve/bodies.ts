@@ -2,7 +2,7 @@
 import type { ApiRequest } from './api.js';
 import { ApiError, badRequest } from './api-error.js';
 import { jsonOf } from './body.js';
-import { BodyThread } from './body-thread.js';
+import { BodyThread, type Room } from './body-thread.js';
 import { READERS, type ReadBody, type ReaderName } from './readers.js';
 
 /** Bodies of so many times the largest one may be read at once. */
@@ -38,14 +38,14 @@ export class Bodies {
     return this.#with(c, jsonOf);
   }
   /**
-   * @param tokens  most of an answer where the request does not say
-   * @param context tokens that prompt and answer may have
+   * @param tokens most of an answer where the request does not say
+   * @param room   for prompt and answer
    * @throws as `read` · what the reader of that name throws
    */
-  readAs<K extends ReaderName>(c: ApiRequest, name: K, tokens: number, context: () => number): Promise<ReadBody<K>> {
+  readAs<K extends ReaderName>(c: ApiRequest, name: K, tokens: number, room: () => Room): Promise<ReadBody<K>> {
     return this.#with(c, (bytes) =>
       bytes.length > LARGE_BYTES
-        ? this.#thread.read(name, bytes, tokens, context())
+        ? this.#thread.read(name, bytes, tokens, room())
         : (READERS[name](jsonOf(bytes), tokens) as ReadBody<K>),
     );
   }

@@ -8,13 +8,20 @@ import type { ReadBody, ReaderName } from './readers.js';
 export interface Refusal {
   readonly refused: Pick<ApiError, 'status' | 'type' | 'code' | 'message' | 'param' | 'retryAfter'>;
 }
+/** What a conversation may be. */
+export interface Room {
+  /** Tokens of prompt and answer. */
+  readonly contextTokens: number;
+  /** Characters of a text that are more tokens than these, however it is cut into them. */
+  readonly mostText: number;
+}
 export type BodyCalls = {
   readonly read: {
     readonly request: {
       readonly name: ReaderName;
       readonly bytes: Uint8Array;
       readonly tokens: number;
-      readonly context: number;
+      readonly room: Room;
     };
     readonly event: never;
     readonly result: { readonly request: unknown } | Refusal;
@@ -26,18 +33,18 @@ export class BodyThread {
   #closed = false;
 
   /**
-   * @param bytes   gone afterwards, where nothing else lies in their memory
-   * @param tokens  most of an answer where the request does not say
-   * @param context tokens that prompt and answer may have
+   * @param bytes  gone afterwards, where nothing else lies in their memory
+   * @param tokens most of an answer where the request does not say
+   * @param room   for prompt and answer
    * @throws what the reader of that name throws
    */
-  async read<K extends ReaderName>(name: K, bytes: Uint8Array, tokens: number, context: number): Promise<ReadBody<K>> {
+  async read<K extends ReaderName>(name: K, bytes: Uint8Array, tokens: number, room: Room): Promise<ReadBody<K>> {
     try {
       const { buffer } = bytes,
         whole = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength;
       const got = await (await this.#channel()).call(
         'read',
-        { name, bytes, tokens, context },
+        { name, bytes, tokens, room: { contextTokens: room.contextTokens, mostText: room.mostText } },
         whole ? { transfer: [buffer] } : {},
       );
       if ('request' in got) return got.request as ReadBody<K>;

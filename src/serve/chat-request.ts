@@ -71,7 +71,7 @@ export interface ChatRequest extends Generation {
   /** Answers that are asked for. */
   readonly n: number;
   /** What is kept beside the answer; null: it is not kept. */
-  readonly keeps: (Pick<StoredChat, 'messages'> & Pick<StoredChat['completion'], 'metadata'>) | null;
+  readonly keeps: Pick<StoredChat, 'messages' | 'metadata'> | null;
 }
 
 /** A message of a request as stored ones are listed; text in parts is told twice. */
@@ -149,6 +149,6 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
 
 export const LabelBody = z.strictObject({ metadata: metadataField.nullable() });
 /** New labels of a stored one. @throws {ApiError} 400 */
-export const readLabels = (json: unknown): Pick<StoredChat['completion'], 'metadata'> => ({
+export const readLabels = (json: unknown): Pick<StoredChat, 'metadata'> => ({
   metadata: parseBody(json, LabelBody, { nothing: {}, readPast: [] }).metadata ?? {},
 });

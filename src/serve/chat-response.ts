@@ -1,6 +1,7 @@
 // What is released of a turn in the shape of chat completions: whole, or as chunks of a stream.
 import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
 import type { Answer, FinishReason, Released } from './generation.js';
+import { listOf } from './json-pieces.js';
 import type { Part, PartHead, PartKind } from './parts.js';
 
 export interface Head {
@@ -48,10 +49,8 @@ export function tokenText(bytes: Uint8Array): string {
 }
 type Likely = Pick<TokenInfo, 'bytes' | 'logprob'>;
 const likely = ({ bytes, logprob }: Likely): Body => ({ token: tokenText(bytes), logprob, bytes: Array.from(bytes) });
-export const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({
-  content: tokens.map((t) => ({ ...likely(t), top_logprobs: t.top.map(likely) })),
-  refusal: null,
-});
+export const logprobOf = (t: TokenInfo): Body => ({ ...likely(t), top_logprobs: t.top.map(likely) });
+const logprobsOf = (tokens: readonly TokenInfo[]): Body => ({ content: listOf(tokens, logprobOf), refusal: null });
 const callOf = (head: Head, part: Part, choice: number): Body => ({
   id: callId(head, part, choice),
   type: 'function',

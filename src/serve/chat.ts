@@ -6,6 +6,7 @@ import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { merged, withSeed } from './choices.js';
 import { type Answer, answer, type Generation, generate } from './generation.js';
+import { answerJson, jsonOfLarge } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 import { registerStoredChats, storedChatOperations } from './stored-chats.js';
 
@@ -43,16 +44,12 @@ async function answers(
 /** Keeps an answer that was to be stored, before its end is told. @throws what keeping refuses */
 async function keep(
   service: ApiService,
-  { keeps, request }: ChatRequest,
+  { keeps }: ChatRequest,
   owner: string | null,
-  head: Head,
-  all: readonly Answer[],
+  { id, model }: Head,
+  completion: unknown,
 ): Promise<void> {
-  if (!keeps) return;
-  const { metadata, messages } = keeps;
-  const whole = completionBody(head, all, request.topLogprobs !== undefined);
-  const completion = { ...whole, id: head.id, model: head.model, metadata };
-  await service.responses.put({ id: head.id, owner, completion, messages });
+  if (keeps) await service.responses.put({ id, owner, model, completion: await jsonOfLarge(completion), ...keeps });
 }
 
 async function* stream(
@@ -71,7 +68,8 @@ async function* stream(
     if (value.kind === 'end') ended[from] = value.answer;
     for (const data of of[from]?.chunks.of(value) ?? []) yield { data };
   }
-  await keep(service, request, owner, head, ended);
+  const told = request.request.topLogprobs !== undefined;
+  if (request.keeps) await keep(service, request, owner, head, completionBody(head, ended, told));
   if (request.streamUsage) yield { data: usageChunk(head, ended) };
   yield { data: '[DONE]' };
 }
@@ -98,8 +96,9 @@ export const chat: Api = {
       if (!request.stream) {
         const head = newHead(request);
         const all = await answers(service, request, head, stop);
-        await keep(service, request, c.get('key'), head, all);
-        return c.json(completionBody(head, all, request.request.topLogprobs !== undefined));
+        const body = completionBody(head, all, request.request.topLogprobs !== undefined);
+        await keep(service, request, c.get('key'), head, body);
+        return answerJson(c, body);
       }
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
       return eventStream(c, stream(service, request, c.get('key'), stop.signal), stop, failed);

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { DoneEvent, TokenInfo } from '../infer/protocol.js';
 import { tokenText } from './chat-response.js';
 import type { Answer, FinishReason } from './generation.js';
+import { LazyList, LONG, listOf } from './json-pieces.js';
 
 type Body = Record<string, unknown>;
 export interface Head {
@@ -20,20 +21,22 @@ export const newHead = (model: string): Head => ({
 
 /** Log-probabilities as this form has had them from of old; offsets go on from `from`, in UTF-16 units. */
 function logprobsOf(tokens: readonly TokenInfo[], from: number): Body {
-  const texts = tokens.map((t) => tokenText(t.bytes));
-  let at = from;
   // The first token of a prompt has none.
   const known = (t: TokenInfo): boolean => !Number.isNaN(t.logprob);
+  const offsets = function* (): Generator<number> {
+    let at = from;
+    for (const t of tokens) {
+      yield at;
+      at += tokenText(t.bytes).length;
+    }
+  };
   return {
-    tokens: texts,
-    token_logprobs: tokens.map((t) => (known(t) ? t.logprob : null)),
-    top_logprobs: tokens.map((t) =>
+    tokens: listOf(tokens, (t) => tokenText(t.bytes)),
+    token_logprobs: listOf(tokens, (t) => (known(t) ? t.logprob : null)),
+    top_logprobs: listOf(tokens, (t) =>
       known(t) ? Object.fromEntries(t.top.map((o) => [tokenText(o.bytes), o.logprob])) : null,
     ),
-    text_offset: texts.map((text) => {
-      at += text.length;
-      return at - text.length;
-    }),
+    text_offset: tokens.length > LONG ? new LazyList(offsets) : [...offsets()],
   };
 }
 

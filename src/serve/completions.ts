@@ -6,6 +6,7 @@ import { merged, withSeed } from './choices.js';
 import { CompletionBody, type CompletionRequest, generationOf, type Prompt } from './completions-request.js';
 import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
 import { type Answer, generate, type Released } from './generation.js';
+import { answerJson } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
@@ -167,7 +168,7 @@ export const completions: Api = {
       const service = serviceOf(c);
       const request = await service.read(c, 'completions');
       const stop = stopWith(c);
-      if (!request.stream) return c.json(await whole(service, request, stop));
+      if (!request.stream) return answerJson(c, await whole(service, request, stop));
       const failed = (e: unknown): ServerEvent => ({ data: errorBody(asApiError(e, service.log, fields)) });
       return eventStream(c, stream(service, request, stop.signal), stop, failed);
     });

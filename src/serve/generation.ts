@@ -17,6 +17,7 @@ import type { Meter } from './meter.js';
 import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
 import { seal } from './seal.js';
 import type { Served } from './served.js';
+import { isLate, pause } from './turns.js';
 
 /**
  * When a model's thoughts leave. `auto`: where there is no policy, or all policies say `analysis: release` · `allowed`:
@@ -313,7 +314,8 @@ async function* unjudged(
     if (!begun) yield { kind: 'begin' };
     begun = true;
     if (event.kind === 'done') done = event;
-    else if (!waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
+    else if (event.tokens && isLate()) await pause();
+    if (event.kind === 'text' && !waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
   }
   if (!done) throw new Error('the engine ended a turn without its last event');
   const withheld = schemaRefusal(await brokenBy(held, done, signal));

@@ -17,7 +17,8 @@ class Components {
   readonly schemas: Json = {};
 
   /** @returns a reference, where it has an id */
-  of(schema: z.ZodType, io: 'input' | 'output'): Json {
+  async of(schema: z.ZodType, io: 'input' | 'output'): Promise<Json> {
+    await setImmediate(); // each takes long
     const { $schema: _, $defs, ...json } = z.toJSONSchema(schema, { io, unrepresentable: 'any' }) as Json;
     for (const [name, def] of Object.entries(($defs ?? {}) as Json)) this.schemas[name] ??= local(def);
     return local(json) as Json;
@@ -44,7 +45,11 @@ const tagOf = ({ path }: Operation): string => path.split('/')[2] ?? path.slice(
 const json = (schema: Json): Json => ({ 'application/json': { schema } });
 
 /** A stream as OpenAPI 3.1 can tell it: a text, and what the data of each event is. */
-function streamOf({ data, named, done }: NonNullable<Operation['event']>, shape: Shape, components: Components): Json {
+async function streamOf(
+  { data, named, done }: NonNullable<Operation['event']>,
+  shape: Shape,
+  components: Components,
+): Promise<Json> {
   const said = [
     'Server-sent events: the `data` of each is JSON of the schema in `x-event-data`',
     named ? ', its name is the `type` in it' : '',
@@ -53,7 +58,7 @@ function streamOf({ data, named, done }: NonNullable<Operation['event']>, shape:
   ];
   return {
     schema: { type: 'string', description: said.join('') },
-    'x-event-data': components.of(shape(data), 'output'),
+    'x-event-data': await components.of(shape(data), 'output'),
   };
 }
 
@@ -68,31 +73,32 @@ const FAILURES: Readonly<Record<string, string>> = {
   default: 'Any other failure.',
 };
 
-function operation(o: Operation, shape: Shape, error: z.ZodType, components: Components): Json {
+async function operation(o: Operation, shape: Shape, error: z.ZodType, components: Components): Promise<Json> {
   const path = [...o.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
     required: true,
     schema: { type: 'string' },
   }));
-  const query = Object.entries(o.query ?? {}).map(([name, schema]) => {
-    const { description, ...own } = components.of(schema, 'input');
+  const query: Json[] = [];
+  for (const [name, schema] of Object.entries(o.query ?? {})) {
+    const { description, ...own } = await components.of(schema, 'input');
     // As in metadata[NAME]=VALUE.
     const style = own.type === 'object' ? { style: 'deepObject', explode: true } : {};
-    return { name, in: 'query', required: false, ...style, ...(description ? { description } : {}), schema: own };
-  });
+    query.push({ name, in: 'query', required: false, ...style, ...(description ? { description } : {}), schema: own });
+  }
   const parameters = [...path, ...query];
   const content = {
-    ...json(components.of(shape(o.answer), 'output')),
-    ...(o.event ? { 'text/event-stream': streamOf(o.event, shape, components) } : {}),
+    ...json(await components.of(shape(o.answer), 'output')),
+    ...(o.event ? { 'text/event-stream': await streamOf(o.event, shape, components) } : {}),
   };
-  const failed = json(components.of(error, 'output'));
+  const failed = json(await components.of(error, 'output'));
   return {
     tags: [tagOf(o)],
     summary: o.summary,
     operationId: operationId(o),
     ...(parameters.length > 0 ? { parameters } : {}),
-    ...(o.body ? { requestBody: { required: true, content: json(components.of(o.body, 'input')) } } : {}),
+    ...(o.body ? { requestBody: { required: true, content: json(await components.of(o.body, 'input')) } } : {}),
     responses: {
       200: { description: 'OK', content },
       ...Object.fromEntries(
@@ -109,10 +115,10 @@ async function openRoutes(components: Components): Promise<Json> {
   const get = (id: string, summary: string, responses: Json): Json => ({
     get: { tags: ['probes'], summary, operationId: id, responses, security: [{}] },
   });
-  const ready = json(components.of(ReadyShape, 'output'));
+  const ready = json(await components.of(ReadyShape, 'output'));
   return {
     '/health': get('getHealth', 'The process lives.', {
-      200: { description: 'OK', content: json(components.of(HealthShape, 'output')) },
+      200: { description: 'OK', content: json(await components.of(HealthShape, 'output')) },
     }),
     '/ready': get('getReady', 'It takes requests.', {
       200: { description: 'OK', content: ready },
@@ -134,7 +140,7 @@ let version: string | undefined;
 const packageVersion = (): string =>
   (version ??= (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version);
 
-/** An OpenAPI 3.1 document of all routes of some APIs, made a route in each turn of the event loop: all take long. */
+/** An OpenAPI 3.1 document of all routes of some APIs, made a schema in each turn of the event loop: all take long. */
 export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
   const components = new Components();
   const paths: Record<string, Json> = {};
@@ -144,8 +150,7 @@ export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
       shape: Shape = (name) => shapes[name] as z.ZodType,
       error = api.errorShape === undefined ? ErrorShape : shape(api.errorShape);
     for (const o of api.operations) {
-      paths[o.path] = { ...paths[o.path], [o.method]: operation(o, shape, error, components) };
-      await setImmediate();
+      paths[o.path] = { ...paths[o.path], [o.method]: await operation(o, shape, error, components) };
     }
   }
   return {

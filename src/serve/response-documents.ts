@@ -2,6 +2,7 @@
 import { parseJson } from '../base/json.js';
 import { createDocuments } from '../store/documents.js';
 import type { Store } from '../store/store.js';
+import { jsonOfLarge } from './json-pieces.js';
 import {
   byKind,
   CHAT_PREFIX,
@@ -27,7 +28,7 @@ export function createDocumentStore(
     shared: store.kind === 'postgres',
     get,
     chat,
-    put: (answer) => documents.put(answer.id, answer.owner, JSON.stringify(answer)),
+    put: async (answer) => documents.put(answer.id, answer.owner, await jsonOfLarge(answer)),
     async *chats(owner, order) {
       yield* chatsOf(await documents.ids(owner, CHAT_PREFIX), order, (id) => chat(id, owner));
     },

@@ -7,6 +7,7 @@ import { removeTemporaries } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { asWriteError } from '../base/system-error.js';
 import { temporaryName } from '../base/temporary.js';
+import { jsonOfLarge } from './json-pieces.js';
 import {
   byKind,
   CHAT_PREFIX,
@@ -103,7 +104,7 @@ export function createFileStore(
     get,
     chat,
     async put(answer) {
-      const text = Buffer.from(JSON.stringify(answer));
+      const text = Buffer.from(await jsonOfLarge(answer));
       if (text.length > limits.bytes || !NAME.test(`${answer.id}.json`)) return;
       for (const [id, k] of kept) {
         if (!isOver(k) && kept.size < limits.entries && bytes + text.length <= limits.bytes) break;

@@ -3,6 +3,7 @@
 // that they were made with.
 import { setImmediate } from 'node:timers/promises';
 import type { ChatMessage } from '../harmony/chat-row.js';
+import { jsonOfLarge } from './json-pieces.js';
 
 interface Stored {
   readonly id: string;
@@ -18,12 +19,11 @@ export interface StoredResponse extends Stored {
   readonly history: readonly ChatMessage[];
 }
 export interface StoredChat extends Stored {
-  /** As the client got it, and what it is labelled with. */
-  readonly completion: Readonly<Record<string, unknown>> & {
-    readonly id: string;
-    readonly model: string;
-    readonly metadata: Readonly<Record<string, string>>;
-  };
+  /** As the client got it: JSON of an object, as a text is read again in no time, however much it says. */
+  readonly completion: string;
+  readonly model: string;
+  /** What it is labelled with. */
+  readonly metadata: Readonly<Record<string, string>>;
   /** Messages that the request brought, as they are listed. */
   readonly messages: readonly Readonly<Record<string, unknown>>[];
 }
@@ -117,7 +117,7 @@ export function createMemoryStore(limits: StoreLimits = DEFAULT_STORE, now: () =
     get,
     chat,
     async put(answer) {
-      const json = JSON.stringify(answer);
+      const json = await jsonOfLarge(answer);
       if (json.length > limits.bytes) return;
       drop(answer.id);
       // In the order of their coming, so of their going too.

@@ -10,6 +10,9 @@ const MOST_ENDED = 16;
 /** Events of one that are remembered; of a longer one the first ones go. */
 const MOST_EVENTS = 20_000;
 
+/** What is told of a response before its end. */
+const UNFINISHED = { completed_at: null, error: null, incomplete_details: null, usage: null };
+
 export class Job {
   readonly #stop = new AbortController();
   readonly #events: ResponseEvent[] = [];
@@ -38,7 +41,10 @@ export class Job {
   /** As it stands: what is written is shown when it is whole. */
   get response(): Record<string, unknown> {
     const { response } = this.turn.writer;
-    return this.#over ? response : { ...response, output: [] };
+    if (this.#over) return response;
+    // Made, and not kept yet, it is not there for the next request.
+    const open = response.status === 'queued' ? {} : { ...UNFINISHED, status: 'in_progress' };
+    return { ...response, ...open, output: [] };
   }
 
   #renew(): void {

@@ -82,6 +82,11 @@ const UNSUPPORTED = {
 };
 type Body = z.infer<typeof ResponsesBody>;
 
+/** Messages of a conversation that is gone on with: each answer keeps all of those before it. */
+export const MOST_HISTORY = 2000;
+export const tooManyMessages = (n: number, field: 'input' | 'previous_response_id'): Error =>
+  badRequest('conversation_too_long', `${field}: ${n} messages, at most ${MOST_HISTORY} are gone on with`, field);
+
 export interface ResponsesRequest {
   readonly model: string;
   readonly stream: boolean;

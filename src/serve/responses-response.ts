@@ -1,9 +1,10 @@
 // What is released of a turn as the Responses API tells it: a response that grows, and an event for each thing that is
 // added. A stream and its whole are made by the same writer.
 import type { TokenInfo } from '../infer/protocol.js';
-import { logprobsOf } from './chat-response.js';
+import { logprobOf } from './chat-response.js';
 import type { Answer, Released } from './generation.js';
 import { isKept } from './generation.js';
+import { copyOf, listOf } from './json-pieces.js';
 import type { PartHead } from './parts.js';
 import type { InputItem } from './responses-items.js';
 import type { ResponsesRequest } from './responses-request.js';
@@ -20,7 +21,7 @@ interface Open {
   readonly item: Body;
   text: string;
   /** Log-probabilities, where they are asked for. */
-  readonly tokens: Body[];
+  readonly tokens: TokenInfo[];
 }
 
 export class ResponseWriter {
@@ -51,7 +52,7 @@ export class ResponseWriter {
       max_output_tokens: body.max_output_tokens ?? null,
       metadata: body.metadata ?? {},
       model: body.model,
-      output: structuredClone(this.#output),
+      output: copyOf(this.#output),
       parallel_tool_calls: body.parallel_tool_calls ?? true,
       previous_response_id: previous,
       reasoning: { effort, summary: null },
@@ -160,7 +161,7 @@ export class ResponseWriter {
     this.#output.push(item);
     return this.#event('response.output_item.added', {
       output_index: this.#output.length - 1,
-      item: structuredClone(item),
+      item: copyOf(item),
     });
   }
   get #at(): { readonly output_index: number; readonly item_id: unknown } {
@@ -170,7 +171,7 @@ export class ResponseWriter {
     if (status !== null) item.status = status;
     return this.#event('response.output_item.done', {
       output_index: this.#output.length - 1,
-      item: structuredClone(item),
+      item: copyOf(item),
     });
   }
 
@@ -207,32 +208,39 @@ export class ResponseWriter {
   #delta(delta: string, tokens: readonly TokenInfo[] = []): readonly ResponseEvent[] {
     const open = this.#open;
     if (!open) return [];
-    const logprobs = tokensOf(tokens);
-    open.tokens.push(...logprobs);
-    if (delta === '' && logprobs.length === 0) return [];
+    open.tokens.push(...tokens);
+    if (delta === '' && tokens.length === 0) return [];
     open.text += delta;
     if (open.part.kind === 'call')
       return [this.#event('response.function_call_arguments.delta', { ...this.#at, delta })];
     if (open.part.kind === 'reasoning')
       return [this.#event('response.reasoning_text.delta', { ...this.#at, content_index: 0, delta })];
-    return [this.#event('response.output_text.delta', { ...this.#at, content_index: 0, delta, logprobs })];
+    return [
+      this.#event('response.output_text.delta', {
+        ...this.#at,
+        content_index: 0,
+        delta,
+        logprobs: listOf(tokens, logprobOf),
+      }),
+    ];
   }
   #close(status: 'completed' | 'incomplete'): readonly ResponseEvent[] {
     const open = this.#open;
     if (!open) return [];
     this.#open = null;
-    const { part, item, text, tokens } = open;
+    const { part, item, text } = open,
+      logprobs = listOf(open.tokens, logprobOf);
     if (part.kind === 'call') {
       item.arguments = text;
       const fields = { ...this.#at, name: part.name, arguments: text };
       return [this.#event('response.function_call_arguments.done', fields), this.#done(item, status)];
     }
-    const whole = partOf(part, text, tokens);
+    const whole = partOf(part, text, logprobs);
     item.content = [whole];
     const said =
       part.kind === 'reasoning'
         ? this.#event('response.reasoning_text.done', { ...this.#at, content_index: 0, text })
-        : this.#event('response.output_text.done', { ...this.#at, content_index: 0, text, logprobs: tokens });
+        : this.#event('response.output_text.done', { ...this.#at, content_index: 0, text, logprobs });
     const over = this.#event('response.content_part.done', { ...this.#at, content_index: 0, part: whole });
     return [said, over, this.#done(item, status)];
   }
@@ -259,10 +267,9 @@ export class ResponseWriter {
   }
 }
 
-const tokensOf = (tokens: readonly TokenInfo[]): readonly Body[] => logprobsOf(tokens).content as readonly Body[];
 const phaseOf = (part: PartHead): 'commentary' | 'final_answer' =>
   part.channel === 'commentary' ? 'commentary' : 'final_answer';
-const partOf = (part: PartHead, text: string, logprobs: readonly Body[] = []): Body =>
+const partOf = (part: PartHead, text: string, logprobs: unknown = []): Body =>
   part.kind === 'reasoning'
     ? { type: 'reasoning_text', text }
     : { type: 'output_text', text, annotations: [], logprobs };

@@ -6,13 +6,10 @@ import { asApiError, badRequest } from './api-error.js';
 import { type Answer, type Generation, generate } from './generation.js';
 import type { StoredResponse } from './response-store.js';
 import { type InputItem, inputItem, itemsToMessages, type ReferenceItem } from './responses-items.js';
-import { generationOf, type ResponsesRequest } from './responses-request.js';
+import { generationOf, MOST_HISTORY, type ResponsesRequest, tooManyMessages } from './responses-request.js';
 import { type ResponseEvent, ResponseWriter } from './responses-response.js';
 
 export const fields = { prompt: 'input', maxTokens: 'max_output_tokens', answer: 'text.format' };
-/** Messages of a conversation that is gone on with: each answer keeps all of those before it. */
-const MOST_HISTORY = 2000;
-
 const newId = (): string => `resp_${randomUUID().replaceAll('-', '')}`;
 
 /** It was kept before it was made, and nothing since. */
@@ -118,11 +115,7 @@ export class Turn {
     );
     const history = before?.history ?? [];
     const conversation = [...history, ...itemsToMessages(items)];
-    if (conversation.length > MOST_HISTORY)
-      throw refuse(
-        'conversation_too_long',
-        `${conversation.length} messages, at most ${MOST_HISTORY} are gone on with`,
-      );
+    if (conversation.length > MOST_HISTORY) throw tooManyMessages(conversation.length, 'previous_response_id');
     const read = request.truncates ? await fitted(service, request, conversation, signal) : conversation;
     return new Turn(service, request, { owner, history, conversation, read, items });
   }

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import type { Api, ApiRequest, ApiService } from './api.js';
 import { ApiError, asApiError, badRequest, errorBody } from './api-error.js';
+import { answerJson } from './json-pieces.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredResponse } from './response-store.js';
 import { Jobs } from './responses-jobs.js';
@@ -131,12 +132,12 @@ export const responses: Api = {
       if (!request.background)
         return request.stream
           ? streamed(service, c, turn.events(stop.signal))(stop)
-          : c.json(await turn.whole(stop.signal));
+          : answerJson(c, await turn.whole(stop.signal));
       service.served.find(request.model);
       const job = jobs.start(turn);
       await job.kept;
       // Whoever watches may leave: it goes on.
-      return request.stream ? streamed(service, c, job.events(-1))() : c.json(job.response);
+      return request.stream ? streamed(service, c, job.events(-1))() : answerJson(c, job.response);
     });
     app.get('/v1/responses/:id', async (c) => {
       const service = serviceOf(c);
@@ -144,7 +145,7 @@ export const responses: Api = {
       if (after !== undefined && stream !== 'true')
         throw badRequest('invalid_value', 'starting_after: wanted stream=true too', 'starting_after');
       const found = await find(service, jobs, c);
-      if (stream !== 'true') return c.json(found.response);
+      if (stream !== 'true') return answerJson(c, found.response);
       const job = jobs.find(found.id, c.get('key'));
       if (!job)
         throw badRequest(
@@ -168,11 +169,11 @@ export const responses: Api = {
         throw badRequest('invalid_value', 'id: only a response that is made in the background can be cancelled', 'id');
       const job = jobs.find(id, c.get('key'));
       await job?.cancel();
-      return c.json(job ? job.response : response);
+      return answerJson(c, job ? job.response : response);
     });
     app.get('/v1/responses/:id/input_items', async (c) => {
       const query = parseQuery(c.req.query(), itemsQuery);
-      return c.json(inputItems(await find(serviceOf(c), jobs, c), query));
+      return answerJson(c, inputItems(await find(serviceOf(c), jobs, c), query));
     });
   },
 };

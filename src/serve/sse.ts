@@ -3,6 +3,8 @@
 import type { ServerResponse } from 'node:http';
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import type { ApiRequest } from './api.js';
+import { isLarge, jsonParts } from './json-pieces.js';
+import { isLate, pause } from './turns.js';
 
 export interface ServerEvent {
   /** Name of the event; absent: none is sent. */
@@ -33,10 +35,9 @@ export function stopWith(c: ApiRequest): AbortController {
   return stop;
 }
 
-function written({ event, data }: ServerEvent): string {
-  const name = event === undefined ? '' : `event: ${event}\n`;
-  return `${name}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
-}
+const nameOf = ({ event }: ServerEvent): string => (event === undefined ? '' : `event: ${event}\n`);
+const written = (event: ServerEvent): string =>
+  `${nameOf(event)}data: ${typeof event.data === 'string' ? event.data : JSON.stringify(event.data)}\n\n`;
 
 /** Where a stream goes. */
 interface Sink {
@@ -75,14 +76,30 @@ async function pump(
       if (signal.aborted) over();
       else sink.room(over);
     });
+  let within = false;
+  const writeLarge = async (event: ServerEvent): Promise<void> => {
+    within = true;
+    sink.write(`${nameOf(event)}data: `);
+    for await (const part of jsonParts(event.data)) {
+      if (sink.full) await room();
+      if (signal.aborted) return;
+      sink.write(part);
+    }
+    if (sink.full) await room();
+    sink.write('\n\n');
+    within = false;
+  };
   const beat = setInterval(() => {
-    if (!sink.full) sink.write(': waiting\n\n');
+    if (!sink.full && !within) sink.write(': waiting\n\n');
   }, KEEPALIVE_MS);
   try {
     for (let got = first; !got.done && !signal.aborted; got = await events.next()) {
-      sink.write(written(got.value));
+      const { value } = got;
+      if (typeof value.data !== 'string' && isLarge(value.data)) await writeLarge(value);
+      else sink.write(written(value));
       beat.refresh();
       if (sink.full) await room();
+      else if (isLate()) await pause();
     }
   } catch (e) {
     if (!signal.aborted) sink.write(written(failed(e)));

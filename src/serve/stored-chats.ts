@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { ApiApp, ApiRequest, ApiService, Operation } from './api.js';
 import { ApiError, badRequest } from './api-error.js';
 import { LabelBody } from './chat-request.js';
+import { answerJson, JsonText } from './json-pieces.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredChat } from './response-store.js';
 
@@ -52,11 +53,14 @@ async function find(service: ApiService, c: ApiRequest): Promise<StoredChat> {
   const named = JSON.stringify(id.slice(0, 100));
   throw new ApiError(404, 'invalid_request_error', 'not_found', `the chat completion ${named} is not kept here`, 'id');
 }
-const pageOf = (data: readonly { readonly id?: unknown }[], more: boolean): Record<string, unknown> => ({
+/** As its client got it, and its labels. */
+const shown = ({ completion, metadata }: StoredChat): JsonText =>
+  new JsonText(`${completion.slice(0, -1)},"metadata":${JSON.stringify(metadata)}}`);
+const pageOf = (data: readonly unknown[], ids: readonly string[], more: boolean): Record<string, unknown> => ({
   object: 'list',
   data,
-  first_id: data[0]?.id ?? null,
-  last_id: data.at(-1)?.id ?? null,
+  first_id: ids[0] ?? null,
+  last_id: ids.at(-1) ?? null,
   has_more: more,
 });
 const afterError = (what: string): ApiError => badRequest('invalid_value', `after: names no ${what}`, 'after');
@@ -75,20 +79,27 @@ function listQueryOf(c: ApiRequest): {
   const { metadata: _, ...plain } = listQuery;
   return { query: parseQuery(Object.fromEntries(given.filter(([name]) => !LABEL.test(name))), plain), labels };
 }
+/** UTF-16 units of completions after which a page ends, however many were asked for. */
+const MOST_PAGE = 4 << 20;
+
 async function list(service: ApiService, c: ApiRequest): Promise<Record<string, unknown>> {
   const { query, labels } = listQueryOf(c),
     { after = null, model } = query;
   const owner = c.get('key'),
     limit = limitOf(query);
   if (after !== null && !(await service.responses.chat(after, owner))) throw afterError('chat completion');
-  const data: StoredChat['completion'][] = [];
-  for await (const { completion } of service.responses.chats(owner, { after, newestFirst: query.order === 'desc' })) {
-    if (model !== undefined && completion.model !== model) continue;
-    if (!labels.every(([k, v]) => Object.hasOwn(completion.metadata, k) && completion.metadata[k] === v)) continue;
-    if (data.length === limit) return pageOf(data, true);
-    data.push(completion);
+  const data: JsonText[] = [],
+    ids: string[] = [];
+  let length = 0;
+  for await (const chat of service.responses.chats(owner, { after, newestFirst: query.order === 'desc' })) {
+    if (model !== undefined && chat.model !== model) continue;
+    if (!labels.every(([k, v]) => Object.hasOwn(chat.metadata, k) && chat.metadata[k] === v)) continue;
+    if (ids.length === limit || length > MOST_PAGE) return pageOf(data, ids, true);
+    data.push(shown(chat));
+    ids.push(chat.id);
+    length += chat.completion.length;
   }
-  return pageOf(data, false);
+  return pageOf(data, ids, false);
 }
 /** @throws {ApiError} 400 */
 function messagesOf({ id, messages }: StoredChat, query: PageQuery): Record<string, unknown> {
@@ -98,19 +109,23 @@ function messagesOf({ id, messages }: StoredChat, query: PageQuery): Record<stri
   const from = after === undefined ? 0 : ordered.findIndex((m) => m.id === after) + 1;
   if (after !== undefined && from === 0) throw afterError('message');
   const to = from + limitOf(query);
-  return pageOf(ordered.slice(from, to), to < ordered.length);
+  const page = ordered.slice(from, to);
+  return pageOf(
+    page,
+    page.map((m) => m.id),
+    to < ordered.length,
+  );
 }
 
 export function registerStoredChats(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void {
-  app.get('/v1/chat/completions', async (c) => c.json(await list(serviceOf(c), c)));
-  app.get('/v1/chat/completions/:id', async (c) => c.json((await find(serviceOf(c), c)).completion));
+  app.get('/v1/chat/completions', async (c) => answerJson(c, await list(serviceOf(c), c)));
+  app.get('/v1/chat/completions/:id', async (c) => answerJson(c, shown(await find(serviceOf(c), c))));
   app.post('/v1/chat/completions/:id', async (c) => {
     const service = serviceOf(c),
       { metadata } = await service.read(c, 'labels');
-    const found = await find(service, c),
-      completion = { ...found.completion, metadata };
-    await service.responses.replace({ ...found, completion });
-    return c.json(completion);
+    const relabelled = { ...(await find(service, c)), metadata };
+    await service.responses.replace(relabelled);
+    return answerJson(c, shown(relabelled));
   });
   app.delete('/v1/chat/completions/:id', async (c) => {
     const service = serviceOf(c),
@@ -120,6 +135,6 @@ export function registerStoredChats(app: ApiApp, serviceOf: (c: ApiRequest) => A
   });
   app.get('/v1/chat/completions/:id/messages', async (c) => {
     const query = parseQuery(c.req.query(), pageQuery);
-    return c.json(messagesOf(await find(serviceOf(c), c), query));
+    return answerJson(c, messagesOf(await find(serviceOf(c), c), query));
   });
 }

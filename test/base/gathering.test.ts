@@ -4,6 +4,7 @@ import { describe, expect, it, vi } from 'vitest';
 import type { OneFromWorker } from '../../src/base/channel-protocol.js';
 import { type Gathering, Sender } from '../../src/base/gathering.js';
 import { GATHER_MS, joinText, type PackedText, packer, unpackText } from '../../src/infer/gather-text.js';
+import type { TokenBytes } from '../../src/infer/pack-tokens.js';
 import type { TextEvent, TokenInfo } from '../../src/infer/protocol.js';
 
 const event = (id: number, value: unknown): OneFromWorker => ({ kind: 'event', id, event: value });
@@ -102,7 +103,10 @@ describe('text between the threads', () => {
     text: 'a',
     ...more,
   });
-  const token = (n: number): TokenInfo => ({ token: n, bytes: Uint8Array.of(n), logprob: -1, top: [] });
+  const token = (n: number): TokenInfo => ({
+    ...{ token: n, bytes: Uint8Array.of(n), logprob: -1 },
+    top: [0, 1, 200].slice(n % 3).map((i) => ({ token: n + i, bytes: Uint8Array.of(n + i), logprob: -i })),
+  });
   const others = [{ message: 1 }, { role: 'user' }, { channel: 'analysis' }, { recipient: 'functions.f' }] as const;
   /** All of it as one call, joined as far as it can be, and as the other end sees it. */
   function through(events: readonly TextEvent[]): readonly TextEvent[] {
@@ -114,10 +118,16 @@ describe('text between the threads', () => {
       else sent[sent.length - 1] = joined;
     });
     events.forEach(emit);
+    return unpacked(sent);
+  }
+  /** As the other end sees it. */
+  function unpacked(sent: readonly PackedText[]): readonly TextEvent[] {
+    const bytes: TokenBytes = new Map();
     let last: TextEvent | null = null;
     return sent.map((packed) => {
-      last = unpackText(packed, last);
-      return last;
+      last = unpackText(packed, last, bytes);
+      const { tokens, ...rest } = last;
+      return tokens ? { ...rest, tokens: tokens.map((t) => ({ ...t, top: t.top })) } : rest;
     });
   }
 
@@ -140,12 +150,7 @@ describe('text between the threads', () => {
     const packed: PackedText[] = [];
     events.forEach(packer((p) => packed.push(p)));
     expect(packed.filter((p) => typeof p === 'string').length).toBeGreaterThan(20);
-    let last: TextEvent | null = null;
-    const back = packed.map((p) => {
-      last = unpackText(p, last);
-      return last;
-    });
-    expect(back).toEqual(events);
+    expect(unpacked(packed)).toEqual(events);
     const whole = (list: readonly TextEvent[]): string => list.map((e) => `${e.message}${e.channel}:${e.text}`).join();
     const joined = through(events);
     expect(joined.reduce((n, e) => n + (e.pieces ?? 1), 0)).toBe(events.length);

@@ -2,9 +2,10 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import type { ApiError } from '../../src/serve/api-error.js';
 import { jsonOf } from '../../src/serve/body.js';
-import { BodyThread } from '../../src/serve/body-thread.js';
+import { BodyThread, type Room } from '../../src/serve/body-thread.js';
 import { READERS, type ReaderName } from '../../src/serve/readers.js';
 
+const ROOM: Room = { contextTokens: 4096, mostText: 1 << 20 };
 const thread = new BodyThread();
 afterAll(() => thread.close());
 const bytes = (body: unknown): Uint8Array =>
@@ -48,7 +49,7 @@ const BAD: readonly (readonly [ReaderName, unknown])[] = [
 describe('a body that is read in a thread', () => {
   it.each([...GOOD, ...BAD])('%s %#', async (name, body) => {
     const here = await outcome(() => READERS[name](jsonOf(bytes(body)), 100));
-    const there = await outcome(() => thread.read(name, bytes(body), 100, 4096));
+    const there = await outcome(() => thread.read(name, bytes(body), 100, ROOM));
     // Seeds that a request does not say are drawn.
     const told = (o: unknown): unknown =>
       JSON.parse(JSON.stringify(o, (k, v: unknown) => (k === 'seed' ? (v === 1 || v === 2 ? v : 'drawn') : v)));
@@ -56,10 +57,32 @@ describe('a body that is read in a thread', () => {
     expect(Object.hasOwn(there as object, 'read')).toBe(GOOD.some(([, b]) => b === body));
   });
   it('keeps what is no JSON', async () => {
-    const chat = await thread.read('chat', bytes(GOOD[0]?.[1]), 100, 4096);
+    const chat = await thread.read('chat', bytes(GOOD[0]?.[1]), 100, ROOM);
     expect(chat.request.logitBias).toEqual(new Map([[5, 1]]));
-    const completion = await thread.read('completions', bytes(GOOD[2]?.[1]), 100, 4096);
+    const completion = await thread.read('completions', bytes(GOOD[2]?.[1]), 100, ROOM);
     expect(completion.prompts).toEqual([Int32Array.of(1, 2, 3)]);
+  });
+  it('is refused where its text is more than the context however it is cut, and is counted all the same', async () => {
+    const small = { ...ROOM, mostText: long.length - 1 };
+    for (const [name, body, field] of [
+      ['chat', { model: 'm', messages: user }, 'messages'],
+      ['messages', { model: 'm', messages: user, max_tokens: 1 }, 'messages'],
+      ['responses', { model: 'm', input: user }, 'input'],
+    ] as const) {
+      const refused = { status: 400, code: 'context_length_exceeded', param: field };
+      expect(await outcome(() => thread.read(name, bytes(body), 1, small)), name).toMatchObject(refused);
+    }
+    const thoughts = { role: 'assistant', reasoning: long, content: 'Yes.' };
+    const dropped = {
+      model: 'm',
+      messages: [{ role: 'user', content: 'hi' }, thoughts, { role: 'user', content: '?' }],
+    };
+    for (const [name, body] of [
+      ['chat', dropped],
+      ['count', { model: 'm', messages: user }],
+      ['responses', { model: 'm', input: user, truncation: 'auto' }],
+    ] as const)
+      expect(await outcome(() => thread.read(name, bytes(body), 1, small)), name).toHaveProperty('read');
   });
   it('is refused where its messages alone are more than the context', async () => {
     const messages = Array.from({ length: 1025 }, () => ({ role: 'user', content: 'a' }));
@@ -68,11 +91,14 @@ describe('a body that is read in a thread', () => {
       ['messages', { model: 'm', messages, max_tokens: 1 }],
       ['responses', { model: 'm', input: messages }],
     ] as const) {
-      expect(await outcome(() => thread.read(name, bytes(body), 1, 4096)), name).toMatchObject({
+      expect(await outcome(() => thread.read(name, bytes(body), 1, ROOM)), name).toMatchObject({
         status: 400,
         code: 'context_length_exceeded',
       });
-      expect(await outcome(() => thread.read(name, bytes(body), 1, 8192)), name).toHaveProperty('read');
+      expect(
+        await outcome(() => thread.read(name, bytes(body), 1, { ...ROOM, contextTokens: 8192 })),
+        name,
+      ).toHaveProperty('read');
     }
   });
 });

@@ -1,0 +1,54 @@
+// Large answers: a part at a time they say what JSON.stringify says, and others have their turns between.
+import { describe, expect, it } from 'vitest';
+import { copyOf, isLarge, JsonText, jsonOfLarge, jsonParts, LazyList, listOf } from '../../src/serve/json-pieces.js';
+
+const values: readonly unknown[] = [
+  null,
+  1.5,
+  'a "b" \u2028 \ud83d\ude80',
+  [],
+  {},
+  { a: undefined, b: [undefined, null, { c: [[]] }], 'd"': 'e' },
+  { list: new LazyList(() => []), text: new JsonText('{"a":[1]}'), more: LazyList.of([1, 2], (n) => ({ n })) },
+];
+
+describe('JSON in parts', () => {
+  it.each(values)('is what JSON.stringify makes: %j', async (value) => {
+    expect(await jsonOfLarge(value)).toBe(JSON.stringify(value));
+    expect(JSON.stringify(copyOf(value))).toBe(JSON.stringify(value));
+  });
+  it('is made an entry at a time: of a list that nobody reads to its end nothing more is made', async () => {
+    let made = 0;
+    const list = LazyList.of(
+      Array.from({ length: 100_000 }, (_, i) => i),
+      (i) => ({ i: made++ && i }),
+    );
+    for await (const part of jsonParts({ list })) {
+      expect(part.length).toBeGreaterThan(10_000);
+      expect(part.length).toBeLessThan(40_000);
+      break;
+    }
+    expect(made).toBeLessThan(5000);
+    expect(JSON.parse(await jsonOfLarge({ list }))).toHaveProperty('list.length', 100_000);
+  });
+  it('lets others go on while a large one is made', async () => {
+    const list = LazyList.of(new Array(200_000).fill(0), () => ({ a: ['some', 'text'] }));
+    let turns = 0,
+      over = false;
+    const count = (): void => {
+      turns++;
+      if (!over) setImmediate(count);
+    };
+    setImmediate(count);
+    await jsonOfLarge(list);
+    over = true;
+    expect(turns).toBeGreaterThan(2);
+  });
+  it('is large where a list is long, wherever it stands', () => {
+    const long = Array.from({ length: 100 }, (_, i) => i);
+    expect([{}, 'a', [1, { a: [2] }], listOf([1], String)].map(isLarge)).toEqual([false, false, false, false]);
+    expect([long, { a: [{ b: long }] }, listOf(long, String), { a: new JsonText('1') }].map(isLarge)).toEqual([
+      ...[true, true, true, true],
+    ]);
+  });
+});
