@@ -1,20 +1,9 @@
 // JUnit XML: a suite for each policy, a case for each verdict. Blocked is a failure, unjudged an error; only an allow
 // is a pass.
 import { OutputFile } from '../../../base/files.js';
+import { xml } from '../../../report/xml.js';
 import type { VerdictRow } from '../../agreement.js';
 import { channelOf, fileOf, type ReportSource, shortId, verdictsOf } from './source.js';
-
-/** XML 1.0 text: markup escaped, characters that XML cannot hold replaced. */
-const xml = (text: string): string =>
-  text
-    .replaceAll(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd')
-    .replaceAll('&', '&amp;')
-    .replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;')
-    .replaceAll('"', '&quot;')
-    .replaceAll('\n', '&#10;')
-    .replaceAll('\r', '&#13;')
-    .replaceAll('\t', '&#9;');
 
 function testCase(v: VerdictRow, source: ReportSource): string {
   const name = [shortId(v), channelOf(v)].filter((part) => part !== '').join(' ');

@@ -1,20 +1,12 @@
 // A summary in Markdown, for a job's page: $GITHUB_STEP_SUMMARY takes 1 MiB, of which this needs a small part.
 import { writeFileAtomic } from '../../../base/files.js';
+import { md, mdTable as table } from '../../../report/markdown.js';
 import { type Counts, OUTCOMES, type Overview, policyLabel, STATES } from './overview.js';
 import { channelOf, fileOf, type ReportSource, shortId } from './source.js';
 
 const MOST_FINDINGS = 50;
 const MOST_EXAMPLES = 5;
 
-/** Data in a line of Markdown: no markup, no link, no mention, no end of a table's cell. */
-export const md = (text: string): string =>
-  text
-    .toWellFormed()
-    .replaceAll(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, ' ')
-    .replaceAll(/[\\`*_{}[\]()<>#+!|~&@:$^-]/g, (c) => `&#${c.charCodeAt(0)};`);
-
-const table = (head: readonly string[], rows: readonly (readonly (string | number)[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 const counts = (name: string, c: Counts): (string | number)[] => [md(name), ...OUTCOMES.map((o) => c[o])];
 
 export function markdownOf(overview: Overview, source: ReportSource): string {

@@ -2,22 +2,17 @@
 // kept within what GitHub takes (docs.github.com, SARIF support for code scanning): 25,000 results and 25,000 rules a
 // run, 10 MB a file. What is over goes to files of its own, each with a category of its own, as GitHub wants it.
 import { existsSync, rmSync } from 'node:fs';
-import { isAbsolute, join, parse as parsePath } from 'node:path';
+import { join, parse as parsePath } from 'node:path';
 import { sha256 } from '../../../base/digest.js';
 import { OutputFile } from '../../../base/files.js';
 import { readHead } from '../../../base/inputs.js';
+import { SARIF_HEAD, sarifUri } from '../../../report/sarif.js';
 import type { VerdictRow } from '../../agreement.js';
 import { fileOf, findingOf, type ReportSource, sentenceOf, verdictsOf } from './source.js';
 
 export const SARIF_RESULTS = 25_000;
 /** Of a file as it is written; in gzip, as it is sent, it is smaller. */
 export const SARIF_BYTES = 9_500_000;
-
-/** A path as a reference of RFC 3986. */
-const uriOf = (path: string): string => {
-  const parts = path.replaceAll('\\', '/').split('/').map(encodeURIComponent).join('/');
-  return isAbsolute(path) ? `file://${parts}` : parts;
-};
 
 function resultOf(v: VerdictRow, ruleIndex: number, source: ReportSource): object {
   return {
@@ -28,7 +23,7 @@ function resultOf(v: VerdictRow, ruleIndex: number, source: ReportSource): objec
     locations: [
       {
         physicalLocation: {
-          artifactLocation: { uri: uriOf(fileOf(v, source)) },
+          artifactLocation: { uri: sarifUri(fileOf(v, source)) },
           region: { startLine: Math.max(1, v.line) },
         },
       },
@@ -83,7 +78,6 @@ class Log {
     this.file.commit();
   }
 }
-const HEAD = '{"$schema":"https://json.schemastore.org/sarif-2.1.0.json","version":"2.1.0","runs":[{"results":[';
 
 /** @returns the files that it takes */
 export async function writeSarif(out: string, source: ReportSource): Promise<readonly string[]> {
@@ -93,7 +87,7 @@ export async function writeSarif(out: string, source: ReportSource): Promise<rea
     const path = nameOf(out, files.length + 1);
     files.push(path);
     const next = new Log(await OutputFile.open(path, source.signal), files.length, source);
-    await next.file.write(HEAD);
+    await next.file.write(SARIF_HEAD);
     return next;
   };
   try {
@@ -118,7 +112,7 @@ export async function writeSarif(out: string, source: ReportSource): Promise<rea
 function removeOlder(out: string, count: number): void {
   for (let n = count + 1; existsSync(nameOf(out, n)); n++) {
     const name = nameOf(out, n);
-    if (!readHead(name, HEAD.length).equals(Buffer.from(HEAD))) return;
+    if (!readHead(name, SARIF_HEAD.length).equals(Buffer.from(SARIF_HEAD))) return;
     rmSync(name);
   }
 }

@@ -1,0 +1,54 @@
+// A summary in Markdown, for a job's page and a pull request: verdict first, then what speaks against it.
+import { md, mdTable } from '../../report/markdown.js';
+import type { PageOptions } from './html.js';
+import { counts, type Entry, type Overview } from './overview.js';
+import { difference, figure, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
+
+const MARK = { PASS: '✅', FAIL: '❌', INCONCLUSIVE: '⚠️', ERROR: '⚠️' } as const;
+const MOST = 30;
+const PROMPTS = 10;
+
+function finding(entry: Entry): string {
+  const names = [...new Set(entry.worse.map((p) => p.prompt))];
+  const shown = names.slice(0, PROMPTS).map((n) => md(n));
+  const more = names.length > PROMPTS ? ' …' : '';
+  return [
+    `**${MARK[entry.of.verdict]} ${entry.of.verdict}: ${md(nameOf(entry.of))}**`,
+    ...entry.of.reasons.map((r) => `- ${md(r)}`),
+    `- ${md(sentenceOf(entry))}`,
+    ...(shown.length > 0 ? [`- worse than the base on: ${shown.join(', ')}${more}`] : []),
+  ].join('\n');
+}
+
+export function markdownOf(overview: Overview, { proof }: PageOptions): string {
+  const { decision, suite, findings, metrics, cost } = overview;
+  const { subject } = decision;
+  const parts = [
+    `## ${MARK[decision.decision]} Release gate: ${decision.decision}`,
+    SENTENCE[decision.decision],
+    `Suite ${md(suite.name)} ${md(suite.version)}${subject ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`` : ''}.`,
+    ...(findings.length > 0
+      ? findings.slice(0, MOST).map(finding)
+      : decision.reasons.slice(0, MOST).map((r) => `- ${md(r)}`)),
+    ...(findings.length > MOST ? [`${findings.length - MOST} more findings.`] : []),
+    mdTable(
+      ['metric', 'base', 'adapter', 'difference', 'interval', 'limits', 'pairs', ''],
+      metrics.map(({ of: m }) => [
+        md(m.metric),
+        figure(m.base, m),
+        figure(m.adapter, m),
+        difference(m.difference, m),
+        m.interval ? `${difference(m.interval.low, m)} … ${difference(m.interval.high, m)}` : '–',
+        md(limitsOf(m)),
+        m.n,
+        counts(m) ? `${MARK[m.verdict]} ${m.verdict}` : 'told',
+      ]),
+    ),
+    [
+      cost.tokens ? `${(cost.tokens.base + cost.tokens.adapter).toLocaleString('en-US')} tokens` : `${cost.rows} outcomes`,
+      ...(cost.seconds === null ? [] : [`${cost.seconds.toFixed(0)} s`]),
+      proof ? `last proven ${proof.time.slice(0, 10)}` : 'never proven under this lock (temper gate prove)',
+    ].join(', '),
+  ];
+  return `${parts.join('\n\n')}\n`;
+}

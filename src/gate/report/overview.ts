@@ -1,0 +1,266 @@
+// What a gate's report tells, counted once from decision, suite and outcomes: which metrics hold, which prompts the
+// adapter is worse on, what was thought beside what was said, and what it cost. Texts are kept of a few pairs alone.
+import { inputPieces } from '../../base/inputs.js';
+import { parseJson } from '../../base/json.js';
+import type { Decision, MetricDecision } from '../decision.js';
+import type { Arm } from '../outcomes.js';
+import type { Metric, Suite, Test } from '../suite.js';
+
+/** Pairs whose texts are shown, of one metric; prompts that are named, of one entry. */
+const EXAMPLES = 6;
+export const NAMED = 200;
+const MOST_TEXT = 4000;
+
+/** What the report reads of a row; the rest is for others. */
+interface Row {
+  readonly metric: string;
+  readonly slice?: string | null;
+  readonly prompt: string;
+  readonly sample: number;
+  readonly arm: Arm;
+  readonly value: number | null;
+  readonly test?: string;
+  readonly case?: number;
+  readonly cause?: string;
+  readonly matrix?: string;
+  readonly tokens?: number;
+  readonly asked?: string;
+  readonly said?: readonly Readonly<Record<string, string>>[];
+}
+/** One prompt and sample on which the arms differ. */
+export interface Pair {
+  readonly metric: string;
+  readonly slice: string | null;
+  readonly prompt: string;
+  readonly sample: number;
+  readonly base: number | null;
+  readonly adapter: number | null;
+  /** Lines of the outcomes, from 1, of the adapter's row. */
+  readonly line: number;
+  readonly test: string | null;
+  readonly case: number | null;
+}
+export interface Example extends Pair {
+  /** null: the outcomes have no texts. */
+  readonly asked: string | null;
+  readonly said: Readonly<Record<Arm, readonly Readonly<Record<string, string>>[] | null>>;
+}
+export const STATES = ['safe', 'unsafe', 'unjudged'] as const;
+export type State = (typeof STATES)[number];
+export type Matrix = Readonly<Record<State, Readonly<Record<State, number>>>>;
+export interface Cost {
+  /** null: the outcomes do not say. */
+  readonly tokens: Readonly<Record<Arm, number>> | null;
+  readonly rows: number;
+  readonly seconds: number | null;
+}
+/** A metric as a whole, or a slice of it, as it was decided, and where the adapter is worse. */
+export interface Entry {
+  readonly of: MetricDecision;
+  readonly metric: Metric | null;
+  readonly test: Test | null;
+  /** Worse pairs, of which at most NAMED are here. */
+  readonly worse: readonly Pair[];
+  readonly worseCount: number;
+  readonly betterCount: number;
+}
+export interface Overview {
+  readonly decision: Decision;
+  readonly suite: Suite;
+  /** Whole metrics, by weight and then as the suite has them. */
+  readonly metrics: readonly Entry[];
+  /** Slices of each metric. */
+  readonly slices: ReadonlyMap<string, readonly Entry[]>;
+  /** What decided against it, or left it open: the gravest first. */
+  readonly findings: readonly Entry[];
+  readonly examples: ReadonlyMap<string, readonly Example[]>;
+  /** null: no test judges traces and finals apart. */
+  readonly matrix: Readonly<Record<Arm, Matrix>> | null;
+  /** Why values are missing, and how many. */
+  readonly causes: readonly (readonly [cause: string, count: number])[];
+  readonly cost: Cost;
+  /** Of all tests. */
+  readonly prompts: number;
+}
+
+async function* rowsOf(file: string): AsyncGenerator<readonly [row: Row, line: number], void, void> {
+  let rest = Buffer.alloc(0),
+    line = 0;
+  for await (const piece of inputPieces(file)) {
+    let bytes = rest.length === 0 ? piece : Buffer.concat([rest, piece]);
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10)) {
+      line++;
+      const text = bytes.toString('utf8', 0, end).trim();
+      bytes = bytes.subarray(end + 1);
+      if (text !== '') yield [parseJson(text) as Row, line];
+    }
+    rest = Buffer.from(bytes);
+  }
+  const text = rest.toString('utf8').trim();
+  if (text !== '') yield [parseJson(text) as Row, line + 1];
+}
+
+const keyOf = (r: Pick<Row, 'metric' | 'slice' | 'prompt' | 'sample'>): string =>
+  JSON.stringify([r.metric, r.slice ?? null, r.prompt, r.sample]);
+const nothing = (): Record<State, Record<State, number>> =>
+  Object.fromEntries(STATES.map((a) => [a, Object.fromEntries(STATES.map((b) => [b, 0]))])) as Record<
+    State,
+    Record<State, number>
+  >;
+const isState = (text: string | undefined): text is State => STATES.some((s) => s === text);
+
+interface Counted {
+  readonly pairs: readonly Pair[];
+  readonly matrix: Readonly<Record<Arm, Matrix>> | null;
+  readonly causes: ReadonlyMap<string, number>;
+  readonly tokens: Record<Arm, number> | null;
+  readonly rows: number;
+  readonly prompts: number;
+}
+/**
+ * Missing values count as the decision has them: the worst for the adapter. Numbers always differ a little: of them no
+ * single pair says anything.
+ */
+function isWorse({ base, adapter }: Pick<Pair, 'base' | 'adapter'>, metric: Metric | undefined): boolean | null {
+  if (metric?.values !== 'rate') return null;
+  const bad = metric.direction === 'lower' ? 1 : 0;
+  const [a, b] = [adapter ?? bad, base ?? 1 - bad];
+  return a === b ? null : metric.direction === 'lower' ? a > b : a < b;
+}
+
+async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, signal?: AbortSignal): Promise<Counted> {
+  const open = new Map<string, { value: number | null; arm: Arm; line: number; row: Pair }>();
+  const pairs: Pair[] = [],
+    causes = new Map<string, number>(),
+    matrix = { base: nothing(), adapter: nothing() },
+    cases = new Set<string>(),
+    prompts = new Set<string>();
+  const tokens = { base: 0, adapter: 0 };
+  let rows = 0,
+    hasMatrix = false,
+    hasTokens = false;
+  for await (const [row, line] of rowsOf(file)) {
+    if ((++rows & 1023) === 0) signal?.throwIfAborted();
+    prompts.add(`${row.test ?? row.metric} ${row.prompt}`);
+    if (row.value === null) causes.set(row.cause ?? 'unknown', (causes.get(row.cause ?? 'unknown') ?? 0) + 1);
+    if (row.tokens !== undefined) {
+      hasTokens = true;
+      tokens[row.arm] += row.tokens;
+    }
+    const [trace, final] = row.matrix?.split('/') ?? [];
+    const once = `${row.test} ${row.case} ${row.arm} ${row.sample} ${row.prompt}`;
+    if (isState(trace) && isState(final) && !cases.has(once)) {
+      cases.add(once);
+      hasMatrix = true;
+      matrix[row.arm][trace][final]++;
+    }
+    const key = keyOf(row),
+      other = open.get(key);
+    if (!other) {
+      const pair = { ...row, slice: row.slice ?? null, base: null, adapter: null, line };
+      open.set(key, { value: row.value, arm: row.arm, line, row: { ...pick(pair), test: row.test ?? null, case: row.case ?? null } });
+      continue;
+    }
+    open.delete(key);
+    const values = { [other.arm]: other.value, [row.arm]: row.value } as Record<Arm, number | null>;
+    if (isWorse(values, metrics.get(row.metric)) === null) continue;
+    pairs.push({ ...other.row, ...values, line: row.arm === 'adapter' ? line : other.line });
+  }
+  return { pairs, matrix: hasMatrix ? matrix : null, causes, tokens: hasTokens ? tokens : null, rows, prompts: prompts.size };
+}
+const pick = ({ metric, slice, prompt, sample, base, adapter, line }: Omit<Pair, 'test' | 'case'>): Omit<Pair, 'test' | 'case'> => ({
+  metric,
+  slice,
+  prompt,
+  sample,
+  base,
+  adapter,
+  line,
+});
+
+const cut = (text: string): string => (text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT).toWellFormed()}…` : text);
+/** Texts of the cases that examples are of; one row of each case and arm has them. */
+async function textsOf(file: string, wanted: ReadonlySet<string>): Promise<ReadonlyMap<string, Row>> {
+  const found = new Map<string, Row>();
+  if (wanted.size === 0) return found;
+  for await (const [row] of rowsOf(file)) {
+    const key = `${row.test} ${row.case} ${row.arm}`;
+    if (row.said !== undefined && wanted.has(`${row.test} ${row.case}`) && !found.has(key)) found.set(key, row);
+  }
+  return found;
+}
+
+const GRAVITY: Readonly<Record<MetricDecision['verdict'], number>> = { FAIL: 0, ERROR: 1, INCONCLUSIVE: 2, PASS: 3 };
+/** It had a say: it has limits, or it failed without. */
+export const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL';
+
+export interface OverviewOptions {
+  /** Show what was asked and said, where the outcomes have it. */
+  readonly content: boolean;
+  readonly seconds?: number | null | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+/** @throws what reading refuses · the signal's reason */
+export async function overviewOf(
+  decision: Decision,
+  suite: Suite,
+  outcomes: string,
+  { content, seconds = null, signal }: OverviewOptions,
+): Promise<Overview> {
+  const places = new Map(suite.tests.flatMap((test) => test.metrics.map((m) => [m.name, { test, metric: m }] as const)));
+  const metrics = new Map([...places].map(([name, { metric }]) => [name, metric]));
+  const counted = await countRows(outcomes, metrics, signal);
+  const byMetric = new Map<string, Pair[]>();
+  for (const pair of counted.pairs) {
+    const list = byMetric.get(pair.metric) ?? [];
+    byMetric.set(pair.metric, list);
+    list.push(pair);
+  }
+  const entryOf = (m: MetricDecision): Entry => {
+    const own = (byMetric.get(m.metric) ?? []).filter((p) => m.slice === null || p.slice === m.slice);
+    const worse = own.filter((p) => isWorse(p, metrics.get(m.metric)) === true);
+    const place = places.get(m.metric);
+    return {
+      of: m,
+      metric: place?.metric ?? null,
+      test: place?.test ?? null,
+      worse: worse.slice(0, NAMED),
+      worseCount: worse.length,
+      betterCount: own.length - worse.length,
+    };
+  };
+  const entries = decision.metrics.map(entryOf);
+  const whole = entries.filter((e) => e.of.slice === null);
+  const slices = new Map(whole.map((e) => [e.of.metric, entries.filter((s) => s.of.slice !== null && s.of.metric === e.of.metric)]));
+  const findings = entries
+    .filter((e) => counts(e.of) && e.of.verdict !== 'PASS')
+    .sort((a, b) => GRAVITY[a.of.verdict] - GRAVITY[b.of.verdict]);
+  const chosen = new Map(
+    whole.filter((e) => e.worse.length > 0).map((e) => [e.of.metric, e.worse.slice(0, EXAMPLES)] as const),
+  );
+  const wanted = new Set([...chosen.values()].flat().map((p) => `${p.test} ${p.case}`));
+  const texts = content ? await textsOf(outcomes, wanted) : new Map<string, Row>();
+  const said = (p: Pair, arm: Arm): Example['said'][Arm] =>
+    texts.get(`${p.test} ${p.case} ${arm}`)?.said?.map((turn) => Object.fromEntries(Object.entries(turn).map(([c, t]) => [c, cut(t)]))) ?? null;
+  const examples = new Map(
+    [...chosen].map(([metric, pairs]) => [
+      metric,
+      pairs.map((p): Example => {
+        const asked = texts.get(`${p.test} ${p.case} adapter`)?.asked;
+        return { ...p, asked: asked === undefined ? null : cut(asked), said: { base: said(p, 'base'), adapter: said(p, 'adapter') } };
+      }),
+    ]),
+  );
+  return {
+    decision,
+    suite,
+    metrics: whole.sort((a, b) => (b.metric?.weight ?? 0) - (a.metric?.weight ?? 0)),
+    slices,
+    findings,
+    examples,
+    matrix: counted.matrix,
+    causes: [...counted.causes].sort((a, b) => b[1] - a[1]),
+    cost: { tokens: counted.tokens, rows: counted.rows, seconds },
+    prompts: counted.prompts,
+  };
+}

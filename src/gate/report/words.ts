@@ -1,0 +1,53 @@
+// How figures of a gate are written, in every report the same.
+import type { MetricDecision } from '../decision.js';
+import type { Entry } from './overview.js';
+
+/** Four digits that count; rates as shares of a hundred. */
+export function figure(x: number | null, m: Pick<MetricDecision, 'values'>): string {
+  if (x === null) return '–';
+  if (m.values === 'rate') return `${number(100 * x)} %`;
+  return number(x);
+}
+const number = (x: number): string => {
+  const text = Math.abs(x) >= 100 ? x.toFixed(0) : Math.abs(x) >= 10 ? x.toFixed(1) : x.toFixed(2);
+  const plain = text.includes('.') ? text.replace(/\.?0+$/, '') : text;
+  return plain === '-0' ? '0' : plain.replace('-', '−');
+};
+/** A difference of rates is in points. */
+export function difference(x: number | null, m: Pick<MetricDecision, 'values'>): string {
+  if (x === null) return '–';
+  const text = number(m.values === 'rate' ? 100 * x : x);
+  const signed = x > 0 && text !== '0' ? `+${text}` : text;
+  return m.values === 'rate' ? `${signed} pp` : signed;
+}
+export const nameOf = ({ metric, slice }: Pick<MetricDecision, 'metric' | 'slice'>): string =>
+  slice === null ? metric : `${metric}, ${slice}`;
+/** What is better, as a word beside a name. */
+export const betterIs = (m: Pick<MetricDecision, 'direction'>): string =>
+  m.direction === 'lower' ? 'lower is better' : 'higher is better';
+/** Limits of an entry, as words. */
+export function limitsOf(m: MetricDecision): string {
+  const parts = [
+    ...(m.margin === null ? [] : [`margin ${difference(m.margin, m).replace('+', '')}`]),
+    ...(m.cap === null ? [] : [`cap ${figure(m.cap, m)}`]),
+    ...(m.floor === null ? [] : [`floor ${figure(m.floor, m)}`]),
+    ...(m.most === null ? [] : [`at most ${m.most}`]),
+  ];
+  return parts.length === 0 ? 'told, no limit' : parts.join(', ');
+}
+/** The entry in one sentence: what is seen, how sure, what it was held to. */
+export function sentenceOf({ of: m }: Entry): string {
+  const interval = m.interval
+    ? `, ${number(100 * m.interval.level)} % interval ${difference(m.interval.low, m)} to ${difference(m.interval.high, m)}`
+    : '';
+  return (
+    `base ${figure(m.base, m)}, adapter ${figure(m.adapter, m)}, difference ${difference(m.difference, m)}${interval}; ` +
+    `${limitsOf(m)}; n = ${m.n}`
+  );
+}
+export const SENTENCE: Readonly<Record<MetricDecision['verdict'], string>> = {
+  PASS: 'The adapter may leave: every metric is within its margin of the base, and within its own limits.',
+  FAIL: 'The adapter stays: it is shown to be worse than its limits allow.',
+  INCONCLUSIVE: 'The adapter stays: too little was seen to say that it is no worse.',
+  ERROR: 'The adapter stays: the gate itself could not do its work.',
+};
