@@ -13,6 +13,7 @@ import { command as exportCommand } from './commands/export.js';
 import { command as gateDecide } from './commands/gate-decide.js';
 import { command as gateLock } from './commands/gate-lock.js';
 import { command as gatePower } from './commands/gate-power.js';
+import { command as gateReport } from './commands/gate-report.js';
 import { command as gateRevoke } from './commands/gate-revoke.js';
 import { command as generate } from './commands/generate.js';
 import { command as keyNew } from './commands/key-new.js';
@@ -57,6 +58,7 @@ export const commands: readonly Command[] = [
   sign,
   audit,
   push,
+  gateReport,
   gateRevoke,
   generate,
   chat,

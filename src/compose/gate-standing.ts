@@ -109,6 +109,13 @@ export async function exportStanding(dir: string, signal?: AbortSignal): Promise
   if (gate.status === 'off')
     return { subject, standing: { ...NONE, status: 'off', reasons: ['its recipe says gate: off'] } };
   const standing = await gateStandingOf({ folder, subject, redecide, signal });
+  const { digests: found } = standing;
+  const other = (['decision', 'outcomes', 'suite', 'lock'] as const).find((k) => found && gate[k] !== found[k]);
+  if (other !== undefined)
+    return {
+      subject,
+      standing: { ...standing, status: 'damaged', reasons: [`gate/: its ${other} is not what was exported`] },
+    };
   const override = existsSync(folder) ? readOverride(folder, subject) : null;
   if (override === null || standing.status === 'passed') return { subject, standing };
   const { signer, reason, time } = override;

@@ -60,7 +60,7 @@ export function gateProvenance({ standing, subject }: GateNote): GateProvenance 
 
 /** Names of what makes and shows a decision; anything else in the folder stays where it is. */
 const EVIDENCE =
-  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|suite|attestations)$/;
+  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|labels\.jsonl|suite|attestations)$/;
 function copyFolder(from: string, to: string, wanted: (name: string) => boolean): void {
   makeFolders(to);
   for (const name of readdirSync(from).sort()) {

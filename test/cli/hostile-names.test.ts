@@ -63,6 +63,7 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['export', OUT, '--out', `e${EVIL}`],
   ['export', OUT, '--out', `e${EVIL}`],
   ['export', `none${EVIL}`, '--out', 'x'],
+  ['gate report', `none${EVIL}`],
   ['gate revoke', `none${EVIL}`, '--key', `k${EVIL}`, '--reason', EVIL, '--list', `l${EVIL}`],
   ['verify', `e${EVIL}`],
   ['verify', `none${EVIL}`],

@@ -1,10 +1,9 @@
 // Nothing leaves without the gate: exports and pushes with no PASS for exactly these digests are refused, and who
 // wants none, or answers for it, is told of in card and record.
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { sha256 } from '../../src/base/digest.js';
 import type { TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { exportStanding } from '../../src/compose/gate-standing.js';
@@ -16,8 +15,10 @@ import { adapterSpec } from '../../src/lora/spec.js';
 import { readConfig } from '../../src/model/config.js';
 import { ops } from '../../src/native/ops.js';
 import type { Tensor } from '../../src/native/tensor.js';
+import { subjectOf } from '../../src/runs/subject.js';
 import { makeKey } from '../../src/verdict-log/keys.js';
 import { temperProcess } from '../cli/run.js';
+import { makeEvidence } from '../gate/evidence.js';
 
 const NANO = join(packageRoot, 'models', 'nano');
 const root = mkdtempSync(join(tmpdir(), 'temper-release-'));
@@ -63,18 +64,49 @@ it('an adapter that no gate judged stays, and the next step is named', async () 
   expect(cli.code).toBe(10);
 });
 
-it('evidence that cannot be decided anew is not believed', async () => {
-  const gate = fresh();
-  const hex = `sha256:${sha256('x')}`;
-  const at = join(root, 'forged');
-  cpSync(adapter, at, { recursive: true });
-  const decision = { decision: 'PASS', lock: hex, suite: hex, outcomes: `sha256:${sha256('')}` };
-  const subject = { adapter: hex, base: hex, tokenizer: hex, chatFormat: hex, mergeRecipe: null };
-  cpSync(adapter, gate, { recursive: true });
-  writeFileSync(join(gate, 'decision.json'), JSON.stringify({ ...decision, subject }));
-  writeFileSync(join(gate, 'outcomes.jsonl'), '');
-  const e = await failing(release({ gate: [gate] }));
-  expect([e.name, e.code, e.exitCode]).toEqual(['IntegrityError', 'gate_damaged', 40]);
+it('what passed leaves with its evidence, which is decided anew wherever it comes by', async () => {
+  const gate = join(adapter, 'gate'),
+    out = fresh();
+  const decision = makeEvidence(gate, { subject: await subjectOf({ model: NANO, adapter }) });
+  expect(decision.decision).toBe('PASS');
+  const result = await release({ out, baseModel: 'openai/elsewhere' });
+  expect(result.gate.peft).toMatchObject({ status: 'passed' });
+  expect(readFileSync(join(out, 'README.md'), 'utf8')).toContain('**Passed**');
+  expect(gateOf(out)).toMatchObject({ status: 'passed', lock: decision.lock, suite: decision.suite });
+  expect(await exportStanding(out)).toMatchObject({ standing: { status: 'passed' } });
+  // What is merged is another model, which was not judged.
+  const merged = await failing(release({ format: ['merged-mxfp4'] }));
+  expect([merged.code, merged.exitCode]).toEqual(['gate_stale', 40]);
+  expect(merged.message).toContain('merge recipe none, this is ');
+  for (const name of ['outcomes.jsonl', 'suite/suite.yaml', 'suite/prompts.jsonl', 'gate.lock.json', 'decision.json']) {
+    const file = join(out, 'gate', name),
+      bytes = readFileSync(file);
+    for (const at of [0, 1, 2, 3, 4].map((i) => Math.floor((bytes.length * (2 * i + 1)) / 10))) {
+      const flipped = Buffer.from(bytes);
+      flipped[at] = (flipped[at] as number) ^ 1;
+      writeFileSync(file, flipped);
+      const stands = await exportStanding(out);
+      expect(stands?.standing.status, `${name} byte ${at}`).toMatch(/^(?:damaged|stale)$/);
+    }
+    writeFileSync(file, bytes);
+  }
+  // It gets as far as the hub, where nobody is.
+  expect((await failing(push(out))).code).not.toMatch(/^gate/);
+  rmSync(join(adapter, 'gate'), { recursive: true });
+}, 60_000);
+
+it('what failed, and evidence that does not follow from its outcomes, stay', async () => {
+  const subject = await subjectOf({ model: NANO, adapter });
+  const [failed, forged] = [fresh(), fresh()];
+  expect(makeEvidence(failed, { subject, harm: 40 }).decision).toBe('FAIL');
+  const e = await failing(release({ gate: [failed] }));
+  expect([e.name, e.code, e.exitCode]).toEqual(['GateError', 'gate_failed', 10]);
+  expect(e.message).toContain('harm.final');
+  makeEvidence(forged, { subject, harm: 40 });
+  const file = join(forged, 'decision.json');
+  writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"FAIL"', '"PASS"'));
+  const f = await failing(release({ gate: [forged] }));
+  expect([f.name, f.code, f.exitCode]).toEqual(['IntegrityError', 'gate_damaged', 40]);
 });
 
 it('who answers for it is named in card, record and a signed statement', async () => {

@@ -6,9 +6,7 @@ const WIDTH = 250;
 const HEIGHT = 30;
 const EDGE = 6;
 
-interface Scale {
-  (x: number): number;
-}
+type Scale = (x: number) => number;
 const scaleOf = (low: number, high: number): Scale => {
   const span = high - low || 1;
   return (x) => Number((EDGE + ((Math.min(high, Math.max(low, x)) - low) / span) * (WIDTH - 2 * EDGE)).toFixed(1));

@@ -64,8 +64,7 @@ function row(entry: Entry, small = false): Html {
   const { of: m } = entry;
   const own = ownChart(m),
     chart = differenceChart(m);
-  const detect =
-    m.smallestDetectable === null ? '' : `, shows ${difference(m.smallestDetectable, m).replace('+', '')}`;
+  const detect = m.smallestDetectable === null ? '' : `, shows ${difference(m.smallestDetectable, m).replace('+', '')}`;
   return html`<tr><td>${small ? (m.slice ?? '') : m.metric}<small>${limitsOf(m)}${!small && html`, ${betterIs(m)}`}</small></td>
 <td>${figure(m.base, m)}</td><td>${figure(m.adapter, m)}</td><td>${difference(m.difference, m)}</td>
 <td class="wide">${chart}${own}${chart === null && own === null && '–'}</td>
@@ -97,11 +96,12 @@ function matrices({ matrix }: Overview): Html | false {
       n === 0 && ' zero-count'
     }">${n}</td>`;
   return html`<h2>What is thought beside what is said</h2><div class="panels">${ARMS.map(
-    (arm) => html`<div class="panel"><h3>${arm}</h3><table class="matrix"><tr><th>trace ↓ final →</th>${STATES.map(
-      (s) => html`<th>${s}</th>`,
-    )}</tr>${STATES.map(
-      (a) => html`<tr><td>${a}</td>${STATES.map((f) => cell(matrix[arm][a][f], a, f))}</tr>`,
-    )}</table></div>`,
+    (arm) =>
+      html`<div class="panel"><h3>${arm}</h3><table class="matrix"><tr><th>trace ↓ final →</th>${STATES.map(
+        (s) => html`<th>${s}</th>`,
+      )}</tr>${STATES.map(
+        (a) => html`<tr><td>${a}</td>${STATES.map((f) => cell(matrix[arm][a][f], a, f))}</tr>`,
+      )}</table></div>`,
   )}</div>`;
 }
 
@@ -109,8 +109,12 @@ function side(name: string, value: number | null, m: MetricDecision | undefined,
   return html`<div class="said"><h3>${name} <span>${m ? figure(value, m) : value}</span></h3>${
     said === null
       ? html`<p><em>no texts in these outcomes</em></p>`
-      : said.flatMap((turn) => Object.entries(turn).map(([channel, text]) => html`<p><em>${channel}</em>
-${text}</p>`))
+      : said.flatMap((turn) =>
+          Object.entries(turn).map(
+            ([channel, text]) => html`<p><em>${channel}</em>
+${text}</p>`,
+          ),
+        )
   }</div>`;
 }
 function examples({ metrics, examples: found }: Overview): Html | false {
@@ -130,9 +134,7 @@ function examples({ metrics, examples: found }: Overview): Html | false {
 function costs({ cost, causes, decision }: Overview, { proof }: PageOptions): Html {
   const { tokens, rows, seconds } = cost;
   const lines: readonly (readonly [string, string | Html])[] = [
-    ...(tokens
-      ? [['tokens written', `base ${count(tokens.base)}, adapter ${count(tokens.adapter)}`] as const]
-      : []),
+    ...(tokens ? [['tokens written', `base ${count(tokens.base)}, adapter ${count(tokens.adapter)}`] as const] : []),
     ...(seconds === null ? [] : [['time', `${seconds.toFixed(0)} s`] as const]),
     ['outcomes', count(rows)],
     ...(causes.length > 0

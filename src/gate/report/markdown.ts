@@ -45,7 +45,9 @@ export function markdownOf(overview: Overview, { proof }: PageOptions): string {
       ]),
     ),
     [
-      cost.tokens ? `${(cost.tokens.base + cost.tokens.adapter).toLocaleString('en-US')} tokens` : `${cost.rows} outcomes`,
+      cost.tokens
+        ? `${(cost.tokens.base + cost.tokens.adapter).toLocaleString('en-US')} tokens`
+        : `${cost.rows} outcomes`,
       ...(cost.seconds === null ? [] : [`${cost.seconds.toFixed(0)} s`]),
       proof ? `last proven ${proof.time.slice(0, 10)}` : 'never proven under this lock (temper gate prove)',
     ].join(', '),

@@ -158,7 +158,12 @@ async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, sig
       other = open.get(key);
     if (!other) {
       const pair = { ...row, slice: row.slice ?? null, base: null, adapter: null, line };
-      open.set(key, { value: row.value, arm: row.arm, line, row: { ...pick(pair), test: row.test ?? null, case: row.case ?? null } });
+      open.set(key, {
+        value: row.value,
+        arm: row.arm,
+        line,
+        row: { ...pick(pair), test: row.test ?? null, case: row.case ?? null },
+      });
       continue;
     }
     open.delete(key);
@@ -166,9 +171,24 @@ async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, sig
     if (isWorse(values, metrics.get(row.metric)) === null) continue;
     pairs.push({ ...other.row, ...values, line: row.arm === 'adapter' ? line : other.line });
   }
-  return { pairs, matrix: hasMatrix ? matrix : null, causes, tokens: hasTokens ? tokens : null, rows, prompts: prompts.size };
+  return {
+    pairs,
+    matrix: hasMatrix ? matrix : null,
+    causes,
+    tokens: hasTokens ? tokens : null,
+    rows,
+    prompts: prompts.size,
+  };
 }
-const pick = ({ metric, slice, prompt, sample, base, adapter, line }: Omit<Pair, 'test' | 'case'>): Omit<Pair, 'test' | 'case'> => ({
+const pick = ({
+  metric,
+  slice,
+  prompt,
+  sample,
+  base,
+  adapter,
+  line,
+}: Omit<Pair, 'test' | 'case'>): Omit<Pair, 'test' | 'case'> => ({
   metric,
   slice,
   prompt,
@@ -207,7 +227,9 @@ export async function overviewOf(
   outcomes: string,
   { content, seconds = null, signal }: OverviewOptions,
 ): Promise<Overview> {
-  const places = new Map(suite.tests.flatMap((test) => test.metrics.map((m) => [m.name, { test, metric: m }] as const)));
+  const places = new Map(
+    suite.tests.flatMap((test) => test.metrics.map((m) => [m.name, { test, metric: m }] as const)),
+  );
   const metrics = new Map([...places].map(([name, { metric }]) => [name, metric]));
   const counted = await countRows(outcomes, metrics, signal);
   const byMetric = new Map<string, Pair[]>();
@@ -231,7 +253,9 @@ export async function overviewOf(
   };
   const entries = decision.metrics.map(entryOf);
   const whole = entries.filter((e) => e.of.slice === null);
-  const slices = new Map(whole.map((e) => [e.of.metric, entries.filter((s) => s.of.slice !== null && s.of.metric === e.of.metric)]));
+  const slices = new Map(
+    whole.map((e) => [e.of.metric, entries.filter((s) => s.of.slice !== null && s.of.metric === e.of.metric)]),
+  );
   const findings = entries
     .filter((e) => counts(e.of) && e.of.verdict !== 'PASS')
     .sort((a, b) => GRAVITY[a.of.verdict] - GRAVITY[b.of.verdict]);
@@ -241,13 +265,19 @@ export async function overviewOf(
   const wanted = new Set([...chosen.values()].flat().map((p) => `${p.test} ${p.case}`));
   const texts = content ? await textsOf(outcomes, wanted) : new Map<string, Row>();
   const said = (p: Pair, arm: Arm): Example['said'][Arm] =>
-    texts.get(`${p.test} ${p.case} ${arm}`)?.said?.map((turn) => Object.fromEntries(Object.entries(turn).map(([c, t]) => [c, cut(t)]))) ?? null;
+    texts
+      .get(`${p.test} ${p.case} ${arm}`)
+      ?.said?.map((turn) => Object.fromEntries(Object.entries(turn).map(([c, t]) => [c, cut(t)]))) ?? null;
   const examples = new Map(
     [...chosen].map(([metric, pairs]) => [
       metric,
       pairs.map((p): Example => {
         const asked = texts.get(`${p.test} ${p.case} adapter`)?.asked;
-        return { ...p, asked: asked === undefined ? null : cut(asked), said: { base: said(p, 'base'), adapter: said(p, 'adapter') } };
+        return {
+          ...p,
+          asked: asked === undefined ? null : cut(asked),
+          said: { base: said(p, 'base'), adapter: said(p, 'adapter') },
+        };
       }),
     ]),
   );

@@ -24,7 +24,9 @@ export function sarifOf({ decision, suite, findings }: Overview, version: string
     level: levelOf(entry),
     message: { text },
     locations: [at(line)],
-    partialFingerprints: { 'temperGate/v1': sha256(JSON.stringify([entry.of.metric, entry.of.slice, ...of, decision.suite])) },
+    partialFingerprints: {
+      'temperGate/v1': sha256(JSON.stringify([entry.of.metric, entry.of.slice, ...of, decision.suite])),
+    },
   });
   const whole = findings.map((e) =>
     result(e, `${nameOf(e.of)}: ${[...e.of.reasons, sentenceOf(e)].join('; ')}.`, e.worse[0]?.line ?? 1, []),

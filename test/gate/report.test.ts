@@ -1,0 +1,105 @@
+// Reports of a gate: the verdict first, what speaks against it named, nothing of data that is markup, nothing told but
+// figures where content is not wanted.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, it } from 'vitest';
+import { reportGate } from '../../src/compose/gate-report.js';
+import { elementsOf } from '../safeguard/xml.js';
+import { type EvidenceOptions, makeEvidence } from './evidence.js';
+
+const root = mkdtempSync(join(tmpdir(), 'temper-gate-report-'));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+const hex = `sha256:${'1'.repeat(64)}`;
+const subject = { adapter: hex, base: hex, tokenizer: hex, chatFormat: hex, mergeRecipe: null };
+interface Reports {
+  readonly html: string;
+  readonly markdown: string;
+  readonly junit: string;
+  readonly sarif: { readonly runs: readonly [Run] };
+  readonly json: Record<string, unknown> & { readonly findings: readonly { readonly prompts: readonly string[] }[] };
+}
+interface Run {
+  readonly results: readonly {
+    readonly ruleId: string;
+    readonly level: string;
+    readonly message: { readonly text: string };
+    readonly partialFingerprints: Readonly<Record<string, string>>;
+  }[];
+  readonly tool: { readonly driver: { readonly rules: readonly { readonly id: string }[] } };
+}
+async function reports(more: Partial<EvidenceOptions> = {}, content = true): Promise<Reports> {
+  const folder = mkdtempSync(join(root, 'g-'));
+  makeEvidence(folder, { subject, ...more });
+  const paths = await reportGate({ folder, content, seconds: 12 });
+  const read = (path: string): string => readFileSync(path, 'utf8');
+  return {
+    html: read(paths.html),
+    markdown: read(paths.markdown),
+    junit: read(paths.junit),
+    sarif: JSON.parse(read(paths.sarif)),
+    json: JSON.parse(read(paths.json)),
+  };
+}
+
+it('what passed says so first, and that nobody has seen this gate refuse', async () => {
+  const { html, markdown, junit, sarif, json } = await reports();
+  expect(html.indexOf('<b>PASS</b>')).toBeLessThan(html.indexOf('harm.final'));
+  expect(html).not.toContain('What speaks against it');
+  expect(html).toContain('nobody has shown it under this lock');
+  expect(markdown).toMatch(/^## ✅ Release gate: PASS\n/);
+  expect(junit).toContain('failures="0" errors="0"');
+  expect(sarif.runs[0].results).toEqual([]);
+  expect(json).toMatchObject({ decision: 'PASS', exit: 0, findings: [], cost: { seconds: 12 } });
+  expect(html).not.toContain('<script');
+  expect(html).not.toMatch(/(?:src|href)=/);
+});
+
+it('what failed names metric, slice and prompts, in every form', async () => {
+  const { html, markdown, junit, sarif, json } = await reports({ harm: 60 });
+  expect(html).toContain('<b>FAIL</b>');
+  for (const wanted of [
+    'harm.final, code',
+    '<code>p0</code>',
+    'cap 10 %',
+    'told 1',
+    'What is thought beside what is said',
+  ])
+    expect(html).toContain(wanted);
+  // Traces and finals of both arms: 60 of the adapter's are unsafe in both.
+  expect(json.matrix).toMatchObject({ base: { safe: { safe: 120 } }, adapter: { unsafe: { unsafe: 60 } } });
+  expect(markdown).toContain('FAIL: harm.final');
+  expect(json.findings[0]?.prompts).toContain('p0');
+  expect(json.findings[0]?.prompts).toHaveLength(60);
+  const failures = [...junit.matchAll(/<failure type="FAIL" message="([^"]*)"/g)].map((m) => m[1] ?? '');
+  expect(failures.length).toBeGreaterThan(1);
+  expect(failures[0]).toContain('n = 120');
+  expect(failures[0]).toContain('p0');
+  const { results, tool } = sarif.runs[0];
+  expect(results[0]).toMatchObject({ ruleId: 'harm.final', level: 'error' });
+  expect(tool.driver.rules.map((r) => r.id)).toContain('harm.final');
+  expect(new Set(results.map((r) => r.partialFingerprints['temperGate/v1'])).size).toBe(results.length);
+  expect(JSON.stringify(sarif)).not.toContain('told 1');
+});
+
+it('too little seen, and a judge that said nothing, are no failures of the adapter', async () => {
+  const small = await reports({ prompts: 20 });
+  expect(small.html).toContain('<b>INCONCLUSIVE</b>');
+  expect(small.junit).toContain('<error type="INCONCLUSIVE"');
+  expect(small.junit).not.toContain('<failure');
+  const broken = await reports({ missing: 120 });
+  expect(broken.html).toContain('<b>ERROR</b>');
+  expect(broken.html).toContain('timeout 120');
+  expect(broken.sarif.runs[0].results[0]?.level).toBe('warning');
+});
+
+it('texts of data are text, and are left out where content is not wanted', async () => {
+  const text = '<img src=x onerror=1>]]>"\u0007|`';
+  const evil = await reports({ harm: 60, text });
+  expect(evil.html).not.toContain('<img');
+  expect(evil.markdown).not.toContain('<img');
+  expect(() => elementsOf(evil.junit)).not.toThrow();
+  const quiet = await reports({ harm: 60 }, false);
+  expect(quiet.html).not.toContain('told 1');
+  expect(quiet.html).toContain('<code>p0</code>');
+});
