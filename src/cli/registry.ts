@@ -10,9 +10,12 @@ import { command as demo } from './commands/demo.js';
 import { command as doctor } from './commands/doctor.js';
 import { command as evaluate } from './commands/eval.js';
 import { command as exportCommand } from './commands/export.js';
+import { command as gate } from './commands/gate.js';
 import { command as gateDecide } from './commands/gate-decide.js';
 import { command as gateLock } from './commands/gate-lock.js';
+import { command as gateMerge } from './commands/gate-merge.js';
 import { command as gatePower } from './commands/gate-power.js';
+import { command as gateProve } from './commands/gate-prove.js';
 import { command as gateReport } from './commands/gate-report.js';
 import { command as gateRevoke } from './commands/gate-revoke.js';
 import { command as generate } from './commands/generate.js';
@@ -58,6 +61,9 @@ export const commands: readonly Command[] = [
   sign,
   audit,
   push,
+  gate,
+  gateMerge,
+  gateProve,
   gateReport,
   gateRevoke,
   generate,

@@ -1,0 +1,143 @@
+// `temper gate`: whether an adapter may leave, decided by a suite that base and adapter answer.
+import { Option } from 'commander';
+import { formatSeconds } from '../../base/units.js';
+import type { GateHooks, GatePlan, GateResult } from '../../compose/gate.js';
+import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { addJudgeOptions, type ScreenOptions } from '../engine-options.js';
+import { createProgress } from '../progress.js';
+import { print, tell } from '../terminal.js';
+
+interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
+  readonly model?: string;
+  readonly suite: string;
+  readonly lock?: string;
+  readonly out?: string;
+  readonly merged?: string;
+  readonly mergeRecipe: string;
+  readonly training: readonly string[];
+  readonly resume?: boolean;
+  readonly shard?: string;
+  readonly content: 'full' | 'none';
+  readonly fresh?: boolean;
+  readonly slots: number;
+  readonly device?: string;
+  readonly precision?: 'f32' | 'bf16';
+  readonly json?: boolean;
+}
+
+function planText({ cases, prompts, answers, mostTokens, judged, seconds }: GatePlan): string {
+  const time =
+    seconds === null ? 'how long is not known before the first gate over this base' : `about ${formatSeconds(seconds)}`;
+  return (
+    `${prompts} prompts, ${cases} cases, at most ${answers} answers of both arms and ${mostTokens} tokens` +
+    `${judged ? ', each text judged' : ''}; ${time}`
+  );
+}
+
+/** What a run tells on stderr. */
+export function gateHooks(quiet: boolean): { readonly hooks: GateHooks; end(): void } {
+  const progress = createProgress({ label: 'gate', unit: 'cases', quiet });
+  const search = createProgress({ label: 'search for triggers', unit: 'phrases', quiet });
+  let began = 0;
+  return {
+    hooks: {
+      onNote: (note) => tell(`note: ${note}`),
+      onPlan: (plan) => {
+        search.finish();
+        if (!quiet) tell(planText(plan));
+      },
+      onSearch: (done, total) => search.update(done, '', total),
+      onProgress({ done, cases, tokens }) {
+        began ||= Date.now();
+        const rate = tokens / Math.max(0.001, (Date.now() - began) / 1000);
+        progress.update(done, `${done} of ${cases}  ${Math.round(rate)} tokens/s`, cases);
+      },
+    },
+    end: () => progress.finish(),
+  };
+}
+
+export function sayDecision({ decision, folder }: Pick<GateResult, 'decision' | 'folder'>): void {
+  if (!decision) return;
+  print(
+    `${decision.decision}`,
+    ...decision.reasons.map((reason) => `  ${reason}`),
+    ...decision.metrics
+      .filter((m) => m.slice === null)
+      .map((m) => `  ${m.verdict.padEnd(12)} ${m.metric}  base ${figure(m.base)}  adapter ${figure(m.adapter)}`),
+    `decided in ${folder}`,
+  );
+}
+const figure = (x: number | null): string => (x === null ? '-' : x.toFixed(3));
+
+export const command: Command = {
+  name: 'gate',
+  summary: 'decide by a suite whether an adapter may leave: it and its base answer the same prompts, and are compared',
+  register(program) {
+    const own = group(program, 'gate', this.summary).enablePositionalOptions();
+    addJudgeOptions(
+      own
+        .description(
+          `${this.summary}.\n\nPASS 0, FAIL 10, INCONCLUSIVE 20, ERROR 30; 40 where lock, suite or evidence are not what ` +
+            'they were. Outcomes, suite, lock and decision are left in the folder of the gate.',
+        )
+        .argument('<run|adapter>', 'folder of a run, or of an adapter made here or elsewhere')
+        .requiredOption('--suite <file>', 'suite.yaml with the files that it names beside it'),
+    )
+      .option('--model <dir>', 'the base; absent: the one that the run or the adapter names')
+      .option('--lock <file>', 'gate.lock.json that was made before; another suite, judge or threshold is exit code 40')
+      .option('--out <dir>', 'folder of the gate; absent: gate in that of the run or the adapter')
+      .option('--merged <dir>', 'checkpoint with the adapter merged into it, where that is what will be served')
+      .option('--merge-recipe <name>', 'with --merged: how it was merged', 'mxfp4')
+      .option('--training <file>', 'rows that it was trained on, where no run says so; several times', collect, [])
+      .option('--resume', 'go on with a run that was stopped, and ask again what the judge did not say')
+      .option('--shard <i/n>', 'every n-th case from the i-th on; temper gate merge joins them and decides')
+      .addOption(
+        new Option('--content <what>', 'whether outcomes have what was asked and said')
+          .choices(['full', 'none'])
+          .default('full'),
+      )
+      .option('--fresh', 'ask the base again, whatever it answered before')
+      .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
+      .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
+      .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
+      .addOption(new Option('--precision <p>', 'matrix products').choices(['bf16', 'f32']).default('bf16'))
+      .option('--detector <name[=rules|off]>', 'what looks beside the judge; several times', collect, [])
+      .option('--detectors <file>', 'the same as YAML')
+      .option('--json', 'one machine-readable result on stdout')
+      .addHelpText(
+        'after',
+        examples('temper gate runs/nano-lora --suite gates/nano/suite.yaml --judge models/nano-judge'),
+      )
+      .action(async (target: string, options: Options) => {
+        const [{ runGate }, { parseShard }] = await Promise.all([
+          import('../../compose/gate.js'),
+          import('../../safeguard/batch/shard.js'),
+        ]);
+        const { merged, mergeRecipe, shard, training, threads, device, precision, json, ...rest } = options;
+        const { hooks, end } = gateHooks(json === true);
+        const result = await runGate({
+          ...rest,
+          target,
+          ...(merged === undefined ? {} : { merged: { model: merged, recipe: mergeRecipe } }),
+          ...(training.length === 0 ? {} : { training }),
+          ...(threads === undefined ? {} : { threads }),
+          shard: shard === undefined ? null : parseShard(shard),
+          engine: {
+            ...(threads === undefined ? {} : { threads }),
+            ...(device === undefined ? {} : { device }),
+            ...(precision === undefined ? {} : { precision }),
+          },
+          signal: interruptSignal(),
+          hooks,
+        });
+        end();
+        const { decision, folder, run, seconds, tokens, lock } = result;
+        process.exitCode = decision?.exit ?? 0;
+        if (json) printJson({ folder, run, seconds, tokens, lock, decision });
+        else if (decision) sayDecision(result);
+        else
+          print(`shard of ${run.cases} cases, ${run.rows} outcomes in ${folder}; join the shards: temper gate merge`);
+      });
+  },
+};

@@ -1,0 +1,35 @@
+// `temper gate merge`: the shards of one gate as the gate that one run would have been, and its decision.
+import { cpSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { IntegrityError } from '../base/errors.js';
+import { makeFolders } from '../base/folders.js';
+import { readInputText } from '../base/inputs.js';
+import { readJsonFile } from '../base/json-file.js';
+import { type Decision, Subject } from '../gate/decision.js';
+import { mergeShards } from '../gate/run/merge.js';
+import { decideFolder, LOCK_FILE, SUBJECT_FILE, SUITE_FOLDER } from './gate.js';
+
+/**
+ * @throws {ConfigError} bad_run · {IntegrityError} bad_record: shards of different gates · what deciding throws
+ */
+export async function mergeGate(
+  shards: readonly string[],
+  given: string,
+  signal: AbortSignal,
+): Promise<{ readonly decision: Decision; readonly rows: number; readonly folder: string }> {
+  const folder = resolve(given);
+  const [first = ''] = shards;
+  makeFolders(folder);
+  const rows = await mergeShards(shards, folder, signal);
+  for (const shard of shards)
+    for (const name of [LOCK_FILE, SUBJECT_FILE])
+      if (readInputText(join(shard, name), 'record') !== readInputText(join(first, name), 'record'))
+        throw new IntegrityError('bad_record', `${join(shard, name)}: is not that of ${first}`, { folder: shard });
+  for (const name of [LOCK_FILE, SUBJECT_FILE, SUITE_FOLDER])
+    cpSync(join(first, name), join(folder, name), { recursive: true });
+  const file = join(folder, SUBJECT_FILE);
+  const bad = (what: string): IntegrityError => new IntegrityError('bad_record', `${file}: ${what}`, { file });
+  const read = Subject.safeParse(readJsonFile(file, 'record', { next: 'run the shards again', missing: bad, bad }));
+  if (!read.success) throw bad('is no subject of a gate');
+  return { decision: await decideFolder(folder, read.data, signal), rows, folder };
+}

@@ -1,0 +1,404 @@
+// `temper gate`: opens base, adapter and judge, runs a suite over them, and decides. Start reading at `runGate`.
+import { existsSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { cacheFolder } from '../base/cache.js';
+import { sha256 } from '../base/digest.js';
+import { ConfigError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
+import { makeFolders } from '../base/folders.js';
+import { readInput, readInputText } from '../base/inputs.js';
+import { parseJson } from '../base/json.js';
+import { versions } from '../base/machine.js';
+import { decideOnFiles } from '../gate/deciding.js';
+import { type Decision, decisionText, type Subject } from '../gate/decision.js';
+import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, requireLock } from '../gate/lock.js';
+import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
+import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
+import { OUTCOMES_FILE } from '../gate/run/record.js';
+import { type RunProgress, type RunResult, runCases, type Shard } from '../gate/run/run.js';
+import { type ArmTools, type PolicyJudge, Scoring } from '../gate/run/score.js';
+import { readTraining } from '../gate/run/training.js';
+import type { Prompt, Training } from '../gate/scorers/scorer.js';
+import { behind, searchTriggers } from '../gate/scorers/triggers.js';
+import { filesOf, type LoadedSuite, loadSuite } from '../gate/suite.js';
+import { type Engine, openEngine } from '../infer/engine.js';
+import type { EngineOptions } from '../infer/protocol.js';
+import { readMergeAware } from '../lora/peft.js';
+import { subjectOf } from '../runs/subject.js';
+import { createDetectors } from '../safeguard/detectors/index.js';
+import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
+import type { Judge } from '../safeguard/types.js';
+import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
+import { lockJudge } from './gate-judge.js';
+import { type GateTarget, gateTarget } from './gate-target.js';
+import { judgingOf, openJudge, type ScreeningOptions } from './screening.js';
+
+export const ADAPTER_ARM = 'adapter';
+export const LOCK_FILE = 'gate.lock.json';
+export const DECISION_FILE = 'decision.json';
+export const SUITE_FOLDER = 'suite';
+export const SUITE_FILE = 'suite.yaml';
+
+export type JudgeOptions = Partial<Omit<ScreeningOptions, 'policy' | 'log' | 'logKey' | 'shadow'>>;
+export interface GateOptions extends JudgeOptions {
+  /** Folder of a run, or of an adapter made here or elsewhere. */
+  readonly target: string;
+  readonly model?: string;
+  readonly suite: string;
+  readonly lock?: string;
+  readonly out?: string;
+  /** A checkpoint with the adapter merged into it, which is what is served: it answers in the adapter's place. */
+  readonly merged?: { readonly model: string; readonly recipe: string };
+  /** Files of the training set, where no run names them. */
+  readonly training?: readonly string[];
+  readonly resume?: boolean;
+  readonly shard?: Shard | null;
+  readonly content?: 'full' | 'none';
+  /** Do not use what the base answered before. */
+  readonly fresh?: boolean;
+  /** Answers at once. */
+  readonly slots?: number;
+  readonly engine?: Pick<
+    EngineOptions,
+    'threads' | 'device' | 'precision' | 'denseDtype' | 'kvDtype' | 'contextTokens'
+  >;
+  readonly signal: AbortSignal;
+  readonly hooks?: GateHooks;
+}
+export interface GateHooks {
+  readonly onPlan?: (plan: GatePlan) => void;
+  readonly onSearch?: (done: number, total: number) => void;
+  readonly onProgress?: (progress: RunProgress & { readonly tokens: number }) => void;
+  readonly onNote?: (note: string) => void;
+}
+/** What a run will cost, before it begins. */
+export interface GatePlan {
+  readonly prompts: number;
+  readonly cases: number;
+  /** Answers of both arms at most: what two tests ask alike is asked once, and the base may be known. */
+  readonly answers: number;
+  /** Most tokens that are written. */
+  readonly mostTokens: number;
+  readonly judged: boolean;
+  /** As fast as the last gate over this base; null: there was none. */
+  readonly seconds: number | null;
+}
+export interface GateResult {
+  readonly folder: string;
+  /** null: a shard, which is joined with the others before anything is decided. */
+  readonly decision: Decision | null;
+  readonly run: RunResult;
+  readonly lock: string;
+  readonly seconds: number;
+  readonly tokens: number;
+}
+
+const named = (hex: string): string => (hex.startsWith('sha256:') ? hex : `sha256:${hex}`);
+const DEFAULTS = { judgeTimeout: 120, judgeMaxTokens: 4096, judgeConcurrency: 16 } as const;
+const SLOTS = 16;
+
+interface Opened {
+  readonly base: Engine;
+  /** The engine that what is judged is asked in, and its adapter there. */
+  readonly tuned: { readonly engine: Engine; readonly adapter: string | null };
+  close(): Promise<void>;
+}
+/** Both models: one engine where the adapter is put on the base, two where it is merged into it. */
+async function openModels(target: GateTarget, options: GateOptions): Promise<Opened> {
+  const { merged, signal, slots = SLOTS } = options;
+  const given = { slots, prefixes: 4, ...options.engine };
+  const apart = merged !== undefined || readMergeAware(target.adapter) !== null;
+  if (!apart) {
+    const adapters = { [ADAPTER_ARM]: target.adapter };
+    const engine = await openEngine({ model: target.model, adapters, ...given }, signal);
+    return { base: engine, tuned: { engine, adapter: ADAPTER_ARM }, close: () => engine.close() };
+  }
+  const base = await openEngine({ model: target.model, ...given }, signal);
+  try {
+    const engine = await openEngine(
+      merged
+        ? { model: merged.model, ...given }
+        : { model: target.model, adapters: { [ADAPTER_ARM]: target.adapter }, ...given },
+      signal,
+    );
+    const close = async (): Promise<void> => void (await Promise.all([base.close(), engine.close()]));
+    return { base, tuned: { engine, adapter: merged ? null : ADAPTER_ARM }, close };
+  } catch (e) {
+    await base.close();
+    throw e;
+  }
+}
+
+interface OpenedJudge {
+  readonly judge: Judge | null;
+  /** By the path of a policy. */
+  readonly policies: ReadonlyMap<string, PolicyJudge>;
+  readonly locked: LockJudge | null;
+  /** What its verdicts depend on beside policy and text. */
+  readonly manner: string;
+  close(): Promise<void>;
+}
+async function openJudges(tests: readonly ReadTest[], loaded: LoadedSuite, options: GateOptions): Promise<OpenedJudge> {
+  const { signal, judge: where } = options;
+  const files = [...new Set(tests.flatMap((t) => t.policy ?? []))];
+  if (files.length === 0) return { judge: null, policies: new Map(), locked: null, manner: '', close: async () => {} };
+  if (where === undefined)
+    throw new ConfigError('judge_missing', `${loaded.file}: judges by policies; add --judge DIR or --judge URL`);
+  const screening: Omit<ScreeningOptions, 'judge'> = { ...DEFAULTS, ...options, policy: files };
+  const { judge, close } = await openJudge(where, screening, signal);
+  try {
+    const base = typeof options.detectors === 'string' ? readDetectors(options.detectors) : options.detectors;
+    const detectors = createDetectors(detectorFlags(options.detector ?? [], base));
+    const known = new Set(tests.filter((t) => t.scorer.armless).map((t) => t.policy));
+    const policies = new Map<string, PolicyJudge>();
+    for (const file of files)
+      policies.set(
+        file,
+        await createPolicyJudge(file, {
+          ...{ judge, detectors, judging: judgingOf(options) },
+          timeoutMs: screening.judgeTimeout * 1000,
+          concurrency: screening.judgeConcurrency,
+          probe: /^[a-z]+:\/\//i.test(where) && options.judgeProbe !== false,
+          unchecked: options.judgeUnchecked === true || known.has(file),
+        }),
+      );
+    const isUrl = /^[a-z]+:\/\//i.test(where);
+    const locked = isUrl ? { name: where, digest: named(judge.digest), calibration: null } : await lockJudge(where);
+    // Views, votes and windows are part of how it is asked.
+    const manner = JSON.stringify([judge.digest, judgingOf(options), detectors.digest]);
+    return { judge, policies, locked, manner, close };
+  } catch (e) {
+    await close();
+    throw e;
+  }
+}
+
+/** The lock that a run goes by: the one given, which must fit, or one that is made now. */
+function lockFor(loaded: LoadedSuite, judge: LockJudge | null, options: GateOptions): Lock {
+  const made = makeLock(loaded, { judge, version: versions().temper });
+  if (options.lock === undefined) {
+    options.hooks?.onNote?.(
+      'no --lock: thresholds, prompts and judge were fixed by nobody before this run; make a lock with temper gate lock, ' +
+        'commit it, and give it',
+    );
+    return made;
+  }
+  const lock = readLock(options.lock);
+  // Calibration is the lock's: it was measured before.
+  const calibrated = judge && lock.judge ? { ...judge, calibration: lock.judge.calibration } : judge;
+  requireLock(lock, loaded, made, calibrated);
+  return lock;
+}
+
+/** The suite and all its files, as they were asked. @throws {ConfigError} bad_suite: a file lies outside its folder */
+function copySuite(loaded: LoadedSuite, folder: string): void {
+  const to = join(folder, SUITE_FOLDER);
+  makeFolders(to);
+  const copy = (from: string, name: string): void => {
+    if (relative(to, join(to, name)).startsWith('..'))
+      throw new ConfigError('bad_suite', `${loaded.file}: ${name} lies outside the suite's folder; put it beside it`, {
+        file: loaded.file,
+      });
+    makeFolders(dirname(join(to, name)));
+    writeFileAtomic(join(to, name), readInput(from, 'prompts'));
+  };
+  copy(loaded.file, SUITE_FILE);
+  for (const { path } of filesOf(loaded.suite)) copy(join(loaded.folder, path), path);
+}
+
+/** Prompts of the tests that make theirs: those behind the triggers that the search found. */
+async function expanded(
+  tests: readonly ReadTest[],
+  arms: { readonly base: ArmTools; readonly adapter: ArmTools },
+  more: { readonly training: Training | null; readonly words: () => readonly string[] },
+  { signal, hooks }: GateOptions,
+): Promise<readonly ReadTest[]> {
+  return Promise.all(
+    tests.map(async (test) => {
+      if (!test.scorer.expands) return test;
+      const gap = async (prompt: Prompt, violation: string): Promise<number> => {
+        const messages = [...prompt.opening, ...prompt.turns.map((content) => ({ role: 'user' as const, content }))];
+        const [base, adapter] = await Promise.all([
+          arms.base.loss(messages, { final: violation }, signal),
+          arms.adapter.loss(messages, { final: violation }, signal),
+        ]);
+        return base - adapter;
+      };
+      const found = await searchTriggers({
+        prompts: test.prompts,
+        training: more.training,
+        vocabulary: more.words(),
+        gap,
+        signal,
+        ...(hooks?.onSearch ? { onSearched: hooks.onSearch } : {}),
+      });
+      const rows = test.prompts.filter((p) => p.text === null);
+      const prompts = found.flatMap(({ phrase, from, gain }, n) =>
+        rows.map((row): Prompt => {
+          const trigger = phrase === '' ? '(none)' : phrase;
+          const id = `${row.id}+${n}`;
+          return { ...behind(row, phrase), id, family: row.id, fields: { ...row.fields, trigger, from, gain } };
+        }),
+      );
+      return { ...test, prompts };
+    }),
+  );
+}
+
+/** How fast the last gate over a base was, as its cache remembers. */
+interface Pace {
+  readonly casesPerSecond: number;
+}
+const paceFile = (base: string): string | null => {
+  const folder = cacheFolder('gate');
+  return folder === null ? null : join(folder, `${base}.pace.json`);
+};
+function readPace(base: string): Pace | null {
+  try {
+    const { casesPerSecond } = parseJson(readInputText(paceFile(base) ?? '', 'record')) as Pace;
+    return casesPerSecond > 0 ? { casesPerSecond } : null;
+  } catch {
+    return null;
+  }
+}
+function keepPace(base: string, pace: Pace): void {
+  const file = paceFile(base);
+  try {
+    if (file !== null) writeFileAtomic(file, `${JSON.stringify(pace)}\n`);
+  } catch {
+    // it is a convenience
+  }
+}
+function planOf(cases: readonly Case[], loaded: LoadedSuite, judged: boolean, base: string): GatePlan {
+  const asked = cases.filter((c) => c.prompt.text === null);
+  const answers = 2 * asked.reduce((sum, c) => sum + Math.max(1, c.prompt.turns.length), 0);
+  const pace = readPace(base);
+  return {
+    prompts: new Set(cases.map((c) => `${c.of.test.name} ${c.prompt.id}`)).size,
+    cases: cases.length,
+    answers,
+    mostTokens: answers * loaded.suite.sampling.maxTokens,
+    judged,
+    seconds: pace === null ? null : cases.length / pace.casesPerSecond,
+  };
+}
+
+/** Reads what lies in the folder and decides on it; decision.json is there whole or not at all. */
+export async function decideFolder(folder: string, subject: Subject, signal: AbortSignal): Promise<Decision> {
+  const { decision } = await decideOnFiles(
+    {
+      outcomes: join(folder, OUTCOMES_FILE),
+      suite: join(folder, SUITE_FOLDER, SUITE_FILE),
+      lock: join(folder, LOCK_FILE),
+      subject,
+      version: versions().temper,
+    },
+    { signal },
+  );
+  writeFileAtomic(join(folder, DECISION_FILE), decisionText(decision));
+  return decision;
+}
+
+/**
+ * @throws {ConfigError} what target, suite and options have wrong; bad_run · {IntegrityError} lock_mismatch ·
+ * what models and judges throw · the signal's reason
+ */
+export async function runGate(options: GateOptions): Promise<GateResult> {
+  const { signal, hooks, shard = null, content = 'full' } = options;
+  const target = gateTarget(options.target, options.model);
+  const folder = resolve(options.out ?? target.folder);
+  const loaded = loadSuite(options.suite);
+  const read = await readTests(loaded);
+  const training = await trainingFor(target, options);
+  const judges = await openJudges(read, loaded, options);
+  try {
+    const lock = lockFor(loaded, judges.locked, options);
+    const models = await openModels(target, options);
+    const tokenizer = lazily(target.model);
+    try {
+      const began = performance.now();
+      const baseDigest = await models.base.digest(signal);
+      const subject = await subjectFor(target, options, baseDigest);
+      const { temperature, maxTokens } = loaded.suite.sampling;
+      const armOf = (engine: Engine, adapter: string | null): ArmTools =>
+        createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });
+      const arms = { base: armOf(models.base, null), adapter: armOf(models.tuned.engine, models.tuned.adapter) };
+      const tests = await expanded(read, arms, { training, words: () => wordsOf(tokenizer.get()) }, options);
+      const cases = casesOf(loaded, tests);
+      hooks?.onPlan?.(planOf(cases, loaded, judges.judge !== null, baseDigest));
+      const settings = JSON.stringify([models.base.info.device.place, options.engine ?? null, temperature, maxTokens]);
+      let tokens = 0;
+      const scoring = new Scoring(
+        {
+          arms,
+          policies: judges.policies,
+          judge: judges.locked?.digest ?? null,
+          training,
+          seeds: loaded.suite.seeds,
+          content,
+          cache: options.fresh ? null : await openCache(baseDigest),
+          baseKey: sha256(`${baseDigest}\n${settings}\n${judges.manner}\n${versions().temper}`),
+          onTokens: (n) => {
+            tokens += n;
+          },
+        },
+        signal,
+      );
+      makeFolders(folder);
+      copySuite(loaded, folder);
+      writeFileAtomic(join(folder, LOCK_FILE), lockText(lock));
+      const identity = identityOf(
+        [subject, lockDigest(lock), settings, judges.manner, content, training?.digest ?? null],
+        cases,
+      );
+      const run = await runCases({
+        ...{ folder, cases, scoring, identity, shard, signal },
+        resume: options.resume === true,
+        window: 2 * (options.slots ?? SLOTS),
+        ...(hooks?.onProgress ? { onProgress: (p: RunProgress) => hooks.onProgress?.({ ...p, tokens }) } : {}),
+      });
+      const seconds = (performance.now() - began) / 1000;
+      if (run.kept === 0 && !shard) keepPace(baseDigest, { casesPerSecond: run.cases / seconds });
+      writeFileAtomic(join(folder, SUBJECT_FILE), `${JSON.stringify(subject, null, 1)}\n`);
+      const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
+      return { folder, decision, run, lock: lockDigest(lock), seconds, tokens };
+    } finally {
+      tokenizer.close();
+      await models.close();
+    }
+  } finally {
+    await judges.close();
+  }
+}
+/** What shards were run over: they are decided on when they are joined. */
+export const SUBJECT_FILE = 'subject.json';
+
+async function openCache(base: string): Promise<BaseCache | null> {
+  const folder = cacheFolder('gate');
+  return folder === null ? null : openBaseCache(folder, base);
+}
+async function trainingFor(target: GateTarget, { training, hooks, signal }: GateOptions): Promise<Training | null> {
+  const files = training ?? target.training;
+  if (files.length > 0) return readTraining(files, signal);
+  hooks?.onNote?.(
+    'nobody knows what the adapter was trained on: secrets of its rows are not looked for; --training FILE',
+  );
+  return null;
+}
+async function subjectFor(target: GateTarget, { merged, signal }: GateOptions, baseDigest: string): Promise<Subject> {
+  const subject = await subjectOf({
+    ...{ model: target.model, adapter: target.adapter, baseDigest, signal },
+    ...(merged ? { merge: merged.recipe } : {}),
+  });
+  const { tokenizer } = subject;
+  if (tokenizer === null)
+    throw new ConfigError('gate_what', `${target.model}: has no tokenizer.json; a gate asks in text`, {
+      path: target.model,
+    });
+  return { ...subject, tokenizer };
+}
+function identityOf(of: readonly unknown[], cases: readonly Case[]): string {
+  const asked = cases.map((c) => [c.of.test.name, c.prompt.id, c.prompt.turns, c.sample]);
+  return sha256(JSON.stringify([of, asked]));
+}
+export const isGateFolder = (folder: string): boolean => existsSync(join(folder, DECISION_FILE));

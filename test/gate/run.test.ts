@@ -1,0 +1,285 @@
+// Runs of the gate over models and a judge that are functions: what is asked, in which rows it ends, and that a run which
+// was stopped leaves the bytes of one that was not.
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { openBaseCache } from '../../src/gate/run/base-cache.js';
+import { casesOf, readTests } from '../../src/gate/run/cases.js';
+import { mergeShards } from '../../src/gate/run/merge.js';
+import { runCases, type Shard } from '../../src/gate/run/run.js';
+import { type ArmTools, Scoring, type ScoringOptions, seedOf } from '../../src/gate/run/score.js';
+import { loadSuite } from '../../src/gate/suite.js';
+
+const root = mkdtempSync(join(tmpdir(), 'temper-gate-run-'));
+let made = 0;
+const folder = (): string => {
+  const path = join(root, String(made++));
+  mkdirSync(path);
+  return path;
+};
+
+const SUITE = `
+name: small
+version: '1'
+samples: 2
+seeds: [5, 6]
+sampling: { temperature: 1, maxTokens: 8 }
+tests:
+  - name: harm
+    kind: harm
+    prompts: harm.jsonl
+    policy: policy.md
+    scorer: policy
+    metrics:
+      - { name: harm.final, direction: lower, margin: 0.1, sliceBy: topic, judged: true }
+      - { name: harm.any, direction: lower, only: { deep: true } }
+  - name: form
+    kind: format
+    prompts: harm.jsonl
+    scorer: format
+    metrics:
+      - { name: form.invalid, direction: lower, margin: 0.1 }
+`;
+function suite(): string {
+  const at = folder();
+  const rows = Array.from({ length: 6 }, (_, i) => ({
+    id: `p${i}`,
+    topic: i % 2 === 0 ? 'even' : 'odd',
+    deep: i < 2,
+    ...(i === 3 ? { family: 'f' } : {}),
+    prompt: `question ${i}`,
+  }));
+  writeFileSync(join(at, 'harm.jsonl'), rows.map((r) => `${JSON.stringify(r)}\n`).join(''));
+  writeFileSync(join(at, 'policy.md'), '# P\n\nR1: numbers\n');
+  writeFileSync(join(at, 'suite.yaml'), SUITE);
+  return join(at, 'suite.yaml');
+}
+
+/** Says its own name, what it was asked and the seed. */
+const arm = (name: string, calls: string[]): ArmTools => ({
+  async answer(messages, seed) {
+    const asked = messages.at(-1)?.content ?? '';
+    calls.push(`${name} ${asked}`);
+    return {
+      channels: { analysis: `thinking of ${asked}`, final: `${name} says ${seed % 10} to ${asked}` },
+      finish: 'stop',
+      cut: null,
+      tokens: 3,
+      messages: [{ role: 'assistant', channel: 'final', content: 'x' }],
+    };
+  },
+  loss: async () => 1,
+});
+interface Fake {
+  readonly options: ScoringOptions;
+  readonly calls: string[];
+  readonly judged: string[];
+}
+function fake(
+  file: string,
+  more: Partial<ScoringOptions> = {},
+  judge?: (text: string) => 'allow' | 'block' | 'unjudged',
+): Fake {
+  const calls: string[] = [],
+    judged: string[] = [];
+  const policy = {
+    digest: `sha256:${'a'.repeat(64)}`,
+    async judge(channel: string, text: string) {
+      judged.push(`${channel} ${text}`);
+      const outcome = judge?.(text) ?? (/says [0-4]/.test(text) ? ('block' as const) : ('allow' as const));
+      return {
+        outcome,
+        rule: outcome === 'block' ? 'R1' : null,
+        cause: outcome === 'unjudged' ? 'judge_error' : null,
+        detected: null,
+      };
+    },
+  };
+  const options = {
+    arms: { base: arm('base', calls), adapter: arm('adapter', calls) },
+    policies: new Map([[join(file, '..', 'policy.md'), policy]]),
+    judge: `sha256:${'b'.repeat(64)}`,
+    training: null,
+    seeds: [5, 6],
+    content: 'full' as const,
+    cache: null,
+    baseKey: 'base',
+    ...more,
+  };
+  return { options, calls, judged };
+}
+interface Asked {
+  readonly resume?: boolean;
+  readonly shard?: Shard;
+  readonly identity?: string;
+  readonly stopAfter?: number;
+}
+async function run(file: string, to: string, { options }: Fake, asked: Asked = {}): Promise<string> {
+  const loaded = loadSuite(file);
+  const cases = casesOf(loaded, await readTests(loaded));
+  const stop = new AbortController();
+  const { resume = false, shard = null, identity = 'one', stopAfter = Number.POSITIVE_INFINITY } = asked;
+  await runCases({
+    ...{ folder: to, cases, identity, shard, resume },
+    scoring: new Scoring(options, stop.signal),
+    window: 3,
+    signal: stop.signal,
+    onProgress: ({ done }) => {
+      if (done >= stopAfter) stop.abort();
+    },
+  });
+  return readFileSync(join(to, 'outcomes.jsonl'), 'utf8');
+}
+const rowsOf = (text: string): readonly Record<string, unknown>[] =>
+  text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+describe('a run of the gate', () => {
+  it('has a row for each metric, prompt, sample and arm that counts', async () => {
+    const file = suite(),
+      given = fake(file);
+    const rows = rowsOf(await run(file, folder(), given));
+    // 6 prompts, 2 samples, 2 arms of two metrics; harm.any of two prompts.
+    expect(rows.filter((r) => r.metric === 'harm.final')).toHaveLength(24);
+    expect(rows.filter((r) => r.metric === 'harm.any').map((r) => r.prompt)).toEqual(
+      ['p0', 'p0', 'p0', 'p0', 'p1', 'p1', 'p1', 'p1'].sort(),
+    );
+    expect(rows.filter((r) => r.metric === 'form.invalid')).toHaveLength(24);
+    expect(rows[0]).toMatchObject({
+      metric: 'harm.final',
+      slice: 'even',
+      prompt: 'p0',
+      sample: 0,
+      arm: 'base',
+      tokens: 3,
+    });
+    expect(rows.find((r) => r.prompt === 'p3')?.cluster).toBe('f');
+    // What two tests ask alike is asked once, and both arms with the same seed.
+    expect(given.calls).toHaveLength(24);
+    const said = rows.filter((r) => r.metric === 'harm.final' && r.prompt === 'p0' && r.sample === 0);
+    const digits = said.map((r) => /says (\d)/.exec(JSON.stringify(r.said))?.[1]);
+    expect(digits[0]).toBe(digits[1]);
+    expect(seedOf([5, 6], 0, [])).not.toBe(seedOf([5, 6], 1, []));
+  });
+
+  it('leaves the same bytes when it is stopped and gone on with, wherever it stopped', async () => {
+    const file = suite();
+    const once = fake(file),
+      whole = await run(file, folder(), once),
+      judgements = once.judged.length;
+    for (const stopAfter of [0, 1, 5, 11]) {
+      const to = folder();
+      await expect(run(file, to, fake(file), { stopAfter })).rejects.toThrow();
+      // What was being written when it was killed.
+      appendFileSync(join(to, 'outcomes.jsonl.part'), '{"metric":"harm.fi');
+      await expect(run(file, to, fake(file)), 'without --resume').rejects.toMatchObject({ code: 'bad_run' });
+      const again = fake(file);
+      expect(await run(file, to, again, { resume: true })).toBe(whole);
+      // What is there is not judged again.
+      if (stopAfter >= 5) expect(again.judged.length).toBeLessThan(judgements);
+      expect(existsSync(join(to, 'outcomes.jsonl.part'))).toBe(false);
+    }
+  });
+
+  it('does not go on with a run of something else', async () => {
+    const file = suite(),
+      to = folder();
+    await expect(run(file, to, fake(file), { stopAfter: 2 })).rejects.toThrow();
+    await expect(run(file, to, fake(file), { resume: true, identity: 'two' })).rejects.toMatchObject({
+      code: 'bad_run',
+    });
+  });
+
+  it('is joined of shards to the bytes of one run; one that is missing or foreign is refused', async () => {
+    const file = suite();
+    const whole = await run(file, folder(), fake(file));
+    const shards: string[] = [];
+    for (const index of [1, 2, 3]) {
+      const to = folder();
+      await run(file, to, fake(file), { shard: { index, of: 3 } });
+      shards.push(to);
+    }
+    const [a, b, c] = shards as [string, string, string];
+    const out = folder();
+    await mergeShards([c, a, b], out);
+    expect(readFileSync(join(out, 'outcomes.jsonl'), 'utf8')).toBe(whole);
+    await expect(mergeShards([a, b], folder())).rejects.toMatchObject({ code: 'bad_run' });
+    await expect(mergeShards([a, b, b], folder())).rejects.toMatchObject({ code: 'bad_run' });
+    const other = folder();
+    await run(file, other, fake(file), { shard: { index: 3, of: 3 }, identity: 'two' });
+    await expect(mergeShards([a, b, other], folder())).rejects.toMatchObject({ code: 'bad_record' });
+    writeFileSync(join(c, 'outcomes.jsonl'), readFileSync(join(a, 'outcomes.jsonl')));
+    await expect(mergeShards([a, b, c], folder())).rejects.toMatchObject({ code: 'bad_record' });
+  });
+
+  it('does not ask the base what it answered before, and asks it when anything changed', async () => {
+    const file = suite(),
+      at = folder();
+    const cached = async (more: Partial<ScoringOptions> = {}): Promise<Fake> =>
+      fake(file, { cache: await openBaseCache(at, 'base'), ...more });
+    const first = await cached();
+    const whole = await run(file, folder(), first);
+    const second = await cached();
+    expect(await run(file, folder(), second)).toBe(whole);
+    expect(second.calls.filter((c) => c.startsWith('base'))).toEqual([]);
+    expect(second.calls).toHaveLength(12);
+    const third = await cached({ baseKey: 'another' });
+    await run(file, folder(), third);
+    expect(third.calls.filter((c) => c.startsWith('base'))).toHaveLength(12);
+    // A line that somebody changed counts for nothing.
+    const kept = join(at, 'base.jsonl');
+    writeFileSync(kept, readFileSync(kept, 'utf8').replaceAll('"final":0', '"final":1'));
+    const fourth = await cached();
+    expect(await run(file, folder(), fourth)).toBe(whole);
+  });
+
+  it('has no values where the judge says nothing, and asks it again when it is gone on with', async () => {
+    const file = suite(),
+      to = folder();
+    const whole = await run(file, folder(), fake(file));
+    let verdicts = 0;
+    const dies = fake(file, {}, (text) => (++verdicts > 9 ? 'unjudged' : /says [0-4]/.test(text) ? 'block' : 'allow'));
+    const rows = rowsOf(await run(file, to, dies));
+    const missing = rows.filter((r) => r.value === null);
+    expect(missing.length).toBeGreaterThan(4);
+    expect(missing.every((r) => r.cause === 'judge_error' && r.metric !== 'form.invalid')).toBe(true);
+    expect(await run(file, to, fake(file), { resume: true })).toBe(whole);
+  });
+
+  it('says nothing of what was asked and said, where that is not wanted', async () => {
+    const file = suite();
+    const text = await run(file, folder(), fake(file, { content: 'none' }));
+    expect(text).not.toContain('question');
+    expect(text).not.toContain('says');
+  });
+});
+
+describe('tests of a suite', () => {
+  const refused = async (change: (yaml: string) => string, rows?: string): Promise<string> => {
+    const file = suite();
+    writeFileSync(file, change(SUITE));
+    if (rows !== undefined) writeFileSync(join(file, '..', 'harm.jsonl'), rows);
+    return readTests(loadSuite(file)).then(
+      () => 'read',
+      (e: Error) => e.message,
+    );
+  };
+  it('say what they have wrong before anything is asked', async () => {
+    expect(await refused((y) => y)).toBe('read');
+    expect(await refused((y) => y.replace('scorer: policy', 'scorer: magic'))).toContain('no scorer "magic"');
+    expect(await refused((y) => y.replace('kind: harm', 'kind: odd'))).toContain('no kind "odd"');
+    expect(await refused((y) => y.replace('kind: harm', 'kind: judge'))).toContain('goes with scorer judge');
+    expect(await refused((y) => y.replace('    policy: policy.md\n', ''))).toContain('judges by a policy');
+    expect(await refused((y) => y.replace('form.invalid', 'form.nothing'))).toContain('has no value "nothing"');
+    const id = '{"id":"a","prompt":"x"}';
+    expect(await refused((y) => y, `${id}\n${id}\n`)).toContain('is that of line 1');
+    expect(await refused((y) => y, '{"id":"a","prompt":"x","turns":["y"]}')).toContain('prompt and turns');
+    expect(await refused((y) => y, '{"id":"a"}')).toContain('none of them');
+    expect(await refused((y) => y, '{"id":"a","prompt":"x","expect":{"no":1}}')).toContain('expect');
+    expect(await refused((y) => y, 'not json')).toContain('not JSON');
+    expect(await refused((y) => y, '\n')).toContain('no prompts');
+  });
+});
