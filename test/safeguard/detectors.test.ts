@@ -1,6 +1,10 @@
 // Detectors: every rule finds what it is for, in plain and in disguise, and leaves what is nearly that.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import {
   base58Check,
   base62,
@@ -13,6 +17,7 @@ import {
 } from '../../src/safeguard/detectors/checks.js';
 import { LOOK_AHEAD } from '../../src/safeguard/detectors/detector.js';
 import { createDetectors, DETECTOR_NAMES, DETECTORS, type DetectorSet } from '../../src/safeguard/detectors/index.js';
+import { findingsIn, planOf } from '../../src/safeguard/detectors/sweep.js';
 import { CANARIES, FOUND, generator, github, jwt, NEAR_MISSES, pem, withLuhn } from './detector-samples.js';
 
 const everything = createDetectors({
@@ -207,6 +212,114 @@ describe('a text in pieces', () => {
     const stream = everything.stream();
     for (const char of text) stream.push(char);
     expect(stream.so()).toEqual(everything.lookNow(text));
+  });
+});
+
+describe('what lets detectors be called less often', () => {
+  const rules = DETECTORS.map((d) => new Set(d.rules.map((r) => r.id)));
+  const settings = { canaries: CANARIES };
+  const gated = planOf(DETECTORS, rules, settings);
+  const always = planOf(
+    DETECTORS.map(({ gates: _, least: __, ...detector }) => detector),
+    rules,
+    settings,
+  );
+  const said = (plan: typeof gated, text: string): unknown => {
+    const found = findingsIn(plan, text);
+    return DETECTORS.map((_, n) => (found ? { list: found.of(n), count: found.counts[n] } : { list: [], count: 0 }));
+  };
+  const same = (text: string): void => {
+    expect(said(gated, text), JSON.stringify(text)).toEqual(said(always, text));
+  };
+  it('changes nothing on any text', () => {
+    const disguised = samples.flatMap(({ text }) => [
+      text,
+      text.slice(1),
+      text.slice(0, -1),
+      text.toLowerCase(),
+      Buffer.from(`it is ${text}`).toString('base64'),
+      Buffer.from(text).toString('hex'),
+      [...text].join('\u200b'),
+    ]);
+    const signs = [
+      '_',
+      '-',
+      '.',
+      ':',
+      'A',
+      'J',
+      '~',
+      '@',
+      '<',
+      '[',
+      '|',
+      '/',
+      ' ',
+      '\n',
+      '1',
+      'Q',
+      'ey',
+      'sk',
+      '--',
+      'é',
+      '\u200b',
+    ];
+    const piece = fc.oneof(
+      fc.constantFrom(...disguised),
+      fc.constantFrom(...signs),
+      fc.string({ maxLength: 8 }),
+      fc.string({ unit: 'binary', maxLength: 4 }),
+      fc.string({ unit: fc.constantFrom(...'abcEYJQ019_-.:~/<[|'), minLength: 20, maxLength: 40 }),
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 40 }), (parts) => same(parts.join(''))),
+      { numRuns: 1500 },
+    );
+  });
+  it('nor on what people write', () => {
+    const folders = [
+      'docs/guides',
+      'docs',
+      'policies/secrets',
+      'policies/personal-data',
+      'src/safeguard/detectors',
+      'test/safeguard',
+    ];
+    let bytes = 0;
+    for (const folder of folders)
+      for (const { name } of readdirSync(join(packageRoot, folder), { withFileTypes: true }).filter((f) =>
+        f.isFile(),
+      )) {
+        const text = readFileSync(join(packageRoot, folder, name), 'utf8');
+        same(text);
+        for (let at = 0; at < text.length; at += 5000) same(text.slice(at, at + 700));
+        bytes += text.length;
+      }
+    expect(bytes).toBeGreaterThan(500_000);
+  });
+});
+
+describe('a text that says the same again and again', () => {
+  const loops = [
+    'I will do it now. ',
+    'no ',
+    'The answer is 42, or so it seems to me at this time of the year; well. ',
+    'ababab\n\n',
+  ];
+  const before = readFileSync(join(packageRoot, 'docs', 'guides', 'verdict-log.md'), 'utf8');
+  it.each(loops)('%j is found, wherever it begins', (unit) => {
+    for (let at = 0; at < 600; at += 23) {
+      const text = before.slice(0, 2000 + at) + unit.repeat(Math.ceil(1100 / unit.length));
+      expect(rulesIn(text), `from ${2000 + at}`).toContain('repetition/loop');
+      expect(rulesIn(text.slice(0, 2000 + at))).not.toContain('repetition/loop');
+    }
+  });
+  it('also with other white space each time', () => {
+    const random = generator(3);
+    const blanks = [' ', '  ', '\n', ' \n'];
+    const word = (): string => `stuck${blanks[random(4)] ?? ' '}`;
+    const text = before.slice(0, 3000) + Array.from({ length: 1500 }, word).join('');
+    expect(rulesIn(text)).toContain('repetition/loop');
   });
 });
 

@@ -1,6 +1,6 @@
 // Spellings of control tokens: text that a server which templates text, or a tokenizer that parses it, takes for
 // markup. Harmony's own, and those of other families of models.
-import type { Detector, Report } from './detector.js';
+import { type Detector, gateOf, type Report } from './detector.js';
 
 const FAMILIES: Readonly<Record<string, string>> = {
   harmony:
@@ -74,6 +74,10 @@ export const control: Detector = {
     finds: `a control token as ${id} spells it`,
   })),
   triggers: '<[',
+  gates: {
+    '<': { next: gateOf(`|${(PLAIN['<'] ?? []).map(([spelling]) => spelling.charAt(1)).join('')}`) },
+    '[': { next: gateOf((PLAIN['['] ?? []).map(([spelling]) => spelling.charAt(1)).join('')) },
+  },
   at(text, i, report) {
     const next = text.charCodeAt(i + 1);
     if (next === 124) return piped(text, i, report);

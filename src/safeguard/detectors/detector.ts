@@ -32,6 +32,22 @@ export interface Feed {
   feed(text: string, from: number, to: number, report: Report): void;
 }
 
+/** What must stand beside a trigger for a call to be worth it: any of these. It may let too much through. */
+export interface Gate {
+  /** By `pairOf` the two characters before: 1 where it is one. */
+  readonly after?: Uint8Array;
+  /** By its code the character after it, if it is ASCII: 1 where it is one. */
+  readonly next?: Uint8Array;
+  /** So many token characters before it. */
+  readonly run?: number;
+}
+export const PAIRS = 1 << 14;
+/** ASCII alone is told apart. */
+export const pairOf = (a: number, b: number): number => ((a & 127) << 7) | (b & 127);
+export const gateOf = (chars: string): Uint8Array =>
+  Uint8Array.from({ length: 128 }, (_, c) => (chars.includes(String.fromCharCode(c)) ? 1 : 0));
+
+/** Its methods are called by themselves, without `this`. */
 export interface Detector {
   readonly name: string;
   /** Raised whenever it may answer otherwise: part of its digest. */
@@ -39,6 +55,8 @@ export interface Detector {
   readonly rules: readonly Rule[];
   /** ASCII characters at which `at` is called. */
   readonly triggers?: string;
+  /** By trigger; absent: it is called at each of them. */
+  readonly gates?: Readonly<Record<string, Gate>>;
   at?(text: string, i: number, report: Report): void;
   /** Called at the first digit of a run of ASCII digits. */
   digits?(text: string, i: number, report: Report): void;
@@ -46,6 +64,8 @@ export interface Detector {
   token?(text: string, from: number, to: number, report: Report): void;
   /** Called for characters that are not seen: see `isOdd` in fold.ts. */
   odd?(text: string, i: number, report: Report): void;
+  /** What is shorter has nothing that `start` could find, characters; absent: 0. */
+  readonly least?: number;
   /** Of the raw text alone, decoded ones aside. */
   start?(settings: DetectorSettings): Feed | null;
   /** Decoded bytes and folded text are none of its business. */

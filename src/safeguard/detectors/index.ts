@@ -121,11 +121,20 @@ export function createDetectors({ choices = {}, canaries = [] }: DetectorOptions
     settings,
   );
   const places = new Map(plan.detectors.map((d, n) => [d.name, n]));
-  const say = (found: Findings): readonly Detection[] => {
-    return all.map(({ detector, digest }): Detection => {
+  const nothing = all.map(
+    ({ detector, digest }): Detection => ({
+      detector: detector.name,
+      state: places.has(detector.name) ? 'clear' : 'off',
+      digest,
+      findings: [],
+      count: 0,
+    }),
+  );
+  const say = (found: Findings | null): readonly Detection[] => {
+    if (found === null) return nothing;
+    return all.map(({ detector, digest }, i): Detection => {
       const n = places.get(detector.name);
-      if (n === undefined) return { detector: detector.name, state: 'off', digest, findings: [], count: 0 };
-      if (found.isEmpty(n)) return { detector: detector.name, state: 'clear', digest, findings: [], count: 0 };
+      if (n === undefined || found.isEmpty(n)) return nothing[i] as Detection;
       const findings = found.of(n);
       const inside = findings.filter((f) => f.view !== 'raw' && f.view !== 'rot13').length;
       return { detector: detector.name, state: 'block', digest, findings, count: (found.counts[n] as number) + inside };

@@ -13,13 +13,15 @@ const FILES = new Set(['png', 'jpg', 'jpeg', 'gif', 'svg', 'webp', 'js', 'ts', '
 
 /** The `@` at `i` in an address of mail. */
 function email(text: string, i: number, report: Report): void {
+  // Most are no address: names of packages, people and decorators.
+  if (!isLocal(text.charCodeAt(i - 1)) || text.charCodeAt(i - 1) === 46 || !isHost(text.charCodeAt(i + 1))) return;
   let from = i;
   while (from > i - 65 && isLocal(text.charCodeAt(from - 1))) from--;
   while (from < i && !isAlnumCode(text.charCodeAt(from)) && text.charCodeAt(from) !== 95) from++;
   let end = i + 1;
   while (end < i + 255 && isHost(text.charCodeAt(end))) end++;
   while (end > i && !isAlnumCode(text.charCodeAt(end - 1))) end--;
-  if (i - from < 1 || i - from > 64 || text.charCodeAt(i - 1) === 46 || end - i < 5) return;
+  if (i - from < 1 || i - from > 64 || end - i < 5) return;
   const host = text.slice(i + 1, end).toLowerCase();
   const labels = host.split('.');
   const top = labels.at(-1) ?? '';
@@ -43,9 +45,14 @@ export const personal: Detector = {
   triggers: '@',
   at: email,
   digits(text, i, report) {
+    const before = text.charCodeAt(i - 1);
     let n = 1;
     while (n < 36 && isDigitCode(text.charCodeAt(i + n))) n++;
-    const before = text.charCodeAt(i - 1);
+    // Most numbers are one of few digits, alone.
+    if (n < 6 && before !== 40 && before !== 43 && !isLetterCode(before)) {
+      const next = text.charCodeAt(i + n);
+      if (!isSeparator(next) || !isDigitCode(text.charCodeAt(i + n + 1))) return;
+    }
     if (before === 43) internationalPhone(text, i, report);
     if (isLetterCode(before)) {
       iban(text, i, report);

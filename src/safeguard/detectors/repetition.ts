@@ -10,11 +10,46 @@ const PERIOD = 1024;
 const STUCK = 480;
 const GRAM = 16;
 const STEP = 256;
-/** What is read again where a close look begins; a sweep keeps LOOK_AHEAD + LOOK_BACK characters before a new piece. */
-const HISTORY = PERIOD + STEP + GRAM;
+/** A word among so many characters before a place may show that there is something new. */
+const NEAR = 48;
+/** Letters that such a word has; most are not met again by chance. */
+const WORD = 6;
+/**
+ * What is read again where a close look begins, even one place later than it might; a sweep keeps LOOK_AHEAD +
+ * LOOK_BACK characters before a new piece.
+ */
+const HISTORY = PERIOD + STEP + GRAM + NEAR;
 if (HISTORY > LOOK_AHEAD + LOOK_BACK) throw new Error('repetition looks back farther than a sweep keeps');
 const SLOTS = 12;
 const MIX = 0x9e3779b1;
+/** Units are read from memory, some at a time. */
+const BLOCK = 2048;
+const UNITS = new Uint16Array(BLOCK);
+const BYTES = Buffer.from(UNITS.buffer);
+
+const isBlank = (c: number): boolean => c === 32 || (c <= 13 && c >= 9);
+/**
+ * Whether a word just before `at` did not occur among the PERIOD characters before it, so that a stretch without
+ * anything new begins after it: the next place is early enough to find it. Words are compared, as white space counts
+ * once however much of it there is.
+ */
+function hasNew(text: string, at: number): boolean {
+  let length = 0,
+    word = 0;
+  for (let i = Math.max(0, at - NEAR), start = i; i <= at; i++) {
+    if (i < at && !isBlank(text.charCodeAt(i))) continue;
+    if (i - start > length) [word, length] = [start, i - start];
+    start = i + 1;
+  }
+  if (length < WORD) return false;
+  length = Math.min(length, GRAM);
+  const from = Math.max(0, at - HISTORY);
+  if (text.slice(from, word + length - 1).includes(text.slice(word, word + length))) return false;
+  if (at < HISTORY) return true; // there is nothing before
+  let more = 0;
+  for (let i = from + 1; i < word; i++) if (isBlank(text.charCodeAt(i)) && isBlank(text.charCodeAt(i - 1))) more++;
+  return word - from - more >= PERIOD + GRAM;
+}
 
 class Loop implements Feed {
   #seen = 0;
@@ -34,18 +69,24 @@ class Loop implements Feed {
       if (this.#seen % STEP !== 0) continue;
       const before = text.slice(Math.max(0, at - GRAM - PERIOD), at - 1);
       const occurs = before.includes(text.slice(at - GRAM, at));
-      if (occurs && !this.#isClose) {
+      if (!occurs) this.#isClose = false;
+      else if (!this.#isClose && !hasNew(text, at)) {
+        this.#isClose = true;
         this.#begin();
         this.#look(text, Math.max(0, at - HISTORY), at, report);
       }
-      this.#isClose = occurs;
     }
   }
   #begin(): void {
-    this.#last ??= new Int32Array(1 << SLOTS);
-    this.#last.fill(-PERIOD - 1);
-    this.#hash = this.#count = this.#stuck = 0;
+    this.#last ??= new Int32Array(1 << SLOTS).fill(-PERIOD - 1);
+    // What was counted before is out of reach.
+    this.#count = this.#count > 1 << 29 ? this.#anew() : this.#count + PERIOD + 1;
+    this.#hash = this.#stuck = 0;
     this.#space = false;
+  }
+  #anew(): number {
+    this.#last?.fill(-PERIOD - 1);
+    return 0;
   }
   #look(text: string, from: number, to: number, report: Report): void {
     const last = this.#last as Int32Array;
@@ -53,18 +94,22 @@ class Loop implements Feed {
       count = this.#count,
       stuck = this.#stuck,
       space = this.#space;
-    for (let i = from; i < to; i++) {
-      const c = text.charCodeAt(i);
-      const blank = c === 32 || (c <= 13 && c >= 9);
-      if (blank && space) continue;
-      space = blank;
-      // Two bits a character: after 16 of them nothing is left of one, so the top bits are those of the last 16.
-      hash = ((hash << 2) + Math.imul(blank ? 32 : c, MIX)) | 0;
-      const slot = hash >>> (32 - SLOTS);
-      if (count - (last[slot] as number) <= PERIOD) {
-        if (++stuck === STUCK) report('loop', Math.max(0, i + 1 - STUCK), i + 1);
-      } else stuck = 0;
-      last[slot] = count++;
+    for (let start = from; start < to; start += BLOCK) {
+      const end = Math.min(to, start + BLOCK);
+      BYTES.write(text.slice(start, end), 'utf16le');
+      for (let i = start; i < end; i++) {
+        const c = UNITS[i - start] as number;
+        const blank = isBlank(c);
+        if (blank && space) continue;
+        space = blank;
+        // Two bits a character: after 16 of them nothing is left of one, so the top bits are those of the last 16.
+        hash = ((hash << 2) + Math.imul(blank ? 32 : c, MIX)) | 0;
+        const slot = hash >>> (32 - SLOTS);
+        // All bits where it was seen, none where it is new: a branch would be guessed wrong too often.
+        stuck = (stuck + 1) & ((count - (last[slot] as number) - PERIOD - 1) >> 31);
+        if (stuck === STUCK) report('loop', Math.max(0, i + 1 - STUCK), i + 1);
+        last[slot] = count++;
+      }
     }
     this.#hash = hash;
     this.#count = count;
@@ -75,8 +120,9 @@ class Loop implements Feed {
 
 export const repetition: Detector = {
   name: 'repetition',
-  version: 1,
+  version: 2,
   rules: [{ id: 'loop', finds: `${STUCK} characters in which nothing is new` }],
   rawOnly: true,
+  least: STUCK,
   start: () => new Loop(),
 };

@@ -1,7 +1,17 @@
 // Secrets and keys. Where a format has a checksum or a structure, that decides: a text of the right length alone is no
 // secret. Placeholders of documentation are left alone.
 import { base58Check } from './checks.js';
-import { alnumAt, type Detector, isAlnumCode, isDigitCode, type Report, type Rule } from './detector.js';
+import {
+  alnumAt,
+  type Detector,
+  gateOf,
+  isAlnumCode,
+  isDigitCode,
+  PAIRS,
+  pairOf,
+  type Report,
+  type Rule,
+} from './detector.js';
 import { alphabets, SECRET_KINDS, type SecretKind } from './secret-kinds.js';
 
 const { base62, url, base64, capitals } = alphabets;
@@ -45,19 +55,18 @@ interface Entry {
   readonly prefix: string;
   readonly turned: boolean;
 }
-const keyOf = (a: number, b: number): number => ((a & 127) << 7) | (b & 127);
 const MAX_BODY = 900;
 
 /** By the sign that ends the prefix, and the two characters before it. */
 const tables = new Map(
   ['_', '-', '.'].map((sign) => {
-    const heads = new Uint8Array(1 << 14);
+    const heads = new Uint8Array(PAIRS);
     const entries = new Map<number, Entry[]>();
     for (const kind of SECRET_KINDS)
       for (const [prefix, turned] of [[kind.prefix, false] as const, [rot13(kind.prefix), true] as const]) {
         // Two letters turned may be the end of any word.
         if (!prefix.endsWith(sign) || (turned && prefix.length < 4)) continue;
-        const key = keyOf(prefix.charCodeAt(prefix.length - 3), prefix.charCodeAt(prefix.length - 2));
+        const key = pairOf(prefix.charCodeAt(prefix.length - 3), prefix.charCodeAt(prefix.length - 2));
         heads[key] = 1;
         entries.set(key, [...(entries.get(key) ?? []), { kind, prefix, turned }]);
       }
@@ -65,9 +74,16 @@ const tables = new Map(
   }),
 );
 
+const headsOf = (sign: string): Uint8Array => tables.get(sign.charCodeAt(0))?.heads ?? new Uint8Array(PAIRS);
+function pairs(list: readonly (readonly string[])[]): Uint8Array {
+  const table = new Uint8Array(PAIRS);
+  for (const [a = '', b = ''] of list) table[pairOf(a.charCodeAt(0), b.charCodeAt(0))] = 1;
+  return table;
+}
+
 function byPrefix(text: string, i: number, report: Report): void {
   const table = tables.get(text.charCodeAt(i));
-  const key = keyOf(text.charCodeAt(i - 2), text.charCodeAt(i - 1));
+  const key = pairOf(text.charCodeAt(i - 2), text.charCodeAt(i - 1));
   if (!table || table.heads[key] === 0) return;
   for (const { kind, prefix, turned } of table.entries.get(key) ?? []) {
     const from = i + 1 - prefix.length;
@@ -273,6 +289,15 @@ export const secrets: Detector = {
     finds('url-password', 'a password in an address'),
   ],
   triggers: '_-.:AJ~',
+  gates: {
+    _: { after: headsOf('_') },
+    '-': { after: headsOf('-'), next: gateOf('B') },
+    '.': { after: headsOf('.'), run: 22 },
+    ':': { next: gateOf('/A') },
+    A: { next: gateOf('KSBCI') },
+    J: { after: pairs([['e', 'y']]) },
+    '~': { after: pairs([...'0123456789'].map((digit) => [digit, 'Q'])) },
+  },
   at(text, i, report) {
     switch (text.charCodeAt(i)) {
       case 65:

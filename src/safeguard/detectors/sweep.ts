@@ -7,19 +7,24 @@ import {
   type DetectorSettings,
   type Feed,
   type Finding,
+  type Gate,
   isDigitCode,
   LOOK_AHEAD,
   LOOK_BACK,
   MIN_TOKEN,
+  PAIRS,
+  pairOf,
   type Report,
   type View,
 } from './detector.js';
 import { disguises, foldText, isAtHome, isOdd, oddities } from './fold.js';
 
+/** Classes of characters; letters and what else is of no interest by itself have none. */
 const DIGIT = 1,
   BREAK = 2,
   TRIGGER = 4,
-  ODD = 8;
+  STRANGE = 8;
+const UNITS = 1 << 16;
 /** A run of base64 is decoded in pieces of this many characters, each with the end of the one before. */
 const SEGMENT = 4096,
   OVERLAP = 1024;
@@ -36,19 +41,38 @@ export const MAX_FINDINGS = 32;
 /** Little pieces wait for company. */
 const PIECE = 4096;
 
-type Call = readonly [call: (text: string, i: number, report: Report) => void, detector: number];
-type TokenCall = readonly [call: (text: string, from: number, to: number, report: Report) => void, detector: number];
+interface Call {
+  readonly call: (text: string, i: number, report: Report) => void;
+  readonly detector: number;
+}
+interface TriggerCall extends Call {
+  /** Null: at each. */
+  readonly gate: Required<Gate> | null;
+}
+interface TokenCall {
+  readonly call: (text: string, from: number, to: number, report: Report) => void;
+  readonly detector: number;
+}
+const [NO_PAIR, NO_CHAR] = [new Uint8Array(PAIRS), new Uint8Array(128)];
+const gateFor = (gate: Gate | undefined): Required<Gate> | null =>
+  gate ? { after: gate.after ?? NO_PAIR, next: gate.next ?? NO_CHAR, run: gate.run ?? Number.MAX_SAFE_INTEGER } : null;
 
 /** Detectors, ready to be called at what they asked for. */
 export interface Plan {
   readonly detectors: readonly Detector[];
   readonly enabled: readonly ReadonlySet<string>[];
   readonly settings: DetectorSettings;
+  /** By UTF-16 unit. */
   readonly classes: Uint8Array;
-  readonly at: readonly (readonly Call[])[];
+  /** By ASCII character. */
+  readonly at: readonly (readonly TriggerCall[])[];
   readonly digits: readonly Call[];
   readonly tokens: readonly TokenCall[];
   readonly odd: readonly Call[];
+  /** Detectors that go over every character, and how long a text must be for them to find anything. */
+  readonly feeds: readonly { readonly detector: number; readonly least: number; start(): Feed | null }[];
+  /** One for each depth, as none calls another one of its own. */
+  readonly sweeps: Sweep[];
 }
 
 export function planOf(
@@ -56,19 +80,19 @@ export function planOf(
   enabled: readonly ReadonlySet<string>[],
   settings: DetectorSettings,
 ): Plan {
-  const classes = new Uint8Array(128);
-  const at: Call[][] = Array.from({ length: 128 }, () => []);
-  const odd = detectors.flatMap((d, n): Call[] => (d.odd ? [[d.odd.bind(d), n]] : []));
   const kinds = oddities();
+  const classes = new Uint8Array(UNITS);
+  for (let c = 128; c < UNITS; c++) classes[c] = kinds[c] === 0 ? BREAK : BREAK | STRANGE;
+  const at: TriggerCall[][] = Array.from({ length: 128 }, () => []);
   for (let c = 0; c < 128; c++) {
     const char = String.fromCharCode(c);
     if (isDigitCode(c)) classes[c] = DIGIT;
     else if (!/[A-Za-z+/_-]/.test(char)) classes[c] = BREAK;
-    if (isOdd(kinds[c] as number)) classes[c] = BREAK | ODD;
-    for (const [n, d] of detectors.entries())
+    if (isOdd(kinds[c] as number)) classes[c] = BREAK | STRANGE;
+    for (const [detector, d] of detectors.entries())
       if (d.at && d.triggers?.includes(char)) {
         classes[c] = (classes[c] as number) | TRIGGER;
-        at[c]?.push([d.at.bind(d), n]);
+        at[c]?.push({ call: d.at, detector, gate: gateFor(d.gates?.[char]) });
       }
   }
   return {
@@ -77,9 +101,13 @@ export function planOf(
     settings,
     classes,
     at,
-    odd,
-    digits: detectors.flatMap((d, n): Call[] => (d.digits ? [[d.digits.bind(d), n]] : [])),
-    tokens: detectors.flatMap((d, n): TokenCall[] => (d.token ? [[d.token.bind(d), n]] : [])),
+    odd: detectors.flatMap((d, detector): Call[] => (d.odd ? [{ call: d.odd, detector }] : [])),
+    digits: detectors.flatMap((d, detector): Call[] => (d.digits ? [{ call: d.digits, detector }] : [])),
+    tokens: detectors.flatMap((d, detector): TokenCall[] => (d.token ? [{ call: d.token, detector }] : [])),
+    feeds: detectors.flatMap(({ start, least = 0 }, detector) =>
+      start ? [{ detector, least, start: () => start(settings) }] : [],
+    ),
+    sweeps: [],
   };
 }
 
@@ -144,7 +172,7 @@ interface Block {
 }
 /** One for each depth, as a sweep calls those inside. */
 const BLOCKS: readonly Block[] = Array.from({ length: MAX_DEPTH + 1 }, () => {
-  const units = new Uint16Array(BLOCK);
+  const units = new Uint16Array(BLOCK + 2);
   return { units, bytes: Buffer.from(units.buffer) };
 });
 
@@ -163,6 +191,17 @@ interface Place {
 }
 const BEGIN: Place = { next: 0, run: 0, coded: 0, segment: 0, foldFrom: -1, foldTo: -1 };
 
+/** Gets what was found, by the number of its detector. */
+type Sink = (detector: number, rule: string, from: number, to: number, view: View) => void;
+/** Goes over a text that is there as a whole. */
+function sweepOver(plan: Plan, depth: number, text: string, sink: Sink): void {
+  const sweep = plan.sweeps[depth] ?? new Sweep(plan, depth, sink);
+  plan.sweeps[depth] = sweep;
+  sweep.sink = sink;
+  sweep.place = { ...BEGIN };
+  sweep.go(text, text.length, true);
+}
+
 /** A text that is there as a whole, or as much of one as has come. */
 class Sweep {
   place: Place = { ...BEGIN };
@@ -170,13 +209,12 @@ class Sweep {
   constructor(
     readonly plan: Plan,
     readonly depth: number,
-    /** What was found, by the number of its detector. */
-    readonly sink: (detector: number, rule: string, from: number, to: number, view: View) => void,
+    public sink: Sink,
   ) {
     this.#reports = plan.detectors.map(
       (_, n): Report =>
         (rule, from, to, view = 'raw') =>
-          sink(n, rule, from, to, view),
+          this.sink(n, rule, from, to, view),
     );
   }
 
@@ -190,23 +228,26 @@ class Sweep {
     let { run } = place;
     // Encoded text goes on from a line before.
     let goesOn = place.coded !== run;
-    let before = place.next > 0 ? text.charCodeAt(place.next - 1) : 0;
     for (let start = place.next; start < to; start += BLOCK) {
       const count = Math.min(BLOCK, to - start);
-      bytes.write(text.slice(start, start + count), 'utf16le');
-      for (let j = 0; j < count; j++) {
+      // With the two characters before it.
+      const early = Math.min(2, start);
+      bytes.write(text.slice(start - early, start + count), 4 - 2 * early, 'utf16le');
+      if (early < 2) units.fill(0, 0, 2 - early);
+      for (let j = 2; j < count + 2; j++) {
         const c = units[j] as number;
-        const k = c < 128 ? (classes[c] as number) : BREAK;
+        const k = classes[c] as number;
         if (k === 0) continue;
-        const i = start + j;
+        const i = start + j - 2;
         if (k === DIGIT) {
-          if (!isDigitCode(j > 0 ? (units[j - 1] as number) : before))
+          if ((classes[units[j - 1] as number] as number) !== DIGIT)
             for (let n = 0; n < digits.length; n++) {
-              const [call, d] = digits[n] as Call;
-              call(text, i, reports[d] as Report);
+              const one = digits[n] as Call;
+              one.call(text, i, reports[one.detector] as Report);
             }
           continue;
         }
+        const began = run;
         if ((k & BREAK) !== 0) {
           if (i - run >= MIN_TOKEN || goesOn) {
             place.run = run;
@@ -216,21 +257,26 @@ class Sweep {
             goesOn = place.coded !== place.run;
           }
           run = i + 1;
-          if (c >= 128 || (k & ODD) !== 0) {
+          if ((k & STRANGE) !== 0) {
             const kind = kinds[c] as number;
             if (kind !== 0 && !isAtHome(kind, text, i)) this.#strange(text, i, kind);
             continue;
           }
         }
         if ((k & TRIGGER) !== 0) {
-          const calls = at[c] as readonly Call[];
+          const calls = at[c] as readonly TriggerCall[];
           for (let n = 0; n < calls.length; n++) {
-            const [call, d] = calls[n] as Call;
-            call(text, i, reports[d] as Report);
+            const { gate, call, detector } = calls[n] as TriggerCall;
+            if (
+              gate === null ||
+              gate.after[pairOf(units[j - 2] as number, units[j - 1] as number)] === 1 ||
+              gate.next[text.charCodeAt(i + 1) & 127] === 1 ||
+              i - began >= gate.run
+            )
+              call(text, i, reports[detector] as Report);
           }
         }
       }
-      before = units[count - 1] as number;
     }
     place.next = Math.max(to, place.next);
     if (!goesOn && run > place.coded) place.coded = place.segment = run;
@@ -245,7 +291,7 @@ class Sweep {
   #token(text: string, end: number): void {
     const { run } = this.place;
     if (end - run < MIN_TOKEN || end - run > LOOK_AHEAD) return;
-    for (const [call, d] of this.plan.tokens) call(text, run, end, this.#reports[d] as Report);
+    for (const { call, detector } of this.plan.tokens) call(text, run, end, this.#reports[detector] as Report);
   }
 
   /** A run of token characters ends before `i`, and the encoded text with it unless that goes on in the next line. */
@@ -281,7 +327,7 @@ class Sweep {
 
   #strange(text: string, i: number, kind: number): void {
     if (isOdd(kind) && this.depth === 0)
-      for (const [call, d] of this.plan.odd) call(text, i, this.#reports[d] as Report);
+      for (const { call, detector } of this.plan.odd) call(text, i, this.#reports[detector] as Report);
     if (this.depth > 0 || !disguises(kind, text, i)) return;
     const { place } = this;
     if (place.foldFrom >= 0 && i - FOLD_BEFORE > place.foldTo) this.#foldTo(text, i, true);
@@ -306,26 +352,29 @@ class Sweep {
   }
 
   #inside(text: string, view: View, from: number, to: number): void {
-    const inner = new Sweep(this.plan, this.depth + 1, (d, rule, _from, _to, innerView) => {
-      if (this.plan.detectors[d]?.rawOnly) return;
-      this.sink(d, rule, from, to, view === 'folded' && !isPlain(innerView) ? innerView : view);
+    const { plan, sink } = this;
+    sweepOver(plan, this.depth + 1, text, (d, rule, _from, _to, innerView) => {
+      if (plan.detectors[d]?.rawOnly) return;
+      sink(d, rule, from, to, view === 'folded' && !isPlain(innerView) ? innerView : view);
     });
-    inner.go(text, text.length, true);
-    for (const [n, detector] of this.plan.detectors.entries())
-      if (!detector.rawOnly && detector.start)
-        detector.start(this.plan.settings)?.feed(text, 0, text.length, (rule) => this.sink(n, rule, from, to, view));
+    for (const { detector, least, start } of plan.feeds)
+      if (text.length >= least && !plan.detectors[detector]?.rawOnly)
+        start()?.feed(text, 0, text.length, (rule) => sink(detector, rule, from, to, view));
   }
 }
 
-/** What there is to find in a text that is there as a whole. */
-export function findingsIn(plan: Plan, text: string): Findings {
-  const findings = new Findings(plan);
-  for (const [n, d] of plan.detectors.entries())
-    d.start?.(plan.settings)?.feed(text, 0, text.length, (rule, from, to, view = 'raw') =>
-      findings.add(n, rule, view, from, to),
-    );
-  const sweep = new Sweep(plan, 0, (n, rule, from, to, view) => findings.add(n, rule, view, from, to));
-  sweep.go(text, text.length, true);
+/** What there is to find in a text that is there as a whole; null: nothing. */
+export function findingsIn(plan: Plan, text: string): Findings | null {
+  // Most texts hold nothing, and many are short.
+  let findings: Findings | null = null;
+  const sink: Sink = (n, rule, from, to, view) => {
+    findings ??= new Findings(plan);
+    findings.add(n, rule, view, from, to);
+  };
+  for (const { detector, least, start } of plan.feeds)
+    if (text.length >= least)
+      start()?.feed(text, 0, text.length, (rule, from, to, view = 'raw') => sink(detector, rule, from, to, view));
+  sweepOver(plan, 0, text, sink);
   return findings;
 }
 
@@ -341,9 +390,9 @@ export class TextScan {
   constructor(readonly plan: Plan) {
     this.#findings = new Findings(plan);
     this.#sweep = this.#sweeper(this.#findings);
-    this.#feeds = plan.detectors.flatMap((d, n) => {
-      const feed = d.start?.(plan.settings) ?? null;
-      return feed ? [[feed, n] as const] : [];
+    this.#feeds = plan.feeds.flatMap(({ detector, start }) => {
+      const feed = start();
+      return feed ? [[feed, detector] as const] : [];
     });
   }
   #sweeper(findings: Findings): Sweep {
