@@ -30,6 +30,8 @@ export interface Signer extends Verifier {
   readonly private: KeyObject;
   /** Of a record's salt: the salt of one record tells nothing of another's. */
   salt(nonce: string): Buffer;
+  /** 32 bytes for another purpose, which tell nothing of the key. */
+  secret(purpose: string): Buffer;
 }
 
 const bad = (file: string, why: string): ConfigError =>
@@ -58,6 +60,7 @@ function signerOf(privateKey: KeyObject): Signer {
     raw: rawOf(key),
     private: privateKey,
     salt: (nonce) => createHmac('sha256', content).update(nonce).digest(),
+    secret: (purpose) => Buffer.from(hkdfSync('sha256', seed, '', `temper: ${purpose}`, RAW)),
   };
 }
 

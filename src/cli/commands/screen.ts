@@ -1,6 +1,7 @@
 // `temper screen`: judges files of answers and traces, writes every verdict.
 import { Option } from 'commander';
 import type { OpenScreen } from '../../compose/screening.js';
+import type { OpenSharedVerdicts } from '../../compose/shared-verdicts.js';
 import type { Columns } from '../../safeguard/batch/columns.js';
 import type { Shard } from '../../safeguard/batch/shard.js';
 import type { BatchSummary } from '../../safeguard/batch/tally.js';
@@ -24,6 +25,8 @@ type Options = ScreenOptions &
     readonly rejudge: 'unjudged' | 'all';
     readonly budget?: number;
     readonly callPrice?: number;
+    readonly store?: string;
+    readonly storeKey?: string;
     readonly json?: boolean;
   };
 
@@ -74,7 +77,11 @@ function linesOf(summary: BatchSummary, open: OpenScreen): string[] {
   ];
   if (summary.blank > 0) lines.push(`  ${summary.blank} rows without text were passed over`);
   if (detectors && detectors.off.length > 0) lines.push(`  detectors that are off: ${detectors.off.join(', ')}`);
-  if (summary.kept > 0) lines.push(`  ${summary.kept} verdicts are those of a run before`);
+  if (summary.kept > 0)
+    lines.push(
+      `  ${summary.kept} verdicts are those of a run before` +
+        (summary.shared === undefined ? '' : `, ${summary.shared} of them by way of the store`),
+    );
   for (const [cause, n] of Object.entries(summary.causes))
     lines.push(`  unjudged by ${cause}: ${n}, first: ${summary.samples[cause] ?? ''}`);
   return lines;
@@ -105,15 +112,23 @@ async function screen(inputs: readonly string[], given: Options, version: string
   const files = inputFiles(inputs);
   checkOutputs(
     { '--out': options.out, ...reportFiles(options) },
-    { files: [...files, ...options.policy], folders: [options.judge] },
+    { files: [...files, ...options.policy, options.store, options.storeKey], folders: [options.judge] },
   );
   const { screenFile } = await import('../../safeguard/batch/screen-file.js');
   const { batchExitCode } = await import('../../safeguard/batch/tally.js');
   const { openScreen } = await import('../../compose/screening.js');
   const signal = interruptSignal();
+  if (options.storeKey !== undefined && options.store === undefined)
+    throw new ConfigError('bad_option', 'screen: --store-key without --store; add --store FILE or --store URL');
   const open = await openScreen(options, signal, { by: 'screen' });
   if (!open) return;
+  let verdicts: OpenSharedVerdicts | undefined;
   try {
+    if (options.store !== undefined) {
+      const { openSharedVerdicts } = await import('../../compose/shared-verdicts.js');
+      verdicts = await openSharedVerdicts({ store: options.store, storeKey: options.storeKey }, signal);
+      sayNotices(verdicts.notices);
+    }
     const fail = failCount(options.failOn, open.screen.policies);
     sayNotices(open.notices);
     const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
@@ -124,6 +139,9 @@ async function screen(inputs: readonly string[], given: Options, version: string
       output: options.out,
       screen: open.screen,
       ...(open.log ? { sink: open.log } : {}),
+      ...(verdicts ? { shared: verdicts.shared } : {}),
+      onShareFailed: (error) =>
+        tell(`temper: verdicts are not kept any more: ${error instanceof Error ? error.message : 'the store fails'}`),
       ...(columns ? { columns } : {}),
       ...(shard ? { shard } : {}),
       onBadRow: options.onBadRow,
@@ -179,6 +197,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
       shard ? `verdicts of shard ${shard.index}/${shard.of} in ${options.out}` : `verdicts in ${options.out}`,
     );
   } finally {
+    await verdicts?.close();
     await open.close();
   }
 }
@@ -227,6 +246,14 @@ export const command: Command = {
           '--budget <n>',
           'most verdicts to ask the judge for; then the run ends and keeps them',
           integerIn(1, 1e12),
+        )
+        .option(
+          '--store <where>',
+          'verdicts that are used again, in whatever run: a file of SQLite, or postgres://USER@HOST/DATABASE',
+        )
+        .option(
+          '--store-key <file>',
+          'private key (`temper key new`) without which nobody can put a verdict there; needed for a database',
         )
         .option(
           '--call-price <amount>',

@@ -87,7 +87,7 @@ export interface KeptVerdicts {
 }
 
 /** Whether a verdict is one on that: all digests that are asked for, whatever they are of, are its. */
-function isSame(asked: Asked, v: Verdict): boolean {
+export function isSame(asked: Asked, v: Verdict): boolean {
   if (v.policy !== asked.policy || v.channel !== asked.channel) return false;
   const own: Readonly<Record<string, unknown>> = v.digests;
   const names = Object.keys(asked.digests);
@@ -183,7 +183,8 @@ function parseLine(line: string): unknown {
   return JSON.stringify(value) === line ? value : parseJson(line);
 }
 
-function verdictIn(line: string): Verdict | undefined {
+/** The verdict in a line as it was written; undefined: it holds none that may be used again. */
+export function verdictIn(line: string): Verdict | undefined {
   try {
     // Detectors look again: what they said then is theirs.
     const { row: _r, id: _, line: __, file: _f, expect: ___, detectors: ____, ...kept } = Kept.parse(parseLine(line));

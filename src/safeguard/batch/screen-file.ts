@@ -9,7 +9,7 @@ import { DataError, ScreeningError } from '../../base/errors.js';
 import { putInPlace } from '../../base/files.js';
 import { checkOutputs, placeOf } from '../../base/outputs.js';
 import type { VerdictRow } from '../agreement.js';
-import type { Screen, ScreenResult } from '../screen.js';
+import type { KnownVerdict, Screen, ScreenResult } from '../screen.js';
 import type { VerdictSink } from '../verdict-sink.js';
 import type { Columns } from './columns.js';
 import { keepParts } from './keep.js';
@@ -18,6 +18,7 @@ import { DigestsSeen, footerLine } from './part.js';
 import { inputFiles, type RowsOptions, type RowsRead, rowBatches } from './read.js';
 import type { ScreenRow } from './row.js';
 import type { Shard } from './shard.js';
+import { placeIn, type SharedVerdicts, Sharing } from './shared.js';
 import { type BatchSummary, badResult, headOf, Tally } from './tally.js';
 import { VerdictFile } from './verdict-file.js';
 import { verdictLine } from './verdict-line.js';
@@ -39,6 +40,10 @@ export interface BatchOptions {
   readonly budget?: number;
   /** Rows in flight. */
   readonly window?: number;
+  /** Verdicts that other runs reached and may be used again, and where those of this one go. */
+  readonly shared?: SharedVerdicts | undefined;
+  /** Told once, when verdicts could not be put there; the run goes on. */
+  readonly onShareFailed?: (error: unknown) => void;
   /** Has every verdict on record before the output is there. */
   readonly sink?: VerdictSink;
   readonly signal?: AbortSignal;
@@ -116,6 +121,8 @@ export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
 
 interface Pending {
   readonly row: ScreenRow;
+  /** Policies and channels whose verdict was there before; absent: nobody asks. */
+  readonly known?: ReadonlySet<string>;
   readonly result: Promise<ScreenResult>;
 }
 /** Records under way at the sink. */
@@ -128,6 +135,7 @@ class Run {
   #records: Promise<unknown>[] = [];
   #taken = 0;
   #asked = 0;
+  readonly #sharing: Sharing | null;
 
   /** @param path where the verdicts lie until they are complete */
   constructor(
@@ -135,7 +143,10 @@ class Run {
     readonly rows: RowsOptions,
     readonly read: RowsRead,
     readonly path: string,
-  ) {}
+  ) {
+    const { shared, onShareFailed = () => {} } = options;
+    this.#sharing = shared ? new Sharing(shared, onShareFailed) : null;
+  }
 
   async run(): Promise<BatchSummary> {
     const { output, signal, shard, onKept } = this.options;
@@ -148,6 +159,7 @@ class Run {
       if (shard) await this.#sign(out, shard);
       await out.finish();
       await Promise.all(this.#records);
+      await this.#sharing?.finish();
       await this.options.onComplete?.(out.path);
       await putInPlace(out.path, output, signal);
       await kept.remove();
@@ -161,13 +173,15 @@ class Run {
       kept.close();
       if (out) letGo(out.path);
     }
-    return this.#tally.summary(this.#taken, this.read.blank);
+    const summary = this.#tally.summary(this.#taken, this.read.blank);
+    return this.#sharing ? { ...summary, shared: this.#sharing.taken } : summary;
   }
 
   async #judgeAll(out: VerdictFile, kept: KeptVerdicts, signal: AbortSignal): Promise<void> {
     const { screen, window = 16, budget = Infinity } = this.options;
-    const find: typeof kept.find = (...asked) => {
-      const found = kept.find(...asked);
+    const sharing = this.#sharing;
+    const find: KnownVerdict = (policy, channel, digests) => {
+      const found = kept.find(policy, channel, digests) ?? sharing?.find({ policy, channel, digests });
       if (found) this.#taken++;
       else if (this.#asked >= budget) throw this.#spent(budget);
       else this.#asked++;
@@ -180,12 +194,21 @@ class Run {
         this.#sameFiles(next.value);
         break;
       }
+      if (sharing && this.options.rejudge !== 'all') await sharing.fetch(screen, next.value, kept.find);
       for (const row of next.value) {
         this.options.signal?.throwIfAborted();
-        const result = row.bad ? Promise.resolve(badResult(row)) : screen.screen(row.channels, signal, find);
+        const known = sharing ? new Set<string>() : undefined;
+        const own: KnownVerdict = known
+          ? (policy, channel, digests) => {
+              const found = find(policy, channel, digests);
+              if (found) known.add(placeIn({ policy, channel }));
+              return found;
+            }
+          : find;
+        const result = row.bad ? Promise.resolve(badResult(row)) : screen.screen(row.channels, signal, own);
         // One that rejects is met in its turn.
         result.catch(() => {});
-        this.#pending.push({ row, result });
+        this.#pending.push(known ? { row, result, known } : { row, result });
         if (this.#pending.length >= window) await this.#settle(out);
       }
     }
@@ -198,8 +221,9 @@ class Run {
     const result = await head.result;
     // A stop is no finding: leave no rows marked `aborted`.
     this.options.signal?.throwIfAborted();
-    this.#add(out, head.row, result);
+    this.#add(out, head, result);
     if (out.room) await out.room;
+    if (this.#sharing?.isFull) await this.#sharing.put();
     if (this.#records.length >= MOST_RECORDS) await Promise.all(this.#records.splice(0));
     this.options.onRow?.(this.#tally.rows, result, this.#asked);
     const why = this.options.screen.hopeless?.() ?? null;
@@ -211,7 +235,7 @@ class Run {
       );
   }
 
-  #add(out: VerdictFile, row: ScreenRow, result: ScreenResult): void {
+  #add(out: VerdictFile, { row, known }: Pending, result: ScreenResult): void {
     const { shard, sink, onVerdict } = this.options;
     for (const verdict of result.verdicts) {
       if (shard && !this.#digests.add(verdict)) throw new DataError('part_mixed', mixedText(verdict.policy));
@@ -219,6 +243,7 @@ class Run {
       out.add(verdictLine(head, verdict));
       this.#tally.add(verdict, head.expect);
       onVerdict?.({ ...head, ...verdict });
+      if (known && !known.has(placeIn(verdict))) this.#sharing?.add(verdict);
     }
     this.#tally.rows++;
     if (!sink) return;
@@ -274,11 +299,12 @@ class Run {
   async #keep(out: VerdictFile, kept: KeptVerdicts): Promise<number> {
     try {
       // Calls that were stopped end at once; what others found meanwhile is paid for too.
-      for (const { row, result } of this.#pending) {
-        const ended = await result.catch(() => null);
-        if (ended) this.#add(out, row, ended);
+      for (const pending of this.#pending) {
+        const ended = await pending.result.catch(() => null);
+        if (ended) this.#add(out, pending, ended);
       }
       await out.flush();
+      await this.#sharing?.finish();
     } catch {
       // The error that ended the run is the one to tell; what is written is kept.
     }

@@ -16,6 +16,8 @@ export interface BatchSummary {
   readonly samples: Readonly<Record<string, string>>;
   /** Verdicts that a run before had reached and this one did not ask for again. */
   readonly kept: number;
+  /** Of these, those that other runs had put into a store; absent: there is none. */
+  readonly shared?: number;
   /** Rows that were passed over, as the column of their text is empty. */
   readonly blank: number;
   /** Overall and by channel, over the verdicts with an expectation; absent if there is none. */
