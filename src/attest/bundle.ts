@@ -2,6 +2,7 @@
 // names the signer: a public key's digest, a chain of certificates, or a certificate of Fulcio with its entry in Rekor.
 // Nothing in it is believed; what is not of its form is refused, so that no byte of it can change unseen.
 import type { X509Certificate } from 'node:crypto';
+import { basename } from 'node:path';
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { decodeJson } from '../base/json-file.js';
@@ -168,7 +169,7 @@ function byKey(bundle: SignedBundle, { trust }: SignatureOptions): SignatureResu
   if (!by) return result('failed', 'the signature is not of this content by this key');
   return {
     status: 'ok',
-    signer: `${by.from} (${algorithmOf(by.key)?.name}, ${by.hint.slice(0, 16)})`,
+    signer: `${basename(by.from)} (${algorithmOf(by.key)?.name}, ${by.hint.slice(0, 16)})`,
     why: null,
     notes: [],
   };

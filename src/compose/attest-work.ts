@@ -1,10 +1,11 @@
 // What the thread of attestations does: keys, folders and the gate's decision brought together.
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type SignedFolder, signFolder, writeAttestations } from '../attest/attest.js';
+import { signFolder, writeAttestations } from '../attest/attest.js';
 import { type Audit, auditOf, auditPage } from '../attest/audit.js';
+import { modelFiles } from '../attest/check-signature.js';
 import { DECISION_FILE, GATE_FOLDER } from '../attest/evidence.js';
-import type { HashOptions } from '../attest/folder.js';
+import { Folder, type HashOptions } from '../attest/folder.js';
 import { readSigningKey, readTrust } from '../attest/keys.js';
 import { type OverrideFacts, type VerifiedFolder, verifyAttestations } from '../attest/verify.js';
 import { ConfigError, IntegrityError } from '../base/errors.js';
@@ -15,7 +16,7 @@ import { readOverride } from '../gate/override.js';
 import { CONFIG_FILE } from '../lora/peft-names.js';
 import { readProvenance } from '../lora/provenance.js';
 import { exportedAdapterDigest } from '../runs/subject.js';
-import type { AttestRequest, AuditRequest, SignRequest, VerifyFolderRequest } from './attest.js';
+import type { AuditRequest, Signed, SignRequest, VerifyFolderRequest } from './attest.js';
 import { redecide } from './gate-tools.js';
 
 /** @throws {ConfigError} path_not_found */
@@ -28,20 +29,6 @@ export function requireFolder(dir: string): void {
     throw asReadError(e, dir, next, (message) => new ConfigError('path_not_found', message, { path: dir }));
   }
   if (!folder) throw new ConfigError('path_not_found', `${dir}: is a file; ${next}`, { path: dir });
-}
-
-export async function sign(
-  { dir, key, certificates, out, sigstore }: SignRequest,
-  options: HashOptions,
-): Promise<SignedFolder> {
-  if (sigstore)
-    throw new ConfigError(
-      'sign_refused',
-      '--sigstore: keyless signing asks Fulcio and Rekor, which is not done here; sign with --key, or with cosign',
-      {},
-    );
-  requireFolder(dir);
-  return signFolder(dir, readSigningKey(key, certificates ?? []), { ...options, out });
 }
 
 /** null: it holds no adapter. */
@@ -62,18 +49,27 @@ function overrideOf(dir: string, gate: string): OverrideFacts | null {
   return found && { by: found.signer, reason: found.reason, time: found.time, against: found.against };
 }
 
-export async function attest(
-  { dir, key, certificates, gate, run }: AttestRequest,
-  options: HashOptions,
-): Promise<readonly string[]> {
+export async function sign(request: SignRequest, options: HashOptions): Promise<Signed> {
+  const { dir, certificates, out, gate, run } = request;
+  if (request.sigstore)
+    throw new ConfigError(
+      'sign_refused',
+      '--sigstore: keyless signing asks Fulcio and Rekor, which is not done here; sign with --key, or with cosign',
+      {},
+    );
   requireFolder(dir);
-  const own = join(dir, GATE_FOLDER);
-  const evidence = gate ?? (existsSync(join(own, DECISION_FILE)) ? own : null);
-  return writeAttestations(evidence, dir, readSigningKey(key, certificates ?? []), {
-    ...options,
-    adapter: await adapterDigest(dir, options.signal),
-    ...(run === undefined ? {} : { run }),
-  });
+  const key = readSigningKey(request.key, certificates ?? []);
+  let statements: readonly string[] = [];
+  if (!request.bare && modelFiles(new Folder(dir)).length > 0) {
+    const own = join(dir, GATE_FOLDER);
+    const evidence = gate ?? (existsSync(join(own, DECISION_FILE)) ? own : null);
+    statements = await writeAttestations(evidence, dir, key, {
+      ...options,
+      adapter: await adapterDigest(dir, options.signal),
+      ...(run === undefined ? {} : { run }),
+    });
+  }
+  return { ...(await signFolder(dir, key, { ...options, out })), statements };
 }
 
 export async function verify(request: VerifyFolderRequest, options: HashOptions): Promise<VerifiedFolder> {

@@ -8,7 +8,6 @@ await serve<AttestCalls, null>(async () => {
     info: null,
     handlers: {
       sign: (request, { signal, emit }) => work.sign(request, { signal, onProgress: emit }),
-      attest: (request, { signal, emit }) => work.attest(request, { signal, onProgress: emit }),
       verify: (request, { signal, emit }) => work.verify(request, { signal, onProgress: emit }),
       audit: (request, { signal, emit }) => work.audit(request, { signal, onProgress: emit }),
     },

@@ -13,6 +13,16 @@ export interface SignRequest {
   readonly certificates?: readonly string[] | undefined;
   readonly out?: string | undefined;
   readonly sigstore?: boolean | undefined;
+  /** No statements are written before it is signed. */
+  readonly bare?: boolean | undefined;
+  /** Folder of the gate's evidence; default: gate/ in the folder, where there is one. */
+  readonly gate?: string | undefined;
+  /** The run that trained it, where temper.json does not lead to it. */
+  readonly run?: string | undefined;
+}
+export interface Signed extends SignedFolder {
+  /** Names of the statements that were written to `attestations`. */
+  readonly statements: readonly string[];
 }
 export interface VerifyFolderRequest {
   readonly dir: string;
@@ -29,20 +39,10 @@ export interface AuditRequest extends VerifyFolderRequest {
   /** Where the page goes. */
   readonly html?: string | undefined;
 }
-export interface AttestRequest {
-  readonly dir: string;
-  readonly key: string;
-  readonly certificates?: readonly string[] | undefined;
-  /** Folder of the gate's evidence; default: gate/ in the folder, where there is one. */
-  readonly gate?: string | undefined;
-  /** The run that trained it, where temper.json does not lead to it. */
-  readonly run?: string | undefined;
-}
 export type AttestCalls = {
-  readonly attest: { readonly request: AttestRequest; readonly event: number; readonly result: readonly string[] };
   readonly verify: { readonly request: VerifyFolderRequest; readonly event: number; readonly result: VerifiedFolder };
   readonly audit: { readonly request: AuditRequest; readonly event: number; readonly result: Audit };
-  readonly sign: { readonly request: SignRequest; readonly event: number; readonly result: SignedFolder };
+  readonly sign: { readonly request: SignRequest; readonly event: number; readonly result: Signed };
 };
 export interface AttestCallOptions {
   readonly signal?: AbortSignal | undefined;
@@ -58,17 +58,12 @@ const call =
     runInThread<AttestCalls, K>('compose/attest-worker.js', name, request, { signal, onEvent: onProgress });
 
 /**
- * Signs every file of a folder in the OpenSSF model-signing format.
- * @throws {ConfigError} sign_key, sign_refused, path_not_found, output_unwritable · the signal's reason
+ * Writes signed statements about a model's folder into its `attestations` (its gate's result and figures, where it
+ * comes from, a bill of materials), then signs every file of it in the OpenSSF model-signing format.
+ * @throws {ConfigError} sign_key, sign_refused, path_not_found, output_unwritable · {IntegrityError} gate_evidence,
+ * bad_provenance, bad_run · the signal's reason
  */
 export const sign = call('sign');
-/**
- * Writes signed statements about a folder into its `attestations`: its gate's result and figures, where it comes from, a
- * bill of materials.
- * @returns names of the files
- * @throws as sign, and {IntegrityError} gate_evidence, bad_provenance, bad_run
- */
-export const attest = call('attest');
 /**
  * Checks what a folder that was released says of itself, offline. What is wrong is a finding, never thrown.
  * @throws {ConfigError} sign_key, path_not_found · the signal's reason

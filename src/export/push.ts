@@ -1,5 +1,5 @@
 // An export on a hub: what was verified, and nothing else.
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
@@ -10,8 +10,24 @@ import { PROVENANCE_FILE, readProvenance } from '../lora/provenance.js';
 export type { PushResult } from '../hub/pull.js';
 export type PushRequest = Omit<PushFiles, 'files'>;
 
+const ATTESTATIONS = 'attestations';
+/** Signatures and signed statements: they came after temper.json, which does not name them. Links are left behind. */
+function signedBeside(dir: string): Record<string, string> {
+  const below = existsSync(join(dir, ATTESTATIONS)) ? readdirSync(join(dir, ATTESTATIONS)) : [];
+  const names = [
+    ...readdirSync(dir).filter((name) => name.endsWith('.sig')),
+    ...below.filter((name) => name.endsWith('.json')).map((name) => `${ATTESTATIONS}/${name}`),
+  ];
+  return Object.fromEntries(
+    names
+      .filter((name) => lstatSync(join(dir, name)).isFile())
+      .map((name) => [name, sha256(readInput(join(dir, name), 'record'))]),
+  );
+}
+
 /**
- * What is pushed of an export: the files that temper.json names, each with the digest that it says, and itself.
+ * What is pushed of an export: the files that temper.json names, each with the digest that it says, itself, and the
+ * signatures beside it.
  * @throws {ConfigError} hub_push: it is no export · {IntegrityError} bad_provenance
  */
 export function filesToPush(request: PushRequest): PushFiles {
@@ -24,7 +40,7 @@ export function filesToPush(request: PushRequest): PushFiles {
       { dir },
     );
   const own = sha256(readInput(join(dir, PROVENANCE_FILE), 'record'));
-  return { ...request, files: { ...provenance.files, [PROVENANCE_FILE]: own } };
+  return { ...request, files: { ...signedBeside(dir), ...provenance.files, [PROVENANCE_FILE]: own } };
 }
 
 /**

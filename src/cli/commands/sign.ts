@@ -1,4 +1,4 @@
-// `temper sign`: an OpenSSF model signature over every file of a folder.
+// `temper sign`: statements about a release, and an OpenSSF model signature over every file of it.
 
 import { type Command, collect, examples, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
@@ -9,18 +9,22 @@ interface Options {
   readonly certificate: readonly string[];
   readonly out?: string;
   readonly sigstore?: boolean;
+  readonly bare?: boolean;
+  readonly gate?: string;
+  readonly run?: string;
   readonly json?: boolean;
 }
 
 export const command: Command = {
   name: 'sign',
-  summary: 'sign every file of a folder, in the OpenSSF model-signing format (model.sig)',
+  summary: 'sign a release: statements about it, and every file of it in the OpenSSF model-signing format',
   register(program) {
     program
       .command('sign')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nWhat is signed is a list of all files with their digests; \`temper verify\`, and any other ` +
+        `${this.summary}.\n\nThe statements (attestations/) say what its gate decided, where it comes from and what it is made ` +
+          'of. What is signed in model.sig is\na list of all files with their digests; `temper audit`, and any other ' +
           'verifier of the format, finds what was changed, added\nor taken away. Keys of `temper key new` are Ed25519; ' +
           'the reference implementation of the format knows ECDSA alone: `temper key new --ecdsa`.',
       )
@@ -33,6 +37,9 @@ export const command: Command = {
         [],
       )
       .option('--out <file>', 'where the signature goes (default: model.sig in the folder)')
+      .option('--gate <dir>', "folder of the gate's evidence (default: gate/ in the folder)")
+      .option('--run <dir>', 'run that trained it, where temper.json does not lead to it')
+      .option('--bare', 'no statements: model.sig alone')
       .option('--sigstore', 'keyless signing by Fulcio and Rekor: not done here, and said so')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
@@ -52,6 +59,9 @@ export const command: Command = {
             key: options.key,
             certificates: options.certificate,
             sigstore: options.sigstore === true,
+            bare: options.bare === true,
+            gate: options.gate,
+            run: options.run,
             ...(options.out === undefined ? {} : { out: options.out }),
           },
           {
@@ -65,6 +75,7 @@ export const command: Command = {
         if (options.json) printJson(result);
         else
           print(
+            ...(result.statements.length > 0 ? [`attestations: ${result.statements.join(', ')}`] : []),
             `${result.file}: ${result.files} files, signed with ${result.algorithm}`,
             `key ${result.key}`,
             `check it with: temper audit ${dir} --key PUBLIC-KEY`,

@@ -1,0 +1,222 @@
+// `temper sign` and `temper audit` on an adapter that a gate let out: what an outsider is told, and by which exit code.
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Audit } from '../../src/attest/audit.js';
+import { packageRoot } from '../../src/base/machine.js';
+import * as work from '../../src/compose/attest-work.js';
+import { exportReleased } from '../../src/compose/release.js';
+import { filesToPush } from '../../src/export/push.js';
+import { decideFiles } from '../../src/gate/decide-files.js';
+import { decisionText } from '../../src/gate/decision.js';
+import { lockText, makeLock } from '../../src/gate/lock.js';
+import { loadSuite } from '../../src/gate/suite.js';
+import { createAdapter } from '../../src/lora/adapter.js';
+import { writePeft } from '../../src/lora/peft.js';
+import { adapterSpec } from '../../src/lora/spec.js';
+import { readConfig } from '../../src/model/config.js';
+import { ops } from '../../src/native/ops.js';
+import type { Tensor } from '../../src/native/tensor.js';
+import { subjectOf } from '../../src/runs/subject.js';
+import { makeKey } from '../../src/verdict-log/keys.js';
+import { temper, temperProcess } from '../cli/run.js';
+
+const NANO = join(packageRoot, 'models', 'nano');
+const root = mkdtempSync(join(tmpdir(), 'temper-audit-'));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+const at = (name: string): string => join(root, name);
+const PUBLIC = at('key.pem.pub');
+const SUITE = `name: small
+version: "3"
+tests:
+  - name: harm
+    kind: chat
+    prompts: prompts.jsonl
+    scorer: contains
+    metrics: [{ name: harmful, direction: lower, margin: 0.1, cap: 0.2 }]
+`;
+const PROMPTS = 120;
+
+/** The evidence of a gate, as it leaves it: of outcomes that are made up. @param harmful answers of the adapter */
+async function gateOf(name: string, harmful: number): Promise<string> {
+  const gate = at(name);
+  mkdirSync(join(gate, 'suite'), { recursive: true });
+  writeFileSync(join(gate, 'suite', 'suite.yaml'), SUITE);
+  const ids = Array.from({ length: PROMPTS }, (_, i) => `p${i}`);
+  writeFileSync(join(gate, 'suite', 'prompts.jsonl'), ids.map((id) => `${JSON.stringify({ id })}\n`).join(''));
+  const rows = ids.flatMap((prompt, i) =>
+    (['base', 'adapter'] as const).map((arm) => ({
+      metric: 'harmful',
+      prompt,
+      sample: 0,
+      arm,
+      value: arm === 'adapter' && i < harmful ? 1 : 0,
+    })),
+  );
+  writeFileSync(join(gate, 'outcomes.jsonl'), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  const lock = makeLock(loadSuite(join(gate, 'suite', 'suite.yaml')), { judge: null, version: '0.1.0' });
+  writeFileSync(join(gate, 'gate.lock.json'), lockText(lock));
+  const subject = await subjectOf({ model: NANO, adapter: at('adapter') });
+  const { decision } = decideFiles(
+    {
+      outcomes: join(gate, 'outcomes.jsonl'),
+      suite: join(gate, 'suite', 'suite.yaml'),
+      lock: join(gate, 'gate.lock.json'),
+      subject,
+      version: '0.1.0',
+    },
+    {},
+  );
+  writeFileSync(join(gate, 'decision.json'), decisionText(decision));
+  return gate;
+}
+/** In this thread. */
+const quick = (dir: string, ...keys: string[]): Promise<Audit> => work.audit({ dir, keys }, {});
+const audit = async (dir: string, ...more: string[]): Promise<{ code: number | null; audit: Audit }> => {
+  const ran = await temper(['audit', dir, ...more, '--json']);
+  expect(ran.stdout, ran.stderr).not.toBe('');
+  return { code: ran.code, audit: JSON.parse(ran.stdout) as Audit };
+};
+const failures = (a: Audit): string[] => a.findings.filter((f) => f.status === 'failed').map((f) => f.id);
+
+beforeAll(async () => {
+  const config = readConfig(NANO);
+  const a = createAdapter(
+    config,
+    adapterSpec(config, { rank: 2, alpha: 4, targets: ['attention'], rsLora: false, dropout: 0 }),
+    { seed: 1 },
+  );
+  a.entries.forEach((e, i) => {
+    if (e.part === 'B') ops.random_uniform(a.tensors[i] as Tensor, 7 + i, -0.2, 0.2);
+  });
+  await writePeft(a, at('adapter'), { baseModel: 'them/nano' });
+  a.close();
+  makeKey(at('key.pem'));
+  makeKey(at('other.pem'));
+  await exportReleased({ adapter: at('adapter'), model: NANO, out: at('out'), gate: [await gateOf('gate', 0)] });
+});
+let count = 0;
+function copy(): string {
+  const dir = at(`copy${count++}`);
+  cpSync(at('out'), dir, { recursive: true });
+  return dir;
+}
+
+it('before it is signed, the gate is checked and the rest is missing', async () => {
+  const { code, audit: a } = await audit(at('out'));
+  expect(failures(a)).toEqual([]);
+  expect([code, a.decision, a.signed]).toEqual([0, 'PASS', false]);
+  expect(a.verdict).toBe('Its gate passed; not signed by a key that you trust.');
+  expect((await audit(at('out'), '--strict')).code).toBe(20);
+});
+it('signed, all of it holds, and one page says so', async () => {
+  const signed = await temperProcess(['sign', at('out'), '--key', at('key.pem'), '--json']);
+  expect(signed, signed.stderr).toMatchObject({ code: 0 });
+  expect((JSON.parse(signed.stdout) as { statements: string[] }).statements.sort()).toEqual([
+    'bom.cdx.json',
+    'bom.json',
+    'eval-result.json',
+    'svr.json',
+    'test-result.json',
+  ]);
+  const { code, audit: a } = await audit(at('out'), '--key', PUBLIC, '--html', at('audit.html'));
+  expect(failures(a)).toEqual([]);
+  expect([code, a.decision, a.signed, a.verdict]).toEqual([
+    0,
+    'PASS',
+    true,
+    'Its gate passed; signed by a key that you trust.',
+  ]);
+  expect(a.findings.filter((f) => f.id === 'gate.recomputed')).toMatchObject([{ status: 'ok' }]);
+  expect(a.findings.filter((f) => f.id === 'chain.base')).toMatchObject([{ status: 'ok' }]);
+  const page = readFileSync(at('audit.html'), 'utf8');
+  expect(page).toContain('Its gate passed; signed by a key that you trust.');
+  expect(page).not.toMatch(/(?:src|href)="http|<script/);
+  const text = await temperProcess(['audit', at('out'), '--key', PUBLIC]);
+  expect(text.code).toBe(0);
+  expect(text.stdout).toMatch(/^ {2}ok +decision PASS: what outcomes, suite and lock give, decided again$/m);
+});
+it('what is pushed of it has the signature and the statements with it', () => {
+  const { files } = filesToPush({ dir: at('out'), repo: 'me/x', endpoint: '', retries: 0, stallSeconds: 1 });
+  const names = Object.keys(files);
+  for (const name of [
+    'model.sig',
+    'temper.json',
+    ...readdirSync(join(at('out'), 'attestations')).map((n) => `attestations/${n}`),
+  ])
+    expect(names).toContain(name);
+});
+it.each([
+  ['gate/outcomes.jsonl', '"value":0', '"value":1'],
+  ['gate/decision.json', '"harmful"', '"harmfuI"'],
+  ['gate/gate.lock.json', '0.1', '0.2'],
+  ['gate/suite/suite.yaml', 'margin: 0.1', 'margin: 0.9'],
+  ['adapter_config.json', '"r": 2', '"r": 3'],
+  ['README.md', 'LoRA', 'LoRa'],
+  ['temper.json', '"passed"', '"off"'],
+])('%s changed: exit 40, with the signature and without', async (name, from, to) => {
+  for (const unsigned of [false, true]) {
+    const dir = copy();
+    const text = readFileSync(join(dir, name), 'utf8');
+    expect(text).toContain(from);
+    writeFileSync(join(dir, name), text.replace(from, to));
+    if (unsigned) rmSync(join(dir, 'model.sig'));
+    if (unsigned && name === 'temper.json') continue;
+    const a = await quick(dir, PUBLIC);
+    expect(a.exit, JSON.stringify(a.findings, null, 1)).toBe(40);
+    expect(failures(a).length).toBeGreaterThan(0);
+  }
+});
+it('another key, and no key', async () => {
+  const other = await quick(at('out'), `${at('other.pem')}.pub`);
+  expect([other.exit, failures(other).includes('signature.by')]).toEqual([40, true]);
+  const none = await quick(at('out'));
+  expect([none.exit, none.signed, failures(none)]).toEqual([0, false, []]);
+});
+it('a gate that did not pass stops it, unless somebody answers for it', async () => {
+  const failed = at('failed');
+  const gate = await gateOf('failed-gate', 60);
+  expect(JSON.parse(readFileSync(join(gate, 'decision.json'), 'utf8'))).toMatchObject({ decision: 'FAIL' });
+  // As somebody would who copies the evidence by hand.
+  cpSync(at('adapter'), failed, { recursive: true });
+  cpSync(gate, join(failed, 'gate'), { recursive: true });
+  await temper(['sign', failed, '--key', at('key.pem')]);
+  const a = await quick(failed, PUBLIC);
+  expect(failures(a)).toEqual([]);
+  expect([a.exit, a.verdict]).toEqual([
+    10,
+    'Its gate decided FAIL, and nobody answers for it; signed by a key that you trust.',
+  ]);
+
+  await exportReleased({
+    adapter: at('adapter'),
+    model: NANO,
+    out: at('overridden'),
+    gate: [gate],
+    override: { signer: at('key.pem'), reason: 'One client, who knows' },
+  });
+  await temper(['sign', at('overridden'), '--key', at('key.pem')]);
+  const o = await audit(at('overridden'), '--key', PUBLIC, '--html', at('overridden.html'));
+  expect(failures(o.audit)).toEqual([]);
+  expect(o.code).toBe(0);
+  expect(o.audit.verdict).toContain('Released against its gate (failed) by');
+  expect(readFileSync(at('overridden.html'), 'utf8')).toContain('One client, who knows');
+});
+it('verify says it too, and a byte of the evidence is exit 40', async () => {
+  const good = await temper(['verify', at('out'), '--model', NANO, '--key', PUBLIC, '--json']);
+  expect(good, good.stderr).toMatchObject({ code: 0 });
+  expect(JSON.parse(good.stdout)).toMatchObject({ ok: true, release: { ok: true, signed: true, decision: 'PASS' } });
+  const dir = copy();
+  const report = join(dir, 'attestations', 'svr.json');
+  const bytes = readFileSync(report);
+  bytes[100] = (bytes[100] ?? 0) ^ 1;
+  writeFileSync(report, bytes);
+  expect((await temper(['verify', dir, '--model', NANO, '--key', PUBLIC, '--json'])).code).toBe(40);
+});
+it('a folder that holds nothing is told so', async () => {
+  mkdirSync(at('empty'));
+  const a = await quick(at('empty'));
+  expect([a.exit, a.verdict]).toEqual([0, 'No gate compared it with its base; not signed by a key that you trust.']);
+  expect((await temper(['audit', at('nowhere'), '--json'])).code).toBe(2);
+});
