@@ -54,8 +54,8 @@ export interface AttestOptions extends HashOptions {
 }
 
 /**
- * Statements about a folder, by the names of their files: what its gate decided, what it was trained from, and a bill of
- * materials. A gate that did not pass has no simple verification result.
+ * Statements about a folder, by the names of their files: what its gate decided, what it was trained from, and a bill
+ * of materials. A gate that did not pass has no simple verification result.
  * @param gate the gate's folder; null: there was none
  * @throws {ConfigError} sign_refused · {IntegrityError} gate_evidence, bad_provenance, bad_run · the signal's reason
  */

@@ -18,7 +18,7 @@ export const STATUS_NAMES: Readonly<Record<FindingStatus, string>> = {
   unchecked: 'not checkable',
 };
 export interface Audit extends VerifiedFolder {
-  /** 0, 10: the gate did not pass and nobody answers for it, 20: asked to be strict, and not all could be checked, 40. */
+  /** 0; 10: the gate did not pass, and nobody answers for it; 20: asked to be strict, and not all was checked; 40. */
   readonly exit: 0 | 10 | 20 | 40;
   /** In a sentence. */
   readonly verdict: string;
@@ -63,17 +63,20 @@ main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.15rem; font-weight: 600; margin: 0; color: var(--soft); overflow-wrap: anywhere; }
 .verdict { font-size: 1.6rem; line-height: 1.25; margin: .35rem 0 1rem; font-weight: 600; }
 .verdict.good { color: var(--good); } .verdict.bad { color: var(--bad); }
-.counts { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: 0 0 1.5rem; padding: 0; list-style: none; color: var(--soft); }
+.counts { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: 0 0 1.5rem; padding: 0; list-style: none; }
+.counts { color: var(--soft); }
 .counts b { color: var(--ink); font-size: 1.15rem; }
 .note { border-left: 3px solid var(--accent); padding: .4rem .9rem; margin: 0 0 1.5rem; background: var(--panel); }
-section { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; margin: 0 0 1rem; padding: .9rem 1.1rem; }
+section { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }
+section { margin: 0 0 1rem; padding: .9rem 1.1rem; }
 h2 { font-size: 1rem; margin: 0 0 .5rem; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
 td { border-top: 1px solid var(--line); padding: .4rem .75rem .4rem 0; vertical-align: top; overflow-wrap: anywhere; }
 tr:first-child td { border-top: 0; }
 td:first-child { width: 8.5rem; font-weight: 600; white-space: nowrap; }
 td:nth-child(2) { width: 38%; }
-.ok { color: var(--good); } .failed { color: var(--bad); } .missing { color: var(--accent); } .unchecked { color: var(--soft); }
+.ok { color: var(--good); } .failed { color: var(--bad); }
+.missing { color: var(--accent); } .unchecked { color: var(--soft); }
 footer { color: var(--soft); font-size: .85rem; margin-top: 1.5rem; }
 @media (max-width: 40rem) {
   table, tbody, tr, td { display: block; width: auto !important; }
@@ -96,14 +99,14 @@ export function auditPage(audit: Audit, about: string): string {
 <ul class="counts">${(Object.keys(STATUS_NAMES) as FindingStatus[]).map(
       (status) => html`<li><b class="${status}">${counts[status]}</b> ${STATUS_NAMES[status]}</li>`,
     )}</ul>
-${override && html`<p class="note">Released against its gate by ${override.by}, ${override.time}: ${override.reason}</p>`}
+${override && html`<p class="note">Overridden by ${override.by}, ${override.time}: ${override.reason}</p>`}
 ${[...byGroup(findings)].map(
   ([group, own]) =>
     html`<section><h2>${GROUP_NAMES[group]}</h2><table>${own.map(
       (f) => html`<tr><td class="${f.status}">${STATUS_NAMES[f.status]}</td><td>${f.what}</td><td>${f.why}</td></tr>\n`,
     )}</table></section>`,
 )}
-<footer>${about} Everything here was checked offline, of the folder itself. “Not checkable” is what lies elsewhere.</footer>
+<footer>${about} All of it was checked offline, of the folder itself; what is not checkable lies elsewhere.</footer>
 </main>`,
   );
 }

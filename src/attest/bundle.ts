@@ -1,5 +1,6 @@
-// A signature as a file: the sigstore bundle v0.3, which OpenSSF model signing uses, with a DSSE envelope in it and what
-// names the signer: a public key's digest, a chain of certificates, or a certificate of Fulcio with its entry in Rekor.
+// A signature as a file: the sigstore bundle v0.3, which OpenSSF model signing uses, with a DSSE envelope in it and
+// what names the signer: a public key's digest, a chain of certificates, or a certificate of Fulcio with its entry in
+// Rekor.
 // Nothing in it is believed; what is not of its form is refused, so that no byte of it can change unseen.
 import type { X509Certificate } from 'node:crypto';
 import { basename } from 'node:path';

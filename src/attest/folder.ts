@@ -1,5 +1,5 @@
-// What a folder holds, and what its files hash to: each is read once, whoever asks. Links and what is no file are named,
-// never followed.
+// What a folder holds, and what its files hash to: each is read once, whoever asks. Links and what is no file are
+// named, never followed.
 import { createHash } from 'node:crypto';
 import { lstatSync, readdirSync, realpathSync, statSync } from 'node:fs';
 import { join, sep } from 'node:path';

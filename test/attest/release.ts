@@ -1,4 +1,4 @@
-// A folder as an export leaves it, with the evidence of a gate, made by hand: small, and every part of it of the others.
+// A folder as an export leaves it, with the evidence of a gate, made by hand: small, and each part of it of the others.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { signFolder, writeAttestations } from '../../src/attest/attest.js';

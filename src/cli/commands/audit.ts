@@ -46,8 +46,8 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nEach line says what was looked at and what came of it: ok, FAILED, missing, or not ` +
-          'checkable and why. The decision of the release gate is made again from its outcomes. Whom you trust is what ' +
-          'you name: without --key a signature shows nothing but that the folder is of one piece.',
+          'checkable and why. The decision of the release gate is made again from its outcomes. Whom you trust is ' +
+          'what you name: without --key a signature shows nothing but that the folder is of one piece.',
       )
       .argument('<dir>', 'folder of an export or an adapter')
       .option('--key <file>', 'public key or certificate that is trusted, PEM; may be given several times', collect, [])
@@ -61,8 +61,8 @@ export const command: Command = {
         `${examples(
           'temper audit out/nano-lora --key release-key.pem.pub',
           'temper audit out/nano-lora --key release-key.pem.pub --strict --html audit.html',
-        )}\nExit codes: 0 nothing failed, 10 its gate did not pass and nobody answers for it, 20 with --strict: not all ` +
-          'could be checked, 40 something is not what it says it is.\n',
+        )}\nExit codes: 0 nothing failed, 10 its gate did not pass and nobody answers for it, 20 with --strict: not ` +
+          'all could be checked, 40 something is not what it says it is.\n',
       )
       .action(async (dir: string, { json, key, ...options }: Options) => {
         const { audit } = await import('../../compose/attest.js');
