@@ -47,6 +47,7 @@ export async function createEngineJudge(
         {
           messages: messagesOf(prompt),
           shared: prompt.head,
+          quiet: true,
           maxTokens: most,
           sampling,
           topLogprobs: 0,

@@ -6,16 +6,12 @@ const MOST_PLACES = 16;
 const MOST_MATCHED = 32;
 /** Fewer tokens that are alike say nothing. */
 export const LEAST_MATCHED = 2;
-/** From so many on what is foreseen is taken to be what comes: a turn begins with three that it has, too. */
-const LEAST_FORESEEN = 3;
 const MOST_HEADS = 2 ** 16;
 
 export interface Guess {
   readonly tokens: readonly number[];
   /** Last tokens that stood before them there too. */
   readonly matched: number;
-  /** They are of what was foreseen. */
-  readonly foreseen?: true;
 }
 export const NO_GUESS: Guess = { tokens: [], matched: 0 };
 /** Parts two texts: no token, and no match goes beyond it. */
@@ -29,9 +25,6 @@ export class Lookup {
   /** Latest place by the hash of the pair that ends there; for each place the one before with the same. −1: none. */
   readonly #heads: Int32Array;
   #before: Int32Array;
-  /** Where the text's end stands in what is foreseen, as long as it says just that, and since when; −1: nowhere. */
-  #along = -1;
-  #alike = 0;
 
   /** @param foreseen what the answer is thought to be like, APART between two ways: looked at as if it stood before */
   constructor(prompt: Int32Array, foreseen: Int32Array = new Int32Array(0)) {
@@ -45,19 +38,6 @@ export class Lookup {
     for (const token of foreseen) this.push(token);
     if (this.#from > 0) this.push(APART);
     for (const token of prompt) this.push(token);
-    this.#begin(foreseen, prompt);
-  }
-  /** Stands where the prompt ends in a turn that is foreseen and begins as that ends, of several in the last. */
-  #begin(foreseen: Int32Array, prompt: Int32Array): void {
-    for (let end = foreseen.length, way = end - 1; end > 0; end = way, way = end - 1) {
-      while (way >= 0 && foreseen[way] !== APART) way--;
-      for (let n = Math.min(LEAST_FORESEEN, end - way - 1, prompt.length); n > 1; n--)
-        if (prompt.subarray(prompt.length - n).every((token, i) => token === foreseen[way + 1 + i])) {
-          this.#along = way + n;
-          this.#alike = n;
-          return;
-        }
-    }
   }
 
   /** All tokens so far; good until the next one. */
@@ -72,10 +52,6 @@ export class Lookup {
     }
     this.#text[at] = token;
     this.#length++;
-    if (this.#along >= 0) {
-      this.#along = this.#text[this.#along + 1] === token ? this.#along + 1 : -1;
-      this.#alike++;
-    }
     if (at === 0) return;
     const head = this.#headOf(this.#text[at - 1]!, token);
     this.#before[at] = this.#heads[head]!;
@@ -91,20 +67,16 @@ export class Lookup {
     const text = this.#text,
       end = this.#length - 1;
     if (end < Math.max(2, this.#from + 1) || most < 1) return NO_GUESS;
-    const along = this.#along >= 0 && this.#alike >= LEAST_FORESEEN;
-    let best = along ? Math.min(this.#alike, MOST_MATCHED) : 0,
-      from = along ? this.#along : -1;
-    for (
-      let at = this.#before[end]!, places = 0;
-      at > 0 && !along && best < MOST_MATCHED && places < MOST_PLACES;
-      at = this.#before[at]!, places++
-    ) {
+    let best = 0,
+      from = -1;
+    for (let at = this.#before[end]!, places = 0; at > 0 && places < MOST_PLACES; at = this.#before[at]!, places++) {
       let n = 0;
       while (n < MOST_MATCHED && n <= at && text[at - n] === text[end - n] && text[end - n] !== APART) n++;
       if (n > best) {
         best = n;
         from = at;
       }
+      if (n === MOST_MATCHED) break;
     }
     if (best < LEAST_MATCHED) return NO_GUESS;
     const tokens: number[] = [];
@@ -114,10 +86,7 @@ export class Lookup {
       if (token === APART) break;
       tokens.push(token);
     }
-    if (tokens.length === 0) return NO_GUESS;
-    const foreseen = from < this.#from && best >= LEAST_FORESEEN;
-    if (foreseen && !along) [this.#along, this.#alike] = [from, best];
-    return { tokens, matched: best, ...(foreseen ? { foreseen } : {}) };
+    return tokens.length === 0 ? NO_GUESS : { tokens, matched: best };
   }
 }
 const grown = (old: Int32Array): Int32Array => {

@@ -88,6 +88,8 @@ export interface GenerateRequest {
    * stands before it, and nothing beyond. Absent: openings and conversations are kept.
    */
   readonly shared?: string;
+  /** Nobody reads along: its end alone is told, and its tokens wait while prompts are read. */
+  readonly quiet?: boolean;
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;

@@ -224,6 +224,7 @@ export class Runner implements Disposable {
         }),
         cuts: request.shared === undefined ? turnCuts(prompt.tokens, tokenizer, prompt.shared) : [],
         foreseen: this.#prompts.foreseen(request),
+        patient: request.quiet === true,
       });
     } catch (e) {
       adapter?.release();
@@ -234,7 +235,8 @@ export class Runner implements Disposable {
       setImmediate(this.#run);
     }
     const { tracker, tokens } = prompt;
-    const turn = new ActiveTurn(tokenizer, { request, promptTokens: tokens.length, tracker, constraint, emit });
+    const told = request.quiet ? () => {} : emit;
+    const turn = new ActiveTurn(tokenizer, { request, promptTokens: tokens.length, tracker, constraint, emit: told });
     return new Promise((done, fail) => {
       const active: Active = { turn, sequence, adapter, done, fail, late: undefined };
       this.#active.set(sequence, active);

@@ -52,6 +52,8 @@ export interface SequenceOptions {
   readonly cuts?: readonly number[];
   /** What the answer is thought to be like: guesses are taken from it too, and no token depends on it. */
   readonly foreseen?: Int32Array | undefined;
+  /** Its tokens may wait while prompts are read. */
+  readonly patient?: boolean;
 }
 
 /** @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens */

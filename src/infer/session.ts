@@ -148,7 +148,8 @@ export class Session implements Disposable {
     this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
     const since = performance.now(),
       decoding = streams(this.#running),
-      beside = decoding.length > 0;
+      // Others are read as they come; these get a fuller step for it.
+      beside = decoding.some((state) => !state.options.patient);
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
     const until = this.options.yields ? this.#readingEnds(since, beside) : Number.POSITIVE_INFINITY;
     if (!this.#pass.run(sampled, until, beside)) return sampled;

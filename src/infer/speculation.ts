@@ -4,7 +4,6 @@
 // the first that is not ends the stream's part, and its rows are taken back. So no token depends on what was guessed.
 //
 // This file decides how many guesses are worth their rows: the whole policy. It knows neither model nor cache.
-import { NO_GUESS } from './lookup.js';
 import { StepTimes } from './step-times.js';
 import { Experience, FORESEEN_KIND, kindOf, MODEL_KIND, type Track } from './track.js';
 
@@ -17,7 +16,7 @@ export const MOST_FORESEEN_ROWS = 64;
 /** That such a guess is right: where nothing is known of it, and the least that is worth a row. */
 const FORESEEN_HOPE = 0.9,
   LEAST_FORESEEN_CHANCE = 0.7;
-/** So many of them are checked at once that all of them come as often as not. */
+/** So many of them are checked at once that all of them come so often. */
 const ALL_COME = 0.5;
 /** Guesses of all together in a step: a size that is new must be run some times until it is as fast as it can be. */
 const COUNTS: readonly number[] = [1, 3, 7, 15];
@@ -156,8 +155,8 @@ export class Speculation {
     if (rows <= MOST_DRAFTS || !streams.every(({ track }) => track.foreseen)) return null;
     const offers = streams.map(({ track, room }): Offer => {
       const most = Math.min(MOST_FORESEEN, rows, room, this.#likely(track)),
-        guess = most > 0 ? track.guess(most) : NO_GUESS;
-      return guess.foreseen ? { kind: FORESEEN_KIND, most: guess.tokens.length, tokens: guess.tokens } : NO_OFFER;
+        tokens = track.foresees(most);
+      return { kind: FORESEEN_KIND, most: tokens.length, tokens };
     });
     if (offers.every((o) => o.most < 1)) return null;
     this.#offers = offers;

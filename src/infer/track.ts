@@ -1,4 +1,5 @@
 // What speculation knows of one stream: its text, how often guesses were right, what they have cost it.
+import { Foreseen } from './foreseen.js';
 import { type Guess, Lookup, NO_GUESS } from './lookup.js';
 
 /** Guesses are as good as the tokens before them that match: from so many on they are counted apart. */
@@ -47,6 +48,7 @@ const KEEPS = 0.95;
 export class Track {
   /** Made when it is first asked for: many answers are over before. */
   #lookup: Lookup | null = null;
+  readonly #ways: Foreseen | null;
   readonly #waiting: number[] = [];
   readonly experience = new Experience(KEEPS);
   /** Steps since one of its guesses was checked. */
@@ -62,9 +64,12 @@ export class Track {
   constructor(
     readonly prompt: Int32Array,
     readonly foreseen?: Int32Array,
-  ) {}
+  ) {
+    this.#ways = foreseen && foreseen.length > 0 ? new Foreseen(foreseen, prompt) : null;
+  }
 
   took(token: number): void {
+    this.#ways?.took(token);
     this.#waiting.push(token);
   }
   /** Prompt and answer. */
@@ -73,6 +78,12 @@ export class Track {
   }
   guess(most: number): Guess {
     return most < 1 ? NO_GUESS : this.#read().guess(most);
+  }
+  /** At most so many tokens that the request says will come now. */
+  foresees(most: number): readonly number[] {
+    if (this.#ways === null || most < 1) return [];
+    this.#ways.find(this.text);
+    return this.#ways.guess(most);
   }
   #read(): Lookup {
     this.#lookup ??= new Lookup(this.prompt, this.foreseen);

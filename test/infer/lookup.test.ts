@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { APART, LEAST_MATCHED, Lookup } from '../../src/infer/lookup.js';
+import { LEAST_MATCHED, Lookup } from '../../src/infer/lookup.js';
 
 const guess = (text: readonly number[], most = 4): unknown => new Lookup(Int32Array.from(text)).guess(most);
 
@@ -29,45 +29,6 @@ it('what is foreseen counts as if it stood before, up to its end, and is no part
   expect(after([1, 2, 3], [2])).toEqual({ tokens: [], matched: 0 });
   expect(after([1, 2, 3], [])).toEqual({ tokens: [], matched: 0 });
   expect([...new Lookup(Int32Array.of(5, 6), Int32Array.of(1, 2)).text]).toEqual([5, 6]);
-});
-it('what is foreseen is followed as long as it is just that, one way apart from the other', () => {
-  const ways = Int32Array.from([1, 2, 3, 4, 5, 6, APART, 1, 2, 3, 7, 8, 9]);
-  const lookup = new Lookup(Int32Array.of(0, 1, 2), ways);
-  lookup.push(3);
-  // Of two that match alike the last.
-  expect(lookup.guess(8)).toMatchObject({ tokens: [7, 8, 9], foreseen: true });
-  lookup.push(7);
-  expect(lookup.guess(8)).toMatchObject({ tokens: [8, 9], foreseen: true });
-  lookup.push(4);
-  expect(lookup.guess(8)).toEqual({ tokens: [], matched: 0 });
-  const other = new Lookup(Int32Array.of(0, 1, 2), ways);
-  for (const token of [3, 4]) other.push(token);
-  expect(other.guess(1)).toEqual({ tokens: [5], matched: 4, foreseen: true });
-  expect(other.guess(8)).toMatchObject({ tokens: [5, 6], foreseen: true });
-  other.push(5);
-  other.push(6);
-  expect(other.guess(8)).toEqual({ tokens: [], matched: 0 });
-});
-it('a turn begins where it begins, though its head comes again', () => {
-  const turn = [1, 2, 3, 8, 8, 1, 2, 3, 9, 9];
-  const begun = (ways: readonly number[], token = 3): unknown => {
-    const lookup = new Lookup(Int32Array.of(7, 1, 2), Int32Array.from(ways));
-    lookup.push(token);
-    return lookup.guess(2);
-  };
-  expect(begun(turn)).toEqual({ tokens: [8, 8], matched: 3, foreseen: true });
-  expect(begun([1, 2, 3, 6, 6, APART, ...turn])).toMatchObject({ tokens: [8, 8], foreseen: true });
-  expect(begun([...turn, APART, 5, 5, 5])).toMatchObject({ tokens: [8, 8], foreseen: true });
-  expect(begun(turn, 4)).toEqual({ tokens: [], matched: 0 });
-});
-it('what is foreseen is followed however often its pairs stand in the text', () => {
-  const pairs = Array.from({ length: 40 }, () => [1, 2, 9]).flat();
-  const lookup = new Lookup(Int32Array.from([...pairs, 5, 6]), Int32Array.from([5, 6, 7, 1, 2, 3, 4]));
-  lookup.push(7);
-  expect(lookup.guess(1)).toEqual({ tokens: [1], matched: 3, foreseen: true });
-  lookup.push(1);
-  lookup.push(2);
-  expect(lookup.guess(4)).toMatchObject({ tokens: [3, 4], foreseen: true });
 });
 it('is what a plain search finds, grown token by token', () => {
   fc.assert(

@@ -13,23 +13,27 @@ const MOST_WAYS = 64;
 /** Longer thoughts are no form. */
 const MOST_CHARS = 2000;
 
+/** Answers of one way that are remembered, and what is left of how often they came after each one more. */
+const MOST_ANSWERS = 8;
+const KEEPS = 0.95;
+
 interface Answer {
   readonly turn: ExpectedTurn;
   /** In it, where it has one. */
   readonly nonce: string;
-}
-interface Known {
-  allow?: Answer;
-  block?: Answer;
+  /** The same for all nonces. */
+  readonly form: string;
+  /** How often it came of late. */
+  often: number;
 }
 
 export class Expectation {
   /** By policy and way of asking, least recently used first. */
-  readonly #known = new Map<string, Known>();
+  readonly #known = new Map<string, Answer[]>();
 
-  #of({ policy, contract, swapped }: JudgeRequest): Known {
+  #of({ policy, contract, swapped }: JudgeRequest): Answer[] {
     const key = `${contract ?? ''} ${swapped === true} ${policy}`;
-    const known = this.#known.get(key) ?? {};
+    const known = this.#known.get(key) ?? [];
     this.#known.delete(key);
     this.#known.set(key, known);
     for (const old of this.#known.keys()) {
@@ -41,9 +45,9 @@ export class Expectation {
   /** The likeliest last. */
   expect(request: JudgeRequest): readonly ExpectedTurn[] {
     const { nonce, contract, swapped = false } = request;
-    const { allow, block } = this.#of(request);
-    const usual = [{ channel: 'final', content: contractOf(contract).allowed(nonce, swapped) }];
-    return [...(block ? [renewed(block, nonce)] : []), allow ? renewed(allow, nonce) : usual];
+    const known = this.#of(request);
+    if (known.length === 0) return [[{ channel: 'final', content: contractOf(contract).allowed(nonce, swapped) }]];
+    return known.toSorted((a, b) => a.often - b.often).map((answer) => renewed(answer, nonce));
   }
   /** Told of each answer. */
   learn(request: JudgeRequest, { final, analysis, finish }: CheckpointReply): void {
@@ -56,9 +60,19 @@ export class Expectation {
       ...(analysis === '' ? [] : [{ channel: 'analysis', content: analysis }]),
       { channel: 'final', content: final },
     ];
-    this.#of(request)[outcome] = { turn, nonce };
+    const known = this.#of(request),
+      form = JSON.stringify(renewed({ turn, nonce }, ''));
+    for (const answer of known) answer.often *= KEEPS;
+    const same = known.find((answer) => answer.form === form);
+    if (same) same.often++;
+    else {
+      if (known.length === MOST_ANSWERS) known.splice(rarest(known), 1);
+      known.push({ turn, nonce, form, often: 1 });
+    }
   }
 }
 
-const renewed = ({ turn, nonce }: Answer, next: string): ExpectedTurn =>
+const rarest = (answers: readonly Answer[]): number =>
+  answers.reduce((least, { often }, i) => (often < (answers[least] as Answer).often ? i : least), 0);
+const renewed = ({ turn, nonce }: Pick<Answer, 'turn' | 'nonce'>, next: string): ExpectedTurn =>
   turn.map(({ channel, content }) => ({ channel, content: content.replaceAll(nonce, next) }));
