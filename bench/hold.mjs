@@ -1,5 +1,5 @@
-// node bench/hold.mjs [--model DIR] [--judge DIR] [--streams N] [--rounds N] [--sentences N]: what hold-back costs. The
-// streams are of a real engine; the embedded one knows short answers only, so each token that it samples is told as a
+// node bench/hold.mjs [--model DIR] [--judge DIR] [--streams N] [--rounds N] [--sentences N] [--threads N,…]: what
+// hold-back costs. The streams are of a real engine; the embedded one knows short answers only, so each token that it samples is told as a
 // piece of an answer of several sentences, which the judge allows. Judged by the embedded judge, an engine beside it;
 // and by a scripted one that answers at once, which leaves the cost of the mechanism. Told of each: how long a sentence
 // waited, from its last character until it left, and the share of the answer that had left when its last token was
@@ -19,6 +19,8 @@ const { values } = parseArgs({
     streams: { type: 'string', default: '8' },
     rounds: { type: 'string', default: '5' },
     sentences: { type: 'string', default: '4' },
+    // Engines of one process share its threads: with one each runs on a core of its own, with more they take turns.
+    threads: { type: 'string', default: '1,2' },
   },
 });
 const streams = Number(values.streams),
@@ -81,10 +83,21 @@ const tellingOf = (engine, text, told) => ({
   },
 });
 
-const folder = mkdtempSync(join(tmpdir(), 'hold-bench-'));
-const engine = await openEngine({ model: longer(values.model, folder), slots: streams, contextTokens: 1024 });
-const judging = await openEngine({ model: values.judge, slots: streams, prefixes: 8 });
-try {
+async function measure(threads, folder) {
+  const engine = await openEngine({
+    model: longer(values.model, folder),
+    slots: streams,
+    contextTokens: 1024,
+    threads,
+  });
+  const judging = await openEngine({ model: values.judge, slots: streams, prefixes: 8, threads });
+  try {
+    await measureJudges(threads, engine, judging);
+  } finally {
+    await Promise.all([engine.close(), judging.close()]);
+  }
+}
+async function measureJudges(threads, engine, judging) {
   const policies = [await loadPolicy(join(root, 'policies', 'contact', 'policy.md'))];
   const nano = await createEngineJudge(judging, { name: 'nano-judge', maxTokens: 256 });
   const scripted = {
@@ -130,12 +143,13 @@ try {
       shares.push(before / text.length);
       times.push(performance.now() - began);
     };
-    await Promise.all(Array.from({ length: streams }, (_, i) => one(i, false)));
+    for (let r = 0; r < 2; r++) await Promise.all(Array.from({ length: streams }, (_, i) => one(i + 7 * r, false)));
     calls = 0;
     for (let r = 0; r < rounds; r++)
       await Promise.all(Array.from({ length: streams }, (_, i) => one(r * streams + i, true)));
     row({
       name: judge.name,
+      threads,
       holdMsP50: round(quantile(holds, 0.5)),
       holdMsP95: round(quantile(holds, 0.95)),
       share: shares.length === 0 ? null : Math.round((1000 * shares.reduce((a, b) => a + b, 0)) / shares.length) / 1000,
@@ -145,7 +159,13 @@ try {
       callsPerAnswer: round(calls / (rounds * streams)),
     });
   }
-} finally {
-  await Promise.all([engine.close(), judging.close()]);
-  rmSync(folder, { recursive: true, force: true });
+}
+
+for (const threads of values.threads.split(',').map(Number)) {
+  const folder = mkdtempSync(join(tmpdir(), 'hold-bench-'));
+  try {
+    await measure(threads, folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
