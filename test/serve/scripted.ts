@@ -126,6 +126,7 @@ export function scriptedApp(
     readonly hosts?: ReadonlySet<string>;
     readonly playground?: () => boolean;
     readonly review?: ReviewConsole;
+    readonly onRevoked?: ServedModels['onRevoked'];
   } = {},
 ): ScriptedApp {
   const models: readonly ServedModel[] = [
@@ -141,7 +142,7 @@ export function scriptedApp(
     return found;
   };
   const structures = openStructures({ model: MODEL, vocabSize: 1024 });
-  const served = { engine, models, created: 1, find, structures };
+  const served = { engine, models, created: 1, find, structures, onRevoked: options.onRevoked };
   const parts = {
     served,
     screen: options.screen ?? null,
