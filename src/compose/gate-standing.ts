@@ -97,6 +97,11 @@ export async function exportStanding(dir: string, signal?: AbortSignal): Promise
   const { gate, format, digests } = provenance;
   if (gate === undefined)
     return { subject: null, standing: { ...NONE, reasons: ['it was exported without asking the gate'] } };
+  if (gate.status === 'candidate')
+    return {
+      subject: gate.subject ?? null,
+      standing: { ...NONE, reasons: ['it is a candidate, made for a gate to judge'] },
+    };
   if (gate.status === 'none') return { subject: null, standing: { ...NONE, status: 'passed' } };
   const { subject } = gate;
   if (subject === undefined) throw stale(dir, 'names no subject of the gate');

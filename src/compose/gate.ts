@@ -318,7 +318,7 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
     try {
       const began = performance.now();
       const baseDigest = await models.base.digest(signal);
-      const subject = await subjectFor(target, options, baseDigest);
+      const subject = await subjectFor(target, options);
       const { temperature, maxTokens } = loaded.suite.sampling;
       const armOf = (engine: Engine, adapter: string | null): ArmTools =>
         createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });
@@ -385,9 +385,10 @@ async function trainingFor(target: GateTarget, { training, hooks, signal }: Gate
   );
   return null;
 }
-async function subjectFor(target: GateTarget, { merged, signal }: GateOptions, baseDigest: string): Promise<Subject> {
+/** The engine's digest of the base has its tokenizer in it, which has a digest of its own here. */
+async function subjectFor(target: GateTarget, { merged, signal }: GateOptions): Promise<Subject> {
   const subject = await subjectOf({
-    ...{ model: target.model, adapter: target.adapter, baseDigest, signal },
+    ...{ model: target.model, adapter: target.adapter, signal },
     ...(merged ? { merge: merged.recipe } : {}),
   });
   const { tokenizer } = subject;

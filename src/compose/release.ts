@@ -36,6 +36,8 @@ export interface ReleaseRequest extends Omit<ExportRequest, 'gate'> {
   /** Folders of the gate's evidence; default: gate/ in the run, or in the adapter's folder. */
   readonly gate?: readonly string[] | undefined;
   readonly override?: Override | undefined;
+  /** It is made for a gate to judge: nothing is asked, and it cannot be pushed. */
+  readonly candidate?: boolean | undefined;
 }
 export interface ReleaseResult extends ExportResult {
   /** By format. */
@@ -99,7 +101,7 @@ async function overridden(stands: Stands, { signer, reason }: Override): Promise
  * @throws {GateError} gate_absent, gate_failed · {IntegrityError} gate_stale, gate_damaged · as exportRun
  */
 export async function exportReleased(
-  { gate, override, ...request }: ReleaseRequest,
+  { gate, override, candidate = false, ...request }: ReleaseRequest,
   options: ExportOptions = {},
 ): Promise<ReleaseResult> {
   const { signal } = options;
@@ -114,7 +116,8 @@ export async function exportReleased(
   const notes: Record<string, GateNote> = {};
   const what = run ?? adapter ?? model ?? '';
   for (const [name, stands] of Object.entries(all)) {
-    if (stands.subject === null || isReleased(stands.standing)) notes[name] = stands;
+    if (candidate) notes[name] = { ...stands, candidate };
+    else if (stands.subject === null || isReleased(stands.standing)) notes[name] = stands;
     else if (override) notes[name] = await overridden(stands, override);
     else
       throw refusal(
@@ -124,20 +127,13 @@ export async function exportReleased(
       );
   }
   const result = await exportRun({ ...request, adapter, model, gate: notes satisfies GateNotes }, options);
-  return {
-    ...result,
-    gate: Object.fromEntries(
-      Object.entries(notes).map(
-        ([
-          name,
-          {
-            subject,
-            standing: { status, reasons, override: by },
-          },
-        ]) => [name, { status: subject === null ? 'off' : status, reasons, override: by }],
-      ),
-    ),
+  const toldOf = ({ subject, standing }: GateNote): ReleaseResult['gate'][string] => {
+    if (subject === null) return { status: 'off', reasons: [], override: null };
+    if (candidate) return { status: 'absent', reasons: ['a candidate, made for a gate to judge'], override: null };
+    const { status, reasons, override: by } = standing;
+    return { status, reasons, override: by };
   };
+  return { ...result, gate: Object.fromEntries(Object.entries(notes).map(([name, note]) => [name, toldOf(note)])) };
 }
 
 /**

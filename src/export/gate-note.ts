@@ -13,6 +13,8 @@ export interface GateNote {
   readonly standing: Standing;
   /** What was judged; null: a whole model, which no gate judges. */
   readonly subject: Subject | null;
+  /** It is made for a gate to judge, and not let out. */
+  readonly candidate?: boolean | undefined;
   /** A signed override, as it is written into gate/. */
   readonly override?: string | undefined;
 }
@@ -45,9 +47,10 @@ export async function checkNote(
     );
 }
 
-export function gateProvenance({ standing, subject }: GateNote): GateProvenance {
+export function gateProvenance({ standing, subject, candidate }: GateNote): GateProvenance {
   const { status, digests, override } = standing;
   if (subject === null) return { status: 'none' };
+  if (candidate === true) return { status: 'candidate', subject: { ...subject } };
   if (status !== 'passed' && status !== 'overridden' && status !== 'off')
     throw new TypeError(`an adapter that is ${status} is not exported`);
   return {
@@ -60,7 +63,7 @@ export function gateProvenance({ standing, subject }: GateNote): GateProvenance 
 
 /** Names of what makes and shows a decision; anything else in the folder stays where it is. */
 const EVIDENCE =
-  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|labels\.jsonl|suite|attestations)$/;
+  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|labels\.jsonl|proved\.json|suite|attestations)$/;
 function copyFolder(from: string, to: string, wanted: (name: string) => boolean): void {
   makeFolders(to);
   for (const name of readdirSync(from).sort()) {
@@ -76,8 +79,9 @@ function copyFolder(from: string, to: string, wanted: (name: string) => boolean)
   }
 }
 /** @throws {IntegrityError} gate_damaged: a link or a device among it */
-export function copyEvidence({ standing, override }: GateNote, folder: string): void {
+export function copyEvidence({ standing, override, candidate }: GateNote, folder: string): void {
   const { folder: from } = standing;
+  if (candidate === true) return;
   if (from === null && override === undefined) return;
   const to = join(folder, GATE_FOLDER);
   makeFolders(to);
@@ -86,10 +90,12 @@ export function copyEvidence({ standing, override }: GateNote, folder: string): 
 }
 
 /** @param cell makes text of data harmless */
-export function gateCard({ standing, subject }: GateNote, cell: (text: string) => string): string {
+export function gateCard({ standing, subject, candidate }: GateNote, cell: (text: string) => string): string {
   const { status, reasons, digests, override } = standing;
   if (subject === null) return '';
   const head = '\n## Release gate\n\n';
+  if (candidate === true)
+    return `${head}**Not judged yet.** This is a candidate: made for the gate to judge, and not to be let out.\n`;
   if (status === 'off')
     return `${head}**None.** The recipe says \`gate: off\`: nobody compared this adapter with its base for safety.\n`;
   const shown = digests

@@ -9,8 +9,8 @@ import { readJsonFile } from '../base/json-file.js';
 const named = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** How it stood before the release gate when it was exported; what shows it is in gate/. */
 const Gate = z.strictObject({
-  /** none: a whole model, which has no base to be compared with. */
-  status: z.enum(['passed', 'overridden', 'off', 'none']),
+  /** none: a whole model, which has no base to be compared with; candidate: made for a gate to judge, not let out. */
+  status: z.enum(['passed', 'overridden', 'off', 'none', 'candidate']),
   /** What was judged: the digests of runs/subject.ts. */
   subject: z
     .strictObject({

@@ -132,6 +132,16 @@ it('who answers for it is named in card, record and a signed statement', async (
   expect([half.code, half.stderr.includes('go together')]).toEqual([2, true]);
 }, 30_000);
 
+it('what is merged for a gate to judge is no release', async () => {
+  const out = fresh();
+  const result = await release({ out, candidate: true });
+  expect(result.gate.peft).toMatchObject({ status: 'absent' });
+  expect(gateOf(out)).toMatchObject({ status: 'candidate', subject: await subjectOf({ model: NANO, adapter }) });
+  expect(readFileSync(join(out, 'README.md'), 'utf8')).toContain('**Not judged yet.**');
+  const e = await failing(push(out));
+  expect([e.code, e.exitCode]).toEqual(['gate_absent', 10]);
+});
+
 it('an export of before, or of who did not ask, is not pushed', async () => {
   const out = fresh();
   await exportRun({ adapter, model: NANO, out });

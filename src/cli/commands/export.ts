@@ -20,6 +20,7 @@ interface Options {
   readonly rows?: string;
   readonly evalTokens?: number;
   readonly gate?: readonly string[];
+  readonly candidate?: boolean;
   readonly overrideGate?: boolean;
   readonly signer?: string;
   readonly reason?: string;
@@ -68,6 +69,7 @@ function overrideOf({ overrideGate, signer, reason }: Options): { signer: string
 function gateLine({ status, reasons, override }: ReleaseResult['gate'][string]): readonly string[] {
   if (status === 'passed') return ['release gate: passed, with its evidence in gate/'];
   if (status === 'off') return reasons.length > 0 ? [`release gate: none (${reasons.join('; ')})`] : [];
+  if (status === 'absent') return [`release gate: ${reasons.join('; ')}; it cannot be pushed`];
   return [`WARNING: released against the gate by key ${override?.signer.slice(0, 12)}: ${reasons.join('; ')}`];
 }
 
@@ -143,6 +145,7 @@ export const command: Command = {
         'folder of the gate that judged it, may be given several times (default: gate/ in the run, or beside the adapter)',
         collect,
       )
+      .option('--candidate', 'for a gate to judge (temper gate --merged): nothing is asked, and it cannot be pushed')
       .option('--override-gate', 'release it without a PASS; with --signer and --reason, which the card states')
       .option('--signer <key>', 'private key of who answers for it, as temper key new makes one')
       .option('--reason <text>', 'why')
