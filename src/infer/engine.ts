@@ -51,6 +51,9 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+/** The least that V8 has: a collection is then a fraction of a small model's step. */
+export const YOUNG_MIB = 3;
+
 /** @param told log-probabilities are */
 async function* turnOf(
   packed: AsyncGenerator<PackedText, Omit<DoneEvent, 'answer'>, void>,
@@ -86,7 +89,7 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   const channel = await openChannel<PackedCalls, EngineInfo>(
     'infer/worker.js',
     { ...options, model, ...(draft === undefined ? {} : { draft }) },
-    { name: 'infer', signal },
+    { name: 'infer', signal, youngMiB: YOUNG_MIB },
   );
   let digest: string | undefined;
   const bytes: TokenBytes = new Map();

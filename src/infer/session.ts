@@ -32,8 +32,8 @@ const DRAFT_PIECE = 256;
 const BASE = {};
 /** A step that no stream waits for ends after that all the same: requests come and go between two steps. */
 const LONGEST_STEP_MS = 10;
-/** Weight of the last decode step in what they take of late. */
-const RECENT = 0.2;
+/** Of what decode steps take of late: what one step changes in it. */
+const RECENT = 0.05;
 
 export class Session implements Disposable {
   readonly capacity: number;
@@ -163,11 +163,14 @@ export class Session implements Disposable {
   #readingEnds(since: number, beside: boolean): number {
     const now = performance.now();
     if (!beside) return now + LONGEST_STEP_MS;
-    // One that was held up by others on the machine says little of the next.
-    const took = this.#decodeMs === 0 ? now - since : Math.min(now - since, 2 * this.#decodeMs);
-    this.#decodeMs += (this.#decodeMs === 0 ? 1 : RECENT) * (took - this.#decodeMs);
+    // The median, more or less: steps that others on the machine held up say nothing of the next.
+    const took = now - since,
+      before = this.#decodeMs;
+    if (before === 0) this.#decodeMs = took;
+    else if (took > before) this.#decodeMs = Math.min(took, before * (1 + RECENT));
+    else this.#decodeMs = Math.max(took, before / (1 + RECENT));
     const unread = this.#running.filter((q) => !q.decoding).length;
-    return now + readingMs(Math.min(now - since, this.#decodeMs), unread);
+    return now + readingMs(Math.min(took, this.#decodeMs), unread);
   }
 
   /** Pages of the cache: all of them, and those that nothing runs in and nobody was promised. */

@@ -1,4 +1,5 @@
 // Entry of the inference thread: steps the runner while there is work, and looks at the mailbox between two steps.
+import { setFlagsFromString } from 'node:v8';
 import { serve } from '../base/channel-worker.js';
 import { GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
 import type { PackedTokens } from './pack-tokens.js';
@@ -11,6 +12,10 @@ function join(before: unknown, after: unknown): PackedText | null {
   const [a, b] = [before as Told, after as Told];
   return isTokens(a) || isTokens(b) ? null : joinText(a, b);
 }
+
+// Threads that help to collect wait for a core, as the native ones have them all, and a step waits for them. It is of
+// the whole process, and read at each collection.
+setFlagsFromString('--no-parallel-scavenge');
 
 await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
   const { Runner } = await import('./runner.js');

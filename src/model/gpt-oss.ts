@@ -210,7 +210,14 @@ function requirePositions(limit: number, positions: Int32Array): void {
     );
 }
 
-function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, batch: Batch, o: ForwardOptions): Pass {
+/** Stops where there is a pace: what is laid out for all layers takes as long as a token of a small model. */
+function* startPass(
+  s: Scope,
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  o: ForwardOptions,
+): Generator<void, Pass> {
   const { tokens, positions, starts } = batch;
   const T = tokens.length,
     B = starts.length - 1;
@@ -232,10 +239,13 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
     );
   const half = model.config.head_dim / 2;
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
+  const { plan } = inputs;
+  const pace = plan && B === 1 && !mixed && !o.byRow && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null;
+  if (pace) yield;
   const cos = s.empty('f32', [T, half]),
     sin = s.empty('f32', [T, half]);
   ops.rope_table(cos, sin, inputs.positions, inputs.invFreq, ropeParameters(model.config).concentration);
-  const { plan } = inputs;
+  if (pace) yield;
   const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
   const chunks = cut.map(([from, to], index): Chunk => {
     if (plan)
@@ -275,7 +285,7 @@ function startPass(s: Scope, model: ModelWeights, adapter: ModelAdapter | null, 
     cache: o.cache && plan ? { store: o.cache, plan } : null,
     seed: o.seed ?? 0,
     train: o.train ?? false,
-    pace: plan && B === 1 && !mixed && !o.byRow && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null,
+    pace,
   };
 }
 
@@ -617,7 +627,11 @@ function* experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor): Genera
   const { num_experts_per_tok: K, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = xn.rows,
     P = t * K;
-  const router = linear(p, i, 'router', 0, newLinear(s, t, w.router, a.router), xn, w.router, a.router);
+  const router = newLinear(s, t, w.router, a.router);
+  yield* paced(p.pace, 'dense', t, w.router.w.numel, MANY_ROWS, (from, to) => {
+    using part = new Scope('activations', placeOf(p.model));
+    linear(p, i, 'router', 0, partOf(part, router, from, to), rowsOf(part, xn, from, to), w.router, a.router);
+  });
   const routing = routed(s, p.model.config, router.y),
     { offsets, rowToken } = routing;
   if (p.pace) yield;
@@ -898,7 +912,7 @@ export function* forwardLayers(
   options: ForwardOptions,
 ): Generator<void, Tensor> {
   using s = new Scope('activations', placeOf(model));
-  const p = startPass(s, model, adapter, batch, options);
+  const p = yield* startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
   if (p.pace) yield;
@@ -1130,12 +1144,14 @@ export function lossAndGradients(
     K = model.config.num_experts_per_tok,
     L = model.layers.length;
   const chunk = options.chunkTokens ?? chunkTokens(model);
-  const p = startPass(s, model, adapter, batch, {
-    precision,
-    seed: options.seed,
-    train: gradients,
-    chunkTokens: chunk,
-  });
+  const p = atOnce(
+    startPass(s, model, adapter, batch, {
+      precision,
+      seed: options.seed,
+      train: gradients,
+      chunkTokens: chunk,
+    }),
+  );
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
