@@ -18,6 +18,7 @@ export {
 export { embedded } from './base/machine.js';
 export type { BenchResult } from './bench/bench.js';
 export { benchInThread as bench, limitsInThread as measureLimits } from './bench/threads.js';
+export { audit, type Signed, type SignRequest, sign, verifyRelease } from './compose/attest.js';
 export { createEngineJudge } from './compose/engine-judge.js';
 export { exportReleased as exportRun, pushReleased as push, type ReleaseResult } from './compose/release.js';
 export { type DemoResult, runDemo } from './demo/story.js';
@@ -95,6 +96,7 @@ export {
   type TrainResult,
   train,
 } from './train/train.js';
+export { makeKey } from './verdict-log/keys.js';
 export { type LogOptions, openVerdictLog, type VerdictLog } from './verdict-log/log.js';
 export { type RotateOptions, rotateLogKey } from './verdict-log/rotate.js';
 export { logCheckpoints, proveLogGrowth, proveVerdict, showLog, verifyVerdictLog } from './verdict-log/threads.js';

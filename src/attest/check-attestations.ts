@@ -3,12 +3,11 @@
 
 import { readInput } from '../base/inputs.js';
 import { decodeJson } from '../base/json-file.js';
-import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { BOM_FILE, performanceMetrics } from './bom.js';
 import { checkSignature, readBundle, type SignatureOptions } from './bundle.js';
 import { modelFiles } from './check-signature.js';
 import { ATTESTATIONS, type Evidence, OVERRIDE_FILE } from './evidence.js';
-import { type Finding, Findings, short, some } from './findings.js';
+import { type Finding, Findings, sameJson, short, some } from './findings.js';
 import type { Folder } from './folder.js';
 import type { Origin } from './origin.js';
 import {
@@ -38,15 +37,13 @@ type Check = (
   context: AttestationContext,
 ) => Promise<readonly string[]> | readonly string[];
 
-const same = (a: unknown, b: unknown): boolean =>
-  canonicalJson((a ?? null) as Json) === canonicalJson((b ?? null) as Json);
 /** Members of a predicate that are not what they must be. */
 const differing = (
   predicate: Readonly<Record<string, unknown>>,
   wanted: Readonly<Record<string, unknown>>,
   keys: readonly string[],
 ): string[] =>
-  keys.filter((key) => !same(predicate[key], wanted[key])).map((key) => `its ${key} is not what the evidence says`);
+  keys.filter((key) => !sameJson(predicate[key], wanted[key])).map((key) => `its ${key} is not what the evidence says`);
 const NO_GATE = ['is about a gate whose evidence is not here'];
 
 /** Files that a test result names, against those that lie there. */
@@ -113,13 +110,13 @@ const CHECKS: Readonly<Record<string, Check>> = {
     };
     const [said, known] = [named(predicate), named(provenance(origin.training))];
     return ['recipe', 'base', 'data', 'tokenizer']
-      .filter((name) => !same(said.get(name), known.get(name)))
+      .filter((name) => !sameJson(said.get(name), known.get(name)))
       .map((name) => `its digest of the ${name} is not that of temper.json`);
   },
   [BOM]: async ({ predicate }, folder, { evidence }) => {
     const file = `${ATTESTATIONS}/${BOM_FILE}`;
     const problems =
-      folder.has(file) && !same(decodeJson(readInput(folder.path(file), 'record')), predicate)
+      folder.has(file) && !sameJson(decodeJson(readInput(folder.path(file), 'record')), predicate)
         ? [`${file} is not what was signed`]
         : [];
     const { metadata } = predicate as {
@@ -130,7 +127,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
       };
     };
     const said = metadata?.component?.modelCard?.quantitativeAnalysis?.performanceMetrics;
-    return same(said, performanceMetrics(evidence?.decision.metrics ?? []))
+    return sameJson(said, performanceMetrics(evidence?.decision.metrics ?? []))
       ? problems
       : [...problems, 'its metrics are not those of the gate'];
   },

@@ -1,8 +1,7 @@
 // The evidence of a gate: that its parts are of each other, that it was about this model, and that the decision follows
 // from it.
-import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { DECISION_FILE, type Evidence } from './evidence.js';
-import { type Finding, Findings, short } from './findings.js';
+import { type Finding, Findings, sameJson, short } from './findings.js';
 import type { Origin } from './origin.js';
 
 /**
@@ -26,9 +25,7 @@ export interface GateContext {
 /** Where two values differ first; null: nowhere. What `made` does not have is not compared. */
 function difference(made: unknown, written: unknown, at: string): string | null {
   if (typeof made !== 'object' || made === null || Array.isArray(made))
-    return canonicalJson((made ?? null) as Json) === canonicalJson((written ?? null) as Json)
-      ? null
-      : at || 'the decision';
+    return sameJson(made, written) ? null : at || 'the decision';
   for (const [key, value] of Object.entries(made)) {
     const other =
       typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined;

@@ -17,11 +17,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { signFolder, writeAttestations } from '../../src/attest/attest.js';
-import { checkSignature, readBundle } from '../../src/attest/bundle.js';
+import { checkSignature, readBundle, signBundle } from '../../src/attest/bundle.js';
 import { Folder } from '../../src/attest/folder.js';
 import { readSigningKey, readTrust, type SigningKey, type Trust } from '../../src/attest/keys.js';
 import { compareFolder, readManifest } from '../../src/attest/model-signature.js';
 import { verifyAttestations } from '../../src/attest/verify.js';
+import type { Json } from '../../src/verdict-log/canonical.js';
 import { makeKey } from '../../src/verdict-log/keys.js';
 import { adapterDigest, makeRelease, noise, optionsOf, TIME } from './release.js';
 
@@ -241,4 +242,84 @@ describe('what else happens to a folder', () => {
     for (const name of readdirSync(join(good, 'attestations')))
       expect(statSync(join(good, 'attestations', name)).size).toBeLessThan(10_000);
   });
+});
+
+it('whatever stands in a file, the audit ends and says what is wrong', async () => {
+  const dir = copy();
+  rmSync(join(dir, 'model.sig'));
+  const deep = `${'['.repeat(100)}${']'.repeat(100)}`;
+  const values = [
+    '',
+    'null',
+    '[]',
+    '{}',
+    '"\\ud800"',
+    deep,
+    '{"a":1,"a":2}',
+    '{"subject":null}',
+    '\u0000',
+    '{"metrics":[{}]}',
+  ];
+  for (const name of [
+    'gate/decision.json',
+    'gate/gate.lock.json',
+    'gate/outcomes.jsonl',
+    'temper.json',
+    'attestations/svr.json',
+    'attestations/bom.cdx.json',
+  ]) {
+    const before = readFileSync(join(dir, name));
+    for (const value of values) {
+      writeFileSync(join(dir, name), value);
+      expect(await failed(dir), `${name}: ${value.slice(0, 20)}`).not.toEqual([]);
+    }
+    // A member that is something else, of a file that is sound otherwise.
+    if (before.toString().startsWith('{') && !name.endsWith('jsonl')) {
+      const object = JSON.parse(before.toString()) as Record<string, unknown>;
+      for (const member of Object.keys(object))
+        for (const value of [null, 1, 'x', [], JSON.parse(deep) as unknown]) {
+          writeFileSync(join(dir, name), JSON.stringify({ ...object, [member]: value }));
+          if (JSON.stringify(object[member]) !== JSON.stringify(value))
+            expect(await failed(dir), `${name}.${member}`).toBeDefined();
+        }
+    }
+    writeFileSync(join(dir, name), before);
+  }
+});
+it('statements of any form, signed well, are read or refused', async () => {
+  const dir = copy();
+  rmSync(join(dir, 'model.sig'));
+  const types = [
+    'https://in-toto.io/attestation/test-result/v0.1',
+    'https://in-toto.io/attestation/svr/v0.2',
+    'https://in-toto.io/attestation/eval-result/v0.1',
+    'https://slsa.dev/provenance/v1',
+    'https://cyclonedx.org/bom',
+    'urn:else',
+  ];
+  const odd: readonly Json[] = [null, 1, 'x', [], [null], [1], { name: 1 }, { sha256: [] }];
+  const subject = [{ name: 'adapter', digest: { sha256: 'x' } }];
+  for (const type of types)
+    for (const value of odd) {
+      const predicate = {
+        result: value,
+        configuration: value,
+        properties: value,
+        verifier: value,
+        claims: value,
+        buildDefinition: { resolvedDependencies: value },
+        metadata: { component: value },
+      };
+      for (const [s, p] of [
+        [subject, predicate],
+        [value, predicate],
+        [subject, value],
+      ] as readonly (readonly [Json, Json])[]) {
+        writeFileSync(
+          join(dir, 'attestations/svr.json'),
+          signBundle({ _type: 'https://in-toto.io/Statement/v1', subject: s, predicateType: type, predicate: p }, key),
+        );
+        expect(await failed(dir), JSON.stringify([type, s, p])).not.toEqual([]);
+      }
+    }
 });
