@@ -18,7 +18,7 @@ import { type BatchOptions, screenFile } from '../../src/safeguard/batch/screen-
 import { parseShard, shardOf } from '../../src/safeguard/batch/shard.js';
 import type { BatchSummary } from '../../src/safeguard/batch/tally.js';
 import { VerdictIndex } from '../../src/safeguard/batch/verdict-index.js';
-import { verdictLine } from '../../src/safeguard/batch/verdict-line.js';
+import { putVerdict, verdictLine } from '../../src/safeguard/batch/verdict-line.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createDetectors } from '../../src/safeguard/detectors/index.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
@@ -260,14 +260,16 @@ it('a verdict is written as JSON.stringify has it', () => {
     ),
     detectors: optional(fc.dictionary(text, text)),
     findings: optional(fc.array(fc.record({ rule: text, from: fc.nat() }))),
-    [`odd "name"`]: optional(fc.anything()),
+    'odd "name"': optional(fc.anything()),
   });
   const head = fc.record({ row: optional(fc.nat()), id: text, line: fc.nat(), expect: optional(fc.option(text)) });
   fc.assert(
     fc.property(head, verdict, (h, given) => {
       // What may stand in a file.
       const v = JSON.parse(JSON.stringify(given)) as typeof given;
-      expect(verdictLine(h as never, v as never)).toBe(JSON.stringify({ ...h, ...v }));
+      const line = verdictLine(h as never, v as never);
+      expect(line).toBe(JSON.stringify({ ...h, ...v }));
+      expect(putVerdict([], h as never, v as never)).toBe(line.length);
     }),
     { numRuns: 2000 },
   );

@@ -35,9 +35,16 @@ export class VerdictFile {
 
   /** Takes a line without its end. @throws what a write before failed with */
   add(line: string): void {
+    this.put((pieces) => {
+      pieces.push(line);
+      return line.length;
+    });
+  }
+  /** The same in pieces. @param fill puts them there, and tells how long they are */
+  put(fill: (pieces: string[]) => number): void {
     if (this.#failed !== undefined) throw this.#failed;
-    this.#pending.push(line);
-    this.#size += line.length + 1;
+    this.#size += fill(this.#pending) + 1;
+    this.#pending.push('\n');
     if (this.#writing) return;
     if (this.#size >= GATHER) this.#write();
     else if (!this.#due) {
@@ -54,7 +61,7 @@ export class VerdictFile {
   }
 
   #write(): void {
-    const text = `${this.#pending.join('\n')}\n`;
+    const text = this.#pending.join('');
     [this.#pending, this.#size] = [[], 0];
     this.hash?.update(text);
     this.#writing = this.#all(Buffer.from(text)).then(
