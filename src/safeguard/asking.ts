@@ -177,13 +177,13 @@ const stopped = (): JudgeFailure => new JudgeFailure('aborted', 'screening was s
  * Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked.
  * @param whole the deadline as it is told, where this is what is left of it
  */
-export async function withDeadline<T>(
+export function withDeadline<T>(
   timeoutMs: number,
   outer: AbortSignal | undefined,
   work: (deadline: Deadline) => Promise<T>,
   whole = timeoutMs,
 ): Promise<T> {
-  if (outer?.aborted) throw stopped();
+  if (outer?.aborted) return Promise.reject(stopped());
   let controller: AbortController | undefined;
   let failed: JudgeFailure | undefined;
   const deadline: Deadline = {
@@ -211,16 +211,21 @@ export async function withDeadline<T>(
       timeoutMs,
     );
     waiters?.add(onAbort);
-    // `async` turns a judge that throws at once into a rejection.
-    (async () => work(deadline))().then(
-      (value) => {
-        settle();
-        resolve(value);
-      },
-      (error: unknown) => {
-        settle();
-        reject(error);
-      },
-    );
+    const fail = (error: unknown): void => {
+      settle();
+      reject(error);
+    };
+    let answer: Promise<T>;
+    try {
+      answer = work(deadline);
+    } catch (error) {
+      fail(error); // a judge that throws at once
+      return;
+    }
+    // One that answers at once, whatever its type says.
+    Promise.resolve(answer).then((value) => {
+      settle();
+      resolve(value);
+    }, fail);
   });
 }

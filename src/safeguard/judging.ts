@@ -118,6 +118,10 @@ export class Judging {
   }
   /** Windows and views to judge. */
   #parts(text: string): readonly Part[] {
+    if (text.length <= this.#window) {
+      const views = this.#viewsOf(text);
+      if (views.length === 1) return [{ window: { from: 0, to: text.length }, view: 'raw', text }];
+    }
     const size = windowSize(this.#window);
     return windowsOf(text, size).flatMap((window) => {
       const own = window.to - window.from === text.length ? text : text.slice(window.from, window.to);
@@ -182,10 +186,15 @@ export class Judging {
     threshold: number | undefined,
     signal: AbortSignal | undefined,
   ): Promise<PartVerdict> {
+    if (this.#votes === 1)
+      return this.#counted([await this.asker.ask(policy, channel, text, STRAIGHT, signal)], threshold);
     const swaps = contractOf(policy.contract).swaps(policy.text);
-    const one = (i: number): Promise<Asked> => this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal);
-    const asked =
-      this.#votes === 1 ? [await one(0)] : await Promise.all(Array.from({ length: this.#votes }, (_, i) => one(i)));
+    const votes = Array.from({ length: this.#votes }, (_, i) =>
+      this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal),
+    );
+    return this.#counted(await Promise.all(votes), threshold);
+  }
+  #counted(asked: readonly Asked[], threshold: number | undefined): PartVerdict {
     const { outcome, rule, rationale, cause, detail, score } = decide(asked, threshold);
     const verdict: Mutable<PartVerdict> = {
       outcome,
@@ -197,13 +206,19 @@ export class Judging {
       hopeless: asked.every((a) => a.hopeless),
     };
     if (score !== undefined) verdict.score = score;
-    const backends = new Set(asked.flatMap((a) => a.backend ?? []));
-    if (backends.size > 0) verdict.backend = [...backends].join(', ');
+    const backends = asked.length === 1 ? asked[0]?.backend : namesOf(asked);
+    if (backends !== undefined) verdict.backend = backends;
     if (this.#votes > 1) verdict.votes = countVotes(asked);
     return verdict;
   }
 }
 
+/** The backends that answered; undefined: none told its name. */
+function namesOf(asked: readonly Asked[]): string | undefined {
+  const backends = new Set(asked.flatMap((a) => a.backend ?? []));
+  return backends.size > 0 ? [...backends].join(', ') : undefined;
+}
+const STRAIGHT: Manner = {};
 function mannerOf(index: number, swaps: boolean): Manner {
   const { swapped, temperature, seed } = voteSettings(index, swaps);
   return { ...(swapped ? { swapped } : {}), ...(temperature > 0 ? { sampling: { temperature, seed } } : {}) };
@@ -229,8 +244,8 @@ function combined(text: string, parts: readonly Part[], verdicts: readonly PartV
     answered: verdicts.some((v) => v.answered),
     hopeless: verdicts.every((v) => v.hopeless),
   };
-  const score = Math.max(...verdicts.flatMap((v) => v.score ?? []));
-  if (score !== Number.NEGATIVE_INFINITY) judged.score = score;
+  for (const { score } of verdicts)
+    if (score !== undefined && !(judged.score !== undefined && judged.score >= score)) judged.score = score;
   if (part.view !== 'raw') judged.view = part.view;
   if (votes) judged.votes = votes;
   if (backend !== undefined) judged.backend = backend;

@@ -242,18 +242,21 @@ export function createScreen(options: ScreenOptions): Screen {
         onVerdict?.(verdict);
         return verdict;
       };
-      const calls = texts.map(async ([channel, text]) => {
-        const [only] = standing;
+      const own = async (channel: string, text: string): Promise<readonly Verdict[]> => {
         const digest = sha256(text);
-        const verdicts = !only
-          ? [missing(channel, digest, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
-          : standing.length === 1
-            ? [await judged(only, channel, text, digest)]
+        const verdicts =
+          standing.length === 0
+            ? [missing(channel, digest, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
             : await Promise.all(standing.map((of) => judged(of, channel, text, digest)));
         return detectors ? withDetectors(detectors, channel, text, digest, verdicts, signal) : verdicts;
-      });
-      const [first] = calls;
-      return combine(first && calls.length === 1 ? await first : (await Promise.all(calls)).flat());
+      };
+      const [[channel, text] = ['', '']] = texts;
+      const [of] = standing;
+      // As most are: nothing is waited for but the verdict.
+      if (of && texts.length === 1 && standing.length === 1 && !detectors)
+        return combine([await judged(of, channel, text, sha256(text))]);
+      const calls = texts.map(([channel, text]) => own(channel, text));
+      return combine((await Promise.all(calls)).flat());
     },
     asks(channels) {
       return Object.entries(channels).flatMap(([channel, text]) => {
