@@ -194,7 +194,7 @@ class Run {
         this.#sameFiles(next.value);
         break;
       }
-      if (sharing && this.options.rejudge !== 'all') await sharing.fetch(screen, next.value, kept.find);
+      if (sharing && this.options.rejudge !== 'all') await sharing.prepare(screen, next.value, kept.find);
       for (const row of next.value) {
         this.options.signal?.throwIfAborted();
         const known = sharing ? new Set<string>() : undefined;

@@ -38,7 +38,7 @@ export class Sharing {
   ) {}
 
   /** Asks for all that the rows need and this run has not. */
-  async fetch(screen: Screen, rows: readonly ScreenRow[], kept: KnownVerdict): Promise<void> {
+  async prepare(screen: Screen, rows: readonly ScreenRow[], kept: KnownVerdict): Promise<void> {
     const asked = new Map<string, Asked>();
     for (const row of rows)
       for (const one of row.bad ? [] : (screen.asks?.(row.channels) ?? []))
