@@ -5,6 +5,8 @@ import type { FromWorker, OneFromWorker } from './channel-protocol.js';
 export interface Gathering {
   /** No event waits longer, ms, but for a step that takes longer than those before it. 0: none waits. */
   readonly ms: number;
+  /** The same where more calls than so many are told at once: what each message costs counts most there. */
+  readonly many?: { readonly calls: number; readonly ms: number };
   /** Two events of one call, one after the other, as one that says the same; null: they stay two. */
   join?(before: unknown, after: unknown): unknown;
 }
@@ -71,11 +73,15 @@ export class Sender {
     this.#looking = false;
     const now = this.clock(),
       step = now - this.#lookedAt,
-      left = this.#sentAt + (this.#gathering?.ms ?? 0) - now;
+      left = this.#sentAt + this.#waitMs() - now;
     this.#lookedAt = now;
     if (this.#now || step > left) this.#flush();
     else this.#timer ??= setTimeout(() => this.#flush(), left);
   };
+  #waitMs(): number {
+    const { ms = 0, many } = this.#gathering ?? {};
+    return many && this.#calls.size > many.calls ? many.ms : ms;
+  }
   #flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,7 +1,7 @@
 // Entry of the inference thread: steps the runner while there is work, and looks at the mailbox between two steps.
 import { setFlagsFromString } from 'node:v8';
 import { serve } from '../base/channel-worker.js';
-import { GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
+import { GATHER_MANY, GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
 import type { PackedTokens } from './pack-tokens.js';
 import type { EngineInfo, EngineOptions, PackedCalls } from './protocol.js';
 
@@ -31,7 +31,7 @@ await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
         return done;
       },
     },
-    gathers: { ms: GATHER_MS, join },
+    gathers: { ms: GATHER_MS, many: GATHER_MANY, join },
     close: () => runner.settle(),
   };
 });

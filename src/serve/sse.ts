@@ -117,7 +117,11 @@ function nodeSink(out: ServerResponse): Sink {
   if (framed) out.chunkedEncoding = false;
   return {
     write(text) {
-      if (!out.destroyed) out.write(framed ? `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n` : text);
+      if (out.destroyed) return;
+      const bytes = Buffer.byteLength(text);
+      // Most text is ASCII, which needs no encoding.
+      const as = bytes === text.length ? 'latin1' : 'utf8';
+      out.write(framed ? `${bytes.toString(16)}\r\n${text}\r\n` : text, as);
     },
     get full() {
       return out.writableNeedDrain;

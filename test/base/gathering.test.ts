@@ -62,6 +62,17 @@ describe('messages of a thread', () => {
     );
   });
 
+  it('wait longer among many calls, until these are few again', async () => {
+    const { sent, go } = make({ ms: 10, many: { calls: 2, ms: 20 }, join: pairs });
+    await go(0, event(1, 'a'), event(2, 'b'), event(3, 'c'));
+    for (let i = 0; i < 40; i++) await go(1, event(1, 'a'), event(2, 'b'), event(3, 'c'));
+    expect(sent).toHaveLength(3); // at once, and after 20 and 40 ms, less the step that would come too late
+    await go(1, done(3));
+    const before = sent.length;
+    for (let i = 0; i < 40; i++) await go(1, event(1, 'a'), event(2, 'b'));
+    expect(sent.length - before).toBe(4);
+  });
+
   it('the first event of a call, results and errors take along what waits, in order', async () => {
     const { sent, go } = make({ ms: 10, join: pairs });
     await go(0, event(1, 'a'));
