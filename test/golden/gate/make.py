@@ -89,7 +89,7 @@ class Drawn(np.random.Generator):
                 stream = Stream(seed, purpose, r // 256)
             for table, n in zip(self.tables, sizes):
                 for i in range(n):
-                    table[r, i] = int(stream() * (n / 2**32))
+                    table[r, i] = ((stream() ^ 0x80000000) * n) >> 32
 
     def integers(self, low, high=None, size=None, dtype=None, endpoint=False):
         table = self.tables[self.at]
