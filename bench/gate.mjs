@@ -1,4 +1,5 @@
-// node bench/gate.mjs [--what speed,release,power,coverage] [--adapters N] [--resamples N] [--seed N]
+// node bench/gate.mjs [--what speed,release,power,coverage] [--only TEXT] [--adapters N]
+//                     [--resamples N] [--seed N]
 // The gate's decision: how long 100,000 outcomes take; how often an adapter exactly at the margin is released; how often
 // one like its base passes where the planned number of prompts was taken; how often intervals hold the truth. Adapters
 // are simulated and decided by the function that `temper gate decide` calls. One JSON row a measurement on stdout, with
@@ -18,6 +19,7 @@ import { parseSuite } from '../dist/gate/suite.js';
 const { values: o } = parseArgs({
   options: {
     what: { type: 'string', default: 'speed,release,power,coverage' },
+    only: { type: 'string', default: '' },
     adapters: { type: 'string', default: '2000' },
     resamples: { type: 'string', default: '1000' },
     seed: { type: 'string', default: '1' },
@@ -95,7 +97,7 @@ function release() {
     [300, 0.03, 0.02],
     [300, 0.02, 0],
     [500, 0.02, 0.01],
-    [1000, 0.02, 0.02],
+    [600, 0.02, 0.02],
     [200, 0.05, 0.05],
   ])
     cases.push([
@@ -121,6 +123,7 @@ function release() {
       (draw) => losses(draw, n, 0.02),
     ]);
   for (const [name, suite, make] of cases) {
+    if (!name.includes(o.only)) continue;
     let passed = 0;
     const draw = uniform('release', name);
     for (let i = 0; i < adapters; i++) if (decided(suite, make(draw)).decision === 'PASS') passed++;
@@ -137,6 +140,7 @@ function power() {
   ]) {
     const n = promptsFor(wanted, { margin, discordance, alpha: 0.05, score: true });
     const name = `rate, margin ${margin}, discordance ${discordance}, n ${n}`;
+    if (!name.includes(o.only)) continue;
     const suite = suiteOf(`{ name: m, direction: lower, margin: ${margin} }`);
     const draw = uniform('power', name);
     let passed = 0;
@@ -156,6 +160,7 @@ function clustered(pairs, level, purpose) {
 function coverage() {
   const level = 0.95;
   const holds = (name, truth, interval, must = '0.94 to 0.96') => {
+    if (!name.includes(o.only)) return;
     const draw = uniform('coverage', name);
     let hits = 0;
     for (let i = 0; i < adapters; i++) {
@@ -174,7 +179,7 @@ function coverage() {
   };
   for (const [n, up, down] of [
     [400, 0.06, 0.04],
-    [1000, 0.02, 0.02],
+    [600, 0.02, 0.02],
     [200, 0.1, 0.02],
   ])
     holds(`tango, n ${n}, worse ${up}, better ${down}`, up - down, (draw) =>

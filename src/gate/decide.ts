@@ -123,7 +123,7 @@ function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite)
   return [];
 }
 
-function notesOf({ lock, files, labels }: DecideInput, metrics: readonly MetricDecision[]): string[] {
+function notesOf({ suite, lock, files, labels }: DecideInput, metrics: readonly MetricDecision[]): string[] {
   const notes: string[] = [];
   if (lock === null) notes.push('no lock: thresholds may have been chosen after the outcomes were seen');
   if (files === null) notes.push('the suite’s files are not at hand: their digests are the lock’s word');
@@ -131,6 +131,9 @@ function notesOf({ lock, files, labels }: DecideInput, metrics: readonly MetricD
     notes.push(
       `${metrics.filter((m) => m.slice === null).reduce((n, m) => n + m.labelled, 0)} pairs count as people say`,
     );
+  const judged = suite.suite.tests.flatMap((t) => t.metrics.filter((m) => m.judged).map((m) => m.name));
+  if (judged.length > 0 && !lock?.judge?.calibration)
+    notes.push(`not corrected for errors of the judge, of which the lock has no calibration: ${judged.join(', ')}`);
   const told = metrics.filter((m) => !m.gates && m.slice === null).map((m) => m.metric);
   if (told.length > 0) notes.push(`told, without limits: ${told.join(', ')}`);
   return notes;

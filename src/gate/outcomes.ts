@@ -59,6 +59,8 @@ export interface Outcomes {
   readonly truth: Int8Array;
   /** Lines of the file, from 1. */
   readonly line: Int32Array;
+  /** Rows by metric, slice, prompt, sample and arm, whatever their order in the file. */
+  readonly order: Uint32Array;
   /** Digests that rows name. */
   readonly judges: readonly string[];
   readonly policies: readonly string[];
@@ -70,14 +72,12 @@ class Names {
   readonly list: string[] = [];
   /** Sorted names, and the column with their new numbers. */
   sorted(column: readonly number[]): readonly [readonly string[], Int32Array] {
-    const order = this.list
-      .map((_, i) => i)
-      .sort((a, b) => ((this.list[a] as string) < (this.list[b] as string) ? -1 : 1));
-    const renumbered = new Int32Array(order.length);
-    order.forEach((old, now) => {
-      renumbered[old] = now;
+    const names = [...this.list].sort();
+    const renumbered = new Int32Array(names.length);
+    names.forEach((name, now) => {
+      renumbered[this.#numbers.get(name) as number] = now;
     });
-    return [order.map((i) => this.list[i] as string), Int32Array.from(column, (old) => renumbered[old] as number)];
+    return [names, Int32Array.from(column, (old) => renumbered[old] as number)];
   }
   number(name: string): number {
     let n = this.#numbers.get(name);
@@ -158,7 +158,7 @@ export class OutcomesBuilder {
     const [slices, slice] = this.#slices.sorted(r.slice);
     const [prompts, prompt] = this.#prompts.sorted(r.prompt);
     const [clusters, cluster] = this.#clusters.sorted(r.cluster);
-    const made: Outcomes = {
+    const columns = {
       count: this.count,
       digest,
       metrics,
@@ -177,13 +177,26 @@ export class OutcomesBuilder {
       judges: [...this.#judges].sort(),
       policies: [...this.#policies].sort(),
     };
+    const made: Outcomes = { ...columns, order: sortedRows(columns) };
     refuseTwice(made, file);
     return made;
   }
 }
 
-/** A prompt's rows of one metric and slice stand together here; it is the order that pairs are made in. */
-export function sortedRows(o: Outcomes): Uint32Array {
+function sortedRows(o: Omit<Outcomes, 'order'>): Uint32Array {
+  const samples = o.sample.reduce((most, k) => Math.max(most, k), 0) + 1;
+  const places = o.metrics.length * o.slices.length * o.prompts.length * samples * 2;
+  const row = (i: number): number => {
+    const prompt =
+      ((o.metric[i] as number) * o.slices.length + (o.slice[i] as number)) * o.prompts.length + (o.prompt[i] as number);
+    return (prompt * samples + (o.sample[i] as number)) * 2 + (o.arm[i] as number);
+  };
+  // A place and the row's number fit one double, but for files of another size than these.
+  if (places * o.count < 2 ** 53) {
+    const keys = new Float64Array(o.count);
+    for (let i = 0; i < o.count; i++) keys[i] = row(i) * o.count + i;
+    return Uint32Array.from(keys.sort(), (key) => key % o.count);
+  }
   const order = new Uint32Array(o.count).map((_, i) => i);
   return order.sort(
     (a, b) =>
@@ -197,7 +210,7 @@ export function sortedRows(o: Outcomes): Uint32Array {
 }
 const SAME = ['metric', 'slice', 'prompt', 'sample', 'arm'] as const;
 function refuseTwice(o: Outcomes, file: string): void {
-  const order = sortedRows(o);
+  const { order } = o;
   let first: readonly [number, number] | null = null;
   for (let i = 1; i < order.length; i++) {
     const [a, b] = [order[i - 1] as number, order[i] as number];

@@ -2,7 +2,6 @@
 // both answers can be had. A unit is a prompt in a slice with all its samples; units of a cluster are drawn together.
 import { DataError } from '../base/errors.js';
 import type { Labels, Outcomes } from './outcomes.js';
-import { sortedRows } from './outcomes.js';
 import type { Metric } from './suite.js';
 
 /** Sums over the samples of each unit. */
@@ -74,7 +73,7 @@ export interface MetricRows {
 }
 /** Units of every metric, found in one pass. */
 export function unitsOf(outcomes: Outcomes): ReadonlyMap<number, MetricRows> {
-  const order = sortedRows(outcomes);
+  const { order } = outcomes;
   const found = new Map<number, { outcomes: Outcomes; order: Uint32Array; units: Unit[] }>();
   for (let from = 0; from < order.length; ) {
     const row = order[from] as number;

@@ -1,9 +1,10 @@
 // One metric, or one slice of it, against its limits. Whatever is not shown does not pass.
+import { boundOf, type Correction, correct } from './correction.js';
 import type { GateVerdict, MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
-import { type Measured, measure } from './measure.js';
+import { FEW, type Measured, measure } from './measure.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from './statistics/power.js';
-import { type Corrected, correctDifference, correctRate, youdenBound } from './statistics/rogan-gladen.js';
+import type { Corrected } from './statistics/rogan-gladen.js';
 import type { DecisionParameters, Limits, Metric } from './suite.js';
 import { signOf, type Table } from './table.js';
 
@@ -56,12 +57,15 @@ export function decideEntry(table: Table, options: EntryOptions): MetricDecision
   // What is proven with missing values as the best is proven whatever they were.
   const atBest = measured !== null && missing > 0 ? measure(table, table.best, { ...asked, own: false }) : measured;
   const findings: Findings = { found: [] };
-  const corrected = measured ? correct(table, measured, options, findings) : null;
+  const corrected = measured ? correct(table, measured, options, (why) => add(findings, 'INCONCLUSIVE', why)) : null;
   if (measured === null) none(table, options, findings);
   else {
-    const values = (table.n + table.dropped) * (paired ? 2 : 1);
-    const tooMany = missing / values > parameters.maxMissing;
-    if (tooMany) tooManyMissing(missing, values, parameters, findings);
+    // A base that nothing is held against may lack what it likes.
+    const needsBase = limits?.margin !== undefined || metric.margin !== undefined;
+    const values = (table.n + table.dropped) * (needsBase ? 2 : 1);
+    const lacking = needsBase ? missing : table.missingAdapter;
+    const tooMany = lacking / values > parameters.maxMissing;
+    if (tooMany) tooManyMissing(lacking, values, parameters, findings);
     if (limits === null) toldOnly(measured, atBest, options, findings);
     else {
       againstMargin({ table, measured, atBest, corrected, tooMany }, options, findings);
@@ -179,9 +183,12 @@ function againstMargin(input: MarginInput, options: EntryOptions, findings: Find
     );
 }
 
-function tooFew(table: Table, { parameters }: EntryOptions, findings: Findings): boolean {
-  const few = table.clusters < parameters.minPrompts;
-  const why = `${table.clusters} prompts, wanted ${parameters.minPrompts} at least`;
+function tooFew(table: Table, { parameters, metric }: EntryOptions, findings: Findings): boolean {
+  // Nothing but the bootstrap says how far numbers without a range may be off, and it has to see some.
+  const wanted =
+    metric.values === 'number' && !metric.range ? Math.max(FEW, parameters.minPrompts) : parameters.minPrompts;
+  const few = table.clusters < wanted;
+  const why = `${table.clusters} prompts, wanted ${wanted} at least`;
   if (few && !findings.found.some((f) => f.why === why)) add(findings, 'INCONCLUSIVE', why);
   return few;
 }
@@ -226,63 +233,6 @@ function couldShow(table: Table, limit: number, sign: 1 | -1, { metric, paramete
 function capHint(limit: number, sign: 1 | -1, { metric, parameters }: EntryOptions): string {
   const needed = metric.values === 'rate' ? promptsForCap(sign === 1 ? limit : 1 - limit, parameters.alpha) : null;
   return needed === null ? '' : `; it takes ${needed} prompts where none of them fails`;
-}
-
-interface Correction {
-  readonly difference: Corrected | null;
-  /** How much more than the interval’s bound is held against the margin. */
-  readonly extra: number;
-  readonly rate: Corrected | null;
-  readonly shown: MetricDecision['corrected'];
-}
-/** As if the judge made no errors; null: values are not a judge’s, or people have said what differs. */
-function correct(table: Table, measured: Measured, options: EntryOptions, findings: Findings): Correction | null {
-  const { metric, rates, parameters } = options;
-  if (!metric.judged || rates === null || metric.values !== 'rate' || metric.statistic !== 'mean') return null;
-  if (table.labelled > 0 && table.unlabelled === 0) return null;
-  const level = 1 - 2 * parameters.alpha;
-  const own = 'both' in rates ? rates.both : rates.adapter;
-  for (const counts of 'both' in rates ? [rates.both] : [rates.base, rates.adapter])
-    if (youdenBound(counts, level) <= 0) {
-      add(findings, 'INCONCLUSIVE', 'the judge is not shown to be better than guessing');
-      return null;
-    }
-  const n = table.clusters;
-  const { base, adapter, interval, bound } = measured;
-  const sign = signOf(metric);
-  let difference: Corrected | null = null;
-  let extra = 0;
-  if (base !== null && interval !== null && bound !== null) {
-    const observed = { base, adapter, n, low: interval.low, high: interval.high };
-    difference = correctDifference(observed, rates, level);
-    const [low, high] = sign === 1 ? [interval.low, bound] : [-bound, interval.high];
-    const held = correctDifference({ ...observed, low, high }, rates, level);
-    extra = sign === 1 ? held.high - difference.high : difference.low - held.low;
-  }
-  const rate = measured.adapterInterval
-    ? correctRate({ value: adapter, ...measured.adapterInterval }, own, level)
-    : null;
-  if (difference?.impossible || rate?.impossible)
-    add(findings, 'INCONCLUSIVE', 'the judge errs otherwise here than where it was calibrated');
-  const rateOf = (q: number, c: typeof own): number =>
-    Math.min(1, Math.max(0, (q + c.passed / c.negatives - 1) / (c.caught / c.positives + c.passed / c.negatives - 1)));
-  const shownAs =
-    difference === null || base === null
-      ? null
-      : {
-          base: rateOf(base, 'both' in rates ? rates.both : rates.base),
-          adapter: rateOf(adapter, own),
-          difference: difference.value,
-          interval: { method: 'rogan-gladen' as const, level, low: difference.low, high: difference.high },
-          clipped: difference.clipped || rate?.clipped === true,
-        };
-  return { difference, extra, rate, shown: shownAs };
-}
-/** What is held against the margin: how much worse the adapter may be. */
-function boundOf(measured: Measured | null, corrected: Correction | null, metric: Metric): number | null {
-  const interval = corrected?.difference;
-  if (!corrected || !interval) return measured?.bound ?? null;
-  return (signOf(metric) === 1 ? interval.high : -interval.low) + corrected.extra;
 }
 
 /** Power, the smallest difference that is shown, and prompts that would show the margin. */

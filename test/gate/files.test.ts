@@ -14,7 +14,7 @@ import {
   readSuiteFiles,
   requireLock,
 } from '../../src/gate/lock.js';
-import { parseLabels, parseOutcomes, sortedRows } from '../../src/gate/outcomes.js';
+import { parseLabels, parseOutcomes } from '../../src/gate/outcomes.js';
 import { drawsOf, filesOf, loadSuite, parseSuite } from '../../src/gate/suite.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-gate-files-'));
@@ -146,7 +146,7 @@ describe('outcomes', () => {
     expect([...o.truth]).toEqual([-1, -1, 1]);
     const turned = parseOutcomes(Buffer.from(lines.toReversed().join('\n')));
     expect(turned.digest).not.toBe(o.digest);
-    const values = (x: typeof o): number[] => [...sortedRows(x)].map((i) => x.value[i] as number);
+    const values = (x: typeof o): number[] => [...x.order].map((i) => x.value[i] as number);
     expect(values(turned)).toEqual(values(o));
     expect(parseOutcomes(Buffer.from('')).count).toBe(0);
   });

@@ -21,7 +21,9 @@ function deviations({ margin, discordance, score }: Plan): { readonly atMargin: 
 /** Chance that n prompts show it where there is no difference. */
 export function powerOf(n: number, plan: Plan): number {
   const { atMargin, atNone } = deviations(plan);
-  const distance = plan.margin * Math.sqrt(n) - normalQuantile(1 - plan.alpha) * atMargin;
+  // Half a pair more that got worse, as measure.ts counts it.
+  const margin = plan.score ? plan.margin - 0.5 / n : plan.margin;
+  const distance = margin * Math.sqrt(n) - normalQuantile(1 - plan.alpha) * atMargin;
   if (atNone === 0) return distance >= 0 ? 1 : 0;
   return normalCdf(distance / atNone);
 }
@@ -30,13 +32,18 @@ export function promptsFor(power: number, plan: Plan): number | null {
   if (!(plan.margin > 0)) return null;
   const { atMargin, atNone } = deviations(plan);
   const z = normalQuantile(1 - plan.alpha) * atMargin + normalQuantile(power) * atNone;
-  return Math.max(1, Math.ceil((z / plan.margin) ** 2 - 1e-9));
+  let n = Math.max(1, Math.ceil((z / plan.margin) ** 2 - 1e-9));
+  if (!plan.score) return n;
+  // The half pair takes some more: with x = √n it is the root of margin·x² − z·x − 1/2.
+  const root = (z + Math.sqrt(z * z + 2 * plan.margin)) / (2 * plan.margin);
+  n = Math.max(n, Math.ceil(root * root - 1e-9));
+  return n;
 }
 /** The least margin that n prompts show with that chance. */
 export function smallestMargin(n: number, power: number, plan: Omit<Plan, 'margin'>): number {
   const most = plan.score ? 1 : Math.sqrt(plan.discordance) * 1e3;
   let [low, high] = [0, most];
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 50; i++) {
     const middle = (low + high) / 2;
     if (powerOf(n, { ...plan, margin: middle }) >= power) high = middle;
     else low = middle;
