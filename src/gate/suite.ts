@@ -89,7 +89,7 @@ export const Metric = z
 export type Metric = z.infer<typeof Metric>;
 
 const samples = z.int().min(1).max(64);
-const Test = z.strictObject({
+export const Test = z.strictObject({
   name: Name,
   about: z.string().max(4000).optional(),
   kind: Name.describe('how prompts become answers: a kind that the gate knows'),

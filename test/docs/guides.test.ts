@@ -87,6 +87,10 @@ function surroundings(page: string): string {
     join(folder, 'prompts.jsonl'),
     '{"prompt": "Please book a table for 4 people on friday at 19:30 for Rossi"}\n',
   );
+  const outcome = (p: number, arm: string): string =>
+    `${JSON.stringify({ metric: 'harm.final', prompt: `p${p}`, sample: 0, arm, value: p === 0 ? 1 : 0 })}\n`;
+  const outcomes = Array.from({ length: 400 }, (_, p) => outcome(p, 'base') + outcome(p, 'adapter'));
+  writeFileSync(join(folder, 'outcomes.jsonl'), outcomes.join(''));
   // Files that the page shows, by the name in their first line.
   for (const [, name = '', text = ''] of read(page).matchAll(/^```yaml\n# (\w+\.yaml)\n([\s\S]*?)^```/gm))
     writeFileSync(join(folder, name), text);

@@ -1,9 +1,10 @@
 // Files of the gate, right and hostile: suites, outcomes, labels, locks and decisions.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it, test } from 'vitest';
 import { TemperError } from '../../src/base/errors.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { readDecision } from '../../src/gate/decision.js';
 import {
   lockDigest,
@@ -15,7 +16,17 @@ import {
   requireLock,
 } from '../../src/gate/lock.js';
 import { parseLabels, parseOutcomes } from '../../src/gate/outcomes.js';
-import { drawsOf, filesOf, loadSuite, parseSuite } from '../../src/gate/suite.js';
+import {
+  DecisionParameters,
+  drawsOf,
+  filesOf,
+  loadSuite,
+  Metric,
+  parseSuite,
+  Sampling,
+  Suite,
+  Test,
+} from '../../src/gate/suite.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-gate-files-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -57,6 +68,13 @@ const thrown = (act: () => unknown): TemperError => {
   }
   throw new Error('nothing was thrown');
 };
+
+it('docs/gate.md has every key', () => {
+  const page = readFileSync(join(packageRoot, 'docs', 'gate.md'), 'utf8');
+  const keys = [Suite, Test, Metric, DecisionParameters, Sampling].flatMap((s) => Object.keys(s.shape));
+  expect(keys.length).toBeGreaterThan(40);
+  for (const key of keys) expect(page, key).toContain(`\`${key}\``);
+});
 
 describe('a suite', () => {
   it('is read with its defaults', () => {
