@@ -4,8 +4,8 @@
 // beside one text after another with the policy computed anew for each and nothing foreseen. In turns in one process;
 // the verdicts of both must be the same. `wall` is of the clock, `cpu` of the CPU time of all threads, which other work
 // on the machine changes least. `forms` tells what each part brings.
-//   nano  the embedded judge, with the policy it knows (a hundred tokens), and with one of the length that policies for
-//         full-size judges have: of that its verdicts mean nothing, but what they cost does
+//   nano  the embedded judge, with the policy that it knows (a hundred tokens), and with that policy five times over:
+//         those for full-size judges have 400 to 600
 //   20b   made-up weights of those shapes with so many layers and experts, and o200k's vocabulary. What they answer is
 //         no verdict: each answer is as long as --answer says, and foreseen as a judge's form is; but for a token of
 //         every tenth answer, where the guess is wrong. The tail of a whole checkpoint, its head, weighs more here than
@@ -36,7 +36,7 @@ const { values: o } = parseArgs({
   options: {
     only: { type: 'string', default: 'nano,20b' },
     judge: { type: 'string', default: join(root, 'models', 'nano-judge') },
-    policy: { type: 'string', default: 'contact,personal-data' },
+    policy: { type: 'string', default: 'contact,contact*5' },
     texts: { type: 'string' },
     slots: { type: 'string' },
     rounds: { type: 'string' },
@@ -101,7 +101,9 @@ async function compare(figures, texts, rounds, forms) {
 }
 
 async function nano(name, slots) {
-  const policy = await loadPolicy(policyFile(name), { golden: false });
+  const [file, times = '1'] = name.split('*');
+  const one = await loadPolicy(policyFile(file), { golden: false });
+  const policy = { ...one, text: Array.from({ length: Number(times) }, () => one.text).join('\n') };
   const texts = Number(o.texts ?? 64);
   const contents = Array.from({ length: texts }, (_, i) => rows[i % rows.length].text);
   const judge = (engine, n, foresees) => async () => {
@@ -123,13 +125,11 @@ async function nano(name, slots) {
     openEngine({ model: o.judge, slots: count, prefixes, threads, contextTokens: 1024, speculation });
   const engines = [await open(1, 0, 'off'), await open(1, 4, 'off'), await open(slots, 4, 'auto')];
   const [alone, cached, batched] = engines;
-  const blank = (of) => async () => (await of()).map((x) => (judgesIt ? x : ''));
-  const judgesIt = name === 'contact';
   await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 5), {
-    alone: blank(judge(alone, 1, false)),
-    cached: blank(judge(cached, 1, false)),
-    batched: blank(judge(batched, slots, false)),
-    foreseen: blank(judge(batched, slots, true)),
+    alone: judge(alone, 1, false),
+    cached: judge(cached, 1, false),
+    batched: judge(batched, slots, false),
+    foreseen: judge(batched, slots, true),
   });
   await Promise.all(engines.map((e) => e.close()));
 }

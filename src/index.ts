@@ -19,7 +19,8 @@ export { embedded } from './base/machine.js';
 export type { BenchResult } from './bench/bench.js';
 export { benchInThread as bench, limitsInThread as measureLimits } from './bench/threads.js';
 export { audit, type Signed, type SignRequest, sign, verifyRelease } from './compose/attest.js';
-export { createEngineJudge } from './compose/engine-judge.js';
+export { createEngineJudge, type EngineJudgeOptions } from './compose/engine-judge.js';
+export { type HeldDone, type HeldEvent, type HeldTurnOptions, heldTurn } from './compose/held-turn.js';
 export { exportReleased as exportRun, pushReleased as push, type ReleaseResult } from './compose/release.js';
 export { type DemoResult, runDemo } from './demo/story.js';
 export { type EvalLoss, evaluate } from './evaluate/evaluate.js';
@@ -67,9 +68,14 @@ export {
   type DetectorSet,
   type DetectorStream,
 } from './safeguard/detectors/index.js';
+export { healthOf, type JudgeHealth } from './safeguard/judge-health.js';
 export { type CheckpointJudgeOptions, createCheckpointJudge } from './safeguard/judges/checkpoint.js';
 export { createEndpointJudge, type EndpointJudgeOptions } from './safeguard/judges/endpoint.js';
 export type { JudgingOptions } from './safeguard/judging.js';
+export { type CalibrateOptions, calibrate as calibrateJudge } from './safeguard/policies/calibrate.js';
+export { type CheckOptions, checkPolicy, type PolicyCheck } from './safeguard/policies/check.js';
+export { type Golden, readGolden } from './safeguard/policies/golden.js';
+export { type MutateOptions, type MutationRun, mutate as mutatePolicy } from './safeguard/policies/mutate.js';
 export { definePolicy, loadPolicy } from './safeguard/policy.js';
 export { HeldResponse, releaseChannels } from './safeguard/release.js';
 // Safeguard
