@@ -1,17 +1,18 @@
 // node bench/judge.mjs [--only nano,20b] [--rounds N] [--threads N] [--texts N] [--slots N,…] [--policy FILE,…]
-//                      [--shapes 20b|120b --layers N --experts N --work DIR --answer N]
+//                      [--shapes slice|20b|120b --layers N --experts N --model DIR --work DIR --answer N --long NAME]
 // Verdicts a second of a local judge: its policy computed once, several texts at once, what it mostly answers foreseen,
 // beside one text after another with the policy computed anew for each and nothing foreseen. In turns in one process;
 // the verdicts of both must be the same. `wall` is of the clock, `cpu` of the CPU time of all threads, which other work
 // on the machine changes least. `forms` tells what each part brings.
 //   nano  the embedded judge, with the policy that it knows (a hundred tokens), and with that policy five times over:
 //         those for full-size judges have 400 to 600
-//   20b   made-up weights of those shapes with so many layers and experts, and o200k's vocabulary. What they answer is
-//         no verdict: each answer is as long as --answer says, and foreseen as a judge's form is; but for a token of
-//         every tenth answer, where the guess is wrong. The tail of a whole checkpoint, its head, weighs more here than
-//         in all of its layers: with --layers 24 --experts 32 it is one.
+//   20b   made-up weights of those shapes: --shapes slice, two layers with six experts and a small head, which weighs
+//         beside them as in a whole checkpoint; or 20b, with so many layers and experts, and all of its head; or a
+//         checkpoint that is there, --model DIR. What they answer is no verdict: each answer is as long as --answer
+//         says, and foreseen as a judge's form is, but for a token of every tenth answer, where the guess is wrong.
+//         Policies are --long's.
 // One JSON row for each number of slots on stdout. Needs the build.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,9 +42,11 @@ const { values: o } = parseArgs({
     slots: { type: 'string' },
     rounds: { type: 'string' },
     threads: { type: 'string', default: String(cpus().length) },
-    shapes: { type: 'string', default: '20b' },
+    shapes: { type: 'string', default: 'slice' },
     layers: { type: 'string', default: '2' },
-    experts: { type: 'string', default: '8' },
+    experts: { type: 'string', default: '6' },
+    model: { type: 'string' },
+    long: { type: 'string', default: 'personal-data' },
     answer: { type: 'string', default: '28' },
     work: { type: 'string', default: join(tmpdir(), 'temper-judge') },
   },
@@ -140,8 +143,8 @@ const blind = (engine) => ({
 });
 
 async function shapes(slots) {
-  const model = join(o.work, `${o.shapes}-${o.layers}-${o.experts}`);
-  if (!existsSync(join(model, 'tokenizer.json'))) {
+  const model = o.model ?? join(o.work, `${o.shapes}-${o.layers}-${o.experts}`);
+  if (!existsSync(join(model, 'config.json'))) {
     process.stderr.write(`making ${model}\n`);
     const config = {
       ...PRESETS[o.shapes],
@@ -149,12 +152,17 @@ async function shapes(slots) {
       num_local_experts: Number(o.experts),
     };
     await initCheckpoint(model, config, { seed: 1 });
-    writeO200k(model);
+  }
+  const words = join(o.work, 'o200k');
+  if (!existsSync(join(words, 'tokenizer.json'))) {
+    mkdirSync(words, { recursive: true });
+    writeO200k(words);
   }
   setThreads(threads);
   const checkpoint = openCheckpoint(model);
-  const tokenizer = loadTokenizer(model, { vocabSize: checkpoint.config.vocab_size });
-  const policy = await loadPolicy(policyFile('personal-data'), { golden: false });
+  const tokenizer = loadTokenizer(words);
+  const { config } = checkpoint;
+  const policy = await loadPolicy(policyFile(o.long), { golden: false });
   const texts = Number(o.texts ?? 2 * slots),
     answer = Number(o.answer);
   const promptOf = (content, nonce) => {
@@ -163,7 +171,9 @@ async function shapes(slots) {
       { role: 'developer', content: developer },
       { role: 'user', content: user },
     ];
-    return renderPrompt(toConversation({ messages, reasoning_effort: 'low' }), tokenizer);
+    const tokens = renderPrompt(toConversation({ messages, reasoning_effort: 'low' }), tokenizer);
+    // A small head knows fewer.
+    return tokens.map((token) => token % config.vocab_size);
   };
   const prompts = rows.slice(0, texts).map((row, i) => promptOf(row.text, `${i % 10}a0b${i % 7}c`));
   // All have in common what stands before the nonce.
@@ -198,7 +208,8 @@ async function shapes(slots) {
     Int32Array.from([...prompt.slice(-2), ...said.map((t, at) => (i % 10 === 9 && at === 9 ? t ^ 1 : t))]);
   const sessions = [session(1, 0, false), session(1, 2, false), session(slots, 2, true)];
   const [alone, cached, batched] = sessions;
-  const about = { judge: o.shapes, layers: Number(o.layers), experts: Number(o.experts), slots };
+  const { num_hidden_layers: layers, num_local_experts: experts, vocab_size: vocabulary } = config;
+  const about = { judge: o.model ?? o.shapes, layers, experts, vocabulary, slots };
   const lengths = {
     policyTokens: shared,
     textTokens: Math.round(median(prompts.map((p) => p.length)) - shared),
