@@ -3,8 +3,10 @@
 import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
+import { TemperError } from '../base/errors.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { readRun } from '../runs/run-folder.js';
+import { recipeOf } from '../runs/trained.js';
 import { ATTESTATIONS, type Evidence, GATE_FOLDER } from './evidence.js';
 import { type Finding, Findings, short, some } from './findings.js';
 import { type Folder, isBelow } from './folder.js';
@@ -61,15 +63,27 @@ async function checkData(findings: Findings, run: string, signal?: AbortSignal):
     else findings.add('failed', 'data', `rows of ${file}`, 'changed since they were trained on');
   }
 }
-async function checkBase(findings: Findings, dir: string, { origin, base, signal }: OriginContext): Promise<void> {
-  const wanted = origin?.base.digest ?? null,
-    what = `base ${origin?.base.name ?? ''}`;
+/** Where the run's recipe has its base; null: it cannot be told any more. */
+function baseOfRun(run: string | null | undefined): string | null {
+  if (!run) return null;
+  try {
+    return recipeOf(run).loaded.recipe.model.base ?? null;
+  } catch (e) {
+    if (e instanceof TemperError) return null;
+    throw e;
+  }
+}
+async function checkBase(findings: Findings, dir: string, context: OriginContext): Promise<void> {
+  const { origin, evidence, base, signal } = context;
+  const judged = evidence?.decision.subject?.base?.replace(/^sha256:/, '');
+  const wanted = origin?.base.digest ?? judged ?? null,
+    what = origin?.base.digest ? `base ${origin.base.name}` : 'the base that the gate compared it with';
   if (wanted === null) {
     findings.add('missing', 'base', what, 'nothing names the base that it is for');
     return;
   }
   const said = origin?.record?.model;
-  const at = base ?? (said === undefined ? null : resolve(dir, said));
+  const at = base ?? (said === undefined ? baseOfRun(origin?.run) : resolve(dir, said));
   if (at === null || !existsSync(at)) {
     findings.add('unchecked', 'base', what, `digest ${short(wanted)}; the base is not at hand, name it with --model`);
     return;

@@ -50,7 +50,7 @@ function overrideOf(dir: string, gate: string): OverrideFacts | null {
 }
 
 export async function sign(request: SignRequest, options: HashOptions): Promise<Signed> {
-  const { dir, certificates, out, gate, run } = request;
+  const { dir, certificates, out, run } = request;
   if (request.sigstore)
     throw new ConfigError(
       'sign_refused',
@@ -61,9 +61,8 @@ export async function sign(request: SignRequest, options: HashOptions): Promise<
   const key = readSigningKey(request.key, certificates ?? []);
   let statements: readonly string[] = [];
   if (!request.bare && modelFiles(new Folder(dir)).length > 0) {
-    const own = join(dir, GATE_FOLDER);
-    const evidence = gate ?? (existsSync(join(own, DECISION_FILE)) ? own : null);
-    statements = await writeAttestations(evidence, dir, key, {
+    const gate = join(dir, GATE_FOLDER);
+    statements = await writeAttestations(existsSync(join(gate, DECISION_FILE)) ? gate : null, dir, key, {
       ...options,
       adapter: await adapterDigest(dir, options.signal),
       ...(run === undefined ? {} : { run }),

@@ -15,8 +15,6 @@ export interface SignRequest {
   readonly sigstore?: boolean | undefined;
   /** No statements are written before it is signed. */
   readonly bare?: boolean | undefined;
-  /** Folder of the gate's evidence; default: gate/ in the folder, where there is one. */
-  readonly gate?: string | undefined;
   /** The run that trained it, where temper.json does not lead to it. */
   readonly run?: string | undefined;
 }

@@ -67,11 +67,11 @@ it('OpenSSL agrees that an ECDSA signature is of what DSSE says is signed', asyn
 });
 it('the command signs, and says what it cannot', async () => {
   const dir = folderOf('command', FILES);
-  const ran = await temper(['sign', dir, '--key', at('ed.pem'), '--json']);
+  const ran = await temper(['sign', dir, '--key', at('ed.pem'), '--bare', '--json']);
   expect(ran, ran.stderr).toMatchObject({ code: 0 });
   expect(JSON.parse(ran.stdout)).toMatchObject({ files: 3, algorithm: 'Ed25519' });
   const fails = async (code: string, ...args: string[]): Promise<void> => {
-    const failed = await temper(['sign', ...args, '--json']);
+    const failed = await temper(['sign', ...args, '--bare', '--json']);
     expect([failed.code, (JSON.parse(failed.stdout) as { error: { code: string } }).error.code]).toEqual([2, code]);
   };
   await fails('sign_key', dir, '--key', at('none.pem'));

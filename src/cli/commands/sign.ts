@@ -10,7 +10,6 @@ interface Options {
   readonly out?: string;
   readonly sigstore?: boolean;
   readonly bare?: boolean;
-  readonly gate?: string;
   readonly run?: string;
   readonly json?: boolean;
 }
@@ -37,7 +36,6 @@ export const command: Command = {
         [],
       )
       .option('--out <file>', 'where the signature goes (default: model.sig in the folder)')
-      .option('--gate <dir>', "folder of the gate's evidence (default: gate/ in the folder)")
       .option('--run <dir>', 'run that trained it, where temper.json does not lead to it')
       .option('--bare', 'no statements: model.sig alone')
       .option('--sigstore', 'keyless signing by Fulcio and Rekor: not done here, and said so')
@@ -60,7 +58,6 @@ export const command: Command = {
             certificates: options.certificate,
             sigstore: options.sigstore === true,
             bare: options.bare === true,
-            gate: options.gate,
             run: options.run,
             ...(options.out === undefined ? {} : { out: options.out }),
           },
