@@ -68,7 +68,10 @@ class Line {
     });
   }
 }
-/** One request whose answer nobody looks at. @returns its status, and how many bytes it answered */
+/**
+ * One request whose answer nobody looks at. @returns its status, and how many bytes it answered
+ * @param {string} url @param {Holder} holder
+ */
 const statusOf = (url, { path, body }) =>
   new Promise((done, fail) => {
     const r = httpRequest(`${url}${path}`, {
@@ -390,7 +393,10 @@ async function main() {
   rmSync(folder, { recursive: true });
 }
 
-/** A request that is much work: the first of its kind, a large one, an odd one. @typedef {{name: string, path: string, body?: string}} Holder */
+/**
+ * A request that is much work: the first of its kind, a large one, an odd one.
+ * @typedef {{name: string, path: string, body?: string | undefined}} Holder
+ */
 /** @returns {Holder[]} */
 function holders() {
   const of = (n, make) => Array.from({ length: n }, (_, i) => make(i));
