@@ -7,12 +7,14 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { parseJson } from '../../base/json.js';
 import { isAlive } from '../../base/temporary.js';
+import type { VerdictRow } from '../agreement.js';
 import { CONTRACT_NAMES } from '../contracts/contract.js';
 import type { KnownVerdict } from '../screen.js';
 import type { Verdict } from '../types.js';
 import { VIEW_NAMES } from '../views/index.js';
 import { lineBatches } from './lines.js';
 import { type Asked, VerdictIndex } from './verdict-index.js';
+import { verdictLine } from './verdict-line.js';
 
 const digest = z.string().min(1);
 /** Only what was judged: an `unjudged` is asked again. Keys stand in the order of a fresh verdict; others are kept. */
@@ -177,10 +179,10 @@ function glance(bytes: Buffer): Pick<Verdict, 'policy' | 'channel' | 'digests'> 
   return parts.every((d) => typeof d === 'string') ? { policy, channel, digests } : null;
 }
 
-/** As parseJson, but at once where the text is what JSON.stringify makes of its value, as what is written here is. */
+/** As parseJson, but at once where the text is what is written of its value, as what is written here is. */
 function parseLine(line: string): unknown {
   const value: unknown = JSON.parse(line);
-  return JSON.stringify(value) === line ? value : parseJson(line);
+  return verdictLine({} as VerdictRow, value as Verdict) === line ? value : parseJson(line);
 }
 
 /** The verdict in a line as it was written; undefined: it holds none that may be used again. */

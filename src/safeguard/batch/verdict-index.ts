@@ -14,6 +14,17 @@ function hashOf(text: string, seed: number): number {
   return h >>> 0;
 }
 
+const DIGESTS: ReadonlySet<string> = new Set(['policy', 'content', 'judge', 'judging', 'detectors']);
+/** Whether all but text and detectors is the same, as far as that is seen at once. */
+function isAlike(a: Asked, b: Asked): boolean {
+  if (a.policy !== b.policy || a.channel !== b.channel) return false;
+  const [own, other] = [a.digests, b.digests];
+  if (own.policy !== other.policy || own.judge !== other.judge || own.judging !== other.judging) return false;
+  for (const name in own) if (!DIGESTS.has(name)) return false;
+  for (const name in other) if (!DIGESTS.has(name)) return false;
+  return true;
+}
+
 export class VerdictIndex {
   #places = new Float64Array(1024).fill(EMPTY);
   #low = new Uint32Array(1024);
@@ -22,14 +33,26 @@ export class VerdictIndex {
   readonly #heads = new Map<string, readonly [number, number]>();
   size = 0;
 
-  #hash({ policy, channel, digests }: Asked): readonly [number, number] {
-    const { content, detectors: _, ...who } = digests;
+  /** The one that was asked for last, as most are the same as that, and its hash. */
+  #last: Asked | null = null;
+  #lastHead: readonly [number, number] = [0, 0];
+
+  #headOf(asked: Asked): readonly [number, number] {
+    if (this.#last && isAlike(asked, this.#last)) return this.#lastHead;
+    const { policy, channel, digests } = asked;
+    const { content: _, detectors: __, ...who } = digests;
     const head = JSON.stringify([policy, channel, who]);
     let hashed = this.#heads.get(head);
     if (!hashed) {
       hashed = [hashOf(head, 0x811c9dc5), hashOf(head, 0x5bd1e995)];
       if (this.#heads.size < 4096) this.#heads.set(head, hashed);
     }
+    [this.#last, this.#lastHead] = [asked, hashed];
+    return hashed;
+  }
+  #hash(asked: Asked): readonly [number, number] {
+    const hashed = this.#headOf(asked);
+    const { content } = asked.digests;
     // Of half a digest as well, as one hash of two seeds is not two.
     return [hashOf(content, hashed[0]), hashOf(content.slice(32), hashed[1])];
   }
