@@ -46,8 +46,8 @@ export async function openSharedVerdicts(
   if (storeKey === undefined && isPostgres(where))
     throw new ConfigError(
       'bad_option',
-      '--store: verdicts of a database need --store-key FILE, the same for all that share them; `temper key new FILE` ' +
-        'makes one',
+      '--store: verdicts of a database need --store-key FILE, the same for all that share them; ' +
+        '`temper key new FILE` makes one',
     );
   const [{ openStore }, { makeKey, readSigner }, { existsSync }] = await Promise.all([
     import('../store/store.js'),

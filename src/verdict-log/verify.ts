@@ -274,8 +274,8 @@ export function verifyLog(request: VerifyLogRequest, watch: Watch = {}): LogRepo
   if (given && !ring.has(given)) check.fault('log.json', 'names another key than the one given');
   else if (given && !given.raw.equals(ring.last.raw))
     check.notes.push(
-      `the key given was handed over: its owner signed for ${verifierLine(descriptor.origin, ring.last)}, which signs ` +
-        'now; whoever has the old key could have signed for another, so give --key of the new one',
+      `the key given was handed over: its owner signed for ${verifierLine(descriptor.origin, ring.last)}, which ` +
+        'signs now; whoever has the old key could have signed for another, so give --key of the new one',
     );
   for (const { number, heads } of ring.handovers)
     for (const { lane, root, size } of heads)
