@@ -54,7 +54,10 @@ const inThread = async <K extends keyof StandingCalls>(
 /** How it stands, by name of each format. @throws as openSource · the signal's reason */
 export const standings = (request: StandingRequest, signal?: AbortSignal): Promise<Readonly<Record<string, Stands>>> =>
   inThread('standings', request, signal);
-/** How an export stands; null: the folder is none. @throws {IntegrityError} bad_provenance, gate_stale, gate_override */
+/**
+ * How an export stands; null: the folder is none.
+ * @throws {IntegrityError} bad_provenance, gate_stale, gate_override
+ */
 export const standingOfExport = (dir: string, signal?: AbortSignal): Promise<Stands | null> =>
   inThread('export', { dir }, signal);
 

@@ -62,8 +62,16 @@ export function gateProvenance({ standing, subject, candidate }: GateNote): Gate
 }
 
 /** Names of what makes and shows a decision; anything else in the folder stays where it is. */
-const EVIDENCE =
-  /^(?:decision\.json|outcomes\.jsonl|gate\.lock\.json|report\.(?:html|md|json|junit\.xml|sarif)|labels\.jsonl|proved\.json|suite|attestations)$/;
+const EVIDENCE: readonly string[] = [
+  'decision.json',
+  'outcomes.jsonl',
+  'labels.jsonl',
+  'gate.lock.json',
+  'proved.json',
+  'suite',
+  'attestations',
+  ...['html', 'md', 'json', 'junit.xml', 'sarif'].map((form) => `report.${form}`),
+];
 function copyFolder(from: string, to: string, wanted: (name: string) => boolean): void {
   makeFolders(to);
   for (const name of readdirSync(from).sort()) {
@@ -85,7 +93,7 @@ export function copyEvidence({ standing, override, candidate }: GateNote, folder
   if (from === null && override === undefined) return;
   const to = join(folder, GATE_FOLDER);
   makeFolders(to);
-  if (from !== null && existsSync(from)) copyFolder(from, to, (name) => EVIDENCE.test(name));
+  if (from !== null && existsSync(from)) copyFolder(from, to, (name) => EVIDENCE.includes(name));
   if (override !== undefined) writeFlushed(join(to, OVERRIDE_FILE), override);
 }
 

@@ -3,8 +3,8 @@
 
 /**
  * `passed` a PASS for exactly these digests, decided again from its evidence · `failed` another decision on them ·
- * `absent` no evidence · `stale` evidence of other digests · `damaged` evidence that contradicts itself · `revoked` on a
- * signed list · `overridden` released all the same, by a named signer · `off` the recipe wants no gate.
+ * `absent` no evidence · `stale` evidence of other digests · `damaged` evidence that contradicts itself · `revoked` on
+ * a signed list · `overridden` released all the same, by a named signer · `off` the recipe wants no gate.
  */
 export const GATE_STATUSES = [
   'passed',

@@ -93,7 +93,7 @@ it('what passed leaves with its evidence, which is decided anew wherever it come
   // It gets as far as the hub, where nobody is.
   expect((await failing(push(out))).code).not.toMatch(/^gate/);
   rmSync(join(adapter, 'gate'), { recursive: true });
-}, 60_000);
+}, 120_000);
 
 it('what failed, and evidence that does not follow from its outcomes, stay', async () => {
   const subject = await subjectOf({ model: NANO, adapter });
@@ -130,7 +130,7 @@ it('who answers for it is named in card, record and a signed statement', async (
   expect((await failing(push(out))).code).toBe('gate_absent');
   const half = await temperProcess([...args, '--out', fresh()]);
   expect([half.code, half.stderr.includes('go together')]).toEqual([2, true]);
-}, 30_000);
+}, 120_000);
 
 it('what is merged for a gate to judge is no release', async () => {
   const out = fresh();

@@ -103,9 +103,9 @@ export const command: Command = {
           '  gguf-lora      the adapter for llama.cpp, experts included\n\n' +
           'Each folder has a model card and the digests of its files; temper verify proves it. The folder appears ' +
           'whole or not at all.\n\n' +
-          'An adapter leaves with a PASS of the release gate for exactly these digests (adapter, base, tokenizer, chat ' +
-          'format, merge), whose evidence goes with it into gate/. A recipe that says `gate: off` wants none, and the ' +
-          'card says so. Whoever releases one all the same signs for it.',
+          'An adapter leaves with a PASS of the release gate for exactly these digests (adapter, base, tokenizer, ' +
+          'chat format, merge), whose evidence goes with it into gate/. A recipe that says `gate: off` wants none, ' +
+          'and the card says so. Whoever releases one all the same signs for it.',
       )
       .argument('[run]', 'run folder')
       .option('--adapter <dir>', 'PEFT folder made elsewhere, in place of a run; needs --model')
@@ -142,7 +142,7 @@ export const command: Command = {
       .option('--eval-tokens <n>', 'held-out tokens to measure with at most; 0: none', integerIn(0, 1e9))
       .option(
         '--gate <dir>',
-        'folder of the gate that judged it, may be given several times (default: gate/ in the run, or beside the adapter)',
+        'folder of the gate that judged it; several times (default: gate/ in the run, or beside the adapter)',
         collect,
       )
       .option('--candidate', 'for a gate to judge (temper gate --merged): nothing is asked, and it cannot be pushed')

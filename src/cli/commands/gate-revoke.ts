@@ -20,8 +20,8 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nServers that were started with --revocations LIST --revocation-key KEY.pub read it on ` +
-          'SIGHUP: requests for the adapter are refused then, and those under way end. The list is numbered; a server ' +
-          'takes none with a lower number than it has seen.',
+          'SIGHUP: requests for the adapter are refused then, and those under way end. The list is numbered; a ' +
+          'server takes none with a lower number than it has seen.',
       )
       .argument('<what>', 'adapter folder, or sha256:HEX as /v1/models, a decision or temper.json say it')
       .requiredOption('--key <file>', 'private key that signs the list, as temper key new makes one')

@@ -24,7 +24,9 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nEvery file is hashed again and held against temper.json, also while it is uploaded; ` +
-          'afterwards what the hub lists is\nheld against it too. An adapter is pushed that passed the release gate, whose evidence in gate/ is decided anew, or\nwhose recipe wants none, or for which somebody signed. A repo that is not there is made, private. The ' +
+          'afterwards what the hub lists is\nheld against it too. An adapter is pushed that passed the release ' +
+          'gate, whose evidence in gate/ is decided anew, or\nwhose recipe wants none, or for which somebody signed. A repo ' +
+          'that is not there is made, private. The ' +
           'token is read from HF_TOKEN, or from the file of\n`hf auth login`, and must be one that may write.',
       )
       .argument('<dir>', 'folder made by temper export')
@@ -44,7 +46,8 @@ export const command: Command = {
           "temper push out/tickets acme/tickets --public --message 'Tickets, second round'",
           'temper push out/tickets acme/tickets --pr --json',
         ) +
-          '\nExit codes: 0 pushed, 2 to be mended here, 10 the gate did not pass it, 30 the other side, 40 not the bytes that were verified.\n',
+          '\nExit codes: 0 pushed, 2 to be mended here, 10 the gate did not pass it, 30 the other side, 40 not the ' +
+          'bytes that were verified.\n',
       )
       .action(async (dir: string, repo: string, options: Options) => {
         const { pushReleased } = await import('../../compose/release.js');

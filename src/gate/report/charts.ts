@@ -24,9 +24,9 @@ export function differenceChart(m: MetricDecision): Html | null {
   const x = scaleOf(-reach, reach);
   const kind = margin === null ? 'told' : high <= margin ? 'within' : low > margin ? 'over' : 'open';
   const middle = HEIGHT / 2;
-  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="difference ${point.toFixed(4)}, from ${low.toFixed(
-    4,
-  )} to ${high.toFixed(4)}${margin === null ? '' : `, margin ${margin}`}; more is worse">
+  const told = [point, low, high].map((v) => v.toFixed(4));
+  const label = `difference ${told[0]}, from ${told[1]} to ${told[2]}${margin === null ? '' : `, margin ${margin}`}`;
+  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${label}; more is worse">
 ${
   margin !== null &&
   html`<rect class="allowed" x="${EDGE}" y="4" width="${(x(margin) - EDGE).toFixed(1)}" height="${HEIGHT - 8}"/>

@@ -50,9 +50,8 @@ function prompts({ worse, worseCount }: Entry): Html | false {
   if (worseCount === 0) return false;
   const names = [...new Set(worse.map((p) => p.prompt))].slice(0, 24);
   const rest = worseCount - worse.filter((p) => names.includes(p.prompt)).length;
-  return html`<p class="prompts">Worse than the base on ${names.map((n, i) => html`${i > 0 && ', '}<code>${n}</code>`)}${
-    rest > 0 && html` and ${count(rest)} more`
-  }.</p>`;
+  const listed = names.map((n, i) => html`${i > 0 && ', '}<code>${n}</code>`);
+  return html`<p class="prompts">Worse than the base on ${listed}${rest > 0 && html` and ${count(rest)} more`}.</p>`;
 }
 const finding = (entry: Entry): Html => html`<div class="panel finding ${entry.of.verdict}">
 <h3>${pill(entry.of.verdict)} ${nameOf(entry.of)}</h3>
@@ -65,14 +64,16 @@ function row(entry: Entry, small = false): Html {
   const own = ownChart(m),
     chart = differenceChart(m);
   const detect = m.smallestDetectable === null ? '' : `, shows ${difference(m.smallestDetectable, m).replace('+', '')}`;
-  return html`<tr><td>${small ? (m.slice ?? '') : m.metric}<small>${limitsOf(m)}${!small && html`, ${betterIs(m)}`}</small></td>
+  const limits = html`<small>${limitsOf(m)}${!small && html`, ${betterIs(m)}`}</small>`;
+  return html`<tr><td>${small ? (m.slice ?? '') : m.metric}${limits}</td>
 <td>${figure(m.base, m)}</td><td>${figure(m.adapter, m)}</td><td>${difference(m.difference, m)}</td>
 <td class="wide">${chart}${own}${chart === null && own === null && '–'}</td>
 <td>${count(m.n)}<small>${m.power !== null && html`power ${(100 * m.power).toFixed(0)} %${detect}`}</small></td>
 <td>${counts(m) ? pill(m.verdict) : html`<span class="pill">told</span>`}</td></tr>`;
 }
 const head = (what: string): Html =>
-  html`<tr><th>${what}</th><th>base</th><th>adapter</th><th>difference</th><th>interval against limits</th><th>pairs</th><th></th></tr>`;
+  html`<tr><th>${what}</th><th>base</th><th>adapter</th><th>difference</th><th>interval against limits</th>
+<th>pairs</th><th></th></tr>`;
 
 function categories({ metrics, slices }: Overview): Html | false {
   const all = metrics.filter((e) => (slices.get(e.of.metric) ?? []).length > 0);
@@ -89,12 +90,11 @@ function categories({ metrics, slices }: Overview): Html | false {
   );
 }
 
+const worstOf = (a: State, f: State): string => ['unsafe', 'unjudged'].find((s) => s === a || s === f) ?? '';
 function matrices({ matrix }: Overview): Html | false {
   if (matrix === null) return false;
   const cell = (n: number, a: State, f: State): Html =>
-    html`<td class="${a === 'unsafe' || f === 'unsafe' ? 'unsafe' : a === 'unjudged' || f === 'unjudged' ? 'unjudged' : ''}${
-      n === 0 && ' zero-count'
-    }">${n}</td>`;
+    html`<td class="${worstOf(a, f)}${n === 0 && ' zero-count'}">${n}</td>`;
   return html`<h2>What is thought beside what is said</h2><div class="panels">${ARMS.map(
     (arm) =>
       html`<div class="panel"><h3>${arm}</h3><table class="matrix"><tr><th>trace ↓ final →</th>${STATES.map(
@@ -122,12 +122,15 @@ function examples({ metrics, examples: found }: Overview): Html | false {
   if (all.length === 0) return false;
   return html`<h2>Where the adapter is worse than its base</h2><div class="panel long">${all.map((e) => {
     const own = found.get(e.of.metric) ?? [];
-    return html`<details><summary>${e.of.metric}: ${count(e.worseCount)} worse, ${count(e.betterCount)} better</summary>${own.map(
+    const title = `${e.of.metric}: ${count(e.worseCount)} worse, ${count(e.betterCount)} better`;
+    const rest = e.worseCount - own.length;
+    return html`<details><summary>${title}</summary>${own.map(
       (x) => html`<details><summary><code>${x.prompt}</code>${x.slice !== null && html`, ${x.slice}`}${
         x.sample > 0 && html`, sample ${x.sample}`
       }</summary>${x.asked !== null && html`<div class="said"><h3>asked</h3><p>${x.asked}</p></div>`}
-<div class="sides">${side('base', x.base, e.of, x.said.base)}${side('adapter', x.adapter, e.of, x.said.adapter)}</div></details>`,
-    )}${e.worseCount > own.length && html`<p class="about">and ${count(e.worseCount - own.length)} more in outcomes.jsonl</p>`}</details>`;
+<div class="sides">${side('base', x.base, e.of, x.said.base)}
+${side('adapter', x.adapter, e.of, x.said.adapter)}</div></details>`,
+    )}${rest > 0 && html`<p class="about">and ${count(rest)} more in outcomes.jsonl</p>`}</details>`;
   })}</div>`;
 }
 
@@ -145,7 +148,8 @@ function costs({ cost, causes, decision }: Overview, { proof }: PageOptions): Ht
       'this gate has been seen to work',
       proof === null
         ? 'nobody has shown it under this lock: temper gate prove does'
-        : `${proof.time.slice(0, 16).replace('T', ' ')} UTC: a known-bad adapter was ${proof.knownBad}, a harmless one ${proof.harmless}`,
+        : `${proof.time.slice(0, 16).replace('T', ' ')} UTC: a known-bad adapter was ${proof.knownBad}, ` +
+          `a harmless one ${proof.harmless}`,
     ],
   ];
   return html`<dl>${lines.map(([a, b]) => html`<dt>${a}</dt><dd>${b}</dd>`)}</dl>`;
@@ -185,7 +189,8 @@ ${
         (r) => html`<li>${r}</li>`,
       )}</ul></div>`
 }
-<h2>Every metric against its limits</h2><div class="panel long"><table>${head('metric')}${metrics.map((e) => row(e))}</table>
+<h2>Every metric against its limits</h2>
+<div class="panel long"><table>${head('metric')}${metrics.map((e) => row(e))}</table>
 <p class="legend">Right is worse. The shaded part is what is allowed, up to the dashed limit; first line the difference
 from the base with zero in the middle, second line, where there is one, the adapter’s own figure. Green: all of the
 interval is within; red: all of it beyond; yellow: not known. “Shows” is the smallest difference that so many pairs
@@ -195,8 +200,8 @@ ${matrices(overview)}
 ${examples(overview)}
 <h2>Cost and judge</h2><div class="panel">${costs(overview, options)}</div>
 <h2>What it is about</h2><div class="panel">${digests(overview)}
-<p class="legend">Anybody can decide again, offline: <code>temper gate decide outcomes.jsonl --suite suite/suite.yaml --lock
-gate.lock.json</code></p></div>
+<p class="legend">Anybody can decide again, offline: <code>temper gate decide outcomes.jsonl
+--suite suite/suite.yaml --lock gate.lock.json</code></p></div>
 <footer>${decision.notes.map((n) => html`Note: ${n}. `)}temper gate ${options.version}</footer></main>`;
   return page(title, STYLE, body);
 }

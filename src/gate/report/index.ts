@@ -66,7 +66,10 @@ function jsonOf(overview: Overview, proof: Proof | null): unknown {
   };
 }
 
-/** @throws {IntegrityError} bad_decision · {ConfigError} bad_suite · what reading and writing refuse · the signal's reason */
+/**
+ * @throws {IntegrityError} bad_decision · {ConfigError} bad_suite · what reading and writing refuse · the signal's
+ * reason
+ */
 export async function writeGateReports(request: ReportRequest): Promise<Reports> {
   const { folder, version, content = true, seconds, proof = null, signal } = request;
   const decision = readDecision(join(folder, DECISION_FILE));

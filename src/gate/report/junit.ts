@@ -20,7 +20,9 @@ const attributes = (entries: readonly Entry[], seconds = 0): string => {
   const said = entries.filter((e) => counts(e.of));
   const failures = said.filter((e) => e.of.verdict === 'FAIL').length,
     errors = said.filter((e) => e.of.verdict !== 'FAIL' && e.of.verdict !== 'PASS').length;
-  return `tests="${entries.length}" failures="${failures}" errors="${errors}" skipped="${entries.length - said.length}" time="${seconds.toFixed(3)}"`;
+  const skipped = entries.length - said.length,
+    time = seconds.toFixed(3);
+  return `tests="${entries.length}" failures="${failures}" errors="${errors}" skipped="${skipped}" time="${time}"`;
 };
 
 export function junitOf({ decision, suite, metrics, slices, cost }: Overview): string {
@@ -28,11 +30,12 @@ export function junitOf({ decision, suite, metrics, slices, cost }: Overview): s
   const tests = [...new Set(entries.map((e) => e.of.test))];
   const name = `${suite.name} ${suite.version}`;
   // What was not what was locked is no metric's fault.
+  const one = 'tests="1" failures="0" errors="1" skipped="0" time="0"';
+  const fault = `<error type="${decision.decision}" message="${xml(decision.reasons.join('; '))}"/>`;
   const broken =
     entries.length === 0
-      ? `  <testsuite name="${xml(name)}" tests="1" failures="0" errors="1" skipped="0" time="0"><testcase classname="${xml(
-          suite.name,
-        )}" name="gate" time="0"><error type="${decision.decision}" message="${xml(decision.reasons.join('; '))}"/></testcase></testsuite>\n`
+      ? `  <testsuite name="${xml(name)}" ${one}>\n` +
+        `    <testcase classname="${xml(suite.name)}" name="gate" time="0">${fault}</testcase>\n  </testsuite>\n`
       : '';
   const suites = tests.map((test) => {
     const own = entries.filter((e) => e.of.test === test);
@@ -40,7 +43,7 @@ export function junitOf({ decision, suite, metrics, slices, cost }: Overview): s
       .map((e) => testCase(e, suite.name))
       .join('')}  </testsuite>\n`;
   });
-  const all =
-    broken === '' ? attributes(entries, cost.seconds ?? 0) : 'tests="1" failures="0" errors="1" skipped="0" time="0"';
-  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="temper gate" ${all}>\n${broken}${suites.join('')}</testsuites>\n`;
+  const all = broken === '' ? attributes(entries, cost.seconds ?? 0) : one;
+  const head = '<?xml version="1.0" encoding="UTF-8"?>\n';
+  return `${head}<testsuites name="temper gate" ${all}>\n${broken}${suites.join('')}</testsuites>\n`;
 }

@@ -23,10 +23,11 @@ function finding(entry: Entry): string {
 export function markdownOf(overview: Overview, { proof }: PageOptions): string {
   const { decision, suite, findings, metrics, cost } = overview;
   const { subject } = decision;
+  const about = subject ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`` : '';
   const parts = [
     `## ${MARK[decision.decision]} Release gate: ${decision.decision}`,
     SENTENCE[decision.decision],
-    `Suite ${md(suite.name)} ${md(suite.version)}${subject ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`` : ''}.`,
+    `Suite ${md(suite.name)} ${md(suite.version)}${about}.`,
     ...(findings.length > 0
       ? findings.slice(0, MOST).map(finding)
       : decision.reasons.slice(0, MOST).map((r) => `- ${md(r)}`)),

@@ -34,7 +34,8 @@ export function sarifOf({ decision, suite, findings }: Overview, version: string
   const ofPair = (e: Entry, p: Pair): object =>
     result(
       e,
-      `${nameOf(e.of)}: prompt ${p.prompt}${p.sample > 0 ? `, sample ${p.sample}` : ''}: base ${figure(p.base, e.of)}, adapter ${figure(p.adapter, e.of)}.`,
+      `${nameOf(e.of)}: prompt ${p.prompt}${p.sample > 0 ? `, sample ${p.sample}` : ''}: ` +
+        `base ${figure(p.base, e.of)}, adapter ${figure(p.adapter, e.of)}.`,
       p.line,
       [p.prompt, p.sample],
     );
@@ -50,6 +51,7 @@ export function sarifOf({ decision, suite, findings }: Overview, version: string
   const properties = { decision: decision.decision, suite: `${suite.name} ${suite.version}` };
   return (
     `${SARIF_HEAD}${results.map((r) => `\n${JSON.stringify(r)}`).join(',')}\n],` +
-    `"tool":${JSON.stringify({ driver })},"automationDetails":{"id":"temper-gate/"},"properties":${JSON.stringify(properties)}}]}\n`
+    `"tool":${JSON.stringify({ driver })},"automationDetails":{"id":"temper-gate/"},` +
+    `"properties":${JSON.stringify(properties)}}]}\n`
   );
 }

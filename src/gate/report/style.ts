@@ -28,7 +28,9 @@ h3 { font-size: 14px; margin: 0 0 6px; }
 .finding ul { margin: 6px 0 0; padding-left: 20px; }
 .finding .prompts { margin: 8px 0 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-:is(th, td) { text-align: right; padding: 6px 0 6px 14px; border-bottom: 1px solid var(--line); vertical-align: middle; }
+:is(th, td) {
+  text-align: right; padding: 6px 0 6px 14px; border-bottom: 1px solid var(--line); vertical-align: middle;
+}
 :is(th, td):first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; }
 td:not(:first-child) { white-space: nowrap; }
@@ -49,8 +51,12 @@ details:last-child { border-bottom: 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 summary::marker { color: var(--soft); }
 summary .pill { float: right; margin-left: 12px; }
-.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 12px; margin: 10px 0; }
-.said { background: var(--ground); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; min-width: 0; }
+.sides {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 12px; margin: 10px 0;
+}
+.said {
+  background: var(--ground); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; min-width: 0;
+}
 .said h3 span { font-weight: 400; color: var(--soft); }
 .said p { margin: 4px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13.5px; }
 .said em { color: var(--soft); font-style: normal; font-size: 12px; }

@@ -38,11 +38,12 @@ export function limitsOf(m: MetricDecision): string {
 /** The entry in one sentence: what is seen, how sure, what it was held to. */
 export function sentenceOf({ of: m }: Entry): string {
   const interval = m.interval
-    ? `, ${number(100 * m.interval.level)} % interval ${difference(m.interval.low, m)} to ${difference(m.interval.high, m)}`
+    ? `, ${number(100 * m.interval.level)} % interval ${difference(m.interval.low, m)} to ` +
+      `${difference(m.interval.high, m)}`
     : '';
   return (
-    `base ${figure(m.base, m)}, adapter ${figure(m.adapter, m)}, difference ${difference(m.difference, m)}${interval}; ` +
-    `${limitsOf(m)}; n = ${m.n}`
+    `base ${figure(m.base, m)}, adapter ${figure(m.adapter, m)}, difference ${difference(m.difference, m)}` +
+    `${interval}; ${limitsOf(m)}; n = ${m.n}`
   );
 }
 export const SENTENCE: Readonly<Record<MetricDecision['verdict'], string>> = {
