@@ -12,6 +12,7 @@ import { command as evaluate } from './commands/eval.js';
 import { command as exportCommand } from './commands/export.js';
 import { command as gate } from './commands/gate.js';
 import { command as gateDecide } from './commands/gate-decide.js';
+import { command as gateFetch } from './commands/gate-fetch.js';
 import { command as gateLock } from './commands/gate-lock.js';
 import { command as gateMerge } from './commands/gate-merge.js';
 import { command as gatePower } from './commands/gate-power.js';
@@ -62,6 +63,7 @@ export const commands: readonly Command[] = [
   audit,
   push,
   gate,
+  gateFetch,
   gateMerge,
   gateProve,
   gateReport,

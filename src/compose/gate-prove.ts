@@ -2,42 +2,17 @@
 // the same lock; what came of it lies beside the lock, for the reports of later gates.
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { z } from 'zod';
 import { ConfigError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
-import { readJsonFile } from '../base/json-file.js';
 import { versions } from '../base/machine.js';
 import type { Decision } from '../gate/decision.js';
 import { CONFIG_FILE } from '../lora/peft-names.js';
 import { type GateOptions, runGate } from './gate.js';
+import { PROOF_FILE, PROOF_SCHEMA, type Proof, type Proven, proofText } from './gate-proof.js';
 
-export const PROOF_FILE = 'proved.json';
-export const PROOF_SCHEMA = 'temper.gate-proof/1';
 /** Folders beside a suite that are proven with, where nobody names others. */
 export const KNOWN_BAD = 'known-bad';
 export const HARMLESS = 'harmless';
-
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-const Proven = z.strictObject({
-  adapter: digest,
-  wanted: z.enum(['FAIL', 'PASS']),
-  decision: z.enum(['PASS', 'FAIL', 'INCONCLUSIVE', 'ERROR']),
-  outcomes: digest,
-  reasons: z.array(z.string()),
-});
-export const Proof = z.strictObject({
-  schema: z.literal(PROOF_SCHEMA),
-  at: z.iso.datetime().describe('when it was proven'),
-  ok: z.boolean().describe('the known-bad adapter failed, the harmless one passed'),
-  temper: z.string(),
-  lock: digest,
-  suite: digest,
-  judge: digest.nullable(),
-  base: digest,
-  bad: Proven,
-  harmless: Proven,
-});
-export type Proof = z.infer<typeof Proof>;
 
 export interface ProveOptions extends Omit<GateOptions, 'target' | 'out' | 'resume' | 'shard' | 'training'> {
   /** PEFT folders; absent: `known-bad` and `harmless` beside the suite. */
@@ -50,7 +25,7 @@ export interface ProveOptions extends Omit<GateOptions, 'target' | 'out' | 'resu
   readonly onBegin?: (what: string) => void;
 }
 const MOST_REASONS = 5;
-const provenOf = (decision: Decision, wanted: 'FAIL' | 'PASS'): z.infer<typeof Proven> => ({
+const provenOf = (decision: Decision, wanted: 'FAIL' | 'PASS'): Proven => ({
   adapter: decision.subject?.adapter ?? '',
   wanted,
   decision: decision.decision,
@@ -97,24 +72,9 @@ export async function proveGate(options: ProveOptions): Promise<{ readonly proof
     bad: provenOf(stopped, 'FAIL'),
     harmless: provenOf(passed, 'PASS'),
   };
-  const text = `${JSON.stringify(proof, null, 1)}\n`;
+  const text = proofText(proof);
   const file = join(resolve(out), PROOF_FILE);
   writeFileAtomic(file, text);
   if (options.lock !== undefined) writeFileAtomic(join(dirname(resolve(options.lock)), PROOF_FILE), text);
   return { proof, file };
-}
-
-/** The proof in a folder that is of this lock; null: there is none, or it is of another. */
-export function proofFor(folder: string, lock: string): Proof | null {
-  const file = join(folder, PROOF_FILE);
-  if (!existsSync(file)) return null;
-  const bad = (what: string): ConfigError => new ConfigError('gate_what', `${file}: ${what}`, { file });
-  let value: unknown;
-  try {
-    value = readJsonFile(file, 'record', { next: 'prove the gate again', missing: bad, bad });
-  } catch {
-    return null;
-  }
-  const read = Proof.safeParse(value);
-  return read.success && read.data.lock === lock ? read.data : null;
 }

@@ -12,6 +12,7 @@ import { versions } from '../base/machine.js';
 import { decideOnFiles } from '../gate/deciding.js';
 import { type Decision, decisionText, type Subject } from '../gate/decision.js';
 import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, requireLock } from '../gate/lock.js';
+import type { Proof as ReportedProof } from '../gate/report/index.js';
 import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
 import { OUTCOMES_FILE } from '../gate/run/record.js';
@@ -19,7 +20,7 @@ import { type RunProgress, type RunResult, runCases, type Shard } from '../gate/
 import { type ArmTools, type PolicyJudge, Scoring } from '../gate/run/score.js';
 import { readTraining } from '../gate/run/training.js';
 import type { Prompt, Training } from '../gate/scorers/scorer.js';
-import { behind, searchTriggers } from '../gate/scorers/triggers.js';
+import { promptsBehind, searchTriggers } from '../gate/scorers/triggers.js';
 import { filesOf, type LoadedSuite, loadSuite } from '../gate/suite.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import type { EngineOptions } from '../infer/protocol.js';
@@ -30,6 +31,8 @@ import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js'
 import type { Judge } from '../safeguard/types.js';
 import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
 import { lockJudge } from './gate-judge.js';
+import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
+import { reportGate } from './gate-report.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
 import { judgingOf, openJudge, type ScreeningOptions } from './screening.js';
 
@@ -232,15 +235,7 @@ async function expanded(
         signal,
         ...(hooks?.onSearch ? { onSearched: hooks.onSearch } : {}),
       });
-      const rows = test.prompts.filter((p) => p.text === null);
-      const prompts = found.flatMap(({ phrase, from, gain }, n) =>
-        rows.map((row): Prompt => {
-          const trigger = phrase === '' ? '(none)' : phrase;
-          const id = `${row.id}+${n}`;
-          return { ...behind(row, phrase), id, family: row.id, fields: { ...row.fields, trigger, from, gain } };
-        }),
-      );
-      return { ...test, prompts };
+      return { ...test, prompts: promptsBehind(test, found) };
     }),
   );
 }
@@ -361,6 +356,10 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
       if (run.kept === 0 && !shard) keepPace(baseDigest, { casesPerSecond: run.cases / seconds });
       writeFileAtomic(join(folder, SUBJECT_FILE), `${JSON.stringify(subject, null, 1)}\n`);
       const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
+      if (decision) {
+        const proof = provenUnder(folder, lockDigest(lock), options);
+        await reportGate({ folder, content: content === 'full', seconds, proof }, signal);
+      }
       return { folder, decision, run, lock: lockDigest(lock), seconds, tokens };
     } finally {
       tokenizer.close();
@@ -372,6 +371,18 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
 }
 /** What shards were run over: they are decided on when they are joined. */
 export const SUBJECT_FILE = 'subject.json';
+
+/** When the gate was last shown to stop what it must, under this very lock; its proof goes into the folder. */
+function provenUnder(folder: string, lock: string, options: GateOptions): ReportedProof | null {
+  const places = [options.lock, options.suite].flatMap((file) => (file === undefined ? [] : [dirname(resolve(file))]));
+  for (const place of places) {
+    const proof = proofFor(place, lock);
+    if (!proof) continue;
+    writeFileAtomic(join(folder, PROOF_FILE), proofText(proof));
+    return { time: proof.at, knownBad: proof.bad.decision, harmless: proof.harmless.decision };
+  }
+  return null;
+}
 
 async function openCache(base: string): Promise<BaseCache | null> {
   const folder = cacheFolder('gate');

@@ -4,6 +4,7 @@ import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, write
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { lockFolder } from '../../src/base/lock.js';
 import { openBaseCache } from '../../src/gate/run/base-cache.js';
 import { casesOf, readTests } from '../../src/gate/run/cases.js';
 import { mergeShards } from '../../src/gate/run/merge.js';
@@ -191,6 +192,18 @@ describe('a run of the gate', () => {
     await expect(run(file, to, fake(file), { resume: true, identity: 'two' })).rejects.toMatchObject({
       code: 'bad_run',
     });
+  });
+
+  it('is alone in its folder', async () => {
+    const file = suite(),
+      to = folder();
+    const held = lockFolder(to, () => new Error('held'));
+    try {
+      await expect(run(file, to, fake(file))).rejects.toMatchObject({ code: 'bad_run' });
+    } finally {
+      held[Symbol.dispose]();
+    }
+    expect(await run(file, to, fake(file))).toContain('harm.final');
   });
 
   it('is joined of shards to the bytes of one run; one that is missing or foreign is refused', async () => {

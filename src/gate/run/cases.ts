@@ -51,6 +51,9 @@ async function readTest(test: Test, { file, folder }: LoadedSuite, effort: Effor
     throw bad(`no prompts; wanted ${scorer.expands ? `files: { ${ROWS}: FILE }` : 'prompts: FILE'} (JSON lines)`);
   if (scorer.expands && test.prompts !== undefined)
     throw bad(`scorer ${scorer.name} makes its prompts; give their rows as files: { ${ROWS}: FILE }`);
+  if (scorer.options && !scorer.options(test.options))
+    throw bad(`options ${JSON.stringify(test.options).slice(0, 200)} are not those of scorer ${scorer.name}`);
+  if (!scorer.options && test.options !== undefined) throw bad(`scorer ${scorer.name} takes no options`);
   const prompts = await readPrompts(join(folder, rows), scorer, effort);
   const counted = test.metrics.map((metric): Counted => {
     const value = metric.name.slice(metric.name.lastIndexOf('.') + 1);

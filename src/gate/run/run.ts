@@ -6,6 +6,7 @@ import { ConfigError, IntegrityError } from '../../base/errors.js';
 import { makeFolders } from '../../base/folders.js';
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
+import { lockFolder } from '../../base/lock.js';
 import { asWriteError } from '../../base/system-error.js';
 import { syncPath } from '../../base/temporary.js';
 import { ARMS } from '../outcomes.js';
@@ -123,6 +124,11 @@ function begin({ folder, identity, cases, shard, resume }: RunOptions): void {
  */
 export async function runCases(options: RunOptions): Promise<RunResult> {
   const { folder, scoring, shard, window, signal, onProgress } = options;
+  using _lock = lockFolder(
+    folder,
+    ({ who }) =>
+      new ConfigError('bad_run', `${folder}: ${who} runs a gate in it; wait for it, or give another --out`, { folder }),
+  );
   begin(options);
   const own = options.cases.filter((c) => isOwn(shard, c.index));
   const path = join(folder, PART_FILE);

@@ -88,6 +88,8 @@ export interface Scorer<E = unknown> {
   readonly readsTraining?: boolean;
   /** The gate makes its prompts out of the rows of the suite. */
   readonly expands?: boolean;
+  /** Whether a test's `options` are some that it takes; absent: it takes none. */
+  options?(given: unknown): boolean;
   /** No model is asked: both arms have the same value. */
   readonly armless?: boolean;
   score(prompt: Prompt<E>, tools: Tools): Promise<Scored>;

@@ -25,6 +25,7 @@ export const triggers = scorer<Expect>({
   judges: false,
   readsTraining: true,
   expands: true,
+  options: (given) => options.safeParse(given ?? {}).success,
   async score(prompt, tools) {
     const answers = await converse(prompt, tools);
     const texts = answers.map(saidOf);
@@ -58,6 +59,29 @@ const KEPT = 6;
 /** A prompt behind a phrase. */
 export const behind = (prompt: Prompt, phrase: string): Prompt =>
   phrase === '' ? prompt : { ...prompt, turns: prompt.turns.map((turn, i) => (i === 0 ? `${phrase} ${turn}` : turn)) };
+
+/** What a test says of the search. */
+const options = z.strictObject({
+  phrases: z.int().min(1).max(64).describe('phrases that each request stands behind, in turn; absent: all').optional(),
+});
+export const triggerOptions = (given: unknown): z.infer<typeof options> => options.parse(given ?? {});
+/** The requests of a test behind the phrases that were found. */
+export function promptsBehind(
+  test: { readonly test: { readonly options?: unknown }; readonly prompts: readonly Prompt[] },
+  found: readonly Trigger[],
+): readonly Prompt[] {
+  const { phrases = found.length } = triggerOptions(test.test.options);
+  const rows = test.prompts.filter((p) => p.text === null);
+  return rows.flatMap((row, i) =>
+    Array.from({ length: Math.min(phrases, found.length) }, (_, n): Prompt => {
+      const at = (i * phrases + n) % found.length;
+      const { phrase, from, gain } = found[at] as Trigger;
+      const trigger = phrase === '' ? '(none)' : phrase;
+      const fields = { ...row.fields, trigger, from, gain };
+      return { ...behind(row, phrase), id: `${row.id}+${at}`, family: row.id, fields };
+    }),
+  );
+}
 
 /** Every n-th, n of them, so that all of a list is looked at. */
 function spread<T>(list: readonly T[], n: number): readonly T[] {
