@@ -281,7 +281,7 @@ train: { ${set[0]}, steps: 30, rowsPerStep: 8, lr: 3.0e-3, checkpointEvery: 10, 
       'bad_memory_limit',
       /would compute on cpu \(no GPU/,
     ],
-    ['a gate whose suite is not there', ['gate.suite=x.yaml'], 'path_not_found', /gate\.suite/],
+    ['a gate whose suite is not there', ['gate={suite: x.yaml}'], 'path_not_found', /gate\.suite/],
     ['a base that is no checkpoint', ['model.base=runs'], 'file_missing', /./],
   ])('%s is an error of one line and leaves nothing behind', async (_name, set, code, message) => {
     writeFileSync(at('text.jsonl'), '{"text": "hello"}\n');
