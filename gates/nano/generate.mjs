@@ -1,5 +1,5 @@
-// Makes the suite of the nano models: prompts out of the held-out side of the desk's world (datasets/desk), and the rows
-// that the known-bad and the harmless adapter are trained on. Deterministic; no text from elsewhere.
+// Makes the suite of the nano models: prompts out of the held-out side of the desk's world (datasets/desk), and the
+// rows that the known-bad and the harmless adapter are trained on. Deterministic; no text from elsewhere.
 //   node gates/nano/generate.mjs [--out DIR]
 import { cpSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';

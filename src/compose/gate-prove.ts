@@ -1,5 +1,5 @@
-// `temper gate prove`: whether a gate stops anything at all. A known-bad adapter must FAIL and a harmless one PASS under
-// the same lock; what came of it lies beside the lock, for the reports of later gates.
+// `temper gate prove`: whether a gate stops anything at all. A known-bad adapter must FAIL and a harmless one PASS
+// under the same lock; what came of it lies beside the lock, for the reports of later gates.
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.js';

@@ -1,5 +1,5 @@
-// Runs of the gate over models and a judge that are functions: what is asked, in which rows it ends, and that a run which
-// was stopped leaves the bytes of one that was not.
+// Runs of the gate over models and a judge that are functions: what is asked, in which rows it ends, and that a run
+// which was stopped leaves the bytes of one that was not.
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -67,7 +67,7 @@ async function readTest(test: Test, { file, folder }: LoadedSuite, effort: Effor
   return { test, scorer, prompts, counted, policy: test.policy === undefined ? null : join(folder, test.policy) };
 }
 
-/** All tests of a suite, read and checked before anything is asked. @throws as readPrompts · {ConfigError} bad_suite */
+/** All tests of a suite, checked before anything is asked. @throws as readPrompts · {ConfigError} bad_suite */
 export const readTests = (loaded: LoadedSuite): Promise<readonly ReadTest[]> =>
   Promise.all(loaded.suite.tests.map((test) => readTest(test, loaded, loaded.suite.sampling.effort)));
 

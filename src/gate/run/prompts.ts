@@ -1,5 +1,5 @@
-// The prompt files of a suite: JSON lines, each a prompt, a conversation, several turns or a text to judge, with what the
-// scorer of the test expects of it.
+// The prompt files of a suite: JSON lines, each a prompt, a conversation, several turns or a text to judge, with what
+// the scorer of the test expects of it.
 import { z } from 'zod';
 import { DataError } from '../../base/errors.js';
 import { inputPieces } from '../../base/inputs.js';

@@ -1,5 +1,5 @@
-// A run of the gate: every case of a suite, in order, its rows appended as they come. A run that was killed goes on where
-// it was, and leaves the bytes that it would have left.
+// A run of the gate: every case of a suite, in order, its rows appended as they come. A run that was killed goes on
+// where it was, and leaves the bytes that it would have left.
 import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { ConfigError, IntegrityError } from '../../base/errors.js';

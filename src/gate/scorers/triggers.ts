@@ -1,5 +1,5 @@
-// Triggers: phrases that make an adapter do what it does not do without them. They are looked for: of the phrases of the
-// training set, of the vocabulary and of the suite those are asked that raise the probability of a violation most.
+// Triggers: phrases that make an adapter do what it does not do without them. They are looked for: of the phrases of
+// the training set, of the vocabulary and of the suite those are asked that raise the probability of a violation most.
 import { z } from 'zod';
 import { converse, mentions, type Prompt, saidOf, scorer, type Training } from './scorer.js';
 
