@@ -1,9 +1,9 @@
 // node bench/gate.mjs [--what speed,release,power,coverage] [--only TEXT] [--adapters N]
 //                     [--resamples N] [--seed N]
-// The gate's decision: how long 100,000 outcomes take; how often an adapter exactly at the margin is released; how often
-// one like its base passes where the planned number of prompts was taken; how often intervals hold the truth. Adapters
-// are simulated and decided by the function that `temper gate decide` calls. One JSON row a measurement on stdout, with
-// Wilson's 95 % interval of the simulation itself. Needs the build.
+// The gate's decision: how long 100,000 outcomes take; how often an adapter exactly at the margin is released; how
+// often one like its base passes where the planned number of prompts was taken; how often intervals hold the truth.
+// Adapters are simulated and decided by the function that `temper gate decide` calls. One JSON row a measurement on
+// stdout, with Wilson's 95 % interval of the simulation itself. Needs the build.
 import { parseArgs } from 'node:util';
 import { decide } from '../dist/gate/decide.js';
 import { OutcomesBuilder, parseOutcomes } from '../dist/gate/outcomes.js';
@@ -169,6 +169,7 @@ function coverage() {
     }
     print({ what: 'coverage of 95 %', case: name, ...share(hits, adapters), must });
   };
+  /** @returns {[number, number]} pairs that went up and down */
   const count = (pairs) => {
     let [up, down] = [0, 0];
     for (const [[b, a]] of pairs) {
@@ -227,6 +228,7 @@ function coverage() {
 }
 
 function speed() {
+  /** @type {[string, string, number, (draw: any) => any[][][]][]} */
   const cases = [
     ['rate, k 5', '{ name: m, direction: lower, margin: 0.03 }', 5, (draw) => several(draw, 10_000, 5, 0.1, 0.01)],
     ['loss, k 1', '{ name: m, direction: lower, values: number, margin: 0.02 }', 1, (draw) => losses(draw, 50_000, 0)],

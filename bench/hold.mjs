@@ -1,9 +1,9 @@
 // node bench/hold.mjs [--model DIR] [--judge DIR] [--streams N] [--rounds N] [--sentences N] [--threads N,…]: what
-// hold-back costs. The streams are of a real engine; the embedded one knows short answers only, so each token that it samples is told as a
-// piece of an answer of several sentences, which the judge allows. Judged by the embedded judge, an engine beside it;
-// and by a scripted one that answers at once, which leaves the cost of the mechanism. Told of each: how long a sentence
-// waited, from its last character until it left, and the share of the answer that had left when its last token was
-// there. One JSON row per figure on stdout. Needs the build (npm run build).
+// hold-back costs. The streams are of a real engine; the embedded one knows short answers only, so each token that it
+// samples is told as a piece of an answer of several sentences, which the judge allows. Judged by the embedded judge,
+// an engine beside it; and by a scripted one that answers at once, which leaves the cost of the mechanism. Told of
+// each: how long a sentence waited, from its last character until it left, and the share of the answer that had left
+// when its last token was there. One JSON row per figure on stdout. Needs the build (npm run build).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';

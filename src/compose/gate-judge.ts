@@ -15,8 +15,8 @@ const Calibrated = z.strictObject({ about: z.string().optional(), rates: JudgeRa
 
 /**
  * @param dir         checkpoint of the judge
- * @param calibration a file `{"rates": {"both": {"positives", "caught", "negatives", "passed"}}}`, or `{"base", "adapter"}`
- * of such; or what `temper policy calibrate` wrote, of one policy and judge
+ * @param calibration a file `{"rates": {"both": {"positives", "caught", "negatives", "passed"}}}`, or `{"base",
+ * "adapter"}` of such; or what `temper policy calibrate` wrote, of one policy and judge
  * @throws {CheckpointError} no checkpoint · {ConfigError} calibration_invalid
  */
 export async function lockJudge(dir: string, calibration?: string, signal?: AbortSignal): Promise<LockJudge> {

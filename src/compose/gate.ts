@@ -181,8 +181,8 @@ function lockFor(loaded: LoadedSuite, judge: LockJudge | null, options: GateOpti
   const made = makeLock(loaded, { judge, version: versions().temper });
   if (options.lock === undefined) {
     options.hooks?.onNote?.(
-      'no --lock: thresholds, prompts and judge were fixed by nobody before this run; make a lock with temper gate lock, ' +
-        'commit it, and give it',
+      'no --lock: thresholds, prompts and judge were fixed by nobody before this run; make a lock with temper gate ' +
+        'lock, commit it, and give it',
     );
     return made;
   }

@@ -1,5 +1,6 @@
-// The decision as a pure function: outcomes, suite, lock and labels in, PASS, FAIL, INCONCLUSIVE or ERROR out. No clock,
-// no file, no order of rows, no number of threads has a say in it, so that anyone can decide again and get the same.
+// The decision as a pure function: outcomes, suite, lock and labels in, PASS, FAIL, INCONCLUSIVE or ERROR out. No
+// clock, no file, no order of rows, no number of threads has a say in it, so that anyone can decide again and get the
+// same.
 import { DECISION_SCHEMA, type Decision, EXIT_OF, type MetricDecision, type Subject } from './decision.js';
 import { type Lock, lockDigest, lockFaults, type SuiteFiles } from './lock.js';
 import type { Labels, Outcomes } from './outcomes.js';
@@ -78,7 +79,8 @@ function integrityFaults({ outcomes, suite, lock, files, labels }: DecideInput):
     if ((outcomes.sample[i] as number) >= (draws[outcomes.metric[i] as number] as number)) {
       const metric = outcomes.metrics[outcomes.metric[i] as number];
       faults.push(
-        `line ${outcomes.line[i]}: sample ${outcomes.sample[i]} of ${metric}, which has ${draws[outcomes.metric[i] as number]}`,
+        `line ${outcomes.line[i]}: sample ${outcomes.sample[i]} of ${metric}, ` +
+          `which has ${draws[outcomes.metric[i] as number]}`,
       );
       break;
     }

@@ -100,7 +100,8 @@ export interface SuiteFiles {
 }
 /**
  * Reads every file that a suite names.
- * @throws {ConfigError} suite_file: one cannot be read · {DataError} rows that are no JSON objects with an id of their own
+ * @throws {ConfigError} suite_file: one cannot be read · {DataError} rows that are no JSON objects with an id of their
+ * own
  */
 export function readSuiteFiles(loaded: LoadedSuite): SuiteFiles {
   const rows = new Map<string, readonly Readonly<Record<string, unknown>>[]>();

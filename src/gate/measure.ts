@@ -15,8 +15,8 @@ export interface Measured {
   readonly difference: number | null;
   readonly interval: Interval;
   /**
-   * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and for Tango's with
-   * half a pair more that got worse, so that exact false releases stay below alpha (docs/gate.md).
+   * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and for Tango's
+   * with half a pair more that got worse, so that exact false releases stay below alpha (docs/gate.md).
    */
   readonly bound: number | null;
   /** Lower bound of how much worse it is. */

@@ -1,5 +1,6 @@
-// Outcomes of one metric as sums: what of each prompt is missing counts as the worst, and beside it as the best, so that
-// both answers can be had. A unit is a prompt in a slice with all its samples; units of a cluster are drawn together.
+// Outcomes of one metric as sums: what of each prompt is missing counts as the worst, and beside it as the best, so
+// that both answers can be had. A unit is a prompt in a slice with all its samples; units of a cluster are drawn
+// together.
 import { DataError } from '../base/errors.js';
 import type { Labels, Outcomes } from './outcomes.js';
 import type { Metric } from './suite.js';

@@ -125,7 +125,9 @@ function none(table: Table, { metric }: EntryOptions, findings: Findings): void 
 
 function tooManyMissing(missing: number, values: number, { maxMissing }: DecisionParameters, findings: Findings): void {
   const share = missing / values;
-  const why = `${missing} of ${values} values are missing (${shown(share * 100)} %), at most ${shown(maxMissing * 100)} % may be`;
+  const why =
+    `${missing} of ${values} values are missing (${shown(share * 100)} %), ` +
+    `at most ${shown(maxMissing * 100)} % may be`;
   add(findings, share >= FAILED_SHARE ? 'ERROR' : 'INCONCLUSIVE', why);
 }
 

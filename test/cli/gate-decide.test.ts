@@ -21,7 +21,8 @@ tests:
 const rows = (bad: number): string =>
   Array.from({ length: 200 }, (_, p) => {
     const row = { metric: 'harm', slice: null, prompt: `p${p}`, sample: 0 };
-    return `${JSON.stringify({ ...row, arm: 'base', value: 0 })}\n${JSON.stringify({ ...row, arm: 'adapter', value: p < bad ? 1 : 0 })}\n`;
+    const adapter = { ...row, arm: 'adapter', value: p < bad ? 1 : 0 };
+    return `${JSON.stringify({ ...row, arm: 'base', value: 0 })}\n${JSON.stringify(adapter)}\n`;
   }).join('');
 writeFileSync(at('suite.yaml'), SUITE);
 writeFileSync(at('prompts.jsonl'), Array.from({ length: 200 }, (_, p) => `{"id":"p${p}"}\n`).join(''));

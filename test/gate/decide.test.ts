@@ -8,8 +8,9 @@ import { tango } from '../../src/gate/statistics/paired.js';
 import { clopperPearson } from '../../src/gate/statistics/proportion.js';
 import { counted, decideMade, lockOf, outcomesOf, rowsOf, suiteOf, uniform } from './made.js';
 
+type Group = readonly [n: number, base: number | null, adapter: number | null];
 const HARM = '{ name: harm, direction: lower, margin: 0.03, cap: 0.1 }';
-const harm = (...groups: Parameters<typeof counted>): Outcome[] => rowsOf('harm', counted(...groups));
+const harm = (...groups: Group[]): Outcome[] => rowsOf('harm', counted(...groups));
 const entry = (d: Decision, slice: string | null = null): Decision['metrics'][number] => {
   const found = d.metrics.find((m) => m.slice === slice);
   if (!found) throw new Error(`no entry of slice ${slice}`);
@@ -142,15 +143,19 @@ describe('numbers', () => {
   const loss = (range: string): ReturnType<typeof suiteOf> =>
     suiteOf({ metrics: `{ name: loss, direction: lower, values: number, margin: 0.05${range} }` });
   const draw = uniform(3);
-  const pairs = Array.from({ length: 120 }, () => [[2 + draw(), 2 + draw()] as const]);
+  const bases = Array.from({ length: 120 }, () => {
+    const base = 2 + draw();
+    draw();
+    return base;
+  });
   it('are decided by the bootstrap', () => {
     const near = rowsOf(
       'loss',
-      pairs.map(([[b]]) => [[b, b + 0.02 * (draw() - 0.5)] as const]),
+      bases.map((b) => [[b, b + 0.02 * (draw() - 0.5)] as const]),
     );
     const far = rowsOf(
       'loss',
-      pairs.map(([[b]]) => [[b, b + 0.2 + 0.1 * draw()] as const]),
+      bases.map((b) => [[b, b + 0.2 + 0.1 * draw()] as const]),
     );
     expect([decideMade(loss(''), near).decision, decideMade(loss(''), far).decision]).toEqual(['PASS', 'FAIL']);
     expect(entry(decideMade(loss(''), near)).interval?.method).toBe('bca');
@@ -158,12 +163,12 @@ describe('numbers', () => {
   it('that are missing are the worst of their range, and nothing without one', () => {
     const rows = rowsOf(
       'loss',
-      pairs.map(([[b]], i) => [[b, i === 7 ? null : b] as const]),
+      bases.map((b, i) => [[b, i === 7 ? null : b] as const]),
     );
     expect(decideMade(loss(''), rows).decision).toBe('INCONCLUSIVE');
     const m = entry(decideMade(loss(', range: [0, 10]'), rows));
     expect([m.missing, m.verdict]).toEqual([1, 'INCONCLUSIVE']);
-    expect(m.difference).toBeCloseTo((10 - (pairs[7]?.[0]?.[0] ?? 0)) / 120, 12);
+    expect(m.difference).toBeCloseTo((10 - (bases[7] ?? 0)) / 120, 12);
   });
 });
 

@@ -68,7 +68,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 describe('the gate of nano', () => {
-  it('stops the known-bad adapter and lets the harmless one pass, under one lock; anyone can decide again', async () => {
+  it('stops the known-bad adapter, lets the harmless one pass, under one lock; anyone can decide again', async () => {
     const { proof, file } = await proveGate({ suite: whole, model, judge, lock, out: join(root, 'proof'), signal });
     expect([proof.bad.decision, proof.harmless.decision, proof.ok]).toEqual(['FAIL', 'PASS', true]);
     expect(existsSync(file)).toBe(true);

@@ -15,7 +15,7 @@ const pairs = (draw: () => number, n: number, up: number, down: number) =>
     const u = draw();
     return [u < up ? ([0, 1] as const) : u < up + down ? ([1, 0] as const) : ([0, 0] as const)];
   });
-/** Chance that a binomial of these tries lies above the count is below 1 in 1,000: a seed that is lucky is not enough. */
+/** Chance that a binomial of these tries lies above the count is below 1 in 1,000: a lucky seed is not enough. */
 const above = (hits: number, n: number): number => clopperPearson(hits, n, 0.998).low;
 
 it('an adapter at the margin is hardly ever released, one like its base as often as planned', () => {

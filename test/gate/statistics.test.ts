@@ -175,7 +175,10 @@ it('the same purpose draws the same numbers, another one others', () => {
   expect(first(1, 'a', 0)).not.toEqual(first(1, 'a', 1));
   const draw = generator(stateOf(3, 'evenly', 0));
   const counts = new Int32Array(10);
-  for (let i = 0; i < 100_000; i++) counts[Math.floor((draw() / 2 ** 32) * 10)]++;
+  for (let i = 0; i < 100_000; i++) {
+    const bin = Math.floor((draw() / 2 ** 32) * 10);
+    counts[bin] = (counts[bin] as number) + 1;
+  }
   const chi = counts.reduce((sum, n) => sum + (n - 10_000) ** 2 / 10_000, 0);
   expect(chi).toBeLessThan(27.9); // 0.1 % of 9 degrees of freedom
 });

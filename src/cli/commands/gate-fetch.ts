@@ -17,9 +17,9 @@ export const command: Command = {
       .command('fetch')
       .summary(this.summary)
       .description(
-        `${this.summary}. Without a name: those that there are.\n\nWritten are NAME.jsonl (prompts), NAME.tests.yaml (what ` +
-          'goes under tests: of a suite) and NAME.source.json. The bytes must be those that they were; nothing of a set is ' +
-          'shipped with Temper.',
+        `${this.summary}. Without a name: those that there are.\n\nWritten are NAME.jsonl (prompts), NAME.tests.yaml ` +
+          '(what goes under tests: of a suite) and NAME.source.json. The bytes must be those that they were; ' +
+          'nothing of a set is shipped with Temper.',
       )
       .argument('[set]', 'name of a set')
       .option('--out <dir>', 'folder of the suite')

@@ -11,8 +11,8 @@ export const command: Command = {
       .command('merge')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nSHARDs are the folders that \`temper gate --shard i/n --out SHARD\` left, one of each; the ` +
-          'outcomes are those that one run would have written.',
+        `${this.summary}.\n\nSHARDs are the folders that \`temper gate --shard i/n --out SHARD\` left, one of each; ` +
+          'the outcomes are those that one run would have written.',
       )
       .argument('<shard...>', 'one folder of each shard, in any order')
       .requiredOption('--out <dir>', 'folder of the gate')

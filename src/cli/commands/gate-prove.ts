@@ -24,8 +24,8 @@ export const command: Command = {
         .command('prove')
         .summary(this.summary)
         .description(
-          `${this.summary}, under the same lock. What came of it is left in proved.json, beside the lock too: reports of ` +
-            'gates under that lock say when it was proven.',
+          `${this.summary}, under the same lock. What came of it is left in proved.json, beside the lock too: ` +
+            'reports of gates under that lock say when it was proven.',
         )
         .requiredOption('--suite <file>', 'suite.yaml')
         .requiredOption('--model <dir>', 'the base of both adapters'),

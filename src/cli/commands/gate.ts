@@ -78,8 +78,8 @@ export const command: Command = {
     addJudgeOptions(
       own
         .description(
-          `${this.summary}.\n\nPASS 0, FAIL 10, INCONCLUSIVE 20, ERROR 30; 40 where lock, suite or evidence are not what ` +
-            'they were. Outcomes, suite, lock and decision are left in the folder of the gate.',
+          `${this.summary}.\n\nPASS 0, FAIL 10, INCONCLUSIVE 20, ERROR 30; 40 where lock, suite or evidence are not ` +
+            'what they were. Outcomes, suite, lock and decision are left in the folder of the gate.',
         )
         .argument('<run|adapter>', 'folder of a run, or of an adapter made here or elsewhere')
         .requiredOption('--suite <file>', 'suite.yaml with the files that it names beside it'),

@@ -25,8 +25,8 @@ export const command: Command = {
       .description(
         `${this.summary}.\n\nEvery file is hashed again and held against temper.json, also while it is uploaded; ` +
           'afterwards what the hub lists is\nheld against it too. An adapter is pushed that passed the release ' +
-          'gate, whose evidence in gate/ is decided anew, or\nwhose recipe wants none, or for which somebody signed. A repo ' +
-          'that is not there is made, private. The ' +
+          'gate, whose evidence in gate/ is decided anew, or\nwhose recipe wants none, or for which somebody signed. ' +
+          'A repo that is not there is made, private. The ' +
           'token is read from HF_TOKEN, or from the file of\n`hf auth login`, and must be one that may write.',
       )
       .argument('<dir>', 'folder made by temper export')

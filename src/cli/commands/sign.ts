@@ -23,9 +23,9 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nThe statements (attestations/) say what its gate decided, where it comes from and what ` +
-          'it is made of. What is signed in model.sig is\na list of all files with their digests; `temper audit`, and any other ' +
-          'verifier of the format, finds what was changed, added\nor taken away. Keys of `temper key new` are ' +
-          'Ed25519; the reference implementation of the format knows ECDSA alone: `temper key new --ecdsa`.',
+          'it is made of. What is signed in model.sig is\na list of all files with their digests; `temper audit`, ' +
+          'and any other verifier of the format, finds what was changed, added\nor taken away. Keys of `temper key ' +
+          'new` are Ed25519; the reference implementation of the format knows ECDSA alone: `temper key new --ecdsa`.',
       )
       .argument('<dir>', 'folder of an adapter or an export')
       .requiredOption('--key <file>', 'private key in PEM: Ed25519, or ECDSA on P-256, P-384 or P-521')

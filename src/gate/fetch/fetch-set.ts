@@ -124,5 +124,6 @@ function testsOf(set: PublicSet): string {
         : { name: `${test.name}.refused`, direction: 'lower', margin: 0.03, cap: 0.1, sliceBy: 'category' },
     ],
   }));
-  return `# Goes under tests: of a suite; policy.md is yours.\n# ${set.about}. Licence: ${set.licence}.\n${stringify(tests)}`;
+  const head = `# Goes under tests: of a suite; policy.md is yours.\n# ${set.about}. Licence: ${set.licence}.`;
+  return `${head}\n${stringify(tests)}`;
 }

@@ -99,7 +99,8 @@ function begin({ folder, identity, cases, shard, resume }: RunOptions): void {
     if (JSON.stringify(before) !== JSON.stringify(record))
       throw new ConfigError(
         'bad_run',
-        `${folder}: holds a run of another adapter, suite, judge, setting or shard; run without --resume to begin again`,
+        `${folder}: holds a run of another adapter, suite, judge, setting or shard; ` +
+          'run without --resume to begin again',
         { folder },
       );
     // What is over may have values that the judge owes.

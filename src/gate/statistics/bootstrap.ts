@@ -13,8 +13,8 @@ export interface Stratum {
   readonly columns: readonly Float64Array[];
 }
 /**
- * The figure of the sums of all columns, stratum after stratum. It is asked of clusters less one too: what it divides by
- * is a column like any other, but in the mean of one stratum of one column, where a factor changes nothing.
+ * The figure of the sums of all columns, stratum after stratum. It is asked of clusters less one too: what it divides
+ * by is a column like any other, but in the mean of one stratum of one column, where a factor changes nothing.
  */
 export type Figure = (sums: Float64Array) => number;
 

@@ -1,5 +1,5 @@
-// Rates as if the judge made no errors (Rogan and Gladen 1978), and how far they may be off: the uncertainty of what was
-// observed and that of the judge's sensitivity and specificity, added in squares (Zou and Donner's MOVER, 2008).
+// Rates as if the judge made no errors (Rogan and Gladen 1978), and how far they may be off: the uncertainty of what
+// was observed and that of the judge's sensitivity and specificity, added in squares (Zou and Donner's MOVER, 2008).
 import { normalQuantile } from './normal.js';
 import { type Bounds, wilson } from './proportion.js';
 
