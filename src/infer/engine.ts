@@ -7,13 +7,13 @@ import type { AdapterInfo } from './adapters.js';
 import { type PackedText, unpackText } from './gather-text.js';
 import { type PackedTokens, type TokenBytes, unpackTokens } from './pack-tokens.js';
 import type {
-  DoneEvent,
   EngineEvent,
   EngineInfo,
   EngineOptions,
   EngineState,
   GenerateRequest,
   PackedCalls,
+  PackedDone,
   PromptInfo,
   ReadRequest,
   ScoreRequest,
@@ -56,7 +56,7 @@ export const YOUNG_MIB = 3;
 
 /** @param told log-probabilities are */
 async function* turnOf(
-  packed: AsyncGenerator<PackedText, Omit<DoneEvent, 'answer'>, void>,
+  packed: AsyncGenerator<PackedText, PackedDone, void>,
   bytes: TokenBytes,
   told: boolean,
 ): AsyncGenerator<EngineEvent, void, void> {
@@ -66,7 +66,8 @@ async function* turnOf(
     for (;;) {
       const { done, value } = await packed.next();
       if (done) {
-        yield told ? { ...value, answer } : value;
+        const { told: late, ...end } = value;
+        yield told ? { ...end, answer: late ? unpackTokens(late, bytes) : answer } : end;
         return;
       }
       last = unpackText(value, last, bytes);

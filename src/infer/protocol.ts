@@ -222,11 +222,13 @@ export type EngineCalls = {
   readonly unload: { readonly request: string; readonly event: never; readonly result: null };
   readonly adapters: { readonly request: null; readonly event: never; readonly result: readonly AdapterInfo[] };
 };
+/** The end of a turn between the threads: the answer's tokens were told before, but to who reads the end alone. */
+export type PackedDone = Omit<DoneEvent, 'answer'> & { readonly told?: PackedTokens };
 /** The same as it goes between the threads. */
 export type PackedCalls = Omit<EngineCalls, 'generate'> & {
   readonly generate: {
     readonly request: GenerateRequest;
     readonly event: PackedText;
-    readonly result: Omit<DoneEvent, 'answer'>;
+    readonly result: PackedDone;
   };
 };

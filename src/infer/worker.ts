@@ -2,7 +2,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { serve } from '../base/channel-worker.js';
 import { GATHER_MANY, GATHER_MS, joinText, type PackedText, packer } from './gather-text.js';
-import type { PackedTokens } from './pack-tokens.js';
+import { type PackedTokens, packTokens } from './pack-tokens.js';
 import type { EngineInfo, EngineOptions, PackedCalls } from './protocol.js';
 
 type Told = PackedText | PackedTokens;
@@ -26,9 +26,8 @@ await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
     handlers: {
       ...handlers,
       async generate(request, { signal, emit }) {
-        // The tokens of its answer have been told.
-        const { answer: _, ...done } = await handlers.generate(request, { signal, emit: packer(emit) });
-        return done;
+        const { answer, ...done } = await handlers.generate(request, { signal, emit: packer(emit) });
+        return request.quiet && answer ? { ...done, told: packTokens(answer) } : done;
       },
     },
     gathers: { ms: GATHER_MS, many: GATHER_MANY, join },
