@@ -76,7 +76,7 @@ export const control: Detector = {
   triggers: '<[',
   gates: {
     '<': { next: gateOf(`|${(PLAIN['<'] ?? []).map(([spelling]) => spelling.charAt(1)).join('')}`) },
-    '[': { next: gateOf((PLAIN['['] ?? []).map(([spelling]) => spelling.charAt(1)).join('')) },
+    '[': { next: gateOf(`|${(PLAIN['['] ?? []).map(([spelling]) => spelling.charAt(1)).join('')}`) },
   },
   at(text, i, report) {
     const next = text.charCodeAt(i + 1);
