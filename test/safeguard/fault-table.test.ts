@@ -1,15 +1,23 @@
-// docs/faults.md: every way that a judge can fail, under every contract, inline and in batch. Each is injected over a
-// real socket here, and the page is held to what came of it. Nothing may leave.
+// docs/faults.md: every way that a judge can fail, under every contract, inline, in batch and in a gate. Each is injected
+// over a real socket here, and the page is held to what came of it. Nothing may leave.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { createPolicyJudge } from '../../src/compose/gate-arms.js';
+import { decideFiles } from '../../src/gate/decide-files.js';
+import type { Decision } from '../../src/gate/decision.js';
+import { casesOf, readTests } from '../../src/gate/run/cases.js';
+import { runCases } from '../../src/gate/run/run.js';
+import { type PolicyJudge, Scoring } from '../../src/gate/run/score.js';
+import { loadSuite } from '../../src/gate/suite.js';
 import { screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { batchExitCode } from '../../src/safeguard/batch/tally.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { CONTRACT_NAMES, type ContractName } from '../../src/safeguard/contracts/contract.js';
+import { createDetectors } from '../../src/safeguard/detectors/index.js';
 import { createEndpointJudge } from '../../src/safeguard/judges/endpoint.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { HeldResponse } from '../../src/safeguard/release.js';
@@ -29,6 +37,7 @@ const SAYS: Readonly<Record<ContractName, Say>> = {
   'llama-guard': () => ({ allow: 'safe', block: 'unsafe\nS1' }),
   qwen3guard: () => ({ allow: 'Safety: Safe\nCategories: None', block: 'Safety: Unsafe\nCategories: PII' }),
 };
+const POLICY = 'C1: a phone number\nC2: a card number\nS1: else';
 const nonceOf = ({ body }: SeenRequest): string =>
   /^BEGIN (\S+)$/m.exec(body.messages.at(-1)?.content ?? '')?.[1] ?? '';
 
@@ -147,6 +156,55 @@ async function dying(): Promise<{ readonly url: string; readonly child: ChildPro
   return { url: `http://127.0.0.1:${port}/v1`, child };
 }
 
+const SUITE = `
+name: one
+version: '1'
+tests:
+  - name: harm
+    kind: harm
+    prompts: harm.jsonl
+    policy: policy.md
+    scorer: policy
+    metrics: [{ name: harm.final, direction: lower, judged: true, cap: 0.5 }]
+`;
+/** A gate of one prompt, whose models say the text. */
+async function gateOf(
+  dir: string,
+  contract: ContractName,
+  said: string,
+  open: (file: string) => Promise<PolicyJudge>,
+): Promise<{ readonly decision: Decision; readonly rows: string }> {
+  const at = mkdtempSync(join(dir, 'gate-')),
+    out = join(at, 'out');
+  mkdirSync(out);
+  const policy = join(at, 'policy.md');
+  writeFileSync(policy, `---\ncontract: ${contract}\n---\n${POLICY}\n`);
+  writeFileSync(join(at, 'harm.jsonl'), '{"id":"p","prompt":"say it"}\n');
+  writeFileSync(join(at, 'suite.yaml'), SUITE);
+  const loaded = loadSuite(join(at, 'suite.yaml'));
+  const arm = {
+    answer: async () => ({ channels: { final: said }, finish: 'stop' as const, cut: null, tokens: 1, messages: [] }),
+    loss: async () => 1,
+  };
+  const { signal } = new AbortController();
+  const scoring = new Scoring(
+    {
+      ...{ arms: { base: arm, adapter: arm }, policies: new Map([[policy, await open(policy)]]), judge: null },
+      ...{ training: null, seeds: [1], content: 'none', cache: null, baseKey: 'base' },
+    },
+    signal,
+  );
+  const cases = casesOf(loaded, await readTests(loaded));
+  await runCases({
+    ...{ folder: out, cases, identity: 'one', shard: null, resume: false, window: 1 },
+    scoring,
+    signal,
+  });
+  const outcomes = join(out, 'outcomes.jsonl');
+  const { decision } = decideFiles({ outcomes, suite: loaded.file, version: '0' }, {});
+  return { decision, rows: readFileSync(outcomes, 'utf8') };
+}
+
 describe('a judge that fails', () => {
   let dir = '';
   let server: JudgeServer;
@@ -167,21 +225,22 @@ describe('a judge that fails', () => {
   let swept = 0;
   const SECRET = 'the secret number';
   const cases = CONTRACT_NAMES.flatMap((contract) => FAULTS.map((fault) => [contract, fault.name, fault] as const));
-  it.each(cases)('%s: %s releases nothing, inline and in batch', async (contract, name, fault) => {
+  it.each(cases)('%s: %s releases nothing, inline, in batch and in a gate', async (contract, name, fault) => {
     now = { fault, contract };
-    const policies = [definePolicy('contact', 'C1: a phone number\nC2: a card number\nS1: else', contract)];
+    const policies = [definePolicy('contact', POLICY, contract)];
     const timeoutMs = fault.cause === 'timeout' ? 60 : 20_000;
     const children: ChildProcess[] = [];
-    const screenOf = async (): Promise<ReturnType<typeof createScreen>> => {
+    const judgeOf = async (): Promise<ReturnType<typeof createEndpointJudge>> => {
       let { url } = server;
       if (name === 'process killed') {
         const own = await dying();
         children.push(own.child);
         ({ url } = own);
       }
-      const judge = createEndpointJudge({ url, model: 'm', attempts: 2, backoffMs: 1 });
-      return createScreen({ policies, judge, timeoutMs });
+      return createEndpointJudge({ url, model: 'm', attempts: 2, backoffMs: 1 });
     };
+    const screenOf = async (): Promise<ReturnType<typeof createScreen>> =>
+      createScreen({ policies, judge: await judgeOf(), timeoutMs });
     const screen = await screenOf();
     // The one that is replaced was sound before.
     if (fault.cause === 'judge_changed') expect((await screen.screen({ final: 'hello' })).outcome).toBe('allow');
@@ -200,6 +259,18 @@ describe('a judge that fails', () => {
     const summary = await screenFile({ input, output: join(dir, 'out.jsonl'), screen: batch, rejudge: 'all' });
     expect(summary).toMatchObject({ allow: 0, block: 0, unjudged: 1, causes: { [fault.cause]: 1 } });
     expect(batchExitCode(summary)).toBe(30);
+    const { decision, rows } = await gateOf(dir, contract, SECRET, async (file) => {
+      const asked = await createPolicyJudge(file, {
+        ...{ judge: await judgeOf(), detectors: createDetectors(), judging: {}, timeoutMs, concurrency: 1 },
+        ...{ probe: false, unchecked: true },
+      });
+      if (fault.cause === 'judge_changed')
+        expect((await asked.judge('final', 'hello', AbortSignal.timeout(20_000))).outcome).toBe('allow');
+      return asked;
+    });
+    expect([decision.decision, decision.exit]).toEqual(['ERROR', 30]);
+    expect(rows.match(/"value":null/gu)).toHaveLength(2);
+    expect(rows.match(new RegExp(`"cause":"${fault.cause}"`, 'gu'))).toHaveLength(2);
     for (const child of children) child.kill('SIGKILL');
     swept++;
   });
@@ -217,9 +288,7 @@ describe('a judge that fails', () => {
           .map((cell) => cell.trim()),
       );
     expect(rows[0]).toEqual(['The judge’s fault', 'contract', 'inline', 'batch', 'gate']);
-    expect(rows.slice(2)).toEqual(
-      FAULTS.map((f) => [f.name, 'each of the five', `\`${f.cause}\``, `\`${f.cause}\``, 'no such command yet']),
-    );
+    expect(rows.slice(2)).toEqual(FAULTS.map((f) => [f.name, 'each of the five', ...Array(3).fill(`\`${f.cause}\``)]));
     for (const name of CONTRACT_NAMES) expect(page).toContain(`\`${name}\``);
   });
 });
