@@ -2,7 +2,7 @@
 // `npm run build` first.
 // node bench/screen.mjs [--rows N] [--detectors] [--window N]
 //   JSON on stdout: microseconds a row of wall and CPU time, what the null judge itself takes of them, RSS after a
-// tenth of   the rows and at its highest; then of a second run that finds everything judged
+//   tenth of the rows and at its highest; then of a second run that finds everything judged
 
 import { once } from 'node:events';
 import { createWriteStream, mkdtempSync, rmSync, statSync } from 'node:fs';
