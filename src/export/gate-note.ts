@@ -1,9 +1,10 @@
 // What an export says of the release gate: in its card, in temper.json, and in gate/, where the evidence lies.
-import { copyFileSync, existsSync, lstatSync, readdirSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { IntegrityError } from '../base/errors.js';
 import { writeFlushed } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
+import { readInput } from '../base/inputs.js';
 import type { GateProvenance } from '../lora/provenance.js';
 import type { Standing } from '../runs/standing.js';
 import { type Subject, subjectOf } from '../runs/subject.js';
@@ -79,7 +80,7 @@ function copyFolder(from: string, to: string, wanted: (name: string) => boolean)
     if (!wanted(name)) continue;
     const s = lstatSync(path);
     if (s.isDirectory()) copyFolder(path, join(to, name), () => true);
-    else if (s.isFile()) copyFileSync(path, join(to, name));
+    else if (s.isFile()) writeFlushed(join(to, name), readInput(path, 'outcomes'));
     else
       throw new IntegrityError('gate_damaged', `${path}: is no regular file, which no gate writes; hold it again`, {
         file: path,

@@ -65,17 +65,21 @@ const lines: readonly (readonly [file: string, label: RegExp, ...args: string[]]
   ['model-inspect.ts', /^digest /m, 'model', 'inspect', 'fresh', '--full'],
   ['pull.ts', /^pull /m, 'pull', 'acme/tiny', 'pulled'],
 ];
-/** Runs for minutes, or looks at a log or a golden set first. Their lines are made by the same door. */
+/** Runs for minutes, or looks at a log, a golden set or a gate first. Their lines are made by the same door. */
 const APART = [
+  'audit.ts',
   'demo.ts',
   'data-check.ts',
   'data-convert.ts',
+  'gate.ts',
+  'gate-decide.ts',
   'log-prove.ts',
   'log-verify.ts',
   'policy-calibrate.ts',
   'policy-mutate.ts',
   'policy-test.ts',
   'screen-merge.ts',
+  'sign.ts',
 ];
 
 it('every command that shows progress is here', () => {
