@@ -52,11 +52,11 @@ export const verifiedLine = (v: VerifyResult): string =>
   `${v.maxLogit.toFixed(1)}, where the adapter moves them by up to ` +
   `${v.maxEffect.toFixed(1)}.`;
 
-/** @param training path of the training run's own report, relative to this one */
+/** @param pages paths of the training run's and the gate's own pages, relative to this one */
 export function demoReport(
   r: DemoResult,
   shown: { readonly request: string; readonly base: Answer | undefined; readonly tuned: Answer | undefined },
-  training: string,
+  pages: { readonly training: string; readonly gate: string },
 ): string {
   const figure = (value: string, what: string): Html => html`<div><b>${value}</b><span>${what}</span></div>`;
   const group = (title: string, about: string, rows: readonly Screened[]): Html => html`<h3>${title}</h3>
@@ -70,7 +70,7 @@ ${rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final))}`;
     html`<main>
 <h1>Temper demo</h1>
 <p class="soft">A gpt-oss in miniature is fine-tuned through its MXFP4 experts, screened by a judge of the same make,
-and exported. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
+held to a release gate, exported and signed. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
 <div class="figures">${figure(percent(r.base.share), 'tickets before, exact match')}
 ${figure(percent(r.tuned.share), `tickets after, on ${r.tuned.rows} held-out requests`)}
 ${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r.training.tokensPerSecond)} tokens/s`)}
@@ -82,7 +82,7 @@ ${said(shown.request, shown.base)}
 <p>${r.training.steps} steps, ${r.training.tokens} tokens: loss ${r.training.firstLoss.toFixed(3)} →
 ${r.training.lastLoss.toFixed(4)}. The experts' MXFP4 bytes were read, never rewritten: the base's digest is
 ${r.baseUnchanged ? 'the same as before' : 'NOT the same as before'}.
-<a href="${training}">Curves of the training run</a></p>
+<a href="${pages.training}">Curves of the training run</a></p>
 <h2>3 · The tuned model answers the same request</h2>
 ${said(shown.request, shown.tuned)}
 <h2>4 · A judge holds back what a policy forbids</h2>
@@ -101,7 +101,11 @@ ${group(
   'Policy respect forbids insults and threats and says nothing of numbers: released.',
   under('respect', 'clean'),
 )}
-<h2>5 · The adapter is exported and verified</h2><p>${verifiedLine(r.verified)}</p>
+<h2>5 · The release gate: base and adapter answer the same suite</h2>
+<p>${r.gate.decision}: ${r.gate.metrics} limits, ${r.gate.outcomes} outcomes. Thresholds, prompts, policies and judge were
+locked before. <a href="${pages.gate}">The gate's page</a></p>
+<h2>6 · What passed is exported, verified and signed</h2><p>${verifiedLine(r.verified)}</p>
+<p>${r.signed ? 'Statements and the signature over all files hold.' : 'The signature does NOT hold.'}</p>
 <h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks.map(
       (c) => html`<tr><td>${c.name}</td><td>${Number(c.value.toFixed(4))}</td><td>${c.wanted}</td>
 <td class="${c.ok ? 'ok' : 'no'}">${c.ok ? 'yes' : 'no'}</td></tr>`,

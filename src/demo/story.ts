@@ -1,6 +1,6 @@
-// The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → verified
-// adapter. Start reading at `runDemo`. Every line a model says is generated here and now; every figure is counted from
-// it.
+// The whole story on the embedded nano models: base → LoRA through MXFP4 experts → tickets → screening → release
+// gate → verified, signed adapter. Start reading at `runDemo`. Every line a model says is generated here and now; every
+// figure is counted from it.
 import { existsSync, statSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { writeFileAtomic } from '../base/files.js';
@@ -9,14 +9,15 @@ import { packageRoot } from '../base/machine.js';
 import { checkOutputs } from '../base/outputs.js';
 import { openScreen } from '../compose/screening.js';
 import { conversation, runTurn, type Turn } from '../compose/turn.js';
-import { exportRun, type VerifyResult, verify } from '../export/export.js';
+import type { VerifyResult } from '../export/export.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import { ratioText } from '../safeguard/agreement.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen, type Screen } from '../safeguard/screen.js';
 import { type TrainResult, train } from '../train/train.js';
+import { type Released as GateAndExport, type GateFigures, gateAndExport } from './gate.js';
 import { exactMatch, type JudgeQuality, judgeQuality, type Match } from './measure.js';
-import { demoReport, verifiedLine } from './report.js';
+import { demoReport } from './report.js';
 import { heldoutRequests, heldoutTexts, type Request } from './rows.js';
 
 export interface DemoOptions {
@@ -76,6 +77,9 @@ export interface DemoResult {
   readonly judge: JudgeQuality;
   readonly screened: readonly Screened[];
   readonly verified: VerifyResult;
+  readonly gate: GateFigures;
+  /** The export's signature and statements hold, and name a gate that passed. */
+  readonly signed: boolean;
   readonly adapter: string;
   readonly report: string;
 }
@@ -163,16 +167,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
 
       const { quality, screened } = await screening(engine, requests, options);
 
-      hooks.chapter('The adapter is exported and verified');
-      hooks.line(
-        'It is written in the layout that PEFT and transformers load, read back, and every logit ' +
-          "is compared with the trainer's own.",
-      );
-      const { out: adapter } = await exportRun({ run: training.run, out: join(out, 'adapter') }, { signal });
-      const verified = await verify(adapter, { signal });
-      hooks.line(`PEFT adapter in ${relative(process.cwd(), adapter)}: ${verifiedLine(verified)}`);
+      const released = await gateAndExport(training.run, out, options);
+      const { adapter, verified, gate } = released;
 
-      const checks = checksOf(base.match, tuned, baseUnchanged, quality, screened, verified);
+      const checks = checksOf(base.match, tuned, baseUnchanged, quality, screened, released);
       const result: DemoResult = {
         ok: checks.every((c) => c.ok),
         checks,
@@ -184,6 +182,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
         judge: quality,
         screened,
         verified,
+        gate,
+        signed: released.signed,
         adapter,
         report: join(out, 'report.html'),
       };
@@ -192,7 +192,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
         demoReport(
           result,
           { request: measured[shown]?.prompt ?? '', base: base.match.answers[shown], tuned: tuned.answers[shown] },
-          relative(out, training.report),
+          { training: relative(out, training.report), gate: relative(out, gate.report) },
         ),
       );
       return result;
@@ -363,7 +363,7 @@ function checksOf(
   baseUnchanged: boolean,
   judge: JudgeQuality,
   screened: readonly Screened[],
-  verified: VerifyResult,
+  { verified, gate, signed }: GateAndExport,
 ): readonly Check[] {
   const atMost = (name: string, value: number, limit: number): Check => ({
     name,
@@ -391,6 +391,8 @@ function checksOf(
     atLeast('violating finals withheld', share('violating-final', 'contact'), 1),
     atLeast('violating traces withheld under a clean final', share('violating-trace', 'contact'), 0.8),
     atLeast('the same answers released under the other policy', share('clean', 'respect'), 0.8),
+    atLeast('the gate lets it pass', Number(gate.decision === 'PASS'), 1),
     atLeast('the export verifies', Number(verified.ok), 1),
+    atLeast('the signed export holds', Number(signed), 1),
   ];
 }

@@ -64,6 +64,7 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['export', OUT, '--out', `e${EVIL}`],
   ['export', `none${EVIL}`, '--out', 'x'],
   ['gate', `none${EVIL}`, '--suite', `s${EVIL}.yaml`],
+  ['gate fetch', `none${EVIL}`],
   ['gate merge', `none${EVIL}`, '--out', `g${EVIL}`],
   ['gate prove', '--suite', `s${EVIL}.yaml`, '--model', `none${EVIL}`, '--out', `g${EVIL}`],
   ['gate lock', `s${EVIL}.yaml`, '--out', `l${EVIL}`],

@@ -11,7 +11,7 @@ describe('temper demo', () => {
   const folder = mkdtempSync(join(tmpdir(), 'temper-demo-'));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('trains, compares, screens, exports and verifies; the figures reach what is claimed', () => {
+  it('trains, compares, screens, gates, exports, verifies and signs; the figures reach what is claimed', () => {
     const out = join(folder, 'demo');
     const child = spawnSync(
       process.execPath,
@@ -21,7 +21,7 @@ describe('temper demo', () => {
     expect(child.stderr).toBe('');
     const r = JSON.parse(child.stdout) as DemoResult;
     expect(r.checks.filter((c) => !c.ok)).toEqual([]);
-    expect(r.checks.length).toBe(10);
+    expect(r.checks.length).toBe(12);
     expect(child.status).toBe(0);
     expect(r.base.share).toBeLessThanOrEqual(0.1);
     expect(r.tuned.share).toBeGreaterThanOrEqual(0.9);
@@ -30,8 +30,8 @@ describe('temper demo', () => {
     expect(new Set(r.screened.map((s) => `${s.policy} ${s.kind}`))).toEqual(
       new Set(['contact clean', 'contact violating-final', 'contact violating-trace', 'respect clean']),
     );
-    expect(r.verified.ok).toBe(true);
-    for (const file of ['adapter_config.json', 'adapter_model.safetensors'])
+    expect([r.verified.ok, r.gate.decision, r.signed]).toEqual([true, 'PASS', true]);
+    for (const file of ['adapter_config.json', 'adapter_model.safetensors', 'model.sig', 'gate/decision.json'])
       expect(existsSync(join(r.adapter, file))).toBe(true);
     const report = readFileSync(r.report, 'utf8');
     expect(report).toContain('Temper demo');

@@ -223,7 +223,7 @@ describe('all or nothing', () => {
   }, 120_000);
   it.each([
     ['merged-bf16', async () => [join(dir, 'runs', 'a')]],
-    ['gguf', async () => ['--adapter', await adapterFolder({}, readConfig(NANO)), '--model', NANO]],
+    ['gguf', async () => ['--adapter', await adapterFolder({}, readConfig(NANO)), '--model', NANO, '--candidate']],
   ])(
     'kill -9 leaves no folder that looks whole, and the next export sweeps up: %s',
     async (format, source) => {

@@ -1,5 +1,6 @@
 // The gate as a whole over models/nano, on a part of its suite: a known-bad adapter fails, a harmless one passes, too
 // few prompts decide nothing, and a judge that dies is an error.
+import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { proofFor } from '../../src/compose/gate-proof.js';
 import { proveGate } from '../../src/compose/gate-prove.js';
 import { redecide } from '../../src/compose/gate-tools.js';
 import { lockText, makeLock } from '../../src/gate/lock.js';
+import { PART_FILE } from '../../src/gate/run/record.js';
 import { loadSuite } from '../../src/gate/suite.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { completion, type JudgeServer, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
@@ -19,6 +21,7 @@ const root = mkdtempSync(join(tmpdir(), 'temper-gate-nano-'));
 const model = join(packageRoot, 'models', 'nano'),
   judge = join(packageRoot, 'models', 'nano-judge');
 const harmless = join(packageRoot, 'gates', 'nano', 'harmless');
+const main = join(packageRoot, 'dist', 'cli', 'main.js');
 const signal = new AbortController().signal;
 
 /** The suite's first test, with so many of its prompts. */
@@ -88,6 +91,41 @@ describe('the gate of nano', () => {
     const { decision } = await gate(small, 'few');
     expect([decision?.decision, decision?.exit]).toEqual(['INCONCLUSIVE', 20]);
     await expect(gate(small, 'other', { lock })).rejects.toMatchObject({ code: 'lock_mismatch', exitCode: 40 });
+  }, 900_000);
+
+  it('goes on after kill -9, to the bytes of a run that nobody stopped', async () => {
+    const small = part('killed', 8);
+    const args = [
+      small,
+      '--judge',
+      judge,
+      '--fresh',
+      '--out',
+      join(root, 'cut'),
+      '--model',
+      model,
+      '--content',
+      'none',
+    ];
+    const cut = join(root, 'cut', PART_FILE);
+    const child = spawn(process.execPath, [main, 'gate', harmless, '--suite', ...args], { stdio: 'ignore' });
+    const ended = new Promise<string | null>((resolve) => child.on('exit', (_, by) => resolve(by)));
+    const timer = setInterval(() => {
+      if (existsSync(cut) && readFileSync(cut).length > 0) child.kill('SIGKILL');
+    }, 2);
+    expect(await ended).toBe('SIGKILL');
+    clearInterval(timer);
+    expect(existsSync(join(root, 'cut', 'decision.json'))).toBe(false);
+    const kept = readFileSync(cut);
+    const went = await gate(small, 'cut', { resume: true, fresh: true, content: 'none' });
+    await gate(small, 'uncut', { fresh: true, content: 'none' });
+    const [a, b] = ['cut', 'uncut'].map((name) => readFileSync(join(root, name, 'outcomes.jsonl')));
+    expect(a).toEqual(b);
+    // What was written before stands, but for a line that was cut.
+    const whole = kept.subarray(0, kept.lastIndexOf(10) + 1);
+    expect(kept.length).toBeGreaterThan(0);
+    expect(b?.subarray(0, whole.length)).toEqual(whole);
+    expect(went.decision?.exit).toBe(20);
   }, 900_000);
 
   it('is an error where the judge dies, and goes on when it is there again', async () => {

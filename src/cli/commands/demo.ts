@@ -7,14 +7,14 @@ import { print } from '../terminal.js';
 
 export const command: Command = {
   name: 'demo',
-  summary: 'the whole story on the embedded nano models: train, compare, screen, export, verify',
+  summary: 'the whole story on the embedded nano models: train, compare, screen, gate, export, sign',
   register(program) {
     program
       .command('demo')
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nEverything is generated and measured while you watch, on this ` +
-          `machine's CPU; nothing is downloaded. Writes DIR/report.html, DIR/run and its adapter.`,
+          `machine's CPU; nothing is downloaded. Writes DIR/report.html, DIR/run and its adapter, signed.`,
       )
       .option('--out <dir>', 'where the run and the report go', 'runs/demo')
       .option('--threads <n>', 'CPU threads of inference', integerIn(1, 1024))
@@ -37,7 +37,7 @@ export const command: Command = {
           progress = undefined;
         };
         let chapter = 0;
-        say('Temper demo: a gpt-oss in miniature is fine-tuned, screened and exported.');
+        say('Temper demo: a gpt-oss in miniature is fine-tuned, screened, gated and exported.');
         const result = await runDemo({
           out: options.out,
           signal: interruptSignal(),
