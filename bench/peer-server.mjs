@@ -74,35 +74,45 @@ async function started(name, tool, args) {
   }
   throw new Error(`${name}: not ready after ten minutes: ${said}`);
 }
-const ours = await started('temper', process.execPath, [
+const urls = { ours: '', theirs: '' };
+urls.ours = await started('temper', process.execPath, [
   join('dist', 'cli', 'main.js'),
   'serve',
   ...['--model', model, '--name', 'base', '--device', 'cpu', '--threads', o.threads],
   ...['--slots', String(most), '--context', String(context)],
 ]);
-const theirs = await started('llama-server', o['llama-server'], [
+urls.theirs = await started('llama-server', o['llama-server'], [
   ...['-m', gguf, '--threads', o.threads, '--threads-batch', o.threads, '--parallel', String(most)],
   ...['-c', String(context * most), '--no-webui', '--alias', 'base'],
 ]);
 
+/** Of the peer its own API: through OpenAI's it refuses what a made-up model says. */
+const APIS = {
+  ours: {
+    path: '/v1/completions',
+    body: (prompt) => ({ model: 'base', prompt, max_tokens: tokens, temperature: 0 }),
+    count: (answer) => answer.usage.completion_tokens,
+  },
+  theirs: {
+    path: '/completion',
+    body: (prompt) => ({ prompt, n_predict: tokens, temperature: 0 }),
+    count: (answer) => answer.tokens_predicted,
+  },
+};
 /** Tokens a second of so many requests at once. @param salt makes texts that no cache has */
-async function rate(url, streams, salt) {
+async function rate(name, streams, salt) {
   const began = performance.now();
+  const { path, body, count } = APIS[name];
   const counts = await Promise.all(
     Array.from({ length: streams }, async (_, i) => {
-      const response = await fetch(`${url}/v1/completions`, {
+      const response = await fetch(urls[name] + path, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({
-          model: 'base',
-          prompt: `${salt * 100 + i} tables were laid`,
-          max_tokens: tokens,
-          temperature: 0,
-        }),
+        body: JSON.stringify(body(`${salt * 100 + i} tables were laid`)),
       });
-      const answer = /** @type {{usage: {completion_tokens: number}}} */ (await response.json());
+      const answer = /** @type {any} */ (await response.json());
       if (!response.ok) throw new Error(JSON.stringify(answer));
-      return answer.usage.completion_tokens;
+      return count(answer);
     }),
   );
   const seconds = (performance.now() - began) / 1000;
@@ -110,18 +120,15 @@ async function rate(url, streams, salt) {
 }
 let salt = 1;
 for (const streams of o.streams.split(',').map(Number)) {
-  await rate(ours, streams, salt++); // pages, caches, recordings
-  await rate(theirs, streams, salt++);
+  await rate('ours', streams, salt++); // pages, caches, recordings
+  await rate('theirs', streams, salt++);
   const pairs = [];
   for (let round = 0; round < rounds; round++) {
     salt++;
-    const turns = [
-      ['ours', ours],
-      ['theirs', theirs],
-    ];
+    const turns = ['ours', 'theirs'];
     if (round % 2) turns.reverse();
     const of = {};
-    for (const [name, url] of turns) of[name] = await rate(url, streams, salt);
+    for (const name of turns) of[name] = await rate(name, streams, salt);
     pairs.push(of);
     say(`${streams} streams: ${of.ours.toFixed(2)} and ${of.theirs.toFixed(2)} tokens/s`);
   }
