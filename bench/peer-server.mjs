@@ -83,7 +83,7 @@ urls.ours = await started('temper', process.execPath, [
 ]);
 urls.theirs = await started('llama-server', o['llama-server'], [
   ...['-m', gguf, '--threads', o.threads, '--threads-batch', o.threads, '--parallel', String(most)],
-  ...['-c', String(context * most), '--no-webui', '--alias', 'base'],
+  ...['-c', String(context * most), '--no-webui', '--skip-chat-parsing'],
 ]);
 
 /** Of the peer its own API: through OpenAI's it refuses what a made-up model says. */

@@ -47,8 +47,8 @@ export async function gateAndExport(
   const judge = await lockJudge(JUDGE, undefined, signal);
   writeFileAtomic(lock, lockText(makeLock(suite, { judge, version: versions().temper })));
   hooks.line(
-    `Thresholds, prompts, policies and judge are locked before it begins (${relative(process.cwd(), lock)}); then both ` +
-      `answer ${suite.suite.tests.length} kinds of tests.`,
+    `Thresholds, prompts, policies and judge are locked before it begins (${relative(process.cwd(), lock)}); then ` +
+      `both answer ${suite.suite.tests.length} kinds of tests.`,
   );
   const {
     decision,

@@ -70,7 +70,8 @@ ${rows.slice(0, SHOWN).map((s) => entries(s.prompt, s.analysis, s.final))}`;
     html`<main>
 <h1>Temper demo</h1>
 <p class="soft">A gpt-oss in miniature is fine-tuned through its MXFP4 experts, screened by a judge of the same make,
-held to a release gate, exported and signed. ${r.seconds.toFixed(0)} seconds on this machine's CPU; everything quoted was generated in this run.</p>
+held to a release gate, exported and signed. ${r.seconds.toFixed(0)} seconds on this machine's
+CPU; everything quoted was generated in this run.</p>
 <div class="figures">${figure(percent(r.base.share), 'tickets before, exact match')}
 ${figure(percent(r.tuned.share), `tickets after, on ${r.tuned.rows} held-out requests`)}
 ${figure(`${r.training.seconds.toFixed(0)} s`, `of LoRA training, ${Math.round(r.training.tokensPerSecond)} tokens/s`)}
@@ -102,8 +103,8 @@ ${group(
   under('respect', 'clean'),
 )}
 <h2>5 · The release gate: base and adapter answer the same suite</h2>
-<p>${r.gate.decision}: ${r.gate.metrics} limits, ${r.gate.outcomes} outcomes. Thresholds, prompts, policies and judge were
-locked before. <a href="${pages.gate}">The gate's page</a></p>
+<p>${r.gate.decision}: ${r.gate.metrics} limits, ${r.gate.outcomes} outcomes. Thresholds, prompts, policies and judge
+were locked before. <a href="${pages.gate}">The gate's page</a></p>
 <h2>6 · What passed is exported, verified and signed</h2><p>${verifiedLine(r.verified)}</p>
 <p>${r.signed ? 'Statements and the signature over all files hold.' : 'The signature does NOT hold.'}</p>
 <h2>Checks</h2><table><tr><th>claim</th><th>measured</th><th>wanted</th><th></th></tr>${r.checks.map(

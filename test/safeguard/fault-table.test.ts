@@ -1,5 +1,5 @@
-// docs/faults.md: every way that a judge can fail, under every contract, inline, in batch and in a gate. Each is injected
-// over a real socket here, and the page is held to what came of it. Nothing may leave.
+// docs/faults.md: every way that a judge can fail, under every contract, inline, in batch and in a gate. Each is
+// injected over a real socket here, and the page is held to what came of it. Nothing may leave.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
