@@ -31,6 +31,7 @@ import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js'
 import type { Judge } from '../safeguard/types.js';
 import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
 import { lockJudge } from './gate-judge.js';
+import { requireMerge } from './gate-merged.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
@@ -295,8 +296,8 @@ export async function decideFolder(folder: string, subject: Subject, signal: Abo
 }
 
 /**
- * @throws {ConfigError} what target, suite and options have wrong; bad_run · {IntegrityError} lock_mismatch ·
- * what models and judges throw · the signal's reason
+ * @throws {ConfigError} what target, suite and options have wrong; bad_run · {IntegrityError} lock_mismatch, as
+ * requireMerge · what models and judges throw · the signal's reason
  */
 export async function runGate(options: GateOptions): Promise<GateResult> {
   const { signal, hooks, shard = null, content = 'full' } = options;
@@ -314,6 +315,7 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
       const began = performance.now();
       const baseDigest = await models.base.digest(signal);
       const subject = await subjectFor(target, options);
+      if (options.merged) await requireMerge(options.merged.model, subject, signal);
       const { temperature, maxTokens } = loaded.suite.sampling;
       const armOf = (engine: Engine, adapter: string | null): ArmTools =>
         createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });

@@ -11,6 +11,7 @@ import { lockJudge } from '../../src/compose/gate-judge.js';
 import { proofFor } from '../../src/compose/gate-proof.js';
 import { proveGate } from '../../src/compose/gate-prove.js';
 import { redecide } from '../../src/compose/gate-tools.js';
+import { exportReleased } from '../../src/compose/release.js';
 import { lockText, makeLock } from '../../src/gate/lock.js';
 import { PART_FILE } from '../../src/gate/run/record.js';
 import { loadSuite } from '../../src/gate/suite.js';
@@ -91,6 +92,26 @@ describe('the gate of nano', () => {
     const { decision } = await gate(small, 'few');
     expect([decision?.decision, decision?.exit]).toEqual(['INCONCLUSIVE', 20]);
     await expect(gate(small, 'other', { lock })).rejects.toMatchObject({ code: 'lock_mismatch', exitCode: 40 });
+  }, 900_000);
+
+  it('judges a merged checkpoint, and none that is not the merge of what is judged', async () => {
+    const small = part('merged', 8);
+    const out = join(root, 'candidate');
+    const adapter = { adapter: harmless, model, format: ['merged-mxfp4'] };
+    await exportReleased({ ...adapter, out, candidate: true, evalTokens: 0 }, { signal });
+    const merged = { model: out, recipe: 'mxfp4' };
+    const { decision } = await gate(small, 'of-merge', { merged });
+    expect(decision?.exit).toBe(20);
+    expect(decision?.subject?.mergeRecipe).toMatch(/^sha256:/u);
+    const stale = { code: 'gate_stale', exitCode: 40 };
+    await expect(gate(small, 'base', { merged: { ...merged, model } })).rejects.toMatchObject(stale);
+    const bad = { target: join(packageRoot, 'gates', 'nano', 'known-bad'), merged };
+    await expect(gate(small, 'other', bad)).rejects.toMatchObject(stale);
+    const weights = join(out, 'model.safetensors');
+    const bytes = readFileSync(weights);
+    bytes.writeUInt8((bytes.at(-1) ?? 0) ^ 1, bytes.length - 1);
+    writeFileSync(weights, bytes);
+    await expect(gate(small, 'changed', { merged })).rejects.toMatchObject({ code: 'export_changed', exitCode: 40 });
   }, 900_000);
 
   it('goes on after kill -9, to the bytes of a run that nobody stopped', async () => {
