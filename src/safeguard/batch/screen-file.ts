@@ -21,7 +21,7 @@ import type { Shard } from './shard.js';
 import { placeIn, type SharedVerdicts, Sharing } from './shared.js';
 import { type BatchSummary, badResult, headOf, Tally } from './tally.js';
 import { VerdictFile } from './verdict-file.js';
-import { putVerdict } from './verdict-line.js';
+import { verdictLine } from './verdict-line.js';
 
 export interface BatchOptions {
   /** Files, folders and patterns of JSON lines and arrays, Parquet and Arrow, also in gzip and Zstandard. */
@@ -240,7 +240,7 @@ class Run {
     for (const verdict of result.verdicts) {
       if (shard && !this.#digests.add(verdict)) throw new DataError('part_mixed', mixedText(verdict.policy));
       const head = headOf(row, verdict, shard !== undefined);
-      out.put((pieces) => putVerdict(pieces, head, verdict));
+      out.add(verdictLine(head, verdict));
       this.#tally.add(verdict, head.expect);
       onVerdict?.({ ...head, ...verdict });
       if (known && !known.has(placeIn(verdict))) this.#sharing?.add(verdict);

@@ -4,14 +4,20 @@ import type { Hash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { asWriteError } from '../../base/system-error.js';
 
-/** So much is gathered before the next write begins whatever happens, characters. */
+/** So much is gathered before the next write begins whatever happens, bytes. */
 const GATHER = 1 << 18;
 /** Whoever adds waits above this. */
 const MOST = 1 << 22;
 
 export class VerdictFile {
-  #pending: string[] = [];
+  /** What is gathered: pieces that are full, and the one under way. */
+  readonly #full: Buffer[] = [];
+  #open: Buffer = Buffer.allocUnsafeSlow(GATHER);
+  #used = 0;
+  /** Bytes gathered. */
   #size = 0;
+  /** Pieces that were written: memory is used again, as a line is cheaper than the pages that it would lie on. */
+  readonly #spare: Buffer[] = [];
   #writing: Promise<void> | null = null;
   #due = false;
   #failed: unknown;
@@ -35,18 +41,16 @@ export class VerdictFile {
 
   /** Takes a line without its end. @throws what a write before failed with */
   add(line: string): void {
-    this.put((pieces) => {
-      pieces.push(line);
-      return line.length;
-    });
-  }
-  /** The same in pieces. @param fill puts them there, and tells how long they are */
-  put(fill: (pieces: string[]) => number): void {
     if (this.#failed !== undefined) throw this.#failed;
-    this.#size += fill(this.#pending) + 1;
-    this.#pending.push('\n');
+    // A UTF-16 unit has three bytes at most.
+    const most = 3 * line.length + 1;
+    if (this.#open.length - this.#used < most) this.#turn(most);
+    const bytes = this.#open.write(line, this.#used) + 1;
+    this.#used += bytes;
+    this.#size += bytes;
+    this.#open[this.#used - 1] = 10;
     if (this.#writing) return;
-    if (this.#size >= GATHER) this.#write();
+    if (this.#full.length > 0) this.#write();
     else if (!this.#due) {
       this.#due = true;
       setImmediate(() => {
@@ -60,13 +64,21 @@ export class VerdictFile {
     return this.#size < MOST ? null : this.#writing;
   }
 
+  /** Another piece is under way, with room for so many bytes. */
+  #turn(most: number): void {
+    if (this.#used > 0) this.#full.push(this.#open.subarray(0, this.#used));
+    this.#open = (most <= GATHER ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(GATHER, most));
+    this.#used = 0;
+  }
   #write(): void {
-    const text = this.#pending.join('');
-    [this.#pending, this.#size] = [[], 0];
-    this.hash?.update(text);
-    this.#writing = this.#all(Buffer.from(text)).then(
+    if (this.#full.length === 0) this.#turn(0);
+    const bytes = this.#full.shift() as Buffer;
+    this.#size -= bytes.length;
+    this.hash?.update(bytes);
+    this.#writing = this.#all(bytes).then(
       () => {
         this.#writing = null;
+        if (bytes.buffer.byteLength === GATHER) this.#spare.push(Buffer.from(bytes.buffer));
         if (this.#size > 0 && this.#failed === undefined) this.#write();
       },
       (cause: unknown) => {
