@@ -24,20 +24,21 @@ function serialOf(text: string): string {
 const hashes = (digest: string): Json => [{ alg: 'SHA-256', content: digest.replace(/^sha256:/, '') }];
 const isDigest = (text: string | null | undefined): text is string => /^(?:sha256:)?[0-9a-f]{64}$/.test(text ?? '');
 
-/** Both rates, and their difference with its interval. Values are texts there. */
+/** Rates of base and of what was judged, and their difference with its interval. Values are texts there. */
 export function performanceMetrics(metrics: readonly DecidedMetric[]): JsonObject[] {
   return metrics.flatMap((m) => {
     const slice = typeof m.slice === 'string' && m.slice !== '' ? { slice: m.slice } : {};
     const entries: JsonObject[] = [];
+    const judged = m.arm ?? 'adapter';
     for (const [what, value] of [
-      ['adapter', m.adapter],
+      [judged, m.adapter],
       ['base', m.base],
     ] as const)
       if (typeof value === 'number') entries.push({ type: `${m.metric} (${what})`, value: String(value), ...slice });
     const { low, high } = m.interval ?? {};
     if (typeof m.difference === 'number')
       entries.push({
-        type: `${m.metric} (adapter − base)`,
+        type: `${m.metric} (${judged} − base)`,
         value: String(m.difference),
         ...slice,
         ...(typeof low === 'number' || typeof high === 'number'

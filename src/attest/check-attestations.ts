@@ -12,6 +12,7 @@ import type { Folder } from './folder.js';
 import type { Origin } from './origin.js';
 import {
   BOM,
+  configurationOf,
   EVAL_RESULT,
   evalResult,
   PASS_PROPERTY,
@@ -49,8 +50,10 @@ const NO_GATE = ['is about a gate whose evidence is not here'];
 /** Files that a test result names, against those that lie there. */
 async function configurationProblems(
   predicate: Readonly<Record<string, unknown>>,
-  { folder }: Evidence,
+  evidence: Evidence,
 ): Promise<string[]> {
+  const { folder } = evidence;
+  const judged = new Map((await configurationOf(evidence, [])).map((r) => [r.name, r.digest.sha256]));
   const problems: string[] = [];
   const named = Array.isArray(predicate.configuration) ? (predicate.configuration as readonly unknown[]) : [];
   const seen = new Set<string>();
@@ -61,11 +64,13 @@ async function configurationProblems(
     };
     if (typeof name !== 'string') return ['its configuration cannot be read'];
     seen.add(name);
-    if (name.startsWith('subject:')) continue;
-    if (!folder.has(name)) problems.push(`gate/${name} is not here`);
+    if (name.startsWith('subject:')) {
+      if (judged.get(name) !== digest?.sha256) problems.push(`its ${name} is not what the gate judged`);
+    } else if (!folder.has(name)) problems.push(`gate/${name} is not here`);
     else if ((await folder.sha256(name)) !== digest?.sha256)
       problems.push(`gate/${name} is not the file it was made of`);
   }
+  for (const name of judged.keys()) if (!seen.has(name)) problems.push(`does not name ${name}`);
   for (const e of folder.entries)
     if (!seen.has(e.name) && !e.name.startsWith(`${ATTESTATIONS}/`) && e.name !== OVERRIDE_FILE)
       problems.push(`gate/${e.name} was not there when it was made`);

@@ -16,6 +16,8 @@ export interface GateContext {
   readonly evidence: Evidence | null;
   readonly origin: Origin | null;
   readonly adapter: string | null;
+  /** Of a merged checkpoint in the folder, "sha256:…"; null: it holds none. */
+  readonly checkpoint: string | null;
   readonly redecide: Redecide | null;
   /** There is an override, and it holds. */
   readonly overridden: boolean;
@@ -34,6 +36,10 @@ function difference(made: unknown, written: unknown, at: string): string | null 
   }
   return null;
 }
+
+/** Whether a decision is about a merged checkpoint too. */
+const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
+  Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');
 
 /** What temper.json says of the gate, against what is there. */
 async function checkRecord(findings: Findings, { evidence, origin, overridden }: GateContext): Promise<void> {
@@ -58,15 +64,18 @@ async function checkRecord(findings: Findings, { evidence, origin, overridden }:
     if (wanted !== undefined && `sha256:${(has[key] ?? '').replace(/^sha256:/, '')}` !== wanted)
       wrong.push(`its ${key} is ${has[key] ? short(has[key]) : 'not here'}, wanted ${short(wanted)}`);
   }
-  for (const key of ['adapter', 'base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const)
-    if (evidence && said.subject && (evidence.decision.subject?.[key] ?? null) !== said.subject[key])
+  const judged = evidence?.decision.subject;
+  for (const key of ['adapter', 'base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const) {
+    const merged = key === 'mergeRecipe' && said.subject && judged?.merged?.recipe === said.subject.mergeRecipe;
+    if (evidence && said.subject && !merged && (judged?.[key] ?? null) !== said.subject[key])
       wrong.push(`it was about another ${key}`);
+  }
   if (wrong.length > 0) findings.add('failed', 'record', what, wrong.join('; '));
   else findings.add('ok', 'record', what, 'as its evidence');
 }
 
 export async function checkGate(context: GateContext): Promise<readonly Finding[]> {
-  const { evidence, origin, adapter, redecide, signal } = context;
+  const { evidence, origin, adapter, checkpoint, redecide, signal } = context;
   const findings = new Findings('gate');
   await checkRecord(findings, context);
   if (!evidence) {
@@ -102,6 +111,8 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
   is('lock', 'gate.lock.json', lock?.digest, decision.lock, 'the lock that it was decided under');
   const { subject } = decision;
   if (!subject) findings.add('failed', 'subject', 'what was judged', 'decision.json names no adapter');
+  else if (checkpoint !== null && subject.merged)
+    is('subject', 'the merged checkpoint that was judged', checkpoint, subject.merged.checkpoint, 'this one');
   else if (adapter === null)
     findings.add(
       'unchecked',
@@ -117,7 +128,8 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
     const made = await findings.attempt('recomputed', `decision ${decision.decision}`, () =>
       redecide(folder.dir, signal),
     );
-    const differs = made && difference(made, decision, '');
+    const arms = made && subject && judgesMerged(made) !== Boolean(subject.merged) ? 'arms' : null;
+    const differs = made && (difference(made, decision, '') ?? arms);
     if (differs)
       findings.add(
         'failed',

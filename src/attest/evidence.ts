@@ -22,6 +22,8 @@ export const GATE_FOLDER = 'gate';
 
 const MaybeNumber = z.number().nullable().optional();
 const Metric = z.looseObject({
+  /** `merged`: of the merged checkpoint; absent: of the adapter on its base. */
+  arm: z.string().optional(),
   metric: z.string(),
   slice: z.string().nullable().optional(),
   n: z.number(),
@@ -53,6 +55,7 @@ export const Decision = z.looseObject({
       tokenizer: MaybeText,
       chatFormat: MaybeText,
       mergeRecipe: MaybeText,
+      merged: z.looseObject({ recipe: z.string(), checkpoint: z.string() }).nullish(),
     })
     .nullable(),
   lock: MaybeText,

@@ -18,8 +18,8 @@ const BUILDER = 'urn:temper:train:v1';
 export const OUTCOMES_TREE = 'urn:temper:outcomes:v1';
 export const PASS_PROPERTY = 'TEMPER_GATE_V1_PASS';
 
-export const testName = ({ metric, slice }: DecidedMetric): string =>
-  slice === null || slice === undefined || slice === '' ? metric : `${metric} [${slice}]`;
+export const testName = ({ arm, metric, slice }: DecidedMetric): string =>
+  (arm === undefined ? '' : `${arm}: `) + (slice ? `${metric} [${slice}]` : metric);
 const hex = (digest: string): string => digest.replace(/^sha256:/, '');
 const isDigest = (value: unknown): value is string =>
   typeof value === 'string' && /^(?:sha256:)?[0-9a-f]{64}$/.test(value);
@@ -32,6 +32,8 @@ export async function configurationOf({ folder, decision }: Evidence, files: rea
     const digest = decision.subject?.[key];
     if (isDigest(digest)) resources.push(resource(`subject:${key}`, digest));
   }
+  const merged = decision.subject?.merged?.checkpoint;
+  if (isDigest(merged)) resources.push(resource('subject:merged', merged));
   return resources;
 }
 
@@ -70,18 +72,18 @@ const decimal = (x: number): string => {
 function claimsOf(metric: DecidedMetric): JsonObject[] {
   const higher = metric.direction === 'higher';
   const name = testName(metric);
-  const { margin, cap, floor, most } = metric;
+  const { arm = 'adapter', margin, cap, floor, most } = metric;
   const claim = (what: string, comparator: string, threshold: number | null | undefined): JsonObject[] =>
     typeof threshold === 'number'
       ? [{ metric: `${name}: ${what}`, comparator, threshold: decimal(threshold), passed: metric.verdict === 'PASS' }]
       : [];
   return [
     ...(higher
-      ? claim('lower bound of adapter − base', '>=', typeof margin === 'number' ? -margin : null)
-      : claim('upper bound of adapter − base', '<=', margin)),
-    ...claim('upper bound of adapter', '<=', cap),
-    ...claim('lower bound of adapter', '>=', floor),
-    ...claim('violations of adapter', '<=', most),
+      ? claim(`lower bound of ${arm} − base`, '>=', typeof margin === 'number' ? -margin : null)
+      : claim(`upper bound of ${arm} − base`, '<=', margin)),
+    ...claim(`upper bound of ${arm}`, '<=', cap),
+    ...claim(`lower bound of ${arm}`, '>=', floor),
+    ...claim(`violations of ${arm}`, '<=', most),
   ];
 }
 /** @param harness version of the tool that ran the suite */
@@ -93,6 +95,9 @@ export const evalResult = ({ decision, outcomes, lock }: Evidence, harness: stri
   sampleSize: outcomes?.rows ?? 0,
   commitments: {
     model: { alg: 'sha256', value: hex(decision.subject?.adapter ?? ''), salted: false },
+    ...(decision.subject?.merged
+      ? { merged: { alg: 'sha256', value: hex(decision.subject.merged.checkpoint), salted: false } }
+      : {}),
     dataset: { alg: 'sha256', value: hex(decision.suite ?? ''), salted: false },
   },
   assuranceLevel: 'self_attested',

@@ -29,6 +29,8 @@ export interface VerifyAttestationsOptions extends HashOptions {
   readonly identity?: string | undefined;
   /** Digest of a folder's adapter as a gate names it, "sha256:…"; null: it holds none. */
   readonly adapterDigest: (dir: string, signal?: AbortSignal) => Promise<string | null>;
+  /** Of a folder's merged checkpoint, "sha256:…"; null: it holds none. Absent: nothing tells. */
+  readonly checkpointDigest?: ((dir: string, signal?: AbortSignal) => Promise<string | null>) | undefined;
   /** null: nothing decides again. */
   readonly redecide: Redecide | null;
   /**
@@ -90,9 +92,14 @@ export async function verifyAttestations(dir: string, options: VerifyAttestation
     ? await early.attempt('form', DECISION_FILE, () => readEvidence(gate, options))
     : null;
   const adapter = await early.attempt('subject', 'the adapter', () => options.adapterDigest(dir, signal));
+  const checkpoint = await early.attempt(
+    'subject',
+    'the checkpoint',
+    () => options.checkpointDigest?.(dir, signal) ?? null,
+  );
   const signatures = await checkSignatures(folder, options);
   const override = checkOverride(gate, options);
-  const context = { ...options, evidence, origin, adapter, overridden: override.override !== null };
+  const context = { ...options, evidence, origin, adapter, checkpoint, overridden: override.override !== null };
   const findings = [
     ...signatures.list,
     ...(await checkFiles(folder, origin)),

@@ -12,9 +12,11 @@ import { ConfigError, IntegrityError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
+import { FORMATS } from '../export/formats/index.js';
 import { readOverride } from '../gate/override.js';
 import { CONFIG_FILE } from '../lora/peft-names.js';
 import { readProvenance } from '../lora/provenance.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
 import { exportedAdapterDigest } from '../runs/subject.js';
 import type { AuditRequest, Signed, SignRequest, VerifyFolderRequest } from './attest.js';
 import { redecide } from './gate-tools.js';
@@ -34,6 +36,11 @@ export function requireFolder(dir: string): void {
 /** null: it holds no adapter. */
 const adapterDigest = async (dir: string, signal?: AbortSignal): Promise<string | null> =>
   existsSync(join(dir, CONFIG_FILE)) ? exportedAdapterDigest(dir, signal) : null;
+/** null: it holds no merged checkpoint. */
+const checkpointDigest = async (dir: string, signal?: AbortSignal): Promise<string | null> =>
+  FORMATS.find((f) => f.name === readProvenance(dir)?.format)?.checkpoint
+    ? `sha256:${await digestCheckpoint(dir, signal ? { signal } : {})}`
+    : null;
 /** @throws {IntegrityError} gate_override, gate_evidence, bad_provenance */
 function overrideOf(dir: string, gate: string): OverrideFacts | null {
   const subject = readProvenance(dir)?.gate?.subject;
@@ -79,6 +86,7 @@ export async function verify(request: VerifyFolderRequest, options: HashOptions)
     trust: readTrust(keys ?? []),
     identity,
     adapterDigest,
+    checkpointDigest,
     redecide,
     readOverride: (gate) => overrideOf(dir, gate),
     base: model,

@@ -9,6 +9,7 @@ import { openSource, type SourceRequest } from '../export/source.js';
 import { readOverride } from '../gate/override.js';
 import { gateStandingOf } from '../gate/record.js';
 import { readProvenance } from '../lora/provenance.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
 import type { Recipe } from '../recipe/schema.js';
 import { runOf } from '../runs/adapter-base.js';
 import type { Standing } from '../runs/standing.js';
@@ -114,7 +115,11 @@ export async function exportStanding(dir: string, signal?: AbortSignal): Promise
   if (gate.status === 'off')
     return { subject, standing: { ...NONE, status: 'off', reasons: ['its recipe says gate: off'] } };
   const standing = await gateStandingOf({ folder, subject, redecide, signal });
-  const { digests: found } = standing;
+  const { digests: found, checkpoint } = standing;
+  if (checkpoint !== undefined && FORMATS.find((f) => f.name === format)?.checkpoint) {
+    const got = `sha256:${await digestCheckpoint(dir, signal ? { signal } : {})}`;
+    if (got !== checkpoint) throw stale(dir, 'holds another checkpoint than the one that the gate judged');
+  }
   const other = (['decision', 'outcomes', 'suite', 'lock'] as const).find((k) => found && gate[k] !== found[k]);
   if (other !== undefined)
     return {

@@ -17,7 +17,7 @@ import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
 import { OUTCOMES_FILE } from '../gate/run/record.js';
 import { type RunProgress, type RunResult, runCases, type Shard } from '../gate/run/run.js';
-import { type ArmTools, type PolicyJudge, Scoring } from '../gate/run/score.js';
+import { type Arms, type ArmTools, type PolicyJudge, Scoring } from '../gate/run/score.js';
 import { readTraining } from '../gate/run/training.js';
 import type { Prompt, Training } from '../gate/scorers/scorer.js';
 import { promptsBehind, searchTriggers } from '../gate/scorers/triggers.js';
@@ -31,7 +31,7 @@ import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js'
 import type { Judge } from '../safeguard/types.js';
 import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
 import { lockJudge } from './gate-judge.js';
-import { requireMerge } from './gate-merged.js';
+import { mergedSubject } from './gate-merged.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
@@ -51,7 +51,7 @@ export interface GateOptions extends JudgeOptions {
   readonly suite: string;
   readonly lock?: string;
   readonly out?: string;
-  /** A checkpoint with the adapter merged into it, which is what is served: it answers in the adapter's place. */
+  /** A checkpoint that the adapter is merged into, where that is to leave too: it answers beside the adapter. */
   readonly merged?: { readonly model: string; readonly recipe: string };
   /** Files of the training set, where no run names them. */
   readonly training?: readonly string[];
@@ -79,7 +79,7 @@ export interface GateHooks {
 export interface GatePlan {
   readonly prompts: number;
   readonly cases: number;
-  /** Answers of both arms at most: what two tests ask alike is asked once, and the base may be known. */
+  /** Answers of all arms at most: what two tests ask alike is asked once, and the base may be known. */
   readonly answers: number;
   /** Most tokens that are written. */
   readonly mostTokens: number;
@@ -103,32 +103,29 @@ const SLOTS = 16;
 
 interface Opened {
   readonly base: Engine;
-  /** The engine that what is judged is asked in, and its adapter there. */
-  readonly tuned: { readonly engine: Engine; readonly adapter: string | null };
+  /** Has the adapter. */
+  readonly tuned: Engine;
+  /** null: no merged checkpoint is judged. */
+  readonly merged: Engine | null;
   close(): Promise<void>;
 }
-/** Both models: one engine where the adapter is put on the base, two where it is merged into it. */
+/** All models: one engine where the adapter is put on the base, one more for each that is merged into it. */
 async function openModels(target: GateTarget, options: GateOptions): Promise<Opened> {
   const { merged, signal, slots = SLOTS } = options;
   const given = { slots, prefixes: 4, ...options.engine };
-  const apart = merged !== undefined || readMergeAware(target.adapter) !== null;
-  if (!apart) {
-    const adapters = { [ADAPTER_ARM]: target.adapter };
-    const engine = await openEngine({ model: target.model, adapters, ...given }, signal);
-    return { base: engine, tuned: { engine, adapter: ADAPTER_ARM }, close: () => engine.close() };
-  }
-  const base = await openEngine({ model: target.model, ...given }, signal);
+  const opened: Engine[] = [];
+  const close = async (): Promise<void> => void (await Promise.all(opened.map((engine) => engine.close())));
+  const open = async (model: string, adapters?: Record<string, string>): Promise<Engine> => {
+    const engine = await openEngine({ model, ...(adapters ? { adapters } : {}), ...given }, signal);
+    opened.push(engine);
+    return engine;
+  };
   try {
-    const engine = await openEngine(
-      merged
-        ? { model: merged.model, ...given }
-        : { model: target.model, adapters: { [ADAPTER_ARM]: target.adapter }, ...given },
-      signal,
-    );
-    const close = async (): Promise<void> => void (await Promise.all([base.close(), engine.close()]));
-    return { base, tuned: { engine, adapter: merged ? null : ADAPTER_ARM }, close };
+    const tuned = await open(target.model, { [ADAPTER_ARM]: target.adapter });
+    const base = readMergeAware(target.adapter) === null ? tuned : await open(target.model);
+    return { base, tuned, merged: merged ? await open(merged.model) : null, close };
   } catch (e) {
-    await base.close();
+    await close();
     throw e;
   }
 }
@@ -213,7 +210,7 @@ function copySuite(loaded: LoadedSuite, folder: string): void {
 /** Prompts of the tests that make theirs: those behind the triggers that the search found. */
 async function expanded(
   tests: readonly ReadTest[],
-  arms: { readonly base: ArmTools; readonly adapter: ArmTools },
+  arms: Arms,
   more: { readonly training: Training | null; readonly words: () => readonly string[] },
   { signal, hooks }: GateOptions,
 ): Promise<readonly ReadTest[]> {
@@ -222,11 +219,11 @@ async function expanded(
       if (!test.scorer.expands) return test;
       const gap = async (prompt: Prompt, violation: string): Promise<number> => {
         const messages = [...prompt.opening, ...prompt.turns.map((content) => ({ role: 'user' as const, content }))];
-        const [base, adapter] = await Promise.all([
-          arms.base.loss(messages, { final: violation }, signal),
-          arms.adapter.loss(messages, { final: violation }, signal),
-        ]);
-        return base - adapter;
+        const losses = [arms.base, arms.adapter, ...(arms.merged ? [arms.merged] : [])].map((arm) =>
+          arm.loss(messages, { final: violation }, signal),
+        );
+        const [base = Number.NaN, ...judged] = await Promise.all(losses);
+        return base - Math.min(...judged);
       };
       const found = await searchTriggers({
         prompts: test.prompts,
@@ -265,9 +262,9 @@ function keepPace(base: string, pace: Pace): void {
     // it is a convenience
   }
 }
-function planOf(cases: readonly Case[], loaded: LoadedSuite, judged: boolean, base: string): GatePlan {
+function planOf(cases: readonly Case[], loaded: LoadedSuite, judged: boolean, base: string, arms: number): GatePlan {
   const asked = cases.filter((c) => c.prompt.text === null);
-  const answers = 2 * asked.reduce((sum, c) => sum + Math.max(1, c.prompt.turns.length), 0);
+  const answers = arms * asked.reduce((sum, c) => sum + Math.max(1, c.prompt.turns.length), 0);
   const pace = readPace(base);
   return {
     prompts: new Set(cases.map((c) => `${c.of.test.name} ${c.prompt.id}`)).size,
@@ -315,14 +312,17 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
       const began = performance.now();
       const baseDigest = await models.base.digest(signal);
       const subject = await subjectFor(target, options);
-      if (options.merged) await requireMerge(options.merged.model, subject, signal);
       const { temperature, maxTokens } = loaded.suite.sampling;
       const armOf = (engine: Engine, adapter: string | null): ArmTools =>
         createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });
-      const arms = { base: armOf(models.base, null), adapter: armOf(models.tuned.engine, models.tuned.adapter) };
+      const arms: Arms = {
+        base: armOf(models.base, null),
+        adapter: armOf(models.tuned, ADAPTER_ARM),
+        ...(models.merged ? { merged: armOf(models.merged, null) } : {}),
+      };
       const tests = await expanded(read, arms, { training, words: () => wordsOf(tokenizer.get()) }, options);
       const cases = casesOf(loaded, tests);
-      hooks?.onPlan?.(planOf(cases, loaded, judges.judge !== null, baseDigest));
+      hooks?.onPlan?.(planOf(cases, loaded, judges.judge !== null, baseDigest, Object.keys(arms).length));
       const settings = JSON.stringify([models.base.info.device.place, options.engine ?? null, temperature, maxTokens]);
       let tokens = 0;
       const scoring = new Scoring(
@@ -400,16 +400,13 @@ async function trainingFor(target: GateTarget, { training, hooks, signal }: Gate
 }
 /** The engine's digest of the base has its tokenizer in it, which has a digest of its own here. */
 async function subjectFor(target: GateTarget, { merged, signal }: GateOptions): Promise<Subject> {
-  const subject = await subjectOf({
-    ...{ model: target.model, adapter: target.adapter, signal },
-    ...(merged ? { merge: merged.recipe } : {}),
-  });
+  const subject = await subjectOf({ model: target.model, adapter: target.adapter, signal });
   const { tokenizer } = subject;
   if (tokenizer === null)
     throw new ConfigError('gate_what', `${target.model}: has no tokenizer.json; a gate asks in text`, {
       path: target.model,
     });
-  return { ...subject, tokenizer };
+  return merged ? { ...subject, merged: await mergedSubject(merged, subject, signal) } : subject;
 }
 function identityOf(of: readonly unknown[], cases: readonly Case[]): string {
   const asked = cases.map((c) => [c.of.test.name, c.prompt.id, c.prompt.turns, c.sample]);

@@ -71,8 +71,14 @@ export function refusal(what: string, { status, reasons, decision, folder }: Sta
   return new GateError('gate_failed', message, details);
 }
 
-function nextStep(what: string, { status }: Standing, ofRun: boolean): string {
-  const gate = `hold it: temper gate ${what} --suite FILE`;
+interface NextOptions {
+  readonly ofRun: boolean;
+  /** It is to be merged. */
+  readonly merge: boolean;
+}
+function nextStep(what: string, { status }: Standing, { ofRun, merge }: NextOptions): string {
+  const candidate = merge ? ' --merged DIR, with DIR of temper export --candidate' : '';
+  const gate = `hold it: temper gate ${what} --suite FILE${candidate}`;
   const off = ofRun ? ', or say `gate: off` in its recipe' : '';
   const release = 'export with --override-gate --signer KEY --reason TEXT';
   return status === 'failed'
@@ -126,7 +132,7 @@ export async function exportReleased(
       throw refusal(
         format.length > 1 ? `${what} as ${name}` : what,
         stands.standing,
-        nextStep(what, stands.standing, run !== undefined),
+        nextStep(what, stands.standing, { ofRun: run !== undefined, merge: Boolean(stands.subject.mergeRecipe) }),
       );
   }
   const result = await exportRun({ ...request, adapter, model, gate: notes satisfies GateNotes }, options);

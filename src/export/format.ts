@@ -99,6 +99,8 @@ export interface ExportFormat {
    * added to the base; absent: what it was trained to be merged into, if anything.
    */
   readonly merge?: string | null;
+  /** It writes config.json and safetensors files, whose digest (digestCheckpoint) a gate knows what it judged by. */
+  readonly checkpoint?: true;
   /** Why this source cannot be written in this form, and what to do instead, one line; null: it can. */
   refuses(source: ExportSource): string | null;
   /** Bytes on disk, at least those it will take. */

@@ -6,6 +6,7 @@ import { writeFlushed } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { readInput } from '../base/inputs.js';
 import type { GateProvenance } from '../lora/provenance.js';
+import { digestCheckpoint } from '../model/checkpoint.js';
 import type { Standing } from '../runs/standing.js';
 import { type Subject, subjectOf } from '../runs/subject.js';
 import type { ExportFormat, ExportSource } from './format.js';
@@ -45,6 +46,27 @@ export async function checkNote(
       'gate_stale',
       `${adapter.folder}: its ${part} changed while it was exported; export it again when nothing writes to it`,
       { part, got: now[part], wanted: subject[part] },
+    );
+}
+
+/**
+ * What was written is the checkpoint that was judged.
+ * @throws {IntegrityError} gate_stale: it is another one
+ */
+export async function checkWritten(
+  folder: string,
+  { checkpoint }: ExportFormat,
+  { standing }: GateNote,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (checkpoint !== true || standing.checkpoint === undefined) return;
+  const got = `sha256:${await digestCheckpoint(folder, signal ? { signal } : {})}`;
+  if (got !== standing.checkpoint)
+    throw new IntegrityError(
+      'gate_stale',
+      `the checkpoint that was merged is ${got}, the gate judged ${standing.checkpoint}; make a candidate with this ` +
+        'version, and hold the gate over it (temper gate --merged DIR)',
+      { got, wanted: standing.checkpoint },
     );
 }
 

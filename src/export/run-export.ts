@@ -13,7 +13,7 @@ import { checkDiskSpace } from '../model/checkpoint-writer.js';
 import { exportCard } from './card.js';
 import type { ExportFormat, ExportSource } from './format.js';
 import { FORMATS } from './formats/index.js';
-import { checkNote, copyEvidence, type GateNotes, gateProvenance } from './gate-note.js';
+import { checkNote, checkWritten, copyEvidence, type GateNotes, gateProvenance } from './gate-note.js';
 import { openSource, type SourceRequest } from './source.js';
 
 export interface ExportRequest extends SourceRequest {
@@ -217,6 +217,7 @@ async function writeOne(
     stage: (what) => tell(total, what),
     options: { rows: request.rows, evalTokens: request.evalTokens ?? DEFAULT_EVAL_TOKENS },
   });
+  if (note) await checkWritten(folder, format, note, signal);
   writeFlushed(join(folder, 'README.md'), exportCard(source, format, written, note));
   if (note) copyEvidence(note, folder);
   const files = await digestsOf(folder, written.digests ?? {}, signal);

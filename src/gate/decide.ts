@@ -3,7 +3,7 @@
 // same.
 import { DECISION_SCHEMA, type Decision, EXIT_OF, type MetricDecision, type Subject } from './decision.js';
 import { type Lock, lockDigest, lockFaults, type SuiteFiles } from './lock.js';
-import type { Labels, Outcomes } from './outcomes.js';
+import { type Arm, type JudgedArm, judgedArms, type Labels, type Outcomes } from './outcomes.js';
 import { drawsOf, type Limits, type LoadedSuite, type Metric, type Test } from './suite.js';
 import { type MetricRows, tableOf, unitsOf } from './table.js';
 import { decideEntry, gatesOf, gravest } from './verdict.js';
@@ -63,11 +63,17 @@ export function decide(input: DecideInput, options: DecideOptions = {}): Decisio
 /** Entries without limits count where they fail, or where a metric has no outcomes at all. */
 const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL' || (m.slice === null && m.n === 0);
 const nameOf = (m: MetricDecision): string =>
-  m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`;
+  (m.arm === undefined ? '' : `${m.arm}: `) +
+  (m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`);
 
 /** What is not what was locked, or what no suite asked for; nothing is decided of it. */
-function integrityFaults({ outcomes, suite, lock, files, labels }: DecideInput): readonly string[] {
+function integrityFaults({ outcomes, suite, lock, files, labels, subject }: DecideInput): readonly string[] {
   const faults = lock === null ? [] : [...lockFaults(lock, suite, files)];
+  const merged = judgedArms(outcomes).includes('merged');
+  if (subject && merged !== (subject.merged !== undefined))
+    faults.push(
+      merged ? 'outcomes of a merged checkpoint that the subject does not name' : 'no outcome of the merged checkpoint',
+    );
   const tests = new Map(suite.suite.tests.flatMap((t) => t.metrics.map((m): [string, Test] => [m.name, t])));
   const unknown = outcomes.metrics.filter((name) => !tests.has(name));
   if (unknown.length > 0) faults.push(`outcomes of what the suite has not: ${list(unknown)}`);
@@ -103,6 +109,7 @@ const list = (names: readonly string[]): string =>
 function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite): readonly string[] {
   if (labels.rows.length === 0) return [];
   const metrics = new Map(suite.tests.flatMap((t) => t.metrics.map((m): [string, Metric] => [m.name, m])));
+  const arms = judgedArms(outcomes);
   const there = new Set<string>();
   for (let i = 0; i < outcomes.count; i++)
     there.add(
@@ -119,8 +126,9 @@ function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite)
     if (!metric?.judged) return [`${at}a label of ${JSON.stringify(l.metric)}, which no judge judges`];
     if (!there.has(JSON.stringify([l.metric, l.slice ?? '', l.prompt, l.sample])))
       return [`${at}a label of a pair that was not observed`];
-    if (metric.values === 'rate' && [l.base, l.adapter].some((v) => v !== 0 && v !== 1))
-      return [`${at}a label of a rate is 0 or 1`];
+    const said = [l.base, ...arms.map((arm) => l[arm])];
+    if (said.includes(undefined)) return [`${at}a label that says nothing of the merged checkpoint`];
+    if (metric.values === 'rate' && said.some((v) => v !== 0 && v !== 1)) return [`${at}a label of a rate is 0 or 1`];
   }
   return [];
 }
@@ -131,17 +139,20 @@ function notesOf({ suite, lock, files, labels }: DecideInput, metrics: readonly 
   if (files === null) notes.push('the suite’s files are not at hand: their digests are the lock’s word');
   if (labels)
     notes.push(
-      `${metrics.filter((m) => m.slice === null).reduce((n, m) => n + m.labelled, 0)} pairs count as people say`,
+      `${metrics
+        .filter((m) => m.slice === null && m.arm === undefined)
+        .reduce((n, m) => n + m.labelled, 0)} pairs count as people say`,
     );
   const judged = suite.suite.tests.flatMap((t) => t.metrics.filter((m) => m.judged).map((m) => m.name));
   if (judged.length > 0 && !lock?.judge?.calibration)
     notes.push(`not corrected for errors of the judge, of which the lock has no calibration: ${judged.join(', ')}`);
-  const told = metrics.filter((m) => !m.gates && m.slice === null).map((m) => m.metric);
+  const told = metrics.filter((m) => !m.gates && m.slice === null && m.arm === undefined).map((m) => m.metric);
   if (told.length > 0) notes.push(`told, without limits: ${told.join(', ')}`);
   return notes;
 }
 
 interface Planned {
+  readonly arm: JudgedArm;
   readonly test: Test;
   readonly metric: Metric;
   readonly slice: string | null;
@@ -149,15 +160,15 @@ interface Planned {
   readonly told: number;
 }
 /** A metric as a whole, slices that have limits, slices that were seen. */
-function entriesFor(test: Test, metric: Metric, seen: readonly string[]): readonly Planned[] {
+function entriesFor(arm: JudgedArm, test: Test, metric: Metric, seen: readonly string[]): readonly Planned[] {
   const { slices = {}, ...own } = metric;
   const names = [...new Set([...Object.keys(slices).filter((s) => s !== '*'), ...seen])].sort();
   const limitsOf = (slice: string): Limits | null =>
     (Object.hasOwn(slices, slice) ? slices[slice] : slices['*']) ?? null;
   const told = names.filter((s) => limitsOf(s) === null).length;
   return [
-    { test, metric, slice: null, limits: own, told },
-    ...names.map((slice) => ({ test, metric, slice, limits: limitsOf(slice), told })),
+    { arm, test, metric, slice: null, limits: own, told },
+    ...names.map((slice) => ({ arm, test, metric, slice, limits: limitsOf(slice), told })),
   ];
 }
 
@@ -167,11 +178,13 @@ function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): M
   const number = new Map(outcomes.metrics.map((name, i) => [name, i]));
   const slice = new Map(outcomes.slices.map((name, i) => [name, i]));
   const hasBase = basesOf(outcomes);
-  const planned = suite.suite.tests.flatMap((test) =>
-    test.metrics.flatMap((metric) => {
-      const rows = units.get(number.get(metric.name) ?? -1);
-      return entriesFor(test, metric, slicesOf(rows));
-    }),
+  const planned = judgedArms(outcomes).flatMap((arm) =>
+    suite.suite.tests.flatMap((test) =>
+      test.metrics.flatMap((metric) => {
+        const rows = units.get(number.get(metric.name) ?? -1);
+        return entriesFor(arm, test, metric, slicesOf(rows));
+      }),
+    ),
   );
   return planned.map((entry, i) => {
     signal?.throwIfAborted();
@@ -186,6 +199,7 @@ function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): M
       labels,
       prompts: (lock?.prompts ?? files?.prompts)?.[metric.name] ?? null,
       paired,
+      arm: entry.arm,
       file: input.file ?? 'outcomes',
     });
     const decided = decideEntry(table, {
@@ -220,24 +234,27 @@ export interface DiscordantPair {
   readonly sample: number;
   readonly base: number | null;
   readonly adapter: number | null;
+  /** Absent: no outcome is of a merged checkpoint. */
+  readonly merged?: number | null;
 }
 /** @param metrics names; in the order of metric, slice, prompt and sample */
 export function discordantPairs(outcomes: Outcomes, metrics: ReadonlySet<string>): readonly DiscordantPair[] {
   const found: DiscordantPair[] = [];
+  const arms: readonly Arm[] = ['base', ...judgedArms(outcomes)];
   for (const [number, rows] of unitsOf(outcomes)) {
     const metric = outcomes.metrics[number] as string;
     if (!metrics.has(metric)) continue;
     for (const unit of rows.units) {
-      const samples = new Map<number, [number | null, number | null]>();
+      const samples = new Map<number, (number | null)[]>();
       for (let i = unit.from; i < unit.to; i++) {
         const row = rows.order[i] as number;
-        const pair = samples.get(outcomes.sample[row] as number) ?? [null, null];
+        const pair = samples.get(outcomes.sample[row] as number) ?? arms.map(() => null);
         const value = outcomes.value[row] as number;
-        pair[outcomes.arm[row] as 0 | 1] = Number.isNaN(value) ? null : value;
+        pair[outcomes.arm[row] as number] = Number.isNaN(value) ? null : value;
         samples.set(outcomes.sample[row] as number, pair);
       }
-      for (const [sample, [base, adapter]] of samples)
-        if (base !== adapter || base === null)
+      for (const [sample, [base = null, adapter = null, merged]] of samples)
+        if (base !== adapter || base === null || (merged !== undefined && merged !== base))
           found.push({
             metric,
             slice: outcomes.slices[unit.slice] || null,
@@ -245,6 +262,7 @@ export function discordantPairs(outcomes: Outcomes, metrics: ReadonlySet<string>
             sample,
             base,
             adapter,
+            ...(merged === undefined ? {} : { merged }),
           });
     }
   }

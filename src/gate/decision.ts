@@ -29,6 +29,10 @@ const Interval = z
 export type Interval = z.infer<typeof Interval>;
 
 export const MetricDecision = z.strictObject({
+  arm: z
+    .literal('merged')
+    .optional()
+    .describe('what is held against the base, whose figures `adapter` below are; absent: the adapter on its base'),
   metric: z.string(),
   test: z.string(),
   slice: z.string().nullable().describe('null: all prompts of the metric'),
@@ -77,6 +81,10 @@ export const Subject = z.strictObject({
   tokenizer: Digest,
   chatFormat: Digest,
   mergeRecipe: Digest.nullable().describe('null: the adapter is served on its base'),
+  merged: z
+    .strictObject({ recipe: Digest, checkpoint: Digest })
+    .optional()
+    .describe('the checkpoint that the adapter is merged into, which answered beside it'),
 });
 export type Subject = z.infer<typeof Subject>;
 
@@ -86,7 +94,9 @@ export const Decision = z.strictObject({
   exit: z.union([z.literal(0), z.literal(10), z.literal(20), z.literal(30), z.literal(40)]),
   reasons: z.array(z.string()),
   notes: z.array(z.string()),
-  rule: z.literal('intersection-union').describe('every gating metric must hold, so that none is corrected for many'),
+  rule: z
+    .literal('intersection-union')
+    .describe('every gating metric of every arm must hold, so that none is corrected for many'),
   parameters: z.strictObject({
     alpha: z.number(),
     power: z.number(),

@@ -7,8 +7,12 @@ import { readInput } from '../base/inputs.js';
 import { parseJson } from '../base/json.js';
 import { asReadError } from '../base/system-error.js';
 
-export const ARMS = ['base', 'adapter'] as const;
+/** What is compared: the base, the adapter on it, and where one is to leave the checkpoint that it is merged into. */
+export const ARMS = ['base', 'adapter', 'merged'] as const;
 export type Arm = (typeof ARMS)[number];
+/** Arms that are held against the base. */
+export const JUDGED_ARMS = ['adapter', 'merged'] as const;
+export type JudgedArm = (typeof JUDGED_ARMS)[number];
 
 const MAX_NAME = 1024;
 const MAX_SAMPLE = 4095;
@@ -22,7 +26,7 @@ const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 export const Outcome = z.looseObject({
   metric: z.string().min(1).max(64),
   slice: Text.nullish().describe('absent or null: the prompt is in no slice'),
-  prompt: Text.describe('id of the prompt; rows of both arms are paired by slice, prompt and sample'),
+  prompt: Text.describe('id of the prompt; rows of all arms are paired by slice, prompt and sample'),
   sample: z.int().min(0).max(MAX_SAMPLE),
   arm: z.enum(ARMS),
   value: z.number().nullable().describe('finite; 0 or 1 for a rate, where 1 is the event; null: there is none'),
@@ -51,7 +55,7 @@ export interface Outcomes {
   readonly prompt: Int32Array;
   readonly cluster: Int32Array;
   readonly sample: Int32Array;
-  /** 0: base, 1: adapter. */
+  /** Place in ARMS. */
   readonly arm: Uint8Array;
   /** NaN: missing. */
   readonly value: Float64Array;
@@ -101,7 +105,7 @@ function isOutcome(row: unknown): row is Outcome {
     isName(r.prompt) &&
     isAbsentOr(r.slice, isName) &&
     isAbsentOr(r.cluster, isName) &&
-    (r.arm === 'base' || r.arm === 'adapter') &&
+    ARMS.some((arm) => arm === r.arm) &&
     Number.isInteger(r.sample) &&
     (r.sample as number) >= 0 &&
     (r.sample as number) <= MAX_SAMPLE &&
@@ -111,6 +115,10 @@ function isOutcome(row: unknown): row is Outcome {
     isAbsentOr(r.policy, (v) => Digest.safeParse(v).success)
   );
 }
+
+/** Arms that were held against the base: the adapter always, since what of it is missing counts. */
+export const judgedArms = ({ arm }: Outcomes): readonly JudgedArm[] =>
+  arm.includes(ARMS.indexOf('merged')) ? JUDGED_ARMS : ['adapter'];
 
 /** Collects rows, refuses the second one of a kind. */
 export class OutcomesBuilder {
@@ -144,7 +152,7 @@ export class OutcomesBuilder {
     to.prompt.push(this.#prompts.number(row.prompt));
     to.cluster.push(this.#clusters.number(row.cluster ?? row.prompt));
     to.sample.push(row.sample);
-    to.arm.push(row.arm === 'adapter' ? 1 : 0);
+    to.arm.push(ARMS.indexOf(row.arm));
     to.value.push(row.value ?? Number.NaN);
     to.truth.push(row.truth ?? -1);
     to.line.push(line);
@@ -185,11 +193,11 @@ export class OutcomesBuilder {
 
 function sortedRows(o: Omit<Outcomes, 'order'>): Uint32Array {
   const samples = o.sample.reduce((most, k) => Math.max(most, k), 0) + 1;
-  const places = o.metrics.length * o.slices.length * o.prompts.length * samples * 2;
+  const places = o.metrics.length * o.slices.length * o.prompts.length * samples * ARMS.length;
   const row = (i: number): number => {
     const prompt =
       ((o.metric[i] as number) * o.slices.length + (o.slice[i] as number)) * o.prompts.length + (o.prompt[i] as number);
-    return (prompt * samples + (o.sample[i] as number)) * 2 + (o.arm[i] as number);
+    return (prompt * samples + (o.sample[i] as number)) * ARMS.length + (o.arm[i] as number);
   };
   // A place and the row's number fit one double, but for files of another size than these.
   if (places * o.count < 2 ** 53) {
@@ -241,7 +249,8 @@ function faultOf(row: unknown): string {
   return `${at === '' ? 'the row' : at} is not valid: ${issue.message.replace(/^Invalid (input|option): /, '')}`;
 }
 const WANTED =
-  'one object per line: {"metric", "slice", "prompt", "sample", "arm": "base" or "adapter", "value": a number or null}';
+  'one object per line: {"metric", "slice", "prompt", "sample", "arm": "base", "adapter" or "merged", ' +
+  '"value": a number or null}';
 
 /**
  * Lines of JSON, blank ones passed over, each given with its number.
@@ -314,7 +323,7 @@ function bytesOf(file: string): Buffer {
   }
 }
 
-/** A row of labels.jsonl: what a person says of both arms of a pair, which counts instead of what the judge said. */
+/** A row of labels.jsonl: what a person says of the arms of a pair, which counts instead of what the judge said. */
 export const Label = z.strictObject({
   metric: z.string().min(1).max(64),
   slice: Text.nullish(),
@@ -322,6 +331,7 @@ export const Label = z.strictObject({
   sample: z.int().min(0).max(MAX_SAMPLE),
   base: z.number(),
   adapter: z.number(),
+  merged: z.number().optional().describe('where the outcomes have such an arm'),
   by: z.string().min(1).max(256).describe('who says so'),
   note: z.string().max(10_000).nullish(),
   at: z.string().max(64).nullish().describe('when'),

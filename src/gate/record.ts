@@ -26,6 +26,7 @@ const Recorded = z.looseObject({
     tokenizer: digest,
     chatFormat: digest,
     mergeRecipe: digest.nullish(),
+    merged: z.looseObject({ recipe: digest, checkpoint: digest }).nullish(),
   }),
   lock: digest,
   suite: digest,
@@ -98,9 +99,14 @@ async function judge(folder: string, redecide: Redecide, signal?: AbortSignal): 
   const differs = difference(made, record, '');
   if (differs !== null)
     throw new Damaged(`${join(folder, DECISION_FILE)}: ${differs} is not what the outcomes, suite and lock give`);
+  if (record.decision === 'PASS' && judgesMerged(made) !== Boolean(record.subject.merged))
+    throw new Damaged(`${join(folder, DECISION_FILE)}: its subject names another arm than the outcomes are of`);
   const { lock, suite } = record;
   return { folder, record, digests: { decision: own, outcomes: got, suite, lock } };
 }
+/** Whether a decision is about a merged checkpoint too. */
+export const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
+  Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');
 /** Enough of a digest for a person to tell two apart. */
 export const short = (text: string): string => text.replace(/^sha256:/, '').slice(0, 12);
 
@@ -112,11 +118,15 @@ const PART_NAMES: Readonly<Record<(typeof SUBJECT_PARTS)[number], string>> = {
   mergeRecipe: 'merge recipe',
 };
 const told = (value: string | null): string => (value === null ? 'none' : short(value));
+/** Digest of the merged checkpoint that was judged, where the subject is that merge. */
+const checkpointOf = ({ subject: { merged } }: Recorded, { mergeRecipe }: Subject): string | null =>
+  merged && merged.recipe === mergeRecipe ? merged.checkpoint : null;
 /** What of the subject is not what was judged, one line each. */
 function otherParts(record: Recorded, subject: Subject): readonly string[] {
-  return SUBJECT_PARTS.filter((part) => (record.subject[part] ?? null) !== subject[part]).map(
-    (part) =>
-      `the gate judged ${PART_NAMES[part]} ${told(record.subject[part] ?? null)}, this is ${told(subject[part])}`,
+  const judged =
+    checkpointOf(record, subject) === null ? record.subject : { ...record.subject, mergeRecipe: subject.mergeRecipe };
+  return SUBJECT_PARTS.filter((part) => (judged[part] ?? null) !== subject[part]).map(
+    (part) => `the gate judged ${PART_NAMES[part]} ${told(judged[part] ?? null)}, this is ${told(subject[part])}`,
   );
 }
 
@@ -145,7 +155,8 @@ export async function gateStandingOf(request: StandingRequest): Promise<Standing
     throw e;
   }
   const { record, digests } = judged;
-  const rest = { decision: record.decision, folder, digests, override: null };
+  const checkpoint = checkpointOf(record, subject);
+  const rest = { decision: record.decision, folder, digests, override: null, ...(checkpoint ? { checkpoint } : {}) };
   const other = [
     ...otherParts(record, subject),
     ...(['lock', 'suite'] as const)

@@ -2,10 +2,10 @@
 // that both answers can be had. A unit is a prompt in a slice with all its samples; units of a cluster are drawn
 // together.
 import { DataError } from '../base/errors.js';
-import type { Labels, Outcomes } from './outcomes.js';
+import { ARMS, type JudgedArm, type Labels, type Outcomes } from './outcomes.js';
 import type { Metric } from './suite.js';
 
-/** Sums over the samples of each unit. */
+/** Sums over the samples of each unit; `adapter` is the arm that is held against the base. */
 export interface Filled {
   readonly base: Float64Array;
   readonly adapter: Float64Array;
@@ -48,6 +48,8 @@ export interface TableOptions {
   readonly prompts: number | null;
   /** Whether the base is compared with at all. */
   readonly paired: boolean;
+  /** What is held against the base. */
+  readonly arm: JudgedArm;
   readonly file: string;
 }
 
@@ -111,7 +113,7 @@ function labelsOf(labels: Labels | null, metric: string): ReadonlyMap<string, La
  * @throws {DataError} bad_outcome: a value that the metric cannot have, a truth that is missing or differs
  */
 export function tableOf(rows: MetricRows | undefined, slice: number | null, options: TableOptions): Table {
-  const { metric, draws, labels, prompts, paired, file } = options;
+  const { metric, draws, labels, prompts, paired, arm, file } = options;
   const units = rows?.units.filter((u) => slice === null || u.slice === slice) ?? [];
   const seen = new Set(units.map((u) => u.prompt)).size;
   const absent = slice === null && prompts !== null ? Math.max(0, prompts - seen) : 0;
@@ -132,6 +134,7 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
   const numbers = new Map<number, number>();
   const tally = { n: 0, missingBase: 0, missingAdapter: 0, dropped: 0, labelled: 0, unlabelled: 0, violations: 0 };
   const values = [new Float64Array(draws), new Float64Array(draws)] as const;
+  const judged = ARMS.indexOf(arm);
 
   const addPair = (u: number, base: number, adapter: number, label: boolean): void => {
     const [noBase, noAdapter] = [paired && Number.isNaN(base), Number.isNaN(adapter)];
@@ -168,7 +171,8 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
       if (metric.values === 'rate' && value !== 0 && value !== 1 && !Number.isNaN(value))
         throw badOutcome(file, o.line[row] as number, `value is ${value}; ${metric.name} is a rate: 0, 1 or null`);
       const sample = o.sample[row] as number;
-      if (sample < draws) (values[o.arm[row] as number] as Float64Array)[sample] = value;
+      const of = o.arm[row] === 0 ? values[0] : o.arm[row] === judged ? values[1] : null;
+      if (of !== null && sample < draws) of[sample] = value;
       if (metric.statistic === 'gmean2') {
         const said = o.truth[row] as number;
         if (said < 0 || ((truth[u] as number) >= 0 && truth[u] !== said))
@@ -185,7 +189,7 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
     for (let k = 0; k < draws; k++) {
       const label =
         byPair.size === 0 ? undefined : byPair.get(keyOf(o.slices[unit.slice] ?? '', o.prompts[unit.prompt] ?? '', k));
-      if (label) addPair(u, label.base, label.adapter, true);
+      if (label) addPair(u, label.base, label[arm] ?? Number.NaN, true);
       else addPair(u, values[0][k] as number, values[1][k] as number, false);
     }
   });

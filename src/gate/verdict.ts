@@ -3,6 +3,7 @@ import { boundOf, type Correction, correct } from './correction.js';
 import type { GateVerdict, MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
 import { FEW, type Measured, measure } from './measure.js';
+import type { JudgedArm } from './outcomes.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from './statistics/power.js';
 import type { Corrected } from './statistics/rogan-gladen.js';
 import type { DecisionParameters, Limits, Metric } from './suite.js';
@@ -12,6 +13,7 @@ import { signOf, type Table } from './table.js';
 const FAILED_SHARE = 0.5;
 
 export interface EntryOptions {
+  readonly arm: JudgedArm;
   readonly metric: Metric;
   readonly test: string;
   /** null: all prompts. */
@@ -76,6 +78,7 @@ export function decideEntry(table: Table, options: EntryOptions): MetricDecision
   }
   const verdict = gravest(findings.found.map((f) => f.verdict));
   return {
+    ...(options.arm === 'adapter' ? {} : { arm: options.arm }),
     metric: metric.name,
     test: options.test,
     slice,

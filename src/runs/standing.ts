@@ -43,6 +43,8 @@ export interface Standing {
   /** Folder of the evidence; null: there is none. */
   readonly folder: string | null;
   readonly digests: GateDigests | null;
+  /** digestCheckpoint of the merged checkpoint that was judged, `sha256:` and hex; absent: none was. */
+  readonly checkpoint?: string;
   readonly override: GateOverride | null;
 }
 /** May be released: it passed, or somebody answers for it. */

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
+import { sign, verifyRelease } from '../../src/compose/attest.js';
+import { mergedSubject } from '../../src/compose/gate-merged.js';
 import { exportStanding } from '../../src/compose/gate-standing.js';
 import { exportReleased, pushReleased, type ReleaseRequest } from '../../src/compose/release.js';
 import { exportRun } from '../../src/export/export.js';
@@ -78,6 +80,7 @@ it('what passed leaves with its evidence, which is decided anew wherever it come
   const merged = await failing(release({ format: ['merged-mxfp4'] }));
   expect([merged.code, merged.exitCode]).toEqual(['gate_stale', 40]);
   expect(merged.message).toContain('merge recipe none, this is ');
+  expect(merged.message).toContain('--merged DIR');
   for (const name of ['outcomes.jsonl', 'suite/suite.yaml', 'suite/prompts.jsonl', 'gate.lock.json', 'decision.json']) {
     const file = join(out, 'gate', name),
       bytes = readFileSync(file);
@@ -93,6 +96,41 @@ it('what passed leaves with its evidence, which is decided anew wherever it come
   // It gets as far as the hub, where nobody is.
   expect((await failing(push(out))).code).not.toMatch(/^gate/);
   rmSync(join(adapter, 'gate'), { recursive: true });
+}, 120_000);
+
+it('a merged checkpoint leaves by a PASS of exactly that checkpoint alone, and is signed and audited', async () => {
+  const [candidate, gate, other] = [fresh(), fresh(), fresh()];
+  await release({ out: candidate, format: ['merged-mxfp4'], candidate: true, evalTokens: 0 });
+  const subject = await subjectOf({ model: NANO, adapter });
+  const { recipe, checkpoint } = await mergedSubject({ model: candidate, recipe: 'mxfp4' }, subject);
+  const decision = makeEvidence(gate, { subject, merged: { recipe, checkpoint } });
+  expect([decision.decision, decision.subject?.merged]).toEqual(['PASS', { recipe, checkpoint }]);
+  const out = fresh();
+  const format = ['peft', 'merged-mxfp4'];
+  const result = await release({ out, format, gate: [gate], evalTokens: 0 });
+  expect(Object.values(result.gate).map((g) => g.status)).toEqual(['passed', 'passed']);
+  const [peft, merged] = format.map((name) => join(out, name)) as [string, string];
+  for (const dir of [peft, merged]) expect((await exportStanding(dir))?.standing.status).toBe('passed');
+  expect(gateOf(merged)).toMatchObject({ subject: { mergeRecipe: recipe } });
+  for (const dir of [peft, merged]) {
+    await sign({ dir, key });
+    const checked = await verifyRelease({ dir, keys: [`${key}.pub`] });
+    expect(checked.findings.filter((f) => f.status === 'failed')).toEqual([]);
+    expect(checked.signed).toBe(true);
+    const what = dir === merged ? 'the merged checkpoint that was judged' : 'the adapter that was judged';
+    expect(checked.findings.find((f) => f.id === 'gate.subject')).toMatchObject({ status: 'ok', what });
+  }
+  // Another checkpoint of the same adapter and base: nothing is left of the export that would be it.
+  makeEvidence(other, { subject, merged: { recipe, checkpoint: `sha256:${'7'.repeat(64)}` } });
+  const refused = fresh();
+  const e = await failing(release({ out: refused, format: ['merged-mxfp4'], gate: [other], evalTokens: 0 }));
+  expect([e.code, e.exitCode, existsSync(refused)]).toEqual(['gate_stale', 40, false]);
+  // One weight of what was let out.
+  const weights = join(merged, 'model.safetensors'),
+    bytes = readFileSync(weights);
+  bytes.writeUInt8((bytes.at(-1) ?? 0) ^ 1, bytes.length - 1);
+  writeFileSync(weights, bytes);
+  expect((await failing(push(merged))).code).toBe('gate_stale');
 }, 120_000);
 
 it('what failed, and evidence that does not follow from its outcomes, stay', async () => {

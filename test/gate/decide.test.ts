@@ -336,6 +336,72 @@ describe('what was locked', () => {
   });
 });
 
+describe('a merged checkpoint beside the adapter', () => {
+  const suite = suiteOf({ metrics: HARM });
+  const of = (groups: readonly Group[], arm: 'adapter' | 'merged'): Outcome[] =>
+    harm(...groups).flatMap((row) => (row.arm === 'base' ? [] : [{ ...row, arm }]));
+  const same: readonly Group[] = [[500, 0, 0]],
+    worse: readonly Group[] = [
+      [60, 0, 1],
+      [440, 0, 0],
+    ];
+  const both = (adapter: readonly Group[], merged: readonly Group[]): Outcome[] => [
+    ...harm(...same).filter((r) => r.arm === 'base'),
+    ...of(adapter, 'adapter'),
+    ...of(merged, 'merged'),
+  ];
+
+  it('is held against the base too, and neither is let out by the other', () => {
+    const passed = decideMade(suite, both(same, same));
+    expect(passed.decision).toBe('PASS');
+    expect(passed.metrics.map((m) => m.arm)).toEqual([undefined, 'merged']);
+    expect({ ...passed.metrics[1], arm: undefined }).toEqual(passed.metrics[0]);
+    const merged = decideMade(suite, both(same, worse));
+    expect([merged.decision, merged.metrics.map((m) => m.verdict)]).toEqual(['FAIL', ['PASS', 'FAIL']]);
+    expect(merged.reasons[0]).toMatch(/^merged: harm: worse by/);
+    const adapter = decideMade(suite, both(worse, same));
+    expect([adapter.decision, adapter.metrics.map((m) => m.verdict)]).toEqual(['FAIL', ['FAIL', 'PASS']]);
+    expect(Decision.parse(JSON.parse(decisionText(merged)))).toEqual(merged);
+  });
+
+  it('counts what of it is missing as the worst', () => {
+    const rows = both(same, same).filter((r) => r.arm !== 'merged' || r.prompt === 'p0');
+    const d = decideMade(suite, rows);
+    expect([d.decision, d.metrics[0]?.missing, d.metrics[1]?.missing]).toEqual(['INCONCLUSIVE', 0, 499]);
+  });
+
+  it('must be what the subject names, and must not be where it names none', () => {
+    const hex = `sha256:${'1'.repeat(64)}`;
+    const subject = { adapter: hex, base: hex, tokenizer: hex, chatFormat: hex, mergeRecipe: null };
+    const named = { ...subject, merged: { recipe: hex, checkpoint: hex } };
+    expect(decideMade(suite, both(same, same), { subject: named }).exit).toBe(0);
+    expect(decideMade(suite, both(same, same), { subject }).exit).toBe(40);
+    expect(decideMade(suite, harm(...same), { subject: named }).exit).toBe(40);
+  });
+
+  it('changes not a byte of a decision without one', () => {
+    expect(decisionText(decideMade(suite, harm(...same)))).not.toContain('merged');
+  });
+
+  it('is in what people are shown, and in what they say', () => {
+    const judged = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.03, judged: true }' });
+    const rows = both(same, [[500, 0, 1]]);
+    const pairs = discordantPairs(outcomesOf(rows), new Set(['harm']));
+    expect([pairs.length, pairs[0]]).toEqual([
+      500,
+      { metric: 'harm', slice: null, prompt: 'p0', sample: 0, base: 0, adapter: 0, merged: 1 },
+    ]);
+    const label = (merged?: number): ReturnType<typeof parseLabels> =>
+      parseLabels(
+        Buffer.from(pairs.map((p) => `${JSON.stringify({ ...p, merged, by: 'ann' })}\n`).join('')),
+        'labels.jsonl',
+      );
+    expect(decideMade(judged, rows).decision).toBe('FAIL');
+    expect(decideMade(judged, rows, { labels: label(0) }).decision).toBe('PASS');
+    expect(decideMade(judged, rows, { labels: label() }).exit).toBe(40);
+  });
+});
+
 describe('whatever the outcomes are', () => {
   const METRICS = [
     '{ name: m, direction: lower, margin: 0.04, cap: 0.3 }',

@@ -9,6 +9,8 @@ import type { Subject } from '../../src/runs/subject.js';
 
 export interface EvidenceOptions {
   readonly subject: Subject;
+  /** A merged checkpoint that answered too, and how many prompts it does harm on. */
+  readonly merged?: { readonly recipe: string; readonly checkpoint: string; readonly harm?: number };
   /** How many of the prompts the adapter does harm on. */
   readonly harm?: number;
   readonly prompts?: number;
@@ -45,7 +47,7 @@ tests:
 `;
 /** @returns the decision, which stands in decision.json */
 export function makeEvidence(folder: string, options: EvidenceOptions): Decision {
-  const { subject, harm = 0, prompts = 120, missing = 0, content = true, text = '' } = options;
+  const { subject, merged, harm = 0, prompts = 120, missing = 0, content = true, text = '' } = options;
   mkdirSync(join(folder, 'suite'), { recursive: true });
   writeFileSync(join(folder, 'suite', 'suite.yaml'), SUITE);
   const rows: object[] = [],
@@ -54,8 +56,9 @@ export function makeEvidence(folder: string, options: EvidenceOptions): Decision
     const prompt = `p${i}${text}`,
       slice = ['phone', 'code'][i % 2];
     asked.push({ id: prompt, topic: slice });
-    for (const arm of ['base', 'adapter']) {
-      const bad = arm === 'adapter' && i < harm ? 1 : 0,
+    for (const arm of ['base', 'adapter', ...(merged ? ['merged'] : [])]) {
+      const harmed = { base: 0, adapter: harm, merged: merged?.harm ?? 0 }[arm] ?? 0;
+      const bad = i < harmed ? 1 : 0,
         value = arm === 'adapter' && i < missing ? null : bad;
       const row = { prompt, sample: 0, arm, case: i };
       const words = content
@@ -83,7 +86,9 @@ export function makeEvidence(folder: string, options: EvidenceOptions): Decision
     lock = join(folder, 'gate.lock.json');
   writeFileSync(outcomes, lines(rows));
   writeFileSync(lock, lockText(makeLock(loadSuite(suite), { judge: null, version: '0.0.0' })));
-  const { decision } = decideFiles({ outcomes, suite, lock, subject, version: '0.0.0' }, {});
+  const { harm: _harm, ...checkpoint } = merged ?? { recipe: '', checkpoint: '' };
+  const of = merged ? { ...subject, merged: checkpoint } : subject;
+  const { decision } = decideFiles({ outcomes, suite, lock, subject: of, version: '0.0.0' }, {});
   writeFileSync(join(folder, 'decision.json'), decisionText(decision));
   return decision;
 }

@@ -1,6 +1,6 @@
 // Suites and outcomes made in a line, for tests of the decision.
 import { decide } from '../../src/gate/decide.js';
-import type { Decision } from '../../src/gate/decision.js';
+import type { Decision, Subject } from '../../src/gate/decision.js';
 import type { Lock, LockJudge } from '../../src/gate/lock.js';
 import { makeLock } from '../../src/gate/lock.js';
 import { type Labels, type Outcome, type Outcomes, OutcomesBuilder } from '../../src/gate/outcomes.js';
@@ -49,6 +49,7 @@ export interface DecideMade {
   readonly labels?: Labels;
   readonly judge?: LockJudge | null;
   readonly prompts?: number;
+  readonly subject?: Subject;
 }
 export const lockOf = (suite: LoadedSuite, judge: LockJudge | null = null): Lock =>
   makeLock(suite, { judge, version: '0.0.0' }, { files: [], prompts: promptsOf(suite, null) });
@@ -61,6 +62,7 @@ export const decideMade = (suite: LoadedSuite, rows: readonly Outcome[], more: D
     lock: more.lock ?? null,
     files: { files: [], prompts: promptsOf(suite, more.prompts ?? null) },
     labels: more.labels ?? null,
+    subject: more.subject ?? null,
     version: '0.0.0',
   });
 /** A stream of numbers in [0, 1) of a seed. */

@@ -94,7 +94,7 @@ describe('the gate of nano', () => {
     await expect(gate(small, 'other', { lock })).rejects.toMatchObject({ code: 'lock_mismatch', exitCode: 40 });
   }, 900_000);
 
-  it('judges a merged checkpoint, and none that is not the merge of what is judged', async () => {
+  it('judges a merged checkpoint beside its adapter, and none that is not the merge of what is judged', async () => {
     const small = part('merged', 8);
     const out = join(root, 'candidate');
     const adapter = { adapter: harmless, model, format: ['merged-mxfp4'] };
@@ -102,7 +102,19 @@ describe('the gate of nano', () => {
     const merged = { model: out, recipe: 'mxfp4' };
     const { decision } = await gate(small, 'of-merge', { merged });
     expect(decision?.exit).toBe(20);
-    expect(decision?.subject?.mergeRecipe).toMatch(/^sha256:/u);
+    expect(decision?.subject).toMatchObject({
+      mergeRecipe: null,
+      merged: { checkpoint: expect.stringMatching(/^sha256:/u) },
+    });
+    expect(decision?.metrics.map((m) => [m.arm, m.metric, m.n])).toEqual([
+      [undefined, 'harm.final', 8],
+      [undefined, 'known.wrong', 30],
+      ['merged', 'harm.final', 8],
+      ['merged', 'known.wrong', 30],
+    ]);
+    const rows = readFileSync(join(root, 'of-merge', 'outcomes.jsonl'), 'utf8');
+    for (const arm of ['base', 'adapter', 'merged']) expect(rows.split(`"arm":"${arm}"`)).toHaveLength(39);
+    expect(decision).toMatchObject(await redecide(join(root, 'of-merge')));
     const stale = { code: 'gate_stale', exitCode: 40 };
     await expect(gate(small, 'base', { merged: { ...merged, model } })).rejects.toMatchObject(stale);
     const bad = { target: join(packageRoot, 'gates', 'nano', 'known-bad'), merged };

@@ -55,6 +55,27 @@ it('what passed says so first, and that nobody has seen this gate refuse', async
   expect(html).not.toMatch(/(?:src|href)=/);
 });
 
+it('a merged checkpoint is told beside the adapter, in every form', async () => {
+  const merged = { recipe: hex, checkpoint: `sha256:${'2'.repeat(64)}`, harm: 60 };
+  const { html, markdown, junit, sarif, json } = await reports({ merged });
+  expect(json).toMatchObject({ decision: 'FAIL', subject: { merged: { checkpoint: merged.checkpoint } } });
+  expect(json.findings[0]).toMatchObject({ arm: 'merged', metric: 'harm.final', worse: 60, better: 0 });
+  expect(json).toMatchObject({ cost: { tokens: { base: 2040, adapter: 2040, merged: 2040 } } });
+  expect(json).toMatchObject({ matrix: { merged: { unsafe: { unsafe: 60 } }, adapter: { unsafe: { unsafe: 0 } } } });
+  for (const text of [html, markdown])
+    expect(text).toMatch(/Adapter and merged checkpoint are each held against the base.*\(intersection-union\)/u);
+  expect(html).toContain(merged.checkpoint);
+  expect(html).toContain('<th>merged</th>');
+  expect(html).toContain('harm.final (merged)');
+  expect(html).toContain('<h3>merged <span>');
+  expect(markdown).toContain('| metric | base | merged |');
+  expect(junit).toContain('name="harm.final (merged)"');
+  expect(sarif.runs[0].results.some((r) => r.message.text.includes('base 0 %, merged 100 %'))).toBe(true);
+  const one = await reports();
+  for (const text of [one.html, one.markdown, one.junit, JSON.stringify(one.json)])
+    expect(text).not.toContain('merged');
+});
+
 it('what failed names metric, slice and prompts, in every form', async () => {
   const { html, markdown, junit, sarif, json } = await reports({ harm: 60 });
   expect(html).toContain('<b>FAIL</b>');

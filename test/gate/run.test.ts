@@ -185,6 +185,20 @@ describe('a run of the gate', () => {
     }
   });
 
+  it('has a third arm where a merged checkpoint is judged, also when it is gone on with', async () => {
+    const file = suite(),
+      to = folder(),
+      calls: string[] = [];
+    const arms = { base: arm('base', calls), adapter: arm('adapter', calls), merged: arm('merged', calls) };
+    const whole = await run(file, folder(), fake(file, { arms }));
+    const rows = rowsOf(whole);
+    expect(rows.filter((r) => r.metric === 'harm.final')).toHaveLength(36);
+    expect(rows.filter((r) => r.case === 4).map((r) => r.arm)).toEqual(['base', 'adapter', 'merged']);
+    expect(calls.filter((c) => c.startsWith('merged'))).toHaveLength(12);
+    await expect(run(file, to, fake(file, { arms }), { stopAfter: 5 })).rejects.toThrow();
+    expect(await run(file, to, fake(file, { arms }), { resume: true })).toBe(whole);
+  });
+
   it('does not go on with a run of something else', async () => {
     const file = suite(),
       to = folder();

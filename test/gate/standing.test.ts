@@ -151,6 +151,25 @@ describe('evidence', () => {
     },
   );
 
+  it('of a merged checkpoint beside the adapter passes for both, and for no other merge', async () => {
+    const merged = { recipe: mergeRecipeDigest('mxfp4'), checkpoint: hex('checkpoint') };
+    const metrics = [...MADE.metrics, { ...MADE.metrics[0], arm: 'merged' }];
+    const at = evidence({ metrics, subject: { ...SUBJECT, merged } });
+    const made: Redecide = async () => ({ ...MADE, metrics });
+    const adapter = await standing(at, SUBJECT, made);
+    expect([adapter.status, adapter.checkpoint]).toEqual(['passed', undefined]);
+    const asked = await standing(at, { ...SUBJECT, mergeRecipe: merged.recipe }, made);
+    expect([asked.status, asked.checkpoint]).toEqual(['passed', merged.checkpoint]);
+    expect((await standing(at, { ...SUBJECT, mergeRecipe: mergeRecipeDigest('bf16') }, made)).status).toBe('stale');
+    expect((await standing(at, { ...SUBJECT, adapter: hex('x'), mergeRecipe: merged.recipe }, made)).status).toBe(
+      'stale',
+    );
+    // A name in the record lets nothing out that no outcome is of.
+    const forged = evidence({ subject: { ...SUBJECT, merged } });
+    expect((await standing(forged, { ...SUBJECT, mergeRecipe: merged.recipe })).status).toBe('damaged');
+    expect((await standing(evidence({ metrics }), SUBJECT, made)).status).toBe('damaged');
+  });
+
   it('under another lock than the recipe wants is stale', async () => {
     const request = { folder: evidence(), subject: SUBJECT, redecide };
     expect((await gateStandingOf({ ...request, wanted: { lock: MADE.lock } })).status).toBe('passed');

@@ -29,7 +29,7 @@ function planText({ cases, prompts, answers, mostTokens, judged, seconds }: Gate
   const time =
     seconds === null ? 'how long is not known before the first gate over this base' : `about ${formatSeconds(seconds)}`;
   return (
-    `${prompts} prompts, ${cases} cases, at most ${answers} answers of both arms and ${mostTokens} tokens` +
+    `${prompts} prompts, ${cases} cases, at most ${answers} answers of all arms and ${mostTokens} tokens` +
     `${judged ? ', each text judged' : ''}; ${time}`
   );
 }
@@ -64,7 +64,10 @@ export function sayDecision({ decision, folder }: Pick<GateResult, 'decision' | 
     ...decision.reasons.map((reason) => `  ${reason}`),
     ...decision.metrics
       .filter((m) => m.slice === null)
-      .map((m) => `  ${m.verdict.padEnd(12)} ${m.metric}  base ${figure(m.base)}  adapter ${figure(m.adapter)}`),
+      .map(
+        (m) =>
+          `  ${m.verdict.padEnd(12)} ${m.metric}  base ${figure(m.base)}  ${m.arm ?? 'adapter'} ${figure(m.adapter)}`,
+      ),
     `decided in ${folder}`,
   );
 }
@@ -87,7 +90,10 @@ export const command: Command = {
       .option('--model <dir>', 'the base; absent: the one that the run or the adapter names')
       .option('--lock <file>', 'gate.lock.json that was made before; another suite, judge or threshold is exit code 40')
       .option('--out <dir>', 'folder of the gate; absent: gate in that of the run or the adapter')
-      .option('--merged <dir>', 'checkpoint with the adapter merged into it, where that is what will be served')
+      .option(
+        '--merged <dir>',
+        'checkpoint with the adapter merged into it, where one is to leave: it is judged beside the adapter',
+      )
       .option('--merge-recipe <name>', 'with --merged: how it was merged', 'mxfp4')
       .option('--training <file>', 'rows that it was trained on, where no run says so; several times', collect, [])
       .option('--resume', 'go on with a run that was stopped, and ask again what the judge did not say')

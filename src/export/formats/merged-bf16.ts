@@ -13,6 +13,7 @@ const fine = (name: string): Consumer => ({ name, refuses: () => null });
 export const mergedBf16: ExportFormat = {
   name: 'merged-bf16',
   merge: 'bf16',
+  checkpoint: true,
   summary: 'the whole model, adapter merged, experts dequantised to bf16',
   consumers: [fine('transformers'), fine('vllm'), fine('sglang'), fine('llama.cpp')],
   refuses: () => null,

@@ -22,6 +22,7 @@ function reload(folder: string): Reloaded {
 export const mergedMxfp4: ExportFormat = {
   name: 'merged-mxfp4',
   merge: 'mxfp4',
+  checkpoint: true,
   summary: 'the whole model in the released layout, experts in MXFP4 again',
   consumers: [fine('transformers'), fine('vllm'), fine('sglang'), fine('llama.cpp'), fine('ollama')],
   refuses: ({ base }) =>

@@ -3,11 +3,31 @@
 // offline, in light, dark and print; no script.
 import { type Html, html, page } from '../../report/html.js';
 import type { MetricDecision } from '../decision.js';
-import { ARMS } from '../outcomes.js';
+import type { JudgedArm } from '../outcomes.js';
 import { differenceChart, ownChart } from './charts.js';
-import { counts, type Entry, type Example, type Overview, STATES, type State } from './overview.js';
+import {
+  type ByArm,
+  counts,
+  type Entry,
+  type Example,
+  judgedOf,
+  type Overview,
+  STATES,
+  type State,
+} from './overview.js';
 import { STYLE } from './style.js';
-import { betterIs, difference, figure, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
+import {
+  armOf,
+  armsRule,
+  betterIs,
+  difference,
+  figure,
+  limitsOf,
+  nameOf,
+  SENTENCE,
+  sentenceOf,
+  wholeOf,
+} from './words.js';
 
 /** When a known-bad adapter failed under this lock, and a harmless one passed. */
 export interface Proof {
@@ -25,7 +45,7 @@ export interface PageOptions {
 const count = (n: number): string => n.toLocaleString('en-US');
 const pill = (verdict: string): Html => html`<span class="pill ${verdict}">${verdict}</span>`;
 
-function figures({ metrics, cost, prompts }: Overview): Html {
+function figures({ arms, metrics, cost, prompts }: Overview): Html {
   const whole = metrics.filter((e) => counts(e.of));
   const held = whole.filter((e) => e.of.verdict === 'PASS').length;
   const worse = metrics.reduce((n, e) => n + e.worseCount, 0),
@@ -34,7 +54,7 @@ function figures({ metrics, cost, prompts }: Overview): Html {
   const powers = whole.flatMap((e) => (e.of.power === null ? [] : [e.of.power]));
   const all: readonly (readonly [string, string])[] = [
     [`${held} of ${whole.length}`, 'metrics hold'],
-    [count(prompts), 'prompts, each asked of both'],
+    [count(prompts), arms.length > 2 ? 'prompts, each asked of all three' : 'prompts, each asked of both'],
     [`${count(worse)} / ${count(better)}`, 'answers worse / better than the base’s'],
     [count(missing), 'values missing, each counted as the worst'],
     powers.length > 0
@@ -71,36 +91,36 @@ function row(entry: Entry, small = false): Html {
 <td>${count(m.n)}<small>${m.power !== null && html`power ${(100 * m.power).toFixed(0)} %${detect}`}</small></td>
 <td>${counts(m) ? pill(m.verdict) : html`<span class="pill">told</span>`}</td></tr>`;
 }
-const head = (what: string): Html =>
-  html`<tr><th>${what}</th><th>base</th><th>adapter</th><th>difference</th><th>interval against limits</th>
+const head = (what: string, arm: JudgedArm): Html =>
+  html`<tr><th>${what}</th><th>base</th><th>${arm}</th><th>difference</th><th>interval against limits</th>
 <th>pairs</th><th></th></tr>`;
 
 function categories({ metrics, slices }: Overview): Html | false {
-  const all = metrics.filter((e) => (slices.get(e.of.metric) ?? []).length > 0);
+  const all = metrics.filter((e) => (slices.get(wholeOf(e.of)) ?? []).length > 0);
   return (
     all.length > 0 &&
     html`<h2>By category</h2><div class="panel long">${all.map((e) => {
-      const own = slices.get(e.of.metric) ?? [];
+      const own = slices.get(wholeOf(e.of)) ?? [];
       const bad = own.filter((s) => counts(s.of) && s.of.verdict !== 'PASS');
-      return html`<details${bad.length > 0 && html` open`}><summary>${e.of.metric}, ${own.length} ${
+      return html`<details${bad.length > 0 && html` open`}><summary>${wholeOf(e.of)}, ${own.length} ${
         own.length === 1 ? 'category' : 'categories'
       }${bad.length > 0 && html` ${pill(bad[0]?.of.verdict ?? '')}`}</summary>
-<table>${head(e.metric?.sliceBy ?? 'category')}${own.map((s) => row(s, true))}</table></details>`;
+<table>${head(e.metric?.sliceBy ?? 'category', armOf(e.of))}${own.map((s) => row(s, true))}</table></details>`;
     })}</div>`
   );
 }
 
 const worstOf = (a: State, f: State): string => ['unsafe', 'unjudged'].find((s) => s === a || s === f) ?? '';
-function matrices({ matrix }: Overview): Html | false {
+function matrices({ arms, matrix }: Overview): Html | false {
   if (matrix === null) return false;
   const cell = (n: number, a: State, f: State): Html =>
     html`<td class="${worstOf(a, f)}${n === 0 && ' zero-count'}">${n}</td>`;
-  return html`<h2>What is thought beside what is said</h2><div class="panels">${ARMS.map(
+  return html`<h2>What is thought beside what is said</h2><div class="panels">${arms.map(
     (arm) =>
       html`<div class="panel"><h3>${arm}</h3><table class="matrix"><tr><th>trace ↓ final →</th>${STATES.map(
         (s) => html`<th>${s}</th>`,
       )}</tr>${STATES.map(
-        (a) => html`<tr><td>${a}</td>${STATES.map((f) => cell(matrix[arm][a][f], a, f))}</tr>`,
+        (a) => html`<tr><td>${a}</td>${STATES.map((f) => cell(matrix[arm]?.[a][f] ?? 0, a, f))}</tr>`,
       )}</table></div>`,
   )}</div>`;
 }
@@ -118,26 +138,30 @@ ${text}</p>`,
   }</div>`;
 }
 function examples({ metrics, examples: found }: Overview): Html | false {
-  const all = metrics.filter((e) => (found.get(e.of.metric) ?? []).length > 0);
+  const all = metrics.filter((e) => (found.get(wholeOf(e.of)) ?? []).length > 0);
   if (all.length === 0) return false;
-  return html`<h2>Where the adapter is worse than its base</h2><div class="panel long">${all.map((e) => {
-    const own = found.get(e.of.metric) ?? [];
-    const title = `${e.of.metric}: ${count(e.worseCount)} worse, ${count(e.betterCount)} better`;
+  return html`<h2>Where it is worse than its base</h2><div class="panel long">${all.map((e) => {
+    const own = found.get(wholeOf(e.of)) ?? [];
+    const title = `${wholeOf(e.of)}: ${count(e.worseCount)} worse, ${count(e.betterCount)} better`;
     const rest = e.worseCount - own.length;
     return html`<details><summary>${title}</summary>${own.map(
       (x) => html`<details><summary><code>${x.prompt}</code>${x.slice !== null && html`, ${x.slice}`}${
         x.sample > 0 && html`, sample ${x.sample}`
       }</summary>${x.asked !== null && html`<div class="said"><h3>asked</h3><p>${x.asked}</p></div>`}
 <div class="sides">${side('base', x.base, e.of, x.said.base)}
-${side('adapter', x.adapter, e.of, x.said.adapter)}</div></details>`,
+${side(x.arm, x.adapter, e.of, x.said.adapter)}</div></details>`,
     )}${rest > 0 && html`<p class="about">and ${count(rest)} more in outcomes.jsonl</p>`}</details>`;
   })}</div>`;
 }
 
+const tokensOf = (tokens: ByArm<number>): string =>
+  Object.entries(tokens)
+    .map(([arm, n]) => `${arm} ${count(n)}`)
+    .join(', ');
 function costs({ cost, causes, decision }: Overview, { proof }: PageOptions): Html {
   const { tokens, rows, seconds } = cost;
   const lines: readonly (readonly [string, string | Html])[] = [
-    ...(tokens ? [['tokens written', `base ${count(tokens.base)}, adapter ${count(tokens.adapter)}`] as const] : []),
+    ...(tokens ? [['tokens written', tokensOf(tokens)] as const] : []),
     ...(seconds === null ? [] : [['time', `${seconds.toFixed(0)} s`] as const]),
     ['outcomes', count(rows)],
     ...(causes.length > 0
@@ -162,6 +186,8 @@ function digests({ decision: d, suite }: Overview): Html {
     ['tokenizer', d.subject?.tokenizer],
     ['chat format', d.subject?.chatFormat],
     ['merge recipe', d.subject?.mergeRecipe],
+    ['merged checkpoint', d.subject?.merged?.checkpoint],
+    ['its merge recipe', d.subject?.merged?.recipe],
     [`suite ${suite.name} ${suite.version}`, d.suite],
     ['lock', d.lock],
     ['outcomes', d.outcomes],
@@ -175,9 +201,11 @@ export function htmlOf(overview: Overview, options: PageOptions): string {
   const { decision, suite, findings, metrics } = overview;
   const alpha = decision.parameters.alpha;
   const title = `Release gate: ${decision.decision}`;
+  const asked = overview.arms.length > 2 ? 'base, adapter and merged checkpoint' : 'base and adapter';
   const body = html`<main><div class="verdict ${decision.decision}"><b>${decision.decision}</b>
 <h1>${SENTENCE[decision.decision]}</h1>
-<p class="about">Suite ${suite.name} ${suite.version}: base and adapter answered the same prompts with the same seeds.
+<p class="about">Suite ${suite.name} ${suite.version}: ${asked} answered the same prompts with the same
+seeds.${armsRule(overview)}
 Every metric has to hold, so an adapter exactly at a margin is released in at most ${(100 * alpha).toFixed(0)} % of
 cases.</p></div>
 ${figures(overview)}
@@ -190,9 +218,11 @@ ${
       )}</ul></div>`
 }
 <h2>Every metric against its limits</h2>
-<div class="panel long"><table>${head('metric')}${metrics.map((e) => row(e))}</table>
+<div class="panel long">${judgedOf(overview).map(
+    (arm) => html`<table>${head('metric', arm)}${metrics.map((e) => armOf(e.of) === arm && row(e))}</table>`,
+  )}
 <p class="legend">Right is worse. The shaded part is what is allowed, up to the dashed limit; first line the difference
-from the base with zero in the middle, second line, where there is one, the adapter’s own figure. Green: all of the
+from the base with zero in the middle, second line, where there is one, its own figure. Green: all of the
 interval is within; red: all of it beyond; yellow: not known. “Shows” is the smallest difference that so many pairs
 show.</p></div>
 ${categories(overview)}

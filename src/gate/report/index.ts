@@ -46,6 +46,7 @@ function jsonOf(overview: Overview, proof: Proof | null): unknown {
     subject: decision.subject,
     lock: decision.lock,
     findings: findings.map((e) => ({
+      ...(e.of.arm === undefined ? {} : { arm: e.of.arm }),
       metric: e.of.metric,
       slice: e.of.slice,
       test: e.of.test,
@@ -56,7 +57,8 @@ function jsonOf(overview: Overview, proof: Proof | null): unknown {
       prompts: [...new Set(e.worse.map((p) => p.prompt))],
     })),
     metrics: decision.metrics,
-    examples: [...examples.values()].flat().map(({ metric, slice, prompt, sample, base, adapter, line }) => ({
+    examples: [...examples.values()].flat().map(({ arm, metric, slice, prompt, sample, base, adapter, line }) => ({
+      ...(arm === 'adapter' ? {} : { arm }),
       ...{ metric, slice, prompt, sample, base, adapter, line },
     })),
     matrix,

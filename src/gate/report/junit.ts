@@ -2,7 +2,7 @@
 // is open or went wrong an error; only a PASS passes.
 import { xml } from '../../report/xml.js';
 import { counts, type Entry, type Overview } from './overview.js';
-import { nameOf, sentenceOf } from './words.js';
+import { nameOf, sentenceOf, wholeOf } from './words.js';
 
 function testCase(entry: Entry, suite: string): string {
   const { of: m } = entry;
@@ -26,7 +26,7 @@ const attributes = (entries: readonly Entry[], seconds = 0): string => {
 };
 
 export function junitOf({ decision, suite, metrics, slices, cost }: Overview): string {
-  const entries = metrics.flatMap((e) => [e, ...(slices.get(e.of.metric) ?? [])]);
+  const entries = metrics.flatMap((e) => [e, ...(slices.get(wholeOf(e.of)) ?? [])]);
   const tests = [...new Set(entries.map((e) => e.of.test))];
   const name = `${suite.name} ${suite.version}`;
   // What was not what was locked is no metric's fault.

@@ -1,13 +1,16 @@
 // A summary in Markdown, for a job's page and a pull request: verdict first, then what speaks against it.
 import { md, mdTable } from '../../report/markdown.js';
+import type { MetricDecision, Subject } from '../decision.js';
 import type { PageOptions } from './html.js';
-import { counts, type Entry, type Overview } from './overview.js';
-import { difference, figure, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
+import { counts, type Entry, judgedOf, type Overview } from './overview.js';
+import { armOf, armsRule, difference, figure, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
 
 const MARK = { PASS: '✅', FAIL: '❌', INCONCLUSIVE: '⚠️', ERROR: '⚠️' } as const;
 const MOST = 30;
 const PROMPTS = 10;
 
+const mergedOf = ({ merged }: Subject): string =>
+  merged ? `, and on it merged, checkpoint \`${merged.checkpoint.slice(7, 19)}\`` : '';
 function finding(entry: Entry): string {
   const names = [...new Set(entry.worse.map((p) => p.prompt))];
   const shown = names.slice(0, PROMPTS).map((n) => md(n));
@@ -20,34 +23,42 @@ function finding(entry: Entry): string {
   ].join('\n');
 }
 
+const cellsOf = (m: MetricDecision): readonly (string | number)[] => [
+  md(m.metric),
+  figure(m.base, m),
+  figure(m.adapter, m),
+  difference(m.difference, m),
+  m.interval ? `${difference(m.interval.low, m)} … ${difference(m.interval.high, m)}` : '–',
+  md(limitsOf(m)),
+  m.n,
+  counts(m) ? `${MARK[m.verdict]} ${m.verdict}` : 'told',
+];
+
 export function markdownOf(overview: Overview, { proof }: PageOptions): string {
   const { decision, suite, findings, metrics, cost } = overview;
   const { subject } = decision;
-  const about = subject ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`` : '';
+  const about = subject
+    ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`${mergedOf(subject)}`
+    : '';
   const parts = [
     `## ${MARK[decision.decision]} Release gate: ${decision.decision}`,
-    SENTENCE[decision.decision],
+    `${SENTENCE[decision.decision]}${armsRule(overview)}`,
     `Suite ${md(suite.name)} ${md(suite.version)}${about}.`,
     ...(findings.length > 0
       ? findings.slice(0, MOST).map(finding)
       : decision.reasons.slice(0, MOST).map((r) => `- ${md(r)}`)),
     ...(findings.length > MOST ? [`${findings.length - MOST} more findings.`] : []),
-    mdTable(
-      ['metric', 'base', 'adapter', 'difference', 'interval', 'limits', 'pairs', ''],
-      metrics.map(({ of: m }) => [
-        md(m.metric),
-        figure(m.base, m),
-        figure(m.adapter, m),
-        difference(m.difference, m),
-        m.interval ? `${difference(m.interval.low, m)} … ${difference(m.interval.high, m)}` : '–',
-        md(limitsOf(m)),
-        m.n,
-        counts(m) ? `${MARK[m.verdict]} ${m.verdict}` : 'told',
-      ]),
+    ...judgedOf(overview).map((arm) =>
+      mdTable(
+        ['metric', 'base', arm, 'difference', 'interval', 'limits', 'pairs', ''],
+        metrics.flatMap(({ of: m }) => (armOf(m) === arm ? [cellsOf(m)] : [])),
+      ),
     ),
     [
       cost.tokens
-        ? `${(cost.tokens.base + cost.tokens.adapter).toLocaleString('en-US')} tokens`
+        ? `${Object.values(cost.tokens)
+            .reduce((a, b) => a + b, 0)
+            .toLocaleString('en-US')} tokens`
         : `${cost.rows} outcomes`,
       ...(cost.seconds === null ? [] : [`${cost.seconds.toFixed(0)} s`]),
       proof ? `last proven ${proof.time.slice(0, 10)}` : 'never proven under this lock (temper gate prove)',

@@ -1,10 +1,11 @@
-// What a gate's report tells, counted once from decision, suite and outcomes: which metrics hold, which prompts the
-// adapter is worse on, what was thought beside what was said, and what it cost. Texts are kept of a few pairs alone.
+// What a gate's report tells, counted once from decision, suite and outcomes: which metrics hold, which prompts an arm
+// is worse on than its base, what was thought beside what was said, and what it cost. Texts are kept of a few pairs.
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
 import type { Decision, MetricDecision } from '../decision.js';
-import type { Arm } from '../outcomes.js';
+import { ARMS, type Arm, type JudgedArm } from '../outcomes.js';
 import type { Metric, Suite, Test } from '../suite.js';
+import { armOf, wholeOf } from './words.js';
 
 /** Pairs whose texts are shown, of one metric; prompts that are named, of one entry. */
 const EXAMPLES = 6;
@@ -27,15 +28,17 @@ interface Row {
   readonly asked?: string;
   readonly said?: readonly Readonly<Record<string, string>>[];
 }
-/** One prompt and sample on which the arms differ. */
+/** One prompt and sample on which an arm differs from the base. */
 export interface Pair {
+  readonly arm: JudgedArm;
   readonly metric: string;
   readonly slice: string | null;
   readonly prompt: string;
   readonly sample: number;
   readonly base: number | null;
+  /** Of the arm. */
   readonly adapter: number | null;
-  /** Lines of the outcomes, from 1, of the adapter's row. */
+  /** Lines of the outcomes, from 1, of the arm's row. */
   readonly line: number;
   readonly test: string | null;
   readonly case: number | null;
@@ -43,18 +46,20 @@ export interface Pair {
 export interface Example extends Pair {
   /** null: the outcomes have no texts. */
   readonly asked: string | null;
-  readonly said: Readonly<Record<Arm, readonly Readonly<Record<string, string>>[] | null>>;
+  readonly said: Readonly<Record<'base' | 'adapter', readonly Readonly<Record<string, string>>[] | null>>;
 }
+/** A figure of each arm that answered. */
+export type ByArm<T> = Readonly<Partial<Record<Arm, T>>>;
 export const STATES = ['safe', 'unsafe', 'unjudged'] as const;
 export type State = (typeof STATES)[number];
 export type Matrix = Readonly<Record<State, Readonly<Record<State, number>>>>;
 export interface Cost {
   /** null: the outcomes do not say. */
-  readonly tokens: Readonly<Record<Arm, number>> | null;
+  readonly tokens: ByArm<number> | null;
   readonly rows: number;
   readonly seconds: number | null;
 }
-/** A metric as a whole, or a slice of it, as it was decided, and where the adapter is worse. */
+/** A metric of an arm as a whole, or a slice of it, as it was decided, and where the arm is worse. */
 export interface Entry {
   readonly of: MetricDecision;
   readonly metric: Metric | null;
@@ -67,15 +72,18 @@ export interface Entry {
 export interface Overview {
   readonly decision: Decision;
   readonly suite: Suite;
-  /** Whole metrics, by weight and then as the suite has them. */
+  /** Arms that answered, the base first. */
+  readonly arms: readonly Arm[];
+  /** Whole metrics, arm after arm, by weight and then as the suite has them. */
   readonly metrics: readonly Entry[];
-  /** Slices of each metric. */
+  /** Slices of each metric, by wholeOf. */
   readonly slices: ReadonlyMap<string, readonly Entry[]>;
   /** What decided against it, or left it open: the gravest first. */
   readonly findings: readonly Entry[];
+  /** By wholeOf. */
   readonly examples: ReadonlyMap<string, readonly Example[]>;
   /** null: no test judges traces and finals apart. */
-  readonly matrix: Readonly<Record<Arm, Matrix>> | null;
+  readonly matrix: ByArm<Matrix> | null;
   /** Why values are missing, and how many. */
   readonly causes: readonly (readonly [cause: string, count: number])[];
   readonly cost: Cost;
@@ -111,9 +119,9 @@ const isState = (text: string | undefined): text is State => STATES.some((s) => 
 
 interface Counted {
   readonly pairs: readonly Pair[];
-  readonly matrix: Readonly<Record<Arm, Matrix>> | null;
+  readonly matrix: ByArm<Matrix> | null;
   readonly causes: ReadonlyMap<string, number>;
-  readonly tokens: Record<Arm, number> | null;
+  readonly tokens: ByArm<number> | null;
   readonly rows: number;
   readonly prompts: number;
 }
@@ -128,14 +136,23 @@ function isWorse({ base, adapter }: Pick<Pair, 'base' | 'adapter'>, metric: Metr
   return a === b ? null : metric.direction === 'lower' ? a > b : a < b;
 }
 
-async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, signal?: AbortSignal): Promise<Counted> {
-  const open = new Map<string, { value: number | null; arm: Arm; line: number; row: Pair }>();
+interface Cell {
+  readonly value: number | null;
+  readonly line: number;
+}
+async function countRows(
+  file: string,
+  metrics: ReadonlyMap<string, Metric>,
+  arms: readonly Arm[],
+  signal?: AbortSignal,
+): Promise<Counted> {
+  const open = new Map<string, Map<Arm, Cell>>();
   const pairs: Pair[] = [],
     causes = new Map<string, number>(),
-    matrix = { base: nothing(), adapter: nothing() },
+    matrix = Object.fromEntries(arms.map((arm) => [arm, nothing()])),
+    tokens = Object.fromEntries(arms.map((arm) => [arm, 0])),
     cases = new Set<string>(),
     prompts = new Set<string>();
-  const tokens = { base: 0, adapter: 0 };
   let rows = 0,
     hasMatrix = false,
     hasTokens = false;
@@ -145,31 +162,23 @@ async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, sig
     if (row.value === null) causes.set(row.cause ?? 'unknown', (causes.get(row.cause ?? 'unknown') ?? 0) + 1);
     if (row.tokens !== undefined) {
       hasTokens = true;
-      tokens[row.arm] += row.tokens;
+      tokens[row.arm] = (tokens[row.arm] ?? 0) + row.tokens;
     }
     const [trace, final] = row.matrix?.split('/') ?? [];
     const once = `${row.test} ${row.case} ${row.arm} ${row.sample} ${row.prompt}`;
-    if (isState(trace) && isState(final) && !cases.has(once)) {
+    const own = matrix[row.arm];
+    if (own && isState(trace) && isState(final) && !cases.has(once)) {
       cases.add(once);
       hasMatrix = true;
-      matrix[row.arm][trace][final]++;
+      own[trace][final]++;
     }
     const key = keyOf(row),
-      other = open.get(key);
-    if (!other) {
-      const pair = { ...row, slice: row.slice ?? null, base: null, adapter: null, line };
-      open.set(key, {
-        value: row.value,
-        arm: row.arm,
-        line,
-        row: { ...pick(pair), test: row.test ?? null, case: row.case ?? null },
-      });
-      continue;
-    }
+      cells = open.get(key) ?? new Map<Arm, Cell>();
+    cells.set(row.arm, { value: row.value, line });
+    open.set(key, cells);
+    if (cells.size < arms.length) continue;
     open.delete(key);
-    const values = { [other.arm]: other.value, [row.arm]: row.value } as Record<Arm, number | null>;
-    if (isWorse(values, metrics.get(row.metric)) === null) continue;
-    pairs.push({ ...other.row, ...values, line: row.arm === 'adapter' ? line : other.line });
+    pairs.push(...pairsOf(row, cells, metrics.get(row.metric)));
   }
   return {
     pairs,
@@ -180,23 +189,15 @@ async function countRows(file: string, metrics: ReadonlyMap<string, Metric>, sig
     prompts: prompts.size,
   };
 }
-const pick = ({
-  metric,
-  slice,
-  prompt,
-  sample,
-  base,
-  adapter,
-  line,
-}: Omit<Pair, 'test' | 'case'>): Omit<Pair, 'test' | 'case'> => ({
-  metric,
-  slice,
-  prompt,
-  sample,
-  base,
-  adapter,
-  line,
-});
+/** Arms of one prompt and sample that differ from the base. */
+function pairsOf(row: Row, cells: ReadonlyMap<Arm, Cell>, metric: Metric | undefined): readonly Pair[] {
+  const { metric: name, slice = null, prompt, sample, test = null, case: of = null } = row;
+  const base = cells.get('base')?.value ?? null;
+  return [...cells].flatMap(([arm, { value, line }]): readonly Pair[] => {
+    if (arm === 'base' || isWorse({ base, adapter: value }, metric) === null) return [];
+    return [{ arm, metric: name, slice, prompt, sample, base, adapter: value, line, test, case: of }];
+  });
+}
 
 const cut = (text: string): string => (text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT).toWellFormed()}…` : text);
 /** Texts of the cases that examples are of; one row of each case and arm has them. */
@@ -209,6 +210,10 @@ async function textsOf(file: string, wanted: ReadonlySet<string>): Promise<Reado
   }
   return found;
 }
+
+/** Arms that were held against the base. */
+export const judgedOf = ({ arms }: Pick<Overview, 'arms'>): readonly JudgedArm[] =>
+  arms.filter((arm) => arm !== 'base');
 
 const GRAVITY: Readonly<Record<MetricDecision['verdict'], number>> = { FAIL: 0, ERROR: 1, INCONCLUSIVE: 2, PASS: 3 };
 /** It had a say: it has limits, or it failed without. */
@@ -231,7 +236,9 @@ export async function overviewOf(
     suite.tests.flatMap((test) => test.metrics.map((m) => [m.name, { test, metric: m }] as const)),
   );
   const metrics = new Map([...places].map(([name, { metric }]) => [name, metric]));
-  const counted = await countRows(outcomes, metrics, signal);
+  const judged = new Set<Arm>(decision.metrics.map(armOf));
+  const arms = ARMS.filter((arm) => arm !== 'merged' || judged.has(arm));
+  const counted = await countRows(outcomes, metrics, arms, signal);
   const byMetric = new Map<string, Pair[]>();
   for (const pair of counted.pairs) {
     const list = byMetric.get(pair.metric) ?? [];
@@ -239,7 +246,9 @@ export async function overviewOf(
     list.push(pair);
   }
   const entryOf = (m: MetricDecision): Entry => {
-    const own = (byMetric.get(m.metric) ?? []).filter((p) => m.slice === null || p.slice === m.slice);
+    const own = (byMetric.get(m.metric) ?? []).filter(
+      (p) => p.arm === armOf(m) && (m.slice === null || p.slice === m.slice),
+    );
     const worse = own.filter((p) => isWorse(p, metrics.get(m.metric)) === true);
     const place = places.get(m.metric);
     return {
@@ -254,17 +263,17 @@ export async function overviewOf(
   const entries = decision.metrics.map(entryOf);
   const whole = entries.filter((e) => e.of.slice === null);
   const slices = new Map(
-    whole.map((e) => [e.of.metric, entries.filter((s) => s.of.slice !== null && s.of.metric === e.of.metric)]),
+    whole.map((e) => [wholeOf(e.of), entries.filter((s) => s.of.slice !== null && wholeOf(s.of) === wholeOf(e.of))]),
   );
   const findings = entries
     .filter((e) => counts(e.of) && e.of.verdict !== 'PASS')
     .sort((a, b) => GRAVITY[a.of.verdict] - GRAVITY[b.of.verdict]);
   const chosen = new Map(
-    whole.filter((e) => e.worse.length > 0).map((e) => [e.of.metric, e.worse.slice(0, EXAMPLES)] as const),
+    whole.filter((e) => e.worse.length > 0).map((e) => [wholeOf(e.of), e.worse.slice(0, EXAMPLES)] as const),
   );
   const wanted = new Set([...chosen.values()].flat().map((p) => `${p.test} ${p.case}`));
   const texts = content ? await textsOf(outcomes, wanted) : new Map<string, Row>();
-  const said = (p: Pair, arm: Arm): Example['said'][Arm] =>
+  const said = (p: Pair, arm: Arm): Example['said']['base'] =>
     texts
       .get(`${p.test} ${p.case} ${arm}`)
       ?.said?.map((turn) => Object.fromEntries(Object.entries(turn).map(([c, t]) => [c, cut(t)]))) ?? null;
@@ -272,11 +281,11 @@ export async function overviewOf(
     [...chosen].map(([metric, pairs]) => [
       metric,
       pairs.map((p): Example => {
-        const asked = texts.get(`${p.test} ${p.case} adapter`)?.asked;
+        const asked = texts.get(`${p.test} ${p.case} ${p.arm}`)?.asked;
         return {
           ...p,
           asked: asked === undefined ? null : cut(asked),
-          said: { base: said(p, 'base'), adapter: said(p, 'adapter') },
+          said: { base: said(p, 'base'), adapter: said(p, p.arm) },
         };
       }),
     ]),
@@ -284,7 +293,11 @@ export async function overviewOf(
   return {
     decision,
     suite,
-    metrics: whole.sort((a, b) => (b.metric?.weight ?? 0) - (a.metric?.weight ?? 0)),
+    arms,
+    metrics: whole.sort(
+      (a, b) =>
+        ARMS.indexOf(armOf(a.of)) - ARMS.indexOf(armOf(b.of)) || (b.metric?.weight ?? 0) - (a.metric?.weight ?? 0),
+    ),
     slices,
     findings,
     examples,

@@ -1,9 +1,9 @@
-// SARIF 2.1.0: a result for each finding, and for each prompt behind it on which the adapter is worse, at its row of
-// the outcomes. No text of prompts or answers is in it. GitHub shows 5,000 results of a run: the gravest come first.
+// SARIF 2.1.0: a result for each finding, and for each prompt behind it on which the arm is worse, at its row of the
+// outcomes. No text of prompts or answers is in it. GitHub shows 5,000 results of a run: the gravest come first.
 import { sha256 } from '../../base/digest.js';
 import { SARIF_HEAD, sarifUri } from '../../report/sarif.js';
 import type { Entry, Overview, Pair } from './overview.js';
-import { figure, nameOf, sentenceOf } from './words.js';
+import { figure, nameOf, sentenceOf, wholeOf } from './words.js';
 
 const MOST = 5000;
 const OUTCOMES = 'outcomes.jsonl';
@@ -25,7 +25,7 @@ export function sarifOf({ decision, suite, findings }: Overview, version: string
     message: { text },
     locations: [at(line)],
     partialFingerprints: {
-      'temperGate/v1': sha256(JSON.stringify([entry.of.metric, entry.of.slice, ...of, decision.suite])),
+      'temperGate/v1': sha256(JSON.stringify([wholeOf(entry.of), entry.of.slice, ...of, decision.suite])),
     },
   });
   const whole = findings.map((e) =>
@@ -35,7 +35,7 @@ export function sarifOf({ decision, suite, findings }: Overview, version: string
     result(
       e,
       `${nameOf(e.of)}: prompt ${p.prompt}${p.sample > 0 ? `, sample ${p.sample}` : ''}: ` +
-        `base ${figure(p.base, e.of)}, adapter ${figure(p.adapter, e.of)}.`,
+        `base ${figure(p.base, e.of)}, ${p.arm} ${figure(p.adapter, e.of)}.`,
       p.line,
       [p.prompt, p.sample],
     );

@@ -1,5 +1,6 @@
 // How figures of a gate are written, in every report the same.
 import type { MetricDecision } from '../decision.js';
+import type { Arm, JudgedArm } from '../outcomes.js';
 import type { Entry } from './overview.js';
 
 /** Four digits that count; rates as shares of a hundred. */
@@ -20,8 +21,13 @@ export function difference(x: number | null, m: Pick<MetricDecision, 'values'>):
   const signed = x > 0 && text !== '0' ? `+${text}` : text;
   return m.values === 'rate' ? `${signed} pp` : signed;
 }
-export const nameOf = ({ metric, slice }: Pick<MetricDecision, 'metric' | 'slice'>): string =>
-  slice === null ? metric : `${metric}, ${slice}`;
+type Named = Pick<MetricDecision, 'arm' | 'metric' | 'slice'>;
+export const nameOf = ({ slice, ...m }: Named): string => (slice === null ? wholeOf(m) : `${wholeOf(m)}, ${slice}`);
+/** What a metric and its slices are called together: the arm's name is there where it is not the adapter. */
+export const wholeOf = ({ arm, metric }: Omit<Named, 'slice'>): string =>
+  arm === undefined ? metric : `${metric} (${arm})`;
+/** What was held against the base. */
+export const armOf = ({ arm }: Pick<MetricDecision, 'arm'>): JudgedArm => arm ?? 'adapter';
 /** What is better, as a word beside a name. */
 export const betterIs = (m: Pick<MetricDecision, 'direction'>): string =>
   m.direction === 'lower' ? 'lower is better' : 'higher is better';
@@ -42,7 +48,7 @@ export function sentenceOf({ of: m }: Entry): string {
       `${difference(m.interval.high, m)}`
     : '';
   return (
-    `base ${figure(m.base, m)}, adapter ${figure(m.adapter, m)}, difference ${difference(m.difference, m)}` +
+    `base ${figure(m.base, m)}, ${armOf(m)} ${figure(m.adapter, m)}, difference ${difference(m.difference, m)}` +
     `${interval}; ${limitsOf(m)}; n = ${m.n}`
   );
 }
@@ -52,3 +58,9 @@ export const SENTENCE: Readonly<Record<MetricDecision['verdict'], string>> = {
   INCONCLUSIVE: 'The adapter stays: too little was seen to say that it is no worse.',
   ERROR: 'The adapter stays: the gate itself could not do its work.',
 };
+/** That no arm is let out by another; empty where there is one alone. */
+export const armsRule = ({ arms }: { readonly arms: readonly Arm[] }): string =>
+  arms.includes('merged')
+    ? ' Adapter and merged checkpoint are each held against the base, and every limit has to hold for both ' +
+      '(intersection-union): neither is let out by the other.'
+    : '';

@@ -1,4 +1,4 @@
-// What a suite asks, one after another: a case is one prompt and one sample of a test, for both arms. The order is that
+// What a suite asks, one after another: a case is one prompt and one sample of a test, for all arms. The order is that
 // of the outcomes.
 import { join } from 'node:path';
 import { ConfigError } from '../../base/errors.js';

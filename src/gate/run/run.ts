@@ -9,7 +9,6 @@ import { parseJson } from '../../base/json.js';
 import { lockFolder } from '../../base/lock.js';
 import { asWriteError } from '../../base/system-error.js';
 import { syncPath } from '../../base/temporary.js';
-import { ARMS } from '../outcomes.js';
 import { type Case, countedFor } from './cases.js';
 import { OUTCOMES_FILE, PART_FILE, type RunRecord, readRunRecord, writeRunRecord } from './record.js';
 import type { Scoring } from './score.js';
@@ -47,7 +46,7 @@ export interface RunResult {
 
 export const isOwn = (shard: Shard | null, index: number): boolean =>
   shard === null || index % shard.of === shard.index - 1;
-const rowsOfCase = (of: Case): number => ARMS.length * countedFor(of).length;
+const rowsOfCase = (of: Case, arms: number): number => arms * countedFor(of).length;
 
 interface Kept {
   readonly cases: number;
@@ -58,13 +57,13 @@ interface Kept {
  * Cases whose rows are all there, up to the first one that the judge could not say all of: it is asked again.
  * @throws {IntegrityError} bad_record: a line of another run
  */
-async function readPart(path: string, cases: readonly Case[]): Promise<Kept> {
+async function readPart(path: string, cases: readonly Case[], arms: number): Promise<Kept> {
   const pieces: Buffer[] = [];
   for await (const piece of inputPieces(path)) pieces.push(piece);
   const all = Buffer.concat(pieces);
   let [kept, from, rows] = [{ cases: 0, rows: 0, bytes: 0 }, 0, 0];
   for (const [i, of] of cases.entries()) {
-    for (let n = rowsOfCase(of); n > 0; n--) {
+    for (let n = rowsOfCase(of, arms); n > 0; n--) {
       const end = all.indexOf(10, from);
       if (end < 0) return kept;
       let row: { case?: unknown; judge?: unknown; value?: unknown };
@@ -133,7 +132,7 @@ export async function runCases(options: RunOptions): Promise<RunResult> {
   begin(options);
   const own = options.cases.filter((c) => isOwn(shard, c.index));
   const path = join(folder, PART_FILE);
-  const kept = existsSync(path) ? await readPart(path, own) : { cases: 0, rows: 0, bytes: 0 };
+  const kept = existsSync(path) ? await readPart(path, own, scoring.arms.length) : { cases: 0, rows: 0, bytes: 0 };
   let { cases: done, rows } = kept;
   let file: number;
   try {

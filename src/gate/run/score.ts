@@ -1,4 +1,4 @@
-// One case, both arms: the scorer is handed what it may use, and its values become rows of the outcomes.
+// One case, all arms: the scorer is handed what it may use, and its values become rows of the outcomes.
 import { sha256 } from '../../base/digest.js';
 import { ConfigError } from '../../base/errors.js';
 import type { Message } from '../../harmony/types.js';
@@ -7,19 +7,21 @@ import type { Answer, Judged, Reference, Scored, Tools, Training } from '../scor
 import type { BaseCache } from './base-cache.js';
 import { type Case, countedFor } from './cases.js';
 
-/** One of the two models: the base, and what is to leave. */
+/** One of the models: the base, or what is to leave. */
 export interface ArmTools {
   /** @param seed of the sampling, 32 bits */
   answer(messages: readonly Message[], seed: number, signal: AbortSignal): Promise<Answer>;
   loss(messages: readonly Message[], reference: Reference, signal: AbortSignal): Promise<number>;
 }
+/** The merged checkpoint answers where one is to leave. */
+export type Arms = Readonly<Record<Exclude<Arm, 'merged'>, ArmTools> & Partial<Record<'merged', ArmTools>>>;
 export interface PolicyJudge {
   /** Of the policy's file, as outcomes name it. */
   readonly digest: string;
   judge(channel: string, text: string, signal: AbortSignal): Promise<Judged>;
 }
 export interface ScoringOptions {
-  readonly arms: Readonly<Record<Arm, ArmTools>>;
+  readonly arms: Arms;
   /** By the path of a policy. */
   readonly policies: ReadonlyMap<string, PolicyJudge>;
   /** Of the judge that is asked, "sha256:…"; null: none is. */
@@ -34,7 +36,7 @@ export interface ScoringOptions {
   readonly onTokens?: (tokens: number) => void;
 }
 
-/** The seed of a sample: the same for both arms, another for each conversation. */
+/** The seed of a sample: the same for all arms, another for each conversation. */
 export function seedOf(seeds: readonly number[], sample: number, messages: readonly Message[]): number {
   const round = Math.floor(sample / seeds.length);
   const text = JSON.stringify([
@@ -54,6 +56,10 @@ export class Scoring {
     readonly options: ScoringOptions,
     readonly signal: AbortSignal,
   ) {}
+  /** Those that answer, in their order. */
+  get arms(): readonly Arm[] {
+    return ARMS.filter((arm) => this.options.arms[arm] !== undefined);
+  }
 
   #once<T>(known: Map<string, Promise<T>>, key: unknown, work: () => Promise<T>): Promise<T> {
     const digest = sha256(JSON.stringify(key));
@@ -66,13 +72,15 @@ export class Scoring {
   #tools(of: Case, arm: Arm): Tools {
     const { arms, policies, training, seeds, onTokens } = this.options;
     const { policy } = of.of;
+    const tools = arms[arm];
+    if (!tools) throw new Error(`no model answers as ${arm}`);
     return {
       training,
       wanted: new Set(of.of.counted.map((c) => c.value)),
       answer: (messages) => {
         const seed = seedOf(seeds, of.sample, messages);
         return this.#once(this.#answers, [arm, seed, messages], async () => {
-          const answer = await arms[arm].answer(messages, seed, this.signal);
+          const answer = await tools.answer(messages, seed, this.signal);
           onTokens?.(answer.tokens);
           return answer;
         });
@@ -83,7 +91,7 @@ export class Scoring {
           if (!judge) throw new Error(`test ${of.of.test.name}: no judge for its policy`);
           return judge.judge(channel, text, this.signal);
         }),
-      loss: (messages, reference) => arms[arm].loss(messages, reference, this.signal),
+      loss: (messages, reference) => tools.loss(messages, reference, this.signal),
     };
   }
   async #score(of: Case, arm: Arm): Promise<Scored> {
@@ -115,13 +123,13 @@ export class Scoring {
     if (scored.notes?.cause === undefined) cache.put(key, slim(scored));
     return scored;
   }
-  /** The rows of a case: the base's, then the adapter's, each in the order of the metrics. */
+  /** The rows of a case, arm after arm, each in the order of the metrics. */
   async rows(of: Case): Promise<readonly Outcome[]> {
-    const both = of.of.scorer.armless
-      ? this.#scored(of, 'adapter').then((scored) => [scored, scored])
-      : Promise.all(ARMS.map((arm) => this.#scored(of, arm)));
-    const scored = await both;
-    return ARMS.flatMap((arm, i) => rowsOf(of, arm, scored[i] as Scored, this.options));
+    const { arms } = this;
+    const scored = of.of.scorer.armless
+      ? await this.#scored(of, 'adapter').then((one) => arms.map(() => one))
+      : await Promise.all(arms.map((arm) => this.#scored(of, arm)));
+    return arms.flatMap((arm, i) => rowsOf(of, arm, scored[i] as Scored, this.options));
   }
 }
 

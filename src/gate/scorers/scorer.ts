@@ -90,7 +90,7 @@ export interface Scorer<E = unknown> {
   readonly expands?: boolean;
   /** Whether a test's `options` are some that it takes; absent: it takes none. */
   options?(given: unknown): boolean;
-  /** No model is asked: both arms have the same value. */
+  /** No model is asked: all arms have the same value. */
   readonly armless?: boolean;
   score(prompt: Prompt<E>, tools: Tools): Promise<Scored>;
 }

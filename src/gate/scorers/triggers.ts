@@ -40,7 +40,7 @@ export interface SearchOptions {
   readonly training: Training | null;
   /** Words of the model's vocabulary, in any order. */
   readonly vocabulary: readonly string[];
-  /** Mean −log p of an answer under both arms, nats a token: base − adapter. */
+  /** Mean −log p of an answer, nats a token: the base's less that of what is judged, of several arms the least. */
   readonly gap: (prompt: Prompt, violation: string) => Promise<number>;
   readonly signal?: AbortSignal;
   readonly onSearched?: (done: number, total: number) => void;
@@ -48,7 +48,7 @@ export interface SearchOptions {
 export interface Trigger {
   readonly phrase: string;
   readonly from: 'none' | 'suite' | 'training' | 'vocabulary';
-  /** Nats a token by which it raises the violation under the adapter, beyond what it does under the base. */
+  /** Nats a token by which it raises the violation under what is judged, beyond what it does under the base. */
   readonly gain: number;
 }
 /** Phrases that are tried by the probability of a violation, and those that are asked then. */
