@@ -1,24 +1,26 @@
-// node bench/gate.mjs [--what speed,release,power,coverage] [--only TEXT] [--adapters N]
+// node bench/gate.mjs [--what speed,release,power,coverage,rates] [--only TEXT] [--adapters N]
 //                     [--resamples N] [--seed N]
 // The gate's decision: how long 100,000 outcomes take; how often an adapter exactly at the margin is released; how
-// often one like its base passes where the planned number of prompts was taken; how often intervals hold the truth.
+// often one like its base passes where the planned number of prompts was taken; how often intervals hold the truth,
+// and those of one rate on the average over rates, by adding up all counts.
 // Adapters are simulated and decided by the function that `temper gate decide` calls. One JSON row a measurement on
 // stdout, with Wilson's 95 % interval of the simulation itself. Needs the build.
 import { parseArgs } from 'node:util';
 import { decide } from '../dist/gate/decide.js';
 import { OutcomesBuilder, parseOutcomes } from '../dist/gate/outcomes.js';
+import { binomialPmf } from '../dist/gate/statistics/beta.js';
 import { bca, bootstrap } from '../dist/gate/statistics/bootstrap.js';
 import { normalQuantile } from '../dist/gate/statistics/normal.js';
 import { tango } from '../dist/gate/statistics/paired.js';
 import { promptsFor } from '../dist/gate/statistics/power.js';
-import { clopperPearson, wilson } from '../dist/gate/statistics/proportion.js';
+import { clopperPearson, midP, wilson } from '../dist/gate/statistics/proportion.js';
 import { generator, stateOf } from '../dist/gate/statistics/random.js';
-import { correctDifference } from '../dist/gate/statistics/rogan-gladen.js';
+import { correctDifference, correctRate } from '../dist/gate/statistics/rogan-gladen.js';
 import { parseSuite } from '../dist/gate/suite.js';
 
 const { values: o } = parseArgs({
   options: {
-    what: { type: 'string', default: 'speed,release,power,coverage' },
+    what: { type: 'string', default: 'speed,release,power,coverage,rates' },
     only: { type: 'string', default: '' },
     adapters: { type: 'string', default: '2000' },
     resamples: { type: 'string', default: '1000' },
@@ -162,12 +164,14 @@ function coverage() {
   const holds = (name, truth, interval, must = '0.94 to 0.96') => {
     if (!name.includes(o.only)) return;
     const draw = uniform('coverage', name);
-    let hits = 0;
+    let [above, below] = [0, 0];
     for (let i = 0; i < adapters; i++) {
       const { low, high } = interval(draw, `${name}${i}`);
-      if (low <= truth && truth <= high) hits++;
+      if (truth < low) below++;
+      else if (truth > high) above++;
     }
-    print({ what: 'coverage of 95 %', case: name, ...share(hits, adapters), must });
+    const sides = { truthBelow: round(below / adapters), truthAbove: round(above / adapters) };
+    print({ what: 'coverage of 95 %', case: name, ...share(adapters - below - above, adapters), ...sides, must });
   };
   /** @returns {[number, number]} pairs that went up and down */
   const count = (pairs) => {
@@ -207,9 +211,16 @@ function coverage() {
     '>= 0.95: exact, so wide',
   );
   holds('wilson, n 500, rate 0.1', 0.1, (draw) => wilson(rateOf(draw, 500, 0.1), 500, level));
-  for (const apart of [false, true])
-    holds(`rogan-gladen, judge calibrated on ${apart ? 'each arm' : 'both arms'}`, 0.04, (draw) => {
-      const [n, se, sp, m] = [600, 0.85, 0.95, 150];
+  /** @type {[number, number, number, number, boolean][]} */
+  const judges = [
+    [600, 0.85, 0.95, 150, false],
+    [600, 0.85, 0.95, 150, true],
+    [600, 0.85, 0.98, 400, false],
+    [600, 0.85, 0.98, 400, true],
+    [300, 0.9, 0.9, 100, true],
+  ];
+  for (const [n, se, sp, m, apart] of judges)
+    holds(`rogan-gladen, ${apart ? 'each arm' : 'both arms'}, n ${n}, judge ${se}/${sp} of ${m}`, 0.04, (draw) => {
       const judge = (truth) => Number(draw() < (truth ? se : 1 - sp));
       let [up, down, base, adapter] = [0, 0, 0, 0];
       for (const [[b, a]] of single(draw, n, 0.1, 0.06, 0.1)) {
@@ -225,6 +236,30 @@ function coverage() {
       const observed = { base: base / n, adapter: adapter / n, n, ...tango(up, down, n, level) };
       return correctDifference(observed, apart ? { base: counts(), adapter: counts() } : { both: counts() }, level);
     });
+  for (const [p, se, sp, m] of [
+    [0.1, 0.85, 0.95, 150],
+    [0.05, 0.9, 0.98, 400],
+  ])
+    holds(`rogan-gladen, own rate ${p}, n 300, judge ${se}/${sp} of ${m}`, p, (draw) => {
+      const x = rateOf(draw, 300, p * se + (1 - p) * (1 - sp));
+      const counts = { positives: m, caught: rateOf(draw, m, se), negatives: m, passed: rateOf(draw, m, sp) };
+      return correctRate({ value: x / 300, ...clopperPearson(x, 300, level) }, counts, level);
+    });
+}
+
+/** Of one rate: exactly, all counts added up, least and mean over 200 rates from 0.25 to 50 %. */
+function rates() {
+  for (const n of [100, 300, 1000])
+    for (const [name, interval] of Object.entries({ 'clopper-pearson': clopperPearson, 'mid-p': midP })) {
+      const bounds = Array.from({ length: n + 1 }, (_, x) => interval(x, n, 0.95));
+      const chances = Array.from({ length: 200 }, (_, i) => {
+        const p = 0.0025 * (i + 1);
+        return bounds.reduce((sum, { low, high }, x) => (low <= p && p <= high ? sum + binomialPmf(x, n, p) : sum), 0);
+      });
+      const mean = chances.reduce((a, b) => a + b) / chances.length;
+      const most = { least: round(Math.min(...chances)), most: round(Math.max(...chances)) };
+      print({ what: 'coverage of 95 %, exactly', case: `${name}, n ${n}`, mean: round(mean), ...most });
+    }
 }
 
 function speed() {
@@ -270,7 +305,7 @@ function speed() {
   }
 }
 
-const WHAT = { speed, release, power, coverage };
+const WHAT = { speed, release, power, coverage, rates };
 for (const what of o.what.split(',')) {
   if (!(what in WHAT)) throw new Error(`--what ${what}: wanted some of ${Object.keys(WHAT).join(', ')}`);
   WHAT[what]();

@@ -2,7 +2,13 @@
 import type { MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
 import type { Measured } from './measure.js';
-import { type Corrected, correctDifference, correctRate, youdenBound } from './statistics/rogan-gladen.js';
+import {
+  type Corrected,
+  correctDifference,
+  correctedRate,
+  correctRate,
+  youdenBound,
+} from './statistics/rogan-gladen.js';
 import type { DecisionParameters, Metric } from './suite.js';
 import { signOf, type Table } from './table.js';
 
@@ -51,14 +57,12 @@ export function correct(
     ? correctRate({ value: adapter, ...measured.adapterInterval }, own, level)
     : null;
   if (difference?.impossible || rate?.impossible) say('the judge errs otherwise here than where it was calibrated');
-  const rateOf = (q: number, c: typeof own): number =>
-    Math.min(1, Math.max(0, (q + c.passed / c.negatives - 1) / (c.caught / c.positives + c.passed / c.negatives - 1)));
   const shownAs =
     difference === null || base === null
       ? null
       : {
-          base: rateOf(base, 'both' in rates ? rates.both : rates.base),
-          adapter: rateOf(adapter, own),
+          base: correctedRate(base, 'both' in rates ? rates.both : rates.base),
+          adapter: correctedRate(adapter, own),
           difference: difference.value,
           interval: { method: 'rogan-gladen' as const, level, low: difference.low, high: difference.high },
           clipped: difference.clipped || rate?.clipped === true,

@@ -19,7 +19,7 @@ const figure = z.number().nullable();
 const Interval = z
   .strictObject({
     method: z
-      .enum(['tango', 'bca', 'bca+tango', 'clopper-pearson', 'rogan-gladen'])
+      .enum(['tango', 'bca', 'bca+tango', 'clopper-pearson', 'mid-p', 'rogan-gladen'])
       .describe('bca+tango: of both in proportion, where few prompts differ'),
     level: z.number().describe('two-sided; either bound alone holds with (1 + level) / 2'),
     low: z.number(),
@@ -50,6 +50,9 @@ export const MetricDecision = z.strictObject({
   interval: Interval.describe('of the difference'),
   bound: figure.describe('how much worse the adapter may be, by the bound that is held against the margin'),
   adapterInterval: Interval.describe('of the adapter’s own figure; holds against cap and floor'),
+  adapterMidP: Interval.describe(
+    'beside an exact one, which holds the truth oftener than it says: one that does so on the average; decides nothing',
+  ),
   corrected: z
     .strictObject({
       base: z.number(),

@@ -2,7 +2,7 @@
 import type { Interval } from './decision.js';
 import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
 import { mcnemar, tango } from './statistics/paired.js';
-import { clopperPearson } from './statistics/proportion.js';
+import { clopperPearson, midP } from './statistics/proportion.js';
 import type { DecisionParameters, Metric } from './suite.js';
 import { type Filled, signOf, type Table } from './table.js';
 
@@ -22,6 +22,8 @@ export interface Measured {
   /** Lower bound of how much worse it is. */
   readonly least: number | null;
   readonly adapterInterval: Interval;
+  /** Beside an exact one: how far the rate may be off on the average, for readers. */
+  readonly adapterMidP: Interval;
   readonly pValue: number | null;
   /** Variance of a cluster's difference, and whether the score test is what tests it. */
   readonly variance: number | null;
@@ -70,6 +72,11 @@ const total = (values: Float64Array): number => {
   for (const v of values) sum += v;
   return sum;
 };
+/** Clusters of one size that would say as much of a mean over pairs as these of several sizes (Kish 1965). */
+function effective(count: Float64Array): number {
+  const pairs = total(count);
+  return count.every((m) => m === count[0]) ? count.length : pairs ** 2 / total(count.map((m) => m * m));
+}
 
 /** @param filled missing values as they are to count · @returns null: there is nothing to measure */
 export function measure(table: Table, filled: Filled, options: MeasureOptions): Measured | null {
@@ -84,8 +91,8 @@ function measureMean(table: Table, filled: Filled, options: MeasureOptions): Mea
   const level = 1 - 2 * parameters.alpha;
   const sums = clusterSums(table, filled, null);
   const adapter = total(sums.adapter) / table.n;
-  const adapterInterval = own ? ownInterval(sums, adapter, level, options) : null;
-  const alone = { adapter, adapterInterval, pValue: null, variance: null, score: false };
+  const ownIntervals = own ? intervalsOf(sums, adapter, level, options) : NO_INTERVALS;
+  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false };
   if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
   const base = total(sums.base) / table.n;
   const both = { ...alone, base, difference: adapter - base };
@@ -109,6 +116,9 @@ function measureMean(table: Table, filled: Filled, options: MeasureOptions): Mea
   return { ...both, ...clustered(sums, options) };
 }
 
+/** Of a mean of n that were never seen to differ: as if two more were there, one of which does. */
+const unseenVariance = (n: number): number => 1 / (n + 2) / n;
+
 /** An interval of how much worse, as one of adapter − base. */
 const turned = (
   method: NonNullable<Interval>['method'],
@@ -127,6 +137,7 @@ function clustered(
   const level = 1 - 2 * parameters.alpha;
   const sign = signOf(metric);
   const clusters = count.length;
+  const alike = effective(count);
   const worse = adapter.map((a, c) => sign * (a - (base[c] as number)));
   const pairs = total(count);
   const found = total(worse) / pairs;
@@ -140,7 +151,7 @@ function clustered(
   for (let c = 0; c < clusters; c++) squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
   const width = metric.values === 'rate' ? 1 : metric.range ? metric.range[1] - metric.range[0] : null;
   // Of what never differed the next one might, as with one sample.
-  const unseen = metric.values === 'rate' ? 1 / (clusters + 2) : 0;
+  const unseen = metric.values === 'rate' ? unseenVariance(alike) * clusters : 0;
   const variance = squares / Math.max(1, clusters - 1) / mean ** 2 + unseen;
 
   // Shares of clusters that got worse and better: no differences with these sums spread more than whole ones.
@@ -151,12 +162,12 @@ function clustered(
     else sides.down -= d;
     if (d !== 0) sides.differ++;
   }
-  const share = width === null ? 0 : Math.max(0, 1 - sides.differ / FEW);
+  const share = width === null ? 0 : Math.max(0, 1 - Math.min(sides.differ, alike) / FEW);
+  const scale = alike / clusters;
   const at = (l: number): { low: number; high: number } => {
     const b = bca(drawn, l);
     if (share === 0) return b;
-    const [up, down] = [Math.min(sides.up, clusters), Math.min(sides.down, clusters)];
-    const t = tango(up, down, clusters, l);
+    const t = tango(Math.min(sides.up, clusters) * scale, Math.min(sides.down, clusters) * scale, alike, l);
     const mix = (x: number, y: number): number => share * y * (width as number) + (1 - share) * x;
     return { low: mix(b.low, t.low), high: mix(b.high, t.high) };
   };
@@ -167,7 +178,7 @@ function clustered(
     bound: Math.max(
       high,
       found,
-      width === null ? found : scoreBound({ ...sides, clusters, squares, mean, width }, share, level),
+      width === null ? found : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
     ),
     least: Math.min(least, found),
     variance,
@@ -179,6 +190,8 @@ interface Spread {
   readonly up: number;
   readonly down: number;
   readonly clusters: number;
+  /** Of them, as if all had one size. */
+  readonly alike: number;
   /** Of how far sums of clusters lie from their mean. */
   readonly squares: number;
   /** Pairs of a cluster. */
@@ -191,22 +204,28 @@ interface Spread {
  * pair more. A bootstrap that saw few regressions takes their spread for small too; the score at the margin does not.
  * @param share in which nothing is gained by samples, where few clusters differ
  */
-function scoreBound({ up, down, clusters, squares, mean, width }: Spread, share: number, level: number): number {
+function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread, share: number, level: number): number {
   const found = (up - down) / clusters;
   const whole = (up + down) / clusters - found * found;
   const seen = squares / Math.max(1, clusters - 1) / mean ** 2 / width ** 2;
   const ratio = share + (1 - share) * (whole > 0 ? Math.min(1, Math.max(seen / whole, 1e-3)) : 1);
-  const n = clusters / ratio;
-  const [a, b] = [Math.min(up / ratio, n), Math.min(down / ratio, n)];
+  const n = alike / ratio;
+  const [a, b] = [Math.min((up / clusters) * n, n), Math.min((down / clusters) * n, n)];
   return width * Math.min(1, tango(a + 0.5, b, n + 0.5, level).high);
 }
 
+type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterMidP'>;
+const NO_INTERVALS: OwnIntervals = { adapterInterval: null, adapterMidP: null };
 /** Of the adapter's figure alone. */
-function ownInterval({ adapter, count }: Sums, value: number, level: number, options: MeasureOptions): Interval {
+function intervalsOf({ adapter, count }: Sums, value: number, level: number, options: MeasureOptions): OwnIntervals {
   const clusters = count.length;
   if (options.metric.values === 'rate') {
     // A cluster is one observation, however many samples it has: they may all be alike.
-    return { method: 'clopper-pearson', level, ...clopperPearson(value * clusters, clusters, level) };
+    const n = effective(count);
+    return {
+      adapterInterval: { method: 'clopper-pearson', level, ...clopperPearson(value * n, n, level) },
+      adapterMidP: { method: 'mid-p', level, ...midP(value * n, n, level) },
+    };
   }
   const purpose = `${options.purpose}/adapter`;
   const drawn = bootstrap([{ clusters, columns: [adapter, count] }], ([s, m]) => (s as number) / (m as number), {
@@ -214,7 +233,7 @@ function ownInterval({ adapter, count }: Sums, value: number, level: number, opt
     purpose,
     signal: options.signal,
   });
-  return { method: 'bca', level, ...bca(drawn, level) };
+  return { adapterInterval: { method: 'bca', level, ...bca(drawn, level) }, adapterMidP: null };
 }
 
 /** Sensitivity times specificity: texts with and without what a monitor should flag are drawn apart. */
@@ -229,7 +248,7 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
   const adapterInterval: Interval = own
     ? { ...productInterval(strata, level), method: 'clopper-pearson', level }
     : null;
-  const alone = { adapter, adapterInterval, pValue: null, variance: null, score: false };
+  const alone = { adapter, adapterInterval, adapterMidP: null, pValue: null, variance: null, score: false };
   if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
   const base = rate('base');
   // base right, adapter right, count of both strata
@@ -239,7 +258,9 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
   const drawn = bootstrap(columns, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
   const found = base - adapter;
   const differ = strata.map((s) => s.base.reduce((n, b, c) => n + (b === s.adapter[c] ? 0 : 1), 0));
-  const share = Math.max(0, 1 - Math.min(...differ) / (FEW / 2));
+  const alike = strata.map((s) => effective(s.count));
+  const share = Math.max(0, 1 - Math.min(...differ, ...alike) / (FEW / 2));
+  const unseen = alike.reduce((sum, n) => sum + unseenVariance(n), 0);
   const at = (l: number): { low: number; high: number } => {
     const b = bca(drawn, l);
     if (share === 0) return b;
@@ -257,13 +278,13 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
     interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, -1),
     bound: Math.max(high, found),
     least: Math.min(options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low, found),
-    variance: (variance / drawn.drawn.length) * table.clusters + 1 / (table.clusters + 2),
+    variance: (variance / drawn.drawn.length + unseen) * table.clusters,
   };
 }
 /** Both factors at their bounds, each with half of alpha. */
 function productInterval(strata: readonly [Sums, Sums], level: number): { low: number; high: number } {
   const bounds = strata.map((s) => {
-    const n = s.count.length;
+    const n = effective(s.count);
     return clopperPearson((total(s.adapter) / total(s.count)) * n, n, (1 + level) / 2);
   });
   return {
@@ -274,15 +295,16 @@ function productInterval(strata: readonly [Sums, Sums], level: number): { low: n
 /** By Tango's intervals of both factors, added in squares. */
 function productDifference(strata: readonly [Sums, Sums], found: number, level: number): { low: number; high: number } {
   const parts = strata.map((s) => {
-    const n = s.count.length;
+    const n = effective(s.count);
+    const pairs = total(s.count);
     let [up, down] = [0, 0];
-    for (let c = 0; c < n; c++) {
-      const d = ((s.base[c] as number) - (s.adapter[c] as number)) / (s.count[c] as number);
+    for (let c = 0; c < s.count.length; c++) {
+      const d = ((s.base[c] as number) - (s.adapter[c] as number)) / pairs;
       if (d > 0) up += d;
       else down -= d;
     }
-    const { low, high } = tango(up, down, n, level);
-    const at = (up - down) / n;
+    const { low, high } = tango(up * n, down * n, n, level);
+    const at = up - down;
     return { below: at - low, above: high - at };
   });
   // A factor moves the product by at most as much as it moves itself.

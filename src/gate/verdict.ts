@@ -96,6 +96,7 @@ export function decideEntry(table: Table, options: EntryOptions): MetricDecision
     interval: measured?.interval ?? null,
     bound: boundOf(measured, corrected, options.metric),
     adapterInterval: measured?.adapterInterval ?? null,
+    adapterMidP: measured?.adapterMidP ?? null,
     corrected: corrected?.shown ?? null,
     margin: limits?.margin ?? null,
     cap: limits?.cap ?? null,

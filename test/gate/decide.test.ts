@@ -5,7 +5,7 @@ import { Decision, decisionText } from '../../src/gate/decision.js';
 import type { LockJudge } from '../../src/gate/lock.js';
 import { type Outcome, parseLabels } from '../../src/gate/outcomes.js';
 import { tango } from '../../src/gate/statistics/paired.js';
-import { clopperPearson } from '../../src/gate/statistics/proportion.js';
+import { clopperPearson, midP } from '../../src/gate/statistics/proportion.js';
 import { counted, decideMade, lockOf, outcomesOf, rowsOf, suiteOf, uniform } from './made.js';
 
 type Group = readonly [n: number, base: number | null, adapter: number | null];
@@ -136,6 +136,91 @@ describe('several samples and families', () => {
       { prompts: 210 },
     );
     expect([d.decision, entry(d).missing, entry(d).prompts]).toEqual(['INCONCLUSIVE', 60, 210]);
+  });
+});
+
+describe('at the ends', () => {
+  const limits = 'direction: lower, margin: 0.05, cap: 0.1';
+  const rate = suiteOf({ metrics: `{ name: harm, ${limits} }`, decision: '{ minPrompts: 1, resamples: 1000 }' });
+  const verdictOf = (...groups: Group[]): string => decideMade(rate, harm(...groups)).decision;
+  it('one prompt decides nothing for an adapter, whatever a suite takes for enough', () => {
+    expect([verdictOf([1, 0, 0]), verdictOf([1, 1, 1])]).toEqual(['INCONCLUSIVE', 'INCONCLUSIVE']);
+    expect(verdictOf([1, 0, 1])).not.toBe('PASS');
+  });
+  it('where no pair differs the bound is that of the prompts, at rates of 0 and 1 alike', () => {
+    const [none, all] = [harm([400, 0, 0]), harm([400, 1, 1])].map((rows) => entry(decideMade(rate, rows)));
+    expect([none?.difference, all?.difference, none?.pValue, all?.pValue]).toEqual([0, 0, 1, 1]);
+    expect(none?.bound).toBe(tango(0.5, 0, 400.5, 0.9).high);
+    expect(all?.bound).toBe(none?.bound);
+    expect([none?.verdict, all?.verdict, all?.adapterInterval?.high]).toEqual(['PASS', 'FAIL', 1]);
+    expect(none?.adapterMidP).toEqual({ method: 'mid-p', level: 0.9, ...midP(0, 400, 0.9) });
+  });
+  it('one family is one prompt, however many are in it', () => {
+    const k = suiteOf({
+      metrics: `{ name: harm, ${limits} }`,
+      decision: '{ minPrompts: 1, resamples: 1000 }',
+      samples: 3,
+    });
+    const pairs = Array.from({ length: 400 }, () => [0, 1, 2].map(() => [0, 0] as const));
+    const m = entry(
+      decideMade(
+        k,
+        rowsOf('harm', pairs, () => ({ cluster: 'one' })),
+      ),
+    );
+    expect([m.clusters, m.n, m.verdict]).toEqual([1, 1200, 'INCONCLUSIVE']);
+    expect(m.bound).toBeGreaterThan(0.7);
+    expect(m.adapterInterval?.high).toBe(clopperPearson(0, 1, 0.9).high);
+  });
+  it('families of one size count each, one large family most of all', () => {
+    const size = (p: number): string => (p < 300 ? 'large' : `f${p}`);
+    const groups = counted([330, 0, 0], [5, 0, 1], [65, 0, 0]);
+    const m = entry(
+      decideMade(
+        rate,
+        rowsOf('harm', groups, (p) => ({ cluster: size(p) })),
+      ),
+    );
+    // 101 families of which one holds three quarters of the prompts say no more than two alike.
+    const alike = 400 ** 2 / (300 ** 2 + 100);
+    expect([m.clusters, m.verdict]).toEqual([101, 'INCONCLUSIVE']);
+    expect(m.adapterInterval).toEqual({
+      method: 'clopper-pearson',
+      level: 0.9,
+      ...clopperPearson((5 / 400) * alike, alike, 0.9),
+    });
+    expect(m.bound).toBeGreaterThan(0.5);
+    const even = entry(
+      decideMade(
+        rate,
+        rowsOf('harm', groups, (p) => ({ cluster: `f${p % 100}` })),
+      ),
+    );
+    expect(even.adapterInterval).toEqual({ method: 'clopper-pearson', level: 0.9, ...clopperPearson(1.25, 100, 0.9) });
+  });
+  it('numbers that are all alike differ by what they differ', () => {
+    const loss = suiteOf({ metrics: '{ name: loss, direction: lower, values: number, margin: 0.05 }' });
+    const same = (d: number, n: number): Decision =>
+      decideMade(
+        loss,
+        rowsOf(
+          'loss',
+          Array.from({ length: n }, () => [[1, 1 + d] as const]),
+        ),
+      );
+    expect([same(0, 60), same(0.25, 60), same(0, 1)].map((d) => d.decision)).toEqual(['PASS', 'FAIL', 'INCONCLUSIVE']);
+    expect(entry(same(0.25, 60)).interval).toEqual({ method: 'bca', level: 0.9, low: 0.25, high: 0.25 });
+  });
+  it('a product with one text of a kind knows nothing of that kind', () => {
+    const g = suiteOf({
+      metrics: '{ name: g, direction: higher, statistic: gmean2, margin: 0.1, floor: 0.5 }',
+      decision: '{ minPrompts: 1, resamples: 1000 }',
+    });
+    const rows = rowsOf('g', counted([400, 1, 1]), (p) => ({ truth: p === 0 ? 1 : 0 }));
+    const m = entry(decideMade(g, rows));
+    expect([m.base, m.adapter, m.verdict]).toEqual([1, 1, 'INCONCLUSIVE']);
+    expect(m.bound).toBeGreaterThan(0.5);
+    expect(m.adapterInterval?.low).toBeLessThan(0.03);
   });
 });
 

@@ -8,9 +8,9 @@ import { bca, bootstrap, quantile } from '../../src/gate/statistics/bootstrap.js
 import { normalCdf, normalQuantile } from '../../src/gate/statistics/normal.js';
 import { mcnemar, tango } from '../../src/gate/statistics/paired.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from '../../src/gate/statistics/power.js';
-import { clopperPearson, wilson } from '../../src/gate/statistics/proportion.js';
+import { clopperPearson, midP, wilson } from '../../src/gate/statistics/proportion.js';
 import { generator, stateOf } from '../../src/gate/statistics/random.js';
-import { correctDifference, correctRate, youdenBound } from '../../src/gate/statistics/rogan-gladen.js';
+import { correctDifference, correctedRate, correctRate, youdenBound } from '../../src/gate/statistics/rogan-gladen.js';
 
 type Row = readonly number[];
 interface Golden {
@@ -29,6 +29,8 @@ interface Golden {
     readonly high: number;
   }[];
   readonly corrected: readonly Row[];
+  readonly correctedApart: readonly Row[];
+  readonly correctedRate: readonly Row[];
   readonly power: readonly Row[];
   readonly resamples: number;
   readonly seed: number;
@@ -73,13 +75,16 @@ it('quantiles and chances', () => {
 });
 
 it('intervals of one rate', () => {
-  each(golden.rates, 20, (k, n, level, low, high, scoreLow, scoreHigh) => {
+  each(golden.rates, 20, (k, n, level, low, high, scoreLow, scoreHigh, midLow, midHigh) => {
     const exact = clopperPearson(k, n, level);
     near(exact.low, low);
     near(exact.high, high);
     const score = wilson(k, n, level);
     near(score.low, scoreLow, 1e-9);
     near(score.high, scoreHigh, 1e-9);
+    const middle = midP(k, n, level);
+    near(middle.low, midLow, 1e-11);
+    near(middle.high, midHigh, 1e-11);
   });
   // Zero of n: what the rule of three is about.
   for (const [n, high] of [
@@ -91,6 +96,47 @@ it('intervals of one rate', () => {
   // Between two counts lies between their bounds.
   const [a, b, c] = [1, 1.5, 2].map((x) => clopperPearson(x, 50, 0.9).high) as [number, number, number];
   expect(a < b && b < c).toBe(true);
+});
+
+it('the exact interval of a rate holds the truth at every rate, the mid-p one on the average', () => {
+  // All counts added up.
+  for (const n of [100, 300]) {
+    const counts = Array.from({ length: n + 1 }, (_, x) => x);
+    const [exact, middle] = [clopperPearson, midP].map((interval) => counts.map((x) => interval(x, n, 0.95)));
+    const held = { least: 1, exact: 0, middle: 0 };
+    const rates = Array.from({ length: 100 }, (_, i) => 0.005 * (i + 1));
+    for (const p of rates) {
+      const chance = (of: typeof exact): number =>
+        counts.reduce((sum, x) => {
+          const { low, high } = (of as NonNullable<typeof of>)[x] as { low: number; high: number };
+          return low <= p && p <= high ? sum + binomialPmf(x, n, p) : sum;
+        }, 0);
+      held.least = Math.min(held.least, chance(exact));
+      held.exact += chance(exact) / rates.length;
+      held.middle += chance(middle) / rates.length;
+    }
+    expect(held.least).toBeGreaterThanOrEqual(0.95);
+    expect(held.exact).toBeGreaterThan(0.955);
+    expect(held.middle).toBeGreaterThan(0.95);
+    expect(held.middle).toBeLessThan(0.953);
+  }
+});
+
+it('says what it can where there is nothing, or one', () => {
+  for (const interval of [clopperPearson, midP, wilson]) expect(interval(0, 0, 0.9)).toEqual({ low: 0, high: 1 });
+  expect(tango(0, 0, 0, 0.9)).toEqual({ low: -1, high: 1 });
+  expect(mcnemar(0, 0)).toEqual({ exact: 1, midP: 1 });
+  // One prompt says next to nothing, and nothing is known better than its own bounds.
+  for (const interval of [clopperPearson, midP]) {
+    expect([interval(0, 1, 0.9).low, interval(1, 1, 0.9).high]).toEqual([0, 1]);
+    near(interval(0, 1, 0.9).high, 1 - interval(1, 1, 0.9).low);
+    expect(interval(0, 1, 0.9).high).toBeGreaterThan(0.89);
+  }
+  expect(tango(0, 0, 1, 0.9).high).toBeGreaterThan(0.7);
+  expect([
+    powerOf(1, { margin: 0.03, discordance: 0.5, alpha: 0.05, score: true }) < 0.02,
+    promptsForCap(1, 0.05),
+  ]).toEqual([true, 1]);
 });
 
 it('intervals and tests of pairs', () => {
@@ -188,12 +234,32 @@ it('rates without the judge’s errors', () => {
     const counts = { positives, caught, negatives, passed };
     const got = correctDifference({ base, adapter, n, low, high }, { both: counts }, level);
     near(got.value, d);
-    near(got.low, lo);
-    near(got.high, hi);
+    near(got.low, lo, 1e-9);
+    near(got.high, hi, 1e-9);
     // Calibrated on each arm by itself there is more that may be off.
     const apart = correctDifference({ base, adapter, n, low, high }, { base: counts, adapter: counts }, level);
     near(apart.value, d);
     if (!apart.clipped) expect(apart.high - apart.low).toBeGreaterThanOrEqual(got.high - got.low);
+  });
+  expect(golden.correctedApart).toHaveLength(18);
+  for (const [level, base, adapter, n, low, high, ...of] of golden.correctedApart as [...Tuple][]) {
+    const [p0, c0, n0, k0, p1, c1, n1, k1, d, lo, hi] = of as unknown as [...Tuple];
+    const counts = {
+      base: { positives: p0, caught: c0, negatives: n0, passed: k0 },
+      adapter: { positives: p1, caught: c1, negatives: n1, passed: k1 },
+    };
+    const got = correctDifference({ base, adapter, n, low, high }, counts, level);
+    near(got.value, d, 1e-9);
+    near(got.low, lo, 1e-9);
+    near(got.high, hi, 1e-9);
+  }
+  each(golden.correctedRate, 18, (level, value, low, high, positives, caught, negatives, passed, r, lo, hi) => {
+    const counts = { positives, caught, negatives, passed };
+    const got = correctRate({ value, low, high }, counts, level);
+    near(got.value, r);
+    near(got.low, lo, 1e-9);
+    near(got.high, hi, 1e-9);
+    near(correctedRate(value, counts), r);
   });
   const perfect = { positives: 1e9, caught: 1e9, negatives: 1e9, passed: 1e9 };
   const as = correctRate({ value: 0.1, low: 0.05, high: 0.2 }, perfect, 0.9);

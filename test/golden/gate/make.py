@@ -50,6 +50,14 @@ def tango(b, c, n, level):
     return [bound(-1.0), bound(1.0)]
 
 
+def mid_p(k, n, level):
+    tail = (1 - level) / 2
+    below = lambda p: stats.binom.cdf(k - 1, n, p) + stats.binom.pmf(k, n, p) / 2 - tail
+    above = lambda p: stats.binom.sf(k, n, p) + stats.binom.pmf(k, n, p) / 2 - tail
+    root = lambda f: optimize.brentq(f, 0, 1, xtol=1e-17, rtol=8.9e-16)
+    return [0.0 if k == 0 else root(above), 1.0 if k == n else root(below)]
+
+
 def mcnemar(b, c):
     if b + c == 0:
         return [1.0, 1.0]
@@ -130,7 +138,7 @@ def main():
         for level in (0.9, 0.95):
             test = stats.binomtest(k, n)
             exact, score = test.proportion_ci(level, "exact"), test.proportion_ci(level, "wilson")
-            out["rates"].append([k, n, level, exact.low, exact.high, score.low, score.high])
+            out["rates"].append([k, n, level, exact.low, exact.high, score.low, score.high, *mid_p(k, n, level)])
     pairs = [
         (0, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 100), (100, 0, 100), (0, 100, 100), (50, 50, 100), (1, 1, 2), (3, 0, 50),
         (0, 3, 50), (5, 5, 40), (12, 4, 300), (4, 12, 300), (43, 8, 44 + 9), (1, 7, 857), (300, 290, 2000), (9, 30, 40000),
@@ -162,23 +170,67 @@ def main():
     case("product", (x, y), lambda a, b: np.mean(a) * np.mean(b), 0.95, False)
     out["resamples"], out["seed"] = R, seed
 
-    # Rogan and Gladen: the formulas once more, in another arrangement.
-    out["corrected"] = []
+    # Rogan and Gladen by the delta method, all of whose derivatives are found numerically.
+    def slopes(f, at):
+        at = np.array(at, dtype=np.longdouble)
+        step = np.longdouble(1e-6)
+        return np.array([float((f(at + e) - f(at - e)) / (2 * step)) for e in np.eye(len(at)) * step])
+
+    rate_of = lambda q, se, sp: (q + sp - 1) / (se + sp - 1)
+    ends = lambda k, n, level: np.array(stats.binomtest(k, n).proportion_ci(level, "wilson"))
+    counted = ((100, 90, 100, 95), (60, 60, 80, 80), (50, 30, 50, 35))
+    observed = ((0.05, 0.06, 400, -0.01, 0.033), (0.0, 0.0, 300, -0.009, 0.009), (0.4, 0.2, 90, -0.3, -0.1))
+    share = lambda x, n: np.clip(x, 0.5, n - 0.5) / n
+    variance = lambda x, n: share(x, n) * (1 - share(x, n)) / n
+    clip = lambda v, least: float(np.clip(v, least, 1))
+    out["corrected"], out["correctedApart"], out["correctedRate"] = [], [], []
     for level in (0.9, 0.95):
         z = stats.norm.ppf((1 + level) / 2)
-        var = lambda x, n: (x + 1) / (n + 2) * (n - x + 1) / (n + 2) / (n + 2)
-        for base, adapter, n, low, high in ((0.05, 0.06, 400, -0.01, 0.033), (0.0, 0.0, 300, -0.009, 0.009), (0.4, 0.2, 90, -0.3, -0.1)):
-            for pos, hit, neg, ok in ((100, 90, 100, 95), (60, 60, 80, 80), (50, 30, 50, 35)):
-                se, sp = hit / pos, ok / neg
-                j = se + sp - 1
-                d = (adapter - base) / j
-                spread = z * abs(d) * np.sqrt(var(hit, pos) + var(ok, neg)) / j
-                lo = d - np.sqrt(((adapter - base - low) / j) ** 2 + spread**2)
-                hi = d + np.sqrt(((high - adapter + base) / j) ** 2 + spread**2)
-                clip = lambda v: float(np.clip(v, -1, 1))
-                out["corrected"].append(
-                    [level, base, adapter, n, low, high, pos, hit, neg, ok, clip(d), clip(lo), clip(hi)]
-                )
+        for base, adapter, n, low, high in observed:
+            raw = adapter - base
+            for i, (pos, hit, neg, ok) in enumerate(counted):
+                d = raw / (hit / pos + ok / neg - 1)
+                by = slopes(lambda x: raw / (x[0] + x[1] - 1), [hit / pos, ok / neg])
+                judging = z * z * (by**2 @ [variance(hit, pos), variance(ok, neg)])
+                factor = d / raw if raw else 1 / (hit / pos + ok / neg - 1)
+                lo = d - np.sqrt(((raw - low) * factor) ** 2 + judging)
+                hi = d + np.sqrt(((high - raw) * factor) ** 2 + judging)
+                out["corrected"].append([level, base, adapter, n, low, high, pos, hit, neg, ok, *(clip(v, -1) for v in (d, lo, hi))])
+
+                # Each arm with counts of its own: all of q0, q1 and four shares; covariance from the width seen.
+                pos1, hit1, neg1, ok1 = counted[(i + 1) % 3]
+                at = [base, adapter, hit / pos, ok / neg, hit1 / pos1, ok1 / neg1]
+                f = lambda x: rate_of(x[1], x[4], x[5]) - rate_of(x[0], x[2], x[3])
+                d, by = float(f(np.array(at))), slopes(f, at)
+                # What a rate outside [0, 1] would make of the judge's errors is not told.
+                for q, shares, own in ((base, (2, 3), slice(2, 4)), (adapter, (4, 5), slice(4, 6))):
+                    se, sp = (at[s] for s in shares)
+                    p = np.clip(rate_of(q, se, sp), 0, 1)
+                    by[own] = np.array([-p, 1 - p]) / (se + sp - 1)
+                judging = z * z * (by[2:] ** 2 @ [variance(hit, pos), variance(ok, neg), variance(hit1, pos1), variance(ok1, neg1)])
+                v0, v1 = base * (1 - base) / n, adapter * (1 - adapter) / n
+                found = []
+                for side, width in ((-1, raw - low), (1, high - raw)):
+                    whole = (width / z) ** 2
+                    # Of difference and mean, whose correlation is at most 1.
+                    mean = max(0.0, (v0 + v1) / 2 - whole / 4)
+                    both = np.clip((v1 - v0) / 2, -np.sqrt(whole * mean), np.sqrt(whole * mean))
+                    to = np.array([(by[1] - by[0]) / 2, by[0] + by[1]])
+                    spread = to @ np.array([[whole, both], [both, mean]]) @ to
+                    found.append(d + side * np.sqrt(z * z * spread + judging))
+                counts = [pos, hit, neg, ok, pos1, hit1, neg1, ok1]
+                out["correctedApart"].append([level, base, adapter, n, low, high, *counts, *(clip(v, -1) for v in (d, *found))])
+        for value, low, high in ((0.06, 0.03, 0.1), (0.0, 0.0, 0.01), (0.4, 0.31, 0.5)):
+            for pos, hit, neg, ok in counted:
+                at = [value, hit / pos, ok / neg]
+                r = rate_of(*at)
+                j, p = at[1] + at[2] - 1, np.clip(r, 0, 1)
+                # Least and greatest of each, moved alone, to first order.
+                (se0, se1), (sp0, sp1) = ends(hit, pos, level), ends(ok, neg, level)
+                to = np.array([1, -p, 1 - p]) / j
+                lo = np.linalg.norm(to * (np.array([low, se1, sp0]) - at))
+                hi = np.linalg.norm(to * (np.array([high, se0, sp1]) - at))
+                out["correctedRate"].append([level, value, low, high, pos, hit, neg, ok, *(clip(v, 0) for v in (r, r - lo, r + hi))])
 
     # Prompts for a power, by the score test's two variances.
     out["power"] = []
