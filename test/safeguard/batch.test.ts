@@ -243,9 +243,10 @@ it('the plainest rows are what the schema says of them', () => {
 
 it('a verdict is written as JSON.stringify has it', () => {
   const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.constantFrom('', 'é "\\', '\u2028', '\ud800'));
-  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined });
+  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined, freq: 1 });
   // Most lines have the form of one before.
   const few = fc.oneof({ weight: 4, arbitrary: fc.constantFrom('contact', 'numbers') }, text);
+  const views = fc.oneof(fc.constant(['raw']), fc.array(fc.constantFrom('raw', 'plain')));
   const verdict = fc.record({
     policy: few,
     channel: text,
@@ -253,13 +254,11 @@ it('a verdict is written as JSON.stringify has it', () => {
     outcome: fc.constantFrom('allow', 'block', 'unjudged'),
     rule: fc.option(text),
     rationale: text,
-    cause: fc.option(text),
+    cause: fc.constantFrom(null, 'timeout'),
     detail: text,
     latencyMs: fc.oneof(fc.nat(), fc.double()),
     score: optional(fc.double()),
-    coverage: optional(
-      fc.record({ characters: fc.nat(), judged: fc.nat(), views: fc.array(fc.constantFrom('raw', 'plain')) }),
-    ),
+    coverage: optional(fc.record({ characters: fc.nat(), judged: fc.nat(), views })),
     detectors: optional(fc.dictionary(text, text)),
     findings: optional(fc.array(fc.record({ rule: text, from: fc.nat() }))),
     'odd "name"': optional(fc.anything()),
@@ -275,6 +274,23 @@ it('a verdict is written as JSON.stringify has it', () => {
     }),
     { numRuns: 1000 },
   );
+  // Of a form that is there already, but for one thing.
+  const coverage = { characters: 9, judged: 9, windows: 1, views: ['raw'] };
+  const digests = { policy: 'p', content: 'c', judge: 'j' };
+  const one = { policy: 'near', channel: 'final', digests, outcome: 'allow', cause: null, latencyMs: 1, coverage };
+  const near: object[] = [
+    { outcome: 'block' },
+    { digests: { ...digests, judge: 'k' } },
+    { digests: { ...digests, judging: 'x' } },
+    { coverage: { ...coverage, views: ['raw', 'plain'] } },
+    { coverage: { characters: 9, judged: 9, windows: 1 } },
+    { coverage: undefined },
+    { backend: 'b' },
+    { coverage: { ...coverage, views: undefined }, views: ['raw'] },
+  ];
+  for (const other of near)
+    for (const v of [one, { ...one, ...other }, one])
+      expect(verdictLine({ id: 'a', line: 1 }, v as never)).toBe(JSON.stringify({ id: 'a', line: 1, ...v }));
 });
 
 it('lines are the same lines whether they come as bytes or as text', async () => {
