@@ -7,16 +7,34 @@ export type Slots = <T>(work: () => Promise<T>) => Promise<T>;
 export function createSlots(count: number): Slots {
   const waiting: (() => void)[] = [];
   let free = Math.max(1, count);
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((go) => waiting.push(go));
+  const leave = (): void => {
+    // The room goes on to who waits longest.
+    const next = waiting.shift();
+    if (next) next();
+    else free++;
+  };
+  // No function that waits by itself: its frame costs as much as all the rest.
+  const inside = <T>(work: () => Promise<T>): Promise<T> => {
+    let done: Promise<T>;
     try {
-      return await work();
-    } finally {
-      // The room goes on to who waits longest.
-      const next = waiting.shift();
-      if (next) next();
-      else free++;
+      done = work();
+    } catch (error) {
+      done = Promise.reject(error);
     }
+    return done.then(
+      (value) => {
+        leave();
+        return value;
+      },
+      (error: unknown) => {
+        leave();
+        throw error;
+      },
+    );
+  };
+  return (work) => {
+    if (free === 0) return new Promise<void>((go) => waiting.push(go)).then(() => inside(work));
+    free--;
+    return inside(work);
   };
 }

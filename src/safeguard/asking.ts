@@ -3,6 +3,7 @@
 // verdict and something else is not, as it may have been a block.
 import { TemperError } from '../base/errors.js';
 import { makeNonce } from './contract.js';
+import type { ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
 import { oneLine } from './sentence.js';
 import {
@@ -56,50 +57,100 @@ export interface AskerOptions {
   readonly slots: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
-type Question = { -readonly [K in keyof JudgeRequest]: JudgeRequest[K] };
+/** What a judge is asked. Its signal is made when it is first looked for, as few judges of microseconds do. */
+class Question implements JudgeRequest {
+  declare readonly signal: AbortSignal;
+  declare readonly contract?: ContractName;
+  declare readonly swapped?: boolean;
+  declare readonly sampling?: { readonly temperature: number; readonly seed: number };
+  declare readonly verbatim?: boolean;
+  readonly #deadline: Deadline;
+  constructor(
+    readonly policy: string,
+    readonly content: string,
+    readonly channel: string,
+    readonly nonce: string,
+    deadline: Deadline,
+  ) {
+    this.#deadline = deadline;
+    // Its own, so that a copy of the question has it; the same for all, so that all are of one kind.
+    Object.defineProperty(this, 'signal', SIGNAL);
+  }
+  static signalOf(question: Question): AbortSignal {
+    return question.#deadline.signal;
+  }
+}
+const SIGNAL: PropertyDescriptor & ThisType<Question> = {
+  get() {
+    return Question.signalOf(this);
+  },
+  enumerable: true,
+  configurable: true,
+};
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-export function createAsker({ judge, timeoutMs, retries, slots }: AskerOptions): Asker {
+/** A question until it is answered. */
+class Asking {
+  #tries = 0;
+  readonly #until: number;
+  readonly #contract: ReturnType<typeof contractOf>;
+  constructor(
+    readonly options: AskerOptions,
+    readonly policy: Policy,
+    readonly channel: string,
+    readonly content: string,
+    readonly manner: Manner,
+    readonly signal: AbortSignal | undefined,
+  ) {
+    this.#until = performance.now() + options.timeoutMs;
+    this.#contract = contractOf(policy.contract);
+  }
+
+  /** Never rejects. */
+  ask(): Promise<Asked> {
+    const { options, policy, content } = this;
+    let nonce = makeNonce(content);
+    while (policy.text.includes(nonce)) nonce = makeNonce(content);
+    const left = this.#tries++ === 0 ? options.timeoutMs : Math.max(0, this.#until - performance.now());
+    const answer = withDeadline(left, this.signal, (deadline) => this.#judge(nonce, deadline), options.timeoutMs);
+    return answer.then((given) => this.#read(given, nonce), failed);
+  }
+  #judge(nonce: string, deadline: Deadline): Promise<JudgeAnswer> {
+    const { policy, content, channel, manner } = this;
+    const { swapped, sampling, verbatim } = manner;
+    const question: Mutable<JudgeRequest> = new Question(policy.text, content, channel, nonce, deadline);
+    if (this.#contract.name !== 'temper') question.contract = this.#contract.name;
+    if (swapped !== undefined) question.swapped = swapped;
+    if (sampling !== undefined) question.sampling = sampling;
+    if (verbatim !== undefined) question.verbatim = verbatim;
+    return this.options.judge.judge(question);
+  }
+  #read(answer: JudgeAnswer, nonce: string): Asked | Promise<Asked> {
+    const { forgery, swapped } = this.manner;
+    try {
+      const asked = read(this.policy, answer, nonce, swapped === true);
+      if (this.#tries <= this.options.retries && STRAYED.includes(asked.cause)) return this.ask();
+      const repeated = forgery !== undefined && String(answer?.text).includes(forgery);
+      return repeated ? { ...asked, repeated } : asked;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+}
+
+export function createAsker(options: AskerOptions): Asker {
   return {
     ask: (policy, channel, content, manner, signal) =>
-      slots(async () => {
-        const { forgery, swapped, sampling, verbatim } = manner;
-        const contract = contractOf(policy.contract);
-        const until = performance.now() + timeoutMs;
-        try {
-          for (let tries = 0; ; tries++) {
-            const nonce = makeNonce(content + policy.text);
-            const left = tries === 0 ? timeoutMs : Math.max(0, until - performance.now());
-            const ask = (deadline: Deadline): Promise<JudgeAnswer> => {
-              const request: Question = {
-                policy: policy.text,
-                content,
-                channel,
-                nonce,
-                get signal() {
-                  return deadline.signal;
-                },
-              };
-              if (contract.name !== 'temper') request.contract = contract.name;
-              if (swapped !== undefined) request.swapped = swapped;
-              if (sampling !== undefined) request.sampling = sampling;
-              if (verbatim !== undefined) request.verbatim = verbatim;
-              return judge.judge(request);
-            };
-            const answer = await withDeadline(left, signal, ask, timeoutMs);
-            const asked = read(policy, answer, nonce, swapped === true);
-            if (tries < retries && STRAYED.includes(asked.cause)) continue;
-            const repeated = forgery !== undefined && String(answer?.text).includes(forgery);
-            return repeated ? { ...asked, repeated } : asked;
-          }
-        } catch (error) {
-          const failure = error instanceof JudgeFailure ? error : null;
-          return {
-            ...nothing(failure?.reason ?? 'judge_error', failure?.message ?? `the judge failed: ${errorName(error)}`),
-            answered: false,
-            hopeless: failure?.hopeless ?? false,
-          };
-        }
-      }),
+      options.slots(() => new Asking(options, policy, channel, content, manner, signal).ask()),
+  };
+}
+
+function failed(error: unknown): Asked {
+  const failure = error instanceof JudgeFailure ? error : null;
+  return {
+    ...nothing(failure?.reason ?? 'judge_error', failure?.message ?? `the judge failed: ${errorName(error)}`),
+    answered: false,
+    hopeless: failure?.hopeless ?? false,
   };
 }
 
@@ -111,11 +162,10 @@ const nothing = (cause: UnjudgedCause, detail: string, rationale = ''): Vote => 
   rationale,
 });
 
-type Told = { -readonly [K in keyof Asked]: Asked[K] };
 /** A vote with what the answer says beside it. */
-function told({ outcome, rule, cause, detail, rationale }: Vote, answer: JudgeAnswer | undefined): Told {
+function told({ outcome, rule, cause, detail, rationale }: Vote, answer: JudgeAnswer | undefined): Mutable<Asked> {
   // Field by field: copies of objects cost more than all the rest of a verdict.
-  const asked: Told = { outcome, rule, cause, detail, rationale, answered: true, hopeless: false };
+  const asked: Mutable<Asked> = { outcome, rule, cause, detail, rationale, answered: true, hopeless: false };
   if (typeof answer?.backend === 'string') asked.backend = answer.backend;
   if (typeof answer?.score === 'number' && Number.isFinite(answer.score)) asked.score = answer.score;
   return asked;
@@ -154,14 +204,14 @@ export function errorName(error: unknown): string {
 }
 
 /** Who waits for the end of a signal: one listener for all of them, as adding one costs more than many an answer. */
-const waiting = new WeakMap<AbortSignal, Set<() => void>>();
-function waitersOf(signal: AbortSignal): Set<() => void> {
+const waiting = new WeakMap<AbortSignal, Set<Watch<never>>>();
+function waitersOf(signal: AbortSignal): Set<Watch<never>> {
   const known = waiting.get(signal);
   if (known) return known;
-  const own = new Set<() => void>();
+  const own = new Set<Watch<never>>();
   waiting.set(signal, own);
   const endAll = (): void => {
-    for (const end of [...own]) end();
+    for (const watch of [...own]) watch.end(stopped());
   };
   signal.addEventListener('abort', endAll, { once: true });
   return own;
@@ -172,6 +222,63 @@ export interface Deadline {
   readonly signal: AbortSignal;
 }
 const stopped = (): JudgeFailure => new JudgeFailure('aborted', 'screening was stopped before the judge answered');
+
+/** What is waited for until it is there, fails, is stopped or takes too long. */
+class Watch<T> implements Deadline {
+  #controller: AbortController | undefined;
+  #failed: JudgeFailure | undefined;
+  readonly #timer: NodeJS.Timeout;
+  readonly #waiters: Set<Watch<never>> | undefined;
+  constructor(
+    readonly resolve: (value: T) => void,
+    readonly reject: (error: unknown) => void,
+    timeoutMs: number,
+    outer: AbortSignal | undefined,
+    readonly whole: number,
+  ) {
+    this.#timer = setTimeout(Watch.timeOut, timeoutMs, this);
+    this.#waiters = outer && waitersOf(outer);
+    this.#waiters?.add(this as Watch<never>);
+  }
+  static timeOut(watch: Watch<never>): void {
+    watch.end(new JudgeFailure('timeout', `the judge gave no answer within ${watch.whole} ms`));
+  }
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#failed) this.#controller.abort(this.#failed);
+    return this.#controller.signal;
+  }
+  run(work: (deadline: Deadline) => Promise<T>): void {
+    let answer: Promise<T>;
+    try {
+      answer = work(this);
+    } catch (error) {
+      this.#fail(error); // a judge that throws at once
+      return;
+    }
+    // One that answers at once, whatever its type says.
+    Promise.resolve(answer).then(
+      (value) => {
+        this.#settle();
+        this.resolve(value);
+      },
+      (error: unknown) => this.#fail(error),
+    );
+  }
+  end(failure: JudgeFailure): void {
+    this.#failed = failure;
+    this.#fail(failure);
+    this.#controller?.abort(failure);
+  }
+  #fail(error: unknown): void {
+    this.#settle();
+    this.reject(error);
+  }
+  #settle(): void {
+    clearTimeout(this.#timer);
+    this.#waiters?.delete(this as Watch<never>);
+  }
+}
 
 /**
  * Ends at the deadline even if the judge ignores its signal. Timers are monotonic: no clock is asked.
@@ -184,48 +291,5 @@ export function withDeadline<T>(
   whole = timeoutMs,
 ): Promise<T> {
   if (outer?.aborted) return Promise.reject(stopped());
-  let controller: AbortController | undefined;
-  let failed: JudgeFailure | undefined;
-  const deadline: Deadline = {
-    get signal() {
-      controller ??= new AbortController();
-      if (failed) controller.abort(failed);
-      return controller.signal;
-    },
-  };
-  return new Promise<T>((resolve, reject) => {
-    const waiters = outer && waitersOf(outer);
-    const settle = (): void => {
-      clearTimeout(timer);
-      waiters?.delete(onAbort);
-    };
-    const end = (failure: JudgeFailure): void => {
-      failed = failure;
-      settle();
-      reject(failure);
-      controller?.abort(failure);
-    };
-    const onAbort = (): void => end(stopped());
-    const timer = setTimeout(
-      () => end(new JudgeFailure('timeout', `the judge gave no answer within ${whole} ms`)),
-      timeoutMs,
-    );
-    waiters?.add(onAbort);
-    const fail = (error: unknown): void => {
-      settle();
-      reject(error);
-    };
-    let answer: Promise<T>;
-    try {
-      answer = work(deadline);
-    } catch (error) {
-      fail(error); // a judge that throws at once
-      return;
-    }
-    // One that answers at once, whatever its type says.
-    Promise.resolve(answer).then((value) => {
-      settle();
-      resolve(value);
-    }, fail);
-  });
+  return new Promise<T>((resolve, reject) => new Watch<T>(resolve, reject, timeoutMs, outer, whole).run(work));
 }

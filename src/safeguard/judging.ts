@@ -83,15 +83,32 @@ export class Judging {
     return digest;
   }
 
-  async run(
+  run(
     policy: Policy,
     channel: string,
     text: string,
     threshold: number | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Judged> {
-    // Most texts are one part, and where the judge need not be asked what fits nothing is waited for.
-    const parts = this.judge.fits ? await this.#fitting(policy, channel, text, signal) : this.#parts(text);
+    const parts = this.judge.fits ? null : this.#parts(text);
+    const only = parts?.length === 1 ? parts[0] : undefined;
+    // As most are: nothing is waited for but the answer.
+    if (parts && only && this.#votes === 1)
+      return this.asker
+        .ask(policy, channel, only.text, STRAIGHT, signal)
+        .then((asked) => combined(text, parts, [this.#counted([asked], threshold)]));
+    return this.#runParts(policy, channel, text, threshold, signal, parts);
+  }
+  /** @param known null: the judge is to be asked what fits */
+  async #runParts(
+    policy: Policy,
+    channel: string,
+    text: string,
+    threshold: number | undefined,
+    signal: AbortSignal | undefined,
+    known: readonly Part[] | null,
+  ): Promise<Judged> {
+    const parts = known ?? (await this.#fitting(policy, channel, text, signal));
     const [only] = parts;
     if (only && parts.length === 1)
       return combined(text, parts, [await this.#vote(policy, channel, only.text, threshold, signal)]);

@@ -1,9 +1,10 @@
 // The screen: every policy over every channel of a response, one call each. Start reading at `createScreen`.
 import { sha256 } from '../base/digest.js';
 import { createSlots } from '../base/slots.js';
-import { Acquaintance, type Doubt, Unasked } from './acquaintance.js';
+import { Acquaintance, type Batch, type Doubt, Unasked } from './acquaintance.js';
 import { createAsker, errorName, withDeadline } from './asking.js';
 import { thresholdFor } from './calibration.js';
+import type { ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
 import type { Detection, DetectorSet } from './detectors/index.js';
 import { createHope } from './hope.js';
@@ -79,6 +80,46 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type Found = Omit<Verdict, 'policy' | 'channel' | 'digests' | 'latencyMs' | 'contract'>;
 
+/** What verdicts of a policy have in common. */
+interface Standing {
+  readonly policy: Policy;
+  readonly threshold: number | undefined;
+  /** Digest of who judges. */
+  readonly who: string;
+  /** null: ours. */
+  readonly contract: ContractName | null;
+}
+/** What one verdict is on. */
+interface Matter {
+  readonly of: Standing;
+  readonly channel: string;
+  readonly content: string;
+  readonly digests: Verdict['digests'];
+  /** By performance.now. */
+  readonly start: number;
+}
+
+function said(matter: Matter, found: Found): Verdict {
+  const { outcome, rule, rationale, cause, detail, score, coverage, view, votes, backend } = found;
+  const { of, channel, content, digests, start } = matter;
+  const { policy, threshold, contract } = of;
+  // What did not pass must not leave by the words about it.
+  const isSaid = detail !== '' && repeats(detail, content);
+  const words = isSaid ? 'what there is to say of it repeats the judged text' : detail;
+  const latencyMs = Math.round(performance.now() - start);
+  // Field by field, in the order in which they are written: copies of objects cost more than all the rest.
+  const verdict: Mutable<Verdict> = contract
+    ? { policy: policy.name, channel, digests, contract, outcome, rule, rationale, cause, detail: words, latencyMs }
+    : { policy: policy.name, channel, digests, outcome, rule, rationale, cause, detail: words, latencyMs };
+  if (score !== undefined) verdict.score = score;
+  if (threshold !== undefined && cause === null) verdict.threshold = threshold;
+  if (coverage) verdict.coverage = coverage;
+  if (view) verdict.view = view;
+  if (votes) verdict.votes = votes;
+  if (backend !== undefined) verdict.backend = backend;
+  return verdict;
+}
+
 export function createScreen(options: ScreenOptions): Screen {
   const { policies, judge, detectors, onVerdict } = options;
   const { timeoutMs = DEFAULT_TIMEOUT_MS, concurrency = DEFAULT_CONCURRENCY } = options;
@@ -104,7 +145,7 @@ export function createScreen(options: ScreenOptions): Screen {
   const hope = createHope();
 
   /** Of each policy, what its verdicts have in common. */
-  const standing = policies.map((policy) => {
+  const standing = policies.map((policy): Standing => {
     const asked = judging?.judgeDigest(policy) ?? '';
     const threshold = thresholdFor(policy, asked);
     // Who judges with another threshold is another judge.
@@ -112,77 +153,75 @@ export function createScreen(options: ScreenOptions): Screen {
     const contract = contractOf(policy.contract).name;
     return { policy, threshold, who, contract: contract === 'temper' ? null : contract };
   });
-  const digestsFor = ({ policy, who }: (typeof standing)[number], content: string): Verdict['digests'] =>
+  const digestsFor = ({ policy, who }: Standing, content: string): Verdict['digests'] =>
     judging
       ? { policy: policy.digest, content, judge: who, judging: judging.digest() }
       : { policy: policy.digest, content, judge: who };
 
-  /** @param digest of the content */
-  async function verdictOf(
-    of: (typeof standing)[number],
+  /** Whether the judge's own check of a policy decides on its allows. */
+  const isTried = judge?.check !== undefined && !options.unchecked;
+  const unproven = (policy: Policy, signal: AbortSignal | undefined): Promise<string | null> =>
+    withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
+
+  function verdictOf(
+    of: Standing,
     channel: string,
     content: string,
     digest: string,
     signal: AbortSignal | undefined,
     known: KnownVerdict | undefined,
+  ): Verdict | Promise<Verdict> {
+    const matter = { of, channel, content, digests: digestsFor(of, digest), start: performance.now() };
+    const before = known?.(of.policy.name, channel, matter.digests);
+    if (before?.outcome === 'block' || (before?.outcome === 'allow' && !isTried)) return before;
+    if (before?.outcome !== 'allow') return judged(matter, signal);
+    return unproven(of.policy, signal).then(
+      (why) => (why === null ? before : judged(matter, signal)),
+      () => judged(matter, signal),
+    );
+  }
+  function judged(matter: Matter, signal: AbortSignal | undefined): Verdict | Promise<Verdict> {
+    const { policy, threshold } = matter.of;
+    if (!judging || !acquaintance)
+      return said(matter, {
+        outcome: 'unjudged',
+        rule: null,
+        cause: 'judge_error',
+        detail: 'no judge is configured',
+        rationale: '',
+      });
+    // Where nothing is held against the judge there is no batch that the verdict could be of.
+    const batch = acquaintance.isIdle ? null : acquaintance.join(policy);
+    return judging.run(policy, matter.channel, matter.content, threshold, signal).then((found) => {
+      hope.note(found.answered, found.hopeless ? found.detail : null);
+      const changed = found.answered ? acquaintance.saw(found.backend) : null;
+      if (found.outcome !== 'allow') return said(matter, found);
+      if (changed) return said(matter, { ...found, ...changed, outcome: 'unjudged' });
+      if (!isTried && acquaintance.isIdle) return said(matter, found);
+      return allowed(matter, found, batch ?? acquaintance.join(policy), acquaintance, signal);
+    });
+  }
+  /** An allow, if the judge may give one. */
+  async function allowed(
+    matter: Matter,
+    found: Found,
+    batch: Batch,
+    acquaintance: Acquaintance,
+    signal: AbortSignal | undefined,
   ): Promise<Verdict> {
-    const start = performance.now();
-    const { policy, threshold, contract } = of;
-    const digests = digestsFor(of, digest);
-    const verdict = ({
-      outcome,
-      rule,
-      rationale,
-      cause,
-      detail,
-      score,
-      coverage,
-      view,
-      votes,
-      backend,
-    }: Found): Verdict => {
-      // What did not pass must not leave by the words about it.
-      const isSaid = detail !== '' && repeats(detail, content);
-      const words = isSaid ? 'what there is to say of it repeats the judged text' : detail;
-      const latencyMs = Math.round(performance.now() - start);
-      // Field by field, in the order in which they are written: copies of objects cost more than all the rest.
-      const said: Mutable<Verdict> = contract
-        ? { policy: policy.name, channel, digests, contract, outcome, rule, rationale, cause, detail: words, latencyMs }
-        : { policy: policy.name, channel, digests, outcome, rule, rationale, cause, detail: words, latencyMs };
-      if (score !== undefined) said.score = score;
-      if (threshold !== undefined && cause === null) said.threshold = threshold;
-      if (coverage) said.coverage = coverage;
-      if (view) said.view = view;
-      if (votes) said.votes = votes;
-      if (backend !== undefined) said.backend = backend;
-      return said;
-    };
-    const unjudged = (cause: UnjudgedCause, detail: string): Verdict =>
-      verdict({ outcome: 'unjudged', rule: null, cause, detail, rationale: '' });
-    const before = known?.(policy.name, channel, digests);
-    if (before?.outcome === 'block') return before;
-    const isTried = judge?.check !== undefined && !options.unchecked;
-    const unproven = (): Promise<string | null> => withDeadline(MAX_TIMER_MS, signal, () => doubt(policy));
-    if (before?.outcome === 'allow' && (!isTried || (await unproven().catch(() => '')) === null)) return before;
-    if (!judging || !acquaintance) return unjudged('judge_error', 'no judge is configured');
-    const batch = acquaintance.join(policy);
-    const judged = await judging.run(policy, channel, content, threshold, signal);
-    hope.note(judged.answered, judged.hopeless ? judged.detail : null);
-    const changed = judged.answered ? acquaintance.saw(judged.backend) : null;
-    if (judged.outcome !== 'allow') return verdict(judged);
-    const void_ = ({ cause, detail }: Doubt): Verdict => verdict({ ...judged, outcome: 'unjudged', cause, detail });
-    if (changed) return void_(changed);
+    const voided = ({ cause, detail }: Doubt): Verdict =>
+      said(matter, { ...found, outcome: 'unjudged', cause, detail });
     try {
       // Nothing is waited for where nobody asks: what was judged before a stop is not lost.
-      const why = isTried ? await unproven() : null;
-      if (why !== null) return void_({ cause: 'unproven', detail: why });
-      if (acquaintance.isIdle) return verdict(judged);
+      const why = isTried ? await unproven(matter.of.policy, signal) : null;
+      if (why !== null) return voided({ cause: 'unproven', detail: why });
+      if (acquaintance.isIdle) return said(matter, found);
       const doubted = await withDeadline(MAX_TIMER_MS, signal, () => batch.doubt());
-      return doubted ? void_(doubted) : verdict(judged);
+      return doubted ? voided(doubted) : said(matter, found);
     } catch (error) {
-      if (error instanceof JudgeFailure) return void_({ cause: error.reason, detail: error.message });
-      if (error instanceof Unasked) return void_(error.doubt);
-      return void_({ cause: 'unproven', detail: `the judge could not be tried (${errorName(error)})` });
+      if (error instanceof JudgeFailure) return voided({ cause: error.reason, detail: error.message });
+      if (error instanceof Unasked) return voided(error.doubt);
+      return voided({ cause: 'unproven', detail: `the judge could not be tried (${errorName(error)})` });
     }
   }
 
@@ -215,6 +254,32 @@ export function createScreen(options: ScreenOptions): Screen {
     }));
   }
 
+  async function screenAll(
+    texts: readonly (readonly [channel: string, text: string])[],
+    signal: AbortSignal | undefined,
+    known: KnownVerdict | undefined,
+  ): Promise<ScreenResult> {
+    if (texts.length === 0) return combine([missing('', sha256(''), 'no_content', 'no channel holds any text', judge)]);
+    const judged = async (of: Standing, channel: string, text: string, digest: string): Promise<Verdict> => {
+      const verdict = await verdictOf(of, channel, text, digest, signal, known);
+      onVerdict?.(verdict);
+      return verdict;
+    };
+    const own = async ([channel, text]: readonly [string, string]): Promise<readonly Verdict[]> => {
+      const digest = sha256(text);
+      const verdicts =
+        standing.length === 0
+          ? [missing(channel, digest, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
+          : await Promise.all(standing.map((of) => judged(of, channel, text, digest)));
+      return detectors ? withDetectors(detectors, channel, text, digest, verdicts, signal) : verdicts;
+    };
+    return combine((await Promise.all(texts.map(own))).flat());
+  }
+  const alone = (verdict: Verdict): ScreenResult => {
+    onVerdict?.(verdict);
+    return combine([verdict]);
+  };
+
   return {
     policies,
     detectors,
@@ -233,30 +298,18 @@ export function createScreen(options: ScreenOptions): Screen {
       }
       return null;
     },
-    async screen(channels, signal, known) {
-      const texts = Object.entries(channels).filter(([, text]) => text !== '');
-      if (texts.length === 0)
-        return combine([missing('', sha256(''), 'no_content', 'no channel holds any text', judge)]);
-      const judged = async (of: (typeof standing)[number], channel: string, text: string, digest: string) => {
-        const verdict = await verdictOf(of, channel, text, digest, signal, known);
-        onVerdict?.(verdict);
-        return verdict;
-      };
-      const own = async (channel: string, text: string): Promise<readonly Verdict[]> => {
-        const digest = sha256(text);
-        const verdicts =
-          standing.length === 0
-            ? [missing(channel, digest, 'no_policy', 'no policy is given; nothing passes unjudged', judge)]
-            : await Promise.all(standing.map((of) => judged(of, channel, text, digest)));
-        return detectors ? withDetectors(detectors, channel, text, digest, verdicts, signal) : verdicts;
-      };
-      const [[channel, text] = ['', '']] = texts;
+    screen(channels, signal, known) {
+      const texts = Object.entries(channels).filter(hasText);
       const [of] = standing;
+      const [only] = texts;
+      if (!of || !only || texts.length > 1 || standing.length > 1 || detectors) return screenAll(texts, signal, known);
       // As most are: nothing is waited for but the verdict.
-      if (of && texts.length === 1 && standing.length === 1 && !detectors)
-        return combine([await judged(of, channel, text, sha256(text))]);
-      const calls = texts.map(([channel, text]) => own(channel, text));
-      return combine((await Promise.all(calls)).flat());
+      try {
+        const verdict = verdictOf(of, only[0], only[1], sha256(only[1]), signal, known);
+        return verdict instanceof Promise ? verdict.then(alone) : Promise.resolve(alone(verdict));
+      } catch (error) {
+        return Promise.reject(error);
+      }
     },
     asks(channels) {
       return Object.entries(channels).flatMap(([channel, text]) => {
@@ -267,6 +320,8 @@ export function createScreen(options: ScreenOptions): Screen {
     },
   };
 }
+
+const hasText = ([, text]: readonly [string, string]): boolean => text !== '';
 
 const notLookedAt = (error: string, signal: AbortSignal | undefined): Partial<Verdict> =>
   signal?.aborted

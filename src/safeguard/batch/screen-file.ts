@@ -128,6 +128,8 @@ interface Pending {
 /** Records under way at the sink. */
 const MOST_RECORDS = 4096;
 
+const ignore = (): void => {};
+
 class Run {
   readonly #tally = new Tally();
   readonly #digests = new DigestsSeen();
@@ -207,24 +209,21 @@ class Run {
           : find;
         const result = row.bad ? Promise.resolve(badResult(row)) : screen.screen(row.channels, signal, own);
         // One that rejects is met in its turn.
-        result.catch(() => {});
+        result.then(undefined, ignore);
         this.#pending.push(known ? { row, result, known } : { row, result });
-        if (this.#pending.length >= window) await this.#settle(out);
+        if (this.#pending.length < window) continue;
+        const wait = this.#settle(out, await (this.#pending[0] as Pending).result);
+        if (wait) await wait;
       }
     }
-    while (this.#pending.length > 0) await this.#settle(out);
+    for (let [head] = this.#pending; head; [head] = this.#pending) await this.#settle(out, await head.result);
   }
 
-  async #settle(out: VerdictFile): Promise<void> {
-    const head = this.#pending.shift();
-    if (!head) return;
-    const result = await head.result;
+  /** Takes the result of the row that comes next. @returns what to wait for before more is taken; null: nothing */
+  #settle(out: VerdictFile, result: ScreenResult): Promise<void> | null {
     // A stop is no finding: leave no rows marked `aborted`.
     this.options.signal?.throwIfAborted();
-    this.#add(out, head, result);
-    if (out.room) await out.room;
-    if (this.#sharing?.isFull) await this.#sharing.put();
-    if (this.#records.length >= MOST_RECORDS) await Promise.all(this.#records.splice(0));
+    this.#add(out, this.#pending.shift() as Pending, result);
     this.options.onRow?.(this.#tally.rows, result, this.#asked);
     const why = this.options.screen.hopeless?.() ?? null;
     if (why !== null && this.#tally.rows < this.read.own)
@@ -233,6 +232,12 @@ class Run {
         `screen: ${why}; stopped at row ${this.#tally.rows} of ${this.rows.files.join(', ')}`,
         { file: this.rows.files[0], rows: this.#tally.rows },
       );
+    return out.room || this.#sharing?.isFull || this.#records.length >= MOST_RECORDS ? this.#drain(out) : null;
+  }
+  async #drain(out: VerdictFile): Promise<void> {
+    if (out.room) await out.room;
+    if (this.#sharing?.isFull) await this.#sharing.put();
+    if (this.#records.length >= MOST_RECORDS) await Promise.all(this.#records.splice(0));
   }
 
   #add(out: VerdictFile, { row, known }: Pending, result: ScreenResult): void {
