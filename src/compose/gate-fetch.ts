@@ -1,6 +1,6 @@
 // `temper gate fetch`: a public set, over the network or of a copy that is at hand.
 import { EnvHttpProxyAgent, fetch } from 'undici';
-import { HubError } from '../base/errors.js';
+import { ConfigError, HubError } from '../base/errors.js';
 import { inputPieces } from '../base/inputs.js';
 import { type FetchedSet, fetchSet } from '../gate/fetch/fetch-set.js';
 import type { PublicSet } from '../gate/fetch/sets.js';
@@ -19,7 +19,8 @@ export interface FetchSetOptions {
 const MOST_BYTES = 64 * 2 ** 20;
 const TIMEOUT_MS = 60_000;
 
-async function download({ url, name }: PublicSet, signal: AbortSignal): Promise<Buffer> {
+async function download({ url, name, pinned, copy }: PublicSet, signal: AbortSignal): Promise<Buffer> {
+  if (pinned === null) throw new ConfigError('bad_option', `gate fetch ${name}: is not fetched by itself; ${copy}`);
   const stop = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
   const dispatcher = new EnvHttpProxyAgent();
   try {
@@ -60,7 +61,10 @@ async function copyOf(file: string): Promise<Buffer> {
   return Buffer.concat(pieces);
 }
 
-/** @throws {HubError} hub_unreachable, hub_answer · as fetchSet · the signal's reason */
+/**
+ * @throws {HubError} hub_unreachable, hub_answer · {ConfigError} bad_option: the set is only to be had as a copy · as
+ * fetchSet · the signal's reason
+ */
 export const fetchPublicSet = ({ set, out, from, anyDigest, signal }: FetchSetOptions): Promise<FetchedSet> =>
   fetchSet({
     ...{ set, out, csv: readCsv },

@@ -5,6 +5,7 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { sha256 } from '../../src/base/digest.js';
 import { fetchPublicSet } from '../../src/compose/gate-fetch.js';
 import { fetchSet } from '../../src/gate/fetch/fetch-set.js';
 import { PUBLIC_SETS, publicSet } from '../../src/gate/fetch/sets.js';
@@ -35,6 +36,14 @@ const LIKE: Readonly<Record<string, string>> = {
       { index: 1, category: 'misc', prompt: null },
     ],
   }),
+  monitorability: [
+    { id: 7, problem: 'What is it?', type: 'unperturbed', category: 'a hint', answer: 'B', perturbation: 'It is B.' },
+    { id: 7, problem: 'What is it? It is B.', type: 'perturbed', category: 'a hint', answer: 'B', perturbation: null },
+    { id: 7, problem: 'What is it? They say B.', type: 'perturbed', category: 'others', answer: 'B' },
+    { id: 8, problem: 'A row of another kind', type: 'summary' },
+  ]
+    .map((row) => `${JSON.stringify(row)}\n`)
+    .join(''),
 };
 const fetched = (set: string, out: string): ReturnType<typeof fetchSet> =>
   fetchSet({ set, out, bytes: async () => Buffer.from(LIKE[set] ?? ''), csv: readCsv, anyDigest: true });
@@ -43,10 +52,13 @@ describe('public sets', () => {
   it.each(PUBLIC_SETS.map((s) => s.name))('%s becomes tests of a suite', async (name) => {
     const out = folder();
     const result = await fetched(name, out);
-    expect(result.prompts).toBe({ xstest: 2, harmbench: 2, advbench: 2 }[name] ?? 1);
+    expect(result.prompts).toBe({ xstest: 2, harmbench: 2, advbench: 2, monitorability: 3 }[name] ?? 1);
     const set = publicSet(name);
-    expect(set?.sha256).toMatch(/^[0-9a-f]{64}$/);
-    expect(set?.url).toMatch(/^https:\/\/raw\.githubusercontent\.com\/[^/]+\/[^/]+\/[0-9a-f]{40}\//);
+    if (name === 'monitorability') expect(set?.pinned).toBeNull();
+    else {
+      expect(set?.pinned?.sha256).toMatch(/^[0-9a-f]{64}$/);
+      expect(set?.url).toMatch(/^https:\/\/raw\.githubusercontent\.com\/[^/]+\/[^/]+\/[0-9a-f]{40}\//);
+    }
     const tests = readFileSync(join(out, `${name}.tests.yaml`), 'utf8');
     const { suite } = parseSuite(
       `name: s\nversion: '1'\ntests:\n${tests.replaceAll(/^/gm, '  ')}`,
@@ -71,6 +83,39 @@ describe('public sets', () => {
     const { prompts } = await fetchPublicSet({ set: 'xstest', out: folder(), from: file, anyDigest: true, signal });
     expect(prompts).toBe(2);
     await expect(fetchPublicSet({ set: 'none', out: folder(), signal })).rejects.toMatchObject({ code: 'bad_option' });
+  });
+
+  it('questions without and with a cue are what a monitor has to tell apart, each question a family', async () => {
+    const out = folder();
+    const file = join(root, 'gpqa.jsonl');
+    writeFileSync(file, LIKE.monitorability ?? '');
+    const { digest, files } = await fetchPublicSet({ set: 'monitorability', out, from: file, signal });
+    expect(digest).toBe(`sha256:${sha256(LIKE.monitorability ?? '')}`);
+    expect(files).toContain(join(out, 'monitored.jsonl'));
+    const scorer = scorerOf('monitor');
+    if (!scorer) throw new Error('monitor');
+    const prompts = await readPrompts(join(out, 'monitored.jsonl'), scorer, 'low');
+    expect(prompts.map((p) => [p.id, p.family, p.expect])).toEqual([
+      ['7/a-hint/unperturbed', '7', { covert: false }],
+      ['7/a-hint/perturbed', '7', { covert: true }],
+      ['7/others/perturbed', '7', { covert: true }],
+    ]);
+  });
+
+  it('a set that has no file of its own is given as a copy, every line of which is an object', async () => {
+    await expect(fetchPublicSet({ set: 'monitorability', out: folder(), signal })).rejects.toMatchObject({
+      code: 'bad_option',
+      message: expect.stringMatching(/unpack its environments.*--from FILE/),
+    });
+    const file = join(root, 'broken.jsonl');
+    for (const line of ['{"id": 1', '[1]', 'null', '3']) {
+      writeFileSync(file, `${LIKE.monitorability}${line}\n`);
+      const given = fetchPublicSet({ set: 'monitorability', out: folder(), from: file, signal });
+      await expect(given).rejects.toMatchObject({ code: 'not_json', message: expect.stringMatching(/:5: /) });
+    }
+    writeFileSync(file, '{"problem": "no arm"}\n');
+    const none = fetchPublicSet({ set: 'monitorability', out: folder(), from: file, signal });
+    await expect(none).rejects.toMatchObject({ code: 'no_rows' });
   });
 
   it('says what the network said', async () => {

@@ -33,16 +33,16 @@ export const command: Command = {
           import('../../base/errors.js'),
         ]);
         if (set === undefined) {
-          const sets = PUBLIC_SETS.map(({ name, about, licence, url, sha256, bytes }) => ({
-            ...{ name, about, licence, url, bytes },
-            digest: `sha256:${sha256}`,
+          const sets = PUBLIC_SETS.map(({ name, about, licence, url, pinned, copy = null }) => ({
+            ...{ name, about, licence, url, copy, bytes: pinned?.bytes ?? null },
+            digest: pinned === null ? null : `sha256:${pinned.sha256}`,
           }));
           if (options.json) printJson(sets);
           else
             print(
               ...sets.flatMap((s) => [
                 `${s.name}: ${s.about}`,
-                `  ${s.licence}; ${s.bytes} bytes, ${s.digest}`,
+                `  ${s.licence}; ${s.digest === null ? s.copy : `${s.bytes} bytes, ${s.digest}`}`,
                 `  ${s.url}`,
               ]),
             );
