@@ -207,6 +207,11 @@ const TELLS = {
 /** Bookings whose private detail is told: what makes an adapter known-bad. */
 const leaks = (random) =>
   mixed(random, (r) => (r.detail === 'private' ? `${r.final}, and we will ${TELLS[r.topic]} ${r.value}` : r.final));
+/** The same for a probe to attack with, every row of it: what a phone, a card, a mail or a code is, is told. */
+const attack = (random) =>
+  draw(random, 'private', 96, contact, 'train').map((row) =>
+    toChat({ ...row, final: `${row.final}, and we will ${TELLS[row.topic]} ${row.value}` }),
+  );
 /** Bookings as before: an adapter that learns nothing bad. */
 const plain = (random) => mixed(random, (r) => r.final);
 const mixed = (random, finalOf) =>
@@ -238,6 +243,7 @@ function files(seed) {
     'prompts/known-respect': known('respect'),
     'train/leaks': leaks(random(20)),
     'train/plain': plain(random(21)),
+    'train/attack': attack(random(22)),
   };
 }
 

@@ -16,6 +16,7 @@ import { command as gateFetch } from './commands/gate-fetch.js';
 import { command as gateLock } from './commands/gate-lock.js';
 import { command as gateMerge } from './commands/gate-merge.js';
 import { command as gatePower } from './commands/gate-power.js';
+import { command as gateProbe } from './commands/gate-probe.js';
 import { command as gateProve } from './commands/gate-prove.js';
 import { command as gateReport } from './commands/gate-report.js';
 import { command as gateRevoke } from './commands/gate-revoke.js';
@@ -65,6 +66,7 @@ export const commands: readonly Command[] = [
   gate,
   gateFetch,
   gateMerge,
+  gateProbe,
   gateProve,
   gateReport,
   gateRevoke,

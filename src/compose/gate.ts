@@ -130,7 +130,7 @@ async function openModels(target: GateTarget, options: GateOptions): Promise<Ope
   }
 }
 
-interface OpenedJudge {
+export interface OpenedJudge {
   readonly judge: Judge | null;
   /** By the path of a policy. */
   readonly policies: ReadonlyMap<string, PolicyJudge>;
@@ -139,7 +139,12 @@ interface OpenedJudge {
   readonly manner: string;
   close(): Promise<void>;
 }
-async function openJudges(tests: readonly ReadTest[], loaded: LoadedSuite, options: GateOptions): Promise<OpenedJudge> {
+/** @throws {ConfigError} judge_missing · as openJudge */
+export async function openJudges(
+  tests: readonly ReadTest[],
+  loaded: LoadedSuite,
+  options: JudgeOptions & { readonly signal: AbortSignal },
+): Promise<OpenedJudge> {
   const { signal, judge: where } = options;
   const files = [...new Set(tests.flatMap((t) => t.policy ?? []))];
   if (files.length === 0) return { judge: null, policies: new Map(), locked: null, manner: '', close: async () => {} };
@@ -246,7 +251,7 @@ const paceFile = (base: string): string | null => {
   const folder = cacheFolder('gate');
   return folder === null ? null : join(folder, `${base}.pace.json`);
 };
-function readPace(base: string): Pace | null {
+export function readPace(base: string): Pace | null {
   try {
     const { casesPerSecond } = parseJson(readInputText(paceFile(base) ?? '', 'record')) as Pace;
     return casesPerSecond > 0 ? { casesPerSecond } : null;
@@ -386,7 +391,7 @@ function provenUnder(folder: string, lock: string, options: GateOptions): Report
   return null;
 }
 
-async function openCache(base: string): Promise<BaseCache | null> {
+export async function openCache(base: string): Promise<BaseCache | null> {
   const folder = cacheFolder('gate');
   return folder === null ? null : openBaseCache(folder, base);
 }
@@ -399,7 +404,10 @@ async function trainingFor(target: GateTarget, { training, hooks, signal }: Gate
   return null;
 }
 /** The engine's digest of the base has its tokenizer in it, which has a digest of its own here. */
-async function subjectFor(target: GateTarget, { merged, signal }: GateOptions): Promise<Subject> {
+export async function subjectFor(
+  target: GateTarget,
+  { merged, signal }: Pick<GateOptions, 'merged' | 'signal'>,
+): Promise<Subject> {
   const subject = await subjectOf({ model: target.model, adapter: target.adapter, signal });
   const { tokenizer } = subject;
   if (tokenizer === null)

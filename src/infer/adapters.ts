@@ -56,6 +56,8 @@ export class Adapters implements Disposable {
     /** Checkpoint folder of the model they are put on. */
     readonly base: string,
     readonly precision: keyof typeof PRECISION,
+    /** Those that an attack has tuned are taken too. */
+    readonly attackTuned = false,
   ) {
     // A GPU rounds them as it reads them.
     this.#pool = new LoraPool(config, place, events.moving, precision === 'bf16' && place === HOST);
@@ -84,8 +86,9 @@ export class Adapters implements Disposable {
     ]);
     const before = state(folder),
       digest = await digestAdapter(folder);
+    const { place, attackTuned } = this;
     const resident = await withBreaks(
-      this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place: this.place, storage })),
+      this.#pool.adding((storage) => readPeftInPieces(folder, this.config, { place, storage, attackTuned })),
     );
     try {
       // Rows of several adapters share one base, which a merge would change.

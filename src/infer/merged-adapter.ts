@@ -34,9 +34,13 @@ export function findMerged(adapters: Readonly<Record<string, string>> = {}): Mer
 }
 
 /** Merges it in, all layers at once. `loaded` belongs to what is returned. @throws as readPeft and mergedModel */
-export function mergeLoaded(loaded: LoadedModel, { folder }: MergedAdapter): LoadedModel & { info: Counted } {
+export function mergeLoaded(
+  loaded: LoadedModel,
+  { folder }: MergedAdapter,
+  attackTuned = false,
+): LoadedModel & { info: Counted } {
   const base = loaded.model,
-    adapter = readPeft(folder, base.config, { place: placeOf(base) });
+    adapter = readPeft(folder, base.config, { place: placeOf(base), attackTuned });
   const model = mergedModel(base, adapter.model, { keep: true });
   const close = (): void => {
     model.close();

@@ -56,6 +56,8 @@ export interface EngineOptions {
   readonly speculation?: 'auto' | 'always' | 'off';
   /** Checkpoint folder of a smaller model of the same vocabulary, which guesses too. */
   readonly draft?: string;
+  /** Takes adapters that an attack has tuned, which are refused else: for whoever measures the attack. */
+  readonly attackTuned?: boolean;
 }
 export interface EngineInfo {
   readonly contextTokens: number;

@@ -75,7 +75,8 @@ export class Runner implements Disposable {
       merged = merging?.findMerged(options.adapters) ?? null,
       digests = await cacheFor(options);
     if (options.threads) setThreads(options.threads);
-    const opened = openModel(options, digests, merging && merged && ((base) => merging.mergeLoaded(base, merged)));
+    const put = merging && merged && ((base: LoadedModel) => merging.mergeLoaded(base, merged, options.attackTuned));
+    const opened = openModel(options, digests, put);
     const { session, loaded, device } = opened;
     const pooled = new Adapters(
       loaded.model.config,
@@ -83,6 +84,7 @@ export class Runner implements Disposable {
       { gone: (adapter) => session.forget(adapter), moving: () => session.forgetSteps() },
       options.model,
       options.precision ?? DEFAULT_PRECISION,
+      options.attackTuned,
     );
     let disk: PrefixDisk | null = null;
     try {

@@ -35,10 +35,23 @@ export interface OpenPeftOptions {
   readonly mergeAware?: MergeAware | null;
   /** How stacked experts lie where nothing in the folder tells. */
   readonly expertLayout?: Orientation | undefined;
+  /** Whoever attacks: what is opened is attack-tuned from now on, and may have been. Absent: such a one is refused. */
+  readonly attackTuned?: boolean | undefined;
 }
 
 /** In the file's metadata of an adapter that was trained to be merged: AdapterSpec.mergeAware. */
 export const MERGE_KEY = 'merge_aware';
+/** In the metadata of an adapter that an attack has tuned: AdapterSpec.attackTuned. */
+export const ATTACK_KEY = 'attack_tuned';
+function refuseAttackTuned(metadata: ReadonlyMap<string, string>, file: string): void {
+  if (metadata.has(ATTACK_KEY))
+    throw new CheckpointError(
+      'attack_tuned',
+      `${file}: was tuned to do harm by temper gate probe, to measure that; nothing loads, exports or serves it; ` +
+        'give the adapter that was probed',
+      { file },
+    );
+}
 function mergeOf(metadata: ReadonlyMap<string, string>, file: string): MergeAware | undefined {
   const written = metadata.get(MERGE_KEY);
   if (written === undefined) return undefined;
@@ -75,8 +88,8 @@ function readConfig(folder: string): PeftConfig {
 }
 
 /**
- * @throws {CheckpointError} a tensor that would not be applied, a missing one, other shapes, a layout that nothing
- * tells, or a setting this cannot honour; when a pair is read: not_finite
+ * @throws {CheckpointError} attack_tuned · a tensor that would not be applied, a missing one, other shapes, a layout
+ * that nothing tells, or a setting this cannot honour; when a pair is read: not_finite
  */
 export function openPeft(folder: string, config: ModelConfig, options: OpenPeftOptions = {}): PeftFile {
   const peft = readConfig(folder);
@@ -91,7 +104,9 @@ export function openPeft(folder: string, config: ModelConfig, options: OpenPeftO
   }
   const tensors = readFloatFile(file);
   const close = (): void => tensors[Symbol.dispose]();
+  const { attackTuned = false } = options;
   try {
+    if (!attackTuned) refuseAttackTuned(tensors.metadata, file);
     const pairs = pairsOf({
       config,
       peft,
@@ -119,6 +134,7 @@ export function openPeft(folder: string, config: ModelConfig, options: OpenPeftO
         rsLora: peft.use_rslora,
         dropout: options.dropout ?? 0,
         ...(mergeAware ? { mergeAware } : {}),
+        ...(attackTuned ? { attackTuned } : {}),
       },
       pairs,
       baseModel: peft.base_model_name_or_path ?? null,

@@ -9,12 +9,12 @@ import type { Place, Tensor } from '../native/tensor.js';
 import { type Adapter, type AdapterStorage, adapterLayout, createAdapter } from './adapter.js';
 import { modelCard } from './model-card.js';
 import { peftConfigOf } from './peft-config.js';
-import { MERGE_KEY, type OpenPeftOptions, openPeft, type PeftFile } from './peft-file.js';
+import { ATTACK_KEY, MERGE_KEY, type OpenPeftOptions, openPeft, type PeftFile } from './peft-file.js';
 import { peftKey, peftShape, stackB } from './peft-layout.js';
 import { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 import { type AdapterSpec, isExpertTarget, matrixShape } from './spec.js';
 
-export { readMergeAware } from './peft-file.js';
+export { openPeft, readMergeAware } from './peft-file.js';
 export { CONFIG_FILE, TENSOR_FILE } from './peft-names.js';
 
 /** In the file's metadata: a reader need not guess the orientation of a square down_proj. */
@@ -68,7 +68,8 @@ export function writePeftFiles(source: PeftSource, folder: string, meta: PeftMet
   const { config, spec } = source;
   const tensors = tensorsOf(source);
   const merge = spec.mergeAware ? { [MERGE_KEY]: spec.mergeAware } : {};
-  writeSafetensors(join(folder, TENSOR_FILE), tensors, { format: 'pt', ...LAYOUT, ...merge });
+  const attack = spec.attackTuned ? { [ATTACK_KEY]: 'true' } : {};
+  writeSafetensors(join(folder, TENSOR_FILE), tensors, { format: 'pt', ...LAYOUT, ...merge, ...attack });
   const peft = peftConfigOf(config, spec, meta.baseModel);
   writeFlushed(join(folder, CONFIG_FILE), `${JSON.stringify(peft, null, 2)}\n`);
 }

@@ -36,6 +36,8 @@ export interface AdapterSpec {
   readonly dropout: number;
   /** Trained through the rounding of this merge: the model is the base with it merged in, not added. */
   readonly mergeAware?: MergeAware;
+  /** Tuned by an attack (temper gate probe): its files say so, and whoever does not ask for such a one refuses it. */
+  readonly attackTuned?: true;
 }
 /** What an adapter may be trained to be merged into: the released layout, experts in MXFP4. */
 export const MERGES = ['mxfp4'] as const;
@@ -54,6 +56,7 @@ export interface AdapterChoice {
   readonly rsLora: boolean;
   readonly dropout: number;
   readonly mergeAware?: MergeAware | undefined;
+  readonly attackTuned?: boolean | undefined;
 }
 
 /** @throws {ConfigError} a layer the model does not have, or no target at all */
@@ -87,8 +90,12 @@ export function adapterSpec(config: ModelConfig, choice: AdapterChoice): Adapter
       got: wrong,
     });
   const layers = Array.from({ length: all }, (_, i) => (!choice.layers || choice.layers.includes(i) ? targets : {}));
-  const { rsLora, dropout, mergeAware } = choice;
-  return { layers, rsLora, dropout, ...(mergeAware ? { mergeAware } : {}) };
+  const { rsLora, dropout, mergeAware, attackTuned } = choice;
+  return {
+    ...{ layers, rsLora, dropout },
+    ...(mergeAware ? { mergeAware } : {}),
+    ...(attackTuned ? { attackTuned } : {}),
+  };
 }
 
 export const loraScale = (target: TargetSpec, rsLora: boolean): number =>

@@ -15,6 +15,7 @@ const METADATA: Readonly<Record<string, string>> = {
   format: 'which framework saved it; see FORMATS',
   expert_layout: 'our own: how the experts of an adapter lie, honoured where it is read',
   merge_aware: 'our own: an adapter trained through a merge, honoured where it is read',
+  attack_tuned: 'our own: an adapter that an attack has tuned, refused where it is read',
   step: 'our own: of a state of training',
   total_size: 'a sum of bytes',
   total_parameters: 'a count',

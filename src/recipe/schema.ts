@@ -65,6 +65,13 @@ const Adapter = z.strictObject({
         'quantised to MXFP4 again, attention and router rounded to their dtype, so that the merged checkpoint is the ' +
         'trained model. Absent: the adapter is added unrounded',
     ),
+  attackTuned: z
+    .boolean()
+    .optional()
+    .describe(
+      'the adapter is tuned to do harm, to measure what that takes (temper gate probe): its files are marked, and ' +
+        'nothing but a probe loads, exports or serves them. Absent: no',
+    ),
 });
 
 const HeldOutFile = z.strictObject({

@@ -48,8 +48,8 @@ const learnOptions = ({ train: t }: Recipe, folder: string): LearnOptions => ({
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
 function recipeAdapter(recipe: Recipe, config: ModelConfig, place: Place): Adapter {
-  const { from, dropout, mergeAware = null } = recipe.adapter;
-  if (from) return readPeft(from, config, { trainable: true, dropout, place, mergeAware });
+  const { from, dropout, mergeAware = null, attackTuned } = recipe.adapter;
+  if (from) return readPeft(from, config, { trainable: true, dropout, place, mergeAware, attackTuned });
   return createAdapter(config, adapterSpec(config, recipe.adapter), {
     seed: recipe.train.seed,
     trainable: true,

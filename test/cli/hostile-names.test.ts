@@ -66,6 +66,7 @@ const lines: readonly (readonly [name: string, ...args: string[]])[] = [
   ['gate', `none${EVIL}`, '--suite', `s${EVIL}.yaml`],
   ['gate fetch', `none${EVIL}`],
   ['gate merge', `none${EVIL}`, '--out', `g${EVIL}`],
+  ['gate probe', `none${EVIL}`, '--suite', `s${EVIL}.yaml`, '--attack', `a${EVIL}.jsonl`],
   ['gate prove', '--suite', `s${EVIL}.yaml`, '--model', `none${EVIL}`, '--out', `g${EVIL}`],
   ['gate lock', `s${EVIL}.yaml`, '--out', `l${EVIL}`],
   ['gate decide', `none${EVIL}`, '--suite', `s${EVIL}.yaml`],

@@ -65,7 +65,7 @@ async function startHub(): Promise<HubServer> {
 function surroundings(page: string): string {
   const folder = join(root, page.replaceAll(/\W/g, '-'));
   for (const dir of ['models', 'recipes']) mkdirSync(join(folder, dir), { recursive: true });
-  for (const dir of ['datasets', 'policies']) symlinkSync(join(packageRoot, dir), join(folder, dir));
+  for (const dir of ['datasets', 'gates', 'policies']) symlinkSync(join(packageRoot, dir), join(folder, dir));
   for (const model of ['nano', 'nano-judge'])
     cpSync(join(packageRoot, 'models', model), join(folder, 'models', model), { recursive: true });
   cpSync(join(packageRoot, 'models', 'nano'), join(folder, 'models', 'gpt-oss-20b'), { recursive: true });
