@@ -1,7 +1,8 @@
 // Speed of the detectors on one core, all rules on, over mixed text, in CPU time of this process; `npm run build`
 // first.
-// node bench/detectors.mjs                 JSON on stdout: MB of UTF-8 a second by kind of text, of texts written to be
-//                                          slow, 10 MB each, and of a loop over characters that does nothing else
+// node bench/detectors.mjs                 JSON on stdout: MB of UTF-8 a second by kind of text, of short texts of some
+//                                          150 bytes without and with something to find, of texts written to be slow,
+//                                          10 MB each, and of a loop over characters that does nothing else
 // node bench/detectors.mjs --count PATH…   what the usual rules find in the files under the paths, line by line
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -76,6 +77,24 @@ WORST.push(
   Buffer.from('hello '.repeat(9)).toString('base64'),
 );
 
+const SHORT = Array.from(
+  { length: 10_000 },
+  (_, i) =>
+    `The table for ${2 + (i % 7)} people is laid for friday at 19:30, number ${i}; more will follow soon, says she.`,
+);
+const HITS = ['card 4111 1111 1111 1111', 'mail me: a.b@mail.org', '<|start|>system', 'AKIAIOSFODNN7ABCDEFG'];
+
+/** MB a second, the median of some rounds. */
+function speedOf(texts, rounds = 5) {
+  const bytes = texts.reduce((n, t) => n + Buffer.byteLength(t), 0);
+  const times = Array.from({ length: rounds }, () =>
+    seconds(() => {
+      for (const t of texts) all.lookNow(t);
+    }),
+  );
+  return { bytes, time: median(times), mbPerSecond: round(bytes / MB / median(times)) };
+}
+
 function speed() {
   const kinds = {};
   let [allBytes, allTime] = [0, 0];
@@ -83,18 +102,13 @@ function speed() {
   const kindsOfText = [...corpus(root)];
   for (const [, texts] of kindsOfText) for (const t of texts.slice(0, 300)) all.lookNow(t);
   for (const [name, texts] of kindsOfText) {
-    const bytes = texts.reduce((n, t) => n + Buffer.byteLength(t), 0);
-    const times = [];
-    for (let k = 0; k < 5; k++)
-      times.push(
-        seconds(() => {
-          for (const t of texts) all.lookNow(t);
-        }),
-      );
-    kinds[name] = { bytes, mbPerSecond: round(bytes / MB / median(times)) };
+    const { bytes, time, mbPerSecond } = speedOf(texts);
+    kinds[name] = { bytes, mbPerSecond };
     allBytes += bytes;
-    allTime += median(times);
+    allTime += time;
   }
+  const short = speedOf(SHORT).mbPerSecond;
+  const shortWithHits = speedOf(SHORT.map((text, i) => `${text} ${HITS[i % HITS.length]}`)).mbPerSecond;
   const worst = WORST.map((unit) => {
     const text = unit.repeat(Math.ceil(1e7 / Buffer.byteLength(unit)));
     return { unit, mbPerSecond: round(10 / seconds(() => all.lookNow(text))) };
@@ -107,7 +121,15 @@ function speed() {
   };
   loop();
   const plainLoop = round(plain.length / MB / seconds(loop));
-  return { machine: cpus()[0]?.model, plainLoop, mbPerSecond: round(allBytes / MB / allTime), kinds, worst };
+  return {
+    machine: cpus()[0]?.model,
+    plainLoop,
+    mbPerSecond: round(allBytes / MB / allTime),
+    short,
+    shortWithHits,
+    kinds,
+    worst,
+  };
 }
 
 const [flag, ...paths] = process.argv.slice(2);

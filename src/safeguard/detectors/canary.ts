@@ -78,6 +78,9 @@ class Watch implements Feed {
   #count = 0;
   #hash = 0;
   constructor(readonly nest: Nest) {}
+  begin(): void {
+    this.#count = this.#hash = 0;
+  }
   feed(text: string, from: number, to: number, report: Report): void {
     const { width, leaves, may, byHash } = this.nest;
     const fold = foldTable();

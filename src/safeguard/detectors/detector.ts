@@ -30,6 +30,8 @@ export interface Rule {
 export interface Feed {
   /** The characters from `from` to before `to`; what comes before them was fed already. */
   feed(text: string, from: number, to: number, report: Report): void;
+  /** Another text begins: as if nothing had been fed. */
+  begin(): void;
 }
 
 /** What must stand beside a trigger for a call to be worth it: any of these. It may let too much through. */

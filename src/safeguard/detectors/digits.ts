@@ -10,18 +10,22 @@ export function isSeparator(c: number): boolean {
   return c === 0xa0 || (c >= 0x2002 && c <= 0x2015) || c === 0x202f || c === 0x2212 || c === 0x3000;
 }
 
+/** More groups than there are digits there are not. */
+const MAX_GROUPS = MAX_DIGITS + 2;
 class Grouping {
-  /** Digits of each group, and where each ends. */
-  readonly sizes: number[] = [];
-  readonly ends: number[] = [];
+  /** How many groups there are. */
+  count = 0;
+  /** Digits of each group, 0 where there is none, and where each ends. */
+  readonly sizes = new Uint8Array(MAX_GROUPS);
+  readonly ends = new Float64Array(MAX_GROUPS);
   /** How many digits there are. */
   total = 0;
   text = '';
   get end(): number {
-    return this.ends[this.ends.length - 1] as number;
+    return this.ends[this.count - 1] as number;
   }
   /** Digits alone, of the first groups. */
-  digits(groups = this.sizes.length): string {
+  digits(groups = this.count): string {
     let digits = '';
     for (let k = 0; k < groups; k++) {
       const end = this.ends[k] as number;
@@ -37,7 +41,7 @@ class Grouping {
   /** The signs between all groups. */
   get signs(): string {
     let signs = '';
-    for (let k = 0; k < this.sizes.length - 1; k++) signs += this.sign(k);
+    for (let k = 0; k < this.count - 1; k++) signs += this.sign(k);
     return signs;
   }
 }
@@ -52,12 +56,13 @@ const groups = new Grouping();
  */
 export function groupsAt(text: string, i: number): Groups {
   groups.text = text;
-  groups.total = groups.sizes.length = groups.ends.length = 0;
+  groups.total = groups.count = 0;
+  groups.sizes.fill(0);
   for (let at = i, start = i; ; start = ++at) {
     while (isDigitCode(text.charCodeAt(at)) && groups.total + at - start <= MAX_DIGITS) at++;
     groups.total += at - start;
-    groups.sizes.push(at - start);
-    groups.ends.push(at);
+    groups.sizes[groups.count] = at - start;
+    groups.ends[groups.count++] = at;
     if (!isSeparator(text.charCodeAt(at)) || !isDigitCode(text.charCodeAt(at + 1))) return groups;
     if (at - i > MAX_CHARACTERS || groups.total >= MAX_DIGITS) return groups;
   }
@@ -69,7 +74,7 @@ export const goesOn = (text: string, i: number): boolean =>
 
 /** Whether the first groups have these sizes, with these signs between them, and none follows. */
 export const isShaped = (g: Groups, sizes: readonly number[], signs: string): boolean =>
-  g.sizes.length === sizes.length && sizes.every((n, k) => g.sizes[k] === n) && g.signs === signs;
+  g.count === sizes.length && sizes.every((n, k) => g.sizes[k] === n) && g.signs === signs;
 
 /** Whether one of the words stands in the 48 characters before. */
 export function after(text: string, i: number, words: readonly string[]): boolean {

@@ -118,7 +118,7 @@ for (const shape of SHAPES) {
 
 /** What the groups from `i` on are, digits alone. */
 export function identity(text: string, i: number, g: Groups, report: Report): void {
-  const shapes = byHead.get(g.sizes.length * 64 + (g.sizes[0] as number));
+  const shapes = byHead.get(g.count * 64 + (g.sizes[0] as number));
   if (!shapes || isAlnumCode(text.charCodeAt(i - 1)) || goesOn(text, i)) return;
   const { end } = g;
   if (isAlnumCode(text.charCodeAt(end)) || text.charCodeAt(i - 1) === 43) return;

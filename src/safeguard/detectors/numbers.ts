@@ -43,7 +43,7 @@ const CARD_HEADS = new Set([4, 6, 8]);
 /** A card that begins at the first of the groups. */
 export function card(text: string, i: number, g: Groups, report: Report): void {
   if (isAlnumCode(text.charCodeAt(i - 1))) return;
-  const [first = 0] = g.sizes;
+  const first = g.sizes[0] as number;
   if (first >= 12) {
     const end = i + first;
     const digits = text.slice(i, end);
@@ -51,11 +51,11 @@ export function card(text: string, i: number, g: Groups, report: Report): void {
     return;
   }
   if (first === 1) byDigit(text, i, g, report);
-  if (!CARD_HEADS.has(first) || g.sizes.length === 1) return;
+  if (!CARD_HEADS.has(first) || g.count === 1) return;
   const sign = g.sign(0);
   let shape = '';
-  for (let k = 0; k < g.sizes.length && k < 5; k++) {
-    if (k > 0 && k < g.sizes.length && g.sign(k - 1) !== sign) return;
+  for (let k = 0; k < g.count && k < 5; k++) {
+    if (k > 0 && g.sign(k - 1) !== sign) return;
     shape += `${shape === '' ? '' : ','}${g.sizes[k]}`;
     const end = g.ends[k] as number;
     if (!CARD_SHAPES.has(shape) || isAlnumCode(text.charCodeAt(end))) continue;
@@ -68,7 +68,7 @@ export function card(text: string, i: number, g: Groups, report: Report): void {
 }
 /** Digit by digit, with blanks or dashes between: a version has dots. */
 function byDigit(text: string, i: number, g: Groups, report: Report): void {
-  const count = g.sizes.length;
+  const { count } = g;
   if (g.total !== count || count < 13 || count > 19 || goesOn(text, i) || !/^(?: +|-+)$/.test(g.signs)) return;
   const digits = g.digits();
   if (!isAlnumCode(text.charCodeAt(g.end)) && isIssued(digits) && luhn(digits)) report('card', i, g.end);
@@ -163,11 +163,16 @@ export function internationalPhone(text: string, i: number, report: Report): voi
 const northAmerican = (digits: string): boolean =>
   digits.length === 10 && /^[2-9][0-8][0-9][2-9]/.test(digits) && !/^(.)\1*$/.test(digits);
 
+/** One digit by itself, after the first group. */
+function hasLoneDigit({ count, sizes }: Groups): boolean {
+  for (let k = 1; k < count; k++) if ((sizes[k] as number) < 2) return true;
+  return false;
+}
 /** Numbers as they are written at home: with a leading zero in groups, or as in North America. */
 export function nationalPhone(text: string, i: number, g: Groups, report: Report): void {
   const before = text.charCodeAt(i - 1);
-  const groups = g.sizes.length;
-  const [first = 0, second = 0] = g.sizes;
+  const groups = g.count;
+  const [first, second] = [g.sizes[0] as number, g.sizes[1] as number];
   if (groups > 6 || isAlnumCode(before) || before === 43 || goesOn(text, i)) return;
   const { end } = g;
   if (isAlnumCode(text.charCodeAt(end))) return;
@@ -190,7 +195,7 @@ export function nationalPhone(text: string, i: number, g: Groups, report: Report
   }
   // 01 23 45 67 89, 0171 555 0142, 030/1234567, 06-12345678: not 0.25, nor a day and an hour, 01.02.2026 10
   const zero = text.charCodeAt(i) === 48 && text.charCodeAt(i + 1) !== 48 && first >= 2;
-  if (!zero || g.total < 10 || g.total > 12 || g.sizes.some((n, k) => k > 0 && n < 2)) return;
+  if (!zero || g.total < 10 || g.total > 12 || hasLoneDigit(g)) return;
   if ((first === 2 && second === 2 && g.sizes[2] === 4) || (signs.includes('.') && !/^\.+$/.test(signs))) return;
   report('phone', i, end);
 }

@@ -28,6 +28,18 @@ const UNITS = new Uint16Array(BLOCK);
 const BYTES = Buffer.from(UNITS.buffer);
 
 const isBlank = (c: number): boolean => c === 32 || (c <= 13 && c >= 9);
+/** Blanks after blanks in a text of at most BLOCK characters. */
+function doubledBlanks(text: string): number {
+  BYTES.write(text, 'utf16le');
+  let count = 0;
+  // Of each two neighbours one stands at an odd place.
+  for (let i = 1; i < text.length; i += 2) {
+    if (!isBlank(UNITS[i] as number)) continue;
+    if (isBlank(UNITS[i - 1] as number)) count++;
+    if (i + 1 < text.length && isBlank(UNITS[i + 1] as number)) count++;
+  }
+  return count;
+}
 /**
  * Whether a word just before `at` did not occur among the PERIOD characters before it, so that a stretch without
  * anything new begins after it: the next place is early enough to find it. Words are compared, as white space counts
@@ -46,9 +58,7 @@ function hasNew(text: string, at: number): boolean {
   const from = Math.max(0, at - HISTORY);
   if (text.slice(from, word + length - 1).includes(text.slice(word, word + length))) return false;
   if (at < HISTORY) return true; // there is nothing before
-  let more = 0;
-  for (let i = from + 1; i < word; i++) if (isBlank(text.charCodeAt(i)) && isBlank(text.charCodeAt(i - 1))) more++;
-  return word - from - more >= PERIOD + GRAM;
+  return word - from - doubledBlanks(text.slice(from, word)) >= PERIOD + GRAM;
 }
 
 class Loop implements Feed {
@@ -67,17 +77,21 @@ class Loop implements Feed {
       this.#seen += end - at;
       at = end;
       if (this.#seen % STEP !== 0) continue;
-      const before = text.slice(Math.max(0, at - GRAM - PERIOD), at - 1);
-      const occurs = before.includes(text.slice(at - GRAM, at));
+      const gram = text.slice(at - GRAM, at);
+      const occurs = text.indexOf(gram, Math.max(0, at - GRAM - PERIOD)) < at - GRAM;
       if (!occurs) this.#isClose = false;
       else if (!this.#isClose && !hasNew(text, at)) {
         this.#isClose = true;
-        this.#begin();
+        this.#lookAnew();
         this.#look(text, Math.max(0, at - HISTORY), at, report);
       }
     }
   }
-  #begin(): void {
+  begin(): void {
+    this.#seen = 0;
+    this.#isClose = false;
+  }
+  #lookAnew(): void {
     this.#last ??= new Int32Array(1 << SLOTS).fill(-PERIOD - 1);
     // What was counted before is out of reach.
     this.#count = this.#count > 1 << 29 ? this.#anew() : this.#count + PERIOD + 1;

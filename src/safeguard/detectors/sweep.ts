@@ -38,6 +38,8 @@ const MAX_DEPTH = 2;
 const MIN_LINE = 60;
 /** Kept of each detector; the rest is counted. */
 export const MAX_FINDINGS = 32;
+/** After a strange character so many are looked at one by one. */
+const FAR = 64;
 /** Little pieces wait for company. */
 const PIECE = 4096;
 
@@ -52,6 +54,13 @@ interface TriggerCall extends Call {
 interface TokenCall {
   readonly call: (text: string, from: number, to: number, report: Report) => void;
   readonly detector: number;
+}
+interface FeedPlan {
+  readonly detector: number;
+  readonly least: number;
+  start(): Feed | null;
+  /** For texts that are there as a whole, one after another: made once. */
+  readonly whole: Feed | null;
 }
 const [NO_PAIR, NO_CHAR] = [new Uint8Array(PAIRS), new Uint8Array(128)];
 const gateFor = (gate: Gate | undefined): Required<Gate> | null =>
@@ -70,7 +79,9 @@ export interface Plan {
   readonly tokens: readonly TokenCall[];
   readonly odd: readonly Call[];
   /** Detectors that go over every character, and how long a text must be for them to find anything. */
-  readonly feeds: readonly { readonly detector: number; readonly least: number; start(): Feed | null }[];
+  readonly feeds: readonly FeedPlan[];
+  /** Passes over what is of no interest eight characters at a time; without, a test sees that nothing is lost by it. */
+  readonly skips: boolean;
   /** One for each depth, as none calls another one of its own. */
   readonly sweeps: Sweep[];
 }
@@ -105,8 +116,9 @@ export function planOf(
     digits: detectors.flatMap((d, detector): Call[] => (d.digits ? [{ call: d.digits, detector }] : [])),
     tokens: detectors.flatMap((d, detector): TokenCall[] => (d.token ? [{ call: d.token, detector }] : [])),
     feeds: detectors.flatMap(({ start, least = 0 }, detector) =>
-      start ? [{ detector, least, start: () => start(settings) }] : [],
+      start ? [{ detector, least, start: () => start(settings), whole: start(settings) }] : [],
     ),
+    skips: true,
     sweeps: [],
   };
 }
@@ -189,7 +201,7 @@ interface Place {
   foldFrom: number;
   foldTo: number;
 }
-const BEGIN: Place = { next: 0, run: 0, coded: 0, segment: 0, foldFrom: -1, foldTo: -1 };
+const begin = (): Place => ({ next: 0, run: 0, coded: 0, segment: 0, foldFrom: -1, foldTo: -1 });
 
 /** Gets what was found, by the number of its detector. */
 type Sink = (detector: number, rule: string, from: number, to: number, view: View) => void;
@@ -198,13 +210,13 @@ function sweepOver(plan: Plan, depth: number, text: string, sink: Sink): void {
   const sweep = plan.sweeps[depth] ?? new Sweep(plan, depth, sink);
   plan.sweeps[depth] = sweep;
   sweep.sink = sink;
-  sweep.place = { ...BEGIN };
+  sweep.place = begin();
   sweep.go(text, text.length, true);
 }
 
 /** A text that is there as a whole, or as much of one as has come. */
 class Sweep {
-  place: Place = { ...BEGIN };
+  place: Place = begin();
   readonly #reports: readonly Report[];
   constructor(
     readonly plan: Plan,
@@ -221,7 +233,7 @@ class Sweep {
   /** Looks at all before `to`. @param last the text ends where `text` does */
   go(text: string, to: number, last: boolean): void {
     const { plan, place } = this;
-    const { classes, at, digits } = plan;
+    const { classes, at, digits, skips } = plan;
     const kinds = oddities();
     const reports = this.#reports;
     const { bytes, units } = BLOCKS[this.depth] as Block;
@@ -234,7 +246,31 @@ class Sweep {
       const early = Math.min(2, start);
       bytes.write(text.slice(start - early, start + count), 4 - 2 * early, 'utf16le');
       if (early < 2) units.fill(0, 0, 2 - early);
-      for (let j = 2; j < count + 2; j++) {
+      for (let j = 2, near = 2; j < count + 2; j++) {
+        // Eight at a time are passed over that are letters, or end runs that are of no length to be a token.
+        while (skips && j >= near && j <= count - 6) {
+          const a = classes[units[j] as number] as number,
+            b = classes[units[j + 1] as number] as number,
+            c = classes[units[j + 2] as number] as number,
+            d = classes[units[j + 3] as number] as number,
+            e = classes[units[j + 4] as number] as number,
+            f = classes[units[j + 5] as number] as number,
+            g = classes[units[j + 6] as number] as number,
+            h = classes[units[j + 7] as number] as number;
+          const any = a | b | c | d | e | f | g | h;
+          const first = start + j - 2;
+          if (any === BREAK && !goesOn && first - run < MIN_TOKEN - 7) {
+            const ends = a | (b << 1) | (c << 2) | (d << 3) | (e << 4) | (f << 5) | (g << 6) | (h << 7);
+            // BREAK is the second bit: the highest one set is the number of the last end, counted from one.
+            run = first + 31 - Math.clz32(ends);
+          } else if (any !== 0) {
+            // Where a script is strange it stays so for a while.
+            near = j + ((any & STRANGE) === 0 ? 8 : FAR);
+            break;
+          }
+          j += 8;
+        }
+        if (j >= count + 2) break;
         const c = units[j] as number;
         const k = classes[c] as number;
         if (k === 0) continue;
@@ -357,9 +393,11 @@ class Sweep {
       if (plan.detectors[d]?.rawOnly) return;
       sink(d, rule, from, to, view === 'folded' && !isPlain(innerView) ? innerView : view);
     });
-    for (const { detector, least, start } of plan.feeds)
-      if (text.length >= least && !plan.detectors[detector]?.rawOnly)
-        start()?.feed(text, 0, text.length, (rule) => sink(detector, rule, from, to, view));
+    for (const { detector, least, whole } of plan.feeds) {
+      if (!whole || text.length < least || plan.detectors[detector]?.rawOnly) continue;
+      whole.begin();
+      whole.feed(text, 0, text.length, (rule) => sink(detector, rule, from, to, view));
+    }
   }
 }
 
@@ -371,9 +409,11 @@ export function findingsIn(plan: Plan, text: string): Findings | null {
     findings ??= new Findings(plan);
     findings.add(n, rule, view, from, to);
   };
-  for (const { detector, least, start } of plan.feeds)
-    if (text.length >= least)
-      start()?.feed(text, 0, text.length, (rule, from, to, view = 'raw') => sink(detector, rule, from, to, view));
+  for (const { detector, least, whole } of plan.feeds) {
+    if (!whole || text.length < least) continue;
+    whole.begin();
+    whole.feed(text, 0, text.length, (rule, from, to, view = 'raw') => sink(detector, rule, from, to, view));
+  }
   sweepOver(plan, 0, text, sink);
   return findings;
 }
