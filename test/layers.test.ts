@@ -278,8 +278,7 @@ const PLAIN_JSON: Readonly<Record<string, string>> = {
   'serve/json-pieces.ts': 'JSON of its own making',
   'serve/messages-response.ts': 'arguments that a model wrote, as an object for its client',
   'serve/openapi.ts': 'of this package',
-  'serve/response-files.ts': 'what this server wrote',
-  'serve/response-store.ts': 'what this process wrote',
+  'serve/stored-record.ts': 'what this server wrote',
   'watch/lines.ts': 'figures of steps, which are shown',
   'watch/page.ts': 'in a browser, of our own server',
 };

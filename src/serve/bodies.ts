@@ -8,7 +8,7 @@ import { READERS, type ReadBody, type ReaderName } from './readers.js';
 /** Bodies of so many times the largest one may be read at once. */
 const AT_ONCE = 8;
 /** Larger ones are read in a thread of their own. */
-const LARGE_BYTES = 32 << 10;
+const LARGE_BYTES = 8 << 10;
 
 /**
  * Behind a port from node's own stream: the web's over it costs more than to read it. One that is refused half-way
@@ -35,7 +35,7 @@ export class Bodies {
    * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type · 429 too_many_bodies
    */
   async read(c: ApiRequest): Promise<unknown> {
-    return this.#with(c, jsonOf);
+    return this.#with(c, (pieces) => jsonOf(Buffer.concat(pieces)));
   }
   /**
    * @param tokens most of an answer where the request does not say
@@ -43,16 +43,16 @@ export class Bodies {
    * @throws as `read` · what the reader of that name throws
    */
   readAs<K extends ReaderName>(c: ApiRequest, name: K, tokens: number, room: () => Room): Promise<ReadBody<K>> {
-    return this.#with(c, (bytes) =>
-      bytes.length > LARGE_BYTES
-        ? this.#thread.read(name, bytes, tokens, room())
-        : (READERS[name](jsonOf(bytes), tokens) as ReadBody<K>),
+    return this.#with(c, (pieces, bytes) =>
+      bytes > LARGE_BYTES
+        ? this.#thread.read(name, pieces, tokens, room())
+        : (READERS[name](jsonOf(Buffer.concat(pieces)), tokens) as ReadBody<K>),
     );
   }
   close(): Promise<void> {
     return this.#thread.close();
   }
-  async #with<T>(c: ApiRequest, use: (bytes: Uint8Array) => T | Promise<T>): Promise<T> {
+  async #with<T>(c: ApiRequest, use: (pieces: readonly Uint8Array[], bytes: number) => T | Promise<T>): Promise<T> {
     const type = c.req.header('content-type') ?? '';
     if (!/^application\/json\s*(;|$)/i.test(type))
       throw new ApiError(415, 'invalid_request_error', 'content_type', 'content-type: wanted application/json');
@@ -71,7 +71,7 @@ export class Bodies {
           throw new ApiError(429, 'rate_limit_error', 'too_many_bodies', 'too many bodies are being read', null, 1);
         pieces.push(piece);
       }
-      return await use(Buffer.concat(pieces));
+      return await use(pieces, bytes);
     } finally {
       this.#held -= bytes;
     }

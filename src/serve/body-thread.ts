@@ -19,7 +19,8 @@ export type BodyCalls = {
   readonly read: {
     readonly request: {
       readonly name: ReaderName;
-      readonly bytes: Uint8Array;
+      /** Of the body, in order. */
+      readonly pieces: readonly Uint8Array[];
       readonly tokens: number;
       readonly room: Room;
     };
@@ -33,19 +34,25 @@ export class BodyThread {
   #closed = false;
 
   /**
-   * @param bytes  gone afterwards, where nothing else lies in their memory
+   * @param pieces gone afterwards, those whose memory is theirs alone
    * @param tokens most of an answer where the request does not say
    * @param room   for prompt and answer
    * @throws what the reader of that name throws
    */
-  async read<K extends ReaderName>(name: K, bytes: Uint8Array, tokens: number, room: Room): Promise<ReadBody<K>> {
+  async read<K extends ReaderName>(
+    name: K,
+    pieces: readonly Uint8Array[],
+    tokens: number,
+    room: Room,
+  ): Promise<ReadBody<K>> {
     try {
-      const { buffer } = bytes,
-        whole = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength;
+      const transfer = pieces
+        .filter(({ buffer, byteLength }) => buffer instanceof ArrayBuffer && buffer.byteLength === byteLength)
+        .map(({ buffer }) => buffer as ArrayBuffer);
       const got = await (await this.#channel()).call(
         'read',
-        { name, bytes, tokens, room: { contextTokens: room.contextTokens, mostText: room.mostText } },
-        whole ? { transfer: [buffer] } : {},
+        { name, pieces, tokens, room: { contextTokens: room.contextTokens, mostText: room.mostText } },
+        { transfer },
       );
       if ('request' in got) return got.request as ReadBody<K>;
       const { status, type, code, message, param, retryAfter } = got.refused;

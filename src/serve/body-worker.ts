@@ -37,9 +37,9 @@ await serve<BodyCalls, null>(async () => {
   return {
     info: null,
     handlers: {
-      read({ name, bytes, tokens, room }) {
+      read({ name, pieces, tokens, room }) {
         try {
-          const request = READERS[name](jsonOf(bytes), tokens);
+          const request = READERS[name](jsonOf(Buffer.concat(pieces)), tokens);
           requireFew(request, name === 'count' ? { ...room, mostText: Number.POSITIVE_INFINITY } : room);
           return { request };
         } catch (e) {

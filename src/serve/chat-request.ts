@@ -71,7 +71,7 @@ export interface ChatRequest extends Generation {
   /** Answers that are asked for. */
   readonly n: number;
   /** What is kept beside the answer; null: it is not kept. */
-  readonly keeps: Pick<StoredChat, 'messages' | 'metadata'> | null;
+  readonly keeps: (Pick<StoredChat, 'metadata'> & { readonly messages: readonly Record<string, unknown>[] }) | null;
 }
 
 /** A message of a request as stored ones are listed; text in parts is told twice. */

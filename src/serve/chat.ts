@@ -6,7 +6,7 @@ import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { merged, withSeed } from './choices.js';
 import { type Answer, answer, type Generation, generate } from './generation.js';
-import { answerJson, jsonOfLarge } from './json-pieces.js';
+import { answerJson, type JsonBytes, jsonOf } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 import { registerStoredChats, storedChatOperations } from './stored-chats.js';
 
@@ -47,9 +47,12 @@ async function keep(
   { keeps }: ChatRequest,
   owner: string | null,
   { id, model }: Head,
-  completion: unknown,
+  completion: JsonBytes,
 ): Promise<void> {
-  if (keeps) await service.responses.put({ id, owner, model, completion: await jsonOfLarge(completion), ...keeps });
+  if (!keeps) return;
+  const { metadata } = keeps,
+    messages = await jsonOf(keeps.messages);
+  await service.responses.put({ id, owner, model, completion, metadata, messages });
 }
 
 async function* stream(
@@ -69,7 +72,7 @@ async function* stream(
     for (const data of of[from]?.chunks.of(value) ?? []) yield { data };
   }
   const told = request.request.topLogprobs !== undefined;
-  if (request.keeps) await keep(service, request, owner, head, completionBody(head, ended, told));
+  if (request.keeps) await keep(service, request, owner, head, await jsonOf(completionBody(head, ended, told)));
   if (request.streamUsage) yield { data: usageChunk(head, ended) };
   yield { data: '[DONE]' };
 }
@@ -96,7 +99,7 @@ export const chat: Api = {
       if (!request.stream) {
         const head = newHead(request);
         const all = await answers(service, request, head, stop);
-        const body = completionBody(head, all, request.request.topLogprobs !== undefined);
+        const body = await jsonOf(completionBody(head, all, request.request.topLogprobs !== undefined));
         await keep(service, request, c.get('key'), head, body);
         return answerJson(c, body);
       }

@@ -6,7 +6,7 @@ import { merged, withSeed } from './choices.js';
 import { CompletionBody, type CompletionRequest, generationOf, type Prompt } from './completions-request.js';
 import { Choices, finishOf, likelihoodOf, newHead, screeningFields, textOf, usageOf } from './completions-response.js';
 import { type Answer, generate, type Released } from './generation.js';
-import { answerJson } from './json-pieces.js';
+import { answerJson, LazyList } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
@@ -102,13 +102,14 @@ async function whole(
     const byRank = bestOf > n ? own.toSorted((a, b) => rank(b) - rank(a)) : own;
     return byRank.slice(0, n);
   });
-  const choices = best.map(({ echo, answer }, index) =>
+  const choiceOf = ({ echo, answer }: Made, index: number): Record<string, unknown> =>
     new Choices(index, request.logprobs !== null).of(
       (echo?.text ?? '') + (answer ? textOf(answer) : ''),
       answer ? finishOf(answer) : 'length',
       [...(echo?.tokens ?? []), ...(answer?.tokens ?? [])],
-    ),
-  );
+    );
+  // Many small ones are much, too.
+  const choices = LazyList.of(best, choiceOf, false);
   const [only] = best;
   const screened = best.length === 1 && only?.answer ? screeningFields(only.answer) : {};
   const all = best.length > 1 && best.some((b) => b.answer?.screening);

@@ -5,18 +5,23 @@ import { pause } from './turns.js';
 
 /** UTF-16 units of a part. */
 const PART = 1 << 14;
-/** Larger ones leave in parts too. */
-const WHOLE = 1 << 18;
+/** Bytes that are written at once; larger answers leave in parts too. */
+const WHOLE = 1 << 16;
 /** A client that takes nothing of it for so long is given up, ms. */
 const STALL_MS = 30_000;
 
 /** A list whose entries are made when they are written. It is what JSON.stringify makes of it, too. */
 export class LazyList {
-  constructor(readonly entries: () => Iterable<unknown>) {}
-  static of<T>(list: readonly T[], entry: (of: T) => unknown): LazyList {
+  constructor(
+    readonly entries: () => Iterable<unknown>,
+    /** Each of its entries is written at once. */
+    readonly small = true,
+  ) {}
+  static of<T>(list: readonly T[], entry: (of: T, index: number) => unknown, small = true): LazyList {
     return new LazyList(function* () {
-      for (const of of list) yield entry(of);
-    });
+      let index = 0;
+      for (const of of list) yield entry(of, index++);
+    }, small);
   }
   toJSON(): unknown {
     return [...this.entries()];
@@ -26,10 +31,24 @@ export class LazyList {
 export const LONG = 32;
 /** What is said of each of a list. */
 export const listOf = <T>(list: readonly T[], entry: (of: T) => unknown): readonly unknown[] | LazyList =>
-  list.length > LONG ? LazyList.of(list, entry) : list.map(entry);
-/** JSON that is there as text. */
-export class JsonText {
-  constructor(readonly text: string) {}
+  list.length > LONG ? LazyList.of(list, entry) : list.map((of) => entry(of));
+/** JSON that is there, as UTF-8. */
+export class JsonBytes {
+  readonly length: number;
+  constructor(readonly pieces: readonly Uint8Array[]) {
+    this.length = pieces.reduce((sum, { length }) => sum + length, 0);
+  }
+  /** In one piece. */
+  get whole(): Buffer {
+    const [only] = this.pieces;
+    return this.pieces.length === 1 && only
+      ? Buffer.from(only.buffer, only.byteOffset, only.length)
+      : Buffer.concat(this.pieces, this.length);
+  }
+  get text(): string {
+    return this.whole.toString();
+  }
+  /** What it says. */
   toJSON(): unknown {
     return JSON.parse(this.text);
   }
@@ -38,46 +57,51 @@ export class JsonText {
 /** Whether its JSON is to be made a part at a time. */
 export function isLarge(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
-  if (value instanceof LazyList || value instanceof JsonText) return true;
-  if (Array.isArray(value)) return value.length > LONG || value.some(isLarge);
-  return Object.values(value).some(isLarge);
+  if (value instanceof LazyList || value instanceof JsonBytes) return true;
+  const members = Array.isArray(value) ? value : Object.values(value);
+  return members.length > LONG || members.some(isLarge);
 }
 /** As structuredClone has it of JSON; what is not made yet is shared. */
 export function copyOf<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || value instanceof LazyList || value instanceof JsonText)
+  if (typeof value !== 'object' || value === null || value instanceof LazyList || value instanceof JsonBytes)
     return value;
   if (Array.isArray(value)) return value.map(copyOf) as T;
   return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, copyOf(v)])) as T;
 }
 
-function* written(value: unknown): Generator<string, void, void> {
-  if (value instanceof JsonText) yield value.text;
-  else if (Array.isArray(value) || value instanceof LazyList) {
-    let before = '[';
-    for (const entry of Array.isArray(value) ? value : value.entries()) {
-      yield before;
-      // Entries are small, but for lists of what is large itself.
-      if (value instanceof LazyList) yield JSON.stringify(entry);
-      else yield* written(entry);
-      before = ',';
-    }
-    yield before === '[' ? '[]' : ']';
-  } else if (typeof value === 'object' && value !== null) {
+type Written = Generator<string | Uint8Array, void, void>;
+function* written(value: unknown): Written {
+  if (value instanceof JsonBytes) yield* value.pieces;
+  else if (value instanceof LazyList) yield* writtenList(value.entries(), value.small);
+  else if (!isLarge(value)) yield JSON.stringify(value) ?? 'null';
+  else if (Array.isArray(value)) yield* writtenList(value, false);
+  else {
     let before = '{';
-    for (const [key, member] of Object.entries(value)) {
+    for (const [key, member] of Object.entries(value as object)) {
       if (member === undefined) continue;
       yield `${before}${JSON.stringify(key)}:`;
       yield* written(member);
       before = ',';
     }
     yield before === '{' ? '{}' : '}';
-  } else yield JSON.stringify(value) ?? 'null';
+  }
 }
-/** Joins small pieces. */
+function* writtenList(entries: Iterable<unknown>, small: boolean): Written {
+  let before = '[';
+  for (const entry of entries) {
+    yield before;
+    if (small) yield JSON.stringify(entry);
+    else yield* written(entry);
+    before = ',';
+  }
+  yield before === '[' ? '[]' : ']';
+}
+const decoder = new TextDecoder();
+/** Joins small pieces; what is there as bytes stays apart, or is read as text. */
 function* parts(value: unknown): Generator<string, void, void> {
   let part = '';
   for (const piece of written(value)) {
-    part += piece;
+    part += typeof piece === 'string' ? piece : decoder.decode(piece);
     if (part.length < PART) continue;
     yield part;
     part = '';
@@ -92,35 +116,53 @@ export async function* jsonParts(value: unknown): AsyncGenerator<string, void, v
     await pause();
   }
 }
-export async function jsonOfLarge(value: unknown): Promise<string> {
-  let text = '';
-  for await (const part of jsonParts(value)) text += part;
-  return text;
+/** The whole of it: as bytes, since a text of many pieces would be put together at once when it is first looked at. */
+export async function jsonOf(value: unknown): Promise<JsonBytes> {
+  if (value instanceof JsonBytes) return value;
+  const pieces: Uint8Array[] = [];
+  let part = '';
+  const flush = (): void => {
+    if (part !== '') pieces.push(Buffer.from(part));
+    part = '';
+  };
+  for (const piece of written(value)) {
+    if (typeof piece === 'string') {
+      part += piece;
+      if (part.length < PART) continue;
+    }
+    flush();
+    if (typeof piece !== 'string') pieces.push(piece);
+    await pause();
+  }
+  flush();
+  return new JsonBytes(pieces);
 }
 
-const encoder = new TextEncoder();
 /** An answer of status 200 that may be large. */
 export async function answerJson(c: ApiRequest, value: unknown): Promise<Response> {
-  const text = await jsonOfLarge(value);
-  const headers = { 'content-type': 'application/json' };
-  if (text.length <= WHOLE) return c.body(text, 200, headers);
-  let at = 0,
-    stall: NodeJS.Timeout | undefined;
+  const json = await jsonOf(value);
+  const headers = { 'content-type': 'application/json', 'content-length': String(json.length) };
+  if (json.length <= WHOLE) return c.body(json.whole as Uint8Array<ArrayBuffer>, 200, headers);
+  const left = windows(json);
+  let stall: NodeJS.Timeout | undefined;
   const body = new ReadableStream<Uint8Array>({
-    pull(controller) {
+    async pull(controller) {
       clearTimeout(stall);
-      if (at >= text.length) {
+      await pause();
+      const { done, value: next } = left.next();
+      if (done) {
         controller.close();
         return;
       }
-      let to = Math.min(text.length, at + WHOLE);
-      // Not between the halves of a character.
-      if (to < text.length && (text.charCodeAt(to) & 0xfc00) === 0xdc00) to++;
-      controller.enqueue(encoder.encode(text.slice(at, to)));
-      at = to;
+      controller.enqueue(next);
       stall = setTimeout(() => controller.error(new DOMException('the client takes nothing', 'AbortError')), STALL_MS);
     },
     cancel: () => clearTimeout(stall),
   });
   return c.body(body, 200, headers);
+}
+/** No piece is larger than what is written at once. */
+function* windows({ pieces }: JsonBytes): Generator<Uint8Array, void, void> {
+  for (const piece of pieces)
+    for (let at = 0; at < piece.length; at += WHOLE) yield piece.subarray(at, Math.min(piece.length, at + WHOLE));
 }

@@ -2,16 +2,9 @@
 import { parseJson } from '../base/json.js';
 import { createDocuments } from '../store/documents.js';
 import type { Store } from '../store/store.js';
-import { jsonOfLarge } from './json-pieces.js';
-import {
-  byKind,
-  CHAT_PREFIX,
-  chatsOf,
-  DEFAULT_STORE,
-  type ResponseStore,
-  type StoredAnswer,
-  type StoreLimits,
-} from './response-store.js';
+import { JsonBytes } from './json-pieces.js';
+import { byKind, CHAT_PREFIX, chatsOf, DEFAULT_STORE, type ResponseStore, type StoreLimits } from './response-store.js';
+import { answerOf, recordOf } from './stored-record.js';
 
 /** @param now for tests */
 export function createDocumentStore(
@@ -22,17 +15,17 @@ export function createDocumentStore(
   const documents = createDocuments(store, limits, now);
   const { get, chat } = byKind(async (id, owner) => {
     const text = await documents.get(id, owner);
-    return text === null ? null : (parseJson(text) as StoredAnswer);
+    return text === null ? null : answerOf(new JsonBytes([Buffer.from(text)]), parseJson);
   });
   return {
     shared: store.kind === 'postgres',
     get,
     chat,
-    put: async (answer) => documents.put(answer.id, answer.owner, await jsonOfLarge(answer)),
+    put: async (answer) => documents.put(answer.id, answer.owner, (await recordOf(answer)).text),
     async *chats(owner, order) {
       yield* chatsOf(await documents.ids(owner, CHAT_PREFIX), order, (id) => chat(id, owner));
     },
-    replace: (answer) => documents.replace(answer.id, answer.owner, JSON.stringify(answer)),
+    replace: async (answer) => documents.replace(answer.id, answer.owner, (await recordOf(answer)).text),
     delete: (id, owner) => documents.delete(id, owner),
   };
 }

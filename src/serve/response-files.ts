@@ -1,13 +1,13 @@
 // Kept answers as files, one each: written beside their place, flushed, renamed, so that a server that dies leaves each
 // whole or absent. Read again by the next server that is given the folder.
 import { readdirSync, statSync } from 'node:fs';
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeTemporaries } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { asWriteError } from '../base/system-error.js';
 import { temporaryName } from '../base/temporary.js';
-import { jsonOfLarge } from './json-pieces.js';
+import { JsonBytes } from './json-pieces.js';
 import {
   byKind,
   CHAT_PREFIX,
@@ -17,6 +17,7 @@ import {
   type StoredAnswer,
   type StoreLimits,
 } from './response-store.js';
+import { answerOf, recordOf } from './stored-record.js';
 
 const NAME = /^((?:resp_|chatcmpl-)[0-9a-f]{32})\.json$/;
 
@@ -69,7 +70,7 @@ export function createFileStore(
     if (!found || isOver(found)) return null;
     let answer: StoredAnswer;
     try {
-      answer = JSON.parse(await readFile(fileOf(id), 'utf8')) as StoredAnswer;
+      answer = answerOf(new JsonBytes([await readFile(fileOf(id))]));
     } catch {
       return null; // taken away, or written over, by somebody else
     }
@@ -78,13 +79,13 @@ export function createFileStore(
     return answer.owner === owner ? answer : null;
   });
   /** @param since of the file, ms */
-  const write = async (id: string, text: Buffer, since: number): Promise<void> => {
+  const write = async (id: string, record: JsonBytes, since: number): Promise<void> => {
     const file = fileOf(id),
       temporary = temporaryName(file);
     try {
       const handle = await open(temporary, 'wx', 0o600);
       try {
-        await handle.writeFile(text);
+        await writeFile(handle, record.pieces);
         await handle.utimes(since / 1000, since / 1000);
         await handle.sync();
       } finally {
@@ -104,17 +105,17 @@ export function createFileStore(
     get,
     chat,
     async put(answer) {
-      const text = Buffer.from(await jsonOfLarge(answer));
-      if (text.length > limits.bytes || !NAME.test(`${answer.id}.json`)) return;
+      const record = await recordOf(answer);
+      if (record.length > limits.bytes || !NAME.test(`${answer.id}.json`)) return;
       for (const [id, k] of kept) {
-        if (!isOver(k) && kept.size < limits.entries && bytes + text.length <= limits.bytes) break;
+        if (!isOver(k) && kept.size < limits.entries && bytes + record.length <= limits.bytes) break;
         await drop(id);
       }
       const since = now();
-      await write(answer.id, text, since);
+      await write(answer.id, record, since);
       note(answer.id, { bytes: 0, since });
       kept.delete(answer.id); // the last that came stands last
-      note(answer.id, { bytes: text.length, since, owner: answer.owner });
+      note(answer.id, { bytes: record.length, since, owner: answer.owner });
     },
     chats(owner, order) {
       const may = (k: Kept): boolean => !isOver(k) && (k.owner === undefined || k.owner === owner);
@@ -124,9 +125,9 @@ export function createFileStore(
     async replace(answer) {
       const before = kept.get(answer.id);
       if (!before || isOver(before)) return;
-      const text = Buffer.from(JSON.stringify(answer));
-      await write(answer.id, text, before.since);
-      if (kept.has(answer.id)) note(answer.id, { ...before, bytes: text.length });
+      const record = await recordOf(answer);
+      await write(answer.id, record, before.since);
+      if (kept.has(answer.id)) note(answer.id, { ...before, bytes: record.length });
       else await rm(fileOf(answer.id), { force: true }); // forgotten meanwhile
     },
     async delete(id, owner) {

@@ -3,7 +3,8 @@
 // that they were made with.
 import { setImmediate } from 'node:timers/promises';
 import type { ChatMessage } from '../harmony/chat-row.js';
-import { jsonOfLarge } from './json-pieces.js';
+import type { JsonBytes } from './json-pieces.js';
+import { answerOf, recordOf } from './stored-record.js';
 
 interface Stored {
   readonly id: string;
@@ -19,13 +20,13 @@ export interface StoredResponse extends Stored {
   readonly history: readonly ChatMessage[];
 }
 export interface StoredChat extends Stored {
-  /** As the client got it: JSON of an object, as a text is read again in no time, however much it says. */
-  readonly completion: string;
+  /** As the client got it: of an object, which is not read again, however much it says. */
+  readonly completion: JsonBytes;
   readonly model: string;
   /** What it is labelled with. */
   readonly metadata: Readonly<Record<string, string>>;
   /** Messages that the request brought, as they are listed. */
-  readonly messages: readonly Readonly<Record<string, unknown>>[];
+  readonly messages: JsonBytes;
 }
 export type StoredAnswer = StoredResponse | StoredChat;
 
@@ -52,7 +53,7 @@ export interface ResponseStore {
 }
 export interface StoreLimits {
   readonly entries: number;
-  /** Of all of them, as JSON. */
+  /** Of all of them, as they are kept. */
   readonly bytes: number;
   /** How long one is kept, ms. */
   readonly keepMs: number;
@@ -96,48 +97,49 @@ export async function* chatsOf(
 /** In memory: gone with the process. @param now for tests */
 export function createMemoryStore(limits: StoreLimits = DEFAULT_STORE, now: () => number = Date.now): ResponseStore {
   interface Kept {
-    readonly json: string;
+    readonly record: JsonBytes;
     readonly owner: string | null;
     readonly expires: number;
   }
   const kept = new Map<string, Kept>();
   let bytes = 0;
   const drop = (id: string): boolean => {
-    bytes -= kept.get(id)?.json.length ?? 0;
+    bytes -= kept.get(id)?.record.length ?? 0;
     return kept.delete(id);
   };
   const has = (id: string, owner: string | null): boolean => {
     const found = kept.get(id);
     return found !== undefined && found.owner === owner && found.expires > now();
   };
-  const { get, chat } = byKind(async (id, owner) =>
-    has(id, owner) ? (JSON.parse(kept.get(id)?.json ?? 'null') as StoredAnswer) : null,
-  );
+  const { get, chat } = byKind(async (id, owner) => {
+    const found = kept.get(id);
+    return found && has(id, owner) ? answerOf(found.record) : null;
+  });
   return {
     get,
     chat,
     async put(answer) {
-      const json = await jsonOfLarge(answer);
-      if (json.length > limits.bytes) return;
+      const record = await recordOf(answer);
+      if (record.length > limits.bytes) return;
       drop(answer.id);
       // In the order of their coming, so of their going too.
       for (const [id, { expires }] of kept) {
-        if (expires > now() && kept.size < limits.entries && bytes + json.length <= limits.bytes) break;
+        if (expires > now() && kept.size < limits.entries && bytes + record.length <= limits.bytes) break;
         drop(id);
       }
-      kept.set(answer.id, { json, owner: answer.owner, expires: now() + limits.keepMs });
-      bytes += json.length;
+      kept.set(answer.id, { record, owner: answer.owner, expires: now() + limits.keepMs });
+      bytes += record.length;
     },
     chats(owner, order) {
       const ids = [...kept.keys()].filter((id) => id.startsWith(CHAT_PREFIX) && has(id, owner));
       return chatsOf(ids, order, (id) => chat(id, owner));
     },
     async replace(answer) {
-      const before = kept.get(answer.id);
+      const record = await recordOf(answer),
+        before = kept.get(answer.id);
       if (!before || !has(answer.id, answer.owner)) return;
-      const json = JSON.stringify(answer);
-      bytes += json.length - before.json.length;
-      kept.set(answer.id, { ...before, json }); // where it stood
+      bytes += record.length - before.record.length;
+      kept.set(answer.id, { ...before, record }); // where it stood
     },
     delete: async (id, owner) => has(id, owner) && drop(id),
   };

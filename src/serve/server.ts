@@ -175,6 +175,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     import('./bodies.js'),
     import('./meter.js'),
     import('@hono/node-server'),
+    import('./warm-up.js').then(({ warmUp }) => warmUp()),
   ]);
   code.catch(() => {}); // told where it is waited for
   try {
@@ -264,6 +265,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       log: note,
       note: log,
     });
+    app.router.match('GET', '/health'); // the first request sorts the routes
     const timeouts = { ...TIMEOUTS, ...options.timeouts },
       serverOptions = httpOptions(timeouts);
     const server = tls

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { ApiApp, ApiRequest, ApiService, Operation } from './api.js';
 import { ApiError, badRequest } from './api-error.js';
 import { LabelBody } from './chat-request.js';
-import { answerJson, JsonText } from './json-pieces.js';
+import { answerJson, JsonBytes } from './json-pieces.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredChat } from './response-store.js';
 
@@ -54,8 +54,11 @@ async function find(service: ApiService, c: ApiRequest): Promise<StoredChat> {
   throw new ApiError(404, 'invalid_request_error', 'not_found', `the chat completion ${named} is not kept here`, 'id');
 }
 /** As its client got it, and its labels. */
-const shown = ({ completion, metadata }: StoredChat): JsonText =>
-  new JsonText(`${completion.slice(0, -1)},"metadata":${JSON.stringify(metadata)}}`);
+function shown({ completion, metadata }: StoredChat): JsonBytes {
+  const { pieces } = completion,
+    last = pieces.at(-1)?.subarray(0, -1) ?? new Uint8Array();
+  return new JsonBytes([...pieces.slice(0, -1), last, Buffer.from(`,"metadata":${JSON.stringify(metadata)}}`)]);
+}
 const pageOf = (data: readonly unknown[], ids: readonly string[], more: boolean): Record<string, unknown> => ({
   object: 'list',
   data,
@@ -79,7 +82,7 @@ function listQueryOf(c: ApiRequest): {
   const { metadata: _, ...plain } = listQuery;
   return { query: parseQuery(Object.fromEntries(given.filter(([name]) => !LABEL.test(name))), plain), labels };
 }
-/** UTF-16 units of completions after which a page ends, however many were asked for. */
+/** Bytes of completions after which a page ends, however many were asked for. */
 const MOST_PAGE = 4 << 20;
 
 async function list(service: ApiService, c: ApiRequest): Promise<Record<string, unknown>> {
@@ -88,7 +91,7 @@ async function list(service: ApiService, c: ApiRequest): Promise<Record<string, 
   const owner = c.get('key'),
     limit = limitOf(query);
   if (after !== null && !(await service.responses.chat(after, owner))) throw afterError('chat completion');
-  const data: JsonText[] = [],
+  const data: JsonBytes[] = [],
     ids: string[] = [];
   let length = 0;
   for await (const chat of service.responses.chats(owner, { after, newestFirst: query.order === 'desc' })) {
@@ -103,7 +106,8 @@ async function list(service: ApiService, c: ApiRequest): Promise<Record<string, 
 }
 /** @throws {ApiError} 400 */
 function messagesOf({ id, messages }: StoredChat, query: PageQuery): Record<string, unknown> {
-  const named = messages.map((m, i) => ({ id: `${id}-${i}`, ...m }));
+  const brought = messages.toJSON() as readonly Readonly<Record<string, unknown>>[];
+  const named = brought.map((m, i) => ({ id: `${id}-${i}`, ...m }));
   const ordered = query.order === 'desc' ? named.reverse() : named;
   const { after } = query;
   const from = after === undefined ? 0 : ordered.findIndex((m) => m.id === after) + 1;

@@ -49,7 +49,7 @@ const BAD: readonly (readonly [ReaderName, unknown])[] = [
 describe('a body that is read in a thread', () => {
   it.each([...GOOD, ...BAD])('%s %#', async (name, body) => {
     const here = await outcome(() => READERS[name](jsonOf(bytes(body)), 100));
-    const there = await outcome(() => thread.read(name, bytes(body), 100, ROOM));
+    const there = await outcome(() => thread.read(name, [bytes(body)], 100, ROOM));
     // Seeds that a request does not say are drawn.
     const told = (o: unknown): unknown =>
       JSON.parse(JSON.stringify(o, (k, v: unknown) => (k === 'seed' ? (v === 1 || v === 2 ? v : 'drawn') : v)));
@@ -57,9 +57,9 @@ describe('a body that is read in a thread', () => {
     expect(Object.hasOwn(there as object, 'read')).toBe(GOOD.some(([, b]) => b === body));
   });
   it('keeps what is no JSON', async () => {
-    const chat = await thread.read('chat', bytes(GOOD[0]?.[1]), 100, ROOM);
+    const chat = await thread.read('chat', [bytes(GOOD[0]?.[1])], 100, ROOM);
     expect(chat.request.logitBias).toEqual(new Map([[5, 1]]));
-    const completion = await thread.read('completions', bytes(GOOD[2]?.[1]), 100, ROOM);
+    const completion = await thread.read('completions', [bytes(GOOD[2]?.[1])], 100, ROOM);
     expect(completion.prompts).toEqual([Int32Array.of(1, 2, 3)]);
   });
   it('is refused where its text is more than the context however it is cut, and is counted all the same', async () => {
@@ -70,7 +70,7 @@ describe('a body that is read in a thread', () => {
       ['responses', { model: 'm', input: user }, 'input'],
     ] as const) {
       const refused = { status: 400, code: 'context_length_exceeded', param: field };
-      expect(await outcome(() => thread.read(name, bytes(body), 1, small)), name).toMatchObject(refused);
+      expect(await outcome(() => thread.read(name, [bytes(body)], 1, small)), name).toMatchObject(refused);
     }
     const thoughts = { role: 'assistant', reasoning: long, content: 'Yes.' };
     const dropped = {
@@ -82,7 +82,7 @@ describe('a body that is read in a thread', () => {
       ['count', { model: 'm', messages: user }],
       ['responses', { model: 'm', input: user, truncation: 'auto' }],
     ] as const)
-      expect(await outcome(() => thread.read(name, bytes(body), 1, small)), name).toHaveProperty('read');
+      expect(await outcome(() => thread.read(name, [bytes(body)], 1, small)), name).toHaveProperty('read');
   });
   it('is refused where its messages alone are more than the context', async () => {
     const messages = Array.from({ length: 1025 }, () => ({ role: 'user', content: 'a' }));
@@ -91,12 +91,12 @@ describe('a body that is read in a thread', () => {
       ['messages', { model: 'm', messages, max_tokens: 1 }],
       ['responses', { model: 'm', input: messages }],
     ] as const) {
-      expect(await outcome(() => thread.read(name, bytes(body), 1, ROOM)), name).toMatchObject({
+      expect(await outcome(() => thread.read(name, [bytes(body)], 1, ROOM)), name).toMatchObject({
         status: 400,
         code: 'context_length_exceeded',
       });
       expect(
-        await outcome(() => thread.read(name, bytes(body), 1, { ...ROOM, contextTokens: 8192 })),
+        await outcome(() => thread.read(name, [bytes(body)], 1, { ...ROOM, contextTokens: 8192 })),
         name,
       ).toHaveProperty('read');
     }

@@ -1,6 +1,17 @@
 // Large answers: a part at a time they say what JSON.stringify says, and others have their turns between.
+import { Hono } from 'hono';
 import { describe, expect, it } from 'vitest';
-import { copyOf, isLarge, JsonText, jsonOfLarge, jsonParts, LazyList, listOf } from '../../src/serve/json-pieces.js';
+import type { Env } from '../../src/serve/api.js';
+import {
+  answerJson,
+  copyOf,
+  isLarge,
+  JsonBytes,
+  jsonOf,
+  jsonParts,
+  LazyList,
+  listOf,
+} from '../../src/serve/json-pieces.js';
 
 const values: readonly unknown[] = [
   null,
@@ -9,12 +20,16 @@ const values: readonly unknown[] = [
   [],
   {},
   { a: undefined, b: [undefined, null, { c: [[]] }], 'd"': 'e' },
-  { list: new LazyList(() => []), text: new JsonText('{"a":[1]}'), more: LazyList.of([1, 2], (n) => ({ n })) },
+  {
+    list: new LazyList(() => []),
+    text: new JsonBytes([Buffer.from('{"a":'), Buffer.from('[1]}')]),
+    more: LazyList.of([1, 2], (n) => ({ n })),
+  },
 ];
 
 describe('JSON in parts', () => {
   it.each(values)('is what JSON.stringify makes: %j', async (value) => {
-    expect(await jsonOfLarge(value)).toBe(JSON.stringify(value));
+    expect((await jsonOf(value)).whole.toString()).toBe(JSON.stringify(value));
     expect(JSON.stringify(copyOf(value))).toBe(JSON.stringify(value));
   });
   it('is made an entry at a time: of a list that nobody reads to its end nothing more is made', async () => {
@@ -29,7 +44,7 @@ describe('JSON in parts', () => {
       break;
     }
     expect(made).toBeLessThan(5000);
-    expect(JSON.parse(await jsonOfLarge({ list }))).toHaveProperty('list.length', 100_000);
+    expect(JSON.parse((await jsonOf({ list })).whole.toString())).toHaveProperty('list.length', 100_000);
   });
   it('lets others go on while a large one is made', async () => {
     const list = LazyList.of(new Array(200_000).fill(0), () => ({ a: ['some', 'text'] }));
@@ -40,15 +55,23 @@ describe('JSON in parts', () => {
       if (!over) setImmediate(count);
     };
     setImmediate(count);
-    await jsonOfLarge(list);
+    await jsonOf(list);
     over = true;
     expect(turns).toBeGreaterThan(2);
   });
   it('is large where a list is long, wherever it stands', () => {
     const long = Array.from({ length: 100 }, (_, i) => i);
     expect([{}, 'a', [1, { a: [2] }], listOf([1], String)].map(isLarge)).toEqual([false, false, false, false]);
-    expect([long, { a: [{ b: long }] }, listOf(long, String), { a: new JsonText('1') }].map(isLarge)).toEqual([
-      ...[true, true, true, true],
-    ]);
+    expect(
+      [long, { a: [{ b: long }] }, listOf(long, String), { a: new JsonBytes([Buffer.from('1')]) }].map(isLarge),
+    ).toEqual([...[true, true, true, true]]);
+  });
+  it.each([10, 100_000])('is answered with its length, of %i entries', async (length) => {
+    const list = LazyList.of(new Array(length).fill('é'), String);
+    const app = new Hono<Env>().get('/', (c) => answerJson(c, { list }));
+    const response = await app.request('/');
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    expect(response.headers.get('content-length')).toBe(String(bytes.length));
+    expect(new TextDecoder().decode(bytes)).toBe(JSON.stringify({ list }));
   });
 });
