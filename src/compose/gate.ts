@@ -1,5 +1,5 @@
 // `temper gate`: opens base, adapter and judge, runs a suite over them, and decides. Start reading at `runGate`.
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { cacheFolder } from '../base/cache.js';
 import { sha256 } from '../base/digest.js';
@@ -34,7 +34,9 @@ import { lockJudge } from './gate-judge.js';
 import { mergedSubject } from './gate-merged.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
+import { type Asked, askPeople } from './gate-review.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
+import { LABELS_FILE } from './gate-tools.js';
 import { judgingOf, openJudge, type ScreeningOptions } from './screening.js';
 
 export const ADAPTER_ARM = 'adapter';
@@ -58,6 +60,10 @@ export interface GateOptions extends JudgeOptions {
   readonly resume?: boolean;
   readonly shard?: Shard | null;
   readonly content?: 'full' | 'none';
+  /** The store of a review console, where judged pairs that differ are put before people. */
+  readonly store?: string;
+  /** Two people must say the same of each of their answers. */
+  readonly reviewTwoPersons?: boolean;
   /** Do not use what the base answered before. */
   readonly fresh?: boolean;
   /** Answers at once. */
@@ -91,6 +97,8 @@ export interface GateResult {
   readonly folder: string;
   /** null: a shard, which is joined with the others before anything is decided. */
   readonly decision: Decision | null;
+  /** What was put before people; null: nobody was to be asked. */
+  readonly asked: Asked | null;
   readonly run: RunResult;
   readonly lock: string;
   readonly seconds: number;
@@ -283,11 +291,13 @@ function planOf(cases: readonly Case[], loaded: LoadedSuite, judged: boolean, ba
 
 /** Reads what lies in the folder and decides on it; decision.json is there whole or not at all. */
 export async function decideFolder(folder: string, subject: Subject, signal: AbortSignal): Promise<Decision> {
+  const labels = join(folder, LABELS_FILE);
   const { decision } = await decideOnFiles(
     {
       outcomes: join(folder, OUTCOMES_FILE),
       suite: join(folder, SUITE_FOLDER, SUITE_FILE),
       lock: join(folder, LOCK_FILE),
+      ...(existsSync(labels) ? { labels } : {}),
       subject,
       version: versions().temper,
     },
@@ -362,12 +372,15 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
       const seconds = (performance.now() - began) / 1000;
       if (run.kept === 0 && !shard) keepPace(baseDigest, { casesPerSecond: run.cases / seconds });
       writeFileAtomic(join(folder, SUBJECT_FILE), `${JSON.stringify(subject, null, 1)}\n`);
+      // What people said of outcomes that are no more says nothing of these.
+      if (run.kept < run.cases) rmSync(join(folder, LABELS_FILE), { force: true });
       const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
       if (decision) {
         const proof = provenUnder(folder, lockDigest(lock), options);
         await reportGate({ folder, content: content === 'full', seconds, proof }, signal);
       }
-      return { folder, decision, run, lock: lockDigest(lock), seconds, tokens };
+      const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
+      return { folder, decision, asked, run, lock: lockDigest(lock), seconds, tokens };
     } finally {
       tokenizer.close();
       await models.close();
@@ -376,6 +389,15 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
     await judges.close();
   }
 }
+const askAbout = (folder: string, store: string, { reviewTwoPersons, signal }: GateOptions): Promise<Asked> =>
+  askPeople(
+    {
+      outcomes: join(folder, OUTCOMES_FILE),
+      suite: join(folder, SUITE_FOLDER, SUITE_FILE),
+      ...{ store, twoPersons: reviewTwoPersons },
+    },
+    signal,
+  );
 /** What shards were run over: they are decided on when they are joined. */
 export const SUBJECT_FILE = 'subject.json';
 

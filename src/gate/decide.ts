@@ -1,9 +1,18 @@
 // The decision as a pure function: outcomes, suite, lock and labels in, PASS, FAIL, INCONCLUSIVE or ERROR out. No
 // clock, no file, no order of rows, no number of threads has a say in it, so that anyone can decide again and get the
 // same.
-import { DECISION_SCHEMA, type Decision, EXIT_OF, type MetricDecision, type Subject } from './decision.js';
+import { digestsOf, type PairCells, pairKey } from './cells.js';
+import {
+  DECISION_SCHEMA,
+  type Decision,
+  EXIT_OF,
+  type GateVerdict,
+  type MetricDecision,
+  type Subject,
+} from './decision.js';
+import { labelledOf } from './labelled.js';
 import { type Lock, lockDigest, lockFaults, type SuiteFiles } from './lock.js';
-import { type Arm, type JudgedArm, judgedArms, type Labels, type Outcomes } from './outcomes.js';
+import { ARMS, type Arm, type JudgedArm, judgedArms, type Labels, type Outcomes } from './outcomes.js';
 import { drawsOf, type Limits, type LoadedSuite, type Metric, type Test } from './suite.js';
 import { type MetricRows, tableOf, unitsOf } from './table.js';
 import { decideEntry, gatesOf, gravest } from './verdict.js';
@@ -16,6 +25,8 @@ export interface DecideInput {
   /** What the suite's files hold; null: they are not at hand. */
   readonly files: SuiteFiles | null;
   readonly labels?: Labels | null;
+  /** What labels that name outcomes by digest are about, by pairKey. */
+  readonly cells?: ReadonlyMap<string, PairCells> | null;
   readonly subject?: Subject | null;
   /** Of Temper. */
   readonly version: string;
@@ -34,8 +45,9 @@ export interface DecideOptions {
 export function decide(input: DecideInput, options: DecideOptions = {}): Decision {
   const faults = integrityFaults(input);
   const metrics = faults.length > 0 ? [] : entriesOf(input, options);
-  const verdict = faults.length > 0 ? 'ERROR' : gravest(metrics.filter(counts).map((m) => m.verdict));
+  const verdict = faults.length > 0 ? 'ERROR' : verdictOf(metrics);
   const { outcomes, suite, lock, labels } = input;
+  const counted = faults.length === 0 && labels && labels.rows.length > 0 ? labels : null;
   return {
     schema: DECISION_SCHEMA,
     decision: verdict,
@@ -55,11 +67,16 @@ export function decide(input: DecideInput, options: DecideOptions = {}): Decisio
     suite: suite.digest,
     outcomes: outcomes.digest,
     labels: labels?.digest ?? null,
+    ...(counted
+      ? { labelled: labelledOf(counted, outcomes, verdictOf(entriesOf({ ...input, labels: null }, options))) }
+      : {}),
     judge: lock?.judge?.digest ?? null,
     tool: { name: 'temper', version: input.version },
   };
 }
 
+const verdictOf = (metrics: readonly MetricDecision[]): GateVerdict =>
+  gravest(metrics.filter(counts).map((m) => m.verdict));
 /** Entries without limits count where they fail, or where a metric has no outcomes at all. */
 const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL' || (m.slice === null && m.n === 0);
 const nameOf = (m: MetricDecision): string =>
@@ -67,7 +84,7 @@ const nameOf = (m: MetricDecision): string =>
   (m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`);
 
 /** What is not what was locked, or what no suite asked for; nothing is decided of it. */
-function integrityFaults({ outcomes, suite, lock, files, labels, subject }: DecideInput): readonly string[] {
+function integrityFaults({ outcomes, suite, lock, files, labels, cells, subject }: DecideInput): readonly string[] {
   const faults = lock === null ? [] : [...lockFaults(lock, suite, files)];
   const merged = judgedArms(outcomes).includes('merged');
   if (subject && merged !== (subject.merged !== undefined))
@@ -97,7 +114,7 @@ function integrityFaults({ outcomes, suite, lock, files, labels, subject }: Deci
     const policies = outcomes.policies.filter((d) => !locked.has(d));
     if (policies.length > 0) faults.push(`outcomes under a policy that the lock has not: ${list(policies)}`);
   }
-  if (labels) faults.push(...labelFaults(labels, outcomes, suite));
+  if (labels) faults.push(...labelFaults(labels, outcomes, suite, cells ?? null));
   return faults;
 }
 const list = (names: readonly string[]): string =>
@@ -106,7 +123,12 @@ const list = (names: readonly string[]): string =>
     .map((n) => JSON.stringify(n))
     .join(', ') + (names.length > 5 ? ` and ${names.length - 5} more` : '');
 
-function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite): readonly string[] {
+function labelFaults(
+  labels: Labels,
+  outcomes: Outcomes,
+  { suite }: LoadedSuite,
+  cells: DecideInput['cells'],
+): readonly string[] {
   if (labels.rows.length === 0) return [];
   const metrics = new Map(suite.tests.flatMap((t) => t.metrics.map((m): [string, Metric] => [m.name, m])));
   const arms = judgedArms(outcomes);
@@ -126,6 +148,8 @@ function labelFaults(labels: Labels, outcomes: Outcomes, { suite }: LoadedSuite)
     if (!metric?.judged) return [`${at}a label of ${JSON.stringify(l.metric)}, which no judge judges`];
     if (!there.has(JSON.stringify([l.metric, l.slice ?? '', l.prompt, l.sample])))
       return [`${at}a label of a pair that was not observed`];
+    const about = digestsOf(cells?.get(pairKey(l)) ?? {});
+    if (l.of && ARMS.some((arm) => l.of?.[arm] !== about[arm])) return [`${at}a label of another run's outcome`];
     const said = [l.base, ...arms.map((arm) => l[arm])];
     if (said.includes(undefined)) return [`${at}a label that says nothing of the merged checkpoint`];
     if (metric.values === 'rate' && said.some((v) => v !== 0 && v !== 1)) return [`${at}a label of a rate is 0 or 1`];

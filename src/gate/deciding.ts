@@ -1,6 +1,9 @@
 // Deciding on files, as the main thread does it: a promise. The work has a thread of its own.
 import { runInThread } from '../base/channel.js';
+import type { PairCells } from './cells.js';
+import type { DiscordantPair } from './decide.js';
 import type { Decision, Subject } from './decision.js';
+import type { Metric } from './suite.js';
 
 export interface DecideRequest {
   readonly outcomes: string;
@@ -17,7 +20,18 @@ export interface Decided {
   /** Pairs written to `discordant`. */
   readonly discordant: number;
 }
+export interface PairsRequest {
+  readonly outcomes: string;
+  readonly suite: string;
+}
+/** A judged pair that differs, as people are asked about it. */
+export interface AskedPair {
+  readonly pair: DiscordantPair;
+  readonly cells: PairCells;
+  readonly metric: Metric;
+}
 export type DecideCalls = {
+  readonly pairs: { readonly request: PairsRequest; readonly event: never; readonly result: readonly AskedPair[] };
   readonly decide: { readonly request: DecideRequest; readonly event: DecideProgress; readonly result: Decided };
 };
 /** Metrics and slices that are decided, and how many there are. */
@@ -32,3 +46,6 @@ export const decideOnFiles = (request: DecideRequest, { signal, onProgress }: De
     signal,
     onEvent: ([done, of]) => onProgress?.(done, of),
   });
+/** discordantOf in a thread. @throws as discordantOf · the signal's reason */
+export const pairsOnFiles = (request: PairsRequest, signal?: AbortSignal): Promise<readonly AskedPair[]> =>
+  runInThread<DecideCalls, 'pairs'>('gate/decide-worker.js', 'pairs', request, { signal });

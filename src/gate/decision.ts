@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { readJsonFile } from '../base/json-file.js';
+import { ARMS } from './outcomes.js';
 
 export const DECISION_SCHEMA = 'temper.gate-decision/1';
 export const VERDICTS = ['PASS', 'FAIL', 'INCONCLUSIVE', 'ERROR'] as const;
@@ -78,6 +79,28 @@ export const MetricDecision = z.strictObject({
 });
 export type MetricDecision = z.infer<typeof MetricDecision>;
 
+export const Labelled = z.strictObject({
+  pairs: z.int().describe('pairs that count as people say'),
+  by: z.array(z.string()).describe('who says so'),
+  unbound: z.int().describe('labels that name no outcome by its digest, and may be of another run'),
+  changed: z
+    .array(
+      z.strictObject({
+        metric: z.string(),
+        slice: z.string().nullable(),
+        prompt: z.string(),
+        sample: z.int(),
+        arm: z.enum(ARMS),
+        from: figure,
+        to: z.number(),
+        by: z.string(),
+      }),
+    )
+    .describe('outcomes whose value is another than the judge gave'),
+  without: z.enum(VERDICTS).describe('what would have been decided without labels'),
+});
+export type Labelled = z.infer<typeof Labelled>;
+
 export const Subject = z.strictObject({
   adapter: Digest,
   base: Digest,
@@ -114,6 +137,7 @@ export const Decision = z.strictObject({
   suite: Digest,
   outcomes: Digest,
   labels: Digest.nullable(),
+  labelled: Labelled.optional().describe('what labels made of it; absent: there are none'),
   judge: Digest.nullable(),
   tool: z.strictObject({ name: z.literal('temper'), version: z.string() }),
 });

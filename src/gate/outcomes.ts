@@ -315,7 +315,8 @@ const NEXT = 'outcomes are JSON lines, which temper gate writes (docs/gate.md)';
 export function readOutcomes(file: string): Outcomes {
   return parseOutcomes(bytesOf(file), file);
 }
-function bytesOf(file: string): Buffer {
+/** @throws {DataError} unreadable */
+export function bytesOf(file: string): Buffer {
   try {
     return readInput(file, 'outcomes');
   } catch (e) {
@@ -332,6 +333,10 @@ export const Label = z.strictObject({
   base: z.number(),
   adapter: z.number(),
   merged: z.number().optional().describe('where the outcomes have such an arm'),
+  of: z
+    .strictObject({ base: Digest.optional(), adapter: Digest.optional(), merged: Digest.optional() })
+    .optional()
+    .describe('digests of the outcomes that it is about (gate/cells.ts): it counts for no others'),
   by: z.string().min(1).max(256).describe('who says so'),
   note: z.string().max(10_000).nullish(),
   at: z.string().max(64).nullish().describe('when'),

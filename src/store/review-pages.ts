@@ -233,6 +233,8 @@ export async function* goldenRows(store: Store, policy?: string): AsyncGenerator
         .selectFrom('reviews')
         .select(['id', 'policy', 'channel', 'content', 'label', 'label_rule'])
         .where('label', 'is not', null)
+        // Answers of a gate are shown whole, which no policy judges.
+        .where('policy', 'not like', 'gate:%')
         .where('id', '>', after);
       return (policy === undefined ? q : q.where('policy', '=', policy)).orderBy('id').limit(MOST).execute();
     });

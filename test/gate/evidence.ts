@@ -17,6 +17,8 @@ export interface EvidenceOptions {
   /** How many values of the adapter are missing. */
   readonly missing?: number;
   readonly content?: boolean;
+  /** harm.final is a judge's word, so that people may say otherwise, and it alone decides. */
+  readonly judged?: boolean;
   /** Put into prompts, answers and notes. */
   readonly text?: string;
 }
@@ -49,7 +51,12 @@ tests:
 export function makeEvidence(folder: string, options: EvidenceOptions): Decision {
   const { subject, merged, harm = 0, prompts = 120, missing = 0, content = true, text = '' } = options;
   mkdirSync(join(folder, 'suite'), { recursive: true });
-  writeFileSync(join(folder, 'suite', 'suite.yaml'), SUITE);
+  writeFileSync(
+    join(folder, 'suite', 'suite.yaml'),
+    options.judged
+      ? SUITE.replace('weight: 10', 'weight: 10\n        judged: true').replace('margin: 0.08', 'margin: 0.5')
+      : SUITE,
+  );
   const rows: object[] = [],
     asked: object[] = [];
   for (let i = 0; i < prompts; i++) {

@@ -1,13 +1,17 @@
 // `temper gate decide`: the decision of the gate once more, of outcomes alone, offline.
-import type { Decision, MetricDecision } from '../../gate/decision.js';
+import type { Decision, Labelled, MetricDecision } from '../../gate/decision.js';
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 import { print, printable, tell } from '../terminal.js';
+import { askedText } from './gate.js';
 
 interface Options {
-  readonly suite: string;
+  readonly suite?: string;
   readonly lock?: string;
   readonly labels?: string;
+  readonly store?: string;
+  readonly ask?: boolean;
+  readonly reviewTwoPersons?: boolean;
   readonly discordant?: string;
   readonly json?: boolean;
 }
@@ -16,7 +20,8 @@ const figure = (x: number | null): string => (x === null ? '–' : String(Number
 
 function linesOf(m: MetricDecision): string[] {
   const { interval } = m;
-  const name = m.slice === null ? m.metric : `${m.metric}, slice ${m.slice}`;
+  const arm = m.arm ?? 'adapter';
+  const name = `${m.arm ? `${m.arm}: ` : ''}${m.metric}${m.slice === null ? '' : `, slice ${m.slice}`}`;
   const limits = [
     m.margin === null ? '' : `margin ${figure(m.margin)}`,
     m.cap === null ? '' : `cap ${figure(m.cap)}`,
@@ -24,7 +29,7 @@ function linesOf(m: MetricDecision): string[] {
     m.most === null ? '' : `at most ${m.most}`,
   ].filter((text) => text !== '');
   const parts = [
-    `base ${figure(m.base)}, adapter ${figure(m.adapter)}`,
+    `base ${figure(m.base)}, ${arm} ${figure(m.adapter)}`,
     interval === null
       ? ''
       : `difference ${figure(m.difference)} [${figure(interval.low)}, ${figure(interval.high)}] by ${interval.method}`,
@@ -42,7 +47,10 @@ export const decisionLines = (decision: Decision): string[] => [
   ...decision.metrics.filter((m) => m.slice === null || m.gates || m.verdict === 'FAIL').flatMap(linesOf),
   ...decision.reasons.map((r) => `  ${printable(r)}`),
   ...decision.notes.map((n) => `  note: ${printable(n)}`),
+  ...(decision.labelled ? [`  ${printable(labelledText(decision.labelled))}`] : []),
 ];
+const labelledText = ({ pairs, by, changed, without }: Labelled): string =>
+  `${pairs} labels of ${by.join(', ')} change ${changed.length} outcomes; without them: ${without}`;
 
 export const command: Command = {
   name: 'gate decide',
@@ -51,11 +59,20 @@ export const command: Command = {
     group(program, ...GATE_GROUP)
       .command('decide')
       .summary(this.summary)
-      .description(`${this.summary}. docs/gate.md says how.`)
-      .argument('<outcomes>', 'outcomes.jsonl: a row for each metric, prompt, sample and arm')
-      .requiredOption('--suite <file>', 'suite whose metrics and limits count')
+      .description(
+        `${this.summary}. docs/gate.md says how.\n\nOf the folder of a gate the decision, its labels and its reports ` +
+          'are written anew.',
+      )
+      .argument('<outcomes>', 'outcomes.jsonl, or the folder of a gate')
+      .option('--suite <file>', 'suite whose metrics and limits count; absent: that of the folder')
       .option('--lock <file>', 'gate lock that suite, files and judge must be those of')
       .option('--labels <file>', 'what people say of judged pairs (JSON lines); it counts instead of the judge')
+      .option(
+        '--store <where>',
+        'what people said at /review counts instead of the judge: a file of SQLite, or postgres://USER@HOST/DATABASE',
+      )
+      .option('--ask', 'with --store: put the pairs that differ before people first')
+      .option('--review-two-persons', 'with --ask: two people must say the same of each answer')
       .option('--discordant <file>', 'write the judged pairs that differ and have no label, for people to look at')
       .option('--json', 'one machine-readable decision on stdout')
       .addHelpText(
@@ -63,24 +80,25 @@ export const command: Command = {
         `${examples(
           'temper gate decide run/gate/outcomes.jsonl --suite run/gate/suite/suite.yaml --lock gate.lock.json',
           'temper gate decide outcomes.jsonl --suite suite.yaml --labels labels.jsonl --json',
+          'temper gate decide run/gate --store reviews.db',
         )}\nExit codes: 0 PASS, 10 FAIL, 20 INCONCLUSIVE, 30 ERROR, 40 not what was locked.\n`,
       )
       .action(async (outcomes: string, options: Options) => {
-        const [{ decideOnFiles }, { versions }] = await Promise.all([
-          import('../../gate/deciding.js'),
-          import('../../base/machine.js'),
-        ]);
+        const { decideAgain } = await import('../../compose/gate-decide.js');
         const progress = createProgress({ label: 'decide', unit: 'metrics', quiet: options.json === true });
-        const { suite, lock, labels, discordant } = options;
-        const decided = await decideOnFiles(
-          { outcomes, suite, lock, labels, discordant, version: versions().temper },
+        const { json, reviewTwoPersons, ...rest } = options;
+        const decided = await decideAgain(
+          { ...rest, given: outcomes, twoPersons: reviewTwoPersons },
           { signal: interruptSignal(), onProgress: (done, of) => progress.update(done, '', of) },
         ).finally(() => progress.finish());
-        const { decision } = decided;
+        const { decision, asked, waiting } = decided;
         process.exitCode = decision.exit;
-        if (options.json) printJson(decision);
+        if (json) printJson(decision);
         else if (decision.exit === 0) print(...decisionLines(decision));
         else tell(...decisionLines(decision));
+        if (asked) tell(askedText(asked));
+        if (waiting) tell(`${waiting} pairs differ and count as the judge says: people have not said all of them`);
+        const { discordant } = options;
         if (discordant !== undefined) tell(`${discordant}: ${decided.discordant} pairs wait for a label`);
       });
   },

@@ -2,6 +2,7 @@
 import { Option } from 'commander';
 import { formatSeconds } from '../../base/units.js';
 import type { GateHooks, GatePlan, GateResult } from '../../compose/gate.js';
+import type { Asked } from '../../compose/gate-review.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
 import { addJudgeOptions, type ScreenOptions } from '../engine-options.js';
 import { createProgress } from '../progress.js';
@@ -18,6 +19,8 @@ interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
   readonly resume?: boolean;
   readonly shard?: string;
   readonly content: 'full' | 'none';
+  readonly store?: string;
+  readonly reviewTwoPersons?: boolean;
   readonly fresh?: boolean;
   readonly slots: number;
   readonly device?: string;
@@ -56,6 +59,10 @@ export function gateHooks(quiet: boolean): { readonly hooks: GateHooks; end(): v
     end: () => progress.finish(),
   };
 }
+
+export const askedText = ({ pairs, asked, there, mute }: Asked): string =>
+  `${pairs} pairs differ: ${asked} answers wait at /review, ${there} were there before` +
+  (mute === 0 ? '' : `, ${mute} pairs cannot be shown`);
 
 export function sayDecision({ decision, folder }: Pick<GateResult, 'decision' | 'folder'>): void {
   if (!decision) return;
@@ -103,6 +110,11 @@ export const command: Command = {
           .choices(['full', 'none'])
           .default('full'),
       )
+      .option(
+        '--store <where>',
+        'put judged pairs that differ before people at /review: a file of SQLite, or postgres://USER@HOST/DATABASE',
+      )
+      .option('--review-two-persons', 'with --store: two people must say the same of each answer')
       .option('--fresh', 'ask the base again, whatever it answered before')
       .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
       .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
@@ -138,9 +150,10 @@ export const command: Command = {
           hooks,
         });
         end();
-        const { decision, folder, run, seconds, tokens, lock } = result;
+        const { decision, folder, run, seconds, tokens, lock, asked } = result;
         process.exitCode = decision?.exit ?? 0;
-        if (json) printJson({ folder, run, seconds, tokens, lock, decision });
+        if (asked) tell(askedText(asked));
+        if (json) printJson({ folder, run, seconds, tokens, lock, decision, asked });
         else if (decision) sayDecision(result);
         else
           print(`shard of ${run.cases} cases, ${run.rows} outcomes in ${folder}; join the shards: temper gate merge`);
