@@ -197,6 +197,7 @@ async function shapes(slots) {
         maxTokens: answer,
         stop: new Set(),
         sampling: GREEDY,
+        patient: true,
         ...(foresees ? { foreseen: formOf(tokens, answers[i], i) } : {}),
       }),
     );

@@ -1,10 +1,12 @@
-// Prompts are read in pieces, each a pass by itself, that stops while streams go on: the piece is cut by the prompt
-// alone, how much of it is done in a step by the time that streams may wait.
+// Prompts are read in pieces, each cut by its prompt alone and a pass by itself; ends of prompts whose answers are not
+// waited for are read together, as rows that have the same bits in any company. How much of a pass is done in a step is
+// decided by the time that streams may wait.
 import type { StepResult } from '../model/decode-step.js';
 import { forwardLayers, logits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
 import { MeasuredPace } from '../model/pace.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
+import { backendOf } from '../native/backends.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
 import type { Prefixes } from './prefixes.js';
@@ -15,24 +17,39 @@ export interface PromptPassOptions {
   readonly precision: keyof typeof PRECISION;
   /** Most tokens of a piece. */
   readonly tokens: number;
-  /** Takes the first token of an answer. */
-  readonly take: (state: State, result: StepResult) => readonly Sampled[];
+  /** Takes the first token of an answer. @param row of the result */
+  readonly take: (state: State, result: StepResult, row: number) => readonly Sampled[];
 }
 
 /** Slices that the time beside streams is cut in: a step takes one of them too long at the most. */
 const SLICES = 4;
 
+/** Rows that a product takes at a time where each has the bits that it has alone (native/cpu/matmul/matmul.h). */
+const FEW_ROWS = 8;
+
+/** Tokens [from, to) of a prompt. */
+interface Piece {
+  readonly state: State;
+  readonly from: number;
+  readonly to: number;
+}
+const isLast = ({ state, to }: Piece): boolean => to === state.options.tokens.length;
+
 export class PromptPass {
   readonly #pace = new MeasuredPace();
-  /** A piece of a prompt, some of which is computed. */
-  #reading: { readonly state: State; readonly work: Generator<void, readonly Sampled[]> } | null = null;
+  /** Whether any number of rows may have bits that do not depend on their company. */
+  readonly #together: boolean;
+  /** Pieces of prompts, some of which are computed. */
+  #reading: { readonly states: readonly State[]; readonly work: Generator<void, readonly Sampled[]> } | null = null;
 
   constructor(
     readonly model: ModelWeights,
     readonly cache: KvCache,
     readonly prefixes: Prefixes,
     readonly options: PromptPassOptions,
-  ) {}
+  ) {
+    this.#together = backendOf(placeOf(model)).rowsAlone === null;
+  }
 
   /** Tokens of the next piece; takes a kept prefix first. It ends at the next cut, or where the prompt does. */
   piece(state: State): number {
@@ -42,12 +59,34 @@ export class PromptPass {
     const from = state.prefilled;
     return Math.min((state.cuts.find((c) => c > from) ?? tokens.length) - from, this.options.tokens);
   }
-  /** Begins the next piece of a prompt; the one before is done. */
-  begin(state: State): void {
-    this.#reading = { state, work: this.#piece(state) };
+  /**
+   * What the bits of a prompt's next piece are like: those that its rows have among many, or alone, which takes less
+   * time where an expert gets few of them; null: it is read by itself, as is what others may go on from.
+   */
+  #bits(state: State): 'many' | 'alone' | null {
+    const { tokens, patient } = state.options,
+      n = this.piece(state),
+      to = state.prefilled + n;
+    if (!this.#together || !patient || to < tokens.length || state.cuts.at(-1) === to) return null;
+    const { num_experts_per_tok: K, num_local_experts: E } = this.model.config;
+    return n * K >= FEW_ROWS * E ? 'many' : 'alone';
+  }
+  /** Whether the next piece of a prompt may be read together with those of these. */
+  joins(state: State, group: readonly State[]): boolean {
+    const bits = this.#bits(state);
+    return bits !== null && group.every((of) => of.adapter === state.adapter && this.#bits(of) === bits);
+  }
+  /** Begins the next pieces of prompts; those before are done. */
+  begin(states: readonly State[]): void {
+    this.#reading = { states, work: this.#pieces(states) };
+  }
+  /** Those that are read together with a prompt; none: it is not being read. */
+  with(state: State): readonly State[] {
+    const { states = [] } = this.#reading ?? {};
+    return states.includes(state) ? states : [];
   }
   /**
-   * Goes on with the piece that was begun, until it is done or it is time; a slice of it at least.
+   * Goes on with the pass that was begun, until it is done or it is time; a slice of it at least.
    * @param beside streams wait meanwhile · @returns whether it is done
    */
   run(sampled: Sampled[], until: number, beside: boolean): boolean {
@@ -74,48 +113,67 @@ export class PromptPass {
     this.#reading = null;
     return true;
   }
-  /** Gives up what was begun of a sequence, or, without one, whatever was. */
-  drop(state: State | null = null): void {
-    if (state !== null && this.#reading?.state !== state) return;
+  /** Gives up what was begun. */
+  drop(): void {
     this.#reading?.work.return([]);
     this.#reading = null;
   }
 
-  *#piece(state: State): Generator<void, readonly Sampled[]> {
-    const { tokens } = state.options;
-    const from = state.prefilled,
-      n = this.piece(state),
-      to = from + n;
-    const batch: Batch = {
-      tokens: tokens.slice(from, to),
-      positions: Int32Array.from({ length: n }, (_, i) => from + i),
-      starts: Int32Array.of(0, n),
-      slots: Int32Array.of(state.slot),
-    };
-    const sampled = yield* this.#pass(batch, state, to === tokens.length);
-    state.prefilled = to;
-    // An answer of one token has given its slot back. Of the cuts, the first is many prompts' and the last the next's.
-    if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
-      this.prefixes.keep(state.slot, cutOf(state), to);
+  *#pieces(states: readonly State[]): Generator<void, readonly Sampled[]> {
+    const pieces = states.map((state): Piece => {
+      const to = state.prefilled + this.piece(state);
+      return { state, from: state.prefilled, to };
+    });
+    const sampled = yield* this.#pass(pieces);
+    for (const { state, to } of pieces) {
+      state.prefilled = to;
+      // An answer of one token has given its slot back.
+      // Of the cuts, the first is many prompts' and the last the next's.
+      if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
+        this.prefixes.keep(state.slot, cutOf(state), to);
+    }
     return sampled;
   }
   /** The end of a prompt gives a token, a part before it none. */
-  *#pass(batch: Batch, state: State, last: boolean): Generator<void, readonly Sampled[]> {
+  *#pass(pieces: readonly Piece[]): Generator<void, readonly Sampled[]> {
     using s = new Scope('workspace', placeOf(this.model));
-    const { precision, take } = this.options;
-    const rows = Int32Array.of(batch.tokens.length - 1);
+    const { precision, take } = this.options,
+      { state } = pieces[0] as Piece,
+      bits = this.#bits(state),
+      batch = batchOf(pieces),
+      ends = batch.starts.slice(1).map((end) => end - 1);
     const hidden = yield* forwardLayers(s, this.model, state.adapter, batch, {
       precision,
       cache: this.cache,
-      rows,
+      rows: ends,
+      byRow: bits === 'alone',
+      amongMany: bits === 'many',
       pace: this.#pace,
     });
-    if (!last) return [];
-    const { params, u } = valuesOf([{ state, ahead: 0 }]);
-    const tokens = s.empty('i32', [1]),
-      logprobs = s.empty('f32', [1]);
+    // Only ends are read together.
+    if (!pieces.every(isLast)) return [];
+    const { params, u } = valuesOf(pieces.map(({ state }) => ({ state, ahead: 0 })));
+    const B = pieces.length,
+      tokens = s.empty('i32', [B]),
+      logprobs = s.empty('f32', [B]);
     const z = logits(s, this.model, hidden, precision, true);
-    ops.sample(tokens, logprobs, z, s.from(params, [1, 4]), s.from(u), null);
-    return take(state, { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z });
+    ops.sample(tokens, logprobs, z, s.from(params, [B, 4]), s.from(u), null);
+    const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
+    return pieces.flatMap(({ state }, row) => take(state, result, row));
   }
+}
+
+function batchOf(pieces: readonly Piece[]): Batch {
+  const starts = new Int32Array(pieces.length + 1);
+  pieces.forEach(({ from, to }, i) => {
+    starts[i + 1] = (starts[i] ?? 0) + to - from;
+  });
+  const tokens = new Int32Array(starts[pieces.length] ?? 0),
+    positions = new Int32Array(tokens.length);
+  pieces.forEach(({ state, from, to }, i) => {
+    const at = starts[i] ?? 0;
+    tokens.set(state.options.tokens.subarray(from, to), at);
+    for (let p = from; p < to; p++) positions[at + p - from] = p;
+  });
+  return { tokens, positions, starts, slots: Int32Array.from(pieces, ({ state }) => state.slot) };
 }

@@ -37,15 +37,33 @@ export const readingMs = (decodeMs: number, waiting: number): number =>
   decodeMs * Math.min(MOST_SHARE, PROMPT_SHARE * waiting);
 
 /**
- * Whose prompts are read in this step: the caller runs a piece of each job that comes before it asks for the next one.
+ * Whose prompts are read in this step, those together that may be: the caller runs a piece of each job of a group
+ * before it asks for the next.
  * @param running in the order of arrival · @param tokens most prompt tokens of a step
+ * @param joins whether a job's piece, the last of its prompt, may be read together with those of a group
  */
-export function* prompts<J extends Job>(running: readonly J[], tokens: number): Generator<J> {
-  let left = tokens;
+export function* prompts<J extends Job>(
+  running: readonly J[],
+  tokens: number,
+  joins: (job: J, group: readonly J[]) => boolean = () => false,
+): Generator<readonly J[]> {
+  let left = tokens,
+    group: J[] = [];
   for (const job of running)
     for (let n = job.piece(); n > 0; n = job.piece()) {
+      if (group.length > 0 && (n > left || !joins(job, group))) {
+        yield group;
+        group = [];
+        // What others keep of theirs it may go on from now.
+        n = job.piece();
+      }
       if (n > left) return;
       left -= n;
-      yield job;
+      if (joins(job, group)) {
+        group.push(job);
+        break;
+      }
+      yield [job];
     }
+  if (group.length > 0) yield group;
 }

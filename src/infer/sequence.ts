@@ -52,7 +52,7 @@ export interface SequenceOptions {
   readonly cuts?: readonly number[];
   /** What the answer is thought to be like: guesses are taken from it too, and no token depends on it. */
   readonly foreseen?: Int32Array | undefined;
-  /** Its tokens may wait while prompts are read. */
+  /** Its tokens may wait while prompts are read, and its prompt's end be read with those of others. */
   readonly patient?: boolean;
 }
 

@@ -17,7 +17,7 @@ import { PromptPass } from './prompt-pass.js';
 import { admit, prompts, readingMs, streams } from './scheduler.js';
 import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
 import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from './session-options.js';
-import { MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './speculation.js';
+import { foreseenRows, MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './speculation.js';
 import { createState, outcomeOf, type Row, rowOf, rowsOf, type State, streamOf, valuesOf, wishesOf } from './state.js';
 import type { Wish } from './steer.js';
 import { steered } from './steered.js';
@@ -42,6 +42,8 @@ export class Session implements Disposable {
   readonly #waiting: State[] = [];
   /** In the order of arrival. */
   readonly #running: State[] = [];
+  /** Those of them that were cancelled in a pass that others are read in too. */
+  readonly #leaving = new Set<State>();
   /** Beginnings of prompts that are kept. */
   readonly prefixes: Prefixes;
   readonly #steps: DecodeSteps;
@@ -75,7 +77,7 @@ export class Session implements Disposable {
     this.#pass = new PromptPass(model, this.#cache, this.prefixes, {
       precision: options.precision,
       tokens: options.prefillTokens ?? DEFAULT_PREFILL_TOKENS,
-      take: (state, result) => this.#take(state, result, 0, [], wishesOf([state])?.[0] ?? null),
+      take: (state, result, row) => this.#take(state, result, row, [], wishesOf([state])?.[0] ?? null),
     });
     const record = !model.streamsExperts && (options.graphs ?? true);
     const { rowsAlone, sharesRecordings } = backendOf(placeOf(model));
@@ -87,6 +89,7 @@ export class Session implements Disposable {
           ...options.speculation,
           drafter: this.#drafter ?? options.speculation.drafter ?? null,
           ...(rowsAlone === null ? {} : { mostRows: rowsAlone }),
+          foreseenRows: foreseenRows(model.config.vocab_size),
         })
       : null;
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
@@ -124,9 +127,14 @@ export class Session implements Disposable {
       this.#waiting.splice(waiting, 1);
       return;
     }
-    this.#pass.drop(sequence as State);
-    const running = this.#running.indexOf(sequence as State);
-    if (running >= 0) this.#release(this.#running[running] as State);
+    const state = sequence as State;
+    if (!this.#running.includes(state)) return;
+    this.#leaving.add(state);
+    // What is read together ends together: the others' keys are in their rings, so that they cannot begin anew.
+    const reading = this.#pass.with(state);
+    if (!reading.every((q) => this.#leaving.has(q))) return;
+    if (reading.length > 0) this.#pass.drop();
+    for (const q of [state, ...reading]) if (this.#leaving.delete(q)) this.#release(q);
   }
   /** Drops all that was kept of an adapter, before it is freed; no sequence may run with it any more. */
   forget(adapter: ModelAdapter): void {
@@ -153,8 +161,10 @@ export class Session implements Disposable {
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
     const until = this.options.yields ? this.#readingEnds(since, beside) : Number.POSITIVE_INFINITY;
     if (!this.#pass.run(sampled, until, beside)) return sampled;
-    for (const state of prompts([...this.#running], this.#pass.options.tokens)) {
-      this.#pass.begin(state);
+    // A pass over several prompts stops between layers alone: beside streams each is read by itself.
+    const joins = beside ? undefined : (state: State, group: readonly State[]) => this.#pass.joins(state, group);
+    for (const states of prompts([...this.#running], this.#pass.options.tokens, joins)) {
+      this.#pass.begin(states);
       if (!this.#pass.run(sampled, until, beside) || performance.now() >= until) break;
     }
     return sampled;
@@ -261,12 +271,15 @@ export class Session implements Disposable {
       return told.flat();
     });
   }
+  /** In a step that is not recorded rows of one stream read its keys together. */
   #batchOf(rows: readonly Row[]): Batch {
+    const together = rows.length > this.#steps.mostRows,
+      firsts = [...rows.keys()].filter((i) => !together || rows[i]?.ahead === 0);
     return {
       tokens: Int32Array.from(rows, (r) => r.token),
       positions: Int32Array.from(rows, (r) => this.#cache.length(r.state.slot) + r.ahead),
-      starts: Int32Array.from({ length: rows.length + 1 }, (_, i) => i),
-      slots: Int32Array.from(rows, (r) => r.state.slot),
+      starts: Int32Array.from([...firsts, rows.length]),
+      slots: Int32Array.from(firsts, (i) => rows[i]?.state.slot ?? -1),
     };
   }
 
@@ -281,6 +294,10 @@ export class Session implements Disposable {
     drafts: readonly number[],
     wish: Wish | null,
   ): readonly Sampled[] {
+    if (this.#leaving.delete(state)) {
+      this.#release(state);
+      return [];
+    }
     const before = this.#cache.length(state.slot) - drafts.length;
     const told: Sampled[] = [];
     for (let i = 0; ; i++) {
@@ -328,6 +345,7 @@ export class Session implements Disposable {
     this.#drafter?.close();
     this.#cache.close();
     this.#running.length = 0;
+    this.#leaving.clear();
     this.#waiting.length = 0;
   }
   [Symbol.dispose](): void {

@@ -13,6 +13,9 @@ export const MOST_DRAFT_ROWS = 16;
 /** The same where every stream's request says what will come, and that mostly comes. */
 export const MOST_FORESEEN = 63;
 export const MOST_FORESEEN_ROWS = 64;
+/** Of small models a row takes less than what is around a step: more, as far as their logits take 4 MiB. */
+export const foreseenRows = (vocabSize: number): number =>
+  Math.max(MOST_FORESEEN_ROWS, Math.min(512, Math.floor(2 ** 20 / vocabSize)));
 /** That such a guess is right: where nothing is known of it, and the least that is worth a row. */
 const FORESEEN_HOPE = 0.9,
   LEAST_FORESEEN_CHANCE = 0.7;
@@ -57,6 +60,8 @@ export interface SpeculationOptions {
   readonly when: 'auto' | 'always';
   /** Most rows of a step that has guesses; absent: any. */
   readonly mostRows?: number;
+  /** Most guesses of one in which all are foreseen. Default MOST_FORESEEN_ROWS. */
+  readonly foreseenRows?: number;
   /** Where nothing like it was written before. */
   readonly drafter?: Drafter | null;
   /** ms; absent: performance.now. */
@@ -151,7 +156,7 @@ export class Speculation {
    * was foreseen is checked as far as there are rows. null: it is as with any other stream.
    */
   #foreseen(streams: readonly Stream[], mostRows: number): Drafts | null {
-    const rows = Math.min(MOST_FORESEEN_ROWS, mostRows - streams.length);
+    const rows = Math.min(this.options.foreseenRows ?? MOST_FORESEEN_ROWS, mostRows - streams.length);
     if (rows <= MOST_DRAFTS || !streams.every(({ track }) => track.foreseen)) return null;
     const offers = streams.map(({ track, room }): Offer => {
       const most = Math.min(MOST_FORESEEN, rows, room, this.#likely(track)),

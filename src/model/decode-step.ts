@@ -14,7 +14,9 @@ import { type AdapterPool, type Batch, type ModelAdapter, type ModelWeights, pla
 export type StepAdapter = ModelAdapter | AdapterPool | null;
 const isPool = (adapter: StepAdapter): adapter is AdapterPool => adapter !== null && 'params' in adapter;
 
-/** What a step takes for each sequence. */
+const noAdapters = (B: number): Int32Array => new Int32Array(B).fill(-1);
+
+/** What a step takes for each row. */
 export interface StepValues {
   /** Sampling parameters as op `sample` takes them: f32 [B,4]. */
   readonly params: Float32Array;
@@ -85,7 +87,7 @@ export class DecodeStep implements Disposable {
     this.#inputs.set(batch);
     this.#params.write(values.params);
     this.#u.write(values.u);
-    this.#adapterRows?.write(values.adapterRows ?? new Int32Array(this.batchSize).fill(-1));
+    this.#adapterRows?.write(values.adapterRows ?? noAdapters(this.batchSize));
     const place = placeOf(this.model),
       { recordsSteps, sharesRecordings } = backendOf(place);
     if (this.#graph) {
@@ -143,9 +145,12 @@ export class DecodeStep implements Disposable {
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
-  /** The last one of more rows than are kept. */
-  #large: DecodeStep | null = null;
-  /** @param mostRows larger steps are rare and run op by op; what they take is given back with the next step */
+  /** Logits of the last one of more rows than are kept. */
+  #large: Scope | null = null;
+  /**
+   * @param mostRows larger steps are rare and run op by op: their batches may have several tokens of a sequence, which
+   * read its keys together; what they take is given back with the next step
+   */
   constructor(
     readonly model: ModelWeights,
     readonly cache: KvCache,
@@ -158,10 +163,7 @@ export class DecodeSteps implements Disposable {
   run(adapter: StepAdapter, batch: Batch, values: StepValues, keeps = false): StepResult {
     const B = batch.tokens.length;
     this.#closeLarge();
-    if (B > this.mostRows) {
-      this.#large = new DecodeStep(this.model, adapter, this.cache, this.precision, batch, false, [], keeps);
-      return this.#large.run(batch, values);
-    }
+    if (B > this.mostRows) return this.#runLarge(adapter, batch, values, keeps);
     const at = this.#steps.findIndex((s) => s.adapter === adapter && s.batchSize === B && s.keepsLogits === keeps);
     if (backendOf(placeOf(this.model)).sharesRecordings && this.#steps.every((s) => s.batchSize < B)) this.close();
     const step =
@@ -179,9 +181,25 @@ export class DecodeSteps implements Disposable {
       throw e;
     }
   }
+  #runLarge(adapter: StepAdapter, batch: Batch, values: StepValues, keeps: boolean): StepResult {
+    using s = new Scope('workspace', placeOf(this.model));
+    const B = batch.tokens.length,
+      tokens = s.empty('i32', [B]),
+      logprobs = s.empty('f32', [B]);
+    const mixed = isPool(adapter) ? { pool: adapter, rows: s.from(values.adapterRows ?? noAdapters(B)) } : null;
+    const hidden = forwardHidden(s, this.model, isPool(adapter) ? null : adapter, batch, {
+      precision: this.precision,
+      cache: this.cache,
+      byRow: true,
+      mixed,
+    });
+    if (keeps) this.#large = new Scope('workspace', placeOf(this.model));
+    const z = logits(this.#large ?? s, this.model, hidden, this.precision, true);
+    ops.sample(tokens, logprobs, z, s.from(values.params, [B, 4]), s.from(values.u), null);
+    return { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: keeps ? z : null };
+  }
   /** Drops what was recorded with an adapter, before its tensors are freed. */
   forget(adapter: ModelAdapter): void {
-    if (this.#large?.adapter === adapter) this.#closeLarge();
     for (const step of this.#steps.filter((s) => s.adapter === adapter)) {
       this.#steps.splice(this.#steps.indexOf(step), 1);
       step.close();

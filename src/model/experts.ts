@@ -1,6 +1,6 @@
 // Routing and products of experts, each said once: gpt-oss.ts runs them for its layers, temper-oss/tfjs for one layer
 // alone. Rows p are the P = t·K routed pairs of t tokens, sorted by expert.
-import { ops, type Precision } from '../native/ops.js';
+import { ops, type Precision, type RowBits } from '../native/ops.js';
 import type { Scope, Tensor } from '../native/tensor.js';
 import type { ModelConfig } from './config.js';
 import type { ExpertWeights, LinearGrads, LoraPair } from './types.js';
@@ -62,7 +62,7 @@ export function expertProduct(
   { w, scales, bias, layout }: ExpertWeights,
   pair: ExpertPair | undefined,
   precision: Precision,
-  byRow: 0 | 1 = 0,
+  byRow: RowBits = 0,
 ): void {
   const { A = null, B = null, scale = 0 } = pair ?? {};
   ops.grouped_linear_fwd(y, h, x, rows, offsets, w, scales, bias, A, B, scale, layout, precision, byRow);

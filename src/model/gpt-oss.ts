@@ -4,7 +4,7 @@
 // in chunks, so that memory grows by a few f32 rows per token.
 import { ConfigError, NativeError } from '../base/errors.js';
 import { backendOf, HOST } from '../native/backends.js';
-import { ops, PRECISION, type Precision } from '../native/ops.js';
+import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { ropeParameters } from './config.js';
 import {
@@ -64,6 +64,8 @@ export interface ForwardOptions {
   readonly inputs?: StepInputs | null;
   /** A token's bits are then those that it has alone: what others are in the batch does not show. For decode steps. */
   readonly byRow?: boolean;
+  /** A token's bits are those that it has among many, however few are in the batch. For ends of prompts. */
+  readonly amongMany?: boolean;
   /** Adapters by token, in place of one for all; on a cache, for as many tokens as the experts take at a time. */
   readonly mixed?: MixedAdapters | null;
   /** Looked at before each layer; what was done by then is lost. Not for passes that are recorded. */
@@ -162,7 +164,7 @@ interface Pass {
   readonly adapter: ModelAdapter | null;
   readonly mixed: MixedAdapters | null;
   readonly precision: Precision;
-  readonly byRow: 0 | 1;
+  readonly byRow: RowBits;
   readonly T: number;
   readonly ids: Tensor;
   /** One where they all fit; a pass on a cache has one. */
@@ -240,7 +242,7 @@ function* startPass(
   const half = model.config.head_dim / 2;
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
   const { plan } = inputs;
-  const pace = plan && B === 1 && !mixed && !o.byRow && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null;
+  const pace = plan && B === 1 && !mixed && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null;
   if (pace) yield;
   const cos = s.empty('f32', [T, half]),
     sin = s.empty('f32', [T, half]);
@@ -278,7 +280,7 @@ function* startPass(
     adapter,
     mixed,
     precision: PRECISION[o.precision],
-    byRow: o.byRow ? 1 : 0,
+    byRow: o.byRow ? 1 : o.amongMany ? 2 : 0,
     T,
     ids: inputs.ids,
     chunks,

@@ -13,6 +13,8 @@ export type DenseLayout = 1 | 2;
 /** Forward (1) or its transpose (-1). */
 export type Direction = 1 | -1;
 export type Flag = 0 | 1;
+/** What a row's bits depend on: by_row above. */
+export type RowBits = 0 | 1 | 2;
 
 /** The ops by name; their contracts in full, with dtypes and shapes: native/include/temper/ops.def. */
 export interface Ops {
@@ -60,7 +62,7 @@ export interface Ops {
     dropout: number,
     seed: number,
     precision: Precision,
-    byRow: Flag,
+    byRow: RowBits,
   ): void;
   /**
    * dx = dy·W + scale·dropoutᵀ(dy·B·A), added to dx when accumulate_dx is 1; dw += dyᵀ·x, dbias += Σ_t dy,
@@ -102,7 +104,7 @@ export interface Ops {
     B: Tensor | null,
     scale: number,
     precision: Precision,
-    byRow: Flag,
+    byRow: RowBits,
   ): void;
   /**
    * y[t] += scales[a]·B_a·h[t], h[t] = A_a·x[t], with a = rows[t]; a row with a = −1 stays as it is. For serving: rows of
@@ -220,7 +222,7 @@ export interface Ops {
     scale: number,
     layout: ExpertLayout,
     precision: Precision,
-    byRow: Flag,
+    byRow: RowBits,
   ): void;
   /**
    * As lora_fwd with a pair per expert, A_a [E,r,C] and B_a [E,N,r], for rows sorted by expert as in

@@ -5,7 +5,7 @@ import { addon, mapNativeError } from './addon.js';
 import { OP_ARGUMENTS, type Ops, type Precision } from './ops.generated.js';
 import type { Tensor } from './tensor.js';
 
-export type { ExpertLayout, Ops, Precision } from './ops.generated.js';
+export type { ExpertLayout, Ops, Precision, RowBits } from './ops.generated.js';
 export const PRECISION = { f32: 0, bf16: 1 } as const satisfies Record<string, Precision>;
 
 type OpName = keyof Ops;

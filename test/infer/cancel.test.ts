@@ -1,6 +1,6 @@
 // A sequence that is cancelled at any step: waiting, in its prompt, between any two of its tokens. Its pages and its
 // slot are back at once, and the others have the bits that they have without it.
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, expect, it, vi } from 'vitest';
 import { GREEDY, type Sequence, type SequenceOptions } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import type { SessionOptions } from '../../src/infer/session-options.js';
@@ -90,4 +90,45 @@ it.each([
   if ('slots' in options || 'cacheTokens' in options) expect(seen.waiting).toBeGreaterThan(3);
   else expect(seen.reading).toBeGreaterThan(2);
   if (stride === 1) expect(seen.writing).toBeGreaterThan(2);
+});
+
+it('one whose prompt is read together with others goes when they are read', () => {
+  const ends = [60, 75, 90].map((length, i): SequenceOptions => ({ ...ask(length, i, 6), patient: true }));
+  // A pass stops after each layer: by this clock all of them take too long.
+  let clock = 0;
+  const now = vi.spyOn(performance, 'now').mockImplementation(() => (clock += 20));
+  const run = (gone: readonly number[], at: number): [string[], boolean] => {
+    using session = new Session(model, { precision: 'bf16', slots: 3, capacity: 170, yields: true });
+    const started = ends.map((e) => session.start(e)),
+      out = ends.map(() => [] as number[]);
+    let stayed = false;
+    for (let step = 0; !session.idle; step++) {
+      for (const i of step === at ? gone : []) {
+        session.cancel(started[i] as Sequence);
+        session.cancel(started[i] as Sequence);
+        stayed = session.usage.running === ends.length;
+      }
+      for (const { sequence, token, logprob } of session.step()) {
+        const i = started.indexOf(sequence);
+        expect(step >= at && gone.includes(i)).toBe(false);
+        out[i]?.push(token, logprob);
+      }
+    }
+    expect(session.usage).toMatchObject({ running: 0, waiting: 0, freeSlots: 3, usedPages: 0 });
+    return [out.map((o) => o.join()), stayed];
+  };
+  try {
+    const [bits] = run([], 0);
+    const [first, stayed] = run([1], 1);
+    expect(stayed).toBe(true);
+    expect(first).toEqual([bits[0], '', bits[2]]);
+    for (let at = 0; at < 12; at++) {
+      const [some] = run([0, 2], at);
+      expect(some[1]).toBe(bits[1]);
+    }
+    // With all of them gone the pass is given up.
+    expect(run([2, 0, 1], 1)).toEqual([['', '', ''], false]);
+  } finally {
+    now.mockRestore();
+  }
 });

@@ -1,8 +1,9 @@
 // What a sequence is answered does not depend on who else is served: tokens and log-probabilities of random mixes of
 // adapters, prompts, lengths and arrivals, bit for bit against each sequence alone.
 import fc from 'fast-check';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { generateAll } from '../../src/infer/generate-all.js';
+import { PromptPass } from '../../src/infer/prompt-pass.js';
 import { GREEDY, type Sampled, type Sequence, type SequenceOptions } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import type { SessionOptions } from '../../src/infer/session-options.js';
@@ -54,6 +55,8 @@ interface Ask {
   readonly greedy: boolean;
   /** Step before which it arrives. */
   readonly at: number;
+  /** Nobody waits for its tokens. */
+  readonly patient?: boolean;
 }
 const ask = fc.record<Ask>({
   adapter: fc.nat({ max: 3 }),
@@ -63,6 +66,7 @@ const ask = fc.record<Ask>({
   maxTokens: fc.integer({ min: 1, max: 12 }),
   greedy: fc.boolean(),
   at: fc.nat({ max: 12 }),
+  patient: fc.boolean(),
 });
 const optionsOf = (a: Ask): SequenceOptions => ({
   tokens: prompt(a.length, a.salt),
@@ -71,6 +75,7 @@ const optionsOf = (a: Ask): SequenceOptions => ({
   sampling: a.greedy ? GREEDY : { ...GREEDY, temperature: 1, topK: 40, topP: 0.95, seed: a.salt },
   adapter: adapters[a.adapter] ?? null,
   sharedTokens: a.shared,
+  patient: a.patient ?? false,
 });
 /** A number of its own for each sequence of bits. */
 const bits = (tokens: readonly number[], logprobs: readonly number[]): string =>
@@ -154,6 +159,31 @@ describe.each([
     expect(most).toBeGreaterThan(16);
     expect(new Set(got).size).toBeGreaterThan(10);
   });
+});
+
+it.each([
+  ['as rows among many', 60],
+  ['as rows alone', 8],
+] as const)('ends of prompts that are read together, %s, have the bits that each has by itself', (_, length) => {
+  const asks = Array.from({ length: 14 }, (_v, i): Ask => {
+    const adapter = i < 8 ? 0 : 1;
+    return { adapter, length: length + i, shared: 0, salt: i, maxTokens: 3, greedy: true, at: i % 2, patient: true };
+  });
+  const passes = vi.spyOn(PromptPass.prototype, 'begin');
+  for (const [model, precision] of [
+    [bf16, 'f32'],
+    [bf16, 'bf16'],
+    [q8, 'bf16'],
+  ] as const) {
+    const options = { precision, prefillTokens: 512 } as const;
+    passes.mockClear();
+    const [got] = together(model, asks, { ...options, slots: 14 });
+    // Two adapters, at two times.
+    expect(passes.mock.calls.map(([states]) => states.length)).toEqual([4, 3, 4, 3]);
+    expect(got).toEqual(asks.map((a) => alone(model, a, options)));
+    expect(new Set(got).size).toBeGreaterThan(10);
+  }
+  passes.mockRestore();
 });
 
 it('pieces of prompts that stop between layers change nothing', () => {

@@ -60,7 +60,8 @@ function simulate(loads: readonly Load[], slots: number): readonly Told[] {
     const decode = streams(running);
     clock += decode.length > 0 ? DECODE_COST : 0;
     for (const run of decode) token(run);
-    for (const run of prompts([...running], PIECE)) {
+    for (const [run] of prompts([...running], PIECE)) {
+      if (!run) continue;
       const n = run.piece();
       clock += n;
       run.read += n;
@@ -113,11 +114,27 @@ describe('the policy', () => {
   it('fills a step with several short prompts, and stops at the first that no longer fits', () => {
     const jobs = [5, 6, 7, 1].map((n) => ({ n, decoding: false, piece: () => n }));
     const order: number[] = [];
-    for (const job of prompts(jobs, 17)) {
+    for (const [job] of prompts(jobs, 17)) {
+      if (!job) continue;
       order.push(job.n);
       job.piece = () => 0;
     }
     expect(order).toEqual([5, 6]);
+  });
+
+  it('reads ends of prompts together that may be, in their order, as many as fit', () => {
+    // Of the second a piece comes before its end, the fourth may not be read with others.
+    const jobs = [[5], [9, 6], [4], [3], [2], [8], [30]].map((left) => ({
+      left,
+      decoding: false,
+      piece: () => left[0] ?? 0,
+    }));
+    const ends = (job: (typeof jobs)[number]): boolean => job.left.length === 1 && job.left[0] !== 3;
+    const groups: number[][] = [];
+    for (const group of prompts(jobs, 40, (job) => ends(job))) {
+      groups.push(group.map((job) => job.left.shift() ?? 0));
+    }
+    expect(groups).toEqual([[5], [9], [6, 4], [3], [2, 8]]);
   });
 
   it('lets nobody overtake one that waits for room', () => {

@@ -52,11 +52,12 @@ int64_t dots_at_once(const Product& p, const FewRows& few) {
 }
 
 bool suits_few(const Product& p, const FewRows& few) {
-  bool yes = p.by_row || p.m <= std::min(p.few_rows, few.rows);
+  const bool alone = p.bits == RowBits::alone;
+  bool yes = p.bits != RowBits::among_many && (alone || p.m <= std::min(p.few_rows, few.rows));
   for (int t = 0; t < p.num_terms; ++t) {
     const Source &a = p.terms[t].a, &b = p.terms[t].b;
-    yes = yes && a.k_inner && b.k_inner && !b.rows && !b.row_scale &&
-          (p.by_row || b.kind != Kind::mxfp4 || p.m <= kFewRows);
+    yes =
+        yes && a.k_inner && b.k_inner && !b.rows && !b.row_scale && (alone || b.kind != Kind::mxfp4 || p.m <= kFewRows);
   }
   return yes;
 }

@@ -32,6 +32,11 @@ struct Source {
   bool as_f32 = false;  // bf16 whose sums are those of the same numbers as f32, to the bit
 };
 
+// Argument by_row of an op: the bits that a row has. alone: however many rows, they go as products of few, as many at a
+// time as those take, or, where a weight's rows do not run along k, through the tiles, as one row does. among_many:
+// however few, they go through the tiles. any: as is faster.
+enum class RowBits : uint8_t { any, alone, among_many };
+
 // alpha·A·B with A m×k and B k×n.
 struct Term {
   Source a, b;
@@ -50,9 +55,7 @@ struct Product {
   const void* bias = nullptr;
   Kind bias_kind = Kind::f32;
   int few_rows = kFewRows;  // up to kMostFewRows where a path has a form for them: one big dense matrix, read once
-  // However many rows: each has the bits that it has alone. They go as products of few rows, as many at a time as those
-  // take, or, where a weight's rows do not run along k, through the tiles, as one row does.
-  bool by_row = false;
+  RowBits bits = RowBits::any;
 };
 
 // Runs independent products. Each element of c is summed in one fixed order, whatever the thread count.

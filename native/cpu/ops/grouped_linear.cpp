@@ -82,14 +82,15 @@ class ExpertRows {
 struct Forward {
   const args::grouped_linear_fwd& a;
   int64_t P = a.y->shape[0], N = a.y->shape[1], C = a.x->shape[a.x->ndim - 1], R = a.A ? a.A->shape[1] : 0;
+  RowBits bits = static_cast<RowBits>(a.by_row);
 
   Product down(int64_t e, int64_t begin, int64_t m) const {
-    Product p{.m = m, .n = R, .c = a.h->f32() + begin * R, .ldc = R, .by_row = a.by_row != 0};
+    Product p{.m = m, .n = R, .c = a.h->f32() + begin * R, .ldc = R, .bits = bits};
     p.terms[0] = {rows_from(a.x->f32(), C, a.rows, begin, true), {.data = a.A->f32() + e * R * C, .ld = C}, C, 1.0f};
     return p;
   }
   Product whole(int64_t e, int64_t begin, int64_t m) const {
-    Product p{.m = m, .n = N, .c = a.y->f32() + begin * N, .ldc = N, .by_row = a.by_row != 0};
+    Product p{.m = m, .n = N, .c = a.y->f32() + begin * N, .ldc = N, .bits = bits};
     p.terms[0] = {rows_from(a.x->f32(), C, a.rows, begin, true), weight(*a.w, a.scales, e, N, C, a.layout, true), C,
                   1.0f};
     if (a.bias)

@@ -39,14 +39,15 @@ size_t dropped_bytes(int64_t n, double p) { return p > 0 ? static_cast<size_t>(n
 struct Forward {
   const args::linear_fwd& a;
   int64_t N = a.w->shape[0], C = a.w->shape[1], T = C ? a.x->numel() / C : 0, R = a.A ? a.A->shape[0] : 0;
+  RowBits bits = static_cast<RowBits>(a.by_row);
 
   Product down(const float* x) const {  // h = dropout(x)·Aᵀ
-    Product p{.m = T, .n = R, .c = a.h->f32(), .ldc = R, .by_row = a.by_row != 0};
+    Product p{.m = T, .n = R, .c = a.h->f32(), .ldc = R, .bits = bits};
     p.terms[0] = {rows_of(x, C), rows_of(a.A->f32(), C), C, 1.0f};
     return p;
   }
   Product whole() const {
-    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = a.by_row != 0};
+    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .bits = bits};
     p.terms[0] = {rows_of(a.x->f32(), C), {.data = a.w->data, .ld = C, .kind = kind_of(*a.w)}, C, 1.0f};
     if (a.bias) p.bias = a.bias->data, p.bias_kind = kind_of(*a.bias);
     if (a.A) {

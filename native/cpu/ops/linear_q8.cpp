@@ -20,14 +20,15 @@ uint16_t bf16_at_least(float f) { return static_cast<uint16_t>((__builtin_bit_ca
 struct Forward {
   const args::linear_q8_fwd& a;
   int64_t N = a.q->shape[0], C = a.q->shape[1], T = a.x->rows(), R = a.A ? a.A->shape[0] : 0;
+  RowBits bits = static_cast<RowBits>(a.by_row);
 
   Product down() const {
-    Product p{.m = T, .n = R, .c = a.h->f32(), .ldc = R, .by_row = a.by_row != 0};
+    Product p{.m = T, .n = R, .c = a.h->f32(), .ldc = R, .bits = bits};
     p.terms[0] = {{.data = a.x->data, .ld = C}, {.data = a.A->data, .ld = C}, C, 1.0f};
     return p;
   }
   Product whole() const {
-    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .by_row = a.by_row != 0};
+    Product p{.m = T, .n = N, .c = a.y->f32(), .ldc = N, .few_rows = kMostFewRows, .bits = bits};
     p.terms[0] = {{.data = a.x->data, .ld = C},
                   {.data = a.q->data, .q8_scales = a.scales->bf16(), .ld = C, .kind = Kind::q8},
                   C,

@@ -32,14 +32,14 @@ class Runs {
       const LoraPool::Pair p = pool_.pair(rows[begin]);
       const int64_t N = pool_.N, C = pool_.C, R = h_->shape[1], m = stop - begin;
       float* h = h_->f32() + begin * R;
-      Product down{.m = m, .n = p.rank, .c = h, .ldc = R, .by_row = true};
+      Product down{.m = m, .n = p.rank, .c = h, .ldc = R, .bits = RowBits::alone};
       down.terms[0] = {{.data = x_rows_ ? x_->f32() : x_->f32() + begin * C,
                         .ld = C,
                         .rows = x_rows_ ? x_rows_->i32() + begin : nullptr},
                        weights(p.A + expert * p.rank * C, C),
                        C,
                        1.0f};
-      Product up{.m = m, .n = N, .c = y_->f32() + begin * N, .ldc = N, .accumulate = true, .by_row = true};
+      Product up{.m = m, .n = N, .c = y_->f32() + begin * N, .ldc = N, .accumulate = true, .bits = RowBits::alone};
       up.terms[0] = {{.data = h, .ld = R}, weights(p.B + expert * N * p.rank, p.rank), p.rank, p.scale};
       down_[static_cast<size_t>(count_)] = down;
       up_[static_cast<size_t>(count_++)] = up;
@@ -67,8 +67,8 @@ class Runs {
     return {.data = params.bf16() + element, .ld = ld, .kind = Kind::bf16, .as_f32 = true};
   }
   // Below this the pairs of a decode step go one after another: laying out products costs more than their work. Their
-  // bits are those of multiply with by_row. A thread takes pairs of kTaskMultiplies at a time: less is done sooner than
-  // another thread has begun.
+  // bits are those of multiply by RowBits::alone. A thread takes pairs of kTaskMultiplies at a time: less is done
+  // sooner than another thread has begun.
   static constexpr int64_t kDirectMultiplies = 1 << 19, kTaskMultiplies = 1 << 14, kCols = 512;
 
   Kind kind() const { return kind_of(pool_.params()); }
@@ -135,7 +135,7 @@ Cost pairs_cost(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, size_t wo
 // Where a plan does not know which row takes which adapter: one of the highest rank takes them all.
 size_t one_pair(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, int64_t precision) {
   const int64_t P = y->shape[0], N = y->shape[1], R = h->shape[1], C = x->shape[1];
-  Product down{.m = P, .n = R, .by_row = true}, up{.m = P, .n = N, .by_row = true};
+  Product down{.m = P, .n = R, .bits = RowBits::alone}, up{.m = P, .n = N, .bits = RowBits::alone};
   down.terms[0].k = C;
   up.terms[0].k = R;
   down.terms[0].b.kind = up.terms[0].b.kind = kind_of(*pool);

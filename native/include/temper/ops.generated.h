@@ -105,7 +105,7 @@ struct TemperOps {
     "=x:f32[...x] cos:f32[T,J] sin:f32[T,J] heads:int[1,] direction:int{1,-1}", rope) \
   X(linear_fwd, \
     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] w:wf[N,C] bias:wf[N]? A:f32[R,C]? B:f32[N,R]? scale:num[,]" \
-    " dropout:num[0,1) seed:int[,] precision:int{0,1} by_row:int{0,1}", lora_fwd) \
+    " dropout:num[0,1) seed:int[,] precision:int{0,1} by_row:int{0,1,2}", lora_fwd) \
   X(linear_bwd, \
     "=dx:f32[T,C]? =dw:f32[N,C]? =dbias:f32[N]? =dA:f32[R,C]? =dB:f32[N,R]? dy:f32[T,N] x:f32[T,C] h:f32[T,R]?" \
     " w:wf[N,C] A:f32[R,C]? B:f32[N,R]? scale:num[,] dropout:num[0,1) seed:int[,] accumulate_dx:int{0,1}" \
@@ -114,7 +114,7 @@ struct TemperOps {
     "=q:u8[...L,32G] =scales:bf16[...L,G] w:wf[...L,32G]", none) \
   X(linear_q8_fwd, \
     "=y:f32[T,N] =h:f32[T,R]? x:f32[T,C] q:u8[N,C] scales:bf16[N,C/32] bias:wf[N]? A:f32[R,C]? B:f32[N,R]?" \
-    " scale:num[,] precision:int{0,1} by_row:int{0,1}", linear_q8) \
+    " scale:num[,] precision:int{0,1} by_row:int{0,1,2}", linear_q8) \
   X(lora_fwd, \
     "=y:f32[T,N] =h:f32[T,R] x:f32[T,C] pool:wf[M] table:i32[S,3] scales:f32[S] rows:i32[T] precision:int{0,1}", none) \
   X(linear_cross_entropy, \
@@ -137,7 +137,7 @@ struct TemperOps {
     " weights:f32[T,K]", moe_plan) \
   X(grouped_linear_fwd, \
     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
-    " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1}", grouped_fwd) \
+    " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1,2}", grouped_fwd) \
   X(grouped_lora_fwd, \
     "=y:f32[P,N] =h:f32[P,R] x:f32[X,C] x_rows:i32[P]?<X offsets:i32[E+1]/P pool:wf[M] table:i32[S,3] scales:f32[S]" \
     " rows:i32[P] precision:int{0,1}", grouped_lora) \

@@ -1,5 +1,5 @@
 // Decode: a row of a product has the same bits whichever rows share the call, so that a reply does not depend on what
-// else is served.
+// else is served. Of pieces of prompts likewise, which are read as rows among many.
 #include <stdexcept>
 
 #include "temper/error.h"
@@ -98,23 +98,24 @@ void check_few_rows(const Backend& backend, Tally& tally) {
   using Rows = std::vector<int32_t>;
   for (const Variant& variant : backend.variants) {
     variant.enter();
-    for (int precision : {0, 1}) {
+    for (int at = 0; at < (cpu ? 4 : 2); ++at) {  // a GPU knows no rows as among many
+      const int precision = at % 2, bits = 1 + at / 2;
       const auto linear = [&](const Value& rows, const Value& a, const Value& b, double scale) {
         const int64_t t = rows.tensor.shape[0];
         return run(backend, "linear_fwd",
                    {out({t, N}), a.is_null ? none : out({t, a.tensor.shape[0]}), rows, dense, bias, a, b, scale, 0, 0,
-                    precision, 1});
+                    precision, bits});
       };
       const auto q8 = [&](const Value& rows) {
         return run(backend, "linear_q8_fwd",
-                   {out({rows.tensor.shape[0], N}), none, rows, q, q_bf16, bias, none, none, 1, precision, 1});
+                   {out({rows.tensor.shape[0], N}), none, rows, q, q_bf16, bias, none, none, 1, precision, bits});
       };
       const auto grouped = [&](const Value& rows, const Rows& of, int layout, const Value& a, const Value& b,
                                double scale) {
         const int64_t P = rows.tensor.shape[0];
         return run(backend, "grouped_linear_fwd",
                    {out({P, N}), a.is_null ? none : out({P, a.tensor.shape[1]}), rows, none, offsets(of),
-                    layout ? w_across : w, layout ? none : w_scales, bias_e, a, b, scale, layout, precision, 1});
+                    layout ? w_across : w, layout ? none : w_scales, bias_e, a, b, scale, layout, precision, bits});
       };
       const auto mixed = [&](const Value& rows, const Rows& of, const Value& pool) {
         return run(backend, "lora_fwd",
@@ -154,7 +155,7 @@ void check_few_rows(const Backend& backend, Tally& tally) {
         if (cpu) same(grouped(one, {e}, 2, A_e, B_e, 0.7), row_of(all[3], t), "grouped_linear_fwd, in×out", t);
         same(mixed(one, {a}, dense_pool.pool), row_of(all[4], t), "lora_fwd", t);
         same(mixed_experts(one, {e}, {a}, expert_pool.pool), row_of(all[5], t), "grouped_lora_fwd", t);
-        if (!cpu || a < 0) continue;
+        if (!cpu || a < 0 || bits != 1) continue;
         const double scale = static_cast<double>(dense_pool.scales.f32()[a]);
         same(linear(one, dense_pool.A(a, 1, C), dense_pool.B(a, 1, N), scale), row_of(all[4], t),
              "linear_fwd with the pair that lora_fwd adds", t);
