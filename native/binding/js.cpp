@@ -10,22 +10,21 @@ bool Call::boolean(int i) const {
 }
 
 std::string Call::text(int i) const {
-  require(value(i).IsString(), "bad_argument", where(i, "a string"));
+  wanted(value(i).IsString(), i, "a string");
   return value(i).As<Napi::String>().Utf8Value();
 }
 
 int Call::shape_values(int i, int64_t (&out)[kMaxDims]) const {
-  require(value(i).IsArray(), "bad_argument", where(i, "an array of dimensions"));
+  wanted(value(i).IsArray(), i, "an array of dimensions");
   const auto dimensions = value(i).As<Napi::Array>();
   const uint32_t length = dimensions.Length();
-  require(length <= kMaxDims, "bad_argument", where(i, "a shape of at most 4 dimensions"));
+  wanted(length <= kMaxDims, i, "a shape of at most 4 dimensions");
   uint64_t numel = 1;
   for (uint32_t k = 0; k < length; ++k) {
     const Napi::Value element = dimensions[k];
-    require(element.IsNumber(), "bad_argument", where(i, "an array of numbers"));
+    wanted(element.IsNumber(), i, "an array of numbers");
     const double v = element.As<Napi::Number>().DoubleValue();
-    require(v >= 0 && v <= 9007199254740992.0 && v == std::floor(v), "bad_argument",
-            where(i, "a shape of integers from 0"));
+    wanted(v >= 0 && v <= 9007199254740992.0 && v == std::floor(v), i, "a shape of integers from 0");
     out[k] = static_cast<int64_t>(v);
     require(!__builtin_mul_overflow(numel, static_cast<uint64_t>(out[k] ? out[k] : 1), &numel) &&
                 numel <= (uint64_t{1} << 46),
@@ -36,7 +35,7 @@ int Call::shape_values(int i, int64_t (&out)[kMaxDims]) const {
 
 Tensor Call::shape(int dtype_index, int shape_index) const {
   int64_t dtype = integer(dtype_index);
-  require(dtype >= 0 && dtype <= 3, "bad_dtype", where(dtype_index, "a dtype number (0…3)"));
+  wanted(dtype >= 0 && dtype <= 3, dtype_index, "a dtype number (0…3)", "bad_dtype");
   Tensor t;
   t.dtype = static_cast<DType>(dtype);
   t.ndim = shape_values(shape_index, t.shape);
@@ -50,15 +49,14 @@ Call::Bytes Call::bytes(int i) const {
     const auto array = v.As<Napi::TypedArray>();
     Bytes b{nullptr, 0, array.ElementSize()};
     size_t length = 0;
-    require(napi_get_typedarray_info(env(), array, nullptr, &length, &b.data, nullptr, nullptr) == napi_ok,
-            "bad_argument", where(i, "a typed array"));
+    wanted(napi_get_typedarray_info(env(), array, nullptr, &length, &b.data, nullptr, nullptr) == napi_ok, i,
+           "a typed array");
     b.size = length * static_cast<size_t>(b.element);
     return b;
   }
-  require(v.IsDataView(), "bad_argument", where(i, "a typed array or DataView"));
+  wanted(v.IsDataView(), i, "a typed array or DataView");
   Bytes b{nullptr, 0, 1};
-  require(napi_get_dataview_info(env(), v, &b.size, &b.data, nullptr, nullptr) == napi_ok, "bad_argument",
-          where(i, "a DataView"));
+  wanted(napi_get_dataview_info(env(), v, &b.size, &b.data, nullptr, nullptr) == napi_ok, i, "a DataView");
   return b;
 }
 

@@ -22,17 +22,17 @@ class Call {
   }
   double number(int i) const {
     const Napi::Value v = value(i);
-    require(v.IsNumber(), "bad_argument", where(i, "a number"));
+    wanted(v.IsNumber(), i, "a number");
     return v.As<Napi::Number>().DoubleValue();
   }
   int64_t integer(int i) const {
     double v = number(i);
-    require(v == std::floor(v) && std::fabs(v) <= 9007199254740992.0, "bad_argument", where(i, "an integer"));
+    wanted(v == std::floor(v) && std::fabs(v) <= 9007199254740992.0, i, "an integer");
     return static_cast<int64_t>(v);
   }
   uint64_t size(int i) const {
     int64_t v = integer(i);
-    require(v >= 0, "bad_argument", where(i, "an integer from 0"));
+    wanted(v >= 0, i, "an integer from 0");
     return static_cast<uint64_t>(v);
   }
   bool boolean(int i) const;
@@ -50,16 +50,17 @@ class Call {
   template <class T>
   std::pair<const T*, size_t> array(int i) const {
     Bytes b = bytes(i);
-    require(b.element == static_cast<int>(sizeof(T)), "bad_argument",
-            where(i, "a typed array of another element size"));
+    wanted(b.element == static_cast<int>(sizeof(T)), i, "a typed array of another element size");
     return {static_cast<const T*>(b.data), b.size / sizeof(T)};
   }
   Napi::Env env() const { return info_.Env(); }
 
  private:
   Napi::Value value(int i) const { return info_[static_cast<size_t>(i)]; }
-  std::string where(int i, const char* wanted) const {
-    return std::string(name_) + ": argument " + std::to_string(i + 1) + " is not " + wanted;
+  // What an error says is made when there is one: hundreds of arguments are read for a token.
+  void wanted(bool is, int i, const char* what, const char* code = "bad_argument") const {
+    if (!is) [[unlikely]]
+      fail(code, name_, ": argument ", i + 1, " is not ", what);
   }
   const Napi::CallbackInfo& info_;
   const char* name_;
