@@ -13,7 +13,7 @@ import type { VerdictRow } from '../../src/safeguard/agreement.js';
 import { lineBatches, textBatches, textOfLine } from '../../src/safeguard/batch/lines.js';
 import { mergeParts } from '../../src/safeguard/batch/merge.js';
 import { inputFiles } from '../../src/safeguard/batch/read.js';
-import { isPlainRow, rowOf, schemaRow } from '../../src/safeguard/batch/row.js';
+import { isPlainRow, parseRow, rowOf, schemaRow } from '../../src/safeguard/batch/row.js';
 import { type BatchOptions, screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { parseShard, shardOf } from '../../src/safeguard/batch/shard.js';
 import type { BatchSummary } from '../../src/safeguard/batch/tally.js';
@@ -239,6 +239,38 @@ it('the plainest rows are what the schema says of them', () => {
     { numRuns: 4000 },
   );
   for (const count of Object.values(plain)) expect(count).toBeGreaterThan(100);
+});
+
+it('a row that need not be parsed is what the parser makes of it', () => {
+  const said = fc.oneof(
+    fc.string({ unit: 'binary' }).filter((text) => text.isWellFormed()),
+    fc.constantFrom('', 'é', '\u007f', '\u2028', '","id":"b', '\\u0041', '\\ud800', '\\', '"', '\n', '\u0000', '{}'),
+  );
+  const between = fc.constantFrom('":"', '": "', '":  "', '" :"', '":\t"');
+  const line = fc.oneof(
+    fc.tuple(said, said).map(([id, text]) => JSON.stringify({ id, text })),
+    fc.tuple(said, said).map(([id, text]) => JSON.stringify({ id, text }).replace('","', '", "')),
+    fc.tuple(said, said, between).map(([id, text, sign]) => `{"id${sign}${id}","text${sign}${text}"}`),
+    fc.tuple(said, said).map(([id, text]) => `{"id":"${id}","text":"${text}"} `),
+  );
+  let fine = 0;
+  const read = (text: string): unknown => {
+    try {
+      return parseRow('f', 1, text);
+    } catch (error) {
+      return (error as { readonly code?: string }).code;
+    }
+  };
+  fc.assert(
+    fc.property(line, (text) => {
+      // A blank before it: the parser is asked.
+      const parsed = read(` ${text}`);
+      if (typeof parsed === 'object') fine++;
+      expect(read(text)).toEqual(parsed);
+    }),
+    { numRuns: 1500 },
+  );
+  expect(fine).toBeGreaterThan(400);
 });
 
 it('a verdict is written as JSON.stringify has it', () => {
