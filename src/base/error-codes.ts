@@ -107,6 +107,7 @@ export const ERROR_CODES = [
   'gate_evidence',
   'gate_failed',
   'gate_override',
+  'gate_overridden',
   'gate_revoked',
   'gate_stale',
   'gate_what',

@@ -37,6 +37,7 @@ export type CommandOptions = Omit<ModelOptions, 'adapter' | 'model'> &
     readonly reasoning: 'auto' | 'allowed' | 'never';
     readonly playground: boolean;
     readonly requireGate?: boolean;
+    readonly allowOverride?: readonly string[];
     readonly revocations?: string;
     readonly revocationKey?: string;
     readonly json?: boolean;
@@ -95,6 +96,11 @@ export async function serveOptions(
     throw new ConfigError('bad_option', '--tls-cert FILE and --tls-key FILE go together');
   if ((all.revocations === undefined) !== (all.revocationKey === undefined))
     throw new ConfigError('bad_option', '--revocations FILE and --revocation-key FILE go together');
+  if (all.allowOverride?.length && all.requireGate !== true)
+    throw new ConfigError(
+      'bad_option',
+      '--allow-override FILE is for --require-gate, without which nothing is refused',
+    );
   const adapters = { ...adaptersIn(config), ...adaptersOf(options.adapter) };
   const prefixCache =
     all.prefixCache === undefined ? undefined : { folder: all.prefixCache, bytes: parseBytes(all.prefixCacheBytes) };
@@ -144,6 +150,7 @@ export async function serveOptions(
     maxTokens: all.maxTokens,
     playground: all.playground,
     ...(all.requireGate === true ? { requireGate: true } : {}),
+    ...(all.allowOverride?.length ? { allowOverride: all.allowOverride } : {}),
     ...(all.revocations !== undefined && all.revocationKey !== undefined
       ? { revocations: { list: all.revocations, key: all.revocationKey } }
       : {}),

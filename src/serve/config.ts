@@ -135,6 +135,10 @@ export const ServeConfig = z.strictObject({
     .describe('what outlives the server: a file of SQLite, or postgres://USER@HOST/DATABASE for several servers'),
   playground: z.boolean().optional().describe('a page at / to talk to it; absent: there is one'),
   requireGate: z.boolean().optional().describe('load only adapters with a PASS of the release gate'),
+  allowOverride: z
+    .array(z.string())
+    .optional()
+    .describe('with requireGate: public keys of those whose signed overrides are honoured'),
   revocations: z.string().optional().describe('signed list of adapters that nobody may use any more'),
   revocationKey: z.string().optional().describe('public key of who signs it'),
   keys: z.array(Key).min(1).refine(once, 'have one name twice').optional(),
@@ -204,7 +208,7 @@ function absolute(config: ServeConfig, folder: string): ServeConfig {
   const at = (path: string): string =>
     isAbsolute(path) || isReference(path) || URL_LIKE.test(path) ? path : resolve(folder, path);
   const { model, draft, judge, adapters, policy, tls, state, store, prefixCache, log, logKey } = config;
-  const { revocations, revocationKey } = config;
+  const { allowOverride, revocations, revocationKey } = config;
   return {
     ...config,
     ...(model === undefined ? {} : { model: at(model) }),
@@ -213,6 +217,7 @@ function absolute(config: ServeConfig, folder: string): ServeConfig {
     ...(store === undefined ? {} : { store: /^[a-z]+:\/\//i.test(store) ? store : at(store) }),
     ...(log === undefined ? {} : { log: at(log) }),
     ...(logKey === undefined ? {} : { logKey: at(logKey) }),
+    ...(allowOverride === undefined ? {} : { allowOverride: allowOverride.map(at) }),
     ...(revocations === undefined ? {} : { revocations: at(revocations) }),
     ...(revocationKey === undefined ? {} : { revocationKey: at(revocationKey) }),
     ...(prefixCache === undefined ? {} : { prefixCache: at(prefixCache) }),

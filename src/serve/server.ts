@@ -27,6 +27,8 @@ export interface ServeOptions {
   readonly adapterStatus?: Readonly<Record<string, AdapterStatus>> | undefined;
   /** Only adapters are loaded that have a PASS of the release gate for exactly what is at hand. */
   readonly requireGate?: boolean | undefined;
+  /** With it: public keys of those whose signed overrides are honoured. */
+  readonly allowOverride?: readonly string[] | undefined;
   /** Signed list of adapters that may no longer be used, as `temper gate revoke` makes it; read again on reload. */
   readonly revocations?: { readonly list: string; readonly key: string } | undefined;
   /** Name of the base in requests; default its folder's. */
@@ -146,9 +148,17 @@ const openScreening = async (
 ): ReturnType<typeof import('../compose/screening.js').openScreen> =>
   (await import('../compose/screening.js')).openScreen(...given);
 
-const guardOf = async ({ requireGate = false, revocations }: ServeOptions): Promise<Guard | undefined> =>
+const guardOf = async ({
+  requireGate = false,
+  allowOverride,
+  revocations,
+}: ServeOptions): Promise<Guard | undefined> =>
   requireGate || revocations !== undefined
-    ? (await import('../compose/gate-guard.js')).openGuard({ required: requireGate, revocations })
+    ? (await import('../compose/gate-guard.js')).openGuard({
+        required: requireGate,
+        overrides: allowOverride,
+        revocations,
+      })
     : undefined;
 
 /**

@@ -6,6 +6,7 @@ import type { ServeOptions } from './server.js';
 /** What is decided once, by the names that configuration and command line give them. */
 const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
   ['requireGate', (o) => o.requireGate === true],
+  ['allowOverride', (o) => o.allowOverride],
   ['revocations', (o) => o.revocations],
   ['engine', ({ engine: { adapters: _, ...rest } }) => rest],
   ['name', (o) => o.name],

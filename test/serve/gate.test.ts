@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
-import type { Guard } from '../../src/compose/gate-guard.js';
+import { type Guard, openGuard } from '../../src/compose/gate-guard.js';
 import { revokeAdapter } from '../../src/compose/gate-revoke.js';
+import { exportReleased } from '../../src/compose/release.js';
 import type { Engine } from '../../src/infer/engine.js';
 import type { Structures } from '../../src/infer/structures.js';
 import { subjectOf } from '../../src/runs/subject.js';
@@ -69,6 +70,46 @@ it('does not start with what no gate passed, and says the next step', async () =
   expect([e.code, e.exitCode]).toEqual(['gate_absent', 10]);
   expect(e.message).toContain('temper gate ADAPTER --suite FILE');
 });
+
+it('loads what somebody answers for where his key is named, tells so, and else not', async () => {
+  const out = join(root, 'overridden'),
+    damaged = join(root, 'edited'),
+    mine = join(root, 'mine.pem');
+  makeKey(mine);
+  const override = { signer: mine, reason: 'For one client' };
+  await exportReleased({ adapter: bare, model: NANO, out, override });
+  const subject = await subjectOf({ model: NANO, adapter: out });
+  const open = (overrides: readonly string[]): Guard => openGuard({ required: true, overrides });
+  const refused = await failing(open([`${key}.pub`]).adapter(out, NANO));
+  expect([refused.code, refused.exitCode]).toEqual(['gate_overridden', 10]);
+  expect(refused.message).toMatch(/key [0-9a-f]{64} answers for it.*--allow-override FILE/u);
+  expect((await open([`${mine}.pub`]).adapter(out, NANO)).gate).toMatchObject({
+    status: 'overridden',
+    adapter: subject.adapter,
+    override: { reason: 'For one client' },
+  });
+  cpSync(out, damaged, { recursive: true });
+  const file = join(damaged, 'gate', 'override.json');
+  writeFileSync(file, readFileSync(file, 'utf8').replace('"sig": "', '"sig": "A'));
+  expect((await failing(open([`${mine}.pub`]).adapter(damaged, NANO))).code).toBe('gate_override');
+  // Revoked is revoked, whoever answers for it.
+  const revoked = join(root, 'of-overridden.json');
+  await revokeAdapter({ what: out, key: mine, reason: 'leaks', list: revoked });
+  const guard = openGuard({
+    required: true,
+    overrides: [`${mine}.pub`],
+    revocations: { list: revoked, key: `${mine}.pub` },
+  });
+  expect((await failing(guard.adapter(out, NANO))).code).toBe('gate_revoked');
+  server = await serve({ ...options({ tuned: out }), allowOverride: [`${mine}.pub`] });
+  const { json } = await call('/v1/models');
+  expect((json.data as { temper: { gate: Json } }[])[1]?.temper.gate).toMatchObject({
+    status: 'overridden',
+    override: { reason: 'For one client' },
+  });
+  await server.close();
+  server = null;
+}, 60_000);
 
 it('serves what passed, tells how each model stands, and loads nothing else', async () => {
   server = await serve(options({ good }));

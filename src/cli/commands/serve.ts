@@ -1,7 +1,7 @@
 // `temper serve`: base and adapters behind an OpenAI-compatible port.
 import { Option } from 'commander';
 import type { ServeOptions, TemperServer } from '../../serve/server.js';
-import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { type Command, collect, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 import { addModelOptions, addScreenOptions, addShadowOption, sayNotices } from '../engine-options.js';
 import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
@@ -88,6 +88,11 @@ export const command: Command = {
           .default('auto'),
       )
       .option('--require-gate', 'load only adapters with a PASS of the release gate for exactly what is at hand')
+      .option(
+        '--allow-override <file>',
+        'with --require-gate: public key of one whose signed overrides are honoured; several times',
+        collect,
+      )
       .option('--revocations <file>', 'signed list of adapters that nobody may use any more; read again on SIGHUP')
       .option('--revocation-key <file>', 'public key of who signs it')
       .option('--no-playground', 'no page at / to talk to it')
