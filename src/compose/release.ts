@@ -1,5 +1,6 @@
 // Nothing leaves without the gate: exports and pushes as commands and the library have them. What has no PASS for
 // exactly these digests is refused, unless its project wants no gate or somebody answers for it by name.
+import { rmSync } from 'node:fs';
 import { runInThread } from '../base/channel.js';
 import { ConfigError, GateError, IntegrityError, type TemperError } from '../base/errors.js';
 import { type ExportOptions, exportRun } from '../export/export.js';
@@ -10,6 +11,7 @@ import type { PullHooks } from '../hub/pull.js';
 import { localOf } from '../hub/pull.js';
 import { pullForRecipe } from '../runs/references.js';
 import { isReleased, type Standing } from '../runs/standing.js';
+import { type Signed, sign } from './attest.js';
 import type { StandingRequest, Stands } from './gate-standing.js';
 
 /** What the thread answers. */
@@ -38,10 +40,14 @@ export interface ReleaseRequest extends Omit<ExportRequest, 'gate'> {
   readonly override?: Override | undefined;
   /** It is made for a gate to judge: nothing is asked, and it cannot be pushed. */
   readonly candidate?: boolean | undefined;
+  /** Private key, PEM, by which each folder is signed, its statements first, as `temper sign` does it. */
+  readonly sign?: string | undefined;
 }
 export interface ReleaseResult extends ExportResult {
   /** By format. */
   readonly gate: Readonly<Record<string, Pick<Standing, 'status' | 'reasons' | 'override'>>>;
+  /** By format; empty: it was not to be signed. */
+  readonly signed: Readonly<Record<string, Signed>>;
 }
 
 const inThread = async <K extends keyof StandingCalls>(
@@ -107,15 +113,19 @@ async function overridden(stands: Stands, { signer, reason }: Override): Promise
 
 /**
  * Exports what the gate let out.
- * @throws {GateError} gate_absent, gate_failed · {IntegrityError} gate_stale, gate_damaged · as exportRun
+ * @throws {GateError} gate_absent, gate_failed · {IntegrityError} gate_stale, gate_damaged · as exportRun, and as sign
  */
 export async function exportReleased(
-  { gate, override, candidate = false, ...request }: ReleaseRequest,
+  { gate, override, candidate = false, sign: key, ...request }: ReleaseRequest,
   options: ExportOptions = {},
 ): Promise<ReleaseResult> {
   const { signal } = options;
   if (override !== undefined && override.reason.trim() === '')
     throw new ConfigError('bad_option', '--reason: is empty; say why it is released against the gate');
+  if (candidate && key !== undefined)
+    throw new ConfigError('bad_option', '--sign: a candidate is for the gate alone; sign what the gate lets out');
+  // A key that cannot sign is told before anything is written.
+  if (key !== undefined) (await import('../attest/keys.js')).readSigningKey(key, []);
   if (request.run !== undefined) await pullForRecipe(request.run, {}, { signal });
   const local = async (path: string | undefined): Promise<string | undefined> =>
     path === undefined ? undefined : localOf(path, { signal });
@@ -142,7 +152,28 @@ export async function exportReleased(
     const { status, reasons, override: by } = standing;
     return { status, reasons, override: by };
   };
-  return { ...result, gate: Object.fromEntries(Object.entries(notes).map(([name, note]) => [name, toldOf(note)])) };
+  const signed = key === undefined ? {} : await signAll(result, key, signal);
+  return {
+    ...result,
+    signed,
+    gate: Object.fromEntries(Object.entries(notes).map(([name, note]) => [name, toldOf(note)])),
+  };
+}
+
+/** Signs what was exported; what cannot be signed does not stay. */
+async function signAll(
+  { out, exports }: ExportResult,
+  key: string,
+  signal?: AbortSignal,
+): Promise<ReleaseResult['signed']> {
+  const signed: Record<string, Signed> = {};
+  try {
+    for (const { format, folder } of exports) signed[format] = await sign({ dir: folder, key }, { signal });
+  } catch (e) {
+    rmSync(out, { recursive: true, force: true });
+    throw e;
+  }
+  return signed;
 }
 
 /**

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
-import { sign, verifyRelease } from '../../src/compose/attest.js';
+import { audit } from '../../src/compose/attest.js';
 import { mergedSubject } from '../../src/compose/gate-merged.js';
 import { exportStanding } from '../../src/compose/gate-standing.js';
 import { exportReleased, pushReleased, type ReleaseRequest } from '../../src/compose/release.js';
@@ -107,16 +107,19 @@ it('a merged checkpoint leaves by a PASS of exactly that checkpoint alone, and i
   expect([decision.decision, decision.subject?.merged]).toEqual(['PASS', { recipe, checkpoint }]);
   const out = fresh();
   const format = ['peft', 'merged-mxfp4'];
-  const result = await release({ out, format, gate: [gate], evalTokens: 0 });
+  const nobody = { sign: join(root, 'nobody.pem'), out: fresh() };
+  const unsigned = await failing(release({ ...nobody, format, gate: [gate], evalTokens: 0 }));
+  expect([unsigned.exitCode, existsSync(nobody.out)]).toEqual([2, false]);
+  const result = await release({ out, format, gate: [gate], evalTokens: 0, sign: key });
+  expect(Object.keys(result.signed)).toEqual(format);
   expect(Object.values(result.gate).map((g) => g.status)).toEqual(['passed', 'passed']);
   const [peft, merged] = format.map((name) => join(out, name)) as [string, string];
   for (const dir of [peft, merged]) expect((await exportStanding(dir))?.standing.status).toBe('passed');
   expect(gateOf(merged)).toMatchObject({ subject: { mergeRecipe: recipe } });
   for (const dir of [peft, merged]) {
-    await sign({ dir, key });
-    const checked = await verifyRelease({ dir, keys: [`${key}.pub`] });
+    const checked = await audit({ dir, keys: [`${key}.pub`] });
     expect(checked.findings.filter((f) => f.status === 'failed')).toEqual([]);
-    expect(checked.signed).toBe(true);
+    expect([checked.exit, checked.signed]).toEqual([0, true]);
     const what = dir === merged ? 'the merged checkpoint that was judged' : 'the adapter that was judged';
     expect(checked.findings.find((f) => f.id === 'gate.subject')).toMatchObject({ status: 'ok', what });
   }

@@ -24,6 +24,7 @@ interface Options {
   readonly overrideGate?: boolean;
   readonly signer?: string;
   readonly reason?: string;
+  readonly sign?: string;
   readonly json?: boolean;
 }
 
@@ -73,6 +74,14 @@ function gateLine({ status, reasons, override }: ReleaseResult['gate'][string]):
   return [`WARNING: released against the gate by key ${override?.signer.slice(0, 12)}: ${reasons.join('; ')}`];
 }
 
+const signedLine = (signed: ReleaseResult['signed'][string] | undefined): readonly string[] =>
+  signed
+    ? [
+        `signed by key ${signed.key.slice(0, 12)}: ${signed.files} files, ${signed.statements.length} statements; ` +
+          'temper audit checks them',
+      ]
+    : [];
+
 function show(result: ReleaseResult): void {
   for (const e of result.exports) {
     const gate = result.gate[e.format];
@@ -81,6 +90,7 @@ function show(result: ReleaseResult): void {
       ...Object.entries(e.files).map(([name, digest]) => `  ${name}  ${digest}`),
       ...e.warnings.map((w) => `WARNING: ${w}`),
       ...(gate ? gateLine(gate) : []),
+      ...signedLine(result.signed[e.format]),
       `prove it with: temper verify ${e.folder}`,
     );
   }
@@ -149,11 +159,13 @@ export const command: Command = {
       .option('--override-gate', 'release it without a PASS; with --signer and --reason, which the card states')
       .option('--signer <key>', 'private key of who answers for it, as temper key new makes one')
       .option('--reason <text>', 'why')
+      .option('--sign <key>', 'private key that signs each folder, with statements of its gate and training in it')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
         examples(
           'temper export runs/nano-lora --out out/nano-lora',
+          'temper export runs/nano-lora --sign signer.pem --out out/signed',
           'temper export runs/nano-lora --checkpoint best --out out/nano-lora-best',
           'temper export runs/tickets --format peft --for vllm --base-model openai/gpt-oss-20b --out out/tickets',
           'temper export --adapter theirs --model models/gpt-oss-20b --format peft --out out/theirs',
