@@ -18,7 +18,7 @@ import { LABELS_FILE, LOCK_FILE, SUITE_FILE } from './gate-tools.js';
 
 export interface DecideAgain {
   /** outcomes.jsonl, or the folder of a gate. */
-  readonly given: string;
+  readonly outcomes: string;
   /** Absent: the folder's own. */
   readonly suite?: string | undefined;
   readonly lock?: string | undefined;
@@ -40,7 +40,7 @@ export interface DecidedAgain {
 
 /** @throws {ConfigError} bad_option, gate_what · as decideOnFiles, askPeople, labelsOfPeople, reportGate */
 export async function decideAgain(request: DecideAgain, options: DecidingOptions = {}): Promise<DecidedAgain> {
-  const { given, store, ask, twoPersons, discordant } = request;
+  const { outcomes: given, store, ask, twoPersons, discordant } = request;
   const { signal } = options;
   if (store !== undefined && request.labels !== undefined)
     throw new ConfigError('bad_option', 'gate decide: --labels and --store: labels are of one or of the other');

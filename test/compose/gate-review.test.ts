@@ -91,7 +91,7 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     expect(JSON.stringify(shown)).not.toContain('adapter');
 
     // Nobody has said anything yet: the judge's word stands.
-    const before = await decideAgain({ given: folder, store });
+    const before = await decideAgain({ outcomes: folder, store });
     expect([before.decision.decision, before.waiting, before.decision.labelled]).toEqual(['FAIL', HARM, undefined]);
     const [first, ...rest] = items;
     for (const { id } of rest) expect(await desk.act('ann', id, 'approve')).toBe(200);
@@ -100,7 +100,7 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     expect(await desk.act('ben', first?.id ?? '', told, told === 'relabel' ? { label: 'block', rule: 'C1' } : {})).toBe(
       200,
     );
-    const { decision, waiting } = await decideAgain({ given: folder, store });
+    const { decision, waiting } = await decideAgain({ outcomes: folder, store });
     expect([decision.decision, waiting]).toEqual(['PASS', 0]);
     expect(decision.labelled).toMatchObject({ pairs: HARM, unbound: 0, without: 'FAIL' });
     expect(decision.labelled?.by.join()).toMatch(/ann/u);
@@ -122,13 +122,13 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     writeFileSync(file, readFileSync(file, 'utf8').replaceAll('told 1', 'told one'));
     const labels = join(folder, 'labels.jsonl');
     const held = readFileSync(join(other, 'decision.json'), 'utf8');
-    const refused = await decideAgain({ given: other, labels });
+    const refused = await decideAgain({ outcomes: other, labels });
     expect([refused.decision.exit, refused.decision.reasons[0]]).toEqual([
       40,
       expect.stringContaining("a label of another run's outcome"),
     ]);
     expect(readFileSync(join(other, 'decision.json'), 'utf8')).toBe(held);
-    const ofStore = await decideAgain({ given: other, store });
+    const ofStore = await decideAgain({ outcomes: other, store });
     expect([ofStore.decision.decision, ofStore.waiting]).toEqual(['FAIL', HARM]);
   }, 60_000);
 
@@ -153,7 +153,7 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     expect(await desk.act('ben', b, 'reject')).toBe(200);
     expect(await said()).toEqual(['allow', null]);
     expect(await desk.act('ann', b, 'relabel', { label: 'block', rule: 'C1' })).toBe(200);
-    const { decision } = await decideAgain({ given: folder, store });
+    const { decision } = await decideAgain({ outcomes: folder, store });
     expect(decision.labelled).toMatchObject({ pairs: 1, by: ['ann, ben'] });
     await desk.review.close();
   }, 60_000);
@@ -164,11 +164,11 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     const asking = { outcomes: join(folder, 'outcomes.jsonl'), suite: join(folder, 'suite', 'suite.yaml') };
     const store = join(root, 'none.db');
     await expect(askPeople({ ...asking, store })).rejects.toMatchObject({ code: 'gate_what' });
-    await expect(decideAgain({ given: folder, store: join(root, 'nowhere.db') })).rejects.toMatchObject({
+    await expect(decideAgain({ outcomes: folder, store: join(root, 'nowhere.db') })).rejects.toMatchObject({
       code: 'bad_store',
     });
     const copy = fresh();
     cpSync(folder, copy, { recursive: true });
-    await expect(decideAgain({ given: copy, suite: asking.suite })).rejects.toMatchObject({ code: 'bad_option' });
+    await expect(decideAgain({ outcomes: copy, suite: asking.suite })).rejects.toMatchObject({ code: 'bad_option' });
   });
 });

@@ -18,7 +18,7 @@ afterAll(() => {
 
 test('the page has an example under every heading', () => {
   expect(examples.length).toBe([...page.matchAll(/^## /gm)].length);
-  expect(examples.length).toBe(13);
+  expect(examples.length).toBe(14);
 });
 
 test.each(examples)(

@@ -88,7 +88,7 @@ export const command: Command = {
         const progress = createProgress({ label: 'decide', unit: 'metrics', quiet: options.json === true });
         const { json, reviewTwoPersons, ...rest } = options;
         const decided = await decideAgain(
-          { ...rest, given: outcomes, twoPersons: reviewTwoPersons },
+          { ...rest, outcomes, twoPersons: reviewTwoPersons },
           { signal: interruptSignal(), onProgress: (done, of) => progress.update(done, '', of) },
         ).finally(() => progress.finish());
         const { decision, asked, waiting } = decided;

@@ -30,24 +30,15 @@ export const command: Command = {
         ),
       )
       .action(async (path: string, options: Options) => {
-        const [{ loadSuite }, locks, { versions }, { writeFileAtomic }, { lockJudge }] = await Promise.all([
-          import('../../gate/suite.js'),
-          import('../../gate/lock.js'),
-          import('../../base/machine.js'),
-          import('../../base/files.js'),
-          import('../../compose/gate-judge.js'),
-        ]);
-        const loaded = loadSuite(path);
-        const judge = options.judge === undefined ? null : await lockJudge(options.judge, options.calibration);
-        const lock = locks.makeLock(loaded, { judge, version: versions().temper });
-        writeFileAtomic(options.out, locks.lockText(lock));
-        const digest = locks.lockDigest(lock);
-        if (options.json) printJson({ file: options.out, digest, lock });
+        const { lockGate } = await import('../../compose/gate-lock.js');
+        const { judge, calibration, out, json } = options;
+        const { file, digest, lock } = await lockGate({ suite: path, judge, calibration, out });
+        if (json) printJson({ file, digest, lock });
         else
           print(
-            `${options.out}: ${digest}`,
+            `${file}: ${digest}`,
             `  suite ${lock.suite.name} ${lock.suite.version}, ${lock.files.length} files, ` +
-              `${lock.thresholds.length} metrics and slices, judge ${judge === null ? 'none' : judge.name}`,
+              `${lock.thresholds.length} metrics and slices, judge ${lock.judge?.name ?? 'none'}`,
           );
       });
   },

@@ -1,4 +1,5 @@
 // `temper gate power`: how many prompts a margin or a cap takes, and what so many prompts would show.
+import type { PowerPlan } from '../../gate/prompts-needed.js';
 import { type Command, examples, group, integerIn, numberIn, printJson } from '../command.js';
 import { print } from '../terminal.js';
 import { GATE_GROUP } from './gate-decide.js';
@@ -46,32 +47,15 @@ export const command: Command = {
         const { margin, cap, prompts } = options;
         if (margin === undefined && cap === undefined && prompts === undefined)
           self.error('error: nothing to plan: give --margin, --cap or --prompts');
-        const result = plan(options, await import('../../gate/statistics/power.js'));
+        const { gatePower } = await import('../../gate/prompts-needed.js');
+        const result = gatePower(options);
         if (options.json) printJson(result);
         else print(...linesOf(options, result));
       });
   },
 };
 
-type Power = typeof import('../../gate/statistics/power.js');
-interface Planned {
-  readonly promptsForMargin: number | null;
-  readonly promptsForCap: number | null;
-  readonly power: number | null;
-  readonly smallestMargin: number | null;
-  readonly smallestCap: number | null;
-}
-function plan({ margin, cap, discordance, power, alpha, prompts }: Options, p: Power): Planned {
-  const of = { discordance, alpha, score: true };
-  return {
-    promptsForMargin: margin === undefined ? null : p.promptsFor(power, { ...of, margin }),
-    promptsForCap: cap === undefined ? null : p.promptsForCap(cap, alpha),
-    power: margin === undefined || prompts === undefined ? null : p.powerOf(prompts, { ...of, margin }),
-    smallestMargin: prompts === undefined ? null : p.smallestMargin(prompts, power, of),
-    smallestCap: prompts === undefined ? null : 1 - alpha ** (1 / prompts),
-  };
-}
-function linesOf({ margin, cap, discordance, power, alpha, prompts }: Options, r: Planned): string[] {
+function linesOf({ margin, cap, discordance, power, alpha, prompts }: Options, r: PowerPlan): string[] {
   const lines: string[] = [];
   if (r.promptsForMargin !== null)
     lines.push(
