@@ -15,6 +15,7 @@ import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, re
 import type { Proof as ReportedProof } from '../gate/report/index.js';
 import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
+import { type Estimate, estimate, workOf } from '../gate/run/cost.js';
 import { OUTCOMES_FILE } from '../gate/run/record.js';
 import { type RunProgress, type RunResult, runCases, type Shard } from '../gate/run/run.js';
 import { type Arms, type ArmTools, type PolicyJudge, Scoring } from '../gate/run/score.js';
@@ -22,6 +23,7 @@ import { readTraining } from '../gate/run/training.js';
 import type { Prompt, Training } from '../gate/scorers/scorer.js';
 import { promptsBehind, searchTriggers } from '../gate/scorers/triggers.js';
 import { filesOf, type LoadedSuite, loadSuite } from '../gate/suite.js';
+import type { Message } from '../harmony/types.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import type { EngineOptions } from '../infer/protocol.js';
 import { readMergeAware } from '../lora/peft.js';
@@ -30,6 +32,7 @@ import { createDetectors } from '../safeguard/detectors/index.js';
 import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
 import type { Judge } from '../safeguard/types.js';
 import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
+import { measureSpeed, spread } from './gate-cost.js';
 import { lockJudge } from './gate-judge.js';
 import { mergedSubject } from './gate-merged.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
@@ -72,6 +75,8 @@ export interface GateOptions extends JudgeOptions {
     EngineOptions,
     'threads' | 'device' | 'precision' | 'denseDtype' | 'kvDtype' | 'contextTokens'
   >;
+  /** Seconds; what the plan, and what it is compared with, are measured by. */
+  readonly clock?: () => number;
   readonly signal: AbortSignal;
   readonly hooks?: GateHooks;
 }
@@ -89,9 +94,10 @@ export interface GatePlan {
   readonly answers: number;
   /** Most tokens that are written. */
   readonly mostTokens: number;
-  readonly judged: boolean;
-  /** As fast as the last gate over this base; null: there was none. */
-  readonly seconds: number | null;
+  /** Texts that are judged, at most. */
+  readonly texts: number;
+  /** Of asking and judging, not of the search for triggers; null: the models were too slow to tell. */
+  readonly estimate: Estimate | null;
 }
 export interface GateResult {
   readonly folder: string;
@@ -101,6 +107,10 @@ export interface GateResult {
   readonly asked: Asked | null;
   readonly run: RunResult;
   readonly lock: string;
+  /** null: nobody wanted to be told. */
+  readonly plan: GatePlan | null;
+  /** Of asking and judging alone, which the plan has an estimate of. */
+  readonly runSeconds: number;
   readonly seconds: number;
   readonly tokens: number;
 }
@@ -172,12 +182,13 @@ export async function openJudges(
           ...{ judge, detectors, judging: judgingOf(options) },
           timeoutMs: screening.judgeTimeout * 1000,
           concurrency: screening.judgeConcurrency,
-          probe: /^[a-z]+:\/\//i.test(where) && options.judgeProbe !== false,
+          probe: isUrl(where) && options.judgeProbe !== false,
           unchecked: options.judgeUnchecked === true || known.has(file),
         }),
       );
-    const isUrl = /^[a-z]+:\/\//i.test(where);
-    const locked = isUrl ? { name: where, digest: named(judge.digest), calibration: null } : await lockJudge(where);
+    const locked = isUrl(where)
+      ? { name: where, digest: named(judge.digest), calibration: null }
+      : await lockJudge(where);
     // Views, votes and windows are part of how it is asked.
     const manner = JSON.stringify([judge.digest, judgingOf(options), detectors.digest]);
     return { judge, policies, locked, manner, close };
@@ -275,19 +286,52 @@ function keepPace(base: string, pace: Pace): void {
     // it is a convenience
   }
 }
-function planOf(cases: readonly Case[], loaded: LoadedSuite, judged: boolean, base: string, arms: number): GatePlan {
-  const asked = cases.filter((c) => c.prompt.text === null);
-  const answers = arms * asked.reduce((sum, c) => sum + Math.max(1, c.prompt.turns.length), 0);
-  const pace = readPace(base);
+/** Arms, from what is open. */
+function armsOf({ models, tokenizer, loaded }: OpenGate): Arms {
+  const { temperature, maxTokens } = loaded.suite.sampling;
+  const armOf = (engine: Engine, adapter: string | null): ArmTools =>
+    createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });
+  return {
+    base: armOf(models.base, null),
+    adapter: armOf(models.tuned, ADAPTER_ARM),
+    ...(models.merged ? { merged: armOf(models.merged, null) } : {}),
+  };
+}
+/** What is to be done, counted, and how long it takes by what a little of it took. */
+async function planOf(open: OpenGate, options: GateOptions): Promise<GatePlan> {
+  const { loaded, read, judges, models } = open;
+  const { sampling } = loaded.suite;
+  const cases = casesOf(loaded, read);
+  const work = workOf(cases);
+  const arms = models.merged ? 3 : 2;
+  const slots = options.slots ?? SLOTS;
+  const asked = cases.filter((c) => c.prompt.text === null).map((c) => conversationOf(c.prompt));
+  const speed = await measureSpeed({
+    engine: models.tuned,
+    adapter: ADAPTER_ARM,
+    conversations: spread([...new Map(asked.map((m) => [JSON.stringify(m), m])).values()], 2 * slots),
+    slots,
+    sampling,
+    // One behind a URL may cost money.
+    judge: isUrl(options.judge ?? '') ? null : (judges.policies.values().next().value ?? null),
+    clock: clockOf(options),
+    signal: options.signal,
+  });
+  const cache = cacheFolder('gate');
+  const known = !options.fresh && cache !== null && existsSync(join(cache, `${await models.base.digest()}.jsonl`));
   return {
     prompts: new Set(cases.map((c) => `${c.of.test.name} ${c.prompt.id}`)).size,
     cases: cases.length,
-    answers,
-    mostTokens: answers * loaded.suite.sampling.maxTokens,
-    judged,
-    seconds: pace === null ? null : cases.length / pace.casesPerSecond,
+    answers: arms * work.answers,
+    mostTokens: arms * work.answers * sampling.maxTokens,
+    texts: arms * work.texts + work.own,
+    estimate: speed === null ? null : estimate(work, speed, arms, known),
   };
 }
+const clockOf = ({ clock = () => performance.now() / 1000 }: GateOptions): (() => number) => clock;
+const conversationOf = ({ opening, turns }: Prompt): readonly Message[] =>
+  turns[0] === undefined ? opening : [...opening, { role: 'user', content: turns[0] }];
+const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where);
 
 /** Reads what lies in the folder and decides on it; decision.json is there whole or not at all. */
 export async function decideFolder(folder: string, subject: Subject, signal: AbortSignal): Promise<Decision> {
@@ -307,14 +351,19 @@ export async function decideFolder(folder: string, subject: Subject, signal: Abo
   return decision;
 }
 
-/**
- * @throws {ConfigError} what target, suite and options have wrong; bad_run · {IntegrityError} lock_mismatch, as
- * requireMerge · what models and judges throw · the signal's reason
- */
-export async function runGate(options: GateOptions): Promise<GateResult> {
-  const { signal, hooks, shard = null, content = 'full' } = options;
+interface OpenGate {
+  readonly target: GateTarget;
+  readonly loaded: LoadedSuite;
+  readonly read: readonly ReadTest[];
+  readonly training: Training | null;
+  readonly judges: OpenedJudge;
+  readonly lock: Lock;
+  readonly models: Opened;
+  readonly tokenizer: ReturnType<typeof lazily>;
+}
+/** Opens what a gate asks, and closes it after the work. */
+async function withGate<T>(options: GateOptions, work: (open: OpenGate) => Promise<T>): Promise<T> {
   const target = gateTarget(options.target, options.model);
-  const folder = resolve(options.out ?? target.folder);
   const loaded = loadSuite(options.suite);
   const read = await readTests(loaded);
   const training = await trainingFor(target, options);
@@ -324,63 +373,7 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
     const models = await openModels(target, options);
     const tokenizer = lazily(target.model);
     try {
-      const began = performance.now();
-      const baseDigest = await models.base.digest(signal);
-      const subject = await subjectFor(target, options);
-      const { temperature, maxTokens } = loaded.suite.sampling;
-      const armOf = (engine: Engine, adapter: string | null): ArmTools =>
-        createArm({ engine, adapter, maxTokens, temperature, tokenizer: tokenizer.get });
-      const arms: Arms = {
-        base: armOf(models.base, null),
-        adapter: armOf(models.tuned, ADAPTER_ARM),
-        ...(models.merged ? { merged: armOf(models.merged, null) } : {}),
-      };
-      const tests = await expanded(read, arms, { training, words: () => wordsOf(tokenizer.get()) }, options);
-      const cases = casesOf(loaded, tests);
-      hooks?.onPlan?.(planOf(cases, loaded, judges.judge !== null, baseDigest, Object.keys(arms).length));
-      const settings = JSON.stringify([models.base.info.device.place, options.engine ?? null, temperature, maxTokens]);
-      let tokens = 0;
-      const scoring = new Scoring(
-        {
-          arms,
-          policies: judges.policies,
-          judge: judges.locked?.digest ?? null,
-          training,
-          seeds: loaded.suite.seeds,
-          content,
-          cache: options.fresh ? null : await openCache(baseDigest),
-          baseKey: sha256(`${baseDigest}\n${settings}\n${judges.manner}\n${versions().temper}`),
-          onTokens: (n) => {
-            tokens += n;
-          },
-        },
-        signal,
-      );
-      makeFolders(folder);
-      copySuite(loaded, folder);
-      writeFileAtomic(join(folder, LOCK_FILE), lockText(lock));
-      const identity = identityOf(
-        [subject, lockDigest(lock), settings, judges.manner, content, training?.digest ?? null],
-        cases,
-      );
-      const run = await runCases({
-        ...{ folder, cases, scoring, identity, shard, signal },
-        resume: options.resume === true,
-        window: 2 * (options.slots ?? SLOTS),
-        ...(hooks?.onProgress ? { onProgress: (p: RunProgress) => hooks.onProgress?.({ ...p, tokens }) } : {}),
-      });
-      const seconds = (performance.now() - began) / 1000;
-      if (run.kept === 0 && !shard) keepPace(baseDigest, { casesPerSecond: run.cases / seconds });
-      writeFileAtomic(join(folder, SUBJECT_FILE), `${JSON.stringify(subject, null, 1)}\n`);
-      // What people said of outcomes that are no more says nothing of these.
-      if (run.kept < run.cases) rmSync(join(folder, LABELS_FILE), { force: true });
-      const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
-      if (decision) {
-        const proof = provenUnder(folder, lockDigest(lock), options);
-        await reportGate({ folder, content: content === 'full', seconds, proof }, signal);
-      }
-      const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
-      return { folder, decision, asked, run, lock: lockDigest(lock), seconds, tokens };
+      return await work({ target, loaded, read, training, judges, lock, models, tokenizer });
     } finally {
       tokenizer.close();
       await models.close();
@@ -388,6 +381,76 @@ export async function runGate(options: GateOptions): Promise<GateResult> {
   } finally {
     await judges.close();
   }
+}
+
+/** What a gate will cost, measured on a little of it; nothing is written. @throws as runGate */
+export const planGate = (options: GateOptions): Promise<GatePlan> => withGate(options, (open) => planOf(open, options));
+
+/**
+ * @throws {ConfigError} what target, suite and options have wrong; bad_run · {IntegrityError} lock_mismatch, as
+ * requireMerge · what models and judges throw · the signal's reason
+ */
+export const runGate = (options: GateOptions): Promise<GateResult> => withGate(options, (open) => run(open, options));
+
+async function run(open: OpenGate, options: GateOptions): Promise<GateResult> {
+  const { signal, hooks, shard = null, content = 'full' } = options;
+  const { target, loaded, read, training, judges, lock, models, tokenizer } = open;
+  const folder = resolve(options.out ?? target.folder);
+  const plan = hooks?.onPlan ? await planOf(open, options) : null;
+  if (plan) hooks?.onPlan?.(plan);
+  const clock = clockOf(options);
+  const began = performance.now();
+  const baseDigest = await models.base.digest(signal);
+  const subject = await subjectFor(target, options);
+  const { temperature, maxTokens } = loaded.suite.sampling;
+  const arms = armsOf(open);
+  const tests = await expanded(read, arms, { training, words: () => wordsOf(tokenizer.get()) }, options);
+  const cases = casesOf(loaded, tests);
+  const settings = JSON.stringify([models.base.info.device.place, options.engine ?? null, temperature, maxTokens]);
+  let tokens = 0;
+  const scoring = new Scoring(
+    {
+      arms,
+      policies: judges.policies,
+      judge: judges.locked?.digest ?? null,
+      training,
+      seeds: loaded.suite.seeds,
+      content,
+      cache: options.fresh ? null : await openCache(baseDigest),
+      baseKey: sha256(`${baseDigest}\n${settings}\n${judges.manner}\n${versions().temper}`),
+      onTokens: (n) => {
+        tokens += n;
+      },
+    },
+    signal,
+  );
+  makeFolders(folder);
+  copySuite(loaded, folder);
+  writeFileAtomic(join(folder, LOCK_FILE), lockText(lock));
+  const identity = identityOf(
+    [subject, lockDigest(lock), settings, judges.manner, content, training?.digest ?? null],
+    cases,
+  );
+  const asking = clock();
+  const ran = await runCases({
+    ...{ folder, cases, scoring, identity, shard, signal },
+    resume: options.resume === true,
+    window: 2 * (options.slots ?? SLOTS),
+    ...(hooks?.onProgress ? { onProgress: (p: RunProgress) => hooks.onProgress?.({ ...p, tokens }) } : {}),
+  });
+  const runSeconds = clock() - asking;
+  const seconds = (performance.now() - began) / 1000;
+  if (ran.kept === 0 && !shard) keepPace(baseDigest, { casesPerSecond: ran.cases / seconds });
+  writeFileAtomic(join(folder, SUBJECT_FILE), `${JSON.stringify(subject, null, 1)}\n`);
+  // What people said of outcomes that are no more says nothing of these.
+  if (ran.kept < ran.cases) rmSync(join(folder, LABELS_FILE), { force: true });
+  const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
+  if (decision) {
+    const proof = provenUnder(folder, lockDigest(lock), options);
+    await reportGate({ folder, content: content === 'full', seconds, proof }, signal);
+  }
+  const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
+  return { folder, decision, asked, run: ran, lock: lockDigest(lock), plan, runSeconds, seconds, tokens };
 }
 const askAbout = (folder: string, store: string, { reviewTwoPersons, signal }: GateOptions): Promise<Asked> =>
   askPeople(

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot, versions } from '../../src/base/machine.js';
-import { type GateOptions, runGate } from '../../src/compose/gate.js';
+import { type GateOptions, type GatePlan, runGate } from '../../src/compose/gate.js';
 import { lockJudge } from '../../src/compose/gate-judge.js';
 import { proofFor } from '../../src/compose/gate-proof.js';
 import { proveGate } from '../../src/compose/gate-prove.js';
@@ -89,8 +89,23 @@ describe('the gate of nano', () => {
 
   it('decides nothing on too few prompts, and nothing under another lock', async () => {
     const small = part('small', 8);
-    const { decision } = await gate(small, 'few');
+    // What it costs was said before, by a clock that other work on the machine does not move: that of the processor.
+    const clock = (): number => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1e6;
+    };
+    let plan: GatePlan | undefined;
+    const hooks = {
+      onPlan(told: GatePlan) {
+        plan = told;
+      },
+    };
+    const { decision, runSeconds } = await gate(small, 'few', { clock, hooks, fresh: true });
     expect([decision?.decision, decision?.exit]).toEqual(['INCONCLUSIVE', 20]);
+    expect(plan).toMatchObject({ prompts: 38, cases: 38, answers: 16, mostTokens: 16 * 128, texts: 2 * 8 + 30 });
+    const { seconds = 0 } = plan?.estimate ?? {};
+    expect(seconds).toBeGreaterThan(runSeconds / 5);
+    expect(seconds).toBeLessThan(runSeconds * 5);
     await expect(gate(small, 'other', { lock })).rejects.toMatchObject({ code: 'lock_mismatch', exitCode: 40 });
   }, 900_000);
 

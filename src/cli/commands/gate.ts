@@ -22,20 +22,24 @@ interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
   readonly store?: string;
   readonly reviewTwoPersons?: boolean;
   readonly fresh?: boolean;
+  readonly dryRun?: boolean;
   readonly slots: number;
   readonly device?: string;
   readonly precision?: 'f32' | 'bf16';
   readonly json?: boolean;
 }
 
-function planText({ cases, prompts, answers, mostTokens, judged, seconds }: GatePlan): string {
-  const time =
-    seconds === null ? 'how long is not known before the first gate over this base' : `about ${formatSeconds(seconds)}`;
+function planText({ cases, prompts, answers, mostTokens, texts, estimate }: GatePlan): string {
+  const time = estimate === null ? 'how long is not known: no answer began within 30 s' : estimateText(estimate);
   return (
     `${prompts} prompts, ${cases} cases, at most ${answers} answers of all arms and ${mostTokens} tokens` +
-    `${judged ? ', each text judged' : ''}; ${time}`
+    `${texts === 0 ? '' : `, ${texts} texts judged`}; ${time}`
   );
 }
+const estimateText = ({ seconds, low, high }: NonNullable<GatePlan['estimate']>): string =>
+  high === null
+    ? `${formatSeconds(low)} at least, and what the judge takes`
+    : `about ${formatSeconds(seconds)} (${formatSeconds(low)} to ${formatSeconds(high)})`;
 
 /** What a run tells on stderr. */
 export function gateHooks(quiet: boolean): { readonly hooks: GateHooks; end(): void } {
@@ -46,11 +50,11 @@ export function gateHooks(quiet: boolean): { readonly hooks: GateHooks; end(): v
     hooks: {
       onNote: (note) => tell(`note: ${note}`),
       onPlan: (plan) => {
-        search.finish();
         if (!quiet) tell(planText(plan));
       },
       onSearch: (done, total) => search.update(done, '', total),
       onProgress({ done, cases, tokens }) {
+        if (began === 0) search.finish();
         began ||= Date.now();
         const rate = tokens / Math.max(0.001, (Date.now() - began) / 1000);
         progress.update(done, `${done} of ${cases}  ${Math.round(rate)} tokens/s`, cases);
@@ -116,6 +120,7 @@ export const command: Command = {
       )
       .option('--review-two-persons', 'with --store: two people must say the same of each answer')
       .option('--fresh', 'ask the base again, whatever it answered before')
+      .option('--dry-run', 'say what it would cost, in tokens and time, and ask no more than it takes to tell')
       .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
       .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
       .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
@@ -125,16 +130,19 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
-        examples('temper gate runs/nano-lora --suite gates/nano/suite.yaml --judge models/nano-judge'),
+        examples(
+          'temper gate runs/nano-lora --suite gates/nano/suite.yaml --judge models/nano-judge',
+          'temper gate runs/nano-lora --suite gates/nano/suite.yaml --judge models/nano-judge --dry-run',
+        ),
       )
       .action(async (target: string, options: Options) => {
-        const [{ runGate }, { parseShard }] = await Promise.all([
+        const [{ planGate, runGate }, { parseShard }] = await Promise.all([
           import('../../compose/gate.js'),
           import('../../safeguard/batch/shard.js'),
         ]);
-        const { merged, mergeRecipe, shard, training, threads, device, precision, json, ...rest } = options;
+        const { merged, mergeRecipe, shard, training, threads, device, precision, json, dryRun, ...rest } = options;
         const { hooks, end } = gateHooks(json === true);
-        const result = await runGate({
+        const given = {
           ...rest,
           target,
           ...(merged === undefined ? {} : { merged: { model: merged, recipe: mergeRecipe } }),
@@ -148,12 +156,21 @@ export const command: Command = {
           },
           signal: interruptSignal(),
           hooks,
-        });
+        };
+        if (dryRun) {
+          const plan = await planGate(given);
+          if (json) printJson(plan);
+          else print(planText(plan));
+          return;
+        }
+        const result = await runGate(given);
         end();
-        const { decision, folder, run, seconds, tokens, lock, asked } = result;
+        const { decision, folder, run, plan, runSeconds, seconds, tokens, lock, asked } = result;
+        if (!json && plan?.estimate)
+          tell(`asked and judged in ${formatSeconds(runSeconds)}; the plan said ${estimateText(plan.estimate)}`);
         process.exitCode = decision?.exit ?? 0;
         if (asked) tell(askedText(asked));
-        if (json) printJson({ folder, run, seconds, tokens, lock, decision, asked });
+        if (json) printJson({ folder, run, plan, runSeconds, seconds, tokens, lock, decision, asked });
         else if (decision) sayDecision(result);
         else
           print(`shard of ${run.cases} cases, ${run.rows} outcomes in ${folder}; join the shards: temper gate merge`);
