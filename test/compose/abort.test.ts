@@ -82,12 +82,13 @@ describe.each(calls)('%s', (name, work) => {
     expect(performance.now() - from, name).toBeLessThan(8000);
   }, 60_000);
 
-  it('does not hold up the thread that calls it', async () => {
+  // Of a short call a single pause of the machine may be a third: what blocks does so each time.
+  it('does not hold up the thread that calls it', { retry: 2, timeout: 60_000 }, async () => {
     const { longest, all } = await held(() => work());
     process.stderr.write(`${name}: longest hold ${longest.toFixed(1)} ms of ${all.toFixed(0)}\n`);
     // Work that blocked would take most of the time.
     expect(longest).toBeLessThan(Math.max(50, all / 3));
-  }, 60_000);
+  });
 });
 
 it('an export that is stopped leaves nothing behind', async () => {

@@ -153,8 +153,7 @@ void check_cublaslt(const Backend& emulated, Tally& tally) {
     g_picky = picky;
     g_products = 0;
     library.name = picky ? "emulation, cublaslt that refuses some" : "emulation, cublaslt";
-    for (const char* filter : {"linear_fwd", "linear_bwd", "linear_cross_entropy"})
-      check_cases(library, true, filter, tally);
+    check_bf16_products(library, tally);
     report(tally, g_products > 60, library.name + ": " + std::to_string(g_products) + " products went to the library");
     report(tally, g_live == 0, library.name + ": " + std::to_string(g_live) + " descriptors are left");
   }

@@ -13,8 +13,7 @@ void check_wgmma(const Backend& emulated, Tally& tally) {
   Backend backend = emulated;
   backend.name = "emulation, wgmma";
   const int64_t before = gpu::emulation::warpgroup_products();
-  for (const char* filter : {"linear_fwd", "linear_bwd", "linear_cross_entropy"})
-    check_cases(backend, true, filter, tally);
+  check_bf16_products(backend, tally);
   const int64_t products = gpu::emulation::warpgroup_products() - before;
   report(tally, products > 1000, "wgmma: " + std::to_string(products) + " warpgroup products were run");
   gpu::set_matmul_choice(gpu::MatmulChoice::automatic);

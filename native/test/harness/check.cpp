@@ -1,10 +1,10 @@
 // check: a backend against the reference, in all its variants; and the comparer, which is broken on purpose to see that
 // it refuses.
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -138,11 +138,6 @@ std::string break_and_compare(const Value& got, const Value& want, const std::ve
   return "";
 }
 
-// What the reference says of a case, computed once: several backends, and several ways through one, run every case.
-struct Expected {
-  Values want;  // outputs; empty where the argument is none
-  Tolerance tolerance;
-};
 // A bound asks the reference many things, and sums in double itself.
 void find_tolerance(const Case& c, const Values& before, Expected& e) {
   const Question question("tolerance of " + c.op + " [" + c.name + "]", before);
@@ -173,6 +168,8 @@ void find_tolerance(const Case& c, const Values& before, Expected& e) {
   }
   question.note(std::move(said));
 }
+}  // namespace
+
 const Expected& expected_of(const Case& c, const Values& before) {
   static std::map<const Case*, Expected> known;
   const auto found = known.find(&c);
@@ -183,6 +180,8 @@ const Expected& expected_of(const Case& c, const Values& before) {
     if (!is_output(v)) v = nullptr;
   return known.emplace(&c, std::move(e)).first->second;
 }
+
+namespace {
 
 void check_case(const Backend& backend, const Case& c, Tally& tally) {
   const std::string label = backend.name + " " + c.op + " [" + c.name + "]";
@@ -241,7 +240,8 @@ void check_case(const Backend& backend, const Case& c, Tally& tally) {
         if (!is_output(got[i])) continue;
         const std::string wrong = compare(got[i], want[i], tolerance[i]);
         report(tally, wrong.empty(), where + ": output " + std::to_string(i) + ": " + wrong);
-        if (!wrong.empty()) continue;
+        // That a bound refuses what is broken lies in the reference alone: where its answers are given, it was tried.
+        if (!wrong.empty() || answers_given()) continue;
         int64_t tried = 0;
         const std::string missed = break_and_compare(got[i], want[i], tolerance[i], tried);
         report(tally, missed.empty() && (tried > 0 || got[i].numel() == 0),
@@ -330,13 +330,24 @@ Backend cpu_backend(bool quick) {
   return b;
 }
 
+static void check_timed(const Backend& backend, const Case& c, Tally& tally) {
+  const std::clock_t begin = std::clock();
+  check_case(backend, c, tally);
+  if (std::getenv("TEMPER_TEST_TIMES"))
+    std::printf("%7.3f s  %s [%s]\n", static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, c.op.c_str(),
+                c.name.c_str());
+}
 void check_cases(const Backend& backend, bool quick, const std::string& filter, Tally& tally) {
+  for (const Case& c : registry().cases)
+    if (!c.bench_only && !(quick && c.slow) && (c.op + " " + c.name).find(filter) != std::string::npos)
+      check_timed(backend, c, tally);
+}
+double precision_of(const Case& c) { return c.args[c.args.size() - (c.op.ends_with("linear_fwd") ? 2 : 1)].number; }
+void check_bf16_products(const Backend& backend, Tally& tally) {
   for (const Case& c : registry().cases) {
-    if (c.bench_only || (quick && c.slow) || (c.op + " " + c.name).find(filter) == std::string::npos) continue;
-    const auto begin = std::chrono::steady_clock::now();
-    check_case(backend, c, tally);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (std::getenv("TEMPER_TEST_TIMES")) std::printf("%7.3f s  %s [%s]\n", seconds, c.op.c_str(), c.name.c_str());
+    const bool multiplies =
+        c.op.ends_with("linear_fwd") || c.op.ends_with("linear_bwd") || c.op == "linear_cross_entropy";
+    if (multiplies && !c.bench_only && !c.slow && precision_of(c) == 1) check_timed(backend, c, tally);
   }
 }
 

@@ -188,12 +188,23 @@ const std::vector<std::string>& op_names();
 // The comparer: empty when every element is within its tolerance, else what is wrong first. Written so that NaN fails.
 std::string compare(const Value& got, const Value& want, const std::vector<double>& tolerance);
 
+// What the reference says of a case, computed once: several backends, and several ways through one, run every case.
+struct Expected {
+  Values want;  // outputs; empty where the argument is none
+  Tolerance tolerance;
+};
+const Expected& expected_of(const Case& c, const Values& before);  // before: its arguments
+
 struct Tally {
   int64_t passed = 0, failed = 0;
 };
 void report(Tally& tally, bool ok, const std::string& what);
 void check_cases(const Backend& backend, bool quick, const std::string& filter, Tally& tally);
-void work_out_answers(bool quick);  // what the reference says of every case, and how near a result must come
+// Those whose products round their operands to bf16, which a device's way of multiplying is chosen for: at precision 0
+// there is one way.
+void check_bf16_products(const Backend& backend, Tally& tally);
+double precision_of(const Case& c);  // of an op that multiplies: its argument
+void work_out_answers(bool quick);   // what the reference says of every case, and how near a result must come
 void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in
