@@ -1,8 +1,8 @@
 // npm run build:native [-- --sanitize | --tests | --aarch64]: configures and builds native/ incrementally;
 // build/temper.node is what src/native loads. --aarch64 cross-builds the tests and the addon into build/aarch64. npm
 // run build:cuda [-- --architectures=90a,120]: build/temper_cuda.so, the CUDA backend; with --check the same for sm_80
-// alone in a place of its own: what npm test does where nvcc is. --portable, with either of the last: what the prebuilt
-// packages hold (scripts/release.mjs), beside and not instead of what src/native loads.
+// alone, not optimised, in a place of its own: what npm test does where nvcc is. --portable, with either of the last:
+// what the prebuilt packages hold (scripts/release.mjs), beside and not instead of what src/native loads.
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -150,6 +150,7 @@ const log = spawnSync(
           '-DTEMPER_TESTS=OFF',
           '-DTEMPER_CUDA=on',
           `-DTEMPER_PORTABLE=${portable ? 'ON' : 'OFF'}`,
+          `-DTEMPER_CUDA_CHECK=${cudaCheck ? 'ON' : 'OFF'}`,
           `-DTEMPER_CUDA_ARCHITECTURES=${architectures}`,
           `-DTEMPER_CUDA_OUTPUT=${cudaLibrary}`,
         ]
