@@ -1,5 +1,7 @@
 // For every thread of a process, by `node --expose-gc --import`: collects garbage when it is told to, and tells what is
-// left. So what is held can be told from what waits for its collector, which V8 puts off for as long as there is room.
+// left: what lives, and the pages that V8 keeps for its heap, used or not. So what is held can be told from what waits
+// for its collector, which V8 puts off for as long as there is room.
+import { getHeapSpaceStatistics } from 'node:v8';
 import { BroadcastChannel, threadId } from 'node:worker_threads';
 
 const channel = new BroadcastChannel('temper-collect');
@@ -9,6 +11,7 @@ channel.onmessage = (message) => {
   globalThis.gc?.();
   globalThis.gc?.();
   const { heapUsed, external } = process.memoryUsage();
-  channel.postMessage({ done: collect, threadId, bytes: heapUsed + external });
+  const pages = getHeapSpaceStatistics().reduce((sum, space) => sum + space.physical_space_size, 0);
+  channel.postMessage({ done: collect, threadId, bytes: heapUsed + external, pages });
 };
 channel.unref();

@@ -4,7 +4,7 @@
 // other in turns, the same ones, each a text of its own. Checkpoint and GGUF stay in --work. One JSON row for each
 // number of streams. Needs the build.
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -86,16 +86,27 @@ urls.theirs = await started('llama-server', o['llama-server'], [
   ...['-c', String(context * most), '--no-webui', '--skip-chat-parsing'],
 ]);
 
-/** Of the peer its own API: through OpenAI's it refuses what a made-up model says. */
+/**
+ * Ids of words in small letters, spread over the vocabulary. Both servers are held to them: a made-up model says halves
+ * of characters and ends when it likes, and the peer answers 500 where a text is no UTF-8. Which of them comes next is
+ * still the model's to say.
+ */
+function words(most = 512) {
+  const { vocab } = JSON.parse(readFileSync(join(model, 'tokenizer.json'), 'utf8')).model;
+  const all = Object.keys(vocab).filter((token) => /^\u0120[a-z]{2,}$/.test(token));
+  return Array.from({ length: most }, (_, i) => vocab[all[Math.floor((i * all.length) / most)]]);
+}
+const bias = Object.fromEntries(words().map((id) => [id, 100]));
+/** Of the peer its own API, whose answers it need not read as a chat. */
 const APIS = {
   ours: {
     path: '/v1/completions',
-    body: (prompt) => ({ model: 'base', prompt, max_tokens: tokens, temperature: 0 }),
+    body: (prompt) => ({ model: 'base', prompt, max_tokens: tokens, temperature: 0, logit_bias: bias }),
     count: (answer) => answer.usage.completion_tokens,
   },
   theirs: {
     path: '/completion',
-    body: (prompt) => ({ prompt, n_predict: tokens, temperature: 0 }),
+    body: (prompt) => ({ prompt, n_predict: tokens, temperature: 0, logit_bias: bias }),
     count: (answer) => answer.tokens_predicted,
   },
 };
@@ -112,7 +123,8 @@ async function rate(name, streams, salt) {
       });
       const answer = /** @type {any} */ (await response.json());
       if (!response.ok) throw new Error(JSON.stringify(answer));
-      return count(answer);
+      if (count(answer) !== tokens) throw new Error(`${name}: ${count(answer)} tokens of ${tokens}`);
+      return tokens;
     }),
   );
   const seconds = (performance.now() - began) / 1000;

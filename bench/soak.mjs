@@ -108,11 +108,11 @@ else {
   process.exitCode = child.status ?? 1;
 }
 
-/** All threads of this process collect; what is then in their heaps, bytes of each by its number. */
+/** All threads of this process collect; bytes of each by its number: what then lives, and pages kept for it. */
 function collected() {
   const channel = new BroadcastChannel('temper-collect');
-  return new Promise((/** @type {(of: Record<number, number>) => void} */ done) => {
-    /** @type {Record<number, number>} */
+  return new Promise((/** @type {(of: Record<number, {bytes: number, pages: number}>) => void} */ done) => {
+    /** @type {Record<number, {bytes: number, pages: number}>} */
     const of = {};
     let timer;
     const later = () => {
@@ -123,14 +123,31 @@ function collected() {
       }, COLLECT_MS);
     };
     channel.onmessage = (message) => {
-      const { done: answered, threadId, bytes } = /** @type {any} */ (message).data;
+      const { done: answered, threadId, bytes, pages } = /** @type {any} */ (message).data;
       if (answered === undefined) return;
-      of[threadId] = bytes;
+      of[threadId] = { bytes, pages };
       later();
     };
     channel.postMessage({ collect: true });
     later();
   });
+}
+
+/** Anonymous memory that malloc has of the system, bytes: its main heap, and its arenas. */
+function anonymousBy() {
+  const by = { heap: 0, arenas: 0, others: 0 };
+  let kind = /** @type {keyof typeof by} */ ('others');
+  for (const line of readFileSync('/proc/self/smaps', 'latin1').split('\n')) {
+    const region = /^([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)$/.exec(line);
+    if (region) {
+      const [, from, name] = region;
+      // glibc lays each arena at a multiple of 64 MiB.
+      const arena = name === '' && BigInt(`0x${from}`) % (64n << 20n) === 0n;
+      kind = name === '[heap]' ? 'heap' : arena ? 'arenas' : 'others';
+    }
+    by[kind] += 1024 * Number(/^Anonymous: +(\d+)/.exec(line)?.[1] ?? 0);
+  }
+  return by;
 }
 
 async function client(url, requests, atOnce) {
@@ -276,7 +293,9 @@ async function main() {
   /** Once all is collected: what this process has, and what lives in its heaps. */
   const settle = async () => {
     const heaps = await collected();
-    held.push({ own: mib(anonymous()), live: mib(Object.values(heaps).reduce((a, b) => a + b, 0)) });
+    const of = (what) => mib(Object.values(heaps).reduce((sum, heap) => sum + heap[what], 0));
+    const { heap, arenas } = anonymousBy();
+    held.push({ own: mib(anonymous()), live: of('bytes'), pages: of('pages'), malloc: mib(heap + arenas) });
   };
   const counts = await new Promise((done, fail) => {
     let settling = Promise.resolve();
@@ -322,6 +341,9 @@ async function main() {
     // At the end of each quarter, after all threads have collected.
     collectedMiB: held.map((h) => h.own),
     liveMiB: held.map((h) => h.live),
+    // Of what is held: pages that V8 keeps for its heaps, and what malloc has.
+    pagesMiB: held.map((h) => h.pages),
+    mallocMiB: held.map((h) => h.malloc),
     heapsMiB: [heapUsed, heapTotal, external, engine.heapBytes, engine.nativeBytes].map(mib),
     grown: Number(grown.toFixed(4)),
     log: log.filter((l) => !l.startsWith('admin ')).slice(0, 5),
