@@ -160,7 +160,7 @@ function labelOf({ pair, cells, metric }: AskedPair, words: Words): Label | null
     adapter,
     ...(merged === undefined ? {} : { merged }),
     of: digestsOf(cells as PairCells),
-    by: [...by].sort().join(', ').slice(0, 256) || 'unknown',
+    by: [...by].sort().join(' and ').slice(0, 256) || 'unknown',
   };
 }
 /** What people said at `/review` of these outcomes. @throws what reading and the store throw */

@@ -1,5 +1,6 @@
 // `temper gate decide`: the decision of the gate once more, of outcomes alone, offline.
-import type { Decision, Labelled, MetricDecision } from '../../gate/decision.js';
+import type { Decision, MetricDecision } from '../../gate/decision.js';
+import { labelledText } from '../../gate/report/words.js';
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
 import { print, printable, tell } from '../terminal.js';
@@ -49,8 +50,6 @@ export const decisionLines = (decision: Decision): string[] => [
   ...decision.notes.map((n) => `  note: ${printable(n)}`),
   ...(decision.labelled ? [`  ${printable(labelledText(decision.labelled))}`] : []),
 ];
-const labelledText = ({ pairs, by, changed, without }: Labelled): string =>
-  `${pairs} labels of ${by.join(', ')} change ${changed.length} outcomes; without them: ${without}`;
 
 export const command: Command = {
   name: 'gate decide',

@@ -22,6 +22,7 @@ import {
   betterIs,
   difference,
   figure,
+  labelledText,
   limitsOf,
   nameOf,
   SENTENCE,
@@ -167,6 +168,7 @@ function costs({ cost, causes, decision }: Overview, { proof }: PageOptions): Ht
     ...(causes.length > 0
       ? [['missing because', causes.map(([cause, n]) => `${cause} ${count(n)}`).join(', ')] as const]
       : []),
+    ...(decision.labelled ? [['people', labelledText(decision.labelled)] as const] : []),
     ['judge', decision.judge === null ? 'none' : html`<code>${decision.judge}</code>`],
     [
       'this gate has been seen to work',

@@ -45,6 +45,7 @@ function jsonOf(overview: Overview, proof: Proof | null): unknown {
     suite: { name: suite.name, version: suite.version, digest: decision.suite },
     subject: decision.subject,
     lock: decision.lock,
+    ...(decision.labelled ? { labelled: decision.labelled } : {}),
     findings: findings.map((e) => ({
       ...(e.of.arm === undefined ? {} : { arm: e.of.arm }),
       metric: e.of.metric,

@@ -3,7 +3,7 @@ import { md, mdTable } from '../../report/markdown.js';
 import type { MetricDecision, Subject } from '../decision.js';
 import type { PageOptions } from './html.js';
 import { counts, type Entry, judgedOf, type Overview } from './overview.js';
-import { armOf, armsRule, difference, figure, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
+import { armOf, armsRule, difference, figure, labelledText, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
 
 const MARK = { PASS: '✅', FAIL: '❌', INCONCLUSIVE: '⚠️', ERROR: '⚠️' } as const;
 const MOST = 30;
@@ -54,6 +54,7 @@ export function markdownOf(overview: Overview, { proof }: PageOptions): string {
         metrics.flatMap(({ of: m }) => (armOf(m) === arm ? [cellsOf(m)] : [])),
       ),
     ),
+    ...(decision.labelled ? [`People: ${md(labelledText(decision.labelled))}.`] : []),
     [
       cost.tokens
         ? `${Object.values(cost.tokens)

@@ -1,5 +1,5 @@
 // How figures of a gate are written, in every report the same.
-import type { MetricDecision } from '../decision.js';
+import type { Labelled, MetricDecision } from '../decision.js';
 import type { Arm, JudgedArm } from '../outcomes.js';
 import type { Entry } from './overview.js';
 
@@ -64,3 +64,6 @@ export const armsRule = ({ arms }: { readonly arms: readonly Arm[] }): string =>
     ? ' Adapter and merged checkpoint are each held against the base, and every limit has to hold for both ' +
       '(intersection-union): neither is let out by the other.'
     : '';
+/** What people made of a decision. */
+export const labelledText = ({ pairs, by, changed, without }: Labelled): string =>
+  `${pairs} labels of ${by.join(', ')} change ${changed.length} outcomes; without them it is ${without}`;
