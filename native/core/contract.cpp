@@ -441,8 +441,9 @@ void check_scalar(const Op& op, const Spec& s, double v) {
   } else {
     require(s.raw || std::isfinite(v), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted a finite number");
   }
-  require(s.values.empty() || std::find(s.values.begin(), s.values.end(), v) != s.values.end(), "bad_argument", op.name,
-          ": ", s.name, " is ", v, ", wanted ", listed(s.values));
+  // What an error says is made when there is one, as each op of each token comes by here.
+  if (!s.values.empty() && std::find(s.values.begin(), s.values.end(), v) == s.values.end())
+    fail("bad_argument", op.name, ": ", s.name, " is ", v, ", wanted ", listed(s.values));
   bool below = s.open_high ? v < s.high : v <= s.high;
   require(s.raw || (v >= s.low && below), "bad_argument", op.name, ": ", s.name, " is ", v, ", wanted ", s.low, "…",
           s.high, s.open_high ? " (excluded)" : "");
@@ -493,8 +494,9 @@ void bind(Call& call) {
       require(s.nullable, "missing_tensor", op.name, ": ", s.name, " is null, wanted a tensor");
       continue;
     }
-    require((s.dtypes >> static_cast<int>(t->dtype)) & 1, "bad_dtype", op.name, ": ", s.name, " is ", name_of(t->dtype),
-            ", wanted ", s.dtype_text == "wf" ? "f32 or bf16" : s.dtype_text);
+    if (!((s.dtypes >> static_cast<int>(t->dtype)) & 1))
+      fail("bad_dtype", op.name, ": ", s.name, " is ", name_of(t->dtype), ", wanted ",
+           s.dtype_text == "wf" ? "f32 or bf16" : s.dtype_text);
     if (!match_shape(call, s, t)) call.shape_error(static_cast<int>(i), wanted_text(call, s));
   }
   if (op.rule) op.rule(call);
