@@ -35,7 +35,7 @@ int Call::shape_values(int i, int64_t (&out)[kMaxDims]) const {
 
 Tensor Call::shape(int dtype_index, int shape_index) const {
   int64_t dtype = integer(dtype_index);
-  wanted(dtype >= 0 && dtype <= 3, dtype_index, "a dtype number (0…3)", "bad_dtype");
+  require(dtype >= 0 && dtype <= 3, "bad_dtype", name_, ": argument ", dtype_index + 1, " is not a dtype number (0…3)");
   Tensor t;
   t.dtype = static_cast<DType>(dtype);
   t.ndim = shape_values(shape_index, t.shape);

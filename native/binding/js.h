@@ -58,9 +58,8 @@ class Call {
  private:
   Napi::Value value(int i) const { return info_[static_cast<size_t>(i)]; }
   // What an error says is made when there is one: hundreds of arguments are read for a token.
-  void wanted(bool is, int i, const char* what, const char* code = "bad_argument") const {
-    if (!is) [[unlikely]]
-      fail(code, name_, ": argument ", i + 1, " is not ", what);
+  void wanted(bool is, int i, const char* what) const {
+    require(is, "bad_argument", name_, ": argument ", i + 1, " is not ", what);
   }
   const Napi::CallbackInfo& info_;
   const char* name_;
