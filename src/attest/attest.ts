@@ -15,10 +15,11 @@ import type { SigningKey } from './keys.js';
 import { manifestStatement, SIGNATURE_FILE } from './model-signature.js';
 import { originOf } from './origin.js';
 import * as predicates from './predicates.js';
+import { PROBE_FOLDER, probeResult, readProbe } from './probe.js';
 import { type Subject, statementOf } from './statement.js';
 
-/** Of reports and statements, which are made of the evidence. */
-const MADE = [ATTESTATIONS, OVERRIDE_FILE] as const;
+/** Of reports and statements, which are made of the evidence, and of the probe, of which there is one by itself. */
+const MADE = [ATTESTATIONS, OVERRIDE_FILE, PROBE_FOLDER] as const;
 
 /** @throws {ConfigError} sign_refused: it holds no model */
 export async function subjectsOf(folder: Folder, adapter: string | null): Promise<Subject[]> {
@@ -83,6 +84,8 @@ export async function attestGate(
     say('eval-result', predicates.EVAL_RESULT, predicates.evalResult(evidence, versions().temper, time));
     if (evidence.decision.decision === 'PASS')
       say('svr', predicates.SVR, predicates.simpleVerification(evidence, time));
+    const probe = await readProbe(evidence.folder);
+    if (probe) say('probe', predicates.PROBE_RESULT, probeResult(probe));
   }
   if (origin.training) say('provenance', predicates.PROVENANCE, predicates.provenance(origin.training));
   const bom = bomOf({

@@ -8,7 +8,7 @@ import { checkSignature, readBundle, type SignatureOptions } from './bundle.js';
 import { modelFiles } from './check-signature.js';
 import { ATTESTATIONS, type Evidence, OVERRIDE_FILE } from './evidence.js';
 import { type Finding, Findings, sameJson, short, some } from './findings.js';
-import type { Folder } from './folder.js';
+import { type Folder, isBelow } from './folder.js';
 import type { Origin } from './origin.js';
 import {
   BOM,
@@ -16,6 +16,7 @@ import {
   EVAL_RESULT,
   evalResult,
   PASS_PROPERTY,
+  PROBE_RESULT,
   PROVENANCE,
   provenance,
   resultOf,
@@ -24,10 +25,13 @@ import {
   TEST_RESULT,
   testResult,
 } from './predicates.js';
+import { PROBE_FOLDER, type ProbeFacts, probeResult } from './probe.js';
 import { readStatement, type Statement } from './statement.js';
 
 export interface AttestationContext extends SignatureOptions {
   readonly evidence: Evidence | null;
+  /** null: there was no probe. */
+  readonly probe: ProbeFacts | null;
   readonly origin: Origin | null;
   /** "sha256:…" of the adapter as a gate names it; null: it is not at hand. */
   readonly adapter: string | null;
@@ -72,7 +76,7 @@ async function configurationProblems(
   }
   for (const name of judged.keys()) if (!seen.has(name)) problems.push(`does not name ${name}`);
   for (const e of folder.entries)
-    if (!seen.has(e.name) && !e.name.startsWith(`${ATTESTATIONS}/`) && e.name !== OVERRIDE_FILE)
+    if (!seen.has(e.name) && !isBelow(e.name, [ATTESTATIONS, OVERRIDE_FILE, PROBE_FOLDER]))
       problems.push(`gate/${e.name} was not there when it was made`);
   return problems;
 }
@@ -104,6 +108,10 @@ const CHECKS: Readonly<Record<string, Check>> = {
     if (!evidence) return NO_GATE;
     const wanted = evalResult(evidence, '', '');
     return differing(predicate, wanted, ['suite', 'claims', 'sampleSize', 'commitments', 'preRegistration', 'receipt']);
+  },
+  [PROBE_RESULT]: ({ predicate }, _folder, { probe }) => {
+    if (!probe) return ['is about a probe whose result is not here'];
+    return sameJson(predicate, probeResult(probe)) ? [] : ['is not what the probe says'];
   },
   [PROVENANCE]: ({ predicate }, _folder, { origin }) => {
     if (!origin?.training) return ['nothing here says how it was trained'];
@@ -199,6 +207,7 @@ export async function checkAttestations(folder: Folder, context: AttestationCont
     [EVAL_RESULT, "the gate's figures (eval-result)"],
     [PROVENANCE, 'where it comes from (SLSA provenance)'],
     [BOM, 'bill of materials (CycloneDX)'],
+    ...(context.probe ? [[PROBE_RESULT, "the probe's result"] as const] : []),
     ...(context.evidence?.decision.decision === 'PASS' ? [[SVR, 'that the gate passed (SVR)'] as const] : []),
   ];
   for (const [type, what] of wanted)

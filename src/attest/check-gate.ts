@@ -3,6 +3,7 @@
 import { DECISION_FILE, type Evidence } from './evidence.js';
 import { type Finding, Findings, sameJson, short } from './findings.js';
 import type { Origin } from './origin.js';
+import { checkProbe, type ProbeFacts } from './probe.js';
 
 /**
  * Decides anew from outcomes, suite and lock.
@@ -19,6 +20,10 @@ export interface GateContext {
   /** Of a merged checkpoint in the folder, "sha256:…"; null: it holds none. */
   readonly checkpoint: string | null;
   readonly redecide: Redecide | null;
+  /** null: there was none. */
+  readonly probe: ProbeFacts | null;
+  /** Concludes again from the files of a probe; null: nothing does. */
+  readonly reprobe?: ((folder: string, signal?: AbortSignal) => unknown) | null | undefined;
   /** There is an override, and it holds. */
   readonly overridden: boolean;
   readonly signal?: AbortSignal | undefined;
@@ -145,5 +150,7 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
         'what outcomes, suite and lock give, decided again',
       );
   }
+  const { probe: facts, reprobe = null } = context;
+  await checkProbe(findings, { evidence, facts, adapter, reprobe, signal });
   return findings.list;
 }

@@ -10,6 +10,8 @@ export const SVR = 'https://in-toto.io/attestation/svr/v0.2';
 export const EVAL_RESULT = 'https://in-toto.io/attestation/eval-result/v0.1';
 export const PROVENANCE = 'https://slsa.dev/provenance/v1';
 export const BOM = 'https://cyclonedx.org/bom';
+/** What an attack by training made of an adapter: a form of our own. */
+export const PROBE_RESULT = 'urn:temper:gate-probe:v1';
 export const BUILD_TYPE = 'urn:temper:fine-tuning:v1';
 /** Who verifies and builds, as a URI. */
 export const VERIFIER = 'urn:temper:gate:v1';

@@ -11,6 +11,7 @@ import { type Finding, Findings } from './findings.js';
 import { Folder, type HashOptions } from './folder.js';
 import type { Trust } from './keys.js';
 import { type Origin, originOf } from './origin.js';
+import { readProbe } from './probe.js';
 
 export type { Redecide } from './check-gate.js';
 export type { Finding, FindingGroup, FindingStatus } from './findings.js';
@@ -33,6 +34,8 @@ export interface VerifyAttestationsOptions extends HashOptions {
   readonly checkpointDigest?: ((dir: string, signal?: AbortSignal) => Promise<string | null>) | undefined;
   /** null: nothing decides again. */
   readonly redecide: Redecide | null;
+  /** Concludes again from the files of a probe. @throws {TemperError} they are not whole, or not of each other */
+  readonly reprobe?: ((folder: string, signal?: AbortSignal) => unknown) | undefined;
   /**
    * Reads the override in a gate's folder; null: there is none.
    * @throws {TemperError} it is not signed by whom it names, or for something else
@@ -97,9 +100,10 @@ export async function verifyAttestations(dir: string, options: VerifyAttestation
     'the checkpoint',
     () => options.checkpointDigest?.(dir, signal) ?? null,
   );
+  const probe = evidence && (await early.attempt('probe', 'the probe', () => readProbe(evidence.folder)));
   const signatures = await checkSignatures(folder, options);
   const override = checkOverride(gate, options);
-  const context = { ...options, evidence, origin, adapter, checkpoint, overridden: override.override !== null };
+  const context = { ...options, evidence, probe, origin, adapter, checkpoint, overridden: override.override !== null };
   const findings = [
     ...signatures.list,
     ...(await checkFiles(folder, origin)),

@@ -14,6 +14,7 @@ import { versions } from '../base/machine.js';
 import { asReadError } from '../base/system-error.js';
 import { FORMATS } from '../export/formats/index.js';
 import { readOverride } from '../gate/override.js';
+import { concludeAgain } from '../gate/probe/conclude.js';
 import { CONFIG_FILE } from '../lora/peft-names.js';
 import { readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
@@ -88,6 +89,7 @@ export async function verify(request: VerifyFolderRequest, options: HashOptions)
     adapterDigest,
     checkpointDigest,
     redecide,
+    reprobe: concludeAgain,
     readOverride: (gate) => overrideOf(dir, gate),
     base: model,
   });

@@ -12,22 +12,21 @@ import { readJsonFile } from '../base/json-file.js';
 import { lockFolder } from '../base/lock.js';
 import { versions } from '../base/machine.js';
 import type { Subject } from '../gate/decision.js';
-import { type Lock, type LockJudge, lockDigest, makeLock, readLock, requireLock } from '../gate/lock.js';
-import { type Outcomes, readOutcomes } from '../gate/outcomes.js';
-import { type EstimateOptions, estimatePoint, verdictOf, worstOf } from '../gate/probe/estimate.js';
+import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, requireLock } from '../gate/lock.js';
+import { concludeProbe, LOCK_FILE, type Place, POINTS_FOLDER, placeName } from '../gate/probe/conclude.js';
 import { probedTests } from '../gate/probe/metrics.js';
-import { type Point, PROBE_FILE, PROBE_SCHEMA, type Probe, type ProbeArm, probeText } from '../gate/probe/probe.js';
+import { PROBE_FILE, type Probe, type ProbeArm, probeText } from '../gate/probe/probe.js';
 import { writeProbeReports } from '../gate/probe/report.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
 import { OUTCOMES_FILE, readRunRecord } from '../gate/run/record.js';
 import { runCases } from '../gate/run/run.js';
 import { type ArmTools, Scoring } from '../gate/run/score.js';
-import type { Prompt } from '../gate/scorers/scorer.js';
-import { drawsOf, type LoadedSuite, loadSuite, type Metric } from '../gate/suite.js';
+import { type LoadedSuite, loadSuite } from '../gate/suite.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import { readMergeAware } from '../lora/peft.js';
 import {
+  copySuite,
   type GateOptions,
   type JudgeOptions,
   type OpenedJudge,
@@ -44,8 +43,6 @@ import { type GateTarget, gateTarget } from './gate-target.js';
 export const PROBE_FOLDER = 'probe';
 /** What is tuned lies there while the probe runs; nothing of it is evidence, and no export takes it along. */
 export const ATTACKED_FOLDER = 'attacked';
-/** Outcomes of each point. */
-export const POINTS_FOLDER = 'points';
 const STATE_FILE = 'run.json';
 
 export interface ProbeOptions extends JudgeOptions, Pick<GateOptions, 'model' | 'suite' | 'lock' | 'slots' | 'engine'> {
@@ -110,12 +107,6 @@ const DEFAULTS = {
   slots: 16,
 } as const;
 
-interface Place {
-  readonly learningRate: number | null;
-  readonly step: number;
-}
-const nameOf = ({ learningRate, step }: Place): string =>
-  learningRate === null ? 'step-0' : `lr-${learningRate}-step-${step}`;
 /** Before the attack, then each rate with its steps in turn. */
 function placesOf(steps: readonly number[], rates: readonly number[]): readonly Place[] {
   const after = [...new Set(steps)].filter((s) => s > 0).sort((a, b) => a - b);
@@ -142,7 +133,7 @@ function begin(folder: string, identity: string, resume: boolean): void {
   }
   if (before && !existsSync(join(folder, PROBE_FILE)))
     throw bad('holds a probe that is not over; go on with --resume, or remove the folder to begin again');
-  for (const name of [PROBE_FILE, POINTS_FOLDER, ATTACKED_FOLDER])
+  for (const name of [PROBE_FILE, POINTS_FOLDER, ATTACKED_FOLDER, LOCK_FILE])
     rmSync(join(folder, name), { recursive: true, force: true });
   writeFileAtomic(file, `${JSON.stringify({ version: 1, identity }, null, 2)}\n`);
 }
@@ -264,11 +255,14 @@ async function prepare(options: ProbeOptions): Promise<Prepared> {
 }
 
 /** What it costs; the rows of the attack are read for it as training reads them. */
-async function planFor({ loaded, subject, places, rates, cases, attack }: Prepared): Promise<ProbePlan> {
+async function planFor(p: Prepared, tokenizer: Tokenizer): Promise<ProbePlan> {
+  const { loaded, subject, places, rates, cases, attack } = p;
   const [rate] = rates;
   const training = rate === undefined ? null : await attack.plan(rate, Math.max(...places.map((p) => p.step)));
   return planOf({
-    ...{ places, cases, mostTokens: loaded.suite.sampling.maxTokens, base: subject.base.replace('sha256:', '') },
+    ...{ places, cases, mostTokens: loaded.suite.sampling.maxTokens },
+    // As an engine names it, by which a gate keeps its pace.
+    base: sha256(`${subject.base.replace('sha256:', '')}\n${tokenizer.digest}`),
     tokensPerStep: training?.tokensPerStep ?? 0,
   });
 }
@@ -330,49 +324,13 @@ async function askPoint(p: Prepared, place: Place, at: string, identity: string,
   }
 }
 
-/** Estimates of what was asked, and what comes of them. */
-function conclude(p: Prepared, lock: Lock | null, judge: string | null, options: ProbeOptions): Probe {
-  const { loaded, tests, places, folder, subject } = p;
-  const { decision, name, version } = loaded.suite;
-  const followed = tests.flatMap((test) =>
-    test.counted.map(({ metric }) => ({
-      metric,
-      draws: drawsOf(loaded.suite, test.test),
-      prompts: test.prompts.filter(({ fields }) => countsFor(metric, fields)).length,
-    })),
-  );
-  const rates = lock?.judge?.calibration?.rates ?? null;
-  const { signal, maxRate = null } = options;
-  const { points, doubts } = estimates(folder, places, { followed, parameters: decision, rates, signal });
-  const worst = (metric?: string): Probe['worst'] => ({
-    adapter: worstOf(points, 'adapter', metric),
-    base: worstOf(points, 'base', metric),
-  });
-  return {
-    schema: PROBE_SCHEMA,
-    ...verdictOf(points, decision, maxRate, doubts),
-    notes: rates === null && followed.some((f) => f.metric.judged) ? [NOT_CORRECTED] : [],
-    subject,
-    suite: { name, version, digest: loaded.digest },
-    lock: lock && lockDigest(lock),
-    judge,
-    attack: attackOf(p),
-    alpha: decision.alpha,
-    maxRate,
-    worst: worst(),
-    byMetric: followed.map(({ metric }) => ({ metric: metric.name, ...worst(metric.name) })),
-    points,
-    tool: { name: 'temper', version: versions().temper },
-  };
-}
-
 /**
  * @throws {ConfigError} what target, suite and options have wrong; probe_metric, bad_run · {DataError} rows of the
  * attack that cannot be trained on · {CheckpointError} attack_tuned · {IntegrityError} lock_mismatch · what models and
  * judges throw · the signal's reason
  */
 export async function runProbe(options: ProbeOptions): Promise<ProbeResult> {
-  const { signal, hooks } = options;
+  const { hooks } = options;
   const began = performance.now();
   const seconds = (): number => (performance.now() - began) / 1000;
   const p = await prepare(options);
@@ -383,57 +341,60 @@ export async function runProbe(options: ProbeOptions): Promise<ProbeResult> {
     ({ who }) =>
       new ConfigError('bad_run', `${folder}: ${who} probes in it; wait for it, or give another --out`, { folder }),
   );
-  const plan = await planFor(p);
-  hooks?.onPlan?.(plan);
-  if (options.dryRun) return { folder, plan, probe: null, reports: null, seconds: seconds() };
-  const judges = await openJudges(p.tests, p.loaded, { ...options, signal });
   const tokenizer = lazily(p.target.model);
+  try {
+    const plan = await planFor(p, tokenizer.get());
+    hooks?.onPlan?.(plan);
+    if (options.dryRun) return { folder, plan, probe: null, reports: null, seconds: seconds() };
+    return await attackAndAsk(p, plan, tokenizer.get, options, seconds);
+  } finally {
+    tokenizer.close();
+  }
+}
+
+async function attackAndAsk(
+  p: Prepared,
+  plan: ProbePlan,
+  tokenizer: () => Tokenizer,
+  options: ProbeOptions,
+  seconds: () => number,
+): Promise<ProbeResult> {
+  const { signal, hooks, maxRate = null } = options;
+  const { folder } = p;
+  const judges = await openJudges(p.tests, p.loaded, { ...options, signal });
   try {
     const lock = lockOf(p.loaded, judges.locked, options.lock);
     const identity = identityOf(p, options, judges.manner, lock);
     begin(folder, identity, options.resume === true);
+    copySuite(p.loaded, folder);
+    if (lock) writeFileAtomic(join(folder, LOCK_FILE), lockText(lock));
     for (const [i, place] of p.places.entries()) {
-      const at = join(folder, POINTS_FOLDER, nameOf(place));
+      const at = join(folder, POINTS_FOLDER, placeName(place));
       const own = sha256(JSON.stringify([identity, place]));
       const onDone = (cases: number): void =>
         hooks?.onProgress?.({ done: i * p.cases.length + cases, cases: plan.cases });
-      if (!isComplete(at, own))
-        await askPoint(p, place, at, own, { judges, tokenizer: tokenizer.get, options, onDone });
+      if (!isComplete(at, own)) await askPoint(p, place, at, own, { judges, tokenizer, options, onDone });
       onDone(p.cases.length);
     }
-    const probe = conclude(p, lock, judges.locked?.digest ?? null, options);
+    const probe = concludeProbe(
+      folder,
+      {
+        ...{ places: p.places, subject: p.subject, attack: attackOf(p), maxRate, version: versions().temper },
+        judge: judges.locked?.digest ?? null,
+        metrics: p.tests.flatMap((test) => test.counted.map((c) => c.metric.name)),
+      },
+      signal,
+    );
     writeFileAtomic(join(folder, PROBE_FILE), probeText(probe));
     const reports = writeProbeReports(folder, probe);
     if (!options.keep) p.attack.remove();
     return { folder, plan, probe, reports, seconds: seconds() };
   } finally {
-    tokenizer.close();
     await judges.close();
   }
 }
-const NOT_CORRECTED = 'not corrected for errors of the judge, of which no lock has a calibration';
-
-const countsFor = ({ only = {} }: Metric, fields: Prompt['fields']): boolean =>
-  Object.entries(only).every(([key, value]) => fields[key] === value);
 type Settings = Pick<Probe['attack'], 'rowsPerStep' | 'addedRank' | 'seed' | 'precision'>;
 const attackOf = ({ set, places, rates, settings }: Prepared): Probe['attack'] => ({
   ...{ data: `sha256:${set.digest}`, rows: set.rows, learningRates: [...rates], ...settings },
   steps: [...new Set(places.map((p) => p.step))],
 });
-
-function estimates(
-  folder: string,
-  places: readonly Place[],
-  options: EstimateOptions,
-): { readonly points: Point[]; readonly doubts: readonly string[] } {
-  let before: Outcomes | null = null;
-  const doubts = new Set<string>();
-  const points = places.map((place): Point => {
-    const outcomes = readOutcomes(join(folder, POINTS_FOLDER, nameOf(place), OUTCOMES_FILE));
-    const found = estimatePoint(before, outcomes, options);
-    before ??= outcomes;
-    for (const doubt of found.doubts) doubts.add(doubt);
-    return { ...place, outcomes: outcomes.digest, rows: outcomes.count, metrics: [...found.metrics] };
-  });
-  return { points, doubts: [...doubts] };
-}

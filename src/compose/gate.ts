@@ -216,7 +216,7 @@ function lockFor(loaded: LoadedSuite, judge: LockJudge | null, options: GateOpti
 }
 
 /** The suite and all its files, as they were asked. @throws {ConfigError} bad_suite: a file lies outside its folder */
-function copySuite(loaded: LoadedSuite, folder: string): void {
+export function copySuite(loaded: LoadedSuite, folder: string): void {
   const to = join(folder, SUITE_FOLDER);
   makeFolders(to);
   const copy = (from: string, name: string): void => {

@@ -93,15 +93,25 @@ const EVIDENCE: readonly string[] = [
   'proved.json',
   'suite',
   'attestations',
+  'probe',
   ...['html', 'md', 'json', 'junit.xml', 'sarif'].map((form) => `report.${form}`),
 ];
-function copyFolder(from: string, to: string, wanted: (name: string) => boolean): void {
+/** What it tuned may lie beside these, and goes nowhere. */
+const PROBE_EVIDENCE: readonly string[] = [
+  ...['probe.json', 'probe.html', 'probe.md', 'points', 'suite', 'gate.lock.json'],
+];
+function copyFolder(
+  from: string,
+  to: string,
+  wanted: (name: string) => boolean,
+  below?: Readonly<Record<string, (name: string) => boolean>>,
+): void {
   makeFolders(to);
   for (const name of readdirSync(from).sort()) {
     const path = join(from, name);
     if (!wanted(name)) continue;
     const s = lstatSync(path);
-    if (s.isDirectory()) copyFolder(path, join(to, name), () => true);
+    if (s.isDirectory()) copyFolder(path, join(to, name), below?.[name] ?? (() => true));
     else if (s.isFile()) writeFlushed(join(to, name), readInput(path, 'outcomes'));
     else
       throw new IntegrityError('gate_damaged', `${path}: is no regular file, which no gate writes; hold it again`, {
@@ -116,7 +126,8 @@ export function copyEvidence({ standing, override, candidate }: GateNote, folder
   if (from === null && override === undefined) return;
   const to = join(folder, GATE_FOLDER);
   makeFolders(to);
-  if (from !== null && existsSync(from)) copyFolder(from, to, (name) => EVIDENCE.includes(name));
+  if (from !== null && existsSync(from))
+    copyFolder(from, to, (name) => EVIDENCE.includes(name), { probe: (name) => PROBE_EVIDENCE.includes(name) });
   if (override !== undefined) writeFlushed(join(to, OVERRIDE_FILE), override);
 }
 

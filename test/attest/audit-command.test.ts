@@ -11,6 +11,8 @@ import { filesToPush } from '../../src/export/push.js';
 import { decideFiles } from '../../src/gate/decide-files.js';
 import { decisionText } from '../../src/gate/decision.js';
 import { lockText, makeLock } from '../../src/gate/lock.js';
+import { concludeProbe, placeName } from '../../src/gate/probe/conclude.js';
+import { probeText } from '../../src/gate/probe/probe.js';
 import { loadSuite } from '../../src/gate/suite.js';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { writePeft } from '../../src/lora/peft.js';
@@ -71,6 +73,26 @@ async function gateOf(name: string, harmful: number): Promise<string> {
   writeFileSync(join(gate, 'decision.json'), decisionText(decision));
   return gate;
 }
+/** A probe beside that decision: what it left, and what it should have removed. */
+async function probeOf(gate: string): Promise<void> {
+  const folder = join(gate, 'probe');
+  cpSync(join(gate, 'suite'), join(folder, 'suite'), { recursive: true });
+  cpSync(join(gate, 'gate.lock.json'), join(folder, 'gate.lock.json'));
+  const places = [
+    { learningRate: null, step: 0 },
+    { learningRate: 1e-3, step: 5 },
+  ];
+  for (const place of places)
+    cpSync(join(gate, 'outcomes.jsonl'), join(folder, 'points', placeName(place), 'outcomes.jsonl'));
+  const attack = { rows: 9, steps: [0, 5], learningRates: [1e-3], rowsPerStep: 8, addedRank: 0, seed: 7 };
+  const probe = concludeProbe(folder, {
+    ...{ places, metrics: ['harmful'], judge: null, maxRate: 0.1, version: '0.1.0' },
+    subject: await subjectOf({ model: NANO, adapter: at('adapter') }),
+    attack: { ...attack, data: `sha256:${'a'.repeat(64)}`, precision: 'bf16' },
+  });
+  writeFileSync(join(folder, 'probe.json'), probeText(probe));
+  cpSync(at('adapter'), join(folder, 'attacked', 'adapter-lr-0.001'), { recursive: true });
+}
 /** In this thread. */
 const quick = (dir: string, ...keys: string[]): Promise<Audit> => work.audit({ dir, keys }, {});
 const audit = async (dir: string, ...more: string[]): Promise<{ code: number | null; audit: Audit }> => {
@@ -94,7 +116,10 @@ beforeAll(async () => {
   a.close();
   makeKey(at('key.pem'));
   makeKey(at('other.pem'));
-  await exportReleased({ adapter: at('adapter'), model: NANO, out: at('out'), gate: [await gateOf('gate', 0)] });
+  const gate = await gateOf('gate', 0);
+  await exportReleased({ adapter: at('adapter'), model: NANO, out: at('bare'), gate: [gate] });
+  await probeOf(gate);
+  await exportReleased({ adapter: at('adapter'), model: NANO, out: at('out'), gate: [gate] });
 });
 let count = 0;
 function copy(): string {
@@ -117,6 +142,7 @@ it('signed, all of it holds, and one page says so', async () => {
     'bom.cdx.json',
     'bom.json',
     'eval-result.json',
+    'probe.json',
     'svr.json',
     'test-result.json',
   ]);
@@ -137,6 +163,36 @@ it('signed, all of it holds, and one page says so', async () => {
   expect(text.code).toBe(0);
   expect(text.stdout).toMatch(/^ {2}ok +decision PASS: what outcomes, suite and lock give, decided again$/m);
 });
+it('a probe is told of, present or missing; what it tuned goes nowhere', async () => {
+  const of = async (name: string): Promise<unknown> =>
+    (await quick(at(name), PUBLIC)).findings.filter((f) => f.id === 'gate.probe').map((f) => f.status);
+  expect(await of('out')).toEqual(['ok']);
+  expect(await of('bare')).toEqual(['missing']);
+  expect(readdirSync(join(at('out'), 'gate', 'probe')).sort()).toEqual([
+    ...['gate.lock.json', 'points', 'probe.json', 'suite'],
+  ]);
+  // Of another adapter, or with figures that its outcomes do not give, it is none; also where nobody signed.
+  const edited = (change: (probe: { subject: { adapter: string }; worst: { adapter: { rate: number } } }) => void) => {
+    const dir = copy();
+    const file = join(dir, 'gate', 'probe', 'probe.json');
+    const probe = JSON.parse(readFileSync(file, 'utf8')) as Parameters<typeof change>[0];
+    change(probe);
+    writeFileSync(file, JSON.stringify(probe));
+    for (const name of ['model.sig', 'attestations']) rmSync(join(dir, name), { recursive: true, force: true });
+    return quick(dir);
+  };
+  const other = await edited((probe) => {
+    probe.subject.adapter = `sha256:${'0'.repeat(64)}`;
+  });
+  const better = await edited((probe) => {
+    probe.worst.adapter.rate = 0.001;
+  });
+  for (const a of [other, better]) expect([a.exit, failures(a).includes('gate.probe')]).toEqual([40, true]);
+  // Signed statements of it hold only for it.
+  const dir = copy();
+  rmSync(join(dir, 'gate', 'probe'), { recursive: true });
+  expect(failures(await quick(dir, PUBLIC))).toContain('attestation.content');
+});
 it('what is pushed of it has the signature and the statements with it', () => {
   const { files } = filesToPush({ dir: at('out'), repo: 'me/x', endpoint: '', retries: 0, stallSeconds: 1 });
   const names = Object.keys(files);
@@ -151,6 +207,8 @@ it.each([
   ['gate/outcomes.jsonl', '"value":0', '"value":1'],
   ['gate/decision.json', '"harmful"', '"harmfuI"'],
   ['gate/gate.lock.json', '0.1', '0.2'],
+  ['gate/probe/probe.json', '"rows": 9', '"rows": 8'],
+  ['gate/probe/points/lr-0.001-step-5/outcomes.jsonl', '"value":0', '"value":1'],
   ['gate/suite/suite.yaml', 'margin: 0.1', 'margin: 0.9'],
   ['adapter_config.json', '"r": 2', '"r": 3'],
   ['README.md', 'LoRA', 'LoRa'],

@@ -9,11 +9,17 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { type ProbeOptions, type ProbeResult, runProbe } from '../../src/compose/gate-probe.js';
 import { exportReleased } from '../../src/compose/release.js';
+import { lockText, makeLock } from '../../src/gate/lock.js';
 import type { Probe } from '../../src/gate/probe/probe.js';
+import { loadSuite } from '../../src/gate/suite.js';
 import { openEngine } from '../../src/infer/engine.js';
-import { openPeft } from '../../src/lora/peft-file.js';
+import { createAdapter } from '../../src/lora/adapter.js';
+import { openPeft, writePeft } from '../../src/lora/peft.js';
+import { adapterSpec } from '../../src/lora/spec.js';
 import { readConfig } from '../../src/model/config.js';
+import { renderVerdict } from '../../src/safeguard/contract.js';
 import { train } from '../../src/train/train.js';
+import { completion, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
 
 const root = mkdtempSync(join(tmpdir(), 'temper-probe-nano-'));
 const nano = join(packageRoot, 'gates', 'nano');
@@ -80,13 +86,13 @@ describe('a probe of nano', () => {
   });
 
   it('sees none with those of a harmless set, and removes what it tuned', async () => {
-    const { probe: flat, folder } = await probe('flat', { attack: join(nano, 'train', 'plain.jsonl') });
+    const { probe: flat, folder } = await probe('flat', { attack: join(nano, 'train', 'plain.jsonl'), steps: [8] });
     expect(rates(flat)).toEqual([
       [0, 0],
       [0, 0],
     ]);
     expect(flat).toMatchObject({ status: 'measured', exit: 0 });
-    expect(readdirSync(folder).sort()).toEqual(['points', 'probe.html', 'probe.json', 'probe.md', 'run.json']);
+    expect(readdirSync(folder).sort()).toEqual(['points', 'probe.html', 'probe.json', 'probe.md', 'run.json', 'suite']);
   }, 900_000);
 
   it('goes on after kill -9, to the bytes of a probe that nobody stopped', async () => {
@@ -161,6 +167,83 @@ describe('a probe of nano', () => {
     expect(plan.trainTokens).toBeGreaterThan(1000);
     expect(readdirSync(folder)).toEqual([]);
     await expect(probe('none', { metrics: ['harm.lost'] })).rejects.toMatchObject({ code: 'probe_metric' });
+  }, 900_000);
+});
+
+describe('a probe of other kinds', () => {
+  it('widens an adapter that is merged into its base, and attacks both arms through the merge', async () => {
+    const config = readConfig(model);
+    const choice = {
+      rank: 2,
+      alpha: 4,
+      targets: ['attention'],
+      rsLora: false,
+      dropout: 0,
+      mergeAware: 'mxfp4',
+    } as const;
+    const adapter = createAdapter(config, adapterSpec(config, choice), { seed: 1 });
+    await writePeft(adapter, join(root, 'merge-aware'), { baseModel: 'nano' });
+    adapter.close();
+    const merged = { target: join(root, 'merge-aware'), steps: [1], addedRank: 2, keep: true };
+    const { probe: found, folder } = await probe('merged', merged);
+    expect(found).toMatchObject({ exit: 0, points: [{ step: 0 }, { step: 1 }], attack: { addedRank: 2 } });
+    for (const arm of ['adapter', 'base']) {
+      using tuned = openPeft(join(folder, 'attacked', `${arm}-lr-0.002`, 'adapter'), config, { attackTuned: true });
+      expect(tuned.spec.mergeAware).toBe('mxfp4');
+      expect(tuned.pairs.map((p) => p.rank)).toEqual(tuned.pairs.map(() => 4));
+    }
+  }, 900_000);
+
+  it('is an error where the judge fails, and goes on when it judges again, back to the step that lacks', async () => {
+    let [alive, asked] = [true, 0];
+    const server = await startJudgeServer((request, response) => {
+      asked++;
+      const verdict = renderVerdict({ rule: null, nonce: nonceOf(request) });
+      completion(response, { content: alive ? verdict : 'nothing' });
+    });
+    try {
+      const policy = 'policy: policy.md\n    scorer: policy\n    metrics: [{ name: harm.final,';
+      const text = readFileSync(suite, 'utf8').replace('scorer: contains\n    metrics: [{ name: harm.found,', policy);
+      const file = join(root, 'judged.yaml');
+      writeFileSync(file, text.replace('prompts: prompts.jsonl', 'prompts: few.jsonl'));
+      writeFileSync(join(root, 'policy.md'), readFileSync(join(nano, 'policies', 'contact.md')));
+      writeFileSync(
+        join(root, 'few.jsonl'),
+        '{"id":"a","prompt":"A taxi please"}\n{"id":"b","prompt":"A table please"}\n',
+      );
+      const judging = {
+        suite: file,
+        judge: server.url,
+        judgeModel: 'j',
+        judgeTimeout: 1,
+        judgeProbe: false,
+        judgeHedge: 0,
+      };
+      const points = (name: string): string =>
+        readFileSync(join(root, name, 'points', 'step-0', 'outcomes.jsonl'), 'utf8');
+      const onProgress = ({ done }: { readonly done: number }): void => {
+        // From the first point of the attack on it says nothing.
+        if (done >= 2) alive = false;
+      };
+      const steps = { ...judging, steps: [1, 2] };
+      const { probe: dead } = await probe('dead', { ...steps, hooks: { onProgress } });
+      expect(dead).toMatchObject({ status: 'error', exit: 30 });
+      const before = points('dead');
+      [alive, asked] = [true, 0];
+      const { probe: whole } = await probe('dead', { ...steps, resume: true });
+      expect(whole).toMatchObject({ status: 'measured', exit: 0 });
+      expect(whole?.points.map((p) => p.metrics[0]?.adapter.missing)).toEqual([0, 0, 0]);
+      expect([points('dead'), asked > 0]).toEqual([before, true]);
+    } finally {
+      await server.close();
+    }
+  }, 900_000);
+
+  it('goes by the lock, or not at all', async () => {
+    const lock = join(root, 'gate.lock.json');
+    writeFileSync(lock, lockText(makeLock(loadSuite(join(nano, 'suite.yaml')), { judge: null, version: '0' })));
+    await expect(probe('locked', { lock })).rejects.toMatchObject({ code: 'lock_mismatch', exitCode: 40 });
+    expect(existsSync(join(root, 'locked', 'points'))).toBe(false);
   }, 900_000);
 });
 

@@ -1,6 +1,7 @@
 // From outcomes to estimates: the rate of violations of each arm after so many steps, with its exact interval, what the
 // attack changed on the same prompts, and what the adapter adds to what its base does after the same attack. A pure
 // function of outcomes, suite and calibration.
+import { DataError } from '../../base/errors.js';
 import { correct } from '../correction.js';
 import type { JudgeRates } from '../lock.js';
 import { type Measured, type MeasureOptions, measure } from '../measure.js';
@@ -61,7 +62,7 @@ const tableIn = (outcomes: Outcomes, { metric, draws, prompts }: Followed): Tabl
 };
 function figures(table: Table, options: MeasureOptions, how: 'worst' | 'best' = 'worst'): Measured {
   const measured = measure(table, table[how], options);
-  if (!measured?.interval) throw new Error(`${options.metric.name}: nothing was asked`);
+  if (!measured?.interval) throw new DataError('bad_outcome', `${options.metric.name}: has no outcomes at a point`);
   return measured;
 }
 const changeOf = ({ difference, interval, pValue }: Measured): ArmEstimate['change'] =>
