@@ -30,8 +30,17 @@ export const SLOW = [
   'test/safeguard/faults.test.ts',
   'test/train/**',
 ];
-/** They take minutes. Begun last, one of them would run while the other core waits. */
-const LONGEST = ['test/docs/guides.test.ts', 'test/demo/demo.test.ts', 'test/bench/memory.test.ts'];
+/** They take a minute and more. Begun last, one of them would run while the other core waits. */
+const LONGEST = [
+  'test/docs/guides.test.ts',
+  'test/demo/demo.test.ts',
+  'test/bench/memory.test.ts',
+  'test/cuda/model.test.ts',
+  'test/base/system-error.test.ts',
+  'test/gate/nano.test.ts',
+  'test/train/train.test.ts',
+  'test/train/recipes.test.ts',
+];
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const others = await super.sort(files);
