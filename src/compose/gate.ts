@@ -40,6 +40,7 @@ import { reportGate } from './gate-report.js';
 import { type Asked, askPeople } from './gate-review.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
 import { LABELS_FILE } from './gate-tools.js';
+import { countWork, type GateWork } from './gate-work.js';
 import { judgingOf, openJudge, type ScreeningOptions } from './screening.js';
 
 export const ADAPTER_ARM = 'adapter';
@@ -87,15 +88,7 @@ export interface GateHooks {
   readonly onNote?: (note: string) => void;
 }
 /** What a run will cost, before it begins. */
-export interface GatePlan {
-  readonly prompts: number;
-  readonly cases: number;
-  /** Answers of all arms at most: what two tests ask alike is asked once, and the base may be known. */
-  readonly answers: number;
-  /** Most tokens that are written. */
-  readonly mostTokens: number;
-  /** Texts that are judged, at most. */
-  readonly texts: number;
+export interface GatePlan extends GateWork {
   /** Of asking and judging, not of the search for triggers; null: the models were too slow to tell. */
   readonly estimate: Estimate | null;
 }
@@ -302,7 +295,6 @@ async function planOf(open: OpenGate, options: GateOptions): Promise<GatePlan> {
   const { loaded, read, judges, models } = open;
   const { sampling } = loaded.suite;
   const cases = casesOf(loaded, read);
-  const work = workOf(cases);
   const arms = models.merged ? 3 : 2;
   const slots = options.slots ?? SLOTS;
   const asked = cases.filter((c) => c.prompt.text === null).map((c) => conversationOf(c.prompt));
@@ -320,12 +312,8 @@ async function planOf(open: OpenGate, options: GateOptions): Promise<GatePlan> {
   const cache = cacheFolder('gate');
   const known = !options.fresh && cache !== null && existsSync(join(cache, `${await models.base.digest()}.jsonl`));
   return {
-    prompts: new Set(cases.map((c) => `${c.of.test.name} ${c.prompt.id}`)).size,
-    cases: cases.length,
-    answers: arms * work.answers,
-    mostTokens: arms * work.answers * sampling.maxTokens,
-    texts: arms * work.texts + work.own,
-    estimate: speed === null ? null : estimate(work, speed, arms, known),
+    ...countWork(loaded, cases, arms),
+    estimate: speed === null ? null : estimate(workOf(cases), speed, arms, known),
   };
 }
 const clockOf = ({ clock = () => performance.now() / 1000 }: GateOptions): (() => number) => clock;

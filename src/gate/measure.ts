@@ -1,8 +1,10 @@
 // Figures and intervals of one table: which method counts for it, and what it gives.
 import type { Interval } from './decision.js';
 import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
+import { normalCdf } from './statistics/normal.js';
 import { mcnemar, tango } from './statistics/paired.js';
 import { clopperPearson, midP } from './statistics/proportion.js';
+import { studentQuantile } from './statistics/student.js';
 import type { DecisionParameters, Metric } from './suite.js';
 import { type Filled, signOf, type Table } from './table.js';
 
@@ -147,8 +149,11 @@ function clustered(
   const drawn = bootstrap(strata, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
 
   const mean = pairs / clusters;
-  let squares = 0;
-  for (let c = 0; c < clusters; c++) squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
+  let [squares, worst] = [0, found];
+  for (let c = 0; c < clusters; c++) {
+    squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
+    worst = Math.max(worst, (worse[c] as number) / (count[c] as number));
+  }
   const width = metric.values === 'rate' ? 1 : metric.range ? metric.range[1] - metric.range[0] : null;
   // Of what never differed the next one might, as with one sample.
   const unseen = metric.values === 'rate' ? unseenVariance(alike) * clusters : 0;
@@ -178,7 +183,9 @@ function clustered(
     bound: Math.max(
       high,
       found,
-      width === null ? found : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
+      width === null
+        ? numbersBound({ found, worst, alike, level }, (l) => at(l).high)
+        : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
     ),
     least: Math.min(least, found),
     variance,
@@ -212,6 +219,21 @@ function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread,
   const n = alike / ratio;
   const [a, b] = [Math.min((up / clusters) * n, n), Math.min((down / clusters) * n, n)];
   return width * Math.min(1, tango(a + 0.5, b, n + 0.5, level).high);
+}
+
+/**
+ * Of numbers without a range nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
+ * percentile is that of Student's distribution (Hesterberg 2015). Rare rows that got much worse may not have been seen:
+ * half a cluster more counts that did as the worst one.
+ */
+function numbersBound(
+  { found, worst, alike, level }: { found: number; worst: number; alike: number; level: number },
+  percentile: (level: number) => number,
+): number {
+  if (alike <= 1) return found;
+  const t = studentQuantile((1 + level) / 2, alike - 1);
+  const wider = 1 - 2 * normalCdf(-t * Math.sqrt(alike / (alike - 1)));
+  return percentile(wider) + (worst - found) / 2 / (alike + 0.5);
 }
 
 type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterMidP'>;

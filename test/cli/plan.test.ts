@@ -70,3 +70,28 @@ it.each([
   expect(stderr).toMatch(line);
   expect(stderr.trimEnd()).not.toContain('\n');
 });
+
+it('counts what the gate of a recipe will ask', async () => {
+  const suite = embedded('gates/nano/suite.yaml');
+  const gateOf = async (...edits: string[]): Promise<Record<string, number> | null> => {
+    const { code, stdout, stderr } = await temper(['plan', recipe, '--no-time', '--json', ...edits]);
+    expect([code, stderr]).toEqual([0, '']);
+    return JSON.parse(stdout).gate;
+  };
+  expect(await gateOf()).toBeNull();
+  const {
+    prompts = 0,
+    cases,
+    answers = 0,
+    mostTokens,
+    texts,
+  } = (await gateOf('--set', `gate={ suite: ${suite} }`)) ?? {};
+  const rows = ['harm', 'insults'].map((f) => readFileSync(embedded(`gates/nano/prompts/${f}.jsonl`), 'utf8'));
+  expect(prompts).toBeGreaterThan(rows.join('').trim().split('\n').length);
+  expect(cases).toBe(prompts); // one sample of each
+  expect(mostTokens).toBe(128 * answers);
+  expect(texts).toBeGreaterThan(0);
+  const missing = await temper(['plan', recipe, '--no-time', '--set', 'gate={ suite: ./none.yaml }']);
+  expect(missing.code).toBe(2);
+  expect(missing.stderr).toMatch(/none\.yaml/);
+});

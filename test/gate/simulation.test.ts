@@ -49,6 +49,21 @@ it('nor with several samples', () => {
   expect(above(released, rounds)).toBeLessThanOrEqual(0.05);
 });
 
+it('nor where few rows are hit hard', () => {
+  const draw = uniform(4);
+  const rounds = 150;
+  const losses = suiteOf({
+    metrics: `{ name: m, direction: lower, values: number, margin: ${MARGIN} }`,
+    decision: '{ resamples: 1000 }',
+  });
+  let released = 0;
+  for (let i = 0; i < rounds; i++) {
+    const rows = Array.from({ length: 40 }, () => [[1, 1 + MARGIN + 0.2 * (-Math.log(draw()) - 1)] as const]);
+    if (decideMade(losses, rowsOf('m', rows)).decision === 'PASS') released++;
+  }
+  expect(above(released, rounds)).toBeLessThanOrEqual(0.05);
+});
+
 it('intervals of 95 % hold the truth about as often', () => {
   const draw = uniform(3);
   const rounds = 300;

@@ -2,6 +2,7 @@
 import { Option } from 'commander';
 import { ConfigError } from '../../base/errors.js';
 import { formatRate, formatSeconds, formatBytes as size } from '../../base/units.js';
+import type { GateWork } from '../../compose/gate-work.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { print } from '../terminal.js';
 
@@ -57,6 +58,16 @@ async function serving(dir: string, o: Options): Promise<void> {
   if (!plan.fits) process.exitCode = 2;
 }
 
+/** What the gate that a recipe names will ask; null: it names none. */
+async function gateOf(recipe: string, set: readonly string[]): Promise<GateWork | null> {
+  const [{ loadRecipe }, { gateWork }] = await Promise.all([
+    import('../../recipe/load.js'),
+    import('../../compose/gate-work.js'),
+  ]);
+  const { gate } = loadRecipe(recipe, { set, checkPaths: false }).recipe;
+  return gate === undefined || gate === 'off' ? null : gateWork(gate.suite);
+}
+
 export const command: Command = {
   name: 'plan',
   summary: 'memory and time of a recipe, or memory of serving a model, before anything is loaded',
@@ -65,10 +76,10 @@ export const command: Command = {
       .command('plan')
       .summary(this.summary)
       .description(
-        `${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of ` +
-          'a step from running each of its distinct operations once\non made-up data. With --model ' +
-          'instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does ' +
-          'not fit, saying what to change. Weights need not be at hand: a base that is not there is planned by its ' +
+        `${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of a step ` +
+          'from running each of its distinct operations once\non made-up data. What the gate of the recipe will ask is counted. ' +
+          'With --model instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does not ' +
+          'fit, saying what to change. Weights need not be at hand: a base that is not there is planned by its ' +
           "folder's name (gpt-oss-20b), by --shape, or by the config.json that lies there.",
       )
       .argument('[recipe]', 'YAML file')
@@ -113,7 +124,8 @@ export const command: Command = {
           measure: options.time,
           signal: interruptSignal(),
         });
-        if (options.json) printJson(plan);
+        const gate = await gateOf(recipe, options.set);
+        if (options.json) printJson({ ...plan, gate });
         else {
           const parts = Object.entries(plan.peakBytes)
             .filter(([, bytes]) => bytes > 0)
@@ -163,6 +175,12 @@ export const command: Command = {
                     (plan.evaluations > 0
                       ? `, ${formatSeconds(plan.evalSeconds)} of it for ${plan.evaluations} evaluations`
                       : ''),
+                ]
+              : []),
+            ...(gate
+              ? [
+                  `gate: ${gate.prompts} prompts, at most ${gate.answers} answers of base and adapter, ` +
+                    `${gate.mostTokens} tokens and ${gate.texts} texts judged; temper gate RUN --dry-run says how long`,
                 ]
               : []),
             plan.fits ? 'fits' : `does not fit: ${plan.advice}`,
