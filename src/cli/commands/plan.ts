@@ -77,10 +77,10 @@ export const command: Command = {
       .summary(this.summary)
       .description(
         `${this.summary}.\n\nMemory comes from a dry run of the training code itself; the time of a step ` +
-          'from running each of its distinct operations once\non made-up data. What the gate of the recipe will ask is counted. ' +
-          'With --model instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it does not ' +
-          'fit, saying what to change. Weights need not be at hand: a base that is not there is planned by its ' +
-          "folder's name (gpt-oss-20b), by --shape, or by the config.json that lies there.",
+          'from running each of its distinct operations once\non made-up data. What the gate of the recipe will ask ' +
+          'is counted. With --model instead of a recipe: the memory of serving that checkpoint. Exits with 2 when it ' +
+          'does not fit, saying what to change. Weights need not be at hand: a base that is not there is planned by ' +
+          "its folder's name (gpt-oss-20b), by --shape, or by the config.json that lies there.",
       )
       .argument('[recipe]', 'YAML file')
       .option('--model <dir>', 'plan serving this checkpoint; a preset (20b, 120b) or a config.json is enough')
