@@ -1,12 +1,13 @@
 // `temper gate probe`: what a little more tuning on rows that do harm makes of an adapter, and of its base. The suite's
 // metrics of harm are asked before the attack and after so many steps of it. Start reading at `runProbe`.
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
+import { readInputText } from '../base/inputs.js';
 import { parseJson } from '../base/json.js';
 import { readJsonFile } from '../base/json-file.js';
 import { lockFolder } from '../base/lock.js';
@@ -142,7 +143,7 @@ function begin(folder: string, identity: string, resume: boolean): void {
 function isComplete(folder: string, identity: string): boolean {
   const file = join(folder, OUTCOMES_FILE);
   if (!existsSync(file) || readRunRecord(folder)?.identity !== identity) return false;
-  const lines = readFileSync(file, 'utf8').split('\n').filter(Boolean);
+  const lines = readInputText(file, 'outcomes').split('\n').filter(Boolean);
   return lines.every((line) => {
     const { value, judge } = parseJson(line) as { readonly value?: unknown; readonly judge?: unknown };
     return value !== null || judge === undefined;
