@@ -73,6 +73,7 @@ const APART = [
   'data-convert.ts',
   'gate.ts',
   'gate-decide.ts',
+  'gate-probe.ts',
   'log-prove.ts',
   'log-verify.ts',
   'policy-calibrate.ts',
