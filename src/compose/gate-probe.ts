@@ -245,7 +245,7 @@ async function prepare(options: ProbeOptions): Promise<Prepared> {
   };
   const attack = new Attack({
     ...{ ...settings, ...target, set, signal, file: resolve(options.attack), folder: join(folder, ATTACKED_FOLDER) },
-    ...{ device: engine?.device ?? 'cpu', threads: engine?.threads },
+    ...{ device: engine?.device ?? 'auto', threads: engine?.threads },
   });
   return {
     ...{ folder, target, loaded, tests, set, settings, places, attack },
