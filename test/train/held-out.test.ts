@@ -29,7 +29,7 @@ beforeAll(async () => {
 describe('train.evalEvery', () => {
   it("is `temper eval`'s loss, changes no bit of what is trained, and keeps the best checkpoint", async () => {
     const seen: (number | undefined)[] = [];
-    // Without steps of falling size the loss of ten rows goes up again at some time; when hangs on a machine's last bits.
+    // Without steps of falling size the loss of ten rows goes up again at some time; when, hangs on the last bits.
     let set: readonly string[] = [];
     for (const lr of [0.05, 0.1, 0.3, 0.02, 0.5, 1]) {
       set = ['train.steps=20', `train.lr=${lr}`, 'train.schedule=constant', 'train.keepCheckpoints=1'];
