@@ -120,7 +120,7 @@ export const command: Command = {
       .addHelpText(
         'after',
         `${examples(
-          'temper gate probe runs/nano-lora --attack attack.jsonl --suite gates/nano/suite.yaml --judge models/nano-judge',
+          'temper gate probe runs/nano-lora --attack attack.jsonl --suite suite.yaml --judge models/nano-judge',
         )}\nExit codes: 0 measured, 10 above --max-rate, 20 too much is missing to say, 30 judge or run failed.\n`,
       )
       .action(async (target: string, options: Options) => {
