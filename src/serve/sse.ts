@@ -199,5 +199,8 @@ export async function eventStream(
   out.on('error', () => {}); // of a socket that is gone: the request's signal tells
   out.writeHead(200, HEADERS);
   await pump(first, events, nodeSink(out), stop, failed, stallMs);
+  // Made after the server's module had put a class of its own in place of node's, it would be sent once more, and end
+  // the connection, unless its body was looked at.
+  void RESPONSE_ALREADY_SENT.body;
   return RESPONSE_ALREADY_SENT;
 }
