@@ -15,7 +15,13 @@ export function createDocumentStore(
   const documents = createDocuments(store, limits, now);
   const { get, chat } = byKind(async (id, owner) => {
     const text = await documents.get(id, owner);
-    return text === null ? null : answerOf(new JsonBytes([Buffer.from(text)]), parseJson);
+    if (text === null) return null;
+    try {
+      const answer = answerOf(new JsonBytes([Buffer.from(text)]), parseJson);
+      return answer.id === id && answer.owner === owner ? answer : null;
+    } catch {
+      return null; // written by another version, or over by somebody else
+    }
   });
   return {
     shared: store.kind === 'postgres',

@@ -72,7 +72,7 @@ export function createFileStore(
     try {
       answer = answerOf(new JsonBytes([await readFile(fileOf(id))]));
     } catch {
-      return null; // taken away, or written over, by somebody else
+      return null; // taken away, written by another version, or over by somebody else
     }
     if (answer.id !== id) return null;
     if (kept.get(id) === found) kept.set(id, { ...found, owner: answer.owner });

@@ -1,6 +1,6 @@
 // Chat completions that are stored: the official client finds, lists, labels and forgets them, whatever they are kept
 // in; each is its key's alone, bounded and for a time.
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ import {
   type StoreLimits,
 } from '../../src/serve/response-store.js';
 import { StoredChatShape, StoredChatsShape, StoredMessagesShape } from '../../src/serve/wire-chat.js';
+import { createDocuments } from '../../src/store/documents.js';
 import { openStore } from '../../src/store/store.js';
 import { WITHOUT_SQLITE } from '../store/places.js';
 import { SAYS, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
@@ -177,6 +178,32 @@ it('files are there for the next server, in their order', async () => {
   const next = await clients(createFileStore(dir));
   expect(ids((await next.ann.chat.completions.list()).data)).toEqual(all);
   expect((await next.bob.chat.completions.list()).data).toEqual([]);
+});
+
+it('what lies in the folder, or the store, and is no record is not there; the others are', async () => {
+  const dir = join(folder, 'odd'),
+    nameOf = (i: number): string => `chatcmpl-${String(i).padStart(32, '0')}`;
+  const { ann } = await clients(createFileStore(dir));
+  const { id } = await ann.chat.completions.create(ask('hi'));
+  const record = readFileSync(join(dir, `${id}.json`), 'utf8');
+  const odd = [
+    'null',
+    '{}',
+    JSON.stringify({ id: nameOf(2), owner: 'ann', model: 'm', completion: '{}', metadata: {}, messages: [] }),
+    record.replace(id, nameOf(3)).slice(0, -5),
+    record, // another's name
+  ];
+  for (const [i, text] of odd.entries()) writeFileSync(join(dir, `${nameOf(i)}.json`), text);
+  const next = (await clients(createFileStore(dir))).ann.chat.completions;
+  expect(ids((await next.list()).data)).toEqual([id]);
+  for (const i of odd.keys()) await expect(next.retrieve(nameOf(i))).rejects.toMatchObject({ status: 404 });
+  if (WITHOUT_SQLITE !== null) return;
+  const store = await openStore(join(folder, 'odd.db')),
+    documents = createDocuments(store, DEFAULT_STORE);
+  for (const [i, text] of odd.entries()) await documents.put(nameOf(i), 'ann', text);
+  const { completions } = (await clients(createDocumentStore(store))).ann.chat;
+  const kept = await completions.create(ask('hi'));
+  expect(ids((await completions.list()).data)).toEqual([kept.id]);
 });
 
 it('an answer that cannot be kept is a failure, not one that is said to be kept', async () => {

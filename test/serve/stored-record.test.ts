@@ -31,8 +31,26 @@ describe('the record of an answer', () => {
     const put: StoredResponse = { id: 'resp_1', owner: 'ann', response: { a: 1 }, input: [{ b: '\n' }], history: [] };
     expect(answerOf(await recordOf(put))).toEqual(put);
   });
-  it('is refused where it is cut short or empty', () => {
-    for (const text of ['', '{"id":', '{"id":\n{}\n[]'])
+  it('is refused where it is cut short or empty, or was written by an older version', () => {
+    const head = '{"id":"chatcmpl-1","owner":null,"model":"m","metadata":{}}';
+    for (const text of [
+      '',
+      'null',
+      '7',
+      '{}',
+      '{"id":',
+      '{"id":\n{}\n[]',
+      '{"id":"resp_1","owner":null,"response":5,"input":[],"history":[]}',
+      '{"id":"resp_1","owner":null,"response":{},"input":[]}',
+      '{"id":"chatcmpl-1","owner":null,"model":"m","metadata":{},"completion":"{}","messages":[]}',
+      head,
+      `${head}\n{}`,
+      `${head}\n{}\n`,
+      `${head}\n{"choices":[\n[]`,
+      `${head}\n{}\n[{"role":"us`,
+      `${head}\n{}\n[]\n[]`,
+      '{"id":"chatcmpl-1","owner":1,"model":"m","metadata":{}}\n{}\n[]',
+    ])
       expect(() => answerOf(new JsonBytes([Buffer.from(text)]))).toThrow(SyntaxError);
   });
 });
