@@ -15,7 +15,11 @@ export interface ChatOptions {
   readonly system?: Omit<SystemText, 'functions'> | null;
   /** Told of what is left out or doubtful and no error; may be told of one kind several times. */
   readonly note?: (note: ChatNote) => void;
+  /** Instructions and answers that say nothing are left out. Default: refused, as nobody should train them. */
+  readonly skipsEmpty?: boolean;
 }
+
+type Reading = Required<Pick<ChatOptions, 'note' | 'skipsEmpty'>>;
 
 const fail = (code: ErrorCode, message: string, details: Record<string, unknown> = {}): never => {
   throw new DataError(code, message, details);
@@ -40,7 +44,8 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
  * unknown_tool_call, tool_call_twice, tool_name_conflict, tool_result_ambiguous
  */
 export function toConversation(row: ChatRow, options: ChatOptions = {}): Conversation {
-  const note = options.note ?? (() => {});
+  const { note = () => {}, skipsEmpty = false } = options,
+    reading = { note, skipsEmpty };
   const messages: Message[] = [];
   if (options.system !== null) {
     const effort = row.reasoning_effort ?? options.system?.effort;
@@ -53,9 +58,9 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
   let at = 0;
   const instructions: string[] = [];
   for (; at < row.messages.length && isInstruction(row.messages[at]!); at++)
-    instructions.push(instructionText(row.messages[at]!, at, note));
+    instructions.push(instructionText(row.messages[at]!, at, reading));
   const developer = developerText({
-    instructions: instructions.join('\n\n'),
+    instructions: instructions.filter((text) => text !== '').join('\n\n'),
     tools: declaredTools(row.tools ?? [], note),
     ...responseFormats(row),
   });
@@ -69,9 +74,11 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
     checkFields(m, where, note);
     switch (m.role) {
       case 'system':
-      case 'developer':
-        messages.push({ role: 'developer', content: developerText({ instructions: instructionText(m, at, note) }) });
+      case 'developer': {
+        const instructions = instructionText(m, at, reading);
+        if (instructions !== '') messages.push({ role: 'developer', content: developerText({ instructions }) });
         break;
+      }
       case 'user':
         calls.close();
         messages.push({
@@ -81,7 +88,7 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
         break;
       case 'assistant': {
         const from = messages.length;
-        messages.push(...assistantMessages(m, where, calls, note));
+        messages.push(...assistantMessages(m, where, calls, reading));
         if (m.weight === 0) for (let i = from; i < messages.length; i++) untrained.add(i);
         break;
       }
@@ -143,9 +150,11 @@ function responseFormats(row: ChatRow): Pick<Parameters<typeof developerText>[0]
 
 const isInstruction = (m: ChatMessage): boolean => m.role === 'system' || m.role === 'developer';
 
-function instructionText(m: ChatMessage, at: number, note: (note: ChatNote) => void): string {
-  checkFields(m, `messages[${at}]`, note);
-  return textOf(m, `messages[${at}]`) || fail('empty_message', `messages[${at}]: a ${m.role} message without content`);
+function instructionText(m: ChatMessage, at: number, { note, skipsEmpty }: Reading): string {
+  const where = `messages[${at}]`;
+  checkFields(m, where, note);
+  const text = textOf(m, where) ?? '';
+  return text !== '' || skipsEmpty ? text : fail('empty_message', `${where}: a ${m.role} message without content`);
 }
 
 /** What a message says; undefined: nothing was given. */
@@ -208,7 +217,7 @@ function isJsonObject(text: string): boolean {
   }
 }
 
-function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (note: ChatNote) => void): Message[] {
+function assistantMessages(m: ChatMessage, where: string, calls: Calls, { note, skipsEmpty }: Reading): Message[] {
   const out: Message[] = [];
   const thinking = thinkingOf(m, where, note);
   if (thinking !== undefined) out.push({ role: 'assistant', channel: 'analysis', content: thinking });
@@ -216,7 +225,7 @@ function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (n
   const content = answerOf(m, where);
   if (toolCalls.length > 0) {
     if (content?.trim()) out.push({ role: 'assistant', channel: 'commentary', content });
-  } else if (content !== undefined) {
+  } else if (content !== undefined && !(skipsEmpty && content.trim() === '')) {
     if (content.trim() === '')
       fail('empty_message', `${where}: the answer is blank; give it a text, or content null where there is none`);
     calls.close();
@@ -233,7 +242,7 @@ function assistantMessages(m: ChatMessage, where: string, calls: Calls, note: (n
       content: typeof args === 'string' ? args : jsonText(args),
     });
   }
-  return out.length > 0
+  return out.length > 0 || skipsEmpty
     ? out
     : fail('empty_message', `${where}: an assistant message without content, thinking or tool_calls`);
 }

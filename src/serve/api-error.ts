@@ -15,7 +15,7 @@ export class ApiError extends Error {
    * @param retryAfter seconds after which it may work
    */
   constructor(
-    readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 421 | 429 | 500 | 503,
+    readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 417 | 421 | 429 | 431 | 500 | 503,
     readonly type: ErrorType,
     readonly code: string,
     message: string,
@@ -51,6 +51,13 @@ const OF_REQUEST: Readonly<Record<string, readonly [code: string, param: 'prompt
   cache_full: ['context_length_exceeded', 'prompt'],
 };
 
+/** The engine names fields as code does, requests write them otherwise: logitBias is logit_bias. */
+function ofRange(message: string): ApiError {
+  const [, field, rest] = /^(\w+)(: .*)$/s.exec(message) ?? [];
+  if (field === undefined) return badRequest('invalid_value', message);
+  const written = field.replaceAll(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+  return badRequest('invalid_value', `${written}${rest}`, written);
+}
 /**
  * @param log    told of what the client is not
  * @param fields what parts of the request are called in the body
@@ -63,8 +70,9 @@ export function asApiError(error: unknown, log: (error: unknown) => void, fields
   if (error instanceof TemperError) {
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
     if (own) return badRequest(own[0], error.message, { ...fields, temperature: 'temperature' }[own[1]]);
-    if (error.code === 'request_range') return badRequest('invalid_value', error.message);
-    if (error.name === 'DataError') return badRequest(error.code, error.message, fields.prompt);
+    if (error.code === 'request_range') return ofRange(error.message);
+    if (error.name === 'DataError')
+      return badRequest(error.code, error.message, error.message.startsWith('tools:') ? 'tools' : fields.prompt);
     if (error.code === 'cache_busy')
       return new ApiError(429, 'rate_limit_error', 'queue_timeout', error.message, null, 5);
     if (error.code === 'adapter_unknown')

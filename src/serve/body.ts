@@ -40,7 +40,7 @@ export function jsonOf(bytes: Uint8Array): unknown {
   try {
     json = parseJson(text);
   } catch {
-    throw badRequest('invalid_json', 'the body is not JSON');
+    throw badRequest('invalid_json', 'the body is not JSON, or has a key twice');
   }
   if (hasLoneSurrogate(json))
     throw badRequest('invalid_json', 'the body holds half of a surrogate pair, which is no text');

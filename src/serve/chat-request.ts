@@ -115,12 +115,15 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
   if (body.stream_options && !body.stream)
     throw badRequest('invalid_value', 'stream_options: wanted stream too', 'stream_options');
   const tools = body.tool_choice === 'none' ? [] : (body.tools ?? []);
-  const { messages } = toConversation({
-    messages: dialogue,
-    tools,
-    reasoning_effort: effortOf(reasoning_effort),
-    ...(format?.type === 'json_schema' ? { response_format: format } : {}),
-  });
+  const { messages } = toConversation(
+    {
+      messages: dialogue,
+      tools,
+      reasoning_effort: effortOf(reasoning_effort),
+      ...(format?.type === 'json_schema' ? { response_format: format } : {}),
+    },
+    { skipsEmpty: true },
+  );
   const { tool_choice: choice, stop } = body,
     prediction = predictionOf(body);
   const wish = wishOf({

@@ -186,7 +186,7 @@ function conversationOf(body: Body): { readonly messages: readonly Message[]; re
     stops: (body.stop_sequences?.length ?? 0) > 0,
     fields: { choice: 'tool_choice', stop: 'stop_sequences' },
   });
-  return { messages: toConversation(row).messages, ...(wish ? { wish } : {}) };
+  return { messages: toConversation(row, { skipsEmpty: true }).messages, ...(wish ? { wish } : {}) };
 }
 
 export interface MessagesRequest extends Generation {

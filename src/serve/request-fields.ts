@@ -94,14 +94,14 @@ const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'obj
  */
 export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, readPast }: Unsupported): T {
   if (!isObject(json)) throw badRequest('invalid_json', 'the body is no JSON object');
-  const rest: Record<string, unknown> = {};
+  const rest: [string, unknown][] = [];
   for (const [name, value] of Object.entries(json)) {
     if (readPast.includes(name)) continue;
-    if (!Object.hasOwn(nothing, name)) rest[name] = value;
+    if (!Object.hasOwn(nothing, name)) rest.push([name, value]);
     else if (value !== null && !nothing[name]?.some((v) => JSON.stringify(v) === JSON.stringify(value)))
       throw badRequest('unsupported_parameter', `${name}: this server does not do that yet; leave it out`, name);
   }
-  const parsed = schema.safeParse(rest);
+  const parsed = schema.safeParse(Object.fromEntries(rest));
   if (parsed.success) return parsed.data;
   throw issueError(parsed.error);
 }
@@ -117,10 +117,11 @@ function issueError(error: z.ZodError): Error {
   const path: PropertyKey[] = [];
   while (issue?.code === 'invalid_union' && issue.errors.length > 0) {
     path.push(...issue.path);
-    // Of several forms of a value: the one that its own `type` chose, then the one that was read furthest.
     const chosen = issue.errors.filter((e) => !e.some((i) => i.path.length === 1 && i.path[0] === 'type'));
-    const depth = (e: readonly { readonly path: readonly unknown[] }[]): number => e[0]?.path.length ?? 0;
-    const [fitting] = (chosen.length > 0 ? chosen : issue.errors).toSorted((a, b) => depth(b) - depth(a));
+    // Of several forms of a value: the one that its own `type` chose, then the one that was read furthest.
+    const read = ([first]: readonly z.core.$ZodIssue[]): number =>
+      2 * (first?.path.length ?? 0) + (first?.code === 'invalid_type' ? 0 : 1);
+    const [fitting] = (chosen.length > 0 ? chosen : issue.errors).toSorted((a, b) => read(b) - read(a));
     const [inner] = fitting ?? [];
     if (!inner) break;
     issue = inner;

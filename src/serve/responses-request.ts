@@ -32,6 +32,8 @@ const format = z.discriminatedUnion('type', [
     strict: flag,
   }),
 ]);
+/** What is told beside the answer where it is asked for. */
+export const INCLUDABLE = ['reasoning.encrypted_content', 'message.output_text.logprobs'] as const;
 export const ResponsesBody = z.strictObject({
   model: z.string(),
   input: z.union([z.string(), z.array(z.union([inputItem, referenceItem]))]),
@@ -58,7 +60,7 @@ export const ResponsesBody = z.strictObject({
       verbosity: z.literal('medium').nullish(),
     })
     .nullish(),
-  include: z.array(z.enum(['reasoning.encrypted_content', 'message.output_text.logprobs'])).nullish(),
+  include: z.array(z.enum(INCLUDABLE)).nullish(),
   top_logprobs: z.int().min(0).max(MAX_TOP_LOGPROBS).nullish(),
   background: flag.describe('it is made while nobody waits; it must be stored'),
   truncation: z
@@ -155,7 +157,7 @@ export function generationOf(
   return {
     model,
     request: {
-      messages: toConversation(row).messages,
+      messages: toConversation(row, { skipsEmpty: true }).messages,
       maxTokens: body.max_output_tokens ?? tokens,
       sampling: samplingOf(body),
       ...(tells ? { topLogprobs: body.top_logprobs ?? 0 } : {}),

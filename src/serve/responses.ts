@@ -6,7 +6,7 @@ import { answerJson } from './json-pieces.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredResponse } from './response-store.js';
 import { Jobs } from './responses-jobs.js';
-import { ResponsesBody } from './responses-request.js';
+import { INCLUDABLE, ResponsesBody } from './responses-request.js';
 import type { ResponseEvent } from './responses-response.js';
 import { fields, isUnfinished, Turn } from './responses-turn.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
@@ -39,7 +39,12 @@ const lostOf = (response: Found['response']): Found['response'] => ({
 });
 
 const bool = z.enum(['true', 'false']).optional();
+/** Clients write it with brackets, and each by itself. */
+const included = {
+  'include[]': z.enum(INCLUDABLE).optional().describe('a response tells what its request asked for; read past'),
+};
 const getQuery = {
+  ...included,
   stream: bool.describe('true: the events of a background response, from the first or from starting_after on'),
   starting_after: z
     .string()
@@ -48,6 +53,7 @@ const getQuery = {
   include_obfuscation: bool,
 };
 const itemsQuery = {
+  ...included,
   limit: z
     .string()
     .regex(/^([1-9]\d?|100)$/, 'wanted 1 to 100')
@@ -145,7 +151,8 @@ export const responses: Api = {
       if (after !== undefined && stream !== 'true')
         throw badRequest('invalid_value', 'starting_after: wanted stream=true too', 'starting_after');
       const found = await find(service, jobs, c);
-      if (stream !== 'true') return answerJson(c, found.response);
+      // Of a stream there is no head without its events.
+      if (stream !== 'true' || c.req.method === 'HEAD') return answerJson(c, found.response);
       const job = jobs.find(found.id, c.get('key'));
       if (!job)
         throw badRequest(

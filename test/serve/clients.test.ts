@@ -122,7 +122,11 @@ describe('openai, responses', () => {
     expect(last).toEqual(['response.completed']);
     const long = await client.responses.create({ ...body, background: true, max_output_tokens: 400 });
     expect(['cancelled', 'completed']).toContain((await client.responses.cancel(long.id)).status);
-    const items = await client.responses.inputItems.list(begun.id, { order: 'asc', limit: 1 });
+    const head = await fetch(`${nano.url}/v1/responses/${begun.id}?stream=true`, { method: 'HEAD' });
+    expect([head.status, head.headers.get('content-type')]).toEqual([200, 'application/json']);
+    const include = ['message.output_text.logprobs' as const];
+    expect((await client.responses.retrieve(begun.id, { include })).id).toBe(begun.id);
+    const items = await client.responses.inputItems.list(begun.id, { order: 'asc', limit: 1, include });
     expect(items.data).toMatchObject([{ type: 'message', role: 'user' }]);
     await client.responses.delete(begun.id);
     await expect(client.responses.retrieve(begun.id)).rejects.toMatchObject({ status: 404 });
