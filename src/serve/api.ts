@@ -70,7 +70,8 @@ export interface Api {
   readonly fields?: BodyFields;
 }
 
-const FIELDS: BodyFields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: ANSWER_FIELD };
+/** Where no API is known: those of chat completions. */
+export const FIELDS: BodyFields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: ANSWER_FIELD };
 const pattern = (path: string): RegExp =>
   new RegExp(
     `^${path
@@ -79,17 +80,25 @@ const pattern = (path: string): RegExp =>
       .replaceAll(/\{\w+\}/g, '[^/]+')}$`,
   );
 
+interface Route {
+  readonly path: string;
+  readonly api: Api;
+  readonly methods: readonly Operation['method'][];
+}
 /** Finds the API of a path. */
 export class Routes {
-  readonly #routes: readonly { readonly path: string; readonly pattern: RegExp; readonly api: Api }[];
+  readonly #routes: readonly (Route & { readonly pattern: RegExp })[];
   constructor(readonly apis: readonly Api[]) {
-    const paths = apis.flatMap((api) => [...new Set(api.operations.map((o) => o.path))].map((path) => ({ path, api })));
+    const routes = new Map<string, Route>();
+    for (const api of apis)
+      for (const { path, method } of api.operations)
+        routes.set(path, { path, api, methods: [...(routes.get(path)?.methods ?? []), method] });
     // The longest first: /v1/responses/{id}/input_items is not an id.
-    this.#routes = paths
+    this.#routes = [...routes.values()]
       .sort((a, b) => b.path.length - a.path.length)
-      .map(({ path, api }) => ({ path, api, pattern: pattern(path) }));
+      .map((route) => ({ ...route, pattern: pattern(route.path) }));
   }
-  find(path: string): { readonly path: string; readonly api: Api } | undefined {
+  find(path: string): Route | undefined {
     return this.#routes.find((r) => r.pattern.test(path));
   }
   /** An error as the API of the path tells it. */

@@ -110,14 +110,16 @@ export function createApp(options: AppOptions): Hono<Env> {
     if (error.status === 401) c.header('www-authenticate', 'Bearer');
     return c.json(routes.errorBody(c.req.path, error), error.status);
   });
-  app.notFound((c) =>
-    c.json(
-      errorBody(
-        new ApiError(404, 'invalid_request_error', 'not_found', `no route ${c.req.method} ${c.req.path.slice(0, 200)}`),
-      ),
-      404,
-    ),
-  );
+  app.notFound((c) => {
+    const { method, path } = c.req,
+      asked = `${method} ${path.slice(0, 200)}`;
+    const methods: readonly string[] = OTHERS.includes(path) ? ['get'] : (routes.find(path)?.methods ?? []);
+    if (methods.length === 0 || methods.includes(method.toLowerCase()))
+      return c.json(errorBody(new ApiError(404, 'invalid_request_error', 'not_found', `no route ${asked}`)), 404);
+    const allow = methods.flatMap((m) => (m === 'get' ? ['GET', 'HEAD'] : [m.toUpperCase()])).join(', ');
+    const refused = new ApiError(405, 'invalid_request_error', 'method_not_allowed', `no ${asked}; wanted ${allow}`);
+    return c.json(routes.errorBody(path, refused), refused.status, { allow });
+  });
   app.get('/health', (c) => c.json({ status: 'ok' }));
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));
   app.get('/metrics', async (c) => c.text(await meter.text(), 200, { 'content-type': meter.contentType }));

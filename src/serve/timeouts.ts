@@ -22,6 +22,7 @@ export const httpOptions = ({ head, request }: Timeouts) =>
     requestTimeout: request,
     connectionsCheckingInterval: Math.min(CHECK_MS, head),
     maxHeaderSize: 16 << 10,
+    requireHostHeader: false, // refused with the others that cannot be read (http-faults.ts)
   }) as const;
 
 /** Gives up clients that do not take the rest of an answer that is all there: they would hold a connection for good. */

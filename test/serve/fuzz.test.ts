@@ -109,5 +109,24 @@ it('odd heads, and bodies that are announced larger than they may be, are refuse
   expect(await statusOf(head('content-length: 1000000000\r\ncontent-type: application/json\r\n'))).toBe('413');
   expect(await statusOf(head('content-length: 5\r\ntransfer-encoding: chunked\r\n'))).toBe('400');
   expect(await statusOf(Buffer.from('GET /v1/models HTTP/1.1\r\nhost: evil.example\r\n\r\n'))).toBe('421');
+  // Node, or what stands before the routes, refuses these; they are told as all errors are.
+  for (const [bytes, status, code] of [
+    [Buffer.from('NONSENSE\r\n\r\n'), '400', 'bad_request'],
+    [Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), '400', 'bad_request'],
+    [head(`x: ${'y'.repeat(20_000)}\r\n`), '431', 'head_too_large'],
+    [head('expect: miracles\r\ncontent-length: 2\r\n'), '417', 'expectation_failed'],
+    [Buffer.from('GET /health HTTP/1.1\r\n\r\n'), '400', 'bad_request'],
+    [Buffer.from('GET / HTTP/1.1\r\nhost: 127.0.0.1/x\r\n\r\n'), '400', 'bad_request'],
+    [Buffer.from('GET /\\x HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n'), '400', 'bad_request'],
+    [Buffer.from('GET http://[ HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n'), '400', 'bad_request'],
+  ] as const) {
+    const answer = await raw(bytes);
+    expect(answer.slice(9, 12)).toBe(status);
+    expect(answer).toContain('content-type: application/json');
+    expect(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4))).toEqual({
+      error: { message: expect.any(String) as string, type: 'invalid_request_error', param: null, code },
+    });
+  }
+  expect(log).toEqual([]);
   expect((await fetch(`${server.url}/health`)).status).toBe(200);
 });
