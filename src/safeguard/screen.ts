@@ -70,6 +70,8 @@ export interface Screen {
    * it fell for, null: nothing
    */
   ready?(signal?: AbortSignal): Promise<string | null>;
+  /** The same judge under those of the policies that have these names; without any, nothing passes. */
+  under?(names: readonly string[]): Screen;
 }
 
 export const DEFAULT_TIMEOUT_MS = 60_000;
@@ -145,7 +147,7 @@ export function createScreen(options: ScreenOptions): Screen {
   const hope = createHope();
 
   /** Of each policy, what its verdicts have in common. */
-  const standing = policies.map((policy): Standing => {
+  const all = policies.map((policy): Standing => {
     const asked = judging?.judgeDigest(policy) ?? '';
     const threshold = thresholdFor(policy, asked);
     // Who judges with another threshold is another judge.
@@ -255,6 +257,7 @@ export function createScreen(options: ScreenOptions): Screen {
   }
 
   async function screenAll(
+    standing: readonly Standing[],
     texts: readonly (readonly [channel: string, text: string])[],
     signal: AbortSignal | undefined,
     known: KnownVerdict | undefined,
@@ -280,14 +283,14 @@ export function createScreen(options: ScreenOptions): Screen {
     return combine([verdict]);
   };
 
-  return {
-    policies,
+  const under = (standing: readonly Standing[]): Screen => ({
+    policies: standing.map((s) => s.policy),
     detectors,
     ...(acquaintance && (options.canaries ?? 0) > 0 ? { canaryMisses: () => acquaintance.misses } : {}),
     hopeless: () => acquaintance?.fooled?.detail ?? hope.lost(),
     async ready(signal) {
       if (!acquaintance) return null;
-      for (const policy of policies) {
+      for (const { policy } of standing) {
         const found = await withDeadline(MAX_TIMER_MS, signal, () => acquaintance.meet(policy)).catch(
           (error: unknown) => {
             if (error instanceof JudgeFailure) throw signal?.reason ?? error;
@@ -302,7 +305,8 @@ export function createScreen(options: ScreenOptions): Screen {
       const texts = Object.entries(channels).filter(hasText);
       const [of] = standing;
       const [only] = texts;
-      if (!of || !only || texts.length > 1 || standing.length > 1 || detectors) return screenAll(texts, signal, known);
+      if (!of || !only || texts.length > 1 || standing.length > 1 || detectors)
+        return screenAll(standing, texts, signal, known);
       // As most are: nothing is waited for but the verdict.
       try {
         const verdict = verdictOf(of, only[0], only[1], sha256(only[1]), signal, known);
@@ -318,7 +322,9 @@ export function createScreen(options: ScreenOptions): Screen {
         return standing.map((of) => ({ policy: of.policy.name, channel, digests: digestsFor(of, digest) }));
       });
     },
-  };
+    under: (names) => under(standing.filter((s) => names.includes(s.policy.name))),
+  });
+  return under(all);
 }
 
 const hasText = ([, text]: readonly [string, string]): boolean => text !== '';

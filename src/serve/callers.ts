@@ -1,11 +1,12 @@
 // Who asks, and what he is given for it: the server as his key lets him see it. Routes take it and need not know of
 // keys, limits or statuses.
 import type { Engine } from '../infer/engine.js';
+import type { GenerateRequest } from '../infer/protocol.js';
 import type { Admission } from './admission.js';
 import { ApiError } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import { ANYBODY, type ApiKey, type ApiKeys } from './keys.js';
-import { type KeyUsage, Limits } from './limits.js';
+import { Asking, type KeyUsage, Limits } from './limits.js';
 import type { ServedModel } from './served.js';
 
 /** The whole server, before it is anybody's. */
@@ -27,7 +28,12 @@ function requireAllowed(key: ApiKey, model: ServedModel): void {
     throw forbidden('adapter_not_approved', `the model ${name} is a candidate: this key may use approved ones only`);
 }
 
-/** Counts what it generates for the key, aborted or not; an answer is as long as the key lets it. */
+/** Tokens of a prompt that was read, or begun to be, before its answer was given up. */
+async function promptTokens(engine: Engine, { messages, prompt }: GenerateRequest): Promise<number> {
+  if (prompt === undefined) return engine.count(messages);
+  return typeof prompt === 'string' ? (await engine.read({ prompt, top: null })).count : prompt.length;
+}
+/** Counts what it reads and generates for the key, aborted or not; an answer is as long as the key lets it. */
 const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): Engine => ({
   ...engine,
   async *generate(request, signal) {
@@ -44,7 +50,19 @@ const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): 
       }
     } finally {
       usage.spend(whole ?? pieces);
+      const givenUp = whole === null && (pieces > 0 || signal?.aborted === true);
+      if (givenUp && usage.countsTokens)
+        void promptTokens(engine, request).then(
+          (n) => usage.spend(n),
+          () => {}, // none that could be read
+        );
     }
+  },
+  async read(request, signal) {
+    const read = await engine.read(request, signal);
+    // Without log-probabilities nothing is computed.
+    if (request.top !== null) usage.spend(read.count);
+    return read;
   },
 });
 
@@ -80,32 +98,37 @@ export class Callers {
     return key;
   }
 
-  /** The server as the owner of `key` sees it. */
+  /** The server as the owner of `key` sees it in one request. */
   serviceFor(key: ApiKey): GenerationService {
-    const { served, admission } = this.parts,
-      usage = this.limits.of(key);
+    const { served, admission, screen } = this.parts,
+      usage = this.limits.of(key),
+      asking = new Asking(usage);
+    const place = (signal: AbortSignal, end: () => void): Promise<() => void> => {
+      const failed = (e: unknown): never => {
+        end();
+        throw e;
+      };
+      try {
+        const entering = admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
+        return entering.then(
+          (leave) => () => {
+            end();
+            leave();
+          },
+          failed,
+        );
+      } catch (e) {
+        return failed(e);
+      }
+    };
     return {
       ...this.parts,
+      screen: key.policies && screen?.under ? screen.under(key.policies) : screen,
       owner: key === ANYBODY ? null : key.name,
       admission: {
         enter(signal) {
-          const end = usage.begin();
-          const failed = (e: unknown): never => {
-            end();
-            throw e;
-          };
-          try {
-            const entering = admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
-            return entering.then(
-              (leave) => () => {
-                end();
-                leave();
-              },
-              failed,
-            );
-          } catch (e) {
-            return failed(e);
-          }
+          const end = asking.enter(signal);
+          return typeof end === 'function' ? place(signal, end) : end.then((e) => place(signal, e));
         },
       },
       served: {

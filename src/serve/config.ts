@@ -23,6 +23,7 @@ const Key = z.strictObject({
   name: z.string().min(1).max(128).describe('what logs and metrics call it'),
   key: keyText.describe('the key, or sha256: and its digest in hexadecimal'),
   models: z.array(z.string()).optional().describe('base and adapters that it may use; absent: all'),
+  policies: z.array(z.string()).min(1).optional().describe('those that its answers must pass; absent: all'),
   candidates: z.boolean().optional().describe('may use adapters that are candidates'),
   requestsPerMinute: count(1e9).optional(),
   tokensPerMinute: count(1e12).optional().describe('read and written together'),

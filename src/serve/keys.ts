@@ -8,6 +8,8 @@ import { readInputText } from '../base/inputs.js';
 export interface KeyLimits {
   /** Names of the base and of adapters that it may use. */
   readonly models?: readonly string[] | undefined;
+  /** Names of the policies that its answers must pass. Default: all of the server's. */
+  readonly policies?: readonly string[] | undefined;
   /** It may use adapters that are candidates. Default: no. */
   readonly candidates?: boolean | undefined;
   readonly requestsPerMinute?: number | undefined;

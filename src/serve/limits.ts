@@ -72,13 +72,21 @@ export class KeyUsage {
    */
   begin(): () => void {
     const { concurrent, requestsPerMinute, tokensPerMinute } = this.#key;
-    if (concurrent !== undefined && this.running >= concurrent)
-      throw refused('concurrency_limit', `this key may have ${concurrent} requests at once`, 1);
+    if (this.full) throw refused('concurrency_limit', `this key may have ${concurrent} requests at once`, 1);
     if (this.#tokens && this.#tokens.level < 1)
       throw refused('token_limit', `this key may use ${tokensPerMinute} tokens a minute`, this.#tokens.wait(1));
     if (this.#requests && this.#requests.level < 1)
       throw refused('request_limit', `this key may ask ${requestsPerMinute} times a minute`, this.#requests.wait(1));
     this.#requests?.take(1);
+    return this.hold();
+  }
+  /** It has as many at once as it may. */
+  get full(): boolean {
+    const { concurrent } = this.#key;
+    return concurrent !== undefined && this.running >= concurrent;
+  }
+  /** One more runs, of a request that began. @returns how it ends, which may be called again */
+  hold(): () => void {
     this.running++;
     let open = true;
     return () => {
@@ -86,9 +94,62 @@ export class KeyUsage {
       open = false;
     };
   }
+  /** Tokens are counted. */
+  get countsTokens(): boolean {
+    return this.#tokens !== null;
+  }
   /** Tokens that a request used. */
   spend(tokens: number): void {
     this.#tokens?.take(tokens);
+  }
+}
+
+/**
+ * One request of a key, and its answers: it counts once, however many those are. Where the key may not have so many at
+ * once, some of them wait for the others.
+ */
+export class Asking {
+  #begun = false;
+  /** Of its answers: those that run. */
+  #open = 0;
+  readonly #waiting: (() => void)[] = [];
+  constructor(readonly usage: KeyUsage) {}
+
+  /**
+   * An answer begins; the first is refused before this returns.
+   * @returns how it ends, which may be called again · @throws as `begin` of its key · the signal's reason
+   */
+  enter(signal: AbortSignal): (() => void) | Promise<() => void> {
+    if (this.#begun) return this.#open > 0 && this.usage.full ? this.#wait(signal) : this.#place(this.usage.hold());
+    const end = this.usage.begin();
+    this.#begun = true;
+    return this.#place(end);
+  }
+  #place(end: () => void): () => void {
+    this.#open++;
+    let open = true;
+    return () => {
+      if (!open) return;
+      open = false;
+      end();
+      this.#open--;
+      this.#waiting.shift()?.();
+    };
+  }
+  #wait(signal: AbortSignal): Promise<() => void> {
+    return new Promise((enter, fail) => {
+      signal.throwIfAborted();
+      const go = (): void => {
+        signal.removeEventListener('abort', stop);
+        enter(this.#place(this.usage.hold()));
+      };
+      const stop = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(go), 1);
+        fail(signal.reason as Error);
+      };
+      this.#waiting.push(go);
+      signal.addEventListener('abort', stop, { once: true });
+    });
   }
 }
 

@@ -335,6 +335,36 @@ describe('nothing leaves before its verdict', () => {
     );
     expect(JSON.stringify(all)).not.toMatch(/Rome|look it up/);
   });
+  it('a key may be held to some of the policies; where it names one that is not there nothing passes', async () => {
+    const strict = { name: 'strict', text: 'S1: no answers', rules: ['S1'], digest: 'y' };
+    const judge: Judge = {
+      name: 'j',
+      digest: 'j',
+      judge: async ({ policy: text, nonce }) => ({
+        text: renderVerdict({ rule: text.startsWith('S1') ? 'S1' : null, nonce }),
+        finish: 'stop',
+      }),
+    };
+    const held: Readonly<Record<string, readonly string[] | undefined>> = {
+      all: undefined,
+      some: ['p'],
+      hard: ['strict'],
+      none: ['q'],
+    };
+    const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, {
+      screen: createScreen({ policies: [policy, strict], judge }),
+      keys: { find: (name) => ({ name, policies: held[name] }) },
+    });
+    const ask = async (key: string): Promise<unknown> => {
+      const response = await app.post('/v1/chat/completions', chatBody, { authorization: `Bearer ${key}` });
+      const { choices, temper } = (await response.json()) as { choices: Json[]; temper: { verdicts: Json[] } };
+      return [choices[0]?.finish_reason, [...new Set(temper.verdicts.map((v) => `${v.policy} ${v.outcome}`))]];
+    };
+    expect(await ask('all')).toEqual(['content_filter', ['p allow', 'strict block']]);
+    expect(await ask('some')).toEqual(['stop', ['p allow']]);
+    expect(await ask('hard')).toEqual(['content_filter', ['strict block']]);
+    expect(await ask('none')).toEqual(['content_filter', [' unjudged']]);
+  });
   it('a text that goes on with a text is judged as an answer', async () => {
     const { screen, seen } = screenWith(/Rome/);
     const app = scriptedApp(scriptedEngine(() => tokensOf(' to Rome<|endoftext|>')).engine, { screen });
@@ -516,10 +546,42 @@ describe('/v1/responses goes on from what is kept', () => {
   });
 });
 
+it('instructions and answers that say nothing are left out, in each form', async () => {
+  const { engine, requests } = scriptedEngine(() => tokensOf(SAYS));
+  const app = scriptedApp(engine);
+  const ask = async (path: string, body: Json): Promise<unknown> => {
+    expect((await app.post(path, { model: 'm', ...body })).status).toBe(200);
+    return requests.at(-1)?.messages.map((m) => [m.role, m.content]);
+  };
+  const [hi, more] = [
+    { role: 'user', content: 'hi' },
+    { role: 'user', content: 'more' },
+  ];
+  const empty = [
+    { role: 'system', content: '' },
+    { role: 'developer', content: [] },
+  ];
+  const plain = await ask('/v1/chat/completions', { messages: [hi, more] });
+  const said = [...empty, hi, { role: 'assistant', content: '' }, { role: 'assistant', content: null }, ...empty, more];
+  expect(await ask('/v1/chat/completions', { messages: said })).toEqual(plain);
+  const items = [...empty, hi, { role: 'assistant', content: ' ' }, more];
+  expect(await ask('/v1/responses', { input: items })).toEqual(plain);
+  const messages = [hi, { role: 'assistant', content: [{ type: 'text', text: '' }] }, more];
+  expect(await ask('/v1/messages', { messages, system: [], max_tokens: 9 })).toEqual(plain);
+  const only = { messages: [{ role: 'user', content: '' }] };
+  expect(await ask('/v1/chat/completions', only)).toEqual([
+    ['system', expect.any(String)],
+    ['user', ''],
+  ]);
+});
+
 describe('what is refused, in the shape of the API', () => {
   it.each<[string, Json, string]>([
     ['/v1/chat/completions', { ...chatBody, reasoning_effort: 'most' }, 'reasoning_effort'],
     ['/v1/chat/completions', { ...chatBody, modalities: ['audio'] }, 'modalities'],
+    ['/v1/chat/completions', { ...chatBody, stop: Array.from({ length: 17 }, () => 'a') }, 'stop'],
+    ['/v1/chat/completions', { ...chatBody, tools: [...chatBody.tools, ...chatBody.tools] }, 'tools'],
+    ['/v1/chat/completions', JSON.parse(`{"__proto__":${JSON.stringify(chatBody)}}`) as Json, 'messages'],
     ['/v1/completions', { model: 'm', prompt: 'a', suffix: 'b' }, 'suffix'],
     ['/v1/completions', { model: 'm', prompt: 'a', n: 3, best_of: 2 }, 'best_of'],
     ['/v1/completions', { model: 'm', prompt: 'a', max_tokens: 0 }, 'max_tokens'],
@@ -565,6 +627,27 @@ describe('what is refused, in the shape of the API', () => {
     expect(response.status).toBe(400);
     const { error } = AnthropicError.parse(await response.json());
     expect(error).toMatchObject({ type: 'invalid_request_error', message: expect.stringMatching(says) as string });
+  });
+  it('a method that a path does not have, with those that it has', async () => {
+    const { app } = writes(SAYS);
+    for (const [method, path, allow] of [
+      ['PUT', '/v1/chat/completions', 'POST, GET, HEAD'],
+      ['OPTIONS', '/v1/responses', 'POST'],
+      ['GET', '/v1/completions', 'POST'],
+      ['POST', '/v1/responses/resp_1', 'GET, HEAD, DELETE'],
+      ['GET', '/v1/responses/resp_1/cancel', 'POST'],
+      ['DELETE', '/v1/models/m', 'GET, HEAD'],
+      ['POST', '/health', 'GET, HEAD'],
+    ] as const) {
+      const response = await app.request(path, { method });
+      expect([method, path, response.status, response.headers.get('allow')]).toEqual([method, path, 405, allow]);
+      expect(OpenAiError.parse(await response.json()).error.code).toBe('method_not_allowed');
+    }
+    const anthropic = await app.request('/v1/messages');
+    expect(anthropic.status).toBe(405);
+    AnthropicError.parse(await anthropic.json());
+    for (const path of ['/v1/none', '/v1/responses/a/b', '/v2']) expect((await app.request(path)).status).toBe(404);
+    expect((await app.request('/v1/models', { method: 'HEAD' })).status).toBe(200);
   });
   it('a model that there is not, a key that is none', async () => {
     const app = scriptedApp(scriptedEngine(() => []).engine, {
