@@ -45,13 +45,13 @@ function parse<T>(schema: z.ZodType<T>, json: unknown): T {
   throw badRequest('invalid_value', `${path === '' ? 'the body' : path}: ${issue?.message}`, path === '' ? null : path);
 }
 
-/** What is wrong with a folder is told to who named it. */
+/** What is wrong with a folder, or a name for it, is told to who gave it. */
 async function told<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (e) {
     if (e instanceof TemperError && e.exitCode !== 1 && e.code !== 'engine_closed' && e.code !== 'worker_exit')
-      throw badRequest(e.code, e.message, 'path');
+      throw badRequest(e.code, e.message, e.code === 'bad_option' ? 'name' : 'path');
     throw e;
   }
 }

@@ -1,9 +1,9 @@
 // The server: engine, screen and routes behind one port. It takes new settings while it runs, and drains before it
 // ends.
+import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { ConfigError } from '../base/errors.js';
-import { readInputText } from '../base/inputs.js';
 import { versions } from '../base/machine.js';
 import type { Guard } from '../compose/gate-guard.js';
 import type { Holding } from '../compose/held-turn.js';
@@ -12,8 +12,10 @@ import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
 import { healthOf } from '../safeguard/judge-health.js';
 import { Admission } from './admission.js';
 import { Callers } from './callers.js';
+import { keysOf, type Pem, readTls, requirePolicies, reviewersOf } from './credentials.js';
 import type { ReasoningRule } from './generation.js';
-import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
+import { tellFaults, unreadable } from './http-faults.js';
+import type { KeyEntry } from './keys.js';
 import type { ScreeningMeter } from './meter.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
 import { type AdapterStatus, openServed, type ServedModel } from './served.js';
@@ -106,43 +108,6 @@ const PREFIXES = 16;
 
 const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
-/** null: there are none. @throws {ConfigError} bad_keys */
-function entriesOf(given: readonly KeyEntry[] | undefined, file: string | undefined): readonly KeyEntry[] | null {
-  if (given === undefined && file === undefined) return null;
-  const entries = [...(given ?? []), ...(file === undefined ? [] : readKeyFile(file))];
-  const twice = entries.find((k, i) => entries.findIndex((other) => other.name === k.name) !== i);
-  if (twice) throw new ConfigError('bad_keys', `the key ${JSON.stringify(twice.name)} is given twice`);
-  return entries;
-}
-/** @throws {ConfigError} bad_keys */
-export function keysOf(given: readonly KeyEntry[] | undefined, file: string | undefined): ApiKeys | null {
-  const entries = entriesOf(given, file);
-  return entries && apiKeys(entries);
-}
-/** @throws {ConfigError} bad_keys · bad_option: a console without a place for what it shows */
-function reviewersOf({ store, reviewKeys, reviewKeyFile }: ServeOptions): readonly KeyEntry[] | null {
-  const entries = entriesOf(reviewKeys, reviewKeyFile);
-  if (entries !== null && store === undefined)
-    throw new ConfigError(
-      'bad_option',
-      'keys of reviewers without a store: there is nowhere to keep what is held; add --store FILE, or ' +
-        '--store postgres://USER@HOST/DATABASE',
-    );
-  return entries;
-}
-
-/** @throws what reading refuses */
-export const readTls = ({
-  cert,
-  key,
-}: {
-  readonly cert: string;
-  readonly key: string;
-}): {
-  readonly cert: string;
-  readonly key: string;
-} => ({ cert: readInputText(cert, 'config'), key: readInputText(key, 'config') });
-
 const openScreening = async (
   ...given: Parameters<typeof import('../compose/screening.js').openScreen>
 ): ReturnType<typeof import('../compose/screening.js').openScreen> =>
@@ -205,6 +170,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         })
       : null;
     if (opened) closers.push(() => opened.close());
+    requirePolicies(options.keys, opened?.screen ?? null);
     const slots = options.engine.slots ?? 16;
     const guard = await guardOf(options);
     const served = await openServed(
@@ -213,7 +179,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     );
     closers.push(() => served.engine.close());
     closers.push(() => served.structures.close());
-    const [{ createApp }, { Bodies }, { createMeter }, { createAdaptorServer }] = await code;
+    const [{ createApp }, { Bodies }, { createMeter }, { getRequestListener }] = await code;
     const bodies = new Bodies(options.maxBodyBytes ?? 2 * MIB);
     closers.push(() => bodies.close());
     const note = (e: unknown): void => log(`request failed: ${messageOf(e)}`);
@@ -278,14 +244,12 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     app.router.match('GET', '/health'); // the first request sorts the routes
     const timeouts = { ...TIMEOUTS, ...options.timeouts },
       serverOptions = httpOptions(timeouts);
+    const listener = getRequestListener(app.fetch, { errorHandler: unreadable(note) });
     const server = tls
-      ? createAdaptorServer({
-          fetch: app.fetch,
-          createServer: createTlsServer,
-          serverOptions: { ...serverOptions, ...tls },
-        })
-      : createAdaptorServer({ fetch: app.fetch, serverOptions });
-    if ('maxConnections' in server) server.maxConnections = MOST_CONNECTIONS;
+      ? createTlsServer({ ...serverOptions, ...tls }, listener)
+      : createServer(serverOptions, listener);
+    server.maxConnections = MOST_CONNECTIONS;
+    tellFaults(server);
     endSlowReaders(server, timeouts);
     const address = await new Promise<AddressInfo>((done, fail) => {
       server.once('error', (e: NodeJS.ErrnoException) =>
@@ -301,17 +265,21 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const shut = (): Promise<void> => new Promise((done) => void server.close(() => done()));
     let closing: Promise<void> | undefined,
       current = options;
-    const setTls = (pem: { readonly cert: string; readonly key: string }): void => {
+    const setTls = (pem: Pem): void => {
       if ('setSecureContext' in server) server.setSecureContext(pem);
     };
     const set = (next: ServeOptions): void => {
       const fresh = keysOf(next.keys, next.apiKeyFile);
       if (!loopback && fresh === null)
         throw new ConfigError('bad_option', 'keys: others can reach this server; it cannot do without keys');
+      // As a file says that is empty while it is written.
+      if (fresh === null && callers.wantsKeys)
+        throw new ConfigError('bad_option', 'keys: there are none any more; a server that had some restarts for that');
       const admins = keysOf(next.adminKeys, next.adminKeyFile),
         asked = reviewersOf(next),
         pem = tls && next.tls ? readTls(next.tls) : null;
-      if (pem) setTls(pem); // throws where key and certificate are no pair
+      requirePolicies(next.keys, opened?.screen ?? null);
+      if (pem) setTls(pem);
       callers.setKeys(fresh);
       adminKeys = admins;
       reviewers = review ? asked : null;

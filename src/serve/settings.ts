@@ -1,6 +1,6 @@
 // New settings of a server that runs: which adapters come, go or change, and what would need a restart.
 import { digestAdapter } from '../infer/adapters.js';
-import type { ServedModels } from './served.js';
+import type { AdapterStatus, ServedModels } from './served.js';
 import type { ServeOptions } from './server.js';
 
 /** What is decided once, by the names that configuration and command line give them. */
@@ -21,6 +21,10 @@ const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
   ['TLS on or off', (o) => o.tls !== undefined],
   ['maxBodyBytes', (o) => o.maxBodyBytes],
 ];
+
+/** undefined: the settings name no such adapter. */
+const statusIn = ({ engine, adapterStatus }: ServeOptions, name: string): AdapterStatus | undefined =>
+  Object.hasOwn(engine.adapters ?? {}, name) ? (adapterStatus?.[name] ?? 'approved') : undefined;
 
 /**
  * Brings the adapters to what `next` names. Those that admins loaded stay, as no settings named them.
@@ -48,8 +52,10 @@ export async function applySettings(
       told.push(`adapter ${name}: unloaded`);
     }
   for (const [name, folder] of Object.entries(wanted)) {
-    const status = next.adapterStatus?.[name] ?? 'approved',
-      known = served.models.find((m) => m.id === name);
+    const known = served.models.find((m) => m.id === name),
+      said = statusIn(next, name) ?? 'approved',
+      // What an admin said since holds until the settings say something else.
+      status = known?.folder === folder && said === statusIn(before, name) ? known.status : said;
     try {
       if (known?.folder !== folder || known.digest !== (await digestAdapter(folder))) {
         await served.load(name, folder, status);
@@ -57,7 +63,7 @@ export async function applySettings(
       } else if (known.status !== status) {
         served.setStatus(name, status);
         told.push(`adapter ${name}: ${status}`);
-      }
+      } else if (status !== said) told.push(`adapter ${name}: stays ${status}, as an admin said`);
     } catch (e) {
       told.push(`adapter ${name}: not loaded, ${known ? 'the one before stays' : 'it is not there'}: ${String(e)}`);
     }

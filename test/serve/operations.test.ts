@@ -1,6 +1,6 @@
 // A server in use: mixed company, clients that go away, adapters that come and go, keys with limits, TLS, new settings.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -216,15 +216,17 @@ describe('adapters while it runs', () => {
   });
   it('what does not load is refused and changes nothing', async () => {
     const before = (await admin('GET', '/admin/adapters')).json;
-    for (const [body, code] of [
-      [{ name: 'x', path: join(root, 'none') }, 400],
-      [{ name: 'odd', path: NANO }, 400],
-      [{ name: 'nano', path: odd }, 400],
-      [{ name: '../x', path: odd }, 400],
-      [{ name: 'x' }, 400],
-      [{ name: 'x', path: odd, status: 'fine' }, 400],
-    ] as const)
-      expect((await admin('POST', '/admin/adapters', body)).status).toBe(code);
+    for (const [body, param] of [
+      [{ name: 'x', path: join(root, 'none') }, 'path'],
+      [{ name: 'odd', path: NANO }, 'path'],
+      [{ name: 'nano', path: odd }, 'name'],
+      [{ name: '../x', path: odd }, 'name'],
+      [{ name: 'x' }, 'path'],
+      [{ name: 'x', path: odd, status: 'fine' }, 'status'],
+    ] as const) {
+      const { status, json } = await admin('POST', '/admin/adapters', body);
+      expect([status, (json.error as Json).param]).toEqual([400, param]);
+    }
     expect((await admin('GET', '/admin/adapters')).json).toEqual(before);
     expect(await ask(1)).toBe(alone[1]);
   });
@@ -274,6 +276,44 @@ describe('keys', () => {
     await server.reload(options);
     expect(await ask(1)).toBe(alone[1]);
   });
+  it('settings without keys open no server that had some', async () => {
+    const { keys: _, ...open } = options;
+    await expect(server.reload(open)).rejects.toMatchObject({ code: 'bad_option' });
+    expect((await fetch(`${server.url}/v1/models`)).status).toBe(401);
+  });
+  it('a field that the engine refuses is named as the request names it', async () => {
+    const { status, json } = await call('POST', '/v1/chat/completions', { ...bodyOf(0), logit_bias: { 999999: 1 } });
+    expect([status, (json.error as Json).param]).toEqual([400, 'logit_bias']);
+    expect((json.error as Json).message).toMatch(/^logit_bias: /);
+  });
+  it('settings that are read again lift no quarantine that they do not speak of', async () => {
+    const statusOf = async (): Promise<unknown> =>
+      ((await admin('GET', '/admin/adapters')).json.data as Json[]).find((m) => m.name === 'odd')?.status;
+    await admin('PATCH', '/admin/adapters/odd', { status: 'quarantined' });
+    expect(await server.reload({ ...options, queue: 100 })).toEqual([
+      'adapter odd: stays quarantined, as an admin said',
+    ]);
+    expect([await statusOf(), codeOf(await call('POST', '/v1/chat/completions', bodyOf(1)))]).toEqual([
+      'quarantined',
+      '403 adapter_quarantined',
+    ]);
+    const candidate = { ...options, adapterStatus: { odd: 'candidate' as const } };
+    expect(await server.reload(candidate)).toEqual(['adapter odd: candidate']);
+    expect(await server.reload(options)).toEqual(['adapter odd: approved']);
+    expect(await ask(1)).toBe(alone[1]);
+  });
+  it('a request of several answers is one: they wait for each other where the key may not have so many', async () => {
+    const one = { name: 'app', key: KEYS.app, concurrent: 1, requestsPerMinute: 2 };
+    await server.reload({ ...options, keys: [one] });
+    const asked = { ...bodyOf(2), n: 3 };
+    const { status, json } = await call('POST', '/v1/chat/completions', asked);
+    expect([status, (json.choices as unknown[]).length]).toEqual([200, 3]);
+    const prompts = { model: 'nano', prompt: ['a', 'b', 'c'], max_tokens: 2, echo: true, logprobs: 0 };
+    const texts = await call('POST', '/v1/completions', prompts);
+    expect([texts.status, (texts.json.choices as unknown[]).length]).toEqual([200, 3]);
+    expect(codeOf(await call('POST', '/v1/completions', prompts))).toBe('429 request_limit');
+    await server.reload(options);
+  });
 });
 
 describe('TLS', () => {
@@ -303,25 +343,48 @@ describe('TLS', () => {
     );
     return { cert, key };
   };
+  const certificateOf = (url: string): Promise<unknown> =>
+    new Promise((done, fail) => {
+      const r = httpsRequest(`${url}/health`, { rejectUnauthorized: false, agent: false }, (response) => {
+        const { subject } = (response.socket as import('node:tls').TLSSocket).getPeerCertificate();
+        response.resume();
+        response.on('end', () => done([response.statusCode, subject.CN]));
+      });
+      r.on('error', fail);
+      r.end();
+    });
+  it('is refused in one line where the files are no pair, and a reload keeps the pair before', async () => {
+    const { adapters: _, ...engine } = options.engine;
+    const plain: ServeOptions = { engine, port: 0, log: (line) => log.push(line) };
+    const [a, b] = [pem('a'), pem('b')];
+    const broken = join(root, 'broken.pem');
+    writeFileSync(broken, 'no certificate');
+    for (const tls of [
+      { cert: a.cert, key: b.key },
+      { cert: broken, key: a.key },
+      { cert: a.cert, key: broken },
+      { cert: a.key, key: a.cert },
+    ])
+      await expect(serve({ ...plain, tls })).rejects.toMatchObject({ code: 'bad_option' });
+    const secure = await serve({ ...plain, tls: a });
+    try {
+      await expect(secure.reload({ ...plain, tls: { cert: a.cert, key: b.key } })).rejects.toMatchObject({
+        code: 'bad_option',
+      });
+      expect(await certificateOf(secure.url)).toEqual([200, 'a']);
+    } finally {
+      await secure.close();
+    }
+  });
   it('serves with the certificate of its files, and with another when it is told', async () => {
     const { adapters: _, ...engine } = options.engine;
     const plain: ServeOptions = { engine, port: 0, log: (line) => log.push(line) };
     const secure = await serve({ ...plain, tls: pem('first') });
-    const named = (): Promise<unknown> =>
-      new Promise((done, fail) => {
-        const r = httpsRequest(`${secure.url}/health`, { rejectUnauthorized: false, agent: false }, (response) => {
-          const { subject } = (response.socket as import('node:tls').TLSSocket).getPeerCertificate();
-          response.resume();
-          response.on('end', () => done([response.statusCode, subject.CN]));
-        });
-        r.on('error', fail);
-        r.end();
-      });
     try {
       expect(secure.url).toMatch(/^https:/);
-      expect(await named()).toEqual([200, 'first']);
+      expect(await certificateOf(secure.url)).toEqual([200, 'first']);
       await secure.reload({ ...plain, tls: pem('second') });
-      expect(await named()).toEqual([200, 'second']);
+      expect(await certificateOf(secure.url)).toEqual([200, 'second']);
     } finally {
       await secure.close();
     }
