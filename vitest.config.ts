@@ -48,6 +48,13 @@ class LongestFirst extends BaseSequencer {
     return [...first, ...others.filter((f) => !first.includes(f))];
   }
 }
+/**
+ * Under TEMPER_TEST_COMPILED=1 (scripts/test.mjs, but where it counts what ran) tests import dist/, which tsc has just
+ * written, in place of src/: Node reads it by itself, where vitest hands each process every file of src/ anew.
+ */
+const compiled = process.env.TEMPER_TEST_COMPILED === '1';
+const alias = { find: /^(?:\.\.\/)+src\/(.+)$/, replacement: join(import.meta.dirname, 'dist', '$1') };
+const external = /^(?!.*\/node_modules\/).*\/dist\/.*\.js$/;
 const ALL = 'test/**/*.test.ts';
 const slow = SLOW.map((p) => p.replace('/**', '/**/*.test.ts'));
 
@@ -68,8 +75,10 @@ export default defineConfig({
       { test: { name: 'fast', include: [ALL], exclude: slow } },
       { test: { name: 'slow', include: slow } },
     ].map(({ test }) => ({
+      resolve: { alias: compiled ? [alias] : [] },
       test: {
         ...test,
+        server: { deps: { external: compiled ? [external] : [] } },
         pool: 'forks' as const,
         setupFiles: ['test/child-coverage.ts'],
         testTimeout: 60_000,

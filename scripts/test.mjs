@@ -112,7 +112,7 @@ function ranVitest(name, args, env = {}) {
       '--reporter=json',
       `--outputFile.json=${file}`,
     ],
-    { env: { ...process.env, ...env } },
+    { env: { ...process.env, ...(counting ? {} : { TEMPER_TEST_COMPILED: '1' }), ...env } },
   );
   if (!existsSync(file)) return { ok, report: null };
   const report = JSON.parse(readFileSync(file, 'utf8'));

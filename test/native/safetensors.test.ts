@@ -1,9 +1,10 @@
 // safetensors: what is written is read back to the bit; every way a file can be wrong is a named error; nothing
 // half-written stays.
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { CheckpointError } from '../../src/base/errors.js';
 import {
   MAX_HEADER_BYTES,
@@ -14,18 +15,14 @@ import {
 } from '../../src/native/safetensors.js';
 import { Scope } from '../../src/native/tensor.js';
 
-const fail = vi.hoisted(() => ({ after: Infinity }));
-vi.mock('node:fs', async (original) => {
-  const fs = await original<typeof import('node:fs')>();
-  return {
-    ...fs,
-    writeSync: (fd: number, data: Uint8Array, offset: number, length: number) => {
-      fail.after -= length;
-      if (fail.after < 0) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
-      return fs.writeSync(fd, data, offset, length);
-    },
-  };
-});
+const fail = { after: Infinity };
+const { writeSync } = fs;
+fs.writeSync = ((fd: number, data: Uint8Array, offset: number, length: number) => {
+  fail.after -= length;
+  if (fail.after < 0) throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+  return writeSync(fd, data, offset, length);
+}) as typeof writeSync;
+syncBuiltinESMExports();
 
 const folder = mkdtempSync(join(tmpdir(), 'temper-safetensors-'));
 afterAll(() => rmSync(folder, { recursive: true }));

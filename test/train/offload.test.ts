@@ -1,23 +1,20 @@
 // train.offloadActivations: the same run with activations on disk; a disk without room stops it before it starts.
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import fs, { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
-import { afterAll, beforeEach, expect, test, vi } from 'vitest';
+import { afterAll, beforeEach, expect, test } from 'vitest';
 import { readMetrics } from '../../src/runs/metrics.js';
 import { planRecipe } from '../../src/train/plan.js';
 import { runTraining } from '../../src/train/session.js';
 import { tinyRun } from './tiny.js';
 
-const disk = vi.hoisted(() => ({ free: Number.POSITIVE_INFINITY }));
-vi.mock('node:fs', async (original) => {
-  const fs = await original<typeof import('node:fs')>();
-  return {
-    ...fs,
-    statfsSync: (path: string) => {
-      const s = fs.statfsSync(path);
-      return { ...s, bavail: Math.min(s.bavail, Math.floor(disk.free / s.bsize)) };
-    },
-  };
-});
+const disk = { free: Number.POSITIVE_INFINITY };
+const { statfsSync } = fs;
+fs.statfsSync = ((path: string) => {
+  const s = statfsSync(path);
+  return { ...s, bavail: Math.min(s.bavail, Math.floor(disk.free / s.bsize)) };
+}) as typeof statfsSync;
+syncBuiltinESMExports();
 const folder = await tinyRun({ train: 'steps: 3, rowsPerStep: 6, lr: 1.0e-2' });
 const recipe = join(folder, 'recipe.yaml');
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
