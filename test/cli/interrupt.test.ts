@@ -60,6 +60,14 @@ async function until(what: () => boolean): Promise<void> {
   expect(what()).toBe(true);
 }
 
+/** Until it has handlers of signals, by that of SIGHUP: Node has one of SIGINT from the start. And a moment more. */
+async function untilItWaits({ child }: Started): Promise<void> {
+  const caught = (): string =>
+    /^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${child.pid}/status`, 'latin1'))?.[1] ?? '0';
+  await (process.platform === 'linux' ? until(() => (BigInt(`0x${caught()}`) & 1n) === 1n) : sleep(2000));
+  await sleep(500);
+}
+
 describe.each([
   ['bench', ['bench', '--model', NANO, '--seconds', '60'], (s: Started) => s.out().includes('tokens/s')],
   [
@@ -79,8 +87,7 @@ describe.each([
     ['SIGTERM', 143],
   ] as const)('ends by %s, with nothing left behind', async (signal, code) => {
     const s = start(args);
-    await until(() => begun(s));
-    if (name.includes('FIFO')) await sleep(2500);
+    await (name.includes('FIFO') ? untilItWaits(s) : until(() => begun(s)));
     s.child.kill(signal);
     expect(await s.ended).toBe(code);
     expect(readdirSync(dir).filter((n) => n.includes('.tmp') || n === 'big' || n.endsWith('.safetensors'))).toEqual([]);
@@ -89,9 +96,10 @@ describe.each([
 
 it('a second Ctrl-C ends a command at once, whatever it does', async () => {
   const s = start(['logits', '--model', NANO, '--tokens', 'tokens.json', '--out', 'pipe']);
-  await sleep(2500);
+  await untilItWaits(s);
   s.child.kill('SIGINT');
-  await sleep(200);
+  await until(() => s.err().includes('press Ctrl-C again'));
+  await sleep(100); // sooner it would be the same one
   const from = performance.now();
   s.child.kill('SIGINT');
   expect(await s.ended).toBe(130);
@@ -192,7 +200,7 @@ describe('chat', () => {
       await ask();
       s.child.kill('SIGINT');
       await until(() => s.err().includes('this turn is left out'));
-      await sleep(100);
+      await sleep(100); // sooner it would be the same one
       s.child.kill('SIGINT');
       expect(await s.ended).toBe(130);
       const other = await talking();

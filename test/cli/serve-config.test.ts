@@ -65,7 +65,7 @@ it('reads its file again on SIGHUP, keeps what it had where it is wrong, ends at
     ),
   );
   child.kill('SIGTERM');
-  await expect.poll(() => said).toContain('no new requests');
+  await expect.poll(() => said, { timeout: 20_000 }).toContain('no new requests');
   await new Promise((later) => setTimeout(later, 100)); // sooner it would be the same one
   child.kill('SIGTERM');
   expect(await ended).toBe('SIGTERM');

@@ -109,8 +109,13 @@ describe('temper watch', () => {
     again.child.kill('SIGTERM');
     expect(await again.ended).toBe(143);
     expect((await seen(url, (v) => v.state === 'stopped')).at(-1)?.word).toBe('stopped');
-    const reading = seen(url, () => false);
-    await new Promise((later) => setTimeout(later, 200));
+    let reading: Promise<unknown> = Promise.resolve();
+    await new Promise<void>((begun) => {
+      reading = seen(url, () => {
+        begun();
+        return false;
+      });
+    });
     const from = performance.now();
     w.child.kill('SIGINT');
     expect(await w.ended, w.said()).toBe(0);

@@ -320,7 +320,7 @@ it('two pulls into one folder do not meet', async () => {
     },
   });
   const first = from();
-  await new Promise((next) => setTimeout(next, 100));
+  await expect.poll(() => server.seen.some((s) => s.path.includes('/tree/')), { timeout: 20_000 }).toBe(true);
   await expect(from()).rejects.toMatchObject({ code: 'hub_locked', exitCode: 2, message: /pulls into it/ });
   release();
   await first;

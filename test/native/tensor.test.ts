@@ -262,15 +262,16 @@ describe('worker threads', () => {
   });
   it('a tensor freed by one thread while another computes with it is an error there, not a crash', async () => {
     const s = new Scope();
-    const t = s.zeros('f32', [1 << 18]);
+    const t = s.zeros('f32', [1 << 18]),
+      calls = new Int32Array(new SharedArrayBuffer(4));
     const running = inWorker<string>(
-      `(a, h, post) => {
+      `(a, [h, calls], post) => {
       const op = a.opNames.indexOf('sum_squares'), out = a.alloc(0, [1], 3, 0);
-      try { for (;;) { a.args[0] = out; a.args[1] = h; a.call(op); } } catch (e) { post(e.code); }
+      try { for (;;) { a.args[0] = out; a.args[1] = h; a.call(op); calls[0]++; } } catch (e) { post(e.code); }
     }`,
-      t.handle,
+      [t.handle, calls],
     );
-    await new Promise((r) => setTimeout(r, 150));
+    await expect.poll(() => Atomics.load(calls, 0), { interval: 1, timeout: 20_000 }).toBeGreaterThan(3);
     s.close();
     expect(await running).toBe('stale_tensor');
   });
