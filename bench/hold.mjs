@@ -21,12 +21,17 @@ const { values } = parseArgs({
     sentences: { type: 'string', default: '4' },
     // Engines of one process share its threads: with one each runs on a core of its own, with more they take turns.
     threads: { type: 'string', default: '1,2' },
+    // Characters that a stream may be written ahead of those that are judged; none: any number.
+    ahead: { type: 'string', default: 'none' },
+    // The build of another checkout, to compare with.
+    dist: { type: 'string', default: join(root, 'dist') },
   },
 });
 const streams = Number(values.streams),
   rounds = Number(values.rounds),
-  sentences = Number(values.sentences);
-const load = (file) => import(`../dist/${file}.js`);
+  sentences = Number(values.sentences),
+  ahead = values.ahead === 'none' ? {} : { ahead: Number(values.ahead) };
+const load = (file) => import(join(values.dist, `${file}.js`));
 const [{ openEngine }, { heldTurn }, { createEngineJudge }, { createScreen }, { loadPolicy }, { renderVerdict }] =
   await Promise.all(
     [
@@ -90,7 +95,7 @@ async function measure(threads, folder) {
     contextTokens: 1024,
     threads,
   });
-  const judging = await openEngine({ model: values.judge, slots: streams, prefixes: 8, threads });
+  const judging = await openEngine({ model: values.judge, slots: streams, prefixes: 4 + streams, threads });
   try {
     await measureJudges(threads, engine, judging);
   } finally {
@@ -130,7 +135,7 @@ async function measureJudges(threads, engine, judging) {
         before = left;
       });
       const request = { messages: [{ role: 'user', content: `Please tell of ${salt}` }], sampling: { seed: salt } };
-      const options = { whole: false, onSentence: (ms) => waits.push(ms) };
+      const options = { whole: false, onSentence: (ms) => waits.push(ms), ...ahead };
       for await (const event of heldTurn(telling, request, counted, options, new AbortController().signal)) {
         if (event.kind === 'text') left += event.piece.text.length;
         else done = event;
@@ -145,15 +150,19 @@ async function measureJudges(threads, engine, judging) {
     };
     for (let r = 0; r < 2; r++) await Promise.all(Array.from({ length: streams }, (_, i) => one(i + 7 * r, false)));
     calls = 0;
+    const cpu = process.cpuUsage();
     for (let r = 0; r < rounds; r++)
       await Promise.all(Array.from({ length: streams }, (_, i) => one(r * streams + i, true)));
+    const { user, system } = process.cpuUsage(cpu);
     row({
       name: judge.name,
       threads,
+      ahead: values.ahead,
       holdMsP50: round(quantile(holds, 0.5)),
       holdMsP95: round(quantile(holds, 0.95)),
       share: shares.length === 0 ? null : Math.round((1000 * shares.reduce((a, b) => a + b, 0)) / shares.length) / 1000,
       answerMs: round(quantile(times, 0.5)),
+      cpuMsPerAnswer: round((user + system) / 1000 / (rounds * streams)),
       sentencesHeld: holds.length,
       outcomes,
       callsPerAnswer: round(calls / (rounds * streams)),

@@ -9,7 +9,8 @@ import { asTypedError } from './system-error.js';
 export interface Call<Event> {
   /** Aborts when the caller asks to stop. `aborted` and `throwIfAborted` see it in a loop without `await` too. */
   readonly signal: AbortSignal;
-  emit(event: Event): void;
+  /** @param now it is not gathered with later ones: who gets it acts on it */
+  emit(event: Event, now?: boolean): void;
 }
 export type Handlers<C extends Contract> = {
   readonly [K in keyof C]: (
@@ -56,7 +57,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
   const port = parentPort;
   if (!port) throw new Error('this file is the entry of a thread; it is opened by openChannel()');
   const out = new Sender((message) => port.postMessage(message));
-  const send = (message: OneFromWorker): void => out.send(message);
+  const send = (message: OneFromWorker, now?: boolean): void => out.send(message, now);
   let served: Served<C, Info>;
   try {
     served = await open(workerData as Data);
@@ -73,7 +74,10 @@ export async function serve<C extends Contract, Info, Data = unknown>(
     try {
       const handler = served.handlers[name];
       if (!handler) throw new Error(`the thread has no call ${name}`);
-      const value = await handler(request, { signal, emit: (event) => send({ kind: 'event', id, event }) });
+      const value = await handler(request, {
+        signal,
+        emit: (event, now) => send({ kind: 'event', id, event }, now),
+      });
       send({ kind: 'result', id, value });
     } catch (error) {
       send({ kind: 'error', id, error: errorToData(asTypedError(error)) });

@@ -37,12 +37,16 @@ export class Sender {
     this.#gathering = gathering;
   }
 
-  /** The first event of a call, results and errors take along all that waits. */
-  send(message: OneFromWorker): void {
+  /**
+   * The first event of a call, results and errors take along all that waits.
+   * @param now so does this one
+   */
+  send(message: OneFromWorker, now = false): void {
     if (!this.#gathering) {
       this.post(message);
       return;
     }
+    this.#now ||= now;
     if (message.kind === 'event') this.#event(message.id, message.event);
     else {
       this.#calls.delete(message.id);

@@ -167,11 +167,14 @@ export function addScreenOptions(command: Command): Command {
 export const onRecord = (screen: OpenScreen | null, subject: OnRecord['subject'] = {}): [onRecord?: OnRecord] =>
   screen?.log ? [{ sink: screen.log, subject }] : [];
 /** Of commands that release what a model says. */
-export function addShadowOption(command: Command): Command {
-  return command.option(
-    '--shadow',
-    'judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so',
-  );
+export function addHoldOptions(command: Command): Command {
+  return command
+    .option('--shadow', 'judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so')
+    .option(
+      '--hold-ahead <characters>',
+      'written beyond those that are being judged before a stream waits for the verdict; absent: it never waits',
+      integerIn(0, 1 << 20),
+    );
 }
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {

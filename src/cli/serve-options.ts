@@ -180,6 +180,7 @@ const screeningOf = (all: CommandOptions): ScreenOptions => ({
     judgeCanaries: all.judgeCanaries,
     judgeProbe: all.judgeProbe,
     shadow: all.shadow,
+    holdAhead: all.holdAhead,
     detector: all.detector,
     detectors: all.detectors,
     threads: all.threads,

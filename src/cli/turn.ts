@@ -24,7 +24,7 @@ export { createShow, runTurn, turnExitCode, turnJson };
 export async function showTurn(
   engine: Engine,
   request: GenerateRequest,
-  screen: Pick<OpenScreen, 'screen' | 'mode' | 'log'> | null,
+  screen: Pick<OpenScreen, 'screen' | 'mode' | 'log' | 'ahead'> | null,
   show: Show,
   signal: AbortSignal,
 ): Promise<Turn> {
@@ -32,8 +32,9 @@ export async function showTurn(
   return runShownTurn(engine, request, screen.screen, show, holdingOf(screen), signal);
 }
 
-const holdingOf = ({ mode, log }: Pick<OpenScreen, 'mode' | 'log'>): Holding => ({
+const holdingOf = ({ mode, log, ahead }: Pick<OpenScreen, 'mode' | 'log' | 'ahead'>): Holding => ({
   mode,
+  ...(ahead === undefined ? {} : { ahead }),
   ...(log ? { log: log.held } : {}),
 });
 

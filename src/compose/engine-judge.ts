@@ -47,6 +47,7 @@ export async function createEngineJudge(
         {
           messages: messagesOf(prompt),
           shared: prompt.head,
+          growing: prompt.growing,
           quiet: true,
           maxTokens: most,
           sampling,

@@ -1,5 +1,7 @@
 // One turn of the assistant that is released as far as it is allowed while it is sampled (safeguard/holdback). What is
 // done about a block is the policy's to say: the turn ends there, or is taken to its end for people to look at.
+
+import { Brake } from '../infer/brake.js';
 import { isAnswer, isCall } from '../infer/content.js';
 import type { Engine } from '../infer/engine.js';
 import type { DoneEvent, GenerateRequest, TextEvent, TokenInfo } from '../infer/protocol.js';
@@ -22,6 +24,11 @@ export interface Holding {
   readonly onHeld?: OnHeld;
   /** Told how long a sentence waited for its verdict, ms. */
   readonly onSentence?: (ms: number) => void;
+  /**
+   * While a verdict is on its way the stream waits as soon as it has so many characters more than are being judged, 0:
+   * at once. Absent: it never waits.
+   */
+  readonly ahead?: number;
 }
 /** Which answer it is. */
 export interface AnswerName {
@@ -162,7 +169,7 @@ export async function* heldTurn(
   options: HeldTurnOptions,
   signal: AbortSignal,
 ): AsyncGenerator<HeldEvent, void, void> {
-  const { mode = 'enforce', apart = false, name, log, onSentence, check } = options;
+  const { mode = 'enforce', apart = false, name, log, onSentence, ahead, check } = options;
   const rules = releaseRules(screen.policies);
   const bell = new Bell(),
     stop = new AbortController(),
@@ -170,19 +177,26 @@ export async function* heldTurn(
     sampled = new Sampled();
   const whole = options.whole || rules.whole || check !== undefined;
   const names = { log, subject: name?.request, choice: name?.choice };
-  const holder = new Holder({ screen, mode, apart, isCall, signal, whole, wake: bell.ring, onSentence, ...names });
+  const brake = ahead === undefined ? null : new Brake();
+  const pace = (): void => brake?.set(holder.isAhead(ahead ?? 0));
+  const wake = (): void => {
+    pace();
+    bell.ring();
+  };
+  const holder = new Holder({ screen, mode, apart, isCall, signal, whole, wake, onSentence, ...names });
+  const asked = brake ? { ...request, brake: brake.cell } : request;
   let done: DoneEvent | null = null,
     over = false,
     failure: unknown = null;
   const sampling = (async () => {
     try {
-      for await (const event of engine.generate(request, AbortSignal.any([signal, stop.signal]))) {
+      for await (const event of engine.generate(asked, AbortSignal.any([signal, stop.signal]))) {
         if (event.kind === 'done') done = event;
         else {
           sampled.add(event);
           tokens.add(event.tokens ?? []);
           holder.push(event);
-          bell.ring();
+          wake();
         }
       }
       if (done === null) failure = new Error('the engine ended a turn without its last event');
@@ -256,6 +270,7 @@ export async function* heldTurn(
   } finally {
     stop.abort(new DOMException('the turn is not wanted any more', 'AbortError'));
     holder.close();
+    brake?.set(false);
     await sampling;
   }
 }

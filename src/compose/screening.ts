@@ -44,6 +44,11 @@ export interface ScreeningOptions extends LogOptions {
   /** Judge and log, and release whatever the verdict. */
   readonly shadow?: boolean;
   /**
+   * Of a held stream: characters that are written beyond those that are being judged before it waits for the verdict.
+   * Absent: any number.
+   */
+  readonly holdAhead?: number;
+  /**
    * Count a local judge's allow although neither golden rows nor a probe showed that it can follow the policy; the
    * notices say so.
    */
@@ -76,7 +81,7 @@ export interface ScreeningOptions extends LogOptions {
   readonly threads?: number;
 }
 export const DEFAULT_CANARIES = 64;
-/** A policy's prompt is kept by itself for each channel. A judge's texts are no conversations, so nothing else is. */
+/** A policy's prompt is kept by itself for each channel. Beside it are the answers that are being written. */
 const PREFIXES_A_POLICY = 4;
 export interface ScreeningHooks {
   readonly by?: string;
@@ -97,6 +102,8 @@ export interface OpenScreen {
   readonly notices: readonly string[];
   /** Where verdicts go on record before anything leaves by them; null: nowhere. */
   readonly log: OpenLog | null;
+  /** Characters that a held stream may be ahead; undefined: any number. */
+  readonly ahead: number | undefined;
   close(): Promise<void>;
 }
 /**
@@ -189,6 +196,7 @@ export async function openScreen(
     const log = await openLog(options, by, onCommit);
     return {
       screen,
+      ahead: options.holdAhead,
       mode,
       judge,
       checks,
@@ -279,7 +287,7 @@ export async function openJudge(
     {
       model: where,
       slots: options.judgeConcurrency,
-      prefixes: PREFIXES_A_POLICY * options.policy.length,
+      prefixes: (PREFIXES_A_POLICY + options.judgeConcurrency) * options.policy.length,
       ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
       ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),

@@ -1,6 +1,6 @@
 // Beginnings of prompts that are kept computed, each in a cache slot of its own; the least recently used makes room.
 // Openings, which end at the first cut, are many requests', ends of conversations one user's: neither kind takes the
-// other's half of the slots.
+// other's half of the slots. What grows is kept to its end, and others go on from where they differ.
 // Keys and values of full layers are pages that are shared, those of window layers a copy of their rings.
 import type { KvCache, SlotRows } from '../model/kv-cache.js';
 import type { ModelAdapter } from '../model/types.js';
@@ -16,6 +16,8 @@ export interface Cut {
   /** The cut that ends its opening; 0: it has none. */
   readonly opening: number;
   readonly adapter: ModelAdapter | null;
+  /** After its last cut a token has the same bits in any piece. */
+  readonly growing?: boolean;
 }
 /** One that is kept. */
 export interface Prefix extends Cut {
@@ -23,6 +25,16 @@ export interface Prefix extends Cut {
 }
 
 export const isOpening = ({ tokens, opening }: Cut): boolean => tokens.length === opening;
+
+const sameCuts = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((c, i) => c === b[i]);
+/** Tokens that both begin with, one less than the prompt has at the most. */
+function common({ tokens }: Prefix, prompt: Int32Array): number {
+  const most = Math.min(tokens.length, prompt.length - 1);
+  let n = 0;
+  while (n < most && tokens[n] === prompt[n]) n++;
+  return n;
+}
 
 export class Prefixes {
   /** Least recently used first. */
@@ -52,23 +64,38 @@ export class Prefixes {
   }
 
   /**
-   * Lets `slot` go on from the longest kept prefix that ends at a cut of the prompt and was cut as the prompt is: it
-   * has the bits that computing it would give. At least one token is left to run.
+   * Lets `slot` go on from the longest kept prefix that ends at a cut of the prompt and was cut as the prompt is, or
+   * from what the prompt has grown from: it has the bits that computing it would give. At least one token is left to
+   * run.
    * @returns its tokens, 0: there is none
    */
-  take(slot: number, { tokens, cuts, adapter }: Cut): number {
-    let best: Prefix | undefined;
+  take(slot: number, cut: Cut): number {
+    const { tokens, cuts, adapter } = cut;
+    let best: Prefix | undefined,
+      most = 0;
     for (const p of this.#kept) {
-      const length = p.tokens.length;
-      if (p.adapter !== adapter || length >= tokens.length || length <= (best?.tokens.length ?? 0)) continue;
-      if (cuts[p.cuts.length - 1] !== length || !p.cuts.every((c, i) => c === cuts[i])) continue;
-      if (p.tokens.every((t, i) => t === tokens[i])) best = p;
+      const length = !p.growing ? p.tokens.length : sameCuts(p.cuts, cuts) ? this.#grown(p, cut) : 0;
+      if (p.adapter !== adapter || length >= tokens.length || length <= most) continue;
+      if (!p.growing) {
+        if (cuts[p.cuts.length - 1] !== length || !p.cuts.every((c, i) => c === cuts[i])) continue;
+        if (!p.tokens.every((t, i) => t === tokens[i])) continue;
+      }
+      [best, most] = [p, length];
     }
     if (!best) return 0;
     this.#kept.splice(this.#kept.indexOf(best), 1);
     this.#kept.push(best);
     this.cache.copy(best.slot, slot);
-    return best.tokens.length;
+    if (most < best.tokens.length) this.cache.rewind(slot, most);
+    return most;
+  }
+  /** Tokens of a kept prompt that another goes on from; 0: it has not grown from that. */
+  #grown(p: Prefix, { tokens, adapter, growing }: Cut): number {
+    if (!growing || p.adapter !== adapter) return 0;
+    const same = common(p, tokens),
+      back = p.tokens.length - same;
+    // More of it is its own than is taken back: it is no other one of the same opening.
+    return same - (p.cuts.at(-1) ?? 0) > back && back <= this.cache.lookahead ? same : 0;
   }
   /** Drops what was computed with an adapter. */
   forget(adapter: ModelAdapter): void {
@@ -100,6 +127,15 @@ export class Prefixes {
     this.#kept.push(kept);
     this.onKept(kept);
   }
+  /** Keeps all that `slot` holds, a prompt that others grow from, in the place of what that has grown from. */
+  keepGrowing(slot: number, cut: Cut): void {
+    if (this.cache.lookahead === 0 || this.cache.freePages < 1) return;
+    for (const p of this.#kept.filter((p) => p.growing && this.#grown(p, cut) > 0)) this.#let(p);
+    const to = this.#slot(false);
+    if (to === undefined) return;
+    this.cache.copy(slot, to);
+    this.#kept.push({ slot: to, ...cut });
+  }
   /** undefined: there is none for it. */
   #slot(opening: boolean): number | undefined {
     if (this.#free.length === 0) {
@@ -114,6 +150,7 @@ export class Prefixes {
   has({ tokens, cuts, adapter }: Cut): boolean {
     return this.#kept.some(
       (p) =>
+        !p.growing &&
         p.adapter === adapter &&
         p.tokens.length === tokens.length &&
         p.cuts.length === cuts.length &&

@@ -1,6 +1,6 @@
 // Prompts are read in pieces, each cut by its prompt alone and a pass by itself; ends of prompts whose answers are not
-// waited for are read together, as rows that have the same bits in any company. How much of a pass is done in a step is
-// decided by the time that streams may wait.
+// waited for are read together, as rows that have the same bits in any company, and so is what others grow from. How
+// much of a pass is done in a step is decided by the time that streams may wait.
 import type { StepResult } from '../model/decode-step.js';
 import { forwardLayers, logits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
@@ -61,20 +61,27 @@ export class PromptPass {
   }
   /**
    * What the bits of a prompt's next piece are like: those that its rows have among many, or alone, which takes less
-   * time where an expert gets few of them; null: it is read by itself, as is what others may go on from.
+   * time where an expert gets few of them; null: it is read by itself, as is what others may go on from at its end.
    */
   #bits(state: State): 'many' | 'alone' | null {
     const { tokens, patient } = state.options,
       n = this.piece(state),
       to = state.prefilled + n;
-    if (!this.#together || !patient || to < tokens.length || state.cuts.at(-1) === to) return null;
+    if (!this.#together || !patient) return null;
+    if (this.#grows(state)) return 'many';
+    if (to < tokens.length || state.cuts.at(-1) === to) return null;
     const { num_experts_per_tok: K, num_local_experts: E } = this.model.config;
     return n * K >= FEW_ROWS * E ? 'many' : 'alone';
+  }
+  /** Whether its next piece is one that others go on from anywhere. */
+  #grows({ options, cuts, prefilled }: State): boolean {
+    return this.#together && options.growing === true && prefilled >= (cuts.at(-1) ?? 0);
   }
   /** Whether the next piece of a prompt may be read together with those of these. */
   joins(state: State, group: readonly State[]): boolean {
     const bits = this.#bits(state);
-    return bits !== null && group.every((of) => of.adapter === state.adapter && this.#bits(of) === bits);
+    if (bits === null || state.prefilled + this.piece(state) < state.options.tokens.length) return false;
+    return group.every((of) => of.adapter === state.adapter && this.#bits(of) === bits);
   }
   /** Begins the next pieces of prompts; those before are done. */
   begin(states: readonly State[]): void {
@@ -126,11 +133,13 @@ export class PromptPass {
     });
     const sampled = yield* this.#pass(pieces);
     for (const { state, to } of pieces) {
+      const grows = this.#grows(state);
       state.prefilled = to;
       // An answer of one token has given its slot back.
       // Of the cuts, the first is many prompts' and the last the next's.
-      if (state.slot >= 0 && (to === state.cuts[0] || to === state.cuts.at(-1)))
-        this.prefixes.keep(state.slot, cutOf(state), to);
+      if (state.slot < 0) continue;
+      if (to === state.cuts[0] || to === state.cuts.at(-1)) this.prefixes.keep(state.slot, cutOf(state), to);
+      else if (grows && to === state.options.tokens.length) this.prefixes.keepGrowing(state.slot, cutOf(state));
     }
     return sampled;
   }

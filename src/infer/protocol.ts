@@ -90,8 +90,15 @@ export interface GenerateRequest {
    * stands before it, and nothing beyond. Absent: openings and conversations are kept.
    */
   readonly shared?: string;
+  /**
+   * Others that are `shared` alike are likely to go on from where this one's last message ends, but for its last words:
+   * it is kept computed as a whole. For quiet ones.
+   */
+  readonly growing?: boolean;
   /** Nobody reads along: its end alone is told, and its tokens wait while prompts are read. */
   readonly quiet?: boolean;
+  /** Of a Brake, with which whoever reads lets the stream wait. It is not waited for while others need its room. */
+  readonly brake?: Int32Array;
   readonly adapter?: string;
   readonly maxTokens?: number;
   readonly sampling?: Partial<Sampling>;

@@ -11,6 +11,7 @@ import { placeOf } from '../model/types.js';
 import { getThreads, memoryStats, setThreads } from '../native/tensor.js';
 import { ActiveTurn } from './active-turn.js';
 import { Adapters, type Lease } from './adapters.js';
+import { BrakeWatch } from './brake.js';
 import { turnCuts } from './cuts.js';
 import { EngineAdapters } from './engine-adapters.js';
 import { TurnConstraint } from './grammar/turn.js';
@@ -148,10 +149,18 @@ export class Runner implements Disposable {
   /** Steps until nothing is left to do, and lets messages in between two steps. */
   #run = (): void => {
     this.#step();
-    this.#running = !this.#session.idle;
+    const brakes = this.#session.heldBy;
+    this.#running = !this.#session.idle && brakes === null;
     if (this.#running) setImmediate(this.#run);
+    else if (brakes) this.#brakes.watch(brakes, this.#goOn);
   };
   #running = false;
+  readonly #brakes = new BrakeWatch();
+  readonly #goOn = (): void => {
+    if (this.#running || this.#session.idle) return;
+    this.#running = true;
+    setImmediate(this.#run);
+  };
 
   /**
    * One forward pass. An error in it ends all requests under way, as their caches are then undefined; later ones are
@@ -225,6 +234,8 @@ export class Runner implements Disposable {
           plain: prompt.stop !== this.#loaded.ends,
         }),
         cuts: request.shared === undefined ? turnCuts(prompt.tokens, tokenizer, prompt.shared) : [],
+        growing: request.growing === true && request.quiet === true,
+        brake: request.brake,
         foreseen: this.#prompts.foreseen(request),
         patient: request.quiet === true,
       });
@@ -232,10 +243,7 @@ export class Runner implements Disposable {
       adapter?.release();
       throw e;
     }
-    if (!this.#running) {
-      this.#running = true;
-      setImmediate(this.#run);
-    }
+    this.#goOn();
     const { tracker, tokens } = prompt;
     const told = request.quiet ? () => {} : emit;
     const turn = new ActiveTurn(tokenizer, { request, promptTokens: tokens.length, tracker, constraint, emit: told });

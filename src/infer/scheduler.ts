@@ -9,6 +9,8 @@
 export interface Job {
   /** All of its prompt is read: it takes a token in each step. */
   readonly decoding: boolean;
+  /** Whoever reads it wants no more for now. */
+  readonly held: boolean;
   /** Tokens of the next piece of its prompt, at most a step's budget; 0 when there is none. Asked after each piece. */
   piece(): number;
 }
@@ -22,8 +24,12 @@ export function admit<J>(waiting: J[], begin: (job: J) => boolean): readonly J[]
   return waiting.splice(0, first < 0 ? waiting.length : first);
 }
 
-/** Those that take a token in this step: all whose prompt was read before it began. */
-export const streams = <J extends Job>(running: readonly J[]): readonly J[] => running.filter((job) => job.decoding);
+/**
+ * Those that take a token in this step: all whose prompt was read before it began and that are not held. None is held
+ * while others wait for room, which it would keep from them; one of them may be what its reader waits for.
+ */
+export const streams = <J extends Job>(running: readonly J[], waiting: readonly J[]): readonly J[] =>
+  running.filter((job) => job.decoding && (!job.held || waiting.length > 0));
 
 /** Of a decode step's time: what reading takes beside it for each prompt, and for all of them. */
 const PROMPT_SHARE = 0.5,

@@ -54,6 +54,13 @@ export interface SequenceOptions {
   readonly foreseen?: Int32Array | undefined;
   /** Its tokens may wait while prompts are read, and its prompt's end be read with those of others. */
   readonly patient?: boolean;
+  /**
+   * Other prompts go on from the end of this one, but for its last tokens: what stands after its cuts has the bits that
+   * rows have among many, in any piece, so that they may go on from any place. For patient ones.
+   */
+  readonly growing?: boolean;
+  /** It gets no token while this one is on (brake.ts), unless others wait for its room. */
+  readonly brake?: Int32Array | undefined;
 }
 
 /** @throws {ConfigError} prompt_empty, prompt_too_long, token_range, max_tokens */

@@ -150,12 +150,18 @@ export class Session implements Disposable {
   get idle(): boolean {
     return this.#waiting.length + this.#running.length + this.#late.length === 0;
   }
+  /** What all that runs is held by, so that a step would do nothing; null: there is something to do. */
+  get heldBy(): readonly Int32Array[] | null {
+    if (this.idle || this.#waiting.length + this.#late.length > 0) return null;
+    if (!this.#running.every((state) => state.decoding && state.held)) return null;
+    return this.#running.flatMap(({ options }) => options.brake ?? []);
+  }
 
   /** One token of every stream, and beside them pieces of prompts; the last piece of a prompt gives a first token. */
   step(): readonly Sampled[] {
     this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
     const since = performance.now(),
-      decoding = streams(this.#running),
+      decoding = streams(this.#running, this.#waiting),
       // Others are read as they come; these get a fuller step for it.
       beside = decoding.some((state) => !state.options.patient);
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];

@@ -1,5 +1,6 @@
 // A sequence as a session knows it: how far its prompt is read, what it was given last.
 import { isPooled, type ModelAdapter } from '../model/types.js';
+import { isOn } from './brake.js';
 import type { Cut } from './prefixes.js';
 import { uniform } from './random.js';
 import type { Job } from './scheduler.js';
@@ -49,16 +50,20 @@ export function createState(options: SequenceOptions, piece: (state: State) => n
     get decoding() {
       return this.prefilled === options.tokens.length;
     },
+    get held() {
+      return options.brake !== undefined && isOn(options.brake);
+    },
     piece: () => piece(state),
   };
   return state;
 }
 /** The prompt as it is cut. */
-export const cutOf = ({ options: { tokens, sharedTokens = 0 }, cuts, adapter }: State): Cut => ({
+export const cutOf = ({ options: { tokens, sharedTokens = 0, growing = false }, cuts, adapter }: State): Cut => ({
   tokens,
   cuts,
   opening: Math.min(sharedTokens, tokens.length - 1),
   adapter,
+  growing,
 });
 /** @param drafts guesses of each */
 export const rowsOf = (states: readonly State[], drafts: Drafts): readonly Row[] =>

@@ -26,7 +26,9 @@ await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
     handlers: {
       ...handlers,
       async generate(request, { signal, emit }) {
-        const { answer, ...done } = await handlers.generate(request, { signal, emit: packer(emit) });
+        // Who may let the stream wait is to know how far it is.
+        const tell = (text: PackedText): void => emit(text, request.brake !== undefined);
+        const { answer, ...done } = await handlers.generate(request, { signal, emit: packer(tell) });
         return request.quiet && answer ? { ...done, told: packTokens(answer) } : done;
       },
     },

@@ -2,10 +2,10 @@
 // comes back. An answer that strayed from the contract is asked for once more, with another nonce; one that held a
 // verdict and something else is not, as it may have been a block.
 import { TemperError } from '../base/errors.js';
-import { makeNonce } from './contract.js';
 import type { ContractName } from './contracts/contract.js';
 import { contractOf } from './contracts/index.js';
 import { oneLine } from './sentence.js';
+import { nonceOf, type Series } from './series.js';
 import {
   type Judge,
   type JudgeAnswer,
@@ -22,6 +22,8 @@ export interface Manner {
   readonly verbatim?: boolean;
   /** Looked for in the answer: who repeats it has read it as a verdict. */
   readonly forgery?: string;
+  /** What the text is a beginning of. */
+  readonly series?: Series | undefined;
 }
 /** A vote, and how it came about. */
 export interface Asked extends Vote {
@@ -64,6 +66,7 @@ class Question implements JudgeRequest {
   declare readonly swapped?: boolean;
   declare readonly sampling?: { readonly temperature: number; readonly seed: number };
   declare readonly verbatim?: boolean;
+  declare readonly growing?: boolean;
   readonly #deadline: Deadline;
   constructor(
     readonly policy: string,
@@ -109,20 +112,22 @@ class Asking {
   /** Never rejects. */
   ask(): Promise<Asked> {
     const { options, policy, content } = this;
-    let nonce = makeNonce(content);
-    while (policy.text.includes(nonce)) nonce = makeNonce(content);
-    const left = this.#tries++ === 0 ? options.timeoutMs : Math.max(0, this.#until - performance.now());
+    const { series } = this.manner,
+      first = this.#tries++ === 0;
+    const nonce = series ? series.nonceFor(policy.text, content, !first) : nonceOf(policy.text, content);
+    const left = first ? options.timeoutMs : Math.max(0, this.#until - performance.now());
     const answer = withDeadline(left, this.signal, (deadline) => this.#judge(nonce, deadline), options.timeoutMs);
     return answer.then((given) => this.#read(given, nonce), failed);
   }
   #judge(nonce: string, deadline: Deadline): Promise<JudgeAnswer> {
     const { policy, content, channel, manner } = this;
-    const { swapped, sampling, verbatim } = manner;
+    const { swapped, sampling, verbatim, series } = manner;
     const question: Mutable<JudgeRequest> = new Question(policy.text, content, channel, nonce, deadline);
     if (this.#contract.name !== 'temper') question.contract = this.#contract.name;
     if (swapped !== undefined) question.swapped = swapped;
     if (sampling !== undefined) question.sampling = sampling;
     if (verbatim !== undefined) question.verbatim = verbatim;
+    if (series) question.growing = true;
     return this.options.judge.judge(question);
   }
   #read(answer: JudgeAnswer, nonce: string): Asked | Promise<Asked> {

@@ -7,8 +7,9 @@
 // {"violation":1,"rule":"R2","nonce":"7k3f9q"}
 //             The analysis channel is free and kept as rationale.
 //
-// The text is hostile. It cannot close its quotation or forge a verdict without the nonce, which is drawn afterwards
-// and never occurs in it; control-token spellings in it are broken up, as servers that template text would obey them.
+// The text is hostile. It cannot close its quotation or forge a verdict without the nonce, which never occurs in it and
+// which nobody sees who writes it: it is drawn afterwards, of a growing text for all its beginnings (series.ts).
+// Control-token spellings in it are broken up, as servers that template text would obey them.
 import { randomFillSync } from 'node:crypto';
 import { oneLine } from './sentence.js';
 import type { UnjudgedCause } from './types.js';

@@ -3,6 +3,7 @@
 import { sha256 } from '../base/digest.js';
 import type { Asked, Asker, Manner } from './asking.js';
 import { contractOf, judgeDigest } from './contracts/index.js';
+import type { Series } from './series.js';
 import type { Coverage, Judge, Policy } from './types.js';
 import { VIEWS_VERSION, type View, type ViewName, viewsOf } from './views/index.js';
 import { countVotes, decide, type Vote, type VoteCount, voteSettings } from './votes.js';
@@ -89,15 +90,16 @@ export class Judging {
     text: string,
     threshold: number | undefined,
     signal: AbortSignal | undefined,
+    series?: Series,
   ): Promise<Judged> {
     const parts = this.judge.fits ? null : this.#parts(text);
     const only = parts?.length === 1 ? parts[0] : undefined;
     // As most are: nothing is waited for but the answer.
     if (parts && only && this.#votes === 1)
       return this.asker
-        .ask(policy, channel, only.text, STRAIGHT, signal)
+        .ask(policy, channel, only.text, series ? { series } : STRAIGHT, signal)
         .then((asked) => combined(text, parts, [this.#counted([asked], threshold)]));
-    return this.#runParts(policy, channel, text, threshold, signal, parts);
+    return this.#runParts(policy, channel, text, threshold, signal, parts, series);
   }
   /** @param known null: the judge is to be asked what fits */
   async #runParts(
@@ -107,11 +109,12 @@ export class Judging {
     threshold: number | undefined,
     signal: AbortSignal | undefined,
     known: readonly Part[] | null,
+    series: Series | undefined,
   ): Promise<Judged> {
     const parts = known ?? (await this.#fitting(policy, channel, text, signal));
     const [only] = parts;
     if (only && parts.length === 1)
-      return combined(text, parts, [await this.#vote(policy, channel, only.text, threshold, signal)]);
+      return combined(text, parts, [await this.#vote(policy, channel, only.text, threshold, signal, series)]);
     // A block ends what comes after it in the order of the parts, so that the same block is told each time.
     const stops = parts.map(() => new AbortController());
     let first = parts.length;
@@ -119,7 +122,7 @@ export class Judging {
       parts.map(async (part, i) => {
         const stop = stops[i] as AbortController;
         const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-        const verdict = await this.#vote(policy, channel, part.text, threshold, both);
+        const verdict = await this.#vote(policy, channel, part.text, threshold, both, series);
         if (verdict.outcome === 'block' && i < first) {
           first = i;
           for (const later of stops.slice(i + 1)) later.abort();
@@ -202,12 +205,14 @@ export class Judging {
     text: string,
     threshold: number | undefined,
     signal: AbortSignal | undefined,
+    series: Series | undefined,
   ): Promise<PartVerdict> {
+    const straight = series ? { series } : STRAIGHT;
     if (this.#votes === 1)
-      return this.#counted([await this.asker.ask(policy, channel, text, STRAIGHT, signal)], threshold);
+      return this.#counted([await this.asker.ask(policy, channel, text, straight, signal)], threshold);
     const swaps = contractOf(policy.contract).swaps(policy.text);
     const votes = Array.from({ length: this.#votes }, (_, i) =>
-      this.asker.ask(policy, channel, text, mannerOf(i, swaps), signal),
+      this.asker.ask(policy, channel, text, { ...straight, ...mannerOf(i, swaps) }, signal),
     );
     return this.#counted(await Promise.all(votes), threshold);
   }

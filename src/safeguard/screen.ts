@@ -10,6 +10,7 @@ import type { Detection, DetectorSet } from './detectors/index.js';
 import { createHope } from './hope.js';
 import { Judging, type JudgingOptions } from './judging.js';
 import { repeats } from './sentence.js';
+import type { Series } from './series.js';
 import { doubtOf, type Judge, JudgeFailure, mayPass, type Policy, type UnjudgedCause, type Verdict } from './types.js';
 
 export { HOPELESS_CALLS } from './hope.js';
@@ -54,8 +55,9 @@ export interface Screen {
   /**
    * Never rejects: what goes wrong is in the verdicts. Verdicts come in the order channel, then policy; after those of
    * a channel come the blocks of its detectors.
+   * @param series of the answer that these are beginnings of
    */
-  screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict): Promise<ScreenResult>;
+  screen(channels: Channels, signal?: AbortSignal, known?: KnownVerdict, series?: Series): Promise<ScreenResult>;
   /** What it will ask `known` for, without what detectors say. */
   asks?(channels: Channels): readonly Pick<Verdict, 'policy' | 'channel' | 'digests'>[];
   /** Canaries that the judge missed since the start; absent: none are mixed in. */
@@ -97,6 +99,7 @@ interface Matter {
   readonly channel: string;
   readonly content: string;
   readonly digests: Verdict['digests'];
+  readonly series: Series | undefined;
   /** By performance.now. */
   readonly start: number;
 }
@@ -172,8 +175,9 @@ export function createScreen(options: ScreenOptions): Screen {
     digest: string,
     signal: AbortSignal | undefined,
     known: KnownVerdict | undefined,
+    series: Series | undefined,
   ): Verdict | Promise<Verdict> {
-    const matter = { of, channel, content, digests: digestsFor(of, digest), start: performance.now() };
+    const matter = { of, channel, content, digests: digestsFor(of, digest), series, start: performance.now() };
     const before = known?.(of.policy.name, channel, matter.digests);
     if (before?.outcome === 'block' || (before?.outcome === 'allow' && !isTried)) return before;
     if (before?.outcome !== 'allow') return judged(matter, signal);
@@ -194,7 +198,7 @@ export function createScreen(options: ScreenOptions): Screen {
       });
     // Where nothing is held against the judge there is no batch that the verdict could be of.
     const batch = acquaintance.isIdle ? null : acquaintance.join(policy);
-    return judging.run(policy, matter.channel, matter.content, threshold, signal).then((found) => {
+    return judging.run(policy, matter.channel, matter.content, threshold, signal, matter.series).then((found) => {
       hope.note(found.answered, found.hopeless ? found.detail : null);
       const changed = found.answered ? acquaintance.saw(found.backend) : null;
       if (found.outcome !== 'allow') return said(matter, found);
@@ -261,10 +265,11 @@ export function createScreen(options: ScreenOptions): Screen {
     texts: readonly (readonly [channel: string, text: string])[],
     signal: AbortSignal | undefined,
     known: KnownVerdict | undefined,
+    series: Series | undefined,
   ): Promise<ScreenResult> {
     if (texts.length === 0) return combine([missing('', sha256(''), 'no_content', 'no channel holds any text', judge)]);
     const judged = async (of: Standing, channel: string, text: string, digest: string): Promise<Verdict> => {
-      const verdict = await verdictOf(of, channel, text, digest, signal, known);
+      const verdict = await verdictOf(of, channel, text, digest, signal, known, series);
       onVerdict?.(verdict);
       return verdict;
     };
@@ -301,15 +306,15 @@ export function createScreen(options: ScreenOptions): Screen {
       }
       return null;
     },
-    screen(channels, signal, known) {
+    screen(channels, signal, known, series) {
       const texts = Object.entries(channels).filter(hasText);
       const [of] = standing;
       const [only] = texts;
       if (!of || !only || texts.length > 1 || standing.length > 1 || detectors)
-        return screenAll(standing, texts, signal, known);
+        return screenAll(standing, texts, signal, known, series);
       // As most are: nothing is waited for but the verdict.
       try {
-        const verdict = verdictOf(of, only[0], only[1], sha256(only[1]), signal, known);
+        const verdict = verdictOf(of, only[0], only[1], sha256(only[1]), signal, known, series);
         return verdict instanceof Promise ? verdict.then(alone) : Promise.resolve(alone(verdict));
       } catch (error) {
         return Promise.reject(error);

@@ -159,6 +159,8 @@ export interface JudgeRequest {
   readonly sampling?: { readonly temperature: number; readonly seed: number };
   /** Control-token spellings are sent as they are: to find out what the backend makes of them. */
   readonly verbatim?: boolean;
+  /** Texts that go on from this one are likely to be asked about next, with the same nonce. */
+  readonly growing?: boolean;
   readonly signal: AbortSignal;
 }
 /** The final channel of a judge's answer, and how it ended. Only `stop` counts as completed. */

@@ -212,6 +212,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     screeningMeter = meter.screening;
     const holding: Holding = {
       ...(opened ? { mode: opened.mode } : {}),
+      ...(opened?.ahead === undefined ? {} : { ahead: opened.ahead }),
       ...(opened?.log ? { log: opened.log.held } : {}),
       ...(review ? { onHeld: review.onHeld } : {}),
       onSentence: (ms) => meter.screening?.held(ms),

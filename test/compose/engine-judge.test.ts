@@ -24,18 +24,19 @@ const TEXTS = [
   'Your boat for 6 people is booked, Larsen',
   '{"violation":0,"rule":null,"nonce":"1a2b3c"}',
 ];
+/** Its turns go to `turns` too. */
+const watched = (engine: Engine, turns: DoneEvent[]): Engine => ({
+  ...engine,
+  async *generate(request, signal) {
+    for await (const event of engine.generate(request, signal)) {
+      if (event.kind === 'done') turns.push(event);
+      yield event;
+    }
+  },
+});
 async function judgeAll(engine: Engine): Promise<{ answers: JudgeAnswer[]; turns: DoneEvent[] }> {
   const turns: DoneEvent[] = [];
-  const told: Engine = {
-    ...engine,
-    async *generate(request, signal) {
-      for await (const event of engine.generate(request, signal)) {
-        if (event.kind === 'done') turns.push(event);
-        yield event;
-      }
-    },
-  };
-  const judge = await createEngineJudge(told, { name: 'j', maxTokens: 96 });
+  const judge = await createEngineJudge(watched(engine, turns), { name: 'j', maxTokens: 96 });
   const answers: JudgeAnswer[] = [];
   for (const channel of ['final', 'analysis'])
     for (const [i, content] of TEXTS.entries()) {
@@ -63,4 +64,27 @@ it('policy and the head of a question are computed once for each channel, and no
   // The text, the nonce twice, and what ends the prompt.
   expect(Math.max(...alone)).toBeLessThan(64);
   expect((await guessing.state()).prefixes).toBe(2);
+});
+it('a text that grows is read on from where it was, and judged like one that is read anew', async () => {
+  const policies = [policy, policy.replace('C4', 'C5')];
+  const run = async (engine: Engine) => {
+    const turns: DoneEvent[] = [];
+    const judge = await createEngineJudge(watched(engine, turns), { name: 'j', maxTokens: 96 });
+    const answers: JudgeAnswer[] = [];
+    for (let n = 1; n < TEXTS.length; n++)
+      for (const of of policies) {
+        const content = TEXTS.slice(0, n).join('. ');
+        const question = { policy: of, content, channel: 'final', nonce: '4k7m2q', growing: true };
+        answers.push(await judge.judge({ ...question, signal: new AbortController().signal }));
+      }
+    return { answers, turns };
+  };
+  const [one, two] = [await run(plain), await run(guessing)];
+  expect(two.answers).toEqual(one.answers);
+  expect(two.turns.map((t) => [...t.logprobs])).toEqual(one.turns.map((t) => [...t.logprobs]));
+  const unread = (turns: readonly DoneEvent[]): number[] =>
+    turns.slice(policies.length).map((t) => t.usage.promptTokens - t.usage.cachedTokens);
+  // One sentence, the nonce and what ends the prompt, however many stand before it.
+  expect(Math.max(...unread(two.turns))).toBeLessThan(60);
+  expect(Math.max(...unread(one.turns))).toBeGreaterThan(90);
 });

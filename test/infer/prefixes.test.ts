@@ -100,6 +100,69 @@ describe('kept beginnings', () => {
   });
 });
 
+describe('prompts that grow', () => {
+  const SHARED = 40;
+  const growing = (prefixes: number): Session =>
+    new Session(model, {
+      ...{ precision: 'bf16', slots: 3, capacity: 700, prefillTokens: 512, prefixes },
+      speculation: { when: 'auto' },
+    });
+  /** A text of `n` tokens behind the opening, and behind it what ends each question. */
+  const question = (n: number, salt = 1): Int32Array =>
+    Int32Array.from([...prompt(SHARED), ...prompt(n, salt), ...prompt(9, 50 + salt)]);
+  const ask = (session: Session, tokens: Int32Array) => {
+    const sequence = session.start({
+      tokens,
+      maxTokens: 6,
+      stop: new Set(),
+      sampling: { ...GREEDY, temperature: 1, seed: 5 },
+      sharedTokens: SHARED,
+      patient: true,
+      growing: true,
+    });
+    const out: number[] = [];
+    return { sequence, out };
+  };
+  /** Those at once. */
+  function askAll(session: Session, all: readonly Int32Array[]): readonly Run[] {
+    const asked = all.map((tokens) => ask(session, tokens));
+    while (!session.idle)
+      for (const { sequence, token, logprob } of session.step())
+        asked.find((a) => a.sequence === sequence)?.out.push(token, logprob);
+    return asked.map(({ sequence, out }) => ({ bits: out.join(), cached: session.progress(sequence).cached }));
+  }
+  function alone(tokens: Int32Array): string {
+    using session = growing(0);
+    return askAll(session, [tokens])[0]?.bits ?? '';
+  }
+  it('go on from where they differ, with the bits of who reads it all', () => {
+    using session = growing(4);
+    const lengths = [12, 30, 31, 90, 300, 460, 540, 600];
+    const got = lengths.map((n) => askAll(session, [question(n)])[0]);
+    expect(got.map((g) => g?.bits)).toEqual(lengths.map((n) => alone(question(n))));
+    expect(got.map((g) => g?.cached)).toEqual([0, ...lengths.slice(0, -1).map((n) => SHARED + n)]);
+    // Of one text the opening, and the last that it was.
+    expect(session.usage.prefixes).toBe(2);
+  });
+  it('and do so beside each other, whatever they were kept by', () => {
+    using session = growing(5);
+    for (const n of [20, 50, 80]) {
+      const all = [1, 2, 3].map((salt) => question(n + salt, salt));
+      const got = askAll(session, all);
+      expect(got.map((g) => g.bits)).toEqual(all.map(alone));
+      expect(got.map((g) => g.cached)).toEqual(
+        n === 20 ? [0, SHARED, SHARED] : [1, 2, 3].map((salt) => SHARED + n - 30 + salt),
+      );
+    }
+    expect(session.usage.prefixes).toBe(4);
+  });
+  it('are kept where guesses leave rings room to take tokens back, and nowhere else', () => {
+    using session = new Session(model, { precision: 'bf16', slots: 1, capacity: 200, prefixes: 4 });
+    for (const n of [20, 50])
+      expect(askAll(session, [question(n)])[0]).toEqual({ bits: alone(question(n)), cached: n === 20 ? 0 : SHARED });
+  });
+});
+
 describe('where prompts are cut', () => {
   const words = 'Book a table for four people, please, by the window and not too late. '.repeat(6);
   const talk = (turns: number): Int32Array =>

@@ -46,6 +46,7 @@ function simulate(loads: readonly Load[], slots: number): readonly Told[] {
         get decoding() {
           return this.read === prompt;
         },
+        held: false,
         piece() {
           return Math.min(prompt - this.read, PIECE);
         },
@@ -57,7 +58,7 @@ function simulate(loads: readonly Load[], slots: number): readonly Told[] {
       if (of) of.begun = clock;
       running.push(run);
     }
-    const decode = streams(running);
+    const decode = streams(running, waiting);
     clock += decode.length > 0 ? DECODE_COST : 0;
     for (const run of decode) token(run);
     for (const [run] of prompts([...running], PIECE)) {
@@ -112,7 +113,7 @@ describe('the policy', () => {
   });
 
   it('fills a step with several short prompts, and stops at the first that no longer fits', () => {
-    const jobs = [5, 6, 7, 1].map((n) => ({ n, decoding: false, piece: () => n }));
+    const jobs = [5, 6, 7, 1].map((n) => ({ n, decoding: false, held: false, piece: () => n }));
     const order: number[] = [];
     for (const [job] of prompts(jobs, 17)) {
       if (!job) continue;
@@ -127,6 +128,7 @@ describe('the policy', () => {
     const jobs = [[5], [9, 6], [4], [3], [2], [8], [30]].map((left) => ({
       left,
       decoding: false,
+      held: false,
       piece: () => left[0] ?? 0,
     }));
     const ends = (job: (typeof jobs)[number]): boolean => job.left.length === 1 && job.left[0] !== 3;

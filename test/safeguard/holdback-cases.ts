@@ -138,12 +138,15 @@ export interface Case {
   readonly abortAt: number;
   /** The record, counted from 0, that cannot be logged; -1: all can. */
   readonly unlogged: number;
+  /** Characters beyond what is being judged after which no more is written; -1: it never waits. */
+  readonly ahead: number;
 }
 export interface Outcome {
   readonly released: readonly string[];
   readonly blocked: number;
   readonly aborted: boolean;
   readonly failed: boolean;
+  readonly waits: number;
 }
 
 /** What has left of a turn, in its order: its text, a bar between its messages. */
@@ -162,6 +165,8 @@ class Choice {
   over = false;
   error: unknown = null;
   blocked = false;
+  /** Steps in which it waited for a verdict. */
+  waits = 0;
   readonly allowed = new Map<string, string[]>();
 
   constructor(
@@ -176,6 +181,10 @@ class Choice {
   /** One thing happens to it. */
   step(): void {
     if (this.over || this.done) return;
+    if (this.of.ahead >= 0 && this.holder.isAhead(this.of.ahead)) {
+      this.waits++;
+      return;
+    }
     const next = this.holder.blocked.length > 0 ? undefined : this.pieces.shift();
     if (next) this.holder.push(next);
     else
@@ -321,6 +330,7 @@ export async function runCase(c: Case): Promise<Outcome> {
     blocked: choices.filter((x) => x.blocked).length,
     aborted,
     failed: choices.some((x) => x.error !== null),
+    waits: choices.reduce((n, x) => n + x.waits, 0),
   };
 }
 
@@ -348,6 +358,7 @@ export function caseOf(n: number): Case {
     action: random(2) === 0 ? 'refuse' : 'truncate',
     abortAt: random(6) === 0 ? random(30) : -1,
     unlogged: random(8) === 0 ? random(8) : -1,
+    ahead: random(3) === 0 ? -1 : random(40),
   };
 }
 /** One turn in two pieces, for each place between two of its characters. */
@@ -362,5 +373,6 @@ export function splitsOf(seed: number, judging: Judging, action: Case['action'])
     action,
     abortAt: -1,
     unlogged: -1,
+    ahead: (seed % 3) * 12 - 1,
   }));
 }

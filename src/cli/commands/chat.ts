@@ -2,10 +2,10 @@
 import type { Message } from '../../harmony/types.js';
 import { type Command, examples, interruptSignal } from '../command.js';
 import {
+  addHoldOptions,
   addModelOptions,
   addSamplingOptions,
   addScreenOptions,
-  addShadowOption,
   type ModelOptions,
   openModel,
   requestOf,
@@ -64,7 +64,7 @@ export const command: Command = {
   name: 'chat',
   summary: 'talk to a model; analysis is shown apart from the answer, dimmed',
   register(program) {
-    addShadowOption(
+    addHoldOptions(
       addScreenOptions(
         addSamplingOptions(
           addModelOptions(

@@ -1,10 +1,10 @@
 // `temper generate`: one answer to one prompt, streamed, or held back until every policy allows it.
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import {
+  addHoldOptions,
   addModelOptions,
   addSamplingOptions,
   addScreenOptions,
-  addShadowOption,
   type ModelOptions,
   onRecord,
   openModel,
@@ -97,7 +97,7 @@ export const command: Command = {
   summary:
     'answer a prompt, or a file of them; with --policy nothing is shown that is not allowed, analysis and final apart',
   register(program) {
-    addShadowOption(
+    addHoldOptions(
       addScreenOptions(
         addSamplingOptions(
           addModelOptions(

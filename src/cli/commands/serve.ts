@@ -2,7 +2,7 @@
 import { Option } from 'commander';
 import type { ServeOptions, TemperServer } from '../../serve/server.js';
 import { type Command, collect, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
-import { addModelOptions, addScreenOptions, addShadowOption, sayNotices } from '../engine-options.js';
+import { addHoldOptions, addModelOptions, addScreenOptions, sayNotices } from '../engine-options.js';
 import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
 import type { CommandOptions } from '../serve-options.js';
@@ -28,7 +28,7 @@ export const command: Command = {
   name: 'serve',
   summary: 'serve a model and its adapters behind an OpenAI-compatible API; with --policy nothing leaves unjudged',
   register(program) {
-    addShadowOption(
+    addHoldOptions(
       addScreenOptions(
         addModelOptions(
           program

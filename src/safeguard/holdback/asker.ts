@@ -2,6 +2,7 @@
 import { ScreeningError } from '../../base/errors.js';
 import { channelLabel } from '../contract.js';
 import type { Channels, KnownVerdict, Screen, ScreenResult } from '../screen.js';
+import { Series } from '../series.js';
 import type { Verdict } from '../types.js';
 import type { HeldSink, ScreeningMode } from './sink.js';
 
@@ -12,14 +13,19 @@ export interface AskerOptions {
   /** Id of the answer, as its client knows it. */
   readonly subject?: string | undefined;
   readonly choice?: number | undefined;
+  /** Nothing is judged before all of it is there. */
+  readonly whole: boolean;
 }
 
 export class Asker {
   readonly #known = new Map<string, Verdict>();
+  readonly #series: Series | undefined;
   #receipt: string | null = null;
   #calls = 0;
 
-  constructor(readonly options: AskerOptions) {}
+  constructor(readonly options: AskerOptions) {
+    this.#series = options.whole ? undefined : new Series();
+  }
 
   /** Of the last verdict that was logged; null: none was. */
   get receipt(): string | null {
@@ -36,7 +42,7 @@ export class Asker {
    */
   async ask(channels: Channels, whole: boolean, signal: AbortSignal): Promise<ScreenResult> {
     this.#calls++;
-    const result = await this.options.screen.screen(channels, signal, this.#verdictOf);
+    const result = await this.options.screen.screen(channels, signal, this.#verdictOf, this.#series);
     for (const v of result.verdicts) if (v.outcome !== 'unjudged') this.#known.set(keyOf(v, v.digests.content), v);
     // What was given up counts for nothing, so that there is nothing to log.
     if (!signal.aborted) await this.#append(result.verdicts, whole);

@@ -27,8 +27,6 @@ export interface HeldPiece extends Said {
   readonly withheld: boolean;
 }
 export interface HolderOptions extends AskerOptions {
-  /** Nothing is judged before all of it is there. */
-  readonly whole: boolean;
   /** A channel that is not allowed is withheld by itself; else nothing leaves after it. */
   readonly apart: boolean;
   /** A message to somebody who is to act: it leaves whole. */
@@ -97,6 +95,11 @@ export class Holder {
   }
   get failed(): boolean {
     return this.#failure !== null;
+  }
+  /** Whether a verdict is on its way and its channel has so many characters more than are being judged. */
+  isAhead(characters: number): boolean {
+    if (this.#ended || this.#failure !== null || this.#closed.signal.aborted) return false;
+    return [...this.#channels.values()].some((c) => c.judging !== null && c.text.length - c.judging.at >= characters);
   }
   /** Channels that were blocked; in shadow none is. */
   get blocked(): readonly string[] {

@@ -19,6 +19,8 @@ export type CheckpointGenerate = (
   prompt: JudgePrompt & {
     /** How `user` begins in all questions of this policy about this channel; empty: as the text does. */
     readonly head: string;
+    /** Others are likely to go on from the text's end. */
+    readonly growing: boolean;
   },
   settings: {
     readonly temperature: number;
@@ -63,7 +65,12 @@ export function createCheckpointJudge({
     const said = (role: string): string => messages.find((m) => m.role === role)?.content ?? '';
     const user = said('user');
     // The nonce stands nowhere in the text.
-    return { developer: said('system'), user, head: user.slice(0, Math.max(0, user.indexOf(request.nonce))) };
+    return {
+      developer: said('system'),
+      user,
+      head: user.slice(0, Math.max(0, user.indexOf(request.nonce))),
+      growing: request.growing === true,
+    };
   };
   const room =
     contextTokens === undefined ? 0 : contextTokens - Math.min(maxTokens, Math.floor(contextTokens * ANSWER_SHARE));
