@@ -20,7 +20,7 @@ import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from '
 import { foreseenRows, MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './speculation.js';
 import { createState, outcomeOf, type Row, rowOf, rowsOf, type State, streamOf, valuesOf, wishesOf } from './state.js';
 import type { Wish } from './steer.js';
-import { steered } from './steered.js';
+import { RowOfLogits, steered } from './steered.js';
 
 /** Kept prefixes that the cache has room of their own for, where its size is not given. */
 const ROOMY_PREFIXES = 2;
@@ -48,6 +48,7 @@ export class Session implements Disposable {
   readonly prefixes: Prefixes;
   readonly #steps: DecodeSteps;
   readonly #pass: PromptPass;
+  readonly #row = new RowOfLogits();
   readonly #speculation: Speculation | null;
   readonly #drafter: DraftModel | null;
   /** What a decode step took of late. */
@@ -326,7 +327,7 @@ export class Session implements Disposable {
   ): Sampled {
     const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
     const { token, logprob, top } =
-      wish && rows ? steered(this.model, state, wish, rows, b, plain) : { ...plain, top: [] };
+      wish && rows ? steered(this.model, state, wish, rows, b, plain, this.#row) : { ...plain, top: [] };
     state.last = token;
     state.sampled++;
     state.options.steer?.took(token);

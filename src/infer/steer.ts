@@ -72,6 +72,7 @@ export function createSteer(tokenizer: Tokenizer, options: SteerOptions): Steer 
 
 /** The n largest, falling; of equal ones the lower place first. NaN is never among them. */
 export function largest(values: Float32Array, n: number): readonly number[] {
+  if (n === 0) return [];
   const found: number[] = [];
   let least = -Infinity;
   for (let i = 0; i < values.length; i++) {
@@ -83,5 +84,5 @@ export function largest(values: Float32Array, n: number): readonly number[] {
     if (found.length > n) found.pop();
     if (found.length === n) least = values[found[n - 1]!]!;
   }
-  return n === 0 ? [] : found;
+  return found;
 }
