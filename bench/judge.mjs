@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { createEngineJudge } from '../dist/compose/engine-judge.js';
+import { ASKED_A_SLOT } from '../dist/compose/screening.js';
 import { toConversation } from '../dist/harmony/chat.js';
 import { renderPrompt } from '../dist/harmony/render.js';
 import { loadTokenizer } from '../dist/harmony/tokenizer.js';
@@ -131,8 +132,9 @@ async function nano(name, slots) {
   await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 5), {
     alone: judge(alone, 1, false),
     cached: judge(cached, 1, false),
-    batched: judge(batched, slots, false),
-    foreseen: judge(batched, slots, true),
+    // As many at once as temper screen asks for.
+    batched: judge(batched, ASKED_A_SLOT * slots, false),
+    foreseen: judge(batched, ASKED_A_SLOT * slots, true),
   });
   await Promise.all(engines.map((e) => e.close()));
 }

@@ -83,8 +83,15 @@ export interface ScreeningOptions extends LogOptions {
 export const DEFAULT_CANARIES = 64;
 /** A policy's prompt is kept by itself for each channel. Beside it are the answers that are being written. */
 const PREFIXES_A_POLICY = 4;
+/**
+ * Texts asked for at once of a local judge by slots of its engine, where they are many: those that wait are there when
+ * slots become free, and are read together.
+ */
+export const ASKED_A_SLOT = 2;
 export interface ScreeningHooks {
   readonly by?: string;
+  /** Texts are many and nobody waits for one of them. */
+  readonly many?: boolean;
   readonly onVerdict?: (verdict: Verdict) => void;
   readonly onCommit?: (commit: CommitInfo) => void;
 }
@@ -114,7 +121,7 @@ export interface OpenScreen {
 export async function openScreen(
   options: ScreeningOptions,
   signal?: AbortSignal,
-  { by = 'temper', onVerdict, onCommit }: ScreeningHooks = {},
+  { by = 'temper', many = false, onVerdict, onCommit }: ScreeningHooks = {},
 ): Promise<OpenScreen | null> {
   if (options.policy.length === 0) {
     if (options.judge !== undefined)
@@ -166,7 +173,8 @@ export async function openScreen(
   const detectors = detectorsOf(options);
   const { judge, close } = await openJudge(options.judge, options, signal);
   try {
-    const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: options.judgeConcurrency };
+    const ahead = many && !isUrl(options.judge) ? ASKED_A_SLOT : 1;
+    const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: ahead * options.judgeConcurrency };
     const checks: JudgeCheck[] = [];
     if (judge.check)
       for (const policy of policies)

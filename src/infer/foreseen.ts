@@ -30,9 +30,12 @@ export class Foreseen {
     if (this.#places.length === 0) return;
     this.#places = this.#places.filter((at) => this.ways[at + 1] === token).map((at) => at + 1);
   }
-  /** Where the answer went another way than all of them, it may come back to one. @param text prompt and answer */
+  /** The answer went another way than all of them. */
+  get isLost(): boolean {
+    return this.#places.length === 0;
+  }
+  /** It may come back to one. @param text prompt and answer */
   find(text: Int32Array): void {
-    if (this.#places.length > 0) return;
     const { ways } = this,
       end = text.length - 1;
     let longest = LEAST_MATCHED,

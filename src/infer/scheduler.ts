@@ -73,3 +73,26 @@ export function* prompts<J extends Job>(
     }
   if (group.length > 0) yield group;
 }
+
+/** Steps that prompts wait for company, at most: of one that takes long they lose little. */
+const MOST_WAITED = 4;
+
+/**
+ * Holds ends of prompts back that could be read together with those of others. A pass reads the model's weights however
+ * few tokens it has; and answers of one pass end together, so that their slots' next prompts come together too.
+ */
+export class Company {
+  #waited = 0;
+
+  /**
+   * Whether they wait in this step.
+   * @param ends tokens of each that stands ready · @param most tokens of a pass · @param comes more of them will: others
+   * wait for the slots of streams that are running now
+   */
+  isAwaited(ends: readonly number[], most: number, comes: boolean): boolean {
+    const enough = ends.reduce((sum, n) => sum + n, 0) >= most;
+    if (ends.length === 0) return false;
+    this.#waited = comes && !enough && this.#waited < MOST_WAITED ? this.#waited + 1 : 0;
+    return this.#waited > 0;
+  }
+}

@@ -14,7 +14,7 @@ import { backendOf } from '../native/backends.js';
 import { DraftModel } from './draft-model.js';
 import { Prefixes } from './prefixes.js';
 import { PromptPass } from './prompt-pass.js';
-import { admit, prompts, readingMs, streams } from './scheduler.js';
+import { admit, Company, prompts, readingMs, streams } from './scheduler.js';
 import { checkSequence, type Finish, type Sampled, type Sequence, type SequenceOptions } from './sequence.js';
 import { DEFAULT_PREFILL_TOKENS, type SessionOptions, type SessionUsage } from './session-options.js';
 import { foreseenRows, MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './speculation.js';
@@ -51,6 +51,7 @@ export class Session implements Disposable {
   readonly #row = new RowOfLogits();
   readonly #speculation: Speculation | null;
   readonly #drafter: DraftModel | null;
+  readonly #company = new Company();
   /** What a decode step took of late. */
   #decodeMs = 0;
   /** Sampled between two steps: told by the next. */
@@ -160,7 +161,7 @@ export class Session implements Disposable {
 
   /** One token of every stream, and beside them pieces of prompts; the last piece of a prompt gives a first token. */
   step(): readonly Sampled[] {
-    this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
+    this.#admit();
     const since = performance.now(),
       decoding = streams(this.#running, this.#waiting),
       // Others are read as they come; these get a fuller step for it.
@@ -168,6 +169,9 @@ export class Session implements Disposable {
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
     const until = this.options.yields ? this.#readingEnds(since, beside) : Number.POSITIVE_INFINITY;
     if (!this.#pass.run(sampled, until, beside)) return sampled;
+    // Who has just ended makes room for others, which are read with those that wait.
+    this.#admit();
+    if (this.#isCompanyAwaited()) return sampled;
     // A pass over several prompts stops between layers alone: beside streams each is read by itself.
     const joins = beside ? undefined : (state: State, group: readonly State[]) => this.#pass.joins(state, group);
     for (const states of prompts([...this.#running], this.#pass.options.tokens, joins)) {
@@ -175,6 +179,21 @@ export class Session implements Disposable {
       if (!this.#pass.run(sampled, until, beside) || performance.now() >= until) break;
     }
     return sampled;
+  }
+  #admit(): void {
+    this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
+  }
+  /** Of ends of prompts that may be read together, while all that decode may wait too. */
+  #isCompanyAwaited(): boolean {
+    const decoding = streams(this.#running),
+      unread = this.#running.filter((q) => !q.decoding),
+      comes = this.#waiting.length > 0 && decoding.length > 0;
+    if (!decoding.every((q) => q.options.patient) || !unread.every((q) => this.#pass.joins(q, []))) return false;
+    return this.#company.isAwaited(
+      unread.map((q) => q.piece()),
+      this.#pass.options.tokens,
+      comes,
+    );
   }
   /** When streams, if there are any, want their next token. */
   #readingEnds(since: number, beside: boolean): number {

@@ -15,7 +15,7 @@ export const MOST_FORESEEN = 63;
 export const MOST_FORESEEN_ROWS = 64;
 /** Of small models a row takes less than what is around a step: more, as far as their logits take 4 MiB. */
 export const foreseenRows = (vocabSize: number): number =>
-  Math.max(MOST_FORESEEN_ROWS, Math.min(512, Math.floor(2 ** 20 / vocabSize)));
+  Math.max(MOST_FORESEEN_ROWS, Math.min(1024, Math.floor(2 ** 20 / vocabSize)));
 /** That such a guess is right: where nothing is known of it, and the least that is worth a row. */
 const FORESEEN_HOPE = 0.9,
   LEAST_FORESEEN_CHANCE = 0.7;

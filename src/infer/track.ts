@@ -82,7 +82,7 @@ export class Track {
   /** At most so many tokens that the request says will come now. */
   foresees(most: number): readonly number[] {
     if (this.#ways === null || most < 1) return [];
-    this.#ways.find(this.text);
+    if (this.#ways.isLost) this.#ways.find(this.text);
     return this.#ways.guess(most);
   }
   #read(): Lookup {

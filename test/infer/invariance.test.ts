@@ -186,6 +186,25 @@ it.each([
   passes.mockRestore();
 });
 
+it('ends of prompts wait for those whose slots are taken a little longer', () => {
+  const asks = Array.from({ length: 12 }, (_v, i): Ask => {
+    const maxTokens = 2 + (i % 3);
+    return { adapter: 0, length: 60 + i, shared: 0, salt: i, maxTokens, greedy: true, at: 0, patient: true };
+  });
+  const sizes = (some: readonly Ask[]): readonly number[] => {
+    const options = { precision: 'bf16', prefillTokens: 512, slots: 4 } as const;
+    const passes = vi.spyOn(PromptPass.prototype, 'begin');
+    const [got] = together(bf16, some, options);
+    const lengths = passes.mock.calls.map(([states]) => states.length);
+    passes.mockRestore();
+    expect(got).toEqual(some.map((a) => alone(bf16, a, { ...options, slots: 1 })));
+    return lengths;
+  };
+  expect(sizes(asks)).toEqual([4, 4, 4]);
+  // Whose tokens somebody waits for wait for nobody.
+  expect(sizes(asks.map((a) => ({ ...a, patient: false })))).toEqual(asks.map(() => 1));
+});
+
 it('pieces of prompts that stop between layers change nothing', () => {
   const asks = Array.from({ length: 12 }, (_, i): Ask => {
     return { adapter: i % 4, length: 20 + 11 * i, shared: 0, salt: i % 3, maxTokens: 8, greedy: i % 2 === 0, at: i };

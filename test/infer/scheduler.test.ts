@@ -1,7 +1,7 @@
 // The policy over random loads, with a clock that counts what a step costs.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { admit, type Job, prompts, readingMs, streams } from '../../src/infer/scheduler.js';
+import { admit, Company, type Job, prompts, readingMs, streams } from '../../src/infer/scheduler.js';
 
 interface Load {
   readonly at: number;
@@ -154,4 +154,17 @@ describe('the policy', () => {
 
 it('streams wait half a step for one prompt, more for several, never three steps', () => {
   expect([0, 1, 2, 3, 4, 100].map((waiting) => readingMs(10, waiting))).toEqual([0, 5, 10, 15, 15, 15]);
+});
+
+describe('ends of prompts wait for company', () => {
+  it('until there is enough for a pass, nobody comes any more, or four steps are over', () => {
+    const company = new Company();
+    const waits = (ends: readonly number[], comes = true): boolean => company.isAwaited(ends, 100, comes);
+    expect([waits([40]), waits([40, 30]), waits([40, 30, 30])]).toEqual([true, true, false]);
+    expect([waits([40]), waits([40], false)]).toEqual([true, false]);
+    expect(Array.from({ length: 6 }, () => waits([40]))).toEqual([true, true, true, true, false, true]);
+  });
+  it('and none is held back where none stands ready', () => {
+    expect(new Company().isAwaited([], 100, true)).toBe(false);
+  });
 });

@@ -7,6 +7,54 @@ namespace {
 
 __m512bh as_bf16(__m512i v) { return reinterpret_cast<__m512bh>(v); }
 
+// The sum of 16 lanes: the upper half onto the lower, again and again.
+inline float add_lanes(__m512 v) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+// add_lanes of 4 × 4 vectors with the same bits, in half the instructions: lane 4·i + c is the sum of sums[4·i + c].
+inline __m512 add_lanes_of_16(const __m512* sums) {
+  __m512 half[8], quarter[4], pair[2];
+  // What the steps below gather from places i, i + 4, i + 8, i + 12 stands side by side at the end.
+  const auto at = [&](int i) { return sums[4 * (i % 4) + i / 4]; };
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(at(2 * i), at(2 * i + 1), 0x44),
+                            _mm512_shuffle_f32x4(at(2 * i), at(2 * i + 1), 0xee));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    quarter[i] = _mm512_add_ps(_mm512_shuffle_f32x4(half[2 * i], half[2 * i + 1], 0x88),
+                               _mm512_shuffle_f32x4(half[2 * i], half[2 * i + 1], 0xdd));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const __m512d a = _mm512_castps_pd(quarter[2 * i]), b = _mm512_castps_pd(quarter[2 * i + 1]);
+    pair[i] =
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  return _mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], _MM_SHUFFLE(2, 0, 2, 0)),
+                       _mm512_shuffle_ps(pair[0], pair[1], _MM_SHUFFLE(3, 1, 3, 1)));
+}
+
+constexpr int kManyCols = 4;
+// Weight rows up to so many inputs, of small models, lie in the caches anyway, and adding up lanes would take as long
+// as making their sums.
+constexpr int64_t kShort = 512;
+constexpr int kLeastJoint = 3;
+
+// out[i][0…4) = the sums of sums[i][0…4), i < m.
+inline void add_up(float* out, int64_t ld, int m, const __m512* sums) {
+  for (int i = 0; i < m; i += 4, sums += 4 * kManyCols, out += 4 * ld) {
+    const __m512 four = add_lanes_of_16(sums);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(four));
+    if (i + 1 < m) _mm_storeu_ps(out + ld, _mm512_extractf32x4_ps(four, 1));
+    if (i + 2 < m) _mm_storeu_ps(out + 2 * ld, _mm512_extractf32x4_ps(four, 2));
+    if (i + 3 < m) _mm_storeu_ps(out + 3 * ld, _mm512_extractf32x4_ps(four, 3));
+  }
+}
+
 int64_t units(Kind kind, int64_t k) { return kind == Kind::mxfp4 ? (k + 127) / 128 * 64 : (k + 31) / 32 * 16; }
 
 // MXFP4 order: block of 128, then i = 0…3, then dword l: the pair (x[8l+i], x[8l+i+4]).
@@ -43,10 +91,10 @@ void prepare(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind kind) 
   }
 }
 
-// Each dots_* takes `Cols` weight rows at once, n and those `apart` further on. Two distant rows are two streams for
-// the hardware's prefetcher.
-template <int M, int Cols>
-void dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
+// Each of these takes `Cols` weight rows at once, n and those `apart` further on. Two distant rows are two streams for
+// the hardware's prefetcher. `done(i, c, sum)` is called with the sum of row i of x by weight row c.
+template <int M, int Cols, class Done>
+void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k, const Done& done) {
   const __m512i table = code_table_bf16();
   const int64_t row_bytes = k / 2, groups = k / 32, row_units = units(Kind::mxfp4, k);
   const uint8_t *blocks[Cols], *scales[Cols];
@@ -84,7 +132,7 @@ void dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b, int6
       step(c, _mm512_maskz_loadu_epi8(first_bytes(row_bytes - at), blocks[c] + at),
            four_scales(scales[c] + at / 16, static_cast<int>(groups - at / 16)));
   for (int c = 0; c < Cols; ++c)
-    for (int i = 0; i < M; ++i) out[i * ld + c * apart] = _mm512_reduce_add_ps(sum[c][i]);
+    for (int i = 0; i < M; ++i) done(i, c, sum[c][i]);
 }
 
 // Adds the products of inputs [from, to) to sums [M][Cols]. load(c, at, count): 32 weights of row n + c·apart from `at`
@@ -142,12 +190,14 @@ void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
 
 template <int M, int Cols>
 void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n, int64_t apart, int64_t k) {
-  if (b.kind == Kind::mxfp4) return dots_mxfp4<M, Cols>(out, ld, x, b, n, apart, k);
+  if (b.kind == Kind::mxfp4)
+    return sum_mxfp4<M, Cols>(x, b, n, apart, k,
+                              [&](int i, int c, __m512 sum) { out[i * ld + c * apart] = add_lanes(sum); });
   __m512 sums[M * Cols];
   for (__m512& sum : sums) sum = _mm512_setzero_ps();
   with_loads<Cols>(b, n, apart, [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
   for (int i = 0; i < M; ++i)
-    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
 }
 
 constexpr int kGroupRows = 6;
@@ -162,7 +212,7 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
   const int groups = (m + kGroupRows - 1) / kGroupRows;
   const int64_t row_units = units(b.kind, k);
   __m512 sums[kMostFewRows * Cols];
-  for (int i = 0; i < m * Cols; ++i) sums[i] = _mm512_setzero_ps();
+  for (int i = 0; i < (m + 3) / 4 * 4 * Cols; ++i) sums[i] = _mm512_setzero_ps();
   with_loads<Cols>(b, n, apart, [&](const auto& load) {
     for (int64_t from = 0; from < k; from += block)
       for (int g = 0, row = 0; g < groups; ++g) {
@@ -174,11 +224,11 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
         row = next;
       }
   });
+  if (Cols == kManyCols && apart == 1) return add_up(out, ld, m, sums);
   for (int i = 0; i < m; ++i)
-    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = _mm512_reduce_add_ps(sums[i * Cols + c]);
+    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
 }
 
-constexpr int kManyCols = 4;
 constexpr int64_t kDecoded = 4096;  // inputs of decoded weights that stay in L1
 
 // More than kGroupRows rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
@@ -205,13 +255,32 @@ void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source
 // The same of any dense weights.
 void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
-  const int64_t apart = (n1 - n0) / kManyCols;
-  for (int64_t j = 0; j < apart; ++j) dots_in_groups<kManyCols>(out + j, ld, m, x, b, n0 + j, apart, k);
-  for (int64_t n = n0 + kManyCols * apart; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
+  const int64_t fours = (n1 - n0) / kManyCols, apart = k > kShort ? fours : 1, step = k > kShort ? 1 : kManyCols;
+  for (int64_t j = 0; j < fours; ++j)
+    dots_in_groups<kManyCols>(out + j * step, ld, m, x, b, n0 + j * step, apart, k);
+  for (int64_t n = n0 + kManyCols * fours; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
+}
+
+// Short rows in MXFP4, four at a time.
+template <int M>
+void short_dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  __m512 sums[kFewRows * kManyCols];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  int64_t n = n0;
+  for (; n + kManyCols <= n1; n += kManyCols) {
+    for (int first = 0; first < kManyCols; first += 2)
+      sum_mxfp4<M, 2>(x, b, n + first, 1, k,
+                      [&](int i, int c, __m512 sum) { sums[i * kManyCols + first + c] = sum; });
+    add_up(out + n - n0, ld, M, sums);
+  }
+  for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);
 }
 
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  if (m > kGroupRows && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
+  const bool joint = k <= kShort && m >= kLeastJoint;
+  if (joint && b.kind == Kind::mxfp4)
+    return with_rows<kFewRows>(m, [&]<int M>() { short_dots_mxfp4<M>(out, ld, x, b, n0, n1, k); });
+  if ((m > kGroupRows || joint) && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
   const int64_t apart = (n1 - n0) / 2;
   with_rows<kFewRows>(m, [&]<int M>() {
     for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);

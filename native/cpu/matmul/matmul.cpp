@@ -236,14 +236,25 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     plan.panels = ceil_div(p.m, path.mr);
     plan.row_blocks = plan.few ? 1 : std::min(plan.panels, ceil_div(plan.panels * path.mr, kBlockRows));
     plan.block_cols = plan.few ? few_cols(p.terms[0].b.kind, p.terms[0].k) : kBlockCols;
-    plan.col_blocks = ceil_div(p.n, plan.block_cols);
     packs += plan.few ? 1 : k_blocks * plan.row_blocks;
-    tasks += plan.row_blocks * plan.col_blocks;
+    tasks += plan.row_blocks * ceil_div(p.n, plan.block_cols);
     pack_end[static_cast<size_t>(num_plans)] = packs;
-    task_end[static_cast<size_t>(num_plans)] = tasks;
     ++num_plans;
   }
   if (num_plans == 0) return;
+  const bool serial = work < kSerialMultiplies;
+  // Narrower ones where there are fewer than threads, as of small models: no panel is packed twice for it.
+  const int64_t parts = serial ? 1 : ceil_div(thread_count(), tasks);
+  tasks = 0;
+  for (int64_t i = 0; i < num_plans; ++i) {
+    Plan& plan = plans[static_cast<size_t>(i)];
+    const int64_t n = plan.product->n;
+    if (parts > 1)
+      plan.block_cols = ceil_div(ceil_div(std::min(n, plan.block_cols), parts), kMaxTileCols) * kMaxTileCols;
+    plan.col_blocks = ceil_div(n, plan.block_cols);
+    tasks += plan.row_blocks * plan.col_blocks;
+    task_end[static_cast<size_t>(i)] = tasks;
+  }
   Scratch<uint32_t> packed(static_cast<size_t>(units));
   uint32_t* next = packed.data();
   for (int64_t i = 0; i < num_plans; ++i) {
@@ -286,7 +297,7 @@ void multiply(const Product* products, int64_t count, int64_t precision) {
     else parallel_for(n, task);
   };
   run(packs, units < kSerialUnits, pack_task);
-  run(tasks, work < kSerialMultiplies, block_task);
+  run(tasks, serial, block_task);
 }
 
 }  // namespace temper::cpu

@@ -116,11 +116,11 @@ async function screen(inputs: readonly string[], given: Options, version: string
   );
   const { screenFile } = await import('../../safeguard/batch/screen-file.js');
   const { batchExitCode } = await import('../../safeguard/batch/tally.js');
-  const { openScreen } = await import('../../compose/screening.js');
+  const { ASKED_A_SLOT, openScreen } = await import('../../compose/screening.js');
   const signal = interruptSignal();
   if (options.storeKey !== undefined && options.store === undefined)
     throw new ConfigError('bad_option', 'screen: --store-key without --store; add --store FILE or --store URL');
-  const open = await openScreen(options, signal, { by: 'screen' });
+  const open = await openScreen(options, signal, { by: 'screen', many: true });
   if (!open) return;
   let verdicts: OpenSharedVerdicts | undefined;
   try {
@@ -148,7 +148,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
       rejudge: options.rejudge,
       ...(options.budget === undefined ? {} : { budget: options.budget }),
       signal,
-      window: Math.max(1, options.judgeConcurrency),
+      window: Math.max(1, ASKED_A_SLOT * options.judgeConcurrency),
       onChecked: (rows) => {
         total = rows;
         every = Math.max(1, Math.min(256, Math.floor(rows / 1000)));

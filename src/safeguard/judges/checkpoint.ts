@@ -50,6 +50,18 @@ export interface CheckpointJudgeOptions {
 const ANSWER_SHARE = 0.5;
 /** Tokens that harmony itself takes of a prompt, and more. */
 const HARMONY_TOKENS = 128;
+/** Tokens more than those of a prompt without its text, and one for each byte of that, as pieces join at its borders. */
+const BORDER_TOKENS = 8;
+/** Policies and channels whose prompts are counted without a text. */
+const MOST_COUNTED = 64;
+/** As long as any. */
+const FIT_NONCE = '0a0a0a';
+interface Size {
+  readonly bytes: number;
+  readonly tokens: number;
+}
+type Fitting = Omit<JudgeRequest, 'nonce' | 'signal'>;
+const bytesOf = ({ developer, user }: JudgePrompt): number => Buffer.byteLength(developer) + Buffer.byteLength(user);
 
 export function createCheckpointJudge({
   name,
@@ -74,6 +86,22 @@ export function createCheckpointJudge({
   };
   const room =
     contextTokens === undefined ? 0 : contextTokens - Math.min(maxTokens, Math.floor(contextTokens * ANSWER_SHARE));
+  /** Of prompts without a text: bytes and tokens. */
+  const bare = new Map<string, Size>();
+  async function bareSize(
+    request: Fitting,
+    count: NonNullable<CheckpointJudgeOptions['count']>,
+    signal: AbortSignal,
+  ): Promise<Size> {
+    const key = `${request.contract ?? ''} ${request.channel} ${request.policy}`;
+    const known = bare.get(key);
+    if (known) return known;
+    const prompt = promptOf({ ...request, content: '', nonce: FIT_NONCE });
+    const size = { bytes: bytesOf(prompt), tokens: await count(prompt, signal) };
+    if (bare.size >= MOST_COUNTED) bare.clear();
+    bare.set(key, size);
+    return size;
+  }
   const expectation = new Expectation();
   return {
     name,
@@ -82,11 +110,14 @@ export function createCheckpointJudge({
       ? {}
       : {
           contextTokens,
-          async fits(request: Omit<JudgeRequest, 'nonce' | 'signal'>, signal: AbortSignal): Promise<boolean> {
-            const prompt = promptOf({ ...request, nonce: '0a0a0a' });
+          async fits(request: Fitting, signal: AbortSignal): Promise<boolean> {
+            const prompt = promptOf({ ...request, nonce: FIT_NONCE });
             // No token has less than a byte.
-            const bytes = Buffer.byteLength(prompt.developer) + Buffer.byteLength(prompt.user);
-            return bytes + HARMONY_TOKENS <= room || (await count(prompt, signal)) <= room;
+            const bytes = bytesOf(prompt);
+            if (bytes + HARMONY_TOKENS <= room) return true;
+            const bare = await bareSize(request, count, signal);
+            const most = bare.tokens + (bytes - bare.bytes) + BORDER_TOKENS;
+            return most <= room || (await count(prompt, signal)) <= room;
           },
         }),
     async judge(request): Promise<JudgeAnswer> {
