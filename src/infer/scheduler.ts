@@ -86,8 +86,8 @@ export class Company {
 
   /**
    * Whether they wait in this step.
-   * @param ends tokens of each that stands ready · @param most tokens of a pass · @param comes more of them will: others
-   * wait for the slots of streams that are running now
+   * @param ends tokens of each that stands ready · @param most tokens of a pass
+   * @param comes more of them will: others wait for the slots of streams that are running now
    */
   isAwaited(ends: readonly number[], most: number, comes: boolean): boolean {
     const enough = ends.reduce((sum, n) => sum + n, 0) >= most;

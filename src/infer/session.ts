@@ -185,7 +185,7 @@ export class Session implements Disposable {
   }
   /** Of ends of prompts that may be read together, while all that decode may wait too. */
   #isCompanyAwaited(): boolean {
-    const decoding = streams(this.#running),
+    const decoding = streams(this.#running, this.#waiting),
       unread = this.#running.filter((q) => !q.decoding),
       comes = this.#waiting.length > 0 && decoding.length > 0;
     if (!decoding.every((q) => q.options.patient) || !unread.every((q) => this.#pass.joins(q, []))) return false;

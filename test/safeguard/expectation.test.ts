@@ -110,3 +110,28 @@ it('a checkpoint judge tells its engine, and where the nonce stands in its promp
     [[['0']], ''],
   ]);
 });
+
+it('a prompt is counted once without its text: what that adds at most is known by its bytes', async () => {
+  const counted: string[] = [];
+  const judge = createCheckpointJudge({
+    name: 'j',
+    modelDigest: 'm',
+    maxTokens: 100,
+    contextTokens: 1100,
+    // Four bytes a token, as of English.
+    async count({ developer, user }) {
+      counted.push(/^BEGIN \S+\n([\s\S]*)\nEND/m.exec(user)?.[1] ?? '');
+      return Math.ceil((developer.length + user.length) / 4);
+    },
+    generate: async () => reply('', ''),
+  });
+  const { policy, channel } = request('', { policy: 'C1: a phone number. '.repeat(60) });
+  const fits = (content: string): Promise<boolean> | undefined => judge.fits?.({ policy, channel, content }, signal);
+  expect(await fits('a'.repeat(500))).toBe(true);
+  expect(await fits('b'.repeat(400))).toBe(true);
+  expect(counted).toEqual(['']);
+  // Longer ones may fit all the same, or not: they are counted themselves.
+  expect(await fits('c'.repeat(1200))).toBe(true);
+  expect(await fits('d'.repeat(4000))).toBe(false);
+  expect(counted.map((text) => text[0] ?? '')).toEqual(['', 'c', 'd']);
+});

@@ -31,8 +31,7 @@ inline __m512 add_lanes_of_16(const __m512* sums) {
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
     const __m512d a = _mm512_castps_pd(quarter[2 * i]), b = _mm512_castps_pd(quarter[2 * i + 1]);
-    pair[i] =
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    pair[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
   }
   return _mm512_add_ps(_mm512_shuffle_ps(pair[0], pair[1], _MM_SHUFFLE(2, 0, 2, 0)),
                        _mm512_shuffle_ps(pair[0], pair[1], _MM_SHUFFLE(3, 1, 3, 1)));
@@ -256,8 +255,7 @@ void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source
 void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
   const int64_t fours = (n1 - n0) / kManyCols, apart = k > kShort ? fours : 1, step = k > kShort ? 1 : kManyCols;
-  for (int64_t j = 0; j < fours; ++j)
-    dots_in_groups<kManyCols>(out + j * step, ld, m, x, b, n0 + j * step, apart, k);
+  for (int64_t j = 0; j < fours; ++j) dots_in_groups<kManyCols>(out + j * step, ld, m, x, b, n0 + j * step, apart, k);
   for (int64_t n = n0 + kManyCols * fours; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
 }
 
@@ -269,8 +267,7 @@ void short_dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b
   int64_t n = n0;
   for (; n + kManyCols <= n1; n += kManyCols) {
     for (int first = 0; first < kManyCols; first += 2)
-      sum_mxfp4<M, 2>(x, b, n + first, 1, k,
-                      [&](int i, int c, __m512 sum) { sums[i * kManyCols + first + c] = sum; });
+      sum_mxfp4<M, 2>(x, b, n + first, 1, k, [&](int i, int c, __m512 sum) { sums[i * kManyCols + first + c] = sum; });
     add_up(out + n - n0, ld, M, sums);
   }
   for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);

@@ -50,7 +50,7 @@ export interface CheckpointJudgeOptions {
 const ANSWER_SHARE = 0.5;
 /** Tokens that harmony itself takes of a prompt, and more. */
 const HARMONY_TOKENS = 128;
-/** Tokens more than those of a prompt without its text, and one for each byte of that, as pieces join at its borders. */
+/** Tokens that a text adds to its prompt beside one for each byte, as pieces join at its borders. */
 const BORDER_TOKENS = 8;
 /** Policies and channels whose prompts are counted without a text. */
 const MOST_COUNTED = 64;
