@@ -32,7 +32,7 @@ export class Bodies {
   constructor(readonly most: number) {}
 
   /**
-   * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type · 429 too_many_bodies
+   * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type, content_encoding · 429 too_many_bodies
    */
   async read(c: ApiRequest): Promise<unknown> {
     return this.#with(c, (pieces) => jsonOf(Buffer.concat(pieces)));
@@ -56,6 +56,11 @@ export class Bodies {
     const type = c.req.header('content-type') ?? '';
     if (!/^application\/json\s*(;|$)/i.test(type))
       throw new ApiError(415, 'invalid_request_error', 'content_type', 'content-type: wanted application/json');
+    const encoding = c.req.header('content-encoding') ?? 'identity';
+    if (!/^identity$/i.test(encoding)) {
+      const what = `content-encoding: ${JSON.stringify(encoding.slice(0, 100))} is not read here; send it as it is`;
+      throw new ApiError(415, 'invalid_request_error', 'content_encoding', what);
+    }
     const { most } = this;
     const tooLarge = (): ApiError =>
       new ApiError(413, 'invalid_request_error', 'body_too_large', `the body has more than ${most} bytes`);
