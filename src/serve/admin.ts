@@ -5,7 +5,7 @@ import { TemperError } from '../base/errors.js';
 import type { ApiApp, ApiRequest } from './api.js';
 import { ApiError, badRequest } from './api-error.js';
 import type { Callers } from './callers.js';
-import type { ApiKeys } from './keys.js';
+import { type ApiKeys, bearerOf } from './keys.js';
 import { ADAPTER_STATUSES, type ServedModel, type ServedModels } from './served.js';
 
 export interface AdminOptions {
@@ -66,7 +66,7 @@ export function addAdminRoutes(app: ApiApp, { served, callers, keys, readBody, l
         'not_found',
         'there are no admin routes: no admin key was given',
       );
-    const given = /^Bearer (\S+)$/i.exec(c.req.header('authorization') ?? '')?.[1];
+    const given = bearerOf(c.req.header('authorization'));
     const key = given === undefined ? null : known.find(given);
     if (key === null)
       throw new ApiError(

@@ -5,7 +5,7 @@ import type { GenerateRequest } from '../infer/protocol.js';
 import type { Admission } from './admission.js';
 import { ApiError } from './api-error.js';
 import type { GenerationService } from './generation.js';
-import { ANYBODY, type ApiKey, type ApiKeys } from './keys.js';
+import { ANYBODY, type ApiKey, type ApiKeys, bearerOf } from './keys.js';
 import { Asking, type KeyUsage, Limits } from './limits.js';
 import type { ServedModel } from './served.js';
 
@@ -91,7 +91,7 @@ export class Callers {
    */
   identify(header: (name: string) => string | undefined): ApiKey {
     if (this.#keys === null) return ANYBODY;
-    const given = /^Bearer (\S+)$/i.exec(header('authorization') ?? '')?.[1] ?? header('x-api-key');
+    const given = bearerOf(header('authorization')) ?? header('x-api-key');
     const key = given === undefined ? null : this.#keys.find(given);
     if (key === null)
       throw new ApiError(401, 'authentication_error', 'invalid_api_key', 'wanted a key: Authorization: Bearer KEY');

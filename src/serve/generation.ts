@@ -15,7 +15,7 @@ import type { UnjudgedCause, Verdict } from '../safeguard/types.js';
 import { ANSWER_FIELD, badRequest } from './api-error.js';
 import type { Meter } from './meter.js';
 import { type Part, type PartHead, partsOf, type Sorter, sorter } from './parts.js';
-import { seal } from './seal.js';
+import { Gate, wholeOf } from './release-gate.js';
 import type { Served } from './served.js';
 import { isLate, pause } from './turns.js';
 
@@ -178,34 +178,6 @@ async function brokenBy(held: Prepared | null, done: DoneEvent, signal: AbortSig
   return broken === null ? null : `[withheld: it does not keep to its schema: ${broken}]`;
 }
 
-/** What leaves of each part, in order. */
-class Gate {
-  /** A part that is being sealed: it leaves when it is whole. */
-  #held: { readonly part: PartHead; text: string } | null = null;
-  constructor(
-    /** Thoughts may be shown. */
-    readonly open: boolean,
-    /** Thoughts that are not shown are given sealed. */
-    readonly seals: boolean,
-  ) {}
-  shows = (part: PartHead): boolean => this.open || part.kind !== 'reasoning';
-
-  *pass(part: PartHead, text: string, tokens?: readonly TokenInfo[]): Generator<Released, void, void> {
-    if (this.#held && this.#held.part.index !== part.index) yield* this.rest();
-    if (this.shows(part)) {
-      if (text !== '' || part.kind === 'call' || tokens) yield { kind: 'piece', part, text, ...(tokens && { tokens }) };
-    } else if (this.seals && isKept(part)) {
-      this.#held ??= { part, text: '' };
-      this.#held.text += text;
-    }
-  }
-  *rest(): Generator<Released, void, void> {
-    const held = this.#held;
-    this.#held = null;
-    if (held) yield { kind: 'sealed', part: held.part, text: seal(held.text) };
-  }
-}
-
 /**
  * Runs one request. Leaving the loop, or the signal, ends it: its place, slot and pages come back.
  * @param whole nothing is wanted before all of it is there, so that with policies all of it is judged once
@@ -323,21 +295,8 @@ async function* unjudged(
   return { turn: { done, screened: null }, withheld, released: [], tokens: [], receipt: null };
 }
 
-/** A turn that is there, as pieces. */
-function* wholeOf(done: DoneEvent, sort: Sorter, gate: Gate): Generator<Released, void, void> {
-  let told = false;
-  for (const { text, ...part } of partsOf(done.messages, sort)) {
-    const tokens = part.kind === 'content' && !told ? done.answer : undefined;
-    told ||= part.kind === 'content';
-    yield* gate.pass(part, text, tokens);
-  }
-}
-
 /** The whole of it. @throws as `generate` */
 export async function answer(service: GenerationService, generation: Generation, signal: AbortSignal): Promise<Answer> {
   for await (const event of generate(service, generation, signal, true)) if (event.kind === 'end') return event.answer;
   throw new Error('a generation ended without its end');
 }
-
-/** Channels of messages that a conversation keeps; the rest is no part of one. */
-export const isKept = (part: PartHead): boolean => part.kind !== 'reasoning' || part.channel === 'analysis';

@@ -36,6 +36,10 @@ export interface ApiKeys {
 /** Whoever asks where no key is wanted. */
 export const ANYBODY: ApiKey = { name: '', candidates: true };
 
+/** What a request gives as its key, of header Authorization; undefined: nothing that could be one. */
+export const bearerOf = (authorization: string | undefined): string | undefined =>
+  /^Bearer (\S+)$/i.exec(authorization ?? '')?.[1];
+
 const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
 /** Shorter ones can be guessed over a network. */
 const MIN_KEY = 16;

@@ -8,14 +8,11 @@ import { MAX_STOPS } from '../infer/protocol.js';
 import type { TurnWish } from '../infer/structures.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { flag, parseBody, samplingFields, samplingOf, steeringOf } from './request-fields.js';
+import { flag, jsonObject, parseBody, samplingFields, samplingOf, steeringOf } from './request-fields.js';
 import { type InputItem, itemsToMessages } from './responses-items.js';
 import { wishOf } from './wish.js';
 
 const cache_control = z.unknown().optional();
-const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
-  error: 'wanted an object',
-});
 const textBlock = z.strictObject({
   type: z.literal('text'),
   text: z.string(),

@@ -7,6 +7,9 @@ import { badRequest } from './api-error.js';
 import { randomSeed } from './generation.js';
 
 export const flag = z.boolean().nullish();
+const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v);
+/** Keeps its identity, so that numbers are told as they were written. */
+export const jsonObject = z.custom<Record<string, unknown>>(isObject, { error: 'wanted an object' });
 /** What an answer that is kept is labelled with. */
 export const metadataField = z
   .record(z.string().max(64), z.string().max(512))
@@ -86,8 +89,6 @@ export interface Unsupported {
   /** Fields that say who asks, or how it is to be paid: they change nothing. */
   readonly readPast: readonly string[];
 }
-const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v);
-
 /**
  * A body by its schema, without what changes nothing.
  * @throws {ApiError} 400 invalid_json · unsupported_parameter, unknown_parameter, invalid_value: names the field

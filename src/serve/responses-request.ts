@@ -6,14 +6,19 @@ import type { Effort } from '../harmony/types.js';
 import { MAX_TOP_LOGPROBS } from '../infer/protocol.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
-import { effortField, effortOf, flag, metadataField, parseBody, samplingFields, samplingOf } from './request-fields.js';
+import {
+  effortField,
+  effortOf,
+  flag,
+  jsonObject,
+  metadataField,
+  parseBody,
+  samplingFields,
+  samplingOf,
+} from './request-fields.js';
 import { type InputItem, inputItem, type ReferenceItem, referenceItem } from './responses-items.js';
 import { wishOf } from './wish.js';
 
-/** Keeps its identity, so that numbers are told as they were written. */
-const jsonObject = z.custom<Record<string, unknown>>((v) => typeof v === 'object' && v !== null && !Array.isArray(v), {
-  error: 'wanted an object',
-});
 const functionTool = z.strictObject({
   type: z.literal('function', { error: 'only functions can be called here' }),
   name: z.string(),

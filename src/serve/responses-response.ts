@@ -3,9 +3,10 @@
 import type { TokenInfo } from '../infer/protocol.js';
 import { logprobOf } from './chat-response.js';
 import type { Answer, Released } from './generation.js';
-import { isKept } from './generation.js';
+
 import { copyOf, listOf } from './json-pieces.js';
 import type { PartHead } from './parts.js';
+import { isKept } from './release-gate.js';
 import type { InputItem } from './responses-items.js';
 import type { ResponsesRequest } from './responses-request.js';
 

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Api, ApiRequest, ApiService } from './api.js';
 import { ApiError, asApiError, badRequest, errorBody } from './api-error.js';
 import { answerJson } from './json-pieces.js';
+import { pageOfList, pageQuery } from './pages.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredResponse } from './response-store.js';
 import { Jobs } from './responses-jobs.js';
@@ -52,33 +53,7 @@ const getQuery = {
     .optional(),
   include_obfuscation: bool,
 };
-const itemsQuery = {
-  ...included,
-  limit: z
-    .string()
-    .regex(/^([1-9]\d?|100)$/, 'wanted 1 to 100')
-    .optional()
-    .describe('default 20'),
-  order: z.enum(['asc', 'desc'], { error: 'wanted asc or desc' }).optional().describe('default desc'),
-  after: z.string().optional().describe('id of an item: those after it'),
-};
-
-/** A page of the input items, the newest first where nothing else is asked for. @throws {ApiError} 400 */
-function inputItems({ input }: Found, query: z.infer<z.ZodObject<typeof itemsQuery>>): Record<string, unknown> {
-  const limit = Number(query.limit ?? 20);
-  const items = query.order === 'asc' ? input : input.toReversed();
-  const { after } = query;
-  const from = after === undefined ? 0 : items.findIndex((i) => i.id === after) + 1;
-  if (after !== undefined && from === 0) throw badRequest('invalid_value', 'after: names no item', 'after');
-  const data = items.slice(from, from + limit);
-  return {
-    object: 'list',
-    data,
-    first_id: data[0]?.id ?? null,
-    last_id: data.at(-1)?.id ?? null,
-    has_more: from + limit < items.length,
-  };
-}
+const itemsQuery = { ...included, ...pageQuery('desc') };
 
 async function* sent(events: AsyncGenerator<ResponseEvent, void, void>): AsyncGenerator<ServerEvent, void, void> {
   for await (const event of events) yield { event: event.type, data: event };
@@ -180,7 +155,8 @@ export const responses: Api = {
     });
     app.get('/v1/responses/:id/input_items', async (c) => {
       const query = parseQuery(c.req.query(), itemsQuery);
-      return answerJson(c, inputItems(await find(serviceOf(c), jobs, c), query));
+      const { input } = await find(serviceOf(c), jobs, c);
+      return answerJson(c, pageOfList(input, query, 'desc', 'item'));
     });
   },
 };

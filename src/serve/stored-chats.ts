@@ -1,28 +1,19 @@
 // Chat completions that were kept: found, listed, labelled anew, forgotten, each by the key that it was made with.
 import { z } from 'zod';
 import type { ApiApp, ApiRequest, ApiService, Operation } from './api.js';
-import { ApiError, badRequest } from './api-error.js';
+import { ApiError } from './api-error.js';
 import { LabelBody } from './chat-request.js';
 import { answerJson, JsonBytes } from './json-pieces.js';
+import { afterError, limitOf, type PageQuery, pageOf, pageOfList, pageQuery } from './pages.js';
 import { parseQuery } from './request-fields.js';
 import type { StoredChat } from './response-store.js';
 
-const pageQuery = {
-  limit: z
-    .string()
-    .regex(/^([1-9]\d?|100)$/, 'wanted 1 to 100')
-    .optional()
-    .describe('default 20'),
-  order: z.enum(['asc', 'desc'], { error: 'wanted asc or desc' }).optional().describe('default asc: the oldest first'),
-  after: z.string().optional().describe('id of one: those after it'),
-};
+const messagesQuery = pageQuery('asc');
 const listQuery = {
-  ...pageQuery,
+  ...pageQuery('asc'),
   model: z.string().optional().describe('those that it answered'),
   metadata: z.record(z.string(), z.string()).optional().describe('those with these labels, as metadata[NAME]=VALUE'),
 };
-type PageQuery = z.infer<z.ZodObject<typeof pageQuery>>;
-const limitOf = ({ limit }: PageQuery): number => Number(limit ?? 20);
 
 const PATH = '/v1/chat/completions/{id}';
 export const storedChatOperations: readonly Operation[] = [
@@ -40,7 +31,7 @@ export const storedChatOperations: readonly Operation[] = [
     method: 'get',
     path: `${PATH}/messages`,
     summary: 'What its request brought.',
-    query: pageQuery,
+    query: messagesQuery,
     answer: 'StoredMessagesShape',
   },
 ];
@@ -59,15 +50,6 @@ function shown({ completion, metadata }: StoredChat): JsonBytes {
     last = pieces.at(-1)?.subarray(0, -1) ?? new Uint8Array();
   return new JsonBytes([...pieces.slice(0, -1), last, Buffer.from(`,"metadata":${JSON.stringify(metadata)}}`)]);
 }
-const pageOf = (data: readonly unknown[], ids: readonly string[], more: boolean): Record<string, unknown> => ({
-  object: 'list',
-  data,
-  first_id: ids[0] ?? null,
-  last_id: ids.at(-1) ?? null,
-  has_more: more,
-});
-const afterError = (what: string): ApiError => badRequest('invalid_value', `after: names no ${what}`, 'after');
-
 const LABEL = /^metadata\[(.{1,64})\]$/s;
 /** The query of a list, its labels apart. @throws {ApiError} 400 */
 function listQueryOf(c: ApiRequest): {
@@ -108,17 +90,7 @@ async function list(service: ApiService, c: ApiRequest): Promise<Record<string, 
 function messagesOf({ id, messages }: StoredChat, query: PageQuery): Record<string, unknown> {
   const brought = messages.toJSON() as readonly Readonly<Record<string, unknown>>[];
   const named = brought.map((m, i) => ({ id: `${id}-${i}`, ...m }));
-  const ordered = query.order === 'desc' ? named.reverse() : named;
-  const { after } = query;
-  const from = after === undefined ? 0 : ordered.findIndex((m) => m.id === after) + 1;
-  if (after !== undefined && from === 0) throw afterError('message');
-  const to = from + limitOf(query);
-  const page = ordered.slice(from, to);
-  return pageOf(
-    page,
-    page.map((m) => m.id),
-    to < ordered.length,
-  );
+  return pageOfList(named, query, 'asc', 'message');
 }
 
 export function registerStoredChats(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void {
@@ -138,7 +110,7 @@ export function registerStoredChats(app: ApiApp, serviceOf: (c: ApiRequest) => A
     return c.json({ id, object: 'chat.completion.deleted', deleted: true });
   });
   app.get('/v1/chat/completions/:id/messages', async (c) => {
-    const query = parseQuery(c.req.query(), pageQuery);
+    const query = parseQuery(c.req.query(), messagesQuery);
     return answerJson(c, messagesOf(await find(serviceOf(c), c), query));
   });
 }
