@@ -32,7 +32,8 @@ export class Bodies {
   constructor(readonly most: number) {}
 
   /**
-   * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type, content_encoding · 429 too_many_bodies
+   * @throws {ApiError} 400 invalid_json, body_incomplete · 413 body_too_large · 415 content_type, content_encoding
+   * · 429 too_many_bodies
    */
   async read(c: ApiRequest): Promise<unknown> {
     return this.#with(c, (pieces) => jsonOf(Buffer.concat(pieces)));
