@@ -224,19 +224,19 @@ const lanes = [
     });
   },
 ];
-/** Whichever lane is done first takes them. */
+/** Whichever lane is done first takes them; last those that take all cores, also when the other lane is done. */
 const rest = [
+  async () => {
+    // One after the other: both fetch the Nodes that are not here.
+    if (native) await counted('smoke on Node 20, 22, 24', process.execPath, script('smoke-nodes.mjs'));
+    if (native) await counted('install from packed tarballs', process.execPath, script('test-install.mjs'));
+  },
   async () => {
     // Its kernels run in the native tests and in test/cuda, compiled for the host. Here nvcc compiles and links them
     // for one architecture; `npm run build:cuda` is for all five and takes minutes.
     if (spawnSync('nvcc', ['--version'], { stdio: 'ignore' }).status === 0)
       await built('cuda compiles for sm_80', ['--cuda', '--check']);
     else skip('cuda compiles', 'nvcc is not in PATH');
-  },
-  async () => {
-    // One after the other: both fetch the Nodes that are not here.
-    if (native) await counted('smoke on Node 20, 22, 24', process.execPath, script('smoke-nodes.mjs'));
-    if (native) await counted('install from packed tarballs', process.execPath, script('test-install.mjs'));
   },
   async () => {
     if (native) await counted('native build through cmake-js', process.execPath, script('test-cmake-js.mjs'), cached);
