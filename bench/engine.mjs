@@ -12,11 +12,11 @@ import { isMainThread, Worker } from 'node:worker_threads';
 import { longer, makeAdapters } from './serving.mjs';
 
 if (isMainThread) {
-  const { YOUNG_MIB } = await import('../dist/infer/engine.js');
+  const { LEAST_YOUNG_MIB } = await import('../dist/base/channel.js');
   setFlagsFromString('--no-parallel-scavenge');
   const thread = new Worker(new URL(import.meta.url), {
     argv: process.argv.slice(2),
-    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+    resourceLimits: { maxYoungGenerationSizeMb: LEAST_YOUNG_MIB },
   });
   process.exit(await new Promise((done) => thread.once('exit', done)));
 }

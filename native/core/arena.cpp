@@ -6,11 +6,15 @@
 
 #include <algorithm>
 #include <new>
+#include <tuple>
 
 namespace temper {
 namespace {
 
 constexpr size_t kHuge = size_t{1} << 21;
+// An arena of so many live and kept bytes grows by huge pages, a smaller one does not: a huge page is in memory as a
+// whole, with what is free in it, and the system makes them of small ones by and by.
+constexpr size_t kHugeFrom = 32 * kHuge;
 
 // Addresses only: nothing is in memory or promised until a block is laid there. Four times the machine's memory leaves
 // room for the gaps between blocks; not the whole address space, because emulators and checkers keep a record for every
@@ -58,14 +62,15 @@ bool Arena::grow(char* end) {
     ranges_.erase(added);
     return false;
   }
-  madvise(frontier_, bytes, MADV_HUGEPAGE);  // a wish only
+  const bool large = live_ + kept_ + bytes >= kHugeFrom;
+  madvise(frontier_, bytes, large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // a wish only
   frontier_ += bytes;
   join(added);
   return true;
 }
 
-// Where in a run of free ranges a block would need the fewest pages that are not in memory, then leave the least of the
-// run over.
+// Where in a run of free ranges a block would need the fewest pages that are not in memory, then reach the least beyond
+// the frontier, then leave the least of the run over.
 void Arena::place_in_run(Ranges::iterator first, Ranges::iterator last, size_t bytes, Place& best) {
   char* const start = first->first;
   char* const stop = std::prev(last)->first + std::prev(last)->second.bytes;
@@ -78,9 +83,11 @@ void Arena::place_in_run(Ranges::iterator first, Ranges::iterator last, size_t b
       char *a = std::max(at, r->first), *b = std::min(at + bytes, r->first + r->second.bytes);
       if (r->second.state == State::kept && b > a) warm += static_cast<size_t>(b - a);
     }
-    size_t whole = static_cast<size_t>(std::max(stop, at + bytes) - start);
-    Place place{at, bytes - warm, whole - bytes};
-    if (!best.at || place.cold < best.cold || (place.cold == best.cold && place.spare < best.spare)) best = place;
+    const size_t beyond = at + bytes > frontier_ ? static_cast<size_t>(at + bytes - frontier_) : 0;
+    const size_t whole = static_cast<size_t>(std::max(stop, at + bytes) - start);
+    const Place place{at, bytes - warm, beyond, whole - bytes};
+    if (!best.at || std::tie(place.cold, place.beyond, place.spare) < std::tie(best.cold, best.beyond, best.spare))
+      best = place;
   };
   for (auto r = first; r != last; ++r) {
     consider(r->first);
@@ -135,6 +142,7 @@ void* Arena::take(size_t bytes) noexcept {
       if (r->second.state == State::kept) kept_ -= r->second.bytes;
     ranges_.erase(std::next(range), std::next(last));
     range->second = Range{bytes, State::live};
+    live_ += bytes;
     return best.at;
   } catch (const std::bad_alloc&) {
     return nullptr;
@@ -145,6 +153,7 @@ void Arena::give(void* block) noexcept {
   auto range = ranges_.find(static_cast<char*>(block));
   range->second.state = State::kept;
   kept_ += range->second.bytes;
+  live_ -= range->second.bytes;
   join(range);
 }
 

@@ -31,7 +31,7 @@ class Arena {
   using Ranges = std::map<char*, Range>;
   struct Place {
     char* at;
-    size_t cold, spare;
+    size_t cold, beyond, spare;
   };
 
   bool reserve();
@@ -42,7 +42,7 @@ class Arena {
 
   Ranges ranges_;  // without gaps up to frontier_
   char *base_ = nullptr, *frontier_ = nullptr, *end_ = nullptr;
-  size_t kept_ = 0;
+  size_t live_ = 0, kept_ = 0;
 };
 
 }  // namespace temper

@@ -30,6 +30,9 @@ export interface CallOptions<Event> {
   /** Memory of the request that goes over as it is, not as a copy: it is gone here. */
   readonly transfer?: readonly ArrayBuffer[];
 }
+/** The least that V8 has for young objects. */
+export const LEAST_YOUNG_MIB = 3;
+
 /** An open thread. Its calls run side by side as far as the other end lets them. */
 export interface Channel<C extends Contract, Info> {
   /** What the thread said when it was ready. */

@@ -1,6 +1,6 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
-import { openChannel } from '../base/channel.js';
+import { LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
@@ -51,9 +51,6 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-/** The least that V8 has: a collection is then a fraction of a small model's step. */
-export const YOUNG_MIB = 3;
-
 /** @param told log-probabilities are */
 async function* turnOf(
   packed: AsyncGenerator<PackedText, PackedDone, void>,
@@ -90,7 +87,8 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   const channel = await openChannel<PackedCalls, EngineInfo>(
     'infer/worker.js',
     { ...options, model, ...(draft === undefined ? {} : { draft }) },
-    { name: 'infer', signal, youngMiB: YOUNG_MIB },
+    // A collection is then a fraction of a small model's step.
+    { name: 'infer', signal, youngMiB: LEAST_YOUNG_MIB },
   );
   let digest: string | undefined;
   const bytes: TokenBytes = new Map();

@@ -1,6 +1,6 @@
 // Schemas of answers and of calls' arguments, as a request asks for them: compiled, remembered and checked in a thread
 // of their own, which is started when the first request asks.
-import { type Channel, openChannel } from '../base/channel.js';
+import { type Channel, LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { isAnswer } from './content.js';
 import type { Grammar } from './grammar/grammar.js';
@@ -55,7 +55,10 @@ export function openStructures(options: StructureOptions): Structures {
   let closed = false;
   const channel = (): Promise<Channel<StructureCalls, null>> => {
     if (!opened) {
-      opened = openChannel<StructureCalls, null>('infer/structures-worker.js', options, { name: 'structures' });
+      opened = openChannel<StructureCalls, null>('infer/structures-worker.js', options, {
+        name: 'structures',
+        youngMiB: LEAST_YOUNG_MIB,
+      });
       // One that could not be opened, or ended, is opened again by the next request.
       opened.catch(() => {
         opened = null;

@@ -1,6 +1,6 @@
 // Large bodies are read in a thread of their own, which the first one starts: 2 MiB of JSON that is looked at letter by
 // letter would hold up every stream for as long.
-import { type Channel, openChannel } from '../base/channel.js';
+import { type Channel, LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
 import { ApiError } from './api-error.js';
 import type { ReadBody, ReaderName } from './readers.js';
 
@@ -65,7 +65,10 @@ export class BodyThread {
   }
   #channel(): Promise<Channel<BodyCalls, null>> {
     if (!this.#opened) {
-      this.#opened = openChannel<BodyCalls, null>('serve/body-worker.js', null, { name: 'bodies' });
+      this.#opened = openChannel<BodyCalls, null>('serve/body-worker.js', null, {
+        name: 'bodies',
+        youngMiB: LEAST_YOUNG_MIB,
+      });
       this.#opened.catch(() => {
         this.#opened = null;
       });

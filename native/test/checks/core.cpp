@@ -1,5 +1,6 @@
 // The allocator, mapped files and the last error, tested apart from JavaScript so that the sanitizers see them.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,6 +92,56 @@ void check_full_arena(Tally& tally) {
   for (size_t i = 0; whole && i < 5 * kBlock; i += Arena::page_multiple(1)) zero += whole[i] == 0;
   report(tally, whole && arena.kept() == 0 && zero == 0, "arena: the pages of full blocks do not make one block");
   report(tally, whole && arena.take(size_t{1} << 45) == nullptr, "arena: a full arena grants more than all addresses");
+}
+
+// Of a small arena only those pages are in memory that were touched since they were dropped.
+void check_small_arena(Tally& tally) {
+  constexpr size_t kBlock = size_t{8} << 20;
+  const size_t page = Arena::page_multiple(1);
+  Arena arena;
+  auto* block = static_cast<uint8_t*>(arena.take(kBlock));
+  report(tally, block != nullptr, "arena: 8 MiB are refused");
+  if (!block) return;
+  const auto in_memory = [&] {
+    std::vector<unsigned char> pages(kBlock / page);
+    if (mincore(block, kBlock, pages.data()) != 0) return size_t{0};
+    return static_cast<size_t>(std::ranges::count_if(pages, [](unsigned char p) { return (p & 1) != 0; }));
+  };
+  for (size_t i = 0; i < 4; ++i) block[i * kBlock / 4] = 1;
+  report(tally, in_memory() == 4, "arena: pages of a small arena are in memory that nobody touched");
+  std::memset(block, 1, kBlock);
+  arena.give(block);
+  arena.drop(kBlock);
+  report(tally, in_memory() == 0, "arena: dropped pages stay in memory");
+  block = static_cast<uint8_t*>(arena.take(kBlock));
+  block[kBlock / 2] = 1;
+  report(tally, in_memory() == 1, "arena: dropped pages come back with others");
+}
+
+// Blocks whose pages never stay are laid over each other's addresses, and not always beyond all of them.
+void check_arena_extent(Tally& tally) {
+  constexpr size_t kMiB = size_t{1} << 20;
+  Arena arena;
+  std::vector<uint8_t*> blocks;
+  uint8_t *first = nullptr, *last = nullptr;
+  for (uint64_t i = 0; i < 4000; ++i) {
+    if (blocks.size() == 8 || (!blocks.empty() && random_bits(11, i) % 2 == 0)) {
+      const size_t k = random_bits(12, i) % blocks.size();
+      arena.give(blocks[k]);
+      arena.drop(arena.kept());
+      blocks[k] = blocks.back();
+      blocks.pop_back();
+      continue;
+    }
+    const size_t bytes = kMiB + random_bits(13, i) % 5 * kMiB / 4;
+    auto* at = static_cast<uint8_t*>(arena.take(bytes));
+    report(tally, at != nullptr, "arena: 2 MiB are refused");
+    if (!at) return;
+    if (!first || at < first) first = at;
+    last = std::max(last, at + bytes);
+    blocks.push_back(at);
+  }
+  report(tally, static_cast<size_t>(last - first) <= 32 * kMiB, "arena: 16 MiB of blocks take ever more addresses");
 }
 
 // Blocks of every size over the same pages: none overlaps another, and a freed page is used before one that is not in
@@ -222,6 +273,8 @@ void check_core(Tally& tally) {
   check_memory(tally);
   check_arena(tally);
   check_full_arena(tally);
+  check_small_arena(tally);
+  check_arena_extent(tally);
   check_mapped_file(tally);
   check_scratch_file(tally);
   check_last_error(tally);

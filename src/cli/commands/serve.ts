@@ -1,5 +1,6 @@
 // `temper serve`: base and adapters behind an OpenAI-compatible port.
 import { Option } from 'commander';
+import { boundHeaps } from '../../base/heaps.js';
 import type { ServeOptions, TemperServer } from '../../serve/server.js';
 import { type Command, collect, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
 import { addHoldOptions, addModelOptions, addScreenOptions, sayNotices } from '../engine-options.js';
@@ -120,6 +121,7 @@ export const command: Command = {
           );
         const settings = await read();
         const server = await serve(settings, signal);
+        boundHeaps(); // a start is faster without
         if (options.config !== undefined || settings.revocations) handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);
