@@ -14,7 +14,7 @@ import { labelledOf } from './labelled.js';
 import { type Lock, lockDigest, lockFaults, type SuiteFiles } from './lock.js';
 import { ARMS, type Arm, type JudgedArm, judgedArms, type Labels, type Outcomes } from './outcomes.js';
 import { drawsOf, type Limits, type LoadedSuite, type Metric, type Test } from './suite.js';
-import { type MetricRows, tableOf, unitsOf } from './table.js';
+import { type MetricRows, promptsSeen, tableOf, unitsOf } from './table.js';
 import { decideEntry, gatesOf, gravest } from './verdict.js';
 
 export interface DecideInput {
@@ -84,7 +84,8 @@ const nameOf = (m: MetricDecision): string =>
   (m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`);
 
 /** What is not what was locked, or what no suite asked for; nothing is decided of it. */
-function integrityFaults({ outcomes, suite, lock, files, labels, cells, subject }: DecideInput): readonly string[] {
+function integrityFaults(input: DecideInput): readonly string[] {
+  const { outcomes, suite, lock, files, labels, cells, subject } = input;
   const faults = lock === null ? [] : [...lockFaults(lock, suite, files)];
   const merged = judgedArms(outcomes).includes('merged');
   if (subject && merged !== (subject.merged !== undefined))
@@ -94,6 +95,12 @@ function integrityFaults({ outcomes, suite, lock, files, labels, cells, subject 
   const tests = new Map(suite.suite.tests.flatMap((t) => t.metrics.map((m): [string, Test] => [m.name, t])));
   const unknown = outcomes.metrics.filter((name) => !tests.has(name));
   if (unknown.length > 0) faults.push(`outcomes of what the suite has not: ${list(unknown)}`);
+  for (const [number, rows] of unitsOf(outcomes)) {
+    const name = outcomes.metrics[number] as string;
+    const [seen, wanted] = [promptsSeen(rows), promptsOf(input, name)];
+    if (wanted !== null && seen > wanted)
+      faults.push(`outcomes of ${seen} prompts of ${JSON.stringify(name)}, which has ${wanted}`);
+  }
   const draws = outcomes.metrics.map((name) => {
     const test = tests.get(name);
     return test ? drawsOf(suite.suite, test) : Number.POSITIVE_INFINITY;
@@ -221,7 +228,8 @@ function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): M
       number: at,
       draws: drawsOf(suite.suite, test),
       labels,
-      prompts: (lock?.prompts ?? files?.prompts)?.[metric.name] ?? null,
+      // Nobody knows which slice a prompt is of that is not there: it counts in each that has limits.
+      absent: entry.slice === null || gatesOf(entry.limits) ? absentOf(input, metric.name, units.get(at)) : 0,
       paired,
       arm: entry.arm,
       file: input.file ?? 'outcomes',
@@ -239,6 +247,12 @@ function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): M
     return decided;
   });
 }
+/** Prompts that a metric has, null: nobody knows. */
+const promptsOf = ({ lock, files }: DecideInput, metric: string): number | null =>
+  (lock?.prompts ?? files?.prompts)?.[metric] ?? null;
+/** Prompts of a metric that are not there at all. */
+const absentOf = (input: DecideInput, metric: string, rows: MetricRows | undefined): number =>
+  Math.max(0, (promptsOf(input, metric) ?? 0) - promptsSeen(rows));
 function basesOf(o: Outcomes): Uint8Array {
   const has = new Uint8Array(o.metrics.length);
   for (let i = 0; i < o.count; i++) if (o.arm[i] === 0) has[o.metric[i] as number] = 1;

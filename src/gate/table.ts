@@ -44,8 +44,8 @@ export interface TableOptions {
   readonly number: number;
   readonly draws: number;
   readonly labels: Labels | null;
-  /** Prompts that should be there; null: nobody knows. */
-  readonly prompts: number | null;
+  /** Prompts that should be there and are not, whichever slice they are of. */
+  readonly absent: number;
   /** Whether the base is compared with at all. */
   readonly paired: boolean;
   /** What is held against the base. */
@@ -108,15 +108,16 @@ function labelsOf(labels: Labels | null, metric: string): ReadonlyMap<string, La
   return new Map(of.map((l) => [keyOf(l.slice ?? '', l.prompt, l.sample), l]));
 }
 
+/** Prompts that were observed, in any slice. */
+export const promptsSeen = (rows: MetricRows | undefined): number => new Set(rows?.units.map((u) => u.prompt)).size;
+
 /**
- * @param slice number of the slice; null: all units, and prompts that are not there at all
+ * @param slice number of the slice; null: all units
  * @throws {DataError} bad_outcome: a value that the metric cannot have, a truth that is missing or differs
  */
 export function tableOf(rows: MetricRows | undefined, slice: number | null, options: TableOptions): Table {
-  const { metric, draws, labels, prompts, paired, arm, file } = options;
+  const { metric, draws, labels, absent, paired, arm, file } = options;
   const units = rows?.units.filter((u) => slice === null || u.slice === slice) ?? [];
-  const seen = new Set(units.map((u) => u.prompt)).size;
-  const absent = slice === null && prompts !== null ? Math.max(0, prompts - seen) : 0;
   const count = units.length + absent;
   const ends = endsOf(metric);
   const sign = signOf(metric);
@@ -165,11 +166,14 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
     if (!rows) return;
     const { outcomes: o, order } = rows;
     for (const v of values) v.fill(Number.NaN);
+    const first = order[unit.from] as number;
     for (let i = unit.from; i < unit.to; i++) {
       const row = order[i] as number;
       const value = o.value[row] as number;
       if (metric.values === 'rate' && value !== 0 && value !== 1 && !Number.isNaN(value))
         throw badOutcome(file, o.line[row] as number, `value is ${value}; ${metric.name} is a rate: 0, 1 or null`);
+      if (o.cluster[row] !== o.cluster[first])
+        throw badOutcome(file, o.line[row] as number, 'has another cluster than the other rows of its prompt');
       const sample = o.sample[row] as number;
       const of = o.arm[row] === 0 ? values[0] : o.arm[row] === judged ? values[1] : null;
       if (of !== null && sample < draws) of[sample] = value;
@@ -184,7 +188,6 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
         truth[u] = said;
       }
     }
-    const first = order[unit.from] as number;
     cluster[u] = numberOf(numbers, o.cluster[first] as number);
     for (let k = 0; k < draws; k++) {
       const label =

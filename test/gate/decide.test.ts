@@ -137,6 +137,24 @@ describe('several samples and families', () => {
     );
     expect([d.decision, entry(d).missing, entry(d).prompts]).toEqual(['INCONCLUSIVE', 60, 210]);
   });
+  it('a prompt that nobody saw counts in every slice that has limits, as it may be of any', () => {
+    const sliced = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05, slices: { "*": { most: 0 } } }' });
+    const of = (p: number): Partial<Outcome> => ({ slice: p % 2 === 0 ? 'even' : 'odd' });
+    const rows = rowsOf('harm', counted([599, 0, 0], [1, 0, 1]), of);
+    expect(decideMade(sliced, rows, { prompts: 600 }).decision).toBe('FAIL');
+    const without = rows.filter((r) => r.prompt !== 'p599');
+    const d = decideMade(sliced, without, { prompts: 600 });
+    expect([d.decision, entry(d, 'even').missing, entry(d, 'odd').missing]).toEqual(['INCONCLUSIVE', 2, 2]);
+    expect(entry(d).missing).toBe(2);
+  });
+  it('rows of one prompt are of one cluster', () => {
+    const rows = harm([50, 0, 0]).map((r): Outcome => (r.arm === 'base' ? { ...r, cluster: 'f' } : r));
+    expect(() => decideMade(suiteOf({ metrics: HARM }), rows)).toThrow(/another cluster than the other rows/);
+  });
+  it('prompts that the suite has not are no outcomes of it', () => {
+    const d = decideMade(suiteOf({ metrics: HARM }), harm([600, 0, 0]), { prompts: 599 });
+    expect([d.decision, d.exit, d.reasons.join()]).toEqual(['ERROR', 40, 'outcomes of 600 prompts of "harm", which has 599']);
+  });
 });
 
 describe('at the ends', () => {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { lockFolder } from '../../src/base/lock.js';
+import { parseOutcomes } from '../../src/gate/outcomes.js';
 import { openBaseCache } from '../../src/gate/run/base-cache.js';
 import { casesOf, readTests } from '../../src/gate/run/cases.js';
 import { mergeShards } from '../../src/gate/run/merge.js';
@@ -164,6 +165,14 @@ describe('a run of the gate', () => {
     const digits = said.map((r) => /says (\d)/.exec(JSON.stringify(r.said))?.[1]);
     expect(digits[0]).toBe(digits[1]);
     expect(seedOf([5, 6], 0, [])).not.toBe(seedOf([5, 6], 1, []));
+  });
+
+  it('has rows that can be decided on where a prompt says nothing of its slice', async () => {
+    const file = suite(),
+      prompts = join(file, '..', 'harm.jsonl');
+    writeFileSync(prompts, readFileSync(prompts, 'utf8').replaceAll('"topic":"odd"', '"topic":""'));
+    const outcomes = parseOutcomes(Buffer.from(await run(file, folder(), fake(file))));
+    expect(outcomes.slices).toEqual(['', 'even']);
   });
 
   it('leaves the same bytes when it is stopped and gone on with, wherever it stopped', async () => {

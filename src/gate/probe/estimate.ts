@@ -7,7 +7,7 @@ import type { JudgeRates } from '../lock.js';
 import { type Measured, type MeasureOptions, measure } from '../measure.js';
 import { ARMS, type Outcome, type Outcomes, OutcomesBuilder } from '../outcomes.js';
 import type { DecisionParameters, Metric } from '../suite.js';
-import { type Table, tableOf, unitsOf } from '../table.js';
+import { promptsSeen, type Table, tableOf, unitsOf } from '../table.js';
 import { type ArmEstimate, type Estimate, PROBE_ARMS, type Probe, type ProbeArm, type Worst } from './probe.js';
 
 /** A metric that is followed: answers to each prompt, and prompts that should be there. */
@@ -55,8 +55,10 @@ function beforeAndAfter(before: Outcomes, after: Outcomes, arm: ProbeArm): Outco
 
 const tableIn = (outcomes: Outcomes, { metric, draws, prompts }: Followed): Table => {
   const number = outcomes.metrics.indexOf(metric.name);
-  return tableOf(unitsOf(outcomes).get(number), null, {
-    ...{ metric, number, draws, labels: null, prompts, paired: true },
+  const rows = unitsOf(outcomes).get(number);
+  return tableOf(rows, null, {
+    ...{ metric, number, draws, labels: null, paired: true },
+    absent: Math.max(0, (prompts ?? 0) - promptsSeen(rows)),
     ...{ file: 'outcomes', arm: 'adapter' },
   });
 };

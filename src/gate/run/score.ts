@@ -146,10 +146,10 @@ function rowsOf(of: Case, arm: Arm, scored: Scored, { judge, policies, content }
   const judging = policy === null || judge === null ? {} : { judge, policy: policies.get(policy)?.digest };
   return countedFor(of).map(({ metric, value: name }, i): Outcome => {
     const value = scored.values[name] ?? null;
-    const slice = metric.sliceBy === undefined ? undefined : prompt.fields[metric.sliceBy];
+    const slice = String((metric.sliceBy === undefined ? undefined : prompt.fields[metric.sliceBy]) ?? '');
     return {
       metric: metric.name,
-      ...(slice === undefined ? {} : { slice: String(slice) }),
+      ...(slice === '' ? {} : { slice }),
       prompt: prompt.id,
       sample,
       arm,
