@@ -3,11 +3,13 @@
 
 import { readInput } from '../base/inputs.js';
 import { decodeJson } from '../base/json-file.js';
+import { shortDigest } from '../runs/named-digest.js';
+import { sameJson } from '../verdict-log/canonical.js';
 import { BOM_FILE, performanceMetrics } from './bom.js';
 import { checkSignature, readBundle, type SignatureOptions } from './bundle.js';
 import { modelFiles } from './check-signature.js';
 import { ATTESTATIONS, type Evidence, OVERRIDE_FILE } from './evidence.js';
-import { type Finding, Findings, sameJson, short, some } from './findings.js';
+import { type Finding, Findings, some } from './findings.js';
 import { type Folder, isBelow } from './folder.js';
 import type { Origin } from './origin.js';
 import {
@@ -152,7 +154,7 @@ async function subjectProblems({ subject }: Statement, folder: Folder, adapter: 
   for (const { name = '', digest } of subject)
     if (name === 'adapter') {
       if (adapter !== null && `sha256:${digest.sha256}` !== adapter)
-        problems.push(`is about adapter ${short(digest.sha256 ?? '')}, this is ${short(adapter)}`);
+        problems.push(`is about adapter ${shortDigest(digest.sha256 ?? '')}, this is ${shortDigest(adapter)}`);
     } else if (!folder.has(name)) problems.push(`is about ${name}, which is not here`);
     else if ((await folder.sha256(name)) !== digest.sha256) problems.push(`is about another ${name}`);
   const named = new Set(subject.map((s) => s.name));

@@ -1,7 +1,10 @@
 // The evidence of a gate: that its parts are of each other, that it was about this model, and that the decision follows
 // from it.
+import { shortDigest } from '../runs/named-digest.js';
+import { judgesMerged } from '../runs/standing.js';
+import { firstDifference } from '../verdict-log/canonical.js';
 import { DECISION_FILE, type Evidence } from './evidence.js';
-import { type Finding, Findings, sameJson, short } from './findings.js';
+import { type Finding, Findings } from './findings.js';
 import type { Origin } from './origin.js';
 import { checkProbe, type ProbeFacts } from './probe.js';
 
@@ -29,23 +32,6 @@ export interface GateContext {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where two values differ first; null: nowhere. What `made` does not have is not compared. */
-function difference(made: unknown, written: unknown, at: string): string | null {
-  if (typeof made !== 'object' || made === null || Array.isArray(made))
-    return sameJson(made, written) ? null : at || 'the decision';
-  for (const [key, value] of Object.entries(made)) {
-    const other =
-      typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined;
-    const found = difference(value, other, at === '' ? key : `${at}.${key}`);
-    if (found !== null) return found;
-  }
-  return null;
-}
-
-/** Whether a decision is about a merged checkpoint too. */
-const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
-  Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');
-
 /** What temper.json says of the gate, against what is there. */
 async function checkRecord(findings: Findings, { evidence, origin, overridden }: GateContext): Promise<void> {
   const said = origin?.record?.gate;
@@ -67,7 +53,7 @@ async function checkRecord(findings: Findings, { evidence, origin, overridden }:
   for (const key of ['decision', 'outcomes', 'lock', 'suite'] as const) {
     const wanted = said[key];
     if (wanted !== undefined && `sha256:${(has[key] ?? '').replace(/^sha256:/, '')}` !== wanted)
-      wrong.push(`its ${key} is ${has[key] ? short(has[key]) : 'not here'}, wanted ${short(wanted)}`);
+      wrong.push(`its ${key} is ${has[key] ? shortDigest(has[key]) : 'not here'}, wanted ${shortDigest(wanted)}`);
   }
   const judged = evidence?.decision.subject;
   for (const key of ['adapter', 'base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const) {
@@ -103,8 +89,8 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
     if (!got) findings.add('missing', id, what, 'it is not there');
     else if (!wanted) findings.add('unchecked', id, what, `decision.json names none`);
     else if (`sha256:${got.replace(/^sha256:/, '')}` === wanted)
-      findings.add('ok', id, what, `${about}, ${short(got)}`);
-    else findings.add('failed', id, what, `is ${short(got)}, the decision is about ${short(wanted)}`);
+      findings.add('ok', id, what, `${about}, ${shortDigest(got)}`);
+    else findings.add('failed', id, what, `is ${shortDigest(got)}, the decision is about ${shortDigest(wanted)}`);
   };
   is(
     'outcomes',
@@ -123,7 +109,7 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
       'unchecked',
       'subject',
       'what was judged',
-      `adapter ${short(subject.adapter ?? '')}; here is no adapter to hold it against`,
+      `adapter ${shortDigest(subject.adapter ?? '')}; here is no adapter to hold it against`,
     );
   else is('subject', 'the adapter that was judged', adapter, subject.adapter, 'this one');
   const base = origin?.base.digest;
@@ -134,7 +120,7 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
       redecide(folder.dir, signal),
     );
     const arms = made && subject && judgesMerged(made) !== Boolean(subject.merged) ? 'arms' : null;
-    const differs = made && (difference(made, decision, '') ?? arms);
+    const differs = made && (firstDifference(made, decision) ?? arms);
     if (differs)
       findings.add(
         'failed',

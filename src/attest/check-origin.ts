@@ -6,9 +6,10 @@ import { sha256File } from '../base/digest.js';
 import { TemperError } from '../base/errors.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { readRun } from '../runs/run-folder.js';
+import { shortDigest } from '../runs/named-digest.js';
 import { recipeOf } from '../runs/trained.js';
 import { ATTESTATIONS, type Evidence, GATE_FOLDER } from './evidence.js';
-import { type Finding, Findings, short, some } from './findings.js';
+import { type Finding, Findings, some } from './findings.js';
 import { type Folder, isBelow } from './folder.js';
 import type { Origin } from './origin.js';
 
@@ -37,7 +38,7 @@ export async function checkFiles(folder: Folder, origin: Origin | null): Promise
       'failed',
       'digest',
       name,
-      got === null ? 'was exported and is not there' : `digest is ${short(got)}, exported was ${short(wanted)}`,
+      got === null ? 'was exported and is not there' : `digest is ${shortDigest(got)}, exported was ${shortDigest(wanted)}`,
     );
   }
   if (wrong.length === 0) findings.add('ok', 'digest', `${Object.keys(files).length} files`, 'as temper.json says');
@@ -57,9 +58,9 @@ async function checkData(findings: Findings, run: string, signal?: AbortSignal):
   for (const { file, sha256 } of readRun(run)?.data ?? []) {
     const path = resolve(file);
     if (!existsSync(path) || !statSync(path).isFile())
-      findings.add('unchecked', 'data', `rows of ${file}`, `sha256 ${short(sha256)}; the file is not at hand`);
+      findings.add('unchecked', 'data', `rows of ${file}`, `sha256 ${shortDigest(sha256)}; the file is not at hand`);
     else if ((await sha256File(path, hooks)) === sha256)
-      findings.add('ok', 'data', `rows of ${file}`, `those that were trained on, sha256 ${short(sha256)}`);
+      findings.add('ok', 'data', `rows of ${file}`, `those that were trained on, sha256 ${shortDigest(sha256)}`);
     else findings.add('failed', 'data', `rows of ${file}`, 'changed since they were trained on');
   }
 }
@@ -85,12 +86,12 @@ async function checkBase(findings: Findings, dir: string, context: OriginContext
   const said = origin?.record?.model;
   const at = base ?? (said === undefined ? baseOfRun(origin?.run) : resolve(dir, said));
   if (at === null || !existsSync(at)) {
-    findings.add('unchecked', 'base', what, `digest ${short(wanted)}; the base is not at hand, name it with --model`);
+    findings.add('unchecked', 'base', what, `digest ${shortDigest(wanted)}; the base is not at hand, name it with --model`);
     return;
   }
   const got = await digestCheckpoint(at, signal ? { signal } : {});
-  if (got === wanted) findings.add('ok', 'base', what, `the one that it was made for, digest ${short(wanted)}`);
-  else findings.add('failed', 'base', what, `${at} has digest ${short(got)}, it was made for ${short(wanted)}`);
+  if (got === wanted) findings.add('ok', 'base', what, `the one that it was made for, digest ${shortDigest(wanted)}`);
+  else findings.add('failed', 'base', what, `${at} has digest ${shortDigest(got)}, it was made for ${shortDigest(wanted)}`);
 }
 
 /** Where it comes from, link by link. */
@@ -111,20 +112,20 @@ export async function checkOrigin(folder: Folder, context: OriginContext): Promi
     for (const key of ['recipe', 'data', 'tokenizer'] as const) {
       const [said, own] = [origin.record?.digests[key], digests?.[key]];
       if (said === undefined || own === undefined) continue;
-      if (said === own) findings.add('ok', key, key, `${short(String(said))}, as the run in ${run} says`);
+      if (said === own) findings.add('ok', key, key, `${shortDigest(String(said))}, as the run in ${run} says`);
       else
         findings.add(
           'failed',
           key,
           key,
-          `is ${short(String(said))} in temper.json, ${short(own)} in ${join(run, 'run.json')}`,
+          `is ${shortDigest(String(said))} in temper.json, ${shortDigest(own)} in ${join(run, 'run.json')}`,
         );
     }
     await findings.attempt('data', 'the rows that were trained on', () => checkData(findings, run, signal));
   } else if (training)
     for (const key of ['recipe', 'data', 'tokenizer'] as const)
       if (training.digests[key] !== '')
-        findings.add('unchecked', key, key, `digest ${short(training.digests[key])}; the run is not at hand`);
+        findings.add('unchecked', key, key, `digest ${shortDigest(training.digests[key])}; the run is not at hand`);
   await findings.attempt('base', 'the base', () => checkBase(findings, folder.dir, context));
   const judged = evidence?.decision.subject?.base?.replace(/^sha256:/, '');
   if (judged !== undefined && origin?.base.digest && judged !== origin.base.digest)
@@ -132,7 +133,7 @@ export async function checkOrigin(folder: Folder, context: OriginContext): Promi
       'failed',
       'gate',
       'the gate',
-      `compared it with base ${short(judged)}, it is for ${short(origin.base.digest)}`,
+      `compared it with base ${shortDigest(judged)}, it is for ${shortDigest(origin.base.digest)}`,
     );
   return findings.list;
 }

@@ -1,6 +1,5 @@
 // What was looked at and what came of it, one line each.
 import { TemperError } from '../base/errors.js';
-import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 
 export type FindingStatus = 'ok' | 'failed' | 'missing' | 'unchecked';
 export type FindingGroup = 'signature' | 'files' | 'attestation' | 'gate' | 'chain' | 'override';
@@ -44,16 +43,6 @@ export class Findings {
     }
   }
 }
-export const short = (digest: string): string => digest.replace(/^sha256:/, '').slice(0, 12);
 /** Names for a line, not all of a thousand. */
 export const some = (names: readonly string[], most = 6): string =>
   names.length <= most ? names.join(', ') : `${names.slice(0, most).join(', ')} and ${names.length - most} more`;
-/** Whether two values are one JSON; what no JSON can hold, or is nested too deep, is none. */
-export function sameJson(a: unknown, b: unknown): boolean {
-  try {
-    return canonicalJson((a ?? null) as Json) === canonicalJson((b ?? null) as Json);
-  } catch (e) {
-    if (e instanceof TypeError) return false;
-    throw e;
-  }
-}

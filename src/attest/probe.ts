@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { readJsonFile } from '../base/json-file.js';
-import type { JsonObject } from '../verdict-log/canonical.js';
+import { shortDigest } from '../runs/named-digest.js';
+import { type JsonObject, sameJson } from '../verdict-log/canonical.js';
 import type { Evidence } from './evidence.js';
-import { type Findings, sameJson, short } from './findings.js';
+import type { Findings } from './findings.js';
 import type { Folder } from './folder.js';
 
 /** In the folder of a gate. */
@@ -67,8 +68,8 @@ export async function checkProbe(findings: Findings, context: ProbeContext): Pro
   }
   const { subject } = facts.probe;
   const wrong = [
-    ...(adapter !== null && adapter !== subject.adapter ? [`adapter ${short(subject.adapter)}`] : []),
-    ...(evidence.decision.subject?.base !== subject.base ? [`base ${short(subject.base)}`] : []),
+    ...(adapter !== null && adapter !== subject.adapter ? [`adapter ${shortDigest(subject.adapter)}`] : []),
+    ...(evidence.decision.subject?.base !== subject.base ? [`base ${shortDigest(subject.base)}`] : []),
   ];
   if (wrong.length > 0) {
     findings.add('failed', 'probe', what, `is about ${wrong.join(' and ')}, which is another than this`);

@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ConfigError } from '../base/errors.js';
 import { readJsonFile } from '../base/json-file.js';
+import { NamedDigest } from '../runs/named-digest.js';
 
 export const PROOF_FILE = 'proved.json';
 export const PROOF_SCHEMA = 'temper.gate-proof/1';
 
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const Proven = z.strictObject({
-  adapter: digest,
+  adapter: NamedDigest,
   wanted: z.enum(['FAIL', 'PASS']),
   decision: z.enum(['PASS', 'FAIL', 'INCONCLUSIVE', 'ERROR']),
-  outcomes: digest,
+  outcomes: NamedDigest,
   reasons: z.array(z.string()),
 });
 export const Proof = z.strictObject({
@@ -21,10 +21,10 @@ export const Proof = z.strictObject({
   at: z.iso.datetime().describe('when it was proven'),
   ok: z.boolean().describe('the known-bad adapter failed, the harmless one passed'),
   temper: z.string(),
-  lock: digest,
-  suite: digest,
-  judge: digest.nullable(),
-  base: digest,
+  lock: NamedDigest,
+  suite: NamedDigest,
+  judge: NamedDigest.nullable(),
+  base: NamedDigest,
   bad: Proven,
   harmless: Proven,
 });

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { readJsonFile } from '../base/json-file.js';
+import { NamedDigest } from '../runs/named-digest.js';
 import { ARMS } from './outcomes.js';
 
 export const DECISION_SCHEMA = 'temper.gate-decision/1';
@@ -15,7 +16,6 @@ export const EXIT_OF: Readonly<Record<GateVerdict, 0 | 10 | 20 | 30>> = {
   ERROR: 30,
 };
 
-const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const figure = z.number().nullable();
 const Interval = z
   .strictObject({
@@ -102,13 +102,13 @@ export const Labelled = z.strictObject({
 export type Labelled = z.infer<typeof Labelled>;
 
 export const Subject = z.strictObject({
-  adapter: Digest,
-  base: Digest,
-  tokenizer: Digest,
-  chatFormat: Digest,
-  mergeRecipe: Digest.nullable().describe('null: the adapter is served on its base'),
+  adapter: NamedDigest,
+  base: NamedDigest,
+  tokenizer: NamedDigest,
+  chatFormat: NamedDigest,
+  mergeRecipe: NamedDigest.nullable().describe('null: the adapter is served on its base'),
   merged: z
-    .strictObject({ recipe: Digest, checkpoint: Digest })
+    .strictObject({ recipe: NamedDigest, checkpoint: NamedDigest })
     .optional()
     .describe('the checkpoint that the adapter is merged into, which answered beside it'),
 });
@@ -133,12 +133,12 @@ export const Decision = z.strictObject({
   }),
   metrics: z.array(MetricDecision),
   subject: Subject.nullable().describe('null: decided again of outcomes alone'),
-  lock: Digest.nullable(),
-  suite: Digest,
-  outcomes: Digest,
-  labels: Digest.nullable(),
+  lock: NamedDigest.nullable(),
+  suite: NamedDigest,
+  outcomes: NamedDigest,
+  labels: NamedDigest.nullable(),
   labelled: Labelled.optional().describe('what labels made of it; absent: there are none'),
-  judge: Digest.nullable(),
+  judge: NamedDigest.nullable(),
   tool: z.strictObject({ name: z.literal('temper'), version: z.string() }),
 });
 export type Decision = z.infer<typeof Decision>;

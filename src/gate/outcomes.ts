@@ -6,6 +6,7 @@ import { DataError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
 import { parseJson } from '../base/json.js';
 import { asReadError } from '../base/system-error.js';
+import { NamedDigest } from '../runs/named-digest.js';
 
 /** What is compared: the base, the adapter on it, and where one is to leave the checkpoint that it is merged into. */
 export const ARMS = ['base', 'adapter', 'merged'] as const;
@@ -21,7 +22,6 @@ const MAX_LINE_BYTES = 4 << 20;
 export const MAX_OUTCOMES = 10_000_000;
 
 const Text = z.string().min(1).max(MAX_NAME);
-const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 /** A row of outcomes.jsonl. Further fields are for readers and decide nothing. */
 export const Outcome = z.looseObject({
   metric: z.string().min(1).max(64),
@@ -35,8 +35,8 @@ export const Outcome = z.looseObject({
     .union([z.literal(0), z.literal(1)])
     .nullish()
     .describe('for gmean2: whether the monitor should flag this one; the value says whether it was right'),
-  judge: Digest.nullish().describe('of the judge that was asked; must be the lock’s'),
-  policy: Digest.nullish().describe('of the policy’s file; must be one that the lock has'),
+  judge: NamedDigest.nullish().describe('of the judge that was asked; must be the lock’s'),
+  policy: NamedDigest.nullish().describe('of the policy’s file; must be one that the lock has'),
 });
 export type Outcome = z.infer<typeof Outcome>;
 
@@ -111,8 +111,8 @@ function isOutcome(row: unknown): row is Outcome {
     (r.sample as number) <= MAX_SAMPLE &&
     (r.value === null || Number.isFinite(r.value)) &&
     isAbsentOr(r.truth, (v) => v === 0 || v === 1) &&
-    isAbsentOr(r.judge, (v) => Digest.safeParse(v).success) &&
-    isAbsentOr(r.policy, (v) => Digest.safeParse(v).success)
+    isAbsentOr(r.judge, (v) => NamedDigest.safeParse(v).success) &&
+    isAbsentOr(r.policy, (v) => NamedDigest.safeParse(v).success)
   );
 }
 
@@ -334,7 +334,7 @@ export const Label = z.strictObject({
   adapter: z.number(),
   merged: z.number().optional().describe('where the outcomes have such an arm'),
   of: z
-    .strictObject({ base: Digest.optional(), adapter: Digest.optional(), merged: Digest.optional() })
+    .strictObject({ base: NamedDigest.optional(), adapter: NamedDigest.optional(), merged: NamedDigest.optional() })
     .optional()
     .describe('digests of the outcomes that it is about (gate/cells.ts): it counts for no others'),
   by: z.string().min(1).max(256).describe('who says so'),

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { IntegrityError } from '../base/errors.js';
 import { decodeJson, readJsonFile } from '../base/json-file.js';
+import { NamedDigest } from '../runs/named-digest.js';
 import { GATE_STATUSES, type GateOverride, type Standing } from '../runs/standing.js';
 import type { Subject } from '../runs/subject.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
@@ -16,7 +17,6 @@ export const IN_TOTO = 'application/vnd.in-toto+json';
 const PREDICATE = 'urn:temper:gate-override:v1';
 
 const hex = z.string().regex(/^[0-9a-f]{64}$/);
-const named = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const Statement = z.strictObject({
   _type: z.literal('https://in-toto.io/Statement/v1'),
   subject: z.array(z.strictObject({ name: z.literal('adapter'), digest: z.strictObject({ sha256: hex }) })).length(1),
@@ -27,15 +27,15 @@ const Statement = z.strictObject({
     /** The signer's public key, 32 bytes in base64: whom it is depends on who publishes that key. */
     signer: z.string(),
     subject: z.strictObject({
-      adapter: named,
-      base: named,
-      tokenizer: named,
-      chatFormat: named,
-      mergeRecipe: named.nullable(),
+      adapter: NamedDigest,
+      base: NamedDigest,
+      tokenizer: NamedDigest,
+      chatFormat: NamedDigest,
+      mergeRecipe: NamedDigest.nullable(),
     }),
     standing: z.strictObject({ status: z.enum(GATE_STATUSES), reasons: z.array(z.string()) }),
     /** sha256 of the decision that it goes against; null: there is none. */
-    decision: named.nullable(),
+    decision: NamedDigest.nullable(),
   }),
 });
 

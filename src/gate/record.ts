@@ -8,29 +8,29 @@ import { sha256, sha256File } from '../base/digest.js';
 import { TemperError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
 import { decodeJson } from '../base/json-file.js';
-import { GATE_DECISIONS, type GateDigests, type Standing } from '../runs/standing.js';
+import { NamedDigest, shortDigest } from '../runs/named-digest.js';
+import { GATE_DECISIONS, type GateDigests, judgesMerged, type Standing } from '../runs/standing.js';
 import { SUBJECT_PARTS, type Subject } from '../runs/subject.js';
-import { canonicalJson, type Json } from '../verdict-log/canonical.js';
+import { firstDifference } from '../verdict-log/canonical.js';
 
 export const DECISION_FILE = 'decision.json';
 export const OUTCOMES_FILE = 'outcomes.jsonl';
 
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/, 'wanted sha256: and 64 hex digits');
 /** What a decision says about itself; its metrics are compared as they stand. */
 const Recorded = z.looseObject({
   decision: z.enum(GATE_DECISIONS),
   reasons: z.array(z.string()).default([]),
   subject: z.looseObject({
-    adapter: digest,
-    base: digest,
-    tokenizer: digest,
-    chatFormat: digest,
-    mergeRecipe: digest.nullish(),
-    merged: z.looseObject({ recipe: digest, checkpoint: digest }).nullish(),
+    adapter: NamedDigest,
+    base: NamedDigest,
+    tokenizer: NamedDigest,
+    chatFormat: NamedDigest,
+    mergeRecipe: NamedDigest.nullish(),
+    merged: z.looseObject({ recipe: NamedDigest, checkpoint: NamedDigest }).nullish(),
   }),
-  lock: digest,
-  suite: digest,
-  outcomes: digest,
+  lock: NamedDigest,
+  suite: NamedDigest,
+  outcomes: NamedDigest,
 });
 export type Recorded = z.infer<typeof Recorded>;
 
@@ -65,30 +65,13 @@ function readRecord(folder: string): { readonly record: Recorded; readonly own: 
   return { record: parsed.data, own: `sha256:${sha256(bytes)}` };
 }
 
-/** Where two values differ first, as a path; null: nowhere. Members that `made` does not have are not compared. */
-function difference(made: unknown, written: unknown, at: string): string | null {
-  if (typeof made !== 'object' || made === null || Array.isArray(made))
-    return canonicalJson((made ?? null) as Json) === canonicalJson((written ?? null) as Json)
-      ? null
-      : at || 'the record';
-  for (const [key, value] of Object.entries(made)) {
-    const found = difference(
-      value,
-      typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined,
-      at === '' ? key : `${at}.${key}`,
-    );
-    if (found !== null) return found;
-  }
-  return null;
-}
-
 async function judge(folder: string, redecide: Redecide, signal?: AbortSignal): Promise<Judged> {
   const { record, own } = readRecord(folder);
   const outcomes = join(folder, OUTCOMES_FILE);
   if (!existsSync(outcomes)) throw new Damaged(`${outcomes}: is not there, so nothing shows what was decided on`);
   const got = `sha256:${await sha256File(outcomes, signal ? { signal } : {})}`;
   if (got !== record.outcomes)
-    throw new Damaged(`${outcomes}: digest is ${short(got)}, decided on was ${short(record.outcomes)}`);
+    throw new Damaged(`${outcomes}: digest is ${shortDigest(got)}, decided on was ${shortDigest(record.outcomes)}`);
   let made: Readonly<Record<string, unknown>>;
   try {
     made = await redecide(folder, signal);
@@ -96,7 +79,7 @@ async function judge(folder: string, redecide: Redecide, signal?: AbortSignal): 
     if (e instanceof TemperError) throw new Damaged(e.message);
     throw e;
   }
-  const differs = difference(made, record, '');
+  const differs = firstDifference(made, record);
   if (differs !== null)
     throw new Damaged(`${join(folder, DECISION_FILE)}: ${differs} is not what the outcomes, suite and lock give`);
   if (record.decision === 'PASS' && judgesMerged(made) !== Boolean(record.subject.merged))
@@ -104,11 +87,6 @@ async function judge(folder: string, redecide: Redecide, signal?: AbortSignal): 
   const { lock, suite } = record;
   return { folder, record, digests: { decision: own, outcomes: got, suite, lock } };
 }
-/** Whether a decision is about a merged checkpoint too. */
-export const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
-  Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');
-/** Enough of a digest for a person to tell two apart. */
-export const short = (text: string): string => text.replace(/^sha256:/, '').slice(0, 12);
 
 const PART_NAMES: Readonly<Record<(typeof SUBJECT_PARTS)[number], string>> = {
   adapter: 'adapter',
@@ -117,7 +95,7 @@ const PART_NAMES: Readonly<Record<(typeof SUBJECT_PARTS)[number], string>> = {
   chatFormat: 'chat format',
   mergeRecipe: 'merge recipe',
 };
-const told = (value: string | null): string => (value === null ? 'none' : short(value));
+const told = (value: string | null): string => (value === null ? 'none' : shortDigest(value));
 /** Digest of the merged checkpoint that was judged, where the subject is that merge. */
 const checkpointOf = ({ subject: { merged } }: Recorded, { mergeRecipe }: Subject): string | null =>
   merged && merged.recipe === mergeRecipe ? merged.checkpoint : null;
@@ -161,7 +139,7 @@ export async function gateStandingOf(request: StandingRequest): Promise<Standing
     ...otherParts(record, subject),
     ...(['lock', 'suite'] as const)
       .filter((part) => wanted?.[part] !== undefined && wanted[part] !== record[part])
-      .map((part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${short(record[part])}`),
+      .map((part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${shortDigest(record[part])}`),
   ];
   if (other.length > 0) return { ...rest, status: 'stale', reasons: other };
   if (record.decision !== 'PASS')

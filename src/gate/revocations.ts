@@ -10,6 +10,7 @@ import { writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { readInput } from '../base/inputs.js';
 import { decodeJson, readJsonFile } from '../base/json-file.js';
+import { NamedDigest } from '../runs/named-digest.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { Envelope, keyId, seal, unseal } from '../verdict-log/dsse.js';
 import type { Signer, Verifier } from '../verdict-log/keys.js';
@@ -19,7 +20,7 @@ const MOST = 100_000;
 
 const Entry = z.strictObject({
   /** Of an adapter: as /v1/models, a gate's decision or temper.json say it. */
-  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  digest: NamedDigest,
   reason: z.string().min(1).max(2000),
   time: z.iso.datetime(),
 });

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
+import { hasLoneSurrogate } from '../base/json.js';
 import { asReadError } from '../base/system-error.js';
 import { dotted, type Path, Positions } from '../recipe/positions.js';
 import { innermost, nearest } from '../recipe/problems.js';
@@ -249,6 +250,7 @@ export function parseSuite(bytes: string | Uint8Array, file: string): LoadedSuit
       throw bad(`${file}:${line}:${col}: not YAML: ${printed(fault.message.split('\n')[0] ?? fault.code)}`);
     }
     value = doc.toJS({ maxAliasCount: 100 }) ?? {};
+    if (hasLoneSurrogate(value)) throw bad(`${file}: a text holds half of a surrogate pair, which no UTF-8 has`);
   } catch (e) {
     if (e instanceof ConfigError) throw e;
     // Nested too deep, or aliases that grow without end.

@@ -47,6 +47,9 @@ export interface Standing {
   readonly checkpoint?: string;
   readonly override: GateOverride | null;
 }
+/** Whether a decision is about a merged checkpoint too. */
+export const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
+  Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');
 /** May be released: it passed, or somebody answers for it. */
 export const isReleased = ({ status }: Pick<Standing, 'status'>): boolean =>
   status === 'passed' || status === 'overridden' || status === 'off';

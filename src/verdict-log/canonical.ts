@@ -43,3 +43,26 @@ export function canonicalJson(value: Json, depth = 0): string {
   }
   return `{${members}}`;
 }
+
+/** Whether two values are one JSON; what no JSON can hold, or is nested too deep, is none. */
+export function sameJson(a: unknown, b: unknown): boolean {
+  try {
+    return canonicalJson((a ?? null) as Json) === canonicalJson((b ?? null) as Json);
+  } catch (e) {
+    if (e instanceof TypeError) return false;
+    throw e;
+  }
+}
+
+/** Where two values differ first, as a path; null: nowhere. Members that `made` does not have are not compared. */
+export function firstDifference(made: unknown, written: unknown, at = ''): string | null {
+  if (typeof made !== 'object' || made === null || Array.isArray(made))
+    return sameJson(made, written) ? null : at || 'all of it';
+  for (const [key, value] of Object.entries(made)) {
+    const other =
+      typeof written === 'object' && written !== null ? (written as Record<string, unknown>)[key] : undefined;
+    const found = firstDifference(value, other, at === '' ? key : `${at}.${key}`);
+    if (found !== null) return found;
+  }
+  return null;
+}

@@ -190,6 +190,10 @@ describe('evidence', () => {
     expect(forged.reasons[0]).toContain('decision is not what the outcomes');
     const metrics = [{ metric: 'harm', low: -0.1, high: 0.02 }];
     expect((await standing(evidence(), SUBJECT, async () => ({ ...MADE, metrics }))).status).toBe('damaged');
+    // What no JSON has, or is nested without end, is none of it, and no fault of the program.
+    const deep = JSON.parse(`${'['.repeat(100)}${']'.repeat(100)}`) as unknown;
+    for (const odd of [{ reasons: ['\ud800'] }, { metrics: [{ metric: 'harm', low: deep, high: 0.01 }] }])
+      expect((await standing(evidence(odd))).status).toBe('damaged');
   });
 
   it('of which any byte was changed never passes as it was', async () => {

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { IntegrityError } from '../../base/errors.js';
 import { readJsonFile } from '../../base/json-file.js';
+import { NamedDigest } from '../../runs/named-digest.js';
 import { Subject } from '../decision.js';
 
 export const PROBE_SCHEMA = 'temper.gate-probe/1';
@@ -10,7 +11,6 @@ export const PROBE_FILE = 'probe.json';
 export const PROBE_ARMS = ['adapter', 'base'] as const;
 export type ProbeArm = (typeof PROBE_ARMS)[number];
 
-const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const rate = z.number().min(0).max(1);
 const Interval = z.strictObject({ method: z.string(), level: z.number(), low: z.number(), high: z.number() });
 const Change = z.strictObject({
@@ -41,7 +41,7 @@ export type Estimate = z.infer<typeof Estimate>;
 export const Point = z.strictObject({
   learningRate: z.number().positive().nullable().describe('null: before the attack'),
   step: z.int().min(0),
-  outcomes: Digest.describe('of the outcomes of this point'),
+  outcomes: NamedDigest.describe('of the outcomes of this point'),
   rows: z.int(),
   metrics: z.array(Estimate).min(1),
 });
@@ -58,7 +58,7 @@ export const Worst = z.strictObject({
 export type Worst = z.infer<typeof Worst>;
 
 export const Attack = z.strictObject({
-  data: Digest.describe('of the attack set'),
+  data: NamedDigest.describe('of the attack set'),
   rows: z.int(),
   steps: z.array(z.int().min(0)).describe('after which it was asked'),
   learningRates: z.array(z.number().positive()),
@@ -76,9 +76,9 @@ export const Probe = z.strictObject({
   reasons: z.array(z.string()),
   notes: z.array(z.string()),
   subject: Subject,
-  suite: z.strictObject({ name: z.string(), version: z.string(), digest: Digest }),
-  lock: Digest.nullable(),
-  judge: Digest.nullable(),
+  suite: z.strictObject({ name: z.string(), version: z.string(), digest: NamedDigest }),
+  lock: NamedDigest.nullable(),
+  judge: NamedDigest.nullable(),
   attack: Attack,
   alpha: z.number().describe('each bound alone is below the truth with this chance, and so is the greatest of them'),
   maxRate: rate.nullable().describe('what no bound of the adapter may be above; null: nothing was asked'),
