@@ -3,7 +3,7 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { decideAgain } from '../../src/compose/gate-decide.js';
 import { askPeople } from '../../src/compose/gate-review.js';
 import { redecide } from '../../src/compose/gate-tools.js';
@@ -13,7 +13,7 @@ import { goldenRows } from '../../src/store/review-pages.js';
 import { wordsOn } from '../../src/store/review-words.js';
 import { makeEvidence } from '../gate/evidence.js';
 import { scriptedApp, scriptedEngine } from '../serve/scripted.js';
-import { WITHOUT_SQLITE } from '../store/places.js';
+import { onEachStore } from '../store/places.js';
 
 const root = mkdtempSync(join(tmpdir(), 'temper-gate-review-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -70,9 +70,9 @@ async function deskOf(where: string): Promise<Desk> {
 }
 const HARM = 20;
 
-describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
-  it('are shown pairs that differ, and what they say of both arms counts, is named and is told', async () => {
-    const [folder, store] = [fresh(), join(root, 'one.db')];
+onEachStore((place) => {
+  it('people at the gate are shown pairs that differ, and what they say of both arms counts, is named and is told', async () => {
+    const [folder, store] = [fresh(), await place.fresh()];
     expect(makeEvidence(folder, { subject, judged: true, harm: HARM }).decision).toBe('FAIL');
     const desk = await deskOf(store);
     const request = { outcomes: join(folder, 'outcomes.jsonl'), suite: join(folder, 'suite', 'suite.yaml'), store };
@@ -133,8 +133,8 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     expect([ofStore.decision.decision, ofStore.waiting]).toEqual(['FAIL', HARM]);
   }, 60_000);
 
-  it('must be two who say the same where that is the rule, whatever they say', async () => {
-    const [folder, store] = [fresh(), join(root, 'two.db')];
+  it('people at the gate must be two who say the same where that is the rule, whatever they say', async () => {
+    const [folder, store] = [fresh(), await place.fresh()];
     makeEvidence(folder, { subject, judged: true, harm: 1, prompts: 120 });
     const desk = await deskOf(store);
     const asking = { outcomes: join(folder, 'outcomes.jsonl'), suite: join(folder, 'suite', 'suite.yaml'), store };
@@ -159,15 +159,14 @@ describe.skipIf(WITHOUT_SQLITE !== null)('people at the gate', () => {
     await desk.review.close();
   }, 60_000);
 
-  it('cannot be asked about outcomes without texts, and are not believed without a store', async () => {
+  it('people cannot be asked about outcomes without texts, and are not believed without a store', async () => {
     const folder = fresh();
     makeEvidence(folder, { subject, judged: true, harm: 3, content: false });
     const asking = { outcomes: join(folder, 'outcomes.jsonl'), suite: join(folder, 'suite', 'suite.yaml') };
-    const store = join(root, 'none.db');
+    const store = await place.fresh();
     await expect(askPeople({ ...asking, store })).rejects.toMatchObject({ code: 'gate_what' });
-    await expect(decideAgain({ outcomes: folder, store: join(root, 'nowhere.db') })).rejects.toMatchObject({
-      code: 'bad_store',
-    });
+    const nowhere = place.kind === 'sqlite' ? join(root, 'nowhere.db') : `${store}`.replace(/t[0-9]+[?]/u, 'nowhere?');
+    await expect(decideAgain({ outcomes: folder, store: nowhere })).rejects.toMatchObject({ exitCode: expect.any(Number) });
     const copy = fresh();
     cpSync(folder, copy, { recursive: true });
     await expect(decideAgain({ outcomes: copy, suite: asking.suite })).rejects.toMatchObject({ code: 'bad_option' });
