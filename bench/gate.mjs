@@ -85,6 +85,9 @@ const several = (draw, n, k, rate, shift) =>
     return Array.from({ length: k }, () => [Number(draw() < p), Number(draw() < q)]);
   });
 const normal = (draw) => normalQuantile(draw());
+/** Differences of which a few are large: lognormal, with a mean of `shift` and a scale of 0.1. */
+const lognormal = (draw, n, shift) =>
+  Array.from({ length: n }, () => [[1.5, 1.5 + shift + 0.1 * (Math.exp(normal(draw)) - Math.exp(0.5))]]);
 const losses = (draw, n, shift) =>
   Array.from({ length: n }, () => {
     const base = 1.5 + 0.5 * normal(draw);
@@ -123,6 +126,12 @@ function release() {
       `loss, n ${n}, margin 0.02`,
       suiteOf('{ name: m, direction: lower, values: number, margin: 0.02 }'),
       (draw) => losses(draw, n, 0.02),
+    ]);
+  for (const n of [20, 30, 60, 150])
+    cases.push([
+      `loss, lognormal, n ${n}, margin 0.02`,
+      suiteOf('{ name: m, direction: lower, values: number, margin: 0.02 }', 1, `{ resamples: ${resamples}, minPrompts: 20 }`),
+      (draw) => lognormal(draw, n, 0.02),
     ]);
   for (const [name, suite, make] of cases) {
     if (!name.includes(o.only)) continue;
