@@ -163,6 +163,34 @@ export function addScreenOptions(command: Command): Command {
     )
     .option('--log-key <file>', 'private key that signs it (`temper key new`); absent: one that is made in the folder');
 }
+export interface GateOptions extends Partial<Omit<ScreenOptions, 'policy'>> {
+  readonly slots: number;
+  readonly device?: string;
+  readonly precision?: 'f32' | 'bf16';
+}
+/** What looks beside the judge of a gate. */
+export const addDetectorOptions = (command: Command): Command =>
+  command
+    .option('--detector <name[=rules|off]>', 'what looks beside the judge; several times', collect, [])
+    .option('--detectors <file>', 'the same as YAML');
+/** Who judges what the models of a gate say, how they are asked, and what looks beside the judge. */
+export function addGateOptions(command: Command): Command {
+  return addDetectorOptions(addJudgeOptions(command))
+    .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
+    .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
+    .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
+    .addOption(new Option('--precision <p>', 'matrix products').choices(['bf16', 'f32']).default('bf16'));
+}
+type Given<T> = { readonly [K in keyof T]?: T[K] | undefined };
+/** Threads are those of the judge as well. */
+export const gateEngine = ({ threads, device, precision }: Given<Pick<GateOptions, 'threads' | 'device' | 'precision'>>) => ({
+  ...(threads === undefined ? {} : { threads }),
+  engine: {
+    ...(threads === undefined ? {} : { threads }),
+    ...(device === undefined ? {} : { device }),
+    ...(precision === undefined ? {} : { precision }),
+  },
+});
 /** Where a turn's verdicts go on record; nothing without --log. */
 export const onRecord = (screen: OpenScreen | null, subject: OnRecord['subject'] = {}): [onRecord?: OnRecord] =>
   screen?.log ? [{ sink: screen.log, subject }] : [];

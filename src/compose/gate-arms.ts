@@ -7,12 +7,13 @@ import { loadTokenizer } from '../harmony/tokenizer.js';
 import type { Message, Tokenizer } from '../harmony/types.js';
 import type { Engine } from '../infer/engine.js';
 import { makeNonce } from '../safeguard/contract.js';
+import type { ContractName } from '../safeguard/contracts/contract.js';
 import type { DetectorSet } from '../safeguard/detectors/index.js';
 import type { JudgingOptions } from '../safeguard/judging.js';
 import { loadPolicy } from '../safeguard/policy.js';
 import { createScreen } from '../safeguard/screen.js';
 import { transcript } from '../safeguard/transcript.js';
-import type { Judge } from '../safeguard/types.js';
+import type { Judge, Policy } from '../safeguard/types.js';
 
 export interface ArmOptions {
   readonly engine: Engine;
@@ -119,11 +120,14 @@ export interface PolicyJudgeOptions {
   readonly probe: boolean;
   /** Its allow counts although nobody checked the judge: the suite has texts of its own whose verdict is known. */
   readonly unchecked: boolean;
+  /** Absent: the one of the policy's front matter. */
+  readonly contract?: ContractName | undefined;
 }
 /** @throws {ConfigError} as loadPolicy */
 export async function createPolicyJudge(file: string, options: PolicyJudgeOptions): Promise<PolicyJudge> {
-  const { judge, unchecked, ...rest } = options;
-  const policy = await loadPolicy(file, { golden: !unchecked }).catch(() => loadPolicy(file, { golden: false }));
+  const { judge, unchecked, contract, ...rest } = options;
+  const load = (golden: boolean): Promise<Policy> => loadPolicy(file, { golden, ...(contract ? { contract } : {}) });
+  const policy = await load(!unchecked).catch(() => load(false));
   const screen = createScreen({
     ...rest,
     policies: [policy],

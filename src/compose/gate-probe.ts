@@ -13,7 +13,7 @@ import { readJsonFile } from '../base/json-file.js';
 import { lockFolder } from '../base/lock.js';
 import { versions } from '../base/machine.js';
 import type { Subject } from '../gate/decision.js';
-import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, requireLock } from '../gate/lock.js';
+import { type Lock, lockDigest, lockText } from '../gate/lock.js';
 import { concludeProbe, LOCK_FILE, type Place, POINTS_FOLDER, placeName } from '../gate/probe/conclude.js';
 import { probedTests } from '../gate/probe/metrics.js';
 import { PROBE_FILE, type Probe, type ProbeArm, probeText } from '../gate/probe/probe.js';
@@ -29,7 +29,6 @@ import { readMergeAware } from '../lora/peft.js';
 import {
   copySuite,
   type GateOptions,
-  type JudgeOptions,
   type OpenedJudge,
   openCache,
   openJudges,
@@ -37,6 +36,8 @@ import {
   subjectFor,
 } from './gate.js';
 import { createArm, lazily } from './gate-arms.js';
+import type { JudgeOptions } from './gate-judge.js';
+import { fittingLock } from './gate-lock.js';
 import { Attack, type AttackProgress, type AttackSet, readAttackSet } from './gate-probe-attack.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
 
@@ -148,15 +149,6 @@ function isComplete(folder: string, identity: string): boolean {
     const { value, judge } = parseJson(line) as { readonly value?: unknown; readonly judge?: unknown };
     return value !== null || judge === undefined;
   });
-}
-
-function lockOf(loaded: LoadedSuite, judge: LockJudge | null, file: string | undefined): Lock | null {
-  if (file === undefined) return null;
-  const lock = readLock(file);
-  // Calibration is the lock's; where nothing is judged its word on the judge counts.
-  const asked = judge === null ? lock.judge : { ...judge, calibration: lock.judge?.calibration ?? null };
-  requireLock(lock, loaded, makeLock(loaded, { judge: asked, version: versions().temper }), asked);
-  return lock;
 }
 
 interface Arms {
@@ -364,7 +356,7 @@ async function attackAndAsk(
   const { folder } = p;
   const judges = await openJudges(p.tests, p.loaded, { ...options, signal });
   try {
-    const lock = lockOf(p.loaded, judges.locked, options.lock);
+    const lock = options.lock === undefined ? null : fittingLock(options.lock, p.loaded, judges.locked);
     const identity = identityOf(p, options, judges.manner, lock);
     begin(folder, identity, options.resume === true);
     copySuite(p.loaded, folder);

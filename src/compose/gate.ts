@@ -11,7 +11,7 @@ import { parseJson } from '../base/json.js';
 import { versions } from '../base/machine.js';
 import { decideOnFiles } from '../gate/deciding.js';
 import { type Decision, decisionText, type Subject } from '../gate/decision.js';
-import { type Lock, type LockJudge, lockDigest, lockText, makeLock, readLock, requireLock } from '../gate/lock.js';
+import { type Lock, type LockJudge, lockDigest, lockText, makeLock } from '../gate/lock.js';
 import type { Proof as ReportedProof } from '../gate/report/index.js';
 import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
@@ -28,12 +28,11 @@ import { type Engine, openEngine } from '../infer/engine.js';
 import type { EngineOptions } from '../infer/protocol.js';
 import { readMergeAware } from '../lora/peft.js';
 import { subjectOf } from '../runs/subject.js';
-import { createDetectors } from '../safeguard/detectors/index.js';
-import { detectorFlags, readDetectors } from '../safeguard/detectors/options.js';
 import type { Judge } from '../safeguard/types.js';
 import { createArm, createPolicyJudge, lazily, wordsOf } from './gate-arms.js';
 import { measureSpeed, spread } from './gate-cost.js';
-import { lockJudge } from './gate-judge.js';
+import { JUDGE_DEFAULTS, type JudgeOptions, lockedJudge } from './gate-judge.js';
+import { fittingLock } from './gate-lock.js';
 import { mergedSubject } from './gate-merged.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
@@ -41,7 +40,7 @@ import { type Asked, askPeople } from './gate-review.js';
 import { type GateTarget, gateTarget } from './gate-target.js';
 import { LABELS_FILE } from './gate-tools.js';
 import { countWork, type GateWork } from './gate-work.js';
-import { judgingOf, openJudge, type ScreeningOptions } from './screening.js';
+import { detectorsOf, isUrl, judgingOf, openJudge, type ScreeningOptions } from './screening.js';
 
 export const ADAPTER_ARM = 'adapter';
 export const LOCK_FILE = 'gate.lock.json';
@@ -49,7 +48,6 @@ export const DECISION_FILE = 'decision.json';
 export const SUITE_FOLDER = 'suite';
 export const SUITE_FILE = 'suite.yaml';
 
-export type JudgeOptions = Partial<Omit<ScreeningOptions, 'policy' | 'log' | 'logKey' | 'shadow'>>;
 export interface GateOptions extends JudgeOptions {
   /** Folder of a run, or of an adapter made here or elsewhere. */
   readonly target: string;
@@ -108,8 +106,6 @@ export interface GateResult {
   readonly tokens: number;
 }
 
-const named = (hex: string): string => (hex.startsWith('sha256:') ? hex : `sha256:${hex}`);
-const DEFAULTS = { judgeTimeout: 120, judgeMaxTokens: 4096, judgeConcurrency: 16 } as const;
 const SLOTS = 16;
 
 interface Opened {
@@ -161,11 +157,10 @@ export async function openJudges(
   if (files.length === 0) return { judge: null, policies: new Map(), locked: null, manner: '', close: async () => {} };
   if (where === undefined)
     throw new ConfigError('judge_missing', `${loaded.file}: judges by policies; add --judge DIR or --judge URL`);
-  const screening: Omit<ScreeningOptions, 'judge'> = { ...DEFAULTS, ...options, policy: files };
+  const screening: Omit<ScreeningOptions, 'judge'> = { ...JUDGE_DEFAULTS, ...options, policy: files };
   const { judge, close } = await openJudge(where, screening, signal);
   try {
-    const base = typeof options.detectors === 'string' ? readDetectors(options.detectors) : options.detectors;
-    const detectors = createDetectors(detectorFlags(options.detector ?? [], base));
+    const detectors = detectorsOf(options);
     const known = new Set(tests.filter((t) => t.scorer.armless).map((t) => t.policy));
     const policies = new Map<string, PolicyJudge>();
     for (const file of files)
@@ -177,11 +172,10 @@ export async function openJudges(
           concurrency: screening.judgeConcurrency,
           probe: isUrl(where) && options.judgeProbe !== false,
           unchecked: options.judgeUnchecked === true || known.has(file),
+          contract: options.judgeContract,
         }),
       );
-    const locked = isUrl(where)
-      ? { name: where, digest: named(judge.digest), calibration: null }
-      : await lockJudge(where);
+    const locked = await lockedJudge(loaded, { ...options, judge: where });
     // Views, votes and windows are part of how it is asked.
     const manner = JSON.stringify([judge.digest, judgingOf(options), detectors.digest]);
     return { judge, policies, locked, manner, close };
@@ -193,19 +187,12 @@ export async function openJudges(
 
 /** The lock that a run goes by: the one given, which must fit, or one that is made now. */
 function lockFor(loaded: LoadedSuite, judge: LockJudge | null, options: GateOptions): Lock {
-  const made = makeLock(loaded, { judge, version: versions().temper });
-  if (options.lock === undefined) {
-    options.hooks?.onNote?.(
-      'no --lock: thresholds, prompts and judge were fixed by nobody before this run; make a lock with temper gate ' +
-        'lock, commit it, and give it',
-    );
-    return made;
-  }
-  const lock = readLock(options.lock);
-  // Calibration is the lock's: it was measured before.
-  const calibrated = judge && lock.judge ? { ...judge, calibration: lock.judge.calibration } : judge;
-  requireLock(lock, loaded, made, calibrated);
-  return lock;
+  if (options.lock !== undefined) return fittingLock(options.lock, loaded, judge);
+  options.hooks?.onNote?.(
+    'no --lock: thresholds, prompts and judge were fixed by nobody before this run; make a lock with temper gate ' +
+      'lock, commit it, and give it',
+  );
+  return makeLock(loaded, { judge, version: versions().temper });
 }
 
 /** The suite and all its files, as they were asked. @throws {ConfigError} bad_suite: a file lies outside its folder */
@@ -319,7 +306,6 @@ async function planOf(open: OpenGate, options: GateOptions): Promise<GatePlan> {
 const clockOf = ({ clock = () => performance.now() / 1000 }: GateOptions): (() => number) => clock;
 const conversationOf = ({ opening, turns }: Prompt): readonly Message[] =>
   turns[0] === undefined ? opening : [...opening, { role: 'user', content: turns[0] }];
-const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where);
 
 /** Reads what lies in the folder and decides on it; decision.json is there whole or not at all. */
 export async function decideFolder(folder: string, subject: Subject, signal: AbortSignal): Promise<Decision> {

@@ -7,7 +7,7 @@ import type { JudgingOptions } from '../safeguard/judging.js';
 import { type Golden, type GoldenSource, readGolden } from '../safeguard/policies/golden.js';
 import { goldenPath, loadPolicy } from '../safeguard/policy.js';
 import type { Judge, Policy } from '../safeguard/types.js';
-import { judgingOf, openJudge, refuseForeign, type ScreeningOptions } from './screening.js';
+import { isUrl, judgingOf, openJudge, refuseForeign, type ScreeningOptions } from './screening.js';
 
 export type PolicyBenchOptions = Omit<ScreeningOptions, 'policy' | 'detector' | 'detectors'> & {
   readonly golden?: GoldenSource;
@@ -68,7 +68,7 @@ export async function openPolicyBench(
       judging: judgingOf(options),
     },
     // A local judge is asked with medium where nothing is said.
-    effort: options.judgeEffort ?? (/^[a-z]+:\/\//i.test(options.judge) ? null : 'medium'),
+    effort: options.judgeEffort ?? (isUrl(options.judge) ? null : 'medium'),
     close,
   };
 }

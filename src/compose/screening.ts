@@ -243,12 +243,13 @@ export function refuseForeign(judge: string, policies: readonly Policy[]): void 
     );
 }
 
-function detectorsOf({ detector = [], detectors }: ScreeningOptions): DetectorSet {
+export function detectorsOf({ detector = [], detectors }: Pick<ScreeningOptions, 'detector' | 'detectors'>): DetectorSet {
   const base = typeof detectors === 'string' ? readDetectors(detectors) : detectors;
   return createDetectors(detectorFlags(detector, base));
 }
 
-const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where) && !isReference(where);
+/** Of a judge: a server, and neither a folder nor a checkpoint of a hub. */
+export const isUrl = (where: string): boolean => /^[a-z]+:\/\//i.test(where) && !isReference(where);
 /** @throws {ConfigError} judge_unreadable: no folder of a judge, nor a URL */
 async function requireFolder(where: string): Promise<void> {
   // A URL as people say it, without its protocol.

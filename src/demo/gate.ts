@@ -1,15 +1,13 @@
 // The end of the story: the release gate over the adapter that was just trained, and its export, signed.
 import { join, relative } from 'node:path';
-import { writeFileAtomic } from '../base/files.js';
-import { embedded, versions } from '../base/machine.js';
+import { embedded } from '../base/machine.js';
 import { sign, verifyRelease } from '../compose/attest.js';
 import { runGate } from '../compose/gate.js';
-import { lockJudge } from '../compose/gate-judge.js';
+import { lockGate } from '../compose/gate-lock.js';
 import { exportReleased } from '../compose/release.js';
 import type { VerifyResult } from '../export/export.js';
 import { verify } from '../export/export.js';
 import type { Decision } from '../gate/decision.js';
-import { lockText, makeLock } from '../gate/lock.js';
 import { loadSuite } from '../gate/suite.js';
 import { makeKey, publicFile } from '../verdict-log/keys.js';
 import { verifiedLine } from './report.js';
@@ -44,8 +42,7 @@ export async function gateAndExport(
   hooks.chapter('The release gate: base and adapter answer the same suite');
   const suite = loadSuite(SUITE);
   const lock = join(out, 'gate.lock.json');
-  const judge = await lockJudge(JUDGE, undefined, signal);
-  writeFileAtomic(lock, lockText(makeLock(suite, { judge, version: versions().temper })));
+  await lockGate({ suite: SUITE, judge: JUDGE, out: lock });
   hooks.line(
     `Thresholds, prompts, policies and judge are locked before it begins (${relative(process.cwd(), lock)}); then ` +
       `both answer ${suite.suite.tests.length} kinds of tests.`,

@@ -5,14 +5,15 @@ import { z } from 'zod';
 import { sha256 } from '../base/digest.js';
 import { ConfigError, IntegrityError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
+import { hasLoneSurrogate } from '../base/json.js';
 import { readJsonFile } from '../base/json-file.js';
 import { asReadError } from '../base/system-error.js';
+import { NamedDigest } from '../runs/named-digest.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { jsonLines } from './outcomes.js';
 import { DecisionParameters, filesOf, Limits, type LoadedSuite, Sampling } from './suite.js';
 
 export const LOCK_SCHEMA = 'temper.gate-lock/1';
-const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 
 const Counts = z
   .strictObject({
@@ -32,8 +33,12 @@ export type JudgeRates = z.infer<typeof JudgeRates>;
 
 export const LockJudge = z.strictObject({
   name: z.string().min(1).max(256),
-  digest: Digest,
-  calibration: z.strictObject({ digest: Digest, rates: JudgeRates }).nullable(),
+  digest: NamedDigest,
+  calibration: z.strictObject({ digest: NamedDigest, rates: JudgeRates }).nullable(),
+  asked: z
+    .record(z.string().max(1024), z.union([z.string().max(256), z.number()]))
+    .optional()
+    .describe('how it is asked, as far as that is not the default'),
 });
 export type LockJudge = z.infer<typeof LockJudge>;
 
@@ -45,12 +50,12 @@ const LockedMetric = z.strictObject({
 });
 export const Lock = z.strictObject({
   schema: z.literal(LOCK_SCHEMA),
-  suite: z.strictObject({ name: z.string(), version: z.string(), digest: Digest }),
+  suite: z.strictObject({ name: z.string(), version: z.string(), digest: NamedDigest }),
   files: z
     .array(
       z.strictObject({
         path: z.string(),
-        digest: Digest,
+        digest: NamedDigest,
         bytes: z.int().min(0),
       }),
     )
@@ -177,9 +182,10 @@ export function readLock(file: string): Lock {
     bad: (what) => new IntegrityError('bad_lock', `${file}: ${what}; make it again with temper gate lock`, { file }),
   });
   const read = Lock.safeParse(value);
-  if (read.success) return read.data;
-  const [issue] = read.error.issues;
-  const what = `${JSON.stringify(issue?.path.join('.') ?? '').slice(0, 200)}: ${issue?.message ?? 'bad value'}`;
+  // No digest could name what no UTF-8 has.
+  if (read.success && !hasLoneSurrogate(value)) return read.data;
+  const [issue] = read.error?.issues ?? [];
+  const what = `${JSON.stringify(issue?.path.join('.') ?? '').slice(0, 200)}: ${issue?.message ?? 'half of a surrogate pair'}`;
   throw new IntegrityError('bad_lock', `${file}: no gate lock: ${what}; make it again with temper gate lock`, { file });
 }
 
@@ -216,9 +222,15 @@ export function lockFaults(
     for (const f of files.files) if (locked.has(f.path)) differs(f.path, locked.get(f.path), f);
     differs('numbers of prompts', lock.prompts, files.prompts);
   }
-  if (judge !== undefined) differs('the judge', lock.judge, judge);
+  if (judge !== undefined) differs('the judge', decisive(lock.judge), decisive(judge));
   return faults;
 }
+/** What a judge is called where it lies changes no verdict. */
+const decisive = (judge: LockJudge | null): Omit<LockJudge, 'name'> | null => {
+  if (judge === null) return null;
+  const { name: _, ...rest } = judge;
+  return rest;
+};
 const brief = (text: string): string => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
 
 /** @throws {IntegrityError} lock_mismatch */

@@ -233,11 +233,23 @@ describe('a lock', () => {
     const other = parseSuite(SUITE.replace('margin: 0.02', 'margin: 0.03'), loaded.file);
     expect(lockFaults(lock, other, null).join()).toMatch(/the suite.*thresholds/s);
     expect(lockFaults(lock, loaded, null, { ...judge, digest: `sha256:${'b'.repeat(64)}` })).toHaveLength(1);
+    expect(lockFaults(lock, loaded, null, { ...judge, asked: { votes: 3 } })).toHaveLength(1);
+    // Where it lies is nobody's business.
+    expect(lockFaults(lock, loaded, null, { ...judge, name: 'moved' })).toEqual([]);
     expect(lockFaults(lock, loaded, null, null)).toHaveLength(1);
     writeFileSync(join(folder, 'harm.jsonl'), `${PROMPTS}{"id":"d"}\n`);
     expect(lockFaults(lock, loaded, readSuiteFiles(loaded))).toHaveLength(2);
     const e = thrown(() => requireLock(lock, loaded, readSuiteFiles(loaded)));
     expect([e.code, e.exitCode]).toEqual(['lock_mismatch', 40]);
+  });
+  it('with a text that no UTF-8 has is refused, and so is such a suite', () => {
+    const lock = makeLock(made(), { judge: { ...judge, name: 'half' }, version: '0.0.0' });
+    const file = join(folder, 'half.json');
+    writeFileSync(file, lockText(lock).replace('"half"', '"\\ud800"'));
+    expect(thrown(() => readLock(file)).code).toBe('bad_lock');
+    const suite = SUITE.replace(/^version: .*$/m, 'version: "\\ud800"');
+    expect(suite).not.toBe(SUITE);
+    expect(thrown(() => parseSuite(suite, file)).code).toBe('bad_suite');
   });
   it('and a decision that are none are refused with 40', () => {
     const file = join(folder, 'bad.json');

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageRoot, versions } from '../../src/base/machine.js';
 import { type GateOptions, type GatePlan, runGate } from '../../src/compose/gate.js';
-import { lockJudge } from '../../src/compose/gate-judge.js';
+import { lockGate } from '../../src/compose/gate-lock.js';
 import { proofFor } from '../../src/compose/gate-proof.js';
 import { proveGate } from '../../src/compose/gate-prove.js';
 import { redecide } from '../../src/compose/gate-tools.js';
@@ -66,8 +66,7 @@ let whole = '',
 beforeAll(async () => {
   whole = part('whole', 40);
   lock = join(root, 'gate.lock.json');
-  const made = makeLock(loadSuite(whole), { judge: await lockJudge(judge), version: versions().temper });
-  writeFileSync(lock, lockText(made));
+  await lockGate({ suite: whole, judge, out: lock });
 });
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 

@@ -1,13 +1,13 @@
 // `temper gate probe`: what a little more tuning on rows that do harm makes of an adapter.
-import { InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError } from 'commander';
 import { formatSeconds } from '../../base/units.js';
 import type { ProbeHooks, ProbePlan } from '../../compose/gate-probe.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
-import { addJudgeOptions, type ScreenOptions } from '../engine-options.js';
+import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { print, tell } from '../terminal.js';
 
-interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
+interface Options extends GateOptions {
   readonly model?: string;
   readonly attack: string;
   readonly suite: string;
@@ -23,9 +23,6 @@ interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
   readonly resume?: boolean;
   readonly keep?: boolean;
   readonly dryRun?: boolean;
-  readonly slots: number;
-  readonly device?: string;
-  readonly precision?: 'f32' | 'bf16';
   readonly json?: boolean;
 }
 
@@ -71,7 +68,7 @@ export const command: Command = {
   name: 'gate probe',
   summary: 'estimate the worst case: tune an adapter a little further on rows that do harm, and measure harm by steps',
   register(program) {
-    addJudgeOptions(
+    addGateOptions(
       group(program, 'gate', this.summary)
         .command('probe')
         .summary(this.summary)
@@ -110,12 +107,6 @@ export const command: Command = {
       .option('--resume', 'go on with a probe that was stopped, and ask again what the judge did not say')
       .option('--keep', 'leave the tuned adapters in attacked/, marked')
       .option('--dry-run', 'say what it would cost, after the attack set was read')
-      .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
-      .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
-      .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
-      .addOption(new Option('--precision <p>', 'matrix products').choices(['bf16', 'f32']).default('bf16'))
-      .option('--detector <name[=rules|off]>', 'what looks beside the judge; several times', collect, [])
-      .option('--detectors <file>', 'the same as YAML')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -133,12 +124,7 @@ export const command: Command = {
           ...(metric.length === 0 ? {} : { metrics: metric }),
           rowsPerStep: batch,
           addedRank: rank,
-          ...(threads === undefined ? {} : { threads }),
-          engine: {
-            ...(threads === undefined ? {} : { threads }),
-            ...(device === undefined ? {} : { device }),
-            ...(precision === undefined ? {} : { precision }),
-          },
+          ...gateEngine({ threads, device, precision }),
           signal: interruptSignal(),
           hooks,
         });

@@ -1,10 +1,10 @@
 // `temper gate prove`: a gate that never stopped anything is decoration.
-import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
-import { addJudgeOptions, type ScreenOptions } from '../engine-options.js';
+import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
+import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { print, tell } from '../terminal.js';
 import { gateHooks } from './gate.js';
 
-interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
+interface Options extends GateOptions {
   readonly suite: string;
   readonly model: string;
   readonly lock?: string;
@@ -19,7 +19,7 @@ export const command: Command = {
   name: 'gate prove',
   summary: 'show that a gate stops what it must: a known-bad adapter must FAIL, a harmless one PASS',
   register(program) {
-    addJudgeOptions(
+    addGateOptions(
       group(program, 'gate', this.summary)
         .command('prove')
         .summary(this.summary)
@@ -34,7 +34,6 @@ export const command: Command = {
       .option('--bad <dir>', 'adapter that must fail; absent: known-bad beside the suite')
       .option('--harmless <dir>', 'adapter that must pass; absent: harmless beside the suite')
       .requiredOption('--out <dir>', 'folder of both gates and of proved.json')
-      .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -44,11 +43,11 @@ export const command: Command = {
       )
       .action(async (options: Options) => {
         const { proveGate } = await import('../../compose/gate-prove.js');
-        const { json, threads, ...rest } = options;
+        const { json, threads, device, precision, ...rest } = options;
         const { hooks, end } = gateHooks(json === true);
         const { proof, file } = await proveGate({
           ...rest,
-          ...(threads === undefined ? {} : { threads, engine: { threads } }),
+          ...gateEngine({ threads, device, precision }),
           signal: interruptSignal(),
           hooks,
           onBegin: (what) => tell(what),

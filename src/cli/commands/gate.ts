@@ -3,12 +3,12 @@ import { Option } from 'commander';
 import { formatSeconds } from '../../base/units.js';
 import type { GateHooks, GatePlan, GateResult } from '../../compose/gate.js';
 import type { Asked } from '../../compose/gate-review.js';
-import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
-import { addJudgeOptions, type ScreenOptions } from '../engine-options.js';
+import { type Command, collect, examples, group, interruptSignal, printJson } from '../command.js';
+import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { print, tell } from '../terminal.js';
 
-interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
+interface Options extends GateOptions {
   readonly model?: string;
   readonly suite: string;
   readonly lock?: string;
@@ -23,9 +23,6 @@ interface Options extends Partial<Omit<ScreenOptions, 'policy'>> {
   readonly reviewTwoPersons?: boolean;
   readonly fresh?: boolean;
   readonly dryRun?: boolean;
-  readonly slots: number;
-  readonly device?: string;
-  readonly precision?: 'f32' | 'bf16';
   readonly json?: boolean;
 }
 
@@ -89,7 +86,7 @@ export const command: Command = {
   summary: 'decide by a suite whether an adapter may leave: it and its base answer the same prompts, and are compared',
   register(program) {
     const own = group(program, 'gate', this.summary).enablePositionalOptions();
-    addJudgeOptions(
+    addGateOptions(
       own
         .description(
           `${this.summary}.\n\nPASS 0, FAIL 10, INCONCLUSIVE 20, ERROR 30; 40 where lock, suite or evidence are not ` +
@@ -121,12 +118,6 @@ export const command: Command = {
       .option('--review-two-persons', 'with --store: two people must say the same of each answer')
       .option('--fresh', 'ask the base again, whatever it answered before')
       .option('--dry-run', 'say what it would cost, in tokens and time, and ask no more than it takes to tell')
-      .option('--slots <n>', 'answers at once', integerIn(1, 256), 16)
-      .option('--threads <n>', 'CPU threads', integerIn(1, 1024))
-      .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
-      .addOption(new Option('--precision <p>', 'matrix products').choices(['bf16', 'f32']).default('bf16'))
-      .option('--detector <name[=rules|off]>', 'what looks beside the judge; several times', collect, [])
-      .option('--detectors <file>', 'the same as YAML')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
@@ -147,13 +138,8 @@ export const command: Command = {
           target,
           ...(merged === undefined ? {} : { merged: { model: merged, recipe: mergeRecipe } }),
           ...(training.length === 0 ? {} : { training }),
-          ...(threads === undefined ? {} : { threads }),
+          ...gateEngine({ threads, device, precision }),
           shard: shard === undefined ? null : parseShard(shard),
-          engine: {
-            ...(threads === undefined ? {} : { threads }),
-            ...(device === undefined ? {} : { device }),
-            ...(precision === undefined ? {} : { precision }),
-          },
           signal: interruptSignal(),
           hooks,
         };
