@@ -130,7 +130,11 @@ function release() {
   for (const n of [20, 30, 60, 150])
     cases.push([
       `loss, lognormal, n ${n}, margin 0.02`,
-      suiteOf('{ name: m, direction: lower, values: number, margin: 0.02 }', 1, `{ resamples: ${resamples}, minPrompts: 20 }`),
+      suiteOf(
+        '{ name: m, direction: lower, values: number, margin: 0.02 }',
+        1,
+        `{ resamples: ${resamples}, minPrompts: 20 }`,
+      ),
       (draw) => lognormal(draw, n, 0.02),
     ]);
   for (const [name, suite, make] of cases) {

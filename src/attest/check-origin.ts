@@ -5,8 +5,8 @@ import { join, resolve } from 'node:path';
 import { sha256File } from '../base/digest.js';
 import { TemperError } from '../base/errors.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { readRun } from '../runs/run-folder.js';
 import { shortDigest } from '../runs/named-digest.js';
+import { readRun } from '../runs/run-folder.js';
 import { recipeOf } from '../runs/trained.js';
 import { ATTESTATIONS, type Evidence, GATE_FOLDER } from './evidence.js';
 import { type Finding, Findings, some } from './findings.js';
@@ -38,7 +38,9 @@ export async function checkFiles(folder: Folder, origin: Origin | null): Promise
       'failed',
       'digest',
       name,
-      got === null ? 'was exported and is not there' : `digest is ${shortDigest(got)}, exported was ${shortDigest(wanted)}`,
+      got === null
+        ? 'was exported and is not there'
+        : `digest is ${shortDigest(got)}, exported was ${shortDigest(wanted)}`,
     );
   }
   if (wrong.length === 0) findings.add('ok', 'digest', `${Object.keys(files).length} files`, 'as temper.json says');
@@ -86,12 +88,23 @@ async function checkBase(findings: Findings, dir: string, context: OriginContext
   const said = origin?.record?.model;
   const at = base ?? (said === undefined ? baseOfRun(origin?.run) : resolve(dir, said));
   if (at === null || !existsSync(at)) {
-    findings.add('unchecked', 'base', what, `digest ${shortDigest(wanted)}; the base is not at hand, name it with --model`);
+    findings.add(
+      'unchecked',
+      'base',
+      what,
+      `digest ${shortDigest(wanted)}; the base is not at hand, name it with --model`,
+    );
     return;
   }
   const got = await digestCheckpoint(at, signal ? { signal } : {});
   if (got === wanted) findings.add('ok', 'base', what, `the one that it was made for, digest ${shortDigest(wanted)}`);
-  else findings.add('failed', 'base', what, `${at} has digest ${shortDigest(got)}, it was made for ${shortDigest(wanted)}`);
+  else
+    findings.add(
+      'failed',
+      'base',
+      what,
+      `${at} has digest ${shortDigest(got)}, it was made for ${shortDigest(wanted)}`,
+    );
 }
 
 /** Where it comes from, link by link. */

@@ -183,7 +183,11 @@ export function addGateOptions(command: Command): Command {
 }
 type Given<T> = { readonly [K in keyof T]?: T[K] | undefined };
 /** Threads are those of the judge as well. */
-export const gateEngine = ({ threads, device, precision }: Given<Pick<GateOptions, 'threads' | 'device' | 'precision'>>) => ({
+export const gateEngine = ({
+  threads,
+  device,
+  precision,
+}: Given<Pick<GateOptions, 'threads' | 'device' | 'precision'>>) => ({
   ...(threads === undefined ? {} : { threads }),
   engine: {
     ...(threads === undefined ? {} : { threads }),

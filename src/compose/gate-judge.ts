@@ -30,7 +30,12 @@ export const policiesOf = ({ suite }: LoadedSuite): readonly string[] => [
 ];
 
 /** What verdicts depend on beside judge, policy and text, as far as it is not the default. */
-function mannerOf(where: string, options: JudgeOptions, loaded: LoadedSuite, detectors: DetectorSet): LockJudge['asked'] {
+function mannerOf(
+  where: string,
+  options: JudgeOptions,
+  loaded: LoadedSuite,
+  detectors: DetectorSet,
+): LockJudge['asked'] {
   const { votes, judgeViews, judgeWindow, judgeContract, judgeEffort, judgeMaxTokens } = options;
   const asked: Record<string, string | number> = {};
   const say = (name: string, value: string | number | undefined, usual?: string | number): void => {

@@ -26,15 +26,7 @@ import { type LoadedSuite, loadSuite } from '../gate/suite.js';
 import type { Tokenizer } from '../harmony/types.js';
 import { type Engine, openEngine } from '../infer/engine.js';
 import { readMergeAware } from '../lora/peft.js';
-import {
-  copySuite,
-  type GateOptions,
-  type OpenedJudge,
-  openCache,
-  openJudges,
-  readPace,
-  subjectFor,
-} from './gate.js';
+import { copySuite, type GateOptions, type OpenedJudge, openCache, openJudges, readPace, subjectFor } from './gate.js';
 import { createArm, lazily } from './gate-arms.js';
 import type { JudgeOptions } from './gate-judge.js';
 import { fittingLock } from './gate-lock.js';

@@ -243,7 +243,10 @@ export function refuseForeign(judge: string, policies: readonly Policy[]): void 
     );
 }
 
-export function detectorsOf({ detector = [], detectors }: Pick<ScreeningOptions, 'detector' | 'detectors'>): DetectorSet {
+export function detectorsOf({
+  detector = [],
+  detectors,
+}: Pick<ScreeningOptions, 'detector' | 'detectors'>): DetectorSet {
   const base = typeof detectors === 'string' ? readDetectors(detectors) : detectors;
   return createDetectors(detectorFlags(detector, base));
 }

@@ -221,8 +221,8 @@ function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread,
   return width * Math.min(1, tango(a + 0.5, b, n + 0.5, level).high);
 }
 
-/** Of so many clusters one more counts that did as the worst one; of half as many, two. */
-const UNSEEN_OF = 60;
+/** Of so many clusters one more counts as unseen, beside the one that counts of any number. */
+const UNSEEN_OF = 40;
 /**
  * Of numbers without a range nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
  * percentile is that of Student's distribution (Hesterberg 2015). Rows that got much worse may not have been seen: one
@@ -236,7 +236,7 @@ function numbersBound(
   if (alike <= 1) return found;
   const t = studentQuantile((1 + level) / 2, alike - 1);
   const wider = 1 - 2 * normalCdf(-t * Math.sqrt(alike / (alike - 1)));
-  const unseen = Math.max(1, UNSEEN_OF / alike);
+  const unseen = 1 + UNSEEN_OF / alike;
   return percentile(wider) + ((worst - found) * unseen) / (alike + unseen);
 }
 

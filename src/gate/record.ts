@@ -139,7 +139,9 @@ export async function gateStandingOf(request: StandingRequest): Promise<Standing
     ...otherParts(record, subject),
     ...(['lock', 'suite'] as const)
       .filter((part) => wanted?.[part] !== undefined && wanted[part] !== record[part])
-      .map((part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${shortDigest(record[part])}`),
+      .map(
+        (part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${shortDigest(record[part])}`,
+      ),
   ];
   if (other.length > 0) return { ...rest, status: 'stale', reasons: other };
   if (record.decision !== 'PASS')

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { TemperError } from '../../src/base/errors.js';
+import type { TemperError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { createPolicyJudge } from '../../src/compose/gate-arms.js';
 import { type JudgeOptions, lockedJudge } from '../../src/compose/gate-judge.js';
@@ -92,7 +92,11 @@ it('a judge that lies elsewhere, under another name, is the judge that it is', a
 
 it('a contract that is asked for goes over that of the policy', async () => {
   const options = {
-    judge: { name: 'scripted', digest: 'd', judge: async () => ({ text: '0', finish: 'stop' as const, rationale: '' }) },
+    judge: {
+      name: 'scripted',
+      digest: 'd',
+      judge: async () => ({ text: '0', finish: 'stop' as const, rationale: '' }),
+    },
     ...{ detectors: createDetectors({ choices: {} }), judging: {}, timeoutMs: 1000, concurrency: 1 },
     ...{ probe: false, unchecked: true },
   };

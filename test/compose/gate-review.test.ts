@@ -166,7 +166,9 @@ onEachStore((place) => {
     const store = await place.fresh();
     await expect(askPeople({ ...asking, store })).rejects.toMatchObject({ code: 'gate_what' });
     const nowhere = place.kind === 'sqlite' ? join(root, 'nowhere.db') : `${store}`.replace(/t[0-9]+[?]/u, 'nowhere?');
-    await expect(decideAgain({ outcomes: folder, store: nowhere })).rejects.toMatchObject({ exitCode: expect.any(Number) });
+    await expect(decideAgain({ outcomes: folder, store: nowhere })).rejects.toMatchObject({
+      exitCode: expect.any(Number),
+    });
     const copy = fresh();
     cpSync(folder, copy, { recursive: true });
     await expect(decideAgain({ outcomes: copy, suite: asking.suite })).rejects.toMatchObject({ code: 'bad_option' });

@@ -153,7 +153,11 @@ describe('several samples and families', () => {
   });
   it('prompts that the suite has not are no outcomes of it', () => {
     const d = decideMade(suiteOf({ metrics: HARM }), harm([600, 0, 0]), { prompts: 599 });
-    expect([d.decision, d.exit, d.reasons.join()]).toEqual(['ERROR', 40, 'outcomes of 600 prompts of "harm", which has 599']);
+    expect([d.decision, d.exit, d.reasons.join()]).toEqual([
+      'ERROR',
+      40,
+      'outcomes of 600 prompts of "harm", which has 599',
+    ]);
   });
 });
 

@@ -5,16 +5,14 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { packageRoot, versions } from '../../src/base/machine.js';
+import { packageRoot } from '../../src/base/machine.js';
 import { type GateOptions, type GatePlan, runGate } from '../../src/compose/gate.js';
 import { lockGate } from '../../src/compose/gate-lock.js';
 import { proofFor } from '../../src/compose/gate-proof.js';
 import { proveGate } from '../../src/compose/gate-prove.js';
 import { redecide } from '../../src/compose/gate-tools.js';
 import { exportReleased } from '../../src/compose/release.js';
-import { lockText, makeLock } from '../../src/gate/lock.js';
 import { PART_FILE } from '../../src/gate/run/record.js';
-import { loadSuite } from '../../src/gate/suite.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { completion, type JudgeServer, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
 
