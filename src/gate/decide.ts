@@ -204,7 +204,7 @@ function entriesFor(arm: JudgedArm, test: Test, metric: Metric, seen: readonly s
 }
 
 function entriesOf(input: DecideInput, { signal, onProgress }: DecideOptions): MetricDecision[] {
-  const { outcomes, suite, lock, files, labels = null } = input;
+  const { outcomes, suite, lock, labels = null } = input;
   const units = unitsOf(outcomes);
   const number = new Map(outcomes.metrics.map((name, i) => [name, i]));
   const slice = new Map(outcomes.slices.map((name, i) => [name, i]));

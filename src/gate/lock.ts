@@ -185,7 +185,8 @@ export function readLock(file: string): Lock {
   // No digest could name what no UTF-8 has.
   if (read.success && !hasLoneSurrogate(value)) return read.data;
   const [issue] = read.error?.issues ?? [];
-  const what = `${JSON.stringify(issue?.path.join('.') ?? '').slice(0, 200)}: ${issue?.message ?? 'half of a surrogate pair'}`;
+  const why = issue?.message ?? 'half of a surrogate pair';
+  const what = `${JSON.stringify(issue?.path.join('.') ?? '').slice(0, 200)}: ${why}`;
   throw new IntegrityError('bad_lock', `${file}: no gate lock: ${what}; make it again with temper gate lock`, { file });
 }
 

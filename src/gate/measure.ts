@@ -222,7 +222,7 @@ function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread,
 }
 
 /** Of so many clusters one more counts as unseen, beside the one that counts of any number. */
-const UNSEEN_OF = 40;
+const UNSEEN_OF = 60;
 /**
  * Of numbers without a range nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
  * percentile is that of Student's distribution (Hesterberg 2015). Rows that got much worse may not have been seen: one

@@ -71,7 +71,7 @@ async function deskOf(where: string): Promise<Desk> {
 const HARM = 20;
 
 onEachStore((place) => {
-  it('people at the gate are shown pairs that differ, and what they say of both arms counts, is named and is told', async () => {
+  it('people at the gate see pairs that differ; what they say of both arms counts, is named and is told', async () => {
     const [folder, store] = [fresh(), await place.fresh()];
     expect(makeEvidence(folder, { subject, judged: true, harm: HARM }).decision).toBe('FAIL');
     const desk = await deskOf(store);
