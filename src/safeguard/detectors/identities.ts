@@ -67,21 +67,20 @@ const swedish = (d: string): boolean => {
   return isDate(2000 + year, month, day) && luhn(ten);
 };
 
-/** Kinds whose digits stand in groups, or alone: shape, what must hold, words that must stand before. */
-const SHAPES: readonly (readonly [
+const isSsn = (d: string): boolean => !/^(?:000|666|9)|^...00|0000$/.test(d);
+
+type Shape = readonly [
   rule: string,
   sizes: readonly number[],
   signs: string,
   holds: (digits: string) => boolean,
   words?: readonly string[],
-])[] = [
-  [
-    'us-ssn',
-    [3, 2, 4],
-    '--',
-    (d) => !/^(?:000|666|9)|^...00|0000$/.test(d) && d !== '078051120' && d !== '219099999' && d !== '123456789',
-  ],
-  ['us-ssn', [9], '', (d) => !/^(?:000|666|9)|^...00|0000$/.test(d), ['ssn', 'social security']],
+];
+/** Kinds whose digits stand in groups, or alone: shape, what must hold, words that must stand before. */
+const SHAPES: readonly Shape[] = [
+  ['us-ssn', [3, 2, 4], '--', (d) => isSsn(d) && d !== '078051120' && d !== '219099999' && d !== '123456789'],
+  ...['  ', '..'].map((signs): Shape => ['us-ssn', [3, 2, 4], signs, isSsn, ['ssn', 'social security']]),
+  ['us-ssn', [9], '', isSsn, ['ssn', 'social security']],
   ['ca-sin', [3, 3, 3], '--', (d) => !/^[08]/.test(d) && luhn(d)],
   ['ca-sin', [3, 3, 3], '  ', (d) => !/^[08]/.test(d) && luhn(d), [' sin', 'social insurance']],
   [

@@ -40,6 +40,9 @@ const isIssued = (digits: string): boolean =>
 const CARD_SHAPES = new Set(['4,4,4,4', '4,6,5', '4,6,4', '4,4,4,4,3', '6,13', '4,4,4,1', '4,4,5', '8,8']);
 const CARD_HEADS = new Set([4, 6, 8]);
 
+/** Blanks and dashes may stand in one card; a dot or a slash says that it is something else, unless all are alike. */
+const joint = (sign: string): string => (sign === '-' ? ' ' : sign);
+
 /** A card that begins at the first of the groups. */
 export function card(text: string, i: number, g: Groups, report: Report): void {
   if (isAlnumCode(text.charCodeAt(i - 1))) return;
@@ -52,10 +55,10 @@ export function card(text: string, i: number, g: Groups, report: Report): void {
   }
   if (first === 1) byDigit(text, i, g, report);
   if (!CARD_HEADS.has(first) || g.count === 1) return;
-  const sign = g.sign(0);
+  const sign = joint(g.sign(0));
   let shape = '';
   for (let k = 0; k < g.count && k < 5; k++) {
-    if (k > 0 && g.sign(k - 1) !== sign) return;
+    if (k > 0 && joint(g.sign(k - 1)) !== sign) return;
     shape += `${shape === '' ? '' : ','}${g.sizes[k]}`;
     const end = g.ends[k] as number;
     if (!CARD_SHAPES.has(shape) || isAlnumCode(text.charCodeAt(end))) continue;

@@ -34,7 +34,7 @@ function email(text: string, i: number, report: Report): void {
 
 export const personal: Detector = {
   name: 'personal',
-  version: 1,
+  version: 2,
   rules: [
     { id: 'card', finds: 'a payment card: its issuer, its length, Luhn' },
     { id: 'iban', finds: 'an IBAN: its country, its length, mod 97' },

@@ -267,7 +267,7 @@ const named = [...new Set(SECRET_KINDS.map((k) => k.rule))].map((id) =>
 
 export const secrets: Detector = {
   name: 'secrets',
-  version: 1,
+  version: 2,
   rules: [
     ...named,
     finds('private-key', 'a private key in PEM: RSA, EC, OpenSSH, PKCS 8, PGP'),
