@@ -21,16 +21,18 @@ const { values } = parseArgs({
     sentences: { type: 'string', default: '4' },
     // Engines of one process share its threads: with one each runs on a core of its own, with more they take turns.
     threads: { type: 'string', default: '1,2' },
-    // Characters that a stream may be written ahead of those that are judged; none: any number.
-    ahead: { type: 'string', default: 'none' },
+    // Characters that a stream may be written ahead of those that are judged, one setting after the other; none: any
+    // number, as where nothing is said.
+    ahead: { type: 'string', default: 'none,0' },
     // The build of another checkout, to compare with.
     dist: { type: 'string', default: join(root, 'dist') },
   },
 });
 const streams = Number(values.streams),
   rounds = Number(values.rounds),
-  sentences = Number(values.sentences),
-  ahead = values.ahead === 'none' ? {} : { ahead: Number(values.ahead) };
+  sentences = Number(values.sentences);
+/** What the judge is likely to answer, and what a step takes, is known after so many. */
+const WARM_ROUNDS = 6;
 const load = (file) => import(join(values.dist, `${file}.js`));
 const [{ openEngine }, { heldTurn }, { createEngineJudge }, { createScreen }, { loadPolicy }, { renderVerdict }] =
   await Promise.all(
@@ -110,7 +112,7 @@ async function measureJudges(threads, engine, judging) {
     digest: 's',
     judge: async ({ nonce }) => ({ text: renderVerdict({ rule: null, nonce }), finish: 'stop' }),
   };
-  for (const judge of [scripted, nano]) {
+  for (const [judge, ahead] of [scripted, nano].flatMap((j) => values.ahead.split(',').map((a) => [j, a]))) {
     const screen = createScreen({ policies, judge, unchecked: true, concurrency: streams });
     const holds = [],
       shares = [],
@@ -135,7 +137,11 @@ async function measureJudges(threads, engine, judging) {
         before = left;
       });
       const request = { messages: [{ role: 'user', content: `Please tell of ${salt}` }], sampling: { seed: salt } };
-      const options = { whole: false, onSentence: (ms) => waits.push(ms), ...ahead };
+      const options = {
+        whole: false,
+        onSentence: (ms) => waits.push(ms),
+        ...(ahead === 'none' ? {} : { ahead: Number(ahead) }),
+      };
       for await (const event of heldTurn(telling, request, counted, options, new AbortController().signal)) {
         if (event.kind === 'text') left += event.piece.text.length;
         else done = event;
@@ -148,7 +154,8 @@ async function measureJudges(threads, engine, judging) {
       shares.push(before / text.length);
       times.push(performance.now() - began);
     };
-    for (let r = 0; r < 2; r++) await Promise.all(Array.from({ length: streams }, (_, i) => one(i + 7 * r, false)));
+    for (let r = 0; r < WARM_ROUNDS; r++)
+      await Promise.all(Array.from({ length: streams }, (_, i) => one(i + 7 * r, false)));
     calls = 0;
     const cpu = process.cpuUsage();
     for (let r = 0; r < rounds; r++)
@@ -157,7 +164,7 @@ async function measureJudges(threads, engine, judging) {
     row({
       name: judge.name,
       threads,
-      ahead: values.ahead,
+      ahead,
       holdMsP50: round(quantile(holds, 0.5)),
       holdMsP95: round(quantile(holds, 0.95)),
       share: shares.length === 0 ? null : Math.round((1000 * shares.reduce((a, b) => a + b, 0)) / shares.length) / 1000,

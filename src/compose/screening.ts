@@ -299,7 +299,7 @@ export async function openJudge(
     {
       model: where,
       slots: options.judgeConcurrency,
-      prefixes: (PREFIXES_A_POLICY + options.judgeConcurrency) * options.policy.length,
+      prefixes: PREFIXES_A_POLICY * options.policy.length + options.judgeConcurrency,
       ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
       ...(options.threads === undefined ? {} : { threads: options.threads }),
       ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),
