@@ -90,6 +90,38 @@ void dots_dense(float* out, int64_t ld, const uint32_t* x, int64_t n0, int64_t n
   }
 }
 
+constexpr int64_t kShort = 16;  // inputs of one step of a sum, most of k in the form below
+
+// Few inputs, as of an adapter's B: what is around a sum would be most of it.
+template <int Lanes, bool Round>
+void dots_short(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const __m512i in_order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int64_t n = n0; n < n1; n += 16) {
+    const int count = static_cast<int>(n1 - n < 16 ? n1 - n : 16);
+    __m512 t[Lanes];
+    for (int l = 0; l < Lanes; l += 4) {
+      const int64_t left = k - l;  // may be below 1
+      const __mmask8 inputs = static_cast<__mmask8>(left >= 4 ? 0xf : left > 0 ? (1 << left) - 1 : 0);
+      const auto row = [&](int i) { return n + (i < count ? i : count - 1); };
+      __m512i four[4];
+      if (b.kind == Kind::bf16)
+        transpose_16_bytes(four, [&](int i) {
+          return _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(inputs, bf16_row(b, row(i)) + l)), 16);
+        });
+      else
+        transpose_16_bytes(four,
+                           [&](int i) { return _mm_castps_si128(_mm_maskz_loadu_ps(inputs, f32_row(b, row(i)) + l)); });
+      for (int i = 0; i < 4; ++i) {
+        const __m512 w = _mm512_castsi512_ps(four[i]);
+        t[l + i] = Round && b.kind == Kind::f32 ? round_lanes(w) : w;
+      }
+    }
+    sum_lanes<Lanes>(out + n - n0, ld, m, x, kShort, in_order, first_lanes(count), [&](int l, uint32_t unit) {
+      return _mm512_mul_ps(t[l], _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(unit))));
+    });
+  }
+}
+
 template <int M, bool Round>
 void dots_q8(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   const int64_t row_units = units(Kind::q8, k);
@@ -112,6 +144,10 @@ void dots_q8(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
 
 template <bool Round>
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (k > 0 && k <= kShort && (b.kind == Kind::f32 || b.kind == Kind::bf16)) {
+    const auto form = k <= 4 ? dots_short<4, Round> : k <= 8 ? dots_short<8, Round> : dots_short<16, Round>;
+    return form(out, ld, m, x, b, n0, n1, k);
+  }
   with_rows<kFewRows>(m, [&]<int M>() {
     switch (b.kind) {
       case Kind::mxfp4: return dots_mxfp4<M>(out, ld, x, b, n0, n1, k);

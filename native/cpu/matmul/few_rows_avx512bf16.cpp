@@ -273,7 +273,69 @@ void short_dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b
   for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);
 }
 
+constexpr int64_t kFewInputs = 32;  // inputs of one step of a sum, most of k in the form below
+
+// 32 weights from `at` on as bf16.
+__m512i load_words(const Source& b, int64_t at) {
+  if (b.kind == Kind::bf16) return _mm512_loadu_si512(static_cast<const uint16_t*>(b.data) + at);
+  const float* from = static_cast<const float*>(b.data) + at;
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from)));
+}
+// Of rows n … n + 15 that follow one another, 8 or 16 inputs each: dword i of lane l of t[j] is dword j of row
+// n + 4i + l.
+template <int Lanes>
+void transpose_whole(__m512i* t, const Source& b, int64_t n) {
+  __m512i z[4];
+  if constexpr (Lanes == 4) {
+    for (int i = 0; i < 4; ++i) z[i] = load_words(b, 8 * n + 32 * i);
+    transpose_lanes(t, z);
+  } else if constexpr (Lanes == 8) {
+    __m512i two[8];  // rows each
+    for (int i = 0; i < 8; ++i) two[i] = load_words(b, 16 * n + 32 * i);
+    for (int i = 0; i < 4; ++i) z[i] = _mm512_shuffle_i32x4(two[2 * i], two[2 * i + 1], 0x88);
+    transpose_lanes(t, z);
+    for (int i = 0; i < 4; ++i) z[i] = _mm512_shuffle_i32x4(two[2 * i], two[2 * i + 1], 0xdd);
+    transpose_lanes(t + 4, z);
+  }
+}
+
+// Few inputs, as of an adapter's B: what is around a sum would be most of it.
+template <int Lanes>
+void dots_short(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const __m512i in_order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                by_lane = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i t[Lanes];
+  const auto multiply = [&](int l, uint32_t pair) {
+    return _mm512_dpbf16_ps(_mm512_setzero_ps(), as_bf16(t[l]), as_bf16(_mm512_set1_epi32(static_cast<int>(pair))));
+  };
+  for (int64_t n = n0; n < n1; n += 16) {
+    const int count = static_cast<int>(n1 - n < 16 ? n1 - n : 16);
+    if (Lanes <= 8 && k == 2 * Lanes && b.ld == k && count == 16) {
+      transpose_whole<Lanes>(t, b, n);
+      sum_lanes<Lanes>(out + n - n0, ld, m, x, kFewInputs / 2, by_lane, 0xffff, multiply);
+      continue;
+    }
+    for (int l = 0; l < Lanes; l += 4) {
+      const int64_t left = k - 2 * l;  // may be below 1
+      const __mmask8 inputs = static_cast<__mmask8>(left >= 8 ? 0xff : left > 0 ? (1 << left) - 1 : 0);
+      const auto row = [&](int i) { return n + (i < count ? i : count - 1); };
+      if (b.kind == Kind::bf16)
+        transpose_16_bytes(t + l, [&](int i) { return _mm_maskz_loadu_epi16(inputs, bf16_row(b, row(i)) + 2 * l); });
+      else
+        transpose_16_bytes(t + l, [&](int i) {
+          return reinterpret_cast<__m128i>(
+              _mm256_cvtneps_pbh(_mm256_maskz_loadu_ps(inputs, f32_row(b, row(i)) + 2 * l)));
+        });
+    }
+    sum_lanes<Lanes>(out + n - n0, ld, m, x, kFewInputs / 2, in_order, first_lanes(count), multiply);
+  }
+}
+
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  if (k > 0 && k <= kFewInputs && (b.kind == Kind::f32 || b.kind == Kind::bf16)) {
+    const auto form = k <= 8 ? dots_short<4> : k <= 16 ? dots_short<8> : dots_short<16>;
+    return form(out, ld, m, x, b, n0, n1, k);
+  }
   const bool joint = k <= kShort && m >= kLeastJoint;
   if (joint && b.kind == Kind::mxfp4)
     return with_rows<kFewRows>(m, [&]<int M>() { short_dots_mxfp4<M>(out, ld, x, b, n0, n1, k); });

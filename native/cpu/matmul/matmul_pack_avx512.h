@@ -104,23 +104,31 @@ inline void pack_across(uint32_t* dst, int outs, int width, int units, const Get
         store_unit(dst + p * units + u * width + o, width, units - u, get(u, p + o, outs - p - o));
 }
 
-// 16 outer indices × 16 bytes: lane i of q[j] receives dword j of row i.
-inline void transpose_16_rows_of_16_bytes(const uint8_t* const rows[16], int64_t offset, __mmask16 bytes,
-                                          __m512i q[4]) {
-  __m512i z[4];
-  for (int j = 0; j < 4; ++j) {
-    const auto get = [&](int i) { return _mm_maskz_loadu_epi8(bytes, rows[i] + offset); };
-    z[j] = _mm512_castsi128_si512(get(j));
-    z[j] = _mm512_inserti32x4(z[j], get(4 + j), 1);
-    z[j] = _mm512_inserti32x4(z[j], get(8 + j), 2);
-    z[j] = _mm512_inserti32x4(z[j], get(12 + j), 3);
-  }
+// 4×4 dwords in each 128-bit lane: dword i of a lane of q[j] is dword j of that lane of z[i].
+inline void transpose_lanes(__m512i q[4], const __m512i z[4]) {
   const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpackhi_epi32(z[0], z[1]);
   const __m512i c = _mm512_unpacklo_epi32(z[2], z[3]), d = _mm512_unpackhi_epi32(z[2], z[3]);
   q[0] = _mm512_unpacklo_epi64(a, c);
   q[1] = _mm512_unpackhi_epi64(a, c);
   q[2] = _mm512_unpacklo_epi64(b, d);
   q[3] = _mm512_unpackhi_epi64(b, d);
+}
+// 16 outer indices × 16 bytes, get(i) those of row i: lane i of q[j] receives dword j of row i.
+template <class Get>
+inline void transpose_16_bytes(__m512i q[4], const Get& get) {
+  __m512i z[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    z[j] = _mm512_castsi128_si512(get(j));
+    z[j] = _mm512_inserti32x4(z[j], get(4 + j), 1);
+    z[j] = _mm512_inserti32x4(z[j], get(8 + j), 2);
+    z[j] = _mm512_inserti32x4(z[j], get(12 + j), 3);
+  }
+  transpose_lanes(q, z);
+}
+inline void transpose_16_rows_of_16_bytes(const uint8_t* const rows[16], int64_t offset, __mmask16 bytes,
+                                          __m512i q[4]) {
+  transpose_16_bytes(q, [&](int i) { return _mm_maskz_loadu_epi8(bytes, rows[i] + offset); });
 }
 
 // Codes as bf16 bits; the table is repeated because vpermw reads five index bits and the fifth is a neighbour's.

@@ -1,9 +1,10 @@
-// Low-rank pairs of several adapters in one pass, for serving: rows of a run with the same adapter (and expert) are a
-// Product each, on the core of matmul.h, and a row has the bits that it has alone.
+// Low-rank pairs of several adapters in one pass, for serving: rows of a run with the same adapter (and expert) go
+// together, as products of few rows (matmul.h), and a row has the bits that it has alone.
 #include <algorithm>
 
 #include "cpu/host/lora.h"
 #include "cpu/host/number.h"
+#include "cpu/host/variants.h"
 #include "cpu/matmul/matmul.h"
 #include "cpu/ops.h"
 #include "temper/memory.h"
@@ -12,167 +13,149 @@
 namespace temper::cpu {
 namespace {
 
+struct AddScaled {
+  template <int>
+  static TEMPER_INLINE void run(float* c, const float* x, float alpha, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) c[i] += alpha * x[i];
+  }
+};
+
+const FewRows& few_rows(int64_t precision) { return precision ? kernels().few_rounded : kernels().few_exact; }
+
+// Rows of one adapter and expert, as many as a call of few rows takes at most. A and B are elements of the pool.
+struct Group {
+  int64_t begin, A, B, rank;
+  int rows;
+  float scale;
+};
+// 32-bit units of a prepared row of x, and of one of h.
+int64_t row_units(const FewRows& few, Kind kind, int64_t C, int64_t R) {
+  return few.units(kind, C) + few.units(kind, R);
+}
+size_t workspace_of(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, int64_t precision) {
+  const int64_t units = row_units(few_rows(precision), kind_of(*pool), x->shape[1], h->shape[1]);
+  return static_cast<size_t>(y->shape[0]) * (sizeof(Group) + static_cast<size_t>(units) * sizeof(uint32_t));
+}
+
 // Adds the pairs of rows that the caller cuts into runs.
-class Runs {
+class Pairs {
  public:
-  Runs(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, const LoraPool& pool, int64_t most)
+  Pairs(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, const LoraPool& pool, int64_t precision)
       : y_(y),
         h_(h),
-        x_(x),
-        x_rows_(x_rows),
+        x_{.data = x->f32(), .ld = pool.C, .rows = x_rows ? x_rows->i32() : nullptr},
         pool_(pool),
-        down_(static_cast<size_t>(most)),
-        up_(static_cast<size_t>(most)) {}
+        few_(few_rows(precision)),
+        groups_(static_cast<size_t>(y->shape[0])),
+        prepared_(static_cast<size_t>(y->shape[0] * units())) {}
 
-  // Rows [begin, end) of one expert: each stretch of equal adapters is a pair of products.
+  // Rows [begin, end) of one expert.
   void add(const int32_t* rows, int64_t begin, int64_t end, int64_t expert) {
     for (int64_t stop; begin < end; begin = stop) {
-      for (stop = begin + 1; stop < end && rows[stop] == rows[begin]; ++stop) {}
-      if (rows[begin] < 0 || pool_.pair(rows[begin]).rank == 0) continue;
+      for (stop = begin + 1; stop < end && rows[stop] == rows[begin] && stop - begin < few_.rows; ++stop) {}
+      if (rows[begin] < 0) continue;
       const LoraPool::Pair p = pool_.pair(rows[begin]);
-      const int64_t N = pool_.N, C = pool_.C, R = h_->shape[1], m = stop - begin;
-      float* h = h_->f32() + begin * R;
-      Product down{.m = m, .n = p.rank, .c = h, .ldc = R, .bits = RowBits::alone};
-      down.terms[0] = {{.data = x_rows_ ? x_->f32() : x_->f32() + begin * C,
-                        .ld = C,
-                        .rows = x_rows_ ? x_rows_->i32() + begin : nullptr},
-                       weights(p.A + expert * p.rank * C, C),
-                       C,
-                       1.0f};
-      Product up{.m = m, .n = N, .c = y_->f32() + begin * N, .ldc = N, .accumulate = true, .bits = RowBits::alone};
-      up.terms[0] = {{.data = h, .ld = R}, weights(p.B + expert * N * p.rank, p.rank), p.rank, p.scale};
-      down_[static_cast<size_t>(count_)] = down;
-      up_[static_cast<size_t>(count_++)] = up;
-      work_ += m * p.rank * (N + C);
+      if (p.rank == 0) continue;
+      const int m = static_cast<int>(stop - begin);
+      groups_[static_cast<size_t>(count_++)] = {
+          begin, p.A + expert * p.rank * pool_.C, p.B + expert * pool_.N * p.rank, p.rank, m, p.scale};
+      work_ += m * p.rank * (pool_.N + pool_.C);
     }
   }
-  void run(int64_t precision) const {
-    if (work_ < kDirectMultiplies) return run_directly(precision);
-    multiply(down_.data(), count_, precision);
-    multiply(up_.data(), count_, precision);
-  }
-  // Bytes that run takes, and the products beside it.
-  size_t workspace(int64_t precision) const {
-    const size_t products = (down_.size() + up_.size()) * sizeof(Product);
-    if (work_ < kDirectMultiplies)
-      return products + static_cast<size_t>(direct_tasks() * prepared_units(few_rows(precision))) * sizeof(uint32_t);
-    return products + std::max(multiply_workspace(down_.data(), count_, precision),
-                               multiply_workspace(up_.data(), count_, precision));
+  void run() const {
+    const int64_t blocks = (pool_.N + kCols - 1) / kCols;
+    if (work_ < kDirectMultiplies) {
+      const int64_t tasks = std::clamp<int64_t>(work_ / kTaskMultiplies, 1, std::max<int64_t>(1, count_));
+      parallel_for(tasks, [&](int64_t t) {
+        for (int64_t i = count_ * t / tasks; i < count_ * (t + 1) / tasks; ++i) {
+          down(i);
+          for (int64_t block = 0; block < blocks; ++block) up(i, block);
+        }
+      });
+    } else {
+      parallel_for(count_, [&](int64_t i) { down(i); });
+      parallel_for(count_ * blocks, [&](int64_t i) { up(i / blocks, i % blocks); });
+    }
   }
 
  private:
+  // Below this a pair goes as a whole, one after another. A thread takes pairs of kTaskMultiplies at a time: less is
+  // done sooner than another thread has begun.
+  static constexpr int64_t kDirectMultiplies = 1 << 19, kTaskMultiplies = 1 << 15, kCols = 512;
+
+  Kind kind() const { return kind_of(pool_.params()); }
+  int64_t units() const { return row_units(few_, kind(), pool_.C, h_->shape[1]); }
+  uint32_t* prepared_x(const Group& g) const { return prepared_.data() + g.begin * units(); }
+  uint32_t* prepared_h(const Group& g) const { return prepared_x(g) + g.rows * few_.units(kind(), pool_.C); }
   Source weights(int64_t element, int64_t ld) const {
     const Tensor& params = pool_.params();
     if (params.dtype == DType::f32) return {.data = params.f32() + element, .ld = ld};
     return {.data = params.bf16() + element, .ld = ld, .kind = Kind::bf16, .as_f32 = true};
   }
-  // Below this the pairs of a decode step go one after another: laying out products costs more than their work. Their
-  // bits are those of multiply by RowBits::alone. A thread takes pairs of kTaskMultiplies at a time: less is done
-  // sooner than another thread has begun.
-  static constexpr int64_t kDirectMultiplies = 1 << 19, kTaskMultiplies = 1 << 14, kCols = 512;
+  // Asks for the beginning of weights, which are few and come from far away.
+  void fetch(int64_t element, int64_t count) const {
+    const int64_t size = kind() == Kind::f32 ? 4 : 2, bytes = std::min<int64_t>(4096, count * size);
+    const char* from = static_cast<const char*>(pool_.params().data) + element * size;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+  }
+  void prepare(uint32_t* to, const Source& from, const Group& g, int64_t first, int64_t k) const {
+    for (int64_t i = 0; i < g.rows; ++i) few_.prepare(to + i * few_.units(kind(), k), from, first + i, k, kind());
+  }
 
-  Kind kind() const { return kind_of(pool_.params()); }
-  static const FewRows& few_rows(int64_t precision) { return precision ? kernels().few_rounded : kernels().few_exact; }
-  int64_t prepared_units(const FewRows& few) const {
-    return few.rows * std::max(few.units(kind(), pool_.C), few.units(kind(), h_->shape[1]));
+  // h of a group, and what up reads of it.
+  void down(int64_t i) const {
+    const Group& g = groups_[static_cast<size_t>(i)];
+    const int64_t C = pool_.C, R = h_->shape[1];
+    float* h = h_->f32() + g.begin * R;
+    fetch(g.B, pool_.N * g.rank);
+    prepare(prepared_x(g), x_, g, g.begin, C);
+    few_.dots(h, R, g.rows, prepared_x(g), weights(g.A, C), 0, g.rank, C);
+    prepare(prepared_h(g), {.data = h, .ld = R}, g, 0, g.rank);
+    if (i + 1 < count_) fetch(groups_[static_cast<size_t>(i + 1)].A, g.rank * C);
   }
-  int64_t direct_tasks() const { return std::clamp<int64_t>(work_ / kTaskMultiplies, 1, std::max<int64_t>(1, count_)); }
-  void run_directly(int64_t precision) const {
-    const FewRows& few = few_rows(precision);
-    const int64_t tasks = direct_tasks(), units = prepared_units(few);
-    Scratch<uint32_t> prepared(static_cast<size_t>(tasks * units));
-    parallel_for(tasks, [&](int64_t t) {
-      run_pairs(count_ * t / tasks, count_ * (t + 1) / tasks, few, prepared.data() + t * units);
-    });
-  }
-  void run_pairs(int64_t begin, int64_t end, const FewRows& few, uint32_t* prepared) const {
-    const auto fetch = [](const Product& p) {  // its weights are few, and come from far away
-      const char* from = static_cast<const char*>(p.terms[0].b.data);
-      const int64_t bytes = std::min<int64_t>(4096, p.n * p.terms[0].k * (p.terms[0].b.kind == Kind::f32 ? 4 : 2));
-      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
-    };
-    for (int64_t i = begin; i < end; ++i) {
-      fetch(up_[static_cast<size_t>(i)]);
-      direct(down_[static_cast<size_t>(i)], few, prepared);
-      if (i + 1 < end) fetch(down_[static_cast<size_t>(i + 1)]);
-      direct(up_[static_cast<size_t>(i)], few, prepared);
-    }
-  }
-  static void direct(const Product& p, const FewRows& few, uint32_t* prepared) {
+  // Columns of a block.
+  void up(int64_t i, int64_t block) const {
+    const Group& g = groups_[static_cast<size_t>(i)];
+    const int64_t N = pool_.N, col = block * kCols, cols = std::min(kCols, N - col);
     alignas(64) float out[kMostFewRows * kCols];
-    const Term& t = p.terms[0];
-    const int64_t units = few.units(t.b.kind, t.k);
-    for (int64_t row = 0; row < p.m; row += few.rows) {
-      const int64_t rows = std::min<int64_t>(few.rows, p.m - row);
-      for (int64_t r = 0; r < rows; ++r) few.prepare(prepared + r * units, t.a, row + r, t.k, t.b.kind);
-      for (int64_t col = 0; col < p.n; col += kCols) {
-        const int64_t cols = std::min(kCols, p.n - col);
-        few.dots(out, kCols, static_cast<int>(rows), prepared, t.b, col, col + cols, t.k);
-        for (int64_t r = 0; r < rows; ++r) {
-          float* c = p.c + (row + r) * p.ldc + col;
-          for (int64_t j = 0; j < cols; ++j) c[j] = (p.accumulate ? c[j] : 0.0f) + t.alpha * out[r * kCols + j];
-        }
-      }
-    }
+    few_.dots(out, kCols, g.rows, prepared_h(g), weights(g.B, g.rank), col, col + cols, g.rank);
+    for (int64_t r = 0; r < g.rows; ++r)
+      run_kernel<AddScaled>(y_->f32() + (g.begin + r) * N + col, static_cast<const float*>(out + r * kCols), g.scale,
+                            cols);
   }
 
-  TensorRef y_, h_, x_, x_rows_;
+  TensorRef y_, h_;
+  const Source x_;
   const LoraPool& pool_;
-  Scratch<Product> down_, up_;
+  const FewRows& few_;
+  Scratch<Group> groups_;
+  Scratch<uint32_t> prepared_;
   int64_t count_ = 0, work_ = 0;
 };
 
 // Of P rows through pairs of rank R; each row reads a pair of its own at the worst.
-Cost pairs_cost(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, size_t workspace) {
+Cost pairs_cost(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, int64_t precision) {
   const double P = static_cast<double>(y->shape[0]), N = static_cast<double>(y->shape[1]),
                R = static_cast<double>(h->shape[1]), C = static_cast<double>(x->shape[1]);
   const double element_bytes = pool->dtype == DType::f32 ? 4 : 2;
   return {.flops = 2 * P * R * (N + C),
           .bytes = 2 * bytes_of(y) + bytes_of(h) + bytes_of(x) + element_bytes * P * R * (N + C),
           .rows = P,
-          .workspace = static_cast<double>(workspace)};
-}
-// Where a plan does not know which row takes which adapter: one of the highest rank takes them all.
-size_t one_pair(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, int64_t precision) {
-  const int64_t P = y->shape[0], N = y->shape[1], R = h->shape[1], C = x->shape[1];
-  Product down{.m = P, .n = R, .bits = RowBits::alone}, up{.m = P, .n = N, .bits = RowBits::alone};
-  down.terms[0].k = C;
-  up.terms[0].k = R;
-  down.terms[0].b.kind = up.terms[0].b.kind = kind_of(*pool);
-  return 2 * static_cast<size_t>(P) * sizeof(Product) +
-         std::max(multiply_workspace(&down, 1, precision), multiply_workspace(&up, 1, precision));
+          .workspace = static_cast<double>(workspace_of(y, h, x, pool, precision))};
 }
 
 }  // namespace
 
-Cost cost::lora_fwd(const args::lora_fwd& a) {
-  if (!has_contents(a.rows) || !has_contents(a.table) || !has_contents(a.scales))
-    return pairs_cost(a.y, a.h, a.x, a.pool, one_pair(a.y, a.h, a.x, a.pool, a.precision));
-  const LoraPool lora("lora_fwd", *a.pool, *a.table, *a.scales, *a.rows, 1, a.y->shape[1], a.x->shape[1],
-                      a.h->shape[1]);
-  Runs runs(a.y, a.h, a.x, nullptr, lora, a.rows->numel());
-  runs.add(a.rows->i32(), 0, a.rows->numel(), 0);
-  return pairs_cost(a.y, a.h, a.x, a.pool, runs.workspace(a.precision));
-}
-
-Cost cost::grouped_lora_fwd(const args::grouped_lora_fwd& a) {
-  if (!has_contents(a.rows) || !has_contents(a.table) || !has_contents(a.scales) || !has_contents(a.offsets))
-    return pairs_cost(a.y, a.h, a.x, a.pool, one_pair(a.y, a.h, a.x, a.pool, a.precision));
-  const int64_t E = a.offsets->numel() - 1;
-  const LoraPool lora("grouped_lora_fwd", *a.pool, *a.table, *a.scales, *a.rows, E, a.y->shape[1], a.x->shape[1],
-                      a.h->shape[1]);
-  Runs runs(a.y, a.h, a.x, a.x_rows, lora, a.rows->numel());
-  for (int64_t e = 0; e < E; ++e) runs.add(a.rows->i32(), a.offsets->i32()[e], a.offsets->i32()[e + 1], e);
-  return pairs_cost(a.y, a.h, a.x, a.pool, runs.workspace(a.precision));
-}
+Cost cost::lora_fwd(const args::lora_fwd& a) { return pairs_cost(a.y, a.h, a.x, a.pool, a.precision); }
+Cost cost::grouped_lora_fwd(const args::grouped_lora_fwd& a) { return pairs_cost(a.y, a.h, a.x, a.pool, a.precision); }
 
 void lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows,
               int64_t precision) {
-  const int64_t T = rows->numel();
   const LoraPool lora("lora_fwd", *pool, *table, *scales, *rows, 1, y->shape[1], x->shape[1], h->shape[1]);
-  Runs runs(y, h, x, nullptr, lora, T);
-  runs.add(rows->i32(), 0, T, 0);
-  runs.run(precision);
+  Pairs pairs(y, h, x, nullptr, lora, precision);
+  pairs.add(rows->i32(), 0, rows->numel(), 0);
+  pairs.run();
 }
 
 void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool,
@@ -182,9 +165,9 @@ void grouped_lora_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, T
   check_offsets(*offsets, P, op);
   if (x_rows) check_indices(op, "x_rows", x_rows->i32(), P, x->shape[0]);
   const LoraPool lora(op, *pool, *table, *scales, *rows, E, y->shape[1], C, h->shape[1]);
-  Runs runs(y, h, x, x_rows, lora, P);
-  for (int64_t e = 0; e < E; ++e) runs.add(rows->i32(), offsets->i32()[e], offsets->i32()[e + 1], e);
-  runs.run(precision);
+  Pairs pairs(y, h, x, x_rows, lora, precision);
+  for (int64_t e = 0; e < E; ++e) pairs.add(rows->i32(), offsets->i32()[e], offsets->i32()[e + 1], e);
+  pairs.run();
 }
 
 namespace reference {

@@ -36,7 +36,7 @@ Value run(const Backend& backend, const std::string& op, Values args) {
   return args[0];
 }
 
-// Adapters of ranks 3, 1 and 8 for E experts: pool, table and scales, and the pair of one as linear_fwd takes it.
+// Adapters of ranks 3, 1, 8, 16 and 20 for E experts: pool, table and scales; the pair of one as linear_fwd takes it.
 struct Adapters {
   Value pool, table, scales;
   Value A(int32_t a, int64_t E, int64_t C) const { return part(a, 0, E, C); }
@@ -52,14 +52,14 @@ struct Adapters {
 Adapters adapters(int64_t E, int64_t N, int64_t C) {
   std::vector<int32_t> table;
   int64_t units = 0;
-  for (int32_t rank : {3, 1, 8}) {
+  for (int32_t rank : {3, 1, 8, 16, 20}) {
     table.push_back(static_cast<int32_t>(units));
     units += (E * rank * C + 15) / 16;
     table.push_back(static_cast<int32_t>(units));
     units += (E * N * rank + 15) / 16;
     table.push_back(rank);
   }
-  return {floats({16 * units}, 20), values_i32({3, 3}, table), values_f32({3}, {0.7f, 1.3f, 0.25f})};
+  return {floats({16 * units}, 20), values_i32({5, 3}, table), values_f32({5}, {0.7f, 1.3f, 0.25f, 0.5f, 0.9f})};
 }
 
 Value rounded(const Value& v) {  // one dimension
@@ -75,7 +75,7 @@ void check_few_rows(const Backend& backend, Tally& tally) {
   const int64_t T = cpu ? 21 : 8, N = 37, C = 2592, R = 3, E = 5;  // a GPU promises it up to 8 rows
   std::vector<int32_t> expert(static_cast<size_t>(T), 1), adapter(static_cast<size_t>(T));  // of each row
   for (size_t t = 0; t < expert.size(); ++t) {
-    adapter[t] = static_cast<int32_t>(random_bits(1, t) % 4) - 1;
+    adapter[t] = static_cast<int32_t>(random_bits(1, t) % 6) - 1;
     if (t < 2) expert[t] = 0;
     if (t + 2 >= expert.size()) expert[t] = t + 1 == expert.size() ? 4 : 3;
   }
@@ -119,12 +119,12 @@ void check_few_rows(const Backend& backend, Tally& tally) {
       };
       const auto mixed = [&](const Value& rows, const Rows& of, const Value& pool) {
         return run(backend, "lora_fwd",
-                   {update(linear(rows, none, none, 1)), out({rows.tensor.shape[0], 8}), rows, pool, dense_pool.table,
+                   {update(linear(rows, none, none, 1)), out({rows.tensor.shape[0], 20}), rows, pool, dense_pool.table,
                     dense_pool.scales, of_rows(of), precision});
       };
       const auto mixed_experts = [&](const Value& rows, const Rows& experts, const Rows& of, const Value& pool) {
         return run(backend, "grouped_lora_fwd",
-                   {update(grouped(rows, experts, 0, none, none, 1)), out({rows.tensor.shape[0], 8}), rows, none,
+                   {update(grouped(rows, experts, 0, none, none, 1)), out({rows.tensor.shape[0], 20}), rows, none,
                     offsets(experts), pool, expert_pool.table, expert_pool.scales, of_rows(of), precision});
       };
       const auto same = [&](const Value& got, const Value& want, const char* what, int64_t t) {
