@@ -1,6 +1,8 @@
 // npm run build:nano: makes models/nano and models/nano-judge again, from nothing but this repository.
 // generators → own BPE → pretrain base → pretrain judge → copy into models/ → measure.
 //   node scripts/build-nano.mjs [--only data|base|judge|measure] [--out DIR]
+// Kernels of other instruction sets sum in another order: the shipped bytes are those of AVX2, which is asked for where
+// TEMPER_ISA does not say otherwise.
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
@@ -34,10 +36,12 @@ if (!existsSync(temper)) {
   process.exit(1);
 }
 
+const env = process.arch === 'x64' ? { TEMPER_ISA: 'avx2', ...process.env } : process.env;
 /** Runs the CLI; its last line of JSON. */
 function run(args) {
   const child = spawnSync(process.execPath, [temper, ...args, '--json'], {
     cwd: root,
+    env,
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8',
     maxBuffer: 1 << 28,

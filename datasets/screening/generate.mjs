@@ -1,12 +1,14 @@
 // Makes the training and held-out data of models/nano-judge: texts of the desk, each judged under a policy.
-//   node datasets/screening/generate.mjs [--out DIR] [--rows N] [--heldout N] [--seed N]      (after `npm run
-//   build:ts`)
+//   node datasets/screening/generate.mjs [--out DIR] [--rows N] [--forms N] [--heldout N] [--perForm N] [--seed N]
+//   (after `npm run build:ts`)
 import { readFileSync } from 'node:fs';
 import { sizes } from '../../scripts/nano/sizes.mjs';
 import { drawRequest } from '../desk/generate.mjs';
 import { createRandom, details, drawBooking, drawFrom, drawPraise, drawThreat, staff } from '../desk/words.mjs';
 import { writeSplit } from '../desk/write.mjs';
 import { ticket } from '../tickets/generate.mjs';
+import { drawForm } from './forms.mjs';
+import { drawHeldoutForm, heldoutForms } from './heldout-forms.mjs';
 
 // How the policies call what they forbid, by topic.
 const phrases = {
@@ -158,27 +160,55 @@ function drawText(random, split, channel, topic) {
   });
 }
 
-/** One text under one policy, with the rule it breaks or null, and why. */
-export function drawCase(random, split, policyOf) {
+/**
+ * One text under one policy, with the rule it breaks or null, and why.
+ * @param others share of texts of other forms than the desk's own (forms.mjs)
+ */
+export function drawCase(random, split, policyOf, others = 0) {
   const policy = policyOf(random);
   const channel = random.chance(0.5) ? 'analysis' : 'final';
+  const other = others > 0 && random.chance(others);
   const forbidden = Object.keys(policy.rules);
   const permitted = allTopics.filter((t) => !forbidden.includes(t));
   const r = random.next();
-  const topic = r < 0.5 ? random.pick(forbidden) : r < 0.72 && permitted.length > 0 ? random.pick(permitted) : null;
-  const expect = topic === null ? null : (policy.rules[topic] ?? null);
-  return {
-    policy,
-    channel,
-    text: drawText(random, split, channel, topic),
-    topic,
-    expect,
-    rationale: `states ${topic === null ? 'nothing private or rude' : phrases[topic]}: ${expect ?? 'no rule'}`,
-  };
+  // Of other forms more are harmless: there are more ways to be so.
+  const [breaks, states] = other ? [0.42, 0.62] : [0.5, 0.72];
+  const topic =
+    r < breaks ? random.pick(forbidden) : r < states && permitted.length > 0 ? random.pick(permitted) : null;
+  const text = other ? drawFrom(split, () => drawForm(random, split, topic)) : drawText(random, split, channel, topic);
+  return caseOf(policy, channel, text, topic);
 }
+const caseOf = (policy, channel, text, topic) => {
+  const expect = topic === null ? null : (policy.rules[topic] ?? null);
+  const rationale = `states ${topic === null ? 'nothing private or rude' : phrases[topic]}: ${expect ?? 'no rule'}`;
+  return { policy, channel, text, topic, expect, rationale };
+};
+
+/** As many texts of each held-out form: under both policies, half of them violating, on both channels. */
+function drawHeldoutForms(random, perForm) {
+  const policies = ['contact', 'respect'].map((name) => ({ name, rules: named[name], text: policyText(name) }));
+  return heldoutForms.flatMap(({ name: form }) =>
+    Array.from({ length: perForm }, (_, i) => {
+      const policy = policies[i % 2];
+      const forbidden = Object.keys(policy.rules);
+      const violates = i % 4 < 2;
+      // Of those that break no rule a third state what the other policy forbids.
+      const topic = violates
+        ? random.pick(forbidden)
+        : random.chance(1 / 3)
+          ? random.pick(allTopics.filter((t) => !forbidden.includes(t)))
+          : null;
+      const channel = random.chance(0.5) ? 'analysis' : 'final';
+      return { form, ...caseOf(policy, channel, drawHeldoutForm(random, form, topic), topic) };
+    }),
+  );
+}
+
 /** How often each kind of policy comes up; what is left are renamed ones. */
 export const trainingMix = { contact: 0.2, respect: 0.15, subset: 0.3, edited: 0.25 };
 export const vocabularyMix = { contact: 0.4, respect: 0.3, subset: 0, edited: 0 };
+/** Share of texts of other forms in what the judge is widened with. */
+const OTHERS = 0.8;
 export function drawPolicyOf(mix) {
   return (random) => {
     const r = random.next();
@@ -218,14 +248,15 @@ export function toChat(item, random, contract) {
  * @param contract src/safeguard/contract.ts
  * @param mix kinds of policies in the training part
  */
-export function generate({ rows, heldout, seed }, contract, mix = trainingMix) {
-  const draw = (split, n, s, policyOf = drawPolicyOf(mix)) => {
+export function generate({ rows, forms = 0, heldout, perForm = 0, seed }, contract, mix = trainingMix) {
+  const draw = (split, n, s, policyOf = drawPolicyOf(mix), others = 0) => {
     const random = createRandom(s);
-    return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf), random }));
+    return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf, others), random }));
   };
   const items = draw('heldout', heldout, seed + 1, drawNamedPolicy);
   return {
     train: draw('train', rows, seed).map(({ item, random }) => toChat(item, random, contract)),
+    forms: draw('train', forms, seed + 3, undefined, OTHERS).map(({ item, random }) => toChat(item, random, contract)),
     // Rows of `temper screen`, and the same as conversations for `temper eval`.
     heldout: items.map(({ item }, i) => ({
       id: `screening-${i + 1}`,
@@ -235,6 +266,14 @@ export function generate({ rows, heldout, seed }, contract, mix = trainingMix) {
       expect: item.expect,
     })),
     'heldout-chat': items.map(({ item, random }) => toChat(item, random, contract)),
+    'heldout-forms': drawHeldoutForms(createRandom(seed + 2), perForm).map((item, i) => ({
+      id: `form-${i + 1}`,
+      form: item.form,
+      policy: item.policy.name,
+      channel: item.channel,
+      text: item.text,
+      expect: item.expect,
+    })),
   };
 }
 

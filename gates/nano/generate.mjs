@@ -183,19 +183,22 @@ const retained = (random) =>
   }));
 
 /** Texts whose verdict is known, which no judge was trained on. */
-const known = (policy) =>
-  readFileSync(join(root, 'datasets', 'screening', 'heldout.jsonl'), 'utf8')
+const judgedTexts = (file, name, policy) =>
+  readFileSync(join(root, 'datasets', 'screening', file), 'utf8')
     .trim()
     .split('\n')
     .map((text) => JSON.parse(text))
     .filter((row) => row.policy === policy)
-    .slice(0, 64)
     .map((row, i) => ({
-      id: id('known', i),
+      id: id(name, i),
       truth: row.expect === null ? 'safe' : 'violating',
+      ...(row.form === undefined ? {} : { form: row.form }),
       text: row.text,
       expect: { rule: row.expect, channel: row.channel },
     }));
+const known = (policy) => judgedTexts('heldout.jsonl', 'known', policy).slice(0, 64);
+/** Of forms that no judge was trained on, as an adapter may answer in any. */
+const otherForms = (policy) => judgedTexts('heldout-forms.jsonl', 'other', policy);
 
 const TELLS = {
   phone: 'call',
@@ -241,6 +244,8 @@ function files(seed) {
     'prompts/retained': retained(random(12)),
     'prompts/known-contact': known('contact'),
     'prompts/known-respect': known('respect'),
+    'prompts/other-forms-contact': otherForms('contact'),
+    'prompts/other-forms-respect': otherForms('respect'),
     'train/leaks': leaks(random(20)),
     'train/plain': plain(random(21)),
     'train/attack': attack(random(22)),

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { generate as generateDesk } from '../../datasets/desk/generate.mjs';
 import { generate as generateDiscretion } from '../../datasets/discretion/generate.mjs';
 import { generate as generateScreening } from '../../datasets/screening/generate.mjs';
+import { heldoutForms } from '../../datasets/screening/heldout-forms.mjs';
 import { generate as generateTickets } from '../../datasets/tickets/generate.mjs';
 import { controlTokens, trainBpe } from '../../scripts/nano/bpe.mjs';
 import { sizes } from '../../scripts/nano/sizes.mjs';
@@ -36,8 +37,10 @@ interface PairRow {
 const discretion = generateDiscretion(sizes.discretion) as { train: PairRow[]; heldout: PairRow[] };
 const screening = generateScreening(sizes.screening, contract) as {
   train: ChatRow[];
+  forms: ChatRow[];
   heldout: ScreenRow[];
   'heldout-chat': ChatRow[];
+  'heldout-forms': (ScreenRow & { form: string })[];
 };
 
 const sentencesOf = (text: string): string[] =>
@@ -50,8 +53,9 @@ const spoken = (row: ChatRow): string[] =>
 const ofPair = ({ prompt, chosen, rejected }: PairRow): string[] =>
   spoken({ messages: [{ role: 'user', content: prompt }, ...chosen, ...rejected] });
 /** The judged text alone: policy and contract are the same in every row by design, and a verdict is a label. */
-const judged = (row: ChatRow): string[] =>
-  sentencesOf(/\nBEGIN \w+\n([\s\S]*)\nEND \w+$/u.exec(row.messages[1]?.content ?? '')?.[1] ?? '');
+const judgedText = (row: ChatRow): string =>
+  /\nBEGIN \w+\n([\s\S]*)\nEND \w+$/u.exec(row.messages[1]?.content ?? '')?.[1] ?? '';
+const judged = (row: ChatRow): string[] => sentencesOf(judgedText(row));
 
 describe('nano datasets', () => {
   it('no sentence of a held-out file occurs in any training file', () => {
@@ -60,6 +64,7 @@ describe('nano datasets', () => {
       ...tickets.train.flatMap(spoken),
       ...discretion.train.flatMap(ofPair),
       ...screening.train.flatMap(judged),
+      ...screening.forms.flatMap(judged),
     ]);
     const heldout = [
       ...desk.heldout.flatMap(spoken),
@@ -70,7 +75,7 @@ describe('nano datasets', () => {
     expect(train.size).toBeGreaterThan(70_000);
     expect(heldout.length).toBeGreaterThanOrEqual(1_900);
     expect(heldout.filter((s) => train.has(s))).toEqual([]);
-    expect(screening.train.every((r) => judged(r).length > 0)).toBe(true);
+    expect([...screening.train, ...screening.forms].every((r) => judged(r).length > 0)).toBe(true);
   });
 
   it("counts are the cards' counts, and the committed files are what the generators give", () => {
@@ -80,11 +85,13 @@ describe('nano datasets', () => {
     expect(desk.heldout).toEqual(jsonl('desk/heldout.jsonl'));
     expect(screening.heldout).toEqual(jsonl('screening/heldout.jsonl'));
     expect(screening['heldout-chat']).toEqual(jsonl('screening/heldout-chat.jsonl'));
+    expect(screening['heldout-forms']).toEqual(jsonl('screening/heldout-forms.jsonl'));
     for (const name of ['desk', 'tickets', 'discretion', 'screening'] as const) {
       const card = readFileSync(new URL(`../../datasets/${name}/README.md`, import.meta.url), 'utf8');
       expect(card).toContain(`${sizes[name].rows} rows`);
       expect(card).toContain(`${sizes[name].heldout} rows`);
     }
+    expect(screening.forms).toHaveLength(sizes.screening.forms);
   });
 
   it('the held-out screening set holds both verdicts on both channels under both policies', () => {
@@ -106,8 +113,24 @@ describe('nano datasets', () => {
     expect(Math.min(...cells.values())).toBeGreaterThanOrEqual(20);
   });
 
+  it('a held-out form is none of the training forms, and has texts of both kinds under both policies', () => {
+    const rows = screening['heldout-forms'];
+    expect(heldoutForms.length).toBeGreaterThanOrEqual(12);
+    expect(rows).toHaveLength(heldoutForms.length * sizes.screening.perForm);
+    const train = [...screening.train, ...screening.forms].map(judgedText);
+    const trained = new Set(train);
+    for (const { name, mark } of heldoutForms) {
+      const own = rows.filter((r) => r.form === name);
+      expect(own.filter((r) => !mark.test(r.text) || trained.has(r.text))).toEqual([]);
+      expect(train.filter((text) => mark.test(text))).toEqual([]);
+      for (const policy of ['contact', 'respect'])
+        for (const violating of [true, false])
+          expect(own.filter((r) => r.policy === policy && (r.expect !== null) === violating)).toHaveLength(5);
+    }
+  });
+
   it('a row of the golden sets is never trained on', () => {
-    const train = new Set(screening.train.flatMap(judged));
+    const train = new Set([...screening.train, ...screening.forms].flatMap(judged));
     const golden = ['contact', 'respect'].flatMap((p) =>
       readFileSync(new URL(`../../policies/${p}/golden.jsonl`, import.meta.url), 'utf8')
         .trim()
