@@ -137,6 +137,18 @@ function release() {
       ),
       (draw) => lognormal(draw, n, 0.02),
     ]);
+  for (const n of [30, 150]) {
+    const held = (limits) =>
+      suiteOf(`{ name: m, direction: lower, values: number, ${limits} }`, 1, `{ resamples: ${resamples} }`);
+    cases.push(
+      [
+        `loss, lognormal, range 100, n ${n}, margin 0.02`,
+        held('margin: 0.02, range: [0, 100]'),
+        (draw) => lognormal(draw, n, 0.02),
+      ],
+      [`loss, lognormal, n ${n}, cap 1.52`, held('cap: 1.52'), (draw) => lognormal(draw, n, 0.02)],
+    );
+  }
   for (const [name, suite, make] of cases) {
     if (!name.includes(o.only)) continue;
     let passed = 0;

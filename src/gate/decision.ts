@@ -50,7 +50,9 @@ export const MetricDecision = z.strictObject({
   difference: figure.describe('adapter − base, of all pairs, missing values as the worst'),
   interval: Interval.describe('of the difference'),
   bound: figure.describe('how much worse the adapter may be, by the bound that is held against the margin'),
-  adapterInterval: Interval.describe('of the adapter’s own figure; holds against cap and floor'),
+  adapterInterval: Interval.describe(
+    'of the adapter’s own figure; holds against cap and floor, for a number somewhat wider',
+  ),
   adapterMidP: Interval.describe(
     'beside an exact one, which holds the truth oftener than it says: one that does so on the average; decides nothing',
   ),

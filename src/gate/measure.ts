@@ -3,7 +3,7 @@ import type { Interval } from './decision.js';
 import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
 import { normalCdf } from './statistics/normal.js';
 import { mcnemar, tango } from './statistics/paired.js';
-import { clopperPearson, midP } from './statistics/proportion.js';
+import { type Bounds, clopperPearson, midP } from './statistics/proportion.js';
 import { studentQuantile } from './statistics/student.js';
 import type { DecisionParameters, Metric } from './suite.js';
 import { type Filled, signOf, type Table } from './table.js';
@@ -24,6 +24,8 @@ export interface Measured {
   /** Lower bound of how much worse it is. */
   readonly least: number | null;
   readonly adapterInterval: Interval;
+  /** What of the adapter's own figure is held against cap and floor: the interval, of numbers wider; null: not asked. */
+  readonly adapterBounds: Bounds | null;
   /** Beside an exact one: how far the rate may be off on the average, for readers. */
   readonly adapterMidP: Interval;
   readonly pValue: number | null;
@@ -183,9 +185,9 @@ function clustered(
     bound: Math.max(
       high,
       found,
-      width === null
-        ? numbersBound({ found, worst, alike, level }, (l) => at(l).high)
-        : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
+      // A range says how bad one row can be, and nothing of how skewed they are.
+      metric.values === 'rate' ? found : numbersBound({ found, worst, alike, level }, (l) => at(l).high),
+      width === null ? found : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
     ),
     least: Math.min(least, found),
     variance,
@@ -224,7 +226,7 @@ function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread,
 /** Of so many clusters one more counts as unseen, beside the one that counts of any number. */
 const UNSEEN_OF = 60;
 /**
- * Of numbers without a range nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
+ * Of numbers nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
  * percentile is that of Student's distribution (Hesterberg 2015). Rows that got much worse may not have been seen: one
  * cluster more counts that did as the worst one, and more where there are few. An outcome that gets worse never lowers
  * the bound by that, as it would by one that goes by the spread.
@@ -240,16 +242,18 @@ function numbersBound(
   return percentile(wider) + ((worst - found) * unseen) / (alike + unseen);
 }
 
-type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterMidP'>;
-const NO_INTERVALS: OwnIntervals = { adapterInterval: null, adapterMidP: null };
+type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterBounds' | 'adapterMidP'>;
+const NO_INTERVALS: OwnIntervals = { adapterInterval: null, adapterBounds: null, adapterMidP: null };
 /** Of the adapter's figure alone. */
 function intervalsOf({ adapter, count }: Sums, value: number, level: number, options: MeasureOptions): OwnIntervals {
   const clusters = count.length;
   if (options.metric.values === 'rate') {
     // A cluster is one observation, however many samples it has: they may all be alike.
     const n = effective(count);
+    const exact = clopperPearson(value * n, n, level);
     return {
-      adapterInterval: { method: 'clopper-pearson', level, ...clopperPearson(value * n, n, level) },
+      adapterInterval: { method: 'clopper-pearson', level, ...exact },
+      adapterBounds: exact,
       adapterMidP: { method: 'mid-p', level, ...midP(value * n, n, level) },
     };
   }
@@ -259,7 +263,35 @@ function intervalsOf({ adapter, count }: Sums, value: number, level: number, opt
     purpose,
     signal: options.signal,
   });
-  return { adapterInterval: { method: 'bca', level, ...bca(drawn, level) }, adapterMidP: null };
+  const shown = bca(drawn, level);
+  return {
+    adapterInterval: { method: 'bca', level, ...shown },
+    adapterBounds: numberBounds({ adapter, count }, value, level, (l) => bca(drawn, l)),
+    adapterMidP: null,
+  };
+}
+/** Both bounds of the adapter's own number, each made as that of a difference. */
+function numberBounds(
+  { adapter, count }: Omit<Sums, 'base'>,
+  value: number,
+  level: number,
+  percentiles: (level: number) => Bounds,
+): Bounds {
+  const alike = effective(count);
+  let [least, most] = [value, value];
+  adapter.forEach((sum, c) => {
+    const own = sum / (count[c] as number);
+    least = Math.min(least, own);
+    most = Math.max(most, own);
+  });
+  const { low, high } = percentiles(level);
+  return {
+    low: Math.min(low, -numbersBound({ found: -value, worst: -least, alike, level }, (l) => -percentiles(l).low)),
+    high: Math.max(
+      high,
+      numbersBound({ found: value, worst: most, alike, level }, (l) => percentiles(l).high),
+    ),
+  };
 }
 
 /** Sensitivity times specificity: texts with and without what a monitor should flag are drawn apart. */
@@ -271,10 +303,10 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
   const rate = (of: 'base' | 'adapter'): number =>
     strata.reduce((product, s) => (product * total(s[of])) / total(s.count), 1);
   const adapter = rate('adapter');
-  const adapterInterval: Interval = own
-    ? { ...productInterval(strata, level), method: 'clopper-pearson', level }
-    : null;
-  const alone = { adapter, adapterInterval, adapterMidP: null, pValue: null, variance: null, score: false };
+  const adapterBounds = own ? productInterval(strata, level) : null;
+  const adapterInterval: Interval = adapterBounds && { ...adapterBounds, method: 'clopper-pearson', level };
+  const ownIntervals = { adapterInterval, adapterBounds, adapterMidP: null };
+  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false };
   if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
   const base = rate('base');
   // base right, adapter right, count of both strata
@@ -308,7 +340,7 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
   };
 }
 /** Both factors at their bounds, each with half of alpha. */
-function productInterval(strata: readonly [Sums, Sums], level: number): { low: number; high: number } {
+function productInterval(strata: readonly [Sums, Sums], level: number): Bounds {
   const bounds = strata.map((s) => {
     const n = effective(s.count);
     return clopperPearson((total(s.adapter) / total(s.count)) * n, n, (1 + level) / 2);

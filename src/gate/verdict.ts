@@ -189,10 +189,11 @@ function againstMargin(input: MarginInput, options: EntryOptions, findings: Find
     );
 }
 
-function tooFew(table: Table, { parameters, metric }: EntryOptions, findings: Findings): boolean {
-  // Nothing but the bootstrap says how far numbers without a range may be off, and it has to see some.
+/** @param own of the adapter's own figure: of a number nothing but the bootstrap says how far it may be off */
+function tooFew(table: Table, { parameters, metric }: EntryOptions, findings: Findings, own = false): boolean {
+  // The bootstrap has to see some; with a range a difference has another bound beside it.
   const wanted =
-    metric.values === 'number' && !metric.range ? Math.max(FEW, parameters.minPrompts) : parameters.minPrompts;
+    metric.values === 'number' && (own || !metric.range) ? Math.max(FEW, parameters.minPrompts) : parameters.minPrompts;
   const few = table.clusters < wanted;
   const why = `${table.clusters} prompts, wanted ${wanted} at least`;
   if (few && !findings.found.some((f) => f.why === why)) add(findings, 'INCONCLUSIVE', why);
@@ -209,7 +210,7 @@ function againstOwn(
   findings: Findings,
 ): void {
   const { cap, floor, most } = options.limits ?? {};
-  const interval = corrected ?? measured.adapterInterval;
+  const interval = corrected ?? measured.adapterBounds;
   for (const [limit, name, sign] of [
     [cap, 'cap', 1],
     [floor, 'floor', -1],
@@ -220,7 +221,7 @@ function againstOwn(
     const beyond = (x: number): boolean => sign * (x - limit) > 0;
     const at = `${shown(value)}, by its bound ${shown(far)}, ${name} ${shown(limit)}`;
     if (beyond(near) && !tooMany) add(findings, 'FAIL', `beyond its ${name}: ${at}`);
-    else if (tooFew(table, options, findings) || !beyond(far)) continue;
+    else if (tooFew(table, options, findings, true) || !beyond(far)) continue;
     else if (beyond(value) && !tooMany && couldShow(table, limit, sign, options))
       add(findings, 'FAIL', `beyond its ${name}: ${at}`);
     else add(findings, 'INCONCLUSIVE', `not shown to keep its ${name}: ${at}${capHint(limit, sign, options)}`);
