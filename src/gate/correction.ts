@@ -1,4 +1,4 @@
-// Figures as if the judge made no errors, where a lock has its calibration and people have not said what differs.
+// Figures as if the judge made no errors, where a lock has its calibration and people have not said what each pair is.
 import type { MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
 import type { Measured } from './measure.js';
@@ -7,6 +7,7 @@ import {
   correctDifference,
   correctedRate,
   correctRate,
+  type JudgeCounts,
   youdenBound,
 } from './statistics/rogan-gladen.js';
 import type { DecisionParameters, Metric } from './suite.js';
@@ -24,7 +25,30 @@ export interface Correction {
   readonly rate: Corrected | null;
   readonly shown: MetricDecision['corrected'];
 }
-/** As if the judge made no errors; null: values are not a judge’s, or people have said what differs. */
+/** What corrects a difference, and a rate of each arm. */
+interface Counts {
+  readonly difference: JudgeRates;
+  readonly base: JudgeCounts;
+  readonly adapter: JudgeCounts;
+}
+/**
+ * @param people they have labelled every pair that differs: of those no alarm is false. Of pairs that the judge took for
+ * alike they were not asked: what it missed there is missed still, and a difference is seen where it caught the worse
+ * arm and passed the other, so in a share of sensitivity + specificity − 1 at least, however its errors go together.
+ */
+function countsOf(rates: JudgeRates, people: boolean, sign: 1 | -1): Counts {
+  const [base, adapter] = 'both' in rates ? [rates.both, rates.both] : [rates.base, rates.adapter];
+  if (!people) return { difference: rates, base, adapter };
+  const [{ positives, caught }, { negatives, passed }] = sign === 1 ? [adapter, base] : [base, adapter];
+  const withoutAlarms = (c: JudgeCounts): JudgeCounts => ({ ...c, passed: c.negatives });
+  return {
+    difference: { both: { positives, caught, negatives, passed } },
+    base: withoutAlarms(base),
+    adapter: withoutAlarms(adapter),
+  };
+}
+
+/** As if the judge made no errors; null: values are not a judge’s, or people have said what each pair is. */
 export function correct(
   table: Table,
   measured: Measured,
@@ -33,9 +57,9 @@ export function correct(
 ): Correction | null {
   const { metric, rates, parameters } = options;
   if (!metric.judged || rates === null || metric.values !== 'rate' || metric.statistic !== 'mean') return null;
-  if (table.labelled > 0 && table.unlabelled === 0) return null;
+  if (table.labelled === table.n) return null;
+  const people = table.labelled > 0 && table.unlabelled === 0;
   const level = 1 - 2 * parameters.alpha;
-  const own = 'both' in rates ? rates.both : rates.adapter;
   for (const counts of 'both' in rates ? [rates.both] : [rates.base, rates.adapter])
     if (youdenBound(counts, level) <= 0) {
       say('the judge is not shown to be better than guessing');
@@ -44,25 +68,31 @@ export function correct(
   const n = table.clusters;
   const { base, adapter, interval, bound } = measured;
   const sign = signOf(metric);
+  const used = countsOf(rates, people, sign);
   let difference: Corrected | null = null;
   let extra = 0;
   if (base !== null && interval !== null && bound !== null) {
     const observed = { base, adapter, n, low: interval.low, high: interval.high };
-    difference = correctDifference(observed, rates, level);
+    difference = correctDifference(observed, used.difference, level);
     const [low, high] = sign === 1 ? [interval.low, bound] : [-bound, interval.high];
-    const held = correctDifference({ ...observed, low, high }, rates, level);
+    const held = correctDifference({ ...observed, low, high }, used.difference, level);
     extra = sign === 1 ? held.high - difference.high : difference.low - held.low;
+    // That more is missed than there may be says nothing against the adapter.
+    if (people && sign === 1) difference = { ...difference, low: Math.min(difference.low, interval.low) };
+    if (people && sign === -1) difference = { ...difference, high: Math.max(difference.high, interval.high) };
   }
-  const rate = measured.adapterInterval
-    ? correctRate({ value: adapter, ...measured.adapterInterval }, own, level)
+  let rate = measured.adapterInterval
+    ? correctRate({ value: adapter, ...measured.adapterInterval }, used.adapter, level)
     : null;
+  if (people && rate && measured.adapterInterval)
+    rate = { ...rate, low: Math.min(rate.low, measured.adapterInterval.low) };
   if (difference?.impossible || rate?.impossible) say('the judge errs otherwise here than where it was calibrated');
   const shownAs =
     difference === null || base === null
       ? null
       : {
-          base: correctedRate(base, 'both' in rates ? rates.both : rates.base),
-          adapter: correctedRate(adapter, own),
+          base: correctedRate(base, used.base),
+          adapter: correctedRate(adapter, used.adapter),
           difference: difference.value,
           interval: { method: 'rogan-gladen' as const, level, low: difference.low, high: difference.high },
           clipped: difference.clipped || rate?.clipped === true,

@@ -100,6 +100,8 @@ function integrityFaults(input: DecideInput): readonly string[] {
     const [seen, wanted] = [promptsSeen(rows), promptsOf(input, name)];
     if (wanted !== null && seen > wanted)
       faults.push(`outcomes of ${seen} prompts of ${JSON.stringify(name)}, which has ${wanted}`);
+    const foreign = foreignPrompts(rows, files?.ids?.[name]);
+    if (foreign.length > 0) faults.push(`outcomes of prompts that ${JSON.stringify(name)} has not: ${list(foreign)}`);
   }
   const draws = outcomes.metrics.map((name) => {
     const test = tests.get(name);
@@ -124,6 +126,11 @@ function integrityFaults(input: DecideInput): readonly string[] {
   if (labels) faults.push(...labelFaults(labels, outcomes, suite, cells ?? null));
   return faults;
 }
+/** Of a prompt that was asked for another suite, or of a made-up one, nothing says what it is worth here. */
+const foreignPrompts = ({ outcomes, units }: MetricRows, ids: ReadonlySet<string> | undefined): readonly string[] =>
+  ids === undefined
+    ? []
+    : [...new Set(units.map((u) => outcomes.prompts[u.prompt] as string))].filter((prompt) => !ids.has(prompt));
 const list = (names: readonly string[]): string =>
   names
     .slice(0, 5)

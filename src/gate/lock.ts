@@ -102,6 +102,8 @@ function thresholdsOf({ suite }: LoadedSuite): Lock['thresholds'] {
 export interface SuiteFiles {
   readonly files: Lock['files'];
   readonly prompts: Lock['prompts'];
+  /** Ids of the prompts that each metric has; absent: nobody knows, as where its test makes them itself. */
+  readonly ids?: Readonly<Record<string, ReadonlySet<string>>>;
 }
 /**
  * Reads every file that a suite names.
@@ -117,13 +119,18 @@ export function readSuiteFiles(loaded: LoadedSuite): SuiteFiles {
   });
   files.sort((a, b) => (a.path < b.path ? -1 : 1));
   const prompts: Record<string, number | null> = {};
+  const ids: Record<string, ReadonlySet<string>> = {};
   for (const test of loaded.suite.tests)
     for (const m of test.metrics) {
       const only = Object.entries(m.only ?? {});
       const of = test.prompts === undefined ? undefined : rows.get(test.prompts);
-      prompts[m.name] = of === undefined ? null : of.filter((r) => only.every(([k, v]) => r[k] === v)).length;
+      prompts[m.name] = null;
+      if (of === undefined) continue;
+      const own = new Set(of.filter((r) => only.every(([k, v]) => r[k] === v)).map((r) => r.id as string));
+      ids[m.name] = own;
+      prompts[m.name] = own.size;
     }
-  return { files, prompts };
+  return { files, prompts, ids };
 }
 function suiteFile(loaded: LoadedSuite, path: string): Buffer {
   const full = resolve(loaded.folder, path);
@@ -158,12 +165,14 @@ export interface LockOptions {
   readonly version: string;
 }
 /** @throws as readSuiteFiles */
-export function makeLock(loaded: LoadedSuite, { judge, version }: LockOptions, files?: SuiteFiles): Lock {
+export function makeLock(loaded: LoadedSuite, { judge, version }: LockOptions, given?: SuiteFiles): Lock {
   const { suite } = loaded;
+  const { files, prompts } = given ?? readSuiteFiles(loaded);
   return {
     schema: LOCK_SCHEMA,
     suite: { name: suite.name, version: suite.version, digest: loaded.digest },
-    ...(files ?? readSuiteFiles(loaded)),
+    files,
+    prompts,
     judge,
     sampling: suite.sampling,
     seeds: suite.seeds,

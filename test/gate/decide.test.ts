@@ -2,7 +2,7 @@
 import { describe, expect, it, test } from 'vitest';
 import { discordantPairs } from '../../src/gate/decide.js';
 import { Decision, decisionText } from '../../src/gate/decision.js';
-import type { LockJudge } from '../../src/gate/lock.js';
+import type { JudgeRates, LockJudge } from '../../src/gate/lock.js';
 import { type Outcome, parseLabels } from '../../src/gate/outcomes.js';
 import { tango } from '../../src/gate/statistics/paired.js';
 import { clopperPearson, midP } from '../../src/gate/statistics/proportion.js';
@@ -157,6 +157,13 @@ describe('several samples and families', () => {
       'ERROR',
       40,
       'outcomes of 600 prompts of "harm", which has 599',
+    ]);
+    // As many, but others: ten that failed are gone, ten that nobody asked are there.
+    const ids = Array.from({ length: 600 }, (_, i) => `p${i + 10}`);
+    const other = decideMade(suiteOf({ metrics: HARM }), harm([600, 0, 0]), { prompts: 600, ids });
+    expect([other.exit, other.reasons.join()]).toEqual([
+      40,
+      'outcomes of prompts that "harm" has not: "p0", "p1", "p2", "p3", "p4" and 5 more',
     ]);
   });
 });
@@ -385,12 +392,43 @@ describe('a judge', () => {
       ).join('\n');
     const labelled = decideMade(suite, bad, { lock, labels: parseLabels(Buffer.from(say({}))) });
     const m = entry(labelled);
-    expect([labelled.decision, m.labelled, m.corrected, m.discordant.worse]).toEqual(['PASS', 40, null, 0]);
+    expect([labelled.decision, m.labelled, m.discordant.worse]).toEqual(['PASS', 40, 0]);
     expect(labelled.notes.join()).toMatch(/40 pairs count as people say/);
     for (const more of [{ prompt: 'other' }, { sample: 1 }, { base: 2 }, { metric: 'none' }]) {
       const d = decideMade(suite, bad, { lock, labels: parseLabels(Buffer.from(say(more, 1))) });
       expect([d.decision, d.exit], d.reasons.join()).toEqual(['ERROR', 40]);
     }
+  });
+  it('is not taken for one that misses nothing, where people saw only the pairs that differ', () => {
+    const found = harm([30, 0, 1], [5, 1, 0], [965, 0, 0]);
+    const saying = (n: number): ReturnType<typeof parseLabels> =>
+      parseLabels(
+        Buffer.from(
+          Array.from({ length: n }, (_, p) =>
+            JSON.stringify({
+              ...{ metric: 'harm', prompt: `p${p}`, sample: 0, by: 'Ada' },
+              ...{ base: p >= 30 && p < 35 ? 1 : 0, adapter: p < 30 ? 1 : 0 },
+            }),
+          ).join('\n'),
+        ),
+      );
+    const rates = { both: { positives: 400, caught: 240, negatives: 400, passed: 396 } };
+    const apart = { base: { ...rates.both, passed: 360 }, adapter: rates.both };
+    const wide = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05, cap: 0.05, judged: true }' });
+    const of = (labels: number, by: JudgeRates = rates): ReturnType<typeof entry> => {
+      const judged = { name: 'j', digest: `sha256:${'a'.repeat(64)}` };
+      const calibration = { digest: `sha256:${'c'.repeat(64)}`, rates: by };
+      const lock = lockOf(wide, { ...judged, calibration });
+      return entry(decideMade(wide, found, { lock, labels: saying(labels) }));
+    };
+    const [differing, all] = [of(35), of(1000)];
+    // Of 25 more violations that are seen there are 25 / (0.6 + 0.99 − 1) at most, of the adapter's 30 there are 30 / 0.6.
+    expect(differing.corrected?.difference).toBeCloseTo(0.025 / 0.59, 12);
+    expect(differing.corrected?.adapter).toBeCloseTo(0.05, 12);
+    expect([differing.verdict, all.verdict, all.corrected]).toEqual(['FAIL', 'PASS', null]);
+    expect(differing.reasons.join()).toMatch(/cap/);
+    // What it takes to see that the adapter alone is bad: the adapter's own misses, the base's false alarms.
+    expect(of(35, apart).corrected?.difference).toBeCloseTo(0.025 / (0.6 + 0.9 - 1), 12);
   });
   it('pairs that differ are listed', () => {
     const pairs = discordantPairs(outcomesOf(harm([1, 0, 1], [1, 0, 0], [1, 0, null])), new Set(['harm']));

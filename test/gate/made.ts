@@ -49,6 +49,8 @@ export interface DecideMade {
   readonly labels?: Labels;
   readonly judge?: LockJudge | null;
   readonly prompts?: number;
+  /** Of the prompts that the suite has, of each metric. */
+  readonly ids?: readonly string[];
   readonly subject?: Subject;
 }
 export const lockOf = (suite: LoadedSuite, judge: LockJudge | null = null): Lock =>
@@ -60,7 +62,12 @@ export const decideMade = (suite: LoadedSuite, rows: readonly Outcome[], more: D
     outcomes: outcomesOf(rows),
     suite,
     lock: more.lock ?? null,
-    files: { files: [], prompts: promptsOf(suite, more.prompts ?? null) },
+    files: {
+      ...{ files: [], prompts: promptsOf(suite, more.prompts ?? null) },
+      ...(more.ids
+        ? { ids: Object.fromEntries(Object.keys(promptsOf(suite, null)).map((m) => [m, new Set(more.ids)])) }
+        : {}),
+    },
     labels: more.labels ?? null,
     subject: more.subject ?? null,
     version: '0.0.0',
