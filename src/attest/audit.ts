@@ -18,7 +18,10 @@ export const STATUS_NAMES: Readonly<Record<FindingStatus, string>> = {
   unchecked: 'not checkable',
 };
 export interface Audit extends VerifiedFolder {
-  /** 0; 10: the gate did not pass, and nobody answers for it; 20: asked to be strict, and not all was checked; 40. */
+  /**
+   * 0; 10: the gate did not pass, and nobody who is trusted answers for it; 20: asked to be strict, and not all was
+   * checked; 40.
+   */
   readonly exit: 0 | 10 | 20 | 40;
   /** In a sentence. */
   readonly verdict: string;
@@ -28,7 +31,10 @@ export interface Audit extends VerifiedFolder {
 function verdictOf({ ok, decision, override, signed }: VerifiedFolder, failed: number): string {
   if (!ok) return `Not what it says it is: ${failed} ${failed === 1 ? 'check' : 'checks'} failed.`;
   const by = signed ? 'signed by a key that you trust' : 'not signed by a key that you trust';
-  if (override) return `Released against its gate (${override.against}) by ${override.by}; ${by}.`;
+  if (override) {
+    const who = override.trusted ? override.by : `${override.by}, which is no key that you trust`;
+    return `Released against its gate (${override.against}) by ${who}; ${by}.`;
+  }
   if (decision === null) return `No gate compared it with its base; ${by}.`;
   return decision === 'PASS'
     ? `Its gate passed; ${by}.`
@@ -39,7 +45,7 @@ export function auditOf(verified: VerifiedFolder, strict: boolean): Audit {
   const counts = { ok: 0, failed: 0, missing: 0, unchecked: 0 };
   for (const { status } of verified.findings) counts[status]++;
   const { ok, decision, override } = verified;
-  const stopped = decision !== null && decision !== 'PASS' && !override;
+  const stopped = decision !== null && decision !== 'PASS' && !override?.trusted;
   const open = counts.missing + counts.unchecked > 0;
   return {
     ...verified,

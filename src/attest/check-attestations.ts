@@ -186,7 +186,7 @@ export async function checkAttestations(folder: Folder, context: AttestationCont
       findings.add('failed', 'by', what, why ?? 'the signature does not hold');
       continue;
     }
-    const check = CHECKS[statement.predicateType];
+    const check = Object.hasOwn(CHECKS, statement.predicateType) ? CHECKS[statement.predicateType] : undefined;
     found.add(statement.predicateType);
     const problems = await findings.attempt('content', name, async () => [
       ...(await subjectProblems(statement, folder, context.adapter)),

@@ -36,6 +36,11 @@ const bad = (file: string, why: string, cause?: unknown): ConfigError =>
 /** SHA-256 of the PEM text, as the reference implementation of model signing has it. */
 export const hintOf = (key: KeyObject): string => sha256(key.export({ type: 'spki', format: 'pem' }).toString());
 
+const RAW = 32;
+/** By which an override names who signed it: SHA-256 of the bytes of an Ed25519 key, hex; null: a key of another kind. */
+export const signerOf = (key: KeyObject): string | null =>
+  key.asymmetricKeyType === 'ed25519' ? sha256(key.export({ type: 'spki', format: 'der' }).subarray(-RAW)) : null;
+
 function read(file: string): string {
   try {
     return readInputText(file, 'config');

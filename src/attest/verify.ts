@@ -9,7 +9,7 @@ import { checkSignatures } from './check-signature.js';
 import { DECISION_FILE, type Evidence, GATE_FOLDER, OVERRIDE_FILE, readEvidence } from './evidence.js';
 import { type Finding, Findings } from './findings.js';
 import { Folder, type HashOptions } from './folder.js';
-import type { Trust } from './keys.js';
+import { signerOf, type Trust } from './keys.js';
 import { type Origin, originOf } from './origin.js';
 import { readProbe } from './probe.js';
 
@@ -53,25 +53,30 @@ export interface VerifiedFolder {
   readonly signed: boolean;
   /** As the evidence has it, after everything was checked; null: there was no gate. */
   readonly decision: string | null;
-  readonly override: OverrideFacts | null;
+  readonly override: CheckedOverride | null;
+}
+export interface CheckedOverride extends OverrideFacts {
+  /** Who answers for it is somebody who is trusted: anybody can sign that he does. */
+  readonly trusted: boolean;
 }
 
 function checkOverride(
   gate: string,
-  { readOverride }: VerifyAttestationsOptions,
-): { readonly list: readonly Finding[]; readonly override: OverrideFacts | null } {
+  { readOverride, trust }: VerifyAttestationsOptions,
+): { readonly list: readonly Finding[]; readonly override: CheckedOverride | null } {
   const findings = new Findings('override');
   if (!existsSync(join(gate, OVERRIDE_FILE))) return { list: [], override: null };
   if (!readOverride) findings.add('unchecked', 'by', OVERRIDE_FILE, 'nothing here reads it');
-  let override: OverrideFacts | null = null;
+  let override: CheckedOverride | null = null;
   try {
-    override = readOverride?.(gate) ?? null;
+    const found = readOverride?.(gate) ?? null;
+    override = found && { ...found, trusted: trust.keys.some(({ key }) => signerOf(key) === found.by) };
     if (override)
       findings.add(
-        'ok',
+        override.trusted ? 'ok' : 'unchecked',
         'by',
         `released against the gate (${override.against}) by ${override.by}`,
-        `${override.time}: ${override.reason}`,
+        `${override.trusted ? '' : 'whose key that is nobody says; '}${override.time}: ${override.reason}`,
       );
   } catch (e) {
     if (!(e instanceof Error && 'exitCode' in e)) throw e;

@@ -260,6 +260,10 @@ it('a gate that did not pass stops it, unless somebody answers for it', async ()
   expect(o.code).toBe(0);
   expect(o.audit.verdict).toContain('Released against its gate (failed) by');
   expect(readFileSync(at('overridden.html'), 'utf8')).toContain('One client, who knows');
+  // Anybody can sign that he answers for it: it counts of whom the reader names.
+  const stranger = await quick(at('overridden'));
+  expect([stranger.exit, failures(stranger)]).toEqual([10, []]);
+  expect(stranger.verdict).toContain('which is no key that you trust');
 });
 it('verify says it too, and a byte of the evidence is exit 40', async () => {
   const good = await temper(['verify', at('out'), '--model', NANO, '--key', PUBLIC, '--json']);

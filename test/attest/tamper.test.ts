@@ -296,6 +296,7 @@ it('statements of any form, signed well, are read or refused', async () => {
     'https://slsa.dev/provenance/v1',
     'https://cyclonedx.org/bom',
     'urn:else',
+    'constructor',
   ];
   const odd: readonly Json[] = [null, 1, 'x', [], [null], [1], { name: 1 }, { sha256: [] }];
   const subject = [{ name: 'adapter', digest: { sha256: 'x' } }];

@@ -61,8 +61,8 @@ export const command: Command = {
         `${examples(
           'temper audit out/nano-lora --key release-key.pem.pub',
           'temper audit out/nano-lora --key release-key.pem.pub --strict --html audit.html',
-        )}\nExit codes: 0 nothing failed, 10 its gate did not pass and nobody answers for it, 20 with --strict: not ` +
-          'all could be checked, 40 something is not what it says it is.\n',
+        )}\nExit codes: 0 nothing failed, 10 its gate did not pass and nobody whose key was given answers for it, ` +
+          '20 with --strict: not all could be checked, 40 something is not what it says it is.\n',
       )
       .action(async (dir: string, { json, key, ...options }: Options) => {
         const { audit } = await import('../../compose/attest.js');
