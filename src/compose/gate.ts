@@ -12,7 +12,6 @@ import { versions } from '../base/machine.js';
 import { decideOnFiles } from '../gate/deciding.js';
 import { type Decision, decisionText, type Subject } from '../gate/decision.js';
 import { type Lock, type LockJudge, lockDigest, lockText, makeLock } from '../gate/lock.js';
-import type { Proof as ReportedProof } from '../gate/report/index.js';
 import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
 import { type Estimate, estimate, workOf } from '../gate/run/cost.js';
@@ -420,8 +419,8 @@ async function run(open: OpenGate, options: GateOptions): Promise<GateResult> {
   if (ran.kept < ran.cases) rmSync(join(folder, LABELS_FILE), { force: true });
   const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
   if (decision) {
-    const proof = provenUnder(folder, lockDigest(lock), options);
-    await reportGate({ folder, content: content === 'full', seconds, proof }, signal);
+    copyProof(folder, lockDigest(lock), options);
+    await reportGate({ folder, content: content === 'full', seconds }, signal);
   }
   const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
   return { folder, decision, asked, run: ran, lock: lockDigest(lock), plan, runSeconds, seconds, tokens };
@@ -438,16 +437,11 @@ const askAbout = (folder: string, store: string, { reviewTwoPersons, signal }: G
 /** What shards were run over: they are decided on when they are joined. */
 export const SUBJECT_FILE = 'subject.json';
 
-/** When the gate was last shown to stop what it must, under this very lock; its proof goes into the folder. */
-function provenUnder(folder: string, lock: string, options: GateOptions): ReportedProof | null {
+/** When the gate was last shown to stop what it must, under this very lock, lies beside lock or suite. */
+function copyProof(folder: string, lock: string, options: GateOptions): void {
   const places = [options.lock, options.suite].flatMap((file) => (file === undefined ? [] : [dirname(resolve(file))]));
-  for (const place of places) {
-    const proof = proofFor(place, lock);
-    if (!proof) continue;
-    writeFileAtomic(join(folder, PROOF_FILE), proofText(proof));
-    return { time: proof.at, knownBad: proof.bad.decision, harmless: proof.harmless.decision };
-  }
-  return null;
+  const proof = places.map((place) => proofFor(place, lock)).find((p) => p !== null);
+  if (proof) writeFileAtomic(join(folder, PROOF_FILE), proofText(proof));
 }
 
 export async function openCache(base: string): Promise<BaseCache | null> {

@@ -2,9 +2,9 @@
 // digest by which a label names what it is about, so that it counts for nothing else.
 import { sha256 } from '../base/digest.js';
 import { ARMS, type Arm, jsonLines } from './outcomes.js';
+import { type ReaderFields, readable, type Said } from './reader-fields.js';
 
-/** What was said, by channel, turn after turn. */
-export type Said = readonly Readonly<Record<string, string>>[];
+export type { Said } from './reader-fields.js';
 export interface Cell {
   /** Over metric, slice, prompt, sample, arm, value, judge, policy and what was asked and said; "sha256:…". */
   readonly digest: string;
@@ -30,21 +30,23 @@ export interface PairName {
 export const pairKey = ({ metric, slice, prompt, sample }: PairName): string =>
   JSON.stringify([metric, slice ?? '', prompt, sample]);
 
-interface Row extends PairName {
+interface Outcome extends PairName {
   readonly arm: Arm;
   readonly value: number | null;
   readonly judge?: string | null;
   readonly policy?: string | null;
-  readonly test?: string;
-  readonly case?: number;
-  readonly rule?: string;
-  readonly cause?: string;
-  readonly asked?: string;
-  readonly said?: Said;
 }
-const placeOf = ({ test, case: of, arm }: Row): string => JSON.stringify([test, of, arm]);
+type Row = Outcome & ReaderFields;
+/** Where texts stand: one row of a case and an arm has those of all its metrics; of no case, each row its own. */
+export const placeOf = (
+  row: PairName & { readonly test?: string | null | undefined; readonly case?: number | null | undefined },
+  arm: Arm,
+): string =>
+  typeof row.test === 'string' && typeof row.case === 'number'
+    ? JSON.stringify([row.test, row.case, arm])
+    : JSON.stringify([pairKey(row), arm]);
 const rowsOf = function* (bytes: Uint8Array, file: string): Generator<Row, void, void> {
-  for (const [row] of jsonLines(bytes, file, 'outcomes')) yield row as Row;
+  for (const [row] of jsonLines(bytes, file, 'outcomes')) yield readable<Outcome>(row);
 };
 
 /**
@@ -53,15 +55,16 @@ const rowsOf = function* (bytes: Uint8Array, file: string): Generator<Row, void,
  */
 export function cellsOf(bytes: Uint8Array, file: string, wanted: ReadonlySet<string>): ReadonlyMap<string, PairCells> {
   const found = [...rowsOf(bytes, file)].filter((row) => wanted.has(pairKey(row)));
-  // One row of each case and arm has the texts of all.
-  const places = new Set(found.map(placeOf));
+  const places = new Set(found.map((row) => placeOf(row, row.arm)));
   const texts = new Map<string, Row>();
-  for (const row of rowsOf(bytes, file))
-    if (row.said !== undefined && places.has(placeOf(row))) texts.set(placeOf(row), row);
+  for (const row of rowsOf(bytes, file)) {
+    const place = placeOf(row, row.arm);
+    if (row.said !== undefined && places.has(place)) texts.set(place, row);
+  }
   const cells = new Map<string, Partial<Record<Arm, Cell>>>();
   for (const row of found) {
     const { metric, slice = null, prompt, sample, arm, value, judge = null, policy = null } = row;
-    const { asked = null, said = null } = texts.get(placeOf(row)) ?? {};
+    const { asked = null, said = null } = texts.get(placeOf(row, arm)) ?? {};
     const named = [metric, slice, prompt, sample, arm, value, judge, policy, asked, said];
     const digest = `sha256:${sha256(JSON.stringify(named))}`;
     const { rule = null, cause = null } = row;

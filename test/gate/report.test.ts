@@ -1,10 +1,11 @@
 // Reports of a gate: the verdict first, what speaks against it named, nothing of data that is markup, nothing told but
 // figures where content is not wanted.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { reportGate } from '../../src/compose/gate-report.js';
+import { discordantOf } from '../../src/gate/decide-files.js';
 import { elementsOf } from '../safeguard/xml.js';
 import { type EvidenceOptions, makeEvidence } from './evidence.js';
 
@@ -123,4 +124,56 @@ it('texts of data are text, and are left out where content is not wanted', async
   const quiet = await reports({ harm: 60 }, false);
   expect(quiet.html).not.toContain('told 1');
   expect(quiet.html).toContain('<code>p0</code>');
+});
+
+it('outcomes made elsewhere have each row their own texts, and fields for readers that are none count for nothing', async () => {
+  const folder = mkdtempSync(join(root, 'g-'));
+  makeEvidence(folder, { subject, harm: 60 });
+  const file = join(folder, 'outcomes.jsonl');
+  const rows = readFileSync(file, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  const writeRows = (change: (row: Record<string, unknown>) => Record<string, unknown>): void =>
+    writeFileSync(file, rows.map((row) => `${JSON.stringify(change(row))}\n`).join(''));
+  // No case: what stands beside a row is what that row is about.
+  writeRows(({ case: _case, test: _test, ...row }) => ({
+    ...row,
+    said: [{ final: `said of ${row.prompt} as ${row.arm}` }],
+  }));
+  const html = readFileSync((await reportGate({ folder })).html, 'utf8');
+  for (const prompt of ['p0', 'p1'])
+    for (const arm of ['base', 'adapter']) expect(html).toContain(`said of ${prompt} as ${arm}`);
+  const odd = [null, 1, 'x', {}, [null], [{ final: 1 }]];
+  writeRows((row) => {
+    const any = odd[rows.indexOf(row) % odd.length];
+    return { ...row, test: any, case: any, cause: any, matrix: any, tokens: any, asked: any, said: any, rule: any };
+  });
+  expect(readFileSync((await reportGate({ folder })).html, 'utf8')).toContain('<b>FAIL</b>');
+  const suite = join(folder, 'suite', 'suite.yaml');
+  expect(discordantOf({ outcomes: file, suite })).toEqual([]);
+});
+
+it('says of a proof that it lies there, also when it is made again, and does not call proven what was not', async () => {
+  const folder = mkdtempSync(join(root, 'g-'));
+  const { lock } = makeEvidence(folder, { subject });
+  const proven = { adapter: hex, outcomes: hex, reasons: [] };
+  const proof = {
+    ...{ schema: 'temper.gate-proof/1', at: '2026-11-28T10:00:00.000Z', ok: true, temper: '0' },
+    ...{ lock, suite: hex, judge: null, base: hex },
+    bad: { ...proven, wanted: 'FAIL', decision: 'FAIL' },
+    harmless: { ...proven, wanted: 'PASS', decision: 'PASS' },
+  };
+  const told = async (of: object): Promise<readonly [string, string]> => {
+    writeFileSync(join(folder, 'proved.json'), JSON.stringify(of));
+    const paths = await reportGate({ folder });
+    return [readFileSync(paths.html, 'utf8'), readFileSync(paths.markdown, 'utf8')];
+  };
+  const [html, markdown] = await told(proof);
+  expect(html).toContain('>2026-11-28 10:00 UTC: a known-bad adapter was FAIL');
+  expect(markdown).toContain('last proven 2026-11-28');
+  const [not, nor] = await told({ ...proof, ok: false, bad: { ...proof.bad, decision: 'PASS' } });
+  expect(not).toContain('>no, 2026-11-28 10:00 UTC: a known-bad adapter was PASS');
+  expect(nor).toContain('not proven: on 2026-11-28 a known-bad adapter was PASS');
+  expect((await told({ ...proof, lock: hex }))[1]).toContain('never proven');
 });

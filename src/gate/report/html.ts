@@ -22,21 +22,16 @@ import {
   betterIs,
   difference,
   figure,
+  holds,
   labelledText,
   limitsOf,
   nameOf,
+  type Proof,
   SENTENCE,
   sentenceOf,
   wholeOf,
 } from './words.js';
 
-/** When a known-bad adapter failed under this lock, and a harmless one passed. */
-export interface Proof {
-  /** ISO 8601. */
-  readonly time: string;
-  readonly knownBad: string;
-  readonly harmless: string;
-}
 export interface PageOptions {
   /** null: nobody has shown it under this lock. */
   readonly proof: Proof | null;
@@ -174,8 +169,8 @@ function costs({ cost, causes, decision }: Overview, { proof }: PageOptions): Ht
       'this gate has been seen to work',
       proof === null
         ? 'nobody has shown it under this lock: temper gate prove does'
-        : `${proof.time.slice(0, 16).replace('T', ' ')} UTC: a known-bad adapter was ${proof.knownBad}, ` +
-          `a harmless one ${proof.harmless}`,
+        : `${holds(proof) ? '' : 'no, '}${proof.time.slice(0, 16).replace('T', ' ')} UTC: a known-bad adapter was ` +
+          `${proof.knownBad}, a harmless one ${proof.harmless}`,
     ],
   ];
   return html`<dl>${lines.map(([a, b]) => html`<dt>${a}</dt><dd>${b}</dd>`)}</dl>`;

@@ -5,13 +5,14 @@ import { writeFileAtomic } from '../../base/files.js';
 import { readDecision } from '../decision.js';
 import { DECISION_FILE, OUTCOMES_FILE } from '../record.js';
 import { loadSuite } from '../suite.js';
-import { htmlOf, type Proof } from './html.js';
+import { htmlOf } from './html.js';
 import { junitOf } from './junit.js';
 import { markdownOf } from './markdown.js';
 import { type Overview, overviewOf } from './overview.js';
 import { sarifOf } from './sarif.js';
+import type { Proof } from './words.js';
 
-export type { Proof } from './html.js';
+export type { Proof } from './words.js';
 
 export interface ReportRequest {
   /** Folder of the gate. */

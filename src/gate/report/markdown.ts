@@ -3,7 +3,19 @@ import { md, mdTable } from '../../report/markdown.js';
 import type { MetricDecision, Subject } from '../decision.js';
 import type { PageOptions } from './html.js';
 import { counts, type Entry, judgedOf, type Overview } from './overview.js';
-import { armOf, armsRule, difference, figure, labelledText, limitsOf, nameOf, SENTENCE, sentenceOf } from './words.js';
+import {
+  armOf,
+  armsRule,
+  difference,
+  figure,
+  holds,
+  labelledText,
+  limitsOf,
+  nameOf,
+  type Proof,
+  SENTENCE,
+  sentenceOf,
+} from './words.js';
 
 const MARK = { PASS: '✅', FAIL: '❌', INCONCLUSIVE: '⚠️', ERROR: '⚠️' } as const;
 const MOST = 30;
@@ -34,6 +46,14 @@ const cellsOf = (m: MetricDecision): readonly (string | number)[] => [
   counts(m) ? `${MARK[m.verdict]} ${m.verdict}` : 'told',
 ];
 
+function provenText(proof: Proof | null): string {
+  if (proof === null) return 'never proven under this lock (temper gate prove)';
+  const day = proof.time.slice(0, 10);
+  return holds(proof)
+    ? `last proven ${day}`
+    : `**not proven: on ${day} a known-bad adapter was ${proof.knownBad}, a harmless one ${proof.harmless}**`;
+}
+
 export function markdownOf(overview: Overview, { proof }: PageOptions): string {
   const { decision, suite, findings, metrics, cost } = overview;
   const { subject } = decision;
@@ -62,7 +82,7 @@ export function markdownOf(overview: Overview, { proof }: PageOptions): string {
             .toLocaleString('en-US')} tokens`
         : `${cost.rows} outcomes`,
       ...(cost.seconds === null ? [] : [`${cost.seconds.toFixed(0)} s`]),
-      proof ? `last proven ${proof.time.slice(0, 10)}` : 'never proven under this lock (temper gate prove)',
+      provenText(proof),
     ].join(', '),
   ];
   return `${parts.join('\n\n')}\n`;

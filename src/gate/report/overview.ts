@@ -2,8 +2,10 @@
 // is worse on than its base, what was thought beside what was said, and what it cost. Texts are kept of a few pairs.
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
+import { placeOf } from '../cells.js';
 import type { Decision, MetricDecision } from '../decision.js';
 import { ARMS, type Arm, type JudgedArm } from '../outcomes.js';
+import { type ReaderFields, readable, type Said } from '../reader-fields.js';
 import type { Metric, Suite, Test } from '../suite.js';
 import { armOf, wholeOf } from './words.js';
 
@@ -13,21 +15,15 @@ export const NAMED = 200;
 const MOST_TEXT = 4000;
 
 /** What the report reads of a row; the rest is for others. */
-interface Row {
+interface Outcome {
   readonly metric: string;
   readonly slice?: string | null;
   readonly prompt: string;
   readonly sample: number;
   readonly arm: Arm;
   readonly value: number | null;
-  readonly test?: string;
-  readonly case?: number;
-  readonly cause?: string;
-  readonly matrix?: string;
-  readonly tokens?: number;
-  readonly asked?: string;
-  readonly said?: readonly Readonly<Record<string, string>>[];
 }
+type Row = Outcome & ReaderFields;
 /** One prompt and sample on which an arm differs from the base. */
 export interface Pair {
   readonly arm: JudgedArm;
@@ -46,7 +42,7 @@ export interface Pair {
 export interface Example extends Pair {
   /** null: the outcomes have no texts. */
   readonly asked: string | null;
-  readonly said: Readonly<Record<'base' | 'adapter', readonly Readonly<Record<string, string>>[] | null>>;
+  readonly said: Readonly<Record<'base' | 'adapter', Said | null>>;
 }
 /** A figure of each arm that answered. */
 export type ByArm<T> = Readonly<Partial<Record<Arm, T>>>;
@@ -100,12 +96,12 @@ async function* rowsOf(file: string): AsyncGenerator<readonly [row: Row, line: n
       line++;
       const text = bytes.toString('utf8', 0, end).trim();
       bytes = bytes.subarray(end + 1);
-      if (text !== '') yield [parseJson(text) as Row, line];
+      if (text !== '') yield [readable<Outcome>(parseJson(text)), line];
     }
     rest = Buffer.from(bytes);
   }
   const text = rest.toString('utf8').trim();
-  if (text !== '') yield [parseJson(text) as Row, line + 1];
+  if (text !== '') yield [readable<Outcome>(parseJson(text)), line + 1];
 }
 
 const keyOf = (r: Pick<Row, 'metric' | 'slice' | 'prompt' | 'sample'>): string =>
@@ -200,13 +196,13 @@ function pairsOf(row: Row, cells: ReadonlyMap<Arm, Cell>, metric: Metric | undef
 }
 
 const cut = (text: string): string => (text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT).toWellFormed()}…` : text);
-/** Texts of the cases that examples are of; one row of each case and arm has them. */
+/** Texts of examples, by their place. */
 async function textsOf(file: string, wanted: ReadonlySet<string>): Promise<ReadonlyMap<string, Row>> {
   const found = new Map<string, Row>();
   if (wanted.size === 0) return found;
   for await (const [row] of rowsOf(file)) {
-    const key = `${row.test} ${row.case} ${row.arm}`;
-    if (row.said !== undefined && wanted.has(`${row.test} ${row.case}`) && !found.has(key)) found.set(key, row);
+    const place = placeOf(row, row.arm);
+    if (row.said !== undefined && wanted.has(place) && !found.has(place)) found.set(place, row);
   }
   return found;
 }
@@ -271,17 +267,17 @@ export async function overviewOf(
   const chosen = new Map(
     whole.filter((e) => e.worse.length > 0).map((e) => [wholeOf(e.of), e.worse.slice(0, EXAMPLES)] as const),
   );
-  const wanted = new Set([...chosen.values()].flat().map((p) => `${p.test} ${p.case}`));
+  const wanted = new Set([...chosen.values()].flat().flatMap((p) => [placeOf(p, 'base'), placeOf(p, p.arm)]));
   const texts = content ? await textsOf(outcomes, wanted) : new Map<string, Row>();
   const said = (p: Pair, arm: Arm): Example['said']['base'] =>
     texts
-      .get(`${p.test} ${p.case} ${arm}`)
+      .get(placeOf(p, arm))
       ?.said?.map((turn) => Object.fromEntries(Object.entries(turn).map(([c, t]) => [c, cut(t)]))) ?? null;
   const examples = new Map(
     [...chosen].map(([metric, pairs]) => [
       metric,
       pairs.map((p): Example => {
-        const asked = texts.get(`${p.test} ${p.case} ${p.arm}`)?.asked;
+        const asked = texts.get(placeOf(p, p.arm))?.asked;
         return {
           ...p,
           asked: asked === undefined ? null : cut(asked),

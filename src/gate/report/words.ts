@@ -67,3 +67,12 @@ export const armsRule = ({ arms }: { readonly arms: readonly Arm[] }): string =>
 /** What people made of a decision. */
 export const labelledText = ({ pairs, by, changed, without }: Labelled): string =>
   `${pairs} labels of ${by.join(', ')} change ${changed.length} outcomes; without them it is ${without}`;
+/** When a gate was last seen to stop what it must and to let the rest pass; null: nobody has shown it. */
+export interface Proof {
+  /** ISO 8601. */
+  readonly time: string;
+  readonly knownBad: string;
+  readonly harmless: string;
+}
+/** It stopped the one and let the other pass. */
+export const holds = ({ knownBad, harmless }: Proof): boolean => knownBad === 'FAIL' && harmless === 'PASS';
