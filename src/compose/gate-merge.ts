@@ -1,5 +1,5 @@
-// `temper gate merge`: the shards of one gate as the gate that one run would have been, and its decision.
-import { cpSync } from 'node:fs';
+// `temper gate merge`: the shards of one gate as the gate that one run would have been, its decision and its reports.
+import { cpSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { IntegrityError } from '../base/errors.js';
 import { makeFolders } from '../base/folders.js';
@@ -8,6 +8,8 @@ import { readJsonFile } from '../base/json-file.js';
 import { type Decision, Subject } from '../gate/decision.js';
 import { mergeShards } from '../gate/run/merge.js';
 import { decideFolder, LOCK_FILE, SUBJECT_FILE, SUITE_FOLDER } from './gate.js';
+import { reportGate } from './gate-report.js';
+import { LABELS_FILE } from './gate-tools.js';
 
 /**
  * @throws {ConfigError} bad_run · {IntegrityError} bad_record: shards of different gates · what deciding throws
@@ -21,6 +23,8 @@ export async function mergeGate(
   const [first = ''] = shards;
   makeFolders(folder);
   const rows = await mergeShards(shards, folder, signal);
+  // What people said of outcomes that lay here before says nothing of these.
+  rmSync(join(folder, LABELS_FILE), { force: true });
   for (const shard of shards)
     for (const name of [LOCK_FILE, SUBJECT_FILE])
       if (readInputText(join(shard, name), 'record') !== readInputText(join(first, name), 'record'))
@@ -31,5 +35,7 @@ export async function mergeGate(
   const bad = (what: string): IntegrityError => new IntegrityError('bad_record', `${file}: ${what}`, { file });
   const read = Subject.safeParse(readJsonFile(file, 'record', { next: 'run the shards again', missing: bad, bad }));
   if (!read.success) throw bad('is no subject of a gate');
-  return { decision: await decideFolder(folder, read.data, signal), rows, folder };
+  const decision = await decideFolder(folder, read.data, signal);
+  await reportGate({ folder }, signal);
+  return { decision, rows, folder };
 }

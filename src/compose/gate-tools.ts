@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { versions } from '../base/machine.js';
 import { decideFiles } from '../gate/decide-files.js';
 import { lockDigest, readLock } from '../gate/lock.js';
-import { OUTCOMES_FILE, type Redecide } from '../gate/record.js';
+import { OUTCOMES_FILE, type Redecide, type StandingRequest } from '../gate/record.js';
 import { loadSuite } from '../gate/suite.js';
 import type { Recipe } from '../recipe/schema.js';
 
@@ -30,13 +30,12 @@ export const redecide: Redecide = async (folder, signal) => {
   return made;
 };
 
-/** Digests of the suite and the lock that a recipe names, as far as they are there. */
-export function wantedBy(
-  gate: Recipe['gate'] | null,
-): { readonly lock?: string | undefined; readonly suite?: string | undefined } | undefined {
+/** Digests of the suite and the lock that a recipe names; null: it names a file that is not there. */
+export function wantedBy(gate: Recipe['gate'] | null): StandingRequest['wanted'] {
   if (gate === null || gate === undefined || gate === 'off') return undefined;
+  const { suite, lock } = gate;
   return {
-    suite: existsSync(gate.suite) ? loadSuite(gate.suite).digest : undefined,
-    lock: gate.lock !== undefined && existsSync(gate.lock) ? lockDigest(readLock(gate.lock)) : undefined,
+    suite: existsSync(suite) ? loadSuite(suite).digest : null,
+    ...(lock === undefined ? {} : { lock: existsSync(lock) ? lockDigest(readLock(lock)) : null }),
   };
 }

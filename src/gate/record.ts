@@ -113,8 +113,8 @@ export interface StandingRequest {
   readonly folder: string | null;
   readonly subject: Subject;
   readonly redecide: Redecide;
-  /** Digests that the gate must have been held under, where the project says them. */
-  readonly wanted?: { readonly lock?: string | undefined; readonly suite?: string | undefined } | undefined;
+  /** Digests that the gate must have been held under, where the project says them; null: of a file that is gone. */
+  readonly wanted?: { readonly lock?: string | null; readonly suite?: string | null } | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 const nothing = { decision: null, digests: null, override: null } as const;
@@ -139,9 +139,12 @@ export async function gateStandingOf(request: StandingRequest): Promise<Standing
     ...otherParts(record, subject),
     ...(['lock', 'suite'] as const)
       .filter((part) => wanted?.[part] !== undefined && wanted[part] !== record[part])
-      .map(
-        (part) => `the recipe wants ${part} ${told(wanted?.[part] ?? null)}, the gate had ${shortDigest(record[part])}`,
-      ),
+      .map((part) => {
+        const digest = wanted?.[part] ?? null;
+        return digest === null
+          ? `the ${part} that the recipe names is not there, so nothing says that the gate was held under it`
+          : `the recipe wants ${part} ${shortDigest(digest)}, the gate had ${shortDigest(record[part])}`;
+      }),
   ];
   if (other.length > 0) return { ...rest, status: 'stale', reasons: other };
   if (record.decision !== 'PASS')

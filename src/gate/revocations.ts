@@ -10,6 +10,7 @@ import { writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { readInput } from '../base/inputs.js';
 import { decodeJson, readJsonFile } from '../base/json-file.js';
+import { lockFolder } from '../base/lock.js';
 import { NamedDigest } from '../runs/named-digest.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { Envelope, keyId, seal, unseal } from '../verdict-log/dsse.js';
@@ -17,11 +18,12 @@ import type { Signer, Verifier } from '../verdict-log/keys.js';
 
 const TYPE = 'application/vnd.temper.revocations+json';
 const MOST = 100_000;
+const MOST_REASON = 2000;
 
 const Entry = z.strictObject({
   /** Of an adapter: as /v1/models, a gate's decision or temper.json say it. */
   digest: NamedDigest,
-  reason: z.string().min(1).max(2000),
+  reason: z.string().min(1).max(MOST_REASON),
   time: z.iso.datetime(),
 });
 const List = z.strictObject({
@@ -68,14 +70,18 @@ export function readRevocations(file: string, verifier: Verifier): Revocations {
 
 /**
  * Adds one and signs anew; a digest that stands there already gets the new reason.
- * @throws {IntegrityError} as readRevocations · {ConfigError} too many
+ * @throws {IntegrityError} as readRevocations · {ConfigError} bad_option: too many, too long a reason, somebody else
+ * writes to it
  */
-export function revoke(
-  file: string,
-  signer: Signer,
-  entry: Revocation,
-  before: Revocations | null = existsSync(file) ? readRevocations(file, signer) : null,
-): Revocations {
+export function revoke(file: string, signer: Signer, entry: Revocation): Revocations {
+  if (entry.reason.length > MOST_REASON)
+    throw new ConfigError('bad_option', `the reason has ${entry.reason.length} characters, at most ${MOST_REASON}`);
+  // Two at once would both sign the next number, and one of the adapters would be on no list.
+  using _lock = lockFolder(
+    file,
+    ({ who }) => new ConfigError('bad_option', `${file}: ${who} revokes on this list; do it again when it is done`),
+  );
+  const before = existsSync(file) ? readRevocations(file, signer) : null;
   const revoked = [...(before?.revoked ?? []).filter((r) => r.digest !== entry.digest), entry];
   if (revoked.length > MOST)
     throw new ConfigError(

@@ -1,6 +1,6 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
-import { openChannel } from '../base/channel.js';
+import { LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
@@ -20,7 +20,6 @@ import type {
   TextEvent,
   TokenInfo,
 } from './protocol.js';
-import { ENGINE_FILE, ENGINE_THREAD } from './thread.js';
 
 export interface Engine {
   readonly info: EngineInfo;
@@ -86,9 +85,10 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   const model = await localOf(options.model, { signal }),
     draft = options.draft === undefined ? undefined : await localOf(options.draft, { signal });
   const channel = await openChannel<PackedCalls, EngineInfo>(
-    ENGINE_FILE,
+    'infer/worker.js',
     { ...options, model, ...(draft === undefined ? {} : { draft }) },
-    { ...ENGINE_THREAD, signal },
+    // A collection is then a fraction of a small model's step.
+    { name: 'infer', signal, youngMiB: LEAST_YOUNG_MIB },
   );
   let digest: string | undefined;
   const bytes: TokenBytes = new Map();

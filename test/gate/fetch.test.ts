@@ -83,6 +83,11 @@ describe('public sets', () => {
     const { prompts } = await fetchPublicSet({ set: 'xstest', out: folder(), from: file, anyDigest: true, signal });
     expect(prompts).toBe(2);
     await expect(fetchPublicSet({ set: 'none', out: folder(), signal })).rejects.toMatchObject({ code: 'bad_option' });
+    for (const text of ['<html>', 'null', '[]', '{"jailbreaks": {}}', '{"jailbreaks": [null]}']) {
+      writeFileSync(file, text);
+      const given = { set: 'jailbreakbench', out: folder(), from: file, anyDigest: true, signal };
+      await expect(fetchPublicSet(given)).rejects.toMatchObject({ code: 'not_json' });
+    }
   });
 
   it('questions without and with a cue are what a monitor has to tell apart, each question a family', async () => {

@@ -249,6 +249,10 @@ describe('a run of the gate', () => {
     await expect(mergeShards([a, b, other], folder())).rejects.toMatchObject({ code: 'bad_record' });
     writeFileSync(join(c, 'outcomes.jsonl'), readFileSync(join(a, 'outcomes.jsonl')));
     await expect(mergeShards([a, b, c], folder())).rejects.toMatchObject({ code: 'bad_record' });
+    for (const line of ['null', '{"case":', '[]']) {
+      writeFileSync(join(c, 'outcomes.jsonl'), `${line}\n`);
+      await expect(mergeShards([a, b, c], folder())).rejects.toMatchObject({ code: 'bad_record' });
+    }
   });
 
   it('does not ask the base what it answered before, and asks it when anything changed', async () => {
@@ -309,7 +313,8 @@ describe('tests of a suite', () => {
     expect(await refused((y) => y.replace('kind: harm', 'kind: odd'))).toContain('no kind "odd"');
     expect(await refused((y) => y.replace('kind: harm', 'kind: judge'))).toContain('goes with scorer judge');
     expect(await refused((y) => y.replace('    policy: policy.md\n', ''))).toContain('judges by a policy');
-    expect(await refused((y) => y.replace('form.invalid', 'form.nothing'))).toContain('has no value "nothing"');
+    for (const value of ['nothing', 'constructor'])
+      expect(await refused((y) => y.replace('form.invalid', `form.${value}`))).toContain(`has no value "${value}"`);
     const id = '{"id":"a","prompt":"x"}';
     expect(await refused((y) => y, `${id}\n${id}\n`)).toContain('is that of line 1');
     expect(await refused((y) => y, '{"id":"a","prompt":"x","turns":["y"]}')).toContain('prompt and turns');

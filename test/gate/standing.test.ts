@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sha256 } from '../../src/base/digest.js';
 import { IntegrityError } from '../../src/base/errors.js';
+import { lockFolder } from '../../src/base/lock.js';
+import { wantedBy } from '../../src/compose/gate-tools.js';
 import { OVERRIDE_FILE, readOverride, signOverride } from '../../src/gate/override.js';
 import { gateStandingOf, type Redecide } from '../../src/gate/record.js';
 import { readRevocations, revocationOf, revoke, seenLists, takeRevocations } from '../../src/gate/revocations.js';
@@ -174,6 +176,13 @@ describe('evidence', () => {
     const request = { folder: evidence(), subject: SUBJECT, redecide };
     expect((await gateStandingOf({ ...request, wanted: { lock: MADE.lock } })).status).toBe('passed');
     expect((await gateStandingOf({ ...request, wanted: { lock: hex('other') } })).status).toBe('stale');
+    // Whoever takes the lock away lets nothing out by it.
+    const gone = await gateStandingOf({
+      ...request,
+      wanted: wantedBy({ suite: join(root, 'no.yaml'), lock: join(root, 'no.json') }),
+    });
+    expect([gone.status, gone.reasons.length]).toEqual(['stale', 2]);
+    expect(wantedBy('off')).toBeUndefined();
   });
 
   it.each(['FAIL', 'INCONCLUSIVE', 'ERROR'])('that decided %s fails, and says why', async (decision) => {
@@ -263,6 +272,11 @@ describe('revocations', () => {
     expect(revocationOf(second, [hex('good')])).toBeNull();
     const again = revoke(list, signer, { digest: SUBJECT.base, reason: 'older', time });
     expect(again.revoked).toHaveLength(2);
+    const long = { digest: SUBJECT.base, reason: 'x'.repeat(2001), time };
+    expect(() => revoke(list, signer, long)).toThrow(/at most 2000/);
+    // Two at once would sign the same number, each without the other's adapter.
+    using _held = lockFolder(list, () => new Error('not held'));
+    expect(() => revoke(list, signer, { digest: hex('late'), reason: 'x', time })).toThrow(/revokes on this list/);
   });
 
   it('damaged, of another key, unsigned, put back or signed twice are refused', () => {

@@ -155,8 +155,6 @@ describe('the nano judge', () => {
     try {
       expect(opened.checks).toMatchObject([{ policy: name, by: 'golden', passed: true }]);
       expect(opened.notices).toEqual([]);
-      // What is held waits for a judge that shares its machine.
-      expect(opened.ahead).toBe(0);
       const fine = await opened.screen.screen({ final: 'Your table for 4 people on friday is booked, Rossi' });
       expect(fine.outcome).toBe('allow');
       // Its log-odds are those of what it says.
@@ -216,7 +214,6 @@ describe('a judge behind a URL', () => {
     const { outcome } = await opened.screen.screen({ final: 'Your table is booked' });
     await opened.close();
     await server.close();
-    expect(opened.ahead).toBeUndefined();
     return { notices: opened.notices, checks: opened.checks, asked, outcome };
   };
   const allows = (): null => null;

@@ -36,12 +36,7 @@ async function rowsOf(
   file: string,
   csv: FetchOptions['csv'],
 ): Promise<readonly SetRow[]> {
-  if (set.form === 'json') {
-    const { jailbreaks = [] } = parseJson(bytes.toString('utf8')) as {
-      readonly jailbreaks?: readonly Record<string, unknown>[];
-    };
-    return jailbreaks.map(cellsOf);
-  }
+  if (set.form === 'json') return jailbreaksOf(bytes, file);
   if (set.form === 'jsonl') return linesOf(bytes, file);
   const all: (readonly string[])[] = [];
   for await (const { cells } of csv(file)) all.push(cells);
@@ -49,6 +44,22 @@ async function rowsOf(
   const [names, rows] = set.columns ? [set.columns, all] : [head, rest];
   return rows.map((cells) => Object.fromEntries(names.map((name, i) => [name, cells[i] ?? ''])));
 }
+
+/** @throws {DataError} not_json: no object with a list of objects as its jailbreaks */
+function jailbreaksOf(bytes: Buffer, file: string): readonly SetRow[] {
+  let value: unknown;
+  try {
+    value = parseJson(bytes.toString('utf8'));
+  } catch {
+    value = null;
+  }
+  const { jailbreaks } = (value ?? {}) as { readonly jailbreaks?: unknown };
+  if (!Array.isArray(jailbreaks) || !jailbreaks.every(isObject))
+    throw new DataError('not_json', `${file}: no JSON with a list of jailbreaks; is it the set's file?`, { file });
+  return jailbreaks.map(cellsOf);
+}
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** Objects of scalars, one a line. @throws {DataError} not_json: a line that is none */
 function linesOf(bytes: Buffer, file: string): readonly SetRow[] {
@@ -63,12 +74,12 @@ function linesOf(bytes: Buffer, file: string): readonly SetRow[] {
       } catch {
         row = null;
       }
-      if (typeof row !== 'object' || row === null || Array.isArray(row))
+      if (!isObject(row))
         throw new DataError('not_json', `${file}:${i + 1}: no JSON object; is it the set's file?`, {
           file,
           line: i + 1,
         });
-      return [cellsOf(row as Record<string, unknown>)];
+      return [cellsOf(row)];
     });
 }
 const cellsOf = (row: Readonly<Record<string, unknown>>): SetRow =>

@@ -57,7 +57,7 @@ async function readTest(test: Test, { file, folder }: LoadedSuite, effort: Effor
   const prompts = await readPrompts(join(folder, rows), scorer, effort);
   const counted = test.metrics.map((metric): Counted => {
     const value = metric.name.slice(metric.name.lastIndexOf('.') + 1);
-    if (!(value in scorer.values))
+    if (!Object.hasOwn(scorer.values, value))
       throw bad(
         `metric ${metric.name}: scorer ${scorer.name} has no value ${JSON.stringify(value)}; a metric is called ` +
           `${test.name}.VALUE, one of ${Object.keys(scorer.values).join(', ')}`,

@@ -45,6 +45,14 @@ function readParts(folders: readonly string[]): readonly Part[] {
   return [...parts].sort((a, b) => asShard(a).index - asShard(b).index);
 }
 
+/** Case of a row; undefined: the line is none. */
+function caseOf(line: string): unknown {
+  try {
+    return (parseJson(line) as { readonly case?: unknown } | null)?.case;
+  } catch {
+    return undefined;
+  }
+}
 /** Lines of a shard by their case, in order. @throws {IntegrityError} bad_record: another shard's, or not in order */
 async function readLines({ folder, record }: Part): Promise<ReadonlyMap<number, readonly string[]>> {
   const file = join(folder, OUTCOMES_FILE);
@@ -54,7 +62,7 @@ async function readLines({ folder, record }: Part): Promise<ReadonlyMap<number, 
   let last = -1;
   for (const [i, line] of Buffer.concat(pieces).toString('utf8').split('\n').entries()) {
     if (line === '') continue;
-    const { case: of } = parseJson(line) as { case?: unknown };
+    const of = caseOf(line);
     if (!Number.isInteger(of) || (of as number) < last || !isOwn(record.shard, of as number))
       throw new IntegrityError('bad_record', `${file}:${i + 1}: is of case ${String(of)}, which is not this shard's`, {
         file,

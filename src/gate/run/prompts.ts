@@ -32,7 +32,9 @@ const KINDS = ['prompt', 'turns', 'messages', 'text'] as const;
 /** @throws {DataError} what toConversation refuses */
 function readPrompt(row: PromptRow, effort: Effort, expect: unknown): Prompt {
   const { id, family = null, system, prompt, turns, text = null } = row;
-  const fields = Object.fromEntries(Object.entries(row).filter(([key]) => !(key in fixed))) as Prompt['fields'];
+  const fields = Object.fromEntries(
+    Object.entries(row).filter(([key]) => !Object.hasOwn(fixed, key)),
+  ) as Prompt['fields'];
   const base = { id, family, fields, expect, text };
   if (text !== null) return { ...base, opening: [], turns: [] };
   const conversationOf = (said: NonNullable<PromptRow['messages']>): readonly Message[] =>

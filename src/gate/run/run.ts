@@ -68,7 +68,7 @@ async function readPart(path: string, cases: readonly Case[], arms: number): Pro
       if (end < 0) return kept;
       let row: { case?: unknown; judge?: unknown; value?: unknown };
       try {
-        row = parseJson(all.toString('utf8', from, end)) as typeof row;
+        row = (parseJson(all.toString('utf8', from, end)) ?? {}) as typeof row;
       } catch {
         return kept;
       }
