@@ -37,7 +37,7 @@ const bad = (file: string, why: string, cause?: unknown): ConfigError =>
 export const hintOf = (key: KeyObject): string => sha256(key.export({ type: 'spki', format: 'pem' }).toString());
 
 const RAW = 32;
-/** By which an override names who signed it: SHA-256 of the bytes of an Ed25519 key, hex; null: a key of another kind. */
+/** How an override names who signed it: SHA-256 of the bytes of an Ed25519 key, hex; null: a key of another kind. */
 export const signerOf = (key: KeyObject): string | null =>
   key.asymmetricKeyType === 'ed25519' ? sha256(key.export({ type: 'spki', format: 'der' }).subarray(-RAW)) : null;
 

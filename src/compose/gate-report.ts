@@ -27,7 +27,7 @@ function secondsBefore(folder: string): number | null {
     return null; // it is made anew
   }
 }
-/** The proof in a gate's folder, where it is of the lock that was decided under. @throws {IntegrityError} bad_decision */
+/** The proof in a gate's folder, where it is of the decision's lock. @throws {IntegrityError} bad_decision */
 function proofIn(folder: string): Proof | null {
   const { lock } = readDecision(join(folder, DECISION_FILE));
   const proof = lock === null ? null : proofFor(folder, lock);

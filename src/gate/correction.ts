@@ -32,9 +32,10 @@ interface Counts {
   readonly adapter: JudgeCounts;
 }
 /**
- * @param people they have labelled every pair that differs: of those no alarm is false. Of pairs that the judge took for
- * alike they were not asked: what it missed there is missed still, and a difference is seen where it caught the worse
- * arm and passed the other, so in a share of sensitivity + specificity − 1 at least, however its errors go together.
+ * @param people they have labelled every pair that differs: of those no alarm is false. Of pairs that the judge took
+ * for alike they were not asked: what it missed there is missed still, and a difference is seen where it caught the
+ * worse arm and passed the other, so in a share of sensitivity + specificity − 1 at least, however its errors go
+ * together.
  */
 function countsOf(rates: JudgeRates, people: boolean, sign: 1 | -1): Counts {
   const [base, adapter] = 'both' in rates ? [rates.both, rates.both] : [rates.base, rates.adapter];

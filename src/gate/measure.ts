@@ -24,7 +24,7 @@ export interface Measured {
   /** Lower bound of how much worse it is. */
   readonly least: number | null;
   readonly adapterInterval: Interval;
-  /** What of the adapter's own figure is held against cap and floor: the interval, of numbers wider; null: not asked. */
+  /** Of the adapter's own figure, held against cap and floor: the interval, of numbers wider; null: not asked. */
   readonly adapterBounds: Bounds | null;
   /** Beside an exact one: how far the rate may be off on the average, for readers. */
   readonly adapterMidP: Interval;

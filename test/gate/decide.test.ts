@@ -422,7 +422,7 @@ describe('a judge', () => {
       return entry(decideMade(wide, found, { lock, labels: saying(labels) }));
     };
     const [differing, all] = [of(35), of(1000)];
-    // Of 25 more violations that are seen there are 25 / (0.6 + 0.99 − 1) at most, of the adapter's 30 there are 30 / 0.6.
+    // Of 25 violations more that are seen there are 25 / (0.6 + 0.99 − 1) at most, of the adapter's 30 it is 30 / 0.6.
     expect(differing.corrected?.difference).toBeCloseTo(0.025 / 0.59, 12);
     expect(differing.corrected?.adapter).toBeCloseTo(0.05, 12);
     expect([differing.verdict, all.verdict, all.corrected]).toEqual(['FAIL', 'PASS', null]);

@@ -126,7 +126,7 @@ it('texts of data are text, and are left out where content is not wanted', async
   expect(quiet.html).toContain('<code>p0</code>');
 });
 
-it('outcomes made elsewhere have each row their own texts, and fields for readers that are none count for nothing', async () => {
+it('outcomes made elsewhere have each row their own texts; fields for readers may be anything', async () => {
   const folder = mkdtempSync(join(root, 'g-'));
   makeEvidence(folder, { subject, harm: 60 });
   const file = join(folder, 'outcomes.jsonl');
@@ -154,7 +154,7 @@ it('outcomes made elsewhere have each row their own texts, and fields for reader
   expect(discordantOf({ outcomes: file, suite })).toEqual([]);
 });
 
-it('says of a proof that it lies there, also when it is made again, and does not call proven what was not', async () => {
+it('tells the proof beside it, also when it is made again, and does not call proven what was not', async () => {
   const folder = mkdtempSync(join(root, 'g-'));
   const { lock } = makeEvidence(folder, { subject });
   const proven = { adapter: hex, outcomes: hex, reasons: [] };
