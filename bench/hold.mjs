@@ -1,9 +1,10 @@
-// node bench/hold.mjs [--model DIR] [--judge DIR] [--streams N] [--rounds N] [--sentences N] [--threads N,…]: what
-// hold-back costs. The streams are of a real engine; the embedded one knows short answers only, so each token that it
-// samples is told as a piece of an answer of several sentences, which the judge allows. Judged by the embedded judge,
-// an engine beside it; and by a scripted one that answers at once, which leaves the cost of the mechanism. Told of
-// each: how long a sentence waited, from its last character until it left, and the share of the answer that had left
-// when its last token was there. One JSON row per figure on stdout. Needs the build (npm run build).
+// node bench/hold.mjs [--model DIR] [--judge DIR] [--streams N] [--rounds N] [--sentences N] [--threads N,…]
+// [--ahead default|off|N,…]: what hold-back costs. The streams are of a real engine; the embedded one knows short
+// answers only, so each token that it samples is told as a piece of an answer of several sentences, which the judge
+// allows. Judged by the embedded judge, an engine beside it; and by a scripted one that answers at once, which leaves
+// the cost of the mechanism. Told of each: how long a sentence waited, from its last character until it left, and the
+// share of the answer that had left when its last token was there. One JSON row per figure on stdout. Needs the build
+// (npm run build).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,9 +22,9 @@ const { values } = parseArgs({
     sentences: { type: 'string', default: '4' },
     // Engines of one process share its threads: with one each runs on a core of its own, with more they take turns.
     threads: { type: 'string', default: '1,2' },
-    // Characters that a stream may be written ahead of those that are judged, one setting after the other; none: any
-    // number, as where nothing is said.
-    ahead: { type: 'string', default: 'none,0' },
+    // Characters that a stream may be written ahead of those that are judged, off: any number; one setting after the
+    // other. default: as where nothing is said.
+    ahead: { type: 'string', default: 'default' },
     // The build of another checkout, to compare with.
     dist: { type: 'string', default: join(root, 'dist') },
   },
@@ -33,6 +34,8 @@ const streams = Number(values.streams),
   sentences = Number(values.sentences);
 /** What the judge is likely to answer, and what a step takes, is known after so many. */
 const WARM_ROUNDS = 6;
+/** Where nothing is said: of a judge behind a URL, for which the scripted one stands, and of a local one. */
+const DEFAULT_AHEAD = { scripted: 'off', 'nano-judge': '0' };
 const load = (file) => import(join(values.dist, `${file}.js`));
 const [{ openEngine }, { heldTurn }, { createEngineJudge }, { createScreen }, { loadPolicy }, { renderVerdict }] =
   await Promise.all(
@@ -112,7 +115,8 @@ async function measureJudges(threads, engine, judging) {
     digest: 's',
     judge: async ({ nonce }) => ({ text: renderVerdict({ rule: null, nonce }), finish: 'stop' }),
   };
-  for (const [judge, ahead] of [scripted, nano].flatMap((j) => values.ahead.split(',').map((a) => [j, a]))) {
+  for (const [judge, said] of [scripted, nano].flatMap((j) => values.ahead.split(',').map((a) => [j, a]))) {
+    const ahead = said === 'default' ? DEFAULT_AHEAD[judge.name] : said;
     const screen = createScreen({ policies, judge, unchecked: true, concurrency: streams });
     const holds = [],
       shares = [],
@@ -140,7 +144,7 @@ async function measureJudges(threads, engine, judging) {
       const options = {
         whole: false,
         onSentence: (ms) => waits.push(ms),
-        ...(ahead === 'none' ? {} : { ahead: Number(ahead) }),
+        ...(ahead === 'off' ? {} : { ahead: Number(ahead) }),
       };
       for await (const event of heldTurn(telling, request, counted, options, new AbortController().signal)) {
         if (event.kind === 'text') left += event.piece.text.length;
@@ -165,6 +169,7 @@ async function measureJudges(threads, engine, judging) {
       name: judge.name,
       threads,
       ahead,
+      isDefault: ahead === DEFAULT_AHEAD[judge.name],
       holdMsP50: round(quantile(holds, 0.5)),
       holdMsP95: round(quantile(holds, 0.95)),
       share: shares.length === 0 ? null : Math.round((1000 * shares.reduce((a, b) => a + b, 0)) / shares.length) / 1000,

@@ -147,8 +147,9 @@ async function main() {
   const wants = (name) => only === null || only.includes(name);
   const rounds = Number(values.rounds),
     tokens = Number(values.tokens);
-  const [{ serve }, { openEngine }, { toConversation }] = await Promise.all([
+  const [{ serve }, { boundHeaps }, { openEngine }, { toConversation }] = await Promise.all([
     import('../dist/serve/server.js'),
+    import('../dist/base/heaps.js'),
     import('../dist/infer/engine.js'),
     import('../dist/harmony/chat.js'),
   ]);
@@ -169,6 +170,7 @@ async function main() {
     port: 0,
     queueMs: 600_000,
   });
+  boundHeaps(); // as the command does
   // Beside the loop alone nothing runs that a server would not have.
   const engine = only?.every((name) => name === 'loop') ? null : await openEngine(options);
   const client = fork(fileURLToPath(import.meta.url), ['--client']);

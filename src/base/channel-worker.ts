@@ -1,5 +1,6 @@
 // The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
-import { parentPort, workerData } from 'node:worker_threads';
+import { once } from 'node:events';
+import { MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorToData } from './error-data.js';
 import { type Gathering, Sender } from './gathering.js';
@@ -46,6 +47,13 @@ function sharedSignal(stop: Int32Array): { readonly signal: AbortSignal; readonl
   return { signal, abort };
 }
 
+/** What the thread is opened with; one that was begun before that was known is sent it. */
+async function given(): Promise<unknown> {
+  if (!(workerData instanceof MessagePort)) return workerData;
+  const [data] = (await once(workerData, 'message')) as [unknown];
+  return data;
+}
+
 /**
  * Opens what the thread serves and answers calls until it is closed.
  * @param open gets the data the thread was opened with; what it throws is thrown where the channel is opened. Import
@@ -60,7 +68,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
   const send = (message: OneFromWorker, now?: boolean): void => out.send(message, now);
   let served: Served<C, Info>;
   try {
-    served = await open(workerData as Data);
+    served = await open((await given()) as Data);
   } catch (error) {
     send({ kind: 'error', id: -1, error: errorToData(asTypedError(error)) });
     return;

@@ -4,7 +4,7 @@
 import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, MessagePort, Worker } from 'node:worker_threads';
 import type { CallMessage, Contract, FromWorker, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorFromData } from './error-data.js';
 import { NativeError } from './errors.js';
@@ -81,6 +81,7 @@ class Connection {
   #closing: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
 
+  /** @param data what it is opened with, or a port that this will come on */
   constructor(
     file: string,
     data: unknown,
@@ -89,6 +90,7 @@ class Connection {
   ) {
     this.#worker = new Worker(workerFile(file), {
       workerData: data,
+      ...(data instanceof MessagePort ? { transferList: [data] } : {}),
       name: `temper-${name}`,
       ...(youngMiB === undefined ? {} : { resourceLimits: { maxYoungGenerationSizeMb: youngMiB } }),
     });
@@ -132,6 +134,11 @@ class Connection {
     this.#failure ??= { error };
     for (const p of this.#pending.values()) p.onError(this.#failure.error);
     this.#pending.clear();
+  }
+  /** Whether the process goes on for it alone. */
+  keep(wanted: boolean): void {
+    if (wanted) this.#worker.ref();
+    else this.#worker.unref();
   }
   send(message: ToWorker, transfer: readonly ArrayBuffer[] = []): void {
     this.#worker.postMessage(message, transfer);
@@ -286,6 +293,36 @@ async function* streamOn<R, E>(
   }
 }
 
+/** Threads that were begun before it was known what they are opened with, by their files. */
+const begun = new Map<string, { readonly connection: Connection; readonly port: MessagePort }>();
+/**
+ * Starts a thread that `openChannel` of that file will open: it reads its code meanwhile. One that is never opened ends
+ * with the process.
+ * @throws {NativeError} worker_missing
+ */
+export function beginThread(file: string, { name, youngMiB }: ChannelOptions): void {
+  const { port1: port, port2 } = new MessageChannel();
+  const connection = new Connection(file, port2, name, youngMiB);
+  connection.ready.catch(() => {}); // told where it is opened
+  connection.keep(false);
+  begun.set(file, { connection, port });
+}
+function connect(file: string, data: unknown, { name, youngMiB }: ChannelOptions): Connection {
+  const before = begun.get(file);
+  if (!before) return new Connection(file, data, name, youngMiB);
+  begun.delete(file);
+  const { connection, port } = before;
+  try {
+    port.postMessage(data);
+  } catch (e) {
+    void connection.terminate();
+    throw e;
+  }
+  port.close();
+  connection.keep(true);
+  return connection;
+}
+
 /**
  * Starts a thread and waits until it is ready.
  * @param file compiled entry below dist/, as in `infer/worker.js`, or an absolute path
@@ -295,10 +332,11 @@ async function* streamOn<R, E>(
 export async function openChannel<C extends Contract, Info>(
   file: string,
   data: unknown,
-  { name, signal, youngMiB }: ChannelOptions,
+  options: ChannelOptions,
 ): Promise<Channel<C, Info>> {
+  const { signal } = options;
   signal?.throwIfAborted();
-  const connection = new Connection(file, data, name, youngMiB);
+  const connection = connect(file, data, options);
   let unlisten = (): void => {};
   try {
     const aborted = new Promise<never>((_, reject) => {
@@ -307,7 +345,7 @@ export async function openChannel<C extends Contract, Info>(
     const info = (await Promise.race([connection.ready, aborted])) as Info;
     return {
       info,
-      call: (method, request, options = {}) => callOn(connection, method, request, options),
+      call: (method, request, asked = {}) => callOn(connection, method, request, asked),
       stream: (method, request, stop) => streamOn(connection, method, request, stop),
       close: () => connection.close(),
     };

@@ -2,7 +2,7 @@
 // code. A command parses, calls one use-case, prints. It imports the use-case inside its action, so that `--help` needs
 // no addon.
 import type { Command as CommanderCommand } from 'commander';
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError } from './commander.js';
 
 export interface Command {
   /** As typed, e.g. `train` or `model init`. */

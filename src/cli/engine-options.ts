@@ -1,6 +1,5 @@
 // The options that generate, chat and screen share, and how they open a model.
 import type { Command } from 'commander';
-import { InvalidArgumentError, Option } from 'commander';
 import type { OpenScreen, ScreeningOptions } from '../compose/screening.js';
 import type { OnRecord } from '../compose/turn.js';
 import type { Engine } from '../infer/engine.js';
@@ -8,6 +7,7 @@ import type { GenerateRequest } from '../infer/protocol.js';
 import { DEVICE_NAMES } from '../native/backends.js';
 import { CONTRACT_NAMES } from '../safeguard/contracts/contract.js';
 import { collect, integerIn, numberIn } from './command.js';
+import { InvalidArgumentError, Option } from './commander.js';
 import { sayDevice } from './progress.js';
 import { tell } from './terminal.js';
 
@@ -203,9 +203,10 @@ export function addHoldOptions(command: Command): Command {
   return command
     .option('--shadow', 'judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so')
     .option(
-      '--hold-ahead <characters>',
-      'written beyond those that are being judged before a stream waits for the verdict; absent: it never waits',
-      integerIn(0, 1 << 20),
+      '--hold-ahead <characters|off>',
+      'written beyond those that are being judged before a stream waits for the verdict; off: it never waits ' +
+        '(default: 0 with a local judge, off with one behind a URL)',
+      (text: string) => (text === 'off' ? text : integerIn(0, 1 << 20)(text)),
     );
 }
 /** Says on stderr what nobody checked. */

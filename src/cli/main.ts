@@ -3,10 +3,10 @@
 // The commands are listed in registry.ts.
 import { existsSync, readFileSync } from 'node:fs';
 import { extname } from 'node:path';
-import { Command as CommanderCommand, CommanderError } from 'commander';
 import { ConfigError, TemperError } from '../base/errors.js';
 import { asTypedError } from '../base/system-error.js';
 import { type Command, examples, printJson } from './command.js';
+import { Command as CommanderCommand, CommanderError } from './commander.js';
 import { endInterrupted, interruptedExitCode } from './interrupt.js';
 import { guardStreams, lostOutput } from './streams.js';
 import { printable, tell, tellOwn } from './terminal.js';

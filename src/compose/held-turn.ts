@@ -5,6 +5,7 @@ import { Brake } from '../infer/brake.js';
 import { isAnswer, isCall } from '../infer/content.js';
 import type { Engine } from '../infer/engine.js';
 import type { DoneEvent, GenerateRequest, TextEvent, TokenInfo } from '../infer/protocol.js';
+import { type Clock, REAL_TIME } from '../safeguard/holdback/clock.js';
 import { type HeldPiece, Holder, type ReleasedMessage } from '../safeguard/holdback/holder.js';
 import { type BlockAction, type ReleaseRules, releaseRules } from '../safeguard/holdback/rules.js';
 import type { HeldSink, OnHeld, ScreeningMode } from '../safeguard/holdback/sink.js';
@@ -26,9 +27,11 @@ export interface Holding {
   readonly onSentence?: (ms: number) => void;
   /**
    * While a verdict is on its way the stream waits as soon as it has so many characters more than are being judged, 0:
-   * at once. Absent: it never waits.
+   * at once; and a sentence may share its verdict with the next. Absent: it never waits.
    */
   readonly ahead?: number;
+  /** By which a sentence is kept for the next; default real time. */
+  readonly clock?: Clock;
 }
 /** Which answer it is. */
 export interface AnswerName {
@@ -169,7 +172,7 @@ export async function* heldTurn(
   options: HeldTurnOptions,
   signal: AbortSignal,
 ): AsyncGenerator<HeldEvent, void, void> {
-  const { mode = 'enforce', apart = false, name, log, onSentence, ahead, check } = options;
+  const { mode = 'enforce', apart = false, name, log, onSentence, ahead, clock = REAL_TIME, check } = options;
   const rules = releaseRules(screen.policies);
   const bell = new Bell(),
     stop = new AbortController(),
@@ -177,13 +180,15 @@ export async function* heldTurn(
     sampled = new Sampled();
   const whole = options.whole || rules.whole || check !== undefined;
   const names = { log, subject: name?.request, choice: name?.choice };
-  const brake = ahead === undefined ? null : new Brake();
+  // Where nothing leaves before the end there is nothing to wait for.
+  const brake = ahead === undefined || whole ? null : new Brake();
   const pace = (): void => brake?.set(holder.isAhead(ahead ?? 0));
   const wake = (): void => {
     pace();
     bell.ring();
   };
-  const holder = new Holder({ screen, mode, apart, isCall, signal, whole, wake, onSentence, ...names });
+  const keeping = brake ? clock : undefined;
+  const holder = new Holder({ screen, mode, apart, isCall, signal, whole, wake, onSentence, keeping, ...names });
   const asked = brake ? { ...request, brake: brake.cell } : request;
   let done: DoneEvent | null = null,
     over = false,

@@ -44,10 +44,11 @@ export interface ScreeningOptions extends LogOptions {
   /** Judge and log, and release whatever the verdict. */
   readonly shadow?: boolean;
   /**
-   * Of a held stream: characters that are written beyond those that are being judged before it waits for the verdict.
-   * Absent: any number.
+   * Of a held stream: characters that are written beyond those that are being judged before it waits for the verdict;
+   * off: any number. Absent: none with a local judge, which else shares its machine with what may be written for
+   * nothing, and off with one behind a URL.
    */
-  readonly holdAhead?: number;
+  readonly holdAhead?: number | 'off';
   /**
    * Count a local judge's allow although neither golden rows nor a probe showed that it can follow the policy; the
    * notices say so.
@@ -204,7 +205,7 @@ export async function openScreen(
     const log = await openLog(options, by, onCommit);
     return {
       screen,
-      ahead: options.holdAhead,
+      ahead: aheadOf(options.judge, options.holdAhead),
       mode,
       judge,
       checks,
@@ -220,6 +221,9 @@ export async function openScreen(
     throw error;
   }
 }
+
+const aheadOf = (judge: string, given: number | 'off' = isUrl(judge) ? 'off' : 0): number | undefined =>
+  given === 'off' ? undefined : given;
 
 /** How each text is judged. */
 export const judgingOf = ({

@@ -1,6 +1,6 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
-import { LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
+import { openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
@@ -20,6 +20,7 @@ import type {
   TextEvent,
   TokenInfo,
 } from './protocol.js';
+import { ENGINE_FILE, ENGINE_THREAD } from './thread.js';
 
 export interface Engine {
   readonly info: EngineInfo;
@@ -85,10 +86,9 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   const model = await localOf(options.model, { signal }),
     draft = options.draft === undefined ? undefined : await localOf(options.draft, { signal });
   const channel = await openChannel<PackedCalls, EngineInfo>(
-    'infer/worker.js',
+    ENGINE_FILE,
     { ...options, model, ...(draft === undefined ? {} : { draft }) },
-    // A collection is then a fraction of a small model's step.
-    { name: 'infer', signal, youngMiB: LEAST_YOUNG_MIB },
+    { ...ENGINE_THREAD, signal },
   );
   let digest: string | undefined;
   const bytes: TokenBytes = new Map();

@@ -14,11 +14,11 @@ import { Adapters, type Lease } from './adapters.js';
 import { BrakeWatch } from './brake.js';
 import { turnCuts } from './cuts.js';
 import { EngineAdapters } from './engine-adapters.js';
-import { TurnConstraint } from './grammar/turn.js';
+import type { TurnConstraint } from './grammar/turn.js';
 import { cacheFor, type LoadedModel } from './load.js';
 import { DEFAULT_PRECISION, type OpenedModel, openModel } from './open-model.js';
 import type { PackedTokens } from './pack-tokens.js';
-import { openPrefixDisk, type PrefixDisk } from './prefix-disk.js';
+import type { PrefixDisk } from './prefix-disk.js';
 import type {
   DoneEvent,
   EngineCalls,
@@ -49,6 +49,14 @@ async function beside<T>(work: Generator<void, T>, signal: AbortSignal): Promise
   }
 }
 
+/** What a request is made of. */
+interface Parts {
+  readonly prompt: Prompt;
+  /** null: its answer is free. */
+  readonly constraint: TurnConstraint | null;
+  /** Released when it ends. */
+  readonly adapter: Lease | null;
+}
 /** A request under way. */
 interface Active {
   readonly turn: ActiveTurn;
@@ -91,8 +99,10 @@ export class Runner implements Disposable {
     try {
       const info = merging && merged ? await merging.mergedInfo(merged, opened.counted, options.model) : null;
       if (!merged) for (const [name, folder] of Object.entries(options.adapters ?? {})) await pooled.load(name, folder);
-      if (options.prefixCache)
+      if (options.prefixCache) {
+        const { openPrefixDisk } = await import('./prefix-disk.js');
         disk = await openPrefixDisk(options.prefixCache, options, opened, pooled, info?.digest ?? null);
+      }
       return new Runner(options, opened, new EngineAdapters(pooled, info), disk);
     } catch (e) {
       pooled.close();
@@ -189,34 +199,39 @@ export class Runner implements Disposable {
   async #generate(request: GenerateRequest, call: Call<TextEvent>): Promise<DoneEvent> {
     call.signal.throwIfAborted();
     await beside(this.#prompts.learn(request), call.signal);
-    return this.#begin(request, call);
+    const constraint = request.structure ? await this.#constraintOf(request.structure) : null;
+    call.signal.throwIfAborted();
+    return this.#begin(request, constraint, call);
   }
-  #begin(request: GenerateRequest, call: Call<TextEvent>): Promise<DoneEvent> {
+  /** Schemas are asked for by few, and what keeps to them is much code. */
+  async #constraintOf(structure: NonNullable<GenerateRequest['structure']>): Promise<TurnConstraint> {
+    const { TurnConstraint } = await import('./grammar/turn.js');
+    return new TurnConstraint(structure, this.#loaded.tokenizer);
+  }
+  #begin(request: GenerateRequest, constraint: TurnConstraint | null, call: Call<TextEvent>): Promise<DoneEvent> {
     const prompt = this.#prompts.read(request);
     checkSampling({ ...DEFAULT_SAMPLING, ...request.sampling });
     checkRequest(request, this.info.vocabSize);
     const adapter = this.#adapters.use(request.adapter);
-    if (!this.#disk) return this.#start(request, prompt, adapter, call);
+    const parts = { prompt, constraint, adapter };
+    if (!this.#disk) return this.#start(request, parts, call);
     const { tokens, shared } = prompt;
     return this.#disk.bring(tokens, shared, adapter?.adapter ?? null, call.signal).then(
-      () => this.#start(request, prompt, adapter, call),
+      () => this.#start(request, parts, call),
       (e) => {
         adapter?.release();
         throw e;
       },
     );
   }
-  /** @param adapter is released when it ends */
   #start(
     request: GenerateRequest,
-    prompt: Prompt,
-    adapter: Lease | null,
+    { prompt, constraint, adapter }: Parts,
     { signal, emit }: Call<TextEvent>,
   ): Promise<DoneEvent> {
     const { tokenizer } = this.#loaded;
-    let sequence: Sequence, constraint: TurnConstraint | null;
+    let sequence: Sequence;
     try {
-      constraint = request.structure ? new TurnConstraint(request.structure, tokenizer) : null;
       sequence = this.#session.start({
         tokens: prompt.tokens,
         maxTokens: request.maxTokens ?? DEFAULT_MAX_TOKENS,

@@ -17,8 +17,11 @@ function join(before: unknown, after: unknown): PackedText | null {
 // the whole process, and read at each collection.
 setFlagsFromString('--no-parallel-scavenge');
 
+const code = import('./runner.js');
+code.catch(() => {}); // told where it is waited for
+
 await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
-  const { Runner } = await import('./runner.js');
+  const { Runner } = await code;
   const runner = await Runner.open(options);
   const { handlers } = runner;
   return {

@@ -1,66 +1,83 @@
 // config.json of a gpt-oss checkpoint. Everything comes from the file: nothing of the released values is assumed but
 // what the file may omit (transformers' class defaults then hold).
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
 import { hubHint } from '../base/hub-hint.js';
 import { readJsonFile } from '../base/json-file.js';
+import {
+  bool,
+  ids,
+  int,
+  isWrong,
+  listOf,
+  nullish,
+  number,
+  object,
+  oneOf,
+  optional,
+  or,
+  positive,
+  type Read,
+  readFields,
+  text,
+} from './config-fields.js';
 import { foreignConfig, MUST_BE, QUANTIZATION_KEYS, WITHOUT_EFFECT } from './config-keys.js';
 import { refuseForeignFolder } from './foreign.js';
 
-const LayerType = z.enum(['sliding_attention', 'full_attention']);
+const LAYER_TYPES = ['sliding_attention', 'full_attention'] as const;
 /**
  * Fields keep the checkpoint's names. What else a config.json may say is in config-keys.ts; anything more is refused.
  */
-export const ModelConfig = z.object({
-  model_type: z.literal('gpt_oss').default('gpt_oss'),
-  vocab_size: z.int().min(1),
-  hidden_size: z.int().min(1),
-  intermediate_size: z.int().min(1),
-  num_hidden_layers: z.int().min(1).max(1024),
-  num_attention_heads: z.int().min(1),
-  num_key_value_heads: z.int().min(1),
-  head_dim: z.int().min(2).default(64),
-  num_local_experts: z.int().min(1),
-  num_experts_per_tok: z.int().min(1).default(4),
-  experts_per_token: z.int().nullish(),
-  layer_types: z.array(LayerType).nullish(),
-  sliding_window: z.int().min(1).nullish(),
-  rms_norm_eps: z.number().positive().default(1e-5),
-  rope_theta: z.number().positive().nullish(),
-  rope_scaling: z.looseObject({}).nullish(),
-  rope_parameters: z.looseObject({}).nullish(),
-  max_position_embeddings: z.int().min(1).default(131072),
-  initial_context_length: z.int().min(1).nullish(),
-  hidden_act: z.string().optional(),
-  swiglu_limit: z.number().positive().default(7),
-  swiglu_alpha: z.number().positive().default(1.702),
-  attention_bias: z.boolean().default(true),
-  tie_word_embeddings: z.boolean().default(false),
-  eos_token_id: z.union([z.int(), z.array(z.int())]).nullish(),
-  pad_token_id: z.int().nullish(),
-  quantization_config: z.looseObject({}).nullish(),
-});
-export type ModelConfig = z.infer<typeof ModelConfig>;
+export const CONFIG_FIELDS = {
+  model_type: or(oneOf('gpt_oss'), 'gpt_oss'),
+  vocab_size: int(1),
+  hidden_size: int(1),
+  intermediate_size: int(1),
+  num_hidden_layers: int(1, 1024),
+  num_attention_heads: int(1),
+  num_key_value_heads: int(1),
+  head_dim: or(int(2), 64),
+  num_local_experts: int(1),
+  num_experts_per_tok: or(int(1), 4),
+  experts_per_token: nullish(int()),
+  layer_types: nullish(listOf(...LAYER_TYPES)),
+  sliding_window: nullish(int(1)),
+  rms_norm_eps: or(positive(), 1e-5),
+  rope_theta: nullish(positive()),
+  rope_scaling: nullish(object()),
+  rope_parameters: nullish(object()),
+  max_position_embeddings: or(int(1), 131072),
+  initial_context_length: nullish(int(1)),
+  hidden_act: optional(text()),
+  swiglu_limit: or(positive(), 7),
+  swiglu_alpha: or(positive(), 1.702),
+  attention_bias: or(bool(), true),
+  tie_word_embeddings: or(bool(), false),
+  eos_token_id: nullish(ids()),
+  pad_token_id: nullish(int()),
+  quantization_config: nullish(object()),
+};
+export type ModelConfig = Read<typeof CONFIG_FIELDS>;
 
-const Rope = z.strictObject({
-  rope_type: z.enum(['default', 'yarn']).optional(),
-  type: z.enum(['default', 'yarn']).optional(),
-  rope_theta: z.number().positive().optional(),
-  factor: z.number().positive().nullish(),
-  beta_fast: z.number().positive().nullish(),
-  beta_slow: z.number().positive().nullish(),
-  original_max_position_embeddings: z.number().positive().nullish(),
-  truncate: z.boolean().default(true),
-  attention_factor: z.number().positive().nullish(),
-  mscale: z.number().nullish(),
-  mscale_all_dim: z.number().nullish(),
+const ROPE_TYPES = ['default', 'yarn'] as const;
+const ROPE_FIELDS = {
+  rope_type: optional(oneOf(...ROPE_TYPES)),
+  type: optional(oneOf(...ROPE_TYPES)),
+  rope_theta: optional(positive()),
+  factor: nullish(positive()),
+  beta_fast: nullish(positive()),
+  beta_slow: nullish(positive()),
+  original_max_position_embeddings: nullish(positive()),
+  truncate: or(bool(), true),
+  attention_factor: nullish(positive()),
+  mscale: nullish(number()),
+  mscale_all_dim: nullish(number()),
   /** Share of a head's width that turns. */
-  partial_rotary_factor: z.literal(1).nullish(),
+  partial_rotary_factor: nullish(oneOf(1)),
   /** vLLM's note that the weights were trained with it. */
-  finetuned: z.boolean().nullish(),
-});
-type Rope = z.infer<typeof Rope>;
+  finetuned: nullish(bool()),
+};
+type Rope = Read<typeof ROPE_FIELDS>;
 /** Keys that mean nothing without a scaling. */
 const SCALING_KEYS = [
   'factor',
@@ -72,14 +89,14 @@ const SCALING_KEYS = [
   'mscale_all_dim',
 ] as const satisfies readonly (keyof Rope)[];
 /** What transformers' GptOssConfig takes when the file has no rope at all. */
-const DEFAULT_ROPE = {
+const DEFAULT_ROPE: Rope = {
   rope_type: 'yarn',
   factor: 32,
   beta_fast: 32,
   beta_slow: 1,
   truncate: false,
   original_max_position_embeddings: 4096,
-} as const;
+};
 const DEFAULT_THETA = 150000;
 const DEFAULT_WINDOW = 128;
 
@@ -100,16 +117,9 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
     raw.num_experts_per_tok === undefined && typeof raw.experts_per_token === 'number'
       ? { ...raw, num_experts_per_tok: raw.experts_per_token }
       : value;
-  const parsed = ModelConfig.safeParse(given);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw bad(
-      where,
-      `${issue?.path.join('.') || 'the file'}: ${issue?.message ?? 'not an object'}`,
-      'use the config.json that belongs to a gpt-oss checkpoint',
-    );
-  }
-  const c = parsed.data;
+  const c = readFields(CONFIG_FIELDS, given);
+  if (isWrong(c))
+    throw bad(where, `${c.field ?? 'the file'}: ${c.what}`, 'use the config.json that belongs to a gpt-oss checkpoint');
   const fix = 'config.json must be the one its weights were made with';
   if (c.num_attention_heads % c.num_key_value_heads !== 0)
     throw bad(
@@ -154,7 +164,7 @@ export function parseConfig(value: unknown, where = 'config.json'): ModelConfig 
 /** @throws {CheckpointError} bad_config: a key that would change the model, or one that nobody knows */
 function checkKeys(raw: Readonly<Record<string, unknown>>, where: string): void {
   for (const [key, value] of Object.entries(raw)) {
-    if (Object.hasOwn(ModelConfig.shape, key) || Object.hasOwn(WITHOUT_EFFECT, key)) continue;
+    if (Object.hasOwn(CONFIG_FIELDS, key) || Object.hasOwn(WITHOUT_EFFECT, key)) continue;
     const allowed = Object.hasOwn(MUST_BE, key) ? MUST_BE[key] : undefined;
     const shown = JSON.stringify(value)?.slice(0, 80) ?? 'nothing';
     if (!allowed)
@@ -215,7 +225,7 @@ function readRope(section: string, value: unknown, where: string): Rope {
     if (
       nested.length !== per.length ||
       others.some((o) => o !== first) ||
-      per.some(([name]) => !LayerType.safeParse(name).success)
+      per.some(([name]) => !LAYER_TYPES.some((known) => known === name))
     )
       throw bad(
         where,
@@ -224,17 +234,13 @@ function readRope(section: string, value: unknown, where: string): Rope {
       );
     return readRope(`${section}.${nested[0]?.[0]}`, nested[0]?.[1], where);
   }
-  const parsed = Rope.safeParse(value);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0],
-      keys = issue?.code === 'unrecognized_keys' ? `unknown key ${issue.keys.join(', ')}` : issue?.message;
+  const r = readFields(ROPE_FIELDS, value, true);
+  if (isWrong(r))
     throw bad(
       where,
-      `${[section, ...(issue?.path ?? [])].join('.')}: ${keys ?? ''}`,
+      `${r.field === null ? section : `${section}.${r.field}`}: ${r.what}`,
       'rope types default and yarn are known, with the settings of YaRN, over the whole width of a head',
     );
-  }
-  const r = parsed.data;
   if (r.rope_type && r.type && r.rope_type !== r.type)
     throw bad(where, `${section}.type ${r.type} contradicts rope_type ${r.rope_type}`, 'keep one of the two');
   const scaled = SCALING_KEYS.find((key) => r[key] != null && r[key] !== 1);
@@ -271,7 +277,7 @@ export function ropeSettings(config: ModelConfig, where = 'config.json'): RopeSe
     ? readRope('rope_parameters', now, where)
     : before
       ? readRope('rope_scaling', before, where)
-      : Rope.parse(DEFAULT_ROPE);
+      : DEFAULT_ROPE;
   const other = now && before ? readRope('rope_scaling', before, where) : undefined;
   for (const key of other ? (Object.keys(other) as (keyof Rope)[]) : [])
     if (key !== 'type' && key !== 'rope_type' && other?.[key] != null && r[key] != null && other[key] !== r[key])

@@ -2,10 +2,10 @@
 // itself is not taken from it.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { CheckpointError } from '../base/errors.js';
 import { readJsonFile } from '../base/json-file.js';
 import type { ModelConfig } from './config.js';
+import { ids, isWrong, nullish, readFields } from './config-fields.js';
 
 const FILE = 'generation_config.json';
 const SAMPLING = 'a request states its own sampling';
@@ -90,7 +90,7 @@ export const NOT_TAKEN: Readonly<Record<string, string>> = {
   _commit_hash: 'a name',
 };
 
-const Ends = z.union([z.int(), z.array(z.int())]).nullish();
+const ENDS = { eos_token_id: nullish(ids()) };
 
 /**
  * Ids that end a turn by the model's own word: eos_token_id of generation_config.json, and of config.json.
@@ -125,7 +125,7 @@ export function generationEnds(file: string): readonly number[] {
   const unknown = Object.keys(value).find((key) => key !== 'eos_token_id' && !Object.hasOwn(NOT_TAKEN, key));
   if (unknown !== undefined)
     throw bad(`${unknown} is not known here, and what it would change is not guessed; remove it if it is not needed`);
-  const ends = Ends.safeParse((value as { eos_token_id?: unknown }).eos_token_id);
-  if (!ends.success) throw bad('eos_token_id: wanted a token id or a list of them');
-  return [ends.data ?? []].flat();
+  const ends = readFields(ENDS, value);
+  if (isWrong(ends)) throw bad('eos_token_id: wanted a token id or a list of them');
+  return [ends.eos_token_id ?? []].flat();
 }

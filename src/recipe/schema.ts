@@ -1,8 +1,8 @@
 // The recipe: this zod schema is the only source of its types, defaults, help, JSON Schema and reference page. Read top
 // to bottom.
 import { z } from 'zod';
-import { ModelConfig } from '../model/config.js';
 import { DEVICE_NAMES, DEVICE_PATTERN } from '../native/backends.js';
+import { CONFIG_SHAPE } from './config-shape.js';
 
 /**
  * Groups and single matrices an adapter may sit on. attention = q,k,v,o_proj; experts = gate_up_proj and down_proj of
@@ -332,7 +332,7 @@ const Model = z.strictObject({
     .optional()
     .describe('checkpoint to adapt (methods sft, dpo and orpo): a folder, or hf://OWNER/NAME[@REVISION], pulled once'),
   init: z
-    .strictObject(ModelConfig.shape)
+    .strictObject(CONFIG_SHAPE)
     .optional()
     .describe('configuration of a new model (method pretrain), fields as in config.json'),
   tokenizer: z.string().optional().describe('folder with tokenizer.json; absent: model.base'),

@@ -105,11 +105,18 @@ export const ServeConfig = z.strictObject({
     .optional()
     .describe('judge, log, and release WHATEVER THE VERDICT; every answer, log line and metric says so'),
   holdAhead: z
-    .int()
-    .min(0)
-    .max(1 << 20)
+    .union([
+      z.literal('off'),
+      z
+        .int()
+        .min(0)
+        .max(1 << 20),
+    ])
     .optional()
-    .describe('characters written beyond those that are being judged before a stream waits for the verdict'),
+    .describe(
+      'characters written beyond those that are being judged before a stream waits for the verdict; off: it never ' +
+        'waits; absent: 0 with a local judge, off with one behind a URL',
+    ),
   detectors: DetectorsConfig.optional(),
   log: z.string().optional().describe('folder of signed records: every verdict is in it before anything leaves by it'),
   logKey: z.string().optional().describe('private key that signs it, as `temper key new` makes one'),

@@ -5,7 +5,7 @@
 // A new API is one file that exports an `Api` (api.ts), and a line in apis.ts.
 import { randomInt } from 'node:crypto';
 import { TemperError } from '../base/errors.js';
-import { type AnswerName, type HeldDone, type Holding, heldTurn } from '../compose/held-turn.js';
+import type { AnswerName, HeldDone, Holding } from '../compose/held-turn.js';
 import type { DoneEvent, GenerateRequest, TokenInfo } from '../infer/protocol.js';
 import type { Prepared, TurnWish } from '../infer/structures.js';
 import { releaseRules } from '../safeguard/holdback/rules.js';
@@ -257,6 +257,7 @@ async function* judged(
   { held, whole, name, gate, sort }: Turning & { readonly whole: boolean; readonly name: AnswerName },
   signal: AbortSignal,
 ): AsyncGenerator<Released, Ending, void> {
+  const { heldTurn } = await import('../compose/held-turn.js');
   const waits = held !== null && held.checked.length > 0;
   const check = waits ? (done: DoneEvent): Promise<string | null> => brokenBy(held, done, signal) : undefined;
   let ending: HeldDone | undefined;

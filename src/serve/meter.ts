@@ -1,11 +1,11 @@
 // What a server counts, as Prometheus reads it.
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DoneEvent } from '../infer/protocol.js';
 import type { ScreeningMode } from '../safeguard/holdback/sink.js';
 import type { JudgeHealth } from '../safeguard/judge-health.js';
 import type { Verdict } from '../safeguard/types.js';
 import type { CommitInfo } from '../verdict-log/log.js';
 import type { Admission } from './admission.js';
+import { Counter, Gauge, Histogram, Registry } from './prometheus.js';
 import { screeningMetrics } from './screening-metrics.js';
 
 export interface Meter {

@@ -1,8 +1,9 @@
 // What a server counts of verdicts, of what waits for them, of its log and of its judge.
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import { channelLabel } from '../safeguard/contract.js';
 import type { JudgeHealth } from '../safeguard/judge-health.js';
 import type { ScreeningMeter } from './meter.js';
+import { Counter, Gauge, Histogram } from './prometheus.js';
 
 const BREAKER = { closed: 0, half_open: 1, open: 2 } as const;
 

@@ -151,6 +151,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     import('./meter.js'),
     import('@hono/node-server'),
     import('./warm-up.js').then(({ warmUp }) => warmUp()),
+    options.screening ? import('../compose/held-turn.js') : null,
   ]);
   code.catch(() => {}); // told where it is waited for
   try {

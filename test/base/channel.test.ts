@@ -1,10 +1,11 @@
 // The worker channel: results, streams, cancelling also while the thread does not read its messages, typed errors,
 // close, and what a crash is.
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Channel, openChannel, runInThread } from '../../src/base/channel.js';
+import { beginThread, type Channel, openChannel, runInThread } from '../../src/base/channel.js';
 import { packageRoot } from '../../src/base/machine.js';
 
 type Calls = {
@@ -31,7 +32,7 @@ await serve((data) => {
   const busyUntil = (free) => { while (Atomics.load(free, 0) === 0); };
   if (data?.slow) busyUntil(data.slow);
   return {
-    info: { pid: process.pid },
+    info: { pid: process.pid, tag: data?.tag },
     handlers: {
       double: (x) => 2 * x,
       async count(n, { emit }) { for (let i = 0; i < n; i++) { emit(i); await sleep(1); } return 'counted'; },
@@ -54,14 +55,41 @@ await serve((data) => {
 `,
 );
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
-const open = (data: unknown = null, signal?: AbortSignal): Promise<Channel<Calls, { readonly pid: number }>> =>
+type Info = { readonly pid: number; readonly tag?: string };
+const open = (data: unknown = null, signal?: AbortSignal): Promise<Channel<Calls, Info>> =>
   openChannel(entry, data, { name: 'test', signal });
 const since = (from: number): number => performance.now() - from;
 /** What a deaf thread looks at: it is busy until there is a 1. */
 const flag = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
 
+describe('a thread that was begun before it is opened', () => {
+  it('is opened once, with what is said then', async () => {
+    beginThread(entry, { name: 'test' });
+    const [first, second] = await Promise.all([open({ tag: 'a' }), open({ tag: 'b' })]);
+    expect([first.info.tag, second.info.tag, await first.call('double', 21)]).toEqual(['a', 'b', 42]);
+    await Promise.all([first.close(), second.close()]);
+    beginThread(entry, { name: 'test' });
+    await expect(open({ refuse: true })).rejects.toMatchObject({ code: 'bad_row' });
+    beginThread(entry, { name: 'test' });
+    await expect(open({ refuse: () => {} })).rejects.toThrow(/could not be cloned/);
+  });
+  it('does not keep the process, and one that cannot begin is told of where it is opened', async () => {
+    const script = `import { beginThread } from ${from('channel.js')};
+      beginThread(${JSON.stringify(entry)}, { name: 'test' });`;
+    writeFileSync(join(dir, 'begin.mjs'), script);
+    const code = await new Promise((done) => {
+      execFile(process.execPath, [join(dir, 'begin.mjs')], (e) => done(e?.code ?? 0));
+    });
+    expect(code).toBe(0);
+    const broken = join(dir, 'broken.mjs');
+    writeFileSync(broken, "throw new Error('does not load');");
+    beginThread(broken, { name: 'broken' });
+    await expect(openChannel(broken, null, { name: 'broken' })).rejects.toThrow('does not load');
+  });
+});
+
 describe('an open channel', () => {
-  let channel: Channel<Calls, { readonly pid: number }>;
+  let channel: Channel<Calls, Info>;
   beforeAll(async () => {
     channel = await open();
   });

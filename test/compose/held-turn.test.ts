@@ -7,13 +7,14 @@ import { isOn } from '../../src/infer/brake.js';
 import type { Engine } from '../../src/infer/engine.js';
 import type { EngineEvent, GenerateRequest } from '../../src/infer/protocol.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
+import type { Clock } from '../../src/safeguard/holdback/clock.js';
 import { definePolicy } from '../../src/safeguard/policy.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 
 const later = (): Promise<void> => new Promise((done) => setImmediate(done));
-/** So long that all that can happen has. */
-const settled = async (): Promise<void> => {
-  for (let i = 0; i < 300; i++) await later();
+/** So long that all that can happen has, or what is waited for. */
+const settled = async (happened = (): boolean => false): Promise<void> => {
+  for (let i = 0; i < 300 && !happened(); i++) await later();
 };
 
 class Scene {
@@ -24,13 +25,16 @@ class Scene {
   readonly asked: string[] = [];
   readonly nonces = new Set<string>();
   readonly gone = new AbortController();
+  /** ms, and what is to happen later. */
+  time = 0;
+  readonly timers = new Map<() => void, number>();
   readonly over: Promise<void>;
   #answers: (() => void)[] = [];
 
   constructor(
     readonly messages: readonly Message[],
     ahead: number | undefined,
-    { whole = false, now = false } = {},
+    { whole = false, now = false, charMs = 1 } = {},
   ) {
     const judge = {
       name: 'j',
@@ -46,15 +50,23 @@ class Scene {
       },
     };
     const screen = createScreen({ policies: [definePolicy('p', 'P1: Rome')], judge });
-    const options = { whole, ...(ahead === undefined ? {} : { ahead }) };
+    const clock: Clock = {
+      now: () => this.time,
+      later: (run, ms) => {
+        this.timers.set(run, ms);
+        return () => this.timers.delete(run);
+      },
+    };
+    const options = { whole, clock, ...(ahead === undefined ? {} : { ahead }) };
     this.over = (async () => {
-      for await (const e of heldTurn(this.#engine(), { messages: [] }, screen, options, this.gone.signal))
+      for await (const e of heldTurn(this.#engine(charMs), { messages: [] }, screen, options, this.gone.signal))
         if (e.kind === 'done') this.done = e;
         else this.leaving += e.piece.text;
     })();
     this.over.catch(() => {});
   }
-  #engine(): Engine {
+  /** @param charMs what a character takes */
+  #engine(charMs: number): Engine {
     const own = this;
     return {
       count: async () => 1,
@@ -67,6 +79,7 @@ class Scene {
               signal.throwIfAborted();
             }
             own.written += text;
+            own.time += charMs;
             yield { kind: 'text', message, role, channel, recipient: null, text };
             await later();
             signal.throwIfAborted();
@@ -113,6 +126,36 @@ it.each([
   expect(scene.nonces.size).toBe(1);
   // With none ahead each sentence is judged by itself, and the last verdict is the whole's.
   if (ahead === 0) expect(scene.asked).toEqual([ONE, ONE + TWO, ONE + TWO + THREE]);
+});
+it('a fast one’s sentences share verdicts, and of what is written never less than 60 % was judged', async () => {
+  const parts = [ONE, TWO, THREE, TWO, THREE, TWO, THREE, TWO];
+  const upTo = (n: number): string => parts.slice(0, n).join('');
+  const scene = new Scene([say(upTo(8))], 0, { charMs: 0.1 });
+  await settled();
+  expect([scene.written, scene.asked, scene.leaving]).toEqual([`${upTo(2)} `, [upTo(2)], '']);
+  await scene.finish();
+  expect([scene.asked, scene.leaving]).toEqual([[2, 3, 5, 8].map(upTo), upTo(8)]);
+  expect(scene.timers.size).toBe(0);
+});
+it('does not keep a sentence for longer, nor where the next will not come in that time', async () => {
+  const keeping = async (charMs: number): Promise<Scene> => {
+    const scene = new Scene([say(`${ONE} and so it goes on and on and on and on`)], 0, { charMs });
+    await settled(() => scene.timers.size > 0 || scene.asked.length > 0);
+    return scene;
+  };
+  const late = await keeping(0.1);
+  expect([late.asked, [...late.timers.values()]]).toEqual([[], [20]]);
+  for (const run of late.timers.keys()) run();
+  await settled(() => late.asked.length > 0);
+  expect([late.asked, late.written.length < late.messages[0]!.content.length]).toEqual([[ONE], true]);
+  await late.finish();
+  const slow = await keeping(1);
+  expect([slow.asked, slow.timers.size]).toEqual([[ONE], 0]);
+  await slow.finish();
+  const gone = await keeping(0.1);
+  gone.gone.abort(new Error('gone'));
+  await expect(gone.over).rejects.toThrow('gone');
+  expect([gone.timers.size, gone.leaving]).toEqual([0, '']);
 });
 it('never waits where nothing is being judged: long without an end, or judged as a whole', async () => {
   const long = new Scene([say('words and words that go on '.repeat(9))], 0);

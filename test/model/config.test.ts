@@ -1,7 +1,7 @@
 // Rotary frequencies against the check values of the released config (facts: gpt-oss, C4), and the defaults.
 import { describe, expect, it } from 'vitest';
 import { TemperError } from '../../src/base/errors.js';
-import { layerWindow, ModelConfig, parseConfig, ropeParameters } from '../../src/model/config.js';
+import { CONFIG_FIELDS, layerWindow, parseConfig, ropeParameters } from '../../src/model/config.js';
 import { MUST_BE, WITHOUT_EFFECT } from '../../src/model/config-keys.js';
 import { PRESETS } from '../../src/model/init.js';
 
@@ -87,7 +87,7 @@ describe('a config.json that would mean another model', () => {
   it('every key, with a value it never has, is refused or stands on the list of those without effect', () => {
     const odd = { of: 'no such setting' };
     let swept = 0;
-    const keys = new Set([...Object.keys(released), ...Object.keys(ModelConfig.shape), ...Object.keys(MUST_BE)]);
+    const keys = new Set([...Object.keys(released), ...Object.keys(CONFIG_FIELDS), ...Object.keys(MUST_BE)]);
     for (const key of [...keys, ...Object.keys(WITHOUT_EFFECT)]) {
       const e = refused({ [key]: odd });
       expect(e === null, `${key}: ${e?.message}`).toBe(Object.hasOwn(WITHOUT_EFFECT, key));
@@ -101,6 +101,28 @@ describe('a config.json that would mean another model', () => {
     (key) => expect(refused({ [key]: 1 })?.message).toMatch(new RegExp(`${key} is not known here`)),
   );
 
+  it.each<[Record<string, unknown>, string]>([
+    [{ vocab_size: 0 }, 'vocab_size: wanted an integer from 1, got 0'],
+    [{ vocab_size: 1.5 }, 'vocab_size: wanted an integer from 1, got 1.5'],
+    [{ vocab_size: undefined }, 'vocab_size: wanted an integer from 1, got nothing'],
+    [{ num_hidden_layers: 1025 }, 'num_hidden_layers: wanted an integer from 1 to 1024, got 1025'],
+    [{ pad_token_id: '1' }, 'pad_token_id: wanted an integer, got "1"'],
+    [{ rms_norm_eps: 0 }, 'rms_norm_eps: wanted a number above 0, got 0'],
+    [{ rms_norm_eps: Number.NaN }, 'rms_norm_eps: wanted a number above 0, got null'],
+    [{ swiglu_limit: null }, 'swiglu_limit: wanted a number above 0, got null'],
+    [{ attention_bias: 'true' }, 'attention_bias: wanted a boolean, got "true"'],
+    [{ hidden_act: 1 }, 'hidden_act: wanted a string, got 1'],
+    [{ rope_scaling: [] }, 'rope_scaling: wanted an object, got []'],
+    [{ eos_token_id: [1, 'x'] }, 'eos_token_id: wanted a token id or a list of them, got [1,"x"]'],
+    [
+      { layer_types: ['linear_attention'] },
+      'layer_types: wanted a list of "sliding_attention" and "full_attention", got ["linear_attention"]',
+    ],
+    [{ rope_scaling: { ...yarn, factor: -1 } }, 'rope_scaling.factor: wanted a number above 0, got -1'],
+    [{ rope_scaling: { ...yarn, truncate: null } }, 'rope_scaling.truncate: wanted a boolean, got null'],
+  ])('a field that is not what it may be is told with what it is: %j', (change, message) => {
+    expect(refused(change)?.message).toContain(message);
+  });
   const without = { rope_scaling: undefined, rope_theta: undefined };
   const theta = { ...yarn, rope_theta: 150000 };
   it.each<[string, Record<string, unknown>, RegExp]>([

@@ -155,6 +155,8 @@ describe('the nano judge', () => {
     try {
       expect(opened.checks).toMatchObject([{ policy: name, by: 'golden', passed: true }]);
       expect(opened.notices).toEqual([]);
+      // What is held waits for a judge that shares its machine.
+      expect(opened.ahead).toBe(0);
       const fine = await opened.screen.screen({ final: 'Your table for 4 people on friday is booked, Rossi' });
       expect(fine.outcome).toBe('allow');
       // Its log-odds are those of what it says.
@@ -214,6 +216,7 @@ describe('a judge behind a URL', () => {
     const { outcome } = await opened.screen.screen({ final: 'Your table is booked' });
     await opened.close();
     await server.close();
+    expect(opened.ahead).toBeUndefined();
     return { notices: opened.notices, checks: opened.checks, asked, outcome };
   };
   const allows = (): null => null;

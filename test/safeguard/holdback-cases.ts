@@ -2,6 +2,7 @@
 // aborts. A case is decided by its numbers alone, and checks after every step that nothing has left before its verdict.
 import type { Message } from '../../src/harmony/types.js';
 import { isCall } from '../../src/infer/content.js';
+import type { Clock } from '../../src/safeguard/holdback/clock.js';
 import { Holder, type HolderOptions, type Said } from '../../src/safeguard/holdback/holder.js';
 import type { Channels, Screen, ScreenResult } from '../../src/safeguard/screen.js';
 import { transcript } from '../../src/safeguard/transcript.js';
@@ -140,6 +141,8 @@ export interface Case {
   readonly unlogged: number;
   /** Characters beyond what is being judged after which no more is written; -1: it never waits. */
   readonly ahead: number;
+  /** Sentences may be kept for the next one. */
+  readonly keeps: boolean;
 }
 export interface Outcome {
   readonly released: readonly string[];
@@ -147,6 +150,8 @@ export interface Outcome {
   readonly aborted: boolean;
   readonly failed: boolean;
   readonly waits: number;
+  /** Sentences for which no other came in time. */
+  readonly waitedOut: number;
 }
 
 /** What has left of a turn, in its order: its text, a bar between its messages. */
@@ -262,7 +267,17 @@ export async function runCase(c: Case): Promise<Outcome> {
   const random = randomOf(c.seed);
   const screen = new SteppedScreen(c.judging, false);
   const gone = new AbortController();
-  let records = 0;
+  let records = 0,
+    steps = 0,
+    waitedOut = 0;
+  const kept = new Set<() => void>();
+  const keeping: Clock = {
+    now: () => steps,
+    later(run) {
+      kept.add(run);
+      return () => kept.delete(run);
+    },
+  };
   const choices = Array.from({ length: c.choices }, (_, i) => {
     const turn = turnOf(random, c.judging === 'mark');
     const often = 1 + random(6);
@@ -276,6 +291,7 @@ export async function runCase(c: Case): Promise<Outcome> {
         mode: 'enforce',
         apart: false,
         signal: gone.signal,
+        keeping: c.keeps ? keeping : undefined,
         log: {
           async append({ channel, outcome, digests }) {
             if (records++ === c.unlogged) throw new Error('disk full');
@@ -291,7 +307,6 @@ export async function runCase(c: Case): Promise<Outcome> {
     );
     return choice;
   });
-  let steps = 0;
   let left = -1;
   while (choices.some((x) => !x.over && x.error === null)) {
     if (steps++ === c.abortAt) {
@@ -300,7 +315,12 @@ export async function runCase(c: Case): Promise<Outcome> {
     }
     const pending = screen.pending;
     // Verdicts in any order, beside text that goes on.
-    if (pending.length > 0 && random(3) === 0) pending.splice(random(pending.length), 1)[0]?.();
+    const late = [...kept][random(1 + kept.size)];
+    if (late && random(6) === 0) {
+      kept.delete(late);
+      waitedOut++;
+      late();
+    } else if (pending.length > 0 && random(3) === 0) pending.splice(random(pending.length), 1)[0]?.();
     else choices[random(choices.length)]?.step();
     if (pending.length > 0 && choices.every((x) => x.done !== null || x.over))
       pending.splice(random(pending.length), 1)[0]?.();
@@ -331,6 +351,7 @@ export async function runCase(c: Case): Promise<Outcome> {
     aborted,
     failed: choices.some((x) => x.error !== null),
     waits: choices.reduce((n, x) => n + x.waits, 0),
+    waitedOut,
   };
 }
 
@@ -359,6 +380,7 @@ export function caseOf(n: number): Case {
     abortAt: random(6) === 0 ? random(30) : -1,
     unlogged: random(8) === 0 ? random(8) : -1,
     ahead: random(3) === 0 ? -1 : random(40),
+    keeps: random(3) > 0,
   };
 }
 /** One turn in two pieces, for each place between two of its characters. */
@@ -374,5 +396,6 @@ export function splitsOf(seed: number, judging: Judging, action: Case['action'])
     abortAt: -1,
     unlogged: -1,
     ahead: (seed % 3) * 12 - 1,
+    keeps: seed % 3 > 0,
   }));
 }

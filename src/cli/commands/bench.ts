@@ -1,10 +1,10 @@
 // `temper bench`: the headline numbers of one checkpoint on this machine.
 
-import { Option } from 'commander';
 import { ConfigError } from '../../base/errors.js';
 import type { Preset } from '../../model/init.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { print, tell } from '../terminal.js';
 
 interface Options {

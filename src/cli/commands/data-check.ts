@@ -1,10 +1,10 @@
 // `temper data check`: what a dataset holds, before anything is trained on it.
 
-import { Option } from 'commander';
 import type { FileCheck } from '../../data/check.js';
 import { noticesOf } from '../../data/notes.js';
 import { overlapText } from '../../data/overlap.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { createProgress } from '../progress.js';
 import { oneLine, printable, printStyled, styled } from '../terminal.js';
 

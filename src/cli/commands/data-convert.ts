@@ -1,7 +1,8 @@
 // `temper data convert`: rows of any files as one file of JSON lines or Parquet.
-import { Option } from 'commander';
+
 import type { ConvertRequest } from '../../train/train.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';
 

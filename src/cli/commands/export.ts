@@ -1,10 +1,11 @@
 // `temper export`: what a run trained, or an adapter made elsewhere, for others to load.
-import { InvalidArgumentError, Option } from 'commander';
+
 import { ConfigError } from '../../base/errors.js';
 import { formatBytes } from '../../base/units.js';
 import type { ReleaseResult } from '../../compose/release.js';
 import type { ExportProgress } from '../../export/export.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { InvalidArgumentError, Option } from '../commander.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';
 

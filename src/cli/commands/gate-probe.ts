@@ -1,8 +1,9 @@
 // `temper gate probe`: what a little more tuning on rows that do harm makes of an adapter.
-import { InvalidArgumentError } from 'commander';
+
 import { formatSeconds } from '../../base/units.js';
 import type { ProbeHooks, ProbePlan } from '../../compose/gate-probe.js';
 import { type Command, collect, examples, group, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { InvalidArgumentError } from '../commander.js';
 import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { print, tell } from '../terminal.js';

@@ -1,9 +1,10 @@
 // `temper gate`: whether an adapter may leave, decided by a suite that base and adapter answer.
-import { Option } from 'commander';
+
 import { formatSeconds } from '../../base/units.js';
 import type { GateHooks, GatePlan, GateResult } from '../../compose/gate.js';
 import type { Asked } from '../../compose/gate-review.js';
 import { type Command, collect, examples, group, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { print, tell } from '../terminal.js';

@@ -1,6 +1,7 @@
 // `temper logits`: logits of token sequences, for comparison with other implementations.
-import { Option } from 'commander';
+
 import { type Command, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';
 

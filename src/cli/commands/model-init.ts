@@ -1,6 +1,7 @@
 // `temper model init`: random weights in the released format.
-import { Option } from 'commander';
+
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';
 

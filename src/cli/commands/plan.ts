@@ -1,9 +1,10 @@
 // `temper plan`: memory and time of a recipe, or memory of serving, before anything is loaded.
-import { Option } from 'commander';
+
 import { ConfigError } from '../../base/errors.js';
 import { formatRate, formatSeconds, formatBytes as size } from '../../base/units.js';
 import type { GateWork } from '../../compose/gate-work.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { print } from '../terminal.js';
 
 interface Options {

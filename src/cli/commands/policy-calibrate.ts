@@ -1,6 +1,7 @@
 // `temper policy calibrate`: the threshold of a judge under a policy, and how well it judges, with intervals.
-import { Option } from 'commander';
+
 import { type Command, examples, group, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import {
   addPolicyJudgeOptions,
   estimateText,

@@ -1,9 +1,10 @@
 // `temper policy check`: a policy and its golden set looked at as code is. No judge is asked.
-import { Option } from 'commander';
+
 import type { ContractName } from '../../safeguard/contracts/contract.js';
 import { CONTRACT_NAMES } from '../../safeguard/contracts/contract.js';
 import type { Severity } from '../../safeguard/policies/lint/finding.js';
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { addGoldenOptions, type GoldenOptions, goldenSource, rerun } from '../policy-options.js';
 import { print } from '../terminal.js';
 

@@ -1,6 +1,7 @@
 // `temper policy mutate`: whether the golden set notices when a rule or an example is gone, or turned round.
-import { Option } from 'commander';
+
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { addPolicyJudgeOptions, goldenSource, type PolicyJudgeOptions } from '../policy-options.js';
 import { createProgress } from '../progress.js';
 import { print } from '../terminal.js';

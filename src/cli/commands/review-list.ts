@@ -1,8 +1,9 @@
 // `temper review list`: the queue as lines, without a word of what was held.
-import { Option } from 'commander';
+
 import type { Queue } from '../../store/review-types.js';
 import { QUEUES } from '../../store/review-types.js';
 import { type Command, examples, group, integerIn, interruptSignal, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { oneLine, print } from '../terminal.js';
 
 interface Options {

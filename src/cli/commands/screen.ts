@@ -1,11 +1,12 @@
 // `temper screen`: judges files of answers and traces, writes every verdict.
-import { Option } from 'commander';
+
 import type { OpenScreen } from '../../compose/screening.js';
 import type { OpenSharedVerdicts } from '../../compose/shared-verdicts.js';
 import type { Columns } from '../../safeguard/batch/columns.js';
 import type { Shard } from '../../safeguard/batch/shard.js';
 import type { BatchSummary } from '../../safeguard/batch/tally.js';
 import { type Command, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
 import { addReportOptions, failCount, type ReportOptions, report, reportFiles, settle } from '../screen-reports.js';

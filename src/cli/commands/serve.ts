@@ -1,8 +1,10 @@
 // `temper serve`: base and adapters behind an OpenAI-compatible port.
-import { Option } from 'commander';
+
 import { boundHeaps } from '../../base/heaps.js';
+import { beginEngine } from '../../infer/thread.js';
 import type { ServeOptions, TemperServer } from '../../serve/server.js';
 import { type Command, collect, examples, integerIn, interruptSignal, numberIn, printJson } from '../command.js';
+import { Option } from '../commander.js';
 import { addHoldOptions, addModelOptions, addScreenOptions, sayNotices } from '../engine-options.js';
 import { handleHangups } from '../interrupt.js';
 import { sayDevice } from '../progress.js';
@@ -108,6 +110,7 @@ export const command: Command = {
         ),
       )
       .action(async (options: CommandOptions, command: { getOptionValueSource(name: string): string | undefined }) => {
+        beginEngine();
         const [{ serve }, { serveOptions }] = await Promise.all([
           import('../../serve/server.js'),
           import('../serve-options.js'),

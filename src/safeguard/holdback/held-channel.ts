@@ -8,6 +8,11 @@ const GROWTH = 1 / 12;
 export const MOST_CALLS = 96;
 /** Beginnings that could not be judged; then the rest waits for the whole. */
 const MOST_UNJUDGED = 2;
+/** Where sentences may be kept for the next: for so long, ms, and two at the first, as nothing has left then. */
+const KEPT_MS = 20;
+const FIRST = 2;
+/** Later a next one is waited for while with it such a share of what is written would have been judged. */
+const SHARE = 0.6;
 
 /** A beginning that is being judged. */
 export interface Judging {
@@ -28,6 +33,14 @@ export class HeldChannel {
   calls = 0;
   unjudged = 0;
   judging: Judging | null = null;
+  /** Sentences that ended since a verdict was last asked for, and when the first of them did, ms. */
+  #fresh = 0;
+  #since = 0;
+  /** Of the last sentence: its characters, and how long it was written, ms. */
+  #size = 0;
+  #wroteMs = 0;
+  /** Since when the next one is written, ms. */
+  #from: number | null = null;
   /** The last that was said of it. */
   result: ScreenResult | null = null;
   /** All of it is allowed. */
@@ -47,7 +60,37 @@ export class HeldChannel {
     if (this.calls >= MOST_CALLS || this.unjudged >= MOST_UNJUDGED) return null;
     return this.calls < FREE_CALLS || at >= this.judged * (1 + GROWTH) ? at : null;
   }
-  cut(at: number): void {
-    if (at > (this.cuts.at(-1) ?? 0)) this.cuts.push(at);
+  /** Text is about to be added. @param now ms */
+  write(now: number): void {
+    this.#from ??= now;
+  }
+  /** @param now ms */
+  cut(at: number, now: number): void {
+    const before = this.cuts.at(-1) ?? 0;
+    if (at <= before) return;
+    this.cuts.push(at);
+    if (this.#fresh++ === 0) this.#since = now;
+    this.#size = at - before;
+    this.#wroteMs = now - (this.#from ?? now);
+    this.#from = now;
+  }
+  /** All up to the last cut is being judged from now on. */
+  asked(judging: Judging): void {
+    this.judging = judging;
+    this.#fresh = 0;
+  }
+  /** A verdict came, which the text may have waited for. */
+  answered(): void {
+    this.judging = null;
+    this.#from = null;
+  }
+  /**
+   * For how long what is worth a verdict may be kept for the next sentence, which then shares it, ms; 0: not at all, as
+   * where the next one is not likely to come in that time.
+   */
+  patience(now: number): number {
+    const withNext = (this.cuts.at(-1) ?? 0) + this.#size;
+    const few = this.judged === 0 ? this.#fresh < FIRST : withNext * SHARE <= this.judged;
+    return few && this.#wroteMs <= KEPT_MS ? Math.max(0, this.#since + KEPT_MS - now) : 0;
   }
 }

@@ -9,6 +9,7 @@ import { type ScreenResult, worst } from '../screen.js';
 import { channelOf, headOf, transcript } from '../transcript.js';
 import type { Verdict } from '../types.js';
 import { Asker, type AskerOptions } from './asker.js';
+import type { Clock } from './clock.js';
 import { CutFinder } from './cuts.js';
 import { HeldChannel } from './held-channel.js';
 
@@ -36,6 +37,11 @@ export interface HolderOptions extends AskerOptions {
   readonly wake: () => void;
   /** Told how long a sentence waited, from the character that ended it until it left, ms. */
   readonly onSentence?: ((ms: number) => void) | undefined;
+  /**
+   * Where text is not written on while it is judged: a sentence may be kept for the next, so that they share a verdict,
+   * for a time by this clock.
+   */
+  readonly keeping?: Clock | undefined;
 }
 
 interface HeldMessage {
@@ -69,6 +75,8 @@ export class Holder {
   readonly #messages: HeldMessage[] = [];
   readonly #channels = new Map<string, HeldChannel>();
   readonly #closed = new AbortController();
+  /** Of channels whose sentences are kept, how to forget that. */
+  readonly #kept = new Map<HeldChannel, () => void>();
   /** The first message that has not left whole. */
   #first = 0;
   #ended = false;
@@ -120,7 +128,15 @@ export class Holder {
     this.#stopJudging();
   }
   #stopJudging(): void {
+    this.#keepNothing();
     for (const { judging } of this.#channels.values()) judging?.stop.abort(GIVEN_UP);
+  }
+  #keepNothing(): void {
+    for (const forget of this.#kept.values()) forget();
+    this.#kept.clear();
+  }
+  #now(): number {
+    return this.options.keeping?.now() ?? 0;
   }
 
   push(said: Said): void {
@@ -157,37 +173,54 @@ export class Holder {
       channel.text += channel.text === '' ? head : `\n${head}`;
       message.start = channel.text.length;
     }
+    channel.write(this.#now());
     channel.text += text;
     message.text += text;
     for (const at of message.call ? [] : message.finder.push(text)) this.#cut(message, at);
     this.#kick(channel);
   }
   #cut(message: HeldMessage, at: number): void {
-    message.channel.cut(message.start + at);
+    message.channel.cut(message.start + at, this.#now());
     message.ends.push({ at, ms: performance.now() });
   }
   #end(message: HeldMessage): void {
     if (message.over) return;
     message.over = true;
     if (message.start >= 0) this.#cut(message, message.text.length);
-    this.#kick(message.channel);
+    this.#kick(message.channel, false);
     this.options.wake();
   }
 
-  /** Asks for the next verdict of a channel, where one is worth it. */
-  #kick(channel: HeldChannel): void {
+  /** Asks for the next verdict of a channel, where one is worth it. @param keeps it may wait for the next sentence */
+  #kick(channel: HeldChannel, keeps = true): void {
     if (this.options.whole || this.#ended || this.#failure !== null || this.#closed.signal.aborted) return;
     const at = channel.next;
     if (at === null) return;
+    if (keeps && this.#keep(channel)) return;
+    this.#kept.get(channel)?.();
+    this.#kept.delete(channel);
     const stop = new AbortController();
     const over = this.#asker
       .ask({ [channel.label]: channel.text.slice(0, at) }, false, stop.signal)
       .then((result) => this.#judged(channel, at, stop.signal, result))
       .catch((e: unknown) => this.#fail(e));
-    channel.judging = { at, stop, over };
+    channel.asked({ at, stop, over });
+  }
+  /** @returns whether what is worth a verdict waits for the next sentence */
+  #keep(channel: HeldChannel): boolean {
+    const { keeping } = this.options;
+    if (!keeping) return false;
+    const ms = channel.patience(keeping.now());
+    if (ms === 0) return false;
+    const over = (): void => {
+      this.#kick(channel, false);
+      this.options.wake();
+    };
+    if (!this.#kept.has(channel)) this.#kept.set(channel, keeping.later(over, ms));
+    return true;
   }
   #judged(channel: HeldChannel, at: number, stopped: AbortSignal, result: ScreenResult): void {
-    channel.judging = null;
+    channel.answered();
     if (stopped.aborted || this.#closed.signal.aborted) return;
     channel.judged = at;
     channel.calls++;
@@ -263,6 +296,7 @@ export class Holder {
     const channels = transcript(messages);
     this.#adopt(messages);
     this.#ended = true;
+    this.#keepNothing();
     for (const { label, text, judging } of this.#channels.values())
       if (judging && judging.at === text.length && text === channels[label]) await judging.over;
       else judging?.stop.abort(GIVEN_UP);

@@ -1,0 +1,9 @@
+// The thread of an engine.
+import { beginThread, LEAST_YOUNG_MIB } from '../base/channel.js';
+
+export const ENGINE_FILE = 'infer/worker.js';
+/** A collection is then a fraction of a small model's step. */
+export const ENGINE_THREAD = { name: 'infer', youngMiB: LEAST_YOUNG_MIB } as const;
+
+/** The next engine that is opened finds its thread with the code read. */
+export const beginEngine = (): void => beginThread(ENGINE_FILE, ENGINE_THREAD);
