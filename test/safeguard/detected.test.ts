@@ -141,12 +141,16 @@ describe('asked for', () => {
     (flag) =>
       expect(() => createDetectors(detectorFlags([flag]))).toThrow(expect.objectContaining({ code: 'bad_option' })),
   );
-  it.each(['secrets: off\n', 'detectors: {secret: off}\n', 'detectors: {secrets: 3}\n', '{', '- a\n'])(
-    'a file with %j is refused',
-    (text) => {
-      const file = join(dir, 'bad.yaml');
-      writeFileSync(file, text);
-      expect(() => readDetectors(file)).toThrow(expect.objectContaining({ code: 'bad_option' }));
-    },
-  );
+  it.each([
+    'secrets: off\n',
+    'detectors: {secret: off}\n',
+    'detectors: {secrets: 3}\n',
+    'detectors: *a\n',
+    '{',
+    '- a\n',
+  ])('a file with %j is refused', (text) => {
+    const file = join(dir, 'bad.yaml');
+    writeFileSync(file, text);
+    expect(() => readDetectors(file)).toThrow(expect.objectContaining({ code: 'bad_option' }));
+  });
 });

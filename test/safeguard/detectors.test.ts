@@ -51,6 +51,10 @@ describe('every rule', () => {
       expect(found(text), `${id}: ${text}`).toContain(id);
       expect(found(`See (${text}), please.`), id).toContain(id);
       expect(found(`${'Nothing of note. All is well, so far.\n'.repeat(3)}${text}`), id).toContain(id);
+      if (!['secrets', 'personal'].includes(id.replace(/\/.*/, ''))) continue;
+      // As the arguments of a call and addresses have it.
+      expect(found(JSON.stringify({ said: `Here:\n${text}` })), id).toContain(id);
+      expect(found(`?q=a%0A${text}`), id).toContain(id);
     }
   });
   it('says where', () => {

@@ -19,6 +19,11 @@ const FAMILIES: Readonly<Record<string, string>> = {
     'begin_of_sentence end_of_sentence tool_calls_begin tool_calls_end tool_call_begin tool_call_end tool_sep ' +
     'tool_outputs_begin tool_outputs_end fim_hole fim_begin fim_end',
   glm: 'observation begin_of_image end_of_image sop eop',
+  kimi:
+    'im_user im_assistant im_system im_middle tool_calls_section_begin tool_calls_section_end ' +
+    'tool_call_argument_begin media_begin media_content media_end media_pad',
+  granite: 'start_of_role end_of_role start_of_plugin end_of_plugin start_of_cite end_of_cite',
+  internlm: 'action_start action_end interpreter plugin',
 };
 const NAMES = new Map(
   Object.entries(FAMILIES).flatMap(([family, names]) => names.split(' ').map((name) => [name, family] as const)),
@@ -68,7 +73,7 @@ const PLAIN: Readonly<Record<string, readonly (readonly [text: string, family: s
 
 export const control: Detector = {
   name: 'control',
-  version: 1,
+  version: 2,
   rules: [...Object.keys(FAMILIES), 'mistral', 'gemma'].map((id) => ({
     id,
     finds: `a control token as ${id} spells it`,

@@ -93,3 +93,29 @@ export const isLetterCode = (c: number): boolean => (c >= 65 && c <= 90) || (c >
 export const isAlnumCode = (c: number): boolean => isDigitCode(c) || isLetterCode(c);
 /** NaN, past an end, is neither. */
 export const alnumAt = (text: string, i: number): boolean => isAlnumCode(text.charCodeAt(i));
+
+const isHexCode = (c: number): boolean => isDigitCode(c) || (c >= 65 && c <= 70) || (c >= 97 && c <= 102);
+/** Letters of ends of lines and tabs as JSON and programs write them: `\n`, `\r`, `\t`, `\b`, `\f`. */
+const isEscapeLetter = (c: number): boolean => c === 110 || c === 114 || c === 116 || c === 98 || c === 102;
+const PERCENT = 37,
+  BACKSLASH = 92,
+  U = 117;
+/** How many characters from `i` on are of an escape that begins before: 1 of `\n`, 5 of `\u000a`, 2 of `%3D`. */
+export function escapedAt(text: string, i: number): number {
+  const before = text.charCodeAt(i - 1);
+  const all = (from: number, n: number): boolean => {
+    for (let k = from; k < from + n; k++) if (!isHexCode(text.charCodeAt(k))) return false;
+    return true;
+  };
+  if (before === PERCENT) return all(i, 2) ? 2 : 0;
+  if (before !== BACKSLASH) return 0;
+  const c = text.charCodeAt(i);
+  return isEscapeLetter(c) ? 1 : c === U && all(i + 1, 4) ? 5 : 0;
+}
+/** Whether a word begins at `i`: no letter or digit stands before it, or one that is the end of an escape. */
+export function beginsWord(text: string, i: number): boolean {
+  if (!alnumAt(text, i - 1)) return true;
+  if (text.charCodeAt(i - 2) === BACKSLASH) return isEscapeLetter(text.charCodeAt(i - 1));
+  if (text.charCodeAt(i - 3) === PERCENT) return escapedAt(text, i - 2) === 2;
+  return text.charCodeAt(i - 6) === BACKSLASH && escapedAt(text, i - 5) === 5;
+}

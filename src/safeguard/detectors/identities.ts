@@ -1,7 +1,7 @@
 // Numbers that states give to people. A kind is here where its form or its check digit tells it from other numbers; one
 // that is digits alone counts only after a word that says what it is.
 import { isDate, luhn, modulo, verhoeff, weighted } from './checks.js';
-import { isAlnumCode, type Report } from './detector.js';
+import { beginsWord, isAlnumCode, type Report } from './detector.js';
 import { after, type Groups, goesOn, isShaped } from './digits.js';
 
 const days = (text: string): readonly [number, number, number] => [
@@ -118,7 +118,7 @@ for (const shape of SHAPES) {
 /** What the groups from `i` on are, digits alone. */
 export function identity(text: string, i: number, g: Groups, report: Report): void {
   const shapes = byHead.get(g.count * 64 + (g.sizes[0] as number));
-  if (!shapes || isAlnumCode(text.charCodeAt(i - 1)) || goesOn(text, i)) return;
+  if (!shapes || !beginsWord(text, i) || goesOn(text, i)) return;
   const { end } = g;
   if (isAlnumCode(text.charCodeAt(end)) || text.charCodeAt(i - 1) === 43) return;
   for (const [rule, sizes, signs, holds, words] of shapes)
@@ -147,18 +147,17 @@ function codiceFiscale(code: string): boolean {
 
 /** What holds letters too. @param n digits of the run at `i` */
 export function letteredIdentity(text: string, i: number, n: number, report: Report): void {
-  const before = text.charCodeAt(i - 1);
-  const alone = !isAlnumCode(before);
+  const alone = beginsWord(text, i);
   const end = i + n;
   const closes = (at: number): boolean => !isAlnumCode(text.charCodeAt(at));
   if (n === 8 && alone && closes(end + 1)) {
     if (letter(text, end) !== '' && letter(text, end) === UNIT_MOD_23[modulo(text.slice(i, end), 23)])
       report('es-dni', i, end + 1);
-  } else if (n === 7 && !alone && !isAlnumCode(text.charCodeAt(i - 2)) && closes(end + 1)) {
+  } else if (n === 7 && !alone && beginsWord(text, i - 1) && closes(end + 1)) {
     const head = 'XYZ'.indexOf(letter(text, i - 1) || '?');
     if (head >= 0 && letter(text, end) === UNIT_MOD_23[modulo(head + text.slice(i, end), 23)])
       report('es-nie', i - 1, end + 1);
-  } else if (n === 6 && !alone && closes(end + 1) && !isAlnumCode(text.charCodeAt(i - 3))) {
+  } else if (n === 6 && !alone && closes(end + 1) && beginsWord(text, i - 2)) {
     const head = letter(text, i - 2) + letter(text, i - 1);
     if (/^[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]$/.test(head) && !/^(?:BG|GB|NK|KN|TN|NT|ZZ)$/.test(head))
       if (/^[A-D]$/.test(letter(text, end))) report('uk-nino', i - 2, end + 1);
@@ -175,7 +174,7 @@ export function letteredIdentity(text: string, i: number, n: number, report: Rep
     if ('10X98765432'[check] === id[17]) report('cn-id', i, i + 18);
   } else if (n === 2 && !alone) {
     const from = i - 6;
-    if (from >= 0 && !isAlnumCode(text.charCodeAt(from - 1)) && closes(i + 10))
+    if (from >= 0 && beginsWord(text, from) && closes(i + 10))
       if (codiceFiscale(text.slice(from, i + 10).toUpperCase())) report('it-cf', from, i + 10);
   }
 }

@@ -1,7 +1,7 @@
 // Cards, accounts and telephone numbers: which digits are one.
 import { ibanRest, luhn } from './checks.js';
-import { isAlnumCode, isDigitCode, isLetterCode, type Report } from './detector.js';
-import { type Groups, goesOn, isSeparator } from './digits.js';
+import { alnumAt, beginsWord, isAlnumCode, isDigitCode, isLetterCode, type Report } from './detector.js';
+import { after, type Groups, goesOn, isSeparator } from './digits.js';
 
 /** First digits of issuers, from and to, with the lengths of their numbers (ISO/IEC 7812, as issuers publish them). */
 const ISSUERS: readonly (readonly [from: string, to: string, lengths: readonly number[]])[] = [
@@ -45,7 +45,7 @@ const joint = (sign: string): string => (sign === '-' ? ' ' : sign);
 
 /** A card that begins at the first of the groups. */
 export function card(text: string, i: number, g: Groups, report: Report): void {
-  if (isAlnumCode(text.charCodeAt(i - 1))) return;
+  if (!beginsWord(text, i)) return;
   const first = g.sizes[0] as number;
   if (first >= 12) {
     const end = i + first;
@@ -77,6 +77,43 @@ function byDigit(text: string, i: number, g: Groups, report: Report): void {
   if (!isAlnumCode(text.charCodeAt(g.end)) && isIssued(digits) && luhn(digits)) report('card', i, g.end);
 }
 
+/** Four digits and what goes on as a card does, joined by the same one to three signs each time. */
+const JOINED = /^\d{4}([^0-9A-Za-z]{1,3})(?:\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{6}\1\d{4,5})(?![0-9A-Za-z])/;
+const MOST_JOINED = 48;
+/** Signs that numbers of a list or of a table do not have between them: `_`, `:`, a dash between blanks. */
+const NO_LIST = /^(?:[_:~\u00b7\u2022]|-{2,3}| [-\u2013\u2014] )$/;
+const CARD_WORDS = ['card', 'karte', 'carte', 'tarjeta', 'cart\u00e3o', 'cartao', 'visa', 'amex', 'maestro'];
+/**
+ * A card whose first four digits begin at `i`, with other signs between its groups than numbers have. Four numbers of
+ * a list, `4821, 1024, 2048, 1536`, look the same: there a word before must say that it is one.
+ */
+export function joinedCard(text: string, i: number, report: Report): void {
+  const next = jointEnd(text, i + 4);
+  if (next === 0) return;
+  const width = next - i - 4;
+  // It goes on from a number before.
+  if (i > width && alnumAt(text, i - width - 1) && text.startsWith(text.slice(i + 4, next), i - width)) return;
+  const [found = '', joint = ''] = JOINED.exec(text.slice(i, i + MOST_JOINED)) ?? [];
+  if (found === '' || !beginsWord(text, i)) return;
+  const end = i + found.length;
+  const isPart =
+    (text.startsWith(joint, end) && alnumAt(text, end + joint.length)) ||
+    // An address of IPv6 may leave out what is zero.
+    (joint === ':' && (text.charAt(end) === ':' || text.charAt(i - 1) === ':'));
+  const digits = found.replaceAll(/\D/g, '');
+  if (isPart || !isIssued(digits) || !luhn(digits)) return;
+  if (NO_LIST.test(joint) || after(text, i, CARD_WORDS)) report('card', i, end);
+}
+/** Place of the digits after one to three signs at `i`; 0: not so many as a card has there. */
+function jointEnd(text: string, i: number): number {
+  let at = i;
+  while (at < i + 3 && !alnumAt(text, at)) at++;
+  let end = at;
+  while (end < at + 7 && isDigitCode(text.charCodeAt(end))) end++;
+  const isGroup = end - at === 4 || end - at === 6;
+  return isGroup && text.charCodeAt(end) === text.charCodeAt(i) ? at : 0;
+}
+
 /** Lengths of IBANs by country (the registry of SWIFT). */
 const IBAN_LENGTHS: Readonly<Record<string, number>> = Object.fromEntries(
   (
@@ -89,11 +126,16 @@ const IBAN_LENGTHS: Readonly<Record<string, number>> = Object.fromEntries(
     .map((entry) => [entry.slice(0, 2), Number(entry.slice(2))]),
 );
 
+/** Between groups of an IBAN, whose check digits leave nothing to chance. */
+const joinsIban = (c: number): boolean => isSeparator(c) || c === 95 || c === 58 || c === 44;
+
 /** An IBAN whose check digits begin at `i`: whole, or in groups of four. */
 export function iban(text: string, i: number, report: Report): void {
   const from = i - 2;
   if (!isLetterCode(text.charCodeAt(from)) || !isLetterCode(text.charCodeAt(i - 1))) return;
-  if (isAlnumCode(text.charCodeAt(from - 1)) || !isDigitCode(text.charCodeAt(i + 1))) return;
+  if (!isDigitCode(text.charCodeAt(i + 1))) return;
+  const isNamed = text.slice(Math.max(0, from - 4), from).toLowerCase() === 'iban' && beginsWord(text, from - 4);
+  if (!isNamed && !beginsWord(text, from)) return;
   const length = IBAN_LENGTHS[text.slice(from, i).toUpperCase()];
   if (length === undefined) return;
   let body = '';
@@ -101,7 +143,7 @@ export function iban(text: string, i: number, report: Report): void {
   while (body.length < length) {
     const c = text.charCodeAt(at);
     if (isAlnumCode(c)) body += text.charAt(at);
-    else if (!(isSeparator(c) && body.length > 0 && body.length % 4 === 0 && isAlnumCode(text.charCodeAt(at + 1))))
+    else if (!(joinsIban(c) && body.length > 0 && body.length % 4 === 0 && isAlnumCode(text.charCodeAt(at + 1))))
       return;
     at++;
   }
@@ -140,8 +182,8 @@ const NATIONAL: Readonly<Record<string, readonly [number, number]>> = {
   55: [10, 11],
 };
 
-/** `+` and a number of any country, from the digit after it on. */
-export function internationalPhone(text: string, i: number, report: Report): void {
+/** A number of any country, its country code at `i`. @param from where `+`, or what is dialled for it, begins */
+export function internationalPhone(text: string, i: number, report: Report, from = i - 1): void {
   let digits = '';
   let at = i;
   let end = i;
@@ -160,7 +202,17 @@ export function internationalPhone(text: string, i: number, report: Report): voi
   const [low, high] = NATIONAL[digits.slice(0, code)] ?? [6, 12];
   const rest = digits.length - code;
   if (digits[0] !== '0' && rest >= low && rest <= high && !isAlnumCode(text.charCodeAt(end)))
-    report('phone', i - 1, end);
+    report('phone', from, end);
+}
+/** Digits that are dialled for `+` where the first groups say so: 0049 30 …, 00 49 30 …, 011 44 20 …; else 0. */
+function exitCode(text: string, i: number, { count, sizes }: Groups): number {
+  const [first, second] = [sizes[0] as number, sizes[1] as number];
+  if (count < 2 || first > 6) return 0;
+  if (text.startsWith('011', i) && first === 3 && count > 2) return 3;
+  if (!text.startsWith('00', i) || text.charAt(i + 2) === '0') return 0;
+  // 00 49 20 31 may be bytes, 0065 0302 0304 code points.
+  if (sizes.subarray(0, count).every((n) => n === 4)) return 0;
+  return first > 2 || (second < 4 && count > 2 && Math.max(...sizes.subarray(2, count)) > 2) ? 2 : 0;
 }
 
 const northAmerican = (digits: string): boolean =>
@@ -176,7 +228,10 @@ export function nationalPhone(text: string, i: number, g: Groups, report: Report
   const before = text.charCodeAt(i - 1);
   const groups = g.count;
   const [first, second] = [g.sizes[0] as number, g.sizes[1] as number];
-  if (groups > 6 || isAlnumCode(before) || before === 43 || goesOn(text, i)) return;
+  if (before === 43 || goesOn(text, i) || !beginsWord(text, i)) return;
+  const exit = exitCode(text, i, g);
+  if (exit > 0) internationalPhone(text, i + exit, report, i);
+  if (exit > 0 || groups > 6) return;
   const { end } = g;
   if (isAlnumCode(text.charCodeAt(end))) return;
   if (groups === 1) {

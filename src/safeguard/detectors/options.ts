@@ -63,6 +63,8 @@ export function readDetectors(file: string): DetectorOptions {
     value = doc.toJS({ maxAliasCount: 100 });
   } catch (e) {
     if (e instanceof ConfigError) throw e;
+    // An alias of nothing, or of too much.
+    if (e instanceof ReferenceError) throw bad(`is no YAML that can be read (${e.message})`);
     throw asReadError(
       e,
       `--detectors ${file}`,

@@ -100,7 +100,9 @@ export const SECRET_KINDS: readonly SecretKind[] = [
     length: [35, 320],
     holds: (b) => /^[\w-]{20,300}\.[0-9a-z]{2}(?:\.?[0-9a-z]{7})$/.test(b),
   },
-  ...['gldt-', 'glrt-', 'glft-', 'glsoat-', 'glagent-', 'glimt-'].map((p) => simple('gitlab-token', p, 'url', 20, 64)),
+  ...['gldt-', 'glrt-', 'glft-', 'glcbt-', 'glsoat-', 'glagent-', 'glimt-'].map((p) =>
+    simple('gitlab-token', p, 'url', 20, 64),
+  ),
   simple('gitlab-token', 'glptt-', 'hex', 40),
   {
     rule: 'slack-token',
@@ -109,7 +111,7 @@ export const SECRET_KINDS: readonly SecretKind[] = [
     length: [27, 80],
     holds: (b) => parts([9, 14], [9, 14], [18, 34])(b) || parts([8, 14], [18, 26])(b),
   },
-  ...['xoxp-', 'xoxa-', 'xoxr-', 'xoxs-', 'xoxo-', 'xoxe-', 'xoxe.xoxp-', 'xoxe.xoxb-'].map(slack),
+  ...['xoxp-', 'xoxa-', 'xoxr-', 'xoxs-', 'xoxo-', 'xoxc-', 'xoxd-', 'xoxe-', 'xoxe.xoxp-', 'xoxe.xoxb-'].map(slack),
   {
     rule: 'slack-token',
     prefix: 'xapp-',
@@ -124,6 +126,15 @@ export const SECRET_KINDS: readonly SecretKind[] = [
     length: [9, 9],
     holds: (b) => b === 'slack.com',
   },
+  ...['discord.', 'discordapp.'].map(
+    (prefix): SecretKind => ({
+      rule: 'discord-webhook',
+      prefix,
+      of: 'dotted',
+      length: [3, 3],
+      holds: (b) => b === 'com',
+    }),
+  ),
   ...['sk_live_', 'rk_live_', 'sk_test_', 'rk_test_'].map((p) => simple('stripe-key', p, 'base62', 24, 250)),
   simple('stripe-key', 'whsec_', 'base62', 32, 64),
   { rule: 'openai-key', prefix: 'sk-', of: 'url', length: [32, 250], holds: isOpenAi },

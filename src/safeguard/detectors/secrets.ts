@@ -3,7 +3,9 @@
 import { base58Check } from './checks.js';
 import {
   alnumAt,
+  beginsWord,
   type Detector,
+  escapedAt,
   gateOf,
   isAlnumCode,
   isDigitCode,
@@ -14,7 +16,7 @@ import {
 } from './detector.js';
 import { alphabets, SECRET_KINDS, type SecretKind } from './secret-kinds.js';
 
-const { base62, url, base64, capitals } = alphabets;
+const { url, base64, capitals } = alphabets;
 const inSet = (set: Uint8Array, c: number): boolean => c < 128 && set[c] === 1;
 /** Place after the characters of a set from `i`, at most `most` of them. */
 function runOf(text: string, i: number, set: Uint8Array, most: number): number {
@@ -87,7 +89,7 @@ function byPrefix(text: string, i: number, report: Report): void {
   if (!table || table.heads[key] === 0) return;
   for (const { kind, prefix, turned } of table.entries.get(key) ?? []) {
     const from = i + 1 - prefix.length;
-    if (from < 0 || !text.startsWith(prefix, from) || (!kind.sure && alnumAt(text, from - 1))) continue;
+    if (from < 0 || !text.startsWith(prefix, from) || !(kind.sure || beginsWord(text, from))) continue;
     let end = runOf(text, i + 1, alphabets[kind.of], Math.min(MAX_BODY, kind.length[1] + 1));
     // The end of a sentence is none of it.
     if (kind.of === 'dotted') while (end > i + 1 && text.charCodeAt(end - 1) === 46) end--;
@@ -95,27 +97,31 @@ function byPrefix(text: string, i: number, report: Report): void {
     const raw = text.slice(i + 1, end);
     const body = turned ? rot13(raw) : raw;
     if (kind.holds && !kind.holds(body)) continue;
-    if (kind.rule === 'slack-webhook') slackWebhook(text, end, from, report);
+    if (kind.rule.endsWith('-webhook')) webhook(text, end, from, kind.rule, report);
     else if (kind.sure || !isPlaceholder(body)) report(kind.rule, from, end, turned ? 'rot13' : 'raw');
   }
 }
 
-/** `hooks.slack.com` `/services/T…/B…/…` */
-function slackWebhook(text: string, i: number, from: number, report: Report): void {
-  if (!text.startsWith('/services/', i)) return;
-  const team = runOf(text, i + 10, base62, 16);
-  const bot = runOf(text, team + 1, base62, 16);
-  const end = runOf(text, bot + 1, base62, 40);
-  const signs = text.charAt(i + 10) + text.charAt(team) + text.charAt(team + 1) + text.charAt(bot);
-  if (signs === 'T/B/' && team - i - 10 >= 9 && bot - team > 9 && end - bot - 1 >= 20)
-    if (!isPlaceholder(text.slice(bot + 1, end))) report('slack-webhook', from, end);
+/** What follows the host in an address by which anybody may post; its last part is the secret. */
+const WEBHOOKS = new RegExp(
+  `^/(?:${[
+    String.raw`services/T\w{8,15}/B\w{8,15}`,
+    String.raw`(?:workflows|triggers)/T\w{8,15}/\w{8,20}(?:/\d{9,20})?`,
+    String.raw`api/webhooks/\d{16,20}`,
+  ].join('|')})/([\\w-]{20,80})`,
+);
+const MAX_WEBHOOK = 160;
+function webhook(text: string, i: number, from: number, rule: string, report: Report): void {
+  const [path = '', token = ''] = WEBHOOKS.exec(text.slice(i, i + MAX_WEBHOOK)) ?? [];
+  if (path !== '' && !isPlaceholder(token)) report(rule, from, i + path.length);
 }
 
 const AWS_HEADS = ['AKIA', 'ASIA', 'ABIA', 'ACCA'];
+const AWS_ID = /A(?:KIA|SIA)[A-Z0-9]{16}(?![A-Za-z0-9])/;
 function byCapitalA(text: string, i: number, report: Report): void {
   const second = text.charCodeAt(i + 1);
   if (second !== 75 && second !== 83 && second !== 66 && second !== 67 && second !== 73) return;
-  if (alnumAt(text, i - 1)) return;
+  if (!beginsWord(text, i)) return;
   const head = text.slice(i, i + 4);
   if (AWS_HEADS.includes(head)) {
     const end = runOf(text, i + 4, capitals, 17);
@@ -136,7 +142,7 @@ const MAX_JWT_HEAD = 400;
 /** JSON Web Token: a head that says how it is signed, a payload, a signature. */
 function jwt(text: string, i: number, report: Report): void {
   const from = i - 2;
-  if (text.charCodeAt(i - 1) !== 121 || text.charCodeAt(from) !== 101 || alnumAt(text, from - 1)) return;
+  if (text.charCodeAt(i - 1) !== 121 || text.charCodeAt(from) !== 101 || !beginsWord(text, from)) return;
   const headEnd = runOf(text, from, url, MAX_JWT_HEAD);
   if (text.charCodeAt(headEnd) !== 46 || headEnd - from < 16) return;
   const payloadEnd = runOf(text, headEnd + 1, url, 1000 - (headEnd - from));
@@ -156,6 +162,7 @@ function jwt(text: string, i: number, report: Report): void {
 }
 
 const MAX_PEM = 700;
+const MIN_PEM_LINE = 16;
 /** A private key in PEM: its first line, and a line of base64 within reach, headers and escaped line ends between. */
 function pem(text: string, i: number, report: Report): void {
   if (!text.startsWith('-----BEGIN ', i - 4)) return;
@@ -163,9 +170,11 @@ function pem(text: string, i: number, report: Report): void {
   while (end < i + 60 && /^[A-Z0-9 ]$/.test(text.charAt(end))) end++;
   const label = text.slice(i + 7, end);
   if (!/PRIVATE KEY(?: BLOCK)?$/.test(label) || !text.startsWith('-----', end)) return;
-  for (let at = end + 5; at < end + MAX_PEM; ) {
+  for (let at = end + 5, seen = 0; at < end + MAX_PEM; ) {
     const stop = runOf(text, at, base64, 80);
-    if (stop - at >= 40) {
+    // Lines may be short; words are.
+    if (stop - at >= MIN_PEM_LINE) seen += stop - at;
+    if (seen >= 40) {
       report('private-key', i - 4, stop);
       return;
     }
@@ -177,7 +186,8 @@ function pem(text: string, i: number, report: Report): void {
 /** `hooks…` aside, a dot: Discord's `id.time.hmac`, whose first part is a number in base64. */
 function discord(text: string, i: number, report: Report): void {
   if (text.charCodeAt(i + 7) !== 46) return;
-  const from = runBefore(text, i, url, 30);
+  const run = runBefore(text, i, url, 30);
+  const from = run + escapedAt(text, run);
   const length = i - from;
   if (length < 22 || length > 28 || runOf(text, i + 1, url, 7) !== i + 7) return;
   const end = runOf(text, i + 8, url, 40);
@@ -212,8 +222,7 @@ function telegram(text: string, i: number, report: Report): void {
   let from = i;
   while (from > i - 12 && isDigitCode(text.charCodeAt(from - 1))) from--;
   const end = runOf(text, i + 1, url, 36);
-  if (i - from >= 8 && i - from <= 10 && end - i === 36 && !alnumAt(text, from - 1))
-    report('telegram-token', from, end);
+  if (i - from >= 8 && i - from <= 10 && end - i === 36 && beginsWord(text, from)) report('telegram-token', from, end);
 }
 /** Microsoft Entra: three characters, a digit, `Q~`, 31 to 34 more. */
 function entra(text: string, i: number, report: Report): void {
@@ -221,22 +230,28 @@ function entra(text: string, i: number, report: Report): void {
   const set = alphabets.dotted;
   let end = i + 1;
   while (end < i + 36 && (inSet(set, text.charCodeAt(end)) || text.charCodeAt(end) === 126)) end++;
-  const from = runBefore(text, i - 2, set, 4);
+  const run = runBefore(text, i - 2, set, 9);
+  const from = run + escapedAt(text, run);
   if (end - i - 1 >= 31 && end - i - 1 <= 34 && i - 2 - from === 3) report('entra-secret', from, end);
 }
 
 /** What stands before a value says what it is: `aws_secret_access_key = …`, `AccountKey=…`. */
-function byContext(text: string, from: number, to: number, report: Report): void {
+function byContext(text: string, start: number, to: number, report: Report): void {
+  const from = start + escapedAt(text, start);
   const length = to - from;
   if (length === 40) {
     const body = text.slice(from, to);
     if (!/[A-Z]/.test(body) || !/[a-z]/.test(body) || !/[0-9]/.test(body) || /[_-]/.test(body)) return;
-    const before = text.slice(Math.max(0, from - 80), from).toLowerCase();
-    if (before.includes('secret') && (before.includes('aws') || before.includes('access')) && !isPlaceholder(body))
-      report('aws-secret-key', from, to);
+    const before = text.slice(Math.max(0, from - 80), from);
+    const lower = before.toLowerCase();
+    const isNamed = lower.includes('secret') && (lower.includes('aws') || lower.includes('access'));
+    if ((isNamed || AWS_ID.test(before)) && !isPlaceholder(body)) report('aws-secret-key', from, to);
   } else if (length === 86 && text.startsWith('==', to)) {
     const before = text.slice(Math.max(0, from - 40), from).toLowerCase();
     if (before.includes('accountkey') || before.includes('account_key')) report('azure-storage-key', from, to + 2);
+  } else if (length === 43 && text.charAt(to) === '=') {
+    const before = text.slice(Math.max(0, from - 40), from).toLowerCase();
+    if (before.includes('sharedaccesskey')) report('azure-storage-key', from, to + 1);
   } else if ((length === 51 || length === 52) && '5KL'.includes(text.charAt(from))) {
     const key = base58Check(text.slice(from, to));
     if (key?.[0] === 0x80 && key.length >= 33) report('bitcoin-key', from, to);
@@ -250,6 +265,7 @@ const HEADS: readonly (readonly [head: string, rule: string, form: RegExp])[] = 
   ['SK', 'twilio-key', /^SK[0-9a-f]{32}$/],
   ['dapi', 'databricks-token', /^dapi[0-9a-f]{32}(?:-[0-9])?$/],
   ['ATATT3', 'atlassian-token', /^ATATT3[A-Za-z0-9_-]{150,250}$/],
+  ['1//0', 'google-secret', /^1\/\/0[A-Za-z0-9_-]{40,140}$/],
 ];
 function byHead(text: string, from: number, to: number, report: Report): void {
   for (const [head, rule, form] of HEADS)
@@ -267,7 +283,7 @@ const named = [...new Set(SECRET_KINDS.map((k) => k.rule))].map((id) =>
 
 export const secrets: Detector = {
   name: 'secrets',
-  version: 2,
+  version: 3,
   rules: [
     ...named,
     finds('private-key', 'a private key in PEM: RSA, EC, OpenSSH, PKCS 8, PGP'),
@@ -279,7 +295,7 @@ export const secrets: Detector = {
     finds('discord-token', 'a token of a Discord bot, its number decoded'),
     finds('telegram-token', 'a token of a Telegram bot'),
     finds('entra-secret', 'a client secret of Microsoft Entra'),
-    finds('azure-storage-key', 'an account key of Azure storage, after words that say so'),
+    finds('azure-storage-key', 'an account key of Azure storage, or of its queues, after words that say so'),
     finds('azure-key', 'a key of Azure services, by the mark within it'),
     finds('twilio-key', 'an API key of Twilio'),
     finds('mailchimp-key', 'a key of Mailchimp'),
