@@ -31,6 +31,9 @@ function requireOpen(row: ReviewsTable): void {
 
 function relabelled(row: ReviewsTable, { who, label, rule }: Act): Outcome {
   if (label === undefined) throw new ConfigError('review_label', 'relabel: wanted a label, allow or block');
+  // A golden row without its text would say nothing.
+  if (row.content === '')
+    throw new ConfigError('review_label', `relabel: the text of ${row.id} is kept no longer; it was decided long ago`);
   const broken = label === 'allow' ? null : (rule ?? row.rule);
   if (label === 'block' && broken === null)
     throw new ConfigError('review_label', `relabel: wanted the rule of ${row.policy} that the text breaks`);

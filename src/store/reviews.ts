@@ -51,6 +51,9 @@ const MOST_CONTEXT = 256 << 10;
 const PURGE_EVERY_MS = 3600 * 1000;
 const SEVERITY = { allow: 0, unjudged: 1, block: 2 } as const;
 
+/** As both databases keep it: PostgreSQL has no NUL in texts, and UTF-8 no half of a surrogate pair. */
+const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\u2400');
+
 const worst = (verdicts: readonly HeldVerdict[]): HeldVerdict => {
   const [head] = [...verdicts].sort((a, b) => SEVERITY[b.outcome] - SEVERITY[a.outcome]);
   if (!head) throw new ConfigError('review_item', 'a held text wants the verdict that holds it');
@@ -114,10 +117,10 @@ export class Reviews implements ReviewDesk {
       state: 'held',
       request: item.request,
       owner: item.owner,
-      model: item.model,
-      channel: item.channel,
+      model: storable(item.model),
+      channel: storable(item.channel),
       choice: item.choice ?? 0,
-      content: item.content,
+      content: storable(item.content),
       bytes,
       content_sha256: sha256(item.content),
       context: JSON.stringify(kept),
@@ -127,7 +130,7 @@ export class Reviews implements ReviewDesk {
       policy_digest: head.digest,
       rule: head.rule,
       cause: head.cause,
-      rationale: head.rationale,
+      rationale: storable(head.rationale),
       verdicts: JSON.stringify(item.verdicts),
       judge: item.judge,
       score: head.score ?? null,
@@ -207,7 +210,7 @@ export class Reviews implements ReviewDesk {
         review: row.id,
         number: n + 1,
         at: now,
-        ...{ who, action, note, label, rule, receipt },
+        ...{ who, action, note: storable(note), label, rule, receipt },
         counts: label === null ? 0 : 1,
       })
       .execute();

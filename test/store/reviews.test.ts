@@ -73,6 +73,10 @@ onEachStore((place) => {
     });
     expect(whole?.verdicts).toHaveLength(2);
     expect(await itemOf(store, 'rev_none')).toBeNull();
+    // What one of the databases cannot hold.
+    const odd = await reviews.hold(item('a\0b\ud800', { channel: 'x\0' }));
+    await reviews.act(odd.id, { who: 'ann', action: 'escalate', note: 'n\0' });
+    expect(await itemOf(store, odd.id)).toMatchObject({ content: 'a\u2400b\ufffd', channel: 'x\u2400' });
     await reviews.close();
     await store.close();
   });
@@ -347,6 +351,7 @@ onEachStore((place) => {
     await reviews.hold(item('d'));
     expect(await itemOf(store, id)).toMatchObject({ content: '', context: [], rationale: '', state: 'rejected' });
     expect(await itemOf(store, kept.id)).toMatchObject({ content: 'b' });
+    await expect(act(reviews, id, 'ann', 'relabel', 'allow')).rejects.toMatchObject({ code: 'review_label' });
     await reviews.close();
     await store.close();
   });
