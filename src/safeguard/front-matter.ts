@@ -45,20 +45,44 @@ export interface FrontMatter {
   /** Lines of the file before the body. */
   readonly before: number;
   readonly body: string;
+  /** Why fields that Temper reads are none all the same; null: there are no such. */
+  readonly lost: string | null;
+}
+
+/** Lines that are looked at for a field of ours where there is no front matter. */
+const MOST_LINES = 60;
+/** A field that Temper reads, in what begins as front matter and is none: it would be passed over without a word. */
+function lostField(text: string): string | null {
+  const lines = text.trimStart().split(/\r\n|\r|\n/, MOST_LINES);
+  if (lines[0]?.trimEnd() !== '---') return null;
+  const end = lines.findIndex((line, i) => i > 0 && /^(?:---|\.\.\.)\s*$/.test(line));
+  const names = lines.slice(1, end < 0 ? undefined : end).map((line) => /^["']?(\w+)["']?\s*:/.exec(line)?.[1]);
+  return names.find((name) => name !== undefined && KNOWN_FIELDS.includes(name)) ?? null;
 }
 
 /** What is between two lines of three dashes at the very beginning, if that is a mapping of YAML, and what follows. */
 export function frontMatter(text: string): FrontMatter {
-  const plain = { fields: {}, lines: new Map<string, number>(), before: 0, body: text };
+  const plainBy = (why: string): FrontMatter => {
+    const field = lostField(text);
+    const lost = field === null ? null : `${field} would not be read: ${why}`;
+    return { fields: {}, lines: new Map<string, number>(), before: 0, body: text, lost };
+  };
   const open = /^\ufeff?---[ \t]*\r?\n/.exec(text)?.[0];
-  if (open === undefined) return plain;
+  if (open === undefined) return plainBy('front matter stands at the very beginning');
   const close = /^(?:---|\.\.\.)[ \t]*(?:\r?\n|$)/m.exec(text.slice(open.length));
-  if (!close) return plain;
+  if (!close) return plainBy('no second line of three dashes ends the front matter');
   const lineCounter = new LineCounter();
   const doc = parseDocument(text.slice(open.length, open.length + close.index), { uniqueKeys: true, lineCounter });
-  if (doc.errors.length > 0) return plain;
-  const value: unknown = doc.toJS({ maxAliasCount: 10 });
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return plain;
+  let value: unknown;
+  try {
+    const [error] = doc.errors;
+    if (error) throw error;
+    value = doc.toJS({ maxAliasCount: 10 });
+  } catch (error) {
+    const [why = ''] = (error as Error).message.split('\n');
+    return plainBy(`the front matter is no YAML (${why})`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return plainBy('it is no mapping of YAML');
   const lines = new Map<string, number>();
   if (isMap(doc.contents))
     for (const { key } of doc.contents.items)
@@ -69,6 +93,7 @@ export function frontMatter(text: string): FrontMatter {
     lines,
     before: text.slice(0, end).split('\n').length - 1,
     body: text.slice(end),
+    lost: null,
   };
 }
 

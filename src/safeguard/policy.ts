@@ -25,7 +25,9 @@ const MAX_POLICY_BYTES = 64 * 1024;
  * @throws {ConfigError} empty, or without a rule that a judge could cite; an unknown contract, a bad policy_release
  */
 export function definePolicy(name: string, file: string, asked?: ContractName): Policy {
-  const { fields, body: text } = frontMatter(file);
+  const { fields, body: text, lost } = frontMatter(file);
+  if (lost !== null)
+    throw new ConfigError('policy_front_matter', `policy ${name}: ${lost}; mend it, or take the first line out`);
   const contract = asked ?? contractIn(name, fields);
   const { buffer, channels, thresholds } = settingsIn(name, fields);
   if (text.trim() === '')

@@ -37,6 +37,16 @@ describe('front matter', () => {
     ]);
     expect(found.before).toBe(6);
   });
+  it.each([
+    ['no YAML', '---\nbuffer: whole\ntitle: a: b\n---\nR1: x'],
+    ['a field twice', '---\ncontract: label\ncontract: temper\n---\nR1: x'],
+    ['an alias of nothing', '---\ncontract: *a\n---\nR1: x'],
+    ['aliases of aliases', `---\na: &a [1]\nb: [${'*a,'.repeat(20)}]\ncontract: label\n---\nR1: x`],
+    ['no end', '---\nonBlock: review\n\nR1: x'],
+    ['not at the very beginning', '\n---\nbuffer: whole\n---\nR1: x'],
+  ])('a field of ours that would not be read is refused: %s', (_, text) =>
+    expect(() => definePolicy('p', text)).toThrow(expect.objectContaining({ code: 'policy_front_matter' })),
+  );
   it('passes over what is not ours, and refuses ours with another value', () => {
     expect(definePolicy('p', '---\nseverity: 3\n---\nR1: x')).not.toHaveProperty('buffer');
     for (const bad of [
