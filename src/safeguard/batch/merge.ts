@@ -8,6 +8,7 @@ import { putInPlace } from '../../base/files.js';
 import { checkOutputs, placeOf } from '../../base/outputs.js';
 import { removeLeftovers, temporaryName } from '../../base/temporary.js';
 import type { VerdictRow } from '../agreement.js';
+import { isDetectorVerdict } from '../detectors/index.js';
 import { lineBatches } from './lines.js';
 import { type Footer, readFooter } from './part.js';
 import { type BatchSummary, Tally } from './tally.js';
@@ -51,6 +52,7 @@ function readParts(files: readonly string[]): readonly Part[] {
       );
     byShard.set(footer.shard, part);
   }
+  checkPolicies(parts);
   const missing = Array.from({ length: of }, (_, i) => i + 1).filter((i) => !byShard.has(i));
   if (missing.length > 0)
     throw new IntegrityError(
@@ -79,14 +81,36 @@ function differenceOf(a: Part, b: Part): string | null {
   const [x, y] = [a.footer, b.footer];
   if (x.of !== y.of) return `one is of ${x.of} shards, one of ${y.of}`;
   if (x.rows !== y.rows || x.inputs.join() !== y.inputs.join()) return 'they are of different inputs';
-  if (x.blank !== y.blank) return 'they passed over different rows';
-  for (const [policy, digests] of Object.entries(x.policies)) {
-    const other = Object.hasOwn(y.policies, policy) ? y.policies[policy] : undefined;
-    if (!other) continue; // no row of that shard had anything to judge, or to find
-    for (const what of ['policy', 'judge', 'detectors', 'judging'] as const)
-      if (digests[what] !== other[what]) return `policy ${policy}: they differ in the digest of the ${what}`;
-  }
-  return null;
+  return x.blank === y.blank ? null : 'they passed over different rows';
+}
+
+/**
+ * Every text is judged by every policy, so that two parts with verdicts of policies have them of the same ones. A part
+ * whose rows had nothing to judge has none, and detectors have one only where they found something.
+ * @throws {IntegrityError} part_mixed
+ */
+function checkPolicies(parts: readonly Part[]): void {
+  const mixed = (a: Part, b: Part, why: string): IntegrityError =>
+    new IntegrityError('part_mixed', `${b.file} and ${a.file}: ${why}; screen all shards alike`);
+  const judgedBy = ({ footer }: Part): string =>
+    Object.keys(footer.policies)
+      .filter((policy) => !isDetectorVerdict({ policy }))
+      .sort()
+      .join(', ');
+  const judged = parts.filter((part) => judgedBy(part) !== '');
+  const [first] = judged;
+  const other = judged.find((part) => first && judgedBy(part) !== judgedBy(first));
+  if (first && other)
+    throw mixed(first, other, `one was judged by ${judgedBy(first)}, the other by ${judgedBy(other)}`);
+  const seen = new Map<string, Part>();
+  for (const part of parts)
+    for (const [policy, digests] of Object.entries(part.footer.policies)) {
+      const before = seen.get(policy) ?? part;
+      seen.set(policy, before);
+      for (const what of ['policy', 'judge', 'detectors', 'judging'] as const)
+        if (digests[what] !== before.footer.policies[policy]?.[what])
+          throw mixed(before, part, `policy ${policy}: they differ in the digest of the ${what}`);
+    }
 }
 
 const ROW = /^\{"row":([0-9]{1,15}),/;
