@@ -1,12 +1,14 @@
 // What a path of data names: one file, the files of a pattern, or those of a folder: shards beside one another, a
 // dataset that `datasets` saved (state.json) or keeps in its cache (dataset_info.json).
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, realpathSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { DataError } from '../base/errors.js';
 import { byName, matching } from '../base/globs.js';
 import { readJsonFile } from '../base/json-file.js';
 
 const DATA = /\.(jsonl|ndjson|json|parquet|arrow|arrows|feather)(\.(gz|zst))?$/i;
+/** Read by their columns alone. */
+const TABLES = /\.[ct]sv$/i;
 /** Files of such an ending that hold no rows. */
 const BESIDE =
   /^(dataset_infos?|dataset_dict|state|metadata|config|README.*|croissant|schema)\.json$|^cache-.*\.arrow$/i;
@@ -24,7 +26,7 @@ const SPLITS: Readonly<Record<string, string>> = {
   dev: 'validation',
 };
 const SHARD = /-(\d{5})-of-(\d{5})\.[^/]*$/;
-const MAX_DEPTH = 4;
+const MAX_DEPTH = 16;
 
 const fail = (code: 'no_data_files' | 'data_splits' | 'file_missing', folder: string, message: string): never => {
   throw new DataError(code, `${folder}: ${message}`, { file: folder });
@@ -54,17 +56,24 @@ function namedSplits(folder: string, names: readonly string[]): string[] {
   return typeof splits === 'object' && splits !== null ? Object.keys(splits) : [];
 }
 
-/** All files of data below a folder, as paths in it. */
-function filesBelow(folder: string, inside = '', depth = 0): string[] {
-  return readdirSync(join(folder, inside), { withFileTypes: true })
+/**
+ * All files of data below a folder, as paths in it.
+ * @param above folders that it lies in, as a link may lead back to one · @throws {DataError} no_data_files: too deep
+ */
+function filesBelow(folder: string, isData: (name: string) => boolean, inside = '', above: string[] = []): string[] {
+  const here = realpathSync(join(folder, inside));
+  if (above.includes(here)) return [];
+  if (above.length > MAX_DEPTH)
+    fail('no_data_files', join(folder, inside), `lies more than ${MAX_DEPTH} folders deep; give it by itself`);
+  return readdirSync(here, { withFileTypes: true })
     .filter((e) => !e.name.startsWith('.'))
     .flatMap((e): string[] => {
       const path = join(inside, e.name);
       const isFolder = e.isSymbolicLink()
         ? statSync(join(folder, path), { throwIfNoEntry: false })?.isDirectory()
         : e.isDirectory();
-      if (isFolder) return depth < MAX_DEPTH ? filesBelow(folder, path, depth + 1) : [];
-      return DATA.test(e.name) && !BESIDE.test(e.name) ? [path] : [];
+      if (isFolder) return filesBelow(folder, isData, path, [...above, here]);
+      return isData(e.name) && !BESIDE.test(e.name) ? [path] : [];
     });
 }
 
@@ -138,13 +147,17 @@ const patternOf = (file: string): string =>
     inside === undefined ? `${word}*` : `${word}/*`,
   );
 
-function folderFiles(folder: string): string[] {
+function folderFiles(folder: string, tables: boolean): string[] {
   const names = readdirSync(folder);
   const saved = savedFiles(folder, names);
   if (saved) return saved.map((f) => join(folder, f));
-  const files = filesBelow(folder).sort(byName);
+  const files = filesBelow(folder, (name) => DATA.test(name) || (tables && TABLES.test(name))).sort(byName);
   if (files.length === 0)
-    fail('no_data_files', folder, 'a folder without rows; wanted .jsonl, .json, .parquet or .arrow files in it');
+    fail(
+      'no_data_files',
+      folder,
+      `a folder without rows; wanted .jsonl, .json, .parquet${tables ? ', .arrow or .csv' : ' or .arrow'} files in it`,
+    );
   const named = namedSplits(folder, names);
   const of = new Map(files.map((f) => [f, splitOf(f, named) ?? 'unnamed']));
   const splits = [...new Set(of.values())];
@@ -165,14 +178,15 @@ function folderFiles(folder: string): string[] {
 
 /**
  * The files that a path names, in the order in which they are read.
+ * @param tables of a folder, CSV files too: rows are read by their columns
  * @throws {DataError} no_data_files, data_splits, file_missing · what the file system says
  */
-export function dataFiles(path: string): readonly string[] {
+export function dataFiles(path: string, tables = false): readonly string[] {
   const found = matching(path);
   if (found) {
     if (found.length === 0) fail('no_data_files', path, 'no file is called so; is the pattern right?');
     checkShards(path, found);
     return found;
   }
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? folderFiles(path) : [path];
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? folderFiles(path, tables) : [path];
 }

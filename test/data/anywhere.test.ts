@@ -1,6 +1,6 @@
 // Data from anywhere: what a path names, formats told by their rows, several datasets in one, rows held out by hash.
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -69,6 +69,15 @@ describe('a path', () => {
     expect(await failing(() => dataFiles(join(at, 'x-*.jsonl')))).toMatchObject({ code: 'no_data_files' });
     const literal = folder('literal', { 'a[1].jsonl': one });
     expect(dataFiles(join(literal, 'a[1].jsonl'))).toEqual([join(literal, 'a[1].jsonl')]);
+  });
+  it('may be a folder of folders: none is left out, a link back to one is read once', async () => {
+    const deep = 'a/b/c/d/e/f/g.jsonl';
+    const at = folder('deep', { [deep]: one, 'x.jsonl': one, 'y.csv': 'a' });
+    symlinkSync(at, join(at, 'a/back'));
+    expect(dataFiles(at)).toEqual([join(at, deep), join(at, 'x.jsonl')]);
+    expect(dataFiles(at, true)).toContain(join(at, 'y.csv'));
+    const deeper = folder('deeper', { [`${'d/'.repeat(18)}x.jsonl`]: one, 'x.jsonl': one });
+    expect(await failing(() => dataFiles(deeper))).toMatchObject({ code: 'no_data_files' });
   });
   it('may be a folder of shards, all of which must be there', async () => {
     const at = folder('shards', {

@@ -402,6 +402,11 @@ describe('shards', () => {
     const dropped = file('dropped', rest.join('\n'));
     const doubled = file('doubled', [first, first, ...rest].join('\n'));
     const [whole] = await run({ input });
+    // No row of the first part says by what it was judged.
+    const empty = await parts(file('refuse-3.jsonl', '{"text":""}\n{"text":"a"}\n{"text":"b"}\n'), 3);
+    const odd = await parts(at('refuse-3.jsonl'), 3, { screen: screenOf(judge('another')) });
+    const fewer = createScreen({ policies: [numbers], judge: judge(), detectors: createDetectors() });
+    const one = await parts(input, 3, { screen: fewer });
     const out = at('refused.out');
     const cases: readonly (readonly [readonly string[], string])[] = [
       [[a, b, a], 'part_overlap'],
@@ -409,6 +414,8 @@ describe('shards', () => {
       [[a, c], 'part_gap'],
       [[a, b, other[2] ?? ''], 'part_mixed'],
       [[a, strange[1] ?? '', c], 'part_mixed'],
+      [[empty[0] ?? '', empty[1] ?? '', odd[2] ?? ''], 'part_mixed'],
+      [[a, one[1] ?? '', c], 'part_mixed'],
       [[a, b, whole], 'part_damaged'],
       [[cut, b, c], 'part_damaged'],
       [[changed, b, c], 'part_damaged'],

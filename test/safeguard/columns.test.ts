@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
-import { type Columns, readColumns } from '../../src/safeguard/batch/columns.js';
+import { type Columns, checkColumns, nothingPassed, readColumns } from '../../src/safeguard/batch/columns.js';
 import { readCsv } from '../../src/safeguard/batch/csv.js';
 import { screenFile } from '../../src/safeguard/batch/screen-file.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
@@ -22,10 +22,11 @@ const file = (name: string, text: string): string => {
   return join(dir, name);
 };
 async function rows(path: string, columns: Columns): Promise<unknown[]> {
-  const passed = { blank: 0 };
+  const passed = nothingPassed(columns);
   const found: unknown[] = [];
   for await (const { id, line, channels, expect: wanted } of readColumns(path, columns, [policy], passed))
     found.push([id, line, channels, wanted]);
+  checkColumns([path], passed);
   return [...found, passed.blank];
 }
 async function cells(text: string, name = 'c.csv'): Promise<(readonly string[])[]> {
@@ -90,6 +91,8 @@ describe('columns', () => {
   it.each<[string, string, Columns, string]>([
     ['no such column', 'a,b\n1,2\n', { text: 'c' }, 'no_columns'],
     ['a word that is no rule', 'a,b\nhello,R9\n', { text: 'a', expect: 'b' }, 'row_schema'],
+    ['a name that two columns have', 'a,a\n1,2\n', { text: 'a' }, 'no_columns'],
+    ['a number of no column', 'a,b\n1,2\n', { text: '1', id: '3' }, 'no_columns'],
   ])('%s is refused', async (_, text, columns, code) =>
     expect(rows(file('d.csv', text), columns)).rejects.toThrow(expect.objectContaining({ code })),
   );
@@ -101,6 +104,28 @@ describe('columns', () => {
       expect.objectContaining({ code: 'row_schema' }),
     );
   });
+  it.each<[string, string, Columns, string]>([
+    ['a column that no row has', '{"q":"a"}\n{"q":"b"}\n', { text: 'q', channel: 'kind' }, 'no_columns'],
+    ['half of a surrogate pair in an id', '{"q":"a","n":"\\udc00"}\n', { text: 'q', id: 'n' }, 'row_utf8'],
+    [
+      'an id of more digits than numbers have',
+      '{"q":"a","n":90071992547409931}\n',
+      { text: 'q', id: 'n' },
+      'row_schema',
+    ],
+    [
+      'a call with a key that gets lost',
+      '{"q":[{"role":"assistant","tool_calls":[{"__proto__":"x"}]}]}\n',
+      { text: 'q' },
+      'row_schema',
+    ],
+  ])('%s is refused in JSON', async (_, text, columns, code) =>
+    expect(rows(file('h.jsonl', text), columns)).rejects.toThrow(expect.objectContaining({ code })),
+  );
+  it('a column that some rows have is read where it is', async () =>
+    expect(
+      await rows(file('i.jsonl', '{"q":"a"}\n{"q":"b","kind":"analysis"}\n'), { text: 'q', channel: 'kind' }),
+    ).toEqual([['1', 1, { final: 'a' }, {}], ['2', 2, { analysis: 'b' }, {}], 0]));
   it('all rows are read before the first is judged', async () => {
     let calls = 0;
     const judge: Judge = { name: 'j', digest: 'd', judge: async () => ({ text: String(++calls), finish: 'stop' }) };

@@ -92,6 +92,18 @@ it.each<[string, string, string]>([
     'row_schema',
   ],
   ['half of a surrogate pair', '{"text":"a\\ud800"}', 'row_utf8'],
+  ['a channel whose text would get lost', '{"channels":{"__proto__":"bad","final":"a"}}', 'row_schema'],
+  [
+    'a call with a key that would get lost',
+    '{"messages":[{"role":"assistant","content":"a","tool_calls":[{"__proto__":"bad"}]}]}',
+    'row_schema',
+  ],
+  [
+    'a call of the old form with such a key',
+    '{"messages":[{"role":"assistant","content":"a","function_call":{"arguments":{"__proto__":"bad"}}}]}',
+    'row_schema',
+  ],
+  ['an id of more digits than a number has', '{"id":12345678901234567890,"text":"a"}', 'row_schema'],
 ])('%s is refused', (_, row, code) => expect(() => channels(row)).toThrow(expect.objectContaining({ code })));
 
 it('texts that differ have digests that differ, though UTF-8 has no word for them', () => {

@@ -63,7 +63,7 @@ export const command: Command = {
           new errors.IntegrityError('log_altered', `${file}: the proof does not hold: ${why}`);
         const other = checked.find((c) => options.receipt !== undefined && c.receipt !== options.receipt.trim());
         if (other) throw fails('it is of another receipt');
-        if (digest !== undefined && !checked.some((c) => (c.matches ?? []).length > 0))
+        if (digest !== undefined && !checked.every((c) => (c.matches ?? []).length > 0))
           throw fails(`its record is not about ${options.text}`);
         if (options.json) {
           for (const c of checked) printJson(c);

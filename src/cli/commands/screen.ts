@@ -110,7 +110,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
   const options = named(given, shard);
   const { checkOutputs } = await import('../../base/outputs.js');
   const { inputFiles } = await import('../../safeguard/batch/read.js');
-  const files = inputFiles(inputs);
+  const files = inputFiles(inputs, columns !== undefined);
   checkOutputs(
     { '--out': options.out, ...reportFiles(options) },
     { files: [...files, ...options.policy, options.store, options.storeKey], folders: [options.judge] },

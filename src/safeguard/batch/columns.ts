@@ -7,7 +7,7 @@ import type { Channels } from '../screen.js';
 import { transcript } from '../transcript.js';
 import type { Policy } from '../types.js';
 import { readCsv } from './csv.js';
-import { badRow, type ScreenRow } from './row.js';
+import { badRow, hasProto, isRoundedId, ROUNDED_ID, type ScreenRow } from './row.js';
 import { RowMessage, written } from './written.js';
 
 export interface Columns {
@@ -18,10 +18,17 @@ export interface Columns {
   /** The rule that is broken, or what says that none is. */
   readonly expect?: string;
 }
-/** What was passed over, as it has no text. */
+/** What there is to say of all rows of all files. */
 export interface Passed {
+  /** Rows that were passed over, as they have no text. */
   blank: number;
+  /** Columns beside the text's that no row had so far. */
+  readonly absent: Set<string>;
 }
+export const nothingPassed = ({ channel, id, expect }: Columns): Passed => ({
+  blank: 0,
+  absent: new Set([channel, id, expect].filter((c) => c !== undefined)),
+});
 type Fields = (column: string) => unknown;
 
 const SAFE = new Set(['0', 'safe', 'allow', 'allowed', 'none', 'null', 'no', 'false', 'benign', 'valid']);
@@ -45,15 +52,19 @@ function asText(value: unknown, fail: (why: string) => DataError): string {
   if (value === null || value === undefined) return '';
   if (typeof value === 'string') return value;
   if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value);
-  throw fail('is neither text nor a number');
+  throw fail('is neither text nor a number; wanted text, or a list of messages; name another column');
 }
 
 /** What a conversation says that is judged, as `messages` of a row of ours. */
 function spoken(value: readonly unknown[], fail: (why: string) => DataError): Channels {
+  if (hasProto(value)) throw fail('holds the key "__proto__", which is not taken; rename it');
   const parsed = z.array(RowMessage).safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw fail(`is a list, and no conversation: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'odd'}`);
+    throw fail(
+      `is a list, and no conversation: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'odd'}; ` +
+        'wanted messages {role, content}, or a column of text',
+    );
   }
   return transcript(parsed.data.flatMap(written));
 }
@@ -75,8 +86,10 @@ function rowOf(
   const value = fields(columns.text);
   const text = Array.isArray(value) ? '' : read(columns.text);
   if (!Array.isArray(value) && text.trim() === '') return null;
-  if (hasLoneSurrogate(value))
-    throw failAt(columns.text)('holds half of a surrogate pair, which no UTF-8 has; repair it', 'row_utf8');
+  for (const column of [columns.text, columns.channel, columns.id])
+    if (column !== undefined && hasLoneSurrogate(fields(column)))
+      throw failAt(column)('holds half of a surrogate pair, which no UTF-8 has; repair it', 'row_utf8');
+  if (columns.id !== undefined && isRoundedId(fields(columns.id))) throw failAt(columns.id)(ROUNDED_ID);
   const channel = read(columns.channel).trim() || 'final';
   const said = read(columns.expect).trim();
   return {
@@ -92,6 +105,13 @@ function rowOf(
 function placeOf(file: string, column: string, head: readonly string[]): number {
   const exact = head.indexOf(column);
   const at = exact >= 0 ? exact : head.findIndex((name) => name.trim() === column.trim());
+  // One of them would not be judged.
+  if (exact >= 0 && head.indexOf(column, exact + 1) >= 0)
+    throw new DataError(
+      'no_columns',
+      `${file}: column ${JSON.stringify(column)} is there twice in its first line; rename one of them`,
+      { file },
+    );
   if (at >= 0) return at;
   const names = head.filter((name) => name.trim() !== '').map((name) => JSON.stringify(name));
   throw new DataError(
@@ -109,7 +129,7 @@ interface Found {
   readonly error?: DataError;
 }
 
-async function* fromCsv(file: string, columns: Columns): AsyncGenerator<Found> {
+async function* fromCsv(file: string, columns: Columns, { absent }: Passed): AsyncGenerator<Found> {
   const wanted = [columns.text, columns.channel, columns.id, columns.expect].filter((c) => c !== undefined);
   // Numbers alone: the first line is a row like the others.
   const byNumber = wanted.every((c) => /^[1-9][0-9]{0,3}$/.test(c));
@@ -117,9 +137,11 @@ async function* fromCsv(file: string, columns: Columns): AsyncGenerator<Found> {
   for await (const { line, cells } of readCsv(file)) {
     if (!places) {
       places = new Map(wanted.map((c) => [c, placeOf(file, c, cells)]));
+      absent.clear();
       continue;
     }
     const at = places;
+    for (const column of absent) if ((at.get(column) ?? 0) < cells.length) absent.delete(column);
     yield { line, fields: (column) => cells[at.get(column) ?? -1] ?? '' };
   }
 }
@@ -133,11 +155,27 @@ const noColumn = (file: string, line: number, column: string, row: object): Data
           .slice(0, 12)
           .map((name) => JSON.stringify(name))
           .join(', ') || 'none'
-      }`,
+      }; name a column that every row has`,
     { file, line },
   );
+/** @throws {DataError} no_columns: one that was named stands in no row, so that nothing would be read from it */
+export function checkColumns(files: readonly string[], { absent }: Passed): void {
+  const [column] = absent;
+  if (column === undefined) return;
+  const [file = ''] = files;
+  throw new DataError(
+    'no_columns',
+    `${file}: no row has a column ${JSON.stringify(column)}; name one that the rows have, or leave the option out`,
+    { file },
+  );
+}
 
-async function* fromSource(file: string, columns: Columns, signal: AbortSignal | undefined): AsyncGenerator<Found> {
+async function* fromSource(
+  file: string,
+  columns: Columns,
+  { absent }: Passed,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Found> {
   // Readers of tables are loaded where rows are not ours.
   const { sourceOf } = await import('../../data/sources/index.js');
   const source = await sourceOf(file);
@@ -150,6 +188,7 @@ async function* fromSource(file: string, columns: Columns, signal: AbortSignal |
       const object = typeof value === 'object' && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
       const isThere = Object.hasOwn(object, columns.text);
       some ||= isThere;
+      for (const column of absent) if (Object.hasOwn(object, column)) absent.delete(column);
       const missing = error || isThere ? undefined : noColumn(file, line, columns.text, object);
       first ??= missing;
       const wrong = error ?? (isTable ? undefined : missing);
@@ -175,7 +214,7 @@ export async function* readColumns(
   passed: Passed,
   { signal, tolerant }: ColumnsOptions = {},
 ): AsyncGenerator<ScreenRow, void, void> {
-  const rows = /\.[ct]sv$/i.test(file) ? fromCsv(file, columns) : fromSource(file, columns, signal);
+  const rows = /\.[ct]sv$/i.test(file) ? fromCsv(file, columns, passed) : fromSource(file, columns, passed, signal);
   for await (const { line, fields, error } of rows) {
     let row: ScreenRow | null;
     try {

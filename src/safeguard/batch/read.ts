@@ -5,7 +5,7 @@ import { isAbsolute, relative, resolve } from 'node:path';
 import { ConfigError, DataError } from '../../base/errors.js';
 import { dataFiles } from '../../data/files.js';
 import type { Policy } from '../types.js';
-import { type Columns, readColumns } from './columns.js';
+import { type Columns, checkColumns, nothingPassed, type Passed, readColumns } from './columns.js';
 import { lineBatches, textBatches, textOfLine } from './lines.js';
 import { badRow, parseRow, rowOf, type ScreenRow } from './row.js';
 import { isOwn, type Shard } from './shard.js';
@@ -50,12 +50,13 @@ const ROWS_AT_ONCE = 256;
 
 /**
  * The files that paths, folders and patterns name, each once, as they are called from here.
+ * @param byColumns of folders, CSV files too
  * @throws {DataError} no_data_files, data_splits, file_missing
  */
-export function inputFiles(inputs: readonly string[]): readonly string[] {
+export function inputFiles(inputs: readonly string[], byColumns = false): readonly string[] {
   const seen = new Map<string, string>();
   for (const input of inputs)
-    for (const file of dataFiles(input)) {
+    for (const file of dataFiles(input, byColumns)) {
       const near = isAbsolute(file) && !isAbsolute(input) ? relative('', file) : file;
       if (!seen.has(resolve(file))) seen.set(resolve(file), near);
     }
@@ -65,7 +66,7 @@ export function inputFiles(inputs: readonly string[]): readonly string[] {
 /** The rows, some at a time. @returns what all of them are · @throws {DataError} a bad row or file */
 export async function* rowBatches(options: RowsOptions): AsyncGenerator<readonly ScreenRow[], RowsRead, void> {
   const { files, columns, shard } = options;
-  const place = { row: 0, own: 0, blank: 0 };
+  const place: Place = { row: 0, own: 0, passed: columns ? nothingPassed(columns) : { blank: 0, absent: new Set() } };
   const digests: string[] = [];
   for (const file of files) {
     const several = files.length > 1 ? { file } : {};
@@ -95,10 +96,11 @@ export async function* rowBatches(options: RowsOptions): AsyncGenerator<readonly
       if (own.length > 0) yield own;
     }
   }
-  return { rows: place.row, own: place.own, blank: place.blank, digests };
+  if (place.row > 0) checkColumns(files, place.passed);
+  return { rows: place.row, own: place.own, blank: place.passed.blank, digests };
 }
 
-type Place = { row: number; own: number; blank: number };
+type Place = { row: number; own: number; readonly passed: Passed };
 type Batches = AsyncGenerator<readonly (ScreenRow | null)[], string, void>;
 
 async function* byColumns(file: string, columns: Columns, options: RowsOptions, place: Place): Batches {
@@ -106,15 +108,13 @@ async function* byColumns(file: string, columns: Columns, options: RowsOptions, 
   const { sha256File } = await import('../../base/digest.js');
   const digest = await sha256File(file, signal ? { signal } : {}).catch(() => ''); // the reader says what is wrong
   let rows: ScreenRow[] = [];
-  const passed = { blank: 0 };
-  for await (const row of readColumns(file, columns, policies, passed, { signal, tolerant })) {
+  for await (const row of readColumns(file, columns, policies, place.passed, { signal, tolerant })) {
     rows.push(row);
     if (rows.length < ROWS_AT_ONCE) continue;
     signal?.throwIfAborted();
     yield rows;
     rows = [];
   }
-  place.blank += passed.blank;
   if (rows.length > 0) yield rows;
   return digest;
 }

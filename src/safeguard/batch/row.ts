@@ -50,6 +50,11 @@ export const badRow = (line: number, error: DataError): ScreenRow => ({
   bad: error,
 });
 
+/** Two ids of JSON that are written with more digits than a number keeps would be one. */
+export const ROUNDED_ID = 'the number has more digits than JSON’s readers keep; write it as text';
+export const isRoundedId = (id: unknown): boolean =>
+  typeof id === 'number' && Number.isInteger(id) && !Number.isSafeInteger(id);
+
 const WANTED = 'wanted {id?, text, channel?} or {id?, channels} or {id?, messages}';
 const isText = (value: unknown): boolean => value === undefined || value === null || typeof value === 'string';
 const PLAIN: ReadonlySet<string> = new Set(['id', 'text', 'channel', 'policy', 'expect', 'channels', 'messages']);
@@ -67,9 +72,9 @@ function isPlainMessage(value: unknown): boolean {
   for (const key in value) if (!(key === 'role' || (PLAIN_MESSAGE.has(key) && isText(value[key])))) return false;
   return true;
 }
-/** `__proto__` as a key of its own is for the schema to say. */
+/** `__proto__` as a key of its own is for `schemaRow` to say. */
 function areTexts(value: Fields): boolean {
-  for (const key in value) if (key === '__proto__' || !isText(value[key])) return false;
+  for (const key in value) if (key === PROTO || !isText(value[key])) return false;
   return true;
 }
 /**
@@ -90,8 +95,15 @@ export function isPlainRow(value: unknown): value is Row {
     (messages === undefined || messages === null || (Array.isArray(messages) && messages.every(isPlainMessage)))
   );
 }
+const PROTO = '__proto__';
+/** Whether an object in it has a key that readers of JSON drop or take for something else: its text would be lost. */
+export function hasProto(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.hasOwn(value, PROTO) || Object.values(value).some(hasProto);
+}
 /** What the schema says of a value, or what is wrong with it. */
 export function schemaRow(value: unknown): Row | string {
+  if (hasProto(value)) return `the key ${JSON.stringify(PROTO)} is not taken; rename it`;
   const parsed = Row.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
@@ -143,6 +155,7 @@ export function rowOf(file: string, line: number, value: unknown, isWell = false
     );
   const row = isPlain ? value : schemaRow(json);
   if (typeof row === 'string') throw fail('row_schema', `${row}; ${WANTED}`);
+  if (isRoundedId(row.id)) throw fail('row_schema', `id: ${ROUNDED_ID}`);
   const given = (v: unknown): number => (v === undefined || v === null ? 0 : 1);
   if (given(row.text) + given(row.channels) + given(row.messages) !== 1)
     throw fail('row_schema', 'wanted exactly one of text, channels and messages');

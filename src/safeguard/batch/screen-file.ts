@@ -99,7 +99,8 @@ async function checkRows(rows: RowsOptions): Promise<RowsRead> {
  * @throws {ScreeningError} the judge cannot be reached or run at all; budget_spent
  */
 export async function screenFile(options: BatchOptions): Promise<BatchSummary> {
-  const files = inputFiles(typeof options.input === 'string' ? [options.input] : options.input);
+  const inputs = typeof options.input === 'string' ? [options.input] : options.input;
+  const files = inputFiles(inputs, options.columns !== undefined);
   checkOutputs({ '--out': options.output }, { files });
   const rows: RowsOptions = {
     files,

@@ -3,7 +3,7 @@
 import { lstatSync } from 'node:fs';
 import { sha256 } from '../../base/digest.js';
 import { DataError } from '../../base/errors.js';
-import { type Columns, readColumns } from '../batch/columns.js';
+import { type Columns, checkColumns, nothingPassed, readColumns } from '../batch/columns.js';
 import { readRows } from '../batch/read.js';
 import type { ScreenRow } from '../batch/row.js';
 import { goldenPath } from '../policy.js';
@@ -42,10 +42,12 @@ export async function readGolden(policy: Policy, path: string, source: GoldenSou
   const file = source.file ?? goldenPath(path);
   if (source.file === undefined && !lstatSync(file, { throwIfNoEntry: false })) return null;
   const rows: ScreenRow[] = [];
-  if (source.columns)
-    for await (const row of readColumns(file, source.columns, [policy], { blank: 0 }, { signal: source.signal }))
+  if (source.columns) {
+    const passed = nothingPassed(source.columns);
+    for await (const row of readColumns(file, source.columns, [policy], passed, { signal: source.signal }))
       rows.push(row);
-  else rows.push(...(await readRows(file)));
+    if (rows.length > 0) checkColumns([file], passed);
+  } else rows.push(...(await readRows(file)));
   const cases = rows.filter((row) => row.policy === null || row.policy === policy.name).flatMap(casesOf);
   if (cases.length === 0 && source.file !== undefined)
     throw new DataError(
