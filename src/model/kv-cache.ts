@@ -93,7 +93,8 @@ export class KvCache implements Disposable {
   #closed = false;
 
   /**
-   * Memory for pages is taken as sequences grow on the host, all at once on a GPU; that of the rings at once.
+   * Memory for pages is taken as sequences grow on the host, all at once on a GPU; that of the rings is counted at once,
+   * and there when a slot is first written to.
    * @param sequences slots · @param capacity most tokens one slot can hold
    */
   constructor(
@@ -114,10 +115,12 @@ export class KvCache implements Disposable {
     const { num_key_value_heads: Hkv, head_dim: Dh } = config;
     try {
       for (const window of this.#windows) {
-        const make = (): Tensor =>
-          window > 0
-            ? this.#scope.zeros('f32', [sequences * this.ring, Hkv, Dh])
-            : this.#scope.reserved(this.dtype, [this.#table.limit * PAGE_TOKENS, Hkv, Dh]);
+        const make = (): Tensor => {
+          if (window === 0) return this.#scope.reserved(this.dtype, [this.#table.limit * PAGE_TOKENS, Hkv, Dh]);
+          const ring = this.#scope.reserved('f32', [sequences * this.ring, Hkv, Dh]);
+          ring.commit(ring.rows);
+          return ring;
+        };
         this.#layers.push({ k: make(), v: make() });
       }
     } catch (e) {

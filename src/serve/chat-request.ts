@@ -17,12 +17,13 @@ import {
   steeringOf,
 } from './request-fields.js';
 import type { StoredChat } from './response-store.js';
-import { wishOf } from './wish.js';
+import { type Asked, allowedOf, wishOf } from './wish.js';
 
 /** Accepted where they ask for nothing. */
 const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
   modalities: [['text']],
-  service_tier: ['auto', 'default'],
+  // Who is to be served first, where that costs more.
+  service_tier: ['auto', 'default', 'flex', 'scale', 'priority'],
   functions: [[]],
   function_call: ['none', 'auto'],
   audio: [],
@@ -59,6 +60,15 @@ export const ChatBody = chatRow.extend({
     .union([
       z.enum(['auto', 'none', 'required']),
       z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: z.string() }) }),
+      z.strictObject({
+        type: z.literal('allowed_tools'),
+        allowed_tools: z.strictObject({
+          mode: z.enum(['auto', 'required']),
+          tools: z
+            .array(z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: z.string() }) }))
+            .min(1),
+        }),
+      }),
     ])
     .nullish(),
 });
@@ -97,6 +107,16 @@ function answerSchema({ response_format: format }: Body): unknown {
   return schema;
 }
 
+/** The tools that may be called, and the choice among them. @throws {ApiError} 400 */
+function toolsOf({ tools: given, tool_choice: choice }: Body): [NonNullable<Body['tools']>, Asked['choice']] {
+  const tools = given ?? [];
+  if (typeof choice !== 'object' || choice === null) return [choice === 'none' ? [] : tools, choice ?? 'auto'];
+  if (choice.type === 'function') return [tools, choice.function];
+  const { mode, tools: allowed } = choice.allowed_tools;
+  const names = allowed.map((t) => t.function.name);
+  return [allowedOf(tools, (t) => t.function.name, names), mode];
+}
+
 /** What it foresees; undefined: nothing. */
 function predictionOf({ prediction }: Body): string | undefined {
   if (!prediction) return undefined;
@@ -114,7 +134,7 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
   const { messages: dialogue, reasoning_effort, response_format: format, max_completion_tokens, max_tokens } = body;
   if (body.stream_options && !body.stream)
     throw badRequest('invalid_value', 'stream_options: wanted stream too', 'stream_options');
-  const tools = body.tool_choice === 'none' ? [] : (body.tools ?? []);
+  const [tools, choice] = toolsOf(body);
   const { messages } = toConversation(
     {
       messages: dialogue,
@@ -124,11 +144,11 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     },
     { skipsEmpty: true },
   );
-  const { tool_choice: choice, stop } = body,
+  const { stop } = body,
     prediction = predictionOf(body);
   const wish = wishOf({
     schema: answerSchema(body),
-    choice: typeof choice === 'object' && choice !== null ? choice.function : (choice ?? 'auto'),
+    choice,
     tools: tools.map((t) => t.function),
     stops: typeof stop === 'string' ? stop !== '' : (stop?.length ?? 0) > 0,
     fields: { choice: 'tool_choice', stop: 'stop' },

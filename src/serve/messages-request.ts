@@ -61,6 +61,9 @@ const conversation = {
         input_schema: jsonObject,
         strict: flag,
         cache_control,
+        eager_input_streaming: flag.describe('arguments are streamed as they come; read past'),
+        defer_loading: z.literal(false).nullish(),
+        allowed_callers: z.tuple([z.literal('direct')]).nullish(),
       }),
     )
     .nullish(),

@@ -17,21 +17,23 @@ export const metadataField = z
 /** Sampling as all APIs name it; each takes of it what its own has. */
 export const samplingFields = {
   temperature: z.number().min(0).max(2).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
+  top_p: z.number().min(0).max(1).nullish().describe('0: the most probable token alone'),
   top_k: z.int().min(0).nullish(),
   min_p: z.number().min(0).lt(1).nullish(),
-  seed: z.int().nullish(),
+  seed: z.number().refine(Number.isInteger, 'wanted an integer').meta({ type: 'integer' }).nullish(),
 };
+/** A smallest set of this mass is one token. */
+const LEAST_MASS = 1e-9;
 type SamplingFields = {
   readonly [K in keyof typeof samplingFields]?: number | null | undefined;
 };
 export const samplingOf = ({ temperature, top_p, top_k, min_p, seed }: SamplingFields): Partial<Sampling> => ({
   temperature: temperature ?? 1,
-  topP: top_p ?? 1,
+  topP: Math.max(LEAST_MASS, top_p ?? 1),
   topK: top_k ?? 0,
   minP: min_p ?? 0,
   // Any integer is a seed to the API; here it is one of 53 bits.
-  seed: seed === null || seed === undefined ? randomSeed() : Math.abs(seed),
+  seed: seed === null || seed === undefined ? randomSeed() : Math.abs(seed) % 2 ** 53,
 });
 
 /** Clients have more words for it than harmony: there is nothing below low and nothing above high. */

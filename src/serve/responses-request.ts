@@ -17,7 +17,7 @@ import {
   samplingOf,
 } from './request-fields.js';
 import { type InputItem, inputItem, type ReferenceItem, referenceItem } from './responses-items.js';
-import { wishOf } from './wish.js';
+import { type Asked, allowedOf, wishOf } from './wish.js';
 
 const functionTool = z.strictObject({
   type: z.literal('function', { error: 'only functions can be called here' }),
@@ -38,7 +38,17 @@ const format = z.discriminatedUnion('type', [
   }),
 ]);
 /** What is told beside the answer where it is asked for. */
-export const INCLUDABLE = ['reasoning.encrypted_content', 'message.output_text.logprobs'] as const;
+export const INCLUDABLE = [
+  'reasoning.encrypted_content',
+  'message.output_text.logprobs',
+  // Of items that there are none of here.
+  'file_search_call.results',
+  'web_search_call.results',
+  'web_search_call.action.sources',
+  'code_interpreter_call.outputs',
+  'computer_call_output.output.image_url',
+  'message.input_image.image_url',
+] as const;
 export const ResponsesBody = z.strictObject({
   model: z.string(),
   input: z.union([z.string(), z.array(z.union([inputItem, referenceItem]))]),
@@ -56,7 +66,15 @@ export const ResponsesBody = z.strictObject({
     .nullish(),
   tools: z.array(functionTool).nullish(),
   tool_choice: z
-    .union([z.enum(['auto', 'none', 'required']), z.strictObject({ type: z.literal('function'), name: z.string() })])
+    .union([
+      z.enum(['auto', 'none', 'required']),
+      z.strictObject({ type: z.literal('function'), name: z.string() }),
+      z.strictObject({
+        type: z.literal('allowed_tools'),
+        mode: z.enum(['auto', 'required']),
+        tools: z.array(z.strictObject({ type: z.literal('function'), name: z.string() })).min(1),
+      }),
+    ])
     .nullish(),
   parallel_tool_calls: flag.describe('a turn ends with its first call; read past'),
   text: z
@@ -80,12 +98,15 @@ const UNSUPPORTED = {
   nothing: {
     conversation: [],
     prompt: [],
-    service_tier: ['auto', 'default'],
-    max_tool_calls: [],
+    service_tier: ['auto', 'default', 'flex', 'scale', 'priority'],
     context_management: [[]],
     moderation: [],
   },
-  readPast: ['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options'],
+  readPast: [
+    ...['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options'],
+    // Of calls to tools of the server, which has none.
+    'max_tool_calls',
+  ],
 };
 type Body = z.infer<typeof ResponsesBody>;
 
@@ -136,8 +157,8 @@ export function generationOf(
   conversation: readonly ChatMessage[],
   tokens: number,
 ): Generation {
-  const { instructions, tool_choice: choice, include } = body;
-  const tools = choice === 'none' ? [] : (body.tools ?? []);
+  const { instructions, include } = body;
+  const [tools, choice] = toolsOf(body);
   const asked = body.text?.format;
   const tells = (body.top_logprobs ?? 0) > 0 || include?.includes('message.output_text.logprobs') === true;
   const row: ChatRow = {
@@ -154,7 +175,7 @@ export function generationOf(
   const wish = wishOf({
     schema:
       asked?.type === 'json_schema' ? asked.schema : asked?.type === 'json_object' ? { type: 'object' } : undefined,
-    choice: choice ?? 'auto',
+    choice,
     tools,
     stops: false,
     fields: { choice: 'tool_choice', stop: 'stop' },
@@ -170,5 +191,13 @@ export function generationOf(
     sealed: include?.includes('reasoning.encrypted_content') === true,
     ...(wish ? { wish } : {}),
   };
+}
+/** The tools that may be called, and the choice among them. @throws {ApiError} 400 */
+function toolsOf({ tools: given, tool_choice: choice }: Body): [NonNullable<Body['tools']>, Asked['choice']] {
+  const tools = given ?? [];
+  if (typeof choice !== 'object' || choice === null) return [choice === 'none' ? [] : tools, choice ?? 'auto'];
+  if (choice.type === 'function') return [tools, choice];
+  const names = choice.tools.map((t) => t.name);
+  return [allowedOf(tools, (t) => t.name, names), choice.mode];
 }
 const withoutType = <T extends { readonly type: string }>({ type: _, ...rest }: T): Omit<T, 'type'> => rest;

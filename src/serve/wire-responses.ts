@@ -66,6 +66,11 @@ export const ResponseShape = z
     tool_choice: z.union([
       z.enum(['auto', 'none', 'required']),
       z.object({ type: z.literal('function'), name: z.string() }),
+      z.object({
+        type: z.literal('allowed_tools'),
+        mode: z.enum(['auto', 'required']),
+        tools: z.array(z.object({ type: z.literal('function'), name: z.string() })),
+      }),
     ]),
     tools: z.array(
       z.object({

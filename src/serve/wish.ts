@@ -19,6 +19,14 @@ export interface Asked {
   readonly fields: { readonly choice: string; readonly stop: string };
 }
 
+/** The tools that a choice leaves a turn. @throws {ApiError} 400 invalid_value: one that is not declared */
+export function allowedOf<T>(tools: readonly T[], nameOf: (tool: T) => string, allowed: readonly string[]): T[] {
+  const missing = allowed.find((name) => !tools.some((t) => nameOf(t) === name));
+  if (missing !== undefined)
+    throw badRequest('invalid_value', `tool_choice: no tool is named ${JSON.stringify(missing)}`, 'tool_choice');
+  return tools.filter((t) => allowed.includes(nameOf(t)));
+}
+
 /** @returns undefined: nothing, and it is generated as ever @throws {ApiError} 400 invalid_value */
 export function wishOf({ schema, choice, tools, stops, fields }: Asked): TurnWish | undefined {
   const refuse = (field: string, why: string): Error => badRequest('invalid_value', `${field}: ${why}`, field);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
+import { declaredTools } from '../../src/harmony/declared-tools.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
@@ -272,6 +273,41 @@ describe('what a turn is held to', () => {
     expect(chat).toMatchObject({ choices: [{ finish_reason: 'tool_calls' }] });
     expect(responses).toMatchObject({ output: [{}, { arguments: '{"at": 5}' }] });
     expect(messages).toMatchObject({ content: [{}, { input: { at: 5 } }] });
+  });
+  it.each(['auto', 'required'] as const)('is the tools that are allowed, and no others: %s', async (mode) => {
+    const { engine, requests } = scriptedEngine(() => tokensOf(CALLS));
+    const app = scriptedApp(engine);
+    const names = ['look', 'find'];
+    const allowed = { type: 'function', name: 'look' };
+    const choice = { type: 'allowed_tools', mode };
+    const tools = names.map((name) => ({ type: 'function', name, parameters: schema, strict: false }));
+    const chat = {
+      ...chatBody,
+      tools: names.map((name) => ({ type: 'function', function: { name, parameters: schema } })),
+      tool_choice: {
+        type: 'allowed_tools',
+        allowed_tools: { mode, tools: [{ type: 'function', function: { name: 'look' } }] },
+      },
+    };
+    await app.json('/v1/chat/completions', chat);
+    const answer = await app.json('/v1/responses', {
+      ...responsesBody,
+      tools,
+      tool_choice: { ...choice, tools: [allowed] },
+    });
+    expect(ResponseObject.parse(answer).tool_choice).toEqual({ ...choice, tools: [allowed] });
+    expect(requests).toHaveLength(2);
+    for (const { messages, structure } of requests) {
+      expect(declaredTools(messages)).toEqual(['functions.look']);
+      expect(structure?.mustCall).toBe(mode === 'required' ? true : undefined);
+    }
+    for (const unknown of ['none', 'toString']) {
+      const refused = await app.post('/v1/responses', {
+        ...responsesBody,
+        tool_choice: { ...choice, tools: [{ ...allowed, name: unknown }] },
+      });
+      expect([refused.status, OpenAiError.parse(await refused.json()).error.param]).toEqual([400, 'tool_choice']);
+    }
   });
   it('does not leave where it breaks its schema, in any form', async () => {
     const says = SAYS.replace('Four, then.', '{"at": "x"}');
@@ -575,6 +611,29 @@ it('instructions and answers that say nothing are left out, in each form', async
   ]);
 });
 
+describe('what is legal and asks for nothing, or for the least', () => {
+  it.each<[string, Json, Json]>([
+    ['/v1/chat/completions', chatBody, { top_p: 0, seed: 9.2e18, service_tier: 'flex' }],
+    [
+      '/v1/responses',
+      responsesBody,
+      { top_p: 0, max_tool_calls: 3, service_tier: 'priority', include: ['file_search_call.results'] },
+    ],
+    [
+      '/v1/messages',
+      messagesBody,
+      { top_p: 0, tools: [{ ...messagesBody.tools[0], eager_input_streaming: true, defer_loading: false }] },
+    ],
+  ])('%s %j', async (path, body, more) => {
+    const { engine, requests } = scriptedEngine(() => tokensOf(SAYS));
+    const response = await scriptedApp(engine).post(path, { ...body, ...more });
+    expect(response.status).toBe(200);
+    const { topP = 0, seed = -1 } = requests[0]?.sampling ?? {};
+    // One token is as much as that; and any integer is a seed.
+    expect([topP > 0, topP < 1e-6, Number.isSafeInteger(seed)]).toEqual([true, true, true]);
+  });
+});
+
 describe('what is refused, in the shape of the API', () => {
   it.each<[string, Json, string]>([
     ['/v1/chat/completions', { ...chatBody, reasoning_effort: 'most' }, 'reasoning_effort'],
@@ -589,7 +648,7 @@ describe('what is refused, in the shape of the API', () => {
     ['/v1/completions', { model: 'm', prompt: ['a', [1]] }, 'prompt.0'],
     ['/v1/responses', { model: 'm', input: 'a', background: true, store: false }, 'background'],
     ['/v1/responses', { model: 'm', input: 'a', conversation: 'conv_1' }, 'conversation'],
-    ['/v1/responses', { model: 'm', input: 'a', include: ['file_search_call.results'] }, 'include.0'],
+    ['/v1/responses', { model: 'm', input: 'a', include: ['message.sound'] }, 'include.0'],
     ['/v1/responses', { model: 'm', input: [{ type: 'item_reference', id: 'msg_no' }] }, 'input.0.id'],
     ['/v1/responses', { model: 'm', input: 'a', colour: 1 }, 'colour'],
     ['/v1/responses', { model: 'm', input: [{ type: 'web_search_call' }] }, 'input.0.type'],
