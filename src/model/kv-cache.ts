@@ -93,8 +93,8 @@ export class KvCache implements Disposable {
   #closed = false;
 
   /**
-   * Memory for pages is taken as sequences grow on the host, all at once on a GPU; that of the rings is counted at once,
-   * and there when a slot is first written to.
+   * Memory for pages is taken as sequences grow on the host, all at once on a GPU; that of the rings is counted at
+   * once, and there when a slot is first written to.
    * @param sequences slots · @param capacity most tokens one slot can hold
    */
   constructor(
