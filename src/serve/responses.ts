@@ -80,6 +80,13 @@ export const responses: Api = {
       event: events,
     },
     {
+      method: 'post',
+      path: '/v1/responses/input_tokens',
+      summary: 'Tokens that its input is read as.',
+      body: ResponsesBody,
+      answer: 'InputTokensShape',
+    },
+    {
       method: 'get',
       path: PATH,
       summary: 'A response that was kept, or is made in the background.',
@@ -119,6 +126,15 @@ export const responses: Api = {
       await job.kept;
       // Whoever watches may leave: it goes on.
       return request.stream ? streamed(service, c, job.events(-1))() : answerJson(c, job.response);
+    });
+    app.post('/v1/responses/input_tokens', async (c) => {
+      const service = serviceOf(c);
+      const request = await service.read(c, 'responses');
+      service.served.find(request.model);
+      const { signal } = stopWith(c);
+      const { generation } = await Turn.begin(service, request, c.get('key'), signal);
+      const input_tokens = await service.served.engine.count(generation.request.messages, signal);
+      return c.json({ object: 'response.input_tokens', input_tokens });
     });
     app.get('/v1/responses/:id', async (c) => {
       const service = serviceOf(c);

@@ -129,6 +129,9 @@ export const ResponseEventShape = z
 export const DeletedShape = z
   .object({ id: z.string(), object: z.literal('response'), deleted: z.literal(true) })
   .meta({ id: 'ResponseDeleted' });
+export const InputTokensShape = z
+  .object({ object: z.literal('response.input_tokens'), input_tokens: z.int() })
+  .meta({ id: 'ResponseInputTokens' });
 export const InputItemsShape = z
   .object({
     object: z.literal('list'),

@@ -59,6 +59,8 @@ describe('openai, responses', () => {
       input_tokens: chat.usage?.prompt_tokens,
       output_tokens: chat.usage?.completion_tokens,
     });
+    const { temperature: _, max_output_tokens: __, ...asked } = body;
+    expect((await client.responses.inputTokens.count(asked)).input_tokens).toBe(whole.usage?.input_tokens);
     const stream = client.responses.stream(body);
     let text = '';
     stream.on('response.output_text.delta', (e) => {
@@ -73,6 +75,8 @@ describe('openai, responses', () => {
     expect(items.data).toMatchObject([{ role: 'user', content: [{ text: ASK }] }]);
     const next = await client.responses.create({ ...body, input: 'Thanks', previous_response_id: final.id });
     expect(next.usage?.input_tokens).toBeGreaterThan(whole.usage?.input_tokens ?? 0);
+    const after = { ...asked, input: 'Thanks', previous_response_id: final.id };
+    expect((await client.responses.inputTokens.count(after)).input_tokens).toBe(next.usage?.input_tokens);
     await client.responses.delete(final.id);
     await expect(client.responses.retrieve(final.id)).rejects.toMatchObject({ status: 404 });
   });
