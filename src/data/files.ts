@@ -8,7 +8,7 @@ import { readJsonFile } from '../base/json-file.js';
 
 const DATA = /\.(jsonl|ndjson|json|parquet|arrow|arrows|feather)(\.(gz|zst))?$/i;
 /** Read by their columns alone. */
-const TABLES = /\.[ct]sv$/i;
+const TABLES = /\.[ct]sv(\.(gz|zst))?$/i;
 /** Files of such an ending that hold no rows. */
 const BESIDE =
   /^(dataset_infos?|dataset_dict|state|metadata|config|README.*|croissant|schema)\.json$|^cache-.*\.arrow$/i;

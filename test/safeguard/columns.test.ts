@@ -2,6 +2,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
@@ -17,7 +18,7 @@ import type { Judge } from '../../src/safeguard/types.js';
 const dir = mkdtempSync(join(tmpdir(), 'temper-columns-'));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const policy = definePolicy('p', 'R1: rude\nR2.a: spam\n\n## Allowed\nR0: a greeting');
-const file = (name: string, text: string): string => {
+const file = (name: string, text: string | Uint8Array): string => {
   writeFileSync(join(dir, name), text);
   return join(dir, name);
 };
@@ -77,6 +78,11 @@ describe('columns', () => {
       ['10', 5, { final: 'buy' }, { final: 'R2' }],
       1,
     ]);
+    const packed = file('a.csv.gz', gzipSync(readFileSync(csv)));
+    expect(await rows(packed, { text: 'text' })).toEqual(await rows(csv, { text: 'text' }));
+    await expect(rows(file('cut.csv.gz', gzipSync('text\nhello\n').subarray(0, -9)), { text: 'text' })).rejects.toThrow(
+      expect.objectContaining({ code: 'bad_gzip' }),
+    );
     expect(await rows(file('b.csv', ',,\n1,hello\n,\n'), { text: '2' })).toEqual([['2', 2, { final: 'hello' }, {}], 2]);
   });
   it('of JSON lines and arrays', async () => {

@@ -69,6 +69,9 @@ describe('what is read', () => {
       rule: 'R1',
     }));
 
+  it.each(['1e-400', '-0', '0.0', '0e5'])('a violation of %s is none, whatever JSON makes of it', (number) =>
+    expect(read('gpt-oss-safeguard', `{"violation":${number}}`)).toMatchObject({ cause: 'off_contract' }),
+  );
   it.each(foreign)('%s: no other text allows', (contract) => {
     const allowed: Readonly<Record<Foreign, RegExp>> = {
       'gpt-oss-safeguard': /^\s*\{.*"violation"\s*:\s*0\b.*\}\s*$/s,

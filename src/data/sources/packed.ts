@@ -60,6 +60,10 @@ async function* unzstded(file: string, chunks: AsyncIterable<Buffer>): Pieces {
   }
 }
 
+/** The bytes of a text that lies in gzip or Zstandard, by the file's name; of any other they are as they come. */
+export const unpackedPieces = (file: string, chunks: AsyncIterable<Buffer>): AsyncIterable<Buffer> =>
+  /\.gz$/i.test(file) ? gunzipped(file, chunks) : /\.zst$/i.test(file) ? unzstded(file, chunks) : chunks;
+
 /** How Parquet, Arrow and packed files begin. */
 const PACKED = ['PAR1', 'ARROW1', '\x1f\x8b', '\x28\xb5\x2f\xfd', '\xff\xff\xff\xff'].map((m) =>
   Buffer.from(m, 'latin1'),

@@ -6,7 +6,7 @@ import { hasLoneSurrogate } from '../../base/json.js';
 import type { Channels } from '../screen.js';
 import { transcript } from '../transcript.js';
 import type { Policy } from '../types.js';
-import { readCsv } from './csv.js';
+import { isCsv, readCsv } from './csv.js';
 import { badRow, hasProto, isRoundedId, ROUNDED_ID, type ScreenRow } from './row.js';
 import { RowMessage, written } from './written.js';
 
@@ -214,7 +214,7 @@ export async function* readColumns(
   passed: Passed,
   { signal, tolerant }: ColumnsOptions = {},
 ): AsyncGenerator<ScreenRow, void, void> {
-  const rows = /\.[ct]sv$/i.test(file) ? fromCsv(file, columns, passed) : fromSource(file, columns, passed, signal);
+  const rows = isCsv(file) ? fromCsv(file, columns, passed) : fromSource(file, columns, passed, signal);
   for await (const { line, fields, error } of rows) {
     let row: ScreenRow | null;
     try {

@@ -5,6 +5,8 @@ import { inputPieces } from '../../base/inputs.js';
 import { asReadError } from '../../base/system-error.js';
 
 const MAX_CELL = 16 * 2 ** 20;
+/** Whether a file is a table by its name: CSV, or TSV, also packed. */
+export const isCsv = (file: string): boolean => /\.[ct]sv(?:\.(?:gz|zst))?$/i.test(file);
 
 export interface CsvRow {
   /** Where it begins, from 1. */
@@ -95,9 +97,15 @@ class Cutter {
   }
 }
 
-/** @throws {DataError} row_csv, row_utf8, file_unreadable */
+/** Readers of packed files are loaded where there is one. */
+const bytesOf = async (file: string): Promise<AsyncIterable<Buffer>> =>
+  /\.[ct]sv$/i.test(file)
+    ? inputPieces(file)
+    : (await import('../../data/sources/packed.js')).unpackedPieces(file, inputPieces(file));
+
+/** @throws {DataError} row_csv, row_utf8, file_unreadable, bad_gzip, bad_zstd */
 export async function* readCsv(file: string): AsyncGenerator<CsvRow, void, void> {
-  const cutter = new Cutter(file, /\.tsv$/i.test(file) ? 9 : 44);
+  const cutter = new Cutter(file, /\.tsv(?:\.\w+)?$/i.test(file) ? 9 : 44);
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const decode = (bytes?: Buffer): string => {
     try {
@@ -107,7 +115,7 @@ export async function* readCsv(file: string): AsyncGenerator<CsvRow, void, void>
     }
   };
   try {
-    for await (const bytes of inputPieces(file)) yield* cutter.push(decode(bytes));
+    for await (const bytes of await bytesOf(file)) yield* cutter.push(decode(bytes));
     yield* cutter.push(decode());
     yield* cutter.end();
   } catch (cause) {

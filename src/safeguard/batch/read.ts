@@ -6,6 +6,7 @@ import { ConfigError, DataError } from '../../base/errors.js';
 import { dataFiles } from '../../data/files.js';
 import type { Policy } from '../types.js';
 import { type Columns, checkColumns, nothingPassed, type Passed, readColumns } from './columns.js';
+import { isCsv } from './csv.js';
 import { lineBatches, textBatches, textOfLine } from './lines.js';
 import { badRow, parseRow, rowOf, type ScreenRow } from './row.js';
 import { isOwn, type Shard } from './shard.js';
@@ -120,7 +121,7 @@ async function* byColumns(file: string, columns: Columns, options: RowsOptions, 
 }
 
 async function* ours(file: string, options: RowsOptions, place: Place): Batches {
-  if (/\.[ct]sv$/i.test(file))
+  if (isCsv(file))
     throw new ConfigError('bad_option', `${file}: rows of a table by their columns; add --text-column NAME`);
   // Readers of other kinds are loaded where there is one.
   if (/\.(?:jsonl|ndjson)$/i.test(file)) return yield* fromLines(file, options, place);

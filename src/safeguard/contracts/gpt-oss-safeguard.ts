@@ -27,6 +27,8 @@ const Answer = z.strictObject({ violation: Label, ...reasons });
 const SwappedAnswer = z
   .strictObject({ compliant: Label, ...reasons })
   .transform(({ compliant, ...rest }) => ({ violation: compliant === 1 ? 0 : 1, ...rest }));
+/** As a verdict is written: what JSON's readers make 0 of, as 1e-400, is none. */
+const WRITTEN = /"(?:violation|compliant)"\s*:\s*[01]\s*[,}]/;
 /** A policy that says itself how to answer. */
 const SAYS_HOW = /["']?violation["']?\s*:/;
 /** Said for "no rule". */
@@ -59,12 +61,10 @@ function parse(text: string, { rules, policy, swapped }: Expected): ReadVerdict 
       : unjudged('off_contract', `the answer is not one JSON object: ${JSON.stringify(oneLine(answer, 80))}`);
   }
   const read = (swapped ? SwappedAnswer : Answer).safeParse(json);
-  if (!read.success) {
-    const [issue] = read.error.issues;
-    return unjudged(
-      'off_contract',
-      `the answer is of another form: ${oneLine(issue?.path.join('.') || (issue?.message ?? ''), 80)}`,
-    );
+  if (!read.success || !WRITTEN.test(answer)) {
+    const issue = read.error?.issues[0];
+    const what = issue?.path.join('.') || (issue?.message ?? 'neither 0 nor 1');
+    return unjudged('off_contract', `the answer is of another form: ${oneLine(what, 80)}`);
   }
   const { violation, policy_category, rule_ids, rationale } = read.data;
   const cited = [...(rule_ids ?? []), ...(policy_category ? [policy_category] : [])].filter(
@@ -92,7 +92,7 @@ function parse(text: string, { rules, policy, swapped }: Expected): ReadVerdict 
 
 export const gptOssSafeguard: Contract = {
   name: 'gpt-oss-safeguard',
-  version: 1,
+  version: 2,
   messages: (request) => [
     {
       role: 'system',
