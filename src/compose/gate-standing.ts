@@ -103,7 +103,11 @@ export async function exportStanding(dir: string, signal?: AbortSignal): Promise
       subject: gate.subject ?? null,
       standing: { ...NONE, reasons: ['it is a candidate, made for a gate to judge'] },
     };
-  if (gate.status === 'none') return { subject: null, standing: { ...NONE, status: 'passed' } };
+  if (gate.status === 'none') {
+    if (format === 'peft')
+      throw stale(dir, 'says that it is a whole model, which no gate judges, and holds an adapter');
+    return { subject: null, standing: { ...NONE, status: 'passed' } };
+  }
   const { subject } = gate;
   if (subject === undefined) throw stale(dir, 'names no subject of the gate');
   if (format === 'peft') {
@@ -112,9 +116,10 @@ export async function exportStanding(dir: string, signal?: AbortSignal): Promise
   }
   if (`sha256:${digests.base}` !== subject.base) throw stale(dir, 'is for another base than the gate judged it on');
   const folder = join(dir, GATE_FOLDER);
-  if (gate.status === 'off')
-    return { subject, standing: { ...NONE, status: 'off', reasons: ['its recipe says gate: off'] } };
   const standing = await gateStandingOf({ folder, subject, redecide, signal });
+  // Who wants no gate has no evidence either; what is there and speaks against it counts.
+  if (gate.status === 'off' && standing.status !== 'failed' && standing.status !== 'damaged')
+    return { subject, standing: { ...NONE, status: 'off', reasons: ['its recipe says gate: off'] } };
   const { digests: found, checkpoint } = standing;
   if (checkpoint !== undefined && FORMATS.find((f) => f.name === format)?.checkpoint) {
     const got = `sha256:${await digestCheckpoint(dir, signal ? { signal } : {})}`;

@@ -95,6 +95,16 @@ it('what passed leaves with its evidence, which is decided anew wherever it come
   }
   // It gets as far as the hub, where nobody is.
   expect((await failing(push(out))).code).not.toMatch(/^gate/);
+  // What its record says is no way past it: an adapter is no whole model, and evidence against it counts.
+  const record = join(out, 'temper.json'),
+    written = readFileSync(record, 'utf8'),
+    said = JSON.parse(written) as { gate: object };
+  writeFileSync(record, JSON.stringify({ ...said, gate: { status: 'none' } }));
+  expect((await failing(push(out))).code).toBe('gate_stale');
+  writeFileSync(record, JSON.stringify({ ...said, gate: { ...said.gate, status: 'off' } }));
+  expect(await exportStanding(out)).toMatchObject({ standing: { status: 'off' } });
+  makeEvidence(join(out, 'gate'), { subject: await subjectOf({ model: NANO, adapter }), harm: 40 });
+  expect((await failing(push(out))).code).toMatch(/^gate_(?:failed|damaged)$/);
   rmSync(join(adapter, 'gate'), { recursive: true });
 }, 120_000);
 
