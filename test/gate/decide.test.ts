@@ -274,6 +274,10 @@ describe('numbers', () => {
     expect([decideMade(loss(''), near).decision, decideMade(loss(''), far).decision]).toEqual(['PASS', 'FAIL']);
     expect(entry(decideMade(loss(''), near)).interval?.method).toBe('bca');
   });
+  it('of two prompts are decided on, and nothing is shown by them', () => {
+    const two = rowsOf('loss', [[[2, 2.02]], [[2, 2.04]]]);
+    for (const range of ['', ', range: [0, 10]']) expect(decideMade(loss(range), two).decision).toBe('INCONCLUSIVE');
+  });
   it('that are missing are the worst of their range, and nothing without one', () => {
     const rows = rowsOf(
       'loss',

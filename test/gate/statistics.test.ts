@@ -197,6 +197,16 @@ it('BCa of clusters, on the draws that scipy.stats.bootstrap was given', () => {
   }
 });
 
+it('BCa of a level that rounds to 1 is all that was drawn, and a distribution of no number is none', () => {
+  const drawn = bootstrap([{ clusters: 2, columns: [Float64Array.of(0.1, 0.3)] }], (s) => (s[0] as number) / 2, {
+    resamples: 100,
+    seed: 1,
+    purpose: 'two',
+  });
+  expect(drawn.acceleration).toBeCloseTo(0, 12);
+  expect(bca(drawn, 1)).toEqual({ low: drawn.drawn[0], high: drawn.drawn.at(-1) });
+  expect(normalCdf(Number.NaN)).toBeNaN();
+});
 it('BCa of what never differs is that', () => {
   const same = [{ clusters: 5, columns: [new Float64Array(5).fill(0.25)] }];
   const figure = (s: Float64Array): number => (s[0] as number) / 5;

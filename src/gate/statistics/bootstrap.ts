@@ -193,6 +193,8 @@ export function bca({ value, drawn, acceleration: a }: Bootstrap, level: number)
   const z = normalQuantile((1 + level) / 2);
   const end = (side: number): number => {
     if (!Number.isFinite(bias)) return bias < 0 ? 0 : 1;
+    // A level that rounds to 1 has all of them.
+    if (!Number.isFinite(side)) return side < 0 ? 0 : 1;
     const moved = bias + side;
     const scale = 1 - a * moved;
     // Beyond the pole there is no percentile: the outermost one.

@@ -12,6 +12,7 @@ function upperTail(x: number): number {
 
 /** Φ: Marsaglia's series (2004) in the middle, where it keeps its digits, the continued fraction in the tails. */
 export function normalCdf(x: number): number {
+  if (Number.isNaN(x)) return x;
   if (x < -3) return upperTail(-x);
   if (x > 3) return 1 - upperTail(x);
   let [sum, term] = [x, x];
