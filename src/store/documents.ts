@@ -2,6 +2,7 @@
 // on from. Each is whole or absent, and what was said to be kept is there after any death.
 import { sql } from 'kysely';
 import type { Store } from './store.js';
+import { storable } from './text.js';
 
 export interface DocumentLimits {
   readonly entries: number;
@@ -35,7 +36,7 @@ export function createDocuments(store: Store, limits: DocumentLimits, now: () =>
       db
         .selectFrom('documents')
         .select(['body', 'owner'])
-        .where('id', '=', id)
+        .where('id', '=', storable(id))
         .where('expires_at', '>', now())
         .executeTakeFirst(),
     );

@@ -6,6 +6,7 @@ import { parseJson } from '../base/json.js';
 import type { ContextMessage, HeldVerdict, Label, Queue, ReviewState } from './review-types.js';
 import type { Store } from './store.js';
 import type { ActionsTable, ReviewsTable, Tables } from './tables.js';
+import { storable } from './text.js';
 
 export interface PageOptions {
   /** Default open: held and escalated. */
@@ -125,8 +126,8 @@ export async function pageOf(store: Store, options: PageOptions, now = Date.now(
     if (states) q = q.where('state', 'in', states);
     if (queue === 'waiting') q = q.where('waits', '=', 1).where('wait_until', '>', now);
     if (queue === 'relabelled') q = q.where('label', 'is not', null);
-    if (policy !== undefined) q = q.where('policy', '=', policy);
-    if (channel !== undefined) q = q.where('channel', '=', channel);
+    if (policy !== undefined) q = q.where('policy', '=', storable(policy));
+    if (channel !== undefined) q = q.where('channel', '=', storable(channel));
     if (from) q = q.where((e) => e.or([e(by, past, from.at), e.and([e(by, '=', from.at), e('id', past, from.id)])]));
     return q
       .orderBy(by, way)
@@ -145,7 +146,7 @@ export async function pageOf(store: Store, options: PageOptions, now = Date.now(
 /** null: there is none */
 export async function itemOf(store: Store, id: string, now = Date.now()): Promise<WholeItem | null> {
   return store.read(async (db) => {
-    const row = await db.selectFrom('reviews').selectAll().where('id', '=', id).executeTakeFirst();
+    const row = await db.selectFrom('reviews').selectAll().where('id', '=', storable(id)).executeTakeFirst();
     if (!row) return null;
     const actions = await db
       .selectFrom('review_actions')
@@ -236,7 +237,7 @@ export async function* goldenRows(store: Store, policy?: string): AsyncGenerator
         // Answers of a gate are shown whole, which no policy judges.
         .where('policy', 'not like', 'gate:%')
         .where('id', '>', after);
-      return (policy === undefined ? q : q.where('policy', '=', policy)).orderBy('id').limit(MOST).execute();
+      return (policy === undefined ? q : q.where('policy', '=', storable(policy))).orderBy('id').limit(MOST).execute();
     });
     for (const r of rows)
       yield {

@@ -17,6 +17,7 @@ import type {
 import { ReviewWaiters } from './review-waiters.js';
 import type { Store } from './store.js';
 import type { ReviewsTable } from './tables.js';
+import { storable } from './text.js';
 
 export interface ReviewsOptions {
   /** Two people must approve each item. Default: one. */
@@ -50,9 +51,6 @@ const MOST_CONTENT = 4 << 20;
 const MOST_CONTEXT = 256 << 10;
 const PURGE_EVERY_MS = 3600 * 1000;
 const SEVERITY = { allow: 0, unjudged: 1, block: 2 } as const;
-
-/** As both databases keep it: PostgreSQL has no NUL in texts, and UTF-8 no half of a surrogate pair. */
-const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\u2400');
 
 const worst = (verdicts: readonly HeldVerdict[]): HeldVerdict => {
   const [head] = [...verdicts].sort((a, b) => SEVERITY[b.outcome] - SEVERITY[a.outcome]);
@@ -154,7 +152,7 @@ export class Reviews implements ReviewDesk {
     let logged: ReviewRecord | null = null;
     try {
       const acted = await this.store.change(async (db): Promise<Acted> => {
-        const query = db.selectFrom('reviews').selectAll().where('id', '=', id);
+        const query = db.selectFrom('reviews').selectAll().where('id', '=', storable(id));
         const row = await (this.store.kind === 'postgres' ? query.forUpdate() : query).executeTakeFirst();
         if (!row) throw new ConfigError('review_unknown', `there is no item ${JSON.stringify(id.slice(0, 64))}`);
         const { patch, label, rule } = outcomeOf(row, act, now);

@@ -77,6 +77,9 @@ onEachStore((place) => {
     const odd = await reviews.hold(item('a\0b\ud800', { channel: 'x\0' }));
     await reviews.act(odd.id, { who: 'ann', action: 'escalate', note: 'n\0' });
     expect(await itemOf(store, odd.id)).toMatchObject({ content: 'a\u2400b\ufffd', channel: 'x\u2400' });
+    expect(await itemOf(store, 'rev_\0')).toBeNull();
+    await expect(act(reviews, 'rev_\0', 'ann', 'approve')).rejects.toMatchObject({ code: 'review_unknown' });
+    expect((await pageOf(store, { channel: 'x\0', policy: 'contact' })).items).toHaveLength(1);
     await reviews.close();
     await store.close();
   });
