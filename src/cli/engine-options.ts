@@ -206,8 +206,14 @@ export function addHoldOptions(command: Command): Command {
       '--hold-ahead <characters|off>',
       'written beyond those that are being judged before a stream waits for the verdict; off: it never waits ' +
         '(default: 0 with a local judge, off with one behind a URL)',
-      (text: string) => (text === 'off' ? text : integerIn(0, 1 << 20)(text)),
+      aheadIn,
     );
+}
+function aheadIn(text: string): number | 'off' {
+  if (text === 'off') return text;
+  if (!/^\d{1,7}$/.test(text) || Number(text) > 1 << 20)
+    throw new InvalidArgumentError(`wanted off, or an integer from 0 to ${1 << 20}.`);
+  return Number(text);
 }
 /** Says on stderr what nobody checked. */
 export function sayNotices(notices: readonly string[]): void {
