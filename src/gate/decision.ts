@@ -152,7 +152,11 @@ export const decisionText = (decision: Decision): string => `${JSON.stringify(de
 export function readDecision(file: string): Decision {
   const bad = (what: string): IntegrityError =>
     new IntegrityError('bad_decision', `${file}: ${what}; decide again with temper gate decide`, { file });
-  const value = readJsonFile(file, 'record', { next: 'temper gate writes one', missing: bad, bad });
+  const value = readJsonFile(file, 'record', {
+    next: 'temper gate writes one',
+    missing: (message) => new IntegrityError('bad_decision', message, { file }),
+    bad,
+  });
   const read = Decision.safeParse(value);
   if (read.success) return read.data;
   const [issue] = read.error.issues;
