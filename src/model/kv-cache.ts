@@ -117,7 +117,10 @@ export class KvCache implements Disposable {
       for (const window of this.#windows) {
         const make = (): Tensor => {
           if (window === 0) return this.#scope.reserved(this.dtype, [this.#table.limit * PAGE_TOKENS, Hkv, Dh]);
-          const ring = this.#scope.reserved('f32', [sequences * this.ring, Hkv, Dh]);
+          const shape = [sequences * this.ring, Hkv, Dh];
+          // One that is for a single text is written to at once, and memory that was used before is there.
+          if (sequences === 1) return this.#scope.zeros('f32', shape);
+          const ring = this.#scope.reserved('f32', shape);
           ring.commit(ring.rows);
           return ring;
         };
