@@ -181,6 +181,8 @@ void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
   }
   f([&](int c, int64_t at, int count) {
     const float* from = f32_row(b, n + c * apart) + at;
+    _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetch, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(from) + kPrefetch + 64, _MM_HINT_T0);
     const __m512 lo = _mm512_maskz_loadu_ps(first_lanes(count), from);
     const __m512 hi = count > 16 ? _mm512_maskz_loadu_ps(first_lanes(count - 16), from + 16) : _mm512_setzero_ps();
     return _mm512_cvtne2ps_pbh(hi, lo);
@@ -200,63 +202,105 @@ void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
 }
 
 constexpr int kGroupRows = 6;
+// Inputs of one block: 16 rows of x, four weight rows and the next four fit L1 together.
+constexpr int64_t kBlock = 576;
+constexpr int kChunk = 8;  // times kManyCols weight rows meet a block of x in L1
 
-// More rows than registers: `Cols` weight rows meet the rows of x in groups, `block` inputs at a time. The weights come
-// from memory with the first group and from L1 with the others; the blocks are short, so that memory is read on while
-// the others compute.
-template <int Cols>
-void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int64_t apart,
-                    int64_t k) {
-  constexpr int64_t block = 512;
-  const int groups = (m + kGroupRows - 1) / kGroupRows;
-  const int64_t row_units = units(b.kind, k);
-  __m512 sums[kMostFewRows * Cols];
-  for (int i = 0; i < (m + 3) / 4 * 4 * Cols; ++i) sums[i] = _mm512_setzero_ps();
-  with_loads<Cols>(b, n, apart, [&](const auto& load) {
-    for (int64_t from = 0; from < k; from += block)
-      for (int g = 0, row = 0; g < groups; ++g) {
-        const int next = (g + 1) * m / groups;
-        with_rows<kGroupRows>(next - row, [&]<int M>() {
-          add_dense<M, Cols>(sums + row * Cols, x + row * row_units, row_units, from,
-                             from + block < k ? from + block : k, load);
-        });
-        row = next;
-      }
-  });
-  if (Cols == kManyCols && apart == 1) return add_up(out, ld, m, sums);
-  for (int i = 0; i < m; ++i)
-    for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
+// Adds the products of `count` inputs, a multiple of 32, to sums [M][Cols]. Asks for as many inputs of the first `Share`
+// of the rows `next`.
+template <int M, int Cols, int Share>
+[[gnu::noinline]] void add_block(__m512* sums, const uint32_t* x, int64_t row_units, const uint16_t* w, int64_t ld,
+                                 int64_t count, const uint16_t* next, int64_t next_ld) {
+  __m512 sum[M][Cols];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int c = 0; c < Cols; ++c) sum[i][c] = sums[i * Cols + c];
+  for (int64_t at = 0; at < count; at += 32, x += 16, w += 32, next += 32) {
+    __m512bh wc[Cols];
+#pragma GCC unroll 4
+    for (int c = 0; c < Share; ++c) _mm_prefetch(reinterpret_cast<const char*>(next + c * next_ld), _MM_HINT_T0);
+#pragma GCC unroll 4
+    for (int c = 0; c < Cols; ++c) wc[c] = as_bf16(_mm512_loadu_si512(w + c * ld));
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      const __m512bh xi = as_bf16(_mm512_loadu_si512(x + i * row_units));
+#pragma GCC unroll 4
+      for (int c = 0; c < Cols; ++c) sum[i][c] = _mm512_dpbf16_ps(sum[i][c], wc[c], xi);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int c = 0; c < Cols; ++c) sums[i * Cols + c] = sum[i][c];
 }
 
-constexpr int64_t kDecoded = 4096;  // inputs of decoded weights that stay in L1
+// Inputs [from, to) of `Cols` weight rows from n on, of any dense kind, as bf16 [Cols][kBlock], zero up to a multiple of
+// 32.
+template <int Cols>
+void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64_t to) {
+  with_loads<Cols>(b, n, 1, [&](const auto& load) {
+    for (int64_t at = from; at < to; at += 32)
+#pragma GCC unroll 4
+      for (int c = 0; c < Cols; ++c)
+        _mm512_storeu_si512(out + c * kBlock + at - from,
+                            reinterpret_cast<__m512i>(load(c, at, static_cast<int>(to - at < 32 ? to - at : 32))));
+  });
+}
 
-// More than kGroupRows rows of 8-bit weights, at most kDecoded inputs: decoded once, not once a group.
-void many_dots_q8(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1,
-                  int64_t k) {
-  alignas(64) uint16_t weights[kManyCols * kDecoded];
-  const Source decoded{.data = weights, .ld = k, .kind = Kind::bf16};
-  for (int64_t n = n0; n < n1; n += kManyCols) {
-    const int cols = static_cast<int>(n1 - n < kManyCols ? n1 - n : kManyCols);
-    for (int c = 0; c < cols; ++c) {
-      const Q8Row row = q8_row(b, n + c, 0);
-      for (int64_t at = 0; at < k; at += 32) {
-        if (at % 64 == 0) _mm_prefetch(reinterpret_cast<const char*>(row.q + at) + kPrefetch * kManyCols, _MM_HINT_T0);
-        _mm512_storeu_si512(weights + c * k + at,
-                            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_q8(row, at + 16), load_q8(row, at))));
+// More rows than registers: a block of x stays in L1 while up to kChunk times `Cols` weight rows meet it, each in groups
+// of the rows of x. The groups after the first find the weights in L1; the first two ask for the weights that come next,
+// so that memory is read while all compute.
+template <int Cols>
+void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int times,
+                    int64_t k) {
+  const int groups = (m + kGroupRows - 1) / kGroupRows;
+  const bool direct = b.kind == Kind::bf16 && k % 32 == 0;
+  const int64_t row_units = units(b.kind, k), blocks = (k + kBlock - 1) / kBlock,
+                block = (k + blocks * 32 - 1) / (blocks * 32) * 32;
+  alignas(64) uint16_t decoded[Cols * kBlock];
+  __m512 sums[kChunk][kMostFewRows * Cols];
+  for (int t = 0; t < times; ++t)
+    for (int i = 0; i < (m + 3) / 4 * 4 * Cols; ++i) sums[t][i] = _mm512_setzero_ps();
+  for (int64_t from = 0; from < k; from += block) {
+    const int64_t to = from + block < k ? from + block : k;
+    for (int t = 0; t < times; ++t) {
+      const uint16_t *w = decoded, *next = decoded;
+      int64_t w_ld = kBlock;
+      if (direct) {
+        const bool last = t + 1 == times;
+        w = bf16_row(b, n + t * Cols) + from;
+        next = bf16_row(b, n + (last ? to < k ? 0 : times : t + 1) * Cols) + (last ? to < k ? to : 0 : from);
+        w_ld = b.ld;
+      } else {
+        decode_block<Cols>(decoded, b, n + t * Cols, from, to);
+      }
+      for (int g = 0; g < groups; ++g) {
+        const int row = g * m / groups;
+        with_rows<kGroupRows>((g + 1) * m / groups - row, [&]<int M>() {
+          constexpr int half = (Cols + 1) / 2;
+          const auto add = g < 2 && direct ? add_block<M, Cols, half> : add_block<M, Cols, 0>;
+          add(sums[t] + row * Cols, x + row * row_units + from / 2, row_units, w, w_ld, (to - from + 31) / 32 * 32,
+              next + g * half * w_ld, w_ld);
+        });
       }
     }
-    if (cols == kManyCols) dots_in_groups<kManyCols>(out + n - n0, ld, m, x, decoded, 0, 1, k);
-    else
-      for (int c = 0; c < cols; ++c) dots_in_groups<1>(out + n + c - n0, ld, m, x, decoded, c, 0, k);
   }
+  for (int t = 0; t < times; ++t, out += Cols)
+    if (Cols == kManyCols) add_up(out, ld, m, sums[t]);
+    else
+      for (int i = 0; i < m; ++i) *(out + i * ld) = add_lanes(sums[t][i]);
 }
 
-// The same of any dense weights.
+// More than kGroupRows rows, or short ones, of any dense weights.
 void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  if (b.kind == Kind::q8 && k <= kDecoded) return many_dots_q8(out, ld, m, x, b, n0, n1, k);
-  const int64_t fours = (n1 - n0) / kManyCols, apart = k > kShort ? fours : 1, step = k > kShort ? 1 : kManyCols;
-  for (int64_t j = 0; j < fours; ++j) dots_in_groups<kManyCols>(out + j * step, ld, m, x, b, n0 + j * step, apart, k);
-  for (int64_t n = n0 + kManyCols * fours; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 0, k);
+  int64_t n = n0;
+  while (n + kManyCols <= n1) {
+    const int times = static_cast<int>((n1 - n) / kManyCols < kChunk ? (n1 - n) / kManyCols : kChunk);
+    dots_in_groups<kManyCols>(out + n - n0, ld, m, x, b, n, times, k);
+    n += kManyCols * times;
+  }
+  for (; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 1, k);
 }
 
 // Short rows in MXFP4, four at a time.
