@@ -3,7 +3,7 @@
 // 20b's shapes with so many layers and o200k's vocabulary, made up, bf16 and MXFP4 in both. Requests go to one and the
 // other in turns, the same ones, each a text of its own. Checkpoint and GGUF stay in --work. One JSON row for each
 // number of streams. Needs the build.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { cpus, tmpdir } from 'node:os';
@@ -44,6 +44,9 @@ if (!existsSync(exported)) {
   await exportRun({ model, format: ['gguf'], out: exported });
 }
 const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('.gguf')) ?? '');
+// What was just written lies in small pages of the system's cache, which costs either server a quarter of its speed.
+for (const file of [join(model, 'model.safetensors'), gguf])
+  spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
 
 const freePort = () =>
   new Promise((done) => {

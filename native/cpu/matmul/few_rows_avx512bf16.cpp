@@ -248,9 +248,9 @@ void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64
   });
 }
 
-// More rows than registers: a block of x stays in L1 while up to kChunk times `Cols` weight rows meet it, each in groups
-// of the rows of x. The groups after the first find the weights in L1; the first two ask for the weights that come next,
-// so that memory is read while all compute.
+// More rows than registers: a block of x stays in L1 while up to kChunk times `Cols` weight rows meet it, each in
+// groups of the rows of x. The groups after the first find the weights in L1; the first two ask for the weights that
+// come next, so that memory is read while all compute.
 template <int Cols>
 void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int times,
                     int64_t k) {
@@ -289,7 +289,7 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
   for (int t = 0; t < times; ++t, out += Cols)
     if (Cols == kManyCols) add_up(out, ld, m, sums[t]);
     else
-      for (int i = 0; i < m; ++i) *(out + i * ld) = add_lanes(sums[t][i]);
+      for (int i = 0; i < m; ++i) out[i * ld] = add_lanes(sums[t][i]);
 }
 
 // More than kGroupRows rows, or short ones, of any dense weights.
