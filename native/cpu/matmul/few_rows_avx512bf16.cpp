@@ -206,8 +206,8 @@ constexpr int kGroupRows = 6;
 constexpr int64_t kBlock = 576;
 constexpr int kChunk = 8;  // times kManyCols weight rows meet a block of x in L1
 
-// Adds the products of `count` inputs, a multiple of 32, to sums [M][Cols]. Asks for as many inputs of the first `Share`
-// of the rows `next`.
+// Adds the products of `count` inputs, a multiple of 32, to sums [M][Cols]. Asks for as many inputs of the first
+// `Share` of the rows `next`.
 template <int M, int Cols, int Share>
 [[gnu::noinline]] void add_block(__m512* sums, const uint32_t* x, int64_t row_units, const uint16_t* w, int64_t ld,
                                  int64_t count, const uint16_t* next, int64_t next_ld) {
@@ -235,8 +235,8 @@ template <int M, int Cols, int Share>
     for (int c = 0; c < Cols; ++c) sums[i * Cols + c] = sum[i][c];
 }
 
-// Inputs [from, to) of `Cols` weight rows from n on, of any dense kind, as bf16 [Cols][kBlock], zero up to a multiple of
-// 32.
+// Inputs [from, to) of `Cols` weight rows from n on, of any dense kind, as bf16 [Cols][kBlock], zero up to a multiple
+// of 32.
 template <int Cols>
 void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64_t to) {
   with_loads<Cols>(b, n, 1, [&](const auto& load) {
