@@ -44,7 +44,7 @@ if (!existsSync(exported)) {
   await exportRun({ model, format: ['gguf'], out: exported });
 }
 const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('.gguf')) ?? '');
-// What was just written lies in small pages of the system's cache, which costs either server a quarter of its speed.
+// What was just written lies in small pages of the system's cache, which either server would read a quarter slower.
 for (const file of [join(model, 'model.safetensors'), gguf])
   spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
 

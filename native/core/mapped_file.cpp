@@ -112,9 +112,6 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
       ::close(fd);
       fail("file_unreadable", path, ": cannot be mapped (", size, " bytes): ", std::strerror(error));
     }
-    // Pages of 2 MiB, where the file system has them and the file is not yet in its cache: weights are then read a
-    // third faster, and met the first time twelve times. A wish only.
-    madvise(data, size, MADV_HUGEPAGE);
   }
   MappedFile* file;
   try {
