@@ -67,6 +67,7 @@ void linear_cases(Registry& reg) {
       {"8 rows, deep: several fillings of k", 8, 17, 5000, 0, DType::bf16, 0, false},
       {"4 rows, wide: several tiles of a block", 4, 530, 64, 2, DType::bf16, 0, false},
       {"9 rows", 9, 66, 130, 8, DType::bf16, 0.1, false},
+      {"16 rows, several blocks of whole vectors", 16, 75, 1312, 4, DType::bf16, 0, false},
       {"12 rows, one tile", 12, 32, 64, 16, DType::bf16, 0, false},
       {"deep: several blocks of k", 17, 40, 1300, 4, DType::bf16, 0, false},
       {"tall: several blocks of rows", 301, 33, 65, 4, DType::f32, 0, false},
