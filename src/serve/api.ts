@@ -3,6 +3,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
+import { errorForClient } from './anthropic.js';
 import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import type { ApiKey } from './keys.js';
@@ -14,6 +15,8 @@ export type Env = {
   /** Node's own request and response, behind a port. */
   Bindings: { readonly incoming?: IncomingMessage; readonly outgoing?: ServerResponse };
   Variables: {
+    /** What it is called. */
+    requestId: string;
     /** Name of the key it came with; null: none is needed. */
     key: string | null;
     /** That key, and what its owner may ask for. */
@@ -61,7 +64,7 @@ export interface Api {
   /** @param serviceOf the server as the owner of a request's key may use it */
   register(app: ApiApp, serviceOf: (c: ApiRequest) => ApiService): void;
   /** Default: OpenAI's shape. */
-  readonly errorBody?: (error: ApiError) => Record<string, unknown>;
+  readonly errorBody?: (error: ApiError, c: ApiRequest) => Record<string, unknown>;
   /** What it answers, by name, as /openapi.json tells it: read when that is asked for. The `meta` of each has an id. */
   readonly shapes: () => Promise<Readonly<Record<string, unknown>>>;
   /** Of an error: its name among the shapes; default OpenAI's. */
@@ -101,9 +104,10 @@ export class Routes {
   find(path: string): Route | undefined {
     return this.#routes.find((r) => r.pattern.test(path));
   }
-  /** An error as the API of the path tells it. */
-  errorBody(path: string, error: ApiError): Record<string, unknown> {
-    return (this.find(path)?.api.errorBody ?? errorBody)(error);
+  /** An error as the API of the request's path tells it. */
+  errorBody(c: ApiRequest, error: ApiError): Record<string, unknown> {
+    const route = this.find(c.req.path);
+    return (route ? (route.api.errorBody ?? errorBody) : errorForClient)(error, c);
   }
   fields(path: string): BodyFields {
     return this.find(path)?.api.fields ?? FIELDS;

@@ -2,8 +2,9 @@
 // asked.
 import { Hono } from 'hono';
 import { addAdminRoutes } from './admin.js';
+import { ANTHROPIC_REQUEST_ID, speaksAnthropic } from './anthropic.js';
 import { type ApiRequest, type ApiService, type Env, Routes } from './api.js';
-import { ApiError, asApiError, errorBody } from './api-error.js';
+import { ApiError, asApiError } from './api-error.js';
 import { APIS } from './apis.js';
 import type { Bodies } from './bodies.js';
 import type { Callers } from './callers.js';
@@ -11,16 +12,19 @@ import type { GenerationService } from './generation.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
 import { createPlayground } from './playground.js';
+import { REQUEST_ID, requestIdOf } from './request-id.js';
 import type { ReviewConsole } from './review/console.js';
 import type { ServedModels } from './served.js';
 
-export interface AppOptions extends Pick<ApiService, 'responses' | 'log'> {
+export interface AppOptions extends Pick<ApiService, 'responses'> {
   readonly served: ServedModels;
   readonly callers: Callers;
   /** As they are now; null: there are no admin routes. */
   readonly adminKeys: () => ApiKeys | null;
   /** Of an answer where a request does not say, as it is now. */
   readonly maxTokens: () => number;
+  /** Told of faults of the server's own. */
+  readonly log: (error: unknown, requestId: string) => void;
   /** Told what admins did. */
   readonly note: (line: string) => void;
   /** Host names that a request may give; null: any. Keeps web pages of others away from a server on loopback. */
@@ -59,25 +63,38 @@ export function createApp(options: AppOptions): Hono<Env> {
     shown: () => options.playground() && (hosts !== null || callers.wantsKeys),
     keysWanted: () => callers.wantsKeys,
   });
+  const logOf = (c: ApiRequest) => (error: unknown) => log(error, c.get('requestId'));
+  /** What every answer says in its head. */
+  const headersOf = (c: ApiRequest): readonly (readonly [name: string, value: string])[] => {
+    const id = c.get('requestId');
+    return [
+      [REQUEST_ID, id],
+      ...(speaksAnthropic(c) ? ([[ANTHROPIC_REQUEST_ID, id]] as const) : []),
+      ...(shadow ? [SHADOW_HEADER] : []),
+    ];
+  };
   const serviceOf = (c: ApiRequest): ApiService => ({
     ...withReceipts(callers.serviceFor(c.get('caller')), c),
     maxTokens: options.maxTokens(),
     responses,
     read: (request, name) => bodies.readAs(request, name, options.maxTokens(), () => served.engine.info),
-    log,
+    log: logOf(c),
   });
   const app = new Hono<Env>();
   app.use(async (c, next) => {
     const began = performance.now();
     c.header('x-content-type-options', 'nosniff');
-    if (shadow) {
-      c.header(...SHADOW_HEADER);
-      // Streams write their own heads.
-      c.env?.outgoing?.setHeader(...SHADOW_HEADER);
-    }
+    c.set(
+      'requestId',
+      requestIdOf((name) => c.req.header(name)),
+    );
+    const headers = headersOf(c),
+      out = c.env?.outgoing;
+    // Streams write their own heads.
+    for (const [name, value] of headers) out?.setHeader(name, value);
     await next();
     // An answer that a route made by itself has none of the headers that were set before.
-    if (shadow && !c.env?.outgoing) c.header(...SHADOW_HEADER);
+    if (!out) for (const [name, value] of headers) c.header(name, value);
     const { path } = c.req;
     const route =
       OTHERS.find((r) => r === path) ??
@@ -105,20 +122,22 @@ export function createApp(options: AppOptions): Hono<Env> {
     await next();
   });
   app.onError((e, c) => {
-    const error = asApiError(e, log, routes.fields(c.req.path));
+    const error = asApiError(e, logOf(c), routes.fields(c.req.path));
     if (error.retryAfter !== null) c.header('retry-after', String(error.retryAfter));
     if (error.status === 401) c.header('www-authenticate', 'Bearer');
-    return c.json(routes.errorBody(c.req.path, error), error.status);
+    return c.json(routes.errorBody(c, error), error.status);
   });
   app.notFound((c) => {
     const { method, path } = c.req,
       asked = `${method} ${path.slice(0, 200)}`;
     const methods: readonly string[] = OTHERS.includes(path) ? ['get'] : (routes.find(path)?.methods ?? []);
-    if (methods.length === 0 || methods.includes(method.toLowerCase()))
-      return c.json(errorBody(new ApiError(404, 'invalid_request_error', 'not_found', `no route ${asked}`)), 404);
+    if (methods.length === 0 || methods.includes(method.toLowerCase())) {
+      const none = new ApiError(404, 'invalid_request_error', 'not_found', `no route ${asked}`);
+      return c.json(routes.errorBody(c, none), none.status);
+    }
     const allow = methods.flatMap((m) => (m === 'get' ? ['GET', 'HEAD'] : [m.toUpperCase()])).join(', ');
     const refused = new ApiError(405, 'invalid_request_error', 'method_not_allowed', `no ${asked}; wanted ${allow}`);
-    return c.json(routes.errorBody(path, refused), refused.status, { allow });
+    return c.json(routes.errorBody(c, refused), refused.status, { allow });
   });
   app.get('/health', (c) => c.json({ status: 'ok' }));
   app.get('/ready', (c) => (admission.draining ? c.json({ status: 'draining' }, 503) : c.json({ status: 'ready' })));

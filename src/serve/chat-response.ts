@@ -11,6 +11,8 @@ export interface Head {
   readonly model: string;
   /** The request came with a prediction: its guesses are counted. */
   readonly predicted: boolean;
+  /** A last chunk tells the tokens; all before it say that they do not. */
+  readonly tellsUsage: boolean;
 }
 type Body = Record<string, unknown>;
 
@@ -97,6 +99,7 @@ const chunkBase = (head: Head): Body => ({
   object: 'chat.completion.chunk',
   created: head.created,
   model: head.model,
+  ...(head.tellsUsage ? { usage: null } : {}),
 });
 export const usageChunk = (head: Head, answers: readonly Answer[]): Body => ({
   ...chunkBase(head),

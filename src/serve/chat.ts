@@ -10,11 +10,12 @@ import { answerJson, type JsonBytes, jsonOf } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 import { registerStoredChats, storedChatOperations } from './stored-chats.js';
 
-const newHead = ({ model, request }: ChatRequest): Head => ({
+const newHead = ({ model, request, streamUsage }: ChatRequest): Head => ({
   id: `chatcmpl-${randomUUID().replaceAll('-', '')}`,
   created: Math.floor(Date.now() / 1000),
   model,
   predicted: request.prediction !== undefined,
+  tellsUsage: streamUsage,
 });
 const fields = { prompt: 'messages', maxTokens: 'max_completion_tokens', answer: 'response_format' };
 

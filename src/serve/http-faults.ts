@@ -3,6 +3,7 @@ import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:ht
 import type { Duplex } from 'node:stream';
 import { FIELDS } from './api.js';
 import { ApiError, asApiError, errorBody } from './api-error.js';
+import { newRequestId, REQUEST_ID } from './request-id.js';
 
 /** A server of node's, with TLS or without. */
 interface NodeServer {
@@ -23,7 +24,8 @@ function faultOf({ code }: NodeJS.ErrnoException): ApiError {
 function rawAnswer(error: ApiError): string {
   const body = JSON.stringify(errorBody(error));
   return (
-    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\ncontent-type: application/json\r\n` +
+    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\n` +
+    `content-type: application/json\r\n${REQUEST_ID}: ${newRequestId()}\r\n` +
     `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
   );
 }
@@ -36,7 +38,7 @@ export const unreadable =
       error instanceof Error && error.name === 'RequestError'
         ? refused(400, 'bad_request', `the request cannot be read: ${error.message}`)
         : asApiError(error, log, FIELDS);
-    return Response.json(errorBody(told), { status: told.status });
+    return Response.json(errorBody(told), { status: told.status, headers: { [REQUEST_ID]: newRequestId() } });
   };
 /** Answers what node refuses by itself, where no answer is on its way on that connection. */
 export function tellFaults(server: NodeServer): void {
@@ -53,8 +55,12 @@ export function tellFaults(server: NodeServer): void {
   });
   server.on('checkExpectation', (_, response) => {
     const body = JSON.stringify(errorBody(refused(417, 'expectation_failed', 'expect: wanted 100-continue, or none')));
-    const length = Buffer.byteLength(body);
-    response.writeHead(417, { 'content-type': 'application/json', 'content-length': length, connection: 'close' });
+    response.writeHead(417, {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      [REQUEST_ID]: newRequestId(),
+      connection: 'close',
+    });
     response.end(body);
   });
 }

@@ -1,27 +1,14 @@
 // POST /v1/messages: the conversation in Anthropic's shape, with its errors.
 import { randomUUID } from 'node:crypto';
+import { anthropicError } from './anthropic.js';
 import type { Api, ApiService } from './api.js';
-import { type ApiError, asApiError } from './api-error.js';
+import { asApiError } from './api-error.js';
 import { generate } from './generation.js';
 import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const fields = { prompt: 'messages', maxTokens: 'max_tokens', answer: 'output_config.format' };
-const ERROR_TYPES: Readonly<Record<number, string>> = {
-  401: 'authentication_error',
-  403: 'permission_error',
-  404: 'not_found_error',
-  413: 'request_too_large',
-  429: 'rate_limit_error',
-  500: 'api_error',
-  503: 'overloaded_error',
-};
-const errorBody = (error: ApiError): Record<string, unknown> => ({
-  type: 'error',
-  error: { type: ERROR_TYPES[error.status] ?? 'invalid_request_error', message: error.message },
-  request_id: null,
-});
 
 const writerOf = ({ model, thinking }: MessagesRequest): MessageWriter =>
   new MessageWriter(`msg_${randomUUID().replaceAll('-', '')}`, model, thinking);
@@ -56,7 +43,7 @@ export const messages: Api = {
     },
   ],
   fields,
-  errorBody,
+  errorBody: anthropicError,
   errorShape: 'MessageErrorShape',
   register(app, serviceOf) {
     app.post('/v1/messages', async (c) => {
@@ -66,7 +53,7 @@ export const messages: Api = {
       if (request.stream) {
         const failed = (e: unknown): ServerEvent => ({
           event: 'error',
-          data: errorBody(asApiError(e, service.log, fields)),
+          data: anthropicError(asApiError(e, service.log, fields), c),
         });
         return eventStream(c, stream(service, request, stop.signal), stop, failed);
       }

@@ -43,6 +43,7 @@ const operationId = ({ method, path }: Operation): string =>
     .join('');
 const tagOf = ({ path }: Operation): string => path.split('/')[2] ?? path.slice(1);
 const json = (schema: Json): Json => ({ 'application/json': { schema } });
+const headers = { 'x-request-id': { $ref: '#/components/headers/RequestId' } };
 
 /** A stream as OpenAPI 3.1 can tell it: a text, and what the data of each event is. */
 async function streamOf(
@@ -100,9 +101,9 @@ async function operation(o: Operation, shape: Shape, error: z.ZodType, component
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(o.body ? { requestBody: { required: true, content: json(await components.of(o.body, 'input')) } } : {}),
     responses: {
-      200: { description: 'OK', content },
+      200: { description: 'OK', headers, content },
       ...Object.fromEntries(
-        Object.entries(FAILURES).map(([status, description]) => [status, { description, content: failed }]),
+        Object.entries(FAILURES).map(([status, description]) => [status, { description, headers, content: failed }]),
       ),
     },
     security: [{ bearer: [] }, { apiKey: [] }, {}],
@@ -165,6 +166,13 @@ export async function openApiDocument(apis: readonly Api[]): Promise<Json> {
     paths: { ...paths, ...(await openRoutes(components)), '/metrics': metrics },
     components: {
       schemas: components.schemas,
+      headers: {
+        RequestId: {
+          description: 'What the request is called: by its own `x-request-id` or `x-client-request-id`, or made here.',
+          required: true,
+          schema: { type: 'string' },
+        },
+      },
       securitySchemes: {
         bearer: { type: 'http', scheme: 'bearer', description: 'Where the server has keys.' },
         apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key', description: 'The same, as /v1/messages has it.' },

@@ -183,7 +183,8 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const [{ createApp }, { Bodies }, { createMeter }, { getRequestListener }] = await code;
     const bodies = new Bodies(options.maxBodyBytes ?? 2 * MIB);
     closers.push(() => bodies.close());
-    const note = (e: unknown): void => log(`request failed: ${messageOf(e)}`);
+    const note = (e: unknown, requestId?: string): void =>
+      log(`request${requestId === undefined ? '' : ` ${requestId}`} failed: ${messageOf(e)}`);
     const review =
       options.store === undefined
         ? null

@@ -110,24 +110,42 @@ async function pump(
   }
 }
 
-/** @param out its head is written */
+/**
+ * What comes in one turn of the event loop leaves as one chunk, at the turn's end, or earlier where it is more than the
+ * response takes at once.
+ * @param out its head is written
+ */
 function nodeSink(out: ServerResponse): Sink {
   // Node hands a chunk to the socket in four pieces; framed here it is one string, and half the work.
   const framed = out.chunkedEncoding;
   if (framed) out.chunkedEncoding = false;
+  let gathered = '';
+  const chunk = (): string => {
+    const text = gathered;
+    gathered = '';
+    if (!framed || text === '') return text;
+    return `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
+  };
+  // Most text is ASCII, which needs no encoding.
+  const encodingOf = (text: string): BufferEncoding => (Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8');
+  const flush = (): void => {
+    const text = chunk();
+    if (text !== '' && !out.destroyed) out.write(text, encodingOf(text));
+  };
   return {
     write(text) {
-      if (out.destroyed) return;
-      const bytes = Buffer.byteLength(text);
-      // Most text is ASCII, which needs no encoding.
-      const as = bytes === text.length ? 'latin1' : 'utf8';
-      out.write(framed ? `${bytes.toString(16)}\r\n${text}\r\n` : text, as);
+      if (gathered === '') process.nextTick(flush);
+      gathered += text;
+      if (gathered.length >= out.writableHighWaterMark) flush();
     },
     get full() {
       return out.writableNeedDrain;
     },
     room: (then) => void out.once('drain', then),
-    end: () => void out.end(framed ? '0\r\n\r\n' : undefined),
+    end() {
+      const text = `${chunk()}${framed ? '0\r\n\r\n' : ''}`;
+      out.end(text, encodingOf(text));
+    },
     drop: () => void out.destroy(),
   };
 }

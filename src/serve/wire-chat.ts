@@ -87,7 +87,7 @@ export const ChatChunkShape = z
         finish_reason: finish.nullable(),
       }),
     ),
-    usage: UsageShape.optional(),
+    usage: UsageShape.nullable().optional().describe('null in all chunks but the last, where it is asked for'),
     ...own,
   })
   .meta({ id: 'ChatCompletionChunk' });

@@ -54,7 +54,7 @@ export const MessageErrorShape = z
   .object({
     type: z.literal('error'),
     error: z.object({ type: z.string(), message: z.string() }),
-    request_id: z.string().nullable(),
+    request_id: z.string().describe('as the header `request-id` has it'),
   })
   .meta({ id: 'MessageError' });
 

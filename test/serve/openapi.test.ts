@@ -145,14 +145,16 @@ describe('what is answered', () => {
     const asked = operations.filter((o) => o.method === 'get' && o.path !== '/metrics');
     for (const { method, path, responses } of asked) {
       const url = path.replace('{id}', String(path.includes('/chat/') ? chat.id : id)).replace('{model}', 'm');
-      const response = await app.app.request(url);
-      expect([url, response.status]).toEqual([url, 200]);
-      const { schema } = find(method, path).responses[200]!.content['application/json']!;
-      expect([url, wrong(schema, await response.json())]).toEqual([url, null]);
-      const failed = responses.default?.content['application/json']?.schema;
-      if (!path.includes('{')) continue;
-      const none = await app.app.request(path.replaceAll(/\{\w+\}/g, 'none'));
-      expect([path, none.status, wrong(failed!, await none.json())]).toEqual([path, 404, null]);
+      for (const headers of path.includes('/models') ? [{}, { 'anthropic-version': '2023-06-01' }] : [{}]) {
+        const response = await app.app.request(url, { headers });
+        expect([url, response.status]).toEqual([url, 200]);
+        const { schema } = find(method, path).responses[200]!.content['application/json']!;
+        expect([url, wrong(schema, await response.json())]).toEqual([url, null]);
+        const failed = responses.default?.content['application/json']?.schema;
+        if (!path.includes('{')) continue;
+        const none = await app.app.request(path.replaceAll(/\{\w+\}/g, 'none'), { headers });
+        expect([path, none.status, wrong(failed!, await none.json())]).toEqual([path, 404, null]);
+      }
     }
     expect(asked.length).toBeGreaterThan(5);
     const relabelled = find('post', '/v1/chat/completions/{id}').responses[200]!.content['application/json']!.schema;

@@ -106,6 +106,8 @@ export function scriptedEngine(next: (request: GenerateRequest) => readonly numb
 export interface ScriptedApp {
   readonly app: Hono<Env>;
   readonly log: unknown[];
+  /** What the requests are called of which the log tells. */
+  readonly failed: string[];
   readonly admission: Admission;
   readonly responses: ResponseStore;
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
@@ -133,7 +135,8 @@ export function scriptedApp(
     { id: 'm', adapter: null, digest: 'd', pairs: 0, status: 'approved', folder: null },
     ...(options.models ?? []),
   ];
-  const log: unknown[] = [];
+  const log: unknown[] = [],
+    failed: string[] = [];
   const admission = new Admission({ slots: 4, queue: 4, queueMs: 1000 });
   const responses = options.responses ?? createMemoryStore();
   const find = (id: string): ServedModel => {
@@ -162,7 +165,10 @@ export function scriptedApp(
     review: options.review ?? null,
     bodies: new Bodies(1 << 20),
     maxTokens: () => 100,
-    log: (e) => log.push(e),
+    log: (e, requestId) => {
+      log.push(e);
+      failed.push(requestId);
+    },
   });
   const post = async (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
     app.request(path, {
@@ -173,6 +179,7 @@ export function scriptedApp(
   return {
     app,
     log,
+    failed,
     admission,
     responses,
     post,

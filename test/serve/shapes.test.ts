@@ -294,3 +294,13 @@ it('models, tokens that are counted, and what is kept of responses', async () =>
   ResponseDeleted.parse(await get(`/v1/responses/${String(id)}`, 'DELETE'));
   OpenAiError.parse(await get(`/v1/responses/${String(id)}`));
 });
+
+it('a stream that tells its usage says in each chunk before that it does not yet', async () => {
+  const told = async (more: Json): Promise<readonly unknown[]> =>
+    (await appOf(WRITES.answer ?? '').events('/v1/chat/completions', { ...chat, n: 2, ...more })).map((e) => e.usage);
+  const usages = (await told({ stream_options: { include_usage: true } })).slice(0, -1);
+  expect(usages.length).toBeGreaterThan(4);
+  expect(usages.slice(0, -1).every((u) => u === null)).toBe(true);
+  expect(usages.at(-1)).toMatchObject({ completion_tokens: expect.any(Number) as number });
+  expect((await told({})).every((u) => u === undefined)).toBe(true);
+});

@@ -130,6 +130,27 @@ export const Model = z.strictObject({
   }),
 });
 export const ModelList = z.strictObject({ object: z.literal('list'), data: z.array(Model) });
+const { id, temper } = Model.shape;
+export const AnthropicModel = z.strictObject({
+  id,
+  temper,
+  type: z.literal('model'),
+  display_name: z.string(),
+  created_at: z.iso.datetime(),
+  capabilities: z.null(),
+  lifecycle: z.literal('active'),
+  deprecated_at: z.null(),
+  retires_at: z.null(),
+  line: z.null(),
+  max_input_tokens: z.int(),
+  max_tokens: z.int(),
+});
+export const AnthropicModelList = z.strictObject({
+  data: z.array(AnthropicModel),
+  has_more: z.boolean(),
+  first_id: z.string().nullable(),
+  last_id: z.string().nullable(),
+});
 export const OpenAiError = z.strictObject({
   error: z.strictObject({
     message: z.string(),
@@ -372,7 +393,7 @@ export const AnthropicEvent = z.discriminatedUnion('type', [
 export const AnthropicError = z.strictObject({
   type: z.literal('error'),
   error: z.strictObject({ type: z.string(), message: z.string() }),
-  request_id: z.string().nullable(),
+  request_id: z.string(),
 });
 export const MessageTokensCount = z.strictObject({ input_tokens: z.int() });
 
@@ -397,4 +418,5 @@ export type Published = [
   Fits<Anthropic.Message, Read<typeof AnthropicMessage>>,
   Fits<Anthropic.RawMessageStreamEvent, Read<typeof AnthropicEvent>>,
   Fits<Anthropic.MessageTokensCount, Read<typeof MessageTokensCount>>,
+  Fits<Anthropic.ModelInfo, Read<typeof AnthropicModel>>,
 ];
