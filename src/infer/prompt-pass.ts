@@ -1,6 +1,7 @@
-// Prompts are read in pieces, each cut by its prompt alone and a pass by itself; ends of prompts whose answers are not
-// waited for are read together, as rows that have the same bits in any company, and so is what others grow from. How
-// much of a pass is done in a step is decided by the time that streams may wait.
+// Prompts are read in pieces, each cut by its prompt alone and a pass by itself; short ends of prompts are read together
+// with those that stand ready, as rows that have the same bits in any company, and so are longer ones whose answers are
+// not waited for and what others grow from. How much of a pass is done in a step is decided by the time that streams
+// may wait.
 import type { StepResult } from '../model/decode-step.js';
 import { forwardLayers, logits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
@@ -67,11 +68,12 @@ export class PromptPass {
     const { tokens, patient } = state.options,
       n = this.piece(state),
       to = state.prefilled + n;
-    if (!this.#together || !patient) return null;
+    if (!this.#together) return null;
     if (this.#grows(state)) return 'many';
     if (to < tokens.length || state.cuts.at(-1) === to) return null;
     const { num_experts_per_tok: K, num_local_experts: E } = this.model.config;
-    return n * K >= FEW_ROWS * E ? 'many' : 'alone';
+    if (n * K < FEW_ROWS * E) return 'alone';
+    return patient ? 'many' : null;
   }
   /** Whether its next piece is one that others go on from anywhere. */
   #grows({ options, cuts, prefilled }: State): boolean {

@@ -30,6 +30,8 @@ const GUESSING_SIZES = 48;
 const DRAFT_PIECE = 256;
 /** What passes without an adapter are timed as. */
 const BASE = {};
+/** Tokens of prompts that are read together beside streams, at most: streams may wait for a layer of them. */
+const MOST_BESIDE = 128;
 /** A step that no stream waits for ends after that all the same: requests come and go between two steps. */
 const LONGEST_STEP_MS = 10;
 /** Of what decode steps take of late: what one step changes in it. */
@@ -172,8 +174,10 @@ export class Session implements Disposable {
     // Who has just ended makes room for others, which are read with those that wait.
     this.#admit();
     if (this.#isCompanyAwaited()) return sampled;
-    // A pass over several prompts stops between layers alone: beside streams each is read by itself.
-    const joins = beside ? undefined : (state: State, group: readonly State[]) => this.#pass.joins(state, group);
+    // A pass over several prompts stops between layers alone.
+    const most = beside ? MOST_BESIDE : Number.POSITIVE_INFINITY,
+      joins = (state: State, group: readonly State[]): boolean =>
+        group.reduce((n, q) => n + q.piece(), state.piece()) <= most && this.#pass.joins(state, group);
     for (const states of prompts([...this.#running], this.#pass.options.tokens, joins)) {
       this.#pass.begin(states);
       if (!this.#pass.run(sampled, until, beside) || performance.now() >= until) break;
@@ -188,7 +192,8 @@ export class Session implements Disposable {
     const decoding = streams(this.#running, this.#waiting),
       unread = this.#running.filter((q) => !q.decoding),
       comes = this.#waiting.length > 0 && decoding.length > 0;
-    if (!decoding.every((q) => q.options.patient) || !unread.every((q) => this.#pass.joins(q, []))) return false;
+    if (![...decoding, ...unread].every((q) => q.options.patient)) return false;
+    if (!unread.every((q) => this.#pass.joins(q, []))) return false;
     return this.#company.isAwaited(
       unread.map((q) => q.piece()),
       this.#pass.options.tokens,

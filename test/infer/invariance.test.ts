@@ -205,6 +205,20 @@ it('ends of prompts wait for those whose slots are taken a little longer', () =>
   expect(sizes(asks.map((a) => ({ ...a, patient: false })))).toEqual(asks.map(() => 1));
 });
 
+it('short prompts that come at once are read together, beside streams up to a bound', () => {
+  const asks = Array.from({ length: 13 }, (_v, i): Ask => {
+    return { adapter: 0, length: 18 + i, shared: 0, salt: i, maxTokens: 20, greedy: true, at: i === 0 ? 0 : 2 };
+  });
+  const options = { precision: 'bf16', prefillTokens: 512, slots: 13 } as const;
+  const passes = vi.spyOn(PromptPass.prototype, 'begin');
+  const [got] = together(bf16, asks, options);
+  const lengths = passes.mock.calls.map(([states]) => states.map((q) => q.options.tokens.length));
+  passes.mockRestore();
+  expect(got).toEqual(asks.map((a) => alone(bf16, a, { ...options, slots: 1 })));
+  // 128 tokens at most; what fits no more comes next. All but the first are read in the step that they came in.
+  expect(lengths).toEqual([[18], [19, 20, 21, 22, 23], [24, 25, 26, 27], [28, 29, 30]]);
+});
+
 it('pieces of prompts that stop between layers change nothing', () => {
   const asks = Array.from({ length: 12 }, (_, i): Ask => {
     return { adapter: i % 4, length: 20 + 11 * i, shared: 0, salt: i % 3, maxTokens: 8, greedy: i % 2 === 0, at: i };
