@@ -1,7 +1,7 @@
-// Prompts are read in pieces, each cut by its prompt alone and a pass by itself; short ends of prompts are read together
-// with those that stand ready, as rows that have the same bits in any company, and so are longer ones whose answers are
-// not waited for and what others grow from. How much of a pass is done in a step is decided by the time that streams
-// may wait.
+// Prompts are read in pieces, each cut by its prompt alone and a pass by itself; short ends are read together with
+// those that stand ready, as rows that have the same bits in any company, and so are longer ones whose answers are not
+// waited for and what others grow from. How much of a pass is done in a step is decided by the time that streams may
+// wait.
 import type { StepResult } from '../model/decode-step.js';
 import { forwardLayers, logits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';

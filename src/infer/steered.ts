@@ -18,6 +18,23 @@ export class RowOfLogits {
 }
 
 /**
+ * The token that a row gives at temperature 0 with what is added to it, as the op would take it: that which it gave by
+ * itself leads all that nothing is added to, as long as nothing is taken from it. null: another may lead.
+ */
+export function greedily(raw: Float32Array, add: ReadonlyMap<number, number>, plain: number): number | null {
+  let best = plain,
+    most = Math.fround(raw[plain]! + (add.get(plain) ?? 0));
+  if (!(most >= raw[plain]!) || !Number.isFinite(most)) return null;
+  for (const [token, by] of add) {
+    const x = Math.fround(raw[token]! + by);
+    if (!Number.isFinite(x) || x < most || (x === most && token >= best)) continue;
+    best = token;
+    most = x;
+  }
+  return best;
+}
+
+/**
  * @param rows logits, of which it is row `b`; what is added is added there
  * @param plain what the row gave by itself
  */
@@ -37,6 +54,10 @@ export function steered(
   const normal = raw ? (raw[plain.token] as number) - plain.logprob : 0;
   const told = raw ? largest(raw, top).map((t) => ({ token: t, logprob: Math.fround(raw[t]! - normal) })) : [];
   if (!mask && !add) return { ...plain, top: told };
+  if (raw && add && !mask && state.options.sampling.temperature === 0) {
+    const token = greedily(raw, add, plain.token);
+    if (token !== null) return { token, logprob: Math.fround(raw[token]! - normal), top: told };
+  }
   const { params, u } = valuesOf([{ state, ahead: 0 }]);
   const own = new Map<number, number>();
   if (raw && add) {

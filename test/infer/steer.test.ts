@@ -7,6 +7,7 @@ import { LEAST_TOKENS, Repetition } from '../../src/infer/repetition.js';
 import { GREEDY, type Sampled, type Sampling, type SequenceOptions } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { createSteer, largest, type Steer } from '../../src/infer/steer.js';
+import { greedily } from '../../src/infer/steered.js';
 import { StopStrings } from '../../src/infer/stop-strings.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { forwardHidden, logits } from '../../src/model/gpt-oss.js';
@@ -131,6 +132,27 @@ describe('bias, penalties, masks and log-probabilities are what a plain computat
     const idle: Steer = { wish: () => null, took: () => {} };
     expect(run([request(warm, idle, 1)])[0]?.map(plain)).toEqual(alone[0]);
     expect(createSteer(tokenizer, {})).toBeNull();
+  });
+  it('at temperature 0 the token that leads is found without the others, or another may', () => {
+    const values = [0, 1, 2, 2.5, -1, NaN, Infinity, -Infinity],
+      lead = (z: Float32Array): number =>
+        z.reduce((best, x, i) => (Number.isFinite(x) && !(x <= z[best]!) ? i : best), z.findIndex(Number.isFinite));
+    let seed = 3,
+      found = 0;
+    const next = (n: number): number => {
+      seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+      return (seed >>> 8) % n;
+    };
+    for (let i = 0; i < 2000; i++) {
+      const raw = Float32Array.from({ length: 6 }, (_, j) => (j === 0 ? 0 : values[next(values.length)]!));
+      const add = new Map(Array.from({ length: 1 + next(4) }, () => [next(8), values[next(5)]! - 0.5]));
+      const z = raw.map((x, t) => x + (add.get(t) ?? 0));
+      const token = greedily(raw, add, lead(raw));
+      if (token === null) continue;
+      expect(token).toBe(lead(z));
+      found++;
+    }
+    expect(found).toBeGreaterThan(1000);
   });
   it('the largest, in order, the lower place first, without NaN', () => {
     const z = Float32Array.from([1, NaN, 3, 3, -Infinity, 2, 3]);
