@@ -6,11 +6,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 
 #include "core/arena.h"
+#include "core/relax.h"
 #include "temper/error.h"
 
 namespace temper {
@@ -34,18 +35,70 @@ struct Header {
   bool in_arena;
   char* mapping = nullptr;  // of a reserved block, which counts as `held` what is committed
   size_t mapped = 0;        // bytes
+  Header* next = nullptr;   // of a kept block of malloc, in its class
 };
 static_assert(sizeof(Header) <= kAlign);
+
+// Classes of sizes, 8 per octave: at most one eighth is wasted.
+struct SizeClass {
+  static constexpr size_t kCount = 16 + 8 * 37;  // up to 2^46 bytes and one more
+  size_t number, bytes;
+
+  static SizeClass of(size_t bytes) {
+    const size_t size = std::max(bytes, kAlign);
+    if (size <= 16 * kAlign) {
+      const size_t n = (size + kAlign - 1) / kAlign;
+      return {n, n * kAlign};
+    }
+    const int octave = std::bit_width(size) - 1;
+    const size_t step = size_t{1} << (octave - 3), n = (size + step - 1) / step;  // 8 to 16
+    return {static_cast<size_t>(octave - 10) * 8 + n + 8, n * step};
+  }
+};
+
+// Free blocks of malloc; of a class the last that came goes first, as it is in the caches.
+class KeptBlocks {
+ public:
+  size_t bytes() const { return bytes_; }  // held
+  void give(Header* block) {
+    Header*& first = first_[number_of(block)];
+    block->next = first;
+    first = block;
+    bytes_ += block->held;
+  }
+  // One of the class, or of the next one where that is hardly larger; null: there is none.
+  Header* take(size_t number, size_t held) {
+    for (size_t n = number; n < std::min(number + 2, SizeClass::kCount); ++n)
+      if (first_[n] && first_[n]->held <= held + held / 8) return pop(n);
+    return nullptr;
+  }
+  // The largest one; null: there is none.
+  Header* take_largest() {
+    for (size_t n = SizeClass::kCount; n-- > 0;)
+      if (first_[n]) return pop(n);
+    return nullptr;
+  }
+
+ private:
+  static size_t number_of(const Header* block) { return SizeClass::of(block->held - kAlign).number; }
+  Header* pop(size_t number) {
+    Header* block = first_[number];
+    first_[number] = block->next;
+    bytes_ -= block->held;
+    return block;
+  }
+  Header* first_[SizeClass::kCount] = {};
+  size_t bytes_ = 0;
+};
 
 struct State {
   std::mutex mutex;
   Arena arena;
-  std::multimap<size_t, Header*> kept;  // blocks of malloc, by held bytes
-  size_t kept_malloc = 0;               // their sum
+  KeptBlocks kept;
   size_t live[kCategories] = {}, peak[kCategories] = {};
   size_t total = 0, total_peak = 0;
   size_t held = 0, held_peak = 0;  // of live blocks, and their highest sum since the start or release_cached()
-  size_t cached() const { return kept_malloc + arena.kept(); }
+  size_t cached() const { return kept.bytes() + arena.kept(); }
 };
 // Never destroyed: worker threads may still release blocks while the process runs its exit handlers.
 State& state() {
@@ -53,12 +106,13 @@ State& state() {
   return *s;
 }
 
-// 8 classes per octave: at most one eighth is wasted.
-size_t class_of(size_t bytes) {
-  size_t size = std::max(bytes, kAlign);
-  size_t step = kAlign;
-  while (step * 16 <= size) step *= 2;
-  return (size + step - 1) / step * step;
+// Blocks are taken and given back within nanoseconds: who finds the lock held tries again before it sleeps.
+std::unique_lock<std::mutex> lock(State& s) {
+  for (int i = 0; i < 64; ++i) {
+    if (s.mutex.try_lock()) return {s.mutex, std::adopt_lock};
+    relax();
+  }
+  return std::unique_lock(s.mutex);
 }
 
 // A block for data of these bytes, kept or new; null: the system has no such memory.
@@ -70,14 +124,9 @@ Header* make_block(State& s, size_t bytes) {
       return h;
     }
   }  // under a limit of the address space malloc may still have room
-  size_t held = (kKeep ? class_of(bytes) : (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign) + kAlign;
-  auto found = s.kept.lower_bound(held);
-  if (found != s.kept.end() && found->first <= held + held / 8) {
-    Header* h = found->second;
-    s.kept_malloc -= found->first;
-    s.kept.erase(found);
-    return h;
-  }
+  const SizeClass size = SizeClass::of(bytes);
+  const size_t held = (kKeep ? size.bytes : (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign) + kAlign;
+  if (Header* h = s.kept.take(size.number, held)) return h;
   auto* h = static_cast<Header*>(std::aligned_alloc(kAlign, held));
   if (h) *h = Header{.held = held, .bytes = 0, .category = 0, .in_arena = false};
   return h;
@@ -87,11 +136,10 @@ Header* make_block(State& s, size_t bytes) {
 // most.
 void trim(State& s, size_t limit) noexcept {
   if (s.cached() > limit) s.arena.drop(s.cached() - limit);
-  while (s.cached() > limit && !s.kept.empty()) {
-    auto last = std::prev(s.kept.end());
-    s.kept_malloc -= last->first;
-    std::free(last->second);
-    s.kept.erase(last);
+  while (s.cached() > limit) {
+    Header* largest = s.kept.take_largest();
+    if (!largest) return;
+    std::free(largest);
   }
 }
 
@@ -111,7 +159,7 @@ void* allocate(size_t bytes, Category category) {
   require(bytes <= (size_t{1} << 46), "out_of_memory", "allocate: ", bytes,
           " bytes asked for, more than any machine has; check the shape");
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   Header* h = make_block(s, bytes);
   if (!h) {
     trim(s, 0);
@@ -152,7 +200,7 @@ void* reserve(size_t bytes, Category category) {
 void commit(void* block, size_t bytes) {
   auto* h = reinterpret_cast<Header*>(static_cast<char*>(block) - kAlign);
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   require(h->mapping && bytes <= h->mapped, "bad_argument", "commit: ", bytes, " bytes of a block of ", h->mapped);
   if (bytes <= h->bytes) return;
   const size_t more = bytes - h->bytes;
@@ -164,7 +212,7 @@ void release(void* block) noexcept {
   if (!block) return;
   auto* h = reinterpret_cast<Header*>(static_cast<char*>(block) - kAlign);
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   s.live[h->category] -= h->bytes;
   s.total -= h->bytes;
   s.held -= h->held;
@@ -173,27 +221,20 @@ void release(void* block) noexcept {
     return;
   }
   if (h->in_arena) return s.arena.give(h);
-  if (kKeep) {
-    try {
-      s.kept.emplace(h->held, h);
-      s.kept_malloc += h->held;
-      return;
-    } catch (...) {  // no memory for the map's node: give the block back instead
-    }
-  }
-  std::free(h);
+  if (kKeep) s.kept.give(h);
+  else std::free(h);
 }
 
 void release_cached() noexcept {
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   trim(s, 0);
   s.held_peak = s.held;
 }
 
 MemoryStats memory_stats() {
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   MemoryStats out{};
   for (int i = 0; i < kCategories; ++i) {
     out.live[i] = static_cast<int64_t>(s.live[i]);
@@ -207,7 +248,7 @@ MemoryStats memory_stats() {
 
 void reset_peaks() {
   State& s = state();
-  std::lock_guard lock(s.mutex);
+  const auto turn = lock(s);
   std::copy(std::begin(s.live), std::end(s.live), std::begin(s.peak));
   s.total_peak = s.total;
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "core/relax.h"
 #include "temper/error.h"
 
 namespace temper {
@@ -24,23 +25,17 @@ constexpr auto kSpin = std::chrono::microseconds(100);  // ops follow each other
 
 thread_local bool inside_job = false;
 
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 // Polls until the condition holds or the time is up.
 template <class F>
 void spin(F&& holds) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + kSpin;
-  while (!holds()) {
-    for (int i = 0; i < 8; ++i) relax();
-    if (Clock::now() > end) return;
-  }
+  do {
+    for (int i = 0; i < 8; ++i) {
+      if (holds()) return;
+      relax();
+    }
+  } while (Clock::now() < end);
 }
 
 int allowed_cores() {
@@ -133,6 +128,8 @@ struct Job {
   }
 };
 
+// Jobs follow one another within microseconds, so their beginning and end are single words: a lock would be held by one
+// thread just when another wants it, and whoever meets that sleeps in the system.
 class Pool {
  public:
   void run(int64_t tasks, int threads, void (*call)(void*, int64_t), void* context) {
@@ -140,30 +137,31 @@ class Pool {
     start(threads - 1);
     Job job{call, context, shares_, threads, {}, {}, {}};
     job.deal(tasks);
-    {
-      std::lock_guard lock(mutex_);
-      job_ = &job;
-      seats_ = threads - 1;
-      generation_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
+    job_ = &job;
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t seats = static_cast<uint64_t>(threads - 1),
+                   number = (door_.load(std::memory_order_relaxed) / kSeats + 1) * kSeats;
+    door_.store(number + seats);
+    if (asleep_.load() > 0) notify(wake_);
     inside_job = true;
     job.work(0);
     inside_job = false;
-    // Late sleepers find no job any more; only those that took a seat are waited for.
-    {
-      std::lock_guard lock(mutex_);
-      job_ = nullptr;
-    }
-    spin([&] { return active_.load(std::memory_order_acquire) == 0; });
-    {
+    // Late ones find no seat any more; only those that took one are waited for.
+    const uint64_t taken = seats - door_.exchange(number) % kSeats;
+    const auto all_done = [&] { return done_.load() == taken; };
+    spin(all_done);
+    if (!all_done()) {
       std::unique_lock lock(mutex_);
-      done_.wait(lock, [&] { return active_.load(std::memory_order_relaxed) == 0; });
+      waited_for_.store(true);
+      over_.wait(lock, all_done);
+      waited_for_.store(false);
     }
     if (job.error) std::rethrow_exception(job.error);
   }
 
  private:
+  static constexpr uint64_t kSeats = 2 * kMaxThreads;
+
   void start(int workers) {
     for (; started_ < workers; ++started_) {
       try {
@@ -173,34 +171,45 @@ class Pool {
       }
     }
   }
+  // Who is about to sleep has said so with the mutex held, and then looked once more.
+  void notify(std::condition_variable& sleepers) {
+    { std::lock_guard lock(mutex_); }
+    sleepers.notify_all();
+  }
 
   void serve() {
     inside_job = true;
     uint64_t seen = 0;
     for (;;) {
-      spin([&] { return generation_.load(std::memory_order_acquire) != seen; });
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-      seen = generation_.load(std::memory_order_relaxed);
-      if (!job_ || seats_ == 0) continue;
-      Job* job = job_;
-      const int seat = seats_--;
-      active_.fetch_add(1, std::memory_order_relaxed);
-      lock.unlock();
-      job->work(seat);
-      lock.lock();
-      if (active_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
+      const auto opened = [&] { return door_.load() / kSeats != seen; };
+      spin(opened);
+      if (!opened()) {
+        std::unique_lock lock(mutex_);
+        asleep_.fetch_add(1);
+        wake_.wait(lock, opened);
+        asleep_.fetch_sub(1);
+      }
+      uint64_t door = door_.load();
+      while (door % kSeats > 0 && !door_.compare_exchange_weak(door, door - 1)) {}
+      seen = door / kSeats;
+      if (door % kSeats == 0) continue;
+      job_->work(static_cast<int>(door % kSeats));
+      done_.fetch_add(1);
+      if (waited_for_.load()) notify(over_);
     }
   }
 
   Share shares_[kMaxThreads];
-  std::mutex turn_;   // callers take turns
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable wake_, done_;
-  std::atomic<uint64_t> generation_{0};
+  std::mutex turn_;  // callers take turns
   Job* job_ = nullptr;
-  std::atomic<int> active_{0};
-  int seats_ = 0, started_ = 0;
+  int started_ = 0;
+  // The number of the job times kSeats, and how many may still join in it. Who took a seat may read job_.
+  alignas(64) std::atomic<uint64_t> door_{0};
+  alignas(64) std::atomic<uint64_t> done_{0};
+  std::mutex mutex_;  // of those who sleep
+  std::condition_variable wake_, over_;
+  std::atomic<int> asleep_{0};
+  std::atomic<bool> waited_for_{false};
 };
 
 Pool& pool() {

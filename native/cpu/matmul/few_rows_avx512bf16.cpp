@@ -139,23 +139,27 @@ void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int
 template <int M, int Cols, class Load>
 void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from, int64_t to, const Load& load) {
   __m512 sum[Cols][M];
+#pragma GCC unroll 8
   for (int c = 0; c < Cols; ++c)
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) sum[c][i] = sums[i * Cols + c];
   const auto step = [&](int64_t at, int count) {
     __m512bh w[Cols];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int c = 0; c < Cols; ++c) w[c] = load(c, at, count);
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
       const __m512bh xi = as_bf16(_mm512_loadu_si512(x + i * row_units + at / 2));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int c = 0; c < Cols; ++c) sum[c][i] = _mm512_dpbf16_ps(sum[c][i], w[c], xi);
     }
   };
   int64_t at = from;
   for (; at + 32 <= to; at += 32) step(at, 32);
   if (at < to) step(at, static_cast<int>(to - at));
+#pragma GCC unroll 8
   for (int c = 0; c < Cols; ++c)
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) sums[i * Cols + c] = sum[c][i];
 }
 
@@ -199,6 +203,23 @@ void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
   with_loads<Cols>(b, n, apart, [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
   for (int i = 0; i < M; ++i)
     for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
+}
+
+// One or two rows by short weight rows, eight at a time: their sums are added up together.
+template <int M>
+void narrow_dots(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  constexpr int kCols = 8;
+  static_assert(M * kCols <= 16);
+  int64_t n = n0;
+  for (; n + kCols <= n1; n += kCols) {
+    __m512 sums[16];
+    for (__m512& sum : sums) sum = _mm512_setzero_ps();
+    with_loads<kCols>(b, n, 1, [&](const auto& load) { add_dense<M, kCols>(sums, x, units(b.kind, k), 0, k, load); });
+    const __m512 all = add_lanes_of_16(sums);
+    _mm256_storeu_ps(out + n - n0, _mm512_castps512_ps256(all));
+    if (M == 2) _mm256_storeu_ps(out + ld + n - n0, _mm512_extractf32x8_ps(all, 1));
+  }
+  for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);
 }
 
 constexpr int kGroupRows = 6;
@@ -384,6 +405,8 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
   if (joint && b.kind == Kind::mxfp4)
     return with_rows<kFewRows>(m, [&]<int M>() { short_dots_mxfp4<M>(out, ld, x, b, n0, n1, k); });
   if ((m > kGroupRows || joint) && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
+  if (k <= kShort && b.kind != Kind::mxfp4)
+    return with_rows<kLeastJoint - 1>(m, [&]<int M>() { narrow_dots<M>(out, ld, x, b, n0, n1, k); });
   const int64_t apart = (n1 - n0) / 2;
   with_rows<kFewRows>(m, [&]<int M>() {
     for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);

@@ -1,9 +1,12 @@
-// The allocator, mapped files and the last error, tested apart from JavaScript so that the sanitizers see them.
+// The allocator, the thread pool, mapped files and the last error, tested apart from JavaScript so that the sanitizers
+// see them.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -13,6 +16,7 @@
 #include "core/mapped_file.h"
 #include "temper/error.h"
 #include "temper/memory.h"
+#include "temper/threads.h"
 #include "test/harness/harness.h"
 
 namespace temper::test {
@@ -213,6 +217,67 @@ void check_arena(Tally& tally) {
   report(tally, arena.kept() == 0, "arena: drop keeps pages");
 }
 
+// Small blocks of all sizes, from memory that was kept of others.
+void check_kept_blocks(Tally& tally) {
+  release_cached();
+  size_t torn = 0;
+  for (int round = 0; round < 2; ++round)
+    for (size_t bytes = 1; bytes < 300'000; bytes += bytes / 5 + 1) {
+      Scratch<uint8_t> a(bytes), b(bytes + 1);
+      std::memset(a.data(), 1, bytes);
+      std::memset(b.data(), 2, bytes + 1);
+      torn += a[0] != 1 || a[bytes - 1] != 1;
+    }
+  report(tally, torn == 0, "memory: kept blocks overlap");
+  void* const block = allocate(5000, Category::kv);
+  release(block);
+  const bool keeps = memory_stats().cached > 0;  // not under a sanitizer
+  void* const again = allocate(5050, Category::kv);
+  report(tally, !keeps || again == block, "memory: a block of the same class is not handed out again");
+  release(again);
+}
+
+// Every task once, however many threads there are, sleep, call or throw.
+void check_threads(Tally& tally) {
+  const int before = thread_count();
+  std::atomic<int> wrong{0};
+  const auto jobs = [&](int64_t salt, int count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t tasks = (i * 7 + salt) % 40;
+      std::vector<std::atomic<int>> times(static_cast<size_t>(tasks));
+      parallel_for(tasks, [&](int64_t t) { times[static_cast<size_t>(t)].fetch_add(1); });
+      for (const auto& n : times) wrong += n != 1;
+    }
+  };
+  for (int threads : {1, 2, 3, 7}) {
+    set_thread_count(threads);
+    jobs(threads, 3000);
+    std::vector<std::thread> callers;
+    for (int64_t c = 0; c < 3; ++c) callers.emplace_back([&jobs, c] { jobs(c, 300); });
+    for (std::thread& caller : callers) caller.join();
+    for (int i = 0; i < 20; ++i) {  // one of them is waited for asleep, and the others have gone to sleep
+      std::atomic<int> done{0};
+      parallel_for(threads, [&](int64_t t) {
+        std::this_thread::sleep_for(std::chrono::microseconds(t % 2 ? 400 : 10));
+        done.fetch_add(1);
+      });
+      wrong += done != threads;
+      std::this_thread::sleep_for(std::chrono::microseconds(i % 2 ? 300 : 0));
+    }
+    report(tally, code_of([] {
+                    parallel_for(50, [](int64_t t) {
+                      if (t == 33) fail("internal", "task 33");
+                    });
+                  }) == "internal",
+           "threads: what a task throws is lost");
+    int nested = 0;
+    parallel_for(1, [&](int64_t) { parallel_for(9, [&](int64_t) { ++nested; }); });
+    report(tally, nested == 9, "threads: a job in a job is not done");
+  }
+  set_thread_count(before);
+  report(tally, wrong == 0, "threads: a task ran twice, or never");
+}
+
 void check_mapped_file(Tally& tally) {
   char path[] = "/tmp/temper-mapped-XXXXXX";
   const int fd = mkstemp(path);
@@ -275,6 +340,8 @@ void check_core(Tally& tally) {
   check_full_arena(tally);
   check_small_arena(tally);
   check_arena_extent(tally);
+  check_kept_blocks(tally);
+  check_threads(tally);
   check_mapped_file(tally);
   check_scratch_file(tally);
   check_last_error(tally);

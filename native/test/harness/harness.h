@@ -208,7 +208,7 @@ void work_out_answers(bool quick);   // what the reference says of every case, a
 void check_gradients(const std::string& filter, Tally& tally);
 void check_comparer(Tally& tally);   // the comparer itself: what it must refuse
 void check_emulation(Tally& tally);  // the emulation of CUDA that the CUDA kernels are tested in
-void check_core(Tally& tally);       // allocator, mapped files, last error
+void check_core(Tally& tally);       // allocator, thread pool, mapped files, last error
 // every op against arguments made wrong at random; null: the CPU's paths
 void check_hostile(const Backend* device, const std::string& filter, Tally& tally);
 // arena, limit, transfers, typed errors of the CUDA backend's host side, on the emulation
