@@ -3,8 +3,8 @@
 /** Deeper nesting is refused: everything after this may recurse. */
 const MAX_DEPTH = 256;
 
-/** The text of objects and lists that JSON.stringify would write otherwise, without white space and null members. */
-const asWritten = new WeakMap<object, () => string>();
+/** Where objects and lists stand in their texts that JSON.stringify would write otherwise. */
+const asWritten = new WeakMap<object, { readonly text: string; readonly at: number }>();
 
 interface Open {
   readonly at: number;
@@ -129,8 +129,7 @@ export function parseJson(text: string): unknown {
       i++;
       stack.pop();
       if (!top || top.exact) continue;
-      if (typeof top.value === 'object' && top.value !== null)
-        asWritten.set(top.value, () => compact(text, top.at).text);
+      if (typeof top.value === 'object' && top.value !== null) asWritten.set(top.value, { text, at: top.at });
       const parent = stack.at(-1);
       if (parent) parent.exact = false;
     } else if (c === 0x2d || isDigit(c)) {
@@ -154,8 +153,18 @@ function takeKey(top: Open, key: string): void {
   top.largest = Math.max(top.largest, number);
 }
 
-/** The value at `at` without white space and null members, its numbers and the order of its keys as they stand. */
-function compact(text: string, at: number): { readonly text: string; readonly end: number } {
+/** Another number for one of a text; `path`: the keys that lead to it, those of lists are empty. */
+export type Rewrite = (token: string, path: readonly string[]) => string;
+/**
+ * The value at `at` without white space and null members, its numbers and the order of its keys as they stand.
+ * @param rewrite other numbers, and members that are null stay
+ */
+function compact(
+  text: string,
+  at: number,
+  rewrite: Rewrite | null = null,
+  path: readonly string[] = [],
+): { readonly text: string; readonly end: number } {
   const skip = (i: number): number => {
     while (isSpace(text.charCodeAt(i))) i++;
     return i;
@@ -167,21 +176,24 @@ function compact(text: string, at: number): { readonly text: string; readonly en
   }
   if (c !== '{' && c !== '[') {
     PLAIN.lastIndex = at;
-    const plain = PLAIN.exec(text)?.[0] ?? '';
-    return { text: plain, end: at + plain.length };
+    const plain = PLAIN.exec(text)?.[0] ?? '',
+      end = at + plain.length;
+    return { text: rewrite && /\d/.test(plain) ? rewrite(plain, path) : plain, end };
   }
   const parts: string[] = [];
   const close = c === '{' ? '}' : ']';
   for (let i = skip(at + 1); ; i = skip(i + 1)) {
     if (text[i] === close) return { text: c + parts.join(',') + close, end: i + 1 };
-    let key = '';
+    let key = '',
+      named = '';
     if (c === '{') {
       const end = stringEnd(text, i);
-      key = `${JSON.stringify(stringAt(text, i, end))}:`;
+      key = stringAt(text, i, end);
+      named = `${JSON.stringify(key)}:`;
       i = skip(skip(end) + 1);
     }
-    const value = compact(text, i);
-    if (c !== '{' || value.text !== 'null') parts.push(key + value.text);
+    const value = compact(text, i, rewrite, rewrite ? [...path, key] : path);
+    if (c !== '{' || rewrite || value.text !== 'null') parts.push(named + value.text);
     i = skip(value.end);
     if (text[i] === close) i--;
   }
@@ -195,7 +207,7 @@ export function jsonText(value: unknown): string {
   if (typeof value === 'bigint') return String(value);
   if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
   const written = asWritten.get(value);
-  if (written) return written();
+  if (written) return compact(written.text, written.at).text;
   if (Array.isArray(value)) return `[${value.map(jsonText).join(',')}]`;
   return `{${Object.entries(value)
     .filter(([, v]) => v !== null && v !== undefined)
@@ -206,6 +218,12 @@ export function jsonText(value: unknown): string {
 /** Whether the text it was parsed from says more than the value: numbers too long, keys in an order of their own. */
 export const isRounded = (value: unknown): boolean =>
   typeof value === 'object' && value !== null && asWritten.has(value);
+
+/** The value with other numbers, each chosen by its text; itself where nothing of its text was lost. */
+export function withNumbers<T extends object>(value: T, rewrite: Rewrite): T {
+  const written = asWritten.get(value);
+  return written ? (JSON.parse(compact(written.text, written.at, rewrite).text) as T) : value;
+}
 
 /** Whether a string or a key in it holds half of a surrogate pair: UTF-8 has none, a tokenizer would replace it. */
 export function hasLoneSurrogate(value: unknown): boolean {

@@ -99,7 +99,7 @@ function listed({ role, content, name, tool_calls, tool_call_id, refusal }: Chat
 }
 
 /** The answer's schema; undefined: none. */
-function answerSchema({ response_format: format }: Body): unknown {
+function answerSchema({ response_format: format }: Body): object | undefined {
   if (format?.type === 'json_object') return { type: 'object' };
   if (format?.type !== 'json_schema') return undefined;
   const { schema } = format.json_schema;

@@ -1,11 +1,12 @@
 // What a request holds its turn to, in whichever API: calls that must come, an answer and arguments that keep to
 // schemas.
 import type { TurnWish } from '../infer/structures.js';
-import { badRequest } from './api-error.js';
+import { ANSWER_FIELD, badRequest } from './api-error.js';
+import { withExactNumbers } from './exact-numbers.js';
 
 export interface Asked {
   /** Of the answer; undefined: none. */
-  readonly schema: unknown;
+  readonly schema: object | undefined;
   /** `auto`: as it likes · `required`: some tool · a name: that one. */
   readonly choice: 'auto' | 'none' | 'required' | { readonly name: string };
   readonly tools: readonly {
@@ -27,7 +28,7 @@ export function allowedOf<T>(tools: readonly T[], nameOf: (tool: T) => string, a
   return tools.filter((t) => allowed.includes(nameOf(t)));
 }
 
-/** @returns undefined: nothing, and it is generated as ever @throws {ApiError} 400 invalid_value */
+/** @returns undefined: nothing, and it is generated as ever @throws {ApiError} 400 invalid_value, schema_unsupported */
 export function wishOf({ schema, choice, tools, stops, fields }: Asked): TurnWish | undefined {
   const refuse = (field: string, why: string): Error => badRequest('invalid_value', `${field}: ${why}`, field);
   const named = typeof choice === 'object' ? choice.name : null;
@@ -39,12 +40,12 @@ export function wishOf({ schema, choice, tools, stops, fields }: Asked): TurnWis
     throw refuse(fields.stop, 'an answer that is cut keeps to no schema; leave one of them out');
   if (schema === undefined && !mustCall && !tools.some((t) => t.strict)) return undefined;
   return {
-    ...(schema === undefined ? {} : { answer: schema }),
+    ...(schema === undefined ? {} : { answer: withExactNumbers(schema, ANSWER_FIELD) }),
     calls: tools
       .filter((t) => named === null || t.name === named)
       .map(({ name, parameters, strict }) => ({
         recipient: `functions.${name}`,
-        ...(parameters ? { schema: parameters } : {}),
+        ...(parameters ? { schema: strict ? withExactNumbers(parameters, 'tools') : parameters } : {}),
         strict: strict === true,
       })),
     mustCall,

@@ -292,6 +292,18 @@ describe('what is refused, and what is left to the check', () => {
     const cases = { anyOf: Array.from({ length: 60 }, (_, i) => ({ properties: { [`p${i}`]: { const: i } } })) };
     expect(() => createChecker({ allOf: [cases, cases] })).toThrow('#: anyOf');
   });
+  it('a member called __proto__ is one like others', () => {
+    const checker = createChecker(
+      JSON.parse(
+        '{"properties":{"__proto__":{"type":"integer"}},"required":["__proto__"],"additionalProperties":false}',
+      ),
+    );
+    expect(['{"__proto__":1}', '{"__proto__":"a"}', '{}'].map((t) => checker.check(t) === null)).toEqual([
+      true,
+      false,
+      false,
+    ]);
+  });
   it('keywords of the check are named with their places', () => {
     const schema = { properties: { a: { not: { const: 1 } }, b: { uniqueItems: true } }, oneOf: [{}, { minimum: 3 }] };
     expect(new Set(compileSchema(schema).checked)).toEqual(
