@@ -49,13 +49,16 @@ const suiteOf = (metric, samples = 1, decision = `{ resamples: ${resamples} }`) 
     'suite.yaml',
   );
 const DIGEST = `sha256:${'0'.repeat(64)}`;
-/** @param pairs of each prompt, sample after sample [base, adapter] */
-function decided(suite, pairs) {
+/**
+ * @param pairs of each prompt, sample after sample [base, adapter]
+ * @param more  of a prompt's rows: family, slice, truth
+ */
+function decided(suite, pairs, more = (/** @type {number} */ _) => ({})) {
   const builder = new OutcomesBuilder();
   let line = 0;
   pairs.forEach((samples, p) => {
     samples.forEach(([base, adapter], sample) => {
-      const row = { metric: 'm', prompt: `p${p}`, sample };
+      const row = { metric: 'm', prompt: `p${p}`, sample, ...more(p) };
       builder.add({ ...row, arm: 'base', value: base }, ++line);
       builder.add({ ...row, arm: 'adapter', value: adapter }, ++line);
     });
@@ -76,18 +79,44 @@ function beta(draw, a, b) {
     if (x + y <= 1 && x + y > 0) return x / (x + y);
   }
 }
-/** Several samples: each prompt has odds of its own, to which the adapter adds `shift` on the whole. */
-const several = (draw, n, k, rate, shift) =>
+/**
+ * Several samples: each prompt has odds of its own, to which the adapter adds `shift` on the whole.
+ * @param spread the less, the more alike are samples of a prompt: they correlate by rate / (rate + spread)
+ */
+const several = (draw, n, k, rate, shift, spread = 0.5) =>
   Array.from({ length: n }, () => {
-    const p = beta(draw, 0.5, (0.5 * (1 - rate)) / rate);
+    const p = beta(draw, spread, (spread * (1 - rate)) / rate);
     // Of what is not violated already a share is, so that the mean rises by `shift`.
     const q = p + (1 - p) * (shift / (1 - rate));
     return Array.from({ length: k }, () => [Number(draw() < p), Number(draw() < q)]);
   });
+/** Every sample of either arm is turned over with a chance of `noise`; some prompts are lost whole. */
+const lost = (draw, n, k, noise, share) =>
+  Array.from({ length: n }, () => {
+    const whole = draw() < share;
+    return Array.from({ length: k }, () => [Number(draw() < noise), Number(whole || draw() < noise)]);
+  });
+/** Families of some sizes, each lost whole with a chance of its own. */
+const families = (draw, sizes, chance) =>
+  sizes.flatMap((size) => {
+    const whole = draw() < chance(size);
+    return Array.from({ length: size }, () => [[0, Number(whole)]]);
+  });
 const normal = (draw) => normalQuantile(draw());
-/** Differences of which a few are large: lognormal, with a mean of `shift` and a scale of 0.1. */
-const lognormal = (draw, n, shift) =>
-  Array.from({ length: n }, () => [[1.5, 1.5 + shift + 0.1 * (Math.exp(normal(draw)) - Math.exp(0.5))]]);
+/** 4,096 differences alike likely, with a mean of 0, the worst of 1 and quantiles of one shape. */
+function differences(quantile) {
+  const of = Float64Array.from({ length: 4096 }, (_, i) => quantile((i + 0.5) / 4096));
+  const mean = of.reduce((sum, x) => sum + x) / of.length;
+  return of.map((x) => (x - mean) / (of[of.length - 1] - mean));
+}
+const SHAPES = {
+  normal: differences(normalQuantile),
+  lognormal: differences((p) => Math.exp(normalQuantile(p))),
+  'very skewed': differences((p) => Math.exp(1.5 * normalQuantile(p))),
+  'heavy tails': differences((p) => (2 * p - 1) / Math.sqrt(2 * p * (1 - p))),
+  'one in 20': differences((p) => Number(p > 0.95)),
+  'one in 50': differences((p) => Number(p > 0.98)),
+};
 const losses = (draw, n, shift) =>
   Array.from({ length: n }, () => {
     const base = 1.5 + 0.5 * normal(draw);
@@ -96,7 +125,8 @@ const losses = (draw, n, shift) =>
     return [[base, base + own + 0.06 * (-Math.log(draw()) - 1)]];
   });
 
-function release() {
+/** A case of release(): its name, the metric without its name, samples, what is drawn, what else its rows say. */
+const rateCases = () => {
   const cases = [];
   for (const [n, margin, down] of [
     [300, 0.03, 0.02],
@@ -104,56 +134,124 @@ function release() {
     [500, 0.02, 0.01],
     [600, 0.02, 0.02],
     [200, 0.05, 0.05],
+    [30, 0.2, 0.1],
+    [50, 0.2, 0.4],
   ])
     cases.push([
       `rate, k 1, n ${n}, margin ${margin}, better ${down}`,
-      suiteOf(`{ name: m, direction: lower, margin: ${margin} }`),
+      `direction: lower, margin: ${margin}`,
+      1,
       (draw) => single(draw, n, down + margin, down),
     ]);
-  for (const [n, k, margin, rate] of [
-    [200, 3, 0.03, 0.05],
-    [100, 5, 0.05, 0.1],
-    [300, 3, 0.02, 0.01],
-    [400, 2, 0.03, 0.2],
+  for (const [n, k, margin, rate, spread] of [
+    [200, 3, 0.03, 0.05, 0.5],
+    [100, 5, 0.05, 0.1, 0.5],
+    [300, 3, 0.02, 0.01, 0.5],
+    [400, 2, 0.03, 0.2, 0.5],
+    [100, 4, 0.05, 0.1, 0.02],
+    [100, 16, 0.05, 0.1, 0.02],
+    [100, 16, 0.05, 0.1, 1],
+    [400, 4, 0.03, 0.1, 0.1],
   ])
     cases.push([
-      `rate, k ${k}, n ${n}, margin ${margin}, base ${rate}`,
-      suiteOf(`{ name: m, direction: lower, margin: ${margin} }`, k),
-      (draw) => several(draw, n, k, rate, margin),
+      `rate, k ${k}, n ${n}, margin ${margin}, base ${rate}, alike ${round(rate / (rate + spread))}`,
+      `direction: lower, margin: ${margin}`,
+      k,
+      (draw) => several(draw, n, k, rate, margin, spread),
     ]);
-  for (const n of [60, 150])
+  for (const [n, k, share] of [
+    [30, 16, 0.1],
+    [50, 16, 0.05],
+    [50, 16, 0.1],
+    [50, 4, 0.05],
+    [100, 16, 0.05],
+    [150, 4, 0.03],
+    [400, 4, 0.02],
+  ])
     cases.push([
-      `loss, n ${n}, margin 0.02`,
-      suiteOf('{ name: m, direction: lower, values: number, margin: 0.02 }'),
-      (draw) => losses(draw, n, 0.02),
+      `rate, k ${k}, n ${n}, noise 0.03, lost whole ${share}`,
+      `direction: lower, margin: ${share * 0.97}`,
+      k,
+      (draw) => lost(draw, n, k, 0.03, share),
     ]);
-  for (const n of [20, 30, 60, 150])
+  // 90 single prompts and ten families of ten, of which the large ones alone are lost, or all alike.
+  const sizes = Array.from({ length: 100 }, (_, i) => (i < 90 ? 1 : 10));
+  const prompts = sizes.flatMap((size, f) => Array.from({ length: size }, () => ({ cluster: `f${f}` })));
+  for (const [name, limit, small, large] of /** @type {[string, string, number, number][]} */ ([
+    ['large ones lost', 'margin', 0, 0.2],
+    ['large ones lost', 'cap', 0, 0.2],
+    ['all alike', 'margin', 0.15, 0.15],
+    ['all alike', 'cap', 0.15, 0.15],
+  ])) {
+    const chance = (size) => (size > 1 ? large : small);
+    const mean = sizes.reduce((sum, s) => sum + s * chance(s), 0) / prompts.length;
     cases.push([
-      `loss, lognormal, n ${n}, margin 0.02`,
-      suiteOf(
-        '{ name: m, direction: lower, values: number, margin: 0.02 }',
-        1,
-        `{ resamples: ${resamples}, minPrompts: 20 }`,
-      ),
-      (draw) => lognormal(draw, n, 0.02),
+      `rate, families of 1 and 10, ${name}, at a ${limit}`,
+      `direction: lower, ${limit}: ${mean}`,
+      1,
+      (draw) => families(draw, sizes, chance),
+      (p) => prompts[p],
     ]);
-  for (const n of [30, 150]) {
-    const held = (limits) =>
-      suiteOf(`{ name: m, direction: lower, values: number, ${limits} }`, 1, `{ resamples: ${resamples} }`);
-    cases.push(
-      [
-        `loss, lognormal, range 100, n ${n}, margin 0.02`,
-        held('margin: 0.02, range: [0, 100]'),
-        (draw) => lognormal(draw, n, 0.02),
-      ],
-      [`loss, lognormal, n ${n}, cap 1.52`, held('cap: 1.52'), (draw) => lognormal(draw, n, 0.02)],
-    );
   }
-  for (const [name, suite, make] of cases) {
+  for (const [n, p] of [
+    [100, 0.05],
+    [300, 0.02],
+  ])
+    cases.push([
+      `rate, n ${n}, at a cap of ${p}`,
+      `direction: lower, cap: ${p}`,
+      1,
+      (draw) => single(draw, n, p, 0, 0),
+    ]);
+  for (const [n, fall] of [
+    [100, 0.05],
+    [400, 0.05],
+  ])
+    cases.push([
+      `g-mean², n ${n}, margin ${fall}`,
+      `direction: higher, statistic: gmean2, margin: ${0.9 * 0.95 - (0.9 - fall) * 0.95}`,
+      1,
+      (draw) =>
+        Array.from({ length: n }, (_, i) => {
+          const [base, down, up] = i % 2 === 0 ? [0.9, 0.02 + fall, 0.02] : [0.95, 0.02, 0.02];
+          const u = draw();
+          return [u < down ? [1, 0] : u < down + up ? [0, 1] : u < down + up + base - down ? [1, 1] : [0, 0]];
+        }),
+      (p) => ({ truth: 1 - (p % 2) }),
+    ]);
+  return cases;
+};
+const numberCases = () =>
+  [
+    [20, 0.3],
+    [50, 0.15],
+    [150, 0.06],
+    [400, 0.04],
+  ].flatMap(([n, shift]) =>
+    Object.entries(SHAPES).flatMap(([shape, of]) => {
+      // The base stands as low as the best row of the adapter lets it, so that the worst one is at the range's end.
+      const base = Math.max(0, -of[0] - shift);
+      const range = [0, base + shift + 1];
+      const make = (draw) =>
+        Array.from({ length: n }, () => [[base, base + shift + of[Math.floor(draw() * of.length)]]]);
+      return [
+        ['margin', shift],
+        ['cap', base + shift],
+      ].map(([limit, at]) => [
+        `number, ${shape}, n ${n}, at a ${limit}`,
+        `direction: lower, values: number, ${limit}: ${at}, range: [${range}]`,
+        1,
+        make,
+      ]);
+    }),
+  );
+function release() {
+  for (const [name, metric, samples, make, more] of [...rateCases(), ...numberCases()]) {
     if (!name.includes(o.only)) continue;
+    const suite = suiteOf(`{ name: m, ${metric} }`, samples, `{ resamples: ${resamples}, minPrompts: 20 }`);
     let passed = 0;
     const draw = uniform('release', name);
-    for (let i = 0; i < adapters; i++) if (decided(suite, make(draw)).decision === 'PASS') passed++;
+    for (let i = 0; i < adapters; i++) if (decided(suite, make(draw), more).decision === 'PASS') passed++;
     print({ what: 'false releases at the margin', case: name, ...share(passed, adapters), must: '<= 0.05' });
   }
 }
@@ -291,7 +389,12 @@ function speed() {
   /** @type {[string, string, number, (draw: any) => any[][][]][]} */
   const cases = [
     ['rate, k 5', '{ name: m, direction: lower, margin: 0.03 }', 5, (draw) => several(draw, 10_000, 5, 0.1, 0.01)],
-    ['loss, k 1', '{ name: m, direction: lower, values: number, margin: 0.02 }', 1, (draw) => losses(draw, 50_000, 0)],
+    [
+      'loss, k 1',
+      '{ name: m, direction: lower, values: number, range: [0, 20], margin: 0.02 }',
+      1,
+      (draw) => losses(draw, 50_000, 0),
+    ],
   ];
   for (const [name, metric, k, make] of cases) {
     const pairs = make(uniform('speed', name));

@@ -82,11 +82,9 @@ export function correct(
     if (people && sign === 1) difference = { ...difference, low: Math.min(difference.low, interval.low) };
     if (people && sign === -1) difference = { ...difference, high: Math.max(difference.high, interval.high) };
   }
-  let rate = measured.adapterInterval
-    ? correctRate({ value: adapter, ...measured.adapterInterval }, used.adapter, level)
-    : null;
-  if (people && rate && measured.adapterInterval)
-    rate = { ...rate, low: Math.min(rate.low, measured.adapterInterval.low) };
+  const { adapterBounds } = measured;
+  let rate = adapterBounds ? correctRate({ value: adapter, ...adapterBounds }, used.adapter, level) : null;
+  if (people && rate && adapterBounds) rate = { ...rate, low: Math.min(rate.low, adapterBounds.low) };
   if (difference?.impossible || rate?.impossible) say('the judge errs otherwise here than where it was calibrated');
   const shownAs =
     difference === null || base === null

@@ -3,6 +3,7 @@
 // same.
 import { digestsOf, type PairCells, pairKey } from './cells.js';
 import {
+  counts,
   DECISION_SCHEMA,
   type Decision,
   EXIT_OF,
@@ -77,8 +78,6 @@ export function decide(input: DecideInput, options: DecideOptions = {}): Decisio
 
 const verdictOf = (metrics: readonly MetricDecision[]): GateVerdict =>
   gravest(metrics.filter(counts).map((m) => m.verdict));
-/** Entries without limits count where they fail, or where a metric has no outcomes at all. */
-const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL' || (m.slice === null && m.n === 0);
 const nameOf = (m: MetricDecision): string =>
   (m.arm === undefined ? '' : `${m.arm}: `) +
   (m.slice === null ? m.metric : `${m.metric}, slice ${JSON.stringify(m.slice)}`);

@@ -51,7 +51,10 @@ export const MetricDecision = z.strictObject({
   interval: Interval.describe('of the difference'),
   bound: figure.describe('how much worse the adapter may be, by the bound that is held against the margin'),
   adapterInterval: Interval.describe(
-    'of the adapter’s own figure; holds against cap and floor, for a number somewhat wider',
+    'of the adapter’s own figure; holds against cap and floor, wider for numbers and families of unequal size',
+  ),
+  adapterBound: figure.describe(
+    'how far the adapter’s own figure may lie to the worse, by the bound that is held against cap or floor',
   ),
   adapterMidP: Interval.describe(
     'beside an exact one, which holds the truth oftener than it says: one that does so on the average; decides nothing',
@@ -80,6 +83,9 @@ export const MetricDecision = z.strictObject({
   reasons: z.array(z.string()),
 });
 export type MetricDecision = z.infer<typeof MetricDecision>;
+/** Has a say: entries without limits do where they fail, or where a metric has no outcomes at all. */
+export const counts = (m: MetricDecision): boolean =>
+  m.gates || m.verdict === 'FAIL' || (m.slice === null && m.n === 0);
 
 export const Labelled = z.strictObject({
   pairs: z.int().describe('pairs that count as people say'),

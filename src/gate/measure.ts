@@ -1,12 +1,11 @@
 // Figures and intervals of one table: which method counts for it, and what it gives.
 import type { Interval } from './decision.js';
 import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
-import { normalCdf } from './statistics/normal.js';
+import { meanBound } from './statistics/bounded-mean.js';
 import { mcnemar, tango } from './statistics/paired.js';
 import { type Bounds, clopperPearson, midP } from './statistics/proportion.js';
-import { studentQuantile } from './statistics/student.js';
 import type { DecisionParameters, Metric } from './suite.js';
-import { type Filled, signOf, type Table } from './table.js';
+import { endsOf, type Filled, signOf, type Table } from './table.js';
 
 /** Below so many clusters that differ, a bootstrap has seen too little: its bound is mixed with Tango's. */
 export const FEW = 20;
@@ -17,14 +16,14 @@ export interface Measured {
   readonly difference: number | null;
   readonly interval: Interval;
   /**
-   * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and for Tango's
-   * with half a pair more that got worse, so that exact false releases stay below alpha (docs/gate.md).
+   * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and at least that
+   * of a prompt which was not seen and got as much worse as can be (docs/gate.md); null: nothing says how much that is.
    */
   readonly bound: number | null;
   /** Lower bound of how much worse it is. */
   readonly least: number | null;
   readonly adapterInterval: Interval;
-  /** Of the adapter's own figure, held against cap and floor: the interval, of numbers wider; null: not asked. */
+  /** Of the adapter's own figure, held against cap and floor: the interval or wider; null: not asked, or not known. */
   readonly adapterBounds: Bounds | null;
   /** Beside an exact one: how far the rate may be off on the average, for readers. */
   readonly adapterMidP: Interval;
@@ -32,6 +31,8 @@ export interface Measured {
   /** Variance of a cluster's difference, and whether the score test is what tests it. */
   readonly variance: number | null;
   readonly score: boolean;
+  /** How much worse a cluster that was not seen may be, in units of the mean cluster's; null: not known. */
+  readonly unseen: number | null;
 }
 
 export interface MeasureOptions {
@@ -96,7 +97,7 @@ function measureMean(table: Table, filled: Filled, options: MeasureOptions): Mea
   const sums = clusterSums(table, filled, null);
   const adapter = total(sums.adapter) / table.n;
   const ownIntervals = own ? intervalsOf(sums, adapter, level, options) : NO_INTERVALS;
-  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false };
+  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false, unseen: null };
   if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
   const base = total(sums.base) / table.n;
   const both = { ...alone, base, difference: adapter - base };
@@ -110,7 +111,14 @@ function measureMean(table: Table, filled: Filled, options: MeasureOptions): Mea
     return {
       ...both,
       interval: turned('tango', level, low, high, sign),
-      bound: Math.min(1, Math.max(high, tango(worse + 0.5, better, clusters + 0.5, level).high)),
+      bound: Math.min(
+        1,
+        Math.max(
+          high,
+          tango(worse + 0.5, better, clusters + 0.5, level).high,
+          meanBound(worseBy(sums, sign), sums.count, 1, parameters.alpha),
+        ),
+      ),
       least: strict,
       pValue: mcnemar(worse, better).midP,
       variance: (worse + better + 1) / (clusters + 2),
@@ -119,6 +127,10 @@ function measureMean(table: Table, filled: Filled, options: MeasureOptions): Mea
   }
   return { ...both, ...clustered(sums, options) };
 }
+
+/** How much worse each cluster is. */
+const worseBy = ({ base, adapter }: Sums, sign: 1 | -1): Float64Array =>
+  adapter.map((a, c) => sign * (a - (base[c] as number)));
 
 /** Of a mean of n that were never seen to differ: as if two more were there, one of which does. */
 const unseenVariance = (n: number): number => 1 / (n + 2) / n;
@@ -134,15 +146,16 @@ const turned = (
 
 /** Difference of clusters by the bootstrap, where few of them differ mixed with Tango's interval. */
 function clustered(
-  { base, adapter, count }: Sums,
+  sums: Sums,
   options: MeasureOptions,
-): Pick<Measured, 'interval' | 'bound' | 'least' | 'variance' | 'score'> {
+): Pick<Measured, 'interval' | 'bound' | 'least' | 'variance' | 'score' | 'unseen'> {
+  const { count } = sums;
   const { metric, parameters } = options;
   const level = 1 - 2 * parameters.alpha;
   const sign = signOf(metric);
   const clusters = count.length;
   const alike = effective(count);
-  const worse = adapter.map((a, c) => sign * (a - (base[c] as number)));
+  const worse = worseBy(sums, sign);
   const pairs = total(count);
   const found = total(worse) / pairs;
   const equal = count.every((m) => m === count[0]);
@@ -151,12 +164,13 @@ function clustered(
   const drawn = bootstrap(strata, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
 
   const mean = pairs / clusters;
-  let [squares, worst] = [0, found];
+  let [squares, largest] = [0, 0];
   for (let c = 0; c < clusters; c++) {
     squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
-    worst = Math.max(worst, (worse[c] as number) / (count[c] as number));
+    largest = Math.max(largest, count[c] as number);
   }
-  const width = metric.values === 'rate' ? 1 : metric.range ? metric.range[1] - metric.range[0] : null;
+  const ends = endsOf(metric);
+  const width = ends === null ? null : Math.abs(ends[1] - ends[0]);
   // Of what never differed the next one might, as with one sample.
   const unseen = metric.values === 'rate' ? unseenVariance(alike) * clusters : 0;
   const variance = squares / Math.max(1, clusters - 1) / mean ** 2 + unseen;
@@ -182,78 +196,26 @@ function clustered(
   const least = options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low;
   return {
     interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, sign),
-    bound: Math.max(
-      high,
-      found,
-      // A range says how bad one row can be, and nothing of how skewed they are.
-      metric.values === 'rate' ? found : numbersBound({ found, worst, alike, level }, (l) => at(l).high),
-      width === null ? found : scoreBound({ ...sides, clusters, alike, squares, mean, width }, share, level),
-    ),
+    bound: width === null ? null : Math.max(high, found, meanBound(worse, count, width, parameters.alpha)),
     least: Math.min(least, found),
     variance,
     score: false,
+    unseen: width === null ? null : (largest / mean) * width,
   };
-}
-
-interface Spread {
-  readonly up: number;
-  readonly down: number;
-  readonly clusters: number;
-  /** Of them, as if all had one size. */
-  readonly alike: number;
-  /** Of how far sums of clusters lie from their mean. */
-  readonly squares: number;
-  /** Pairs of a cluster. */
-  readonly mean: number;
-  /** Of what values can be. */
-  readonly width: number;
-}
-/**
- * Tango's bound with as many prompts as would spread so little by whole differences (Rao and Scott 1992), and half a
- * pair more. A bootstrap that saw few regressions takes their spread for small too; the score at the margin does not.
- * @param share in which nothing is gained by samples, where few clusters differ
- */
-function scoreBound({ up, down, clusters, alike, squares, mean, width }: Spread, share: number, level: number): number {
-  const found = (up - down) / clusters;
-  const whole = (up + down) / clusters - found * found;
-  const seen = squares / Math.max(1, clusters - 1) / mean ** 2 / width ** 2;
-  const ratio = share + (1 - share) * (whole > 0 ? Math.min(1, Math.max(seen / whole, 1e-3)) : 1);
-  const n = alike / ratio;
-  const [a, b] = [Math.min((up / clusters) * n, n), Math.min((down / clusters) * n, n)];
-  return width * Math.min(1, tango(a + 0.5, b, n + 0.5, level).high);
-}
-
-/** Of so many clusters one more counts as unseen, beside the one that counts of any number. */
-const UNSEEN_OF = 60;
-/**
- * Of numbers nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
- * percentile is that of Student's distribution (Hesterberg 2015). Rows that got much worse may not have been seen: one
- * cluster more counts that did as the worst one, and more where there are few. An outcome that gets worse never lowers
- * the bound by that, as it would by one that goes by the spread.
- */
-function numbersBound(
-  { found, worst, alike, level }: { found: number; worst: number; alike: number; level: number },
-  percentile: (level: number) => number,
-): number {
-  if (alike <= 1) return found;
-  const t = studentQuantile((1 + level) / 2, alike - 1);
-  const wider = 1 - 2 * normalCdf(-t * Math.sqrt(alike / (alike - 1)));
-  const unseen = 1 + UNSEEN_OF / alike;
-  return percentile(wider) + ((worst - found) * unseen) / (alike + unseen);
 }
 
 type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterBounds' | 'adapterMidP'>;
 const NO_INTERVALS: OwnIntervals = { adapterInterval: null, adapterBounds: null, adapterMidP: null };
 /** Of the adapter's figure alone. */
-function intervalsOf({ adapter, count }: Sums, value: number, level: number, options: MeasureOptions): OwnIntervals {
+function intervalsOf(sums: Sums, value: number, level: number, options: MeasureOptions): OwnIntervals {
+  const { adapter, count } = sums;
   const clusters = count.length;
   if (options.metric.values === 'rate') {
-    // A cluster is one observation, however many samples it has: they may all be alike.
     const n = effective(count);
     const exact = clopperPearson(value * n, n, level);
     return {
       adapterInterval: { method: 'clopper-pearson', level, ...exact },
-      adapterBounds: exact,
+      adapterBounds: rateBounds(sums, level),
       adapterMidP: { method: 'mid-p', level, ...midP(value * n, n, level) },
     };
   }
@@ -264,34 +226,34 @@ function intervalsOf({ adapter, count }: Sums, value: number, level: number, opt
     signal: options.signal,
   });
   const shown = bca(drawn, level);
+  const { range } = options.metric;
+  const held = range === undefined ? null : meanBounds(sums, range, (1 - level) / 2);
   return {
     adapterInterval: { method: 'bca', level, ...shown },
-    adapterBounds: numberBounds({ adapter, count }, value, level, (l) => bca(drawn, l)),
+    adapterBounds: held && { low: Math.min(shown.low, held.low), high: Math.max(shown.high, held.high) },
     adapterMidP: null,
   };
 }
-/** Both bounds of the adapter's own number, each made as that of a difference. */
-function numberBounds(
+/** Both bounds of the adapter's mean. @param alpha of each */
+function meanBounds(
   { adapter, count }: Omit<Sums, 'base'>,
-  value: number,
-  level: number,
-  percentiles: (level: number) => Bounds,
+  [least, most]: readonly [number, number],
+  alpha: number,
 ): Bounds {
-  const alike = effective(count);
-  let [least, most] = [value, value];
-  adapter.forEach((sum, c) => {
-    const own = sum / (count[c] as number);
-    least = Math.min(least, own);
-    most = Math.max(most, own);
-  });
-  const { low, high } = percentiles(level);
-  return {
-    low: Math.min(low, -numbersBound({ found: -value, worst: -least, alike, level }, (l) => -percentiles(l).low)),
-    high: Math.max(
-      high,
-      numbersBound({ found: value, worst: most, alike, level }, (l) => percentiles(l).high),
-    ),
-  };
+  const turnedOver = adapter.map((a) => -a);
+  return { low: -meanBound(turnedOver, count, -least, alpha), high: meanBound(adapter, count, most, alpha) };
+}
+/**
+ * Of the adapter's rate. A cluster is one observation, however many samples it has: they may all be alike. Where
+ * clusters differ in size, one that was not seen counts as the largest.
+ */
+function rateBounds(sums: Sums, level: number): Bounds {
+  const { adapter, count } = sums;
+  const n = effective(count);
+  const exact = clopperPearson((total(adapter) / total(count)) * n, n, level);
+  if (n === count.length) return exact;
+  const held = meanBounds(sums, [0, 1], (1 - level) / 2);
+  return { low: Math.min(exact.low, held.low), high: Math.max(exact.high, held.high) };
 }
 
 /** Sensitivity times specificity: texts with and without what a monitor should flag are drawn apart. */
@@ -306,7 +268,7 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
   const adapterBounds = own ? productInterval(strata, level) : null;
   const adapterInterval: Interval = adapterBounds && { ...adapterBounds, method: 'clopper-pearson', level };
   const ownIntervals = { adapterInterval, adapterBounds, adapterMidP: null };
-  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false };
+  const alone = { adapter, ...ownIntervals, pValue: null, variance: null, score: false, unseen: null };
   if (!paired) return { ...alone, base: null, difference: null, interval: null, bound: null, least: null };
   const base = rate('base');
   // base right, adapter right, count of both strata
@@ -334,17 +296,24 @@ function measureProduct(table: Table, filled: Filled, options: MeasureOptions): 
     base,
     difference: adapter - base,
     interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, -1),
-    bound: Math.max(high, found),
+    bound: Math.max(high, found, productBound(strata, found, parameters.alpha)),
     least: Math.min(options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low, found),
     variance: (variance / drawn.drawn.length + unseen) * table.clusters,
+    unseen: Math.hypot(...alike.map((n) => table.clusters / n)),
   };
+}
+/** How far each factor may have fallen, by its bound; added in squares. */
+function productBound(strata: readonly [Sums, Sums], found: number, alpha: number): number {
+  const above = strata.map((s) => {
+    const worse = worseBy(s, -1);
+    return meanBound(worse, s.count, 1, alpha) - total(worse) / total(s.count);
+  });
+  // A factor moves the product by at most as much as it moves itself.
+  return Math.min(1, found + Math.hypot(...above));
 }
 /** Both factors at their bounds, each with half of alpha. */
 function productInterval(strata: readonly [Sums, Sums], level: number): Bounds {
-  const bounds = strata.map((s) => {
-    const n = effective(s.count);
-    return clopperPearson((total(s.adapter) / total(s.count)) * n, n, (1 + level) / 2);
-  });
+  const bounds = strata.map((s) => rateBounds(s, (1 + level) / 2));
   return {
     low: bounds.reduce((product, b) => product * b.low, 1),
     high: bounds.reduce((product, b) => product * b.high, 1),
@@ -365,7 +334,6 @@ function productDifference(strata: readonly [Sums, Sums], found: number, level: 
     const at = up - down;
     return { below: at - low, above: high - at };
   });
-  // A factor moves the product by at most as much as it moves itself.
   const squares = (of: 'below' | 'above'): number => Math.hypot(...parts.map((p) => p[of]));
   return { low: Math.max(-1, found - squares('below')), high: Math.min(1, found + squares('above')) };
 }

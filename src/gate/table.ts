@@ -55,8 +55,8 @@ export interface TableOptions {
 
 /** +1 where more is worse. */
 export const signOf = (metric: Metric): 1 | -1 => (metric.direction === 'lower' ? 1 : -1);
-/** What a missing value counts as, [least bad, worst]; null: nothing says. */
-function endsOf(metric: Metric): readonly [number, number] | null {
+/** What a missing value counts as, and what others lie between, [least bad, worst]; null: nothing says. */
+export function endsOf(metric: Metric): readonly [number, number] | null {
   const ends = metric.values === 'rate' ? ([0, 1] as const) : metric.range;
   if (ends === undefined) return null;
   return metric.direction === 'lower' ? [ends[0], ends[1]] : [ends[1], ends[0]];
@@ -137,7 +137,12 @@ export function tableOf(rows: MetricRows | undefined, slice: number | null, opti
   const values = [new Float64Array(draws), new Float64Array(draws)] as const;
   const judged = ARMS.indexOf(arm);
 
-  const addPair = (u: number, base: number, adapter: number, label: boolean): void => {
+  const within = ends === null ? null : ([Math.min(...ends), Math.max(...ends)] as const);
+  /** What lies beyond the range counts as its end: one value moves a mean by no more than that. */
+  const held = (value: number): number => (within === null ? value : Math.min(within[1], Math.max(within[0], value)));
+
+  const addPair = (u: number, saidOfBase: number, saidOfAdapter: number, label: boolean): void => {
+    const [base, adapter] = [held(saidOfBase), held(saidOfAdapter)];
     const [noBase, noAdapter] = [paired && Number.isNaN(base), Number.isNaN(adapter)];
     if (noBase) tally.missingBase++;
     if (noAdapter) tally.missingAdapter++;

@@ -2,7 +2,7 @@
 import { boundOf, type Correction, correct } from './correction.js';
 import type { GateVerdict, MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
-import { FEW, type Measured, measure } from './measure.js';
+import { type Measured, measure } from './measure.js';
 import type { JudgedArm } from './outcomes.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from './statistics/power.js';
 import type { Corrected } from './statistics/rogan-gladen.js';
@@ -96,6 +96,7 @@ export function decideEntry(table: Table, options: EntryOptions): MetricDecision
     interval: measured?.interval ?? null,
     bound: boundOf(measured, corrected, options.metric),
     adapterInterval: measured?.adapterInterval ?? null,
+    adapterBound: ownBound(measured, corrected, limits),
     adapterMidP: measured?.adapterMidP ?? null,
     corrected: corrected?.shown ?? null,
     margin: limits?.margin ?? null,
@@ -189,17 +190,20 @@ function againstMargin(input: MarginInput, options: EntryOptions, findings: Find
     );
 }
 
-/** @param own of the adapter's own figure: of a number nothing but the bootstrap says how far it may be off */
-function tooFew(table: Table, { parameters, metric }: EntryOptions, findings: Findings, own = false): boolean {
-  // The bootstrap has to see some; with a range a difference has another bound beside it.
-  const wanted =
-    metric.values === 'number' && (own || !metric.range) ? Math.max(FEW, parameters.minPrompts) : parameters.minPrompts;
+function tooFew(table: Table, { parameters }: EntryOptions, findings: Findings): boolean {
+  const wanted = parameters.minPrompts;
   const few = table.clusters < wanted;
   const why = `${table.clusters} prompts, wanted ${wanted} at least`;
   if (few && !findings.found.some((f) => f.why === why)) add(findings, 'INCONCLUSIVE', why);
   return few;
 }
 
+/** What is held against cap or floor: how far the adapter’s own figure may lie to the worse. */
+function ownBound(measured: Measured | null, corrected: Correction | null, limits: Limits | null): number | null {
+  const bounds = corrected?.rate ?? measured?.adapterBounds;
+  if (!bounds || !limits) return null;
+  return limits.cap !== undefined ? bounds.high : limits.floor !== undefined ? bounds.low : null;
+}
 /** Cap, floor and most: of the adapter’s own figure. */
 function againstOwn(
   table: Table,
@@ -221,7 +225,7 @@ function againstOwn(
     const beyond = (x: number): boolean => sign * (x - limit) > 0;
     const at = `${shown(value)}, by its bound ${shown(far)}, ${name} ${shown(limit)}`;
     if (beyond(near) && !tooMany) add(findings, 'FAIL', `beyond its ${name}: ${at}`);
-    else if (tooFew(table, options, findings, true) || !beyond(far)) continue;
+    else if (tooFew(table, options, findings) || !beyond(far)) continue;
     else if (beyond(value) && !tooMany && couldShow(table, limit, sign, options))
       add(findings, 'FAIL', `beyond its ${name}: ${at}`);
     else add(findings, 'INCONCLUSIVE', `not shown to keep its ${name}: ${at}${capHint(limit, sign, options)}`);
@@ -251,7 +255,8 @@ function planned(
   const variance = measured?.variance ?? null;
   if (measured === null || variance === null)
     return { discordance: variance, power: null, smallestDetectable: null, promptsNeeded: null };
-  const plan = { discordance: variance, alpha: parameters.alpha, score: measured.score };
+  const { score, unseen } = measured;
+  const plan = { discordance: variance, alpha: parameters.alpha, score, ...(unseen === null ? {} : { unseen }) };
   const margin = limits?.margin ?? metric.margin;
   return {
     discordance: variance,

@@ -99,7 +99,7 @@ describe('several samples and families', () => {
       ),
     );
     expect(m.interval?.method).toBe('bca+tango');
-    expect(m.bound).toBeCloseTo(tango(0.5, 0, 40.5, 0.9).high, 12);
+    expect(m.bound).toBeCloseTo(clopperPearson(0, 40, 0.9).high, 3);
     expect(m.interval?.high).toBeCloseTo(tango(0, 0, 40, 0.9).high, 12);
     expect(m.verdict).toBe('INCONCLUSIVE');
   });
@@ -228,7 +228,7 @@ describe('at the ends', () => {
     expect(even.adapterInterval).toEqual({ method: 'clopper-pearson', level: 0.9, ...clopperPearson(1.25, 100, 0.9) });
   });
   it('numbers that are all alike differ by what they differ', () => {
-    const loss = suiteOf({ metrics: '{ name: loss, direction: lower, values: number, margin: 0.05 }' });
+    const loss = suiteOf({ metrics: '{ name: loss, direction: lower, values: number, margin: 0.05, range: [1, 2] }' });
     const same = (d: number, n: number): Decision =>
       decideMade(
         loss,
@@ -255,9 +255,9 @@ describe('at the ends', () => {
 
 describe('numbers', () => {
   const loss = (range: string): ReturnType<typeof suiteOf> =>
-    suiteOf({ metrics: `{ name: loss, direction: lower, values: number, margin: 0.05${range} }` });
+    suiteOf({ metrics: `{ name: loss, direction: lower, values: number, margin: 0.05, range: ${range} }` });
   const draw = uniform(3);
-  const bases = Array.from({ length: 120 }, () => {
+  const bases = Array.from({ length: 400 }, () => {
     const base = 2 + draw();
     draw();
     return base;
@@ -271,22 +271,50 @@ describe('numbers', () => {
       'loss',
       bases.map((b) => [[b, b + 0.2 + 0.1 * draw()] as const]),
     );
-    expect([decideMade(loss(''), near).decision, decideMade(loss(''), far).decision]).toEqual(['PASS', 'FAIL']);
-    expect(entry(decideMade(loss(''), near)).interval?.method).toBe('bca');
+    const range = '[1, 4]';
+    expect([near, far].map((rows) => decideMade(loss(range), rows).decision)).toEqual(['PASS', 'FAIL']);
+    expect(entry(decideMade(loss(range), near)).interval?.method).toBe('bca');
+  });
+  it('may be as bad as their range, in rows that were not seen', () => {
+    const near = rowsOf(
+      'loss',
+      bases.map((b) => [[b, b] as const]),
+    );
+    const m = entry(decideMade(loss('[0, 20]'), near));
+    expect(m.bound).toBeCloseTo(20 * clopperPearson(0, 400, 0.9).high, 2);
+    expect([m.verdict, m.reasons.join()]).toEqual([
+      'INCONCLUSIVE',
+      'too few prompts to show it: bound 0.1495, margin 0.05, power 0, wanted 0.8; 1199 prompts would do',
+    ]);
+    const own = suiteOf({ metrics: '{ name: loss, direction: lower, values: number, cap: 3, range: [0, 200] }' });
+    expect(decideMade(own, near).reasons.join()).toMatch(/not shown to keep its cap: .*, by its bound \d\.\d+, cap 3/);
+  });
+  it('beyond their range count as its end, so that one row moves a mean by no more', () => {
+    const rows = rowsOf(
+      'loss',
+      bases.map((b, i) => [[i === 0 ? 1e300 : b, i === 1 ? -1e300 : b] as const]),
+    );
+    const m = entry(decideMade(loss('[1, 4]'), rows));
+    expect(m.difference).toBeCloseTo(((bases[0] ?? 0) - 4 + 1 - (bases[1] ?? 0)) / 400, 12);
   });
   it('of two prompts are decided on, and nothing is shown by them', () => {
     const two = rowsOf('loss', [[[2, 2.02]], [[2, 2.04]]]);
-    for (const range of ['', ', range: [0, 10]']) expect(decideMade(loss(range), two).decision).toBe('INCONCLUSIVE');
+    expect(decideMade(loss('[0, 10]'), two).decision).toBe('INCONCLUSIVE');
   });
   it('that are missing are the worst of their range, and nothing without one', () => {
     const rows = rowsOf(
       'loss',
       bases.map((b, i) => [[b, i === 7 ? null : b] as const]),
     );
-    expect(decideMade(loss(''), rows).decision).toBe('INCONCLUSIVE');
-    const m = entry(decideMade(loss(', range: [0, 10]'), rows));
+    const told = suiteOf({
+      metrics: '{ name: loss, direction: lower, values: number }, { name: harm, direction: lower, margin: 0.1 }',
+    });
+    expect(entry(decideMade(told, rows)).reasons).toEqual([
+      '1 pairs lack a value, and no range says how bad it may be',
+    ]);
+    const m = entry(decideMade(loss('[0, 10]'), rows));
     expect([m.missing, m.verdict]).toEqual([1, 'INCONCLUSIVE']);
-    expect(m.difference).toBeCloseTo((10 - (bases[7] ?? 0)) / 120, 12);
+    expect(m.difference).toBeCloseTo((10 - (bases[7] ?? 0)) / 400, 12);
   });
 });
 
@@ -553,8 +581,8 @@ describe('a merged checkpoint beside the adapter', () => {
 
 describe('whatever the outcomes are', () => {
   const METRICS = [
-    '{ name: m, direction: lower, margin: 0.04, cap: 0.3 }',
-    '{ name: m, direction: higher, margin: 0.04, floor: 0.5 }',
+    '{ name: m, direction: lower, margin: 0.07, cap: 0.3 }',
+    '{ name: m, direction: higher, margin: 0.07, floor: 0.5 }',
     '{ name: m, direction: lower, margin: 0.05, sliceBy: c, slices: { a: { margin: 0.1 } } }',
     '{ name: m, direction: lower, values: number, range: [0, 1], margin: 0.03 }',
   ];
@@ -576,7 +604,7 @@ describe('whatever the outcomes are', () => {
     const lower = metrics.includes('lower');
     const n = 30 + Math.floor(draw() * 170);
     const odds = 0.02 + 0.1 * draw();
-    const shift = (lower ? 1 : -1) * (draw() * 0.05 - 0.02);
+    const shift = (lower ? 1 : -1) * (draw() * 0.16 - 0.06);
     const value = (p: number): number =>
       rate ? Number(draw() < p) : Math.min(1, Math.max(0, p + 0.2 * (draw() - 0.5)));
     const level = lower ? odds : 1 - odds;

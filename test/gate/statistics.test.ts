@@ -5,17 +5,16 @@ import { expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
 import { betaCdf, betaQuantile, binomialCdf, binomialPmf, binomialQuantile } from '../../src/gate/statistics/beta.js';
 import { bca, bootstrap, quantile } from '../../src/gate/statistics/bootstrap.js';
+import { meanBound } from '../../src/gate/statistics/bounded-mean.js';
 import { normalCdf, normalQuantile } from '../../src/gate/statistics/normal.js';
 import { mcnemar, tango } from '../../src/gate/statistics/paired.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from '../../src/gate/statistics/power.js';
 import { clopperPearson, midP, wilson } from '../../src/gate/statistics/proportion.js';
 import { generator, stateOf } from '../../src/gate/statistics/random.js';
 import { correctDifference, correctedRate, correctRate, youdenBound } from '../../src/gate/statistics/rogan-gladen.js';
-import { studentQuantile } from '../../src/gate/statistics/student.js';
 
 type Row = readonly number[];
 interface Golden {
-  readonly student: readonly Row[];
   readonly normalQuantile: readonly Row[];
   readonly normalCdf: readonly Row[];
   readonly betaQuantile: readonly Row[];
@@ -29,6 +28,12 @@ interface Golden {
     readonly level: number;
     readonly low: number;
     readonly high: number;
+  }[];
+  readonly boundedMean: readonly {
+    readonly columns: readonly [Row, Row];
+    readonly most: number;
+    /** alpha, bound */
+    readonly bounds: readonly (readonly [number, number])[];
   }[];
   readonly corrected: readonly Row[];
   readonly correctedApart: readonly Row[];
@@ -55,7 +60,6 @@ const each = (rows: readonly Row[], count: number, check: (...row: Tuple) => voi
 
 it('quantiles and chances', () => {
   each(golden.normalQuantile, 14, (p, x) => near(normalQuantile(p), x));
-  each(golden.student, 30, (p, df, t) => expect(Math.abs(studentQuantile(p, df) / t - 1)).toBeLessThan(1e-9));
   each(golden.normalCdf, 12, (x, p) => expect(Math.abs(normalCdf(x) / p - 1)).toBeLessThan(1e-12));
   each(golden.betaQuantile, 70, (p, a, b, x) => expect(Math.abs(betaQuantile(p, a, b) / x - 1)).toBeLessThan(1e-11));
   each(golden.betaCdf, 50, (x, a, b, p) => near(betaCdf(x, a, b), p, 1e-11));
@@ -293,6 +297,52 @@ it('rates without the judge’s errors', () => {
   expect(youdenBound({ positives: 200, caught: 190, negatives: 200, passed: 190 }, 0.9)).toBeGreaterThan(0.8);
 });
 
+it('the bound of a mean whose values are known to be no larger than so much', () => {
+  expect(golden.boundedMean).toHaveLength(15);
+  for (const { columns, most, bounds } of golden.boundedMean) {
+    const [sums, counts] = columns.map((c) => Float64Array.from(c)) as [Float64Array, Float64Array];
+    const mean = sums.reduce((a, b) => a + b) / counts.reduce((a, b) => a + b);
+    for (const [alpha, exact] of bounds) {
+      const off = (meanBound(sums, counts, most, alpha) - exact) / (exact - mean);
+      expect(Math.abs(off), `${sums.length} clusters, alpha ${alpha}`).toBeLessThan(alpha > 0.05 ? 0.02 : 0.006);
+    }
+  }
+  const ones = (n: number): Float64Array => new Float64Array(n).fill(1);
+  // Of zeros and ones it is Clopper and Pearson's.
+  for (const [x, n] of [
+    [0, 40],
+    [0, 1000],
+    [3, 40],
+    [90, 200],
+    [199, 200],
+  ] as const) {
+    const bound = meanBound(
+      Float64Array.from({ length: n }, (_, i) => Number(i < x)),
+      ones(n),
+      1,
+      0.05,
+    );
+    expect(Math.abs(bound / clopperPearson(x, n, 0.9).high - 1), `${x} of ${n}`).toBeLessThan(0.004);
+  }
+  // All as large as can be, one alone, and what is far from anything seen.
+  expect(meanBound(ones(30), ones(30), 1, 0.05)).toBe(1);
+  expect(meanBound(Float64Array.of(0), ones(1), 1, 0.05)).toBeCloseTo(0.95, 2);
+  expect(meanBound(new Float64Array(300), ones(300), 1e300, 0.05) / 1e300).toBeCloseTo(0.00994, 4);
+});
+
+it('no value that rises lowers that bound', () => {
+  const draw = generator(stateOf('rises'));
+  for (let round = 0; round < 300; round++) {
+    const n = 2 + (draw() % 60);
+    const counts = Float64Array.from({ length: n }, () => 1 + (round % 2) * (draw() % 4));
+    const values = Float64Array.from(counts, (c) => c * (((draw() % 201) - 100) / 100));
+    const before = meanBound(values, counts, 1, 0.05);
+    const at = draw() % n;
+    values[at] = (values[at] as number) + ((counts[at] as number) - (values[at] as number)) * (draw() / 2 ** 32);
+    expect(meanBound(values, counts, 1, 0.05)).toBeGreaterThanOrEqual(before - 1e-12);
+  }
+});
+
 it('prompts for a power, and back', () => {
   each(golden.power, 12, (margin, discordance, power, score, plain) => {
     const plan = { margin, discordance, alpha: 0.05, score: true };
@@ -305,4 +355,16 @@ it('prompts for a power, and back', () => {
   expect(promptsFor(0.9, { margin: 0, discordance: 0.1, alpha: 0.05, score: true })).toBeNull();
   expect([promptsForCap(0.01, 0.05), promptsForCap(0, 0.05), promptsForCap(1, 0.05)]).toEqual([299, null, 1]);
   expect(powerOf(10, { margin: 0.1, discordance: 0, alpha: 0.05, score: false })).toBe(1);
+  // One that was not seen: of nothing that differs the rule of three, of much the normal bound and some more.
+  const rare = { alpha: 0.05, score: false, unseen: 1 };
+  expect(promptsFor(0.8, { ...rare, margin: 0.05, discordance: 0 })).toBe(60);
+  const [without, within] = [0, 1].map((unseen) =>
+    promptsFor(0.8, { ...rare, margin: 0.05, discordance: 0.2, unseen }),
+  ) as [number, number];
+  expect(without).toBe(495);
+  expect(within).toBeGreaterThan(without + 20);
+  expect(within).toBeLessThan(without + 60);
+  expect(powerOf(within, { ...rare, margin: 0.05, discordance: 0.2 })).toBeGreaterThanOrEqual(0.8);
+  expect(smallestMargin(within, 0.8, { ...rare, discordance: 0.2 })).toBeCloseTo(0.05, 4);
+  expect(promptsFor(0.8, { ...rare, margin: 1e-300, discordance: 0.2 })).toBeNull();
 });

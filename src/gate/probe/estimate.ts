@@ -96,8 +96,9 @@ function armOf(
   const measured = figures(table, asked);
   const atBest = table.missingAdapter > 0 ? figures(table, asked, 'best') : measured;
   const own = measured.adapterInterval,
-    best = atBest.adapterInterval;
-  if (!own || !best) throw new Error(`${metric.name}: a rate has no interval`);
+    bounds = measured.adapterBounds,
+    best = atBest.adapterBounds;
+  if (!own || !bounds || !best) throw new Error(`${metric.name}: a rate has no interval`);
   const doubts: string[] = [];
   const judged = rates === null ? null : { both: 'both' in rates ? rates.both : rates[arm] };
   const correctedOf = (m: Measured): { readonly value: number; readonly low: number; readonly high: number } | null =>
@@ -116,7 +117,7 @@ function armOf(
         ...{ rate: corrected.value, method: 'rogan-gladen', level: own.level },
         ...{ low: corrected.low, high: corrected.high },
       },
-      bound: corrected?.high ?? own.high,
+      bound: corrected?.high ?? bounds.high,
       surely: (atBest === measured ? corrected : correctedOf(atBest))?.high ?? best.high,
       change: before === null ? null : changeOf(measured),
     },

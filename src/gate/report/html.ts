@@ -2,19 +2,10 @@
 // limits, categories, traces beside finals, pairs that differ, cost, and what all of it can be checked by. Readable
 // offline, in light, dark and print; no script.
 import { type Html, html, page } from '../../report/html.js';
-import type { MetricDecision } from '../decision.js';
+import { counts, type MetricDecision } from '../decision.js';
 import type { JudgedArm } from '../outcomes.js';
 import { differenceChart, ownChart } from './charts.js';
-import {
-  type ByArm,
-  counts,
-  type Entry,
-  type Example,
-  judgedOf,
-  type Overview,
-  STATES,
-  type State,
-} from './overview.js';
+import { type ByArm, type Entry, type Example, judgedOf, type Overview, STATES, type State } from './overview.js';
 import { STYLE } from './style.js';
 import {
   armOf,
@@ -219,8 +210,9 @@ ${
     (arm) => html`<table>${head('metric', arm)}${metrics.map((e) => armOf(e.of) === arm && row(e))}</table>`,
   )}
 <p class="legend">Right is worse. The shaded part is what is allowed, up to the dashed limit; first line the difference
-from the base with zero in the middle, second line, where there is one, its own figure. Green: all of the
-interval is within; red: all of it beyond; yellow: not known. “Shows” is the smallest difference that so many pairs
+from the base with zero in the middle, second line, where there is one, its own figure; the dotted end is how far
+it may be with what was not seen, which has to be within. Green: it is; red: all of the interval is beyond; yellow: not
+known. “Shows” is the smallest difference that so many pairs
 show.</p></div>
 ${categories(overview)}
 ${matrices(overview)}

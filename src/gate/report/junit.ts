@@ -1,7 +1,8 @@
 // JUnit XML: a suite for each test, a case for each metric and each slice of it that had a say. FAIL is a failure, what
 // is open or went wrong an error; only a PASS passes.
 import { xml } from '../../report/xml.js';
-import { counts, type Entry, type Overview } from './overview.js';
+import { counts } from '../decision.js';
+import type { Entry, Overview } from './overview.js';
 import { nameOf, sentenceOf, wholeOf } from './words.js';
 
 function testCase(entry: Entry, suite: string): string {

@@ -1,8 +1,8 @@
 // A summary in Markdown, for a job's page and a pull request: verdict first, then what speaks against it.
 import { md, mdTable } from '../../report/markdown.js';
-import type { MetricDecision, Subject } from '../decision.js';
+import { counts, type MetricDecision, type Subject } from '../decision.js';
 import type { PageOptions } from './html.js';
-import { counts, type Entry, judgedOf, type Overview } from './overview.js';
+import { type Entry, judgedOf, type Overview } from './overview.js';
 import {
   armOf,
   armsRule,

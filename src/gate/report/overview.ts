@@ -3,7 +3,7 @@
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
 import { placeOf } from '../cells.js';
-import type { Decision, MetricDecision } from '../decision.js';
+import { counts, type Decision, type MetricDecision } from '../decision.js';
 import { ARMS, type Arm, type JudgedArm } from '../outcomes.js';
 import { type ReaderFields, readable, type Said } from '../reader-fields.js';
 import type { Metric, Suite, Test } from '../suite.js';
@@ -212,8 +212,6 @@ export const judgedOf = ({ arms }: Pick<Overview, 'arms'>): readonly JudgedArm[]
   arms.filter((arm) => arm !== 'base');
 
 const GRAVITY: Readonly<Record<MetricDecision['verdict'], number>> = { FAIL: 0, ERROR: 1, INCONCLUSIVE: 2, PASS: 3 };
-/** It had a say: it has limits, or it failed without. */
-export const counts = (m: MetricDecision): boolean => m.gates || m.verdict === 'FAIL';
 
 export interface OverviewOptions {
   /** Show what was asked and said, where the outcomes have it. */

@@ -43,6 +43,7 @@ td.wide { width: 250px; }
 .chart .allowed { fill: var(--band); }
 .chart .limit { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 3 2; }
 .chart .zero { stroke: var(--line); stroke-width: 1.5; }
+.chart .bound { stroke-width: 1; stroke-dasharray: 2 2; }
 .chart g { stroke: currentColor; fill: currentColor; stroke-width: 2; color: var(--soft); }
 .chart .within { color: var(--good); } .chart .over { color: var(--bad); } .chart .open { color: var(--wait); }
 .legend { color: var(--soft); font-size: 12.5px; margin: 8px 0 0; }

@@ -1,5 +1,5 @@
 # Makes statistics.json: what test/gate/statistics.test.ts holds src/gate/statistics to.
-# python3 test/golden/gate/make.py   (numpy 2.4, scipy 1.17)
+# python3 test/golden/gate/make.py   (numpy 2.4, scipy 1.17, mpmath 1.3)
 # scipy has neither Tango's interval nor McNemar's mid-p. Tango's is found here by roots alone: of the derivative of the
 # likelihood for the nuisance parameter, then of score = ±z for each bound. McNemar's is scipy's exact binomial test,
 # less the chance of what was seen. The bootstrap is scipy.stats.bootstrap itself, made to draw what ours draws.
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 
+import mpmath
 import numpy as np
 from scipy import optimize, stats
 
@@ -65,6 +66,23 @@ def mcnemar(b, c):
     return [exact, min(1.0, 2 * stats.binom.cdf(min(b, c), b + c, 0.5) - stats.binom.pmf(min(b, c), b + c, 0.5))]
 
 
+def mean_bound(sums, counts, most, alpha):
+    """Gaffke's bound, exactly: the chance that a sum of exponentials lies above 0, by partial fractions."""
+    mpmath.mp.dps = 80
+    sums, counts = [mpmath.mpf(float(s)) for s in sums], [mpmath.mpf(float(c)) for c in counts]
+
+    def above(mean):
+        a = [s - mean * c for s, c in zip(sums, counts)] + [max(counts) * (most - mean)]
+        parts = (mpmath.fprod(1 / (1 - y / x) for j, y in enumerate(a) if j != i) for i, x in enumerate(a) if x > 0)
+        return mpmath.fsum(parts)
+
+    low, high = (mpmath.fsum(sums) + max(counts) * most) / (mpmath.fsum(counts) + max(counts)), mpmath.mpf(most)
+    for _ in range(48):
+        middle = (low + high) / 2
+        low, high = (middle, high) if above(middle) > alpha else (low, middle)
+    return float(high)
+
+
 M = 0xFFFFFFFF
 
 
@@ -120,9 +138,6 @@ def main():
     rng = np.random.default_rng(5)
     out = {}
     ps = [1e-300, 1e-20, 1e-10, 1e-4, 0.00135, 0.025, 0.05, 0.31, 0.5, 0.77, 0.95, 0.975, 0.99865, 1 - 1e-10]
-    out["student"] = [
-        [p, df, float(stats.t.ppf(p, df))] for p in (0.75, 0.9, 0.95, 0.975, 0.9995) for df in (0.5, 1, 4, 29.5, 59, 1e5)
-    ]
     out["normalQuantile"] = [[p, float(stats.norm.ppf(p))] for p in ps]
     out["normalCdf"] = [[x, float(stats.norm.cdf(x))] for x in [-37, -12.5, -5, -3.01, -2.99, -1, 0, 0.3, 2, 3.5, 8, 30]]
     shapes = [(1, 1), (0.5, 0.5), (0.4, 7.3), (3, 98), (1, 300), (60, 4), (2.25, 40.75), (501, 500), (12, 99989), (5e4, 5e4)]
@@ -247,6 +262,17 @@ def main():
             score = optimize.brentq(short, 1, 1e7, xtol=1e-9)
             plain = ((za + zb) / margin) ** 2 * d
             out["power"].append([margin, d, power, int(np.ceil(score)), int(np.ceil(plain))])
+
+    # Sums and sizes of clusters below the greatest mean; no two alike, which partial fractions need.
+    draw = np.random.default_rng(7)
+    out["boundedMean"] = []
+    for n, most, sizes in ((5, 1.0, 1), (20, 1.0, 1), (30, 3.0, 1), (25, 1.0, 6), (80, 1.0, 1)):
+        counts = draw.integers(1, sizes + 1, n).astype(float)
+        for values in (draw.normal(0, 0.1, n), 1 - draw.random(n) ** 0.1, draw.normal(-0.05, 0.01, n)):
+            sums = np.round(np.minimum(values, most * 0.99) * counts, 6)
+            columns = [[float(v) for v in column] for column in (sums, counts)]
+            bounds = [[alpha, mean_bound(sums, counts, most, alpha)] for alpha in (0.005, 0.05, 0.25)]
+            out["boundedMean"].append({"columns": columns, "most": most, "bounds": bounds})
 
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "statistics.json")
     with open(path, "w") as file:
