@@ -221,6 +221,18 @@ const rateCases = () => {
     ]);
   return cases;
 };
+/** Differences of which a few are large: lognormal, with a mean of `shift` and a scale of 0.1. */
+const lognormal = (draw, n, shift) =>
+  Array.from({ length: n }, () => [[1.5, 1.5 + shift + 0.1 * (Math.exp(normal(draw)) - Math.exp(0.5))]]);
+/** Numbers that may be anything. */
+const freeCases = () =>
+  [
+    ...[60, 150].map((n) => [`loss, n ${n}, at a margin`, 'margin: 0.02', (draw) => losses(draw, n, 0.02)]),
+    ...[20, 30, 60, 150].flatMap((n) => [
+      [`loss, lognormal, n ${n}, at a margin`, 'margin: 0.02', (draw) => lognormal(draw, n, 0.02)],
+      [`loss, lognormal, n ${n}, at a cap`, 'cap: 1.52', (draw) => lognormal(draw, n, 0.02)],
+    ]),
+  ].map(([name, limit, make]) => [name, `direction: lower, values: number, ${limit}`, 1, make]);
 const numberCases = () =>
   [
     [20, 0.3],
@@ -246,7 +258,7 @@ const numberCases = () =>
     }),
   );
 function release() {
-  for (const [name, metric, samples, make, more] of [...rateCases(), ...numberCases()]) {
+  for (const [name, metric, samples, make, more] of [...rateCases(), ...numberCases(), ...freeCases()]) {
     if (!name.includes(o.only)) continue;
     const suite = suiteOf(`{ name: m, ${metric} }`, samples, `{ resamples: ${resamples}, minPrompts: 20 }`);
     let passed = 0;

@@ -2,8 +2,10 @@
 import type { Interval } from './decision.js';
 import { bca, bootstrap, type Figure, type Stratum } from './statistics/bootstrap.js';
 import { meanBound } from './statistics/bounded-mean.js';
+import { normalCdf } from './statistics/normal.js';
 import { mcnemar, tango } from './statistics/paired.js';
 import { type Bounds, clopperPearson, midP } from './statistics/proportion.js';
+import { studentQuantile } from './statistics/student.js';
 import type { DecisionParameters, Metric } from './suite.js';
 import { endsOf, type Filled, signOf, type Table } from './table.js';
 
@@ -17,7 +19,8 @@ export interface Measured {
   readonly interval: Interval;
   /**
    * Upper bound of how much worse the adapter is, which is held against the margin: the interval's, and at least that
-   * of a prompt which was not seen and got as much worse as can be (docs/gate.md); null: nothing says how much that is.
+   * of a prompt which was not seen and got as much worse as can be, or, of numbers that may be anything, as the worst
+   * one did (docs/gate.md).
    */
   readonly bound: number | null;
   /** Lower bound of how much worse it is. */
@@ -164,10 +167,11 @@ function clustered(
   const drawn = bootstrap(strata, figure, { ...parameters, purpose: options.purpose, signal: options.signal });
 
   const mean = pairs / clusters;
-  let [squares, largest] = [0, 0];
+  let [squares, largest, worst] = [0, 0, found];
   for (let c = 0; c < clusters; c++) {
     squares += ((worse[c] as number) - found * (count[c] as number)) ** 2;
     largest = Math.max(largest, count[c] as number);
+    worst = Math.max(worst, (worse[c] as number) / (count[c] as number));
   }
   const ends = endsOf(metric);
   const width = ends === null ? null : Math.abs(ends[1] - ends[0]);
@@ -196,12 +200,36 @@ function clustered(
   const least = options.leastAlpha === undefined ? low : at(1 - 2 * options.leastAlpha).low;
   return {
     interval: turned(share > 0 ? 'bca+tango' : 'bca', level, low, high, sign),
-    bound: width === null ? null : Math.max(high, found, meanBound(worse, count, width, parameters.alpha)),
+    bound: Math.max(
+      high,
+      found,
+      width === null
+        ? seenBound({ found, worst, alike, level }, (l) => at(l).high)
+        : meanBound(worse, count, width, parameters.alpha),
+    ),
     least: Math.min(least, found),
     variance,
     score: false,
     unseen: width === null ? null : (largest / mean) * width,
   };
+}
+
+/** Of so many clusters one more counts as unseen, beside the one that counts of any number. */
+const UNSEEN_OF = 60;
+/**
+ * Of numbers without a range nothing is known but what was seen. Of few the spread is known badly, so the bootstrap's
+ * percentile is that of Student's distribution (Hesterberg 2015). Rows that got much worse may not have been seen: one
+ * cluster more counts that did as the worst one, and more where there are few.
+ */
+function seenBound(
+  { found, worst, alike, level }: { found: number; worst: number; alike: number; level: number },
+  percentile: (level: number) => number,
+): number {
+  if (alike <= 1) return found;
+  const t = studentQuantile((1 + level) / 2, alike - 1);
+  const wider = 1 - 2 * normalCdf(-t * Math.sqrt(alike / (alike - 1)));
+  const unseen = 1 + UNSEEN_OF / alike;
+  return percentile(wider) + ((worst - found) * unseen) / (alike + unseen);
 }
 
 type OwnIntervals = Pick<Measured, 'adapterInterval' | 'adapterBounds' | 'adapterMidP'>;
@@ -227,10 +255,10 @@ function intervalsOf(sums: Sums, value: number, level: number, options: MeasureO
   });
   const shown = bca(drawn, level);
   const { range } = options.metric;
-  const held = range === undefined ? null : meanBounds(sums, range, (1 - level) / 2);
+  const held = range ? meanBounds(sums, range, (1 - level) / 2) : seenBounds(sums, value, level, (l) => bca(drawn, l));
   return {
     adapterInterval: { method: 'bca', level, ...shown },
-    adapterBounds: held && { low: Math.min(shown.low, held.low), high: Math.max(shown.high, held.high) },
+    adapterBounds: { low: Math.min(shown.low, held.low), high: Math.max(shown.high, held.high) },
     adapterMidP: null,
   };
 }
@@ -242,6 +270,23 @@ function meanBounds(
 ): Bounds {
   const turnedOver = adapter.map((a) => -a);
   return { low: -meanBound(turnedOver, count, -least, alpha), high: meanBound(adapter, count, most, alpha) };
+}
+/** The same of numbers without a range. */
+function seenBounds(
+  { adapter, count }: Omit<Sums, 'base'>,
+  value: number,
+  level: number,
+  percentiles: (level: number) => Bounds,
+): Bounds {
+  const alike = effective(count);
+  let [least, most] = [value, value];
+  adapter.forEach((sum, c) => {
+    const own = sum / (count[c] as number);
+    least = Math.min(least, own);
+    most = Math.max(most, own);
+  });
+  const lowest = seenBound({ found: -value, worst: -least, alike, level }, (l) => -percentiles(l).low);
+  return { low: -lowest, high: seenBound({ found: value, worst: most, alike, level }, (l) => percentiles(l).high) };
 }
 /**
  * Of the adapter's rate. A cluster is one observation, however many samples it has: they may all be alike. Where

@@ -39,7 +39,10 @@ export const Metric = z
     range: z
       .tuple([z.number(), z.number()])
       .optional()
-      .describe('least and greatest value of a number: what a missing one counts as; others lie between'),
+      .describe(
+        'of a number, least and greatest value: how bad one that is missing or was not seen may be; ' +
+          'absent: what was seen decides',
+      ),
     statistic: z
       .enum(['mean', 'gmean2'])
       .default('mean')
@@ -83,15 +86,8 @@ export const Metric = z
       if (l.most !== undefined && (m.values !== 'rate' || m.direction !== 'lower'))
         issue(path('most'), `${where}counts violations: it is for rates where lower is better`);
       for (const name of ['margin', 'cap', 'floor'] as const)
-        if (l[name] === undefined) continue;
-        else if (m.values === 'rate' && (l[name] < 0 || l[name] > 1))
+        if (m.values === 'rate' && l[name] !== undefined && (l[name] < 0 || l[name] > 1))
           issue(path(name), `${where}of a rate is a number from 0 to 1: 0.02 for two points in a hundred`);
-        else if (m.values === 'number' && m.range === undefined)
-          issue(
-            path(name),
-            `${where}of a number takes a range: [least, greatest] beside it; ` +
-              'how bad a row may be that was not seen, no number of rows tells',
-          );
     }
   });
 export type Metric = z.infer<typeof Metric>;

@@ -2,7 +2,7 @@
 import { boundOf, type Correction, correct } from './correction.js';
 import type { GateVerdict, MetricDecision } from './decision.js';
 import type { JudgeRates } from './lock.js';
-import { type Measured, measure } from './measure.js';
+import { FEW, type Measured, measure } from './measure.js';
 import type { JudgedArm } from './outcomes.js';
 import { powerOf, promptsFor, promptsForCap, smallestMargin } from './statistics/power.js';
 import type { Corrected } from './statistics/rogan-gladen.js';
@@ -190,8 +190,10 @@ function againstMargin(input: MarginInput, options: EntryOptions, findings: Find
     );
 }
 
-function tooFew(table: Table, { parameters }: EntryOptions, findings: Findings): boolean {
-  const wanted = parameters.minPrompts;
+function tooFew(table: Table, { parameters, metric }: EntryOptions, findings: Findings): boolean {
+  // Where what was seen decides, there has to be some.
+  const seen = metric.values === 'number' && !metric.range;
+  const wanted = seen ? Math.max(FEW, parameters.minPrompts) : parameters.minPrompts;
   const few = table.clusters < wanted;
   const why = `${table.clusters} prompts, wanted ${wanted} at least`;
   if (few && !findings.found.some((f) => f.why === why)) add(findings, 'INCONCLUSIVE', why);

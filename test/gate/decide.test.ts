@@ -275,6 +275,20 @@ describe('numbers', () => {
     expect([near, far].map((rows) => decideMade(loss(range), rows).decision)).toEqual(['PASS', 'FAIL']);
     expect(entry(decideMade(loss(range), near)).interval?.method).toBe('bca');
   });
+  it('without a range are decided by what was seen', () => {
+    const seen = suiteOf({ metrics: '{ name: loss, direction: lower, values: number, margin: 0.05, cap: 2.6 }' });
+    const decided = (by: () => number, n = 120): Decision => {
+      const rows = bases.slice(0, n).map((b) => [[b, b + by()] as const]);
+      return decideMade(seen, rowsOf('loss', rows));
+    };
+    const near = decided(() => 0.02 * draw()),
+      far = decided(() => 0.2 + 0.1 * draw());
+    expect([near.decision, far.decision]).toEqual(['PASS', 'FAIL']);
+    // The worst row of what was seen may come again, and once more for so many rows that it was not seen in.
+    expect(entry(near).bound).toBeGreaterThan(entry(near).interval?.high ?? 1);
+    const few = entry(decided(() => 0, 12));
+    expect(few.reasons).toContain('12 prompts, wanted 30 at least');
+  });
   it('may be as bad as their range, in rows that were not seen', () => {
     const near = rowsOf(
       'loss',

@@ -1,6 +1,7 @@
 // A small seeded simulation of what bench/gate.mjs does at length: releases at the margin, power, coverage.
 import { expect, it } from 'vitest';
 import { bca, bootstrap } from '../../src/gate/statistics/bootstrap.js';
+import { normalQuantile } from '../../src/gate/statistics/normal.js';
 import { tango } from '../../src/gate/statistics/paired.js';
 import { promptsFor } from '../../src/gate/statistics/power.js';
 import { clopperPearson } from '../../src/gate/statistics/proportion.js';
@@ -86,6 +87,27 @@ it.each([
   }
   // No row is hit one time in eight, of which a bootstrap knows nothing.
   expect(released / rounds).toBeLessThanOrEqual(0.05);
+});
+
+it.each([
+  // With one row more in place of as many as there are to 60: 8 %.
+  ['a margin', `margin: ${MARGIN}`],
+  // By the bootstrap alone: 13 %.
+  ['a cap', `cap: ${1 + MARGIN}`],
+])('nor, of numbers that may be anything, where a few rows of few are hit very hard: %s', (_, limits) => {
+  const draw = uniform(6);
+  const rounds = 200;
+  const losses = suiteOf({
+    metrics: `{ name: m, direction: lower, values: number, ${limits} }`,
+    decision: '{ resamples: 1000, minPrompts: 20 }',
+  });
+  let released = 0;
+  for (let i = 0; i < rounds; i++) {
+    const lognormal = (): number => Math.exp(normalQuantile(draw() + 2 ** -33));
+    const rows = Array.from({ length: 24 }, () => [[1, 1 + MARGIN + 0.1 * (lognormal() - Math.exp(0.5))] as const]);
+    if (decideMade(losses, rowsOf('m', rows)).decision === 'PASS') released++;
+  }
+  expect(released / rounds).toBeLessThanOrEqual(0.055);
 });
 
 it('intervals of 95 % hold the truth about as often', () => {

@@ -12,9 +12,11 @@ import { powerOf, promptsFor, promptsForCap, smallestMargin } from '../../src/ga
 import { clopperPearson, midP, wilson } from '../../src/gate/statistics/proportion.js';
 import { generator, stateOf } from '../../src/gate/statistics/random.js';
 import { correctDifference, correctedRate, correctRate, youdenBound } from '../../src/gate/statistics/rogan-gladen.js';
+import { studentQuantile } from '../../src/gate/statistics/student.js';
 
 type Row = readonly number[];
 interface Golden {
+  readonly student: readonly Row[];
   readonly normalQuantile: readonly Row[];
   readonly normalCdf: readonly Row[];
   readonly betaQuantile: readonly Row[];
@@ -60,6 +62,7 @@ const each = (rows: readonly Row[], count: number, check: (...row: Tuple) => voi
 
 it('quantiles and chances', () => {
   each(golden.normalQuantile, 14, (p, x) => near(normalQuantile(p), x));
+  each(golden.student, 30, (p, df, t) => expect(Math.abs(studentQuantile(p, df) / t - 1)).toBeLessThan(1e-9));
   each(golden.normalCdf, 12, (x, p) => expect(Math.abs(normalCdf(x) / p - 1)).toBeLessThan(1e-12));
   each(golden.betaQuantile, 70, (p, a, b, x) => expect(Math.abs(betaQuantile(p, a, b) / x - 1)).toBeLessThan(1e-11));
   each(golden.betaCdf, 50, (x, a, b, p) => near(betaCdf(x, a, b), p, 1e-11));

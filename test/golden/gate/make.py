@@ -138,6 +138,9 @@ def main():
     rng = np.random.default_rng(5)
     out = {}
     ps = [1e-300, 1e-20, 1e-10, 1e-4, 0.00135, 0.025, 0.05, 0.31, 0.5, 0.77, 0.95, 0.975, 0.99865, 1 - 1e-10]
+    out["student"] = [
+        [p, df, float(stats.t.ppf(p, df))] for p in (0.75, 0.9, 0.95, 0.975, 0.9995) for df in (0.5, 1, 4, 29.5, 59, 1e5)
+    ]
     out["normalQuantile"] = [[p, float(stats.norm.ppf(p))] for p in ps]
     out["normalCdf"] = [[x, float(stats.norm.cdf(x))] for x in [-37, -12.5, -5, -3.01, -2.99, -1, 0, 0.3, 2, 3.5, 8, 30]]
     shapes = [(1, 1), (0.5, 0.5), (0.4, 7.3), (3, 98), (1, 300), (60, 4), (2.25, 40.75), (501, 500), (12, 99989), (5e4, 5e4)]
