@@ -1,8 +1,11 @@
 // Tokens of texts that come again with every request, as system messages and earlier turns do.
 import type { Tokenizer } from '../harmony/types.js';
 
-/** Shorter texts are encoded as fast as they are looked up. */
+/** Shorter texts are mostly new: a message of few words, a verdict. */
 const LONG = 64;
+/** Names of roles and channels, which stand in every message, are not longer; and there are not so many. */
+const NAME = 16,
+  MOST_NAMES = 64;
 /** UTF-16 units that are remembered, of all texts. */
 const MOST = 1 << 20;
 /** UTF-16 units that are encoded in one go, where others wait: about a millisecond. */
@@ -30,6 +33,15 @@ export function remembering(tokenizer: Tokenizer, most = MOST): Remembering {
   /** Least recently used first. */
   const known = new Map<string, Int32Array>();
   let held = 0;
+  const names = new Map<string, Int32Array>();
+  const nameOf = (text: string): Int32Array => {
+    const known = names.get(text);
+    if (known) return known;
+    const tokens = tokenizer.encode(text);
+    if (names.size === MOST_NAMES) names.clear();
+    names.set(text, tokens);
+    return tokens;
+  };
   const keep = (text: string, tokens: Int32Array): void => {
     if (!known.delete(text)) held += text.length;
     known.set(text, tokens);
@@ -42,6 +54,7 @@ export function remembering(tokenizer: Tokenizer, most = MOST): Remembering {
   return {
     ...tokenizer,
     encode(text) {
+      if (text.length <= NAME) return nameOf(text);
       if (text.length < LONG) return tokenizer.encode(text);
       const tokens = known.get(text) ?? tokenizer.encode(text);
       if (text.length <= most) keep(text, tokens);

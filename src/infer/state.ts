@@ -82,10 +82,15 @@ const uniformOf = ({ options, sampled }: State, later: number): number =>
 /** Sampling of each row: the parameters and the uniform number. */
 export const valuesOf = (
   rows: readonly Pick<Row, 'state' | 'ahead'>[],
-): { readonly params: Float32Array; readonly u: Float32Array } => ({
-  params: Float32Array.from(rows.flatMap(({ state }) => paramsOf(state))),
-  u: Float32Array.from(rows, ({ state, ahead }) => uniformOf(state, ahead)),
-});
+): { readonly params: Float32Array; readonly u: Float32Array } => {
+  const params = new Float32Array(4 * rows.length),
+    u = new Float32Array(rows.length);
+  rows.forEach(({ state, ahead }, i) => {
+    params.set(paramsOf(state), 4 * i);
+    u[i] = uniformOf(state, ahead);
+  });
+  return { params, u };
+};
 /** A stream as guesses are made for it. @param room tokens that the cache has left for it */
 export const streamOf = (state: State, room: number): Stream => ({
   track: state.track,

@@ -6,7 +6,7 @@ import { ConfigError, NativeError } from '../base/errors.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
-import { ropeParameters } from './config.js';
+import { type ModelConfig, ropeParameters } from './config.js';
 import {
   type ExpertInputs,
   expertProduct,
@@ -74,6 +74,15 @@ export interface ForwardOptions {
   readonly pace?: Pace | null;
 }
 
+type Rotary = ReturnType<typeof ropeParameters>;
+/** By configuration: reading its settings takes as long as an op. */
+const rotaries = new WeakMap<ModelConfig, Rotary>();
+function rotaryOf({ config }: ModelWeights): Rotary {
+  const known = rotaries.get(config) ?? ropeParameters(config);
+  rotaries.set(config, known);
+  return known;
+}
+
 /** What a pass reads of its batch. */
 interface Inputs {
   readonly positions: Tensor;
@@ -84,7 +93,7 @@ interface Inputs {
 function inputsOf(s: Scope, model: ModelWeights, batch: Batch, cache: KvCache | null): Inputs {
   return {
     positions: s.from(batch.positions),
-    invFreq: s.from(ropeParameters(model.config).invFreq),
+    invFreq: s.from(rotaryOf(model).invFreq),
     ids: s.from(batch.tokens),
     plan: cache?.plan(s, batch) ?? null,
   };
@@ -246,7 +255,7 @@ function* startPass(
   if (pace) yield;
   const cos = s.empty('f32', [T, half]),
     sin = s.empty('f32', [T, half]);
-  ops.rope_table(cos, sin, inputs.positions, inputs.invFreq, ropeParameters(model.config).concentration);
+  ops.rope_table(cos, sin, inputs.positions, inputs.invFreq, rotaryOf(model).concentration);
   if (pace) yield;
   const cut = o.cache ? [[0, T] as const] : pieces(T, o.chunkTokens ?? chunkTokens(model));
   const chunks = cut.map(([from, to], index): Chunk => {

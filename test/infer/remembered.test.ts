@@ -21,10 +21,29 @@ it('texts have the tokens that they have, are encoded once, and go when there ar
   const asks = [1, 1, 2, 1, 3, 1, 2];
   for (const n of asks) expect(remembers.encode(text(n))).toEqual(tokenizer.encode(text(n)));
   expect(encoded).toBe(4); // 2 made room for 3
-  for (const n of [5, 5]) expect(remembers.encode(`short ${n}`)).toEqual(tokenizer.encode(`short ${n}`));
+  const short = 'a text of few words';
+  for (let i = 0; i < 2; i++) expect(remembers.encode(short)).toEqual(tokenizer.encode(short));
   expect(encoded).toBe(6);
   for (let i = 0; i < 2; i++) remembers.encode('long '.repeat(300));
   expect(encoded).toBe(8);
+});
+
+it('names of roles and channels are encoded once, however many words come between them', () => {
+  let encoded = 0;
+  const counting = {
+    ...tokenizer,
+    encode: (text: string) => {
+      encoded++;
+      return tokenizer.encode(text);
+    },
+  };
+  const remembers = remembering(counting);
+  const ask = (name: string): void => expect(remembers.encode(name)).toEqual(tokenizer.encode(name));
+  for (let i = 0; i < 3; i++) for (const name of ['assistant', 'final', '']) ask(name);
+  expect(encoded).toBe(3);
+  for (let i = 0; i < 200; i++) ask(`word ${i}`);
+  for (let i = 0; i < 3; i++) ask('assistant');
+  expect(encoded).toBe(204);
 });
 
 it('a long text that is learnt part by part has the tokens of the whole', () => {
