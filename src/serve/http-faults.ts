@@ -40,6 +40,14 @@ export const unreadable =
         : asApiError(error, log, FIELDS);
     return Response.json(errorBody(told), { status: told.status, headers: { [REQUEST_ID]: newRequestId() } });
   };
+/** Probes of load balancers speak HTTP/1.0, which has no need of a Host: they mean whoever they reach. */
+export function takeOldProbes(server: NodeServer): void {
+  server.prependListener('request', (request) => {
+    if (request.httpVersion !== '1.0' || request.headers.host !== undefined) return;
+    request.headers.host = 'localhost';
+    request.rawHeaders.push('host', 'localhost');
+  });
+}
 /** Answers what node refuses by itself, where no answer is on its way on that connection. */
 export function tellFaults(server: NodeServer): void {
   const open = new WeakMap<Duplex, Set<ServerResponse>>();

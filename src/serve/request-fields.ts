@@ -106,16 +106,22 @@ export function parseBody<T>(json: unknown, schema: z.ZodType<T>, { nothing, rea
   }
   const parsed = schema.safeParse(Object.fromEntries(rest));
   if (parsed.success) return parsed.data;
-  throw issueError(parsed.error);
+  throw issueError(parsed.error, json);
 }
 
+/** A kind of something that is none of those that are known, as `image`. */
+function kindAt(json: unknown, path: readonly PropertyKey[]): string {
+  if (path.at(-1) !== 'type') return '';
+  const kind = path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown> | null | undefined)?.[key], json);
+  return typeof kind === 'string' ? `; got ${JSON.stringify(kind.slice(0, 100))}` : '';
+}
 const saidOf = (issue: z.core.$ZodIssue | undefined): string =>
   (issue?.message ?? 'Invalid input')
     .replace(/^Invalid input: expected (.+), received undefined$/, 'it is not there; wanted $1')
     .replace(/^Invalid input: expected /, 'wanted ');
 
 /** The first thing that is wrong, of the reading that came furthest. */
-function issueError(error: z.ZodError): Error {
+function issueError(error: z.ZodError, json: unknown): Error {
   let [issue] = error.issues;
   const path: PropertyKey[] = [];
   while (issue?.code === 'invalid_union' && issue.errors.length > 0) {
@@ -130,10 +136,11 @@ function issueError(error: z.ZodError): Error {
     issue = inner;
   }
   const unknown = issue?.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
-  const where = [...path, ...(issue?.path ?? []), ...(unknown === undefined ? [] : [unknown])].map(String).join('.');
+  const keys = [...path, ...(issue?.path ?? []), ...(unknown === undefined ? [] : [unknown])],
+    where = keys.map(String).join('.');
   return badRequest(
     unknown === undefined ? 'invalid_value' : 'unknown_parameter',
-    `${where}: ${unknown === undefined ? saidOf(issue) : 'not known'}`,
+    `${where}: ${unknown === undefined ? saidOf(issue) + kindAt(json, keys) : 'not known'}`,
     where,
   );
 }
@@ -145,5 +152,5 @@ export function parseQuery<T extends z.ZodRawShape>(
 ): z.infer<z.ZodObject<T>> {
   const parsed = z.strictObject(fields).safeParse(given);
   if (parsed.success) return parsed.data as z.infer<z.ZodObject<T>>;
-  throw issueError(parsed.error);
+  throw issueError(parsed.error, given);
 }

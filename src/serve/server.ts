@@ -14,7 +14,7 @@ import { Admission } from './admission.js';
 import { Callers } from './callers.js';
 import { keysOf, type Pem, readTls, requirePolicies, reviewersOf } from './credentials.js';
 import type { ReasoningRule } from './generation.js';
-import { tellFaults, unreadable } from './http-faults.js';
+import { takeOldProbes, tellFaults, unreadable } from './http-faults.js';
 import type { KeyEntry } from './keys.js';
 import type { ScreeningMeter } from './meter.js';
 import { createMemoryStore, DEFAULT_STORE } from './response-store.js';
@@ -253,6 +253,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       : createServer(serverOptions, listener);
     server.maxConnections = MOST_CONNECTIONS;
     tellFaults(server);
+    takeOldProbes(server);
     endSlowReaders(server, timeouts);
     const address = await new Promise<AddressInfo>((done, fail) => {
       server.once('error', (e: NodeJS.ErrnoException) =>

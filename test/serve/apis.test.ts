@@ -678,7 +678,10 @@ describe('what is refused, in the shape of the API', () => {
     [{ ...messagesBody, max_tokens: undefined }, /max_tokens/],
     [{ ...messagesBody, mcp_servers: [{}] }, /mcp_servers/],
     [{ ...messagesBody, messages: [{ role: 'assistant', content: 'Well,' }] }, /messages: the last one/],
-    [{ ...messagesBody, messages: [{ role: 'user', content: [{ type: 'image' }] }] }, /messages\.0\.content/],
+    [
+      { ...messagesBody, messages: [{ role: 'user', content: [{ type: 'image' }] }] },
+      /messages\.0\.content.*; got "image"/,
+    ],
     [{ ...messagesBody, tool_choice: { type: 'tool', name: 'none' } }, /tool_choice: no tool is named/],
     [{ ...messagesBody, output_config: { format: { type: 'json_schema', schema: { type: 5 } } } }, /schema/],
   ])('/v1/messages %j', async (body, says) => {

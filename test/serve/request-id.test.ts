@@ -6,7 +6,7 @@ import Anthropic from '@anthropic-ai/sdk';
 import { getRequestListener } from '@hono/node-server';
 import { describe, expect, it } from 'vitest';
 import type { Engine } from '../../src/infer/engine.js';
-import { unreadable } from '../../src/serve/http-faults.js';
+import { takeOldProbes, unreadable } from '../../src/serve/http-faults.js';
 import type { ServedModel } from '../../src/serve/served.js';
 import { SAYS, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
 import { AnthropicError, AnthropicModel, AnthropicModelList, ModelList, OpenAiError } from './shapes.js';
@@ -87,11 +87,19 @@ describe('the name of a request', () => {
     expect(other.headers.has('request-id')).toBe(false);
     OpenAiError.parse(await other.json());
   });
-  it('is there behind a port: of streams, and of what is no request', async () => {
-    const { app } = scriptedApp(engine);
+  it('is there behind a port: of streams, of what is no request, of old probes', async () => {
+    const { app } = scriptedApp(engine, { hosts: new Set(['127.0.0.1', 'localhost']) });
     const server = createServer(getRequestListener(app.fetch, { errorHandler: unreadable(() => {}) }));
+    takeOldProbes(server);
     await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
     const { port } = server.address() as AddressInfo;
+    const raw = async (text: string): Promise<string> => {
+      const socket = connect(port, '127.0.0.1');
+      socket.write(text);
+      let got = '';
+      for await (const d of socket) got += String(d);
+      return got;
+    };
     try {
       for (const stream of [false, true]) {
         const answer = await fetch(`http://127.0.0.1:${port}/v1/messages`, {
@@ -102,11 +110,11 @@ describe('the name of a request', () => {
         await answer.text();
         expect([answer.headers.get('x-request-id'), answer.headers.get('request-id')]).toEqual(['mine', 'mine']);
       }
-      const socket = connect(port, '127.0.0.1');
-      socket.end('GET http:// HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
-      let got = '';
-      for await (const d of socket) got += String(d);
-      expect(got).toMatch(/^HTTP\/1\.1 400 .*^x-request-id: req_[0-9a-f]{32}\r$/ims);
+      const odd = await raw('GET http:// HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+      expect(odd).toMatch(/^HTTP\/1\.1 400 .*^x-request-id: req_[0-9a-f]{32}\r$/ims);
+      expect(await raw('GET /health HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 200 .*"ok"/s);
+      expect(await raw('GET /health HTTP/1.0\r\nhost: elsewhere\r\n\r\n')).toMatch(/^HTTP\/1\.1 421 /);
+      expect(await raw('GET /health HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 /);
     } finally {
       server.close();
     }
