@@ -18,9 +18,15 @@ const ERROR_TYPES: Readonly<Record<number, string>> = {
   500: 'api_error',
   503: 'overloaded_error',
 };
+/** By it their client knows that it has to send the whole conversation. */
+export const NO_THREADS = 'thread_unsupported_request';
 export const anthropicError = (error: ApiError, c: ApiRequest): Record<string, unknown> => ({
   type: 'error',
-  error: { type: ERROR_TYPES[error.status] ?? 'invalid_request_error', message: error.message },
+  error: {
+    type: ERROR_TYPES[error.status] ?? 'invalid_request_error',
+    message: error.message,
+    ...(error.code === NO_THREADS ? { details: { error_code: NO_THREADS, unsupported: ['thread'] } } : {}),
+  },
   request_id: c.get('requestId'),
 });
 /** Where both ask the same path. */

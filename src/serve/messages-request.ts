@@ -6,6 +6,7 @@ import type { ChatRow } from '../harmony/chat-row.js';
 import type { Effort, Message } from '../harmony/types.js';
 import { MAX_STOPS } from '../infer/protocol.js';
 import type { TurnWish } from '../infer/structures.js';
+import { NO_THREADS } from './anthropic.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
 import { flag, jsonObject, parseBody, samplingFields, samplingOf, steeringOf } from './request-fields.js';
@@ -104,9 +105,14 @@ export const MessagesBody = z.strictObject({
   stream: flag,
 });
 const UNSUPPORTED = {
-  nothing: { mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
+  nothing: { thread: [], mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
   readPast: ['metadata', 'service_tier', 'cache_control'],
 };
+/** @throws {ApiError} 400 thread_unsupported_request: the conversation is to be held here */
+function requireNoThread(json: unknown): void {
+  if (((json ?? {}) as { readonly thread?: unknown }).thread)
+    throw badRequest(NO_THREADS, 'thread: conversations are not held here; send all of its messages', 'thread');
+}
 type Body = z.infer<typeof CountBody> & { readonly stop_sequences?: readonly string[] | null | undefined };
 
 type Block = z.infer<typeof block>;
@@ -196,6 +202,7 @@ export interface MessagesRequest extends Generation {
 }
 /** @throws as `conversationOf` */
 export function readMessagesRequest(json: unknown): MessagesRequest {
+  requireNoThread(json);
   const body = parseBody(json, MessagesBody, UNSUPPORTED);
   const thinking = body.thinking?.type === 'enabled' || body.thinking?.type === 'adaptive';
   const { messages, wish } = conversationOf(body);
@@ -215,6 +222,7 @@ export function readMessagesRequest(json: unknown): MessagesRequest {
 }
 /** @throws as `conversationOf` */
 export function readCountRequest(json: unknown): { readonly model: string; readonly messages: readonly Message[] } {
+  requireNoThread(json);
   const body = parseBody(json, CountBody, UNSUPPORTED);
   return { model: body.model, messages: conversationOf(body).messages };
 }

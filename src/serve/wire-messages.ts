@@ -53,7 +53,14 @@ export const MessageShape = z
 export const MessageErrorShape = z
   .object({
     type: z.literal('error'),
-    error: z.object({ type: z.string(), message: z.string() }),
+    error: z.object({
+      type: z.string(),
+      message: z.string(),
+      details: z
+        .object({ error_code: z.literal('thread_unsupported_request'), unsupported: z.array(z.literal('thread')) })
+        .optional()
+        .describe('where `thread` asks that the conversation be held here: the client sends all of it'),
+    }),
     request_id: z.string().describe('as the header `request-id` has it'),
   })
   .meta({ id: 'MessageError' });

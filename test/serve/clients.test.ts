@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import Anthropic from '@anthropic-ai/sdk';
+import { betaZodTool } from '@anthropic-ai/sdk/helpers/beta/zod';
 import { createAdaptorServer } from '@hono/node-server';
 import { Agent, tool as agentTool, OpenAIProvider, Runner } from '@openai/agents';
 import { generateText, stepCountIs, streamText, tool } from 'ai';
@@ -237,6 +238,26 @@ describe('anthropic', () => {
     for await (const event of stream) if (event.type === 'content_block_delta') break;
     await expect.poll(running, { timeout: 2000, interval: 20 }).toBe('0');
     await expect(client.messages.create({ ...body, model: 'claude' })).rejects.toBeInstanceOf(Anthropic.NotFoundError);
+  });
+  it('runs tools by itself: it asks for a thread first, and is told to send all of it', async () => {
+    const asked: string[] = [];
+    const look = betaZodTool({
+      name: 'look',
+      description: 'Looks.',
+      inputSchema: z.object({ at: z.string() }),
+      run: ({ at }) => {
+        asked.push(at);
+        return '12 C';
+      },
+    });
+    const last = await anthropic(baseURL).beta.messages.toolRunner({
+      model: 'm',
+      max_tokens: 100,
+      tools: [look],
+      messages: [{ role: 'user', content: 'How warm is it?' }],
+    });
+    expect(asked).toEqual(['Rome']);
+    expect(last.content).toMatchObject([{ type: 'text', text: '12 degrees.' }]);
   });
   it('calls a tool, and hands thoughts and result back', async () => {
     const client = anthropic(baseURL);

@@ -392,7 +392,11 @@ export const AnthropicEvent = z.discriminatedUnion('type', [
 ]);
 export const AnthropicError = z.strictObject({
   type: z.literal('error'),
-  error: z.strictObject({ type: z.string(), message: z.string() }),
+  error: z.strictObject({
+    type: z.string(),
+    message: z.string(),
+    details: z.strictObject({ error_code: z.string(), unsupported: z.array(z.string()) }).exactOptional(),
+  }),
   request_id: z.string(),
 });
 export const MessageTokensCount = z.strictObject({ input_tokens: z.int() });
