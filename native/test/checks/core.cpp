@@ -251,11 +251,11 @@ void check_threads(Tally& tally) {
   };
   for (int threads : {1, 2, 3, 7}) {
     set_thread_count(threads);
-    jobs(threads, 3000);
+    jobs(threads, 500);
     std::vector<std::thread> callers;
-    for (int64_t c = 0; c < 3; ++c) callers.emplace_back([&jobs, c] { jobs(c, 300); });
+    for (int64_t c = 0; c < 3; ++c) callers.emplace_back([&jobs, c] { jobs(c, 100); });
     for (std::thread& caller : callers) caller.join();
-    for (int i = 0; i < 20; ++i) {  // one of them is waited for asleep, and the others have gone to sleep
+    for (int i = 0; i < 6; ++i) {  // one of them is waited for asleep, and the others have gone to sleep
       std::atomic<int> done{0};
       parallel_for(threads, [&](int64_t t) {
         std::this_thread::sleep_for(std::chrono::microseconds(t % 2 ? 400 : 10));
