@@ -304,6 +304,16 @@ describe('what is refused, and what is left to the check', () => {
       false,
     ]);
   });
+  it('a member without a name is required like others', () => {
+    for (const schema of [
+      { required: [''] },
+      { anyOf: [{ required: ['a', ''] }] },
+      { dependentRequired: { b: [''] } },
+    ]) {
+      const { check } = createChecker({ allOf: [schema, { not: { type: 'null' } }] });
+      expect([check('{"b":1}'), check('{"a":1,"b":1,"":1}')]).toEqual([expect.any(String), null]);
+    }
+  });
   it('keywords of the check are named with their places', () => {
     const schema = { properties: { a: { not: { const: 1 } }, b: { uniqueItems: true } }, oneOf: [{}, { minimum: 3 }] };
     expect(new Set(compileSchema(schema).checked)).toEqual(

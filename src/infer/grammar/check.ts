@@ -36,8 +36,8 @@ const DOUBTFUL = ['unevaluatedItems', 'unevaluatedProperties', '$dynamicRef', '$
 const doubtful = new RegExp(`"(?:${DOUBTFUL.join('|').replaceAll('$', '\\$')})":`);
 /** Without the doubtful keywords a schema lets more through, unless one of these stands over it. */
 const TURNS = /"(?:not|if|oneOf|contains|propertyNames)":/;
-/** Ajv passes over a member of that name. */
-const NAMES_PROTO = /"__proto__":/;
+/** Ajv passes over a member called `__proto__`, and over one without a name where it is required. */
+const PASSED_OVER = /"__proto__":|[[,]""[\],]/;
 /** It refers to JSON Schema's own documents, which Ajv knows. */
 const NAMES_META = /"\$(?:ref|dynamicRef)":"https:\/\/json-schema\.org\//;
 /** Of checking one value. */
@@ -85,7 +85,7 @@ function judges(schema: unknown, { grammar, references }: ReturnType<typeof make
   requireSchema(own);
   const evaluator = new Evaluator(schema, references);
   const [isDoubtful, namesMeta] = [doubtful.test(grammar.text), NAMES_META.test(grammar.text)];
-  const isOurs = NAMES_PROTO.test(grammar.text) || (isDoubtful && TURNS.test(grammar.text));
+  const isOurs = PASSED_OVER.test(grammar.text) || (isDoubtful && TURNS.test(grammar.text));
   if (isOurs && !namesMeta) return { evaluator };
   try {
     const validate = compile(isDoubtful && !namesMeta ? (without(own) as Json) : own, namesMeta);
