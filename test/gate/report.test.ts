@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { reportGate } from '../../src/compose/gate-report.js';
 import { discordantOf } from '../../src/gate/decide-files.js';
+import { difference, figure } from '../../src/gate/report/words.js';
 import { elementsOf } from '../safeguard/xml.js';
 import { type EvidenceOptions, makeEvidence } from './evidence.js';
 
@@ -176,4 +177,15 @@ it('tells the proof beside it, also when it is made again, and does not call pro
   expect(not).toContain('>no, 2026-11-28 10:00 UTC: a known-bad adapter was PASS');
   expect(nor).toContain('not proven: on 2026-11-28 a known-bad adapter was PASS');
   expect((await told({ ...proof, lock: hex }))[1]).toContain('never proven');
+});
+
+it('a number that differs by thousandths is told with them', () => {
+  const loss = { values: 'number' } as const;
+  expect([figure(1.00123, loss), difference(0.00404, loss), difference(-0.02, loss), difference(0, loss)]).toEqual([
+    '1.001',
+    '+0.00404',
+    '−0.02',
+    '0',
+  ]);
+  expect([figure(0.08512, { values: 'rate' }), difference(-1e-9, { values: 'rate' })]).toEqual(['8.51 %', '0 pp']);
 });

@@ -7,8 +7,10 @@ import type { Entry } from './overview.js';
 export function figure(x: number | null, m: Pick<MetricDecision, 'values'>): string {
   if (x === null) return '–';
   if (m.values === 'rate') return `${number(100 * x)} %`;
-  return number(x);
+  return measured(x);
 }
+/** Of what has no hundredth part: a loss may differ by thousandths. */
+const measured = (x: number): string => (x === 0 ? '0' : String(Number(x.toPrecision(4))).replace('-', '−'));
 const number = (x: number): string => {
   const text = Math.abs(x) >= 100 ? x.toFixed(0) : Math.abs(x) >= 10 ? x.toFixed(1) : x.toFixed(2);
   const plain = text.includes('.') ? text.replace(/\.?0+$/, '') : text;
@@ -17,7 +19,7 @@ const number = (x: number): string => {
 /** A difference of rates is in points. */
 export function difference(x: number | null, m: Pick<MetricDecision, 'values'>): string {
   if (x === null) return '–';
-  const text = number(m.values === 'rate' ? 100 * x : x);
+  const text = m.values === 'rate' ? number(100 * x) : measured(x);
   const signed = x > 0 && text !== '0' ? `+${text}` : text;
   return m.values === 'rate' ? `${signed} pp` : signed;
 }
