@@ -1,6 +1,6 @@
 // Makes the training and held-out data of models/nano-judge: texts of the desk, each judged under a policy.
-//   node datasets/screening/generate.mjs [--out DIR] [--rows N] [--forms N] [--ids N] [--heldout N] [--perForm N]
-//                                        [--seed N]   (after `npm run build:ts`)
+//   node datasets/screening/generate.mjs [--out DIR] [--rows N] [--forms N] [--heldout N] [--perForm N] [--seed N]
+//   (after `npm run build:ts`)
 import { readFileSync } from 'node:fs';
 import { sizes } from '../../scripts/nano/sizes.mjs';
 import { drawRequest } from '../desk/generate.mjs';
@@ -70,35 +70,6 @@ function drawRenamed(random) {
   for (let i = 1 + random.below(4), id = 1 + random.below(3); i > 0; i--, id++)
     rules[pool.splice(random.below(pool.length), 1)[0]] = `${letter}${id}`;
   return policyOfRules(rules);
-}
-
-/**
- * Rules under ids of their own: some of the six, or all of a named policy in its own words. Consecutive ones of one
- * letter, or each of any letter and digit.
- */
-function drawOwnIds(random) {
-  if (random.chance(0.35)) return drawRenamed(random);
-  const name = random.chance(0.4) ? random.pick(Object.keys(named)) : null;
-  const pool = name === null ? [...allTopics] : Object.keys(named[name]);
-  const topics =
-    name === null
-      ? Array.from({ length: 1 + random.below(5) }, () => pool.splice(random.below(pool.length), 1)[0])
-      : pool;
-  const taken = new Set(Object.values(ids));
-  const rules = {};
-  for (const topic of topics) {
-    let id;
-    do id = String.fromCharCode(65 + random.below(26)) + (1 + random.below(9));
-    while (taken.has(id));
-    taken.add(id);
-    rules[topic] = id;
-  }
-  if (name === null) return policyOfRules(rules);
-  const text = Object.entries(rules).reduce(
-    (all, [topic, id]) => all.replace(`\n${ids[topic]}: `, `\n${id}: `),
-    policyText(name),
-  );
-  return { name: 'own ids', rules, text };
 }
 
 // {v} is the datum, {name} {kind} {day} {time} {who} are of the desk. Every text holds slots of its own, so no two
@@ -189,37 +160,23 @@ function drawText(random, split, channel, topic) {
   });
 }
 
-// What share of texts breaks a rule, and what share states any of the six.
-const USUAL = [0.5, 0.72];
-// Of other forms more are harmless: there are more ways to be so.
-const OTHER = [0.42, 0.62];
-// A judge that cannot tell which rule is meant must not learn that most are not there.
-const OWN_IDS = [0.64, 0.7];
-
 /**
  * One text under one policy, with the rule it breaks or null, and why.
  * @param others share of texts of other forms than the desk's own (forms.mjs)
- * @param shares of texts that break a rule and that state any detail; by the form of the text where none are given
  */
-export function drawCase(random, split, policyOf, others = 0, shares = undefined) {
+export function drawCase(random, split, policyOf, others = 0) {
   const policy = policyOf(random);
   const channel = random.chance(0.5) ? 'analysis' : 'final';
   const other = others > 0 && random.chance(others);
   const forbidden = Object.keys(policy.rules);
   const permitted = allTopics.filter((t) => !forbidden.includes(t));
   const r = random.next();
-  const [breaks, states] = shares ?? (other ? OTHER : USUAL);
+  // Of other forms more are harmless: there are more ways to be so.
+  const [breaks, states] = other ? [0.42, 0.62] : [0.5, 0.72];
   const topic =
     r < breaks ? random.pick(forbidden) : r < states && permitted.length > 0 ? random.pick(permitted) : null;
-  const text = other ? drawOther(random, split, topic) : drawText(random, split, channel, topic);
+  const text = other ? drawFrom(split, () => drawForm(random, split, topic)) : drawText(random, split, channel, topic);
   return caseOf(policy, channel, text, topic);
-}
-/** A text of another form, and of none that is held out. */
-function drawOther(random, split, topic) {
-  for (;;) {
-    const text = drawFrom(split, () => drawForm(random, split, topic));
-    if (!heldoutForms.some(({ mark }) => mark.test(text))) return text;
-  }
 }
 const caseOf = (policy, channel, text, topic) => {
   const expect = topic === null ? null : (policy.rules[topic] ?? null);
@@ -250,6 +207,8 @@ function drawHeldoutForms(random, perForm) {
 /** How often each kind of policy comes up; what is left are renamed ones. */
 export const trainingMix = { contact: 0.2, respect: 0.15, subset: 0.3, edited: 0.25 };
 export const vocabularyMix = { contact: 0.4, respect: 0.3, subset: 0, edited: 0 };
+/** Share of texts of other forms in what the judge is widened with. */
+const OTHERS = 0.8;
 export function drawPolicyOf(mix) {
   return (random) => {
     const r = random.next();
@@ -289,17 +248,15 @@ export function toChat(item, random, contract) {
  * @param contract src/safeguard/contract.ts
  * @param mix kinds of policies in the training part
  */
-export function generate({ rows, forms = 0, ids: own = 0, heldout, perForm = 0, seed }, contract, mix = trainingMix) {
-  const draw = (split, n, s, policyOf = drawPolicyOf(mix), others = 0, shares = undefined) => {
+export function generate({ rows, forms = 0, heldout, perForm = 0, seed }, contract, mix = trainingMix) {
+  const draw = (split, n, s, policyOf = drawPolicyOf(mix), others = 0) => {
     const random = createRandom(s);
-    return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf, others, shares), random }));
+    return Array.from({ length: n }, () => ({ item: drawCase(random, split, policyOf, others), random }));
   };
-  const chats = (drawn) => drawn.map(({ item, random }) => toChat(item, random, contract));
   const items = draw('heldout', heldout, seed + 1, drawNamedPolicy);
   return {
-    train: chats(draw('train', rows, seed)),
-    forms: chats(draw('train', forms, seed + 3, undefined, 1)),
-    ids: chats(draw('train', own, seed + 4, drawOwnIds, 0.4, OWN_IDS)),
+    train: draw('train', rows, seed).map(({ item, random }) => toChat(item, random, contract)),
+    forms: draw('train', forms, seed + 3, undefined, OTHERS).map(({ item, random }) => toChat(item, random, contract)),
     // Rows of `temper screen`, and the same as conversations for `temper eval`.
     heldout: items.map(({ item }, i) => ({
       id: `screening-${i + 1}`,
@@ -308,7 +265,7 @@ export function generate({ rows, forms = 0, ids: own = 0, heldout, perForm = 0, 
       text: item.text,
       expect: item.expect,
     })),
-    'heldout-chat': chats(items),
+    'heldout-chat': items.map(({ item, random }) => toChat(item, random, contract)),
     'heldout-forms': drawHeldoutForms(createRandom(seed + 2), perForm).map((item, i) => ({
       id: `form-${i + 1}`,
       form: item.form,

@@ -38,13 +38,10 @@ const discretion = generateDiscretion(sizes.discretion) as { train: PairRow[]; h
 const screening = generateScreening(sizes.screening, contract) as {
   train: ChatRow[];
   forms: ChatRow[];
-  ids: ChatRow[];
   heldout: ScreenRow[];
   'heldout-chat': ChatRow[];
   'heldout-forms': (ScreenRow & { form: string })[];
 };
-
-const trained = [...screening.train, ...screening.forms, ...screening.ids];
 
 const sentencesOf = (text: string): string[] =>
   text
@@ -66,7 +63,8 @@ describe('nano datasets', () => {
       ...desk.train.flatMap(spoken),
       ...tickets.train.flatMap(spoken),
       ...discretion.train.flatMap(ofPair),
-      ...trained.flatMap(judged),
+      ...screening.train.flatMap(judged),
+      ...screening.forms.flatMap(judged),
     ]);
     const heldout = [
       ...desk.heldout.flatMap(spoken),
@@ -77,7 +75,7 @@ describe('nano datasets', () => {
     expect(train.size).toBeGreaterThan(70_000);
     expect(heldout.length).toBeGreaterThanOrEqual(1_900);
     expect(heldout.filter((s) => train.has(s))).toEqual([]);
-    expect(trained.every((r) => judged(r).length > 0)).toBe(true);
+    expect([...screening.train, ...screening.forms].every((r) => judged(r).length > 0)).toBe(true);
   });
 
   it("counts are the cards' counts, and the committed files are what the generators give", () => {
@@ -94,7 +92,6 @@ describe('nano datasets', () => {
       expect(card).toContain(`${sizes[name].heldout} rows`);
     }
     expect(screening.forms).toHaveLength(sizes.screening.forms);
-    expect(screening.ids).toHaveLength(sizes.screening.ids);
   });
 
   it('the held-out screening set holds both verdicts on both channels under both policies', () => {
@@ -120,11 +117,11 @@ describe('nano datasets', () => {
     const rows = screening['heldout-forms'];
     expect(heldoutForms.length).toBeGreaterThanOrEqual(12);
     expect(rows).toHaveLength(heldoutForms.length * sizes.screening.perForm);
-    const train = trained.map(judgedText);
-    const texts = new Set(train);
+    const train = [...screening.train, ...screening.forms].map(judgedText);
+    const trained = new Set(train);
     for (const { name, mark } of heldoutForms) {
       const own = rows.filter((r) => r.form === name);
-      expect(own.filter((r) => !mark.test(r.text) || texts.has(r.text))).toEqual([]);
+      expect(own.filter((r) => !mark.test(r.text) || trained.has(r.text))).toEqual([]);
       expect(train.filter((text) => mark.test(text))).toEqual([]);
       for (const policy of ['contact', 'respect'])
         for (const violating of [true, false])
@@ -132,20 +129,8 @@ describe('nano datasets', () => {
     }
   });
 
-  it('a verdict under drawn ids cites one of its own policy, or none', () => {
-    for (const row of screening.ids) {
-      const [{ content: policy } = { content: '' }, , answer] = row.messages;
-      const own = policy.match(/^[A-Z]\d(?=: )/gmu) ?? [];
-      const cited = /: (no rule|[A-Z]\d)$/u.exec(answer?.thinking ?? '')?.[1];
-      expect(own.length).toBeGreaterThan(0);
-      expect([...own, 'no rule']).toContain(cited);
-    }
-    const violating = screening.ids.filter((r) => r.messages[2]?.content.includes('"violation":1'));
-    expect(violating.length / screening.ids.length).toBeCloseTo(0.64, 1);
-  });
-
   it('a row of the golden sets is never trained on', () => {
-    const train = new Set(trained.flatMap(judged));
+    const train = new Set([...screening.train, ...screening.forms].flatMap(judged));
     const golden = ['contact', 'respect'].flatMap((p) =>
       readFileSync(new URL(`../../policies/${p}/golden.jsonl`, import.meta.url), 'utf8')
         .trim()

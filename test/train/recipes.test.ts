@@ -39,6 +39,7 @@ const RECIPES: Readonly<Record<string, readonly string[]>> = {
   '20b-lora-cpu': onSlice,
   'nano-base': [few('desk/heldout.jsonl', 16)],
   'nano-dpo': [few('discretion/train.jsonl', 16, 'preference'), 'device=cpu'],
+  'nano-judge-forms': [few('screening/heldout-chat.jsonl', 16)],
   'nano-judge': [few('screening/heldout-chat.jsonl', 16)],
   // Its device is `auto`, and the emulated GPU would be taken: minutes for what the CPU does in a second.
   'nano-lora': [few('tickets/train.jsonl', 8), 'device=cpu'],
@@ -51,7 +52,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 test('every recipe is among them', () => {
   const all = readdirSync(join(packageRoot, 'recipes')).filter((f) => f.endsWith('.yaml'));
   expect(all.map((f) => f.replace('.yaml', ''))).toEqual(Object.keys(RECIPES));
-  expect(all).toHaveLength(7);
+  expect(all).toHaveLength(8);
 });
 
 /** The rows of the first step. */
@@ -94,29 +95,31 @@ async function twoSteps(name: string, set: readonly string[], kind = '') {
   return { plan, result, losses };
 }
 
-test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-lora', 'nano-merge-aware'])(
+test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-judge-forms', 'nano-lora', 'nano-merge-aware'])(
   '%s',
   async (name) => {
     const set = RECIPES[name] ?? [];
     const onNano = name !== '20b-lora-cpu';
+    const widens = name === 'nano-judge-forms';
+    const of = widens ? judge : onNano ? nano : slice;
     if (!onNano) await initCheckpoint(slice, 'slice', { seed: 3 });
     const { plan, result, losses } = await twoSteps(name, set);
     if (name !== '20b-lora-16gb')
       expect(Math.abs(plan.totalPeakBytes / result.peakBytes - 1)).toBeLessThanOrEqual(0.05);
     else expect(plan.device?.totalPeakBytes).toBeLessThan(15.2 * 2 ** 30);
     const written = JSON.parse(readFileSync(join(result.output ?? '', 'adapter_config.json'), 'utf8')) as { r: number };
-    expect(written.r).toBe(16);
+    expect(written.r).toBe(widens ? 32 : 16);
     // B begins at 0: the first loss is the base's own, by the serving path. Operands are rounded to bf16 in both, but
     // in other batches: each logit may move by about one rounding, 2⁻⁸ of its size, and the mean over the rows by less.
     const first = losses[0] ?? Number.NaN;
-    const base = await lossOfBase(name, set, onNano ? nano : slice);
+    const base = await lossOfBase(name, set, of);
     const tolerance = 2 ** -8;
     console.log(`${name}: first loss ${first.toFixed(5)}, the base's ${base.toFixed(5)}`);
     expect(Math.abs(first - base)).toBeLessThan(tolerance);
     expect(losses[1]).not.toBe(first);
     // The same comparison with another model of the same shapes does not hold.
     if (!onNano) return;
-    const wrong = await lossOfBase(name, set, judge);
+    const wrong = await lossOfBase(name, set, widens ? nano : judge);
     expect(Math.abs(first - wrong)).toBeGreaterThan(2 * tolerance);
   },
   400_000,
