@@ -1,4 +1,4 @@
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, beforeEach, expect, it } from 'vitest';
 import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 import { remembering } from '../../src/infer/remembered.js';
 import { tinyCheckpoint } from './tiny.js';
@@ -6,16 +6,19 @@ import { tinyCheckpoint } from './tiny.js';
 const { dir, config } = await tinyCheckpoint();
 const tokenizer = loadTokenizer(dir, { vocabSize: config.vocab_size });
 afterAll(() => tokenizer.close());
+let encoded = 0;
+beforeEach(() => {
+  encoded = 0;
+});
+const counting = {
+  ...tokenizer,
+  encode: (text: string) => {
+    encoded++;
+    return tokenizer.encode(text);
+  },
+};
 
 it('texts have the tokens that they have, are encoded once, and go when there are too many', () => {
-  let encoded = 0;
-  const counting = {
-    ...tokenizer,
-    encode: (text: string) => {
-      encoded++;
-      return tokenizer.encode(text);
-    },
-  };
   const remembers = remembering(counting, 1000);
   const text = (n: number): string => `${n} ${'a table by the window '.repeat(18)}`; // some 400 characters
   const asks = [1, 1, 2, 1, 3, 1, 2];
@@ -29,14 +32,6 @@ it('texts have the tokens that they have, are encoded once, and go when there ar
 });
 
 it('names of roles and channels are encoded once, however many words come between them', () => {
-  let encoded = 0;
-  const counting = {
-    ...tokenizer,
-    encode: (text: string) => {
-      encoded++;
-      return tokenizer.encode(text);
-    },
-  };
   const remembers = remembering(counting);
   const ask = (name: string): void => expect(remembers.encode(name)).toEqual(tokenizer.encode(name));
   for (let i = 0; i < 3; i++) for (const name of ['assistant', 'final', '']) ask(name);
