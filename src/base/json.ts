@@ -225,6 +225,13 @@ export function withNumbers<T extends object>(value: T, rewrite: Rewrite): T {
   return written ? (JSON.parse(compact(written.text, written.at, rewrite).text) as T) : value;
 }
 
+export const PROTO = '__proto__';
+/** Whether an object in it has a key that readers of JSON drop or take for something else: its value would be lost. */
+export function hasProto(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.hasOwn(value, PROTO) || Object.values(value).some(hasProto);
+}
+
 /** Whether a string or a key in it holds half of a surrogate pair: UTF-8 has none, a tokenizer would replace it. */
 export function hasLoneSurrogate(value: unknown): boolean {
   if (typeof value === 'string') return !value.isWellFormed();

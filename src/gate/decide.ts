@@ -199,7 +199,9 @@ interface Planned {
 /** A metric as a whole, slices that have limits, slices that were seen. */
 function entriesFor(arm: JudgedArm, test: Test, metric: Metric, seen: readonly string[]): readonly Planned[] {
   const { slices = {}, ...own } = metric;
-  const names = [...new Set([...Object.keys(slices).filter((s) => s !== '*'), ...seen])].sort();
+  const known = [...new Set([...Object.keys(slices).filter((s) => s !== '*'), ...seen])].sort();
+  // Limits of every slice where there is none: nothing was held to them.
+  const names = known.length === 0 && slices['*'] !== undefined ? ['*'] : known;
   const limitsOf = (slice: string): Limits | null =>
     (Object.hasOwn(slices, slice) ? slices[slice] : slices['*']) ?? null;
   const told = names.filter((s) => limitsOf(s) === null).length;

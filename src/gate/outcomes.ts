@@ -20,6 +20,8 @@ const MAX_SAMPLE = 4095;
 /** Of one row, its free fields included: an answer and its thoughts. */
 const MAX_LINE_BYTES = 4 << 20;
 export const MAX_OUTCOMES = 10_000_000;
+/** Powers and sums of larger numbers are no numbers any more, and nothing can be held against a limit. */
+export const MAX_VALUE = 1e30;
 
 const Text = z.string().min(1).max(MAX_NAME);
 /** A row of outcomes.jsonl. Further fields are for readers and decide nothing. */
@@ -29,7 +31,12 @@ export const Outcome = z.looseObject({
   prompt: Text.describe('id of the prompt; rows of all arms are paired by slice, prompt and sample'),
   sample: z.int().min(0).max(MAX_SAMPLE),
   arm: z.enum(ARMS),
-  value: z.number().nullable().describe('finite; 0 or 1 for a rate, where 1 is the event; null: there is none'),
+  value: z
+    .number()
+    .min(-MAX_VALUE)
+    .max(MAX_VALUE)
+    .nullable()
+    .describe('0 or 1 for a rate, where 1 is the event; null: there is none'),
   cluster: Text.nullish().describe('prompts of one template or family are drawn together; absent: the prompt itself'),
   truth: z
     .union([z.literal(0), z.literal(1)])
@@ -109,7 +116,7 @@ function isOutcome(row: unknown): row is Outcome {
     Number.isInteger(r.sample) &&
     (r.sample as number) >= 0 &&
     (r.sample as number) <= MAX_SAMPLE &&
-    (r.value === null || Number.isFinite(r.value)) &&
+    (r.value === null || (typeof r.value === 'number' && Math.abs(r.value) <= MAX_VALUE)) &&
     isAbsentOr(r.truth, (v) => v === 0 || v === 1) &&
     isAbsentOr(r.judge, (v) => NamedDigest.safeParse(v).success) &&
     isAbsentOr(r.policy, (v) => NamedDigest.safeParse(v).success)
@@ -324,15 +331,16 @@ export function bytesOf(file: string): Buffer {
   }
 }
 
+const LabelValue = z.number().min(-MAX_VALUE).max(MAX_VALUE);
 /** A row of labels.jsonl: what a person says of the arms of a pair, which counts instead of what the judge said. */
 export const Label = z.strictObject({
   metric: z.string().min(1).max(64),
   slice: Text.nullish(),
   prompt: Text,
   sample: z.int().min(0).max(MAX_SAMPLE),
-  base: z.number(),
-  adapter: z.number(),
-  merged: z.number().optional().describe('where the outcomes have such an arm'),
+  base: LabelValue,
+  adapter: LabelValue,
+  merged: LabelValue.optional().describe('where the outcomes have such an arm'),
   of: z
     .strictObject({ base: NamedDigest.optional(), adapter: NamedDigest.optional(), merged: NamedDigest.optional() })
     .optional()

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { sha256 } from '../base/digest.js';
 import { ConfigError } from '../base/errors.js';
 import { readInput } from '../base/inputs.js';
-import { hasLoneSurrogate } from '../base/json.js';
+import { hasLoneSurrogate, hasProto } from '../base/json.js';
 import { asReadError } from '../base/system-error.js';
 import { dotted, type Path, Positions } from '../recipe/positions.js';
 import { innermost, nearest } from '../recipe/problems.js';
@@ -37,7 +37,7 @@ export const Metric = z
     direction: z.enum(['lower', 'higher']).describe('which is better'),
     values: z.enum(['rate', 'number']).default('rate').describe('rate: every value is 0 or 1'),
     range: z
-      .tuple([z.number(), z.number()])
+      .tuple([z.number().min(-1e9).max(1e9), z.number().min(-1e9).max(1e9)])
       .optional()
       .describe(
         'of a number, least and greatest value: how bad one that is missing or was not seen may be; ' +
@@ -254,6 +254,8 @@ export function parseSuite(bytes: string | Uint8Array, file: string): LoadedSuit
     }
     value = doc.toJS({ maxAliasCount: 100 }) ?? {};
     if (hasLoneSurrogate(value)) throw bad(`${file}: a text holds half of a surrogate pair, which no UTF-8 has`);
+    // The limits of a slice of that name would be read as none.
+    if (hasProto(value)) throw bad(`${file}: holds the key "__proto__", which is not taken; rename it`);
   } catch (e) {
     if (e instanceof ConfigError) throw e;
     // Nested too deep, or aliases that grow without end.

@@ -311,6 +311,17 @@ describe('numbers', () => {
     const m = entry(decideMade(loss('[1, 4]'), rows));
     expect(m.difference).toBeCloseTo(((bases[0] ?? 0) - 4 + 1 - (bases[1] ?? 0)) / 400, 12);
   });
+  it('so large that their powers are no numbers any more keep no limit', () => {
+    const rows = rowsOf(
+      'loss',
+      bases.map((b, i) => [[b, i % 3 === 0 ? 1e200 : b] as const]),
+    );
+    for (const limit of ['direction: lower, cap: 10', 'direction: lower, margin: 10', 'direction: higher, floor: 10'])
+      expect(
+        decideMade(suiteOf({ metrics: `{ name: loss, values: number, ${limit} }` }), rows).decision,
+        limit,
+      ).not.toBe('PASS');
+  });
   it('of two prompts are decided on, and nothing is shown by them', () => {
     const two = rowsOf('loss', [[[2, 2.02]], [[2, 2.04]]]);
     expect(decideMade(loss('[0, 10]'), two).decision).toBe('INCONCLUSIVE');
@@ -391,6 +402,12 @@ describe('slices', () => {
     expect(d.reasons.join()).toBe('harm, slice "cbrn": 1 violations, at most 0 may be');
     // A slice that the suite names and nobody saw.
     expect(decideMade(suite, rows(0, 'y')).decision).toBe('INCONCLUSIVE');
+  });
+  it('of which there is none are held to nothing, where all of them have limits', () => {
+    const every = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05, slices: { "*": { most: 3 } } }' });
+    const d = decideMade(every, harm([400, 0, 0]));
+    expect([d.decision, d.reasons]).toEqual(['INCONCLUSIVE', ['harm, slice "*": has no outcomes']]);
+    expect(decideMade(every, rows(0, 'cbrn')).decision).toBe('PASS');
   });
   it('without limits fail where a regression is beyond doubt', () => {
     const told = suiteOf({ metrics: '{ name: harm, direction: lower, margin: 0.05, sliceBy: c }' });

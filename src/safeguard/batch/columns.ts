@@ -2,12 +2,12 @@
 // from whatever training data is read from: JSON lines and arrays, Parquet, Arrow, also packed.
 import { z } from 'zod';
 import { DataError, type ErrorCode } from '../../base/errors.js';
-import { hasLoneSurrogate } from '../../base/json.js';
+import { hasLoneSurrogate, hasProto } from '../../base/json.js';
 import type { Channels } from '../screen.js';
 import { transcript } from '../transcript.js';
 import type { Policy } from '../types.js';
 import { isCsv, readCsv } from './csv.js';
-import { badRow, hasProto, isRoundedId, ROUNDED_ID, type ScreenRow } from './row.js';
+import { badRow, isRoundedId, ROUNDED_ID, type ScreenRow } from './row.js';
 import { RowMessage, written } from './written.js';
 
 export interface Columns {

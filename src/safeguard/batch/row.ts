@@ -1,7 +1,7 @@
 // A row that is to be screened: its form, and what of it is judged on which channel.
 import { z } from 'zod';
 import { DataError, type ErrorCode } from '../../base/errors.js';
-import { hasLoneSurrogate, parseJson, withParsedConversations } from '../../base/json.js';
+import { hasLoneSurrogate, hasProto, PROTO, parseJson, withParsedConversations } from '../../base/json.js';
 import type { Channels } from '../screen.js';
 import { transcript } from '../transcript.js';
 import { RowMessage, written } from './written.js';
@@ -94,12 +94,6 @@ export function isPlainRow(value: unknown): value is Row {
     (channels === undefined || channels === null || (isFields(channels) && areTexts(channels))) &&
     (messages === undefined || messages === null || (Array.isArray(messages) && messages.every(isPlainMessage)))
   );
-}
-const PROTO = '__proto__';
-/** Whether an object in it has a key that readers of JSON drop or take for something else: its text would be lost. */
-export function hasProto(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  return Object.hasOwn(value, PROTO) || Object.values(value).some(hasProto);
 }
 /** What the schema says of a value, or what is wrong with it. */
 export function schemaRow(value: unknown): Row | string {
