@@ -14,7 +14,7 @@ import { DECISION_FILE, OUTCOMES_FILE } from '../gate/record.js';
 import { isGateFolder } from '../gate/report/index.js';
 import { reportGate } from './gate-report.js';
 import { type Asked, type AskRequest, askPeople, labelsOfPeople } from './gate-review.js';
-import { LABELS_FILE, LOCK_FILE, SUITE_FILE } from './gate-tools.js';
+import { LABELS_FILE, LOCK_FILE, requireDecidedOn, SUITE_FILE } from './gate-tools.js';
 
 export interface DecideAgain {
   /** outcomes.jsonl, or the folder of a gate. */
@@ -38,7 +38,9 @@ export interface DecidedAgain {
   readonly waiting: number | null;
 }
 
-/** @throws {ConfigError} bad_option, gate_what · as decideOnFiles, askPeople, labelsOfPeople, reportGate */
+/**
+ * @throws {ConfigError} bad_option, gate_what · as requireDecidedOn, decideOnFiles, askPeople, labelsOfPeople, reportGate
+ */
 export async function decideAgain(request: DecideAgain, options: DecidingOptions = {}): Promise<DecidedAgain> {
   const { outcomes: given, store, ask, twoPersons, discordant } = request;
   const { signal } = options;
@@ -48,6 +50,7 @@ export async function decideAgain(request: DecideAgain, options: DecidingOptions
   const folder = isGateFolder(given) ? given : null;
   if (folder !== null && (request.suite !== undefined || request.lock !== undefined))
     throw new ConfigError('bad_option', `gate decide: ${given} has its own suite and lock; give its outcomes.jsonl`);
+  if (folder !== null) await requireDecidedOn(folder, signal);
   const own = (name: string): string | undefined => (folder === null ? undefined : join(folder, name));
   const outcomes = own(OUTCOMES_FILE) ?? given;
   const suite = request.suite ?? own(SUITE_FILE);

@@ -135,8 +135,12 @@ function begin(folder: string, identity: string, resume: boolean): void {
 /** Whether all outcomes of a point are there, none of which the judge owes. */
 function isComplete(folder: string, identity: string): boolean {
   const file = join(folder, OUTCOMES_FILE);
-  if (!existsSync(file) || readRunRecord(folder)?.identity !== identity) return false;
-  const lines = readInputText(file, 'outcomes').split('\n').filter(Boolean);
+  const record = readRunRecord(folder);
+  if (!existsSync(file) || record?.identity !== identity) return false;
+  const text = readInputText(file, 'outcomes');
+  // What was changed since is refused where it is gone on with.
+  if (record.outcomes !== sha256(text)) return false;
+  const lines = text.split('\n').filter(Boolean);
   return lines.every((line) => {
     const { value, judge } = parseJson(line) as { readonly value?: unknown; readonly judge?: unknown };
     return value !== null || judge === undefined;

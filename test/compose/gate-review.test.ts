@@ -4,6 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
+import { sha256 } from '../../src/base/digest.js';
 import { decideAgain } from '../../src/compose/gate-decide.js';
 import { askPeople } from '../../src/compose/gate-review.js';
 import { redecide } from '../../src/compose/gate-tools.js';
@@ -120,9 +121,19 @@ onEachStore((place) => {
     const other = fresh();
     makeEvidence(other, { subject, judged: true, harm: HARM, text: '' });
     const file = join(other, 'outcomes.jsonl');
+    const decided = join(other, 'decision.json');
     writeFileSync(file, readFileSync(file, 'utf8').replaceAll('told 1', 'told one'));
+    // What was changed since is not decided on again.
     const labels = join(folder, 'labels.jsonl');
-    const held = readFileSync(join(other, 'decision.json'), 'utf8');
+    await expect(decideAgain({ outcomes: other, labels })).rejects.toMatchObject({
+      code: 'gate_damaged',
+      message: expect.stringMatching(/outcomes\.jsonl: is not what decision\.json was decided on/),
+    });
+    const held = readFileSync(decided, 'utf8').replace(
+      readDecision(decided).outcomes,
+      `sha256:${sha256(readFileSync(file))}`,
+    );
+    writeFileSync(decided, held);
     const refused = await decideAgain({ outcomes: other, labels });
     expect([refused.decision.exit, refused.decision.reasons[0]]).toEqual([
       40,

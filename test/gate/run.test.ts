@@ -217,6 +217,18 @@ describe('a run of the gate', () => {
     });
   });
 
+  it('goes on with what it left, and with nothing that was changed since', async () => {
+    const file = suite(),
+      to = folder(),
+      outcomes = join(to, 'outcomes.jsonl');
+    const whole = await run(file, to, fake(file));
+    expect(await run(file, to, fake(file), { resume: true })).toBe(whole);
+    writeFileSync(outcomes, whole.replace('"value":1', '"value":0'));
+    await expect(run(file, to, fake(file), { resume: true })).rejects.toMatchObject({ code: 'bad_record' });
+    writeFileSync(outcomes, whole);
+    expect(await run(file, to, fake(file), { resume: true })).toBe(whole);
+  });
+
   it('is alone in its folder', async () => {
     const file = suite(),
       to = folder();
@@ -247,6 +259,9 @@ describe('a run of the gate', () => {
     const other = folder();
     await run(file, other, fake(file), { shard: { index: 3, of: 3 }, identity: 'two' });
     await expect(mergeShards([a, b, other], folder())).rejects.toMatchObject({ code: 'bad_record' });
+    const left = readFileSync(join(c, 'outcomes.jsonl'), 'utf8');
+    writeFileSync(join(c, 'outcomes.jsonl'), left.replace('"value":1', '"value":0'));
+    await expect(mergeShards([a, b, c], folder())).rejects.toMatchObject({ code: 'bad_record' });
     writeFileSync(join(c, 'outcomes.jsonl'), readFileSync(join(a, 'outcomes.jsonl')));
     await expect(mergeShards([a, b, c], folder())).rejects.toMatchObject({ code: 'bad_record' });
     for (const line of ['null', '{"case":', '[]']) {

@@ -22,8 +22,13 @@ export const command: Command = {
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText('after', examples('temper gate report runs/nano-lora/gate --no-content'))
       .action(async (dir: string, { content, json }: Options) => {
-        const { reportGate } = await import('../../compose/gate-report.js');
-        const reports = await reportGate({ folder: dir, content }, interruptSignal());
+        const [{ reportGate }, { requireDecidedOn }] = await Promise.all([
+          import('../../compose/gate-report.js'),
+          import('../../compose/gate-tools.js'),
+        ]);
+        const signal = interruptSignal();
+        await requireDecidedOn(dir, signal);
+        const reports = await reportGate({ folder: dir, content }, signal);
         if (json) printJson(reports);
         else print(...Object.values(reports));
       });

@@ -1,11 +1,12 @@
 // Joins what the shards of a gate left: the outcomes that one run would have written, in its order.
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { sha256File } from '../../base/digest.js';
 import { ConfigError, IntegrityError } from '../../base/errors.js';
 import { putInPlace } from '../../base/files.js';
 import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
-import { OUTCOMES_FILE, PART_FILE, type RunRecord, readRunRecord, writeRunRecord } from './record.js';
+import { OUTCOMES_FILE, PART_FILE, type RunRecord, readRunRecord, requireOutcomes, writeRunRecord } from './record.js';
 import { isOwn } from './run.js';
 
 interface Part {
@@ -53,9 +54,13 @@ function caseOf(line: string): unknown {
     return undefined;
   }
 }
-/** Lines of a shard by their case, in order. @throws {IntegrityError} bad_record: another shard's, or not in order */
+/**
+ * Lines of a shard by their case, in order.
+ * @throws {IntegrityError} bad_record: changed since, another shard's, or not in order
+ */
 async function readLines({ folder, record }: Part): Promise<ReadonlyMap<number, readonly string[]>> {
   const file = join(folder, OUTCOMES_FILE);
+  await requireOutcomes(folder, record);
   const pieces: Buffer[] = [];
   for await (const piece of inputPieces(file)) pieces.push(piece);
   const found = new Map<number, string[]>();
@@ -100,7 +105,7 @@ export async function mergeShards(folders: readonly string[], out: string, signa
   } finally {
     closeSync(file);
   }
+  writeRunRecord(out, { version: 1, identity, cases, shard: null, outcomes: await sha256File(path) });
   await putInPlace(path, join(out, OUTCOMES_FILE), signal);
-  writeRunRecord(out, { version: 1, identity, cases, shard: null });
   return rows;
 }

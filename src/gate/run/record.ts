@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { sha256File } from '../../base/digest.js';
 import { IntegrityError } from '../../base/errors.js';
 import { writeFileAtomic } from '../../base/files.js';
 import { readJsonFile } from '../../base/json-file.js';
@@ -19,6 +20,8 @@ const Record_ = z.strictObject({
   /** Of the whole suite. */
   cases: z.int(),
   shard: z.strictObject({ index: z.int(), of: z.int() }).nullable(),
+  /** sha256 of the outcomes of a run that is over, hex; absent: it is not. */
+  outcomes: z.string().optional(),
 });
 export type RunRecord = z.infer<typeof Record_>;
 
@@ -40,4 +43,14 @@ export function readRunRecord(folder: string): RunRecord | null {
   const parsed = Record_.safeParse(value);
   if (!parsed.success) throw bad(parsed.error.issues[0]?.message ?? 'of another kind');
   return parsed.data;
+}
+/**
+ * What lies there is what the run left: nobody goes on with, or joins, outcomes that were changed since.
+ * @throws {IntegrityError} bad_record · the signal's reason
+ */
+export async function requireOutcomes(folder: string, { outcomes }: RunRecord, signal?: AbortSignal): Promise<void> {
+  const file = join(folder, OUTCOMES_FILE);
+  if ((await sha256File(file, signal ? { signal } : {})) === outcomes) return;
+  const why = outcomes === undefined ? `${RUN_FILE} does not say that the run is over` : 'is not what the run left';
+  throw new IntegrityError('bad_record', `${file}: ${why}; bring it back, or run it again without --resume`, { file });
 }

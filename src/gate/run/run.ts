@@ -2,6 +2,7 @@
 // where it was, and leaves the bytes that it would have left.
 import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { sha256File } from '../../base/digest.js';
 import { ConfigError, IntegrityError } from '../../base/errors.js';
 import { makeFolders } from '../../base/folders.js';
 import { inputPieces } from '../../base/inputs.js';
@@ -10,7 +11,7 @@ import { lockFolder } from '../../base/lock.js';
 import { asWriteError } from '../../base/system-error.js';
 import { syncPath } from '../../base/temporary.js';
 import { type Case, countedFor } from './cases.js';
-import { OUTCOMES_FILE, PART_FILE, type RunRecord, readRunRecord, writeRunRecord } from './record.js';
+import { OUTCOMES_FILE, PART_FILE, type RunRecord, readRunRecord, requireOutcomes, writeRunRecord } from './record.js';
 import type { Scoring } from './score.js';
 
 export interface Shard {
@@ -89,13 +90,16 @@ async function readPart(path: string, cases: readonly Case[], arms: number): Pro
   return kept;
 }
 
-/** @throws {ConfigError} bad_run: the folder has another run, or one that is not over and not to be gone on with */
-function begin({ folder, identity, cases, shard, resume }: RunOptions): void {
+/**
+ * @throws {ConfigError} bad_run: the folder has another run, or one that is not over and not to be gone on with
+ * @throws {IntegrityError} bad_record: what a run left was changed since
+ */
+async function begin({ folder, identity, cases, shard, resume, signal }: RunOptions): Promise<RunRecord> {
   const before = readRunRecord(folder);
   const record: RunRecord = { version: 1, identity, cases: cases.length, shard };
   const [part, whole] = [PART_FILE, OUTCOMES_FILE].map((name) => join(folder, name)) as [string, string];
   if (resume && before) {
-    if (JSON.stringify(before) !== JSON.stringify(record))
+    if (JSON.stringify({ ...before, outcomes: undefined }) !== JSON.stringify(record))
       throw new ConfigError(
         'bad_run',
         `${folder}: holds a run of another adapter, suite, judge, setting or shard; ` +
@@ -103,8 +107,11 @@ function begin({ folder, identity, cases, shard, resume }: RunOptions): void {
         { folder },
       );
     // What is over may have values that the judge owes.
-    if (!existsSync(part) && existsSync(whole)) renameSync(whole, part);
-    return;
+    if (!existsSync(part) && existsSync(whole)) {
+      await requireOutcomes(folder, before, signal);
+      renameSync(whole, part);
+    }
+    return record;
   }
   if (existsSync(part) && before)
     throw new ConfigError(
@@ -116,6 +123,7 @@ function begin({ folder, identity, cases, shard, resume }: RunOptions): void {
   // Outcomes of the run before and a record of this one must not stand side by side.
   for (const file of [part, whole]) rmSync(file, { force: true });
   writeRunRecord(folder, record);
+  return record;
 }
 
 /**
@@ -129,7 +137,7 @@ export async function runCases(options: RunOptions): Promise<RunResult> {
     ({ who }) =>
       new ConfigError('bad_run', `${folder}: ${who} runs a gate in it; wait for it, or give another --out`, { folder }),
   );
-  begin(options);
+  const record = await begin(options);
   const own = options.cases.filter((c) => isOwn(shard, c.index));
   const path = join(folder, PART_FILE);
   const kept = existsSync(path) ? await readPart(path, own, scoring.arms.length) : { cases: 0, rows: 0, bytes: 0 };
@@ -166,6 +174,7 @@ export async function runCases(options: RunOptions): Promise<RunResult> {
   } finally {
     closeSync(file);
   }
+  writeRunRecord(folder, { ...record, outcomes: await sha256File(path) });
   renameSync(path, join(folder, OUTCOMES_FILE));
   syncPath(folder);
   return { cases: own.length, kept: kept.cases, rows };
