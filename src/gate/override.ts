@@ -3,7 +3,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { sha256 } from '../base/digest.js';
 import { IntegrityError } from '../base/errors.js';
+import { readInput } from '../base/inputs.js';
 import { decodeJson, readJsonFile } from '../base/json-file.js';
 import { NamedDigest } from '../runs/named-digest.js';
 import { GATE_STATUSES, type GateOverride, type Standing } from '../runs/standing.js';
@@ -11,6 +13,7 @@ import type { Subject } from '../runs/subject.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { Envelope, keyId, seal, unseal } from '../verdict-log/dsse.js';
 import { type Signer, verifierOfRaw } from '../verdict-log/keys.js';
+import { DECISION_FILE } from './record.js';
 
 export const OVERRIDE_FILE = 'override.json';
 export const IN_TOTO = 'application/vnd.in-toto+json';
@@ -39,6 +42,12 @@ const Statement = z.strictObject({
   }),
 });
 
+/** Of the decision in a gate's folder, "sha256:…"; null: it holds none. */
+function decisionIn(folder: string): string | null {
+  const file = join(folder, DECISION_FILE);
+  return existsSync(file) ? `sha256:${sha256(readInput(file, 'record'))}` : null;
+}
+
 export interface OverrideRequest {
   readonly subject: Subject;
   readonly standing: Standing;
@@ -58,7 +67,7 @@ export function signOverride({ subject, standing, signer, reason, time }: Overri
       signer: signer.raw.toString('base64'),
       subject: { ...subject },
       standing: { status: standing.status, reasons: [...standing.reasons] },
-      decision: standing.digests?.decision ?? null,
+      decision: standing.folder === null ? null : decisionIn(standing.folder),
     },
   };
   return seal(IN_TOTO, Buffer.from(canonicalJson(statement as unknown as Json)), signer);
@@ -66,7 +75,7 @@ export function signOverride({ subject, standing, signer, reason, time }: Overri
 
 /**
  * The override in a gate's folder; null: none.
- * @throws {IntegrityError} gate_override: not signed by whom it names, or for other digests
+ * @throws {IntegrityError} gate_override: not signed by whom it names, for other digests or against another decision
  */
 export function readOverride(folder: string, subject: Subject): (GateOverride & { readonly against: string }) | null {
   const file = join(folder, OVERRIDE_FILE);
@@ -84,6 +93,13 @@ export function readOverride(folder: string, subject: Subject): (GateOverride & 
   if (unseal(envelope.data, IN_TOTO, verifier) === null) throw bad('is not signed by the key that it names');
   if (canonicalJson(predicate.subject as Json) !== canonicalJson({ ...subject } as Json))
     throw bad('is for another adapter, base, tokenizer, chat format or merge');
+  // Who answers for an adapter that no gate judged, or for one decision, does not answer for the next one.
+  if (predicate.decision !== decisionIn(folder))
+    throw bad(
+      predicate.decision === null
+        ? `was signed when no gate had judged it, and ${DECISION_FILE} lies beside it`
+        : `is against another decision than the ${DECISION_FILE} beside it`,
+    );
   const { reason, time, standing } = predicate;
   return { signer: keyId(verifier), reason, time, against: standing.status };
 }

@@ -256,6 +256,25 @@ describe('an override', () => {
       expect(() => readOverride(at, SUBJECT), `byte ${i}`).toThrow(IntegrityError);
     }
   });
+  it('is against the decision that it was signed for, and against no other', () => {
+    const signer = makeKey(join(root, 'against.pem'));
+    const [at, from] = [mkdtempSync(join(root, 'over-')), mkdtempSync(join(root, 'from-'))];
+    const put = (standing: Standing): void =>
+      writeFileSync(
+        join(at, OVERRIDE_FILE),
+        JSON.stringify(
+          signOverride({ subject: SUBJECT, standing, signer, reason: 'Demo', time: '2026-11-29T05:00:00.000Z' }),
+        ),
+      );
+    const failed: Standing = { ...absent, status: 'failed', decision: 'FAIL', folder: from };
+    for (const folder of [at, from]) writeFileSync(join(folder, 'decision.json'), '{"decision":"FAIL"}');
+    put(failed);
+    expect(readOverride(at, SUBJECT)).toMatchObject({ against: 'failed' });
+    writeFileSync(join(at, 'decision.json'), '{"decision":"FAIL" }');
+    expect(() => readOverride(at, SUBJECT)).toThrow(/against another decision than the decision\.json beside it/);
+    put(absent);
+    expect(() => readOverride(at, SUBJECT)).toThrow(/signed when no gate had judged it/);
+  });
 });
 
 describe('revocations', () => {
