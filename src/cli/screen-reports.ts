@@ -58,21 +58,29 @@ const wantedOf = (o: ReportOptions): Partial<Record<ReportName, string | undefin
   summary: o.summary,
 });
 
+/** What a rule may speak of. */
+export interface Named {
+  readonly name: string;
+  /** null: nobody knows them here. */
+  readonly rules: readonly string[] | null;
+}
+/** Detectors by the names of their verdicts. */
+export async function detectorsNamed(): Promise<readonly Named[]> {
+  const { DETECTORS, detectorPolicy } = await import('../safeguard/detectors/index.js');
+  return DETECTORS.map(({ name, rules }) => ({ name: detectorPolicy(name), rules: rules.map((r) => r.id) }));
+}
 /**
- * @param policies what a rule may speak of; absent: nobody knows yet
- * @throws {ConfigError} bad_option
+ * @param named detectors and policies; absent: nobody knows yet
+ * @throws {ConfigError} bad_option: wrong form, or of something that there is not, so that nothing would ever fail by it
  */
-export function failCount(
-  given: readonly string[],
-  policies?: readonly { readonly name: string; readonly rules: readonly string[] }[],
-): FailCount {
+export function failCount(given: readonly string[], named?: readonly Named[]): FailCount {
   const rules = given.map(parseFailRule);
   for (const { text, policy, rule } of rules) {
-    // Those of detectors are not all known by name.
-    if (policy === null || policy.startsWith('detector/') || policies === undefined) continue;
-    const known = policies.find((p) => p.name === policy);
+    if (policy === null || named === undefined) continue;
+    const known = named.find((p) => p.name === policy);
     const what = known ? `policy ${policy} has no rule ${rule}` : `there is no policy ${policy}`;
-    if (known && (rule === null || known.rules.some((r) => r === rule || r.startsWith(`${rule}.`)))) continue;
+    const has = (own: readonly string[]): boolean => own.some((r) => r === rule || r.startsWith(`${rule}.`));
+    if (known && (rule === null || known.rules === null || has(known.rules))) continue;
     throw new ConfigError('bad_option', `--fail-on ${text}: ${what}, and nothing would ever fail by it`);
   }
   return new FailCount(rules);

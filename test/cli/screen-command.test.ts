@@ -176,6 +176,22 @@ describe('temper screen', () => {
       },
     );
   });
+  it('refuses a --fail-on by which nothing would ever fail, where parts are joined too', async () => {
+    const [input, part] = [join(root, 'rows.jsonl'), join(root, 'part.jsonl')];
+    await writeFile(input, rows);
+    await withServer(verdict('C1'), async (judge) => {
+      const args = ['screen', input, ...policy, ...judge, '--shard', '1/1', '--out', part, '--fail-on'];
+      const wrong = await temper([...args, 'detector/secrets/gihub-token']);
+      expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('has no rule gihub-token')]);
+      expect((await temper([...args, 'block'])).code).toBe(10);
+    });
+    const merge = ['screen', 'merge', part, '--out', join(root, 'merged.jsonl'), '--fail-on'];
+    for (const rule of ['contcat', 'contcat/C1', 'detector/secrts']) {
+      const ran = await temper([...merge, rule]);
+      expect([ran.code, ran.stderr]).toEqual([2, expect.stringContaining('there is no policy')]);
+    }
+    expect((await temper([...merge, 'contact/C1'])).code).toBe(10);
+  });
   it('shows one detail for each cause', async () => {
     const input = join(root, 'rows.jsonl');
     await writeFile(input, rows);

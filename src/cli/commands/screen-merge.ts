@@ -1,7 +1,15 @@
 // `temper screen merge`: joins what the shards of a screening left.
 import { type Command, examples, group, interruptSignal, printJson } from '../command.js';
 import { createProgress } from '../progress.js';
-import { addReportOptions, failCount, type ReportOptions, report, reportFiles, settle } from '../screen-reports.js';
+import {
+  addReportOptions,
+  detectorsNamed,
+  failCount,
+  type ReportOptions,
+  report,
+  reportFiles,
+  settle,
+} from '../screen-reports.js';
 import { goOnWithoutReader } from '../streams.js';
 import { print } from '../terminal.js';
 
@@ -35,11 +43,15 @@ export const command: Command = {
       .addHelpText('after', examples('temper screen merge part-1.jsonl part-2.jsonl --out verdicts.jsonl'))
       .action(async (parts: string[], options: Options) => {
         goOnWithoutReader();
-        const fail = failCount(options.failOn);
+        failCount(options.failOn);
         const { checkOutputs } = await import('../../base/outputs.js');
         checkOutputs({ '--out': options.out, ...reportFiles(options) }, { files: parts });
-        const { inputName, mergeParts } = await import('../../safeguard/batch/merge.js');
+        const { inputName, mergeParts, policiesIn } = await import('../../safeguard/batch/merge.js');
         const input = options.input ?? inputName(parts) ?? 'the input';
+        const judged = options.failOn.length === 0 ? [] : policiesIn(parts);
+        // Where no text was judged nobody knows by which policies it would have been.
+        const named = judged.map((name) => ({ name, rules: null }));
+        const fail = failCount(options.failOn, named.length > 0 ? [...named, ...(await detectorsNamed())] : undefined);
         const { batchExitCode } = await import('../../safeguard/batch/tally.js');
         const progress = createProgress({ label: 'screen merge', unit: 'rows', quiet: options.json === true });
         const signal = interruptSignal();

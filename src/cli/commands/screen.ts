@@ -9,7 +9,15 @@ import { type Command, examples, integerIn, interruptSignal, numberIn, printJson
 import { Option } from '../commander.js';
 import { addScreenOptions, type ScreenOptions, sayNotices } from '../engine-options.js';
 import { createProgress } from '../progress.js';
-import { addReportOptions, failCount, type ReportOptions, report, reportFiles, settle } from '../screen-reports.js';
+import {
+  addReportOptions,
+  detectorsNamed,
+  failCount,
+  type ReportOptions,
+  report,
+  reportFiles,
+  settle,
+} from '../screen-reports.js';
 import { goOnWithoutReader } from '../streams.js';
 import { print, tell } from '../terminal.js';
 import { command as merge } from './screen-merge.js';
@@ -130,7 +138,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
       verdicts = await openSharedVerdicts({ store: options.store, storeKey: options.storeKey }, signal);
       sayNotices(verdicts.notices);
     }
-    const fail = failCount(options.failOn, open.screen.policies);
+    const fail = failCount(options.failOn, [...open.screen.policies, ...(await detectorsNamed())]);
     sayNotices(open.notices);
     const progress = createProgress({ label: 'screen', unit: 'rows', quiet: options.json === true });
     const totals = { allow: 0, block: 0, unjudged: 0 };

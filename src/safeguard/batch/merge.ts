@@ -76,6 +76,11 @@ export function inputName([part]: readonly string[]): string | undefined {
   return names.length === 1 ? names[0] : undefined;
 }
 
+/** Policies that judged something. @throws {IntegrityError} part_damaged */
+export const policiesIn = (parts: readonly string[]): readonly string[] => [
+  ...new Set(parts.flatMap((part) => judgedBy(readFooter(part).footer))),
+];
+
 /** What two parts differ in that all must share; null: nothing. */
 function differenceOf(a: Part, b: Part): string | null {
   const [x, y] = [a.footer, b.footer];
@@ -83,6 +88,12 @@ function differenceOf(a: Part, b: Part): string | null {
   if (x.rows !== y.rows || x.inputs.join() !== y.inputs.join()) return 'they are of different inputs';
   return x.blank === y.blank ? null : 'they passed over different rows';
 }
+
+/** Names of policies, those of detectors left out. */
+const judgedBy = ({ policies }: Footer): readonly string[] =>
+  Object.keys(policies)
+    .filter((policy) => !isDetectorVerdict({ policy }))
+    .sort();
 
 /**
  * Every text is judged by every policy, so that two parts with verdicts of policies have them of the same ones. A part
@@ -92,16 +103,11 @@ function differenceOf(a: Part, b: Part): string | null {
 function checkPolicies(parts: readonly Part[]): void {
   const mixed = (a: Part, b: Part, why: string): IntegrityError =>
     new IntegrityError('part_mixed', `${b.file} and ${a.file}: ${why}; screen all shards alike`);
-  const judgedBy = ({ footer }: Part): string =>
-    Object.keys(footer.policies)
-      .filter((policy) => !isDetectorVerdict({ policy }))
-      .sort()
-      .join(', ');
-  const judged = parts.filter((part) => judgedBy(part) !== '');
+  const namesOf = ({ footer }: Part): string => judgedBy(footer).join(', ');
+  const judged = parts.filter((part) => namesOf(part) !== '');
   const [first] = judged;
-  const other = judged.find((part) => first && judgedBy(part) !== judgedBy(first));
-  if (first && other)
-    throw mixed(first, other, `one was judged by ${judgedBy(first)}, the other by ${judgedBy(other)}`);
+  const other = judged.find((part) => first && namesOf(part) !== namesOf(first));
+  if (first && other) throw mixed(first, other, `one was judged by ${namesOf(first)}, the other by ${namesOf(other)}`);
   const seen = new Map<string, Part>();
   for (const part of parts)
     for (const [policy, digests] of Object.entries(part.footer.policies)) {

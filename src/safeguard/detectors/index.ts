@@ -21,6 +21,8 @@ export const DETECTOR_NAMES: readonly string[] = DETECTORS.map((d) => d.name);
 const SWEEP_VERSION = 1;
 /** Policies are called by their files, none of which has a slash in its name. */
 const PREFIX = 'detector/';
+/** Name of a detector's verdicts, in the place of a policy's. */
+export const detectorPolicy = (detector: string): string => `${PREFIX}${detector}`;
 export const isDetectorVerdict = (verdict: { readonly policy: string }): boolean => verdict.policy.startsWith(PREFIX);
 
 /** `false`: off; `true`: all its rules; a list: these, or with `-` before them not these. Absent: the usual ones. */
@@ -145,7 +147,7 @@ export function createDetectors({ choices = {}, canaries = [] }: DetectorOptions
     digest: sha256(all.map((one) => one.digest).join()),
     on: used.map((one) => one.detector.name),
     off: all.filter((one) => !one.isOn).map((one) => one.detector.name),
-    policyOf: (name) => `${PREFIX}${name}`,
+    policyOf: detectorPolicy,
     lookNow,
     async look(text, signal) {
       if (text.length <= PIECE) return lookNow(text);
