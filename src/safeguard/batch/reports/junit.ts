@@ -25,7 +25,7 @@ interface Counts {
   ms: number;
 }
 const attributes = ({ tests, failures, errors, ms }: Counts): string =>
-  `tests="${tests}" failures="${failures}" errors="${errors}" skipped="0" time="${(ms / 1000).toFixed(3)}"`;
+  `tests="${tests}" failures="${failures}" errors="${errors}" time="${(ms / 1000).toFixed(3)}"`;
 
 /** One reading for the counts, one for each policy. @throws {ConfigError} output_unwritable · {CheckpointError} */
 export async function writeJunit(out: string, source: ReportSource): Promise<void> {
@@ -46,7 +46,9 @@ export async function writeJunit(out: string, source: ReportSource): Promise<voi
   try {
     await file.write(`<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="temper screen" ${attributes(all)}>\n`);
     for (const [policy, counts] of suites) {
-      await file.write(`  <testsuite name="${xml(`screen ${policy || 'no policy'}`)}" ${attributes(counts)}>\n`);
+      await file.write(
+        `  <testsuite name="${xml(`screen ${policy || 'no policy'}`)}" ${attributes(counts)} skipped="0">\n`,
+      );
       for await (const batch of verdictsOf(source)) {
         const cases = batch.filter((v) => v.policy === policy).map((v) => testCase(v, source));
         if (cases.length > 0) await file.write(cases.join(''));
