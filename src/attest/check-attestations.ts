@@ -124,9 +124,10 @@ const CHECKS: Readonly<Record<string, Check>> = {
       );
     };
     const [said, known] = [named(predicate), named(provenance(origin.training))];
-    return ['recipe', 'base', 'data', 'tokenizer']
+    // Which code it was the run alone knows, where that is at hand.
+    return ['recipe', 'base', 'data', 'tokenizer', ...(known.has('code') ? ['code'] : [])]
       .filter((name) => !sameJson(said.get(name), known.get(name)))
-      .map((name) => `its digest of the ${name} is not that of temper.json`);
+      .map((name) => `its digest of the ${name} is not that of ${name === 'code' ? 'the run' : 'temper.json'}`);
   },
   [BOM]: async ({ predicate }, folder, { evidence }) => {
     const file = `${ATTESTATIONS}/${BOM_FILE}`;

@@ -129,10 +129,11 @@ export interface TrainingRun {
     readonly tokenizer: string;
   };
   readonly data: readonly { readonly file: string; readonly sha256: string }[];
+  /** Of what trained it, by name; `code`: its digest. */
   readonly versions: Readonly<Record<string, string>>;
   readonly baseName: string;
 }
-export const provenance = (run: TrainingRun): JsonObject => ({
+export const provenance = ({ versions: { code, ...versions }, ...run }: TrainingRun): JsonObject => ({
   buildDefinition: {
     buildType: BUILD_TYPE,
     externalParameters: { recipe: { name: 'recipe.yaml', digest: { sha256: run.digests.recipe } }, method: run.method },
@@ -142,11 +143,12 @@ export const provenance = (run: TrainingRun): JsonObject => ({
       { name: 'base', annotations: { model: run.baseName }, digest: { sha256: run.digests.base } },
       ...(run.digests.tokenizer === '' ? [] : [{ name: 'tokenizer', digest: { sha256: run.digests.tokenizer } }]),
       { name: 'data', digest: { sha256: run.digests.data } },
+      ...(isDigest(code) ? [{ name: 'code', digest: { sha256: hex(code) } }] : []),
       ...run.data.map((d) => ({ name: `data:${d.file}`, digest: { sha256: d.sha256 } })),
     ],
   },
   runDetails: {
-    builder: { id: BUILDER, version: { ...run.versions } },
+    builder: { id: BUILDER, version: versions },
     metadata: { invocationId: run.name },
   },
 });

@@ -12,7 +12,7 @@ import { planSteps } from '../data/order.js';
 import { overlapOf, overlapText } from '../data/overlap.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { backendOf, HOST } from '../native/backends.js';
-import { type Device, describeDevice, kernelsOf, peakBytes } from '../native/device.js';
+import { type Device, describeDevice, kernelsOf, nativeFiles, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
 import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
@@ -20,6 +20,7 @@ import { loadRecipe, recipeDigest, writeResolved } from '../recipe/load.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer, tokenizerFile } from '../recipe/tokenizer.js';
 import { checkAdapterBase } from '../runs/adapter-base.js';
+import { codeDigest } from '../runs/code-digest.js';
 import { lockRun } from '../runs/lock.js';
 import { readMetrics, type StepMetrics, truncateMetrics } from '../runs/metrics.js';
 import { writeReport } from '../runs/report.js';
@@ -175,7 +176,8 @@ async function prepare(recipe: Recipe, learner: TrainedLearner, hooks: TrainHook
   return { data, plan, heldOut, digests, largest: largestBatch(lengths, tokensPerBatch(recipe), recipe.data.packing) };
 }
 
-function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepared: Prepared): RunRecord {
+/** @param code digest of what computes it */
+function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepared: Prepared, code: string): RunRecord {
   const t = recipe.train;
   return {
     version: 1,
@@ -197,7 +199,7 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
       ...(f.dropped ? { dropped: f.dropped } : {}),
       ...(f.truncated ? { truncated: f.truncated } : {}),
     })),
-    versions: versions(),
+    versions: { ...versions(), code },
     machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
     trainedParameters: learner.trainedParameters,
     ...(learner.spec?.mergeAware ? { mergeAware: learner.spec.mergeAware } : {}),
@@ -266,7 +268,8 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     requireOffloadRoom(learner, run, prepared.largest);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
-    let record: RunRecord = { ...recordOf(recipe, name, learner, prepared), ...(pins ? { hub: pins } : {}) };
+    const code = await codeDigest(nativeFiles(learner.device.place));
+    let record: RunRecord = { ...recordOf(recipe, name, learner, prepared, code), ...(pins ? { hub: pins } : {}) };
     if (before) record = goesOn(recipe, run, before, record, learner.device, hooks);
     return await train(recipe, run, record, learner, prepared, hooks, request.resume === true);
   } finally {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { attestGate } from '../../src/attest/attest.js';
 import { readBundle } from '../../src/attest/bundle.js';
 import { readSigningKey, type SigningKey } from '../../src/attest/keys.js';
+import { provenance } from '../../src/attest/predicates.js';
 import { readStatement, type Statement } from '../../src/attest/statement.js';
 import { sha256 } from '../../src/base/digest.js';
 import { packageRoot } from '../../src/base/machine.js';
@@ -149,6 +150,17 @@ it('provenance is SLSA v1: recipe, base, data and tokenizer by digest', () => {
     data: '2',
   });
   expect(runDetails.builder.id).toBe('urn:temper:train:v1');
+});
+it('provenance of a run that is at hand names the code, too', () => {
+  const digests = { recipe: '1', data: '2', base: '3', tokenizer: '' };
+  const run = { name: 'r', method: 'sft', seed: 1, steps: 1, digests, data: [], baseName: 'b' };
+  const code = `sha256:${'4'.repeat(64)}`;
+  expect(provenance({ ...run, versions: { temper: '1', code } })).toMatchObject({
+    buildDefinition: {
+      resolvedDependencies: expect.arrayContaining([{ name: 'code', digest: { sha256: '4'.repeat(64) } }]),
+    },
+    runDetails: { builder: { version: { temper: '1' } } },
+  });
 });
 it('a gate that did not pass has no svr, and says FAILED', async () => {
   const dir = join(root, 'failed');

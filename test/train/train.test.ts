@@ -68,7 +68,10 @@ describe('train', () => {
       'tokensPerSecond',
       'peakBytes',
     ]);
-    expect(readRun(at('runs', 'a'))).toMatchObject({ status: 'done', method: 'sft', seed: 7, digests: result.digests });
+    expect(readRun(at('runs', 'a'))).toMatchObject({
+      ...{ status: 'done', method: 'sft', seed: 7, digests: result.digests },
+      versions: { code: expect.stringMatching(/^sha256:[0-9a-f]{64}$/) },
+    });
     const html = readFileSync(result.report, 'utf8');
     expect(html).toContain(result.digests.data);
     expect(html).not.toMatch(/<(script|link)[^>]+(src|href)=/);
