@@ -71,7 +71,7 @@ export async function detectorsNamed(): Promise<readonly Named[]> {
 }
 /**
  * @param named detectors and policies; absent: nobody knows yet
- * @throws {ConfigError} bad_option: wrong form, or of something that there is not, so that nothing would ever fail by it
+ * @throws {ConfigError} bad_option: wrong form, or of what there is not, so that nothing would ever fail by it
  */
 export function failCount(given: readonly string[], named?: readonly Named[]): FailCount {
   const rules = given.map(parseFailRule);

@@ -39,7 +39,8 @@ export interface DecidedAgain {
 }
 
 /**
- * @throws {ConfigError} bad_option, gate_what · as requireDecidedOn, decideOnFiles, askPeople, labelsOfPeople, reportGate
+ * @throws {ConfigError} bad_option, gate_what
+ * @throws as requireDecidedOn, decideOnFiles, askPeople, labelsOfPeople, reportGate
  */
 export async function decideAgain(request: DecideAgain, options: DecidingOptions = {}): Promise<DecidedAgain> {
   const { outcomes: given, store, ask, twoPersons, discordant } = request;
