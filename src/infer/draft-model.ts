@@ -1,11 +1,10 @@
 // A smaller model that guesses: it has read what a stream has, and samples on with the parameters and the uniform
 // numbers that the stream's own tokens will have, so that two models that see it alike choose alike.
 import { DecodeSteps } from '../model/decode-step.js';
-import { forwardHidden } from '../model/gpt-oss.js';
+import { atOnce, cacheLayers } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import type { PRECISION } from '../native/ops.js';
-import { Scope } from '../native/tensor.js';
 import { type Drafter, MOST_DRAFTS, type Stream } from './speculation.js';
 import type { Track } from './track.js';
 
@@ -95,7 +94,6 @@ export class DraftModel implements Drafter, Disposable {
     }
   }
   #pass(slot: number, tokens: Int32Array, from: number): void {
-    using s = new Scope('workspace', placeOf(this.model));
     const batch: Batch = {
       tokens,
       positions: Int32Array.from(tokens, (_, i) => from + i),
@@ -103,11 +101,7 @@ export class DraftModel implements Drafter, Disposable {
       slots: Int32Array.of(slot),
     };
     const { precision } = this.options;
-    forwardHidden(s, this.model, null, batch, {
-      precision,
-      cache: this.#cache,
-      rows: Int32Array.of(tokens.length - 1),
-    });
+    atOnce(cacheLayers(this.model, null, batch, { precision, cache: this.#cache }));
   }
 
   draft(streams: readonly Stream[], counts: readonly number[]): readonly (readonly number[])[] {

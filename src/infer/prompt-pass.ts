@@ -3,7 +3,7 @@
 // waited for and what others grow from. How much of a pass is done in a step is decided by the time that streams may
 // wait.
 import type { StepResult } from '../model/decode-step.js';
-import { forwardLayers, logits } from '../model/gpt-oss.js';
+import { cacheLayers, forwardLayers, logits } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
 import { MeasuredPace } from '../model/pace.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
@@ -152,17 +152,20 @@ export class PromptPass {
       { state } = pieces[0] as Piece,
       bits = this.#bits(state),
       batch = batchOf(pieces),
-      ends = batch.starts.slice(1).map((end) => end - 1);
-    const hidden = yield* forwardLayers(s, this.model, state.adapter, batch, {
+      rows = batch.starts.slice(1).map((end) => end - 1);
+    const options = {
       precision,
       cache: this.cache,
-      rows: ends,
       byRow: bits === 'alone',
       amongMany: bits === 'many',
       pace: this.#pace,
-    });
+    };
     // Only ends are read together.
-    if (!pieces.every(isLast)) return [];
+    if (!pieces.every(isLast)) {
+      yield* cacheLayers(this.model, state.adapter, batch, options);
+      return [];
+    }
+    const hidden = yield* forwardLayers(s, this.model, state.adapter, batch, { ...options, rows });
     const { params, u } = valuesOf(pieces.map(({ state }) => ({ state, ahead: 0 })));
     const B = pieces.length,
       tokens = s.empty('i32', [B]),

@@ -211,7 +211,8 @@ export class Session implements Disposable {
     else if (took > before) this.#decodeMs = Math.min(took, before * (1 + RECENT));
     else this.#decodeMs = Math.max(took, before / (1 + RECENT));
     const unread = this.#running.filter((q) => !q.decoding).length;
-    return now + readingMs(Math.min(took, this.#decodeMs), unread);
+    // What this step took longer than most is not left for reading.
+    return now + readingMs(Math.min(took, this.#decodeMs), unread) + Math.min(0, this.#decodeMs - took);
   }
 
   /** Pages of the cache: all of them, and those that nothing runs in and nobody was promised. */

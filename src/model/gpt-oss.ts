@@ -332,7 +332,7 @@ const partOf = (s: Scope, { y, h }: Linear, from: number, to: number): Linear =>
   h: h && rowsOf(s, h, from, to),
 });
 /** Ends a pass, or a part of one, that nobody waits beside. */
-function atOnce<T>(work: Generator<void, T>): T {
+export function atOnce<T>(work: Generator<void, T>): T {
   for (let part = work.next(); ; part = work.next()) if (part.done) return part.value;
 }
 const newLinear = (s: Scope, rows: number, w: LinearWeights, lora: LoraPair | undefined): Linear => ({
@@ -715,37 +715,77 @@ function* moeChunks(model: ModelWeights, from: number, to: number): Generator<re
  */
 function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): Generator<void> {
   using s = new Scope('activations', placeOf(p.model));
+  layerOf(p, i).w.verify?.();
+  const kv = yield* keysAndValues(s, p, i, x);
+  for (const c of p.chunks) yield* chunkForward(p, i, c, kv, x, out, keepH);
+}
+/** The rest of a layer for a chunk of tokens, as they see the keys and values of all. */
+function* chunkForward(
+  p: Pass,
+  i: number,
+  c: Chunk,
+  kv: KeysValues,
+  x: Tensor,
+  out: Tensor,
+  keepH: Tensor | null,
+): Generator<void> {
+  using inner = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const { hidden_size: D, num_experts_per_tok: K, rms_norm_eps: eps } = p.model.config;
-  w.verify?.();
-  const kv = yield* keysAndValues(s, p, i, x);
-  for (const c of p.chunks) {
-    using inner = new Scope('activations', placeOf(p.model));
-    const t = c.to - c.from,
-      xc = rowsOf(inner, x, c.from, c.to),
-      outc = rowsOf(inner, out, c.from, c.to);
-    const xn = inner.empty('f32', [t, D]);
-    {
-      using half = new Scope('activations', placeOf(p.model));
-      const att = yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
-      ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
-    }
-    if (p.pace) yield;
-    for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
-      using m = new Scope('workspace', placeOf(p.model));
-      const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
-      const y = m.empty('f32', [(to - from) * K, D]);
-      const h = !a.down
-        ? null
-        : keepH
-          ? keepH.slice(m, from * K, to * K)
-          : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
-      const act = w.down.inputs?.(m, e.act) ?? e.act;
-      yield* expertRows(p, y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down);
-      addExpertPairs(p, i, 'down', y, e.act, null, e.offsets, e.rowAdapter);
-      ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
-    }
+  const t = c.to - c.from,
+    xc = rowsOf(inner, x, c.from, c.to),
+    outc = rowsOf(inner, out, c.from, c.to);
+  const xn = inner.empty('f32', [t, D]);
+  {
+    using half = new Scope('activations', placeOf(p.model));
+    const att = yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
+    ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
   }
+  if (p.pace) yield;
+  for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
+    using m = new Scope('workspace', placeOf(p.model));
+    const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
+    const y = m.empty('f32', [(to - from) * K, D]);
+    const h = !a.down
+      ? null
+      : keepH
+        ? keepH.slice(m, from * K, to * K)
+        : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
+    const act = w.down.inputs?.(m, e.act) ?? e.act;
+    yield* expertRows(p, y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down);
+    addExpertPairs(p, i, 'down', y, e.act, null, e.offsets, e.rowAdapter);
+    ops.moe_combine(rowsOf(m, out, from, to), y, e.weights, e.slotRow, 1);
+  }
+}
+/**
+ * The last layer where each sequence's last row is wanted alone: of the others there are keys and values, nothing else.
+ * @param ends that row of each, i32 [B] · @returns f32 [B,D]
+ */
+function* endsForward(s: Scope, p: Pass, i: number, x: Tensor, ends: Int32Array): Generator<void, Tensor> {
+  using inner = new Scope('activations', placeOf(p.model));
+  layerOf(p, i).w.verify?.();
+  const kv = yield* keysAndValues(inner, p, i, x);
+  const B = ends.length,
+    index = inner.from(ends),
+    c = p.chunks[0] as Chunk;
+  const endsOf = (from: Tensor): Tensor => {
+    const some = inner.empty('f32', [B, ...from.shape.slice(1)]);
+    ops.gather_rows(some, from, index);
+    return some;
+  };
+  const out = s.empty('f32', [B, p.model.config.hidden_size]);
+  ops.gather_rows(out, x, index);
+  const chunk: Chunk = {
+    ...c,
+    from: 0,
+    to: B,
+    qStart: inner.from(Int32Array.from({ length: B + 1 }, (_, b) => b)),
+    cos: endsOf(c.cos),
+    sin: endsOf(c.sin),
+  };
+  const normed = kv.normed ?? inputNorm(inner, p, i, x);
+  yield* chunkForward(p, i, chunk, { ...kv, normed: { ...normed, xn: endsOf(normed.xn) } }, out, out, null);
+  return out;
 }
 
 /**
@@ -923,20 +963,57 @@ export function* forwardLayers(
   options: ForwardOptions,
 ): Generator<void, Tensor> {
   using s = new Scope('activations', placeOf(model));
+  const { p, x } = yield* upToLast(s, model, adapter, batch, options);
+  const rows = options.rows ?? null,
+    last = model.layers.length - 1,
+    ends = rows !== null && isEachEnd(p, batch, rows) ? rows : null;
+  const top = ends ? yield* endsForward(s, p, last, x, ends) : x;
+  if (!ends) yield* layerForward(p, last, x, x, null);
+  yield;
+  p.cache?.store.advance(p.cache.plan);
+  const { hidden } = finalNorm(s, p, top, ends ? null : rows);
+  const out = scope.empty('f32', hidden.shape);
+  ops.cast(out, hidden);
+  return out;
+}
+/** forwardLayers where no row is wanted: the cache gets keys and values, and of the last layer nothing else is done. */
+export function* cacheLayers(
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  options: ForwardOptions & { readonly cache: KvCache },
+): Generator<void> {
+  using s = new Scope('activations', placeOf(model));
+  const { p, x } = yield* upToLast(s, model, adapter, batch, options);
+  const last = model.layers.length - 1;
+  layerOf(p, last).w.verify?.();
+  yield* keysAndValues(s, p, last, x);
+  if (p.cache) options.cache.advance(p.cache.plan);
+}
+/** All layers but the last, whose input is x f32 [T,D]. */
+function* upToLast(
+  s: Scope,
+  model: ModelWeights,
+  adapter: ModelAdapter | null,
+  batch: Batch,
+  options: ForwardOptions,
+): Generator<void, { readonly p: Pass; readonly x: Tensor }> {
   const p = yield* startPass(s, model, adapter, batch, options);
   const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
   if (p.pace) yield;
-  for (let i = 0; i < model.layers.length; i++) {
+  for (let i = 0; i + 1 < model.layers.length; i++) {
     options.signal?.throwIfAborted();
     yield* layerForward(p, i, x, x, null);
     yield;
   }
-  p.cache?.store.advance(p.cache.plan);
-  const { hidden } = finalNorm(s, p, x, options.rows ?? null);
-  const out = scope.empty('f32', hidden.shape);
-  ops.cast(out, hidden);
-  return out;
+  options.signal?.throwIfAborted();
+  return { p, x };
+}
+/** Whether these rows are the last ones of each sequence, which have the same bits where the others are not there. */
+function isEachEnd(p: Pass, { starts }: Batch, rows: Int32Array): boolean {
+  const few = p.byRow !== 0 && p.cache !== null && !p.mixed && rows.length < p.T;
+  return few && rows.length === starts.length - 1 && rows.every((row, b) => row === (starts[b + 1] ?? 0) - 1);
 }
 
 /** Logits f32 [S,V] of hidden states f32 [S,D]; `byRow` as in ForwardOptions. */

@@ -64,7 +64,6 @@ const mostOften = (values: readonly number[]): number => {
   for (const v of values) times.set(v, (times.get(v) ?? 0) + 1);
   return Math.max(0, ...times.values());
 };
-const i32 = (scope: Scope, values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values));
 
 export interface KvCacheOptions {
   /** Pages of PAGE_TOKENS tokens of all sequences together; default: enough for each to be as long as it may. */
@@ -296,32 +295,20 @@ export class KvCache implements Disposable {
    * capacity, or no page is left
    */
   plan(scope: Scope, batch: Batch): CachePlan {
-    const { starts, positions } = batch;
-    const B = starts.length - 1,
-      W = this.window,
-      R = this.ring;
+    const { starts, positions, tokens } = batch;
+    const B = starts.length - 1;
     const slots = Array.from({ length: B }, (_, b) => batch.slots?.[b] ?? b);
     /** Tokens of each slot up to the row that is laid out. */
     const stands = new Map<number, number>();
-    const most = batch.tokens.length === B ? this.lookahead + 1 : 1;
+    const most = tokens.length === B ? this.lookahead + 1 : 1;
     if (slots.some((s) => s < 0 || s >= this.sequences) || mostOften(slots) > most)
       throw new NativeError(
         'bad_batch',
         `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted slots that exist, each at most ${most}×`,
       );
-    const fullRows: number[] = [],
-      kLen: number[] = [];
-    const ringStart: number[] = [],
-      ringRows: number[] = [],
-      lineStart: number[] = [],
-      lineLen: number[] = [];
-    const oldRows: number[] = [],
-      oldTo: number[] = [],
-      newTo: number[] = [],
-      lastFrom: number[] = [],
-      lastTo: number[] = [];
-    let line = 0,
-      single = true;
+    const fullRows = new Int32Array(tokens.length),
+      kLen = new Int32Array(B);
+    let single = true;
     slots.forEach((slot, b) => {
       const from = starts[b] ?? 0,
         n = (starts[b + 1] ?? 0) - from,
@@ -335,52 +322,79 @@ export class KvCache implements Disposable {
       this.#grow(slot, held + n);
       stands.set(slot, held + n);
       if (n !== 1) single = false;
-      kLen.push(held + n);
-      ringStart.push(slot * R);
-      const old = Math.min(held, Math.max(W - 1, 0)),
-        before = old > 0 ? (held - old) % PAGE_TOKENS : 0; // rows that no query sees
-      lineStart.push(line);
-      lineLen.push(before + old + n);
-      line += before;
-      for (let j = held - old; j < held; j++) {
-        oldRows.push(slot * R + (j % (R || 1)));
-        oldTo.push(line++);
-      }
-      for (let t = 0; t < n; t++) {
-        const p = held + t;
-        fullRows.push(this.#table.row(slot, p));
-        newTo.push(line++);
-        if (t >= n - R) {
-          lastFrom.push(from + t);
-          lastTo.push(slot * R + (p % (R || 1)));
-          ringRows.push(slot * R + (p % (R || 1)));
-        }
-      }
+      kLen[b] = held + n;
+      for (let t = 0; t < n; t++) fullRows[from + t] = this.#table.row(slot, held + t);
     });
-    const kLenT = i32(scope, kLen),
-      columns = single ? this.#table.perSequence : Math.max(1, ...kLen.map(pagesFor));
+    const kLenT = scope.from(kLen),
+      columns = single ? this.#table.perSequence : Math.max(1, pagesFor(Math.max(...kLen)));
     return {
       scope,
       batch,
       qStart: scope.from(starts),
       full: {
-        rows: i32(scope, fullRows),
+        rows: scope.from(fullRows),
         pages: scope.from(this.#table.table(slots, columns), [B, columns]),
         kLen: kLenT,
       },
-      window: single
-        ? { kind: 'ring', rows: i32(scope, ringRows), kStart: i32(scope, ringStart), kLen: kLenT }
-        : {
-            kind: 'line',
-            oldRows: oldRows.length ? i32(scope, oldRows) : null,
-            oldTo: i32(scope, oldTo.length ? oldTo : [0]),
-            newTo: i32(scope, newTo),
-            lineRows: line,
-            kStart: i32(scope, lineStart),
-            kLen: i32(scope, lineLen),
-            lastFrom: i32(scope, lastFrom),
-            lastTo: i32(scope, lastTo),
-          },
+      window: single ? this.#ringPlan(scope, slots, kLen, kLenT) : this.#linePlan(scope, slots, kLen, starts),
+    };
+  }
+  /** @param kLen tokens of each sequence with its new one */
+  #ringPlan(scope: Scope, slots: readonly number[], kLen: Int32Array, kLenT: Tensor): WindowPlan {
+    const R = this.ring;
+    return {
+      kind: 'ring',
+      rows: scope.from(kLen.map((n, b) => (slots[b] ?? 0) * R + ((n - 1) % (R || 1)))),
+      kStart: scope.from(kLen.map((_, b) => (slots[b] ?? 0) * R)),
+      kLen: kLenT,
+    };
+  }
+  /** @param kLen tokens of each sequence with its new ones */
+  #linePlan(scope: Scope, slots: readonly number[], kLen: Int32Array, starts: Int32Array): WindowPlan {
+    const R = this.ring,
+      seen = Math.max(this.window - 1, 0);
+    const fresh = (b: number): number => (starts[b + 1] ?? 0) - (starts[b] ?? 0),
+      olds = kLen.map((n, b) => Math.min(n - fresh(b), seen)),
+      sum = (counts: Int32Array): number => counts.reduce((all, n) => all + n, 0);
+    const oldRows = new Int32Array(sum(olds)),
+      oldTo = new Int32Array(oldRows.length),
+      newTo = new Int32Array(starts.at(-1) ?? 0),
+      lastFrom = new Int32Array(sum(kLen.map((_, b) => Math.min(fresh(b), R)))),
+      lastTo = new Int32Array(lastFrom.length),
+      lineStart = new Int32Array(kLen.length),
+      lineLen = new Int32Array(kLen.length);
+    let line = 0,
+      o = 0,
+      l = 0;
+    slots.forEach((slot, b) => {
+      const from = starts[b] ?? 0,
+        n = fresh(b),
+        held = (kLen[b] ?? 0) - n,
+        old = olds[b] ?? 0,
+        before = old > 0 ? (held - old) % PAGE_TOKENS : 0; // rows that no query sees
+      lineStart[b] = line;
+      lineLen[b] = before + old + n;
+      line += before;
+      for (let j = held - old; j < held; j++) {
+        oldRows[o] = slot * R + (j % (R || 1));
+        oldTo[o++] = line++;
+      }
+      for (let t = 0; t < n; t++) newTo[from + t] = line++;
+      for (let t = Math.max(0, n - R); t < n; t++) {
+        lastFrom[l] = from + t;
+        lastTo[l++] = slot * R + ((held + t) % (R || 1));
+      }
+    });
+    return {
+      kind: 'line',
+      oldRows: o > 0 ? scope.from(oldRows) : null,
+      oldTo: scope.from(o > 0 ? oldTo : Int32Array.of(0)),
+      newTo: scope.from(newTo),
+      lineRows: line,
+      kStart: scope.from(lineStart),
+      kLen: scope.from(lineLen),
+      lastFrom: scope.from(lastFrom),
+      lastTo: scope.from(lastTo),
     };
   }
 

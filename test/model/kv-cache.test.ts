@@ -1,7 +1,7 @@
 // Cached forward against uncached: prefill, several turns, decode, batches of sequences at different lengths.
 import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
-import { forwardHidden, scoreTokens } from '../../src/model/gpt-oss.js';
+import { atOnce, cacheLayers, forwardHidden, scoreTokens } from '../../src/model/gpt-oss.js';
 import { KvCache } from '../../src/model/kv-cache.js';
 import { PAGE_TOKENS } from '../../src/model/kv-pages.js';
 import type { Batch, ModelWeights } from '../../src/model/types.js';
@@ -275,6 +275,45 @@ describe('pages', async () => {
     expect(() => twice(plain)).toThrow(/each at most 1×/);
     for (let slot = 0; slot < 3; slot++) ahead.reset(slot);
     expect(ahead.usedPages).toBe(0);
+  });
+
+  it.each([
+    ['alone', { byRow: true }],
+    ['among many', { amongMany: true }],
+  ])('where ends of prompts are wanted alone, they and the cache have the bits of whole passes (%s)', (_, bits) => {
+    using whole = new KvCache(config, 3, 256);
+    using short = new KvCache(config, 3, 256);
+    const D = config.hidden_size,
+      options = { precision: 'bf16', ...bits } as const;
+    const runs: readonly (readonly Piece[])[] = [
+      [
+        [0, rows(70)],
+        [1, rows(3, 1)],
+        [2, rows(33, 2)],
+      ],
+      [
+        [0, rows(9, 3)],
+        [2, rows(90, 4)],
+      ],
+      [[1, rows(50, 5)]],
+    ];
+    for (const pieces of runs) {
+      using s = new Scope();
+      const ends = batchOf(whole, pieces)
+        .starts.slice(1)
+        .map((end) => end - 1);
+      const all = forwardHidden(s, model, null, batchOf(whole, pieces), { ...options, cache: whole }).toFloat32();
+      const few = forwardHidden(s, model, null, batchOf(short, pieces), { ...options, cache: short, rows: ends });
+      expect(few.shape).toEqual([ends.length, D]);
+      ends.forEach((row, b) => {
+        expect(few.toFloat32().slice(b * D, (b + 1) * D)).toEqual(all.slice(row * D, (row + 1) * D));
+      });
+    }
+    const more: readonly Piece[] = [[1, rows(80, 6)]],
+      next: readonly Piece[] = [[1, rows(2, 7)]];
+    hidden(model, whole, batchOf(whole, more));
+    atOnce(cacheLayers(model, null, batchOf(short, more), { precision: 'f32', cache: short }));
+    expect(hidden(model, short, batchOf(short, next))).toEqual(hidden(model, whole, batchOf(whole, next)));
   });
 
   it('refuses what no page is left for, and goes on', () => {
