@@ -28,8 +28,9 @@ function die(signal: Signal): void {
 }
 
 function onSignal(signal: Signal): void {
-  if (signal === 'SIGHUP' && onHangup && !controller?.signal.aborted) {
-    onHangup();
+  if (signal === 'SIGHUP' && onHangup) {
+    // While it ends there is nothing to ask for, and it is no second wish to end.
+    if (!controller?.signal.aborted) onHangup();
     return;
   }
   const now = performance.now();

@@ -8,7 +8,14 @@ export type ErrorType =
   | 'rate_limit_error'
   | 'server_error';
 
+/** UTF-16 units of what an error says, and of the field that it names: a client's own text may stand in both. */
+const MOST_MESSAGE = 1000,
+  MOST_PARAM = 200;
+const shortened = (text: string, most: number): string =>
+  text.length <= most ? text : `${text.slice(0, most - 1).toWellFormed()}…`;
+
 export class ApiError extends Error {
+  readonly param: string | null;
   /**
    * @param code  stable name, as `model_not_found`
    * @param param the field it is about
@@ -19,10 +26,11 @@ export class ApiError extends Error {
     readonly type: ErrorType,
     readonly code: string,
     message: string,
-    readonly param: string | null = null,
+    param: string | null = null,
     readonly retryAfter: number | null = null,
   ) {
-    super(message);
+    super(shortened(message, MOST_MESSAGE));
+    this.param = param === null ? null : shortened(param, MOST_PARAM);
   }
   /** The same, of another field. */
   about(param: string): ApiError {
@@ -80,6 +88,10 @@ export function asApiError(error: unknown, log: (error: unknown) => void, fields
     if (error.code === 'verdict_not_logged' || error.code === 'log_failed') {
       log(error);
       return new ApiError(503, 'server_error', 'verdict_not_logged', 'a verdict could not be recorded: nothing leaves');
+    }
+    if (error.name === 'StoreError') {
+      log(error);
+      return new ApiError(503, 'server_error', 'unavailable', 'the store does not answer: nothing is kept or found');
     }
     if (error.code === 'engine_closed' || error.code === 'worker_exit') {
       log(error);

@@ -29,9 +29,12 @@ const NOTHING: Readonly<Record<string, readonly unknown[]>> = {
   audio: [],
   web_search_options: [],
   verbosity: ['medium'],
+  moderation: [],
 };
 /** They say who asks, and change nothing. */
-const READ_PAST = ['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention'] as const;
+const READ_PAST: readonly string[] = [
+  ...['user', 'safety_identifier', 'prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options'],
+];
 /** Answers to one request. */
 export const MOST_CHOICES = 16;
 

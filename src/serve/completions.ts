@@ -123,7 +123,9 @@ async function* stream(
   request: CompletionRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
-  const head = newHead(request.model);
+  const plain = newHead(request.model);
+  // A last chunk tells the tokens; all before it say that they do not.
+  const head = request.streamUsage ? { ...plain, usage: null } : plain;
   const jobs = jobsOf(request);
   const choices = jobs.map((_, i) => new Choices(i, request.logprobs !== null));
   const made = jobs.map((): Made => ({ echo: null, answer: null }));

@@ -105,8 +105,16 @@ export const MessagesBody = z.strictObject({
   stream: flag,
 });
 const UNSUPPORTED = {
-  nothing: { thread: [], mcp_servers: [[]], container: [], context_management: [], inference_geo: [] },
-  readPast: ['metadata', 'service_tier', 'cache_control'],
+  nothing: {
+    thread: [],
+    mcp_servers: [[]],
+    container: [],
+    context_management: [],
+    inference_geo: [],
+    speed: ['standard'],
+  },
+  // `diagnostics` asks why a cache was missed: an answer has nothing to tell of it.
+  readPast: ['metadata', 'service_tier', 'cache_control', 'diagnostics'],
 };
 /** @throws {ApiError} 400 thread_unsupported_request: the conversation is to be held here */
 function requireNoThread(json: unknown): void {

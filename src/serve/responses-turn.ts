@@ -94,6 +94,8 @@ export class Turn {
   forgotten = false;
   /** Applied for before it is generated. */
   #place: Promise<() => void> | null = null;
+  /** It has been kept before it was made. */
+  #promised = false;
 
   /** @throws {ApiError} 400 · {DataError} */
   static async begin(
@@ -195,10 +197,16 @@ export class Turn {
       answer.finish === 'content_filter' ? history : [...conversation, ...itemsToMessages(this.writer.kept(answer))],
     );
   }
-  /** Keeps the response as it stands. */
+  /** Keeps the response as it stands, unless another server has ended what this one had promised. */
   async keepAs(history: StoredResponse['history'] = this.from.history): Promise<void> {
     if (!this.request.store || this.forgotten) return;
-    const { writer, owner, input } = this;
-    await this.service.responses.put({ id: writer.id, owner, response: writer.response, input, history });
+    const { writer, owner, input } = this,
+      { responses } = this.service;
+    if (this.#promised && responses.shared) {
+      const promised = await responses.get(writer.id, owner);
+      if (!promised || !isUnfinished(promised)) return;
+    }
+    this.#promised = true;
+    await responses.put({ id: writer.id, owner, response: writer.response, input, history });
   }
 }

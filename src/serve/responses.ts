@@ -39,6 +39,20 @@ const lostOf = (response: Found['response']): Found['response'] => ({
   error: { code: 'server_error', message: 'the server ended before the response was made; ask again' },
 });
 
+/** One that another server makes is told so by the store, and keeps nothing of it; one that has ended stays as it is. */
+async function cancelled(
+  { responses }: ApiService,
+  id: string,
+  owner: string | null,
+  response: Found['response'],
+): Promise<Found['response']> {
+  const kept = isUnfinished({ response }) ? await responses.get(id, owner) : null;
+  if (!kept || !isUnfinished(kept)) return kept?.response ?? response;
+  const ended = { ...response, status: 'cancelled' };
+  await responses.put({ ...kept, response: ended });
+  return ended;
+}
+
 const bool = z.enum(['true', 'false']).optional();
 /** Clients write it with brackets, and each by itself. */
 const included = {
@@ -167,7 +181,7 @@ export const responses: Api = {
         throw badRequest('invalid_value', 'id: only a response that is made in the background can be cancelled', 'id');
       const job = jobs.find(id, c.get('key'));
       await job?.cancel();
-      return answerJson(c, job ? job.response : response);
+      return answerJson(c, job ? job.response : await cancelled(service, id, c.get('key'), response));
     });
     app.get('/v1/responses/:id/input_items', async (c) => {
       const query = parseQuery(c.req.query(), itemsQuery);

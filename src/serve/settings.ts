@@ -8,7 +8,6 @@ const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
   ['requireGate', (o) => o.requireGate === true],
   ['allowOverride', (o) => o.allowOverride],
   ['revocations', (o) => o.revocations],
-  ['engine', ({ engine: { adapters: _, ...rest } }) => rest],
   ['name', (o) => o.name],
   ['policies and judge', (o) => o.screening],
   ['reasoning', (o) => o.reasoning],
@@ -21,6 +20,13 @@ const FIXED: readonly (readonly [string, (o: ServeOptions) => unknown])[] = [
   ['TLS on or off', (o) => o.tls !== undefined],
   ['maxBodyBytes', (o) => o.maxBodyBytes],
 ];
+
+/** Options of the engine that are decided once, too. */
+const engineOptions = (...all: readonly ServeOptions[]): typeof FIXED => {
+  const names = new Set(all.flatMap(({ engine }) => Object.keys(engine) as (keyof ServeOptions['engine'])[]));
+  names.delete('adapters');
+  return [...names].map((name) => [name === 'contextTokens' ? 'context' : name, ({ engine }) => engine[name]] as const);
+};
 
 /** undefined: the settings name no such adapter. */
 const statusIn = ({ engine, adapterStatus }: ServeOptions, name: string): AdapterStatus | undefined =>
@@ -69,6 +75,7 @@ export async function applySettings(
     }
   }
   const same = (of: (o: ServeOptions) => unknown): boolean => JSON.stringify(of(before)) === JSON.stringify(of(next));
-  for (const [what, of] of FIXED) if (!same(of)) told.push(`${what}: changed, which needs a restart`);
+  for (const [what, of] of [...FIXED, ...engineOptions(before, next)])
+    if (!same(of)) told.push(`${what}: changed, which needs a restart`);
   return told;
 }

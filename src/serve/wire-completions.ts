@@ -23,7 +23,7 @@ export const CompletionShape = z
         finish_reason: z.enum(['stop', 'length', 'content_filter']).nullable().describe('null: it goes on'),
       }),
     ),
-    usage: UsageShape.optional(),
+    usage: UsageShape.nullable().optional().describe('null: a last chunk tells it'),
     ...ownOfMany,
   })
   .meta({ id: 'Completion' });

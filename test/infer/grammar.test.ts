@@ -304,6 +304,10 @@ describe('what is refused, and what is left to the check', () => {
       false,
     ]);
   });
+  it('an empty list contains nothing, whatever else is said of lists', () => {
+    const checker = createChecker({ type: 'array', prefixItems: [{ type: 'null' }], contains: { type: 'null' } });
+    expect(['[]', '[null]'].map((t) => checker.check(t) === null)).toEqual([false, true]);
+  });
   it('a member without a name is required like others', () => {
     for (const schema of [
       { required: [''] },

@@ -43,6 +43,24 @@ function write(turn: TurnConstraint, tokens: Iterable<number>): void {
 const special = (name: string): number => tokenizer.special[`<|${name}|>`]!;
 const text = (t: string): readonly number[] => [...tokenizer.encode(t)];
 
+it('before a call that must come a turn says two things at the most', async () => {
+  const calls = [{ recipient: 'functions.f', strict: false }];
+  const { structure } = await structures.prepare({ calls, mustCall: true });
+  const turn = new TurnConstraint(structure, tokenizer);
+  const before = (channel: string): readonly number[] => [
+    ...[special('channel'), ...text(channel), special('message'), ...text('Well.')],
+    ...[special('end'), special('start'), ...text('assistant')],
+  ];
+  write(turn, [...before('analysis'), ...before('commentary'), special('channel')]);
+  const mask = turn.mask();
+  const may = (word: string): boolean => {
+    const [first = 0] = text(word);
+    return ((mask[first >> 5]! >> (first & 31)) & 1) === 1;
+  };
+  expect([may('analysis'), may('commentary to=functions.f')]).toEqual([false, true]);
+  write(turn, [...text('commentary to=functions.f'), special('message'), ...text('{}'), special('call')]);
+});
+
 describe('a new schema', () => {
   it('costs the thread that samples no set of characters: they come with it', async () => {
     const answer = {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
+import { StoreError } from '../../src/base/errors.js';
 import { declaredTools } from '../../src/harmony/declared-tools.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen } from '../../src/safeguard/screen.js';
@@ -580,6 +581,22 @@ describe('/v1/responses goes on from what is kept', () => {
     expect(JSON.stringify(events)).not.toContain('disk');
     expect(app.admission.running).toBe(0);
   });
+  it('a store that does not answer is told as that: it may be asked again', async () => {
+    const fail = (): Promise<never> => Promise.reject(new StoreError('store_failed', 'postgres://u@secret/d: refused'));
+    const responses: ResponseStore = { ...createMemoryStore(), put: fail, get: fail, chat: fail };
+    const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, { responses });
+    const answers = await Promise.all([
+      app.post('/v1/responses', responsesBody),
+      app.post('/v1/chat/completions', { ...chatBody, store: true }),
+      app.app.request('/v1/responses/resp_1'),
+      app.app.request('/v1/chat/completions/chatcmpl-1'),
+    ]);
+    for (const answer of answers) {
+      expect(answer.status).toBe(503);
+      const { error } = OpenAiError.parse(await answer.json());
+      expect(error).toMatchObject({ code: 'unavailable', message: expect.not.stringContaining('secret') as string });
+    }
+  });
 });
 
 it('instructions and answers that say nothing are left out, in each form', async () => {
@@ -613,7 +630,11 @@ it('instructions and answers that say nothing are left out, in each form', async
 
 describe('what is legal and asks for nothing, or for the least', () => {
   it.each<[string, Json, Json]>([
-    ['/v1/chat/completions', chatBody, { top_p: 0, seed: 9.2e18, service_tier: 'flex' }],
+    [
+      '/v1/chat/completions',
+      chatBody,
+      { top_p: 0, seed: 9.2e18, service_tier: 'flex', prompt_cache_options: { mode: 'explicit' }, moderation: null },
+    ],
     [
       '/v1/responses',
       responsesBody,
@@ -622,7 +643,12 @@ describe('what is legal and asks for nothing, or for the least', () => {
     [
       '/v1/messages',
       messagesBody,
-      { top_p: 0, tools: [{ ...messagesBody.tools[0], eager_input_streaming: true, defer_loading: false }] },
+      {
+        top_p: 0,
+        tools: [{ ...messagesBody.tools[0], eager_input_streaming: true, defer_loading: false }],
+        speed: 'standard',
+        diagnostics: { previous_message_id: null },
+      },
     ],
   ])('%s %j', async (path, body, more) => {
     const { engine, requests } = scriptedEngine(() => tokensOf(SAYS));
@@ -632,6 +658,20 @@ describe('what is legal and asks for nothing, or for the least', () => {
     // One token is as much as that; and any integer is a seed.
     expect([topP > 0, topP < 1e-6, Number.isSafeInteger(seed)]).toEqual([true, true, true]);
   });
+});
+
+it('an error says no more than is read of it, however long what it is about', async () => {
+  const long = 'x'.repeat(50_000);
+  for (const [path, body] of [
+    ['/v1/chat/completions', { ...chatBody, [long]: 1 }],
+    ['/v1/chat/completions', { ...chatBody, messages: [{ role: long, content: 'hi' }] }],
+    ['/v1/responses', { ...responsesBody, input: [{ type: 'function_call_output', call_id: long, output: '' }] }],
+    ['/v1/messages', { ...messagesBody, [long]: 1 }],
+  ] as const) {
+    const response = await writes(SAYS).post(path, body);
+    expect(response.status).toBe(400);
+    expect((await response.text()).length).toBeLessThan(1500);
+  }
 });
 
 describe('what is refused, in the shape of the API', () => {
@@ -677,6 +717,7 @@ describe('what is refused, in the shape of the API', () => {
   it.each<[Json, RegExp]>([
     [{ ...messagesBody, max_tokens: undefined }, /max_tokens/],
     [{ ...messagesBody, mcp_servers: [{}] }, /mcp_servers/],
+    [{ ...messagesBody, speed: 'fast' }, /speed/],
     [{ ...messagesBody, messages: [{ role: 'assistant', content: 'Well,' }] }, /messages: the last one/],
     [
       { ...messagesBody, messages: [{ role: 'user', content: [{ type: 'image' }] }] },

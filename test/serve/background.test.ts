@@ -151,6 +151,27 @@ describe('a response in the background', () => {
     await responses.put({ ...kept!, response: { ...kept!.response, created_at: 1 } });
     expect(await get(app, `${PATH}/${String(id)}`)).toMatchObject({ status: 'failed' });
   });
+  it('of a store that servers share, can be cancelled and deleted by another one', async () => {
+    const responses = { ...createMemoryStore(), shared: true };
+    const maker = held(responses),
+      { app } = held(responses);
+    const [{ id: stopped }, { id: gone }, { id: whole }] = [
+      await maker.app.json(PATH, body),
+      await maker.app.json(PATH, body),
+      await maker.app.json(PATH, body),
+    ];
+    const cancelled = await app.post(`${PATH}/${String(stopped)}/cancel`, {});
+    expect(ResponseShape.parse(await cancelled.json())).toMatchObject({ status: 'cancelled', output: [] });
+    expect((await app.app.request(`${PATH}/${String(gone)}`, { method: 'DELETE' })).status).toBe(200);
+    maker.go();
+    await ended(maker.app, whole);
+    // What its maker made of it since is kept nowhere.
+    for (const server of [maker.app, app]) {
+      expect(await ended(server, stopped)).toMatchObject({ status: 'cancelled', output: [] });
+      await expect.poll(async () => (await server.app.request(`${PATH}/${String(gone)}`)).status).toBe(404);
+      expect(await get(server, `${PATH}/${String(whole)}`)).toMatchObject({ status: 'completed' });
+    }
+  });
   it.each([
     ['get', '?stream=maybe', 'stream'],
     ['get', '?starting_after=1', 'starting_after'],

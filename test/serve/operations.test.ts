@@ -254,7 +254,7 @@ describe('keys', () => {
     });
     const next = {
       ...options,
-      engine: { ...options.engine, adapters: { odd: odd as string, new: third as string } },
+      engine: { ...options.engine, adapters: { odd: odd as string, new: third as string }, contextTokens: 256 },
       adapterStatus: { odd: 'quarantined' as const },
       keys: [{ name: 'app', key: 'another-key-of-the-app' }],
       port: 1,
@@ -265,6 +265,7 @@ describe('keys', () => {
       'adapter odd: quarantined',
       'adapter new: loaded, approved',
       'port: changed, which needs a restart',
+      'context: changed, which needs a restart',
     ]);
     expect(codeOf(await call('GET', '/v1/models'))).toBe('401 invalid_api_key');
     const key = 'another-key-of-the-app';

@@ -38,6 +38,8 @@ const doubtful = new RegExp(`"(?:${DOUBTFUL.join('|').replaceAll('$', '\\$')})":
 const TURNS = /"(?:not|if|oneOf|contains|propertyNames)":/;
 /** Ajv passes over a member called `__proto__`, and over one without a name where it is required. */
 const PASSED_OVER = /"__proto__":|[[,]""[\],]/;
+/** Where both stand in a schema, Ajv takes an empty list to contain what it must. */
+const CONTAINED = [/"contains":/, /"prefixItems":/];
 /** It refers to JSON Schema's own documents, which Ajv knows. */
 const NAMES_META = /"\$(?:ref|dynamicRef)":"https:\/\/json-schema\.org\//;
 /** Of checking one value. */
@@ -85,7 +87,10 @@ function judges(schema: unknown, { grammar, references }: ReturnType<typeof make
   requireSchema(own);
   const evaluator = new Evaluator(schema, references);
   const [isDoubtful, namesMeta] = [doubtful.test(grammar.text), NAMES_META.test(grammar.text)];
-  const isOurs = PASSED_OVER.test(grammar.text) || (isDoubtful && TURNS.test(grammar.text));
+  const isOurs =
+    PASSED_OVER.test(grammar.text) ||
+    (isDoubtful && TURNS.test(grammar.text)) ||
+    CONTAINED.every((keyword) => keyword.test(grammar.text));
   if (isOurs && !namesMeta) return { evaluator };
   try {
     const validate = compile(isDoubtful && !namesMeta ? (without(own) as Json) : own, namesMeta);

@@ -24,6 +24,8 @@ export interface Structure {
 
 /** Messages before the answer or the call: thoughts, and words between calls. */
 const MOST_BEFORE = 8;
+/** Before a call that must come: a model that would rather answer says no more than that. */
+const MOST_BEFORE_CALL = 2;
 
 type Piece = string | number;
 type Body =
@@ -77,7 +79,8 @@ export class TurnConstraint implements Constraint {
   }
 
   #begin(first: readonly (Uint8Array | number)[]): readonly Way[] {
-    const wanted = this.#before < MOST_BEFORE ? this.#openings : this.#openings.filter((o) => isLast(o.body));
+    const most = this.structure.mustCall ? MOST_BEFORE_CALL : MOST_BEFORE;
+    const wanted = this.#before < most ? this.#openings : this.#openings.filter((o) => isLast(o.body));
     return wanted.map((o) => ({ opening: { ...o, pieces: [...first, ...o.pieces] }, piece: 0, bytes: 0 }));
   }
 
