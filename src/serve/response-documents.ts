@@ -24,14 +24,24 @@ export function createDocumentStore(
     }
   });
   return {
-    shared: store.kind === 'postgres',
+    shared:
+      store.kind === 'postgres'
+        ? {
+            async exchange(before, after) {
+              const [was, is] = await Promise.all([recordOf(before), recordOf(after)]);
+              return documents.replace(after.id, after.owner, is.text, was.text);
+            },
+          }
+        : undefined,
     get,
     chat,
     put: async (answer) => documents.put(answer.id, answer.owner, (await recordOf(answer)).text),
     async *chats(owner, order) {
       yield* chatsOf(await documents.ids(owner, CHAT_PREFIX), order, (id) => chat(id, owner));
     },
-    replace: async (answer) => documents.replace(answer.id, answer.owner, (await recordOf(answer)).text),
+    async replace(answer) {
+      await documents.replace(answer.id, answer.owner, (await recordOf(answer)).text);
+    },
     delete: (id, owner) => documents.delete(id, owner),
   };
 }

@@ -36,9 +36,14 @@ export interface ChatOrder {
   readonly after: string | null;
   readonly newestFirst: boolean;
 }
+/** What servers that share a store have of each other's answers. */
+export interface SharedAnswers {
+  /** In place of one that is kept as it was. @returns whether it was · @throws as `put` */
+  exchange(before: StoredResponse, after: StoredResponse): Promise<boolean>;
+}
 export interface ResponseStore {
-  /** Other servers may keep answers in it at the same time. */
-  readonly shared?: boolean;
+  /** Other servers may keep answers in it at the same time; absent: none do. */
+  readonly shared?: SharedAnswers | undefined;
   /** Keeps it whole, or not at all. @throws {ConfigError} {CheckpointError} what writing refuses */
   put(answer: StoredAnswer): Promise<void>;
   /** null: not there, no longer, another key's, or no response */

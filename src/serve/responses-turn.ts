@@ -94,8 +94,8 @@ export class Turn {
   forgotten = false;
   /** Applied for before it is generated. */
   #place: Promise<() => void> | null = null;
-  /** It has been kept before it was made. */
-  #promised = false;
+  /** As it was kept before it was made. */
+  #promised: StoredResponse | null = null;
 
   /** @throws {ApiError} 400 · {DataError} */
   static async begin(
@@ -201,12 +201,12 @@ export class Turn {
   async keepAs(history: StoredResponse['history'] = this.from.history): Promise<void> {
     if (!this.request.store || this.forgotten) return;
     const { writer, owner, input } = this,
-      { responses } = this.service;
-    if (this.#promised && responses.shared) {
-      const promised = await responses.get(writer.id, owner);
-      if (!promised || !isUnfinished(promised)) return;
-    }
-    this.#promised = true;
-    await responses.put({ id: writer.id, owner, response: writer.response, input, history });
+      { responses } = this.service,
+      { shared } = responses;
+    const answer: StoredResponse = { id: writer.id, owner, response: writer.response, input, history },
+      promised = this.#promised;
+    this.#promised = answer;
+    if (promised && shared) await shared.exchange(promised, answer);
+    else await responses.put(answer);
   }
 }

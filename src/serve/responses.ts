@@ -21,7 +21,7 @@ async function find(service: ApiService, jobs: Jobs, c: ApiRequest): Promise<Fou
   if (job && !job.over) return { id, input: job.turn.input, response: job.response };
   const found = await service.responses.get(id, c.get('key'));
   if (found && isUnfinished(found)) {
-    const elsewhere = service.responses.shared === true && !isOld(found.response);
+    const elsewhere = service.responses.shared !== undefined && !isOld(found.response);
     return { ...found, response: job ? job.response : elsewhere ? found.response : lostOf(found.response) };
   }
   if (found) return found;
@@ -39,18 +39,19 @@ const lostOf = (response: Found['response']): Found['response'] => ({
   error: { code: 'server_error', message: 'the server ended before the response was made; ask again' },
 });
 
-/** One that another server makes is told so by the store, and keeps nothing of it; one that has ended stays as it is. */
+/** One that another server makes ends by way of the store; one that has ended stays as it is. */
 async function cancelled(
   { responses }: ApiService,
   id: string,
   owner: string | null,
   response: Found['response'],
 ): Promise<Found['response']> {
-  const kept = isUnfinished({ response }) ? await responses.get(id, owner) : null;
+  if (!isUnfinished({ response })) return response;
+  const kept = await responses.get(id, owner);
   if (!kept || !isUnfinished(kept)) return kept?.response ?? response;
-  const ended = { ...response, status: 'cancelled' };
-  await responses.put({ ...kept, response: ended });
-  return ended;
+  const ended = { ...kept, response: { ...kept.response, status: 'cancelled' } };
+  if (await responses.shared?.exchange(kept, ended)) return ended.response;
+  return (await responses.get(id, owner))?.response ?? response;
 }
 
 const bool = z.enum(['true', 'false']).optional();

@@ -16,8 +16,11 @@ export interface Documents {
   put(id: string, owner: string | null, body: string): Promise<void>;
   /** null: not there, no longer, or another owner's. @throws {StoreError} */
   get(id: string, owner: string | null): Promise<string | null>;
-  /** In place of one that is there: its place among the others and its time stay. @throws {StoreError} */
-  replace(id: string, owner: string | null, body: string): Promise<void>;
+  /**
+   * In place of one that is there: its place among the others and its time stay.
+   * @param was only if it says that · @returns whether it was done · @throws {StoreError}
+   */
+  replace(id: string, owner: string | null, body: string, was?: string): Promise<boolean>;
   /** Of an owner, those that begin so, the oldest first. @param prefix of letters and - @throws {StoreError} */
   ids(owner: string | null, prefix: string): Promise<readonly string[]>;
   /** @returns whether it was there. @throws {StoreError} */
@@ -80,17 +83,18 @@ export function createDocuments(store: Store, limits: DocumentLimits, now: () =>
       });
     },
     get,
-    async replace(id, owner, body) {
+    async replace(id, owner, body, was) {
       const bytes = Buffer.byteLength(body);
-      await store.change((db) =>
-        db
+      const done = await store.change((db) => {
+        const one = db
           .updateTable('documents')
           .set({ body, bytes })
           .where('id', '=', id)
           .where('owner', owner === null ? 'is' : '=', owner)
-          .where('expires_at', '>', now())
-          .execute(),
-      );
+          .where('expires_at', '>', now());
+        return (was === undefined ? one : one.where('body', '=', was)).executeTakeFirst();
+      });
+      return done.numUpdatedRows > 0n;
     },
     async ids(owner, prefix) {
       const rows = await store.read((db) =>

@@ -1,6 +1,7 @@
 // Responses that are made while nobody waits, and what else a request may name: items, turns that are left out.
+import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { createMemoryStore } from '../../src/serve/response-store.js';
+import { createMemoryStore, type ResponseStore } from '../../src/serve/response-store.js';
 import { ResponseEventShape, ResponseShape } from '../../src/serve/wire-responses.js';
 import { type ScriptedApp, scriptedApp, scriptedEngine, tokensOf } from './scripted.js';
 
@@ -11,6 +12,21 @@ const SAYS =
 const PATH = '/v1/responses';
 const body = { model: 'm', input: 'hi', background: true };
 
+/** As servers share one. */
+function sharedStore(): ResponseStore {
+  const store = createMemoryStore();
+  return {
+    ...store,
+    shared: {
+      async exchange(before, after) {
+        if (!isDeepStrictEqual(await store.get(before.id, before.owner), JSON.parse(JSON.stringify(before))))
+          return false;
+        await store.put(after);
+        return true;
+      },
+    },
+  };
+}
 /** Writes its first half, and the rest when it is let. */
 function held(responses = createMemoryStore()): { readonly app: ScriptedApp; readonly go: () => void } {
   let go = (): void => {};
@@ -143,7 +159,7 @@ describe('a response in the background', () => {
     expect((await app.app.request(`${PATH}/${String(id)}`)).status).toBe(404);
   });
   it("of a store that servers share, is another one's for as long as any takes", async () => {
-    const responses = { ...createMemoryStore(), shared: true };
+    const responses = sharedStore();
     const { id } = await held(responses).app.json(PATH, body);
     const { app } = held(responses);
     expect(await get(app, `${PATH}/${String(id)}`)).toMatchObject({ status: 'queued' });
@@ -152,7 +168,7 @@ describe('a response in the background', () => {
     expect(await get(app, `${PATH}/${String(id)}`)).toMatchObject({ status: 'failed' });
   });
   it('of a store that servers share, can be cancelled and deleted by another one', async () => {
-    const responses = { ...createMemoryStore(), shared: true };
+    const responses = sharedStore();
     const maker = held(responses),
       { app } = held(responses);
     const [{ id: stopped }, { id: gone }, { id: whole }] = [

@@ -35,6 +35,13 @@ onEachStore((place) => {
     expect(await kept.get('f', 'ann')).toBeNull();
     await kept.put('e', 'ann', 'again');
     expect(await kept.get('e', 'ann')).toBe('again');
+    const changes = [
+      await kept.replace('e', 'ann', 'changed', 'before'),
+      await kept.replace('e', 'ben', 'changed'),
+      await kept.replace('e', 'ann', 'changed', 'again'),
+      await kept.replace('no', 'ann', 'changed'),
+    ];
+    expect([changes, await kept.get('e', 'ann')]).toEqual([[false, false, true, false], 'changed']);
     expect([await kept.delete('e', 'ben'), await kept.delete('e', 'ann'), await kept.delete('e', 'ann')]).toEqual([
       ...[false, true, false],
     ]);
