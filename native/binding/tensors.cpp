@@ -167,6 +167,8 @@ void read_file(const Napi::CallbackInfo& info) {
   if (b.size) std::memcpy(b.data, file->range(c.size(1), b.size, 1), b.size);
   file->require_whole();
 }
+// A wish: that the file is read in order in the background.
+void read_ahead(const Napi::CallbackInfo& info) { file_of(Call(info, "readAhead", 1), "readAhead")->read_ahead(); }
 void unmap_file(const Napi::CallbackInfo& info) {
   files().take("unmapFile", static_cast<Handle>(Call(info, "unmapFile", 1).integer(0)));
 }
@@ -213,6 +215,7 @@ void define_tensors(Napi::Object exports) {
   define<map_one>(exports, "mapTensor");
   define<alloc_scratch>(exports, "allocScratch");
   define<read_file>(exports, "readFile");
+  define<read_ahead>(exports, "readAhead");
   define<unmap_file>(exports, "unmapFile");
   define<has_contents>(exports, "hasContents");
   define<tensor_count>(exports, "tensorCount");

@@ -168,6 +168,7 @@ std::shared_ptr<const MappedFile> MappedFile::scratch(const std::string& folder,
 }
 
 MappedFile::~MappedFile() {
+  read_ahead_.reset();
   if (writable_) scratch_live -= static_cast<int64_t>(size_);
   if (watch_ >= 0) stop_watching(watch_);
   if (data_) munmap(data_, size_);
@@ -182,6 +183,10 @@ const void* MappedFile::range(uint64_t offset, uint64_t bytes, size_t alignment)
           ") wanted, the file has ", end, "; download it again");
   require(offset % alignment == 0, "file_misaligned", path_, ": offset ", offset, " is not a multiple of ", alignment);
   return static_cast<const char*>(data_) + offset;
+}
+
+void MappedFile::read_ahead() const {
+  if (data_) std::call_once(read_ahead_once_, [this] { read_ahead_ = std::make_unique<ReadAhead>(fd_, data_, size_); });
 }
 
 void MappedFile::require_whole() const {

@@ -4,7 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+
+#include "core/read_ahead.h"
 
 namespace temper {
 
@@ -27,6 +30,8 @@ class MappedFile {
   // instead, so that the host lives on, and the file counts as damaged for ever: who read it must ask here afterwards
   // and throw its results away. Throws Error{"file_changed"}.
   void require_whole() const;
+  // Has the file read from its beginning in the background (read_ahead.h), until it is read or this is gone. Once.
+  void read_ahead() const;
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
   bool writable() const { return writable_; }
@@ -39,6 +44,8 @@ class MappedFile {
   uint64_t size_;
   int watch_;  // place in the handler's list
   bool writable_;
+  mutable std::once_flag read_ahead_once_;
+  mutable std::unique_ptr<ReadAhead> read_ahead_;
 };
 
 // Bytes of scratch files mapped now, and at their peak since reset_scratch_peak().

@@ -28,3 +28,8 @@ function procBytes(file: string, field: string): number {
 export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
 /** Memory that can be taken without swapping, bytes; NaN where the system does not tell. */
 export const availableBytes = (): number => procBytes('/proc/meminfo', 'MemAvailable');
+/**
+ * Bytes of files that the system's cache can be filled with and still leave room: three quarters of what this process
+ * may take, within a container's limit too. 0 where the system does not tell.
+ */
+export const cacheableBytes = (): number => Math.min(availableBytes(), process.availableMemory()) * 0.75 || 0;

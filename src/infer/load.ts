@@ -24,7 +24,7 @@ export interface LoadedModel {
  * @throws {ConfigError} draft_vocabulary · {CheckpointError} what a file is refused for
  */
 export function loadDraft(folder: string, { model, tokenizer }: LoadedModel, place: Place): Checkpoint {
-  const draft = openCheckpoint(folder, { place });
+  const draft = openCheckpoint(folder, { place, readAhead: true });
   try {
     const { vocab_size: wanted } = model.config,
       { vocab_size: got } = draft.config;
@@ -66,7 +66,7 @@ export function loadModel(
     for (const c of closers.splice(0).reverse()) c();
   };
   try {
-    const checkpoint = openCheckpoint(options.model, { place });
+    const checkpoint = openCheckpoint(options.model, { place, readAhead: true });
     closers.push(() => checkpoint.close());
     const model =
       options.denseDtype !== 'q8' ? checkpoint : digests ? cachedDense(checkpoint, digests) : quantizeDense(checkpoint);

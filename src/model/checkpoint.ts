@@ -6,6 +6,7 @@ import { isAbsolute, join, normalize, sep } from 'node:path';
 import { CheckpointError } from '../base/errors.js';
 import { type DigestOptions, digestFolder } from '../base/folder-digest.js';
 import { readJsonFile } from '../base/json-file.js';
+import { cacheableBytes } from '../base/machine.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceRoom } from '../native/device.js';
 import { openSafetensors, type SafetensorsFile } from '../native/safetensors.js';
@@ -213,6 +214,11 @@ export interface OpenOptions {
    * ('stream'). Default 'auto': stream when all would take more than STREAM_SHARE of what is left.
    */
   readonly experts?: 'auto' | 'device' | 'stream';
+  /**
+   * Whether files are read from their beginning in the background, where the machine has memory for all of them: what
+   * is used again and again is read faster then (docs/log.md). Not where they go to a device.
+   */
+  readonly readAhead?: boolean;
   /** Bytes copied to the device so far, of so many. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -308,6 +314,7 @@ export function openCheckpoint(dir: string, options: OpenOptions = {}): Checkpoi
     const streams =
       backend.streamsExperts && (wanted === 'stream' || (wanted === 'auto' && resident > deviceRoom() * STREAM_SHARE));
     if (streams) for (const name of mapped.keys()) if (isExpertMatrix(name)) staying.add(name);
+    if (options.readAhead && !backend.ownMemory && resident <= cacheableBytes()) for (const f of open) f.readAhead();
     const tensors = backend.ownMemory ? upload(mapped, staying, onDevice, options.onProgress) : mapped;
     const verified = new Set<number>();
     const verify = (layer: number): void => {

@@ -94,8 +94,11 @@ interface Addon {
   fileSize(file: number): number;
   /** Copies bytes from `offset` of a mapped file into `into`, as many as it holds. */
   readFile(file: number, offset: number, into: ArrayBufferView): void;
-  /** Whether there is memory behind a tensor: not in a dry run. */
+  /** A wish: that a mapped file is read from its beginning, in a thread of its own. */
+  readAhead(file: number): void;
+  /** A wish: that what a host tensor is mapped from is read ahead of its use. */
   willNeed(handle: number): void;
+  /** Whether there is memory behind a tensor: not in a dry run. */
   hasContents(handle: number): boolean;
   /** From here to endPlan this thread's tensors have no memory and its ops only say what they cost. */
   beginPlan(): void;

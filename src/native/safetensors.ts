@@ -85,6 +85,11 @@ export class SafetensorsFile implements Disposable {
     return out;
   }
 
+  /** Has the file read from its beginning in the background, so that its pages lie in order before they are used. */
+  readAhead(): void {
+    addon.readAhead(this.#file);
+  }
+
   close(): void {
     if (this.#file) addon.unmapFile(this.#file);
     this.#file = 0;

@@ -90,6 +90,15 @@ void prepare(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind kind) 
   }
 }
 
+// Of memory that is met line by line: at every fourth, asks for the four that lie `ahead` bytes from it. Where a few
+// rows of x leave time between two lines, memory answers four requests at once sooner than one with each line
+// (docs/log.md). Always inline: GCC drops calls that only ask.
+[[gnu::always_inline]] inline void ask_for_four(const void* at, int64_t line, int64_t ahead) {
+  if (line % 4 == 0)
+    for (int i = 0; i < 4; ++i) _mm_prefetch(static_cast<const char*>(at) + ahead + 64 * i, _MM_HINT_T0);
+}
+constexpr int64_t kAskAhead = 2048;
+
 // Each of these takes `Cols` weight rows at once, n and those `apart` further on. Two distant rows are two streams for
 // the hardware's prefetcher. `done(i, c, sum)` is called with the sum of row i of x by weight row c.
 template <int M, int Cols, class Done>
@@ -123,7 +132,8 @@ void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int
   int64_t at = 0;
   for (; at + 64 <= row_bytes; at += 64, x += 64)
     for (int c = 0; c < Cols; ++c) {
-      _mm_prefetch(reinterpret_cast<const char*>(blocks[c] + at + kPrefetch), _MM_HINT_T0);
+      if (M >= 2 && M <= 5) ask_for_four(blocks[c] + at, at / 64, kAskAhead);
+      else _mm_prefetch(reinterpret_cast<const char*>(blocks[c] + at + kPrefetch), _MM_HINT_T0);
       step(c, _mm512_loadu_si512(blocks[c] + at), four_scales(scales[c] + at / 16, 4));
     }
   if (at < row_bytes)
@@ -163,8 +173,8 @@ void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from,
     for (int i = 0; i < M; ++i) sums[i * Cols + c] = sum[c][i];
 }
 
-// f(load) with the loads of dense weights.
-template <int Cols, class F>
+// f(load) with the loads of dense weights, for M rows of x.
+template <int M, int Cols, class F>
 void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
   if (b.kind == Kind::q8) {
     Q8Row row[Cols];
@@ -178,7 +188,8 @@ void with_loads(const Source& b, int64_t n, int64_t apart, const F& f) {
     const uint16_t* row[Cols];
     for (int c = 0; c < Cols; ++c) row[c] = bf16_row(b, n + c * apart);
     return f([&](int c, int64_t at, int count) {
-      _mm_prefetch(reinterpret_cast<const char*>(row[c] + at) + kPrefetch, _MM_HINT_T0);
+      if (M == 2) ask_for_four(row[c] + at, at / 32, kAskAhead);
+      else _mm_prefetch(reinterpret_cast<const char*>(row[c] + at) + kPrefetch, _MM_HINT_T0);
       return as_bf16(count == 32 ? _mm512_loadu_si512(row[c] + at)
                                  : _mm512_maskz_loadu_epi16(first_words(count), row[c] + at));
     });
@@ -200,7 +211,8 @@ void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
                               [&](int i, int c, __m512 sum) { out[i * ld + c * apart] = add_lanes(sum); });
   __m512 sums[M * Cols];
   for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  with_loads<Cols>(b, n, apart, [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
+  with_loads<M, Cols>(b, n, apart,
+                      [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
   for (int i = 0; i < M; ++i)
     for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
 }
@@ -214,7 +226,8 @@ void narrow_dots(float* out, int64_t ld, const uint32_t* x, const Source& b, int
   for (; n + kCols <= n1; n += kCols) {
     __m512 sums[16];
     for (__m512& sum : sums) sum = _mm512_setzero_ps();
-    with_loads<kCols>(b, n, 1, [&](const auto& load) { add_dense<M, kCols>(sums, x, units(b.kind, k), 0, k, load); });
+    with_loads<1, kCols>(b, n, 1,
+                         [&](const auto& load) { add_dense<M, kCols>(sums, x, units(b.kind, k), 0, k, load); });
     const __m512 all = add_lanes_of_16(sums);
     _mm256_storeu_ps(out + n - n0, _mm512_castps512_ps256(all));
     if (M == 2) _mm256_storeu_ps(out + ld + n - n0, _mm512_extractf32x8_ps(all, 1));
@@ -240,7 +253,7 @@ template <int M, int Cols, int Share>
   for (int64_t at = 0; at < count; at += 32, x += 16, w += 32, next += 32) {
     __m512bh wc[Cols];
 #pragma GCC unroll 4
-    for (int c = 0; c < Share; ++c) _mm_prefetch(reinterpret_cast<const char*>(next + c * next_ld), _MM_HINT_T0);
+    for (int c = 0; c < Share; ++c) ask_for_four(next + c * next_ld, at / 32, 0);
 #pragma GCC unroll 4
     for (int c = 0; c < Cols; ++c) wc[c] = as_bf16(_mm512_loadu_si512(w + c * ld));
 #pragma GCC unroll 8
@@ -260,7 +273,7 @@ template <int M, int Cols, int Share>
 // of 32.
 template <int Cols>
 void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64_t to) {
-  with_loads<Cols>(b, n, 1, [&](const auto& load) {
+  with_loads<kMostFewRows, Cols>(b, n, 1, [&](const auto& load) {
     for (int64_t at = from; at < to; at += 32)
 #pragma GCC unroll 4
       for (int c = 0; c < Cols; ++c)
@@ -270,8 +283,8 @@ void decode_block(uint16_t* out, const Source& b, int64_t n, int64_t from, int64
 }
 
 // More rows than registers: a block of x stays in L1 while up to kChunk times `Cols` weight rows meet it, each in
-// groups of the rows of x. The groups after the first find the weights in L1; the first two ask for the weights that
-// come next, so that memory is read while all compute.
+// groups of the rows of x. The groups after the first find the weights in L1; the first of two, or the first two of
+// three, ask for the weights that come next, so that memory is read while all compute.
 template <int Cols>
 void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n, int times,
                     int64_t k) {
@@ -300,7 +313,10 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
         const int row = g * m / groups;
         with_rows<kGroupRows>((g + 1) * m / groups - row, [&]<int M>() {
           constexpr int half = (Cols + 1) / 2;
-          const auto add = g < 2 && direct ? add_block<M, Cols, half> : add_block<M, Cols, 0>;
+          const bool asks = direct && (groups > 2 ? g < 2 : g == 0);
+          const auto add = !asks        ? add_block<M, Cols, 0>
+                           : groups > 2 ? add_block<M, Cols, half>
+                                        : add_block<M, Cols, Cols>;
           add(sums[t] + row * Cols, x + row * row_units + from / 2, row_units, w, w_ld, (to - from + 31) / 32 * 32,
               next + g * half * w_ld, w_ld);
         });

@@ -304,6 +304,47 @@ void check_mapped_file(Tally& tally) {
   report(tally, code_of([] { MappedFile::open("/dev/null"); }) == "file_not_regular", "mapped file: opens a device");
 }
 
+// Pages of a mapping that the system's cache holds.
+int64_t cached_pages(const void* data, size_t bytes) {
+  std::vector<unsigned char> pages(bytes / 4096 + 1);
+  if (mincore(const_cast<void*>(data), bytes, pages.data()) != 0) return -1;
+  return std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return p & 1; });
+}
+
+void check_read_ahead(Tally& tally) {
+  char path[] = "/tmp/temper-ahead-XXXXXX";
+  const int fd = mkstemp(path);
+  const std::vector<char> bytes((9 << 20) + 5, 'x');
+  const auto size = static_cast<ssize_t>(bytes.size());
+  const bool written = fd >= 0 && ::write(fd, bytes.data(), bytes.size()) == size && fsync(fd) == 0;
+  report(tally, written, "read ahead: cannot make a temporary file");
+  if (!written) return;
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  {
+    const auto file = MappedFile::open(path);
+    const void* data = file->range(0, bytes.size(), 1);
+    const int64_t before = cached_pages(data, bytes.size());
+    file->read_ahead();
+    file->read_ahead();
+    int64_t now = before;
+    for (int i = 0; i < 10'000 && now <= size / 4096; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      now = cached_pages(data, bytes.size());
+    }
+    // Where a file system lets nothing go, or the system does not tell, there is nothing to be seen.
+    report(tally, before < 0 || now > size / 4096, "read ahead: not all of the file comes into the cache");
+    report(tally, !std::memcmp(data, bytes.data(), bytes.size()), "read ahead: other bytes");
+  }
+  for (int i = 0; i < 20; ++i) {  // gone, or cut, while it is read
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    const auto file = MappedFile::open(path);
+    file->read_ahead();
+    if (i == 19) report(tally, ftruncate(fd, 4096) == 0, "read ahead: cannot cut the file");
+  }
+  ::close(fd);
+  unlink(path);
+}
+
 void check_scratch_file(Tally& tally) {
   const ScratchStats before = scratch_stats();
   {
@@ -343,6 +384,7 @@ void check_core(Tally& tally) {
   check_kept_blocks(tally);
   check_threads(tally);
   check_mapped_file(tally);
+  check_read_ahead(tally);
   check_scratch_file(tally);
   check_last_error(tally);
 }
