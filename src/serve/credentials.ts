@@ -56,6 +56,8 @@ export interface Pem {
 export function readTls(files: Pem): Pem {
   const pem = { cert: readInputText(files.cert, 'config'), key: readInputText(files.key, 'config') };
   try {
+    // An empty text would stand for none: the server would begin, and answer nobody.
+    if (pem.cert === '' || pem.key === '') throw new Error('one of them is empty');
     createSecureContext(pem);
   } catch (e) {
     const why = e instanceof Error ? e.message : String(e);

@@ -22,7 +22,7 @@ export class Job {
   readonly #leave: () => void;
   #told: () => void = () => {};
   #more: Promise<void> = Promise.resolve();
-  /** It is known to the next server too, should this one die. */
+  /** It is known to the next server too, should this one die; else it was not promised. */
   readonly kept: Promise<void>;
   readonly done: Promise<void>;
 
@@ -31,9 +31,9 @@ export class Job {
     this.#leave = turn.apply(this.#stop.signal);
     this.#renew();
     for (const event of turn.writer.queued()) this.#push(event);
-    const kept = turn.keepAs();
-    this.kept = kept.catch(() => {}); // it fails, and says so
-    this.done = this.#run(kept);
+    this.kept = turn.keepAs();
+    this.kept.catch(() => {}); // told where it is waited for
+    this.done = this.#run(this.kept);
   }
   get over(): boolean {
     return this.#over;

@@ -12,6 +12,7 @@ import type { EngineInfo, EngineOptions } from '../infer/protocol.js';
 import { healthOf } from '../safeguard/judge-health.js';
 import { Admission } from './admission.js';
 import { Callers } from './callers.js';
+import { Connections } from './connections.js';
 import { keysOf, type Pem, readTls, requirePolicies, reviewersOf } from './credentials.js';
 import type { ReasoningRule } from './generation.js';
 import { takeOldProbes, tellFaults, unreadable } from './http-faults.js';
@@ -255,6 +256,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     tellFaults(server);
     takeOldProbes(server);
     endSlowReaders(server, timeouts);
+    const connections = new Connections(server);
     const address = await new Promise<AddressInfo>((done, fail) => {
       server.once('error', (e: NodeJS.ErrnoException) =>
         fail(
@@ -319,6 +321,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
           // Answers still leave; kept alive by their clients, but nothing is asked on them any more.
           const idle = setInterval(() => {
             if ('closeIdleConnections' in server) server.closeIdleConnections();
+            connections.endUnlessAnswering();
           }, IDLE_MS);
           await closed;
           clearInterval(idle);

@@ -587,6 +587,7 @@ describe('/v1/responses goes on from what is kept', () => {
     const app = scriptedApp(scriptedEngine(() => tokensOf(SAYS)).engine, { responses });
     const answers = await Promise.all([
       app.post('/v1/responses', responsesBody),
+      app.post('/v1/responses', { ...responsesBody, background: true }),
       app.post('/v1/chat/completions', { ...chatBody, store: true }),
       app.app.request('/v1/responses/resp_1'),
       app.app.request('/v1/chat/completions/chatcmpl-1'),

@@ -358,9 +358,13 @@ describe('TLS', () => {
     const { adapters: _, ...engine } = options.engine;
     const plain: ServeOptions = { engine, port: 0, log: (line) => log.push(line) };
     const [a, b] = [pem('a'), pem('b')];
-    const broken = join(root, 'broken.pem');
+    const broken = join(root, 'broken.pem'),
+      empty = join(root, 'empty.pem');
     writeFileSync(broken, 'no certificate');
+    writeFileSync(empty, ''); // as it is while somebody writes it
     for (const tls of [
+      { cert: empty, key: a.key },
+      { cert: a.cert, key: empty },
       { cert: a.cert, key: b.key },
       { cert: broken, key: a.key },
       { cert: a.cert, key: broken },

@@ -1,6 +1,8 @@
 // The server over its real port and engine, asked by the official client.
+import { once } from 'node:events';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import OpenAI from 'openai';
@@ -322,5 +324,20 @@ describe('its end', () => {
     expect((await under.text()).trimEnd().endsWith('data: [DONE]')).toBe(true);
     await closed;
     await expect(fetch(`${closing.url}/health`)).rejects.toThrow();
+  });
+  it('waits for no connection on which nothing was asked, or half of something', async () => {
+    const closing = await serve({ engine: engineOptions, port: 0 });
+    const { hostname, port } = new URL(closing.url);
+    const head = 'POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n';
+    const sockets = ['', 'GET /hea', `${head}content-length: 100\r\n\r\n{"model`].map((text) => {
+      const socket = connect(Number(port), hostname);
+      socket.write(text);
+      return socket.on('error', () => {});
+    });
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+    expect((await fetch(`${closing.url}/health`)).status).toBe(200); // they were taken before it
+    const ends = sockets.map((socket) => once(socket.resume(), 'close'));
+    await closing.close();
+    await Promise.all(ends);
   });
 });
