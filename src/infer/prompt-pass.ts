@@ -1,18 +1,18 @@
 // Prompts are read in pieces, each cut by its prompt alone and a pass by itself; short ends are read together with
-// those that stand ready, as rows that have the same bits in any company, and so are longer ones whose answers are not
-// waited for and what others grow from. How much of a pass is done in a step is decided by the time that streams may
-// wait.
+// those that stand ready, whichever adapters they have, as rows that have the same bits in any company, and so are
+// longer ones of one adapter whose answers are not waited for and what others grow from. How much of a pass is done in
+// a step is decided by the time that streams may wait.
 import type { StepResult } from '../model/decode-step.js';
-import { cacheLayers, forwardLayers, logits } from '../model/gpt-oss.js';
+import { cacheLayers, forwardLayers, logits, MOE_CHUNK_TOKENS } from '../model/gpt-oss.js';
 import type { KvCache } from '../model/kv-cache.js';
 import { MeasuredPace } from '../model/pace.js';
-import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
+import { type Batch, isPooled, type MixedAdapters, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf } from '../native/backends.js';
 import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
 import type { Prefixes } from './prefixes.js';
 import type { Sampled } from './sequence.js';
-import { cutOf, type State, valuesOf } from './state.js';
+import { cutOf, rowOf, type State, valuesOf } from './state.js';
 
 export interface PromptPassOptions {
   readonly precision: keyof typeof PRECISION;
@@ -34,6 +34,8 @@ interface Piece {
   readonly from: number;
   readonly to: number;
 }
+/** Whether it may have rows in a pass of several adapters. */
+const mixes = ({ adapter }: State): boolean => adapter === null || isPooled(adapter);
 const isLast = ({ state, to }: Piece): boolean => to === state.options.tokens.length;
 
 export class PromptPass {
@@ -83,7 +85,10 @@ export class PromptPass {
   joins(state: State, group: readonly State[]): boolean {
     const bits = this.#bits(state);
     if (bits === null || state.prefilled + this.piece(state) < state.options.tokens.length) return false;
-    return group.every((of) => of.adapter === state.adapter && this.#bits(of) === bits);
+    if (!group.every((of) => this.#bits(of) === bits)) return false;
+    if (group.every((of) => of.adapter === state.adapter)) return true;
+    const tokens = [state, ...group].reduce((sum, of) => sum + this.piece(of), 0);
+    return bits === 'alone' && tokens <= MOE_CHUNK_TOKENS && [state, ...group].every(mixes);
   }
   /** Begins the next pieces of prompts; those before are done. */
   begin(states: readonly State[]): void {
@@ -153,8 +158,12 @@ export class PromptPass {
       bits = this.#bits(state),
       batch = batchOf(pieces),
       rows = batch.starts.slice(1).map((end) => end - 1);
+    // Rows alone are in the pool's pass by themselves too: its sums are its own.
+    const mixed = bits === 'alone' ? mixedOf(s, pieces) : null,
+      adapter = mixed ? null : state.adapter;
     const options = {
       precision,
+      mixed,
       cache: this.cache,
       byRow: bits === 'alone',
       amongMany: bits === 'many',
@@ -162,10 +171,10 @@ export class PromptPass {
     };
     // Only ends are read together.
     if (!pieces.every(isLast)) {
-      yield* cacheLayers(this.model, state.adapter, batch, options);
+      yield* cacheLayers(this.model, adapter, batch, options);
       return [];
     }
-    const hidden = yield* forwardLayers(s, this.model, state.adapter, batch, { ...options, rows });
+    const hidden = yield* forwardLayers(s, this.model, adapter, batch, { ...options, rows });
     const { params, u } = valuesOf(pieces.map(({ state }) => ({ state, ahead: 0 })));
     const B = pieces.length,
       tokens = s.empty('i32', [B]),
@@ -175,6 +184,14 @@ export class PromptPass {
     const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
     return pieces.flatMap(({ state }, row) => take(state, result, row));
   }
+}
+
+/** The adapters of all tokens, where any of them has one of a pool. */
+function mixedOf(s: Scope, pieces: readonly Piece[]): MixedAdapters | null {
+  const pool = pieces.map(({ state }) => state.adapter).find(isPooled)?.pool;
+  if (!pool) return null;
+  const rows = pieces.flatMap(({ state, from, to }) => Array.from({ length: to - from }, () => rowOf(state)));
+  return { pool, rows: s.from(Int32Array.from(rows)) };
 }
 
 function batchOf(pieces: readonly Piece[]): Batch {

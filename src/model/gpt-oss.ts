@@ -784,7 +784,13 @@ function* endsForward(s: Scope, p: Pass, i: number, x: Tensor, ends: Int32Array)
     sin: endsOf(c.sin),
   };
   const normed = kv.normed ?? inputNorm(inner, p, i, x);
-  yield* chunkForward(p, i, chunk, { ...kv, normed: { ...normed, xn: endsOf(normed.xn) } }, out, out, null);
+  let of = p;
+  if (p.mixed) {
+    const rows = inner.empty('i32', [B]);
+    ops.gather_rows(rows, p.mixed.rows, index);
+    of = { ...p, mixed: { pool: p.mixed.pool, rows } };
+  }
+  yield* chunkForward(of, i, chunk, { ...kv, normed: { ...normed, xn: endsOf(normed.xn) } }, out, out, null);
   return out;
 }
 
@@ -1012,7 +1018,7 @@ function* upToLast(
 }
 /** Whether these rows are the last ones of each sequence, which have the same bits where the others are not there. */
 function isEachEnd(p: Pass, { starts }: Batch, rows: Int32Array): boolean {
-  const few = p.byRow !== 0 && p.cache !== null && !p.mixed && rows.length < p.T;
+  const few = p.byRow !== 0 && p.cache !== null && rows.length < p.T;
   return few && rows.length === starts.length - 1 && rows.every((row, b) => row === (starts[b + 1] ?? 0) - 1);
 }
 

@@ -162,29 +162,32 @@ describe.each([
 });
 
 it.each([
-  ['as rows among many', 60],
-  ['as rows alone', 8],
-] as const)('ends of prompts that are read together, %s, have the bits that each has by itself', (_, length) => {
-  const asks = Array.from({ length: 14 }, (_v, i): Ask => {
-    const adapter = i < 8 ? 0 : 1;
-    return { adapter, length: length + i, shared: 0, salt: i, maxTokens: 3, greedy: true, at: i % 2, patient: true };
-  });
-  const passes = vi.spyOn(PromptPass.prototype, 'begin');
-  for (const [model, precision] of [
-    [bf16, 'f32'],
-    [bf16, 'bf16'],
-    [q8, 'bf16'],
-  ] as const) {
-    const options = { precision, prefillTokens: 512 } as const;
-    passes.mockClear();
-    const [got] = together(model, asks, { ...options, slots: 14 });
-    // Two adapters, at two times.
-    expect(passes.mock.calls.map(([states]) => states.length)).toEqual([4, 3, 4, 3]);
-    expect(got).toEqual(asks.map((a) => alone(model, a, options)));
-    expect(new Set(got).size).toBeGreaterThan(10);
-  }
-  passes.mockRestore();
-});
+  // Of two adapters, at two times.
+  ['as rows among many', 60, (i: number) => (i < 8 ? 0 : 1), [4, 3, 4, 3]],
+  ['as rows alone, of any adapters', 8, (i: number) => i % 4, [7, 7]],
+] as const)(
+  'ends of prompts that are read together, %s, have the bits of each by itself',
+  (_, length, adapterOf, sizes) => {
+    const asks = Array.from({ length: 14 }, (_v, i): Ask => {
+      const adapter = adapterOf(i);
+      return { adapter, length: length + i, shared: 0, salt: i, maxTokens: 3, greedy: true, at: i % 2, patient: true };
+    });
+    const passes = vi.spyOn(PromptPass.prototype, 'begin');
+    for (const [model, precision] of [
+      [bf16, 'f32'],
+      [bf16, 'bf16'],
+      [q8, 'bf16'],
+    ] as const) {
+      const options = { precision, prefillTokens: 512 } as const;
+      passes.mockClear();
+      const [got] = together(model, asks, { ...options, slots: 14 });
+      expect(passes.mock.calls.map(([states]) => states.length)).toEqual(sizes);
+      expect(got).toEqual(asks.map((a) => alone(model, a, options)));
+      expect(new Set(got).size).toBeGreaterThan(10);
+    }
+    passes.mockRestore();
+  },
+);
 
 it('ends of prompts wait for those whose slots are taken a little longer', () => {
   const asks = Array.from({ length: 12 }, (_v, i): Ask => {
