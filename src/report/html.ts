@@ -30,7 +30,7 @@ export function script(code: string, data: Readonly<Record<string, unknown>> = {
   return raw(`<script>${constants.join('')}${code.replaceAll('</', '<\\/')}</script>`);
 }
 
-/** A whole page in one file: readable offline, in light and dark. */
+/** A whole page in one file: readable offline, in light, in dark and on paper, which is light whoever prints it. */
 export const page = (title: string, style: string, body: Html): string =>
   html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -45,12 +45,13 @@ export const COLOURS = `
   --ground: #fbfaf8; --panel: #ffffff; --ink: #1d1c1a; --soft: #6f6b64; --line: #e5e1da; --accent: #b4481e;
   --good: #2e7d4f; --bad: #b4311e; color-scheme: light dark;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --ground: #161513; --panel: #1f1d1a; --ink: #ece8e1; --soft: #9d978c; --line: #34312c; --accent: #f0895a;
     --good: #7cc79a; --bad: #f08a74;
   }
 }
+@media print { :root { color-scheme: light; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 `;

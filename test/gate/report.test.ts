@@ -51,6 +51,10 @@ it('what passed says so first, and that nobody has seen this gate refuse', async
   expect(html).toContain('nobody has shown it under this lock');
   expect(markdown).toMatch(/^## ✅ Release gate: PASS\n/);
   expect(junit).toContain('failures="0" errors="0"');
+  // Paper is light, whatever the screen is.
+  expect(html.match(/@media[^{]*prefers-color-scheme: dark/g)).toEqual(
+    Array(2).fill('@media screen and (prefers-color-scheme: dark'),
+  );
   expect(sarif.runs[0].results).toEqual([]);
   expect(json).toMatchObject({ decision: 'PASS', exit: 0, findings: [], cost: { seconds: 12 } });
   expect(html).not.toContain('<script');

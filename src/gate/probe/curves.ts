@@ -73,7 +73,7 @@ ${points.map((p) => html`<circle cx="${x(p.step)}" cy="${y(p.rate)}" r="3.5"/>`)
 
 export const CURVE_STYLE = `
 :root { --base-arm: #2f6690; }
-@media (prefers-color-scheme: dark) { :root { --base-arm: #86b9e0; } }
+@media screen and (prefers-color-scheme: dark) { :root { --base-arm: #86b9e0; } }
 .curve { width: 100%; max-width: 760px; height: auto; display: block; }
 .curve .grid { stroke: var(--line); stroke-width: 1; }
 .curve .limit { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 2 4; }

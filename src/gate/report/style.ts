@@ -1,7 +1,7 @@
 // How the page of a gate looks: light, dark and printed.
 export const STYLE = `
 :root { --wait: #8a6a00; --band: #e9f2ec; }
-@media (prefers-color-scheme: dark) { :root { --wait: #e3bd5b; --band: #22332a; } }
+@media screen and (prefers-color-scheme: dark) { :root { --wait: #e3bd5b; --band: #22332a; } }
 main { max-width: 1080px; margin: 0 auto; padding: 36px 24px 64px; }
 h1 { font-size: 25px; line-height: 1.25; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 16px; margin: 34px 0 10px; }

@@ -7,7 +7,7 @@ import { channelOf, fileOf, type ReportSource, shortId } from './source.js';
 
 const STYLE = `
 :root { --wait: #8a6a00; }
-@media (prefers-color-scheme: dark) { :root { --wait: #e3bd5b; } }
+@media screen and (prefers-color-scheme: dark) { :root { --wait: #e3bd5b; } }
 main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 64px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
 h2 { font-size: 15px; margin: 34px 0 10px; }
