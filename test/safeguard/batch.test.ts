@@ -398,6 +398,7 @@ describe('shards', () => {
     const cut = file('cut', readFileSync(a).subarray(0, -20));
     const text = readFileSync(a, 'utf8');
     const changed = file('changed', text.replace('"outcome":"block"', '"outcome":"allow"'));
+    const renamed = file('renamed', text.replace('"names":["', '"names":["x'));
     const [first = '', ...rest] = text.split('\n');
     const dropped = file('dropped', rest.join('\n'));
     const doubled = file('doubled', [first, first, ...rest].join('\n'));
@@ -419,6 +420,7 @@ describe('shards', () => {
       [[a, b, whole], 'part_damaged'],
       [[cut, b, c], 'part_damaged'],
       [[changed, b, c], 'part_damaged'],
+      [[renamed, b, c], 'part_damaged'],
       [[dropped, b, c], 'part_damaged'],
       [[doubled, b, c], 'part_damaged'],
       [[file('empty', ''), b, c], 'part_damaged'],

@@ -10,7 +10,7 @@ import { removeLeftovers, temporaryName } from '../../base/temporary.js';
 import type { VerdictRow } from '../agreement.js';
 import { isDetectorVerdict } from '../detectors/index.js';
 import { lineBatches } from './lines.js';
-import { type Footer, readFooter } from './part.js';
+import { type Footer, readFooter, sealOf } from './part.js';
 import { type BatchSummary, Tally } from './tally.js';
 import { VerdictFile } from './verdict-file.js';
 
@@ -154,7 +154,8 @@ async function* rowsOf(
       if (open) yield open;
       open = { row, lines: [text] };
     }
-  if (at !== part.at || verdicts !== footer.verdicts || hash.digest('hex') !== footer.sha256)
+  const { sha256, ...said } = footer;
+  if (at !== part.at || verdicts !== footer.verdicts || sealOf(said, hash) !== sha256)
     throw new IntegrityError(
       'part_damaged',
       `${file}: its bytes are not those that its last line speaks of; copy it again`,

@@ -1,5 +1,6 @@
 // The file that one shard leaves: its verdicts, each with the place of its row among all rows, and a last line that
 // says what it is a part of. `merge` believes nothing else.
+import type { Hash } from 'node:crypto';
 import { z } from 'zod';
 import { IntegrityError } from '../../base/errors.js';
 import { InputFile } from '../../base/inputs.js';
@@ -13,7 +14,7 @@ const Digests = z.strictObject({
   judging: z.string().optional(),
 });
 const Footer = z.strictObject({
-  version: z.literal(1),
+  version: z.literal(2),
   shard: z.int().min(1),
   of: z.int().min(1),
   /** Rows of all shards. */
@@ -28,7 +29,7 @@ const Footer = z.strictObject({
   names: z.array(z.string()),
   /** By policy: digests of it, of the judge and of the detectors. */
   policies: z.record(z.string(), Digests),
-  /** sha256 of all bytes before this line. */
+  /** sha256 of all bytes before this line, and of what it says itself. */
   sha256: z.string(),
 });
 export type Footer = z.infer<typeof Footer>;
@@ -38,7 +39,11 @@ const LAST_LINE = z.strictObject({ part: Footer });
 /** Most of a file that its last line may take. */
 const MOST_BYTES = 4 * 2 ** 20;
 
-export const footerLine = (footer: Footer): string => JSON.stringify({ part: footer });
+type Said = Omit<Footer, 'sha256'>;
+/** @param before of all bytes before the last line; it goes on as it was */
+export const sealOf = (said: Said, before: Hash): string => before.copy().update(JSON.stringify(said)).digest('hex');
+export const footerLine = (said: Said, before: Hash): string =>
+  JSON.stringify({ part: { ...said, sha256: sealOf(said, before) } });
 
 const damaged = (file: string, why: string): IntegrityError =>
   new IntegrityError(

@@ -283,21 +283,22 @@ class Run {
     await out.flush();
     const { rows, own, blank, digests } = this.read;
     const { verdicts } = this.#tally;
-    const sha256 = (out.hash as NonNullable<typeof out.hash>).copy().digest('hex');
     out.add(
-      footerLine({
-        version: 1,
-        shard: index,
-        of,
-        rows,
-        own,
-        verdicts,
-        blank,
-        inputs: [...digests],
-        names: [...this.rows.files],
-        policies: this.#digests.all(),
-        sha256,
-      }),
+      footerLine(
+        {
+          version: 2,
+          shard: index,
+          of,
+          rows,
+          own,
+          verdicts,
+          blank,
+          inputs: [...digests],
+          names: [...this.rows.files],
+          policies: this.#digests.all(),
+        },
+        out.hash as NonNullable<typeof out.hash>,
+      ),
     );
   }
 
