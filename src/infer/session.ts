@@ -283,7 +283,10 @@ export class Session implements Disposable {
       const wishes = wishesOf(states),
         // What is wished for after a guess is known when that was right.
         keeps = wishes !== null || rows.some((r) => r.ahead > 0 && r.state.options.steer);
-      const values = { ...valuesOf(rows), adapterRows: Int32Array.from(rows, (r) => rowOf(r.state)) };
+      const values = {
+        ...valuesOf(rows),
+        ...(base ? { adapterRows: Int32Array.from(rows, (r) => rowOf(r.state)) } : {}),
+      };
       const since = speculation?.clock() ?? 0;
       const result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
       const took = (speculation?.clock() ?? 0) - since;
@@ -306,13 +309,20 @@ export class Session implements Disposable {
   /** In a step that is not recorded rows of one stream read its keys together. */
   #batchOf(rows: readonly Row[]): Batch {
     const together = rows.length > this.#steps.mostRows,
-      firsts = [...rows.keys()].filter((i) => !together || rows[i]?.ahead === 0);
-    return {
-      tokens: Int32Array.from(rows, (r) => r.token),
-      positions: Int32Array.from(rows, (r) => this.#cache.length(r.state.slot) + r.ahead),
-      starts: Int32Array.from([...firsts, rows.length]),
-      slots: Int32Array.from(firsts, (i) => rows[i]?.state.slot ?? -1),
-    };
+      n = rows.length;
+    const tokens = new Int32Array(n),
+      positions = new Int32Array(n),
+      starts: number[] = [],
+      slots: number[] = [];
+    rows.forEach(({ state, token, ahead }, i) => {
+      tokens[i] = token;
+      positions[i] = this.#cache.length(state.slot) + ahead;
+      if (together && ahead > 0) return;
+      starts.push(i);
+      slots.push(state.slot);
+    });
+    starts.push(n);
+    return { tokens, positions, starts: new Int32Array(starts), slots: new Int32Array(slots) };
   }
 
   /**

@@ -86,7 +86,11 @@ export const valuesOf = (
   const params = new Float32Array(4 * rows.length),
     u = new Float32Array(rows.length);
   rows.forEach(({ state, ahead }, i) => {
-    params.set(paramsOf(state), 4 * i);
+    const { temperature, topK, topP, minP } = state.options.sampling;
+    params[4 * i] = temperature;
+    params[4 * i + 1] = topK;
+    params[4 * i + 2] = topP;
+    params[4 * i + 3] = minP;
     u[i] = uniformOf(state, ahead);
   });
   return { params, u };

@@ -25,10 +25,11 @@ export interface StepValues {
   /** With a pool: rows of the adapters, −1: none. */
   readonly adapterRows?: Int32Array;
 }
+/** Good until the next step. */
 export interface StepResult {
   readonly tokens: Int32Array;
   readonly logprobs: Float32Array;
-  /** f32 [B,V], good until the next step; null: not kept. */
+  /** f32 [B,V]; null: not kept. */
   readonly logits: Tensor | null;
 }
 

@@ -39,6 +39,16 @@ export interface CachePlan {
   readonly full: { readonly rows: Tensor; readonly pages: Tensor; readonly kLen: Tensor };
   readonly window: WindowPlan;
 }
+/** Where a batch's tokens go. */
+interface LaidOut {
+  readonly slots: readonly number[];
+  /** Tokens of each sequence with its new ones. */
+  readonly kLen: Int32Array;
+  /** Row of each new token in full layers. */
+  readonly rows: Int32Array;
+  /** Every sequence brings one token. */
+  readonly single: boolean;
+}
 type WindowPlan =
   /** Every sequence brings one token: write to the ring, attend in the ring. */
   | { readonly kind: 'ring'; readonly rows: Tensor; readonly kStart: Tensor; readonly kLen: Tensor }
@@ -295,18 +305,35 @@ export class KvCache implements Disposable {
    * capacity, or no page is left
    */
   plan(scope: Scope, batch: Batch): CachePlan {
-    const { starts, positions, tokens } = batch;
+    const laid = this.#layOut(batch),
+      { slots, kLen, single } = laid;
+    const kLenT = scope.from(kLen),
+      columns = single ? this.#table.perSequence : Math.max(1, pagesFor(Math.max(...kLen)));
+    return {
+      scope,
+      batch,
+      qStart: scope.from(batch.starts),
+      full: {
+        rows: scope.from(laid.rows),
+        pages: scope.from(this.#table.table(slots, columns), [slots.length, columns]),
+        kLen: kLenT,
+      },
+      window: single ? this.#ringPlan(scope, laid, kLenT) : this.#linePlan(scope, laid, batch.starts),
+    };
+  }
+  /** Takes the pages of a batch's tokens. */
+  #layOut({ starts, positions, tokens, slots: given }: Batch): LaidOut {
     const B = starts.length - 1;
-    const slots = Array.from({ length: B }, (_, b) => batch.slots?.[b] ?? b);
+    const slots = Array.from({ length: B }, (_, b) => given?.[b] ?? b);
     /** Tokens of each slot up to the row that is laid out. */
     const stands = new Map<number, number>();
     const most = tokens.length === B ? this.lookahead + 1 : 1;
-    if (slots.some((s) => s < 0 || s >= this.sequences) || mostOften(slots) > most)
+    if (slots.some((s) => s < 0 || s >= this.sequences) || (B > 1 && mostOften(slots) > most))
       throw new NativeError(
         'bad_batch',
         `KvCache: slots ${slots.join(',')} of ${this.sequences}; wanted slots that exist, each at most ${most}×`,
       );
-    const fullRows = new Int32Array(tokens.length),
+    const rows = new Int32Array(tokens.length),
       kLen = new Int32Array(B);
     let single = true;
     slots.forEach((slot, b) => {
@@ -323,34 +350,20 @@ export class KvCache implements Disposable {
       stands.set(slot, held + n);
       if (n !== 1) single = false;
       kLen[b] = held + n;
-      for (let t = 0; t < n; t++) fullRows[from + t] = this.#table.row(slot, held + t);
+      for (let t = 0; t < n; t++) rows[from + t] = this.#table.row(slot, held + t);
     });
-    const kLenT = scope.from(kLen),
-      columns = single ? this.#table.perSequence : Math.max(1, pagesFor(Math.max(...kLen)));
-    return {
-      scope,
-      batch,
-      qStart: scope.from(starts),
-      full: {
-        rows: scope.from(fullRows),
-        pages: scope.from(this.#table.table(slots, columns), [B, columns]),
-        kLen: kLenT,
-      },
-      window: single ? this.#ringPlan(scope, slots, kLen, kLenT) : this.#linePlan(scope, slots, kLen, starts),
-    };
+    return { slots, kLen, rows, single };
   }
-  /** @param kLen tokens of each sequence with its new one */
-  #ringPlan(scope: Scope, slots: readonly number[], kLen: Int32Array, kLenT: Tensor): WindowPlan {
-    const R = this.ring;
-    return {
-      kind: 'ring',
-      rows: scope.from(kLen.map((n, b) => (slots[b] ?? 0) * R + ((n - 1) % (R || 1)))),
-      kStart: scope.from(kLen.map((_, b) => (slots[b] ?? 0) * R)),
-      kLen: kLenT,
-    };
+  #ringPlan(scope: Scope, laid: LaidOut, kLen: Tensor): WindowPlan {
+    return { kind: 'ring', rows: scope.from(this.#ringRows(laid)), kStart: scope.from(this.#ringStarts(laid)), kLen };
   }
-  /** @param kLen tokens of each sequence with its new ones */
-  #linePlan(scope: Scope, slots: readonly number[], kLen: Int32Array, starts: Int32Array): WindowPlan {
+  #ringRows({ slots, kLen }: LaidOut): Int32Array {
+    return kLen.map((n, b) => (slots[b] ?? 0) * this.ring + ((n - 1) % (this.ring || 1)));
+  }
+  #ringStarts({ slots, kLen }: LaidOut): Int32Array {
+    return kLen.map((_, b) => (slots[b] ?? 0) * this.ring);
+  }
+  #linePlan(scope: Scope, { slots, kLen }: LaidOut, starts: Int32Array): WindowPlan {
     const R = this.ring,
       seen = Math.max(this.window - 1, 0);
     const fresh = (b: number): number => (starts[b + 1] ?? 0) - (starts[b] ?? 0),
@@ -411,15 +424,13 @@ export class KvCache implements Disposable {
         `KvCache.replan: ${batch.starts.length - 1} sequences of ${batch.tokens.length} tokens in ` +
           `the plan of ${B}; wanted as many, one token each`,
       );
-    using s = new Scope('workspace');
-    const fresh = this.plan(s, batch);
-    if (fresh.window.kind !== 'ring')
-      throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
-    plan.full.rows.copy(fresh.full.rows);
-    plan.full.pages.copy(fresh.full.pages);
-    plan.full.kLen.copy(fresh.full.kLen);
-    plan.window.rows.copy(fresh.window.rows);
-    plan.window.kStart.copy(fresh.window.kStart);
+    const laid = this.#layOut(batch);
+    if (!laid.single) throw new NativeError('bad_batch', 'KvCache.replan: wanted one token of each sequence');
+    plan.full.rows.write(laid.rows);
+    plan.full.pages.write(this.#table.table(laid.slots, this.#table.perSequence));
+    plan.full.kLen.write(laid.kLen);
+    plan.window.rows.write(this.#ringRows(laid));
+    plan.window.kStart.write(this.#ringStarts(laid));
     return { ...plan, batch };
   }
 
