@@ -2,7 +2,7 @@
 // this machine's own limit it reached; operations and bytes come from a dry run of the same call. Blocks its thread:
 // the CLI runs nothing else beside it.
 import { tmpdir } from 'node:os';
-import { anonymousBytes } from '../base/machine.js';
+import { anonymousBytes, availableBytes } from '../base/machine.js';
 import { packBatch } from '../data/pack.js';
 import { createAdapter } from '../lora/adapter.js';
 import { adapterSpec } from '../lora/spec.js';
@@ -15,7 +15,7 @@ import { KvCache } from '../model/kv-cache.js';
 import { type CacheDigests, cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf, HOST } from '../native/backends.js';
-import { deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
+import { deviceLimit, deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
@@ -23,6 +23,8 @@ import { type DryRunReport, dryRun } from '../native/plan.js';
 import { type Category, memoryStats, type Place, releaseCached, resetPeaks, Scope } from '../native/tensor.js';
 import { sft } from '../objectives/objective.js';
 import { learnAdapter } from '../train/adapter-learner.js';
+import type { MemoryUse, RecomputeMode } from '../train/memory-use.js';
+import { chooseUse } from '../train/room.js';
 import { OptimizerStep } from '../train/step.js';
 import { type Peer, type PeerTest, runPeer } from './peer.js';
 import { PrivateMemory } from './private-memory.js';
@@ -81,6 +83,8 @@ export interface BenchOptions {
   /** Tokens of a LoRA step. */
   readonly lora: readonly number[];
   readonly rank: number;
+  /** As train.recompute of a recipe. */
+  readonly recompute?: RecomputeMode;
   /** At least this long on each row, and at least 3 repetitions (1 where one takes longer than 20 s). */
   readonly secondsPerRow: number;
   /** Measured after each row that it can run. */
@@ -206,7 +210,7 @@ export function bench(source: string | ModelConfig, options: BenchOptions = BENC
           sequences: B,
         });
     for (const n of options.denseDtype === 'q8' ? [] : options.lora)
-      add(`LoRA step ${n}`, n, (model) => loraStep(model, n, options));
+      add(`LoRA step ${n}`, n, loraSteps(source, n, options));
     return {
       model: typeof source === 'string' ? source : 'made up',
       limits,
@@ -294,8 +298,24 @@ function decoder(model: ModelWeights, B: number, depth: number, precision: keyof
   });
 }
 
-/** The trainer's own step: what a recipe that leaves offloading to it would run; the temporary folder for the run's. */
-function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
+/** LoRA steps that use this machine's memory as the trainer would. */
+function loraSteps(source: string | ModelConfig, n: number, options: BenchOptions): (model: ModelWeights) => Work {
+  const { place = HOST, recompute } = options;
+  const room = { host: availableBytes(), device: deviceLimit() };
+  const { use } = chooseUse({ recompute }, place, n, room, (use) => {
+    const { report } = dryRun(() => {
+      const model = open(source, options, null);
+      const work = loraStep(model, n, options, use);
+      work();
+      work.close?.();
+      model.close();
+    });
+    return report;
+  });
+  return (model) => loraStep(model, n, options, use);
+}
+/** The trainer's own step: what a recipe that leaves memory to it would run; the temporary folder for the run's. */
+function loraStep(model: ModelWeights, n: number, options: BenchOptions, use: MemoryUse): Work {
   const spec = adapterSpec(model.config, {
     rank: options.rank,
     alpha: 2 * options.rank,
@@ -305,7 +325,8 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions): Work {
   });
   const adapter = createAdapter(model.config, spec, { seed: 1, trainable: true, place: placeOf(model) });
   const learner = learnAdapter(model, adapter, { precision: options.precision, folder: tmpdir() });
-  const scope = new Scope('optimizer', learner.momentsPlace);
+  learner.memory.settle(use);
+  const scope = new Scope('optimizer', learner.memory.momentsPlace);
   const moments = { m: scope.zeros('f32', adapter.params.shape), v: scope.zeros('f32', adapter.params.shape) };
   const optimizer = new OptimizerStep(learner, moments, sft, {
     clipGradNorm: null,

@@ -1,7 +1,7 @@
 // gpt-oss, forward and backward, over the ops: the only place that knows the architecture. Read `attention` and
 // `experts` first, then `lossAndGradients`. Backward keeps the input of every layer and recomputes the rest of that
-// layer when its turn comes. The residual stream x is f32 [T,D]; but for it and the keys and values, tokens are taken
-// in chunks, so that memory grows by a few f32 rows per token.
+// layer when its turn comes, but for what there was room to keep (kept.ts). The residual stream x is f32 [T,D]; but for
+// it, keys and values, and what is kept, tokens are taken in chunks, so that memory grows by a few f32 rows per token.
 import { ConfigError, NativeError } from '../base/errors.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
@@ -15,6 +15,7 @@ import {
   routed,
   scoresBackward,
 } from './experts.js';
+import { KEEP_NOTHING, type Keep, lowestTrained } from './kept.js';
 import type { CachePlan, KeysAt, KvCache } from './kv-cache.js';
 import { FEW_QUERIES, MANY_ROWS, type Pace, paced, pacedExperts } from './pace.js';
 import {
@@ -494,11 +495,18 @@ interface KeysValues {
   /** Where a pass on a cache finds those of all its tokens, the earlier ones too. */
   readonly cached: KeysAt | null;
 }
-function* keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): Generator<void, KeysValues> {
+/** @param into where they go; null: to new tensors of `s` */
+function* keysAndValues(
+  s: Scope,
+  p: Pass,
+  i: number,
+  x: Tensor,
+  into: KeptAttention | null,
+): Generator<void, KeysValues> {
   const { w, a } = layerOf(p, i);
   const { num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
-  const k = newLinear(s, p.T, w.k, a.k),
-    v = newLinear(s, p.T, w.v, a.v);
+  const k = into?.k ?? newLinear(s, p.T, w.k, a.k),
+    v = into?.v ?? newLinear(s, p.T, w.v, a.v);
   let normed: Normed | null = null;
   for (const c of p.chunks) {
     using inner = new Scope('activations', placeOf(p.model));
@@ -521,17 +529,52 @@ function* keysAndValues(s: Scope, p: Pass, i: number, x: Tensor): Generator<void
   return { k, v, normed, cached };
 }
 
-interface Attended {
+/** Of a chunk, or kept of all tokens: q f32 [t,H·Dh], rotary applied, o f32 [t,H,Dh], lse f32 [t,H], out f32 [t,D]. */
+interface Attention {
   readonly q: Linear;
-  readonly heads: { readonly q: Tensor; readonly k: Tensor; readonly v: Tensor };
   readonly o: Tensor;
-  readonly oFlat: Tensor;
   readonly lse: Tensor | null;
   readonly out: Linear;
 }
+/** What a layer's backward needs of its attention, f32, all tokens. */
+interface KeptAttention extends Attention {
+  readonly k: Linear;
+  readonly v: Linear;
+}
+function newAttention(s: Scope, p: Pass, i: number, t: number, save: boolean): Attention {
+  const { w, a } = layerOf(p, i);
+  const { num_attention_heads: H, head_dim: Dh } = p.model.config;
+  return {
+    q: newLinear(s, t, w.q, a.q),
+    o: s.empty('f32', [t, H, Dh]),
+    lse: save ? s.empty('f32', [t, H]) : null,
+    out: newLinear(s, t, w.o, a.o),
+  };
+}
+function keptAttention(s: Scope, p: Pass, i: number): KeptAttention {
+  const { w, a } = layerOf(p, i);
+  return {
+    ...newAttention(s, p, i, p.T, true),
+    k: newLinear(s, p.T, w.k, a.k),
+    v: newLinear(s, p.T, w.v, a.v),
+  };
+}
+const chunkOf = (s: Scope, { q, o, lse, out }: Attention, { from, to }: Chunk): Attention => ({
+  q: partOf(s, q, from, to),
+  o: rowsOf(s, o, from, to),
+  lse: lse && rowsOf(s, lse, from, to),
+  out: partOf(s, out, from, to),
+});
+/** Queries of a chunk, keys and values, by head. */
+function headsOf(s: Scope, p: Pass, q: Tensor, { k, v }: KeysValues): Record<'q' | 'k' | 'v', Tensor> {
+  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
+  return { q: q.view(s, [q.rows, H, Dh]), k: k.y.view(s, [p.T, Hkv, Dh]), v: v.y.view(s, [p.T, Hkv, Dh]) };
+}
+const flat = (s: Scope, { o }: Attention): Tensor => o.view(s, [o.rows, o.numel / o.rows]);
+
 /**
- * Query projection, rotary, attention and output projection of a chunk: everything of the first half-layer but the
- * residual sum. `xn` f32 [t,D].
+ * Query projection, rotary, attention and output projection of a chunk into `to`: everything of the first half-layer
+ * but the residual sum. `xn` f32 [t,D].
  */
 function* attention(
   s: Scope,
@@ -540,21 +583,19 @@ function* attention(
   c: Chunk,
   xn: Tensor,
   kv: KeysValues,
-  save: boolean,
-): Generator<void, Attended> {
+  to: Attention,
+): Generator<void> {
   const { w, a } = layerOf(p, i);
-  const { num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh } = p.model.config;
+  const { num_attention_heads: H, head_dim: Dh } = p.model.config;
   const t = c.to - c.from,
     scale = Dh ** -0.5;
-  const q = newLinear(s, t, w.q, a.q);
+  const { q, o, lse, out } = to;
   yield* paced(p.pace, 'dense', t, w.q.w.numel, MANY_ROWS, (from, to) => {
     using part = new Scope('activations', placeOf(p.model));
     const { y } = linear(p, i, 'q', c.index, partOf(part, q, from, to), rowsOf(part, xn, from, to), w.q, a.q);
     ops.rope(y, rowsOf(part, c.cos, from, to), rowsOf(part, c.sin, from, to), H, 1);
   });
-  const heads = { q: q.y.view(s, [t, H, Dh]), k: kv.k.y.view(s, [p.T, Hkv, Dh]), v: kv.v.y.view(s, [p.T, Hkv, Dh]) };
-  const o = s.empty('f32', [t, H, Dh]),
-    lse = save ? s.empty('f32', [t, H]) : null;
+  const heads = headsOf(s, p, q.y, kv);
   if (kv.cached) yield* attendOnCache(p, c, kv.cached, o, heads.q, w.sinks, scale);
   else
     ops.attention_fwd(
@@ -574,13 +615,11 @@ function* attention(
       scale,
       p.precision,
     );
-  const oFlat = o.view(s, [t, H * Dh]);
-  const out = newLinear(s, t, w.o, a.o);
+  const oFlat = flat(s, to);
   yield* paced(p.pace, 'dense', t, w.o.w.numel, MANY_ROWS, (from, to) => {
     using part = new Scope('activations', placeOf(p.model));
     linear(p, i, 'o', c.index, partOf(part, out, from, to), rowsOf(part, oFlat, from, to), w.o, a.o);
   });
-  return { q, heads, o, oFlat, lse, out };
 }
 /** o and q f32 [t,H,Dh]. A slice of the queries of one sequence sees the keys up to its last. */
 function* attendOnCache(
@@ -626,14 +665,42 @@ function* attendOnCache(
  * Router, gate/up projection and SwiGLU of a chunk of tokens; xn f32 [t,D] is the normed input. Rows p are the t·K
  * routed pairs, sorted by expert. `wide` receives z and act, by far the largest, so that they can go first.
  */
-interface Expertise extends Routing {
+interface Expertise extends Routing, PreActivation {
   readonly router: Linear;
   readonly rowAdapter: Tensor | null;
-  readonly z: Tensor;
   readonly act: Tensor;
+}
+/** The product of gate_up, f32 [P,2F], and of its pair's A, f32 [P,R]. */
+interface PreActivation {
+  readonly z: Tensor;
   readonly h: Tensor | null;
 }
-function* experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor): Generator<void, Expertise> {
+/** @param rows P, of a piece or of all tokens */
+function newPreActivation(s: Scope, wide: Scope, p: Pass, i: number, rows: number): PreActivation {
+  const pair = layerOf(p, i).a.gateUp;
+  return {
+    z: wide.empty('f32', [rows, 2 * p.model.config.intermediate_size]),
+    h: pair ? s.empty('f32', [rows, pair.A.shape[1] ?? 0]) : null,
+  };
+}
+/** Of tokens [from, to). */
+function pieceOf(s: Scope, p: Pass, { z, h }: PreActivation, from: number, to: number): PreActivation {
+  const { num_experts_per_tok: K } = p.model.config;
+  return { z: rowsOf(s, z, from * K, to * K), h: h && rowsOf(s, h, from * K, to * K) };
+}
+/**
+ * @param kept where the pre-activations go, or lie already; null: to new tensors
+ * @param known they lie there
+ */
+function* experts(
+  s: Scope,
+  wide: Scope,
+  p: Pass,
+  i: number,
+  xn: Tensor,
+  kept: PreActivation | null,
+  known: boolean,
+): Generator<void, Expertise> {
   const { w, a } = layerOf(p, i);
   const { num_experts_per_tok: K, intermediate_size: F, swiglu_alpha, swiglu_limit } = p.model.config;
   const t = xn.rows,
@@ -648,12 +715,13 @@ function* experts(s: Scope, wide: Scope, p: Pass, i: number, xn: Tensor): Genera
   if (p.pace) yield;
   const rowAdapter = p.mixed && s.empty('i32', [P]);
   if (p.mixed && rowAdapter) ops.gather_rows(rowAdapter, p.mixed.rows, rowToken);
-  const z = wide.empty('f32', [P, 2 * F]),
+  const { z, h } = kept ?? newPreActivation(s, wide, p, i, P),
     act = wide.empty('f32', [P, F]);
-  const h = a.gateUp ? s.empty('f32', [P, a.gateUp.A.shape[1] ?? 0]) : null;
-  const x = w.gateUp.inputs?.(s, xn) ?? xn;
-  yield* expertRows(p, z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp);
-  addExpertPairs(p, i, 'gateUp', z, xn, rowToken, offsets, rowAdapter);
+  if (!known) {
+    const x = w.gateUp.inputs?.(s, xn) ?? xn;
+    yield* expertRows(p, z, h, { x, rows: rowToken, offsets }, w.gateUp, a.gateUp);
+    addExpertPairs(p, i, 'gateUp', z, xn, rowToken, offsets, rowAdapter);
+  }
   yield* paced(p.pace, 'swiglu', P, F, MANY_ROWS, (from, to) => {
     using part = new Scope('workspace', placeOf(p.model));
     ops.swiglu_fwd(rowsOf(part, act, from, to), rowsOf(part, z, from, to), swiglu_alpha, swiglu_limit);
@@ -709,15 +777,24 @@ function* moeChunks(model: ModelWeights, from: number, to: number): Generator<re
   for (let at = from; at < to; at += size) yield [at, Math.min(to, at + size)];
 }
 
-/**
- * One layer, from x into out (which may be x). With `keepH`, the rank-R products of the down projection, f32 [T·K,R],
- * are kept there for the backward, which then need not run that projection again.
- */
-function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, keepH: Tensor | null): Generator<void> {
+/** What a layer's forward leaves for its backward, each null where it is computed again. */
+interface KeptLayer {
+  readonly attention: KeptAttention | null;
+  readonly experts: PreActivation | null;
+  /**
+   * The rank-R products of the down projection, f32 [T·K,R]: with them the backward need not run that projection; null
+   * where it has no pair.
+   */
+  readonly downH: Tensor | null;
+}
+const NOTHING_KEPT: KeptLayer = { attention: null, experts: null, downH: null };
+
+/** One layer, from x into out (which may be x). */
+function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, kept: KeptLayer): Generator<void> {
   using s = new Scope('activations', placeOf(p.model));
   layerOf(p, i).w.verify?.();
-  const kv = yield* keysAndValues(s, p, i, x);
-  for (const c of p.chunks) yield* chunkForward(p, i, c, kv, x, out, keepH);
+  const kv = yield* keysAndValues(s, p, i, x, kept.attention);
+  for (const c of p.chunks) yield* chunkForward(p, i, c, kv, x, out, kept);
 }
 /** The rest of a layer for a chunk of tokens, as they see the keys and values of all. */
 function* chunkForward(
@@ -727,7 +804,7 @@ function* chunkForward(
   kv: KeysValues,
   x: Tensor,
   out: Tensor,
-  keepH: Tensor | null,
+  kept: KeptLayer,
 ): Generator<void> {
   using inner = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
@@ -738,18 +815,20 @@ function* chunkForward(
   const xn = inner.empty('f32', [t, D]);
   {
     using half = new Scope('activations', placeOf(p.model));
-    const att = yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, false);
+    const att = kept.attention ? chunkOf(half, kept.attention, c) : newAttention(half, p, i, t, false);
+    yield* attention(half, p, i, c, (kv.normed ?? inputNorm(half, p, i, xc)).xn, kv, att);
     ops.rmsnorm_fwd(xn, half.empty('f32', [t]), outc, xc, att.out.y, w.postNorm, eps); // out = x + attention
   }
   if (p.pace) yield;
   for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
     using m = new Scope('workspace', placeOf(p.model));
-    const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from));
+    const pre = kept.experts && pieceOf(m, p, kept.experts, from, to);
+    const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from), pre, false);
     const y = m.empty('f32', [(to - from) * K, D]);
     const h = !a.down
       ? null
-      : keepH
-        ? keepH.slice(m, from * K, to * K)
+      : kept.downH
+        ? kept.downH.slice(m, from * K, to * K)
         : m.empty('f32', [(to - from) * K, a.down.A.shape[1] ?? 0]);
     const act = w.down.inputs?.(m, e.act) ?? e.act;
     yield* expertRows(p, y, h, { x: act, rows: null, offsets: e.offsets }, w.down, a.down);
@@ -764,7 +843,7 @@ function* chunkForward(
 function* endsForward(s: Scope, p: Pass, i: number, x: Tensor, ends: Int32Array): Generator<void, Tensor> {
   using inner = new Scope('activations', placeOf(p.model));
   layerOf(p, i).w.verify?.();
-  const kv = yield* keysAndValues(inner, p, i, x);
+  const kv = yield* keysAndValues(inner, p, i, x, null);
   const B = ends.length,
     index = inner.from(ends),
     c = p.chunks[0] as Chunk;
@@ -790,7 +869,7 @@ function* endsForward(s: Scope, p: Pass, i: number, x: Tensor, ends: Int32Array)
     ops.gather_rows(rows, p.mixed.rows, index);
     of = { ...p, mixed: { pool: p.mixed.pool, rows } };
   }
-  yield* chunkForward(of, i, chunk, { ...kv, normed: { ...normed, xn: endsOf(normed.xn) } }, out, out, null);
+  yield* chunkForward(of, i, chunk, { ...kv, normed: { ...normed, xn: endsOf(normed.xn) } }, out, out, NOTHING_KEPT);
   return out;
 }
 
@@ -806,7 +885,7 @@ function expertsBackward(
   xn: Tensor,
   dout: Tensor,
   dxn: Tensor,
-  keptH: Tensor | null,
+  kept: KeptLayer,
   g: LayerGrads | undefined,
 ): void {
   using s = new Scope('workspace', placeOf(p.model));
@@ -822,12 +901,13 @@ function expertsBackward(
   } = p.model.config;
   const t = to - from,
     P = t * K;
-  const m = atOnce(experts(s, wide, p, i, xn));
+  const pre = kept.experts && pieceOf(s, p, kept.experts, from, to);
+  const m = atOnce(experts(s, wide, p, i, xn, pre, pre !== null));
   const dact = wide.empty('f32', [P, F]),
     rowDot = s.empty('f32', [P]);
   const dy = { of: dout, rows: m.rowToken, weight: m.rowWeight },
     downIn = { x: m.act, rows: null, offsets: m.offsets },
-    downH = keptH?.slice(s, from * K, to * K) ?? null;
+    downH = kept.downH?.slice(s, from * K, to * K) ?? null;
   expertProductBackward(dact, g?.down, dy, downIn, downH, w.down, a.down, p.precision);
   mergedExpertsBackward(p, mergedPair(p, i, 'down'), dy, downIn, w.down);
   const dz = s.empty('f32', [P, 2 * F]);
@@ -850,14 +930,7 @@ function expertsBackward(
  * from the last to the first: then the keys of a chunk have met all queries that see them when its turn comes, and the
  * whole chunk is done at once.
  */
-function layerBackward(
-  p: Pass,
-  i: number,
-  x: Tensor,
-  dx: Tensor,
-  keptH: Tensor | null,
-  g: LayerGrads | undefined,
-): void {
+function layerBackward(p: Pass, i: number, x: Tensor, dx: Tensor, kept: KeptLayer, g: LayerGrads | undefined): void {
   using s = new Scope('activations', placeOf(p.model));
   const { w, a } = layerOf(p, i);
   const {
@@ -867,7 +940,9 @@ function layerBackward(
     hidden_size: D,
     rms_norm_eps: eps,
   } = p.model.config;
-  const kv = atOnce(keysAndValues(s, p, i, x));
+  const kv: KeysValues = kept.attention
+    ? { ...kept.attention, normed: null, cached: null }
+    : atOnce(keysAndValues(s, p, i, x, null));
   const dk = s.zeros('f32', [p.T, Hkv * Dh]),
     dv = s.zeros('f32', [p.T, Hkv * Dh]);
   for (const c of p.chunks.toReversed()) {
@@ -877,7 +952,8 @@ function layerBackward(
     const xc = part(x),
       dxc = part(dx);
     const { xn, rstd } = kv.normed ?? inputNorm(inner, p, i, xc);
-    const att = atOnce(attention(inner, p, i, c, xn, kv, true));
+    const att = kept.attention ? chunkOf(inner, kept.attention, c) : newAttention(inner, p, i, t, true);
+    if (!kept.attention) atOnce(attention(inner, p, i, c, xn, kv, att));
     if (!att.lse) throw new NativeError('bad_layer', 'attention kept no log-sum-exp');
     const mid = att.out.y,
       dxn = inner.empty('f32', [t, D]);
@@ -887,24 +963,25 @@ function layerBackward(
       ops.rmsnorm_fwd(post.xn, post.rstd, mid, mid, xc, w.postNorm, eps); // mid = attention + x
       for (const [from, to] of moeChunks(p.model, c.from, c.to)) {
         const rows = (whole: Tensor): Tensor => rowsOf(half, whole, from - c.from, to - c.from);
-        expertsBackward(p, i, from, to, rows(post.xn), rows(dxc), rows(dxn), keptH, g);
+        expertsBackward(p, i, from, to, rows(post.xn), rows(dxc), rows(dxn), kept, g);
       }
       ops.rmsnorm_bwd(dxc, g?.postNorm ?? null, dxn, dxc, mid, w.postNorm, post.rstd);
     }
     const dO = inner.empty('f32', [t, H * Dh]),
       dq = inner.empty('f32', [t, H * Dh]);
-    linearBackward(p, i, 'o', c.index, dO, 0, dxc, att.oFlat, att.out.h, w.o, a.o, g?.o);
+    linearBackward(p, i, 'o', c.index, dO, 0, dxc, flat(inner, att), att.out.h, w.o, a.o, g?.o);
     const keys = [p.T, Hkv, Dh],
       queries = [t, H, Dh];
+    const heads = headsOf(inner, p, att.q.y, kv);
     ops.attention_bwd(
       dq.view(inner, queries),
       dk.view(inner, keys),
       dv.view(inner, keys),
       g?.sinks ?? null,
       dO.view(inner, queries),
-      att.heads.q,
-      att.heads.k,
-      att.heads.v,
+      heads.q,
+      heads.k,
+      heads.v,
       att.o,
       att.lse,
       w.sinks,
@@ -974,7 +1051,7 @@ export function* forwardLayers(
     last = model.layers.length - 1,
     ends = rows !== null && isEachEnd(p, batch, rows) ? rows : null;
   const top = ends ? yield* endsForward(s, p, last, x, ends) : x;
-  if (!ends) yield* layerForward(p, last, x, x, null);
+  if (!ends) yield* layerForward(p, last, x, x, NOTHING_KEPT);
   yield;
   p.cache?.store.advance(p.cache.plan);
   const { hidden } = finalNorm(s, p, top, ends ? null : rows);
@@ -993,7 +1070,7 @@ export function* cacheLayers(
   const { p, x } = yield* upToLast(s, model, adapter, batch, options);
   const last = model.layers.length - 1;
   layerOf(p, last).w.verify?.();
-  yield* keysAndValues(s, p, last, x);
+  yield* keysAndValues(s, p, last, x, null);
   if (p.cache) options.cache.advance(p.cache.plan);
 }
 /** All layers but the last, whose input is x f32 [T,D]. */
@@ -1010,7 +1087,7 @@ function* upToLast(
   if (p.pace) yield;
   for (let i = 0; i + 1 < model.layers.length; i++) {
     options.signal?.throwIfAborted();
-    yield* layerForward(p, i, x, x, null);
+    yield* layerForward(p, i, x, x, NOTHING_KEPT);
     yield;
   }
   options.signal?.throwIfAborted();
@@ -1108,6 +1185,8 @@ export interface LossOptions {
    * memory. Absent or null: they stay. Changes no bit.
    */
   readonly offload?: string | null;
+  /** What the backward finds again; absent: it computes all but the layers' inputs once more. Changes no bit. */
+  readonly keep?: Keep;
   /**
    * Weights that depend on the forward pass: given the nll of every target (nats, in order), ∂loss/∂nll of each, of any
    * sign; `targets.weights` are then only the caller's. The head's products are computed once more for it, nothing
@@ -1116,26 +1195,6 @@ export interface LossOptions {
   readonly weigh?: (nll: Float32Array) => Float32Array;
   /** Without gradients: receives 1 for each target that is the most probable token, which greedy decoding takes. */
   readonly hits?: Uint8Array | null;
-}
-
-const trains = (layer: LayerAdapter | undefined): boolean => TARGETS.some((t) => layer?.[t]?.dA || layer?.[t]?.dB);
-/** Below the lowest trained layer nothing needs a gradient. */
-function lowestTrained(model: ModelWeights, adapter: ModelAdapter | null): number {
-  const trained = adapter ?? model.merged;
-  return trained ? Math.max(0, trained.layers.findIndex(trains)) : 0;
-}
-
-/** From this many bytes of kept activations on, a trainer that is free to choose puts them on disk. */
-export const OFFLOAD_FROM_BYTES = 2 ** 30;
-/**
- * Bytes that grow with the tokens T of a batch and last from forward to backward: the layers' inputs, the down
- * projections' rank-R products, one gradient.
- */
-export function keptActivationBytes(model: ModelWeights, adapter: ModelAdapter | null, T: number): number {
-  const { hidden_size: D, num_experts_per_tok: K } = model.config,
-    from = lowestTrained(model, adapter);
-  const ranks = (adapter?.layers ?? []).slice(from).reduce((sum, l) => sum + (l.down?.A.shape[1] ?? 0), 0);
-  return 4 * T * ((model.layers.length - from + 2) * D + K * ranks);
 }
 
 /** Logits that are looked at together: 16 MiB. */
@@ -1248,7 +1307,8 @@ export function lossAndGradients(
   );
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
-  const kept: { readonly scope: Scope; readonly x: Tensor; readonly h: Tensor | null }[] = [];
+  const kept: (KeptLayer & { readonly scopes: readonly Scope[]; readonly x: Tensor })[] = [];
+  const keeps = gradients ? (options.keep ?? KEEP_NOTHING) : KEEP_NOTHING;
   const { ownMemory } = backendOf(placeOf(model));
   const keepable = (scope: Scope, shape: readonly number[]): Tensor =>
     options.offload && gradients && !ownMemory
@@ -1262,16 +1322,21 @@ export function lossAndGradients(
   for (let i = 0; i < L; i++) {
     const down = adapter?.layers[i]?.down;
     const keep = gradients && i >= lowest;
-    const h = keep && down ? keepable(scope, [p.T * K, down.A.shape[1] ?? 0]) : null;
+    const room = s.open();
+    const layer: KeptLayer = {
+      attention: keep && i >= L - keeps.attention ? keptAttention(room, p, i) : null,
+      experts: keep && i >= L - keeps.experts ? newPreActivation(room, room, p, i, p.T * K) : null,
+      downH: keep && down ? keepable(scope, [p.T * K, down.A.shape[1] ?? 0]) : null,
+    };
     const next = keep ? s.open() : scope;
     const out = keep ? newX(next) : x;
-    atOnce(layerForward(p, i, x, out, h));
+    atOnce(layerForward(p, i, x, out, layer));
     if (parks && keep) {
       const host = s.open('activations', HOST);
       const park = (t: Tensor): Tensor => host.empty(t.dtype, t.shape).copy(t);
-      kept.push({ scope: host, x: park(x), h: h && park(h) });
+      kept.push({ ...layer, scopes: [host, room], x: park(x), downH: layer.downH && park(layer.downH) });
       scope.close();
-    } else kept.push({ scope, x, h });
+    } else kept.push({ ...layer, scopes: [scope, room], x });
     scope = next;
     x = out;
   }
@@ -1291,8 +1356,8 @@ export function lossAndGradients(
       if (!of) continue;
       using back = new Scope('activations', placeOf(model));
       const here = (t: Tensor): Tensor => (t.place === placeOf(model) ? t : back.empty(t.dtype, t.shape).copy(t));
-      layerBackward(p, i, here(of.x), dx, of.h && here(of.h), grads?.layers[i]);
-      of.scope.close();
+      layerBackward(p, i, here(of.x), dx, { ...of, downH: of.downH && here(of.downH) }, grads?.layers[i]);
+      for (const each of of.scopes) each.close();
     }
     if (grads) ops.embedding_bwd(grads.embed, dx, p.ids);
   }

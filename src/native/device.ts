@@ -189,6 +189,8 @@ export function deviceRoom(): number {
     ? Infinity
     : (limit || (addon.listDevices().find((d) => d.index === open)?.memory ?? Infinity) - 2 ** 29) - held;
 }
+/** Of a device that is open: all that may be taken of it, by whomever. Infinity while none is open. */
+export const deviceLimit = (): number => Math.floor(deviceRoom() + deviceMemory().held);
 /** The highest sum of live bytes in a place since `resetPeaks`. */
 export const peakBytes = (place: Place): number =>
   backendOf(place).ownMemory ? deviceMemory().totalPeak : memoryStats().totalPeak;
@@ -203,9 +205,3 @@ export const synchronize = (): void => addon.synchronize();
 export const prefetch = (to: Tensor, from: Tensor): number => addon.prefetch(to.handle, from.handle);
 /** Ops called from here on find the bytes of that ticket. */
 export const arrive = (ticket: number): void => addon.arrive(ticket);
-
-/**
- * Bytes that one thing (moments, kept activations) may take of what is left of the device before it goes to the host: a
- * quarter.
- */
-export const deviceShare = (): number => deviceRoom() * 0.25;

@@ -23,6 +23,8 @@ export interface Learner {
   nll(batch: Batch, targets: Targets, hits?: Uint8Array | null): Float32Array;
   /** Nll of each target under what was there before training: the base without the adapter. Absent: there is none. */
   reference?(batch: Batch, targets: Targets): Float32Array;
+  /** After memory ran out: from now on less stays from forward to backward, with the same bits. False: nothing did. */
+  keepLess?(): boolean;
   /** Called after the optimizer changed `params`. */
   refresh(): void;
   close(): void;

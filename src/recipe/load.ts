@@ -247,7 +247,7 @@ export function recipeDigest(recipe: Recipe): string {
   const {
     memoryLimit: _limit,
     gate: _gate,
-    train: { offloadActivations: _offload, precomputeReference: _precompute, ...train },
+    train: { offloadActivations: _offload, recompute: _recompute, precomputeReference: _precompute, ...train },
     ...rest
   } = { ...recipe, device: 'auto' };
   return createHash('sha256')

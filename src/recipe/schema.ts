@@ -210,15 +210,23 @@ const Train = z.strictObject({
     .optional()
     .describe(
       'put the kept layer inputs of a batch into files without a name beside the run; absent: ' +
-        'auto, from 1 GiB on. On a GPU they go to host memory; auto: where they would take over a ' +
-        'quarter of what is left. Changes memory, no result',
+        'auto, from 1 GiB on. On a GPU they go to host memory; auto: where a step does not fit ' +
+        'otherwise. Changes memory, no result',
     ),
   offloadOptimizer: z
     .enum(['auto', 'always', 'never'])
     .optional()
     .describe(
-      'on a GPU: keep the moments of AdamW in host memory; absent: auto, where they would take ' +
-        'over a quarter of what is left of the device. Changes memory and time',
+      'on a GPU: keep the moments of AdamW in host memory; absent: auto, where a step does not fit ' +
+        'with offloaded activations either. Changes memory and time, no result',
+    ),
+  recompute: z
+    .enum(['auto', 'always', 'never'])
+    .optional()
+    .describe(
+      'compute what the backward pass needs of each layer once more; absent: auto, keep of it what ' +
+        'there is room for: on a GPU in its memory, on the CPU in half of what a step and the mapped ' +
+        'files leave. Changes memory and time, no result',
     ),
   lr: positive().default(2e-4).describe('peak learning rate'),
   schedule: z

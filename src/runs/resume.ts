@@ -37,6 +37,7 @@ const FREE = new Set([
   'train.tensorBoard',
   'train.offloadActivations',
   'train.offloadOptimizer',
+  'train.recompute',
   'train.precomputeReference',
   'train.epochs',
   'train.steps',

@@ -11,7 +11,8 @@ import { readJsonFile } from '../base/json-file.js';
 import { asWriteError } from '../base/system-error.js';
 import { removeLeftovers, temporaryName } from '../base/temporary.js';
 import type { MergeAware } from '../lora/spec.js';
-import { DEVICE_BACKENDS, type Device, HOST } from '../native/backends.js';
+import type { Keep } from '../model/kept.js';
+import { DEVICE_BACKENDS, type Device, HOST, type Place } from '../native/backends.js';
 import type { Recipe } from '../recipe/schema.js';
 
 /** What determines the run, and how far it got. */
@@ -42,6 +43,8 @@ export interface RunRecord {
   /** The commits that hf:// references of the recipe meant when it began; absent: it has none. */
   readonly hub?: Readonly<Record<string, string>>;
   readonly trainedParameters: number;
+  /** Where it kept what when it began or went on last; not in records of before there was a choice. */
+  readonly memory?: MemoryLayout;
   /** The model that it trains is the base with the adapter merged in like this; absent: added to it. */
   readonly mergeAware?: MergeAware;
   readonly output: string;
@@ -66,6 +69,14 @@ export interface RunRecord {
     readonly done: number;
     readonly exact: boolean;
   }[];
+}
+/** No bit depends on it. */
+export interface MemoryLayout {
+  /** Where the moments of AdamW lie. */
+  readonly moments: Place;
+  readonly layers: number;
+  /** Of how many of them, counted from the last, the largest batch keeps what its backward pass needs. */
+  readonly kept: Keep;
 }
 export interface RunDigests {
   readonly recipe: string;

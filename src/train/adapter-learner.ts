@@ -2,27 +2,21 @@
 import { CheckpointError } from '../base/errors.js';
 import type { Adapter } from '../lora/adapter.js';
 import { applyAdapter } from '../lora/apply.js';
-import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
-import { type Batch, type ModelAdapter, type ModelWeights, placeOf, type Targets } from '../model/types.js';
-import type { Place } from '../native/tensor.js';
+import { lossAndGradients } from '../model/gpt-oss.js';
+import type { Batch, ModelAdapter, ModelWeights, Targets } from '../model/types.js';
 import type { Learner } from '../objectives/learner.js';
 import type { Recipe } from '../recipe/schema.js';
-import { momentsPlaceOf, type OffloadMode, offloadRule } from './offload.js';
+import { LearnerMemory, type MemoryModes } from './memory-use.js';
 
-export interface LearnOptions {
+export interface LearnOptions extends MemoryModes {
   readonly precision: Recipe['train']['precision'];
-  readonly offloadActivations?: OffloadMode | undefined;
-  readonly offloadOptimizer?: OffloadMode | undefined;
   /** Folder on whose disk activations may go; it need not be there before the first batch. */
   readonly folder: string;
 }
 /** A learner and what it needs of memory. */
 export interface PlacedLearner extends Learner {
   readonly trainedParameters: number;
-  /** Bytes that a batch of this many tokens puts elsewhere: on disk, from a GPU into host memory; 0: none. */
-  offloadBytes(tokens: number): number;
-  /** Where the moments of AdamW are to lie. */
-  readonly momentsPlace: Place;
+  readonly memory: LearnerMemory;
 }
 
 /** Base and adapter stay the caller's; `close` closes neither. @throws {CheckpointError} not_trainable */
@@ -30,9 +24,7 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
   const { grads } = adapter;
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
   const applied = applyAdapter(base, adapter);
-  const offloadBytes = offloadRule(options.offloadActivations ?? 'auto', placeOf(base), (tokens) =>
-    keptActivationBytes(applied.model, applied.adapter, tokens),
-  );
+  const memory = new LearnerMemory(applied.model, applied.adapter, adapter.params, options);
   const forward = (
     model: ModelWeights,
     adapted: ModelAdapter | null,
@@ -48,8 +40,7 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
       gradients: false,
     }).nll;
   return {
-    offloadBytes,
-    momentsPlace: momentsPlaceOf(options.offloadOptimizer ?? 'auto', adapter.params),
+    memory,
     params: adapter.params,
     grads,
     trainedParameters: adapter.entries.reduce((a, e) => a + e.shape.reduce((x, y) => x * y, 1), 0),
@@ -59,9 +50,10 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
         seed,
         grads: null,
         gradients: true,
-        offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
+        ...memory.of(batch.tokens.length, options.folder),
         ...(weigh ? { weigh } : {}),
       }).nll,
+    keepLess: () => memory.keepLess(),
     nll: (batch, targets, hits) => forward(applied.model, applied.adapter, batch, targets, hits),
     reference: (batch, targets) => forward(base, null, batch, targets),
     // The pairs are views of params; what was merged of them is not.

@@ -1,19 +1,22 @@
-// One optimizer step run dry: what it would allocate and call. The plan reports it; `device: auto` asks whether it
-// fits.
+// One optimizer step run dry: what it would allocate and call. The plan reports it; a run decides by it what lies
+// where, and `device: auto` whether it fits.
 import { formatBytes } from '../base/units.js';
 import { type Examples, samplesAt } from '../data/example.js';
 import type { StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
-import { backendOf, type Device, describeDevice, HOST, hostDevice } from '../native/backends.js';
-import { deviceMemory, deviceRoom, useDevice } from '../native/device.js';
+import { backendOf, type Device, describeDevice, HOST, hostDevice, parseDevice } from '../native/backends.js';
+import { deviceLimit, useDevice } from '../native/device.js';
 import { ops } from '../native/ops.js';
 import { type DryRunReport, dryRun } from '../native/plan.js';
-import { Scope } from '../native/tensor.js';
+import { type Place, Scope } from '../native/tensor.js';
 import { objectiveOf, type ReferenceSums } from '../objectives/objective.js';
 import { referenceSums } from '../objectives/references.js';
 import { memoryLimitOf, onHost } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
-import { createLearner } from './learners.js';
+import type { MemoryLayout } from '../runs/run-folder.js';
+import { createLearner, type TrainedLearner } from './learners.js';
+import type { MemoryUse } from './memory-use.js';
+import { chooseUse, type Room } from './room.js';
 import { OptimizerStep } from './step.js';
 
 export interface DryStep {
@@ -21,7 +24,17 @@ export interface DryStep {
   /** Calls of the step alone. */
   readonly step: DryRunReport['ops'];
   readonly trainedParameters: number;
+  readonly layout: MemoryLayout;
 }
+/** @param tokens of the largest batch; default: of that which it was decided for */
+export const layoutOf = ({ config, memory }: TrainedLearner, tokens = memory.use.tokens): MemoryLayout => ({
+  moments: memory.momentsPlace,
+  layers: config.num_hidden_layers,
+  kept: memory.keep(tokens),
+});
+const mostTokens = (batches: readonly PackedBatch[]): number =>
+  batches.reduce((most, { batch }) => Math.max(most, batch.tokens.length), 0);
+
 /**
  * Allocations and op calls of one step over the given batches: the loop's own step, run dry.
  * @param part `known`: what the reference says is known already; `reference`: the passes alone that tell;
@@ -32,14 +45,16 @@ export function dryStep(
   recipe: Recipe,
   run: string,
   batches: readonly PackedBatch[],
+  use: MemoryUse,
   part: 'whole' | 'known' | 'reference' | 'evaluation' = 'whole',
   heldOut: readonly PackedBatch[] = [],
 ): DryStep {
-  let trainedParameters = 0;
-  const { report } = dryRun(() => {
+  const { value, report } = dryRun(() => {
     const learner = createLearner(recipe, run);
-    trainedParameters = learner.trainedParameters;
-    using scope = new Scope('optimizer', learner.momentsPlace);
+    learner.memory.settle(use);
+    const { trainedParameters } = learner,
+      layout = layoutOf(learner, mostTokens(batches));
+    using scope = new Scope('optimizer', learner.memory.momentsPlace);
     using small = new Scope('workspace', learner.params.place);
     const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
     const { train: t } = recipe;
@@ -61,12 +76,13 @@ export function dryStep(
     }
     heldOut.forEach(evaluate);
     learner.close();
+    return { trainedParameters, layout };
   });
   const mark = report.ops.findIndex(
     (c) =>
       c.op === 'fill' && typeof c.args[0] === 'object' && c.args[0]?.shape.length === 1 && c.args[0].shape[0] === 1,
   );
-  return { report, step: report.ops.slice(mark + 1), trainedParameters };
+  return { ...value, report, step: report.ops.slice(mark + 1) };
 }
 
 /** Steps whose batches are looked at for the largest one. */
@@ -93,46 +109,66 @@ export function plannedBatches(
   return { typical, largest: largest ? [largest] : [] };
 }
 
-/** Of a device that is open: all that may be taken of it, by whomever. */
-const limitOf = (): number => Math.floor(deviceRoom() + deviceMemory().held);
 /** The CPU, because a step does not fit. */
 const tooLarge = (device: Device, limit: number, needed: number): Device =>
   hostDevice(`no GPU: ${describeDevice(device)} may take ${formatBytes(limit)}, a step needs ${formatBytes(needed)}`);
 
+interface Settled {
+  readonly device: Device;
+  /** The recipe on that device alone. */
+  readonly recipe: Recipe;
+  readonly use: MemoryUse;
+}
+/** On a device that is open, or named only. */
+function settledOn(recipe: Recipe, run: string, batches: readonly PackedBatch[], device: Device, room: Room): Settled {
+  const limit = room.device > 0 && Number.isFinite(room.device) ? { memoryLimit: `${room.device}` } : {},
+    there =
+      device.place === HOST
+        ? onHost(recipe)
+        : { ...recipe, device: device.name, ...(backendOf(device.place).ownMemory ? limit : {}) };
+  const dry = (use: MemoryUse): DryRunReport => dryStep(there, run, batches, use).report;
+  const { use, needed } = chooseUse(recipe.train, device.place, mostTokens(batches), room, dry);
+  if (recipe.device === 'auto' && needed > room.device)
+    return settledOn(recipe, run, batches, tooLarge(device, room.device, needed), room);
+  return { device, recipe: there, use };
+}
+
+/**
+ * How a run uses the memory of a device. The CPU with the reason in its place where the recipe leaves the choice and no
+ * way to use it is enough for a step.
+ * @param device the recipe's, open
+ * @param host bytes that may be taken of the host's memory
+ */
+export const settle = (
+  recipe: Recipe,
+  run: string,
+  batches: readonly PackedBatch[],
+  device: Device,
+  host: number,
+): Settled => settledOn(recipe, run, batches, device, { host, device: deviceLimit() });
+
 /**
  * A dry step of the recipe on the device that it would take. One that it names need not be there; `auto` opens what it
  * finds, and takes the CPU when the step does not fit.
+ * @param host as for `settle`
  */
 export function dryStepOnDevice(
   recipe: Recipe,
   run: string,
   batches: readonly PackedBatch[],
-  heldOut: readonly PackedBatch[] = [],
-): { readonly recipe: Recipe; readonly computesOn: string; readonly dry: DryStep } {
-  const dryOf = (there: Recipe): DryStep => dryStep(there, run, batches, 'whole', heldOut);
-  if (recipe.device !== 'auto') return { recipe, computesOn: recipe.device, dry: dryOf(recipe) };
-  const found = useDevice('auto', memoryLimitOf(recipe));
-  const on = (device: Device, limit: number): ReturnType<typeof dryStepOnDevice> => {
-    const there =
-      device.place === HOST
-        ? onHost(recipe)
-        : { ...recipe, device: device.name, ...(limit > 0 ? { memoryLimit: `${limit}` } : {}) };
-    return { recipe: there, computesOn: describeDevice(device), dry: dryOf(there) };
-  };
-  if (!backendOf(found.place).ownMemory) return on(found, 0);
-  const limit = limitOf(),
-    there = on(found, limit),
-    needed = there.dry.report.device.totalPeak;
-  return needed > limit ? on(tooLarge(found, limit, needed), 0) : there;
+  heldOut: readonly PackedBatch[],
+  host: number,
+): Settled & { readonly computesOn: string; readonly dry: DryStep } {
+  const wanted = parseDevice(recipe.device);
+  const settled =
+    wanted === 'auto'
+      ? settle(recipe, run, batches, useDevice('auto', memoryLimitOf(recipe)), host)
+      : settledOn(recipe, run, batches, named(recipe.device, wanted.place), {
+          host,
+          device: memoryLimitOf(recipe) || Number.NaN,
+        });
+  const { device, recipe: there, use } = settled;
+  const computesOn = wanted === 'auto' ? describeDevice(device) : recipe.device;
+  return { ...settled, computesOn, dry: dryStep(there, run, batches, use, 'whole', heldOut) };
 }
-
-/**
- * The device itself, or the CPU with the reason where a step does not fit.
- * @param device that `auto` found, open
- */
-export function deviceThatFits(recipe: Recipe, run: string, batches: readonly PackedBatch[], device: Device): Device {
-  const limit = limitOf(),
-    there = { ...recipe, device: device.name, memoryLimit: `${limit}` },
-    needed = dryStep(there, run, batches).report.device.totalPeak;
-  return needed > limit ? tooLarge(device, limit, needed) : device;
-}
+const named = (name: string, place: Place): Device => ({ place, name, hardware: null, reason: null });

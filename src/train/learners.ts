@@ -39,12 +39,7 @@ export function createLearner(recipe: Recipe, run: string, device: string = reci
   return onRecipeDevice(there, (d) => create(recipe, run, d), device);
 }
 
-const learnOptions = ({ train: t }: Recipe, folder: string): LearnOptions => ({
-  precision: t.precision,
-  offloadActivations: t.offloadActivations,
-  offloadOptimizer: t.offloadOptimizer,
-  folder,
-});
+const learnOptions = ({ train }: Recipe, folder: string): LearnOptions => ({ ...train, folder });
 
 /** The adapter a recipe asks for: a new one, or one to go on from. */
 function recipeAdapter(recipe: Recipe, config: ModelConfig, place: Place): Adapter {

@@ -1,6 +1,6 @@
 // The training loop: steps in order, what each took and gave. It knows neither files nor models.
 import { setImmediate } from 'node:timers/promises';
-import { TrainError } from '../base/errors.js';
+import { NativeError, TrainError } from '../base/errors.js';
 import { type Example, type Examples, samplesAt } from '../data/example.js';
 import { deriveSeed, type StepPlan } from '../data/order.js';
 import type { PackedBatch } from '../data/pack.js';
@@ -28,6 +28,15 @@ const places = (examples: readonly Example[]): string => {
   return examples.length > 8 ? `${shown} and ${examples.length - 8} more` : shown;
 };
 
+/** Over the batches of a step. */
+interface Summed {
+  readonly loss: number;
+  readonly tokens: number;
+  readonly figures: Readonly<Record<string, number>>;
+}
+const ranOut = (e: unknown): boolean =>
+  e instanceof NativeError && (e.code === 'out_of_device_memory' || e.code === 'out_of_memory');
+
 /** @throws {TrainError} bad_update: what the update left gives no loss */
 function requireFinite(learner: Learner, { batch, targets, examples }: PackedBatch, step: number, lr: number): void {
   const nll = learner.nll(batch, targets);
@@ -42,7 +51,8 @@ function requireFinite(learner: Learner, { batch, targets, examples }: PackedBat
 }
 
 /**
- * Trains steps done+1 … plan.steps and yields after each. The caller may stop between yields; a step it saw is
+ * Trains steps done+1 … plan.steps and yields after each. A step in which memory runs out is begun anew with less kept
+ * from forward to backward, if anything was. The caller may stop between yields; a step it saw is
  * complete. The signal is looked at between batches: a step cut off there leaves parameters and moments as they were,
  * and ends the loop without an error.
  * @throws {TrainError} bad_loss, bad_gradient: NaN or infinity; parameters and moments are as after the step before ·
@@ -69,26 +79,34 @@ export async function* trainLoop(
     const lr = learningRate(step, plan.steps, options);
     const rows = samplesAt(examples, plan.rows(step - 1).indices, objective.examplesPerSample);
     const batches = objective.batches(rows, options);
-    optimizer.begin();
-    let loss = 0;
-    let tokens = 0;
-    const figures: Record<string, number> = {};
-    for (const [b, batch] of batches.entries()) {
-      // Lets messages and signals in; native calls block this thread.
-      await setImmediate();
-      if (signal?.aborted) return;
-      const share = optimizer.add(batch, deriveSeed(options.seed, step, b), sumsOf);
-      if (!Number.isFinite(share.loss))
-        throw new TrainError(
-          'bad_loss',
-          `step ${step}: the loss of batch ${b + 1} of ${batches.length} is ${share.loss}, rows ` +
-            `${places(batch.examples)}; look at these rows, or lower train.lr (it was ${lr.toExponential(2)})`,
-          { step, batch: b + 1, rows: batch.examples.map((e) => e.source) },
-        );
-      loss += share.loss;
-      for (const [name, x] of Object.entries(share.figures ?? {})) figures[name] = (figures[name] ?? 0) + x;
-      tokens += batch.batch.tokens.length;
-    }
+    /** Gradients of the whole step; null: the signal cut it off. */
+    const summed = async (): Promise<Summed | null> => {
+      optimizer.begin();
+      const sum = { loss: 0, tokens: 0, figures: {} as Record<string, number> };
+      for (const [b, batch] of batches.entries()) {
+        // Lets messages and signals in; native calls block this thread.
+        await setImmediate();
+        if (signal?.aborted) return null;
+        const share = optimizer.add(batch, deriveSeed(options.seed, step, b), sumsOf);
+        if (!Number.isFinite(share.loss))
+          throw new TrainError(
+            'bad_loss',
+            `step ${step}: the loss of batch ${b + 1} of ${batches.length} is ${share.loss}, rows ` +
+              `${places(batch.examples)}; look at these rows, or lower train.lr (it was ${lr.toExponential(2)})`,
+            { step, batch: b + 1, rows: batch.examples.map((e) => e.source) },
+          );
+        sum.loss += share.loss;
+        for (const [name, x] of Object.entries(share.figures ?? {})) sum.figures[name] = (sum.figures[name] ?? 0) + x;
+        sum.tokens += batch.batch.tokens.length;
+      }
+      return sum;
+    };
+    const found = await summed().catch((e: unknown) => {
+      if (!ranOut(e) || !learner.keepLess?.()) throw e;
+      return summed();
+    });
+    if (!found) return;
+    const { loss, tokens, figures } = found;
     const gradNorm = optimizer.gradNorm();
     if (!Number.isFinite(gradNorm))
       throw new TrainError(

@@ -1,17 +1,14 @@
 // What can be trained: all weights of a new model.
-import { keptActivationBytes, lossAndGradients } from '../model/gpt-oss.js';
+import { lossAndGradients } from '../model/gpt-oss.js';
 import type { Trainable } from '../model/trainable.js';
 import type { LearnOptions, PlacedLearner } from './adapter-learner.js';
-import { momentsPlaceOf, offloadRule } from './offload.js';
+import { LearnerMemory } from './memory-use.js';
 
 /** The model stays the caller's. */
 export function learnModel(model: Trainable, options: LearnOptions): PlacedLearner {
-  const offloadBytes = offloadRule(options.offloadActivations ?? 'auto', model.params.place, (tokens) =>
-    keptActivationBytes(model.model, null, tokens),
-  );
+  const memory = new LearnerMemory(model.model, null, model.params, options);
   return {
-    offloadBytes,
-    momentsPlace: momentsPlaceOf(options.offloadOptimizer ?? 'auto', model.params),
+    memory,
     params: model.params,
     grads: model.grads,
     trainedParameters: model.segments.reduce((a, s) => a + s.shape.reduce((x, y) => x * y, 1), 0),
@@ -21,9 +18,10 @@ export function learnModel(model: Trainable, options: LearnOptions): PlacedLearn
         seed,
         grads: model.gradViews,
         gradients: true,
-        offload: offloadBytes(batch.tokens.length) > 0 ? options.folder : null,
+        ...memory.of(batch.tokens.length, options.folder),
         ...(weigh ? { weigh } : {}),
       }).nll,
+    keepLess: () => memory.keepLess(),
     nll: (batch, targets, hits = null) =>
       lossAndGradients(model.model, null, batch, targets, {
         hits,

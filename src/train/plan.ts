@@ -21,8 +21,9 @@ import { loadRecipe } from '../recipe/load.js';
 import { memoryLimitOf } from '../recipe/place.js';
 import type { Recipe } from '../recipe/schema.js';
 import { lazyTokenizer } from '../recipe/tokenizer.js';
-import { defaultRunFolder } from '../runs/run-folder.js';
+import { defaultRunFolder, type MemoryLayout } from '../runs/run-folder.js';
 import { dryStep, dryStepOnDevice, plannedBatches } from './dry-step.js';
+import type { MemoryUse } from './memory-use.js';
 import { freeDiskBytes } from './offload.js';
 
 export interface TrainPlan {
@@ -58,6 +59,8 @@ export interface TrainPlan {
     readonly totalPeakBytes: number;
     readonly limitBytes: number;
   } | null;
+  /** What the largest batch keeps in place of computing it again, and where the moments of AdamW lie. */
+  readonly layout: MemoryLayout;
   /** Activations offloaded to the run folder's disk, and what is free there. */
   readonly offloadedBytes: number;
   readonly diskFreeBytes: number;
@@ -175,14 +178,15 @@ function timeStep(
   recipe: Recipe,
   run: string,
   typical: readonly PackedBatch[],
-  part: Parameters<typeof dryStep>[3],
+  use: MemoryUse,
+  part: Parameters<typeof dryStep>[4],
   signal?: AbortSignal,
 ): Timing {
   // A dry step is TypeScript alone; set-up alone is taken off.
   const clock = (batches: readonly PackedBatch[]): { readonly ms: number; readonly calls: DryRunReport['ops'] } => {
     signal?.throwIfAborted();
     const from = performance.now();
-    const { step } = dryStep(recipe, run, batches, part);
+    const { step } = dryStep(recipe, run, batches, use, part);
     return { ms: performance.now() - from, calls: step };
   };
   const idle = clock([]),
@@ -195,18 +199,24 @@ interface Times extends Pick<TrainPlan, 'stepSeconds' | 'referenceSeconds' | 'ev
   readonly byOp: Timing['byOp'];
 }
 /** Of all evaluations, by their middle batch. */
-function evalTime(recipe: Recipe, run: string, { evaluations, heldOut }: PlannedSteps, signal?: AbortSignal): number {
+function evalTime(
+  recipe: Recipe,
+  run: string,
+  { evaluations, heldOut }: PlannedSteps,
+  use: MemoryUse,
+  signal?: AbortSignal,
+): number {
   if (evaluations === 0) return 0;
-  const { seconds } = timeStep(recipe, run, heldOut.middle, 'evaluation', signal);
+  const { seconds } = timeStep(recipe, run, heldOut.middle, use, 'evaluation', signal);
   const tokens = heldOut.middle.reduce((n, b) => n + b.batch.tokens.length, 0);
   return evaluations * seconds * (heldOut.tokens / tokens);
 }
 
 /** Of all steps, those of the first epoch with what they ask of the reference. */
-function timesOf(recipe: Recipe, run: string, found: PlannedSteps, signal?: AbortSignal): Times {
+function timesOf(recipe: Recipe, run: string, found: PlannedSteps, use: MemoryUse, signal?: AbortSignal): Times {
   const { steps, firstSteps, typical } = found;
-  const step = timeStep(recipe, run, typical, 'known', signal);
-  const evalSeconds = evalTime(recipe, run, found, signal);
+  const step = timeStep(recipe, run, typical, use, 'known', signal);
+  const evalSeconds = evalTime(recipe, run, found, use, signal);
   const withEval = (t: Omit<Times, 'evalSeconds'>): Times => ({
     ...t,
     evalSeconds,
@@ -216,7 +226,7 @@ function timesOf(recipe: Recipe, run: string, found: PlannedSteps, signal?: Abor
     const { seconds: stepSeconds, byOp } = step;
     return withEval({ stepSeconds, referenceSeconds: 0, totalSeconds: steps * stepSeconds, byOp });
   }
-  const reference = timeStep(recipe, run, typical, 'reference', signal);
+  const reference = timeStep(recipe, run, typical, use, 'reference', signal);
   const referenceSeconds = firstSteps * reference.seconds;
   const totalSeconds = steps * step.seconds + referenceSeconds;
   return withEval(
@@ -252,6 +262,7 @@ type Memory = Omit<
   | 'steps'
   | 'tokensPerStep'
   | 'computesOn'
+  | 'layout'
   | 'trainedParameters'
   | 'stepSeconds'
   | 'tokensPerSecond'
@@ -338,13 +349,14 @@ async function planWith(
   const run = options.out ?? defaultRunFolder(name);
   const found = await planned(written, file, signal);
   const { steps, typical, largest, evaluations, heldOut } = found;
-  const { recipe, computesOn, dry } = dryStepOnDevice(written, run, largest, heldOut.largest);
-  const { report, trainedParameters } = dry;
-  const memory = memoryOf(recipe, run, report, options.availableBytes ?? availableBytes());
+  const available = options.availableBytes ?? availableBytes();
+  const { recipe, computesOn, use, dry } = dryStepOnDevice(written, run, largest, heldOut.largest, available);
+  const { report, trainedParameters, layout } = dry;
+  const memory = memoryOf(recipe, run, report, available);
   const tokensPerStep = typical.reduce((n, b) => n + b.batch.tokens.length, 0);
   const timed = options.measure !== false && backendOfRecipe(recipe).timedByPlan;
   const times: Times = timed
-    ? timesOf(recipe, run, found, signal)
+    ? timesOf(recipe, run, found, use, signal)
     : {
         stepSeconds: Number.NaN,
         referenceSeconds: Number.NaN,
@@ -359,6 +371,7 @@ async function planWith(
     tokensPerStep,
     trainedParameters,
     computesOn,
+    layout,
     ...memory,
     ...times,
     tokensPerSecond: tokensPerStep / times.stepSeconds,

@@ -5,13 +5,13 @@ import { basename, join, resolve } from 'node:path';
 import { sha256, sha256File } from '../base/digest.js';
 import { IntegrityError, NativeError, TemperError } from '../base/errors.js';
 import { writeFileAtomic, writeFolderAtomic } from '../base/files.js';
-import { versions } from '../base/machine.js';
+import { availableBytes, versions } from '../base/machine.js';
 import { type Dataset, type LoadContext, loadDataset, rowSettings } from '../data/load.js';
 import { noticesOf } from '../data/notes.js';
 import { planSteps } from '../data/order.js';
 import { overlapOf, overlapText } from '../data/overlap.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { backendOf, HOST } from '../native/backends.js';
+import { HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, nativeFiles, peakBytes } from '../native/device.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
@@ -38,7 +38,7 @@ import {
   writeRun,
 } from '../runs/run-folder.js';
 import { Checkpoints } from './checkpoints.js';
-import { deviceThatFits, plannedBatches } from './dry-step.js';
+import { layoutOf, plannedBatches, settle } from './dry-step.js';
 import { bestOf } from './held-out.js';
 import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
 import { requireOffloadRoom } from './offload.js';
@@ -202,6 +202,7 @@ function recordOf(recipe: Recipe, name: string, learner: TrainedLearner, prepare
     versions: { ...versions(), code },
     machine: { isa: kernelsOf(learner.device.place), threads: getThreads(), device: learner.device },
     trainedParameters: learner.trainedParameters,
+    memory: layoutOf(learner),
     ...(learner.spec?.mergeAware ? { mergeAware: learner.spec.mergeAware } : {}),
     output: t.method === 'pretrain' ? 'model' : 'adapter',
   };
@@ -257,14 +258,14 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     }
     for (const file of prepared.data.files)
       for (const line of noticesOf(file)) hooks.onNotice?.(`${basename(file.path)}: ${line}`);
-    if (recipe.device === 'auto' && !before && backendOf(learner.device.place).ownMemory) {
-      const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
-      const device = deviceThatFits(recipe, run, largest, learner.device);
-      if (device !== learner.device) {
-        learner.close();
-        learner = { ...createLearner(recipe, run, device.name), device };
-      }
+    const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
+    const there = before ? { ...recipe, device: learner.device.name } : recipe;
+    const { device, use } = settle(there, run, largest, learner.device, availableBytes());
+    if (device !== learner.device) {
+      learner.close();
+      learner = { ...createLearner(recipe, run, device.name), device };
     }
+    learner.memory.settle(use);
     requireOffloadRoom(learner, run, prepared.largest);
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
@@ -304,7 +305,7 @@ async function train(
   hooks: TrainHooks,
   resume: boolean,
 ): Promise<TrainResult> {
-  using scope = new Scope('optimizer', learner.momentsPlace);
+  using scope = new Scope('optimizer', learner.memory.momentsPlace);
   const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
   const checkpoints = new Checkpoints(run, learner, moments, prepared.digests, recipe.train.keepCheckpoints);
   if (resume) await checkpoints.resume(record.earlier);

@@ -145,6 +145,7 @@ describe('auto in a run', () => {
       'train.steps=1',
       'train.offloadActivations=never',
       'train.offloadOptimizer=never',
+      'train.recompute=always',
     ];
     const edits = set.flatMap((s) => ['--set', s]);
     const plan = (limit: number): TrainPlan =>

@@ -7,6 +7,7 @@ import './emulated.js';
 import { evaluate } from '../../src/evaluate/evaluate.js';
 import { openSafetensors } from '../../src/native/safetensors.js';
 import { readMetrics } from '../../src/runs/metrics.js';
+import { readRun } from '../../src/runs/run-folder.js';
 import { planTraining, train } from '../../src/train/train.js';
 import { tinyRun } from '../train/tiny.js';
 
@@ -59,30 +60,49 @@ describe('train on the device', () => {
     expect(adapterOf('cut')).toEqual(adapterOf('whole'));
   });
 
-  it(
-    'with activations and moments in host memory: the same losses, less of the device, and ' + 'plan knows it',
-    async () => {
-      const set = (mode: string): string[] => [
-        'device=cuda',
-        'train.steps=2',
-        `train.offloadActivations=${mode}`,
-        `train.offloadOptimizer=${mode}`,
-      ];
-      const kept = await run('kept', set('never')),
-        offloaded = await run('offloaded', set('always'));
-      const losses = (name: string): number[] => readMetrics(at('runs', name)).map((m) => m.loss);
-      expect(losses('offloaded')[0]).toBe(losses('kept')[0]); // the step between is the CPU's AdamW
-      expect(Math.abs((losses('offloaded')[1] ?? NaN) - (losses('kept')[1] ?? NaN))).toBeLessThan(1e-5);
-      expect(offloaded.peakBytes).toBeLessThan(kept.peakBytes);
-      for (const [mode, measured] of [
-        ['never', kept.peakBytes],
-        ['always', offloaded.peakBytes],
-      ] as const) {
-        const { device } = await planTraining(at('recipe.yaml'), { set: set(mode) });
-        expect(Math.abs((device?.totalPeakBytes ?? NaN) / measured - 1)).toBeLessThan(0.1);
-      }
-    },
-  );
+  it('wherever things lie and whatever is kept: the same bits, and plan knows the memory', async () => {
+    const ways = {
+      device: ['never', 'never'],
+      recomputed: ['never', 'always'],
+      host: ['always', 'never'],
+      least: ['always', 'always'],
+    } as const;
+    const set = ([offload, recompute]: readonly string[]): string[] => [
+      'device=cuda',
+      'train.steps=2',
+      `train.offloadActivations=${offload}`,
+      `train.offloadOptimizer=${offload}`,
+      `train.recompute=${recompute}`,
+    ];
+    const peaks: Record<string, number> = {};
+    for (const [name, way] of Object.entries(ways)) {
+      const { peakBytes } = await run(name, set(way));
+      peaks[name] = peakBytes;
+      const { device, layout } = await planTraining(at('recipe.yaml'), { set: set(way) });
+      expect(Math.abs((device?.totalPeakBytes ?? NaN) / peakBytes - 1)).toBeLessThan(0.1);
+      expect(layout).toEqual({
+        moments: way[0] === 'always' ? 'cpu' : 'cuda',
+        layers: 2,
+        kept: way[1] === 'always' ? { attention: 0, experts: 0 } : { attention: 2, experts: 2 },
+      });
+      expect(readRun(at('runs', name))?.memory).toEqual(layout);
+      expect(readMetrics(at('runs', name)).map((m) => m.loss)).toEqual(
+        readMetrics(at('runs', 'device')).map((m) => m.loss),
+      );
+      expect(adapterOf(name)).toEqual(adapterOf('device'));
+    }
+    expect(peaks.recomputed).toBeLessThan(peaks.device ?? NaN);
+    expect(peaks.host).toBeLessThan(peaks.device ?? NaN);
+    expect(peaks.least).toBeLessThan(Math.min(peaks.recomputed ?? NaN, peaks.host ?? NaN));
+  });
+
+  it('goes on with moments and kept activations elsewhere, with the same bits', async () => {
+    const elsewhere = ['device=cuda', 'train.offloadOptimizer=always', 'train.recompute=always'];
+    await run('moved', ['device=cuda', 'train.steps=2', 'train.schedule=constant']);
+    await run('stayed', ['device=cuda', 'train.schedule=constant']);
+    await run('moved', [...elsewhere, 'train.schedule=constant'], { resume: true });
+    expect(adapterOf('moved')).toEqual(adapterOf('stayed'));
+  });
 
   it('plan refuses a limit that is too small and names the knob', async () => {
     const plan = await planTraining(at('recipe.yaml'), { set: ['device=cuda', 'memoryLimit=50KiB'] });

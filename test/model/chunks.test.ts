@@ -5,9 +5,11 @@ import { expect, it } from 'vitest';
 import { createAdapter } from '../../src/lora/adapter.js';
 import { adapterSpec } from '../../src/lora/spec.js';
 import { parseConfig } from '../../src/model/config.js';
-import { keptActivationBytes, lossAndGradients, MOE_CHUNK_TOKENS } from '../../src/model/gpt-oss.js';
+import { lossAndGradients, MOE_CHUNK_TOKENS } from '../../src/model/gpt-oss.js';
+import { KEEP_NOTHING, type Keep, keepBytes, keepWithin, keptActivationBytes } from '../../src/model/kept.js';
 import { createTrainable } from '../../src/model/trainable.js';
 import { ops } from '../../src/native/ops.js';
+import { dryRun } from '../../src/native/plan.js';
 import { memoryStats, resetPeaks } from '../../src/native/tensor.js';
 import { pack } from './golden.js';
 
@@ -49,7 +51,8 @@ function run(
   chunkTokens: number,
   dropout = 0,
   offload: string | null = null,
-): { nll: Float32Array; grads: Float32Array; peak: number; offloaded: number; kept: number } {
+  keep: Keep = KEEP_NOTHING,
+): { nll: Float32Array; grads: Float32Array; peak: number; offloaded: number; kept: number; keepBytes: number } {
   using model = createTrainable(config, { seed: 4 });
   const spec = adapterSpec(config, {
     rank: 4,
@@ -71,10 +74,12 @@ function run(
       gradients: true,
       chunkTokens,
       offload,
+      keep,
     });
     return {
       nll,
       grads: adapter.grads.toFloat32(),
+      keepBytes: keepBytes(model.model, adapter.model, T, keep),
       peak: memoryStats().peak.activations,
       offloaded: memoryStats().offloadedPeak,
       kept: keptActivationBytes(model.model, adapter.model, T),
@@ -125,4 +130,55 @@ it('offloaded activations change no bit, are counted apart from memory, and leav
     expect.objectContaining({ code: 'offload_unwritable' }),
   );
   expect(memoryStats().offloaded).toBe(0);
+});
+
+const ALL: Keep = { attention: 3, experts: 3 };
+
+it.each(['f32', 'bf16'] as const)(
+  '%s: what is kept for the backward changes no bit and takes what it says',
+  (precision) => {
+    const [nothing, all, some] = [KEEP_NOTHING, ALL, { attention: 2, experts: 1 }].map((keep) =>
+      run(precision, MOE_CHUNK_TOKENS, 0.1, null, keep),
+    );
+    for (const kept of [all, some]) {
+      expect(kept?.nll).toEqual(nothing?.nll);
+      expect(kept?.grads).toEqual(nothing?.grads);
+    }
+    // What was workspace of one chunk before is in what is kept.
+    const more = (all?.peak ?? NaN) - (nothing?.peak ?? NaN);
+    expect(more).toBeLessThanOrEqual(all?.keepBytes ?? NaN);
+    expect(more).toBeGreaterThan(0.8 * (all?.keepBytes ?? NaN));
+  },
+);
+
+it('what is kept is not computed again, and a dry run counts it', () => {
+  const dry = (keep: Keep) => {
+    const { value, report } = dryRun(() => run('f32', MOE_CHUNK_TOKENS, 0, null, keep));
+    const calls = (op: string): number => report.ops.filter((c) => c.op === op).length;
+    return {
+      ...value,
+      peak: report.peak.activations,
+      attention: calls('attention_fwd'),
+      experts: calls('grouped_linear_fwd'),
+    };
+  };
+  const [nothing, all] = [dry(KEEP_NOTHING), dry(ALL)];
+  const chunks = Math.floor(T / MOE_CHUNK_TOKENS);
+  expect([nothing.attention, all.attention]).toEqual([2 * 3 * chunks, 3 * chunks]);
+  // gate_up and down forward, gate_up once more
+  expect(all.experts).toBe((nothing.experts * 2) / 3);
+  expect(all.experts).toBeGreaterThan(0);
+  expect(all.peak).toBe(run('f32', MOE_CHUNK_TOKENS, 0, null, ALL).peak);
+});
+
+it('as many layers are kept as there is room for, attention before experts', () => {
+  using model = createTrainable(config, { seed: 4 });
+  const room = (keep: Keep): number => keepBytes(model.model, null, T, keep);
+  const within = (bytes: number): Keep => keepWithin(model.model, null, T, bytes);
+  expect(within(0)).toEqual(KEEP_NOTHING);
+  for (const keep of [{ attention: 1, experts: 0 }, { attention: 3, experts: 0 }, { attention: 3, experts: 2 }, ALL]) {
+    expect(within(room(keep))).toEqual(keep);
+    expect(room(within(room(keep) - 1))).toBeLessThan(room(keep));
+  }
+  expect(within(Infinity)).toEqual(ALL);
 });

@@ -21,6 +21,7 @@ interface Options {
   readonly batches: string;
   readonly lora: string;
   readonly rank: number;
+  readonly recompute: 'auto' | 'always' | 'never';
   readonly seconds: number;
   readonly threads?: number;
   readonly peerLlamaBench?: string;
@@ -67,6 +68,11 @@ export const command: Command = {
       .option('--batches <n>', 'decode with these many sequences', '1,4,16')
       .option('--lora <tokens>', 'tokens of a LoRA step (attention and experts)', '512,2048,8192')
       .option('--rank <r>', 'rank of the adapters', integerIn(1, 1024), 16)
+      .addOption(
+        new Option('--recompute <mode>', 'LoRA steps: as train.recompute of a recipe')
+          .choices(['auto', 'always', 'never'])
+          .default('auto'),
+      )
       .option('--seconds <s>', 'time for each row', numberIn(0.01, 3600), 3)
       .option('--threads <n>', 'threads of the pool', integerIn(1, 1024))
       .option('--peer-llama-bench <path>', "llama.cpp's llama-bench, run after each row that it can run")
@@ -126,6 +132,7 @@ export const command: Command = {
           batches: list(o.batches),
           lora: list(o.lora),
           rank: o.rank,
+          recompute: o.recompute,
           secondsPerRow: o.seconds,
           signal: interruptSignal(),
           ...peer,

@@ -3,6 +3,7 @@
 import { ConfigError } from '../../base/errors.js';
 import { formatRate, formatSeconds, formatBytes as size } from '../../base/units.js';
 import type { GateWork } from '../../compose/gate-work.js';
+import type { TrainPlan } from '../../train/plan.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { Option } from '../commander.js';
 import { print } from '../terminal.js';
@@ -23,6 +24,12 @@ interface Options {
 }
 const category = ([name, bytes]: readonly [string, number]): string =>
   `  ${name.padEnd(12)}${size(bytes).padStart(12)}`;
+/** Where a run keeps what. */
+function layoutLines({ moments, layers, kept }: TrainPlan['layout']): string[] {
+  const some = kept.attention + kept.experts > 0;
+  const of = `attention of ${kept.attention} and experts of ${kept.experts} of ${layers} layers`;
+  return [`kept for the backward pass: ${some ? of : 'the inputs of layers alone'}; moments of AdamW: ${moments}`];
+}
 
 async function serving(dir: string, o: Options): Promise<void> {
   const { planServing } = await import('../../infer/planning.js');
@@ -136,6 +143,7 @@ export const command: Command = {
             `${plan.steps} steps of about ${plan.tokensPerStep} tokens; ` +
               `${plan.trainedParameters.toLocaleString('en')} trained parameters`,
             `device: ${plan.computesOn}`,
+            ...layoutLines(plan.layout),
             'peak memory, by category (each at its own peak):',
             ...parts,
             `  ${'together'.padEnd(12)}${size(plan.totalPeakBytes).padStart(12)}   beside ` +
