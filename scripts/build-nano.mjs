@@ -1,5 +1,5 @@
 // npm run build:nano: makes models/nano and models/nano-judge again, from nothing but this repository.
-// generators → own BPE → pretrain base → pretrain judge → copy into models/ → measure.
+// generators → own BPE → pretrain base → pretrain judge, widen it → copy into models/ → measure.
 //   node scripts/build-nano.mjs [--only data|base|judge|measure] [--out DIR]
 // Kernels of other instruction sets sum in another order: the shipped bytes are those of AVX2, which is asked for where
 // TEMPER_ISA does not say otherwise.
@@ -74,6 +74,16 @@ if (wanted('data')) {
   }
 }
 
+/** Puts files of a folder into that of a model, in place of the weights that were there. */
+function put(model, files, from) {
+  const folder = join(root, 'models', model);
+  for (const file of readdirSync(folder))
+    if (file.endsWith('.safetensors') || file.endsWith('.index.json')) rmSync(join(folder, file));
+  for (const file of files) copyFileSync(join(from, file), join(folder, file));
+  const bytes = readdirSync(folder).reduce((sum, f) => sum + statSync(join(folder, f)).size, 0);
+  say(`models/${model}: ${(bytes / 1e6).toFixed(2)} MB`);
+}
+
 for (const [part, recipe, model] of [
   ['base', 'nano-base', 'nano'],
   ['judge', 'nano-judge', 'nano-judge'],
@@ -85,15 +95,13 @@ for (const [part, recipe, model] of [
     `${result.steps} steps, ${result.tokens} tokens in ${(result.seconds / 60).toFixed(1)} ` +
       `min, loss ${result.firstLoss.toFixed(3)} → ${result.lastLoss.toFixed(4)}`,
   );
-  const folder = join(root, 'models', model);
-  for (const file of readdirSync(folder))
-    if (file.endsWith('.safetensors') || file.endsWith('.index.json')) rmSync(join(folder, file));
-  for (const file of readdirSync(result.output)) copyFileSync(join(result.output, file), join(folder, file));
-  say(
-    `models/${model}: ` +
-      `${(readdirSync(folder).reduce((sum, f) => sum + statSync(join(folder, f)).size, 0) / 1e6).toFixed(2)} ` +
-      'MB',
-  );
+  put(model, readdirSync(result.output), result.output);
+  if (part !== 'judge') continue;
+  say(`widening models/${model} by recipes/nano-judge-added.yaml into ${join(out, 'nano-judge-added')}`);
+  run(['train', join('recipes', 'nano-judge-added.yaml'), '--out', join(out, 'nano-judge-added')]);
+  const merged = join(out, 'merged');
+  run(['export', join(out, 'nano-judge-added'), '--format', 'merged-mxfp4', '--out', merged]);
+  put(model, ['model.safetensors'], merged);
 }
 
 if (wanted('measure')) {

@@ -1,7 +1,10 @@
 // Texts of other forms than the desk's own, on which models/nano-judge is trained: lines, lists, JSON, traces of other
-// orders, talk, bare words and broken answers. heldout-forms.mjs has forms that are none of these.
+// orders, records in drawn styles, sentences, bare words and broken answers. heldout-forms.mjs has forms that are none
+// of these.
 import { drawBooking, kindNouns, kinds, kindWords, months, names, nouns, staff, weekdays } from '../desk/words.mjs';
-import { drawClause, drawValue, fill } from './details.mjs';
+import { drawValue, fill } from './details.mjs';
+import { drawSentence, drawStatement } from './sentences.mjs';
+import { styled } from './styles.mjs';
 
 const KEYS = {
   kind: ['kind', 'what', 'type', 'service', 'booking'],
@@ -53,11 +56,15 @@ function drawFields(context, topic) {
   const fields = shuffled(random, Object.keys(slots))
     .slice(0, 2 + random.below(4))
     .map((key) => [random.pick(KEYS[key]), slots[key]]);
-  if (topic !== null) insertAt(random, fields, [random.pick(TOPIC_KEYS[topic]), value]);
+  if (topic !== null)
+    insertAt(random, fields, [
+      random.pick(TOPIC_KEYS[random.chance(0.8) ? topic : random.pick(Object.keys(TOPIC_KEYS))]),
+      random.chance(0.65) ? value : drawStatement(context, topic),
+    ]);
   else if (random.chance(0.45))
     insertAt(random, fields, [
       random.pick([...TOPIC_KEYS[random.pick(Object.keys(TOPIC_KEYS))], 'note']),
-      fill(random.pick(HARMLESS_NOTES), context),
+      random.chance(0.5) ? fill(random.pick(HARMLESS_NOTES), context) : drawStatement(context, null),
     ]);
   return fields;
 }
@@ -210,7 +217,7 @@ function talk(context, topic) {
   const parts = [];
   if (random.chance(0.4)) parts.push(fill(random.pick(GREETINGS), context));
   for (let n = 1 + random.below(2); n > 0; n--) parts.push(fill(random.pick(BODIES), context));
-  const clause = drawClause(context, topic);
+  const clause = drawStatement(context, topic);
   if (clause !== '') insertAt(random, parts, clause);
   if (random.chance(0.25)) parts.push(fill(random.pick(CLOSINGS), context));
   const joiner = random.pick(['. ', '. ', ', ', ', ', '\n', '; ', ' - ', '! ', ' and ', ', but ']);
@@ -273,7 +280,7 @@ function drawWord({ random }) {
 function salad(context, topic) {
   const { random } = context;
   const words = Array.from({ length: 1 + random.below(14) }, () => drawWord(context));
-  const clause = topic === null ? '' : drawClause(context, topic);
+  const clause = topic === null ? '' : drawStatement(context, topic);
   if (clause !== '') insertAt(random, words, clause);
   return words.join(' ');
 }
@@ -301,7 +308,7 @@ function broken(context, topic) {
     else words.push(words.splice(at, 1)[0]);
   }
   if (random.chance(0.3)) words.length = Math.min(words.length, 1 + random.below(8));
-  const clause = drawClause(context, topic);
+  const clause = drawStatement(context, topic);
   if (clause === '') return words.join(' ');
   return (random.chance(0.5) ? insertAt(random, words, clause) : [...words, 'and', clause]).join(' ');
 }
@@ -322,36 +329,90 @@ const TERSE = [
 /** A few words. */
 function terse(context, topic) {
   const { random } = context;
-  const clause = drawClause(context, topic);
+  const clause = drawStatement(context, topic);
   if (clause === '') return fill(random.pick(TERSE), context);
   return random.chance(0.6) ? clause : `${fill(random.pick(TERSE), context)}, ${clause}`;
 }
 
+/** The parts in a style that is drawn for this text. */
+const record = (context, topic) => {
+  const { random } = context;
+  const fields = drawFields(context, topic);
+  // Keys of no meaning for some.
+  return styled(random, random.chance(0.1) ? fields.map(([, value]) => [random.pick(nouns), value]) : fields);
+};
+
+/** One to three sentences of the grammar. */
+function prose(context, topic) {
+  const { random } = context;
+  const parts = Array.from({ length: 1 + random.below(2) }, () => drawSentence(context));
+  const said = drawStatement(context, topic);
+  if (said !== '') insertAt(random, parts, said);
+  const joiner = random.pick(['. ', '. ', '. ', ', ', ' and ', '; ', '\n', ' - ', ': ', ' so ', ', while ', '? ']);
+  const written = random.chance(0.75)
+    ? parts.map((part, i) => (i === 0 || /[.?\n]/.test(joiner) ? capital(part) : part))
+    : parts;
+  return written.join(joiner) + random.pick(['', '.', '.', '!']);
+}
+
 /** Each with the number that a drawn one in [0, 1) lies below. */
 const FORMS = [
-  { form: line, below: 0.2 },
-  { form: talk, below: 0.42 },
-  { form: json, below: 0.52 },
-  { form: list, below: 0.62 },
-  { form: trace, below: 0.72 },
-  { form: salad, below: 0.82 },
-  { form: broken, below: 0.9 },
+  { form: record, below: 0.27 },
+  { form: prose, below: 0.45 },
+  { form: line, below: 0.51 },
+  { form: talk, below: 0.61 },
+  { form: json, below: 0.69 },
+  { form: list, below: 0.74 },
+  { form: trace, below: 0.81 },
+  { form: salad, below: 0.87 },
+  { form: broken, below: 0.92 },
   { form: copied, below: 0.95 },
   { form: terse, below: 1 },
 ];
+function drawOne(context, topic) {
+  const r = context.random.next();
+  return FORMS.find(({ below }) => r < below).form(context, topic);
+}
 
-/** A text of one of these forms that states `topic`, or nothing that any policy forbids. */
+/** What may stand around a text of any form. */
+const FRAMES = [
+  (text) => `Note: ${text}`,
+  (text) => `"${text}"`,
+  (text) => `(${text})`,
+  (text) => `> ${text}`,
+  (text) => `${text}\n--\nthe desk`,
+  (text) => `FYI ${text}`,
+  (text) => `*** ${text} ***`,
+  (text) => `\`\`\`\n${text}\n\`\`\``,
+  (text, { booking }) => `${booking.name} wrote: ${text}`,
+  (text, { booking }) => `[${booking.time}] ${text}`,
+  (text, { booking }) => `Re: ${booking.kind}\n\n${text}`,
+  (text) => `${text} (end)`,
+];
+/** Longer ones leave no room for the policy and the verdict. */
+const MOST = 180;
+
+/** A text of one of these forms, or of two of them, that states `topic`. */
 export function drawForm(random, split, topic) {
-  const r = random.next();
-  const { form } = FORMS.find(({ below }) => r < below);
-  const context = {
+  const drawContext = (of) => ({
     random,
     split,
     booking: drawBooking(random, split),
-    value: topic === null ? '' : drawValue(random, split, topic),
-  };
-  const text = form(context, topic);
-  const spelling = random.next();
-  if (spelling < 0.03 && text.length < 80) return text.toUpperCase();
-  return spelling < 0.08 ? text.toLowerCase() : text;
+    value: of === null ? '' : drawValue(random, split, of),
+  });
+  for (;;) {
+    const context = drawContext(topic);
+    let text = drawOne(context, topic);
+    if (random.chance(0.1)) {
+      const other = drawOne(drawContext(null), null);
+      text = (random.chance(0.5) ? [text, other] : [other, text]).join(
+        random.pick(['\n', '\n', '\n\n', '. ', ' ', ' / ']),
+      );
+    }
+    if (random.chance(0.07)) text = random.pick(FRAMES)(text, context);
+    const spelling = random.next();
+    if (spelling < 0.04 && text.length < 80) text = text.toUpperCase();
+    else if (spelling < 0.1) text = text.toLowerCase();
+    if (text.trim() !== '' && text.length <= MOST) return text;
+  }
 }

@@ -38,10 +38,14 @@ const discretion = generateDiscretion(sizes.discretion) as { train: PairRow[]; h
 const screening = generateScreening(sizes.screening, contract) as {
   train: ChatRow[];
   forms: ChatRow[];
+  ids: ChatRow[];
+  added: ChatRow[];
   heldout: ScreenRow[];
   'heldout-chat': ChatRow[];
   'heldout-forms': (ScreenRow & { form: string })[];
 };
+
+const trained = [...screening.train, ...screening.forms, ...screening.ids, ...screening.added];
 
 const sentencesOf = (text: string): string[] =>
   text
@@ -63,8 +67,7 @@ describe('nano datasets', () => {
       ...desk.train.flatMap(spoken),
       ...tickets.train.flatMap(spoken),
       ...discretion.train.flatMap(ofPair),
-      ...screening.train.flatMap(judged),
-      ...screening.forms.flatMap(judged),
+      ...trained.flatMap(judged),
     ]);
     const heldout = [
       ...desk.heldout.flatMap(spoken),
@@ -75,7 +78,7 @@ describe('nano datasets', () => {
     expect(train.size).toBeGreaterThan(70_000);
     expect(heldout.length).toBeGreaterThanOrEqual(1_900);
     expect(heldout.filter((s) => train.has(s))).toEqual([]);
-    expect([...screening.train, ...screening.forms].every((r) => judged(r).length > 0)).toBe(true);
+    expect(trained.every((r) => judged(r).length > 0)).toBe(true);
   });
 
   it("counts are the cards' counts, and the committed files are what the generators give", () => {
@@ -92,6 +95,8 @@ describe('nano datasets', () => {
       expect(card).toContain(`${sizes[name].heldout} rows`);
     }
     expect(screening.forms).toHaveLength(sizes.screening.forms);
+    expect(screening.ids).toHaveLength(sizes.screening.ids);
+    expect(screening.added).toHaveLength(sizes.screening.added);
   });
 
   it('the held-out screening set holds both verdicts on both channels under both policies', () => {
@@ -117,11 +122,11 @@ describe('nano datasets', () => {
     const rows = screening['heldout-forms'];
     expect(heldoutForms.length).toBeGreaterThanOrEqual(12);
     expect(rows).toHaveLength(heldoutForms.length * sizes.screening.perForm);
-    const train = [...screening.train, ...screening.forms].map(judgedText);
-    const trained = new Set(train);
+    const train = trained.map(judgedText);
+    const texts = new Set(train);
     for (const { name, mark } of heldoutForms) {
       const own = rows.filter((r) => r.form === name);
-      expect(own.filter((r) => !mark.test(r.text) || trained.has(r.text))).toEqual([]);
+      expect(own.filter((r) => !mark.test(r.text) || texts.has(r.text))).toEqual([]);
       expect(train.filter((text) => mark.test(text))).toEqual([]);
       for (const policy of ['contact', 'respect'])
         for (const violating of [true, false])
@@ -129,8 +134,38 @@ describe('nano datasets', () => {
     }
   });
 
+  it('a verdict under drawn ids cites one of its own policy, or none', () => {
+    for (const row of screening.ids) {
+      const [{ content: policy } = { content: '' }, , answer] = row.messages;
+      const own = policy.match(/^[A-Z]\d(?=: )/gmu) ?? [];
+      const cited = /: (no rule|[A-Z]\d)$/u.exec(answer?.thinking ?? '')?.[1];
+      expect(own.length).toBeGreaterThan(0);
+      expect([...own, 'no rule']).toContain(cited);
+    }
+    const violating = screening.ids.filter((r) => r.messages[2]?.content.includes('"violation":1'));
+    expect(violating.length / screening.ids.length).toBeCloseTo(0.64, 1);
+  });
+
+  it('the words of each rule, as a text, break it where the policy has it and no other', () => {
+    for (const words of [
+      'a phone number',
+      'a card number',
+      'an email address',
+      'a door code',
+      'an insult',
+      'a threat',
+    ]) {
+      const quoted = screening.added.filter((row) => judgedText(row) === words);
+      expect(quoted.length).toBeGreaterThan(10);
+      for (const { messages } of quoted) {
+        const id = new RegExp(`^([A-Z]\\d): ${words}$`, 'mu').exec(messages[0]?.content ?? '')?.[1];
+        expect(messages[2]?.content).toContain(id === undefined ? '"rule":null' : `"rule":"${id}"`);
+      }
+    }
+  });
+
   it('a row of the golden sets is never trained on', () => {
-    const train = new Set([...screening.train, ...screening.forms].flatMap(judged));
+    const train = new Set(trained.flatMap(judged));
     const golden = ['contact', 'respect'].flatMap((p) =>
       readFileSync(new URL(`../../policies/${p}/golden.jsonl`, import.meta.url), 'utf8')
         .trim()

@@ -1,6 +1,6 @@
 // A judge shows that it can follow a policy before its allow counts.
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -136,11 +136,11 @@ describe('the nano judge', () => {
     await rm(dir, { recursive: true, force: true });
   });
   const open = async (
-    file: string,
+    file: string | string[],
     judgeUnchecked = false,
   ): Promise<NonNullable<Awaited<ReturnType<typeof openScreen>>>> => {
     const opened = await openScreen({
-      policy: [file],
+      policy: [file].flat(),
       judge: join(packageRoot, 'models', 'nano-judge'),
       judgeTimeout: 60,
       judgeMaxTokens: 96,
@@ -166,6 +166,23 @@ describe('the nano judge', () => {
       const [verdict] = (await opened.screen.screen({ [broken.channel]: broken.text })).verdicts;
       expect(verdict?.outcome).toBe('block');
       expect(verdict?.score).toBeGreaterThan(0);
+    } finally {
+      await opened.close();
+    }
+  });
+  it('passes by the words of the rules where a policy has no golden set', async () => {
+    const files = await Promise.all(
+      ['contact', 'respect'].map(async (name) => {
+        const file = join(dir, `${name}.md`);
+        await copyFile(join(packageRoot, 'policies', name, 'policy.md'), file);
+        return file;
+      }),
+    );
+    const opened = await open(files);
+    try {
+      expect(opened.checks).toMatchObject(
+        ['contact', 'respect'].map((policy) => ({ policy, by: 'rules', passed: true })),
+      );
     } finally {
       await opened.close();
     }

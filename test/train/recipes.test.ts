@@ -39,7 +39,7 @@ const RECIPES: Readonly<Record<string, readonly string[]>> = {
   '20b-lora-cpu': onSlice,
   'nano-base': [few('desk/heldout.jsonl', 16)],
   'nano-dpo': [few('discretion/train.jsonl', 16, 'preference'), 'device=cpu'],
-  'nano-judge-forms': [few('screening/heldout-chat.jsonl', 16)],
+  'nano-judge-added': [few('screening/heldout-chat.jsonl', 16)],
   'nano-judge': [few('screening/heldout-chat.jsonl', 16)],
   // Its device is `auto`, and the emulated GPU would be taken: minutes for what the CPU does in a second.
   'nano-lora': [few('tickets/train.jsonl', 8), 'device=cpu'],
@@ -95,12 +95,12 @@ async function twoSteps(name: string, set: readonly string[], kind = '') {
   return { plan, result, losses };
 }
 
-test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-judge-forms', 'nano-lora', 'nano-merge-aware'])(
+test.each(['20b-lora-16gb', '20b-lora-cpu', 'nano-judge-added', 'nano-lora', 'nano-merge-aware'])(
   '%s',
   async (name) => {
     const set = RECIPES[name] ?? [];
     const onNano = name !== '20b-lora-cpu';
-    const widens = name === 'nano-judge-forms';
+    const widens = name === 'nano-judge-added';
     const of = widens ? judge : onNano ? nano : slice;
     if (!onNano) await initCheckpoint(slice, 'slice', { seed: 3 });
     const { plan, result, losses } = await twoSteps(name, set);
