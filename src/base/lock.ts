@@ -119,6 +119,8 @@ export interface Held {
   readonly pid: number;
   /** As a message names it. */
   readonly who: string;
+  /** On another host or in another container: nobody can tell from here whether it lives. */
+  readonly elsewhere: boolean;
   readonly file: string;
 }
 
@@ -163,5 +165,6 @@ export function lockFolder(folder: string, held: (by: Held) => Error): Disposabl
 
 function heldBy(file: string, seen: string): Held {
   const { pid, space } = JSON.parse(seen) as Holder;
-  return { pid, file, who: space === processSpace ? `process ${pid}` : `process ${pid} of another host or container` };
+  const elsewhere = space !== processSpace;
+  return { pid, file, elsewhere, who: elsewhere ? `process ${pid} of another host or container` : `process ${pid}` };
 }

@@ -3,8 +3,10 @@
 import { readdirSync, statSync } from 'node:fs';
 import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ConfigError } from '../base/errors.js';
 import { removeTemporaries } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
+import { lockFolder } from '../base/lock.js';
 import { asWriteError } from '../base/system-error.js';
 import { temporaryName } from '../base/temporary.js';
 import { JsonBytes } from './json-pieces.js';
@@ -38,8 +40,28 @@ function survey(folder: string): Map<string, Kept> {
   return new Map(found.sort(([, a], [, b]) => a.since - b.since));
 }
 
+class Elsewhere extends Error {}
 /**
- * @param folder made where it is not there, for its owner alone; one server at a time
+ * Keeps other servers of this machine from a folder of answers until it is disposed of. One of another host or
+ * container is taken for gone: a server that died in one must find its answers again.
+ * @throws {ConfigError} bad_option: another one has it · output_unwritable
+ */
+export function holdFolder(folder: string): Disposable | null {
+  try {
+    makeFolders(folder, 0o700);
+    return lockFolder(join(folder, 'server'), ({ who, elsewhere }) =>
+      elsewhere
+        ? new Elsewhere()
+        : new ConfigError('bad_option', `--state ${folder}: ${who} keeps its answers there; name another folder`),
+    );
+  } catch (e) {
+    if (e instanceof Elsewhere) return null;
+    throw asWriteError(e, folder);
+  }
+}
+
+/**
+ * @param folder made where it is not there, for its owner alone; one server at a time (`holdFolder`)
  * @param now    for tests
  * @throws {ConfigError} output_unwritable
  */

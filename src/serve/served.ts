@@ -185,6 +185,11 @@ export class ServedModels implements Served {
  */
 export async function openServed(options: ServedOptions, signal?: AbortSignal): Promise<ServedModels> {
   const { name = basename(resolve(options.model)), status = {}, guard, ...engineOptions } = options;
+  if (options.name !== undefined && !NAME.test(name))
+    throw new ConfigError(
+      'bad_option',
+      `--name ${JSON.stringify(name)}: wanted a name of 1 to 128 of A-Z a-z 0-9 . : / @ + _ -`,
+    );
   for (const adapter of Object.keys(options.adapters ?? {})) {
     if (adapter === name)
       throw new ConfigError('bad_option', `--adapter ${name}=…: the base is served under that name; choose another`);

@@ -204,9 +204,12 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
             signal,
           );
     if (review) closers.push(() => review.close());
+    const files = options.state === undefined ? null : await import('./response-files.js'),
+      held = files?.holdFolder(options.state ?? '');
+    closers.push(async () => held?.[Symbol.dispose]());
     const responses =
-      options.state !== undefined
-        ? (await import('./response-files.js')).createFileStore(options.state)
+      files && options.state !== undefined
+        ? files.createFileStore(options.state)
         : (review?.responses ?? createMemoryStore({ ...DEFAULT_STORE, bytes: 64 * MIB }));
     const admission = new Admission({ slots, queue: options.queue ?? 64, queueMs: options.queueMs ?? 60_000 });
     const meter = opened

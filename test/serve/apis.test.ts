@@ -11,7 +11,7 @@ import { renderVerdict } from '../../src/safeguard/contract.js';
 import { createScreen } from '../../src/safeguard/screen.js';
 import type { Judge } from '../../src/safeguard/types.js';
 import { createDocumentStore } from '../../src/serve/response-documents.js';
-import { createFileStore } from '../../src/serve/response-files.js';
+import { createFileStore, holdFolder } from '../../src/serve/response-files.js';
 import {
   createMemoryStore,
   type ResponseStore,
@@ -565,6 +565,14 @@ describe('/v1/responses goes on from what is kept', () => {
       expect(await next.get(id, null)).toBeNull();
     expect(readdirSync(dir).filter((f) => f.endsWith('.tmp'))).toEqual([]);
     expect(statSync(dir).mode & 0o077).toBe(0);
+  });
+  it('a folder is one server of a machine at a time, until it ends; of another machine nobody knows', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'responses-'));
+    const own = holdFolder(dir);
+    expect(() => holdFolder(dir)).toThrow(/keeps its answers there/);
+    own?.[Symbol.dispose]();
+    writeFileSync(join(dir, '.server.lock'), JSON.stringify({ pid: 1, space: 'elsewhere' }));
+    expect(holdFolder(dir)).toBeNull();
   });
   it('an answer that cannot be kept is a failure, not one that is said to be kept', async () => {
     const responses: ResponseStore = {

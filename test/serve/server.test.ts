@@ -266,6 +266,10 @@ describe('keys', () => {
   });
 });
 
+it.each(['', 'a b', 'a/../b'])('a name that no request and no URL can give is refused: %j', async (name) => {
+  await expect(serve({ engine: engineOptions, port: 0, name })).rejects.toMatchObject({ code: 'bad_option' });
+});
+
 describe('screening in the path', () => {
   it('nothing leaves before its verdict; what is not allowed takes the answer with it', async () => {
     let block = false,
