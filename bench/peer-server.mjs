@@ -45,7 +45,8 @@ if (!existsSync(exported)) {
 }
 const gguf = join(exported, readdirSync(exported).find((name) => name.endsWith('.gguf')) ?? '');
 // What was just written lies in small pages of the system's cache, which either server would read a quarter slower.
-for (const file of [join(model, 'model.safetensors'), gguf])
+const weights = readdirSync(model).filter((name) => name.endsWith('.safetensors'));
+for (const file of [...weights.map((name) => join(model, name)), gguf])
   spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
 
 const freePort = () =>
