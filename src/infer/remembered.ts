@@ -8,8 +8,8 @@ const NAME = 16,
   MOST_NAMES = 64;
 /** UTF-16 units that are remembered, of all texts. */
 const MOST = 1 << 20;
-/** UTF-16 units that are encoded in one go, where others wait: about a millisecond. */
-export const PIECE = 4096;
+/** UTF-16 units that are encoded in one go, where others wait: a small model makes a token in that time. */
+export const PIECE = 1024;
 
 /**
  * Places where a text may be cut so that its parts have its tokens: o200k's pieces (native/tokenizer/split.cpp) end
