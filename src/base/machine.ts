@@ -26,10 +26,17 @@ function procBytes(file: string, field: string): number {
 }
 /** Anonymous resident memory of this process, bytes; NaN where the system does not tell. */
 export const anonymousBytes = (): number => procBytes('/proc/self/status', 'RssAnon');
-/** Memory that can be taken without swapping, bytes; NaN where the system does not tell. */
-export const availableBytes = (): number => procBytes('/proc/meminfo', 'MemAvailable');
 /**
- * Bytes of files that the system's cache can be filled with and still leave room: three quarters of what this process
- * may take, within a container's limit too. 0 where the system does not tell.
+ * Memory that this process can take without swapping, bytes: what the machine has left, and of a container's limit what
+ * this process does not hold itself. NaN where the system does not tell.
  */
-export const cacheableBytes = (): number => Math.min(availableBytes(), process.availableMemory()) * 0.75 || 0;
+export function availableBytes(): number {
+  const left = procBytes('/proc/meminfo', 'MemAvailable'),
+    limit = process.constrainedMemory(); // 0: there is none
+  return limit > 0 ? Math.min(left, Math.max(0, limit - anonymousBytes())) : left;
+}
+/**
+ * Bytes of files that the system's cache can be filled with and still leave room: three quarters of what can be taken;
+ * 0 where the system does not tell.
+ */
+export const cacheableBytes = (): number => availableBytes() * 0.75 || 0;
