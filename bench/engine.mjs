@@ -165,7 +165,8 @@ if (wants('gap'))
       const asked = now();
       const long = session.start({ ...request(99), tokens: prompt(tokens, 5), maxTokens: 1 });
       times.set(long, []);
-      while (times.get(long).length === 0) told();
+      let steps = 0;
+      for (; times.get(long).length === 0; steps++) told();
       const [answered] = times.get(long);
       for (let i = 0; i < 100 && beside > 0; i++) told();
       times.delete(long);
@@ -190,14 +191,33 @@ if (wants('gap'))
           stepMs: worst('own'),
         };
       };
+      return { cpu: by('cpu'), wall: by('wall'), steps };
+    };
+    /** Of as many steps as another run had while its prompt was read, with no prompt: the worst, of their median. */
+    const without = (steps) => {
+      const sequences = Array.from({ length: streams }, (_, i) => session.start(request(i, { maxTokens: 1500 })));
+      for (let i = 0; i < 100; i++) session.step();
+      const at = [now()];
+      for (let i = 0; i < steps; i++) {
+        session.step();
+        at.push(now());
+      }
+      for (const sequence of sequences) session.cancel(sequence);
+      const by = (clock) => {
+        const gaps = at.slice(1).map((t, i) => t[clock] - at[i][clock]);
+        return Math.max(...gaps) / median(gaps);
+      };
       return { cpu: by('cpu'), wall: by('wall') };
     };
     run(streams, 2048);
     const alone = [],
-      beside = [];
+      beside = [],
+      control = [];
     for (let i = 0; i < rounds; i++) {
       alone.push(run(0, 2048));
-      beside.push(run(streams, 2048));
+      const ran = run(streams, 2048);
+      beside.push(ran);
+      control.push(without(Math.min(ran.steps, 1300)));
     }
     for (const clock of ['wall', 'cpu']) {
       const of = (name) => round(median(beside.map((b) => b[clock][name])));
@@ -206,6 +226,8 @@ if (wants('gap'))
         by: clock,
         // Of the stream's own median without the prompt: medians of the rounds, and the best round's worst gap.
         worst: of('worst'),
+        // What the machine and the language do to as many steps without a prompt.
+        worstWithout: round(median(control.map((c) => c[clock]))),
         leastWorst: round(Math.min(...beside.map((b) => b[clock].worst))),
         p99: of('p99'),
         median: of('typical'),
