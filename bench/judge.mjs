@@ -75,14 +75,17 @@ async function timed(work) {
  */
 async function compare(figures, texts, rounds, forms) {
   const took = new Map(Object.keys(forms).map((name) => [name, { wall: [], cpu: [] }]));
-  let wanted;
+  let wanted,
+    differing = 0;
   for (let r = -1; r < rounds; r++)
     for (const [name, work] of Object.entries(forms)) {
       const { result, wall, cpu } = await timed(work);
       wanted ??= result;
-      // None where a judge miscopied a nonce, which is a new one each time.
-      if (result.some((told, i) => told !== wanted[i] && told !== '' && wanted[i] !== ''))
-        throw new Error(`${name}: other verdicts`);
+      // Nonces are new ones each time: a small judge miscopies one now and then, and says something else of a text where
+      // it was not sure. Of more than one in a hundred it would be another form that answers otherwise.
+      const others = result.filter((told, i) => told !== wanted[i] && told !== '' && wanted[i] !== '').length;
+      if (others > Math.max(1, texts / 100)) throw new Error(`${name}: other verdicts of ${others} texts`);
+      differing = Math.max(differing, others);
       if (r < 0) continue;
       took.get(name).wall.push(wall);
       took.get(name).cpu.push(cpu);
@@ -101,7 +104,7 @@ async function compare(figures, texts, rounds, forms) {
     ]),
   );
   const { times, timesCpu } = Object.values(told).at(-1);
-  console.log(JSON.stringify({ bench: 'judge', ...figures, threads, texts, times, timesCpu, forms: told }));
+  console.log(JSON.stringify({ bench: 'judge', ...figures, threads, texts, times, timesCpu, differing, forms: told }));
 }
 
 async function nano(name, slots) {
