@@ -1,6 +1,5 @@
 #include "core/read_ahead.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -23,14 +22,10 @@ bool cached(void* at, uint64_t bytes, uint64_t page) {
 }  // namespace
 
 ReadAhead::ReadAhead(int fd, void* data, uint64_t size) {
-  sigset_t all, before;  // signals are for the threads that were there
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     thread_ = std::thread([this, fd, data, size] { run(fd, static_cast<char*>(data), size); });
   } catch (...) {  // no thread to be had: the file is read where it is used
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 ReadAhead::~ReadAhead() {
