@@ -81,8 +81,8 @@ async function compare(figures, texts, rounds, forms) {
     for (const [name, work] of Object.entries(forms)) {
       const { result, wall, cpu } = await timed(work);
       wanted ??= result;
-      // Nonces are new ones each time: a small judge miscopies one now and then, and says something else of a text where
-      // it was not sure. Of more than one in a hundred it would be another form that answers otherwise.
+      // Nonces are new ones each time: a small judge miscopies one now and then, and says something else of a text
+      // where it was not sure. Of more than one in a hundred it would be another form that answers otherwise.
       const others = result.filter((told, i) => told !== wanted[i] && told !== '' && wanted[i] !== '').length;
       if (others > Math.max(1, texts / 100)) throw new Error(`${name}: other verdicts of ${others} texts`);
       differing = Math.max(differing, others);
