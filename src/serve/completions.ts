@@ -123,9 +123,7 @@ async function* stream(
   request: CompletionRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ServerEvent, void, void> {
-  const plain = newHead(request.model);
-  // A last chunk tells the tokens; all before it say that they do not.
-  const head = request.streamUsage ? { ...plain, usage: null } : plain;
+  const head = newHead(request.model);
   const jobs = jobsOf(request);
   const choices = jobs.map((_, i) => new Choices(i, request.logprobs !== null));
   const made = jobs.map((): Made => ({ echo: null, answer: null }));

@@ -23,7 +23,7 @@ export const CompletionShape = z
         finish_reason: z.enum(['stop', 'length', 'content_filter']).nullable().describe('null: it goes on'),
       }),
     ),
-    usage: UsageShape.nullable().optional().describe('null: a last chunk tells it'),
+    usage: UsageShape.optional(),
     ...ownOfMany,
   })
   .meta({ id: 'Completion' });

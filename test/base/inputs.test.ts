@@ -105,6 +105,7 @@ const OWN = [
   'hub/part.ts',
   'infer/prefix-files.ts', // of the size it wrote, and with its own checksum
   'report/plots.ts',
+  'runs/code-digest.ts', // code of this package
   'safeguard/batch/kept.ts',
   'safeguard/policies/init.ts',
   'serve/openapi.ts',

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
+import { loadTokenizer } from '../../src/harmony/tokenizer.js';
 
 const root = mkdtempSync(join(tmpdir(), 'serve-config-'));
 const file = join(root, 'serve.yaml');
@@ -46,7 +47,11 @@ it('reads its file again on SIGHUP, keeps what it had where it is wrong, ends at
   expect(await status(KEYS[1])).toBe(200);
 
   const ended = new Promise((done) => child?.once('exit', (_, signal) => done(signal)));
-  // More than can end in between.
+  // More than can end in between: no message ends by itself.
+  const { special } = loadTokenizer(join(packageRoot, 'models', 'nano'));
+  const logit_bias = Object.fromEntries(
+    (['<|return|>', '<|end|>', '<|call|>', '<|endoftext|>'] as const).map((name) => [special[name], -100]),
+  );
   const streams = await Promise.all(
     Array.from({ length: 16 }, (_, seed) =>
       fetch(`${url}/v1/chat/completions`, {
@@ -56,8 +61,9 @@ it('reads its file again on SIGHUP, keeps what it had where it is wrong, ends at
           model: 'nano',
           messages: [{ role: 'user', content: 'Hi' }],
           temperature: 2,
+          logit_bias,
           seed,
-          n: 8,
+          n: 2,
           max_completion_tokens: 900,
           stream: true,
         }),

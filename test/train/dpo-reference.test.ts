@@ -173,7 +173,7 @@ describe('a run that goes on from an adapter', () => {
 
 describe('the plan', () => {
   it('counts the passes over the base in the first epoch alone', async () => {
-    const plan = (...set: string[]) => planTraining(at('recipe.yaml'), { set });
+    const plan = (...set: string[]) => planTraining(at('recipe.yaml'), { set: ['train.recompute=always', ...set] });
     const [two, one, before] = [
       await plan(),
       await plan('train.epochs=1'),
