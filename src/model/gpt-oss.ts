@@ -63,7 +63,7 @@ export interface ForwardOptions {
   readonly chunkTokens?: number;
   /** The batch in tensors that stay, for a pass that is recorded and run again. */
   readonly inputs?: StepInputs | null;
-  /** A token's bits are then those that it has alone: what others are in the batch does not show. For decode steps. */
+  /** A token's bits are then those that it has alone: what others are in the batch does not show. */
   readonly byRow?: boolean;
   /** A token's bits are those that it has among many, however few are in the batch. For ends of prompts. */
   readonly amongMany?: boolean;
