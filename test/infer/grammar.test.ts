@@ -277,8 +277,23 @@ describe('what is refused, and what is left to the check', () => {
     [{ type: 'object', required: ['a'], properties: { a: false } }, 'no value'],
     [{ $schema: 'https://example.org/mine' }, '$schema'],
     [{ type: 'object', required: ['a'], properties: { a: { $ref: '#' } } }, 'no value'],
+    [{ type: 'object', if: { $ref: '#' }, else: {} }, '#/if: $ref: it leads back to itself'],
+    [{ if: {}, else: { allOf: [{ $ref: '#' }] } }, '#/else/allOf/0: $ref: it leads back to itself'],
+    [{ not: { $ref: '#' } }, '$ref: it leads back to itself'],
+    [{ dependentSchemas: { a: { $ref: '#' } } }, '#/dependentSchemas/a: $ref: it leads back to itself'],
+    [{ properties: { p: { if: { $ref: '#/properties/p' }, else: {} } } }, '#/properties/p/if: $ref: it leads back'],
+    [{ if: { $ref: '#/$defs/none' }, else: {} }, '#/if: $ref'],
+    [{ if: { $ref: 'https://example.org/x' }, else: {} }, '#/if: $ref'],
+    [{ if: { properties: { a: { $recursiveRef: '#' } } }, else: {} }, '#/if/properties/a: $recursiveRef'],
   ])('%j', (schema, named) => {
     expect(() => createChecker(schema)).toThrow(named);
+  });
+  it('a schema that comes back with a value between, or to another one, is none of these', () => {
+    const tree = { if: { properties: { child: { $ref: '#' } }, required: ['child'] }, else: { required: ['name'] } };
+    const { check } = createChecker(tree);
+    expect([check('{"child":{}}'), check('{"child":{"name":1}}')]).toEqual([expect.any(String), null]);
+    const most = { $ref: '#/$defs/a' };
+    expect(createChecker({ $defs: { a: { minimum: 1 } }, allOf: [{ if: most, else: most }] }).check('2')).toBeNull();
   });
   it('what leads on for ever, or nearly', () => {
     const chain = Object.fromEntries(

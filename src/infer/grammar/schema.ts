@@ -1,6 +1,7 @@
 // JSON Schema (draft 2020-12) → nodes. Every keyword is of one of three kinds: the grammar keeps to it, it is left to
 // the check of the finished value (`checked`), or it is refused by name.
 import { ConfigError } from '../../base/errors.js';
+import { requireNoCircles } from './circles.js';
 import { inTime } from './deadline.js';
 import { evaluatedBy, type Follow } from './evaluated.js';
 import { meet } from './meet.js';
@@ -21,7 +22,17 @@ import {
 } from './nodes.js';
 import { isEmpty } from './reachable.js';
 import { References } from './references.js';
-import { checkPatterns, isObject, type Json, listOf, patternOf, type Reading, TYPED, typed } from './typed.js';
+import {
+  checkPatterns,
+  isObject,
+  type Json,
+  listOf,
+  patternOf,
+  type Reading,
+  requireKept,
+  TYPED,
+  typed,
+} from './typed.js';
 
 export interface CompiledSchema {
   readonly root: Node;
@@ -32,7 +43,6 @@ export interface CompiledSchema {
 
 /** The grammar lets more through than they do. */
 const CHECKED = ['if', 'contains', 'uniqueItems', 'propertyNames', 'dependentSchemas', 'dependencies'] as const;
-const REFUSED = ['$recursiveRef', 'additionalItems', '$vocabulary'] as const;
 /** Those of before say the same where they say what is read here; zod names draft 7. */
 const DIALECTS = /^https?:\/\/json-schema\.org\/(?:draft\/(?:2020-12|2019-09)|draft-0[4-7])\/schema#?$/;
 /** Members and alternatives of a whole schema. */
@@ -63,6 +73,7 @@ class Reader implements Reading {
   read(): Node {
     const node = this.node(this.root, '#');
     for (let next = this.#later.pop(); next; next = this.#later.pop()) next();
+    requireNoCircles(this.root, this.references, this);
     // Of schemas that the check alone looks at, too.
     for (const { schema, at } of this.references.places) if (isObject(schema)) checkPatterns(this, schema, at);
     return node;
@@ -95,7 +106,7 @@ class Reader implements Reading {
   }
 
   #make(s: Json, at: string): Node {
-    for (const k of REFUSED) if (k in s) this.refuse(at, k, 'not supported');
+    requireKept(this, s, at);
     if ('$schema' in s && !DIALECTS.test(String(s.$schema))) this.refuse(at, '$schema', 'wanted draft 2020-12');
     for (const k of CHECKED) if (says(s, k)) this.checked.add(`${at}/${k}`);
     let node: Node = { alts: this.#types(s, at).flatMap((t) => typed(this, t, s, at)) };

@@ -43,6 +43,12 @@ export const TYPED: readonly string[] = [
   'minProperties',
   'maxProperties',
 ];
+/** Keywords that are neither kept to nor checked. */
+const REFUSED = ['$recursiveRef', 'additionalItems', '$vocabulary'] as const;
+/** @throws {ConfigError} schema_unsupported */
+export function requireKept(r: Reading, s: Json, at: string): void {
+  for (const k of REFUSED) if (k in s) r.refuse(at, k, 'not supported');
+}
 export function listOf(r: Reading, s: Json, keyword: string, at: string): readonly unknown[] {
   const list = s[keyword];
   if (list === undefined) return [];
