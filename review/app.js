@@ -16,7 +16,7 @@ const KEYS = [
   ['space', 'show or blur the text'],
   ['a', 'approve, once the text was shown'],
   ['r', 'reject'],
-  ['l', 'relabel: a row for the golden set'],
+  ['l', 'relabel, once the text was shown: a row for the golden set'],
   ['e', 'escalate: somebody else, and two must approve'],
   ['n', 'write a note; Esc leaves it'],
   ['→ · ←', 'next · previous page'],
@@ -100,9 +100,10 @@ function veil() {
 async function doIt(action, more = {}) {
   if (!item || busy) return;
   busy = true;
+  const { id, policy } = item;
   const note = /** @type {HTMLTextAreaElement} */ (byId('note')).value.trim();
   try {
-    const acted = await api.act(item.id, action, { ...more, ...(note === '' ? {} : { note }) });
+    const acted = await api.act(id, action, { ...more, ...(note === '' ? {} : { note }) });
     const says = acted.releases
       ? 'approved, and released'
       : acted.wantsSecond
@@ -110,10 +111,12 @@ async function doIt(action, more = {}) {
         : action === 'relabel'
           ? 'relabelled'
           : acted.state;
-    const { policy } = item;
-    item = acted.item;
-    /** @type {HTMLTextAreaElement} */ (byId('note')).value = '';
-    draw();
+    // Another one may have been opened meanwhile.
+    if (item?.id === id) {
+      item = acted.item;
+      /** @type {HTMLTextAreaElement} */ (byId('note')).value = '';
+      draw();
+    }
     await list.count();
     tellQueue();
     await list.load();
@@ -129,7 +132,8 @@ function act(action) {
     (b) => b.textContent?.toLowerCase().startsWith(action) && !(/** @type {HTMLButtonElement} */ (b).disabled),
   );
   if (!allowed) {
-    if (action === 'approve' && !shown && item.decidedAt === null) say(byId('heard'), 'Show the text first');
+    const wants = action === 'approve' ? item.decidedAt === null : action === 'relabel' && item.content !== '';
+    if (wants && !shown) say(byId('heard'), 'Show the text first');
     return;
   }
   if (action !== 'relabel') return run(doIt(action));
@@ -198,6 +202,8 @@ async function refresh() {
   if (changed) await list.load();
 }
 
+/** @type {Record<string, Action>} */
+const ACTS = { a: 'approve', r: 'reject', l: 'relabel', e: 'escalate' };
 /** @type {Record<string, () => unknown>} */
 const DOES = {
   j: () => list.step(1),
@@ -207,10 +213,6 @@ const DOES = {
   ArrowRight: () => list.turn(1),
   ArrowLeft: () => list.turn(-1),
   ' ': veil,
-  a: () => act('approve'),
-  r: () => act('reject'),
-  l: () => act('relabel'),
-  e: () => act('escalate'),
   n: () => document.getElementById('note')?.focus(),
 };
 addEventListener('keydown', (e) => {
@@ -222,7 +224,10 @@ addEventListener('keydown', (e) => {
   if (e.key === '?') helpBox.showModal();
   else if (e.key === 'g') run(go(byId('queue').hidden ? 'queue' : 'agreement'));
   else if (!byId('queue').hidden && Object.hasOwn(DOES, e.key)) run(Promise.resolve(DOES[e.key]?.()));
-  else return;
+  else if (!byId('queue').hidden && Object.hasOwn(ACTS, e.key)) {
+    // A key that is held down decides one item, and none of those that come after it.
+    if (!e.repeat) act(/** @type {Action} */ (ACTS[e.key]));
+  } else return;
   e.preventDefault();
 });
 byId('key-form').addEventListener('submit', (e) => {

@@ -124,7 +124,8 @@ export function drawItem(item, me, shown, does) {
   const escalate = button('Escalate', 'e', () => does.act('escalate'));
   escalate.disabled = item.state !== 'held';
   const relabel = button('Relabel', 'l', () => does.act('relabel'));
-  relabel.disabled = item.content === '';
+  relabel.disabled = item.content === '' || !shown;
+  relabel.title = shown ? '' : 'Show the text first';
   const note = make('textarea', 'note-field');
   note.id = 'note';
   note.rows = 1;

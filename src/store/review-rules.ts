@@ -37,7 +37,9 @@ function relabelled(row: ReviewsTable, { who, label, rule }: Act): Outcome {
   const broken = label === 'allow' ? null : (rule ?? row.rule);
   if (label === 'block' && broken === null)
     throw new ConfigError('review_label', `relabel: wanted the rule of ${row.policy} that the text breaks`);
-  return { patch: { label, label_rule: broken, labelled_by: who }, label, rule: broken };
+  // Who approved it first and takes that back approves it no longer.
+  const back = label === 'block' && isOpen(row) && row.first_by === who ? { first_by: null } : {};
+  return { patch: { label, label_rule: broken, labelled_by: who, ...back }, label, rule: broken };
 }
 
 /** @throws {ConfigError} review_decided, review_second, review_label, review_note */

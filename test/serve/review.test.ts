@@ -412,6 +412,10 @@ describe.skipIf(program === null || WITHOUT_SQLITE !== null)(`in a browser${why}
     expect(await blur(page)).toContain('blur');
     await page.keyboard.press('a');
     await heard(page, 'Show the text first');
+    // Nobody labels what nobody has read.
+    await page.keyboard.press('l');
+    expect(await page.locator('dialog[open]').count()).toBe(0);
+    expect(await page.getByRole('button', { name: 'Relabel' }).isDisabled()).toBe(true);
     await page.keyboard.press('Space');
     expect(await blur(page)).toBe('none');
     expect(await content.textContent()).toBe('The text that was held.');
@@ -431,6 +435,7 @@ describe.skipIf(program === null || WITHOUT_SQLITE !== null)(`in a browser${why}
     await page.keyboard.press('a');
     await heard(page, 'approved, and released');
     expect(await decided).toBe('approved');
+    await page.keyboard.press('Space');
     await page.keyboard.press('l');
     await page.locator('#rule').fill('C9');
     await page.keyboard.press('Enter');
@@ -445,6 +450,26 @@ describe.skipIf(program === null || WITHOUT_SQLITE !== null)(`in a browser${why}
     await page.locator('#which').selectOption('decided');
     await page.locator(`#row-${first.id}`).click();
     await page.locator('.history', { hasText: 'all fine' }).waitFor();
+    await page.context().close();
+  });
+
+  it('a key that is held down decides one item, and none of those after it', async () => {
+    for (const text of ['one', 'two', 'three']) await c.review.onHeld(item(text));
+    const page = await visit();
+    await page.locator('#item h2').waitFor();
+    const shown = (): Promise<string | null> => page.locator('#item').getAttribute('data-id');
+    const [first, decided] = [await shown(), c.logged.length];
+    await page.keyboard.down('r');
+    await heard(page, 'rejected');
+    await expect.poll(shown).not.toBe(first);
+    for (let i = 0; i < 5; i++) await page.keyboard.down('r');
+    await page.keyboard.up('r');
+    // By another key all that was asked for before is done.
+    await page.keyboard.press('e');
+    await heard(page, 'escalated');
+    expect(c.logged.slice(decided).map((r) => r.action)).toEqual(['reject', 'escalate']);
+    for (const { id } of (await pageOf(c.review.reviews.store, {})).items)
+      await c.review.reviews.act(id, { who: 'ann', action: 'reject' });
     await page.context().close();
   });
 

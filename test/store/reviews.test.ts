@@ -181,6 +181,20 @@ onEachStore((place) => {
     await store.close();
   });
 
+  it('who approved first and takes it back has not approved: another two must', async () => {
+    const { store, reviews } = await opened({ twoPersons: true });
+    const { id } = await reviews.hold(item('a'));
+    expect(await act(reviews, id, 'ann', 'approve')).toMatchObject({ state: 'held', wantsSecond: true });
+    await act(reviews, id, 'cat', 'relabel', 'block'); // somebody else's word takes nothing back
+    expect(await itemOf(store, id)).toMatchObject({ firstBy: 'ann' });
+    await act(reviews, id, 'ann', 'relabel', 'block');
+    expect(await itemOf(store, id)).toMatchObject({ firstBy: null });
+    expect(await act(reviews, id, 'ben', 'approve')).toMatchObject({ state: 'held', wantsSecond: true });
+    expect(await act(reviews, id, 'cat', 'approve')).toMatchObject({ state: 'approved' });
+    await reviews.close();
+    await store.close();
+  });
+
   it('relabels into golden rows, whatever the state, with the rule that is broken', async () => {
     const { store, reviews } = await opened();
     const [a, b, c] = await Promise.all(['a', 'b', 'c'].map((t) => reviews.hold(item(t))));

@@ -29,6 +29,8 @@ export interface OpenReview {
   readonly console: ReviewConsole;
   /** Puts a text that did not pass before people. @throws {StoreError} then nothing of it may leave */
   onHeld(item: HeldItem): Promise<Ticket>;
+  /** Requests that wait for people are told that nobody decides any more, those to come too. */
+  endWaiting(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -42,6 +44,7 @@ export async function openReview(settings: ReviewSettings, signal?: AbortSignal)
     responses: createDocumentStore(store),
     console: createReviewConsole({ reviews, keys, tls, readBody, note, log: fault }),
     onHeld: (item) => reviews.hold(waitMs > 0 ? { waitUntil: Date.now() + waitMs, ...item } : item),
+    endWaiting: () => reviews.close(),
     async close() {
       await reviews.close();
       await store.close();
