@@ -3,7 +3,7 @@ import { createSecureContext } from 'node:tls';
 import { ConfigError } from '../base/errors.js';
 import { readInputText } from '../base/inputs.js';
 import type { Screen } from '../safeguard/screen.js';
-import { type ApiKeys, apiKeys, type KeyEntry, readKeyFile } from './keys.js';
+import { type ApiKeys, apiKeys, type KeyEntry, keyDigest, readKeyFile } from './keys.js';
 import type { ServeOptions } from './server.js';
 
 /** null: there are none. @throws {ConfigError} bad_keys */
@@ -12,6 +12,18 @@ function entriesOf(given: readonly KeyEntry[] | undefined, file: string | undefi
   const entries = [...(given ?? []), ...(file === undefined ? [] : readKeyFile(file))];
   const twice = entries.find((k, i) => entries.findIndex((other) => other.name === k.name) !== i);
   if (twice) throw new ConfigError('bad_keys', `the key ${JSON.stringify(twice.name)} is given twice`);
+  const owners = new Map<string, string>();
+  for (const { name, key } of entries) {
+    const digest = keyDigest(key),
+      other = owners.get(digest);
+    // Nobody could tell which of them asks.
+    if (other !== undefined)
+      throw new ConfigError(
+        'bad_keys',
+        `${JSON.stringify(other)} and ${JSON.stringify(name)} have one key; give each one of its own`,
+      );
+    owners.set(digest, name);
+  }
   return entries;
 }
 /** @throws {ConfigError} bad_keys */

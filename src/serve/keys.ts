@@ -41,21 +41,22 @@ export const bearerOf = (authorization: string | undefined): string | undefined 
   /^Bearer (\S+)$/i.exec(authorization ?? '')?.[1];
 
 const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
+/** sha256 of a key as it is given, hex. */
+export const keyDigest = (key: string): string =>
+  key.startsWith('sha256:') ? key.slice(7).toLowerCase() : hash(key).toString('hex');
 /** Shorter ones can be guessed over a network. */
 const MIN_KEY = 16;
 
 /** What is wrong with a key as it is given; null: nothing. Never shows it. */
 export function keyFault(key: string): string | null {
   if (key.startsWith('sha256:')) return /^sha256:[0-9a-f]{64}$/i.test(key) ? null : 'not 64 hexadecimal digits';
+  if (!/^[!-~]*$/.test(key)) return 'a key with blanks or letters beyond ASCII, which no header carries';
   return key.length < MIN_KEY ? `a key of fewer than ${MIN_KEY} characters` : null;
 }
 
 /** @param entries whose keys have no fault, each name once */
 export function apiKeys(entries: readonly KeyEntry[]): ApiKeys {
-  const keys = entries.map(({ key, ...rest }) => ({
-    rest,
-    hash: key.startsWith('sha256:') ? Buffer.from(key.slice(7), 'hex') : hash(key),
-  }));
+  const keys = entries.map(({ key, ...rest }) => ({ rest, hash: Buffer.from(keyDigest(key), 'hex') }));
   return {
     find(key) {
       const given = hash(key);

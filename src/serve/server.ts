@@ -319,6 +319,8 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
           };
           stop?.addEventListener('abort', now, { once: true });
           if (stop?.aborted) now();
+          // People may take hours: what they decide later is recorded.
+          void review?.endWaiting().catch(note);
           const late = current.drainMs === undefined ? undefined : setTimeout(now, current.drainMs);
           await Promise.race([admission.drain(), closed]);
           // Answers still leave; kept alive by their clients, but nothing is asked on them any more.

@@ -1,12 +1,13 @@
 // The server over its real port and engine, asked by the official client.
 import { once } from 'node:events';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, describe, expect, it } from 'vitest';
+import { sha256 } from '../../src/base/digest.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { toConversation } from '../../src/harmony/chat.js';
 import { openEngine } from '../../src/infer/engine.js';
@@ -17,7 +18,10 @@ import { adapterSpec } from '../../src/lora/spec.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { renderVerdict } from '../../src/safeguard/contract.js';
 import { serve, type TemperServer } from '../../src/serve/server.js';
+import { pageOf } from '../../src/store/review-pages.js';
+import { openStore } from '../../src/store/store.js';
 import { completion, nonceOf, startJudgeServer } from '../safeguard/judge-server.js';
+import { WITHOUT_SQLITE } from '../store/places.js';
 
 const MODEL = join(packageRoot, 'models', 'nano');
 const ASK = 'Please book a table for 4 people on friday at 19:30 for Rossi';
@@ -258,6 +262,8 @@ describe('keys', () => {
     ['short', 'tests abc\n', /keys:1: a key of fewer/],
     ['twice', `a ${KEY}\na ${KEY}x\n`, /keys:2: the name/],
     ['no digest', 'a sha256:12\n', /keys:1: not 64/],
+    ['one that no header carries', `a ${KEY}é\n`, /keys:1: a key with blanks or letters beyond ASCII/],
+    ['one key of two', `a ${KEY}\nb sha256:${sha256(KEY).toUpperCase()}\n`, /"a" and "b" have one key/],
     ['empty', '# nobody\n', /holds no key/],
   ])('a file that is none: %s', async (_, text, message) => {
     const file = join(mkdtempSync(join(tmpdir(), 'keys-')), 'keys');
@@ -316,6 +322,41 @@ describe('screening in the path', () => {
 });
 
 describe('its end', () => {
+  it.skipIf(WITHOUT_SQLITE !== null)('is waited for by nobody who waits for people', async () => {
+    const judge = await startJudgeServer((request, response) =>
+      completion(response, { content: renderVerdict({ rule: 'C1', nonce: nonceOf(request) }) }),
+    );
+    const folder = mkdtempSync(join(tmpdir(), 'serve-review-')),
+      policy = join(folder, 'policy.md'),
+      where = join(folder, 'store.db');
+    const text = readFileSync(join(packageRoot, 'policies', 'contact', 'policy.md'), 'utf8');
+    writeFileSync(policy, `---\nonBlock: review\n---\n\n${text}`);
+    try {
+      const closing = await serve({
+        engine: engineOptions,
+        port: 0,
+        store: where,
+        reviewWaitMs: 3_600_000,
+        screening: {
+          policy: [policy],
+          ...{ judge: judge.url, judgeModel: 'scripted', judgeProbe: false },
+          ...{ judgeTimeout: 10, judgeMaxTokens: 512, judgeConcurrency: 4 },
+        },
+      });
+      const asked = fetch(`${closing.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ ...greedy, messages: user(ASK) }),
+      });
+      const store = await openStore(where);
+      await expect.poll(async () => (await pageOf(store, { queue: 'waiting' })).items.length).toBeGreaterThan(0);
+      await store.close();
+      await Promise.all([closing.close(), asked]);
+      expect(await (await asked).text()).toContain('held for review');
+    } finally {
+      await judge.close();
+    }
+  });
   it('takes nobody in, and ends who is under way', async () => {
     const closing = await serve({ engine: engineOptions, port: 0 });
     const body = JSON.stringify({ ...greedy, messages: user(ASK), stream: true });

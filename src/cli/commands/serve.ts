@@ -50,9 +50,9 @@ export const command: Command = {
       .option('--name <name>', "name of the base in requests (default: its folder's)")
       .option('--host <address>', 'address to listen on; one that is not loopback needs keys', '127.0.0.1')
       .option('--port <n>', 'port to listen on; 0: any that is free', integerIn(0, 65535), 8080)
-      .option('--tls-cert <file>', 'serve TLS with this certificate (PEM); with --tls-key')
+      .option('--tls-cert <file>', 'serve TLS with this certificate (PEM); with --tls-key; read again on SIGHUP')
       .option('--tls-key <file>', 'its private key (PEM)')
-      .option('--api-key-file <file>', 'who may ask: lines NAME KEY, or NAME sha256:HEX')
+      .option('--api-key-file <file>', 'who may ask: lines NAME KEY, or NAME sha256:HEX; read again on SIGHUP')
       .option('--admin-key-file <file>', 'who may load and unload adapters at /admin: lines as of --api-key-file')
       .option('--slots <n>', 'requests that run at once', integerIn(1, 256), 16)
       .option(
@@ -125,7 +125,9 @@ export const command: Command = {
         const settings = await read();
         const server = await serve(settings, signal);
         boundHeaps(); // a start is faster without
-        if (options.config !== undefined || settings.revocations) handleHangups(reloading(server, read));
+        const { apiKeyFile, adminKeyFile, reviewKeyFile, tls, revocations } = settings;
+        if ([options.config, apiKeyFile, adminKeyFile, reviewKeyFile, tls, revocations].some((f) => f !== undefined))
+          handleHangups(reloading(server, read));
         sayDevice(server.info.device);
         sayNotices(server.notices);
         const names = server.models.map((m) => m.id);

@@ -6,7 +6,7 @@ import { sha256 } from '../../base/digest.js';
 import { LONGEST_MS, type Session, type Sessions } from '../../store/sessions.js';
 import type { ApiRequest } from '../api.js';
 import { ApiError } from '../api-error.js';
-import type { KeyEntry } from '../keys.js';
+import { type KeyEntry, keyDigest } from '../keys.js';
 
 export const COOKIE = 'temper-review';
 
@@ -21,10 +21,7 @@ const equal = (a: string, b: string): boolean => {
   return x.length === y.length && timingSafeEqual(x, y);
 };
 export function reviewerKeys(entries: readonly KeyEntry[]): ReviewerKeys {
-  const all = entries.map(({ name, key }) => ({
-    name,
-    digest: key.startsWith('sha256:') ? key.slice(7).toLowerCase() : sha256(key),
-  }));
+  const all = entries.map(({ name, key }) => ({ name, digest: keyDigest(key) }));
   return {
     find(key) {
       const given = sha256(key);
