@@ -215,6 +215,12 @@ export function jsonText(value: unknown): string {
     .join(',')}}`;
 }
 
+/** A value that parseJson made as compact JSON that says all that its text did, members that are null among it. */
+export function exactText(value: unknown): string {
+  const written = typeof value === 'object' && value !== null ? asWritten.get(value) : undefined;
+  return written ? compact(written.text, written.at, (token) => token).text : (JSON.stringify(value) ?? 'null');
+}
+
 /** Whether the text it was parsed from says more than the value: numbers too long, keys in an order of their own. */
 export const isRounded = (value: unknown): boolean =>
   typeof value === 'object' && value !== null && asWritten.has(value);

@@ -10,6 +10,13 @@ import type { Message } from './types.js';
 
 export { type ChatNote, type ChatRow, chatRow } from './chat-row.js';
 
+/** What errors call the parts of a conversation. */
+export interface ChatNames {
+  /** A message by its place in the row; default `messages[0]`. */
+  readonly message?: (at: number) => string;
+  /** The field by which a result names its call; default `tool_call_id`. */
+  readonly callId?: string;
+}
 export interface ChatOptions {
   /** Fields of the system message; the row's tools and effort are filled in. null: no system message. */
   readonly system?: Omit<SystemText, 'functions'> | null;
@@ -17,9 +24,10 @@ export interface ChatOptions {
   readonly note?: (note: ChatNote) => void;
   /** Instructions and answers that say nothing are left out. Default: refused, as nobody should train them. */
   readonly skipsEmpty?: boolean;
+  readonly names?: ChatNames;
 }
 
-type Reading = Required<Pick<ChatOptions, 'note' | 'skipsEmpty'>>;
+type Reading = Required<Pick<ChatOptions, 'note' | 'skipsEmpty'>> & { readonly nameOf: (at: number) => string };
 
 const fail = (code: ErrorCode, message: string, details: Record<string, unknown> = {}): never => {
   throw new DataError(code, message, details);
@@ -44,8 +52,9 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
  * unknown_tool_call, tool_call_twice, tool_name_conflict, tool_result_ambiguous
  */
 export function toConversation(row: ChatRow, options: ChatOptions = {}): Conversation {
-  const { note = () => {}, skipsEmpty = false } = options,
-    reading = { note, skipsEmpty };
+  const { note = () => {}, skipsEmpty = false, names = {} } = options,
+    { message: nameOf = (at) => `messages[${at}]`, callId = 'tool_call_id' } = names,
+    reading = { note, skipsEmpty, nameOf };
   const messages: Message[] = [];
   if (options.system !== null) {
     const effort = row.reasoning_effort ?? options.system?.effort;
@@ -66,11 +75,11 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
   });
   if (developer !== '') messages.push({ role: 'developer', content: developer });
 
-  const calls = new Calls();
+  const calls = new Calls(nameOf, callId);
   const untrained = new Set<number>();
   for (; at < row.messages.length; at++) {
     const m = row.messages[at]!;
-    const where = `messages[${at}]`;
+    const where = nameOf(at);
     checkFields(m, where, note);
     switch (m.role) {
       case 'system':
@@ -94,14 +103,14 @@ export function toConversation(row: ChatRow, options: ChatOptions = {}): Convers
       }
       case 'tool': {
         let end = at + 1;
-        while (row.messages[end]?.role === 'tool') checkFields(row.messages[end]!, `messages[${end++}]`, note);
+        while (row.messages[end]?.role === 'tool') checkFields(row.messages[end]!, nameOf(end++), note);
         for (const [i, name] of calls.answer(row.messages.slice(at, end), at).entries())
           messages.push({
             role: 'tool',
             name,
             recipient: 'assistant',
             channel: 'commentary',
-            content: textOf(row.messages[at + i]!, `messages[${at + i}]`) ?? '',
+            content: textOf(row.messages[at + i]!, nameOf(at + i)) ?? '',
           });
         at = end - 1;
         break;
@@ -150,8 +159,8 @@ function responseFormats(row: ChatRow): Pick<Parameters<typeof developerText>[0]
 
 const isInstruction = (m: ChatMessage): boolean => m.role === 'system' || m.role === 'developer';
 
-function instructionText(m: ChatMessage, at: number, { note, skipsEmpty }: Reading): string {
-  const where = `messages[${at}]`;
+function instructionText(m: ChatMessage, at: number, { note, skipsEmpty, nameOf }: Reading): string {
+  const where = nameOf(at);
   checkFields(m, where, note);
   const text = textOf(m, where) ?? '';
   return text !== '' || skipsEmpty ? text : fail('empty_message', `${where}: a ${m.role} message without content`);

@@ -28,6 +28,14 @@ export class Calls {
   #open: Call[] = [];
   /** Results to come by their place alone. */
   #placed: Call[] = [];
+  /**
+   * @param nameOf what errors call a message, by its place in the row
+   * @param callId what they call the field by which a result names its call
+   */
+  constructor(
+    readonly nameOf: (at: number) => string,
+    readonly callId: string,
+  ) {}
 
   /** A user speaks, or an answer is given: what is open stays unanswered. */
   close(): void {
@@ -59,13 +67,13 @@ export class Calls {
    */
   answer(run: readonly ChatMessage[], from: number): readonly string[] {
     const names = run.map((m, i): string | null => {
-      const where = `messages[${from + i}]`;
+      const where = this.nameOf(from + i);
       const given = typeof m.name === 'string' ? functionName(m.name, where) : undefined;
       if (typeof m.tool_call_id === 'string') return this.#byIdOf(m.tool_call_id, given, where);
       return given === undefined ? null : this.#byName(given, where);
     });
     const unplaced = names.filter((n) => n === null).length;
-    if (unplaced > 0) this.#place(unplaced, `messages[${from + names.indexOf(null)}]`);
+    if (unplaced > 0) this.#place(unplaced, this.nameOf(from + names.indexOf(null)));
     this.#open = this.#open.filter((c) => !c.answered);
     return names.map((n) => n ?? (this.#placed.shift() as Call).name);
   }
@@ -76,11 +84,11 @@ export class Calls {
     if (!call) {
       // Calls without ids, or a row that begins after its calls.
       if (given !== undefined && this.#open.every((c) => c.id === undefined)) return this.#byName(given, where);
-      return fail('unknown_tool_call', `${where}: tool_call_id ${shown} answers no call before it`);
+      return fail('unknown_tool_call', `${where}: ${this.callId} ${shown} answers no call before it`);
     }
     if (call.answered) fail('tool_call_twice', `${where}: the call ${shown} has its result already`);
     if (given !== undefined && given !== call.name)
-      fail('tool_name_conflict', `${where}: tool_call_id ${shown} is a call of ${call.name}, name says ${given}`);
+      fail('tool_name_conflict', `${where}: ${this.callId} ${shown} is a call of ${call.name}, name says ${given}`);
     call.answered = true;
     return call.name;
   }

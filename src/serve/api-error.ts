@@ -66,6 +66,12 @@ function ofRange(message: string): ApiError {
   const written = field.replaceAll(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
   return badRequest('invalid_value', `${written}${rest}`, written);
 }
+/** Fields that faults of a conversation may begin with, as `input.3: …`, beside the prompt. */
+const PARTS: readonly (string | undefined)[] = ['tools', 'instructions', 'previous_response_id', 'system'];
+function partOf(message: string, prompt: string): string {
+  const [place, head] = /^(\w+)(?:\.\w+)*(?=: )/.exec(message) ?? [];
+  return place !== undefined && (head === prompt || PARTS.includes(head)) ? place : prompt;
+}
 /**
  * @param log    told of what the client is not
  * @param fields what parts of the request are called in the body
@@ -79,8 +85,7 @@ export function asApiError(error: unknown, log: (error: unknown) => void, fields
     const own = Object.hasOwn(OF_REQUEST, error.code) ? OF_REQUEST[error.code] : undefined;
     if (own) return badRequest(own[0], error.message, { ...fields, temperature: 'temperature' }[own[1]]);
     if (error.code === 'request_range') return ofRange(error.message);
-    if (error.name === 'DataError')
-      return badRequest(error.code, error.message, error.message.startsWith('tools:') ? 'tools' : fields.prompt);
+    if (error.name === 'DataError') return badRequest(error.code, error.message, partOf(error.message, fields.prompt));
     if (error.code === 'cache_busy')
       return new ApiError(429, 'rate_limit_error', 'queue_timeout', error.message, null, 5);
     if (error.code === 'adapter_unknown')

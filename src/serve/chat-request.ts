@@ -145,7 +145,7 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
       reasoning_effort: effortOf(reasoning_effort),
       ...(format?.type === 'json_schema' ? { response_format: format } : {}),
     },
-    { skipsEmpty: true },
+    { skipsEmpty: true, names: { message: (at) => `messages.${at}` } },
   );
   const { stop } = body,
     prediction = predictionOf(body);
@@ -161,6 +161,7 @@ export function readChatRequest(json: unknown, tokens: number): ChatRequest {
     stream: body.stream === true,
     streamUsage: body.stream_options?.include_usage === true,
     n: body.n ?? 1,
+    tools: tools.map((t) => t.function.name),
     keeps: body.store ? { messages: dialogue.map(listed), metadata: body.metadata ?? {} } : null,
     request: {
       messages,

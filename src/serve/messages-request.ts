@@ -1,11 +1,10 @@
 // The body of POST /v1/messages, as Anthropic's API has it.
 import { z } from 'zod';
-import { jsonText } from '../base/json.js';
+import { exactText } from '../base/json.js';
 import { toConversation } from '../harmony/chat.js';
-import type { ChatRow } from '../harmony/chat-row.js';
+import type { ChatMessage, ChatRow } from '../harmony/chat-row.js';
 import type { Effort, Message } from '../harmony/types.js';
 import { MAX_STOPS } from '../infer/protocol.js';
-import type { TurnWish } from '../infer/structures.js';
 import { NO_THREADS } from './anthropic.js';
 import { badRequest } from './api-error.js';
 import type { Generation } from './generation.js';
@@ -124,24 +123,45 @@ function requireNoThread(json: unknown): void {
 type Body = z.infer<typeof CountBody> & { readonly stop_sequences?: readonly string[] | null | undefined };
 
 type Block = z.infer<typeof block>;
+interface Placed {
+  readonly block: Block;
+  /** As errors call it, the first of several that are one. */
+  readonly where: string;
+}
 /** Texts of a user that follow each other are one message. */
-const joined = (blocks: readonly Block[], role: string): readonly Block[] =>
-  blocks.reduce<Block[]>((all, b) => {
+const joined = (blocks: readonly Placed[], role: string): readonly Placed[] =>
+  blocks.reduce<Placed[]>((all, one) => {
     const last = all.at(-1);
-    if (role === 'user' && b.type === 'text' && last?.type === 'text')
-      all[all.length - 1] = { type: 'text', text: `${last.text}\n${b.text}` };
-    else all.push(b);
+    if (role === 'user' && one.block.type === 'text' && last?.block.type === 'text') {
+      const text = `${last.block.text}\n${one.block.text}`;
+      all[all.length - 1] = { block: { type: 'text', text }, where: last.where };
+    } else all.push(one);
     return all;
   }, []);
+/** @throws {ApiError} 400: a user who says nothing */
+function blocksOf({ role, content }: Body['messages'][number], at: number): readonly Placed[] {
+  const where = `messages.${at}`;
+  if (typeof content === 'string') return [{ block: { type: 'text', text: content }, where }];
+  if (content.length === 0 && role === 'user')
+    throw badRequest('invalid_value', `${where}.content: wanted at least one block`, `${where}.content`);
+  return joined(
+    content.map((of, i) => ({ block: of, where: `${where}.content.${i}` })),
+    role,
+  );
+}
 
+interface PlacedItem {
+  readonly item: InputItem;
+  readonly where: string;
+}
 /** Blocks as items: thoughts, texts, calls and results in their order. */
-function itemsOf({ messages }: Body): readonly InputItem[] {
-  return messages.flatMap(({ role, content }, at): InputItem[] => {
-    const blocks = typeof content === 'string' ? [{ type: 'text' as const, text: content }] : joined(content, role);
+function itemsOf({ messages }: Body): readonly PlacedItem[] {
+  return messages.flatMap((message, at): PlacedItem[] => {
+    const blocks = blocksOf(message, at),
+      { role } = message;
     // A last text is the answer; what comes before another text, or before a call, is said on the way to it.
-    const last = blocks.findLastIndex((b) => b.type === 'text' || b.type === 'tool_use');
-    return blocks.map((b, i): InputItem => {
-      const where = `messages.${at}.content.${i}`;
+    const last = blocks.findLastIndex(({ block: { type } }) => type === 'text' || type === 'tool_use');
+    const itemOf = ({ block: b, where }: Placed, i: number): InputItem => {
       const wrong = (wanted: 'user' | 'assistant'): void => {
         if (role !== wanted)
           throw badRequest('invalid_value', `${where}: ${b.type} has no place in a message of role ${role}`, where);
@@ -156,8 +176,9 @@ function itemsOf({ messages }: Body): readonly InputItem[] {
       wrong('assistant');
       if (b.type === 'thinking') return { type: 'reasoning', content: [{ type: 'reasoning_text', text: b.thinking }] };
       if (b.type === 'redacted_thinking') return { type: 'reasoning', encrypted_content: b.data };
-      return { type: 'function_call', call_id: b.id, name: b.name, arguments: jsonText(b.input) };
-    });
+      return { type: 'function_call', call_id: b.id, name: b.name, arguments: exactText(b.input) };
+    };
+    return blocks.map((placed, i) => ({ item: itemOf(placed, i), where: placed.where }));
   });
 }
 
@@ -170,7 +191,9 @@ function effortOf({ thinking, output_config }: Body): Effort {
   return thinking.budget_tokens < LOW_BUDGET ? 'low' : thinking.budget_tokens < MEDIUM_BUDGET ? 'medium' : 'high';
 }
 /** @throws {ApiError} 400 · {DataError} what makes no conversation */
-function conversationOf(body: Body): { readonly messages: readonly Message[]; readonly wish?: TurnWish } {
+function conversationOf(
+  body: Body,
+): Pick<Generation, 'wish'> & { readonly messages: readonly Message[]; readonly tools: readonly string[] } {
   if (body.messages.at(-1)?.role === 'assistant')
     throw badRequest(
       'unsupported_parameter',
@@ -181,11 +204,14 @@ function conversationOf(body: Body): { readonly messages: readonly Message[]; re
   const tools = choice?.type === 'none' ? [] : (body.tools ?? []);
   const schema = output_config?.format?.schema;
   const instructions = typeof system === 'string' ? system : (system ?? []).map((t) => t.text).join('\n');
+  const items = itemsOf(body),
+    places = new Map<ChatMessage, number>();
+  const dialogue = itemsToMessages(
+    items.map(({ item }) => item),
+    places,
+  );
   const row: ChatRow = {
-    messages: [
-      ...(instructions === '' ? [] : [{ role: 'system', content: instructions }]),
-      ...itemsToMessages(itemsOf(body)),
-    ],
+    messages: [...(instructions === '' ? [] : [{ role: 'system', content: instructions }]), ...dialogue],
     reasoning_effort: effortOf(body),
     tools: tools.map((t) => ({
       type: 'function',
@@ -200,7 +226,16 @@ function conversationOf(body: Body): { readonly messages: readonly Message[]; re
     stops: (body.stop_sequences?.length ?? 0) > 0,
     fields: { choice: 'tool_choice', stop: 'stop_sequences' },
   });
-  return { messages: toConversation(row, { skipsEmpty: true }).messages, ...(wish ? { wish } : {}) };
+  const nameOf = (at: number): string => {
+    const message = row.messages[at],
+      place = message && places.get(message);
+    return place === undefined ? 'system' : (items[place]?.where ?? 'messages');
+  };
+  const { messages } = toConversation(row, {
+    skipsEmpty: true,
+    names: { message: nameOf, callId: 'tool_use_id' },
+  });
+  return { messages, tools: tools.map((t) => t.name), ...(wish ? { wish } : {}) };
 }
 
 export interface MessagesRequest extends Generation {
@@ -213,7 +248,7 @@ export function readMessagesRequest(json: unknown): MessagesRequest {
   requireNoThread(json);
   const body = parseBody(json, MessagesBody, UNSUPPORTED);
   const thinking = body.thinking?.type === 'enabled' || body.thinking?.type === 'adaptive';
-  const { messages, wish } = conversationOf(body);
+  const { messages, tools, wish } = conversationOf(body);
   return {
     model: body.model,
     stream: body.stream === true,
@@ -225,6 +260,7 @@ export function readMessagesRequest(json: unknown): MessagesRequest {
       sampling: samplingOf(body),
       ...steeringOf({ stop: body.stop_sequences }),
     },
+    tools,
     ...(wish ? { wish } : {}),
   };
 }

@@ -1,5 +1,4 @@
 // What a client may be shown of a turn: thoughts, what is said, calls. Every API speaks of these and of nothing else.
-import { declaredTools } from '../harmony/declared-tools.js';
 import type { Message, Role } from '../harmony/types.js';
 import { isCall } from '../infer/content.js';
 
@@ -26,9 +25,12 @@ export type Sorter = (written: Written, index: number) => PartHead;
 
 const ANSWERS: readonly (string | undefined)[] = ['final', 'commentary'];
 
-/** Calls go by the name that the client wrote: `functions.get_weather` is called get_weather abroad. */
-export function sorter(messages: readonly Message[]): Sorter {
-  const names = new Map(declaredTools(messages).map((name) => [name, name.replace(/^functions\./, '')]));
+/**
+ * Calls go by the name that the client wrote: `functions.get_weather` is called get_weather abroad.
+ * @param tools names that the client declared; what a text of the prompt says of tools makes none
+ */
+export function sorter(tools: readonly string[]): Sorter {
+  const names = new Map(tools.map((name) => [`functions.${name}`, name]));
   return ({ role, channel = 'unknown', recipient }, index) => {
     const head = { index, channel, name: '' };
     const name = role === 'assistant' && recipient ? names.get(recipient) : undefined;

@@ -43,13 +43,18 @@ const outputItem = z.strictObject({
   caller: z.looseObject({ type: z.literal('direct') }).nullish(),
 });
 /** Names an item of a response that is kept. */
-export const referenceItem = z.strictObject({ type: z.literal('item_reference'), id: z.string() });
+export const referenceItem = z.strictObject({ type: z.literal('item_reference').nullish(), id: z.string() });
 export type ReferenceItem = z.infer<typeof referenceItem>;
 export const inputItem = z.union([messageItem, reasoningItem, callItem, outputItem]);
 export type InputItem = z.infer<typeof inputItem>;
+/** By its id alone, too. */
+export const isReference = (item: InputItem | ReferenceItem): item is ReferenceItem =>
+  item.type === 'item_reference' || !(item.type || 'role' in item);
 
 /** An assistant message that is being put together. */
 interface Draft {
+  /** Which item it begins with, its first call where it has one. */
+  at: number;
   thinking: string[];
   content: string[];
   calls: { id: string; type: 'function'; function: { name: string; arguments: string } }[];
@@ -69,55 +74,67 @@ const thoughts = ({ content, encrypted_content }: z.infer<typeof reasoningItem>)
 /**
  * Items as chat messages: reasoning belongs to the answer or the call that it comes before, calls of one turn to one
  * message, what is said before a call to the call.
+ * @param places is told of each message the item that it is made of, the first of several
  */
-export function itemsToMessages(items: readonly InputItem[]): readonly ChatMessage[] {
+export function itemsToMessages(
+  items: readonly InputItem[],
+  places: Map<ChatMessage, number> = new Map(),
+): readonly ChatMessage[] {
   const messages: ChatMessage[] = [];
+  const add = (message: ChatMessage, at: number): void => {
+    messages.push(message);
+    places.set(message, at);
+  };
   let draft: Draft | null = null;
   const flush = (): void => {
     if (!draft) return;
-    const { thinking, content, calls } = draft;
+    const { at, thinking, content, calls } = draft;
     draft = null;
     if (thinking.length + content.length + calls.length === 0) return;
-    messages.push({
+    const message: ChatMessage = {
       role: 'assistant',
       ...(thinking.length > 0 ? { thinking: thinking.join('\n') } : {}),
       ...(content.length > 0 ? { content: content.join('\n') } : {}),
       ...(calls.length > 0 ? { tool_calls: calls } : {}),
-    });
+    };
+    add(message, at);
   };
   /** The message that goes on; a new one where the last was answered, or has called. */
-  const open = (after: (d: Draft) => boolean): Draft => {
+  const open = (at: number, after: (d: Draft) => boolean): Draft => {
     if (draft && after(draft)) flush();
-    draft ??= { thinking: [], content: [], calls: [], final: false };
+    draft ??= { at, thinking: [], content: [], calls: [], final: false };
     return draft;
   };
-  for (const item of items) {
+  for (const [at, item] of items.entries()) {
     switch (item.type) {
       case 'reasoning': {
         const text = thoughts(item);
-        if (text.trim() !== '') open((d) => d.final || d.calls.length > 0).thinking.push(text);
+        if (text.trim() !== '') open(at, (d) => d.final || d.calls.length > 0).thinking.push(text);
         break;
       }
-      case 'function_call':
-        open(() => false).calls.push({
+      case 'function_call': {
+        const d = open(at, () => false);
+        if (d.calls.length === 0) d.at = at;
+        d.calls.push({
           id: item.call_id,
           type: 'function',
           function: { name: item.name, arguments: item.arguments },
         });
         break;
+      }
       case 'function_call_output':
         flush();
-        messages.push({ role: 'tool', tool_call_id: item.call_id, content: contentOf(item.output) });
+        add({ role: 'tool', tool_call_id: item.call_id, content: contentOf(item.output) }, at);
         break;
       default: {
         if (item.role !== 'assistant') {
           flush();
-          messages.push({ role: item.role, content: contentOf(item.content) });
+          add({ role: item.role, content: contentOf(item.content) }, at);
           break;
         }
         const text = plain(item.content);
         if (text.trim() === '') break;
-        const d = open((o) => o.final || o.calls.length > 0);
+        const d = open(at, (o) => o.final || o.calls.length > 0);
         d.content.push(text);
         d.final = item.phase !== 'commentary';
       }

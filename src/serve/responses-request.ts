@@ -149,12 +149,14 @@ export function readResponsesRequest(json: unknown): ResponsesRequest {
 }
 
 /**
+ * @param names  of the messages, as errors call them: the fields of the body that they are of
  * @param tokens most of an answer where the request does not say
  * @throws {ApiError} 400 · {DataError} what makes no conversation
  */
 export function generationOf(
   { model, body, effort }: ResponsesRequest,
   conversation: readonly ChatMessage[],
+  names: ReadonlyMap<ChatMessage, string>,
   tokens: number,
 ): Generation {
   const { instructions, include } = body;
@@ -172,6 +174,10 @@ export function generationOf(
       ? { response_format: { type: 'json_schema', json_schema: withoutType(asked) } }
       : {}),
   };
+  const nameOf = (at: number): string => {
+    const message = row.messages[at];
+    return (message && names.get(message)) ?? 'instructions';
+  };
   const wish = wishOf({
     schema:
       asked?.type === 'json_schema' ? asked.schema : asked?.type === 'json_object' ? { type: 'object' } : undefined,
@@ -183,11 +189,12 @@ export function generationOf(
   return {
     model,
     request: {
-      messages: toConversation(row, { skipsEmpty: true }).messages,
+      messages: toConversation(row, { skipsEmpty: true, names: { message: nameOf, callId: 'call_id' } }).messages,
       maxTokens: body.max_output_tokens ?? tokens,
       sampling: samplingOf(body),
       ...(tells ? { topLogprobs: body.top_logprobs ?? 0 } : {}),
     },
+    tools: tools.map(({ name }) => name),
     sealed: include?.includes('reasoning.encrypted_content') === true,
     ...(wish ? { wish } : {}),
   };

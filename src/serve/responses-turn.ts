@@ -5,7 +5,7 @@ import type { ApiService } from './api.js';
 import { asApiError, badRequest } from './api-error.js';
 import { type Answer, type Generation, generate } from './generation.js';
 import type { StoredResponse } from './response-store.js';
-import { type InputItem, inputItem, itemsToMessages, type ReferenceItem } from './responses-items.js';
+import { type InputItem, inputItem, isReference, itemsToMessages, type ReferenceItem } from './responses-items.js';
 import { generationOf, MOST_HISTORY, type ResponsesRequest, tooManyMessages } from './responses-request.js';
 import { type ResponseEvent, ResponseWriter } from './responses-response.js';
 
@@ -61,12 +61,13 @@ const turnsOf = (conversation: readonly ChatMessage[]): readonly number[] =>
 async function fitted(
   service: ApiService,
   request: ResponsesRequest,
-  conversation: readonly ChatMessage[],
+  { conversation, names }: Pick<Origin, 'conversation' | 'names'>,
   signal: AbortSignal,
 ): Promise<readonly ChatMessage[]> {
   const { engine } = service.served;
   const fits = async (from: number): Promise<boolean> => {
-    const { messages, maxTokens = 0 } = generationOf(request, conversation.slice(from), service.maxTokens).request;
+    const asked = generationOf(request, conversation.slice(from), names, service.maxTokens),
+      { messages, maxTokens = 0 } = asked.request;
     return (await engine.count(messages, signal)) + Math.min(maxTokens, ROOM) <= engine.info.contextTokens;
   };
   // So many of the last turns fit; from few to more, as counting costs what is counted.
@@ -84,6 +85,35 @@ async function fitted(
 }
 /** Tokens of an answer that are left room for. */
 const ROOM = 1024;
+
+/** What a request goes on from. */
+interface Origin {
+  readonly owner: string | null;
+  readonly history: StoredResponse['history'];
+  readonly conversation: StoredResponse['history'];
+  /** What errors call its messages. */
+  readonly names: ReadonlyMap<ChatMessage, string>;
+  /** What of it the model reads. */
+  readonly read: StoredResponse['history'];
+  readonly items: readonly InputItem[];
+}
+/** The fields of the body that messages are of. @param places of those that the request brings: their items */
+function namesOf(
+  { body }: ResponsesRequest,
+  history: readonly ChatMessage[],
+  places: ReadonlyMap<ChatMessage, number>,
+): ReadonlyMap<ChatMessage, string> {
+  const named = (at: number): string => (typeof body.input === 'string' ? 'input' : `input.${at}`);
+  return new Map([
+    ...history.map((message) => [message, 'previous_response_id'] as const),
+    ...[...places].map(([message, at]) => [message, named(at)] as const),
+  ]);
+}
+
+const withPlace = (service: ApiService, place: Promise<() => void>): ApiService => ({
+  ...service,
+  admission: { ...service.admission, check: () => {}, enter: () => place },
+});
 
 export class Turn {
   readonly writer: ResponseWriter;
@@ -113,28 +143,23 @@ export class Turn {
     if (before && isUnfinished(before))
       throw refuse('previous_response_not_finished', `${JSON.stringify(before.id)} is not finished`);
     const items = await Promise.all(
-      request.input.map((item, i) => (item.type === 'item_reference' ? referred(service, item, owner, i) : item)),
+      request.input.map((item, i) => (isReference(item) ? referred(service, item, owner, i) : item)),
     );
-    const history = before?.history ?? [];
-    const conversation = [...history, ...itemsToMessages(items)];
+    const history = before?.history ?? [],
+      places = new Map<ChatMessage, number>(),
+      conversation = [...history, ...itemsToMessages(items, places)],
+      names = namesOf(request, history, places);
     if (conversation.length > MOST_HISTORY) throw tooManyMessages(conversation.length, 'previous_response_id');
-    const read = request.truncates ? await fitted(service, request, conversation, signal) : conversation;
-    return new Turn(service, request, { owner, history, conversation, read, items });
+    const read = request.truncates ? await fitted(service, request, { conversation, names }, signal) : conversation;
+    return new Turn(service, request, { owner, history, conversation, names, read, items });
   }
   private constructor(
     readonly service: ApiService,
     readonly request: ResponsesRequest,
-    readonly from: {
-      readonly owner: string | null;
-      readonly history: StoredResponse['history'];
-      readonly conversation: StoredResponse['history'];
-      /** What of it the model reads. */
-      readonly read: StoredResponse['history'];
-      readonly items: readonly InputItem[];
-    },
+    readonly from: Origin,
   ) {
     this.writer = new ResponseWriter(newId(), request);
-    this.generation = { ...generationOf(request, from.read, service.maxTokens), id: this.writer.id };
+    this.generation = { ...generationOf(request, from.read, from.names, service.maxTokens), id: this.writer.id };
     const suffix = this.writer.id.slice('resp_'.length);
     this.input = from.items.map((item, i) => listed(item, `${suffix}i${i}`));
   }
@@ -159,7 +184,7 @@ export class Turn {
       place = this.#place;
     let begun = false;
     try {
-      const service = place ? { ...this.service, admission: { enter: () => place } } : this.service;
+      const service = place ? withPlace(this.service, place) : this.service;
       for await (const event of generate(service, this.generation, signal)) {
         if (event.kind !== 'end') {
           begun = true;

@@ -213,11 +213,7 @@ describe('what a request names', () => {
     const first = ResponseShape.parse(await app.json(PATH, { model: 'm', input: 'What is 2 + 2?' }));
     const { id } = first.output.find((i) => i.type === 'message')!;
     const asked = ((await get(app, `${PATH}/${first.id}/input_items`)).data as Json[])[0]!;
-    const input = [
-      { type: 'item_reference', id: asked.id },
-      { type: 'item_reference', id },
-      { role: 'user', content: 'Sure?' },
-    ];
+    const input = [{ type: 'item_reference', id: asked.id }, { id }, { role: 'user', content: 'Sure?' }];
     const next = await app.json(PATH, { model: 'm', input });
     expect(next.status).toBe('completed');
     const said = requests.at(-1)?.messages.map((m) => m.content) ?? [];
