@@ -61,6 +61,14 @@ export class Admission {
     return Math.min(600, Math.max(1, Math.ceil((this.#seconds * (this.#waiting.length + 1)) / this.limits.slots)));
   }
 
+  /** Whether who comes now would have a place, or one to wait in. @throws {ApiError} 429 queue_full · 503 draining */
+  check(who: Applicant = NOBODY): void {
+    if (this.#closed) throw new ApiError(503, 'server_error', 'draining', 'the server is stopping', null, 5);
+    if (this.#running >= this.limits.slots && this.#isFull && !this.#victim(who)) throw this.#full('queue_full');
+  }
+  get #isFull(): boolean {
+    return this.#waiting.length >= this.limits.queue;
+  }
   /**
    * A place; to be given back by the function returned, which may be called again. Who is refused at once is told
    * before this returns; the promise rejects for who waited in vain.
@@ -68,9 +76,9 @@ export class Admission {
    */
   enter(signal: AbortSignal, who: Applicant = NOBODY): Promise<() => void> {
     signal.throwIfAborted();
-    if (this.#closed) throw new ApiError(503, 'server_error', 'draining', 'the server is stopping', null, 5);
+    this.check(who);
     if (this.#running >= this.limits.slots) {
-      if (this.#waiting.length >= this.limits.queue && !this.#makeRoom(who)) throw this.#full('queue_full');
+      if (this.#isFull) this.#victim(who)?.leave(this.#full('queue_full'));
       return this.#wait(signal, who).then(() => this.#place(who));
     }
     this.#running++;
@@ -93,16 +101,14 @@ export class Admission {
     if (held > 0) this.#held.set(key, held);
     else this.#held.delete(key);
   }
-  /** Sends away whoever waits with less right than `who`. @returns whether there was one */
-  #makeRoom({ key, priority }: Applicant): boolean {
+  /** Whoever waits with less right than `who`. */
+  #victim({ key, priority }: Applicant): Waiting | undefined {
     const waits = new Map<string, number>();
     for (const w of this.#waiting) waits.set(w.key, (waits.get(w.key) ?? 0) + 1);
     const least = Math.min(priority, ...this.#waiting.map((w) => w.priority));
     const most = Math.max(0, ...this.#waiting.filter((w) => w.priority === least).map((w) => waits.get(w.key) ?? 0));
-    if (least === priority && most < (waits.get(key) ?? 0) + 2) return false;
-    const victim = this.#waiting.findLast((w) => w.priority === least && waits.get(w.key) === most);
-    victim?.leave(this.#full('queue_full'));
-    return victim !== undefined;
+    if (least === priority && most < (waits.get(key) ?? 0) + 2) return undefined;
+    return this.#waiting.findLast((w) => w.priority === least && waits.get(w.key) === most);
   }
   #wait(signal: AbortSignal, who: Applicant): Promise<void> {
     return new Promise((enter, fail) => {

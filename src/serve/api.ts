@@ -5,7 +5,7 @@ import type { Context, Hono } from 'hono';
 import type { z } from 'zod';
 import { errorForClient } from './anthropic.js';
 import { ANSWER_FIELD, type ApiError, type BodyFields, errorBody } from './api-error.js';
-import type { GenerationService } from './generation.js';
+import type { CallerService } from './callers.js';
 import type { ApiKey } from './keys.js';
 import type { ReadBody, ReaderName } from './readers.js';
 import type { ResponseStore } from './response-store.js';
@@ -26,7 +26,7 @@ export type Env = {
 export type ApiApp = Hono<Env>;
 export type ApiRequest = Context<Env>;
 
-export interface ApiService extends GenerationService {
+export interface ApiService extends CallerService {
   /** Most tokens of an answer where a request does not say. */
   readonly maxTokens: number;
   readonly responses: ResponseStore;

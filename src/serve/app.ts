@@ -7,8 +7,7 @@ import { type ApiRequest, type ApiService, type Env, Routes } from './api.js';
 import { ApiError, asApiError } from './api-error.js';
 import { APIS } from './apis.js';
 import type { Bodies } from './bodies.js';
-import type { Callers } from './callers.js';
-import type { GenerationService } from './generation.js';
+import type { CallerService, Callers } from './callers.js';
 import { ANYBODY, type ApiKeys } from './keys.js';
 import { openApiDocument } from './openapi.js';
 import { createPlayground } from './playground.js';
@@ -36,7 +35,7 @@ export interface AppOptions extends Pick<ApiService, 'responses'> {
   readonly review?: ReviewConsole | null;
 }
 /** Tells the receipt of the last verdict in the log in a header too, where the head of the answer waits for it. */
-function withReceipts(service: GenerationService, c: ApiRequest): GenerationService {
+function withReceipts(service: CallerService, c: ApiRequest): CallerService {
   const log = service.holding?.log;
   if (!log) return service;
   const append: typeof log.append = async (record) => {

@@ -2,7 +2,7 @@
 // keys, limits or statuses.
 import type { Engine } from '../infer/engine.js';
 import type { GenerateRequest } from '../infer/protocol.js';
-import type { Admission } from './admission.js';
+import type { Admission, Applicant } from './admission.js';
 import { ApiError } from './api-error.js';
 import type { GenerationService } from './generation.js';
 import { ANYBODY, type ApiKey, type ApiKeys, bearerOf } from './keys.js';
@@ -10,8 +10,13 @@ import { Asking, type KeyUsage, Limits } from './limits.js';
 import type { ServedModel } from './served.js';
 
 /** The whole server, before it is anybody's. */
-export interface ServerParts extends GenerationService {
+export interface ServerParts extends Omit<GenerationService, 'admission'> {
   readonly admission: Admission;
+}
+
+export interface CallerService extends GenerationService {
+  /** A request is answered without an answer of the model: it counts as one. @throws {ApiError} 429 request_limit */
+  countRequest(): void;
 }
 
 const forbidden = (code: string, message: string): ApiError =>
@@ -99,17 +104,18 @@ export class Callers {
   }
 
   /** The server as the owner of `key` sees it in one request. */
-  serviceFor(key: ApiKey): GenerationService {
+  serviceFor(key: ApiKey): CallerService {
     const { served, admission, screen } = this.parts,
       usage = this.limits.of(key),
       asking = new Asking(usage);
+    const who: Applicant = { key: key.name, priority: key.priority ?? 0 };
     const place = (signal: AbortSignal, end: () => void): Promise<() => void> => {
       const failed = (e: unknown): never => {
         end();
         throw e;
       };
       try {
-        const entering = admission.enter(signal, { key: key.name, priority: key.priority ?? 0 });
+        const entering = admission.enter(signal, who);
         return entering.then(
           (leave) => () => {
             end();
@@ -125,7 +131,14 @@ export class Callers {
       ...this.parts,
       screen: key.policies && screen?.under ? screen.under(key.policies) : screen,
       owner: key === ANYBODY ? null : key.name,
+      countRequest: () => usage.ask(),
       admission: {
+        slots: admission.limits.slots,
+        check() {
+          if (asking.begun) return;
+          usage.check();
+          admission.check(who);
+        },
         enter(signal) {
           const end = asking.enter(signal);
           return typeof end === 'function' ? place(signal, end) : end.then((e) => place(signal, e));

@@ -5,7 +5,7 @@ import { asApiError, errorBody } from './api-error.js';
 import { ChatBody, type ChatRequest } from './chat-request.js';
 import { Chunks, completionBody, type Head, usageChunk } from './chat-response.js';
 import { merged, withSeed } from './choices.js';
-import { type Answer, answer, type Generation, generate } from './generation.js';
+import { type Answer, type Generation, generate } from './generation.js';
 import { answerJson, type JsonBytes, jsonOf } from './json-pieces.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
 import { registerStoredChats, storedChatOperations } from './stored-chats.js';
@@ -33,8 +33,12 @@ async function answers(
   head: Head,
   stop: AbortController,
 ): Promise<readonly Answer[]> {
+  const ended: Answer[] = [];
   try {
-    return await Promise.all(choices(request, head).map((r) => answer(service, r, stop.signal)));
+    const all = choices(request, head).map((r) => generate(service, r, stop.signal, true));
+    for await (const { from, value } of merged(all, service.admission.slots))
+      if (value.kind === 'end') ended[from] = value.answer;
+    return ended;
   } catch (e) {
     // One that failed takes the others with it.
     stop.abort(e);
@@ -68,7 +72,10 @@ async function* stream(
     events: generate(service, r, signal),
   }));
   const ended: Answer[] = [];
-  for await (const { from, value } of merged(of.map((o) => o.events))) {
+  for await (const { from, value } of merged(
+    of.map((o) => o.events),
+    service.admission.slots,
+  )) {
     if (value.kind === 'end') ended[from] = value.answer;
     for (const data of of[from]?.chunks.of(value) ?? []) yield { data };
   }

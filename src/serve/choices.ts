@@ -34,6 +34,8 @@ export async function* merged<T>(
     while (open.size > 0) {
       const { from, got } = await Promise.race(open.values());
       if (!got.done) {
+        // Of several that are there the one that was last waits longest.
+        open.delete(from);
         open.set(from, next(from));
         yield { from, value: got.value };
         continue;

@@ -11,7 +11,7 @@ import { eventStream, type ServerEvent, stopWith } from './sse.js';
 
 const fields = { prompt: 'prompt', maxTokens: 'max_tokens', answer: 'prompt' };
 /** Answers of one request that run at once; the others wait here, and take no room of anybody's in the queue. */
-const AT_ONCE = 8;
+const atOnce = ({ admission }: ApiService): number => Math.min(8, admission.slots);
 
 /** What a prompt says; its log-probabilities where they are asked for. */
 async function echoed(
@@ -20,10 +20,13 @@ async function echoed(
   prompt: Prompt,
   signal: AbortSignal,
 ): Promise<PromptInfo> {
-  if (request.logprobs === null && typeof prompt === 'string') return { text: prompt, tokens: [], count: 0 };
-  const { adapter } = service.served.find(request.model);
+  // Where something is written, that counts its tokens.
+  if (request.logprobs === null && typeof prompt === 'string' && request.maxTokens > 0)
+    return { text: prompt, tokens: [], count: 0 };
+  service.served.find(request.model);
   const leave = await service.admission.enter(signal);
   try {
+    const { adapter } = service.served.find(request.model);
     const top = request.logprobs;
     return await service.served.engine.read({ prompt, top, ...(adapter === null ? {} : { adapter }) }, signal);
   } finally {
@@ -86,7 +89,7 @@ async function whole(
   const made = jobs.map((): Made => ({ echo: null, answer: null }));
   try {
     const all = jobs.map((job) => one(service, request, job, { id: head.id, whole: true }, stop.signal));
-    for await (const { from, value } of merged(all, AT_ONCE)) {
+    for await (const { from, value } of merged(all, atOnce(service))) {
       const own = made[from]!;
       if (value.kind === 'echo') own.echo = value.echo;
       else if (value.kind === 'end') own.answer = value.answer;
@@ -132,7 +135,7 @@ async function* stream(
     choices: [choices[from]!.of(...of)],
   });
   const all = jobs.map((job) => one(service, request, job, { id: head.id, whole: false }, signal));
-  for await (const { from, value } of merged(all, AT_ONCE)) {
+  for await (const { from, value } of merged(all, atOnce(service))) {
     const own = made[from]!;
     if (value.kind === 'echo') {
       own.echo = value.echo;

@@ -35,6 +35,10 @@ export interface GenerationService {
   /** Name of the key that asks; absent: none is needed. */
   readonly owner?: string | null;
   readonly admission: {
+    /** Requests that run at once. */
+    readonly slots: number;
+    /** Told before anything is computed: who would be refused at once. @throws as `enter` */
+    check(): void;
     /**
      * A place, to be given back. Who finds none to wait for is told before it returns.
      * @throws {ApiError} 429, 503 · the signal's reason
@@ -49,6 +53,8 @@ export interface Generation {
   /** As the request names it. */
   readonly model: string;
   readonly request: GenerateRequest;
+  /** Names of the tools that may be called, as the client declared them. */
+  readonly tools?: readonly string[];
   /** Thoughts that are not shown are given sealed, for the client to hand back between the calls of a turn. */
   readonly sealed?: boolean;
   /** What its answer and its calls keep to. Nothing leaves that breaks it. */
@@ -147,6 +153,8 @@ function answerOf(ending: Ending, sort: Sorter, shown: (part: PartHead) => boole
     const told = withheld.action === 'truncate' ? tokens : [];
     return {
       ...base,
+      // It is not what ended what is shown.
+      stop: null,
       tokens: told,
       finish: 'content_filter',
       parts: parts.filter(shown),
@@ -210,23 +218,26 @@ async function* revocable(
 }
 async function* run(
   service: GenerationService,
-  { model, request: given, sealed = false, wish, id = '', choice = 0 }: Generation,
+  { model, request: given, tools = [], sealed = false, wish, id = '', choice = 0 }: Generation,
   signal: AbortSignal,
   whole: boolean,
 ): AsyncGenerator<Released, void, void> {
   const { served, screen, meter, holding = {}, owner = null } = service;
-  const { adapter } = served.find(model);
+  served.find(model);
+  service.admission.check();
   const held = wish ? await prepared(service, wish, signal) : null;
-  const request: GenerateRequest = {
-    ...given,
-    ...(adapter === null ? {} : { adapter }),
-    ...(held ? { structure: held.structure } : {}),
-  };
   const gate = new Gate(thoughtsLeave(service), sealed);
-  const sort = sorter(request.messages);
+  const sort = sorter(tools);
   const name: AnswerName = { request: id, choice, owner, model };
   const leave = await service.admission.enter(signal);
   try {
+    // Who waited gets what the name stands for now, if it may still be used.
+    const { adapter } = served.find(model);
+    const request: GenerateRequest = {
+      ...given,
+      ...(adapter === null ? {} : { adapter }),
+      ...(held ? { structure: held.structure } : {}),
+    };
     const ending = screen
       ? yield* judged({ served, screen, holding }, request, { held, whole, name, gate, sort }, signal)
       : yield* unjudged(served, request, { held, gate, sort }, signal);
@@ -294,10 +305,4 @@ async function* unjudged(
   const withheld = schemaRefusal(await brokenBy(held, done, signal));
   if (waits && withheld === null) yield* wholeOf(done, sort, gate);
   return { turn: { done, screened: null }, withheld, released: [], tokens: [], receipt: null };
-}
-
-/** The whole of it. @throws as `generate` */
-export async function answer(service: GenerationService, generation: Generation, signal: AbortSignal): Promise<Answer> {
-  for await (const event of generate(service, generation, signal, true)) if (event.kind === 'end') return event.answer;
-  throw new Error('a generation ended without its end');
 }

@@ -66,19 +66,29 @@ export class KeyUsage {
     this.#requests = bucket(this.#requests, requests);
     this.#tokens = bucket(this.#tokens, tokens);
   }
-  /**
-   * A request begins, or waits to. @returns how it ends, which may be called again
-   * @throws {ApiError} 429 request_limit, token_limit, concurrency_limit
-   */
-  begin(): () => void {
-    const { concurrent, requestsPerMinute, tokensPerMinute } = this.#key;
+  /** Whether a request may begin. @throws {ApiError} 429 request_limit, token_limit, concurrency_limit */
+  check(): void {
+    const { concurrent, tokensPerMinute } = this.#key;
     if (this.full) throw refused('concurrency_limit', `this key may have ${concurrent} requests at once`, 1);
     if (this.#tokens && this.#tokens.level < 1)
       throw refused('token_limit', `this key may use ${tokensPerMinute} tokens a minute`, this.#tokens.wait(1));
+    this.#requireRequest();
+  }
+  #requireRequest(): void {
+    const { requestsPerMinute } = this.#key;
     if (this.#requests && this.#requests.level < 1)
       throw refused('request_limit', `this key may ask ${requestsPerMinute} times a minute`, this.#requests.wait(1));
+  }
+  /** A request begins, or waits to. @returns how it ends, which may be called again · @throws as `check` */
+  begin(): () => void {
+    this.check();
     this.#requests?.take(1);
     return this.hold();
+  }
+  /** A request that the model writes nothing for: it counts as one. @throws {ApiError} 429 request_limit */
+  ask(): void {
+    this.#requireRequest();
+    this.#requests?.take(1);
   }
   /** It has as many at once as it may. */
   get full(): boolean {
@@ -115,6 +125,9 @@ export class Asking {
   readonly #waiting: (() => void)[] = [];
   constructor(readonly usage: KeyUsage) {}
 
+  get begun(): boolean {
+    return this.#begun;
+  }
   /**
    * An answer begins; the first is refused before this returns.
    * @returns how it ends, which may be called again · @throws as `begin` of its key · the signal's reason

@@ -1,8 +1,10 @@
 // What is released of a turn in Anthropic's shape. A call is told when it is whole, so that its input is always JSON.
 import { sha256 } from '../base/digest.js';
+import { exactText, parseJson } from '../base/json.js';
 import type { DoneEvent } from '../infer/protocol.js';
 import { depthOf, MAX_DEPTH } from './body.js';
 import type { Answer, Released } from './generation.js';
+import { JsonBytes } from './json-pieces.js';
 import type { PartHead } from './parts.js';
 
 type Body = Record<string, unknown>;
@@ -31,17 +33,28 @@ const usageOf = (usage: DoneEvent['usage'] | null): Body => ({
   speed: null,
 });
 
-/** A call's input: an object. What a model wrote and is none is told as it is, under a name that no tool declares. */
-export function inputOf(text: string): Body {
-  if (text.trim() === '') return {};
+/**
+ * A call's input as JSON: an object, its numbers as they were written. What a model wrote and is none is told as it is,
+ * under a name that no tool declares.
+ */
+export function inputOf(text: string): string {
+  if (text.trim() === '') return '{}';
   if (depthOf(text) <= MAX_DEPTH)
     try {
-      const input: unknown = JSON.parse(text);
-      if (typeof input === 'object' && input !== null && !Array.isArray(input)) return input as Body;
+      const input = compactOf(text);
+      if (input.startsWith('{')) return input;
     } catch {
       // no JSON
     }
-  return { invalid_json: text };
+  return JSON.stringify({ invalid_json: text });
+}
+/** @throws {SyntaxError} no JSON */
+function compactOf(text: string): string {
+  try {
+    return exactText(parseJson(text));
+  } catch {
+    return JSON.stringify(JSON.parse(text)); // a key twice: the last counts
+  }
 }
 
 interface Open {
@@ -137,9 +150,8 @@ export class MessageWriter {
     if (cut) return [];
     const input = inputOf(text);
     const id = `toolu_${this.id.slice('msg_'.length)}${part.index}`;
-    return this.#block({ type: 'tool_use', id, name: part.name, input, caller: { type: 'direct' } }, [
-      { type: 'input_json_delta', partial_json: JSON.stringify(input) },
-    ]);
+    const block = { type: 'tool_use', id, name: part.name, input: new JsonBytes([Buffer.from(input)]) };
+    return this.#block({ ...block, caller: { type: 'direct' } }, [{ type: 'input_json_delta', partial_json: input }]);
   }
   /** A block that is whole when it begins. */
   #block(block: Body, deltas: readonly Body[]): readonly MessagesEvent[] {

@@ -4,6 +4,7 @@ import { anthropicError } from './anthropic.js';
 import type { Api, ApiService } from './api.js';
 import { asApiError } from './api-error.js';
 import { generate } from './generation.js';
+import { answerJson } from './json-pieces.js';
 import { CountBody, MessagesBody, type MessagesRequest } from './messages-request.js';
 import { MessageWriter } from './messages-response.js';
 import { eventStream, type ServerEvent, stopWith } from './sse.js';
@@ -62,12 +63,13 @@ export const messages: Api = {
         if (released.kind === 'end' && released.answer.refusal !== null) writer.clear();
         writer.of(released);
       }
-      return c.json(writer.message);
+      return answerJson(c, writer.message);
     });
     app.post('/v1/messages/count_tokens', async (c) => {
       const service = serviceOf(c);
       const { model, messages } = await service.read(c, 'count');
       service.served.find(model);
+      service.countRequest();
       return c.json({ input_tokens: await service.served.engine.count(messages, stopWith(c).signal) });
     });
   },

@@ -1,6 +1,6 @@
 // Kept answers as files, one each: written beside their place, flushed, renamed, so that a server that dies leaves each
 // whole or absent. Read again by the next server that is given the folder.
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, rmSync, statSync } from 'node:fs';
 import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ConfigError } from '../base/errors.js';
@@ -70,22 +70,27 @@ export function createFileStore(
   limits: StoreLimits = DEFAULT_STORE,
   now: () => number = Date.now,
 ): ResponseStore {
+  const fileOf = (id: string): string => join(folder, `${id}.json`);
+  const isOver = ({ since }: Kept): boolean => since + limits.keepMs <= now();
   let kept: Map<string, Kept>;
   try {
     makeFolders(folder, 0o700);
     removeTemporaries(folder);
     kept = survey(folder);
+    for (const [id, k] of kept) {
+      if (!isOver(k)) continue;
+      rmSync(fileOf(id), { force: true });
+      kept.delete(id);
+    }
   } catch (e) {
     throw asWriteError(e, folder);
   }
   let bytes = [...kept.values()].reduce((sum, k) => sum + k.bytes, 0);
-  const fileOf = (id: string): string => join(folder, `${id}.json`);
   const drop = async (id: string): Promise<void> => {
     bytes -= kept.get(id)?.bytes ?? 0;
     kept.delete(id);
     await rm(fileOf(id), { force: true });
   };
-  const isOver = ({ since }: Kept): boolean => since + limits.keepMs <= now();
   const { get, chat } = byKind(async (id, owner) => {
     // Only what is there by its name becomes a path.
     const found = kept.get(id);

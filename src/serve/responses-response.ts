@@ -9,6 +9,7 @@ import type { PartHead } from './parts.js';
 import { isKept } from './release-gate.js';
 import type { InputItem } from './responses-items.js';
 import type { ResponsesRequest } from './responses-request.js';
+import { seal } from './seal.js';
 
 type Body = Record<string, unknown>;
 export type ResponseEvent = Body & { readonly type: string; readonly sequence_number: number };
@@ -238,6 +239,9 @@ export class ResponseWriter {
     }
     const whole = partOf(part, text, logprobs);
     item.content = [whole];
+    // Shown or not: who asks for it hands it back.
+    if (part.kind === 'reasoning' && this.request.body.include?.includes('reasoning.encrypted_content'))
+      item.encrypted_content = seal(text);
     const said =
       part.kind === 'reasoning'
         ? this.#event('response.reasoning_text.done', { ...this.#at, content_index: 0, text })

@@ -130,6 +130,7 @@ export const responses: Api = {
     app.post('/v1/responses', async (c) => {
       const service = serviceOf(c);
       const request = await service.read(c, 'responses');
+      service.admission.check();
       const stop = stopWith(c);
       const turn = await Turn.begin(service, request, c.get('key'), stop.signal);
       if (!request.background)
@@ -146,6 +147,7 @@ export const responses: Api = {
       const service = serviceOf(c);
       const request = await service.read(c, 'responses');
       service.served.find(request.model);
+      service.countRequest();
       const { signal } = stopWith(c);
       const { generation } = await Turn.begin(service, request, c.get('key'), signal);
       const input_tokens = await service.served.engine.count(generation.request.messages, signal);

@@ -81,6 +81,7 @@ export class ServedModels implements Served {
   readonly created = Math.floor(Date.now() / 1000);
   #models: readonly ServedModel[];
   readonly #revoked = new Set<string>();
+  #loads = 0;
   readonly #told = new Map<string, Set<(why: ApiError) => void>>();
   constructor(
     readonly engine: Engine,
@@ -124,7 +125,7 @@ export class ServedModels implements Served {
       this.#revoked.add(m.id);
       for (const tell of [...(this.#told.get(m.id) ?? [])]) tell(wasRevoked(m.id));
       // One that is merged into the weights cannot go, but nobody gets at it any more.
-      if (m.adapter !== null) await this.engine.unloadAdapter(m.id).catch(() => {});
+      if (m.adapter !== null) await this.engine.unloadAdapter(m.adapter).catch(() => {});
       lines.push(`model ${m.id}: revoked (${entry.reason}), sha256 ${m.digest}`);
     }
     return lines;
@@ -150,26 +151,27 @@ export class ServedModels implements Served {
         `adapter ${JSON.stringify(name)}: wanted 1 to 128 of A-Z a-z 0-9 . : / @ + _ -`,
       );
     const checked = await this.guard?.adapter(folder, this.folder, signal);
-    const info = await this.engine.loadAdapter(name, folder, signal);
+    // The engine has it under a name of its own, so that no request gets another one than it has found and may use.
+    const own = `${name}#${++this.#loads}`;
+    const info = await this.engine.loadAdapter(own, folder, signal);
     if (checked && checked.files !== info.digest) {
-      // Whatever had the name before is gone from the engine too.
-      this.#models = this.#models.filter((m) => m.id !== name);
-      await this.engine.unloadAdapter(name);
+      await this.engine.unloadAdapter(own);
       requireSame(folder, checked.files, info.digest);
     }
     this.#revoked.delete(name);
     const { digest, pairs } = info;
     const gate = checked ? { gate: checked.gate } : {};
-    const model: ServedModel = { id: name, adapter: name, digest, pairs, status, folder, ...gate };
-    const known = this.#models.some((m) => m.id === name);
-    this.#models = known ? this.#models.map((m) => (m.id === name ? model : m)) : [...this.#models, model];
+    const model: ServedModel = { id: name, adapter: own, digest, pairs, status, folder, ...gate };
+    const before = this.#models.find((m) => m.id === name);
+    this.#models = before ? this.#models.map((m) => (m === before ? model : m)) : [...this.#models, model];
+    if (before?.adapter) await this.engine.unloadAdapter(before.adapter);
     return model;
   }
   /** Requests under way go on with it. @throws {ApiError} 404 model_not_found */
   async unload(name: string): Promise<void> {
-    this.#adapter(name);
+    const { adapter } = this.#adapter(name);
     this.#models = this.#models.filter((m) => m.id !== name);
-    await this.engine.unloadAdapter(name);
+    if (adapter !== null) await this.engine.unloadAdapter(adapter);
   }
   /** Decides over requests from now on. @throws {ApiError} 404 model_not_found */
   setStatus(name: string, status: AdapterStatus): ServedModel {

@@ -1,6 +1,7 @@
 // /v1/completions: several prompts, several answers, the prompt given back, the best of some.
 import { describe, expect, it } from 'vitest';
 import type { GenerateRequest } from '../../src/infer/protocol.js';
+import { merged } from '../../src/serve/choices.js';
 import { CompletionShape } from '../../src/serve/wire-completions.js';
 import { scriptedApp, scriptedEngine, tokenizer } from './scripted.js';
 
@@ -61,6 +62,15 @@ describe('prompts', () => {
   });
 });
 
+it('of several answers that are there none waits for the end of another', async () => {
+  async function* three(): AsyncGenerator<number, void, void> {
+    yield* [1, 2, 3];
+  }
+  const order: number[] = [];
+  for await (const { from } of merged([three(), three(), three()])) order.push(from);
+  expect(order).toEqual([0, 1, 2, 0, 1, 2, 0, 1, 2]);
+});
+
 describe('the prompt', () => {
   it('comes before what is written, with its log-probabilities, or by itself', async () => {
     const { app, requests } = echoing();
@@ -76,6 +86,14 @@ describe('the prompt', () => {
     expect(usage).toMatchObject({ prompt_tokens: tokens.length, completion_tokens: 0 });
     expect(requests).toEqual([]);
     expect(texts(await app.json(PATH, { model: 'm', prompt: 'x', echo: true, seed: 1 }))).toEqual(['xx0']);
+  });
+  it('by itself is counted, and is of a model that is there', async () => {
+    const { app } = echoing();
+    const body = { model: 'm', prompt: 'All roads', echo: true, max_tokens: 0 };
+    const { choices, usage } = CompletionShape.parse(await app.json(PATH, body));
+    expect(choices[0]).toMatchObject({ text: 'All roads', logprobs: null });
+    expect(usage).toMatchObject({ prompt_tokens: tokenizer.encode('All roads').length, completion_tokens: 0 });
+    expect((await app.post(PATH, { ...body, model: 'none' })).status).toBe(404);
   });
 });
 
