@@ -43,9 +43,12 @@ const outputItem = z.strictObject({
   caller: z.looseObject({ type: z.literal('direct') }).nullish(),
 });
 /** Names an item of a response that is kept. */
-export const referenceItem = z.strictObject({ type: z.literal('item_reference').nullish(), id: z.string() });
+const referenceItem = z.strictObject({ type: z.literal('item_reference').nullish(), id: z.string() });
 export type ReferenceItem = z.infer<typeof referenceItem>;
-export const inputItem = z.union([messageItem, reasoningItem, callItem, outputItem]);
+const ITEMS = [messageItem, reasoningItem, callItem, outputItem] as const;
+export const inputItem = z.union(ITEMS);
+/** As a request brings them. */
+export const requestItem = z.union([...ITEMS, referenceItem]);
 export type InputItem = z.infer<typeof inputItem>;
 /** By its id alone, too. */
 export const isReference = (item: InputItem | ReferenceItem): item is ReferenceItem =>

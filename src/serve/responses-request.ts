@@ -16,7 +16,7 @@ import {
   samplingFields,
   samplingOf,
 } from './request-fields.js';
-import { type InputItem, inputItem, type ReferenceItem, referenceItem } from './responses-items.js';
+import { type InputItem, type ReferenceItem, requestItem } from './responses-items.js';
 import { type Asked, allowedOf, wishOf } from './wish.js';
 
 const functionTool = z.strictObject({
@@ -51,7 +51,7 @@ export const INCLUDABLE = [
 ] as const;
 export const ResponsesBody = z.strictObject({
   model: z.string(),
-  input: z.union([z.string(), z.array(z.union([inputItem, referenceItem]))]),
+  input: z.union([z.string(), z.array(requestItem)]),
   instructions: z.string().nullish(),
   previous_response_id: z.string().nullish(),
   store: flag.describe('default true'),
