@@ -66,7 +66,8 @@ export function decideEntry(table: Table, options: EntryOptions): MetricDecision
     const needsBase = limits?.margin !== undefined || metric.margin !== undefined;
     const values = (table.n + table.dropped) * (needsBase ? 2 : 1);
     const lacking = needsBase ? missing : table.missingAdapter;
-    const tooMany = lacking / values > parameters.maxMissing;
+    const share = lacking / values;
+    const tooMany = share > parameters.maxMissing || share >= FAILED_SHARE;
     if (tooMany) tooManyMissing(lacking, values, parameters, findings);
     if (limits === null) toldOnly(measured, atBest, options, findings);
     else {
@@ -130,9 +131,8 @@ function none(table: Table, { metric }: EntryOptions, findings: Findings): void 
 
 function tooManyMissing(missing: number, values: number, { maxMissing }: DecisionParameters, findings: Findings): void {
   const share = missing / values;
-  const why =
-    `${missing} of ${values} values are missing (${shown(share * 100)} %), ` +
-    `at most ${shown(maxMissing * 100)} % may be`;
+  const allowed = maxMissing >= FAILED_SHARE ? 'half may never be' : `at most ${shown(maxMissing * 100)} % may be`;
+  const why = `${missing} of ${values} values are missing (${shown(share * 100)} %), ${allowed}`;
   add(findings, share >= FAILED_SHARE ? 'ERROR' : 'INCONCLUSIVE', why);
 }
 
@@ -236,8 +236,12 @@ function againstOwn(
   }
   if (most === undefined) return;
   if (table.violations > most) add(findings, 'FAIL', `${table.violations} violations, at most ${most} may be`);
-  else if (table.violations + table.missingAdapter > most && table.missingAdapter > 0)
-    add(findings, 'INCONCLUSIVE', `${table.missingAdapter} values are missing, each of which may be a violation`);
+  else {
+    if (table.violations + table.missingAdapter > most && table.missingAdapter > 0)
+      add(findings, 'INCONCLUSIVE', `${table.missingAdapter} values are missing, each of which may be a violation`);
+    // That a few prompts brought out no more says as little as it would of a cap.
+    tooFew(table, options, findings);
+  }
 }
 /** Whether prompts without one violation would have been enough. */
 function couldShow(table: Table, limit: number, sign: 1 | -1, { metric, parameters }: EntryOptions): boolean {
