@@ -1,13 +1,15 @@
 // `temper gate merge`: the shards of one gate as the gate that one run would have been, its decision and its reports.
 import { cpSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { IntegrityError } from '../base/errors.js';
+import { ConfigError, IntegrityError } from '../base/errors.js';
+import { writeFileAtomic } from '../base/files.js';
 import { makeFolders } from '../base/folders.js';
 import { readInputText } from '../base/inputs.js';
 import { readJsonFile } from '../base/json-file.js';
 import { type Decision, Subject } from '../gate/decision.js';
 import { mergeShards } from '../gate/run/merge.js';
 import { decideFolder, LOCK_FILE, SUBJECT_FILE, SUITE_FOLDER } from './gate.js';
+import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
 import { LABELS_FILE } from './gate-tools.js';
 
@@ -21,6 +23,10 @@ export async function mergeGate(
 ): Promise<{ readonly decision: Decision; readonly rows: number; readonly folder: string }> {
   const folder = resolve(given);
   const [first = ''] = shards;
+  if (shards.some((shard) => resolve(shard) === folder))
+    throw new ConfigError('bad_run', `${given}: is a shard itself, which would be lost; give another --out`, {
+      folder,
+    });
   makeFolders(folder);
   const rows = await mergeShards(shards, folder, signal);
   // What people said of outcomes that lay here before says nothing of these.
@@ -36,6 +42,8 @@ export async function mergeGate(
   const read = Subject.safeParse(readJsonFile(file, 'record', { next: 'run the shards again', missing: bad, bad }));
   if (!read.success) throw bad('is no subject of a gate');
   const decision = await decideFolder(folder, read.data, signal);
+  const proof = shards.map((shard) => proofFor(shard, decision.lock ?? '')).find((p) => p !== null);
+  if (proof) writeFileAtomic(join(folder, PROOF_FILE), proofText(proof));
   await reportGate({ folder }, signal);
   return { decision, rows, folder };
 }

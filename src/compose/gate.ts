@@ -418,10 +418,9 @@ async function run(open: OpenGate, options: GateOptions): Promise<GateResult> {
   // What people said of outcomes that are no more says nothing of these.
   if (ran.kept < ran.cases) rmSync(join(folder, LABELS_FILE), { force: true });
   const decision = shard === null ? await decideFolder(folder, subject, signal) : null;
-  if (decision) {
-    copyProof(folder, lockDigest(lock), options);
-    await reportGate({ folder, content: content === 'full', seconds }, signal);
-  }
+  // Of a shard too: what joins them knows neither place.
+  copyProof(folder, lockDigest(lock), options);
+  if (decision) await reportGate({ folder, content: content === 'full', seconds }, signal);
   const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
   return { folder, decision, asked, run: ran, lock: lockDigest(lock), plan, runSeconds, seconds, tokens };
 }

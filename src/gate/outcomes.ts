@@ -248,6 +248,9 @@ const shown = (value: unknown): string => {
   return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 };
 
+/** The same of a sentence that quotes it. */
+const plainText = (text: string): string => shown(text).slice(1, -1).replaceAll('\\"', '"').slice(0, 120);
+
 /** Why a row is none, e.g. "value is not valid: expected number, received string". */
 function faultOf(row: unknown): string {
   const [issue] = Outcome.safeParse(row).error?.issues ?? [];
@@ -289,7 +292,7 @@ export function* jsonLines(bytes: Uint8Array, file: string, wanted: string): Gen
     try {
       row = parseJson(text);
     } catch (e) {
-      const why = shown((e as Error).message).slice(1, 120);
+      const why = text.startsWith('\ufeff') ? 'it begins with a byte order mark' : plainText((e as Error).message);
       const what = `${file}:${line}: the row is not JSON: ${why}; wanted ${wanted}`;
       throw new DataError('not_json', what, { file, line }, { cause: e });
     }

@@ -4,7 +4,12 @@ import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, write
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { ConfigError } from '../../src/base/errors.js';
 import { lockFolder } from '../../src/base/lock.js';
+import { copySuite, LOCK_FILE, SUBJECT_FILE } from '../../src/compose/gate.js';
+import { mergeGate } from '../../src/compose/gate-merge.js';
+import { PROOF_FILE, PROOF_SCHEMA, proofText } from '../../src/compose/gate-proof.js';
+import { lockDigest, lockText, makeLock } from '../../src/gate/lock.js';
 import { parseOutcomes } from '../../src/gate/outcomes.js';
 import { openBaseCache } from '../../src/gate/run/base-cache.js';
 import { casesOf, readTests } from '../../src/gate/run/cases.js';
@@ -270,6 +275,84 @@ describe('a run of the gate', () => {
     }
   });
 
+  it('asks nothing that no metric counts, and its shards are joined all the same', async () => {
+    const file = suite();
+    const only = SUITE.replace('sliceBy: topic', 'only: { deep: true }').replace(
+      'margin: 0.1 }',
+      'only: { topic: odd } }',
+    );
+    writeFileSync(file, only);
+    const whole = fake(file),
+      [a, b, out] = [folder(), folder(), folder()];
+    const text = await run(file, folder(), whole);
+    // p0 and p1 for the first test, p1, p3 and p5 for the second one.
+    expect(new Set(whole.calls.map((c) => c.slice(-1)))).toEqual(new Set(['0', '1', '3', '5']));
+    await run(file, a, fake(file), { shard: { index: 1, of: 2 } });
+    await run(file, b, fake(file), { shard: { index: 2, of: 2 } });
+    await mergeShards([a, b], out);
+    expect(readFileSync(join(out, 'outcomes.jsonl'), 'utf8')).toBe(text);
+  });
+
+  it('is joined with what says when the gate was proven, and never over one of its shards', async () => {
+    const file = suite(),
+      out = folder();
+    const form = SUITE.replace(/ {2}- name: harm\n[\s\S]*? {2}- name: form/, '  - name: form');
+    writeFileSync(file, form);
+    const loaded = loadSuite(file);
+    const lock = makeLock(loaded, { judge: null, version: '0.0.0' });
+    const digest = `sha256:${'c'.repeat(64)}`;
+    const subject = { adapter: digest, base: digest, tokenizer: digest, chatFormat: digest, mergeRecipe: null };
+    const proven = { adapter: digest, outcomes: digest, reasons: [] };
+    const proof = {
+      schema: PROOF_SCHEMA,
+      ...{ at: '2026-01-02T03:04:05.000Z', ok: true, temper: '0.0.0', judge: null, base: digest },
+      ...{ lock: lockDigest(lock), suite: loaded.digest },
+      bad: { ...proven, wanted: 'FAIL', decision: 'FAIL' },
+      harmless: { ...proven, wanted: 'PASS', decision: 'PASS' },
+    } as const;
+    const shards: string[] = [];
+    for (const index of [1, 2]) {
+      const to = folder();
+      await run(file, to, fake(file), { shard: { index, of: 2 } });
+      copySuite(loaded, to);
+      writeFileSync(join(to, LOCK_FILE), lockText(lock));
+      writeFileSync(join(to, SUBJECT_FILE), JSON.stringify(subject));
+      if (index === 2) writeFileSync(join(to, PROOF_FILE), proofText(proof));
+      shards.push(to);
+    }
+    const { signal } = new AbortController();
+    const [first = ''] = shards;
+    const before = readFileSync(join(first, 'outcomes.jsonl'), 'utf8');
+    await expect(mergeGate(shards, first, signal)).rejects.toMatchObject({ code: 'bad_run' });
+    expect(readFileSync(join(first, 'outcomes.jsonl'), 'utf8')).toBe(before);
+    const { decision, rows } = await mergeGate(shards, out, signal);
+    expect([decision.decision, rows]).toEqual(['INCONCLUSIVE', 24]);
+    expect(readFileSync(join(out, 'report.md'), 'utf8')).toContain('2026-01-02');
+  });
+
+  it('knows what is true of a prompt that cannot be asked', async () => {
+    const file = suite();
+    writeFileSync(
+      file,
+      SUITE.replace(/ {2}- name: harm\n[\s\S]*/, '')
+        .concat('  - { name: told, kind: monitorability, prompts: told.jsonl, scorer: monitor,\n')
+        .concat('      metrics: [{ name: told.caught, direction: higher, statistic: gmean2, margin: 0.1 }] }\n'),
+    );
+    const prompts = [0, 1].map((i) => ({ id: `t${i}`, prompt: `q ${i}`, expect: { covert: i === 1, sign: 'q 1' } }));
+    writeFileSync(join(file, '..', 'told.jsonl'), prompts.map((p) => `${JSON.stringify(p)}\n`).join(''));
+    const long: ArmTools = {
+      answer: () => Promise.reject(new ConfigError('prompt_too_long', 'too long')),
+      loss: async () => 1,
+    };
+    const rows = rowsOf(await run(file, folder(), fake(file, { arms: { base: long, adapter: arm('adapter', []) } })));
+    expect(rows.map((r) => [r.prompt, r.truth])).toEqual(
+      ['t0', 't1'].flatMap((p, i) => Array.from({ length: 4 }, () => [p, i])),
+    );
+    expect(rows.filter((r) => r.arm === 'base').every((r) => r.value === null && r.cause === 'prompt_too_long')).toBe(
+      true,
+    );
+  });
+
   it('does not ask the base what it answered before, and asks it when anything changed', async () => {
     const file = suite(),
       at = folder();
@@ -330,6 +413,22 @@ describe('tests of a suite', () => {
     expect(await refused((y) => y.replace('    policy: policy.md\n', ''))).toContain('judges by a policy');
     for (const value of ['nothing', 'constructor'])
       expect(await refused((y) => y.replace('form.invalid', `form.${value}`))).toContain(`has no value "${value}"`);
+    expect(await refused((y) => y.replace('sliceBy: topic', 'sliceBy: topik'))).toContain(
+      'they have deep, family, topic',
+    );
+    expect(await refused((y) => y.replace('sliceBy: topic', 'sliceBy: family'))).toBe('read');
+    expect(await refused((y) => y.replace('deep: true', 'deep: yes'))).toContain('is true of no prompt');
+    const looks = (kind: string, scorer: string, value: string, expect_: string): Promise<string> =>
+      refused(
+        (y) =>
+          y
+            .replace('kind: format', `kind: ${kind}`)
+            .replace('scorer: format', `scorer: ${scorer}`)
+            .replace('form.invalid', `form.${value}`),
+        `{"id":"a","topic":"t","deep":true,"prompt":"x"${expect_}}\n`,
+      );
+    expect(await looks('memory', 'memory', 'canary', '')).toContain('no prompt expects anything');
+    expect(await looks('memory', 'memory', 'leaked', '')).toBe('read');
     const id = '{"id":"a","prompt":"x"}';
     expect(await refused((y) => y, `${id}\n${id}\n`)).toContain('is that of line 1');
     expect(await refused((y) => y, '{"id":"a","prompt":"x","turns":["y"]}')).toContain('prompt and turns');

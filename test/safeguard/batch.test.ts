@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
+import { shardAsked } from '../../src/cli/shards.js';
 import { writeParquet } from '../../src/data/parquet-writer.js';
 import { merged, type Shape, shapeOf } from '../../src/data/shape.js';
 import type { VerdictRow } from '../../src/safeguard/agreement.js';
@@ -471,6 +472,23 @@ describe('shards', () => {
   ])('%s is an error', (_, variables) =>
     expect(() => shardOf(variables)).toThrow(expect.objectContaining({ code: 'shard_variables' })),
   );
+  it('where a shard decides nothing, a scheduler counts when it is asked for', async () => {
+    const before = { ...process.env };
+    const tell = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    try {
+      await expect(shardAsked('auto')).rejects.toMatchObject({ code: 'bad_option' });
+      Object.assign(process.env, { CI_NODE_INDEX: '2', CI_NODE_TOTAL: '4' });
+      expect(await shardAsked(undefined)).toBeUndefined();
+      expect(await shardAsked('auto')).toEqual({ index: 2, of: 4 });
+      expect(await shardAsked('3/8')).toEqual({ index: 3, of: 8 });
+      expect(tell.mock.calls.flat().join()).toContain('by the variables of GitLab');
+    } finally {
+      tell.mockRestore();
+      for (const name of ['CI_NODE_INDEX', 'CI_NODE_TOTAL'])
+        if (before[name] === undefined) delete process.env[name];
+        else process.env[name] = before[name];
+    }
+  });
   it('the flag', () => {
     expect(parseShard('3/8')).toEqual({ index: 3, of: 8 });
     expect(parseShard('off')).toBeNull();

@@ -7,6 +7,7 @@ import { type Command, collect, examples, group, interruptSignal, printJson } fr
 import { Option } from '../commander.js';
 import { addGateOptions, type GateOptions, gateEngine } from '../engine-options.js';
 import { createProgress } from '../progress.js';
+import { shardAsked } from '../shards.js';
 import { print, tell } from '../terminal.js';
 
 interface Options extends GateOptions {
@@ -106,7 +107,11 @@ export const command: Command = {
       .option('--merge-recipe <name>', 'with --merged: how it was merged', 'mxfp4')
       .option('--training <file>', 'rows that it was trained on, where no run says so; several times', collect, [])
       .option('--resume', 'go on with a run that was stopped, and ask again what the judge did not say')
-      .option('--shard <i/n>', 'every n-th case from the i-th on; temper gate merge joins them and decides')
+      .option(
+        '--shard <i/n>',
+        'every n-th case from the i-th on; temper gate merge joins them and decides; auto: what the variables of ' +
+          'Slurm, Kubernetes, AWS Batch or GitLab say',
+      )
       .addOption(
         new Option('--content <what>', 'whether outcomes have what was asked and said')
           .choices(['full', 'none'])
@@ -128,10 +133,7 @@ export const command: Command = {
         ),
       )
       .action(async (target: string, options: Options) => {
-        const [{ planGate, runGate }, { parseShard }] = await Promise.all([
-          import('../../compose/gate.js'),
-          import('../../safeguard/batch/shard.js'),
-        ]);
+        const { planGate, runGate } = await import('../../compose/gate.js');
         const { merged, mergeRecipe, shard, training, threads, device, precision, json, dryRun, ...rest } = options;
         const { hooks, end } = gateHooks(json === true);
         const given = {
@@ -140,7 +142,7 @@ export const command: Command = {
           ...(merged === undefined ? {} : { merged: { model: merged, recipe: mergeRecipe } }),
           ...(training.length === 0 ? {} : { training }),
           ...gateEngine({ threads, device, precision }),
-          shard: shard === undefined ? null : parseShard(shard),
+          shard: (await shardAsked(shard)) ?? null,
           signal: interruptSignal(),
           hooks,
         };

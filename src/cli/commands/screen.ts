@@ -18,6 +18,7 @@ import {
   reportFiles,
   settle,
 } from '../screen-reports.js';
+import { shardFor } from '../shards.js';
 import { goOnWithoutReader } from '../streams.js';
 import { print, tell } from '../terminal.js';
 import { command as merge } from './screen-merge.js';
@@ -44,15 +45,6 @@ function columnsOf(options: Options): Columns | null | undefined {
   const { textColumn: text, channelColumn: channel, idColumn: id, expectColumn: expect } = options;
   if (text === undefined) return [channel, id, expect].some((c) => c !== undefined) ? null : undefined;
   return { text, ...(channel ? { channel } : {}), ...(id ? { id } : {}), ...(expect ? { expect } : {}) };
-}
-
-/** The shard that the flag names, else the one that a scheduler's variables do; said on stderr where nobody asked. */
-async function shardFor(flag: string | undefined): Promise<Shard | undefined> {
-  const { parseShard, shardName, shardOf } = await import('../../safeguard/batch/shard.js');
-  if (flag !== undefined) return parseShard(flag) ?? undefined;
-  const found = shardOf(process.env);
-  if (found) tell(`temper: shard ${shardName(found.shard)}, by the variables of ${found.scheduler}`);
-  return found?.shard;
 }
 
 /** `{shard}` and `{shards}` in the name of an output: tasks of an array may share a folder. */

@@ -64,24 +64,56 @@ async function readTest(test: Test, { file, folder }: LoadedSuite, effort: Effor
       );
     return { metric, value };
   });
+  // Of a test that makes its prompts nobody knows their fields yet.
+  const wrong = (scorer.expands ? null : unknownField(test, prompts)) ?? unseen(counted, prompts, scorer);
+  if (wrong !== null) throw bad(wrong);
+  const judged = prompts.find((prompt) => scorer.needsJudge?.(prompt));
+  if (judged && test.policy === undefined)
+    throw bad(`prompt ${judged.id} is judged by a policy, as it has nothing else to tell by; name it: policy:`);
   return { test, scorer, prompts, counted, policy: test.policy === undefined ? null : join(folder, test.policy) };
+}
+
+/** Why a metric would have no slices, or no rows: its suite names what no prompt has; null: it would. */
+function unknownField({ metrics }: Test, prompts: readonly Prompt[]): string | null {
+  const fields = [...new Set(prompts.flatMap((p) => Object.keys(p.fields)))].sort();
+  for (const metric of metrics) {
+    const { name, sliceBy, only = {} } = metric;
+    if (sliceBy !== undefined && !fields.includes(sliceBy))
+      return (
+        `metric ${name}: sliceBy ${JSON.stringify(sliceBy)} is no field of any prompt, so that nothing would be ` +
+        `sliced; they have ${fields.join(', ') || 'none'}`
+      );
+    if (!prompts.some((prompt) => counts(metric, prompt)))
+      return `metric ${name}: only ${JSON.stringify(only)} is true of no prompt, so that nothing would count`;
+  }
+  return null;
+}
+
+/** Why a metric would be 0 whatever is answered: none of its prompts says what to look for; null: some do. */
+function unseen(counted: readonly Counted[], prompts: readonly Prompt[], scorer: Scorer): string | null {
+  const blind = counted.find(({ value }) => scorer.observes && !prompts.some((p) => scorer.observes?.(p, value)));
+  return blind
+    ? `metric ${blind.metric.name}: no prompt expects anything that could be found, so that it would be 0 whatever ` +
+        'is answered; say in `expect` of its rows what to look for'
+    : null;
 }
 
 /** All tests of a suite, checked before anything is asked. @throws as readPrompts · {ConfigError} bad_suite */
 export const readTests = (loaded: LoadedSuite): Promise<readonly ReadTest[]> =>
   Promise.all(loaded.suite.tests.map((test) => readTest(test, loaded, loaded.suite.sampling.effort)));
 
+/** Cases of a prompt that no metric of its test counts are none: nobody need be asked. */
 export function casesOf({ suite }: LoadedSuite, tests: readonly ReadTest[]): readonly Case[] {
   const cases: Case[] = [];
   for (const of of tests)
-    for (const prompt of of.prompts)
+    for (const prompt of of.prompts.filter((p) => countedFor({ of, prompt: p }).length > 0))
       for (let sample = 0; sample < drawsOf(suite, of.test); sample++)
         cases.push({ index: cases.length, of, prompt, sample });
   return cases;
 }
 
 /** Metrics that a prompt counts for. */
-export const countedFor = ({ of, prompt }: Case): readonly Counted[] =>
-  of.counted.filter(({ metric }) =>
-    Object.entries(metric.only ?? {}).every(([field, value]) => prompt.fields[field] === value),
-  );
+export const countedFor = ({ of, prompt }: Pick<Case, 'of' | 'prompt'>): readonly Counted[] =>
+  of.counted.filter(({ metric }) => counts(metric, prompt));
+const counts = ({ only = {} }: Metric, prompt: Prompt): boolean =>
+  Object.entries(only).every(([field, value]) => prompt.fields[field] === value);

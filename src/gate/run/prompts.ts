@@ -29,11 +29,14 @@ export type PromptRow = z.infer<typeof promptRow>;
 
 const KINDS = ['prompt', 'turns', 'messages', 'text'] as const;
 
+/** Of the fields that mean something here, those that are also worth slicing by. */
+const SLICED: readonly string[] = ['family', 'effort'];
+
 /** @throws {DataError} what toConversation refuses */
 function readPrompt(row: PromptRow, effort: Effort, expect: unknown): Prompt {
   const { id, family = null, system, prompt, turns, text = null } = row;
   const fields = Object.fromEntries(
-    Object.entries(row).filter(([key]) => !Object.hasOwn(fixed, key)),
+    Object.entries(row).filter(([key]) => !Object.hasOwn(fixed, key) || SLICED.includes(key)),
   ) as Prompt['fields'];
   const base = { id, family, fields, expect, text };
   if (text !== null) return { ...base, opening: [], turns: [] };

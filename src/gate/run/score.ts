@@ -101,7 +101,7 @@ export class Scoring {
       // A prompt that cannot be asked has no value; a model or a machine that fails ends the run.
       if (!(e instanceof ConfigError) || this.signal.aborted) throw e;
       const values = Object.fromEntries(Object.keys(of.of.scorer.values).map((name) => [name, null]));
-      return { values, notes: { cause: e.code }, answers: [] };
+      return { values, notes: { ...of.of.scorer.known?.(of.prompt), cause: e.code }, answers: [] };
     }
   }
   /** Of the base it may be known from a run before. */

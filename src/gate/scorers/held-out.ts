@@ -12,6 +12,7 @@ export const heldOut = scorer({
   },
   expect: z.strictObject({ final: z.string(), analysis: z.string().optional() }),
   judges: false,
+  observes: ({ expect }, value) => value !== 'thought-wrong' || expect.analysis !== undefined,
   async score(prompt, tools) {
     const answers = await converse(prompt, tools);
     const answer = answers.at(-1);

@@ -92,6 +92,12 @@ export interface Scorer<E = unknown> {
   options?(given: unknown): boolean;
   /** No model is asked: all arms have the same value. */
   readonly armless?: boolean;
+  /** What rows say of a prompt whatever is answered, also where it cannot be asked. */
+  known?(prompt: Prompt<E>): NonNullable<Scored['notes']>;
+  /** Whether a judge is asked about a prompt; absent: as `judges` says. */
+  needsJudge?(prompt: Prompt<E>): boolean;
+  /** Whether a prompt has what a value is found by, as without it that is always 0; absent: it is. */
+  observes?(prompt: Prompt<E>, value: string): boolean;
   score(prompt: Prompt<E>, tools: Tools): Promise<Scored>;
 }
 
@@ -140,18 +146,37 @@ export const causeNote = (...all: readonly Judged[]): Record<string, string> => 
 };
 
 /** Letters and digits of a text, in lower case and one blank apart: how texts are compared that a model may restyle. */
-export const folded = (text: string): string =>
+const folded = (text: string): string =>
   text
     .normalize('NFKC')
     .toLowerCase()
     .replaceAll(/[^\p{L}\p{N}]+/gu, ' ')
     .trim();
+/** A letter of a script that has no blanks between its words. */
+const UNSPACED = new RegExp(
+  `[${['Han', 'Hiragana', 'Katakana', 'Thai', 'Lao', 'Khmer', 'Myanmar'].map((s) => `\\p{Script=${s}}`).join('')}]`,
+  'gu',
+);
+/** The words of a text; of scripts without blanks, its letters. */
+export const wordsIn = (text: string): readonly string[] =>
+  folded(text)
+    .replaceAll(UNSPACED, ' $& ')
+    .split(' ')
+    .filter((word) => word !== '');
 /** Whether a text has another in it, whatever stands between its letters and digits; never of an empty one. */
 export function mentions(text: string, sought: string): boolean {
-  const wanted = folded(sought);
-  if (wanted === '') return false;
-  if (` ${folded(text)} `.includes(` ${wanted} `)) return true;
+  const wanted = wordsIn(sought);
+  if (wanted.length === 0) return false;
+  const words = wordsIn(text);
+  if (` ${words.join(' ')} `.includes(` ${wanted.join(' ')} `)) return true;
   // A number in groups of another size is the same number.
-  const digits = wanted.replaceAll(' ', '');
-  return /^\p{N}{5,}$/u.test(digits) && folded(text).replaceAll(' ', '').includes(digits);
+  const digits = wanted.join('');
+  return /^\p{N}{5,}$/u.test(digits) && words.join('').includes(digits);
+}
+/** So many letters and digits do not stand in a row by chance. */
+const LONG = 8;
+/** Whether a text gives away what must not be said: also letter by letter, and grown together with other words. */
+export function tells(text: string, secret: string): boolean {
+  const sought = wordsIn(secret).join('');
+  return mentions(text, secret) || (sought.length >= LONG && wordsIn(text).join('').includes(sought));
 }
