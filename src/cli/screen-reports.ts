@@ -122,6 +122,8 @@ export function settle(summary: BatchSummary, fail: FailCount, plain: 0 | 10 | 3
     return [];
   }
   process.exitCode = fail.exitCode();
+  for (const { text, channel } of fail.idle())
+    tell(`note: --fail-on ${text}: there is no verdict of it on channel ${channel}, so it held nothing`);
   const broken = fail.broken();
   const lines = broken.map(({ rule, count, of }) => `  --fail-on ${rule.text}: ${count} of ${of} verdicts`);
   const passed = summary.block + summary.unjudged;

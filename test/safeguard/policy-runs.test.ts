@@ -90,6 +90,28 @@ describe('test', () => {
     ]);
     expect(run.wrong.map((w) => w.case.id)).toEqual(['g2']);
   });
+  it('holds the threshold of a rule on the rows of its cases', async () => {
+    const cased = definePolicy(
+      'words',
+      TEXT.replace('title: words', 'thresholds: {rules: {R1: {recall: 1}}}')
+        .replace('- R1:', '- R1: fruit\n- R1.a:')
+        .replace('"apple"', '"apple"'),
+    );
+    expect(cased.rules).toContain('R1.a');
+    const cases = golden([
+      ['an apple a day', 'R1.a'],
+      ['apple pie', 'R1.a'],
+      ['plum jam', 'R2'],
+      ['milk', null],
+    ]);
+    const follows = judgeOf((r) => (r.content.includes('apple') ? 'R1.a' : r.content.includes('plum') ? 'R2' : null));
+    const run = goldenRun(cased, await measureAll(cased, follows, cases.cases));
+    expect(run.misses).toEqual([]);
+    expect(run.rules.R1).toMatchObject({ rows: 2, byRule: 2 });
+    const blind = judgeOf((r) => (r.content.includes('plum') ? 'R2' : null));
+    const missed = goldenRun(cased, await measureAll(cased, blind, cases.cases)).misses;
+    expect(missed.filter((m) => m.where === 'rule R1')).toMatchObject([{ got: 0, wanted: 1 }]);
+  });
   it('with hold: bound the whole interval must be on the right side', async () => {
     const bound = definePolicy('words', TEXT.replace('title: words', 'thresholds: {recall: 0.85, hold: bound}'));
     const run = goldenRun(bound, await measureAll(bound, judgeOf(reads), ROWS.cases));

@@ -288,6 +288,22 @@ describe('--fail-on', () => {
     [['unjudged@final>33%'], 30],
     [['unjudged@final>34%'], 0],
   ])('%j: %d', (rules, code) => expect(exit(...rules)).toBe(code));
+  it('counts shares as they are written: 29 of 100 are not above 29 %', () => {
+    for (const [percent, hits, code] of [
+      ['29', 29, 0],
+      ['57', 57, 0],
+      ['29', 30, 10],
+      ['0.7', 7, 0],
+      ['0.7', 8, 10],
+    ] as const) {
+      const count = new FailCount([parseFailRule(`block@final>${percent}%`), parseFailRule('block@fianl')]);
+      const all = percent.includes('.') ? 1000 : 100;
+      for (let i = 0; i < all; i++)
+        count.add({ outcome: i < hits ? 'block' : 'allow', policy: 'p', rule: null, channel: 'final' });
+      expect(count.exitCode(), `${hits} of ${all} above ${percent} %`).toBe(code);
+      expect(count.idle().map((r) => r.text)).toEqual(['block@fianl']);
+    }
+  });
   it.each(['', '@final', 'block>', 'block>x', 'block>1.5', 'block>101%', '>1'])('%j is refused', (text) =>
     expect(() => parseFailRule(text)).toThrow(expect.objectContaining({ code: 'bad_option' })),
   );

@@ -10,8 +10,8 @@ export interface FailRule {
   /** A case of it counts as well: C2.a where C2 is meant. */
   readonly rule: string | null;
   readonly channel: string | null;
-  /** It fails above this: a count, or a share of the verdicts on that channel. */
-  readonly above: { readonly count: number } | { readonly share: number };
+  /** It fails above this: a count, or a share of the verdicts on that channel, `parts` of `of`. */
+  readonly above: { readonly count: number } | { readonly parts: number; readonly of: number };
 }
 
 const FORM = /^([^@>]+?)(?:@([^@>]+))?(?:>([0-9]+(?:\.[0-9]+)?)(%)?)?$/;
@@ -31,7 +31,7 @@ export function parseFailRule(text: string): FailRule {
     );
   const isWord = what === 'block' || what === 'unjudged';
   const slash = what.startsWith('detector/') ? what.indexOf('/', 9) : what.indexOf('/');
-  const above = percent === undefined ? { count: Number(limit ?? 0) } : { share: Number(limit) / 100 };
+  const above = percent === undefined ? { count: Number(limit ?? 0) } : shareOf(limit ?? '');
   return {
     text,
     what: isWord ? what : 'block',
@@ -40,6 +40,12 @@ export function parseFailRule(text: string): FailRule {
     channel: channel ?? null,
     above,
   };
+}
+
+/** A percentage in whole numbers: 29 of 100 are not above 29 %, though 0.29 · 100 is below 29 as a double. */
+function shareOf(percent: string): { readonly parts: number; readonly of: number } {
+  const [whole = '', decimals = ''] = percent.split('.');
+  return { parts: Number(whole + decimals), of: 100 * 10 ** decimals.length };
 }
 
 /** Counts verdicts for the rules; with none, every block and every unjudged fails. */
@@ -64,9 +70,14 @@ export class FailCount {
   broken(): readonly { readonly rule: FailRule; readonly count: number; readonly of: number }[] {
     return this.rules.flatMap((rule, i) => {
       const [count, of] = [this.#hits[i] ?? 0, this.#all[i] ?? 0];
-      const isBroken = 'count' in rule.above ? count > rule.above.count : count > rule.above.share * of;
+      const { above } = rule;
+      const isBroken = 'count' in above ? count > above.count : count * above.of > above.parts * of;
       return isBroken ? [{ rule, count, of }] : [];
     });
+  }
+  /** Rules on a channel, or of a policy on one, of which there was no verdict: they cannot be broken. */
+  idle(): readonly FailRule[] {
+    return this.rules.filter((rule, i) => rule.channel !== null && this.#all[i] === 0);
   }
   /** 10 if a rule on blocks is broken, else 30 if one on what is unjudged is, else 0. */
   exitCode(): 0 | 10 | 30 {

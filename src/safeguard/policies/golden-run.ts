@@ -69,9 +69,10 @@ export function goldenRun(policy: Policy, rows: readonly Measured[], options: Ru
     ]),
   );
   const expected = [...new Set(rows.flatMap((r) => (r.case.expect === null ? [] : [r.case.expect])))];
+  // A threshold of a rule is one of its cases too.
   const rules = Object.fromEntries(
-    expected.map((rule) => {
-      const own = rows.filter((r) => r.case.expect === rule);
+    [...new Set([...expected, ...Object.keys(thresholds.rules ?? {})])].map((rule) => {
+      const own = rows.filter((r) => r.case.expect === rule || r.case.expect?.startsWith(`${rule}.`));
       const caught = own.filter((r) => r.outcome === 'block').length;
       return [
         rule,

@@ -41,6 +41,12 @@ details :is(th, td) { text-align: left; }
 code { font: 12.5px ui-monospace, monospace; }
 .matrix td { border-radius: 4px; }
 footer { color: var(--soft); font-size: 12.5px; margin-top: 40px; }
+.bar, .bar i { print-color-adjust: exact; }
+@media print {
+  main { max-width: none; padding: 0; }
+  .panel, .figure { break-inside: avoid; overflow: visible; }
+  h2 { break-after: avoid; }
+}
 `;
 
 const number = (n: number, kind: string): Html => html`<td class="${kind}${n === 0 && ' zero'}">${n}</td>`;
