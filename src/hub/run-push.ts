@@ -203,7 +203,16 @@ export async function runPush(request: PushFiles, hooks: FillHooks = {}): Promis
     committed = answer?.commit.oid ?? '';
     if (!answer || !isCommit(committed))
       throw new HubError('hub_answer', `${what}: the hub names no commit for what was pushed`);
-    await checkPushed(client, at, committed, files, signal);
+    const others = await checkPushed(client, at, committed, files, signal);
+    if (others.length > 0)
+      hooks.onNotice?.(
+        `${what}: holds ${others
+          .slice(0, 5)
+          .map((n) => JSON.stringify(n))
+          .join(', ')}` +
+          `${others.length > 5 ? ` and ${others.length - 5} more` : ''} beside what was pushed, of which no gate and ` +
+          'no signature says anything; take them away there',
+      );
     if (created && request.public === true) await publish(client, hub, at);
     return {
       repo: what,
@@ -249,14 +258,20 @@ async function needBranch(
   }
 }
 
-/** What the hub lists for the commit is what was verified. @throws {IntegrityError} hub_digest */
+/** The hub's own. */
+const HUB_FILES: readonly string[] = ['.gitattributes'];
+/**
+ * What the hub lists for the commit is what was verified.
+ * @returns what else lies there, of pushes before
+ * @throws {IntegrityError} hub_digest
+ */
 async function checkPushed(
   client: HubClient,
   at: RepoRevision,
   commit: string,
   files: readonly HashedFile[],
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<readonly string[]> {
   const there = new Map((await filesOf(client, at, commit, signal)).map((f) => [f.path, f]));
   for (const file of files) {
     const found = there.get(file.name);
@@ -272,6 +287,8 @@ async function checkPushed(
       { file: file.name, got: found?.digest ?? null, wanted },
     );
   }
+  const own = new Set([...files.map((f) => f.name), ...HUB_FILES]);
+  return [...there.keys()].filter((name) => !own.has(name)).sort();
 }
 
 /** The commit where one was made in spite of an answer that says otherwise, or none; null: it was not, or who knows. */

@@ -150,6 +150,13 @@ it('a repo that everybody sees is not pushed to without --public', async () => {
   expectPushed();
 });
 
+it('what lies there of a push before, and is not of this export, is told of', async () => {
+  const before = { 'old.safetensors': Buffer.from('x'), '.gitattributes': Buffer.from('') };
+  await open({}, { 'model me/adapter': { files: before, commit: COMMIT, private: true } });
+  await send();
+  expect(notices).toEqual([expect.stringContaining('holds "old.safetensors" beside what was pushed')]);
+});
+
 it('a branch, a pull request, a dataset', async () => {
   await open({}, { 'model me/adapter': { files: {}, commit: COMMIT, private: true } });
   await send({ revision: 'second' });

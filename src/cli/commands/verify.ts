@@ -50,7 +50,7 @@ function showRelease({ dir, findings, ok, signed, decision, override }: Verified
   const failed = findings.filter((f) => f.status === 'failed');
   if (!ok) tell(`NOT AS IT WAS RELEASED: ${dir}`, ...failed.map((f) => `  ${f.what}: ${f.why}`));
   const gate = override
-    ? `released against its gate by ${override.by}`
+    ? `released against its gate by ${override.by}${override.trusted ? '' : ', which is no key that is trusted'}`
     : decision === null
       ? 'no gate'
       : `gate: ${decision}`;

@@ -230,6 +230,8 @@ function entra(text: string, i: number, report: Report): void {
   const set = alphabets.dotted;
   let end = i + 1;
   while (end < i + 36 && (inSet(set, text.charCodeAt(end)) || text.charCodeAt(end) === 126)) end++;
+  // The end of a sentence is none of it.
+  while (end > i + 1 && text.charCodeAt(end - 1) === 46) end--;
   const run = runBefore(text, i - 2, set, 9);
   const from = run + escapedAt(text, run);
   if (end - i - 1 >= 31 && end - i - 1 <= 34 && i - 2 - from === 3) report('entra-secret', from, end);
