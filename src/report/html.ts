@@ -51,7 +51,7 @@ export const COLOURS = `
     --good: #7cc79a; --bad: #f08a74;
   }
 }
-@media print { :root { color-scheme: light; } }
+@media print { :root { color-scheme: light; --ground: #ffffff; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 `;

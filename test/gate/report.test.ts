@@ -3,11 +3,13 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterAll, expect, it } from 'vitest';
 import { reportGate } from '../../src/compose/gate-report.js';
 import { discordantOf } from '../../src/gate/decide-files.js';
 import { difference, figure } from '../../src/gate/report/words.js';
 import { elementsOf } from '../safeguard/xml.js';
+import { Browser, CHROMIUM } from '../watch/browser.js';
 import { type EvidenceOptions, makeEvidence } from './evidence.js';
 
 const root = mkdtempSync(join(tmpdir(), 'temper-gate-report-'));
@@ -119,6 +121,32 @@ it('too little seen, and a judge that said nothing, are no failures of the adapt
   expect(broken.html).toContain('timeout 120');
   expect(broken.sarif.runs[0].results[0]?.level).toBe('warning');
 });
+
+it.skipIf(CHROMIUM === null)(
+  'on paper names are whole and nothing leaves its panel, however long figures are',
+  async () => {
+    const { html } = await reports({ prompts: 20 });
+    const file = join(root, 'printed.html');
+    writeFileSync(file, html);
+    const browser = await Browser.start({ width: 718, height: 1000 });
+    try {
+      await browser.send('Emulation.setEmulatedMedia', { media: 'print' });
+      await browser.open(pathToFileURL(file).href);
+      const [name = 0, over = 0, ground = ''] = await browser.ask<[number, number, string]>(`(() => {
+      const panel = document.querySelector('.panel.long');
+      const figures = panel.querySelectorAll(':is(td:nth-child(2), td:nth-child(3), td:nth-child(4))');
+      for (const cell of figures) cell.textContent = '0.000009546';
+      const { width } = panel.querySelector('td').getBoundingClientRect();
+      return [width, panel.scrollWidth - panel.clientWidth, getComputedStyle(document.body).backgroundColor];
+    })()`);
+      expect(name).toBeGreaterThan(100);
+      expect(over).toBeLessThan(1);
+      expect(ground).toBe('rgb(255, 255, 255)');
+    } finally {
+      await browser.close();
+    }
+  },
+);
 
 it('texts of data are text, and are left out where content is not wanted', async () => {
   const text = '<img src=x onerror=1>]]>"\u0007|`';

@@ -75,10 +75,13 @@ footer { color: var(--soft); font-size: 12.5px; margin-top: 36px; }
   tr, .said, dl { break-inside: avoid; }
   .panel { overflow: visible; }
   .panels { grid-template-columns: 1fr 1fr; }
-  .panel.long td:first-child { min-width: 0; }
-  td.wide, .chart { width: 150px; }
+  .panel.long td:first-child { min-width: 112px; overflow-wrap: break-word; }
+  .pill { font-size: 9.5px; letter-spacing: 0; }
+  td small { white-space: normal; min-width: 84px; }
+  th { white-space: normal; }
+  td.wide, .chart { width: 100px; }
   .figures { grid-template-columns: repeat(5, 1fr); }
-  :is(th, td) { padding-left: 8px; }
+  :is(th, td) { padding-left: 6px; }
   .screen { display: none; }
 }
 `;
