@@ -25,6 +25,7 @@ import { loadTokenizer } from '../dist/harmony/tokenizer.js';
 import { openEngine } from '../dist/infer/engine.js';
 import { GREEDY } from '../dist/infer/sequence.js';
 import { Session } from '../dist/infer/session.js';
+import { openSideBySide } from '../dist/infer/side-by-side.js';
 import { openCheckpoint } from '../dist/model/checkpoint.js';
 import { initCheckpoint, PRESETS } from '../dist/model/init.js';
 import { setThreads } from '../dist/native/tensor.js';
@@ -130,14 +131,22 @@ async function nano(name, slots) {
   };
   const open = (count, prefixes, speculation) =>
     openEngine({ model: o.judge, slots: count, prefixes, threads, contextTokens: 1024, speculation });
-  const engines = [await open(1, 0, 'off'), await open(1, 4, 'off'), await open(slots, 4, 'auto')];
-  const [alone, cached, batched] = engines;
+  const side = { model: o.judge, slots, prefixes: 4, threads, contextTokens: 1024 };
+  const engines = [
+    await open(1, 0, 'off'),
+    await open(1, 4, 'off'),
+    await open(slots, 4, 'auto'),
+    await openSideBySide(side),
+  ];
+  const [alone, cached, batched, several] = engines;
   await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 5), {
     alone: judge(alone, 1, false),
     cached: judge(cached, 1, false),
     // As many at once as temper screen asks for.
     batched: judge(batched, ASKED_A_SLOT * slots, false),
     foreseen: judge(batched, ASKED_A_SLOT * slots, true),
+    // As temper screen has it.
+    sideBySide: judge(several, ASKED_A_SLOT * slots, true),
   });
   await Promise.all(engines.map((e) => e.close()));
 }

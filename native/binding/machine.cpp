@@ -41,6 +41,7 @@ void set_threads(const Napi::CallbackInfo& info) {
   require(n >= 1 && n <= 1024, "bad_argument", "setThreads: got ", n, ", wanted 1…1024");
   set_thread_count(static_cast<int>(n));
 }
+void alone(const Napi::CallbackInfo&) { compute_alone(); }
 Napi::Value get_threads(const Napi::CallbackInfo& info) { return js_number(info.Env(), thread_count()); }
 
 // /proc/cpuinfo has the same facts on every Linux; elsewhere they stay empty.
@@ -90,6 +91,7 @@ void define_machine(Napi::Object exports) {
   define<reset>(exports, "resetPeaks");
   define<release_kept>(exports, "releaseCached");
   define<set_threads>(exports, "setThreads");
+  define<alone>(exports, "computeAlone");
   define<get_threads>(exports, "getThreads");
   define<cpu_info>(exports, "cpuInfo");
   define<measure_limits>(exports, "measureLimits");

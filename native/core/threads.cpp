@@ -23,7 +23,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr auto kSpin = std::chrono::microseconds(100);  // ops follow each other faster than a futex wakes a thread
 
-thread_local bool inside_job = false;
+thread_local bool inside_job = false, alone = false;
 
 // Polls until the condition holds or the time is up.
 template <class F>
@@ -224,7 +224,9 @@ Pool& pool() {
 
 }  // namespace
 
-int thread_count() { return wanted_threads().load(std::memory_order_relaxed); }
+int thread_count() { return alone ? 1 : wanted_threads().load(std::memory_order_relaxed); }
+
+void compute_alone() { alone = true; }
 
 void set_thread_count(int n) {
   require(n >= 1 && n <= kMaxThreads, "bad_argument", "thread count: got ", n, ", wanted 1 to ", kMaxThreads);

@@ -1,7 +1,7 @@
 // A judge over an open engine: the place where the safeguard and inference, which know nothing of each other, meet.
 import { toConversation } from '../harmony/chat.js';
 import type { Effort, Message } from '../harmony/types.js';
-import type { Engine } from '../infer/engine.js';
+import type { Answering } from '../infer/side-by-side.js';
 import { withCheck } from '../safeguard/check-judge.js';
 import type { JudgePrompt } from '../safeguard/contract.js';
 import { createCheckpointJudge } from '../safeguard/judges/checkpoint.js';
@@ -22,7 +22,7 @@ export interface EngineJudgeOptions {
  * policies that it showed it can follow (`check`).
  */
 export async function createEngineJudge(
-  engine: Engine,
+  engine: Answering,
   { name, maxTokens, effort = 'medium', signal }: EngineJudgeOptions,
 ): Promise<Judge> {
   const messagesOf = (prompt: JudgePrompt): readonly Message[] =>

@@ -80,7 +80,7 @@ export async function lockedJudge(loaded: LoadedSuite, options: LockedJudgeOptio
 }
 async function lockServer(where: string, options: JudgeOptions): Promise<Pick<LockJudge, 'name' | 'digest'>> {
   // Nobody is asked by that.
-  const { judge, close } = await openJudge(where, { ...JUDGE_DEFAULTS, ...options, policy: [] });
+  const { judge, close } = await openJudge(where, { ...JUDGE_DEFAULTS, ...options, policy: [] }, true);
   await close();
   return { name: where, digest: named(judge.digest) };
 }

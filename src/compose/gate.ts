@@ -157,7 +157,7 @@ export async function openJudges(
   if (where === undefined)
     throw new ConfigError('judge_missing', `${loaded.file}: judges by policies; add --judge DIR or --judge URL`);
   const screening: Omit<ScreeningOptions, 'judge'> = { ...JUDGE_DEFAULTS, ...options, policy: files };
-  const { judge, close } = await openJudge(where, screening, signal);
+  const { judge, close } = await openJudge(where, screening, true, signal);
   try {
     const detectors = detectorsOf(options);
     const known = new Set(tests.filter((t) => t.scorer.armless).map((t) => t.policy));

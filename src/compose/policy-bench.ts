@@ -55,7 +55,7 @@ export async function openPolicyBench(
       { file: goldenPath(file) },
     );
   refuseForeign(options.judge, [policy]);
-  const { judge, close } = await openJudge(options.judge, { ...options, policy: [file] }, signal);
+  const { judge, close } = await openJudge(options.judge, { ...options, policy: [file] }, true, signal);
   return {
     file,
     text: new TextDecoder().decode(readInput(file, 'policy')),

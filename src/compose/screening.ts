@@ -7,6 +7,7 @@ import type { Effort } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import { isReference } from '../hub/reference.js';
 import { openEngine } from '../infer/engine.js';
+import { openSideBySide } from '../infer/side-by-side.js';
 import { withCheck } from '../safeguard/check-judge.js';
 import type { ContractName } from '../safeguard/contracts/contract.js';
 import { contractOf } from '../safeguard/contracts/index.js';
@@ -172,7 +173,7 @@ export async function openScreen(
     );
   refuseForeign(options.judge, policies);
   const detectors = detectorsOf(options);
-  const { judge, close } = await openJudge(options.judge, options, signal);
+  const { judge, close } = await openJudge(options.judge, options, many, signal);
   try {
     const ahead = many && !isUrl(options.judge) ? ASKED_A_SLOT : 1;
     const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: ahead * options.judgeConcurrency };
@@ -276,10 +277,14 @@ async function requireFolder(where: string): Promise<void> {
 const wanted = (check: JudgeCheck): string =>
   check.by === 'golden' ? 'another judge' : 'golden rows beside the policy that show it can, or another judge';
 
-/** @throws {ConfigError} judge_unreadable, judge_model_missing, judge_url · what opening a checkpoint throws */
+/**
+ * @param many texts are many and nobody waits for one of them
+ * @throws {ConfigError} judge_unreadable, judge_model_missing, judge_url · what opening a checkpoint throws
+ */
 export async function openJudge(
   given: string,
   options: Omit<ScreeningOptions, 'judge'>,
+  many: boolean,
   signal?: AbortSignal,
 ): Promise<{ judge: Judge; close(): Promise<void> }> {
   const where = await localOf(given, { signal });
@@ -299,7 +304,7 @@ export async function openJudge(
   }
   await requireFolder(where);
   // Each policy heads its own kind of conversation.
-  const engine = await openEngine(
+  const engine = await (many ? openSideBySide : openEngine)(
     {
       model: where,
       slots: options.judgeConcurrency,

@@ -1,6 +1,6 @@
 // The engine as the main thread sees it: a thread of its own holds the model, requests go over a channel and come back
 // as streams. Nothing here computes, so a server or a progress bar beside it never stalls.
-import { openChannel } from '../base/channel.js';
+import { type ChannelOptions, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { localOf } from '../hub/pull.js';
 import type { AdapterInfo } from './adapters.js';
@@ -80,15 +80,20 @@ async function* turnOf(
 /**
  * Loads a model in its own thread; one that is named by hf:// is brought into the cache first.
  * @param signal ends the loading
+ * @param thread how its thread is made
  * @throws {CheckpointError} {ConfigError} what loading refuses
  */
-export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<Engine> {
+export async function openEngine(
+  options: EngineOptions,
+  signal?: AbortSignal,
+  thread: ChannelOptions = ENGINE_THREAD,
+): Promise<Engine> {
   const model = await localOf(options.model, { signal }),
     draft = options.draft === undefined ? undefined : await localOf(options.draft, { signal });
   const channel = await openChannel<PackedCalls, EngineInfo>(
     ENGINE_FILE,
     { ...options, model, ...(draft === undefined ? {} : { draft }) },
-    { ...ENGINE_THREAD, signal },
+    { ...thread, signal },
   );
   let digest: string | undefined;
   const bytes: TokenBytes = new Map();

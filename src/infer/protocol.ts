@@ -16,6 +16,8 @@ export interface EngineOptions {
   readonly adapters?: Readonly<Record<string, string>>;
   /** Threads of the CPU pool; default: what the machine has. */
   readonly threads?: number;
+  /** Its own thread computes, whatever the pool has: for one of several that run side by side (side-by-side.ts). */
+  readonly alone?: boolean;
   readonly precision?: 'f32' | 'bf16';
   /**
    * 'cpu' (default), 'cuda' (the machine's only kind of GPU), 'cuda:N', or 'auto': a GPU that opens and holds model and

@@ -8,7 +8,7 @@ import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { placeOf } from '../model/types.js';
-import { getThreads, memoryStats, setThreads } from '../native/tensor.js';
+import { computeAlone, getThreads, memoryStats, setThreads } from '../native/tensor.js';
 import { ActiveTurn } from './active-turn.js';
 import { Adapters, type Lease } from './adapters.js';
 import { BrakeWatch } from './brake.js';
@@ -83,7 +83,8 @@ export class Runner implements Disposable {
     const merging = Object.keys(options.adapters ?? {}).length > 0 ? await import('./merged-adapter.js') : null,
       merged = merging?.findMerged(options.adapters) ?? null,
       digests = await cacheFor(options);
-    if (options.threads) setThreads(options.threads);
+    if (options.alone) computeAlone();
+    else if (options.threads) setThreads(options.threads);
     const put = merging && merged && ((base: LoadedModel) => merging.mergeLoaded(base, merged, options.attackTuned));
     const opened = openModel(options, digests, put);
     const { session, loaded, device } = opened;

@@ -5,5 +5,8 @@ export const ENGINE_FILE = 'infer/worker.js';
 /** A collection is then a fraction of a small model's step. */
 export const ENGINE_THREAD = { name: 'infer', youngMiB: LEAST_YOUNG_MIB } as const;
 
+/** Nobody waits for one step: V8 collects as throughput is best with. */
+export const BATCH_THREAD = { name: 'infer' } as const;
+
 /** The next engine that is opened finds its thread with the code read. */
 export const beginEngine = (): void => beginThread(ENGINE_FILE, ENGINE_THREAD);

@@ -76,6 +76,7 @@ interface Addon {
   resetPeaks(): void;
   releaseCached(): void;
   setThreads(n: number): void;
+  computeAlone(): void;
   getThreads(): number;
 
   /**

@@ -214,4 +214,6 @@ export const resetPeaks = (): void => addon.resetPeaks();
 export const releaseCached = (): void => addon.releaseCached();
 /** Threads of the shared CPU pool, the calling one included. @throws {NativeError} not in 1…1024 */
 export const setThreads = (n: number): void => addon.setThreads(n);
+/** Ops that this JavaScript thread calls are its own work from now on: several threads compute side by side. */
+export const computeAlone = (): void => addon.computeAlone();
 export const getThreads = (): number => addon.getThreads();

@@ -209,6 +209,14 @@ describe('threads of the pool', () => {
   });
 });
 
+it('a thread that computes alone takes nothing of the pool', async () => {
+  const was = getThreads();
+  setThreads(3);
+  const threads = await inWorker<number>('(a, _, tell) => { a.computeAlone(); tell(a.getThreads()); }', null);
+  expect([threads, getThreads()]).toEqual([1, 3]);
+  setThreads(was);
+});
+
 /** Runs `body` in a worker thread, with `addon` (its own instance) and `data`; what it posts comes back. */
 function inWorker<T>(body: string, data: unknown): Promise<T> {
   const code = `const { parentPort, workerData } = require('node:worker_threads');

@@ -16,7 +16,7 @@ inline float add_lanes(__m512 v) {
 }
 
 // add_lanes of 4 × 4 vectors with the same bits, in half the instructions: lane 4·i + c is the sum of sums[4·i + c].
-inline __m512 add_lanes_of_16(const __m512* sums) {
+[[gnu::always_inline]] inline __m512 add_lanes_of_16(const __m512* sums) {
   __m512 half[8], quarter[4], pair[2];
   // What the steps below gather from places i, i + 4, i + 8, i + 12 stands side by side at the end.
   const auto at = [&](int i) { return sums[4 * (i % 4) + i / 4]; };
@@ -41,16 +41,22 @@ constexpr int kManyCols = 4;
 // Weight rows up to so many inputs, of small models, lie in the caches anyway, and adding up lanes would take as long
 // as making their sums.
 constexpr int64_t kShort = 512;
-constexpr int kLeastJoint = 3;
 
-// out[i][0…4) = the sums of sums[i][0…4), i < m.
-inline void add_up(float* out, int64_t ld, int m, const __m512* sums) {
-  for (int i = 0; i < m; i += 4, sums += 4 * kManyCols, out += 4 * ld) {
-    const __m512 four = add_lanes_of_16(sums);
-    _mm_storeu_ps(out, _mm512_castps512_ps128(four));
-    if (i + 1 < m) _mm_storeu_ps(out + ld, _mm512_extractf32x4_ps(four, 1));
-    if (i + 2 < m) _mm_storeu_ps(out + 2 * ld, _mm512_extractf32x4_ps(four, 2));
-    if (i + 3 < m) _mm_storeu_ps(out + 3 * ld, _mm512_extractf32x4_ps(four, 3));
+// out[i][0…Cols) = the sums of sums[i][0…Cols), i < m ≤ 16 / Cols.
+template <int Cols>
+[[gnu::always_inline]] inline void add_up(float* out, int64_t ld, int m, const __m512* sums) {
+  const __m512 all = add_lanes_of_16(sums);
+  if constexpr (Cols == 16) {
+    _mm512_storeu_ps(out, all);
+  } else if constexpr (Cols == 8) {
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(all));
+    if (m > 1) _mm256_storeu_ps(out + ld, _mm512_extractf32x8_ps(all, 1));
+  } else {
+    static_assert(Cols == 4);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(all));
+    if (m > 1) _mm_storeu_ps(out + ld, _mm512_extractf32x4_ps(all, 1));
+    if (m > 2) _mm_storeu_ps(out + 2 * ld, _mm512_extractf32x4_ps(all, 2));
+    if (m > 3) _mm_storeu_ps(out + 3 * ld, _mm512_extractf32x4_ps(all, 3));
   }
 }
 
@@ -99,6 +105,27 @@ void prepare(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind kind) 
 }
 constexpr int64_t kAskAhead = 2048;
 
+// 128 weights of one row: word 8l + i and the one four further on, of all dwords l, are a pair of w[i].
+struct Line {
+  __m512bh w[4];
+  __m512 factor;  // of the sums of their lanes
+};
+inline Line line_of(__m512i bytes, uint32_t four, __m512i table) {
+  Line line;
+  for (int i = 0; i < 4; ++i)
+    line.w[i] = as_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(bytes, static_cast<unsigned>(4 * i)), table));
+  line.factor = group_scales(four);
+  return line;
+}
+// sum plus its products with a prepared row of x.
+inline __m512 add_line(const Line& line, const uint32_t* x, __m512 sum) {
+  __m512 even = _mm512_dpbf16_ps(_mm512_setzero_ps(), line.w[0], as_bf16(_mm512_loadu_si512(x)));
+  __m512 odd = _mm512_dpbf16_ps(_mm512_setzero_ps(), line.w[1], as_bf16(_mm512_loadu_si512(x + 16)));
+  even = _mm512_dpbf16_ps(even, line.w[2], as_bf16(_mm512_loadu_si512(x + 32)));
+  odd = _mm512_dpbf16_ps(odd, line.w[3], as_bf16(_mm512_loadu_si512(x + 48)));
+  return _mm512_fmadd_ps(_mm512_add_ps(even, odd), line.factor, sum);
+}
+
 // Each of these takes `Cols` weight rows at once, n and those `apart` further on. Two distant rows are two streams for
 // the hardware's prefetcher. `done(i, c, sum)` is called with the sum of row i of x by weight row c.
 template <int M, int Cols, class Done>
@@ -115,19 +142,9 @@ void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int
     for (int i = 0; i < M; ++i) sum[c][i] = _mm512_setzero_ps();
   }
   const auto step = [&](int c, __m512i bytes, uint32_t four) {
-    const __m512 factor = group_scales(four);
-    __m512bh w[4];
-    for (int i = 0; i < 4; ++i)
-      w[i] = as_bf16(_mm512_permutexvar_epi16(_mm512_srli_epi16(bytes, static_cast<unsigned>(4 * i)), table));
+    const Line line = line_of(bytes, four, table);
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-      const uint32_t* at = x + i * row_units;
-      __m512 even = _mm512_dpbf16_ps(_mm512_setzero_ps(), w[0], as_bf16(_mm512_loadu_si512(at)));
-      __m512 odd = _mm512_dpbf16_ps(_mm512_setzero_ps(), w[1], as_bf16(_mm512_loadu_si512(at + 16)));
-      even = _mm512_dpbf16_ps(even, w[2], as_bf16(_mm512_loadu_si512(at + 32)));
-      odd = _mm512_dpbf16_ps(odd, w[3], as_bf16(_mm512_loadu_si512(at + 48)));
-      sum[c][i] = _mm512_fmadd_ps(_mm512_add_ps(even, odd), factor, sum[c][i]);
-    }
+    for (int i = 0; i < M; ++i) sum[c][i] = add_line(line, x + i * row_units, sum[c][i]);
   };
   int64_t at = 0;
   for (; at + 64 <= row_bytes; at += 64, x += 64)
@@ -147,7 +164,8 @@ void sum_mxfp4(const uint32_t* x, const Source& b, int64_t n, int64_t apart, int
 // Adds the products of inputs [from, to) to sums [M][Cols]. load(c, at, count): 32 weights of row n + c·apart from `at`
 // on, zero beyond count.
 template <int M, int Cols, class Load>
-void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from, int64_t to, const Load& load) {
+[[gnu::always_inline]] inline void add_dense(__m512* sums, const uint32_t* x, int64_t row_units, int64_t from,
+                                             int64_t to, const Load& load) {
   __m512 sum[Cols][M];
 #pragma GCC unroll 8
   for (int c = 0; c < Cols; ++c)
@@ -215,24 +233,6 @@ void dots_at(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t
                       [&](const auto& load) { add_dense<M, Cols>(sums, x, units(b.kind, k), 0, k, load); });
   for (int i = 0; i < M; ++i)
     for (int c = 0; c < Cols; ++c) out[i * ld + c * apart] = add_lanes(sums[i * Cols + c]);
-}
-
-// One or two rows by short weight rows, eight at a time: their sums are added up together.
-template <int M>
-void narrow_dots(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  constexpr int kCols = 8;
-  static_assert(M * kCols <= 16);
-  int64_t n = n0;
-  for (; n + kCols <= n1; n += kCols) {
-    __m512 sums[16];
-    for (__m512& sum : sums) sum = _mm512_setzero_ps();
-    with_loads<1, kCols>(b, n, 1,
-                         [&](const auto& load) { add_dense<M, kCols>(sums, x, units(b.kind, k), 0, k, load); });
-    const __m512 all = add_lanes_of_16(sums);
-    _mm256_storeu_ps(out + n - n0, _mm512_castps512_ps256(all));
-    if (M == 2) _mm256_storeu_ps(out + ld + n - n0, _mm512_extractf32x8_ps(all, 1));
-  }
-  for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);
 }
 
 constexpr int kGroupRows = 6;
@@ -324,7 +324,8 @@ void dots_in_groups(float* out, int64_t ld, int m, const uint32_t* x, const Sour
     }
   }
   for (int t = 0; t < times; ++t, out += Cols)
-    if (Cols == kManyCols) add_up(out, ld, m, sums[t]);
+    if constexpr (Cols == kManyCols)
+      for (int i = 0; i < m; i += 4) add_up<Cols>(out + i * ld, ld, m - i, sums[t] + i * Cols);
     else
       for (int i = 0; i < m; ++i) out[i * ld] = add_lanes(sums[t][i]);
 }
@@ -340,18 +341,122 @@ void many_dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b
   for (; n < n1; ++n) dots_in_groups<1>(out + n - n0, ld, m, x, b, n, 1, k);
 }
 
-// Short rows in MXFP4, four at a time.
-template <int M>
-void short_dots_mxfp4(float* out, int64_t ld, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
-  __m512 sums[kFewRows * kManyCols];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+// Short weight rows: 16 sums, of Rows rows of x by Cols weight rows, stay in registers until their lanes are added up
+// together.
+
+// f(n): the Cols weight rows from n on; the last of them may have been there before. Returns whether there are so many.
+template <int Cols, class F>
+inline bool by_columns(int64_t n0, int64_t n1, const F& f) {
+  if (n1 - n0 < Cols) return false;
   int64_t n = n0;
-  for (; n + kManyCols <= n1; n += kManyCols) {
-    for (int first = 0; first < kManyCols; first += 2)
-      sum_mxfp4<M, 2>(x, b, n + first, 1, k, [&](int i, int c, __m512 sum) { sums[i * kManyCols + first + c] = sum; });
-    add_up(out + n - n0, ld, M, sums);
+  for (; n + Cols <= n1; n += Cols) f(n);
+  if (n < n1) f(n1 - Cols);
+  return true;
+}
+// tile(M, row): the M rows of x from `row` on, M ≤ Rows.
+template <int Rows, class F>
+inline void by_rows(int m, const F& tile) {
+  int row = 0;
+  for (; row + Rows <= m; row += Rows) tile.template operator()<Rows>(row);
+  if constexpr (Rows > 1) {
+    if (row < m) with_rows<Rows - 1>(m - row, [&]<int M>() { tile.template operator()<M>(row); });
   }
-  for (; n < n1; ++n) dots_at<M, 1>(out + n - n0, ld, x, b, n, 0, k);
+}
+[[gnu::always_inline]] inline void set_zero(__m512 (&sums)[16]) {
+#pragma GCC unroll 16
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+}
+
+template <int Rows, int Cols>
+bool short_dense(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const int64_t row_units = units(b.kind, k);
+  return by_columns<Cols>(n0, n1, [&](int64_t n) {
+    const auto tiles = [&](const auto& load) __attribute__((always_inline)) {
+      by_rows<Rows>(m, [&]<int M>(int row) __attribute__((always_inline)) {
+        __m512 sums[16];
+        set_zero(sums);
+        // No more weight rows than leave registers for the sums.
+        constexpr int at_once = Cols < 8 ? Cols : 8;
+#pragma GCC unroll 2
+        for (int c = 0; c < Cols; c += at_once)
+          add_dense<M, at_once>(sums + c, x + row * row_units, row_units, 0, k,
+                                [&](int i, int64_t at, int count) { return load(c + i, at, count); });
+        add_up<Cols>(out + row * ld + n - n0, ld, M, sums);
+      });
+    };
+    if (b.kind != Kind::bf16) return with_loads<Rows, Cols>(b, n, 1, tiles);
+    // In the caches already: nothing is asked for.
+    const uint16_t* rows[Cols];
+    for (int c = 0; c < Cols; ++c) rows[c] = bf16_row(b, n + c);
+    tiles([&](int c, int64_t at, int count) {
+      return as_bf16(count == 32 ? _mm512_loadu_si512(rows[c] + at)
+                                 : _mm512_maskz_loadu_epi16(first_words(count), rows[c] + at));
+    });
+  });
+}
+
+struct Mxfp4Rows {
+  const Source& b;
+  int64_t row_bytes, groups;
+  __m512i table;
+  // Line `at` of row n; those before the last are whole.
+  template <bool Whole>
+  [[gnu::always_inline]] Line line(int64_t n, int at) const {
+    const uint8_t* bytes = static_cast<const uint8_t*>(b.data) + n * (b.ld / 2) + 64 * at;
+    const uint8_t* scales = b.scales + n * (b.ld / 32) + 4 * at;
+    return Whole ? line_of(_mm512_loadu_si512(bytes), four_scales(scales, 4), table)
+                 : line_of(_mm512_maskz_loadu_epi8(first_bytes(row_bytes - 64 * at), bytes),
+                           four_scales(scales, static_cast<int>(groups - 4 * at)), table);
+  }
+};
+// Adds line `at` of Cols weight rows by M rows of x. line(c): that of weight row c.
+template <int M, int Cols, class F>
+[[gnu::always_inline]] inline void add_lines(__m512* sums, const uint32_t* x, int64_t row_units, const F& line) {
+#pragma GCC unroll 16
+  for (int c = 0; c < Cols; ++c) {
+    const Line of = line(c);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) sums[i * Cols + c] = add_line(of, x + i * row_units, sums[i * Cols + c]);
+  }
+}
+
+// One or two rows of x: each line is decoded where it is used.
+template <int Rows, int Cols>
+bool narrow_mxfp4(float* out, int64_t ld, int, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const Mxfp4Rows rows{b, k / 2, k / 32, code_table_bf16()};
+  const int64_t row_units = units(Kind::mxfp4, k);
+  const int whole = static_cast<int>(rows.row_bytes / 64);
+  return by_columns<Cols>(n0, n1, [&](int64_t n) {
+    __m512 sums[16];
+    set_zero(sums);
+    for (int at = 0; at < whole; ++at)
+      add_lines<Rows, Cols>(sums, x + 64 * at, row_units,
+                            [&](int c) __attribute__((always_inline)) { return rows.line<true>(n + c, at); });
+    if (64 * whole < rows.row_bytes)
+      add_lines<Rows, Cols>(sums, x + 64 * whole, row_units, [&](int c) { return rows.line<false>(n + c, whole); });
+    add_up<Cols>(out + n - n0, ld, Rows, sums);
+  });
+}
+// More: each line is decoded once for all.
+template <int Rows, int Cols>
+bool short_mxfp4(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
+  const Mxfp4Rows rows{b, k / 2, k / 32, code_table_bf16()};
+  const int64_t row_units = units(Kind::mxfp4, k);
+  const int whole = static_cast<int>(rows.row_bytes / 64), lines = static_cast<int>(row_units / 64);
+  return by_columns<Cols>(n0, n1, [&](int64_t n) {
+    Line decoded[(kShort + 127) / 128][Cols];
+    for (int at = 0; at < lines; ++at)
+      for (int c = 0; c < Cols; ++c)
+        decoded[at][c] = at < whole ? rows.line<true>(n + c, at) : rows.line<false>(n + c, at);
+    by_rows<Rows>(m, [&]<int M>(int row) __attribute__((always_inline)) {
+      __m512 sums[16];
+      set_zero(sums);
+      for (int at = 0; at < lines; ++at)
+        add_lines<M, Cols>(sums, x + row * row_units + 64 * at, row_units,
+                           [&](int c) __attribute__((always_inline)) { return decoded[at][c]; });
+      add_up<Cols>(out + row * ld + n - n0, ld, M, sums);
+    });
+  });
 }
 
 constexpr int64_t kFewInputs = 32;  // inputs of one step of a sum, most of k in the form below
@@ -417,12 +522,15 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
     const auto form = k <= 8 ? dots_short<4> : k <= 16 ? dots_short<8> : dots_short<16>;
     return form(out, ld, m, x, b, n0, n1, k);
   }
-  const bool joint = k <= kShort && m >= kLeastJoint;
-  if (joint && b.kind == Kind::mxfp4)
-    return with_rows<kFewRows>(m, [&]<int M>() { short_dots_mxfp4<M>(out, ld, x, b, n0, n1, k); });
-  if ((m > kGroupRows || joint) && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
-  if (k <= kShort && b.kind != Kind::mxfp4)
-    return with_rows<kLeastJoint - 1>(m, [&]<int M>() { narrow_dots<M>(out, ld, x, b, n0, n1, k); });
+  if (k <= kShort) {
+    const bool mx = b.kind == Kind::mxfp4;
+    auto form = mx ? short_mxfp4<4, 4> : short_dense<4, 4>;
+    if (m == 1) form = mx ? narrow_mxfp4<1, 16> : short_dense<1, 16>;
+    if (m == 1 && n1 - n0 < 16) form = mx ? narrow_mxfp4<1, 8> : short_dense<1, 8>;
+    if (m == 2) form = mx ? narrow_mxfp4<2, 8> : short_dense<2, 8>;
+    if (form(out, ld, m, x, b, n0, n1, k)) return;
+  }
+  if (m > kGroupRows && b.kind != Kind::mxfp4) return many_dots(out, ld, m, x, b, n0, n1, k);
   const int64_t apart = (n1 - n0) / 2;
   with_rows<kFewRows>(m, [&]<int M>() {
     for (int64_t j = 0; j < apart; ++j) dots_at<M, 2>(out + j, ld, x, b, n0 + j, apart, k);

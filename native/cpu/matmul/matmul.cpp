@@ -74,31 +74,34 @@ float bias_at(const Product& p, int64_t n) {
                                      : static_cast<const float*>(p.bias)[n];
 }
 
-// c[row … row + rows)[col … col + cols)
+// c[row … row + rows)[col … col + cols) · bias: of these columns
 void run_few_rows(const Plan& plan, int64_t row, int64_t rows, int64_t col, int64_t cols, const FewRows& few,
-                  float* out) {
+                  const float* bias, float* out) {
   const Product& P = *plan.product;
   for (int term = 0; term < P.num_terms; ++term) {
     const Term& t = P.terms[term];
     const uint32_t* x = plan.packed_a[term] + row * few.units(t.b.kind, t.k);
     few.dots(out, kFewCols, static_cast<int>(rows), x, t.b, col, col + cols, t.k);
     for (int64_t i = 0; i < rows; ++i) {
-      float* c = P.c + (row + i) * P.ldc + col;
-      if (term == 0 && !P.accumulate)
-        for (int64_t j = 0; j < cols; ++j) c[j] = bias_at(P, col + j) + t.alpha * out[i * kFewCols + j];
+      float* __restrict c = P.c + (row + i) * P.ldc + col;
+      const float* __restrict sums = out + i * kFewCols;
+      const float alpha = t.alpha;
+      if (term > 0 || P.accumulate)
+        for (int64_t j = 0; j < cols; ++j) c[j] += alpha * sums[j];
       else
-        for (int64_t j = 0; j < cols; ++j) c[j] += t.alpha * out[i * kFewCols + j];
+        for (int64_t j = 0; j < cols; ++j) c[j] = bias[j] + alpha * sums[j];
     }
   }
 }
 
 void run_few(const Plan& plan, int64_t col_block, const FewRows& few) {
   const Product& P = *plan.product;
-  alignas(64) float out[kMostFewRows * kFewCols];
+  alignas(64) float out[kMostFewRows * kFewCols], bias[kFewCols];
   const int64_t col = col_block * plan.block_cols, cols = std::min(P.n - col, plan.block_cols),
                 at_once = dots_at_once(P, few);
+  for (int64_t j = 0; j < cols; ++j) bias[j] = bias_at(P, col + j);
   for (int64_t row = 0; row < P.m; row += at_once)  // from the second time on the weights come from the cache
-    run_few_rows(plan, row, std::min(at_once, P.m - row), col, cols, few, out);
+    run_few_rows(plan, row, std::min(at_once, P.m - row), col, cols, few, bias, out);
 }
 
 void run_block(const Plan& plan, int64_t row_block, int64_t col_block, const Path& path) {

@@ -9,6 +9,8 @@ namespace temper {
 // threads that work on a job, the caller included; TEMPER_THREADS or the cores allowed to us
 int thread_count();
 void set_thread_count(int n);  // 1…1024, else Error{"bad_argument"}
+// From now on the calling thread does its jobs by itself, beside others that do theirs; its thread_count() is 1.
+void compute_alone();
 
 namespace detail {
 void run_tasks(int64_t tasks, void (*call)(void*, int64_t), void* context);
