@@ -57,8 +57,11 @@ export async function review(onHeld: OnHeld, held: Held, signal: AbortSignal): P
   const tickets = await Promise.all(channels.map((channel) => onHeld(itemOf(held, channel))));
   const decisions = await Promise.all(tickets.map((t) => t.wait?.(signal) ?? Promise.resolve('expired' as const)));
   signal.throwIfAborted();
+  const approved = decisions.length > 0 && decisions.every((d) => d === 'approved');
+  // One of several is not released by itself.
+  if (approved) await Promise.all(tickets.map((t) => t.released?.()));
   return {
-    approved: decisions.length > 0 && decisions.every((d) => d === 'approved'),
+    approved,
     notice: `[held for review: ${tickets.map((t) => t.id).join(', ')}]`,
   };
 }

@@ -70,6 +70,8 @@ export interface Ticket {
    * What is approved later is recorded and releases nothing.
    */
   wait(signal?: AbortSignal): Promise<Decision>;
+  /** What was approved while it waited leaves: its row says so. @throws {StoreError} then nothing may leave */
+  released(): Promise<void>;
 }
 /** Where what is held goes. */
 export interface ReviewDesk {

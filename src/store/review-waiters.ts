@@ -27,7 +27,7 @@ export class ReviewWaiters {
 
   /** @param until ms since 1970; null: it does not wait */
   wait(id: string, until: number | null, signal?: AbortSignal): Promise<Decision> {
-    if (until === null || this.#closed) return Promise.resolve('expired');
+    if (until === null) return Promise.resolve('expired');
     return new Promise((settled) => {
       const stop = (): void => void this.#give(id);
       this.#waiting.set(id, {
@@ -37,7 +37,8 @@ export class ReviewWaiters {
           settled(decision);
         },
       });
-      if (signal?.aborted) stop();
+      // Whoever comes after the end waits for nobody, and his row says so.
+      if (signal?.aborted || this.#closed) stop();
       else signal?.addEventListener('abort', stop, { once: true });
       this.#timer ??= setInterval(() => this.look(), this.pollMs).unref();
       this.look();
@@ -108,7 +109,7 @@ export class ReviewWaiters {
     return this.store.change(async (db) => {
       const claimed = await db
         .updateTable('reviews')
-        .set({ waits: 0, released_at: this.now() })
+        .set({ waits: 0 })
         .where('id', '=', id)
         .where('state', '=', 'approved')
         .where('waits', '=', 1)

@@ -104,7 +104,21 @@ export class Reviews implements ReviewDesk {
         throw new StoreError('review_full', `${n} items wait for review: no more are taken before people decide some`);
       await db.insertInto('reviews').values(row).execute();
     });
-    return { id: row.id, wait: (signal) => this.#waiters.wait(row.id, row.wait_until, signal) };
+    return {
+      id: row.id,
+      wait: (signal) => this.#waiters.wait(row.id, row.wait_until, signal),
+      released: () => this.#released(row.id),
+    };
+  }
+  async #released(id: string): Promise<void> {
+    await this.store.change((db) =>
+      db
+        .updateTable('reviews')
+        .set({ released_at: this.#now() })
+        .where('id', '=', id)
+        .where('state', '=', 'approved')
+        .execute(),
+    );
   }
   #rowOf(item: HeldItem, bytes: number): ReviewsTable {
     const head = worst(item.verdicts);

@@ -15,6 +15,7 @@ import { createDocumentStore } from '../../src/serve/response-documents.js';
 import { createFileStore, holdFolder } from '../../src/serve/response-files.js';
 import {
   createMemoryStore,
+  DEFAULT_STORE,
   type ResponseStore,
   type StoredResponse,
   type StoreLimits,
@@ -620,6 +621,9 @@ describe('/v1/responses goes on from what is kept', () => {
       expect(await next.get(id, null)).toBeNull();
     expect(readdirSync(dir).filter((f) => f.endsWith('.tmp'))).toEqual([]);
     expect(statSync(dir).mode & 0o077).toBe(0);
+    // What is over is gone with the next server, though nobody keeps anything new.
+    createFileStore(dir, DEFAULT_STORE, () => Date.now() + DEFAULT_STORE.keepMs);
+    expect(readdirSync(dir)).toEqual(['notes.json']);
   });
   it('a folder is one server of a machine at a time, until it ends; of another machine nobody knows', () => {
     const dir = mkdtempSync(join(tmpdir(), 'responses-'));

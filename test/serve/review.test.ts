@@ -289,10 +289,29 @@ describe.skipIf(WITHOUT_SQLITE !== null)('a request that is held', () => {
       expect(whole?.context.at(-1)).toMatchObject({ role: 'user', content: 'How many?' });
       if (waitMs === 0) expect(answerOf(await answer)).not.toContain('Four');
       await c.review.reviews.act(held?.id ?? '', { who: 'ann', action });
-      if (action === 'approve' && waitMs > 0) expect(answerOf(await answer)).toContain('Four, then.');
+      const isReleased = action === 'approve' && waitMs > 0;
+      if (isReleased) expect(answerOf(await answer)).toContain('Four, then.');
       else expect(answerOf(await answer)).not.toContain('Four');
+      expect((await itemOf(store, held?.id ?? ''))?.releasedAt !== null).toBe(isReleased);
       await c.review.close();
     }
+  });
+  it('of two channels one that is approved is not released where the other is rejected', async () => {
+    const c = await consoleOf(false, 60_000);
+    const thought = tokensOf(SAYS.replace('It asks for 4.', 'Four, I think.'));
+    const { json } = scriptedApp(scriptedEngine(() => thought).engine, {
+      screen: ruled('review'),
+      holding: { onHeld: c.review.onHeld },
+    });
+    const answer = json('/v1/chat/completions', ask);
+    const { store } = c.review.reviews;
+    await expect.poll(async () => (await pageOf(store, {})).items.length, { timeout: 20_000 }).toBe(2);
+    const { items } = await pageOf(store, {});
+    for (const { id, channel } of items)
+      await c.review.reviews.act(id, { who: 'ann', action: channel === 'final' ? 'approve' : 'reject' });
+    expect(answerOf(await answer)).not.toContain('Four');
+    for (const { id } of items) expect(await itemOf(store, id)).toMatchObject({ releasedAt: null });
+    await c.review.close();
   });
   it('is refused, not held, where its policy does not ask for people, and where the store is gone', async () => {
     const c = await consoleOf(false, 60_000);

@@ -94,6 +94,7 @@ onEachStore((place) => {
     expect(await act(reviews, a.id, 'ann', 'approve')).toMatchObject({ state: 'approved', releases: true });
     expect(await act(reviews, b.id, 'ann', 'reject')).toMatchObject({ state: 'rejected', releases: false });
     expect(await Promise.all(waits)).toEqual(['approved', 'rejected']);
+    for (const ticket of [a, b]) await ticket.released(); // what was rejected is not
     stop.abort();
     expect(await gone).toBe('expired');
     expect(await act(reviews, c.id, 'ann', 'approve')).toMatchObject({ state: 'approved', releases: false });
@@ -122,10 +123,23 @@ onEachStore((place) => {
         Promise.resolve().then(() => stop.abort()),
       ]);
       const decision = await decided;
+      if (decision === 'approved') await ticket.released();
       expect(acted.state).toBe('approved');
       expect((await itemOf(store, ticket.id))?.releasedAt !== null).toBe(decision === 'approved');
     }
     await reviews.close();
+    await store.close();
+  });
+
+  it('is waited for by nobody once its server ends, and nobody is told that it was released', async () => {
+    const { store, reviews } = await opened();
+    const before = await reviews.hold(item('a', { waitUntil: soon() }));
+    const waits = before.wait();
+    await reviews.close();
+    const after = await reviews.hold(item('b', { waitUntil: soon() }));
+    expect([await waits, await after.wait()]).toEqual(['expired', 'expired']);
+    for (const { id } of [before, after])
+      expect(await act(reviews, id, 'ann', 'approve')).toMatchObject({ state: 'approved', releases: false });
     await store.close();
   });
 

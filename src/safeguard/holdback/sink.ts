@@ -66,6 +66,8 @@ export interface HeldTicket {
   readonly id: string;
   /** What was decided while the request waits. Absent: nobody decides while it does. */
   wait?(signal?: AbortSignal): Promise<ReviewDecision>;
+  /** It leaves, with all that was held of its answer. @throws then nothing is released */
+  released?(): Promise<void>;
 }
 /** @throws then nothing is released */
 export type OnHeld = (item: HeldItem) => Promise<HeldTicket>;
