@@ -552,6 +552,10 @@ describe('runs before', () => {
     expect(kept[0]?.[0]).toBe(`${output}.part`);
     expect(existsSync(`${output}.part`)).toBe(false);
   });
+  it('a budget that is spent says how many rows are judged, those under way included', async () => {
+    const given = { input: file('spent.jsonl', distinct(20)), output: at('spent.out'), budget: 4, window: 8 };
+    await expect(run(given)).rejects.toThrow(/the budget of 4 verdicts is spent, [1-4] of 20 rows are judged/);
+  });
   it('a file that changes while it is screened is refused', async () => {
     const input = file('moving.jsonl', lines(4));
     await expect(

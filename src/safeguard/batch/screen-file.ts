@@ -171,7 +171,8 @@ class Run {
       const judged = out ? await this.#keep(out, kept) : 0;
       // What a stream was to get is not kept.
       if (judged > 0 && this.path === placeOf(output).target) onKept?.(keptPath(this.path), judged);
-      throw error;
+      // Rows that were under way are judged by now.
+      throw isSpent(error) ? this.#spent(this.options.budget ?? 0) : error;
     } finally {
       kept.close();
       if (out) letGo(out.path);
@@ -328,5 +329,6 @@ class Run {
   }
 }
 
+const isSpent = (error: unknown): boolean => error instanceof ScreeningError && error.code === 'budget_spent';
 const mixedText = (policy: string): string =>
   `policy ${policy}: its verdicts fell under two digests in one run; run it again`;
