@@ -112,7 +112,8 @@ async function nano(name, slots) {
   const [file, times = '1'] = name.split('*');
   const one = await loadPolicy(policyFile(file), { golden: false });
   const policy = { ...one, text: Array.from({ length: Number(times) }, () => one.text).join('\n') };
-  const texts = Number(o.texts ?? 64);
+  // Code is compiled after some hundred texts, in each thread.
+  const texts = Number(o.texts ?? 512);
   const contents = Array.from({ length: texts }, (_, i) => rows[i % rows.length].text);
   const judge = (engine, n, foresees) => async () => {
     const {
@@ -139,7 +140,7 @@ async function nano(name, slots) {
     await openSideBySide(side),
   ];
   const [alone, cached, batched, several] = engines;
-  await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 5), {
+  await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 3), {
     alone: judge(alone, 1, false),
     cached: judge(cached, 1, false),
     // As many at once as temper screen asks for.

@@ -12,8 +12,10 @@ export type Answering = Pick<Engine, 'info' | 'generate' | 'count' | 'digest' | 
 
 /** Bytes of weights that stay in the caches of a core, more or less. */
 const SMALL_BYTES = 32 * 2 ** 20;
-/** Streams that share a step are worth more than another engine up to here. */
+/** Of all slots, for another engine. */
 const LEAST_SLOTS = 4;
+/** Those that an engine has, if there are so many at all: requests are not dealt evenly, and rows share a step. */
+const ROOMY_SLOTS = 8;
 /** Each has its code, heap and keys. */
 const MOST_ENGINES = 8;
 
@@ -30,7 +32,7 @@ async function enginesFor(model: string, slots: number, threads: number): Promis
 /**
  * Opens as many engines as a model's size, its slots and the CPU's threads make worth it, for requests that are many.
  * A request goes to the one that has the fewest; its tokens are the same in each.
- * @param options `slots` are those of all together
+ * @param options `slots`: sequences that run at once, of all together, at least
  * @throws as openEngine
  */
 export async function openSideBySide(
@@ -40,7 +42,7 @@ export async function openSideBySide(
   const { slots, threads = (await import('../native/tensor.js')).getThreads() } = options,
     n = await enginesFor(options.model, slots, threads);
   if (n === 1) return openEngine(options, signal);
-  const each = { ...options, slots: Math.ceil(slots / n), alone: true };
+  const each = { ...options, slots: Math.max(Math.ceil(slots / n), Math.min(slots, ROOMY_SLOTS)), alone: true };
   const opened = await Promise.allSettled(Array.from({ length: n }, () => openEngine(each, signal, BATCH_THREAD)));
   const engines = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : [])),
     close = async (): Promise<void> => void (await Promise.all(engines.map((engine) => engine.close())));
