@@ -26,11 +26,26 @@ namespace temper::gpu {
   type* name = reinterpret_cast<type*>(temper_dynamic_shared)
 #endif
 
-// First in every kernel: a launch lets it begin while the kernels before it end (runtime.h), so it waits here for what
-// they write. Nothing before sm_90.
+#if defined(TEMPER_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+constexpr bool kStartsEarly = true;
+#else
+constexpr bool kStartsEarly = false;
+#endif
+// First in every kernel, but for what asks for memory ahead: a launch lets it begin while the kernels before it end
+// (runtime.h), so it waits here for what they write. From then on the kernel behind it may begin as soon as there is
+// room for it; it waits here in its turn, so no more than two are ever under way. Nothing before sm_90.
 TEMPER_DEVICE void wait_for_previous() {
 #if !defined(TEMPER_CUDA_EMULATION) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Asks for the line at p to be in L2 soon. It may be written to meanwhile: all read and write through there.
+TEMPER_DEVICE void prefetch_l2(const void* p) {
+#if defined(TEMPER_CUDA_EMULATION)
+  static_cast<void>(*static_cast<const volatile unsigned char*>(p));
+#else
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 #endif
 }
 

@@ -73,7 +73,7 @@ export const BACKENDS = [
     streamsExperts: true,
     recordsSteps: true,
     sharesRecordings: false,
-    rowsAlone: 8,
+    rowsAlone: 32,
     expertRows: 256, // two of its tiles of 128 rows: chunks of 2,048 tokens of 20b, 8,192 of 120b
     timedByPlan: false,
   },

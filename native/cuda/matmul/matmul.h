@@ -98,7 +98,7 @@ void set_matmul_choice(MatmulChoice choice);  // for tests
 void multiply(const Product& product, int64_t precision, Staging& staging);
 
 // The ways of multiplying that `multiply` chooses from, the first that suits. Those that may refuse return false and
-// launch nothing. few_rows.cu: up to 8 rows a group, weights as they lie; either precision
+// launch nothing. few_rows.cu: up to 32 rows, of experts up to 4 each, weights as they lie; either precision
 bool multiply_few_rows(const Product& product, int64_t precision);
 int64_t most_few_rows(const Product& product);  // rows up to which that may take it
 // matmul_mxfp4.cu: sm_90a, experts in MXFP4, precision 1. Where it suits, `multiply` takes it; a forward product

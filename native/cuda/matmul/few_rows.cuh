@@ -1,0 +1,454 @@
+// What kernels of few rows are made of (few_rows.cu says how they work): the weights, 16 bytes of a row at a time; the
+// rows of a group; and the loop over tiles of 16 outputs. A kernel brings a Job: where its weights lie, what its rows
+// are, and what becomes of a sum.
+#pragma once
+#include <algorithm>
+
+#include "cuda/device/tensor_cores.cuh"
+#include "cuda/matmul/matmul.h"
+#include "gpu/mxfp4.cuh"
+
+namespace temper::gpu::few {
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarp, kColumns = 8, kOutputs = 16;
+constexpr int kBlocks = 3;                    // per multiprocessor: 85 registers a thread
+constexpr int kPartialStride = kOutputs + 4;  // keeps the four t of a store in different banks
+// shared memory for x at most: 8 rows of 4096 a group of columns; less where a block may not have so much
+constexpr size_t kStagedBytes = 72 * 1024;
+
+// A Product as the kernels see it.
+struct Few {
+  const float* x;
+  int64_t ldx, x_count;
+  const int32_t* index;
+  FaultName index_name;
+  const void* w;
+  const uint8_t* scales;
+  const uint16_t* q8_scales;
+  int64_t ldw, group_rows;
+  const float *h, *b;
+  int64_t ldh, ldb;
+  int rank;
+  float alpha, low_alpha;
+  const void* bias;
+  bool bias_bf16, vector_x, accumulate;
+  float* c;
+  int64_t ldc;
+  int m, n, k, row_units;  // row_units: 16-byte units from row to row of w
+  const int32_t* offsets;
+  int groups;
+  // of k per block; rounds per warp and per filling of shared memory; units of 8 k from row to row there
+  int iterations, rounds, chunk_rounds, stride;
+  // the kernel ahead wrote x, one before it the offsets: they may be read while the one ahead still runs
+  bool settled;
+  Fault* fault;
+  FaultName op;
+};
+
+// ---- the weights, 16 bytes of a row at a time ----
+// A row is kUnits of 16 bytes; a lane takes kPieces of them, kLane values of k, in one iteration; kAhead iterations are
+// under way. decode: 8 of these values as bf16 pairs in the order in which x is staged. values: the same 8 as f32, in
+// order.
+struct Bf16Weights {
+  static constexpr int kLane = 8, kPieces = 1, kAhead = 4;
+  static constexpr bool kScaled = false, kInterleaved = false;
+  using Scale = uint8_t;
+  static TEMPER_DEVICE const Scale* scales(const Few&, int64_t) { return nullptr; }
+  template <bool>
+  static TEMPER_DEVICE void pairs(const uint4 (&raw)[1], uint32_t, int, uint32_t (&out)[4]) {
+    out[0] = raw[0].x, out[1] = raw[0].y, out[2] = raw[0].z, out[3] = raw[0].w;
+  }
+  static TEMPER_DEVICE void values(const uint4 (&raw)[1], uint32_t, int, float (&v)[8]) {
+    const uint32_t word[4] = {raw[0].x, raw[0].y, raw[0].z, raw[0].w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      v[2 * i] = bits_to_float(word[i] << 16), v[2 * i + 1] = bits_to_float(word[i] & 0xffff0000u);
+  }
+  static TEMPER_DEVICE void ragged(const Few& p, int64_t row, int k, uint4 (&raw)[1]) {
+    const uint16_t* from = static_cast<const uint16_t*>(p.w) + row * p.ldw + k;
+    uint32_t pair[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      pair[i] = (k + 2 * i < p.k ? from[2 * i] : 0u) | (k + 2 * i + 1 < p.k ? from[2 * i + 1] : 0u) << 16;
+    raw[0] = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+  }
+};
+
+struct F32Weights {
+  static constexpr int kLane = 8, kPieces = 2, kAhead = 2;
+  static constexpr bool kScaled = false, kInterleaved = false;
+  using Scale = uint8_t;
+  static TEMPER_DEVICE const Scale* scales(const Few&, int64_t) { return nullptr; }
+  static TEMPER_DEVICE void values(const uint4 (&raw)[2], uint32_t, int, float (&v)[8]) {
+    const uint32_t word[8] = {raw[0].x, raw[0].y, raw[0].z, raw[0].w, raw[1].x, raw[1].y, raw[1].z, raw[1].w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = bits_to_float(word[i]);
+  }
+  template <bool>
+  static TEMPER_DEVICE void pairs(const uint4 (&raw)[2], uint32_t scale, int unit, uint32_t (&out)[4]) {
+    float v[8];
+    values(raw, scale, unit, v);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+  }
+  static TEMPER_DEVICE void ragged(const Few& p, int64_t row, int k, uint4 (&raw)[2]) {
+    const float* from = static_cast<const float*>(p.w) + row * p.ldw + k;
+    uint32_t v[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = k + i < p.k ? float_to_bits(from[i]) : 0;
+    raw[0] = make_uint4(v[0], v[1], v[2], v[3]), raw[1] = make_uint4(v[4], v[5], v[6], v[7]);
+  }
+};
+
+struct Q8Weights {
+  static constexpr int kLane = 16, kPieces = 1, kAhead = 3;
+  static constexpr bool kScaled = true, kInterleaved = false;
+  using Scale = uint16_t;
+  static TEMPER_DEVICE const Scale* scales(const Few& p, int64_t row) { return p.q8_scales + row * (p.row_units / 2); }
+  static constexpr int kUnitsPerScale = 2;
+  // A byte under the exponent of 2²³ is an integer of f32: no conversion instruction.
+  static TEMPER_DEVICE void values(const uint4 (&raw)[1], uint32_t scale, int unit, float (&v)[8]) {
+    const uint32_t word[4] = {raw[0].x, raw[0].y, raw[0].z, raw[0].w};
+    const float factor = bits_to_float(scale << 16);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t biased = word[2 * unit + i / 4] ^ 0x80808080u;
+      v[i] = (bits_to_float(__byte_perm(biased, 0x4b000000u, 0x7440u + static_cast<unsigned>(i % 4))) - 8388736.0f) *
+             factor;
+    }
+  }
+  template <bool>
+  static TEMPER_DEVICE void pairs(const uint4 (&raw)[1], uint32_t scale, int unit, uint32_t (&out)[4]) {
+    float v[8];
+    values(raw, scale, unit, v);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+  }
+};
+
+struct Mxfp4Weights {
+  static constexpr int kLane = 32, kPieces = 1, kAhead = 3;
+  static constexpr bool kScaled = true, kInterleaved = true;  // pair i of 8 values holds elements i and i+4
+  using Scale = uint8_t;
+  static TEMPER_DEVICE const Scale* scales(const Few& p, int64_t row) { return p.scales + row * p.row_units; }
+  static constexpr int kUnitsPerScale = 1;
+  static TEMPER_DEVICE uint32_t word(const uint4& raw, int unit) {
+    return unit == 0 ? raw.x : unit == 1 ? raw.y : unit == 2 ? raw.z : raw.w;
+  }
+  template <bool kWide>
+  static TEMPER_DEVICE void pairs(const uint4 (&raw)[1], uint32_t scale, int unit, uint32_t (&out)[4]) {
+    mxfp4_pairs<kWide>(word(raw[0], unit), mxfp4_scale<kWide>(scale), out);
+  }
+  static TEMPER_DEVICE void values(const uint4 (&raw)[1], uint32_t scale, int unit, float (&v)[8]) {
+    mxfp4_values(word(raw[0], unit), scale, v);
+  }
+};
+
+// The product as these kernels see it, and whether its weights can be read 16 bytes at a time; false: not for them.
+bool describe(const Product& product, Few& p, bool& aligned);
+
+// ---- the rows of a group ----
+struct Group {
+  int expert, begin, rows;
+};
+
+// Rows [begin, end) of group e, within those there are whatever the offsets say.
+struct Extent {
+  int begin, end;
+};
+TEMPER_DEVICE Extent extent_of(const Few& p, int e) {
+  const int from = e < p.groups ? p.offsets[e] : p.m, to = e < p.groups ? p.offsets[e + 1] : p.m;
+  const int begin = from < 0 ? 0 : from < p.m ? from : p.m;
+  return {begin, to < begin ? begin : to < p.m ? to : p.m};
+}
+// Groups that have rows; every warp counts them by itself.
+TEMPER_DEVICE int filled_groups(const Few& p) {
+  if (!p.offsets) return 1;
+  int count = 0;
+  for (int base = 0; base < p.groups; base += kWarp) {
+    const Extent rows = extent_of(p, base + static_cast<int>(threadIdx.x) % kWarp);
+    count += __popc(__ballot_sync(kAllLanes, rows.end > rows.begin));
+  }
+  return count;
+}
+// The slot-th group that has rows; every warp finds it by itself. Block 0 says what is wrong with the offsets, where
+// `reports`.
+TEMPER_DEVICE Group find_group(const Few& p, int slot, bool reports) {
+  if (!p.offsets) return {0, 0, p.m};
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const bool check = reports && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x < kWarp;
+  Group found{0, 0, 0};
+  int before = 0;
+  for (int base = 0; base < p.groups; base += kWarp) {
+    const int e = base + lane;
+    const int from = e < p.groups ? p.offsets[e] : p.m, to = e < p.groups ? p.offsets[e + 1] : p.m;
+    if (check && e < p.groups) {
+      if (e == 0 && from != 0) report_fault(p.fault, FaultCode::bad_index, p.op, "offsets", 0, from, 1);
+      if (to < from || to > p.m || (e + 1 == p.groups && to != p.m))
+        report_fault(p.fault, FaultCode::bad_index, p.op, "offsets", e + 1, to, p.m + 1);
+    }
+    const auto [begin, end] = extent_of(p, e);
+    const unsigned filled = __ballot_sync(kAllLanes, end > begin);
+    const bool mine = end > begin && before + __popc(filled & ((1u << lane) - 1)) == slot;
+    const unsigned winner = __ballot_sync(kAllLanes, mine);
+    if (winner) {
+      const int source = __ffs(static_cast<int>(winner)) - 1;
+      found = {base + source, __shfl_sync(kAllLanes, begin, source), __shfl_sync(kAllLanes, end - begin, source)};
+    }
+    before += __popc(filled);
+  }
+  return found;
+}
+
+TEMPER_DEVICE const float* x_row(const Few& p, int row) {
+  const int64_t r = p.index ? checked_index(p.fault, p.op, p.index_name, row, p.index[row], p.x_count) : row;
+  return p.x + r * p.ldx;
+}
+
+TEMPER_DEVICE void load8(const Few& p, const float* row, int k, float (&v)[8]) {
+  if (p.vector_x && k + 8 <= p.k) {
+    const float4 a = *reinterpret_cast<const float4*>(row + k), b = *reinterpret_cast<const float4*>(row + k + 4);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = k + i < p.k ? row[k + i] : 0.0f;
+  }
+}
+
+// Rows of one group and its weights, for a Job that adds what becomes of a sum.
+template <class W>
+struct GroupRows {
+  const Few& p;
+  Group group;
+  int first = 0;  // of the group's rows, in this pass
+  TEMPER_DEVICE explicit GroupRows(const Few& few, const Group& of = {}) : p(few), group(of) {}
+  TEMPER_DEVICE int64_t weight_row() const { return group.expert * p.group_rows; }
+  TEMPER_DEVICE const uint4* weights(int) const { return static_cast<const uint4*>(p.w) + weight_row() * p.row_units; }
+  TEMPER_DEVICE auto scales(int) const { return W::scales(p, weight_row()); }
+  TEMPER_DEVICE int row(int tile, int output) const {
+    const int n = tile * kOutputs + output;
+    return n < p.n ? n : p.n - 1;
+  }
+  TEMPER_DEVICE void ragged(int row, int k, uint4 (&raw)[W::kPieces]) const {
+    W::ragged(p, weight_row() + row, k, raw);
+  }
+  TEMPER_DEVICE void prepare() const {}
+  TEMPER_DEVICE const float* staged_row(int r) const { return x_row(p, group.begin + first + r); }
+  TEMPER_DEVICE void load(const float* row, int k, float (&v)[8]) const { load8(p, row, k, v); }
+};
+
+// ---- the loop ----
+// A Job has, for a pass of up to 8·kGroups rows:
+//   weights(tile), scales(tile)    the matrix that a tile is of, and what scales it
+//   row(tile, output)              an output's row in it; of any tile and output, also beyond the last
+//   ragged(row, k, raw)            its 16 bytes from k on, where weights are not aligned
+//   prepare()                      by all threads, once, before rows are staged
+//   staged_row(r)                  what load takes for row r of the pass
+//   load(row, k, v)                8 values from k on, zeros beyond the row's end
+//   finish(tile, r, output, sum)   by one thread for each row and output; sum(o) of any output o of the tile
+
+// A block's share of `total` tiles: as many as the others', or one more.
+struct Share {
+  int begin, end;
+};
+TEMPER_DEVICE Share share_of(int total) {
+  const auto part = [&](unsigned block) {
+    return static_cast<int>(static_cast<unsigned long long>(block) * static_cast<unsigned>(total) / gridDim.x);
+  };
+  return {part(blockIdx.x), part(blockIdx.x + 1)};
+}
+
+// Before a kernel waits for those ahead: the weights of its block's first tile go to L2, where nothing can make them
+// stale.
+template <class Job>
+TEMPER_DEVICE void ask_for_tile(const Few& p, const Job& job, int tile) {
+  constexpr int kLine = 8;  // units
+  const int lines = (p.row_units + kLine - 1) / kLine;
+  for (int i = static_cast<int>(threadIdx.x); i < kOutputs * lines; i += kThreads)
+    prefetch_l2(job.weights(tile) + static_cast<int64_t>(job.row(tile, i / lines)) * p.row_units + i % lines * kLine);
+}
+
+// Rows of the pass, iterations [from, from + chunk): unit u (8 k) of a row as 4 pairs of bf16, where lane t finds its
+// units.
+template <class W, class Job>
+TEMPER_DEVICE void stage(const Few& p, const Job& job, uint4* staged, int rows, int from) {
+  constexpr int kUnits = W::kLane / 8;  // of a lane in one iteration
+  const int left = p.iterations - from, chunk = p.chunk_rounds * kWarps,
+            units = 4 * kUnits * (left < chunk ? left : chunk);
+  for (int r = 0; r < rows; ++r) {
+    const auto row = job.staged_row(r);
+    for (int u = static_cast<int>(threadIdx.x); u < units; u += kThreads) {
+      float v[8];
+      job.load(row, from * 4 * W::kLane + 8 * u, v);
+      const int iteration = u / (4 * kUnits), t = u / kUnits % 4, j = u % kUnits;
+      staged[r * p.stride + (iteration * kUnits + j) * 4 + t] =
+          W::kInterleaved
+              ? make_uint4(pack_bf16(v[0], v[4]), pack_bf16(v[1], v[5]), pack_bf16(v[2], v[6]), pack_bf16(v[3], v[7]))
+              : make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+    }
+  }
+}
+
+// One iteration of a warp: 16 outputs × 4·kLane k × 8 columns for each group of them. Even and odd steps have their own
+// accumulators: shorter chains of dependent products.
+template <class W, bool kWide, int kGroups>
+TEMPER_DEVICE void multiply_step(float (&even)[kGroups][4], float (&odd)[kGroups][4], const uint4 (&raw)[2][W::kPieces],
+                                 const uint32_t (&scale)[2], const uint4* column, int group_stride, int rows) {
+#pragma unroll
+  for (int j = 0; j < W::kLane / 8; ++j) {
+    uint32_t low[4], high[4];
+    W::template pairs<kWide>(raw[0], scale[0], j, low);
+    W::template pairs<kWide>(raw[1], scale[1], j, high);
+    const uint32_t a0[4] = {low[0], high[0], low[1], high[1]}, a1[4] = {low[2], high[2], low[3], high[3]};
+#pragma unroll
+    for (int c = 0; c < kGroups; ++c) {
+      const uint4 x = kColumns * c < rows ? column[c * group_stride + 4 * j] : make_uint4(0, 0, 0, 0);
+      const uint32_t b0[2] = {x.x, x.y}, b1[2] = {x.z, x.w};
+      mma_bf16(even[c], a0, b0);
+      mma_bf16(odd[c], a1, b1);
+    }
+  }
+}
+
+// Shared memory: the ring of weights under way, where every lane reads what it copied itself (no barrier), then the
+// staged rows.
+template <class W>
+constexpr int kRing = kWarps * W::kAhead * 2 * W::kPieces * kWarp;  // 16-byte units
+template <int kGroups>
+constexpr int kPartials = 2 * kWarps * kGroups * kColumns * kPartialStride;
+// partial sums, and what the driver keeps of each block
+template <int kGroups>
+constexpr size_t kStaticBytes = kPartials<kGroups> * 4 + 1024;
+
+// One pass over tiles of this block. `parity` says which half of the partial sums is free, and goes from pass to pass.
+template <class W, bool kAligned, int kGroups, class Job>
+TEMPER_DEVICE void multiply_pass(const Few& p, Job& job, int rows, Share tiles, uint4* shared, int& parity) {
+  __shared__ float partial[2][kWarps][kGroups * kColumns * kPartialStride];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, g = lane / 4,
+            t = lane % 4;
+  uint4* const ring = shared + warp * (W::kAhead * 2 * W::kPieces * kWarp) + lane;
+  uint4* const staged = shared + kRing<W>;
+  uint32_t scale[W::kAhead][2];
+  const auto fetch = [&](int slot, int tile, int round) {
+    const int iteration = round * kWarps + warp, k = (iteration * 4 + t) * W::kLane;
+    const bool valid = tile < tiles.end && iteration < p.iterations && k < p.k;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint4* to = ring + (slot * 2 + half) * W::kPieces * kWarp;
+      if constexpr (kAligned) {
+        const int unit = job.row(tile, g + 8 * half) * p.row_units + (iteration * 4 + t) * W::kPieces;
+#pragma unroll
+        for (int piece = 0; piece < W::kPieces; ++piece)
+          cp_async16(to + piece * kWarp, job.weights(tile) + unit + piece, valid);
+        if constexpr (W::kScaled) scale[slot][half] = valid ? job.scales(tile)[unit / W::kUnitsPerScale] : 0;
+      } else if (valid) {
+        uint4 raw[W::kPieces];
+        job.ragged(job.row(tile, g + 8 * half), k, raw);
+#pragma unroll
+        for (int piece = 0; piece < W::kPieces; ++piece) to[piece * kWarp] = raw[piece];
+      } else {
+#pragma unroll
+        for (int piece = 0; piece < W::kPieces; ++piece) to[piece * kWarp] = make_uint4(0, 0, 0, 0);
+      }
+    }
+    cp_async_commit();
+  };
+#pragma unroll
+  for (int u = 0; u < W::kAhead; ++u) fetch(u, tiles.begin, u);
+  job.prepare();
+  bool filled = false;
+  for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+    float even[kGroups][4] = {}, odd[kGroups][4] = {};
+    for (int round = 0; round < p.rounds; round += W::kAhead) {
+      if (!filled || (p.rounds > p.chunk_rounds && round % p.chunk_rounds == 0)) {
+        __syncthreads();  // the rows that were there are read
+        stage<W>(p, job, staged, rows, round * kWarps);
+        __syncthreads();
+        filled = true;
+      }
+      const uint4* column = staged + g * p.stride + (round % p.chunk_rounds * kWarps + warp) * (W::kLane / 2) + t;
+#pragma unroll
+      for (int u = 0; u < W::kAhead; ++u) {
+        cp_async_wait<W::kAhead - 1>();
+        if ((round + u) * kWarps + warp < p.iterations) {
+          uint4 raw[2][W::kPieces];
+#pragma unroll
+          for (int i = 0; i < 2 * W::kPieces; ++i)
+            raw[i / W::kPieces][i % W::kPieces] = ring[(u * 2 * W::kPieces + i) * kWarp];
+          const uint4* at = column + u * kWarps * (W::kLane / 2);
+          if constexpr (W::kInterleaved) {
+            if (__any_sync(kAllLanes, scale[u][0] > kMxfp4Narrow || scale[u][1] > kMxfp4Narrow))
+              multiply_step<W, true, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
+            else multiply_step<W, false, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
+          } else {
+            multiply_step<W, false, kGroups>(even, odd, raw, scale[u], at, kColumns * p.stride, rows - g);
+          }
+        }
+        const int next = round + u + W::kAhead;
+        if (next < p.rounds) fetch(u, tile, next);
+        else fetch(u, tile + 1, next - p.rounds);
+      }
+    }
+    float* mine = partial[parity][warp];
+#pragma unroll
+    for (int c = 0; c < kGroups; ++c)
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        mine[(kColumns * c + 2 * t + i % 2) * kPartialStride + g + 8 * (i / 2)] = even[c][i] + odd[c][i];
+    __syncthreads();
+    const int o = static_cast<int>(threadIdx.x) % kOutputs, row = static_cast<int>(threadIdx.x) / kOutputs;
+    static_assert(kGroups * kColumns * kOutputs <= kThreads);
+    if (row < rows)
+      job.finish(tile, row, o, [&](int output) {
+        float sum = 0;
+        for (int w = 0; w < kWarps; ++w) sum += partial[parity][w][row * kPartialStride + output];
+        return sum;
+      });
+    parity ^= 1;  // the next tile's sums go where nobody reads
+  }
+  cp_async_wait<0>();
+}
+
+// How a product of `rows` rows at a time is cut; what it says of shared memory is for launch.
+template <class W, int kGroups>
+size_t cut(Few& p, int64_t rows) {
+  const int units = W::kLane / 2;  // of 8 k in one iteration
+  p.iterations = static_cast<int>(blocks_for(p.k, 4 * W::kLane));
+  p.rounds = static_cast<int>(blocks_for(blocks_for(p.iterations, kWarps), W::kAhead)) * W::kAhead;
+  const size_t room = std::min(kGroups * kStagedBytes,
+                               static_cast<size_t>(device().shared_per_block) - kStaticBytes<kGroups> - kRing<W> * 16);
+  const int64_t fit = static_cast<int64_t>(room) / 16 / rows / (units * kWarps * W::kAhead) * W::kAhead;
+  p.chunk_rounds = static_cast<int>(std::clamp<int64_t>(fit, W::kAhead, p.rounds));
+  // rows start 64 bytes apart, modulo the banks
+  p.stride =
+      static_cast<int>(blocks_for(static_cast<int64_t>(std::min(p.iterations, p.chunk_rounds * kWarps)) * units, 8)) *
+          8 +
+      4;
+  return (kRing<W> + static_cast<size_t>(rows) * p.stride) * 16;
+}
+// As many blocks as run at once, each with the same number of tiles: x is staged once, and the loads of the next tile
+// are under way while this one ends.
+inline dim3 blocks_of(int64_t tiles, int resident) {
+  const int64_t at_once = std::max<int64_t>(static_cast<int64_t>(resident) * device().multiprocessors, 1);
+  return dim3(static_cast<unsigned>(blocks_for(tiles, blocks_for(tiles, at_once))));
+}
+
+// All rows of a block's share of the tiles of all groups that have any: where rows are few most have none, and who they
+// are is known on the device alone.
+template <class W, bool kAligned, int kGroups, class Job>
+TEMPER_DEVICE void multiply_groups(const Few& p, Job& job, uint4* shared) {
+  const int tiles = (p.n + kOutputs - 1) / kOutputs;
+  const Share share = share_of(filled_groups(p) * tiles);
+  if (p.offsets && blockIdx.x == 0) find_group(p, 0, true);
+  int parity = 0;
+  for (int at = share.begin; at < share.end;) {
+    const int begin = at % tiles, end = min(tiles, begin + share.end - at);
+    job.group = find_group(p, at / tiles, false);
+    for (job.first = 0; job.first < job.group.rows; job.first += kGroups * kColumns)
+      multiply_pass<W, kAligned, kGroups>(p, job, min(job.group.rows - job.first, kGroups * kColumns),
+                                          Share{begin, end}, shared, parity);
+    at += end - begin;
+  }
+}
+
+}  // namespace temper::gpu::few
