@@ -25,21 +25,25 @@ inline uint32_t four_scales(const uint8_t* s, int count) {
   }
   return four;
 }
-// Of m rows of x sixteen outputs side by side, for weights with few inputs: a sum's lanes l follow one another, and are
-// added as _mm512_reduce_add_ps adds them. multiply(l, unit): lane l of all sums; output j is number order[j] of them.
+// Of one row of x sixteen outputs side by side, for weights with few inputs: a sum's lanes l follow one another, and
+// are added as _mm512_reduce_add_ps adds them. multiply(l, unit): lane l of all sums.
+template <int Lanes, class Multiply>
+inline __m512 sum_of_lanes(const uint32_t* x, const Multiply& multiply) {
+  __m512 sum[Lanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < Lanes; ++l) sum[l] = multiply(l, x[l]);
+#pragma GCC unroll 4
+  for (int half = Lanes / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < half; ++l) sum[l] = _mm512_add_ps(sum[l], sum[l + half]);
+  return sum[0];
+}
+// Of m rows; output j is number order[j] of them.
 template <int Lanes, class Multiply>
 inline void sum_lanes(float* out, int64_t ld, int m, const uint32_t* x, int64_t row_units, __m512i order,
                       __mmask16 outputs, const Multiply& multiply) {
-  for (int i = 0; i < m; ++i, x += row_units) {
-    __m512 sum[Lanes];
-#pragma GCC unroll 16
-    for (int l = 0; l < Lanes; ++l) sum[l] = multiply(l, x[l]);
-#pragma GCC unroll 4
-    for (int half = Lanes / 2; half; half /= 2)
-#pragma GCC unroll 8
-      for (int l = 0; l < half; ++l) sum[l] = _mm512_add_ps(sum[l], sum[l + half]);
-    _mm512_mask_storeu_ps(out + i * ld, outputs, _mm512_permutexvar_ps(order, sum[0]));
-  }
+  for (int i = 0; i < m; ++i, x += row_units)
+    _mm512_mask_storeu_ps(out + i * ld, outputs, _mm512_permutexvar_ps(order, sum_of_lanes<Lanes>(x, multiply)));
 }
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 

@@ -485,15 +485,18 @@ void transpose_whole(__m512i* t, const Source& b, int64_t n) {
   }
 }
 
+// Of sixteen weight rows two inputs each, by the same two of x.
+__m512 multiply_two(__m512i w, uint32_t two) {
+  return _mm512_dpbf16_ps(_mm512_setzero_ps(), as_bf16(w), as_bf16(_mm512_set1_epi32(static_cast<int>(two))));
+}
+
 // Few inputs, as of an adapter's B: what is around a sum would be most of it.
 template <int Lanes>
 void dots_short(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
   const __m512i in_order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                 by_lane = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   __m512i t[Lanes];
-  const auto multiply = [&](int l, uint32_t pair) {
-    return _mm512_dpbf16_ps(_mm512_setzero_ps(), as_bf16(t[l]), as_bf16(_mm512_set1_epi32(static_cast<int>(pair))));
-  };
+  const auto multiply = [&](int l, uint32_t two) { return multiply_two(t[l], two); };
   for (int64_t n = n0; n < n1; n += 16) {
     const int count = static_cast<int>(n1 - n < 16 ? n1 - n : 16);
     if (Lanes <= 8 && k == 2 * Lanes && b.ld == k && count == 16) {
@@ -515,6 +518,58 @@ void dots_short(float* out, int64_t ld, int m, const uint32_t* x, const Source& 
     }
     sum_lanes<Lanes>(out + n - n0, ld, m, x, kFewInputs / 2, in_order, first_lanes(count), multiply);
   }
+}
+
+// M rows through a whole pair of rank 2·Lanes.
+template <int M, int Lanes>
+void add_pair_of(float* y, int64_t ldy, float* h, int64_t ldh, const uint32_t* x, const LowRank& pair,
+                 const LowRank& next) {
+  constexpr int kRank = 2 * Lanes, kCols = 8;
+  static_assert(M * kCols <= 16 && kRank % kCols == 0);
+  for (int first = 0; first < kRank; first += kCols) {
+    const uint16_t* from = pair.A + first * pair.C;
+    __m512 sums[16];
+    for (__m512& sum : sums) sum = _mm512_setzero_ps();
+    add_dense<M, kCols>(sums, x, units(Kind::bf16, pair.C), 0, pair.C, [&](int c, int64_t at, int count) {
+      const uint16_t* w = from + c * pair.C + at;
+      return as_bf16(count == 32 ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi16(first_words(count), w));
+    });
+    const __m512 all = add_lanes_of_16(sums);
+    _mm256_storeu_ps(h + first, _mm512_castps512_ps256(all));
+    if (M == 2) _mm256_storeu_ps(h + ldh + first, _mm512_extractf32x8_ps(all, 1));
+  }
+  alignas(64) uint32_t of_h[M][Lanes];  // in bf16
+  for (int i = 0; i < M; ++i)
+    for (int first = 0; first < kRank; first += kCols)
+      _mm_store_si128(reinterpret_cast<__m128i*>(of_h[i] + first / 2),
+                      reinterpret_cast<__m128i>(_mm256_cvtneps_pbh(_mm256_loadu_ps(h + i * ldh + first))));
+  const __m512i by_lane = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512 scale = _mm512_set1_ps(pair.scale);
+  const Source b{.data = pair.B, .ld = kRank, .kind = Kind::bf16};
+  const int64_t a_lines = next.rank * next.C / 32, steps = pair.N / 16, a_share = (a_lines + steps - 1) / steps;
+  const auto *next_a = reinterpret_cast<const char*>(next.A), *next_b = reinterpret_cast<const char*>(next.B);
+  for (int64_t n = 0; n < pair.N; n += 16) {
+    for (int64_t line = 0; line < a_share; ++line, next_a += 64) _mm_prefetch(next_a, _MM_HINT_T0);
+#pragma GCC unroll 8
+    for (int line = 0; line < Lanes; ++line, next_b += 64) _mm_prefetch(next_b, _MM_HINT_T0);
+    __m512i t[Lanes];
+    transpose_whole<Lanes>(t, b, n);
+#pragma GCC unroll 2
+    for (int i = 0; i < M; ++i) {
+      const __m512 sum = sum_of_lanes<Lanes>(of_h[i], [&](int l, uint32_t two) { return multiply_two(t[l], two); });
+      const __m512 more = _mm512_mul_ps(scale, _mm512_permutexvar_ps(by_lane, sum));
+      float* to = y + i * ldy + n;
+      _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), more));
+    }
+  }
+}
+bool add_pair(float* y, int64_t ldy, float* h, int64_t ldh, int m, const uint32_t* x, const LowRank& pair,
+              const LowRank& next) {
+  if (m > 2 || (pair.rank != 8 && pair.rank != 16) || pair.N % 16 != 0 || pair.C > kShort) return false;
+  const auto form = pair.rank == 8 ? (m == 1 ? add_pair_of<1, 4> : add_pair_of<2, 4>)
+                                   : (m == 1 ? add_pair_of<1, 8> : add_pair_of<2, 8>);
+  form(y, ldy, h, ldh, x, pair, next);
+  return true;
 }
 
 void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k) {
@@ -540,6 +595,6 @@ void dots(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int
 
 }  // namespace
 
-const FewRows kFewRowsAvx512Bf16 = {kMostFewRows, units, prepare, dots};
+const FewRows kFewRowsAvx512Bf16 = {kMostFewRows, units, prepare, dots, add_pair};
 
 }  // namespace temper::cpu

@@ -78,6 +78,13 @@ struct Path {
                bool overwrite, const float* bias);
 };
 
+// A pair of an adapter in bf16, rows one after another: A [rank,C] and B [N,rank].
+struct LowRank {
+  const uint16_t *A, *B;
+  int64_t rank, C, N;
+  float scale;
+};
+
 // Few rows against weights whose rows run along k: each weight is read once, in memory order.
 struct FewRows {
   // at most, of one call
@@ -87,6 +94,10 @@ struct FewRows {
   void (*prepare)(uint32_t* dst, const Source& a, int64_t row, int64_t k, Kind weight);  // a: f32, k_inner
   // out[i][n − n0] = x[i]·b[n] for i < m ≤ rows; x is m prepared rows.
   void (*dots)(float* out, int64_t ld, int m, const uint32_t* x, const Source& b, int64_t n0, int64_t n1, int64_t k);
+  // y[i] += scale·B·h[i], h[i] = A·x[i], with the bits of dots for A and for B; memory is asked for `next` meanwhile.
+  // Of one row or two and some ranks: else false, and nothing is done. null: never.
+  bool (*add_pair)(float* y, int64_t ldy, float* h, int64_t ldh, int m, const uint32_t* x, const LowRank& pair,
+                   const LowRank& next) = nullptr;
 };
 
 // Row reductions of the cross-entropy, vectorised with the same instruction set.

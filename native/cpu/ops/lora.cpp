@@ -68,7 +68,9 @@ class Pairs {
     if (work_ < kDirectMultiplies) {
       const int64_t tasks = std::clamp<int64_t>(work_ / kTaskMultiplies, 1, std::max<int64_t>(1, count_));
       parallel_for(tasks, [&](int64_t t) {
-        for (int64_t i = count_ * t / tasks; i < count_ * (t + 1) / tasks; ++i) {
+        const int64_t end = count_ * (t + 1) / tasks;
+        for (int64_t i = count_ * t / tasks; i < end; ++i) {
+          if (whole(i, std::min(i + 1, end - 1))) continue;
           down(i);
           for (int64_t block = 0; block < blocks; ++block) up(i, block);
         }
@@ -81,8 +83,8 @@ class Pairs {
 
  private:
   // Below this a pair goes as a whole, one after another. A thread takes pairs of kTaskMultiplies at a time: less is
-  // done sooner than another thread has begun.
-  static constexpr int64_t kDirectMultiplies = 1 << 19, kTaskMultiplies = 1 << 15, kCols = 512;
+  // done sooner than another thread has begun and has the rows and the pairs in its caches.
+  static constexpr int64_t kDirectMultiplies = 1 << 19, kTaskMultiplies = 1 << 17, kCols = 512;
 
   Kind kind() const { return kind_of(pool_.params()); }
   int64_t units() const { return row_units(few_, kind(), pool_.C, h_->shape[1]); }
@@ -103,6 +105,19 @@ class Pairs {
     for (int64_t i = 0; i < g.rows; ++i) few_.prepare(to + i * few_.units(kind(), k), from, first + i, k, kind());
   }
 
+  // down and up at once, where there is a form for both; memory is asked for the pair of group `next` meanwhile.
+  bool whole(int64_t i, int64_t next) const {
+    if (!few_.add_pair || kind() != Kind::bf16) return false;
+    const Group& g = groups_[static_cast<size_t>(i)];
+    const int64_t N = pool_.N, R = h_->shape[1];
+    prepare(prepared_x(g), x_, g, g.begin, pool_.C);
+    return few_.add_pair(y_->f32() + g.begin * N, N, h_->f32() + g.begin * R, R, g.rows, prepared_x(g), low_rank(g),
+                         low_rank(groups_[static_cast<size_t>(next)]));
+  }
+  LowRank low_rank(const Group& g) const {
+    const uint16_t* params = pool_.params().bf16();
+    return {params + g.A, params + g.B, g.rank, pool_.C, pool_.N, g.scale};
+  }
   // h of a group, and what up reads of it.
   void down(int64_t i) const {
     const Group& g = groups_[static_cast<size_t>(i)];

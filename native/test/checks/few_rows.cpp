@@ -59,13 +59,49 @@ Adapters adapters(int64_t E, int64_t N, int64_t C) {
     units += (E * N * rank + 15) / 16;
     table.push_back(rank);
   }
-  return {floats({16 * units}, 20), values_i32({5, 3}, table), values_f32({5}, {0.7f, 1.3f, 0.25f, 0.5f, 0.9f})};
+  return {floats({16 * units}, 20), values_i32({5, 3}, table), values_f32({5}, {0.7f, 1.3f, 0.3f, 0.6f, 0.9f})};
 }
 
 Value rounded(const Value& v) {  // one dimension
   Value to(DType::bf16, {v.numel()}, Role::in);
   for (int64_t i = 0; i < v.numel(); ++i) to.set(i, v.at(i));
   return to;
+}
+
+// One row or two of a pair in bf16 go through it as a whole where inputs are few: with the bits of the same pair in
+// f32, which never does, and of rows among more.
+void check_whole_pairs(const Backend& backend, Tally& tally) {
+  const int64_t T = 16, R = 20, E = 3;
+  const std::vector<int32_t> adapter = {2, 2, 3, 2, 2, 2, 3, 3, -1, 0, 0, 3, 4, 2, 3, 3};
+  const Value rows = values_i32({T}, adapter), offsets = values_i32({E + 1}, {0, 5, 5, 16});
+  for (const int64_t N : {32, 48, 40})
+    for (const int64_t C : {64, 80, 512}) {
+      const Value x = floats({T, C}, 1), y = update(floats({T, N}, 2));
+      for (const int64_t experts : {int64_t{0}, E}) {
+        const Adapters of = adapters(experts ? experts : 1, N, C);
+        const auto call = [&](const Value& some_x, const Value& some_y, const Value& some_rows, const Value& pool) {
+          Value some_h = out({some_x.tensor.shape[0], R});
+          if (!experts)
+            return run(backend, "lora_fwd", {some_y, some_h, some_x, pool, of.table, of.scales, some_rows, 1});
+          return run(backend, "grouped_lora_fwd",
+                     {some_y, some_h, some_x, Value(nullptr),
+                      some_x.tensor.shape[0] == T ? offsets : values_i32({E + 1}, {0, 0, 0, 1}), pool, of.table,
+                      of.scales, some_rows, 1});
+        };
+        for (const Variant& variant : backend.variants) {
+          variant.enter();
+          const std::string what = backend.name + " " + variant.name + ": pairs " + std::to_string(C) + "×" +
+                                   std::to_string(N) + (experts ? " of experts" : "");
+          const Value narrow = rounded(of.pool), whole = call(x, y, rows, narrow);
+          report(tally, whole.bytes == call(x, y, rows, of.pool).bytes, what + ": other bits in bf16 than in f32");
+          for (int64_t t = 13; t < T; ++t) {
+            Value one = row_of(y, t);
+            const Value alone = call(row_of(x, t), update(one), row_of(rows, t), narrow);
+            report(tally, alone.bytes == row_of(whole, t).bytes, what + ": row " + std::to_string(t) + " alone");
+          }
+        }
+      }
+    }
 }
 
 // C: inputs
@@ -168,6 +204,7 @@ void check_inputs(const Backend& backend, Tally& tally, int64_t C) {
 }  // namespace
 
 void check_few_rows(const Backend& backend, Tally& tally) {
+  if (backend.name == "cpu") check_whole_pairs(backend, tally);
   check_inputs(backend, tally, 2592);
   check_inputs(backend, tally, 160);  // of a small model: sums of short rows are added up together
 }
