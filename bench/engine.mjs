@@ -161,9 +161,10 @@ if (wants('gap'))
           at = now();
         for (const { sequence } of sampled) times.get(sequence)?.push(at);
       };
+      const longPrompt = prompt(tokens, 5);
       for (let i = 0; i < 100; i++) told();
       const asked = now();
-      const long = session.start({ ...request(99), tokens: prompt(tokens, 5), maxTokens: 1 });
+      const long = session.start({ ...request(99), tokens: longPrompt, maxTokens: 1 });
       times.set(long, []);
       let steps = 0;
       for (; times.get(long).length === 0; steps++) told();

@@ -6,11 +6,12 @@
 // by itself; streams decode in one pass, whose ops give a row the same bits in any company.
 
 import { NativeError } from '../base/errors.js';
-import { DecodeSteps, type StepAdapter, type StepResult } from '../model/decode-step.js';
+import { DecodeSteps, type StepResult } from '../model/decode-step.js';
 import { KvCache } from '../model/kv-cache.js';
 import { PAGE_TOKENS, pagesFor } from '../model/kv-pages.js';
-import { type Batch, isPooled, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
+import { type Batch, type ModelAdapter, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf } from '../native/backends.js';
+import { DecodeGroups } from './decode-groups.js';
 import { DraftModel } from './draft-model.js';
 import { Prefixes } from './prefixes.js';
 import { PromptPass } from './prompt-pass.js';
@@ -21,6 +22,7 @@ import { foreseenRows, MOST_DRAFT_ROWS, MOST_FORESEEN, Speculation } from './spe
 import { createState, outcomeOf, type Row, rowOf, rowsOf, type State, streamOf, valuesOf, wishesOf } from './state.js';
 import type { Wish } from './steer.js';
 import { RowOfLogits, steered } from './steered.js';
+import { youngCollector } from './young.js';
 
 /** Kept prefixes that the cache has room of their own for, where its size is not given. */
 const ROOMY_PREFIXES = 2;
@@ -36,6 +38,8 @@ const MOST_BESIDE = 128;
 const LONGEST_STEP_MS = 10;
 /** Of what decode steps take of late: what one step changes in it. */
 const RECENT = 0.05;
+/** Steps beside prompts and streams after which garbage is collected, in the time of reading. */
+const COLLECT_STEPS = 8;
 
 export class Session implements Disposable {
   readonly capacity: number;
@@ -54,8 +58,15 @@ export class Session implements Disposable {
   readonly #speculation: Speculation | null;
   readonly #drafter: DraftModel | null;
   readonly #company = new Company();
+  readonly #groups = new DecodeGroups();
   /** What a decode step took of late. */
   #decodeMs = 0;
+  /** null: V8 collects garbage when it wants to. */
+  readonly #collect: (() => void) | null;
+  /** Steps beside prompts since the last collection. */
+  #uncollected = 0;
+  /** The last step read nothing. */
+  #rested = false;
   /** Sampled between two steps: told by the next. */
   readonly #late: Sampled[] = [];
 
@@ -65,6 +76,7 @@ export class Session implements Disposable {
   ) {
     this.capacity = options.capacity;
     const { slots, prefixes = 0 } = options;
+    this.#collect = options.yields ? youngCollector() : null;
     this.#cache = new KvCache(model.config, slots + prefixes, options.capacity, placeOf(model), {
       // What is kept takes what sequences leave.
       pages:
@@ -142,6 +154,7 @@ export class Session implements Disposable {
   }
   /** Drops all that was kept of an adapter, before it is freed; no sequence may run with it any more. */
   forget(adapter: ModelAdapter): void {
+    this.#groups.forget();
     this.prefixes.forget(adapter);
     this.#steps.forget(adapter);
   }
@@ -150,6 +163,7 @@ export class Session implements Disposable {
     // A piece that is being read has these tensors too, and cannot begin anew: rings have its keys already.
     this.#pass.run(this.#late, Number.POSITIVE_INFINITY, false);
     this.#steps.close();
+    this.#groups.forget();
   }
   get idle(): boolean {
     return this.#waiting.length + this.#running.length + this.#late.length === 0;
@@ -170,6 +184,7 @@ export class Session implements Disposable {
       beside = decoding.some((state) => !state.options.patient);
     const sampled = [...this.#late.splice(0), ...this.#decode(decoding)];
     const until = this.options.yields ? this.#readingEnds(since, beside) : Number.POSITIVE_INFINITY;
+    if (beside && this.#rests(until)) return sampled;
     if (!this.#pass.run(sampled, until, beside)) return sampled;
     // Who has just ended makes room for others, which are read with those that wait.
     this.#admit();
@@ -183,6 +198,20 @@ export class Session implements Disposable {
       if (!this.#pass.run(sampled, until, beside) || performance.now() >= until) break;
     }
     return sampled;
+  }
+  /**
+   * Whether a step beside streams reads nothing, as its time for it is over: it was held up, or garbage was collected
+   * in it, which V8 would do at once and when it wants to. Not two one after the other.
+   */
+  #rests(until: number): boolean {
+    // What was left before a prompt came is collected in the first step that reads it.
+    this.#uncollected = this.#running.every((q) => q.decoding) ? COLLECT_STEPS - 1 : this.#uncollected + 1;
+    if (this.#collect && this.#uncollected >= COLLECT_STEPS) {
+      this.#uncollected = 0;
+      this.#collect();
+    }
+    this.#rested = !this.#rested && performance.now() >= until;
+    return this.#rested;
   }
   #admit(): void {
     this.#running.push(...admit(this.#waiting, (state) => this.#begin(state)));
@@ -270,11 +299,7 @@ export class Session implements Disposable {
 
   /** One token of each, or more where guesses are right: a pass, and one for each adapter that lies in no pool. */
   #decode(all: readonly State[]): readonly Sampled[] {
-    const base = all.map((s) => s.adapter).find(isPooled)?.pool ?? null; // where those without an adapter go along
-    const keyOf = ({ adapter }: State): StepAdapter => (isPooled(adapter) ? adapter.pool : (adapter ?? base));
-    return [...new Set(all.map(keyOf))].flatMap((adapter) => {
-      // Rows of one adapter side by side: they are one product in each op.
-      const states = all.filter((s) => keyOf(s) === adapter).sort((a, b) => rowOf(a) - rowOf(b));
+    return this.#groups.of(all).flatMap(({ adapter, states, adapterRows }) => {
       const speculation = this.#speculation,
         kind = adapter ?? BASE;
       const guessed = speculation ? states.map((s) => streamOf(s, this.capacity - this.#cache.length(s.slot))) : [];
@@ -285,7 +310,9 @@ export class Session implements Disposable {
         keeps = wishes !== null || rows.some((r) => r.ahead > 0 && r.state.options.steer);
       const values = {
         ...valuesOf(rows),
-        ...(base ? { adapterRows: Int32Array.from(rows, (r) => rowOf(r.state)) } : {}),
+        ...(adapterRows && {
+          adapterRows: rows.length === states.length ? adapterRows : Int32Array.from(rows, ({ state }) => rowOf(state)),
+        }),
       };
       const since = speculation?.clock() ?? 0;
       const result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
