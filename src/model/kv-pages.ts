@@ -27,6 +27,7 @@ export class PageTable {
   readonly #holders: Int32Array;
   readonly #returned: number[] = [];
   #touched = 0;
+  #laidOut = new Int32Array(0);
 
   /** @param capacity most tokens of a sequence · @param limit pages of all together */
   constructor(
@@ -148,9 +149,10 @@ export class PageTable {
     const from = slot * this.perSequence;
     return [...this.#pages.subarray(from, from + this.#heldBy(slot))];
   }
-  /** The first `columns` pages of each of these: [slots.length, columns]. */
+  /** The first `columns` pages of each of these: [slots.length, columns]. Good until the next call. */
   table(slots: readonly number[], columns: number): Int32Array {
-    const out = new Int32Array(slots.length * columns);
+    if (this.#laidOut.length !== slots.length * columns) this.#laidOut = new Int32Array(slots.length * columns);
+    const out = this.#laidOut;
     slots.forEach((slot, b) => {
       const from = slot * this.perSequence;
       out.set(this.#pages.subarray(from, from + columns), b * columns);

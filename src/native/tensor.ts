@@ -14,6 +14,22 @@ export type { Place } from './backends.js';
 export const dtypeBytes = (dtype: DType): number => (dtype === 'u8' ? 1 : dtype === 'bf16' ? 2 : 4);
 
 /**
+ * Bytes up to which V8 keeps an array's elements in its own heap, until native code looks at them: then they get a
+ * buffer, which each collection of garbage looks at. So small ones go through one array of each length.
+ */
+const SMALL_BYTES = 64;
+const stages = {
+  f32: Array.from({ length: SMALL_BYTES / 4 + 1 }, (_, n) => new Float32Array(n)),
+  i32: Array.from({ length: SMALL_BYTES / 4 + 1 }, (_, n) => new Int32Array(n)),
+};
+/** What small arrays of this kind and length go through; null: it goes by itself. */
+function stageOf(data: Float32Array | Int32Array | Uint8Array | Uint16Array): Float32Array | Int32Array | null {
+  if (data.byteLength > SMALL_BYTES) return null;
+  if (data instanceof Float32Array) return stages.f32[data.length] ?? null;
+  return data instanceof Int32Array ? (stages.i32[data.length] ?? null) : null;
+}
+
+/**
  * A dense row-major tensor of up to 4 dimensions. `handle` is what native code knows it by; using it after its scope
  * closed throws.
  */
@@ -52,7 +68,9 @@ export class Tensor {
   }
   /** Copies into native memory; `data` has exactly `numel` elements (bf16 as raw Uint16Array). */
   write(data: Float32Array | Int32Array | Uint8Array | Uint16Array): this {
-    addon.write(this.handle, data);
+    const stage = stageOf(data);
+    stage?.set(data);
+    addon.write(this.handle, stage ?? data);
     return this;
   }
   /** Copies another tensor's elements, of the same dtype and number, from wherever it lies. */
@@ -77,7 +95,9 @@ export class Tensor {
           : this.dtype === 'u8'
             ? new Uint8Array(this.numel)
             : new Uint16Array(this.numel);
-    addon.read(this.handle, out);
+    const stage = stageOf(out);
+    addon.read(this.handle, stage ?? out);
+    if (stage) out.set(stage);
     return out;
   }
   /** Of a tensor mapped from a file: the system is asked to read it from the disk while something else is done. */
