@@ -150,6 +150,8 @@ export function measureDeviceLimits(place: Place, size = 8192): Limits {
  * @throws {CheckpointError} as openCheckpoint
  */
 export function bench(source: string | ModelConfig, options: BenchOptions = BENCH_DEFAULTS): BenchResult {
+  // What is wrong with a checkpoint is said before seconds are measured.
+  if (typeof source === 'string') openCheckpoint(source).close();
   const place = options.place ?? HOST,
     limits = options.limits ?? (backendOf(place).library ? measureDeviceLimits(place) : measureLimits());
   releaseCached();

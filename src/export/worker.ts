@@ -1,17 +1,14 @@
-// Entry of the thread that exports and verifies.
+// Entry of the thread that exports and verifies. Each call loads what it needs.
 import { serve } from '../base/channel-worker.js';
 import type { ExportCalls } from './export.js';
 
-await serve<ExportCalls, null>(async () => {
-  const [{ runExport }, { verifyExport }] = await Promise.all([
-    import('./run-export.js'),
-    import('./verify-export.js'),
-  ]);
-  return {
-    info: null,
-    handlers: {
-      export: (request, { signal, emit }) => runExport(request, { signal, onProgress: emit }),
-      verify: (request, { signal }) => verifyExport(request, signal),
+await serve<ExportCalls, null>(() => ({
+  info: null,
+  handlers: {
+    async export(request, { signal, emit }) {
+      const { runExport } = await import('./run-export.js');
+      return runExport(request, { signal, onProgress: emit });
     },
-  };
-});
+    verify: async (request, { signal }) => (await import('./verify-export.js')).verifyExport(request, signal),
+  },
+}));

@@ -15,6 +15,7 @@ import { isReference, parseReference, repoText } from '../hub/reference.js';
 import { applyEdit } from './edits.js';
 import { dotted, type Path, Positions } from './positions.js';
 import { nearest, type Problem, problemsError, schemaProblems } from './problems.js';
+import { recipeName } from './recipe-name.js';
 import { PATH_FIELDS, Recipe } from './schema.js';
 
 export interface LoadedRecipe {
@@ -133,9 +134,6 @@ export function parseRecipe(text: string, file: string, options: LoadOptions = {
     name: recipeName(file),
   };
 }
-
-/** What the run of a recipe is called, unless it is told otherwise. */
-export const recipeName = (file: string): string => basename(file).replace(/\.ya?ml$/i, '');
 
 /** An hf:// reference whose commit is not known stays what it is. */
 function absolute(file: string, given: string, pins: LoadOptions['pins']): string {

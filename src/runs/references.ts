@@ -1,10 +1,9 @@
 // The hf:// references of a recipe: brought into the cache before anything else, at the commits that a run has pinned.
 import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { readInputText } from '../base/inputs.js';
 import { type PullHooks, pullReferences } from '../hub/pull.js';
-import { isReference } from '../hub/reference.js';
-import { loadRecipe } from '../recipe/load.js';
-import { readRun } from './run-folder.js';
+import { HF, isReference } from '../hub/reference.js';
 
 export interface RecipeToPull {
   readonly set?: readonly string[] | undefined;
@@ -13,6 +12,9 @@ export interface RecipeToPull {
   /** model.base is not needed: what a plan is made for has its shape. */
   readonly withoutBase?: boolean;
 }
+
+/** Whether the text of a recipe can name what is on the hub; YAML may spell it with escapes. */
+const mayRefer = (text: string): boolean => text.includes(HF) || text.includes('\\');
 
 /**
  * @param path a recipe, or a run folder, whose recipe names commits
@@ -28,14 +30,19 @@ export async function pullForRecipe(
   let references: readonly string[];
   try {
     const folder = existsSync(path) && statSync(path).isDirectory();
-    const options = { checkPaths: false, ofRun: folder, ...(set ? { set } : {}) };
-    references = loadRecipe(folder ? join(path, 'recipe.yaml') : path, options)
+    const file = folder ? join(path, 'recipe.yaml') : path;
+    const text = readInputText(file, 'recipe');
+    if (![text, ...(set ?? [])].some(mayRefer)) return undefined;
+    // Loaded where it is needed: it takes longer than many a command that is given a recipe.
+    const { parseRecipe } = await import('../recipe/load.js');
+    references = parseRecipe(text, file, { checkPaths: false, ofRun: folder, ...(set ? { set } : {}) })
       .references.filter(({ field }) => !withoutBase || field !== 'model.base')
       .map(({ given }) => given);
   } catch {
     return undefined;
   }
   if (references.length === 0) return undefined;
+  const { readRun } = await import('./run-folder.js');
   const known = (run !== undefined && readRun(resolve(run))?.hub) || {};
   const pins = Object.fromEntries(Object.entries(known).filter(([given]) => isReference(given)));
   const found = await pullReferences({ references, pins }, hooks);

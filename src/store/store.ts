@@ -1,7 +1,7 @@
 // What outlives a server and is shared by several: reviews, kept answers, verdicts that may be used again. One file of
 // SQLite for one machine, PostgreSQL for several; both hold the same tables, brought up to date when they are opened.
 import { existsSync } from 'node:fs';
-import { Kysely, Migrator, type Transaction } from 'kysely';
+import type { Kysely, Transaction } from 'kysely';
 import { ConfigError, StoreError, TemperError } from '../base/errors.js';
 import { MIGRATIONS } from './migrations.js';
 import { storePlace } from './place.js';
@@ -38,6 +38,7 @@ function asStoreError(e: unknown, shown: string): unknown {
 }
 
 async function migrate(db: Kysely<Tables>, shown: string): Promise<void> {
+  const { Migrator } = await import('kysely');
   const migrator = new Migrator({
     db,
     provider: { getMigrations: async () => ({ ...MIGRATIONS }) },
@@ -75,6 +76,8 @@ export async function openStore(
     const thread = await (await import('./sqlite.js')).openSqliteThread(place.file, signal);
     ({ dialect, driver, close: closeThread } = thread);
   } else dialect = await (await import('./postgres.js')).openPool(place.url, log);
+  // Loaded where a store is opened: most processes that could open one never do.
+  const { Kysely } = await import('kysely');
   const db = new Kysely<Tables>({ dialect });
   const close = async (): Promise<void> => {
     await db.destroy();

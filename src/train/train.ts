@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { runInThread } from '../base/channel.js';
 import type { FileCheck } from '../data/check.js';
 import { localOf, type PullProgress } from '../hub/pull.js';
-import { recipeName } from '../recipe/load.js';
+import { recipeName } from '../recipe/recipe-name.js';
 import { pullForRecipe } from '../runs/references.js';
 import type { CheckDataOptions, CheckDataRequest } from './check-data.js';
 import type { Converted, ConvertRequest } from './convert-data.js';

@@ -70,7 +70,7 @@ export const command: Command = {
         if (!options.watch && options.port === undefined && !options.open) return run(recipe, options, signal);
         const [{ openWatch }, { recipeName }, { defaultRunFolder }] = await Promise.all([
           import('../../watch/watch.js'),
-          import('../../recipe/load.js'),
+          import('../../recipe/recipe-name.js'),
           import('../../runs/run-folder.js'),
         ]);
         const folder = options.out === undefined ? defaultRunFolder(recipeName(recipe)) : resolve(options.out);
