@@ -111,16 +111,20 @@ function run(tool, args) {
   }
 }
 
-needTools();
-let headers;
-try {
-  const { resolve } = createRequire(join(root, 'package.json'));
-  const folderOf = (name) => dirname(resolve(`${name}/package.json`));
-  headers = [join(folderOf('node-api-headers'), 'include'), folderOf('node-addon-api')].join(';');
-} catch {
-  say('node_modules is missing; run `npm ci` first');
-  process.exit(2);
+/** Headers of Node's functions; the sanitized build has no addon and does without, before they are installed too. */
+function nodeHeaders() {
+  try {
+    const { resolve } = createRequire(join(root, 'package.json'));
+    const folderOf = (name) => dirname(resolve(`${name}/package.json`));
+    return [join(folderOf('node-api-headers'), 'include'), folderOf('node-addon-api')].join(';');
+  } catch {
+    say('node_modules is missing; run `npm ci` first');
+    process.exit(2);
+  }
 }
+
+needTools();
+const headers = sanitize ? '' : nodeHeaders();
 mkdirSync(folder, { recursive: true });
 lock();
 const cache = join(folder, 'CMakeCache.txt');

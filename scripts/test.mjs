@@ -174,7 +174,12 @@ function vitest() {
 }
 
 checkNode();
-if (!check('dependencies', fast ? installDependencies : installUncompiled)) finish();
+// Needs nothing that is installed, and npm waits for the network and the disk.
+const sanitized = fast ? null : built('native build, ASan and UBSan', ['--sanitize']);
+if (!check('dependencies', fast ? installDependencies : installUncompiled)) {
+  await sanitized;
+  finish();
+}
 if (fast) {
   for (const [name, holds] of Object.entries(checks())) check(name, holds);
   if (check('native build', () => buildNative())) vitest();
@@ -216,7 +221,7 @@ const lanes = [
     ]);
   },
   async () => {
-    if (!(await built('native build, ASan and UBSan', ['--sanitize']))) return;
+    if (!(await sanitized)) return;
     const args = ['--quick', ...(await known)];
     await counted('native tests, ASan and UBSan', join('build-sanitize', 'temper_native_test'), args, {
       ASAN_OPTIONS: 'detect_leaks=1',

@@ -95,7 +95,7 @@ struct Waiting {
 struct Member : Thread {
   Fiber fiber;
   Waiting waiting;
-  bool done = false;
+  bool done = false, returned = false;
   std::vector<Copy> open;                 // cp.async since the last commit
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<Product> products;          // wgmma since the last commit
@@ -189,6 +189,7 @@ void fiber_main() {
   Member& m = me();
   try {
     (*current->body)();
+    m.returned = true;
   } catch (...) {
     if (!current->error) current->error = std::current_exception();
   }
@@ -207,7 +208,12 @@ void prepare(Member& m) {
     m.fiber.stack = static_cast<char*>(p);
   }
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(m.fiber.stack, kStack);  // what an abandoned frame left behind
+  // What frames left behind that nobody returned from: any of a thread that was abandoned, else those that it ended in.
+  char* left = m.fiber.stack;
+#if defined(__x86_64__)
+  if (m.returned) left = static_cast<char*>(m.fiber.pointer);
+#endif
+  __asan_unpoison_memory_region(left, static_cast<size_t>(m.fiber.stack + kStack - left));
 #endif
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(m.fiber.stack + kStack) - 2;
@@ -221,7 +227,7 @@ void prepare(Member& m) {
   m.fiber.context.uc_link = nullptr;
   makecontext(&m.fiber.context, fiber_main, 0);
 #endif
-  m.done = false;
+  m.done = m.returned = false;
   m.waiting = {};
   m.open.clear();
   m.groups.clear();

@@ -69,6 +69,13 @@ function surroundings(page: string): string {
   for (const model of ['nano', 'nano-judge'])
     cpSync(join(packageRoot, 'models', model), join(folder, 'models', model), { recursive: true });
   cpSync(join(packageRoot, 'models', 'nano'), join(folder, 'models', 'gpt-oss-20b'), { recursive: true });
+  // A probe asks all prompts of its metric at each step.
+  if (commandsOf(page).some((command) => command.startsWith('temper gate probe'))) {
+    rmSync(join(folder, 'gates'));
+    cpSync(join(packageRoot, 'gates'), join(folder, 'gates'), { recursive: true });
+    const prompts = join('gates', 'nano', 'prompts', 'harm.jsonl');
+    writeFileSync(join(folder, prompts), read(prompts).split('\n').slice(0, 16).join('\n'));
+  }
   cpSync(join(packageRoot, 'policies', 'contact', 'policy.md'), join(folder, 'p.md'));
   const rows = read('datasets/tickets/train.jsonl').split('\n').slice(0, 8);
   writeFileSync(join(folder, 'rows.jsonl'), `${rows.join('\n')}\n`);
