@@ -1,5 +1,5 @@
-// Each file runs in its own process: a crash of native code names the file it happened in. Two at a time: the native
-// pool uses all cores already.
+// Each file runs in its own process: a crash of native code names the file it happened in. Three at a time: tests wait
+// for servers, disks and retries, and two would leave a core without work.
 //
 // Two projects: `fast` takes a minute or two (npm run test:fast), `slow` the rest; both together are everything. A file
 // is slow when it trains, times, emulates a GPU or reads megabytes of text.
@@ -61,7 +61,7 @@ const slow = SLOW.map((p) => p.replace('/**', '/**/*.test.ts'));
 export default defineConfig({
   test: {
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     globalSetup: ['test/temporary-folder.ts'],
     coverage: {
