@@ -16,6 +16,8 @@ export interface StepMetrics {
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly peakBytes: number;
+  /** Memory ran out in it: it was begun anew, and from it on nothing is kept from forward to backward. */
+  readonly ranOut?: true;
   /**
    * Methods on pairs. The reward of an answer is, of dpo, beta · (its weighted log-probability − that under the base),
    * of orpo beta · its log-probability per weight, nats. Share of the pairs whose chosen answer has the higher one;

@@ -43,7 +43,7 @@ export interface RunRecord {
   /** The commits that hf:// references of the recipe meant when it began; absent: it has none. */
   readonly hub?: Readonly<Record<string, string>>;
   readonly trainedParameters: number;
-  /** Where it kept what when it began or went on last; not in records of before there was a choice. */
+  /** Where it keeps what since it began or went on last; not in records of before there was a choice. */
   readonly memory?: MemoryLayout;
   /** The model that it trains is the base with the adapter merged in like this; absent: added to it. */
   readonly mergeAware?: MergeAware;
@@ -77,6 +77,8 @@ export interface MemoryLayout {
   readonly layers: number;
   /** Of how many of them, counted from the last, the largest batch keeps what its backward pass needs. */
   readonly kept: Keep;
+  /** The step in which memory ran out, since when nothing is kept; absent: none. */
+  readonly ranOutAt?: number;
 }
 export interface RunDigests {
   readonly recipe: string;

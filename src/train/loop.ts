@@ -101,8 +101,10 @@ export async function* trainLoop(
       }
       return sum;
     };
+    let again = false;
     const found = await summed().catch((e: unknown) => {
-      if (!ranOut(e) || !learner.keepLess?.()) throw e;
+      again = ranOut(e) && learner.keepLess?.() === true;
+      if (!again) throw e;
       return summed();
     });
     if (!found) return;
@@ -125,6 +127,7 @@ export async function* trainLoop(
       tokens,
       tokensPerSecond: tokens / ((performance.now() - began) / 1000),
       peakBytes: peakBytes(learner.params.place),
+      ...(again ? { ranOut: true } : {}),
       ...figures,
     };
   }

@@ -51,6 +51,8 @@ export interface Steps {
   readonly plan: StepPlan;
   /** Held-out rows, where the run is evaluated on them. */
   readonly heldOut: Dataset | null;
+  /** Called when memory ran out in a step, which was begun anew and is done. */
+  readonly onRanOut?: (step: number) => void;
 }
 
 /**
@@ -61,7 +63,7 @@ export async function runSteps(
   recipe: Recipe,
   run: string,
   learner: TrainedLearner,
-  { data, plan, heldOut }: Steps,
+  { data, plan, heldOut, onRanOut }: Steps,
   references: References | null,
   checkpoints: Checkpoints,
   hooks: TrainHooks,
@@ -93,6 +95,7 @@ export async function runSteps(
   for await (const measured of steps) {
     const done = measured.step;
     checkpoints.done = done;
+    if (measured.ranOut) onRanOut?.(done);
     const found = await evaluated(done);
     const metrics: StepMetrics = found ? { ...measured, ...found } : measured;
     appendMetrics(run, metrics);

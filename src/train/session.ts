@@ -299,12 +299,21 @@ function goesOn(
 async function train(
   recipe: Recipe,
   run: string,
-  record: RunRecord,
+  begun: RunRecord,
   learner: TrainedLearner,
   prepared: Prepared,
   hooks: TrainHooks,
   resume: boolean,
 ): Promise<TrainResult> {
+  let record = begun;
+  const onRanOut = (step: number): void => {
+    record = { ...record, memory: { ...layoutOf(learner), ranOutAt: step } };
+    writeRun(run, record);
+    hooks.onNotice?.(
+      `step ${step}: memory ran out and the step was begun anew; from here on nothing is kept from forward to ` +
+        'backward, which takes longer and changes no bit.',
+    );
+  };
   using scope = new Scope('optimizer', learner.memory.momentsPlace);
   const moments = { m: scope.zeros('f32', learner.params.shape), v: scope.zeros('f32', learner.params.shape) };
   const checkpoints = new Checkpoints(run, learner, moments, prepared.digests, recipe.train.keepCheckpoints);
@@ -317,7 +326,8 @@ async function train(
     writeFileAtomic(join(run, 'recipe.yaml'), writeResolved(recipe, run));
     resetPeaks();
     const references = await referencePass(recipe, run, prepared.digests, learner, prepared, hooks);
-    const endedEarly = await runSteps(recipe, run, learner, prepared, references, checkpoints, hooks);
+    const steps = { ...prepared, onRanOut };
+    const endedEarly = await runSteps(recipe, run, learner, steps, references, checkpoints, hooks);
     await checkpoints.save();
     return await finish(recipe, run, record, learner, checkpoints.done, endedEarly, began);
   } catch (e) {
