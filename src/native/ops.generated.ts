@@ -244,7 +244,7 @@ export interface Ops {
    * With g[p] = dy[dy_rows[p]] (null: dy[p]) and r[p] = row_weight[p] (null: 1):
    * dx[p] = g[p]·W_e + scale·g[p]·B_e·A_e (NOT times r: see swiglu_bwd); with rg = r∘g:
    * dw_e += rgᵀ·xp (out×in [E,N,C], whatever the layout of w), dbias_e += Σ rg, dA_e += scale·(rg·B_e)ᵀ·xp,
-   * dB_e += scale·rgᵀ·h.
+   * dB_e += scale·rgᵀ·h. At precision 1 a backend may round r∘h in place of rg.
    */
   grouped_linear_bwd(
     dx: Tensor | null,

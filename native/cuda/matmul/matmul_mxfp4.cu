@@ -63,49 +63,82 @@ struct Turn {
 };
 
 // ---- the copying warpgroup ----
-// Scales, one k-block ahead. Forward: outputs t and t+128, two groups of 32 k each; backward: row t/2, four groups of
-// 32 outputs.
+// Each k-block it has 1024 clocks at full tensor rate, so what it copies from is kept as pointers that move on, and
+// nothing is worked out twice. A thread's part of a k-block: x, chunk t%8 of rows t/8 + 16r; codes, 4 chunks that lie
+// code_step apart in memory; scales, two pairs of bytes.
 template <bool Forward>
-struct Scales {
-  const Place& place;
-  const int n;
-  const uint8_t* const scales;
-  const uint32_t scale_row;
-  uint32_t fetched[4];
+struct WeightCopies {
+  const uint8_t *codes, *scales;                         // of this thread in the k-block to come
+  int64_t code_step, code_next, scale_step, scale_next;  // bytes, to the next chunk or pair and to the next k-block
+  int code_count;                                        // of the four chunks, those within n
+  bool scale_valid[2];
+  uint32_t pairs[2];  // scales of the k-block to come
 
   TEMPER_DEVICE static int thread() { return static_cast<int>(threadIdx.x) % kGroup; }
-  TEMPER_DEVICE void fetch(int k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      fetched[i] = 0;
-      if constexpr (Forward) {
-        const int output = place.col + thread() + i / 2 * kGroup;
-        if (output < n)
-          fetched[i] = scales[static_cast<uint32_t>(output) * scale_row + static_cast<uint32_t>(k / 32 + i % 2)];
-      } else {
-        const int group = place.col / 32 + thread() % 2 * 4 + i;
-        if (group * 32 < n)
-          fetched[i] = scales[static_cast<uint32_t>(k + thread() / 2) * scale_row + static_cast<uint32_t>(group)];
-      }
+  TEMPER_DEVICE WeightCopies(const TileArgs& args, const Place& place) {
+    const int64_t code_row = args.b.ld / 2, scale_row = args.b.ld / 32,
+                  first = int64_t{place.group} * args.b.group_rows;
+    const int t = thread(), n = args.extent.n;
+    codes = static_cast<const uint8_t*>(args.b.data) + first * code_row;
+    scales = static_cast<const uint8_t*>(args.b.scales) + first * scale_row;
+    if constexpr (Forward) {  // codes: output t/2 + 64c, half t%2 of a row of 64 k; scales: outputs t and t + 128
+      codes += (place.col + t / 2) * code_row + t % 2 * 16;
+      code_step = 64 * code_row, code_next = 32;
+      code_count = (n - place.col - t / 2 + 63) / 64;
+      scales += (place.col + t) * scale_row;
+      scale_step = kGroup * scale_row, scale_next = 2;
+      scale_valid[0] = place.col + t < n, scale_valid[1] = place.col + t + kGroup < n;
+    } else {  // codes: row t/8 + 16c of W, 32 outputs from 32·(t%8) on; scales: row t/2, two groups of 32 outputs twice
+      codes += t / 8 * code_row + (place.col + t % 8 * 32) / 2;
+      code_step = 16 * code_row, code_next = kBlockK * code_row;
+      code_count = place.col + t % 8 * 32 < n ? 4 : 0;
+      const int group = place.col / 32 + t % 2 * 4;
+      scales += t / 2 * scale_row + group;
+      scale_step = 2, scale_next = kBlockK * scale_row;
+      scale_valid[0] = group * 32 < n, scale_valid[1] = (group + 2) * 32 < n;
     }
   }
-  TEMPER_DEVICE void store(const Stages& stages, int slot) const {
+  TEMPER_DEVICE void fetch_scales() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) pairs[i] = scale_valid[i] ? load_as<uint16_t>(scales + i * scale_step) : 0u;
+    scales += scale_next;
+  }
+  TEMPER_DEVICE void store_scales(const Stages& stages, int slot) const {
     bool wide = false;
+    Mxfp4Scale s[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const Mxfp4Scale s = mxfp4_scale<true>(fetched[i]);
-      wide = wide || fetched[i] > kMxfp4Narrow;
-      if constexpr (Forward) {
-        const int output = thread() + i / 2 * kGroup, at = slot * kScales + (output % 4 * 64 + output / 4) * 2 + i % 2;
-        stages.factors[at] = s.factor, stages.rests[at] = s.rest;
-      } else {  // [group][row]: two rows are read as one word
-        const int at = 2 * slot * kScales + (thread() % 2 * 4 + i) * kBlockK + thread() / 2;
-        reinterpret_cast<uint16_t*>(stages.factors)[at] = static_cast<uint16_t>(s.factor),
-        reinterpret_cast<uint16_t*>(stages.rests)[at] = static_cast<uint16_t>(s.rest);
+      const uint32_t e = pairs[i / 2] >> (i % 2 * 8) & 0xffu;
+      s[i] = mxfp4_scale<true>(e);
+      wide = wide || e > kMxfp4Narrow;
+    }
+    if constexpr (Forward) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int output = thread() + i * kGroup, at = slot * kScales + (output % 4 * 64 + output / 4) * 2;
+        store_as(stages.factors + at, make_uint2(s[2 * i].factor, s[2 * i + 1].factor));
+        store_as(stages.rests + at, make_uint2(s[2 * i].rest, s[2 * i + 1].rest));
       }
+    } else {  // [group][row]: two rows are read as one word
+      const int at = 2 * slot * kScales + thread() % 2 * 4 * kBlockK + thread() / 2;
+      uint16_t *factors = reinterpret_cast<uint16_t*>(stages.factors) + at,
+               *rests = reinterpret_cast<uint16_t*>(stages.rests) + at;
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        factors[i * kBlockK] = static_cast<uint16_t>(s[i].factor),
+                    rests[i * kBlockK] = static_cast<uint16_t>(s[i].rest);
     }
     const unsigned any = __ballot_sync(kAllLanes, wide);
     if (thread() % kWarp == 0) stages.wide[slot * 4 + thread() / kWarp] = any;
+  }
+  TEMPER_DEVICE void copy_codes(const Stages& stages, int slot) {
+    const int t = thread();
+    // forward: outputs that differ by 4 lie side by side; backward: rows of 128 bytes, chunks permuted
+    const int first = Forward ? (t / 2 % 4 * 64 + t / 8) * 2 + t % 2 : t / 8 * 8 + (t % 8 ^ (t / 16 & 7));
+    uint4* const to = stages.codes + slot * kCodeChunks + first;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) cp_async16(to + c * (Forward ? 32 : 128), codes + c * code_step, c < code_count);
+    codes += code_next;
   }
 };
 
@@ -114,68 +147,21 @@ TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const S
   const Extent& e = args.extent;
   const int thread = static_cast<int>(threadIdx.x) % kGroup, lane = thread % kWarp;
   const int low_blocks = (args.low_k + kBlockK - 1) / kBlockK, blocks = low_blocks + e.k / kBlockK;
-  // Within one expert offsets are 32 bits wide (mxfp4_suits).
-  const uint32_t code_row = static_cast<uint32_t>(args.b.ld / 2), scale_row = static_cast<uint32_t>(args.b.ld / 32);
-  const uint8_t* const codes =
-      static_cast<const uint8_t*>(args.b.data) + static_cast<int64_t>(place.group) * args.b.group_rows * code_row;
-  const uint8_t* const scales =
-      static_cast<const uint8_t*>(args.b.scales) + static_cast<int64_t>(place.group) * args.b.group_rows * scale_row;
+  const int chunk0 = thread % 8, row0 = thread / 8, swizzled = row0 * 8 + (chunk0 ^ (row0 & 7));
+  const auto valid = [&](int r) { return row0 + 16 * r < place.rows; };
 
-  // x: thread t takes chunk t%8 of rows t/8 + 16r
-  const int chunk0 = thread % 8, row0 = thread / 8;
-  const uint4* const x = static_cast<const uint4*>(args.a.data);
+  const uint4* x = static_cast<const uint4*>(args.a.data);
   uint32_t x_row[Tokens / 16];  // in 16-byte units, of which a staged operand has fewer than 2³²
 #pragma unroll
   for (int r = 0; r < Tokens / 16; ++r) {
-    const int row = row0 + 16 * r, at = place.row + row;
-    const int64_t from = row >= place.rows ? 0
+    const int at = place.row + row0 + 16 * r;
+    const int64_t from = !valid(r) ? 0
                          : args.a.index
                              ? checked_index(args.fault, e.op, args.a.index_name, at, args.a.index[at], args.a.count)
                              : at;
     x_row[r] = static_cast<uint32_t>(from * (args.a.ld / 8)) + static_cast<uint32_t>(chunk0);
   }
-  const auto copy_x = [&](int slot, int k) {
-#pragma unroll
-    for (int r = 0; r < Tokens / 16; ++r)
-      cp_async16(stages.x + slot * kXChunks + row0 * 8 + (chunk0 ^ (row0 & 7)) + 128 * r,
-                 x + (x_row[r] + static_cast<uint32_t>(k / 8)), row0 + 16 * r < place.rows);
-  };
-  const auto copy_low = [&](int slot, int k) {
-#pragma unroll
-    for (int r = 0; r < Tokens / 16; ++r) {
-      const int row = row0 + 16 * r;
-      const bool valid = row < place.rows && k + chunk0 * 8 < args.low_k;
-      cp_async16(stages.x + slot * kXChunks + row * 8 + (chunk0 ^ (row & 7)),
-                 static_cast<const uint16_t*>(args.low_a.data) +
-                     (valid ? (static_cast<int64_t>(place.row) + row) * args.low_a.ld + k + chunk0 * 8 : 0),
-                 valid);
-    }
-  };
-  const auto copy_codes = [&](int slot, int k) {
-    uint4* const to = stages.codes + slot * kCodeChunks;
-#pragma unroll 1  // four at once would not fit this role's registers
-    for (int c = 0; c < 4; ++c) {
-      const int at = thread + c * kGroup;
-      if constexpr (Forward) {  // output at/2, half a row of 64 k; outputs that differ by 4 lie side by side
-        const int output = at / 2;
-        const bool valid = place.col + output < e.n;
-        cp_async16(to + (output % 4 * 64 + output / 4) * 2 + at % 2,
-                   codes + (valid ? static_cast<uint32_t>(place.col + output) * code_row +
-                                        static_cast<uint32_t>(k / 2 + at % 2 * 16)
-                                  : 0),
-                   valid);
-      } else {  // row at/8 of W, 32 outputs
-        const int row = at / 8, chunk = at % 8;
-        const bool valid = place.col + chunk * 32 < e.n;
-        cp_async16(to + row * 8 + (chunk ^ (row / 2 & 7)),
-                   codes + (valid ? static_cast<uint32_t>(k + row) * code_row +
-                                        static_cast<uint32_t>((place.col + chunk * 32) / 2)
-                                  : 0),
-                   valid);
-      }
-    }
-  };
-  Scales<Forward> ahead{place, e.n, scales, scale_row, {}};
+  WeightCopies<Forward> weights(args, place);
 
   Turn turn, done;
   const auto finish = [&] {
@@ -184,17 +170,29 @@ TEMPER_DEVICE void fill_stages(const TileArgs& args, const Place& place, const S
     if (lane == 0) counter_arrive(stages.full + done.slot);
     done.next();
   };
-  ahead.fetch(0);
+  const auto copy_low = [&](int slot, int k) {
+#pragma unroll 1
+    for (int r = 0; r < Tokens / 16; ++r) {
+      const bool inside = valid(r) && k < args.low_k;
+      cp_async16(stages.x + slot * kXChunks + swizzled + 128 * r,
+                 static_cast<const uint16_t*>(args.low_a.data) +
+                     (inside ? (int64_t{place.row} + row0 + 16 * r) * args.low_a.ld + k : 0),
+                 inside);
+    }
+  };
+  weights.fetch_scales();
   for (int block = 0; block < blocks; ++block) {
     counter_wait(stages.empty + turn.slot, turn.parity ^ 1);
-    const int k = (block - low_blocks) * kBlockK;
     if (block < low_blocks) {
-      copy_low(turn.slot, block * kBlockK);
+      copy_low(turn.slot, block * kBlockK + chunk0 * 8);
     } else {
-      copy_x(turn.slot, k);
-      copy_codes(turn.slot, k);
-      ahead.store(stages, turn.slot);
-      if (block + 1 < blocks) ahead.fetch(k + kBlockK);
+      uint4* const to = stages.x + turn.slot * kXChunks + swizzled;
+#pragma unroll
+      for (int r = 0; r < Tokens / 16; ++r) cp_async16(to + 128 * r, x + x_row[r], valid(r));
+      x += kBlockK / 8;
+      weights.copy_codes(stages, turn.slot);
+      weights.store_scales(stages, turn.slot);
+      if (block + 1 < blocks) weights.fetch_scales();
     }
     cp_async_commit();
     turn.next();
@@ -387,8 +385,9 @@ bool mxfp4_suits(const Product& p, int64_t precision) {
   if (precision != 1 || (chosen != MatmulChoice::automatic && chosen != MatmulChoice::wgmma) || device().major != 9 ||
       p.ragged != Ragged::rows || w.kind != Kind::mxfp4)
     return false;
-  if (p.main.k < kBlockK || p.main.k % kBlockK || p.n < 1 || p.n % 4 || w.group_rows * w.ld > INT32_MAX || p.ldc % 4 ||
-      reinterpret_cast<uintptr_t>(p.c) % 16 || p.main.alpha != 1.0f || p.low_rank_mask.limit ||
+  // scales are read in pairs: ld % 64
+  if (p.main.k < kBlockK || p.main.k % kBlockK || w.ld % 64 || reinterpret_cast<uintptr_t>(w.scales) % 2 || p.n < 1 ||
+      p.n % 4 || p.ldc % 4 || reinterpret_cast<uintptr_t>(p.c) % 16 || p.main.alpha != 1.0f || p.low_rank_mask.limit ||
       static_cast<size_t>(device().shared_per_block) < kSharedBytes)
     return false;
   return p.m > most_few_rows(p) || chosen == MatmulChoice::wgmma;

@@ -77,8 +77,10 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
   const float alpha = static_cast<float>(scale);
   const Source g = rows_of(dy->f32(), G, N, dy_rows, "dy_rows"),
                xs = columns(rows_of(x->f32(), X, C, x_rows, "x_rows"));
-  Source weighted = g;  // r∘g
-  weighted.row_scale = row_weight ? row_weight->f32() : nullptr;
+  const auto weighted = [&](Source of) {  // r∘of
+    of.row_scale = row_weight ? row_weight->f32() : nullptr;
+    return of;
+  };
   const auto over_rows = [&](int64_t n, float* c) {
     return Product{
         .m = P, .n = n, .c = c, .ldc = n, .ragged = Ragged::rows, .offsets = offsets->i32(), .groups = E, .op = op};
@@ -111,14 +113,11 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
     if (A) p.low_rank = {rows_of(u.data(), P, R), adapter(*A, false), R, alpha};
     multiply(p, precision, staging);
   }
-  if (dw) gradient(N, C, dw->f32(), weighted, xs, 1.0f, staging);
-  if (dbias) add_column_sums(weighted, N, P, offsets->i32(), E, dbias->f32(), op);
-  if (dA) {
-    Source ru = rows_of(u.data(), P, R);
-    ru.row_scale = weighted.row_scale;
-    gradient(R, C, dA->f32(), ru, xs, alpha, staging);
-  }
-  if (dB) gradient(N, R, dB->f32(), weighted, columns(rows_of(h->f32(), P, R)), alpha, staging);
+  if (dw) gradient(N, C, dw->f32(), weighted(g), xs, 1.0f, staging);
+  if (dbias) add_column_sums(weighted(g), N, P, offsets->i32(), E, dbias->f32(), op);
+  if (dA) gradient(R, C, dA->f32(), weighted(rows_of(u.data(), P, R)), xs, alpha, staging);
+  // r goes with h, which is narrow: a copy of g for its sake would be as large as what is multiplied.
+  if (dB) gradient(N, R, dB->f32(), g, columns(weighted(rows_of(h->f32(), P, R))), alpha, staging);
 }
 
 }  // namespace temper::gpu

@@ -6,12 +6,16 @@
 
 #include "cuda/matmul/matmul.h"
 #include "gpu/ops.h"
+#include "gpu/vector.cuh"
 #include "gpu/workspace.h"
 
 namespace temper::gpu {
 namespace {
 
 constexpr int kRowThreads = 512;
+// Vectors of a row that a thread has asked for before it uses the first: two blocks a multiprocessor then have 64 KiB
+// under way, where memory's latency wants 24.
+constexpr int kAhead = 4;
 
 struct SoftmaxArgs {
   float* logits;       // [rows, V]; precision 0: becomes the gradient
@@ -26,8 +30,23 @@ struct SoftmaxArgs {
   Fault* fault;
 };
 
+// Calls body(v, x) for the vectors of a row that fall to this thread: x are elements v, v+1, …, zeros from `width` on.
+template <int W, class F>
+TEMPER_DEVICE void each_vector(const float* row, int width, int64_t end, F&& body) {
+  constexpr int kStep = kRowThreads * W;
+  for (int64_t first = static_cast<int64_t>(threadIdx.x) * W; first < end; first += kStep * kAhead) {
+    Floats<W> x[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) x[i] = first + i * kStep < width ? load<W>(row + first + i * kStep) : Floats<W>{};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i * kStep < end) body(static_cast<int>(first) + i * kStep, x[i]);
+  }
+}
+
 // A block per row. Each thread keeps its own peak and sum, so that the logits are read once for the loss and once more
-// for the gradient.
+// for the gradient. V is a multiple of W.
+template <int W>
 __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s) {
   wait_for_previous();
   const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
@@ -35,11 +54,14 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s)
   const int target =
       static_cast<int>(checked_index(s.fault, "linear_cross_entropy", "targets", s.first + row, s.targets[row], s.V));
   float peak = -FLT_MAX, sum = 0;
-  for (int v = thread; v < s.V; v += kRowThreads) {
-    const float x = logits[v];
-    if (x > peak) sum = fused(sum, expf(peak - x), 1.0f), peak = x;
-    else sum += expf(x - peak);
-  }
+  each_vector<W>(logits, s.V, s.V, [&](int, const Floats<W>& x) {
+    float most = peak;
+#pragma unroll
+    for (int i = 0; i < W; ++i) most = x.v[i] > most ? x.v[i] : most;
+    if (most > peak) sum *= expf(peak - most), peak = most;
+#pragma unroll
+    for (int i = 0; i < W; ++i) sum += expf(x.v[i] - peak);
+  });
   const float top = block_max<kRowThreads>(peak);
   const double total = block_sum<kRowThreads>(static_cast<double>(sum) * static_cast<double>(expf(peak - top)));
   if (thread == 0)
@@ -47,16 +69,19 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(const SoftmaxArgs s)
   if (!s.backward) return;
   const float weight = s.weights ? s.weights[row] : 1.0f,
               factor = static_cast<float>(static_cast<double>(weight) / total);
-  const auto gradient = [&](int v) { return factor * expf(logits[v] - top) - (v == target ? weight : 0.0f); };
+  const auto gradient = [&](int v, const Floats<W>& x) {
+    Floats<W> g{};
+#pragma unroll
+    for (int i = 0; i < W; ++i)
+      if (v < s.V) g.v[i] = factor * expf(x.v[i] - top) - (v + i == target ? weight : 0.0f);
+    return g;
+  };
   __syncthreads();  // thread 0 has read the target's logit
-  if (!s.gradient) {
-    for (int v = thread; v < s.V; v += kRowThreads) logits[v] = gradient(v);
-    return;
-  }
-  uint32_t* to = reinterpret_cast<uint32_t*>(s.gradient + row * s.padded);
-  for (int pair = thread; pair < s.padded / 2; pair += kRowThreads) {
-    const int v = 2 * pair;
-    to[pair] = pack_bf16(v < s.V ? gradient(v) : 0.0f, v + 1 < s.V ? gradient(v + 1) : 0.0f);
+  if (uint16_t* to = s.gradient) {
+    to += row * s.padded;
+    each_vector<W>(logits, s.V, s.padded, [&](int v, const Floats<W>& x) { store<W>(to + v, gradient(v, x)); });
+  } else {
+    each_vector<W>(logits, s.V, s.V, [&](int v, const Floats<W>& x) { store<W>(logits + v, gradient(v, x)); });
   }
 }
 
@@ -95,7 +120,9 @@ void linear_cross_entropy(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x
                               nll->f32() + from,
                               from,
                               device().fault};
-    launch(softmax_rows, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0, softmax);
+    with_width(V % 4 == 0, [&](auto width) {
+      launch(softmax_rows<decltype(width)::value>, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0, softmax);
+    });
     Source g{.data = logits.data(), .ld = V, .count = rows};
     if (precision) g = {.data = gradient.data(), .ld = padded, .count = rows, .kind = Kind::bf16, .zero_padded = true};
     if (dx) {

@@ -254,7 +254,8 @@ void grouped_cases(Registry& reg) {
                       bias = floats({E, s.N}, 7, 1, DType::bf16);
           const Value rows = s.gather ? indices({P}, 8, X) : none, rows2 = s.gather ? indices({P}, 9, X) : none;
           std::vector<size_t> rounded_y, rounded_bwd;
-          if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3};
+          // r goes with rg or with h: two operands of dB round elsewhere
+          if (precision && lora) rounded_y = {0}, rounded_bwd = {0, 3, 4, 4};
           const int64_t most = *std::max_element(s.rows.begin(), s.rows.end());
           for (int by_row : {0, 1}) {
             if (by_row && (most <= 8 || most > 30)) continue;
