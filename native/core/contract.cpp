@@ -115,11 +115,11 @@ void needs(Call& c, const char* name, const char* other) {
           " is null; it is needed to compute ", name);
 }
 
-// w and scales of the grouped products, by layout (0 MXFP4, 1 out×in, 2 in×out).
-void expert_weights(Call& c) {
+// w and scales of the grouped products with N outputs, by layout (0 MXFP4, 1 out×in, 2 in×out).
+void expert_weights(Call& c, int64_t N) {
   int w = c.op.arg("w"), s = c.op.arg("scales");
   auto layout = static_cast<int64_t>(c.n[c.op.arg("layout")]);
-  int64_t E = c["E"], N = c["N"], C = c["C"];
+  int64_t E = c["E"], C = c["C"];
   TensorRef t = c.t[w];
   auto is = [&](std::initializer_list<int64_t> shape) {
     return t->ndim == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), t->shape);
@@ -179,6 +179,24 @@ void rope(Call& c) {
     c.shape_error(0, "[T=" + std::to_string(T) + ", H·Dh] or [T, H, Dh] with H=" + std::to_string(heads) +
                          ", Dh=" + std::to_string(2 * J));
 }
+// A dense weight: q8 where its scales are given, else wf.
+void dense_weight(Call& c, const char* weight, const char* scales) {
+  TensorRef w = c.t[c.op.arg(weight)];
+  const bool q8 = has(c, scales);
+  require(q8 ? w->dtype == DType::u8 : w->dtype == DType::f32 || w->dtype == DType::bf16, "bad_dtype", c.op.name, ": ",
+          weight, " is ", name_of(w->dtype), ", wanted ", q8 ? "u8 beside " : "bf16 or f32 without ", scales);
+}
+void linear_qkv(Call& c) {
+  dense_weight(c, "wq", "q_scales");
+  dense_weight(c, "wk", "k_scales");
+  dense_weight(c, "wv", "v_scales");
+  const int64_t Dh = c["Dh"], H = c["H"], Hkv = c["Hkv"];
+  require(c["N"] == H * Dh && c["M"] == Hkv * Dh && Dh == 2 * c["J"], "shape_mismatch", c.op.name, ": ", c["N"],
+          " and ", c["M"], " outputs and ", c["J"], " angles, wanted H·Dh=", H, "·", Dh, ", Hkv·Dh=", Hkv, "·", Dh,
+          " and half of Dh");
+  require(c.t[c.op.arg("k")]->dtype == c.t[c.op.arg("v")]->dtype, "bad_dtype", c.op.name,
+          ": k and v are of two dtypes");
+}
 void attention(Call& c) {
   require(c["Hkv"] > 0 && c["H"] % c["Hkv"] == 0, "shape_mismatch", c.op.name, ": ", c["H"],
           " query heads are not a multiple of ", c["Hkv"], " kv heads");
@@ -205,20 +223,34 @@ void moe_plan(Call& c) {
   require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": row_token has ", c["P"],
           " rows, wanted T·K = ", c["T"], "·", c["K"]);
 }
+void linear_router(Call& c) {
+  topk(c);
+  require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": row_token has ", c["P"],
+          " rows, wanted T·K = ", c["T"], "·", c["K"]);
+}
 void grouped_fwd(Call& c) {
   lora_fwd(c);
   indexed(c, "x", "rows", "X");
-  expert_weights(c);
+  expert_weights(c, c["N"]);
+}
+void grouped_swiglu(Call& c) {
+  indexed(c, "x", "rows", "X");
+  expert_weights(c, 2 * c["F"]);
+}
+void grouped_combine(Call& c) {
+  require(c["P"] == c["T"] * c["K"], "shape_mismatch", c.op.name, ": x has ", c["P"], " rows, wanted T·K = ", c["T"],
+          "·", c["K"]);
+  expert_weights(c, c["D"]);
 }
 void grouped_lora(Call& c) { indexed(c, "x", "x_rows", "X"); }
 void grouped_bwd(Call& c) {
   lora_bwd(c);
   indexed(c, "dy", "dy_rows", "Y");
   indexed(c, "x", "x_rows", "X");
-  expert_weights(c);
+  expert_weights(c, c["N"]);
 }
 void lora_merge(Call& c) {
-  expert_weights(c);
+  expert_weights(c, c["N"]);
   const int y = c.op.arg("y");
   const bool by_output = c.n[c.op.arg("to")] == 1;
   const int64_t want[3] = {c["E"], by_output ? c["N"] : c["C"], by_output ? c["C"] : c["N"]};

@@ -60,6 +60,10 @@ inline int64_t split_slots(int64_t T, int64_t S, int64_t B, int64_t Hkv, int64_t
 
 // ---- one function per op: an op without one does not compile (native/plan/table.cpp) ----
 
+inline double scatter_rows(const args::scatter_rows& a) {
+  return a.rows->numel() > kPairwise ? 4.0 * ceil_div(a.dst->rows(), 32) : 0;
+}
+
 inline double embedding_fwd(const args::embedding_fwd&) { return 0; }
 inline double embedding_bwd(const args::embedding_bwd& a) {
   const int64_t T = a.ids->numel();
@@ -85,6 +89,10 @@ inline double linear_bwd(const args::linear_bwd& a) {
 inline double q8_quantize(const args::q8_quantize&) { return 0; }
 inline double linear_q8_fwd(const args::linear_q8_fwd& a) {
   return 2.0 * a.x->rows() * (a.x->width() + (a.A ? a.A->shape[0] : 0));
+}
+inline double linear_qkv_fwd(const args::linear_qkv_fwd& a) {
+  const int64_t T = a.x->shape[0], D = a.x->shape[1];
+  return 4.0 * T * (D + 1 + a.k->width()) + 2.0 * T * D + scatter_rows({a.k, a.k, a.rows});
 }
 inline double lora_fwd(const args::lora_fwd&) { return 0; }
 inline double grouped_lora_fwd(const args::grouped_lora_fwd&) { return 0; }
@@ -121,6 +129,17 @@ inline double moe_plan(const args::moe_plan& a) {
 inline double grouped_linear_fwd(const args::grouped_linear_fwd& a) {
   return 2.0 * a.y->shape[0] * (a.A ? a.A->shape[1] : 0) + bytes_of(a.x) / 2;
 }
+inline double linear_router_fwd(const args::linear_router_fwd& a) {
+  const int64_t T = a.x->shape[0], D = a.x->shape[1], E = a.w->shape[0];
+  return 4.0 * T * (E + 1) + 2.0 * T * D +
+         moe_plan({a.offsets, a.row_token, a.slot_row, a.row_weight, a.ids, a.weights});
+}
+inline double grouped_linear_swiglu_fwd(const args::grouped_linear_swiglu_fwd& a) {
+  return 8.0 * a.a->numel() + bytes_of(a.x) / 2;
+}
+inline double grouped_linear_combine_fwd(const args::grouped_linear_combine_fwd& a) {
+  return 4.0 * a.x->shape[0] * a.out->shape[1] + bytes_of(a.x) / 2;
+}
 inline double grouped_linear_bwd(const args::grouped_linear_bwd& a) {
   const int64_t P = a.dx ? a.dx->shape[0] : a.dy_rows ? a.dy_rows->numel() : a.dy->shape[0];
   return 2.0 * P * (a.dy->shape[a.dy->ndim - 1] + a.x->shape[a.x->ndim - 1]) + 8.0 * P * (a.A ? a.A->shape[1] : 0);
@@ -137,9 +156,6 @@ inline double sum_squares(const args::sum_squares& a) {
 }
 
 inline double gather_rows(const args::gather_rows&) { return 0; }
-inline double scatter_rows(const args::scatter_rows& a) {
-  return a.rows->numel() > kPairwise ? 4.0 * ceil_div(a.dst->rows(), 32) : 0;
-}
 inline double add(const args::add&) { return 0; }
 inline double cast(const args::cast&) { return 0; }
 inline double fill(const args::fill&) { return 0; }

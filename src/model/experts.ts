@@ -14,20 +14,24 @@ export interface Routing {
   readonly slotRow: Tensor;
   readonly rowWeight: Tensor;
 }
+/** Of t tokens, to be filled. */
+export function newRouting(s: Scope, config: ModelConfig, t: number): Routing {
+  const { num_experts_per_tok: K, num_local_experts: E } = config;
+  return {
+    weights: s.empty('f32', [t, K]),
+    ids: s.empty('i32', [t, K]),
+    offsets: s.empty('i32', [E + 1]),
+    rowToken: s.empty('i32', [t * K]),
+    slotRow: s.empty('i32', [t, K]),
+    rowWeight: s.empty('f32', [t * K]),
+  };
+}
 /** @param scores f32 [t,E]: the logits of the router */
 export function routed(s: Scope, config: ModelConfig, scores: Tensor): Routing {
-  const { num_experts_per_tok: K, num_local_experts: E } = config;
-  const t = scores.rows,
-    P = t * K;
-  const weights = s.empty('f32', [t, K]),
-    ids = s.empty('i32', [t, K]);
-  ops.topk_fwd(weights, ids, scores);
-  const offsets = s.empty('i32', [E + 1]),
-    rowToken = s.empty('i32', [P]),
-    slotRow = s.empty('i32', [t, K]),
-    rowWeight = s.empty('f32', [P]);
-  ops.moe_plan(offsets, rowToken, slotRow, rowWeight, ids, weights);
-  return { weights, ids, offsets, rowToken, slotRow, rowWeight };
+  const r = newRouting(s, config, scores.rows);
+  ops.topk_fwd(r.weights, r.ids, scores);
+  ops.moe_plan(r.offsets, r.rowToken, r.slotRow, r.rowWeight, r.ids, r.weights);
+  return r;
 }
 /**
  * Gradient of the scores, f32 [t,E], overwritten: ds = <dO·W2, a> + <dO, b2> through the softmax of those chosen.

@@ -11,6 +11,7 @@ import {
   type ExpertInputs,
   expertProduct,
   expertProductBackward,
+  newRouting,
   type Routing,
   routed,
   scoresBackward,
@@ -183,6 +184,8 @@ interface Pass {
   readonly seed: number;
   readonly train: boolean;
   readonly pace: Pace | null;
+  /** Layers may take the ops that are several in one. */
+  readonly joins: boolean;
 }
 const NO_ADAPTER: LayerAdapter = {};
 const TARGETS: readonly LoraTarget[] = ['q', 'k', 'v', 'o', 'router', 'gateUp', 'down'];
@@ -249,10 +252,11 @@ function* startPass(
       `batch: ${T} tokens with adapters of their own; wanted a cache, at most ${moeChunkTokens(model)} tokens and no ` +
         'adapter for all of them',
     );
-  const half = model.config.head_dim / 2;
+  const half = model.config.head_dim / 2,
+    { joinsOps, ownMemory, rowsAlone } = backendOf(placeOf(model));
   const inputs: Inputs = o.inputs ?? inputsOf(s, model, batch, o.cache ?? null);
   const { plan } = inputs;
-  const pace = plan && B === 1 && !mixed && !backendOf(placeOf(model)).ownMemory ? (o.pace ?? null) : null;
+  const pace = plan && B === 1 && !mixed && !ownMemory ? (o.pace ?? null) : null;
   if (pace) yield;
   const cos = s.empty('f32', [T, half]),
     sin = s.empty('f32', [T, half]);
@@ -298,6 +302,7 @@ function* startPass(
     seed: o.seed ?? 0,
     train: o.train ?? false,
     pace,
+    joins: joinsOps && plan?.window.kind === 'ring' && o.byRow === true && !mixed && T <= (rowsAlone ?? T),
   };
 }
 
@@ -791,10 +796,101 @@ const NOTHING_KEPT: KeptLayer = { attention: null, experts: null, downH: null };
 
 /** One layer, from x into out (which may be x). */
 function* layerForward(p: Pass, i: number, x: Tensor, out: Tensor, kept: KeptLayer): Generator<void> {
+  if (joined(p, i)) return yield* joinedLayer(p, i, x, out);
   using s = new Scope('activations', placeOf(p.model));
   layerOf(p, i).w.verify?.();
   const kv = yield* keysAndValues(s, p, i, x, kept.attention);
   for (const c of p.chunks) yield* chunkForward(p, i, c, kv, x, out, kept);
+}
+/** Whether a layer has nothing beside its weights where the ops that are several in one stand. */
+function joined(p: Pass, i: number): boolean {
+  const { w, a } = layerOf(p, i);
+  const plain = !a.q && !a.k && !a.v && !a.router && !a.gateUp && !w.router.scales;
+  return p.joins && plain && ![w.q, w.k, w.v, w.router].some((each) => each.inputs);
+}
+/** layerForward of a decode step in few launches, to the bit; out is another tensor than x. */
+function* joinedLayer(p: Pass, i: number, x: Tensor, out: Tensor): Generator<void> {
+  using s = new Scope('activations', placeOf(p.model));
+  const { w, a } = layerOf(p, i),
+    { config } = p.model,
+    c = p.chunks[0] as Chunk;
+  const { num_attention_heads: H, head_dim: Dh, hidden_size: D, intermediate_size: F, rms_norm_eps: eps } = config;
+  const places = p.cache?.store.placesOf(p.cache.plan, i);
+  if (!places) throw new NativeError('bad_layer', `layer ${i}: its keys have no rows of their own`);
+  w.verify?.();
+  const { at, rows } = places,
+    q = s.empty('f32', [p.T, H, Dh]),
+    o = s.empty('f32', [p.T, H, Dh]);
+  ops.linear_qkv_fwd(
+    q,
+    at.k,
+    at.v,
+    x,
+    w.inputNorm,
+    eps,
+    w.q.w,
+    w.q.scales ?? null,
+    w.q.bias,
+    w.k.w,
+    w.k.scales ?? null,
+    w.k.bias,
+    w.v.w,
+    w.v.scales ?? null,
+    w.v.bias,
+    c.cos,
+    c.sin,
+    rows,
+    p.precision,
+  );
+  yield* attendOnCache(p, c, at, o, q, w.sinks, Dh ** -0.5);
+  const attended = linear(p, i, 'o', 0, newLinear(s, p.T, w.o, a.o), o.view(s, [p.T, H * Dh]), w.o, a.o);
+  const r = newRouting(s, config, p.T),
+    P = r.rowToken.numel,
+    xn = s.empty('f32', [p.T, D]),
+    act = s.empty('f32', [P, F]);
+  ops.linear_router_fwd(
+    out,
+    xn,
+    r.weights,
+    r.ids,
+    r.offsets,
+    r.rowToken,
+    r.slotRow,
+    r.rowWeight,
+    x,
+    attended.y,
+    w.postNorm,
+    eps,
+    w.router.w,
+    w.router.bias,
+    p.precision,
+  );
+  const { gateUp } = w;
+  ops.grouped_linear_swiglu_fwd(
+    act,
+    gateUp.inputs?.(s, xn) ?? xn,
+    r.rowToken,
+    r.offsets,
+    gateUp.w,
+    gateUp.scales,
+    gateUp.bias,
+    config.swiglu_alpha,
+    config.swiglu_limit,
+    gateUp.layout,
+    p.precision,
+  );
+  const { down } = w;
+  if (!a.down) {
+    const x = down.inputs?.(s, act) ?? act;
+    const { w: weights, scales, bias, layout } = down;
+    ops.grouped_linear_combine_fwd(out, x, r.offsets, weights, scales, bias, r.weights, r.slotRow, layout, p.precision);
+    return;
+  }
+  const y = s.empty('f32', [P, D]),
+    h = s.empty('f32', [P, a.down.A.shape[1] ?? 0]),
+    downIn = { x: down.inputs?.(s, act) ?? act, rows: null, offsets: r.offsets };
+  yield* expertRows(p, y, h, downIn, down, a.down);
+  ops.moe_combine(out, y, r.weights, r.slotRow, 1);
 }
 /** The rest of a layer for a chunk of tokens, as they see the keys and values of all. */
 function* chunkForward(
@@ -1046,12 +1142,12 @@ export function* forwardLayers(
   options: ForwardOptions,
 ): Generator<void, Tensor> {
   using s = new Scope('activations', placeOf(model));
-  const { p, x } = yield* upToLast(s, model, adapter, batch, options);
+  const { p, x, out: other } = yield* upToLast(s, model, adapter, batch, options);
   const rows = options.rows ?? null,
     last = model.layers.length - 1,
     ends = rows !== null && isEachEnd(p, batch, rows) ? rows : null;
-  const top = ends ? yield* endsForward(s, p, last, x, ends) : x;
-  if (!ends) yield* layerForward(p, last, x, x, NOTHING_KEPT);
+  const top = ends ? yield* endsForward(s, p, last, x, ends) : other;
+  if (!ends) yield* layerForward(p, last, x, other, NOTHING_KEPT);
   yield;
   p.cache?.store.advance(p.cache.plan);
   const { hidden } = finalNorm(s, p, top, ends ? null : rows);
@@ -1073,25 +1169,30 @@ export function* cacheLayers(
   yield* keysAndValues(s, p, last, x, null);
   if (p.cache) options.cache.advance(p.cache.plan);
 }
-/** All layers but the last, whose input is x f32 [T,D]. */
+/**
+ * All layers but the last, whose input is x f32 [T,D]. Its output may go to `out`, which is x where no op is several in
+ * one.
+ */
 function* upToLast(
   s: Scope,
   model: ModelWeights,
   adapter: ModelAdapter | null,
   batch: Batch,
   options: ForwardOptions,
-): Generator<void, { readonly p: Pass; readonly x: Tensor }> {
+): Generator<void, { readonly p: Pass; readonly x: Tensor; readonly out: Tensor }> {
   const p = yield* startPass(s, model, adapter, batch, options);
-  const x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]);
+  let x = options.inputs?.x ?? s.empty('f32', [p.T, model.config.hidden_size]),
+    out = p.joins ? s.empty('f32', x.shape) : x;
   if (!options.inputs?.x) ops.embedding_fwd(x, model.embed, p.ids);
   if (p.pace) yield;
   for (let i = 0; i + 1 < model.layers.length; i++) {
     options.signal?.throwIfAborted();
-    yield* layerForward(p, i, x, x, NOTHING_KEPT);
+    yield* layerForward(p, i, x, out, NOTHING_KEPT);
+    [x, out] = [out, x];
     yield;
   }
   options.signal?.throwIfAborted();
-  return { p, x };
+  return { p, x, out };
 }
 /** Whether these rows are the last ones of each sequence, which have the same bits where the others are not there. */
 function isEachEnd(p: Pass, { starts }: Batch, rows: Int32Array): boolean {

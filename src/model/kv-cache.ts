@@ -435,27 +435,38 @@ export class KvCache implements Disposable {
   }
 
   /**
+   * Rows of the new keys and values of `layer`, and what attention then reads; null: they are laid out in a line first,
+   * by `write`.
+   */
+  placesOf(plan: CachePlan, layer: number): { readonly rows: Tensor; readonly at: KeysAt } | null {
+    const cache = this.#layers[layer],
+      window = this.#windows[layer] ?? 0;
+    if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
+    const { kLen, pages, rows } = plan.full,
+      keys = (plan.batch.positions[0] ?? 0) + plan.batch.tokens.length;
+    if (window === 0)
+      return { rows, at: { ...cache, kStart: null, kLen, keys, pages, window, ring: 0, page: PAGE_TOKENS } };
+    const w = plan.window;
+    if (w.kind !== 'ring') return null;
+    return {
+      rows: w.rows,
+      at: { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: this.ring, page: 0 },
+    };
+  }
+  /**
    * Writes the new keys and values of `layer`, k and v f32 [T,Hkv,Dh], rotary already applied.
    * @param scope holds what attention then reads · @returns where that is
    */
   write(scope: Scope, plan: CachePlan, layer: number, k: Tensor, v: Tensor): KeysAt {
-    const cache = this.#layers[layer],
-      window = this.#windows[layer] ?? 0;
-    if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
-    const { kLen } = plan.full,
-      keys = (plan.batch.positions[0] ?? 0) + k.rows;
-    if (window === 0) {
-      const { rows, pages } = plan.full;
-      ops.scatter_rows(cache.k, k, rows);
-      ops.scatter_rows(cache.v, v, rows);
-      return { ...cache, kStart: null, kLen, keys, pages, window, ring: 0, page: PAGE_TOKENS };
+    const places = this.placesOf(plan, layer);
+    if (places) {
+      ops.scatter_rows(places.at.k, k, places.rows);
+      ops.scatter_rows(places.at.v, v, places.rows);
+      return places.at;
     }
-    const w = plan.window;
-    if (w.kind === 'ring') {
-      ops.scatter_rows(cache.k, k, w.rows);
-      ops.scatter_rows(cache.v, v, w.rows);
-      return { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: this.ring, page: 0 };
-    }
+    const cache = this.#layers[layer] as LayerCache,
+      window = this.#windows[layer] ?? 0,
+      w = plan.window as Extract<WindowPlan, { kind: 'line' }>;
     const inLine = (ring: Tensor, fresh: Tensor): Tensor => {
       if (!w.oldRows) return fresh; // a first prefill: the new rows are the line
       using s = new Scope('workspace', this.place);

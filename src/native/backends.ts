@@ -37,6 +37,11 @@ export interface Backend {
   /** Most rows of a pass `byRow` of which each has the bits that it has alone; null: any. */
   readonly rowsAlone: number | null;
   /**
+   * A small op costs its launch whatever it does: few rows take those that are several in one
+   * (native/include/temper/composed.h).
+   */
+  readonly joinsOps: boolean;
+  /**
    * Rows that an expert gets on average in a chunk, as fewer fill its tiles badly and more cost memory; null: as many
    * as MOE_CHUNK_TOKENS gives.
    */
@@ -55,6 +60,7 @@ export const BACKENDS = [
     recordsSteps: true,
     sharesRecordings: true,
     rowsAlone: null,
+    joinsOps: false,
     expertRows: null,
     timedByPlan: true,
   },
@@ -74,6 +80,7 @@ export const BACKENDS = [
     recordsSteps: true,
     sharesRecordings: false,
     rowsAlone: 32,
+    joinsOps: true,
     expertRows: 256, // two of its tiles of 128 rows: chunks of 2,048 tokens of 20b, 8,192 of 120b
     timedByPlan: false,
   },

@@ -138,6 +138,32 @@ export interface Ops {
     precision: Precision,
   ): void;
   /**
+   * What attention reads of a few new tokens: xn = rmsnorm(x)·norm, q = xn·Wqᵀ + bq with rotary applied, and row rows[t] of
+   * k and v gets those of token t, of k with rotary applied. To the bit what rmsnorm_fwd, linear_fwd or linear_q8_fwd by
+   * row, rope and scatter_rows leave. N = H·Dh, M = Hkv·Dh, J = Dh/2; rows distinct. A weight with scales is q8.
+   */
+  linear_qkv_fwd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor,
+    norm: Tensor,
+    eps: number,
+    wq: Tensor,
+    qScales: Tensor | null,
+    bq: Tensor | null,
+    wk: Tensor,
+    kScales: Tensor | null,
+    bk: Tensor | null,
+    wv: Tensor,
+    vScales: Tensor | null,
+    bv: Tensor | null,
+    cos: Tensor,
+    sin: Tensor,
+    rows: Tensor,
+    precision: Precision,
+  ): void;
+  /**
    * Sequence b owns query rows [q_start[b], q_start[b+1]), n of them, and logical keys 0…k_len[b]−1; its query i stands
    * at position p = k_len[b] − n + i and sees keys max(0, p−window+1) … p (window 0: all up to p). Key j of b lies in
    * row k_start[b] + (ring > 0 ? j mod ring : j) of k and v; or, where pages is given in k_start's place, in row
@@ -202,6 +228,27 @@ export interface Ops {
    * the inverse of row_token.
    */
   moe_plan(offsets: Tensor, rowToken: Tensor, slotRow: Tensor, rowWeight: Tensor, ids: Tensor, weights: Tensor): void;
+  /**
+   * The way of a few tokens to their experts: sum = x + residual, xn = rmsnorm(sum)·norm, and of the logits
+   * xn·wᵀ + bias the choice and the plan. To the bit what rmsnorm_fwd, linear_fwd by row, topk_fwd and moe_plan leave.
+   */
+  linear_router_fwd(
+    sum: Tensor,
+    xn: Tensor,
+    weights: Tensor,
+    ids: Tensor,
+    offsets: Tensor,
+    rowToken: Tensor,
+    slotRow: Tensor,
+    rowWeight: Tensor,
+    x: Tensor,
+    residual: Tensor,
+    norm: Tensor,
+    eps: number,
+    w: Tensor,
+    bias: Tensor | null,
+    precision: Precision,
+  ): void;
   /**
    * For rows p of expert e, xp = x[rows[p]] (rows null: x[p]): y[p] = xp·W_eᵀ + bias_e + scale·(h[p]·B_eᵀ),
    * h[p] = xp·A_eᵀ, saved. A, B and h are null together.
@@ -269,6 +316,20 @@ export interface Ops {
   ): void;
   /** gate = min(z[2k], limit), lin = clamp(z[2k+1], ±limit); a[k] = gate·σ(alpha·gate)·(lin + 1). */
   swiglu_fwd(a: Tensor, z: Tensor, alpha: number, limit: number): void;
+  /** grouped_linear_fwd of gate and linear units by row, without a pair, and swiglu_fwd of it, to the bit. */
+  grouped_linear_swiglu_fwd(
+    a: Tensor,
+    x: Tensor,
+    rows: Tensor | null,
+    offsets: Tensor,
+    w: Tensor,
+    scales: Tensor | null,
+    bias: Tensor | null,
+    alpha: number,
+    limit: number,
+    layout: ExpertLayout,
+    precision: Precision,
+  ): void;
   /**
    * da is per unit of row weight: dz = row_weight·da∘∂a/∂z (gradient passes at the clamp itself);
    * row_dot[p] = Σ_k da[p,k]·a[p,k], overwritten.
@@ -286,6 +347,22 @@ export interface Ops {
    * out[t] = Σ_k weights[t,k]·y[slot_row[t,k]] in the order of k (weights null: 1); added to out when accumulate is 1.
    */
   moe_combine(out: Tensor, y: Tensor, weights: Tensor | null, slotRow: Tensor, accumulate: Flag): void;
+  /**
+   * grouped_linear_fwd by row, without a pair, of rows that are sorted already, and moe_combine of it added to out, to the
+   * bit.
+   */
+  grouped_linear_combine_fwd(
+    out: Tensor,
+    x: Tensor,
+    offsets: Tensor,
+    w: Tensor,
+    scales: Tensor | null,
+    bias: Tensor | null,
+    weights: Tensor,
+    slotRow: Tensor,
+    layout: ExpertLayout,
+    precision: Precision,
+  ): void;
   /**
    * dweights[t,k] = row_dot[slot_row[t,k]] + Σ_d dout[t,d]·bias[ids[t,k],d], overwritten: the router's gradient without
    * any expert output kept.
@@ -408,6 +485,27 @@ export const OP_ARGUMENTS = {
   linear_q8_fwd: ['y', 'h', 'x', 'q', 'scales', 'bias', 'A', 'B', 'scale', 'precision', 'byRow'],
   lora_fwd: ['y', 'h', 'x', 'pool', 'table', 'scales', 'rows', 'precision'],
   linear_cross_entropy: ['nll', 'dx', 'dw', 'x', 'w', 'targets', 'weights', 'precision'],
+  linear_qkv_fwd: [
+    'q',
+    'k',
+    'v',
+    'x',
+    'norm',
+    'eps',
+    'wq',
+    'qScales',
+    'bq',
+    'wk',
+    'kScales',
+    'bk',
+    'wv',
+    'vScales',
+    'bv',
+    'cos',
+    'sin',
+    'rows',
+    'precision',
+  ],
   attention_fwd: [
     'o',
     'lse',
@@ -447,6 +545,23 @@ export const OP_ARGUMENTS = {
   topk_fwd: ['weights', 'ids', 'logits'],
   topk_bwd: ['dlogits', 'dweights', 'weights', 'ids'],
   moe_plan: ['offsets', 'rowToken', 'slotRow', 'rowWeight', 'ids', 'weights'],
+  linear_router_fwd: [
+    'sum',
+    'xn',
+    'weights',
+    'ids',
+    'offsets',
+    'rowToken',
+    'slotRow',
+    'rowWeight',
+    'x',
+    'residual',
+    'norm',
+    'eps',
+    'w',
+    'bias',
+    'precision',
+  ],
   grouped_linear_fwd: [
     'y',
     'h',
@@ -486,8 +601,33 @@ export const OP_ARGUMENTS = {
     'precision',
   ],
   swiglu_fwd: ['a', 'z', 'alpha', 'limit'],
+  grouped_linear_swiglu_fwd: [
+    'a',
+    'x',
+    'rows',
+    'offsets',
+    'w',
+    'scales',
+    'bias',
+    'alpha',
+    'limit',
+    'layout',
+    'precision',
+  ],
   swiglu_bwd: ['dz', 'rowDot', 'da', 'z', 'rowWeight', 'alpha', 'limit'],
   moe_combine: ['out', 'y', 'weights', 'slotRow', 'accumulate'],
+  grouped_linear_combine_fwd: [
+    'out',
+    'x',
+    'offsets',
+    'w',
+    'scales',
+    'bias',
+    'weights',
+    'slotRow',
+    'layout',
+    'precision',
+  ],
   moe_weight_bwd: ['dweights', 'rowDot', 'dout', 'bias', 'ids', 'slotRow'],
   adamw: ['p', 'm', 'v', 'g', 'lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'gradScale'],
   sum_squares: ['out', 'x'],

@@ -217,6 +217,35 @@ describe('a model on the device', () => {
     }
   });
 
+  it.each(['bf16', 'q8'] as const)(
+    'decodes by ops that are several in one with the bits of the others: %s',
+    (dense) => {
+      const own = dense === 'q8' ? quantizeDense(openCheckpoint(dir, { place: 'cuda' })) : models.cuda;
+      const first = pack([[...prompt(62)], [...prompt(1)]]);
+      try {
+        // `byRow` lets a step take them, and changes nothing else on a device
+        const [joined, apart] = [true, false].map((byRow) => {
+          using s = new Scope('activations', 'cuda');
+          using cache = new KvCache(config, 2, 200, 'cuda', { dtype: dense === 'q8' ? 'f32' : 'bf16' });
+          forwardHidden(s, own, null, first, { precision: 'bf16', cache });
+          // across the end of the ring and of a page
+          return [0, 1, 2, 3].flatMap((at) => {
+            const next = {
+              tokens: prompt(2, at),
+              positions: Int32Array.of(62 + at, 1 + at),
+              starts: Int32Array.of(0, 1, 2),
+            };
+            return [...forwardHidden(s, own, null, next, { precision: 'bf16', cache, byRow }).toFloat32()];
+          });
+        });
+        expect(joined).toHaveLength(4 * 2 * config.hidden_size);
+        expect(joined).toEqual(apart);
+      } finally {
+        if (own !== models.cuda) own.close();
+      }
+    },
+  );
+
   it('answers through an engine of its own thread', async () => {
     const engine = await openEngine({ model: dir, device: 'cuda', precision: 'f32', slots: 2, contextTokens: 200 });
     try {

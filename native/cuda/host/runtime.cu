@@ -185,6 +185,10 @@ void open_device(int index, size_t memory_limit) {
   check(cudaHostAlloc(&fault, sizeof(Fault), cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc");
   std::memset(fault, 0, sizeof(Fault));
   next.fault = static_cast<Fault*>(fault);
+  void* arrivals = nullptr;
+  check(cudaMalloc(&arrivals, sizeof(unsigned)), "cudaMalloc");
+  check(cudaMemsetAsync(arrivals, 0, sizeof(unsigned), next.stream), "cudaMemsetAsync");
+  next.arrivals = static_cast<unsigned*>(arrivals);
   s.device = next;
   set_memory_limit(memory_limit);
   s.open.store(true, std::memory_order_release);
@@ -201,6 +205,7 @@ void close_device() noexcept {
   release_staging();
   cudaStreamDestroy(s.device.stream);
   cudaFreeHost(s.device.fault);
+  cudaFree(s.device.arrivals);
   s.shared.clear();
   s.open = false;
 }

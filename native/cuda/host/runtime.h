@@ -17,6 +17,9 @@ struct Device {
   bool early = false;  // kernels may begin before those ahead of them have ended
   cudaStream_t stream = nullptr;
   Fault* fault = nullptr;  // in pinned host memory that the device writes to
+  // in device memory, 0 between kernels: blocks of the one that runs which have done their share; its last one sets it
+  // back
+  unsigned* arrivals = nullptr;
   char name[256] = {};
 };
 // Throws Error{"no_device"} when none was opened.

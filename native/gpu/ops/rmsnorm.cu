@@ -5,6 +5,7 @@
 // multiprocessor, 61 KB of loads under way), 72 backward (3 blocks, 111 KB). H200: 3.5 TB/s forward. dw: a block takes
 // consecutive rows and keeps its own sum; the blocks' sums are added in their order. How many there are depends on T
 // alone.
+#include "gpu/elements.cuh"
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
@@ -15,10 +16,6 @@ namespace {
 
 constexpr int kVector = 4 * kThreads;  // elements that a block covers with one float4 to a thread
 constexpr int kSumLanes = 32, kSumRows = kThreads / kSumLanes;
-
-TEMPER_DEVICE float inverse_root_mean(float squares, int64_t D, float eps) {
-  return 1.0f / sqrtf(squares / static_cast<float>(D) + eps);
-}
 
 // N: float4 of a row to a thread. sum may be x: a thread reads its own elements before it writes them.
 template <int N, class Wf>

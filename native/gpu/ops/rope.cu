@@ -1,6 +1,7 @@
 // Rotary positions: the cos/sin table, and the rotation of halves in place. A block per token: the lanes of x hold a
 // part of the half's cos and sin and turn head after head with it. Bytes at T = 4096, H = 64, Dh = 64: 134 MB, each
 // element read and written once.
+#include "gpu/elements.cuh"
 #include "gpu/ops.h"
 #include "gpu/runtime.h"
 #include "gpu/vector.cuh"
@@ -38,8 +39,8 @@ __global__ void __launch_bounds__(kThreads)
       Floats<W> first, second;
 #pragma unroll
       for (int k = 0; k < W; ++k) {
-        first.v[k] = u.v[k] * c.v[k] - v.v[k] * s.v[k];
-        second.v[k] = v.v[k] * c.v[k] + u.v[k] * s.v[k];
+        const Turned turned = turn(u.v[k], v.v[k], c.v[k], s.v[k]);
+        first.v[k] = turned.first, second.v[k] = turned.second;
       }
       store<W>(a, first);
       store<W>(a + half, second);

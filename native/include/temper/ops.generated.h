@@ -17,17 +17,21 @@ struct TemperOps {
   int (*linear_q8_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef q, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t precision, int64_t by_row);
   int (*lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*linear_cross_entropy)(TensorRef nll, TensorRef dx, TensorRef dw, TensorRef x, TensorRef w, TensorRef targets, TensorRef weights, int64_t precision);
+  int (*linear_qkv_fwd)(TensorRef q, TensorRef k, TensorRef v, TensorRef x, TensorRef norm, double eps, TensorRef wq, TensorRef q_scales, TensorRef bq, TensorRef wk, TensorRef k_scales, TensorRef bk, TensorRef wv, TensorRef v_scales, TensorRef bv, TensorRef cos, TensorRef sin, TensorRef rows, int64_t precision);
   int (*attention_fwd)(TensorRef o, TensorRef lse, TensorRef q, TensorRef k, TensorRef v, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, TensorRef pages, int64_t window, int64_t ring, int64_t page, double scale, int64_t precision);
   int (*attention_bwd)(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, TensorRef dout, TensorRef q, TensorRef k, TensorRef v, TensorRef o, TensorRef lse, TensorRef sinks, TensorRef q_start, TensorRef k_start, TensorRef k_len, int64_t window, double scale, int64_t precision);
   int (*topk_fwd)(TensorRef weights, TensorRef ids, TensorRef logits);
   int (*topk_bwd)(TensorRef dlogits, TensorRef dweights, TensorRef weights, TensorRef ids);
   int (*moe_plan)(TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef ids, TensorRef weights);
+  int (*linear_router_fwd)(TensorRef sum, TensorRef xn, TensorRef weights, TensorRef ids, TensorRef offsets, TensorRef row_token, TensorRef slot_row, TensorRef row_weight, TensorRef x, TensorRef residual, TensorRef norm, double eps, TensorRef w, TensorRef bias, int64_t precision);
   int (*grouped_linear_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision, int64_t by_row);
   int (*grouped_lora_fwd)(TensorRef y, TensorRef h, TensorRef x, TensorRef x_rows, TensorRef offsets, TensorRef pool, TensorRef table, TensorRef scales, TensorRef rows, int64_t precision);
   int (*grouped_linear_bwd)(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, TensorRef dB, TensorRef dy, TensorRef dy_rows, TensorRef row_weight, TensorRef x, TensorRef x_rows, TensorRef h, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef A, TensorRef B, double scale, int64_t layout, int64_t precision);
   int (*swiglu_fwd)(TensorRef a, TensorRef z, double alpha, double limit);
+  int (*grouped_linear_swiglu_fwd)(TensorRef a, TensorRef x, TensorRef rows, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, double alpha, double limit, int64_t layout, int64_t precision);
   int (*swiglu_bwd)(TensorRef dz, TensorRef row_dot, TensorRef da, TensorRef z, TensorRef row_weight, double alpha, double limit);
   int (*moe_combine)(TensorRef out, TensorRef y, TensorRef weights, TensorRef slot_row, int64_t accumulate);
+  int (*grouped_linear_combine_fwd)(TensorRef out, TensorRef x, TensorRef offsets, TensorRef w, TensorRef scales, TensorRef bias, TensorRef weights, TensorRef slot_row, int64_t layout, int64_t precision);
   int (*moe_weight_bwd)(TensorRef dweights, TensorRef row_dot, TensorRef dout, TensorRef bias, TensorRef ids, TensorRef slot_row);
   int (*adamw)(TensorRef p, TensorRef m, TensorRef v, TensorRef g, double lr, double beta1, double beta2, double eps, double weight_decay, int64_t step, double grad_scale);
   int (*sum_squares)(TensorRef out, TensorRef x);
@@ -61,17 +65,21 @@ struct TemperOps {
   X(linear_q8_fwd) \
   X(lora_fwd) \
   X(linear_cross_entropy) \
+  X(linear_qkv_fwd) \
   X(attention_fwd) \
   X(attention_bwd) \
   X(topk_fwd) \
   X(topk_bwd) \
   X(moe_plan) \
+  X(linear_router_fwd) \
   X(grouped_linear_fwd) \
   X(grouped_lora_fwd) \
   X(grouped_linear_bwd) \
   X(swiglu_fwd) \
+  X(grouped_linear_swiglu_fwd) \
   X(swiglu_bwd) \
   X(moe_combine) \
+  X(grouped_linear_combine_fwd) \
   X(moe_weight_bwd) \
   X(adamw) \
   X(sum_squares) \
@@ -120,6 +128,10 @@ struct TemperOps {
   X(linear_cross_entropy, \
     "=nll:f32[S] =dx:f32[S,D]? =dw:f32[V,D]? x:f32[S,D] w:wf[V,D] targets:i32[S]<V weights:f32[S]?" \
     " precision:int{0,1}", none) \
+  X(linear_qkv_fwd, \
+    "=q:f32[T,H,Dh] =k:wf[S,Hkv,Dh] =v:wf[S,Hkv,Dh] x:f32[T,D] norm:wf[D] eps:num[0,] wq:any[N,D]" \
+    " q_scales:bf16[N,D/32]? bq:wf[N]? wk:any[M,D] k_scales:bf16[M,D/32]? bk:wf[M]? wv:any[M,D]" \
+    " v_scales:bf16[M,D/32]? bv:wf[M]? cos:f32[T,J] sin:f32[T,J] rows:i32[T]<S precision:int{0,1}", linear_qkv) \
   X(attention_fwd, \
     "=o:f32[T,H,Dh] =lse:f32[T,H]? q:f32[T,H,Dh] k:wf[S,Hkv,Dh] v:wf[S,Hkv,Dh] sinks:wf[H]? q_start:i32[B+1]/T" \
     " k_start:i32[B]? k_len:i32[B] pages:i32[B,M]? window:int[0,] ring:int[0,] page:int[0,1073741824] scale:num[,]" \
@@ -135,6 +147,10 @@ struct TemperOps {
   X(moe_plan, \
     "=offsets:i32[E+1]/P =row_token:i32[P]<T =slot_row:i32[T,K]<P =row_weight:f32[P] ids:i32[T,K]<E" \
     " weights:f32[T,K]", moe_plan) \
+  X(linear_router_fwd, \
+    "=sum:f32[T,D] =xn:f32[T,D] =weights:f32[T,K] =ids:i32[T,K]<E =offsets:i32[E+1]/P =row_token:i32[P]<T" \
+    " =slot_row:i32[T,K]<P =row_weight:f32[P] x:f32[T,D] residual:f32[T,D] norm:wf[D] eps:num[0,] w:wf[E,D]" \
+    " bias:wf[E]? precision:int{0,1}", linear_router) \
   X(grouped_linear_fwd, \
     "=y:f32[P,N] =h:f32[P,R]? x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,N,C/32]?" \
     " bias:wf[E,N]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1} by_row:int{0,1,2}", grouped_fwd) \
@@ -147,10 +163,16 @@ struct TemperOps {
     " scales:u8[E,N,C/32]? A:f32[E,R,C]? B:f32[E,N,R]? scale:num[,] layout:int{0,1,2} precision:int{0,1}", grouped_bwd) \
   X(swiglu_fwd, \
     "=a:f32[P,F] z:f32[P,2F] alpha:num[,] limit:num[0,]", none) \
+  X(grouped_linear_swiglu_fwd, \
+    "=a:f32[P,F] x:f32[X,C] rows:i32[P]?<X offsets:i32[E+1]/P w:any[...w] scales:u8[E,2F,C/32]? bias:wf[E,2F]?" \
+    " alpha:num[,] limit:num[0,] layout:int{0,1,2} precision:int{0,1}", grouped_swiglu) \
   X(swiglu_bwd, \
     "=dz:f32[P,2F] =row_dot:f32[P]? da:f32[P,F] z:f32[P,2F] row_weight:f32[P]? alpha:num[,] limit:num[0,]", none) \
   X(moe_combine, \
     "=out:f32[T,D] y:f32[P,D] weights:f32[T,K]? slot_row:i32[T,K]<P accumulate:int{0,1}", none) \
+  X(grouped_linear_combine_fwd, \
+    "=out:f32[T,D] x:f32[P,C] offsets:i32[E+1]/P w:any[...w] scales:u8[E,D,C/32]? bias:wf[E,D]? weights:f32[T,K]" \
+    " slot_row:i32[T,K]<P layout:int{0,1,2} precision:int{0,1}", grouped_combine) \
   X(moe_weight_bwd, \
     "=dweights:f32[T,K] row_dot:f32[P] dout:f32[T,D] bias:wf[E,D]? ids:i32[T,K]<E slot_row:i32[T,K]<P", none) \
   X(adamw, \
@@ -473,6 +495,53 @@ struct linear_cross_entropy {
     f(precision);
   }
 };
+struct linear_qkv_fwd {
+  enum At : int { at_q, at_k, at_v, at_x, at_norm, at_eps, at_wq, at_q_scales, at_bq, at_wk, at_k_scales, at_bk, at_wv, at_v_scales, at_bv, at_cos, at_sin, at_rows, at_precision };
+  TensorRef q;
+  TensorRef k;
+  TensorRef v;
+  TensorRef x;
+  TensorRef norm;
+  double eps;
+  TensorRef wq;
+  TensorRef q_scales;
+  TensorRef bq;
+  TensorRef wk;
+  TensorRef k_scales;
+  TensorRef bk;
+  TensorRef wv;
+  TensorRef v_scales;
+  TensorRef bv;
+  TensorRef cos;
+  TensorRef sin;
+  TensorRef rows;
+  int64_t precision;
+  static linear_qkv_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], n[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15], t[16], t[17], static_cast<int64_t>(n[18])};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(q);
+    f(k);
+    f(v);
+    f(x);
+    f(norm);
+    f(eps);
+    f(wq);
+    f(q_scales);
+    f(bq);
+    f(wk);
+    f(k_scales);
+    f(bk);
+    f(wv);
+    f(v_scales);
+    f(bv);
+    f(cos);
+    f(sin);
+    f(rows);
+    f(precision);
+  }
+};
 struct attention_fwd {
   enum At : int { at_o, at_lse, at_q, at_k, at_v, at_sinks, at_q_start, at_k_start, at_k_len, at_pages, at_window, at_ring, at_page, at_scale, at_precision };
   TensorRef o;
@@ -608,6 +677,45 @@ struct moe_plan {
     f(weights);
   }
 };
+struct linear_router_fwd {
+  enum At : int { at_sum, at_xn, at_weights, at_ids, at_offsets, at_row_token, at_slot_row, at_row_weight, at_x, at_residual, at_norm, at_eps, at_w, at_bias, at_precision };
+  TensorRef sum;
+  TensorRef xn;
+  TensorRef weights;
+  TensorRef ids;
+  TensorRef offsets;
+  TensorRef row_token;
+  TensorRef slot_row;
+  TensorRef row_weight;
+  TensorRef x;
+  TensorRef residual;
+  TensorRef norm;
+  double eps;
+  TensorRef w;
+  TensorRef bias;
+  int64_t precision;
+  static linear_router_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], n[11], t[12], t[13], static_cast<int64_t>(n[14])};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(sum);
+    f(xn);
+    f(weights);
+    f(ids);
+    f(offsets);
+    f(row_token);
+    f(slot_row);
+    f(row_weight);
+    f(x);
+    f(residual);
+    f(norm);
+    f(eps);
+    f(w);
+    f(bias);
+    f(precision);
+  }
+};
 struct grouped_linear_fwd {
   enum At : int { at_y, at_h, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_A, at_B, at_scale, at_layout, at_precision, at_by_row };
   TensorRef y;
@@ -738,6 +846,37 @@ struct swiglu_fwd {
     f(limit);
   }
 };
+struct grouped_linear_swiglu_fwd {
+  enum At : int { at_a, at_x, at_rows, at_offsets, at_w, at_scales, at_bias, at_alpha, at_limit, at_layout, at_precision };
+  TensorRef a;
+  TensorRef x;
+  TensorRef rows;
+  TensorRef offsets;
+  TensorRef w;
+  TensorRef scales;
+  TensorRef bias;
+  double alpha;
+  double limit;
+  int64_t layout;
+  int64_t precision;
+  static grouped_linear_swiglu_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], n[7], n[8], static_cast<int64_t>(n[9]), static_cast<int64_t>(n[10])};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(a);
+    f(x);
+    f(rows);
+    f(offsets);
+    f(w);
+    f(scales);
+    f(bias);
+    f(alpha);
+    f(limit);
+    f(layout);
+    f(precision);
+  }
+};
 struct swiglu_bwd {
   enum At : int { at_dz, at_row_dot, at_da, at_z, at_row_weight, at_alpha, at_limit };
   TensorRef dz;
@@ -778,6 +917,35 @@ struct moe_combine {
     f(weights);
     f(slot_row);
     f(accumulate);
+  }
+};
+struct grouped_linear_combine_fwd {
+  enum At : int { at_out, at_x, at_offsets, at_w, at_scales, at_bias, at_weights, at_slot_row, at_layout, at_precision };
+  TensorRef out;
+  TensorRef x;
+  TensorRef offsets;
+  TensorRef w;
+  TensorRef scales;
+  TensorRef bias;
+  TensorRef weights;
+  TensorRef slot_row;
+  int64_t layout;
+  int64_t precision;
+  static grouped_linear_combine_fwd of(const TensorRef* t, const double* n) {
+    return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], static_cast<int64_t>(n[8]), static_cast<int64_t>(n[9])};
+  }
+  template <class F>
+  void each(F&& f) const {
+    f(out);
+    f(x);
+    f(offsets);
+    f(w);
+    f(scales);
+    f(bias);
+    f(weights);
+    f(slot_row);
+    f(layout);
+    f(precision);
   }
 };
 struct moe_weight_bwd {

@@ -19,26 +19,6 @@ Value slice(const Value& x, int64_t begin, int64_t end) {
   return y;
 }
 
-Values call(const Backend& backend, const std::string& op, Values args) {
-  std::vector<Tensor> storage(args.size());
-  std::vector<Tensor*> tensors(args.size(), nullptr);
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (!args[i].is_tensor()) continue;
-    storage[i] = args[i].tensor;
-    storage[i].data = backend.acquire(args[i].bytes.size() + 1);
-    backend.put(storage[i].data, args[i].bytes.data(), args[i].bytes.size());
-    tensors[i] = &storage[i];
-  }
-  const int status = settle(backend, invoke(*backend.ops, op, args, tensors));
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (!tensors[i]) continue;
-    if (!status) backend.get(args[i].bytes.data(), storage[i].data, args[i].bytes.size());
-    backend.drop(storage[i].data);
-  }
-  if (status) throw last_error();
-  return args;
-}
-
 struct Batch {
   std::vector<int32_t> q_start, k_start, k_len;
 };

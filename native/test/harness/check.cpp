@@ -342,6 +342,26 @@ void check_cases(const Backend& backend, bool quick, const std::string& filter, 
     if (!c.bench_only && !(quick && c.slow) && (c.op + " " + c.name).find(filter) != std::string::npos)
       check_timed(backend, c, tally);
 }
+Values call(const Backend& backend, const std::string& op, Values args) {
+  std::vector<Tensor> storage(args.size());
+  std::vector<Tensor*> tensors(args.size(), nullptr);
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (!args[i].is_tensor()) continue;
+    storage[i] = args[i].tensor;
+    storage[i].data = backend.acquire(args[i].bytes.size() + 1);
+    backend.put(storage[i].data, args[i].bytes.data(), args[i].bytes.size());
+    tensors[i] = &storage[i];
+  }
+  const int status = settle(backend, invoke(*backend.ops, op, args, tensors));
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (!tensors[i]) continue;
+    if (!status) backend.get(args[i].bytes.data(), storage[i].data, args[i].bytes.size());
+    backend.drop(storage[i].data);
+  }
+  if (status) throw last_error();
+  return args;
+}
+
 double precision_of(const Case& c) { return c.args[c.args.size() - (c.op.ends_with("linear_fwd") ? 2 : 1)].number; }
 void check_bf16_products(const Backend& backend, Tally& tally) {
   for (const Case& c : registry().cases) {

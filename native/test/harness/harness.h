@@ -182,6 +182,8 @@ Backend cpu_backend(bool quick);  // quick: two thread counts instead of four
 
 // Calls op of the table on host values through their own bytes; 0 or the status.
 int invoke(const TemperOps& ops, const std::string& op, const Values& args, const std::vector<Tensor*>& tensors);
+// The arguments after op ran on copies of them in a backend's memory. Throws Error when it fails.
+Values call(const Backend& backend, const std::string& op, Values args);
 Values run_reference(const std::string& op, Values args);  // throws std::runtime_error when the reference fails
 const std::vector<std::string>& op_names();
 
@@ -218,7 +220,9 @@ void check_cublaslt(const Backend& emulated, Tally& tally);  // products through
 void check_tiles(const Backend& emulated, Tally& tally);     // products in tiles: the same bits on every device
 void check_wgmma(const Backend& emulated, Tally& tally);     // products by warpgroups
 void check_few_rows(const Backend& backend, Tally& tally);   // products: the same bits for a row alone and among others
-void check_attention_tolerances(Tally& tally);               // those of precision 1 see a wrong mask and a missing sink
+// ops that are several others in one: their bits, and on the emulated device one launch where a kernel takes them
+void check_composed(const Backend& backend, Tally& tally);
+void check_attention_tolerances(Tally& tally);  // those of precision 1 see a wrong mask and a missing sink
 void check_invariance(Tally& tally);  // attention: the same bits in training and serving, and at both precisions
 // the same on a device, whichever kernel computes it
 void check_device_attention(const Backend& backend, Tally& tally);
