@@ -322,33 +322,46 @@ async function main() {
     row('adapters', { streams: 16, adapters: 8, ofBase: round(median(ratios)) });
   }
   if (wants('gap')) {
-    // Of each stream its longest wait while the prompt is read: of its own median, and of the median of that time.
-    const all = [];
-    for (let i = 0; i < rounds; i++) {
-      const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
-      const streams = bodies(4, () => ({ max_completion_tokens: 1200 }));
-      const { answers } = await load([...streams, { ...long, max_completion_tokens: 2 }], {
-        delays: [0, 0, 0, 0, 200],
-      });
-      const read = answers[4],
-        until = read.began + (read.times[0] ?? read.ms);
-      for (const { began, times } of answers.slice(0, 4)) {
-        const gaps = times.slice(1).map((t, j) => ({ ms: t - times[j], from: began + times[j], to: began + t }));
-        const beside = gaps.filter((g) => g.to > read.began && g.from < until).map((g) => g.ms);
-        const worst = Math.max(...beside);
-        all.push({
-          own: worst / median(gaps.map((g) => g.ms)),
-          meanwhile: worst / median(beside),
-          firstMs: until - read.began,
+    // Of each stream its longest wait for a chunk while the prompt is read: of its own median, and of the median of that
+    // time. A chunk has what was written in some milliseconds.
+    for (const [n, length] of [
+      [1, 3500],
+      [4, 2400],
+      [15, 1200],
+    ]) {
+      const all = [];
+      for (let i = 0; i < rounds; i++) {
+        const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
+        const streams = bodies(n, () => ({ max_completion_tokens: length }));
+        const { answers } = await load([...streams, { ...long, max_completion_tokens: 2 }], {
+          delays: [...streams.map(() => 0), 60],
         });
+        const read = answers[n],
+          until = read.began + (read.times[0] ?? read.ms);
+        for (const { began, times } of answers.slice(0, n)) {
+          const gaps = times.slice(1).map((t, j) => ({ ms: t - times[j], from: began + times[j], to: began + t }));
+          const beside = gaps.filter((g) => g.to > read.began && g.from < until).map((g) => g.ms);
+          const worst = Math.max(...beside);
+          all.push({
+            own: worst / median(gaps.map((g) => g.ms)),
+            meanwhile: worst / median(beside),
+            chunkMs: median(gaps.map((g) => g.ms)),
+            firstMs: until - read.began,
+            lasts: began + (times.at(-1) ?? 0) > until,
+          });
+        }
       }
+      row('gap', {
+        streams: n,
+        worstOfMedian: round(median(all.map((a) => a.own))),
+        worstOfAll: round(Math.max(...all.map((a) => a.own))),
+        worstOfMedianMeanwhile: round(median(all.map((a) => a.meanwhile))),
+        chunkMs: round(median(all.map((a) => a.chunkMs))),
+        promptMs: round(median(all.map((a) => a.firstMs))),
+        // Streams that went on beyond the prompt.
+        outlastedIt: all.filter((a) => a.lasts).length / all.length,
+      });
     }
-    row('gap', {
-      streams: 4,
-      worstOfMedian: round(median(all.map((a) => a.own))),
-      worstOfMedianMeanwhile: round(median(all.map((a) => a.meanwhile))),
-      promptMs: round(median(all.map((a) => a.firstMs))),
-    });
   }
   if (wants('invariance')) {
     // A row of a product alone in its pass, and sixteen in one: what streams gain by each other in spite of by_row.

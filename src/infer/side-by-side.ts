@@ -26,7 +26,9 @@ async function enginesFor(model: string, slots: number, threads: number): Promis
     names.filter((name) => name.endsWith('.safetensors')).map(async (name) => (await stat(join(model, name))).size),
   ).catch(() => [Number.POSITIVE_INFINITY]);
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
-  return bytes > SMALL_BYTES ? 1 : Math.max(1, Math.min(threads, MOST_ENGINES, Math.floor(slots / LEAST_SLOTS)));
+  return bytes === 0 || bytes > SMALL_BYTES
+    ? 1
+    : Math.max(1, Math.min(threads, MOST_ENGINES, Math.floor(slots / LEAST_SLOTS)));
 }
 
 /**
@@ -39,8 +41,8 @@ export async function openSideBySide(
   options: EngineOptions & { readonly slots: number },
   signal?: AbortSignal,
 ): Promise<Answering> {
-  const { slots, threads = (await import('../native/tensor.js')).getThreads() } = options,
-    n = await enginesFor(options.model, slots, threads);
+  const { slots, threads = (await import('../native/tensor.js')).getThreads(), device = 'cpu' } = options,
+    n = device === 'cpu' ? await enginesFor(options.model, slots, threads) : 1;
   if (n === 1) return openEngine(options, signal);
   const each = { ...options, slots: Math.max(Math.ceil(slots / n), Math.min(slots, ROOMY_SLOTS)), alone: true };
   const opened = await Promise.allSettled(Array.from({ length: n }, () => openEngine(each, signal, BATCH_THREAD)));
