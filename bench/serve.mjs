@@ -322,8 +322,8 @@ async function main() {
     row('adapters', { streams: 16, adapters: 8, ofBase: round(median(ratios)) });
   }
   if (wants('gap')) {
-    // Of each stream its longest wait for a chunk while the prompt is read: of its own median, and of the median of that
-    // time. A chunk has what was written in some milliseconds.
+    // Of each stream its longest wait for a chunk while the prompt is read: of its own median, and of the median of
+    // that time. A chunk has what was written in some milliseconds.
     for (const [n, length] of [
       [1, 3500],
       [4, 2400],

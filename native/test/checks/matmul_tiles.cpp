@@ -84,9 +84,11 @@ void check_tiles(const Backend& emulated, Tally& tally) {
   report(tally, compared >= (kSanitized ? 2 : 3) * 8,
          "tiles: only " + std::to_string(compared) + " runs of cases named for tiles");
 
-  const Value none(nullptr), x = floats({70, 64}, 1), w = bytes_u8({1, 40, 2, 16}, 2),
+  // More than few rows take: those have sums of their own, and want weights that are aligned.
+  const int64_t T = 140;
+  const Value none(nullptr), x = floats({T, 64}, 1), w = bytes_u8({1, 40, 2, 16}, 2),
                              scales = bytes_u8({1, 40, 2}, 3, 118, 123), q = bytes_u8({40, 64}, 4, 1, 127);
-  const Value offsets = values_i32({2}, {0, 70}), dense = floats({40, 64}, 5, 1, DType::bf16);
+  const Value offsets = values_i32({2}, {0, 140}), dense = floats({40, 64}, 5, 1, DType::bf16);
   Value q_scales(DType::bf16, {40, 2}, Role::in);
   for (int64_t i = 0; i < q_scales.numel(); ++i) q_scales.set(i, 0.01 * static_cast<double>(i + 1));
   const struct {
@@ -95,10 +97,10 @@ void check_tiles(const Backend& emulated, Tally& tally) {
     size_t weight;
     size_t step;
   } odd[] = {
-      {"grouped_linear_fwd", {out({70, 40}), none, x, none, offsets, w, scales, none, none, none, 1, 0, 1, 0}, 5, 1},
-      {"linear_q8_fwd", {out({70, 40}), none, x, q, q_scales, none, none, none, 1, 1, 0}, 3, 8},
-      {"linear_fwd", {out({70, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 3, 2},
-      {"linear_fwd", {out({70, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 2, 4},
+      {"grouped_linear_fwd", {out({T, 40}), none, x, none, offsets, w, scales, none, none, none, 1, 0, 1, 0}, 5, 1},
+      {"linear_q8_fwd", {out({T, 40}), none, x, q, q_scales, none, none, none, 1, 1, 0}, 3, 8},
+      {"linear_fwd", {out({T, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 3, 2},
+      {"linear_fwd", {out({T, 40}), none, x, dense, none, none, none, 1, 0, 0, 1, 0}, 2, 4},
   };
   for (const auto& o : odd) {
     const bool equal = same(run(emulated, o.op, o.args), run(emulated, o.op, o.args, o.weight, o.step));
