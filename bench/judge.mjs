@@ -72,13 +72,14 @@ async function timed(work) {
   return { result, wall: (performance.now() - since) / 1000, cpu: (user + system) / 1e6 };
 }
 /**
- * Runs forms in turns; the first round warms up. @param forms by name, each gives its answers; the first is the measure
+ * Runs forms in turns. @param forms by name, each gives its answers; the first is the measure · @param warm rounds that
+ * are not counted
  */
-async function compare(figures, texts, rounds, forms) {
+async function compare(figures, texts, rounds, forms, warm = 1) {
   const took = new Map(Object.keys(forms).map((name) => [name, { wall: [], cpu: [] }]));
   let wanted,
     differing = 0;
-  for (let r = -1; r < rounds; r++)
+  for (let r = -warm; r < rounds; r++)
     for (const [name, work] of Object.entries(forms)) {
       const { result, wall, cpu } = await timed(work);
       wanted ??= result;
@@ -140,7 +141,7 @@ async function nano(name, slots) {
     await openSideBySide(side),
   ];
   const [alone, cached, batched, several] = engines;
-  await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 3), {
+  const forms = {
     alone: judge(alone, 1, false),
     cached: judge(cached, 1, false),
     // As many at once as temper screen asks for.
@@ -148,7 +149,8 @@ async function nano(name, slots) {
     foreseen: judge(batched, ASKED_A_SLOT * slots, true),
     // As temper screen has it.
     sideBySide: judge(several, ASKED_A_SLOT * slots, true),
-  });
+  };
+  await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 3), forms, 3);
   await Promise.all(engines.map((e) => e.close()));
 }
 /** The same without what it is told of the answer. */
