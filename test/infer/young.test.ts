@@ -1,8 +1,12 @@
 // Garbage that is collected in the time of reading, not when V8 wants to.
+import { join } from 'node:path';
 import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
 import { getHeapSpaceStatistics } from 'node:v8';
+import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
+import { packageRoot } from '../../src/base/machine.js';
 import { GREEDY } from '../../src/infer/sequence.js';
 import { Session } from '../../src/infer/session.js';
 import { youngCollector } from '../../src/infer/young.js';
@@ -23,6 +27,29 @@ it('young garbage goes when it is asked for, and no context that is made later c
   expect(youngBytes()).toBeLessThan(before - 300_000);
   const { runInNewContext } = await import('node:vm');
   expect(runInNewContext('typeof gc')).toBe('undefined');
+});
+
+it('threads that ask at once all get it', async () => {
+  const n = 6,
+    gate = new Int32Array(new SharedArrayBuffer(4));
+  const code = `const { workerData: { gate, n, file }, parentPort } = require('node:worker_threads');
+    import(file).then(({ youngCollector }) => {
+      Atomics.add(gate, 0, 1);
+      while (Atomics.load(gate, 0) < n);
+      youngCollector()();
+      parentPort.postMessage('collected');
+    });`;
+  const file = pathToFileURL(join(packageRoot, 'dist', 'infer', 'young.js')).href;
+  const said = await Promise.all(
+    Array.from(
+      { length: n },
+      () =>
+        new Promise((done) => {
+          new Worker(code, { eval: true, workerData: { gate, n, file } }).on('message', done).on('error', done);
+        }),
+    ),
+  );
+  expect(said).toEqual(Array.from({ length: n }, () => 'collected'));
 });
 
 it('a prompt beside a stream has it collected now and then, one that nobody waits beside has not', async () => {
