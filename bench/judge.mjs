@@ -1,9 +1,9 @@
 // node bench/judge.mjs [--only nano,20b] [--rounds N] [--threads N] [--texts N] [--slots N,…] [--policy FILE,…]
 //                      [--shapes slice|20b|120b --layers N --experts N --model DIR --work DIR --answer N --long NAME]
 // Verdicts a second of a local judge: its policy computed once, several texts at once, what it mostly answers foreseen,
-// beside one text after another with the policy computed anew for each and nothing foreseen. In turns in one process;
-// the verdicts of both must be the same. `wall` is of the clock, `cpu` of the CPU time of all threads, which other work
-// on the machine changes least. `forms` tells what each part brings.
+// a small one as several engines, beside one text after another with the policy computed anew for each and nothing
+// foreseen. In turns in one process; the verdicts of both must be the same. `wall` is of the clock, `cpu` of the CPU
+// time of all threads, which other work on the machine changes least. `forms` tells what each part brings.
 //   nano  the embedded judge, with the policy that it knows (a hundred tokens), and with that policy five times over:
 //         those for full-size judges have 400 to 600
 //   20b   made-up weights of those shapes: --shapes slice, two layers with six experts and a small head, which weighs

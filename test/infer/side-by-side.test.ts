@@ -1,4 +1,6 @@
 // Several engines of one small model answer as one does, and what one cannot open none of them leaves open.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { packageRoot } from '../../src/base/machine.js';
@@ -43,12 +45,19 @@ it('few slots and one thread stay one engine with the pool', async () => {
     await engine.close();
   }
 });
-it('what opening refuses is told as one engine tells it', async () => {
-  const missing = { ...options, model: join(packageRoot, 'no-such-model'), slots: 8, threads: 2 };
+it('what opening refuses is told as one engine tells it, of one as of several', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'side-by-side-'));
   const told = async (opening: Promise<unknown>): Promise<unknown> =>
     opening.then(
       () => null,
       (e) => e.message,
     );
-  expect(await told(openSideBySide(missing))).toBe(await told(openEngine(missing)));
+  for (const write of [() => {}, () => writeFileSync(join(folder, 'model.safetensors'), 'no weights')]) {
+    write();
+    const refused = { ...options, model: folder, slots: 8, threads: 2 };
+    const one = await told(openEngine(refused));
+    expect(one).toContain(folder);
+    expect(await told(openSideBySide(refused))).toBe(one);
+  }
+  rmSync(folder, { recursive: true });
 });

@@ -1,8 +1,7 @@
 // Decode: a row of a product has the same bits whichever rows share the call, so that a reply does not depend on what
 // else is served. Of pieces of prompts likewise, which are read as rows among many.
-#include <stdexcept>
+#include <utility>
 
-#include "temper/error.h"
 #include "test/harness/harness.h"
 
 namespace temper::test {
@@ -17,24 +16,8 @@ Value row_of(const Value& x, int64_t row) {
   return y;
 }
 
-// Runs op on a backend; argument 0 afterwards.
-Value run(const Backend& backend, const std::string& op, Values args) {
-  std::vector<Tensor> storage(args.size());
-  std::vector<Tensor*> tensors(args.size(), nullptr);
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (!args[i].is_tensor()) continue;
-    storage[i] = args[i].tensor;
-    storage[i].data = backend.acquire(args[i].bytes.size());
-    backend.put(storage[i].data, args[i].bytes.data(), args[i].bytes.size());
-    tensors[i] = &storage[i];
-  }
-  const int status = settle(backend, invoke(*backend.ops, op, args, tensors));
-  if (!status) backend.get(args[0].bytes.data(), storage[0].data, args[0].bytes.size());
-  for (Tensor* t : tensors)
-    if (t) backend.drop(t->data);
-  if (status) throw std::runtime_error(op + ": " + last_error().message);
-  return args[0];
-}
+// Argument 0 of an op after its call.
+Value run(const Backend& backend, const std::string& op, Values args) { return call(backend, op, std::move(args))[0]; }
 
 // Adapters of ranks 3, 1, 8, 16 and 20 for E experts: pool, table and scales; the pair of one as linear_fwd takes it.
 struct Adapters {

@@ -355,7 +355,7 @@ Values call(const Backend& backend, const std::string& op, Values args) {
   const int status = settle(backend, invoke(*backend.ops, op, args, tensors));
   for (size_t i = 0; i < args.size(); ++i) {
     if (!tensors[i]) continue;
-    if (!status) backend.get(args[i].bytes.data(), storage[i].data, args[i].bytes.size());
+    if (!status && args[i].role != Role::in) backend.get(args[i].bytes.data(), storage[i].data, args[i].bytes.size());
     backend.drop(storage[i].data);
   }
   if (status) throw last_error();
