@@ -3,6 +3,7 @@
 // the same cores. A large model is read from memory once for all its streams, and stays one engine with the pool.
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { HOST } from '../native/backends.js';
 import { type Engine, openEngine } from './engine.js';
 import type { EngineOptions } from './protocol.js';
 import { BATCH_THREAD } from './thread.js';
@@ -41,8 +42,8 @@ export async function openSideBySide(
   options: EngineOptions & { readonly slots: number },
   signal?: AbortSignal,
 ): Promise<Answering> {
-  const { slots, threads = (await import('../native/tensor.js')).getThreads(), device = 'cpu' } = options,
-    n = device === 'cpu' ? await enginesFor(options.model, slots, threads) : 1;
+  const { slots, threads = (await import('../native/tensor.js')).getThreads(), device = HOST } = options,
+    n = device === HOST ? await enginesFor(options.model, slots, threads) : 1;
   if (n === 1) return openEngine(options, signal);
   const each = { ...options, slots: Math.max(Math.ceil(slots / n), Math.min(slots, ROOMY_SLOTS)), alone: true };
   const opened = await Promise.allSettled(Array.from({ length: n }, () => openEngine(each, signal, BATCH_THREAD)));
