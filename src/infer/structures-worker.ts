@@ -8,7 +8,7 @@ import { makeFolders } from '../base/folders.js';
 import type { Checker } from './grammar/check.js';
 import type { Grammar } from './grammar/grammar.js';
 import type { Vocabulary } from './grammar/vocabulary.js';
-import type { StructureCalls, StructureOptions } from './structures.js';
+import type { LaneOptions, StructureCalls, StructureOptions } from './structures.js';
 
 /** Schemas that are remembered. */
 const MOST = 64;
@@ -19,6 +19,10 @@ interface Known {
   readonly checker: Checker;
   /** With its masks. */
   grammar: Grammar | null;
+}
+/** What there was no time for is not tried again. */
+interface GivenUp {
+  readonly error: unknown;
 }
 
 /** Where the arrays of a tokenizer are kept; null: nowhere. */
@@ -49,16 +53,26 @@ async function makeVocabulary({ model, vocabSize }: StructureOptions): Promise<V
   }
 }
 
-await serve<StructureCalls, null, StructureOptions>(async (options) => {
+await serve<StructureCalls, null, LaneOptions>(async (options) => {
   if (process.platform === 'linux') setPriority(0, NICE);
   const { createChecker } = await import('./grammar/check.js');
   const { withMasks } = await import('./grammar/grammar.js');
-  const known = new Map<string, Known>();
+  const { isLate } = await import('./grammar/deadline.js');
+  const known = new Map<string, Known | GivenUp>();
+  const made = (text: string): Known | GivenUp => {
+    try {
+      return { checker: createChecker(JSON.parse(text), options.mostMs), grammar: null };
+    } catch (error) {
+      if (isLate(error)) return { error };
+      throw error;
+    }
+  };
   const knownOf = (text: string): Known => {
-    const own = known.get(text) ?? { checker: createChecker(JSON.parse(text)), grammar: null };
+    const own = known.get(text) ?? made(text);
     known.delete(text);
     known.set(text, own);
     if (known.size > MOST) known.delete(known.keys().next().value!);
+    if ('error' in own) throw own.error;
     return own;
   };
   let vocabulary: Promise<Vocabulary> | undefined;

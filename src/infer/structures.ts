@@ -1,8 +1,10 @@
 // Schemas of answers and of calls' arguments, as a request asks for them: compiled, remembered and checked in a thread
-// of their own, which is started when the first request asks.
+// of their own, which is started when the first request asks. Those that take long have another one, so that they hold
+// up each other alone.
 import { type Channel, LEAST_YOUNG_MIB, openChannel } from '../base/channel.js';
 import type { Message } from '../harmony/types.js';
 import { isAnswer } from './content.js';
+import { isLate } from './grammar/deadline.js';
 import type { Grammar } from './grammar/grammar.js';
 import type { Structure } from './grammar/turn.js';
 import type { Vocabulary } from './grammar/vocabulary.js';
@@ -46,65 +48,100 @@ export interface StructureOptions {
   readonly vocabSize: number;
 }
 
-const ANY_OBJECT = { type: 'object' };
+/** How long compiling a schema may hold up those that come after it, ms; and how long it may take at all. */
+const QUICK_MS = 500,
+  MOST_MS = 10_000;
+/** Longer ones, UTF-16 units, may take that whatever is in them. */
+const QUICK_TEXT = 1 << 16;
+/** What a thread is opened with. */
+export interface LaneOptions extends StructureOptions {
+  readonly mostMs: number;
+}
 
-/** A thread is started at the first `prepare`. */
-export function openStructures(options: StructureOptions): Structures {
-  let opened: Promise<Channel<StructureCalls, null>> | null = null;
-  let vocabulary: Promise<Vocabulary> | null = null;
-  let closed = false;
-  const channel = (): Promise<Channel<StructureCalls, null>> => {
-    if (!opened) {
-      opened = openChannel<StructureCalls, null>('infer/structures-worker.js', options, {
+/** A thread that the first call starts; one that could not be opened, or ended, is started again by the next. */
+class Lane {
+  #opened: Promise<Channel<StructureCalls, null>> | null = null;
+  #closed = false;
+
+  constructor(readonly options: LaneOptions) {}
+
+  #channel(): Promise<Channel<StructureCalls, null>> {
+    if (!this.#opened) {
+      this.#opened = openChannel<StructureCalls, null>('infer/structures-worker.js', this.options, {
         name: 'structures',
         youngMiB: LEAST_YOUNG_MIB,
       });
-      // One that could not be opened, or ended, is opened again by the next request.
-      opened.catch(() => {
-        opened = null;
-        vocabulary = null;
+      this.#opened.catch(() => {
+        this.#opened = null;
       });
     }
-    return opened;
-  };
-  const call = async <K extends keyof StructureCalls>(
+    return this.#opened;
+  }
+  async call<K extends keyof StructureCalls>(
     name: K,
     request: StructureCalls[K]['request'],
     signal?: AbortSignal,
-  ): Promise<StructureCalls[K]['result']> => {
+  ): Promise<StructureCalls[K]['result']> {
     try {
-      return await (await channel()).call(name, request, { signal });
+      return await (await this.#channel()).call(name, request, { signal });
     } catch (e) {
-      if ((e as { readonly code?: unknown }).code === 'worker_exit' && !closed) {
-        opened = null;
-        vocabulary = null;
-      }
+      if ((e as { readonly code?: unknown }).code === 'worker_exit' && !this.#closed) this.#opened = null;
       throw e;
     }
+  }
+  async close(): Promise<void> {
+    this.#closed = true;
+    await (await this.#opened?.catch(() => null))?.close();
+  }
+}
+
+/** A grammar, and the thread that has its schema. */
+interface Compiled {
+  readonly grammar: Grammar;
+  readonly lane: Lane;
+}
+const ANY_OBJECT = { type: 'object' };
+
+/**
+ * A thread is started at the first `prepare`, and another at the first schema that takes long.
+ * @param quickMs how long one may hold up those that come after it
+ */
+export function openStructures(options: StructureOptions, quickMs = QUICK_MS): Structures {
+  const quick = new Lane({ ...options, mostMs: quickMs }),
+    slow = new Lane({ ...options, mostMs: MOST_MS });
+  let vocabulary: Promise<Vocabulary> | null = null;
+  const compile = async (schema: unknown, signal?: AbortSignal): Promise<Compiled> => {
+    const text = JSON.stringify(schema);
+    if (text.length <= QUICK_TEXT)
+      try {
+        return { lane: quick, grammar: await quick.call('compile', text, signal) };
+      } catch (e) {
+        if (!isLate(e)) throw e;
+      }
+    return { lane: slow, grammar: await slow.call('compile', text, signal) };
   };
   return {
     async prepare({ answer, calls, mustCall }, signal) {
-      const compile = (schema: unknown): Promise<Grammar> => call('compile', JSON.stringify(schema), signal);
-      let anyObject: Grammar | undefined;
-      const final = answer === undefined ? null : await compile(answer);
-      const held: { readonly recipient: string; readonly grammar: Grammar; readonly strict: boolean }[] = [];
+      let anyObject: Compiled | undefined;
+      const final = answer === undefined ? null : await compile(answer, signal);
+      const held: (Compiled & { readonly recipient: string; readonly strict: boolean })[] = [];
       for (const { recipient, schema, strict } of calls) {
         const own = strict
-          ? await compile(schema ?? ANY_OBJECT)
+          ? await compile(schema ?? ANY_OBJECT, signal)
           : mustCall && schema !== undefined
-            ? await unlessUnsupported(compile(schema))
+            ? await unlessUnsupported(compile(schema, signal))
             : null;
-        if (!own) anyObject ??= await compile(ANY_OBJECT);
-        held.push({ recipient, strict, grammar: (own ?? anyObject) as Grammar });
+        if (!own) anyObject ??= await compile(ANY_OBJECT, signal);
+        held.push({ recipient, strict, ...((own ?? anyObject) as Compiled) });
       }
-      const checked = [...(final?.checked ?? []), ...held.flatMap((h) => (h.strict ? h.grammar.checked : []))];
-      vocabulary ??= call('vocabulary', null).catch((e: unknown) => {
+      const checked = [...(final?.grammar.checked ?? []), ...held.flatMap((h) => (h.strict ? h.grammar.checked : []))];
+      vocabulary ??= quick.call('vocabulary', null).catch((e: unknown) => {
         vocabulary = null; // the next request asks again
         throw e;
       });
       const structure: Structure = {
         vocabulary: await vocabulary,
-        final: mustCall ? 'none' : (final ?? 'free'),
+        final: mustCall ? 'none' : (final?.grammar ?? 'free'),
         calls: held.map(({ recipient, grammar }) => ({ recipient, grammar })),
         mustCall,
       };
@@ -115,9 +152,10 @@ export function openStructures(options: StructureOptions): Structures {
           for (const m of messages) {
             const tool = calls.find((c) => m.role === 'assistant' && c.recipient === m.recipient);
             const own = tool ? held.find((h) => h.recipient === tool.recipient) : undefined;
-            const schema = own?.strict ? own.grammar.text : final && isAnswer(m) ? final.text : undefined;
-            if (schema === undefined) continue;
-            const broken = await call('check', { schema, text: m.content }, stop);
+            const claimed = own?.strict ? own : final && isAnswer(m) ? final : null;
+            if (!claimed) continue;
+            const { lane, grammar } = claimed;
+            const broken = await lane.call('check', { schema: grammar.text, text: m.content }, stop);
             if (broken !== null) return broken;
           }
           // An answer that was to keep to a schema is there, or a call is.
@@ -128,16 +166,15 @@ export function openStructures(options: StructureOptions): Structures {
       };
     },
     async close() {
-      closed = true;
-      await (await opened?.catch(() => null))?.close();
+      await Promise.all([quick.close(), slow.close()]);
     },
   };
 }
 
 /** A schema of a tool that is not strict is kept to where that can be done. */
-async function unlessUnsupported(grammar: Promise<Grammar>): Promise<Grammar | null> {
+async function unlessUnsupported<T>(compiled: Promise<T>): Promise<T | null> {
   try {
-    return await grammar;
+    return await compiled;
   } catch (e) {
     const { code } = e as { readonly code?: unknown };
     if (code === 'schema_unsupported' || code === 'schema_invalid') return null;

@@ -295,6 +295,14 @@ describe('what is refused, and what is left to the check', () => {
     const most = { $ref: '#/$defs/a' };
     expect(createChecker({ $defs: { a: { minimum: 1 } }, allOf: [{ if: most, else: most }] }).check('2')).toBeNull();
   });
+  it('a condition that always holds, or never, is what it leads to', () => {
+    const of = (schema: string): ReturnType<typeof createChecker> => createChecker(JSON.parse(schema));
+    for (const nobody of ['{"if":{},"then":false}', '{"if":{"title":"any"},"then":false}', '{"if":false,"else":false}'])
+      expect(() => of(nobody)).toThrow('#: no value keeps to this schema');
+    const { check, checked } = of('{"if":true,"then":{"type":"integer"},"else":false}');
+    expect([checked, check('1'), check('"1"')]).toEqual([[], null, expect.any(String)]);
+    expect(of('{"if":false,"then":false}').check('1')).toBeNull();
+  });
   it('what leads on for ever, or nearly', () => {
     const chain = Object.fromEntries(
       Array.from({ length: 15_000 }, (_, i) => [`d${i}`, { allOf: [{ $ref: `#/$defs/d${i + 1}` }] }]),

@@ -102,6 +102,40 @@ describe('a new schema', () => {
     const { checked } = await structures.prepare({ answer: { type: 'object' }, calls: [], mustCall: false });
     expect(checked).toEqual([]);
   });
+  it('that is long holds up no other', async () => {
+    const numbers = Array.from({ length: 60 }, (_, i) => ({ properties: { k: { const: i } }, required: ['k'] }));
+    const long = { oneOf: numbers, $comment: 'x'.repeat(70_000) };
+    const order: string[] = [];
+    const broken = async (name: string, answer: object): Promise<boolean> => {
+      const { check } = await structures.prepare({ answer, calls: [], mustCall: false });
+      order.push(name);
+      return (await check([{ role: 'assistant', channel: 'final', content: '{"k":60}' }])) !== null;
+    };
+    const all = [
+      broken('long', long),
+      broken('other', { properties: { k: { type: 'string' } } }),
+      broken('last', { properties: { k: { const: 60 } } }),
+    ];
+    expect(await Promise.all(all)).toEqual([true, true, false]);
+    expect(order).toEqual(['other', 'last', 'long']);
+  });
+  it('that there was no time for goes on in a thread of those that take long', async () => {
+    const patient = openStructures({ model, vocabSize: 1024 }, 0);
+    try {
+      const calls = [{ recipient: 'functions.f', strict: true, schema: { properties: { k: { const: 1 } } } }];
+      const { check } = await patient.prepare({ answer: { type: 'object' }, calls, mustCall: false });
+      const call = (content: string) => ({
+        role: 'assistant',
+        channel: 'commentary',
+        recipient: 'functions.f',
+        content,
+      });
+      expect(await check([call('{"k":1}') as never])).toBe(null);
+      expect(await check([call('{"k":2}') as never])).toContain('k');
+    } finally {
+      await patient.close();
+    }
+  });
 });
 
 describe('the arrays of a vocabulary', () => {

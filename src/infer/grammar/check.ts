@@ -75,7 +75,8 @@ function compile(own: Json, knowsMeta: boolean): ValidateFunction {
     validateFormats: false,
     // As decimals: 0.3 is a multiple of 0.1.
     multipleOfPrecision: 12,
-    code: { regExp: engine as never },
+    // Ajv's own simplifying of code takes a time that goes by the square of a schema's members.
+    code: { regExp: engine as never, optimize: false },
     logger: false,
   });
   return ajv.compile(own);
@@ -103,17 +104,17 @@ function judges(schema: unknown, { grammar, references }: ReturnType<typeof make
   }
 }
 
-/** @throws {ConfigError} schema_unsupported, schema_invalid */
-export function createChecker(schema: unknown): Checker {
+/** @param ms how long its grammar may take · @throws {ConfigError} schema_unsupported, schema_invalid */
+export function createChecker(schema: unknown, ms?: number): Checker {
   try {
-    return checkerOf(schema);
+    return checkerOf(schema, ms);
   } catch (e) {
     if (!(e instanceof RangeError)) throw e;
     throw new ConfigError('schema_unsupported', `#: it could not be compiled: ${e.message}`.slice(0, 400));
   }
 }
-function checkerOf(schema: unknown): Checker {
-  const made = makeGrammar(schema);
+function checkerOf(schema: unknown, ms?: number): Checker {
+  const made = makeGrammar(schema, ms);
   const { validate, evaluator }: { readonly validate?: ValidateFunction; readonly evaluator?: Evaluator } = judges(
     schema,
     made,

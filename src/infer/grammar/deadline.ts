@@ -12,8 +12,13 @@ export function within<T>(ms: number, work: () => T): T {
     until = before;
   }
 }
-/** @throws {ConfigError} schema_unsupported */
+/** @throws {ConfigError} schema_unsupported: `isLate` knows it */
 export function inTime(): void {
   if (performance.now() > until)
-    throw new ConfigError('schema_unsupported', '#: it takes too long to compile; make it simpler', { at: '#' });
+    throw new ConfigError('schema_unsupported', '#: it takes too long to compile; make it simpler', {
+      at: '#',
+      late: true,
+    });
 }
+/** Whether it was given up for the time alone. */
+export const isLate = (e: unknown): boolean => e instanceof ConfigError && e.details.late === true;

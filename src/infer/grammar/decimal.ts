@@ -32,7 +32,9 @@ const lcm = (a: bigint, b: bigint): bigint => {
   while (y > 0n) [x, y] = [y, x % y];
   return (a / x) * b;
 };
-const tenTo = (n: number): bigint => 10n ** BigInt(n);
+/** By exponent: some hundred at the most, as doubles have no more. */
+const powers: bigint[] = [];
+const tenTo = (n: number): bigint => (powers[n] ??= 10n ** BigInt(n));
 /** Digits after the point beyond those that the bounds have. */
 const FINER = 12;
 const FREE_DIGITS = 15;

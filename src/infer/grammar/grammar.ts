@@ -28,7 +28,7 @@ export interface Grammar {
 
 /** Nodes that are looked at beforehand: schemas that name themselves have no end of them. */
 const MOST_NODES = 4000;
-/** Of compiling: whoever comes next waits so long. */
+/** Of compiling. */
 const MOST_MS = 10_000;
 
 /** Asks for everything that a text could come to ask for. */
@@ -76,10 +76,13 @@ export function withMasks(grammar: Grammar, vocabulary: Vocabulary): Grammar {
   return { ...grammar, masks };
 }
 
-/** @throws {ConfigError} schema_unsupported, schema_invalid */
-export function makeGrammar(schema: unknown): { readonly grammar: Grammar; readonly references: References } {
+/** @param ms how long it may take · @throws {ConfigError} schema_unsupported, schema_invalid */
+export function makeGrammar(
+  schema: unknown,
+  ms = MOST_MS,
+): { readonly grammar: Grammar; readonly references: References } {
   const text = JSON.stringify(schema);
-  return within(MOST_MS, () => {
+  return within(ms, () => {
     const { result, sets } = recordSets(() => {
       const made = compileSchema(schema);
       visit(made.root);

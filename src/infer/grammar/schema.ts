@@ -130,6 +130,9 @@ class Reader implements Reading {
       if (!apart(of)) this.checked.add(`${at}/oneOf`);
       also(union(of));
     }
+    const always = s.if === undefined ? null : alwaysOr(s.if),
+      branch = always ? 'then' : 'else';
+    if (always !== null && s[branch] !== undefined) also(this.node(s[branch], `${at}/${branch}`));
     if (s.not !== undefined) also(this.#not(s.not, `${at}/not`));
     if (left(s.unevaluatedProperties)) also(this.#unevaluated(s, 'members', `${at}/unevaluatedProperties`));
     if (left(s.unevaluatedItems)) also(this.#unevaluated(s, 'items', `${at}/unevaluatedItems`));
@@ -174,11 +177,10 @@ class Reader implements Reading {
 
   /** What is not of some types can be said; anything else is left to the check. */
   #not(schema: unknown, at: string): Node {
-    if (schema === true) return NOTHING;
-    if (schema === false) return ANY;
+    const always = alwaysOr(schema);
+    if (always !== null) return always ? NOTHING : ANY;
     if (!isObject(schema)) return this.wrong(at, 'not', 'a schema');
     const keys = Object.keys(schema).filter((k) => !NOTES.includes(k));
-    if (keys.length === 0) return NOTHING;
     this.node(schema, at); // what is refused in it is refused
     const types = keys.length === 1 && keys[0] === 'type' ? this.#types(schema, at) : null;
     if (types && !types.includes('integer'))
@@ -187,6 +189,13 @@ class Reader implements Reading {
     return ANY;
   }
 }
+/** Of a schema that all values keep to, or none: which; null: it depends on the value. */
+const alwaysOr = (schema: unknown): boolean | null =>
+  typeof schema === 'boolean'
+    ? schema
+    : isObject(schema) && Object.keys(schema).every((k) => NOTES.includes(k))
+      ? true
+      : null;
 const left = (unevaluated: unknown): boolean => unevaluated !== undefined && unevaluated !== true;
 /** Whether it asks for anything. */
 function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
@@ -196,7 +205,7 @@ function says(s: Json, keyword: (typeof CHECKED)[number]): boolean {
     case 'uniqueItems':
       return value !== false;
     case 'if':
-      return s.then !== undefined || s.else !== undefined;
+      return alwaysOr(value) === null && (s.then !== undefined || s.else !== undefined);
     case 'propertyNames':
       return value !== true;
     case 'dependencies':
