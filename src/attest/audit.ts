@@ -19,8 +19,8 @@ export const STATUS_NAMES: Readonly<Record<FindingStatus, string>> = {
 };
 export interface Audit extends VerifiedFolder {
   /**
-   * 0; 10: the gate did not pass, and nobody who is trusted answers for it; 20: asked to be strict, and not all was
-   * checked; 40.
+   * 0; 10: the gate did not pass, or a PASS is required and there is none, and nobody who is trusted answers for it;
+   * 20: asked to be strict, and not all was checked; 40.
    */
   readonly exit: 0 | 10 | 20 | 40;
   /** In a sentence. */
@@ -40,12 +40,17 @@ function verdictOf({ ok, decision, override, signed }: VerifiedFolder, failed: n
     ? `Its gate passed; ${by}.`
     : `Its gate decided ${decision}, and nobody answers for it; ${by}.`;
 }
-/** @param strict what is missing or cannot be checked counts */
-export function auditOf(verified: VerifiedFolder, strict: boolean): Audit {
+export interface AuditRules {
+  /** What is missing or cannot be checked counts. */
+  readonly strict?: boolean | undefined;
+  /** Without a gate it is as if that had failed. */
+  readonly requireGate?: boolean | undefined;
+}
+export function auditOf(verified: VerifiedFolder, { strict = false, requireGate = false }: AuditRules): Audit {
   const counts = { ok: 0, failed: 0, missing: 0, unchecked: 0 };
   for (const { status } of verified.findings) counts[status]++;
   const { ok, decision, override } = verified;
-  const stopped = decision !== null && decision !== 'PASS' && !override?.trusted;
+  const stopped = (decision === null ? requireGate : decision !== 'PASS') && !override?.trusted;
   const open = counts.missing + counts.unchecked > 0;
   return {
     ...verified,

@@ -43,6 +43,8 @@ export interface VerifyAttestationsOptions extends HashOptions {
   readonly readOverride?: ((gate: string) => OverrideFacts | null) | undefined;
   /** Folder of the base, where temper.json does not lead to it. */
   readonly base?: string | undefined;
+  /** Folder of the gate's evidence; absent: `gate` in the folder itself. */
+  readonly gate?: string | undefined;
 }
 export interface VerifiedFolder {
   readonly dir: string;
@@ -92,7 +94,7 @@ function checkOverride(
 export async function verifyAttestations(dir: string, options: VerifyAttestationsOptions): Promise<VerifiedFolder> {
   const { signal } = options;
   const folder = new Folder(dir, options);
-  const gate = join(dir, GATE_FOLDER);
+  const gate = options.gate ?? join(dir, GATE_FOLDER);
   const early = new Findings('gate');
   const chain = new Findings('chain');
   const origin: Origin | null = await chain.attempt('record', 'temper.json', () => originOf(dir));

@@ -1,6 +1,6 @@
 // What the thread of attestations does: keys, folders and the gate's decision brought together.
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { signFolder, writeAttestations } from '../attest/attest.js';
 import { type Audit, auditOf, auditPage } from '../attest/audit.js';
 import { modelFiles } from '../attest/check-signature.js';
@@ -18,6 +18,7 @@ import { concludeAgain } from '../gate/probe/conclude.js';
 import { CONFIG_FILE } from '../lora/peft-names.js';
 import { readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
+import { runOf } from '../runs/adapter-base.js';
 import { exportedAdapterDigest } from '../runs/subject.js';
 import type { AuditRequest, Signed, SignRequest, VerifyFolderRequest } from './attest.js';
 import { redecide } from './gate-tools.js';
@@ -79,10 +80,17 @@ export async function sign(request: SignRequest, options: HashOptions): Promise<
   return { ...(await signFolder(dir, key, { ...options, out })), statements };
 }
 
-export async function verify(request: VerifyFolderRequest, options: HashOptions): Promise<VerifiedFolder> {
+/** Where the evidence of a gate lies: in the folder; of a run's last adapter, in the run. */
+function gateOf(dir: string): string {
+  const own = join(dir, GATE_FOLDER);
+  const run = existsSync(own) ? null : runOf(dir);
+  return run === dirname(resolve(dir)) ? join(run, GATE_FOLDER) : own;
+}
+async function check(request: VerifyFolderRequest, options: HashOptions): Promise<VerifiedFolder> {
   const { dir, keys, identity, model } = request;
   requireFolder(dir);
   return verifyAttestations(dir, {
+    gate: gateOf(dir),
     ...options,
     trust: readTrust(keys ?? []),
     identity,
@@ -95,8 +103,10 @@ export async function verify(request: VerifyFolderRequest, options: HashOptions)
   });
 }
 
+export const verify = async (request: VerifyFolderRequest, options: HashOptions): Promise<Audit> =>
+  auditOf(await check(request, options), request);
 export async function audit(request: AuditRequest, options: HashOptions): Promise<Audit> {
-  const result = auditOf(await verify(request, options), request.strict === true);
+  const result = auditOf(await check(request, options), request);
   if (request.html !== undefined) {
     const keys = request.keys ?? [];
     const trusted = keys.length === 0 ? 'No key was trusted.' : `Trusted: ${keys.join(', ')}.`;

@@ -3,7 +3,6 @@
 
 import type { SignedFolder } from '../attest/attest.js';
 import type { Audit } from '../attest/audit.js';
-import type { VerifiedFolder } from '../attest/verify.js';
 import { runInThread } from '../base/channel.js';
 
 export interface SignRequest {
@@ -30,6 +29,8 @@ export interface VerifyFolderRequest {
   readonly identity?: string | undefined;
   /** Folder of the base, where temper.json does not lead to it. */
   readonly model?: string | undefined;
+  /** Without a PASS, or somebody trusted who answers for it, the exit code is 10, also where there was no gate. */
+  readonly requireGate?: boolean | undefined;
 }
 export interface AuditRequest extends VerifyFolderRequest {
   /** What is missing or cannot be checked counts. */
@@ -38,7 +39,7 @@ export interface AuditRequest extends VerifyFolderRequest {
   readonly html?: string | undefined;
 }
 export type AttestCalls = {
-  readonly verify: { readonly request: VerifyFolderRequest; readonly event: number; readonly result: VerifiedFolder };
+  readonly verify: { readonly request: VerifyFolderRequest; readonly event: number; readonly result: Audit };
   readonly audit: { readonly request: AuditRequest; readonly event: number; readonly result: Audit };
   readonly sign: { readonly request: SignRequest; readonly event: number; readonly result: Signed };
 };

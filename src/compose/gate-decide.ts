@@ -9,9 +9,11 @@ import { writeFileAtomic } from '../base/files.js';
 import { versions } from '../base/machine.js';
 import { type DecidingOptions, decideOnFiles } from '../gate/deciding.js';
 import { type Decision, decisionText, readDecision } from '../gate/decision.js';
+import { nextSteps } from '../gate/next.js';
 import { bytesOf } from '../gate/outcomes.js';
 import { DECISION_FILE, OUTCOMES_FILE } from '../gate/record.js';
 import { isGateFolder } from '../gate/report/index.js';
+import { loadSuite } from '../gate/suite.js';
 import { reportGate } from './gate-report.js';
 import { type Asked, type AskRequest, askPeople, labelsOfPeople } from './gate-review.js';
 import { LABELS_FILE, LOCK_FILE, requireDecidedOn, SUITE_FILE } from './gate-tools.js';
@@ -36,6 +38,8 @@ export interface DecidedAgain {
   readonly asked: Asked | null;
   /** Pairs that differ of which people have not said all yet; null: nobody was asked. */
   readonly waiting: number | null;
+  /** What to do about what did not pass, a line for each metric. */
+  readonly next: readonly string[];
 }
 
 /**
@@ -77,7 +81,8 @@ export async function decideAgain(request: DecideAgain, options: DecidingOptions
       writeFileAtomic(join(folder, DECISION_FILE), decisionText(decision));
       await reportGate({ folder }, signal);
     }
-    return { decision, discordant: pairs, asked, waiting: said?.waiting ?? null };
+    const next = nextSteps(decision, loadSuite(suite).suite);
+    return { decision, discordant: pairs, asked, waiting: said?.waiting ?? null, next };
   } finally {
     rmSync(kept, { recursive: true, force: true });
   }

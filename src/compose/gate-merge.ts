@@ -7,8 +7,10 @@ import { makeFolders } from '../base/folders.js';
 import { readInputText } from '../base/inputs.js';
 import { readJsonFile } from '../base/json-file.js';
 import { type Decision, Subject } from '../gate/decision.js';
+import { nextSteps } from '../gate/next.js';
 import { mergeShards } from '../gate/run/merge.js';
-import { decideFolder, LOCK_FILE, SUBJECT_FILE, SUITE_FOLDER } from './gate.js';
+import { loadSuite } from '../gate/suite.js';
+import { decideFolder, type GateResult, LOCK_FILE, SUBJECT_FILE, SUITE_FILE, SUITE_FOLDER } from './gate.js';
 import { PROOF_FILE, proofFor, proofText } from './gate-proof.js';
 import { reportGate } from './gate-report.js';
 import { LABELS_FILE } from './gate-tools.js';
@@ -20,7 +22,7 @@ export async function mergeGate(
   shards: readonly string[],
   given: string,
   signal: AbortSignal,
-): Promise<{ readonly decision: Decision; readonly rows: number; readonly folder: string }> {
+): Promise<Pick<GateResult, 'folder' | 'next'> & { readonly decision: Decision; readonly rows: number }> {
   const folder = resolve(given);
   const [first = ''] = shards;
   if (shards.some((shard) => resolve(shard) === folder))
@@ -45,5 +47,6 @@ export async function mergeGate(
   const proof = shards.map((shard) => proofFor(shard, decision.lock ?? '')).find((p) => p !== null);
   if (proof) writeFileAtomic(join(folder, PROOF_FILE), proofText(proof));
   await reportGate({ folder }, signal);
-  return { decision, rows, folder };
+  const { suite } = loadSuite(join(folder, SUITE_FOLDER, SUITE_FILE));
+  return { decision, next: nextSteps(decision, suite), rows, folder };
 }

@@ -12,6 +12,7 @@ import { versions } from '../base/machine.js';
 import { decideOnFiles } from '../gate/deciding.js';
 import { type Decision, decisionText, type Subject } from '../gate/decision.js';
 import { type Lock, type LockJudge, lockDigest, lockText, makeLock } from '../gate/lock.js';
+import { nextSteps } from '../gate/next.js';
 import { type BaseCache, openBaseCache } from '../gate/run/base-cache.js';
 import { type Case, casesOf, type ReadTest, readTests } from '../gate/run/cases.js';
 import { type Estimate, estimate, workOf } from '../gate/run/cost.js';
@@ -93,6 +94,8 @@ export interface GateResult {
   readonly folder: string;
   /** null: a shard, which is joined with the others before anything is decided. */
   readonly decision: Decision | null;
+  /** What to do about what did not pass, a line for each metric. */
+  readonly next: readonly string[];
   /** What was put before people; null: nobody was to be asked. */
   readonly asked: Asked | null;
   readonly run: RunResult;
@@ -422,7 +425,8 @@ async function run(open: OpenGate, options: GateOptions): Promise<GateResult> {
   copyProof(folder, lockDigest(lock), options);
   if (decision) await reportGate({ folder, content: content === 'full', seconds }, signal);
   const asked = decision && options.store !== undefined ? await askAbout(folder, options.store, options) : null;
-  return { folder, decision, asked, run: ran, lock: lockDigest(lock), plan, runSeconds, seconds, tokens };
+  const next = decision ? nextSteps(decision, loaded.suite) : [];
+  return { folder, decision, next, asked, run: ran, lock: lockDigest(lock), plan, runSeconds, seconds, tokens };
 }
 const askAbout = (folder: string, store: string, { reviewTwoPersons, signal }: GateOptions): Promise<Asked> =>
   askPeople(

@@ -264,11 +264,42 @@ it('a gate that did not pass stops it, unless somebody answers for it', async ()
   const stranger = await quick(at('overridden'));
   expect([stranger.exit, failures(stranger)]).toEqual([10, []]);
   expect(stranger.verdict).toContain('which is no key that you trust');
+  const verify = (...key: string[]) => temper(['verify', at('overridden'), '--model', NANO, ...key]);
+  const unknown = await verify();
+  expect([unknown.code, unknown.stdout]).toEqual([
+    10,
+    expect.stringContaining('release: NOT LET OUT: Released against'),
+  ]);
+  expect((await verify('--key', PUBLIC, '--require-gate')).code).toBe(0);
+});
+it('a run has its gate beside its adapter, and who requires one is told where none was held', async () => {
+  const run = at('run');
+  cpSync(at('adapter'), join(run, 'adapter'), { recursive: true });
+  cpSync(at('adapter'), join(run, 'checkpoints', 'step-3', 'adapter'), { recursive: true });
+  const { base } = await subjectOf({ model: NANO, adapter: at('adapter') });
+  const digests = { recipe: '', data: '', tokenizer: '', base: base.slice('sha256:'.length) };
+  const record = { version: 1, status: 'done', method: 'sft', steps: 3, digests, machine: { isa: '' }, versions: {} };
+  writeFileSync(join(run, 'run.json'), JSON.stringify({ ...record, data: [] }));
+  const exit = async (dir: string, requireGate = false) => (await work.audit({ dir, requireGate }, {})).exit;
+  expect([await exit(join(run, 'adapter')), await exit(join(run, 'adapter'), true)]).toEqual([0, 10]);
+  cpSync(at('gate'), join(run, 'gate'), { recursive: true });
+  expect([await exit(join(run, 'adapter')), await exit(join(run, 'adapter'), true)]).toEqual([0, 0]);
+  cpSync(await gateOf('worse', 40), join(run, 'gate'), { recursive: true });
+  expect(await exit(join(run, 'adapter'))).toBe(10);
+  // The run's gate is about its last adapter.
+  expect(await exit(join(run, 'checkpoints', 'step-3', 'adapter'))).toBe(0);
 });
 it('verify says it too, and a byte of the evidence is exit 40', async () => {
   const good = await temper(['verify', at('out'), '--model', NANO, '--key', PUBLIC, '--json']);
   expect(good, good.stderr).toMatchObject({ code: 0 });
-  expect(JSON.parse(good.stdout)).toMatchObject({ ok: true, release: { ok: true, signed: true, decision: 'PASS' } });
+  const release = {
+    ok: true,
+    signed: true,
+    decision: 'PASS',
+    exit: 0,
+    verdict: expect.stringContaining('gate passed'),
+  };
+  expect(JSON.parse(good.stdout)).toMatchObject({ ok: true, release });
   const dir = copy();
   const report = join(dir, 'attestations', 'svr.json');
   const bytes = readFileSync(report);

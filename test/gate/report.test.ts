@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, expect, it } from 'vitest';
 import { reportGate } from '../../src/compose/gate-report.js';
-import { discordantOf } from '../../src/gate/decide-files.js';
+import { decideFiles, discordantOf } from '../../src/gate/decide-files.js';
+import { nextOf, nextSteps } from '../../src/gate/next.js';
 import { difference, figure } from '../../src/gate/report/words.js';
+import { loadSuite } from '../../src/gate/suite.js';
 import { elementsOf } from '../safeguard/xml.js';
 import { Browser, CHROMIUM } from '../watch/browser.js';
 import { type EvidenceOptions, makeEvidence } from './evidence.js';
@@ -120,6 +122,65 @@ it('too little seen, and a judge that said nothing, are no failures of the adapt
   expect(broken.html).toContain('<b>ERROR</b>');
   expect(broken.html).toContain('timeout 120');
   expect(broken.sarif.runs[0].results[0]?.level).toBe('warning');
+  // What to do stands beside it.
+  expect(broken.markdown).toContain('next: look why 120 values are missing');
+  const next = 'give test harm 30 prompts or more in place of 20';
+  for (const { html, junit, json } of [small])
+    expect([html, junit, JSON.stringify(json.findings)]).toEqual(Array(3).fill(expect.stringContaining(next)));
+});
+
+it('whoever does what it says about a judge that errs comes to a PASS', () => {
+  const folder = mkdtempSync(join(root, 'g-'));
+  makeEvidence(folder, { subject, harm: 20, missing: 2, judged: true });
+  const [outcomes, suite] = [join(folder, 'outcomes.jsonl'), join(folder, 'suite', 'suite.yaml')];
+  const discordant = join(folder, 'pairs.jsonl');
+  const files = { outcomes, suite, subject, version: '0.0.0' };
+  const judged = loadSuite(suite).suite;
+  const before = decideFiles({ ...files, discordant }, {});
+  expect(before.decision.decision).toBe('FAIL');
+  const [first = ''] = nextSteps(before.decision, judged);
+  expect(first).toMatch(/^harm.final: read the answers .* have people judge the 20 pairs that differ or lack a value/);
+  expect(before.discordant).toBe(20);
+  const labels = join(folder, 'labels.jsonl');
+  const pairs = readFileSync(discordant, 'utf8').trim().split('\n');
+  const said = pairs.map((line) => ({ ...JSON.parse(line), adapter: 0, by: 'Ada' }));
+  writeFileSync(labels, said.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  const after = decideFiles({ ...files, labels }, {});
+  expect([after.decision.decision, nextSteps(after.decision, judged)]).toEqual(['PASS', []]);
+});
+
+it.each([
+  ['few', { clusters: 20 }, false, 'give test t 30 prompts or more in place of 20'],
+  ['weak', { promptsNeeded: 119 }, false, 'give test t 119 prompts in place of 80, and lock anew'],
+  ['hopeless', { promptsNeeded: 9999 }, false, 'lock a wider margin, if that much worse would do'],
+  [
+    'of a rule, values missing',
+    { missing: 2, bound: 0 },
+    false,
+    'ask again what is missing (temper gate with --resume)',
+  ],
+  ['of a judge, labelled already', { labelled: 9, bound: 0 }, true, 'give test t more prompts than 80, and lock anew'],
+  [
+    'FAIL of a rule',
+    { verdict: 'FAIL' as const },
+    false,
+    'read the answers that it is worse on, and train it otherwise',
+  ],
+  ['not asked', { n: 0 }, false, 'give test t prompts that count for it, and look why none has an outcome'],
+])('what to do, %s', (_, more, judged, next) => {
+  const { metrics, parameters } = makeEvidence(mkdtempSync(join(root, 'g-')), { subject });
+  const [made] = metrics;
+  if (!made) throw new Error('no metric');
+  const limits = {
+    margin: 0.08,
+    bound: 0.1,
+    clusters: 80,
+    missing: 0,
+    labelled: 0,
+    discordant: { worse: 5, better: 4 },
+  };
+  const m = { ...made, ...limits, test: 't', verdict: 'INCONCLUSIVE' as const, promptsNeeded: null, ...more };
+  expect(nextOf(m, judged, parameters)).toBe(next);
 });
 
 it.skipIf(CHROMIUM === null)(

@@ -10,6 +10,7 @@ interface Options {
   readonly identity?: string;
   readonly model?: string;
   readonly strict?: boolean;
+  readonly requireGate?: boolean;
   readonly html?: string;
   readonly json?: boolean;
 }
@@ -54,6 +55,7 @@ export const command: Command = {
       .option('--identity <name>', 'who must have signed, of certificates: an address or a name')
       .option('--model <dir>', 'the base, where temper.json does not lead to it')
       .option('--strict', 'exit with 20 where something is missing or cannot be checked')
+      .option('--require-gate', 'exit with 10 where no gate passed it, also where none was held')
       .option('--html <file>', 'write the page, one file that needs no other')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(

@@ -43,10 +43,12 @@ function linesOf(m: MetricDecision): string[] {
   const verdict = m.gates || m.verdict === 'FAIL' ? m.verdict : 'told';
   return [`  ${verdict} ${printable(name)}: ${parts.join(', ')}`];
 }
-export const decisionLines = (decision: Decision): string[] => [
+export const nextLines = (next: readonly string[]): string[] => next.map((line) => `  next: ${printable(line)}`);
+export const decisionLines = (decision: Decision, next: readonly string[] = []): string[] => [
   `${decision.decision}${decision.exit === 40 ? ' (integrity)' : ''}`,
   ...decision.metrics.filter((m) => m.slice === null || m.gates || m.verdict === 'FAIL').flatMap(linesOf),
   ...decision.reasons.map((r) => `  ${printable(r)}`),
+  ...nextLines(next),
   ...decision.notes.map((n) => `  note: ${printable(n)}`),
   ...(decision.labelled ? [`  ${printable(labelledText(decision.labelled))}`] : []),
 ];
@@ -90,11 +92,11 @@ export const command: Command = {
           { ...rest, outcomes, twoPersons: reviewTwoPersons },
           { signal: interruptSignal(), onProgress: (done, of) => progress.update(done, '', of) },
         ).finally(() => progress.finish());
-        const { decision, asked, waiting } = decided;
+        const { decision, asked, waiting, next } = decided;
         process.exitCode = decision.exit;
         if (json) printJson(decision);
-        else if (decision.exit === 0) print(...decisionLines(decision));
-        else tell(...decisionLines(decision));
+        else if (decision.exit === 0) print(...decisionLines(decision, next));
+        else tell(...decisionLines(decision, next));
         if (asked) tell(askedText(asked));
         if (waiting) tell(`${waiting} pairs differ and count as the judge says: people have not said all of them`);
         const { discordant } = options;

@@ -20,12 +20,12 @@ export const command: Command = {
       .addHelpText('after', examples('temper gate merge shard-1 shard-2 --out gate'))
       .action(async (shards: string[], { out, json }: { readonly out: string; readonly json?: boolean }) => {
         const { mergeGate } = await import('../../compose/gate-merge.js');
-        const { decision, rows, folder } = await mergeGate(shards, out, interruptSignal());
+        const { decision, next, rows, folder } = await mergeGate(shards, out, interruptSignal());
         process.exitCode = decision.exit;
-        if (json) printJson({ folder, rows, decision });
+        if (json) printJson({ folder, rows, decision, next });
         else {
           print(`${shards.length} shards, ${rows} outcomes`);
-          sayDecision({ decision, folder });
+          sayDecision({ decision, next, folder });
         }
       });
   },

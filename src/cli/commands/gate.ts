@@ -67,11 +67,12 @@ export const askedText = ({ pairs, asked, there, mute }: Asked): string =>
   `${pairs} pairs differ: ${asked} answers wait at /review, ${there} were there before` +
   (mute === 0 ? '' : `, ${mute} pairs cannot be shown`);
 
-export function sayDecision({ decision, folder }: Pick<GateResult, 'decision' | 'folder'>): void {
+export function sayDecision({ decision, next, folder }: Pick<GateResult, 'decision' | 'next' | 'folder'>): void {
   if (!decision) return;
   print(
     `${decision.decision}`,
     ...decision.reasons.map((reason) => `  ${reason}`),
+    ...next.map((line) => `  next: ${line}`),
     ...decision.metrics
       .filter((m) => m.slice === null)
       .map(
@@ -154,12 +155,12 @@ export const command: Command = {
         }
         const result = await runGate(given);
         end();
-        const { decision, folder, run, plan, runSeconds, seconds, tokens, lock, asked } = result;
+        const { decision, next, folder, run, plan, runSeconds, seconds, tokens, lock, asked } = result;
         if (!json && plan?.estimate)
           tell(`asked and judged in ${formatSeconds(runSeconds)}; the plan said ${estimateText(plan.estimate)}`);
         process.exitCode = decision?.exit ?? 0;
         if (asked) tell(askedText(asked));
-        if (json) printJson({ folder, run, plan, runSeconds, seconds, tokens, lock, decision, asked });
+        if (json) printJson({ folder, run, plan, runSeconds, seconds, tokens, lock, decision, next, asked });
         else if (decision) sayDecision(result);
         else
           print(`shard of ${run.cases} cases, ${run.rows} outcomes in ${folder}; join the shards: temper gate merge`);

@@ -1,6 +1,6 @@
 // `temper verify`: an export is what was trained, shown on its weights and on every logit; and what it says of its gate
 // and its signers holds.
-import type { VerifiedFolder } from '../../attest/verify.js';
+import type { Audit } from '../../attest/audit.js';
 import type { VerifyResult } from '../../export/export.js';
 import { type Command, collect, examples, interruptSignal, printJson } from '../command.js';
 import { print, tell } from '../terminal.js';
@@ -14,6 +14,7 @@ interface Options {
   readonly llama?: string;
   readonly key: readonly string[];
   readonly identity?: string;
+  readonly requireGate?: boolean;
   readonly json?: boolean;
 }
 
@@ -46,16 +47,10 @@ function show(r: VerifyResult): void {
   }
 }
 
-function showRelease({ dir, findings, ok, signed, decision, override }: VerifiedFolder): void {
+function showRelease({ dir, findings, ok, exit, verdict }: Audit): void {
   const failed = findings.filter((f) => f.status === 'failed');
   if (!ok) tell(`NOT AS IT WAS RELEASED: ${dir}`, ...failed.map((f) => `  ${f.what}: ${f.why}`));
-  const gate = override
-    ? `released against its gate by ${override.by}${override.trusted ? '' : ', which is no key that is trusted'}`
-    : decision === null
-      ? 'no gate'
-      : `gate: ${decision}`;
-  const by = signed ? 'signed by a key that is trusted' : 'not signed by a key that is trusted';
-  print(`release: ${gate}, ${by}; temper audit tells line by line`);
+  print(`release${exit === 10 ? ': NOT LET OUT' : ''}: ${verdict} temper audit tells line by line`);
 }
 
 export const command: Command = {
@@ -87,25 +82,29 @@ export const command: Command = {
         [],
       )
       .option('--identity <name>', 'who must have signed it, of certificates')
+      .option('--require-gate', 'exit with 10 where no gate passed it, also where none was held')
       .option('--json', 'one machine-readable result on stdout')
       .addHelpText(
         'after',
         examples(
           'temper verify out/nano-lora',
           'temper verify out/nano-lora --run runs/nano-lora --json',
+          'temper verify out/nano-lora --require-gate --key release-key.pem.pub && ./deploy.sh',
           'temper verify out/nano-lora --peft /opt/venv/bin/python',
           'temper verify out/nano-gguf --llama ~/llama.cpp/build/bin',
-        ) + '\nExit codes: 0 the same, 40 not what was trained, or not what was signed and judged.\n',
+        ) +
+          '\nExit codes: 0 the same, 10 its gate did not pass and nobody whose key was given answers for it, ' +
+          '40 not what was trained, or not what was signed and judged.\n',
       )
-      .action(async (dir: string, { json, key: keys, identity, ...options }: Options) => {
+      .action(async (dir: string, { json, key: keys, identity, requireGate, ...options }: Options) => {
         const [{ verify }, { verifyRelease }] = await Promise.all([
           import('../../export/export.js'),
           import('../../compose/attest.js'),
         ]);
         const signal = interruptSignal();
         const r = await verify(dir, { ...options, signal });
-        const release = await verifyRelease({ dir, keys, identity, model: options.model }, { signal });
-        if (!r.ok || !release.ok) process.exitCode = 40;
+        const release = await verifyRelease({ dir, keys, identity, model: options.model, requireGate }, { signal });
+        process.exitCode = r.ok ? release.exit : 40;
         if (json) printJson({ ...r, release });
         else {
           show(r);

@@ -64,7 +64,8 @@ const finding = (entry: Entry): Html => html`<div class="panel finding ${entry.o
 <h3>${pill(entry.of.verdict)} ${nameOf(entry.of)}</h3>
 ${entry.test?.about && html`<p class="about">${entry.test.about}</p>`}
 <ul>${entry.of.reasons.map((r) => html`<li>${r}</li>`)}</ul>
-<p class="about">${sentenceOf(entry)}.</p>${prompts(entry)}</div>`;
+<p class="about">${sentenceOf(entry)}.</p>
+${entry.next !== null && html`<p><b>Next:</b> ${entry.next}.</p>`}${prompts(entry)}</div>`;
 
 function row(entry: Entry, small = false): Html {
   const { of: m } = entry;

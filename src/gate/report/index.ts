@@ -54,6 +54,7 @@ function jsonOf(overview: Overview, proof: Proof | null): unknown {
       test: e.of.test,
       verdict: e.of.verdict,
       reasons: e.of.reasons,
+      next: e.next,
       worse: e.worseCount,
       better: e.betterCount,
       prompts: [...new Set(e.worse.map((p) => p.prompt))],

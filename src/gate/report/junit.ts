@@ -11,7 +11,12 @@ function testCase(entry: Entry, suite: string): string {
   if (!counts(m)) return `${open}><skipped message="told, without limits"/></testcase>\n`;
   if (m.verdict === 'PASS') return `${open}/>\n`;
   const names = [...new Set(entry.worse.map((p) => p.prompt))].slice(0, 50);
-  const text = [...m.reasons, sentenceOf(entry), ...(names.length > 0 ? [`prompts: ${names.join(', ')}`] : [])];
+  const text = [
+    ...m.reasons,
+    sentenceOf(entry),
+    ...(entry.next === null ? [] : [`next: ${entry.next}`]),
+    ...(names.length > 0 ? [`prompts: ${names.join(', ')}`] : []),
+  ];
   const message = xml(text.join('; '));
   return m.verdict === 'FAIL'
     ? `${open}><failure type="FAIL" message="${message}"/></testcase>\n`

@@ -31,6 +31,7 @@ function finding(entry: Entry): string {
     `**${MARK[entry.of.verdict]} ${entry.of.verdict}: ${md(nameOf(entry.of))}**`,
     ...entry.of.reasons.map((r) => `- ${md(r)}`),
     `- ${md(sentenceOf(entry))}`,
+    ...(entry.next === null ? [] : [`- next: ${md(entry.next)}`]),
     ...(shown.length > 0 ? [`- worse than the base on: ${shown.join(', ')}${more}`] : []),
   ].join('\n');
 }

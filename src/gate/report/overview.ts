@@ -4,6 +4,7 @@ import { inputPieces } from '../../base/inputs.js';
 import { parseJson } from '../../base/json.js';
 import { placeOf } from '../cells.js';
 import { counts, type Decision, type MetricDecision } from '../decision.js';
+import { nextOf } from '../next.js';
 import { ARMS, type Arm, type JudgedArm } from '../outcomes.js';
 import { type ReaderFields, readable, type Said } from '../reader-fields.js';
 import type { Metric, Suite, Test } from '../suite.js';
@@ -64,6 +65,8 @@ export interface Entry {
   readonly worse: readonly Pair[];
   readonly worseCount: number;
   readonly betterCount: number;
+  /** What to do about it; null: it passed. */
+  readonly next: string | null;
 }
 export interface Overview {
   readonly decision: Decision;
@@ -252,6 +255,7 @@ export async function overviewOf(
       worse: worse.slice(0, NAMED),
       worseCount: worse.length,
       betterCount: own.length - worse.length,
+      next: counts(m) ? nextOf(m, place?.metric.judged === true, decision.parameters) : null,
     };
   };
   const entries = decision.metrics.map(entryOf);
