@@ -278,37 +278,39 @@ async function main() {
       });
     }
   if (wants('prefix')) {
-    const first = async (salt) => {
+    // Until the first token is there: a request of one token, to its end. Until there is text: after the turn's header,
+    // of several tokens, where the model writes one; where no text came by the eighth token, until the answer's end.
+    const first = async (salt, most) => {
       const system = `${salt} ${'You keep the tables of a small restaurant by the sea. '.repeat(60)}`;
-      const ratios = [];
-      let cached = 0,
-        prompt = 0;
-      for (let i = 0; i < 2; i++) {
-        const { answers } = await load([
-          {
-            ...body(`Hello ${i}`),
-            messages: [
-              { role: 'system', content: system },
-              { role: 'user', content: `Hello ${i}` },
-            ],
-            max_completion_tokens: 8,
-          },
-        ]);
-        ratios.push(answers[0].times[0] ?? answers[0].ms);
-        cached = answers[0].cached;
-        prompt = system.length;
-      }
-      return { cold: ratios[0], warm: ratios[1], cached, prompt };
+      const one = async (i) => {
+        const messages = [
+          { role: 'system', content: system },
+          { role: 'user', content: `Hello ${i}` },
+        ];
+        const { answers } = await load([{ ...body(''), messages, max_completion_tokens: most }]);
+        const [{ times, ms, cached }] = answers;
+        return { ms: most === 1 ? ms : (times[0] ?? ms), came: times.length > 0, cached };
+      };
+      const uncached = await one(0);
+      return { uncached, cached: await one(1) };
     };
-    await first('warm up');
-    const all = [];
-    for (let i = 0; i < 2 * rounds + 1; i++) all.push(await first(`Case ${i}`));
-    row('prefix', {
-      cachedTokens: all[0].cached,
-      uncachedMs: round(median(all.map((a) => a.cold))),
-      cachedMs: round(median(all.map((a) => a.warm))),
-      ofUncached: round(median(all.map((a) => a.warm / a.cold))),
-    });
+    const kinds = [
+      ['first token', 1],
+      ['first text', 8],
+    ];
+    for (let i = 0; i < 3; i++) for (const [, most] of kinds) await first(`Warm up ${i} ${most}`, most);
+    for (const [of, most] of kinds) {
+      const all = [];
+      for (let i = 0; i < 2 * rounds + 1; i++) all.push(await first(`Case ${i} ${most}`, most));
+      row('prefix', {
+        of,
+        cachedTokens: all[0].cached.cached,
+        uncachedMs: round(median(all.map((a) => a.uncached.ms))),
+        cachedMs: round(median(all.map((a) => a.cached.ms))),
+        ofUncached: round(median(all.map((a) => a.cached.ms / a.uncached.ms))),
+        ...(most === 1 ? {} : { textCame: `${all.filter((a) => a.cached.came).length} of ${all.length}` }),
+      });
+    }
   }
   if (wants('adapters')) {
     const base = bodies(16),

@@ -12,14 +12,17 @@ import { ops, type PRECISION } from '../native/ops.js';
 import { Scope } from '../native/tensor.js';
 import type { Prefixes } from './prefixes.js';
 import type { Sampled } from './sequence.js';
+import { MOST_DRAFTS } from './speculation.js';
 import { cutOf, rowOf, type State, valuesOf } from './state.js';
 
 export interface PromptPassOptions {
   readonly precision: keyof typeof PRECISION;
   /** Most tokens of a piece. */
   readonly tokens: number;
-  /** Takes the first token of an answer. @param row of the result */
-  readonly take: (state: State, result: StepResult, row: number) => readonly Sampled[];
+  /** What a prompt's answer may begin with: rows beside its end, where those have the bits that they have alone. */
+  readonly begins: (state: State) => readonly number[];
+  /** Takes the first tokens of an answer. @param row of the result: the end's, before those of what was guessed */
+  readonly take: (state: State, result: StepResult, row: number, guesses: readonly number[]) => readonly Sampled[];
 }
 
 /** Slices that the time beside streams is cut in: a step takes one of them too long at the most. */
@@ -33,7 +36,14 @@ interface Piece {
   readonly state: State;
   readonly from: number;
   readonly to: number;
+  /** Guesses of what comes after a prompt. */
+  readonly guesses: readonly number[];
 }
+/** Its tokens, and those that are guessed. */
+const tokensOf = ({ state, from, to, guesses }: Piece): readonly number[] => [
+  ...state.options.tokens.subarray(from, to),
+  ...guesses,
+];
 /** Whether it may have rows in a pass of several adapters. */
 const mixes = ({ adapter }: State): boolean => adapter === null || isPooled(adapter);
 const isLast = ({ state, to }: Piece): boolean => to === state.options.tokens.length;
@@ -87,7 +97,7 @@ export class PromptPass {
     if (bits === null || state.prefilled + this.piece(state) < state.options.tokens.length) return false;
     if (!group.every((of) => this.#bits(of) === bits)) return false;
     if (group.every((of) => of.adapter === state.adapter)) return true;
-    const tokens = [state, ...group].reduce((sum, of) => sum + this.piece(of), 0);
+    const tokens = [state, ...group].reduce((sum, of) => sum + this.piece(of) + MOST_DRAFTS, 0);
     return bits === 'alone' && tokens <= MOE_CHUNK_TOKENS && [state, ...group].every(mixes);
   }
   /** Begins the next pieces of prompts; those before are done. */
@@ -136,7 +146,12 @@ export class PromptPass {
   *#pieces(states: readonly State[]): Generator<void, readonly Sampled[]> {
     const pieces = states.map((state): Piece => {
       const to = state.prefilled + this.piece(state);
-      return { state, from: state.prefilled, to };
+      return {
+        state,
+        from: state.prefilled,
+        to,
+        guesses: this.#bits(state) === 'alone' ? this.options.begins(state) : [],
+      };
     });
     const sampled = yield* this.#pass(pieces);
     for (const { state, to } of pieces) {
@@ -156,8 +171,14 @@ export class PromptPass {
     const { precision, take } = this.options,
       { state } = pieces[0] as Piece,
       bits = this.#bits(state),
-      batch = batchOf(pieces),
-      rows = batch.starts.slice(1).map((end) => end - 1);
+      batch = batchOf(pieces);
+    const asked = pieces.flatMap(({ state, guesses }, i) =>
+      [...guesses.keys(), guesses.length].map((ahead) => ({
+        state,
+        ahead,
+        row: (batch.starts[i + 1] ?? 0) - 1 - guesses.length + ahead,
+      })),
+    );
     // Rows alone are in the pool's pass by themselves too: its sums are its own.
     const mixed = bits === 'alone' ? mixedOf(s, pieces) : null,
       adapter = mixed ? null : state.adapter;
@@ -174,15 +195,23 @@ export class PromptPass {
       yield* cacheLayers(this.model, adapter, batch, options);
       return [];
     }
-    const hidden = yield* forwardLayers(s, this.model, adapter, batch, { ...options, rows });
-    const { params, u } = valuesOf(pieces.map(({ state }) => ({ state, ahead: 0 })));
-    const B = pieces.length,
+    const hidden = yield* forwardLayers(s, this.model, adapter, batch, {
+      ...options,
+      rows: Int32Array.from(asked, ({ row }) => row),
+    });
+    const { params, u } = valuesOf(asked);
+    const B = asked.length,
       tokens = s.empty('i32', [B]),
       logprobs = s.empty('f32', [B]);
     const z = logits(s, this.model, hidden, precision, true);
     ops.sample(tokens, logprobs, z, s.from(params, [B, 4]), s.from(u), null);
     const result = { tokens: tokens.read() as Int32Array, logprobs: logprobs.toFloat32(), logits: z };
-    return pieces.flatMap(({ state }, row) => take(state, result, row));
+    let first = 0;
+    return pieces.flatMap(({ state, guesses }) => {
+      const row = first;
+      first += 1 + guesses.length;
+      return take(state, result, row, guesses);
+    });
   }
 }
 
@@ -190,21 +219,20 @@ export class PromptPass {
 function mixedOf(s: Scope, pieces: readonly Piece[]): MixedAdapters | null {
   const pool = pieces.map(({ state }) => state.adapter).find(isPooled)?.pool;
   if (!pool) return null;
-  const rows = pieces.flatMap(({ state, from, to }) => Array.from({ length: to - from }, () => rowOf(state)));
+  const rows = pieces.flatMap((piece) => tokensOf(piece).map(() => rowOf(piece.state)));
   return { pool, rows: s.from(Int32Array.from(rows)) };
 }
 
 function batchOf(pieces: readonly Piece[]): Batch {
-  const starts = new Int32Array(pieces.length + 1);
-  pieces.forEach(({ from, to }, i) => {
-    starts[i + 1] = (starts[i] ?? 0) + to - from;
+  const tokens = pieces.map(tokensOf),
+    starts = new Int32Array(pieces.length + 1);
+  tokens.forEach((of, i) => {
+    starts[i + 1] = (starts[i] ?? 0) + of.length;
   });
-  const tokens = new Int32Array(starts[pieces.length] ?? 0),
-    positions = new Int32Array(tokens.length);
-  pieces.forEach(({ state, from, to }, i) => {
-    const at = starts[i] ?? 0;
-    tokens.set(state.options.tokens.subarray(from, to), at);
-    for (let p = from; p < to; p++) positions[at + p - from] = p;
-  });
-  return { tokens, positions, starts, slots: Int32Array.from(pieces, ({ state }) => state.slot) };
+  return {
+    tokens: Int32Array.from(tokens.flat()),
+    positions: Int32Array.from(pieces.flatMap(({ from }, i) => (tokens[i] ?? []).map((_, n) => from + n))),
+    starts,
+    slots: Int32Array.from(pieces, ({ state }) => state.slot),
+  };
 }

@@ -93,7 +93,8 @@ export class Session implements Disposable {
     this.#pass = new PromptPass(model, this.#cache, this.prefixes, {
       precision: options.precision,
       tokens: options.prefillTokens ?? DEFAULT_PREFILL_TOKENS,
-      take: (state, result, row) => this.#take(state, result, row, [], wishesOf([state])?.[0] ?? null),
+      begins: (state) => this.#begins(state),
+      take: (state, result, row, guesses) => this.#takeFirst(state, result, row, guesses),
     });
     const record = !model.streamsExperts && (options.graphs ?? true);
     const { rowsAlone, sharesRecordings } = backendOf(placeOf(model));
@@ -132,7 +133,8 @@ export class Session implements Disposable {
           'maxTokens or make the cache larger',
         { need: pages, limit: this.#cache.pages },
       );
-    const state = createState(options, (of) => this.#pass.piece(of));
+    const begun = this.#speculation?.beginnings.of(options.adapter ?? BASE, options.tokens) ?? null;
+    const state = createState(options, (of) => this.#pass.piece(of), begun);
     this.#waiting.push(state);
     return state;
   }
@@ -352,6 +354,17 @@ export class Session implements Disposable {
     return { tokens, positions, starts: new Int32Array(starts), slots: new Int32Array(slots) };
   }
 
+  /** What its answer may begin with, at its prompt's end. */
+  #begins(state: State): readonly number[] {
+    const { room } = streamOf(state, this.capacity - state.options.tokens.length);
+    return this.#speculation?.begin(state.track, room) ?? [];
+  }
+  /** The first tokens of an answer, of the pass over its prompt's end. */
+  #takeFirst(state: State, result: StepResult, row: number, guesses: readonly number[]): readonly Sampled[] {
+    const told = this.#take(state, result, row, guesses, wishesOf([state])?.[0] ?? null);
+    if (guesses.length > 0 && told.length > 0) this.#speculation?.began(state.track, guesses, outcomeOf(told, guesses));
+    return told;
+  }
   /**
    * The next token of a sequence, whose row of a pass is `first`, and one more for each guess after it that was right;
    * the others are taken back. @param wish of the first token

@@ -4,8 +4,9 @@
 // the first that is not ends the stream's part, and its rows are taken back. So no token depends on what was guessed.
 //
 // This file decides how many guesses are worth their rows: the whole policy. It knows neither model nor cache.
+import { Beginnings } from './beginnings.js';
 import { StepTimes } from './step-times.js';
-import { Experience, FORESEEN_KIND, kindOf, MODEL_KIND, type Track } from './track.js';
+import { BEGUN_KIND, Experience, FORESEEN_KIND, kindOf, MODEL_KIND, type Track } from './track.js';
 
 /** Most guesses of one stream in a step, and of all together. */
 export const MOST_DRAFTS = 7;
@@ -103,6 +104,8 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 
 export class Speculation {
   readonly clock: () => number;
+  /** What answers began with. */
+  readonly beginnings = new Beginnings();
   readonly #all = new Experience(KEEPS.all);
   /** Of what requests foresaw alone; it fades, so that it is tried again. */
   readonly #foresight = new Experience(KEEPS.all);
@@ -145,6 +148,8 @@ export class Speculation {
       return streams.map(() => []);
     }
     const rows = Math.min(MOST_DRAFT_ROWS, mostRows - streams.length);
+    const begun = this.#begun(streams, rows);
+    if (begun) return begun;
     this.#read(kind, streams, rows);
     this.#offers = streams.map((s) => this.#offer(s, Math.min(MOST_DRAFTS, rows, s.room)));
     if (this.#offers.every((o) => o.most < 1)) return streams.map(() => []);
@@ -166,6 +171,34 @@ export class Speculation {
     if (offers.every((o) => o.most < 1)) return null;
     this.#offers = offers;
     return this.#made(streams, this.#shared(rows));
+  }
+  /**
+   * Of streams that have just begun, while others wait for them: that happens once a stream, and what nearly always
+   * comes is worth its rows whatever they take. null: there are none.
+   */
+  #begun(streams: readonly Stream[], rows: number): Drafts | null {
+    if (rows < 1) return null;
+    const offers = streams.map(({ track, room }): Offer => {
+      const tokens = track.begins(Math.min(MOST_DRAFTS, rows, room));
+      return { kind: BEGUN_KIND, most: tokens.length, tokens };
+    });
+    if (offers.every((o) => o.most < 1)) return null;
+    this.#offers = offers;
+    return this.#made(streams, this.#shared(rows));
+  }
+  /** The same at a prompt's end, whose pass has them as rows of their own. @param room as a stream's */
+  begin(track: Track, room: number): readonly number[] {
+    return track.begins(Math.min(MOST_DRAFTS, room));
+  }
+  /** That pass is done. */
+  began(track: Track, guesses: readonly number[], { tokens }: Outcome): void {
+    this.#count(track, guesses.length, tokens - 1);
+  }
+  #count(track: Track, drafted: number, right: number): void {
+    track.drafted += drafted;
+    track.accepted += right;
+    this.#drafted += drafted;
+    this.#accepted += right;
   }
   /** How many that were foreseen come in a row, more or less. */
   #likely({ experience }: Track): number {
@@ -311,12 +344,10 @@ export class Speculation {
       track.experience.fade(KEEPS.step);
       if (more > 0 && plain !== null) track.lost = Math.max(0, track.lost + took - tokens * plain);
       if (drafted === 0) return;
-      track.idle = 0;
-      track.drafted += drafted;
-      track.accepted += right;
-      this.#drafted += drafted;
-      this.#accepted += right;
+      this.#count(track, drafted, right);
       const { kind: guessed } = this.#offers[i]!;
+      if (guessed === BEGUN_KIND) return;
+      track.idle = 0;
       for (const e of [track.experience, guessed === FORESEEN_KIND ? this.#foresight : this.#all])
         e.add(guessed, right, missed ? 1 : 0);
     });

@@ -1,5 +1,6 @@
 // A sequence as a session knows it: how far its prompt is read, what it was given last.
 import { isPooled, type ModelAdapter } from '../model/types.js';
+import type { Beginning } from './beginnings.js';
 import { isOn } from './brake.js';
 import type { Cut } from './prefixes.js';
 import { uniform } from './random.js';
@@ -31,8 +32,12 @@ export interface Row {
   readonly ahead: number;
 }
 
-/** @param piece tokens of the next piece of its prompt */
-export function createState(options: SequenceOptions, piece: (state: State) => number): State {
+/** @param piece tokens of the next piece of its prompt · @param beginning what answers like its own began with */
+export function createState(
+  options: SequenceOptions,
+  piece: (state: State) => number,
+  beginning: Beginning | null,
+): State {
   const { sharedTokens = 0, tokens } = options;
   const state: State = {
     options,
@@ -46,7 +51,7 @@ export function createState(options: SequenceOptions, piece: (state: State) => n
     cached: 0,
     sampled: 0,
     last: -1,
-    track: new Track(tokens, options.foreseen),
+    track: new Track(tokens, options.foreseen, beginning),
     get decoding() {
       return this.prefilled === options.tokens.length;
     },

@@ -1,13 +1,15 @@
 // What speculation knows of one stream: its text, how often guesses were right, what they have cost it.
+import type { Beginning } from './beginnings.js';
 import { Foreseen } from './foreseen.js';
 import { type Guess, Lookup, NO_GUESS } from './lookup.js';
 
 /** Guesses are as good as the tokens before them that match: from so many on they are counted apart. */
 const MATCHES = [2, 3, 5, 9] as const;
-/** A kind of guess: by how much matched, a model's own, and what the request foresaw. */
+/** A kind of guess: by how much matched, a model's own, what the request foresaw; beginnings know for themselves. */
 export const kindOf = (matched: number): number => MATCHES.findLastIndex((least) => matched >= least);
 export const MODEL_KIND = MATCHES.length;
 export const FORESEEN_KIND = MATCHES.length + 1;
+export const BEGUN_KIND = MATCHES.length + 2;
 const KINDS = MATCHES.length + 2;
 /** How many guesses the knowledge from elsewhere weighs as much as. */
 const WEIGHT = 3;
@@ -50,6 +52,8 @@ export class Track {
   #lookup: Lookup | null = null;
   readonly #ways: Foreseen | null;
   readonly #waiting: number[] = [];
+  /** Its first tokens. */
+  #begun: number[] | null = null;
   readonly experience = new Experience(KEEPS);
   /** Steps since one of its guesses was checked. */
   idle = 0;
@@ -60,16 +64,24 @@ export class Track {
   spent = 0;
   lost = 0;
 
-  /** @param foreseen what the answer is thought to be like */
+  /**
+   * @param foreseen what the answer is thought to be like
+   * @param beginning what answers like it began with; null: nobody asks
+   */
   constructor(
     readonly prompt: Int32Array,
     readonly foreseen?: Int32Array,
+    readonly beginning?: Beginning | null,
   ) {
     this.#ways = foreseen && foreseen.length > 0 ? new Foreseen(foreseen, prompt) : null;
   }
 
   took(token: number): void {
     this.#ways?.took(token);
+    if (this.beginning) {
+      this.#begun ??= this.beginning.begin();
+      this.beginning.add(this.#begun, token);
+    }
     this.#waiting.push(token);
   }
   /** Prompt and answer. */
@@ -84,6 +96,10 @@ export class Track {
     if (this.#ways === null || most < 1) return [];
     if (this.#ways.isLost) this.#ways.find(this.text);
     return this.#ways.guess(most);
+  }
+  /** At most so many tokens that answers like it went on with, where it has just begun. */
+  begins(most: number): readonly number[] {
+    return most < 1 || this.#ways ? [] : (this.beginning?.guess(this.#begun ?? [], most) ?? []);
   }
   #read(): Lookup {
     this.#lookup ??= new Lookup(this.prompt, this.foreseen);
