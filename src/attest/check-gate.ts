@@ -1,7 +1,7 @@
 // The evidence of a gate: that its parts are of each other, that it was about this model, and that the decision follows
 // from it.
 import { shortDigest } from '../runs/named-digest.js';
-import { judgesMerged } from '../runs/standing.js';
+import { judgesMerged, labelsText } from '../runs/standing.js';
 import { firstDifference } from '../verdict-log/canonical.js';
 import { DECISION_FILE, type Evidence } from './evidence.js';
 import { type Finding, Findings } from './findings.js';
@@ -100,7 +100,8 @@ export async function checkGate(context: GateContext): Promise<readonly Finding[
     'those that were decided on',
   );
   is('lock', 'gate.lock.json', lock?.digest, decision.lock, 'the lock that it was decided under');
-  const { subject } = decision;
+  const { subject, labelled } = decision;
+  if (labelled) findings.add('unchecked', 'labels', 'labels.jsonl', labelsText(labelled));
   if (!subject) findings.add('failed', 'subject', 'what was judged', 'decision.json names no adapter');
   else if (checkpoint !== null && subject.merged)
     is('subject', 'the merged checkpoint that was judged', checkpoint, subject.merged.checkpoint, 'this one');

@@ -7,6 +7,7 @@ import { sha256 } from '../base/digest.js';
 import { IntegrityError } from '../base/errors.js';
 import { inputPieces } from '../base/inputs.js';
 import { readJsonFile } from '../base/json-file.js';
+import { GATE_DECISIONS } from '../runs/standing.js';
 import { canonicalJson, type Json } from '../verdict-log/canonical.js';
 import { Frontier, leafHash } from '../verdict-log/merkle.js';
 import { Folder, type HashOptions } from './folder.js';
@@ -61,6 +62,7 @@ export const Decision = z.looseObject({
   lock: MaybeText,
   suite: MaybeText,
   outcomes: MaybeText,
+  labelled: z.looseObject({ pairs: z.int(), by: z.array(z.string()), without: z.enum(GATE_DECISIONS) }).optional(),
   judge: z.unknown(),
   tool: z.unknown(),
 });

@@ -133,17 +133,29 @@ export interface TrainingRun {
   readonly versions: Readonly<Record<string, string>>;
   readonly baseName: string;
 }
+/** What a digest is over, where no single file has it. */
+const DIGEST_OF = {
+  recipe: 'the resolved recipe as sorted JSON, without what changes no bit of the result',
+  base: 'config.json, index and weights in order, each as its name, NUL, its bytes, NUL',
+  data: 'the digests of the files of rows, one a line',
+  code: 'the names and digests of the files of the code, one a line',
+} as const;
+const madeOf = (name: keyof typeof DIGEST_OF, digest: string, more: Readonly<Record<string, string>> = {}) => ({
+  name,
+  annotations: { ...more, digestOf: DIGEST_OF[name] },
+  digest: { sha256: hex(digest) },
+});
 export const provenance = ({ versions: { code, ...versions }, ...run }: TrainingRun): JsonObject => ({
   buildDefinition: {
     buildType: BUILD_TYPE,
-    externalParameters: { recipe: { name: 'recipe.yaml', digest: { sha256: run.digests.recipe } }, method: run.method },
+    externalParameters: { recipe: madeOf('recipe', run.digests.recipe), method: run.method },
     internalParameters: { seed: run.seed, steps: run.steps },
     resolvedDependencies: [
-      { name: 'recipe', digest: { sha256: run.digests.recipe } },
-      { name: 'base', annotations: { model: run.baseName }, digest: { sha256: run.digests.base } },
+      madeOf('recipe', run.digests.recipe),
+      madeOf('base', run.digests.base, { model: run.baseName }),
       ...(run.digests.tokenizer === '' ? [] : [{ name: 'tokenizer', digest: { sha256: run.digests.tokenizer } }]),
-      { name: 'data', digest: { sha256: run.digests.data } },
-      ...(isDigest(code) ? [{ name: 'code', digest: { sha256: hex(code) } }] : []),
+      madeOf('data', run.digests.data),
+      ...(isDigest(code) ? [madeOf('code', code)] : []),
       ...run.data.map((d) => ({ name: `data:${d.file}`, digest: { sha256: d.sha256 } })),
     ],
   },

@@ -7,7 +7,7 @@ import { makeFolders } from '../base/folders.js';
 import { readInput } from '../base/inputs.js';
 import type { GateProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import type { Standing } from '../runs/standing.js';
+import { labelsText, type Standing } from '../runs/standing.js';
 import { type Subject, subjectOf } from '../runs/subject.js';
 import type { ExportFormat, ExportSource } from './format.js';
 
@@ -133,7 +133,7 @@ export function copyEvidence({ standing, override, candidate }: GateNote, folder
 
 /** @param cell makes text of data harmless */
 export function gateCard({ standing, subject, candidate }: GateNote, cell: (text: string) => string): string {
-  const { status, reasons, digests, override } = standing;
+  const { status, reasons, digests, override, labelled } = standing;
   if (subject === null) return '';
   const head = '\n## Release gate\n\n';
   if (candidate === true)
@@ -148,7 +148,9 @@ export function gateCard({ standing, subject, candidate }: GateNote, cell: (text
   if (status === 'passed')
     return (
       `${head}**Passed**: compared with its base on the same prompts, every metric within its margin and below its ` +
-      `cap. The evidence is in gate/; gate/report.html tells it.\n${shown}`
+      `cap. The evidence is in gate/; gate/report.html tells it.\n${
+        labelled ? `\nPeople had a say: ${cell(labelsText(labelled))}.\n` : ''
+      }${shown}`
     );
   return (
     `${head}**Released against the gate**, which it did not pass: ` +

@@ -31,6 +31,7 @@ const Recorded = z.looseObject({
   lock: NamedDigest,
   suite: NamedDigest,
   outcomes: NamedDigest,
+  labelled: z.looseObject({ pairs: z.int(), by: z.array(z.string()), without: z.enum(GATE_DECISIONS) }).optional(),
 });
 export type Recorded = z.infer<typeof Recorded>;
 
@@ -134,7 +135,12 @@ export async function gateStandingOf(request: StandingRequest): Promise<Standing
   }
   const { record, digests } = judged;
   const checkpoint = checkpointOf(record, subject);
-  const rest = { decision: record.decision, folder, digests, override: null, ...(checkpoint ? { checkpoint } : {}) };
+  const { labelled } = record;
+  const rest = {
+    ...{ decision: record.decision, folder, digests, override: null },
+    ...(checkpoint ? { checkpoint } : {}),
+    ...(labelled ? { labelled: { pairs: labelled.pairs, by: labelled.by, without: labelled.without } } : {}),
+  };
   const other = [
     ...otherParts(record, subject),
     ...(['lock', 'suite'] as const)

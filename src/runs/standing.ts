@@ -46,7 +46,19 @@ export interface Standing {
   /** digestCheckpoint of the merged checkpoint that was judged, `sha256:` and hex; absent: none was. */
   readonly checkpoint?: string;
   readonly override: GateOverride | null;
+  /** What people said in place of the judge; absent: nothing. */
+  readonly labelled?: GateLabels;
 }
+export interface GateLabels {
+  readonly pairs: number;
+  readonly by: readonly string[];
+  /** What would have been decided without them. */
+  readonly without: GateDecision;
+}
+/** In one sentence, for readers of a release. */
+export const labelsText = ({ pairs, by, without }: GateLabels): string =>
+  `of ${pairs} pairs people (${by.join(', ')}) said what counts in place of the judge; by the judge alone it is ` +
+  `${without}; no signature shows who they are`;
 /** Whether a decision is about a merged checkpoint too. */
 export const judgesMerged = ({ metrics }: Readonly<Record<string, unknown>>): boolean =>
   Array.isArray(metrics) && metrics.some((m: { readonly arm?: unknown } | null) => m?.arm === 'merged');

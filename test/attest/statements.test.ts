@@ -157,7 +157,9 @@ it('provenance of a run that is at hand names the code, too', () => {
   const code = `sha256:${'4'.repeat(64)}`;
   expect(provenance({ ...run, versions: { temper: '1', code } })).toMatchObject({
     buildDefinition: {
-      resolvedDependencies: expect.arrayContaining([{ name: 'code', digest: { sha256: '4'.repeat(64) } }]),
+      resolvedDependencies: expect.arrayContaining([
+        { name: 'code', annotations: { digestOf: expect.any(String) }, digest: { sha256: '4'.repeat(64) } },
+      ]),
     },
     runDetails: { builder: { version: { temper: '1' } } },
   });

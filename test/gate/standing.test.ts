@@ -8,6 +8,7 @@ import { sha256 } from '../../src/base/digest.js';
 import { IntegrityError } from '../../src/base/errors.js';
 import { lockFolder } from '../../src/base/lock.js';
 import { wantedBy } from '../../src/compose/gate-tools.js';
+import { gateCard } from '../../src/export/gate-note.js';
 import { OVERRIDE_FILE, readOverride, signOverride } from '../../src/gate/override.js';
 import { gateStandingOf, type Redecide } from '../../src/gate/record.js';
 import { readRevocations, revocationOf, revoke, seenLists, takeRevocations } from '../../src/gate/revocations.js';
@@ -140,6 +141,20 @@ describe('evidence', () => {
     expect(await standing(evidence())).toMatchObject({ status: 'passed', decision: 'PASS', reasons: [] });
     expect(await standing(null)).toMatchObject({ status: 'absent' });
     expect(await standing(join(root, 'nowhere'))).toMatchObject({ status: 'absent' });
+  });
+
+  it('that people had a say in says so, and so does the card', async () => {
+    const labelled = { pairs: 9, by: ['Ada'], unbound: 0, changed: [], without: 'FAIL' };
+    const passed = await standing(evidence({ labelled }), SUBJECT, async () => ({ ...MADE, labelled }));
+    expect(passed).toMatchObject({ status: 'passed', labelled: { pairs: 9, by: ['Ada'], without: 'FAIL' } });
+    const card = (of: Standing): string => gateCard({ standing: of, subject: SUBJECT }, (text) => text);
+    expect(card(passed)).toContain(
+      'of 9 pairs people (Ada) said what counts in place of the judge; by the judge alone',
+    );
+    expect(card(await standing(evidence()))).not.toContain('people');
+    // What is recorded of them is held against what is made anew.
+    const softer = evidence({ labelled: { ...labelled, without: 'PASS' } });
+    expect(await standing(softer, SUBJECT, async () => ({ ...MADE, labelled }))).toMatchObject({ status: 'damaged' });
   });
 
   it.each(['adapter', 'base', 'tokenizer', 'chatFormat', 'mergeRecipe'] as const)(
