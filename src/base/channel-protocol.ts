@@ -14,7 +14,8 @@ export interface CallMessage {
   /** One i32 in shared memory: not 0 asks the call to stop, also while native code keeps messages waiting. */
   readonly stop: Int32Array;
 }
-export type ToWorker = CallMessage | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'close' };
+export type OneToWorker = CallMessage | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'close' };
+export type ToWorker = OneToWorker | { readonly kind: 'calls'; readonly calls: readonly CallMessage[] };
 /** id −1: the thread as a whole, ready or not to be opened. */
 export type FromWorker = OneFromWorker | GatheredFromWorker;
 /** Events side by side with the calls they are of, then all else. */

@@ -1,7 +1,7 @@
 // The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
 import { once } from 'node:events';
 import { MessagePort, parentPort, workerData } from 'node:worker_threads';
-import type { Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
+import type { CallMessage, Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
 import { errorToData } from './error-data.js';
 import { type Gathering, Sender } from './gathering.js';
 import { asTypedError } from './system-error.js';
@@ -75,7 +75,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
   }
   if (served.gathers) out.gather(served.gathers);
   const running = new Map<number, () => void>();
-  const answer = async (message: Extract<ToWorker, { readonly kind: 'call' }>): Promise<void> => {
+  const answer = async (message: CallMessage): Promise<void> => {
     const { id, name, request, stop } = message;
     const { signal, abort } = sharedSignal(stop);
     running.set(id, abort);
@@ -95,6 +95,7 @@ export async function serve<C extends Contract, Info, Data = unknown>(
   };
   port.on('message', (message: ToWorker) => {
     if (message.kind === 'call') void answer(message);
+    else if (message.kind === 'calls') for (const call of message.calls) void answer(call);
     else if (message.kind === 'abort') running.get(message.id)?.();
     else
       void Promise.resolve(served.close?.())

@@ -5,10 +5,11 @@ import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { MessageChannel, MessagePort, Worker } from 'node:worker_threads';
-import type { CallMessage, Contract, FromWorker, OneFromWorker, ToWorker } from './channel-protocol.js';
+import type { CallMessage, Contract, FromWorker, OneFromWorker, OneToWorker } from './channel-protocol.js';
 import { errorFromData } from './error-data.js';
 import { NativeError } from './errors.js';
 import { packageRoot } from './machine.js';
+import { Outbox } from './outbox.js';
 import { asTypedError } from './system-error.js';
 
 export interface ChannelOptions {
@@ -21,6 +22,11 @@ export interface ChannelOptions {
    * looking through a third of it takes. Default: V8's, which throughput is best with.
    */
   readonly youngMiB?: number;
+  /**
+   * Streams that are asked for in turns of the event loop right after each other go over together, after so many ms at
+   * the latest: the thread begins with all of them. Default: each at once.
+   */
+  readonly gatherMs?: number;
 }
 export interface CallOptions<Event> {
   readonly signal?: AbortSignal | undefined;
@@ -75,6 +81,7 @@ interface Pending {
 class Connection {
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
+  readonly #out: Outbox;
   readonly exited: Promise<void>;
   readonly ready: Promise<unknown>;
   #nextId = 0;
@@ -86,13 +93,21 @@ class Connection {
     file: string,
     data: unknown,
     readonly name: string,
-    youngMiB?: number,
+    { youngMiB, gatherMs = 0 }: Pick<ChannelOptions, 'youngMiB' | 'gatherMs'> = {},
   ) {
     this.#worker = new Worker(workerFile(file), {
       workerData: data,
       ...(data instanceof MessagePort ? { transferList: [data] } : {}),
       name: `temper-${name}`,
       ...(youngMiB === undefined ? {} : { resourceLimits: { maxYoungGenerationSizeMb: youngMiB } }),
+    });
+    this.#out = new Outbox({
+      ms: gatherMs,
+      post: (message, transfer) => this.#worker.postMessage(message, transfer),
+      failed: ({ id }, error) => {
+        this.#pending.get(id)?.onError(error);
+        this.#pending.delete(id);
+      },
     });
     this.ready = new Promise((resolve, reject) => {
       this.#pending.set(-1, { onEvent: () => {}, onResult: resolve, onError: reject });
@@ -130,6 +145,9 @@ class Connection {
     });
   }
 
+  #send(message: OneToWorker, transfer?: readonly ArrayBuffer[]): void {
+    this.#out.send(message, transfer);
+  }
   #fail(error: unknown): void {
     this.#failure ??= { error };
     for (const p of this.#pending.values()) p.onError(this.#failure.error);
@@ -140,27 +158,29 @@ class Connection {
     if (wanted) this.#worker.ref();
     else this.#worker.unref();
   }
-  send(message: ToWorker, transfer: readonly ArrayBuffer[] = []): void {
-    this.#worker.postMessage(message, transfer);
-  }
 
-  /** @returns how to stop the call, and how to forget it */
+  /**
+   * @param gathers it may go over with others
+   * @returns how to stop the call, and how to forget it
+   */
   start(
     name: string,
     request: unknown,
     pending: Pending,
-    transfer?: readonly ArrayBuffer[],
+    { transfer, gathers = false }: { readonly transfer?: readonly ArrayBuffer[]; readonly gathers?: boolean } = {},
   ): { readonly stop: () => void; readonly forget: () => void } {
     if (this.#closing) throw new NativeError('engine_closed', `the ${this.name} thread is closed; open another one`);
     if (this.#failure) throw this.#failure.error;
     const id = this.#nextId++;
     const stop = new Int32Array(new SharedArrayBuffer(4));
     this.#pending.set(id, pending);
-    this.send({ kind: 'call', id, name, request, stop } satisfies CallMessage, transfer);
+    const message: CallMessage = { kind: 'call', id, name, request, stop };
+    if (gathers && this.#out.options.ms > 0) this.#out.gather(message);
+    else this.#send(message, transfer);
     return {
       stop: () => {
         Atomics.store(stop, 0, 1);
-        this.send({ kind: 'abort', id });
+        this.#send({ kind: 'abort', id });
       },
       forget: () => this.#pending.delete(id),
     };
@@ -169,7 +189,7 @@ class Connection {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#fail(abortError(`the ${this.name} thread was closed`));
-      this.send({ kind: 'close' });
+      this.#send({ kind: 'close' });
       // A step that takes long must not hold up whoever closes.
       const timer = setTimeout(() => void this.terminate(), GRACE_MS);
       await this.exited;
@@ -236,7 +256,7 @@ function callOn<R, E>(
       onResult: (value: unknown): void => settle(() => (thrown ? reject(thrown.error) : resolve(value as R))),
       onError: (error: unknown): void => settle(() => reject(thrown ? thrown.error : error)),
     };
-    const call = connection.start(name, request, pending, transfer);
+    const call = connection.start(name, request, pending, transfer ? { transfer } : {});
     const unlisten = listen(signal, (reason) => {
       call.stop();
       if (!waits) {
@@ -257,7 +277,7 @@ async function* streamOn<R, E>(
   const events: E[] = [];
   let end: { readonly value: R } | { readonly error: unknown } | undefined;
   let wake = (): void => {};
-  const call = connection.start(name, request, {
+  const pending: Pending = {
     onEvent(event) {
       events.push(event as E);
       wake();
@@ -270,7 +290,8 @@ async function* streamOn<R, E>(
       end ??= { error };
       wake();
     },
-  });
+  };
+  const call = connection.start(name, request, pending, { gathers: true });
   const unlisten = listen(signal, (error) => {
     end ??= { error };
     wake();
@@ -300,16 +321,16 @@ const begun = new Map<string, { readonly connection: Connection; readonly port: 
  * with the process.
  * @throws {NativeError} worker_missing
  */
-export function beginThread(file: string, { name, youngMiB }: ChannelOptions): void {
+export function beginThread(file: string, { name, ...options }: ChannelOptions): void {
   const { port1: port, port2 } = new MessageChannel();
-  const connection = new Connection(file, port2, name, youngMiB);
+  const connection = new Connection(file, port2, name, options);
   connection.ready.catch(() => {}); // told where it is opened
   connection.keep(false);
   begun.set(file, { connection, port });
 }
-function connect(file: string, data: unknown, { name, youngMiB }: ChannelOptions): Connection {
+function connect(file: string, data: unknown, { name, ...options }: ChannelOptions): Connection {
   const before = begun.get(file);
-  if (!before) return new Connection(file, data, name, youngMiB);
+  if (!before) return new Connection(file, data, name, options);
   begun.delete(file);
   const { connection, port } = before;
   try {
