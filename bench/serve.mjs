@@ -171,6 +171,7 @@ async function main() {
     queueMs: 600_000,
   });
   boundHeaps(); // as the command does
+  await server.rehearse(); // so does this, while nobody asks
   // Beside the loop alone nothing runs that a server would not have.
   const engine = only?.every((name) => name === 'loop') ? null : await openEngine(options);
   const client = fork(fileURLToPath(import.meta.url), ['--client']);

@@ -94,6 +94,8 @@ export interface TemperServer {
    * @throws {ConfigError} what is refused; then nothing has changed
    */
   reload(options: ServeOptions): Promise<readonly string[]>;
+  /** Runs its code while nobody asks, so that first requests are answered as fast as later ones; ends by itself. */
+  rehearse(): Promise<void>;
   /** Takes no new requests, ends those under way, then closes. @param signal ends them at once */
   close(signal?: AbortSignal): Promise<void>;
 }
@@ -274,6 +276,7 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
     const shut = (): Promise<void> => new Promise((done) => void server.close(() => done()));
     let closing: Promise<void> | undefined,
       current = options;
+    const ending = new AbortController();
     const setTls = (pem: Pem): void => {
       if ('setSecureContext' in server) server.setSecureContext(pem);
     };
@@ -311,8 +314,13 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
         current = next;
         return told;
       },
+      async rehearse() {
+        const { rehearse } = await import('./rehearsal.js');
+        await rehearse(served.engine.info, () => admission.running > 0, ending.signal);
+      },
       close(stop) {
         closing ??= (async () => {
+          ending.abort();
           const closed = shut();
           const now = (): void => {
             if ('closeAllConnections' in server) server.closeAllConnections();

@@ -136,6 +136,7 @@ export const command: Command = {
         await tellService('READY=1', `STATUS=serving ${names.length} models`);
         if (settings.playground !== false) tell(`temper: playground at ${server.url}/`);
         if (settings.reviewKeys ?? settings.reviewKeyFile) tell(`temper: reviews at ${server.url}/review`);
+        void server.rehearse().catch(() => {}); // then the first requests are slower
         if (!signal.aborted)
           await new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }));
         void tellService('STOPPING=1');
