@@ -29,21 +29,38 @@ export interface Served<C extends Contract, Info> {
 
 const isAborted = Object.getOwnPropertyDescriptor(AbortSignal.prototype, 'aborted')?.get;
 
+/** What a shared signal looks at. */
+interface Shared {
+  readonly stop: Int32Array;
+  readonly abort: () => void;
+}
+const shared = new WeakMap<AbortSignal, Shared>();
+function lookAt(signal: AbortSignal): boolean {
+  const of = shared.get(signal);
+  if (of && Atomics.load(of.stop, 0) !== 0) of.abort();
+  return isAborted?.call(signal) === true;
+}
+/** What shared signals have in place of a signal's own; one for all of them, so that they are of one kind to V8. */
+const SHARED = Object.create(AbortSignal.prototype, {
+  aborted: {
+    get(this: AbortSignal) {
+      return lookAt(this);
+    },
+  },
+  throwIfAborted: {
+    value(this: AbortSignal) {
+      if (lookAt(this)) throw this.reason;
+    },
+  },
+}) as object;
+
 /** A signal that looks at shared memory when it is asked: messages wait while native code runs. */
 function sharedSignal(stop: Int32Array): { readonly signal: AbortSignal; readonly abort: () => void } {
   const controller = new AbortController();
   const { signal } = controller;
   const abort = (): void => controller.abort(new DOMException('stopped', 'AbortError'));
-  const aborted = (): boolean => {
-    if (Atomics.load(stop, 0) !== 0) abort();
-    return isAborted?.call(signal) === true;
-  };
-  Object.defineProperty(signal, 'aborted', { get: aborted });
-  Object.defineProperty(signal, 'throwIfAborted', {
-    value: () => {
-      if (aborted()) throw signal.reason;
-    },
-  });
+  shared.set(signal, { stop, abort });
+  Object.setPrototypeOf(signal, SHARED);
   return { signal, abort };
 }
 

@@ -43,7 +43,10 @@ export class HarmonyParser {
   #part: keyof HeaderParts = 'role';
   #began: Began = 'start';
   #text: string[] = [];
-  #decoder = newDecoder();
+  readonly #plain: Plain;
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  /** A character may be unfinished in it. */
+  #decoding = false;
   #events: ParseEvent[] = [];
 
   constructor(
@@ -51,6 +54,7 @@ export class HarmonyParser {
     readonly options: ParseOptions = {},
   ) {
     this.#ids = controlIds(tokenizer);
+    this.#plain = plainOf(tokenizer);
     if (options.completion ?? true) this.#beginHeader('prompt');
   }
 
@@ -105,9 +109,8 @@ export class HarmonyParser {
   }
 
   #ordinary(token: number): void {
-    const bytes = this.tokenizer.bytes(token);
-    if (bytes.length === 0) return; // reserved and unknown ids say nothing
-    const text = this.#decoder.decode(bytes, { stream: true });
+    const text = this.#textOf(token);
+    if (text === null) return; // reserved and unknown ids say nothing
     if (this.#state === 'between') {
       if (text.trim() === '' && text !== '') return; // line breaks between messages
       this.#beginHeader('nothing');
@@ -119,6 +122,21 @@ export class HarmonyParser {
     const part = (this.#parts[this.#part] ?? '') + text;
     this.#parts[this.#part] = part;
     if (text.includes('\n') || part.length > MAX_HEADER_CHARS || words(part).length > MAX_WORDS) this.#headerIsBody();
+  }
+
+  /** null: it has no bytes. */
+  #textOf(token: number): string | null {
+    const plain = this.#plain.get(token) ?? learnPlain(this.#plain, this.tokenizer, token);
+    if (plain === '') return null;
+    if (plain !== NOT_PLAIN && !this.#decoding) return plain;
+    this.#decoding = plain === NOT_PLAIN;
+    return this.#decoder.decode(this.tokenizer.bytes(token), { stream: true });
+  }
+  /** What is left of an unfinished character. */
+  #endText(): string {
+    if (!this.#decoding) return '';
+    this.#decoding = false;
+    return this.#decoder.decode();
   }
 
   #delta(text: string): void {
@@ -149,7 +167,7 @@ export class HarmonyParser {
 
   /** An unfinished character does not reach over a control token. */
   #flushPart(): void {
-    const left = this.#decoder.decode();
+    const left = this.#endText();
     if (left !== '') this.#parts[this.#part] = (this.#parts[this.#part] ?? '') + left;
   }
 
@@ -176,18 +194,33 @@ export class HarmonyParser {
         this.#headerIsBody();
     }
     if (this.#header) {
-      this.#delta(this.#decoder.decode());
+      this.#delta(this.#endText());
       const value: ParsedMessage = { ...this.#header, content: this.#text.join(''), terminator };
       this.#events.push({ type: 'end', message: this.messages.length, value });
       this.messages.push(value);
       this.#header = null;
     }
-    this.#decoder = newDecoder();
+    this.#endText();
     this.#state = 'between';
   }
 }
 
-const newDecoder = (): TextDecoder => new TextDecoder('utf-8', { ignoreBOM: true });
+/** Texts of tokens that are ASCII alone, which need no decoder, as far as they were asked for. */
+type Plain = Map<number, string>;
+/** Of a token with other bytes; ASCII does not have it. */
+const NOT_PLAIN = '\u{fffd}';
+const plains = new WeakMap<Tokenizer, Plain>();
+function plainOf(tokenizer: Tokenizer): Plain {
+  const known = plains.get(tokenizer) ?? new Map<number, string>();
+  plains.set(tokenizer, known);
+  return known;
+}
+function learnPlain(plain: Plain, tokenizer: Tokenizer, token: number): string {
+  const bytes = tokenizer.bytes(token);
+  const text = bytes.every((byte) => byte < 0x80) ? String.fromCharCode(...bytes) : NOT_PLAIN;
+  if (bytes.length > 0) plain.set(token, text);
+  return text;
+}
 
 /** All messages of a finished sequence. */
 export function parseTokens(

@@ -13,7 +13,8 @@ export interface ActiveTurnOptions {
   readonly tracker: Tracker;
   /** What holds it to a structure. */
   readonly constraint: TurnConstraint | null;
-  readonly emit: (event: TextEvent) => void;
+  /** null: nobody reads it as it comes. */
+  readonly emit: ((event: TextEvent) => void) | null;
 }
 
 /** Tokens of it that were guessed, and those that came. */
@@ -84,18 +85,18 @@ export class ActiveTurn {
     if (content.stopped) return;
     if (this.#last !== null && this.#last.message !== delta.message) this.#flush();
     if (!isAnswer(delta)) {
-      emit({ kind: 'text', ...delta });
+      emit?.({ kind: 'text', ...delta });
       return;
     }
     this.#last = delta;
     const now = content.delta(delta);
-    if (now.text !== '' || now.tokens) emit({ kind: 'text', ...now });
+    if (emit && (now.text !== '' || now.tokens)) emit({ kind: 'text', ...now });
   }
   #flush(): void {
     if (this.#last === null || this.#content.stopped) return;
     const rest = this.#content.rest(this.#last);
     this.#last = null;
-    if (rest.text !== '' || 'tokens' in rest) this.options.emit({ kind: 'text', ...rest });
+    if (rest.text !== '' || 'tokens' in rest) this.options.emit?.({ kind: 'text', ...rest });
   }
   #done(token: number, finish: Finish | null, cut: DoneEvent['cut'], guesses: Guesses): DoneEvent {
     const content = this.#content,

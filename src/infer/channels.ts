@@ -56,23 +56,24 @@ export function createTracker(
   // A message that the prompt began has its text from the prompt too; what was written is what came since.
   const open: Message | null = parser.current ? { ...parser.current, content: '' } : null;
   const began: string[] = [];
-  const deltas = (events: readonly ParseEvent[]): readonly Delta[] =>
-    events.flatMap((event) => {
-      if (event.type === 'end') return [];
+  const deltas = (events: readonly ParseEvent[]): readonly Delta[] => {
+    const out: Delta[] = [];
+    for (const event of events) {
+      if (event.type === 'end') continue;
       const { role, channel, recipient } = event.header;
       const text = event.type === 'delta' ? event.text : '';
-      if (text === '' && (event.type === 'delta' || recipient === undefined)) return [];
+      if (text === '' && (event.type === 'delta' || recipient === undefined)) continue;
       if (open && event.message === first) began.push(text);
-      return [
-        {
-          message: event.message - first,
-          role,
-          channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL,
-          recipient: recipient ?? null,
-          text,
-        },
-      ];
-    });
+      out.push({
+        message: event.message - first,
+        role,
+        channel: (role === 'assistant' ? channel : undefined) ?? NO_CHANNEL,
+        recipient: recipient ?? null,
+        text,
+      });
+    }
+    return out;
+  };
   return {
     get thinking() {
       const header = parser.current;

@@ -18,6 +18,8 @@ export const isAnswer = (m: {
   readonly recipient?: string | null;
 }): boolean => m.role === 'assistant' && !isCall(m.recipient) && m.channel !== 'analysis';
 
+const NO_OTHERS: TokenInfo['top'] = [];
+
 /** Holds the answer's text back as far as it must, and gathers its tokens. */
 export class Content {
   #strings: StopStrings;
@@ -55,14 +57,19 @@ export class Content {
       token,
       bytes: tokenizer.bytes(token),
       logprob,
-      // Control tokens are no text: they are not shown as what could have been said.
-      top: top
-        .filter((c) => !tokenizer.isSpecial(c.token))
-        .slice(0, this.top)
-        .map((c) => ({ ...c, bytes: tokenizer.bytes(c.token) })),
+      top: top.length === 0 ? NO_OTHERS : this.#others(top, this.top),
     };
     this.#waiting.push({ info, at: this.#bytes });
     this.#bytes += info.bytes.length;
+  }
+
+  /** Control tokens are no text: they are not shown as what could have been said. */
+  #others(top: readonly Candidate[], most: number): TokenInfo['top'] {
+    const { tokenizer } = this;
+    return top
+      .filter((c) => !tokenizer.isSpecial(c.token))
+      .slice(0, most)
+      .map((c) => ({ ...c, bytes: tokenizer.bytes(c.token) }));
   }
 
   /** @returns what of it may leave now */
@@ -75,7 +82,7 @@ export class Content {
     const text = this.#strings.push(delta.text);
     this.#left += text.length;
     this.#bytesLeft += Buffer.byteLength(text);
-    return this.#withTokens({ ...delta, text });
+    return this.#withTokens(text === delta.text ? delta : { ...delta, text });
   }
   /** The message is over. @returns what waited */
   rest(last: Delta): Delta & { readonly tokens?: readonly TokenInfo[] } {
@@ -83,10 +90,13 @@ export class Content {
     return this.#withTokens({ ...last, text: this.#strings.rest() });
   }
   #withTokens(delta: Delta): Delta & { readonly tokens?: readonly TokenInfo[] } {
-    const first = this.#waiting.findIndex((t) => t.at >= this.#bytesLeft);
-    const tokens = this.#waiting.splice(0, first < 0 ? this.#waiting.length : first).map((t) => t.info);
-    this.tokens.push(...tokens);
-    return tokens.length === 0 ? delta : { ...delta, tokens };
+    const waiting = this.#waiting;
+    let n = 0;
+    while (n < waiting.length && waiting[n]!.at < this.#bytesLeft) n++;
+    if (n === 0) return delta;
+    const tokens = waiting.splice(0, n).map((t) => t.info);
+    for (const info of tokens) this.tokens.push(info);
+    return { ...delta, tokens };
   }
   /** The turn's messages with the text that ended it, and what came after, cut off. */
   cut(messages: readonly Message[]): readonly Message[] {

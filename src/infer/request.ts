@@ -115,28 +115,42 @@ export class PromptReader {
   /** The answer that a request foresees, as a turn would have it. undefined: none */
   foreseen({ prediction, messages }: GenerateRequest): Int32Array | undefined {
     if (!prediction || prediction.length === 0) return undefined;
-    const { tokenizer } = this,
-      encode = (text: string): Int32Array => tokenizer.encode(seen(text));
+    const { tokenizer } = this;
     if (typeof prediction === 'string') {
-      const said = encode(prediction);
+      const said = tokenizer.encode(seen(prediction));
       if (messages.length === 0) return said;
       const { channel, message } = controlIds(tokenizer);
       return Int32Array.from([channel, ...tokenizer.encode('final'), message, ...said]);
     }
-    return Int32Array.from(prediction.flatMap((turn, i) => [...(i > 0 ? [APART] : []), ...this.#turn(turn, encode)]));
+    return this.#turns(prediction);
   }
-  /** As it would be sampled, behind what ends a prompt. */
-  #turn(turn: ForeseenTurn, encode: (text: string) => Int32Array): readonly number[] {
-    const ids = controlIds(this.tokenizer);
-    return turn.flatMap(({ channel, content }, i) => [
-      ids.start,
-      ...this.tokenizer.encode('assistant'),
-      ids.channel,
-      ...encode(channel),
-      ids.message,
-      ...encode(content),
-      i + 1 < turn.length ? ids.end : ids.return,
-    ]);
+  /** As they would be sampled, behind what ends a prompt. Turns that end alike have those texts in common. */
+  #turns(turns: readonly ForeseenTurn[]): Int32Array {
+    const ids = controlIds(this.tokenizer),
+      role = this.tokenizer.encode('assistant'),
+      known = new Map<string, Int32Array>(),
+      out: number[] = [];
+    const add = (tokens: Int32Array): void => {
+      for (let i = 0; i < tokens.length; i++) out.push(tokens[i] as number);
+    };
+    const encode = (text: string): Int32Array => {
+      const tokens = known.get(text) ?? this.tokenizer.encode(seen(text));
+      known.set(text, tokens);
+      return tokens;
+    };
+    turns.forEach((turn, t) => {
+      if (t > 0) out.push(APART);
+      turn.forEach(({ channel, content }, i) => {
+        out.push(ids.start);
+        add(role);
+        out.push(ids.channel);
+        add(encode(channel));
+        out.push(ids.message);
+        add(encode(content));
+        out.push(i + 1 < turn.length ? ids.end : ids.return);
+      });
+    });
+    return Int32Array.from(out);
   }
   /** The prompt's as far as they are those of the same with nothing else in its last message. */
   #sharedTokens(messages: readonly Message[], shared: string, tokens: Int32Array): number {

@@ -261,7 +261,7 @@ export class Runner implements Disposable {
     }
     this.#goOn();
     const { tracker, tokens } = prompt;
-    const told = request.quiet ? () => {} : emit;
+    const told = request.quiet ? null : emit;
     const turn = new ActiveTurn(tokenizer, { request, promptTokens: tokens.length, tracker, constraint, emit: told });
     return new Promise((done, fail) => {
       const active: Active = { turn, sequence, adapter, done, fail, late: undefined };

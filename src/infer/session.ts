@@ -400,9 +400,11 @@ export class Session implements Disposable {
     length: number,
     wish: Wish | null,
   ): Sampled {
-    const plain = { token: tokens[b] as number, logprob: logprobs[b] as number };
-    const { token, logprob, top } =
-      wish && rows ? steered(this.model, state, wish, rows, b, plain, this.#row) : { ...plain, top: [] };
+    let token = tokens[b] as number,
+      logprob = logprobs[b] as number,
+      top: Sampled['top'];
+    if (wish && rows)
+      ({ token, logprob, top } = steered(this.model, state, wish, rows, b, { token, logprob }, this.#row));
     state.last = token;
     state.sampled++;
     state.options.steer?.took(token);
@@ -411,7 +413,10 @@ export class Session implements Disposable {
     const full = length >= this.capacity;
     const finish: Finish | null = stop.has(token) ? 'stop' : state.sampled >= maxTokens || full ? 'length' : null;
     if (finish) this.#release(state);
-    return { sequence: state, token, logprob, finish, ...(top.length > 0 ? { top } : {}) };
+    // Copies of objects cost as much as all the rest.
+    return top && top.length > 0
+      ? { sequence: state, token, logprob, finish, top }
+      : { sequence: state, token, logprob, finish };
   }
   #release(state: State): void {
     this.#running.splice(this.#running.indexOf(state), 1);

@@ -71,8 +71,15 @@ export const cutOf = ({ options: { tokens, sharedTokens = 0, growing = false }, 
   growing,
 });
 /** @param drafts guesses of each */
-export const rowsOf = (states: readonly State[], drafts: Drafts): readonly Row[] =>
-  states.flatMap((state, i) => [state.last, ...(drafts[i] ?? [])].map((token, ahead) => ({ state, token, ahead })));
+export function rowsOf(states: readonly State[], drafts: Drafts): readonly Row[] {
+  const rows: Row[] = [];
+  states.forEach((state, i) => {
+    rows.push({ state, token: state.last, ahead: 0 });
+    let ahead = 0;
+    for (const token of drafts[i] ?? []) rows.push({ state, token, ahead: ++ahead });
+  });
+  return rows;
+}
 /** What came of a stream's guesses. */
 export const outcomeOf = (told: readonly Sampled[], drafts: readonly number[]): Outcome => ({
   tokens: told.length,

@@ -444,13 +444,15 @@ export class KvCache implements Disposable {
     if (!cache) throw new NativeError('bad_batch', `KvCache: no layer ${layer}`);
     const { kLen, pages, rows } = plan.full,
       keys = (plan.batch.positions[0] ?? 0) + plan.batch.tokens.length;
+    // Field by field: copies of objects cost as much as an op.
+    const { k, v } = cache;
     if (window === 0)
-      return { rows, at: { ...cache, kStart: null, kLen, keys, pages, window, ring: 0, page: PAGE_TOKENS } };
+      return { rows, at: { k, v, kStart: null, kLen, keys, pages, window, ring: 0, page: PAGE_TOKENS } };
     const w = plan.window;
     if (w.kind !== 'ring') return null;
     return {
       rows: w.rows,
-      at: { ...cache, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: this.ring, page: 0 },
+      at: { k, v, kStart: w.kStart, kLen: w.kLen, keys, pages: null, window, ring: this.ring, page: 0 },
     };
   }
   /**
@@ -477,17 +479,17 @@ export class KvCache implements Disposable {
       ops.scatter_rows(all, fresh, w.newTo);
       return all;
     };
-    const line = { k: inLine(cache.k, k), v: inLine(cache.v, v) };
-    for (const [ring, fresh] of [
-      [cache.k, k],
-      [cache.v, v],
-    ] as const) {
+    const toRing = (ring: Tensor, fresh: Tensor): void => {
       using s = new Scope('workspace', this.place);
       const last = s.empty('f32', [w.lastFrom.rows, ...fresh.shape.slice(1)]);
       ops.gather_rows(last, fresh, w.lastFrom);
       ops.scatter_rows(ring, last, w.lastTo);
-    }
-    return { ...line, kStart: w.kStart, kLen: w.kLen, keys: w.lineRows, pages: null, window, ring: 0, page: 0 };
+    };
+    const line = { k: inLine(cache.k, k), v: inLine(cache.v, v) };
+    toRing(cache.k, k);
+    toRing(cache.v, v);
+    const { kStart, kLen, lineRows } = w;
+    return { k: line.k, v: line.v, kStart, kLen, keys: lineRows, pages: null, window, ring: 0, page: 0 };
   }
 
   /**

@@ -164,19 +164,30 @@ export function mapNativeError(error: unknown, op: string): unknown {
     : new NativeError(code, error.message, { op });
 }
 
+type Raw = (...a: unknown[]) => unknown;
+/** Hundreds of calls a token are of these; a list of arguments costs as much as what some of them do. */
+const FEW: readonly string[] = ['alloc', 'free', 'view', 'write', 'read'];
+const guarded = (name: string, call: Raw): Raw =>
+  FEW.includes(name)
+    ? (a, b, c, d) => {
+        try {
+          return call(a, b, c, d);
+        } catch (e) {
+          throw mapNativeError(e, name);
+        }
+      }
+    : (...a) => {
+        try {
+          return call(...a);
+        } catch (e) {
+          throw mapNativeError(e, name);
+        }
+      };
+
 function wrap(raw: Addon): Addon {
   const out: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(raw as unknown as Record<string, unknown>)) {
-    out[name] =
-      typeof value !== 'function' || name === 'call'
-        ? value
-        : (...a: unknown[]): unknown => {
-            try {
-              return (value as (...b: unknown[]) => unknown)(...a);
-            } catch (e) {
-              throw mapNativeError(e, name);
-            }
-          };
+    out[name] = typeof value !== 'function' || name === 'call' ? value : guarded(name, value as Raw);
   }
   return out as unknown as Addon;
 }

@@ -41,7 +41,9 @@ export class Tensor {
     readonly shape: readonly number[],
     readonly place: Place = HOST,
   ) {
-    this.numel = shape.reduce((a, b) => a * b, 1);
+    let numel = 1;
+    for (let i = 0; i < shape.length; i++) numel *= shape[i] as number;
+    this.numel = numel;
   }
   get bytes(): number {
     return this.numel * dtypeBytes(this.dtype);
