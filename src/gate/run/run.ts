@@ -185,6 +185,7 @@ function writeWhole(file: number, text: string, path: string): void {
   try {
     for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
   } catch (e) {
-    throw asWriteError(e, path);
+    // What came before is what --resume goes on from.
+    throw asWriteError(e, path, true);
   }
 }
