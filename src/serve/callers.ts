@@ -1,7 +1,8 @@
 // Who asks, and what he is given for it: the server as his key lets him see it. Routes take it and need not know of
 // keys, limits or statuses.
+import { mapped } from '../base/mapped.js';
 import type { Engine } from '../infer/engine.js';
-import type { GenerateRequest } from '../infer/protocol.js';
+import type { EngineEvent, GenerateRequest } from '../infer/protocol.js';
 import type { Admission, Applicant } from './admission.js';
 import { ApiError } from './api-error.js';
 import type { GenerationService } from './generation.js';
@@ -41,19 +42,18 @@ async function promptTokens(engine: Engine, { messages, prompt }: GenerateReques
 /** Counts what it reads and generates for the key, aborted or not; an answer is as long as the key lets it. */
 const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): Engine => ({
   ...engine,
-  async *generate(request, signal) {
+  generate(request, signal) {
     let pieces = 0,
       whole: number | null = null;
     const { maxTokens = Number.POSITIVE_INFINITY } = request,
       most = Math.min(maxTokens, key.maxTokens ?? Number.POSITIVE_INFINITY);
     const bounded = { ...request, waitMs, ...(Number.isFinite(most) ? { maxTokens: most } : {}) };
-    try {
-      for await (const event of engine.generate(bounded, signal)) {
-        if (event.kind === 'done') whole = event.usage.promptTokens + event.usage.completionTokens;
-        else pieces += event.pieces ?? 1;
-        yield event;
-      }
-    } finally {
+    const count = (event: EngineEvent): EngineEvent => {
+      if (event.kind === 'done') whole = event.usage.promptTokens + event.usage.completionTokens;
+      else pieces += event.pieces ?? 1;
+      return event;
+    };
+    const over = (): void => {
       usage.spend(whole ?? pieces);
       const givenUp = whole === null && (pieces > 0 || signal?.aborted === true);
       if (givenUp && usage.countsTokens)
@@ -61,7 +61,8 @@ const counted = (engine: Engine, key: ApiKey, usage: KeyUsage, waitMs: number): 
           (n) => usage.spend(n),
           () => {}, // none that could be read
         );
-    }
+    };
+    return mapped(engine.generate(bounded, signal), count, over);
   },
   async read(request, signal) {
     const read = await engine.read(request, signal);

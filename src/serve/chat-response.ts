@@ -142,7 +142,9 @@ export class Chunks {
   }
   #chunk(delta: Body, finish: FinishReason | null = null, tokens: readonly TokenInfo[] | null = null): Body {
     const logprobs = tokens && tokens.length > 0 ? logprobsOf(tokens) : null;
-    return { ...chunkBase(this.head), choices: [{ index: this.index, delta, logprobs, finish_reason: finish }] };
+    const chunk = chunkBase(this.head);
+    chunk.choices = [{ index: this.index, delta, logprobs, finish_reason: finish }];
+    return chunk;
   }
   #delta(part: PartHead, text: string): Body {
     if (part.kind === 'call') return { tool_calls: [this.#call({ ...part, text })] };

@@ -1,4 +1,5 @@
 // Several answers to one request: their seeds, and what they give as it comes.
+import { mapped } from '../base/mapped.js';
 import type { GenerateRequest } from '../infer/protocol.js';
 
 /** Answers begin with seeds of their own; the first has the request's. */
@@ -10,18 +11,25 @@ export function withSeed(request: GenerateRequest, choice: number): GenerateRequ
 }
 const SEED_STEP = 0x9e3779b97f5;
 
+interface From<T> {
+  readonly from: number;
+  readonly value: T;
+}
+
 /**
  * What several give, as it comes; leaving the loop, or one that fails, ends all.
  * @param atOnce so many run; the others follow in their order
  */
-export async function* merged<T>(
+export function merged<T>(
   all: readonly AsyncGenerator<T, void, void>[],
   atOnce: number = all.length,
-): AsyncGenerator<{ readonly from: number; readonly value: T }, void, void> {
-  if (all.length === 1 && all[0]) {
-    for await (const value of all[0]) yield { from: 0, value };
-    return;
-  }
+): AsyncIterable<From<T>> {
+  return all.length === 1 && all[0] ? mapped(all[0], (value) => ({ from: 0, value })) : several(all, atOnce);
+}
+async function* several<T>(
+  all: readonly AsyncGenerator<T, void, void>[],
+  atOnce: number,
+): AsyncGenerator<From<T>, void, void> {
   const next = (from: number): Promise<{ readonly from: number; readonly got: IteratorResult<T, void> }> => {
     const asked = (all[from] as AsyncGenerator<T, void, void>).next().then((got) => ({ from, got }));
     // It may fail while nobody waits, as this loop stands at its `yield`: that is told by the next race.

@@ -241,7 +241,7 @@ async function* run(
     const ending = screen
       ? yield* judged({ served, screen, holding }, request, { held, whole, name, gate, sort }, signal)
       : yield* unjudged(served, request, { held, gate, sort }, signal);
-    yield* gate.rest();
+    for (const part of gate.rest()) yield part;
     meter.turn(ending.turn.done, ending.withheld !== null);
     yield { kind: 'end', answer: answerOf(ending, sort, gate.shows, holding) };
   } finally {
@@ -277,7 +277,8 @@ async function* judged(
     if (!begun) yield { kind: 'begin' };
     begun = true;
     if (event.kind === 'done') ending = event;
-    else yield* gate.pass(sort(event.piece, event.piece.message), event.piece.text, event.tokens);
+    else
+      for (const part of gate.pass(sort(event.piece, event.piece.message), event.piece.text, event.tokens)) yield part;
   }
   if (!ending) throw new Error('a turn ended without its end');
   if (waits || ending.withheld) return ending;
@@ -299,7 +300,8 @@ async function* unjudged(
     begun = true;
     if (event.kind === 'done') done = event;
     else if (event.tokens && isLate()) await pause();
-    if (event.kind === 'text' && !waits) yield* gate.pass(sort(event, event.message), event.text, event.tokens);
+    if (event.kind === 'text' && !waits)
+      for (const part of gate.pass(sort(event, event.message), event.text, event.tokens)) yield part;
   }
   if (!done) throw new Error('the engine ended a turn without its last event');
   const withheld = schemaRefusal(await brokenBy(held, done, signal));

@@ -32,13 +32,12 @@ const ANSWERS: readonly (string | undefined)[] = ['final', 'commentary'];
 export function sorter(tools: readonly string[]): Sorter {
   const names = new Map(tools.map((name) => [`functions.${name}`, name]));
   return ({ role, channel = 'unknown', recipient }, index) => {
-    const head = { index, channel, name: '' };
     const name = role === 'assistant' && recipient ? names.get(recipient) : undefined;
-    if (name !== undefined) return { ...head, kind: 'call', name };
+    if (name !== undefined) return { index, kind: 'call', channel, name };
     // A call of what nobody declared is no call that a client can answer; what stands on no known channel, or is said
     // in another's name, is no answer. Both are seen where thoughts are.
     const answers = role === 'assistant' && ANSWERS.includes(channel) && !isCall(recipient);
-    return { ...head, kind: answers ? 'content' : 'reasoning' };
+    return { index, kind: answers ? 'content' : 'reasoning', channel, name: '' };
   };
 }
 

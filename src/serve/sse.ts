@@ -120,17 +120,17 @@ function nodeSink(out: ServerResponse): Sink {
   const framed = out.chunkedEncoding;
   if (framed) out.chunkedEncoding = false;
   let gathered = '';
-  const chunk = (): string => {
-    const text = gathered;
+  /** @param end it is the last */
+  const take = (end = ''): readonly [text: string, encoding: BufferEncoding] => {
+    const bytes = Buffer.byteLength(gathered);
+    // Most text is ASCII, which needs no encoding.
+    const encoding = bytes === gathered.length ? 'latin1' : 'utf8';
+    const text = framed && bytes > 0 ? `${bytes.toString(16)}\r\n${gathered}\r\n${end}` : gathered + end;
     gathered = '';
-    if (!framed || text === '') return text;
-    return `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
+    return [text, encoding];
   };
-  // Most text is ASCII, which needs no encoding.
-  const encodingOf = (text: string): BufferEncoding => (Buffer.byteLength(text) === text.length ? 'latin1' : 'utf8');
   const flush = (): void => {
-    const text = chunk();
-    if (text !== '' && !out.destroyed) out.write(text, encodingOf(text));
+    if (gathered !== '' && !out.destroyed) out.write(...take());
   };
   return {
     write(text) {
@@ -142,10 +142,7 @@ function nodeSink(out: ServerResponse): Sink {
       return out.writableNeedDrain;
     },
     room: (then) => void out.once('drain', then),
-    end() {
-      const text = `${chunk()}${framed ? '0\r\n\r\n' : ''}`;
-      out.end(text, encodingOf(text));
-    },
+    end: () => void out.end(...take(framed ? '0\r\n\r\n' : '')),
     drop: () => void out.destroy(),
   };
 }

@@ -8,14 +8,14 @@ import { serve } from '../../src/serve/server.js';
 
 const info = { contextTokens: 4096 } as EngineInfo;
 
-it('answers some hundred requests, and ends', async () => {
+it('answers as many requests as it is to, and ends', async () => {
   let asked = 0;
   const free = (): boolean => {
     asked++;
     return false;
   };
-  await rehearse(info, free, new AbortController().signal);
-  expect(asked).toBe(300);
+  await rehearse(info, free, new AbortController().signal, 40);
+  expect(asked).toBe(40);
 });
 
 it('gives way while others are answered, and ends when it is told to', async () => {
