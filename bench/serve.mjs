@@ -299,7 +299,10 @@ async function main() {
       ['first token', 1],
       ['first text', 8],
     ];
-    for (let i = 0; i < 3; i++) for (const [, most] of kinds) await first(`Warm up ${i} ${most}`, most);
+    // As of a server that has served a while: its code is compiled, and it knows how answers begin.
+    const began = performance.now();
+    for (let i = 0; i < 3 || (i < 200 && performance.now() - began < 5000); i++)
+      for (const [, most] of kinds) await first(`Warm up ${i} ${most}`, most);
     for (const [of, most] of kinds) {
       const all = [];
       for (let i = 0; i < 2 * rounds + 1; i++) all.push(await first(`Case ${i} ${most}`, most));

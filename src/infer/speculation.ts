@@ -143,13 +143,15 @@ export class Speculation {
     this.#draftMs = 0;
     const foreseen = this.#foreseen(streams, mostRows);
     if (foreseen) return foreseen;
-    if (when === 'auto' && (this.#timesOf(kind).known(streams.length) ?? LEAST_STEP_MS) < LEAST_STEP_MS) {
+    const rows = Math.min(MOST_DRAFT_ROWS, mostRows - streams.length),
+      short = when === 'auto' && (this.#timesOf(kind).known(streams.length) ?? LEAST_STEP_MS) < LEAST_STEP_MS;
+    // Of a stream alone there are few sizes of steps: each soon runs as fast as it can.
+    const begun = short && streams.length > 1 ? null : this.#begun(streams, rows);
+    if (begun) return begun;
+    if (short) {
       this.#offers = [];
       return streams.map(() => []);
     }
-    const rows = Math.min(MOST_DRAFT_ROWS, mostRows - streams.length);
-    const begun = this.#begun(streams, rows);
-    if (begun) return begun;
     this.#read(kind, streams, rows);
     this.#offers = streams.map((s) => this.#offer(s, Math.min(MOST_DRAFTS, rows, s.room)));
     if (this.#offers.every((o) => o.most < 1)) return streams.map(() => []);

@@ -167,6 +167,10 @@ describe('an answer that begins as those before it has the bits of one that is n
     expect(guessed.usage).toMatchObject({ prefixes: plain.usage.prefixes, keptPages: plain.usage.keptPages });
     expect(guessed.usage.draftedTokens).toBeGreaterThan(0);
   });
+  it('in the first step also of a model whose steps are short, while it is alone', () => {
+    const { of } = run(asked(LONG), { speculation: { when: 'auto' } });
+    expect(of[4]!.accepted).toBeGreaterThanOrEqual(7);
+  });
   it('off, nothing is guessed', () => {
     expect(run(asked(SHORT), { speculation: null }).usage.draftedTokens).toBe(0);
   });
