@@ -223,7 +223,7 @@ export class Session implements Disposable {
     const decoding = streams(this.#running, this.#waiting),
       unread = this.#running.filter((q) => !q.decoding),
       comes = this.#waiting.length > 0 && decoding.length > 0;
-    if (![...decoding, ...unread].every((q) => q.options.patient)) return false;
+    if (unread.length === 0 || ![...decoding, ...unread].every((q) => q.options.patient)) return false;
     if (!unread.every((q) => this.#pass.joins(q, []))) return false;
     return this.#company.isAwaited(
       unread.map((q) => q.piece()),
@@ -310,12 +310,14 @@ export class Session implements Disposable {
       const wishes = wishesOf(states),
         // What is wished for after a guess is known when that was right.
         keeps = wishes !== null || rows.some((r) => r.ahead > 0 && r.state.options.steer);
-      const values = {
-        ...valuesOf(rows),
-        ...(adapterRows && {
-          adapterRows: rows.length === states.length ? adapterRows : Int32Array.from(rows, ({ state }) => rowOf(state)),
-        }),
-      };
+      const { params, u } = valuesOf(rows);
+      const values = adapterRows
+        ? {
+            params,
+            u,
+            adapterRows: rows.length === states.length ? adapterRows : Int32Array.from(rows, (r) => rowOf(r.state)),
+          }
+        : { params, u };
       const since = speculation?.clock() ?? 0;
       const result = this.#steps.run(adapter, this.#batchOf(rows), values, keeps);
       const took = (speculation?.clock() ?? 0) - since;

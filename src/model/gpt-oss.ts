@@ -600,9 +600,9 @@ function* attention(
     const { y } = linear(p, i, 'q', c.index, partOf(part, q, from, to), rowsOf(part, xn, from, to), w.q, a.q);
     ops.rope(y, rowsOf(part, c.cos, from, to), rowsOf(part, c.sin, from, to), H, 1);
   });
-  const heads = headsOf(s, p, q.y, kv);
-  if (kv.cached) yield* attendOnCache(p, c, kv.cached, o, heads.q, w.sinks, scale);
-  else
+  if (kv.cached) yield* attendOnCache(p, c, kv.cached, o, q.y.view(s, [t, H, Dh]), w.sinks, scale);
+  else {
+    const heads = headsOf(s, p, q.y, kv);
     ops.attention_fwd(
       o,
       lse,
@@ -620,6 +620,7 @@ function* attention(
       scale,
       p.precision,
     );
+  }
   const oFlat = flat(s, to);
   yield* paced(p.pace, 'dense', t, w.o.w.numel, MANY_ROWS, (from, to) => {
     using part = new Scope('activations', placeOf(p.model));
