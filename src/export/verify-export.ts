@@ -11,11 +11,12 @@ import { type Provenance, readProvenance } from '../lora/provenance.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
 import { loadTrainedAdapter } from '../runs/checkpoint.js';
 import { checkpointSteps, readRun } from '../runs/run-folder.js';
-import { recipeOf, runAround } from '../runs/trained.js';
+import { recipeOf } from '../runs/trained.js';
 import { askConsumer, type ConsumerResult } from './consumer.js';
 import type { ExportFormat, ExportSource, LlamaFile, WeightCheck } from './format.js';
 import { FORMATS } from './formats/index.js';
 import { askLlama } from './gguf/llama-consumer.js';
+import { runOfExport } from './origin-at-hand.js';
 import { openSource, type SourceRequest } from './source.js';
 import { type Comparison, compareLogits, probes } from './verify-logits.js';
 
@@ -53,14 +54,8 @@ export interface VerifyResult extends Comparison {
   readonly consumers: readonly ConsumerResult[];
 }
 
-function findRun(request: VerifyRequest, provenance: Provenance | null): string | null {
-  if (request.run) return resolve(request.run);
-  if (provenance?.run !== undefined) {
-    const there = resolve(request.dir, provenance.run);
-    if (readRun(there)) return there;
-  }
-  return runAround(request.dir);
-}
+const findRun = ({ dir, run }: VerifyRequest, provenance: Provenance | null): string | null =>
+  run ? resolve(run) : runOfExport(dir, provenance);
 
 /** The source that the export was made of. @throws {ConfigError} run_not_found, no_weights, no_adapter */
 function requestOf(request: VerifyRequest, provenance: Provenance | null): SourceRequest & { readonly step?: number } {

@@ -300,6 +300,13 @@ it('verify says it too, and a byte of the evidence is exit 40', async () => {
     verdict: expect.stringContaining('gate passed'),
   };
   expect(JSON.parse(good.stdout)).toMatchObject({ ok: true, release });
+  // Who has the folder alone has the signature to go by.
+  const theirs = copy();
+  const provenance = JSON.parse(readFileSync(join(theirs, 'temper.json'), 'utf8'));
+  writeFileSync(join(theirs, 'temper.json'), JSON.stringify({ ...provenance, adapter: 'not/here' }));
+  await temper(['sign', theirs, '--key', at('key.pem')]);
+  const alone = async (...more: string[]) => (await temper(['verify', theirs, '--model', NANO, ...more])).code;
+  expect([await alone('--key', PUBLIC, '--require-gate'), await alone()]).toEqual([0, 20]);
   const dir = copy();
   const report = join(dir, 'attestations', 'svr.json');
   const bytes = readFileSync(report);

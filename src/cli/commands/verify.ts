@@ -47,6 +47,10 @@ function show(r: VerifyResult): void {
   }
 }
 
+const NOT_COMPARED =
+  'not compared: what it was exported from is not at hand (--run DIR names it); files, signatures and gate are checked';
+const UNKNOWN = '; without a signature by a key that is given (--key) nothing shows that it is what was trained';
+
 function showRelease({ dir, findings, ok, exit, verdict }: Audit): void {
   const failed = findings.filter((f) => f.status === 'failed');
   if (!ok) tell(`NOT AS IT WAS RELEASED: ${dir}`, ...failed.map((f) => `  ${f.what}: ${f.why}`));
@@ -93,21 +97,28 @@ export const command: Command = {
           'temper verify out/nano-lora --peft /opt/venv/bin/python',
           'temper verify out/nano-gguf --llama ~/llama.cpp/build/bin',
         ) +
-          '\nExit codes: 0 the same, 10 its gate did not pass and nobody whose key was given answers for it, ' +
+          '\nExit codes: 0 the same, or signed by a key that was given where the run is not at hand; 10 its gate did ' +
+          'not pass and nobody whose key was given answers for it; 20 neither run nor signature shows what it is; ' +
           '40 not what was trained, or not what was signed and judged.\n',
       )
       .action(async (dir: string, { json, key: keys, identity, requireGate, ...options }: Options) => {
-        const [{ verify }, { verifyRelease }] = await Promise.all([
+        const [{ verify }, { originAtHand }, { verifyRelease }] = await Promise.all([
           import('../../export/export.js'),
+          import('../../export/origin-at-hand.js'),
           import('../../compose/attest.js'),
         ]);
         const signal = interruptSignal();
-        const r = await verify(dir, { ...options, signal });
+        const { run, rows, peft, transformers, llama } = options;
+        const compares = [run, rows, peft, transformers, llama].some((x) => x !== undefined) || originAtHand(dir);
+        const r = compares ? await verify(dir, { ...options, signal }) : null;
         const release = await verifyRelease({ dir, keys, identity, model: options.model, requireGate }, { signal });
-        process.exitCode = r.ok ? release.exit : 40;
-        if (json) printJson({ ...r, release });
+        // Whom it is of a signature shows; where there is none, nothing shows that it is what was trained.
+        const unknown = r === null && release.exit === 0 && !release.signed;
+        process.exitCode = r?.ok === false ? 40 : release.exit || (unknown ? 20 : 0);
+        if (json) printJson({ ...(r ?? { ok: release.ok, dir, compared: null }), release });
         else {
-          show(r);
+          if (r) show(r);
+          else print(NOT_COMPARED + (unknown ? UNKNOWN : ''));
           showRelease(release);
         }
       });
