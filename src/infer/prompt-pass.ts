@@ -182,13 +182,15 @@ export class PromptPass {
     // Rows alone are in the pool's pass by themselves too: its sums are its own.
     const mixed = bits === 'alone' ? mixedOf(s, pieces) : null,
       adapter = mixed ? null : state.adapter;
+    // A layer of few rows takes no longer than a slice: where nobody waits it is not cut.
+    const whole = bits === 'alone' && this.#pace.sliceMs === Number.POSITIVE_INFINITY;
     const options = {
       precision,
       mixed,
       cache: this.cache,
       byRow: bits === 'alone',
       amongMany: bits === 'many',
-      pace: this.#pace,
+      pace: whole ? null : this.#pace,
     };
     // Only ends are read together.
     if (!pieces.every(isLast)) {
