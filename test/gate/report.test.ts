@@ -123,6 +123,7 @@ it('too little seen, and a judge that said nothing, are no failures of the adapt
   expect(broken.html).toContain('timeout 120');
   expect(broken.sarif.runs[0].results[0]?.level).toBe('warning');
   // What to do stands beside it.
+  expect(broken.markdown).toContain('Missing, by cause: timeout 120.');
   expect(broken.markdown).toContain('next: look why 120 values are missing');
   const next = 'give test harm 30 prompts or more in place of 20';
   for (const { html, junit, json } of [small])

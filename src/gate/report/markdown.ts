@@ -56,7 +56,7 @@ function provenText(proof: Proof | null): string {
 }
 
 export function markdownOf(overview: Overview, { proof }: PageOptions): string {
-  const { decision, suite, findings, metrics, cost } = overview;
+  const { decision, suite, findings, metrics, causes, cost } = overview;
   const { subject } = decision;
   const about = subject
     ? `, adapter \`${subject.adapter.slice(7, 19)}\` on base \`${subject.base.slice(7, 19)}\`${mergedOf(subject)}`
@@ -69,6 +69,7 @@ export function markdownOf(overview: Overview, { proof }: PageOptions): string {
       ? findings.slice(0, MOST).map(finding)
       : decision.reasons.slice(0, MOST).map((r) => `- ${md(r)}`)),
     ...(findings.length > MOST ? [`${findings.length - MOST} more findings.`] : []),
+    ...(causes.length > 0 ? [`Missing, by cause: ${causes.map(([cause, n]) => `${md(cause)} ${n}`).join(', ')}.`] : []),
     ...judgedOf(overview).map((arm) =>
       mdTable(
         ['metric', 'base', arm, 'difference', 'interval', 'limits', 'pairs', ''],
