@@ -52,29 +52,50 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-/** @param told log-probabilities are */
-async function* turnOf(
+/**
+ * By hand, as `mapped` is (mapped.ts): its source's result is its last event.
+ * @param told log-probabilities are
+ */
+function turnOf(
   packed: AsyncGenerator<PackedText, PackedDone, void>,
   bytes: TokenBytes,
   told: boolean,
-): AsyncGenerator<EngineEvent, void, void> {
-  let last: TextEvent | null = null;
+): AsyncIterableIterator<EngineEvent, void, void> {
+  let last: TextEvent | null = null,
+    over = false;
   const answer: TokenInfo[] = [];
-  try {
-    for (;;) {
-      const { done, value } = await packed.next();
-      if (done) {
-        const { told: late, ...end } = value;
-        yield told ? { ...end, answer: late ? unpackTokens(late, bytes) : answer } : end;
-        return;
-      }
-      last = unpackText(value, last, bytes);
-      if (last.tokens) answer.push(...last.tokens);
-      yield last;
+  const failed = (error: unknown): never => {
+    over = true;
+    throw error;
+  };
+  const took = ({ done, value }: IteratorResult<PackedText, PackedDone>): IteratorResult<EngineEvent, void> => {
+    // Its reader left while it was waited for.
+    if (over) return { done: true, value: undefined };
+    if (done) {
+      over = true;
+      const { told: late, ...end } = value;
+      return { done: false, value: told ? { ...end, answer: late ? unpackTokens(late, bytes) : answer } : end };
     }
-  } finally {
-    await packed.return(undefined as never);
-  }
+    try {
+      last = unpackText(value, last, bytes);
+    } catch (error) {
+      void packed.return(undefined as never).catch(() => {});
+      return failed(error);
+    }
+    if (last.tokens) answer.push(...last.tokens);
+    return { done: false, value: last };
+  };
+  return {
+    next: () => (over ? Promise.resolve({ done: true, value: undefined }) : packed.next().then(took, failed)),
+    async return() {
+      over = true;
+      await packed.return(undefined as never);
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }
 
 /**

@@ -20,8 +20,8 @@ import { ServedModels } from './served.js';
 
 /** Requests: the last of them take a third of what the first ones do. */
 const REQUESTS = 900;
-/** V8 looks at a function after so many bytes of it have run, whether to compile it: a seventh of what it does. */
-const LOOK_BYTES = 10_000;
+/** After so many bytes of a function have run V8 asks whether to compile it: meanwhile, and as it does by itself. */
+const LOOK_BYTES = { soon: 10_000, own: 66 << 10 };
 /** Chunks of an answer. */
 const CHUNKS = 6;
 /** How often it is looked whether those who ask are gone, ms. */
@@ -73,19 +73,25 @@ class Line extends Duplex {
   }
 }
 
+export interface RehearsalOptions {
+  /** Others are being answered: it waits until they are. */
+  readonly busy: () => boolean;
+  /** Ends it. */
+  readonly signal: AbortSignal;
+  /** Meanwhile the whole process compiles sooner. Default: as it does anyway, which may have been chosen. */
+  readonly soon?: boolean;
+  readonly requests?: number;
+}
+const lookAfter = (bytes: number): void => setFlagsFromString(`--interrupt-budget=${bytes}`);
+
 /**
  * Answers itself until its code is compiled.
  * @param info of the engine that will answer
- * @param busy others are being answered: it waits until they are
- * @param signal ends it
  */
 export async function rehearse(
   info: Engine['info'],
-  busy: () => boolean,
-  signal: AbortSignal,
-  requests: number = REQUESTS,
+  { busy, signal, soon = false, requests = REQUESTS }: RehearsalOptions,
 ): Promise<void> {
-  setFlagsFromString(`--interrupt-budget=${LOOK_BYTES}`);
   const engine = { info, generate } as Pick<Engine, 'info' | 'generate'> as Engine;
   const base = { id: MODEL, adapter: null, digest: '', pairs: 0, status: 'approved', folder: null } as const;
   const structures = {} as Structures; // of answers that keep to schemas: none does here
@@ -107,6 +113,7 @@ export async function rehearse(
   const server = createServer(getRequestListener(app.fetch));
   const line = new Line();
   server.emit('connection', line);
+  if (soon) lookAfter(LOOK_BYTES.soon);
   try {
     for (let i = 0; i < requests && !signal.aborted; i++) {
       while (busy() && !signal.aborted) await sleep(LOOK_MS, undefined, { ref: false });
@@ -116,6 +123,7 @@ export async function rehearse(
       await nextTurn();
     }
   } finally {
+    if (soon) lookAfter(LOOK_BYTES.own);
     line.destroy();
   }
 }

@@ -316,7 +316,9 @@ export async function serve(options: ServeOptions, signal?: AbortSignal): Promis
       },
       async rehearse() {
         const { rehearse } = await import('./rehearsal.js');
-        await rehearse(served.engine.info, () => admission.running > 0, ending.signal);
+        const busy = (): boolean => admission.running > 0;
+        // A judge's engines have chosen when code is compiled.
+        await rehearse(served.engine.info, { busy, signal: ending.signal, soon: opened === null });
       },
       close(stop) {
         closing ??= (async () => {

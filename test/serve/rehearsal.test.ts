@@ -14,7 +14,7 @@ it('answers as many requests as it is to, and ends', async () => {
     asked++;
     return false;
   };
-  await rehearse(info, free, new AbortController().signal, 40);
+  await rehearse(info, { busy: free, signal: new AbortController().signal, requests: 40 });
   expect(asked).toBe(40);
 });
 
@@ -26,7 +26,7 @@ it('gives way while others are answered, and ends when it is told to', async () 
     if (asked === 10) stop.abort();
     return asked > 5;
   };
-  await rehearse(info, busy, stop.signal);
+  await rehearse(info, { busy, signal: stop.signal });
   expect(asked).toBe(10);
 });
 
