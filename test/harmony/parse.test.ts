@@ -255,6 +255,15 @@ describe('streaming', () => {
     expect(parser.messages[0]!.content).toBe('é👍\ufffd');
   });
 
+  test('a character that ASCII follows in place of its rest is U+FFFD before that, and after it text is text', () => {
+    const parser = new HarmonyParser(small);
+    for (const id of ids(small, '<|channel|>final<|message|>')) parser.push(id);
+    const told = [...Buffer.from('a\u00e9').subarray(0, 2), ...Buffer.from('bc')].map((byte) =>
+      parser.push(255 - byte).map((e) => (e.type === 'delta' ? e.text : e.type)),
+    );
+    expect(told).toEqual([['a'], [], ['\ufffdb'], ['c']]);
+  });
+
   test('the header is known before its text, and which channel is open at every token', () => {
     const parser = new HarmonyParser(o200k);
     const open = golden.completion.map((id: number) => {
