@@ -134,13 +134,9 @@ async function nano(name, slots) {
   const open = (count, prefixes, speculation) =>
     openEngine({ model: o.judge, slots: count, prefixes, threads, contextTokens: 1024, speculation });
   const side = { model: o.judge, slots, prefixes: 4, threads, contextTokens: 1024 };
-  const engines = [
-    await open(1, 0, 'off'),
-    await open(1, 4, 'off'),
-    await open(slots, 4, 'auto'),
-    await openSideBySide(side),
-  ];
-  const [alone, cached, batched, several] = engines;
+  const engines = [await open(1, 0, 'off'), await open(1, 4, 'off'), await open(slots, 4, 'auto')];
+  const [alone, cached, batched] = engines,
+    several = await openSideBySide(side);
   const forms = {
     alone: judge(alone, 1, false),
     cached: judge(cached, 1, false),
@@ -148,10 +144,10 @@ async function nano(name, slots) {
     batched: judge(batched, ASKED_A_SLOT * slots, false),
     foreseen: judge(batched, ASKED_A_SLOT * slots, true),
     // As temper screen has it.
-    sideBySide: judge(several, ASKED_A_SLOT * slots, true),
+    sideBySide: judge(several, ASKED_A_SLOT * several.slots, true),
   };
   await compare({ judge: 'nano-judge', policy: name, slots }, texts, Number(o.rounds ?? 3), forms, 3);
-  await Promise.all(engines.map((e) => e.close()));
+  await Promise.all([...engines, several].map((e) => e.close()));
 }
 /** The same without what it is told of the answer. */
 const blind = (engine) => ({

@@ -119,7 +119,9 @@ if (process.argv[2] === '--client') {
       const answers = await Promise.all(
         bodies.map(async (body, i) => {
           if (delays[i]) await new Promise((later) => setTimeout(later, delays[i]));
-          const line = free.pop() ?? new Line(url);
+          let line = free.pop();
+          while (line?.socket.destroyed) line = free.pop(); // the server closed it while nobody asked
+          line ??= new Line(url);
           const answer = await line.ask(body, timed);
           free.push(line);
           return answer;

@@ -105,6 +105,8 @@ export interface OpenScreen {
   readonly screen: Screen;
   readonly mode: ScreeningMode;
   readonly judge: Judge;
+  /** Texts that it is asked for at once. */
+  readonly atOnce: number;
   /** What the judge showed for each policy; none for one behind a URL that was not tried. */
   readonly checks: readonly JudgeCheck[];
   /** To be told: under which policies nobody checked that the judge can follow them, and what that means here. */
@@ -173,10 +175,9 @@ export async function openScreen(
     );
   refuseForeign(options.judge, policies);
   const detectors = detectorsOf(options);
-  const { judge, close } = await openJudge(options.judge, options, many, signal);
+  const { judge, atOnce, close } = await openJudge(options.judge, options, many, signal);
   try {
-    const ahead = many && !isUrl(options.judge) ? ASKED_A_SLOT : 1;
-    const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: ahead * options.judgeConcurrency };
+    const limits = { timeoutMs: options.judgeTimeout * 1000, concurrency: atOnce };
     const checks: JudgeCheck[] = [];
     if (judge.check)
       for (const policy of policies)
@@ -209,6 +210,7 @@ export async function openScreen(
       ahead: aheadOf(options.judge, options.holdAhead),
       mode,
       judge,
+      atOnce,
       checks,
       notices: [...(mode === 'shadow' ? [SHADOW_NOTICE] : []), ...notices, ...(log?.notices ?? [])],
       log,
@@ -286,7 +288,7 @@ export async function openJudge(
   options: Omit<ScreeningOptions, 'judge'>,
   many: boolean,
   signal?: AbortSignal,
-): Promise<{ judge: Judge; close(): Promise<void> }> {
+): Promise<{ readonly judge: Judge; readonly atOnce: number; close(): Promise<void> }> {
   const where = await localOf(given, { signal });
   if (isUrl(where)) {
     if (!options.judgeModel)
@@ -300,21 +302,24 @@ export async function openJudge(
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
       ...(options.judgeHedge === undefined ? {} : { hedge: options.judgeHedge }),
     });
-    return { judge: options.judgeCheck ? withCheck(judge) : judge, close: async () => {} };
+    return {
+      judge: options.judgeCheck ? withCheck(judge) : judge,
+      atOnce: options.judgeConcurrency,
+      close: async () => {},
+    };
   }
   await requireFolder(where);
-  // Each policy heads its own kind of conversation.
-  const engine = await (many ? openSideBySide : openEngine)(
-    {
-      model: where,
-      slots: options.judgeConcurrency,
-      prefixes: PREFIXES_A_POLICY * options.policy.length + options.judgeConcurrency,
-      ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
-      ...(options.threads === undefined ? {} : { threads: options.threads }),
-      ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),
-    },
-    signal,
-  );
+  const opening = {
+    model: where,
+    slots: options.judgeConcurrency,
+    // Each policy heads its own kind of conversation.
+    prefixes: PREFIXES_A_POLICY * options.policy.length + options.judgeConcurrency,
+    ...(options.judgeContext === undefined ? {} : { contextTokens: options.judgeContext }),
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...(options.prefixCache === undefined ? {} : { prefixCache: options.prefixCache }),
+  };
+  const several = many ? await openSideBySide(opening, signal) : null,
+    engine = several ?? (await openEngine(opening, signal));
   try {
     const judge = await createEngineJudge(engine, {
       name: where,
@@ -322,7 +327,8 @@ export async function openJudge(
       signal,
       ...(options.judgeEffort ? { effort: options.judgeEffort } : {}),
     });
-    return { judge, close: () => engine.close() };
+    const atOnce = several ? ASKED_A_SLOT * several.slots : options.judgeConcurrency;
+    return { judge, atOnce, close: () => engine.close() };
   } catch (error) {
     await engine.close();
     throw error;

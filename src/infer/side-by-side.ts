@@ -11,6 +11,10 @@ import { BATCH_THREAD } from './thread.js';
 
 /** What answers requests; nothing of one engine alone. */
 export type Answering = Pick<Engine, 'info' | 'generate' | 'count' | 'digest' | 'close'>;
+export interface SideBySide extends Answering {
+  /** Sequences that run at once, of all together. */
+  readonly slots: number;
+}
 
 /** Bytes of weights that stay in the caches of a core, more or less. */
 const SMALL_BYTES = 32 * 2 ** 20;
@@ -47,10 +51,10 @@ async function enginesFor(model: string, slots: number, threads: number): Promis
 export async function openSideBySide(
   options: EngineOptions & { readonly slots: number },
   signal?: AbortSignal,
-): Promise<Answering> {
+): Promise<SideBySide> {
   const { slots, threads = (await import('../native/tensor.js')).getThreads(), device = HOST } = options,
     n = device === HOST ? await enginesFor(options.model, slots, threads) : 1;
-  if (n === 1) return openEngine(options, signal);
+  if (n === 1) return { ...(await openEngine(options, signal)), slots };
   // Of the whole process.
   setFlagsFromString(`--interrupt-budget=${HOT_BYTES}`);
   const each = { ...options, slots: Math.max(Math.ceil(slots / n), Math.min(slots, ROOMY_SLOTS)), alone: true };
@@ -78,5 +82,6 @@ export async function openSideBySide(
     count: (messages, stop) => first.count(messages, stop),
     digest: (stop) => first.digest(stop),
     close,
+    slots: n * each.slots,
   };
 }

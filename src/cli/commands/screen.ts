@@ -149,7 +149,7 @@ async function screen(inputs: readonly string[], given: Options, version: string
       rejudge: options.rejudge,
       ...(options.budget === undefined ? {} : { budget: options.budget }),
       signal,
-      window: Math.max(1, ASKED_A_SLOT * options.judgeConcurrency),
+      window: Math.max(open.atOnce, ASKED_A_SLOT * options.judgeConcurrency),
       onChecked: (rows) => {
         total = rows;
         every = Math.max(1, Math.min(256, Math.floor(rows / 1000)));
