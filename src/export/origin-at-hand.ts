@@ -15,13 +15,14 @@ export function runOfExport(dir: string, provenance: Provenance | null): string 
 }
 
 /**
- * False: it is an export, and the run or the adapter that it was made of lies elsewhere.
+ * False: it is an export, and the run, adapter or whole model that it was made of lies elsewhere.
  * @throws {IntegrityError} bad_provenance, bad_run
  */
 export function originAtHand(dir: string): boolean {
   const provenance = readProvenance(dir);
   if (provenance === null) return true;
-  const { run, adapter } = provenance;
-  if (run === undefined && adapter !== undefined) return existsSync(resolve(dir, adapter));
+  const { run, adapter, model } = provenance,
+    made = adapter ?? model;
+  if (run === undefined && made !== undefined) return existsSync(resolve(dir, made));
   return runOfExport(dir, provenance) !== null;
 }
