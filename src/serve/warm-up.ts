@@ -1,9 +1,8 @@
 // What is slow when it first runs, and what a start leaves to be collected: both are done while the model is loaded, or
 // the first requests would hold each other for as long.
 import { Duplex } from 'node:stream';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
+import { collectorOf } from '../base/collector.js';
 import { READERS } from './readers.js';
 
 /** Schemas are compiled when they first read a body. */
@@ -30,14 +29,9 @@ async function warmHttp(): Promise<void> {
     socket.push('POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}');
   });
 }
-/** Collects this thread's garbage: what is left of a start is then old, and not copied by the next collections. */
-function collect(): void {
-  setFlagsFromString('--expose-gc');
-  const gc = runInNewContext('gc') as () => void;
-  gc();
-}
 export async function warmUp(): Promise<void> {
   warmReaders();
   await warmHttp();
-  collect();
+  // What is left of a start is then old, and not copied by the next collections.
+  collectorOf()?.();
 }

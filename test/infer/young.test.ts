@@ -33,13 +33,13 @@ it('threads that ask at once all get it', async () => {
   const n = 6,
     gate = new Int32Array(new SharedArrayBuffer(4));
   const code = `const { workerData: { gate, n, file }, parentPort } = require('node:worker_threads');
-    import(file).then(({ youngCollector }) => {
+    import(file).then(({ collectorOf }) => {
       Atomics.add(gate, 0, 1);
       while (Atomics.load(gate, 0) < n);
-      youngCollector()();
+      collectorOf()();
       parentPort.postMessage('collected');
     });`;
-  const file = pathToFileURL(join(packageRoot, 'dist', 'infer', 'young.js')).href;
+  const file = pathToFileURL(join(packageRoot, 'dist', 'base', 'collector.js')).href;
   const said = await Promise.all(
     Array.from(
       { length: n },
