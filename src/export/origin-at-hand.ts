@@ -16,13 +16,16 @@ export function runOfExport(dir: string, provenance: Provenance | null): string 
 
 /**
  * False: it is an export, and the run, adapter or whole model that it was made of lies elsewhere.
+ * @param base where its base lies; absent: where it says
  * @throws {IntegrityError} bad_provenance, bad_run
  */
-export function originAtHand(dir: string): boolean {
+export function originAtHand(dir: string, base?: string): boolean {
   const provenance = readProvenance(dir);
   if (provenance === null) return true;
-  const { run, adapter, model } = provenance,
-    made = adapter ?? model;
-  if (run === undefined && made !== undefined) return existsSync(resolve(dir, made));
+  const { run, adapter, model } = provenance;
+  if (run === undefined && adapter !== undefined) return existsSync(resolve(dir, adapter));
+  // A whole model is its own base.
+  if (run === undefined && base !== undefined) return true;
+  if (run === undefined && model !== undefined) return existsSync(resolve(dir, model));
   return runOfExport(dir, provenance) !== null;
 }

@@ -48,7 +48,8 @@ function show(r: VerifyResult): void {
 }
 
 const NOT_COMPARED =
-  'not compared: what it was exported from is not at hand (--run DIR names it); files, signatures and gate are checked';
+  'not compared: what it was exported from is not at hand (--run DIR names it, of a whole model --model DIR); files, ' +
+  'signatures and gate are checked';
 const UNKNOWN = '; without a signature by a key that is given (--key) nothing shows that it is what was trained';
 
 function showRelease({ dir, findings, ok, exit, verdict }: Audit): void {
@@ -108,8 +109,9 @@ export const command: Command = {
           import('../../compose/attest.js'),
         ]);
         const signal = interruptSignal();
-        const { run, rows, peft, transformers, llama } = options;
-        const compares = [run, rows, peft, transformers, llama].some((x) => x !== undefined) || originAtHand(dir);
+        const { run, rows, peft, transformers, llama, model } = options;
+        const compares =
+          [run, rows, peft, transformers, llama].some((x) => x !== undefined) || originAtHand(dir, model);
         const r = compares ? await verify(dir, { ...options, signal }) : null;
         const release = await verifyRelease({ dir, keys, identity, model: options.model, requireGate }, { signal });
         // Whom it is of a signature shows; where there is none, nothing shows that it is what was trained.
