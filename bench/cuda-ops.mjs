@@ -4,11 +4,11 @@
 // TEMPER_CUDA_MATMUL=mma|wgmma|cublaslt chooses the products for comparison. One JSON object per line. Needs npm run
 // build and npm run build:cuda.
 import { parseArgs } from 'node:util';
-import { measureDeviceLimits } from '../dist/bench/bench.js';
 import { createAdapter } from '../dist/lora/adapter.js';
 import { adapterSpec } from '../dist/lora/spec.js';
 import { madeUpModel, PRESETS } from '../dist/model/init.js';
 import { openDevice, synchronize } from '../dist/native/device.js';
+import { measureDeviceLimits } from '../dist/native/device-limits.js';
 import { ops } from '../dist/native/ops.js';
 import { Scope } from '../dist/native/tensor.js';
 
@@ -30,7 +30,7 @@ if (!(o.preset in PRESETS) || !(T >= 1) || !(R >= 1)) {
   process.exit(2);
 }
 openDevice('cuda');
-const limits = measureDeviceLimits('cuda', o.preset === 'nano' ? 64 : 8192);
+const limits = measureDeviceLimits('cuda', 1, o.preset === 'nano' ? 64 : 8192);
 const mode = process.env.TEMPER_CUDA_MATMUL ?? 'auto';
 console.log(JSON.stringify({ limits, matmul: mode, preset: o.preset, tokens: T, rank: R }));
 

@@ -16,6 +16,7 @@ import { type CacheDigests, cachedDense, quantizeDense } from '../model/q8.js';
 import { type Batch, type ModelWeights, placeOf } from '../model/types.js';
 import { backendOf, HOST } from '../native/backends.js';
 import { deviceLimit, deviceMemory, kernelsOf, peakBytes as peakBytesOf, synchronize } from '../native/device.js';
+import { measureDeviceLimits } from '../native/device-limits.js';
 import { cpuInfo, type Limits, measureLimits } from '../native/machine.js';
 import { timeEachOp } from '../native/op-timing.js';
 import { ops, type PRECISION } from '../native/ops.js';
@@ -42,6 +43,8 @@ export interface BenchRow {
   /** Share of the larger of the two limits, percent: arithmetic or bandwidth, whichever this work needs longer for. */
   readonly percentOfLimit: number;
   readonly bound: 'arithmetic' | 'bandwidth';
+  /** LoRA steps: rows of the busiest expert of a layer ÷ those of the mean one, the mean over the layers. */
+  readonly expertImbalance?: number;
   /** Peak of counted memory, bytes. */
   readonly peakBytes: number;
   /**
@@ -121,29 +124,6 @@ const oneSequence = (tokens: Int32Array, from = 0): Batch => ({
 });
 const someTokens = (n: number, vocab: number, salt = 0): Int32Array =>
   Int32Array.from({ length: n }, (_, i) => (((i + salt) * 2654435761) >>> 8) % vocab);
-
-/** The open device's own limits: its best dense product, and copying memory, bytes read and written counted. */
-export function measureDeviceLimits(place: Place, size = 8192): Limits {
-  using s = new Scope('workspace', place);
-  const best = (run: () => void): number => {
-    const times = Array.from({ length: 6 }, () => {
-      synchronize();
-      const from = performance.now();
-      run();
-      synchronize();
-      return performance.now() - from;
-    });
-    return Math.min(...times.slice(1)) / 1000;
-  };
-  const x = s.empty('f32', [size, size]),
-    y = s.empty('f32', [size, size]),
-    w = s.empty('bf16', [size, size]);
-  ops.random_normal(x, 1, 1);
-  ops.random_normal(w, 2, 1);
-  const product = best(() => ops.linear_fwd(y, null, x, w, null, null, null, 0, 0, 0, 1, 0)),
-    copy = best(() => ops.cast(y, x));
-  return { threads: 0, gflops: (2 * size ** 3) / product / 1e9, gbPerSecond: (2 * x.bytes) / copy / 1e9 };
-}
 
 /**
  * @param source folder of a checkpoint, or the shape of a model that is made up in memory
@@ -348,6 +328,7 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions, use: Me
     optimizer.update(++step, 1e-4, optimizer.gradNorm());
   };
   return Object.assign(run, {
+    expertImbalance: () => learner.expertImbalance?.() ?? null,
     close: () => {
       optimizer.close();
       scope.close();
@@ -356,7 +337,7 @@ function loraStep(model: ModelWeights, n: number, options: BenchOptions, use: Me
   });
 }
 
-type Work = (() => void) & { close?: () => void };
+type Work = (() => void) & { close?: () => void; expertImbalance?: () => number | null };
 /** Operations of the work alone: those of opening, set-up and work, less those of opening and set-up. */
 function dryCost(
   source: string | ModelConfig,
@@ -421,6 +402,7 @@ function measure(
       privateBytes = privately.peak();
     const onDevice = ownMemory ? { deviceBytes: deviceMemory().peak } : {},
       byOp = options.ops ? { byOp: timeOps(work, calls, limits) } : {};
+    const expertImbalance = work.expertImbalance?.() ?? null;
     close();
     releaseCached();
     const runtimeBytes = anonymousBytes() - live;
@@ -438,6 +420,7 @@ function measure(
       gbPerSecond: bytes / seconds / 1e9,
       percentOfLimit: (100 * Math.max(arithmetic, bandwidth)) / seconds,
       bound: arithmetic > bandwidth ? 'arithmetic' : 'bandwidth',
+      ...(expertImbalance === null ? {} : { expertImbalance }),
       peakBytes,
       privateBytes,
       runtimeBytes,

@@ -7,6 +7,7 @@ import { backendOf, HOST } from '../native/backends.js';
 import { ops, PRECISION, type Precision, type RowBits } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { type ModelConfig, ropeParameters } from './config.js';
+import { type ExpertLoad, RoutedRows } from './expert-load.js';
 import {
   type ExpertInputs,
   expertProduct,
@@ -184,6 +185,8 @@ interface Pass {
   readonly seed: number;
   readonly train: boolean;
   readonly pace: Pace | null;
+  /** Told which rows the experts of a layer got, a piece at a time. */
+  readonly routed?: RoutedRows | null;
   /** Layers may take the ops that are several in one. */
   readonly joins: boolean;
 }
@@ -921,6 +924,7 @@ function* chunkForward(
     using m = new Scope('workspace', placeOf(p.model));
     const pre = kept.experts && pieceOf(m, p, kept.experts, from, to);
     const e = yield* experts(m, m, p, i, rowsOf(m, xn, from - c.from, to - c.from), pre, false);
+    p.routed?.note(i, e.offsets);
     const y = m.empty('f32', [(to - from) * K, D]);
     const h = !a.down
       ? null
@@ -1297,6 +1301,8 @@ export interface LossOptions {
   readonly weigh?: (nll: Float32Array) => Float32Array;
   /** Without gradients: receives 1 for each target that is the most probable token, which greedy decoding takes. */
   readonly hits?: Uint8Array | null;
+  /** Where the rows of the experts are counted. */
+  readonly load?: ExpertLoad;
 }
 
 /** Logits that are looked at together: 16 MiB. */
@@ -1399,7 +1405,7 @@ export function lossAndGradients(
     K = model.config.num_experts_per_tok,
     L = model.layers.length;
   const chunk = options.chunkTokens ?? chunkTokens(model);
-  const p = atOnce(
+  const started = atOnce(
     startPass(s, model, adapter, batch, {
       precision,
       seed: options.seed,
@@ -1407,6 +1413,15 @@ export function lossAndGradients(
       chunkTokens: chunk,
     }),
   );
+  const piecesOf = (c: Chunk): number => [...moeChunks(model, c.from, c.to)].length;
+  const routed = options.load
+    ? new RoutedRows(
+        s,
+        options.load,
+        started.chunks.reduce((n, c) => n + piecesOf(c), 0),
+      )
+    : null;
+  const p: Pass = { ...started, routed };
   const lowest = grads ? 0 : lowestTrained(model, adapter);
   // What a layer's backward needs goes with that layer.
   const kept: (KeptLayer & { readonly scopes: readonly Scope[]; readonly x: Tensor })[] = [];
@@ -1451,6 +1466,7 @@ export function lossAndGradients(
     weighed = { ...targets, weights: options.weigh(nll.slice()) };
   }
   lossAtHead(p, x, weighed, nll, dx, options);
+  routed?.count();
   scope.close();
   if (dx) {
     for (let i = L - 1; i >= lowest; i--) {

@@ -25,6 +25,11 @@ export interface Learner {
   reference?(batch: Batch, targets: Targets): Float32Array;
   /** After memory ran out: from now on less stays from forward to backward, with the same bits. False: nothing did. */
   keepLess?(): boolean;
+  /**
+   * Rows of the busiest expert ÷ those of the mean one, the mean over the layers, of the gradients since it was last
+   * asked; null: there were none.
+   */
+  expertImbalance?(): number | null;
   /** Called after the optimizer changed `params`. */
   refresh(): void;
   close(): void;

@@ -12,13 +12,24 @@ const PAIRS = [
   ['rewardRejected', 'evalRewardRejected', 'Reward of the rejected answers (nats)', 'nats'],
 ] as const;
 type OfPairs = (typeof PAIRS)[number][0];
+/** How well a device was used, and how evenly the experts were. */
+const USE = [
+  ['percentOfLimit', 'Work of a step by the limits of the device, of the time it took (%)', '%'],
+  ['expertImbalance', 'Rows of the busiest expert, of the mean one', 'times'],
+] as const;
+type OfUse = (typeof USE)[number][0];
 const HELD_OUT = ['evalLoss', 'evalMatch', ...PAIRS.map(([, held]) => held)] as const;
 type HeldOut = (typeof HELD_OUT)[number];
 /** What a line of metrics.jsonl may have besides what each has. */
-export const SOMETIMES: readonly (HeldOut | OfPairs)[] = [...PAIRS.map(([key]) => key), ...HELD_OUT];
+export const SOMETIMES: readonly (HeldOut | OfPairs | OfUse)[] = [...averagedKeys(), ...HELD_OUT];
 
 /** The most points a curve has. */
 const LIMIT = 4000;
+
+/** Keys that a point of several steps has the mean of, where each has one. */
+function averagedKeys(): readonly (OfPairs | OfUse)[] {
+  return [...PAIRS.map(([key]) => key), ...USE.map(([key]) => key)];
+}
 
 const heldOutOf = (m: StepMetrics): Partial<Pick<StepMetrics, HeldOut>> =>
   Object.fromEntries(HELD_OUT.flatMap((key) => (m[key] === undefined ? [] : [[key, m[key]]])));
@@ -78,7 +89,7 @@ function mean(a: StepMetrics, weightA: number, b: StepMetrics, weightB: number):
     number,
     number,
   ];
-  const pairs = PAIRS.flatMap(([key]) => {
+  const sometimes = averagedKeys().flatMap((key) => {
     const [x, y] = [a[key], b[key]];
     if (x === undefined || y === undefined) return [];
     return [[key, (x * weightA + y * weightB) / (weightA + weightB)] as const];
@@ -91,7 +102,7 @@ function mean(a: StepMetrics, weightA: number, b: StepMetrics, weightB: number):
     tokens,
     tokensPerSecond,
     peakBytes,
-    ...Object.fromEntries(pairs),
+    ...Object.fromEntries(sometimes),
     ...heldOutOf(a),
     ...heldOutOf(b),
   };
@@ -114,6 +125,7 @@ const COLUMNS: readonly (readonly [name: string, of: (m: StepMetrics) => number 
   ['memory', (m) => m.peakBytes / 2 ** 20],
   ['evalLoss', (m) => m.evalLoss],
   ['evalMatch', (m) => m.evalMatch],
+  ...USE.map(([key]): (typeof COLUMNS)[number] => [key, (m) => m[key]]),
   ...PAIRS.flatMap(([key, held]): (typeof COLUMNS)[number][] => [
     [key, (m) => m[key]],
     [held, (m) => m[held]],
@@ -127,7 +139,7 @@ export const columnsOf = (points: readonly StepMetrics[]): Columns =>
 
 /** The charts that these points fill. */
 export function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
-  const has = (key: HeldOut | OfPairs): boolean => points.some((m) => m[key] !== undefined);
+  const has = (key: HeldOut | OfPairs | OfUse): boolean => points.some((m) => m[key] !== undefined);
   const positive = (key: Measured | HeldOut): boolean => points.every((m) => m[key] === undefined || m[key] > 0);
   const pairs = PAIRS.filter(([key]) => has(key));
   return [
@@ -169,6 +181,7 @@ export function chartsOf(points: readonly StepMetrics[]): readonly Chart[] {
       log: positive('gradNorm'),
     },
     { key: 'tokensPerSecond', title: 'Tokens per second', unit: 'tokens/s', column: 'tokensPerSecond' },
+    ...USE.filter(([key]) => has(key)).map(([key, title, unit]) => ({ key, title, unit, column: key, smooth: true })),
     { key: 'memory', title: 'Peak memory, mapped weights not counted (MiB)', unit: 'MiB', column: 'memory' },
   ];
 }

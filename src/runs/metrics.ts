@@ -16,6 +16,16 @@ export interface StepMetrics {
   readonly tokens: number;
   readonly tokensPerSecond: number;
   readonly peakBytes: number;
+  /**
+   * On a GPU: what the step's work takes at the least by the limits that were measured on it (its best product, its
+   * copy of memory) of what it took, percent.
+   */
+  readonly percentOfLimit?: number;
+  /**
+   * Rows of the busiest expert of a layer ÷ those of the mean one, the mean over the layers: 1 is even, experts ÷
+   * experts per token the most.
+   */
+  readonly expertImbalance?: number;
   /** Memory ran out in it: it was begun anew, and from it on nothing is kept from forward to backward. */
   readonly ranOut?: true;
   /**

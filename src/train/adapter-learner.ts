@@ -2,6 +2,7 @@
 import { CheckpointError } from '../base/errors.js';
 import type { Adapter } from '../lora/adapter.js';
 import { applyAdapter } from '../lora/apply.js';
+import { ExpertLoad } from '../model/expert-load.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
 import type { Batch, ModelAdapter, ModelWeights, Targets } from '../model/types.js';
 import type { Learner } from '../objectives/learner.js';
@@ -25,6 +26,7 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
   if (!grads) throw new CheckpointError('not_trainable', 'the adapter has no room for gradients');
   const applied = applyAdapter(base, adapter);
   const memory = new LearnerMemory(applied.model, applied.adapter, adapter.params, options);
+  const load = new ExpertLoad(base.config.num_hidden_layers, base.config.num_local_experts);
   const forward = (
     model: ModelWeights,
     adapted: ModelAdapter | null,
@@ -50,10 +52,12 @@ export function learnAdapter(base: ModelWeights, adapter: Adapter, options: Lear
         seed,
         grads: null,
         gradients: true,
+        load,
         ...memory.of(batch.tokens.length, options.folder),
         ...(weigh ? { weigh } : {}),
       }).nll,
     keepLess: () => memory.keepLess(),
+    expertImbalance: () => load.take(),
     nll: (batch, targets, hits) => forward(applied.model, applied.adapter, batch, targets, hits),
     reference: (batch, targets) => forward(base, null, batch, targets),
     // The pairs are views of params; what was merged of them is not.

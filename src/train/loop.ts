@@ -11,6 +11,7 @@ import { References } from '../objectives/references.js';
 import type { StepMetrics } from '../runs/metrics.js';
 import { learningRate, type Schedule } from './schedule.js';
 import { type Moments, OptimizerStep, type StepSettings } from './step.js';
+import type { StepWork } from './work.js';
 
 export interface LoopOptions extends Schedule, BatchLimits, StepSettings {
   readonly seed: number;
@@ -18,6 +19,8 @@ export interface LoopOptions extends Schedule, BatchLimits, StepSettings {
   readonly objective?: Objective;
   /** What an objective that compares is given; default: each sample's once, when it is first needed. */
   readonly sumsOf?: ReferenceSums;
+  /** What steps are held to, of a device whose limit is known. */
+  readonly work?: StepWork;
 }
 
 const places = (examples: readonly Example[]): string => {
@@ -117,16 +120,20 @@ export async function* trainLoop(
         { step, rows: rows.map((e) => e.source) },
       );
     optimizer.update(step, lr, gradNorm);
+    const imbalance = learner.expertImbalance?.() ?? null;
     // No later step would notice what the last update broke.
     if (step === plan.steps && batches[0]) requireFinite(learner, batches[0], step, lr);
+    const seconds = (performance.now() - began) / 1000;
     yield {
       step,
       loss,
       lr,
       gradNorm,
       tokens,
-      tokensPerSecond: tokens / ((performance.now() - began) / 1000),
+      tokensPerSecond: tokens / seconds,
       peakBytes: peakBytes(learner.params.place),
+      ...(options.work ? { percentOfLimit: options.work.percentOfLimit(batches, seconds) } : {}),
+      ...(imbalance === null ? {} : { expertImbalance: imbalance }),
       ...(again ? { ranOut: true } : {}),
       ...figures,
     };

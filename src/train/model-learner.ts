@@ -1,4 +1,5 @@
 // What can be trained: all weights of a new model.
+import { ExpertLoad } from '../model/expert-load.js';
 import { lossAndGradients } from '../model/gpt-oss.js';
 import type { Trainable } from '../model/trainable.js';
 import type { LearnOptions, PlacedLearner } from './adapter-learner.js';
@@ -7,6 +8,7 @@ import { LearnerMemory } from './memory-use.js';
 /** The model stays the caller's. */
 export function learnModel(model: Trainable, options: LearnOptions): PlacedLearner {
   const memory = new LearnerMemory(model.model, null, model.params, options);
+  const load = new ExpertLoad(model.model.config.num_hidden_layers, model.model.config.num_local_experts);
   return {
     memory,
     params: model.params,
@@ -18,10 +20,12 @@ export function learnModel(model: Trainable, options: LearnOptions): PlacedLearn
         seed,
         grads: model.gradViews,
         gradients: true,
+        load,
         ...memory.of(batch.tokens.length, options.folder),
         ...(weigh ? { weigh } : {}),
       }).nll,
     keepLess: () => memory.keepLess(),
+    expertImbalance: () => load.take(),
     nll: (batch, targets, hits = null) =>
       lossAndGradients(model.model, null, batch, targets, {
         hits,

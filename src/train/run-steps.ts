@@ -11,6 +11,7 @@ import type { Checkpoints } from './checkpoints.js';
 import { bestOf, type HeldOutMetrics, type HeldOutReference, measureHeldOut } from './held-out.js';
 import type { TrainedLearner } from './learners.js';
 import { trainLoop } from './loop.js';
+import type { StepWork } from './work.js';
 
 export interface TrainProgress extends StepMetrics {
   readonly steps: number;
@@ -53,6 +54,8 @@ export interface Steps {
   readonly heldOut: Dataset | null;
   /** Called when memory ran out in a step, which was begun anew and is done. */
   readonly onRanOut?: (step: number) => void;
+  /** What steps are held to, on a device whose limit is known. */
+  readonly work?: StepWork;
 }
 
 /**
@@ -63,14 +66,18 @@ export async function runSteps(
   recipe: Recipe,
   run: string,
   learner: TrainedLearner,
-  { data, plan, heldOut, onRanOut }: Steps,
+  { data, plan, heldOut, onRanOut, work }: Steps,
   references: References | null,
   checkpoints: Checkpoints,
   hooks: TrainHooks,
 ): Promise<number | null> {
   const t = recipe.train;
   const first = checkpoints.done;
-  const options = { ...stepOptions(recipe), ...(references ? { sumsOf: references.sumsOf } : {}) };
+  const options = {
+    ...stepOptions(recipe),
+    ...(references ? { sumsOf: references.sumsOf } : {}),
+    ...(work ? { work } : {}),
+  };
   const heldOutReference: HeldOutReference = new Map();
   const evaluated = async (step: number): Promise<HeldOutMetrics | null> => {
     const due = t.evalEvery !== undefined && (step % t.evalEvery === 0 || step === plan.steps);

@@ -10,9 +10,12 @@ import { type Dataset, type LoadContext, loadDataset, rowSettings } from '../dat
 import { noticesOf } from '../data/notes.js';
 import { planSteps } from '../data/order.js';
 import { overlapOf, overlapText } from '../data/overlap.js';
+import type { PackedBatch } from '../data/pack.js';
 import { digestCheckpoint } from '../model/checkpoint.js';
-import { HOST } from '../native/backends.js';
+import { backendOf, HOST } from '../native/backends.js';
 import { type Device, describeDevice, kernelsOf, nativeFiles, peakBytes } from '../native/device.js';
+import { measureDeviceLimits } from '../native/device-limits.js';
+import { PRECISION } from '../native/ops.js';
 import { getThreads, resetPeaks, Scope, setThreads } from '../native/tensor.js';
 import { objectiveOf } from '../objectives/objective.js';
 import { heldOutFiles, trainFiles } from '../recipe/data-files.js';
@@ -38,13 +41,14 @@ import {
   writeRun,
 } from '../runs/run-folder.js';
 import { Checkpoints } from './checkpoints.js';
-import { layoutOf, plannedBatches, settle } from './dry-step.js';
+import { dryStep, layoutOf, plannedBatches, settle } from './dry-step.js';
 import { bestOf } from './held-out.js';
 import { checkFrom, createLearner, type TrainedLearner } from './learners.js';
 import { requireOffloadRoom } from './offload.js';
 import { referencePass } from './reference-pass.js';
 import { runSteps, type Steps, type TrainHooks, tokensPerBatch } from './run-steps.js';
 import { learningRate } from './schedule.js';
+import { StepWork } from './work.js';
 
 export interface TrainRequest {
   readonly recipe: string;
@@ -258,7 +262,7 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     }
     for (const file of prepared.data.files)
       for (const line of noticesOf(file)) hooks.onNotice?.(`${basename(file.path)}: ${line}`);
-    const { largest } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
+    const { largest, typical } = plannedBatches(recipe, prepared.data.examples, prepared.plan, hooks.signal);
     const there = before ? { ...recipe, device: learner.device.name } : recipe;
     const { device, use } = settle(there, run, largest, learner.device, availableBytes());
     if (device !== learner.device) {
@@ -267,6 +271,8 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
     }
     learner.memory.settle(use);
     requireOffloadRoom(learner, run, prepared.largest);
+    const work = workOnDevice({ ...recipe, device: learner.device.name }, run, learner, typical);
+    if (work) prepared = { ...prepared, work };
     // Everything that can be wrong with the input was found by now: only then does the folder appear.
     openRunFolder(run, request.resume === true);
     const code = await codeDigest(nativeFiles(learner.device.place));
@@ -276,6 +282,20 @@ export async function runTraining(request: TrainRequest, hooks: TrainHooks = {})
   } finally {
     learner.close();
   }
+}
+
+/** What steps on a GPU are held to; undefined on the host, whose limits take seconds to measure. */
+function workOnDevice(
+  recipe: Recipe,
+  run: string,
+  { config, memory, device }: TrainedLearner,
+  typical: readonly PackedBatch[],
+): StepWork | undefined {
+  const [first, ...others] = typical;
+  if (!backendOf(device.place).library || !first) return undefined;
+  const limits = measureDeviceLimits(device.place, PRECISION[recipe.train.precision]);
+  const dry = (batches: readonly PackedBatch[]) => dryStep(recipe, run, batches, memory.use, 'known').step;
+  return new StepWork(config, dry, [first, ...others], limits);
 }
 
 /** The record of a run that goes on. @throws {IntegrityError} it is not the same run */

@@ -9,6 +9,7 @@ import { bench } from '../../src/bench/bench.js';
 import { openCheckpoint } from '../../src/model/checkpoint.js';
 import { initCheckpoint, madeUpModel } from '../../src/model/init.js';
 import { openDevice } from '../../src/native/device.js';
+import { measureDeviceLimits } from '../../src/native/device-limits.js';
 import { tinyConfig } from '../train/tiny.js';
 import { distance } from './emulated.js';
 
@@ -39,6 +40,12 @@ describe('bench on the device', () => {
       for (const o of r.byOp ?? []) expect(o.seconds).toBeGreaterThan(0);
     }
     expect(rows[2]?.byOp?.map((o) => o.op)).toContain('adamw');
+    expect(rows[2]?.expertImbalance).toBeGreaterThanOrEqual(1);
+  });
+  it('measures what a device can do, within what memory is left', () => {
+    const limits = measureDeviceLimits('cuda', 0, 64);
+    expect(limits.gflops).toBeGreaterThan(0);
+    expect(limits.gbPerSecond).toBeGreaterThan(0);
   });
   it('the made-up model has the values that initCheckpoint writes', async () => {
     const dir = join(root, 'model');

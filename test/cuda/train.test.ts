@@ -34,10 +34,15 @@ describe('train on the device', () => {
     const result = await run('cuda', ['train.precision=f32', 'device=cuda', 'memoryLimit=512MiB']);
     expect(result.status).toBe('done');
     expect(result.peakBytes).toBeGreaterThan(0);
+    for (const m of readMetrics(at('runs', 'cuda'))) {
+      expect(m.percentOfLimit).toBeGreaterThan(0);
+      expect(m.expertImbalance).toBeGreaterThanOrEqual(1);
+    }
     const here = readMetrics(at('runs', 'cpu')),
       there = readMetrics(at('runs', 'cuda'));
     there.forEach((m, i) => {
       expect(Math.abs(m.loss - (here[i]?.loss ?? NaN))).toBeLessThan(1e-4);
+      expect(m.expertImbalance).toBeCloseTo(here[i]?.expertImbalance ?? NaN, 9); // the same choices in f32
     });
     const loss = (await evaluate(at('runs', 'cuda'))).loss;
     expect(

@@ -67,6 +67,7 @@ describe('train', () => {
       'tokens',
       'tokensPerSecond',
       'peakBytes',
+      'expertImbalance',
     ]);
     expect(readRun(at('runs', 'a'))).toMatchObject({
       ...{ status: 'done', method: 'sft', seed: 7, digests: result.digests },

@@ -150,6 +150,8 @@ export const command: Command = {
                   ...(r.ratio === undefined ? [] : [(r.peerTokensPerSecond ?? 0).toFixed(1), r.ratio.toFixed(2)]),
                 ]),
               );
+            if (!o.json && r.expertImbalance !== undefined)
+              print(`  busiest expert: ${r.expertImbalance.toFixed(2)} times the rows of the mean one`);
             if (!o.json && r.deviceBytes)
               print(
                 `  device memory: ${Object.entries(r.deviceBytes)

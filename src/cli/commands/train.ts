@@ -2,6 +2,7 @@
 import { relative, resolve } from 'node:path';
 import { formatRate, formatSeconds } from '../../base/units.js';
 import { DEVICE_NAMES } from '../../native/backends.js';
+import type { StepMetrics } from '../../runs/metrics.js';
 import { openBrowser } from '../browser.js';
 import { type Command, collect, examples, integerIn, interruptSignal, printJson } from '../command.js';
 import { interruptedExitCode } from '../interrupt.js';
@@ -88,6 +89,14 @@ export const command: Command = {
   },
 };
 
+/** Of a step on a GPU: how near it came to what the device can do, and how unevenly its experts were used. */
+const speedText = ({ percentOfLimit, expertImbalance }: StepMetrics): string =>
+  percentOfLimit === undefined
+    ? ''
+    : `, ${percentOfLimit.toFixed(0)} % of limit${
+        expertImbalance === undefined ? '' : `, busiest expert ${expertImbalance.toFixed(1)}×`
+      }`;
+
 async function run(recipe: string, options: Options, signal: AbortSignal): Promise<void> {
   const { train } = await import('../../train/train.js');
   goOnWithoutReader();
@@ -133,7 +142,8 @@ async function run(recipe: string, options: Options, signal: AbortSignal): Promi
       progress.update(
         p.step,
         `step ${p.step}/${p.steps}  loss ${p.loss.toFixed(4)}${heldOut}  ${pairsText(p.accuracy, p.margin)}` +
-          `${formatRate(p.tokensPerSecond)} tokens/s  lr ${p.lr.toExponential(1)}  norm ${p.gradNorm.toFixed(2)}`,
+          `${formatRate(p.tokensPerSecond)} tokens/s${speedText(p)}  lr ${p.lr.toExponential(1)}  ` +
+          `norm ${p.gradNorm.toFixed(2)}`,
       );
     },
   });
