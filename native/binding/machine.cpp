@@ -41,7 +41,11 @@ void set_threads(const Napi::CallbackInfo& info) {
   require(n >= 1 && n <= 1024, "bad_argument", "setThreads: got ", n, ", wanted 1…1024");
   set_thread_count(static_cast<int>(n));
 }
-void alone(const Napi::CallbackInfo&) { compute_alone(); }
+Napi::Value most_threads(const Napi::CallbackInfo& info) {
+  int64_t n = Call(info, "useAtMost", 1).integer(0);
+  require(n >= 1 && n <= 1024, "bad_argument", "useAtMost: got ", n, ", wanted 1…1024");
+  return js_number(info.Env(), use_at_most(static_cast<int>(n)));
+}
 Napi::Value get_threads(const Napi::CallbackInfo& info) { return js_number(info.Env(), thread_count()); }
 
 // /proc/cpuinfo has the same facts on every Linux; elsewhere they stay empty.
@@ -91,7 +95,7 @@ void define_machine(Napi::Object exports) {
   define<reset>(exports, "resetPeaks");
   define<release_kept>(exports, "releaseCached");
   define<set_threads>(exports, "setThreads");
-  define<alone>(exports, "computeAlone");
+  define<most_threads>(exports, "useAtMost");
   define<get_threads>(exports, "getThreads");
   define<cpu_info>(exports, "cpuInfo");
   define<measure_limits>(exports, "measureLimits");

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -13,6 +14,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "core/relax.h"
 #include "temper/error.h"
@@ -23,7 +25,8 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr auto kSpin = std::chrono::microseconds(100);  // ops follow each other faster than a futex wakes a thread
 
-thread_local bool inside_job = false, alone = false;
+thread_local bool inside_job = false;
+thread_local int limit = kMaxThreads;  // threads that work on a job of this one
 
 // Polls until the condition holds or the time is up.
 template <class F>
@@ -224,9 +227,12 @@ Pool& pool() {
 
 }  // namespace
 
-int thread_count() { return alone ? 1 : wanted_threads().load(std::memory_order_relaxed); }
+int thread_count() { return std::min(limit, wanted_threads().load(std::memory_order_relaxed)); }
 
-void compute_alone() { alone = true; }
+int use_at_most(int n) {
+  require(n >= 1 && n <= kMaxThreads, "bad_argument", "threads at most: got ", n, ", wanted 1 to ", kMaxThreads);
+  return std::exchange(limit, n);
+}
 
 void set_thread_count(int n) {
   require(n >= 1 && n <= kMaxThreads, "bad_argument", "thread count: got ", n, ", wanted 1 to ", kMaxThreads);

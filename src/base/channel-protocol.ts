@@ -29,3 +29,13 @@ export type OneFromWorker =
   | { readonly kind: 'event'; readonly id: number; readonly event: unknown }
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'error'; readonly id: number; readonly error: ErrorData };
+
+/** What a thread is started with. */
+export interface ThreadData {
+  /** What it is opened with, or a port that this will come on. */
+  readonly data: unknown;
+  /** Two i32 in shared memory: messages that the thread has sent, and those that its caller is done with. */
+  readonly told: Int32Array;
+}
+export const TOLD = 0;
+export const TAKEN = 1;

@@ -1,7 +1,15 @@
 // The thread's end of a channel (channel.ts): an entry file calls `serve` with what it answers.
 import { once } from 'node:events';
 import { MessagePort, parentPort, workerData } from 'node:worker_threads';
-import type { CallMessage, Contract, OneFromWorker, ToWorker } from './channel-protocol.js';
+import {
+  type CallMessage,
+  type Contract,
+  type OneFromWorker,
+  TAKEN,
+  type ThreadData,
+  TOLD,
+  type ToWorker,
+} from './channel-protocol.js';
 import { errorToData } from './error-data.js';
 import { type Gathering, Sender } from './gathering.js';
 import { asTypedError } from './system-error.js';
@@ -65,10 +73,16 @@ function sharedSignal(stop: Int32Array): { readonly signal: AbortSignal; readonl
 }
 
 /** What the thread is opened with; one that was begun before that was known is sent it. */
-async function given(): Promise<unknown> {
-  if (!(workerData instanceof MessagePort)) return workerData;
-  const [data] = (await once(workerData, 'message')) as [unknown];
-  return data;
+async function dataOf({ data }: ThreadData): Promise<unknown> {
+  if (!(data instanceof MessagePort)) return data;
+  const [late] = (await once(data, 'message')) as [unknown];
+  return late;
+}
+
+/** Whoever opened a thread, as it sees it. */
+export interface Caller {
+  /** It was told something, and has not done yet what follows from it. */
+  busy(): boolean;
 }
 
 /**
@@ -77,15 +91,27 @@ async function given(): Promise<unknown> {
  * native code inside, so that a missing addon arrives as an error too
  */
 export async function serve<C extends Contract, Info, Data = unknown>(
-  open: (data: Data) => Served<C, Info> | Promise<Served<C, Info>>,
+  open: (data: Data, caller: Caller) => Served<C, Info> | Promise<Served<C, Info>>,
 ): Promise<void> {
   const port = parentPort;
   if (!port) throw new Error('this file is the entry of a thread; it is opened by openChannel()');
-  const out = new Sender((message) => port.postMessage(message));
+  const given = workerData as ThreadData,
+    { told } = given;
+  const out = new Sender((message) => {
+    Atomics.add(told, TOLD, 1);
+    try {
+      port.postMessage(message);
+    } catch (e) {
+      Atomics.sub(told, TOLD, 1);
+      throw e;
+    }
+  });
   const send = (message: OneFromWorker, now?: boolean): void => out.send(message, now);
   let served: Served<C, Info>;
   try {
-    served = await open((await given()) as Data);
+    served = await open((await dataOf(given)) as Data, {
+      busy: () => Atomics.load(told, TOLD) !== Atomics.load(told, TAKEN),
+    });
   } catch (error) {
     send({ kind: 'error', id: -1, error: errorToData(asTypedError(error)) });
     return;

@@ -5,7 +5,15 @@ import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { MessageChannel, MessagePort, Worker } from 'node:worker_threads';
-import type { CallMessage, Contract, FromWorker, OneFromWorker, OneToWorker } from './channel-protocol.js';
+import {
+  type CallMessage,
+  type Contract,
+  type FromWorker,
+  type OneFromWorker,
+  type OneToWorker,
+  TAKEN,
+  type ThreadData,
+} from './channel-protocol.js';
 import { errorFromData } from './error-data.js';
 import { NativeError } from './errors.js';
 import { packageRoot } from './machine.js';
@@ -82,6 +90,7 @@ class Connection {
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
   readonly #out: Outbox;
+  readonly #told = new Int32Array(new SharedArrayBuffer(8));
   readonly exited: Promise<void>;
   readonly ready: Promise<unknown>;
   #nextId = 0;
@@ -96,7 +105,7 @@ class Connection {
     { youngMiB, gatherMs = 0 }: Pick<ChannelOptions, 'youngMiB' | 'gatherMs'> = {},
   ) {
     this.#worker = new Worker(workerFile(file), {
-      workerData: data,
+      workerData: { data, told: this.#told } satisfies ThreadData,
       ...(data instanceof MessagePort ? { transferList: [data] } : {}),
       name: `temper-${name}`,
       ...(youngMiB === undefined ? {} : { resourceLimits: { maxYoungGenerationSizeMb: youngMiB } }),
@@ -121,7 +130,10 @@ class Connection {
         else pending?.onError(errorFromData(m.error));
       }
     };
+    const taken = (): void => void Atomics.add(this.#told, TAKEN, 1);
     this.#worker.on('message', (m: FromWorker) => {
+      // What follows from it has been done when the loop comes to that.
+      setImmediate(taken);
       if (m.kind !== 'all') {
         take(m);
         return;

@@ -7,8 +7,8 @@ import type { TextEvent } from './protocol.js';
  * told at once.
  */
 export const GATHER_MS = 16;
-/** Beside many others it may wait for two: half of what a server does for a token is what it does for a message. */
-export const GATHER_MANY = { calls: 8, ms: 2 * GATHER_MS };
+/** Beside many others it may wait for three: half of what a server does for a token is what it does for a message. */
+export const GATHER_MANY = { calls: 8, ms: 3 * GATHER_MS };
 
 type WholeEvent = Omit<TextEvent, 'tokens'> & { readonly tokens?: PackedTokens };
 /** What goes on where the last event of its turn stood, of one step or of several; or an event with all its fields. */

@@ -31,6 +31,7 @@ export function openModel(
   options: EngineOptions,
   digests: CacheDigests | null,
   merge: ((loaded: LoadedModel) => LoadedModel & { readonly info: Counted }) | null,
+  crowded: () => boolean,
 ): OpenedModel {
   if (options.draft !== undefined && options.speculation === 'off')
     throw new ConfigError('bad_option', `draft ${options.draft}: guesses, and speculation is off; leave one of them`);
@@ -45,7 +46,7 @@ export function openModel(
       }
       const draft = options.draft === undefined ? null : loadDraft(options.draft, loaded, device.place);
       if (draft) loaded = closedWith(loaded, draft);
-      return { loaded, device, counted, ...openSession(options, loaded, draft) };
+      return { loaded, device, counted, ...openSession(options, loaded, draft, crowded) };
     } catch (e) {
       loaded.close();
       throw e;
@@ -63,6 +64,7 @@ function openSession(
   options: EngineOptions,
   { model }: LoadedModel,
   draft: ModelWeights | null,
+  crowded: () => boolean,
 ): { readonly session: Session; readonly contextTokens: number } {
   const limit = model.config.max_position_embeddings;
   const contextTokens = options.contextTokens ?? Math.min(limit, DEFAULT_CONTEXT_TOKENS);
@@ -81,6 +83,7 @@ function openSession(
     ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
     speculation: options.speculation === 'off' ? null : { when: options.speculation ?? 'auto' },
     draft,
+    crowded,
   });
   return { session, contextTokens };
 }

@@ -1,5 +1,6 @@
 // The engine's inside, free of threads: takes requests, steps the session while there is work, sends events. worker.ts
 // puts it behind a channel; tests may call it as well.
+import { availableParallelism } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Call, Handlers } from '../base/channel-worker.js';
 import { sha256 } from '../base/digest.js';
@@ -8,7 +9,7 @@ import { digestCheckpoint } from '../model/checkpoint.js';
 import { scoreTokens } from '../model/gpt-oss.js';
 import { KvCache } from '../model/kv-cache.js';
 import { placeOf } from '../model/types.js';
-import { computeAlone, getThreads, memoryStats, setThreads } from '../native/tensor.js';
+import { getThreads, memoryStats, setThreads, useAtMost } from '../native/tensor.js';
 import { ActiveTurn } from './active-turn.js';
 import { Adapters, type Lease } from './adapters.js';
 import { BrakeWatch } from './brake.js';
@@ -78,15 +79,18 @@ export class Runner implements Disposable {
   readonly #disk: PrefixDisk | null;
   readonly #active = new Map<Sequence, Active>();
 
-  /** @throws what loading refuses */
-  static async open(options: EngineOptions): Promise<Runner> {
+  /**
+   * @param crowded whether a core that this one's threads compute on has other work of this process just now
+   * @throws what loading refuses
+   */
+  static async open(options: EngineOptions, crowded: () => boolean = () => false): Promise<Runner> {
     const merging = Object.keys(options.adapters ?? {}).length > 0 ? await import('./merged-adapter.js') : null,
       merged = merging?.findMerged(options.adapters) ?? null,
       digests = await cacheFor(options);
-    if (options.alone) computeAlone();
+    if (options.alone) useAtMost(1);
     else if (options.threads) setThreads(options.threads);
     const put = merging && merged && ((base: LoadedModel) => merging.mergeLoaded(base, merged, options.attackTuned));
-    const opened = openModel(options, digests, put);
+    const opened = openModel(options, digests, put, getThreads() < availableParallelism() ? () => false : crowded);
     const { session, loaded, device } = opened;
     const pooled = new Adapters(
       loaded.model.config,

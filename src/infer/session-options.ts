@@ -47,5 +47,7 @@ export interface SessionOptions {
   readonly speculation?: Omit<SpeculationOptions, 'mostRows'> | null;
   /** Guesses too, where nothing like it was written before: a smaller model of the same vocabulary. */
   readonly draft?: ModelWeights | null;
+  /** Whether a core that steps are computed on has other work just now, which short steps then leave it to. */
+  readonly crowded?: () => boolean;
 }
 export const DEFAULT_PREFILL_TOKENS = 512;

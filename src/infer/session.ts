@@ -100,6 +100,7 @@ export class Session implements Disposable {
     const { rowsAlone, sharesRecordings } = backendOf(placeOf(model));
     const sizes = options.speculation && sharesRecordings ? GUESSING_SIZES : undefined;
     this.#steps = new DecodeSteps(model, this.#cache, options.precision, record, sizes, slots + MOST_DRAFT_ROWS);
+    if (options.crowded) this.#steps.crowded = options.crowded;
     this.#drafter = options.draft && options.speculation ? this.#openDrafter(options.draft) : null;
     this.#speculation = options.speculation
       ? new Speculation({

@@ -20,9 +20,9 @@ setFlagsFromString('--no-parallel-scavenge');
 const code = import('./runner.js');
 code.catch(() => {}); // told where it is waited for
 
-await serve<PackedCalls, EngineInfo, EngineOptions>(async (options) => {
+await serve<PackedCalls, EngineInfo, EngineOptions>(async (options, caller) => {
   const { Runner } = await code;
-  const runner = await Runner.open(options);
+  const runner = await Runner.open(options, caller.busy);
   const { handlers } = runner;
   return {
     info: runner.info,

@@ -8,6 +8,7 @@ import { ops, type PRECISION } from '../native/ops.js';
 import { Scope, type Tensor } from '../native/tensor.js';
 import { forwardHidden, logits, StepInputs } from './gpt-oss.js';
 import type { KvCache } from './kv-cache.js';
+import { StepThreads } from './step-threads.js';
 import { type AdapterPool, type Batch, type ModelAdapter, type ModelWeights, placeOf } from './types.js';
 
 /** One adapter for all sequences, or a pool of which each has its own. */
@@ -47,6 +48,7 @@ export class DecodeStep implements Disposable {
   readonly #tokens: Tensor;
   readonly #logprobs: Tensor;
   readonly #logits: Tensor | null;
+  readonly #threads = new StepThreads();
   #graph: Graph | null = null;
   #runs = 0;
 
@@ -84,15 +86,18 @@ export class DecodeStep implements Disposable {
     }
   }
 
-  run(batch: Batch, values: StepValues): StepResult {
+  /** @param crowded a core has other work just now */
+  run(batch: Batch, values: StepValues, crowded = false): StepResult {
     this.#inputs.set(batch);
     this.#params.write(values.params);
     this.#u.write(values.u);
     this.#adapterRows?.write(values.adapterRows ?? noAdapters(this.batchSize));
     const place = placeOf(this.model),
-      { recordsSteps, sharesRecordings } = backendOf(place);
-    if (this.#graph) {
-      this.#graph.launch();
+      { asynchronous, recordsSteps, sharesRecordings } = backendOf(place);
+    const graph = this.#graph;
+    if (graph) {
+      if (asynchronous) graph.launch();
+      else this.#threads.run(() => graph.launch(), crowded);
       this.cache.advance(this.#inputs.plan);
     } else if (this.record && recordsSteps && this.#runs > 0) {
       const shared = sharesRecordings ? (this.shares.find((s) => s.#graph !== null) ?? null) : null;
@@ -146,6 +151,8 @@ export class DecodeStep implements Disposable {
  */
 export class DecodeSteps implements Disposable {
   readonly #steps: DecodeStep[] = [];
+  /** Whether a core has other work just now. */
+  crowded: () => boolean = () => false;
   /** Logits of the last one of more rows than are kept. */
   #large: Scope | null = null;
   /**
@@ -174,7 +181,7 @@ export class DecodeSteps implements Disposable {
     this.#steps.push(step);
     if (this.#steps.length > this.most) this.#steps.shift()?.close();
     try {
-      return step.run(batch, values);
+      return step.run(batch, values, this.crowded());
     } catch (e) {
       // what it holds is undefined now
       this.#steps.splice(this.#steps.indexOf(step), 1);

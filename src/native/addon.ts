@@ -76,7 +76,8 @@ interface Addon {
   resetPeaks(): void;
   releaseCached(): void;
   setThreads(n: number): void;
-  computeAlone(): void;
+  /** Threads that work on an op of this JavaScript thread, at most. @returns how many it were */
+  useAtMost(n: number): number;
   getThreads(): number;
 
   /**

@@ -236,6 +236,10 @@ export const resetPeaks = (): void => addon.resetPeaks();
 export const releaseCached = (): void => addon.releaseCached();
 /** Threads of the shared CPU pool, the calling one included. @throws {NativeError} not in 1…1024 */
 export const setThreads = (n: number): void => addon.setThreads(n);
-/** Ops that this JavaScript thread calls are its own work from now on: several threads compute side by side. */
-export const computeAlone = (): void => addon.computeAlone();
+/**
+ * So many threads at most work on the ops that this JavaScript thread calls from now on; 1: they are its own work, and
+ * several threads compute side by side. @returns how many it were · @throws {NativeError} not in 1…1024
+ */
+export const useAtMost = (n: number): number => addon.useAtMost(n);
+/** Threads that work on an op that is called now. */
 export const getThreads = (): number => addon.getThreads();

@@ -16,6 +16,7 @@ type Calls = {
   readonly wait: { readonly request: null; readonly event: string; readonly result: string };
   readonly deaf: { readonly request: Int32Array; readonly event: string; readonly result: string };
   readonly crash: { readonly request: null; readonly event: never; readonly result: never };
+  readonly heard: { readonly request: null; readonly event: string; readonly result: readonly [boolean, number] };
   readonly odd: { readonly request: null; readonly event: never; readonly result: unknown };
 };
 
@@ -27,7 +28,7 @@ writeFileSync(
   `import { setTimeout as sleep } from 'node:timers/promises';
 import { serve } from ${from('channel-worker.js')};
 import { DataError } from ${from('errors.js')};
-await serve((data) => {
+await serve((data, caller) => {
   if (data?.refuse) throw new DataError('bad_row', 'a:1: refused', { line: 1 });
   const busyUntil = (free) => { while (Atomics.load(free, 0) === 0); };
   if (data?.slow) busyUntil(data.slow);
@@ -47,6 +48,13 @@ await serve((data) => {
         return new Promise((end) => signal.addEventListener('abort', () => end('stopped as asked')));
       },
       deaf(free, { emit }) { emit('on'); busyUntil(free); return 'done'; },
+      async heard(_, { emit }) {
+        const since = performance.now();
+        emit('on');
+        const told = caller.busy();
+        while (caller.busy()) await sleep(1);
+        return [told, performance.now() - since];
+      },
       crash() { process.exit(7); },
       odd: () => () => {},
     },
@@ -120,6 +128,20 @@ describe('an open channel', () => {
     // The thread is free again: it saw the stop although it read no message.
     expect(await channel.call('double', 4)).toBe(8);
     expect(since(from)).toBeLessThan(5000);
+  });
+
+  it('the thread sees whether its caller has done what follows from what it told', async () => {
+    const ms = 100;
+    const [told, busy] = await channel.call('heard', null, {
+      onEvent: () => {
+        for (const end = performance.now() + ms; performance.now() < end; ) performance.now();
+      },
+    });
+    expect(told).toBe(true);
+    expect(busy).toBeGreaterThan(ms - 5);
+    // What cannot be sent was not told.
+    await expect(channel.call('odd', null)).rejects.toThrow('could not be cloned');
+    expect((await channel.call('heard', null))[1]).toBeLessThan(2000);
   });
 
   it('memory that is handed over is gone here', async () => {

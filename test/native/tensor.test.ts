@@ -7,7 +7,15 @@ import { NativeError } from '../../src/base/errors.js';
 import { packageRoot } from '../../src/base/machine.js';
 import { addon } from '../../src/native/addon.js';
 import { ops } from '../../src/native/ops.js';
-import { getThreads, memoryStats, resetPeaks, Scope, setThreads, type Tensor } from '../../src/native/tensor.js';
+import {
+  getThreads,
+  memoryStats,
+  resetPeaks,
+  Scope,
+  setThreads,
+  type Tensor,
+  useAtMost,
+} from '../../src/native/tensor.js';
 
 const codeOf = (run: () => unknown): string => {
   try {
@@ -212,8 +220,22 @@ describe('threads of the pool', () => {
 it('a thread that computes alone takes nothing of the pool', async () => {
   const was = getThreads();
   setThreads(3);
-  const threads = await inWorker<number>('(a, _, tell) => { a.computeAlone(); tell(a.getThreads()); }', null);
-  expect([threads, getThreads()]).toEqual([1, 3]);
+  const threads = await inWorker<number[]>(
+    '(a, _, tell) => { const all = a.useAtMost(1); tell([a.getThreads(), a.useAtMost(all), a.getThreads()]); }',
+    null,
+  );
+  expect([...threads, getThreads()]).toEqual([1, 1, 3, 3]);
+  setThreads(was);
+});
+it('a thread takes as many as it says at most, until it says otherwise', () => {
+  const was = getThreads();
+  setThreads(3);
+  const before = useAtMost(2);
+  expect(getThreads()).toBe(2);
+  expect(useAtMost(8)).toBe(2);
+  expect(getThreads()).toBe(3);
+  for (const n of [0, -1, 1025, 1.5, NaN]) expect(codeOf(() => useAtMost(n))).toBe('bad_argument');
+  useAtMost(before);
   setThreads(was);
 });
 

@@ -9,8 +9,9 @@ namespace temper {
 // threads that work on a job, the caller included; TEMPER_THREADS or the cores allowed to us
 int thread_count();
 void set_thread_count(int n);  // 1…1024, else Error{"bad_argument"}
-// From now on the calling thread does its jobs by itself, beside others that do theirs; its thread_count() is 1.
-void compute_alone();
+// From now on so many threads at most work on a job of the calling thread, whatever others have; 1: it computes alone,
+// beside others that do their own. Returns how many it were.
+int use_at_most(int n);  // 1…1024, else Error{"bad_argument"}
 
 namespace detail {
 void run_tasks(int64_t tasks, void (*call)(void*, int64_t), void* context);
