@@ -138,6 +138,8 @@ if (wants('adapters')) {
   pool.close();
 }
 
+/** Streams last longer than the prompt that they are measured beside. */
+const OUTLASTS = { maxTokens: 3900 };
 if (wants('gap'))
   for (const streams of [1, 4, 15]) {
     const session = open();
@@ -155,7 +157,7 @@ if (wants('gap'))
     const now = () => ({ cpu: clocks.cpu(), wall: clocks.wall() });
     const run = (beside, tokens) => {
       const times = new Map();
-      for (let i = 0; i < beside; i++) times.set(session.start(request(i, { maxTokens: 1500 })), []);
+      for (let i = 0; i < beside; i++) times.set(session.start(request(i, OUTLASTS)), []);
       const told = () => {
         const sampled = session.step(),
           at = now();
@@ -171,6 +173,7 @@ if (wants('gap'))
       const [answered] = times.get(long);
       for (let i = 0; i < 100 && beside > 0; i++) told();
       times.delete(long);
+      const outlasted = [...times.values()].every((at) => (at.at(-1)?.wall ?? 0) > answered.wall);
       for (const sequence of times.keys()) session.cancel(sequence);
       const by = (clock) => {
         const figures = [...times.values()].map((at) => {
@@ -192,11 +195,11 @@ if (wants('gap'))
           stepMs: worst('own'),
         };
       };
-      return { cpu: by('cpu'), wall: by('wall'), steps };
+      return { cpu: by('cpu'), wall: by('wall'), steps, outlasted };
     };
     /** Of as many steps as another run had while its prompt was read, with no prompt: the worst, of their median. */
     const without = (steps) => {
-      const sequences = Array.from({ length: streams }, (_, i) => session.start(request(i, { maxTokens: 1500 })));
+      const sequences = Array.from({ length: streams }, (_, i) => session.start(request(i, OUTLASTS)));
       for (let i = 0; i < 100; i++) session.step();
       const at = [now()];
       for (let i = 0; i < steps; i++) {
@@ -218,7 +221,7 @@ if (wants('gap'))
       alone.push(run(0, 2048));
       const ran = run(streams, 2048);
       beside.push(ran);
-      control.push(without(Math.min(ran.steps, 1300)));
+      control.push(without(Math.min(ran.steps, OUTLASTS.maxTokens - 200)));
     }
     for (const clock of ['wall', 'cpu']) {
       const of = (name) => round(median(beside.map((b) => b[clock][name])));
@@ -234,6 +237,7 @@ if (wants('gap'))
         median: of('typical'),
         stepMs: of('stepMs'),
         promptMs: of('firstMs'),
+        outlastedIt: `${beside.filter((b) => b.outlasted).length} of ${rounds}`,
         promptAloneMs: round(median(alone.map((a) => a[clock].firstMs))),
       });
     }

@@ -9,7 +9,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { longer, makeAdapters } from './serving.mjs';
+import { CONTROLS, longer, makeAdapters } from './serving.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const ADMIN = 'key-of-the-benchmark';
@@ -24,6 +24,8 @@ class Line {
   #take = null;
   /** @type {((e: Error) => void) | null} */
   #fail = null;
+  /** Ends the answer that comes, which has these so far. */
+  #cut = () => {};
   constructor(url) {
     const { hostname, port } = new URL(url);
     this.host = `${hostname}:${port}`;
@@ -36,8 +38,13 @@ class Line {
     const over = (e) => this.#fail?.(e ?? new Error('the server closed the connection'));
     this.socket.on('error', over).on('close', over);
   }
-  /** @returns ms of each piece that brings text, from the request's own begin, and its tokens */
-  ask(body, timed) {
+  /** The answer that comes is over, and so is the connection. */
+  cut() {
+    this.#cut();
+    this.socket.destroy();
+  }
+  /** @returns ms of each piece that brings text, from the request's own begin, and its tokens (NaN: it was cut) */
+  ask({ path = '/v1/chat/completions', ...body }, timed) {
     return new Promise((done, fail) => {
       const json = JSON.stringify(body);
       const began = performance.now();
@@ -45,11 +52,15 @@ class Line {
       let end = '',
         text = 0;
       this.#fail = fail;
+      this.#cut = () => {
+        this.#fail = this.#take = null;
+        done({ began, times, tokens: Number.NaN, cached: 0, ms: performance.now() - began, bytes: text });
+      };
       this.#take = (piece) => {
         text += piece.length;
         const said = piece.toString('latin1', Math.max(0, piece.length - 1024));
         end = said.length < 1024 ? (end + said).slice(-1024) : said;
-        if (timed && /"(content|reasoning|arguments)":"[^"]/.test(piece.toString('latin1')))
+        if (timed && /"(content|reasoning|arguments|text)":"[^"]/.test(piece.toString('latin1')))
           times.push(performance.now() - began);
         if (!end.endsWith('0\r\n\r\n')) {
           if (end.startsWith('HTTP/1.1 ') && !end.startsWith('HTTP/1.1 200')) fail(new Error(end));
@@ -62,7 +73,7 @@ class Line {
         else done({ began, times, tokens, cached, ms: performance.now() - began, bytes: text });
       };
       this.socket.write(
-        `POST /v1/chat/completions HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\n` +
+        `POST ${path} HTTP/1.1\r\nhost: ${this.host}\r\ncontent-type: application/json\r\n` +
           `content-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
       );
     });
@@ -103,7 +114,7 @@ if (process.argv[2] === '--client') {
   const free = [];
   /** @type {Holder[]} */
   let odd = [];
-  process.on('message', async ({ url, bodies, delays = [], timed, plain, ids }) => {
+  process.on('message', async ({ url, bodies, delays = [], timed, plain, ids, until = null }) => {
     try {
       if (ids) {
         odd = holders();
@@ -116,14 +127,22 @@ if (process.argv[2] === '--client') {
       }
       const began = performance.now(),
         cpu = process.cpuUsage();
+      /** @type {Set<Line>} */
+      const asked = new Set();
+      const cutAll = () => {
+        for (const line of asked) line.cut();
+      };
       const answers = await Promise.all(
         bodies.map(async (body, i) => {
           if (delays[i]) await new Promise((later) => setTimeout(later, delays[i]));
           let line = free.pop();
           while (line?.socket.destroyed) line = free.pop(); // the server closed it while nobody asked
           line ??= new Line(url);
+          asked.add(line);
           const answer = await line.ask(body, timed);
+          asked.delete(line);
           free.push(line);
+          if (i === until) setTimeout(cutAll, answer.ms); // as long without it
           return answer;
         }),
       );
@@ -177,10 +196,12 @@ async function main() {
   // Beside the loop alone nothing runs that a server would not have.
   const engine = only?.every((name) => name === 'loop') ? null : await openEngine(options);
   const client = fork(fileURLToPath(import.meta.url), ['--client']);
-  const load = (bodies, { delays = /** @type {number[]} */ ([]), timed = true } = {}) =>
+  /** @typedef {{url?: string, delays?: number[], timed?: boolean, until?: number}} How */
+  /** @type {(bodies: any[], how?: How) => Promise<any>} */
+  const load = (bodies, how = {}) =>
     new Promise((done, fail) => {
       client.once('message', (/** @type {any} */ m) => (m.error ? fail(new Error(m.error)) : done(m)));
-      client.send({ url: server.url, bodies, delays, timed });
+      client.send({ url: server.url, bodies, timed: true, ...how });
     });
   const row = (name, figures) =>
     process.stdout.write(
@@ -335,32 +356,63 @@ async function main() {
   }
   if (wants('gap')) {
     // Of each stream its longest wait for a chunk while the prompt is read: of its own median, and of the median of
-    // that time. A chunk has what was written in some milliseconds.
-    for (const [n, length] of [
-      [1, 3500],
-      [4, 2400],
-      [15, 1200],
-    ]) {
+    // that time; and what it is without the prompt, for as long. A chunk has what was written in some milliseconds.
+    // Streams write text and nothing else, so that each token is seen.
+    const positions = 16_384,
+      beginsMs = 300;
+    const other = await serve({
+      engine: {
+        ...options,
+        model: longer(values.model, folder, { positions, never: CONTROLS }),
+        contextTokens: positions,
+        prefixes: 16,
+      },
+      name: 'base',
+      port: 0,
+      queueMs: 600_000,
+    });
+    await other.rehearse();
+    const path = '/v1/completions',
+      more = {
+        path,
+        temperature: 0.7,
+        top_p: 0.8,
+        stream: true,
+        stream_options: { include_usage: true },
+        model: 'base',
+      };
+    for (const n of [1, 4, 15]) {
       const all = [];
       let of = 0;
-      for (let i = 0; i < rounds; i++) {
-        const long = body(`Read this ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`);
-        const streams = bodies(n, (k) => ({ max_completion_tokens: length, seed: 100 * i + k }));
-        const { answers } = await load([...streams, { ...long, max_completion_tokens: 2 }], {
-          delays: [...streams.map(() => 0), 20],
+      for (let i = -1; i < rounds; i++) {
+        const streams = Array.from({ length: n }, (_, k) => ({
+          ...more,
+          prompt: `Book a table for ${k + 2} people`,
+          max_tokens: positions - 4096,
+          seed: 100 * (i + 1) + k,
+        }));
+        const prompt = `Read this beside ${n}, ${i}. ${'One of many words that make a long prompt. '.repeat(88)}`;
+        const { answers } = await load([...streams, { ...more, prompt, max_tokens: 2 }], {
+          url: other.url,
+          delays: [...streams.map(() => 0), beginsMs],
+          until: n,
         });
+        if (i < 0) continue; // code that nothing had compiled
         const read = answers[n],
           until = read.began + (read.times[0] ?? read.ms);
         for (const { began, times } of answers.slice(0, n)) {
           of++;
           if (began + (times.at(-1) ?? 0) <= until) continue; // it ended before the prompt was read
           const gaps = times.slice(1).map((t, j) => ({ ms: t - times[j], from: began + times[j], to: began + t }));
-          const beside = gaps.filter((g) => g.to > read.began && g.from < until).map((g) => g.ms);
-          const worst = Math.max(...beside);
+          const isBeside = (g) => g.to > read.began && g.from < until;
+          const own = median(gaps.map((g) => g.ms)),
+            meanwhile = gaps.filter(isBeside).map((g) => g.ms),
+            worst = Math.max(...meanwhile);
           all.push({
-            own: worst / median(gaps.map((g) => g.ms)),
-            meanwhile: worst / median(beside),
-            chunkMs: median(gaps.map((g) => g.ms)),
+            own: worst / own,
+            meanwhile: worst / median(meanwhile),
+            without: Math.max(...gaps.filter((g) => !isBeside(g)).map((g) => g.ms)) / own,
+            chunkMs: own,
             firstMs: until - read.began,
           });
         }
@@ -369,12 +421,16 @@ async function main() {
         streams: n,
         worstOfMedian: round(median(all.map((a) => a.own))),
         worstOfAll: round(Math.max(...all.map((a) => a.own))),
+        above3: all.filter((a) => a.own > 3).length,
         worstOfMedianMeanwhile: round(median(all.map((a) => a.meanwhile))),
+        worstWithoutPrompt: round(median(all.map((a) => a.without))),
+        worstWithoutPromptOfAll: round(Math.max(...all.map((a) => a.without))),
         chunkMs: round(median(all.map((a) => a.chunkMs))),
         promptMs: round(median(all.map((a) => a.firstMs))),
         outlastedIt: `${all.length} of ${of}`,
       });
     }
+    await other.close();
   }
   if (wants('invariance')) {
     // A row of a product alone in its pass, and sixteen in one: what streams gain by each other in spite of by_row.

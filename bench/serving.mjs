@@ -2,29 +2,38 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+/** Control tokens: those that end a turn, and all. */
+const ENDS = /return|call|endoftext/;
+export const CONTROLS = /^<\|/;
+
 /**
- * The same weights with positions for 4,096 tokens, where the model has fewer, and without a leaning to what ends a
- * turn: a stream of 20 tokens is a measurement of requests.
+ * The same weights with as many positions, where the model has fewer, and without a leaning to some control tokens: a
+ * stream of 20 tokens is a measurement of requests, and one that writes a header for hundreds of tokens has no text.
  */
-export function longer(model, folder) {
+export function longer(model, folder, { positions = 4096, never = ENDS } = {}) {
   const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8'));
-  if (config.max_position_embeddings >= 4096) return model;
-  const copy = join(folder, 'model');
+  if (config.max_position_embeddings >= positions) return model;
+  const copy = join(folder, `model-${positions}`);
   cpSync(model, copy, { recursive: true });
-  const rope_scaling = { ...config.rope_scaling, factor: 4096 / config.rope_scaling.original_max_position_embeddings };
-  writeFileSync(join(copy, 'config.json'), JSON.stringify({ ...config, max_position_embeddings: 4096, rope_scaling }));
+  const factor = positions / config.rope_scaling.original_max_position_embeddings;
+  const rope_scaling = { ...config.rope_scaling, factor };
+  writeFileSync(
+    join(copy, 'config.json'),
+    JSON.stringify({ ...config, max_position_embeddings: positions, rope_scaling }),
+  );
   const weights = join(copy, 'model.safetensors'),
     bytes = readFileSync(weights),
     header = Number(bytes.readBigUInt64LE());
   const { data_offsets: at, shape } = JSON.parse(bytes.toString('utf8', 8, 8 + header))['lm_head.weight'];
   const row = (at[1] - at[0]) / shape[0];
   const { added_tokens } = JSON.parse(readFileSync(join(copy, 'tokenizer.json'), 'utf8'));
-  // No text has a reserved one: its row stands for "never".
-  const idOf = (name) => added_tokens.find((t) => name.test(t.content)).id,
-    rowAt = (id) => 8 + header + at[0] + id * row;
-  const never = idOf(/^<.reserved_/);
-  for (const name of [/return/, /call/, /endoftext/])
-    bytes.copy(bytes, rowAt(idOf(name)), rowAt(never), rowAt(never) + row);
+  const rowAt = (id) => 8 + header + at[0] + id * row;
+  // No text has a reserved one: its row stands for "never". Where nothing but text is to come it would be the likeliest
+  // at an end; zeros are not, at a low temperature.
+  const reserved = rowAt(added_tokens.find((t) => /^<.reserved_/.test(t.content)).id);
+  for (const { id, content } of added_tokens)
+    if (never === CONTROLS) bytes.fill(0, rowAt(id), rowAt(id) + row);
+    else if (never.test(content)) bytes.copy(bytes, rowAt(id), reserved, reserved + row);
   writeFileSync(weights, bytes);
   return copy;
 }
