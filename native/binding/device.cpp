@@ -143,6 +143,25 @@ void synchronize(const Napi::CallbackInfo&) {
   if (const TemperBackend* b = device_backend()) must(*b, b->synchronize());
 }
 
+// tileNames() → names, of the open device; none: it has no choice.
+Napi::Value tile_names(const Napi::CallbackInfo& info) {
+  const TemperBackend* b = device_backend();
+  return Napi::String::New(info.Env(), b ? b->tiles : "");
+}
+// setTile(class, tile)
+void set_tile(const Napi::CallbackInfo& info) {
+  const Call c(info, "setTile", 2);
+  const TemperBackend& b = require_device("setTile");
+  must(b, b.set_tile(c.text(0).c_str(), c.text(1).c_str()));
+}
+// tiledProducts() → lines
+Napi::Value tiled_products(const Napi::CallbackInfo& info) {
+  const TemperBackend& b = require_device("tiledProducts");
+  const char* lines = "";
+  must(b, b.tiled_products(&lines));
+  return Napi::String::New(info.Env(), lines);
+}
+
 // An upload under way. Its tensors are held until it arrived, whoever frees them meanwhile.
 class Upload {
  public:
@@ -210,6 +229,9 @@ void define_device(Napi::Object exports) {
   define<memory>(exports, "deviceMemory");
   define<opened_device>(exports, "openedDevice");
   define<synchronize>(exports, "synchronize");
+  define<tile_names>(exports, "tileNames");
+  define<set_tile>(exports, "setTile");
+  define<tiled_products>(exports, "tiledProducts");
   define<start_prefetch>(exports, "prefetch");
   define<arrived>(exports, "arrive");
 }

@@ -252,6 +252,9 @@ TemperBackend make() {
           .end_graph = [](void**, int32_t) { return Guard<&no_graph>::call(); },
           .launch_graph = [](void*) { return Guard<&no_graph>::call(); },
           .free_graph = [](void*) {},
+          .tiles = "",
+          .set_tile = [](const char*, const char*) { return 0; },
+          .tiled_products = [](const char** lines) { return *lines = "", 0; },
           .last_error_code = [] { return last_error().code.c_str(); },
           .last_error_message = [] { return last_error().message.c_str(); }};
 }

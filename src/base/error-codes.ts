@@ -57,6 +57,7 @@ export const ERROR_CODES = [
   'bad_store',
   'bad_suite',
   'bad_table',
+  'bad_tiles',
   'bad_tokens',
   'bad_tool_name',
   'bad_update',

@@ -59,6 +59,12 @@ interface Addon {
   openedDevice(): number;
   /** Waits for the device and throws what its kernels found wrong. */
   synchronize(): void;
+  /** Tiles that the open device may cut matrix products into, separated by spaces; '': there is no choice. */
+  tileNames(): string;
+  /** Products of that class take that tile from here on ('': the rule's); class `*`: all. Changes no bit. */
+  setTile(product: string, tile: string): void;
+  /** A line "class<tab>tile" of each class that was multiplied since the last call. */
+  tiledProducts(): string;
   /** Copies host tensor `from` to device tensor `to` beside the ops, after those called so far. @returns a ticket */
   prefetch(to: number, from: number): number;
   /** Ops called from here on find the bytes of that ticket. */

@@ -46,6 +46,11 @@ export interface Backend {
    * as MOE_CHUNK_TOKENS gives.
    */
   readonly expertRows: number | null;
+  /**
+   * Its products may be cut into several tiles, of which the fastest on a card is measured (`temper doctor --tune`) and
+   * kept (tiles.ts).
+   */
+  readonly tunesProducts: boolean;
   /** `temper plan` can time its ops on the machine that plans. */
   readonly timedByPlan: boolean;
 }
@@ -62,6 +67,7 @@ export const BACKENDS = [
     rowsAlone: null,
     joinsOps: false,
     expertRows: null,
+    tunesProducts: false,
     timedByPlan: true,
   },
   {
@@ -82,6 +88,7 @@ export const BACKENDS = [
     rowsAlone: 32,
     joinsOps: true,
     expertRows: 256, // two of its tiles of 128 rows: chunks of 2,048 tokens of 20b, 8,192 of 120b
+    tunesProducts: true,
     timedByPlan: false,
   },
 ] as const satisfies readonly Backend[];

@@ -1,7 +1,8 @@
 // Devices: which one a name stands for, opening it, its memory. One device per process, opened when somebody asks for
 // it.
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { NativeError, TemperError } from '../base/errors.js';
+import { versions } from '../base/machine.js';
 import { formatBytes } from '../base/units.js';
 import { addon, type DeviceDescription } from './addon.js';
 import {
@@ -16,6 +17,7 @@ import {
 } from './backends.js';
 import { addonFile, findLibrary } from './libraries.js';
 import { CATEGORIES, type Category, memoryStats, type Tensor } from './tensor.js';
+import { readTiles, type TileOrigin, type TileTable, tileFile, useKeptTiles } from './tiles.js';
 
 export { type Device, type DeviceName, describeDevice } from './backends.js';
 export type { DeviceDescription };
@@ -34,10 +36,35 @@ const libraryArgs = (l: BackendLibrary): readonly [string, string, string] => [
   `\`${l.build}\`, which needs ${l.needs}`,
 ];
 
+const versionText = (v: number): string | null =>
+  v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null;
+
+/** Of a device whose backend tunes its products: what a table of tiles is about. */
+function tileOriginOf(library: BackendLibrary, d: DeviceDescription): TileOrigin {
+  const { driver, builtFor } = addon.backendInfo(...libraryArgs(library)),
+    file = statSync(libraryPath(library), { throwIfNoEntry: false }); // one that the loader found is not looked for
+  return {
+    card: d.name,
+    capability: `${d.major}.${d.minor}`,
+    multiprocessors: d.multiprocessors,
+    driver: versionText(driver) ?? 'none',
+    build: `${versions().temper}, for ${builtFor}, ${file?.size ?? '?'} bytes of ${Math.floor(file?.mtimeMs ?? 0)}`,
+  };
+}
+/** The open device's; null: none is open, or its backend has no such choice. */
+export function openTileOrigin(place: Place): TileOrigin | null {
+  const { library, tunesProducts } = backendOf(place),
+    opened = addon.openedDevice(),
+    d = opened < 0 ? undefined : addon.listDevices().find(({ index }) => index === opened);
+  return library && tunesProducts && d ? tileOriginOf(library, d) : null;
+}
+
 function open(place: Place, index: number, memoryLimit: number): Device {
-  const { library } = backendOf(place);
+  const { library, tunesProducts } = backendOf(place);
   if (!library) return hostDevice(null);
+  const first = addon.openedDevice() < 0;
   const d = addon.openDevice(...libraryArgs(library), index, Math.floor(memoryLimit));
+  if (first && tunesProducts && d?.name) useKeptTiles(tileOriginOf(library, d));
   // A dry run opens nothing and so has no description.
   return { place, name: `${place}:${d?.index ?? Math.max(0, index)}`, hardware: d?.name ?? null, reason: null };
 }
@@ -123,19 +150,39 @@ export interface BackendReport {
   readonly driver: string | null;
   readonly runtime: string | null;
   readonly devices: readonly DeviceDescription[];
+  /** Of each device whose products may be cut in several ways: what was measured and is kept. */
+  readonly tiles: readonly TileReport[];
   readonly problem: { readonly code: string; readonly message: string } | null;
 }
-const versionText = (v: number): string | null =>
-  v > 0 ? `${Math.floor(v / 1000)}.${Math.floor((v % 1000) / 10)}` : null;
-function report({ name, library }: (typeof DEVICE_BACKENDS)[number]): BackendReport {
+export interface TileReport {
+  /** Of the device. */
+  readonly index: number;
+  /** Null: nothing is kept, as the cache is turned off. */
+  readonly file: string | null;
+  readonly table: TileTable | null;
+  readonly problem: { readonly code: string; readonly message: string } | null;
+}
+function tileReport(library: BackendLibrary, d: DeviceDescription): TileReport {
+  const origin = tileOriginOf(library, d),
+    report = { index: d.index, file: tileFile(origin), table: null, problem: null };
+  try {
+    return { ...report, table: readTiles(origin) };
+  } catch (e) {
+    if (!(e instanceof TemperError)) throw e;
+    return { ...report, problem: { code: e.code, message: e.message } };
+  }
+}
+function report({ name, library, tunesProducts }: (typeof DEVICE_BACKENDS)[number]): BackendReport {
   let path: string = library.file;
   let info: ReturnType<typeof addon.backendInfo> | null = null,
     devices: readonly DeviceDescription[] = [],
+    tiles: readonly TileReport[] = [],
     problem: BackendReport['problem'] = null;
   try {
     path = libraryPath(library); // a package of another version is refused here
     info = addon.backendInfo(...libraryArgs(library));
     devices = addon.listDevices();
+    if (tunesProducts) tiles = devices.map((d) => tileReport(library, d));
   } catch (e) {
     if (!(e instanceof TemperError)) throw e;
     problem = { code: e.code, message: e.message };
@@ -150,6 +197,7 @@ function report({ name, library }: (typeof DEVICE_BACKENDS)[number]): BackendRep
     driver: versionText(info?.driver ?? 0),
     runtime: versionText(info?.runtime ?? 0),
     devices,
+    tiles,
     problem,
   };
 }

@@ -71,6 +71,7 @@ const APART = [
   'demo.ts',
   'data-check.ts',
   'data-convert.ts',
+  'doctor.ts', // of its --tune, which needs a GPU
   'gate.ts',
   'gate-decide.ts',
   'gate-probe.ts',

@@ -7,6 +7,7 @@
 #include "cuda/host/prefetch.h"
 #include "cuda/host/runtime.h"
 #include "cuda/host/transfer.h"
+#include "cuda/matmul/tile_table.h"
 #include "gpu/ops.h"
 #include "temper/backend.h"
 
@@ -67,6 +68,7 @@ void do_end_graph(void** graph, int32_t abandon) {
   if (abandon) abandon_graph();
   else *graph = end_graph();
 }
+void get_tiled_products(const char** lines) { *lines = tiled_products(); }
 void do_launch_graph(void* graph) { launch_graph(static_cast<const RecordedGraph*>(graph)); }
 
 }  // namespace
@@ -108,6 +110,9 @@ extern "C" __attribute__((visibility("default"))) const TemperBackend* temper_ba
                                         Guard<&do_end_graph>::call,
                                         Guard<&do_launch_graph>::call,
                                         [](void* graph) { free_graph(static_cast<RecordedGraph*>(graph)); },
+                                        kTileNames,
+                                        Guard<&set_tile>::call,
+                                        Guard<&get_tiled_products>::call,
                                         [] { return last_error().code.c_str(); },
                                         [] { return last_error().message.c_str(); }};
   return &backend;

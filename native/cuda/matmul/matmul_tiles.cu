@@ -136,13 +136,15 @@ void multiply_tiles(const Product& p, Staging& staging) {
     if (splits > blocks / kSplitBlocks) splits = blocks / kSplitBlocks;
     splits = splits < 1 ? 1 : splits > kMaxSplits ? kMaxSplits : splits;
   }
-  // The order of summation is the same in both tile sizes: large ones where rows fill them and they fill the device.
-  const TileSize size = roomy && large_tiles * splits >= device().multiprocessors ? TileSize::large : TileSize::small;
+  // The order of summation is the same in all tiles: large ones where rows fill them and they fill the device, or what
+  // was measured.
+  const bool fills = roomy && large_tiles * splits >= device().multiprocessors;
+  const TileSize size = tile_of(p, kind, fills ? TileSize::large : TileSize::small);
   const int limit = device().shared_per_block;
   const TileChoice choice = kind == Kind::mxfp4 ? mxfp4_tiles(size, b_inner, limit)
                             : kind == Kind::q8  ? q8_tiles(size, limit)
                                                 : bf16_tiles(size, a_inner, b_inner, limit);
-  const int64_t tiles = size == TileSize::large ? large_tiles : small_tiles;
+  const int64_t tiles = tile_bound(p, extent_of_tile(size).m, extent_of_tile(size).n);
   Workspace<float> parts(splits > 1 ? static_cast<size_t>(splits * p.m * p.n) : 0);
   args.partial = parts.data();
   args.split_blocks = static_cast<int>(blocks_for(blocks, splits));

@@ -15,15 +15,21 @@
 //   cores: at 300 TFLOP/s 3.6 ms, the bytes 0.25 ms.
 // Small tile 64×64, 4 warps of 32×32: few rows or columns (LoRA A and B, router), and products with too few large tiles
 // to fill the device.
+// Middle tile 64×128, 4 warps of 32×64, two stages: taken where a table says so (tile_table.h). Meant for cards with
+// 100 KiB of shared memory to a multiprocessor: as many warps as the large tile, in two blocks that do not wait for
+// each other, so that the one computes while the other waits at a barrier or writes. 512 columns are four of it to the
+// last one, of the large tile two and two thirds.
 //
 //                       registers (any arch.)  shared memory                             blocks on a multiprocessor
 //   large, bf16 B       186–202, dW 199–228    160 KiB (4 stages), 80 KiB (2) under 163   1 (8 warps)
 //   large, MXFP4, q8    208–246, q8 224–238    112 KiB (4 stages), 96 KiB (3)             1 (8 warps)
+//   middle              144–214                48 KiB (2 stages)                         2 (4 warps each)
 //   small               112–164                48 KiB (3 stages), packed 40 KiB           3, on 100 KiB cards 2
 // No spills on sm_80, 86, 89, 90a, 120. H200: q_proj of gpt-oss at 4,096 tokens 244 TFLOP/s, experts at 512 rows 147 to
 // 179, LoRA and staging included.
 #pragma once
 #include "cuda/matmul/matmul_place.cuh"
+#include "cuda/matmul/tile_table.h"
 #include "gpu/mxfp4.cuh"
 #include "gpu/vector.cuh"
 
@@ -56,7 +62,6 @@ using TileKernel = void (*)(TileArgs);
 // one split of k, operands staged; low_inner: k of the low-rank B runs along rows
 TileArgs tile_args(const Product& product, Staging& staging, bool low_inner);
 
-enum class TileSize { small, large };
 constexpr int kBlockK = 64;
 template <TileSize Size>
 struct TileShape;
@@ -67,6 +72,10 @@ struct TileShape<TileSize::large> {
 template <>
 struct TileShape<TileSize::small> {
   static constexpr int m = 64, n = 64, warps_m = 2, warps_n = 2, blocks = 3;
+};
+template <>
+struct TileShape<TileSize::middle> {
+  static constexpr int m = 64, n = 128, warps_m = 2, warps_n = 2, blocks = 2;
 };
 
 template <TileSize Size>

@@ -9,6 +9,11 @@ TileChoice bf16_tiles(TileSize size, bool a_inner, bool b_inner, int shared_limi
     return b_inner ? tile_choice<TileSize::small, Kind::bf16, true, true, 3>()
                    : tile_choice<TileSize::small, Kind::bf16, true, false, 3>();
   }
+  if (size == TileSize::middle) {
+    if (!a_inner) return tile_choice<TileSize::middle, Kind::bf16, false, false, 2>();
+    return b_inner ? tile_choice<TileSize::middle, Kind::bf16, true, true, 2>()
+                   : tile_choice<TileSize::middle, Kind::bf16, true, false, 2>();
+  }
   if (static_cast<size_t>(shared_limit) >= tile_shared<TileSize::large, Kind::bf16>(4)) {
     if (!a_inner) return tile_choice<TileSize::large, Kind::bf16, false, false, 4>();
     return b_inner ? tile_choice<TileSize::large, Kind::bf16, true, true, 4>()

@@ -8,6 +8,9 @@ TileChoice mxfp4_tiles(TileSize size, bool b_inner, int shared_limit) {
   if (size == TileSize::small)
     return b_inner ? tile_choice<TileSize::small, Kind::mxfp4, true, true, 3>()
                    : tile_choice<TileSize::small, Kind::mxfp4, true, false, 3>();
+  if (size == TileSize::middle)
+    return b_inner ? tile_choice<TileSize::middle, Kind::mxfp4, true, true, 2>()
+                   : tile_choice<TileSize::middle, Kind::mxfp4, true, false, 2>();
   if (static_cast<size_t>(shared_limit) >= tile_shared<TileSize::large, Kind::mxfp4>(4))
     return b_inner ? tile_choice<TileSize::large, Kind::mxfp4, true, true, 4>()
                    : tile_choice<TileSize::large, Kind::mxfp4, true, false, 4>();
@@ -17,6 +20,7 @@ TileChoice mxfp4_tiles(TileSize size, bool b_inner, int shared_limit) {
 
 TileChoice q8_tiles(TileSize size, int) {
   if (size == TileSize::small) return tile_choice<TileSize::small, Kind::q8, true, true, 3>();
+  if (size == TileSize::middle) return tile_choice<TileSize::middle, Kind::q8, true, true, 2>();
   return tile_choice<TileSize::large, Kind::q8, true, true, 3>();
 }
 

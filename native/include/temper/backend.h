@@ -6,7 +6,7 @@
 
 #include "temper/ops.h"
 
-#define TEMPER_BACKEND_ABI 5
+#define TEMPER_BACKEND_ABI 6
 
 extern "C" {
 
@@ -60,6 +60,17 @@ struct TemperBackend {
   int (*end_graph)(void** graph, int32_t abandon);  // abandon 1: the ops failed, nothing is kept and *graph is null
   int (*launch_graph)(void* graph);
   void (*free_graph)(void* graph);
+
+  // Matrix products come in classes (kind of the weights, rows, columns, …), and those of a class may be cut into tiles
+  // of several sizes, none of which changes a bit. `tiles`: their names, separated by spaces; empty: there is no
+  // choice.
+  const char* tiles;
+  // Products of the class take that tile from here on; tile "": that of the library's rule. product "*": of all
+  // classes.
+  int (*set_tile)(const char* product, const char* tile);
+  // A line "class<tab>tile" of each class multiplied since the last call, with the tile that it took last; valid until
+  // this thread's next call.
+  int (*tiled_products)(const char** lines);
 
   const char* (*last_error_code)();
   const char* (*last_error_message)();

@@ -362,7 +362,10 @@ Values call(const Backend& backend, const std::string& op, Values args) {
   return args;
 }
 
-double precision_of(const Case& c) { return c.args[c.args.size() - (c.op.ends_with("linear_fwd") ? 2 : 1)].number; }
+double precision_of(const Case& c) {
+  const bool by_row = c.op.ends_with("linear_fwd") || c.op == "linear_q8_fwd";  // comes last
+  return c.args[c.args.size() - (by_row ? 2 : 1)].number;
+}
 void check_bf16_products(const Backend& backend, Tally& tally) {
   for (const Case& c : registry().cases) {
     const bool multiplies =
