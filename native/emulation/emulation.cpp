@@ -77,13 +77,13 @@ struct Copy {
   const void* from;
   bool valid;
 };
-// registers: of the first operand, null: it is at `a`
+// registers: of the first operand, null: it is at `a`; fresh: d is not added to
 struct Product {
   float* d;
   int n;
   const uint32_t* registers;
   uint64_t a, b;
-  bool b_transposed;
+  bool b_transposed, fresh;
 };
 
 // One condition a thread waits for: *counter moved on from `seen`.
@@ -118,12 +118,20 @@ struct Warp {
 struct Barrier {
   uint64_t generation = 0;
   int arrived = 0, wanted = 0, yes = 0, result = 0;
+  int64_t bytes = 0;  // of copies that the phase waits for: expected, less those that have come
+};
+struct BulkCopy {
+  void* to;
+  const void* from;
+  uint32_t bytes;
+  Barrier* counter;
 };
 struct Block {
   std::vector<std::unique_ptr<Member>> members;
   std::vector<Warp> warps;
   Barrier barriers[17];                     // 0 is __syncthreads, 16 the counting form
   std::map<const void*, Barrier> counters;  // mbarriers, by their place in shared memory
+  std::vector<BulkCopy> copies;             // under way
   int live = 0, threads = 0;
   bool moved = false;
   std::exception_ptr error;
@@ -175,6 +183,15 @@ void pass(Barrier& b, Block& block) {
   b.yes = 0;
   ++b.generation;
   block.moved = true;
+}
+
+void pass_when_complete(Barrier& counter, Block& block) {
+  if (counter.arrived == counter.wanted && counter.bytes == 0) pass(counter, block);
+}
+void land(const BulkCopy& copy, Block& block) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  copy.counter->bytes -= copy.bytes;
+  pass_when_complete(*copy.counter, block);
 }
 
 // A thread that has returned counts as arrived at __syncthreads.
@@ -255,6 +272,7 @@ void run_block(Block& block, Uint3 index, dim3 grid, dim3 shape, size_t shared, 
   block.warps.assign(static_cast<size_t>(threads + 31) / 32, Warp{});
   for (Barrier& b : block.barriers) b = {};
   block.counters.clear();
+  block.copies.clear();
   block.live = block.threads = threads;
   block.error = nullptr;
   block.body = &body;
@@ -281,6 +299,12 @@ void run_block(Block& block, Uint3 index, dim3 grid, dim3 shape, size_t shared, 
       if (m.done || (m.waiting.counter && *m.waiting.counter == m.waiting.seen)) continue;
       block.moved = true;
       enter(m);
+    }
+    if (!block.moved && !block.copies.empty()) {  // copies take as long as anything else can go on
+      const std::vector<BulkCopy> copies = std::move(block.copies);
+      block.copies.clear();
+      for (const BulkCopy& copy : copies) land(copy, block);
+      block.moved = true;
     }
     if (!block.moved)
       block.error = std::make_exception_ptr(
@@ -336,15 +360,32 @@ void named_barrier(int id, int threads) {
 void counter_init(const void* counter, unsigned arrivals) {
   current->counters[counter] = {.wanted = static_cast<int>(arrivals)};
 }
-void counter_arrive(const void* counter) {
+namespace {
+Barrier& counter_at(const void* counter, const char* what) {
   const auto at = current->counters.find(counter);
-  require(at != current->counters.end(), "internal", "emulation: an arrival at a counter that was not set up");
-  if (++at->second.arrived == at->second.wanted) pass(at->second, *current);
+  require(at != current->counters.end(), "internal", "emulation: ", what, " a counter that was not set up");
+  return at->second;
+}
+}  // namespace
+void counter_arrive(const void* counter) { counter_expect(counter, 0); }
+void counter_expect(const void* counter, unsigned bytes) {
+  Barrier& b = counter_at(counter, "an arrival at");
+  require(b.arrived < b.wanted, "internal", "emulation: more arrivals at a counter than its phase has");
+  ++b.arrived;
+  b.bytes += bytes;
+  pass_when_complete(b, *current);
+}
+void bulk_copy(void* shared, const void* global, unsigned bytes, const void* counter) {
+  require(
+      reinterpret_cast<uintptr_t>(shared) % 16 == 0 && reinterpret_cast<uintptr_t>(global) % 16 == 0 && bytes % 16 == 0,
+      "internal", "emulation: a bulk copy that is not aligned to 16 bytes");
+  const BulkCopy copy{shared, global, bytes, &counter_at(counter, "a copy to")};
+  if (order == Order::falling) land(copy, *current);
+  else current->copies.push_back(copy);
 }
 void counter_wait(const void* counter, unsigned parity) {
-  const auto at = current->counters.find(counter);
-  require(at != current->counters.end(), "internal", "emulation: a wait for a counter that was not set up");
-  while ((at->second.generation & 1) == parity) wait_for(at->second.generation);
+  const Barrier& b = counter_at(counter, "a wait for");
+  while ((b.generation & 1) == parity) wait_for(b.generation);
 }
 
 unsigned live_lanes() { return running->warp->lanes; }
@@ -418,28 +459,25 @@ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   Mma mine{d, a, b};
   warp_operation(0xffffffffu, "mma", &mine, [](void* const* slots, unsigned lanes) {
     need_warp(lanes, "mma");
-    float A[16][16], B[8][16];
+    float A[16][16], B[16][8], D[16][8];  // B by k: sums side by side, each in the order of k
     for (int l = 0; l < 32; ++l) {
       const Mma& m = *static_cast<Mma*>(slots[l]);
       const int g = l / 4, t = 2 * (l % 4);
       for (int i = 0; i < 4; ++i) {
         A[g + (i % 2) * 8][t + (i / 2) * 8] = low(m.a[i]);
         A[g + (i % 2) * 8][t + (i / 2) * 8 + 1] = high(m.a[i]);
+        D[g + (i / 2) * 8][t + i % 2] = m.d[i];
       }
       for (int i = 0; i < 2; ++i) {
-        B[g][t + i * 8] = low(m.b[i]);
-        B[g][t + i * 8 + 1] = high(m.b[i]);
+        B[t + i * 8][g] = low(m.b[i]);
+        B[t + i * 8 + 1][g] = high(m.b[i]);
       }
     }
-    for (int l = 0; l < 32; ++l) {
-      float* out = static_cast<Mma*>(slots[l])->d;
-      for (int i = 0; i < 4; ++i) {
-        const int row = l / 4 + (i / 2) * 8, column = 2 * (l % 4) + i % 2;
-        float sum = out[i];
-        for (int k = 0; k < 16; ++k) sum += A[row][k] * B[column][k];
-        out[i] = sum;
-      }
-    }
+    for (int row = 0; row < 16; ++row)
+      for (int k = 0; k < 16; ++k)
+        for (int column = 0; column < 8; ++column) D[row][column] += A[row][k] * B[k][column];
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i) static_cast<Mma*>(slots[l])->d[i] = D[l / 4 + (i / 2) * 8][2 * (l % 4) + i % 2];
   });
 }
 
@@ -516,24 +554,25 @@ void compute_product(void* const* slots, unsigned lanes) {
   warp_products.fetch_add(1, std::memory_order_relaxed);
   const WarpProduct& first = *static_cast<WarpProduct*>(slots[0]);
   const int n = first.product->n, row0 = first.warp * 16;
-  float a[16][16];
+  float a[16][16];  // by k: sums side by side, each in the order of k
   for (int r = 0; r < 16; ++r)
     for (int k = 0; k < 16; ++k) {
       if (const Product& p = *static_cast<WarpProduct*>(slots[r % 8 * 4 + k % 8 / 2])->product; p.registers)
-        a[r][k] = widen(static_cast<uint16_t>(p.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
-      else a[r][k] = widen(swizzled_element(p.a, row0 + r, k, false));
+        a[k][r] = widen(static_cast<uint16_t>(p.registers[k / 8 * 2 + r / 8] >> (k % 2 * 16)));
+      else a[k][r] = widen(swizzled_element(p.a, row0 + r, k, false));
     }
   for (int column = 0; column < n; ++column) {
-    float b[16];
-    for (int k = 0; k < 16; ++k)
-      b[k] = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
-    for (int r = 0; r < 16; ++r) {
-      float& to = static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])
-                      ->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
-      float sum = to;
-      for (int k = 0; k < 16; ++k) sum += a[r][k] * b[k];
-      to = sum;
+    const auto at = [&](int r) -> float& {
+      return static_cast<WarpProduct*>(slots[r % 8 * 4 + column % 8 / 2])
+          ->product->d[column / 8 * 4 + r / 8 * 2 + column % 2];
+    };
+    float sum[16];
+    for (int r = 0; r < 16; ++r) sum[r] = first.product->fresh ? 0.0f : at(r);
+    for (int k = 0; k < 16; ++k) {
+      const float b = widen(swizzled_element(first.product->b, column, k, first.product->b_transposed));
+      for (int r = 0; r < 16; ++r) sum[r] += a[k][r] * b;
     }
+    for (int r = 0; r < 16; ++r) at(r) = sum[r];
   }
 }
 }  // namespace
@@ -541,9 +580,11 @@ void compute_product(void* const* slots, unsigned lanes) {
 void fence_async_proxy() {}
 int64_t warpgroup_products() { return warp_products; }
 void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed) {
-  me().products.push_back({d, n, nullptr, a, b, b_transposed});
+  me().products.push_back({d, n, nullptr, a, b, b_transposed, false});
 }
-void wgmma(float* d, int n, const uint32_t* a, uint64_t b) { me().products.push_back({d, n, a, 0, b, false}); }
+void wgmma(float* d, int n, const uint32_t* a, uint64_t b, bool b_transposed, bool fresh) {
+  me().products.push_back({d, n, a, 0, b, b_transposed, fresh});
+}
 void wgmma_commit() {
   Member& m = me();
   m.product_groups.push_back(std::move(m.products));

@@ -176,6 +176,9 @@ void named_barrier(int id, int threads);                    // bar.sync id, thre
 void counter_init(const void* counter, unsigned arrivals);  // mbarrier
 void counter_arrive(const void* counter);
 void counter_wait(const void* counter, unsigned parity);
+void counter_expect(const void* counter, unsigned bytes);  // arrives; the phase also waits for that many bytes
+// cp.async.bulk. Rising: the bytes come when no thread can go on without them. Falling: at once.
+void bulk_copy(void* shared, const void* global, unsigned bytes, const void* counter);
 int barrier_count(bool predicate);  // __syncthreads_count
 // All lanes of `mask` meet; the last runs compute(slots), slots[lane] being what each gave.
 void warp_operation(unsigned mask, const char* name, void* mine, void (*compute)(void* const* slots, unsigned mask));
@@ -191,8 +194,8 @@ uint32_t shared_address(const void* p);  // in the block's dynamic shared memory
 // early, or d read too early, shows. A missing fence_async_proxy() does not.
 void fence_async_proxy();
 void wgmma(float* d, int n, uint64_t a, uint64_t b, bool b_transposed);
-// a's registers are read when d is written: too early a change of them shows
-void wgmma(float* d, int n, const uint32_t* a, uint64_t b);
+// a's registers are read when d is written: too early a change of them shows. fresh: d's old value counts as 0
+void wgmma(float* d, int n, const uint32_t* a, uint64_t b, bool b_transposed = false, bool fresh = false);
 int64_t warpgroup_products();  // computed since the start, one for each warp
 void wgmma_commit();
 void wgmma_wait(int pending);

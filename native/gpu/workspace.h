@@ -44,6 +44,17 @@ inline int64_t packed_bytes(int64_t rows, int64_t Hkv, int64_t parts) {
   return packed_heads(rows, Hkv, parts) * rows * 2 * parts * kHeadWidth * 2;
 }
 
+// The backward pass by warpgroups (cuda/attention/attention_wgmma.cuh): bytes of the records of 64 rows, and how many of
+// them B sequences of `rows` rows together take. Of both tensors as many heads at a time as fit kPackBytes.
+inline constexpr int64_t kKeyRecord = 2 * 64 * kHeadWidth * 2, kRowRecord = kKeyRecord + 64 * 8;
+inline int64_t tile_records(int64_t rows, int64_t B) { return rows / 64 + B; }
+inline int64_t record_bytes(int64_t rows, int64_t keys, int64_t B) {
+  return tile_records(rows, B) * kRowRecord + tile_records(keys, B) * kKeyRecord;
+}
+inline int64_t record_heads(int64_t rows, int64_t keys, int64_t B, int64_t Hkv) {
+  return std::clamp<int64_t>(kPackBytes / std::max<int64_t>(record_bytes(rows, keys, B), 1), 1, Hkv);
+}
+
 // Slots of the keys' runs where few queries see long keys, and what a slot of all heads takes.
 inline constexpr int64_t kSplitRows = 16, kSplitKeys = 64, kSplitDirect = 4, kSinkTokens = 256;
 inline constexpr int64_t kSlotBytes = int64_t{192} << 20;  // at most, for what the runs leave
@@ -115,9 +126,10 @@ inline double attention_bwd(const args::attention_bwd& a) {
   const double dot = 4.0 * T * H;  // and of each row and head two floats more
   const double sinks = a.dsinks && a.sinks ? 8.0 * ceil_div(T, kSinkTokens) * H : 0;
   if (a.q->shape[2] > kHeadWidth) return dot + sinks;
-  const int64_t parts = a.precision ? 1 : kPartsF32, rows = Hkv ? T * (H / Hkv) : 0;
-  return 3 * dot +
-         std::max(sinks, static_cast<double>(std::max(packed_bytes(S, Hkv, parts), packed_bytes(rows, Hkv, parts))));
+  const int64_t parts = a.precision ? 1 : kPartsF32, rows = Hkv ? T * (H / Hkv) : 0, B = a.k_len->numel();
+  const int64_t records = a.precision && Hkv ? record_heads(rows, S, B, Hkv) * record_bytes(rows, S, B) : 0;
+  return 3 * dot + std::max(sinks, static_cast<double>(std::max(
+                                       {packed_bytes(S, Hkv, parts), packed_bytes(rows, Hkv, parts), records})));
 }
 
 inline double topk_fwd(const args::topk_fwd&) { return 0; }

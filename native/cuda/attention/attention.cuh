@@ -40,6 +40,12 @@ struct Problem {
 struct Sequence {
   int64_t row, key;     // first row of q; first row of k, with pages of all sequences' keys
   int queries, length;  // queries, keys
+  int index;            // its number in the batch
+};
+
+// Of a row of queries, for the backward pass: lse·log2 e and Σ dout·o.
+struct Stats {
+  float log_sum, dot;
 };
 
 TEMPER_DEVICE int position_of(const Sequence& s, int query) { return s.length - s.queries + query; }
@@ -92,7 +98,7 @@ TEMPER_DEVICE bool read_sequence(const Problem& p, int64_t b, Sequence& s) {
   if (length < n) return bad(p.k_len_name, b, length, n);
   if (p.pages && length > p.table) return bad(p.k_len_name, b, length, p.table);
   if (key < 0 || key + (p.ring > 0 && length > p.ring ? p.ring : length) > p.S) return bad(p.k_start_name, b, key, p.S);
-  s = {begin, key, static_cast<int>(n), static_cast<int>(length)};
+  s = {begin, key, static_cast<int>(n), static_cast<int>(length), static_cast<int>(b)};
   if (p.ring > 0 && n > 0) {
     const int first = first_key(p, static_cast<int>(length - n));
     if (length - first > p.ring) return bad(p.k_len_name, b, length - first, p.ring);
@@ -120,7 +126,7 @@ TEMPER_DEVICE bool find_sequence(const Problem& p, long long item, const Count& 
   long long before = 0;
   for (int64_t base = 0; base < p.B; base += Threads) {
     const int64_t b = base + threadIdx.x;
-    Sequence s{0, 0, 0, 0};
+    Sequence s{0, 0, 0, 0, 0};
     const bool bad = b < p.B && !read_sequence(p, b, s);
     if (__syncthreads_or(bad)) return false;
     const long long items = b < p.B ? count(s) : 0;

@@ -103,6 +103,9 @@ inline int heads_at_a_time(const Problem& p, int64_t rows, int parts) {
 // Few queries over long keys: the keys of one query are computed by many blocks at once.
 bool split_fits(const Problem& p);
 void forward_split(const Forward& f);
+// By warpgroup products: one part, heads up to kWidth, on the cards that have them.
+bool wgmma_suits(const Problem& p, int parts);
+void backward_wgmma(const Backward& b);
 // Heads wider than kWidth, without tensor cores: f32 at either precision.
 void forward_wide(const Forward& f);
 void backward_wide(const Backward& b);

@@ -5,7 +5,8 @@
 // The two numbers, one layer of gpt-oss, T tokens in one sequence, w keys seen on average: 7·128·64·T·w operations,
 // times P(P+1)/2 for P parts, and about 0.1 MB per token to move (q, o, dout, dq and the packed q and dout 16 KB each,
 // some twice; k, v, dk, dv 2 KB each). T = 4096, full: 481 GF, 0.61 ms at 790 TFLOP/s for one part and 3.7 ms for
-// three; 0.4 GB, 0.1 ms at 4.3 TB/s; 1.1 G exponentials, 0.3 ms. H200: 3.5 ms and 12.9 ms.
+// three; 0.4 GB, 0.1 ms at 4.3 TB/s; 1.1 G exponentials, 0.3 ms. H200: 3.5 ms and 12.9 ms; with one part it takes
+// attention_bwd_wgmma.cu now.
 #include "cuda/attention/attention.h"
 #include "gpu/ops.h"
 
@@ -17,9 +18,6 @@ constexpr int kDotThreads = 256, kDotRows = kDotThreads / kWarp, kSinkTokens = w
 
 // dot[t,h] = Σ_d dout·o, a warp to a row. stats (null: not wanted) gets (lse·log2 e, dot) in the order of pack_parts'
 // rows: [kv head][token·group + head of it].
-struct Stats {
-  float log_sum, dot;
-};
 template <int W>
 __global__ void __launch_bounds__(kDotThreads) dot_kernel(float* dot, Stats* stats, const float* dout, const float* o,
                                                           const float* lse, int64_t T, int H, int group, int Dh) {
@@ -411,9 +409,10 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
   using namespace attention;
   Problem p = problem("attention_bwd", *q, *k, *q_start, k_start, *k_len, window, 0, scale);
   p.separate = 1;
-  const bool wide = p.Dh > kWidth, query_vectors = vectors(*q) && vectors(*dout);
+  const bool wide = p.Dh > kWidth, query_vectors = vectors(*q) && vectors(*dout),
+             warpgroups = wgmma_suits(p, parts_of(precision));
   Workspace<float> dot(static_cast<size_t>(p.T * p.H));
-  Workspace<Stats> stats(wide ? 0 : static_cast<size_t>(p.T * p.H));
+  Workspace<Stats> stats(wide || warpgroups ? 0 : static_cast<size_t>(p.T * p.H));
   with_width(vectors(*dout) && vectors(*o), [&](auto width) {
     launch(dot_kernel<decltype(width)::value>, dim3(static_cast<unsigned>(blocks_for(p.T * p.H, kDotRows))),
            dim3(kDotThreads), 0, dot.data(), stats.data(), dout->f32(), o->f32(), lse->f32(), p.T, p.H, p.group, p.Dh);
@@ -440,6 +439,7 @@ void attention_bwd(TensorRef dq, TensorRef dk, TensorRef dv, TensorRef dsinks, T
                    vectors(*k) && vectors(*v),
                    parts_of(precision)};
   if (wide) backward_wide(b);
+  else if (warpgroups) backward_wgmma(b);
   else if (b.parts == 1) backward<1, 2, 4, 8, 32>(b, stats.data());
   else backward<kPartsF32, 1, 4, 4, 16>(b, stats.data());
 }

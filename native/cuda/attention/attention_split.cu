@@ -50,7 +50,7 @@ TEMPER_DEVICE bool make_deal(const SplitArgs& a, Deal& deal) {
   deal.work = 0;
   for (int64_t base = 0; base < p.B; base += kThreads) {
     const int64_t b = base + threadIdx.x;
-    Sequence s{0, 0, 0, 0};
+    Sequence s{0, 0, 0, 0, 0};
     const bool bad = b < p.B && !read_sequence(p, b, s);
     if (__syncthreads_or(bad)) return false;
     long long total;
@@ -77,7 +77,7 @@ TEMPER_DEVICE bool find_piece(const SplitArgs& a, const Deal& deal, bool only_sp
   long long slots = 0, items = 0;
   for (int64_t base = 0; base < p.B && items <= item; base += kThreads) {
     const int64_t b = base + threadIdx.x;
-    Sequence s{0, 0, 0, 0};
+    Sequence s{0, 0, 0, 0, 0};
     if (b < p.B) read_sequence(p, b, s);
     const int tiles = tiles_of(p, s), blocks = blocks_of(p, s);
     long long total;

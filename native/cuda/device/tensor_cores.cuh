@@ -104,9 +104,8 @@ TEMPER_DEVICE void wgmma_m64n192k16(float (&d)[96], uint64_t a, uint64_t b) {
 #if defined(TEMPER_CUDA_EMULATION)
   emulation::wgmma(d, 192, a, b, !b_inner);
 #else
-#define TEMPER_D8(i)                                                                                          \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
-      "+f"(d[i + 7])
+#define TEMPER_D8(how, i) \
+  how(d[i]), how(d[i + 1]), how(d[i + 2]), how(d[i + 3]), how(d[i + 4]), how(d[i + 5]), how(d[i + 6]), how(d[i + 7])
   asm volatile(
       "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
@@ -117,26 +116,34 @@ TEMPER_DEVICE void wgmma_m64n192k16(float (&d)[96], uint64_t a, uint64_t b) {
       "%72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, "
       "%94, %95"
       "}, %96, %97, 1, 1, 1, 0, %98;"
-      : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48),
-        TEMPER_D8(56), TEMPER_D8(64), TEMPER_D8(72), TEMPER_D8(80), TEMPER_D8(88)
+      : TEMPER_D8("+f", 0), TEMPER_D8("+f", 8), TEMPER_D8("+f", 16), TEMPER_D8("+f", 24), TEMPER_D8("+f", 32),
+        TEMPER_D8("+f", 40), TEMPER_D8("+f", 48), TEMPER_D8("+f", 56), TEMPER_D8("+f", 64), TEMPER_D8("+f", 72),
+        TEMPER_D8("+f", 80), TEMPER_D8("+f", 88)
       : "l"(a), "l"(b), "n"(b_inner ? 0 : 1));
 #endif
 }
 // d[64,N] += a[64,16]·b[N,16]ᵀ with a in registers as mma_bf16 takes it (warp w has rows 16w …) and b with k inner; N
-// is 64 or 128. `a` must stay until wgmma_wait as well.
-template <int N>
+// is 64 or 128. Of N = 64 also with b's rows along k, and d = a·bᵀ where fresh. `a` must stay until wgmma_wait as well.
+template <int N, bool b_inner = true, bool fresh = false>
 TEMPER_DEVICE void wgmma_registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
-  static_assert(N == 64 || N == 128);
+  static_assert(N == 64 || (N == 128 && b_inner && !fresh));
 #if defined(TEMPER_CUDA_EMULATION)
-  emulation::wgmma(d, N, a, b);
+  emulation::wgmma(d, N, a, b, !b_inner, fresh);
 #else
-  if constexpr (N == 64)
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-        : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#define TEMPER_N64                                                                                                 \
+  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"                                                         \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
+  "%24, "                                                                                                          \
+  "%25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, %36, "
+  if constexpr (fresh)
+    asm volatile(TEMPER_N64 "0, 1, 1, %37;"
+                 : TEMPER_D8("=f", 0), TEMPER_D8("=f", 8), TEMPER_D8("=f", 16), TEMPER_D8("=f", 24)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(b_inner ? 0 : 1));
+  else if constexpr (N == 64)
+    asm volatile(TEMPER_N64 "1, 1, 1, %37;"
+                 : TEMPER_D8("+f", 0), TEMPER_D8("+f", 8), TEMPER_D8("+f", 16), TEMPER_D8("+f", 24)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(b_inner ? 0 : 1));
+#undef TEMPER_N64
   else
     asm volatile(
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -145,8 +152,8 @@ TEMPER_DEVICE void wgmma_registers(float (&d)[N / 2], const uint32_t (&a)[4], ui
         "%46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, "
         "1, 1, 1, 0;"
-        : TEMPER_D8(0), TEMPER_D8(8), TEMPER_D8(16), TEMPER_D8(24), TEMPER_D8(32), TEMPER_D8(40), TEMPER_D8(48),
-          TEMPER_D8(56)
+        : TEMPER_D8("+f", 0), TEMPER_D8("+f", 8), TEMPER_D8("+f", 16), TEMPER_D8("+f", 24), TEMPER_D8("+f", 32),
+          TEMPER_D8("+f", 40), TEMPER_D8("+f", 48), TEMPER_D8("+f", 56)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 #endif
 }
@@ -179,6 +186,28 @@ TEMPER_DEVICE void counter_wait(uint64_t* counter, uint32_t parity) {
       "again;\nover:\n}" ::"r"(shared_address(counter)),
       "r"(parity)
       : "memory");
+#endif
+}
+// Arrives, and lets the phase wait for `bytes` of bulk copies too.
+TEMPER_DEVICE void counter_expect(uint64_t* counter, uint32_t bytes) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::counter_expect(counter, bytes);
+#else
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(counter)), "r"(bytes)
+               : "memory");
+#endif
+}
+// One thread copies `bytes` (a multiple of 16) that lie one after another; addresses aligned to 16. They are there when
+// the counter's phase ends. What kernels before this one wrote may be copied; counters are set up with
+// fence_async_proxy() and a barrier before the first copy.
+TEMPER_DEVICE void bulk_copy(void* shared, const void* global, uint32_t bytes, uint64_t* counter) {
+#if defined(TEMPER_CUDA_EMULATION)
+  emulation::bulk_copy(shared, global, bytes, counter);
+#else
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(global), "r"(bytes), "r"(shared_address(counter))
+               : "memory");
 #endif
 }
 // All four warps of a warpgroup; N a multiple of 8. The kernel's launch bounds must name one block a multiprocessor.

@@ -367,6 +367,14 @@ const Suite suite{[](Registry& r) {
 
   add_pair(r, "negative scale", {{20, 80}, {}}, {4, 2, 64}, 60, smooth({4}, 4), 1, false, -0.125);
 
+  // Over several tiles of the warpgroup kernels: 192 rows of queries, 128 keys, 64 of each to a tile.
+  for (double window : {0.0, 50.0}) {
+    const std::string w = "eight heads to a kv head, window " + std::to_string(static_cast<int>(window));
+    add_pair(r, w, {{71, 1, 18}, {}}, {8, 1, 64}, window, smooth({8}, 4, 1, DType::bf16));
+    add_pair(r, w + ", pieces", {{25, 1, 9}, {110, 203, 0}}, {8, 1, 64}, window, smooth({8}, 4));
+  }
+  add_pair(r, "three heads of odd width, window 33", {{60, 30}, {29, 64}}, {3, 1, 33}, 33, smooth({3}, 4));
+
   // Shapes that no gpt-oss has, and more sequences than a thread block has threads.
   add_pair(r, "heads of width 80, window 30", {{40, 9}, {}}, {4, 2, 80}, 30, smooth({4}, 4));
   add_pair(r, "heads of width 256", {{5, 3}, {}}, {2, 1, 256}, 0, none);

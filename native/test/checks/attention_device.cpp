@@ -177,12 +177,46 @@ void check_rounding(const Backend& backend, Tally& tally) {
     }
 }
 
+// Gradients of a sequence have the same bits alone and packed between others.
+void check_gradient_bits(const Backend& backend, int precision, Tally& tally) {
+  constexpr int32_t kBefore = 37, kOwn = 101, kAfter = 20, kAll = kBefore + kOwn + kAfter;
+  const auto in = [&](int64_t heads, uint64_t seed) { return smooth({kAll, heads, kWidth}, seed); };
+  const Value dout = in(kHeads, 1), q = in(kHeads, 2), k = in(kKvHeads, 3), v = in(kKvHeads, 4),
+              sinks = smooth({kHeads}, 5);
+  for (int64_t window : {int64_t{0}, int64_t{40}}) {
+    const auto gradients = [&](int32_t begin, int32_t end, const std::vector<int32_t>& starts) {
+      const int64_t B = static_cast<int64_t>(starts.size()) - 1, T = end - begin;
+      std::vector<int32_t> lengths;
+      for (size_t b = 0; b + 1 < starts.size(); ++b) lengths.push_back(starts[b + 1] - starts[b]);
+      const Value q_start = values_i32({B + 1}, starts),
+                  k_start = values_i32({B}, std::vector<int32_t>(starts.begin(), starts.end() - 1)),
+                  k_len = values_i32({B}, lengths);
+      const auto part = [&](const Value& x) { return slice(x, begin, end); };
+      Values forward = call(backend, "attention_fwd",
+                            {out({T, kHeads, kWidth}), out({T, kHeads}), part(q), part(k), part(v), sinks, q_start,
+                             k_start, k_len, nullptr, window, 0, 0, 0.2, precision});
+      forward[0].role = forward[1].role = Role::in;
+      const Value zeros = update(Value(DType::f32, {T, kKvHeads, kWidth}, Role::in));
+      return call(backend, "attention_bwd",
+                  {out({T, kHeads, kWidth}), zeros, zeros, nullptr, part(dout), part(q), part(k), part(v), forward[0],
+                   forward[1], sinks, q_start, k_start, k_len, window, 0.2, precision});
+    };
+    const Values packed = gradients(0, kAll, {0, kBefore, kBefore + kOwn, kAll}),
+                 alone = gradients(kBefore, kBefore + kOwn, {0, kOwn});
+    for (size_t i : {0, 1, 2})
+      report(tally, slice(packed[i], kBefore, kBefore + kOwn).bytes == alone[i].bytes,
+             backend.name + " attention_bwd, precision " + std::to_string(precision) + ", window " +
+                 std::to_string(window) + ": output " + std::to_string(i) + " of a packed sequence has other bits");
+  }
+}
+
 }  // namespace
 
 void check_device_attention(const Backend& backend, Tally& tally) {
   backend.variants[0].enter();
   for (int precision : {0, 1})
     if (!kSanitized || precision == 1) check_bits(backend, precision, tally);
+  for (int precision : {0, 1}) check_gradient_bits(backend, precision, tally);
   check_rounding(backend, tally);
 }
 

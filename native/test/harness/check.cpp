@@ -374,6 +374,12 @@ void check_bf16_products(const Backend& backend, Tally& tally) {
   }
 }
 
+void check_bf16_attention_bwd(const Backend& backend, Tally& tally) {
+  for (const Case& c : registry().cases)
+    if (c.op == "attention_bwd" && !c.bench_only && !c.slow && c.error.empty() && c.args.back().number == 1)
+      check_timed(backend, c, tally);
+}
+
 void work_out_answers(bool quick) {
   for (const Case& c : registry().cases)
     if (!c.bench_only && c.error.empty() && !(quick && c.slow)) expected_of(c, poisoned(c.args));

@@ -205,6 +205,7 @@ void check_cases(const Backend& backend, bool quick, const std::string& filter, 
 // Those whose products round their operands to bf16, which a device's way of multiplying is chosen for: at precision 0
 // there is one way.
 void check_bf16_products(const Backend& backend, Tally& tally);
+void check_bf16_attention_bwd(const Backend& backend, Tally& tally);
 double precision_of(const Case& c);  // of an op that multiplies: its argument
 void work_out_answers(bool quick);   // what the reference says of every case, and how near a result must come
 void check_gradients(const std::string& filter, Tally& tally);
@@ -218,7 +219,7 @@ void check_device(Tally& tally);
 void check_tokenizer(Tally& tally);                          // the byte-pair encoder against the plain algorithm
 void check_cublaslt(const Backend& emulated, Tally& tally);  // products through a library, which a stand-in plays
 void check_tiles(const Backend& emulated, Tally& tally);     // products in tiles: the same bits on every device
-void check_wgmma(const Backend& emulated, Tally& tally);     // products by warpgroups
+void check_wgmma(const Backend& emulated, Tally& tally);     // products and attention by warpgroups
 void check_few_rows(const Backend& backend, Tally& tally);   // products: the same bits for a row alone and among others
 // ops that are several others in one: their bits, and on the emulated device one launch where a kernel takes them
 void check_composed(const Backend& backend, Tally& tally);
