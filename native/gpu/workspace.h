@@ -44,8 +44,8 @@ inline int64_t packed_bytes(int64_t rows, int64_t Hkv, int64_t parts) {
   return packed_heads(rows, Hkv, parts) * rows * 2 * parts * kHeadWidth * 2;
 }
 
-// The backward pass by warpgroups (cuda/attention/attention_wgmma.cuh): bytes of the records of 64 rows, and how many of
-// them B sequences of `rows` rows together take. Of both tensors as many heads at a time as fit kPackBytes.
+// The backward pass by warpgroups (cuda/attention/attention_wgmma.cuh): bytes of the records of 64 rows, and how many
+// of them B sequences of `rows` rows together take. Of both tensors as many heads at a time as fit kPackBytes.
 inline constexpr int64_t kKeyRecord = 2 * 64 * kHeadWidth * 2, kRowRecord = kKeyRecord + 64 * 8;
 inline int64_t tile_records(int64_t rows, int64_t B) { return rows / 64 + B; }
 inline int64_t record_bytes(int64_t rows, int64_t keys, int64_t B) {

@@ -9,9 +9,9 @@
 // The numbers, one layer of gpt-oss, T tokens in one sequence, w keys seen on average: 64·T·w pairs of a row and a key,
 // 128 operations for each of 7 products, 2 exponentials. A multiprocessor's clock has 4096 operations and 16
 // exponentials: 96 + 64 clocks for 1,024 pairs of dq, 128 + 64 of dk and dv; the second number hides behind the first
-// while one warpgroup multiplies and another does not. T = 4096, full: 0.22 + 0.29 ms at 1.75 GHz. Tiles of 16 KiB are
-// read for 192 rows or 128 keys at a time, 14 and 16 bytes a clock and multiprocessor out of L2. Predicted, with packing
-// and what warpgroups wait for each other: 1.0 to 1.2 ms.
+// while one warpgroup multiplies and another does not. T = 4096, full: 0.22 + 0.29 ms at 1.75 GHz. Tiles of 16 KiB
+// are read for 192 rows or 128 keys at a time, 14 and 16 bytes a clock and multiprocessor out of L2. Predicted, with
+// packing and what warpgroups wait for each other: 1.0 to 1.2 ms.
 #include "cuda/attention/attention.h"
 #include "cuda/attention/attention_wgmma.cuh"
 #include "gpu/vector.cuh"
@@ -89,8 +89,8 @@ struct TileArgs {
   int pairs;                         // whether dq, dk and dv may be written two elements at a time
 };
 
-// Which head and which of its `tiles` a block has. The blocks of `together` heads come first, tile by tile, so that what
-// they read stays in L2.
+// Which head and which of its `tiles` a block has. The blocks of `together` heads come first, tile by tile, so that
+// what they read stays in L2.
 struct Turnout {
   int head;
   int64_t tile;

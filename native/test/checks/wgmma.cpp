@@ -1,6 +1,6 @@
 // The case tables of products through Hopper's warpgroups: both layouts of B, low-rank terms, ragged edges; tiles that
-// are overwritten too early would show. And attention's backward pass on a card that has none, as the usual emulated one
-// takes them.
+// are overwritten too early would show. And attention's backward pass on a card that has none, as the usual emulated
+// one takes them.
 #include <string>
 
 #include "cuda/host/runtime.h"
