@@ -95,7 +95,8 @@ inline double linear_fwd(const args::linear_fwd& a) {
 }
 inline double linear_bwd(const args::linear_bwd& a) {
   const int64_t N = a.w->shape[0], C = a.w->shape[1], T = N ? a.dy->numel() / N : 0, R = a.A ? a.A->shape[0] : 0;
-  return 2.0 * T * (N + C) + 8.0 * T * R;
+  // and the parts of dA or dB
+  return 2.0 * T * (N + C) + 8.0 * T * R + 4.0 * std::min<int64_t>(ceil_div(T, 256), 32) * R * std::max(N, C);
 }
 inline double q8_quantize(const args::q8_quantize&) { return 0; }
 inline double linear_q8_fwd(const args::linear_q8_fwd& a) {

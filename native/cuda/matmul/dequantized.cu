@@ -5,9 +5,10 @@
 // still in the L2 of an H200 (50 MB). At 4.3 TB/s and 600 TFLOP/s the copy adds 35 % to a product of 512 rows per
 // expert, 17 % at 1024, 9 % at 2048: below kRowsPerExpert the fused kernels decode in the tile. The rows of each expert
 // are needed on the host: one small copy and wait per call, so never for decode and never while a graph is captured.
-// Low-rank term and bias are written to c first, by multiply_tiles, and the library adds to them: one more write and
-// read of c. H200, 4,096 tokens: q_proj 429 TFLOP/s, experts 191 to 373 at 512 rows, bias, LoRA and staging included.
-// On Hopper the experts go to matmul_mxfp4.cu; logits of 256 rows gain 1.8 from the library, hence kDenseRows.
+// Low-rank term and bias are written to c first, by low_rank.cu (of experts by multiply_tiles), and the library adds to
+// them: one more write and read of c. H200, 4,096 tokens: q_proj 429 TFLOP/s, experts 191 to 373 at 512 rows, bias,
+// LoRA and staging included. On Hopper the experts go to matmul_mxfp4.cu; logits of 256 rows gain 1.8 from the library,
+// hence kDenseRows.
 #include <algorithm>
 #include <vector>
 
@@ -52,7 +53,9 @@ bool capturing() {
 
 // c = bias + low_rank, or c += low_rank; whether the main term is to be added to what c then holds.
 bool begin_result(const Product& p, Staging& staging) {
-  if (p.low_rank.k || p.bias) {
+  if (p.low_rank.k && p.ragged == Ragged::none) {
+    add_low_rank(p);
+  } else if (p.low_rank.k || p.bias) {
     Product first = p;
     first.main = {};
     multiply_tiles(first, staging);

@@ -78,6 +78,9 @@ void multiply(const Product& product, int64_t precision, Staging& staging) {
   if (chosen == MatmulChoice::mma && precision) return multiply_tiles(product, staging);
   if ((chosen == MatmulChoice::automatic || precision == 0) && multiply_few_rows(product, precision)) return;
   if (precision == 0) return multiply_exact(product);
+  if (chosen == MatmulChoice::automatic &&
+      (multiply_narrow(product, staging) || multiply_narrow_gradient(product, staging)))
+    return;
   if ((chosen == MatmulChoice::automatic || chosen == MatmulChoice::cublaslt) &&
       multiply_library(product, staging, chosen == MatmulChoice::cublaslt))
     return;

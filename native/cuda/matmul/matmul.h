@@ -66,6 +66,7 @@ struct Product {
   const int32_t* offsets = nullptr;  // [groups + 1] in device memory
   int64_t groups = 1;
   const char* op = "";
+  bool staged = false;  // c will be an operand with k inner: a kernel that can leaves its bf16 copy in the staging
 };
 
 // bf16 copies of f32 operands for the tensor cores, made once per op call however many of its products read them.
@@ -75,6 +76,8 @@ class Staging {
   // and bf16 that suits are returned as they are (but for an odd address). width: elements used of each row;
   // logical_rows: how many r the index and row_scale have.
   Source bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op);
+  // Memory of the copy that `bf16` gives for plain f32 rows that are about to be made; who makes them fills it.
+  uint16_t* room(const Source& source, int64_t width);
 
  private:
   struct Copy {
@@ -89,7 +92,7 @@ class Staging {
 
 // TEMPER_CUDA_MATMUL = auto, mma, wgmma or cublaslt, read at the first call: which tensor-core kernels take what more
 // than one can. auto: by shape. The others are used wherever they can be, for comparisons on a GPU; what they refuse
-// goes to mma. Products with few rows have a kernel of their own, under auto alone (and in f32).
+// goes to mma. Products with few rows or columns have kernels of their own, under auto alone (few rows in f32 too).
 enum class MatmulChoice { automatic, mma, wgmma, cublaslt };
 MatmulChoice matmul_choice();
 void set_matmul_choice(MatmulChoice choice);  // for tests
@@ -101,6 +104,12 @@ void multiply(const Product& product, int64_t precision, Staging& staging);
 // launch nothing. few_rows.cu: up to 32 rows, of experts up to 4 each, weights as they lie; either precision
 bool multiply_few_rows(const Product& product, int64_t precision);
 int64_t most_few_rows(const Product& product);  // rows up to which that may take it
+// narrow.cu: up to 64 columns (x·Aᵀ and g·B of LoRA, the router), precision 1
+bool multiply_narrow(const Product& product, Staging& staging);
+// narrow_gradient.cu: c += a·bᵀ over rows, one of m and n up to 64 (dA and dB of LoRA), precision 1
+bool multiply_narrow_gradient(const Product& product, Staging& staging);
+// low_rank.cu: all but the main term of a product that is not ragged and has a low-rank one, precision 1
+void add_low_rank(const Product& product);
 // matmul_mxfp4.cu: sm_90a, experts in MXFP4, precision 1. Where it suits, `multiply` takes it; a forward product
 // (b.k_inner) must come with a.interleaved, and only then.
 bool mxfp4_suits(const Product& product, int64_t precision);

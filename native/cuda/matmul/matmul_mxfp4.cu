@@ -312,10 +312,12 @@ TEMPER_DEVICE void multiply_stages(const TileArgs& args, const Place& place, con
   };
   Turn turn;
   for (int block = 0; block < low_blocks; ++block, turn.next()) {
+    load_low(block * kBlockK, 0);  // under way while x is
     counter_wait(stages.full + turn.slot, turn.parity);
 #pragma unroll
     for (int s = 0; s < kBlockK / 16; ++s) {
-      load_low(block * kBlockK, s);
+      if (block * kBlockK + s * 16 >= args.low_k) break;  // rank 16 is one step of the four
+      if (s) load_low(block * kBlockK, s);
       multiply(turn.slot, s);
     }
     wgmma_wait<0>();

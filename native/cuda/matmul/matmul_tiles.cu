@@ -1,7 +1,6 @@
 // Host side of the tensor-core product: operands are staged as bf16 where they must be, a tile size and a split of k
 // are chosen, partial sums are added.
 #include "cuda/matmul/matmul_tiles.cuh"
-#include "gpu/dropout.cuh"
 #include "temper/error.h"
 
 namespace temper::gpu {
@@ -34,23 +33,6 @@ __global__ void __launch_bounds__(kThreads) add_parts(const AddParts a) {
     base = a.bias_bf16 ? bf16_to_float(static_cast<const uint16_t*>(a.bias)[column])
                        : static_cast<const float*>(a.bias)[column];
   *to = fused(a.alpha, sum, base);
-}
-
-struct AddMasked {
-  const float* part;
-  DropoutMask mask;
-  int64_t count;  // m·n
-  int n;
-  float* c;
-  int64_t ldc;
-};
-__global__ void __launch_bounds__(kThreads) add_masked(const AddMasked a) {
-  wait_for_previous();
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= a.count) return;
-  const int64_t row = at / a.n;
-  float* to = a.c + row * a.ldc + (at - row * a.n);
-  *to = fused(a.part[at], dropout_factor(a.mask, at), *to);
 }
 
 TileOperand operand(const Source& s) {
@@ -107,15 +89,10 @@ void multiply_tiles(const Product& p, Staging& staging) {
   if (p.m == 0 || p.n == 0) return;
   // the hash of 96 sums a thread does not fit into the tile kernel's registers
   if (p.low_rank.k && p.low_rank_mask.limit) {
-    Workspace<float> part(static_cast<size_t>(p.m * p.n));
-    Product low{.m = p.m, .n = p.n, .c = part.data(), .ldc = p.n, .op = p.op}, rest = p;
-    low.main = p.low_rank;
-    rest.low_rank = {};
-    multiply_tiles(low, staging);
-    multiply_tiles(rest, staging);
-    launch(add_masked, dim3(static_cast<unsigned>(blocks_for(p.m * p.n, kThreads))), dim3(kThreads), 0,
-           AddMasked{part.data(), p.low_rank_mask, p.m * p.n, static_cast<int>(p.n), p.c, p.ldc});
-    return;
+    add_low_rank(p);
+    Product rest = p;
+    rest.low_rank = {}, rest.bias = nullptr, rest.accumulate = true;
+    return multiply_tiles(rest, staging);
   }
   const bool a_inner = p.main.a.k_inner, b_inner = p.main.b.k_inner;
   const Kind kind = p.main.b.kind == Kind::mxfp4 || p.main.b.kind == Kind::q8 ? p.main.b.kind : Kind::bf16;

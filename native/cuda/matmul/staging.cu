@@ -99,6 +99,18 @@ bool same(const Source& a, const Source& b) {
 
 }  // namespace
 
+uint16_t* Staging::room(const Source& source, int64_t width) {
+  Source to = source;
+  to.ld = blocks_for(width, kChunk) * kChunk;
+  to.kind = Kind::bf16;
+  to.zero_padded = true;
+  auto memory = std::make_unique<Workspace<uint16_t>>(static_cast<size_t>(to.count * to.ld));
+  uint16_t* const data = memory->data();
+  to.data = data;
+  copies_.push_back({source, width, false, to, std::move(memory)});
+  return data;
+}
+
 Source Staging::bf16(const Source& source, int64_t width, int64_t logical_rows, bool k_inner, const char* op) {
   const bool transposed = source.k_inner != k_inner;
   const bool packed = source.kind == Kind::mxfp4 || source.kind == Kind::q8;

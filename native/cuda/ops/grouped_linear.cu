@@ -59,6 +59,7 @@ void grouped_linear_fwd(TensorRef y, TensorRef h, TensorRef x, TensorRef rows, T
     Product down = product(R, h->f32());
     down.main = {xs, adapter(*A, true), C, 1.0f};
     down.main.b.interleaved = xs.interleaved;
+    down.staged = true;
     multiply(down, precision, staging);
     p.low_rank = {rows_of(h->f32(), P, R), adapter(*B, true), R, static_cast<float>(scale)};
   }
@@ -105,6 +106,7 @@ void grouped_linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef d
   if (u.size()) {
     Product p = over_rows(R, u.data());
     p.main = {g, adapter(*B, false), N, 1.0f};
+    p.staged = dx != nullptr;
     multiply(p, precision, staging);
   }
   if (dx) {

@@ -21,6 +21,7 @@ void forward(TensorRef y, TensorRef h, const Source& x, const Source& dropped, c
   if (A) {
     Product down{.m = T, .n = R, .c = h->f32(), .ldc = R, .op = op};
     down.main = {dropped, rows_of(A->f32(), R, C), C, 1.0f};
+    down.staged = true;
     multiply(down, precision, staging);
     p.low_rank = {rows_of(h->f32(), T, R), rows_of(B->f32(), N, R), R, static_cast<float>(scale)};
   }
@@ -60,6 +61,7 @@ void linear_bwd(TensorRef dx, TensorRef dw, TensorRef dbias, TensorRef dA, Tenso
   if (u.size()) {
     Product p{.m = T, .n = R, .c = u.data(), .ldc = R, .op = op};
     p.main = {rows_of(g, T, N), columns_of(B->f32(), N, R), N, 1.0f};
+    p.staged = dx != nullptr;
     multiply(p, precision, staging);
   }
   if (dx) {

@@ -75,6 +75,11 @@ void linear_cases(Registry& reg) {
       {"gpt-oss k_proj", 5, 512, 2880, 16, DType::bf16, 0, true},
       {"tiles of 128×192, LoRA of two blocks", 130, 200, 136, 70, DType::bf16, 0, false},
       {"tiles, LoRA, dropout", 130, 200, 72, 4, DType::f32, 0.2, false},
+      {"narrow, rank 1", 66, 35, 137, 1, DType::bf16, 0, false},
+      {"narrow, rank 3, dropout", 70, 72, 100, 3, DType::bf16, 0.3, false},
+      {"narrow, rank 16, k of several rounds, rows in parts", 290, 24, 584, 16, DType::bf16, 0, false},
+      {"narrow, rank 32", 70, 40, 130, 32, DType::bf16, 0, false},
+      {"narrow, rank 64, dropout", 66, 68, 72, 64, DType::f32, 0.2, false},
       {"tiles, k in parts", 20, 40, 2100, 5, DType::bf16, 0, false},
       {"tiles, long k in parts", 100, 104, 8200, 0, DType::bf16, 0, true},
   };
@@ -229,6 +234,10 @@ void grouped_cases(Registry& reg) {
       {"register tiles, a tail of more and of less than half", {140, 0, 131, 70}, 320, 128, 16, true},
       {"register tiles, LoRA of two blocks, scales of both kinds", {130, 66}, 64, 192, 66, false, 125, 132},
       {"register tiles, all scales of the wide kind", {3, 65}, 576, 64, 0, true, 130, 140},
+      {"narrow, rank 1, empty experts, gathered", {0, 66, 0, 1, 20}, 35, 96, 1, true},
+      {"narrow, rank 8", {70, 0, 15}, 68, 64, 8, false},
+      {"narrow, rank 32, gathered", {5, 80}, 40, 96, 32, true},
+      {"narrow, rank 64, gathered", {70, 3}, 36, 160, 64, true},
       {"tiles, all rows in one expert", {0, 70, 0, 0}, 40, 96, 4, true},
       {"tiles, k over many rows", {10, 300}, 72, 160, 4, false},
   };

@@ -220,6 +220,7 @@ void check_tokenizer(Tally& tally);                          // the byte-pair en
 void check_cublaslt(const Backend& emulated, Tally& tally);  // products through a library, which a stand-in plays
 void check_tiles(const Backend& emulated, Tally& tally);     // products in tiles: the same bits on every device
 void check_wgmma(const Backend& emulated, Tally& tally);     // products and attention by warpgroups
+void check_narrow(const Backend& emulated, Tally& tally);    // LoRA's products: the same bits in both sizes of a tile
 void check_few_rows(const Backend& backend, Tally& tally);   // products: the same bits for a row alone and among others
 // ops that are several others in one: their bits, and on the emulated device one launch where a kernel takes them
 void check_composed(const Backend& backend, Tally& tally);

@@ -61,6 +61,7 @@ std::vector<Part> parts_of(const std::string& backend, bool quick, const std::st
       {"device", [&t] { check_device(t); }},
       {"workspace", [&t, device] { check_device_workspace(device, *temper_backend(), t); }},
       {"tiles", [&t, device] { check_tiles(device, t); }},
+      {"narrow", [&t, device] { check_narrow(device, t); }},
       {"wgmma", [&t, device] { check_wgmma(device, t); }},
       {"cublaslt", [&t, device] { check_cublaslt(device, t); }}};
   parts.insert(parts.end(), emulated.begin(), emulated.end());
